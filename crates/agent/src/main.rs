@@ -1,0 +1,2 @@
+//! The program inside every guest: init, exec, identity.
+fn main() {}

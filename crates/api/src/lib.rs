@@ -1,0 +1,1 @@
+//! The wire between banger and bangerd, and the product's value types.

@@ -1,0 +1,2 @@
+//! The daemon that owns VMs.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Finds or starts bangerd; typed calls, streams, tunnels.

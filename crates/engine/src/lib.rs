@@ -1,0 +1,1 @@
+//! The daemon's domain: VMs, images, kernels, the store.

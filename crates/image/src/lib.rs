@@ -1,0 +1,1 @@
+//! Bytes in, verified, turned into disks, kernels and initrds.

@@ -1,0 +1,38 @@
+//! The wire between the host and `banger-agent` in a guest.
+//!
+//! One connection carries one operation. The agent speaks first:
+//!
+//! ```text
+//! agent → host   Greeting                          generation, boot marks
+//! host  → agent  Request                           ping | configure | exec | power_off
+//! agent → host   Reply                             one, or for exec: started … exited
+//! ```
+//!
+//! During an exec, data frames (`stdin` towards the guest, `stdout` and `stderr` from it) and
+//! [`ExecControl`] messages pass between `started` and `exited`. An empty data frame ends its stream.
+//!
+//! Either side may have dialled: when a guest boots, its agent dials [`READY_PORT`] on the host once, and that
+//! connection is an ordinary one from the greeting on. Later the host dials [`AGENT_PORT`].
+//!
+//! The protocol only grows. An agent stays in its VM through upgrades of the host, so fields are added with
+//! defaults, unknown fields are ignored, and a request an agent does not know is answered `failed: unsupported`.
+//!
+//! Nothing here does I/O: bytes in, values out.
+
+mod frame;
+mod message;
+
+pub use frame::{Decoder, Frame, FrameError, HEADER_LEN, MAX_CONTROL, MAX_DATA, Stream};
+pub use message::{
+    AddressConfig, BootMark, Configure, Exec, ExecControl, ExitStatus, FailureKind, Greeting, NetworkConfig,
+    PowerOff, Reply, Request, TerminalSize,
+};
+
+/// Counts the additions to the protocol; told in the greeting, never refused.
+pub const GENERATION: u32 = 1;
+
+/// The vsock port on which the agent listens.
+pub const AGENT_PORT: u32 = 1024;
+
+/// The vsock port on the host that the agent dials once, when the guest is up.
+pub const READY_PORT: u32 = 1025;

@@ -1,0 +1,258 @@
+//! The JSON messages that control frames carry.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+/// The first message on every connection, from the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Greeting {
+    /// The protocol generation that this agent speaks; see [`GENERATION`](crate::GENERATION).
+    pub generation: u32,
+    /// The agent's own version, for people.
+    pub version: String,
+    /// The guest's boot id (`/proc/sys/kernel/random/boot_id`).
+    pub boot_id: String,
+    /// What the agent did while the guest came up, in order.
+    #[serde(default)]
+    pub boot: Vec<BootMark>,
+    /// The init that was given PID 1; `None` when the agent is PID 1.
+    #[serde(default)]
+    pub init: Option<String>,
+}
+
+/// A moment of the guest's boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootMark {
+    /// What was done by then: `init`, `modules`, `root`, `work_disk`, `listening`.
+    pub name: String,
+    /// Microseconds since the guest's kernel started.
+    pub at_us: u64,
+}
+
+/// What the host asks for, once a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Request {
+    /// Answered by [`Reply::Pong`].
+    Ping,
+    /// Gives the guest its identity; answered by [`Reply::Configured`]. May come again at any time.
+    Configure(Configure),
+    /// Runs a program; answered by [`Reply::Started`], later [`Reply::Exited`].
+    Exec(Exec),
+    /// Syncs and ends the guest; answered by [`Reply::PoweringOff`] once the file systems are synced.
+    PowerOff(PowerOff),
+    /// A request of a later generation.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A guest's identity.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configure {
+    /// Host name, also put into `/etc/hosts` and `/etc/hostname`.
+    #[serde(default)]
+    pub hostname: Option<String>,
+    /// More lines for `/etc/hosts`: names by address.
+    #[serde(default)]
+    pub hosts: BTreeMap<String, Vec<String>>,
+    /// The guest's network; `None` leaves it alone.
+    #[serde(default)]
+    pub network: Option<NetworkConfig>,
+    /// Nanoseconds since the Unix epoch, to set the clock by.
+    #[serde(default)]
+    pub clock_ns: Option<u64>,
+}
+
+/// A guest's network interface, addresses, routes and resolver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkConfig {
+    /// Interface name in the guest, such as `eth0`.
+    pub interface: String,
+    /// Addresses to have.
+    pub addresses: Vec<AddressConfig>,
+    /// Default gateway.
+    #[serde(default)]
+    pub gateway: Option<Ipv4Addr>,
+    /// Name servers, for `/etc/resolv.conf`; none leaves the file alone.
+    #[serde(default)]
+    pub nameservers: Vec<Ipv4Addr>,
+    /// Largest packet in bytes; `None` leaves the interface's own.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+}
+
+/// An address with its prefix length.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressConfig {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Prefix length in bits, 0 to 32.
+    pub prefix: u8,
+}
+
+/// A program to run in the guest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// Program and arguments. Empty means a login shell of the user.
+    #[serde(default)]
+    pub argv: Vec<String>,
+    /// Variables on top of the user's login environment.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Working directory; `None` is the user's home.
+    #[serde(default)]
+    pub cwd: Option<String>,
+    /// User by name or number, as in `/etc/passwd`; `None` is root.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Gives the program a terminal of this size in place of three pipes.
+    #[serde(default)]
+    pub terminal: Option<TerminalSize>,
+    /// Whether the host will send stdin; otherwise it is empty from the start.
+    #[serde(default)]
+    pub stdin: bool,
+}
+
+/// A terminal's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters a line.
+    pub cols: u16,
+}
+
+/// What the host may say while a program runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "control", rename_all = "snake_case")]
+pub enum ExecControl {
+    /// The terminal has another size now.
+    Resize(TerminalSize),
+    /// Send this signal, by its Linux number, to the program's process group.
+    Signal {
+        /// 1 to 64.
+        signal: i32,
+    },
+    /// A message of a later generation.
+    #[serde(other)]
+    Unknown,
+}
+
+/// How to end the guest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PowerOff {}
+
+/// What the agent answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// To a ping.
+    Pong,
+    /// To configure: everything is in force.
+    Configured,
+    /// To exec: the program runs.
+    Started {
+        /// Its process id in the guest.
+        pid: u32,
+    },
+    /// To exec, last of all: the program ended, and all its output has been sent.
+    Exited {
+        /// How.
+        status: ExitStatus,
+    },
+    /// To power off: file systems are synced, the guest is going down.
+    PoweringOff,
+    /// In place of any other answer.
+    Failed {
+        /// For programs.
+        kind: FailureKind,
+        /// For people: what failed and why.
+        message: String,
+    },
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitStatus {
+    /// It exited with this status, 0 to 255.
+    Code(u8),
+    /// This signal, by its Linux number, killed it.
+    Signal(i32),
+}
+
+impl ExitStatus {
+    /// The status as a shell gives it: 128 + n for signal n.
+    pub fn shell_code(self) -> u8 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => u8::try_from(128 + i64::from(signal)).unwrap_or(u8::MAX),
+        }
+    }
+}
+
+/// Kinds of failure in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// There is no such program, user or folder.
+    NotFound,
+    /// It is there but may not be used so.
+    NotPermitted,
+    /// The request makes no sense.
+    Invalid,
+    /// This agent does not know the request.
+    Unsupported,
+    /// Anything else; the message says what.
+    #[serde(other)]
+    Internal,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_of_a_later_generation_is_unknown_not_an_error() {
+        let request: Request = serde_json::from_str(r#"{"op":"teleport","where":"mars"}"#).unwrap();
+        assert_eq!(request, Request::Unknown);
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored() {
+        let request: Request = serde_json::from_str(r#"{"op":"exec","argv":["true"],"nice":5}"#).unwrap();
+        assert_eq!(request, Request::Exec(Exec { argv: vec!["true".into()], ..Exec::default() }));
+    }
+
+    #[test]
+    fn messages_of_generation_1_stay_as_they_are() {
+        let wire = [
+            serde_json::to_string(&Request::Exec(Exec {
+                argv: vec!["make".into(), "test".into()],
+                env: [("A".to_owned(), "b".to_owned())].into(),
+                cwd: Some("/root/repo".into()),
+                user: Some("dev".into()),
+                terminal: Some(TerminalSize { rows: 24, cols: 80 }),
+                stdin: true,
+            }))
+            .unwrap(),
+            serde_json::to_string(&Reply::Exited { status: ExitStatus::Signal(9) }).unwrap(),
+            serde_json::to_string(&Reply::Failed { kind: FailureKind::NotFound, message: "no".into() }).unwrap(),
+        ];
+        assert_eq!(
+            wire,
+            [
+                r#"{"op":"exec","argv":["make","test"],"env":{"A":"b"},"cwd":"/root/repo","user":"dev","terminal":{"rows":24,"cols":80},"stdin":true}"#,
+                r#"{"reply":"exited","status":{"signal":9}}"#,
+                r#"{"reply":"failed","kind":"not_found","message":"no"}"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_signal_becomes_128_and_its_number() {
+        assert_eq!(ExitStatus::Signal(15).shell_code(), 143);
+        assert_eq!(ExitStatus::Code(42).shell_code(), 42);
+    }
+}

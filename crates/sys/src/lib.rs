@@ -1,0 +1,1 @@
+//! Kernel interfaces: the one crate with unsafe code.

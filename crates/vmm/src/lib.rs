@@ -1,0 +1,1 @@
+//! A VM's hardware as data in, a process out: Firecracker, QEMU, the KVM probe.

@@ -1,0 +1,2 @@
+//! Work on the project.
+fn main() {}
