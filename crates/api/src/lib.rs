@@ -1,1 +1,27 @@
-//! The wire between banger and bangerd, and the product's value types.
+//! The wire between `banger` and `bangerd`, and the product's value types.
+//!
+//! HTTP/1.1 and JSON over a Unix socket. Short requests answer with one JSON value or an [`ApiError`]; long ones
+//! with a stream of [`Event`]s, a JSON line each, that ends with `done` or `error`. Types here can only be made
+//! valid: a [`VmName`] is a name, a [`Size`] is a size. Nothing here does I/O.
+
+mod daemon;
+mod dirs;
+mod error;
+mod image;
+mod kernel;
+mod name;
+mod operation;
+mod reference;
+mod size;
+mod vm;
+
+pub use daemon::{BUILD_HEADER, DaemonStatus, ProgramId};
+pub use dirs::{Dirs, DirsError};
+pub use error::{ApiError, ErrorKind};
+pub use image::{Image, Pull};
+pub use kernel::Kernel;
+pub use name::{Id, InvalidName, Name, VmName};
+pub use operation::{Event, Operation, OperationKind, Span};
+pub use reference::{Named, RefError, resolve};
+pub use size::{InvalidSize, Size};
+pub use vm::{Accel, CreateVm, DeleteVm, Limits, LogSource, Vm, VmState, Vmm};

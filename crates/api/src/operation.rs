@@ -1,0 +1,107 @@
+//! Operations: long requests, as a stream of events.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{ApiError, Id};
+
+/// What an operation does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OperationKind {
+    /// Makes a VM and starts it.
+    VmRun,
+    /// Starts a stopped VM.
+    VmStart,
+    /// Stops a running VM.
+    VmStop,
+    /// Deletes a VM.
+    VmDelete,
+    /// Makes an image of a tar.
+    ImageImport,
+    /// Gets an image from the catalog.
+    ImagePull,
+    /// Makes a kernel of files or a package.
+    KernelImport,
+    /// Gets a kernel from the catalog.
+    KernelPull,
+    /// A kind that this build does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// An operation under way.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Operation {
+    /// Its id.
+    pub id: Id,
+    /// What it does.
+    pub kind: OperationKind,
+    /// What it does it to.
+    pub target: String,
+    /// What it is doing now.
+    pub stage: String,
+    /// Since when it runs.
+    pub since: Timestamp,
+}
+
+/// One line of an operation's stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// First: the operation's id, by which it can be cancelled.
+    Started {
+        /// The id.
+        operation: Id,
+    },
+    /// It does something else now.
+    Stage {
+        /// What, for people: "starting VM".
+        stage: String,
+    },
+    /// How far the stage is.
+    Progress {
+        /// Bytes done.
+        done: u64,
+        /// Bytes in all, where known.
+        total: Option<u64>,
+    },
+    /// A line from a program that is run.
+    Log {
+        /// The line.
+        line: String,
+    },
+    /// Something the user should know; said once.
+    Warning {
+        /// What, and what to do about it.
+        message: String,
+    },
+    /// The end: it worked.
+    Done {
+        /// The VM, image or kernel, as `show` gives it; null when it is gone.
+        result: serde_json::Value,
+        /// Where the time went.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        spans: Vec<Span>,
+    },
+    /// The end: it failed, and what was half made is undone.
+    Error {
+        /// Why.
+        error: ApiError,
+    },
+    /// An event of a later build.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A stretch of time, on the host's monotonic clock, so that spans of several programs can be put side by side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// What was done.
+    pub name: String,
+    /// Begin, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub start_ns: u64,
+    /// End, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub end_ns: u64,
+}

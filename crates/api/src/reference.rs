@@ -1,0 +1,90 @@
+//! References: how a person names one VM, image or kernel among those there are.
+
+use crate::Id;
+
+/// Something that can be referred to.
+pub trait Named {
+    /// Its id.
+    fn id(&self) -> &Id;
+    /// Its name.
+    fn name(&self) -> &str;
+}
+
+/// Why a reference does not name one thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RefError {
+    /// Nothing has that id, name or prefix.
+    NotFound,
+    /// Several begin so: their names.
+    Ambiguous(Vec<String>),
+}
+
+/// Finds what `reference` names: the exact id, else the exact name, else the one whose id or name begins so.
+///
+/// # Errors
+/// When nothing or more than one thing fits.
+pub fn resolve<'a, T: Named>(things: &'a [T], reference: &str) -> Result<&'a T, RefError> {
+    let exact = |fits: &dyn Fn(&T) -> bool| things.iter().find(|thing| fits(thing));
+    if let Some(thing) = exact(&|thing| thing.id().as_str() == reference) {
+        return Ok(thing);
+    }
+    if let Some(thing) = exact(&|thing| thing.name() == reference) {
+        return Ok(thing);
+    }
+    if reference.is_empty() {
+        return Err(RefError::NotFound);
+    }
+    let begins = |thing: &&T| thing.id().as_str().starts_with(reference) || thing.name().starts_with(reference);
+    let found: Vec<&T> = things.iter().filter(begins).collect();
+    match found.as_slice() {
+        [] => Err(RefError::NotFound),
+        [thing] => Ok(thing),
+        several => Err(RefError::Ambiguous(several.iter().map(|thing| thing.name().to_owned()).collect())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Debug, PartialEq)]
+    struct Thing(Id, String);
+
+    impl Named for Thing {
+        fn id(&self) -> &Id {
+            &self.0
+        }
+        fn name(&self) -> &str {
+            &self.1
+        }
+    }
+
+    fn thing(id: u64, name: &str) -> Thing {
+        Thing(Id::from_random(id.to_be_bytes()), name.into())
+    }
+
+    #[test]
+    fn exact_beats_prefix_and_id_beats_name() {
+        let things = [thing(0xab, "box"), thing(0xcd, "boxer"), thing(0xef, "00000000000000ab")];
+        assert_eq!(resolve(&things, "box"), Ok(&things[0]));
+        assert_eq!(resolve(&things, "boxe"), Ok(&things[1]));
+        assert_eq!(resolve(&things, "00000000000000ab"), Ok(&things[0]));
+        assert_eq!(resolve(&things, "bo"), Err(RefError::Ambiguous(vec!["box".into(), "boxer".into()])));
+        assert_eq!(resolve(&things, ""), Err(RefError::NotFound));
+        assert_eq!(resolve(&things, "x"), Err(RefError::NotFound));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_found_is_what_was_meant(names in prop::collection::hash_set("[ab]{1,4}", 0..6), reference in "[ab]{0,4}") {
+            let things: Vec<_> = names.iter().enumerate().map(|(i, name)| thing(i as u64, name)).collect();
+            let exact = things.iter().find(|t| t.1 == reference);
+            match resolve(&things, &reference) {
+                Ok(found) => prop_assert!(exact.map_or(found.1.starts_with(&reference), |t| t == found)),
+                Err(RefError::NotFound) => prop_assert!(reference.is_empty() || !things.iter().any(|t| t.1.starts_with(&reference))),
+                Err(RefError::Ambiguous(several)) => prop_assert!(exact.is_none() && several.len() > 1),
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! VMs as the API tells them.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{Id, Named, Size, VmName};
+
+/// What a VM is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VmState {
+    /// Made, never started.
+    Created,
+    /// On its way up.
+    Starting,
+    /// Its VMM runs and the agent has answered.
+    Running,
+    /// On its way down.
+    Stopping,
+    /// Down, with its disks kept.
+    Stopped,
+    /// Down, and not because someone asked; `last_error` says why.
+    Error,
+}
+
+impl VmState {
+    /// The word for it, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl std::fmt::Display for VmState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The program that runs a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Vmm {
+    /// Firecracker, with KVM.
+    Firecracker,
+    /// QEMU, with KVM or without.
+    Qemu,
+}
+
+impl std::fmt::Display for Vmm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Firecracker => "firecracker",
+            Self::Qemu => "qemu",
+        })
+    }
+}
+
+impl std::str::FromStr for Vmm {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "firecracker" => Ok(Self::Firecracker),
+            "qemu" => Ok(Self::Qemu),
+            _ => Err(format!("{text:?} is not a VMM: use firecracker or qemu")),
+        }
+    }
+}
+
+/// What makes a VMM's virtual CPUs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Accel {
+    /// The processor itself.
+    Kvm,
+    /// Translation in software: right, and some ten times slower.
+    Tcg,
+}
+
+/// A VM.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Vm {
+    /// Its id.
+    pub id: Id,
+    /// Its name.
+    pub name: VmName,
+    /// What it is doing.
+    pub state: VmState,
+    /// Its image's name.
+    pub image: String,
+    /// Its kernel's name.
+    pub kernel: String,
+    /// Virtual CPUs.
+    pub vcpu: u32,
+    /// Memory in bytes.
+    pub memory: Size,
+    /// Size of the system overlay in bytes.
+    pub system_overlay_size: Size,
+    /// Size of the work disk in bytes.
+    pub disk_size: Size,
+    /// Whether it is deleted when its session ends.
+    pub rm: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Since when it runs.
+    #[serde(default)]
+    pub started_at: Option<Timestamp>,
+    /// Why it is in state `error`.
+    #[serde(default)]
+    pub last_error: Option<String>,
+    /// The program that runs it, while it runs.
+    #[serde(default)]
+    pub vmm: Option<Vmm>,
+    /// What makes its CPUs run, while it runs.
+    #[serde(default)]
+    pub accel: Option<Accel>,
+    /// Its network, in words, while it runs.
+    #[serde(default)]
+    pub network: Option<String>,
+    /// Process id of its VMM, while it runs.
+    #[serde(default)]
+    pub pid: Option<u32>,
+    /// The file that keeps the last of its console.
+    pub console: String,
+}
+
+impl Named for Vm {
+    fn id(&self) -> &Id {
+        &self.id
+    }
+    fn name(&self) -> &str {
+        self.name.as_str()
+    }
+}
+
+/// Asks for a VM: `POST /v1/vms`. What is left out is as configured, else as built in.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateVm {
+    /// A name; made up when left out.
+    #[serde(default)]
+    pub name: Option<VmName>,
+    /// An image's name, id or prefix, or a name in the catalog.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// A kernel's name, id or prefix, or a name in the catalog.
+    #[serde(default)]
+    pub kernel: Option<String>,
+    /// Virtual CPUs.
+    #[serde(default)]
+    pub vcpu: Option<u32>,
+    /// Memory.
+    #[serde(default)]
+    pub memory: Option<Size>,
+    /// Size of the work disk.
+    #[serde(default)]
+    pub disk_size: Option<Size>,
+    /// Size of the system overlay.
+    #[serde(default)]
+    pub system_overlay_size: Option<Size>,
+    /// Which program runs it.
+    #[serde(default)]
+    pub vmm: Option<Vmm>,
+    /// Delete it when the session ends: the stream of events stays open after `done`, and hanging up ends the
+    /// session.
+    #[serde(default)]
+    pub rm: bool,
+    /// Go on when the client hangs up.
+    #[serde(default)]
+    pub detach: bool,
+}
+
+/// Options of `DELETE /v1/vms/REF`.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct DeleteVm {
+    /// Also when it runs.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// The bounds of a VM's hardware.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits;
+
+impl Limits {
+    /// Most virtual CPUs: Firecracker's limit.
+    pub const VCPU: u32 = 32;
+    /// Least memory: a Debian kernel with its initrd comes up in this much.
+    pub const LEAST_MEMORY: Size = Size::mib(128);
+    /// Most memory.
+    pub const MOST_MEMORY: Size = Size::gib(1024);
+    /// Smallest disk: an ext4 with a journal.
+    pub const LEAST_DISK: Size = Size::mib(64);
+    /// Largest disk.
+    pub const MOST_DISK: Size = Size::gib(128);
+}
+
+/// Which log of a VM.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogSource {
+    /// The guest's serial console.
+    #[default]
+    Console,
+    /// The VMM's own words.
+    Vmm,
+}
