@@ -1,0 +1,22 @@
+//! Reading archives: tar members one after another, and the `ar` that a Debian package is.
+//!
+//! Nothing here touches a file system: bytes in, checked members out.
+
+pub(crate) mod ar;
+mod error;
+mod member;
+mod pax;
+mod reader;
+mod sparse;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use error::{ArchiveError, EntryProblem};
+pub(crate) use member::{Extent, Member, MemberKind};
+pub(crate) use reader::TarReader;
+
+/// Longest name of one file in bytes: `NAME_MAX` of Linux and of ext4.
+pub(crate) const NAME_MAX: usize = 255;
+
+/// Longest path in bytes: `PATH_MAX` of Linux.
+pub(crate) const PATH_MAX: usize = 4096;

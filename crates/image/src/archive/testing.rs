@@ -1,0 +1,120 @@
+//! Archives made for tests, by our own hand or by the real programs.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+/// What `program` makes of `bytes`.
+pub(crate) fn pipe(program: &str, args: &[&str], bytes: &[u8]) -> Vec<u8> {
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    let mut stdin = child.stdin.take().unwrap();
+    let bytes = bytes.to_vec();
+    let writer = std::thread::spawn(move || stdin.write_all(&bytes).unwrap());
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(output.status.success(), "{program} {args:?}");
+    output.stdout
+}
+
+/// A Debian package's container.
+pub(crate) fn ar(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut bytes = b"!<arch>\n".to_vec();
+    for (name, content) in members {
+        bytes.extend(
+            format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100644, content.len()).bytes(),
+        );
+        bytes.extend(*content);
+        bytes.resize(bytes.len().next_multiple_of(2), b'\n');
+    }
+    bytes
+}
+
+/// One record of a PAX extended header.
+pub(crate) fn pax_record(key: &str, value: &[u8]) -> Vec<u8> {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while length != rest + length.to_string().len() {
+        length = rest + length.to_string().len();
+    }
+    let mut record = format!("{length} {key}=").into_bytes();
+    record.extend(value);
+    record.push(b'\n');
+    record
+}
+
+/// Writes tar archives byte by byte, wrong ones too.
+#[derive(Debug, Default)]
+pub(crate) struct TarWriter {
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl TarWriter {
+    /// An entry with its name and link exactly as given (up to 100 bytes each).
+    pub(crate) fn raw(&mut self, kind: u8, name: &[u8], link: &[u8], size: u64, data: &[u8]) -> &mut Self {
+        self.raw_with(kind, name, link, size, data, |_| ())
+    }
+
+    /// The same, with the header changed before its checksum is made.
+    pub(crate) fn raw_with(
+        &mut self,
+        kind: u8,
+        name: &[u8],
+        link: &[u8],
+        size: u64,
+        data: &[u8],
+        change: impl FnOnce(&mut tar::Header),
+    ) -> &mut Self {
+        let mut header = tar::Header::new_gnu();
+        header.as_mut_bytes()[..name.len()].copy_from_slice(name);
+        header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link);
+        header.as_mut_bytes()[156] = kind;
+        header.set_size(size);
+        header.set_mode(if kind == b'5' { 0o755 } else { 0o644 });
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_700_000_000);
+        if matches!(kind, b'3' | b'4') {
+            header.set_device_major(1).unwrap();
+            header.set_device_minor(3).unwrap();
+        }
+        change(&mut header);
+        header.set_cksum();
+        self.bytes.extend(header.as_bytes());
+        self.bytes.extend(data);
+        self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
+        self
+    }
+
+    pub(crate) fn file(&mut self, name: &str, data: &[u8]) -> &mut Self {
+        self.raw(b'0', name.as_bytes(), b"", data.len() as u64, data)
+    }
+
+    pub(crate) fn folder(&mut self, name: &str) -> &mut Self {
+        self.raw(b'5', name.as_bytes(), b"", 0, b"")
+    }
+
+    pub(crate) fn symlink(&mut self, name: &str, target: &str) -> &mut Self {
+        self.raw(b'2', name.as_bytes(), target.as_bytes(), 0, b"")
+    }
+
+    pub(crate) fn hard_link(&mut self, name: &str, target: &str) -> &mut Self {
+        self.raw(b'1', name.as_bytes(), target.as_bytes(), 0, b"")
+    }
+
+    /// An extended header for the entry that follows.
+    pub(crate) fn pax(&mut self, records: &[(&str, &[u8])]) -> &mut Self {
+        let body: Vec<u8> = records.iter().flat_map(|(key, value)| pax_record(key, value)).collect();
+        self.raw(b'x', b"pax", b"", body.len() as u64, &body)
+    }
+
+    /// The archive with its end mark.
+    pub(crate) fn end(&mut self) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.resize(bytes.len() + 1024, 0);
+        bytes
+    }
+}

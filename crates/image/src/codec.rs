@@ -1,0 +1,127 @@
+//! Compressed streams, recognised by their first bytes and never by name.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use liblzma::stream::{CONCATENATED, Stream};
+
+/// Memory an xz header may make the decoder take, in bytes; `xz -9` needs 65 MiB.
+const XZ_MEMORY: u64 = 512 << 20;
+
+/// Input buffer in bytes.
+const BUFFER: usize = 256 << 10;
+
+/// How a stream is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Packing {
+    Plain,
+    Gzip,
+    Zstd,
+    Xz,
+    /// Recognised, not read here.
+    Other(&'static str),
+}
+
+impl Packing {
+    /// Recognises a packing by the first bytes of a stream (six are enough).
+    pub(crate) fn of(start: &[u8]) -> Self {
+        const MAGICS: [(&[u8], Packing); 8] = [
+            // RFC 1952, 2.3.1.
+            (&[0x1f, 0x8b], Packing::Gzip),
+            // RFC 8878, 3.1.1.
+            (&[0x28, 0xb5, 0x2f, 0xfd], Packing::Zstd),
+            // The .xz file format, 2.1.1.1.
+            (&[0xfd, b'7', b'z', b'X', b'Z', 0], Packing::Xz),
+            (b"BZh", Packing::Other("bzip2")),
+            (&[0x04, 0x22, 0x4d, 0x18], Packing::Other("lz4")),
+            // LZ4 frame format, "legacy frame"; what `lz4 -l` and the kernel's build make.
+            (&[0x02, 0x21, 0x4c, 0x18], Packing::Other("lz4 (legacy)")),
+            (&[0x5d, 0, 0], Packing::Other("lzma")),
+            (&[0x89, b'L', b'Z', b'O'], Packing::Other("lzo")),
+        ];
+        MAGICS
+            .iter()
+            .find(|(magic, _)| start.starts_with(magic))
+            .map_or(Packing::Plain, |(_, packing)| *packing)
+    }
+}
+
+/// Bytes of `input`, unpacked; `Err` holds the name of a packing that is not read here.
+pub(crate) fn unpacked<'a>(input: impl Read + 'a) -> io::Result<Result<Box<dyn Read + 'a>, &'static str>> {
+    let mut input = BufReader::with_capacity(BUFFER, input);
+    let mut start = Vec::with_capacity(6);
+    input.by_ref().take(6).read_to_end(&mut start)?;
+    let packing = Packing::of(&start);
+    decoder(packing, BufReader::with_capacity(BUFFER, io::Cursor::new(start).chain(input)))
+}
+
+/// A decoder of all members or frames of a `packing` stream.
+pub(crate) fn decoder<'a>(
+    packing: Packing,
+    input: impl BufRead + 'a,
+) -> io::Result<Result<Box<dyn Read + 'a>, &'static str>> {
+    Ok(Ok(match packing {
+        Packing::Plain => Box::new(input),
+        Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input)?),
+        Packing::Xz => {
+            let stream = Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED).map_err(io::Error::other)?;
+            Box::new(liblzma::bufread::XzDecoder::new_stream(input, stream))
+        }
+        Packing::Other(name) => return Ok(Err(name)),
+    }))
+}
+
+/// Why bytes could not be read whole.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    TooLarge,
+    Io(io::Error),
+}
+
+/// All bytes of `input`, refused beyond `limit`.
+pub(crate) fn read_limited(input: impl Read, limit: u64) -> Result<Vec<u8>, ReadError> {
+    let mut bytes = Vec::new();
+    input.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(ReadError::Io)?;
+    if bytes.len() as u64 > limit { Err(ReadError::TooLarge) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn packed(program: &str, args: &[&str], bytes: &[u8]) -> Vec<u8> {
+        crate::archive::testing::pipe(program, args, bytes)
+    }
+
+    #[test]
+    fn real_compressors_are_read_back() {
+        let bytes: Vec<u8> = (0..300_000u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        for (program, args) in
+            [("gzip", &["-c"][..]), ("xz", &["-c"]), ("zstd", &["-c"]), ("zstd", &["-19", "--long=27", "-c"])]
+        {
+            let packed = packed(program, args, &bytes);
+            let mut twice = packed.clone();
+            twice.write_all(&packed).unwrap();
+            let back = read_limited(unpacked(&twice[..]).unwrap().unwrap(), 1 << 30).unwrap();
+            assert!(back == [&bytes[..], &bytes[..]].concat(), "{program} {args:?}");
+            let cut = unpacked(&packed[..packed.len() / 2]).unwrap().unwrap();
+            assert!(matches!(read_limited(cut, 1 << 30), Err(ReadError::Io(_))), "{program} {args:?} cut");
+            let capped = unpacked(&packed[..]).unwrap().unwrap();
+            assert!(matches!(read_limited(capped, 1000), Err(ReadError::TooLarge)));
+        }
+    }
+
+    #[test]
+    fn other_packings_are_named() {
+        for (start, name) in [(&b"BZh91AY"[..], "bzip2"), (&[0x04, 0x22, 0x4d, 0x18, 0, 0, 0], "lz4")] {
+            assert_eq!(unpacked(start).unwrap().err(), Some(name));
+        }
+    }
+
+    #[test]
+    fn short_plain_input_is_kept_whole() {
+        let bytes = read_limited(unpacked(&b"abc"[..]).unwrap().unwrap(), 10).unwrap();
+        assert_eq!(bytes, b"abc");
+    }
+}

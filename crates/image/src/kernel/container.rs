@@ -1,0 +1,138 @@
+//! The kernel inside its container: a `bzImage`'s payload, found by its setup header, unpacked to the ELF `vmlinux`.
+//!
+//! Layout and fields: Documentation/arch/x86/boot.rst of Linux, "The Real-Mode Kernel Header". Payloads:
+//! arch/x86/boot/compressed/Makefile; every compressor but gzip gets the unpacked size appended, as 4 bytes, little
+//! endian (scripts/Makefile.lib, "size_append").
+
+use std::borrow::Cow;
+use std::io::{self, Read};
+
+use super::KernelError;
+use super::elf;
+use crate::codec::{self, Packing, ReadError};
+
+/// Largest unpacked kernel in bytes. Distributions' are 50 to 100 MB.
+pub(crate) const MAX_VMLINUX: u64 = 512 << 20;
+
+/// Block of a legacy LZ4 frame, unpacked, in bytes (LZ4 frame format, "Legacy frame").
+const LZ4_BLOCK: usize = 8 << 20;
+
+const BOOT_FLAG: usize = 0x1fe;
+const HEADER_MAGIC: usize = 0x202;
+const VERSION: usize = 0x206;
+const SETUP_SECTS: usize = 0x1f1;
+const LOAD_FLAGS: usize = 0x211;
+const PAYLOAD_OFFSET: usize = 0x248;
+const PAYLOAD_LENGTH: usize = 0x24c;
+
+/// The ELF `vmlinux` in the bytes of a `vmlinux` (also a compressed one) or a `vmlinuz`.
+///
+/// # Errors
+/// When the bytes are not an x86-64 kernel, are damaged, or are packed in a way that is not read here.
+pub fn extract_vmlinux(bytes: &[u8]) -> Result<Cow<'_, [u8]>, KernelError> {
+    let vmlinux = if bytes.is_empty() {
+        return Err(KernelError::Empty);
+    } else if bytes.starts_with(elf::MAGIC) {
+        Cow::Borrowed(bytes)
+    } else if is_bzimage(bytes) {
+        Cow::Owned(unpack(payload(bytes)?)?)
+    } else if Packing::of(bytes) != Packing::Plain {
+        Cow::Owned(unpack(bytes)?)
+    } else {
+        return Err(KernelError::NotKernel);
+    };
+    elf::check_kernel(&vmlinux)?;
+    Ok(vmlinux)
+}
+
+fn is_bzimage(bytes: &[u8]) -> bool {
+    field(bytes, BOOT_FLAG) == Some([0x55, 0xaa]) && field(bytes, HEADER_MAGIC) == Some(*b"HdrS")
+}
+
+fn field<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+    bytes.get(offset..)?.first_chunk().copied()
+}
+
+/// The compressed kernel in a bzImage.
+fn payload(bytes: &[u8]) -> Result<&[u8], KernelError> {
+    const HEADER: KernelError = KernelError::OutOfBounds("setup header");
+    const PAYLOAD: KernelError = KernelError::OutOfBounds("payload");
+    let version = u16::from_le_bytes(field(bytes, VERSION).ok_or(HEADER)?);
+    // Before 2.08 there was no payload_offset; bit 0 of loadflags parts a bzImage from a zImage.
+    let [flags] = field(bytes, LOAD_FLAGS).ok_or(HEADER)?;
+    if version < 0x208 || flags & 1 == 0 {
+        return Err(KernelError::OldProtocol { version });
+    }
+    let [sectors] = field(bytes, SETUP_SECTS).ok_or(HEADER)?;
+    // "If this field contains 0, the real value is 4"; the boot sector itself comes on top.
+    let setup = (usize::from(if sectors == 0 { 4 } else { sectors }) + 1) * 512;
+    let position = |offset| {
+        field(bytes, offset).and_then(|field| usize::try_from(u32::from_le_bytes(field)).ok()).ok_or(HEADER)
+    };
+    let start = setup.checked_add(position(PAYLOAD_OFFSET)?).ok_or(PAYLOAD)?;
+    let end = start.checked_add(position(PAYLOAD_LENGTH)?).ok_or(PAYLOAD)?;
+    bytes.get(start..end).filter(|payload| !payload.is_empty()).ok_or(PAYLOAD)
+}
+
+fn unpack(payload: &[u8]) -> Result<Vec<u8>, KernelError> {
+    match Packing::of(payload) {
+        Packing::Gzip => read("gzip", flate2::read::GzDecoder::new(payload)),
+        Packing::Zstd => {
+            let decoder =
+                zstd::stream::read::Decoder::with_buffer(payload).map_err(|e| damaged("zstd", e))?;
+            read("zstd", decoder.single_frame())
+        }
+        // Only the first stream: the size that follows is none.
+        Packing::Xz => read("xz", first_xz_stream(payload)?),
+        Packing::Other("lz4 (legacy)") => legacy_lz4(payload),
+        Packing::Other(name) => Err(KernelError::Compression(name)),
+        Packing::Plain if payload.starts_with(elf::MAGIC) => Ok(payload.to_vec()),
+        Packing::Plain => {
+            Err(KernelError::UnknownPayload { start: payload[..payload.len().min(8)].to_vec() })
+        }
+    }
+}
+
+fn first_xz_stream(payload: &[u8]) -> Result<impl Read + '_, KernelError> {
+    // xz -9e, which the kernel's build uses with a 32 MiB dictionary, needs under 100 MiB.
+    let stream = liblzma::stream::Stream::new_stream_decoder(256 << 20, 0)
+        .map_err(|error| damaged("xz", io::Error::other(error)))?;
+    Ok(liblzma::bufread::XzDecoder::new_stream(payload, stream))
+}
+
+fn read(format: &'static str, decoder: impl Read) -> Result<Vec<u8>, KernelError> {
+    codec::read_limited(decoder, MAX_VMLINUX).map_err(|error| match error {
+        ReadError::TooLarge => KernelError::TooLarge { limit: MAX_VMLINUX },
+        ReadError::Io(source) => damaged(format, source),
+    })
+}
+
+fn damaged(format: &'static str, source: io::Error) -> KernelError {
+    KernelError::Damaged { format, source }
+}
+
+/// A legacy LZ4 frame: after the magic, blocks that each say their packed size; no end mark.
+fn legacy_lz4(payload: &[u8]) -> Result<Vec<u8>, KernelError> {
+    let mut rest = payload.get(4..).unwrap_or_default();
+    let mut output = Vec::new();
+    let mut block = vec![0; LZ4_BLOCK];
+    // Four bytes or fewer can't be a block: they are the unpacked size that the kernel's build appends.
+    while rest.len() > 4 {
+        let size = field(rest, 0).map_or(0, u32::from_le_bytes);
+        let packed = usize::try_from(size).ok().and_then(|size| rest.get(4..size.checked_add(4)?));
+        let packed = packed.ok_or_else(|| damaged("lz4", io::ErrorKind::UnexpectedEof.into()))?;
+        let unpacked = lz4_flex::block::decompress_into(packed, &mut block)
+            .map_err(|error| damaged("lz4", io::Error::new(io::ErrorKind::InvalidData, error)))?;
+        if (output.len() + unpacked) as u64 > MAX_VMLINUX {
+            return Err(KernelError::TooLarge { limit: MAX_VMLINUX });
+        }
+        output.extend_from_slice(&block[..unpacked]);
+        rest = &rest[4 + packed.len()..];
+    }
+    if let Some(size) = field(rest, 0).map(u32::from_le_bytes)
+        && u64::from(size) != output.len() as u64
+    {
+        return Err(damaged("lz4", io::Error::new(io::ErrorKind::InvalidData, "unpacked size is wrong")));
+    }
+    Ok(output)
+}

@@ -1,0 +1,71 @@
+//! What the ELF headers of a kernel or a program say.
+
+use object::LittleEndian;
+use object::elf;
+use object::read::elf::{FileHeader, ProgramHeader};
+
+use super::KernelError;
+
+pub(crate) const MAGIC: &[u8] = b"\x7fELF";
+
+/// Note type of a PVH entry point: `XEN_ELFNOTE_PHYS32_ENTRY` in Xen's public `elfnote.h`.
+const PHYS32_ENTRY: elf::NoteType = elf::NoteType(18);
+
+type Header = elf::FileHeader64<LittleEndian>;
+
+fn header(bytes: &[u8]) -> Result<(&Header, &[elf::ProgramHeader64<LittleEndian>]), &'static str> {
+    let header = Header::parse(bytes).map_err(|_| "no 64-bit little-endian ELF header")?;
+    if header.endian().is_err() || header.e_machine(LittleEndian) != elf::EM_X86_64 {
+        return Err("built for another kind of processor");
+    }
+    let segments =
+        header.program_headers(LittleEndian, bytes).map_err(|_| "program headers outside the file")?;
+    Ok((header, segments))
+}
+
+/// Refuses what no VMM could load: not x86-64, nothing to load, segments beyond the end.
+pub(crate) fn check_kernel(bytes: &[u8]) -> Result<(), KernelError> {
+    let (header, segments) = header(bytes).map_err(KernelError::Elf)?;
+    // Relocatable kernels are still ET_EXEC; ET_DYN is what a position-independent one would be.
+    if !matches!(header.e_type(LittleEndian), elf::ET_EXEC | elf::ET_DYN) {
+        return Err(KernelError::Elf("an object file, not a linked program"));
+    }
+    let mut loaded =
+        segments.iter().filter(|segment| segment.p_type(LittleEndian) == elf::PT_LOAD).peekable();
+    if loaded.peek().is_none() {
+        return Err(KernelError::Elf("nothing in it to load"));
+    }
+    if loaded.any(|segment| segment.data(LittleEndian, bytes).is_err()) {
+        return Err(KernelError::OutOfBounds("part of the kernel to load"));
+    }
+    Ok(())
+}
+
+/// Whether a kernel has a PVH entry point, through which QEMU boots an uncompressed one.
+pub(crate) fn has_pvh_entry(bytes: &[u8]) -> bool {
+    let Ok((_, segments)) = header(bytes) else { return false };
+    segments.iter().any(|segment| {
+        let Ok(Some(mut notes)) = segment.notes(LittleEndian, bytes) else { return false };
+        // A malformed note ends the walk: what follows it has no known place.
+        std::iter::from_fn(|| notes.next().ok().flatten())
+            .any(|note| note.name() == b"Xen" && note.n_type(LittleEndian) == PHYS32_ENTRY)
+    })
+}
+
+/// What kind of program an ELF file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Program {
+    Static,
+    /// It asks for a dynamic linker.
+    Dynamic,
+}
+
+/// Tells a static program from a dynamic one; refuses what is no x86-64 program.
+pub(crate) fn program(bytes: &[u8]) -> Result<Program, &'static str> {
+    let (header, segments) = header(bytes)?;
+    if !matches!(header.e_type(LittleEndian), elf::ET_EXEC | elf::ET_DYN) {
+        return Err("not a program");
+    }
+    let dynamic = segments.iter().any(|segment| segment.p_type(LittleEndian) == elf::PT_INTERP);
+    Ok(if dynamic { Program::Dynamic } else { Program::Static })
+}

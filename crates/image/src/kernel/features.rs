@@ -1,0 +1,180 @@
+//! What a guest kernel must have, and how to tell that it does.
+//!
+//! A feature is there as a module, or built in. What is built in is read from `modules.builtin` where the kernel's
+//! build left one, else told by a string that only that driver's source has.
+
+use memchr::memmem;
+
+use super::KernelError;
+use super::modules::ModuleTree;
+
+/// One driver that a boot initrd loads when it is a module.
+#[derive(Debug)]
+pub(crate) struct Feature {
+    /// The module's name, with underscores.
+    pub(crate) module: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) option: &'static str,
+    /// Bytes that its object code holds; each is followed by the file of Linux it was found in.
+    tell_tale: &'static [u8],
+    /// No VM boots without it.
+    pub(crate) required: bool,
+}
+
+#[cfg(test)]
+impl Feature {
+    pub(crate) fn tell_tale(&self) -> &'static [u8] {
+        self.tell_tale
+    }
+}
+
+/// Every driver of a boot initrd, in the order in which they should be loaded.
+pub(crate) const BOOT_MODULES: [Feature; 8] = [
+    Feature {
+        module: "virtio_pci",
+        what: "virtio over PCI",
+        option: "CONFIG_VIRTIO_PCI",
+        // drivers/virtio/virtio_pci_common.c: the name of virtio_pci_driver.
+        tell_tale: b"virtio-pci\0",
+        required: false,
+    },
+    Feature {
+        module: "virtio_mmio",
+        what: "virtio over memory-mapped registers",
+        option: "CONFIG_VIRTIO_MMIO",
+        // drivers/virtio/virtio_mmio.c: the name of virtio_mmio_driver.
+        tell_tale: b"virtio-mmio\0",
+        required: false,
+    },
+    Feature {
+        module: "virtio_blk",
+        what: "virtio disks",
+        option: "CONFIG_VIRTIO_BLK",
+        // drivers/block/virtio_blk.c: alloc_workqueue("virtio-blk") in virtio_blk_init().
+        tell_tale: b"virtio-blk\0",
+        required: true,
+    },
+    Feature {
+        module: "ext4",
+        what: "ext4",
+        option: "CONFIG_EXT4_FS",
+        // fs/ext4/super.c: the prefix of __ext4_msg().
+        tell_tale: b"EXT4-fs",
+        required: true,
+    },
+    Feature {
+        module: "overlay",
+        what: "overlayfs",
+        option: "CONFIG_OVERLAY_FS",
+        // fs/overlayfs/overlayfs.h: pr_fmt, and the messages of super.c before it.
+        tell_tale: b"overlayfs: ",
+        required: true,
+    },
+    Feature {
+        module: "vmw_vsock_virtio_transport",
+        what: "virtio vsock",
+        option: "CONFIG_VIRTIO_VSOCKETS",
+        // net/vmw_vsock/virtio_transport.c: alloc_workqueue("virtio_vsock") in virtio_vsock_init().
+        tell_tale: b"virtio_vsock\0",
+        required: true,
+    },
+    Feature {
+        module: "virtio_net",
+        what: "virtio network cards",
+        option: "CONFIG_VIRTIO_NET",
+        // drivers/net/virtio_net.c: virtnet_get_drvinfo() and cpuhp_setup_state_multi().
+        tell_tale: b"virtio/net:",
+        required: false,
+    },
+    Feature {
+        module: "virtio_rng",
+        what: "virtio entropy",
+        option: "CONFIG_HW_RANDOM_VIRTIO",
+        // drivers/char/hw_random/virtio-rng.c: "virtio_rng.%d" in probe_common().
+        tell_tale: b"virtio_rng.%d",
+        required: false,
+    },
+];
+
+/// How a kernel has a feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Presence {
+    Module,
+    BuiltIn,
+    Absent,
+}
+
+/// How the kernel `vmlinux` with `modules` has `feature`.
+pub(crate) fn presence(feature: &Feature, vmlinux: &[u8], modules: Option<&ModuleTree>) -> Presence {
+    if modules.is_some_and(|tree| tree.path(feature.module).is_some()) {
+        return Presence::Module;
+    }
+    let listed = modules.and_then(|tree| tree.is_builtin(feature.module));
+    if listed.unwrap_or_else(|| memmem::find(vmlinux, feature.tell_tale).is_some()) {
+        Presence::BuiltIn
+    } else {
+        Presence::Absent
+    }
+}
+
+/// Refuses a kernel that lacks what every VM needs.
+pub(crate) fn require_all(vmlinux: &[u8], modules: Option<&ModuleTree>) -> Result<(), KernelError> {
+    let missing = BOOT_MODULES
+        .iter()
+        .filter(|feature| feature.required)
+        .find(|feature| presence(feature, vmlinux, modules) == Presence::Absent);
+    match missing {
+        Some(feature) => Err(KernelError::Missing { what: feature.what, option: feature.option }),
+        None => Ok(()),
+    }
+}
+
+/// The release in a kernel's banner (init/version-timestamp.c: "Linux version " UTS_RELEASE " (").
+pub(crate) fn release(vmlinux: &[u8]) -> Result<String, KernelError> {
+    // Linux cuts a release at 64 bytes (__NEW_UTS_LEN).
+    const MAX: usize = 64;
+    const BANNER: &[u8] = b"Linux version ";
+    memmem::find_iter(vmlinux, BANNER)
+        .filter_map(|at| {
+            let rest = &vmlinux[at + BANNER.len()..];
+            let rest = &rest[..rest.len().min(MAX + 1)];
+            let release = &rest[..rest.iter().position(|b| *b == b' ')?];
+            let usable = |b: &u8| b.is_ascii_alphanumeric() || b".+~_-".contains(b);
+            let sound = release.first().is_some_and(u8::is_ascii_digit) && release.iter().all(usable);
+            sound.then(|| String::from_utf8_lossy(release).into_owned())
+        })
+        .next()
+        .ok_or(KernelError::NoRelease)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn banner() {
+        for (text, expected) in [
+            (&b"\0Linux version 6.1.0-56-cloud-amd64 (x) #1"[..], Some("6.1.0-56-cloud-amd64")),
+            (b"Linux version %s (%s)\0Linux version 5.10.225 (gcc)", Some("5.10.225")),
+            (b"Linux version 6.1../../etc (x)", None),
+            (b"Linux version 6.1", None),
+            (b"Linux version ", None),
+            (b"", None),
+        ] {
+            assert_eq!(release(text).ok().as_deref(), expected);
+        }
+        assert!(release(&[&b"Linux version "[..], &[b'1'; 80], b" "].concat()).is_err());
+    }
+
+    #[test]
+    fn first_missing_feature_is_named() {
+        let all: Vec<u8> = BOOT_MODULES.iter().flat_map(|feature| feature.tell_tale).copied().collect();
+        require_all(&all, None).unwrap();
+        for feature in BOOT_MODULES.iter().filter(|feature| feature.required) {
+            let rest = BOOT_MODULES.iter().filter(|other| other.option != feature.option);
+            let rest: Vec<u8> = rest.flat_map(|other| other.tell_tale).copied().collect();
+            let error = require_all(&rest, None).unwrap_err().to_string();
+            assert!(error.contains(feature.option), "{error}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Guest kernels: from a Debian package, from files, or from the running host, to an ELF `vmlinux` and its modules.
+
+mod container;
+mod elf;
+mod error;
+mod features;
+mod import;
+mod modules;
+mod store;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use container::extract_vmlinux;
+pub use error::{KernelError, ModuleError};
+pub use import::{KernelInfo, import_kernel_deb, import_kernel_files, import_kernel_host};
+
+pub(crate) use elf::{Program, program};
+pub(crate) use features::{BOOT_MODULES, Presence, presence};
+pub(crate) use modules::{ModInfo, ModuleTree};

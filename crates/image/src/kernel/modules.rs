@@ -1,0 +1,187 @@
+//! A kernel's modules as files: found by name, with what they say of themselves.
+//!
+//! The tree is as in `/lib/modules/<release>`. What `depmod` makes (`modules.dep`) is not needed: a package does not
+//! carry it, and each module names what it depends on itself (`.modinfo`, include/linux/module.h of Linux).
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use object::LittleEndian;
+use object::read::elf::ElfFile64;
+use object::read::{Object, ObjectSection};
+
+use super::ModuleError;
+use crate::codec::{self, ReadError};
+
+/// Deepest level of folders; Linux' own tree has 8.
+const MAX_DEPTH: usize = 16;
+
+/// Most files and folders; a distribution's full kernel has 5 000 modules.
+pub(crate) const MAX_FILES: usize = 50_000;
+
+/// Largest module in bytes, unpacked; Debian's largest has 8 MB.
+pub(crate) const MAX_MODULE: u64 = 64 << 20;
+
+/// Largest `modules.builtin` in bytes; real ones have under 10 kB.
+const MAX_BUILTIN: u64 = 4 << 20;
+
+/// The modules in a folder, by name. Symlinks are not followed.
+#[derive(Debug)]
+pub(crate) struct ModuleTree {
+    root: PathBuf,
+    paths: BTreeMap<String, PathBuf>,
+    builtin: Option<HashSet<String>>,
+}
+
+impl ModuleTree {
+    /// Reads the names in `root` and its `modules.builtin`.
+    pub(crate) fn scan(root: &Path) -> Result<Self, ModuleError> {
+        let mut tree = Self { root: root.to_owned(), paths: BTreeMap::new(), builtin: None };
+        for path in walk(root)? {
+            if let Some(name) = module_name(&path) {
+                tree.insert(name, path);
+            }
+        }
+        let list = root.join("modules.builtin");
+        match File::open(&list) {
+            Ok(file) => tree.builtin = Some(builtin_names(file, &list)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(ModuleError::Read { path: list, source }),
+        }
+        Ok(tree)
+    }
+
+    fn insert(&mut self, name: String, path: PathBuf) {
+        // depmod(8): "updates" comes before everything else.
+        let replaces = path.starts_with(self.root.join("updates"));
+        match self.paths.entry(name) {
+            std::collections::btree_map::Entry::Occupied(mut known) => {
+                if replaces {
+                    known.insert(path);
+                }
+            }
+            std::collections::btree_map::Entry::Vacant(free) => {
+                free.insert(path);
+            }
+        }
+    }
+
+    /// The folder scanned.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The file of module `name` (either spelling).
+    pub(crate) fn path(&self, name: &str) -> Option<&Path> {
+        self.paths.get(&normal(name)).map(PathBuf::as_path)
+    }
+
+    /// Whether `name` is built in; unknown where there is no `modules.builtin`.
+    pub(crate) fn is_builtin(&self, name: &str) -> Option<bool> {
+        self.builtin.as_ref().map(|names| names.contains(&normal(name)))
+    }
+}
+
+/// What a module says of itself, and its unpacked bytes.
+#[derive(Debug)]
+pub(crate) struct ModInfo {
+    pub(crate) image: Vec<u8>,
+    /// Modules that must be loaded before.
+    pub(crate) depends: Vec<String>,
+    /// Modules or aliases that should be loaded before, if they exist.
+    pub(crate) soft_before: Vec<String>,
+    /// Release of the kernel it was built for.
+    pub(crate) release: Option<String>,
+}
+
+impl ModInfo {
+    /// Reads and unpacks the module at `path`.
+    pub(crate) fn read(path: &Path) -> Result<Self, ModuleError> {
+        let failed = |source| ModuleError::Read { path: path.to_owned(), source };
+        let wrong = |reason| ModuleError::NotModule { path: path.to_owned(), reason };
+        let file = File::open(path).map_err(failed)?;
+        let input = codec::unpacked(file).map_err(failed)?.map_err(|_| wrong("packed in an unknown way"))?;
+        let image = codec::read_limited(input, MAX_MODULE).map_err(|error| match error {
+            ReadError::TooLarge => wrong("too large"),
+            ReadError::Io(source) => failed(source),
+        })?;
+        let mut info =
+            Self { image: Vec::new(), depends: Vec::new(), soft_before: Vec::new(), release: None };
+        {
+            let elf =
+                ElfFile64::<LittleEndian>::parse(&image[..]).map_err(|_| wrong("not a 64-bit ELF file"))?;
+            let section = elf.section_by_name(".modinfo").ok_or(wrong("no .modinfo section"))?;
+            let records = section.data().map_err(|_| wrong("its .modinfo lies outside the file"))?;
+            for record in records.split(|b| *b == 0) {
+                info.record(&String::from_utf8_lossy(record));
+            }
+        }
+        info.image = image;
+        Ok(info)
+    }
+
+    fn record(&mut self, record: &str) {
+        let Some((key, value)) = record.split_once('=') else { return };
+        match key {
+            "depends" => self.depends.extend(value.split(',').filter(|name| !name.is_empty()).map(normal)),
+            // "pre: a b post: c": what stands behind post is loaded afterwards, and is not needed to boot.
+            "softdep" => {
+                let before = value.split_whitespace().skip_while(|word| *word != "pre:").skip(1);
+                self.soft_before.extend(before.take_while(|word| *word != "post:").map(normal));
+            }
+            "vermagic" => self.release = value.split(' ').next().map(str::to_owned),
+            _ => {}
+        }
+    }
+}
+
+/// A module's name as the kernel spells it: `-` and `_` are the same.
+pub(crate) fn normal(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+fn module_name(path: &Path) -> Option<String> {
+    let file = path.file_name()?.to_str()?;
+    let stem =
+        ["", ".xz", ".zst", ".gz"].iter().find_map(|packed| file.strip_suffix(packed)?.strip_suffix(".ko"));
+    stem.filter(|stem| !stem.is_empty()).map(normal)
+}
+
+fn builtin_names(file: File, path: &Path) -> Result<HashSet<String>, ModuleError> {
+    let bytes = codec::read_limited(file, MAX_BUILTIN).map_err(|error| match error {
+        ReadError::TooLarge => ModuleError::TooMuch { what: "bytes in modules.builtin", limit: MAX_BUILTIN },
+        ReadError::Io(source) => ModuleError::Read { path: path.to_owned(), source },
+    })?;
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.lines().filter_map(|line| module_name(Path::new(line.trim()))).collect())
+}
+
+/// All regular files under `root`, sorted; symlinks and special files left out.
+pub(crate) fn walk(root: &Path) -> Result<Vec<PathBuf>, ModuleError> {
+    let mut files = Vec::new();
+    let mut folders = vec![(root.to_owned(), 0)];
+    let mut seen = 0usize;
+    while let Some((folder, depth)) = folders.pop() {
+        let failed = |source| ModuleError::Read { path: folder.clone(), source };
+        for entry in fs::read_dir(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            seen += 1;
+            if seen > MAX_FILES {
+                return Err(ModuleError::TooMuch { what: "files", limit: MAX_FILES as u64 });
+            }
+            let kind = entry.file_type().map_err(failed)?;
+            if kind.is_dir() {
+                if depth == MAX_DEPTH {
+                    return Err(ModuleError::TooMuch { what: "levels of folders", limit: MAX_DEPTH as u64 });
+                }
+                folders.push((entry.path(), depth + 1));
+            } else if kind.is_file() {
+                files.push(entry.path());
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
