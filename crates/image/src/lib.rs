@@ -7,12 +7,14 @@
 mod archive;
 mod codec;
 mod error;
+mod initrd;
 mod kernel;
 mod progress;
 mod publish;
 
 pub use archive::{ArchiveError, EntryProblem};
 pub use error::ImageError;
+pub use initrd::{InitrdInfo, build_initrd};
 pub use kernel::{
     KernelError, KernelInfo, ModuleError, extract_vmlinux, import_kernel_deb, import_kernel_files,
     import_kernel_host,

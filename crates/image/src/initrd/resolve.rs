@@ -1,0 +1,93 @@
+//! Which modules a boot needs, in an order in which each finds loaded what it depends on.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use memchr::memmem;
+
+use crate::kernel::{BOOT_MODULES, ModInfo, ModuleError, ModuleTree, Presence, presence};
+
+/// Deepest chain of dependencies; the longest of the boot modules has 4.
+const MAX_DEPTH: usize = 32;
+
+/// What `softdep` calls an algorithm, and the modules that bring it: `MODULE_ALIAS_CRYPTO` in Linux' crypto/ and arch/x86/crypto/.
+///
+/// The guest has no `modprobe` to look aliases up, so they are resolved here.
+const ALGORITHMS: [(&str, &[&str]); 2] =
+    [("crc32c", &["crc32c_generic", "crc32c_intel"]), ("crc16", &["crc16"])];
+
+/// A module to load.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Loaded {
+    /// With underscores.
+    pub(super) name: String,
+    /// Unpacked.
+    pub(super) image: Vec<u8>,
+}
+
+/// The modules of `tree` that a boot needs, in load order.
+pub(super) fn boot_modules(tree: &ModuleTree, vmlinux: &[u8]) -> Result<Vec<Loaded>, ModuleError> {
+    let mut resolver = Resolver { tree, vmlinux, done: HashSet::new(), open: Vec::new(), order: Vec::new() };
+    for feature in &BOOT_MODULES {
+        if presence(feature, vmlinux, Some(tree)) == Presence::Module {
+            resolver.add(feature.module, None)?;
+        }
+    }
+    Ok(resolver.order)
+}
+
+struct Resolver<'a> {
+    tree: &'a ModuleTree,
+    vmlinux: &'a [u8],
+    done: HashSet<String>,
+    /// The chain of modules being resolved.
+    open: Vec<String>,
+    order: Vec<Loaded>,
+}
+
+impl Resolver<'_> {
+    fn add(&mut self, name: &str, wanted_by: Option<&str>) -> Result<(), ModuleError> {
+        if self.done.contains(name) {
+            return Ok(());
+        }
+        if self.open.iter().any(|open| open == name) || self.open.len() == MAX_DEPTH {
+            return Err(ModuleError::Circle { module: name.to_owned() });
+        }
+        let Some(path) = self.tree.path(name).map(Path::to_owned) else {
+            return match wanted_by {
+                Some(module) if !self.is_builtin(name) => {
+                    Err(ModuleError::Dependency { module: module.to_owned(), dependency: name.to_owned() })
+                }
+                _ => Ok(()),
+            };
+        };
+        let info = ModInfo::read(&path)?;
+        self.open.push(name.to_owned());
+        for soft in &info.soft_before {
+            self.add_soft(soft)?;
+        }
+        for dependency in &info.depends {
+            self.add(dependency, Some(name))?;
+        }
+        self.open.pop();
+        self.done.insert(name.to_owned());
+        self.order.push(Loaded { name: name.to_owned(), image: info.image });
+        Ok(())
+    }
+
+    /// A soft dependency: loaded if it is there, and never a reason to fail.
+    fn add_soft(&mut self, name: &str) -> Result<(), ModuleError> {
+        let algorithm = ALGORITHMS.iter().find(|(alias, _)| *alias == name).map(|(_, modules)| *modules);
+        for module in algorithm.unwrap_or(&[name]) {
+            if !self.open.iter().any(|open| open == module) {
+                self.add(module, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Without `modules.builtin`, the name in the kernel's symbols and parameters is what there is to go by.
+    fn is_builtin(&self, name: &str) -> bool {
+        self.tree.is_builtin(name).unwrap_or_else(|| memmem::find(self.vmlinux, name.as_bytes()).is_some())
+    }
+}
