@@ -1,1 +1,13 @@
-//! Kernel interfaces: the one crate with unsafe code.
+//! Kernel interfaces: the one crate with unsafe code. A file for each topic; each function is safe to call.
+#![allow(unsafe_code)]
+
+pub mod kvm;
+mod session;
+mod signal;
+mod terminal;
+mod watched;
+
+pub use session::{Credentials, lead_session};
+pub use signal::signal_of;
+pub use terminal::{Terminal, TerminalSide};
+pub use watched::Watched;

@@ -1,0 +1,40 @@
+//! A program that leads a session of its own, as a user of its own.
+
+use std::{io, os::unix::process::CommandExt, process::Command};
+
+use rustix::{
+    process::{Gid, Uid, ioctl_tiocsctty, setsid},
+    stdio::stdin,
+    thread::{set_thread_gid, set_thread_groups, set_thread_uid},
+};
+
+/// Whom a program runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// User number.
+    pub uid: u32,
+    /// Number of the user's own group.
+    pub gid: u32,
+    /// Numbers of all other groups of the user.
+    pub groups: Vec<u32>,
+}
+
+/// Makes the program of `command` lead a new session, and so a process group of its own, as `credentials`; with
+/// `terminal`, its standard input becomes the session's terminal. What fails then is the error of its spawn.
+pub fn lead_session(command: &mut Command, credentials: Credentials, terminal: bool) {
+    let groups: Vec<Gid> = credentials.groups.iter().copied().map(Gid::from_raw).collect();
+    let (uid, gid) = (Uid::from_raw(credentials.uid), Gid::from_raw(credentials.gid));
+    let become_leader = move || -> io::Result<()> {
+        setsid()?;
+        if terminal {
+            ioctl_tiocsctty(stdin())?;
+        }
+        set_thread_groups(&groups)?;
+        set_thread_gid(gid)?;
+        set_thread_uid(uid)?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes system calls only: it allocates nothing and takes no lock, the
+    // groups having been put together before. The child has one thread, so credentials of the thread are the process's.
+    unsafe { command.pre_exec(become_leader) };
+}
