@@ -9,7 +9,9 @@
 //! ```
 //!
 //! During an exec, data frames (`stdin` towards the guest, `stdout` and `stderr` from it) and
-//! [`ExecControl`] messages pass between `started` and `exited`. An empty data frame ends its stream.
+//! [`ExecControl`] messages pass between `started` and `exited`. An empty data frame ends its stream. At most
+//! [`STDIN_WINDOW`] bytes of stdin are on their way at a time, so that a program that reads nothing never keeps a
+//! signal from getting through.
 //!
 //! Either side may have dialled: when a guest boots, its agent dials [`READY_PORT`] on the host once, and that
 //! connection is an ordinary one from the greeting on. Later the host dials [`AGENT_PORT`].
@@ -36,3 +38,6 @@ pub const AGENT_PORT: u32 = 1024;
 
 /// The vsock port on the host that the agent dials once, when the guest is up.
 pub const READY_PORT: u32 = 1025;
+
+/// Bytes of stdin that the host may send beyond those that [`Reply::Taken`] has told of.
+pub const STDIN_WINDOW: usize = 1 << 20;

@@ -156,6 +156,11 @@ pub enum Reply {
         /// Its process id in the guest.
         pid: u32,
     },
+    /// During exec: the program has read this much more of its stdin; see [`STDIN_WINDOW`](crate::STDIN_WINDOW).
+    Taken {
+        /// Bytes.
+        bytes: u32,
+    },
     /// To exec, last of all: the program ended, and all its output has been sent.
     Exited {
         /// How.
@@ -238,7 +243,8 @@ mod tests {
             }))
             .unwrap(),
             serde_json::to_string(&Reply::Exited { status: ExitStatus::Signal(9) }).unwrap(),
-            serde_json::to_string(&Reply::Failed { kind: FailureKind::NotFound, message: "no".into() }).unwrap(),
+            serde_json::to_string(&Reply::Failed { kind: FailureKind::NotFound, message: "no".into() })
+                .unwrap(),
         ];
         assert_eq!(
             wire,
