@@ -1,2 +1,46 @@
-//! The program inside every guest: init, exec, identity.
-fn main() {}
+//! `banger-agent`: the program of ours inside every guest.
+//!
+//! As `/init` of the boot initrd it brings the root file system up ([`boot`]), then answers the host over vsock
+//! ([`server`]), either as PID 1 itself or, where the image has an init of its own, as a child of that.
+
+mod boot;
+mod children;
+mod configure;
+mod connection;
+mod exec;
+mod failure;
+mod marks;
+mod power;
+mod server;
+
+use std::{io::Write, process::ExitCode};
+
+use crate::{marks::Booted, power::Power};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        _ if std::process::id() == 1 => boot::boot(),
+        ["serve", booted] => match serde_json::from_str::<Booted>(booted) {
+            Ok(booted) => server::run(booted, Power::AskInit),
+            Err(error) => fail(&format!("cannot read what the boot has left: {error}")),
+        },
+        ["--version"] => {
+            // Of no use to anybody when it cannot be written.
+            let _ = writeln!(std::io::stdout(), "banger-agent {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        _ => fail("this is the program that banger runs inside its VMs; it does nothing elsewhere"),
+    }
+}
+
+fn fail(message: &str) -> ExitCode {
+    say(message);
+    ExitCode::FAILURE
+}
+
+/// One line on the console, which `banger vm logs` shows.
+pub(crate) fn say(message: &str) {
+    // There is nowhere else to say it.
+    let _ = writeln!(std::io::stderr(), "banger-agent: {message}");
+}

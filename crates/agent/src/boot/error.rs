@@ -1,0 +1,23 @@
+//! Why a guest cannot come up.
+
+use std::{io, path::PathBuf};
+
+/// One step of the boot that failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BootError {
+    #[error("cannot {action} {}: {source}", path.display())]
+    Path { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("there is no disk {0} after {1} s")]
+    NoDisk(PathBuf, u64),
+    #[error("the kernel's command line has {0:?}, which is none of this agent's words")]
+    CmdLine(String),
+}
+
+/// For `map_err`: what was being done to which path.
+pub(super) fn failed<E: Into<io::Error>>(
+    action: &'static str,
+    path: impl Into<PathBuf>,
+) -> impl FnOnce(E) -> BootError {
+    let path = path.into();
+    move |error| BootError::Path { action, path, source: error.into() }
+}

@@ -1,0 +1,91 @@
+//! From the kernel's first program to a guest that can be talked to: modules, root, work disk, and PID 1's hand-over.
+
+mod cmdline;
+mod disks;
+mod error;
+mod modules;
+mod mounts;
+mod root;
+mod seed;
+
+use std::{
+    os::unix::process::CommandExt,
+    process::{Command, ExitCode},
+    rc::Rc,
+};
+
+use cmdline::CmdLine;
+use error::BootError;
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::{
+    marks::Booted,
+    power::{self, Power},
+    say, server,
+};
+
+/// Where distributions have their init, in the order in which the kernel and initrds look.
+const INITS: [&str; 3] = ["/sbin/init", "/etc/init", "/usr/lib/systemd/systemd"];
+
+/// Descriptors that a program may ask for at most; systemd's figure.
+const DESCRIPTORS: u64 = 512 << 10;
+
+/// The whole life of PID 1, until it is the image's init or the guest ends. A boot that fails resets the machine, which
+/// ends the VMM; the console has the reason.
+pub(crate) fn boot() -> ExitCode {
+    let mut booted = Booted::default();
+    booted.mark("init");
+    match bring_up(&mut booted) {
+        Ok(root) => hand_over(booted, root),
+        Err(error) => say(&format!("cannot boot: {error}")),
+    }
+    power::reset();
+    ExitCode::FAILURE
+}
+
+fn bring_up(booted: &mut Booted) -> Result<root::Root, BootError> {
+    mounts::kernel_file_systems()?;
+    let cmdline = CmdLine::read()?;
+    modules::load()?;
+    booted.mark("modules");
+    let mut disks = disks::Disks::new();
+    let mut root = root::mount(cmdline.root, &mut disks)?;
+    booted.mark("root");
+    if cmdline.work {
+        root.mount_work_disk(&disks.next()?)?;
+        booted.mark("work_disk");
+    }
+    root.enter()?;
+    Ok(root)
+}
+
+/// Gives PID 1 to the image's init, with the agent as its child; or stays PID 1, and serves.
+fn hand_over(mut booted: Booted, root: root::Root) {
+    let Some(init) = INITS.into_iter().find(|path| is_program(path)) else {
+        mounts::for_no_init();
+        let limit = Rlimit { current: Some(1024), maximum: Some(DESCRIPTORS) };
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            say(&format!("cannot raise the limit of descriptors: {error}"));
+        }
+        server::run(booted, Power::Own(Rc::new(root.mounted)));
+        return;
+    };
+    booted.init = Some(init.to_owned());
+    if let Err(error) = serve_beside_init(&booted) {
+        say(&format!("cannot serve the host: {error}"));
+    }
+    let error = Command::new(init).exec();
+    say(&format!("cannot run {init}: {error}"));
+}
+
+fn serve_beside_init(booted: &Booted) -> Result<(), std::io::Error> {
+    let mut agent = Command::new("/proc/self/exe");
+    // systemd leaves a process with such a name alone until the very end (its "Root storage daemons" page).
+    agent.arg0("@banger-agent").arg("serve").arg(serde_json::to_string(booted)?).process_group(0);
+    agent.spawn().map(drop)
+}
+
+fn is_program(path: &str) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}

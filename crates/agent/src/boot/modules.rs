@@ -1,0 +1,24 @@
+//! The initrd's kernel modules.
+
+use std::fs::{self, File};
+
+use rustix::{io::Errno, system::finit_module};
+
+use super::error::{BootError, failed};
+
+/// Modules of the initrd, one path a line, in the order in which they can be loaded.
+const LIST: &str = "/banger/modules";
+
+/// Loads them all.
+pub(super) fn load() -> Result<(), BootError> {
+    let list = fs::read_to_string(LIST).map_err(failed("read", LIST))?;
+    for path in list.lines() {
+        let file = File::open(path).map_err(failed("open", path))?;
+        match finit_module(&file, c"", 0) {
+            // Built in after all, or a driver for another VMM's devices.
+            Ok(()) | Err(Errno::EXIST | Errno::NODEV) => {}
+            Err(error) => return Err(failed("load the module", path)(error)),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! The root file system: put together in the initrd, then entered.
+
+use std::{
+    fs::{self, File},
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
+    path::Path,
+};
+
+use rustix::{
+    mount::{MountFlags, mount_move},
+    process::{chdir, chroot},
+};
+
+use super::{
+    cmdline::RootKind,
+    disks::Disks,
+    error::{BootError, failed},
+    mounts, seed,
+};
+
+const NEW: &str = "/new";
+const BASE: &str = "/banger/base";
+const UPPER: &str = "/banger/upper";
+const WORK: &str = "/banger/work";
+
+/// The root file system, and every disk that was mounted for it to be written to, the last mounted first.
+#[derive(Debug)]
+pub(super) struct Root {
+    pub(super) mounted: Vec<OwnedFd>,
+}
+
+/// Puts the root together at `/new`.
+pub(super) fn mount(kind: RootKind, disks: &mut Disks) -> Result<Root, BootError> {
+    let mut root = Root { mounted: Vec::new() };
+    match kind {
+        RootKind::Plain => root.mount_disk(&disks.next()?, NEW)?,
+        RootKind::Overlay => {
+            make(BASE)?;
+            let base = disks.next()?;
+            mount_ext4(&base, BASE, MountFlags::RDONLY)?;
+            root.mount_disk(&disks.next()?, UPPER)?;
+            let [upper, work] = ["upper", "work"].map(|name| format!("{UPPER}/{name}"));
+            make(&upper)?;
+            make(&work)?;
+            // The upper folder becomes the root's own: it must be as open as a root is.
+            fs::set_permissions(&upper, fs::Permissions::from_mode(0o755)).map_err(failed("open", &upper))?;
+            make(NEW)?;
+            let options = format!("lowerdir={BASE},upperdir={upper},workdir={work}\0");
+            let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes()).unwrap_or(c"");
+            rustix::mount::mount("overlay", NEW, "overlay", MountFlags::empty(), options)
+                .map_err(failed("mount the overlay at", NEW))?;
+            root.keep(NEW)?;
+        }
+    }
+    Ok(root)
+}
+
+impl Root {
+    /// Mounts the work disk at the root user's home. A fresh one gets what the image has there.
+    pub(super) fn mount_work_disk(&mut self, disk: &Path) -> Result<(), BootError> {
+        self.mount_disk(disk, WORK)?;
+        let home = format!("{NEW}/root");
+        make(&home)?;
+        seed::seed(Path::new(&home), Path::new(WORK))?;
+        fs::set_permissions(WORK, fs::Permissions::from_mode(0o700)).map_err(failed("close", WORK))?;
+        mount_move(WORK, &home).map_err(failed("move the work disk to", home))
+    }
+
+    /// Makes it the root of everything. The initrd's files go: they are memory.
+    pub(super) fn enter(&self) -> Result<(), BootError> {
+        for name in ["dev", "proc", "sys"] {
+            let (from, to) = (format!("/{name}"), format!("{NEW}/{name}"));
+            make(&to)?;
+            mount_move(&from, &to).map_err(failed("move to", to))?;
+        }
+        // Only what lies on the initrd itself: the rest of the folder has disks mounted on it.
+        let modules = "/banger/modules.d";
+        fs::remove_dir_all(modules).map_err(failed("remove", modules))?;
+        chdir(NEW).map_err(failed("enter", NEW))?;
+        mount_move(".", "/").map_err(failed("move", NEW))?;
+        chroot(".").map_err(failed("enter", NEW))?;
+        chdir("/").map_err(failed("enter", "/"))?;
+        mounts::for_every_root()
+    }
+
+    fn mount_disk(&mut self, disk: &Path, at: &str) -> Result<(), BootError> {
+        make(at)?;
+        mount_ext4(disk, at, MountFlags::empty())?;
+        self.keep(at)
+    }
+
+    /// Keeps a way to a mounted file system, for the time when it is closed.
+    fn keep(&mut self, at: &str) -> Result<(), BootError> {
+        self.mounted.insert(0, File::open(at).map_err(failed("open", at))?.into());
+        Ok(())
+    }
+}
+
+fn mount_ext4(disk: &Path, at: &str, flags: MountFlags) -> Result<(), BootError> {
+    rustix::mount::mount(disk, at, "ext4", flags | MountFlags::NOATIME, None)
+        .map_err(failed("mount the disk", disk))
+}
+
+fn make(path: &str) -> Result<(), BootError> {
+    fs::create_dir_all(path).map_err(failed("make", path))
+}

@@ -1,0 +1,60 @@
+//! The agent's children, and, when it is PID 1, everybody's orphans.
+
+use std::{cell::RefCell, collections::HashMap, io, process::Command, rc::Rc};
+
+use banger_proto::ExitStatus;
+use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+
+/// Starts programs and learns how they end. There is one reaper, because waiting for orphans would take others' children.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Children(Rc<RefCell<HashMap<i32, oneshot::Sender<ExitStatus>>>>);
+
+/// A program that was started.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) pid: Pid,
+    /// Told when it has ended.
+    pub(crate) ended: oneshot::Receiver<ExitStatus>,
+}
+
+impl Children {
+    /// Starts `command`.
+    pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+        let child = command.spawn()?;
+        let (tell, ended) = oneshot::channel();
+        // Nothing is reaped between the spawn and this line: the reaper is a task of the same thread.
+        let raw = i32::try_from(child.id()).map_err(io::Error::other)?;
+        self.0.borrow_mut().insert(raw, tell);
+        Ok(Child { pid: Pid::from_child(&child), ended })
+    }
+
+    /// Reaps for ever.
+    pub(crate) async fn reap(self) -> io::Result<()> {
+        let mut died = signal(SignalKind::child())?;
+        loop {
+            self.reap_the_dead();
+            if died.recv().await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn reap_the_dead(&self) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            let teller = self.0.borrow_mut().remove(&pid.as_raw_nonzero().get());
+            if let (Some(teller), Some(status)) = (teller, exit_status(status)) {
+                // Whoever started it may not wait any more.
+                let _ = teller.send(status);
+            }
+        }
+    }
+}
+
+fn exit_status(status: WaitStatus) -> Option<ExitStatus> {
+    let code = |code| ExitStatus::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX));
+    status.exit_status().map(code).or_else(|| status.terminating_signal().map(ExitStatus::Signal))
+}

@@ -1,0 +1,52 @@
+//! A guest's identity: names, network, clock. The same message twice changes nothing the second time.
+
+mod files;
+mod network;
+
+use std::fs;
+
+use banger_proto::{Configure, FailureKind};
+use rustix::{
+    system::sethostname,
+    time::{ClockId, Timespec, clock_settime},
+};
+
+use crate::failure::Failure;
+
+/// Puts `wanted` in force.
+pub(crate) async fn configure(wanted: &Configure) -> Result<(), Failure> {
+    if let Some(nanoseconds) = wanted.clock_ns {
+        let (tv_sec, tv_nsec) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
+        let time = Timespec { tv_sec: tv_sec.cast_signed(), tv_nsec: tv_nsec.cast_signed() };
+        clock_settime(ClockId::Realtime, time).map_err(|error| Failure::io("set the clock")(error.into()))?;
+    }
+    if let Some(name) = &wanted.hostname {
+        check_name(name)?;
+        sethostname(name.as_bytes()).map_err(|error| Failure::io("set the host name")(error.into()))?;
+        files::replace("/etc/hostname", &format!("{name}\n")).map_err(Failure::io("write /etc/hostname"))?;
+    }
+    for name in wanted.hosts.values().flatten() {
+        check_name(name)?;
+    }
+    let old = fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let hosts = files::hosts(&old, wanted.hostname.as_deref(), &wanted.hosts);
+    files::replace("/etc/hosts", &hosts).map_err(Failure::io("write /etc/hosts"))?;
+    if let Some(wanted) = &wanted.network {
+        network::apply(wanted).await?;
+        if !wanted.nameservers.is_empty() {
+            let lines: String =
+                wanted.nameservers.iter().map(|server| format!("nameserver {server}\n")).collect();
+            files::replace("/etc/resolv.conf", &lines).map_err(Failure::io("write /etc/resolv.conf"))?;
+        }
+    }
+    Ok(())
+}
+
+/// A name goes into files that other programs take apart.
+fn check_name(name: &str) -> Result<(), Failure> {
+    let fits = !name.is_empty() && name.len() <= 253;
+    if fits && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)) {
+        return Ok(());
+    }
+    Err(Failure::new(FailureKind::Invalid, format!("{name:?} is not a host name")))
+}

@@ -1,0 +1,69 @@
+//! A connection with the host, in frames.
+
+use std::io;
+
+use banger_proto::{Decoder, Frame, FrameError};
+use bytes::BytesMut;
+use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio_vsock::VsockStream;
+
+/// The host's side of a connection.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    stream: ReadHalf<VsockStream>,
+    decoder: Decoder,
+}
+
+/// The agent's side of a connection.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    stream: WriteHalf<VsockStream>,
+    bytes: BytesMut,
+}
+
+/// Takes a connection's two sides apart.
+pub(crate) fn split(stream: VsockStream) -> (Incoming, Outgoing) {
+    let (read, write) = tokio::io::split(stream);
+    (
+        Incoming { stream: read, decoder: Decoder::default() },
+        Outgoing { stream: write, bytes: BytesMut::new() },
+    )
+}
+
+impl Incoming {
+    /// The next frame; `None` when the host has hung up.
+    pub(crate) async fn next(&mut self) -> Result<Option<Frame>, FrameError> {
+        loop {
+            if let Some(frame) = self.decoder.next_frame()? {
+                return Ok(Some(frame));
+            }
+            match self.stream.read_buf(self.decoder.buffer()).await {
+                Ok(0) => return self.decoder.finish().map(|()| None),
+                Ok(_) => {}
+                // A connection that breaks is one that was hung up, less politely.
+                Err(_) => return Ok(None),
+            }
+        }
+    }
+}
+
+impl Outgoing {
+    /// Sends a frame.
+    pub(crate) async fn send(&mut self, frame: &Frame) -> io::Result<()> {
+        self.bytes.clear();
+        frame.encode(&mut self.bytes);
+        self.stream.write_all(&self.bytes).await
+    }
+
+    /// Sends a message.
+    pub(crate) async fn say<T: Serialize>(&mut self, message: &T) -> io::Result<()> {
+        self.send(&Frame::control(message).map_err(io::Error::other)?).await
+    }
+
+    /// Ends the agent's side in order, so that the last frame is not lost.
+    pub(crate) async fn finish(mut self) {
+        // The host may have hung up already.
+        let _ = self.stream.shutdown().await;
+    }
+}

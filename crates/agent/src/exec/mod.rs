@@ -1,0 +1,111 @@
+//! Running a program for the host: its streams one way and the other, signals, and how it ended.
+
+mod output;
+mod program;
+mod stdin;
+mod users;
+
+use std::{rc::Rc, time::Duration};
+
+use banger_proto::{Exec, ExecControl, Frame, Reply, Stream};
+use banger_sys::{Terminal, signal_of};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinSet, spawn_local},
+    time::timeout,
+};
+
+use crate::{
+    children::{Child, Children},
+    connection::{Incoming, Outgoing},
+};
+
+/// Frames that may wait for a slow host; its slowness then reaches the program.
+const WAITING: usize = 4;
+
+/// How long a program may go on after its host has hung up and it was told so.
+const HANG_UP: Duration = Duration::from_secs(5);
+
+/// Runs the program of `request`, and tells the host how that went.
+pub(crate) async fn exec(request: &Exec, incoming: Incoming, mut outgoing: Outgoing, children: &Children) {
+    let program = match program::start(request, children) {
+        Ok(program) => program,
+        Err(failure) => {
+            // A host that has hung up does not want the answer.
+            let _ = outgoing.say(&Reply::from(failure)).await;
+            return outgoing.finish().await;
+        }
+    };
+    let mut child = program.child;
+    let started = Reply::Started { pid: u32::try_from(child.pid.as_raw_pid()).unwrap_or_default() };
+    if outgoing.say(&started).await.is_err() {
+        return hang_up(child).await;
+    }
+    let (frames, mut queue) = mpsc::channel(WAITING);
+    let (end, ended) = watch::channel(false);
+    let (to_stdin, stdin) = stdin::queue();
+    // Aborted all together when this function returns.
+    let mut tasks = JoinSet::new();
+    tasks.spawn_local(stdin::feed(program.input, stdin, frames.clone(), ended.clone()));
+    for (source, stream) in program.outputs {
+        tasks.spawn_local(output::forward(source, stream, frames.clone(), ended.clone()));
+    }
+    drop(frames);
+    let writer = spawn_local(async move {
+        while let Some(frame) = queue.recv().await {
+            outgoing.send(&frame).await?;
+        }
+        std::io::Result::Ok(outgoing)
+    });
+    let status = tokio::select! {
+        status = &mut child.ended => status,
+        () = obey(incoming, child.pid, program.terminal, to_stdin) => return hang_up(child).await,
+    };
+    // The tasks take what the program has still written, and end; with them the queue.
+    end.send_replace(true);
+    if let (Ok(status), Ok(Ok(mut outgoing))) = (status, writer.await) {
+        // As above.
+        let _ = outgoing.say(&Reply::Exited { status }).await;
+        outgoing.finish().await;
+    }
+}
+
+/// Does what the host says, until it hangs up or says something that makes no sense.
+async fn obey(mut incoming: Incoming, pid: Pid, terminal: Option<Rc<Terminal>>, stdin: stdin::Queue) {
+    while let Ok(Some(frame)) = incoming.next().await {
+        let control = match &frame {
+            Frame::Data(Stream::Stdin, bytes) => match stdin.push(bytes.clone()) {
+                Ok(()) => continue,
+                Err(stdin::OverWindow) => return,
+            },
+            Frame::Data(..) => return,
+            Frame::Control(_) => frame.parse::<ExecControl>(),
+        };
+        match (control, &terminal) {
+            (Ok(ExecControl::Resize(size)), Some(terminal)) => {
+                // A terminal whose program has ended need not be told.
+                let _ = terminal.resize(size.rows, size.cols);
+            }
+            (Ok(ExecControl::Signal { signal }), _) => {
+                if let Some(signal) = signal_of(signal) {
+                    // It may have ended just now.
+                    let _ = kill_process_group(pid, signal);
+                }
+            }
+            (Ok(_), _) => {}
+            (Err(_), _) => return,
+        }
+    }
+}
+
+/// Ends a program whose host has gone, as a terminal's programs are ended when its line breaks.
+async fn hang_up(child: Child) {
+    for signal in [Signal::HUP, Signal::CONT] {
+        // It may have ended just now.
+        let _ = kill_process_group(child.pid, signal);
+    }
+    if timeout(HANG_UP, child.ended).await.is_err() {
+        let _ = kill_process_group(child.pid, Signal::KILL);
+    }
+}

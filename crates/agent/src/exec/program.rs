@@ -1,0 +1,142 @@
+//! Starting a program as a login of its user would: groups, environment, folder, shell.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Command, Stdio},
+    rc::Rc,
+};
+
+use banger_proto::{Exec, FailureKind, Stream};
+use banger_sys::{Credentials, Terminal, lead_session};
+use tokio::net::unix::pipe;
+
+use super::{
+    output::Source,
+    stdin::Input,
+    users::{self, User},
+};
+use crate::{
+    children::{Child, Children},
+    failure::Failure,
+};
+
+/// Where programs are looked for, by root and by others; Debian's login.defs.
+const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const USER_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games";
+
+/// A program that runs.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub(super) child: Child,
+    pub(super) input: Input,
+    pub(super) outputs: Vec<(Source, Stream)>,
+    pub(super) terminal: Option<Rc<Terminal>>,
+}
+
+/// Starts the program of `request`.
+pub(super) fn start(request: &Exec, children: &Children) -> Result<Program, Failure> {
+    let read = |path: &str| fs::read(path).unwrap_or_default();
+    let user =
+        users::find(&read("/etc/passwd"), &read("/etc/group"), request.user.as_deref().unwrap_or("root"));
+    let user = user.ok_or_else(|| {
+        let name = request.user.as_deref().unwrap_or_default();
+        Failure::new(FailureKind::NotFound, format!("there is no user {name:?} in the guest"))
+    })?;
+    let mut command = command(request, &user)?;
+    let what = format!("run {}", command.get_program().to_string_lossy());
+    let (input, outputs, terminal) =
+        streams(request, &mut command).map_err(Failure::io("make the program's streams"))?;
+    lead_session(
+        &mut command,
+        Credentials { uid: user.uid, gid: user.gid, groups: user.groups },
+        request.terminal.is_some(),
+    );
+    let child = children.spawn(&mut command).map_err(Failure::io(what))?;
+    Ok(Program { child, input, outputs, terminal })
+}
+
+fn command(request: &Exec, user: &User) -> Result<Command, Failure> {
+    let mut command = match request.argv.as_slice() {
+        [] => {
+            let mut shell = Command::new(&user.shell);
+            let name = Path::new(&user.shell).file_name().unwrap_or_default().to_string_lossy();
+            // A name that begins with a dash makes it a login shell.
+            shell.arg0(format!("-{name}"));
+            shell
+        }
+        [program, arguments @ ..] => {
+            let mut command = Command::new(program);
+            command.args(arguments);
+            command
+        }
+    };
+    if request.argv.iter().any(|word| word.contains('\0')) {
+        return Err(Failure::new(FailureKind::Invalid, "an argument has a NUL in it"));
+    }
+    command.env_clear().envs(environment(user)).envs(checked(&request.env)?);
+    let folder = match &request.cwd {
+        Some(folder) => {
+            let meta = fs::metadata(folder).map_err(Failure::io(format!("enter {folder}")))?;
+            if !meta.is_dir() {
+                return Err(Failure::new(FailureKind::Invalid, format!("{folder} is not a folder")));
+            }
+            folder.as_str()
+        }
+        None if Path::new(&user.home).is_dir() => &user.home,
+        None => "/",
+    };
+    command.current_dir(folder);
+    Ok(command)
+}
+
+fn environment(user: &User) -> [(&'static str, &str); 6] {
+    [
+        ("HOME", &user.home),
+        ("USER", &user.name),
+        ("LOGNAME", &user.name),
+        ("SHELL", &user.shell),
+        ("PATH", if user.uid == 0 { ROOT_PATH } else { USER_PATH }),
+        ("LANG", "C.UTF-8"),
+    ]
+}
+
+fn checked(env: &BTreeMap<String, String>) -> Result<&BTreeMap<String, String>, Failure> {
+    let bad = env
+        .iter()
+        .find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0'));
+    match bad {
+        Some((name, _)) => Err(Failure::new(FailureKind::Invalid, format!("{name:?} cannot be a variable"))),
+        None => Ok(env),
+    }
+}
+
+type Streams = (Input, Vec<(Source, Stream)>, Option<Rc<Terminal>>);
+
+fn streams(request: &Exec, command: &mut Command) -> io::Result<Streams> {
+    if let Some(size) = request.terminal {
+        let (terminal, theirs) = Terminal::open(size.rows, size.cols)?;
+        command.stdin(theirs.try_clone()?).stdout(theirs.try_clone()?).stderr(theirs);
+        let terminal = Rc::new(terminal);
+        let outputs = vec![(Source::Terminal(terminal.clone()), Stream::Stdout)];
+        return Ok((Input::Terminal(terminal.clone()), outputs, Some(terminal)));
+    }
+    let input = if request.stdin {
+        let (sender, receiver) = pipe::pipe()?;
+        command.stdin(receiver.into_blocking_fd()?);
+        Input::Pipe(sender)
+    } else {
+        command.stdin(Stdio::null());
+        Input::Nothing
+    };
+    let output = |stream| -> io::Result<_> {
+        let (sender, receiver) = pipe::pipe()?;
+        Ok((sender.into_blocking_fd()?, (Source::Pipe(receiver), stream)))
+    };
+    let (stdout, out) = output(Stream::Stdout)?;
+    let (stderr, err) = output(Stream::Stderr)?;
+    command.stdout(stdout).stderr(stderr);
+    Ok((input, vec![out, err], None))
+}

@@ -1,0 +1,36 @@
+//! Why a request of the host's was not carried out.
+
+use std::io;
+
+use banger_proto::{FailureKind, Reply};
+
+/// A failure, as it is told to the host.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    kind: FailureKind,
+    message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// Of an I/O error while doing `what`: "cannot {what}: …".
+    pub(crate) fn io(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Self {
+        move |error| {
+            let kind = match error.kind() {
+                io::ErrorKind::NotFound => FailureKind::NotFound,
+                io::ErrorKind::PermissionDenied => FailureKind::NotPermitted,
+                _ => FailureKind::Internal,
+            };
+            Self::new(kind, format!("cannot {what}: {error}"))
+        }
+    }
+}
+
+impl From<Failure> for Reply {
+    fn from(failure: Failure) -> Self {
+        Reply::Failed { kind: failure.kind, message: failure.message }
+    }
+}
