@@ -1,0 +1,124 @@
+//! Which VMM runs a VM: the one asked for, else Firecracker where KVM works, else QEMU.
+
+use crate::{
+    Accel, Vmm, VmmError, VmmKind,
+    discover::HostVmms,
+    firecracker::Firecracker,
+    qemu::{Qemu, Vsock},
+};
+
+/// Chooses among what was `found`. With a slower choice comes a sentence that says why, and what to do about it; it
+/// does not when that choice was `wanted`.
+///
+/// # Errors
+/// When the wanted one cannot be used, or none can.
+pub fn choose(wanted: Option<VmmKind>, found: &HostVmms) -> Result<(Box<dyn Vmm>, Option<String>), VmmError> {
+    match wanted {
+        Some(VmmKind::Firecracker) => Ok((Box::new(firecracker(found)?), None)),
+        Some(VmmKind::Qemu) => Ok((Box::new(qemu(found)?), None)),
+        None => match firecracker(found) {
+            Ok(firecracker) => Ok((Box::new(firecracker), None)),
+            Err(no_firecracker) => {
+                let qemu = qemu(found).map_err(|no_qemu| VmmError::NoVmm {
+                    why: format!("{}; and {}", reason(&no_firecracker), reason(&no_qemu)),
+                })?;
+                let slower = slower(found, qemu.accel());
+                Ok((Box::new(qemu), Some(slower)))
+            }
+        },
+    }
+}
+
+fn reason(error: &VmmError) -> String {
+    match error {
+        VmmError::NoVmm { why } => why.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn firecracker(found: &HostVmms) -> Result<Firecracker, VmmError> {
+    let program = found.firecracker.clone().map_err(|why| VmmError::NoVmm { why })?;
+    if !found.kvm.usable {
+        return Err(VmmError::NoKvm { why: found.kvm.reason.clone() });
+    }
+    Ok(Firecracker { program: program.program, version: program.version })
+}
+
+fn qemu(found: &HostVmms) -> Result<Qemu, VmmError> {
+    let program = found
+        .qemu
+        .clone()
+        .map_err(|why| VmmError::NoVmm { why: format!("{why} (Debian: apt install qemu-system-x86)") })?;
+    let vsock = match (&found.vsock_device, found.vhost_vsock) {
+        (Some(device), _) => Vsock::Device(device.clone()),
+        (None, true) => Vsock::Kernel,
+        (None, false) => {
+            return Err(VmmError::NoVmm {
+                why: "qemu has no vsock: vhost-device-vsock is not installed (cargo install vhost-device-vsock), and \
+                      /dev/vhost-vsock cannot be opened"
+                    .to_owned(),
+            });
+        }
+    };
+    let accel = if found.kvm.usable { Accel::Kvm } else { Accel::Tcg };
+    Ok(Qemu { program: program.program, version: program.version, accel, vsock })
+}
+
+fn slower(found: &HostVmms, accel: Accel) -> String {
+    match (accel, &found.firecracker) {
+        (Accel::Tcg, _) => format!("this VM runs without KVM, some ten times slower: {}", found.kvm.reason),
+        (Accel::Kvm, Err(why)) => format!("using qemu, which starts slower: {why}"),
+        (Accel::Kvm, Ok(_)) => "using qemu, which starts slower".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{KvmProbe, discover::Found};
+
+    fn host(kvm: bool, firecracker: bool, qemu: bool, vsock: bool) -> HostVmms {
+        let found = |there, name: &str| {
+            let found = Found { program: format!("/usr/bin/{name}").into(), version: "1.2".into() };
+            if there { Ok(found) } else { Err(format!("{name} is not installed")) }
+        };
+        HostVmms::for_test(
+            KvmProbe { usable: kvm, reason: "because".into() },
+            found(firecracker, "firecracker"),
+            found(qemu, "qemu"),
+            vsock.then(|| "/usr/bin/vhost-device-vsock".into()),
+        )
+    }
+
+    #[test]
+    fn asked_for_beats_firecracker_beats_qemu() {
+        use VmmKind::{Firecracker, Qemu};
+        // wanted, (kvm, firecracker, qemu, vsock) → kind, with KVM, said to be slower
+        for (wanted, (kvm, firecracker, qemu, vsock), expected) in [
+            (None, (true, true, true, true), Ok((Firecracker, true, false))),
+            (None, (true, false, true, true), Ok((Qemu, true, true))),
+            (None, (false, true, true, true), Ok((Qemu, false, true))),
+            (
+                None,
+                (false, true, false, true),
+                Err("firecracker needs KVM: because; and qemu is not installed"),
+            ),
+            (None, (false, false, true, false), Err("vhost-device-vsock is not installed")),
+            (Some(Qemu), (true, true, true, true), Ok((Qemu, true, false))),
+            (Some(Firecracker), (false, true, true, true), Err("firecracker needs KVM: because")),
+            (Some(Firecracker), (true, false, true, true), Err("firecracker is not installed")),
+        ] {
+            let chosen = choose(wanted, &host(kvm, firecracker, qemu, vsock));
+            match (chosen, expected) {
+                (Ok((vmm, slower)), Ok((kind, with_kvm, said))) => {
+                    assert_eq!(
+                        (vmm.kind(), vmm.accel() == Accel::Kvm, slower.is_some()),
+                        (kind, with_kvm, said)
+                    );
+                }
+                (Err(error), Err(text)) => assert!(error.to_string().contains(text), "{error}"),
+                (chosen, expected) => panic!("{chosen:?}, not {expected:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! QEMU, as a stand-in for Firecracker: `q35`, virtio over PCI, the kernel booted directly through PVH.
+//!
+//! Its vsock is `vhost-device-vsock`, a process beside it that gives the same Unix socket as Firecracker, or the host
+//! kernel's where `/dev/vhost-vsock` can be opened. Its network is QEMU's own: a guest reaches out through the host's
+//! connections and needs no privilege for it. What it also reaches, at 10.0.2.2, is whatever listens on the host's
+//! loopback: QEMU has no option to leave that out and keep the way out.
+
+mod qmp;
+
+use std::{
+    ffi::OsString,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use serde_json::json;
+
+use crate::{
+    Accel, BoxFuture, GuestChannel, GuestNetwork, LaunchPlan, Network, Process, Role, VmSpec, Vmm, VmmError,
+    VmmKind,
+};
+
+/// QEMU as it is installed, and how it will be used.
+#[derive(Debug, Clone)]
+pub(crate) struct Qemu {
+    pub(crate) program: PathBuf,
+    pub(crate) version: String,
+    pub(crate) accel: Accel,
+    pub(crate) vsock: Vsock,
+}
+
+/// Where a QEMU guest's vsock comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Vsock {
+    /// `vhost-device-vsock`, this program.
+    Device(PathBuf),
+    /// The host's kernel.
+    Kernel,
+}
+
+/// The addresses of QEMU's user network (its manual, "Network emulation").
+const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+const NAMESERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
+
+impl Vmm for Qemu {
+    fn kind(&self) -> VmmKind {
+        VmmKind::Qemu
+    }
+
+    fn accel(&self) -> Accel {
+        self.accel
+    }
+
+    fn version(&self) -> &str {
+        &self.version
+    }
+
+    fn plan(&self, spec: &VmSpec) -> Result<LaunchPlan, VmmError> {
+        let [control, vsock, vhost] =
+            ["qmp.sock", "vsock.sock", "vhost.sock"].map(|name| spec.run_dir.join(name));
+        let mut arguments = Arguments::default();
+        self.machine(spec, &control, &mut arguments);
+        disks(spec, &mut arguments);
+        let network = network(spec, &mut arguments);
+        let (guest, helper) = self.vsock(spec, vsock, vhost, &mut arguments);
+        let vmm = Process { role: Role::Vmm, program: self.program.clone(), args: arguments.0, ready: None };
+        Ok(LaunchPlan {
+            files: Vec::new(),
+            processes: helper.into_iter().chain([vmm]).collect(),
+            control,
+            guest,
+            network_note: match network {
+                Some(_) => "user: out through the host's connections".to_owned(),
+                None => "none".to_owned(),
+            },
+            network,
+        })
+    }
+
+    fn answers<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>> {
+        Box::pin(qmp::execute(control, json!({ "execute": "query-status" })))
+    }
+
+    fn ctrl_alt_del<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>> {
+        let keys = ["ctrl", "alt", "delete"].map(|key| json!({ "type": "qcode", "data": key }));
+        Box::pin(qmp::execute(control, json!({ "execute": "send-key", "arguments": { "keys": keys } })))
+    }
+}
+
+/// A command line.
+#[derive(Default)]
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn option(&mut self, name: &str, value: impl Into<OsString>) {
+        self.0.push(name.into());
+        self.0.push(value.into());
+    }
+}
+
+/// A path within an option's value, where a comma is written twice.
+fn value(path: &Path) -> OsString {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let bytes = path.as_os_str().as_bytes();
+    OsString::from_vec(
+        bytes.iter().flat_map(|byte| if *byte == b',' { vec![b','; 2] } else { vec![*byte] }).collect(),
+    )
+}
+
+fn joined(parts: &[&dyn AsRef<std::ffi::OsStr>]) -> OsString {
+    parts.iter().map(AsRef::as_ref).fold(OsString::new(), |mut all, part| {
+        all.push(part);
+        all
+    })
+}
+
+impl Qemu {
+    fn machine(&self, spec: &VmSpec, control: &Path, arguments: &mut Arguments) {
+        let memory = spec.memory_mib;
+        arguments.0.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(Into::into));
+        arguments.option("-display", "none");
+        arguments
+            .option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+        // What no guest of ours uses is off: each device costs the guest a probe.
+        arguments
+            .option("-machine", "q35,memory-backend=memory,usb=off,vmport=off,sata=off,smbus=off,smm=off");
+        let (accel, cpu) = match self.accel {
+            Accel::Kvm => ("kvm", "host"),
+            Accel::Tcg => ("tcg,thread=multi", "max"),
+        };
+        arguments.option("-accel", accel);
+        arguments.option("-cpu", cpu);
+        arguments.option("-smp", spec.vcpu.to_string());
+        arguments.option("-m", format!("{memory}M"));
+        // Shared, because the vsock device is another process.
+        arguments.option("-object", format!("memory-backend-memfd,id=memory,size={memory}M,share=on"));
+        arguments.option("-kernel", &spec.kernel);
+        arguments.option("-initrd", &spec.initrd);
+        arguments.option("-append", &spec.cmdline);
+        arguments.option("-chardev", "file,id=console,path=/proc/self/fd/1");
+        arguments.option("-serial", "chardev:console");
+        arguments.option("-qmp", joined(&[&"unix:", &value(control), &",server=on,wait=off"]));
+        arguments.option("-device", "virtio-rng-pci,disable-legacy=on");
+    }
+
+    fn vsock(
+        &self,
+        spec: &VmSpec,
+        socket: PathBuf,
+        vhost: PathBuf,
+        arguments: &mut Arguments,
+    ) -> (GuestChannel, Option<Process>) {
+        let cid = spec.vsock_cid;
+        match &self.vsock {
+            Vsock::Kernel => {
+                arguments.option("-device", format!("vhost-vsock-pci,guest-cid={cid},disable-legacy=on"));
+                (GuestChannel::Vsock { cid }, None)
+            }
+            Vsock::Device(program) => {
+                arguments.option("-chardev", joined(&[&"socket,id=vsock,path=", &value(&vhost)]));
+                arguments.option("-device", "vhost-user-vsock-pci,chardev=vsock,disable-legacy=on");
+                let args: [OsString; 6] = [
+                    "--guest-cid".into(),
+                    cid.to_string().into(),
+                    "--socket".into(),
+                    vhost.clone().into(),
+                    "--uds-path".into(),
+                    socket.clone().into(),
+                ];
+                let process = Process {
+                    role: Role::VsockDevice,
+                    program: program.clone(),
+                    args: args.to_vec(),
+                    ready: Some(vhost),
+                };
+                (GuestChannel::Hybrid(socket), Some(process))
+            }
+        }
+    }
+}
+
+fn disks(spec: &VmSpec, arguments: &mut Arguments) {
+    for (number, disk) in spec.disks.iter().enumerate() {
+        let node = json!({
+            "driver": "raw",
+            "node-name": format!("disk{number}"),
+            "read-only": disk.read_only,
+            "discard": "unmap",
+            // An image is shared by its VMs; a VM's own disks have one owner by the store.
+            "file": { "driver": "file", "filename": disk.path, "locking": "off" },
+        });
+        arguments.option("-blockdev", node.to_string());
+        arguments.option("-device", format!("virtio-blk-pci,drive=disk{number},disable-legacy=on"));
+    }
+}
+
+fn network(spec: &VmSpec, arguments: &mut Arguments) -> Option<GuestNetwork> {
+    if spec.network == Network::None {
+        return None;
+    }
+    arguments.option("-netdev", "user,id=net0,ipv6=off");
+    // Nothing boots from the network, so its boot ROM need not be there.
+    arguments.option("-device", "virtio-net-pci,netdev=net0,disable-legacy=on,romfile=");
+    Some(GuestNetwork {
+        interface: "eth0".to_owned(),
+        address: GUEST,
+        prefix: 24,
+        gateway: GATEWAY,
+        nameserver: NAMESERVER,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::spec_for_test;
+
+    fn qemu(accel: Accel, vsock: Vsock) -> Qemu {
+        Qemu { program: "/usr/bin/qemu-system-x86_64".into(), version: "7.2.22".into(), accel, vsock }
+    }
+
+    #[test]
+    fn without_kvm_and_with_a_vsock_device() {
+        let plan = qemu(Accel::Tcg, Vsock::Device("/usr/bin/vhost-device-vsock".into()))
+            .plan(&spec_for_test())
+            .unwrap();
+        insta::assert_debug_snapshot!(plan);
+    }
+
+    #[test]
+    fn with_kvm_and_the_kernels_vsock_and_no_network() {
+        let spec = VmSpec { network: Network::None, ..spec_for_test() };
+        let plan = qemu(Accel::Kvm, Vsock::Kernel).plan(&spec).unwrap();
+        insta::assert_debug_snapshot!(plan);
+    }
+
+    #[test]
+    fn a_comma_in_a_path_does_not_begin_another_option() {
+        let spec = VmSpec { run_dir: "/run/a,b".into(), ..spec_for_test() };
+        let plan = qemu(Accel::Kvm, Vsock::Kernel).plan(&spec).unwrap();
+        assert!(plan.processes[0].args.contains(&"unix:/run/a,,b/qmp.sock,server=on,wait=off".into()));
+    }
+}

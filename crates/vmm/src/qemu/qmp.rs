@@ -1,0 +1,122 @@
+//! QMP, QEMU's control protocol: JSON, a line a message. (QEMU, docs/interop/qmp-spec.rst.)
+
+use std::{path::Path, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    time::timeout,
+};
+
+use crate::VmmError;
+
+/// How long one command may take, with greeting and all.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Longest line that is read, in bytes; QEMU's greeting has some 200.
+const LINE_MAX: u64 = 64 << 10;
+
+/// Events that may come before an answer.
+const EVENTS_MAX: usize = 100;
+
+struct Qmp {
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+}
+
+/// Has `command` carried out by the QEMU at `control`. What it returns is of no interest.
+pub(super) async fn execute(control: &Path, command: Value) -> Result<(), VmmError> {
+    let executed = async {
+        let stream = UnixStream::connect(control).await;
+        let stream = stream.map_err(|source| VmmError::Socket { path: control.to_owned(), source })?;
+        let (reader, writer) = stream.into_split();
+        let mut qmp = Qmp { reader: BufReader::new(reader), writer };
+        let greeting = qmp.line().await?;
+        if greeting.get("QMP").is_none() {
+            return Err(protocol(greeting.to_string()));
+        }
+        qmp.command(&json!({ "execute": "qmp_capabilities" })).await?;
+        qmp.command(&command).await
+    };
+    let late = |_| VmmError::Timeout { what: "qemu".to_owned(), limit: LIMIT };
+    timeout(LIMIT, executed).await.map_err(late)?
+}
+
+impl Qmp {
+    async fn command(&mut self, command: &Value) -> Result<(), VmmError> {
+        self.writer
+            .write_all(format!("{command}\n").as_bytes())
+            .await
+            .map_err(|error| protocol(error.to_string()))?;
+        for _ in 0..EVENTS_MAX {
+            let answer = self.line().await?;
+            if answer.get("return").is_some() {
+                return Ok(());
+            }
+            if answer.get("event").is_none() {
+                return Err(protocol(answer.to_string()));
+            }
+        }
+        Err(protocol("events without end".to_owned()))
+    }
+
+    async fn line(&mut self) -> Result<Value, VmmError> {
+        let mut line = Vec::new();
+        let read = (&mut self.reader).take(LINE_MAX).read_until(b'\n', &mut line).await;
+        read.map_err(|error| protocol(error.to_string()))?;
+        serde_json::from_slice(&line)
+            .map_err(|_| protocol(String::from_utf8_lossy(&line).chars().take(200).collect()))
+    }
+}
+
+fn protocol(answer: String) -> VmmError {
+    VmmError::Protocol { what: "qemu", answer }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::UnixListener;
+
+    async fn spoken_to_by(lines: &'static str) -> Result<(), VmmError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qmp.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (mut reader, mut writer) = stream.into_split();
+            writer.write_all(lines.as_bytes()).await.unwrap();
+            drop(writer);
+            // Until the client is done.
+            let _ = reader.read_to_end(&mut Vec::new()).await;
+        });
+        let result = execute(&path, json!({ "execute": "query-status" })).await;
+        server.await.unwrap();
+        result
+    }
+
+    #[tokio::test]
+    async fn greeting_then_capabilities_then_the_command_with_events_between() {
+        // As QEMU 7.2 says it.
+        spoken_to_by(concat!(
+            r#"{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": ""}, "capabilities": ["oob"]}}"#,
+            "\r\n{\"return\": {}}\r\n",
+            r#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "RESUME"}"#,
+            "\r\n{\"return\": {\"status\": \"running\", \"running\": true}}\r\n",
+        ))
+        .await
+        .unwrap();
+    }
+
+    #[tokio::test]
+    async fn anything_else_is_an_error() {
+        for lines in ["", "hello\n", "{}\n", "{\"QMP\": {}}\n{\"error\": {\"class\": \"CommandNotFound\"}}\n"]
+        {
+            assert!(matches!(spoken_to_by(lines).await, Err(VmmError::Protocol { .. })), "{lines}");
+        }
+    }
+}
