@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::archive::ArchiveError;
 use crate::kernel::{KernelError, ModuleError};
@@ -45,28 +46,24 @@ pub enum ImageError {
     #[error("the root file system archive was refused")]
     Archive(#[source] ArchiveError),
     /// A package was refused.
-    #[error("{} is not a usable package", path.display())]
-    Package {
-        /// The package.
-        path: PathBuf,
-        /// Why.
-        source: PackageError,
-    },
+    #[error("the package is not usable")]
+    Package(#[source] PackageError),
     /// A kernel was refused.
-    #[error("{} is not a usable kernel", path.display())]
-    Kernel {
-        /// The file it came from.
-        path: PathBuf,
-        /// Why.
-        source: KernelError,
-    },
+    #[error("the kernel is not usable")]
+    Kernel(#[source] KernelError),
     /// A kernel's modules can't be used.
-    #[error("the modules in {} cannot be used", path.display())]
-    Modules {
-        /// The folder they are in.
-        path: PathBuf,
-        /// Why.
-        source: ModuleError,
+    #[error("the kernel's modules cannot be used")]
+    Modules(#[source] ModuleError),
+    /// A kernel tar was refused.
+    #[error("the kernel archive was refused")]
+    KernelArchive(#[source] ArchiveError),
+    /// A kernel tar does not hold what it should.
+    #[error("the kernel archive: {entry:?} {problem}")]
+    KernelEntry {
+        /// The entry.
+        entry: String,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// The agent does not fit into an initrd.
     #[error("{} cannot be the agent in a boot initrd: {reason}", path.display())]
@@ -76,8 +73,8 @@ pub enum ImageError {
         /// Why not.
         reason: &'static str,
     },
-    /// The folder for the result already has something in it.
-    #[error("{} is not empty", path.display())]
+    /// The folder for the result already has a kernel in it.
+    #[error("{} already has a kernel in it", path.display())]
     NotEmpty {
         /// The folder.
         path: PathBuf,
@@ -108,6 +105,34 @@ pub enum ImageError {
         /// The writer's reason.
         source: mkext4::Error,
     },
+    /// A program that this needs is not installed.
+    #[error("the program {program} is missing: {hint}")]
+    MissingProgram {
+        /// The program.
+        program: &'static str,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// A program on this host failed.
+    #[error("{program} failed ({status}){}", tail(output))]
+    Program {
+        /// The program.
+        program: &'static str,
+        /// How it ended.
+        status: String,
+        /// The last lines it printed to its standard error.
+        output: Vec<String>,
+    },
+    /// A program on this host was stopped because it took too long.
+    #[error("{program} was stopped after {} minutes{}", limit.as_secs() / 60, tail(output))]
+    ProgramTimeout {
+        /// The program.
+        program: &'static str,
+        /// The time it had.
+        limit: Duration,
+        /// The last lines it printed to its standard error.
+        output: Vec<String>,
+    },
     /// A package archive does not have what the catalog names.
     #[error("package {package}: {problem}")]
     Apt {
@@ -137,20 +162,17 @@ pub enum PackageError {
     /// More than one kernel in `/boot`.
     #[error("more than one kernel in /boot")]
     ManyKernels,
-    /// Something in it is beyond a limit.
-    #[error("{what} is over the limit of {limit} bytes or entries")]
-    TooLarge {
-        /// What is too large.
-        what: String,
-        /// The limit.
-        limit: u64,
-    },
     /// Its `data.tar` is not a sound archive.
     #[error("its data.tar was refused")]
     Archive(#[source] ArchiveError),
     /// It could not be read.
     #[error("it cannot be read")]
     Read(#[source] io::Error),
+}
+
+/// A program's last lines, for the end of a message.
+fn tail(output: &[String]) -> String {
+    if output.is_empty() { String::new() } else { format!(": {}", output.join("\n")) }
 }
 
 /// Attaches an operation and a path to an I/O error.

@@ -5,18 +5,24 @@
 //! synchronous: the daemon calls it from threads of its own.
 
 mod archive;
+mod catalog;
 mod codec;
 mod error;
+mod failure;
 mod initrd;
 mod kernel;
+mod program;
 mod progress;
 mod publish;
+mod rootfs;
 
 pub use archive::{ArchiveError, EntryProblem};
-pub use error::ImageError;
+pub use catalog::{Catalog, CatalogImage, CatalogKernel, catalog, fetch_image, fetch_kernel};
+pub use error::{ImageError, PackageError};
+pub use failure::FailureKind;
 pub use initrd::{InitrdInfo, build_initrd};
 pub use kernel::{
-    KernelError, KernelInfo, ModuleError, extract_vmlinux, import_kernel_deb, import_kernel_files,
-    import_kernel_host,
+    KernelError, KernelInfo, ModuleError, extract_vmlinux, import_kernel_deb, import_kernel_tar,
 };
 pub use progress::{Progress, Silent};
+pub use rootfs::{RootfsInfo, RootfsOptions, import_rootfs, write_empty_ext4};

@@ -77,18 +77,17 @@ fn read_modules(kernel_dir: &Path) -> Result<Vec<Loaded>, ImageError> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
-    let refused = |source| ImageError::Modules { path: folder.clone(), source };
-    let tree = ModuleTree::scan(&folder).map_err(refused)?;
+    let tree = ModuleTree::scan(&folder).map_err(ImageError::Modules)?;
     // The list of what is built in spares reading the kernel.
     let vmlinux = if tree.is_builtin("ext4").is_some() { Vec::new() } else { read_vmlinux(kernel_dir)? };
-    resolve::boot_modules(&tree, &vmlinux).map_err(refused)
+    resolve::boot_modules(&tree, &vmlinux).map_err(ImageError::Modules)
 }
 
 fn read_vmlinux(kernel_dir: &Path) -> Result<Vec<u8>, ImageError> {
     let path = kernel_dir.join("vmlinux");
-    let refused = |source| ImageError::Kernel { path: path.clone(), source };
-    let bytes = read(&path, MAX_KERNEL)?.ok_or(refused(KernelError::TooLarge { limit: MAX_KERNEL }))?;
-    Ok(extract_vmlinux(&bytes).map_err(refused)?.into_owned())
+    let too_large = ImageError::Kernel(KernelError::TooLarge { limit: MAX_KERNEL });
+    let bytes = read(&path, MAX_KERNEL)?.ok_or(too_large)?;
+    Ok(extract_vmlinux(&bytes).map_err(ImageError::Kernel)?.into_owned())
 }
 
 fn pack(agent: &[u8], modules: &[Loaded]) -> Result<Vec<u8>, TooLarge> {
@@ -208,7 +207,7 @@ mod tests {
             let error = lab.build().unwrap_err();
             assert!(!lab.path("initrd").exists());
             match error {
-                ImageError::Modules { source, .. } => source,
+                ImageError::Modules(source) => source,
                 other => panic!("{other:?}"),
             }
         };

@@ -1,17 +1,16 @@
-//! Where kernels come from: a Debian package, files, the running host. All end in the same checks.
+//! Where kernels come from: a Debian package, or a tar of files. Both end in the same checks.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::Path;
 
 use super::container::{MAX_VMLINUX, extract_vmlinux};
 use super::features::{self, BOOT_MODULES, Presence, presence};
-use super::modules::{ModInfo, ModuleTree, walk};
+use super::modules::{MAX_MODULE, ModInfo, ModuleTree};
 use super::store::Destination;
 use super::{KernelError, ModuleError, elf};
-use crate::archive::{ArchiveError, MemberKind, TarReader, ar};
+use crate::archive::{ArchiveError, Member, MemberKind, TarReader, ar};
 use crate::codec::{self, ReadError};
-use crate::error::{IoContext, PackageError};
+use crate::error::PackageError;
 use crate::progress::{self, Watched};
 use crate::{ImageError, Progress};
 
@@ -32,88 +31,72 @@ pub struct KernelInfo {
     pub size: u64,
 }
 
-/// Imports the kernel of a Debian package (`linux-image-*`): `vmlinux` and `modules` in the fresh folder `dest`.
+/// Imports the kernel of a Debian package (`linux-image-*`): `vmlinux` and `modules` in the folder `dest`.
 ///
 /// # Errors
-/// When the package, its kernel or its modules can't be used, or `dest` is not empty; then nothing is left in `dest`.
-pub fn import_kernel_deb(deb: &Path, dest: &Path, progress: &dyn Progress) -> Result<KernelInfo, ImageError> {
-    progress.stage("unpack the kernel package");
-    let file = File::open(deb).during("open", deb)?;
-    let length = file.metadata().during("read", deb)?.len();
-    let mut destination = Destination::new(dest)?;
-    let package = |source| ImageError::Package { path: deb.to_owned(), source };
-    let input = Watched::new(BufReader::with_capacity(256 << 10, file), Some(length), progress);
-    let image = match unpack_deb(input, &mut destination, progress) {
-        Ok(image) => image,
-        Err(_) if progress.cancelled() => return Err(ImageError::Cancelled),
-        Err(DebError::Image(error)) => return Err(error),
-        Err(DebError::Package(source)) => return Err(package(source)),
-    };
-    finish(&image, deb, destination, progress)
-}
-
-/// Imports a `vmlinuz` or `vmlinux`, and its modules if `modules` names their folder (as `/lib/modules/<release>`).
-///
-/// # Errors
-/// When the kernel or its modules can't be used, or `dest` is not empty; then nothing is left in `dest`.
-pub fn import_kernel_files(
-    image: &Path,
-    modules: Option<&Path>,
+/// When the package, its kernel or its modules can't be used, or `dest` has a kernel; then nothing is left in `dest`.
+pub fn import_kernel_deb(
+    deb: impl Read,
     dest: &Path,
     progress: &dyn Progress,
 ) -> Result<KernelInfo, ImageError> {
-    progress.stage("read the kernel");
-    let bytes = read_kernel(File::open(image).during("open", image)?, image)?;
-    let mut destination = Destination::new(dest)?;
-    if let Some(folder) = modules {
-        progress.stage("copy the kernel's modules");
-        copy_modules(folder, &mut destination, progress)?;
-    }
-    finish(&bytes, image, destination, progress)
+    watched(dest, progress, "unpack the kernel package", |destination| {
+        let data = ar::member(Watched::new(deb, None, progress), "data.tar").map_err(ImageError::Package)?;
+        let data = codec::unpacked(data).map_err(|error| ImageError::Package(PackageError::Read(error)))?;
+        let data = data.map_err(|compression| ImageError::Compression {
+            what: "the package's data.tar".to_owned(),
+            compression,
+        })?;
+        unpack(data, &PACKAGE, destination, progress)
+    })
 }
 
-/// Imports the kernel that runs this host, with its modules.
+/// Imports the kernel of a plain tar: `kernel` (a vmlinuz or vmlinux), and its modules as `modules/...`, laid out as in
+/// `/lib/modules/<release>`. Makes `vmlinux` and `modules` in the folder `dest`.
 ///
 /// # Errors
-/// When its file is not where distributions put it or can't be read (some leave that to root), or can't be used.
-pub fn import_kernel_host(dest: &Path, progress: &dyn Progress) -> Result<KernelInfo, ImageError> {
-    let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy();
-    let modules = PathBuf::from("/lib/modules").join(&*release);
-    let boot = PathBuf::from(format!("/boot/vmlinuz-{release}"));
-    let beside = modules.join("vmlinuz");
-    let image = if !boot.exists() && beside.exists() { beside } else { boot };
-    let modules = modules.is_dir().then_some(modules);
-    import_kernel_files(&image, modules.as_deref(), dest, progress)
+/// When the archive holds anything else, the kernel or its modules can't be used, or `dest` has a kernel; then nothing
+/// is left in `dest`.
+pub fn import_kernel_tar(
+    tar: impl Read,
+    dest: &Path,
+    progress: &dyn Progress,
+) -> Result<KernelInfo, ImageError> {
+    watched(dest, progress, "read the kernel", |destination| {
+        unpack(Watched::new(tar, None, progress), &FILES, destination, progress)
+    })
 }
 
-fn read_kernel(input: impl Read, path: &Path) -> Result<Vec<u8>, ImageError> {
-    codec::read_limited(input, MAX_VMLINUX).map_err(|error| match error {
-        ReadError::TooLarge => {
-            ImageError::Kernel { path: path.to_owned(), source: KernelError::TooLarge { limit: MAX_VMLINUX } }
-        }
-        ReadError::Io(source) => ImageError::Io { operation: "read", path: path.to_owned(), source },
-    })
+/// Makes the folder, has `unpack` fill it and return the kernel, and checks both.
+fn watched(
+    dest: &Path,
+    progress: &dyn Progress,
+    stage: &str,
+    unpack: impl FnOnce(&mut Destination<'_>) -> Result<Vec<u8>, ImageError>,
+) -> Result<KernelInfo, ImageError> {
+    progress.stage(stage);
+    let mut destination = Destination::new(dest)?;
+    unpack(&mut destination)
+        .and_then(|kernel| finish(&kernel, destination, progress))
+        // Whatever a stopped input makes of the import, the reason is that it was stopped.
+        .map_err(|error| if progress.cancelled() { ImageError::Cancelled } else { error })
 }
 
 /// Checks a kernel and the modules already in `destination`, and writes it there.
 fn finish(
     image: &[u8],
-    path: &Path,
     destination: Destination<'_>,
     progress: &dyn Progress,
 ) -> Result<KernelInfo, ImageError> {
-    let kernel = |source| ImageError::Kernel { path: path.to_owned(), source };
     progress::check(progress)?;
     progress.stage("check the kernel");
-    let vmlinux = extract_vmlinux(image).map_err(kernel)?;
-    let release = features::release(&vmlinux).map_err(kernel)?;
+    let vmlinux = extract_vmlinux(image).map_err(ImageError::Kernel)?;
+    let release = features::release(&vmlinux).map_err(ImageError::Kernel)?;
     let folder = destination.modules();
-    let module = |source| ImageError::Modules { path: folder.clone(), source };
-    let tree = folder.is_dir().then(|| ModuleTree::scan(&folder)).transpose().map_err(module)?;
-    features::require_all(&vmlinux, tree.as_ref()).map_err(kernel)?;
+    let tree = folder.is_dir().then(|| ModuleTree::scan(&folder)).transpose().map_err(ImageError::Modules)?;
+    features::require_all(&vmlinux, tree.as_ref()).map_err(ImageError::Kernel)?;
     if let Some(tree) = &tree {
-        check_release(tree, &release).map_err(module)?;
+        check_release(tree, &release).map_err(ImageError::Modules)?;
     }
     progress::check(progress)?;
     destination.write_kernel(&vmlinux)?;
@@ -146,82 +129,128 @@ fn check_release(tree: &ModuleTree, kernel: &str) -> Result<(), ModuleError> {
     Ok(())
 }
 
-fn copy_modules(
-    folder: &Path,
-    destination: &mut Destination<'_>,
-    progress: &dyn Progress,
-) -> Result<(), ImageError> {
-    let files = walk(folder).map_err(|source| ImageError::Modules { path: folder.to_owned(), source })?;
-    for path in files {
-        progress::check(progress)?;
-        let Ok(relative) = path.strip_prefix(folder) else { continue };
-        let file = File::open(&path).during("open", &path)?;
-        destination.add_module_file(relative, file)?;
-    }
-    Ok(())
+/// What a file of an archive is to the import.
+enum Part<'a> {
+    Kernel,
+    /// A file of the modules' tree, with its path there.
+    Module(&'a Path),
+    Ignored,
 }
 
-enum DebError {
-    Package(PackageError),
-    Image(ImageError),
+/// A kind of archive that kernels come in.
+struct Packing {
+    /// What an entry is, or why there must be none such.
+    part: fn(&Member) -> Result<Part<'_>, &'static str>,
+    archive: fn(ArchiveError) -> ImageError,
+    no_kernel: fn() -> ImageError,
+    many_kernels: fn() -> ImageError,
 }
 
-impl From<ArchiveError> for DebError {
-    fn from(error: ArchiveError) -> Self {
-        DebError::Package(PackageError::Archive(error))
-    }
-}
-
-/// Streams a package once: the kernel is returned, its modules go to `destination`.
-fn unpack_deb(
-    input: impl Read,
-    destination: &mut Destination<'_>,
-    progress: &dyn Progress,
-) -> Result<Vec<u8>, DebError> {
-    let data = ar::member(input, "data.tar").map_err(DebError::Package)?;
-    let read = |error: io::Error| DebError::Package(PackageError::Read(error));
-    let data = codec::unpacked(data).map_err(read)?.map_err(|compression| {
-        DebError::Image(ImageError::Compression { what: "the package's data.tar".to_owned(), compression })
-    })?;
-    let mut tar = TarReader::stream(data);
-    let mut kernel = None;
-    while let Some(member) = tar.next()? {
-        progress::check(progress).map_err(DebError::Image)?;
-        let MemberKind::File { size, extents } = &member.kind else { continue };
-        let path = member.path.trim_start_matches("./").trim_start_matches('/');
-        let sparse = extents.iter().map(|extent| extent.length).sum::<u64>() != *size;
-        if let Some(name) = path.strip_prefix("boot/")
-            && (name.starts_with("vmlinuz-") || name.starts_with("vmlinux-"))
-        {
-            if kernel.is_some() {
-                return Err(DebError::Package(PackageError::ManyKernels));
+const PACKAGE: Packing = Packing {
+    part: |member| {
+        let path = plain(&member.path);
+        Ok(match member.kind {
+            MemberKind::File { .. } if is_boot_kernel(path) => Part::Kernel,
+            MemberKind::File { .. } => {
+                let below = path.strip_prefix("usr/").unwrap_or(path).strip_prefix("lib/modules/");
+                below.and_then(|path| path.split_once('/')).map_or(Part::Ignored, |(_, path)| module(path))
             }
-            kernel = Some(deb_kernel(tar.data(), *size, sparse)?);
-        } else if let Some(relative) = module_path(path)
-            && !sparse
-        {
-            destination.add_module_file(relative, tar.data()).map_err(DebError::Image)?;
+            _ => Part::Ignored,
+        })
+    },
+    archive: |error| ImageError::Package(PackageError::Archive(error)),
+    no_kernel: || ImageError::Package(PackageError::NoKernel),
+    many_kernels: || ImageError::Package(PackageError::ManyKernels),
+};
+
+const FILES: Packing = Packing {
+    part: |member| {
+        let path = plain(&member.path);
+        let below = path.strip_prefix("modules/");
+        match (&member.kind, path, below) {
+            (MemberKind::File { .. }, "kernel", _) => Ok(Part::Kernel),
+            (_, "kernel", _) => Err("is not a file"),
+            (MemberKind::File { .. }, _, Some(path)) => Ok(module(path)),
+            // `build` and `source` of a real tree.
+            (MemberKind::Folder | MemberKind::Symlink(_), _, Some(_)) => Ok(Part::Ignored),
+            (MemberKind::Folder, "" | "." | "modules", _) => Ok(Part::Ignored),
+            (_, _, Some(_)) => Err("is neither file, folder nor symlink"),
+            _ => Err("is not expected there: a file \"kernel\" and the folder \"modules\" are"),
+        }
+    },
+    archive: ImageError::KernelArchive,
+    no_kernel: || ImageError::KernelEntry { entry: "kernel".to_owned(), problem: "is missing" },
+    many_kernels: || ImageError::KernelEntry { entry: "kernel".to_owned(), problem: "comes twice" },
+};
+
+/// Streams an archive once: the kernel is returned, its modules go to `destination`.
+fn unpack(
+    input: impl Read,
+    packing: &Packing,
+    destination: &mut Destination<'_>,
+    progress: &dyn Progress,
+) -> Result<Vec<u8>, ImageError> {
+    let mut tar = TarReader::stream(input);
+    let mut kernel = None;
+    while let Some(member) = tar.next().map_err(packing.archive)? {
+        progress::check(progress)?;
+        let part = (packing.part)(&member)
+            .map_err(|problem| ImageError::KernelEntry { entry: member.path.clone(), problem })?;
+        match part {
+            Part::Kernel if kernel.is_some() => return Err((packing.many_kernels)()),
+            Part::Kernel => {
+                let bytes = whole(&member, tar.data(), MAX_VMLINUX, packing.archive)?;
+                let too_large = ImageError::Kernel(KernelError::TooLarge { limit: MAX_VMLINUX });
+                kernel = Some(bytes.ok_or(too_large)?);
+            }
+            Part::Module(path) => {
+                let bytes = whole(&member, tar.data(), MAX_MODULE, packing.archive)?;
+                let problem = "is too large for a module, or sparse";
+                let bytes = bytes.ok_or(ImageError::KernelEntry { entry: member.path.clone(), problem })?;
+                destination.add_module_file(path, &bytes)?;
+            }
+            Part::Ignored => {}
         }
     }
-    kernel.ok_or(DebError::Package(PackageError::NoKernel))
+    kernel.ok_or_else(packing.no_kernel)
 }
 
-fn deb_kernel(data: impl Read, size: u64, sparse: bool) -> Result<Vec<u8>, DebError> {
-    let limit = MAX_VMLINUX;
-    if size > limit || sparse {
-        return Err(DebError::Package(PackageError::TooLarge { what: "the kernel".to_owned(), limit }));
+/// All bytes of a file; none when they are more than `limit`, or not all stored.
+fn whole(
+    member: &Member,
+    data: impl Read,
+    limit: u64,
+    archive: fn(ArchiveError) -> ImageError,
+) -> Result<Option<Vec<u8>>, ImageError> {
+    let MemberKind::File { size, extents } = &member.kind else { return Ok(None) };
+    let stored: u64 = extents.iter().map(|extent| extent.length).sum();
+    if stored != *size || *size > limit {
+        return Ok(None);
     }
     match codec::read_limited(data, limit) {
-        Ok(bytes) if bytes.len() as u64 == size => Ok(bytes),
-        Ok(_) | Err(ReadError::TooLarge) => Err(DebError::Package(PackageError::Truncated)),
-        Err(ReadError::Io(source)) => Err(DebError::Package(PackageError::Read(source))),
+        Ok(bytes) if bytes.len() as u64 == *size => Ok(Some(bytes)),
+        Ok(_) => Err(archive(ArchiveError::Truncated { after: format!("{:?}", member.path) })),
+        Err(ReadError::TooLarge) => Ok(None),
+        Err(ReadError::Io(source)) => Err(archive(ArchiveError::Read(source))),
     }
 }
 
-/// The path below `lib/modules/<release>` of a file there that is a module or a list of modules.
-fn module_path(path: &str) -> Option<&Path> {
-    let below = path.strip_prefix("usr/").unwrap_or(path).strip_prefix("lib/modules/")?;
-    let (_, relative) = below.split_once('/')?;
-    let name = relative.rsplit('/').next()?;
-    (name.contains(".ko") || name.starts_with("modules.")).then(|| Path::new(relative))
+/// A member's path without what says only where it starts.
+fn plain(path: &str) -> &str {
+    path.trim_start_matches("./").trim_matches('/')
+}
+
+fn is_boot_kernel(path: &str) -> bool {
+    path.strip_prefix("boot/")
+        .is_some_and(|name| name.starts_with("vmlinuz-") || name.starts_with("vmlinux-"))
+}
+
+/// A file at `path` below `/lib/modules/<release>`: wanted if it is a module or a list of modules.
+fn module(path: &str) -> Part<'_> {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    if name.contains(".ko") || name.starts_with("modules.") {
+        Part::Module(Path::new(path))
+    } else {
+        Part::Ignored
+    }
 }

@@ -1,4 +1,4 @@
-//! Guest kernels: from a Debian package, from files, or from the running host, to an ELF `vmlinux` and its modules.
+//! Guest kernels: from a Debian package or from files to an ELF `vmlinux` and its modules.
 
 mod container;
 mod elf;
@@ -14,7 +14,7 @@ mod tests;
 
 pub use container::extract_vmlinux;
 pub use error::{KernelError, ModuleError};
-pub use import::{KernelInfo, import_kernel_deb, import_kernel_files, import_kernel_host};
+pub use import::{KernelInfo, import_kernel_deb, import_kernel_tar};
 
 pub(crate) use elf::{Program, program};
 pub(crate) use features::{BOOT_MODULES, Presence, presence};

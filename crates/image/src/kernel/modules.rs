@@ -68,11 +68,6 @@ impl ModuleTree {
         }
     }
 
-    /// The folder scanned.
-    pub(crate) fn root(&self) -> &Path {
-        &self.root
-    }
-
     /// The file of module `name` (either spelling).
     pub(crate) fn path(&self, name: &str) -> Option<&Path> {
         self.paths.get(&normal(name)).map(PathBuf::as_path)

@@ -1,10 +1,10 @@
 //! The folder a kernel is imported into: fresh, filled by checked names only, emptied again when the import fails.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 
-use super::modules::{MAX_FILES, MAX_MODULE};
+use super::modules::MAX_FILES;
 use crate::ImageError;
 use crate::error::IoContext;
 use crate::publish::write_error;
@@ -23,12 +23,12 @@ pub(super) struct Destination<'a> {
 }
 
 impl<'a> Destination<'a> {
-    /// Makes `path`, or takes it over if it is empty.
+    /// Makes `path`, or takes it over if there is no kernel in it.
     pub(super) fn new(path: &'a Path) -> Result<Self, ImageError> {
         let created = match fs::create_dir(path) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if fs::read_dir(path).during("read", path)?.next().is_some() {
+                if ["vmlinux", "modules"].iter().any(|name| path.join(name).symlink_metadata().is_ok()) {
                     return Err(ImageError::NotEmpty { path: path.to_owned() });
                 }
                 false
@@ -38,10 +38,6 @@ impl<'a> Destination<'a> {
         Ok(Self { path, created, kept: false, files: 0, bytes: 0 })
     }
 
-    pub(super) fn path(&self) -> &Path {
-        self.path
-    }
-
     /// The modules' folder, whether or not it is there.
     pub(super) fn modules(&self) -> PathBuf {
         self.path.join("modules")
@@ -49,36 +45,24 @@ impl<'a> Destination<'a> {
 
     /// Writes a file of the modules' tree. `relative` must be a plain relative path.
     ///
-    /// The folder was empty and no symlink is ever made in it, so no path can lead out of it.
-    pub(super) fn add_module_file(
-        &mut self,
-        relative: &Path,
-        mut content: impl Read,
-    ) -> Result<(), ImageError> {
+    /// The modules' folder is made here and no symlink is ever made in it, so no path can lead out of it.
+    pub(super) fn add_module_file(&mut self, relative: &Path, content: &[u8]) -> Result<(), ImageError> {
         let plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
         self.files += 1;
+        self.bytes += content.len() as u64;
         let path = self.modules().join(relative);
-        let refused = |what| {
-            let source = io::Error::new(io::ErrorKind::InvalidInput, what);
-            ImageError::Io { operation: "create", path: relative.to_owned(), source }
-        };
+        let refused = |what| ImageError::KernelEntry { entry: relative.display().to_string(), problem: what };
         if !plain || relative.as_os_str().is_empty() {
-            return Err(refused("not a plain relative path"));
+            return Err(refused("is not a plain relative path"));
         }
-        if self.files > MAX_FILES {
-            return Err(refused("too many files among the modules"));
+        if self.files > MAX_FILES || self.bytes > MAX_BYTES {
+            return Err(refused("is too much: more files or bytes than any kernel's modules have"));
         }
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(|source| write_error(source, folder, 0))?;
         }
         let mut file = File::create_new(&path).map_err(|source| write_error(source, &path, 0))?;
-        let length = io::copy(&mut content.by_ref().take(MAX_MODULE + 1), &mut file)
-            .map_err(|source| write_error(source, &path, 0))?;
-        self.bytes += length;
-        if length > MAX_MODULE || self.bytes > MAX_BYTES {
-            return Err(refused("too large among the modules"));
-        }
-        Ok(())
+        file.write_all(content).map_err(|source| write_error(source, &path, content.len() as u64))
     }
 
     /// Writes the kernel itself, and makes everything durable.

@@ -1,13 +1,12 @@
 //! Whole imports of small kernels, packed by the real compressors, and of everything that is none.
 
 use std::fs;
-use std::path::Path;
 
 use super::testing::{bzimage, elf, module, vmlinux};
 use super::*;
 use crate::archive::testing::{TarWriter, ar, pipe};
 use crate::error::PackageError;
-use crate::{ImageError, Silent};
+use crate::{ArchiveError, FailureKind, ImageError, Progress, Silent};
 
 const RELEASE: &str = "6.1.0-56-test-amd64";
 
@@ -33,14 +32,16 @@ fn payloads(kernel: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-fn kernel_error(result: Result<KernelInfo, ImageError>, file: &str) -> KernelError {
+fn kernel_error(result: Result<KernelInfo, ImageError>) -> KernelError {
     match result {
-        Err(ImageError::Kernel { path, source }) => {
-            assert!(path.ends_with(file), "{}", path.display());
-            source
-        }
+        Err(ImageError::Kernel(source)) => source,
         other => panic!("{other:?}"),
     }
+}
+
+/// A kernel archive.
+fn tar_of(kernel: &[u8]) -> Vec<u8> {
+    TarWriter::default().file("kernel", kernel).end()
 }
 
 #[test]
@@ -111,36 +112,36 @@ fn what_is_no_kernel_is_refused_by_name() {
         }),
     ];
     for (name, bytes, expected) in cases {
-        let image = folder.path().join(name);
-        fs::write(&image, bytes).unwrap();
-        let dest = folder.path().join(format!("{name}.out"));
-        let error = kernel_error(import_kernel_files(&image, None, &dest, &Silent), name);
+        let dest = folder.path().join(name);
+        let error = kernel_error(import_kernel_tar(&tar_of(&bytes)[..], &dest, &Silent));
         assert!(expected(&error), "{name}: {error}");
         assert!(!dest.exists(), "{name}: something was left behind");
     }
 }
 
-fn modules_for(release: &str, folder: &Path) {
+/// An archive with a kernel and modules built for `release`.
+fn with_modules(kernel: &[u8], release: &str) -> TarWriter {
     let vermagic = format!("vermagic={release} SMP mod_unload");
-    fs::create_dir_all(folder.join("kernel/fs")).unwrap();
-    fs::write(folder.join("modules.builtin"), "kernel/a/virtio-pci.ko\nkernel/b/virtio_mmio.ko\n").unwrap();
+    let mut tar = TarWriter::default();
+    tar.folder("./").file("./kernel", kernel).folder("./modules/").folder("./modules/kernel/");
+    tar.file("./modules/modules.builtin", b"kernel/a/virtio-pci.ko\nkernel/b/virtio_mmio.ko\n");
     for name in ["ext4", "overlay", "virtio_blk", "vmw_vsock_virtio_transport"] {
         let bytes = module(&["license=GPL", "depends=", &vermagic]);
-        fs::write(folder.join(format!("kernel/fs/{name}.ko")), bytes).unwrap();
+        tar.file(&format!("./modules/kernel/{name}.ko"), &bytes);
     }
-    std::os::unix::fs::symlink("/etc", folder.join("build")).unwrap();
+    tar.symlink("./modules/build", "/etc").file("./modules/config", b"");
+    tar
 }
 
 #[test]
 fn files_with_modules_are_imported() {
     let folder = tempfile::tempdir().unwrap();
-    let image = folder.path().join("vmlinuz");
     let kernel = vmlinux(RELEASE, &["ext4", "overlay", "virtio_blk", "vmw_vsock_virtio_transport"]);
-    fs::write(&image, bzimage(&payloads(&kernel).remove(3).1)).unwrap();
-    let modules = folder.path().join("mods");
-    modules_for(RELEASE, &modules);
+    let image = bzimage(&payloads(&kernel).remove(3).1);
+    let tar = with_modules(&image, RELEASE).end();
     let dest = folder.path().join("out");
-    let info = import_kernel_files(&image, Some(&modules), &dest, &Silent).unwrap();
+    fs::create_dir_all(dest.join("other")).unwrap();
+    let info = import_kernel_tar(&tar[..], &dest, &Silent).unwrap();
     let expected = KernelInfo {
         release: RELEASE.to_owned(),
         modules: true,
@@ -151,29 +152,60 @@ fn files_with_modules_are_imported() {
     };
     assert_eq!(info, expected);
     assert!(fs::read(dest.join("vmlinux")).unwrap() == kernel);
-    assert!(dest.join("modules/kernel/fs/ext4.ko").is_file());
+    assert!(dest.join("modules/kernel/ext4.ko").is_file());
     assert!(!dest.join("modules/build").exists(), "symlinks are left out");
 
-    let again = import_kernel_files(&image, Some(&modules), &dest, &Silent);
+    let again = import_kernel_tar(&tar[..], &dest, &Silent);
     assert!(matches!(again, Err(ImageError::NotEmpty { .. })));
     assert!(dest.join("vmlinux").is_file(), "a folder that was full is left alone");
 
-    modules_for("5.0.0-other", &folder.path().join("others"));
-    let other =
-        import_kernel_files(&image, Some(&folder.path().join("others")), &folder.path().join("x"), &Silent);
-    assert!(
-        matches!(other, Err(ImageError::Modules { source: ModuleError::Mismatch { .. }, .. })),
-        "{other:?}"
-    );
+    let other = with_modules(&image, "5.0.0-other").end();
+    let other = import_kernel_tar(&other[..], &folder.path().join("x"), &Silent);
+    assert!(matches!(other, Err(ImageError::Modules(ModuleError::Mismatch { .. }))), "{other:?}");
     assert!(!folder.path().join("x").exists());
 }
 
-fn deb(folder: &Path, name: &str, tar: &[u8]) -> std::path::PathBuf {
-    let path = folder.join(name);
+#[test]
+fn other_archives_are_refused_by_entry() {
+    let folder = tempfile::tempdir().unwrap();
+    let dest = folder.path().join("out");
+    let cases = [
+        (TarWriter::default().file("modules/a.ko", b"").end(), "kernel", "is missing"),
+        (TarWriter::default().file("kernel", b"").file("kernel", b"").end(), "kernel", "comes twice"),
+        (TarWriter::default().symlink("kernel", "/etc/passwd").end(), "kernel", "is not a file"),
+        (TarWriter::default().file("vmlinuz", b"").end(), "vmlinuz", "is not expected there"),
+        (TarWriter::default().file("modules/../../x.ko", b"").end(), "../../x.ko", "is not a plain"),
+    ];
+    for (tar, name, text) in cases {
+        let error = import_kernel_tar(&tar[..], &dest, &Silent).unwrap_err();
+        let ImageError::KernelEntry { entry, problem } = &error else { panic!("{error:?}") };
+        assert!(entry == name && problem.starts_with(text), "{error}");
+        assert_eq!(error.kind(), FailureKind::Invalid);
+        assert!(!dest.exists());
+    }
+    let text = import_kernel_tar(&b"hello"[..], &dest, &Silent);
+    assert!(matches!(text, Err(ImageError::KernelArchive(ArchiveError::NotTar))));
+}
+
+#[test]
+fn a_stopped_input_is_no_damaged_one() {
+    struct Stopped;
+    impl Progress for Stopped {
+        fn stage(&self, _: &str) {}
+        fn bytes(&self, _: u64, _: Option<u64>) {}
+        fn log(&self, _: &str) {}
+        fn cancelled(&self) -> bool {
+            true
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let result = import_kernel_tar(&b"hello"[..], &folder.path().join("out"), &Stopped);
+    assert!(matches!(result, Err(ImageError::Cancelled)));
+}
+
+fn deb(tar: &[u8]) -> Vec<u8> {
     let data = pipe("xz", &["-0", "-c"], tar);
-    fs::write(&path, ar(&[("debian-binary", b"2.0\n"), ("control.tar.xz", b"x"), ("data.tar.xz", &data)]))
-        .unwrap();
-    path
+    ar(&[("debian-binary", b"2.0\n"), ("control.tar.xz", b"x"), ("data.tar.xz", &data)])
 }
 
 #[test]
@@ -189,34 +221,31 @@ fn a_package_is_imported_and_hostile_ones_are_not() {
         .file(&lib, &overlay);
     tar.file(&format!("./usr/share/doc/x/{RELEASE}"), b"doc");
     let good = tar.end();
-    let path = deb(folder.path(), "good.deb", &good);
     let dest = folder.path().join("good");
-    let info = import_kernel_deb(&path, &dest, &Silent).unwrap();
+    let info = import_kernel_deb(&deb(&good)[..], &dest, &Silent).unwrap();
     assert_eq!((info.release.as_str(), info.modules), (RELEASE, true));
     assert_eq!(fs::read(dest.join("modules/kernel/overlay.ko")).unwrap(), overlay);
 
     let refused = |name: &str, tar: &[u8]| {
-        let path = deb(folder.path(), name, tar);
-        let dest = folder.path().join(format!("{name}.out"));
-        let error = import_kernel_deb(&path, &dest, &Silent).unwrap_err();
+        let dest = folder.path().join(name);
+        let error = import_kernel_deb(&deb(tar)[..], &dest, &Silent).unwrap_err();
         assert!(!dest.exists(), "{name}");
         error
     };
     let mut tar = TarWriter::default();
     tar.file(&format!("boot/vmlinuz-{RELEASE}"), &kernel)
         .file(&format!("lib/modules/{RELEASE}/../../../x.ko"), b"");
-    assert!(matches!(refused("dotdot", &tar.end()), ImageError::Io { operation: "create", .. }));
+    assert!(matches!(refused("dotdot", &tar.end()), ImageError::KernelEntry { .. }));
     assert!(!folder.path().join("x.ko").exists());
     let mut tar = TarWriter::default();
     tar.file("usr/bin/hello", b"");
-    assert!(matches!(
-        refused("none", &tar.end()),
-        ImageError::Package { source: PackageError::NoKernel, .. }
-    ));
+    assert!(matches!(refused("none", &tar.end()), ImageError::Package(PackageError::NoKernel)));
     let cut = refused("cut", &good[..good.len() / 2 / 512 * 512]);
-    assert!(matches!(cut, ImageError::Package { source: PackageError::Truncated, .. }), "{cut:?}");
-    let path = folder.path().join("text.deb");
-    fs::write(&path, b"not a package").unwrap();
-    let text = import_kernel_deb(&path, &folder.path().join("y"), &Silent).unwrap_err();
-    assert!(matches!(text, ImageError::Package { source: PackageError::NotDeb, .. }));
+    let truncated = PackageError::Archive(ArchiveError::Truncated { after: String::new() });
+    assert!(
+        matches!(&cut, ImageError::Package(error) if error.to_string() == truncated.to_string()),
+        "{cut:?}"
+    );
+    let text = import_kernel_deb(&b"not a package"[..], &folder.path().join("y"), &Silent).unwrap_err();
+    assert!(matches!(text, ImageError::Package(PackageError::NotDeb)));
 }

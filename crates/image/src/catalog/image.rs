@@ -1,0 +1,81 @@
+//! Images made of Debian packages by `mmdebstrap`.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{CatalogImage, sources};
+use crate::error::IoContext;
+use crate::program::{Program, find};
+use crate::{ImageError, Progress, RootfsInfo, RootfsOptions, import_rootfs};
+
+/// Time for all packages to be downloaded, unpacked and configured.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// What dpkg leaves out of an image or, after all, takes: nobody reads manuals in there, licences have to be kept.
+const PATHS: [&str; 4] = [
+    "path-exclude=/usr/share/man/*",
+    "path-exclude=/usr/share/locale/*",
+    "path-exclude=/usr/share/doc/*",
+    "path-include=/usr/share/doc/*/copyright",
+];
+
+/// Makes the image `entry` as an ext4 file `out`, its packages fresh from a mirror; `work` holds what is temporary.
+///
+/// `mmdebstrap` does it, as root or, for anyone else, in a user namespace with the user's range of ids. Packages come
+/// from where this host gets its own if it runs Debian, of whatever release, else from `mmdebstrap`'s default mirror;
+/// the environment's `BANGER_DEBIAN_MIRROR` comes before both. The image keeps these sources for its own apt.
+///
+/// # Errors
+/// When `mmdebstrap` or what it needs is not installed, or it fails, or takes over 30 minutes; else as
+/// [`import_rootfs`].
+pub fn fetch_image(
+    entry: &CatalogImage,
+    work: &Path,
+    out: &Path,
+    progress: &dyn Progress,
+) -> Result<RootfsInfo, ImageError> {
+    progress.stage("install packages");
+    let mut program = Program::new("mmdebstrap", "install the package mmdebstrap", LIMIT)?;
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        require_user_namespaces()?;
+    }
+    let command = program.command();
+    command.arg(if root { "--mode=root" } else { "--mode=unshare" });
+    if root {
+        // Swept by the caller if it should stay. In a user namespace, a user's private folder is out of reach.
+        command.env("TMPDIR", std::path::absolute(work).during("find", work)?);
+    }
+    command
+        .arg(format!("--variant={}", entry.variant))
+        .arg(format!("--include={}", entry.packages.join(",")));
+    command.arg("--format=tar").arg(r#"--aptopt=APT::Install-Recommends "false""#);
+    command.args(PATHS.map(|path| format!("--dpkgopt={path}")));
+    command.arg(&entry.suite).arg("-").args(sources::lines(&entry.suite));
+    let options = RootfsOptions::default();
+    program.run(progress, |tar| import_rootfs(tar, work, out, &options, progress))
+}
+
+/// Refuses what `mmdebstrap` would fail at later and less clearly.
+fn require_user_namespaces() -> Result<(), ImageError> {
+    find("newuidmap", "install the package uidmap")?;
+    let user = rustix::process::getuid().as_raw();
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let mut fields = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let name = fields.find(|fields| fields.get(2).is_some_and(|id| *id == user.to_string()));
+    let name = name.and_then(|fields| fields.first().map(|name| (*name).to_owned()));
+    let listed = |file| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| line.split(':').next())
+            .any(|owner| Some(owner) == name.as_deref() || owner == user.to_string())
+    };
+    if listed("/etc/subuid") && listed("/etc/subgid") {
+        return Ok(());
+    }
+    Err(ImageError::MissingProgram {
+        program: "newuidmap",
+        hint: "it has no ids for this user: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER",
+    })
+}

@@ -1,0 +1,235 @@
+//! Programs of this host: run with a clean environment, a time limit, and nothing left behind.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+
+use crate::error::IoContext;
+use crate::{FailureKind, ImageError, Progress};
+
+/// Lines kept of what a program prints to its standard error.
+const KEPT: usize = 12;
+
+/// Longest line taken of it, in bytes.
+const LINE: u64 = 1000;
+
+/// How often it is asked whether to go on.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Time a program has to clean up after itself (mounts, temporary folders) before it is killed.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Variables of ours that programs get: how to reach the network.
+const PASSED: [&str; 6] = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
+
+/// Folders searched after those of `PATH`: a user's often lacks those with the system's programs.
+const SYSTEM: [&str; 3] = ["/usr/sbin", "/usr/bin", "/bin"];
+
+/// A program to run.
+pub(crate) struct Program {
+    name: &'static str,
+    command: Command,
+    limit: Duration,
+}
+
+/// Where `name` is installed.
+pub(crate) fn find(name: &'static str, hint: &'static str) -> Result<PathBuf, ImageError> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(SYSTEM.iter().map(PathBuf::from))
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_absolute() && path.is_file())
+        .ok_or(ImageError::MissingProgram { program: name, hint })
+}
+
+impl Program {
+    /// The program `name` with no arguments yet, for at most `limit`.
+    pub(crate) fn new(name: &'static str, hint: &'static str, limit: Duration) -> Result<Self, ImageError> {
+        let mut command = Command::new(find(name, hint)?);
+        command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("LC_ALL", "C.UTF-8");
+        command.envs(PASSED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        Ok(Self { name, command, limit })
+    }
+
+    /// What it runs as.
+    pub(crate) fn command(&mut self) -> &mut Command {
+        &mut self.command
+    }
+
+    /// Runs it to its end, `consume` taking its output meanwhile; its standard error goes to the progress.
+    ///
+    /// # Errors
+    /// When it was cancelled, took too long or ended with a failure; else what `consume` says.
+    pub(crate) fn run<T>(
+        mut self,
+        progress: &dyn Progress,
+        consume: impl FnOnce(ChildStdout) -> Result<T, ImageError>,
+    ) -> Result<T, ImageError> {
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let path = PathBuf::from(self.command.get_program());
+        let mut child = self.command.spawn().during("run", &path)?;
+        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+            // Both were asked for above.
+            return Err(ImageError::Io { operation: "run", path, source: std::io::ErrorKind::Other.into() });
+        };
+        let group = Pid::from_child(&child);
+        let (done, ended) = channel();
+        thread::scope(|scope| {
+            let lines = scope.spawn(move || follow(stderr, progress));
+            let limit = self.limit;
+            let watch = scope.spawn(move || watch(group, limit, &ended, progress));
+            let consumed = consume(stdout);
+            if consumed.is_err() {
+                // It may well be writing what nobody reads any more.
+                let _ = kill_process_group(group, Signal::TERM);
+            }
+            let status = reap(&mut child, group, || {
+                drop(done);
+                watch.join().unwrap_or(false)
+            });
+            let output = lines.join().unwrap_or_default();
+            let (status, expired) = status.during("wait for", &path)?;
+            if progress.cancelled() {
+                return Err(ImageError::Cancelled);
+            }
+            if expired {
+                return Err(ImageError::ProgramTimeout { program: self.name, limit: self.limit, output });
+            }
+            match consumed {
+                // What a failed program left of its output is damaged, but that is not the reason.
+                Err(error) if status.success() || error.kind() != FailureKind::Invalid => Err(error),
+                Ok(result) if status.success() => Ok(result),
+                _ => Err(ImageError::Program { program: self.name, status: status.to_string(), output }),
+            }
+        })
+    }
+
+    /// Runs it, and returns what it printed, up to a MiB.
+    pub(crate) fn output(self, progress: &dyn Progress) -> Result<String, ImageError> {
+        let name = self.name;
+        self.run(progress, |mut stdout| {
+            let mut bytes = Vec::new();
+            stdout
+                .by_ref()
+                .take(1 << 20)
+                .read_to_end(&mut bytes)
+                .during("read the output of", name.as_ref())?;
+            std::io::copy(&mut stdout, &mut std::io::sink()).during("read the output of", name.as_ref())?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        })
+    }
+}
+
+/// Waits for the child's end, stops the watch, and ends what the child has left running.
+///
+/// The child stays a zombie until then, so that its number can't be another group's.
+fn reap(child: &mut Child, group: Pid, stop: impl FnOnce() -> bool) -> std::io::Result<(ExitStatus, bool)> {
+    let mut waited = Err(rustix::io::Errno::INTR);
+    while waited == Err(rustix::io::Errno::INTR) {
+        waited = waitid(WaitId::Pid(group), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).map(|_| ());
+    }
+    let expired = stop();
+    let _ = kill_process_group(group, Signal::KILL);
+    Ok((child.wait()?, expired))
+}
+
+/// Ends the group when it is cancelled or out of time; whether it was the latter.
+fn watch(group: Pid, limit: Duration, ended: &Receiver<()>, progress: &dyn Progress) -> bool {
+    let started = Instant::now();
+    let mut told: Option<(Instant, bool)> = None;
+    while ended.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
+        // The group can be gone already; then there is nothing to end.
+        match told {
+            None if progress.cancelled() || started.elapsed() > limit => {
+                told = Some((Instant::now(), !progress.cancelled()));
+                let _ = kill_process_group(group, Signal::TERM);
+            }
+            Some((at, _)) if at.elapsed() > GRACE => {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+            _ => {}
+        }
+    }
+    told.is_some_and(|(_, expired)| expired)
+}
+
+/// Passes lines on as they come, and keeps the last.
+fn follow(stderr: impl Read, progress: &dyn Progress) -> Vec<String> {
+    let mut input = BufReader::new(stderr);
+    let mut kept = VecDeque::with_capacity(KEPT + 1);
+    let mut bytes = Vec::new();
+    while let Ok(1..) = input.by_ref().take(LINE).read_until(b'\n', &mut bytes) {
+        let line = String::from_utf8_lossy(&bytes);
+        let line: String = line.trim().chars().filter(|c| !c.is_control()).collect();
+        bytes.clear();
+        if !line.is_empty() {
+            progress.log(&line);
+            kept.push_back(line);
+            if kept.len() > KEPT {
+                kept.pop_front();
+            }
+        }
+    }
+    kept.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Silent;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn shell(script: &str, limit: u64) -> Program {
+        let mut program = Program::new("sh", "", Duration::from_secs(limit)).unwrap();
+        program.command().arg("-c").arg(script);
+        program
+    }
+
+    #[test]
+    fn output_and_failures_are_told() {
+        assert_eq!(shell("echo hello; echo x >&2", 10).output(&Silent).unwrap(), "hello\n");
+        let error = shell("seq 100 >&2; exit 3", 10).output(&Silent).unwrap_err();
+        let ImageError::Program { output, status, .. } = &error else { panic!("{error:?}") };
+        assert!(output.last().unwrap() == "100" && output.len() == KEPT && status.contains('3'));
+        assert!(error.to_string().ends_with("99\n100"), "{error}");
+        let missing = Program::new("no-such-program", "install it", GRACE).err().unwrap();
+        assert_eq!(missing.to_string(), "the program no-such-program is missing: install it");
+    }
+
+    #[test]
+    fn the_whole_group_ends() {
+        let started = Instant::now();
+        let slow = shell("sleep 1000 & sleep 1000; wait", 1).output(&Silent).unwrap_err();
+        assert!(matches!(slow, ImageError::ProgramTimeout { .. }), "{slow:?}");
+        assert_eq!(shell("sleep 1000 >&2 & echo gone", 10).output(&Silent).unwrap(), "gone\n");
+        assert!(started.elapsed() < Duration::from_secs(15));
+    }
+
+    #[test]
+    fn cancelling_ends_it() {
+        struct Later(Instant, AtomicBool);
+        impl Progress for Later {
+            fn stage(&self, _: &str) {}
+            fn bytes(&self, _: u64, _: Option<u64>) {}
+            fn log(&self, line: &str) {
+                self.1.store(line == "cleaned up", Ordering::Relaxed);
+            }
+            fn cancelled(&self) -> bool {
+                self.0.elapsed() > Duration::from_millis(300)
+            }
+        }
+        let progress = Later(Instant::now(), AtomicBool::new(false));
+        let script = "trap 'echo cleaned up >&2; exit 1' TERM; sleep 1000 & wait";
+        assert!(matches!(shell(script, 100).output(&progress), Err(ImageError::Cancelled)));
+        assert!(progress.0.elapsed() < Duration::from_secs(5));
+        assert!(progress.1.load(Ordering::Relaxed), "it had time to clean up");
+    }
+}

@@ -1,0 +1,95 @@
+//! The frame of a file system, and file systems with nothing in them.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use mkext4::{FsBuilder, InodeCount, Options, RegionSink};
+
+use super::declare::BLOCK;
+use crate::ImageError;
+use crate::error::IoContext;
+use crate::publish::write_error;
+
+/// Smallest file system in bytes: the smallest journal may take a quarter of it.
+pub(super) const MIN_SIZE: u64 = 16 << 20;
+
+/// Largest: below 2^32 blocks, ext4's limit without 64-bit block numbers.
+const MAX_SIZE: u64 = 15 << 40;
+
+/// Bytes of a block group.
+const GROUP: u64 = 128 << 20;
+
+/// Same input, same image: what another program would draw at random is fixed. Two such file systems in one VM don't
+/// disturb each other, as nothing mounts them by their UUID.
+const UUID: [u8; 16] = *b"banger-ext4-fs-1";
+
+/// 2024-01-01, in seconds since the epoch: the time of what no archive has a time for.
+const EPOCH: i64 = 1_704_067_200;
+
+/// Options for a file system of `size` bytes, nothing of it kept back for root.
+pub(super) fn frame(size: u64, label: &str, inodes: InodeCount) -> Result<Options, ImageError> {
+    let reason = match () {
+        () if size < MIN_SIZE => "smaller than 16 MiB",
+        () if size > MAX_SIZE => "larger than 15 TiB",
+        () if !size.is_multiple_of(BLOCK) => "not a multiple of 4096 bytes",
+        () if label.len() > 16 || label.contains('\0') => "its label is over 16 bytes or has a NUL in it",
+        () => {
+            let mut options = Options::new(size, UUID, EPOCH);
+            options.label = Some(label.to_owned()).filter(|label| !label.is_empty());
+            options.reserved_percent = 0;
+            options.inodes = inodes;
+            return Ok(options);
+        }
+    };
+    Err(ImageError::Geometry { size, label: label.to_owned(), reason })
+}
+
+/// The ext4 writer's error, with the full disk told apart.
+pub(super) fn ext4_error(error: mkext4::Error, path: &Path, needed: u64) -> ImageError {
+    match error {
+        mkext4::Error::Io(source) => write_error(source, path, needed),
+        source => ImageError::Ext4 { path: path.to_owned(), source },
+    }
+}
+
+/// Writes an empty ext4 file system with a journal, of `size` bytes (a multiple of 4096), into the file `path`.
+///
+/// It takes milliseconds: the file is sparse, inode tables are left unwritten, and nothing is synced; a caller to whom
+/// that matters writes under another name, syncs and renames.
+///
+/// # Errors
+/// When size or label (16 bytes) are out of range, or the file can't be written.
+pub fn write_empty_ext4(path: &Path, size: u64, label: &str) -> Result<(), ImageError> {
+    let options = frame(size, label, InodeCount::Auto)?;
+    let failed = |error| ext4_error(error, path, 0);
+    let layout = FsBuilder::new(options.clone()).and_then(FsBuilder::seal).or_else(|error| {
+        // A last group too short for its own tables: mke2fs, too, leaves it unused.
+        let size_bytes = size / GROUP * GROUP;
+        if size_bytes == 0 {
+            return Err(error);
+        }
+        let mut options = options;
+        options.size_bytes = size_bytes;
+        FsBuilder::new(options)?.seal()
+    });
+    let layout = layout.map_err(failed)?;
+    let file = File::create(path).during("create", path)?;
+    file.set_len(size).map_err(|source| write_error(source, path, 0))?;
+    layout.writer(Sparse(&file)).and_then(mkext4::build::ImageWriter::finish).map_err(failed)?;
+    Ok(())
+}
+
+/// A new file of its final length: zeros need no writing.
+struct Sparse<'a>(&'a File);
+
+impl RegionSink for Sparse<'_> {
+    fn data(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn zeros(&mut self, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+}

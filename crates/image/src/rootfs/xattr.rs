@@ -1,0 +1,81 @@
+//! Extended attributes in the form that ext4 stores.
+
+use crate::archive::EntryProblem;
+
+/// Bytes for attributes in the one block that an inode can have for them: less its header and end mark.
+const ROOM: usize = 4096 - 32 - 4;
+
+/// Names of access lists, which ext4 stores in a form of its own.
+const ACCESS_LISTS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
+
+/// Namespaces that ext4 has.
+const NAMESPACES: [&str; 3] = ["user.", "trusted.", "security."];
+
+/// The attributes to store: the last of each name, without those that no Linux could set on ext4.
+pub(super) fn stored(found: Vec<(String, Vec<u8>)>) -> Result<Vec<(String, Vec<u8>)>, EntryProblem> {
+    let mut stored: Vec<(String, Vec<u8>)> = Vec::with_capacity(found.len());
+    let mut used = 0;
+    for (name, value) in found {
+        let (suffix, value) = if ACCESS_LISTS.contains(&name.as_str()) {
+            let Some(list) = access_list(&value) else { return Err(EntryProblem::Xattr(name)) };
+            (0, list)
+        } else if let Some(space) = NAMESPACES.iter().find(|space| name.starts_with(**space)) {
+            if name.len() == space.len() {
+                return Err(EntryProblem::Xattr(name));
+            }
+            (name.len() - space.len(), value)
+        } else {
+            // Those of macOS, for example.
+            continue;
+        };
+        stored.retain(|(other, _)| *other != name);
+        used += 16 + suffix.next_multiple_of(4) + value.len().next_multiple_of(4);
+        if used > ROOM {
+            return Err(EntryProblem::Xattr(name));
+        }
+        stored.push((name, value));
+    }
+    Ok(stored)
+}
+
+/// An access list as programs see it (acl(5), version 2) in ext4's form: version 1, ids only where they mean something.
+fn access_list(value: &[u8]) -> Option<Vec<u8>> {
+    const USER: u16 = 2;
+    const GROUP: u16 = 8;
+    let entries = value.strip_prefix(&2u32.to_le_bytes())?;
+    if entries.len() % 8 != 0 {
+        return None;
+    }
+    let mut list = 1u32.to_le_bytes().to_vec();
+    for entry in entries.chunks_exact(8) {
+        let tag = u16::from_le_bytes([entry[0], entry[1]]);
+        let length = if matches!(tag, USER | GROUP) { 8 } else { 4 };
+        list.extend(&entry[..length]);
+    }
+    Some(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_checked() {
+        let one = |name: &str, value: &[u8]| stored(vec![(name.to_owned(), value.to_vec())]);
+        assert_eq!(one("user.a", b"1").unwrap().len(), 1);
+        assert_eq!(one("com.apple.provenance", b"1").unwrap().len(), 0);
+        assert!(one("user.", b"1").is_err());
+        assert!(one("user.a", &[0; 4096]).is_err());
+        assert!(one("user.a", &[0; 4000]).is_ok());
+        assert!(one("system.posix_acl_access", b"junk").is_err());
+        let mut list = 2u32.to_le_bytes().to_vec();
+        for (tag, id) in [(1u16, u32::MAX), (2, 1000), (4, u32::MAX)] {
+            list.extend(tag.to_le_bytes());
+            list.extend(6u16.to_le_bytes());
+            list.extend(id.to_le_bytes());
+        }
+        assert_eq!(one("system.posix_acl_access", &list).unwrap()[0].1.len(), 4 + 4 + 8 + 4);
+        let twice = stored(vec![("user.a".to_owned(), vec![1]), ("user.a".to_owned(), vec![2])]).unwrap();
+        assert_eq!(twice, [("user.a".to_owned(), vec![2])]);
+    }
+}
