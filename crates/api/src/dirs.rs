@@ -17,7 +17,9 @@ pub struct Dirs {
 
 /// Why there are no folders.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("HOME is not set, so there is nowhere to keep anything; set HOME, or XDG_CONFIG_HOME, XDG_STATE_HOME and XDG_CACHE_HOME")]
+#[error(
+    "HOME is not set, so there is nowhere to keep anything; set HOME, or XDG_CONFIG_HOME, XDG_STATE_HOME and XDG_CACHE_HOME"
+)]
 pub struct DirsError;
 
 impl Dirs {

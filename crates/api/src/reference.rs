@@ -34,7 +34,8 @@ pub fn resolve<'a, T: Named>(things: &'a [T], reference: &str) -> Result<&'a T, 
     if reference.is_empty() {
         return Err(RefError::NotFound);
     }
-    let begins = |thing: &&T| thing.id().as_str().starts_with(reference) || thing.name().starts_with(reference);
+    let begins =
+        |thing: &&T| thing.id().as_str().starts_with(reference) || thing.name().starts_with(reference);
     let found: Vec<&T> = things.iter().filter(begins).collect();
     match found.as_slice() {
         [] => Err(RefError::NotFound),

@@ -11,7 +11,9 @@ pub struct Size(u64);
 
 /// Why a text is not a size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a size: write a number with K, M, G or T, such as 512M or 8G (a bare number is MiB)")]
+#[error(
+    "{text:?} is not a size: write a number with K, M, G or T, such as 512M or 8G (a bare number is MiB)"
+)]
 pub struct InvalidSize {
     text: String,
 }

@@ -1,1 +1,54 @@
-//! The daemon's domain: VMs, images, kernels, the store.
+//! The daemon's domain: VMs, images, kernels, operations, the store. Knows no socket of its own.
+//!
+//! [`Engine`] is all that the daemon's routes talk to.
+
+mod config;
+mod dirs;
+mod engine;
+mod error;
+mod host;
+mod images;
+mod kernels;
+mod names;
+mod operation;
+mod reconcile;
+mod spans;
+mod store;
+mod vm;
+mod vmms;
+
+pub use config::Config;
+pub use engine::{Engine, Events};
+pub use error::EngineError;
+pub use host::Programs;
+pub use kernels::KernelFormat;
+pub use store::StoreError;
+pub use vm::{CONSOLE_MAX, console_main};
+
+/// Makes `path` for this user alone; see the error for what is refused.
+///
+/// # Errors
+/// When it cannot be made, or is another's, or a link.
+pub fn private_dir(path: &std::path::Path) -> Result<(), banger_api::ApiError> {
+    Ok(dirs::private(path)?)
+}
+
+/// The whole of the process `bangerd kvm-probe`.
+pub fn kvm_probe_main() -> std::process::ExitCode {
+    banger_vmm::probe_main()
+}
+
+/// A fresh id.
+pub(crate) fn random_id() -> banger_api::Id {
+    banger_api::Id::from_random(random())
+}
+
+/// Random bytes of the kernel's; it always has some on Linux once it is up.
+pub(crate) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    if let Err(error) = getrandom::fill(&mut bytes) {
+        // Ids must not repeat; going on without them would mix VMs up.
+        panic!("the kernel gives no random bytes: {error}");
+    }
+    bytes
+}

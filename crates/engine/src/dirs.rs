@@ -1,0 +1,93 @@
+//! Folders that nobody else may look into, and files that appear in them.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::Path,
+};
+
+use banger_api::{ApiError, ErrorKind};
+use banger_sys::Watched;
+use rustix::fs::inotify;
+
+use crate::error::EngineError;
+
+/// Makes `path`, and what is missing above it, for this user alone (0700). One that is there must be a real folder of
+/// this user's, closed to others: in a shared place like `/tmp`, somebody else may have put a link or a folder of
+/// theirs under the name.
+pub(crate) fn private(path: &Path) -> Result<(), EngineError> {
+    match fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(EngineError::file("make", path)(error)),
+    }
+    let meta = fs::symlink_metadata(path).map_err(EngineError::file("look at", path))?;
+    let wrong = if meta.file_type().is_symlink() {
+        "is a symbolic link"
+    } else if !meta.is_dir() {
+        "is not a folder"
+    } else if meta.uid() != rustix::process::getuid().as_raw() {
+        "belongs to another user"
+    } else if meta.mode() & 0o077 != 0 {
+        return fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .map_err(EngineError::file("close", path));
+    } else {
+        return Ok(());
+    };
+    let error = ApiError::new(ErrorKind::NotPermitted, format!("cannot use {}: it {wrong}", path.display()));
+    Err(error.hint("remove it, or set XDG_RUNTIME_DIR to a folder of your own").into())
+}
+
+/// Waits until there is a file at `path`; its folder must be there.
+pub(crate) async fn appears(path: &Path) -> Result<(), EngineError> {
+    let failed = || EngineError::file("wait for", path);
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
+        .map_err(|error| failed()(error.into()))?;
+    inotify::add_watch(&watch, folder, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO)
+        .map_err(|error| failed()(error.into()))?;
+    let watch = Watched::new(watch).map_err(failed())?;
+    // The watch comes first, so that nothing falls between the look and the wait.
+    while !path.exists() {
+        let mut ready = watch.readable().await.map_err(failed())?;
+        let mut events = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(&watch, &mut events);
+        while reader.next().is_ok() {}
+        ready.clear_ready();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_not_ours_alone_is_refused_or_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        private(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        private(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        std::os::unix::fs::symlink(&path, dir.path().join("link")).unwrap();
+        let error = private(&dir.path().join("link")).unwrap_err().to_string();
+        assert!(error.contains("is a symbolic link"), "{error}");
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(private(&dir.path().join("file")).unwrap_err().to_string().contains("is not a folder"));
+    }
+
+    #[tokio::test]
+    async fn a_file_is_seen_when_it_appears() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let (seen, ()) = tokio::join!(appears(&path), async {
+            tokio::task::yield_now().await;
+            fs::write(dir.path().join("other"), "").unwrap();
+            fs::write(&path, "").unwrap();
+        });
+        seen.unwrap();
+        appears(&path).await.unwrap();
+    }
+}

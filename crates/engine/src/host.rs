@@ -1,0 +1,99 @@
+//! What every part of the engine works on: folders, configuration, store, programs, and the VMs' owners.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use banger_api::{ApiError, Dirs, ErrorKind, Id, RefError, resolve};
+use tokio::sync::mpsc;
+
+use crate::{
+    config::Config,
+    kernels::Initrds,
+    operation::Operations,
+    store::{Store, VmRecord},
+    vm::{Actor, Message},
+    vmms::Vmms,
+};
+
+/// The programs of ours that the engine runs or hands out.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The daemon itself: it keeps consoles and probes KVM, each in a process of its own.
+    pub bangerd: PathBuf,
+    /// The static program for the guests.
+    pub agent: PathBuf,
+}
+
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) dirs: Dirs,
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+    pub(crate) programs: Programs,
+    pub(crate) vmms: Vmms,
+    pub(crate) operations: Operations,
+    pub(crate) initrds: Initrds,
+    pub(crate) publishing_images: tokio::sync::Mutex<()>,
+    pub(crate) publishing_kernels: tokio::sync::Mutex<()>,
+    /// The owner of each VM.
+    pub(crate) owners: Mutex<HashMap<Id, mpsc::Sender<Message>>>,
+}
+
+impl Host {
+    /// Where image `id` keeps its file system.
+    pub(crate) fn image_dir(&self, id: &Id) -> PathBuf {
+        self.dirs.state.join("images").join(id.as_str())
+    }
+
+    /// Where kernel `id` keeps its files.
+    pub(crate) fn kernel_dir(&self, id: &Id) -> PathBuf {
+        self.dirs.state.join("kernels").join(id.as_str())
+    }
+
+    /// The VM that `reference` names.
+    pub(crate) fn find_vm(&self, reference: &str) -> Result<VmRecord, ApiError> {
+        let vms = self.store.vms()?;
+        resolve(&vms, reference).cloned().map_err(|error| unresolved("VM", reference, error))
+    }
+
+    /// Gives VM `id` an owner, with what is alive for it.
+    pub(crate) fn own_vm(self: &Arc<Self>, id: &Id, alive: crate::vm::Alive) {
+        let owner = Actor::spawn(self.clone(), id.clone(), alive);
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), owner);
+    }
+
+    /// The owner of VM `id`, if there is such a VM.
+    pub(crate) fn owner_of(&self, id: &Id) -> Option<mpsc::Sender<Message>> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// Lets go of the owner of a VM that is gone.
+    pub(crate) fn forget_vm(&self, id: &Id) {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+}
+
+pub(crate) fn no_such(what: &str, reference: &str) -> ApiError {
+    let list = match what {
+        "VM" => "banger ps -a",
+        "image" | "catalog image" => "banger image list",
+        _ => "banger kernel list",
+    };
+    ApiError::new(ErrorKind::NotFound, format!("there is no {what} {reference:?}"))
+        .hint(format!("see `{list}`"))
+}
+
+/// A reference that names nothing, or too much.
+pub(crate) fn unresolved(what: &str, reference: &str, error: RefError) -> ApiError {
+    match error {
+        RefError::NotFound => no_such(what, reference),
+        RefError::Ambiguous(names) => ApiError::new(
+            ErrorKind::Ambiguous,
+            format!("{reference:?} could be any of the {what}s {}", names.join(", ")),
+        )
+        .hint("write more of the name or id"),
+    }
+}

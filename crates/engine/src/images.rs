@@ -1,0 +1,217 @@
+//! Images: imported, pulled, listed, deleted. An image is published by its row; a folder without one is swept.
+
+use std::{fs, io::Read, os::unix::fs::MetadataExt, path::Path, sync::Arc};
+
+use banger_api::{ApiError, ErrorKind, Image, Name, Size, resolve};
+use banger_image::{Progress, RootfsInfo, RootfsOptions};
+use jiff::Timestamp;
+
+use crate::{
+    error::EngineError,
+    host::{Host, no_such, unresolved},
+    operation::Context,
+    random_id,
+    store::{ImageRecord, VmRecord},
+};
+
+impl Host {
+    /// The image that `reference` names, pulled first when only the catalog has it.
+    pub(crate) async fn find_image(
+        self: &Arc<Self>,
+        reference: &str,
+        context: &Context,
+    ) -> Result<ImageRecord, EngineError> {
+        let images = self.store.images()?;
+        match resolve(&images, reference) {
+            Ok(image) => Ok(image.clone()),
+            Err(banger_api::RefError::NotFound) => {
+                let entry = banger_image::catalog().image(reference);
+                let Some(entry) = entry else { return Err(no_such("image", reference).into()) };
+                context.stage(format!("image {reference} is not here yet: fetching it")).await;
+                let name = entry
+                    .name
+                    .parse()
+                    .map_err(|error| ApiError::new(ErrorKind::Internal, format!("{error}")))?;
+                self.pull_image(name, context).await
+            }
+            Err(error) => Err(unresolved("image", reference, error).into()),
+        }
+    }
+
+    /// Gets the catalog's image `name`. Two who ask at once share one fetch.
+    pub(crate) async fn pull_image(
+        self: &Arc<Self>,
+        name: Name,
+        context: &Context,
+    ) -> Result<ImageRecord, EngineError> {
+        let _one_at_a_time =
+            context.unless_cancelled(async { Ok(self.publishing_images.lock().await) }).await?;
+        if let Some(image) = self.store.images()?.into_iter().find(|image| image.name == name) {
+            return Ok(image);
+        }
+        let entry = banger_image::catalog().image(name.as_str());
+        let Some(entry) = entry else { return Err(no_such("catalog image", name.as_str()).into()) };
+        let kernel = entry.kernel.clone();
+        self.publish_image(name, "catalog", kernel, context, move |folder, out, progress| {
+            banger_image::fetch_image(entry, folder, out, progress)
+        })
+        .await
+    }
+
+    /// Makes image `name` of a tar.
+    pub(crate) async fn import_image(
+        self: &Arc<Self>,
+        name: Name,
+        tar: impl Read + Send + 'static,
+        context: &Context,
+    ) -> Result<ImageRecord, EngineError> {
+        if self.store.images()?.iter().any(|image| image.name == name) {
+            return Err(taken("image", &name).into());
+        }
+        self.publish_image(name, "tar", None, context, move |folder, out, progress| {
+            banger_image::import_rootfs(tar, folder, out, &RootfsOptions::default(), progress)
+        })
+        .await
+    }
+
+    async fn publish_image(
+        self: &Arc<Self>,
+        name: Name,
+        source: &str,
+        kernel: Option<String>,
+        context: &Context,
+        make: impl FnOnce(&Path, &Path, &dyn Progress) -> Result<RootfsInfo, banger_image::ImageError>
+        + Send
+        + 'static,
+    ) -> Result<ImageRecord, EngineError> {
+        let id = random_id();
+        let folder = self.image_dir(&id);
+        crate::dirs::private(&folder)?;
+        let unfinished = Unfinished(Some(folder.clone()));
+        let info = context
+            .blocking(move |context| -> Result<RootfsInfo, EngineError> {
+                let rootfs = folder.join("rootfs.ext4");
+                let info = make(&folder, &rootfs, context)?;
+                fs::set_permissions(&rootfs, std::os::unix::fs::PermissionsExt::from_mode(0o400))
+                    .map_err(EngineError::file("close", &rootfs))?;
+                durable(&rootfs)?;
+                durable(&folder)?;
+                Ok(info)
+            })
+            .await?;
+        context.check()?;
+        let image = ImageRecord {
+            id,
+            name,
+            size: Size::bytes(info.size),
+            entries: info.entries,
+            os: info.os,
+            init: info.init,
+            kernel,
+            source: source.to_owned(),
+            created_at: Timestamp::now(),
+        };
+        self.store.insert_image(&image)?;
+        unfinished.keep();
+        Ok(image)
+    }
+
+    /// Forgets an image that no VM uses.
+    pub(crate) fn delete_image(&self, reference: &str) -> Result<(), EngineError> {
+        let images = self.store.images()?;
+        let image = resolve(&images, reference).map_err(|error| unresolved("image", reference, error))?;
+        if !self.store.delete_image(&image.id)? {
+            let users = used_by(&self.store.vms()?, |vm| vm.image_id == image.id);
+            return Err(in_use("image", image.name.as_str(), &users).into());
+        }
+        remove(&self.image_dir(&image.id))
+    }
+
+    /// An image as the API tells it.
+    pub(crate) fn show_image(&self, image: &ImageRecord, vms: &[VmRecord]) -> Image {
+        Image {
+            id: image.id.clone(),
+            name: image.name.clone(),
+            size: image.size,
+            disk_usage: disk_usage(&self.image_dir(&image.id)),
+            entries: image.entries,
+            os: image.os.clone(),
+            init: image.init.clone(),
+            kernel: image.kernel.clone(),
+            source: image.source.clone(),
+            created_at: image.created_at,
+            used_by: used_by(vms, |vm| vm.image_id == image.id),
+        }
+    }
+}
+
+/// A folder that goes unless it is kept.
+pub(crate) struct Unfinished(pub(crate) Option<std::path::PathBuf>);
+
+impl Unfinished {
+    pub(crate) fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(folder) = &self.0
+            && let Err(error) = remove(folder)
+        {
+            tracing::warn!(%error, "left for the next start to sweep");
+        }
+    }
+}
+
+pub(crate) fn remove(folder: &Path) -> Result<(), EngineError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(EngineError::file("remove", folder)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Puts a file or folder on the disk before its row speaks of it.
+pub(crate) fn durable(path: &Path) -> Result<(), EngineError> {
+    fs::File::open(path).and_then(|file| file.sync_all()).map_err(EngineError::file("sync", path))
+}
+
+/// What a folder takes on the disk.
+pub(crate) fn disk_usage(folder: &Path) -> Size {
+    fn blocks(path: &Path) -> u64 {
+        let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
+        let inside = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| blocks(&entry.path()));
+        meta.blocks() + if meta.is_dir() { inside.sum() } else { 0 }
+    }
+    Size::bytes(blocks(folder) * 512)
+}
+
+pub(crate) fn used_by(vms: &[VmRecord], uses: impl Fn(&VmRecord) -> bool) -> Vec<String> {
+    vms.iter().filter(|vm| uses(vm)).map(|vm| vm.name.to_string()).collect()
+}
+
+pub(crate) fn taken(what: &str, name: &Name) -> ApiError {
+    ApiError::new(ErrorKind::AlreadyExists, format!("there is a {what} {name} already"))
+        .hint(format!("choose another name, or delete it with: banger {what} delete {name}"))
+}
+
+pub(crate) fn in_use(what: &str, name: &str, users: &[String]) -> ApiError {
+    ApiError::new(ErrorKind::Busy, format!("{what} {name} is used by {}", users.join(", ")))
+        .hint("delete these VMs first")
+}
+
+/// An image error as the API tells it.
+pub(crate) fn image_error(error: &banger_image::ImageError, message: String) -> ApiError {
+    use banger_image::FailureKind;
+    let kind = match error.kind() {
+        FailureKind::Invalid => ErrorKind::Invalid,
+        FailureKind::NoSpace => ErrorKind::NoSpace,
+        FailureKind::MissingProgram => ErrorKind::MissingProgram,
+        FailureKind::Cancelled => ErrorKind::Cancelled,
+        FailureKind::Timeout => ErrorKind::Timeout,
+        _ => ErrorKind::Io,
+    };
+    ApiError::new(kind, message)
+}

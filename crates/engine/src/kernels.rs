@@ -1,0 +1,222 @@
+//! Kernels: imported, pulled, listed, deleted; and the boot initrds made of them.
+
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use banger_api::{ApiError, ErrorKind, Id, Kernel, Name, resolve};
+use banger_image::{KernelInfo, Progress};
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use tokio::sync::{Mutex, OnceCell};
+
+use crate::{
+    error::EngineError,
+    host::{Host, no_such, unresolved},
+    images::{Unfinished, disk_usage, durable, in_use, remove, taken, used_by},
+    operation::Context,
+    random_id,
+    spans::now_ns,
+    store::{KernelRecord, VmRecord},
+};
+
+/// What a kernel is imported from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelFormat {
+    /// A Debian package.
+    Deb,
+    /// A tar with `kernel` (`vmlinuz` or `vmlinux`) and, where there are any, `modules/`.
+    Files,
+}
+
+impl Host {
+    /// The kernel that `reference` names, pulled first when only the catalog has it.
+    pub(crate) async fn find_kernel(
+        self: &Arc<Self>,
+        reference: &str,
+        context: &Context,
+    ) -> Result<KernelRecord, EngineError> {
+        let kernels = self.store.kernels()?;
+        match resolve(&kernels, reference) {
+            Ok(kernel) => Ok(kernel.clone()),
+            Err(banger_api::RefError::NotFound) => {
+                let entry = banger_image::catalog().kernel(reference);
+                let Some(entry) = entry else { return Err(no_such("kernel", reference).into()) };
+                context.stage(format!("kernel {reference} is not here yet: fetching it")).await;
+                let name = entry
+                    .name
+                    .parse()
+                    .map_err(|error| ApiError::new(ErrorKind::Internal, format!("{error}")))?;
+                self.pull_kernel(name, context).await
+            }
+            Err(error) => Err(unresolved("kernel", reference, error).into()),
+        }
+    }
+
+    /// Gets the catalog's kernel `name`. Two who ask at once share one fetch.
+    pub(crate) async fn pull_kernel(
+        self: &Arc<Self>,
+        name: Name,
+        context: &Context,
+    ) -> Result<KernelRecord, EngineError> {
+        let _one_at_a_time =
+            context.unless_cancelled(async { Ok(self.publishing_kernels.lock().await) }).await?;
+        if let Some(kernel) = self.store.kernels()?.into_iter().find(|kernel| kernel.name == name) {
+            return Ok(kernel);
+        }
+        let entry = banger_image::catalog().kernel(name.as_str());
+        let Some(entry) = entry else { return Err(no_such("catalog kernel", name.as_str()).into()) };
+        self.publish_kernel(name, "catalog", context, move |work, dest, progress| {
+            banger_image::fetch_kernel(entry, work, dest, progress)
+        })
+        .await
+    }
+
+    /// Makes kernel `name` of a package or a tar.
+    pub(crate) async fn import_kernel(
+        self: &Arc<Self>,
+        name: Name,
+        format: KernelFormat,
+        input: impl Read + Send + 'static,
+        context: &Context,
+    ) -> Result<KernelRecord, EngineError> {
+        if self.store.kernels()?.iter().any(|kernel| kernel.name == name) {
+            return Err(taken("kernel", &name).into());
+        }
+        let source = match format {
+            KernelFormat::Deb => "deb",
+            KernelFormat::Files => "files",
+        };
+        self.publish_kernel(name, source, context, move |_, dest, progress| match format {
+            KernelFormat::Deb => banger_image::import_kernel_deb(input, dest, progress),
+            KernelFormat::Files => banger_image::import_kernel_tar(input, dest, progress),
+        })
+        .await
+    }
+
+    async fn publish_kernel(
+        self: &Arc<Self>,
+        name: Name,
+        source: &str,
+        context: &Context,
+        make: impl FnOnce(&Path, &Path, &dyn Progress) -> Result<KernelInfo, banger_image::ImageError>
+        + Send
+        + 'static,
+    ) -> Result<KernelRecord, EngineError> {
+        let id = random_id();
+        let folder = self.kernel_dir(&id);
+        crate::dirs::private(&folder)?;
+        let unfinished = Unfinished(Some(folder.clone()));
+        let info = context
+            .blocking(move |context| -> Result<KernelInfo, EngineError> {
+                let work = folder.with_extension("work");
+                crate::dirs::private(&work)?;
+                let _work = Unfinished(Some(work.clone()));
+                let info = make(&work, &folder, context)?;
+                durable(&folder.join("vmlinux"))?;
+                durable(&folder)?;
+                Ok(info)
+            })
+            .await?;
+        context.check()?;
+        let kernel = KernelRecord {
+            id,
+            name,
+            release: info.release,
+            modules: info.modules,
+            pvh: info.pvh,
+            source: source.to_owned(),
+            created_at: Timestamp::now(),
+        };
+        self.store.insert_kernel(&kernel)?;
+        unfinished.keep();
+        Ok(kernel)
+    }
+
+    /// Forgets a kernel that no VM uses.
+    pub(crate) fn delete_kernel(&self, reference: &str) -> Result<(), EngineError> {
+        let kernels = self.store.kernels()?;
+        let kernel = resolve(&kernels, reference).map_err(|error| unresolved("kernel", reference, error))?;
+        if !self.store.delete_kernel(&kernel.id)? {
+            let users = used_by(&self.store.vms()?, |vm| vm.kernel_id == kernel.id);
+            return Err(in_use("kernel", kernel.name.as_str(), &users).into());
+        }
+        self.initrds.forget(self, &kernel.id);
+        remove(&self.kernel_dir(&kernel.id))
+    }
+
+    /// A kernel as the API tells it.
+    pub(crate) fn show_kernel(&self, kernel: &KernelRecord, vms: &[VmRecord]) -> Kernel {
+        Kernel {
+            id: kernel.id.clone(),
+            name: kernel.name.clone(),
+            release: kernel.release.clone(),
+            modules: kernel.modules,
+            pvh: kernel.pvh,
+            disk_usage: disk_usage(&self.kernel_dir(&kernel.id)),
+            source: kernel.source.clone(),
+            created_at: kernel.created_at,
+            used_by: used_by(vms, |vm| vm.kernel_id == kernel.id),
+        }
+    }
+}
+
+/// The boot initrds: one for each kernel and build of the agent, made when first needed.
+#[derive(Debug, Default)]
+pub(crate) struct Initrds {
+    /// Digest of the agent that is installed. It changes only with a new build, and that restarts the daemon.
+    agent: OnceCell<String>,
+    making: Mutex<()>,
+}
+
+impl Initrds {
+    /// The initrd of kernel `kernel`.
+    pub(crate) async fn ensure(
+        &self,
+        host: &Host,
+        kernel: &Id,
+        context: &Context,
+    ) -> Result<PathBuf, EngineError> {
+        let began = now_ns();
+        let agent = host.programs.agent.clone();
+        let digest = self.agent.get_or_try_init(|| context.blocking(move |_| digest(&agent))).await?;
+        let folder = host.dirs.cache.join("initrds");
+        let path = folder.join(format!("{kernel}-{digest}.cpio"));
+        if !path.exists() {
+            let _one_at_a_time = self.making.lock().await;
+            if !path.exists() {
+                crate::dirs::private(&folder)?;
+                let (kernel, agent, out) =
+                    (host.kernel_dir(kernel), host.programs.agent.clone(), path.clone());
+                context.blocking(move |_| banger_image::build_initrd(&kernel, &agent, &out)).await?;
+            }
+        }
+        context.spans.end("initrd", began);
+        Ok(path)
+    }
+
+    /// Removes what was made of a kernel that is gone.
+    fn forget(&self, host: &Host, kernel: &Id) {
+        let entries = fs::read_dir(host.dirs.cache.join("initrds")).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(kernel.as_str()))
+        {
+            if let Err(error) = fs::remove_file(entry.path()) {
+                tracing::warn!(path = %entry.path().display(), %error, "not removed");
+            }
+        }
+    }
+}
+
+/// The first 8 bytes of a file's SHA-256, in hexadecimal: enough to tell builds apart.
+fn digest(path: &Path) -> Result<String, EngineError> {
+    let bytes = fs::read(path).map_err(|source| {
+        EngineError::from(
+            ApiError::new(ErrorKind::MissingProgram, format!("cannot read the guest agent {}: {source}", path.display()))
+                .hint("banger-agent belongs in the folder of bangerd; build it with `cargo xtask build`, or reinstall"),
+        )
+    })?;
+    Ok(Sha256::digest(&bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+}

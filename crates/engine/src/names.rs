@@ -1,0 +1,31 @@
+//! Names for VMs that were given none.
+
+/// 32 of each, so that a name takes ten random bits.
+const HOW: [&str; 32] = [
+    "amber", "bold", "brave", "brisk", "calm", "clear", "clever", "cosy", "crisp", "eager", "fair", "fleet",
+    "fond", "gentle", "glad", "keen", "kind", "light", "lively", "lucky", "merry", "mild", "neat", "nimble",
+    "noble", "plucky", "proud", "quick", "quiet", "spry", "sunny", "warm",
+];
+const WHO: [&str; 32] = [
+    "badger", "bear", "beaver", "bison", "crane", "deer", "dove", "eagle", "falcon", "finch", "fox", "gull",
+    "hare", "heron", "horse", "jay", "lark", "lynx", "marten", "mole", "newt", "orca", "otter", "owl",
+    "panda", "robin", "seal", "stoat", "swan", "tern", "whale", "wren",
+];
+
+/// A name out of 16 random bits, such as `brave-otter`.
+pub(crate) fn from_random(bits: u16) -> String {
+    let pick = |words: [&'static str; 32], bits: u16| words[usize::from(bits % 32)];
+    format!("{}-{}", pick(HOW, bits), pick(WHO, bits >> 5))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_one_is_a_vm_name() {
+        for bits in 0..1024 {
+            from_random(bits).parse::<banger_api::VmName>().unwrap();
+        }
+    }
+}

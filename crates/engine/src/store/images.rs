@@ -1,0 +1,73 @@
+//! Images in the store.
+
+use banger_api::{Id, Name, Named, Size};
+use jiff::Timestamp;
+use rusqlite::params;
+
+use super::{Store, StoreError, name_taken, parsed};
+
+/// An image, as it is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct ImageRecord {
+    pub(crate) id: Id,
+    pub(crate) name: Name,
+    pub(crate) size: Size,
+    pub(crate) entries: u64,
+    pub(crate) os: Option<String>,
+    pub(crate) init: Option<String>,
+    pub(crate) kernel: Option<String>,
+    pub(crate) source: String,
+    pub(crate) created_at: Timestamp,
+}
+
+impl Named for ImageRecord {
+    fn id(&self) -> &Id {
+        &self.id
+    }
+    fn name(&self) -> &str {
+        self.name.as_str()
+    }
+}
+
+impl Store {
+    pub(crate) fn images(&self) -> Result<Vec<ImageRecord>, StoreError> {
+        self.query("SELECT * FROM images ORDER BY name", [], |row| {
+            Ok(ImageRecord {
+                id: parsed(row, "id")?,
+                name: parsed(row, "name")?,
+                size: Size::bytes(row.get("size")?),
+                entries: row.get("entries")?,
+                os: row.get("os")?,
+                init: row.get("init")?,
+                kernel: row.get("kernel")?,
+                source: row.get("source")?,
+                created_at: parsed(row, "created_at")?,
+            })
+        })
+    }
+
+    /// Publishes an image whose files are in place.
+    pub(crate) fn insert_image(&self, image: &ImageRecord) -> Result<(), StoreError> {
+        let insert = "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        let values = params![
+            image.id.as_str(),
+            image.name.as_str(),
+            image.size.as_bytes(),
+            image.entries,
+            image.os,
+            image.init,
+            image.kernel,
+            image.source,
+            image.created_at.to_string(),
+        ];
+        self.connection().execute(insert, values).map_err(|error| name_taken(error, image.name.as_str()))?;
+        Ok(())
+    }
+
+    /// Forgets an image; false when a VM uses it.
+    pub(crate) fn delete_image(&self, id: &Id) -> Result<bool, StoreError> {
+        let delete =
+            "DELETE FROM images WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM vms WHERE image_id = ?1)";
+        Ok(self.execute(delete, [id.as_str()])? > 0)
+    }
+}

@@ -1,0 +1,67 @@
+//! Kernels in the store.
+
+use banger_api::{Id, Name, Named};
+use jiff::Timestamp;
+use rusqlite::params;
+
+use super::{Store, StoreError, name_taken, parsed};
+
+/// A kernel, as it is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct KernelRecord {
+    pub(crate) id: Id,
+    pub(crate) name: Name,
+    pub(crate) release: String,
+    pub(crate) modules: bool,
+    pub(crate) pvh: bool,
+    pub(crate) source: String,
+    pub(crate) created_at: Timestamp,
+}
+
+impl Named for KernelRecord {
+    fn id(&self) -> &Id {
+        &self.id
+    }
+    fn name(&self) -> &str {
+        self.name.as_str()
+    }
+}
+
+impl Store {
+    pub(crate) fn kernels(&self) -> Result<Vec<KernelRecord>, StoreError> {
+        self.query("SELECT * FROM kernels ORDER BY name", [], |row| {
+            Ok(KernelRecord {
+                id: parsed(row, "id")?,
+                name: parsed(row, "name")?,
+                release: row.get("release")?,
+                modules: row.get("modules")?,
+                pvh: row.get("pvh")?,
+                source: row.get("source")?,
+                created_at: parsed(row, "created_at")?,
+            })
+        })
+    }
+
+    /// Publishes a kernel whose files are in place.
+    pub(crate) fn insert_kernel(&self, kernel: &KernelRecord) -> Result<(), StoreError> {
+        let insert = "INSERT INTO kernels VALUES (?, ?, ?, ?, ?, ?, ?)";
+        let values = params![
+            kernel.id.as_str(),
+            kernel.name.as_str(),
+            kernel.release,
+            kernel.modules,
+            kernel.pvh,
+            kernel.source,
+            kernel.created_at.to_string(),
+        ];
+        self.connection().execute(insert, values).map_err(|error| name_taken(error, kernel.name.as_str()))?;
+        Ok(())
+    }
+
+    /// Forgets a kernel; false when a VM uses it.
+    pub(crate) fn delete_kernel(&self, id: &Id) -> Result<bool, StoreError> {
+        let delete =
+            "DELETE FROM kernels WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM vms WHERE kernel_id = ?1)";
+        Ok(self.execute(delete, [id.as_str()])? > 0)
+    }
+}

@@ -1,0 +1,197 @@
+//! VMs in the store.
+
+use std::path::PathBuf;
+
+use banger_api::{Accel, Id, Named, Size, VmName, VmState, Vmm};
+use banger_vmm::GuestChannel;
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
+
+use super::{Store, StoreError, json, name_taken, parsed, to_json};
+
+/// First vsock context id of a guest: 0 to 2 are the hypervisor, loopback and the host.
+const FIRST_CID: u32 = 3;
+
+/// A VM, as it is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct VmRecord {
+    pub(crate) id: Id,
+    pub(crate) name: VmName,
+    pub(crate) state: VmState,
+    pub(crate) image_id: Id,
+    pub(crate) kernel_id: Id,
+    pub(crate) image: String,
+    pub(crate) kernel: String,
+    pub(crate) vcpu: u32,
+    pub(crate) memory: Size,
+    pub(crate) system_overlay_size: Size,
+    pub(crate) disk_size: Size,
+    /// The VMM that was asked for.
+    pub(crate) vmm: Option<Vmm>,
+    pub(crate) rm: bool,
+    pub(crate) cid: u32,
+    /// Whether somebody has been told that it is there.
+    pub(crate) acknowledged: bool,
+    pub(crate) created_at: Timestamp,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) last_error: Option<String>,
+    pub(crate) handle: Option<Handle>,
+}
+
+impl Named for VmRecord {
+    fn id(&self) -> &Id {
+        &self.id
+    }
+    fn name(&self) -> &str {
+        self.name.as_str()
+    }
+}
+
+/// What is alive on the host for a running VM.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Handle {
+    pub(crate) vmm: Vmm,
+    pub(crate) accel: Accel,
+    /// The VMM's process id.
+    pub(crate) pid: u32,
+    /// Its API or QMP socket.
+    pub(crate) control: PathBuf,
+    /// The way to the agent.
+    pub(crate) guest: GuestChannel,
+    /// The network, in words.
+    pub(crate) network: String,
+}
+
+/// A VM to be.
+#[derive(Debug, Clone)]
+pub(crate) struct NewVm {
+    pub(crate) id: Id,
+    pub(crate) name: VmName,
+    pub(crate) image_id: Id,
+    pub(crate) kernel_id: Id,
+    pub(crate) vcpu: u32,
+    pub(crate) memory: Size,
+    pub(crate) system_overlay_size: Size,
+    pub(crate) disk_size: Size,
+    pub(crate) vmm: Option<Vmm>,
+    pub(crate) rm: bool,
+    pub(crate) created_at: Timestamp,
+}
+
+const SELECT: &str = "SELECT vms.*, images.name AS image, kernels.name AS kernel FROM vms
+    JOIN images ON images.id = image_id JOIN kernels ON kernels.id = kernel_id";
+
+impl Store {
+    pub(crate) fn vms(&self) -> Result<Vec<VmRecord>, StoreError> {
+        self.query(&format!("{SELECT} ORDER BY vms.created_at, vms.id"), [], read)
+    }
+
+    pub(crate) fn vm(&self, id: &Id) -> Result<Option<VmRecord>, StoreError> {
+        let select = format!("{SELECT} WHERE vms.id = ?");
+        Ok(self.query(&select, [id.as_str()], read)?.pop())
+    }
+
+    /// Reserves a VM's name and context id: all that two VMs may not share.
+    pub(crate) fn insert_vm(&self, vm: &NewVm) -> Result<(), StoreError> {
+        self.transaction(|transaction| {
+            let free = "SELECT coalesce(min(cid), ?1) FROM (SELECT ?1 AS cid UNION SELECT cid + 1 FROM vms)
+                WHERE cid NOT IN (SELECT cid FROM vms)";
+            let cid: u32 = transaction.query_row(free, [FIRST_CID], |row| row.get(0))?;
+            let insert =
+                "INSERT INTO vms (id, name, state, image_id, kernel_id, vcpu, memory, system_overlay_size,
+                disk_size, vmm, rm, cid, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+            let values = params![
+                vm.id.as_str(),
+                vm.name.as_str(),
+                VmState::Created.as_str(),
+                vm.image_id.as_str(),
+                vm.kernel_id.as_str(),
+                vm.vcpu,
+                vm.memory.as_bytes(),
+                vm.system_overlay_size.as_bytes(),
+                vm.disk_size.as_bytes(),
+                vm.vmm.map(|vmm| vmm.to_string()),
+                vm.rm,
+                cid,
+                vm.created_at.to_string(),
+            ];
+            transaction.execute(insert, values).map_err(|error| name_taken(error, vm.name.as_str()))?;
+            Ok(())
+        })
+    }
+
+    /// Records that a VM is on its way up or down.
+    pub(crate) fn set_vm_state(&self, id: &Id, state: VmState) -> Result<(), StoreError> {
+        self.execute("UPDATE vms SET state = ? WHERE id = ?", params![state.as_str(), id.as_str()])?;
+        Ok(())
+    }
+
+    /// Records that a VM runs, and what is alive for it.
+    pub(crate) fn set_vm_running(&self, id: &Id, at: Timestamp, handle: &Handle) -> Result<(), StoreError> {
+        let update = "UPDATE vms SET state = 'running', acknowledged = 1, started_at = ?, last_error = NULL, handle = ?
+            WHERE id = ?";
+        self.execute(update, params![at.to_string(), to_json("handle", handle)?, id.as_str()])?;
+        Ok(())
+    }
+
+    /// Records that nothing is alive for a VM any more; in state `error` when there is one.
+    pub(crate) fn set_vm_down(&self, id: &Id, error: Option<&str>) -> Result<(), StoreError> {
+        let state = if error.is_some() { VmState::Error } else { VmState::Stopped };
+        let update =
+            "UPDATE vms SET state = ?, started_at = NULL, last_error = ?, handle = NULL WHERE id = ?";
+        self.execute(update, params![state.as_str(), error, id.as_str()])?;
+        Ok(())
+    }
+
+    /// Records that a VM whose start failed stays all the same, for somebody to look at, and goes with no session.
+    pub(crate) fn keep_vm(&self, id: &Id) -> Result<(), StoreError> {
+        self.execute("UPDATE vms SET acknowledged = 1, rm = 0 WHERE id = ?", [id.as_str()])?;
+        Ok(())
+    }
+
+    /// Forgets a VM. Refused while its journal holds anything.
+    pub(crate) fn delete_vm(&self, id: &Id) -> Result<(), StoreError> {
+        self.execute("DELETE FROM vms WHERE id = ?", [id.as_str()])?;
+        Ok(())
+    }
+
+    /// Whether a VM has this name.
+    pub(crate) fn has_vm_named(&self, name: &VmName) -> Result<bool, StoreError> {
+        let connection = self.connection();
+        let mut select = connection.prepare_cached("SELECT 1 FROM vms WHERE name = ?")?;
+        Ok(select.query_row([name.as_str()], |_| Ok(())).optional()?.is_some())
+    }
+}
+
+fn read(row: &Row<'_>) -> Result<VmRecord, StoreError> {
+    let word = |column: &'static str| -> Result<Option<serde_json::Value>, StoreError> {
+        Ok(row.get::<_, Option<String>>(column)?.map(serde_json::Value::String))
+    };
+    let value = |what, source: serde_json::Error| StoreError::Value { what, source: Box::new(source) };
+    let state = word("state")?.unwrap_or_default();
+    let vmm = word("vmm")?;
+    let has_handle = row.get::<_, Option<String>>("handle")?.is_some();
+    let has_start = row.get::<_, Option<String>>("started_at")?.is_some();
+    Ok(VmRecord {
+        id: parsed(row, "id")?,
+        name: parsed(row, "name")?,
+        state: serde_json::from_value(state).map_err(|error| value("state", error))?,
+        image_id: parsed(row, "image_id")?,
+        kernel_id: parsed(row, "kernel_id")?,
+        image: row.get("image")?,
+        kernel: row.get("kernel")?,
+        vcpu: row.get("vcpu")?,
+        memory: Size::bytes(row.get("memory")?),
+        system_overlay_size: Size::bytes(row.get("system_overlay_size")?),
+        disk_size: Size::bytes(row.get("disk_size")?),
+        vmm: vmm.map(serde_json::from_value).transpose().map_err(|error| value("vmm", error))?,
+        rm: row.get("rm")?,
+        cid: row.get("cid")?,
+        acknowledged: row.get("acknowledged")?,
+        created_at: parsed(row, "created_at")?,
+        started_at: has_start.then(|| parsed(row, "started_at")).transpose()?,
+        last_error: row.get("last_error")?,
+        handle: has_handle.then(|| json(row, "handle")).transpose()?,
+    })
+}

@@ -1,0 +1,76 @@
+//! The daemon's own talk with the agent in a guest: identity when it comes up, power-off when it goes down.
+//!
+//! The guest is hostile: everything it sends is bounded in size and time.
+
+use std::time::Duration;
+
+use banger_proto::{Decoder, Frame, Greeting, Reply, Request};
+use banger_vmm::GuestStream;
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+use crate::error::EngineError;
+
+/// How long a guest may take to answer once it is up: a busy guest without KVM takes a second or two.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// A connection to the agent.
+#[derive(Debug)]
+pub(super) struct Agent {
+    stream: GuestStream,
+    decoder: Decoder,
+}
+
+impl Agent {
+    /// Takes a connection from its greeting on.
+    pub(super) async fn greeted(stream: GuestStream) -> Result<(Self, Greeting), EngineError> {
+        let mut agent = Self { stream, decoder: Decoder::default() };
+        let greeting = agent.receive().await?;
+        let greeting = greeting.parse().map_err(|error| garbage(&error))?;
+        Ok((agent, greeting))
+    }
+
+    /// Asks, and waits for the answer.
+    pub(super) async fn ask(&mut self, request: &Request) -> Result<Reply, EngineError> {
+        let mut bytes = BytesMut::new();
+        Frame::control(request).map_err(|error| garbage(&error))?.encode(&mut bytes);
+        timeout(ANSWER, self.stream.write_all(&bytes))
+            .await
+            .map_err(|_| silent())?
+            .map_err(|error| lost(&error))?;
+        match self.receive().await?.parse().map_err(|error| garbage(&error))? {
+            Reply::Failed { message, .. } => Err(EngineError::Guest(format!("the guest refused: {message}"))),
+            reply => Ok(reply),
+        }
+    }
+
+    async fn receive(&mut self) -> Result<Frame, EngineError> {
+        timeout(ANSWER, async {
+            loop {
+                if let Some(frame) = self.decoder.next_frame().map_err(|error| garbage(&error))? {
+                    return Ok(frame);
+                }
+                if self.stream.read_buf(self.decoder.buffer()).await.map_err(|error| lost(&error))? == 0 {
+                    return Err(lost(&std::io::ErrorKind::UnexpectedEof.into()));
+                }
+            }
+        })
+        .await
+        .map_err(|_| silent())?
+    }
+}
+
+fn garbage(error: &banger_proto::FrameError) -> EngineError {
+    EngineError::Guest(format!("the guest does not follow the agent's protocol: {error}"))
+}
+
+fn lost(error: &std::io::Error) -> EngineError {
+    EngineError::Guest(format!("the connection to the guest's agent broke: {error}"))
+}
+
+fn silent() -> EngineError {
+    EngineError::Guest(format!("the guest's agent has not answered in {} s", ANSWER.as_secs()))
+}

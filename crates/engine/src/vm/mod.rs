@@ -1,0 +1,45 @@
+//! VMs.
+//!
+//! ```text
+//!              start                ready
+//!   created ─────────▶ starting ───────────▶ running ─┐
+//!                       ▲  │                   │  │   │ the VMM or its guest ends by itself
+//!                 start │  │ failed       stop │  │   ▼
+//!                       │  ▼                   │  └─▶ error, or stopped when the guest powered itself off
+//!            stopped, error ◀── stopping ◀─────┘
+//! ```
+//!
+//! Any state but `starting` and `stopping` ends by `delete`; those two end by `delete --force`, which interrupts them.
+//!
+//! Each VM has one owner, its [`actor`]: a task to which requests and the deaths of its processes come as messages.
+//! [`policy`] says what is allowed when. [`start`] and [`stop`] are the work. What they take from the host is a
+//! [`Resource`], written to the journal first.
+
+mod actor;
+mod console;
+mod guest;
+mod policy;
+mod process;
+mod resource;
+mod start;
+mod stop;
+
+use banger_api::{ApiError, ErrorKind};
+use banger_vmm::VmmError;
+
+pub(crate) use actor::{Actor, Ask, Message};
+pub(crate) use console::read_console;
+pub use console::{CONSOLE_MAX, console_main};
+pub(crate) use process::{Alive, adopt};
+pub(crate) use resource::{Resource, revert};
+
+/// A VMM error as the API tells it.
+pub(crate) fn vmm_error(error: &VmmError, message: String) -> ApiError {
+    let kind = match error {
+        VmmError::NoVmm { .. } => ErrorKind::MissingProgram,
+        VmmError::NoKvm { .. } => ErrorKind::NoKvm,
+        VmmError::Timeout { .. } => ErrorKind::Timeout,
+        _ => ErrorKind::Io,
+    };
+    ApiError::new(kind, message)
+}

@@ -1,0 +1,177 @@
+//! Processes that outlive the daemon: known by pid and start time, watched through a pidfd.
+
+use std::{fs, os::fd::AsFd, path::Path, task::Poll, time::Duration};
+
+use banger_sys::Watched;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getuid, pidfd_open, pidfd_send_signal,
+};
+
+use crate::error::EngineError;
+
+/// How long the console's keeper may take to write what is left in its pipe.
+const CONSOLE_WRITTEN: Duration = Duration::from_secs(2);
+
+/// How long a killed process may take to be gone: one that hangs in the kernel is told of, not waited for.
+const GONE: Duration = Duration::from_secs(10);
+
+/// A live process.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    pub(crate) role: String,
+    pidfd: Watched,
+}
+
+/// What is alive for a VM; nothing, while it is down.
+#[derive(Debug, Default)]
+pub(crate) struct Alive {
+    /// Those without which the VM is no more, the VMM last.
+    pub(crate) needed: Vec<Process>,
+    /// The console's keeper: it ends by itself, after the VMM.
+    pub(crate) console: Option<Process>,
+}
+
+impl Alive {
+    /// The first of the needed ones to end, by its role, and how; never, when there are none.
+    pub(crate) async fn first_death(&self) -> (String, Option<String>) {
+        let mut deaths: Vec<_> =
+            self.needed.iter().map(|process| (process, Box::pin(process.ended()))).collect();
+        std::future::poll_fn(|context| {
+            for (process, ended) in &mut deaths {
+                if let Poll::Ready(how) = ended.as_mut().poll(context) {
+                    return Poll::Ready((process.role.clone(), how));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Waits until all that an ended VMM wrote to the console is in its file.
+    pub(crate) async fn console_written(&self) {
+        if let Some(console) = &self.console
+            && tokio::time::timeout(CONSOLE_WRITTEN, console.ended()).await.is_err()
+        {
+            tracing::warn!(pid = console.pid, "the console's keeper has not ended");
+        }
+    }
+}
+
+/// When process `pid` began, in clock ticks since boot: with the pid, it names a process for good
+/// (`/proc/pid/stat`, field 22). `None` when there is no such process.
+pub(crate) fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses, and may hold anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// The processes of this user that run `program` with `marker` in an argument.
+pub(crate) fn find(program: &Path, marker: &str) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &u32| {
+        let folder = format!("/proc/{pid}");
+        let ours = fs::metadata(&folder)
+            .is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == getuid().as_raw());
+        let runs = || fs::read_link(format!("{folder}/exe")).is_ok_and(|exe| exe == program);
+        let marked =
+            || fs::read(format!("{folder}/cmdline")).is_ok_and(|line| contains(&line, marker.as_bytes()));
+        ours && runs() && marked()
+    })
+    .collect()
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+/// Process `pid` if it is the one that began at `started`; `None` when that one is gone.
+pub(crate) fn adopt(role: &str, pid: u32, started: u64) -> Result<Option<Process>, EngineError> {
+    let Some(process) = open(role, pid)? else { return Ok(None) };
+    // Only now: the pid cannot go to another process while the pidfd is open and the start time is right.
+    Ok((start_time(pid) == Some(started)).then_some(process))
+}
+
+/// Process `pid`; `None` when there is none.
+pub(crate) fn open(role: &str, pid: u32) -> Result<Option<Process>, EngineError> {
+    let wrong = |source| EngineError::File { action: "watch", path: format!("/proc/{pid}").into(), source };
+    let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+    let pidfd = match pidfd_open(raw, PidfdFlags::NONBLOCK) {
+        Ok(pidfd) => pidfd,
+        Err(rustix::io::Errno::SRCH) => return Ok(None),
+        Err(error) => return Err(wrong(error.into())),
+    };
+    let pidfd = Watched::new(pidfd).map_err(wrong)?;
+    Ok(Some(Process { pid, role: role.to_owned(), pidfd }))
+}
+
+impl Process {
+    /// Waits until it has ended, and says how where that can be told: only of our own children.
+    pub(crate) async fn ended(&self) -> Option<String> {
+        // An error here can only say that the reactor is going down.
+        self.pidfd.readable().await.ok()?.retain_ready();
+        let status = rustix::process::waitid(
+            WaitId::PidFd(self.pidfd.as_fd()),
+            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+        );
+        let status = status.ok().flatten()?;
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Some(format!("exited with status {code}")),
+            (_, Some(signal)) => Some(format!("was killed by signal {signal}")),
+            _ => None,
+        }
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub(crate) async fn kill(&self) -> Result<(), EngineError> {
+        let failed =
+            |source| EngineError::File { action: "kill", path: format!("/proc/{}", self.pid).into(), source };
+        match pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(failed(error.into())),
+        }
+        match tokio::time::timeout(GONE, self.ended()).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(failed(std::io::ErrorKind::TimedOut.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::zombie_processes)] // children are waited for through their pidfds
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[tokio::test]
+    async fn a_process_is_known_by_its_start_time_and_its_end_is_seen() {
+        let child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let started = start_time(child.id()).unwrap();
+        assert!(adopt("x", child.id(), started + 1).unwrap().is_none());
+        let process = adopt("x", child.id(), started).unwrap().unwrap();
+        process.kill().await.unwrap();
+        assert!(adopt("x", child.id(), started).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn how_a_child_ended_is_told() {
+        let child = Command::new("/bin/sh").args(["-c", "exit 3"]).spawn().unwrap();
+        let process = open("x", child.id()).unwrap().unwrap();
+        assert_eq!(process.ended().await.unwrap(), "exited with status 3");
+    }
+
+    #[test]
+    fn processes_are_found_by_program_and_marker_and_nothing_else_is() {
+        let program = fs::canonicalize("/bin/sleep").unwrap();
+        let marker = format!("1000.{}", std::process::id());
+        let mut child = Command::new(&program).arg(&marker).spawn().unwrap();
+        let found = find(&program, &marker);
+        let other = find(Path::new("/bin/nothing"), &marker);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found, [child.id()]);
+        assert!(other.is_empty());
+    }
+}

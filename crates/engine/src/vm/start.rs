@@ -1,0 +1,361 @@
+//! Bringing a VM up: its disks, its sockets, its processes, and the agent's first word.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use banger_api::{ApiError, ErrorKind, VmState, Vmm as ApiVmm};
+use banger_proto::{AddressConfig, Configure, Greeting, NetworkConfig, READY_PORT, Reply, Request};
+use banger_vmm::{Accel, Disk, GuestListener, LaunchPlan, Network, Role, VmSpec, Vmm, VmmKind};
+use jiff::Timestamp;
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::time::timeout;
+
+use super::{
+    Resource, console,
+    guest::Agent,
+    process::{self, Alive, Process},
+    resource::revert,
+};
+use crate::{
+    dirs,
+    error::EngineError,
+    host::Host,
+    operation::Context,
+    spans::now_ns,
+    store::{Handle, Scope, VmRecord},
+};
+
+/// How long a guest may take until its agent has answered (PRODUCT: guest ready).
+const READY: Duration = Duration::from_secs(90);
+
+/// How long a helper may take to make its socket.
+const HELPER_READY: Duration = Duration::from_secs(10);
+
+/// Console lines that go into an error.
+pub(super) const CONSOLE_LINES: usize = 12;
+
+/// The command line every VM's kernel gets: the console on the first serial port; a panic is a reset, and a reset ends
+/// the VMM; the network card stays `eth0`;
+/// probes for hardware that no VMM here has are left out.
+const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet net.ifnames=0 i8042.noaux i8042.nokbd 8250.nr_uarts=1 \
+    banger.root=overlay banger.work=1";
+
+/// Starts the VM of `record`. What fails is undone, but for a guest that is up and never answers: it stays, so that it
+/// can be looked at.
+pub(super) async fn start(
+    host: &Host,
+    record: &VmRecord,
+    context: &Context,
+    alive: &mut Alive,
+) -> Result<(), EngineError> {
+    host.store.set_vm_state(&record.id, VmState::Starting)?;
+    let mut start = Start { host, record, context, alive, booted: false };
+    let Err(error) = start.bring_up().await else { return Ok(()) };
+    let error = ApiError::from(error);
+    if error.kind == ErrorKind::Timeout && start.booted {
+        return Err(error.into());
+    }
+    *alive = Alive::default();
+    revert(&host.store, &record.id, Scope::Run).await?;
+    host.store.set_vm_down(&record.id, Some(&error.message))?;
+    Err(error.into())
+}
+
+struct Start<'a> {
+    host: &'a Host,
+    record: &'a VmRecord,
+    context: &'a Context,
+    alive: &'a mut Alive,
+    /// Whether its VMM has been started and the row says `running`.
+    booted: bool,
+}
+
+impl Start<'_> {
+    async fn bring_up(&mut self) -> Result<(), EngineError> {
+        let (host, record) = (self.host, self.record);
+        self.context.stage("starting VM").await;
+        // Disks first of all, so that a VM's folder is in the journal before anything is in it.
+        let (disks, initrd, vmm) = tokio::join!(
+            self.disks(),
+            host.initrds.ensure(host, &record.kernel_id, self.context),
+            self.vmm()
+        );
+        let (disks, initrd, vmm) = (disks?, initrd?, vmm?);
+        self.context.check()?;
+
+        let run_dir = host.dirs.vm_runtime(record.id.as_str());
+        host.store.journal(&record.id, Scope::Run, &Resource::Folder { path: run_dir.clone() })?;
+        dirs::private(&run_dir)?;
+        let plan = vmm.plan(&VmSpec {
+            id: record.id.to_string(),
+            vcpu: record.vcpu,
+            memory_mib: record.memory.as_mib(),
+            kernel: host.kernel_dir(&record.kernel_id).join("vmlinux"),
+            initrd,
+            cmdline: CMDLINE.to_owned(),
+            disks,
+            vsock_cid: record.cid,
+            network: Network::User,
+            run_dir,
+        })?;
+        for (path, bytes) in &plan.files {
+            fs::write(path, bytes).map_err(EngineError::file("write", path))?;
+        }
+        let mut ready = banger_vmm::listen(&plan.guest, READY_PORT)?;
+        let pid = self.launch(&plan).await?;
+        let handle = handle(vmm.as_ref(), &plan, pid);
+        let answer = timeout(READY, self.first_word(&plan, &mut ready)).await;
+        let Ok(answer) = answer else { return self.never_answered(&handle) };
+        answer?;
+        host.store.set_vm_running(&record.id, Timestamp::now(), &handle)?;
+        Ok(())
+    }
+
+    /// The VMM to use, said once when it is a slower one.
+    async fn vmm(&self) -> Result<Box<dyn Vmm>, EngineError> {
+        let (vmm, slower) = self.host.vmms.choose(self.record.vmm).await?;
+        if let Some(slower) = slower {
+            self.context.warn(slower).await;
+        }
+        Ok(vmm)
+    }
+
+    /// The VM's own disks, made when there are none yet, after the image's.
+    async fn disks(&self) -> Result<Vec<Disk>, EngineError> {
+        let began = now_ns();
+        let folder = self.host.dirs.vm(self.record.id.as_str());
+        let overlay = (folder.join("overlay.ext4"), self.record.system_overlay_size, "banger-overlay");
+        let work = (folder.join("work.ext4"), self.record.disk_size, "banger-work");
+        if !folder.exists() {
+            self.host.store.journal(
+                &self.record.id,
+                Scope::Vm,
+                &Resource::Folder { path: folder.clone() },
+            )?;
+            dirs::private(&folder)?;
+        }
+        let image = self.host.image_dir(&self.record.image_id).join("rootfs.ext4");
+        let disks = vec![
+            Disk { path: image, read_only: true },
+            Disk { path: overlay.0.clone(), read_only: false },
+            Disk { path: work.0.clone(), read_only: false },
+        ];
+        self.context
+            .blocking(move |_| -> Result<(), EngineError> {
+                for (path, size, label) in [overlay, work] {
+                    if !path.exists() {
+                        // Whole or not there: a half-made disk would be taken for the user's.
+                        let partial = path.with_extension("partial");
+                        banger_image::write_empty_ext4(&partial, size.as_bytes(), label)?;
+                        fs::rename(&partial, &path).map_err(EngineError::file("name", &path))?;
+                    }
+                }
+                Ok(())
+            })
+            .await?;
+        self.context.spans.end("disks", began);
+        Ok(disks)
+    }
+
+    /// Starts the plan's processes, the console's keeper first, and returns the VMM's pid.
+    async fn launch(&mut self, plan: &LaunchPlan) -> Result<u32, EngineError> {
+        let folder = self.host.dirs.vm(self.record.id.as_str());
+        let log = append(&folder.join("vmm.log"))?;
+        let mut last = 0;
+        for planned in &plan.processes {
+            self.context.check()?;
+            let began = now_ns();
+            let mut command = Command::new(&planned.program);
+            command.args(&planned.args).stdin(Stdio::null()).stderr(duplicate(&log)?);
+            let (role, stdout) = match planned.role {
+                Role::VsockDevice => ("vsock device", duplicate(&log)?),
+                Role::Vmm => ("VMM", self.console(&folder.join("console.log"))?),
+            };
+            command.stdout(stdout);
+            let process = self.spawn(role, &planned.program, command)?;
+            last = process.pid;
+            self.alive.needed.push(process);
+            if let Some(socket) = &planned.ready {
+                self.socket_appears(socket).await?;
+            }
+            self.context.spans.end(&format!("start {role}"), began);
+        }
+        Ok(last)
+    }
+
+    /// Starts the console's keeper and returns the pipe that it reads.
+    fn console(&mut self, path: &Path) -> Result<Stdio, EngineError> {
+        let program = &self.host.programs.bangerd;
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)
+            .map_err(|error| EngineError::Program { program: program.clone(), source: error.into() })?;
+        let mut command = Command::new(program);
+        command.arg("console").arg(path).stdin(reader).stdout(Stdio::null()).stderr(Stdio::null());
+        self.alive.console = Some(self.spawn("console", program, command)?);
+        Ok(writer.into())
+    }
+
+    fn spawn(&self, role: &str, program: &Path, mut command: Command) -> Result<Process, EngineError> {
+        let marker = self.record.id.to_string();
+        let resource = |pid| Resource::Process {
+            role: role.to_owned(),
+            program: program.to_owned(),
+            marker: marker.clone(),
+            pid,
+            started: pid.and_then(process::start_time),
+        };
+        let row = self.host.store.journal(&self.record.id, Scope::Run, &resource(None))?;
+        // A group of its own: what is sent to the daemon's group is not meant for VMs.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").current_dir("/");
+        let failed = |source| EngineError::Program { program: program.to_owned(), source };
+        let child = command.spawn().map_err(failed)?;
+        self.host.store.amend_journal(row, &resource(Some(child.id())))?;
+        tracing::info!(vm = %self.record.id, role, pid = child.id(), program = %program.display(), "started");
+        // A child stays a zombie until it is waited for, so its pid is still its own here.
+        process::open(role, child.id())?.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))
+    }
+
+    /// Waits until a helper has made its socket.
+    async fn socket_appears(&self, socket: &Path) -> Result<(), EngineError> {
+        let appears = timeout(HELPER_READY, dirs::appears(socket));
+        tokio::select! {
+            made = appears => match made {
+                Ok(made) => made,
+                Err(_) => Err(self.vmm_error(format!("{} has not appeared in {} s", socket.display(), HELPER_READY.as_secs()))),
+            },
+            (role, how) = self.alive.first_death() => Err(self.died(&role, how).await),
+            () = self.context.cancel.cancelled() => Err(EngineError::Cancelled),
+        }
+    }
+
+    /// Waits until the guest's agent has called, and gives it its identity.
+    async fn first_word(&self, plan: &LaunchPlan, ready: &mut GuestListener) -> Result<(), EngineError> {
+        let began = now_ns();
+        let accepted = async { Ok(ready.accept().await?) };
+        let stream = self.unless_ended(accepted).await?;
+        let (mut agent, greeting) = self.unless_ended(Agent::greeted(stream)).await?;
+        let called = now_ns();
+        self.context.spans.add("boot", began, called);
+        self.boot_spans(&greeting, called);
+        let configure = Request::Configure(Configure {
+            hostname: Some(self.record.name.to_string()),
+            network: plan.network.as_ref().map(network),
+            clock_ns: u64::try_from(Timestamp::now().as_nanosecond()).ok(),
+            ..Configure::default()
+        });
+        match self.unless_ended(agent.ask(&configure)).await? {
+            Reply::Configured => {}
+            other => return Err(EngineError::Guest(format!("the guest answered configure with {other:?}"))),
+        }
+        self.context.spans.end("configure", called);
+        Ok(())
+    }
+
+    /// The agent's own account of the boot, moved to the host's clock.
+    fn boot_spans(&self, greeting: &Greeting, called_ns: u64) {
+        let Some(last) = greeting.boot.last() else { return };
+        let powered_ns = called_ns.saturating_sub(last.at_us.saturating_mul(1000));
+        let mut from = powered_ns;
+        for mark in greeting.boot.iter().take(16) {
+            let at = powered_ns.saturating_add(mark.at_us.saturating_mul(1000)).min(called_ns);
+            self.context.spans.add(&format!("guest: {}", mark.name), from, at.max(from));
+            from = at.max(from);
+        }
+    }
+
+    /// `future`, unless the VM ends or the operation is cancelled first.
+    async fn unless_ended<T>(
+        &self,
+        future: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<T, EngineError> {
+        tokio::select! {
+            result = future => result,
+            (role, how) = self.alive.first_death() => Err(self.died(&role, how).await),
+            () = self.context.cancel.cancelled() => Err(EngineError::Cancelled),
+        }
+    }
+
+    fn console_lines(&self) -> (PathBuf, Vec<String>) {
+        let path = self.host.dirs.vm(self.record.id.as_str()).join("console.log");
+        let lines = console::last_lines(&path, CONSOLE_LINES);
+        (path, lines)
+    }
+
+    async fn died(&self, role: &str, how: Option<String>) -> EngineError {
+        self.alive.console_written().await;
+        let (path, console) = self.console_lines();
+        let how = how.unwrap_or_else(|| "ended".to_owned());
+        let message = if console.is_empty() {
+            let log = fs::read_to_string(path.with_file_name("vmm.log")).unwrap_or_default();
+            let why = log.lines().next_back().map(|line| format!(": {line}")).unwrap_or_default();
+            format!("VM {} did not start: its {role} {how}{why}", self.record.name)
+        } else {
+            format!("VM {} ended before its agent had answered: its {role} {how}", self.record.name)
+        };
+        let hint = "the kernel or the image does not boot; the console tells how far it came";
+        ApiError {
+            console,
+            ..ApiError::new(ErrorKind::Guest, message).hint(hint).log(path.display().to_string())
+        }
+        .into()
+    }
+
+    fn vmm_error(&self, message: String) -> EngineError {
+        let log = self.host.dirs.vm(self.record.id.as_str()).join("vmm.log");
+        ApiError::new(ErrorKind::Io, message).log(log.display().to_string()).into()
+    }
+
+    /// The VM is up and its agent is silent: it stays, for its user to look at.
+    fn never_answered(&mut self, handle: &Handle) -> Result<(), EngineError> {
+        let VmRecord { id, name, .. } = self.record;
+        self.booted = true;
+        self.host.store.set_vm_running(id, Timestamp::now(), handle)?;
+        let (path, console) = self.console_lines();
+        let message = format!("VM {name} is up, but its agent has not answered in {} s", READY.as_secs());
+        let hint = format!("it stays: see `banger vm logs {name}`, then `banger vm delete --force {name}`");
+        Err(ApiError {
+            console,
+            ..ApiError::new(ErrorKind::Timeout, message).hint(hint).log(path.display().to_string())
+        }
+        .into())
+    }
+}
+
+fn handle(vmm: &dyn Vmm, plan: &LaunchPlan, pid: u32) -> Handle {
+    Handle {
+        vmm: match vmm.kind() {
+            VmmKind::Firecracker => ApiVmm::Firecracker,
+            VmmKind::Qemu => ApiVmm::Qemu,
+        },
+        accel: match vmm.accel() {
+            Accel::Kvm => banger_api::Accel::Kvm,
+            Accel::Tcg => banger_api::Accel::Tcg,
+        },
+        pid,
+        control: plan.control.clone(),
+        guest: plan.guest.clone(),
+        network: plan.network_note.clone(),
+    }
+}
+
+fn network(network: &banger_vmm::GuestNetwork) -> NetworkConfig {
+    NetworkConfig {
+        interface: network.interface.clone(),
+        addresses: vec![AddressConfig { address: network.address, prefix: network.prefix }],
+        gateway: Some(network.gateway),
+        nameservers: vec![network.nameserver],
+        mtu: None,
+    }
+}
+
+fn append(path: &Path) -> Result<File, EngineError> {
+    OpenOptions::new().append(true).create(true).open(path).map_err(EngineError::file("write", path))
+}
+
+fn duplicate(file: &File) -> Result<Stdio, EngineError> {
+    Ok(file.try_clone().map_err(EngineError::file("write", "vmm.log"))?.into())
+}

@@ -1,0 +1,80 @@
+//! Which program runs a VM: found once, and again when something about the programs has changed.
+
+use std::path::PathBuf;
+
+use banger_api::Vmm as ApiVmm;
+use banger_vmm::{HostVmms, Vmm, VmmKind};
+use tokio::sync::Mutex;
+
+use crate::{error::EngineError, host::Programs};
+
+/// What there is on this host to run VMs with.
+#[derive(Debug)]
+pub(crate) struct Vmms {
+    probe: Vec<PathBuf>,
+    /// Where to look besides `PATH`.
+    folders: Vec<PathBuf>,
+    configured: Option<ApiVmm>,
+    found: Mutex<Option<HostVmms>>,
+}
+
+impl Vmms {
+    pub(crate) fn new(programs: &Programs, configured: Option<ApiVmm>) -> Self {
+        Self {
+            probe: vec![programs.bangerd.clone(), "kvm-probe".into()],
+            folders: programs.bangerd.parent().map(PathBuf::from).into_iter().collect(),
+            configured,
+            found: Mutex::new(None),
+        }
+    }
+
+    /// The VMM for a VM that asked for `wanted`; and, when it is a slower one, why, and what to do about it.
+    pub(crate) async fn choose(
+        &self,
+        wanted: Option<ApiVmm>,
+    ) -> Result<(Box<dyn Vmm>, Option<String>), EngineError> {
+        let wanted = wanted.or(self.configured).map(kind);
+        let mut found = self.found.lock().await;
+        if let Some(known) = &*found
+            && known.still_there(&self.folders)
+            && let Ok(chosen) = banger_vmm::choose(wanted, known)
+        {
+            return Ok(chosen);
+        }
+        let now = banger_vmm::discover(&self.probe, &self.folders).await;
+        let chosen = banger_vmm::choose(wanted, &now);
+        *found = Some(now);
+        Ok(chosen?)
+    }
+
+    /// The VMM of this kind, to talk to one that runs.
+    pub(crate) async fn of_kind(&self, kind: VmmKind) -> Result<Box<dyn Vmm>, EngineError> {
+        Ok(self
+            .choose(Some(match kind {
+                VmmKind::Firecracker => ApiVmm::Firecracker,
+                VmmKind::Qemu => ApiVmm::Qemu,
+            }))
+            .await?
+            .0)
+    }
+
+    /// What would run a VM, and what the KVM probe found, in words.
+    pub(crate) async fn describe(&self) -> (String, String) {
+        let vmm = match self.choose(None).await {
+            Ok((vmm, slower)) => {
+                let slower = slower.map(|why| format!(": {why}")).unwrap_or_default();
+                format!("{} {}{slower}", vmm.kind(), vmm.version())
+            }
+            Err(error) => error.to_string(),
+        };
+        let kvm = self.found.lock().await.as_ref().map(|found| found.kvm.to_string()).unwrap_or_default();
+        (vmm, kvm)
+    }
+}
+
+pub(crate) fn kind(vmm: ApiVmm) -> VmmKind {
+    match vmm {
+        ApiVmm::Firecracker => VmmKind::Firecracker,
+        ApiVmm::Qemu => VmmKind::Qemu,
+    }
+}
