@@ -1,2 +1,47 @@
-//! The daemon that owns VMs.
-fn main() {}
+//! `bangerd`, the daemon that owns VMs. `banger` starts it when it is needed; nobody need call it by hand.
+//!
+//! It serves HTTP on a Unix socket ([`routes`]), and is also the program of two small processes of its own: the keeper
+//! of a VM's console, and the KVM probe, which must be able to hang without harm.
+
+mod routes;
+mod serve;
+mod startup;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// The daemon that owns banger's VMs.
+///
+/// `banger` starts it by itself. It keeps its state under XDG_STATE_HOME, its sockets under XDG_RUNTIME_DIR, and runs
+/// until `banger daemon stop`; VMs run on without it.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Keep a VM's console: copy standard input to a file that does not grow without bound.
+    #[command(hide = true)]
+    Console {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Find out whether KVM can run a guest, and print it as JSON.
+    #[command(hide = true)]
+    KvmProbe,
+}
+
+fn main() -> ExitCode {
+    match Args::parse().command {
+        None => startup::run(),
+        Some(Command::Console { path }) => match banger_engine::console_main(&path) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        Some(Command::KvmProbe) => banger_engine::kvm_probe_main(),
+    }
+}

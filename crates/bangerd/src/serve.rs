@@ -1,0 +1,113 @@
+//! The daemon's loop: connections in, requests to the routes, until it is told to stop.
+
+use std::{
+    sync::{Arc, atomic::AtomicUsize},
+    time::{Duration, Instant},
+};
+
+use banger_api::{ApiError, ErrorKind, ProgramId};
+use banger_engine::Engine;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    signal::unix::{SignalKind, signal},
+    sync::{Notify, Semaphore},
+};
+
+use crate::routes;
+
+/// Connections at a time; each holds a few KiB, and a stream holds one as long as it lasts.
+const CONNECTIONS: usize = 512;
+
+/// How long a client may take to send a request's head.
+const HEAD: Duration = Duration::from_secs(10);
+
+/// How long the undoing of operations may hold up the end.
+const UNDO: Duration = Duration::from_secs(20);
+
+/// What the routes work on.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    pub(crate) engine: Engine,
+    pub(crate) build: ProgramId,
+    pub(crate) started: Instant,
+    /// Tunnels that are open: sessions that would break if the daemon stopped.
+    pub(crate) sessions: AtomicUsize,
+    /// Told when the daemon should end.
+    pub(crate) stop: Notify,
+}
+
+impl Daemon {
+    pub(crate) fn new(engine: Engine, build: ProgramId) -> Self {
+        Self { engine, build, started: Instant::now(), sessions: AtomicUsize::new(0), stop: Notify::new() }
+    }
+}
+
+/// Serves until a stop is asked for, by request or signal. VMs run on.
+pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), ApiError> {
+    let failed =
+        |error: std::io::Error| ApiError::new(ErrorKind::Io, format!("bangerd cannot serve: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let daemon = Arc::new(daemon);
+    let routes = routes::routes(daemon.clone());
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let place = places.clone().acquire_owned().await;
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                // Of one connection, or for want of descriptors: others may go better, but not at full speed.
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = daemon.stop.notified() => break,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        };
+        if !same_user(&stream) {
+            tracing::warn!("refused another user's connection");
+            continue;
+        }
+        let service = TowerToHyperService::new(routes.clone());
+        tokio::spawn(async move {
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(HEAD);
+            let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    // The socket stays: the next daemon, which holds the lock then, replaces it.
+    end_operations(&daemon.engine).await;
+    tracing::info!("bangerd stops; VMs run on");
+    Ok(())
+}
+
+/// The socket's mode keeps others out already; its peer's credentials make sure.
+fn same_user(stream: &UnixStream) -> bool {
+    let own = rustix::process::getuid().as_raw();
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
+}
+
+/// Cancels what is under way, and waits for the undoing.
+async fn end_operations(engine: &Engine) {
+    for operation in engine.operations() {
+        tracing::info!(operation = %operation.id, kind = ?operation.kind, "cancelled: bangerd stops");
+        // One that has just ended needs no cancelling.
+        let _ = engine.cancel(operation.id.as_str());
+    }
+    if tokio::time::timeout(UNDO, engine.idle()).await.is_err() {
+        tracing::warn!("operations were left half done; the next start undoes them");
+    }
+}

@@ -1,0 +1,130 @@
+//! From the first instruction to the first request: folders, the lock, the log, the store, the socket; and the word
+//! to whoever started the daemon that it is there, or why it is not.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use banger_api::{ApiError, Dirs, ErrorKind, ProgramId};
+use banger_engine::{Config, Engine, Programs};
+use serde_json::json;
+use tokio::net::UnixListener;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::serve::{Daemon, serve};
+
+/// How long to wait for another daemon to let go; one that is going down has 20 s for undoing.
+const LOCK: Duration = Duration::from_secs(30);
+
+/// Size at which the log file becomes the older one of two.
+const LOG_MAX: u64 = 8 << 20;
+
+/// Runs the daemon until it is told to stop.
+pub(crate) fn run() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let result = runtime.map_err(io("start")).and_then(|runtime| {
+        let result = runtime.block_on(run_async());
+        // Long synchronous work that was cancelled may still be looking at its progress.
+        runtime.shutdown_background();
+        result
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(kind = %error.kind, message = %error.message, "bangerd cannot go on");
+            report(&json!({ "error": error }));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run_async() -> Result<(), ApiError> {
+    // A session of its own: closing the terminal it was started from is not meant for it. Fails only where that is so.
+    let _ = rustix::process::setsid();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let uid = rustix::process::getuid().as_raw();
+    let dirs = Dirs::find(|name| std::env::var_os(name).map(PathBuf::from), uid)
+        .map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
+    banger_engine::private_dir(&dirs.state)?;
+    banger_engine::private_dir(&dirs.runtime)?;
+    let _lock = lock(&dirs.runtime.join("bangerd.lock")).await?;
+    log_to(&dirs.daemon_log())?;
+    let (bangerd, build) = own_program()?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), %build, pid = std::process::id(), "bangerd starts");
+    let config = Config::load(&dirs.config_file())?;
+    let agent = bangerd.with_file_name("banger-agent");
+    let engine = Engine::open(dirs.clone(), config, Programs { bangerd, agent }).await?;
+    let listener = listen(&dirs.socket())?;
+    engine.warm_up();
+    report(&json!({ "ready": true }));
+    serve(Daemon::new(engine, build), listener).await
+}
+
+/// Takes the lock that keeps a second daemon from serving the same folders. One that is going down is waited for.
+async fn lock(path: &Path) -> Result<File, ApiError> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(io("open the lock"))?;
+    let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file));
+    match tokio::time::timeout(LOCK, locked).await {
+        Ok(Ok(locked)) => locked.map_err(io("lock")),
+        Ok(Err(error)) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),
+        Err(_) => Err(ApiError::new(ErrorKind::Busy, format!("another bangerd holds {}", path.display()))
+            .hint("`banger daemon stop` ends one that runs")),
+    }
+}
+
+/// Logs lines of JSON to `path`; what was there is kept, up to a limit, in the file beside it.
+fn log_to(path: &Path) -> Result<(), ApiError> {
+    if fs::metadata(path).is_ok_and(|meta| meta.len() > LOG_MAX) {
+        fs::rename(path, path.with_extension("log.1")).map_err(io("rotate the log"))?;
+    }
+    let file = OpenOptions::new().append(true).create(true).open(path).map_err(io("open the log"))?;
+    let filter = EnvFilter::try_from_env("BANGER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt::layer().json().with_writer(std::sync::Mutex::new(file));
+    // Fails only when there is a subscriber already; there is none in a fresh process.
+    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    Ok(())
+}
+
+/// This program's path, and which build it is. Told at the start: later the file may be another.
+fn own_program() -> Result<(PathBuf, ProgramId), ApiError> {
+    let path = std::env::current_exe().map_err(io("find its own program"))?;
+    let meta = fs::metadata(&path).map_err(io("look at its own program"))?;
+    let modified_ns = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+    Ok((path, ProgramId { device: meta.dev(), inode: meta.ino(), size: meta.size(), modified_ns }))
+}
+
+/// Listens at `path`; the lock says that a socket there is a dead daemon's.
+fn listen(path: &Path) -> Result<UnixListener, ApiError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(io("remove the old socket")(error));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(io("listen on its socket"))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(io("close its socket to others"))?;
+    Ok(listener)
+}
+
+/// One line to whoever started the daemon, who then goes on; standard output is nothing more than that.
+fn report(word: &serde_json::Value) {
+    // Nobody may be there any more, or it was started by hand.
+    let _ = writeln!(io::stdout(), "{word}");
+    if let Ok(null) = OpenOptions::new().write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdout(null);
+    }
+}
+
+fn io(what: &'static str) -> impl FnOnce(io::Error) -> ApiError {
+    move |error| ApiError::new(ErrorKind::Io, format!("bangerd cannot {what}: {error}"))
+}
