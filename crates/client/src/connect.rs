@@ -1,0 +1,204 @@
+//! Finding the daemon, or starting it.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use banger_api::{ApiError, Dirs, ErrorKind, ProgramId};
+use serde::Deserialize;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    net::UnixStream,
+    process::Command,
+    time::timeout,
+};
+
+/// How long the daemon may take to come up: it may have to wait for one that is going down, which takes up to 20 s,
+/// and to look at the VMs that one left.
+const START: Duration = Duration::from_secs(60);
+
+/// Most bytes of the daemon's first line.
+const FIRST_LINE: u64 = 64 << 10;
+
+/// The daemon: where it listens, and the program that it is.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    pub(crate) dirs: Dirs,
+    pub(crate) program: PathBuf,
+}
+
+/// The daemon's first line on its standard output.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum FirstLine {
+    Ready(bool),
+    Error(ApiError),
+}
+
+impl Daemon {
+    /// By this process's environment. `BANGER_BANGERD` names the program; else it is the one beside `banger`, else one
+    /// on `PATH`.
+    pub(crate) fn find() -> Result<Self, ApiError> {
+        let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        let dirs = Dirs::find(variable, rustix::process::getuid().as_raw())
+            .map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
+        let beside = std::env::current_exe().ok().map(|own| own.with_file_name("bangerd"));
+        let on_path = || {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&path).map(|folder| folder.join("bangerd")).find(|path| path.is_file())
+        };
+        let program = variable("BANGER_BANGERD").or(beside.filter(|path| path.is_file())).or_else(on_path);
+        let program = program.ok_or_else(|| {
+            ApiError::new(ErrorKind::MissingProgram, "bangerd is neither beside banger nor on PATH")
+                .hint("install it there, or set BANGER_BANGERD to its path")
+        })?;
+        Ok(Self { dirs, program })
+    }
+
+    /// Which build of the daemon would be started now.
+    pub(crate) fn build(&self) -> Result<ProgramId, ApiError> {
+        let meta = fs::metadata(&self.program).map_err(failed("look at", &self.program))?;
+        let modified_ns = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+        Ok(ProgramId { device: meta.dev(), inode: meta.ino(), size: meta.size(), modified_ns })
+    }
+
+    /// A connection to the daemon that runs; `None` when none does.
+    pub(crate) async fn reach(&self) -> Result<Option<UnixStream>, ApiError> {
+        let socket = self.dirs.socket();
+        check_folder(&self.dirs.runtime)?;
+        match UnixStream::connect(&socket).await {
+            Ok(stream) => {
+                let own = rustix::process::getuid().as_raw();
+                match stream.peer_cred() {
+                    Ok(peer) if peer.uid() == own || peer.uid() == 0 => Ok(Some(stream)),
+                    Ok(_) => Err(ApiError::new(
+                        ErrorKind::NotPermitted,
+                        format!("what listens at {} is another user's", socket.display()),
+                    )),
+                    Err(error) => Err(failed("connect to", &socket)(error)),
+                }
+            }
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(failed("connect to", &socket)(error)),
+        }
+    }
+
+    /// Waits until the daemon that was told to stop has let go of its lock.
+    pub(crate) async fn gone(&self) -> Result<(), ApiError> {
+        let path = self.dirs.runtime.join("bangerd.lock");
+        let file = File::open(&path).map_err(failed("open", &path))?;
+        let unlocked = tokio::task::spawn_blocking(move || file.lock_shared());
+        match timeout(START, unlocked).await {
+            Ok(Ok(result)) => result.map_err(failed("lock", &path)),
+            Ok(Err(error)) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),
+            Err(_) => Err(ApiError::new(
+                ErrorKind::Timeout,
+                format!("bangerd has not stopped in {} s", START.as_secs()),
+            )),
+        }
+    }
+
+    /// A connection to the daemon, which is started when none runs.
+    pub(crate) async fn reach_or_start(&self) -> Result<UnixStream, ApiError> {
+        if let Some(stream) = self.reach().await? {
+            return Ok(stream);
+        }
+        let _one_at_a_time = self.start_lock().await?;
+        if let Some(stream) = self.reach().await? {
+            return Ok(stream);
+        }
+        self.start().await?;
+        self.reach().await?.ok_or_else(|| self.did_not_start("it ended at once"))
+    }
+
+    /// Two that find no daemon at the same moment must not both start one.
+    async fn start_lock(&self) -> Result<File, ApiError> {
+        let folder = &self.dirs.runtime;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("make", folder))?;
+        check_folder(folder)?;
+        let path = folder.join("start.lock");
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(failed("open", &path))?;
+        let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file));
+        match timeout(START, locked).await {
+            Ok(Ok(locked)) => locked.map_err(failed("lock", &path)),
+            Ok(Err(error)) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),
+            Err(_) => Err(self.did_not_start("another banger has been starting it for too long")),
+        }
+    }
+
+    async fn start(&self) -> Result<(), ApiError> {
+        let mut command = Command::new(&self.program);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).current_dir("/");
+        let mut child = command.spawn().map_err(failed("run", &self.program))?;
+        let stdout = child.stdout.take().ok_or_else(|| self.did_not_start("it has no output"))?;
+        let mut line = String::new();
+        let mut first_line = BufReader::new(stdout.take(FIRST_LINE));
+        match timeout(START, first_line.read_line(&mut line)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(self.did_not_start(&error.to_string())),
+            Err(_) => return Err(self.did_not_start(&format!("it was not ready in {} s", START.as_secs()))),
+        }
+        match serde_json::from_str(&line) {
+            Ok(FirstLine::Ready(true)) => Ok(()),
+            Ok(FirstLine::Error(error)) => Err(error),
+            Ok(FirstLine::Ready(false)) | Err(_) => Err(self.did_not_start("it ended without a word")),
+        }
+    }
+
+    fn did_not_start(&self, why: &str) -> ApiError {
+        ApiError::new(ErrorKind::Io, format!("bangerd did not start: {why}"))
+            .log(self.dirs.daemon_log().display().to_string())
+    }
+}
+
+/// In a shared place like `/tmp`, somebody else may have put a link or a folder of theirs under the name.
+fn check_folder(folder: &Path) -> Result<(), ApiError> {
+    let wrong = match fs::symlink_metadata(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("look at", folder)(error)),
+        Ok(meta) if meta.is_symlink() => "is a symbolic link",
+        Ok(meta) if !meta.is_dir() => "is not a folder",
+        Ok(meta) if meta.uid() != rustix::process::getuid().as_raw() => "belongs to another user",
+        Ok(_) => return Ok(()),
+    };
+    let error =
+        ApiError::new(ErrorKind::NotPermitted, format!("cannot use {}: it {wrong}", folder.display()));
+    Err(error.hint("remove it, or set XDG_RUNTIME_DIR to a folder of your own"))
+}
+
+fn failed(action: &str, path: &Path) -> impl FnOnce(io::Error) -> ApiError {
+    let what = format!("cannot {action} {}", path.display());
+    move |error| {
+        let kind = match error.kind() {
+            io::ErrorKind::PermissionDenied => ErrorKind::NotPermitted,
+            _ => ErrorKind::Io,
+        };
+        ApiError::new(kind, format!("{what}: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_real_folder_of_ones_own_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        check_folder(&dir.path().join("missing")).unwrap();
+        check_folder(dir.path()).unwrap();
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("link")).unwrap();
+        assert!(check_folder(&dir.path().join("link")).unwrap_err().message.contains("symbolic link"));
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(check_folder(&dir.path().join("file")).unwrap_err().message.contains("not a folder"));
+    }
+}

@@ -1,0 +1,183 @@
+//! Running a program in a guest: the agent's protocol, from the host's side.
+//!
+//! The guest is hostile: it is believed nothing but frames of bounded size.
+
+use banger_api::{ApiError, ErrorKind};
+use banger_proto::{
+    AGENT_PORT, Decoder, Exec, ExecControl, ExitStatus, FailureKind, Frame, Greeting, Reply, Request,
+    STDIN_WINDOW, Stream, TerminalSize,
+};
+use bytes::{Bytes, BytesMut};
+use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+
+use crate::{Client, Tunnel};
+
+/// What goes to a program.
+#[derive(Debug)]
+pub struct ExecInput {
+    stream: WriteHalf<Tunnel>,
+    bytes: BytesMut,
+    window: usize,
+}
+
+/// What comes from a program.
+#[derive(Debug)]
+pub struct ExecOutput {
+    stream: ReadHalf<Tunnel>,
+    decoder: Decoder,
+}
+
+/// One thing that comes from a program.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Bytes of its standard output, or of its terminal.
+    Stdout(Bytes),
+    /// Bytes of its standard error.
+    Stderr(Bytes),
+    /// So many bytes of its standard input are taken; give them to [`ExecInput::taken`].
+    Taken(usize),
+    /// It has ended, and this was the last of it.
+    Exited(ExitStatus),
+}
+
+/// Runs the program of `request` in VM `reference`.
+///
+/// # Errors
+/// When the VM cannot be reached or the program cannot be run.
+pub async fn exec(
+    client: &Client,
+    reference: &str,
+    request: Exec,
+) -> Result<(ExecInput, ExecOutput), ApiError> {
+    let (read, write) = tokio::io::split(client.tunnel(reference, AGENT_PORT).await?);
+    let mut output = ExecOutput { stream: read, decoder: Decoder::default() };
+    let mut input = ExecInput { stream: write, bytes: BytesMut::new(), window: STDIN_WINDOW };
+    let _: Greeting = output.message().await?;
+    input.say(&Request::Exec(request)).await?;
+    match output.message().await? {
+        Reply::Started { .. } => Ok((input, output)),
+        other => Err(unexpected(other)),
+    }
+}
+
+impl ExecInput {
+    /// Bytes of standard input that may be sent now.
+    pub fn window(&self) -> usize {
+        self.window
+    }
+
+    /// Notes that the program has taken `bytes`.
+    pub fn taken(&mut self, bytes: usize) {
+        self.window = (self.window + bytes).min(STDIN_WINDOW);
+    }
+
+    /// Sends standard input, at most [`window`](Self::window) bytes.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn stdin(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
+        self.window = self.window.saturating_sub(bytes.len());
+        self.send(&Frame::Data(Stream::Stdin, Bytes::copy_from_slice(bytes))).await
+    }
+
+    /// Ends standard input.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn end_stdin(&mut self) -> Result<(), ApiError> {
+        self.send(&Frame::end(Stream::Stdin)).await
+    }
+
+    /// Gives the program's terminal another size.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn resize(&mut self, size: TerminalSize) -> Result<(), ApiError> {
+        self.say(&ExecControl::Resize(size)).await
+    }
+
+    /// Sends the program's process group a signal, by its Linux number.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn signal(&mut self, signal: i32) -> Result<(), ApiError> {
+        self.say(&ExecControl::Signal { signal }).await
+    }
+
+    async fn say<T: Serialize>(&mut self, message: &T) -> Result<(), ApiError> {
+        let frame =
+            Frame::control(message).map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
+        self.send(&frame).await
+    }
+
+    async fn send(&mut self, frame: &Frame) -> Result<(), ApiError> {
+        self.bytes.clear();
+        frame.encode(&mut self.bytes);
+        self.stream.write_all(&self.bytes).await.map_err(|error| lost(&error.to_string()))?;
+        self.stream.flush().await.map_err(|error| lost(&error.to_string()))
+    }
+}
+
+impl ExecOutput {
+    /// The next thing that comes. Nothing is lost when it is not waited for to the end.
+    ///
+    /// # Errors
+    /// When the connection breaks, or the guest does not follow the protocol.
+    pub async fn next(&mut self) -> Result<Output, ApiError> {
+        loop {
+            let frame = self.frame().await?;
+            match frame {
+                Frame::Data(_, bytes) if bytes.is_empty() => {}
+                Frame::Data(Stream::Stdout, bytes) => return Ok(Output::Stdout(bytes)),
+                Frame::Data(Stream::Stderr, bytes) => return Ok(Output::Stderr(bytes)),
+                Frame::Data(Stream::Stdin, _) => return Err(garbage("stdin came from it")),
+                Frame::Control(_) => match frame.parse().map_err(|error| garbage(&error.to_string()))? {
+                    Reply::Taken { bytes } => return Ok(Output::Taken(bytes as usize)),
+                    Reply::Exited { status } => return Ok(Output::Exited(status)),
+                    other => return Err(unexpected(other)),
+                },
+            }
+        }
+    }
+
+    async fn message<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, ApiError> {
+        self.frame().await?.parse().map_err(|error| garbage(&error.to_string()))
+    }
+
+    async fn frame(&mut self) -> Result<Frame, ApiError> {
+        loop {
+            if let Some(frame) = self.decoder.next_frame().map_err(|error| garbage(&error.to_string()))? {
+                return Ok(frame);
+            }
+            match self.stream.read_buf(self.decoder.buffer()).await {
+                Ok(0) => return Err(lost("it was closed; the VM may have ended")),
+                Ok(_) => {}
+                Err(error) => return Err(lost(&error.to_string())),
+            }
+        }
+    }
+}
+
+fn lost(why: &str) -> ApiError {
+    ApiError::new(ErrorKind::Guest, format!("the connection to the guest broke: {why}"))
+}
+
+fn garbage(why: &str) -> ApiError {
+    ApiError::new(ErrorKind::Guest, format!("the guest does not follow the agent's protocol: {why}"))
+}
+
+fn unexpected(reply: Reply) -> ApiError {
+    match reply {
+        Reply::Failed { kind, message } => {
+            let kind = match kind {
+                FailureKind::NotFound => ErrorKind::NotFound,
+                FailureKind::NotPermitted => ErrorKind::NotPermitted,
+                FailureKind::Invalid | FailureKind::Unsupported => ErrorKind::Invalid,
+                FailureKind::Internal => ErrorKind::Guest,
+            };
+            ApiError::new(kind, message)
+        }
+        other => garbage(&format!("it said {other:?} where that means nothing")),
+    }
+}
