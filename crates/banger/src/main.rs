@@ -1,2 +1,31 @@
-//! Command line: a Linux machine of your own in seconds.
-fn main() {}
+//! `banger`: the command line. Thin: a file for each command in [`commands`], which calls the daemon by
+//! `banger_client` and hands what comes to [`ui`], the only thing that prints.
+
+mod commands;
+mod error;
+mod session;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::{commands::Cli, ui::Ui};
+
+fn main() -> ExitCode {
+    let began_ns = ui::now_ns();
+    clap_complete::CompleteEnv::with_factory(Cli::command).complete();
+    let cli = Cli::parse();
+    let ui = Ui::new(began_ns);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return ui.failed(&error::CommandError::from(error)),
+    };
+    let result = runtime.block_on(cli.command.run(&ui));
+    // A thread may be waiting for standard input, which may never come.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => code,
+        Err(error) => ui.failed(&error),
+    }
+}

@@ -1,0 +1,45 @@
+use std::process::ExitCode;
+
+use banger_api::{DaemonStatus, Size};
+use banger_client::Client;
+
+use crate::{
+    error::CommandError,
+    ui::{Format, Table, Ui},
+};
+
+/// Show whether the daemon runs, and what it found on this host
+///
+/// The exit status is 1 when it does not run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    format: Format,
+}
+
+impl Status {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let Some(status) = Client::new()?.daemon_status().await? else {
+            ui.note("bangerd does not run; it starts with the first command that needs it");
+            return Ok(ExitCode::FAILURE);
+        };
+        ui.show(&self.format, &status, |status| status.pid.to_string(), table)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn table(status: &DaemonStatus) -> Table {
+    Table::of_fields([
+        ("version", status.version.clone()),
+        ("process", status.pid.to_string()),
+        ("up", format!("{} s", status.uptime_s)),
+        ("memory", Size::bytes(status.resident).to_string()),
+        ("running VMs", status.running_vms.to_string()),
+        ("operations", status.operations.to_string()),
+        ("VMM", status.vmm.clone()),
+        ("KVM", status.kvm.clone()),
+        ("socket", status.socket.clone()),
+        ("state", status.state_dir.clone()),
+        ("log", status.log.clone()),
+    ])
+}

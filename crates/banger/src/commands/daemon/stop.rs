@@ -1,0 +1,22 @@
+use std::process::ExitCode;
+
+use banger_client::Client;
+
+use crate::{error::CommandError, ui::Ui};
+
+/// Stop the daemon; VMs run on
+#[derive(Debug, clap::Args)]
+pub(crate) struct Stop {
+    /// Also when it is busy: what is under way is undone, and sessions break
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl Stop {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        if !Client::new()?.stop_daemon(self.force).await? {
+            ui.note("bangerd does not run");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

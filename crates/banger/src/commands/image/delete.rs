@@ -1,0 +1,20 @@
+use std::process::ExitCode;
+
+use banger_client::Client;
+
+use crate::{commands::reference, error::CommandError, ui::Ui};
+
+/// Delete an image that no VM uses
+#[derive(Debug, clap::Args)]
+pub(crate) struct Delete {
+    /// Id, name, or the beginning of either
+    #[arg(value_parser = reference())]
+    image: String,
+}
+
+impl Delete {
+    pub(crate) async fn run(self, _: &Ui) -> Result<ExitCode, CommandError> {
+        Client::new()?.delete_image(&self.image).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

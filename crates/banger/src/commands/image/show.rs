@@ -1,0 +1,45 @@
+use std::process::ExitCode;
+
+use banger_api::Image;
+use banger_client::Client;
+
+use crate::{
+    commands::reference,
+    error::CommandError,
+    ui::{Format, Table, Ui},
+};
+
+/// Show an image in full
+#[derive(Debug, clap::Args)]
+pub(crate) struct Show {
+    /// Id, name, or the beginning of either
+    #[arg(value_parser = reference())]
+    image: String,
+    #[command(flatten)]
+    format: Format,
+}
+
+impl Show {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let image = Client::new()?.image(&self.image).await?;
+        ui.show(&self.format, &image, |image| image.id.to_string(), |image| table(ui, image))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn table(ui: &Ui, image: &Image) -> Table {
+    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
+    Table::of_fields([
+        ("name", image.name.to_string()),
+        ("id", image.id.to_string()),
+        ("OS", or_none(&image.os)),
+        ("init", or_none(&image.init)),
+        ("kernel", or_none(&image.kernel)),
+        ("size", image.size.to_string()),
+        ("on disk", image.disk_usage.to_string()),
+        ("entries", image.entries.to_string()),
+        ("source", image.source.clone()),
+        ("created", ui.ago(image.created_at)),
+        ("used by", image.used_by.join(", ")),
+    ])
+}

@@ -1,0 +1,23 @@
+use std::process::ExitCode;
+
+use banger_api::{Kernel, Name};
+use banger_client::Client;
+
+use crate::{commands::watch::watch, error::CommandError, ui::Ui};
+
+/// Get a kernel from the catalog: debian-cloud
+#[derive(Debug, clap::Args)]
+pub(crate) struct Pull {
+    /// Its name in the catalog
+    name: Name,
+}
+
+impl Pull {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let client = Client::new()?;
+        let mut events = client.pull_kernel(&self.name).await?;
+        let (kernel, _) = watch::<Kernel>(&client, &mut events, ui).await?;
+        ui.line(&kernel.name)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

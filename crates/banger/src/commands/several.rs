@@ -1,0 +1,52 @@
+//! Doing one thing to several VMs: named against one list, each once, all at the same time, told in the order given.
+
+use std::{collections::HashSet, process::ExitCode};
+
+use banger_api::{ApiError, ErrorKind, RefError, Vm, resolve};
+use banger_client::Client;
+use futures_util::future::join_all;
+
+use crate::{error::CommandError, ui::Ui};
+
+/// Does `act` to every VM that `references` name. Those that go well do so even when others don't.
+pub(super) async fn each(
+    client: &Client,
+    ui: &Ui,
+    references: &[String],
+    act: impl AsyncFn(&Vm) -> Result<(), ApiError>,
+) -> Result<ExitCode, CommandError> {
+    let vms = client.vms().await?;
+    let mut seen = HashSet::new();
+    let found = references
+        .iter()
+        .map(|reference| resolve(&vms, reference).map_err(|error| unknown(reference, error)));
+    let once = found.filter(|vm| vm.as_ref().map_or(true, |vm| seen.insert(vm.id.clone())));
+    let act = &act;
+    let done = join_all(once.map(async |vm| {
+        let vm = vm?;
+        act(vm).await.map(|()| vm)
+    }));
+    let mut failed = false;
+    for result in done.await {
+        match result {
+            Ok(vm) => ui.line(&vm.name)?,
+            Err(error) => {
+                failed = true;
+                ui.error(&error);
+            }
+        }
+    }
+    if failed { Err(CommandError::told(1)) } else { Ok(ExitCode::SUCCESS) }
+}
+
+fn unknown(reference: &str, error: RefError) -> ApiError {
+    match error {
+        RefError::NotFound => ApiError::new(ErrorKind::NotFound, format!("there is no VM {reference:?}"))
+            .hint("see `banger ps -a`"),
+        RefError::Ambiguous(names) => ApiError::new(
+            ErrorKind::Ambiguous,
+            format!("{reference:?} could be any of the VMs {}", names.join(", ")),
+        )
+        .hint("write more of the name or id"),
+    }
+}

@@ -1,0 +1,45 @@
+use std::process::ExitCode;
+
+use banger_client::Client;
+
+use crate::{
+    commands::reference,
+    error::CommandError,
+    session::{self, Wanted},
+    ui::Ui,
+};
+
+/// Run a command in a running VM
+///
+/// The exit status is the command's own, 128+n when signal n ended it, or 125 when banger itself failed. It has a
+/// terminal when banger has one.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  banger vm exec box -- nproc
+  tar c . | banger vm exec box -w /tmp -- tar x")]
+pub(crate) struct ExecArgs {
+    /// Id, name, or the beginning of either
+    #[arg(value_parser = reference())]
+    vm: String,
+    /// User by name or number [default: root]
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Folder to run it in [default: the user's home]
+    #[arg(short = 'w', long, value_name = "FOLDER")]
+    workdir: Option<String>,
+    /// Set a variable; without a value, to the one it has here
+    #[arg(short, long, value_parser = super::variable, value_name = "NAME[=VALUE]")]
+    env: Vec<(String, String)>,
+    /// Command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+impl ExecArgs {
+    pub(crate) async fn run(self, _: &Ui) -> Result<ExitCode, CommandError> {
+        let client = Client::new().map_err(CommandError::in_session)?;
+        let wanted = Wanted { argv: self.command, env: self.env, cwd: self.workdir, user: self.user };
+        let ended = session::run(&client, &self.vm, wanted).await.map_err(CommandError::in_session)?;
+        Ok(ended.status.shell_code().into())
+    }
+}

@@ -1,0 +1,62 @@
+//! `banger vm …`
+
+mod delete;
+mod exec;
+pub(super) mod list;
+mod logs;
+mod run;
+mod shell;
+mod show;
+mod start;
+mod stop;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::{error::CommandError, ui::Ui};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VmCommand {
+    Run(run::Run),
+    #[command(visible_alias = "ls")]
+    List(list::List),
+    Show(show::Show),
+    Start(start::Start),
+    Stop(stop::Stop),
+    Shell(shell::Shell),
+    Exec(exec::ExecArgs),
+    Logs(logs::Logs),
+    #[command(visible_alias = "rm")]
+    Delete(delete::Delete),
+}
+
+impl VmCommand {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        match self {
+            Self::Run(command) => command.run(ui).await,
+            Self::List(command) => command.run(ui).await,
+            Self::Show(command) => command.run(ui).await,
+            Self::Start(command) => command.run(ui).await,
+            Self::Stop(command) => command.run(ui).await,
+            Self::Shell(command) => command.run(ui).await,
+            Self::Exec(command) => command.run(ui).await,
+            Self::Logs(command) => command.run(ui).await,
+            Self::Delete(command) => command.run(ui).await,
+        }
+    }
+}
+
+/// A variable as `NAME=VALUE`, or `NAME` for the value it has here.
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, value.to_owned()),
+        None => {
+            (text, std::env::var(text).map_err(|_| format!("{text} is not set here; write {text}=VALUE"))?)
+        }
+    };
+    if name.is_empty() {
+        return Err("a variable needs a name".to_owned());
+    }
+    Ok((name.to_owned(), value))
+}

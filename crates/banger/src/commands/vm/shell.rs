@@ -1,0 +1,33 @@
+use std::process::ExitCode;
+
+use banger_client::Client;
+
+use crate::{
+    commands::reference,
+    error::CommandError,
+    session::{self, Wanted},
+    ui::Ui,
+};
+
+/// Open a login shell in a running VM
+#[derive(Debug, clap::Args)]
+pub(crate) struct Shell {
+    /// Id, name, or the beginning of either
+    #[arg(value_parser = reference())]
+    vm: String,
+    /// User by name or number [default: root]
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Set a variable; without a value, to the one it has here
+    #[arg(short, long, value_parser = super::variable, value_name = "NAME[=VALUE]")]
+    env: Vec<(String, String)>,
+}
+
+impl Shell {
+    pub(crate) async fn run(self, _: &Ui) -> Result<ExitCode, CommandError> {
+        let client = Client::new().map_err(CommandError::in_session)?;
+        let wanted = Wanted { env: self.env, user: self.user, ..Wanted::default() };
+        let ended = session::run(&client, &self.vm, wanted).await.map_err(CommandError::in_session)?;
+        Ok(ended.status.shell_code().into())
+    }
+}

@@ -1,0 +1,55 @@
+use std::process::ExitCode;
+
+use banger_api::{Accel, Vm};
+use banger_client::Client;
+
+use crate::{
+    commands::reference,
+    error::CommandError,
+    ui::{Format, Table, Ui},
+};
+
+/// Show a VM in full
+#[derive(Debug, clap::Args)]
+pub(crate) struct Show {
+    /// Id, name, or the beginning of either
+    #[arg(value_parser = reference())]
+    vm: String,
+    #[command(flatten)]
+    format: Format,
+}
+
+impl Show {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let vm = Client::new()?.vm(&self.vm).await?;
+        ui.show(&self.format, &vm, |vm| vm.id.to_string(), |vm| table(ui, vm))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn table(ui: &Ui, vm: &Vm) -> Table {
+    let mut vmm = vm.vmm.map(|vmm| vmm.to_string()).unwrap_or_else(|| "none: it does not run".to_owned());
+    match vm.accel {
+        Some(Accel::Kvm) => vmm.push_str(" with KVM"),
+        Some(Accel::Tcg) => vmm.push_str(" without KVM, in software"),
+        None => {}
+    }
+    Table::of_fields([
+        ("name", vm.name.to_string()),
+        ("id", vm.id.to_string()),
+        ("state", vm.state.to_string()),
+        ("image", vm.image.clone()),
+        ("kernel", vm.kernel.clone()),
+        ("vcpu", vm.vcpu.to_string()),
+        ("memory", vm.memory.to_string()),
+        ("system overlay", vm.system_overlay_size.to_string()),
+        ("work disk", vm.disk_size.to_string()),
+        ("created", ui.ago(vm.created_at)),
+        ("started", vm.started_at.map(|at| ui.ago(at)).unwrap_or_else(|| "never".to_owned())),
+        ("VMM", vmm),
+        ("process", vm.pid.map(|pid| pid.to_string()).unwrap_or_else(|| "none".to_owned())),
+        ("network", vm.network.clone().unwrap_or_else(|| "none".to_owned())),
+        ("console", vm.console.clone()),
+        ("last error", vm.last_error.clone().unwrap_or_else(|| "none".to_owned())),
+    ])
+}

@@ -1,0 +1,59 @@
+//! Following an operation, and ending it in order when the user presses Ctrl-C.
+
+use std::time::Duration;
+
+use banger_api::{ApiError, ErrorKind, Span};
+use banger_client::{Client, Events};
+use rustix::process::Signal;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use crate::{error::CommandError, session, ui::Ui};
+
+/// How long the undoing of a cancelled operation is waited for; the daemon goes on with it in any case.
+const UNDO: Duration = Duration::from_secs(30);
+
+/// The result of the operation behind `events`, which is shown while it lasts. On the first Ctrl-C it is cancelled, and
+/// its undoing waited for; a second one leaves that to the daemon.
+pub(super) async fn watch<T: DeserializeOwned>(
+    client: &Client,
+    events: &mut Events,
+    ui: &Ui,
+) -> Result<(T, Vec<Span>), CommandError> {
+    let mut signals = session::signals(&[Signal::INT, Signal::TERM, Signal::HUP])?;
+    let progress = ui.progress();
+    let mut show = |event: &_| progress.show(ui, event);
+    let signal = tokio::select! {
+        result = events.result(&mut show) => return Ok(result?),
+        Some(signal) = signals.recv() => signal,
+    };
+    let Some(operation) = events.operation().cloned() else { return Err(interrupted(signal)) };
+    progress.clear();
+    ui.note("undoing what was begun …");
+    // It may have ended just now.
+    match client.cancel(operation.as_str()).await {
+        Err(error) if error.kind != ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let undone = async {
+        tokio::select! {
+            result = events.result::<T>(&mut show) => Some(result),
+            _ = signals.recv() => None,
+        }
+    };
+    match timeout(UNDO, undone).await {
+        // It was quicker than the user; what was made is theirs to keep or delete.
+        Ok(Some(Ok(result))) => Ok(result),
+        Ok(Some(Err(error))) if error.kind != ErrorKind::Cancelled => Err(error.into()),
+        Ok(_) => Err(interrupted(signal)),
+        Err(_) => {
+            let error = ApiError::new(ErrorKind::Timeout, "the undoing takes long; bangerd goes on with it");
+            Err(error.hint("see `banger ps -a` and `banger daemon logs`").into())
+        }
+    }
+}
+
+/// As a shell tells a command that a signal has ended.
+fn interrupted(signal: Signal) -> CommandError {
+    CommandError::told(u8::try_from(128 + signal.as_raw()).unwrap_or(u8::MAX))
+}

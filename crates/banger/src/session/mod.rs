@@ -1,0 +1,161 @@
+//! A session with a program in a guest: this process's streams, terminal and signals are the program's.
+
+mod raw_mode;
+mod stdin;
+
+use std::io::{self, IsTerminal};
+
+use banger_api::{ApiError, ErrorKind};
+use banger_client::{Client, ExecInput, ExecOutput, Output};
+use banger_proto::{Exec, ExitStatus, TerminalSize};
+use bytes::Bytes;
+use raw_mode::RawMode;
+use rustix::process::Signal;
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use crate::ui::now_ns;
+
+/// Signals that are the guest program's business.
+const FORWARDED: [Signal; 6] =
+    [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
+
+/// How a session ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    /// When the guest's first byte came, or its end.
+    pub(crate) first_byte_ns: u64,
+}
+
+/// What the user wants run, and as whom.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted {
+    /// Program and arguments; none at all are a login shell.
+    pub(crate) argv: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) cwd: Option<String>,
+    pub(crate) user: Option<String>,
+}
+
+/// Runs `wanted` in VM `reference`. It has a terminal when this process has one for all three streams.
+pub(crate) async fn run(client: &Client, reference: &str, wanted: Wanted) -> Result<Ended, ApiError> {
+    let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal();
+    let mut exec = Exec {
+        argv: wanted.argv,
+        env: wanted.env.into_iter().collect(),
+        cwd: wanted.cwd,
+        user: wanted.user,
+        terminal: if is_terminal { Some(size()?) } else { None },
+        stdin: true,
+    };
+    if is_terminal {
+        for name in ["TERM", "COLORTERM"] {
+            if let Ok(value) = std::env::var(name) {
+                exec.env.entry(name.to_owned()).or_insert(value);
+            }
+        }
+    }
+    let (input, output) = banger_client::exec(client, reference, exec).await?;
+    // From here on the terminal's keys are the guest's; it is as it was again when this is dropped.
+    let _raw = if is_terminal { Some(RawMode::enter().map_err(local("set up the terminal"))?) } else { None };
+    let (tell_taken, taken) = mpsc::unbounded_channel();
+    tokio::select! {
+        ended = show(output, tell_taken) => ended,
+        error = steer(input, taken, is_terminal) => Err(error),
+    }
+}
+
+/// Writes what comes, until the end.
+async fn show(mut output: ExecOutput, taken: mpsc::UnboundedSender<usize>) -> Result<Ended, ApiError> {
+    let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
+    let mut first_byte_ns = None;
+    loop {
+        let came = output.next().await?;
+        first_byte_ns.get_or_insert_with(now_ns);
+        let written = match came {
+            Output::Stdout(bytes) => write(&mut stdout, &bytes).await,
+            Output::Stderr(bytes) => write(&mut stderr, &bytes).await,
+            Output::Taken(bytes) => {
+                // The other half ends only with this one.
+                let _ = taken.send(bytes);
+                Ok(())
+            }
+            Output::Exited(status) => {
+                return Ok(Ended { status, first_byte_ns: first_byte_ns.unwrap_or_else(now_ns) });
+            }
+        };
+        match written {
+            Ok(()) => {}
+            // Whoever read the output has had enough: the program hears of it as it would here.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                let status = ExitStatus::Signal(Signal::PIPE.as_raw());
+                return Ok(Ended { status, first_byte_ns: first_byte_ns.unwrap_or_else(now_ns) });
+            }
+            Err(error) => return Err(local("write the output")(error)),
+        }
+    }
+}
+
+async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &Bytes) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
+}
+
+/// Sends input, signals and the terminal's size, until that fails.
+async fn steer(
+    mut input: ExecInput,
+    mut taken: mpsc::UnboundedReceiver<usize>,
+    is_terminal: bool,
+) -> ApiError {
+    let result: Result<(), ApiError> = async {
+        let mut signals = signals(&FORWARDED)?;
+        let mut resized = signal(SignalKind::window_change()).map_err(local("listen for signals"))?;
+        let mut stdin = stdin::read_ahead().map_err(local("read standard input"))?;
+        let mut open = true;
+        loop {
+            tokio::select! {
+                Some(bytes) = taken.recv() => input.taken(bytes),
+                part = stdin.next(), if open && input.window() >= stdin::PART => match part {
+                    Some(Ok(bytes)) => input.stdin(&bytes).await?,
+                    Some(Err(error)) => return Err(local("read standard input")(error)),
+                    None => {
+                        open = false;
+                        input.end_stdin().await?;
+                    }
+                },
+                Some(signal) = signals.recv() => input.signal(signal.as_raw()).await?,
+                Some(()) = resized.recv(), if is_terminal => input.resize(size()?).await?,
+            }
+        }
+    }
+    .await;
+    match result {
+        Ok(()) => ApiError::new(ErrorKind::Internal, "the session ended without an end"),
+        Err(error) => error,
+    }
+}
+
+/// The signals that come, of those asked for.
+pub(crate) fn signals(kinds: &'static [Signal]) -> Result<mpsc::UnboundedReceiver<Signal>, ApiError> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    for kind in kinds {
+        let mut stream = signal(SignalKind::from_raw(kind.as_raw())).map_err(local("listen for signals"))?;
+        let sender = sender.clone();
+        tokio::spawn(async move { while stream.recv().await.is_some() && sender.send(*kind).is_ok() {} });
+    }
+    Ok(receiver)
+}
+
+fn size() -> Result<TerminalSize, ApiError> {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout());
+    let size = size.map_err(|error| local("ask for the terminal's size")(error.into()))?;
+    Ok(TerminalSize { rows: size.ws_row.max(1), cols: size.ws_col.max(1) })
+}
+
+fn local(what: &'static str) -> impl FnOnce(io::Error) -> ApiError {
+    move |error| ApiError::new(ErrorKind::Io, format!("cannot {what}: {error}"))
+}

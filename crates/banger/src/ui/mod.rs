@@ -1,0 +1,154 @@
+//! All that is printed: data on standard output, everything else on standard error.
+
+mod progress;
+mod table;
+mod timing;
+
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use anstyle::{AnsiColor, Style};
+use banger_api::{ApiError, ErrorKind};
+use jiff::Timestamp;
+use serde::Serialize;
+
+pub(crate) use progress::Progress;
+pub(crate) use table::{Format, Table};
+pub(crate) use timing::Timing;
+
+use crate::error::CommandError;
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+const HINT: Style = AnsiColor::Cyan.on_default();
+
+/// Nanoseconds of `CLOCK_MONOTONIC`, the daemon's clock too.
+pub(crate) fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+/// The one who prints.
+#[derive(Debug)]
+pub(crate) struct Ui {
+    /// When banger was started, in nanoseconds of [`now_ns`].
+    pub(crate) began_ns: u64,
+}
+
+impl Ui {
+    pub(crate) fn new(began_ns: u64) -> Self {
+        Self { began_ns }
+    }
+
+    /// A line of data.
+    pub(crate) fn line(&self, text: impl Display) -> io::Result<()> {
+        writeln!(io::stdout(), "{text}")
+    }
+
+    /// Bytes as they are, but for what a terminal would take for commands: a guest must not drive it.
+    pub(crate) fn console(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut stdout = io::stdout();
+        if stdout.is_terminal() {
+            stdout.write_all(harmless(&String::from_utf8_lossy(bytes)).as_bytes())
+        } else {
+            stdout.write_all(bytes)
+        }
+    }
+
+    /// A value as JSON.
+    pub(crate) fn json(&self, value: &impl Serialize) -> io::Result<()> {
+        let text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
+        self.line(text)
+    }
+
+    /// Things as a table, as JSON, or as ids only.
+    pub(crate) fn list<T: Serialize>(
+        &self,
+        format: &Format,
+        things: &[T],
+        id: impl Fn(&T) -> String,
+        table: impl FnOnce(&[T]) -> Table,
+    ) -> io::Result<()> {
+        match format {
+            Format { quiet: true, .. } => things.iter().try_for_each(|thing| self.line(id(thing))),
+            Format { output: table::Output::Json, .. } => self.json(&things),
+            Format { .. } => write!(io::stdout(), "{}", table(things)),
+        }
+    }
+
+    /// One thing as a table of its fields, as JSON, or as its id only.
+    pub(crate) fn show<T: Serialize>(
+        &self,
+        format: &Format,
+        thing: &T,
+        id: impl Fn(&T) -> String,
+        table: impl FnOnce(&T) -> Table,
+    ) -> io::Result<()> {
+        match format {
+            Format { quiet: true, .. } => self.line(id(thing)),
+            Format { output: table::Output::Json, .. } => self.json(thing),
+            Format { .. } => write!(io::stdout(), "{}", table(thing)),
+        }
+    }
+
+    /// Something worth knowing.
+    pub(crate) fn note(&self, message: impl Display) {
+        self.stderr(format_args!("{}", harmless(&message.to_string())));
+    }
+
+    /// Something that should be known.
+    pub(crate) fn warning(&self, message: impl Display) {
+        self.stderr(format_args!("{WARNING}warning:{WARNING:#} {}", harmless(&message.to_string())));
+    }
+
+    /// What failed, why, what next, and where the log is.
+    pub(crate) fn error(&self, error: &ApiError) {
+        self.stderr(format_args!("{ERROR}error:{ERROR:#} {}", harmless(&error.message)));
+        if !error.console.is_empty() {
+            self.stderr(format_args!("the console's last lines:"));
+            for line in &error.console {
+                self.stderr(format_args!("  {}", harmless(line)));
+            }
+        }
+        if let Some(hint) = &error.hint {
+            self.stderr(format_args!("{HINT}hint:{HINT:#} {}", harmless(hint)));
+        }
+        if let Some(log) = &error.log {
+            self.stderr(format_args!("{HINT}log:{HINT:#} {}", harmless(log)));
+        }
+        if error.kind == ErrorKind::Internal {
+            self.stderr(format_args!("this is a fault of banger's own; `banger daemon logs` has more"));
+        }
+    }
+
+    /// Tells of a command's failure; the exit status is for `main` to return.
+    pub(crate) fn failed(&self, failure: &CommandError) -> ExitCode {
+        if let Some(error) = &failure.error {
+            self.error(error);
+        }
+        failure.status.into()
+    }
+
+    /// What an operation does, while it lasts.
+    pub(crate) fn progress(&self) -> Progress {
+        Progress::new()
+    }
+
+    /// How long ago something was.
+    pub(crate) fn ago(&self, then: Timestamp) -> String {
+        table::ago(Timestamp::now().as_second() - then.as_second())
+    }
+
+    fn stderr(&self, line: std::fmt::Arguments<'_>) {
+        // Without a standard error there is nowhere to say so.
+        let _ = writeln!(anstream::stderr(), "{line}");
+    }
+}
+
+/// `text` without what a terminal would obey: control characters, but for line breaks and tabs.
+fn harmless(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
+}

@@ -1,0 +1,105 @@
+//! Tables for people: aligned, no borders.
+
+use std::fmt;
+
+use unicode_width::UnicodeWidthStr;
+
+/// How a list is printed.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Format {
+    /// Print a table, or JSON
+    #[arg(short, long, value_enum, default_value = "table", value_name = "FORMAT")]
+    pub(crate) output: Output,
+    /// Print ids only
+    #[arg(short, long, conflicts_with = "output")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// Rows under a heading.
+#[derive(Debug)]
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn new<const N: usize>(heading: [&str; N]) -> Self {
+        Self { rows: vec![heading.map(str::to_owned).to_vec()] }
+    }
+
+    /// Two columns, names and values, without a heading.
+    pub(crate) fn of_fields<const N: usize>(fields: [(&str, String); N]) -> Self {
+        Self { rows: fields.map(|(name, value)| vec![format!("{name}:"), value]).to_vec() }
+    }
+
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.rows.push(cells.map(|cell| super::harmless(&cell).replace(['\n', '\t'], " ")).to_vec());
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width =
+            |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max();
+        let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                line.push_str(cell);
+                line.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.width()) + 3));
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// `seconds` as one rounded unit.
+pub(super) fn ago(seconds: i64) -> String {
+    let of = |count: i64, unit: &str| format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" });
+    match seconds {
+        ..5 => "just now".to_owned(),
+        5..60 => of(seconds, "second"),
+        60..3600 => of(seconds / 60, "minute"),
+        3600..86400 => of(seconds / 3600, "hour"),
+        _ => of(seconds / 86400, "day"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let mut table = Table::new(["NAME", "STATE"]);
+        table.row(["böx".to_owned(), "running".to_owned()]);
+        table.row(["a-longer-name".to_owned(), "\x1b[31mred\n".to_owned()]);
+        insta::assert_snapshot!(table, @r"
+        NAME            STATE
+        böx             running
+        a-longer-name   [31mred
+        ");
+    }
+
+    #[test]
+    fn times_are_told_in_the_largest_unit() {
+        for (seconds, text) in [
+            (-3, "just now"),
+            (59, "59 seconds ago"),
+            (60, "1 minute ago"),
+            (7300, "2 hours ago"),
+            (200_000, "2 days ago"),
+        ] {
+            assert_eq!(ago(seconds), text);
+        }
+    }
+}

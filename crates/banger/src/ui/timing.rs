@@ -1,0 +1,92 @@
+//! Where the time of a command went, as a waterfall.
+
+use std::fmt::Write;
+
+use banger_api::Span;
+
+use super::{Ui, now_ns};
+
+/// Characters of the widest bar.
+const WIDTH: u64 = 40;
+
+/// Spans of this process and of the daemon, by one clock.
+#[derive(Debug)]
+pub(crate) struct Timing {
+    began_ns: u64,
+    spans: Vec<Span>,
+}
+
+impl Timing {
+    pub(crate) fn new(ui: &Ui) -> Self {
+        Self { began_ns: ui.began_ns, spans: Vec::new() }
+    }
+
+    /// Notes that `name` lasted from `start_ns` until now.
+    pub(crate) fn end(&mut self, name: &str, start_ns: u64) {
+        self.spans.push(Span { name: name.to_owned(), start_ns, end_ns: now_ns() });
+    }
+
+    /// Adds the daemon's spans.
+    pub(crate) fn add(&mut self, spans: Vec<Span>) {
+        self.spans.extend(spans);
+    }
+
+    /// Prints all of it; `until_ns` is the guest's first byte.
+    pub(crate) fn print(mut self, ui: &Ui, until_ns: u64) {
+        self.spans.push(Span { name: "total".to_owned(), start_ns: self.began_ns, end_ns: until_ns });
+        ui.note(self.waterfall());
+    }
+
+    fn waterfall(&self) -> String {
+        let end = self.spans.iter().map(|span| span.end_ns).max().unwrap_or(0);
+        let whole = end.saturating_sub(self.began_ns).max(1);
+        let mut spans: Vec<_> = self.spans.iter().collect();
+        spans.sort_by_key(|span| (span.name == "total", span.start_ns, std::cmp::Reverse(span.end_ns)));
+        let name_width = spans.iter().map(|span| span.name.chars().count()).max().unwrap_or(0);
+        let mut text = String::new();
+        for span in spans {
+            let from = span.start_ns.saturating_sub(self.began_ns).min(whole);
+            let length = span.end_ns.saturating_sub(span.start_ns);
+            let blank = usize::try_from(from * WIDTH / whole).unwrap_or(0);
+            let bar = usize::try_from((length * WIDTH).div_ceil(whole)).unwrap_or(0).max(1);
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                text,
+                "{:name_width$} {:>9.1} ms  {}{}",
+                span.name,
+                ms(length),
+                " ".repeat(blank),
+                "#".repeat(bar)
+            );
+        }
+        text.truncate(text.trim_end().len());
+        text
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // for people
+fn ms(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_are_where_the_time_went() {
+        let span = |name: &str, start: u64, end: u64| Span {
+            name: name.into(),
+            start_ns: start * 1_000_000,
+            end_ns: end * 1_000_000,
+        };
+        let spans =
+            vec![span("total", 0, 100), span("exec", 90, 100), span("boot", 20, 90), span("disks", 10, 20)];
+        insta::assert_snapshot!(Timing { began_ns: 0, spans }.waterfall(), @r"
+        disks      10.0 ms      ####
+        boot       70.0 ms          ############################
+        exec       10.0 ms                                      ####
+        total     100.0 ms  ########################################
+        ");
+    }
+}
