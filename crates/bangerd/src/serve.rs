@@ -90,6 +90,7 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
     drop(listener);
     // The socket stays: the next daemon, which holds the lock then, replaces it.
     end_operations(&daemon.engine).await;
+    daemon.engine.close();
     tracing::info!("bangerd stops; VMs run on");
     Ok(())
 }

@@ -82,6 +82,13 @@ impl Engine {
         self.0.operations.idle().await;
     }
 
+    /// Puts the store into the one file, as the last thing before the daemon ends.
+    pub fn close(&self) {
+        if let Err(error) = self.0.store.settle() {
+            tracing::warn!(%error, "the store's write-ahead log stays for the next start");
+        }
+    }
+
     /// What would run a VM now, and what the KVM probe found, in words.
     pub async fn describe_vmm(&self) -> (String, String) {
         self.0.vmms.describe().await

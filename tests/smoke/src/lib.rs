@@ -1,1 +1,15 @@
-//! Scenarios.
+//! What scenarios are written with: an isolated host, the built `banger` on it, and what a command left behind.
+//!
+//! A scenario runs the built programs against a real VM, on whatever VMM there is. It finds the programs in
+//! `BANGER_PROGRAMS` (`target/banger` when that is not set), and a state folder that has the default image and kernel
+//! already in `BANGER_SMOKE_TEMPLATE`; `cargo xtask test` sets both.
+
+mod host;
+mod run;
+mod terminal;
+mod tree;
+
+pub use host::Host;
+pub use run::{Finished, Running};
+pub use terminal::Terminal;
+pub use tree::{static_busybox, tar_of};

@@ -137,6 +137,12 @@ impl Store {
         Ok(Self(Mutex::new(connection)))
     }
 
+    /// Puts everything into the one file, which can then be copied; it is open for use all the same.
+    pub(crate) fn settle(&self) -> Result<(), StoreError> {
+        let all = self.connection().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        Ok(all?)
+    }
+
     fn connection(&self) -> MutexGuard<'_, Connection> {
         // A panic elsewhere cannot have left a transaction half done: dropping one rolls it back.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,0 +1,227 @@
+//! A host of its own for each scenario: XDG folders that nothing else uses, and a daemon that lives in them.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::run::{Finished, Running};
+
+/// An isolated host. Dropping it ends every VM and the daemon.
+#[derive(Debug)]
+pub struct Host {
+    folder: TempDir,
+    programs: PathBuf,
+}
+
+impl Host {
+    /// A host that has the default image and kernel.
+    ///
+    /// # Errors
+    /// When there is no template, or it cannot be linked.
+    pub fn new() -> Result<Self> {
+        let template = std::env::var_os("BANGER_SMOKE_TEMPLATE")
+            .context("BANGER_SMOKE_TEMPLATE is not set: run the scenarios with `cargo xtask test`")?;
+        let host = Self::bare()?;
+        link_tree(Path::new(&template), host.folder.path()).context("cannot link the template")?;
+        Ok(host)
+    }
+
+    /// A host on which banger has never run.
+    ///
+    /// # Errors
+    /// When there are no programs, or no folder can be made.
+    pub fn bare() -> Result<Self> {
+        let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/banger");
+        let programs = std::env::var_os("BANGER_PROGRAMS").map_or_else(built, PathBuf::from);
+        ensure!(
+            programs.join("banger").exists(),
+            "{} has no banger: run `cargo xtask build`",
+            programs.display()
+        );
+        // Beside the template where there is one, so that its files can be linked; sockets' paths must stay short.
+        let beside = std::env::var_os("BANGER_SMOKE_TEMPLATE").map(PathBuf::from);
+        let parent =
+            beside.as_deref().and_then(Path::parent).map_or_else(std::env::temp_dir, Path::to_path_buf);
+        let folder = tempfile::Builder::new().prefix("smoke-").tempdir_in(parent)?;
+        let host = Self { folder, programs };
+        for name in ["state", "cache", "config", "run"] {
+            fs::create_dir_all(host.path(name))?;
+        }
+        fs::set_permissions(host.path("run"), std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+        Ok(host)
+    }
+
+    /// A path in the host's own folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// One of the built programs.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
+    /// `banger` with these arguments, not yet started.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(self.program("banger"));
+        command.args(args).env_remove("BANGER_LOG").env("HOME", self.folder.path()).env("NO_COLOR", "1");
+        for (variable, name) in [
+            ("XDG_STATE_HOME", "state"),
+            ("XDG_CACHE_HOME", "cache"),
+            ("XDG_CONFIG_HOME", "config"),
+            ("XDG_RUNTIME_DIR", "run"),
+        ] {
+            command.env(variable, self.path(name));
+        }
+        command
+    }
+
+    /// Runs `banger` to its end with nothing on standard input.
+    ///
+    /// # Errors
+    /// When it cannot be started, or does not end.
+    pub fn banger(&self, args: &[&str]) -> Result<Finished> {
+        self.start(args)?.finish(b"")
+    }
+
+    /// Starts `banger` and leaves it running.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&self, args: &[&str]) -> Result<Running> {
+        Running::start(self.command(args), format!("banger {}", args.join(" ")))
+    }
+
+    /// Runs `banger`, which must succeed, and returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn ok(&self, args: &[&str]) -> Result<String> {
+        self.banger(args)?.success()
+    }
+
+    /// What `banger` prints with `-o json`.
+    ///
+    /// # Errors
+    /// When it fails, or it is not JSON.
+    pub fn json(&self, args: &[&str]) -> Result<Value> {
+        let text = self.ok(&[args, &["-o", "json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
+    }
+
+    /// The daemon's process id.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn daemon_pid(&self) -> Result<i32> {
+        let status = self.json(&["daemon", "status"])?;
+        let pid = status["pid"].as_i64().with_context(|| format!("no pid in {status}"))?;
+        Ok(i32::try_from(pid)?)
+    }
+
+    /// Checks that there is no VM, no process of one, no socket and no file of one.
+    ///
+    /// # Errors
+    /// When something is left.
+    pub fn nothing_left(&self) -> Result<()> {
+        let vms = self.json(&["ps", "-a"])?;
+        ensure!(vms == Value::Array(vec![]), "VMs are left: {vms}");
+        for folder in ["state/banger/vms", "run/banger/vms"] {
+            let left = names_in(&self.path(folder))?;
+            ensure!(left.is_empty(), "left in {folder}: {left:?}");
+        }
+        let daemon = self.daemon_pid()?;
+        let left: Vec<_> = self.processes()?.into_iter().filter(|(pid, _)| *pid != daemon).collect();
+        ensure!(left.is_empty(), "processes are left: {left:?}");
+        Ok(())
+    }
+
+    /// The processes that have this host's folder in their arguments or among their environment: pid and command line.
+    fn processes(&self) -> Result<Vec<(i32, String)>> {
+        let needle = self.folder.path().as_os_str().as_encoded_bytes();
+        let has = |bytes: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc")? {
+            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+                continue;
+            };
+            // A process may end while it is looked at.
+            let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+            let line = read("cmdline");
+            let daemon = read("environ");
+            if has(&line) || (has(&daemon) && contains(&line, b"bangerd")) {
+                found.push((pid, String::from_utf8_lossy(&line).replace('\0', " ")));
+            }
+        }
+        Ok(found)
+    }
+
+    fn tear_down(&self) -> Result<()> {
+        let vms = self.banger(&["ps", "-a", "-q"])?;
+        let ids: Vec<_> = vms.stdout.split_whitespace().collect();
+        if !ids.is_empty() {
+            self.banger(&[&["vm", "delete", "--force"], ids.as_slice()].concat())?;
+        }
+        self.banger(&["daemon", "stop", "--force"])?;
+        Ok(())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let torn_down = self.tear_down();
+        for (pid, line) in self.processes().unwrap_or_default() {
+            // The daemon may be on its way out; a scenario that failed may have left more.
+            tracing_line(&format!("ending what is left: {pid} {line}"));
+            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+        if let Err(error) = torn_down {
+            tracing_line(&format!("the scenario's host was not torn down well: {error:#}"));
+        }
+    }
+}
+
+/// A line for whoever reads a failed scenario's output.
+#[allow(clippy::print_stderr)]
+fn tracing_line(text: &str) {
+    eprintln!("{text}");
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+fn names_in(folder: &Path) -> Result<Vec<String>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => bail!("{}: {error}", folder.display()),
+    }
+}
+
+/// Links the files under `from` into `to`; the store, which is written, is copied.
+fn link_tree(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let written = source.file_name().is_some_and(|name| name.to_string_lossy().starts_with("store.db"));
+        if entry.file_type()?.is_dir() {
+            fs::create_dir_all(&target)?;
+            fs::set_permissions(&target, fs::metadata(&source)?.permissions())?;
+            link_tree(&source, &target)?;
+        } else if entry.file_type()?.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
+        } else if written || fs::hard_link(&source, &target).is_err() {
+            fs::copy(&source, &target).with_context(|| source.display().to_string())?;
+        }
+    }
+    Ok(())
+}

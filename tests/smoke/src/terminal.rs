@@ -1,0 +1,132 @@
+//! A real terminal: the controlling one of a command, with the scenario's hand on its other end.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    process::{Child, Command, ExitStatus},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use rustix::{
+    fs::{Mode, OFlags},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize},
+};
+
+/// A bound against hanging.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// A command on a terminal of its own.
+#[derive(Debug)]
+pub struct Terminal {
+    child: Child,
+    ours: File,
+    theirs: File,
+    shown: Receiver<Vec<u8>>,
+    seen: String,
+}
+
+impl Terminal {
+    /// Starts `command` on a new terminal of this size.
+    ///
+    /// # Errors
+    /// When there is no terminal to be had, or the command does not start.
+    pub fn start(command: &Command, rows: u16, cols: u16) -> Result<Self> {
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+        grantpt(&ours)?;
+        unlockpt(&ours)?;
+        let name = ptsname(&ours, Vec::new())?;
+        let theirs = File::from(rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty())?);
+        let ours = File::from(ours);
+        resize(&ours, rows, cols)?;
+        // `setsid --ctty` makes the terminal the controlling one, as a shell's is.
+        let mut session = Command::new("setsid");
+        session.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => session.env(name, value),
+                None => session.env_remove(name),
+            };
+        }
+        session.env("TERM", "xterm");
+        session.stdin(theirs.try_clone()?).stdout(theirs.try_clone()?).stderr(theirs.try_clone()?);
+        let child = session.spawn().context("setsid")?;
+        let (sender, shown) = channel();
+        let mut reader = ours.try_clone()?;
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = reader.read(&mut buffer) {
+                if sender.send(buffer.get(..count).unwrap_or_default().to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { child, ours, theirs, shown, seen: String::new() })
+    }
+
+    /// Types `text`.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub fn keys(&mut self, text: &str) -> Result<()> {
+        Ok(self.ours.write_all(text.as_bytes())?)
+    }
+
+    /// Waits until `text` is shown after what was waited for before, and returns what was shown up to it.
+    ///
+    /// # Errors
+    /// When it never is.
+    pub fn shows(&mut self, text: &str) -> Result<String> {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(at) = self.seen.find(text) {
+                let rest = self.seen.split_off(at + text.len());
+                return Ok(std::mem::replace(&mut self.seen, rest));
+            }
+            let part = self.shown.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+            let part = part.with_context(|| format!("{text:?} was never shown, but: {:?}", self.seen))?;
+            self.seen.push_str(&String::from_utf8_lossy(&part));
+        }
+    }
+
+    /// Gives the terminal another size.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn resize(&self, rows: u16, cols: u16) -> Result<()> {
+        resize(&self.ours, rows, cols)
+    }
+
+    /// Whether the terminal's own line editing and echo are on, as a shell leaves and expects them.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn is_cooked(&self) -> Result<bool> {
+        let modes: Termios = tcgetattr(&self.theirs)?;
+        Ok(modes.local_modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG))
+    }
+
+    /// Waits until the command has ended.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn ended(&mut self) -> Result<ExitStatus> {
+        Ok(self.child.wait()?)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // A scenario that failed may have left it running; one that ended cannot be killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn resize(terminal: &File, rows: u16, cols: u16) -> Result<()> {
+    let size = Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
+    Ok(tcsetwinsize(terminal, size)?)
+}

@@ -1,0 +1,127 @@
+//! Sessions: a command or a shell in a VM of its own.
+
+use std::thread;
+
+use anyhow::Result;
+use banger_smoke::{Host, Terminal};
+use rustix::process::Signal;
+
+#[test]
+fn a_command_runs_on_the_guests_own_kernel_and_its_status_is_ours() -> Result<()> {
+    let host = Host::new()?;
+    let out = host.banger(&["vm", "run", "--rm", "--", "sh", "-c", "uname -r; exit 42"])?.code(42)?;
+    let kernel = host.json(&["kernel", "show", "debian-cloud"])?;
+    assert_eq!(out.trim(), kernel["release"].as_str().unwrap());
+    host.nothing_left()
+}
+
+#[test]
+fn stdin_is_piped_through() -> Result<()> {
+    let host = Host::new()?;
+    let text: String = (0..200_000).map(|n| format!("line {n}\n")).collect();
+    let out = host.start(&["vm", "run", "--rm", "--", "cat"])?.finish(text.as_bytes())?.success()?;
+    assert!(out == text, "{} bytes came back of {}", out.len(), text.len());
+    host.nothing_left()
+}
+
+#[test]
+fn a_kept_vm_can_be_talked_to_stopped_started_and_deleted() -> Result<()> {
+    let host = Host::new()?;
+    assert_eq!(host.ok(&["vm", "run", "-d", "--name", "box", "--vcpu", "2"])?.trim(), "box");
+    assert_eq!(host.ok(&["vm", "exec", "box", "--", "nproc"])?.trim(), "2");
+    assert_eq!(host.ok(&["vm", "exec", "box", "--", "hostname"])?.trim(), "box");
+    let script = "echo kept > /root/file; echo also > /etc/file; echo to stderr >&2";
+    host.ok(&["vm", "exec", "box", "--", "sh", "-c", script])?;
+    host.ok(&["vm", "stop", "box"])?;
+    host.banger(&["vm", "exec", "box", "--", "true"])?
+        .fails(125, &["box", "stopped", "banger vm start box"])?;
+    host.ok(&["vm", "start", "box"])?;
+    assert_eq!(host.ok(&["vm", "exec", "box", "--", "cat", "/root/file", "/etc/file"])?, "kept\nalso\n");
+    host.banger(&["vm", "delete", "box"])?.fails(1, &["running", "--force"])?;
+    host.ok(&["vm", "delete", "--force", "box"])?;
+    host.nothing_left()
+}
+
+#[test]
+fn a_shell_has_a_real_terminal() -> Result<()> {
+    let host = Host::new()?;
+    host.ok(&["vm", "run", "-d", "--name", "box"])?;
+    let mut terminal = Terminal::start(&host.command(&["vm", "shell", "box"]), 30, 100)?;
+    terminal.keys("stty size; tty; echo $((40 + 2))\n")?;
+    terminal.shows("30 100")?;
+    terminal.shows("/dev/pts/")?;
+    terminal.shows("42")?;
+    assert!(!terminal.is_cooked()?, "a session puts the terminal into raw mode");
+    terminal.resize(50, 120)?;
+    terminal.keys("stty size\n")?;
+    terminal.shows("50 120")?;
+    terminal.keys("sleep 1000; echo still $?\n")?;
+    terminal.shows("echo still")?;
+    terminal.keys("\x03")?;
+    terminal.keys("echo here\n")?;
+    terminal.shows("here")?;
+    terminal.keys("exit 7\n")?;
+    assert_eq!(terminal.ended()?.code(), Some(7));
+    assert!(terminal.is_cooked()?, "the terminal is as it was");
+    Ok(())
+}
+
+#[test]
+fn two_runs_at_once_do_not_meet() -> Result<()> {
+    let host = Host::new()?;
+    thread::scope(|scope| {
+        let run = |text: &'static str| {
+            let host = &host;
+            scope.spawn(move || {
+                host.ok(&["vm", "run", "--rm", "--", "sh", "-c", &format!("hostname; echo {text}")])
+            })
+        };
+        let (one, two) = (run("one"), run("two"));
+        let (one, two) = (one.join().unwrap()?, two.join().unwrap()?);
+        assert!(one.ends_with("one\n") && two.ends_with("two\n"), "{one:?} {two:?}");
+        assert_ne!(one.lines().next(), two.lines().next());
+        anyhow::Ok(())
+    })?;
+    host.nothing_left()
+}
+
+#[test]
+fn many_commands_at_once_in_one_vm() -> Result<()> {
+    let host = Host::new()?;
+    host.ok(&["vm", "run", "-d", "--name", "box"])?;
+    thread::scope(|scope| {
+        let runs: Vec<_> = (0..8)
+            .map(|n: u8| {
+                let host = &host;
+                scope.spawn(move || {
+                    host.banger(&["vm", "exec", "box", "--", "sh", "-c", &format!("exit {n}")])
+                })
+            })
+            .collect();
+        for (n, run) in runs.into_iter().enumerate() {
+            run.join().unwrap()?.code(i32::try_from(n)?)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_signal_reaches_the_command_in_the_guest() -> Result<()> {
+    let host = Host::new()?;
+    let script = "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.1; done";
+    let mut run = host.start(&["vm", "run", "--rm", "--", "sh", "-c", script])?;
+    run.wait_for_stdout("ready\n")?;
+    run.signal(Signal::INT)?;
+    assert_eq!(run.finish(b"")?.code(9)?, "caught\n");
+    host.nothing_left()
+}
+
+#[test]
+fn timing_accounts_for_the_start() -> Result<()> {
+    let host = Host::new()?;
+    let run = host.banger(&["vm", "run", "--rm", "--timing", "--", "true"])?;
+    for span in ["boot", "configure", "guest: ", "total"] {
+        assert!(run.stderr.contains(span), "no {span} in {}", run.stderr);
+    }
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! What goes wrong: each ends with an error that a person can act on, and nothing left behind.
+
+use std::{fs, thread};
+
+use anyhow::Result;
+use banger_smoke::{Host, static_busybox, tar_of};
+use rustix::process::{Pid, Signal, kill_process};
+
+#[test]
+fn a_request_that_makes_no_sense_leaves_no_vm() -> Result<()> {
+    let host = Host::new()?;
+    host.banger(&["vm", "run", "--vcpu", "0", "--", "true"])?.fails(2, &["--vcpu"])?;
+    host.banger(&["vm", "run", "--name", "My_Box", "--", "true"])?.fails(2, &["'M' at position 1"])?;
+    host.banger(&["vm", "run", "--memory", "lots", "--", "true"])?.fails(2, &["lots"])?;
+    host.banger(&["vm", "run", "--image", "no-such-image", "--", "true"])?
+        .fails(125, &["no-such-image", "image list"])?;
+    host.banger(&["vm", "run", "--kernel", "no-such-kernel", "--", "true"])?
+        .fails(125, &["no-such-kernel"])?;
+    host.banger(&["vm", "show", "no-such-vm"])?.fails(1, &["no-such-vm"])?;
+    host.nothing_left()
+}
+
+#[test]
+fn a_name_can_be_had_once() -> Result<()> {
+    let host = Host::new()?;
+    let (one, two) = thread::scope(|scope| {
+        let run = || host.banger(&["vm", "run", "-d", "--name", "same"]);
+        let (one, two) = (scope.spawn(run), scope.spawn(run));
+        (one.join().unwrap(), two.join().unwrap())
+    });
+    let (won, lost): (Vec<_>, Vec<_>) = [one?, two?].into_iter().partition(|run| run.status.success());
+    assert_eq!((won.len(), lost.len()), (1, 1));
+    assert!(lost[0].stderr.contains("there is a VM same already"), "{}", lost[0].stderr);
+    assert_eq!(host.ok(&["vm", "exec", "same", "--", "echo", "fine"])?, "fine\n");
+    Ok(())
+}
+
+#[test]
+fn a_guest_whose_init_dies_is_told_with_its_console() -> Result<()> {
+    let host = Host::new()?;
+    let tar = host.path("dies.tar");
+    tar_of(
+        &tar,
+        &[("bin/busybox", &static_busybox()?)],
+        &[("sbin/init", "/bin/busybox"), ("bin/sh", "/bin/busybox")],
+    )?;
+    // Busybox as `init` needs no inittab; a script that ends does what is wanted.
+    let script: &[u8] = b"#!/bin/sh\necho about to end\nexit 3\n";
+    tar_of(
+        &tar,
+        &[("bin/busybox", &static_busybox()?), ("sbin/init", script)],
+        &[("bin/sh", "/bin/busybox")],
+    )?;
+    host.ok(&["image", "import", "dies", &tar.display().to_string()])?;
+    let run = host.banger(&["vm", "run", "--rm", "--image", "dies", "--", "/bin/busybox", "sleep", "60"])?;
+    run.fails(125, &["Kernel panic", "Attempted to kill init"])?;
+    host.nothing_left()
+}
+
+#[test]
+fn a_kernel_that_is_none_is_refused() -> Result<()> {
+    let host = Host::new()?;
+    let file = host.path("kernel");
+    for (bytes, why) in [(&b""[..], "empty"), (&[0x5a; 100_000][..], "kernel")] {
+        fs::write(&file, bytes)?;
+        let import = host.banger(&["kernel", "import", "bad", "--image", &file.display().to_string()])?;
+        import.fails(1, &[why])?;
+    }
+    assert_eq!(host.json(&["kernel", "list"])?.as_array().map(Vec::len), Some(1));
+    Ok(())
+}
+
+#[test]
+fn a_tar_that_is_cut_short_makes_no_image() -> Result<()> {
+    let host = Host::new()?;
+    let tar = host.path("cut.tar");
+    tar_of(&tar, &[("bin/busybox", &static_busybox()?)], &[])?;
+    let bytes = fs::read(&tar)?;
+    fs::write(&tar, &bytes[..bytes.len() / 2])?;
+    host.banger(&["image", "import", "cut", &tar.display().to_string()])?.fails(1, &["bin/busybox"])?;
+    assert_eq!(host.json(&["image", "list"])?.as_array().map(Vec::len), Some(1));
+    Ok(())
+}
+
+#[test]
+fn ctrl_c_while_it_starts_undoes_it() -> Result<()> {
+    let host = Host::new()?;
+    let run = host.start(&["vm", "run", "--name", "box", "--", "true"])?;
+    while host.json(&["ps", "-a"])?.as_array().is_some_and(Vec::is_empty) {
+        thread::yield_now();
+    }
+    run.signal(Signal::INT)?;
+    run.finish(b"")?.code(130)?;
+    host.nothing_left()
+}
+
+#[test]
+fn vms_outlive_a_killed_daemon() -> Result<()> {
+    let host = Host::new()?;
+    host.ok(&["vm", "run", "-d", "--name", "box"])?;
+    let boot_id = || host.ok(&["vm", "exec", "box", "--", "cat", "/proc/sys/kernel/random/boot_id"]);
+    let before = boot_id()?;
+    let daemon = Pid::from_raw(host.daemon_pid()?).unwrap();
+    kill_process(daemon, Signal::KILL)?;
+    assert_eq!(boot_id()?, before);
+    host.ok(&["daemon", "restart"])?;
+    assert_eq!(boot_id()?, before);
+    Ok(())
+}
+
+#[test]
+fn a_daemon_killed_in_the_middle_of_a_run_leaves_nothing() -> Result<()> {
+    let host = Host::new()?;
+    let run = host.start(&["vm", "run", "--rm", "--", "true"])?;
+    while host.json(&["ps", "-a"])?.as_array().is_some_and(Vec::is_empty) {
+        thread::yield_now();
+    }
+    let daemon = Pid::from_raw(host.daemon_pid()?).unwrap();
+    kill_process(daemon, Signal::KILL)?;
+    run.finish(b"")?.fails(125, &["bangerd"])?;
+    host.nothing_left()
+}
+
+#[test]
+fn a_guest_that_powers_itself_off_is_stopped() -> Result<()> {
+    let host = Host::new()?;
+    host.ok(&["vm", "run", "-d", "--name", "box"])?;
+    // The guest goes down under the session, which may or may not hear of it first.
+    host.banger(&["vm", "exec", "box", "--", "sh", "-c", "sync; echo b > /proc/sysrq-trigger"])?;
+    while host.json(&["vm", "show", "box"])?["state"] == "running" {
+        thread::yield_now();
+    }
+    let vm = host.json(&["vm", "show", "box"])?;
+    assert_eq!((&vm["state"], &vm["last_error"]), (&"stopped".into(), &serde_json::Value::Null));
+    Ok(())
+}
+
+#[test]
+fn a_vm_whose_vmm_is_killed_says_so_and_starts_again() -> Result<()> {
+    let host = Host::new()?;
+    host.ok(&["vm", "run", "-d", "--name", "box"])?;
+    let daemon = host.daemon_pid()?;
+    let pid = host.json(&["vm", "show", "box"])?["pid"].as_i64().unwrap();
+    kill_process(Pid::from_raw(i32::try_from(pid)?).unwrap(), Signal::KILL)?;
+    while host.json(&["vm", "show", "box"])?["state"] == "running" {
+        thread::yield_now();
+    }
+    let vm = host.json(&["vm", "show", "box"])?;
+    assert_eq!(vm["state"], "error");
+    assert!(vm["last_error"].as_str().unwrap().contains("killed by signal 9"), "{vm}");
+    assert_eq!(host.daemon_pid()?, daemon);
+    host.ok(&["vm", "start", "box"])?;
+    host.ok(&["vm", "exec", "box", "--", "true"])?;
+    Ok(())
+}
+
+#[test]
+fn a_runtime_folder_that_is_a_link_is_refused() -> Result<()> {
+    let host = Host::bare()?;
+    fs::create_dir(host.path("elsewhere"))?;
+    std::os::unix::fs::symlink(host.path("elsewhere"), host.path("run/banger"))?;
+    host.banger(&["ps"])?.fails(1, &["symbolic link"])?;
+    fs::remove_file(host.path("run/banger"))?;
+    Ok(())
+}
