@@ -1,6 +1,9 @@
 //! Which program runs a VM: found once, and again when something about the programs has changed.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use banger_api::Vmm as ApiVmm;
 use banger_vmm::{HostVmms, Vmm, VmmKind};
@@ -16,6 +19,7 @@ pub(crate) struct Vmms {
     folders: Vec<PathBuf>,
     configured: Option<ApiVmm>,
     found: Mutex<Option<HostVmms>>,
+    said_slower: AtomicBool,
 }
 
 impl Vmms {
@@ -25,6 +29,7 @@ impl Vmms {
             folders: programs.bangerd.parent().map(PathBuf::from).into_iter().collect(),
             configured,
             found: Mutex::new(None),
+            said_slower: AtomicBool::new(false),
         }
     }
 
@@ -45,6 +50,11 @@ impl Vmms {
         let chosen = banger_vmm::choose(wanted, &now);
         *found = Some(now);
         Ok(chosen?)
+    }
+
+    /// Whether nobody has been told yet that a slower one is used; told once, it is known.
+    pub(crate) fn first_to_say_slower(&self) -> bool {
+        !self.said_slower.swap(true, Ordering::Relaxed)
     }
 
     /// The VMM of this kind, to talk to one that runs.

@@ -66,7 +66,11 @@ fn qemu(found: &HostVmms) -> Result<Qemu, VmmError> {
 
 fn slower(found: &HostVmms, accel: Accel) -> String {
     match (accel, &found.firecracker) {
-        (Accel::Tcg, _) => format!("this VM runs without KVM, some ten times slower: {}", found.kvm.reason),
+        (Accel::Tcg, _) => format!(
+            "VMs run without KVM here, some ten times slower: {}; a host with KVM, or a cloud VM with nested \
+             virtualisation, runs them at full speed",
+            found.kvm.reason
+        ),
         (Accel::Kvm, Err(why)) => format!("using qemu, which starts slower: {why}"),
         (Accel::Kvm, Ok(_)) => "using qemu, which starts slower".to_owned(),
     }

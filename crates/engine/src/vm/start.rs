@@ -39,8 +39,7 @@ const HELPER_READY: Duration = Duration::from_secs(10);
 pub(super) const CONSOLE_LINES: usize = 12;
 
 /// The command line every VM's kernel gets: the console on the first serial port; a panic is a reset, and a reset ends
-/// the VMM; the network card stays `eth0`;
-/// probes for hardware that no VMM here has are left out.
+/// the VMM; the network card stays `eth0`; probes for hardware that no VMM here has are left out.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet net.ifnames=0 i8042.noaux i8042.nokbd 8250.nr_uarts=1 \
     banger.root=overlay banger.work=1";
 
@@ -118,7 +117,9 @@ impl Start<'_> {
     /// The VMM to use, said once when it is a slower one.
     async fn vmm(&self) -> Result<Box<dyn Vmm>, EngineError> {
         let (vmm, slower) = self.host.vmms.choose(self.record.vmm).await?;
-        if let Some(slower) = slower {
+        if let Some(slower) = slower
+            && self.host.vmms.first_to_say_slower()
+        {
             self.context.warn(slower).await;
         }
         Ok(vmm)

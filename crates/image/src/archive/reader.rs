@@ -238,9 +238,14 @@ impl<R: Read> TarReader<R> {
             b'6' => MemberKind::Fifo,
             other => return Err(refuse(EntryProblem::Type(char::from(other)))),
         };
-        let seconds = header.mtime().map_err(field("mtime"))?;
+        let seconds = number(&header.as_old().mtime, header.mtime()).map_err(field("mtime"))?;
         let mtime = pax.mtime.unwrap_or((i64::try_from(seconds).unwrap_or(i64::MAX), 0));
-        let mode = header.mode().map_err(field("mode"))? & 0o7777;
+        let mode =
+            number(&header.as_old().mode, header.mode().map(u64::from)).map_err(field("mode"))? & 0o7777;
+        let uid =
+            pax.uid.map_or_else(|| number(&header.as_old().uid, header.uid()), Ok).map_err(field("uid"))?;
+        let gid =
+            pax.gid.map_or_else(|| number(&header.as_old().gid, header.gid()), Ok).map_err(field("gid"))?;
         let mut xattrs = Vec::with_capacity(pax.xattrs.len());
         for (name, value) in pax.xattrs {
             xattrs.push((text(name, "an extended attribute's name").map_err(refuse)?, value));
@@ -249,8 +254,8 @@ impl<R: Read> TarReader<R> {
             path,
             kind,
             mode: u16::try_from(mode).unwrap_or_default(),
-            uid: owner(pax.uid.map_or_else(|| header.uid(), Ok).map_err(field("uid"))?).map_err(refuse)?,
-            gid: owner(pax.gid.map_or_else(|| header.gid(), Ok).map_err(field("gid"))?).map_err(refuse)?,
+            uid: owner(uid).map_err(refuse)?,
+            gid: owner(gid).map_err(refuse)?,
             // The kernel does the same to times it can't store.
             mtime: if mtime.0 < TIMES.0 || mtime.0 > TIMES.1 {
                 (mtime.0.clamp(TIMES.0, TIMES.1), 0)
@@ -392,6 +397,11 @@ fn text(bytes: Vec<u8>, what: &'static str) -> Result<String, EntryProblem> {
         return Err(EntryProblem::TooLong(what));
     }
     String::from_utf8(bytes).map_err(|_| EntryProblem::NotUtf8(what))
+}
+
+/// A number of a header; one that was left blank, as some writers do, is zero, as GNU tar reads it.
+fn number(field: &[u8], read: io::Result<u64>) -> io::Result<u64> {
+    if field.iter().all(|byte| matches!(byte, 0 | b' ')) { Ok(0) } else { read }
 }
 
 fn owner(id: u64) -> Result<u32, EntryProblem> {

@@ -158,6 +158,19 @@ fn names_lead_where_linux_would_go() {
 }
 
 #[test]
+fn numbers_left_blank_are_zero() {
+    let mut tar = TarWriter::default();
+    tar.raw_with(b'0', b"blank", b"", 1, b"x", |header| {
+        // Owners and times, 108 to 124 and 136 to 148 (POSIX ustar).
+        header.as_mut_bytes()[108..124].fill(0);
+        header.as_mut_bytes()[136..148].fill(b' ');
+    });
+    let lab = Lab::new();
+    lab.import(&tar.end()).unwrap();
+    assert!(lab.debugfs("stat /blank").contains("User:     0   Group:     0"));
+}
+
+#[test]
 fn hostile_entries_are_refused_by_name() {
     let refused = |prepare: fn(&mut TarWriter)| {
         let mut tar = TarWriter::default();
