@@ -1,0 +1,174 @@
+//! The same VM without banger: the very processes that banger starts, on copies of the disks.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        net::UnixListener,
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use super::stage::Stage;
+use crate::command::check;
+
+/// The port that a guest's agent dials on the host, once it is up.
+const READY_PORT: u32 = 1025;
+
+/// How long the vsock device may take to be there, and the guest.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A VM's processes and disks.
+#[derive(Debug)]
+pub(super) struct Bare {
+    device: Vec<OsString>,
+    qemu: Vec<OsString>,
+    /// Disks as the VM left them.
+    disks: TempDir,
+    /// What the arguments say in place of this launcher's own folders.
+    vm: PathBuf,
+    runtime: PathBuf,
+}
+
+impl Bare {
+    /// Learns how the running `vm` was started, and stops it.
+    pub(super) fn of(stage: &Stage, vm: &str) -> Result<Self> {
+        let id = stage.vm_id(vm)?;
+        let device = command_line_of("vhost-device-vsock", &id)?;
+        let qemu = command_line_of("qemu-system-x86_64", &id)?;
+        let runtime = stage.vm_runtime(vm)?;
+        stage.ok(&["vm", "stop", vm])?;
+        let folder = stage.state().join("vms").join(&id);
+        let disks = tempfile::Builder::new().prefix("bare-").tempdir_in(stage.folder())?;
+        copy_disks(&folder, disks.path())?;
+        Ok(Self { device, qemu, disks, vm: folder, runtime })
+    }
+
+    /// Boots it, and returns how long that took until the agent called.
+    pub(super) fn boot(&self) -> Result<Duration> {
+        let folder = tempfile::tempdir_in(self.disks.path().parent().context("disks are in a folder")?)?;
+        copy_disks(self.disks.path(), folder.path())?;
+        let sockets = tempfile::Builder::new().prefix("xtask-").tempdir_in("/tmp")?;
+        let listener = UnixListener::bind(sockets.path().join(format!("vsock.sock_{READY_PORT}")))?;
+        let (called, call) = mpsc::channel();
+        thread::spawn(move || called.send(listener.accept().map(drop)));
+
+        let start = Instant::now();
+        let _device = self.start(&self.device, sockets.path(), folder.path())?;
+        let vhost = sockets.path().join("vhost.sock");
+        while !vhost.exists() {
+            if start.elapsed() > PATIENCE {
+                bail!("the vsock device did not come up");
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        let _qemu = self.start(&self.qemu, sockets.path(), folder.path())?;
+        call.recv_timeout(PATIENCE).context("the guest's agent did not call")??;
+        Ok(start.elapsed())
+    }
+
+    fn start(&self, line: &[OsString], sockets: &Path, disks: &Path) -> Result<Killed> {
+        let replaced = line.iter().map(|word| {
+            let word = replace(word, self.runtime.as_os_str(), sockets.as_os_str());
+            replace(&word, self.vm.as_os_str(), disks.as_os_str())
+        });
+        let words: Vec<_> = replaced.collect();
+        let (program, arguments) = words.split_first().context("a process has a program")?;
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0);
+        Ok(Killed(command.spawn().with_context(|| format!("cannot start {}", program.display()))?))
+    }
+}
+
+#[derive(Debug)]
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn copy_disks(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
+        let path = entry?.path();
+        if path.extension() == Some(OsStr::new("ext4")) {
+            check(Command::new("cp").arg("--sparse=always").arg(&path).arg(to))?;
+        }
+    }
+    Ok(())
+}
+
+/// The arguments of the process of this program that has `needle` in them.
+fn command_line_of(program: &str, needle: &str) -> Result<Vec<OsString>> {
+    for entry in fs::read_dir("/proc")? {
+        // A process may end while it is looked at.
+        let line = fs::read(entry?.path().join("cmdline")).unwrap_or_default();
+        let words: Vec<_> = line.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
+        let is_program = words.first().is_some_and(|word| word.ends_with(program.as_bytes()));
+        if is_program && find(&line, needle.as_bytes()).is_some() {
+            // Each word has a NUL after it, so that an empty one more is split off.
+            let count = words.len() - 1;
+            return Ok(words.into_iter().take(count).map(OsString::from_vec).collect());
+        }
+    }
+    bail!("there is no {program} for VM {needle}")
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+fn replace(word: &OsStr, from: &OsStr, to: &OsStr) -> OsString {
+    let mut rest = word.as_bytes();
+    let mut replaced = Vec::new();
+    while let Some(at) = find(rest, from.as_bytes()) {
+        let (before, after) = rest.split_at(at);
+        replaced.extend_from_slice(before);
+        replaced.extend_from_slice(to.as_bytes());
+        rest = after.get(from.len()..).unwrap_or_default();
+    }
+    replaced.extend_from_slice(rest);
+    OsString::from_vec(replaced)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_replaced_wherever_they_are_in_an_argument() {
+        let replaced = replace("a=/run/v/x,b=/run/v".as_ref(), "/run/v".as_ref(), "/t".as_ref());
+        assert_eq!(replaced, "a=/t/x,b=/t");
+        assert_eq!(replace("-smp".as_ref(), "/run".as_ref(), "/t".as_ref()), "-smp");
+    }
+
+    #[test]
+    fn a_process_is_found_by_its_arguments() {
+        let mut child = Command::new("sleep").arg("60.0625").spawn().unwrap();
+        // A program that has just been started has no arguments for a moment.
+        let mut lines = (0..500).map(|_| {
+            thread::sleep(Duration::from_millis(10));
+            command_line_of("sleep", "60.0625")
+        });
+        let line = lines.find(Result::is_ok);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(line.unwrap().unwrap(), ["sleep", "60.0625"]);
+    }
+}

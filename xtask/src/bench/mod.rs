@@ -1,0 +1,165 @@
+//! What banger adds to what it uses, as ratios of medians: the machine's own speed cancels out.
+
+mod bare;
+mod exec;
+mod import;
+mod stage;
+
+use std::{
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    command::{check, say},
+    programs,
+    project::Project,
+    setup, template,
+};
+use stage::Stage;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// How often each side is measured
+    #[arg(long, default_value_t = 7)]
+    runs: usize,
+    /// What to measure; everything if nothing is said
+    what: Vec<What>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    /// `vm run --rm -- true`, beside QEMU itself
+    Run,
+    /// `vm exec`, beside the protocol itself
+    Exec,
+    /// `ps`, beside curl
+    Ps,
+    /// `image import`, beside tar and mke2fs
+    Import,
+    /// The daemon's memory, idle and for each VM
+    Memory,
+}
+
+/// Goals: times over the bare thing's, and MiB.
+const RUN_GOAL: f64 = 1.2;
+const EXEC_GOAL: f64 = 3.0;
+const PS_GOAL: f64 = 2.0;
+const IMPORT_GOAL: f64 = 1.0 / 3.0;
+const IDLE_GOAL: f64 = 30.0;
+const VM_GOAL: f64 = 2.0;
+
+/// VMs over which the daemon's growth is spread.
+const VMS: u8 = 3;
+
+pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<()> {
+    ensure!(arguments.runs > 0, "--runs must be at least 1");
+    setup::run(project)?;
+    programs::build(project, None)?;
+    template::prepare(project)?;
+    let stage = Stage::new(project)?;
+    let wanted = |what| arguments.what.is_empty() || arguments.what.contains(&what);
+    let runs = arguments.runs;
+    println!("{:36} {:>10} {:>10} {:>8} {:>8}", "", "banger", "bare", "ratio", "goal");
+    // First, while the daemon is young.
+    if wanted(What::Memory) {
+        memory(&stage)?;
+    }
+    if wanted(What::Ps) {
+        let socket = stage.socket();
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--fail", "--unix-socket"]).arg(&socket).arg("http://localhost/v1/vms");
+        let ps = || timed(&mut stage.banger(&["ps"]));
+        compare("ps / curl", PS_GOAL, runs, ps, || timed(&mut curl))?;
+    }
+    if wanted(What::Exec) || wanted(What::Run) {
+        stage.ok(&["vm", "run", "-d", "--name", "box"])?;
+    }
+    if wanted(What::Exec) {
+        let vsock = stage.vm_runtime("box")?.join("vsock.sock");
+        let banger = || timed(&mut stage.banger(&["vm", "exec", "box", "--", "true"]));
+        compare("vm exec / protocol", EXEC_GOAL, runs, banger, || exec::raw(&vsock))?;
+    }
+    if wanted(What::Run) {
+        let bare = bare::Bare::of(&stage, "box")?;
+        let banger = || timed(&mut stage.banger(&["vm", "run", "--rm", "--", "true"]));
+        compare("vm run --rm / QEMU", RUN_GOAL, runs, banger, || bare.boot())?;
+    }
+    if wanted(What::Import) {
+        let tar = import::tar(project)?;
+        let banger = || import::banger(&stage, &tar);
+        compare("image import / tar + mke2fs", IMPORT_GOAL, runs, banger, || import::bare(project, &tar))?;
+    }
+    Ok(())
+}
+
+fn memory(stage: &Stage) -> Result<()> {
+    stage.ok(&["ps"])?;
+    let idle = stage.daemon_memory()?;
+    goal("daemon, idle, MiB", idle, IDLE_GOAL);
+    for number in 0..VMS {
+        stage.ok(&["vm", "run", "-d", "--name", &format!("memory{number}")])?;
+    }
+    goal("daemon, for each VM, MiB", (stage.daemon_memory()? - idle) / f64::from(VMS), VM_GOAL);
+    for number in 0..VMS {
+        stage.ok(&["vm", "delete", "--force", &format!("memory{number}")])?;
+    }
+    Ok(())
+}
+
+/// Measures both in turn, so that what else the machine does falls on both.
+fn compare(
+    name: &str,
+    goal: f64,
+    runs: usize,
+    mut banger: impl FnMut() -> Result<Duration>,
+    mut bare: impl FnMut() -> Result<Duration>,
+) -> Result<()> {
+    say(&format!("measuring {name}"));
+    // Once for the caches.
+    banger()?;
+    bare()?;
+    let mut times = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        times.0.push(banger()?);
+        times.1.push(bare()?);
+    }
+    let (banger, bare) = (median(&mut times.0), median(&mut times.1));
+    let ratio = banger.as_secs_f64() / bare.as_secs_f64();
+    let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
+    let (banger, bare) = (milliseconds(banger), milliseconds(bare));
+    println!("{name:36} {banger:>10} {bare:>10} {ratio:8.2} {goal:8.2}  {}", verdict(ratio, goal));
+    Ok(())
+}
+
+fn goal(name: &str, found: f64, goal: f64) {
+    println!("{name:36} {found:10.1} {:>10} {:>8} {goal:8.1}  {}", "", "", verdict(found, goal));
+}
+
+fn verdict(found: f64, goal: f64) -> &'static str {
+    if found <= goal { "ok" } else { "OVER" }
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+fn timed(command: &mut Command) -> Result<Duration> {
+    let start = Instant::now();
+    check(command.stdin(Stdio::null()).stdout(Stdio::null()))?;
+    Ok(start.elapsed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_one_in_the_middle() {
+        let mut times = [9, 1, 5].map(Duration::from_secs);
+        assert_eq!(median(&mut times), Duration::from_secs(5));
+    }
+}

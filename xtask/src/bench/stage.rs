@@ -1,0 +1,108 @@
+//! Folders of their own for banger, with the template's image and kernel in them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    command::{check, output},
+    project::Project,
+    template,
+};
+
+/// Dropping it ends its VMs and its daemon.
+#[derive(Debug)]
+pub(super) struct Stage {
+    programs: PathBuf,
+    folder: TempDir,
+    /// A socket's path may have 107 bytes at most, and the workspace may be anywhere.
+    runtime: TempDir,
+}
+
+impl Stage {
+    pub(super) fn new(project: &Project) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(project.target())?;
+        let runtime = tempfile::Builder::new().prefix("xtask-").tempdir_in("/tmp")?;
+        let template = template::folder(project);
+        for part in ["state", "cache", "config"] {
+            check(
+                Command::new("cp")
+                    .args(["-a", "--sparse=always"])
+                    .arg(template.join(part))
+                    .arg(folder.path()),
+            )?;
+        }
+        Ok(Self { programs: project.programs(), folder, runtime })
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(super) fn state(&self) -> PathBuf {
+        self.folder.path().join("state/banger")
+    }
+
+    pub(super) fn socket(&self) -> PathBuf {
+        self.runtime.path().join("banger/bangerd.sock")
+    }
+
+    pub(super) fn banger(&self, arguments: &[&str]) -> Command {
+        let mut banger = Command::new(self.programs.join("banger"));
+        banger.args(arguments).env("XDG_RUNTIME_DIR", self.runtime.path());
+        for (variable, part) in
+            [("XDG_STATE_HOME", "state"), ("XDG_CACHE_HOME", "cache"), ("XDG_CONFIG_HOME", "config")]
+        {
+            banger.env(variable, self.folder.path().join(part));
+        }
+        banger
+    }
+
+    pub(super) fn ok(&self, arguments: &[&str]) -> Result<()> {
+        check(self.banger(arguments).stdin(Stdio::null()).stdout(Stdio::null()))
+    }
+
+    pub(super) fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let text = output(self.banger(arguments).args(["-o", "json"]).stdin(Stdio::null()))?;
+        serde_json::from_slice(&text)
+            .with_context(|| format!("banger {} printed no JSON", arguments.join(" ")))
+    }
+
+    /// A field of one VM that is text.
+    pub(super) fn vm_id(&self, vm: &str) -> Result<String> {
+        let shown = self.json(&["vm", "show", vm])?;
+        Ok(shown["id"].as_str().with_context(|| format!("no id in {shown}"))?.to_owned())
+    }
+
+    pub(super) fn vm_runtime(&self, vm: &str) -> Result<PathBuf> {
+        Ok(self.runtime.path().join("banger/vms").join(self.vm_id(vm)?))
+    }
+
+    /// The daemon's resident memory in MiB.
+    pub(super) fn daemon_memory(&self) -> Result<f64> {
+        let status = self.json(&["daemon", "status"])?;
+        let pid = status["pid"].as_u64().with_context(|| format!("no pid in {status}"))?;
+        let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let kibibytes = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
+        Ok(kibibytes.context("no VmRSS")?.parse::<f64>()? / 1024.0)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Ok(ids) = output(self.banger(&["ps", "-a", "-q"]).stdin(Stdio::null())) {
+            let ids = String::from_utf8_lossy(&ids);
+            let ids: Vec<_> = ids.split_whitespace().collect();
+            if !ids.is_empty() {
+                let _ = self.ok(&[&["vm", "delete", "--force"], ids.as_slice()].concat());
+            }
+        }
+        let _ = self.ok(&["daemon", "stop", "--force"]);
+    }
+}

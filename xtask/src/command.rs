@@ -1,0 +1,87 @@
+//! Running other programs.
+
+use std::{
+    env,
+    path::PathBuf,
+    process::{Command, ExitCode, ExitStatus, Output, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::project::Project;
+
+/// A line about what is being done, for whoever waits.
+pub(crate) fn say(text: &str) {
+    eprintln!("xtask: {text}");
+}
+
+/// The cargo that runs xtask, in the workspace.
+pub(crate) fn cargo(project: &Project, arguments: &[&str]) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(arguments).current_dir(project.root());
+    cargo
+}
+
+/// Runs a program that must succeed.
+pub(crate) fn check(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start {}", line(command)))?;
+    ensure!(status.success(), "{} failed: {status}", line(command));
+    Ok(())
+}
+
+/// Runs a program that must succeed, and returns what it prints; its standard error passes through.
+pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
+    let Output { status, stdout, .. } = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start {}", line(command)))?;
+    ensure!(status.success(), "{} failed: {status}", line(command));
+    Ok(stdout)
+}
+
+/// Runs a program whose exit status becomes xtask's.
+pub(crate) fn status_of(command: &mut Command) -> Result<ExitCode> {
+    let status = command.status().with_context(|| format!("cannot start {}", line(command)))?;
+    Ok(exit_code(status))
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+/// Where a program is.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    program_folders().into_iter().map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// PATH, and where the system's programs are if an ordinary user's PATH leaves them out.
+fn program_folders() -> Vec<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from)).collect()
+}
+
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A program as root of the host, or else of a user namespace: for making disks with the right owners in them.
+pub(crate) fn as_root(program: &str) -> Result<Command> {
+    let Some(path) = find_program(program) else { bail!("{program} is missing: run `cargo xtask setup`") };
+    if is_root() {
+        return Ok(Command::new(path));
+    }
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--map-root-user", "--map-auto", "--"]).arg(path);
+    unshare.env("PATH", env::join_paths(program_folders())?);
+    Ok(unshare)
+}
+
+fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let mut line = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    if line.len() > 200 {
+        line.truncate(line.floor_char_boundary(200));
+        line.push('…');
+    }
+    format!("`{line}`")
+}

@@ -1,0 +1,54 @@
+//! A small Debian of the machine's own release.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use crate::command::check;
+
+/// The machine's release: its sources only have that one, and the programs are built against its libc.
+pub(crate) fn suite() -> Result<String> {
+    codename(&fs::read_to_string("/etc/os-release").context("/etc/os-release")?)
+}
+
+/// Packs Debian's smallest variant, with these packages on top (names with commas between), into `tar`.
+pub(crate) fn bootstrap(suite: &str, packages: &str, tar: &Path) -> Result<()> {
+    let mut mmdebstrap = Command::new("mmdebstrap");
+    mmdebstrap.args(["--quiet", "--variant=minbase", "--include", packages, suite]).arg(tar);
+    // The machine's own sources: whoever set it up knows which mirror it can reach.
+    check(mmdebstrap.args(apt_sources()?))
+}
+
+fn codename(os_release: &str) -> Result<String> {
+    let suite = os_release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    Ok(suite.context("/etc/os-release has no VERSION_CODENAME")?.trim_matches('"').to_owned())
+}
+
+fn apt_sources() -> Result<Vec<PathBuf>> {
+    let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
+    if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
+        for entry in entries {
+            files.push(entry?.path());
+        }
+    }
+    // As apt does, so that one with another ending is switched off.
+    let named = |file: &PathBuf| file.extension().is_some_and(|end| end == "list" || end == "sources");
+    files.retain(|file| named(file) && fs::metadata(file).is_ok_and(|file| file.len() > 0));
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_release_is_the_machines() {
+        assert_eq!(codename("ID=debian\nVERSION_CODENAME=bookworm\n").unwrap(), "bookworm");
+        assert!(codename("ID=arch\n").is_err());
+    }
+}

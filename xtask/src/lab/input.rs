@@ -1,0 +1,107 @@
+//! The two disks that a run brings into the lab: what goes in, and the room to work in.
+
+use std::{
+    ffi::OsString,
+    fs,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::terminal;
+use crate::command::{as_root, check};
+
+const INIT: &str = include_str!("init.sh");
+
+/// Sparse: only what is written takes room.
+const WORK_DISK: &str = "16G";
+
+/// What a run brings in.
+#[derive(Debug)]
+pub(super) struct Input<'a> {
+    /// The built programs' folder; it may not be there yet.
+    pub(super) programs: &'a Path,
+    pub(super) tools: &'a Path,
+    /// The scenarios' programs with the names that they get.
+    pub(super) smoke: &'a [(String, PathBuf)],
+    pub(super) command: &'a [OsString],
+    pub(super) terminal: bool,
+}
+
+impl Input<'_> {
+    /// Makes `in.ext4` in `folder`.
+    pub(super) fn make_disk(&self, folder: &Path) -> Result<()> {
+        let staged = folder.join("in");
+        for name in ["programs", "tools", "smoke"] {
+            fs::create_dir_all(staged.join(name))?;
+        }
+        let mut size = copy_files(&files_of(self.programs)?, &staged.join("programs"))?;
+        size += copy_files(&files_of(self.tools)?, &staged.join("tools"))?;
+        size += copy_files(self.smoke, &staged.join("smoke"))?;
+        let init = staged.join("init");
+        fs::write(&init, INIT)?;
+        fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
+        fs::write(staged.join("command"), words(self.command)?)?;
+        if self.terminal {
+            fs::write(staged.join("terminal"), terminal::description()?)?;
+        }
+        // Room for the file system's own tables.
+        let mebibytes = size / (1 << 20) * 9 / 8 + 32;
+        make_ext4(&folder.join("in.ext4"), &format!("{mebibytes}M"), Some(&staged))?;
+        fs::remove_dir_all(&staged)?;
+        Ok(())
+    }
+}
+
+/// Makes `work.ext4` in `folder`, with the template in it if there is one.
+pub(super) fn make_work_disk(template: &Path, folder: &Path) -> Result<()> {
+    make_ext4(&folder.join("work.ext4"), WORK_DISK, template.exists().then_some(template))
+}
+
+fn make_ext4(disk: &Path, size: &str, content: Option<&Path>) -> Result<()> {
+    let lazy = "lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0";
+    let mut mke2fs = as_root("mke2fs")?;
+    // Even when quiet, it says that it makes a file.
+    mke2fs.stdout(Stdio::null()).args(["-q", "-F", "-t", "ext4", "-m", "0", "-E", lazy]);
+    if let Some(content) = content {
+        mke2fs.arg("-d").arg(content);
+    }
+    check(mke2fs.arg(disk).arg(size))
+}
+
+/// Each word with a NUL after it, so that nothing needs quoting.
+fn words(command: &[OsString]) -> Result<Vec<u8>> {
+    ensure!(!command.is_empty(), "there is no command to run");
+    Ok(command.iter().flat_map(|word| word.as_bytes().iter().copied().chain([0])).collect())
+}
+
+fn files_of(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let named = |entry: fs::DirEntry| (entry.file_name().to_string_lossy().into_owned(), entry.path());
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(named(entry?))).collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => bail!("{}: {error}", folder.display()),
+    }
+}
+
+/// Copies `files` into `folder` and returns their length in all.
+fn copy_files(files: &[(String, PathBuf)], folder: &Path) -> Result<u64> {
+    let mut size = 0;
+    for (name, file) in files {
+        size += fs::copy(file, folder.join(name)).with_context(|| file.display().to_string())?;
+    }
+    Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_kept_apart_whatever_is_in_them() {
+        assert_eq!(words(&["sh".into(), "a 'b'\n$c".into(), "".into()]).unwrap(), b"sh\0a 'b'\n$c\0\0");
+        assert!(words(&[]).is_err());
+    }
+}

@@ -1,0 +1,166 @@
+//! A throw-away host with real KVM, emulated: QEMU plays a machine with AMD's virtualisation, in which Debian's kernel
+//! has a true `/dev/kvm` and Firecracker runs unmodified.
+
+mod firecracker;
+mod host;
+mod input;
+mod machine;
+mod terminal;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::{
+    command::{cargo, output, say},
+    programs,
+    project::Project,
+    setup, template,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(subcommand_negates_reqs = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    shell: Option<Shell>,
+    /// Ends the lab after this long, with exit status 124: 90s, 20m, 1h [default: 20m; none for a shell]
+    #[arg(long, global = true, value_parser = parse_duration)]
+    time_limit: Option<Duration>,
+    /// The lab's memory in MiB
+    #[arg(long, global = true, default_value_t = DEFAULT_MEMORY)]
+    memory: u32,
+    /// Builds nothing: brings what is in target/banger/ and target/template/, and no scenarios
+    #[arg(long, global = true)]
+    no_build: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Shell {
+    /// An interactive shell in the lab; scenarios are in /in/smoke
+    Shell,
+}
+
+const DEFAULT_MEMORY: u32 = 6144;
+
+/// For a command that does not say.
+const DEFAULT_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// A scenario takes many seconds where two emulations are on top of each other.
+const SCENARIOS_LIMIT: Duration = Duration::from_secs(40 * 60);
+
+/// Runs all of the scenarios, even if one of the files fails.
+const SCENARIOS: &str =
+    "status=0; for file in /in/smoke/*; do \"$file\" --test-threads=1 || status=1; done; exit $status";
+
+pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
+    setup::run(project)?;
+    let smoke = if arguments.no_build {
+        Vec::new()
+    } else {
+        programs::build(project, None)?;
+        template::prepare(project)?;
+        scenario_programs(project)?
+    };
+    let terminal = arguments.shell.is_some();
+    let command = if terminal { vec!["bash".into(), "-l".into()] } else { arguments.command.clone() };
+    let limit = arguments.time_limit.or((!terminal).then_some(DEFAULT_LIMIT));
+    start(project, &command, &smoke, terminal, arguments.memory, limit)
+}
+
+/// Runs the scenarios in the lab. The programs and the template are there.
+pub(crate) fn scenarios(project: &Project) -> Result<ExitCode> {
+    let command = ["sh", "-c", SCENARIOS].map(OsString::from);
+    let smoke = scenario_programs(project)?;
+    start(project, &command, &smoke, false, DEFAULT_MEMORY, Some(SCENARIOS_LIMIT))
+}
+
+fn start(
+    project: &Project,
+    command: &[OsString],
+    smoke: &[(String, PathBuf)],
+    terminal: bool,
+    memory: u32,
+    limit: Option<Duration>,
+) -> Result<ExitCode> {
+    let cache = project.target().join("lab");
+    std::fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
+    let host = host::prepare(&cache)?;
+    let tools = firecracker::prepare(&cache)?;
+    let folder = tempfile::Builder::new().prefix("run-").tempdir_in(&cache)?;
+    let input = input::Input { programs: &project.programs(), tools: &tools, smoke, command, terminal };
+    input.make_disk(folder.path())?;
+    input::make_work_disk(&template::folder(project), folder.path())?;
+    say("booting the lab");
+    machine::Machine { host: &host, folder, memory, limit, terminal }.run()
+}
+
+/// The compiled files of scenarios.
+fn scenario_programs(project: &Project) -> Result<Vec<(String, PathBuf)>> {
+    let arguments = ["test", "-p", "banger-smoke", "--no-run", "--message-format=json-render-diagnostics"];
+    let messages = String::from_utf8(output(&mut cargo(project, &arguments))?)?;
+    let programs = test_programs(&messages)?;
+    ensure!(!programs.is_empty(), "banger-smoke has no scenarios");
+    Ok(programs)
+}
+
+/// The programs of `tests/` in cargo's messages, not those of unit tests, each with its target's name.
+fn test_programs(messages: &str) -> Result<Vec<(String, PathBuf)>> {
+    let mut programs = Vec::new();
+    for line in messages.lines() {
+        let message: Value = serde_json::from_str(line).context("cargo's messages")?;
+        let target = &message["target"];
+        if target["kind"][0] != "test" {
+            continue;
+        }
+        if let (Some(name), Some(path)) = (target["name"].as_str(), message["executable"].as_str()) {
+            programs.push((name.to_owned(), path.into()));
+        }
+    }
+    Ok(programs)
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a duration such as 90s, 20m or 1h");
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        "s" => Some(number),
+        "m" => number.checked_mul(60),
+        "h" => number.checked_mul(3600),
+        _ => None,
+    };
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("20m"), Ok(Duration::from_secs(1200)));
+        assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3600)));
+        for wrong in ["", "20", "m", "-1s", "9é", "99999999999999999999h", "18446744073709551615h"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_scenarios_are_taken_from_cargos_messages() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","target":{"kind":["lib"]},"executable":null}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"kind":["lib"]},"executable":"/t/lib-1"}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"sessions"},"executable":"/t/sessions-1"}"#,
+            "\n",
+            r#"{"reason":"build-finished","success":true}"#,
+        );
+        assert_eq!(test_programs(messages).unwrap(), [("sessions".into(), "/t/sessions-1".into())]);
+    }
+}

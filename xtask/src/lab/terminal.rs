@@ -1,0 +1,42 @@
+//! The developer's terminal, lent to a shell in the lab.
+
+use std::{env, io};
+
+use anyhow::Result;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+
+/// The size and type of the terminal, as shell assignments for the lab's init.
+pub(super) fn description() -> Result<String> {
+    let size = tcgetwinsize(io::stdin()).ok().filter(|size| size.ws_row > 0);
+    let (rows, columns) = size.map_or((24, 80), |size| (size.ws_row, size.ws_col));
+    let safe = |name: &String| name.chars().all(|c| c.is_ascii_alphanumeric() || "-+.".contains(c));
+    let kind = env::var("TERM").ok().filter(safe).unwrap_or_else(|| "linux".into());
+    Ok(format!("ROWS={rows}\nCOLUMNS={columns}\nTERM={kind}\n"))
+}
+
+/// The terminal in raw mode, so that every key is the lab's; as it was when dropped.
+#[derive(Debug)]
+pub(super) struct Raw {
+    before: Option<Termios>,
+}
+
+impl Raw {
+    /// Does nothing when standard input is no terminal.
+    pub(super) fn enter() -> Result<Self> {
+        let before = tcgetattr(io::stdin()).ok();
+        if let Some(before) = &before {
+            let mut raw = before.clone();
+            raw.make_raw();
+            tcsetattr(io::stdin(), OptionalActions::Flush, &raw)?;
+        }
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Drain, before);
+        }
+    }
+}

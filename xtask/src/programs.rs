@@ -1,0 +1,88 @@
+//! The programs, built and put side by side.
+
+use std::{fs, io::Write, os::unix::fs::PermissionsExt, path::Path};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    command::{cargo, check, say},
+    elf,
+    project::Project,
+};
+
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
+/// The agent is in every boot initrd.
+const AGENT_LIMIT: usize = 3 << 20;
+
+/// Builds the programs and puts them into `out`, by default `target/banger`.
+pub(crate) fn build(project: &Project, out: Option<&Path>) -> Result<()> {
+    say("building banger and bangerd");
+    check(&mut cargo(project, &["build", "--release", "-p", "banger", "-p", "bangerd"]))?;
+    say("building banger-agent");
+    check(
+        cargo(project, &["build", "-p", "banger-agent", "--profile", "agent", "--target", TRIPLE])
+            .env("RUSTFLAGS", "-C target-feature=+crt-static"),
+    )?;
+
+    let built = project.cargo_target();
+    let agent = built.join(TRIPLE).join("agent/banger-agent");
+    let bytes = fs::read(&agent).with_context(|| agent.display().to_string())?;
+    ensure!(elf::is_static(&bytes)?, "{} is not static", agent.display());
+    ensure!(
+        bytes.len() < AGENT_LIMIT,
+        "banger-agent has {} bytes, over its limit of {AGENT_LIMIT}",
+        bytes.len()
+    );
+
+    let out = out.map_or_else(|| project.programs(), Path::to_path_buf);
+    fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
+    let vsock = project.tools().join("bin/vhost-device-vsock");
+    ensure!(vsock.exists(), "vhost-device-vsock is missing: run `cargo xtask setup`");
+    for program in [built.join("release/banger"), built.join("release/bangerd"), agent, vsock] {
+        install(&program, &out)?;
+    }
+    Ok(())
+}
+
+/// Puts `program` into `folder` in one step, and not at all if it is there: a daemon takes a new file for a new
+/// program, and is replaced.
+fn install(program: &Path, folder: &Path) -> Result<()> {
+    let target = folder.join(program.file_name().context("a program has a name")?);
+    let bytes = fs::read(program).with_context(|| program.display().to_string())?;
+    if fs::read(&target).is_ok_and(|there| there == bytes) {
+        return Ok(());
+    }
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(&bytes)?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o755))?;
+    file.persist(&target).with_context(|| target.display().to_string())?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn the_same_bytes_stay_the_same_file_and_others_replace_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("program"), folder.path().join("out"));
+        fs::create_dir(&to).unwrap();
+        let inode = || fs::metadata(to.join("program")).unwrap().ino();
+
+        fs::write(&from, "one").unwrap();
+        install(&from, &to).unwrap();
+        let first = inode();
+        install(&from, &to).unwrap();
+        assert_eq!(inode(), first);
+
+        fs::write(&from, "two").unwrap();
+        install(&from, &to).unwrap();
+        assert_ne!(inode(), first);
+        assert_eq!(fs::metadata(to.join("program")).unwrap().mode() & 0o777, 0o755);
+        assert_eq!(fs::read_dir(&to).unwrap().count(), 1);
+    }
+}

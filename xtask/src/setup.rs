@@ -1,0 +1,106 @@
+//! What the project needs of the machine. Looks for files, so that a second run costs nothing.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    command::{self, cargo, check, find_program, is_root, say},
+    project::Project,
+};
+
+/// Debian packages, each with a program or a file that shows it is there.
+const PACKAGES: &[(&str, &str)] = &[
+    ("qemu-system-x86", "qemu-system-x86_64"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("uidmap", "newuidmap"),
+    // A busybox that is not static has the same program.
+    ("busybox-static", "/var/lib/dpkg/info/busybox-static.list"),
+    ("zstd", "zstd"),
+    ("xz-utils", "xz"),
+    ("e2fsprogs", "mke2fs"),
+    ("curl", "curl"),
+    ("gcc", "gcc"),
+    ("libc6-dev", "/usr/include/stdio.h"),
+    ("python3-pip", "pip3"),
+];
+
+const VSOCK: &str = "vhost-device-vsock";
+const VSOCK_VERSION: &str = "0.3.0";
+
+pub(crate) fn run(project: &Project) -> Result<()> {
+    packages()?;
+    subordinate_ids()?;
+    vsock(project)
+}
+
+fn packages() -> Result<()> {
+    let there = |probe: &str| {
+        if probe.starts_with('/') { Path::new(probe).exists() } else { find_program(probe).is_some() }
+    };
+    let missing: Vec<_> =
+        PACKAGES.iter().filter(|(_, probe)| !there(probe)).map(|(package, _)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    say(&format!("installing {}", missing.join(" ")));
+    check(privileged("apt-get")?.args(["update", "-qq"]))?;
+    check(
+        privileged("env")?
+            .args([
+                "DEBIAN_FRONTEND=noninteractive",
+                "apt-get",
+                "install",
+                "-y",
+                "-qq",
+                "--no-install-recommends",
+            ])
+            .args(missing),
+    )
+}
+
+/// mmdebstrap and the lab's disk need a range of ids to map, which a user that no `useradd` made may lack.
+fn subordinate_ids() -> Result<()> {
+    if is_root() {
+        return Ok(());
+    }
+    let user = String::from_utf8(command::output(Command::new("id").arg("-un"))?)?.trim().to_owned();
+    let listed = |file: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.lines().any(|line| line.split(':').next() == Some(user.as_str()))
+    };
+    if listed("/etc/subuid") && listed("/etc/subgid") {
+        return Ok(());
+    }
+    say(&format!("giving {user} a range of subordinate ids"));
+    let range = "200000-265535";
+    check(privileged("usermod")?.args(["--add-subuids", range, "--add-subgids", range, &user]))
+}
+
+fn privileged(program: &str) -> Result<Command> {
+    if is_root() {
+        return Ok(Command::new(program));
+    }
+    let sudo = find_program("sudo");
+    let mut command =
+        Command::new(sudo.with_context(|| format!("{program} needs root, and there is no sudo"))?);
+    command.arg(program);
+    Ok(command)
+}
+
+fn vsock(project: &Project) -> Result<()> {
+    let tools = project.tools();
+    let program = tools.join("bin").join(VSOCK);
+    if program.exists() {
+        return Ok(());
+    }
+    say(&format!("building {VSOCK} {VSOCK_VERSION}"));
+    let build = tools.join("build");
+    check(
+        cargo(project, &["install", "--quiet", "--locked", "--version", VSOCK_VERSION, VSOCK, "--root"])
+            .arg(&tools)
+            .env("CARGO_TARGET_DIR", &build),
+    )?;
+    ensure!(program.exists(), "{VSOCK} was installed, but is not at {}", program.display());
+    fs::remove_dir_all(&build).with_context(|| build.display().to_string())
+}
