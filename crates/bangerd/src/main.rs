@@ -3,6 +3,7 @@
 //! It serves HTTP on a Unix socket ([`routes`]), and is also the program of two small processes of its own: the keeper
 //! of a VM's console, and the KVM probe, which must be able to hang without harm.
 
+mod passed;
 mod routes;
 mod serve;
 mod startup;

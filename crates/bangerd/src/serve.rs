@@ -7,7 +7,12 @@ use std::{
 
 use banger_api::{ApiError, ErrorKind, ProgramId};
 use banger_engine::Engine;
-use hyper::server::conn::http1;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -18,7 +23,7 @@ use tokio::{
     sync::{Notify, Semaphore},
 };
 
-use crate::routes;
+use crate::{passed::Receiving, routes};
 
 /// Connections at a time; each holds a few KiB, and a stream holds one as long as it lasts.
 const CONNECTIONS: usize = 512;
@@ -76,7 +81,12 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
             tracing::warn!("refused another user's connection");
             continue;
         }
-        let service = TowerToHyperService::new(routes.clone());
+        let (stream, passed) = Receiving::new(stream);
+        let router = TowerToHyperService::new(routes.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(passed.clone());
+            router.call(request)
+        });
         tokio::spawn(async move {
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEAD);

@@ -1,6 +1,7 @@
 //! One HTTP request over one connection.
 
 use std::{
+    fs::File,
     io,
     pin::Pin,
     task::{Context, Poll},
@@ -14,13 +15,10 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::UnixStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::ReaderStream;
 
-use crate::calls::Client;
+use crate::{calls::Client, passing::Passing};
 
 /// Most bytes of an answer that is no stream: a VM's console is 2 MiB.
 const ANSWER: usize = 16 << 20;
@@ -69,7 +67,18 @@ impl Client {
         path: &str,
         body: Body,
     ) -> Result<Response<Incoming>, ApiError> {
-        let stream = self.daemon.reach_or_start().await?;
+        self.send_with(None, method, path, body).await
+    }
+
+    /// The same, with a file that the daemon is to read.
+    pub(crate) async fn send_with(
+        &self,
+        file: Option<File>,
+        method: Method,
+        path: &str,
+        body: Body,
+    ) -> Result<Response<Incoming>, ApiError> {
+        let stream = Passing { stream: self.daemon.reach_or_start().await?, file };
         let build = self.daemon.build()?.to_string();
         let response = self.send_over(stream, method, path, body, Some(build)).await?;
         if response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -81,7 +90,7 @@ impl Client {
     /// Sends a request over `stream`. A daemon of another build than `build` will turn it away.
     pub(crate) async fn send_over(
         &self,
-        stream: UnixStream,
+        stream: Passing,
         method: Method,
         path: &str,
         body: Body,

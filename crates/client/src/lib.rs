@@ -6,6 +6,7 @@ mod connect;
 mod events;
 mod exec;
 mod http;
+mod passing;
 
 pub use calls::Client;
 pub use events::Events;

@@ -14,6 +14,15 @@ use crate::{
     store::{ImageRecord, VmRecord},
 };
 
+/// Where a root file system's tar comes from.
+#[derive(Debug)]
+pub enum Tar<R> {
+    /// A regular file, which its owner has handed over to be read.
+    File(fs::File),
+    /// Bytes that come once.
+    Stream(R),
+}
+
 impl Host {
     /// The image that `reference` names, pulled first when only the catalog has it.
     pub(crate) async fn find_image(
@@ -59,17 +68,21 @@ impl Host {
     }
 
     /// Makes image `name` of a tar.
-    pub(crate) async fn import_image(
+    pub(crate) async fn import_image<R: Read + Send + 'static>(
         self: &Arc<Self>,
         name: Name,
-        tar: impl Read + Send + 'static,
+        tar: Tar<R>,
         context: &Context,
     ) -> Result<ImageRecord, EngineError> {
         if self.store.images()?.iter().any(|image| image.name == name) {
             return Err(taken("image", &name).into());
         }
         self.publish_image(name, "tar", None, context, move |folder, out, progress| {
-            banger_image::import_rootfs(tar, folder, out, &RootfsOptions::default(), progress)
+            let options = RootfsOptions::default();
+            match tar {
+                Tar::File(file) => banger_image::import_rootfs_file(file, folder, out, &options, progress),
+                Tar::Stream(stream) => banger_image::import_rootfs(stream, folder, out, &options, progress),
+            }
         })
         .await
     }

@@ -21,6 +21,7 @@ pub use config::Config;
 pub use engine::{Engine, Events};
 pub use error::EngineError;
 pub use host::Programs;
+pub use images::Tar;
 pub use kernels::KernelFormat;
 pub use store::StoreError;
 pub use vm::{CONSOLE_MAX, console_main};

@@ -14,7 +14,7 @@ use super::index::index;
 use super::inspect;
 use super::tree::{NodeKind, Tree};
 use crate::archive::ArchiveError;
-use crate::codec;
+use crate::codec::{self, Packing};
 use crate::error::IoContext;
 use crate::progress::{self, Watched};
 use crate::publish::{self, folder_of, write_error};
@@ -65,22 +65,49 @@ pub fn import_rootfs(
     options: &RootfsOptions,
     progress: &dyn Progress,
 ) -> Result<RootfsInfo, ImageError> {
-    // Whatever a stopped input makes of the import, the reason is that it was stopped.
-    import(input, spool_dir, out, options, progress)
-        .map_err(|error| if progress.cancelled() { ImageError::Cancelled } else { error })
+    let archive = || spool(input, spool_dir, progress);
+    stopped_or(progress, archive().and_then(|archive| import(&archive, out, options, progress)))
 }
 
-fn import(
-    input: impl Read,
+/// The same, of a file. One that is not packed is read where it is.
+///
+/// Others may write to the file meanwhile: what is in the image is then what was read, as far as it makes sense.
+///
+/// # Errors
+/// As [`import_rootfs`]; when it is no regular file.
+pub fn import_rootfs_file(
+    tar: File,
     spool_dir: &Path,
     out: &Path,
     options: &RootfsOptions,
     progress: &dyn Progress,
 ) -> Result<RootfsInfo, ImageError> {
-    progress.stage("read the archive");
-    let spool = spool(input, spool_dir, progress)?;
+    let unreadable = |error| ImageError::Archive(ArchiveError::Read(error));
+    let meta = tar.metadata().map_err(unreadable)?;
+    if !meta.is_file() {
+        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
+    }
+    let mut start = [0; 6];
+    let length = tar.read_at(&mut start, 0).map_err(unreadable)?;
+    if Packing::of(&start[..length]) != Packing::Plain {
+        return import_rootfs(tar, spool_dir, out, options, progress);
+    }
+    stopped_or(progress, import(&tar, out, options, progress))
+}
+
+/// Whatever a stopped input makes of the import, the reason is that it was stopped.
+fn stopped_or<T>(progress: &dyn Progress, result: Result<T, ImageError>) -> Result<T, ImageError> {
+    result.map_err(|error| if progress.cancelled() { ImageError::Cancelled } else { error })
+}
+
+fn import(
+    archive: &File,
+    out: &Path,
+    options: &RootfsOptions,
+    progress: &dyn Progress,
+) -> Result<RootfsInfo, ImageError> {
     progress.stage("check the archive");
-    let tree = index(&spool, progress)?;
+    let tree = index(archive, progress)?;
     let measure = Measure::of(&tree);
     let (layout, unfilled) = lay_out(&tree, &measure, out, options, progress)?;
     publish::require_space(folder_of(out), measure.least())?;
@@ -89,7 +116,7 @@ fn import(
     let (file, temporary) = publish::begin(out)?;
     let image = Image { file: &file, done: 0, total: measure.least(), progress };
     file.set_len(layout.image_len()).map_err(|source| write_error(source, out, 0))?;
-    write(&layout, &unfilled, &tree, &spool, image).map_err(|e| ext4_error(e, out, measure.least()))?;
+    write(&layout, &unfilled, &tree, archive, image).map_err(|e| ext4_error(e, out, measure.least()))?;
     progress::check(progress)?;
     publish::publish(&file, temporary, out)?;
     Ok(RootfsInfo {
@@ -97,12 +124,13 @@ fn import(
         content: measure.content,
         entries: measure.entries,
         init: inspect::init(&tree),
-        os: inspect::os(&tree, &spool),
+        os: inspect::os(&tree, archive),
     })
 }
 
 /// The unpacked archive in a file that has no name.
 fn spool(input: impl Read, spool_dir: &Path, progress: &dyn Progress) -> Result<File, ImageError> {
+    progress.stage("read the archive");
     let mut file = tempfile::tempfile_in(spool_dir).during("create a temporary file in", spool_dir)?;
     let read = |error| ImageError::Archive(ArchiveError::Read(error));
     let unpacked = codec::unpacked(input).map_err(read)?.map_err(|compression| ImageError::Compression {

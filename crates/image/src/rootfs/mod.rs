@@ -13,4 +13,4 @@ mod xattr;
 mod tests;
 
 pub use empty::write_empty_ext4;
-pub use import::{RootfsInfo, RootfsOptions, import_rootfs};
+pub use import::{RootfsInfo, RootfsOptions, import_rootfs, import_rootfs_file};

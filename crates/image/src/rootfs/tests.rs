@@ -28,6 +28,12 @@ impl Lab {
         self.import_with(tar, &RootfsOptions::default())
     }
 
+    /// The same, from a file.
+    fn import_file(&self, tar: &Path) -> Result<RootfsInfo, ImageError> {
+        let file = File::open(tar).unwrap();
+        import_rootfs_file(file, self.0.path(), &self.image(), &RootfsOptions::default(), &Silent)
+    }
+
     fn import_with(&self, tar: &[u8], options: &RootfsOptions) -> Result<RootfsInfo, ImageError> {
         let result = import_rootfs(tar, self.0.path(), &self.image(), options, &Silent);
         let left = fs::read_dir(self.0.path()).unwrap().count();
@@ -155,6 +161,23 @@ fn names_lead_where_linux_would_go() {
     assert!(lab.debugfs("stat /null").contains("01:03"));
     assert!(lab.debugfs("stat /sda").contains("Type: block special"));
     assert!(lab.debugfs("stat /implied").contains("Mode:  0755"));
+}
+
+#[test]
+fn a_file_gives_the_same_image_as_its_bytes_packed_or_not() {
+    let tar = TarWriter::default().folder("etc").file("etc/motd", &[7; 100_000]).end();
+    let of_bytes = Lab::new();
+    of_bytes.import(&tar).unwrap();
+    let expected = fs::read(of_bytes.image()).unwrap();
+    for bytes in [tar.clone(), pipe("gzip", &["-c"], &tar)] {
+        let (lab, file) = (Lab::new(), tempfile::NamedTempFile::new().unwrap());
+        fs::write(file.path(), &bytes).unwrap();
+        lab.import_file(file.path()).unwrap();
+        assert!(fs::read(lab.image()).unwrap() == expected);
+        fs::write(file.path(), &bytes[..bytes.len() / 2]).unwrap();
+        assert!(lab.import_file(file.path()).is_err());
+    }
+    assert!(Lab::new().import_file(Path::new("/dev/null")).is_err());
 }
 
 #[test]

@@ -1,4 +1,10 @@
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fs::File,
+    io::{self, Seek},
+    os::fd::AsFd,
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use banger_api::{ApiError, ErrorKind, Image, Name};
 use banger_client::Client;
@@ -23,16 +29,30 @@ pub(crate) struct Import {
 impl Import {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        let mut events = if self.tar.as_os_str() == "-" {
-            client.import_image(&self.name, tokio::io::stdin()).await?
+        let cannot = |error: io::Error| {
+            ApiError::new(ErrorKind::Io, format!("cannot read {}: {error}", self.tar.display()))
+        };
+        let tar = if self.tar.as_os_str() == "-" {
+            File::from(io::stdin().as_fd().try_clone_to_owned().map_err(cannot)?)
         } else {
-            let file = tokio::fs::File::open(&self.tar).await.map_err(|error| {
-                ApiError::new(ErrorKind::Io, format!("cannot open {}: {error}", self.tar.display()))
-            })?;
-            client.import_image(&self.name, file).await?
+            File::open(&self.tar).map_err(cannot)?
+        };
+        let meta = tar.metadata().map_err(cannot)?;
+        if meta.is_dir() {
+            return Err(CommandError::usage(format!("{} is a folder, not a tar", self.tar.display())));
+        }
+        let mut events = if meta.is_file() && position(&tar)? == 0 {
+            client.import_image_file(&self.name, tar).await?
+        } else {
+            client.import_image(&self.name, tokio::fs::File::from_std(tar)).await?
         };
         let (image, _) = watch::<Image>(&client, &mut events, ui).await?;
         ui.line(&image.name)?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Where the next read would be: standard input may have been read before.
+fn position(mut file: &File) -> io::Result<u64> {
+    file.stream_position()
 }
