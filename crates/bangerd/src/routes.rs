@@ -7,7 +7,7 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::{Body, Bytes},
     extract::{FromRequest, Path, Query, Request, State},
     http::{HeaderMap, StatusCode, header},
@@ -19,14 +19,14 @@ use banger_api::{
     ApiError, BUILD_HEADER, CreateVm, DaemonStatus, DeleteVm, ErrorKind, Image, Kernel, LogSource, Name,
     Operation, Pull, Vm, VmState,
 };
-use banger_engine::{Events, KernelFormat};
+use banger_engine::{Events, KernelFormat, Tar};
 use futures_util::{Stream, TryStreamExt, stream};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use crate::serve::Daemon;
+use crate::{passed::PassedFile, serve::Daemon};
 
 type Shared = State<Arc<Daemon>>;
 type Answer<T> = Result<Json<T>, Failure>;
@@ -40,6 +40,7 @@ pub(crate) fn routes(daemon: Arc<Daemon>) -> Router {
         .route("/v1/operations/{id}", delete(cancel))
         .route("/v1/vms", get(vms).post(run_vm))
         .route("/v1/vms/{vm}", get(vm).delete(delete_vm))
+        .route("/v1/vms/{vm}/ended", get(vm_ended))
         .route("/v1/vms/{vm}/start", post(start_vm))
         .route("/v1/vms/{vm}/stop", post(stop_vm))
         .route("/v1/vms/{vm}/logs", get(logs))
@@ -186,6 +187,10 @@ async fn vm(State(daemon): Shared, Path(vm): Path<String>) -> Answer<Vm> {
     Ok(Json(daemon.engine.vm(&vm)?))
 }
 
+async fn vm_ended(State(daemon): Shared, Path(vm): Path<String>) -> Answer<Vm> {
+    Ok(Json(daemon.engine.vm_ended(&vm).await?))
+}
+
 async fn start_vm(State(daemon): Shared, Path(vm): Path<String>) -> Result<Response, Failure> {
     Ok(stream_of(daemon.engine.start_vm(&vm)?))
 }
@@ -260,8 +265,15 @@ struct ImportImage {
     name: Name,
 }
 
-async fn import_image(State(daemon): Shared, Query(import): Query<ImportImage>, body: Body) -> Response {
-    stream_of(daemon.engine.import_image(import.name, reader_of(body)))
+/// The tar is the body, or a file that came with the request.
+async fn import_image(
+    State(daemon): Shared,
+    Query(import): Query<ImportImage>,
+    Extension(passed): Extension<PassedFile>,
+    body: Body,
+) -> Response {
+    let tar = passed.take().map_or_else(|| Tar::Stream(reader_of(body)), Tar::File);
+    stream_of(daemon.engine.import_image(import.name, tar))
 }
 
 async fn pull_image(State(daemon): Shared, Checked(pull): Checked<Pull>) -> Response {

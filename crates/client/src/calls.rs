@@ -1,5 +1,7 @@
 //! The daemon's API, call by call.
 
+use std::fs::File;
+
 use banger_api::{
     ApiError, CreateVm, DaemonStatus, Dirs, ErrorKind, Image, Kernel, LogSource, Name, Operation, Pull, Vm,
 };
@@ -12,6 +14,7 @@ use crate::{
     connect::Daemon,
     events::Events,
     http::{self, Body, Tunnel, json, nothing, segment, stream_of},
+    passing::Passing,
 };
 
 /// A client of the daemon. Each call is a connection of its own.
@@ -62,7 +65,8 @@ impl Client {
     pub async fn stop_daemon(&self, force: bool) -> Result<bool, ApiError> {
         let Some(stream) = self.daemon.reach().await? else { return Ok(false) };
         let path = format!("/v1/daemon/stop?force={force}");
-        let response = self.send_over(stream, Method::POST, &path, nothing(), None).await?;
+        let response =
+            self.send_over(Passing { stream, file: None }, Method::POST, &path, nothing(), None).await?;
         if !response.status().is_success() {
             return Err(http::read(response).await?);
         }
@@ -76,7 +80,9 @@ impl Client {
     /// When it does not answer as it should.
     pub async fn daemon_status(&self) -> Result<Option<DaemonStatus>, ApiError> {
         let Some(stream) = self.daemon.reach().await? else { return Ok(None) };
-        let response = self.send_over(stream, Method::GET, "/v1/daemon", nothing(), None).await?;
+        let response = self
+            .send_over(Passing { stream, file: None }, Method::GET, "/v1/daemon", nothing(), None)
+            .await?;
         if response.status().is_success() {
             Ok(Some(http::read(response).await?))
         } else {
@@ -114,6 +120,14 @@ impl Client {
     /// When none or several do.
     pub async fn vm(&self, reference: &str) -> Result<Vm, ApiError> {
         self.call(Method::GET, &vm_path(reference), nothing).await
+    }
+
+    /// The VM that `reference` names, once it has been seen to end, or after a while if it does not.
+    ///
+    /// # Errors
+    /// When none or several do.
+    pub async fn vm_ended(&self, reference: &str) -> Result<Vm, ApiError> {
+        self.call(Method::GET, &format!("{}/ended", vm_path(reference)), nothing).await
     }
 
     /// Makes a VM and starts it; its result is a [`Vm`].
@@ -185,6 +199,16 @@ impl Client {
     /// When none or several do.
     pub async fn image(&self, reference: &str) -> Result<Image, ApiError> {
         self.call(Method::GET, &format!("/v1/images/{}", segment(reference)), nothing).await
+    }
+
+    /// Makes an image of a tar in a regular file, which the daemon reads itself; its result is an [`Image`].
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn import_image_file(&self, name: &Name, tar: File) -> Result<Events, ApiError> {
+        self.ensure_daemon().await?;
+        let path = format!("/v1/images?name={}", segment(name.as_str()));
+        Ok(Events::new(self.send_with(Some(tar), Method::POST, &path, nothing()).await?.into_body()))
     }
 
     /// Makes an image of a tar; its result is an [`Image`].

@@ -14,6 +14,7 @@ use crate::{
     config::{Config, VmDefaults},
     error::EngineError,
     host::{Host, Programs, unresolved},
+    images::Tar,
     kernels::KernelFormat,
     names,
     operation::{Context, OnHangUp, Operations},
@@ -53,6 +54,7 @@ impl Engine {
             initrds: crate::kernels::Initrds::default(),
             publishing_images: tokio::sync::Mutex::default(),
             publishing_kernels: tokio::sync::Mutex::default(),
+            ended: tokio::sync::Notify::new(),
             owners: std::sync::Mutex::default(),
         });
         reconcile::reconcile(&host).await?;
@@ -114,6 +116,29 @@ impl Engine {
     /// When none or several do.
     pub fn vm(&self, reference: &str) -> Result<Vm, ApiError> {
         Ok(self.show_vm(self.0.find_vm(reference)?))
+    }
+
+    /// The VM that `reference` names, once it has been seen to end, or after a while if it does not: whoever was
+    /// talking to its guest when that broke off learns why.
+    ///
+    /// # Errors
+    /// When none or several do.
+    pub async fn vm_ended(&self, reference: &str) -> Result<Vm, ApiError> {
+        let id = self.0.find_vm(reference)?.id;
+        let ended = async {
+            loop {
+                let one = self.0.ended.notified();
+                let vm = self.vm(id.as_str())?;
+                if vm.state != VmState::Running {
+                    return Ok(vm);
+                }
+                one.await;
+            }
+        };
+        match tokio::time::timeout(vm::ENDS, ended).await {
+            Ok(vm) => vm,
+            Err(_) => self.vm(id.as_str()),
+        }
     }
 
     /// Makes a VM and starts it, fetching its image and kernel where they are missing. With `rm`, the stream stays
@@ -339,7 +364,7 @@ impl Engine {
     }
 
     /// Makes an image of a tar of a root file system.
-    pub fn import_image(&self, name: Name, tar: impl Read + Send + 'static) -> Events {
+    pub fn import_image<R: Read + Send + 'static>(&self, name: Name, tar: Tar<R>) -> Events {
         let target = name.to_string();
         self.image_operation(OperationKind::ImageImport, &target, move |host, context| async move {
             host.import_image(name, tar, &context).await

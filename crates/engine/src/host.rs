@@ -38,6 +38,8 @@ pub(crate) struct Host {
     pub(crate) initrds: Initrds,
     pub(crate) publishing_images: tokio::sync::Mutex<()>,
     pub(crate) publishing_kernels: tokio::sync::Mutex<()>,
+    /// Told whenever a VM has ended by itself.
+    pub(crate) ended: tokio::sync::Notify,
     /// The owner of each VM.
     pub(crate) owners: Mutex<HashMap<Id, mpsc::Sender<Message>>>,
 }

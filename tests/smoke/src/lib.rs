@@ -12,4 +12,4 @@ mod tree;
 pub use host::Host;
 pub use run::{Finished, Running};
 pub use terminal::Terminal;
-pub use tree::{static_busybox, tar_of};
+pub use tree::{HOSTILE_INIT, static_busybox, tar_of};

@@ -38,7 +38,11 @@ pub struct Finished {
 }
 
 impl Running {
-    pub(crate) fn start(mut command: Command, what: String) -> Result<Self> {
+    /// Starts `command`, told of as `what`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(mut command: Command, what: String) -> Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| what.clone())?;
         let stdout = pump(child.stdout.take().context("stdout")?);

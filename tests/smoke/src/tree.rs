@@ -36,3 +36,6 @@ pub fn tar_of(path: &Path, files: &[(&str, &[u8])], links: &[(&str, &str)]) -> R
     }
     Ok(tar.finish()?)
 }
+
+/// The init of a guest that turns against its host (`fixtures/hostile-init.c`), statically linked.
+pub const HOSTILE_INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hostile-init"));

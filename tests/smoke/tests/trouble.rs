@@ -1,9 +1,9 @@
 //! What goes wrong: each ends with an error that a person can act on, and nothing left behind.
 
-use std::{fs, thread};
+use std::{fs, process::Command, thread};
 
 use anyhow::Result;
-use banger_smoke::{Host, static_busybox, tar_of};
+use banger_smoke::{HOSTILE_INIT, Host, Running, static_busybox, tar_of};
 use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
@@ -54,6 +54,25 @@ fn a_guest_whose_init_dies_is_told_with_its_console() -> Result<()> {
     host.ok(&["image", "import", "dies", &tar.display().to_string()])?;
     let run = host.banger(&["vm", "run", "--rm", "--image", "dies", "--", "/bin/busybox", "sleep", "60"])?;
     run.fails(125, &["Kernel panic", "Attempted to kill init"])?;
+    host.nothing_left()
+}
+
+#[test]
+fn a_guest_that_answers_garbage_is_told_and_can_be_deleted() -> Result<()> {
+    let host = Host::new()?;
+    let tar = host.path("hostile.tar");
+    tar_of(&tar, &[("sbin/init", HOSTILE_INIT), ("bin/busybox", &static_busybox()?)], &[])?;
+    host.ok(&["image", "import", "hostile", &tar.display().to_string()])?;
+    host.ok(&["vm", "run", "-d", "--name", "box", "--image", "hostile"])?;
+    // The agent is ended by what this does, perhaps before it can tell.
+    host.banger(&["vm", "exec", "box", "--", "/bin/busybox", "touch", "/turn"])?;
+    while !host.ok(&["vm", "logs", "box"])?.contains("hostile: turned") {
+        thread::yield_now();
+    }
+    let exec = host.banger(&["vm", "exec", "box", "--", "/bin/busybox", "true"])?;
+    exec.fails(125, &["does not follow the agent's protocol"])?;
+    assert_eq!(host.ok(&["vm", "stop", "box"])?, "box\n");
+    host.ok(&["vm", "delete", "box"])?;
     host.nothing_left()
 }
 
@@ -162,4 +181,58 @@ fn a_runtime_folder_that_is_a_link_is_refused() -> Result<()> {
     host.banger(&["ps"])?.fails(1, &["symbolic link"])?;
     fs::remove_file(host.path("run/banger"))?;
     Ok(())
+}
+
+#[test]
+fn without_a_usable_vmm_nothing_is_fetched_or_made() -> Result<()> {
+    let host = Host::bare()?;
+    let programs = host.path("programs");
+    fs::create_dir(&programs)?;
+    for name in ["banger", "bangerd", "banger-agent"] {
+        fs::hard_link(host.program(name), programs.join(name))
+            .or_else(|_| fs::copy(host.program(name), programs.join(name)).map(drop))?;
+    }
+    let mut command = host.command(&["vm", "run", "--rm", "--", "true"]);
+    command.env("PATH", host.path("nothing")).env("BANGER_BANGERD", programs.join("bangerd"));
+    let run = Running::start(command, "banger vm run, with nothing on PATH".to_owned())?.finish(b"")?;
+    // QEMU is looked for in the usual folders too, but is of no use without its vsock.
+    run.fails(125, &["nothing here can run a VM", "firecracker is not installed", " install "])?;
+    let mut stop = host.command(&["daemon", "stop"]);
+    stop.env("BANGER_BANGERD", programs.join("bangerd"));
+    Running::start(stop, "banger daemon stop".to_owned())?.finish(b"")?.success()?;
+    Ok(())
+}
+
+#[test]
+fn a_full_disk_stops_an_import_and_leaves_nothing_of_it() -> Result<()> {
+    let host = Host::bare()?;
+    let tar = host.path("large.tar");
+    tar_of(&tar, &[("large", &vec![7; 60 << 20])], &[])?;
+    // A state folder on a file system of 32 MiB, in a mount namespace that this daemon alone is in.
+    let script = "mount -t tmpfs -o size=32m none \"$XDG_STATE_HOME\" && \"$0\" image import large \"$1\"; status=$?; \
+                  find \"$XDG_STATE_HOME/banger/images\" -mindepth 1; \"$0\" image list -o json; exit $status";
+    let banger = host.command(&[]);
+    let mut command = Command::new("unshare");
+    command
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+        .arg(banger.get_program())
+        .arg(&tar);
+    command.envs(banger.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let import = Running::start(command, "an import onto a full disk".to_owned())?.finish(b"")?;
+    assert_eq!(import.stdout.trim(), "[]", "{import:?}");
+    import.fails(1, &["not enough space"])?;
+    Ok(())
+}
+
+#[test]
+fn a_session_that_is_killed_takes_its_vm_with_it() -> Result<()> {
+    let host = Host::new()?;
+    let mut run = host.start(&["vm", "run", "--rm", "--", "sh", "-c", "echo ready; sleep 1000"])?;
+    run.wait_for_stdout("ready\n")?;
+    run.signal(Signal::KILL)?;
+    run.finish(b"")?;
+    while host.json(&["ps", "-a"])? != serde_json::json!([]) {
+        thread::yield_now();
+    }
+    host.nothing_left()
 }

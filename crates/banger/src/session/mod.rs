@@ -5,7 +5,7 @@ mod stdin;
 
 use std::io::{self, IsTerminal};
 
-use banger_api::{ApiError, ErrorKind};
+use banger_api::{ApiError, ErrorKind, VmState};
 use banger_client::{Client, ExecInput, ExecOutput, Output};
 use banger_proto::{Exec, ExitStatus, TerminalSize};
 use bytes::Bytes;
@@ -63,9 +63,27 @@ pub(crate) async fn run(client: &Client, reference: &str, wanted: Wanted) -> Res
     // From here on the terminal's keys are the guest's; it is as it was again when this is dropped.
     let _raw = if is_terminal { Some(RawMode::enter().map_err(local("set up the terminal"))?) } else { None };
     let (tell_taken, taken) = mpsc::unbounded_channel();
-    tokio::select! {
+    let session = tokio::select! {
         ended = show(output, tell_taken) => ended,
         error = steer(input, taken, is_terminal) => Err(error),
+    };
+    match session {
+        Err(error) if error.kind == ErrorKind::Guest => Err(told_better(client, reference, error).await),
+        session => session,
+    }
+}
+
+/// The end of a VM explains a connection that broke better than the connection does.
+async fn told_better(client: &Client, reference: &str, broke: ApiError) -> ApiError {
+    match client.vm_ended(reference).await {
+        Ok(vm) if vm.state != VmState::Running => {
+            let error = vm.last_error.unwrap_or_else(|| "its guest powered off".to_owned());
+            let mut lines = error.lines().map(str::to_owned);
+            let why = lines.next().unwrap_or_default();
+            let message = format!("VM {} ended under the session: {why}", vm.name);
+            ApiError { console: lines.collect(), ..ApiError::new(ErrorKind::Guest, message).log(vm.console) }
+        }
+        _ => broke,
     }
 }
 

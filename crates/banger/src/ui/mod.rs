@@ -108,7 +108,7 @@ impl Ui {
     pub(crate) fn error(&self, error: &ApiError) {
         self.stderr(format_args!("{ERROR}error:{ERROR:#} {}", harmless(&error.message)));
         if !error.console.is_empty() {
-            self.stderr(format_args!("the console's last lines:"));
+            self.stderr(format_args!("the console:"));
             for line in &error.console {
                 self.stderr(format_args!("  {}", harmless(line)));
             }

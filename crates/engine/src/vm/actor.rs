@@ -118,6 +118,7 @@ impl Actor {
         if let Err(error) = stop::clean_up(&self.host, &self.id, &mut self.alive, &role, how).await {
             tracing::error!(vm = %self.id, %error, "cannot record the end of the VM");
         }
+        self.host.ended.notify_waiters();
     }
 }
 

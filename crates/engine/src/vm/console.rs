@@ -13,6 +13,9 @@ pub const CONSOLE_MAX: u64 = 2 << 20;
 /// Most characters of a console line that are put into an error.
 const LINE_MAX: usize = 400;
 
+/// How far from the end a panic's reason is looked for.
+const PANIC_WITHIN: usize = 100;
+
 fn older(path: &Path) -> PathBuf {
     path.with_extension("log.1")
 }
@@ -72,14 +75,19 @@ pub(crate) fn read_console(path: &Path) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The last `count` lines of the console at `path` that say anything, without control characters.
+/// The last `count` lines of the console at `path` that say anything, without control characters; after a panic of the
+/// kernel, those from its reason on, which a trace of its stack would crowd out.
 pub(crate) fn last_lines(path: &Path, count: usize) -> Vec<String> {
     let text = read_console(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let clean = |line: &str| line.chars().filter(|c| !c.is_control()).take(LINE_MAX).collect::<String>();
     let mut lines: Vec<_> =
-        text.lines().rev().map(clean).filter(|line| !line.trim().is_empty()).take(count).collect();
+        text.lines().rev().map(clean).filter(|line| !line.trim().is_empty()).take(PANIC_WITHIN).collect();
     lines.reverse();
+    let panic = lines.iter().position(|line| line.contains("Kernel panic"));
+    let from = panic.unwrap_or_else(|| lines.len().saturating_sub(count));
+    lines.drain(..from);
+    lines.truncate(count);
     lines
 }
 
@@ -106,5 +114,13 @@ mod tests {
         copy(&mut &b"\x1b[2Jone\r\n\r\n\x07two"[..], &path, 1000).unwrap();
         assert_eq!(last_lines(&path, 5), ["[2Jone", "two"]);
         assert!(last_lines(Path::new("/nonexistent"), 5).is_empty());
+    }
+
+    #[test]
+    fn a_panic_is_shown_from_its_reason_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console.log");
+        copy(&mut &b"up\nKernel panic - not syncing: why\na\nb\nc\nd\n"[..], &path, 1000).unwrap();
+        assert_eq!(last_lines(&path, 3), ["Kernel panic - not syncing: why", "a", "b"]);
     }
 }

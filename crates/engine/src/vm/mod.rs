@@ -33,6 +33,9 @@ pub use console::{CONSOLE_MAX, console_main};
 pub(crate) use process::{Alive, adopt};
 pub(crate) use resource::{Resource, revert};
 
+/// How long a VMM may take to end once its guest has; the guest's connections break first.
+pub(crate) const ENDS: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// A VMM error as the API tells it.
 pub(crate) fn vmm_error(error: &VmmError, message: String) -> ApiError {
     let kind = match error {

@@ -274,7 +274,14 @@ impl Start<'_> {
         future: impl Future<Output = Result<T, EngineError>>,
     ) -> Result<T, EngineError> {
         tokio::select! {
-            result = future => result,
+            // A guest that ends breaks its connections a moment before its VMM ends, which tells more.
+            result = future => match result {
+                Err(broke @ EngineError::Guest(_)) => match timeout(super::ENDS, self.alive.first_death()).await {
+                    Ok((role, how)) => Err(self.died(&role, how).await),
+                    Err(_) => Err(broke),
+                },
+                result => result,
+            },
             (role, how) = self.alive.first_death() => Err(self.died(&role, how).await),
             () = self.context.cancel.cancelled() => Err(EngineError::Cancelled),
         }

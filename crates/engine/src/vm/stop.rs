@@ -125,7 +125,7 @@ pub(super) async fn clean_up(
     let how = how.unwrap_or_else(|| "ended".to_owned());
     let panicked = lines.iter().any(|line| line.contains("Kernel panic"));
     let orderly = how == "exited with status 0" && !panicked;
-    let error = format!("its {role} {how}; the console's last lines:\n{}", lines.join("\n"));
+    let error = format!("its {role} {how}\n{}", lines.join("\n"));
     host.store.set_vm_down(id, (!orderly).then_some(error.as_str()))?;
     Ok(())
 }
