@@ -5,6 +5,7 @@
 //! valid: a [`VmName`] is a name, a [`Size`] is a size. Nothing here does I/O.
 
 mod daemon;
+mod defaults;
 mod dirs;
 mod error;
 mod image;
@@ -16,6 +17,7 @@ mod size;
 mod vm;
 
 pub use daemon::{BUILD_HEADER, DaemonStatus, ProgramId};
+pub use defaults::Defaults;
 pub use dirs::{Dirs, DirsError};
 pub use error::{ApiError, ErrorKind};
 pub use image::{Image, Pull};

@@ -8,14 +8,14 @@ mod ui;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::FromArgMatches;
 
 use crate::{commands::Cli, ui::Ui};
 
 fn main() -> ExitCode {
     let began_ns = ui::now_ns();
-    clap_complete::CompleteEnv::with_factory(Cli::command).complete();
-    let cli = Cli::parse();
+    clap_complete::CompleteEnv::with_factory(Cli::on_this_host).complete();
+    let cli = Cli::from_arg_matches(&Cli::on_this_host().get_matches()).unwrap_or_else(|error| error.exit());
     let ui = Ui::new(began_ns);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

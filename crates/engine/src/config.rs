@@ -2,13 +2,8 @@
 
 use std::{fs, io, num::NonZero, path::Path};
 
-use banger_api::{ApiError, ErrorKind, Name, Size, Vmm};
+use banger_api::{ApiError, Defaults, ErrorKind, Name, Size, Vmm};
 use serde::Deserialize;
-
-/// The image of a VM that is not told another.
-const IMAGE: &str = "debian-bookworm";
-/// The kernel of an image that prefers none.
-const KERNEL: &str = "debian-cloud";
 
 /// `config.toml`. Every key is optional.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -70,43 +65,37 @@ impl Config {
 impl VmDefaults {
     /// Image name.
     pub fn image(&self) -> &str {
-        self.image.as_ref().map_or(IMAGE, Name::as_str)
+        self.image.as_ref().map_or(Defaults::IMAGE, Name::as_str)
     }
 
     /// Kernel name, for an image that prefers `preferred`.
     pub fn kernel<'a>(&'a self, preferred: Option<&'a str>) -> &'a str {
-        self.kernel.as_ref().map(Name::as_str).or(preferred).unwrap_or(KERNEL)
+        self.kernel.as_ref().map(Name::as_str).or(preferred).unwrap_or(Defaults::KERNEL)
     }
 
-    /// Virtual CPUs: as configured, else a quarter of the host's, from 1 to 4; 2 where that cannot be told.
+    /// Virtual CPUs: as configured, else a share of the host's.
     pub fn vcpu(&self) -> u32 {
-        self.vcpu.unwrap_or_else(|| {
-            let host = std::thread::available_parallelism().map_or(8, NonZero::get);
-            u32::try_from(host / 4).unwrap_or(4).clamp(1, 4)
-        })
+        let host = || std::thread::available_parallelism().ok().map(NonZero::get);
+        self.vcpu.unwrap_or_else(|| Defaults::vcpu(host()))
     }
 
-    /// Memory: as configured, else an eighth of the host's, from 512 MiB to 8 GiB; 2 GiB where that cannot be told.
+    /// Memory: as configured, else a share of the host's.
     pub fn memory(&self) -> Size {
-        self.memory.map_or_else(
-            || {
-                let info = rustix::system::sysinfo();
-                let host = Size::bytes(info.totalram.saturating_mul(u64::from(info.mem_unit)));
-                let eighth = Size::mib(host.as_mib() / 8);
-                if host == Size::bytes(0) { Size::gib(2) } else { eighth.clamp(Size::mib(512), Size::gib(8)) }
-            },
-            |size| size.0,
-        )
+        let host = || {
+            let info = rustix::system::sysinfo();
+            Size::bytes(info.totalram.saturating_mul(u64::from(info.mem_unit)))
+        };
+        self.memory.map_or_else(|| Defaults::memory(Some(host())), |size| size.0)
     }
 
     /// Size of the work disk.
     pub fn disk_size(&self) -> Size {
-        self.disk_size.map_or(Size::gib(8), |size| size.0)
+        self.disk_size.map_or(Defaults::DISK, |size| size.0)
     }
 
     /// Size of the system overlay.
     pub fn system_overlay_size(&self) -> Size {
-        self.system_overlay_size.map_or(Size::gib(8), |size| size.0)
+        self.system_overlay_size.map_or(Defaults::DISK, |size| size.0)
     }
 
     /// The VMM that was asked for.

@@ -11,7 +11,7 @@ mod watch;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, builder::NonEmptyStringValueParser};
+use clap::{CommandFactory, Parser, Subcommand, builder::NonEmptyStringValueParser};
 
 use crate::{error::CommandError, ui::Ui};
 
@@ -21,6 +21,13 @@ use crate::{error::CommandError, ui::Ui};
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// All commands, their help as it applies on this host.
+    pub(crate) fn on_this_host() -> clap::Command {
+        Self::command().mut_subcommand("vm", |vm| vm.mut_subcommand("run", vm::run::with_defaults))
+    }
 }
 
 const EXAMPLES: &str = "\

@@ -4,7 +4,7 @@ mod delete;
 mod exec;
 pub(super) mod list;
 mod logs;
-mod run;
+pub(super) mod run;
 mod shell;
 mod show;
 mod start;

@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use banger_api::{CreateVm, ErrorKind, Limits, Size, Vm, VmName, Vmm};
+use banger_api::{CreateVm, Defaults, ErrorKind, Limits, Size, Vm, VmName, Vmm};
 use banger_client::{Client, Events};
 
 use crate::{
@@ -24,25 +24,25 @@ pub(crate) struct Run {
     /// Name the VM: a-z, 0-9 and -, at most 63 [default: made up]
     #[arg(long)]
     name: Option<VmName>,
-    /// Image [default: config.toml's, else debian-bookworm]
+    /// Image
     #[arg(long, env = "BANGER_IMAGE", value_parser = reference())]
     image: Option<String>,
-    /// Kernel [default: config.toml's, else the image's, else debian-cloud]
+    /// Kernel
     #[arg(long, env = "BANGER_KERNEL", value_parser = reference())]
     kernel: Option<String>,
-    /// Virtual CPUs, 1 to 32 [default: config.toml's, else a quarter of the host's, at most 4]
+    /// Virtual CPUs, 1 to 32
     #[arg(long, env = "BANGER_VCPU", value_parser = clap::value_parser!(u32).range(1..=i64::from(Limits::VCPU)), value_name = "COUNT")]
     vcpu: Option<u32>,
-    /// Memory, as 512M or 4G; a bare number is MiB [default: config.toml's, else an eighth of the host's, at most 8G]
+    /// Memory, as 512M or 4G; a bare number is MiB
     #[arg(long, env = "BANGER_MEMORY", value_name = "SIZE")]
     memory: Option<Size>,
-    /// Size of the disk at /root [default: config.toml's, else 8G]
+    /// Size of the disk at /root
     #[arg(long, env = "BANGER_DISK_SIZE", value_name = "SIZE")]
     disk_size: Option<Size>,
-    /// Size of the layer over the image that takes all other changes [default: config.toml's, else 8G]
+    /// Size of the layer over the image that takes all other changes
     #[arg(long, env = "BANGER_SYSTEM_OVERLAY_SIZE", value_name = "SIZE")]
     system_overlay_size: Option<Size>,
-    /// Run it with firecracker or qemu [default: config.toml's, else firecracker where KVM works, else qemu]
+    /// Run it with firecracker or qemu
     #[arg(long, env = "BANGER_VMM")]
     vmm: Option<Vmm>,
     /// Set a variable for the command; without a value, to the one it has here
@@ -60,6 +60,28 @@ pub(crate) struct Run {
     /// Command and its arguments [default: a login shell]
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
+}
+
+/// Puts the defaults into the help: those that apply on this host, where config.toml says nothing else.
+pub(crate) fn with_defaults(command: clap::Command) -> clap::Command {
+    let cpus = std::thread::available_parallelism().ok().map(std::num::NonZero::get);
+    let info = rustix::system::sysinfo();
+    let memory = Size::bytes(info.totalram.saturating_mul(u64::from(info.mem_unit)));
+    let defaults = [
+        ("image", Defaults::IMAGE.to_owned()),
+        ("kernel", format!("the image's, else {}", Defaults::KERNEL)),
+        ("vcpu", Defaults::vcpu(cpus).to_string()),
+        ("memory", Defaults::memory(Some(memory)).to_string()),
+        ("disk_size", Defaults::DISK.to_string()),
+        ("system_overlay_size", Defaults::DISK.to_string()),
+        ("vmm", "firecracker where KVM works, else qemu".to_owned()),
+    ];
+    defaults.into_iter().fold(command, |command, (name, default)| {
+        command.mut_arg(name, |argument| {
+            let help = argument.get_help().cloned().unwrap_or_default();
+            argument.help(format!("{help} [default: config.toml's, else {default}]"))
+        })
+    })
 }
 
 impl Run {
