@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("banger-engine", &["banger-api", "banger-image", "banger-proto", "banger-sys", "banger-vmm"]),
     ("banger-client", &["banger-api", "banger-proto"]),
     ("banger", &["banger-api", "banger-client", "banger-proto"]),
-    ("bangerd", &["banger-api", "banger-engine"]),
+    ("bangerd", &["banger-api", "banger-engine", "banger-sys"]),
     ("banger-agent", &["banger-proto", "banger-sys"]),
     ("banger-smoke", &[]),
     ("xtask", &[]),

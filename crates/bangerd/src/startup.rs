@@ -26,6 +26,7 @@ const LOG_MAX: u64 = 8 << 20;
 
 /// Runs the daemon until it is told to stop.
 pub(crate) fn run() -> ExitCode {
+    banger_sys::give_back_early();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = runtime.map_err(io("start")).and_then(|runtime| {
         let result = runtime.block_on(run_async());

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Read,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -212,11 +212,19 @@ impl Initrds {
 
 /// The first 8 bytes of a file's SHA-256, in hexadecimal: enough to tell builds apart.
 fn digest(path: &Path) -> Result<String, EngineError> {
-    let bytes = fs::read(path).map_err(|source| {
+    let unreadable = |source: io::Error| {
         EngineError::from(
             ApiError::new(ErrorKind::MissingProgram, format!("cannot read the guest agent {}: {source}", path.display()))
                 .hint("banger-agent belongs in the folder of bangerd; build it with `cargo xtask build`, or reinstall"),
         )
-    })?;
-    Ok(Sha256::digest(&bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    };
+    let mut file = fs::File::open(path).map_err(unreadable)?;
+    let (mut hash, mut part) = (Sha256::new(), vec![0; 64 << 10]);
+    loop {
+        match file.read(&mut part).map_err(unreadable)? {
+            0 => break,
+            count => hash.update(part.get(..count).unwrap_or_default()),
+        }
+    }
+    Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }

@@ -2,11 +2,13 @@
 #![allow(unsafe_code)]
 
 pub mod kvm;
+mod memory;
 mod session;
 mod signal;
 mod terminal;
 mod watched;
 
+pub use memory::give_back_early;
 pub use session::{Credentials, lead_session};
 pub use signal::signal_of;
 pub use terminal::{Terminal, TerminalSide};
