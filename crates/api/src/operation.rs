@@ -72,6 +72,11 @@ pub enum Event {
         /// The line.
         line: String,
     },
+    /// Something worth knowing.
+    Note {
+        /// A sentence.
+        message: String,
+    },
     /// Something the user should know; said once.
     Warning {
         /// What, and what to do about it.

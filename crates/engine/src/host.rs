@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use banger_api::{ApiError, Dirs, ErrorKind, Id, RefError, resolve};
+use banger_api::{ApiError, Dirs, ErrorKind, Id, Name, RefError, resolve};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -79,13 +79,25 @@ impl Host {
 }
 
 pub(crate) fn no_such(what: &str, reference: &str) -> ApiError {
-    let list = match what {
-        "VM" => "banger ps -a",
-        "image" | "catalog image" => "banger image list",
-        _ => "banger kernel list",
+    let hint = match what {
+        "VM" => "see `banger ps -a`".to_owned(),
+        what => format!("see `banger {what} list`; the catalog has {}", in_catalog(what)),
     };
-    ApiError::new(ErrorKind::NotFound, format!("there is no {what} {reference:?}"))
-        .hint(format!("see `{list}`"))
+    ApiError::new(ErrorKind::NotFound, format!("there is no {what} {reference:?}")).hint(hint)
+}
+
+pub(crate) fn not_in_catalog(what: &str, name: &Name) -> ApiError {
+    ApiError::new(ErrorKind::NotFound, format!("the catalog has no {what} {name}"))
+        .hint(format!("it has {}; others come by `banger {what} import`", in_catalog(what)))
+}
+
+fn in_catalog(what: &str) -> String {
+    let catalog = banger_image::catalog();
+    let names: Vec<&str> = match what {
+        "image" => catalog.images.iter().map(|image| image.name.as_str()).collect(),
+        _ => catalog.kernels.iter().map(|kernel| kernel.name.as_str()).collect(),
+    };
+    names.join(", ")
 }
 
 /// A reference that names nothing, or too much.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::{
     error::EngineError,
-    host::{Host, no_such, unresolved},
+    host::{Host, no_such, not_in_catalog, unresolved},
     operation::Context,
     random_id,
     store::{ImageRecord, VmRecord},
@@ -36,7 +36,7 @@ impl Host {
             Err(banger_api::RefError::NotFound) => {
                 let entry = banger_image::catalog().image(reference);
                 let Some(entry) = entry else { return Err(no_such("image", reference).into()) };
-                context.stage(format!("image {reference} is not here yet: fetching it")).await;
+                context.note(format!("image {reference} is not here yet: it is fetched now, once")).await;
                 let name = entry
                     .name
                     .parse()
@@ -59,7 +59,7 @@ impl Host {
             return Ok(image);
         }
         let entry = banger_image::catalog().image(name.as_str());
-        let Some(entry) = entry else { return Err(no_such("catalog image", name.as_str()).into()) };
+        let Some(entry) = entry else { return Err(not_in_catalog("image", &name).into()) };
         let kernel = entry.kernel.clone();
         self.publish_image(name, "catalog", kernel, context, move |folder, out, progress| {
             banger_image::fetch_image(entry, folder, out, progress)

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 use crate::{
     error::EngineError,
-    host::{Host, no_such, unresolved},
+    host::{Host, no_such, not_in_catalog, unresolved},
     images::{Unfinished, disk_usage, durable, in_use, remove, taken, used_by},
     operation::Context,
     random_id,
@@ -45,7 +45,7 @@ impl Host {
             Err(banger_api::RefError::NotFound) => {
                 let entry = banger_image::catalog().kernel(reference);
                 let Some(entry) = entry else { return Err(no_such("kernel", reference).into()) };
-                context.stage(format!("kernel {reference} is not here yet: fetching it")).await;
+                context.note(format!("kernel {reference} is not here yet: it is fetched now, once")).await;
                 let name = entry
                     .name
                     .parse()
@@ -68,7 +68,7 @@ impl Host {
             return Ok(kernel);
         }
         let entry = banger_image::catalog().kernel(name.as_str());
-        let Some(entry) = entry else { return Err(no_such("catalog kernel", name.as_str()).into()) };
+        let Some(entry) = entry else { return Err(not_in_catalog("kernel", &name).into()) };
         self.publish_kernel(name, "catalog", context, move |work, dest, progress| {
             banger_image::fetch_kernel(entry, work, dest, progress)
         })

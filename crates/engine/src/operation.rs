@@ -168,6 +168,11 @@ impl Context {
         self.send(Event::Stage { stage }).await;
     }
 
+    /// Tells something worth knowing.
+    pub(crate) async fn note(&self, message: impl Into<String>) {
+        self.send(Event::Note { message: message.into() }).await;
+    }
+
     /// Tells something the user should know.
     pub(crate) async fn warn(&self, message: impl Into<String>) {
         let message = message.into();

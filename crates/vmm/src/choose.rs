@@ -31,13 +31,14 @@ pub fn choose(wanted: Option<VmmKind>, found: &HostVmms) -> Result<(Box<dyn Vmm>
 
 fn reason(error: &VmmError) -> String {
     match error {
-        VmmError::NoVmm { why } => why.clone(),
+        VmmError::Unusable { why, .. } => why.clone(),
         other => other.to_string(),
     }
 }
 
 fn firecracker(found: &HostVmms) -> Result<Firecracker, VmmError> {
-    let program = found.firecracker.clone().map_err(|why| VmmError::NoVmm { why })?;
+    let unusable = |why| VmmError::Unusable { vmm: VmmKind::Firecracker, why };
+    let program = found.firecracker.clone().map_err(unusable)?;
     if !found.kvm.usable {
         return Err(VmmError::NoKvm { why: found.kvm.reason.clone() });
     }
@@ -45,19 +46,18 @@ fn firecracker(found: &HostVmms) -> Result<Firecracker, VmmError> {
 }
 
 fn qemu(found: &HostVmms) -> Result<Qemu, VmmError> {
-    let program = found
-        .qemu
-        .clone()
-        .map_err(|why| VmmError::NoVmm { why: format!("{why} (Debian: apt install qemu-system-x86)") })?;
+    let unusable = |why| VmmError::Unusable { vmm: VmmKind::Qemu, why };
+    let program = found.qemu.clone();
+    let program = program.map_err(|why| unusable(format!("{why} (Debian: apt install qemu-system-x86)")))?;
     let vsock = match (&found.vsock_device, found.vhost_vsock) {
         (Some(device), _) => Vsock::Device(device.clone()),
         (None, true) => Vsock::Kernel,
         (None, false) => {
-            return Err(VmmError::NoVmm {
-                why: "qemu has no vsock: vhost-device-vsock is not installed (cargo install vhost-device-vsock), and \
-                      /dev/vhost-vsock cannot be opened"
+            return Err(unusable(
+                "qemu has no vsock: vhost-device-vsock is not installed (cargo install vhost-device-vsock), and \
+                 /dev/vhost-vsock cannot be opened"
                     .to_owned(),
-            });
+            ));
         }
     };
     let accel = if found.kvm.usable { Accel::Kvm } else { Accel::Tcg };

@@ -12,6 +12,14 @@ pub enum VmmError {
         /// What was looked for, and what to do.
         why: String,
     },
+    /// The one that was asked for is not installed, or lacks something.
+    #[error("{vmm} cannot run a VM here: {why}")]
+    Unusable {
+        /// Which.
+        vmm: crate::VmmKind,
+        /// What is missing, and what to do.
+        why: String,
+    },
     /// Firecracker was asked for, and KVM is not usable.
     #[error("firecracker needs KVM: {why}")]
     NoKvm {

@@ -50,6 +50,7 @@ impl Progress {
                 self.tell_stage(ui);
                 self.say(&format!("{}: {line}", self.stage.borrow()));
             }
+            Event::Note { message } => self.bar.suspend(|| ui.note(message)),
             Event::Warning { message } => self.bar.suspend(|| ui.warning(message)),
             _ => {}
         }

@@ -39,7 +39,7 @@ pub(crate) const ENDS: std::time::Duration = std::time::Duration::from_secs(2);
 /// A VMM error as the API tells it.
 pub(crate) fn vmm_error(error: &VmmError, message: String) -> ApiError {
     let kind = match error {
-        VmmError::NoVmm { .. } => ErrorKind::MissingProgram,
+        VmmError::NoVmm { .. } | VmmError::Unusable { .. } => ErrorKind::MissingProgram,
         VmmError::NoKvm { .. } => ErrorKind::NoKvm,
         VmmError::Timeout { .. } => ErrorKind::Timeout,
         _ => ErrorKind::Io,

@@ -13,7 +13,7 @@ use super::empty::{MIN_SIZE, ext4_error, frame};
 use super::index::index;
 use super::inspect;
 use super::tree::{NodeKind, Tree};
-use crate::archive::ArchiveError;
+use crate::archive::{ArchiveError, TarReader};
 use crate::codec::{self, Packing};
 use crate::error::IoContext;
 use crate::progress::{self, Watched};
@@ -130,7 +130,6 @@ fn import(
 
 /// The unpacked archive in a file that has no name.
 fn spool(input: impl Read, spool_dir: &Path, progress: &dyn Progress) -> Result<File, ImageError> {
-    progress.stage("read the archive");
     let mut file = tempfile::tempfile_in(spool_dir).during("create a temporary file in", spool_dir)?;
     let read = |error| ImageError::Archive(ArchiveError::Read(error));
     let unpacked = codec::unpacked(input).map_err(read)?.map_err(|compression| ImageError::Compression {
@@ -138,6 +137,12 @@ fn spool(input: impl Read, spool_dir: &Path, progress: &dyn Progress) -> Result<
         compression,
     })?;
     let mut input = Watched::new(unpacked, None, progress);
+    let mut start = Vec::new();
+    input.by_ref().take(512).read_to_end(&mut start).map_err(read)?;
+    refuse_other_than_tar(&start)?;
+    // Not before: whoever makes the archive may have a stage of its own until then.
+    progress.stage("read the archive");
+    let mut input = io::Cursor::new(start).chain(input);
     let mut chunk = vec![0; CHUNK];
     let mut length = 0;
     loop {
@@ -153,6 +158,16 @@ fn spool(input: impl Read, spool_dir: &Path, progress: &dyn Progress) -> Result<
         }
         file.write_all(&chunk[..read])
             .map_err(|source| write_error(source, &spool_dir.join("the unpacked archive"), length))?;
+    }
+}
+
+/// Refuses an endless stream of something else by its first block, before it has filled the disk.
+fn refuse_other_than_tar(start: &[u8]) -> Result<(), ImageError> {
+    match TarReader::stream(start).next() {
+        Ok(None) => Err(ImageError::Archive(ArchiveError::Empty)),
+        Err(error @ (ArchiveError::NotTar | ArchiveError::Empty)) => Err(ImageError::Archive(error)),
+        // All else is looked at when all of it is there.
+        Ok(Some(_)) | Err(_) => Ok(()),
     }
 }
 

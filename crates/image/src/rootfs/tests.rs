@@ -181,6 +181,18 @@ fn a_file_gives_the_same_image_as_its_bytes_packed_or_not() {
 }
 
 #[test]
+fn an_endless_stream_that_is_no_tar_is_refused_at_its_start() {
+    let lab = Lab::new();
+    let import = |input: &mut dyn io::Read| {
+        import_rootfs(input, lab.0.path(), &lab.image(), &RootfsOptions::default(), &Silent)
+    };
+    let zeros = import(&mut io::repeat(0));
+    assert!(matches!(zeros, Err(ImageError::Archive(ArchiveError::Empty))), "{zeros:?}");
+    let other = import(&mut io::repeat(b'x'));
+    assert!(matches!(other, Err(ImageError::Archive(ArchiveError::NotTar))), "{other:?}");
+}
+
+#[test]
 fn numbers_left_blank_are_zero() {
     let mut tar = TarWriter::default();
     tar.raw_with(b'0', b"blank", b"", 1, b"x", |header| {

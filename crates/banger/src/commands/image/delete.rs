@@ -13,8 +13,9 @@ pub(crate) struct Delete {
 }
 
 impl Delete {
-    pub(crate) async fn run(self, _: &Ui) -> Result<ExitCode, CommandError> {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         Client::new()?.delete_image(&self.image).await?;
+        ui.line(&self.image)?;
         Ok(ExitCode::SUCCESS)
     }
 }

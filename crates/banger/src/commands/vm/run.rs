@@ -126,7 +126,7 @@ impl Run {
         } else if self.rm {
             delete(&client, &vm, events, ui).await;
         }
-        if !self.rm {
+        if !self.rm && session.is_ok() {
             ui.note(format_args!("VM {0} stays; `banger vm delete --force {0}` ends it", vm.name));
         }
         Ok(session?.status.shell_code().into())
