@@ -11,6 +11,8 @@ pub(crate) struct Booted {
     pub(crate) marks: Vec<BootMark>,
     /// The init that PID 1 is, unless it is the agent.
     pub(crate) init: Option<String>,
+    /// The port of the host to dial now.
+    pub(crate) ready_port: u32,
 }
 
 impl Booted {

@@ -2,7 +2,7 @@
 
 use std::{fs, io, process::ExitCode, rc::Rc, sync::Arc, time::Duration};
 
-use banger_proto::{AGENT_PORT, FailureKind, FrameError, GENERATION, Greeting, READY_PORT, Reply, Request};
+use banger_proto::{AGENT_PORT, FailureKind, FrameError, GENERATION, Greeting, Reply, Request};
 use tokio::{
     sync::Semaphore,
     task::{LocalSet, spawn_local},
@@ -60,7 +60,7 @@ pub(crate) fn run(mut booted: Booted, power: Power) -> ExitCode {
 
 /// Dials the host once, so that it need not ask again and again whether the guest is up.
 async fn call_the_host(server: Rc<Server>) {
-    match VsockStream::connect(VsockAddr::new(VMADDR_CID_HOST, READY_PORT)).await {
+    match VsockStream::connect(VsockAddr::new(VMADDR_CID_HOST, server.booted.ready_port)).await {
         Ok(stream) => serve(server, stream).await,
         // Nobody there waits: the guest restarted by itself, say.
         Err(error) => say(&format!("the host does not take the call: {error}")),

@@ -13,8 +13,8 @@
 //! [`STDIN_WINDOW`] bytes of stdin are on their way at a time, so that a program that reads nothing never keeps a
 //! signal from getting through.
 //!
-//! Either side may have dialled: when a guest boots, its agent dials [`READY_PORT`] on the host once, and that
-//! connection is an ordinary one from the greeting on. Later the host dials [`AGENT_PORT`].
+//! Either side may have dialled: when a guest boots, its agent dials [`READY_PORT`] on the host once, or the port that
+//! `banger.ready=` on the kernel's command line names, and that connection is an ordinary one from the greeting on. Later the host dials [`AGENT_PORT`].
 //!
 //! The protocol only grows. An agent stays in its VM through upgrades of the host, so fields are added with
 //! defaults, unknown fields are ignored, and a request an agent does not know is answered `failed: unsupported`.

@@ -21,8 +21,10 @@ pub struct VmSpec {
     pub cmdline: String,
     /// The disks, as the guest shall number them: `vda`, `vdb`, …
     pub disks: Vec<Disk>,
-    /// The guest's vsock context id, from 3.
+    /// The guest's vsock context id, from 3 to 2^31 - 1.
     pub vsock_cid: u32,
+    /// The port of the host that the guest dials when it is up, unless the plan says another.
+    pub ready_port: u32,
     /// Its network.
     pub network: Network,
     /// A folder of its own for sockets and configuration. Short: a socket's path has at most 107 bytes.
@@ -58,6 +60,8 @@ pub struct LaunchPlan {
     pub control: PathBuf,
     /// The way to the guest.
     pub guest: GuestChannel,
+    /// The port of the host that the guest will dial when it is up.
+    pub ready_port: u32,
     /// What the guest's agent is to set up; `None` when there is no network.
     pub network: Option<GuestNetwork>,
     /// The network in words.
@@ -115,6 +119,7 @@ pub(crate) fn spec_for_test() -> VmSpec {
             Disk { path: "/state/vms/v/work.ext4".into(), read_only: false },
         ],
         vsock_cid: 3,
+        ready_port: 1025,
         network: Network::User,
         run_dir: "/run/vms/v".into(),
     }

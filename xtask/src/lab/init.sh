@@ -13,8 +13,8 @@ mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-# Not vhost_vsock: Firecracker has a vsock of its own.
-modprobe -a kvm_amd tun virtio_console
+# vhost_vsock is for QEMU; Firecracker has a vsock of its own.
+modprobe -a kvm_amd tun virtio_console vhost_vsock
 ip link set lo up
 hostname lab
 mkdir -p /dev/virtio-ports

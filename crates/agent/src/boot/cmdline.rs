@@ -1,6 +1,9 @@
-//! The agent's own words on the kernel's command line: `banger.root=overlay|plain` and `banger.work=0|1`.
+//! The agent's own words on the kernel's command line: `banger.root=overlay|plain`, `banger.work=0|1`
+//! and `banger.ready=PORT`.
 
 use std::fs;
+
+use banger_proto::READY_PORT;
 
 use super::error::{BootError, failed};
 
@@ -19,6 +22,8 @@ pub(super) struct CmdLine {
     pub(super) root: RootKind,
     /// Whether the next disk is to be mounted at `/root`.
     pub(super) work: bool,
+    /// The port of the host to dial when the guest is up.
+    pub(super) ready_port: u32,
 }
 
 impl CmdLine {
@@ -28,8 +33,12 @@ impl CmdLine {
     }
 
     fn parse(line: &str) -> Result<Self, BootError> {
-        let mut parsed = Self { root: RootKind::Plain, work: false };
+        let mut parsed = Self { root: RootKind::Plain, work: false, ready_port: READY_PORT };
         for word in line.split_ascii_whitespace().filter(|word| word.starts_with("banger.")) {
+            if let Some(port) = word.strip_prefix("banger.ready=") {
+                parsed.ready_port = port.parse().map_err(|_| BootError::CmdLine(word.to_owned()))?;
+                continue;
+            }
             match word {
                 "banger.root=overlay" => parsed.root = RootKind::Overlay,
                 "banger.root=plain" => parsed.root = RootKind::Plain,
@@ -50,8 +59,13 @@ mod tests {
     fn our_words_are_read_among_the_kernels() {
         let parse = |line| CmdLine::parse(line).ok();
         let full = parse("console=ttyS0 banger.root=overlay quiet banger.work=1\n");
-        assert_eq!(full, Some(CmdLine { root: RootKind::Overlay, work: true }));
-        assert_eq!(parse("quiet"), Some(CmdLine { root: RootKind::Plain, work: false }));
+        assert_eq!(full, Some(CmdLine { root: RootKind::Overlay, work: true, ready_port: READY_PORT }));
+        assert_eq!(
+            parse("quiet"),
+            Some(CmdLine { root: RootKind::Plain, work: false, ready_port: READY_PORT })
+        );
+        assert_eq!(parse("banger.ready=70000").map(|parsed| parsed.ready_port), Some(70_000));
+        assert_eq!(parse("banger.ready=here"), None);
         assert_eq!(parse("banger.root=tape"), None);
         assert_eq!(parse("banger.wrok=1"), None);
     }

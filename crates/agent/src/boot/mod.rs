@@ -46,6 +46,7 @@ pub(crate) fn boot() -> ExitCode {
 fn bring_up(booted: &mut Booted) -> Result<root::Root, BootError> {
     mounts::kernel_file_systems()?;
     let cmdline = CmdLine::read()?;
+    booted.ready_port = cmdline.ready_port;
     modules::load()?;
     booted.mark("modules");
     let mut disks = disks::Disks::new();

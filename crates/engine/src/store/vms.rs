@@ -13,6 +13,12 @@ use super::{Store, StoreError, json, name_taken, parsed, to_json};
 /// First vsock context id of a guest: 0 to 2 are the hypervisor, loopback and the host.
 const FIRST_CID: u32 = 3;
 
+/// A context id to begin the search for a free one at. Another user's daemon knows nothing of this store, and with the
+/// host kernel's vsock all guests of the host share the ids: so VMs begin all over the place.
+fn first_cid() -> u32 {
+    (u32::from_be_bytes(crate::random()) >> 2).max(FIRST_CID)
+}
+
 /// A VM, as it is kept.
 #[derive(Debug, Clone)]
 pub(crate) struct VmRecord {
@@ -95,9 +101,9 @@ impl Store {
     /// Reserves a VM's name and context id: all that two VMs may not share.
     pub(crate) fn insert_vm(&self, vm: &NewVm) -> Result<(), StoreError> {
         self.transaction(|transaction| {
-            let free = "SELECT coalesce(min(cid), ?1) FROM (SELECT ?1 AS cid UNION SELECT cid + 1 FROM vms)
+            let free = "SELECT min(cid) FROM (SELECT ?1 AS cid UNION SELECT cid + 1 FROM vms WHERE cid >= ?1)
                 WHERE cid NOT IN (SELECT cid FROM vms)";
-            let cid: u32 = transaction.query_row(free, [FIRST_CID], |row| row.get(0))?;
+            let cid: u32 = transaction.query_row(free, [first_cid()], |row| row.get(0))?;
             let insert =
                 "INSERT INTO vms (id, name, state, image_id, kernel_id, vcpu, memory, system_overlay_size,
                 disk_size, vmm, rm, cid, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";

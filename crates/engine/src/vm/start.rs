@@ -99,13 +99,14 @@ impl Start<'_> {
             cmdline: CMDLINE.to_owned(),
             disks,
             vsock_cid: record.cid,
+            ready_port: READY_PORT,
             network: Network::User,
             run_dir,
         })?;
         for (path, bytes) in &plan.files {
             fs::write(path, bytes).map_err(EngineError::file("write", path))?;
         }
-        let mut ready = banger_vmm::listen(&plan.guest, READY_PORT)?;
+        let mut ready = banger_vmm::listen(&plan.guest, plan.ready_port)?;
         let pid = self.launch(&plan).await?;
         let handle = handle(vmm.as_ref(), &plan, pid);
         let answer = timeout(READY, self.first_word(&plan, &mut ready)).await;

@@ -125,6 +125,7 @@ impl Vmm for Firecracker {
             processes: vec![vmm],
             control,
             guest: GuestChannel::Hybrid(vsock),
+            ready_port: spec.ready_port,
             network: None,
             network_note: "none: there is no network with firecracker yet; exec, shell and pipes need none"
                 .to_owned(),

@@ -43,6 +43,9 @@ const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 const NAMESERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 
+/// Ports from here on are for guests' calls to the host kernel's vsock, one for each context id.
+const FIRST_READY_PORT: u32 = 1 << 31;
+
 impl Vmm for Qemu {
     fn kind(&self) -> VmmKind {
         VmmKind::Qemu
@@ -60,7 +63,8 @@ impl Vmm for Qemu {
         let [control, vsock, vhost] =
             ["qmp.sock", "vsock.sock", "vhost.sock"].map(|name| spec.run_dir.join(name));
         let mut arguments = Arguments::default();
-        self.machine(spec, &control, &mut arguments);
+        let ready_port = self.ready_port(spec);
+        self.machine(spec, ready_port, &control, &mut arguments);
         disks(spec, &mut arguments);
         let network = network(spec, &mut arguments);
         let (guest, helper) = self.vsock(spec, vsock, vhost, &mut arguments);
@@ -70,6 +74,7 @@ impl Vmm for Qemu {
             processes: helper.into_iter().chain([vmm]).collect(),
             control,
             guest,
+            ready_port,
             network_note: match network {
                 Some(_) => "user: out through the host's connections".to_owned(),
                 None => "none".to_owned(),
@@ -116,7 +121,15 @@ fn joined(parts: &[&dyn AsRef<std::ffi::OsStr>]) -> OsString {
 }
 
 impl Qemu {
-    fn machine(&self, spec: &VmSpec, control: &Path, arguments: &mut Arguments) {
+    /// The host's own vsock has one port of each number for all VMs of all its users: each VM gets one of its own.
+    fn ready_port(&self, spec: &VmSpec) -> u32 {
+        match self.vsock {
+            Vsock::Device(_) => spec.ready_port,
+            Vsock::Kernel => FIRST_READY_PORT | spec.vsock_cid,
+        }
+    }
+
+    fn machine(&self, spec: &VmSpec, ready_port: u32, control: &Path, arguments: &mut Arguments) {
         let memory = spec.memory_mib;
         arguments.0.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(Into::into));
         arguments.option("-display", "none");
@@ -137,7 +150,9 @@ impl Qemu {
         arguments.option("-object", format!("memory-backend-memfd,id=memory,size={memory}M,share=on"));
         arguments.option("-kernel", &spec.kernel);
         arguments.option("-initrd", &spec.initrd);
-        arguments.option("-append", &spec.cmdline);
+        let ready =
+            if ready_port == spec.ready_port { String::new() } else { format!(" banger.ready={ready_port}") };
+        arguments.option("-append", format!("{}{ready}", spec.cmdline));
         arguments.option("-chardev", "file,id=console,path=/proc/self/fd/1");
         arguments.option("-serial", "chardev:console");
         arguments.option("-qmp", joined(&[&"unix:", &value(control), &",server=on,wait=off"]));
