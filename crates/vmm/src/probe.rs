@@ -17,6 +17,9 @@ use tokio::{io::AsyncReadExt, process::Command, time::timeout};
 /// What the guest may take: it takes 0.1 ms where KVM is real, and some thousand times that where it is emulated.
 const FAST: Duration = Duration::from_millis(50);
 
+/// How often it may try to be that fast.
+const TRIES: usize = 3;
+
 /// When the child is given up on.
 const LIMIT: Duration = Duration::from_secs(2);
 
@@ -43,11 +46,22 @@ impl KvmProbe {
 
 /// The child's side: runs the guest and prints what came of it, as a line of JSON.
 pub fn probe_main() -> ExitCode {
-    let found = judge(probe(), Path::new("/sys/module/kvm_pvm").exists());
+    let found = judge(best_of(TRIES), Path::new("/sys/module/kvm_pvm").exists());
     let line = serde_json::to_string(&found).unwrap_or_default();
     match writeln!(std::io::stdout(), "{line}") {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// The best outcome of a few: a busy host may interrupt one, and a first one may be slower than those that follow.
+fn best_of(tries: usize) -> KvmOutcome {
+    match probe() {
+        KvmOutcome::Ran(took) if took > FAST && tries > 1 => match best_of(tries - 1) {
+            KvmOutcome::Ran(again) => KvmOutcome::Ran(took.min(again)),
+            other => other,
+        },
+        outcome => outcome,
     }
 }
 

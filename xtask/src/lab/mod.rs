@@ -52,14 +52,15 @@ const DEFAULT_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// A scenario takes many seconds where two emulations are on top of each other.
 const SCENARIOS_LIMIT: Duration = Duration::from_secs(40 * 60);
 
-/// Runs all of the scenarios on Firecracker, even if one of the files fails; and then those of sessions that say most on
-/// QEMU, with the kernel's KVM and the kernel's vsock, which it gets where there is no vhost-device-vsock.
+/// Runs all of the scenarios on Firecracker, even if one of the files fails; and then a session on QEMU, with KVM and
+/// the vsock of the lab's kernel, which it uses where there is no vhost-device-vsock. One at a time: two QEMUs with KVM
+/// at once are more than the emulated processor carries out right.
 const SCENARIOS: &str = "status=0
     for file in /in/smoke/*; do \"$file\" --test-threads=1 || status=1; done
-    export BANGER_VMM=qemu BANGER_PROGRAMS=/run/programs
+    export BANGER_VMM=qemu BANGER_PROGRAMS=/run/programs PATH=/usr/sbin:/usr/bin:/sbin:/bin
     mkdir $BANGER_PROGRAMS
     cp /in/programs/banger /in/programs/bangerd /in/programs/banger-agent $BANGER_PROGRAMS
-    /in/smoke/sessions --test-threads=1 status_is_ours at_once || status=1
+    /in/smoke/sessions --test-threads=1 status_is_ours || status=1
     exit $status";
 
 pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
