@@ -288,7 +288,9 @@ impl Engine {
             engine.ask(&record.id, ask, &context).await?;
             Ok(engine.show_vm(engine.0.store.vm(&record.id)?.ok_or_else(|| gone(&record.id))?))
         };
-        Ok(self.0.operations.start(kind, reference, OnHangUp::Cancel, work, |_, _| async {}))
+        // A stop that is given up on would end by force, and lose what is not on the disks yet.
+        let hang_up = if ask == Ask::Stop { OnHangUp::GoOn } else { OnHangUp::Cancel };
+        Ok(self.0.operations.start(kind, reference, hang_up, work, |_, _| async {}))
     }
 
     /// Deletes a VM with its disks.

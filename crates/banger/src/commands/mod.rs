@@ -78,3 +78,39 @@ impl Command {
 fn reference() -> NonEmptyStringValueParser {
     NonEmptyStringValueParser::new()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Commands and arguments without a word of help, by their paths.
+    fn without_help(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+        if command.get_about().is_none() {
+            found.push(path.to_owned());
+        }
+        for argument in command.get_arguments().filter(|argument| argument.get_help().is_none()) {
+            found.push(format!("{path} {}", argument.get_id()));
+        }
+        for inner in command.get_subcommands() {
+            without_help(inner, &format!("{path} {}", inner.get_name()), found);
+        }
+    }
+
+    #[test]
+    fn every_command_and_argument_has_help_and_fits_the_others() {
+        Cli::on_this_host().debug_assert();
+        let mut found = Vec::new();
+        without_help(&Cli::on_this_host(), "banger", &mut found);
+        assert_eq!(found, [] as [&str; 0]);
+    }
+
+    #[test]
+    fn the_help_tells_what_a_vm_gets_here() {
+        let mut command = Cli::on_this_host();
+        let run = command.find_subcommand_mut("vm").and_then(|vm| vm.find_subcommand_mut("run"));
+        let help = run.map(|run| run.render_long_help().to_string()).unwrap_or_default();
+        for text in ["else debian-bookworm]", "else 8G]", "Examples:"] {
+            assert!(help.contains(text), "no {text} in:\n{help}");
+        }
+    }
+}
