@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::{
     fs::{Mode, OFlags},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
@@ -112,9 +112,19 @@ impl Terminal {
     /// Waits until the command has ended.
     ///
     /// # Errors
-    /// When it cannot be waited for.
+    /// When it does not, with what was shown last.
     pub fn ended(&mut self) -> Result<ExitStatus> {
-        Ok(self.child.wait()?)
+        let deadline = Instant::now() + LIMIT;
+        // Looked at again and again: what is shown has no end while this side holds the other open too.
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            match self.shown.recv_timeout(Duration::from_millis(50)) {
+                Ok(part) => self.seen.push_str(&String::from_utf8_lossy(&part)),
+                Err(_) => ensure!(Instant::now() < deadline, "it has not ended; last shown: {:?}", self.seen),
+            }
+        }
     }
 }
 

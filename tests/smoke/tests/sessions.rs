@@ -55,11 +55,12 @@ fn a_shell_has_a_real_terminal() -> Result<()> {
     terminal.resize(50, 120)?;
     terminal.keys("stty size\n")?;
     terminal.shows("50 120")?;
-    terminal.keys("sleep 1000; echo still $?\n")?;
-    terminal.shows("echo still")?;
+    // Sums, so that what is waited for is not the echo of what was typed, and the program is there to be interrupted.
+    terminal.keys("sh -c 'echo at $((60 + 1)); exec sleep 1000'\n")?;
+    terminal.shows("at 61")?;
     terminal.keys("\x03")?;
-    terminal.keys("echo here\n")?;
-    terminal.shows("here")?;
+    terminal.keys("echo at $((60 + 2))\n")?;
+    terminal.shows("at 62")?;
     terminal.keys("exit 7\n")?;
     assert_eq!(terminal.ended()?.code(), Some(7));
     assert!(terminal.is_cooked()?, "the terminal is as it was");
