@@ -53,8 +53,8 @@ fn a_shell_has_a_real_terminal() -> Result<()> {
     terminal.shows("42")?;
     assert!(!terminal.is_cooked()?, "a session puts the terminal into raw mode");
     terminal.resize(50, 120)?;
-    terminal.keys("stty size\n")?;
-    terminal.shows("50 120")?;
+    terminal.keys("until [ \"$(stty size)\" = '50 120' ]; do :; done; echo at $((60 + 0))\n")?;
+    terminal.shows("at 60")?;
     // Sums, so that what is waited for is not the echo of what was typed, and the program is there to be interrupted.
     terminal.keys("sh -c 'echo at $((60 + 1)); exec sleep 1000'\n")?;
     terminal.shows("at 61")?;
