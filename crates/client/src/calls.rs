@@ -290,7 +290,8 @@ impl Client {
         self.ask(Method::DELETE, &format!("/v1/kernels/{}", segment(reference))).await
     }
 
-    /// Sends a request whose body can be made again, so that it can be sent again to a daemon of the right build.
+    /// Sends a request whose body can be made again, so that it can be sent again to a daemon of the right build, or to
+    /// one that lives.
     async fn sent(
         &self,
         method: Method,
@@ -298,12 +299,12 @@ impl Client {
         mut body: impl FnMut() -> Result<Body, ApiError>,
     ) -> Result<hyper::Response<hyper::body::Incoming>, ApiError> {
         match self.send(method.clone(), path, body()?).await {
-            Err(error) if error.kind == ErrorKind::VersionSkew => {
-                self.restart_daemon(false).await?;
-                self.send(method, path, body()?).await
-            }
-            result => result,
+            Err(error) if error.kind == ErrorKind::VersionSkew => self.restart_daemon(false).await?,
+            // A daemon that is just being killed still takes connections; a question can be asked again.
+            Err(error) if error.kind == ErrorKind::Io && method == Method::GET => {}
+            result => return result,
         }
+        self.send(method, path, body()?).await
     }
 
     async fn follow(
