@@ -44,7 +44,7 @@ pub(crate) fn routes(daemon: Arc<Daemon>) -> Router {
         .route("/v1/vms/{vm}/start", post(start_vm))
         .route("/v1/vms/{vm}/stop", post(stop_vm))
         .route("/v1/vms/{vm}/logs", get(logs))
-        .route("/v1/vms/{vm}/tunnel", post(tunnel))
+        .route("/v1/vms/{vm}/tunnel", get(tunnel))
         .route("/v1/images", get(images).post(import_image))
         .route("/v1/images/pull", post(pull_image))
         .route("/v1/images/{image}", get(image).delete(delete_image))

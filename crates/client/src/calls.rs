@@ -182,7 +182,7 @@ impl Client {
     /// When there is no such VM, it does not run, or nothing listens there.
     pub async fn tunnel(&self, reference: &str, port: u32) -> Result<Tunnel, ApiError> {
         let path = format!("{}/tunnel?port={port}", vm_path(reference));
-        http::upgraded(self.sent(Method::POST, &path, || Ok(nothing())).await?).await
+        http::upgraded(self.sent(Method::GET, &path, || Ok(nothing())).await?).await
     }
 
     /// All images, by name.
