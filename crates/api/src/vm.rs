@@ -179,7 +179,7 @@ pub struct CreateVm {
 /// Options of `DELETE /v1/vms/REF`.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct DeleteVm {
-    /// Also when it runs.
+    /// Also while it is being started or stopped, which is cut short.
     #[serde(default)]
     pub force: bool,
 }

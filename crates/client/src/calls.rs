@@ -154,7 +154,7 @@ impl Client {
         self.follow(Method::POST, &format!("{}/stop", vm_path(reference)), || Ok(nothing())).await
     }
 
-    /// Deletes a VM, with `force` also one that runs; its result is nothing.
+    /// Deletes a VM, with `force` also one that is being started or stopped; its result is nothing.
     ///
     /// # Errors
     /// When there is no such VM.

@@ -36,7 +36,7 @@ Examples:
   banger vm run                      a shell in a fresh VM
   banger vm run -d --name box        a VM that stays
   banger vm exec box -- make test    a command in it
-  banger vm delete --force box       its end";
+  banger vm delete box               its end";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

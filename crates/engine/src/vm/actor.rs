@@ -148,16 +148,16 @@ fn meanwhile(
 
 fn refuse(message: Message, record: &VmRecord, decision: Decision) {
     let VmRecord { name, .. } = record;
-    let busy = |text: String| Err(ApiError::new(ErrorKind::Busy, text).into());
     let result = match decision {
-        Decision::Busy(what) => busy(format!("VM {name} {what}")),
-        Decision::StillRunning => {
-            let error = ApiError::new(ErrorKind::Busy, format!("VM {name} is running"));
-            Err(error
-                .hint(format!(
-                    "stop it first, or delete it all the same with: banger vm delete --force {name}"
-                ))
-                .into())
+        Decision::Busy(what) => {
+            let error = ApiError::new(ErrorKind::Busy, format!("VM {name} {what}"));
+            Err(match message.ask {
+                Ask::Delete { .. } => {
+                    error.hint(format!("`banger vm delete --force {name}` cuts that short"))
+                }
+                Ask::Start | Ask::Stop => error.hint("wait for that to end, then try again"),
+            }
+            .into())
         }
         // Under way and interrupted, or there already.
         Decision::Nothing | Decision::Run | Decision::Interrupt => Ok(()),

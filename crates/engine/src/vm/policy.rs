@@ -21,22 +21,18 @@ pub(crate) enum Decision {
     Nothing,
     /// No: something else is being done, in words.
     Busy(&'static str),
-    /// No: it runs, and nobody said to end it by force.
-    StillRunning,
 }
 
 /// Decides on `asked` for a VM in `state`.
 pub(crate) fn decide(state: VmState, asked: Request) -> Decision {
-    use Decision::{Busy, Interrupt, Nothing, Run, StillRunning};
+    use Decision::{Busy, Interrupt, Nothing, Run};
     use VmState::{Created, Error, Running, Starting, Stopped, Stopping};
     match (asked, state) {
         (Request::Start, Created | Stopped | Error)
         | (Request::Stop, Running)
-        | (Request::Delete { .. }, Created | Stopped | Error)
-        | (Request::Delete { force: true }, Running) => Run,
+        | (Request::Delete { .. }, Created | Running | Stopped | Error) => Run,
         (Request::Start, Running) | (Request::Stop, Created | Stopped | Error) => Nothing,
         (Request::Stop, Starting) | (Request::Delete { force: true }, Starting | Stopping) => Interrupt,
-        (Request::Delete { force: false }, Running) => StillRunning,
         (_, Starting) => Busy("is being started"),
         (_, Stopping) => Busy("is being stopped"),
     }
@@ -64,10 +60,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_runs_ends_without_being_told_to() {
-        for state in [VmState::Starting, VmState::Running, VmState::Stopping] {
+    fn what_is_under_way_is_left_alone_without_force() {
+        for state in [VmState::Starting, VmState::Stopping] {
             let decision = decide(state, Request::Delete { force: false });
-            assert!(matches!(decision, Decision::Busy(_) | Decision::StillRunning), "{state}: {decision:?}");
+            assert!(matches!(decision, Decision::Busy(_)), "{state}: {decision:?}");
         }
     }
 

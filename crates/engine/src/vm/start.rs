@@ -327,7 +327,7 @@ impl Start<'_> {
         self.host.store.set_vm_running(id, Timestamp::now(), handle)?;
         let (path, console) = self.console_lines();
         let message = format!("VM {name} is up, but its agent has not answered in {} s", READY.as_secs());
-        let hint = format!("it stays: see `banger vm logs {name}`, then `banger vm delete --force {name}`");
+        let hint = format!("it stays: see `banger vm logs {name}`, then `banger vm delete {name}`");
         Err(ApiError {
             console,
             ..ApiError::new(ErrorKind::Timeout, message).hint(hint).log(path.display().to_string())

@@ -8,10 +8,10 @@ use crate::{
     ui::Ui,
 };
 
-/// Delete VMs with their disks
+/// Delete VMs with their disks, running or not
 #[derive(Debug, clap::Args)]
 pub(crate) struct Delete {
-    /// Running ones too, without an orderly stop
+    /// Also while they are being started or stopped, which is cut short
     #[arg(short, long)]
     force: bool,
     /// Ids, names, or beginnings of either

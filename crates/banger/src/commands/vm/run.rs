@@ -127,7 +127,7 @@ impl Run {
             delete(&client, &vm, events, ui).await;
         }
         if !self.rm && session.is_ok() {
-            ui.note(format_args!("VM {0} stays; `banger vm delete --force {0}` ends it", vm.name));
+            ui.note(format_args!("VM {0} stays; `banger vm delete {0}` ends it", vm.name));
         }
         Ok(session?.status.shell_code().into())
     }
