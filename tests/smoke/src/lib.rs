@@ -10,6 +10,6 @@ mod terminal;
 mod tree;
 
 pub use host::Host;
-pub use run::{Finished, Running};
+pub use run::{Finished, Running, until};
 pub use terminal::Terminal;
 pub use tree::{HOSTILE_INIT, static_busybox, tar_of};

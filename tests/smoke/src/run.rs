@@ -14,6 +14,18 @@ use rustix::process::{Pid, Signal, kill_process};
 /// A bound against hanging, not a measure of speed: a slow machine boots a guest without KVM in a fraction of it.
 const LIMIT: Duration = Duration::from_secs(240);
 
+/// Asks until `holds`: what the outside sees of a VM has no event to wait for.
+///
+/// # Errors
+/// When asking fails, or it does not come to hold.
+pub fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    while !holds()? {
+        ensure!(Instant::now() < deadline, "not within {} s: {what}", LIMIT.as_secs());
+    }
+    Ok(())
+}
+
 /// A command that runs.
 #[derive(Debug)]
 pub struct Running {

@@ -3,8 +3,9 @@
 use std::{fs, process::Command, thread};
 
 use anyhow::Result;
-use banger_smoke::{HOSTILE_INIT, Host, Running, static_busybox, tar_of};
+use banger_smoke::{HOSTILE_INIT, Host, Running, static_busybox, tar_of, until};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
 
 #[test]
 fn a_request_that_makes_no_sense_leaves_no_vm() -> Result<()> {
@@ -66,9 +67,7 @@ fn a_guest_that_answers_garbage_is_told_and_can_be_deleted() -> Result<()> {
     host.ok(&["vm", "run", "-d", "--name", "box", "--image", "hostile"])?;
     // The agent is ended by what this does, perhaps before it can tell.
     host.banger(&["vm", "exec", "box", "--", "/bin/busybox", "touch", "/turn"])?;
-    while !host.ok(&["vm", "logs", "box"])?.contains("hostile: turned") {
-        thread::yield_now();
-    }
+    until("it has turned", || Ok(host.ok(&["vm", "logs", "box"])?.contains("hostile: turned")))?;
     let exec = host.banger(&["vm", "exec", "box", "--", "/bin/busybox", "true"])?;
     exec.fails(125, &["does not follow the agent's protocol"])?;
     assert_eq!(host.ok(&["vm", "stop", "box"])?, "box\n");
@@ -105,9 +104,7 @@ fn a_tar_that_is_cut_short_makes_no_image() -> Result<()> {
 fn ctrl_c_while_it_starts_undoes_it() -> Result<()> {
     let host = Host::new()?;
     let run = host.start(&["vm", "run", "--name", "box", "--", "true"])?;
-    while host.json(&["ps", "-a"])?.as_array().is_some_and(Vec::is_empty) {
-        thread::yield_now();
-    }
+    until("there is a VM", || Ok(host.json(&["ps", "-a"])? != json!([])))?;
     run.signal(Signal::INT)?;
     run.finish(b"")?.code(130)?;
     host.nothing_left()
@@ -131,9 +128,7 @@ fn vms_outlive_a_killed_daemon() -> Result<()> {
 fn a_daemon_killed_in_the_middle_of_a_run_leaves_nothing() -> Result<()> {
     let host = Host::new()?;
     let run = host.start(&["vm", "run", "--rm", "--", "true"])?;
-    while host.json(&["ps", "-a"])?.as_array().is_some_and(Vec::is_empty) {
-        thread::yield_now();
-    }
+    until("there is a VM", || Ok(host.json(&["ps", "-a"])? != json!([])))?;
     let daemon = Pid::from_raw(host.daemon_pid()?).unwrap();
     kill_process(daemon, Signal::KILL)?;
     run.finish(b"")?.fails(125, &["bangerd"])?;
@@ -146,9 +141,7 @@ fn a_guest_that_powers_itself_off_is_stopped() -> Result<()> {
     host.ok(&["vm", "run", "-d", "--name", "box"])?;
     // The guest goes down under the session, which may or may not hear of it first.
     host.banger(&["vm", "exec", "box", "--", "sh", "-c", "sync; echo b > /proc/sysrq-trigger"])?;
-    while host.json(&["vm", "show", "box"])?["state"] == "running" {
-        thread::yield_now();
-    }
+    until("it runs no more", || Ok(host.json(&["vm", "show", "box"])?["state"] != "running"))?;
     let vm = host.json(&["vm", "show", "box"])?;
     assert_eq!((&vm["state"], &vm["last_error"]), (&"stopped".into(), &serde_json::Value::Null));
     Ok(())
@@ -161,9 +154,7 @@ fn a_vm_whose_vmm_is_killed_says_so_and_starts_again() -> Result<()> {
     let daemon = host.daemon_pid()?;
     let pid = host.json(&["vm", "show", "box"])?["pid"].as_i64().unwrap();
     kill_process(Pid::from_raw(i32::try_from(pid)?).unwrap(), Signal::KILL)?;
-    while host.json(&["vm", "show", "box"])?["state"] == "running" {
-        thread::yield_now();
-    }
+    until("it runs no more", || Ok(host.json(&["vm", "show", "box"])?["state"] != "running"))?;
     let vm = host.json(&["vm", "show", "box"])?;
     assert_eq!(vm["state"], "error");
     assert!(vm["last_error"].as_str().unwrap().contains("killed by signal 9"), "{vm}");
@@ -231,8 +222,6 @@ fn a_session_that_is_killed_takes_its_vm_with_it() -> Result<()> {
     run.wait_for_stdout("ready\n")?;
     run.signal(Signal::KILL)?;
     run.finish(b"")?;
-    while host.json(&["ps", "-a"])? != serde_json::json!([]) {
-        thread::yield_now();
-    }
+    until("there is no VM", || Ok(host.json(&["ps", "-a"])? == json!([])))?;
     host.nothing_left()
 }
