@@ -8,7 +8,7 @@ use crate::{error::CommandError, ui::Ui};
 
 /// Print a shell's completion script
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(before_help = "Examples:
   source <(banger completion bash)                    this shell
   banger completion fish > ~/.config/fish/completions/banger.fish")]
 pub(crate) struct Completion {

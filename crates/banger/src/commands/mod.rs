@@ -17,7 +17,7 @@ use crate::{error::CommandError, ui::Ui};
 
 /// A Linux machine of your own in seconds: a microVM with its own kernel, thrown away or kept as you like.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, after_help = EXAMPLES, max_term_width = 110)]
+#[command(version, propagate_version = true, before_help = EXAMPLES, max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -26,8 +26,17 @@ pub(crate) struct Cli {
 impl Cli {
     /// All commands, their help as it applies on this host.
     pub(crate) fn on_this_host() -> clap::Command {
-        Self::command().mut_subcommand("vm", |vm| vm.mut_subcommand("run", vm::run::with_defaults))
+        examples_first(
+            Self::command().mut_subcommand("vm", |vm| vm.mut_subcommand("run", vm::run::with_defaults)),
+        )
     }
+}
+
+/// What a command is, how it is used by example, and only then every option.
+const HELP: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}";
+
+fn examples_first(command: clap::Command) -> clap::Command {
+    command.help_template(HELP).mut_subcommands(examples_first)
 }
 
 const EXAMPLES: &str = "\

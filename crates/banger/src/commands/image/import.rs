@@ -16,7 +16,7 @@ use crate::{commands::watch::watch, error::CommandError, ui::Ui};
 /// The tar may be packed with gzip, zstd or xz. Owners, modes, links, devices and extended attributes are kept; nothing
 /// is unpacked onto this machine.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(before_help = "Examples:
   banger image import alpine alpine-minirootfs.tar.gz
   docker export container | banger image import mine -")]
 pub(crate) struct Import {

@@ -14,7 +14,7 @@ use crate::{commands::watch::watch, error::CommandError, ui::Ui};
 
 /// Make a kernel of a Debian package, of files, or of this host's own
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(before_help = "Examples:
   banger kernel import mine linux-image-6.1.0-56-cloud-amd64.deb
   banger kernel import mine --image arch/x86/boot/bzImage --modules out/lib/modules/6.12.0
   banger kernel import host --host")]

@@ -14,7 +14,7 @@ use crate::{
 /// The exit status is the command's own, 128+n when signal n ended it, or 125 when banger itself failed. It has a
 /// terminal when banger has one.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(before_help = "Examples:
   banger vm exec box -- nproc
   tar c . | banger vm exec box -w /tmp -- tar x")]
 pub(crate) struct ExecArgs {

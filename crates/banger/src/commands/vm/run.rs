@@ -15,7 +15,7 @@ use crate::{
 /// Without a command it is a login shell. The exit status is the command's own, 128+n when signal n ended it, or 125 when
 /// banger itself failed. The VM stays afterwards, unless --rm.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(before_help = "Examples:
   banger vm run --rm -- uname -a
   banger vm run --rm --vcpu 4 --memory 4G -- sh -c 'nproc; free -m'
   echo hello | banger vm run --rm -- cat
