@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::project::Project;
 
 /// A line about what is being done, for whoever waits.
-pub(crate) fn say(text: &str) {
+pub(crate) fn say(text: impl std::fmt::Display) {
     eprintln!("xtask: {text}");
 }
 

@@ -43,7 +43,7 @@ fn packages() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    say(&format!("installing {}", missing.join(" ")));
+    say(format!("installing {}", missing.join(" ")));
     check(privileged("apt-get")?.args(["update", "-qq"]))?;
     check(
         privileged("env")?
@@ -72,7 +72,7 @@ fn subordinate_ids() -> Result<()> {
     if listed("/etc/subuid") && listed("/etc/subgid") {
         return Ok(());
     }
-    say(&format!("giving {user} a range of subordinate ids"));
+    say(format!("giving {user} a range of subordinate ids"));
     let range = "200000-265535";
     check(privileged("usermod")?.args(["--add-subuids", range, "--add-subgids", range, &user]))
 }
@@ -94,7 +94,7 @@ fn vsock(project: &Project) -> Result<()> {
     if program.exists() {
         return Ok(());
     }
-    say(&format!("building {VSOCK} {VSOCK_VERSION}"));
+    say(format!("building {VSOCK} {VSOCK_VERSION}"));
     let build = tools.join("build");
     check(
         cargo(project, &["install", "--quiet", "--locked", "--version", VSOCK_VERSION, VSOCK, "--root"])

@@ -1,11 +1,8 @@
 //! Everything that CI runs, one step after the other.
 
-use std::{
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::{
     arrows,
@@ -42,11 +39,7 @@ fn all(steps: &mut Steps, project: &Project, with_lab: bool) -> Result<()> {
         check(scenarios.env("BANGER_SMOKE_TEMPLATE", template::folder(project)))
     })?;
     if with_lab {
-        steps.step("scenarios in the lab", || {
-            let code = lab::scenarios(project)?;
-            ensure!(code == ExitCode::SUCCESS, "a scenario failed: look with `cargo xtask lab shell`");
-            Ok(())
-        })?;
+        steps.step("scenarios in the lab", || lab::scenarios(project))?;
     }
     Ok(())
 }

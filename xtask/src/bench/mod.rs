@@ -117,7 +117,7 @@ fn compare(
     mut banger: impl FnMut() -> Result<Duration>,
     mut bare: impl FnMut() -> Result<Duration>,
 ) -> Result<()> {
-    say(&format!("measuring {name}"));
+    say(format!("measuring {name}"));
     // Once for the caches.
     banger()?;
     bare()?;

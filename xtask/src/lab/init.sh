@@ -23,6 +23,8 @@ for port in /sys/class/virtio-ports/*; do
 done
 exec 3>/dev/virtio-ports/status
 echo ready >&3
+# A word now and then, for as long as it runs.
+while echo alive >&3; do sleep 5; done &
 
 # The scenarios link the template's files, so their folders and it share this disk. Only the store is written.
 mkdir -p /lab/template /lab/home /run/lab
@@ -71,5 +73,5 @@ else
         sleep 0.1
     done
 fi
-echo "$status" >&3
+echo "status $status" >&3
 busybox poweroff -f

@@ -5,7 +5,7 @@ use std::{
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
     os::unix::net::{UnixListener, UnixStream},
     path::Path,
-    process::{Child, Command, ExitCode, Stdio},
+    process::{Child, Command, Stdio},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -13,17 +13,25 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use super::{host::Host, terminal};
+use super::{host::Host, pulse::Pulse, terminal};
 use crate::command::say;
-
-/// As `timeout` has it.
-const TIMED_OUT: u8 = 124;
 
 /// The kernel's own lines go to the serial port, and to whoever looks for a reason. A panic ends QEMU.
 const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 i8042.noaux i8042.nokbd 8250.nr_uarts=1";
 
 /// How often the end is looked for.
 const TICK: Duration = Duration::from_millis(20);
+
+/// How a lab ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    /// Its command did, with this exit status.
+    Status(u8),
+    /// Its time was up.
+    TimeUp,
+    /// Its pulse stopped.
+    Frozen,
+}
 
 /// The lab, ready to boot.
 #[derive(Debug)]
@@ -37,8 +45,8 @@ pub(super) struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    /// Runs the lab to its end and returns the exit status of the command in it.
-    pub(super) fn run(self) -> Result<ExitCode> {
+    /// Runs the lab to its end, and says what of its own it has on the console unless its command ended.
+    pub(super) fn run(self) -> Result<End> {
         // A socket's path may have 107 bytes at most, and the workspace may be anywhere.
         let sockets = tempfile::Builder::new().prefix("xtask-").tempdir_in("/tmp")?;
         let listen = |name: &str| UnixListener::bind(sockets.path().join(name));
@@ -54,9 +62,11 @@ impl Machine<'_> {
         let err = thread::spawn(move || pump(&err, io::stderr(), false));
         // QEMU has everything open once the lab is up: the folders go now, as nobody may be there to do it later.
         let Self { folder, limit, .. } = self;
-        let status = thread::spawn(move || read_status(&status, || drop((folder, sockets))));
+        let pulse = Pulse::default();
+        let heard = pulse.clone();
+        let status = thread::spawn(move || read_status(&status, || drop((folder, sockets)), &heard));
 
-        let in_time = qemu.wait(limit)?;
+        let early = qemu.wait(limit, &pulse)?;
         for name in ["out", "err", "status"] {
             // For a thread to which QEMU never came.
             let _ = UnixStream::connect(sockets_path.join(name));
@@ -64,13 +74,15 @@ impl Machine<'_> {
         ended(out)?;
         ended(err)?;
         let status = ended(status)?;
-        match status {
-            _ if !in_time => {
-                say("the lab's time was up");
-                Ok(ExitCode::from(TIMED_OUT))
+        match (early, status) {
+            (Some(end), _) => {
+                say(format_args!("the lab's console ends with:\n{}", tail(&mut console)?));
+                Ok(end)
             }
-            Some(status) => Ok(ExitCode::from(status)),
-            None => bail!("the lab ended before its command did; its console:\n{}", tail(&mut console)?),
+            (None, Some(status)) => Ok(End::Status(status)),
+            (None, None) => {
+                bail!("the lab ended before its command did; its console:\n{}", tail(&mut console)?)
+            }
         }
     }
 
@@ -86,18 +98,7 @@ impl Machine<'_> {
             "-no-user-config",
             "-no-reboot",
         ]);
-        qemu.args([
-            "-M",
-            "q35",
-            "-accel",
-            "tcg,thread=multi",
-            "-cpu",
-            "max,+svm,+npt",
-            "-smp",
-            "2",
-            "-display",
-            "none",
-        ]);
+        qemu.args(["-M", "q35", "-accel", "tcg", "-cpu", "max,+svm,+npt", "-display", "none"]);
         qemu.args(["-m", &self.memory.to_string(), "-append", KERNEL_COMMAND_LINE]);
         qemu.arg("-kernel").arg(self.host.kernel()).arg("-initrd").arg(self.host.initrd());
         let folder = self.folder.path();
@@ -132,18 +133,20 @@ impl Machine<'_> {
 struct Qemu(Child);
 
 impl Qemu {
-    /// Waits for the end, and says whether it came in time.
-    fn wait(&mut self, limit: Option<Duration>) -> Result<bool> {
+    /// Waits for its end, or ends it early and says why.
+    fn wait(&mut self, limit: Option<Duration>, pulse: &Pulse) -> Result<Option<End>> {
         let deadline = limit.map(|limit| Instant::now() + limit);
         while self.0.try_wait()?.is_none() {
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let frozen = pulse.has_stopped();
+            if late || frozen {
                 self.0.kill()?;
                 self.0.wait()?;
-                return Ok(false);
+                return Ok(Some(if frozen { End::Frozen } else { End::TimeUp }));
             }
             thread::sleep(TICK);
         }
-        Ok(true)
+        Ok(None)
     }
 }
 
@@ -174,8 +177,8 @@ fn pump(listener: &UnixListener, mut sink: impl Write, both_ways: bool) -> Resul
     }
 }
 
-/// Reads the lab's two lines: that it is up, and the exit status of its command.
-fn read_status(listener: &UnixListener, ready: impl FnOnce()) -> Result<Option<u8>> {
+/// Reads the lab's lines: that it is up, then its pulse, and the exit status of its command.
+fn read_status(listener: &UnixListener, ready: impl FnOnce(), pulse: &Pulse) -> Result<Option<u8>> {
     let (port, _) = listener.accept()?;
     let mut lines = BufReader::new(port).lines();
     let Some(first) = lines.next().transpose()? else { return Ok(None) };
@@ -183,8 +186,17 @@ fn read_status(listener: &UnixListener, ready: impl FnOnce()) -> Result<Option<u
     if first != "ready" {
         bail!("the lab said `{first}` in place of `ready`");
     }
-    let status = lines.next().transpose()?;
-    status.map(|status| status.parse().with_context(|| format!("exit status `{status}`"))).transpose()
+    for line in lines {
+        let line = line?;
+        match line.split_once(' ') {
+            None if line == "alive" => pulse.beat(),
+            Some(("status", status)) => {
+                return Ok(Some(status.parse().with_context(|| format!("exit status `{status}`"))?));
+            }
+            _ => bail!("the lab said `{line}`"),
+        }
+    }
+    Ok(None)
 }
 
 fn ended<T>(thread: JoinHandle<Result<T>>) -> Result<T> {
@@ -215,15 +227,17 @@ mod tests {
         let mut port = UnixStream::connect(folder.path().join("status")).unwrap();
         port.write_all(said.as_bytes()).unwrap();
         drop(port);
-        read_status(&listener, || ())
+        read_status(&listener, || (), &Pulse::default())
     }
 
     #[test]
     fn a_lab_that_says_no_status_has_none() {
         assert_eq!(status_of("").unwrap(), None);
         assert_eq!(status_of("ready\n").unwrap(), None);
-        assert_eq!(status_of("ready\n42\n").unwrap(), Some(42));
-        assert!(status_of("ready\nmany\n").is_err());
+        assert_eq!(status_of("ready\nalive\nstatus 42\n").unwrap(), Some(42));
+        for wrong in ["up\n", "ready\nstatus many\n", "ready\nalive and well\n", "ready\n42\n"] {
+            assert!(status_of(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
