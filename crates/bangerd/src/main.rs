@@ -7,6 +7,7 @@ mod passed;
 mod routes;
 mod serve;
 mod startup;
+mod upload;
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -20,13 +20,13 @@ use banger_api::{
     Operation, Pull, Vm, VmState,
 };
 use banger_engine::{Events, KernelFormat, Tar};
-use futures_util::{Stream, TryStreamExt, stream};
+use futures_util::stream;
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use crate::{passed::PassedFile, serve::Daemon};
+use crate::{passed::PassedFile, serve::Daemon, upload::Upload};
 
 type Shared = State<Arc<Daemon>>;
 type Answer<T> = Result<Json<T>, Failure>;
@@ -113,8 +113,8 @@ fn stream_of(events: Events) -> Response {
 }
 
 /// A request's body as something synchronous work can read.
-fn reader_of(body: Body) -> SyncIoBridge<StreamReader<impl Stream<Item = io::Result<Bytes>>, Bytes>> {
-    SyncIoBridge::new(StreamReader::new(body.into_data_stream().map_err(io::Error::other)))
+fn reader_of(body: Body) -> SyncIoBridge<StreamReader<Upload, Bytes>> {
+    SyncIoBridge::new(StreamReader::new(Upload(Some(body.into_data_stream()))))
 }
 
 async fn daemon_status(State(daemon): Shared) -> Answer<DaemonStatus> {

@@ -101,6 +101,14 @@ fn a_tar_that_is_cut_short_makes_no_image() -> Result<()> {
 }
 
 #[test]
+fn an_upload_that_is_refused_at_its_beginning_is_told_why() -> Result<()> {
+    let host = Host::new()?;
+    let import = host.start(&["image", "import", "bad", "-"])?.finish(&vec![0x5a; 50 << 20])?;
+    import.fails(1, &["not a tar"])?;
+    Ok(())
+}
+
+#[test]
 fn ctrl_c_while_it_starts_undoes_it() -> Result<()> {
     let host = Host::new()?;
     let run = host.start(&["vm", "run", "--name", "box", "--", "true"])?;

@@ -1,0 +1,40 @@
+//! The body of a request that is as long as its client likes.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::body::{BodyDataStream, Bytes};
+use futures_util::{Stream, StreamExt};
+
+/// How long a client that still sends may take to hear that nobody wants it any more, and hang up.
+const HEARD: Duration = Duration::from_secs(10);
+
+/// A body that is read to its end even when nobody wants the rest of it: a connection that is closed while its client
+/// still sends breaks before the client has read why.
+pub(crate) struct Upload(pub(crate) Option<BodyDataStream>);
+
+impl Stream for Upload {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(body) = &mut self.0 else { return Poll::Ready(None) };
+        let part = std::task::ready!(body.poll_next_unpin(cx));
+        if !matches!(part, Some(Ok(_))) {
+            self.0 = None;
+        }
+        Poll::Ready(part.map(|part| part.map_err(io::Error::other)))
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(mut rest) = self.0.take() {
+            let heard = async move { while let Some(Ok(_)) = rest.next().await {} };
+            tokio::spawn(tokio::time::timeout(HEARD, heard));
+        }
+    }
+}
