@@ -1,6 +1,7 @@
 //! The daemon's loop: connections in, requests to the routes, until it is told to stop.
 
 use std::{
+    pin::pin,
     sync::{Arc, atomic::AtomicUsize},
     time::{Duration, Instant},
 };
@@ -22,17 +23,21 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, Semaphore},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{passed::Receiving, routes};
 
 /// Connections at a time; each holds a few KiB, and a stream holds one as long as it lasts.
-const CONNECTIONS: usize = 512;
+const CONNECTIONS: u32 = 512;
 
 /// How long a client may take to send a request's head.
 const HEAD: Duration = Duration::from_secs(10);
 
 /// How long the undoing of operations may hold up the end.
 const UNDO: Duration = Duration::from_secs(20);
+
+/// How long answers that are on their way may hold up the end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What the routes work on.
 #[derive(Debug)]
@@ -60,7 +65,8 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let daemon = Arc::new(daemon);
     let routes = routes::routes(daemon.clone());
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Arc::new(Semaphore::new(CONNECTIONS as usize));
+    let stopping = CancellationToken::new();
     loop {
         let place = places.clone().acquire_owned().await;
         let stream = tokio::select! {
@@ -87,11 +93,19 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
             request.extensions_mut().insert(passed.clone());
             router.call(request)
         });
+        let stopping = stopping.clone();
         tokio::spawn(async move {
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEAD);
-            let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
-            if let Err(error) = connection.await {
+            let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stopping.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "connection ended");
             }
             drop(place);
@@ -100,6 +114,10 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
     drop(listener);
     // The socket stays: the next daemon, which holds the lock then, replaces it.
     end_operations(&daemon.engine).await;
+    stopping.cancel();
+    if tokio::time::timeout(LAST_WORDS, places.acquire_many(CONNECTIONS)).await.is_err() {
+        tracing::warn!("some connections were cut off");
+    }
     daemon.engine.close();
     tracing::info!("bangerd stops; VMs run on");
     Ok(())
