@@ -326,8 +326,13 @@ impl Engine {
     pub async fn tunnel(&self, reference: &str, port: u32) -> Result<GuestStream, ApiError> {
         let record = self.0.find_vm(reference)?;
         let Some(handle) = record.handle.filter(|_| record.state == VmState::Running) else {
-            let error =
-                ApiError::new(ErrorKind::NotRunning, format!("VM {} is {}", record.name, record.state));
+            let mut why = record.last_error.as_deref().unwrap_or_default().lines();
+            let first = why.next().map(|line| format!(": {line}")).unwrap_or_default();
+            let message = format!("VM {} is {}{first}", record.name, record.state);
+            let error = ApiError {
+                console: why.map(str::to_owned).collect(),
+                ..ApiError::new(ErrorKind::NotRunning, message)
+            };
             return Err(error.hint(format!("start it with: banger vm start {}", record.name)));
         };
         Ok(banger_vmm::connect(&handle.guest, port).await.map_err(EngineError::from)?)

@@ -59,7 +59,10 @@ pub(crate) async fn run(client: &Client, reference: &str, wanted: Wanted) -> Res
             }
         }
     }
-    let (input, output) = banger_client::exec(client, reference, exec).await?;
+    let (input, output) = match banger_client::exec(client, reference, exec).await {
+        Ok(streams) => streams,
+        Err(error) => return Err(told_better(client, reference, error).await),
+    };
     // From here on the terminal's keys are the guest's; it is as it was again when this is dropped.
     let _raw = if is_terminal { Some(RawMode::enter().map_err(local("set up the terminal"))?) } else { None };
     let (tell_taken, taken) = mpsc::unbounded_channel();
@@ -68,13 +71,16 @@ pub(crate) async fn run(client: &Client, reference: &str, wanted: Wanted) -> Res
         error = steer(input, taken, is_terminal) => Err(error),
     };
     match session {
-        Err(error) if error.kind == ErrorKind::Guest => Err(told_better(client, reference, error).await),
+        Err(error) => Err(told_better(client, reference, error).await),
         session => session,
     }
 }
 
-/// The end of a VM explains a connection that broke better than the connection does.
+/// The end of a VM explains a connection that broke, or was not to be had, better than the connection does.
 async fn told_better(client: &Client, reference: &str, broke: ApiError) -> ApiError {
+    if !matches!(broke.kind, ErrorKind::Guest | ErrorKind::Io) {
+        return broke;
+    }
     match client.vm_ended(reference).await {
         Ok(vm) if vm.state != VmState::Running => {
             let error = vm.last_error.unwrap_or_else(|| "its guest powered off".to_owned());
