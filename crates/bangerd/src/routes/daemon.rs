@@ -1,0 +1,71 @@
+//! The daemon itself, and operations.
+
+use std::sync::atomic::Ordering;
+
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+};
+use banger_api::{ApiError, DaemonStatus, ErrorKind, Operation, VmState};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Answer, Shared};
+
+pub(super) async fn daemon_status(State(daemon): Shared) -> Answer<DaemonStatus> {
+    let engine = &daemon.engine;
+    let (vmm, kvm) = engine.describe_vmm().await;
+    let running = engine.vms()?.iter().filter(|vm| vm.state == VmState::Running).count();
+    Ok(Json(DaemonStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        build: daemon.build.to_string(),
+        pid: std::process::id(),
+        uptime_s: daemon.started.elapsed().as_secs(),
+        resident: resident(),
+        running_vms: u32::try_from(running).unwrap_or(u32::MAX),
+        operations: u32::try_from(engine.operations().len()).unwrap_or(u32::MAX),
+        socket: engine.dirs().socket().display().to_string(),
+        state_dir: engine.dirs().state.display().to_string(),
+        log: engine.dirs().daemon_log().display().to_string(),
+        vmm,
+        kvm,
+    }))
+}
+
+/// This process's resident memory in bytes (`/proc/self/statm`, second field, in pages).
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
+
+#[derive(Deserialize)]
+pub(super) struct Stop {
+    #[serde(default)]
+    force: bool,
+}
+
+pub(super) async fn stop_daemon(State(daemon): Shared, Query(Stop { force }): Query<Stop>) -> Answer<Value> {
+    let under_way = daemon.engine.operations();
+    let sessions = daemon.sessions.load(Ordering::Relaxed);
+    let busy = match under_way.first() {
+        Some(operation) => Some(format!("{} ({})", operation.target, operation.stage)),
+        None if sessions > 0 => Some(format!("{sessions} open session(s) with VMs")),
+        None => None,
+    };
+    if let (Some(busy), false) = (busy, force) {
+        let hint = "wait for it to end, or stop all the same with: banger daemon stop --force";
+        return Err(ApiError::new(ErrorKind::Busy, format!("bangerd is busy: {busy}")).hint(hint).into());
+    }
+    daemon.stop.notify_one();
+    Ok(Json(json!({})))
+}
+
+pub(super) async fn operations(State(daemon): Shared) -> Json<Vec<Operation>> {
+    Json(daemon.engine.operations())
+}
+
+pub(super) async fn cancel(State(daemon): Shared, Path(id): Path<String>) -> Answer<Value> {
+    daemon.engine.cancel(&id)?;
+    Ok(Json(json!({})))
+}

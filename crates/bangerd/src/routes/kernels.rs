@@ -1,0 +1,56 @@
+//! Kernels.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, Query, State},
+    response::Response,
+};
+use banger_api::{Kernel, Name, Pull};
+use banger_engine::KernelFormat;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Answer, Checked, Shared, reader_of, stream_of};
+
+pub(super) async fn kernels(State(daemon): Shared) -> Answer<Vec<Kernel>> {
+    Ok(Json(daemon.engine.kernels()?))
+}
+
+pub(super) async fn kernel(State(daemon): Shared, Path(kernel): Path<String>) -> Answer<Kernel> {
+    Ok(Json(daemon.engine.kernel(&kernel)?))
+}
+
+#[derive(Deserialize)]
+pub(super) struct ImportKernel {
+    name: Name,
+    format: Format,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Format {
+    Deb,
+    Files,
+}
+
+pub(super) async fn import_kernel(
+    State(daemon): Shared,
+    Query(import): Query<ImportKernel>,
+    body: Body,
+) -> Response {
+    let format = match import.format {
+        Format::Deb => KernelFormat::Deb,
+        Format::Files => KernelFormat::Files,
+    };
+    stream_of(daemon.engine.import_kernel(import.name, format, reader_of(body)))
+}
+
+pub(super) async fn pull_kernel(State(daemon): Shared, Checked(pull): Checked<Pull>) -> Response {
+    stream_of(daemon.engine.pull_kernel(pull.name))
+}
+
+pub(super) async fn delete_kernel(State(daemon): Shared, Path(kernel): Path<String>) -> Answer<Value> {
+    daemon.engine.delete_kernel(&kernel)?;
+    Ok(Json(json!({})))
+}

@@ -1,0 +1,114 @@
+//! The routes of the API, a short function each: take the request apart, ask the engine, put the answer together.
+
+mod daemon;
+mod images;
+mod kernels;
+mod vms;
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{FromRequest, Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{delete, get, post},
+};
+use banger_api::{ApiError, BUILD_HEADER, ErrorKind};
+use banger_engine::Events;
+use futures_util::stream;
+use serde::de::DeserializeOwned;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use crate::{serve::Daemon, upload::Upload};
+
+type Shared = State<Arc<Daemon>>;
+type Answer<T> = Result<Json<T>, Failure>;
+
+/// All routes.
+pub(crate) fn routes(daemon: Arc<Daemon>) -> Router {
+    Router::new()
+        .route("/v1/daemon", get(daemon::daemon_status))
+        .route("/v1/daemon/stop", post(daemon::stop_daemon))
+        .route("/v1/operations", get(daemon::operations))
+        .route("/v1/operations/{id}", delete(daemon::cancel))
+        .route("/v1/vms", get(vms::vms).post(vms::run_vm))
+        .route("/v1/vms/{vm}", get(vms::vm).delete(vms::delete_vm))
+        .route("/v1/vms/{vm}/ended", get(vms::vm_ended))
+        .route("/v1/vms/{vm}/start", post(vms::start_vm))
+        .route("/v1/vms/{vm}/stop", post(vms::stop_vm))
+        .route("/v1/vms/{vm}/logs", get(vms::logs))
+        .route("/v1/vms/{vm}/tunnel", get(vms::tunnel))
+        .route("/v1/images", get(images::images).post(images::import_image))
+        .route("/v1/images/pull", post(images::pull_image))
+        .route("/v1/images/{image}", get(images::image).delete(images::delete_image))
+        .route("/v1/kernels", get(kernels::kernels).post(kernels::import_kernel))
+        .route("/v1/kernels/pull", post(kernels::pull_kernel))
+        .route("/v1/kernels/{kernel}", get(kernels::kernel).delete(kernels::delete_kernel))
+        .fallback(|| async {
+            Failure(ApiError::new(ErrorKind::NotFound, "there is no such route in this API"))
+        })
+        .layer(middleware::from_fn_with_state(daemon.clone(), same_build))
+        .with_state(daemon)
+}
+
+/// An error as a response.
+#[derive(Debug)]
+struct Failure(ApiError);
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(self.0)).into_response()
+    }
+}
+
+/// A JSON body, or an error of ours that says what is wrong with it.
+struct Checked<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Checked<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
+        let invalid =
+            |why: String| Failure(ApiError::new(ErrorKind::Invalid, format!("malformed request: {why}")));
+        let body = Bytes::from_request(request, state).await.map_err(|error| invalid(error.to_string()))?;
+        serde_json::from_slice(&body).map(Self).map_err(|error| invalid(error.to_string()))
+    }
+}
+
+/// Turns away, before anything is done, a client that would have started another build of the daemon.
+async fn same_build(State(daemon): Shared, headers: HeaderMap, request: Request, next: Next) -> Response {
+    let ours = daemon.build.to_string();
+    match headers.get(BUILD_HEADER) {
+        Some(theirs) if theirs.as_bytes() != ours.as_bytes() => {
+            let error = ApiError::new(ErrorKind::VersionSkew, "bangerd is of another build than this banger");
+            Failure(error.hint("run `banger daemon restart`; VMs run on")).into_response()
+        }
+        _ => next.run(request).await,
+    }
+}
+
+/// An operation's events as lines of JSON. When the client hangs up, the body is dropped, and with it the events.
+fn stream_of(events: Events) -> Response {
+    let lines = stream::unfold(events, |mut events| async move {
+        let event = events.recv().await?;
+        let mut line = serde_json::to_vec(&event).unwrap_or_default();
+        line.push(b'\n');
+        Some((Ok::<_, Infallible>(Bytes::from(line)), events))
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}
+
+/// A request's body as something synchronous work can read.
+fn reader_of(body: Body) -> SyncIoBridge<StreamReader<Upload, Bytes>> {
+    SyncIoBridge::new(StreamReader::new(Upload(Some(body.into_data_stream()))))
+}

@@ -1,0 +1,95 @@
+//! VMs.
+
+use std::{io, sync::atomic::Ordering};
+
+use axum::{
+    Json,
+    extract::{Path, Query, Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use banger_api::{CreateVm, DeleteVm, LogSource, Vm};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+
+use super::{Answer, Checked, Failure, Shared, stream_of};
+
+pub(super) async fn vms(State(daemon): Shared) -> Answer<Vec<Vm>> {
+    Ok(Json(daemon.engine.vms()?))
+}
+
+pub(super) async fn run_vm(
+    State(daemon): Shared,
+    Checked(request): Checked<CreateVm>,
+) -> Result<Response, Failure> {
+    Ok(stream_of(daemon.engine.run_vm(request)?))
+}
+
+pub(super) async fn vm(State(daemon): Shared, Path(vm): Path<String>) -> Answer<Vm> {
+    Ok(Json(daemon.engine.vm(&vm)?))
+}
+
+pub(super) async fn vm_ended(State(daemon): Shared, Path(vm): Path<String>) -> Answer<Vm> {
+    Ok(Json(daemon.engine.vm_ended(&vm).await?))
+}
+
+pub(super) async fn start_vm(State(daemon): Shared, Path(vm): Path<String>) -> Result<Response, Failure> {
+    Ok(stream_of(daemon.engine.start_vm(&vm)?))
+}
+
+pub(super) async fn stop_vm(State(daemon): Shared, Path(vm): Path<String>) -> Result<Response, Failure> {
+    Ok(stream_of(daemon.engine.stop_vm(&vm)?))
+}
+
+pub(super) async fn delete_vm(
+    State(daemon): Shared,
+    Path(vm): Path<String>,
+    Query(options): Query<DeleteVm>,
+) -> Result<Response, Failure> {
+    Ok(stream_of(daemon.engine.delete_vm(&vm, options.force)?))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Logs {
+    #[serde(default)]
+    source: LogSource,
+}
+
+pub(super) async fn logs(
+    State(daemon): Shared,
+    Path(vm): Path<String>,
+    Query(logs): Query<Logs>,
+) -> Result<Vec<u8>, Failure> {
+    Ok(daemon.engine.logs(&vm, logs.source)?)
+}
+
+#[derive(Deserialize)]
+pub(super) struct Tunnel {
+    port: u32,
+}
+
+/// Upgrades the connection to a raw stream to a port of the guest.
+pub(super) async fn tunnel(
+    State(daemon): Shared,
+    Path(vm): Path<String>,
+    Query(Tunnel { port }): Query<Tunnel>,
+    mut request: Request,
+) -> Result<Response, Failure> {
+    let upgrade = hyper::upgrade::on(&mut request);
+    let mut guest = daemon.engine.tunnel(&vm, port).await?;
+    daemon.sessions.fetch_add(1, Ordering::Relaxed);
+    tokio::spawn(async move {
+        let spliced = match upgrade.await {
+            Ok(client) => {
+                tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut guest).await.map(|_| ())
+            }
+            Err(error) => Err(io::Error::other(error)),
+        };
+        if let Err(error) = spliced {
+            tracing::debug!(%error, "tunnel broke");
+        }
+        daemon.sessions.fetch_sub(1, Ordering::Relaxed);
+    });
+    let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, "banger-tunnel")];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+}

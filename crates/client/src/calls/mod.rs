@@ -1,0 +1,145 @@
+//! The daemon's API, call by call.
+
+mod images;
+mod kernels;
+mod vms;
+
+use banger_api::{ApiError, DaemonStatus, Dirs, ErrorKind, Operation};
+use hyper::Method;
+use serde::de::DeserializeOwned;
+
+use crate::{
+    connect::Daemon,
+    events::Events,
+    http::{self, Body, nothing, segment},
+    passing::Passing,
+};
+
+/// A client of the daemon. Each call is a connection of its own.
+#[derive(Debug)]
+pub struct Client {
+    pub(crate) daemon: Daemon,
+}
+
+impl Client {
+    /// By this process's environment; nothing is connected or started yet.
+    ///
+    /// # Errors
+    /// When there is nowhere to keep anything, or no daemon program.
+    pub fn new() -> Result<Self, ApiError> {
+        Ok(Self { daemon: Daemon::find()? })
+    }
+
+    /// banger's folders.
+    pub fn dirs(&self) -> &Dirs {
+        &self.daemon.dirs
+    }
+
+    /// Starts the daemon where none runs, and replaces one whose program has been replaced.
+    ///
+    /// # Errors
+    /// When it does not start, or the old one is busy.
+    pub async fn ensure_daemon(&self) -> Result<(), ApiError> {
+        match self.send(Method::GET, "/v1/daemon", nothing()).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind == ErrorKind::VersionSkew => self.restart_daemon(false).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stops the daemon, if one runs, and starts it. VMs run on.
+    ///
+    /// # Errors
+    /// When it is busy, unless by `force`; when it does not start.
+    pub async fn restart_daemon(&self, force: bool) -> Result<(), ApiError> {
+        self.stop_daemon(force).await?;
+        self.daemon.reach_or_start().await.map(drop)
+    }
+
+    /// Stops the daemon and waits until it has let go of its folders; false when none runs. VMs run on.
+    ///
+    /// # Errors
+    /// When it is busy, unless by `force`.
+    pub async fn stop_daemon(&self, force: bool) -> Result<bool, ApiError> {
+        let Some(stream) = self.daemon.reach().await? else { return Ok(false) };
+        let path = format!("/v1/daemon/stop?force={force}");
+        let response =
+            self.send_over(Passing { stream, file: None }, Method::POST, &path, nothing(), None).await?;
+        if !response.status().is_success() {
+            return Err(http::read(response).await?);
+        }
+        self.daemon.gone().await?;
+        Ok(true)
+    }
+
+    /// What the daemon says of itself; `None` when none runs.
+    ///
+    /// # Errors
+    /// When it does not answer as it should.
+    pub async fn daemon_status(&self) -> Result<Option<DaemonStatus>, ApiError> {
+        let Some(stream) = self.daemon.reach().await? else { return Ok(None) };
+        let response = self
+            .send_over(Passing { stream, file: None }, Method::GET, "/v1/daemon", nothing(), None)
+            .await?;
+        if response.status().is_success() {
+            Ok(Some(http::read(response).await?))
+        } else {
+            Err(http::read(response).await?)
+        }
+    }
+
+    /// What is under way.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn operations(&self) -> Result<Vec<Operation>, ApiError> {
+        self.call(Method::GET, "/v1/operations", nothing).await
+    }
+
+    /// Asks an operation to undo what it has done and end.
+    ///
+    /// # Errors
+    /// When there is no such operation.
+    pub async fn cancel(&self, operation: &str) -> Result<(), ApiError> {
+        self.ask(Method::DELETE, &format!("/v1/operations/{}", segment(operation))).await
+    }
+
+    /// Sends a request whose body can be made again, so that it can be sent again to a daemon of the right build, or to
+    /// one that lives.
+    pub(super) async fn sent(
+        &self,
+        method: Method,
+        path: &str,
+        mut body: impl FnMut() -> Result<Body, ApiError>,
+    ) -> Result<hyper::Response<hyper::body::Incoming>, ApiError> {
+        match self.send(method.clone(), path, body()?).await {
+            Err(error) if error.kind == ErrorKind::VersionSkew => self.restart_daemon(false).await?,
+            // A daemon that is just being killed still takes connections; a question can be asked again.
+            Err(error) if error.kind == ErrorKind::Io && method == Method::GET => {}
+            result => return result,
+        }
+        self.send(method, path, body()?).await
+    }
+
+    pub(super) async fn follow(
+        &self,
+        method: Method,
+        path: &str,
+        body: impl FnMut() -> Result<Body, ApiError>,
+    ) -> Result<Events, ApiError> {
+        Ok(Events::new(self.sent(method, path, body).await?.into_body()))
+    }
+
+    pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: impl Fn() -> Body,
+    ) -> Result<T, ApiError> {
+        http::read(self.sent(method, path, || Ok(body())).await?).await
+    }
+
+    pub(super) async fn ask(&self, method: Method, path: &str) -> Result<(), ApiError> {
+        self.call::<serde_json::Value>(method, path, nothing).await.map(drop)
+    }
+}

@@ -1,0 +1,96 @@
+//! VMs.
+
+use banger_api::{ApiError, CreateVm, LogSource, Vm};
+use bytes::Bytes;
+use hyper::Method;
+
+use super::Client;
+use crate::{
+    events::Events,
+    http::{self, Tunnel, json, nothing, segment},
+};
+
+impl Client {
+    /// All VMs, the oldest first.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn vms(&self) -> Result<Vec<Vm>, ApiError> {
+        self.call(Method::GET, "/v1/vms", nothing).await
+    }
+
+    /// The VM that `reference` names.
+    ///
+    /// # Errors
+    /// When none or several do.
+    pub async fn vm(&self, reference: &str) -> Result<Vm, ApiError> {
+        self.call(Method::GET, &vm_path(reference), nothing).await
+    }
+
+    /// The VM that `reference` names, once it has been seen to end, or after a while if it does not.
+    ///
+    /// # Errors
+    /// When none or several do.
+    pub async fn vm_ended(&self, reference: &str) -> Result<Vm, ApiError> {
+        self.call(Method::GET, &format!("{}/ended", vm_path(reference)), nothing).await
+    }
+
+    /// Makes a VM and starts it; its result is a [`Vm`].
+    ///
+    /// # Errors
+    /// When the request makes no sense.
+    pub async fn run_vm(&self, request: &CreateVm) -> Result<Events, ApiError> {
+        self.follow(Method::POST, "/v1/vms", || json(request)).await
+    }
+
+    /// Starts a VM; its result is a [`Vm`].
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub async fn start_vm(&self, reference: &str) -> Result<Events, ApiError> {
+        self.follow(Method::POST, &format!("{}/start", vm_path(reference)), || Ok(nothing())).await
+    }
+
+    /// Stops a VM; its result is a [`Vm`].
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub async fn stop_vm(&self, reference: &str) -> Result<Events, ApiError> {
+        self.follow(Method::POST, &format!("{}/stop", vm_path(reference)), || Ok(nothing())).await
+    }
+
+    /// Deletes a VM, with `force` also one that is being started or stopped; its result is nothing.
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub async fn delete_vm(&self, reference: &str, force: bool) -> Result<Events, ApiError> {
+        let path = format!("{}?force={force}", vm_path(reference));
+        self.follow(Method::DELETE, &path, || Ok(nothing())).await
+    }
+
+    /// A log of a VM.
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub async fn logs(&self, reference: &str, source: LogSource) -> Result<Bytes, ApiError> {
+        let source = match source {
+            LogSource::Console => "console",
+            LogSource::Vmm => "vmm",
+        };
+        let path = format!("{}/logs?source={source}", vm_path(reference));
+        http::read_bytes(self.sent(Method::GET, &path, || Ok(nothing())).await?).await
+    }
+
+    /// A raw stream to a port of a running VM's guest.
+    ///
+    /// # Errors
+    /// When there is no such VM, it does not run, or nothing listens there.
+    pub async fn tunnel(&self, reference: &str, port: u32) -> Result<Tunnel, ApiError> {
+        let path = format!("{}/tunnel?port={port}", vm_path(reference));
+        http::upgraded(self.sent(Method::GET, &path, || Ok(nothing())).await?).await
+    }
+}
+
+fn vm_path(reference: &str) -> String {
+    format!("/v1/vms/{}", segment(reference))
+}

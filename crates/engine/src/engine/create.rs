@@ -1,0 +1,173 @@
+//! Making a VM.
+
+use banger_api::{
+    ApiError, CreateVm, ErrorKind, Id, InvalidName, Limits, OperationKind, Size, Vm, VmName, VmState,
+};
+use jiff::Timestamp;
+
+use super::{Engine, Events, vms::gone};
+use crate::{
+    config::VmDefaults,
+    error::EngineError,
+    names,
+    operation::{Context, OnHangUp},
+    random, random_id,
+    store::{ImageRecord, KernelRecord, NewVm},
+    vm::{Alive, Ask},
+};
+
+/// Made-up names that are tried before giving up on them being free.
+const NAME_TRIES: usize = 20;
+
+impl Engine {
+    /// Makes a VM and starts it, fetching its image and kernel where they are missing. With `rm`, the stream stays
+    /// open after `done`, and the VM is deleted when it is hung up.
+    ///
+    /// # Errors
+    /// When the request makes no sense; nothing is done then.
+    pub fn run_vm(&self, request: CreateVm) -> Result<Events, ApiError> {
+        check(&request, &self.0.config.vm)?;
+        let hang_up = if request.detach { OnHangUp::GoOn } else { OnHangUp::Cancel };
+        let lease = request.rm && !request.detach;
+        let target = request.name.as_ref().map(ToString::to_string).unwrap_or_default();
+        let (engine, after) = (self.clone(), self.clone());
+        Ok(self.0.operations.start(
+            OperationKind::VmRun,
+            &target,
+            hang_up,
+            move |context| async move { engine.make_and_start(request, &context).await },
+            move |vm: Vm, events| async move {
+                if lease {
+                    events.closed().await;
+                    after.end_session(&vm).await;
+                }
+            },
+        ))
+    }
+
+    async fn make_and_start(&self, request: CreateVm, context: &Context) -> Result<Vm, EngineError> {
+        let host = &self.0;
+        let defaults = &host.config.vm;
+        // Before anything is made or fetched: without a VMM, all of it would be in vain.
+        host.vmms.choose(request.vmm).await?;
+        if let Some(name) = &request.name
+            && host.store.has_vm_named(name)?
+        {
+            return Err(name_in_use(name).into());
+        }
+        let image = host.find_image(request.image.as_deref().unwrap_or(defaults.image()), context).await?;
+        let kernel = request.kernel.as_deref().unwrap_or(defaults.kernel(image.kernel.as_deref()));
+        let kernel = host.find_kernel(kernel, context).await?;
+        context.check()?;
+        let id = self.reserve(&request, &image, &kernel)?;
+        host.own_vm(&id, Alive::default());
+        if let Err(error) = self.ask(&id, Ask::Start, context).await {
+            return Err(self.undo_or_keep(&id, request.rm, context, error).await);
+        }
+        Ok(self.show_vm(host.store.vm(&id)?.ok_or_else(|| gone(&id))?))
+    }
+
+    /// A VM that failed to start is undone if nobody could want it: it was cancelled, was not to be kept, or never
+    /// came so far as to have a console. Otherwise it stays in state `error`, for its logs.
+    async fn undo_or_keep(&self, id: &Id, rm: bool, context: &Context, error: EngineError) -> EngineError {
+        let host = &self.0;
+        let stays = match host.store.vm(id) {
+            Ok(Some(record)) => record.state == VmState::Running,
+            Ok(None) => return error,
+            Err(_) => true,
+        };
+        let has_console = || host.dirs.vm(id.as_str()).join("console.log").exists();
+        if stays || !(rm || context.cancel.is_cancelled() || !has_console()) {
+            if let Err(error) = host.store.keep_vm(id) {
+                tracing::error!(vm = %id, %error, "kept, but not recorded as such");
+            }
+            return error;
+        }
+        if let Err(left) = self.ask(id, Ask::Delete { force: true }, context).await {
+            tracing::error!(vm = %id, error = %left, "not undone; the next start of bangerd tries again");
+        }
+        error
+    }
+
+    fn reserve(
+        &self,
+        request: &CreateVm,
+        image: &ImageRecord,
+        kernel: &KernelRecord,
+    ) -> Result<Id, EngineError> {
+        let defaults = &self.0.config.vm;
+        let mut vm = NewVm {
+            id: random_id(),
+            name: made_up()?,
+            image_id: image.id.clone(),
+            kernel_id: kernel.id.clone(),
+            vcpu: request.vcpu.unwrap_or_else(|| defaults.vcpu()),
+            memory: request.memory.unwrap_or_else(|| defaults.memory()),
+            system_overlay_size: request
+                .system_overlay_size
+                .unwrap_or_else(|| defaults.system_overlay_size()),
+            disk_size: request.disk_size.unwrap_or_else(|| defaults.disk_size()),
+            vmm: request.vmm,
+            rm: request.rm,
+            created_at: Timestamp::now(),
+        };
+        if let Some(name) = &request.name {
+            vm.name = name.clone();
+            return match self.0.store.insert_vm(&vm) {
+                Ok(()) => Ok(vm.id),
+                Err(crate::StoreError::NameTaken(_)) => Err(name_in_use(name).into()),
+                Err(error) => Err(error.into()),
+            };
+        }
+        for _ in 1..NAME_TRIES {
+            match self.0.store.insert_vm(&vm) {
+                Ok(()) => return Ok(vm.id),
+                Err(crate::StoreError::NameTaken(_)) => vm.name = made_up()?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // Most made-up names are taken; the id never is.
+        vm.name = format!("vm-{}", vm.id).parse().map_err(internal)?;
+        self.0.store.insert_vm(&vm)?;
+        Ok(vm.id)
+    }
+}
+
+/// Refuses what cannot be made, before anything is.
+fn check(request: &CreateVm, defaults: &VmDefaults) -> Result<(), ApiError> {
+    let invalid = |message: String| Err(ApiError::new(ErrorKind::Invalid, message));
+    let vcpu = request.vcpu.unwrap_or_else(|| defaults.vcpu());
+    if !(1..=Limits::VCPU).contains(&vcpu) {
+        return invalid(format!("{vcpu} virtual CPUs cannot be had: from 1 to {}", Limits::VCPU));
+    }
+    let within = |what: &str, size: Size, least: Size, most: Size| {
+        if (least..=most).contains(&size) {
+            Ok(())
+        } else {
+            invalid(format!("{what} of {size} cannot be had: from {least} to {most}"))
+        }
+    };
+    let memory = request.memory.unwrap_or_else(|| defaults.memory());
+    let disk = request.disk_size.unwrap_or_else(|| defaults.disk_size());
+    let overlay = request.system_overlay_size.unwrap_or_else(|| defaults.system_overlay_size());
+    within("memory", memory, Limits::LEAST_MEMORY, Limits::MOST_MEMORY)?;
+    within("a work disk", disk, Limits::LEAST_DISK, Limits::MOST_DISK)?;
+    within("a system overlay", overlay, Limits::LEAST_DISK, Limits::MOST_DISK)?;
+    if request.rm && request.detach {
+        return invalid("a VM that goes with its session (--rm) cannot be detached from it (-d)".to_owned());
+    }
+    Ok(())
+}
+
+fn made_up() -> Result<VmName, EngineError> {
+    names::from_random(u16::from_be_bytes(random())).parse().map_err(internal)
+}
+
+fn internal(error: InvalidName) -> EngineError {
+    ApiError::new(ErrorKind::Internal, format!("a made-up name: {error}")).into()
+}
+
+fn name_in_use(name: &VmName) -> ApiError {
+    ApiError::new(ErrorKind::AlreadyExists, format!("there is a VM {name} already"))
+        .hint(format!("choose another name, or delete it with: banger vm delete {name}"))
+}

@@ -1,0 +1,73 @@
+//! What can be asked about images.
+
+use std::{io::Read, sync::Arc};
+
+use banger_api::{ApiError, Image, Name, OperationKind, resolve};
+
+use super::{Engine, Events};
+use crate::{
+    error::EngineError,
+    host::{Host, unresolved},
+    images::Tar,
+    operation::{Context, OnHangUp},
+    store::ImageRecord,
+};
+
+impl Engine {
+    /// All images, by name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn images(&self) -> Result<Vec<Image>, ApiError> {
+        let vms = self.0.store.vms()?;
+        Ok(self.0.store.images()?.iter().map(|image| self.0.show_image(image, &vms)).collect())
+    }
+
+    /// The image that `reference` names.
+    ///
+    /// # Errors
+    /// When none or several do.
+    pub fn image(&self, reference: &str) -> Result<Image, ApiError> {
+        let images = self.0.store.images()?;
+        let image = resolve(&images, reference).map_err(|error| unresolved("image", reference, error))?;
+        Ok(self.0.show_image(image, &self.0.store.vms()?))
+    }
+
+    /// Makes an image of a tar of a root file system.
+    pub fn import_image<R: Read + Send + 'static>(&self, name: Name, tar: Tar<R>) -> Events {
+        let target = name.to_string();
+        self.image_operation(OperationKind::ImageImport, &target, move |host, context| async move {
+            host.import_image(name, tar, &context).await
+        })
+    }
+
+    /// Gets an image from the catalog.
+    pub fn pull_image(&self, name: Name) -> Events {
+        let target = name.to_string();
+        self.image_operation(OperationKind::ImagePull, &target, move |host, context| async move {
+            host.pull_image(name, &context).await
+        })
+    }
+
+    fn image_operation<W>(
+        &self,
+        kind: OperationKind,
+        target: &str,
+        work: impl FnOnce(Arc<Host>, Context) -> W + Send + 'static,
+    ) -> Events
+    where
+        W: Future<Output = Result<ImageRecord, EngineError>> + Send + 'static,
+    {
+        let host = self.0.clone();
+        let work = |context| async move { Ok(host.show_image(&work(host.clone(), context).await?, &[])) };
+        self.0.operations.start(kind, target, OnHangUp::Cancel, work, |_, _| async {})
+    }
+
+    /// Deletes an image that no VM uses.
+    ///
+    /// # Errors
+    /// When there is none, or it is in use.
+    pub fn delete_image(&self, reference: &str) -> Result<(), ApiError> {
+        Ok(self.0.delete_image(reference)?)
+    }
+}

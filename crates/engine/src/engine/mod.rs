@@ -1,0 +1,96 @@
+//! The engine's face: one method for each thing that can be asked of the daemon.
+
+mod create;
+mod images;
+mod kernels;
+mod vms;
+
+use std::sync::Arc;
+
+use banger_api::{ApiError, Dirs, Event, Operation};
+use tokio::sync::mpsc;
+
+use crate::{
+    config::Config,
+    host::{Host, Programs},
+    operation::Operations,
+    reconcile,
+    store::Store,
+    vmms::Vmms,
+};
+
+/// An operation's events, the last being `done` or `error`. Dropping it is hanging up.
+pub type Events = mpsc::Receiver<Event>;
+
+/// The engine.
+#[derive(Debug, Clone)]
+pub struct Engine(Arc<Host>);
+
+impl Engine {
+    /// Opens the store under `dirs`, and takes over what the last daemon left.
+    ///
+    /// # Errors
+    /// When a folder or the store cannot be used.
+    pub async fn open(dirs: Dirs, config: Config, programs: Programs) -> Result<Self, ApiError> {
+        for folder in [&dirs.state, &dirs.cache, &dirs.runtime] {
+            crate::dirs::private(folder)?;
+        }
+        let store = Store::open(&dirs.state.join("store.db"))?;
+        let host = Arc::new(Host {
+            vmms: Vmms::new(&programs, config.vm.vmm()),
+            dirs,
+            config,
+            store,
+            programs,
+            operations: Operations::default(),
+            initrds: crate::kernels::Initrds::default(),
+            publishing_images: tokio::sync::Mutex::default(),
+            publishing_kernels: tokio::sync::Mutex::default(),
+            ended: tokio::sync::Notify::new(),
+            owners: std::sync::Mutex::default(),
+        });
+        reconcile::reconcile(&host).await?;
+        Ok(Self(host))
+    }
+
+    /// banger's folders.
+    pub fn dirs(&self) -> &Dirs {
+        &self.0.dirs
+    }
+
+    /// What is under way.
+    pub fn operations(&self) -> Vec<Operation> {
+        self.0.operations.list()
+    }
+
+    /// Asks an operation to undo what it has done and end.
+    ///
+    /// # Errors
+    /// When there is no such operation.
+    pub fn cancel(&self, operation: &str) -> Result<(), ApiError> {
+        self.0.operations.cancel(operation)
+    }
+
+    /// Waits until nothing is under way.
+    pub async fn idle(&self) {
+        self.0.operations.idle().await;
+    }
+
+    /// Puts the store into the one file, as the last thing before the daemon ends.
+    pub fn close(&self) {
+        if let Err(error) = self.0.store.settle() {
+            tracing::warn!(%error, "the store's write-ahead log stays for the next start");
+        }
+    }
+
+    /// What would run a VM now, and what the KVM probe found, in words.
+    pub async fn describe_vmm(&self) -> (String, String) {
+        self.0.vmms.describe().await
+    }
+
+    /// Finds out what can run VMs, so that the first VM need not wait for it.
+    pub fn warm_up(&self) {
+        let host = self.0.clone();
+        tokio::spawn(async move { host.vmms.describe().await });
+    }
+}

@@ -1,0 +1,181 @@
+//! What can be asked about VMs that are there.
+
+use banger_api::{ApiError, ErrorKind, Id, LogSource, OperationKind, Vm, VmState};
+use banger_vmm::GuestStream;
+use tokio::sync::oneshot;
+
+use super::{Engine, Events};
+use crate::{
+    error::EngineError,
+    operation::{Context, OnHangUp},
+    store::VmRecord,
+    vm::{self, Ask, Message},
+};
+
+impl Engine {
+    /// All VMs, the oldest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn vms(&self) -> Result<Vec<Vm>, ApiError> {
+        Ok(self.0.store.vms()?.into_iter().map(|record| self.show_vm(record)).collect())
+    }
+
+    /// The VM that `reference` names.
+    ///
+    /// # Errors
+    /// When none or several do.
+    pub fn vm(&self, reference: &str) -> Result<Vm, ApiError> {
+        Ok(self.show_vm(self.0.find_vm(reference)?))
+    }
+
+    /// The VM that `reference` names, once it has been seen to end, or after a while if it does not: whoever was
+    /// talking to its guest when that broke off learns why.
+    ///
+    /// # Errors
+    /// When none or several do.
+    pub async fn vm_ended(&self, reference: &str) -> Result<Vm, ApiError> {
+        let id = self.0.find_vm(reference)?.id;
+        let ended = async {
+            loop {
+                let one = self.0.ended.notified();
+                let vm = self.vm(id.as_str())?;
+                if vm.state != VmState::Running {
+                    return Ok(vm);
+                }
+                one.await;
+            }
+        };
+        match tokio::time::timeout(vm::ENDS, ended).await {
+            Ok(vm) => vm,
+            Err(_) => self.vm(id.as_str()),
+        }
+    }
+
+    /// Starts a VM.
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub fn start_vm(&self, reference: &str) -> Result<Events, ApiError> {
+        self.change(OperationKind::VmStart, reference, Ask::Start)
+    }
+
+    /// Stops a VM.
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub fn stop_vm(&self, reference: &str) -> Result<Events, ApiError> {
+        self.change(OperationKind::VmStop, reference, Ask::Stop)
+    }
+
+    fn change(&self, kind: OperationKind, reference: &str, ask: Ask) -> Result<Events, ApiError> {
+        let record = self.0.find_vm(reference)?;
+        let engine = self.clone();
+        let work = move |context: Context| async move {
+            engine.ask(&record.id, ask, &context).await?;
+            Ok(engine.show_vm(engine.0.store.vm(&record.id)?.ok_or_else(|| gone(&record.id))?))
+        };
+        // A stop that is given up on would end by force, and lose what is not on the disks yet.
+        let hang_up = if ask == Ask::Stop { OnHangUp::GoOn } else { OnHangUp::Cancel };
+        Ok(self.0.operations.start(kind, reference, hang_up, work, |_, _| async {}))
+    }
+
+    /// Deletes a VM with its disks.
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub fn delete_vm(&self, reference: &str, force: bool) -> Result<Events, ApiError> {
+        let record = self.0.find_vm(reference)?;
+        // Half a deletion helps nobody: it is finished even when the client hangs up.
+        Ok(self.delete(record.id, record.name.to_string(), force, OnHangUp::GoOn))
+    }
+
+    fn delete(&self, id: Id, name: String, force: bool, hang_up: OnHangUp) -> Events {
+        let engine = self.clone();
+        let work =
+            move |context: Context| async move { engine.ask(&id, Ask::Delete { force }, &context).await };
+        self.0.operations.start(OperationKind::VmDelete, &name, hang_up, work, |(), _| async {})
+    }
+
+    /// The session of a VM that was to go with it has ended.
+    pub(super) async fn end_session(&self, vm: &Vm) {
+        match self.0.store.vm(&vm.id) {
+            // The client has deleted it itself.
+            Ok(None) => return,
+            Ok(Some(_)) => tracing::info!(vm = %vm.name, "its session ended"),
+            Err(error) => tracing::error!(vm = %vm.name, %error, "cannot be looked up"),
+        }
+        let mut events = self.delete(vm.id.clone(), vm.name.to_string(), true, OnHangUp::GoOn);
+        while events.recv().await.is_some() {}
+    }
+
+    /// Asks a VM's owner, and waits for what comes of it.
+    pub(super) async fn ask(&self, id: &Id, ask: Ask, context: &Context) -> Result<(), EngineError> {
+        let owner = self.0.owner_of(id).ok_or_else(|| gone(id))?;
+        let (answer, answered) = oneshot::channel();
+        let message = Message { ask, context: context.clone(), answer };
+        owner.send(message).await.map_err(|_| gone(id))?;
+        answered.await.map_err(|_| gone(id))?
+    }
+
+    /// A raw stream to a port of a running VM's guest.
+    ///
+    /// # Errors
+    /// When there is no such VM, it does not run, or nothing listens there.
+    pub async fn tunnel(&self, reference: &str, port: u32) -> Result<GuestStream, ApiError> {
+        let record = self.0.find_vm(reference)?;
+        let Some(handle) = record.handle.filter(|_| record.state == VmState::Running) else {
+            let mut why = record.last_error.as_deref().unwrap_or_default().lines();
+            let first = why.next().map(|line| format!(": {line}")).unwrap_or_default();
+            let message = format!("VM {} is {}{first}", record.name, record.state);
+            let error = ApiError {
+                console: why.map(str::to_owned).collect(),
+                ..ApiError::new(ErrorKind::NotRunning, message)
+            };
+            return Err(error.hint(format!("start it with: banger vm start {}", record.name)));
+        };
+        Ok(banger_vmm::connect(&handle.guest, port).await.map_err(EngineError::from)?)
+    }
+
+    /// A log of a VM, as far as it is kept.
+    ///
+    /// # Errors
+    /// When there is no such VM, or the log cannot be read.
+    pub fn logs(&self, reference: &str, source: LogSource) -> Result<Vec<u8>, ApiError> {
+        let folder = self.0.dirs.vm(self.0.find_vm(reference)?.id.as_str());
+        let path = folder.join(match source {
+            LogSource::Console => "console.log",
+            LogSource::Vmm => "vmm.log",
+        });
+        Ok(vm::read_console(&path).map_err(EngineError::file("read", path))?)
+    }
+
+    pub(super) fn show_vm(&self, record: VmRecord) -> Vm {
+        let handle = record.handle.as_ref();
+        Vm {
+            vmm: handle.map(|handle| handle.vmm),
+            accel: handle.map(|handle| handle.accel),
+            network: handle.map(|handle| handle.network.clone()),
+            pid: handle.map(|handle| handle.pid),
+            console: self.0.dirs.vm(record.id.as_str()).join("console.log").display().to_string(),
+            id: record.id,
+            name: record.name,
+            state: record.state,
+            image: record.image,
+            kernel: record.kernel,
+            vcpu: record.vcpu,
+            memory: record.memory,
+            system_overlay_size: record.system_overlay_size,
+            disk_size: record.disk_size,
+            rm: record.rm,
+            created_at: record.created_at,
+            started_at: record.started_at,
+            last_error: record.last_error,
+        }
+    }
+}
+
+/// A VM that has gone while something was asked of it.
+pub(super) fn gone(id: &Id) -> EngineError {
+    ApiError::new(ErrorKind::NotFound, format!("VM {id} is gone")).into()
+}
