@@ -117,7 +117,7 @@ async fn serve(server: Rc<Server>, stream: VsockStream) {
             rustix::fs::sync();
             Reply::PoweringOff
         }
-        Ok(Request::Unknown) => {
+        Ok(Request::Inspect | Request::Unknown) => {
             Failure::new(FailureKind::Unsupported, "this agent is older than the request; restart the VM")
                 .into()
         }

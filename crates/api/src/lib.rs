@@ -4,6 +4,7 @@
 //! with a stream of [`Event`]s, a JSON line each, that ends with `done` or `error`. Types here can only be made
 //! valid: a [`VmName`] is a name, a [`Size`] is a size. Nothing here does I/O.
 
+mod check;
 mod daemon;
 mod defaults;
 mod dirs;
@@ -16,6 +17,7 @@ mod reference;
 mod size;
 mod vm;
 
+pub use check::{Check, Verdict};
 pub use daemon::{BUILD_HEADER, DaemonStatus, ProgramId};
 pub use defaults::Defaults;
 pub use dirs::{Dirs, DirsError};
@@ -26,4 +28,6 @@ pub use name::{Id, InvalidName, Name, VmName};
 pub use operation::{Event, Operation, OperationKind, Span};
 pub use reference::{Named, RefError, resolve};
 pub use size::{InvalidSize, Size};
-pub use vm::{Accel, CreateVm, DeleteVm, Limits, LogSource, Vm, VmState, Vmm};
+pub use vm::{
+    Accel, CreateVm, DeleteVm, KillSignal, KillVm, Limits, LogSource, SetVm, StopVm, Vm, VmState, Vmm,
+};

@@ -15,6 +15,8 @@ pub enum VmState {
     Starting,
     /// Its VMM runs and the agent has answered.
     Running,
+    /// Its VMM is there and its virtual CPUs stand still.
+    Paused,
     /// On its way down.
     Stopping,
     /// Down, with its disks kept.
@@ -30,6 +32,7 @@ impl VmState {
             Self::Created => "created",
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Error => "error",
@@ -104,6 +107,9 @@ pub struct Vm {
     pub system_overlay_size: Size,
     /// Size of the work disk in bytes.
     pub disk_size: Size,
+    /// Whether its network reaches out.
+    #[serde(default = "yes")]
+    pub nat: bool,
     /// Whether it is deleted when its session ends.
     pub rm: bool,
     /// When it was made.
@@ -111,6 +117,9 @@ pub struct Vm {
     /// Since when it runs.
     #[serde(default)]
     pub started_at: Option<Timestamp>,
+    /// When somebody last had to do with its guest.
+    #[serde(default)]
+    pub last_used_at: Option<Timestamp>,
     /// Why it is in state `error`.
     #[serde(default)]
     pub last_error: Option<String>,
@@ -167,6 +176,12 @@ pub struct CreateVm {
     /// Which program runs it.
     #[serde(default)]
     pub vmm: Option<Vmm>,
+    /// Whether its network reaches out; it does when this is left out.
+    #[serde(default)]
+    pub nat: Option<bool>,
+    /// Only make it: it is started later.
+    #[serde(default)]
+    pub no_start: bool,
     /// Delete it when the session ends: the stream of events stays open after `done`, and hanging up ends the
     /// session.
     #[serde(default)]
@@ -176,12 +191,104 @@ pub struct CreateVm {
     pub detach: bool,
 }
 
+/// Options of `POST /v1/vms/REF/stop` and `/restart`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopVm {
+    /// How long an orderly power-off may take before it is ended by force, in seconds.
+    #[serde(default)]
+    pub timeout_s: Option<u64>,
+}
+
+/// Asks for a signal to a VM's VMM: `POST /v1/vms/REF/kill`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KillVm {
+    /// Which.
+    #[serde(default)]
+    pub signal: KillSignal,
+}
+
+/// Changes a VM's hardware: `PATCH /v1/vms/REF`. What is left out stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetVm {
+    /// Virtual CPUs.
+    #[serde(default)]
+    pub vcpu: Option<u32>,
+    /// Memory.
+    #[serde(default)]
+    pub memory: Option<Size>,
+    /// Whether its network reaches out.
+    #[serde(default)]
+    pub nat: Option<bool>,
+    /// Size of the work disk, which only grows.
+    #[serde(default)]
+    pub disk_size: Option<Size>,
+}
+
 /// Options of `DELETE /v1/vms/REF`.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct DeleteVm {
-    /// Also while it is being started or stopped, which is cut short.
+    /// Also while it runs, or is being started or stopped, which is cut short.
     #[serde(default)]
     pub force: bool,
+}
+
+/// A signal that a VMM may be sent: those that end a process, and so its VM.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum KillSignal {
+    /// At once.
+    #[default]
+    Kill,
+    /// QEMU closes its files first; Firecracker ends at once.
+    Term,
+    /// As from a terminal.
+    Int,
+    /// As when a terminal goes.
+    Hup,
+    /// With a core dump, where the host keeps them.
+    Quit,
+    /// With a core dump, as of a fault.
+    Abrt,
+}
+
+impl KillSignal {
+    /// Its Linux number.
+    pub fn number(self) -> i32 {
+        match self {
+            Self::Hup => 1,
+            Self::Int => 2,
+            Self::Quit => 3,
+            Self::Abrt => 6,
+            Self::Kill => 9,
+            Self::Term => 15,
+        }
+    }
+}
+
+impl std::str::FromStr for KillSignal {
+    type Err = String;
+
+    /// By name, with or without `SIG`, or by number.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let upper = text.to_ascii_uppercase();
+        Ok(match upper.strip_prefix("SIG").unwrap_or(&upper) {
+            "HUP" | "1" => Self::Hup,
+            "INT" | "2" => Self::Int,
+            "QUIT" | "3" => Self::Quit,
+            "ABRT" | "6" => Self::Abrt,
+            "KILL" | "9" => Self::Kill,
+            "TERM" | "15" => Self::Term,
+            _ => return Err(format!("{text:?} ends no VM: use KILL, TERM, INT, HUP, QUIT or ABRT")),
+        })
+    }
+}
+
+/// What a flag is that was not there when the value was written.
+fn yes() -> bool {
+    true
 }
 
 /// The bounds of a VM's hardware.

@@ -49,7 +49,7 @@ async fn take_over(host: &Arc<Host>, record: &VmRecord) -> Result<(), EngineErro
     }
     let mut alive = Alive::default();
     match record.state {
-        VmState::Running => match adopt(host, record).await? {
+        VmState::Running | VmState::Paused => match adopt(host, record).await? {
             Some(adopted) => {
                 tracing::info!(vm = %record.name, "adopted");
                 alive = adopted;

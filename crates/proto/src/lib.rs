@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! agent → host   Greeting                          generation, boot marks
-//! host  → agent  Request                           ping | configure | exec | power_off
+//! host  → agent  Request                           ping | configure | exec | power_off | inspect
 //! agent → host   Reply                             one, or for exec: started … exited
 //! ```
 //!
@@ -26,12 +26,12 @@ mod message;
 
 pub use frame::{Decoder, Frame, FrameError, HEADER_LEN, MAX_CONTROL, MAX_DATA, Stream};
 pub use message::{
-    AddressConfig, BootMark, Configure, Exec, ExecControl, ExitStatus, FailureKind, Greeting, NetworkConfig,
-    PowerOff, Reply, Request, TerminalSize,
+    AddressConfig, BootMark, Configure, DiskUsage, Exec, ExecControl, ExitStatus, FailureKind, Greeting,
+    Inspection, InterfaceUsage, NetworkConfig, PowerOff, Reply, Request, TerminalSize,
 };
 
 /// Counts the additions to the protocol; told in the greeting, never refused.
-pub const GENERATION: u32 = 1;
+pub const GENERATION: u32 = 2;
 
 /// The vsock port on which the agent listens.
 pub const AGENT_PORT: u32 = 1024;

@@ -42,6 +42,8 @@ pub enum Request {
     Exec(Exec),
     /// Syncs and ends the guest; answered by [`Reply::PoweringOff`] once the file systems are synced.
     PowerOff(PowerOff),
+    /// Looks at the guest; answered by [`Reply::Inspected`]. Since generation 2.
+    Inspect,
     /// A request of a later generation.
     #[serde(other)]
     Unknown,
@@ -144,7 +146,7 @@ pub enum ExecControl {
 pub struct PowerOff {}
 
 /// What the agent answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum Reply {
     /// To a ping.
@@ -166,6 +168,8 @@ pub enum Reply {
         /// How.
         status: ExitStatus,
     },
+    /// To inspect.
+    Inspected(Inspection),
     /// To power off: file systems are synced, the guest is going down.
     PoweringOff,
     /// In place of any other answer.
@@ -175,6 +179,54 @@ pub enum Reply {
         /// For people: what failed and why.
         message: String,
     },
+}
+
+/// How a guest is doing, by its own account.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Inspection {
+    /// Since when its kernel runs, in milliseconds.
+    #[serde(default)]
+    pub uptime_ms: u64,
+    /// Its clock, in nanoseconds since the Unix epoch.
+    #[serde(default)]
+    pub clock_ns: u64,
+    /// Programs that ran or wanted to, on average over the last minute.
+    #[serde(default)]
+    pub load: f64,
+    /// Memory in bytes.
+    #[serde(default)]
+    pub memory_total: u64,
+    /// Memory that programs could still have, in bytes.
+    #[serde(default)]
+    pub memory_available: u64,
+    /// File systems of the VM's disks.
+    #[serde(default)]
+    pub disks: Vec<DiskUsage>,
+    /// Network interfaces, but for loopback.
+    #[serde(default)]
+    pub interfaces: Vec<InterfaceUsage>,
+}
+
+/// A file system in the guest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskUsage {
+    /// Where it is mounted: `/`, `/root`.
+    pub path: String,
+    /// Its size in bytes.
+    pub total: u64,
+    /// What can still be written, in bytes.
+    pub available: u64,
+}
+
+/// A network interface in the guest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceUsage {
+    /// Its name.
+    pub name: String,
+    /// Bytes received since it came up.
+    pub received: u64,
+    /// Bytes sent since it came up.
+    pub sent: u64,
 }
 
 /// How a program ended.

@@ -108,6 +108,7 @@ impl Engine {
                 .unwrap_or_else(|| defaults.system_overlay_size()),
             disk_size: request.disk_size.unwrap_or_else(|| defaults.disk_size()),
             vmm: request.vmm,
+            nat: request.nat.unwrap_or(true),
             rm: request.rm,
             created_at: Timestamp::now(),
         };

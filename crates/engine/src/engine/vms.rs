@@ -167,9 +167,11 @@ impl Engine {
             memory: record.memory,
             system_overlay_size: record.system_overlay_size,
             disk_size: record.disk_size,
+            nat: record.nat,
             rm: record.rm,
             created_at: record.created_at,
             started_at: record.started_at,
+            last_used_at: record.last_used_at,
             last_error: record.last_error,
         }
     }

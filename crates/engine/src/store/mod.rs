@@ -47,6 +47,9 @@ const MIGRATIONS: &[&str] = &["
         scope TEXT NOT NULL, resource TEXT NOT NULL
     ) STRICT;
     CREATE INDEX journal_vm ON journal (vm_id);
+", "
+    ALTER TABLE vms ADD COLUMN nat INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE vms ADD COLUMN last_used_at TEXT;
 "];
 
 /// How long a statement waits for another process (`sqlite3` in someone's hands) to let go of the file.

@@ -35,12 +35,16 @@ pub(crate) struct VmRecord {
     pub(crate) disk_size: Size,
     /// The VMM that was asked for.
     pub(crate) vmm: Option<Vmm>,
+    /// Whether its network reaches out.
+    pub(crate) nat: bool,
     pub(crate) rm: bool,
     pub(crate) cid: u32,
     /// Whether somebody has been told that it is there.
     pub(crate) acknowledged: bool,
     pub(crate) created_at: Timestamp,
     pub(crate) started_at: Option<Timestamp>,
+    /// When somebody last had to do with its guest.
+    pub(crate) last_used_at: Option<Timestamp>,
     pub(crate) last_error: Option<String>,
     pub(crate) handle: Option<Handle>,
 }
@@ -81,6 +85,7 @@ pub(crate) struct NewVm {
     pub(crate) system_overlay_size: Size,
     pub(crate) disk_size: Size,
     pub(crate) vmm: Option<Vmm>,
+    pub(crate) nat: bool,
     pub(crate) rm: bool,
     pub(crate) created_at: Timestamp,
 }
@@ -106,7 +111,7 @@ impl Store {
             let cid: u32 = transaction.query_row(free, [first_cid()], |row| row.get(0))?;
             let insert =
                 "INSERT INTO vms (id, name, state, image_id, kernel_id, vcpu, memory, system_overlay_size,
-                disk_size, vmm, rm, cid, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                disk_size, vmm, nat, rm, cid, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
             let values = params![
                 vm.id.as_str(),
                 vm.name.as_str(),
@@ -118,6 +123,7 @@ impl Store {
                 vm.system_overlay_size.as_bytes(),
                 vm.disk_size.as_bytes(),
                 vm.vmm.map(|vmm| vmm.to_string()),
+                vm.nat,
                 vm.rm,
                 cid,
                 vm.created_at.to_string(),
@@ -135,8 +141,8 @@ impl Store {
 
     /// Records that a VM runs, and what is alive for it.
     pub(crate) fn set_vm_running(&self, id: &Id, at: Timestamp, handle: &Handle) -> Result<(), StoreError> {
-        let update = "UPDATE vms SET state = 'running', acknowledged = 1, started_at = ?, last_error = NULL, handle = ?
-            WHERE id = ?";
+        let update = "UPDATE vms SET state = 'running', acknowledged = 1, started_at = ?1, last_used_at = ?1, last_error = NULL, handle = ?2
+            WHERE id = ?3";
         self.execute(update, params![at.to_string(), to_json("handle", handle)?, id.as_str()])?;
         Ok(())
     }
@@ -175,10 +181,13 @@ fn read(row: &Row<'_>) -> Result<VmRecord, StoreError> {
         Ok(row.get::<_, Option<String>>(column)?.map(serde_json::Value::String))
     };
     let value = |what, source: serde_json::Error| StoreError::Value { what, source: Box::new(source) };
+    let time = |column| -> Result<Option<Timestamp>, StoreError> {
+        let there = row.get::<_, Option<String>>(column)?.is_some();
+        there.then(|| parsed(row, column)).transpose()
+    };
     let state = word("state")?.unwrap_or_default();
     let vmm = word("vmm")?;
     let has_handle = row.get::<_, Option<String>>("handle")?.is_some();
-    let has_start = row.get::<_, Option<String>>("started_at")?.is_some();
     Ok(VmRecord {
         id: parsed(row, "id")?,
         name: parsed(row, "name")?,
@@ -192,11 +201,13 @@ fn read(row: &Row<'_>) -> Result<VmRecord, StoreError> {
         system_overlay_size: Size::bytes(row.get("system_overlay_size")?),
         disk_size: Size::bytes(row.get("disk_size")?),
         vmm: vmm.map(serde_json::from_value).transpose().map_err(|error| value("vmm", error))?,
+        nat: row.get("nat")?,
         rm: row.get("rm")?,
         cid: row.get("cid")?,
         acknowledged: row.get("acknowledged")?,
         created_at: parsed(row, "created_at")?,
-        started_at: has_start.then(|| parsed(row, "started_at")).transpose()?,
+        started_at: time("started_at")?,
+        last_used_at: time("last_used_at")?,
         last_error: row.get("last_error")?,
         handle: has_handle.then(|| json(row, "handle")).transpose()?,
     })

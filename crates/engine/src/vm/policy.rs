@@ -26,12 +26,12 @@ pub(crate) enum Decision {
 /// Decides on `asked` for a VM in `state`.
 pub(crate) fn decide(state: VmState, asked: Request) -> Decision {
     use Decision::{Busy, Interrupt, Nothing, Run};
-    use VmState::{Created, Error, Running, Starting, Stopped, Stopping};
+    use VmState::{Created, Error, Paused, Running, Starting, Stopped, Stopping};
     match (asked, state) {
         (Request::Start, Created | Stopped | Error)
-        | (Request::Stop, Running)
-        | (Request::Delete { .. }, Created | Running | Stopped | Error) => Run,
-        (Request::Start, Running) | (Request::Stop, Created | Stopped | Error) => Nothing,
+        | (Request::Stop, Running | Paused)
+        | (Request::Delete { .. }, Created | Running | Paused | Stopped | Error) => Run,
+        (Request::Start, Running | Paused) | (Request::Stop, Created | Stopped | Error) => Nothing,
         (Request::Stop, Starting) | (Request::Delete { force: true }, Starting | Stopping) => Interrupt,
         (_, Starting) => Busy("is being started"),
         (_, Stopping) => Busy("is being stopped"),

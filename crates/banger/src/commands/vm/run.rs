@@ -142,6 +142,8 @@ impl Run {
             disk_size: self.disk_size,
             system_overlay_size: self.system_overlay_size,
             vmm: self.vmm,
+            nat: None,
+            no_start: false,
             rm: self.rm,
             detach: self.detach,
         }
