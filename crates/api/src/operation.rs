@@ -16,6 +16,16 @@ pub enum OperationKind {
     VmStart,
     /// Stops a running VM.
     VmStop,
+    /// Stops a VM and starts it again.
+    VmRestart,
+    /// Sends a signal to a VM's VMM.
+    VmKill,
+    /// Lets a VM's virtual CPUs stand still.
+    VmPause,
+    /// Lets a paused VM go on.
+    VmResume,
+    /// Changes a VM's hardware.
+    VmSet,
     /// Deletes a VM.
     VmDelete,
     /// Makes an image of a tar.

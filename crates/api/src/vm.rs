@@ -302,6 +302,10 @@ impl Limits {
     pub const LEAST_MEMORY: Size = Size::mib(128);
     /// Most memory.
     pub const MOST_MEMORY: Size = Size::gib(1024);
+    /// Longest that a stop may take, in seconds: an hour.
+    pub const STOP_TIMEOUT_S: u64 = 3600;
+    /// Disks are a multiple of this many bytes: a block of ext4.
+    pub const DISK_UNIT: u64 = 4096;
     /// Smallest disk: an ext4 with a journal.
     pub const LEAST_DISK: Size = Size::mib(64);
     /// Largest disk.

@@ -25,4 +25,6 @@ pub use kernel::{
     KernelError, KernelInfo, ModuleError, extract_vmlinux, import_kernel_deb, import_kernel_tar,
 };
 pub use progress::{Progress, Silent};
-pub use rootfs::{RootfsInfo, RootfsOptions, import_rootfs, import_rootfs_file, write_empty_ext4};
+pub use rootfs::{
+    RootfsInfo, RootfsOptions, check_ext4, import_rootfs, import_rootfs_file, write_empty_ext4,
+};

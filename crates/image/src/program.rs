@@ -37,6 +37,8 @@ pub(crate) struct Program {
     name: &'static str,
     command: Command,
     limit: Duration,
+    /// The highest exit status that is no failure.
+    accepted: i32,
 }
 
 /// Where `name` is installed.
@@ -56,7 +58,13 @@ impl Program {
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("LC_ALL", "C.UTF-8");
         command.envs(PASSED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-        Ok(Self { name, command, limit })
+        Ok(Self { name, command, limit, accepted: 0 })
+    }
+
+    /// Takes exit statuses up to `most` for a success.
+    pub(crate) fn accept(mut self, most: i32) -> Self {
+        self.accepted = most;
+        self
     }
 
     /// What it runs as.
@@ -97,6 +105,7 @@ impl Program {
             });
             let output = lines.join().unwrap_or_default();
             let (status, expired) = status.during("wait for", &path)?;
+            let good = status.code().is_some_and(|code| (0..=self.accepted).contains(&code));
             if progress.cancelled() {
                 return Err(ImageError::Cancelled);
             }
@@ -105,8 +114,8 @@ impl Program {
             }
             match consumed {
                 // What a failed program left of its output is damaged, but that is not the reason.
-                Err(error) if status.success() || error.kind() != FailureKind::Invalid => Err(error),
-                Ok(result) if status.success() => Ok(result),
+                Err(error) if good || error.kind() != FailureKind::Invalid => Err(error),
+                Ok(result) if good => Ok(result),
                 _ => Err(ImageError::Program { program: self.name, status: status.to_string(), output }),
             }
         })

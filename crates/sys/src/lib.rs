@@ -1,6 +1,7 @@
 //! Kernel interfaces: the one crate with unsafe code. A file for each topic; each function is safe to call.
 #![allow(unsafe_code)]
 
+mod ext4;
 pub mod kvm;
 mod memory;
 mod session;
@@ -8,6 +9,7 @@ mod signal;
 mod terminal;
 mod watched;
 
+pub use ext4::grow_ext4;
 pub use memory::give_back_early;
 pub use session::{Credentials, lead_session};
 pub use signal::signal_of;

@@ -68,6 +68,10 @@ pub trait Vmm: Send + Sync + fmt::Debug {
     fn plan(&self, spec: &VmSpec) -> Result<LaunchPlan, VmmError>;
     /// Whether the VMM at this control socket is alive.
     fn answers<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>>;
+    /// Lets the virtual CPUs stand still.
+    fn pause<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>>;
+    /// Lets the virtual CPUs go on.
+    fn resume<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>>;
     /// Presses Ctrl-Alt-Del on the guest's keyboard.
     fn ctrl_alt_del<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>>;
 }

@@ -47,6 +47,8 @@ pub enum Network {
     None,
     /// One that needs no privilege: out through the host's own connections.
     User,
+    /// An interface from which nothing is reached.
+    Isolated,
 }
 
 /// All that is needed to start a VM.

@@ -2,10 +2,12 @@
 
 use std::{
     fs::{self, File},
+    io::{self, Seek, SeekFrom},
     os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::Path,
 };
 
+use banger_sys::grow_ext4;
 use rustix::{
     mount::{MountFlags, mount_move},
     process::{chdir, chroot},
@@ -17,6 +19,7 @@ use super::{
     error::{BootError, failed},
     mounts, seed,
 };
+use crate::say;
 
 const NEW: &str = "/new";
 const BASE: &str = "/banger/base";
@@ -59,6 +62,10 @@ impl Root {
     /// Mounts the work disk at the root user's home. A fresh one gets what the image has there.
     pub(super) fn mount_work_disk(&mut self, disk: &Path) -> Result<(), BootError> {
         self.mount_disk(disk, WORK)?;
+        // A disk that has not grown is of no less use.
+        if let Err(error) = fill(disk, WORK) {
+            say(&format!("the work disk's file system does not grow with it: {error}"));
+        }
         let home = format!("{NEW}/root");
         make(&home)?;
         seed::seed(Path::new(&home), Path::new(WORK))?;
@@ -99,6 +106,14 @@ impl Root {
 fn mount_ext4(disk: &Path, at: &str, flags: MountFlags) -> Result<(), BootError> {
     rustix::mount::mount(disk, at, "ext4", flags | MountFlags::NOATIME, None)
         .map_err(failed("mount the disk", disk))
+}
+
+/// Lets the file system on `disk`, mounted at `at`, take all of it: the disk may have been made larger.
+fn fill(disk: &Path, at: &str) -> io::Result<()> {
+    let size = File::open(disk)?.seek(SeekFrom::End(0))?;
+    let root = File::open(at)?;
+    let block = rustix::fs::fstatvfs(&root)?.f_frsize;
+    grow_ext4(root, size / block.max(1))
 }
 
 fn make(path: &str) -> Result<(), BootError> {

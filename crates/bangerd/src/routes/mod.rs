@@ -35,10 +35,14 @@ pub(crate) fn routes(daemon: Arc<Daemon>) -> Router {
         .route("/v1/operations", get(daemon::operations))
         .route("/v1/operations/{id}", delete(daemon::cancel))
         .route("/v1/vms", get(vms::vms).post(vms::run_vm))
-        .route("/v1/vms/{vm}", get(vms::vm).delete(vms::delete_vm))
+        .route("/v1/vms/{vm}", get(vms::vm).patch(vms::set_vm).delete(vms::delete_vm))
         .route("/v1/vms/{vm}/ended", get(vms::vm_ended))
         .route("/v1/vms/{vm}/start", post(vms::start_vm))
         .route("/v1/vms/{vm}/stop", post(vms::stop_vm))
+        .route("/v1/vms/{vm}/restart", post(vms::restart_vm))
+        .route("/v1/vms/{vm}/kill", post(vms::kill_vm))
+        .route("/v1/vms/{vm}/pause", post(vms::pause_vm))
+        .route("/v1/vms/{vm}/resume", post(vms::resume_vm))
         .route("/v1/vms/{vm}/logs", get(vms::logs))
         .route("/v1/vms/{vm}/tunnel", get(vms::tunnel))
         .route("/v1/images", get(images::images).post(images::import_image))
@@ -81,6 +85,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Checked<T> {
         let invalid =
             |why: String| Failure(ApiError::new(ErrorKind::Invalid, format!("malformed request: {why}")));
         let body = Bytes::from_request(request, state).await.map_err(|error| invalid(error.to_string()))?;
+        // Options may all be left out.
+        let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
         serde_json::from_slice(&body).map(Self).map_err(|error| invalid(error.to_string()))
     }
 }

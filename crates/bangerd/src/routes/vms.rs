@@ -8,7 +8,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use banger_api::{CreateVm, DeleteVm, LogSource, Vm};
+use banger_api::{CreateVm, DeleteVm, KillVm, LogSource, SetVm, StopVm, Vm};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 
@@ -37,8 +37,44 @@ pub(super) async fn start_vm(State(daemon): Shared, Path(vm): Path<String>) -> R
     Ok(stream_of(daemon.engine.start_vm(&vm)?))
 }
 
-pub(super) async fn stop_vm(State(daemon): Shared, Path(vm): Path<String>) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.stop_vm(&vm)?))
+pub(super) async fn stop_vm(
+    State(daemon): Shared,
+    Path(vm): Path<String>,
+    Checked(options): Checked<StopVm>,
+) -> Result<Response, Failure> {
+    Ok(stream_of(daemon.engine.stop_vm(&vm, options)?))
+}
+
+pub(super) async fn restart_vm(
+    State(daemon): Shared,
+    Path(vm): Path<String>,
+    Checked(options): Checked<StopVm>,
+) -> Result<Response, Failure> {
+    Ok(stream_of(daemon.engine.restart_vm(&vm, options)?))
+}
+
+pub(super) async fn kill_vm(
+    State(daemon): Shared,
+    Path(vm): Path<String>,
+    Checked(kill): Checked<KillVm>,
+) -> Result<Response, Failure> {
+    Ok(stream_of(daemon.engine.kill_vm(&vm, kill)?))
+}
+
+pub(super) async fn pause_vm(State(daemon): Shared, Path(vm): Path<String>) -> Result<Response, Failure> {
+    Ok(stream_of(daemon.engine.pause_vm(&vm)?))
+}
+
+pub(super) async fn resume_vm(State(daemon): Shared, Path(vm): Path<String>) -> Result<Response, Failure> {
+    Ok(stream_of(daemon.engine.resume_vm(&vm)?))
+}
+
+pub(super) async fn set_vm(
+    State(daemon): Shared,
+    Path(vm): Path<String>,
+    Checked(wanted): Checked<SetVm>,
+) -> Result<Response, Failure> {
+    Ok(stream_of(daemon.engine.set_vm(&vm, wanted)?))
 }
 
 pub(super) async fn delete_vm(

@@ -1,6 +1,6 @@
 //! VMs.
 
-use banger_api::{ApiError, CreateVm, LogSource, Vm};
+use banger_api::{ApiError, CreateVm, KillVm, LogSource, SetVm, StopVm, Vm};
 use bytes::Bytes;
 use hyper::Method;
 
@@ -55,11 +55,51 @@ impl Client {
     ///
     /// # Errors
     /// When there is no such VM.
-    pub async fn stop_vm(&self, reference: &str) -> Result<Events, ApiError> {
-        self.follow(Method::POST, &format!("{}/stop", vm_path(reference)), || Ok(nothing())).await
+    pub async fn stop_vm(&self, reference: &str, options: StopVm) -> Result<Events, ApiError> {
+        self.follow(Method::POST, &format!("{}/stop", vm_path(reference)), || json(&options)).await
     }
 
-    /// Deletes a VM, with `force` also one that is being started or stopped; its result is nothing.
+    /// Stops a VM and starts it again; its result is a [`Vm`].
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub async fn restart_vm(&self, reference: &str, options: StopVm) -> Result<Events, ApiError> {
+        self.follow(Method::POST, &format!("{}/restart", vm_path(reference)), || json(&options)).await
+    }
+
+    /// Sends a signal to a VM's VMM; its result is a [`Vm`].
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub async fn kill_vm(&self, reference: &str, kill: KillVm) -> Result<Events, ApiError> {
+        self.follow(Method::POST, &format!("{}/kill", vm_path(reference)), || json(&kill)).await
+    }
+
+    /// Pauses a VM; its result is a [`Vm`].
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub async fn pause_vm(&self, reference: &str) -> Result<Events, ApiError> {
+        self.follow(Method::POST, &format!("{}/pause", vm_path(reference)), || Ok(nothing())).await
+    }
+
+    /// Lets a paused VM go on; its result is a [`Vm`].
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub async fn resume_vm(&self, reference: &str) -> Result<Events, ApiError> {
+        self.follow(Method::POST, &format!("{}/resume", vm_path(reference)), || Ok(nothing())).await
+    }
+
+    /// Changes a VM's hardware; its result is a [`Vm`].
+    ///
+    /// # Errors
+    /// When there is no such VM, or it cannot have that.
+    pub async fn set_vm(&self, reference: &str, wanted: SetVm) -> Result<Events, ApiError> {
+        self.follow(Method::PATCH, &vm_path(reference), || json(&wanted)).await
+    }
+
+    /// Deletes a VM, with `force` also one that runs, or is being started or stopped; its result is nothing.
     ///
     /// # Errors
     /// When there is no such VM.

@@ -20,7 +20,7 @@ use crate::{
 const NAME_TRIES: usize = 20;
 
 impl Engine {
-    /// Makes a VM and starts it, fetching its image and kernel where they are missing. With `rm`, the stream stays
+    /// Makes a VM and, unless asked not to, starts it, fetching its image and kernel where they are missing. With `rm`, the stream stays
     /// open after `done`, and the VM is deleted when it is hung up.
     ///
     /// # Errors
@@ -61,6 +61,10 @@ impl Engine {
         context.check()?;
         let id = self.reserve(&request, &image, &kernel)?;
         host.own_vm(&id, Alive::default());
+        if request.no_start {
+            host.store.acknowledge_vm(&id)?;
+            return Ok(self.show_vm(host.store.vm(&id)?.ok_or_else(|| gone(&id))?));
+        }
         if let Err(error) = self.ask(&id, Ask::Start, context).await {
             return Err(self.undo_or_keep(&id, request.rm, context, error).await);
         }
@@ -136,26 +140,56 @@ impl Engine {
 
 /// Refuses what cannot be made, before anything is.
 fn check(request: &CreateVm, defaults: &VmDefaults) -> Result<(), ApiError> {
+    check_hardware(
+        Some(request.vcpu.unwrap_or_else(|| defaults.vcpu())),
+        Some(request.memory.unwrap_or_else(|| defaults.memory())),
+        [
+            ("a work disk", Some(request.disk_size.unwrap_or_else(|| defaults.disk_size()))),
+            (
+                "a system overlay",
+                Some(request.system_overlay_size.unwrap_or_else(|| defaults.system_overlay_size())),
+            ),
+        ],
+    )?;
+    let invalid = |message: &str| Err(ApiError::new(ErrorKind::Invalid, message));
+    if request.rm && request.detach {
+        return invalid("a VM that goes with its session (--rm) cannot be detached from it (-d)");
+    }
+    if request.rm && request.no_start {
+        return invalid("a VM that is not started has no session that it could go with (--rm)");
+    }
+    Ok(())
+}
+
+/// Refuses hardware that no VM has; what is `None` is not asked for.
+pub(super) fn check_hardware<const N: usize>(
+    vcpu: Option<u32>,
+    memory: Option<Size>,
+    disks: [(&str, Option<Size>); N],
+) -> Result<(), ApiError> {
     let invalid = |message: String| Err(ApiError::new(ErrorKind::Invalid, message));
-    let vcpu = request.vcpu.unwrap_or_else(|| defaults.vcpu());
-    if !(1..=Limits::VCPU).contains(&vcpu) {
+    if let Some(vcpu) = vcpu
+        && !(1..=Limits::VCPU).contains(&vcpu)
+    {
         return invalid(format!("{vcpu} virtual CPUs cannot be had: from 1 to {}", Limits::VCPU));
     }
-    let within = |what: &str, size: Size, least: Size, most: Size| {
-        if (least..=most).contains(&size) {
-            Ok(())
-        } else {
+    let within = |what: &str, size: Option<Size>, least: Size, most: Size| match size {
+        Some(size) if !(least..=most).contains(&size) => {
             invalid(format!("{what} of {size} cannot be had: from {least} to {most}"))
         }
+        _ => Ok(()),
     };
-    let memory = request.memory.unwrap_or_else(|| defaults.memory());
-    let disk = request.disk_size.unwrap_or_else(|| defaults.disk_size());
-    let overlay = request.system_overlay_size.unwrap_or_else(|| defaults.system_overlay_size());
     within("memory", memory, Limits::LEAST_MEMORY, Limits::MOST_MEMORY)?;
-    within("a work disk", disk, Limits::LEAST_DISK, Limits::MOST_DISK)?;
-    within("a system overlay", overlay, Limits::LEAST_DISK, Limits::MOST_DISK)?;
-    if request.rm && request.detach {
-        return invalid("a VM that goes with its session (--rm) cannot be detached from it (-d)".to_owned());
+    for (what, size) in disks {
+        within(what, size, Limits::LEAST_DISK, Limits::MOST_DISK)?;
+        if let Some(size) = size
+            && !size.as_bytes().is_multiple_of(Limits::DISK_UNIT)
+        {
+            return invalid(format!(
+                "{what} of {} bytes cannot be had: it must be a multiple of 4096",
+                size.as_bytes()
+            ));
+        }
     }
     Ok(())
 }

@@ -1,10 +1,14 @@
 //! What can be asked about VMs that are there.
 
-use banger_api::{ApiError, ErrorKind, Id, LogSource, OperationKind, Vm, VmState};
+use std::time::Duration;
+
+use banger_api::{
+    ApiError, ErrorKind, Id, KillVm, Limits, LogSource, OperationKind, SetVm, StopVm, Vm, VmState,
+};
 use banger_vmm::GuestStream;
 use tokio::sync::oneshot;
 
-use super::{Engine, Events};
+use super::{Engine, Events, create::check_hardware};
 use crate::{
     error::EngineError,
     operation::{Context, OnHangUp},
@@ -64,19 +68,63 @@ impl Engine {
     ///
     /// # Errors
     /// When there is no such VM.
-    pub fn stop_vm(&self, reference: &str) -> Result<Events, ApiError> {
-        self.change(OperationKind::VmStop, reference, Ask::Stop)
+    pub fn stop_vm(&self, reference: &str, options: StopVm) -> Result<Events, ApiError> {
+        self.change(OperationKind::VmStop, reference, Ask::Stop(grace(options)?))
+    }
+
+    /// Stops a VM and starts it again, as one operation.
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub fn restart_vm(&self, reference: &str, options: StopVm) -> Result<Events, ApiError> {
+        self.change(OperationKind::VmRestart, reference, Ask::Restart(grace(options)?))
+    }
+
+    /// Sends a signal to a VM's VMM, and waits for its end.
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub fn kill_vm(&self, reference: &str, kill: KillVm) -> Result<Events, ApiError> {
+        self.change(OperationKind::VmKill, reference, Ask::Kill(kill.signal))
+    }
+
+    /// Lets a VM's virtual CPUs stand still.
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub fn pause_vm(&self, reference: &str) -> Result<Events, ApiError> {
+        self.change(OperationKind::VmPause, reference, Ask::Pause)
+    }
+
+    /// Lets a paused VM go on.
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub fn resume_vm(&self, reference: &str) -> Result<Events, ApiError> {
+        self.change(OperationKind::VmResume, reference, Ask::Resume)
+    }
+
+    /// Changes a VM's hardware.
+    ///
+    /// # Errors
+    /// When there is no such VM, or it cannot have that.
+    pub fn set_vm(&self, reference: &str, wanted: SetVm) -> Result<Events, ApiError> {
+        check_hardware(wanted.vcpu, wanted.memory, [("a work disk", wanted.disk_size)])?;
+        self.change(OperationKind::VmSet, reference, Ask::Set(wanted))
     }
 
     fn change(&self, kind: OperationKind, reference: &str, ask: Ask) -> Result<Events, ApiError> {
         let record = self.0.find_vm(reference)?;
+        // A stop that is given up on would end by force, and lose what is not on the disks yet.
+        let hang_up = match ask {
+            Ask::Stop(_) | Ask::Restart(_) => OnHangUp::GoOn,
+            _ => OnHangUp::Cancel,
+        };
         let engine = self.clone();
         let work = move |context: Context| async move {
             engine.ask(&record.id, ask, &context).await?;
             Ok(engine.show_vm(engine.0.store.vm(&record.id)?.ok_or_else(|| gone(&record.id))?))
         };
-        // A stop that is given up on would end by force, and lose what is not on the disks yet.
-        let hang_up = if ask == Ask::Stop { OnHangUp::GoOn } else { OnHangUp::Cancel };
         Ok(self.0.operations.start(kind, reference, hang_up, work, |_, _| async {}))
     }
 
@@ -173,6 +221,19 @@ impl Engine {
             started_at: record.started_at,
             last_used_at: record.last_used_at,
             last_error: record.last_error,
+        }
+    }
+}
+
+/// How long an orderly power-off may take.
+fn grace(options: StopVm) -> Result<Duration, ApiError> {
+    match options.timeout_s {
+        None => Ok(vm::GRACE),
+        Some(seconds @ 0..=Limits::STOP_TIMEOUT_S) => Ok(Duration::from_secs(seconds)),
+        Some(seconds) => {
+            let most = Limits::STOP_TIMEOUT_S;
+            let message = format!("a stop cannot take {seconds} s: from 0 to {most}");
+            Err(ApiError::new(ErrorKind::Invalid, message))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use banger_api::{Accel, Id, Named, Size, VmName, VmState, Vmm};
+use banger_api::{Accel, Id, Named, SetVm, Size, VmName, VmState, Vmm};
 use banger_vmm::GuestChannel;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
@@ -153,6 +153,23 @@ impl Store {
         let update =
             "UPDATE vms SET state = ?, started_at = NULL, last_error = ?, handle = NULL WHERE id = ?";
         self.execute(update, params![state.as_str(), error, id.as_str()])?;
+        Ok(())
+    }
+
+    /// Records another hardware; what is left out stays.
+    pub(crate) fn set_vm_hardware(&self, id: &Id, wanted: &SetVm) -> Result<(), StoreError> {
+        let update = "UPDATE vms SET vcpu = coalesce(?, vcpu), memory = coalesce(?, memory),
+            nat = coalesce(?, nat), disk_size = coalesce(?, disk_size) WHERE id = ?";
+        let bytes = |size: Option<Size>| size.map(Size::as_bytes);
+        let values =
+            params![wanted.vcpu, bytes(wanted.memory), wanted.nat, bytes(wanted.disk_size), id.as_str()];
+        self.execute(update, values)?;
+        Ok(())
+    }
+
+    /// Records that somebody was told of a VM that has not been started.
+    pub(crate) fn acknowledge_vm(&self, id: &Id) -> Result<(), StoreError> {
+        self.execute("UPDATE vms SET acknowledged = 1 WHERE id = ?", [id.as_str()])?;
         Ok(())
     }
 

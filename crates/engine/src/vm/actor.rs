@@ -1,13 +1,14 @@
-//! A VM's owner: the one task that starts, stops and deletes it, and that sees its processes die.
+//! A VM's owner: the one task that changes it, and that sees its processes die.
 
-use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc};
+use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use banger_api::{ApiError, ErrorKind, Id};
+use banger_api::{ApiError, ErrorKind, Id, KillSignal, SetVm, VmName};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    policy::{Decision, Request, decide},
+    change, pause,
+    policy::{Decision, Refusal, Request, Work, decide},
     process::Alive,
     start, stop,
 };
@@ -16,8 +17,46 @@ use crate::{error::EngineError, host::Host, operation::Context, store::VmRecord}
 /// Requests that may wait for the owner's attention; more are told that it is busy.
 const WAITING: usize = 8;
 
-/// What is asked, as policy sees it.
-pub(crate) type Ask = Request;
+/// What is asked of a VM, with what belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ask {
+    Start,
+    /// Ends by force after so long.
+    Stop(Duration),
+    Restart(Duration),
+    Kill(KillSignal),
+    Pause,
+    Resume,
+    Set(SetVm),
+    Delete {
+        force: bool,
+    },
+}
+
+impl Ask {
+    fn request(&self) -> Request {
+        match self {
+            Self::Start => Request::Start,
+            Self::Stop(_) => Request::Stop,
+            Self::Restart(_) => Request::Restart,
+            Self::Kill(_) => Request::Kill,
+            Self::Pause => Request::Pause,
+            Self::Resume => Request::Resume,
+            Self::Set(_) => Request::Set,
+            Self::Delete { force } => Request::Delete { force: *force },
+        }
+    }
+
+    fn work(&self) -> Work {
+        match self {
+            Self::Start => Work::Start,
+            Self::Stop(_) => Work::Stop,
+            Self::Restart(_) => Work::Restart,
+            Self::Kill(_) | Self::Pause | Self::Resume | Self::Set(_) => Work::Moment,
+            Self::Delete { .. } => Work::Delete,
+        }
+    }
+}
 
 /// A request to a VM's owner.
 #[derive(Debug)]
@@ -37,7 +76,7 @@ pub(crate) struct Actor {
     alive: Alive,
 }
 
-type Work<'a> = Pin<Box<dyn Future<Output = Result<(), EngineError>> + Send + 'a>>;
+type Done<'a> = Pin<Box<dyn Future<Output = Result<(), EngineError>> + Send + 'a>>;
 
 impl Actor {
     /// Makes the owner of VM `id`, with what is alive for it already, and the way to reach it.
@@ -70,36 +109,41 @@ impl Actor {
                     continue;
                 }
             };
-            match decide(record.state, message.ask) {
-                Decision::Run => {
+            match decide(record.state, None, message.ask.request()) {
+                Decision::Refuse(refusal) => refuse(message, &record.name, refusal),
+                Decision::Nothing => answer(message.answer, Ok(())),
+                Decision::Run | Decision::Wait | Decision::Interrupt => {
                     if self.carry_out(message, &record).await {
                         return;
                     }
                 }
-                other => refuse(message, &record, other),
             }
         }
     }
 
-    /// Does what is asked, while telling others who ask that it is busy, or letting them interrupt. True when the VM
-    /// is gone.
+    /// Does what is asked, while others who ask wait, interrupt, or are told that it is busy. True when the VM is gone.
     async fn carry_out(&mut self, message: Message, record: &VmRecord) -> bool {
         let Self { host, id, inbox, waiting, alive } = self;
         let Message { ask, context, answer: reply } = message;
-        let interrupt = context.cancel.clone();
-        let mut work: Work<'_> = match ask {
+        let work = ask.work();
+        let mut done: Done<'_> = match ask {
             Ask::Start => Box::pin(start::start(host, record, &context, alive)),
-            Ask::Stop => Box::pin(stop::stop(host, record, &context, alive)),
+            Ask::Stop(grace) => Box::pin(stop::stop(host, record, &context, alive, grace)),
+            Ask::Restart(grace) => Box::pin(restart(host, record, &context, alive, grace)),
+            Ask::Kill(signal) => Box::pin(stop::kill(host, record, &context, alive, signal)),
+            Ask::Pause => Box::pin(pause::pause(host, record)),
+            Ask::Resume => Box::pin(pause::resume(host, record)),
+            Ask::Set(wanted) => Box::pin(change::change(host, record, &context, wanted)),
             Ask::Delete { .. } => Box::pin(stop::delete(host, id, alive)),
         };
         let result = loop {
             tokio::select! {
-                result = &mut work => break result,
-                Some(message) = inbox.recv() => meanwhile(host, id, message, waiting, &interrupt),
+                result = &mut done => break result,
+                Some(message) = inbox.recv() => meanwhile(record, work, message, waiting, &context.cancel),
             }
         };
-        drop(work);
-        let gone = matches!(ask, Ask::Delete { .. }) && result.is_ok();
+        drop(done);
+        let gone = work == Work::Delete && result.is_ok();
         if gone {
             host.forget_vm(id);
         }
@@ -122,47 +166,81 @@ impl Actor {
     }
 }
 
-/// A request that came while another is carried out.
-fn meanwhile(
+/// Down and up again, as one thing; one that is down only comes up.
+async fn restart(
     host: &Host,
-    id: &Id,
+    record: &VmRecord,
+    context: &Context,
+    alive: &mut Alive,
+    grace: Duration,
+) -> Result<(), EngineError> {
+    if !alive.needed.is_empty() {
+        stop::stop(host, record, context, alive, grace).await?;
+        context.check()?;
+    }
+    start::start(host, record, context, alive).await
+}
+
+/// A request that came while `work` is done.
+fn meanwhile(
+    record: &VmRecord,
+    work: Work,
     message: Message,
     waiting: &mut VecDeque<Message>,
     interrupt: &CancellationToken,
 ) {
-    match host.store.vm(id) {
-        Ok(Some(record)) => match decide(record.state, message.ask) {
-            Decision::Interrupt => {
-                interrupt.cancel();
-                waiting.push_back(message);
-            }
-            // The state is about to be another: decided then.
-            Decision::Run if waiting.len() < WAITING => waiting.push_back(message),
-            Decision::Run => refuse(message, &record, Decision::Busy("has too many requests waiting")),
-            other => refuse(message, &record, other),
-        },
-        Ok(None) => waiting.push_back(message),
-        Err(error) => answer(message.answer, Err(error.into())),
+    match decide(record.state, Some(work), message.ask.request()) {
+        Decision::Refuse(refusal) => refuse(message, &record.name, refusal),
+        Decision::Nothing => answer(message.answer, Ok(())),
+        Decision::Interrupt => {
+            interrupt.cancel();
+            waiting.push_back(message);
+        }
+        Decision::Run | Decision::Wait if waiting.len() < WAITING => waiting.push_back(message),
+        Decision::Run | Decision::Wait => refuse(message, &record.name, Refusal::Busy(work)),
     }
 }
 
-fn refuse(message: Message, record: &VmRecord, decision: Decision) {
-    let VmRecord { name, .. } = record;
-    let result = match decision {
-        Decision::Busy(what) => {
-            let error = ApiError::new(ErrorKind::Busy, format!("VM {name} {what}"));
-            Err(match message.ask {
-                Ask::Delete { .. } => {
-                    error.hint(format!("`banger vm delete --force {name}` cuts that short"))
+fn refuse(message: Message, name: &VmName, refusal: Refusal) {
+    answer(message.answer, Err(refused(&message.ask, name, refusal).into()));
+}
+
+fn refused(ask: &Ask, name: &VmName, refusal: Refusal) -> ApiError {
+    let error = |kind, what: &str| ApiError::new(kind, format!("VM {name} {what}"));
+    match (refusal, ask) {
+        (Refusal::Busy(work), ask) => {
+            let busy = error(
+                ErrorKind::Busy,
+                match work {
+                    Work::Start => "is being started",
+                    Work::Stop => "is being stopped",
+                    Work::Restart => "is being restarted",
+                    Work::Moment => "has too many requests waiting",
+                    Work::Delete => "is being deleted",
+                },
+            );
+            match ask {
+                Ask::Delete { .. } if work != Work::Delete => {
+                    busy.hint(format!("`banger vm delete --force {name}` cuts that short"))
                 }
-                Ask::Start | Ask::Stop => error.hint("wait for that to end, then try again"),
+                _ => {
+                    busy.hint("wait for that to end, then try again; `banger operations` tells how far it is")
+                }
             }
-            .into())
         }
-        // Under way and interrupted, or there already.
-        Decision::Nothing | Decision::Run | Decision::Interrupt => Ok(()),
-    };
-    answer(message.answer, result);
+        (Refusal::NotRunning, _) => error(ErrorKind::NotRunning, "does not run")
+            .hint(format!("start it with: banger vm start {name}")),
+        (Refusal::Running, Ask::Delete { .. }) => error(ErrorKind::Busy, "is running").hint(format!(
+            "`banger vm stop {name}` stops it; `banger vm delete --force {name}` deletes it as it is"
+        )),
+        (Refusal::Running, _) => {
+            error(ErrorKind::Busy, "is running, and its hardware changes only while it is stopped")
+                .hint(format!("stop it first with: banger vm stop {name}"))
+        }
+        (Refusal::Paused, _) => {
+            error(ErrorKind::NotRunning, "is paused").hint(format!("go on with: banger vm resume {name}"))
+        }
+    }
 }
 
 fn answer(reply: oneshot::Sender<Result<(), EngineError>>, result: Result<(), EngineError>) {

@@ -1,23 +1,29 @@
 //! VMs.
 //!
 //! ```text
-//!              start                ready
-//!   created ─────────▶ starting ───────────▶ running ─┐
-//!                       ▲  │                   │  │   │ the VMM or its guest ends by itself
-//!                 start │  │ failed       stop │  │   ▼
-//!                       │  ▼                   │  └─▶ error, or stopped when the guest powered itself off
-//!            stopped, error ◀── stopping ◀─────┘
+//!              start                ready           pause
+//!   created ─────────▶ starting ───────────▶ running ◀──────▶ paused
+//!                       ▲  │                  │  │    resume    │
+//!                 start │  │ failed      stop │  │ its VMM or   │ stop
+//!                       │  ▼                  ▼  │ guest ends   ▼
+//!            stopped, error ◀─────────── stopping ◀─────────────┘
+//!                  ▲                             │
+//!                  └───── kill, from any of these, and by itself
 //! ```
 //!
-//! Any state but `starting` and `stopping` ends by `delete`; those two end by `delete --force`, which interrupts them.
+//! `restart` is a stop and a start as one thing. `set` changes what is down. What is down ends by `delete`; everything
+//! else by `delete --force`, which interrupts what is under way. A guest that powered itself off leaves `stopped`, one
+//! that broke leaves `error`, with why.
 //!
 //! Each VM has one owner, its [`actor`]: a task to which requests and the deaths of its processes come as messages.
-//! [`policy`] says what is allowed when. [`start`] and [`stop`] are the work. What they take from the host is a
-//! [`Resource`], written to the journal first.
+//! [`policy`] says what is allowed when. [`start`], [`stop`], [`pause`] and [`change`] are the work. What they take from
+//! the host is a [`Resource`], written to the journal first.
 
 mod actor;
+mod change;
 mod console;
 mod guest;
+mod pause;
 mod policy;
 mod process;
 mod resource;
@@ -32,6 +38,7 @@ pub(crate) use console::read_console;
 pub use console::{CONSOLE_MAX, console_main};
 pub(crate) use process::{Alive, adopt};
 pub(crate) use resource::{Resource, revert};
+pub(crate) use stop::GRACE;
 
 /// How long a VMM may take to end once its guest has; the guest's connections break first.
 pub(crate) const ENDS: std::time::Duration = std::time::Duration::from_secs(2);

@@ -7,77 +7,251 @@ use banger_api::VmState;
 pub(crate) enum Request {
     Start,
     Stop,
+    Restart,
+    Kill,
+    Pause,
+    Resume,
+    Set,
     Delete { force: bool },
 }
 
-/// What comes of it.
+/// What is being done to a VM: one thing at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    Start,
+    Stop,
+    Restart,
+    /// Something that is over in a moment: a kill, a pause, a resumption, a change.
+    Moment,
+    Delete,
+}
+
+/// What comes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// Do it.
     Run,
+    /// Wait until what is being done is done, then decide again.
+    Wait,
     /// Cancel what is being done, let it undo, then decide again.
     Interrupt,
     /// It is so already.
     Nothing,
-    /// No: something else is being done, in words.
-    Busy(&'static str),
+    /// No, and why.
+    Refuse(Refusal),
 }
 
-/// Decides on `asked` for a VM in `state`.
-pub(crate) fn decide(state: VmState, asked: Request) -> Decision {
-    use Decision::{Busy, Interrupt, Nothing, Run};
+/// Why a request is not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// This is being done to it, and must end first.
+    Busy(Work),
+    /// It must run for this.
+    NotRunning,
+    /// It must not run for this.
+    Running,
+    /// It must be resumed first.
+    Paused,
+}
+
+/// Decides on `asked` for a VM in `state`, to which `doing` is being done.
+pub(crate) fn decide(state: VmState, doing: Option<Work>, asked: Request) -> Decision {
+    match doing {
+        Some(work) => meanwhile(work, asked),
+        None => idle(state, asked),
+    }
+}
+
+fn idle(state: VmState, asked: Request) -> Decision {
+    use Decision::{Nothing, Refuse, Run};
     use VmState::{Created, Error, Paused, Running, Starting, Stopped, Stopping};
     match (asked, state) {
-        (Request::Start, Created | Stopped | Error)
-        | (Request::Stop, Running | Paused)
-        | (Request::Delete { .. }, Created | Running | Paused | Stopped | Error) => Run,
-        (Request::Start, Running | Paused) | (Request::Stop, Created | Stopped | Error) => Nothing,
-        (Request::Stop, Starting) | (Request::Delete { force: true }, Starting | Stopping) => Interrupt,
-        (_, Starting) => Busy("is being started"),
-        (_, Stopping) => Busy("is being stopped"),
+        (Request::Start, Running)
+        | (Request::Resume, Running)
+        | (Request::Pause, Paused)
+        | (Request::Stop | Request::Kill, Created | Stopped | Error) => Nothing,
+        (Request::Start, Paused) => Refuse(Refusal::Paused),
+        (Request::Pause | Request::Resume, Created | Stopped | Error | Starting | Stopping) => {
+            Refuse(Refusal::NotRunning)
+        }
+        (Request::Set | Request::Delete { force: false }, Running | Paused) => Refuse(Refusal::Running),
+        // Nobody is at work on one that is on its way up or down: what the last daemon left is taken on from here.
+        _ => Run,
+    }
+}
+
+fn meanwhile(work: Work, asked: Request) -> Decision {
+    use Decision::{Interrupt, Refuse, Wait};
+    match (work, asked) {
+        (Work::Delete, _) => Refuse(Refusal::Busy(work)),
+        (Work::Start | Work::Restart, Request::Stop | Request::Kill | Request::Delete { force: true })
+        | (Work::Stop, Request::Kill | Request::Delete { force: true }) => Interrupt,
+        (Work::Moment, _)
+        | (Work::Start | Work::Restart, Request::Start | Request::Pause | Request::Resume)
+        | (Work::Stop, Request::Start | Request::Stop | Request::Restart) => Wait,
+        _ => Refuse(Refusal::Busy(work)),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
     use super::*;
 
-    const STATES: [VmState; 6] = [
+    const STATES: [VmState; 7] = [
         VmState::Created,
         VmState::Starting,
         VmState::Running,
+        VmState::Paused,
         VmState::Stopping,
         VmState::Stopped,
         VmState::Error,
     ];
+    const WORK: [Work; 5] = [Work::Start, Work::Stop, Work::Restart, Work::Moment, Work::Delete];
+
+    fn requests() -> impl Strategy<Value = Request> {
+        prop::sample::select(vec![
+            Request::Start,
+            Request::Stop,
+            Request::Restart,
+            Request::Kill,
+            Request::Pause,
+            Request::Resume,
+            Request::Set,
+            Request::Delete { force: false },
+            Request::Delete { force: true },
+        ])
+    }
 
     #[test]
     fn force_always_gets_there() {
+        let delete = Request::Delete { force: true };
         for state in STATES {
-            let decision = decide(state, Request::Delete { force: true });
-            assert!(matches!(decision, Decision::Run | Decision::Interrupt), "{state}: {decision:?}");
+            assert_eq!(decide(state, None, delete), Decision::Run, "{state}");
+        }
+        for work in WORK.into_iter().filter(|work| *work != Work::Delete) {
+            let decision = meanwhile(work, delete);
+            assert!(matches!(decision, Decision::Interrupt | Decision::Wait), "{work:?}: {decision:?}");
         }
     }
 
     #[test]
-    fn what_is_under_way_is_left_alone_without_force() {
-        for state in [VmState::Starting, VmState::Stopping] {
-            let decision = decide(state, Request::Delete { force: false });
-            assert!(matches!(decision, Decision::Busy(_)), "{state}: {decision:?}");
+    fn what_runs_or_is_under_way_is_not_deleted_without_force() {
+        let delete = Request::Delete { force: false };
+        for state in [VmState::Running, VmState::Paused] {
+            assert_eq!(decide(state, None, delete), Decision::Refuse(Refusal::Running));
+        }
+        for work in [Work::Start, Work::Stop, Work::Restart] {
+            assert_eq!(meanwhile(work, delete), Decision::Refuse(Refusal::Busy(work)));
         }
     }
 
-    #[test]
-    fn no_request_runs_beside_another() {
-        for state in [VmState::Starting, VmState::Stopping] {
-            for asked in [
-                Request::Start,
-                Request::Stop,
-                Request::Delete { force: false },
-                Request::Delete { force: true },
-            ] {
-                assert_ne!(decide(state, asked), Decision::Run, "{state}: {asked:?}");
+    /// A VM as its owner has it, with requests that come and work that ends in any order.
+    #[derive(Debug)]
+    struct Model {
+        state: VmState,
+        doing: Option<(Work, Request, bool)>,
+        waiting: VecDeque<Request>,
+        answered: usize,
+        gone: bool,
+    }
+
+    impl Model {
+        fn ask(&mut self, asked: Request) {
+            if self.gone {
+                self.answered += 1;
+                return;
             }
+            match decide(self.state, self.doing.map(|(work, ..)| work), asked) {
+                Decision::Run => {
+                    assert!(self.doing.is_none(), "two things at once");
+                    self.begin(asked);
+                }
+                Decision::Wait => {
+                    assert!(self.doing.is_some(), "waits for nothing");
+                    self.waiting.push_back(asked);
+                }
+                Decision::Interrupt => {
+                    if let Some((_, _, interrupted)) = &mut self.doing {
+                        *interrupted = true;
+                    }
+                    self.waiting.push_back(asked);
+                }
+                Decision::Nothing | Decision::Refuse(_) => self.answered += 1,
+            }
+        }
+
+        fn begin(&mut self, asked: Request) {
+            let work = match asked {
+                Request::Start => Work::Start,
+                Request::Stop => Work::Stop,
+                Request::Restart => Work::Restart,
+                Request::Delete { .. } => Work::Delete,
+                Request::Kill | Request::Pause | Request::Resume | Request::Set => Work::Moment,
+            };
+            self.state = match work {
+                Work::Start => VmState::Starting,
+                Work::Stop | Work::Restart => VmState::Stopping,
+                Work::Moment | Work::Delete => self.state,
+            };
+            self.doing = Some((work, asked, false));
+        }
+
+        fn end(&mut self, well: bool) {
+            let Some((_, asked, interrupted)) = self.doing.take() else { return };
+            self.answered += 1;
+            self.state = match asked {
+                Request::Start | Request::Restart if well && !interrupted => VmState::Running,
+                Request::Start | Request::Restart => VmState::Error,
+                Request::Stop | Request::Kill => VmState::Stopped,
+                Request::Pause if well => VmState::Paused,
+                Request::Resume if well => VmState::Running,
+                Request::Pause | Request::Resume | Request::Set => self.state,
+                Request::Delete { .. } => {
+                    self.gone = well;
+                    self.state
+                }
+            };
+            let mut waiting = std::mem::take(&mut self.waiting);
+            while let Some(asked) = waiting.pop_front() {
+                self.ask(asked);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_request_is_answered_once_and_one_thing_is_done_at_a_time(
+            first in prop::sample::select(STATES.to_vec()),
+            steps in prop::collection::vec(prop_oneof![
+                requests().prop_map(Some), Just(None)
+            ], 0..60),
+            ends in prop::collection::vec(any::<bool>(), 0..60),
+        ) {
+            let mut model = Model { state: first, doing: None, waiting: VecDeque::new(), answered: 0, gone: false };
+            let mut ends = ends.into_iter();
+            let mut asked = 0;
+            for step in steps {
+                match step {
+                    Some(request) => {
+                        asked += 1;
+                        model.ask(request);
+                    }
+                    None => model.end(ends.next().unwrap_or(true)),
+                }
+            }
+            // A deletion by force gets there in any case, after whatever waits before it.
+            asked += 1;
+            model.ask(Request::Delete { force: true });
+            for _ in 0..asked + 1 {
+                model.end(true);
+            }
+            prop_assert!(model.gone || model.doing.is_none());
+            prop_assert!(model.gone);
+            prop_assert_eq!(model.answered, asked);
         }
     }
 }

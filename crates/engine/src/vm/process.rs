@@ -2,7 +2,7 @@
 
 use std::{fs, os::fd::AsFd, path::Path, task::Poll, time::Duration};
 
-use banger_sys::Watched;
+use banger_sys::{Watched, signal_of};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getuid, pidfd_open, pidfd_send_signal,
 };
@@ -124,14 +124,27 @@ impl Process {
         }
     }
 
+    /// Sends it a signal, by its Linux number. One that has ended needs none.
+    pub(crate) fn signal(&self, number: i32) -> Result<(), EngineError> {
+        let sent = match signal_of(number) {
+            Some(signal) => pidfd_send_signal(&self.pidfd, signal),
+            None => Err(rustix::io::Errno::INVAL),
+        };
+        match sent {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(EngineError::File {
+                action: "signal",
+                path: format!("/proc/{}", self.pid).into(),
+                source: error.into(),
+            }),
+        }
+    }
+
     /// Kills it, and waits until it is gone.
     pub(crate) async fn kill(&self) -> Result<(), EngineError> {
         let failed =
             |source| EngineError::File { action: "kill", path: format!("/proc/{}", self.pid).into(), source };
-        match pidfd_send_signal(&self.pidfd, Signal::KILL) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-            Err(error) => return Err(failed(error.into())),
-        }
+        self.signal(Signal::KILL.as_raw())?;
         match tokio::time::timeout(GONE, self.ended()).await {
             Ok(_) => Ok(()),
             Err(_) => Err(failed(std::io::ErrorKind::TimedOut.into())),

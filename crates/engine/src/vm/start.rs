@@ -101,7 +101,7 @@ impl Start<'_> {
             disks,
             vsock_cid: record.cid,
             ready_port: READY_PORT,
-            network: Network::User,
+            network: if record.nat { Network::User } else { Network::Isolated },
             run_dir,
         })?;
         for (path, bytes) in &plan.files {

@@ -1,11 +1,10 @@
-//! Taking a VM down: with its agent's help, by Ctrl-Alt-Del, or by force; and deleting it.
+//! Taking a VM down: with its agent's help, by Ctrl-Alt-Del, or by force; killing it; and deleting it.
 
 use std::time::Duration;
 
-use banger_api::{Id, VmState, Vmm as ApiVmm};
+use banger_api::{ApiError, ErrorKind, Id, KillSignal, VmState};
 use banger_proto::{AGENT_PORT, PowerOff, Reply, Request};
-use banger_vmm::VmmKind;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     console,
@@ -19,24 +18,33 @@ use crate::{
     host::Host,
     operation::Context,
     store::{Handle, Scope, VmRecord},
+    vmms::kind,
 };
 
-/// How long an orderly power-off may take (PRODUCT: graceful stop). Half of it is the agent's.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long an orderly power-off may take when nobody says otherwise.
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
-/// Stops a running VM. What its programs have written is kept.
+/// How long a VMM may take to end after a signal that it may handle.
+const SIGNALLED: Duration = Duration::from_secs(5);
+
+/// Stops a running VM. What its programs have written is kept. Half of `grace` is for the agent's way, half for
+/// Ctrl-Alt-Del.
 pub(super) async fn stop(
     host: &Host,
     record: &VmRecord,
     context: &Context,
     alive: &mut Alive,
+    grace: Duration,
 ) -> Result<(), EngineError> {
     host.store.set_vm_state(&record.id, VmState::Stopping)?;
     context.stage("stopping VM").await;
     if let (Some(vmm), Some(handle)) = (alive.needed.last(), &record.handle) {
-        let deadline = Instant::now() + GRACE;
+        let deadline = Instant::now() + grace;
         let orderly = async {
-            power_off(handle, vmm, deadline - GRACE / 2).await
+            if record.state == VmState::Paused {
+                wake(host, handle).await;
+            }
+            power_off(handle, vmm, deadline - grace / 2).await
                 || ctrl_alt_del(host, handle, vmm, deadline).await
         };
         let ended = tokio::select! {
@@ -48,7 +56,7 @@ pub(super) async fn stop(
                 .warn(format!(
                     "VM {} did not power off in {} s and was ended by force; what it had not synced is lost",
                     record.name,
-                    GRACE.as_secs()
+                    grace.as_secs()
                 ))
                 .await;
         }
@@ -56,10 +64,7 @@ pub(super) async fn stop(
             alive.console_written().await;
         }
     }
-    *alive = Alive::default();
-    revert(&host.store, &record.id, Scope::Run).await?;
-    host.store.set_vm_down(&record.id, None)?;
-    Ok(())
+    down(host, &record.id, alive, None).await
 }
 
 /// Asks the agent. True when the VMM has ended by `deadline`.
@@ -84,12 +89,13 @@ async fn power_off(handle: &Handle, vmm: &Process, deadline: Instant) -> bool {
 }
 
 async fn ctrl_alt_del(host: &Host, handle: &Handle, vmm: &Process, deadline: Instant) -> bool {
-    let kind = match handle.vmm {
-        ApiVmm::Firecracker => VmmKind::Firecracker,
-        ApiVmm::Qemu => VmmKind::Qemu,
-    };
     let pressed = async {
-        host.vmms.of_kind(kind).await?.ctrl_alt_del(&handle.control).await.map_err(EngineError::from)
+        host.vmms
+            .of_kind(kind(handle.vmm))
+            .await?
+            .ctrl_alt_del(&handle.control)
+            .await
+            .map_err(EngineError::from)
     };
     match timeout_at(deadline, pressed).await {
         Ok(Ok(())) => timeout_at(deadline, vmm.ended()).await.is_ok(),
@@ -99,6 +105,47 @@ async fn ctrl_alt_del(host: &Host, handle: &Handle, vmm: &Process, deadline: Ins
         }
         Err(_) => false,
     }
+}
+
+/// A paused guest cannot power itself off.
+async fn wake(host: &Host, handle: &Handle) {
+    let resumed = async {
+        host.vmms.of_kind(kind(handle.vmm)).await?.resume(&handle.control).await.map_err(EngineError::from)
+    };
+    if let Err(error) = resumed.await {
+        tracing::warn!(%error, "not resumed before the stop");
+    }
+}
+
+/// Sends a VM's VMM a signal, and waits for its end.
+pub(super) async fn kill(
+    host: &Host,
+    record: &VmRecord,
+    context: &Context,
+    alive: &mut Alive,
+    signal: KillSignal,
+) -> Result<(), EngineError> {
+    if let Some(vmm) = alive.needed.last().filter(|_| signal != KillSignal::Kill) {
+        vmm.signal(signal.number())?;
+        let ended = context.unless_cancelled(async { Ok(timeout(SIGNALLED, vmm.ended()).await.is_ok()) });
+        if !ended.await? {
+            let VmRecord { name, .. } = record;
+            let message =
+                format!("VM {name} has not ended in {} s of signal {}", SIGNALLED.as_secs(), signal.number());
+            let hint = format!("end it without asking: banger vm kill {name}");
+            return Err(ApiError::new(ErrorKind::Timeout, message).hint(hint).into());
+        }
+        alive.console_written().await;
+    }
+    down(host, &record.id, alive, None).await
+}
+
+/// Gives back what a VM that has ended, or is to end now, held while it ran.
+async fn down(host: &Host, id: &Id, alive: &mut Alive, error: Option<&str>) -> Result<(), EngineError> {
+    *alive = Alive::default();
+    revert(&host.store, id, Scope::Run).await?;
+    host.store.set_vm_down(id, error)?;
+    Ok(())
 }
 
 /// Deletes a VM with all that it has, ending it by force if it runs.
@@ -119,13 +166,10 @@ pub(super) async fn clean_up(
     how: Option<String>,
 ) -> Result<(), EngineError> {
     alive.console_written().await;
-    *alive = Alive::default();
-    revert(&host.store, id, Scope::Run).await?;
     let lines = console::last_lines(&host.dirs.vm(id.as_str()).join("console.log"), CONSOLE_LINES);
     let how = how.unwrap_or_else(|| "ended".to_owned());
     let panicked = lines.iter().any(|line| line.contains("Kernel panic"));
     let orderly = how == "exited with status 0" && !panicked;
     let error = format!("its {role} {how}\n{}", lines.join("\n"));
-    host.store.set_vm_down(id, (!orderly).then_some(error.as_str()))?;
-    Ok(())
+    down(host, id, alive, (!orderly).then_some(error.as_str())).await
 }

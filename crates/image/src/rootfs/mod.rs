@@ -1,5 +1,6 @@
 //! Root file systems: a tar in, one ext4 file out, nothing ever unpacked onto the host's file system.
 
+mod check;
 mod content;
 mod declare;
 mod empty;
@@ -12,5 +13,6 @@ mod xattr;
 #[cfg(test)]
 mod tests;
 
+pub use check::check_ext4;
 pub use empty::write_empty_ext4;
 pub use import::{RootfsInfo, RootfsOptions, import_rootfs, import_rootfs_file};

@@ -136,6 +136,14 @@ impl Vmm for Firecracker {
         Box::pin(client::request(control, "GET", "/", None))
     }
 
+    fn pause<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>> {
+        Box::pin(client::request(control, "PATCH", "/vm", Some(r#"{"state":"Paused"}"#)))
+    }
+
+    fn resume<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>> {
+        Box::pin(client::request(control, "PATCH", "/vm", Some(r#"{"state":"Resumed"}"#)))
+    }
+
     fn ctrl_alt_del<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>> {
         Box::pin(client::request(control, "PUT", "/actions", Some(r#"{"action_type":"SendCtrlAltDel"}"#)))
     }

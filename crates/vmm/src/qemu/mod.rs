@@ -76,6 +76,7 @@ impl Vmm for Qemu {
             guest,
             ready_port,
             network_note: match network {
+                Some(_) if spec.network == Network::Isolated => "isolated: nothing is reached".to_owned(),
                 Some(_) => "user: out through the host's connections".to_owned(),
                 None => "none".to_owned(),
             },
@@ -85,6 +86,14 @@ impl Vmm for Qemu {
 
     fn answers<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>> {
         Box::pin(qmp::execute(control, json!({ "execute": "query-status" })))
+    }
+
+    fn pause<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>> {
+        Box::pin(qmp::execute(control, json!({ "execute": "stop" })))
+    }
+
+    fn resume<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>> {
+        Box::pin(qmp::execute(control, json!({ "execute": "cont" })))
     }
 
     fn ctrl_alt_del<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>> {
@@ -214,7 +223,8 @@ fn network(spec: &VmSpec, arguments: &mut Arguments) -> Option<GuestNetwork> {
     if spec.network == Network::None {
         return None;
     }
-    arguments.option("-netdev", "user,id=net0,ipv6=off");
+    let reach = if spec.network == Network::Isolated { ",restrict=on" } else { "" };
+    arguments.option("-netdev", format!("user,id=net0,ipv6=off{reach}"));
     // Nothing boots from the network, so its boot ROM need not be there.
     arguments.option("-device", "virtio-net-pci,netdev=net0,disable-legacy=on,romfile=");
     Some(GuestNetwork {

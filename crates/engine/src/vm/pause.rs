@@ -1,0 +1,60 @@
+//! Letting a VM's virtual CPUs stand still, and go on.
+
+use banger_api::{ApiError, ErrorKind, VmState};
+use banger_proto::{AGENT_PORT, Configure, Reply, Request};
+use jiff::Timestamp;
+
+use super::guest::Agent;
+use crate::{
+    error::EngineError,
+    host::Host,
+    store::{Handle, VmRecord},
+    vmms::kind,
+};
+
+/// Pauses a running VM.
+pub(super) async fn pause(host: &Host, record: &VmRecord) -> Result<(), EngineError> {
+    let handle = handle(record)?;
+    let vmm = host.vmms.of_kind(kind(handle.vmm)).await?;
+    // First, so that whoever finds it paused knows why its guest is silent.
+    host.store.set_vm_state(&record.id, VmState::Paused)?;
+    if let Err(error) = vmm.pause(&handle.control).await {
+        host.store.set_vm_state(&record.id, VmState::Running)?;
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+/// Lets a paused VM go on, and gives its guest the time of day.
+pub(super) async fn resume(host: &Host, record: &VmRecord) -> Result<(), EngineError> {
+    let handle = handle(record)?;
+    host.vmms.of_kind(kind(handle.vmm)).await?.resume(&handle.control).await?;
+    host.store.set_vm_state(&record.id, VmState::Running)?;
+    let configure = Request::Configure(Configure {
+        hostname: Some(record.name.to_string()),
+        clock_ns: u64::try_from(Timestamp::now().as_nanosecond()).ok(),
+        ..Configure::default()
+    });
+    let asked = async {
+        let stream = banger_vmm::connect(&handle.guest, AGENT_PORT).await?;
+        Agent::greeted(stream).await?.0.ask(&configure).await
+    };
+    match asked.await {
+        Ok(Reply::Configured) => Ok(()),
+        Ok(other) => Err(silent(record, &format!("it answered {other:?}"))),
+        Err(error) => Err(silent(record, &error.to_string())),
+    }
+}
+
+fn handle(record: &VmRecord) -> Result<&Handle, EngineError> {
+    record.handle.as_ref().ok_or_else(|| {
+        ApiError::new(ErrorKind::NotRunning, format!("VM {} does not run", record.name)).into()
+    })
+}
+
+fn silent(record: &VmRecord, why: &str) -> EngineError {
+    let VmRecord { name, .. } = record;
+    ApiError::new(ErrorKind::Guest, format!("VM {name} runs again, but its agent is not to be had: {why}"))
+        .hint(format!("see `banger vm logs {name}`; `banger vm restart {name}` gets it back"))
+        .into()
+}
