@@ -13,6 +13,7 @@ mod image;
 mod kernel;
 mod name;
 mod operation;
+mod period;
 mod reference;
 mod size;
 mod vm;
@@ -25,7 +26,8 @@ pub use error::{ApiError, ErrorKind};
 pub use image::{Image, Pull};
 pub use kernel::Kernel;
 pub use name::{Id, InvalidName, Name, VmName};
-pub use operation::{Event, Operation, OperationKind, Span};
+pub use operation::{Event, Operation, OperationKind, OperationState, Span};
+pub use period::{InvalidPeriod, Period};
 pub use reference::{Named, RefError, resolve};
 pub use size::{InvalidSize, Size};
 pub use vm::{

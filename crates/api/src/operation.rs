@@ -26,6 +26,8 @@ pub enum OperationKind {
     VmResume,
     /// Changes a VM's hardware.
     VmSet,
+    /// Looks whether a VM is as the store says.
+    VmLook,
     /// Deletes a VM.
     VmDelete,
     /// Makes an image of a tar.
@@ -41,8 +43,62 @@ pub enum OperationKind {
     Unknown,
 }
 
-/// An operation under way.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+impl OperationKind {
+    /// What it is called: "start VM".
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::VmRun => "run VM",
+            Self::VmStart => "start VM",
+            Self::VmStop => "stop VM",
+            Self::VmRestart => "restart VM",
+            Self::VmKill => "kill VM",
+            Self::VmPause => "pause VM",
+            Self::VmResume => "resume VM",
+            Self::VmSet => "change VM",
+            Self::VmLook => "look at VM",
+            Self::VmDelete => "delete VM",
+            Self::ImageImport => "import image",
+            Self::ImagePull => "pull image",
+            Self::KernelImport => "import kernel",
+            Self::KernelPull => "pull kernel",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// How far an operation is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationState {
+    /// It is under way.
+    #[default]
+    Running,
+    /// It worked.
+    Done,
+    /// It failed, and what was half made is undone.
+    Failed,
+    /// It was cancelled, and what was half made is undone.
+    Cancelled,
+    /// A state that this build does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl OperationState {
+    /// The word for it, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// An operation, under way or ended not long ago.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Operation {
     /// Its id.
     pub id: Id,
@@ -54,6 +110,24 @@ pub struct Operation {
     pub stage: String,
     /// Since when it runs.
     pub since: Timestamp,
+    /// How far it is.
+    #[serde(default)]
+    pub state: OperationState,
+    /// Bytes of its stage that are done.
+    #[serde(default)]
+    pub done_bytes: Option<u64>,
+    /// Bytes of its stage in all, where known.
+    #[serde(default)]
+    pub total_bytes: Option<u64>,
+    /// Number of the user who asked for it.
+    #[serde(default)]
+    pub owner: Option<u32>,
+    /// Whether it goes on when its client hangs up.
+    #[serde(default)]
+    pub detached: bool,
+    /// When it ended.
+    #[serde(default)]
+    pub ended_at: Option<Timestamp>,
 }
 
 /// One line of an operation's stream.

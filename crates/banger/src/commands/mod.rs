@@ -26,9 +26,10 @@ pub(crate) struct Cli {
 impl Cli {
     /// All commands, their help as it applies on this host.
     pub(crate) fn on_this_host() -> clap::Command {
-        examples_first(
-            Self::command().mut_subcommand("vm", |vm| vm.mut_subcommand("run", vm::run::with_defaults)),
-        )
+        examples_first(Self::command().mut_subcommand("vm", |vm| {
+            vm.mut_subcommand("run", vm::hardware::with_defaults)
+                .mut_subcommand("create", vm::hardware::with_defaults)
+        }))
     }
 }
 
@@ -45,7 +46,7 @@ Examples:
   banger vm run                      a shell in a fresh VM
   banger vm run -d --name box        a VM that stays
   banger vm exec box -- make test    a command in it
-  banger vm delete box               its end";
+  banger vm delete --force box       its end";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, process::ExitCode};
 
 use banger_api::{ApiError, ErrorKind, RefError, Vm, resolve};
-use banger_client::Client;
+use banger_client::{Client, Events};
 use futures_util::future::join_all;
 
 use crate::{error::CommandError, ui::Ui};
@@ -21,8 +21,38 @@ pub(super) async fn each(
         .iter()
         .map(|reference| resolve(&vms, reference).map_err(|error| unknown(reference, error)));
     let once = found.filter(|vm| vm.as_ref().map_or(true, |vm| seen.insert(vm.id.clone())));
+    all(ui, once.collect(), act).await
+}
+
+/// The same, with an operation that gives the VM back, whose progress is shown.
+pub(super) async fn follow_each(
+    client: &Client,
+    ui: &Ui,
+    references: &[String],
+    start: impl AsyncFn(&Vm) -> Result<Events, ApiError>,
+) -> Result<ExitCode, CommandError> {
+    let act = async |vm: &Vm| {
+        let progress = ui.progress();
+        let mut events = start(vm).await?;
+        events.result::<Vm>(|event| progress.show(ui, event)).await.map(drop)
+    };
+    each(client, ui, references, act).await
+}
+
+/// Deletes all of `vms`, none of which may run.
+pub(super) async fn delete_all(client: &Client, ui: &Ui, vms: &[Vm]) -> Result<ExitCode, CommandError> {
+    let delete =
+        async |vm: &Vm| client.delete_vm(vm.id.as_str(), false).await?.result::<()>(|_| {}).await.map(drop);
+    all(ui, vms.iter().map(Ok).collect(), delete).await
+}
+
+async fn all(
+    ui: &Ui,
+    vms: Vec<Result<&Vm, ApiError>>,
+    act: impl AsyncFn(&Vm) -> Result<(), ApiError>,
+) -> Result<ExitCode, CommandError> {
     let act = &act;
-    let done = join_all(once.map(async |vm| {
+    let done = join_all(vms.into_iter().map(async |vm| {
         let vm = vm?;
         act(vm).await.map(|()| vm)
     }));

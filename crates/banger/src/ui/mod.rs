@@ -6,7 +6,7 @@ mod timing;
 
 use std::{
     fmt::Display,
-    io::{self, IsTerminal, Write},
+    io::{self, BufRead, BufReader, IsTerminal, Read, Write},
     process::ExitCode,
 };
 
@@ -20,6 +20,9 @@ pub(crate) use table::{Format, Table};
 pub(crate) use timing::Timing;
 
 use crate::error::CommandError;
+
+/// Most bytes of an answer to a question.
+const ANSWER: u64 = 1000;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
@@ -92,6 +95,24 @@ impl Ui {
             Format { output: table::Output::Json, .. } => self.json(thing),
             Format { .. } => write!(io::stdout(), "{}", table(thing)),
         }
+    }
+
+    /// A table as data.
+    pub(crate) fn table(&self, table: Table) -> io::Result<()> {
+        write!(io::stdout(), "{table}")
+    }
+
+    /// Whether there is somebody to ask.
+    pub(crate) fn can_ask(&self) -> bool {
+        io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Whether the user says yes to `question`; no is what anything else is.
+    pub(crate) fn ask(&self, question: impl Display) -> io::Result<bool> {
+        write!(io::stderr(), "{question} [y/N] ")?;
+        let mut answer = String::new();
+        BufReader::new(io::stdin().take(ANSWER)).read_line(&mut answer)?;
+        Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
     }
 
     /// Something worth knowing.

@@ -8,10 +8,10 @@ use crate::{
     ui::Ui,
 };
 
-/// Delete VMs with their disks, running or not
+/// Delete VMs with their disks
 #[derive(Debug, clap::Args)]
 pub(crate) struct Delete {
-    /// Also while they are being started or stopped, which is cut short
+    /// Also while they run, or are being started or stopped, which is cut short
     #[arg(short, long)]
     force: bool,
     /// Ids, names, or beginnings of either

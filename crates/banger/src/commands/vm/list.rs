@@ -22,14 +22,18 @@ impl List {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let mut vms = Client::new()?.vms().await?;
         vms.retain(|vm| {
-            self.all || matches!(vm.state, VmState::Starting | VmState::Running | VmState::Stopping)
+            self.all
+                || matches!(
+                    vm.state,
+                    VmState::Starting | VmState::Running | VmState::Paused | VmState::Stopping
+                )
         });
         ui.list(&self.format, &vms, |vm| vm.id.to_string(), |vms| table(ui, vms))?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn table(ui: &Ui, vms: &[Vm]) -> Table {
+pub(super) fn table(ui: &Ui, vms: &[Vm]) -> Table {
     let mut table = Table::new(["NAME", "STATE", "IMAGE", "VCPU", "MEMORY", "VMM", "CREATED", "ID"]);
     for vm in vms {
         table.row([

@@ -1,10 +1,18 @@
 //! `banger vm …`
 
+mod create;
 mod delete;
 mod exec;
+pub(super) mod hardware;
+mod kill;
 pub(super) mod list;
 mod logs;
+mod pause;
+mod prune;
+mod restart;
+mod resume;
 pub(super) mod run;
+mod set;
 mod shell;
 mod show;
 mod start;
@@ -19,30 +27,44 @@ use crate::{error::CommandError, ui::Ui};
 #[derive(Debug, Subcommand)]
 pub(crate) enum VmCommand {
     Run(run::Run),
+    Create(create::Create),
     #[command(visible_alias = "ls")]
     List(list::List),
     Show(show::Show),
     Start(start::Start),
     Stop(stop::Stop),
+    Restart(restart::Restart),
+    Kill(kill::Kill),
+    Pause(pause::Pause),
+    Resume(resume::Resume),
+    Set(set::Set),
     Shell(shell::Shell),
     Exec(exec::ExecArgs),
     Logs(logs::Logs),
     #[command(visible_alias = "rm")]
     Delete(delete::Delete),
+    Prune(prune::Prune),
 }
 
 impl VmCommand {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         match self {
             Self::Run(command) => command.run(ui).await,
+            Self::Create(command) => command.run(ui).await,
             Self::List(command) => command.run(ui).await,
             Self::Show(command) => command.run(ui).await,
             Self::Start(command) => command.run(ui).await,
             Self::Stop(command) => command.run(ui).await,
+            Self::Restart(command) => command.run(ui).await,
+            Self::Kill(command) => command.run(ui).await,
+            Self::Pause(command) => command.run(ui).await,
+            Self::Resume(command) => command.run(ui).await,
+            Self::Set(command) => command.run(ui).await,
             Self::Shell(command) => command.run(ui).await,
             Self::Exec(command) => command.run(ui).await,
             Self::Logs(command) => command.run(ui).await,
             Self::Delete(command) => command.run(ui).await,
+            Self::Prune(command) => command.run(ui).await,
         }
     }
 }

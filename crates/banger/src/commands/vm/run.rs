@@ -1,10 +1,11 @@
 use std::process::ExitCode;
 
-use banger_api::{CreateVm, Defaults, ErrorKind, Limits, Size, Vm, VmName, Vmm};
+use banger_api::{CreateVm, ErrorKind, Vm};
 use banger_client::{Client, Events};
 
+use super::hardware::Hardware;
 use crate::{
-    commands::{reference, watch::watch},
+    commands::watch::watch,
     error::CommandError,
     session::{self, Wanted},
     ui::{Timing, Ui, now_ns},
@@ -21,30 +22,8 @@ use crate::{
   echo hello | banger vm run --rm -- cat
   banger vm run -d --name box")]
 pub(crate) struct Run {
-    /// Name the VM: a-z, 0-9 and -, at most 63 [default: made up]
-    #[arg(long)]
-    name: Option<VmName>,
-    /// Image
-    #[arg(long, env = "BANGER_IMAGE", value_parser = reference())]
-    image: Option<String>,
-    /// Kernel
-    #[arg(long, env = "BANGER_KERNEL", value_parser = reference())]
-    kernel: Option<String>,
-    /// Virtual CPUs, 1 to 32
-    #[arg(long, env = "BANGER_VCPU", value_parser = clap::value_parser!(u32).range(1..=i64::from(Limits::VCPU)), value_name = "COUNT")]
-    vcpu: Option<u32>,
-    /// Memory, as 512M or 4G; a bare number is MiB
-    #[arg(long, env = "BANGER_MEMORY", value_name = "SIZE")]
-    memory: Option<Size>,
-    /// Size of the disk at /root
-    #[arg(long, env = "BANGER_DISK_SIZE", value_name = "SIZE")]
-    disk_size: Option<Size>,
-    /// Size of the layer over the image that takes all other changes
-    #[arg(long, env = "BANGER_SYSTEM_OVERLAY_SIZE", value_name = "SIZE")]
-    system_overlay_size: Option<Size>,
-    /// Run it with firecracker or qemu
-    #[arg(long, env = "BANGER_VMM")]
-    vmm: Option<Vmm>,
+    #[command(flatten)]
+    hardware: Hardware,
     /// Set a variable for the command; without a value, to the one it has here
     #[arg(short, long, value_parser = super::variable, value_name = "NAME[=VALUE]")]
     env: Vec<(String, String)>,
@@ -62,28 +41,6 @@ pub(crate) struct Run {
     command: Vec<String>,
 }
 
-/// Puts the defaults into the help: those that apply on this host, where config.toml says nothing else.
-pub(crate) fn with_defaults(command: clap::Command) -> clap::Command {
-    let cpus = std::thread::available_parallelism().ok().map(std::num::NonZero::get);
-    let info = rustix::system::sysinfo();
-    let memory = Size::bytes(info.totalram.saturating_mul(u64::from(info.mem_unit)));
-    let defaults = [
-        ("image", Defaults::IMAGE.to_owned()),
-        ("kernel", format!("the image's, else {}", Defaults::KERNEL)),
-        ("vcpu", Defaults::vcpu(cpus).to_string()),
-        ("memory", Defaults::memory(Some(memory)).to_string()),
-        ("disk_size", Defaults::DISK.to_string()),
-        ("system_overlay_size", Defaults::DISK.to_string()),
-        ("vmm", "firecracker where KVM works, else qemu".to_owned()),
-    ];
-    defaults.into_iter().fold(command, |command, (name, default)| {
-        command.mut_arg(name, |argument| {
-            let help = argument.get_help().cloned().unwrap_or_default();
-            argument.help(format!("{help} [default: config.toml's, else {default}]"))
-        })
-    })
-}
-
 impl Run {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let in_session = |failure: CommandError| match failure.error {
@@ -98,7 +55,8 @@ impl Run {
         let mut timing = Timing::new(ui);
         let asked = now_ns();
         timing.end("banger starts", ui.began_ns);
-        let mut events = client.run_vm(&self.request()).await?;
+        let mut events =
+            client.run_vm(&CreateVm { rm: self.rm, detach: self.detach, ..self.hardware.request() }).await?;
         timing.end("reach bangerd", asked);
         let (vm, spans) = watch::<Vm>(&client, &mut events, ui).await?;
         timing.add(spans);
@@ -130,23 +88,6 @@ impl Run {
             ui.note(format_args!("VM {0} stays; `banger vm delete {0}` ends it", vm.name));
         }
         Ok(session?.status.shell_code().into())
-    }
-
-    fn request(&self) -> CreateVm {
-        CreateVm {
-            name: self.name.clone(),
-            image: self.image.clone(),
-            kernel: self.kernel.clone(),
-            vcpu: self.vcpu,
-            memory: self.memory,
-            disk_size: self.disk_size,
-            system_overlay_size: self.system_overlay_size,
-            vmm: self.vmm,
-            nat: None,
-            no_start: false,
-            rm: self.rm,
-            detach: self.detach,
-        }
     }
 }
 

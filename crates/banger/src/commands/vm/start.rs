@@ -1,15 +1,14 @@
 use std::process::ExitCode;
 
-use banger_api::Vm;
 use banger_client::Client;
 
 use crate::{
-    commands::{reference, several::each},
+    commands::{reference, several::follow_each},
     error::CommandError,
     ui::Ui,
 };
 
-/// Start stopped VMs
+/// Start VMs that are down
 #[derive(Debug, clap::Args)]
 pub(crate) struct Start {
     /// Ids, names, or beginnings of either
@@ -20,11 +19,6 @@ pub(crate) struct Start {
 impl Start {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        each(&client, ui, &self.vms, async |vm| {
-            let progress = ui.progress();
-            let mut events = client.start_vm(vm.id.as_str()).await?;
-            events.result::<Vm>(|event| progress.show(ui, event)).await.map(drop)
-        })
-        .await
+        follow_each(&client, ui, &self.vms, async |vm| client.start_vm(vm.id.as_str()).await).await
     }
 }

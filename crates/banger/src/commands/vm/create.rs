@@ -1,0 +1,31 @@
+use std::process::ExitCode;
+
+use banger_api::{CreateVm, Vm};
+use banger_client::Client;
+
+use super::hardware::Hardware;
+use crate::{commands::watch::watch, error::CommandError, ui::Ui};
+
+/// Make a VM, start it, and print its name
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:
+  banger vm create --name box
+  banger vm create --name later --no-start --vcpu 2 --memory 4G")]
+pub(crate) struct Create {
+    #[command(flatten)]
+    hardware: Hardware,
+    /// Only make it; `banger vm start` starts it
+    #[arg(long)]
+    no_start: bool,
+}
+
+impl Create {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let client = Client::new()?;
+        let request = CreateVm { no_start: self.no_start, ..self.hardware.request() };
+        let mut events = client.run_vm(&request).await?;
+        let (vm, _) = watch::<Vm>(&client, &mut events, ui).await?;
+        ui.line(&vm.name)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,24 @@
+use std::process::ExitCode;
+
+use banger_client::Client;
+
+use crate::{
+    commands::{reference, several::follow_each},
+    error::CommandError,
+    ui::Ui,
+};
+
+/// Let VMs stand still, with all that they have in memory
+#[derive(Debug, clap::Args)]
+pub(crate) struct Pause {
+    /// Ids, names, or beginnings of either
+    #[arg(required = true, value_name = "VM", value_parser = reference())]
+    vms: Vec<String>,
+}
+
+impl Pause {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let client = Client::new()?;
+        follow_each(&client, ui, &self.vms, async |vm| client.pause_vm(vm.id.as_str()).await).await
+    }
+}

@@ -1,0 +1,31 @@
+use std::process::ExitCode;
+
+use banger_api::{Period, StopVm};
+use banger_client::Client;
+
+use crate::{
+    commands::{reference, several::follow_each},
+    error::CommandError,
+    ui::Ui,
+};
+
+/// Stop VMs and start them again
+///
+/// One that is down is only started.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Restart {
+    /// How long an orderly power-off may take before it is ended by force
+    #[arg(short, long, value_name = "PERIOD")]
+    timeout: Option<Period>,
+    /// Ids, names, or beginnings of either
+    #[arg(required = true, value_name = "VM", value_parser = reference())]
+    vms: Vec<String>,
+}
+
+impl Restart {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let client = Client::new()?;
+        let options = StopVm { timeout_s: self.timeout.map(|timeout| timeout.as_secs()) };
+        follow_each(&client, ui, &self.vms, async |vm| client.restart_vm(vm.id.as_str(), options).await).await
+    }
+}

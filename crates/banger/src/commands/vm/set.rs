@@ -1,0 +1,57 @@
+use std::process::ExitCode;
+
+use banger_api::{Limits, SetVm, Size};
+use banger_client::Client;
+
+use super::hardware::switch;
+use crate::{
+    commands::{reference, several::follow_each},
+    error::CommandError,
+    ui::Ui,
+};
+
+/// Change the hardware of VMs that are down
+///
+/// It is there at the next start. The work disk only grows; its file system is checked first, and grows with it.
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:
+  banger vm set --vcpu 4 --memory 8G box
+  banger vm set --disk-size 32G box")]
+pub(crate) struct Set {
+    /// Virtual CPUs, 1 to 32
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(Limits::VCPU)), value_name = "COUNT")]
+    vcpu: Option<u32>,
+    /// Memory, as 512M or 4G; a bare number is MiB
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Size>,
+    /// Size of the disk at /root, which only grows
+    #[arg(long, value_name = "SIZE")]
+    disk_size: Option<Size>,
+    /// Let its network reach out
+    #[arg(long, overrides_with = "no_nat")]
+    nat: bool,
+    /// Let its network reach nothing
+    #[arg(long, overrides_with = "nat")]
+    no_nat: bool,
+    /// Ids, names, or beginnings of either
+    #[arg(required = true, value_name = "VM", value_parser = reference())]
+    vms: Vec<String>,
+}
+
+impl Set {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let client = Client::new()?;
+        let wanted = SetVm {
+            vcpu: self.vcpu,
+            memory: self.memory,
+            nat: switch(self.nat, self.no_nat),
+            disk_size: self.disk_size,
+        };
+        if wanted == SetVm::default() {
+            return Err(CommandError::usage(
+                "say what to change: --vcpu, --memory, --disk-size, --nat or --no-nat",
+            ));
+        }
+        follow_each(&client, ui, &self.vms, async |vm| client.set_vm(vm.id.as_str(), wanted).await).await
+    }
+}
