@@ -51,6 +51,10 @@ pub(crate) struct Daemon {
     pub(crate) stop: Notify,
 }
 
+/// Who is at the other end of a connection, by user number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) u32);
+
 impl Daemon {
     pub(crate) fn new(engine: Engine, build: ProgramId) -> Self {
         Self { engine, build, started: Instant::now(), sessions: AtomicUsize::new(0), stop: Notify::new() }
@@ -83,14 +87,15 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         };
-        if !same_user(&stream) {
+        let Some(peer) = same_user(&stream) else {
             tracing::warn!("refused another user's connection");
             continue;
-        }
+        };
         let (stream, passed) = Receiving::new(stream);
         let router = TowerToHyperService::new(routes.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(passed.clone());
+            request.extensions_mut().insert(peer);
             router.call(request)
         });
         let stopping = stopping.clone();
@@ -124,14 +129,15 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
 }
 
 /// The socket's mode keeps others out already; its peer's credentials make sure.
-fn same_user(stream: &UnixStream) -> bool {
+fn same_user(stream: &UnixStream) -> Option<Peer> {
     let own = rustix::process::getuid().as_raw();
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
+    let uid = stream.peer_cred().ok()?.uid();
+    (uid == own || uid == 0).then_some(Peer(uid))
 }
 
 /// Cancels what is under way, and waits for the undoing.
 async fn end_operations(engine: &Engine) {
-    for operation in engine.operations() {
+    for operation in engine.under_way() {
         tracing::info!(operation = %operation.id, kind = ?operation.kind, "cancelled: bangerd stops");
         // One that has just ended needs no cancelling.
         let _ = engine.cancel(operation.id.as_str());

@@ -23,6 +23,7 @@ pub use error::EngineError;
 pub use host::Programs;
 pub use images::Tar;
 pub use kernels::KernelFormat;
+pub use operation::asked_by;
 pub use store::StoreError;
 pub use vm::{CONSOLE_MAX, console_main};
 

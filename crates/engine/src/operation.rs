@@ -1,13 +1,13 @@
 //! Operations: what is under way, told as a stream of events, and cancelled when nobody listens any more.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     future::Future,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use banger_api::{ApiError, ErrorKind, Event, Id, Operation, OperationKind, Span};
-use jiff::Timestamp;
+use banger_api::{ApiError, ErrorKind, Event, Id, Operation, OperationKind, OperationState, Span};
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,25 @@ use crate::{error::EngineError, random_id, spans::Spans};
 
 /// Events a slow client may lag behind before progress is left out and stages wait.
 const BACKLOG: usize = 64;
+
+/// Most events of an operation that are kept for those who follow it later.
+const HISTORY: usize = 256;
+
+/// How long an operation that has ended is told of.
+const KEPT: SignedDuration = SignedDuration::from_mins(10);
+
+/// Most operations that have ended which are told of.
+const MOST_KEPT: usize = 100;
+
+tokio::task_local! {
+    /// Number of the user whose request is being carried out.
+    static ASKER: u32;
+}
+
+/// Carries out a request of user `uid`, who owns the operations that it begins.
+pub async fn asked_by<T>(uid: u32, request: impl Future<Output = T>) -> T {
+    ASKER.scope(uid, request).await
+}
 
 /// What an operation has to work with.
 #[derive(Debug, Clone)]
@@ -28,7 +47,7 @@ pub(crate) struct Context {
     pub(crate) spans: Arc<Spans>,
 }
 
-/// All operations under way.
+/// All operations under way, and those that ended not long ago.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Operations {
     entries: Arc<Mutex<HashMap<Id, Entry>>>,
@@ -39,6 +58,46 @@ pub(crate) struct Operations {
 struct Entry {
     operation: Operation,
     cancel: CancellationToken,
+    /// What those who follow it later are told first.
+    history: VecDeque<Event>,
+    followers: Vec<mpsc::Sender<Event>>,
+}
+
+impl Entry {
+    fn is_running(&self) -> bool {
+        self.operation.state == OperationState::Running
+    }
+
+    /// Takes note of `event`, and passes it on to whoever follows; one who reads too slowly is let go of.
+    fn note(&mut self, event: &Event) {
+        match event {
+            Event::Stage { stage } => {
+                stage.clone_into(&mut self.operation.stage);
+                (self.operation.done_bytes, self.operation.total_bytes) = (None, None);
+            }
+            Event::Progress { done, total } => {
+                (self.operation.done_bytes, self.operation.total_bytes) = (Some(*done), *total);
+            }
+            _ => {}
+        }
+        let of_the_moment = matches!(event, Event::Progress { .. } | Event::Log { .. });
+        if !of_the_moment {
+            if self.history.len() == HISTORY {
+                self.history.pop_front();
+            }
+            self.history.push_back(event.clone());
+        }
+        self.followers.retain(|follower| match follower.try_send(event.clone()) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => of_the_moment,
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        });
+    }
+
+    fn end(&mut self, state: OperationState) {
+        self.operation.state = state;
+        self.operation.ended_at = Some(Timestamp::now());
+    }
 }
 
 /// What happens when the client hangs up.
@@ -80,8 +139,21 @@ impl Operations {
             target: target.to_owned(),
             stage: String::new(),
             since: Timestamp::now(),
+            state: OperationState::Running,
+            done_bytes: None,
+            total_bytes: None,
+            owner: ASKER.try_with(|uid| *uid).ok(),
+            detached: hang_up == OnHangUp::GoOn,
+            ended_at: None,
         };
-        self.lock().insert(context.id.clone(), Entry { operation, cancel: context.cancel.clone() });
+        let entry = Entry {
+            operation,
+            cancel: context.cancel.clone(),
+            history: VecDeque::new(),
+            followers: Vec::new(),
+        };
+        self.prune();
+        self.lock().insert(context.id.clone(), entry);
         let operations = self.clone();
         tokio::spawn(async move {
             context.send(Event::Started { operation: context.id.clone() }).await;
@@ -94,38 +166,86 @@ impl Operations {
                     work.await
                 }
             };
-            operations.lock().remove(&context.id);
-            operations.ended.notify_waiters();
-            match result {
-                Ok(value) => {
-                    context.send(done(&value, context.spans.take())).await;
-                    drop(context);
-                    after(value, events).await;
-                }
+            let (last, value) = match result {
+                Ok(value) => (done(&value, context.spans.take()), Some(value)),
                 Err(error) => {
                     let error = ApiError::from(error);
                     tracing::warn!(operation = %context.id, ?kind, kind = %error.kind, message = %error.message, "operation failed");
-                    context.send(Event::Error { error }).await;
+                    (Event::Error { error }, None)
                 }
+            };
+            operations.end(&context.id, &last);
+            context.pass_on(last).await;
+            drop(context);
+            if let Some(value) = value {
+                after(value, events).await;
             }
         });
         receiver
     }
 
-    /// What is under way.
+    /// Records the end of an operation, which `last` tells of.
+    fn end(&self, id: &Id, last: &Event) {
+        if let Some(entry) = self.lock().get_mut(id) {
+            entry.end(match last {
+                Event::Error { error } if error.kind == ErrorKind::Cancelled => OperationState::Cancelled,
+                Event::Error { .. } => OperationState::Failed,
+                _ => OperationState::Done,
+            });
+            entry.note(last);
+            entry.followers.clear();
+        }
+        self.ended.notify_waiters();
+    }
+
+    /// What is under way, and what ended not long ago, the oldest first.
     pub(crate) fn list(&self) -> Vec<Operation> {
+        self.prune();
         let mut list: Vec<_> = self.lock().values().map(|entry| entry.operation.clone()).collect();
         list.sort_by_key(|operation| operation.since);
         list
     }
 
+    /// Forgets what ended long ago.
+    fn prune(&self) {
+        let now = Timestamp::now();
+        let mut entries = self.lock();
+        entries.retain(|_, entry| entry.operation.ended_at.is_none_or(|at| now.duration_since(at) < KEPT));
+        let mut ended: Vec<_> = entries
+            .values()
+            .filter_map(|entry| Some((entry.operation.ended_at?, entry.operation.id.clone())))
+            .collect();
+        ended.sort();
+        let too_many = ended.len().saturating_sub(MOST_KEPT);
+        for (_, id) in ended.drain(..too_many) {
+            entries.remove(&id);
+        }
+    }
+
+    /// What operation `id` has told so far but for what was of the moment, and then what it tells, until its end.
+    pub(crate) fn follow(&self, id: &str) -> Result<mpsc::Receiver<Event>, ApiError> {
+        let mut entries = self.lock();
+        let entry = find(&mut entries, id)?;
+        let (events, receiver) = mpsc::channel(HISTORY + BACKLOG);
+        for event in &entry.history {
+            // There is room for all of it.
+            let _ = events.try_send(event.clone());
+        }
+        if entry.is_running() {
+            entry.followers.push(events);
+        }
+        Ok(receiver)
+    }
+
     /// Asks operation `id` to undo what it has done and end.
     pub(crate) fn cancel(&self, id: &str) -> Result<(), ApiError> {
-        let operations = self.lock();
-        let entry = operations.iter().find(|(known, _)| known.as_str() == id).map(|(_, entry)| entry);
-        let entry = entry.ok_or_else(|| {
-            ApiError::new(ErrorKind::NotFound, format!("no operation {id}")).hint("it may have ended already")
-        })?;
+        let mut entries = self.lock();
+        let entry = find(&mut entries, id)?;
+        if !entry.is_running() {
+            let Operation { id, state, .. } = &entry.operation;
+            let message = format!("operation {id} has ended already: {}", state.as_str());
+            return Err(ApiError::new(ErrorKind::NotFound, message));
+        }
         entry.cancel.cancel();
         Ok(())
     }
@@ -134,16 +254,44 @@ impl Operations {
     pub(crate) async fn idle(&self) {
         loop {
             let ended = self.ended.notified();
-            if self.lock().is_empty() {
+            if !self.lock().values().any(Entry::is_running) {
                 return;
             }
             ended.await;
         }
     }
 
+    /// Does `work` unless something is under way; nothing begins meanwhile.
+    pub(crate) fn while_idle<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let entries = self.lock();
+        let idle = !entries.values().any(Entry::is_running);
+        idle.then(work)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Id, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The operation with this id, or the one whose id begins so.
+fn find<'a>(entries: &'a mut HashMap<Id, Entry>, id: &str) -> Result<&'a mut Entry, ApiError> {
+    let fits: Vec<Id> =
+        entries.keys().filter(|known| !id.is_empty() && known.as_str().starts_with(id)).cloned().collect();
+    let error = match fits.as_slice() {
+        [one] => match entries.get_mut(one) {
+            Some(entry) => return Ok(entry),
+            None => return Err(no_operation(id)),
+        },
+        [] => no_operation(id),
+        _ => ApiError::new(ErrorKind::Ambiguous, format!("several operations begin with {id:?}"))
+            .hint("write more of the id"),
+    };
+    Err(error)
+}
+
+fn no_operation(id: &str) -> ApiError {
+    ApiError::new(ErrorKind::NotFound, format!("there is no operation {id:?}"))
+        .hint("it may have ended long ago; see `banger operations --all`")
 }
 
 fn done<T: Serialize>(value: &T, spans: Vec<Span>) -> Event {
@@ -154,8 +302,20 @@ fn done<T: Serialize>(value: &T, spans: Vec<Span>) -> Event {
 }
 
 impl Context {
-    /// A client that has gone does not stop the work: what must be undone then is, by `cancel`.
+    /// Tells whoever listens, and those who will.
     async fn send(&self, event: Event) {
+        self.record(&event);
+        self.pass_on(event).await;
+    }
+
+    fn record(&self, event: &Event) {
+        if let Some(entry) = self.operations.lock().get_mut(&self.id) {
+            entry.note(event);
+        }
+    }
+
+    /// A client that has gone does not stop the work: what must be undone then is, by `cancel`.
+    async fn pass_on(&self, event: Event) {
         if self.events.send(event).await.is_err() {
             tracing::debug!(operation = %self.id, "nobody listens");
         }
@@ -164,7 +324,7 @@ impl Context {
     /// Tells what is done from now on.
     pub(crate) async fn stage(&self, stage: impl Into<String>) {
         let stage = stage.into();
-        self.note_stage(&stage);
+        tracing::info!(operation = %self.id, stage);
         self.send(Event::Stage { stage }).await;
     }
 
@@ -196,13 +356,6 @@ impl Context {
         }
     }
 
-    fn note_stage(&self, stage: &str) {
-        if let Some(entry) = self.operations.lock().get_mut(&self.id) {
-            stage.clone_into(&mut entry.operation.stage);
-        }
-        tracing::info!(operation = %self.id, stage);
-    }
-
     /// Runs `work`, which is long and synchronous, off the async threads. It sees the cancellation by its progress.
     pub(crate) async fn blocking<T: Send + 'static, E: Into<EngineError> + Send + 'static>(
         &self,
@@ -221,16 +374,22 @@ impl Context {
 /// From synchronous work. Stages wait for a slow client; what is only of the moment does not.
 impl banger_image::Progress for Context {
     fn stage(&self, stage: &str) {
-        self.note_stage(stage);
+        tracing::info!(operation = %self.id, stage);
+        let event = Event::Stage { stage: stage.to_owned() };
+        self.record(&event);
         // A client that has gone is seen by `cancelled`.
-        let _ = self.events.blocking_send(Event::Stage { stage: stage.to_owned() });
+        let _ = self.events.blocking_send(event);
     }
     fn bytes(&self, done: u64, total: Option<u64>) {
-        let _ = self.events.try_send(Event::Progress { done, total });
+        let event = Event::Progress { done, total };
+        self.record(&event);
+        let _ = self.events.try_send(event);
     }
     fn log(&self, line: &str) {
         tracing::debug!(operation = %self.id, line);
-        let _ = self.events.try_send(Event::Log { line: line.to_owned() });
+        let event = Event::Log { line: line.to_owned() };
+        self.record(&event);
+        let _ = self.events.try_send(event);
     }
     fn cancelled(&self) -> bool {
         self.cancel.is_cancelled()
@@ -264,7 +423,60 @@ mod tests {
         go.send(()).unwrap();
         assert_eq!(events.recv().await, Some(Event::Done { result: 7.into(), spans: vec![] }));
         assert_eq!(events.recv().await, None);
-        assert!(operations.list().is_empty());
+        assert_eq!(operations.list()[0].state, OperationState::Done);
+        assert!(operations.while_idle(|| ()).is_some());
+    }
+
+    #[tokio::test]
+    async fn one_who_follows_later_hears_all_that_matters() {
+        let operations = Operations::default();
+        let (go, wait) = tokio::sync::oneshot::channel::<()>();
+        let mut events = operations.start(
+            OperationKind::VmRun,
+            "box",
+            OnHangUp::GoOn,
+            |context| async move {
+                context.stage("first").await;
+                let _ = wait.await;
+                context.stage("second").await;
+                Ok(7)
+            },
+            nothing,
+        );
+        let Some(Event::Started { operation }) = events.recv().await else { panic!() };
+        assert_eq!(events.recv().await, Some(Event::Stage { stage: "first".into() }));
+        drop(events);
+        let mut early = operations.follow(operation.as_str()).unwrap();
+        assert!(operations.while_idle(|| ()).is_none());
+        go.send(()).unwrap();
+        operations.idle().await;
+        let mut late = operations.follow(&operation.as_str()[..8]).unwrap();
+        for follower in [&mut early, &mut late] {
+            let mut told = Vec::new();
+            while let Some(event) = follower.recv().await {
+                told.push(event);
+            }
+            assert_eq!(
+                told[1..],
+                [
+                    Event::Stage { stage: "first".into() },
+                    Event::Stage { stage: "second".into() },
+                    Event::Done { result: 7.into(), spans: vec![] },
+                ]
+            );
+        }
+        assert_eq!(operations.follow("").unwrap_err().kind, ErrorKind::NotFound);
+    }
+
+    #[tokio::test]
+    async fn of_those_that_have_ended_only_the_last_are_kept() {
+        let operations = Operations::default();
+        for _ in 0..MOST_KEPT + 5 {
+            let mut events =
+                operations.start(OperationKind::VmSet, "box", OnHangUp::GoOn, |_| async { Ok(()) }, nothing);
+            while events.recv().await.is_some() {}
+        }
+        assert_eq!(operations.list().len(), MOST_KEPT);
     }
 
     #[tokio::test]

@@ -1,40 +1,137 @@
-//! When the daemon starts: what the last one left is taken over, finished or undone.
+//! Bringing the world in line with the store: when the daemon starts, and when somebody asks for it.
 //!
-//! Runs before anything is served, so nothing here races with a request.
+//! At the start nothing is served yet, so that nothing here races with a request. Later each VM is looked at by its
+//! owner, and what belongs to none only while nothing is under way.
 
-use std::{collections::HashSet, fs, path::Path, sync::Arc};
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use banger_api::VmState;
+use banger_api::{Id, OperationKind, VmState};
+use jiff::Timestamp;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
 
 use crate::{
     error::EngineError,
     host::Host,
     images,
+    operation::OnHangUp,
     store::{Scope, VmRecord},
-    vm::{self, Alive, Resource},
+    vm::{self, Alive, Ask, Message, Resource},
 };
 
-/// Brings the world in line with the store.
+/// The folders in which what the store speaks of is kept.
+const KEPT: [&str; 3] = ["vms", "images", "kernels"];
+
+/// Takes over what the last daemon left: finishes or undoes it.
 pub(crate) async fn reconcile(host: &Arc<Host>) -> Result<(), EngineError> {
+    let began = Instant::now();
+    set_aside_what_is_another_stores(host)?;
+    let mut tasks = JoinSet::new();
     for record in host.store.vms()? {
-        if let Err(error) = take_over(host, &record).await {
-            tracing::error!(vm = %record.name, %error, "left as it is");
-            host.own_vm(&record.id, Alive::default());
+        let host = host.clone();
+        tasks.spawn(async move {
+            if let Err(error) = take_over(&host, &record).await {
+                tracing::error!(vm = %record.name, %error, "left as it is");
+                host.own_vm(&record.id, Alive::default());
+            }
+        });
+    }
+    let vms = tasks.len();
+    // A task only fails by a panic, which has been logged.
+    while tasks.join_next().await.is_some() {}
+    for found in sweep(host)? {
+        tracing::info!(found, "swept");
+    }
+    tracing::info!(vms, took_ms = millis(began.elapsed()), "took over what there was");
+    Ok(())
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Does what a start does, while the daemon serves, and says what was amiss.
+pub(crate) async fn repair(host: &Arc<Host>) -> Result<Vec<String>, EngineError> {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    for record in host.store.vms()? {
+        let Some(owner) = host.owner_of(&record.id) else { continue };
+        let look = Ask::Look(tell.clone());
+        let ask = async move |context| {
+            let (answer, answered) = oneshot::channel();
+            // One that has gone since needs no look.
+            if owner.send(Message { ask: look, context, answer }).await.is_err() {
+                return Ok(());
+            }
+            answered.await.unwrap_or(Ok(()))
+        };
+        let mut looked = host.operations.start(
+            OperationKind::VmLook,
+            record.name.as_str(),
+            OnHangUp::GoOn,
+            ask,
+            |(), _| async {},
+        );
+        while let Some(event) = looked.recv().await {
+            if let banger_api::Event::Error { error } = event {
+                // The owner may have gone.
+                let _ = tell.send(format!("VM {} could not be looked at: {error}", record.name));
+            }
         }
     }
-    let ids = |list: Vec<String>| list.into_iter().collect::<HashSet<_>>();
-    let vms = ids(host.store.vms()?.into_iter().map(|vm| vm.id.into()).collect());
-    sweep(&host.dirs.state.join("vms"), &vms);
-    sweep(&host.dirs.runtime.join("vms"), &vms);
-    sweep(
-        &host.dirs.state.join("images"),
-        &ids(host.store.images()?.into_iter().map(|image| image.id.into()).collect()),
-    );
-    sweep(
-        &host.dirs.state.join("kernels"),
-        &ids(host.store.kernels()?.into_iter().map(|kernel| kernel.id.into()).collect()),
-    );
+    drop(tell);
+    let mut found = Vec::new();
+    while let Some(finding) = told.recv().await {
+        found.push(finding);
+    }
+    match host.operations.while_idle(|| sweep(host)) {
+        Some(swept) => found.extend(swept?),
+        None => found
+            .push("something is under way, so files that belong to nothing were not looked for".to_owned()),
+    }
+    found.extend(end_strays(host).await?);
+    Ok(found)
+}
+
+/// A store that is moved away, and begun anew, knows nothing of the disks and images that are there. They are put aside,
+/// not swept: they may be all that is left.
+fn set_aside_what_is_another_stores(host: &Host) -> Result<(), EngineError> {
+    let state = &host.dirs.state;
+    let mark = state.join("store.id");
+    let own = host.store.id()?;
+    let known = match fs::read_to_string(&mark) {
+        Ok(text) => text.trim() == own,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => !host.store.is_empty()?,
+        Err(error) => return Err(EngineError::file("read", &mark)(error)),
+    };
+    let full = KEPT.map(|name| state.join(name)).into_iter().filter(|folder| !is_empty(folder));
+    let full: Vec<PathBuf> = if known { Vec::new() } else { full.collect() };
+    if !full.is_empty() {
+        let aside = state.join(format!("set-aside-{}", Timestamp::now().as_second()));
+        crate::dirs::private(&aside)?;
+        for folder in full {
+            let to = aside.join(folder.file_name().unwrap_or_default());
+            fs::rename(&folder, &to).map_err(EngineError::file("move", &folder))?;
+        }
+        tracing::warn!(folder = %aside.display(), "what an earlier store spoke of was put aside");
+    }
+    if !known || !mark.exists() {
+        let partial = mark.with_extension("partial");
+        fs::write(&partial, format!("{own}\n")).map_err(EngineError::file("write", &partial))?;
+        fs::rename(&partial, &mark).map_err(EngineError::file("name", &mark))?;
+    }
     Ok(())
+}
+
+fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
 }
 
 /// One VM: adopted if it runs and should; else what it held is given back. What nobody was told of, or was to go with
@@ -47,28 +144,58 @@ async fn take_over(host: &Arc<Host>, record: &VmRecord) -> Result<(), EngineErro
         tracing::info!(vm = %record.name, "undone: its making, or its session, ended with the last daemon");
         return Ok(());
     }
-    let mut alive = Alive::default();
-    match record.state {
-        VmState::Running | VmState::Paused => match adopt(host, record).await? {
-            Some(adopted) => {
-                tracing::info!(vm = %record.name, "adopted");
-                alive = adopted;
-            }
-            None => went_down(host, record, "it ended while no bangerd was watching").await?,
-        },
-        VmState::Starting => went_down(host, record, "bangerd ended while it was being started").await?,
-        VmState::Stopping => went_down(host, record, "bangerd ended while it was being stopped").await?,
-        VmState::Created | VmState::Stopped | VmState::Error => {
+    let adopted = match record.state {
+        VmState::Running | VmState::Paused | VmState::Stopping => adopt(host, record).await?,
+        _ => None,
+    };
+    match (record.state, adopted) {
+        (VmState::Stopping, Some(alive)) => {
+            tracing::info!(vm = %record.name, "adopted, to be stopped in order");
+            host.own_vm(&record.id, alive);
+            finish_stop(host, record);
+            return Ok(());
+        }
+        (_, Some(alive)) => {
+            tracing::info!(vm = %record.name, "adopted");
+            host.own_vm(&record.id, alive);
+            return Ok(());
+        }
+        (VmState::Running | VmState::Paused, None) => {
+            let (_, console) = vm::last_words(host, &record.id);
+            let why = format!("it ended while no bangerd was watching\n{}", console.join("\n"));
+            went_down(host, record, Some(&why)).await?;
+        }
+        (VmState::Starting, None) => {
+            went_down(host, record, Some("bangerd ended while it was being started")).await?
+        }
+        // It has ended, as it was asked to.
+        (VmState::Stopping, None) => went_down(host, record, None).await?,
+        (VmState::Created | VmState::Stopped | VmState::Error, None) => {
             vm::revert(&host.store, &record.id, Scope::Run).await?
         }
     }
-    host.own_vm(&record.id, alive);
+    host.own_vm(&record.id, Alive::default());
     Ok(())
 }
 
-async fn went_down(host: &Host, record: &VmRecord, why: &str) -> Result<(), EngineError> {
+/// Goes on with a stop, for nobody in particular.
+fn finish_stop(host: &Host, record: &VmRecord) {
+    let Some(owner) = host.owner_of(&record.id) else { return };
+    let ask = async move |context| {
+        let (answer, answered) = oneshot::channel();
+        let message = Message { ask: Ask::Stop(vm::GRACE), context, answer };
+        // One that has gone needs no stop.
+        if owner.send(message).await.is_err() {
+            return Ok(());
+        }
+        answered.await.unwrap_or(Ok(()))
+    };
+    host.operations.start(OperationKind::VmStop, record.name.as_str(), OnHangUp::GoOn, ask, |(), _| async {});
+}
+
+async fn went_down(host: &Host, record: &VmRecord, why: Option<&str>) -> Result<(), EngineError> {
     vm::revert(&host.store, &record.id, Scope::Run).await?;
-    host.store.set_vm_down(&record.id, Some(why))?;
+    host.store.set_vm_down(&record.id, why)?;
     tracing::warn!(vm = %record.name, why, "is down");
     Ok(())
 }
@@ -100,15 +227,53 @@ async fn adopt(host: &Host, record: &VmRecord) -> Result<Option<Alive>, EngineEr
     Ok((vmm_is_there && answers).then_some(alive))
 }
 
-/// Removes what is in `folder` and in no row: what was not published, or was deleted but for its files.
-fn sweep(folder: &Path, known: &HashSet<String>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if !known.contains(entry.file_name().to_string_lossy().as_ref()) {
-            let path = entry.path();
-            match images::remove(&path) {
-                Ok(()) => tracing::info!(path = %path.display(), "swept"),
-                Err(error) => tracing::warn!(%error, "not swept"),
-            }
-        }
+/// Removes what is in banger's folders and in no row: what was not published, or was deleted but for its files. Says
+/// what it was.
+fn sweep(host: &Host) -> Result<Vec<String>, EngineError> {
+    // Before the rows are read: what is made meanwhile is then in neither list.
+    let there = |folder: PathBuf| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let state = &host.dirs.state;
+    let [disks, images, kernels] = KEPT.map(|name| there(state.join(name)));
+    let sockets = there(host.dirs.runtime.join("vms"));
+    let mut vms: HashSet<String> = host.store.vms()?.into_iter().map(|vm| vm.id.into()).collect();
+    let mut found = remove_unknown(disks, &vms);
+    // Sockets of a VM that nobody knows are its only way out while it runs.
+    vms.extend(strays(host).into_iter().map(|(_, id)| id.into()));
+    found.extend(remove_unknown(sockets, &vms));
+    let known = host.store.images()?.into_iter().map(|image| image.id.into()).collect();
+    found.extend(remove_unknown(images, &known));
+    let known = host.store.kernels()?.into_iter().map(|kernel| kernel.id.into()).collect();
+    found.extend(remove_unknown(kernels, &known));
+    Ok(found)
+}
+
+fn remove_unknown(there: Vec<PathBuf>, known: &HashSet<String>) -> Vec<String> {
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let unknown = there.into_iter().filter(|path| !known.contains(&name(path)));
+    unknown
+        .map(|path| match images::remove(&path) {
+            Ok(()) => format!("{} belonged to nothing, and was removed", path.display()),
+            Err(error) => format!("{} belongs to nothing, and stays: {error}", path.display()),
+        })
+        .collect()
+}
+
+/// Processes of VMs that the store does not know: pid and VM.
+fn strays(host: &Host) -> Vec<(u32, Id)> {
+    let folders = [host.dirs.runtime.join("vms"), host.dirs.state.join("vms")];
+    let mut found = vm::of_folders(&folders);
+    found.retain(|(_, id)| matches!(host.store.vm(id), Ok(None)));
+    found
+}
+
+async fn end_strays(host: &Host) -> Result<Vec<String>, EngineError> {
+    let mut found = Vec::new();
+    for (pid, id) in strays(host) {
+        vm::end(pid).await?;
+        found.push(format!("process {pid} ran for VM {id}, which is not in the store, and was ended"));
     }
+    Ok(found)
 }

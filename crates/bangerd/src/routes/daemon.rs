@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering;
 use axum::{
     Json,
     extract::{Path, Query, State},
+    response::Response,
 };
 use banger_api::{ApiError, DaemonStatus, ErrorKind, Operation, VmState};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, Shared};
+use super::{Answer, Failure, Shared, stream_of};
 
 pub(super) async fn daemon_status(State(daemon): Shared) -> Answer<DaemonStatus> {
     let engine = &daemon.engine;
@@ -23,7 +24,7 @@ pub(super) async fn daemon_status(State(daemon): Shared) -> Answer<DaemonStatus>
         uptime_s: daemon.started.elapsed().as_secs(),
         resident: resident(),
         running_vms: u32::try_from(running).unwrap_or(u32::MAX),
-        operations: u32::try_from(engine.operations().len()).unwrap_or(u32::MAX),
+        operations: u32::try_from(engine.under_way().len()).unwrap_or(u32::MAX),
         socket: engine.dirs().socket().display().to_string(),
         state_dir: engine.dirs().state.display().to_string(),
         log: engine.dirs().daemon_log().display().to_string(),
@@ -46,7 +47,7 @@ pub(super) struct Stop {
 }
 
 pub(super) async fn stop_daemon(State(daemon): Shared, Query(Stop { force }): Query<Stop>) -> Answer<Value> {
-    let under_way = daemon.engine.operations();
+    let under_way = daemon.engine.under_way();
     let sessions = daemon.sessions.load(Ordering::Relaxed);
     let busy = match under_way.first() {
         Some(operation) => Some(format!("{} ({})", operation.target, operation.stage)),
@@ -63,6 +64,11 @@ pub(super) async fn stop_daemon(State(daemon): Shared, Query(Stop { force }): Qu
 
 pub(super) async fn operations(State(daemon): Shared) -> Json<Vec<Operation>> {
     Json(daemon.engine.operations())
+}
+
+/// What an operation has told, and what it tells until its end.
+pub(super) async fn follow(State(daemon): Shared, Path(id): Path<String>) -> Result<Response, Failure> {
+    Ok(stream_of(daemon.engine.follow(&id)?))
 }
 
 pub(super) async fn cancel(State(daemon): Shared, Path(id): Path<String>) -> Answer<Value> {

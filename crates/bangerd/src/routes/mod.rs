@@ -17,12 +17,15 @@ use axum::{
     routing::{delete, get, post},
 };
 use banger_api::{ApiError, BUILD_HEADER, ErrorKind};
-use banger_engine::Events;
+use banger_engine::{Events, asked_by};
 use futures_util::stream;
 use serde::de::DeserializeOwned;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use crate::{serve::Daemon, upload::Upload};
+use crate::{
+    serve::{Daemon, Peer},
+    upload::Upload,
+};
 
 type Shared = State<Arc<Daemon>>;
 type Answer<T> = Result<Json<T>, Failure>;
@@ -34,6 +37,7 @@ pub(crate) fn routes(daemon: Arc<Daemon>) -> Router {
         .route("/v1/daemon/stop", post(daemon::stop_daemon))
         .route("/v1/operations", get(daemon::operations))
         .route("/v1/operations/{id}", delete(daemon::cancel))
+        .route("/v1/operations/{id}/events", get(daemon::follow))
         .route("/v1/vms", get(vms::vms).post(vms::run_vm))
         .route("/v1/vms/{vm}", get(vms::vm).patch(vms::set_vm).delete(vms::delete_vm))
         .route("/v1/vms/{vm}/ended", get(vms::vm_ended))
@@ -99,7 +103,10 @@ async fn same_build(State(daemon): Shared, headers: HeaderMap, request: Request,
             let error = ApiError::new(ErrorKind::VersionSkew, "bangerd is of another build than this banger");
             Failure(error.hint("run `banger daemon restart`; VMs run on")).into_response()
         }
-        _ => next.run(request).await,
+        _ => match request.extensions().get::<Peer>() {
+            Some(Peer(uid)) => asked_by(*uid, next.run(request)).await,
+            None => next.run(request).await,
+        },
     }
 }
 

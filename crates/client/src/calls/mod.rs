@@ -88,12 +88,21 @@ impl Client {
         }
     }
 
-    /// What is under way.
+    /// What is under way, and what ended not long ago.
     ///
     /// # Errors
     /// As every call.
     pub async fn operations(&self) -> Result<Vec<Operation>, ApiError> {
         self.call(Method::GET, "/v1/operations", nothing).await
+    }
+
+    /// What an operation has told, and what it tells until its end. Hanging up does not end it.
+    ///
+    /// # Errors
+    /// When there is no such operation.
+    pub async fn follow_operation(&self, operation: &str) -> Result<Events, ApiError> {
+        let path = format!("/v1/operations/{}/events", segment(operation));
+        self.follow(Method::GET, &path, || Ok(nothing())).await
     }
 
     /// Asks an operation to undo what it has done and end.

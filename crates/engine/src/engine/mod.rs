@@ -7,7 +7,7 @@ mod vms;
 
 use std::sync::Arc;
 
-use banger_api::{ApiError, Dirs, Event, Operation};
+use banger_api::{ApiError, Dirs, Event, Operation, OperationState};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -58,9 +58,24 @@ impl Engine {
         &self.0.dirs
     }
 
-    /// What is under way.
+    /// What is under way, and what ended not long ago.
     pub fn operations(&self) -> Vec<Operation> {
         self.0.operations.list()
+    }
+
+    /// What is under way.
+    pub fn under_way(&self) -> Vec<Operation> {
+        let mut operations = self.operations();
+        operations.retain(|operation| operation.state == OperationState::Running);
+        operations
+    }
+
+    /// What an operation has told, and what it tells until its end. Hanging up does not end it.
+    ///
+    /// # Errors
+    /// When there is no such operation.
+    pub fn follow(&self, operation: &str) -> Result<Events, ApiError> {
+        self.0.operations.follow(operation)
     }
 
     /// Asks an operation to undo what it has done and end.
@@ -74,6 +89,14 @@ impl Engine {
     /// Waits until nothing is under way.
     pub async fn idle(&self) {
         self.0.operations.idle().await;
+    }
+
+    /// Brings the world in line with the store, as a start does, and says what was amiss.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn repair(&self) -> Result<Vec<String>, ApiError> {
+        Ok(reconcile::repair(&self.0).await?)
     }
 
     /// Puts the store into the one file, as the last thing before the daemon ends.

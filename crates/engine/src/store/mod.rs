@@ -109,6 +109,11 @@ impl From<StoreError> for ApiError {
     }
 }
 
+/// A number that no two stores of a user share, as far as 31 random bits go.
+fn random_id() -> i32 {
+    i32::from_be_bytes(crate::random()) & i32::MAX
+}
+
 /// The open store.
 #[derive(Debug)]
 pub(crate) struct Store(Mutex<Connection>);
@@ -133,11 +138,27 @@ impl Store {
         for (version, step) in MIGRATIONS.iter().enumerate().skip(found) {
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Exclusive).map_err(unreadable)?;
+            if version == 0 {
+                transaction.pragma_update(None, "application_id", random_id()).map_err(unreadable)?;
+            }
             transaction.execute_batch(step).map_err(unreadable)?;
             transaction.pragma_update(None, "user_version", version + 1).map_err(unreadable)?;
             transaction.commit().map_err(unreadable)?;
         }
         Ok(Self(Mutex::new(connection)))
+    }
+
+    /// Which store this is: one that is begun anew is another.
+    pub(crate) fn id(&self) -> Result<String, StoreError> {
+        let id: i64 = self.connection().pragma_query_value(None, "application_id", |row| row.get(0))?;
+        Ok(format!("{id:08x}"))
+    }
+
+    /// Whether it speaks of nothing.
+    pub(crate) fn is_empty(&self) -> Result<bool, StoreError> {
+        let any = "SELECT EXISTS (SELECT 1 FROM vms) OR EXISTS (SELECT 1 FROM images) OR EXISTS (SELECT 1 FROM kernels)";
+        let any: bool = self.connection().query_row(any, [], |row| row.get(0))?;
+        Ok(!any)
     }
 
     /// Puts everything into the one file, which can then be copied; it is open for use all the same.

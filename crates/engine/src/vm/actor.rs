@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    change, pause,
+    change, look, pause,
     policy::{Decision, Refusal, Request, Work, decide},
     process::Alive,
     start, stop,
@@ -18,7 +18,7 @@ use crate::{error::EngineError, host::Host, operation::Context, store::VmRecord}
 const WAITING: usize = 8;
 
 /// What is asked of a VM, with what belongs to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Ask {
     Start,
     /// Ends by force after so long.
@@ -28,6 +28,8 @@ pub(crate) enum Ask {
     Pause,
     Resume,
     Set(SetVm),
+    /// Tells what is amiss, and mends it.
+    Look(mpsc::UnboundedSender<String>),
     Delete {
         force: bool,
     },
@@ -43,6 +45,7 @@ impl Ask {
             Self::Pause => Request::Pause,
             Self::Resume => Request::Resume,
             Self::Set(_) => Request::Set,
+            Self::Look(_) => Request::Look,
             Self::Delete { force } => Request::Delete { force: *force },
         }
     }
@@ -52,7 +55,7 @@ impl Ask {
             Self::Start => Work::Start,
             Self::Stop(_) => Work::Stop,
             Self::Restart(_) => Work::Restart,
-            Self::Kill(_) | Self::Pause | Self::Resume | Self::Set(_) => Work::Moment,
+            Self::Kill(_) | Self::Pause | Self::Resume | Self::Set(_) | Self::Look(_) => Work::Moment,
             Self::Delete { .. } => Work::Delete,
         }
     }
@@ -134,6 +137,7 @@ impl Actor {
             Ask::Pause => Box::pin(pause::pause(host, record)),
             Ask::Resume => Box::pin(pause::resume(host, record)),
             Ask::Set(wanted) => Box::pin(change::change(host, record, &context, wanted)),
+            Ask::Look(tell) => Box::pin(look::look(host, record, alive, tell)),
             Ask::Delete { .. } => Box::pin(stop::delete(host, id, alive)),
         };
         let result = loop {

@@ -23,6 +23,7 @@ mod actor;
 mod change;
 mod console;
 mod guest;
+mod look;
 mod pause;
 mod policy;
 mod process;
@@ -36,9 +37,9 @@ use banger_vmm::VmmError;
 pub(crate) use actor::{Actor, Ask, Message};
 pub(crate) use console::read_console;
 pub use console::{CONSOLE_MAX, console_main};
-pub(crate) use process::{Alive, adopt};
+pub(crate) use process::{Alive, adopt, end, of_folders};
 pub(crate) use resource::{Resource, revert};
-pub(crate) use stop::GRACE;
+pub(crate) use stop::{GRACE, last_words};
 
 /// How long a VMM may take to end once its guest has; the guest's connections break first.
 pub(crate) const ENDS: std::time::Duration = std::time::Duration::from_secs(2);

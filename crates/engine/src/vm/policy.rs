@@ -12,7 +12,11 @@ pub(crate) enum Request {
     Pause,
     Resume,
     Set,
-    Delete { force: bool },
+    /// Look whether it is as it should be.
+    Look,
+    Delete {
+        force: bool,
+    },
 }
 
 /// What is being done to a VM: one thing at a time.
@@ -121,6 +125,7 @@ mod tests {
             Request::Pause,
             Request::Resume,
             Request::Set,
+            Request::Look,
             Request::Delete { force: false },
             Request::Delete { force: true },
         ])
@@ -190,7 +195,9 @@ mod tests {
                 Request::Stop => Work::Stop,
                 Request::Restart => Work::Restart,
                 Request::Delete { .. } => Work::Delete,
-                Request::Kill | Request::Pause | Request::Resume | Request::Set => Work::Moment,
+                Request::Kill | Request::Pause | Request::Resume | Request::Set | Request::Look => {
+                    Work::Moment
+                }
             };
             self.state = match work {
                 Work::Start => VmState::Starting,
@@ -209,7 +216,7 @@ mod tests {
                 Request::Stop | Request::Kill => VmState::Stopped,
                 Request::Pause if well => VmState::Paused,
                 Request::Resume if well => VmState::Running,
-                Request::Pause | Request::Resume | Request::Set => self.state,
+                Request::Pause | Request::Resume | Request::Set | Request::Look => self.state,
                 Request::Delete { .. } => {
                     self.gone = well;
                     self.state

@@ -1,7 +1,17 @@
 //! Processes that outlive the daemon: known by pid and start time, watched through a pidfd.
 
-use std::{fs, os::fd::AsFd, path::Path, task::Poll, time::Duration};
+use std::{
+    fs,
+    os::{
+        fd::AsFd,
+        unix::{ffi::OsStrExt, fs::MetadataExt},
+    },
+    path::{Path, PathBuf},
+    task::Poll,
+    time::Duration,
+};
 
+use banger_api::Id;
 use banger_sys::{Watched, signal_of};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getuid, pidfd_open, pidfd_send_signal,
@@ -69,18 +79,51 @@ pub(crate) fn start_time(pid: u32) -> Option<u64> {
 
 /// The processes of this user that run `program` with `marker` in an argument.
 pub(crate) fn find(program: &Path, marker: &str) -> Vec<u32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.filter(|pid: &u32| {
+    let marked = own_processes().filter(|pid| {
         let folder = format!("/proc/{pid}");
-        let ours = fs::metadata(&folder)
-            .is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == getuid().as_raw());
         let runs = || fs::read_link(format!("{folder}/exe")).is_ok_and(|exe| exe == program);
         let marked =
             || fs::read(format!("{folder}/cmdline")).is_ok_and(|line| contains(&line, marker.as_bytes()));
-        ours && runs() && marked()
+        runs() && marked()
+    });
+    marked.collect()
+}
+
+/// The processes of this user.
+fn own_processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &u32| {
+        fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == getuid().as_raw())
     })
-    .collect()
+}
+
+/// The processes of this user that have something in one of `folders`, a folder for each VM, among their arguments: pid
+/// and VM.
+pub(crate) fn of_folders(folders: &[PathBuf]) -> Vec<(u32, Id)> {
+    let mut found = Vec::new();
+    for pid in own_processes() {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let named = folders.iter().find_map(|folder| id_after(&line, folder.as_os_str().as_bytes()));
+        found.extend(named.map(|id| (pid, id)));
+    }
+    found
+}
+
+/// The VM's id that stands in `line` behind `folder` and a slash.
+fn id_after(line: &[u8], folder: &[u8]) -> Option<Id> {
+    let at = line.windows(folder.len()).position(|window| window == folder)?;
+    let rest = line.get(at + folder.len()..)?.strip_prefix(b"/")?;
+    let end = rest.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(rest.len());
+    std::str::from_utf8(rest.get(..end)?).ok()?.parse().ok()
+}
+
+/// Kills process `pid`, whatever it is.
+pub(crate) async fn end(pid: u32) -> Result<(), EngineError> {
+    match open("stray", pid)? {
+        Some(process) => process.kill().await,
+        None => Ok(()),
+    }
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {

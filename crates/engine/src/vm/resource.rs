@@ -1,6 +1,6 @@
 //! What a VM takes from the host, and how it is given back: from the journal's row alone, any number of times.
 
-use std::{fs, io, path::PathBuf};
+use std::{fmt, fs, io, path::PathBuf};
 
 use banger_api::Id;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,16 @@ pub(crate) enum Resource {
     /// A process. Until it has been started there is no pid: it is then found by its program and by `marker`, the
     /// VM's id, which is in its arguments.
     Process { role: String, program: PathBuf, marker: String, pid: Option<u32>, started: Option<u64> },
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder { path } => write!(f, "folder {}", path.display()),
+            Self::Process { role, pid: Some(pid), .. } => write!(f, "process {pid} ({role})"),
+            Self::Process { role, .. } => write!(f, "a process ({role})"),
+        }
+    }
 }
 
 impl Resource {

@@ -156,6 +156,12 @@ pub(super) async fn delete(host: &Host, id: &Id, alive: &mut Alive) -> Result<()
     Ok(())
 }
 
+/// Whether a guest's kernel has panicked, and the last lines of its console.
+pub(crate) fn last_words(host: &Host, id: &Id) -> (bool, Vec<String>) {
+    let lines = console::last_lines(&host.dirs.vm(id.as_str()).join("console.log"), CONSOLE_LINES);
+    (lines.iter().any(|line| line.contains("Kernel panic")), lines)
+}
+
 /// Records that a VM has ended by itself, and gives back what it held. A guest that powered itself off is stopped;
 /// one that broke is in state `error`.
 pub(super) async fn clean_up(
@@ -166,9 +172,8 @@ pub(super) async fn clean_up(
     how: Option<String>,
 ) -> Result<(), EngineError> {
     alive.console_written().await;
-    let lines = console::last_lines(&host.dirs.vm(id.as_str()).join("console.log"), CONSOLE_LINES);
+    let (panicked, lines) = last_words(host, id);
     let how = how.unwrap_or_else(|| "ended".to_owned());
-    let panicked = lines.iter().any(|line| line.contains("Kernel panic"));
     let orderly = how == "exited with status 0" && !panicked;
     let error = format!("its {role} {how}\n{}", lines.join("\n"));
     down(host, id, alive, (!orderly).then_some(error.as_str())).await
