@@ -120,12 +120,13 @@ impl Engine {
             Ask::Stop(_) | Ask::Restart(_) => OnHangUp::GoOn,
             _ => OnHangUp::Cancel,
         };
+        let name = record.name.clone();
         let engine = self.clone();
         let work = move |context: Context| async move {
             engine.ask(&record.id, ask, &context).await?;
             Ok(engine.show_vm(engine.0.store.vm(&record.id)?.ok_or_else(|| gone(&record.id))?))
         };
-        Ok(self.0.operations.start(kind, reference, hang_up, work, |_, _| async {}))
+        Ok(self.0.operations.start(kind, name.as_str(), hang_up, work, |_, _| async {}))
     }
 
     /// Deletes a VM with its disks.
@@ -180,7 +181,8 @@ impl Engine {
                 console: why.map(str::to_owned).collect(),
                 ..ApiError::new(ErrorKind::NotRunning, message)
             };
-            return Err(error.hint(format!("start it with: banger vm start {}", record.name)));
+            let way = if record.state == VmState::Paused { "resume" } else { "start" };
+            return Err(error.hint(format!("go on with: banger vm {way} {}", record.name)));
         };
         Ok(banger_vmm::connect(&handle.guest, port).await.map_err(EngineError::from)?)
     }

@@ -11,13 +11,16 @@ mod kernels;
 mod vms;
 
 use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use banger_api::{ApiError, ErrorKind};
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, MAIN_DB, OpenFlags, Transaction, TransactionBehavior, config::DbConfig};
+use tempfile::TempDir;
 
 pub(crate) use images::ImageRecord;
 pub(crate) use journal::{JournalRow, Scope};
@@ -55,6 +58,9 @@ const MIGRATIONS: &[&str] = &["
 /// How long a statement waits for another process (`sqlite3` in someone's hands) to let go of the file.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// How often a store is copied anew because it has changed meanwhile; a daemon writes in bursts of milliseconds.
+const COPIES: usize = 20;
+
 /// What the store says no with.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -76,6 +82,17 @@ pub enum StoreError {
         found: usize,
         /// Ours.
         known: usize,
+    },
+    /// It is there and may not be written.
+    #[error("the store {} cannot be written", .0.display())]
+    Unwritable(PathBuf),
+    /// It could not be copied, to be looked at.
+    #[error("the store {} cannot be copied to be looked at: {source}", path.display())]
+    NotCopied {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// The name is taken.
     #[error("the name {0} is taken")]
@@ -104,6 +121,8 @@ impl From<StoreError> for ApiError {
             )),
             StoreError::Newer { .. } => Self::new(ErrorKind::VersionSkew, message)
                 .hint("run the newer banger that wrote it; nothing was changed"),
+            StoreError::Unwritable(_) => Self::new(ErrorKind::Store, message)
+                .hint("it must be this user's, writable, and on a file system that is"),
             _ => Self::new(ErrorKind::Store, message),
         }
     }
@@ -116,36 +135,37 @@ fn random_id() -> i32 {
 
 /// The open store.
 #[derive(Debug)]
-pub(crate) struct Store(Mutex<Connection>);
+pub(crate) struct Store {
+    connection: Mutex<Connection>,
+    /// Where the copy is that this is open on, for [`open_read_only`](Store::open_read_only); goes after the connection.
+    _copy: Option<TempDir>,
+}
 
 impl Store {
-    /// Opens the store at `path`, making it if there is none, and brings its schema up to date.
+    /// Opens the store at `path`, making it if there is none, and brings its schema up to date. Whatever is refused keeps
+    /// its bytes.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
-        let unreadable = |source| StoreError::Unreadable { path: path.to_owned(), source };
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection = Connection::open_with_flags(path, flags).map_err(unreadable)?;
-        connection.busy_timeout(BUSY).map_err(unreadable)?;
-        let found: usize =
-            connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(unreadable)?;
-        if found > MIGRATIONS.len() {
-            return Err(StoreError::Newer { path: path.to_owned(), found, known: MIGRATIONS.len() });
-        }
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(unreadable)?;
-        connection.pragma_update(None, "synchronous", "NORMAL").map_err(unreadable)?;
-        connection.pragma_update(None, "foreign_keys", true).map_err(unreadable)?;
-        for (version, step) in MIGRATIONS.iter().enumerate().skip(found) {
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Exclusive).map_err(unreadable)?;
-            if version == 0 {
-                transaction.pragma_update(None, "application_id", random_id()).map_err(unreadable)?;
+        let mut connection = connect(path)?;
+        migrate(&mut connection, MIGRATIONS).map_err(unreadable(path))?;
+        Ok(Self { connection: Mutex::new(connection), _copy: None })
+    }
+
+    /// The store at `path` as it is now, to be looked at and not written; `None` when there is none. What is opened is a
+    /// copy, brought up to date: nothing beside the file appears or changes, whoever has it open and however they ended.
+    #[allow(dead_code)] // what looks at a store without being its daemon comes with `doctor`
+    pub(crate) fn open_read_only(path: &Path) -> Result<Option<Self>, StoreError> {
+        let Some(folder) = copied(path)? else { return Ok(None) };
+        let copy = folder.path().join("store.db");
+        let told_of_original = |error| match error {
+            StoreError::Unreadable { source, .. } => StoreError::Unreadable { path: path.to_owned(), source },
+            StoreError::Newer { found, known, .. } => {
+                StoreError::Newer { path: path.to_owned(), found, known }
             }
-            transaction.execute_batch(step).map_err(unreadable)?;
-            transaction.pragma_update(None, "user_version", version + 1).map_err(unreadable)?;
-            transaction.commit().map_err(unreadable)?;
-        }
-        Ok(Self(Mutex::new(connection)))
+            other => other,
+        };
+        let store = Self { _copy: Some(folder), ..Self::open(&copy).map_err(told_of_original)? };
+        store.connection().pragma_update(None, "query_only", true)?;
+        Ok(Some(store))
     }
 
     /// Which store this is: one that is begun anew is another.
@@ -169,7 +189,7 @@ impl Store {
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
         // A panic elsewhere cannot have left a transaction half done: dropping one rolls it back.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn transaction<T>(
@@ -202,6 +222,112 @@ impl Store {
         }
         Ok(list)
     }
+}
+
+/// Opens a connection to a store that is whole and of a schema that this build knows.
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let has = |suffix: &str| fs::metadata(beside(path, suffix)).is_ok_and(|file| file.len() > 0);
+    let has_log = has("-wal");
+    if has_log && !has("") {
+        // SQLite would take it for a new store, and throw the log away.
+        return Err(damaged(path, "it is empty, and its write-ahead log is not"));
+    }
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(unreadable(path))?;
+    // Until it is known to be a whole one of ours, not even its own log is put into it.
+    let keep_log = |on| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, on);
+    keep_log(has_log).map_err(unreadable(path))?;
+    check(&connection, path)?;
+    keep_log(false).map_err(unreadable(path))?;
+    let prepare = || {
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.pragma_update(None, "foreign_keys", true)
+    };
+    prepare().map_err(unreadable(path))?;
+    Ok(connection)
+}
+
+/// Refuses what is damaged, another program's, a later banger's, or closed to writing.
+fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    connection.busy_timeout(BUSY).map_err(unreadable(path))?;
+    let number = |sql| connection.query_row(sql, [], |row| row.get::<_, usize>(0)).map_err(unreadable(path));
+    let (found, tables) = (number("PRAGMA user_version")?, number("SELECT count(*) FROM sqlite_schema")?);
+    if found > MIGRATIONS.len() {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known: MIGRATIONS.len() });
+    }
+    if found == 0 && tables > 0 {
+        return Err(damaged(path, "it is a database of another program"));
+    }
+    let whole: String =
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(unreadable(path))?;
+    if whole != "ok" {
+        return Err(damaged(path, &whole));
+    }
+    if connection.is_readonly(MAIN_DB).map_err(unreadable(path))? {
+        return Err(StoreError::Unwritable(path.to_owned()));
+    }
+    Ok(())
+}
+
+/// Brings a schema up to date with `steps`, each in a transaction of its own with its number.
+fn migrate(connection: &mut Connection, steps: &[&str]) -> Result<(), rusqlite::Error> {
+    let found: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    for (version, step) in steps.iter().enumerate().skip(found) {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+        if version == 0 {
+            transaction.pragma_update(None, "application_id", random_id())?;
+        }
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", version + 1)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// Copies a store with its log into a folder of its own; `None` when there is none. One that changes meanwhile, under a
+/// daemon at work, is copied again.
+fn copied(path: &Path) -> Result<Option<TempDir>, StoreError> {
+    let failed = |source| StoreError::NotCopied { path: path.to_owned(), source };
+    let stamp = || {
+        ["", "-wal"].map(|suffix| {
+            fs::metadata(beside(path, suffix)).ok().map(|file| (file.len(), file.mtime(), file.mtime_nsec()))
+        })
+    };
+    let folder = tempfile::Builder::new().prefix("banger-store-").tempdir().map_err(failed)?;
+    for _ in 0..COPIES {
+        let before = stamp();
+        for suffix in ["", "-wal"] {
+            match fs::copy(beside(path, suffix), folder.path().join(format!("store.db{suffix}"))) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && suffix.is_empty() => {
+                    return Ok(None);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => drop(result.map_err(failed)?),
+            }
+        }
+        if stamp() == before {
+            return Ok(Some(folder));
+        }
+    }
+    Err(failed(io::ErrorKind::ResourceBusy.into()))
+}
+
+/// The file that SQLite keeps beside a store under this suffix.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn unreadable(path: &Path) -> impl Fn(rusqlite::Error) -> StoreError + '_ {
+    |source| StoreError::Unreadable { path: path.to_owned(), source }
+}
+
+fn damaged(path: &Path, why: &str) -> StoreError {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    unreadable(path)(rusqlite::Error::SqliteFailure(code, Some(why.to_owned())))
 }
 
 /// A text column as the type it stands for.
@@ -237,37 +363,4 @@ fn name_taken(error: rusqlite::Error, name: &str) -> StoreError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    #[test]
-    fn a_file_that_is_no_store_is_an_error_and_keeps_its_bytes() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("store.db");
-        let junk = vec![0x5a; 8192];
-        fs::write(&path, &junk).unwrap();
-        assert!(matches!(Store::open(&path), Err(StoreError::Unreadable { .. })));
-        assert_eq!(fs::read(&path).unwrap(), junk);
-    }
-
-    #[test]
-    fn a_store_of_a_later_schema_is_refused_and_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("store.db");
-        drop(Store::open(&path).unwrap());
-        Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-        let error = Store::open(&path).unwrap_err();
-        assert!(matches!(error, StoreError::Newer { found: 99, .. }), "{error}");
-        assert_eq!(ApiError::from(error).kind, ErrorKind::VersionSkew);
-    }
-
-    #[test]
-    fn opening_twice_migrates_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("store.db");
-        drop(Store::open(&path).unwrap());
-        let store = Store::open(&path).unwrap();
-        assert!(store.vms().unwrap().is_empty());
-    }
-}
+mod tests;

@@ -1,0 +1,218 @@
+//! The store's file: whatever is found in its place, nothing is lost.
+
+use std::os::unix::fs::PermissionsExt;
+
+use rusqlite::params;
+
+use super::*;
+
+/// A folder, and the path of a store in it.
+fn place() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    (dir, path)
+}
+
+/// Every file beside `path` with its bytes.
+fn files(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries.map(|path| (path.clone(), fs::read(path).unwrap_or_default())).collect();
+    files.sort();
+    files
+}
+
+/// A store of schema `version` with an image, a kernel and a stopped VM.
+fn with_rows(path: &Path, version: usize) {
+    let mut connection = connect(path).unwrap();
+    migrate(&mut connection, &MIGRATIONS[..version]).unwrap();
+    let rows =
+        "INSERT INTO images VALUES ('a1', 'image', 1, 1, NULL, NULL, NULL, 'tar', '2026-01-01T00:00:00Z');
+        INSERT INTO kernels VALUES ('b1', 'kernel', '6.1', 0, 1, 'deb', '2026-01-01T00:00:00Z');";
+    connection.execute_batch(rows).unwrap();
+    let vm = "INSERT INTO vms (id, name, state, image_id, kernel_id, vcpu, memory, system_overlay_size, disk_size, rm,
+        cid, created_at) VALUES (?, 'box', 'stopped', 'a1', 'b1', 1, 1, 1, 1, 0, 3, '2026-01-01T00:00:00Z')";
+    connection.execute(vm, params!["0123456789abcdef"]).unwrap();
+    let ids = "UPDATE images SET id = '00000000000000a1'; UPDATE kernels SET id = '00000000000000b1';
+        UPDATE vms SET image_id = '00000000000000a1', kernel_id = '00000000000000b1';";
+    connection.pragma_update(None, "foreign_keys", false).unwrap();
+    connection.execute_batch(ids).unwrap();
+}
+
+#[test]
+fn a_file_that_is_no_store_is_an_error_and_keeps_its_bytes() {
+    let (_dir, path) = place();
+    fs::write(&path, vec![0x5a; 8192]).unwrap();
+    let before = files(&path);
+    let error = Store::open(&path).unwrap_err();
+    assert!(matches!(error, StoreError::Unreadable { .. }), "{error}");
+    let told = ApiError::from(error);
+    assert!(told.hint.unwrap().contains("move"), "the error says how to begin anew");
+    assert!(
+        matches!(Store::open_read_only(&path), Err(StoreError::Unreadable { path: told, .. }) if told == path)
+    );
+    assert_eq!(files(&path), before);
+}
+
+#[test]
+fn a_store_that_is_cut_short_is_refused_and_left_alone() {
+    for kept in [100, 512, 4096, 3 * 4096, 5 * 4096 + 17] {
+        let (_dir, path) = place();
+        with_rows(&path, MIGRATIONS.len());
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..kept]).unwrap();
+        let before = files(&path);
+        assert!(matches!(Store::open_read_only(&path), Err(StoreError::Unreadable { .. })), "{kept} bytes");
+        assert!(matches!(Store::open(&path), Err(StoreError::Unreadable { .. })), "{kept} bytes");
+        assert_eq!(files(&path), before, "{kept} bytes");
+    }
+}
+
+#[test]
+fn a_cut_store_keeps_the_log_of_a_daemon_that_was_killed() {
+    let (_dir, path) = place();
+    let kept = tempfile::tempdir().unwrap();
+    let store = Store::open(&path).unwrap();
+    for suffix in ["", "-wal"] {
+        fs::copy(beside(&path, suffix), kept.path().join(format!("store.db{suffix}"))).unwrap();
+    }
+    drop(store);
+    // As when the power went before the log was put into the file: the file is empty, the log holds everything.
+    let path = kept.path().join("store.db");
+    assert!(fs::metadata(beside(&path, "-wal")).unwrap().len() > 0);
+    fs::write(&path, "").unwrap();
+    let before = files(&path);
+    assert!(matches!(Store::open(&path), Err(StoreError::Unreadable { .. })));
+    assert_eq!(files(&path), before);
+}
+
+#[test]
+fn an_empty_file_is_a_store_that_was_only_just_begun() {
+    let (_dir, path) = place();
+    fs::write(&path, "").unwrap();
+    assert!(Store::open(&path).unwrap().vms().unwrap().is_empty());
+}
+
+#[test]
+fn another_programs_database_is_refused() {
+    let (_dir, path) = place();
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
+    let before = files(&path);
+    assert!(Store::open(&path).unwrap_err().to_string().contains("another program"));
+    assert_eq!(files(&path), before);
+}
+
+#[test]
+fn a_folder_in_its_place_is_an_error() {
+    let (_dir, path) = place();
+    fs::create_dir(&path).unwrap();
+    assert!(matches!(Store::open(&path), Err(StoreError::Unreadable { .. })));
+    assert!(Store::open_read_only(&path).is_err());
+    assert!(path.is_dir());
+}
+
+#[test]
+fn a_store_that_may_not_be_written_is_refused_at_once() {
+    let (_dir, path) = place();
+    drop(Store::open(&path).unwrap());
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+    let opened = Store::open(&path);
+    // Modes do not bind root.
+    if rustix::process::geteuid().is_root() {
+        opened.unwrap();
+    } else {
+        assert!(matches!(opened, Err(StoreError::Unwritable(_))), "{opened:?}");
+    }
+}
+
+#[test]
+fn a_store_of_a_later_schema_is_refused_and_left_alone() {
+    let (_dir, path) = place();
+    drop(Store::open(&path).unwrap());
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let before = files(&path);
+    let error = Store::open(&path).unwrap_err();
+    assert!(matches!(error, StoreError::Newer { found: 99, .. }), "{error}");
+    assert!(error.to_string().contains("99"), "{error}");
+    assert_eq!(ApiError::from(error).kind, ErrorKind::VersionSkew);
+    assert_eq!(files(&path), before);
+}
+
+#[test]
+fn opening_twice_migrates_once() {
+    let (_dir, path) = place();
+    drop(Store::open(&path).unwrap());
+    let store = Store::open(&path).unwrap();
+    assert!(store.vms().unwrap().is_empty());
+}
+
+#[test]
+fn a_store_of_any_earlier_schema_keeps_its_rows() {
+    for version in 1..=MIGRATIONS.len() {
+        let (_dir, path) = place();
+        with_rows(&path, version);
+        let looked_at = Store::open_read_only(&path).unwrap().unwrap();
+        let store = Store::open(&path).unwrap();
+        for vms in [looked_at.vms().unwrap(), store.vms().unwrap()] {
+            let [vm] = vms.as_slice() else { panic!("{vms:?}") };
+            assert_eq!((vm.name.as_str(), vm.image.as_str(), vm.nat), ("box", "image", true));
+        }
+        let version: usize =
+            store.connection().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        assert_eq!(version, MIGRATIONS.len());
+    }
+}
+
+#[test]
+fn a_migration_that_fails_half_way_leaves_the_version_before_it() {
+    let (_dir, path) = place();
+    let mut connection = connect(&path).unwrap();
+    migrate(&mut connection, MIGRATIONS).unwrap();
+    let good: &[&str] = &["CREATE TABLE good (x INTEGER) STRICT;"];
+    let bad: &[&str] = &["CREATE TABLE half (x INTEGER) STRICT; nonsense"];
+    for _ in 0..2 {
+        migrate(&mut connection, &[MIGRATIONS, good, bad].concat()).unwrap_err();
+        let found: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        assert_eq!(found, MIGRATIONS.len() + 1);
+        let made = "SELECT group_concat(name) FROM sqlite_schema WHERE name IN ('good', 'half')";
+        assert_eq!(connection.query_row(made, [], |row| row.get::<_, String>(0)).unwrap(), "good");
+    }
+}
+
+#[test]
+fn every_connection_has_the_same_settings() {
+    let (_dir, path) = place();
+    for _ in 0..2 {
+        let store = Store::open(&path).unwrap();
+        let copy = Store::open_read_only(&path).unwrap().unwrap();
+        for connection in [store.connection(), copy.connection()] {
+            let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+            let number =
+                |name: &str| -> i64 { connection.pragma_query_value(None, name, |row| row.get(0)).unwrap() };
+            assert_eq!((mode.as_str(), number("synchronous"), number("foreign_keys")), ("wal", 1, 1));
+            assert_eq!(u128::try_from(number("busy_timeout")).unwrap(), BUSY.as_millis());
+        }
+    }
+}
+
+#[test]
+fn looking_at_a_store_makes_and_changes_nothing() {
+    let (_dir, path) = place();
+    assert!(Store::open_read_only(&path).unwrap().is_none());
+    assert_eq!(files(&path), []);
+
+    with_rows(&path, MIGRATIONS.len());
+    let settled = files(&path);
+    assert_eq!(settled.len(), 1, "it is in the one file");
+    let looked_at = Store::open_read_only(&path).unwrap().unwrap();
+    assert_eq!(looked_at.vms().unwrap().len(), 1);
+    let id = "0123456789abcdef".parse().unwrap();
+    assert!(looked_at.delete_vm(&id).is_err(), "it cannot be written");
+    assert_eq!(files(&path), settled);
+
+    // A daemon has it open, and its last word is in the log only.
+    let store = Store::open(&path).unwrap();
+    store.delete_vm(&id).unwrap();
+    let open = files(&path);
+    assert!(Store::open_read_only(&path).unwrap().unwrap().vms().unwrap().is_empty());
+    assert_eq!(files(&path), open);
+}
