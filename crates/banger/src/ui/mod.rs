@@ -1,5 +1,6 @@
 //! All that is printed: data on standard output, everything else on standard error.
 
+mod checks;
 mod progress;
 mod table;
 mod timing;
