@@ -10,7 +10,10 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::run::{Finished, Running};
+use crate::{
+    run::{Finished, Running},
+    tree,
+};
 
 /// An isolated host. Dropping it ends every VM and the daemon.
 #[derive(Debug)]
@@ -29,6 +32,20 @@ impl Host {
             .context("BANGER_SMOKE_TEMPLATE is not set: run the scenarios with `cargo xtask test`")?;
         let host = Self::bare()?;
         link_tree(Path::new(&template), host.folder.path()).context("cannot link the template")?;
+        Ok(host)
+    }
+
+    /// A host that also has an image `tiny`: a busybox, and no init, so that the agent stays PID 1 and a guest is up in
+    /// the least time.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); and when the image cannot be made.
+    pub fn tiny() -> Result<Self> {
+        let host = Self::new()?;
+        let tar = host.path("tiny.tar");
+        tree::tar_of(&tar, &[("bin/busybox", &tree::static_busybox()?)], &[("bin/sh", "busybox")])?;
+        host.ok(&["image", "import", "tiny", &tar.display().to_string()])?;
+        fs::remove_file(&tar)?;
         Ok(host)
     }
 

@@ -37,7 +37,7 @@ fn a_kept_vm_can_be_talked_to_stopped_started_and_deleted() -> Result<()> {
         .fails(125, &["box", "stopped", "banger vm start box"])?;
     host.ok(&["vm", "start", "box"])?;
     assert_eq!(host.ok(&["vm", "exec", "box", "--", "cat", "/root/file", "/etc/file"])?, "kept\nalso\n");
-    assert_eq!(host.ok(&["vm", "delete", "box"])?, "box\n");
+    assert_eq!(host.ok(&["vm", "delete", "--force", "box"])?, "box\n");
     host.nothing_left()
 }
 

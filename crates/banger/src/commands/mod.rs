@@ -4,6 +4,7 @@ mod completion;
 mod daemon;
 mod image;
 mod kernel;
+mod operations;
 mod several;
 mod version;
 mod vm;
@@ -61,6 +62,7 @@ pub(crate) enum Command {
     /// Guest kernels
     #[command(subcommand)]
     Kernel(kernel::KernelCommand),
+    Operations(operations::Operations),
     /// The daemon, which starts by itself
     #[command(subcommand)]
     Daemon(daemon::DaemonCommand),
@@ -77,6 +79,7 @@ impl Command {
             Self::Ps(command) => command.run(ui).await,
             Self::Image(command) => command.run(ui).await,
             Self::Kernel(command) => command.run(ui).await,
+            Self::Operations(command) => command.run(ui).await,
             Self::Daemon(command) => command.run(ui).await,
             Self::Completion(command) => command.run(ui),
             Self::Version(command) => command.run(ui).await,

@@ -53,6 +53,12 @@ pub(super) async fn watch<T: DeserializeOwned>(
     }
 }
 
+/// What the operation behind `events` comes to, which is shown while it lasts. It goes on when this is left.
+pub(super) async fn follow<T: DeserializeOwned>(events: &mut Events, ui: &Ui) -> Result<T, CommandError> {
+    let progress = ui.progress();
+    Ok(events.result(|event| progress.show(ui, event)).await?.0)
+}
+
 /// As a shell tells a command that a signal has ended.
 fn interrupted(signal: Signal) -> CommandError {
     CommandError::told(u8::try_from(128 + signal.as_raw()).unwrap_or(u8::MAX))

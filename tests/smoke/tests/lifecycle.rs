@@ -1,0 +1,223 @@
+//! A VM's whole life: every verb, in any order, at once, with the daemon killed in the middle.
+
+use std::{fs, thread};
+
+use anyhow::Result;
+use banger_smoke::{Host, Terminal, until};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+/// A small VM of the tiny image, made as `args` say.
+fn make(host: &Host, name: &str, args: &[&str]) -> Result<()> {
+    let small =
+        ["vm", "create", "--name", name, "--image", "tiny", "--memory", "256M", "--disk-size", "256M"];
+    assert_eq!(host.ok(&[&small, args].concat())?, format!("{name}\n"));
+    Ok(())
+}
+
+fn sh(host: &Host, vm: &str, script: &str) -> Result<String> {
+    host.ok(&["vm", "exec", vm, "--", "/bin/busybox", "sh", "-c", script])
+}
+
+fn boot_id(host: &Host, vm: &str) -> Result<String> {
+    sh(host, vm, "busybox cat /proc/sys/kernel/random/boot_id")
+}
+
+fn state(host: &Host, vm: &str) -> Result<Value> {
+    Ok(host.json(&["vm", "show", vm])?["state"].clone())
+}
+
+fn kill_daemon(host: &Host) -> Result<()> {
+    Ok(kill_process(Pid::from_raw(host.daemon_pid()?).unwrap(), Signal::KILL)?)
+}
+
+#[test]
+fn what_is_written_survives_stops_and_the_hardware_changes_in_between() -> Result<()> {
+    let host = Host::tiny()?;
+    make(&host, "box", &["--no-start"])?;
+    assert_eq!(state(&host, "box")?, "created");
+    host.ok(&["vm", "set", "--vcpu", "2", "box"])?;
+    host.ok(&["vm", "start", "box"])?;
+    assert_eq!(sh(&host, "box", "busybox nproc")?, "2\n");
+    // Neither is synced.
+    sh(&host, "box", "echo kept > /root/file; echo also > /file")?;
+    host.banger(&["vm", "set", "--vcpu", "1", "box"])?.fails(1, &["box is running", "banger vm stop box"])?;
+    host.ok(&["vm", "stop", "box"])?;
+    host.banger(&["vm", "set", "--disk-size", "128M", "box"])?.fails(1, &["256M", "only grows"])?;
+    host.banger(&["vm", "set", "box"])?.fails(2, &["--disk-size"])?;
+    host.ok(&["vm", "set", "--disk-size", "1G", "--memory", "300M", "box"])?;
+    host.ok(&["vm", "start", "box"])?;
+    assert_eq!(sh(&host, "box", "busybox cat /root/file /file")?, "kept\nalso\n");
+    let blocks: u64 =
+        sh(&host, "box", "busybox df -k /root | busybox awk 'NR==2 {print $2}'")?.trim().parse()?;
+    assert!(blocks > 900 << 10, "/root has {blocks} KiB");
+    let before = boot_id(&host, "box")?;
+    host.ok(&["vm", "restart", "box"])?;
+    assert_ne!(boot_id(&host, "box")?, before);
+    assert_eq!(sh(&host, "box", "busybox cat /root/file")?, "kept\n");
+    host.ok(&["vm", "stop", "--timeout", "30s", "box"])?;
+    // Both are there already.
+    host.ok(&["vm", "stop", "box"])?;
+    host.ok(&["vm", "kill", "box"])?;
+    host.ok(&["vm", "delete", "box"])?;
+    host.nothing_left()
+}
+
+#[test]
+fn a_vm_stands_still_and_goes_on_and_is_killed_as_asked() -> Result<()> {
+    let host = Host::tiny()?;
+    make(&host, "box", &[])?;
+    let before = boot_id(&host, "box")?;
+    host.ok(&["vm", "pause", "box"])?;
+    host.ok(&["vm", "pause", "box"])?;
+    assert_eq!(state(&host, "box")?, "paused");
+    host.banger(&["vm", "exec", "box", "--", "true"])?.fails(125, &["paused", "banger vm resume box"])?;
+    host.banger(&["vm", "start", "box"])?.fails(1, &["paused", "banger vm resume box"])?;
+    kill_daemon(&host)?;
+    assert_eq!(state(&host, "box")?, "paused");
+    host.ok(&["vm", "resume", "box"])?;
+    assert_eq!(boot_id(&host, "box")?, before);
+    // A paused guest is woken, so that it can end in order.
+    sh(&host, "box", "echo kept > /root/file")?;
+    host.ok(&["vm", "pause", "box"])?;
+    host.ok(&["vm", "stop", "box"])?;
+    host.banger(&["vm", "pause", "box"])?.fails(1, &["does not run", "banger vm start box"])?;
+    host.ok(&["vm", "start", "box"])?;
+    assert_eq!(sh(&host, "box", "busybox cat /root/file")?, "kept\n");
+    host.banger(&["vm", "kill", "--signal", "STOP", "box"])?.fails(2, &["STOP", "TERM"])?;
+    host.ok(&["vm", "kill", "--signal", "SIGTERM", "box"])?;
+    let vm = host.json(&["vm", "show", "box"])?;
+    assert_eq!((&vm["state"], &vm["last_error"]), (&json!("stopped"), &Value::Null));
+    host.ok(&["vm", "start", "box"])?;
+    host.banger(&["vm", "delete", "box"])?.fails(1, &["box is running", "banger vm delete --force box"])?;
+    host.ok(&["vm", "delete", "--force", "box"])?;
+    host.nothing_left()
+}
+
+#[test]
+fn several_are_named_at_once_and_the_good_ones_go_well() -> Result<()> {
+    let host = Host::tiny()?;
+    for name in ["one", "two", "three"] {
+        make(&host, name, &["--no-start"])?;
+    }
+    let id = host.json(&["vm", "show", "one"])?["id"].as_str().unwrap().to_owned();
+    let set = host.banger(&["vm", "set", "--vcpu", "2", "thr", "one", "nope", &id[..9], "t"])?;
+    assert_eq!(set.stdout, "three\none\n");
+    set.fails(1, &["\"nope\"", "\"t\" could be any of the VMs two, three"])?;
+    let dry = host.ok(&["vm", "prune", "--dry-run"])?;
+    assert_eq!(dry.lines().count(), 4, "{dry}");
+    host.banger(&["vm", "prune"])?.fails(2, &["--force"])?;
+    host.ok(&["vm", "start", "two"])?;
+    let mut asks = Terminal::start(&host.command(&["vm", "prune"]), 30, 120)?;
+    asks.shows("Delete these VMs")?;
+    asks.keys("n\n")?;
+    assert_eq!(asks.ended()?.code(), Some(1));
+    assert_eq!(host.ok(&["vm", "prune", "-f"])?, "one\nthree\n");
+    assert_eq!(host.ok(&["ps", "-a", "-o", "json"])?.matches("\"name\"").count(), 1);
+    assert_eq!(state(&host, "two")?, "running");
+    Ok(())
+}
+
+#[test]
+fn commands_on_one_vm_at_once_wait_or_are_told_what_is_going_on() -> Result<()> {
+    let host = Host::tiny()?;
+    make(&host, "box", &["--no-start"])?;
+    let first = host.start(&["vm", "start", "box"])?;
+    until("it starts", || Ok(state(&host, "box")? == "starting"))?;
+    let busy = host.banger(&["vm", "delete", "box"])?;
+    // It may have come up meanwhile.
+    busy.fails(1, &["banger vm delete --force box"])?;
+    let again = host.start(&["vm", "start", "box"])?;
+    first.finish(b"")?.success()?;
+    again.finish(b"")?.success()?;
+    let stop = host.start(&["vm", "stop", "box"])?;
+    until("it is on its way down", || Ok(state(&host, "box")? != "running"))?;
+    // After the stop, whenever that is.
+    host.ok(&["vm", "start", "box"])?;
+    stop.finish(b"")?.success()?;
+    assert_eq!(state(&host, "box")?, "running");
+    let (one, two) = thread::scope(|scope| {
+        let restart = || host.banger(&["vm", "restart", "box"]);
+        let (one, two) = (scope.spawn(restart), scope.spawn(|| host.banger(&["vm", "delete", "-f", "box"])));
+        (one.join().unwrap(), two.join().unwrap())
+    });
+    // Whoever came first, the deletion got there.
+    one?;
+    two?.success()?;
+    host.nothing_left()
+}
+
+#[test]
+fn operations_are_listed_followed_and_cancelled() -> Result<()> {
+    let host = Host::tiny()?;
+    let run = host.start(&["vm", "run", "-d", "--name", "box", "--image", "tiny", "--memory", "256M"])?;
+    let mut id = String::new();
+    until("it is under way", || {
+        let operations = host.json(&["operations"])?;
+        operations[0]["id"].as_str().unwrap_or_default().clone_into(&mut id);
+        Ok(!id.is_empty())
+    })?;
+    // A client that dies does not take a detached start with it.
+    run.signal(Signal::KILL)?;
+    host.ok(&["operations", "--follow", &id[..8]])?;
+    assert_eq!(state(&host, "box")?, "running");
+    let all = host.json(&["operations", "-a"])?;
+    let ended = all.as_array().unwrap().iter().find(|operation| operation["id"] == id.as_str()).unwrap();
+    assert_eq!((&ended["kind"], &ended["state"]), (&json!("vm_run"), &json!("done")));
+    host.banger(&["operations", "cancel", &id])?.fails(1, &["has ended already: done"])?;
+    host.ok(&["vm", "stop", "box"])?;
+
+    let start = host.start(&["vm", "start", "box"])?;
+    until("it starts", || Ok(state(&host, "box")? == "starting"))?;
+    let operations = host.json(&["operations"])?;
+    host.ok(&["operations", "cancel", operations[0]["id"].as_str().unwrap()])?;
+    start.finish(b"")?.fails(1, &["cancelled"])?;
+    assert_ne!(state(&host, "box")?, "running");
+    host.ok(&["vm", "delete", "box"])?;
+    host.nothing_left()
+}
+
+#[test]
+fn a_killed_daemon_leaves_vms_running_and_the_next_one_has_them() -> Result<()> {
+    let host = Host::tiny()?;
+    for name in ["one", "two"] {
+        make(&host, name, &[])?;
+    }
+    let before = (boot_id(&host, "one")?, boot_id(&host, "two")?);
+    kill_daemon(&host)?;
+    assert_eq!((boot_id(&host, "one")?, boot_id(&host, "two")?), before);
+    // An end that nobody watched is told all the same, with the console's last lines.
+    let pid = host.json(&["vm", "show", "two"])?["pid"].as_i64().unwrap();
+    kill_daemon(&host)?;
+    kill_process(Pid::from_raw(i32::try_from(pid)?).unwrap(), Signal::KILL)?;
+    let two = host.json(&["vm", "show", "two"])?;
+    assert_eq!(two["state"], "error");
+    assert!(two["last_error"].as_str().unwrap().contains("while no bangerd was watching"), "{two}");
+    assert_eq!(boot_id(&host, "one")?, before.0);
+    host.ok(&["vm", "start", "two"])?;
+    assert_ne!(boot_id(&host, "two")?, before.1);
+    Ok(())
+}
+
+#[test]
+fn a_store_that_is_moved_away_takes_no_disk_with_it() -> Result<()> {
+    let host = Host::tiny()?;
+    make(&host, "box", &[])?;
+    sh(&host, "box", "echo precious > /root/file; busybox sync")?;
+    host.ok(&["vm", "stop", "box"])?;
+    let id = host.json(&["vm", "show", "box"])?["id"].as_str().unwrap().to_owned();
+    host.ok(&["daemon", "stop"])?;
+    let state = host.path("state/banger");
+    for file in ["store.db", "store.db-wal", "store.db-shm"] {
+        let there = state.join(file);
+        if there.exists() {
+            fs::rename(&there, host.path(file))?;
+        }
+    }
+    assert_eq!(host.json(&["ps", "-a"])?, json!([]));
+    let aside = fs::read_dir(&state)?.filter_map(|entry| Some(entry.ok()?.path()));
+    let aside: Vec<_> = aside.filter(|path| path.to_string_lossy().contains("set-aside-")).collect();
+    assert_eq!(aside.len(), 1, "{aside:?}");
+    assert!(aside[0].join("vms").join(id).join("work.ext4").exists());
+    Ok(())
+}
