@@ -1,10 +1,18 @@
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use banger_api::{ApiError, ErrorKind};
+use banger_client::Client;
 use clap::ValueEnum;
-use clap_complete::env::Shells;
+use clap_complete::{
+    engine::{ArgValueCandidates, CompletionCandidate},
+    env::Shells,
+};
+use tokio::time::timeout;
 
 use crate::{error::CommandError, ui::Ui};
+
+/// How long somebody who pressed Tab waits for names.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Print a shell's completion script
 #[derive(Debug, clap::Args)]
@@ -14,6 +22,28 @@ use crate::{error::CommandError, ui::Ui};
 pub(crate) struct Completion {
     /// The shell
     shell: Shell,
+}
+
+/// Names of what there is, for arguments that take one.
+pub(super) fn with_names(command: clap::Command) -> clap::Command {
+    let named = |argument: clap::Arg| match argument.get_id().as_str() {
+        "vm" | "vms" => argument.add(ArgValueCandidates::new(|| names("vms"))),
+        "image" => argument.add(ArgValueCandidates::new(|| names("images"))),
+        "kernel" => argument.add(ArgValueCandidates::new(|| names("kernels"))),
+        _ => argument,
+    };
+    command.mut_args(named).mut_subcommands(with_names)
+}
+
+/// None at all when they cannot be had: a shell has no place for an error.
+fn names(kind: &str) -> Vec<CompletionCandidate> {
+    let asked = async {
+        let names = timeout(PATIENCE, Client::new().ok()?.names(kind)).await;
+        names.ok()?.ok()
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let names = runtime.ok().and_then(|runtime| runtime.block_on(asked)).unwrap_or_default();
+    names.into_iter().map(CompletionCandidate::new).collect()
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -27,10 +27,11 @@ pub(crate) struct Cli {
 impl Cli {
     /// All commands, their help as it applies on this host.
     pub(crate) fn on_this_host() -> clap::Command {
-        examples_first(Self::command().mut_subcommand("vm", |vm| {
+        let command = Self::command().mut_subcommand("vm", |vm| {
             vm.mut_subcommand("run", vm::hardware::with_defaults)
                 .mut_subcommand("create", vm::hardware::with_defaults)
-        }))
+        });
+        examples_first(completion::with_names(command))
     }
 }
 

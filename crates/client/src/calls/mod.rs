@@ -6,7 +6,7 @@ mod vms;
 
 use banger_api::{ApiError, DaemonStatus, Dirs, ErrorKind, Operation};
 use hyper::Method;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
     connect::Daemon,
@@ -14,6 +14,11 @@ use crate::{
     http::{self, Body, nothing, segment},
     passing::Passing,
 };
+
+#[derive(Deserialize)]
+struct Thing {
+    name: String,
+}
 
 /// A client of the daemon. Each call is a connection of its own.
 #[derive(Debug)]
@@ -86,6 +91,20 @@ impl Client {
         } else {
             Err(http::read(response).await?)
         }
+    }
+
+    /// The names of all there is of `kind`: `vms`, `images` or `kernels`. None when no daemon runs: whoever completes a word
+    /// does not want one to be started.
+    ///
+    /// # Errors
+    /// When it does not answer as it should.
+    pub async fn names(&self, kind: &str) -> Result<Vec<String>, ApiError> {
+        let Some(stream) = self.daemon.reach().await? else { return Ok(Vec::new()) };
+        let path = format!("/v1/{kind}");
+        let stream = Passing { stream, file: None };
+        let response = self.send_over(stream, Method::GET, &path, nothing(), None).await?;
+        let things: Vec<Thing> = http::read(response).await?;
+        Ok(things.into_iter().map(|thing| thing.name).collect())
     }
 
     /// What is under way, and what ended not long ago.
