@@ -1,6 +1,6 @@
 //! What a VM gets when nobody says otherwise.
 
-use crate::Size;
+use crate::{Period, Size};
 
 /// Built-in defaults. Those that depend on the host are functions of it.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +13,12 @@ impl Defaults {
     pub const KERNEL: &str = "debian-cloud";
     /// Size of the system overlay and of the work disk.
     pub const DISK: Size = Size::gib(8);
+    /// How long an orderly power-off may take.
+    pub const STOP: Period = Period::seconds(10);
+    /// How long a guest may take until its agent has answered.
+    pub const READY: Period = Period::seconds(90);
+    /// How often what running VMs use is looked at.
+    pub const STATS: Period = Period::seconds(10);
 
     /// Virtual CPUs on a host with `cpus`: a quarter of them, from 1 to 4; 2 where they cannot be told.
     pub fn vcpu(cpus: Option<usize>) -> u32 {

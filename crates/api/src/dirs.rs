@@ -2,11 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::config::Variable;
+
+/// The configuration file of the whole host.
+const SYSTEM_CONFIG: &str = "/etc/banger/config.toml";
+
 /// banger's folders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dirs {
     /// `config.toml`.
     pub config: PathBuf,
+    /// The configuration file of the whole host.
+    pub system_config: PathBuf,
     /// The store, VMs, images, kernels, logs: what must not be lost.
     pub state: PathBuf,
     /// What can be made again: boot initrds.
@@ -37,6 +44,7 @@ impl Dirs {
         };
         Ok(Self {
             config: base("XDG_CONFIG_HOME", ".config")?,
+            system_config: absolute(Variable::SYSTEM_CONFIG.name).unwrap_or_else(|| SYSTEM_CONFIG.into()),
             state: base("XDG_STATE_HOME", ".local/state")?,
             cache: base("XDG_CACHE_HOME", ".cache")?,
             runtime: match absolute("XDG_RUNTIME_DIR") {

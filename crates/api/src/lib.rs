@@ -5,6 +5,7 @@
 //! valid: a [`VmName`] is a name, a [`Size`] is a size. Nothing here does I/O.
 
 mod check;
+pub mod config;
 mod daemon;
 mod defaults;
 mod dirs;
@@ -19,6 +20,7 @@ mod size;
 mod vm;
 
 pub use check::{Check, Verdict};
+pub use config::{AutoStop, Config, HostSize};
 pub use daemon::{BUILD_HEADER, DaemonStatus, ProgramId};
 pub use defaults::Defaults;
 pub use dirs::{Dirs, DirsError};

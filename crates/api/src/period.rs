@@ -1,24 +1,44 @@
-//! Stretches of time, as people write them.
+//! Lengths of time, as people write them.
 
 use std::{fmt, str::FromStr, time::Duration};
 
-/// A number of seconds. Written `90s`, `10m`, `2h`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+use serde::{Deserialize, Serialize};
+
+/// A length of time in whole seconds. Written `90s`, `5m`, `2h` or `1h30m`; a bare number is seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Period(u64);
 
-/// Why a text is not a period.
+/// Why a text is not a length of time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a period: write a number with s, m or h, such as 90s, 10m or 2h")]
+#[error("{text:?} is not a length of time: write a number with s, m or h, such as 90s, 5m or 1h30m")]
 pub struct InvalidPeriod {
     text: String,
 }
 
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+
+/// Longest in seconds: ten years. Far from where adding it to a time would overflow.
+const LONGEST: u64 = 10 * 365 * 24 * HOUR;
+
 impl Period {
+    /// So many seconds.
+    pub const fn seconds(seconds: u64) -> Self {
+        Self(seconds)
+    }
+    /// So many minutes.
+    pub const fn minutes(minutes: u64) -> Self {
+        Self(minutes * MINUTE)
+    }
+    /// So many hours.
+    pub const fn hours(hours: u64) -> Self {
+        Self(hours * HOUR)
+    }
     /// In seconds.
     pub const fn as_secs(self) -> u64 {
         self.0
     }
-
     /// As the standard library has it.
     pub const fn as_duration(self) -> Duration {
         Duration::from_secs(self.0)
@@ -30,20 +50,84 @@ impl FromStr for Period {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let invalid = || InvalidPeriod { text: text.to_owned() };
-        let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(invalid)?;
-        let unit = match unit {
-            "s" => 1,
-            "m" => 60,
-            "h" => 3600,
-            _ => return Err(invalid()),
-        };
-        let number: u64 = number.parse().map_err(|_| invalid())?;
-        number.checked_mul(unit).map(Self).ok_or_else(invalid)
+        if let Ok(seconds) = number(text) {
+            return Some(Self(seconds)).filter(|period| period.0 <= LONGEST).ok_or_else(invalid);
+        }
+        let (mut rest, mut total, mut last) = (text, 0_u64, u64::MAX);
+        while !rest.is_empty() {
+            let end = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(invalid)?;
+            let (count, unit) = rest.split_at(end);
+            let unit = match unit.chars().next() {
+                Some('h') => HOUR,
+                Some('m') => MINUTE,
+                Some('s') => 1,
+                _ => return Err(invalid()),
+            };
+            // Each unit once, the largest first.
+            if unit >= last {
+                return Err(invalid());
+            }
+            let seconds = number(count).map_err(|()| invalid())?.checked_mul(unit).ok_or_else(invalid)?;
+            total = total.checked_add(seconds).ok_or_else(invalid)?;
+            (rest, last) = (rest.get(end + 1..).unwrap_or_default(), unit);
+        }
+        if text.is_empty() || total > LONGEST {
+            return Err(invalid());
+        }
+        Ok(Self(total))
     }
 }
 
+/// Digits and nothing else: the standard parser takes a `+` too.
+fn number(text: &str) -> Result<u64, ()> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().map_err(drop) } else { Err(()) }
+}
+
 impl fmt::Display for Period {
+    /// As short as it can be written: `90s` is `1m30s`, `3600s` is `1h`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}s", self.0)
+        let parts = [(self.0 / HOUR, "h"), (self.0 % HOUR / MINUTE, "m"), (self.0 % MINUTE, "s")];
+        let text: String =
+            parts.iter().filter(|part| part.0 > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
+        f.pad(if text.is_empty() { "0s" } else { &text })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn units_add_up() {
+        for (text, seconds) in
+            [("90", 90), ("90s", 90), ("5m", 300), ("2h", 7200), ("1h30m", 5400), ("1m30s", 90), ("0", 0)]
+        {
+            assert_eq!(text.parse::<Period>().unwrap().as_secs(), seconds, "{text}");
+        }
+        for text in ["", "s", "-1", "+1", "1d", "1.5h", "5m ", "1s1h", "1m1m", "1h30", "99999999999h", "٣s"]
+        {
+            assert!(text.parse::<Period>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn shown_short() {
+        for (seconds, text) in [(0, "0s"), (10, "10s"), (90, "1m30s"), (3600, "1h"), (3661, "1h1m1s")] {
+            assert_eq!(Period::seconds(seconds).to_string(), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC{0,12}") {
+            let _ = text.parse::<Period>();
+        }
+
+        #[test]
+        fn what_is_shown_reads_back(seconds in 0..LONGEST) {
+            let period = Period::seconds(seconds);
+            prop_assert_eq!(period.to_string().parse::<Period>().unwrap(), period);
+        }
     }
 }

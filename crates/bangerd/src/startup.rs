@@ -10,8 +10,8 @@ use std::{
     time::Duration,
 };
 
-use banger_api::{ApiError, Dirs, ErrorKind, ProgramId};
-use banger_engine::{Config, Engine, Programs};
+use banger_api::{ApiError, Dirs, ErrorKind, ProgramId, config::Variable};
+use banger_engine::{Engine, Programs};
 use serde_json::json;
 use tokio::net::UnixListener;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
@@ -57,9 +57,8 @@ async fn run_async() -> Result<(), ApiError> {
     log_to(&dirs.daemon_log())?;
     let (bangerd, build) = own_program()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %build, pid = std::process::id(), "bangerd starts");
-    let config = Config::load(&dirs.config_file())?;
     let agent = bangerd.with_file_name("banger-agent");
-    let engine = Engine::open(dirs.clone(), config, Programs { bangerd, agent }).await?;
+    let engine = Engine::open(dirs.clone(), Programs { bangerd, agent }).await?;
     let listener = listen(&dirs.socket())?;
     engine.warm_up();
     report(&json!({ "ready": true }));
@@ -89,7 +88,7 @@ fn log_to(path: &Path) -> Result<(), ApiError> {
         fs::rename(path, path.with_extension("log.1")).map_err(io("rotate the log"))?;
     }
     let file = OpenOptions::new().append(true).create(true).open(path).map_err(io("open the log"))?;
-    let filter = EnvFilter::try_from_env("BANGER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env(Variable::LOG.name).unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt::layer().json().with_writer(std::sync::Mutex::new(file));
     // Fails only when there is a subscriber already; there is none in a fresh process.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();

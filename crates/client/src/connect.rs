@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use banger_api::{ApiError, Dirs, ErrorKind, ProgramId};
+use banger_api::{ApiError, Dirs, ErrorKind, ProgramId, config::Variable};
 use serde::Deserialize;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
@@ -52,7 +52,8 @@ impl Daemon {
             let path = std::env::var_os("PATH").unwrap_or_default();
             std::env::split_paths(&path).map(|folder| folder.join("bangerd")).find(|path| path.is_file())
         };
-        let program = variable("BANGER_BANGERD").or(beside.filter(|path| path.is_file())).or_else(on_path);
+        let program =
+            variable(Variable::BANGERD.name).or(beside.filter(|path| path.is_file())).or_else(on_path);
         let program = program.ok_or_else(|| {
             ApiError::new(ErrorKind::MissingProgram, "bangerd is neither beside banger nor on PATH")
                 .hint("install it there, or set BANGER_BANGERD to its path")

@@ -1,106 +1,90 @@
-//! The configuration: what applies when a request does not say.
+//! The daemon's configuration: the user's file over the system's, read again whenever one has changed.
+//!
+//! A file that is broken is an error of the request that needs it; the daemon and its VMs run on.
 
-use std::{fs, io, num::NonZero, path::Path};
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    num::NonZero,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use banger_api::{ApiError, Defaults, ErrorKind, Name, Size, Vmm};
-use serde::Deserialize;
+use banger_api::{
+    ApiError, Config, Dirs, HostSize, Size,
+    config::{CONFIG_MAX, ConfigError, Layer, Owner},
+};
 
-/// `config.toml`. Every key is optional.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// What VMs are made of.
-    #[serde(default)]
-    pub vm: VmDefaults,
+/// The files, and what they said when they were last looked at.
+#[derive(Debug)]
+pub(crate) struct ConfigFiles {
+    /// The strongest first.
+    files: [(Owner, PathBuf); 2],
+    last: Mutex<Option<Seen>>,
 }
 
-/// `[vm]`
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct VmDefaults {
-    image: Option<Name>,
-    kernel: Option<Name>,
-    vcpu: Option<u32>,
-    memory: Option<TextSize>,
-    disk_size: Option<TextSize>,
-    system_overlay_size: Option<TextSize>,
-    vmm: Option<Vmm>,
+#[derive(Debug)]
+struct Seen {
+    files: [Option<Identity>; 2],
+    config: Arc<Config>,
 }
 
-/// A size as people write it: `"8G"`, or a number of MiB.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(try_from = "toml::Value")]
-struct TextSize(Size);
+/// Which file is at a path, and of when: device, inode, size, and time of change in nanoseconds. The last is of the
+/// inode, and changes with whatever is written.
+type Identity = (u64, u64, u64, i128);
 
-impl TryFrom<toml::Value> for TextSize {
-    type Error = String;
-    fn try_from(value: toml::Value) -> Result<Self, String> {
-        let text = match value {
-            toml::Value::String(text) => text,
-            toml::Value::Integer(mib) => mib.to_string(),
-            other => return Err(format!("a {} is not a size", other.type_str())),
-        };
-        text.parse().map(Self).map_err(|error: banger_api::InvalidSize| error.to_string())
+impl ConfigFiles {
+    pub(crate) fn of(dirs: &Dirs) -> Self {
+        let files = [(Owner::User, dirs.config_file()), (Owner::System, dirs.system_config.clone())];
+        Self { files, last: Mutex::new(None) }
     }
-}
 
-impl Config {
-    /// Reads `file`; there need not be one.
-    ///
-    /// # Errors
-    /// When it cannot be read, or has a key or value that is not known; the message has the line.
-    pub fn load(file: &Path) -> Result<Self, ApiError> {
-        let invalid = |why: String| {
-            ApiError::new(ErrorKind::Invalid, format!("cannot use {}: {why}", file.display()))
-                .hint("correct or remove that line, then run the command again")
-        };
-        match fs::read_to_string(file) {
-            Ok(text) => toml::from_str(&text).map_err(|error| invalid(error.to_string())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(invalid(error.to_string())),
+    /// What the files say now.
+    pub(crate) fn now(&self) -> Result<Arc<Config>, ApiError> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = self.files.each_ref().map(|(_, path)| identity(path));
+        if let Some(seen) = &*last
+            && seen.files == files
+        {
+            return Ok(seen.config.clone());
         }
+        // Looked at before it is read: one that changes in between is read again the next time.
+        let [(user, user_path), (system, system_path)] = &self.files;
+        let layers = [layer(*user, user_path)?, layer(*system, system_path)?];
+        let config = Arc::new(Config::new(layers, host_size()));
+        *last = Some(Seen { files, config: config.clone() });
+        Ok(config)
     }
 }
 
-impl VmDefaults {
-    /// Image name.
-    pub fn image(&self) -> &str {
-        self.image.as_ref().map_or(Defaults::IMAGE, Name::as_str)
-    }
+fn identity(path: &Path) -> Option<Identity> {
+    let meta = fs::metadata(path).ok()?;
+    let changed = i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec());
+    Some((meta.dev(), meta.ino(), meta.size(), changed))
+}
 
-    /// Kernel name, for an image that prefers `preferred`.
-    pub fn kernel<'a>(&'a self, preferred: Option<&'a str>) -> &'a str {
-        self.kernel.as_ref().map(Name::as_str).or(preferred).unwrap_or(Defaults::KERNEL)
+/// What the file at `path` says; there need not be one.
+fn layer(owner: Owner, path: &Path) -> Result<Layer, ConfigError> {
+    let mut text = String::new();
+    match File::open(path).and_then(|file| file.take(CONFIG_MAX + 1).read_to_string(&mut text)) {
+        Ok(_) if text.len() as u64 > CONFIG_MAX => {
+            Err(ConfigError::unreadable(path, format_args!("it is longer than {} KiB", CONFIG_MAX >> 10)))
+        }
+        Ok(_) => Layer::of_file(owner, path, &text),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(Layer::default())
+        }
+        Err(error) => Err(ConfigError::unreadable(path, error)),
     }
+}
 
-    /// Virtual CPUs: as configured, else a share of the host's.
-    pub fn vcpu(&self) -> u32 {
-        let host = || std::thread::available_parallelism().ok().map(NonZero::get);
-        self.vcpu.unwrap_or_else(|| Defaults::vcpu(host()))
-    }
-
-    /// Memory: as configured, else a share of the host's.
-    pub fn memory(&self) -> Size {
-        let host = || {
-            let info = rustix::system::sysinfo();
-            Size::bytes(info.totalram.saturating_mul(u64::from(info.mem_unit)))
-        };
-        self.memory.map_or_else(|| Defaults::memory(Some(host())), |size| size.0)
-    }
-
-    /// Size of the work disk.
-    pub fn disk_size(&self) -> Size {
-        self.disk_size.map_or(Defaults::DISK, |size| size.0)
-    }
-
-    /// Size of the system overlay.
-    pub fn system_overlay_size(&self) -> Size {
-        self.system_overlay_size.map_or(Defaults::DISK, |size| size.0)
-    }
-
-    /// The VMM that was asked for.
-    pub fn vmm(&self) -> Option<Vmm> {
-        self.vmm
+/// What this host has.
+pub(crate) fn host_size() -> HostSize {
+    let info = rustix::system::sysinfo();
+    HostSize {
+        cpus: std::thread::available_parallelism().ok().map(NonZero::get),
+        memory: Some(Size::bytes(info.totalram.saturating_mul(u64::from(info.mem_unit)))),
     }
 }
 
@@ -108,29 +92,30 @@ impl VmDefaults {
 mod tests {
     use super::*;
 
-    fn load(text: &str) -> Result<Config, String> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(&file, text).unwrap();
-        Config::load(file.path()).map_err(|error| error.message)
-    }
-
     #[test]
-    fn keys_are_known_or_refused_with_their_line() {
-        let config = load("[vm]\nmemory = \"4G\"\nvcpu = 3\nvmm = \"qemu\"\ndisk_size = 1024\n").unwrap();
-        assert_eq!(config.vm.memory(), Size::gib(4));
-        assert_eq!(config.vm.vcpu(), 3);
-        assert_eq!(config.vm.disk_size(), Size::gib(1));
-        let error = load("[vm]\nmemory = \"4G\"\nmemroy = 1\n").unwrap_err();
-        assert!(error.contains("line 3") && error.contains("memroy"), "{error}");
-        let error = load("[vm]\nmemory = \"lots\"\n").unwrap_err();
-        assert!(error.contains("line 2") && error.contains("lots"), "{error}");
-    }
-
-    #[test]
-    fn no_file_is_all_defaults() {
-        let config = Config::load(Path::new("/nonexistent/config.toml")).unwrap();
-        assert_eq!(config.vm.image(), "debian-bookworm");
-        assert_eq!(config.vm.kernel(Some("mine")), "mine");
-        assert!((1..=4).contains(&config.vm.vcpu()));
+    fn a_changed_file_is_read_again_and_a_broken_one_is_an_error_until_it_is_mended() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_owned();
+        let lookup = |name: &str| match name {
+            "HOME" => Some(path.clone()),
+            "BANGER_SYSTEM_CONFIG" => Some(path.join("system.toml")),
+            _ => None,
+        };
+        let dirs = Dirs::find(lookup, 7).unwrap();
+        let files = ConfigFiles::of(&dirs);
+        assert_eq!(files.now().unwrap().disk_size(), Size::gib(8));
+        fs::write(path.join("system.toml"), "[vm]\ndisk_size = '1G'\nvcpu = 2\n").unwrap();
+        assert_eq!(files.now().unwrap().disk_size(), Size::gib(1));
+        fs::create_dir_all(&dirs.config).unwrap();
+        fs::write(dirs.config_file(), "[vm]\ndisk_size = '2G'\n").unwrap();
+        let config = files.now().unwrap();
+        assert_eq!((config.disk_size(), config.vcpu()), (Size::gib(2), 2));
+        fs::write(dirs.config_file(), "[vm]\ndisk = '3G'\n").unwrap();
+        let error = files.now().unwrap_err();
+        assert!(error.message.contains("unknown key vm.disk on line 2: did you mean disk_size?"), "{error}");
+        fs::write(dirs.config_file(), "x".repeat(70_000)).unwrap();
+        assert!(files.now().unwrap_err().message.contains("longer than 64 KiB"));
+        fs::remove_file(dirs.config_file()).unwrap();
+        assert_eq!(files.now().unwrap().disk_size(), Size::gib(1));
     }
 }

@@ -6,11 +6,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use banger_api::{ApiError, Dirs, ErrorKind, Id, Name, RefError, resolve};
+use banger_api::{ApiError, Config, Dirs, ErrorKind, Id, Name, RefError, resolve};
 use tokio::sync::mpsc;
 
 use crate::{
-    config::Config,
+    config::ConfigFiles,
     kernels::Initrds,
     operation::Operations,
     store::{Store, VmRecord},
@@ -30,7 +30,7 @@ pub struct Programs {
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) dirs: Dirs,
-    pub(crate) config: Config,
+    pub(crate) config: Arc<ConfigFiles>,
     pub(crate) store: Store,
     pub(crate) programs: Programs,
     pub(crate) vmms: Vmms,
@@ -45,6 +45,11 @@ pub(crate) struct Host {
 }
 
 impl Host {
+    /// The configuration as its files say it now. Work in the background goes on with what it had when this fails.
+    pub(crate) fn config(&self) -> Result<Arc<Config>, ApiError> {
+        self.config.now()
+    }
+
     /// Where image `id` keeps its file system.
     pub(crate) fn image_dir(&self, id: &Id) -> PathBuf {
         self.dirs.state.join("images").join(id.as_str())

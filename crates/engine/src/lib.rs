@@ -17,7 +17,6 @@ mod store;
 mod vm;
 mod vmms;
 
-pub use config::Config;
 pub use engine::{Engine, Events};
 pub use error::EngineError;
 pub use host::Programs;

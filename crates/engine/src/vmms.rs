@@ -2,14 +2,17 @@
 
 use std::{
     path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use banger_api::Vmm as ApiVmm;
 use banger_vmm::{HostVmms, Vmm, VmmKind};
 use tokio::sync::Mutex;
 
-use crate::{error::EngineError, host::Programs};
+use crate::{config::ConfigFiles, error::EngineError, host::Programs};
 
 /// What there is on this host to run VMs with.
 #[derive(Debug)]
@@ -17,28 +20,32 @@ pub(crate) struct Vmms {
     probe: Vec<PathBuf>,
     /// Where to look besides `PATH`.
     folders: Vec<PathBuf>,
-    configured: Option<ApiVmm>,
+    config: Arc<ConfigFiles>,
     found: Mutex<Option<HostVmms>>,
     said_slower: AtomicBool,
 }
 
 impl Vmms {
-    pub(crate) fn new(programs: &Programs, configured: Option<ApiVmm>) -> Self {
+    pub(crate) fn new(programs: &Programs, config: Arc<ConfigFiles>) -> Self {
         Self {
             probe: vec![programs.bangerd.clone(), "kvm-probe".into()],
             folders: programs.bangerd.parent().map(PathBuf::from).into_iter().collect(),
-            configured,
+            config,
             found: Mutex::new(None),
             said_slower: AtomicBool::new(false),
         }
     }
 
-    /// The VMM for a VM that asked for `wanted`; and, when it is a slower one, why, and what to do about it.
+    /// The VMM for a VM that asked for `wanted`, else as configured; and, when it is a slower one, why, and what to do about it.
     pub(crate) async fn choose(
         &self,
         wanted: Option<ApiVmm>,
     ) -> Result<(Box<dyn Vmm>, Option<String>), EngineError> {
-        let wanted = wanted.or(self.configured).map(kind);
+        let wanted = match wanted {
+            Some(wanted) => Some(wanted),
+            None => self.config.now()?.vmm().copied(),
+        }
+        .map(kind);
         let mut found = self.found.lock().await;
         if let Some(known) = &*found
             && known.still_there(&self.folders)

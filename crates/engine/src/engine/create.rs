@@ -7,7 +7,6 @@ use jiff::Timestamp;
 
 use super::{Engine, Events, vms::gone};
 use crate::{
-    config::VmDefaults,
     error::EngineError,
     names,
     operation::{Context, OnHangUp},
@@ -26,7 +25,7 @@ impl Engine {
     /// # Errors
     /// When the request makes no sense; nothing is done then.
     pub fn run_vm(&self, request: CreateVm) -> Result<Events, ApiError> {
-        check(&request, &self.0.config.vm)?;
+        check(&request)?;
         let hang_up = if request.detach { OnHangUp::GoOn } else { OnHangUp::Cancel };
         let lease = request.rm && !request.detach;
         let target = request.name.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -47,7 +46,7 @@ impl Engine {
 
     async fn make_and_start(&self, request: CreateVm, context: &Context) -> Result<Vm, EngineError> {
         let host = &self.0;
-        let defaults = &host.config.vm;
+        let defaults = host.config()?;
         // Before anything is made or fetched: without a VMM, all of it would be in vain.
         host.vmms.choose(request.vmm).await?;
         if let Some(name) = &request.name
@@ -55,8 +54,9 @@ impl Engine {
         {
             return Err(name_in_use(name).into());
         }
-        let image = host.find_image(request.image.as_deref().unwrap_or(defaults.image()), context).await?;
-        let kernel = request.kernel.as_deref().unwrap_or(defaults.kernel(image.kernel.as_deref()));
+        let image =
+            host.find_image(request.image.as_deref().unwrap_or(defaults.image_name()), context).await?;
+        let kernel = request.kernel.as_deref().unwrap_or(defaults.kernel_name(image.kernel.as_deref()));
         let kernel = host.find_kernel(kernel, context).await?;
         context.check()?;
         let id = self.reserve(&request, &image, &kernel)?;
@@ -99,7 +99,7 @@ impl Engine {
         image: &ImageRecord,
         kernel: &KernelRecord,
     ) -> Result<Id, EngineError> {
-        let defaults = &self.0.config.vm;
+        let defaults = self.0.config()?;
         let mut vm = NewVm {
             id: random_id(),
             name: made_up()?,
@@ -112,7 +112,7 @@ impl Engine {
                 .unwrap_or_else(|| defaults.system_overlay_size()),
             disk_size: request.disk_size.unwrap_or_else(|| defaults.disk_size()),
             vmm: request.vmm,
-            nat: request.nat.unwrap_or(true),
+            nat: request.nat.unwrap_or_else(|| defaults.nat()),
             rm: request.rm,
             created_at: Timestamp::now(),
         };
@@ -138,19 +138,10 @@ impl Engine {
     }
 }
 
-/// Refuses what cannot be made, before anything is.
-fn check(request: &CreateVm, defaults: &VmDefaults) -> Result<(), ApiError> {
-    check_hardware(
-        Some(request.vcpu.unwrap_or_else(|| defaults.vcpu())),
-        Some(request.memory.unwrap_or_else(|| defaults.memory())),
-        [
-            ("a work disk", Some(request.disk_size.unwrap_or_else(|| defaults.disk_size()))),
-            (
-                "a system overlay",
-                Some(request.system_overlay_size.unwrap_or_else(|| defaults.system_overlay_size())),
-            ),
-        ],
-    )?;
+/// Refuses what cannot be made, before anything is. What is not asked for is as configured, which is in bounds.
+fn check(request: &CreateVm) -> Result<(), ApiError> {
+    let disks = [("a work disk", request.disk_size), ("a system overlay", request.system_overlay_size)];
+    check_hardware(request.vcpu, request.memory, disks)?;
     let invalid = |message: &str| Err(ApiError::new(ErrorKind::Invalid, message));
     if request.rm && request.detach {
         return invalid("a VM that goes with its session (--rm) cannot be detached from it (-d)");

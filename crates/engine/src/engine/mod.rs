@@ -11,7 +11,7 @@ use banger_api::{ApiError, Dirs, Event, Operation, OperationState};
 use tokio::sync::mpsc;
 
 use crate::{
-    config::Config,
+    config::ConfigFiles,
     host::{Host, Programs},
     operation::Operations,
     reconcile,
@@ -31,13 +31,14 @@ impl Engine {
     ///
     /// # Errors
     /// When a folder or the store cannot be used.
-    pub async fn open(dirs: Dirs, config: Config, programs: Programs) -> Result<Self, ApiError> {
+    pub async fn open(dirs: Dirs, programs: Programs) -> Result<Self, ApiError> {
         for folder in [&dirs.state, &dirs.cache, &dirs.runtime] {
             crate::dirs::private(folder)?;
         }
+        let config = Arc::new(ConfigFiles::of(&dirs));
         let store = Store::open(&dirs.state.join("store.db"))?;
         let host = Arc::new(Host {
-            vmms: Vmms::new(&programs, config.vm.vmm()),
+            vmms: Vmms::new(&programs, config.clone()),
             dirs,
             config,
             store,

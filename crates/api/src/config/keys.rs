@@ -1,0 +1,156 @@
+//! The keys, each declared once: name, type and bounds, where it may be set, its variable, its default, and its help.
+
+use super::{
+    AutoStop, Config, Key, Origin, Scope, Setting, ShownKey,
+    value::{Raw, Value, within},
+};
+use crate::{Defaults, Limits, Name, Period, Size, Vmm};
+
+/// Makes of the declarations: [`KEYS`], the fields of a [`Layer`], and an accessor each of a [`Config`].
+macro_rules! keys {
+    ($(
+        [$section:ident]
+        $(
+            #[doc = $help:literal]
+            $name:ident: $type:ident $(in $range:expr)?, $scope:ident, $variable:expr, $how:ident($default:expr);
+        )*
+    )*) => {
+        /// All that can be configured, in the order to show it.
+        pub const KEYS: &[Key] = &[$($(
+            Key {
+                section: stringify!($section),
+                name: stringify!($name),
+                help: $help.trim_ascii(),
+                scope: Scope::$scope,
+                variable: $variable,
+            },
+        )*)*];
+
+        /// What one source says.
+        #[derive(Debug, Clone, Default, PartialEq)]
+        pub struct Layer {
+            $($($name: Option<Setting<$type>>,)*)*
+        }
+
+        impl Layer {
+            /// Takes the value of `key` from a source; says why when it is none.
+            pub(super) fn set(&mut self, key: &Key, raw: &Raw<'_>, origin: Origin) -> Result<(), String> {
+                match key.name {
+                    $($(
+                        stringify!($name) => {
+                            let value = <$type as Value>::read(raw)?;
+                            $(within(&value, &$range)?;)?
+                            self.$name = Some(Setting { value, origin });
+                        }
+                    )*)*
+                    // All of the table are above.
+                    _ => {}
+                }
+                Ok(())
+            }
+
+            /// This one's values, and `lower`'s where it has none.
+            pub(super) fn over(self, lower: Self) -> Self {
+                Self { $($($name: self.$name.or(lower.$name),)*)* }
+            }
+        }
+
+        impl Config {
+            $($( keys!(@accessor $help $name $type $how $default); )*)*
+
+            /// Each key's value, and where it comes from.
+            pub fn shown(&self) -> Vec<ShownKey> {
+                let mut keys = KEYS.iter();
+                let values = [$($( {
+                    let set = self.layer.$name.as_ref().map(|set| (set.value.to_string(), &set.origin));
+                    set.unwrap_or_else(|| (keys!(@built_in self $type $how $default), &Origin::BuiltIn))
+                }, )*)*];
+                values.into_iter().filter_map(|(value, origin)| Some(keys.next()?.shown(value, origin))).collect()
+            }
+        }
+    };
+    (@accessor $help:literal $name:ident $type:ident default $default:expr) => {
+        #[doc = $help]
+        pub fn $name(&self) -> $type {
+            let default: fn(&Config) -> $type = $default;
+            self.layer.$name.as_ref().map_or_else(|| default(self), |set| set.value)
+        }
+    };
+    (@accessor $help:literal $name:ident $type:ident told $default:expr) => {
+        #[doc = $help]
+        #[doc = "; `None` where nobody has set it."]
+        pub fn $name(&self) -> Option<&$type> {
+            self.layer.$name.as_ref().map(|set| &set.value)
+        }
+    };
+    (@built_in $config:ident $type:ident default $default:expr) => {{
+        let default: fn(&Config) -> $type = $default;
+        default($config).to_string()
+    }};
+    (@built_in $config:ident $type:ident told $default:expr) => { $default.to_owned() };
+}
+
+keys! {
+    [vm]
+    /// Image
+    image: Name, Project, Some("BANGER_IMAGE"), told(Defaults::IMAGE);
+    /// Kernel
+    kernel: Name, Project, Some("BANGER_KERNEL"), told("the image's, else debian-cloud");
+    /// Virtual CPUs
+    vcpu: u32 in 1..=Limits::VCPU, Project, Some("BANGER_VCPU"), default(|config| Defaults::vcpu(config.host.cpus));
+    /// Memory
+    memory: Size in Limits::LEAST_MEMORY..=Limits::MOST_MEMORY, Project, Some("BANGER_MEMORY"),
+        default(|config| Defaults::memory(config.host.memory));
+    /// Size of the work disk
+    disk_size: Size in Limits::LEAST_DISK..=Limits::MOST_DISK, Project, Some("BANGER_DISK_SIZE"),
+        default(|_| Defaults::DISK);
+    /// Size of the system overlay
+    system_overlay_size: Size in Limits::LEAST_DISK..=Limits::MOST_DISK, Project,
+        Some("BANGER_SYSTEM_OVERLAY_SIZE"), default(|_| Defaults::DISK);
+    /// The program that runs VMs
+    vmm: Vmm, Project, Some("BANGER_VMM"), told("firecracker where KVM works, else qemu");
+    /// Whether a VM's network reaches out
+    nat: bool, Project, Some("BANGER_NAT"), default(|_| true);
+    /// How long an orderly power-off may take before it is ended by force
+    stop_timeout: Period in Period::seconds(0)..=Period::hours(1), Host, None, default(|_| Defaults::STOP);
+    /// How long a guest may take until its agent has answered
+    ready_timeout: Period in Period::seconds(1)..=Period::hours(1), Host, None, default(|_| Defaults::READY);
+
+    [daemon]
+    /// How often what running VMs use is looked at
+    stats_interval: Period in Period::seconds(1)..=Period::hours(1), Host, None, default(|_| Defaults::STATS);
+    /// How long a VM may go unused until it is stopped
+    auto_stop_stale_after: AutoStop, Host, None, default(|_| AutoStop::Off);
+}
+
+impl Key {
+    fn shown(&self, value: String, origin: &Origin) -> ShownKey {
+        ShownKey {
+            key: self.path(),
+            value,
+            layer: origin.layer(),
+            origin: origin.to_string(),
+            help: self.help,
+            variable: self.variable,
+            name: self.name,
+            short: origin.short(),
+        }
+    }
+
+    /// Section and name, as in "vm.memory".
+    pub(super) fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+}
+
+impl Config {
+    /// The image's name.
+    pub fn image_name(&self) -> &str {
+        self.image().map_or(Defaults::IMAGE, Name::as_str)
+    }
+
+    /// The kernel's name, for an image that prefers `preferred`.
+    pub fn kernel_name<'a>(&'a self, preferred: Option<&'a str>) -> &'a str {
+        self.kernel().map(Name::as_str).or(preferred).unwrap_or(Defaults::KERNEL)
+    }
+}

@@ -1,0 +1,237 @@
+//! The configuration: what applies when a command or request does not say.
+//!
+//! Every key is declared in [`keys`], once. What one source says is a [`Layer`]: a file's text ([`Layer::of_file`]) or the
+//! environment ([`Layer::of_variables`]). Layers over one another, and the built-in defaults under them, are a
+//! [`Config`]. Nothing here reads a file; the programs do, each the files that it may.
+
+mod keys;
+mod nearest;
+mod text;
+mod value;
+mod variables;
+
+use std::{fmt, path::PathBuf};
+
+use serde::Serialize;
+
+pub use keys::{KEYS, Layer};
+pub use value::AutoStop;
+pub use variables::{Variable, variables};
+
+use crate::{ApiError, ErrorKind, Size};
+
+/// Longest file that is read, in bytes.
+pub const CONFIG_MAX: u64 = 64 << 10;
+
+/// What can be configured.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// The table that it is in: "vm".
+    pub section: &'static str,
+    /// Its own name, which no other key has: "memory".
+    pub name: &'static str,
+    /// What it is.
+    pub help: &'static str,
+    /// Where it may be set.
+    pub scope: Scope,
+    /// The variable that sets it.
+    pub variable: Option<&'static str>,
+}
+
+/// Where a key may be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Also in a project's `banger.toml`.
+    Project,
+    /// Only for a user or the whole host.
+    Host,
+}
+
+/// Whose file it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// A repository's `banger.toml`.
+    Project,
+    /// The user's.
+    User,
+    /// The host's.
+    System,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody has set it.
+    BuiltIn,
+    /// A line of a file.
+    File {
+        /// Whose.
+        owner: Owner,
+        /// Which.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+    },
+    /// An environment variable.
+    Variable(&'static str),
+}
+
+impl Origin {
+    /// The layer, in one word.
+    pub fn layer(&self) -> &'static str {
+        match self {
+            Self::BuiltIn => "built in",
+            Self::File { owner: Owner::Project, .. } => "project",
+            Self::File { owner: Owner::User, .. } => "user",
+            Self::File { owner: Owner::System, .. } => "system",
+            Self::Variable(_) => "environment",
+        }
+    }
+
+    /// In a word or two, for a help text; nothing when it is built in.
+    pub fn short(&self) -> Option<String> {
+        match self {
+            Self::BuiltIn => None,
+            Self::File { path, .. } => Some(path.file_name()?.to_string_lossy().into_owned()),
+            Self::Variable(name) => Some((*name).to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn => f.pad("built in"),
+            Self::File { path, line, .. } => f.pad(&format!("{}:{line}", path.display())),
+            Self::Variable(name) => f.pad(name),
+        }
+    }
+}
+
+/// A value, and who says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Setting<T> {
+    pub(crate) value: T,
+    pub(crate) origin: Origin,
+}
+
+/// What the host has, of which a VM gets a share.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HostSize {
+    /// Processors, where they can be told.
+    pub cpus: Option<usize>,
+    /// Memory in all, where it can be told.
+    pub memory: Option<Size>,
+}
+
+/// The configuration that applies: an accessor for each of [`KEYS`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Config {
+    layer: Layer,
+    host: HostSize,
+}
+
+impl Config {
+    /// `layers` over one another, the strongest first, over the defaults for `host`.
+    pub fn new(layers: impl IntoIterator<Item = Layer>, host: HostSize) -> Self {
+        let layer = layers.into_iter().reduce(Layer::over).unwrap_or_default();
+        Self { layer, host }
+    }
+}
+
+/// A key as `config show` tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ShownKey {
+    /// Its section and name: "vm.memory".
+    pub key: String,
+    /// Its value as one would write it, or what decides where it depends on more.
+    pub value: String,
+    /// The layer that says so: "environment", "project", "user", "system" or "built in".
+    pub layer: &'static str,
+    /// The file and line, or the variable.
+    pub origin: String,
+    /// What it is.
+    pub help: &'static str,
+    /// The variable that sets it.
+    pub variable: Option<&'static str>,
+    /// Its own name: "memory".
+    #[serde(skip)]
+    pub name: &'static str,
+    /// The origin in a word, for a help text.
+    #[serde(skip)]
+    pub short: Option<String>,
+}
+
+/// A source of configuration that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot use {place}: {problem}")]
+pub struct ConfigError {
+    /// The file, or the variable.
+    place: String,
+    /// What is wrong with it, with the line.
+    problem: String,
+    hint: &'static str,
+}
+
+impl ConfigError {
+    /// A file that is there and cannot be read.
+    pub fn unreadable(path: &std::path::Path, why: impl fmt::Display) -> Self {
+        let hint = "correct or remove that file, then run the command again";
+        Self { place: path.display().to_string(), problem: why.to_string(), hint }
+    }
+}
+
+impl From<ConfigError> for ApiError {
+    fn from(error: ConfigError) -> Self {
+        Self::new(ErrorKind::Invalid, error.to_string()).hint(error.hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Period;
+    use std::path::Path;
+
+    fn file(owner: Owner, text: &str) -> Layer {
+        let name = if owner == Owner::Project { "/repo/banger.toml" } else { "/etc/config.toml" };
+        Layer::of_file(owner, Path::new(name), text).unwrap()
+    }
+
+    #[test]
+    fn the_environment_beats_the_project_beats_the_user_beats_the_system_beats_what_is_built_in() {
+        let environment = Layer::of_variables(|name| (name == "BANGER_VCPU").then(|| "7".into())).unwrap();
+        let config = Config::new(
+            [
+                environment,
+                file(Owner::Project, "[vm]\nvcpu = 6\nmemory = '6G'\n"),
+                file(Owner::User, "[vm]\nvcpu = 5\nmemory = '5G'\ndisk_size = '5G'\n"),
+                file(Owner::System, "[vm]\nvcpu = 4\nmemory = '4G'\ndisk_size = '4G'\nnat = false\n"),
+            ],
+            HostSize::default(),
+        );
+        assert_eq!(config.vcpu(), 7);
+        assert_eq!(config.memory(), Size::gib(6));
+        assert_eq!(config.disk_size(), Size::gib(5));
+        assert!(!config.nat());
+        assert_eq!(config.stop_timeout(), Period::seconds(10));
+        let shown = config.shown();
+        let of = |name| shown.iter().find(|key| key.name == name).unwrap();
+        assert_eq!((of("vcpu").layer, of("vcpu").origin.as_str()), ("environment", "BANGER_VCPU"));
+        assert_eq!(
+            (of("memory").value.as_str(), of("memory").origin.as_str()),
+            ("6G", "/repo/banger.toml:3")
+        );
+        assert_eq!((of("nat").layer, of("nat").value.as_str()), ("system", "false"));
+        assert_eq!((of("vmm").layer, of("vmm").short.as_deref()), ("built in", None));
+    }
+
+    #[test]
+    fn every_key_has_a_name_of_its_own_and_a_word_of_help() {
+        for (index, key) in KEYS.iter().enumerate() {
+            assert!(!key.help.is_empty());
+            assert!(KEYS.iter().skip(index + 1).all(|other| other.name != key.name), "{}", key.name);
+        }
+        assert_eq!(Config::default().shown().len(), KEYS.len());
+    }
+}

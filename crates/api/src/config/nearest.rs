@@ -1,0 +1,60 @@
+//! What somebody may have meant.
+
+/// Most letters that a slip of the fingers gets wrong.
+const SLIPS: usize = 3;
+
+/// The one of `known` that `word` is most like or begins, if there is such a one.
+pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // Longer than any name: no slip, and not worth the time.
+    if word.len() > 64 {
+        return None;
+    }
+    let far = |name: &str| if word.len() > 2 && name.starts_with(word) { 1 } else { distance(word, name) };
+    let (far, name) = known.map(|name| (far(name), name)).min_by_key(|(far, _)| *far)?;
+    (far <= SLIPS.min(name.len() / 2)).then_some(name)
+}
+
+/// Letters to insert, remove or replace to make `from` into `to` (Levenshtein).
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (taken, letter) in from.chars().enumerate() {
+        let mut next = vec![taken + 1];
+        for ((other, above), diagonal) in to.iter().zip(row.iter().skip(1)).zip(&row) {
+            let left = next.last().copied().unwrap_or_default();
+            next.push((left + 1).min(above + 1).min(diagonal + usize::from(letter != *other)));
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_are_told_from_other_words() {
+        let known = ["memory", "vcpu", "disk_size", "nat"];
+        for (word, meant) in [
+            ("memroy", Some("memory")),
+            ("mem", Some("memory")),
+            ("disksize", Some("disk_size")),
+            ("disk", Some("disk_size")),
+            ("vcpus", Some("vcpu")),
+            ("nta", None),
+            ("colour", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(word, known.into_iter()), meant, "{word}");
+        }
+        assert_eq!(nearest(&"a".repeat(1 << 20), known.into_iter()), None);
+    }
+
+    #[test]
+    fn distances() {
+        for (from, to, edits) in [("", "", 0), ("a", "", 1), ("kitten", "sitting", 3), ("flaw", "lawn", 2)] {
+            assert_eq!(distance(from, to), edits, "{from} {to}");
+        }
+    }
+}

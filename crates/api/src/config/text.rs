@@ -1,0 +1,184 @@
+//! From a file's text to a layer.
+
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    ConfigError, KEYS, Key, Layer, Origin, Owner, Scope,
+    nearest::nearest,
+    value::{Raw, Shape},
+};
+
+/// The name of the file a project has.
+const PROJECT_FILE: &str = "banger.toml";
+
+impl Layer {
+    /// What the file at `path`, with this `text`, says.
+    ///
+    /// # Errors
+    /// When it is not TOML, or has a key or value that is not known there; the error has the line.
+    pub fn of_file(owner: Owner, path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut layer = Self::default();
+        layer.read(owner, path, text).map_err(|problem| ConfigError {
+            place: path.display().to_string(),
+            problem,
+            hint: "correct or remove that line, then run the command again",
+        })?;
+        Ok(layer)
+    }
+
+    fn read(&mut self, owner: Owner, path: &Path, text: &str) -> Result<(), String> {
+        let line = |at: usize| text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
+        let document = DeTable::parse(text).map_err(|error| {
+            let line = error.span().map(|span| format!(" on line {}", line(span.start))).unwrap_or_default();
+            format!("it is not TOML{line}: {}", error.message())
+        })?;
+        for (section, value) in document.get_ref() {
+            let at = line(section.span().start);
+            let section = section.get_ref().as_ref();
+            let Some(table) = value.get_ref().as_table().filter(|_| is_section(section)) else {
+                return Err(unknown_section(section, at));
+            };
+            for (name, value) in table {
+                let at = line(name.span().start);
+                let name = name.get_ref().as_ref();
+                let key = key(section, name).ok_or_else(|| unknown_key(section, name, at))?;
+                if owner == Owner::Project && key.scope != Scope::Project {
+                    return Err(format!(
+                        "{} on line {at} cannot be set in {PROJECT_FILE}, only in config.toml",
+                        key.path()
+                    ));
+                }
+                let origin = Origin::File { owner, path: path.to_owned(), line: at };
+                self.set(key, &raw(value.get_ref()), origin)
+                    .map_err(|why| format!("{} on line {at}: {why}", key.path()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn raw<'a>(value: &'a DeValue<'_>) -> Raw<'a> {
+    let of = |shape, text| Raw { shape, text };
+    match value {
+        DeValue::String(text) => of(Shape::Text, text.as_ref()),
+        DeValue::Integer(number) if number.radix() == 10 => of(Shape::Number, number.as_str()),
+        DeValue::Integer(_) => of(Shape::Other, "a number that is not decimal"),
+        DeValue::Boolean(true) => of(Shape::Truth, "true"),
+        DeValue::Boolean(false) => of(Shape::Truth, "false"),
+        DeValue::Float(_) => of(Shape::Other, "a fraction"),
+        DeValue::Datetime(_) => of(Shape::Other, "a date or time"),
+        DeValue::Array(_) => of(Shape::Other, "a list"),
+        DeValue::Table(_) => of(Shape::Other, "a table"),
+    }
+}
+
+fn is_section(name: &str) -> bool {
+    KEYS.iter().any(|key| key.section == name)
+}
+
+fn key(section: &str, name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.section == section && key.name == name)
+}
+
+fn unknown_key(section: &str, name: &str, line: usize) -> String {
+    let here = KEYS.iter().filter(|key| key.section == section).map(|key| key.name);
+    let meant = nearest(name, here.clone()).map(|meant| format!("did you mean {meant}?"));
+    let meant = meant.unwrap_or_else(|| format!("[{section}] has {}", here.collect::<Vec<_>>().join(", ")));
+    format!("unknown key {section}.{} on line {line}: {meant}", shortened(name))
+}
+
+/// A name at the top of the file that is no section: a slip, or a key that lacks its section.
+fn unknown_section(name: &str, line: usize) -> String {
+    let name = &shortened(name);
+    let mut sections: Vec<_> = KEYS.iter().map(|key| key.section).collect();
+    sections.dedup();
+    if sections.contains(&name.as_str()) {
+        return format!("{name} on line {line} is a section: write [{name}], and its keys below it");
+    }
+    if let Some(section) = nearest(name, sections.iter().copied()) {
+        return format!("unknown section {name} on line {line}: did you mean [{section}]?");
+    }
+    match nearest(name, KEYS.iter().map(|key| key.name)) {
+        Some(meant) => {
+            let section = KEYS.iter().find(|key| key.name == meant).map_or("vm", |key| key.section);
+            format!("unknown key {name} on line {line}: did you mean {meant}, below [{section}]?")
+        }
+        None => format!("unknown key {name} on line {line}: there are [{}]", sections.join("] and [")),
+    }
+}
+
+/// So much of a name as fits into an error.
+fn shortened(name: &str) -> String {
+    if name.chars().count() <= 64 {
+        return name.to_owned();
+    }
+    name.chars().take(64).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AutoStop, Config, HostSize, Period, Size};
+    use proptest::prelude::*;
+
+    fn read(owner: Owner, text: &str) -> Result<Config, String> {
+        let layer =
+            Layer::of_file(owner, Path::new("/c/config.toml"), text).map_err(|error| error.to_string())?;
+        Ok(Config::new([layer], HostSize::default()))
+    }
+
+    #[test]
+    fn values_are_read_as_people_write_them() {
+        let config = read(
+            Owner::User,
+            "# mine\n[vm]\nmemory = \"4G\"\nvcpu = 3\nvmm = \"qemu\"\ndisk_size = 1024\nnat = false\n\
+             [daemon]\nauto_stop_stale_after = \"2h\"\nstats_interval = 30\n",
+        )
+        .unwrap();
+        assert_eq!((config.memory(), config.vcpu(), config.disk_size()), (Size::gib(4), 3, Size::gib(1)));
+        assert_eq!(config.vmm(), Some(&crate::Vmm::Qemu));
+        assert_eq!(config.auto_stop_stale_after(), AutoStop::After(Period::hours(2)));
+        assert_eq!(config.stats_interval(), Period::seconds(30));
+        assert_eq!((config.image_name(), config.kernel_name(Some("mine"))), ("debian-bookworm", "mine"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        for (text, error) in [
+            ("[vm]\nmemory = '4G'\nmemroy = 1\n", "unknown key vm.memroy on line 3: did you mean memory?"),
+            ("[vm]\ncolour = 1\n", "unknown key vm.colour on line 2: [vm] has image, kernel, vcpu"),
+            ("\n[vmm]\n", "unknown section vmm on line 2: did you mean [vm]?"),
+            ("memory = '4G'\n", "unknown key memory on line 1: did you mean memory, below [vm]?"),
+            ("network = 1\n", "unknown key network on line 1: there are [vm] and [daemon]"),
+            ("vm = 1\n", "vm on line 1 is a section"),
+            ("[vm]\nmemory = 'lots'\n", "vm.memory on line 2: \"lots\" is not a size"),
+            ("[vm]\nmemory = '64M'\n", "vm.memory on line 2: 64M cannot be had: from 128M to 1T"),
+            (
+                "[vm]\nvcpu = '4'\n",
+                "vm.vcpu on line 2: the text \"4\" cannot be a value here: write a number",
+            ),
+            ("[vm]\nvcpu = 0\n", "vm.vcpu on line 2: 0 cannot be had: from 1 to 32"),
+            ("[vm]\nnat = [true]\n", "vm.nat on line 2: a list cannot be a value here: write true or false"),
+            ("[vm]\nvmm = 'xen'\n", "vm.vmm on line 2: \"xen\" is not a VMM"),
+            ("[vm]\nimage = 'Böx'\n", "vm.image on line 2: 'B' at position 1"),
+            ("[vm]\nmemory = \n", "it is not TOML on line 2"),
+        ] {
+            let found = read(Owner::User, text).unwrap_err();
+            assert!(
+                found.starts_with("cannot use /c/config.toml: ") && found.contains(error),
+                "{text}: {found}"
+            );
+        }
+        let found = read(Owner::Project, "[daemon]\nstats_interval = '1s'\n").unwrap_err();
+        assert!(found.contains("daemon.stats_interval on line 2 cannot be set in banger.toml"), "{found}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "(\\[?(vm|daemon)\\]?|[a-z_]{1,8} ?= ?|\"[0-9a-zG]{0,4}\"|[0-9.]{1,5}|\\PC|\n){0,30}") {
+            let _ = read(Owner::User, &text);
+        }
+    }
+}

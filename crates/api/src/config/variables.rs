@@ -1,0 +1,92 @@
+//! The environment variables, all of them.
+
+use std::ffi::OsString;
+
+use super::{
+    ConfigError, KEYS, Layer, Origin,
+    value::{Raw, Shape},
+};
+
+/// An environment variable of banger's.
+#[derive(Debug, Clone, Copy)]
+pub struct Variable {
+    /// What it is called.
+    pub name: &'static str,
+    /// What it does.
+    pub help: &'static str,
+}
+
+impl Variable {
+    /// The daemon's program.
+    pub const BANGERD: Self = Self {
+        name: "BANGER_BANGERD",
+        help: "Path of the daemon that is started; else the one beside banger, else one on PATH",
+    };
+    /// What the daemon logs.
+    pub const LOG: Self = Self {
+        name: "BANGER_LOG",
+        help: "What a daemon that is started logs: error, warn, info, debug, trace, or these by module",
+    };
+    /// The system's configuration.
+    pub const SYSTEM_CONFIG: Self = Self {
+        name: "BANGER_SYSTEM_CONFIG",
+        help: "Path of the system's configuration, else /etc/banger/config.toml",
+    };
+    /// Where Debian's packages come from.
+    pub const DEBIAN_MIRROR: Self = Self {
+        name: "BANGER_DEBIAN_MIRROR",
+        help: "Address of the Debian mirror that catalog images and kernels are made from, as http://HOST/debian",
+    };
+}
+
+/// Every variable: those of the keys, then those that are about the programs.
+pub fn variables() -> Vec<Variable> {
+    let of_keys = KEYS.iter().filter_map(|key| Some(Variable { name: key.variable?, help: key.help }));
+    of_keys
+        .chain([Variable::BANGERD, Variable::LOG, Variable::SYSTEM_CONFIG, Variable::DEBIAN_MIRROR])
+        .collect()
+}
+
+impl Layer {
+    /// What the environment says, which `lookup` looks up. An empty variable says nothing.
+    ///
+    /// # Errors
+    /// When a variable's value is none that its key can have.
+    pub fn of_variables(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
+        let mut layer = Self::default();
+        for key in KEYS {
+            let Some(name) = key.variable else { continue };
+            let Some(value) = lookup(name).filter(|value| !value.is_empty()) else { continue };
+            let hint = "correct or unset that variable, then run the command again";
+            let wrong = |problem| ConfigError { place: name.to_owned(), problem, hint };
+            let text = value.to_str().ok_or_else(|| wrong("it is not UTF-8".to_owned()))?;
+            let raw = Raw { shape: Shape::Word, text };
+            layer.set(key, &raw, Origin::Variable(name)).map_err(wrong)?;
+        }
+        Ok(layer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_that_makes_no_sense_is_named() {
+        let of = |name: &'static str, value: &'static str| {
+            Layer::of_variables(|asked| (asked == name).then(|| value.into()))
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(of("BANGER_MEMORY", "").unwrap(), Layer::default());
+        let error = of("BANGER_MEMORY", "lots").unwrap_err();
+        assert!(error.starts_with("cannot use BANGER_MEMORY: \"lots\" is not a size"), "{error}");
+        assert!(of("BANGER_VCPU", "33").unwrap_err().contains("from 1 to 32"));
+        assert!(of("BANGER_NAT", "maybe").unwrap_err().contains("neither true nor false"));
+    }
+
+    #[test]
+    fn every_variable_is_ours_and_explained() {
+        let all = variables();
+        assert!(all.iter().all(|variable| variable.name.starts_with("BANGER_") && variable.help.len() > 4));
+    }
+}
