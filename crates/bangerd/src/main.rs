@@ -35,6 +35,10 @@ enum Command {
     /// Find out whether KVM can run a guest, and print it as JSON.
     #[command(hide = true)]
     KvmProbe,
+    /// List the points at which this daemon can be killed by `BANGER_FAIL_POINT`.
+    #[cfg(feature = "fail-points")]
+    #[command(hide = true)]
+    FailPoints,
 }
 
 fn main() -> ExitCode {
@@ -45,5 +49,13 @@ fn main() -> ExitCode {
             Err(_) => ExitCode::FAILURE,
         },
         Some(Command::KvmProbe) => banger_engine::kvm_probe_main(),
+        #[cfg(feature = "fail-points")]
+        Some(Command::FailPoints) => {
+            let lines = banger_engine::fail_points().join("\n");
+            match std::io::Write::write_all(&mut std::io::stdout(), format!("{lines}\n").as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            }
+        }
     }
 }

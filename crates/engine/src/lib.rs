@@ -6,6 +6,8 @@ mod config;
 mod dirs;
 mod engine;
 mod error;
+#[cfg(feature = "fail-points")]
+mod fail;
 mod host;
 mod images;
 mod kernels;
@@ -32,6 +34,12 @@ pub use vm::{CONSOLE_MAX, console_main};
 /// When it cannot be made, or is another's, or a link.
 pub fn private_dir(path: &std::path::Path) -> Result<(), banger_api::ApiError> {
     Ok(dirs::private(path)?)
+}
+
+/// Every point at which a build for the tests can be killed; see `fail`.
+#[cfg(feature = "fail-points")]
+pub fn fail_points() -> Vec<String> {
+    fail::all()
 }
 
 /// The whole of the process `bangerd kvm-probe`.

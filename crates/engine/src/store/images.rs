@@ -4,7 +4,7 @@ use banger_api::{Id, Name, Named, Size};
 use jiff::Timestamp;
 use rusqlite::params;
 
-use super::{Store, StoreError, name_taken, parsed};
+use super::{Step, Store, StoreError, name_taken, parsed};
 
 /// An image, as it is kept.
 #[derive(Debug, Clone)]
@@ -60,14 +60,16 @@ impl Store {
             image.source,
             image.created_at.to_string(),
         ];
-        self.connection().execute(insert, values).map_err(|error| name_taken(error, image.name.as_str()))?;
-        Ok(())
+        self.write(Step::ImageInsert, |transaction| {
+            transaction.execute(insert, values).map_err(|error| name_taken(error, image.name.as_str()))?;
+            Ok(())
+        })
     }
 
     /// Forgets an image; false when a VM uses it.
     pub(crate) fn delete_image(&self, id: &Id) -> Result<bool, StoreError> {
         let delete =
             "DELETE FROM images WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM vms WHERE image_id = ?1)";
-        Ok(self.execute(delete, [id.as_str()])? > 0)
+        Ok(self.execute(Step::ImageDelete, delete, [id.as_str()])? > 0)
     }
 }

@@ -6,7 +6,7 @@
 use banger_api::Id;
 use rusqlite::params;
 
-use super::{Store, StoreError, json, to_json};
+use super::{Step, Store, StoreError, json, to_json};
 use crate::vm::Resource;
 
 /// For how long a resource is held.
@@ -37,15 +37,17 @@ pub(crate) struct JournalRow {
 impl Store {
     /// Writes down what is about to be taken.
     pub(crate) fn journal(&self, vm: &Id, scope: Scope, resource: &Resource) -> Result<i64, StoreError> {
-        let connection = self.connection();
-        let mut insert =
-            connection.prepare_cached("INSERT INTO journal (vm_id, scope, resource) VALUES (?, ?, ?)")?;
-        Ok(insert.insert(params![vm.as_str(), scope.as_str(), to_json("resource", resource)?])?)
+        let values = params![vm.as_str(), scope.as_str(), to_json("resource", resource)?];
+        self.write(resource.journalled(), |transaction| {
+            let insert = "INSERT INTO journal (vm_id, scope, resource) VALUES (?, ?, ?)";
+            Ok(transaction.prepare_cached(insert)?.insert(values)?)
+        })
     }
 
     /// Puts more about what was taken into its row.
     pub(crate) fn amend_journal(&self, row: i64, resource: &Resource) -> Result<(), StoreError> {
         self.execute(
+            Step::JournalAmend,
             "UPDATE journal SET resource = ? WHERE id = ?",
             params![to_json("resource", resource)?, row],
         )?;
@@ -53,8 +55,8 @@ impl Store {
     }
 
     /// Strikes what has been given back.
-    pub(crate) fn strike_journal(&self, row: i64) -> Result<(), StoreError> {
-        self.execute("DELETE FROM journal WHERE id = ?", [row])?;
+    pub(crate) fn strike_journal(&self, row: &JournalRow) -> Result<(), StoreError> {
+        self.execute(row.resource.struck(), "DELETE FROM journal WHERE id = ?", [row.id])?;
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use banger_api::{Id, Name, Named};
 use jiff::Timestamp;
 use rusqlite::params;
 
-use super::{Store, StoreError, name_taken, parsed};
+use super::{Step, Store, StoreError, name_taken, parsed};
 
 /// A kernel, as it is kept.
 #[derive(Debug, Clone)]
@@ -54,14 +54,16 @@ impl Store {
             kernel.source,
             kernel.created_at.to_string(),
         ];
-        self.connection().execute(insert, values).map_err(|error| name_taken(error, kernel.name.as_str()))?;
-        Ok(())
+        self.write(Step::KernelInsert, |transaction| {
+            transaction.execute(insert, values).map_err(|error| name_taken(error, kernel.name.as_str()))?;
+            Ok(())
+        })
     }
 
     /// Forgets a kernel; false when a VM uses it.
     pub(crate) fn delete_kernel(&self, id: &Id) -> Result<bool, StoreError> {
         let delete =
             "DELETE FROM kernels WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM vms WHERE kernel_id = ?1)";
-        Ok(self.execute(delete, [id.as_str()])? > 0)
+        Ok(self.execute(Step::KernelDelete, delete, [id.as_str()])? > 0)
     }
 }

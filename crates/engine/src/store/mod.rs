@@ -8,6 +8,7 @@
 mod images;
 mod journal;
 mod kernels;
+mod step;
 mod vms;
 
 use std::{
@@ -23,8 +24,9 @@ use rusqlite::{Connection, MAIN_DB, OpenFlags, Transaction, TransactionBehavior,
 use tempfile::TempDir;
 
 pub(crate) use images::ImageRecord;
-pub(crate) use journal::{JournalRow, Scope};
+pub(crate) use journal::Scope;
 pub(crate) use kernels::KernelRecord;
+pub(crate) use step::Step;
 pub(crate) use vms::{Handle, NewVm, VmRecord};
 
 /// The schema, a step a version. A step that has shipped is never changed.
@@ -138,7 +140,7 @@ fn random_id() -> i32 {
 pub(crate) struct Store {
     connection: Mutex<Connection>,
     /// Where the copy is that this is open on, for [`open_read_only`](Store::open_read_only); goes after the connection.
-    _copy: Option<TempDir>,
+    copy: Option<TempDir>,
 }
 
 impl Store {
@@ -147,7 +149,8 @@ impl Store {
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let mut connection = connect(path)?;
         migrate(&mut connection, MIGRATIONS).map_err(unreadable(path))?;
-        Ok(Self { connection: Mutex::new(connection), _copy: None })
+        read_only(&connection, true)?;
+        Ok(Self { connection: Mutex::new(connection), copy: None })
     }
 
     /// The store at `path` as it is now, to be looked at and not written; `None` when there is none. What is opened is a
@@ -163,9 +166,7 @@ impl Store {
             }
             other => other,
         };
-        let store = Self { _copy: Some(folder), ..Self::open(&copy).map_err(told_of_original)? };
-        store.connection().pragma_update(None, "query_only", true)?;
-        Ok(Some(store))
+        Ok(Some(Self { copy: Some(folder), ..Self::open(&copy).map_err(told_of_original)? }))
     }
 
     /// Which store this is: one that is begun anew is another.
@@ -183,8 +184,8 @@ impl Store {
 
     /// Puts everything into the one file, which can then be copied; it is open for use all the same.
     pub(crate) fn settle(&self) -> Result<(), StoreError> {
-        let all = self.connection().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        Ok(all?)
+        let connection = self.connection();
+        Step::Settle.around(|| Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?))
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
@@ -192,19 +193,27 @@ impl Store {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn transaction<T>(
+    /// The one way to write: a transaction that is a step. What goes around it is refused by SQLite.
+    fn write<T>(
         &self,
+        step: Step,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut connection = self.connection();
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let value = work(&transaction)?;
-        transaction.commit()?;
-        Ok(value)
+        read_only(&connection, self.copy.is_some())?;
+        let written = step.around(|| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        });
+        read_only(&connection, true)?;
+        written
     }
 
-    fn execute(&self, sql: &str, values: impl rusqlite::Params) -> Result<usize, StoreError> {
-        Ok(self.connection().prepare_cached(sql)?.execute(values)?)
+    /// Writes with one statement; how many rows it changed.
+    fn execute(&self, step: Step, sql: &str, values: impl rusqlite::Params) -> Result<usize, StoreError> {
+        self.write(step, |transaction| Ok(transaction.prepare_cached(sql)?.execute(values)?))
     }
 
     fn query<T>(
@@ -275,15 +284,22 @@ fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
 fn migrate(connection: &mut Connection, steps: &[&str]) -> Result<(), rusqlite::Error> {
     let found: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     for (version, step) in steps.iter().enumerate().skip(found) {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
-        if version == 0 {
-            transaction.pragma_update(None, "application_id", random_id())?;
-        }
-        transaction.execute_batch(step)?;
-        transaction.pragma_update(None, "user_version", version + 1)?;
-        transaction.commit()?;
+        Step::Migrate.around(|| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+            if version == 0 {
+                transaction.pragma_update(None, "application_id", random_id())?;
+            }
+            transaction.execute_batch(step)?;
+            transaction.pragma_update(None, "user_version", version + 1)?;
+            transaction.commit()
+        })?;
     }
     Ok(())
+}
+
+/// Closes a connection to writing, or opens it.
+fn read_only(connection: &Connection, on: bool) -> Result<(), rusqlite::Error> {
+    connection.pragma_update(None, "query_only", on)
 }
 
 /// Copies a store with its log into a folder of its own; `None` when there is none. One that changes meanwhile, under a

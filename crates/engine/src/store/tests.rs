@@ -216,3 +216,15 @@ fn looking_at_a_store_makes_and_changes_nothing() {
     assert!(Store::open_read_only(&path).unwrap().unwrap().vms().unwrap().is_empty());
     assert_eq!(files(&path), open);
 }
+
+#[test]
+fn nothing_is_written_but_by_a_step() {
+    let (_dir, path) = place();
+    with_rows(&path, MIGRATIONS.len());
+    let store = Store::open(&path).unwrap();
+    let id = "0123456789abcdef".parse().unwrap();
+    store.set_vm_down(&id, Some("why")).unwrap();
+    let around = store.connection().execute("DELETE FROM vms", []).unwrap_err();
+    assert_eq!(around.sqlite_error_code(), Some(rusqlite::ErrorCode::ReadOnly));
+    assert_eq!(store.vm(&id).unwrap().unwrap().last_error.as_deref(), Some("why"));
+}

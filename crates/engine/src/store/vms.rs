@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Store, StoreError, json, name_taken, parsed, to_json};
+use super::{Step, Store, StoreError, json, name_taken, parsed, to_json};
 
 /// First vsock context id of a guest: 0 to 2 are the hypervisor, loopback and the host.
 const FIRST_CID: u32 = 3;
@@ -105,7 +105,7 @@ impl Store {
 
     /// Reserves a VM's name and context id: all that two VMs may not share.
     pub(crate) fn insert_vm(&self, vm: &NewVm) -> Result<(), StoreError> {
-        self.transaction(|transaction| {
+        self.write(Step::VmInsert, |transaction| {
             let free = "SELECT min(cid) FROM (SELECT ?1 AS cid UNION SELECT cid + 1 FROM vms WHERE cid >= ?1)
                 WHERE cid NOT IN (SELECT cid FROM vms)";
             let cid: u32 = transaction.query_row(free, [first_cid()], |row| row.get(0))?;
@@ -135,7 +135,11 @@ impl Store {
 
     /// Records that a VM is on its way up or down.
     pub(crate) fn set_vm_state(&self, id: &Id, state: VmState) -> Result<(), StoreError> {
-        self.execute("UPDATE vms SET state = ? WHERE id = ?", params![state.as_str(), id.as_str()])?;
+        self.execute(
+            Step::VmState,
+            "UPDATE vms SET state = ? WHERE id = ?",
+            params![state.as_str(), id.as_str()],
+        )?;
         Ok(())
     }
 
@@ -143,7 +147,11 @@ impl Store {
     pub(crate) fn set_vm_running(&self, id: &Id, at: Timestamp, handle: &Handle) -> Result<(), StoreError> {
         let update = "UPDATE vms SET state = 'running', acknowledged = 1, started_at = ?1, last_used_at = ?1, last_error = NULL, handle = ?2
             WHERE id = ?3";
-        self.execute(update, params![at.to_string(), to_json("handle", handle)?, id.as_str()])?;
+        self.execute(
+            Step::VmRunning,
+            update,
+            params![at.to_string(), to_json("handle", handle)?, id.as_str()],
+        )?;
         Ok(())
     }
 
@@ -152,7 +160,7 @@ impl Store {
         let state = if error.is_some() { VmState::Error } else { VmState::Stopped };
         let update =
             "UPDATE vms SET state = ?, started_at = NULL, last_error = ?, handle = NULL WHERE id = ?";
-        self.execute(update, params![state.as_str(), error, id.as_str()])?;
+        self.execute(Step::VmDown, update, params![state.as_str(), error, id.as_str()])?;
         Ok(())
     }
 
@@ -163,25 +171,25 @@ impl Store {
         let bytes = |size: Option<Size>| size.map(Size::as_bytes);
         let values =
             params![wanted.vcpu, bytes(wanted.memory), wanted.nat, bytes(wanted.disk_size), id.as_str()];
-        self.execute(update, values)?;
+        self.execute(Step::VmSet, update, values)?;
         Ok(())
     }
 
     /// Records that somebody was told of a VM that has not been started.
     pub(crate) fn acknowledge_vm(&self, id: &Id) -> Result<(), StoreError> {
-        self.execute("UPDATE vms SET acknowledged = 1 WHERE id = ?", [id.as_str()])?;
+        self.execute(Step::VmAcknowledge, "UPDATE vms SET acknowledged = 1 WHERE id = ?", [id.as_str()])?;
         Ok(())
     }
 
     /// Records that a VM whose start failed stays all the same, for somebody to look at, and goes with no session.
     pub(crate) fn keep_vm(&self, id: &Id) -> Result<(), StoreError> {
-        self.execute("UPDATE vms SET acknowledged = 1, rm = 0 WHERE id = ?", [id.as_str()])?;
+        self.execute(Step::VmKeep, "UPDATE vms SET acknowledged = 1, rm = 0 WHERE id = ?", [id.as_str()])?;
         Ok(())
     }
 
     /// Forgets a VM. Refused while its journal holds anything.
     pub(crate) fn delete_vm(&self, id: &Id) -> Result<(), StoreError> {
-        self.execute("DELETE FROM vms WHERE id = ?", [id.as_str()])?;
+        self.execute(Step::VmDelete, "DELETE FROM vms WHERE id = ?", [id.as_str()])?;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::process;
 use crate::{
     error::EngineError,
-    store::{JournalRow, Scope, Store},
+    store::{Scope, Step, Store},
 };
 
 /// One thing taken from the host.
@@ -33,6 +33,22 @@ impl fmt::Display for Resource {
 }
 
 impl Resource {
+    /// The step in which it is written down, before it is taken.
+    pub(crate) fn journalled(&self) -> Step {
+        match self {
+            Self::Folder { .. } => Step::JournalFolder,
+            Self::Process { .. } => Step::JournalProcess,
+        }
+    }
+
+    /// The step in which it is struck, once it has been given back.
+    pub(crate) fn struck(&self) -> Step {
+        match self {
+            Self::Folder { .. } => Step::JournalStrikeFolder,
+            Self::Process { .. } => Step::JournalStrikeProcess,
+        }
+    }
+
     /// Gives it back. What is gone already is given back.
     async fn revert(&self) -> Result<(), EngineError> {
         match self {
@@ -64,11 +80,11 @@ impl Resource {
 /// first such error is returned, all are logged.
 pub(crate) async fn revert(store: &Store, vm: &Id, scope: Scope) -> Result<(), EngineError> {
     let mut first = None;
-    for JournalRow { id, resource } in store.journal_of(vm, scope)? {
-        match resource.revert().await {
-            Ok(()) => store.strike_journal(id)?,
+    for row in store.journal_of(vm, scope)? {
+        match row.resource.revert().await {
+            Ok(()) => store.strike_journal(&row)?,
             Err(error) => {
-                tracing::error!(%vm, ?resource, %error, "not given back");
+                tracing::error!(%vm, resource = ?row.resource, %error, "not given back");
                 first.get_or_insert(error);
             }
         }
