@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File},
     io::{self, Seek, SeekFrom},
-    os::{fd::OwnedFd, unix::fs::PermissionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileExt, PermissionsExt},
+    },
     path::Path,
 };
 
@@ -110,10 +113,15 @@ fn mount_ext4(disk: &Path, at: &str, flags: MountFlags) -> Result<(), BootError>
 
 /// Lets the file system on `disk`, mounted at `at`, take all of it: the disk may have been made larger.
 fn fill(disk: &Path, at: &str) -> io::Result<()> {
-    let size = File::open(disk)?.seek(SeekFrom::End(0))?;
+    let mut disk = File::open(disk)?;
+    let size = disk.seek(SeekFrom::End(0))?;
     let root = File::open(at)?;
-    let block = rustix::fs::fstatvfs(&root)?.f_frsize;
-    grow_ext4(root, size / block.max(1))
+    let blocks = size / rustix::fs::fstatvfs(&root)?.f_frsize.max(1);
+    // The superblock's own count, its low half (ext4's disk layout: 1 KiB in, field 2): the kernel says a line of every
+    // growth, of none too.
+    let mut count = [0; 4];
+    disk.read_exact_at(&mut count, 1024 + 4)?;
+    if u64::from(u32::from_le_bytes(count)) < blocks { grow_ext4(root, blocks) } else { Ok(()) }
 }
 
 fn make(path: &str) -> Result<(), BootError> {

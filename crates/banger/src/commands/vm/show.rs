@@ -49,7 +49,7 @@ fn table(ui: &Ui, vm: &Vm) -> Table {
         ("used", vm.last_used_at.map(|at| ui.ago(at)).unwrap_or_else(|| "never".to_owned())),
         ("VMM", vmm),
         ("process", vm.pid.map(|pid| pid.to_string()).unwrap_or_else(|| "none".to_owned())),
-        ("reaches out", if vm.nat { "yes" } else { "no" }.to_owned()),
+        ("NAT", if vm.nat { "on" } else { "off" }.to_owned()),
         ("network", vm.network.clone().unwrap_or_else(|| "none".to_owned())),
         ("console", vm.console.clone()),
         ("last error", vm.last_error.clone().unwrap_or_else(|| "none".to_owned())),
