@@ -172,7 +172,7 @@ fn operations_are_listed_followed_and_cancelled() -> Result<()> {
     let operations = host.json(&["operations"])?;
     host.ok(&["operations", "cancel", operations[0]["id"].as_str().unwrap()])?;
     start.finish(b"")?.fails(1, &["cancelled"])?;
-    assert_ne!(state(&host, "box")?, "running");
+    assert_eq!(state(&host, "box")?, "stopped");
     host.ok(&["vm", "delete", "box"])?;
     host.nothing_left()
 }

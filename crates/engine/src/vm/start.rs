@@ -53,6 +53,10 @@ pub(super) async fn start(
     context: &Context,
     alive: &mut Alive,
 ) -> Result<(), EngineError> {
+    if matches!(record.state, VmState::Starting | VmState::Stopping) {
+        // What could not be given back when the daemon started.
+        revert(&host.store, &record.id, Scope::Run).await?;
+    }
     host.store.set_vm_state(&record.id, VmState::Starting)?;
     let mut start = Start { host, record, context, alive, booted: false };
     let Err(error) = start.bring_up().await else { return Ok(()) };
@@ -62,7 +66,9 @@ pub(super) async fn start(
     }
     *alive = Alive::default();
     revert(&host.store, &record.id, Scope::Run).await?;
-    host.store.set_vm_down(&record.id, Some(&error.message))?;
+    // One that somebody has called off is no worse for it.
+    let why = (error.kind != ErrorKind::Cancelled).then_some(error.message.as_str());
+    host.store.set_vm_down(&record.id, why)?;
     Err(error.into())
 }
 
