@@ -2,6 +2,7 @@
 //! `banger_client` and hands what comes to [`ui`], the only thing that prints.
 
 mod commands;
+mod config;
 mod error;
 mod session;
 mod ui;

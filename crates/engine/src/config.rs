@@ -13,7 +13,7 @@ use std::{
 
 use banger_api::{
     ApiError, Config, Dirs, HostSize, Size,
-    config::{CONFIG_MAX, ConfigError, Layer, Owner},
+    config::{CONFIG_MAX, Layer, Owner},
 };
 
 /// The files, and what they said when they were last looked at.
@@ -51,6 +51,7 @@ impl ConfigFiles {
         }
         // Looked at before it is read: one that changes in between is read again the next time.
         let [(user, user_path), (system, system_path)] = &self.files;
+        let layer = |owner, path: &Path| Layer::of_file(owner, path, read(path));
         let layers = [layer(*user, user_path)?, layer(*system, system_path)?];
         let config = Arc::new(Config::new(layers, host_size()));
         *last = Some(Seen { files, config: config.clone() });
@@ -64,19 +65,10 @@ fn identity(path: &Path) -> Option<Identity> {
     Some((meta.dev(), meta.ino(), meta.size(), changed))
 }
 
-/// What the file at `path` says; there need not be one.
-fn layer(owner: Owner, path: &Path) -> Result<Layer, ConfigError> {
-    let mut text = String::new();
-    match File::open(path).and_then(|file| file.take(CONFIG_MAX + 1).read_to_string(&mut text)) {
-        Ok(_) if text.len() as u64 > CONFIG_MAX => {
-            Err(ConfigError::unreadable(path, format_args!("it is longer than {} KiB", CONFIG_MAX >> 10)))
-        }
-        Ok(_) => Layer::of_file(owner, path, &text),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Ok(Layer::default())
-        }
-        Err(error) => Err(ConfigError::unreadable(path, error)),
-    }
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(CONFIG_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// What this host has.

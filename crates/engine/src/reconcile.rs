@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use banger_api::{Id, OperationKind, VmState};
+use banger_api::{Defaults, Id, OperationKind, VmState};
 use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -181,9 +181,10 @@ async fn take_over(host: &Arc<Host>, record: &VmRecord) -> Result<(), EngineErro
 /// Goes on with a stop, for nobody in particular.
 fn finish_stop(host: &Host, record: &VmRecord) {
     let Some(owner) = host.owner_of(&record.id) else { return };
+    let grace = host.config().map_or(Defaults::STOP, |config| config.stop_timeout()).as_duration();
     let ask = async move |context| {
         let (answer, answered) = oneshot::channel();
-        let message = Message { ask: Ask::Stop(vm::GRACE), context, answer };
+        let message = Message { ask: Ask::Stop(grace), context, answer };
         // One that has gone needs no stop.
         if owner.send(message).await.is_err() {
             return Ok(());

@@ -112,7 +112,7 @@ keys! {
     /// Whether a VM's network reaches out
     nat: bool, Project, Some("BANGER_NAT"), default(|_| true);
     /// How long an orderly power-off may take before it is ended by force
-    stop_timeout: Period in Period::seconds(0)..=Period::hours(1), Host, None, default(|_| Defaults::STOP);
+    stop_timeout: Period in Period::seconds(0)..=Period::seconds(Limits::STOP_TIMEOUT_S), Host, None, default(|_| Defaults::STOP);
     /// How long a guest may take until its agent has answered
     ready_timeout: Period in Period::seconds(1)..=Period::hours(1), Host, None, default(|_| Defaults::READY);
 

@@ -15,6 +15,7 @@ use std::{fmt, path::PathBuf};
 use serde::Serialize;
 
 pub use keys::{KEYS, Layer};
+pub use text::PROJECT_FILE;
 pub use value::AutoStop;
 pub use variables::{Variable, variables};
 
@@ -173,14 +174,6 @@ pub struct ConfigError {
     hint: &'static str,
 }
 
-impl ConfigError {
-    /// A file that is there and cannot be read.
-    pub fn unreadable(path: &std::path::Path, why: impl fmt::Display) -> Self {
-        let hint = "correct or remove that file, then run the command again";
-        Self { place: path.display().to_string(), problem: why.to_string(), hint }
-    }
-}
-
 impl From<ConfigError> for ApiError {
     fn from(error: ConfigError) -> Self {
         Self::new(ErrorKind::Invalid, error.to_string()).hint(error.hint)
@@ -195,7 +188,7 @@ mod tests {
 
     fn file(owner: Owner, text: &str) -> Layer {
         let name = if owner == Owner::Project { "/repo/banger.toml" } else { "/etc/config.toml" };
-        Layer::of_file(owner, Path::new(name), text).unwrap()
+        Layer::of_text(owner, Path::new(name), text).unwrap()
     }
 
     #[test]

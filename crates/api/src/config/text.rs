@@ -1,24 +1,48 @@
 //! From a file's text to a layer.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    ConfigError, KEYS, Key, Layer, Origin, Owner, Scope,
+    CONFIG_MAX, ConfigError, KEYS, Key, Layer, Origin, Owner, Scope,
     nearest::nearest,
     value::{Raw, Shape},
 };
 
 /// The name of the file a project has.
-const PROJECT_FILE: &str = "banger.toml";
+pub const PROJECT_FILE: &str = "banger.toml";
 
 impl Layer {
+    /// What came of reading at most [`CONFIG_MAX`] + 1 bytes of the file at `path`; there need not be one.
+    ///
+    /// # Errors
+    /// When it cannot be read or is too long; else as [`of_text`](Self::of_text).
+    pub fn of_file(owner: Owner, path: &Path, bytes: io::Result<Vec<u8>>) -> Result<Self, ConfigError> {
+        let unreadable = |problem: String| ConfigError {
+            place: path.display().to_string(),
+            problem,
+            hint: "correct or remove that file, then run the command again",
+        };
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(Self::default());
+            }
+            Err(error) => return Err(unreadable(error.to_string())),
+        };
+        if bytes.len() as u64 > CONFIG_MAX {
+            return Err(unreadable(format!("it is longer than {} KiB", CONFIG_MAX >> 10)));
+        }
+        let text = std::str::from_utf8(&bytes).map_err(|error| unreadable(error.to_string()))?;
+        Self::of_text(owner, path, text)
+    }
+
     /// What the file at `path`, with this `text`, says.
     ///
     /// # Errors
     /// When it is not TOML, or has a key or value that is not known there; the error has the line.
-    pub fn of_file(owner: Owner, path: &Path, text: &str) -> Result<Self, ConfigError> {
+    pub fn of_text(owner: Owner, path: &Path, text: &str) -> Result<Self, ConfigError> {
         let mut layer = Self::default();
         layer.read(owner, path, text).map_err(|problem| ConfigError {
             place: path.display().to_string(),
@@ -125,7 +149,7 @@ mod tests {
 
     fn read(owner: Owner, text: &str) -> Result<Config, String> {
         let layer =
-            Layer::of_file(owner, Path::new("/c/config.toml"), text).map_err(|error| error.to_string())?;
+            Layer::of_text(owner, Path::new("/c/config.toml"), text).map_err(|error| error.to_string())?;
         Ok(Config::new([layer], HostSize::default()))
     }
 

@@ -1,6 +1,7 @@
 //! The commands: a file each, with its arguments, whose doc comments are its help, and what it does.
 
 mod completion;
+mod config;
 mod daemon;
 mod image;
 mod kernel;
@@ -27,16 +28,19 @@ pub(crate) struct Cli {
 impl Cli {
     /// All commands, their help as it applies on this host.
     pub(crate) fn on_this_host() -> clap::Command {
-        let command = Self::command().mut_subcommand("vm", |vm| {
-            vm.mut_subcommand("run", vm::hardware::with_defaults)
-                .mut_subcommand("create", vm::hardware::with_defaults)
-        });
+        let defaults = crate::config::shown();
+        let with_defaults = |command| crate::config::with_defaults(command, &defaults);
+        let command = Self::command()
+            .mut_subcommand("vm", |vm| {
+                vm.mut_subcommand("run", with_defaults).mut_subcommand("create", with_defaults)
+            })
+            .mut_subcommand("config", |config| config.mut_subcommand("show", config::with_variables));
         examples_first(completion::with_names(command))
     }
 }
 
 /// What a command is, how it is used by example, and only then every option.
-const HELP: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}";
+const HELP: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
 
 fn examples_first(command: clap::Command) -> clap::Command {
     command.help_template(HELP).mut_subcommands(examples_first)
@@ -67,6 +71,9 @@ pub(crate) enum Command {
     /// The daemon, which starts by itself
     #[command(subcommand)]
     Daemon(daemon::DaemonCommand),
+    /// What applies when a command does not say
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Print a shell's completion script
     Completion(completion::Completion),
     /// Print the versions of banger and of the daemon that runs
@@ -82,6 +89,7 @@ impl Command {
             Self::Kernel(command) => command.run(ui).await,
             Self::Operations(command) => command.run(ui).await,
             Self::Daemon(command) => command.run(ui).await,
+            Self::Config(command) => command.run(ui),
             Self::Completion(command) => command.run(ui),
             Self::Version(command) => command.run(ui).await,
         }
@@ -123,7 +131,7 @@ mod tests {
         let mut command = Cli::on_this_host();
         let run = command.find_subcommand_mut("vm").and_then(|vm| vm.find_subcommand_mut("run"));
         let help = run.map(|run| run.render_long_help().to_string()).unwrap_or_default();
-        for text in ["else debian-bookworm]", "else 8G]", "Examples:"] {
+        for text in ["[env: BANGER_IMAGE]", "[default: ", "Examples:"] {
             assert!(help.contains(text), "no {text} in:\n{help}");
         }
     }

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::{Engine, Events, create::check_hardware};
 use crate::{
     error::EngineError,
+    host::Host,
     operation::{Context, OnHangUp},
     store::VmRecord,
     vm::{self, Ask, Message},
@@ -69,7 +70,7 @@ impl Engine {
     /// # Errors
     /// When there is no such VM.
     pub fn stop_vm(&self, reference: &str, options: StopVm) -> Result<Events, ApiError> {
-        self.change(OperationKind::VmStop, reference, Ask::Stop(grace(options)?))
+        self.change(OperationKind::VmStop, reference, Ask::Stop(grace(&self.0, options)?))
     }
 
     /// Stops a VM and starts it again, as one operation.
@@ -77,7 +78,7 @@ impl Engine {
     /// # Errors
     /// When there is no such VM.
     pub fn restart_vm(&self, reference: &str, options: StopVm) -> Result<Events, ApiError> {
-        self.change(OperationKind::VmRestart, reference, Ask::Restart(grace(options)?))
+        self.change(OperationKind::VmRestart, reference, Ask::Restart(grace(&self.0, options)?))
     }
 
     /// Sends a signal to a VM's VMM, and waits for its end.
@@ -228,9 +229,9 @@ impl Engine {
 }
 
 /// How long an orderly power-off may take.
-fn grace(options: StopVm) -> Result<Duration, ApiError> {
+fn grace(host: &Host, options: StopVm) -> Result<Duration, ApiError> {
     match options.timeout_s {
-        None => Ok(vm::GRACE),
+        None => Ok(host.config()?.stop_timeout().as_duration()),
         Some(seconds @ 0..=Limits::STOP_TIMEOUT_S) => Ok(Duration::from_secs(seconds)),
         Some(seconds) => {
             let most = Limits::STOP_TIMEOUT_S;

@@ -39,7 +39,7 @@ pub(crate) use console::read_console;
 pub use console::{CONSOLE_MAX, console_main};
 pub(crate) use process::{Alive, adopt, end, of_folders};
 pub(crate) use resource::{Resource, revert};
-pub(crate) use stop::{GRACE, last_words};
+pub(crate) use stop::last_words;
 
 /// How long a VMM may take to end once its guest has; the guest's connections break first.
 pub(crate) const ENDS: std::time::Duration = std::time::Duration::from_secs(2);

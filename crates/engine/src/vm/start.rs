@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use banger_api::{ApiError, ErrorKind, VmState, Vmm as ApiVmm};
+use banger_api::{ApiError, ErrorKind, Period, VmState, Vmm as ApiVmm};
 use banger_proto::{AddressConfig, Configure, Greeting, NetworkConfig, READY_PORT, Reply, Request};
 use banger_vmm::{Accel, Disk, GuestListener, LaunchPlan, Network, Role, VmSpec, Vmm, VmmKind};
 use jiff::Timestamp;
@@ -28,9 +28,6 @@ use crate::{
     spans::now_ns,
     store::{Handle, Scope, VmRecord},
 };
-
-/// How long a guest may take until its agent has answered (PRODUCT: guest ready).
-const READY: Duration = Duration::from_secs(90);
 
 /// How long a helper may take to make its socket.
 const HELPER_READY: Duration = Duration::from_secs(10);
@@ -84,6 +81,7 @@ struct Start<'a> {
 impl Start<'_> {
     async fn bring_up(&mut self) -> Result<(), EngineError> {
         let (host, record) = (self.host, self.record);
+        let limit = host.config()?.ready_timeout();
         self.context.stage("starting VM").await;
         // Disks first of all, so that a VM's folder is in the journal before anything is in it.
         let (disks, initrd, vmm) = tokio::join!(
@@ -116,8 +114,8 @@ impl Start<'_> {
         let mut ready = banger_vmm::listen(&plan.guest, plan.ready_port)?;
         let pid = self.launch(&plan).await?;
         let handle = handle(vmm.as_ref(), &plan, pid);
-        let answer = timeout(READY, self.first_word(&plan, &mut ready)).await;
-        let Ok(answer) = answer else { return self.never_answered(&handle) };
+        let answer = timeout(limit.as_duration(), self.first_word(&plan, &mut ready)).await;
+        let Ok(answer) = answer else { return self.never_answered(&handle, limit) };
         answer?;
         host.store.set_vm_running(&record.id, Timestamp::now(), &handle)?;
         Ok(())
@@ -327,12 +325,12 @@ impl Start<'_> {
     }
 
     /// The VM is up and its agent is silent: it stays, for its user to look at.
-    fn never_answered(&mut self, handle: &Handle) -> Result<(), EngineError> {
+    fn never_answered(&mut self, handle: &Handle, limit: Period) -> Result<(), EngineError> {
         let VmRecord { id, name, .. } = self.record;
         self.booted = true;
         self.host.store.set_vm_running(id, Timestamp::now(), handle)?;
         let (path, console) = self.console_lines();
-        let message = format!("VM {name} is up, but its agent has not answered in {} s", READY.as_secs());
+        let message = format!("VM {name} is up, but its agent has not answered in {limit}");
         let hint = format!("it stays: see `banger vm logs {name}`, then `banger vm delete {name}`");
         Err(ApiError {
             console,

@@ -21,9 +21,6 @@ use crate::{
     vmms::kind,
 };
 
-/// How long an orderly power-off may take when nobody says otherwise.
-pub(crate) const GRACE: Duration = Duration::from_secs(10);
-
 /// How long a VMM may take to end after a signal that it may handle.
 const SIGNALLED: Duration = Duration::from_secs(5);
 

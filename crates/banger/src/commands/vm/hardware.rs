@@ -1,6 +1,6 @@
 //! What a VM to be is made of, as the commands that make one take it.
 
-use banger_api::{CreateVm, Defaults, Limits, Size, VmName, Vmm};
+use banger_api::{ApiError, CreateVm, Limits, Size, VmName, Vmm};
 
 use crate::commands::reference;
 
@@ -10,27 +10,27 @@ pub(crate) struct Hardware {
     #[arg(long)]
     name: Option<VmName>,
     /// Image
-    #[arg(long, env = "BANGER_IMAGE", value_parser = reference())]
+    #[arg(long, value_parser = reference())]
     image: Option<String>,
     /// Kernel
-    #[arg(long, env = "BANGER_KERNEL", value_parser = reference())]
+    #[arg(long, value_parser = reference())]
     kernel: Option<String>,
     /// Virtual CPUs, 1 to 32
-    #[arg(long, env = "BANGER_VCPU", value_parser = clap::value_parser!(u32).range(1..=i64::from(Limits::VCPU)), value_name = "COUNT")]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(Limits::VCPU)), value_name = "COUNT")]
     vcpu: Option<u32>,
     /// Memory, as 512M or 4G; a bare number is MiB
-    #[arg(long, env = "BANGER_MEMORY", value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE")]
     memory: Option<Size>,
     /// Size of the disk at /root
-    #[arg(long, env = "BANGER_DISK_SIZE", value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE")]
     disk_size: Option<Size>,
     /// Size of the layer over the image that takes all other changes
-    #[arg(long, env = "BANGER_SYSTEM_OVERLAY_SIZE", value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE")]
     system_overlay_size: Option<Size>,
     /// Run it with firecracker or qemu
-    #[arg(long, env = "BANGER_VMM")]
+    #[arg(long)]
     vmm: Option<Vmm>,
-    /// Let its network reach out [default]
+    /// Let its network reach out
     #[arg(long, overrides_with = "no_nat")]
     nat: bool,
     /// Let its network reach nothing
@@ -39,46 +39,27 @@ pub(crate) struct Hardware {
 }
 
 impl Hardware {
-    /// The request for such a VM.
-    pub(super) fn request(&self) -> CreateVm {
-        CreateVm {
+    /// The request for such a VM: by its flags, else as configured.
+    pub(super) fn request(&self) -> Result<CreateVm, ApiError> {
+        let config = crate::config::load()?;
+        Ok(CreateVm {
             name: self.name.clone(),
-            image: self.image.clone(),
-            kernel: self.kernel.clone(),
-            vcpu: self.vcpu,
-            memory: self.memory,
-            disk_size: self.disk_size,
-            system_overlay_size: self.system_overlay_size,
-            vmm: self.vmm,
-            nat: switch(self.nat, self.no_nat),
+            image: self.image.clone().or_else(|| config.image().map(ToString::to_string)),
+            kernel: self.kernel.clone().or_else(|| config.kernel().map(ToString::to_string)),
+            vcpu: Some(self.vcpu.unwrap_or_else(|| config.vcpu())),
+            memory: Some(self.memory.unwrap_or_else(|| config.memory())),
+            disk_size: Some(self.disk_size.unwrap_or_else(|| config.disk_size())),
+            system_overlay_size: Some(
+                self.system_overlay_size.unwrap_or_else(|| config.system_overlay_size()),
+            ),
+            vmm: self.vmm.or(config.vmm().copied()),
+            nat: Some(switch(self.nat, self.no_nat).unwrap_or_else(|| config.nat())),
             ..CreateVm::default()
-        }
+        })
     }
 }
 
 /// A pair of flags as what they say, if anything.
 pub(super) fn switch(on: bool, off: bool) -> Option<bool> {
     (on || off).then_some(on)
-}
-
-/// Puts the defaults into the help: those that apply on this host, where config.toml says nothing else.
-pub(crate) fn with_defaults(command: clap::Command) -> clap::Command {
-    let cpus = std::thread::available_parallelism().ok().map(std::num::NonZero::get);
-    let info = rustix::system::sysinfo();
-    let memory = Size::bytes(info.totalram.saturating_mul(u64::from(info.mem_unit)));
-    let defaults = [
-        ("image", Defaults::IMAGE.to_owned()),
-        ("kernel", format!("the image's, else {}", Defaults::KERNEL)),
-        ("vcpu", Defaults::vcpu(cpus).to_string()),
-        ("memory", Defaults::memory(Some(memory)).to_string()),
-        ("disk_size", Defaults::DISK.to_string()),
-        ("system_overlay_size", Defaults::DISK.to_string()),
-        ("vmm", "firecracker where KVM works, else qemu".to_owned()),
-    ];
-    defaults.into_iter().fold(command, |command, (name, default)| {
-        command.mut_arg(name, |argument| {
-            let help = argument.get_help().cloned().unwrap_or_default();
-            argument.help(format!("{help} [default: config.toml's, else {default}]"))
-        })
-    })
 }

@@ -56,7 +56,7 @@ impl Run {
         let asked = now_ns();
         timing.end("banger starts", ui.began_ns);
         let mut events =
-            client.run_vm(&CreateVm { rm: self.rm, detach: self.detach, ..self.hardware.request() }).await?;
+            client.run_vm(&CreateVm { rm: self.rm, detach: self.detach, ..self.hardware.request()? }).await?;
         timing.end("reach bangerd", asked);
         let (vm, spans) = watch::<Vm>(&client, &mut events, ui).await?;
         timing.add(spans);

@@ -1,0 +1,109 @@
+//! The configuration that applies to a command here: the environment, the project's file, the user's, the system's.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    num::NonZero,
+    path::{Path, PathBuf},
+};
+
+use banger_api::{
+    ApiError, Config, Dirs, ErrorKind, HostSize, Size,
+    config::{CONFIG_MAX, Layer, Owner, PROJECT_FILE, ShownKey},
+};
+
+/// What applies here.
+pub(crate) fn load() -> Result<Config, ApiError> {
+    let uid = rustix::process::getuid().as_raw();
+    let dirs = Dirs::find(|name| std::env::var_os(name).map(PathBuf::from), uid)
+        .map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
+    let here = std::env::current_dir().ok();
+    let project = here.as_deref().and_then(project_file);
+    let files = [
+        project.map(|path| (Owner::Project, path)),
+        Some((Owner::User, dirs.config_file())),
+        Some((Owner::System, dirs.system_config.clone())),
+    ];
+    let mut layers = vec![Layer::of_variables(|name| std::env::var_os(name))?];
+    for (owner, path) in files.into_iter().flatten() {
+        layers.push(Layer::of_file(owner, &path, read(&path))?);
+    }
+    Ok(Config::new(layers, host_size()))
+}
+
+/// Each key's value and origin, for help texts: what is built in where the configuration cannot be used. The command
+/// itself then says why.
+pub(crate) fn shown() -> Vec<ShownKey> {
+    load().unwrap_or_else(|_| Config::new([], host_size())).shown()
+}
+
+/// Puts into the help of `command`'s flags which variable sets each, and what applies without either.
+pub(crate) fn with_defaults(command: clap::Command, defaults: &[ShownKey]) -> clap::Command {
+    let flags: Vec<_> = command.get_arguments().map(|flag| flag.get_id().clone()).collect();
+    let known = defaults.iter().filter(|key| flags.iter().any(|flag| flag.as_str() == key.name));
+    known.fold(command, |command, key| {
+        command.mut_arg(key.name, |flag| {
+            let help = flag.get_help().cloned().unwrap_or_default();
+            let variable = key.variable.map(|name| format!(" [env: {name}]")).unwrap_or_default();
+            let origin = key.short.as_ref().map(|origin| format!(" ({origin})")).unwrap_or_default();
+            flag.help(format!("{help}{variable} [default: {}{origin}]", key.value))
+        })
+    })
+}
+
+/// The nearest file of a project from `here` up to the root of the git repository that it is in; outside of one, only
+/// `here` itself is looked at.
+fn project_file(here: &Path) -> Option<PathBuf> {
+    let is_root = |folder: &&Path| folder.join(".git").exists();
+    let root = here.ancestors().find(is_root).unwrap_or(here);
+    let folders = here.ancestors().take_while(|folder| folder.starts_with(root));
+    folders.map(|folder| folder.join(PROJECT_FILE)).find(|path| path.exists())
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // A repository may bring anything under that name; a pipe would be waited for.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(CONFIG_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn host_size() -> HostSize {
+    let info = rustix::system::sysinfo();
+    HostSize {
+        cpus: std::thread::available_parallelism().ok().map(NonZero::get),
+        memory: Some(Size::bytes(info.totalram.saturating_mul(u64::from(info.mem_unit)))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_projects_file_is_the_nearest_within_its_repository() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = dir.path().join(PROJECT_FILE);
+        let repo = dir.path().join("repo");
+        let inner = repo.join("a/b");
+        fs::create_dir_all(&inner).unwrap();
+        fs::write(&outside, "").unwrap();
+        assert_eq!(project_file(&inner), None);
+        assert_eq!(project_file(dir.path()), Some(outside));
+        fs::create_dir(repo.join(".git")).unwrap();
+        assert_eq!(project_file(&inner), None);
+        fs::write(repo.join(PROJECT_FILE), "").unwrap();
+        assert_eq!(project_file(&inner), Some(repo.join(PROJECT_FILE)));
+        fs::write(repo.join("a").join(PROJECT_FILE), "").unwrap();
+        assert_eq!(project_file(&inner), Some(repo.join("a").join(PROJECT_FILE)));
+    }
+
+    #[test]
+    fn only_files_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(read(dir.path()).is_err());
+        assert_eq!(read(&dir.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}
