@@ -1,0 +1,234 @@
+//! The sending end: a file, folder or link, and all that is in it, into a stream.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File, Metadata, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        fs::{MetadataExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use rustix::fs::OFlags;
+
+use crate::stream::{Entry, Item, MAX_DEPTH, MAX_PART, MAX_TARGET, Writer};
+
+/// Why nothing can be packed.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// There is nothing to read, or it may not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It has no content that could be copied.
+    #[error("{} is {what}, which cannot be copied", path.display())]
+    Special {
+        /// Which.
+        path: PathBuf,
+        /// What it is: "a socket".
+        what: &'static str,
+    },
+}
+
+/// What is to be packed.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    name: Vec<u8>,
+    meta: Metadata,
+}
+
+impl Source {
+    /// What is at `path`. A symbolic link is itself, unless `follow` or a slash at the end of `path` asks for what it
+    /// leads to. A path that ends in `.` or `..` is a folder without a name: only what is in it.
+    ///
+    /// # Errors
+    /// When there is nothing, or nothing that can be packed.
+    pub fn open(path: &Path, follow: bool) -> Result<Self, PackError> {
+        let bytes = path.as_os_str().as_bytes();
+        let last = bytes.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let follow = follow || matches!(last, b"" | b"." | b"..");
+        let meta = if follow { fs::metadata(path) } else { fs::symlink_metadata(path) };
+        let failed = |source| PackError::Read { path: path.to_owned(), source };
+        let meta = meta.map_err(failed)?;
+        if last.is_empty() && !meta.is_dir() {
+            return Err(failed(io::ErrorKind::NotADirectory.into()));
+        }
+        if let Some(what) = special(&meta) {
+            return Err(PackError::Special { path: path.to_owned(), what });
+        }
+        let name = if matches!(last, b"." | b"..") { None } else { path.file_name() };
+        let name = name.map(OsStr::as_bytes).unwrap_or_default().to_vec();
+        Ok(Self { path: path.to_owned(), name, meta })
+    }
+}
+
+/// Packs `source` into `out`. What is passed over is told to `tell`, a sentence each; the number of things among it that
+/// should have been there, but could not be read, is returned.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn pack(source: &Source, out: impl Write, tell: &mut dyn FnMut(String)) -> io::Result<u64> {
+    let mut packer = Packer { out: Writer::new(out)?, buffer: vec![0; MAX_PART], unread: 0, tell };
+    if source.meta.is_symlink() {
+        (packer.tell)(format!("{} is a symbolic link, and is copied as one", source.path.display()));
+    }
+    packer.thing(&source.path, source.name.clone(), &source.meta, 0)?;
+    packer.out.item(&Item::End)?;
+    Ok(packer.unread)
+}
+
+/// Packs what `input` has as a file without a name.
+///
+/// # Errors
+/// When `out` cannot be written, or `input` cannot be read to its end.
+pub fn pack_input(mut input: impl Read, out: impl Write) -> io::Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let entry = Entry {
+        name: Vec::new(),
+        mode: 0,
+        seconds: i64::try_from(now.as_secs()).unwrap_or(0),
+        nanoseconds: now.subsec_nanos(),
+    };
+    let mut out = Writer::new(out)?;
+    out.item(&Item::File(entry))?;
+    let copied = copy(&mut input, &mut out, &mut vec![0; MAX_PART]);
+    out.end_file(matches!(copied, Ok(Ok(()))))?;
+    out.item(&Item::End)?;
+    copied?
+}
+
+/// Copies all of `input`. The outer error is the writing's, the inner one the reading's.
+fn copy(
+    input: &mut impl Read,
+    out: &mut Writer<impl Write>,
+    buffer: &mut [u8],
+) -> io::Result<io::Result<()>> {
+    loop {
+        match input.read(buffer) {
+            Ok(0) => return Ok(Ok(())),
+            Ok(count) => out.data(buffer.get(..count).unwrap_or_default())?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+}
+
+struct Packer<'a, W> {
+    out: Writer<W>,
+    buffer: Vec<u8>,
+    unread: u64,
+    tell: &'a mut dyn FnMut(String),
+}
+
+impl<W: Write> Packer<'_, W> {
+    fn thing(&mut self, path: &Path, name: Vec<u8>, meta: &Metadata, depth: usize) -> io::Result<()> {
+        if let Some(what) = special(meta) {
+            (self.tell)(format!("{} is {what}, and is not copied", path.display()));
+            return Ok(());
+        }
+        let entry = Entry {
+            name,
+            mode: meta.mode() & 0o7777,
+            seconds: meta.mtime(),
+            nanoseconds: u32::try_from(meta.mtime_nsec()).unwrap_or(0),
+        };
+        if meta.is_dir() {
+            self.folder(path, entry, depth)
+        } else if meta.is_symlink() {
+            self.link(path, entry)
+        } else {
+            self.file(path, entry, depth > 0)
+        }
+    }
+
+    fn folder(&mut self, path: &Path, entry: Entry, depth: usize) -> io::Result<()> {
+        if depth == MAX_DEPTH {
+            self.failed(path, "it is too deep in other folders");
+            return Ok(());
+        }
+        self.out.item(&Item::Folder(entry))?;
+        match names(path) {
+            Ok(names) => {
+                for name in names {
+                    let path = path.join(OsStr::from_bytes(&name));
+                    match fs::symlink_metadata(&path) {
+                        Ok(meta) => self.thing(&path, name, &meta, depth + 1)?,
+                        Err(error) => self.failed(&path, error),
+                    }
+                }
+            }
+            Err(error) => self.failed(path, error),
+        }
+        self.out.item(&Item::Leave)
+    }
+
+    fn link(&mut self, path: &Path, entry: Entry) -> io::Result<()> {
+        match fs::read_link(path) {
+            Ok(target) if target.as_os_str().len() > MAX_TARGET => self.failed(path, "it leads too far"),
+            Ok(target) => return self.out.item(&Item::Link(entry, target.into_os_string().into_vec())),
+            Err(error) => self.failed(path, error),
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: &Path, entry: Entry, no_link: bool) -> io::Result<()> {
+        let mut file = match open(path, no_link) {
+            Ok(file) => file,
+            Err(error) => {
+                self.failed(path, error);
+                return Ok(());
+            }
+        };
+        self.out.item(&Item::File(entry))?;
+        let copied = copy(&mut file, &mut self.out, &mut self.buffer)?;
+        self.out.end_file(copied.is_ok())?;
+        if let Err(error) = copied {
+            self.failed(path, error);
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, path: &Path, why: impl std::fmt::Display) {
+        self.unread += 1;
+        (self.tell)(format!("cannot read {}: {why}", path.display()));
+    }
+}
+
+/// A regular file, and not what may have come in its place since it was looked at.
+fn open(path: &Path, no_link: bool) -> io::Result<File> {
+    let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    flags.set(OFlags::NOFOLLOW, no_link);
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no file any more")) }
+}
+
+/// The names in a folder, in the order of their bytes.
+fn names(path: &Path) -> io::Result<Vec<Vec<u8>>> {
+    let names = fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().into_vec()));
+    let mut names = names.collect::<io::Result<Vec<_>>>()?;
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// What it is, if that is nothing that can be copied.
+fn special(meta: &Metadata) -> Option<&'static str> {
+    use std::os::unix::fs::FileTypeExt;
+    let kind = meta.file_type();
+    if kind.is_socket() {
+        Some("a socket")
+    } else if kind.is_fifo() {
+        Some("a named pipe")
+    } else if kind.is_block_device() || kind.is_char_device() {
+        Some("a device")
+    } else {
+        None
+    }
+}

@@ -1,0 +1,376 @@
+//! The stream's bytes. Numbers are big-endian.
+
+use std::io::{self, Read, Write};
+
+/// What every stream begins with: a name, and the version of what follows.
+const MAGIC: [u8; 4] = *b"bng\x01";
+
+const FOLDER: u8 = 1;
+const LEAVE: u8 = 2;
+const FILE: u8 = 3;
+const LINK: u8 = 4;
+const END: u8 = 5;
+
+/// The length that no part has: the file could not be read to its end.
+const BROKEN: u32 = u32::MAX;
+
+/// Longest name in bytes: Linux's `NAME_MAX`.
+pub const MAX_NAME: usize = 255;
+
+/// Longest target of a symbolic link in bytes: less than Linux's `PATH_MAX`.
+pub const MAX_TARGET: usize = 4095;
+
+/// Deepest nesting of folders: whoever unpacks holds a descriptor for each, of the 1024 that a process has by default.
+pub const MAX_DEPTH: usize = 256;
+
+/// Most bytes of a part.
+pub const MAX_PART: usize = 64 << 10;
+
+/// What there is to know of a file, folder or link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name; empty for an outermost one that has none, such as what came from a pipe.
+    pub name: Vec<u8>,
+    /// Its permission bits.
+    pub mode: u32,
+    /// When it was modified: seconds since the Unix epoch.
+    pub seconds: i64,
+    /// And nanoseconds.
+    pub nanoseconds: u32,
+}
+
+/// An item of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// What follows is in this folder.
+    Folder(Entry),
+    /// What follows is where this folder is.
+    Leave,
+    /// The parts of this file follow.
+    File(Entry),
+    /// A symbolic link, and what it leads to.
+    Link(Entry, Vec<u8>),
+    /// The stream's end.
+    End,
+}
+
+/// A part of a file.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// Its next bytes.
+    Bytes(&'a [u8]),
+    /// That was all of it.
+    Whole,
+    /// It could not be read to its end.
+    Broken,
+}
+
+/// Why a stream is of no more use.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// It ended too early.
+    #[error("it ended in the middle")]
+    Truncated,
+    /// Its bytes are not those of such a stream.
+    #[error("it makes no sense: {0}")]
+    Malformed(&'static str),
+    /// It could not be read.
+    #[error("{0}")]
+    Read(io::Error),
+}
+
+/// Writes a stream. The order of its items is the caller's business.
+#[derive(Debug)]
+pub struct Writer<W> {
+    out: W,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins a stream.
+    ///
+    /// # Errors
+    /// When it cannot be written; so for all that follows.
+    pub fn new(mut out: W) -> io::Result<Self> {
+        out.write_all(&MAGIC)?;
+        Ok(Self { out })
+    }
+
+    /// Writes `item`.
+    ///
+    /// # Errors
+    /// `InvalidInput` when a name or target is too long.
+    pub fn item(&mut self, item: &Item) -> io::Result<()> {
+        match item {
+            Item::Folder(entry) => self.entry(FOLDER, entry),
+            Item::File(entry) => self.entry(FILE, entry),
+            Item::Link(entry, target) => {
+                self.entry(LINK, entry)?;
+                self.bytes(target, MAX_TARGET)
+            }
+            Item::Leave => self.out.write_all(&[LEAVE]),
+            Item::End => {
+                self.out.write_all(&[END])?;
+                self.out.flush()
+            }
+        }
+    }
+
+    /// Writes the next bytes of the file begun last.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for part in bytes.chunks(MAX_PART) {
+            self.out.write_all(&u32::try_from(part.len()).map_err(io::Error::other)?.to_be_bytes())?;
+            self.out.write_all(part)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the file begun last, of which that was all if it is `whole`.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn end_file(&mut self, whole: bool) -> io::Result<()> {
+        self.out.write_all(&if whole { 0 } else { BROKEN }.to_be_bytes())
+    }
+
+    fn entry(&mut self, kind: u8, entry: &Entry) -> io::Result<()> {
+        self.out.write_all(&[kind])?;
+        self.out.write_all(&entry.mode.to_be_bytes())?;
+        self.out.write_all(&entry.seconds.to_be_bytes())?;
+        self.out.write_all(&entry.nanoseconds.to_be_bytes())?;
+        self.bytes(&entry.name, MAX_NAME)
+    }
+
+    fn bytes(&mut self, bytes: &[u8], most: usize) -> io::Result<()> {
+        let length = u16::try_from(bytes.len()).ok().filter(|_| bytes.len() <= most);
+        let length =
+            length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a name is too long"))?;
+        self.out.write_all(&length.to_be_bytes())?;
+        self.out.write_all(bytes)
+    }
+}
+
+/// Reads a stream that may be hostile: what comes out is bounded, in order, and has names that are safe to make.
+#[derive(Debug)]
+pub struct Reader<R> {
+    input: R,
+    depth: usize,
+    begun: bool,
+    in_file: bool,
+    part: Vec<u8>,
+}
+
+impl<R: Read> Reader<R> {
+    /// Over a stream that begins here.
+    ///
+    /// # Errors
+    /// When it does not begin as one.
+    pub fn new(input: R) -> Result<Self, StreamError> {
+        let mut reader = Self { input, depth: 0, begun: false, in_file: false, part: Vec::new() };
+        if reader.array()? == MAGIC { Ok(reader) } else { Err(malformed("it begins otherwise")) }
+    }
+
+    /// The next item. What is left of a file is skipped.
+    ///
+    /// # Errors
+    /// When the stream is of no more use.
+    pub fn next_item(&mut self) -> Result<Item, StreamError> {
+        while self.in_file {
+            self.next_part()?;
+        }
+        let [kind] = self.array()?;
+        // One item, and nothing beside it.
+        match (kind, self.depth, self.begun) {
+            (END, 0, true) => return Ok(Item::End),
+            (END, ..) => return Err(malformed("an end in the middle")),
+            (_, 0, true) => return Err(malformed("more than one thing")),
+            (LEAVE, 0, _) => return Err(malformed("a folder left that was not entered")),
+            _ => self.begun = true,
+        }
+        if kind == LEAVE {
+            self.depth -= 1;
+            return Ok(Item::Leave);
+        }
+        let entry = self.entry()?;
+        match kind {
+            FOLDER if self.depth == MAX_DEPTH => Err(malformed("folders too deep in each other")),
+            FOLDER => {
+                self.depth += 1;
+                Ok(Item::Folder(entry))
+            }
+            FILE => {
+                self.in_file = true;
+                Ok(Item::File(entry))
+            }
+            LINK => {
+                let target = self.bytes(MAX_TARGET)?;
+                if target.is_empty() || target.contains(&0) {
+                    return Err(malformed("a link to nowhere"));
+                }
+                Ok(Item::Link(entry, target))
+            }
+            _ => Err(malformed("an item of unknown kind")),
+        }
+    }
+
+    /// The next part of the file that [`next_item`](Self::next_item) has begun.
+    ///
+    /// # Errors
+    /// When the stream is of no more use.
+    pub fn next_part(&mut self) -> Result<Part<'_>, StreamError> {
+        if !self.in_file {
+            return Ok(Part::Whole);
+        }
+        let length = u32::from_be_bytes(self.array()?);
+        if matches!(length, 0 | BROKEN) {
+            self.in_file = false;
+            return Ok(if length == 0 { Part::Whole } else { Part::Broken });
+        }
+        let length = usize::try_from(length).ok().filter(|length| *length <= MAX_PART);
+        self.part.resize(length.ok_or_else(|| malformed("a part too long"))?, 0);
+        fill(&mut self.input, &mut self.part)?;
+        Ok(Part::Bytes(&self.part))
+    }
+
+    fn entry(&mut self) -> Result<Entry, StreamError> {
+        let mode = u32::from_be_bytes(self.array()?);
+        let seconds = i64::from_be_bytes(self.array()?);
+        let nanoseconds = u32::from_be_bytes(self.array()?);
+        // Beyond, they would mean something else to utimensat(2).
+        if nanoseconds >= 1_000_000_000 {
+            return Err(malformed("a time that is none"));
+        }
+        let name = self.bytes(MAX_NAME)?;
+        let nameless = name.is_empty() && self.depth > 0;
+        if nameless || name == b"." || name == b".." || name.iter().any(|byte| matches!(byte, 0 | b'/')) {
+            return Err(malformed("a name that is none"));
+        }
+        Ok(Entry { name, mode, seconds, nanoseconds })
+    }
+
+    fn bytes(&mut self, most: usize) -> Result<Vec<u8>, StreamError> {
+        let length = usize::from(u16::from_be_bytes(self.array()?));
+        if length > most {
+            return Err(malformed("a name too long"));
+        }
+        let mut bytes = vec![0; length];
+        fill(&mut self.input, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], StreamError> {
+        let mut array = [0; N];
+        fill(&mut self.input, &mut array)?;
+        Ok(array)
+    }
+}
+
+fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<(), StreamError> {
+    input.read_exact(buffer).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => StreamError::Truncated,
+        _ => StreamError::Read(error),
+    })
+}
+
+fn malformed(why: &'static str) -> StreamError {
+    StreamError::Malformed(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn entry(name: &[u8]) -> Entry {
+        Entry { name: name.to_vec(), mode: 0o644, seconds: -1, nanoseconds: 999_999_999 }
+    }
+
+    fn written(items: &[Item]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes).unwrap();
+        for item in items {
+            writer.item(item).unwrap();
+            if let Item::File(_) = item {
+                writer.end_file(true).unwrap();
+            }
+        }
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<Item>, StreamError> {
+        let mut reader = Reader::new(bytes)?;
+        let mut items = Vec::new();
+        loop {
+            items.push(reader.next_item()?);
+            if items.last() == Some(&Item::End) {
+                return Ok(items);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let items = [
+            Item::Folder(entry(b"a b")),
+            Item::File(entry(b"\xff\n")),
+            Item::Folder(entry(b"in")),
+            Item::Leave,
+            Item::Link(entry(b"l"), b"../x".to_vec()),
+            Item::Leave,
+            Item::End,
+        ];
+        assert_eq!(read(&written(&items)).unwrap(), items);
+    }
+
+    #[test]
+    fn a_file_comes_in_parts_and_tells_whether_that_was_all() {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes).unwrap();
+        writer.item(&Item::File(entry(b"f"))).unwrap();
+        writer.data(&[7; MAX_PART + 1]).unwrap();
+        writer.end_file(false).unwrap();
+        writer.item(&Item::End).unwrap();
+        let mut reader = Reader::new(&*bytes).unwrap();
+        reader.next_item().unwrap();
+        assert_eq!(reader.next_part().unwrap(), Part::Bytes(&[7; MAX_PART]));
+        assert_eq!(reader.next_part().unwrap(), Part::Bytes(&[7]));
+        assert_eq!(reader.next_part().unwrap(), Part::Broken);
+        assert_eq!(reader.next_item().unwrap(), Item::End);
+    }
+
+    #[test]
+    fn names_are_single_components() {
+        for name in [&b".."[..], b".", b"a/b", b"/etc", b"a\0b"] {
+            let bytes = written(&[Item::File(entry(name)), Item::End]);
+            assert!(matches!(read(&bytes), Err(StreamError::Malformed(_))), "{name:?}");
+        }
+        let nameless_within = [Item::Folder(entry(b"a")), Item::File(entry(b"")), Item::Leave, Item::End];
+        assert!(read(&written(&nameless_within)).is_err());
+        assert!(read(&written(&[Item::File(entry(b"")), Item::End])).is_ok());
+    }
+
+    #[test]
+    fn a_stream_has_one_thing_and_an_end() {
+        for items in [
+            &[Item::End][..],
+            &[Item::Leave, Item::End],
+            &[Item::File(entry(b"a")), Item::File(entry(b"b")), Item::End],
+            &[Item::Folder(entry(b"a")), Item::End],
+        ] {
+            assert!(matches!(read(&written(items)), Err(StreamError::Malformed(_))), "{items:?}");
+        }
+        let mut deep = vec![Item::Folder(entry(b"a")); MAX_DEPTH + 1];
+        assert!(matches!(read(&written(&deep)), Err(StreamError::Malformed(_))));
+        deep.truncate(3);
+        assert!(matches!(read(&written(&deep)), Err(StreamError::Truncated)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_items_or_an_error(bytes in prop::collection::vec(0u8..8, 0..400)) {
+            let _ = read(&[&MAGIC[..], &bytes].concat());
+        }
+    }
+}

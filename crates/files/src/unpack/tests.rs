@@ -1,0 +1,227 @@
+use std::os::unix::fs::{MetadataExt, symlink};
+
+use super::*;
+use crate::{Source, Writer, pack, pack_input, stream::MAX_DEPTH};
+
+/// A folder with `in`, where streams are unpacked, and `out`, which they must not touch.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("in")).unwrap();
+    fs::create_dir(folder.path().join("out")).unwrap();
+    fs::write(folder.path().join("out/file"), "untouched").unwrap();
+    folder
+}
+
+fn packed(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let unread = pack(&Source::open(path, false).unwrap(), &mut bytes, &mut |said| panic!("{said}")).unwrap();
+    assert_eq!(unread, 0);
+    bytes
+}
+
+fn copied(from: &Path, to: &Path) -> Result<Unpacked, UnpackError> {
+    let mut done = Unpacked::default();
+    unpack(&*packed(from), to, &mut done).map(|()| done)
+}
+
+fn entry(name: &str) -> Entry {
+    Entry { name: name.into(), mode: 0o6755, seconds: 1, nanoseconds: 2 }
+}
+
+/// Unpacks these items, each file with a word in it, into `in`.
+fn unpacked(folder: &Path, items: &[Item]) -> Result<Unpacked, UnpackError> {
+    let mut bytes = Vec::new();
+    let mut writer = Writer::new(&mut bytes).unwrap();
+    for item in items {
+        writer.item(item).unwrap();
+        if let Item::File(_) = item {
+            writer.data(b"word").unwrap();
+            writer.end_file(true).unwrap();
+        }
+    }
+    let mut done = Unpacked::default();
+    unpack(&*bytes, &folder.join("in"), &mut done).map(|()| done)
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_tree_comes_out_as_it_went_in() {
+    let folder = folder();
+    let tree = folder.path().join("a tree");
+    let odd = OsStr::from_bytes(b"\xff odd\n");
+    fs::create_dir_all(tree.join("empty")).unwrap();
+    fs::write(tree.join(odd), "odd").unwrap();
+    fs::write(tree.join("big"), vec![9; 200_000]).unwrap();
+    fs::set_permissions(tree.join(odd), fs::Permissions::from_mode(0o4751)).unwrap();
+    symlink("../nowhere", tree.join("link")).unwrap();
+    fs::set_permissions(tree.join("empty"), fs::Permissions::from_mode(0o555)).unwrap();
+    let done = copied(&tree, &folder.path().join("in")).unwrap();
+    assert_eq!(done, Unpacked { files: 3, broken: 0 });
+    let copy = folder.path().join("in/a tree");
+    assert_eq!(fs::read(copy.join("big")).unwrap(), vec![9; 200_000]);
+    assert_eq!(fs::read_link(copy.join("link")).unwrap(), Path::new("../nowhere"));
+    let [odd_now, odd_then] = [&copy, &tree].map(|tree| fs::metadata(tree.join(odd)).unwrap());
+    assert_eq!(odd_now.mode() & 0o7777, 0o751, "permissions but for set-user-id");
+    assert_eq!((odd_now.mtime(), odd_now.mtime_nsec()), (odd_then.mtime(), odd_then.mtime_nsec()));
+    assert_eq!(fs::metadata(copy.join("empty")).unwrap().mode() & 0o7777, 0o555);
+    assert_eq!(names(&copy).len(), 4);
+}
+
+#[test]
+fn where_things_go_is_as_with_cp() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    // A file: into a folder, as a new name, over a file, over the file that a link leads to.
+    copied(&at("out/file"), &at("in")).unwrap();
+    copied(&at("out/file"), &at("in/new")).unwrap();
+    fs::write(at("in/old"), "old").unwrap();
+    symlink("old", at("in/link")).unwrap();
+    copied(&at("out/file"), &at("in/link")).unwrap();
+    assert_eq!(fs::read_to_string(at("in/old")).unwrap(), "untouched");
+    assert_eq!(names(&at("in")), ["file", "link", "new", "old"]);
+    // A folder: into a folder, as a new name, and its contents alone.
+    copied(&at("out"), &at("in")).unwrap();
+    copied(&at("out"), &at("in/as")).unwrap();
+    copied(&at("out/."), &at("in/as/")).unwrap();
+    assert_eq!(names(&at("in/as")), ["file"]);
+    assert_eq!(names(&at("in/out")), ["file"]);
+    // Where there is no place for it.
+    let error = |from: &str, to: &str| copied(&at(from), &at(to)).unwrap_err().to_string();
+    assert!(error("out/file", "missing/x").ends_with("/missing"), "{}", error("out/file", "missing/x"));
+    assert!(error("out/file", "in/missing/").contains("there is no folder"));
+    assert!(error("out/file", "in/new/").contains("is not a folder"));
+    assert!(error("out/file", "in/new/x").ends_with("in/new is not a folder"));
+    assert!(error("out", "in/new").contains("is not a folder"));
+    fs::create_dir_all(at("in/dir/file")).unwrap();
+    assert!(error("out/file", "in/dir").ends_with("file is a folder and is not replaced"));
+}
+
+#[test]
+fn what_comes_from_a_pipe_needs_a_name_and_keeps_the_permissions_that_are_there() {
+    let folder = folder();
+    let mut bytes = Vec::new();
+    pack_input(&b"text"[..], &mut bytes).unwrap();
+    let to = |name: &str| unpack(&*bytes, &folder.path().join(name), &mut Unpacked::default());
+    assert!(matches!(to("in"), Err(UnpackError::NeedsName(_))));
+    to("in/new").unwrap();
+    fs::set_permissions(folder.path().join("out/file"), fs::Permissions::from_mode(0o700)).unwrap();
+    to("out/file").unwrap();
+    let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().mode() & 0o7777;
+    assert_eq!((mode("in/new"), mode("out/file")), (0o644, 0o700));
+    let mut out = Vec::new();
+    unpack_into(&*bytes, &mut out).unwrap();
+    assert_eq!(out, b"text");
+}
+
+#[test]
+fn a_device_is_written_into_and_stays() {
+    let mut bytes = Vec::new();
+    pack_input(&b"text"[..], &mut bytes).unwrap();
+    unpack(&*bytes, Path::new("/dev/null"), &mut Unpacked::default()).unwrap();
+    let folder = folder();
+    rustix::fs::mknodat(CWD, folder.path().join("in/pipe"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+    let error = unpacked(folder.path(), &[Item::File(entry("pipe")), Item::End]).unwrap_err();
+    assert!(matches!(error, UnpackError::NotReplaced { .. }), "only where it was named: {error}");
+}
+
+#[test]
+fn a_hostile_stream_writes_nothing_outside() {
+    let folder = folder();
+    let out = folder.path().join("out").into_os_string().into_encoded_bytes();
+    let up = b"../out".to_vec();
+    let file = || Item::File(entry("file"));
+    for items in [
+        // Through a link that it makes itself, to a folder or to a file.
+        vec![
+            Item::Folder(entry("a")),
+            Item::Link(entry("l"), out.clone()),
+            Item::Folder(entry("l")),
+            file(),
+            Item::Leave,
+            Item::Leave,
+            Item::End,
+        ],
+        vec![
+            Item::Folder(entry("b")),
+            Item::Link(entry("file"), [&out[..], b"/file"].concat()),
+            file(),
+            Item::Leave,
+            Item::End,
+        ],
+        // By its name.
+        vec![Item::File(entry("../out/file")), Item::End],
+        vec![Item::Folder(entry("..")), Item::Folder(entry("out")), file(), Item::End],
+        vec![Item::Folder(entry("/")), file(), Item::End],
+        // By leaving more than it entered.
+        vec![Item::Folder(entry("c")), Item::Leave, Item::Leave, Item::Folder(entry("out")), file()],
+        // The same through a link that is already there.
+        vec![Item::Folder(entry("there")), file(), Item::Leave, Item::End],
+    ] {
+        let _ = fs::remove_file(folder.path().join("in/there"));
+        symlink(OsStr::from_bytes(&up), folder.path().join("in/there")).unwrap();
+        let _ = unpacked(folder.path(), &items);
+        assert_eq!(fs::read_to_string(folder.path().join("out/file")).unwrap(), "untouched", "{items:?}");
+        assert_eq!(names(&folder.path().join("out")), ["file"], "{items:?}");
+        assert_eq!(names(folder.path()), ["in", "out"]);
+    }
+    assert_eq!(fs::read_to_string(folder.path().join("in/b/file")).unwrap(), "word", "a link is replaced");
+}
+
+#[test]
+fn what_does_not_come_whole_leaves_what_was_there() {
+    let folder = folder();
+    fs::write(folder.path().join("in/file"), "old").unwrap();
+    let whole = packed(&folder.path().join("out/file"));
+    let to = folder.path().join("in");
+    for length in 0..whole.len() - 1 {
+        let cut = &whole[..length];
+        let error = unpack(cut, &to, &mut Unpacked::default()).unwrap_err();
+        assert!(matches!(error, UnpackError::Stream(StreamError::Truncated)), "{length}: {error}");
+        assert_eq!(names(&to), ["file"]);
+    }
+    fs::write(folder.path().join("in/file"), "old").unwrap();
+    let mut broken = Vec::new();
+    let mut writer = Writer::new(&mut broken).unwrap();
+    writer.item(&Item::File(entry("file"))).unwrap();
+    writer.data(b"new").unwrap();
+    writer.end_file(false).unwrap();
+    writer.item(&Item::End).unwrap();
+    let mut done = Unpacked::default();
+    unpack(&*broken, &to, &mut done).unwrap();
+    assert_eq!(done, Unpacked { files: 0, broken: 1 });
+    assert_eq!(fs::read_to_string(folder.path().join("in/file")).unwrap(), "old");
+}
+
+#[test]
+fn deep_folders_are_packed_as_deep_as_they_can_be_unpacked() {
+    let folder = folder();
+    let deep = folder.path().join("out").join("d/".repeat(MAX_DEPTH + 2));
+    fs::create_dir_all(deep).unwrap();
+    let mut bytes = Vec::new();
+    let mut said = Vec::new();
+    let source = Source::open(&folder.path().join("out"), false).unwrap();
+    let unread = pack(&source, &mut bytes, &mut |text| said.push(text)).unwrap();
+    assert_eq!((unread, said.len()), (1, 1));
+    assert!(said[0].ends_with("too deep in other folders"), "{said:?}");
+    unpack(&*bytes, &folder.path().join("in"), &mut Unpacked::default()).unwrap();
+}
+
+#[test]
+fn what_has_no_content_is_passed_over_and_told() {
+    let folder = folder();
+    let pipe = folder.path().join("out/pipe");
+    rustix::fs::mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR, 0).unwrap();
+    assert!(Source::open(&pipe, false).unwrap_err().to_string().contains("a named pipe"));
+    let mut said = Vec::new();
+    let source = Source::open(&folder.path().join("out"), false).unwrap();
+    assert_eq!(pack(&source, &mut Vec::new(), &mut |text| said.push(text)).unwrap(), 0);
+    assert!(said[0].contains("pipe is a named pipe, and is not copied"), "{said:?}");
+}
