@@ -7,9 +7,12 @@ mod boot;
 mod children;
 mod configure;
 mod connection;
+mod copy;
 mod exec;
 mod failure;
+mod inspect;
 mod marks;
+mod ports;
 mod power;
 mod server;
 
@@ -25,6 +28,7 @@ fn main() -> ExitCode {
             Ok(booted) => server::run(booted, Power::AskInit),
             Err(error) => fail(&format!("cannot read what the boot has left: {error}")),
         },
+        [copy::COMMAND, request] => copy::run(request),
         ["--version"] => {
             // Of no use to anybody when it cannot be written.
             let _ = writeln!(std::io::stdout(), "banger-agent {}", env!("CARGO_PKG_VERSION"));

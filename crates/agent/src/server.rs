@@ -12,9 +12,11 @@ use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, Vso
 
 use crate::{
     children::Children,
-    configure, connection, exec,
+    configure, connection, copy, exec,
     failure::Failure,
+    inspect,
     marks::Booted,
+    ports,
     power::{self, Power},
     say,
 };
@@ -108,6 +110,10 @@ async fn serve(server: Rc<Server>, stream: VsockStream) {
         Ok(Request::Exec(request)) => {
             return exec::exec(&request, incoming, outgoing, &server.children).await;
         }
+        Ok(Request::Copy(request)) => match copy::as_exec(&request) {
+            Ok(request) => return exec::exec(&request, incoming, outgoing, &server.children).await,
+            Err(error) => Failure::new(FailureKind::Internal, error.to_string()).into(),
+        },
         Ok(Request::Ping) => Reply::Pong,
         Ok(Request::Configure(configure)) => match configure::configure(&configure).await {
             Ok(()) => Reply::Configured,
@@ -117,7 +123,9 @@ async fn serve(server: Rc<Server>, stream: VsockStream) {
             rustix::fs::sync();
             Reply::PoweringOff
         }
-        Ok(Request::Inspect | Request::Unknown) => {
+        Ok(Request::Inspect) => Reply::Inspected(inspect::inspect()),
+        Ok(Request::Ports) => Reply::Ports { listeners: ports::ports().await },
+        Ok(Request::Unknown) => {
             Failure::new(FailureKind::Unsupported, "this agent is older than the request; restart the VM")
                 .into()
         }

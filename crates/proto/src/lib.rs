@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! agent → host   Greeting                          generation, boot marks
-//! host  → agent  Request                           ping | configure | exec | power_off | inspect
-//! agent → host   Reply                             one, or for exec: started … exited
+//! host  → agent  Request                           ping | configure | exec | power_off | inspect | ports | copy
+//! agent → host   Reply                             one, or for exec and copy: started … exited
 //! ```
 //!
 //! During an exec, data frames (`stdin` towards the guest, `stdout` and `stderr` from it) and
@@ -26,8 +26,9 @@ mod message;
 
 pub use frame::{Decoder, Frame, FrameError, HEADER_LEN, MAX_CONTROL, MAX_DATA, Stream};
 pub use message::{
-    AddressConfig, BootMark, Configure, DiskUsage, Exec, ExecControl, ExitStatus, FailureKind, Greeting,
-    Inspection, InterfaceUsage, NetworkConfig, PowerOff, Reply, Request, TerminalSize,
+    AddressConfig, BootMark, Configure, CopyDirection, CopyFiles, DiskUsage, Exec, ExecControl, ExitStatus,
+    FailureKind, Greeting, Inspection, InterfaceUsage, Listener, NetworkConfig, PowerOff, Reply, Request,
+    TerminalSize, Transport,
 };
 
 /// Counts the additions to the protocol; told in the greeting, never refused.

@@ -1,6 +1,9 @@
 //! The JSON messages that control frames carry.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +47,11 @@ pub enum Request {
     PowerOff(PowerOff),
     /// Looks at the guest; answered by [`Reply::Inspected`]. Since generation 2.
     Inspect,
+    /// Looks for what listens in the guest; answered by [`Reply::Ports`]. Since generation 2.
+    Ports,
+    /// Copies files, as an exec whose stdin or stdout is a stream of `banger-files`. What it passes over is told on
+    /// stderr, a line each; when it fails, the last line says why. Since generation 2.
+    Copy(CopyFiles),
     /// A request of a later generation.
     #[serde(other)]
     Unknown,
@@ -145,6 +153,31 @@ pub enum ExecControl {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PowerOff {}
 
+/// Files to be copied from the guest or into it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyFiles {
+    /// Which way.
+    pub direction: CopyDirection,
+    /// The path in the guest, in bytes as its file system has it; a relative one is the user's home's.
+    pub path: Vec<u8>,
+    /// Whether `path`, when it is a symbolic link, stands for what it leads to.
+    #[serde(default)]
+    pub follow: bool,
+    /// Who reads, or becomes the owner, by name or number; `None` is root.
+    #[serde(default)]
+    pub user: Option<String>,
+}
+
+/// Which way files are copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CopyDirection {
+    /// From the guest, on the exec's stdout.
+    Out,
+    /// Into the guest, on the exec's stdin.
+    In,
+}
+
 /// What the agent answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
@@ -170,6 +203,11 @@ pub enum Reply {
     },
     /// To inspect.
     Inspected(Inspection),
+    /// To ports.
+    Ports {
+        /// What listens, by port.
+        listeners: Vec<Listener>,
+    },
     /// To power off: file systems are synced, the guest is going down.
     PoweringOff,
     /// In place of any other answer.
@@ -227,6 +265,36 @@ pub struct InterfaceUsage {
     pub received: u64,
     /// Bytes sent since it came up.
     pub sent: u64,
+}
+
+/// A socket in the guest that others can reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// What it speaks.
+    pub protocol: Transport,
+    /// Where it listens; unspecified for everywhere.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// A process that has it open.
+    #[serde(default)]
+    pub pid: Option<u32>,
+    /// That process's name.
+    #[serde(default)]
+    pub process: Option<String>,
+    /// Whether it answered when it was spoken to in HTTP.
+    #[serde(default)]
+    pub http: bool,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// Streams.
+    Tcp,
+    /// Datagrams.
+    Udp,
 }
 
 /// How a program ended.
@@ -304,6 +372,32 @@ mod tests {
                 r#"{"op":"exec","argv":["make","test"],"env":{"A":"b"},"cwd":"/root/repo","user":"dev","terminal":{"rows":24,"cols":80},"stdin":true}"#,
                 r#"{"reply":"exited","status":{"signal":9}}"#,
                 r#"{"reply":"failed","kind":"not_found","message":"no"}"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn messages_of_generation_2_stay_as_they_are() {
+        let copy = CopyFiles { direction: CopyDirection::In, path: b"/a".into(), follow: true, user: None };
+        let listener = Listener {
+            protocol: Transport::Tcp,
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 80,
+            pid: Some(7),
+            process: Some("httpd".into()),
+            http: true,
+        };
+        let wire = [
+            serde_json::to_string(&Request::Ports).unwrap(),
+            serde_json::to_string(&Request::Copy(copy)).unwrap(),
+            serde_json::to_string(&Reply::Ports { listeners: vec![listener] }).unwrap(),
+        ];
+        assert_eq!(
+            wire,
+            [
+                r#"{"op":"ports"}"#,
+                r#"{"op":"copy","direction":"in","path":[47,97],"follow":true,"user":null}"#,
+                r#"{"reply":"ports","listeners":[{"protocol":"tcp","address":"127.0.0.1","port":80,"pid":7,"process":"httpd","http":true}]}"#,
             ]
         );
     }

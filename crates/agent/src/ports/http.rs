@@ -1,0 +1,113 @@
+//! Whether a listener speaks HTTP, found by asking it.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use banger_proto::{Listener, Transport};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+    time::timeout,
+};
+
+/// How long a listener may take to answer: one that speaks HTTP takes milliseconds, another may say nothing for ever.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// Most listeners that are asked, all at once: each takes a descriptor.
+const ASKED: usize = 64;
+
+const QUESTION: &[u8] =
+    b"HEAD / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: banger\r\nConnection: close\r\n\r\n";
+
+/// What every answer begins with, whatever it says.
+const ANSWER: &[u8; 5] = b"HTTP/";
+
+/// Asks those of `listeners` that may speak it.
+pub(super) async fn ask_all(listeners: &mut [Listener]) {
+    let mut asked = JoinSet::new();
+    let streams = listeners.iter().enumerate().filter(|(_, listener)| listener.protocol == Transport::Tcp);
+    for (number, listener) in streams.take(ASKED) {
+        let address = SocketAddr::new(reachable(listener.address), listener.port);
+        asked.spawn_local(async move { (number, timeout(LIMIT, speaks(address)).await == Ok(true)) });
+    }
+    while let Some(answer) = asked.join_next().await {
+        if let Ok((number, http)) = answer
+            && let Some(listener) = listeners.get_mut(number)
+        {
+            listener.http = http;
+        }
+    }
+}
+
+/// Where what listens at `address` can be reached from within.
+fn reachable(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        address => address,
+    }
+}
+
+async fn speaks(address: SocketAddr) -> bool {
+    let ask = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(QUESTION).await?;
+        let mut begin = [0; ANSWER.len()];
+        stream.read_exact(&mut begin).await?;
+        std::io::Result::Ok(begin)
+    };
+    ask.await.is_ok_and(|begin| begin == *ANSWER)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+        thread,
+    };
+
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    /// A listener that answers its first caller so, and then hangs up.
+    fn answers(answer: &'static [u8]) -> Listener {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = socket.accept().unwrap();
+            let mut question = [0; 4];
+            stream.read_exact(&mut question).unwrap();
+            assert_eq!(&question, b"HEAD");
+            stream.write_all(answer).unwrap();
+        });
+        Listener {
+            protocol: Transport::Tcp,
+            address: address.ip(),
+            port: address.port(),
+            pid: None,
+            process: None,
+            http: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn who_speaks_http_is_found_by_its_answer() {
+        let mut listeners =
+            vec![answers(b"HTTP/1.1 501 No\r\n\r\n"), answers(b"SSH-2.0-x\r\n"), answers(b"HT")];
+        listeners.push(Listener { protocol: Transport::Udp, ..listeners[0].clone() });
+        LocalSet::new().run_until(ask_all(&mut listeners)).await;
+        assert_eq!(listeners.iter().map(|l| l.http).collect::<Vec<_>>(), [true, false, false, false]);
+    }
+
+    #[test]
+    fn what_listens_everywhere_is_asked_on_loopback() {
+        for (address, asked) in [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.2.15", "10.0.2.15")] {
+            assert_eq!(reachable(address.parse().unwrap()), asked.parse::<IpAddr>().unwrap());
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Whose a socket is: the first process that has it open.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    path::Path,
+};
+
+/// Most descriptors that are looked at.
+const DESCRIPTORS: usize = 200_000;
+
+/// A process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) pid: u32,
+    pub(super) name: String,
+}
+
+/// The owners of the sockets with these inodes, by inode.
+pub(super) fn of(mut inodes: HashSet<u64>) -> HashMap<u64, Owner> {
+    let mut owners = HashMap::new();
+    let mut left = DESCRIPTORS;
+    for pid in pids() {
+        // A process that has ended meanwhile has none.
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        for descriptor in descriptors {
+            if inodes.is_empty() || left == 0 {
+                return owners;
+            }
+            left -= 1;
+            let inode = fs::read_link(descriptor.path()).ok().and_then(|target| socket(&target));
+            if let Some(inode) = inode.filter(|inode| inodes.remove(inode)) {
+                owners.insert(inode, Owner { pid, name: name(pid) });
+            }
+        }
+    }
+    owners
+}
+
+/// All processes, the oldest first as far as their numbers tell.
+fn pids() -> Vec<u32> {
+    let names = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids: Vec<u32> = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    pids.sort_unstable();
+    pids
+}
+
+fn name(pid: u32) -> String {
+    let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    String::from_utf8_lossy(&name).trim_end().to_owned()
+}
+
+/// The inode in what a socket's descriptor leads to: `socket:[12345]`.
+fn socket(target: &Path) -> Option<u64> {
+    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sockets_inode_is_in_what_its_descriptor_leads_to() {
+        assert_eq!(socket(Path::new("socket:[12345]")), Some(12345));
+        for other in ["pipe:[1]", "socket:[]", "socket:[x]", "/socket:[1]", "socket:[1"] {
+            assert_eq!(socket(Path::new(other)), None);
+        }
+    }
+}

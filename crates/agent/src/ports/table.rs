@@ -1,0 +1,107 @@
+//! The kernel's tables of sockets: `/proc/net/tcp` and its like (proc(5), and `get_tcp4_sock` in `net/ipv4/tcp_ipv4.c`).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use banger_proto::Transport;
+
+/// A socket that waits for others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Socket {
+    pub(super) address: IpAddr,
+    pub(super) port: u16,
+    /// By which the descriptors of its processes name it.
+    pub(super) inode: u64,
+}
+
+/// `TCP_LISTEN` of `include/net/tcp_states.h`.
+const LISTEN: &str = "0A";
+/// `TCP_CLOSE`: what a datagram socket is in that has no peer.
+const UNCONNECTED: &str = "07";
+
+/// The sockets in `table` that wait for others. A line that makes no sense is passed over.
+pub(super) fn listening(table: &str, protocol: Transport) -> impl Iterator<Item = Socket> {
+    let state = match protocol {
+        Transport::Tcp => LISTEN,
+        Transport::Udp => UNCONNECTED,
+    };
+    table.lines().skip(1).filter_map(move |line| socket(line, state))
+}
+
+/// Columns: number, local address, remote address, state, queues, timer, retransmits, user, timeout, inode.
+fn socket(line: &str, wanted: &str) -> Option<Socket> {
+    let mut columns = line.split_ascii_whitespace();
+    let local = columns.nth(1)?;
+    let state = columns.nth(1)?;
+    if state != wanted {
+        return None;
+    }
+    let inode = columns.nth(5)?.parse().ok()?;
+    let (address, port) = local.split_once(':')?;
+    Some(Socket { address: ip(address)?, port: u16::from_str_radix(port, 16).ok()?, inode })
+}
+
+/// Words of 32 bits, each as this machine has it in memory.
+fn ip(hex: &str) -> Option<IpAddr> {
+    let word = |at: usize| {
+        let word = u32::from_str_radix(hex.get(at * 8..at * 8 + 8)?, 16).ok()?;
+        Some(word.to_ne_bytes())
+    };
+    match hex.len() {
+        8 => Some(Ipv4Addr::from(word(0)?).into()),
+        32 => {
+            let mut bytes = [0; 16];
+            for (at, part) in bytes.chunks_exact_mut(4).enumerate() {
+                part.copy_from_slice(&word(at)?);
+            }
+            Some(Ipv6Addr::from(bytes).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TCP: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 12345 1 0000000000000000 100 0 0 10 0
+   1: 0F02000A:0016 0202000A:9C40 01 00000000:00000000 02:000A6D54 00000000     0        0 777 2 0000000000000000 20 4 30 10 -1
+   2: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 99 1
+";
+    const TCP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 5 1
+";
+    const UDP: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
+  331: 0F02000A:0044 0202000A:0043 01 00000000:00000000 00:00000000 00000000     0        0 15 2 0000000000000000 0
+  459: 00000000:14E9 00000000:0000 07 00000000:00000000 00:00000000 00000000   101        0 16 2 0000000000000000 0
+";
+
+    #[test]
+    fn listeners_are_found_and_connections_are_not() {
+        let found = |table, protocol| {
+            listening(table, protocol)
+                .map(|socket| format!("{} {} {}", socket.address, socket.port, socket.inode))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(found(TCP, Transport::Tcp), ["127.0.0.1 8080 12345", "0.0.0.0 80 99"]);
+        assert_eq!(found(TCP6, Transport::Tcp), ["::1 8080 5"]);
+        assert_eq!(found(UDP, Transport::Udp), ["0.0.0.0 5353 16"]);
+    }
+
+    #[test]
+    fn lines_that_make_no_sense_are_passed_over() {
+        for line in [
+            "",
+            ":",
+            "0: 0100007F:1F90 00000000:0000 0A",
+            "0: 0100007F 00000000:0000 0A 0:0 00:0 0 0 0 1",
+            "0: 0100007F:FFFFF 00000000:0000 0A 0:0 00:0 0 0 0 1",
+            "0: é00007F:1F90 00000000:0000 0A 0:0 00:0 0 0 0 1",
+            "0: 0100007:1F90 00000000:0000 0A 0:0 00:0 0 0 0 1",
+            "0: 0100007F:1F90 00000000:0000 0A 0:0 00:0 0 0 0 x",
+            "0: 0100007F:1F90 00000000:0000 0A 0:0 00:0 0 0 0 99999999999999999999999",
+        ] {
+            assert_eq!(listening(&format!("heading\n{line}\n"), Transport::Tcp).count(), 0, "{line}");
+        }
+    }
+}
