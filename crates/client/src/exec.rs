@@ -50,15 +50,32 @@ pub async fn exec(
     reference: &str,
     request: Exec,
 ) -> Result<(ExecInput, ExecOutput), ApiError> {
-    let (read, write) = tokio::io::split(client.tunnel(reference, AGENT_PORT).await?);
-    let mut output = ExecOutput { stream: read, decoder: Decoder::default() };
-    let mut input = ExecInput { stream: write, bytes: BytesMut::new(), window: STDIN_WINDOW };
-    let _: Greeting = output.message().await?;
-    input.say(&Request::Exec(request)).await?;
+    run(client, reference, Request::Exec(request)).await
+}
+
+/// Has the agent of VM `reference` run what `request` asks for.
+pub(crate) async fn run(
+    client: &Client,
+    reference: &str,
+    request: Request,
+) -> Result<(ExecInput, ExecOutput), ApiError> {
+    let (_, mut input, mut output) = dial(client, reference).await?;
+    input.say(&request).await?;
     match output.message().await? {
         Reply::Started { .. } => Ok((input, output)),
-        other => Err(unexpected(other)),
+        other => Err(refused(reference, other)),
     }
+}
+
+/// Connects to the agent of VM `reference`, which speaks first.
+pub(crate) async fn dial(
+    client: &Client,
+    reference: &str,
+) -> Result<(Greeting, ExecInput, ExecOutput), ApiError> {
+    let (read, write) = tokio::io::split(client.tunnel(reference, AGENT_PORT).await?);
+    let mut output = ExecOutput { stream: read, decoder: Decoder::default() };
+    let input = ExecInput { stream: write, bytes: BytesMut::new(), window: STDIN_WINDOW };
+    Ok((output.message().await?, input, output))
 }
 
 impl ExecInput {
@@ -105,7 +122,7 @@ impl ExecInput {
         self.say(&ExecControl::Signal { signal }).await
     }
 
-    async fn say<T: Serialize>(&mut self, message: &T) -> Result<(), ApiError> {
+    pub(crate) async fn say<T: Serialize>(&mut self, message: &T) -> Result<(), ApiError> {
         let frame =
             Frame::control(message).map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
         self.send(&frame).await
@@ -141,7 +158,7 @@ impl ExecOutput {
         }
     }
 
-    async fn message<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, ApiError> {
+    pub(crate) async fn message<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, ApiError> {
         self.frame().await?.parse().map_err(|error| garbage(&error.to_string()))
     }
 
@@ -163,8 +180,20 @@ fn lost(why: &str) -> ApiError {
     ApiError::new(ErrorKind::Guest, format!("the connection to the guest broke: {why}"))
 }
 
-fn garbage(why: &str) -> ApiError {
+pub(crate) fn garbage(why: &str) -> ApiError {
     ApiError::new(ErrorKind::Guest, format!("the guest does not follow the agent's protocol: {why}"))
+}
+
+/// Why the agent of VM `reference` does not do what it was asked for.
+pub(crate) fn refused(reference: &str, reply: Reply) -> ApiError {
+    match reply {
+        Reply::Failed { kind: FailureKind::Unsupported, .. } => ApiError::new(
+            ErrorKind::VersionSkew,
+            format!("VM {reference} runs an older agent, which cannot do this yet"),
+        )
+        .hint(format!("`banger vm restart {reference}` gives it this banger's agent")),
+        other => unexpected(other),
+    }
 }
 
 fn unexpected(reply: Reply) -> ApiError {

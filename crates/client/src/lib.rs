@@ -1,14 +1,19 @@
 //! bangerd's client: finds or starts the daemon, makes typed calls, follows event streams, opens tunnels; and, through
 //! a tunnel, speaks the agent's protocol. Knows no terminal.
 
+mod ask;
 mod calls;
 mod connect;
+mod copy;
 mod events;
 mod exec;
 mod http;
 mod passing;
 
+pub use ask::{Answered, inspect, ping, ports};
+pub use banger_files::{PackError, Source};
 pub use calls::Client;
+pub use copy::{CopyEvent, Destination, GuestPath, Origin, copy_in, copy_out};
 pub use events::Events;
 pub use exec::{ExecInput, ExecOutput, Output, exec};
 pub use http::Tunnel;

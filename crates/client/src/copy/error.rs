@@ -1,0 +1,63 @@
+//! What to tell of a copy that has failed.
+
+use std::io;
+
+use banger_api::{ApiError, ErrorKind};
+use banger_files::{UnpackError, Unpacked};
+
+/// What the agent's end of a copy said last.
+pub(super) fn said(vm: &str, why: &str) -> ApiError {
+    ApiError::new(ErrorKind::Io, format!("in VM {vm}: {why}"))
+}
+
+/// Why the host's end could not write.
+pub(super) fn not_unpacked(error: UnpackError) -> ApiError {
+    let kind = match &error {
+        UnpackError::Stream(_) => ErrorKind::Guest,
+        UnpackError::NoFolder(_) => ErrorKind::NotFound,
+        UnpackError::NotAFolder(_)
+        | UnpackError::NeedsName(_)
+        | UnpackError::NotReplaced { .. }
+        | UnpackError::NotAFile(_) => ErrorKind::Invalid,
+        UnpackError::Broken => ErrorKind::Io,
+        UnpackError::Write { source, .. } => match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::NotPermitted,
+            // Whoever read it has had enough.
+            io::ErrorKind::BrokenPipe => ErrorKind::Cancelled,
+            _ => ErrorKind::Io,
+        },
+    };
+    let told = ApiError::new(kind, error.to_string());
+    match error {
+        UnpackError::NoFolder(_) => told.hint("make it first"),
+        UnpackError::NotAFile(_) => told.hint("name a folder to copy it to"),
+        _ => told,
+    }
+}
+
+/// `error`, with what had been copied before it.
+pub(super) fn partly(mut error: ApiError, done: Unpacked) -> ApiError {
+    match done.files {
+        0 => {}
+        1 => error.message.push_str("; one file was copied"),
+        files => error.message.push_str(&format!("; {files} files were copied")),
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partial_copy_says_so() {
+        let full =
+            UnpackError::Write { path: "a/b".into(), source: io::Error::from(io::ErrorKind::StorageFull) };
+        let error = partly(not_unpacked(full), Unpacked { files: 3, broken: 0 });
+        assert_eq!(error.kind, ErrorKind::NoSpace);
+        assert_eq!(error.message, "cannot write a/b: no storage space; 3 files were copied");
+        let error = partly(said("box", "cannot read /x"), Unpacked::default());
+        assert_eq!(error.message, "in VM box: cannot read /x");
+    }
+}

@@ -1,0 +1,121 @@
+//! From a guest to the host.
+
+use std::{future::Future, io::BufReader, pin::pin, time::Duration};
+
+use banger_api::{ApiError, ErrorKind};
+use banger_files::{StreamError, UnpackError, Unpacked, unpack, unpack_into};
+use banger_proto::{CopyDirection, ExitStatus, Request};
+use bytes::Bytes;
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
+
+use super::{
+    CopyEvent, Destination, GuestPath, SILENCE,
+    error::{not_unpacked, partly, said},
+    lines::Lines,
+    pipe::{FromGuest, PART, WAITING},
+    silent, stopped,
+};
+use crate::{
+    Client,
+    exec::{ExecOutput, Output, garbage, run},
+};
+
+/// How long the removal of what is half made is waited for.
+const UNDO: Duration = Duration::from_secs(5);
+
+/// Copies what is at `source` to `destination`, as `cp -a` would, until `stop`. With `follow`, a link at `source` stands
+/// for what it leads to.
+///
+/// # Errors
+/// When the VM cannot be reached, or not everything could be copied; `Cancelled` when it was stopped.
+pub async fn copy_out(
+    client: &Client,
+    source: &GuestPath,
+    follow: bool,
+    destination: Destination,
+    tell: &mut dyn FnMut(CopyEvent),
+    stop: impl Future<Output = ()>,
+) -> Result<(), ApiError> {
+    let mut stop = pin!(stop);
+    let request = Request::Copy(source.request(CopyDirection::Out, follow));
+    let (_input, output) = tokio::select! {
+        streams = run(client, &source.vm, request) => streams?,
+        () = &mut stop => return Err(stopped()),
+    };
+    let (sender, parts) = mpsc::channel(WAITING);
+    let mut unpacking = spawn_blocking(move || write(destination, FromGuest::new(parts)));
+    let mut lines = Lines::default();
+    let ended = tokio::select! {
+        ended = drain(output, sender, &mut lines, tell) => ended,
+        () = &mut stop => return Err(undone(unpacking).await),
+    };
+    let (unpacked, done) = tokio::select! {
+        written = &mut unpacking => {
+            written.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?
+        }
+        () = &mut stop => return Err(undone(unpacking).await),
+    };
+    let failure = match (unpacked, ended) {
+        // A stream that ends early is explained by what ended it.
+        (Err(error), _) if !matches!(error, UnpackError::Stream(StreamError::Truncated)) => {
+            not_unpacked(error)
+        }
+        (_, Err(error)) => error,
+        (unpacked, Ok(status)) => match status.and_then(|status| lines.end(status, tell)) {
+            Some(why) => said(&source.vm, &why),
+            None => match unpacked {
+                Ok(()) if done.broken == 0 => return Ok(()),
+                Ok(()) => garbage("it called a part of a file all of it"),
+                Err(error) => not_unpacked(error),
+            },
+        },
+    };
+    Err(partly(failure, done))
+}
+
+/// The thread's work.
+fn write(destination: Destination, stream: FromGuest) -> (Result<(), UnpackError>, Unpacked) {
+    let stream = BufReader::with_capacity(PART, stream);
+    let mut done = Unpacked::default();
+    let unpacked = match destination {
+        Destination::Files(path) => unpack(stream, &path, &mut done),
+        Destination::Output(mut out) => unpack_into(stream, &mut out),
+    };
+    (unpacked, done)
+}
+
+/// Gives the thread what comes, until the agent's end has ended, or, without a status, the thread's has.
+async fn drain(
+    mut output: ExecOutput,
+    parts: mpsc::Sender<Bytes>,
+    lines: &mut Lines,
+    tell: &mut dyn FnMut(CopyEvent),
+) -> Result<Option<ExitStatus>, ApiError> {
+    let mut through = 0;
+    loop {
+        match timeout(SILENCE, output.next()).await.map_err(|_| silent())?? {
+            Output::Stdout(bytes) => {
+                through += bytes.len() as u64;
+                if parts.send(bytes).await.is_err() {
+                    return Ok(None);
+                }
+                tell(CopyEvent::Through(through));
+            }
+            Output::Stderr(bytes) => lines.push(&bytes, tell),
+            Output::Taken(_) => {}
+            Output::Exited(status) => return Ok(Some(status)),
+        }
+    }
+}
+
+/// Waits until the thread, whose stream has broken, has removed what is half made.
+async fn undone(unpacking: JoinHandle<(Result<(), UnpackError>, Unpacked)>) -> ApiError {
+    match timeout(UNDO, unpacking).await {
+        Ok(Ok((_, done))) => partly(stopped(), done),
+        _ => stopped(),
+    }
+}

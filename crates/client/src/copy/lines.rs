@@ -1,0 +1,101 @@
+//! What the agent's end of a copy says, a line at a time. The last line is the reason when it fails.
+
+use banger_proto::ExitStatus;
+
+use super::CopyEvent;
+
+/// Longest line in bytes: two of the longest paths, and some words.
+const LINE: usize = 16 << 10;
+
+/// Most lines that are passed on.
+const LINES: usize = 1000;
+
+/// Lines as they arrive, in pieces, from a guest that may be hostile.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    begun: Vec<u8>,
+    last: Option<String>,
+    told: usize,
+}
+
+impl Lines {
+    /// Takes `bytes` in, and tells of every line but the last.
+    pub(super) fn push(&mut self, bytes: &[u8], tell: &mut dyn FnMut(CopyEvent)) {
+        for byte in bytes {
+            match byte {
+                b'\n' => self.line(tell),
+                _ if self.begun.len() < LINE => self.begun.push(*byte),
+                _ => {}
+            }
+        }
+    }
+
+    /// Why the end of `status` was a failure, if it was one. All else is told.
+    pub(super) fn end(&mut self, status: ExitStatus, tell: &mut dyn FnMut(CopyEvent)) -> Option<String> {
+        if !self.begun.is_empty() {
+            self.line(tell);
+        }
+        match (status, self.last.take()) {
+            (ExitStatus::Code(0), last) => {
+                self.tell(last, tell);
+                None
+            }
+            (_, Some(last)) => Some(last),
+            (ExitStatus::Code(code), None) => Some(format!("the copying ended with status {code}")),
+            (ExitStatus::Signal(signal), None) => Some(format!("signal {signal} ended the copying")),
+        }
+    }
+
+    fn line(&mut self, tell: &mut dyn FnMut(CopyEvent)) {
+        let line = String::from_utf8_lossy(&self.begun).into_owned();
+        self.begun.clear();
+        let before = self.last.replace(line);
+        self.tell(before, tell);
+    }
+
+    fn tell(&mut self, line: Option<String>, tell: &mut dyn FnMut(CopyEvent)) {
+        let Some(line) = line else { return };
+        self.told += 1;
+        match self.told {
+            ..LINES => tell(CopyEvent::PassedOver(line)),
+            LINES => tell(CopyEvent::PassedOver("there is more that is not told here".to_owned())),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(parts: &[&str], status: ExitStatus) -> (Vec<String>, Option<String>) {
+        let mut told = Vec::new();
+        let mut tell = |event| {
+            if let CopyEvent::PassedOver(line) = event {
+                told.push(line);
+            }
+        };
+        let mut lines = Lines::default();
+        for part in parts {
+            lines.push(part.as_bytes(), &mut tell);
+        }
+        let why = lines.end(status, &mut tell);
+        (told, why)
+    }
+
+    #[test]
+    fn the_last_line_of_a_failure_is_its_reason() {
+        let parts = ["a pi", "pe\nanother\nno", " space\n"];
+        let (told, why) = heard(&parts, ExitStatus::Code(1));
+        assert_eq!((told.len(), why.as_deref()), (2, Some("no space")));
+        let (told, why) = heard(&parts, ExitStatus::Code(0));
+        assert_eq!((told, why), (vec!["a pipe".into(), "another".into(), "no space".into()], None));
+        assert_eq!(heard(&[], ExitStatus::Signal(9)).1.unwrap(), "signal 9 ended the copying");
+    }
+
+    #[test]
+    fn a_guest_cannot_say_more_than_is_bearable() {
+        let (told, why) = heard(&["x\n".repeat(5000).as_str(), &"y".repeat(LINE + 9)], ExitStatus::Code(1));
+        assert_eq!((told.len(), why.map(|why| why.len())), (LINES, Some(LINE)));
+    }
+}
