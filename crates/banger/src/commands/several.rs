@@ -15,13 +15,17 @@ pub(super) async fn each(
     references: &[String],
     act: impl AsyncFn(&Vm) -> Result<(), ApiError>,
 ) -> Result<ExitCode, CommandError> {
-    let vms = client.vms().await?;
-    let mut seen = HashSet::new();
-    let found = references
-        .iter()
-        .map(|reference| resolve(&vms, reference).map_err(|error| unknown(reference, error)));
-    let once = found.filter(|vm| vm.as_ref().map_or(true, |vm| seen.insert(vm.id.clone())));
-    all(ui, once.collect(), act).await
+    let mut failed = false;
+    for result in gather(client, references, async |vm| act(vm).await.map(|()| vm.name.clone())).await? {
+        match result {
+            Ok(name) => ui.line(name)?,
+            Err(error) => {
+                failed = true;
+                ui.error(&error);
+            }
+        }
+    }
+    if failed { Err(CommandError::told(1)) } else { Ok(ExitCode::SUCCESS) }
 }
 
 /// The same, with an operation that gives the VM back, whose progress is shown.
@@ -39,34 +43,32 @@ pub(super) async fn follow_each(
     each(client, ui, references, act).await
 }
 
-/// Deletes all of `vms`, none of which may run.
-pub(super) async fn delete_all(client: &Client, ui: &Ui, vms: &[Vm]) -> Result<ExitCode, CommandError> {
+/// Deletes every VM that `references` name; without `force`, only those that are down.
+pub(super) async fn delete_each(
+    client: &Client,
+    ui: &Ui,
+    references: &[String],
+    force: bool,
+) -> Result<ExitCode, CommandError> {
     let delete =
-        async |vm: &Vm| client.delete_vm(vm.id.as_str(), false).await?.result::<()>(|_| {}).await.map(drop);
-    all(ui, vms.iter().map(Ok).collect(), delete).await
+        async |vm: &Vm| client.delete_vm(vm.id.as_str(), force).await?.result::<()>(|_| {}).await.map(drop);
+    each(client, ui, references, delete).await
 }
 
-async fn all(
-    ui: &Ui,
-    vms: Vec<Result<&Vm, ApiError>>,
-    act: impl AsyncFn(&Vm) -> Result<(), ApiError>,
-) -> Result<ExitCode, CommandError> {
+/// What `act` makes of every VM that `references` name, each once, in the order given.
+pub(super) async fn gather<T>(
+    client: &Client,
+    references: &[String],
+    act: impl AsyncFn(&Vm) -> Result<T, ApiError>,
+) -> Result<Vec<Result<T, ApiError>>, ApiError> {
+    let vms = client.vms().await?;
+    let mut seen = HashSet::new();
+    let found = references
+        .iter()
+        .map(|reference| resolve(&vms, reference).map_err(|error| unknown(reference, error)));
+    let once = found.filter(|vm| vm.as_ref().map_or(true, |vm| seen.insert(vm.id.clone())));
     let act = &act;
-    let done = join_all(vms.into_iter().map(async |vm| {
-        let vm = vm?;
-        act(vm).await.map(|()| vm)
-    }));
-    let mut failed = false;
-    for result in done.await {
-        match result {
-            Ok(vm) => ui.line(&vm.name)?,
-            Err(error) => {
-                failed = true;
-                ui.error(&error);
-            }
-        }
-    }
-    if failed { Err(CommandError::told(1)) } else { Ok(ExitCode::SUCCESS) }
+    Ok(join_all(once.map(async |vm| act(vm?).await)).await)
 }
 
 fn unknown(reference: &str, error: RefError) -> ApiError {

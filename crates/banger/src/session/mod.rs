@@ -77,7 +77,7 @@ pub(crate) async fn run(client: &Client, reference: &str, wanted: Wanted) -> Res
 }
 
 /// The end of a VM explains a connection that broke, or was not to be had, better than the connection does.
-async fn told_better(client: &Client, reference: &str, broke: ApiError) -> ApiError {
+pub(crate) async fn told_better(client: &Client, reference: &str, broke: ApiError) -> ApiError {
     if !matches!(broke.kind, ErrorKind::Guest | ErrorKind::Io) {
         return broke;
     }

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use banger_client::Client;
 
 use crate::{
-    commands::{reference, several::each},
+    commands::{reference, several::delete_each},
     error::CommandError,
     ui::Ui,
 };
@@ -21,10 +21,6 @@ pub(crate) struct Delete {
 
 impl Delete {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
-        let client = Client::new()?;
-        each(&client, ui, &self.vms, async |vm| {
-            client.delete_vm(vm.id.as_str(), self.force).await?.result::<()>(|_| {}).await.map(drop)
-        })
-        .await
+        delete_each(&Client::new()?, ui, &self.vms, self.force).await
     }
 }

@@ -1,13 +1,17 @@
 //! `banger vm …`
 
+mod cp;
 mod create;
 mod delete;
 mod exec;
 pub(super) mod hardware;
+mod health;
 mod kill;
 pub(super) mod list;
 mod logs;
 mod pause;
+mod ping;
+mod ports;
 mod prune;
 mod restart;
 mod resume;
@@ -40,6 +44,10 @@ pub(crate) enum VmCommand {
     Set(set::Set),
     Shell(shell::Shell),
     Exec(exec::ExecArgs),
+    Cp(cp::Cp),
+    Ports(ports::Ports),
+    Ping(ping::Ping),
+    Health(health::Health),
     Logs(logs::Logs),
     #[command(visible_alias = "rm")]
     Delete(delete::Delete),
@@ -62,6 +70,10 @@ impl VmCommand {
             Self::Set(command) => command.run(ui).await,
             Self::Shell(command) => command.run(ui).await,
             Self::Exec(command) => command.run(ui).await,
+            Self::Cp(command) => command.run(ui).await,
+            Self::Ports(command) => command.run(ui).await,
+            Self::Ping(command) => command.run(ui).await,
+            Self::Health(command) => command.run(ui).await,
             Self::Logs(command) => command.run(ui).await,
             Self::Delete(command) => command.run(ui).await,
             Self::Prune(command) => command.run(ui).await,

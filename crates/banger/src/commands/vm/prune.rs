@@ -4,7 +4,7 @@ use banger_api::{Vm, VmState};
 use banger_client::Client;
 
 use super::list;
-use crate::{commands::several::delete_all, error::CommandError, ui::Ui};
+use crate::{commands::several::delete_each, error::CommandError, ui::Ui};
 
 /// Delete all VMs that are down, with their disks
 ///
@@ -39,7 +39,8 @@ impl Prune {
             ui.note("nothing was deleted");
             return Ok(ExitCode::FAILURE);
         }
-        delete_all(&client, ui, &vms).await
+        let ids: Vec<_> = vms.into_iter().map(|vm| vm.id.into()).collect();
+        delete_each(&client, ui, &ids, false).await
     }
 }
 

@@ -1,0 +1,214 @@
+use std::{
+    cell::Cell,
+    ffi::OsString,
+    fs::File,
+    future::pending,
+    io,
+    os::{fd::AsFd, unix::ffi::OsStrExt},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+use banger_api::{ApiError, ErrorKind, Event};
+use banger_client::{
+    Client, CopyEvent, Destination, GuestPath, Origin, PackError, Source, copy_in, copy_out,
+};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use rustix::process::Signal;
+use tokio::time::sleep;
+
+use crate::{
+    commands::watch::interrupted,
+    error::CommandError,
+    session::{self, told_better},
+    ui::Ui,
+};
+
+/// How often it is shown how far the copying is; what is quicker need not be shown.
+const SHOW: Duration = Duration::from_millis(500);
+
+/// Copy files and folders into a running VM or out of it
+///
+/// One of the two is VM:PATH, the other a path here. A path in the VM that is not absolute begins at the user's home. As
+/// with `cp -a`, a folder is copied with all that is in it, permissions, times and symbolic links are kept, and where
+/// the target is a folder the copy goes into it; FOLDER/. is only what is in the folder. As the owner is another one
+/// afterwards, set-user-id bits are not kept. A path here that has a colon is written as ./a:b.
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:
+  banger vm cp ./src box:/root/           a folder into the VM
+  banger vm cp box:/var/log ./log         a folder out of it
+  date | banger vm cp - box:/root/date    what comes by a pipe
+  banger vm cp box:/etc/os-release -      a file, printed")]
+pub(crate) struct Cp {
+    /// VM:PATH, a path here, or - for standard input
+    #[arg(value_parser = OsStringValueParser::new().map(place), value_name = "SOURCE")]
+    source: Place,
+    /// VM:PATH, a path here, or - for standard output
+    #[arg(value_parser = OsStringValueParser::new().map(place), value_name = "TARGET")]
+    target: Place,
+    /// Read as this user of the VM, or make what is copied theirs, by name or number [default: root]
+    #[arg(short, long)]
+    user: Option<String>,
+    /// If the source is a symbolic link, copy what it leads to
+    #[arg(short = 'L', long)]
+    follow_link: bool,
+}
+
+/// Where something is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Guest { vm: String, path: Vec<u8> },
+    Here(OsString),
+    Standard,
+}
+
+/// Which way it goes.
+enum Way {
+    In(Origin),
+    Out { destination: Destination, follow_link: bool },
+}
+
+impl Cp {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let standard_stream = [&self.source, &self.target].contains(&&Place::Standard);
+        let (vm, path, way) = match (self.source, self.target) {
+            (Place::Guest { .. }, Place::Guest { .. }) => {
+                return Err(CommandError::usage(
+                    "both are in VMs: copy from the one to here, then to the other",
+                ));
+            }
+            (Place::Guest { vm, path }, Place::Here(to)) => {
+                let follow_link = self.follow_link;
+                (vm, path, Way::Out { destination: Destination::Files(to.into()), follow_link })
+            }
+            // A link cannot be printed.
+            (Place::Guest { vm, path }, Place::Standard) => {
+                let destination = Destination::Output(descriptor(io::stdout())?);
+                (vm, path, Way::Out { destination, follow_link: true })
+            }
+            (Place::Here(from), Place::Guest { vm, path }) => {
+                let source = Source::open(Path::new(&from), self.follow_link).map_err(unreadable)?;
+                (vm, path, Way::In(Origin::Files(Box::new(source))))
+            }
+            (Place::Standard, Place::Guest { vm, path }) => {
+                (vm, path, Way::In(Origin::Input(descriptor(io::stdin())?)))
+            }
+            (Place::Here(_) | Place::Standard, _) => {
+                return Err(CommandError::usage("neither is in a VM: write one as VM:PATH"));
+            }
+        };
+        let guest = GuestPath { vm, path, user: self.user };
+        copy(ui, &guest, way, !standard_stream).await
+    }
+}
+
+/// Copies, and shows how far that is when it takes long and is `shown`. On Ctrl-C, what is half made is removed.
+async fn copy(ui: &Ui, guest: &GuestPath, way: Way, shown: bool) -> Result<ExitCode, CommandError> {
+    let client = Client::new()?;
+    let mut signals = session::signals(&[Signal::INT, Signal::TERM, Signal::HUP])?;
+    let (signal, through) = (Cell::new(None), Cell::new(0));
+    let stop = async { signal.set(signals.recv().await) };
+    let progress = ui.progress();
+    let mut tell = |event| match event {
+        CopyEvent::Through(bytes) => through.set(bytes),
+        CopyEvent::PassedOver(message) => progress.show(ui, &Event::Warning { message }),
+    };
+    let stage = match way {
+        Way::In(_) => format!("copy into VM {}", guest.vm),
+        Way::Out { .. } => format!("copy from VM {}", guest.vm),
+    };
+    let copied = async {
+        match way {
+            Way::In(origin) => copy_in(&client, origin, guest, &mut tell, stop).await,
+            Way::Out { destination, follow_link } => {
+                copy_out(&client, guest, follow_link, destination, &mut tell, stop).await
+            }
+        }
+    };
+    let show = async {
+        if !shown {
+            return pending::<()>().await;
+        }
+        progress.show(ui, &Event::Stage { stage });
+        loop {
+            sleep(SHOW).await;
+            progress.show(ui, &Event::Progress { done: through.get(), total: None });
+        }
+    };
+    let copied = tokio::select! {
+        copied = copied => copied,
+        () = show => Ok(()),
+    };
+    progress.clear();
+    match (copied, signal.get()) {
+        (Ok(()), _) => Ok(ExitCode::SUCCESS),
+        (Err(error), Some(signal)) => {
+            ui.note(error);
+            Err(interrupted(signal))
+        }
+        // Whoever read it has had enough.
+        (Err(error), None) if error.kind == ErrorKind::Cancelled => Err(CommandError::told(1)),
+        (Err(error), None) if error.kind == ErrorKind::Guest => {
+            Err(told_better(&client, &guest.vm, error).await.into())
+        }
+        (Err(error), None) => Err(error.into()),
+    }
+}
+
+/// As docker and scp have it: what comes before the first colon is a VM's name, unless there is a slash in it.
+fn place(text: OsString) -> Place {
+    let bytes = text.as_bytes();
+    if bytes == b"-" {
+        return Place::Standard;
+    }
+    let Some(colon) = bytes.iter().position(|byte| *byte == b':') else { return Place::Here(text) };
+    let (vm, path) = (bytes.get(..colon).unwrap_or_default(), bytes.get(colon + 1..).unwrap_or_default());
+    match std::str::from_utf8(vm) {
+        Ok(vm) if !vm.is_empty() && !vm.contains('/') => {
+            // The user's home, as with scp.
+            let path = if path.is_empty() { b"." } else { path };
+            Place::Guest { vm: vm.to_owned(), path: path.to_owned() }
+        }
+        _ => Place::Here(text),
+    }
+}
+
+/// A standard stream as it is, without a buffer that is for lines.
+fn descriptor(stream: impl AsFd) -> io::Result<File> {
+    Ok(stream.as_fd().try_clone_to_owned()?.into())
+}
+
+fn unreadable(error: PackError) -> ApiError {
+    let kind = match &error {
+        PackError::Read { source, .. } => match source.kind() {
+            io::ErrorKind::NotFound => ErrorKind::NotFound,
+            io::ErrorKind::PermissionDenied => ErrorKind::NotPermitted,
+            _ => ErrorKind::Io,
+        },
+        PackError::Special { .. } => ErrorKind::Invalid,
+    };
+    ApiError::new(kind, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_in_a_vm_when_it_has_a_name_and_a_colon() {
+        let guest = |vm: &str, path: &str| Place::Guest { vm: vm.into(), path: path.into() };
+        for (text, expected) in [
+            ("-", Place::Standard),
+            ("box:/root/", guest("box", "/root/")),
+            ("box:a:b", guest("box", "a:b")),
+            ("box:", guest("box", ".")),
+            ("./a:b", Place::Here("./a:b".into())),
+            ("/x/a:b", Place::Here("/x/a:b".into())),
+            (":a", Place::Here(":a".into())),
+            ("a", Place::Here("a".into())),
+        ] {
+            assert_eq!(place(text.into()), expected, "{text}");
+        }
+    }
+}

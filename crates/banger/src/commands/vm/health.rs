@@ -1,0 +1,230 @@
+use std::{
+    process::ExitCode,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use banger_api::{ApiError, Check, Size, Vm, VmState};
+use banger_client::{Answered, Client};
+use banger_proto::{DiskUsage, GENERATION, Inspection};
+
+use super::ping::in_ms;
+use crate::{
+    commands::reference,
+    error::CommandError,
+    ui::{Format, Ui},
+};
+
+/// How far a guest's clock may be off: from a few seconds on, builds and certificates go wrong.
+const CLOCK: Duration = Duration::from_secs(5);
+
+/// How long an agent that is well takes to answer at most.
+const PROMPT: Duration = Duration::from_secs(1);
+
+/// What must be left of a disk or of memory, in percent of all: below, it is worth knowing; and it does not work.
+const LITTLE: u64 = 10;
+const NONE: u64 = 1;
+
+/// Check that a VM runs, answers, keeps time, and has disk and memory left
+///
+/// Fails with exit status 1 when a check does.
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:
+  banger vm health box
+  banger vm health box -o json")]
+pub(crate) struct Health {
+    /// Id, name, or the beginning of either
+    #[arg(value_parser = reference())]
+    vm: String,
+    #[command(flatten)]
+    format: Format,
+}
+
+impl Health {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let client = Client::new()?;
+        let vm = client.vm(&self.vm).await?;
+        let mut checks = vec![state(&vm)];
+        if vm.state == VmState::Running {
+            let asked_at = now();
+            match banger_client::ping(&client, vm.name.as_str()).await {
+                Ok(pong) => {
+                    checks.extend(agent(&vm, &pong));
+                    let seen = banger_client::inspect(&client, vm.name.as_str()).await;
+                    checks.extend(guest(&vm, seen.map(|seen| seen.answer), asked_at, now()));
+                }
+                Err(error) => checks.push(silent(&vm, error)),
+            }
+        }
+        Ok(ui.checks(&self.format, &checks)?)
+    }
+}
+
+/// Since the Unix epoch.
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn state(vm: &Vm) -> Check {
+    let start = format!("`banger vm start {}` starts it", vm.name);
+    match vm.state {
+        VmState::Running => Check::pass("state", "running"),
+        VmState::Starting | VmState::Stopping => {
+            Check::fail("state", vm.state.to_string(), "ask again when that is done")
+        }
+        VmState::Paused => {
+            Check::fail("state", "paused", format!("`banger vm resume {}` lets it go on", vm.name))
+        }
+        VmState::Created | VmState::Stopped => Check::fail("state", vm.state.to_string(), start),
+        VmState::Error => {
+            let why = vm.last_error.as_deref().and_then(|error| error.lines().next()).unwrap_or("unknown");
+            let hint = format!("`banger vm logs {}` has its console; {start}", vm.name);
+            Check::fail("state", format!("error: {why}"), hint)
+        }
+    }
+}
+
+fn silent(vm: &Vm, error: ApiError) -> Check {
+    let hint = format!("see `banger vm logs {0}`; `banger vm restart {0}` starts it anew", vm.name);
+    Check::fail("agent", error.message, error.hint.unwrap_or(hint))
+}
+
+fn agent(vm: &Vm, pong: &Answered<()>) -> [Check; 2] {
+    let took = format!("answered in {:.1} ms", in_ms(pong.took));
+    let answered = if pong.took <= PROMPT {
+        Check::pass("agent", took)
+    } else {
+        Check::warn("agent", took, "the guest or the host is very busy; see `banger vm stats`")
+    };
+    let (theirs, version) = (pong.greeting.generation, &pong.greeting.version);
+    let generation = match theirs {
+        GENERATION => Check::pass("agent version", format!("{version}, generation {theirs}, as this banger")),
+        ..GENERATION => Check::warn(
+            "agent version",
+            format!("{version}, generation {theirs}, older than this banger's {GENERATION}"),
+            format!("`banger vm restart {}` gives it this banger's agent", vm.name),
+        ),
+        _ => Check::warn(
+            "agent version",
+            format!("{version}, generation {theirs}, newer than this banger's {GENERATION}"),
+            "use the banger that started the VM",
+        ),
+    };
+    [answered, generation]
+}
+
+/// Checks of what the guest says of itself, which was asked for and came between these times.
+fn guest(vm: &Vm, seen: Result<Inspection, ApiError>, asked: Duration, came: Duration) -> Vec<Check> {
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(error) => {
+            return vec![Check::warn("guest", error.message, error.hint.unwrap_or("ask again".to_owned()))];
+        }
+    };
+    let mut checks = vec![clock(vm, Duration::from_nanos(seen.clock_ns), asked, came)];
+    checks.extend(seen.disks.iter().map(|disk| room(vm, disk)));
+    checks.push(memory(vm, &seen));
+    checks
+}
+
+fn clock(vm: &Vm, theirs: Duration, asked: Duration, came: Duration) -> Check {
+    let off = asked.saturating_sub(theirs).max(theirs.saturating_sub(came));
+    match off.as_secs() {
+        _ if off <= CLOCK => Check::pass("clock", "as this host's"),
+        seconds => Check::warn(
+            "clock",
+            format!("{seconds} s {} this host's", if theirs > came { "ahead of" } else { "behind" }),
+            format!("`banger vm restart {}` sets it", vm.name),
+        ),
+    }
+}
+
+fn room(vm: &Vm, disk: &DiskUsage) -> Check {
+    let hint = match disk.path.as_str() {
+        "/root" => {
+            format!("delete files there, or stop the VM and `banger vm set {} --disk-size SIZE`", vm.name)
+        }
+        path => format!("delete files under {path}; /root is a disk of its own"),
+    };
+    left(format!("disk {}", disk.path), disk.available, disk.total, hint)
+}
+
+fn memory(vm: &Vm, seen: &Inspection) -> Check {
+    let hint = format!("end programs, or stop the VM and `banger vm set {} --memory SIZE`", vm.name);
+    left("memory".to_owned(), seen.memory_available, seen.memory_total, hint)
+}
+
+/// Whether of `total` enough is left. A guest may claim anything.
+fn left(name: String, available: u64, total: u64, hint: String) -> Check {
+    let message = format!("{} of {} left", Size::bytes(available), Size::bytes(total));
+    let share = u128::from(available) * 100 / u128::from(total).max(1);
+    match u64::try_from(share).unwrap_or(u64::MAX) {
+        ..NONE => Check::fail(name, message, hint),
+        NONE..LITTLE => Check::warn(name, message, hint),
+        _ => Check::pass(name, message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use banger_api::{ErrorKind, Verdict};
+
+    use super::*;
+
+    fn vm(state: &str) -> Vm {
+        serde_json::from_value(serde_json::json!({
+            "id": "00000000000000ab", "name": "box", "state": state, "image": "i", "kernel": "k", "vcpu": 1,
+            "memory": 1, "system_overlay_size": 1, "disk_size": 1, "rm": false,
+            "created_at": "2026-01-01T00:00:00Z", "console": "/c", "last_error": "its VMM died\nmore",
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_vm_that_does_not_run_fails_with_what_to_do() {
+        for (name, message, hint) in [
+            ("stopped", "stopped", "`banger vm start box` starts it"),
+            ("created", "created", "`banger vm start box` starts it"),
+            ("paused", "paused", "`banger vm resume box` lets it go on"),
+            (
+                "error",
+                "error: its VMM died",
+                "`banger vm logs box` has its console; `banger vm start box` starts it",
+            ),
+        ] {
+            assert_eq!(state(&vm(name)), Check::fail("state", message, hint));
+        }
+        assert_eq!(state(&vm("running")).verdict, Verdict::Pass);
+    }
+
+    #[test]
+    fn a_guest_is_judged_by_its_own_figures() {
+        let disk = |path: &str, available| DiskUsage { path: path.into(), total: 1000, available };
+        let seen = Inspection {
+            clock_ns: 100_000_000_000,
+            memory_total: u64::MAX,
+            memory_available: u64::MAX,
+            disks: vec![disk("/", 99), disk("/root", 9)],
+            ..Inspection::default()
+        };
+        let verdicts = |asked, came| -> Vec<_> {
+            let [asked, came] = [asked, came].map(Duration::from_secs);
+            guest(&vm("running"), Ok(seen.clone()), asked, came).iter().map(|check| check.verdict).collect()
+        };
+        let rest = [Verdict::Warn, Verdict::Fail, Verdict::Pass];
+        assert_eq!(
+            verdicts(90, 110),
+            [&[Verdict::Pass][..], &rest].concat(),
+            "a slow answer is no wrong clock"
+        );
+        assert_eq!(verdicts(105, 105)[0], Verdict::Pass);
+        assert_eq!(verdicts(106, 106)[0], Verdict::Warn);
+        assert_eq!(verdicts(10, 94)[0], Verdict::Warn);
+        let nothing = guest(&vm("running"), Ok(Inspection::default()), Duration::ZERO, Duration::ZERO);
+        assert_eq!(nothing.last().unwrap().verdict, Verdict::Fail);
+        let old = ApiError::new(ErrorKind::VersionSkew, "older").hint("restart");
+        assert_eq!(
+            guest(&vm("running"), Err(old), Duration::ZERO, Duration::ZERO),
+            [Check::warn("guest", "older", "restart")]
+        );
+    }
+}

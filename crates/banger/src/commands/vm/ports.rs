@@ -1,0 +1,128 @@
+use std::{net::IpAddr, process::ExitCode};
+
+use banger_api::{Vm, VmName};
+use banger_client::Client;
+use banger_proto::{Listener, Transport};
+use serde::Serialize;
+
+use crate::{
+    commands::{reference, several::gather},
+    error::CommandError,
+    ui::{Format, Table, Ui},
+};
+
+/// List what listens in running VMs, and which of it speaks HTTP
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:
+  banger vm ports box
+  banger vm ports web db -o json")]
+pub(crate) struct Ports {
+    /// Ids, names, or beginnings of either
+    #[arg(required = true, value_name = "VM", value_parser = reference())]
+    vms: Vec<String>,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// A listener of a VM.
+#[derive(Debug, Serialize)]
+struct Port {
+    vm: VmName,
+    protocol: Transport,
+    address: IpAddr,
+    port: u16,
+    pid: Option<u32>,
+    process: Option<String>,
+    /// Whether it speaks HTTP.
+    http: bool,
+    /// Where the host reaches it, if it does.
+    endpoint: Option<String>,
+    /// The same for a browser.
+    url: Option<String>,
+}
+
+impl Ports {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let client = Client::new()?;
+        let found = gather(&client, &self.vms, async |vm| {
+            let listeners = banger_client::ports(&client, vm.name.as_str()).await;
+            Ok(listeners?.into_iter().map(|listener| Port::of(vm, listener)).collect::<Vec<_>>())
+        })
+        .await?;
+        let (mut ports, mut errors) = (Vec::new(), Vec::new());
+        for found in found {
+            match found {
+                Ok(found) => ports.extend(found),
+                Err(error) => errors.push(error),
+            }
+        }
+        let id = |port: &Port| format!("{}:{}/{}", port.vm, port.port, word(port.protocol));
+        ui.list(&self.format, &ports, id, table)?;
+        errors.iter().for_each(|error| ui.error(error));
+        if errors.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(CommandError::told(1)) }
+    }
+}
+
+impl Port {
+    fn of(vm: &Vm, listener: Listener) -> Self {
+        let Listener { protocol, address, port, pid, process, http } = listener;
+        let endpoint = host_of(vm, address).map(|host| format!("{host}:{port}"));
+        let url = endpoint.as_ref().filter(|_| http).map(|endpoint| format!("http://{endpoint}"));
+        Self { vm: vm.name.clone(), protocol, address, port, pid, process, http, endpoint, url }
+    }
+}
+
+/// The name by which the host reaches what listens at `address` in `vm`. No VM has a network that leads from the host
+/// into the guest; one that does is `NAME.vm`, for addresses that are not the guest's loopback.
+fn host_of(_vm: &Vm, _address: IpAddr) -> Option<String> {
+    None
+}
+
+fn word(protocol: Transport) -> &'static str {
+    match protocol {
+        Transport::Tcp => "tcp",
+        Transport::Udp => "udp",
+    }
+}
+
+fn table(ports: &[Port]) -> Table {
+    let mut table = Table::new(["VM", "PROTOCOL", "ADDRESS", "PORT", "PROCESS", "PID", "SPEAKS", "ENDPOINT"]);
+    for port in ports {
+        table.row([
+            port.vm.to_string(),
+            word(port.protocol).to_owned(),
+            port.address.to_string(),
+            port.port.to_string(),
+            port.process.clone().unwrap_or_default(),
+            port.pid.map(|pid| pid.to_string()).unwrap_or_default(),
+            if port.http { "http".to_owned() } else { String::new() },
+            port.url.clone().or_else(|| port.endpoint.clone()).unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_listener_is_a_row() {
+        let port = |port, http| Port {
+            vm: "box".parse().unwrap(),
+            protocol: Transport::Tcp,
+            address: [0, 0, 0, 0].into(),
+            port,
+            pid: Some(7),
+            process: Some("py\x1bthon\n3".to_owned()),
+            http,
+            endpoint: http.then(|| "box.vm:80".to_owned()),
+            url: None,
+        };
+        insta::assert_snapshot!(table(&[port(22, false), port(80, true)]), @r"
+        VM    PROTOCOL   ADDRESS   PORT   PROCESS    PID   SPEAKS   ENDPOINT
+        box   tcp        0.0.0.0   22     python 3   7
+        box   tcp        0.0.0.0   80     python 3   7     http     box.vm:80
+        ");
+    }
+}
