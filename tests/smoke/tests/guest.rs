@@ -1,0 +1,184 @@
+//! What a running guest tells and takes: files both ways, listeners, health.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, PermissionsExt, symlink},
+    },
+    path::Path,
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+use banger_smoke::{Finished, Host, Running, until};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// `banger vm cp`, to its end.
+fn cp(host: &Host, source: impl AsRef<OsStr>, target: impl AsRef<OsStr>) -> Result<Finished> {
+    let mut command = host.command(&["vm", "cp"]);
+    command.arg(source.as_ref()).arg(target.as_ref());
+    Running::start(command, "banger vm cp".to_owned())?.finish(b"")
+}
+
+/// What there is at `path`: permissions, time, content; for a folder, of everything in it.
+fn look(path: &Path, found: &mut Vec<(String, u32, i64, Vec<u8>)>) -> Result<()> {
+    let meta = fs::symlink_metadata(path)?;
+    let name = path.file_name().context("name")?.to_string_lossy().into_owned();
+    let content = if meta.is_symlink() {
+        fs::read_link(path)?.into_os_string().into_encoded_bytes()
+    } else if meta.is_file() {
+        fs::read(path)?
+    } else {
+        Vec::new()
+    };
+    found.push((name, meta.mode(), meta.mtime(), content));
+    if meta.is_dir() {
+        let mut paths = fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        paths.sort();
+        paths.iter().try_for_each(|path| look(path, found))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn files_are_copied_both_ways() -> Result<()> {
+    let host = Host::new()?;
+    host.ok(&["vm", "run", "-d", "--name", "box"])?;
+    a_tree_goes_and_comes_back_as_it_was(&host)?;
+    pipes_and_links_are_gone_through(&host)?;
+    users_have_what_is_theirs(&host)?;
+    what_cannot_be_copied_is_told(&host)?;
+    what_is_cut_short_leaves_nothing_half_made(&host)
+}
+
+fn a_tree_goes_and_comes_back_as_it_was(host: &Host) -> Result<()> {
+    let tree = host.path("tree");
+    fs::create_dir_all(tree.join("with space/empty"))?;
+    fs::write(tree.join(OsStr::from_bytes(b"odd\xff\n")), "odd")?;
+    fs::write(tree.join("script"), "#!/bin/sh\n")?;
+    fs::set_permissions(tree.join("script"), fs::Permissions::from_mode(0o750))?;
+    fs::set_permissions(tree.join("with space"), fs::Permissions::from_mode(0o555))?;
+    symlink("../nowhere", tree.join("link"))?;
+    fs::write(tree.join("20 MB"), (0..5_000_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>())?;
+    cp(host, &tree, "box:")?.success()?;
+    let sum = Command::new("sha256sum").stdin(File::open(tree.join("20 MB"))?).output()?.stdout;
+    let theirs = host.ok(&["vm", "exec", "box", "--", "sh", "-c", "sha256sum < 'tree/20 MB'"])?;
+    assert_eq!(theirs, String::from_utf8(sum)?);
+    let owner = host.ok(&["vm", "exec", "box", "--", "stat", "-c", "%U %a", "/root/tree/script"])?;
+    assert_eq!(owner, "root 750\n");
+    cp(host, "box:/root/tree", host.path("back"))?.success()?;
+    let (mut went, mut came) = (Vec::new(), Vec::new());
+    look(&tree, &mut went)?;
+    look(&host.path("back"), &mut came)?;
+    assert!(went[1..] == came[1..] && went.len() == 7, "what came back is not what went");
+    Ok(())
+}
+
+fn pipes_and_links_are_gone_through(host: &Host) -> Result<()> {
+    host.start(&["vm", "cp", "-", "box:/tmp/piped"])?.finish(b"by a pipe")?.success()?;
+    assert_eq!(host.ok(&["vm", "cp", "box:/tmp/piped", "-"])?, "by a pipe");
+    assert!(host.ok(&["vm", "cp", "box:/etc/os-release", "-"])?.contains("ID="));
+    assert!(host.ok(&["vm", "cp", "box:/proc/cpuinfo", "-"])?.contains("processor"));
+    cp(host, "box:/etc/os-release", host.path("link"))?.success()?;
+    assert!(host.path("link").is_symlink());
+    host.ok(&["vm", "cp", "-L", "box:/etc/os-release", &host.path("file").display().to_string()])?;
+    assert!(host.path("file").is_file());
+    Ok(())
+}
+
+fn users_have_what_is_theirs(host: &Host) -> Result<()> {
+    host.start(&["vm", "cp", "--user", "nobody", "-", "box:/tmp/theirs"])?.finish(b"x")?.success()?;
+    assert_eq!(host.ok(&["vm", "exec", "box", "--", "stat", "-c", "%U", "/tmp/theirs"])?, "nobody\n");
+    let secret = host.banger(&["vm", "cp", "--user", "nobody", "box:/etc/shadow", "-"])?;
+    secret.fails(1, &["cannot read /etc/shadow"]).map(drop)
+}
+
+fn what_cannot_be_copied_is_told(host: &Host) -> Result<()> {
+    let here = host.path("here");
+    fs::write(&here, "here")?;
+    cp(host, &here, "box:/no/such/place")?.fails(1, &["in VM box: there is no folder /no/such"])?;
+    cp(host, "box:/no-such-file", &here)?.fails(1, &["in VM box: cannot read /no-such-file"])?;
+    cp(host, "box:/etc", "-")?.fails(1, &["it is a folder, not a file"])?;
+    cp(host, "box:/etc/passwd", host.path("no/place"))?.fails(1, &["there is no folder", "make it first"])?;
+    cp(host, "box:/etc", &here)?.fails(1, &["here is not a folder"])?;
+    cp(host, "here", "there")?.fails(2, &["neither is in a VM"])?;
+    let script = "cd /srv && mkdir part && echo fine > part/file && mkfifo part/pipe";
+    host.ok(&["vm", "exec", "box", "--", "sh", "-c", script])?;
+    let part = cp(host, "box:/srv/part", host.path("part"))?;
+    assert!(part.stderr.contains("part/pipe is a named pipe, and is not copied"), "{}", part.stderr);
+    part.success()?;
+    assert_eq!(fs::read_to_string(host.path("part/file"))?, "fine\n");
+    Ok(())
+}
+
+fn what_is_cut_short_leaves_nothing_half_made(host: &Host) -> Result<()> {
+    let names = || host.ok(&["vm", "exec", "box", "--", "ls", "-A", "/srv/cut"]);
+    host.ok(&["vm", "exec", "box", "--", "mkdir", "/srv/cut"])?;
+    let mut endless = host.command(&["vm", "cp", "-", "box:/srv/cut/file"]);
+    let mut cut = endless.stdin(File::open("/dev/zero")?).spawn()?;
+    until("the guest has begun", || Ok(names()?.starts_with(".banger")))?;
+    kill_process(Pid::from_child(&cut), Signal::INT)?;
+    assert_eq!(cut.wait()?.code(), Some(130));
+    until("the guest has tidied up", || Ok(names()?.is_empty()))
+}
+
+/// A web server of a line, a line at a time.
+const HTTPD: &str = r#"
+use IO::Socket::INET;
+my $web = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => 8080, Listen => 5) or die;
+my $other = IO::Socket::INET->new(LocalPort => 9, Listen => 5) or die;
+my $datagrams = IO::Socket::INET->new(LocalPort => 53, Proto => "udp") or die;
+$| = 1; print "listening\n";
+while (my $caller = $web->accept) { <$caller>; print $caller "HTTP/1.0 200 OK\r\n\r\n"; close $caller; }
+"#;
+
+#[test]
+fn a_guest_tells_what_listens_in_it_and_how_it_is() -> Result<()> {
+    let host = Host::new()?;
+    host.ok(&["vm", "run", "-d", "--name", "box"])?;
+    let mut server = host.start(&["vm", "exec", "box", "--", "perl", "-e", HTTPD])?;
+    server.wait_for_stdout("listening")?;
+    let ports = host.json(&["vm", "ports", "box"])?;
+    let row = |port: u16| {
+        let rows = ports.as_array().into_iter().flatten();
+        rows.filter(|row| row["port"] == port)
+            .map(|row| {
+                let of = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+                (of("vm"), of("protocol"), of("address"), of("process"), row["http"] == true)
+            })
+            .collect::<Vec<_>>()
+    };
+    let perl = |protocol: &str, address: &str, http| {
+        vec![("box".to_owned(), protocol.to_owned(), address.to_owned(), "perl".to_owned(), http)]
+    };
+    assert_eq!(row(8080), perl("tcp", "127.0.0.1", true), "{ports}");
+    assert_eq!(row(9), perl("tcp", "0.0.0.0", false), "{ports}");
+    assert_eq!(row(53), perl("udp", "0.0.0.0", false), "{ports}");
+    host.banger(&["vm", "ports", "box", "no-such-vm"])?.fails(1, &["no-such-vm"])?;
+
+    let pongs = host.json(&["vm", "ping", "box", "-c", "3"])?;
+    let times: Vec<_> =
+        pongs.as_array().into_iter().flatten().map(|pong| pong["round_trip_ms"].as_f64()).collect();
+    assert!(times.len() == 3 && times.iter().all(|time| *time > Some(0.0)), "{pongs}");
+
+    let verdict = |health: &Value, name: &str| -> Vec<String> {
+        let checks = health.as_array().into_iter().flatten().filter(|check| check["name"] == name);
+        checks.map(|check| check["verdict"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let health = host.json(&["vm", "health", "box"])?;
+    for name in ["state", "agent version", "clock", "disk /", "disk /root", "memory"] {
+        assert_eq!(verdict(&health, name), ["PASS"], "{name} in {health}");
+    }
+    host.ok(&["vm", "stop", "box"])?;
+    let stopped = host.banger(&["vm", "health", "box"])?.code(1)?;
+    assert!(
+        stopped.contains("FAIL   state   stopped") && stopped.contains("banger vm start box"),
+        "{stopped}"
+    );
+    host.banger(&["vm", "ping", "box"])?.fails(1, &["stopped", "banger vm start box"])?;
+    host.banger(&["vm", "cp", "box:/etc/passwd", "-"])?.fails(1, &["stopped", "banger vm start box"])?;
+    Ok(())
+}
