@@ -49,6 +49,17 @@ impl Host {
         Ok(host)
     }
 
+    /// This host with a daemon that can be killed at any of its steps.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn failing(mut self) -> Result<Self> {
+        let programs = std::env::var_os("BANGER_FAIL_PROGRAMS");
+        let missing = "BANGER_FAIL_PROGRAMS is not set: run the scenarios with `cargo xtask test`";
+        self.programs = programs.context(missing)?.into();
+        Ok(self)
+    }
+
     /// A host on which banger has never run.
     ///
     /// # Errors
@@ -160,7 +171,7 @@ impl Host {
     }
 
     /// The processes that have this host's folder in their arguments or among their environment: pid and command line.
-    fn processes(&self) -> Result<Vec<(i32, String)>> {
+    pub(crate) fn processes(&self) -> Result<Vec<(i32, String)>> {
         let needle = self.folder.path().as_os_str().as_encoded_bytes();
         let has = |bytes: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
         let mut found = Vec::new();
@@ -216,7 +227,7 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 
-fn names_in(folder: &Path) -> Result<Vec<String>> {
+pub(crate) fn names_in(folder: &Path) -> Result<Vec<String>> {
     match fs::read_dir(folder) {
         Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

@@ -1,0 +1,169 @@
+//! Whether what the store says and what is on the host are the same: no more, no less.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use rusqlite::{Connection, OpenFlags};
+use serde_json::Value;
+
+use crate::{Host, host::names_in, run::until};
+
+/// What lies in the runtime folder whenever a daemon runs.
+const OF_THE_DAEMON: [&str; 4] = ["bangerd.lock", "bangerd.sock", "start.lock", "vms"];
+
+/// A row of the journal with its VM.
+struct Held {
+    vm: String,
+    running: bool,
+    scope: String,
+    resource: Value,
+}
+
+impl Host {
+    /// Checks that no VM is between two states, that the journal holds what running VMs have and no more, and that
+    /// every process, folder, mount and loop device of this host is in a row.
+    ///
+    /// # Errors
+    /// When they do not agree.
+    pub fn agrees(&self) -> Result<()> {
+        let daemon = self.daemon_pid()?;
+        let store = self.store()?;
+        let running = self.settled_vms(&store)?;
+        let held = held(&store)?;
+        for row in &held {
+            ensure!(row.scope == "vm" || row.running, "VM {} is down and holds {}", row.vm, row.resource);
+        }
+        let once: BTreeSet<_> = held.iter().map(|row| row.resource.to_string()).collect();
+        ensure!(once.len() == held.len(), "held more than once: {once:?} of {} rows", held.len());
+        for (folder, scope) in [("state/banger/vms", "vm"), ("run/banger/vms", "run")] {
+            let rows = held.iter().filter(|row| row.scope == scope && row.resource["kind"] == "folder");
+            let known = rows.filter_map(|row| row.resource["path"].as_str()).map(PathBuf::from).collect();
+            self.has_only(folder, &known)?;
+        }
+        ensure!(names_in(&self.path("run/banger/vms"))?.len() == running, "{running} VMs run");
+        for (folder, table) in [("state/banger/images", "images"), ("state/banger/kernels", "kernels")] {
+            let ids = texts(&store, &format!("SELECT id FROM {table}"))?;
+            self.has_only(folder, &ids.iter().map(|id| self.path(folder).join(id)).collect())?;
+        }
+        let runtime = OF_THE_DAEMON.map(|name| self.path("run/banger").join(name)).into();
+        self.has_only("run/banger", &runtime)?;
+        self.has_only_processes(daemon, &held)?;
+        self.holds_no_device()
+    }
+
+    /// Checks the file systems of a VM that is down, as its next start would find them: with their journals replayed.
+    ///
+    /// # Errors
+    /// When `e2fsck` finds anything wrong, or cannot be run.
+    pub fn disks_are_clean(&self, vm: &str) -> Result<()> {
+        let id = self.json(&["vm", "show", vm])?["id"].as_str().context("no id")?.to_owned();
+        for name in ["overlay.ext4", "work.ext4"] {
+            let disk = self.path("state/banger/vms").join(&id).join(name);
+            if !disk.exists() {
+                continue;
+            }
+            let copy = self.path(name);
+            run(Command::new("cp").arg("--sparse=always").args([&disk, &copy]))?;
+            // 1: it has replayed what was in the journal.
+            let replay = e2fsck(&["-y", "-E", "journal_only"], &copy)?;
+            ensure!(matches!(replay, 0 | 1), "VM {vm}: the journal of {name}: e2fsck ended with {replay}");
+            let check = e2fsck(&["-f", "-n"], &copy)?;
+            ensure!(check == 0, "VM {vm}: {name} is damaged: e2fsck -fn ended with {check}");
+            fs::remove_file(&copy)?;
+        }
+        Ok(())
+    }
+
+    /// The processes of running VMs, as the journal has them: role and pid, in the order of their start.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn processes_of_vms(&self) -> Result<Vec<(String, i32)>> {
+        let rows = held(&self.store()?)?.into_iter();
+        let processes = rows.filter_map(|row| {
+            let (role, pid) = (row.resource["role"].as_str()?, row.resource["pid"].as_i64()?);
+            Some((role.to_owned(), i32::try_from(pid).ok()?))
+        });
+        Ok(processes.collect())
+    }
+
+    fn store(&self) -> Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        Ok(Connection::open_with_flags(self.path("state/banger/store.db"), flags)?)
+    }
+
+    /// How many VMs run; no other state but down is right when nothing is under way.
+    fn settled_vms(&self, store: &Connection) -> Result<usize> {
+        let states = texts(store, "SELECT state || ' ' || (handle IS NOT NULL) FROM vms")?;
+        let known = ["running 1", "paused 1", "created 0", "stopped 0", "error 0"];
+        ensure!(states.iter().all(|state| known.contains(&state.as_str())), "half alive: {states:?}");
+        Ok(states.iter().filter(|state| state.ends_with('1')).count())
+    }
+
+    fn has_only(&self, folder: &str, known: &BTreeSet<PathBuf>) -> Result<()> {
+        let folder = self.path(folder);
+        let there = names_in(&folder)?.into_iter().map(|name| folder.join(name)).collect::<BTreeSet<_>>();
+        ensure!(there.is_subset(known), "in no row: {:?}", there.difference(known));
+        Ok(())
+    }
+
+    fn has_only_processes(&self, daemon: i32, held: &[Held]) -> Result<()> {
+        let known: BTreeSet<i64> = held.iter().filter_map(|row| row.resource["pid"].as_i64()).collect();
+        let mut seen = Vec::new();
+        // The daemon's probe of KVM, and the keeper of a console whose VMM has ended, end by themselves.
+        let agree = until("the journal has each process and no other", || {
+            seen = self.processes()?;
+            let pids = seen.iter().map(|(pid, _)| *pid).filter(|pid| *pid != daemon);
+            Ok(pids.map(i64::from).collect::<BTreeSet<_>>() == known)
+        });
+        agree
+            .with_context(|| format!("the journal has {known:?}, the daemon is {daemon}, there are {seen:?}"))
+    }
+
+    fn holds_no_device(&self) -> Result<()> {
+        let folder = self.path("").display().to_string();
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        ensure!(!mounts.contains(&folder), "mounted: {mounts}");
+        for device in fs::read_dir("/sys/block").into_iter().flatten() {
+            let file = fs::read_to_string(device?.path().join("loop/backing_file")).unwrap_or_default();
+            ensure!(!file.contains(&folder), "a loop device has {file}");
+        }
+        Ok(())
+    }
+}
+
+fn held(store: &Connection) -> Result<Vec<Held>> {
+    let select = "SELECT vm_id, state IN ('running', 'paused'), scope, resource FROM journal
+        JOIN vms ON vms.id = vm_id ORDER BY journal.id";
+    let mut select = store.prepare(select)?;
+    let rows =
+        select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, String>(3)?)))?;
+    rows.map(|row| {
+        let (vm, running, scope, resource) = row?;
+        Ok(Held { vm, running, scope, resource: serde_json::from_str(&resource)? })
+    })
+    .collect()
+}
+
+fn texts(store: &Connection, select: &str) -> Result<Vec<String>> {
+    let mut select = store.prepare(select)?;
+    let rows = select.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status()?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
+}
+
+fn e2fsck(options: &[&str], disk: &Path) -> Result<i32> {
+    let path = "/usr/sbin:/usr/bin:/sbin:/bin";
+    let output = Command::new("e2fsck").env("PATH", path).args(options).arg(disk).output()?;
+    output.status.code().context("e2fsck was killed")
+}

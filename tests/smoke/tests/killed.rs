@@ -1,0 +1,391 @@
+//! Killed everywhere: the daemon at every step of what it writes, and each process of a VM. Whatever was killed, what
+//! somebody was told of is there afterwards, whole, and nothing else is.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{self, Write},
+    thread,
+};
+
+use anyhow::{Context, Result, ensure};
+use banger_smoke::{Finished, Host, Running, static_busybox, tar_of, until};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A command that is killed at each of its steps.
+struct Case {
+    before: Before,
+    args: &'static [&'static str],
+    does: Effect,
+}
+
+/// What there is before it.
+#[derive(Clone, Copy, PartialEq)]
+enum Before {
+    NoVm,
+    Stopped,
+    Running,
+    /// No image and no kernel `more`.
+    NoMore,
+    /// An image and a kernel `more`.
+    More,
+}
+
+/// What has become of what it is about once it has said that it is done.
+#[derive(Clone, Copy, PartialEq)]
+enum Effect {
+    Makes,
+    Keeps,
+    Removes,
+}
+
+const fn case(before: Before, args: &'static [&'static str], does: Effect) -> Case {
+    Case { before, args, does }
+}
+
+/// Small, and up in a second or two.
+#[rustfmt::skip]
+const MAKE: &[&str] = &[
+    "vm", "run", "-d", "--name", "box", "--image", "tiny", "--vcpu", "1", "--memory", "128M",
+    "--disk-size", "64M", "--system-overlay-size", "64M",
+];
+
+/// The commands that have steps, for two hosts that run side by side.
+const MAKING: &[Case] = &[
+    case(Before::NoVm, MAKE, Effect::Makes),
+    case(Before::Running, &["vm", "delete", "box"], Effect::Removes),
+    case(Before::Stopped, &["vm", "delete", "box"], Effect::Removes),
+    case(Before::NoMore, &["image", "import", "more", "more.tar"], Effect::Makes),
+    case(Before::More, &["image", "delete", "more"], Effect::Removes),
+    case(Before::NoMore, &["kernel", "import", "more", "--image", "vmlinux"], Effect::Makes),
+    case(Before::More, &["kernel", "delete", "more"], Effect::Removes),
+];
+const LIVING: &[Case] = &[
+    case(Before::Stopped, &["vm", "start", "box"], Effect::Keeps),
+    case(Before::Running, &["vm", "stop", "box"], Effect::Keeps),
+    case(Before::Running, &["daemon", "stop", "--force"], Effect::Keeps),
+];
+
+#[test]
+fn a_daemon_killed_at_any_step_loses_nothing_and_leaves_nothing() -> Result<()> {
+    let mut tally = thread::scope(|scope| {
+        let [making, living] = [MAKING, LIVING].map(|cases| scope.spawn(|| kill_in_all(cases)));
+        let (mut making, living) = (making.join().unwrap()?, living.join().unwrap()?);
+        making.add(living);
+        anyhow::Ok(making)
+    })?;
+    kill_in_a_start_that_fails(&mut tally)?;
+    kill_in_the_first_start_of_all(&mut tally)?;
+    let listed = Host::bare()?.failing()?;
+    let listed = std::process::Command::new(listed.program("bangerd")).arg("fail-points").output()?;
+    let listed: BTreeSet<_> = String::from_utf8(listed.stdout)?.lines().map(str::to_owned).collect();
+    assert_eq!(tally.points, listed, "points that were come to, and those that there are");
+    let Tally { points, kills, failures } = tally;
+    assert!(failures.is_empty(), "{} of {kills}:\n{}", failures.len(), failures.join("\n\n"));
+    writeln!(io::stderr(), "bangerd was killed {kills} times, at each of its {} points", points.len())?;
+    Ok(())
+}
+
+/// Points at which a daemon was killed, how often in all, and what was not as it should be afterwards.
+#[derive(Default)]
+struct Tally {
+    points: BTreeSet<String>,
+    kills: usize,
+    failures: Vec<String>,
+}
+
+impl Tally {
+    fn killed_at(&mut self, nth: &str) {
+        self.points.insert(name(nth).to_owned());
+        self.kills += 1;
+    }
+
+    fn add(&mut self, other: Self) {
+        self.points.extend(other.points);
+        self.kills += other.kills;
+        self.failures.extend(other.failures);
+    }
+}
+
+/// The point, without the number of times that it was come to.
+fn name(nth: &str) -> &str {
+    nth.split('#').next().unwrap_or_default()
+}
+
+fn kill_in_all(cases: &[Case]) -> Result<Tally> {
+    let mut host = stage()?;
+    let mut tally = Tally::default();
+    for case in cases {
+        let command = case.args.join(" ");
+        case.before.bring_about(&host)?;
+        let (points, finished) = armed(&host, None, case.args)?;
+        finished.success()?;
+        ensure!(!points.is_empty(), "banger {command} comes to no point");
+        for point in points {
+            tally.killed_at(&point);
+            if let Err(error) = kill_in(&host, case, &point) {
+                tally.failures.push(format!("banger {command}, killed at {point}: {error:#}"));
+                // What it has left is not the next one's fault.
+                host = stage()?;
+            }
+        }
+    }
+    Before::NoVm.bring_about(&host)?;
+    host.nothing_left()?;
+    Ok(tally)
+}
+
+/// A host with what the commands need.
+fn stage() -> Result<Host> {
+    let host = Host::tiny()?.failing()?;
+    tar_of(&host.path("more.tar"), &[("bin/busybox", &static_busybox()?)], &[])?;
+    let kernel = host.json(&["kernel", "show", "debian-cloud"])?["id"].as_str().context("id")?.to_owned();
+    fs::copy(host.path("state/banger/kernels").join(kernel).join("vmlinux"), host.path("vmlinux"))?;
+    Ok(host)
+}
+
+fn kill_in(host: &Host, case: &Case, point: &str) -> Result<()> {
+    case.before.bring_about(host)?;
+    let before = vm(host)?;
+    let (_, finished) = armed(host, Some(point), case.args)?;
+    let told = finished.status.success();
+    // Any command starts the next daemon.
+    host.ok(&["ps"])?;
+    host.agrees()?;
+    if case.args[0] == "image" || case.args[0] == "kernel" {
+        let there = host.banger(&[case.args[0], "show", "more"])?.status.success();
+        ensure!(!told || there == (case.does == Effect::Makes), "told that it is done, and it is not");
+        return Ok(());
+    }
+    let after = vm(host)?;
+    match case.does {
+        Effect::Makes => ensure!(after.is_some() || !told, "a VM that was told of is gone"),
+        Effect::Removes => ensure!(after.is_none() || !told, "a VM is there that was told to be gone"),
+        Effect::Keeps => ensure!(
+            after.as_ref().map(|vm| &vm.id) == before.as_ref().map(|vm| &vm.id),
+            "the VM is another, or gone"
+        ),
+    }
+    let Some(vm) = after else { return Ok(()) };
+    if vm.state != "running" {
+        host.disks_are_clean("box")?;
+    }
+    host.ok(&["vm", "start", "box"])?;
+    if case.does == Effect::Makes {
+        host.ok(&["vm", "exec", "box", "--", "busybox", "true"])?;
+    } else {
+        has_its_data(host)?;
+    }
+    Ok(())
+}
+
+/// Runs a command with a daemon that is killed at `point`, if there is one; also returns the points that it came to.
+fn armed(host: &Host, point: Option<&str>, args: &[&str]) -> Result<(Vec<String>, Finished)> {
+    // By force: it may not have noticed yet that the last session has ended.
+    host.ok(&["daemon", "stop", "--force"])?;
+    let mut starts = host.command(&["ps"]);
+    let record = arm(&mut starts, host, point)?;
+    Running::start(starts, "banger ps, with a fail point".to_owned())?.finish(b"")?.success()?;
+    let mut command = host.command(args);
+    command.current_dir(host.path(""));
+    let finished = Running::start(command, format!("banger {}", args.join(" ")))?.finish(b"")?;
+    Ok((reached(&record, point)?, finished))
+}
+
+/// Has the daemon that `command` starts record its points, and be killed at one.
+fn arm(command: &mut std::process::Command, host: &Host, point: Option<&str>) -> Result<std::path::PathBuf> {
+    let record = host.path("record");
+    fs::write(&record, "")?;
+    command.env("BANGER_FAIL_POINT_RECORD", &record);
+    if let Some(point) = point {
+        command.env("BANGER_FAIL_POINT", point);
+    }
+    Ok(record)
+}
+
+fn reached(record: &std::path::Path, point: Option<&str>) -> Result<Vec<String>> {
+    let points: Vec<_> = fs::read_to_string(record)?.lines().map(str::to_owned).collect();
+    ensure!(point.is_none() || points.last().map(String::as_str) == point, "came only to {points:?}");
+    Ok(points)
+}
+
+/// What no other command comes to: a VM that did not start is kept, to be looked at.
+fn kill_in_a_start_that_fails(tally: &mut Tally) -> Result<()> {
+    let host = Host::new()?.failing()?;
+    let tar = host.path("broken.tar");
+    let init: &[u8] = b"#!/bin/sh\nexit 3\n";
+    tar_of(&tar, &[("bin/busybox", &static_busybox()?), ("sbin/init", init)], &[("bin/sh", "/bin/busybox")])?;
+    host.ok(&["image", "import", "broken", &tar.display().to_string()])?;
+    let args = ["vm", "run", "-d", "--name", "bad", "--image", "broken", "--memory", "128M"];
+    let (points, finished) = armed(&host, None, &args)?;
+    finished.fails(125, &["Kernel panic"])?;
+    for point in points.iter().filter(|point| !tally.points.contains(name(point))).collect::<Vec<_>>() {
+        host.ok(&["vm", "delete", "bad"])?;
+        armed(&host, Some(point), &args)?;
+        host.ok(&["ps"])?;
+        host.agrees().with_context(|| format!("a start that fails, killed at {point}"))?;
+        tally.killed_at(point);
+        if host.json(&["ps", "-a"])? == serde_json::json!([]) {
+            host.banger(&args)?.fails(125, &["Kernel panic"])?;
+        }
+        let vm = host.json(&["vm", "show", "bad"])?;
+        ensure!(vm["state"] == "error" && vm["last_error"].is_string(), "{vm}");
+    }
+    Ok(())
+}
+
+/// A host on which banger has never run: the store is made.
+fn kill_in_the_first_start_of_all(tally: &mut Tally) -> Result<()> {
+    let first = |point: Option<&str>| {
+        let host = Host::bare()?.failing()?;
+        let mut command = host.command(&["ps"]);
+        let record = arm(&mut command, &host, point)?;
+        Running::start(command, "the first banger ps".to_owned())?.finish(b"")?;
+        let points = reached(&record, point)?;
+        host.ok(&["ps"])?;
+        host.agrees()?;
+        anyhow::Ok(points)
+    };
+    for point in first(None)? {
+        first(Some(&point)).with_context(|| format!("the first start, killed at {point}"))?;
+        tally.killed_at(&point);
+    }
+    Ok(())
+}
+
+impl Before {
+    fn bring_about(self, host: &Host) -> Result<()> {
+        let state = vm(host)?.map(|vm| vm.state);
+        match (self, state.as_deref()) {
+            (Self::NoVm, Some(_)) => host.ok(&["vm", "delete", "--force", "box"]).map(drop)?,
+            (Self::Stopped | Self::Running, None) => {
+                host.ok(MAKE)?;
+                let script = "echo kept > /root/kept; echo kept > /etc/kept; sync";
+                host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script])?;
+                self.bring_about(host)?;
+            }
+            (Self::Stopped, Some("running")) => host.ok(&["vm", "stop", "box"]).map(drop)?,
+            (Self::Running, Some(state)) if state != "running" => {
+                host.ok(&["vm", "start", "box"]).map(drop)?;
+            }
+            (Self::More | Self::NoMore, _) => {
+                let is_wanted = self == Self::More;
+                more(host, "image", is_wanted, &["more.tar"])?;
+                more(host, "kernel", is_wanted, &["--image", "vmlinux"])?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Makes the image or kernel `more`, or deletes it.
+fn more(host: &Host, what: &str, wanted: bool, source: &[&str]) -> Result<()> {
+    let there = host.banger(&[what, "show", "more"])?.status.success();
+    let mut command = match (there, wanted) {
+        (false, true) => host.command(&[&[what, "import", "more"], source].concat()),
+        (true, false) => host.command(&[what, "delete", "more"]),
+        _ => return Ok(()),
+    };
+    command.current_dir(host.path(""));
+    Running::start(command, format!("{what} more"))?.finish(b"")?.success()?;
+    Ok(())
+}
+
+struct Vm {
+    id: String,
+    state: String,
+}
+
+/// The VM `box`, if there is one.
+fn vm(host: &Host) -> Result<Option<Vm>> {
+    let vms = host.json(&["ps", "-a"])?;
+    let vm = vms.as_array().into_iter().flatten().find(|vm| vm["name"] == "box");
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(vm.map(|vm| Vm { id: text(&vm["id"]), state: text(&vm["state"]) }))
+}
+
+fn has_its_data(host: &Host) -> Result<()> {
+    let kept = host.ok(&["vm", "exec", "box", "--", "busybox", "cat", "/root/kept", "/etc/kept"])?;
+    ensure!(kept == "kept\nkept\n", "the VM has lost what was in it: {kept:?}");
+    Ok(())
+}
+
+fn kill(pid: i32) -> Result<()> {
+    Ok(kill_process(Pid::from_raw(pid).context("pid")?, Signal::KILL)?)
+}
+
+#[test]
+fn each_process_of_a_vm_is_killed_and_the_vm_says_so_and_starts_again() -> Result<()> {
+    let host = Host::tiny()?;
+    let roles: Vec<_> = {
+        Before::Running.bring_about(&host)?;
+        host.processes_of_vms()?.into_iter().map(|(role, _)| role).collect()
+    };
+    assert!(roles.iter().any(|role| role == "VMM"), "{roles:?}");
+    for (watched, role) in [(true, roles.clone()), (false, roles.clone())]
+        .into_iter()
+        .flat_map(|(watched, roles)| roles.into_iter().map(move |role| (watched, role)))
+    {
+        Before::Running.bring_about(&host)?;
+        let pid =
+            host.processes_of_vms()?.into_iter().find(|(of, _)| *of == role).context("no such process")?.1;
+        if !watched {
+            kill(host.daemon_pid()?)?;
+        }
+        kill(pid)?;
+        if role == "console" {
+            // What the guest writes from now on is lost; nothing else is.
+            has_its_data(&host)?;
+            host.ok(&["vm", "stop", "box"])?;
+        } else {
+            until("it is seen", || Ok(vm(&host)?.is_some_and(|vm| vm.state != "running")))?;
+            let vm = host.json(&["vm", "show", "box"])?;
+            let why = vm["last_error"].as_str().unwrap_or_default();
+            let words = if watched {
+                format!("its {role} was killed by signal 9")
+            } else {
+                "it ended while no bangerd was watching".into()
+            };
+            ensure!(vm["state"] == "error" && why.contains(&words), "{role}: {vm}");
+        }
+        host.agrees().with_context(|| role.clone())?;
+        host.disks_are_clean("box")?;
+        host.ok(&["vm", "start", "box"])?;
+        has_its_data(&host)?;
+    }
+    writeln!(io::stderr(), "killed, with a daemon that watches and without: {}", roles.join(", "))?;
+    Ok(())
+}
+
+#[test]
+fn a_guest_whose_agent_is_killed_can_be_stopped_and_started_again() -> Result<()> {
+    let host = Host::new()?;
+    let tar = host.path("init.tar");
+    // The agent is PID 1 itself, and cannot be killed, where there is no init.
+    let init: &[u8] = b"#!/bin/sh\nwhile :; do sleep 1000; done\n";
+    tar_of(&tar, &[("bin/busybox", &static_busybox()?), ("sbin/init", init)], &[("bin/sh", "/bin/busybox")])?;
+    host.ok(&["image", "import", "tiny", &tar.display().to_string()])?;
+    Before::Running.bring_about(&host)?;
+    let killed = host.banger(&["vm", "exec", "box", "--", "busybox", "pkill", "-9", "-f", " serve {"])?;
+    ensure!(killed.status.code() == Some(125), "the session outlived the agent: {killed:?}");
+    host.banger(&["vm", "exec", "box", "--", "busybox", "true"])?.fails(125, &["box"])?;
+    host.agrees()?;
+    host.ok(&["vm", "stop", "box"])?;
+    host.agrees()?;
+    host.disks_are_clean("box")?;
+    host.ok(&["vm", "start", "box"])?;
+    has_its_data(&host)
+}
+
+#[test]
+fn the_daemon_that_people_get_has_no_fail_points() -> Result<()> {
+    let has = |host: &Host| {
+        let bytes = fs::read(host.program("bangerd"))?;
+        anyhow::Ok(bytes.windows(17).any(|window| window == b"BANGER_FAIL_POINT"))
+    };
+    let host = Host::bare()?;
+    assert!(!has(&host)?);
+    assert!(has(&host.failing()?)?);
+    Ok(())
+}
