@@ -4,7 +4,7 @@
 //! the daemon, all that is held can be found from here.
 
 use banger_api::Id;
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::{Step, Store, StoreError, json, to_json};
 use crate::vm::Resource;
@@ -35,10 +35,17 @@ pub(crate) struct JournalRow {
 }
 
 impl Store {
-    /// Writes down what is about to be taken.
+    /// Writes down what is about to be taken. What is written down already, by a daemon that was killed before it took
+    /// it, is not written again.
     pub(crate) fn journal(&self, vm: &Id, scope: Scope, resource: &Resource) -> Result<i64, StoreError> {
         let values = params![vm.as_str(), scope.as_str(), to_json("resource", resource)?];
         self.write(resource.journalled(), |transaction| {
+            let same = "SELECT id FROM journal WHERE vm_id = ? AND scope = ? AND resource = ?";
+            if let Some(row) =
+                transaction.prepare_cached(same)?.query_row(values, |row| row.get(0)).optional()?
+            {
+                return Ok(row);
+            }
             let insert = "INSERT INTO journal (vm_id, scope, resource) VALUES (?, ?, ?)";
             Ok(transaction.prepare_cached(insert)?.insert(values)?)
         })

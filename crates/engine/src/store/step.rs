@@ -40,6 +40,8 @@ steps! {
     VmSet = "vm/set",
     VmAcknowledge = "vm/acknowledge",
     VmKeep = "vm/keep",
+    /// From here on it is to go, with what it holds, whatever happens.
+    VmCondemn = "vm/condemn",
     VmDelete = "vm/delete",
     JournalFolder = "journal/folder",
     JournalProcess = "journal/process",

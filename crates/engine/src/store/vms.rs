@@ -187,6 +187,12 @@ impl Store {
         Ok(())
     }
 
+    /// Records that a VM is to go: as if nobody had been told of it, the next daemon finishes what this one may not.
+    pub(crate) fn condemn_vm(&self, id: &Id) -> Result<(), StoreError> {
+        self.execute(Step::VmCondemn, "UPDATE vms SET acknowledged = 0 WHERE id = ?", [id.as_str()])?;
+        Ok(())
+    }
+
     /// Forgets a VM. Refused while its journal holds anything.
     pub(crate) fn delete_vm(&self, id: &Id) -> Result<(), StoreError> {
         self.execute(Step::VmDelete, "DELETE FROM vms WHERE id = ?", [id.as_str()])?;

@@ -145,8 +145,10 @@ async fn down(host: &Host, id: &Id, alive: &mut Alive, error: Option<&str>) -> R
     Ok(())
 }
 
-/// Deletes a VM with all that it has, ending it by force if it runs.
+/// Deletes a VM with all that it has, ending it by force if it runs. One whose disks have gone must not come back with
+/// empty ones: so there is no way back from the first step.
 pub(super) async fn delete(host: &Host, id: &Id, alive: &mut Alive) -> Result<(), EngineError> {
+    host.store.condemn_vm(id)?;
     *alive = Alive::default();
     revert(&host.store, id, Scope::Vm).await?;
     host.store.delete_vm(id)?;
