@@ -3,6 +3,7 @@
 mod bare;
 mod exec;
 mod import;
+mod life;
 mod stage;
 
 use std::{
@@ -39,6 +40,12 @@ enum What {
     Ps,
     /// `image import`, beside tar and mke2fs
     Import,
+    /// Starts, stops, deletes, and several creates at once, beside a start or a create
+    Life,
+    /// `vm list` of many, beside that of none
+    List,
+    /// The daemon's own time for taking over VMs that run
+    Adopt,
     /// The daemon's memory, idle and for each VM
     Memory,
 }
@@ -86,6 +93,15 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<()> {
         let bare = bare::Bare::of(&stage, "box")?;
         let banger = || timed(&mut stage.banger(&["vm", "run", "--rm", "--", "true"]));
         compare("vm run --rm / QEMU", RUN_GOAL, runs, banger, || bare.boot())?;
+    }
+    if wanted(What::Life) {
+        life::life(&stage, runs)?;
+    }
+    if wanted(What::List) {
+        life::list(project, &Stage::new(project)?, runs)?;
+    }
+    if wanted(What::Adopt) {
+        life::adopt(&Stage::new(project)?)?;
     }
     if wanted(What::Import) {
         let tar = import::tar(project)?;

@@ -1,0 +1,123 @@
+//! A VM's life, beside other parts of it.
+
+use std::{
+    fs,
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::{compare, goal, stage::Stage, timed};
+use crate::{
+    command::{check, find_program, say},
+    project::Project,
+};
+
+/// Goals: times over the other thing's, and milliseconds.
+const START_GOAL: f64 = 1.10;
+const STOP_GOAL: f64 = 0.5;
+const DELETE_GOAL: f64 = 0.3;
+const CREATES_GOAL: f64 = 2.6;
+const LIST_GOAL: f64 = 2.0;
+const ADOPT_GOAL: f64 = 1000.0;
+
+/// VMs that are listed.
+const LISTED: usize = 200;
+
+/// VMs that a daemon takes over.
+const ADOPTED: usize = 10;
+
+/// VMs that are made at once.
+const AT_ONCE: usize = 4;
+
+/// A guest of a busybox under the agent as PID 1.
+const TINY: &str = "tiny";
+
+/// Imports the image of the guests.
+fn tiny(stage: &Stage) -> Result<()> {
+    let busybox = find_program("busybox").context("busybox is missing: run `cargo xtask setup`")?;
+    let folder = stage.folder().join(TINY);
+    fs::create_dir_all(folder.join("bin"))?;
+    fs::copy(busybox, folder.join("bin/busybox"))?;
+    std::os::unix::fs::symlink("busybox", folder.join("bin/sh"))?;
+    let tar = folder.with_extension("tar");
+    check(std::process::Command::new("tar").arg("-C").arg(&folder).arg("-cf").arg(&tar).arg("."))?;
+    check(stage.banger(&["image", "import", TINY]).arg(tar).stdout(Stdio::null()))
+}
+
+fn create<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let hardware = ["--image", TINY, "--vcpu", "1", "--memory", "128M"];
+    [&["vm", "create", "--name", name], hardware.as_slice(), more].concat()
+}
+
+/// Starts, stops and deletes.
+pub(super) fn life(stage: &Stage, runs: usize) -> Result<()> {
+    tiny(stage)?;
+    stage.ok(&create("life", &[]))?;
+    let start = || timed(&mut stage.banger(&["vm", "start", "life"]));
+    let stop = || timed(&mut stage.banger(&["vm", "stop", "life"]));
+    let stop_and_start = || stop().and_then(|_| start());
+    compare("vm start / vm create", START_GOAL, runs, stop_and_start, || created_and_deleted(stage))?;
+    compare("vm stop / vm start", STOP_GOAL, runs, stop, start)?;
+    let delete = || {
+        stage.ok(&create("short", &[]))?;
+        timed(&mut stage.banger(&["vm", "delete", "--force", "short"]))
+    };
+    compare("vm delete --force / vm start", DELETE_GOAL, runs, delete, stop_and_start)?;
+    let several = || {
+        let names: Vec<_> = (0..AT_ONCE).map(|number| format!("several{number}")).collect();
+        let start = Instant::now();
+        let spawned: Vec<Child> = names
+            .iter()
+            .map(|name| Ok(stage.banger(&create(name, &[])).stdout(Stdio::null()).spawn()?))
+            .collect::<Result<_>>()?;
+        for mut child in spawned {
+            ensure!(child.wait()?.success(), "one of several creates failed");
+        }
+        let taken = start.elapsed();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        stage.ok(&[&["vm", "delete", "--force"], names.as_slice()].concat())?;
+        Ok(taken)
+    };
+    compare("4 x vm create / vm create", CREATES_GOAL, runs, several, || created_and_deleted(stage))?;
+    stage.ok(&["vm", "delete", "--force", "life"])
+}
+
+fn created_and_deleted(stage: &Stage) -> Result<Duration> {
+    let taken = timed(&mut stage.banger(&create("one", &[])))?;
+    stage.ok(&["vm", "delete", "--force", "one"])?;
+    Ok(taken)
+}
+
+/// A list of many VMs that are down, beside that of a host that has none.
+pub(super) fn list(project: &Project, empty: &Stage, runs: usize) -> Result<()> {
+    let full = Stage::new(project)?;
+    tiny(&full)?;
+    say(format!("making {LISTED} VMs to list"));
+    for number in 0..LISTED {
+        full.ok(&create(&format!("listed{number}"), &["--no-start"]))?;
+    }
+    let list = |stage: &Stage| timed(&mut stage.banger(&["vm", "list"]));
+    compare("vm list of 200 / of none", LIST_GOAL, runs, || list(&full), || list(empty))
+}
+
+/// What a daemon that starts itself takes for VMs that run, by its own account.
+pub(super) fn adopt(stage: &Stage) -> Result<()> {
+    tiny(stage)?;
+    let names: Vec<_> = (0..ADOPTED).map(|number| format!("adopted{number}")).collect();
+    for name in &names {
+        stage.ok(&create(name, &[]))?;
+    }
+    stage.ok(&["daemon", "restart"])?;
+    let status = stage.json(&["daemon", "status"])?;
+    let log = fs::read_to_string(status["log"].as_str().context("no log in the daemon's status")?)?;
+    let lines = log.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let told = lines.map(|line| line["fields"].clone()).find(|fields| fields["took_ms"].is_number());
+    let told = told.context("the daemon's log does not tell how long it took")?;
+    ensure!(told["vms"] == ADOPTED && status["running_vms"] == ADOPTED, "not all were adopted: {told}");
+    goal("daemon, taking over 10 VMs, ms", told["took_ms"].as_f64().unwrap_or(f64::MAX), ADOPT_GOAL);
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    stage.ok(&[&["vm", "delete", "--force"], names.as_slice()].concat())
+}
