@@ -45,6 +45,21 @@ pub(crate) fn build(project: &Project, out: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
+/// Builds the daemon that can be killed at any of its steps, and puts it into `target/banger-fail` beside the other
+/// programs, which are built already.
+pub(crate) fn build_failing(project: &Project) -> Result<()> {
+    say("building bangerd with fail points");
+    // In the profile of the tests, whose dependencies are compiled by then.
+    check(&mut cargo(project, &["build", "-p", "bangerd", "--features", "fail-points"]))?;
+    let out = project.failing_programs();
+    fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
+    install(&project.cargo_target().join("debug/bangerd"), &out)?;
+    for program in ["banger", "banger-agent", "vhost-device-vsock"] {
+        install(&project.programs().join(program), &out)?;
+    }
+    Ok(())
+}
+
 /// Puts `program` into `folder` in one step, and not at all if it is there: a daemon takes a new file for a new
 /// program, and is replaced.
 fn install(program: &Path, folder: &Path) -> Result<()> {

@@ -38,6 +38,11 @@ impl Project {
         self.target().join("banger")
     }
 
+    /// The programs once more, with a daemon that can be killed at any of its steps.
+    pub(crate) fn failing_programs(&self) -> PathBuf {
+        self.target().join("banger-fail")
+    }
+
     /// Programs of other projects, built from source.
     pub(crate) fn tools(&self) -> PathBuf {
         self.target().join("tools")

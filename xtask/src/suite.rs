@@ -32,10 +32,12 @@ fn all(steps: &mut Steps, project: &Project, with_lab: bool) -> Result<()> {
     steps.step("fuzz targets", || run(&["check", "--manifest-path", "fuzz/Cargo.toml"]))?;
     steps.step("unit tests", || run(&["test", "--workspace", "--exclude", "banger-smoke"]))?;
     steps.step("build", || programs::build(project, None))?;
+    steps.step("build with fail points", || programs::build_failing(project))?;
     steps.step("template", || template::prepare(project))?;
     steps.step("scenarios here", || {
         let mut scenarios = cargo(project, &["test", "-p", "banger-smoke", "--", "--test-threads=2"]);
         scenarios.env("BANGER_PROGRAMS", project.programs());
+        scenarios.env("BANGER_FAIL_PROGRAMS", project.failing_programs());
         check(scenarios.env("BANGER_SMOKE_TEMPLATE", template::folder(project)))
     })?;
     if with_lab {

@@ -46,15 +46,21 @@ const fn case(before: Before, args: &'static [&'static str], does: Effect) -> Ca
 /// Small, and up in a second or two.
 #[rustfmt::skip]
 const MAKE: &[&str] = &[
-    "vm", "run", "-d", "--name", "box", "--image", "tiny", "--vcpu", "1", "--memory", "128M",
+    "vm", "create", "--name", "box", "--image", "tiny", "--vcpu", "1", "--memory", "128M",
     "--disk-size", "64M", "--system-overlay-size", "64M",
+];
+#[rustfmt::skip]
+const MAKE_ONLY: &[&str] = &[
+    "vm", "create", "--name", "box", "--image", "tiny", "--vcpu", "1", "--memory", "128M",
+    "--disk-size", "64M", "--system-overlay-size", "64M", "--no-start",
 ];
 
 /// The commands that have steps, for two hosts that run side by side.
 const MAKING: &[Case] = &[
     case(Before::NoVm, MAKE, Effect::Makes),
-    case(Before::Running, &["vm", "delete", "box"], Effect::Removes),
+    case(Before::Running, &["vm", "delete", "--force", "box"], Effect::Removes),
     case(Before::Stopped, &["vm", "delete", "box"], Effect::Removes),
+    case(Before::NoVm, MAKE_ONLY, Effect::Makes),
     case(Before::NoMore, &["image", "import", "more", "more.tar"], Effect::Makes),
     case(Before::More, &["image", "delete", "more"], Effect::Removes),
     case(Before::NoMore, &["kernel", "import", "more", "--image", "vmlinux"], Effect::Makes),
@@ -63,6 +69,9 @@ const MAKING: &[Case] = &[
 const LIVING: &[Case] = &[
     case(Before::Stopped, &["vm", "start", "box"], Effect::Keeps),
     case(Before::Running, &["vm", "stop", "box"], Effect::Keeps),
+    case(Before::Stopped, &["vm", "set", "--disk-size", "128M", "box"], Effect::Keeps),
+    case(Before::Running, &["vm", "pause", "box"], Effect::Keeps),
+    case(Before::Running, &["vm", "kill", "box"], Effect::Keeps),
     case(Before::Running, &["daemon", "stop", "--force"], Effect::Keeps),
 ];
 
@@ -167,10 +176,10 @@ fn kill_in(host: &Host, case: &Case, point: &str) -> Result<()> {
         ),
     }
     let Some(vm) = after else { return Ok(()) };
-    if vm.state != "running" {
+    if !["running", "paused"].contains(&vm.state.as_str()) {
         host.disks_are_clean("box")?;
     }
-    host.ok(&["vm", "start", "box"])?;
+    Before::Running.bring_about(host)?;
     if case.does == Effect::Makes {
         host.ok(&["vm", "exec", "box", "--", "busybox", "true"])?;
     } else {
@@ -264,7 +273,8 @@ impl Before {
                 host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script])?;
                 self.bring_about(host)?;
             }
-            (Self::Stopped, Some("running")) => host.ok(&["vm", "stop", "box"]).map(drop)?,
+            (Self::Running, Some("paused")) => host.ok(&["vm", "resume", "box"]).map(drop)?,
+            (Self::Stopped, Some("running" | "paused")) => host.ok(&["vm", "stop", "box"]).map(drop)?,
             (Self::Running, Some(state)) if state != "running" => {
                 host.ok(&["vm", "start", "box"]).map(drop)?;
             }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use banger_smoke::{Host, tiny_image};
+use banger_smoke::Host;
 
 /// VMs at a time.
 const AT_ONCE: u32 = 4;
@@ -50,8 +50,7 @@ impl Usage {
 #[test]
 fn the_daemon_does_not_grow_with_the_vms_that_have_been() -> Result<()> {
     let vms = std::env::var("BANGER_SOAK_VMS").map_or(Ok(VMS), |text| text.parse())?;
-    let host = Host::new()?;
-    tiny_image(&host)?;
+    let host = Host::tiny()?;
     let pid = host.daemon_pid()?;
     let warm_up = (vms / 10).max(AT_ONCE);
     make_and_delete(&host, warm_up)?;

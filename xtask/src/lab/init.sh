@@ -46,6 +46,7 @@ export HOME=/root USER=root LOGNAME=root LANG=C.UTF-8 TERM=${TERM:-linux}
 export PATH=/in/programs:/in/tools:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export XDG_STATE_HOME=/lab/home/state XDG_CACHE_HOME=/lab/home/cache XDG_CONFIG_HOME=/lab/home/config
 export XDG_RUNTIME_DIR=/run/lab BANGER_PROGRAMS=/in/programs BANGER_SMOKE_TEMPLATE=/lab/template
+export BANGER_FAIL_PROGRAMS=/in/failing
 cd /root
 
 mapfile -d '' -t command </in/command

@@ -23,6 +23,8 @@ const WORK_DISK: &str = "16G";
 pub(super) struct Input<'a> {
     /// The built programs' folder; it may not be there yet.
     pub(super) programs: &'a Path,
+    /// Those whose daemon can be killed at any of its steps; the same goes.
+    pub(super) failing: &'a Path,
     pub(super) tools: &'a Path,
     /// The scenarios' programs with the names that they get.
     pub(super) smoke: &'a [(String, PathBuf)],
@@ -34,10 +36,11 @@ impl Input<'_> {
     /// Makes `in.ext4` in `folder`.
     pub(super) fn make_disk(&self, folder: &Path) -> Result<()> {
         let staged = folder.join("in");
-        for name in ["programs", "tools", "smoke"] {
+        for name in ["programs", "failing", "tools", "smoke"] {
             fs::create_dir_all(staged.join(name))?;
         }
         let mut size = copy_files(&files_of(self.programs)?, &staged.join("programs"))?;
+        size += copy_files(&files_of(self.failing)?, &staged.join("failing"))?;
         size += copy_files(&files_of(self.tools)?, &staged.join("tools"))?;
         size += copy_files(self.smoke, &staged.join("smoke"))?;
         let init = staged.join("init");

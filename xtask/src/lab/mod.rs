@@ -62,9 +62,10 @@ const FROZEN: &str = "the lab froze: QEMU emulates it no further";
 /// Labs that may freeze before that is taken for more than the emulator's bad luck.
 const TRIES: usize = 3;
 
-/// Runs all of the scenarios on Firecracker, even if one of the files fails; and then a session on QEMU, with KVM and
+/// Runs all of the scenarios on Firecracker, with a short soak, even if one of the files fails; and then a session on QEMU, with KVM and
 /// the vsock of the lab's kernel, which it uses where there is no vhost-device-vsock.
 const SCENARIOS: &str = "status=0
+    export BANGER_SOAK_VMS=24
     for file in /in/smoke/*; do \"$file\" --test-threads=1 || status=1; done
     export BANGER_VMM=qemu BANGER_PROGRAMS=/run/programs PATH=/usr/sbin:/usr/bin:/sbin:/bin
     mkdir $BANGER_PROGRAMS
@@ -78,6 +79,7 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
         Vec::new()
     } else {
         programs::build(project, None)?;
+        programs::build_failing(project)?;
         template::prepare(project)?;
         scenario_programs(project)?
     };
@@ -123,7 +125,14 @@ fn start(
     let host = host::prepare(&cache)?;
     let tools = firecracker::prepare(&cache)?;
     let folder = tempfile::Builder::new().prefix("run-").tempdir_in(&cache)?;
-    let input = input::Input { programs: &project.programs(), tools: &tools, smoke, command, terminal };
+    let input = input::Input {
+        programs: &project.programs(),
+        failing: &project.failing_programs(),
+        tools: &tools,
+        smoke,
+        command,
+        terminal,
+    };
     input.make_disk(folder.path())?;
     input::make_work_disk(&template::folder(project), folder.path())?;
     say("booting the lab");
