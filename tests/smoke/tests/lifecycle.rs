@@ -2,7 +2,7 @@
 
 use std::{fs, thread};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use banger_smoke::{Host, Terminal, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -28,7 +28,8 @@ fn state(host: &Host, vm: &str) -> Result<Value> {
 }
 
 fn kill_daemon(host: &Host) -> Result<()> {
-    Ok(kill_process(Pid::from_raw(host.daemon_pid()?).unwrap(), Signal::KILL)?)
+    let pid = Pid::from_raw(host.daemon_pid()?).context("no pid")?;
+    Ok(kill_process(pid, Signal::KILL)?)
 }
 
 #[test]
