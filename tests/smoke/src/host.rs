@@ -235,12 +235,13 @@ pub(crate) fn names_in(folder: &Path) -> Result<Vec<String>> {
     }
 }
 
-/// Links the files under `from` into `to`; the store, which is written, is copied.
+/// Links the files under `from` into `to`; the store and the log, which are written, are copied.
 fn link_tree(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
         let entry = entry?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
-        let written = source.file_name().is_some_and(|name| name.to_string_lossy().starts_with("store.db"));
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let written = name.starts_with("store.") || name.ends_with(".log");
         if entry.file_type()?.is_dir() {
             fs::create_dir_all(&target)?;
             fs::set_permissions(&target, fs::metadata(&source)?.permissions())?;
