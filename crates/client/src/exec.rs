@@ -9,7 +9,7 @@ use banger_proto::{
 };
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use crate::{Client, Tunnel};
 
@@ -23,8 +23,8 @@ pub struct ExecInput {
 
 /// What comes from a program.
 #[derive(Debug)]
-pub struct ExecOutput {
-    stream: ReadHalf<Tunnel>,
+pub struct ExecOutput<S = ReadHalf<Tunnel>> {
+    stream: S,
     decoder: Decoder,
 }
 
@@ -136,7 +136,12 @@ impl ExecInput {
     }
 }
 
-impl ExecOutput {
+impl<S: AsyncRead + Unpin> ExecOutput<S> {
+    /// What comes from a program whose agent is at the other end of `stream`.
+    pub fn over(stream: S) -> Self {
+        Self { stream, decoder: Decoder::default() }
+    }
+
     /// The next thing that comes. Nothing is lost when it is not waited for to the end.
     ///
     /// # Errors
