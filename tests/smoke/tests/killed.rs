@@ -55,6 +55,12 @@ const MAKE_ONLY: &[&str] = &[
     "--disk-size", "64M", "--system-overlay-size", "64M", "--no-start",
 ];
 
+/// The default one once more.
+#[rustfmt::skip]
+const KERNEL: &[&str] = &[
+    "kernel", "import", "more", "--image", "kernel/vmlinux", "--modules", "kernel/modules",
+];
+
 /// The commands that have steps, for two hosts that run side by side.
 const MAKING: &[Case] = &[
     case(Before::NoVm, MAKE, Effect::Makes),
@@ -63,7 +69,7 @@ const MAKING: &[Case] = &[
     case(Before::NoVm, MAKE_ONLY, Effect::Makes),
     case(Before::NoMore, &["image", "import", "more", "more.tar"], Effect::Makes),
     case(Before::More, &["image", "delete", "more"], Effect::Removes),
-    case(Before::NoMore, &["kernel", "import", "more", "--image", "vmlinux"], Effect::Makes),
+    case(Before::NoMore, KERNEL, Effect::Makes),
     case(Before::More, &["kernel", "delete", "more"], Effect::Removes),
 ];
 const LIVING: &[Case] = &[
@@ -149,7 +155,7 @@ fn stage() -> Result<Host> {
     let host = Host::tiny()?.failing()?;
     tar_of(&host.path("more.tar"), &[("bin/busybox", &static_busybox()?)], &[])?;
     let kernel = host.json(&["kernel", "show", "debian-cloud"])?["id"].as_str().context("id")?.to_owned();
-    fs::copy(host.path("state/banger/kernels").join(kernel).join("vmlinux"), host.path("vmlinux"))?;
+    std::os::unix::fs::symlink(host.path("state/banger/kernels").join(kernel), host.path("kernel"))?;
     Ok(host)
 }
 
@@ -281,7 +287,7 @@ impl Before {
             (Self::More | Self::NoMore, _) => {
                 let is_wanted = self == Self::More;
                 more(host, "image", is_wanted, &["more.tar"])?;
-                more(host, "kernel", is_wanted, &["--image", "vmlinux"])?;
+                more(host, "kernel", is_wanted, &KERNEL[3..])?;
             }
             _ => {}
         }
