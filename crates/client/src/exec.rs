@@ -215,3 +215,18 @@ fn unexpected(reply: Reply) -> ApiError {
         other => garbage(&format!("it said {other:?} where that means nothing")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_agent_is_told_of_with_what_helps() {
+        let failed = |kind| refused("box", Reply::Failed { kind, message: "no".to_owned() });
+        let old = failed(FailureKind::Unsupported);
+        assert_eq!(old.kind, ErrorKind::VersionSkew);
+        assert!(old.message.contains("VM box runs an older agent"), "{old}");
+        assert!(old.hint.is_some_and(|hint| hint.contains("banger vm restart box")));
+        assert_eq!(failed(FailureKind::NotFound), ApiError::new(ErrorKind::NotFound, "no"));
+    }
+}
