@@ -27,6 +27,8 @@ pub enum ErrorKind {
     MissingProgram,
     /// A disk is full, or would be.
     NoSpace,
+    /// The host does not have the memory.
+    NoMemory,
     /// `banger`, `bangerd` and the agent are of builds that do not go together.
     VersionSkew,
     /// Something did not happen within its time limit.
@@ -99,7 +101,7 @@ impl ApiError {
             ErrorKind::Invalid => 400,
             ErrorKind::NotPermitted => 403,
             ErrorKind::VersionSkew => 412,
-            ErrorKind::NoSpace => 507,
+            ErrorKind::NoSpace | ErrorKind::NoMemory => 507,
             ErrorKind::Timeout => 504,
             _ => 500,
         }

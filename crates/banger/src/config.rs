@@ -8,7 +8,7 @@ use std::{
 };
 
 use banger_api::{
-    ApiError, Config, Dirs, ErrorKind, HostSize, Size,
+    ApiError, Config, CreateVm, Dirs, ErrorKind, HostSize, Size,
     config::{CONFIG_MAX, Layer, Owner, PROJECT_FILE, ShownKey},
 };
 
@@ -29,6 +29,22 @@ pub(crate) fn load() -> Result<Config, ApiError> {
         layers.push(Layer::of_file(owner, &path, read(&path))?);
     }
     Ok(Config::new(layers, host_size()))
+}
+
+/// `request` with what it leaves out as configured.
+pub(crate) fn fill(request: CreateVm) -> Result<CreateVm, ApiError> {
+    let config = load()?;
+    Ok(CreateVm {
+        image: request.image.or_else(|| config.image().map(ToString::to_string)),
+        kernel: request.kernel.or_else(|| config.kernel().map(ToString::to_string)),
+        vcpu: request.vcpu.or_else(|| Some(config.vcpu())),
+        memory: request.memory.or_else(|| Some(config.memory())),
+        disk_size: request.disk_size.or_else(|| Some(config.disk_size())),
+        system_overlay_size: request.system_overlay_size.or_else(|| Some(config.system_overlay_size())),
+        vmm: request.vmm.or(config.vmm().copied()),
+        nat: request.nat.or_else(|| Some(config.nat())),
+        ..request
+    })
 }
 
 /// Each key's value and origin, for help texts: what is built in where the configuration cannot be used. The command

@@ -1,8 +1,10 @@
 //! `bangerd`, the daemon that owns VMs. `banger` starts it when it is needed; nobody need call it by hand.
 //!
 //! It serves HTTP on a Unix socket ([`routes`]), and is also the program of two small processes of its own: the keeper
-//! of a VM's console, and the KVM probe, which must be able to hang without harm.
+//! of a VM's console, and the KVM probe, which must be able to hang without harm. `bangerd doctor` looks at the host where
+//! the daemon itself may not be able to start.
 
+mod doctor;
 mod passed;
 mod routes;
 mod serve;
@@ -39,6 +41,9 @@ enum Command {
     #[cfg(feature = "fail-points")]
     #[command(hide = true)]
     FailPoints,
+    /// Look at what VMs need of this host, and print it as JSON; no daemon is started.
+    #[command(hide = true)]
+    Doctor,
 }
 
 fn main() -> ExitCode {
@@ -57,5 +62,6 @@ fn main() -> ExitCode {
                 Err(_) => ExitCode::FAILURE,
             }
         }
+        Some(Command::Doctor) => doctor::run(),
     }
 }

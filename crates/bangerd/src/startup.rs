@@ -48,21 +48,31 @@ async fn run_async() -> Result<(), ApiError> {
     // A session of its own: closing the terminal it was started from is not meant for it. Fails only where that is so.
     let _ = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let uid = rustix::process::getuid().as_raw();
-    let dirs = Dirs::find(|name| std::env::var_os(name).map(PathBuf::from), uid)
-        .map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
+    let dirs = find_dirs()?;
     banger_engine::private_dir(&dirs.state)?;
     banger_engine::private_dir(&dirs.runtime)?;
     let _lock = lock(&dirs.runtime.join("bangerd.lock")).await?;
     log_to(&dirs.daemon_log())?;
     let (bangerd, build) = own_program()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %build, pid = std::process::id(), "bangerd starts");
-    let agent = bangerd.with_file_name("banger-agent");
-    let engine = Engine::open(dirs.clone(), Programs { bangerd, agent }).await?;
+    let engine = Engine::open(dirs.clone(), programs(bangerd)).await?;
     let listener = listen(&dirs.socket())?;
     engine.warm_up();
     report(&json!({ "ready": true }));
     serve(Daemon::new(engine, build), listener).await
+}
+
+/// banger's folders, by this process's environment.
+pub(crate) fn find_dirs() -> Result<Dirs, ApiError> {
+    let uid = rustix::process::getuid().as_raw();
+    Dirs::find(|name| std::env::var_os(name).map(PathBuf::from), uid)
+        .map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))
+}
+
+/// The programs that belong to this one.
+pub(crate) fn programs(bangerd: PathBuf) -> Programs {
+    let agent = bangerd.with_file_name("banger-agent");
+    Programs { bangerd, agent }
 }
 
 /// Takes the lock that keeps a second daemon from serving the same folders. One that is going down is waited for.
@@ -96,7 +106,7 @@ fn log_to(path: &Path) -> Result<(), ApiError> {
 }
 
 /// This program's path, and which build it is. Told at the start: later the file may be another.
-fn own_program() -> Result<(PathBuf, ProgramId), ApiError> {
+pub(crate) fn own_program() -> Result<(PathBuf, ProgramId), ApiError> {
     let path = std::env::current_exe().map_err(io("find its own program"))?;
     let meta = fs::metadata(&path).map_err(io("look at its own program"))?;
     let modified_ns = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
@@ -125,6 +135,6 @@ fn report(word: &serde_json::Value) {
     }
 }
 
-fn io(what: &'static str) -> impl FnOnce(io::Error) -> ApiError {
+pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> ApiError {
     move |error| ApiError::new(ErrorKind::Io, format!("bangerd cannot {what}: {error}"))
 }

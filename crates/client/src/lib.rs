@@ -5,6 +5,7 @@ mod ask;
 mod calls;
 mod connect;
 mod copy;
+mod doctor;
 mod events;
 mod exec;
 mod http;

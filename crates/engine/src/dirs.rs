@@ -21,18 +21,31 @@ pub(crate) fn private(path: &Path) -> Result<(), EngineError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(EngineError::file("make", path)(error)),
     }
-    let meta = fs::symlink_metadata(path).map_err(EngineError::file("look at", path))?;
+    if is_private(path)? {
+        return Ok(());
+    }
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+        .map_err(EngineError::file("close", path))
+}
+
+/// Whether there is a folder at `path` that is this user's and closed to others; one that is merely open to others will
+/// be closed when it is used.
+///
+/// # Errors
+/// When something else is there.
+pub(crate) fn is_private(path: &Path) -> Result<bool, EngineError> {
+    let meta = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        meta => meta.map_err(EngineError::file("look at", path))?,
+    };
     let wrong = if meta.file_type().is_symlink() {
         "is a symbolic link"
     } else if !meta.is_dir() {
         "is not a folder"
     } else if meta.uid() != rustix::process::getuid().as_raw() {
         "belongs to another user"
-    } else if meta.mode() & 0o077 != 0 {
-        return fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))
-            .map_err(EngineError::file("close", path));
     } else {
-        return Ok(());
+        return Ok(meta.mode() & 0o077 == 0);
     };
     let error = ApiError::new(ErrorKind::NotPermitted, format!("cannot use {}: it {wrong}", path.display()));
     Err(error.hint("remove it, or set XDG_RUNTIME_DIR to a folder of your own").into())

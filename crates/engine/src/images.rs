@@ -7,6 +7,7 @@ use banger_image::{Progress, RootfsInfo, RootfsOptions};
 use jiff::Timestamp;
 
 use crate::{
+    admission,
     error::EngineError,
     host::{Host, no_such, not_in_catalog, unresolved},
     operation::Context,
@@ -60,6 +61,7 @@ impl Host {
         }
         let entry = banger_image::catalog().image(name.as_str());
         let Some(entry) = entry else { return Err(not_in_catalog("image", &name).into()) };
+        admission::space(&self.dirs.state, "the image", Size::mib(entry.space_mib))?;
         let kernel = entry.kernel.clone();
         self.publish_image(name, "catalog", kernel, context, move |folder, out, progress| {
             banger_image::fetch_image(entry, folder, out, progress)
@@ -77,6 +79,12 @@ impl Host {
         if self.store.images()?.iter().any(|image| image.name == name) {
             return Err(taken("image", &name).into());
         }
+        // Packed or not, the image is no smaller than what is read; of a stream nobody knows.
+        let size = match &tar {
+            Tar::File(file) => file.metadata().map_or(0, |meta| meta.len()),
+            Tar::Stream(_) => 0,
+        };
+        admission::space(&self.dirs.state, "the image", Size::bytes(size))?;
         self.publish_image(name, "tar", None, context, move |folder, out, progress| {
             let options = RootfsOptions::default();
             match tar {

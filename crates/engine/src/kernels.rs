@@ -7,13 +7,14 @@ use std::{
     sync::Arc,
 };
 
-use banger_api::{ApiError, ErrorKind, Id, Kernel, Name, resolve};
+use banger_api::{ApiError, ErrorKind, Id, Kernel, Name, Size, resolve};
 use banger_image::{KernelInfo, Progress};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::{
+    admission,
     error::EngineError,
     host::{Host, no_such, not_in_catalog, unresolved},
     images::{Unfinished, disk_usage, durable, in_use, remove, taken, used_by},
@@ -69,6 +70,7 @@ impl Host {
         }
         let entry = banger_image::catalog().kernel(name.as_str());
         let Some(entry) = entry else { return Err(not_in_catalog("kernel", &name).into()) };
+        admission::space(&self.dirs.state, "the kernel", Size::mib(entry.space_mib))?;
         self.publish_kernel(name, "catalog", context, move |work, dest, progress| {
             banger_image::fetch_kernel(entry, work, dest, progress)
         })
@@ -86,6 +88,7 @@ impl Host {
         if self.store.kernels()?.iter().any(|kernel| kernel.name == name) {
             return Err(taken("kernel", &name).into());
         }
+        admission::space(&self.dirs.state, "the kernel", Size::bytes(0))?;
         let source = match format {
             KernelFormat::Deb => "deb",
             KernelFormat::Files => "files",

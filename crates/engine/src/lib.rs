@@ -2,8 +2,10 @@
 //!
 //! [`Engine`] is all that the daemon's routes talk to.
 
+mod admission;
 mod config;
 mod dirs;
+mod doctor;
 mod engine;
 mod error;
 #[cfg(feature = "fail-points")]
@@ -19,6 +21,7 @@ mod store;
 mod vm;
 mod vmms;
 
+pub use doctor::doctor;
 pub use engine::{Engine, Events};
 pub use error::EngineError;
 pub use host::Programs;

@@ -53,10 +53,15 @@ impl Vmms {
         {
             return Ok(chosen);
         }
-        let now = banger_vmm::discover(&self.probe, &self.folders).await;
+        let now = self.look().await;
         let chosen = banger_vmm::choose(wanted, &now);
         *found = Some(now);
         Ok(chosen?)
+    }
+
+    /// What there is, looked at now.
+    pub(crate) async fn look(&self) -> HostVmms {
+        banger_vmm::discover(&self.probe, &self.folders).await
     }
 
     /// Whether nobody has been told yet that a slower one is used; told once, it is known.

@@ -78,6 +78,22 @@ fn identity(path: &Path) -> Option<Identity> {
 }
 
 impl HostVmms {
+    /// What each program and device is, or why it cannot be used, by its name.
+    pub fn programs(&self) -> [(&'static str, Result<String, String>); 3] {
+        let told = |program: &Result<Found, String>| match program {
+            Ok(found) => Ok(format!("{}, {}", found.version, found.program.display())),
+            Err(why) => Err(why.clone()),
+        };
+        let vsock = match (&self.vsock_device, self.vhost_vsock) {
+            (Some(device), _) => Ok(device.display().to_string()),
+            (None, true) => Ok("/dev/vhost-vsock, the host kernel's own".to_owned()),
+            (None, false) => {
+                Err("vhost-device-vsock is not installed, and /dev/vhost-vsock cannot be opened".to_owned())
+            }
+        };
+        [("firecracker", told(&self.firecracker)), ("qemu", told(&self.qemu)), ("qemu's vsock", vsock)]
+    }
+
     /// Whether the programs and devices are those that were looked at.
     pub fn still_there(&self, folders: &[PathBuf]) -> bool {
         self.evidence == evidence(folders)

@@ -3,6 +3,7 @@
 mod completion;
 mod config;
 mod daemon;
+mod doctor;
 mod image;
 mod kernel;
 mod operations;
@@ -71,6 +72,7 @@ pub(crate) enum Command {
     /// The daemon, which starts by itself
     #[command(subcommand)]
     Daemon(daemon::DaemonCommand),
+    Doctor(doctor::Doctor),
     /// What applies when a command does not say
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -89,6 +91,7 @@ impl Command {
             Self::Kernel(command) => command.run(ui).await,
             Self::Operations(command) => command.run(ui).await,
             Self::Daemon(command) => command.run(ui).await,
+            Self::Doctor(command) => command.run(ui).await,
             Self::Config(command) => command.run(ui),
             Self::Completion(command) => command.run(ui),
             Self::Version(command) => command.run(ui).await,

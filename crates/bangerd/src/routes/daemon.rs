@@ -62,6 +62,11 @@ pub(super) async fn stop_daemon(State(daemon): Shared, Query(Stop { force }): Qu
     Ok(Json(json!({})))
 }
 
+/// Brings the world in line with the store, and says what was amiss.
+pub(super) async fn repair(State(daemon): Shared) -> Answer<Vec<String>> {
+    Ok(Json(daemon.engine.repair().await?))
+}
+
 pub(super) async fn operations(State(daemon): Shared) -> Json<Vec<Operation>> {
     Json(daemon.engine.operations())
 }

@@ -35,6 +35,7 @@ pub(crate) fn routes(daemon: Arc<Daemon>) -> Router {
     Router::new()
         .route("/v1/daemon", get(daemon::daemon_status))
         .route("/v1/daemon/stop", post(daemon::stop_daemon))
+        .route("/v1/daemon/repair", post(daemon::repair))
         .route("/v1/operations", get(daemon::operations))
         .route("/v1/operations/{id}", delete(daemon::cancel))
         .route("/v1/operations/{id}/events", get(daemon::follow))

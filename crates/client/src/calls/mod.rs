@@ -107,6 +107,22 @@ impl Client {
         Ok(things.into_iter().map(|thing| thing.name).collect())
     }
 
+    /// Whether `status` is of the build that would be started now.
+    ///
+    /// # Errors
+    /// When the daemon's program cannot be looked at.
+    pub fn is_current(&self, status: &DaemonStatus) -> Result<bool, ApiError> {
+        Ok(self.daemon.build()?.to_string() == status.build)
+    }
+
+    /// Brings the world in line with the store, and tells what was amiss.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn repair(&self) -> Result<Vec<String>, ApiError> {
+        self.call(Method::POST, "/v1/daemon/repair", nothing).await
+    }
+
     /// What is under way, and what ended not long ago.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::{Engine, Events, vms::gone};
 use crate::{
+    doctor::preflight,
     error::EngineError,
     names,
     operation::{Context, OnHangUp},
@@ -47,8 +48,8 @@ impl Engine {
     async fn make_and_start(&self, request: CreateVm, context: &Context) -> Result<Vm, EngineError> {
         let host = &self.0;
         let defaults = host.config()?;
-        // Before anything is made or fetched: without a VMM, all of it would be in vain.
-        host.vmms.choose(request.vmm).await?;
+        // Before anything is made or fetched: all of it could be in vain.
+        preflight::before_create(host, &request, context).await?;
         if let Some(name) = &request.name
             && host.store.has_vm_named(name)?
         {

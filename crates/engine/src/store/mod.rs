@@ -155,7 +155,6 @@ impl Store {
 
     /// The store at `path` as it is now, to be looked at and not written; `None` when there is none. What is opened is a
     /// copy, brought up to date: nothing beside the file appears or changes, whoever has it open and however they ended.
-    #[allow(dead_code)] // what looks at a store without being its daemon comes with `doctor`
     pub(crate) fn open_read_only(path: &Path) -> Result<Option<Self>, StoreError> {
         let Some(folder) = copied(path)? else { return Ok(None) };
         let copy = folder.path().join("store.db");

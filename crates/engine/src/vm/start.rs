@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     dirs,
+    doctor::preflight,
     error::EngineError,
     host::Host,
     operation::Context,
@@ -54,6 +55,7 @@ pub(super) async fn start(
         // What could not be given back when the daemon started.
         revert(&host.store, &record.id, Scope::Run).await?;
     }
+    preflight::before_start(host, record, context).await?;
     host.store.set_vm_state(&record.id, VmState::Starting)?;
     let mut start = Start { host, record, context, alive, booted: false };
     let Err(error) = start.bring_up().await else { return Ok(()) };

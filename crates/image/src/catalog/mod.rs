@@ -37,6 +37,8 @@ pub struct CatalogImage {
     pub variant: String,
     /// Packages added to that.
     pub packages: Vec<String>,
+    /// What making it takes on the disk, about, in MiB.
+    pub space_mib: u64,
 }
 
 /// A kernel in the catalog.
@@ -49,6 +51,8 @@ pub struct CatalogKernel {
     pub suite: String,
     /// The kernel's package, or one that depends on the newest.
     pub package: String,
+    /// What getting it takes on the disk, about, in MiB.
+    pub space_mib: u64,
 }
 
 /// The catalog that this program was built with.

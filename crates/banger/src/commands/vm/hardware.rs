@@ -41,19 +41,16 @@ pub(crate) struct Hardware {
 impl Hardware {
     /// The request for such a VM: by its flags, else as configured.
     pub(super) fn request(&self) -> Result<CreateVm, ApiError> {
-        let config = crate::config::load()?;
-        Ok(CreateVm {
+        crate::config::fill(CreateVm {
             name: self.name.clone(),
-            image: self.image.clone().or_else(|| config.image().map(ToString::to_string)),
-            kernel: self.kernel.clone().or_else(|| config.kernel().map(ToString::to_string)),
-            vcpu: Some(self.vcpu.unwrap_or_else(|| config.vcpu())),
-            memory: Some(self.memory.unwrap_or_else(|| config.memory())),
-            disk_size: Some(self.disk_size.unwrap_or_else(|| config.disk_size())),
-            system_overlay_size: Some(
-                self.system_overlay_size.unwrap_or_else(|| config.system_overlay_size()),
-            ),
-            vmm: self.vmm.or(config.vmm().copied()),
-            nat: Some(switch(self.nat, self.no_nat).unwrap_or_else(|| config.nat())),
+            image: self.image.clone(),
+            kernel: self.kernel.clone(),
+            vcpu: self.vcpu,
+            memory: self.memory,
+            disk_size: self.disk_size,
+            system_overlay_size: self.system_overlay_size,
+            vmm: self.vmm,
+            nat: switch(self.nat, self.no_nat),
             ..CreateVm::default()
         })
     }

@@ -1,0 +1,32 @@
+//! The process `bangerd doctor`: looks at the host, and prints the checks as a line of JSON.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use banger_api::{ApiError, Check};
+
+use crate::startup::{find_dirs, io, own_program, programs};
+
+pub(crate) fn run() -> ExitCode {
+    let checks = look().unwrap_or_else(|error| {
+        vec![Check::fail(
+            "bangerd",
+            error.message,
+            error.hint.unwrap_or_else(|| "see the message".to_owned()),
+        )]
+    });
+    let line = serde_json::to_string(&checks).unwrap_or_default();
+    match writeln!(io::stdout(), "{line}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn look() -> Result<Vec<Check>, ApiError> {
+    let dirs = find_dirs()?;
+    let (bangerd, _) = own_program()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io("start"))?;
+    Ok(runtime.block_on(banger_engine::doctor(&dirs, &programs(bangerd))))
+}

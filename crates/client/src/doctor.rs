@@ -1,0 +1,43 @@
+//! Looking at the host by a process of the daemon's program: it works where the daemon cannot start, and starts none.
+
+use std::{process::Stdio, time::Duration};
+
+use banger_api::{ApiError, Check, ErrorKind};
+use tokio::{io::AsyncReadExt, process::Command, time::timeout};
+
+use crate::Client;
+
+/// How long it may take: the KVM probe takes 2 s at most, each of two programs 5 s to tell its version.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Most bytes of what it says.
+const ANSWER: u64 = 1 << 20;
+
+impl Client {
+    /// What VMs need of this host, and whether it is there.
+    ///
+    /// # Errors
+    /// When the daemon's program cannot be run, or does not answer as it should.
+    pub async fn doctor(&self) -> Result<Vec<Check>, ApiError> {
+        let program = &self.daemon.program;
+        let failed = |why: String| {
+            ApiError::new(ErrorKind::Io, format!("cannot run {} doctor: {why}", program.display()))
+                .hint("banger and bangerd must be of the same build; reinstall them")
+        };
+        let mut command = Command::new(program);
+        command.arg("doctor").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.kill_on_drop(true).spawn().map_err(|error| failed(error.to_string()))?;
+        let mut said = Vec::new();
+        let listen = async {
+            match child.stdout.take() {
+                Some(stdout) => stdout.take(ANSWER).read_to_end(&mut said).await,
+                None => Ok(0),
+            }
+        };
+        match timeout(LIMIT, listen).await {
+            Ok(result) => drop(result.map_err(|error| failed(error.to_string()))?),
+            Err(_) => return Err(failed(format!("it has said nothing in {} s", LIMIT.as_secs()))),
+        }
+        serde_json::from_slice(&said).map_err(|error| failed(format!("its answer makes no sense: {error}")))
+    }
+}

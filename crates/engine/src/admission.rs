@@ -1,0 +1,139 @@
+//! Admission: what cannot be had is refused before any work is done, with the numbers.
+//!
+//! - **Memory**: a VM's memory must be available on the host when it starts (`MemAvailable`, which counts caches that the
+//!   kernel can drop). What VMs that run have been promised and not touched yet is not set aside.
+//! - **Disk**: [`RESERVE`] must stay free in the state folder's file system, so that the store, the logs and what runs can
+//!   still write. A VM's disks are sparse and may promise more than there is; what is about to be written, as far as its
+//!   size is known, must fit above the reserve.
+
+use std::{fs, io, path::Path};
+
+use banger_api::{ApiError, ErrorKind, Size};
+
+/// What must stay free in the state folder's file system.
+pub(crate) const RESERVE: Size = Size::mib(256);
+
+/// What there is of something, and how much of it can still be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) available: Size,
+    pub(crate) total: Size,
+}
+
+/// Refuses memory that the host does not have now. Where that cannot be told, nothing is refused.
+pub(crate) fn memory(wanted: Size) -> Result<(), ApiError> {
+    host_memory().map_or(Ok(()), |room| memory_in(wanted, room))
+}
+
+fn memory_in(wanted: Size, room: Room) -> Result<(), ApiError> {
+    let Room { available, total } = room;
+    if wanted <= available {
+        return Ok(());
+    }
+    let message = format!("memory of {wanted} cannot be had: the host has {available} available of {total}");
+    let hint = "ask for less with --memory, or stop VMs that are not needed; `banger ps` lists them";
+    Err(ApiError::new(ErrorKind::NoMemory, message).hint(hint))
+}
+
+/// Refuses to write `wanted` bytes for `what` into the file system of `folder` when the reserve would not stay free.
+/// Where that cannot be told, nothing is refused.
+pub(crate) fn space(folder: &Path, what: &str, wanted: Size) -> Result<(), ApiError> {
+    disk(folder).map_or(Ok(()), |room| space_in(folder, what, wanted, room))
+}
+
+fn space_in(folder: &Path, what: &str, wanted: Size, room: Room) -> Result<(), ApiError> {
+    let Room { available, total } = room;
+    let needed = Size::bytes(wanted.as_bytes().saturating_add(RESERVE.as_bytes()));
+    if needed <= available {
+        return Ok(());
+    }
+    let parts =
+        if wanted > Size::bytes(0) { format!(" ({wanted}, and {RESERVE} stay free)") } else { String::new() };
+    let message = format!(
+        "not enough space for {what}: it needs {needed}{parts}, and {} has {available} free of {total}",
+        folder.display()
+    );
+    let hint = "delete VMs and images that are not needed: see `banger ps -a` and `banger image list`";
+    Err(ApiError::new(ErrorKind::NoSpace, message).hint(hint))
+}
+
+/// The host's memory, as the kernel reckons what can be had without swapping.
+pub(crate) fn host_memory() -> Option<Room> {
+    meminfo(&fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+fn meminfo(text: &str) -> Option<Room> {
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(Size::bytes(kib.checked_mul(1024)?))
+    };
+    Some(Room { available: field("MemAvailable")?, total: field("MemTotal")? })
+}
+
+/// The file system of `folder`, or of the nearest folder above it that is there.
+pub(crate) fn disk(folder: &Path) -> Option<Room> {
+    let stat = of_nearest(folder, |folder| rustix::fs::statvfs(folder).map_err(io::Error::from)).ok()?;
+    let size = |blocks: u64| Size::bytes(blocks.saturating_mul(stat.f_frsize));
+    // A file system without a size, as an unlimited tmpfs is, has no room to speak of.
+    (stat.f_blocks > 0).then(|| Room { available: size(stat.f_bavail), total: size(stat.f_blocks) })
+}
+
+/// Asks of `path`, or of the nearest folder above it that is there.
+pub(crate) fn of_nearest<T>(path: &Path, ask: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for folder in path.ancestors() {
+        match ask(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => last = error,
+            answer => return answer,
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_refused_with_the_numbers() {
+        let room = Room { available: Size::mib(3174), total: Size::gib(24) };
+        assert_eq!(memory_in(Size::gib(3), room), Ok(()));
+        let error = memory_in(Size::gib(64), room).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::NoMemory);
+        assert_eq!(error.message, "memory of 64G cannot be had: the host has 3.1G available of 24G");
+    }
+
+    #[test]
+    fn the_reserve_stays_free() {
+        let room = Room { available: Size::mib(300), total: Size::gib(1) };
+        let ask = |mib| space_in(Path::new("/s"), "the import", Size::mib(mib), room);
+        assert_eq!((ask(0), ask(44)), (Ok(()), Ok(())));
+        let error = ask(45).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::NoSpace);
+        assert_eq!(
+            error.message,
+            "not enough space for the import: it needs 301M (45M, and 256M stay free), and /s has 300M free of 1G"
+        );
+    }
+
+    #[test]
+    fn the_kernels_numbers_are_read() {
+        let text = "MemTotal:       24576000 kB\nMemFree:  1 kB\nMemAvailable:   3250000 kB\n";
+        let room = Room { available: Size::bytes(3_250_000 << 10), total: Size::bytes(24_576_000 << 10) };
+        assert_eq!(meminfo(text), Some(room));
+        for text in
+            ["", "MemTotal: 1 kB\n", "MemTotal: 1 kB\nMemAvailable: x kB\n", "MemTotal: 1\nMemAvailable: 1\n"]
+        {
+            assert_eq!(meminfo(text), None, "{text}");
+        }
+        assert!(host_memory().is_some());
+    }
+
+    #[test]
+    fn a_folder_to_be_is_on_the_file_system_of_the_one_above() {
+        let dir = tempfile::tempdir().unwrap();
+        let total = |path: &Path| disk(path).map(|room| room.total);
+        assert_eq!(total(&dir.path().join("a/b/c")), total(dir.path()));
+    }
+}

@@ -1,0 +1,139 @@
+//! banger's folders, its sockets' paths, and the program that goes into guests.
+
+use std::{fs::File, path::Path};
+
+use banger_api::{ApiError, Check, Dirs, ErrorKind};
+
+use super::{Found, told};
+use crate::{admission::of_nearest, dirs, error::EngineError, host::Programs};
+
+/// Longest path of a Unix socket (unix(7)), without the zero at its end.
+const SOCKET_PATH: usize = 107;
+
+/// Longest name of a socket below a VM's runtime folder.
+const SOCKET_NAME: usize = "/vsock.sock_4294967295".len();
+
+pub(super) fn all(dirs: &Dirs, programs: &Programs) -> Vec<Check> {
+    let folder = |name: &str, path: &Path| told(name, own_folder(name, path));
+    vec![
+        folder("state folder", &dirs.state),
+        folder("cache folder", &dirs.cache),
+        folder("runtime folder", &dirs.runtime),
+        told("sockets", sockets(dirs)),
+        told("guest agent", agent(&programs.agent)),
+    ]
+}
+
+/// A folder of this user's alone, or one that can be made.
+pub(super) fn own_folder(name: &str, path: &Path) -> Found {
+    if dirs::is_private(path).map_err(ApiError::from)? {
+        return Ok(Check::pass(name, path.display().to_string()));
+    }
+    if path.exists() {
+        return Ok(Check::pass(name, format!("{} is closed to others on the next use", path.display())));
+    }
+    let writable = |folder: &Path| {
+        rustix::fs::access(folder, rustix::fs::Access::EXISTS)?;
+        Ok(rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok())
+    };
+    if of_nearest(path, writable).unwrap_or(false) {
+        return Ok(Check::pass(name, format!("{} is made on first use", path.display())));
+    }
+    let message = format!("{} is not there, and you may not make it", path.display());
+    Err(ApiError::new(ErrorKind::NotPermitted, message).hint(
+        "make it yours, or set XDG_STATE_HOME, XDG_CACHE_HOME and \
+         XDG_RUNTIME_DIR to folders that are",
+    ))
+}
+
+/// A path that is too long for a socket fails late and unclearly.
+pub(super) fn sockets(dirs: &Dirs) -> Found {
+    let longest = dirs.vm_runtime("0123456789abcdef").as_os_str().len() + SOCKET_NAME;
+    if longest <= SOCKET_PATH {
+        return Ok(Check::pass("sockets", format!("in {}", dirs.runtime.display())));
+    }
+    let message = format!(
+        "the path of {} is {} characters too long for sockets in it",
+        dirs.runtime.display(),
+        longest - SOCKET_PATH
+    );
+    Err(ApiError::new(ErrorKind::Invalid, message)
+        .hint("set XDG_RUNTIME_DIR to a folder with a shorter path"))
+}
+
+/// The program that goes into every guest.
+pub(super) fn agent(path: &Path) -> Found {
+    File::open(path).map_err(|error| {
+        let message = format!("cannot read the guest agent {}: {error}", path.display());
+        ApiError::new(ErrorKind::MissingProgram, message).hint(
+            "banger-agent belongs in the folder of bangerd; build it with `cargo xtask build`, or reinstall",
+        )
+    })?;
+    Ok(Check::pass("guest agent", path.display().to_string()))
+}
+
+/// A file that a row of the store speaks of.
+pub(super) fn of_row(what: &str, name: &str, path: &Path) -> Result<(), ApiError> {
+    match path.metadata() {
+        Ok(meta) if meta.len() > 0 => Ok(()),
+        Ok(_) => Err(lost(what, name, path, "is empty")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(lost(what, name, path, "is gone")),
+        Err(error) => Err(EngineError::file("look at", path)(error).into()),
+    }
+}
+
+fn lost(what: &str, name: &str, path: &Path, how: &str) -> ApiError {
+    ApiError::new(ErrorKind::Io, format!("the file of {what} {name} {how}: {}", path.display())).hint(format!(
+        "put it back; or delete the VMs that use it, then: banger {what} delete {name}, and pull or import it again"
+    ))
+}
+
+/// The name of the file system that `path` is on, or will be.
+pub(super) fn file_system(path: &Path) -> String {
+    let magic = of_nearest(path, |path| Ok(rustix::fs::statfs(path)?.f_type));
+    // statfs(2) and linux/magic.h.
+    let name = magic.ok().and_then(|magic| {
+        Some(match magic & 0xffff_ffff {
+            0xef53 => "ext4",
+            0x5846_5342 => "xfs",
+            0x9123_683e => "btrfs",
+            0x0102_1994 => "tmpfs",
+            0x794c_7630 => "overlayfs",
+            0x2fc1_2fc1 => "zfs",
+            0xf2f5_2010 => "f2fs",
+            0xca45_1a4e => "bcachefs",
+            0x6969 => "NFS",
+            0x0102_1997 => "9p",
+            0x6573_5546 => "FUSE",
+            _ => return None,
+        })
+    });
+    name.map_or_else(|| "this file system".to_owned(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_is_too_long_for_sockets_is_told() {
+        let dirs = |runtime: &str| {
+            let found = Dirs::find(|_| Some("/h".into()), 7).unwrap();
+            Dirs { runtime: runtime.into(), ..found }
+        };
+        assert!(sockets(&dirs("/run/user/1000/banger")).is_ok());
+        let error = sockets(&dirs(&format!("/{}", "x".repeat(70)))).unwrap_err();
+        assert!(error.message.contains("7 characters too long"), "{error}");
+    }
+
+    #[test]
+    fn files_of_rows_are_there_and_not_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rootfs.ext4");
+        assert!(of_row("image", "box", &path).unwrap_err().message.contains("image box is gone"));
+        std::fs::write(&path, "").unwrap();
+        assert!(of_row("image", "box", &path).unwrap_err().message.contains("image box is empty"));
+        std::fs::write(&path, "x").unwrap();
+        of_row("image", "box", &path).unwrap();
+    }
+}

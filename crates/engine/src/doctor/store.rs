@@ -1,0 +1,65 @@
+//! The store, and what it has of what a VM gets by default.
+
+use std::path::Path;
+
+use banger_api::{ApiError, Check, Config, RefError, resolve};
+
+use super::told;
+use crate::{
+    host::unresolved,
+    store::{ImageRecord, KernelRecord, Store},
+};
+
+/// What the store holds.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    there: bool,
+    vms: usize,
+    images: Vec<ImageRecord>,
+    kernels: Vec<KernelRecord>,
+}
+
+/// Reads all of the store at `path`, without a trace.
+pub(super) fn open(path: &Path) -> Result<Contents, ApiError> {
+    let Some(store) = Store::open_read_only(path)? else { return Ok(Contents::default()) };
+    Ok(Contents { there: true, vms: store.vms()?.len(), images: store.images()?, kernels: store.kernels()? })
+}
+
+pub(super) fn all(store: &Result<Contents, ApiError>, config: &Config) -> Vec<Check> {
+    let contents = match store {
+        Ok(contents) => contents,
+        Err(error) => return vec![told("store", Err(error.clone()))],
+    };
+    let store = if contents.there {
+        let Contents { vms, images, kernels, .. } = contents;
+        let message = format!("readable: {vms} VMs, {} images, {} kernels", images.len(), kernels.len());
+        Check::pass("store", message)
+    } else {
+        Check::pass("store", "will be created on first use")
+    };
+    let image = config.image_name();
+    let preferred = resolve(&contents.images, image).ok().and_then(|image| image.kernel.as_deref());
+    let in_catalog = banger_image::catalog().image(image).and_then(|entry| entry.kernel.as_deref());
+    let kernel = config.kernel_name(preferred.or(in_catalog));
+    vec![
+        store,
+        default("image", image, resolve(&contents.images, image).map(drop), |name| {
+            banger_image::catalog().image(name).is_some()
+        }),
+        default("kernel", kernel, resolve(&contents.kernels, kernel).map(drop), |name| {
+            banger_image::catalog().kernel(name).is_some()
+        }),
+    ]
+}
+
+/// The image or kernel that a VM gets by default: here, or to be had.
+fn default(what: &str, name: &str, found: Result<(), RefError>, in_catalog: impl Fn(&str) -> bool) -> Check {
+    let title = format!("default {what}");
+    match found {
+        Ok(()) => Check::pass(title, name),
+        Err(RefError::NotFound) if in_catalog(name) => {
+            Check::pass(title, format!("{name} will be fetched on first use"))
+        }
+        Err(error) => told(&title, Err(unresolved(what, name, error))),
+    }
+}
