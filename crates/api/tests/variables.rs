@@ -1,0 +1,36 @@
+//! No program reads an environment variable that is not declared.
+
+use std::{collections::BTreeSet, fs, io, path::Path};
+
+/// Read by test builds only.
+const OF_TESTS: &[&str] = &["BANGER_FAIL_POINT", "BANGER_FAIL_POINT_RECORD"];
+
+/// The words in `folder`'s sources that begin as banger's variables do.
+fn words(folder: &Path, found: &mut BTreeSet<String>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            words(&path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path)?;
+            let all = text.split(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
+            let ours = all.filter(|word| word.strip_prefix("BANGER_").is_some_and(|name| !name.is_empty()));
+            found.extend(ours.map(str::to_owned));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_variable_in_the_sources_is_declared() -> io::Result<()> {
+    let declared: BTreeSet<_> =
+        banger_api::config::variables().iter().map(|variable| variable.name).collect();
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))? {
+        words(&entry?.path().join("src"), &mut found)?;
+    }
+    assert!(found.len() >= declared.len(), "the sources are not where they were");
+    found.retain(|name| !declared.contains(name.as_str()) && !OF_TESTS.contains(&name.as_str()));
+    assert_eq!(found, BTreeSet::new());
+    Ok(())
+}
