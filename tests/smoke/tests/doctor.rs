@@ -1,0 +1,150 @@
+//! What the host is like, what is configured, and what is refused before it begins.
+
+use std::{fs, process::Command};
+
+use anyhow::Result;
+use banger_smoke::{Finished, Host, Running, tar_of};
+use serde_json::Value;
+
+/// The verdict of the check called `name`.
+fn verdict<'a>(checks: &'a Value, name: &str) -> &'a str {
+    let check = checks.as_array().and_then(|checks| checks.iter().find(|check| check["name"] == name));
+    check.and_then(|check| check["verdict"].as_str()).unwrap_or("not checked")
+}
+
+/// Runs a shell script with `banger` as `$0`, in a mount namespace where the state folder is a file system of `size`.
+fn on_a_small_disk(host: &Host, size: &str, script: &str, arguments: &[&str]) -> Result<Finished> {
+    let script = format!("mount -t tmpfs -o size={size} none \"$XDG_STATE_HOME\"; {script}");
+    let banger = host.command(&[]);
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]).arg(banger.get_program());
+    command.args(arguments).envs(banger.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    Running::start(command, script)?.finish(b"")
+}
+
+#[test]
+fn a_fresh_host_passes_and_is_left_as_it_was() -> Result<()> {
+    let host = Host::bare()?;
+    let checks = host.json(&["doctor"])?;
+    assert_eq!((verdict(&checks, "store"), verdict(&checks, "daemon")), ("PASS", "PASS"));
+    host.banger(&["daemon", "status"])?.fails(1, &["does not run"])?;
+    for folder in ["state", "cache", "config", "run"] {
+        assert_eq!(fs::read_dir(host.path(folder))?.count(), 0, "{folder}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_store_that_is_none_fails_and_keeps_its_bytes() -> Result<()> {
+    let host = Host::bare()?;
+    let state = host.path("state/banger");
+    fs::create_dir_all(&state)?;
+    fs::write(state.join("store.db"), [0x5a; 8192])?;
+    let doctor = host.banger(&["doctor"])?;
+    let said = doctor.stdout.clone();
+    doctor.code(1)?;
+    assert!(said.contains("FAIL   store") && said.contains("aside"), "{said}");
+    assert_eq!(fs::read(state.join("store.db"))?, [0x5a; 8192]);
+    assert_eq!(fs::read_dir(&state)?.count(), 1);
+    // What the daemon says then is the same; it logs, and leaves the store alone.
+    host.banger(&["ps"])?.fails(1, &["cannot be read", "aside"])?;
+    assert_eq!(fs::read(state.join("store.db"))?, [0x5a; 8192]);
+    fs::remove_file(state.join("store.db"))?;
+    Ok(())
+}
+
+#[test]
+fn a_mistake_in_a_file_is_told_and_the_daemon_lives() -> Result<()> {
+    let host = Host::bare()?;
+    host.ok(&["ps"])?;
+    let daemon = host.daemon_pid()?;
+    let config = host.path("config/banger/config.toml");
+    fs::create_dir_all(config.parent().unwrap())?;
+    fs::write(&config, "[vm]\nvcpu = 2\nmemroy = \"4G\"\n")?;
+    let told = ["config.toml: unknown key vm.memroy on line 3: did you mean memory?"];
+    host.banger(&["vm", "run", "--", "true"])?.fails(125, &told)?;
+    host.banger(&["config", "show"])?.fails(1, &told)?;
+    // A client of the API leaves things out, which the daemon looks up in the same file.
+    let mut api = Command::new("curl");
+    api.args(["-s", "-H", "content-type: application/json", "-d", "{}", "http://b/v1/vms", "--unix-socket"]);
+    let answer = Running::start(with_socket(api, &host), "curl".to_owned())?.finish(b"")?.success()?;
+    assert!(answer.contains("unknown key vm.memroy"), "{answer}");
+    assert_eq!(host.daemon_pid()?, daemon);
+    fs::write(&config, "[vm]\nvcpu = 2\n")?;
+    assert!(host.ok(&["config", "show"])?.contains("config.toml:2"));
+    Ok(())
+}
+
+fn with_socket(mut command: Command, host: &Host) -> Command {
+    command.arg(host.path("run/banger/bangerd.sock"));
+    command
+}
+
+#[test]
+fn each_value_tells_where_it_comes_from() -> Result<()> {
+    let host = Host::bare()?;
+    let (user, system) = (host.path("config/banger/config.toml"), host.path("system.toml"));
+    fs::create_dir_all(user.parent().unwrap())?;
+    fs::create_dir_all(host.path("repo/.git"))?;
+    fs::create_dir_all(host.path("repo/a"))?;
+    fs::write(&system, "[vm]\nvcpu = 4\ndisk_size = \"4G\"\nnat = false\n")?;
+    fs::write(&user, "[vm]\nvcpu = 5\ndisk_size = \"5G\"\n[daemon]\nauto_stop_stale_after = \"2h\"\n")?;
+    fs::write(host.path("repo/banger.toml"), "[vm]\nvcpu = 6\nmemory = \"600M\"\n")?;
+    let run = |args: &[&str]| {
+        let mut command = host.command(args);
+        command.current_dir(host.path("repo/a")).env("BANGER_VCPU", "7").env("BANGER_SYSTEM_CONFIG", &system);
+        Running::start(command, "banger in a repository".to_owned())?.finish(b"")?.success()
+    };
+    let keys: Value = serde_json::from_str(&run(&["config", "show", "-o", "json"])?)?;
+    let of = |name: &str| {
+        let key = keys.as_array().unwrap().iter().find(|key| key["key"] == name).unwrap();
+        ["value", "layer"].map(|field| key[field].as_str().unwrap().to_owned())
+    };
+    assert_eq!(of("vm.vcpu"), ["7", "environment"]);
+    assert_eq!(of("vm.memory"), ["600M", "project"]);
+    assert_eq!(of("vm.disk_size"), ["5G", "user"]);
+    assert_eq!(of("vm.nat"), ["false", "system"]);
+    assert_eq!(of("vm.image"), ["debian-bookworm", "built in"]);
+    assert_eq!(of("daemon.auto_stop_stale_after"), ["2h", "user"]);
+    let help = run(&["vm", "run", "-h"])?.split_whitespace().collect::<Vec<_>>().join(" ");
+    for default in
+        ["[default: 7 (BANGER_VCPU)]", "[default: 600M (banger.toml)]", "[default: 5G (config.toml)]"]
+    {
+        assert!(help.contains(default), "no {default} in {help}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_the_host_does_not_have_is_refused_with_the_numbers() -> Result<()> {
+    let host = Host::new()?;
+    let run = host.banger(&["vm", "run", "--rm", "--memory", "900G", "--", "true"])?;
+    run.fails(125, &["memory of 900G cannot be had: the host has", "available of"])?;
+    host.nothing_left()?;
+    let host = Host::bare()?;
+    let tar = host.path("large.tar");
+    tar_of(&tar, &[("large", &vec![7; 60 << 20])], &[])?;
+    let script = "\"$0\" image import large \"$1\"; status=$?; \"$0\" daemon stop; exit $status";
+    on_a_small_disk(&host, "300m", script, &[&tar.display().to_string()])?
+        .fails(1, &["not enough space for the image", "256M stay free", "free of 300M"])?;
+    Ok(())
+}
+
+#[test]
+fn all_that_is_wrong_is_told_together() -> Result<()> {
+    let host = Host::bare()?;
+    let script = "\"$0\" vm run --rm --memory 900G -- true; status=$?; \"$0\" daemon stop; exit $status";
+    let said = on_a_small_disk(&host, "100m", script, &[])?.fails(125, &["for 2 reasons:"])?;
+    assert!(said.contains("memory of 900G cannot be had") && said.contains("not enough space"), "{said}");
+    assert!(!said.contains("fetched"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_vm_boots_as_the_last_check_and_what_is_there_is_repaired_first() -> Result<()> {
+    let host = Host::new()?;
+    let checks = host.json(&["doctor", "--fix", "--boot"])?;
+    assert_eq!((verdict(&checks, "repair"), verdict(&checks, "boot")), ("PASS", "PASS"));
+    assert_eq!(verdict(&checks, "default image"), "PASS");
+    host.nothing_left()
+}
