@@ -57,7 +57,7 @@ fn copy(request: &str) -> Result<(), String> {
             let stdin = whole_file(io::stdin()).map_err(|error| error.to_string())?;
             let mut done = Unpacked::default();
             let unpacked = unpack(BufReader::with_capacity(BUFFER, stdin), path, &mut done);
-            unpacked.map_err(|error| error.to_string())
+            unpacked.map_err(|error| format!("{error}{}", done.so_far()))
         }
     }
 }

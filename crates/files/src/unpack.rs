@@ -129,6 +129,15 @@ pub fn unpack_into(stream: impl Read, out: &mut impl Write) -> Result<(), Unpack
 }
 
 impl Unpacked {
+    /// The end of a sentence about what went wrong: what had been made by then.
+    pub fn so_far(self) -> String {
+        match self.files {
+            0 => String::new(),
+            1 => "; one file was copied before".to_owned(),
+            files => format!("; {files} files were copied before"),
+        }
+    }
+
     fn count(&mut self, whole: bool) {
         if whole {
             self.files += 1;

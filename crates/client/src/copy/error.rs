@@ -38,11 +38,7 @@ pub(super) fn not_unpacked(error: UnpackError) -> ApiError {
 
 /// `error`, with what had been copied before it.
 pub(super) fn partly(mut error: ApiError, done: Unpacked) -> ApiError {
-    match done.files {
-        0 => {}
-        1 => error.message.push_str("; one file was copied"),
-        files => error.message.push_str(&format!("; {files} files were copied")),
-    }
+    error.message.push_str(&done.so_far());
     error
 }
 
@@ -56,7 +52,7 @@ mod tests {
             UnpackError::Write { path: "a/b".into(), source: io::Error::from(io::ErrorKind::StorageFull) };
         let error = partly(not_unpacked(full), Unpacked { files: 3, broken: 0 });
         assert_eq!(error.kind, ErrorKind::NoSpace);
-        assert_eq!(error.message, "cannot write a/b: no storage space; 3 files were copied");
+        assert_eq!(error.message, "cannot write a/b: no storage space; 3 files were copied before");
         let error = partly(said("box", "cannot read /x"), Unpacked::default());
         assert_eq!(error.message, "in VM box: cannot read /x");
     }
