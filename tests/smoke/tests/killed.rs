@@ -65,7 +65,6 @@ const KERNEL: &[&str] = &[
 const MAKING: &[Case] = &[
     case(Before::NoVm, MAKE, Effect::Makes),
     case(Before::Running, &["vm", "delete", "--force", "box"], Effect::Removes),
-    case(Before::Stopped, &["vm", "delete", "box"], Effect::Removes),
     case(Before::NoVm, MAKE_ONLY, Effect::Makes),
     case(Before::NoMore, &["image", "import", "more", "more.tar"], Effect::Makes),
     case(Before::More, &["image", "delete", "more"], Effect::Removes),
@@ -77,7 +76,6 @@ const LIVING: &[Case] = &[
     case(Before::Running, &["vm", "stop", "box"], Effect::Keeps),
     case(Before::Stopped, &["vm", "set", "--disk-size", "128M", "box"], Effect::Keeps),
     case(Before::Running, &["vm", "pause", "box"], Effect::Keeps),
-    case(Before::Running, &["vm", "kill", "box"], Effect::Keeps),
     case(Before::Running, &["daemon", "stop", "--force"], Effect::Keeps),
 ];
 
