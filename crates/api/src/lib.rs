@@ -10,13 +10,16 @@ mod daemon;
 mod defaults;
 mod dirs;
 mod error;
+mod happening;
 mod image;
 mod kernel;
+mod log;
 mod name;
 mod operation;
 mod period;
 mod reference;
 mod size;
+mod stats;
 mod vm;
 
 pub use check::{Check, Verdict};
@@ -25,13 +28,14 @@ pub use daemon::{BUILD_HEADER, DaemonStatus, ProgramId};
 pub use defaults::Defaults;
 pub use dirs::{Dirs, DirsError};
 pub use error::{ApiError, ErrorKind};
+pub use happening::{Happening, HappeningKind, WatchEvents};
 pub use image::{Image, Pull};
 pub use kernel::Kernel;
+pub use log::{LogSource, ReadLog};
 pub use name::{Id, InvalidName, Name, VmName};
 pub use operation::{Event, Operation, OperationKind, OperationState, Span};
 pub use period::{InvalidPeriod, Period};
 pub use reference::{Named, RefError, resolve};
 pub use size::{InvalidSize, Size};
-pub use vm::{
-    Accel, CreateVm, DeleteVm, KillSignal, KillVm, Limits, LogSource, SetVm, StopVm, Vm, VmState, Vmm,
-};
+pub use stats::{DiskStats, GuestStats, VmStats};
+pub use vm::{Accel, CreateVm, DeleteVm, KillSignal, KillVm, Limits, SetVm, StopVm, Vm, VmState, Vmm};

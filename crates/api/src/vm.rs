@@ -311,14 +311,3 @@ impl Limits {
     /// Largest disk.
     pub const MOST_DISK: Size = Size::gib(128);
 }
-
-/// Which log of a VM.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogSource {
-    /// The guest's serial console.
-    #[default]
-    Console,
-    /// The VMM's own words.
-    Vmm,
-}

@@ -28,11 +28,13 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Keep a VM's console: copy standard input to a file that does not grow without bound.
+    /// Keep a VM's console and its VMM's words, which come through two pipes, in files that do not grow without bound.
     #[command(hide = true)]
     Console {
-        /// The file.
-        path: PathBuf,
+        /// The console's file.
+        console: PathBuf,
+        /// The file of the VMM's words.
+        vmm: PathBuf,
     },
     /// Find out whether KVM can run a guest, and print it as JSON.
     #[command(hide = true)]
@@ -49,7 +51,7 @@ enum Command {
 fn main() -> ExitCode {
     match Args::parse().command {
         None => startup::run(),
-        Some(Command::Console { path }) => match banger_engine::console_main(&path) {
+        Some(Command::Console { console, vmm }) => match banger_engine::keeper_main(&console, &vmm) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
         },

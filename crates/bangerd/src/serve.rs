@@ -2,7 +2,7 @@
 
 use std::{
     pin::pin,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -45,10 +45,10 @@ pub(crate) struct Daemon {
     pub(crate) engine: Engine,
     pub(crate) build: ProgramId,
     pub(crate) started: Instant,
-    /// Tunnels that are open: sessions that would break if the daemon stopped.
-    pub(crate) sessions: AtomicUsize,
     /// Told when the daemon should end.
     pub(crate) stop: Notify,
+    /// Cancelled when it ends.
+    pub(crate) stopping: CancellationToken,
 }
 
 /// Who is at the other end of a connection, by user number.
@@ -57,7 +57,13 @@ pub(crate) struct Peer(pub(crate) u32);
 
 impl Daemon {
     pub(crate) fn new(engine: Engine, build: ProgramId) -> Self {
-        Self { engine, build, started: Instant::now(), sessions: AtomicUsize::new(0), stop: Notify::new() }
+        Self {
+            engine,
+            build,
+            started: Instant::now(),
+            stop: Notify::new(),
+            stopping: CancellationToken::new(),
+        }
     }
 }
 
@@ -70,7 +76,6 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
     let daemon = Arc::new(daemon);
     let routes = routes::routes(daemon.clone());
     let places = Arc::new(Semaphore::new(CONNECTIONS as usize));
-    let stopping = CancellationToken::new();
     loop {
         let place = places.clone().acquire_owned().await;
         let stream = tokio::select! {
@@ -98,7 +103,7 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
             request.extensions_mut().insert(peer);
             router.call(request)
         });
-        let stopping = stopping.clone();
+        let stopping = daemon.stopping.clone();
         tokio::spawn(async move {
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEAD);
@@ -119,7 +124,7 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
     drop(listener);
     // The socket stays: the next daemon, which holds the lock then, replaces it.
     end_operations(&daemon.engine).await;
-    stopping.cancel();
+    daemon.stopping.cancel();
     if tokio::time::timeout(LAST_WORDS, places.acquire_many(CONNECTIONS)).await.is_err() {
         tracing::warn!("some connections were cut off");
     }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use banger_api::{ApiError, Dirs, ErrorKind, ProgramId, config::Variable};
-use banger_engine::{Engine, Programs};
+use banger_engine::{Engine, Programs, Rotating};
 use serde_json::json;
 use tokio::net::UnixListener;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
@@ -21,7 +21,7 @@ use crate::serve::{Daemon, serve};
 /// How long to wait for another daemon to let go; one that is going down has 20 s for undoing.
 const LOCK: Duration = Duration::from_secs(30);
 
-/// Size at which the log file becomes the older one of two.
+/// Most bytes of the log that are kept.
 const LOG_MAX: u64 = 8 << 20;
 
 /// Runs the daemon until it is told to stop.
@@ -92,14 +92,11 @@ async fn lock(path: &Path) -> Result<File, ApiError> {
     }
 }
 
-/// Logs lines of JSON to `path`; what was there is kept, up to a limit, in the file beside it.
+/// Logs lines of JSON to `path`, which goes on where it ended.
 fn log_to(path: &Path) -> Result<(), ApiError> {
-    if fs::metadata(path).is_ok_and(|meta| meta.len() > LOG_MAX) {
-        fs::rename(path, path.with_extension("log.1")).map_err(io("rotate the log"))?;
-    }
-    let file = OpenOptions::new().append(true).create(true).open(path).map_err(io("open the log"))?;
+    let log = Rotating::open(path, LOG_MAX).map_err(io("open the log"))?;
     let filter = EnvFilter::try_from_env(Variable::LOG.name).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt::layer().json().with_writer(std::sync::Mutex::new(file));
+    let lines = tracing_subscriber::fmt::layer().json().with_writer(std::sync::Mutex::new(log));
     // Fails only when there is a subscriber already; there is none in a fresh process.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     Ok(())

@@ -9,6 +9,7 @@ mod doctor;
 mod events;
 mod exec;
 mod http;
+mod parts;
 mod passing;
 
 pub use ask::{Answered, inspect, ping, ports};
@@ -18,3 +19,4 @@ pub use copy::{CopyEvent, Destination, GuestPath, Origin, copy_in, copy_out};
 pub use events::Events;
 pub use exec::{ExecInput, ExecOutput, Output, exec};
 pub use http::Tunnel;
+pub use parts::Parts;

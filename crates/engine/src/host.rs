@@ -13,7 +13,9 @@ use crate::{
     config::ConfigFiles,
     kernels::Initrds,
     operation::Operations,
+    stats::Samples,
     store::{Store, VmRecord},
+    uses::Uses,
     vm::{Actor, Message},
     vmms::Vmms,
 };
@@ -38,6 +40,10 @@ pub(crate) struct Host {
     pub(crate) initrds: Initrds,
     pub(crate) publishing_images: tokio::sync::Mutex<()>,
     pub(crate) publishing_kernels: tokio::sync::Mutex<()>,
+    /// Who has to do with which guest.
+    pub(crate) uses: Uses,
+    /// What VMs have used of the CPUs.
+    pub(crate) samples: Samples,
     /// Told whenever a VM has ended by itself.
     pub(crate) ended: tokio::sync::Notify,
     /// The owner of each VM.
@@ -80,6 +86,7 @@ impl Host {
     /// Lets go of the owner of a VM that is gone.
     pub(crate) fn forget_vm(&self, id: &Id) {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.uses.forget(id);
     }
 }
 

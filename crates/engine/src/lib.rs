@@ -10,26 +10,32 @@ mod engine;
 mod error;
 #[cfg(feature = "fail-points")]
 mod fail;
+mod happenings;
 mod host;
 mod images;
 mod kernels;
+mod logs;
 mod names;
 mod operation;
 mod reconcile;
 mod spans;
+mod stats;
 mod store;
+mod sweep;
+mod uses;
 mod vm;
 mod vmms;
 
 pub use doctor::doctor;
-pub use engine::{Engine, Events};
+pub use engine::{Engine, Events, Parts};
 pub use error::EngineError;
 pub use host::Programs;
 pub use images::Tar;
 pub use kernels::KernelFormat;
+pub use logs::{CONSOLE_MAX, Rotating, keeper_main};
 pub use operation::asked_by;
 pub use store::StoreError;
-pub use vm::{CONSOLE_MAX, console_main};
+pub use uses::Session;
 
 /// Makes `path` for this user alone; see the error for what is refused.
 ///

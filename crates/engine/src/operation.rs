@@ -6,13 +6,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use banger_api::{ApiError, ErrorKind, Event, Id, Operation, OperationKind, OperationState, Span};
+use banger_api::{
+    ApiError, ErrorKind, Event, HappeningKind, Id, Operation, OperationKind, OperationState, Span,
+};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::{error::EngineError, random_id, spans::Spans};
+use crate::{error::EngineError, happenings::Happenings, random_id, spans::Spans};
 
 /// Events a slow client may lag behind before progress is left out and stages wait.
 const BACKLOG: usize = 64;
@@ -50,6 +52,7 @@ pub(crate) struct Context {
 /// All operations under way, and those that ended not long ago.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Operations {
+    happenings: Happenings,
     entries: Arc<Mutex<HashMap<Id, Entry>>>,
     ended: Arc<Notify>,
 }
@@ -98,6 +101,26 @@ impl Entry {
         self.operation.state = state;
         self.operation.ended_at = Some(Timestamp::now());
     }
+
+    fn began(&self) -> HappeningKind {
+        let Operation { id, kind, target, .. } = &self.operation;
+        HappeningKind::OperationStarted { id: id.clone(), operation: *kind, name: target.clone() }
+    }
+
+    fn ended(&self, last: &Event) -> HappeningKind {
+        let Operation { id, kind, target, .. } = &self.operation;
+        let error = match last {
+            Event::Error { error } => Some(error),
+            _ => None,
+        };
+        HappeningKind::OperationEnded {
+            id: id.clone(),
+            operation: *kind,
+            name: target.clone(),
+            error: error.map(|error| error.kind),
+            reason: error.map(|error| error.message.clone()),
+        }
+    }
 }
 
 /// What happens when the client hangs up.
@@ -108,6 +131,11 @@ pub(crate) enum OnHangUp {
 }
 
 impl Operations {
+    /// None yet; they will be told to `happenings`.
+    pub(crate) fn new(happenings: Happenings) -> Self {
+        Self { happenings, ..Self::default() }
+    }
+
     /// Starts `work` as an operation; its events come out of the receiver, the last being `done` or `error`. The work
     /// runs to its end, undo included, whether or not somebody listens.
     ///
@@ -153,6 +181,7 @@ impl Operations {
             followers: Vec::new(),
         };
         self.prune();
+        self.happenings.tell(entry.began());
         self.lock().insert(context.id.clone(), entry);
         let operations = self.clone();
         tokio::spawn(async move {
@@ -194,6 +223,7 @@ impl Operations {
             });
             entry.note(last);
             entry.followers.clear();
+            self.happenings.tell(entry.ended(last));
         }
         self.ended.notify_waiters();
     }
@@ -302,6 +332,11 @@ fn done<T: Serialize>(value: &T, spans: Vec<Span>) -> Event {
 }
 
 impl Context {
+    /// The operation's id.
+    pub(crate) fn id(&self) -> &Id {
+        &self.id
+    }
+
     /// Tells whoever listens, and those who will.
     async fn send(&self, event: Event) {
         self.record(&event);

@@ -39,7 +39,7 @@ pub(crate) async fn reconcile(host: &Arc<Host>) -> Result<(), EngineError> {
         let host = host.clone();
         tasks.spawn(async move {
             if let Err(error) = take_over(&host, &record).await {
-                tracing::error!(vm = %record.name, %error, "left as it is");
+                tracing::error!(vm = %record.id, name = %record.name, %error, "left as it is");
                 host.own_vm(&record.id, Alive::default());
             }
         });
@@ -141,7 +141,7 @@ async fn take_over(host: &Arc<Host>, record: &VmRecord) -> Result<(), EngineErro
     if !record.acknowledged || record.rm {
         vm::revert(&host.store, &record.id, Scope::Vm).await?;
         host.store.delete_vm(&record.id)?;
-        tracing::info!(vm = %record.name, "undone: its making, or its session, ended with the last daemon");
+        tracing::info!(vm = %record.id, name = %record.name, "undone: its making, or its session, ended with the last daemon");
         return Ok(());
     }
     let adopted = match record.state {
@@ -150,13 +150,13 @@ async fn take_over(host: &Arc<Host>, record: &VmRecord) -> Result<(), EngineErro
     };
     match (record.state, adopted) {
         (VmState::Stopping, Some(alive)) => {
-            tracing::info!(vm = %record.name, "adopted, to be stopped in order");
+            tracing::info!(vm = %record.id, name = %record.name, "adopted, to be stopped in order");
             host.own_vm(&record.id, alive);
             finish_stop(host, record);
             return Ok(());
         }
         (_, Some(alive)) => {
-            tracing::info!(vm = %record.name, "adopted");
+            tracing::info!(vm = %record.id, name = %record.name, "adopted");
             host.own_vm(&record.id, alive);
             return Ok(());
         }
@@ -197,7 +197,7 @@ fn finish_stop(host: &Host, record: &VmRecord) {
 async fn went_down(host: &Host, record: &VmRecord, why: Option<&str>) -> Result<(), EngineError> {
     vm::revert(&host.store, &record.id, Scope::Run).await?;
     host.store.set_vm_down(&record.id, why)?;
-    tracing::warn!(vm = %record.name, why, "is down");
+    tracing::warn!(vm = %record.id, name = %record.name, why, "is down");
     Ok(())
 }
 
@@ -221,7 +221,7 @@ async fn adopt(host: &Host, record: &VmRecord) -> Result<Option<Alive>, EngineEr
         Ok(vmm) => vmm.answers(&handle.control).await.is_ok(),
         Err(error) => {
             // The program is gone from the disk; the process that was made of it is not.
-            tracing::warn!(vm = %record.name, %error, "its VMM cannot be asked");
+            tracing::warn!(vm = %record.id, name = %record.name, %error, "its VMM cannot be asked");
             true
         }
     };

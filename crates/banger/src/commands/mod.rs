@@ -4,10 +4,12 @@ mod completion;
 mod config;
 mod daemon;
 mod doctor;
+mod events;
 mod image;
 mod kernel;
 mod operations;
 mod several;
+mod since;
 mod version;
 mod vm;
 mod watch;
@@ -69,6 +71,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Kernel(kernel::KernelCommand),
     Operations(operations::Operations),
+    Events(events::EventsCommand),
     /// The daemon, which starts by itself
     #[command(subcommand)]
     Daemon(daemon::DaemonCommand),
@@ -90,6 +93,7 @@ impl Command {
             Self::Image(command) => command.run(ui).await,
             Self::Kernel(command) => command.run(ui).await,
             Self::Operations(command) => command.run(ui).await,
+            Self::Events(command) => command.run(ui).await,
             Self::Daemon(command) => command.run(ui).await,
             Self::Doctor(command) => command.run(ui).await,
             Self::Config(command) => command.run(ui),

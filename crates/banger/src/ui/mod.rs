@@ -1,6 +1,8 @@
 //! All that is printed: data on standard output, everything else on standard error.
 
 mod checks;
+mod console;
+mod live;
 mod progress;
 mod table;
 mod timing;
@@ -13,12 +15,16 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 use banger_api::{ApiError, ErrorKind};
+use banger_client::Parts;
 use jiff::Timestamp;
 use serde::Serialize;
 
+pub(crate) use live::Live;
 pub(crate) use progress::Progress;
 pub(crate) use table::{Format, Table};
 pub(crate) use timing::Timing;
+
+use console::Console;
 
 use crate::error::CommandError;
 
@@ -52,14 +58,18 @@ impl Ui {
         writeln!(io::stdout(), "{text}")
     }
 
-    /// Bytes as they are, but for what a terminal would take for commands: a guest must not drive it.
+    /// Bytes as they are, but for what a terminal would take for commands.
     pub(crate) fn console(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut stdout = io::stdout();
-        if stdout.is_terminal() {
-            stdout.write_all(harmless(&String::from_utf8_lossy(bytes)).as_bytes())
-        } else {
-            stdout.write_all(bytes)
+        Console::new().print(bytes)
+    }
+
+    /// Bytes as they come, printed so.
+    pub(crate) async fn print_all(&self, mut parts: Parts) -> Result<(), CommandError> {
+        let mut console = Console::new();
+        while let Some(part) = parts.next().await? {
+            console.print(&part)?;
         }
+        Ok(())
     }
 
     /// A value as JSON.

@@ -15,6 +15,13 @@ pub(crate) struct Format {
     pub(crate) quiet: bool,
 }
 
+impl Format {
+    /// Whether it is for people.
+    pub(crate) fn is_table(&self) -> bool {
+        self.output == Output::Table && !self.quiet
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Output {
     /// For people

@@ -1,7 +1,5 @@
 //! The daemon itself, and operations.
 
-use std::sync::atomic::Ordering;
-
 use axum::{
     Json,
     extract::{Path, Query, State},
@@ -48,7 +46,7 @@ pub(super) struct Stop {
 
 pub(super) async fn stop_daemon(State(daemon): Shared, Query(Stop { force }): Query<Stop>) -> Answer<Value> {
     let under_way = daemon.engine.under_way();
-    let sessions = daemon.sessions.load(Ordering::Relaxed);
+    let sessions = daemon.engine.sessions();
     let busy = match under_way.first() {
         Some(operation) => Some(format!("{} ({})", operation.target, operation.stage)),
         None if sessions > 0 => Some(format!("{sessions} open session(s) with VMs")),

@@ -4,6 +4,7 @@ mod daemon;
 mod images;
 mod kernels;
 mod vms;
+mod watch;
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -36,6 +37,9 @@ pub(crate) fn routes(daemon: Arc<Daemon>) -> Router {
         .route("/v1/daemon", get(daemon::daemon_status))
         .route("/v1/daemon/stop", post(daemon::stop_daemon))
         .route("/v1/daemon/repair", post(daemon::repair))
+        .route("/v1/daemon/logs", get(watch::daemon_log))
+        .route("/v1/events", get(watch::events))
+        .route("/v1/stats", get(watch::stats))
         .route("/v1/operations", get(daemon::operations))
         .route("/v1/operations/{id}", delete(daemon::cancel))
         .route("/v1/operations/{id}/events", get(daemon::follow))
@@ -48,7 +52,7 @@ pub(crate) fn routes(daemon: Arc<Daemon>) -> Router {
         .route("/v1/vms/{vm}/kill", post(vms::kill_vm))
         .route("/v1/vms/{vm}/pause", post(vms::pause_vm))
         .route("/v1/vms/{vm}/resume", post(vms::resume_vm))
-        .route("/v1/vms/{vm}/logs", get(vms::logs))
+        .route("/v1/vms/{vm}/logs", get(watch::logs))
         .route("/v1/vms/{vm}/tunnel", get(vms::tunnel))
         .route("/v1/images", get(images::images).post(images::import_image))
         .route("/v1/images/pull", post(images::pull_image))

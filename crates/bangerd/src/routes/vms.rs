@@ -1,6 +1,6 @@
 //! VMs.
 
-use std::{io, sync::atomic::Ordering};
+use std::io;
 
 use axum::{
     Json,
@@ -8,7 +8,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use banger_api::{CreateVm, DeleteVm, KillVm, LogSource, SetVm, StopVm, Vm};
+use banger_api::{CreateVm, DeleteVm, KillVm, SetVm, StopVm, Vm};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 
@@ -86,20 +86,6 @@ pub(super) async fn delete_vm(
 }
 
 #[derive(Deserialize)]
-pub(super) struct Logs {
-    #[serde(default)]
-    source: LogSource,
-}
-
-pub(super) async fn logs(
-    State(daemon): Shared,
-    Path(vm): Path<String>,
-    Query(logs): Query<Logs>,
-) -> Result<Vec<u8>, Failure> {
-    Ok(daemon.engine.logs(&vm, logs.source)?)
-}
-
-#[derive(Deserialize)]
 pub(super) struct Tunnel {
     port: u32,
 }
@@ -112,8 +98,7 @@ pub(super) async fn tunnel(
     mut request: Request,
 ) -> Result<Response, Failure> {
     let upgrade = hyper::upgrade::on(&mut request);
-    let mut guest = daemon.engine.tunnel(&vm, port).await?;
-    daemon.sessions.fetch_add(1, Ordering::Relaxed);
+    let (mut guest, session) = daemon.engine.tunnel(&vm, port).await?;
     tokio::spawn(async move {
         let spliced = match upgrade.await {
             Ok(client) => {
@@ -124,7 +109,7 @@ pub(super) async fn tunnel(
         if let Err(error) = spliced {
             tracing::debug!(%error, "tunnel broke");
         }
-        daemon.sessions.fetch_sub(1, Ordering::Relaxed);
+        drop(session);
     });
     let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, "banger-tunnel")];
     Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())

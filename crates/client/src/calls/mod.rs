@@ -3,6 +3,7 @@
 mod images;
 mod kernels;
 mod vms;
+mod watch;
 
 use banger_api::{ApiError, DaemonStatus, Dirs, ErrorKind, Operation};
 use hyper::Method;

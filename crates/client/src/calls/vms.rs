@@ -1,7 +1,6 @@
 //! VMs.
 
-use banger_api::{ApiError, CreateVm, KillVm, LogSource, SetVm, StopVm, Vm};
-use bytes::Bytes;
+use banger_api::{ApiError, CreateVm, KillVm, SetVm, StopVm, Vm};
 use hyper::Method;
 
 use super::Client;
@@ -108,19 +107,6 @@ impl Client {
         self.follow(Method::DELETE, &path, || Ok(nothing())).await
     }
 
-    /// A log of a VM.
-    ///
-    /// # Errors
-    /// When there is no such VM.
-    pub async fn logs(&self, reference: &str, source: LogSource) -> Result<Bytes, ApiError> {
-        let source = match source {
-            LogSource::Console => "console",
-            LogSource::Vmm => "vmm",
-        };
-        let path = format!("{}/logs?source={source}", vm_path(reference));
-        http::read_bytes(self.sent(Method::GET, &path, || Ok(nothing())).await?).await
-    }
-
     /// A raw stream to a port of a running VM's guest.
     ///
     /// # Errors
@@ -131,6 +117,6 @@ impl Client {
     }
 }
 
-fn vm_path(reference: &str) -> String {
+pub(super) fn vm_path(reference: &str) -> String {
     format!("/v1/vms/{}", segment(reference))
 }

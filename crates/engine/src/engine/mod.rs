@@ -3,19 +3,25 @@
 mod create;
 mod images;
 mod kernels;
+mod stats;
 mod vms;
+mod watch;
 
 use std::sync::Arc;
 
-use banger_api::{ApiError, Dirs, Event, Operation, OperationState};
+use banger_api::{ApiError, Dirs, Event, HappeningKind, Operation, OperationState};
 use tokio::sync::mpsc;
+
+pub use watch::Parts;
 
 use crate::{
     config::ConfigFiles,
     host::{Host, Programs},
     operation::Operations,
     reconcile,
+    stats::Samples,
     store::Store,
+    uses::Uses,
     vmms::Vmms,
 };
 
@@ -41,17 +47,28 @@ impl Engine {
             vmms: Vmms::new(&programs, config.clone()),
             dirs,
             config,
+            operations: Operations::new(store.happenings().clone()),
             store,
             programs,
-            operations: Operations::default(),
             initrds: crate::kernels::Initrds::default(),
             publishing_images: tokio::sync::Mutex::default(),
             publishing_kernels: tokio::sync::Mutex::default(),
+            uses: Uses::default(),
+            samples: Samples::default(),
             ended: tokio::sync::Notify::new(),
             owners: std::sync::Mutex::default(),
         });
         reconcile::reconcile(&host).await?;
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        host.store.happenings().tell(HappeningKind::DaemonStarted { version });
+        tokio::spawn(crate::stats::sample(host.clone()));
+        tokio::spawn(crate::sweep::sweep(host.clone()));
         Ok(Self(host))
+    }
+
+    /// The engine that works on `host`.
+    pub(crate) fn of(host: &Arc<Host>) -> Self {
+        Self(host.clone())
     }
 
     /// banger's folders.
@@ -69,6 +86,11 @@ impl Engine {
         let mut operations = self.operations();
         operations.retain(|operation| operation.state == OperationState::Running);
         operations
+    }
+
+    /// Sessions with guests that are open.
+    pub fn sessions(&self) -> usize {
+        self.0.uses.all_open()
     }
 
     /// What an operation has told, and what it tells until its end. Hanging up does not end it.

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use banger_api::{
-    ApiError, ErrorKind, Id, KillVm, Limits, LogSource, OperationKind, SetVm, StopVm, Vm, VmState,
-};
+use banger_api::{ApiError, ErrorKind, Id, KillVm, Limits, OperationKind, SetVm, StopVm, Vm, VmState};
 use banger_vmm::GuestStream;
 use tokio::sync::oneshot;
 
@@ -14,6 +12,7 @@ use crate::{
     host::Host,
     operation::{Context, OnHangUp},
     store::VmRecord,
+    uses::Session,
     vm::{self, Ask, Message},
 };
 
@@ -152,8 +151,8 @@ impl Engine {
         match self.0.store.vm(&vm.id) {
             // The client has deleted it itself.
             Ok(None) => return,
-            Ok(Some(_)) => tracing::info!(vm = %vm.name, "its session ended"),
-            Err(error) => tracing::error!(vm = %vm.name, %error, "cannot be looked up"),
+            Ok(Some(_)) => tracing::info!(vm = %vm.id, name = %vm.name, "its session ended"),
+            Err(error) => tracing::error!(vm = %vm.id, name = %vm.name, %error, "cannot be looked up"),
         }
         let mut events = self.delete(vm.id.clone(), vm.name.to_string(), true, OnHangUp::GoOn);
         while events.recv().await.is_some() {}
@@ -162,17 +161,18 @@ impl Engine {
     /// Asks a VM's owner, and waits for what comes of it.
     pub(super) async fn ask(&self, id: &Id, ask: Ask, context: &Context) -> Result<(), EngineError> {
         let owner = self.0.owner_of(id).ok_or_else(|| gone(id))?;
+        tracing::info!(vm = %id, operation = %context.id(), ?ask, "asked");
         let (answer, answered) = oneshot::channel();
         let message = Message { ask, context: context.clone(), answer };
         owner.send(message).await.map_err(|_| gone(id))?;
         answered.await.map_err(|_| gone(id))?
     }
 
-    /// A raw stream to a port of a running VM's guest.
+    /// A raw stream to a port of a running VM's guest. While it is open, so is the session.
     ///
     /// # Errors
     /// When there is no such VM, it does not run, or nothing listens there.
-    pub async fn tunnel(&self, reference: &str, port: u32) -> Result<GuestStream, ApiError> {
+    pub async fn tunnel(&self, reference: &str, port: u32) -> Result<(GuestStream, Session), ApiError> {
         let record = self.0.find_vm(reference)?;
         let Some(handle) = record.handle.filter(|_| record.state == VmState::Running) else {
             let mut why = record.last_error.as_deref().unwrap_or_default().lines();
@@ -185,20 +185,8 @@ impl Engine {
             let way = if record.state == VmState::Paused { "resume" } else { "start" };
             return Err(error.hint(format!("go on with: banger vm {way} {}", record.name)));
         };
-        Ok(banger_vmm::connect(&handle.guest, port).await.map_err(EngineError::from)?)
-    }
-
-    /// A log of a VM, as far as it is kept.
-    ///
-    /// # Errors
-    /// When there is no such VM, or the log cannot be read.
-    pub fn logs(&self, reference: &str, source: LogSource) -> Result<Vec<u8>, ApiError> {
-        let folder = self.0.dirs.vm(self.0.find_vm(reference)?.id.as_str());
-        let path = folder.join(match source {
-            LogSource::Console => "console.log",
-            LogSource::Vmm => "vmm.log",
-        });
-        Ok(vm::read_console(&path).map_err(EngineError::file("read", path))?)
+        let session = Session::begin(&self.0, &record.id);
+        Ok((banger_vmm::connect(&handle.guest, port).await.map_err(EngineError::from)?, session))
     }
 
     pub(super) fn show_vm(&self, record: VmRecord) -> Vm {

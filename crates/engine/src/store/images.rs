@@ -1,10 +1,10 @@
 //! Images in the store.
 
-use banger_api::{Id, Name, Named, Size};
+use banger_api::{HappeningKind, Id, Name, Named, Size};
 use jiff::Timestamp;
 use rusqlite::params;
 
-use super::{Step, Store, StoreError, name_taken, parsed};
+use super::{Step, Store, StoreError, name_taken, parsed, returned_name};
 
 /// An image, as it is kept.
 #[derive(Debug, Clone)]
@@ -60,16 +60,21 @@ impl Store {
             image.source,
             image.created_at.to_string(),
         ];
-        self.write(Step::ImageInsert, |transaction| {
+        self.write_and_tell(Step::ImageInsert, |transaction| {
             transaction.execute(insert, values).map_err(|error| name_taken(error, image.name.as_str()))?;
-            Ok(())
+            let created = HappeningKind::ImageCreated { id: image.id.clone(), name: image.name.clone() };
+            Ok(((), Some(created)))
         })
     }
 
     /// Forgets an image; false when a VM uses it.
     pub(crate) fn delete_image(&self, id: &Id) -> Result<bool, StoreError> {
-        let delete =
-            "DELETE FROM images WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM vms WHERE image_id = ?1)";
-        Ok(self.execute(Step::ImageDelete, delete, [id.as_str()])? > 0)
+        let delete = "DELETE FROM images WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM vms WHERE image_id = ?1)
+            RETURNING name";
+        self.write_and_tell(Step::ImageDelete, |transaction| {
+            let name = returned_name(transaction, delete, [id.as_str()])?;
+            let gone = name.map(|name| HappeningKind::ImageDeleted { id: id.clone(), name });
+            Ok((gone.is_some(), gone))
+        })
     }
 }

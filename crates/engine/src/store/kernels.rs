@@ -1,10 +1,10 @@
 //! Kernels in the store.
 
-use banger_api::{Id, Name, Named};
+use banger_api::{HappeningKind, Id, Name, Named};
 use jiff::Timestamp;
 use rusqlite::params;
 
-use super::{Step, Store, StoreError, name_taken, parsed};
+use super::{Step, Store, StoreError, name_taken, parsed, returned_name};
 
 /// A kernel, as it is kept.
 #[derive(Debug, Clone)]
@@ -54,16 +54,22 @@ impl Store {
             kernel.source,
             kernel.created_at.to_string(),
         ];
-        self.write(Step::KernelInsert, |transaction| {
+        self.write_and_tell(Step::KernelInsert, |transaction| {
             transaction.execute(insert, values).map_err(|error| name_taken(error, kernel.name.as_str()))?;
-            Ok(())
+            let created = HappeningKind::KernelCreated { id: kernel.id.clone(), name: kernel.name.clone() };
+            Ok(((), Some(created)))
         })
     }
 
     /// Forgets a kernel; false when a VM uses it.
     pub(crate) fn delete_kernel(&self, id: &Id) -> Result<bool, StoreError> {
         let delete =
-            "DELETE FROM kernels WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM vms WHERE kernel_id = ?1)";
-        Ok(self.execute(Step::KernelDelete, delete, [id.as_str()])? > 0)
+            "DELETE FROM kernels WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM vms WHERE kernel_id = ?1)
+            RETURNING name";
+        self.write_and_tell(Step::KernelDelete, |transaction| {
+            let name = returned_name(transaction, delete, [id.as_str()])?;
+            let gone = name.map(|name| HappeningKind::KernelDeleted { id: id.clone(), name });
+            Ok((gone.is_some(), gone))
+        })
     }
 }

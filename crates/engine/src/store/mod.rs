@@ -19,9 +19,11 @@ use std::{
     time::Duration,
 };
 
-use banger_api::{ApiError, ErrorKind};
+use banger_api::{ApiError, ErrorKind, HappeningKind};
 use rusqlite::{Connection, MAIN_DB, OpenFlags, Transaction, TransactionBehavior, config::DbConfig};
 use tempfile::TempDir;
+
+use crate::happenings::Happenings;
 
 pub(crate) use images::ImageRecord;
 pub(crate) use journal::Scope;
@@ -139,6 +141,7 @@ fn random_id() -> i32 {
 #[derive(Debug)]
 pub(crate) struct Store {
     connection: Mutex<Connection>,
+    happenings: Happenings,
     /// Where the copy is that this is open on, for [`open_read_only`](Store::open_read_only); goes after the connection.
     copy: Option<TempDir>,
 }
@@ -150,7 +153,7 @@ impl Store {
         let mut connection = connect(path)?;
         migrate(&mut connection, MIGRATIONS).map_err(unreadable(path))?;
         read_only(&connection, true)?;
-        Ok(Self { connection: Mutex::new(connection), copy: None })
+        Ok(Self { connection: Mutex::new(connection), happenings: Happenings::default(), copy: None })
     }
 
     /// The store at `path` as it is now, to be looked at and not written; `None` when there is none. What is opened is a
@@ -166,6 +169,11 @@ impl Store {
             other => other,
         };
         Ok(Some(Self { copy: Some(folder), ..Self::open(&copy).map_err(told_of_original)? }))
+    }
+
+    /// Where changes of VMs, images and kernels are told.
+    pub(crate) fn happenings(&self) -> &Happenings {
+        &self.happenings
     }
 
     /// Which store this is: one that is begun anew is another.
@@ -198,16 +206,29 @@ impl Store {
         step: Step,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.write_and_tell(step, |transaction| Ok((work(transaction)?, None)))
+    }
+
+    /// Writes, and tells what has happened by that, in the order of the writes.
+    fn write_and_tell<T>(
+        &self,
+        step: Step,
+        work: impl FnOnce(&Transaction<'_>) -> Result<(T, Option<HappeningKind>), StoreError>,
+    ) -> Result<T, StoreError> {
         let mut connection = self.connection();
         read_only(&connection, self.copy.is_some())?;
-        let written = step.around(|| {
+        let written: Result<_, StoreError> = step.around(|| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let value = work(&transaction)?;
+            let done = work(&transaction)?;
             transaction.commit()?;
-            Ok(value)
+            Ok(done)
         });
         read_only(&connection, true)?;
-        written
+        let (value, happened) = written?;
+        if let Some(happened) = happened {
+            self.happenings.tell(happened);
+        }
+        Ok(value)
     }
 
     /// Writes with one statement; how many rows it changed.
@@ -365,6 +386,20 @@ fn json<T: serde::de::DeserializeOwned>(
 
 fn to_json<T: serde::Serialize>(what: &'static str, value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|source| StoreError::Value { what, source: Box::new(source) })
+}
+
+/// Runs a statement that returns the name of the row that it changes; `None` when there was none.
+fn returned_name<T: std::str::FromStr>(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    values: impl rusqlite::Params,
+) -> Result<Option<T>, StoreError>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let mut statement = transaction.prepare_cached(sql)?;
+    let mut rows = statement.query(values)?;
+    rows.next()?.map(|row| parsed(row, "name")).transpose()
 }
 
 /// An insert that found the name taken, told so.

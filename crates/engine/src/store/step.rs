@@ -38,6 +38,7 @@ steps! {
     VmRunning = "vm/running",
     VmDown = "vm/down",
     VmSet = "vm/set",
+    VmTouch = "vm/touch",
     VmAcknowledge = "vm/acknowledge",
     VmKeep = "vm/keep",
     /// From here on it is to go, with what it holds, whatever happens.

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use banger_api::{Accel, Id, Named, SetVm, Size, VmName, VmState, Vmm};
+use banger_api::{Accel, HappeningKind, Id, Named, SetVm, Size, VmName, VmState, Vmm};
 use banger_vmm::GuestChannel;
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Step, Store, StoreError, json, name_taken, parsed, to_json};
+use super::{Step, Store, StoreError, json, name_taken, parsed, returned_name, to_json};
 
 /// First vsock context id of a guest: 0 to 2 are the hypervisor, loopback and the host.
 const FIRST_CID: u32 = 3;
@@ -105,7 +105,7 @@ impl Store {
 
     /// Reserves a VM's name and context id: all that two VMs may not share.
     pub(crate) fn insert_vm(&self, vm: &NewVm) -> Result<(), StoreError> {
-        self.write(Step::VmInsert, |transaction| {
+        self.write_and_tell(Step::VmInsert, |transaction| {
             let free = "SELECT min(cid) FROM (SELECT ?1 AS cid UNION SELECT cid + 1 FROM vms WHERE cid >= ?1)
                 WHERE cid NOT IN (SELECT cid FROM vms)";
             let cid: u32 = transaction.query_row(free, [first_cid()], |row| row.get(0))?;
@@ -129,30 +129,22 @@ impl Store {
                 vm.created_at.to_string(),
             ];
             transaction.execute(insert, values).map_err(|error| name_taken(error, vm.name.as_str()))?;
-            Ok(())
+            Ok(((), Some(HappeningKind::VmCreated { id: vm.id.clone(), name: vm.name.clone() })))
         })
     }
 
     /// Records that a VM is on its way up or down.
     pub(crate) fn set_vm_state(&self, id: &Id, state: VmState) -> Result<(), StoreError> {
-        self.execute(
-            Step::VmState,
-            "UPDATE vms SET state = ? WHERE id = ?",
-            params![state.as_str(), id.as_str()],
-        )?;
-        Ok(())
+        let update = "UPDATE vms SET state = ? WHERE id = ?";
+        self.change_state(Step::VmState, id, (state, None), update, params![state.as_str(), id.as_str()])
     }
 
     /// Records that a VM runs, and what is alive for it.
     pub(crate) fn set_vm_running(&self, id: &Id, at: Timestamp, handle: &Handle) -> Result<(), StoreError> {
         let update = "UPDATE vms SET state = 'running', acknowledged = 1, started_at = ?1, last_used_at = ?1, last_error = NULL, handle = ?2
             WHERE id = ?3";
-        self.execute(
-            Step::VmRunning,
-            update,
-            params![at.to_string(), to_json("handle", handle)?, id.as_str()],
-        )?;
-        Ok(())
+        let values = params![at.to_string(), to_json("handle", handle)?, id.as_str()];
+        self.change_state(Step::VmRunning, id, (VmState::Running, None), update, values)
     }
 
     /// Records that nothing is alive for a VM any more; in state `error` when there is one.
@@ -160,18 +152,47 @@ impl Store {
         let state = if error.is_some() { VmState::Error } else { VmState::Stopped };
         let update =
             "UPDATE vms SET state = ?, started_at = NULL, last_error = ?, handle = NULL WHERE id = ?";
-        self.execute(Step::VmDown, update, params![state.as_str(), error, id.as_str()])?;
-        Ok(())
+        let values = params![state.as_str(), error, id.as_str()];
+        self.change_state(Step::VmDown, id, (state, error), update, values)
+    }
+
+    /// Runs `update`, which puts a VM into a state, perhaps because of an error; and tells that, if it was in another.
+    fn change_state(
+        &self,
+        step: Step,
+        id: &Id,
+        (to, error): (VmState, Option<&str>),
+        update: &str,
+        values: impl rusqlite::Params,
+    ) -> Result<(), StoreError> {
+        self.write_and_tell(step, |transaction| {
+            let before = name_and_state(transaction, id)?;
+            transaction.prepare_cached(update)?.execute(values)?;
+            let happened = before.filter(|(_, from)| *from != to).map(|(name, from)| {
+                let reason = error.and_then(|error| error.lines().next()).map(str::to_owned);
+                HappeningKind::VmState { id: id.clone(), name, from, to, reason }
+            });
+            Ok(((), happened))
+        })
     }
 
     /// Records another hardware; what is left out stays.
     pub(crate) fn set_vm_hardware(&self, id: &Id, wanted: &SetVm) -> Result<(), StoreError> {
         let update = "UPDATE vms SET vcpu = coalesce(?, vcpu), memory = coalesce(?, memory),
-            nat = coalesce(?, nat), disk_size = coalesce(?, disk_size) WHERE id = ?";
+            nat = coalesce(?, nat), disk_size = coalesce(?, disk_size) WHERE id = ? RETURNING name";
         let bytes = |size: Option<Size>| size.map(Size::as_bytes);
         let values =
             params![wanted.vcpu, bytes(wanted.memory), wanted.nat, bytes(wanted.disk_size), id.as_str()];
-        self.execute(Step::VmSet, update, values)?;
+        self.write_and_tell(Step::VmSet, |transaction| {
+            let name = returned_name(transaction, update, values)?;
+            Ok(((), name.map(|name| HappeningKind::VmChanged { id: id.clone(), name })))
+        })
+    }
+
+    /// Records that somebody had to do with a VM's guest at `at`.
+    pub(crate) fn touch_vm(&self, id: &Id, at: Timestamp) -> Result<(), StoreError> {
+        let update = "UPDATE vms SET last_used_at = ? WHERE id = ?";
+        self.execute(Step::VmTouch, update, params![at.to_string(), id.as_str()])?;
         Ok(())
     }
 
@@ -195,8 +216,11 @@ impl Store {
 
     /// Forgets a VM. Refused while its journal holds anything.
     pub(crate) fn delete_vm(&self, id: &Id) -> Result<(), StoreError> {
-        self.execute(Step::VmDelete, "DELETE FROM vms WHERE id = ?", [id.as_str()])?;
-        Ok(())
+        let delete = "DELETE FROM vms WHERE id = ? RETURNING name";
+        self.write_and_tell(Step::VmDelete, |transaction| {
+            let name = returned_name(transaction, delete, [id.as_str()])?;
+            Ok(((), name.map(|name| HappeningKind::VmDeleted { id: id.clone(), name })))
+        })
     }
 
     /// Whether a VM has this name.
@@ -205,6 +229,19 @@ impl Store {
         let mut select = connection.prepare_cached("SELECT 1 FROM vms WHERE name = ?")?;
         Ok(select.query_row([name.as_str()], |_| Ok(())).optional()?.is_some())
     }
+}
+
+/// What a VM is called, and what it is doing, if there is such a VM.
+fn name_and_state(transaction: &Transaction<'_>, id: &Id) -> Result<Option<(VmName, VmState)>, StoreError> {
+    let mut select = transaction.prepare_cached("SELECT name, state FROM vms WHERE id = ?")?;
+    let mut rows = select.query([id.as_str()])?;
+    rows.next()?.map(|row| Ok((parsed(row, "name")?, state(row)?))).transpose()
+}
+
+fn state(row: &Row<'_>) -> Result<VmState, StoreError> {
+    let word = serde_json::Value::String(row.get("state")?);
+    serde_json::from_value(word)
+        .map_err(|source| StoreError::Value { what: "state", source: Box::new(source) })
 }
 
 fn read(row: &Row<'_>) -> Result<VmRecord, StoreError> {
@@ -216,13 +253,12 @@ fn read(row: &Row<'_>) -> Result<VmRecord, StoreError> {
         let there = row.get::<_, Option<String>>(column)?.is_some();
         there.then(|| parsed(row, column)).transpose()
     };
-    let state = word("state")?.unwrap_or_default();
     let vmm = word("vmm")?;
     let has_handle = row.get::<_, Option<String>>("handle")?.is_some();
     Ok(VmRecord {
         id: parsed(row, "id")?,
         name: parsed(row, "name")?,
-        state: serde_json::from_value(state).map_err(|error| value("state", error))?,
+        state: state(row)?,
         image_id: parsed(row, "image_id")?,
         kernel_id: parsed(row, "kernel_id")?,
         image: row.get("image")?,

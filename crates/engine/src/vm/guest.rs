@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use banger_proto::{Decoder, Frame, Greeting, Reply, Request};
+use banger_proto::{AGENT_PORT, Decoder, Frame, Greeting, Inspection, Reply, Request};
 use banger_vmm::GuestStream;
 use bytes::BytesMut;
 use tokio::{
@@ -12,10 +12,25 @@ use tokio::{
     time::timeout,
 };
 
-use crate::error::EngineError;
+use crate::{error::EngineError, store::Handle};
 
 /// How long a guest may take to answer once it is up: a busy guest without KVM takes a second or two.
 const ANSWER: Duration = Duration::from_secs(20);
+
+/// The first generation of agents that can be asked how their guests are.
+const INSPECTS: u32 = 2;
+
+/// How the guest of a running VM is, by its own account; nothing, when its agent is of before that question.
+pub(crate) async fn inspect(handle: &Handle) -> Result<Option<Inspection>, EngineError> {
+    let (mut agent, greeting) = Agent::greeted(banger_vmm::connect(&handle.guest, AGENT_PORT).await?).await?;
+    if greeting.generation < INSPECTS {
+        return Ok(None);
+    }
+    match agent.ask(&Request::Inspect).await? {
+        Reply::Inspected(inspection) => Ok(Some(inspection)),
+        other => Err(EngineError::Guest(format!("the guest answered inspect with {other:?}"))),
+    }
+}
 
 /// A connection to the agent.
 #[derive(Debug)]

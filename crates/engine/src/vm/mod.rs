@@ -35,8 +35,7 @@ use banger_api::{ApiError, ErrorKind};
 use banger_vmm::VmmError;
 
 pub(crate) use actor::{Actor, Ask, Message};
-pub(crate) use console::read_console;
-pub use console::{CONSOLE_MAX, console_main};
+pub(crate) use guest::inspect;
 pub(crate) use process::{Alive, adopt, end, of_folders};
 pub(crate) use resource::{Resource, revert};
 pub(crate) use stop::last_words;

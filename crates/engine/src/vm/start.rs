@@ -1,7 +1,8 @@
 //! Bringing a VM up: its disks, its sockets, its processes, and the agent's first word.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -69,6 +70,12 @@ pub(super) async fn start(
     let why = (error.kind != ErrorKind::Cancelled).then_some(error.message.as_str());
     host.store.set_vm_down(&record.id, why)?;
     Err(error.into())
+}
+
+/// Where a VM's processes write: what its keeper reads.
+struct Pipes {
+    console: OwnedFd,
+    words: OwnedFd,
 }
 
 struct Start<'a> {
@@ -171,21 +178,20 @@ impl Start<'_> {
         Ok(disks)
     }
 
-    /// Starts the plan's processes, the console's keeper first, and returns the VMM's pid.
+    /// Starts the plan's processes, the keeper of what they say first, and returns the VMM's pid.
     async fn launch(&mut self, plan: &LaunchPlan) -> Result<u32, EngineError> {
-        let folder = self.host.dirs.vm(self.record.id.as_str());
-        let log = append(&folder.join("vmm.log"))?;
+        let pipes = self.keeper()?;
         let mut last = 0;
         for planned in &plan.processes {
             self.context.check()?;
             let began = now_ns();
             let mut command = Command::new(&planned.program);
-            command.args(&planned.args).stdin(Stdio::null()).stderr(duplicate(&log)?);
+            command.args(&planned.args).stdin(Stdio::null()).stderr(duplicate(&pipes.words)?);
             let (role, stdout) = match planned.role {
-                Role::VsockDevice => ("vsock device", duplicate(&log)?),
-                Role::Vmm => ("VMM", self.console(&folder.join("console.log"))?),
+                Role::VsockDevice => ("vsock device", &pipes.words),
+                Role::Vmm => ("VMM", &pipes.console),
             };
-            command.stdout(stdout);
+            command.stdout(duplicate(stdout)?);
             let process = self.spawn(role, &planned.program, command)?;
             last = process.pid;
             self.alive.needed.push(process);
@@ -197,15 +203,22 @@ impl Start<'_> {
         Ok(last)
     }
 
-    /// Starts the console's keeper and returns the pipe that it reads.
-    fn console(&mut self, path: &Path) -> Result<Stdio, EngineError> {
+    /// Starts the keeper and returns the pipes that it reads.
+    fn keeper(&mut self) -> Result<Pipes, EngineError> {
         let program = &self.host.programs.bangerd;
-        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)
-            .map_err(|error| EngineError::Program { program: program.clone(), source: error.into() })?;
+        let failed = |error: rustix::io::Errno| EngineError::Program {
+            program: program.clone(),
+            source: error.into(),
+        };
+        let (console, console_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+        let (words, words_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+        let folder = self.host.dirs.vm(self.record.id.as_str());
         let mut command = Command::new(program);
-        command.arg("console").arg(path).stdin(reader).stdout(Stdio::null()).stderr(Stdio::null());
+        command.arg("console").args([folder.join("console.log"), folder.join("vmm.log")]);
+        // It reads both: a process is given descriptors in these three places and no other.
+        command.stdin(console).stdout(words).stderr(Stdio::null());
         self.alive.console = Some(self.spawn("console", program, command)?);
-        Ok(writer.into())
+        Ok(Pipes { console: console_writer, words: words_writer })
     }
 
     fn spawn(&self, role: &str, program: &Path, mut command: Command) -> Result<Process, EngineError> {
@@ -307,8 +320,8 @@ impl Start<'_> {
         let (path, console) = self.console_lines();
         let how = how.unwrap_or_else(|| "ended".to_owned());
         let message = if console.is_empty() {
-            let log = fs::read_to_string(path.with_file_name("vmm.log")).unwrap_or_default();
-            let why = log.lines().next_back().map(|line| format!(": {line}")).unwrap_or_default();
+            let words = console::last_lines(&path.with_file_name("vmm.log"), 1);
+            let why = words.first().map(|line| format!(": {line}")).unwrap_or_default();
             format!("VM {} did not start: its {role} {how}{why}", self.record.name)
         } else {
             format!("VM {} ended before its agent had answered: its {role} {how}", self.record.name)
@@ -369,10 +382,6 @@ fn network(network: &banger_vmm::GuestNetwork) -> NetworkConfig {
     }
 }
 
-fn append(path: &Path) -> Result<File, EngineError> {
-    OpenOptions::new().append(true).create(true).open(path).map_err(EngineError::file("write", path))
-}
-
-fn duplicate(file: &File) -> Result<Stdio, EngineError> {
-    Ok(file.try_clone().map_err(EngineError::file("write", "vmm.log"))?.into())
+fn duplicate(pipe: &OwnedFd) -> Result<Stdio, EngineError> {
+    Ok(pipe.try_clone().map_err(EngineError::file("write to", "a pipe"))?.into())
 }

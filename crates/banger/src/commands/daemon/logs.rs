@@ -1,10 +1,11 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use banger_api::{ApiError, ErrorKind};
+use banger_api::{ApiError, ErrorKind, ReadLog};
 use banger_client::Client;
 
 use crate::{error::CommandError, ui::Ui};
@@ -14,32 +15,81 @@ const MOST: u64 = 1 << 20;
 
 /// Print the end of the daemon's log, lines of JSON
 #[derive(Debug, clap::Args)]
-pub(crate) struct Logs {}
+pub(crate) struct Logs {
+    /// Go on with what comes, until the daemon stops
+    #[arg(short, long)]
+    follow: bool,
+    /// Only the last lines, so many
+    #[arg(short = 'n', long, value_name = "LINES")]
+    tail: Option<usize>,
+}
 
 impl Logs {
-    pub(crate) fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
-        let path = Client::new()?.dirs().daemon_log();
-        let mut file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                ui.note("there is no log yet: bangerd has never run");
-                return Ok(ExitCode::SUCCESS);
-            }
-            Err(error) => {
-                return Err(
-                    ApiError::new(ErrorKind::Io, format!("cannot read {}: {error}", path.display())).into()
-                );
-            }
-        };
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(MOST)))?;
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)?;
-        let whole_lines = match text.iter().position(|byte| *byte == b'\n') {
-            Some(end) if length > MOST => text.get(end + 1..).unwrap_or_default(),
-            _ => &text,
-        };
-        ui.console(whole_lines)?;
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let client = Client::new()?;
+        if self.follow {
+            let tail = self.tail;
+            let read = ReadLog { follow: true, tail, ..ReadLog::default() };
+            ui.print_all(client.daemon_log(&read).await?).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        // Without the daemon: it may be what does not start.
+        match end_of(&client.dirs().daemon_log())? {
+            Some(text) => ui.console(last(&text, self.tail))?,
+            None => ui.note("there is no log yet: bangerd has never run"),
+        }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The last lines of the log at `path`, of both its files; `None` when there is neither.
+fn end_of(path: &Path) -> Result<Option<Vec<u8>>, ApiError> {
+    let mut older = path.as_os_str().to_owned();
+    older.push(".1");
+    let mut text = None;
+    for file in [PathBuf::from(older), path.to_owned()] {
+        match read_end(&file) {
+            Ok(part) => text.get_or_insert_with(Vec::new).extend(part),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(ApiError::new(ErrorKind::Io, format!("cannot read {}: {error}", file.display())));
+            }
+        }
+    }
+    Ok(text)
+}
+
+fn read_end(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(MOST)))?;
+    let mut text = Vec::new();
+    file.take(MOST).read_to_end(&mut text)?;
+    if length > MOST {
+        // What it begins with is the end of a line.
+        let line = text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| end + 1);
+        text.drain(..line);
+    }
+    Ok(text)
+}
+
+/// The last `count` lines of `text`, or all of it.
+fn last(text: &[u8], count: Option<usize>) -> &[u8] {
+    let Some(count) = count else { return text };
+    let lines: Vec<_> = text.split_inclusive(|byte| *byte == b'\n').collect();
+    let before: usize = lines.iter().rev().skip(count).map(|line| line.len()).sum();
+    text.get(before..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_the_last_lines() {
+        assert_eq!(last(b"a\nb\nc\n", Some(2)), b"b\nc\n");
+        assert_eq!(last(b"a\n", Some(0)), b"");
+        assert_eq!(last(b"a\nb", Some(9)), b"a\nb");
+        assert_eq!(last(b"a\nb", None), b"a\nb");
     }
 }

@@ -25,7 +25,7 @@ impl DaemonCommand {
             Self::Status(command) => command.run(ui).await,
             Self::Stop(command) => command.run(ui).await,
             Self::Restart(command) => command.run(ui).await,
-            Self::Logs(command) => command.run(ui),
+            Self::Logs(command) => command.run(ui).await,
         }
     }
 }

@@ -20,6 +20,7 @@ mod set;
 mod shell;
 mod show;
 mod start;
+mod stats;
 mod stop;
 
 use std::process::ExitCode;
@@ -49,6 +50,7 @@ pub(crate) enum VmCommand {
     Ping(ping::Ping),
     Health(health::Health),
     Logs(logs::Logs),
+    Stats(stats::Stats),
     #[command(visible_alias = "rm")]
     Delete(delete::Delete),
     Prune(prune::Prune),
@@ -75,6 +77,7 @@ impl VmCommand {
             Self::Ping(command) => command.run(ui).await,
             Self::Health(command) => command.run(ui).await,
             Self::Logs(command) => command.run(ui).await,
+            Self::Stats(command) => command.run(ui).await,
             Self::Delete(command) => command.run(ui).await,
             Self::Prune(command) => command.run(ui).await,
         }

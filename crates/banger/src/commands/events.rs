@@ -1,0 +1,33 @@
+use std::process::ExitCode;
+
+use banger_api::WatchEvents;
+use banger_client::Client;
+use jiff::Timestamp;
+
+use crate::{commands::since::since, error::CommandError, ui::Ui};
+
+/// Print what happens to VMs, images, kernels and operations, as lines of JSON
+///
+/// The daemon remembers what has happened lately since it was started.
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:
+  banger events                 what is remembered
+  banger events -f              what happens from now on
+  banger events -f --since 5m   both, of the last five minutes
+  banger events -f | jq -r 'select(.kind == \"vm_state\") | .name + \" \" + .to'")]
+pub(crate) struct EventsCommand {
+    /// Go on with what happens from now on
+    #[arg(short, long)]
+    follow: bool,
+    /// Only what is newer: 90s, 10m, 2h, or a time such as 2026-11-25T10:00
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<Timestamp>,
+}
+
+impl EventsCommand {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let watch = WatchEvents { follow: self.follow, since: self.since };
+        ui.print_all(Client::new()?.events(watch).await?).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

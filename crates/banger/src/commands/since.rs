@@ -1,0 +1,39 @@
+//! A moment as the user says it.
+
+use banger_api::Period;
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+
+/// So long ago, or a time: by the clock here unless it says by which.
+pub(super) fn since(text: &str) -> Result<Timestamp, String> {
+    let wrong = || {
+        format!(
+            "{text:?} is no moment: write how long ago, such as 90s, 10m or 2h, or a time such as 2026-11-25T10:00"
+        )
+    };
+    if let Ok(ago) = text.parse::<Period>() {
+        return Timestamp::now().checked_sub(ago.as_duration()).map_err(|_| wrong());
+    }
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    let here = text.parse::<DateTime>().ok().and_then(|time| time.to_zoned(TimeZone::system()).ok());
+    here.map(|time| time.timestamp()).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_so_long_ago_or_a_time() {
+        let ago = Timestamp::now().duration_since(since("10m").unwrap());
+        assert!((599..660).contains(&ago.as_secs()), "{ago}");
+        assert_eq!(since("2026-11-25T10:00:00Z").unwrap().to_string(), "2026-11-25T10:00:00Z");
+        assert_eq!(since("2026-11-25T10:00:00+02:00").unwrap().to_string(), "2026-11-25T08:00:00Z");
+        assert!(since("2026-11-25T10:00").is_ok());
+        assert!(since("2026-11-25 10:00:05").is_ok());
+        for text in ["", "soon", "10x", "2026-13-01T00:00"] {
+            assert!(since(text).unwrap_err().contains("no moment"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+use std::{io, io::IsTerminal, process::ExitCode, time::Duration};
+
+use banger_api::{DiskStats, ErrorKind, Id, Size, VmStats};
+use banger_client::Client;
+
+use crate::{
+    commands::{reference, several::gather},
+    error::CommandError,
+    ui::{Format, Live, Table, Ui},
+};
+
+/// How often the table is drawn.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Show what VMs use of CPUs, memory, disks and network
+///
+/// On a terminal the table goes on until Ctrl-C. CPU is in percent of one CPU of the host, over the last seconds; memory
+/// is what the VM's processes hold of the host's; disks are what their files take, of what they seem to be. The rest is
+/// the guest's own account.
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:
+  banger vm stats                  all VMs that run
+  banger vm stats --no-stream box  one, once
+  banger vm stats -o json          for programs, once")]
+pub(crate) struct Stats {
+    /// Ids, names, or beginnings of either; without any, all that run
+    #[arg(value_name = "VM", value_parser = reference())]
+    vms: Vec<String>,
+    /// Print once, also on a terminal
+    #[arg(long)]
+    no_stream: bool,
+    #[command(flatten)]
+    format: Format,
+}
+
+impl Stats {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let client = Client::new()?;
+        let mut failed = false;
+        let mut wanted = Vec::new();
+        if !self.vms.is_empty() {
+            for id in gather(&client, &self.vms, async |vm| Ok(vm.id.clone())).await? {
+                match id {
+                    Ok(id) => wanted.push(id),
+                    Err(error) => {
+                        failed = true;
+                        ui.error(&error);
+                    }
+                }
+            }
+            if wanted.is_empty() {
+                return Err(CommandError::told(1));
+            }
+        }
+        if self.format.is_table() && !self.no_stream && io::stdout().is_terminal() {
+            stream(&client, wanted).await?;
+        } else {
+            let stats = client.stats(&wanted).await?;
+            ui.list(&self.format, &stats, |vm| vm.id.to_string(), table)?;
+        }
+        if failed { Err(CommandError::told(1)) } else { Ok(ExitCode::SUCCESS) }
+    }
+}
+
+/// Draws until Ctrl-C, or until there is none of the wanted VMs any more.
+async fn stream(client: &Client, mut wanted: Vec<Id>) -> Result<(), CommandError> {
+    let mut live = Live::default();
+    loop {
+        match client.stats(&wanted).await {
+            Ok(stats) => live.draw(&table(&stats))?,
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                let vms = client.vms().await?;
+                wanted.retain(|id| vms.iter().any(|vm| vm.id == *id));
+                if wanted.is_empty() {
+                    return Ok(());
+                }
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+fn table(vms: &[VmStats]) -> Table {
+    let mut table = Table::new([
+        "NAME",
+        "CPU",
+        "MEMORY",
+        "GUEST MEMORY",
+        "SYSTEM OVERLAY",
+        "WORK DISK",
+        "RECEIVED",
+        "SENT",
+    ]);
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    for vm in vms {
+        let guest = vm.guest.as_ref();
+        table.row([
+            vm.name.to_string(),
+            or_none(vm.cpu_percent.map(|percent| format!("{percent:.1}%"))),
+            or_none(vm.resident.map(|resident| of(resident, vm.memory))),
+            or_none(
+                guest.map(|guest| of(used(guest.memory_total, guest.memory_available), guest.memory_total)),
+            ),
+            or_none(disk(vm, "system_overlay")),
+            or_none(disk(vm, "work")),
+            or_none(guest.map(|guest| Size::bytes(guest.received).to_string())),
+            or_none(guest.map(|guest| Size::bytes(guest.sent).to_string())),
+        ]);
+    }
+    table
+}
+
+fn used(total: Size, available: Size) -> Size {
+    Size::bytes(total.as_bytes().saturating_sub(available.as_bytes()))
+}
+
+fn disk(vm: &VmStats, name: &str) -> Option<String> {
+    let disk: &DiskStats = vm.disks.iter().find(|disk| disk.name == name)?;
+    Some(of(disk.real, disk.apparent))
+}
+
+fn of(part: Size, whole: Size) -> String {
+    format!("{part} of {whole}")
+}
+
+#[cfg(test)]
+mod tests {
+    use banger_api::{GuestStats, VmState};
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_a_dash() {
+        let disk =
+            |name: &str| DiskStats { name: name.to_owned(), apparent: Size::gib(8), real: Size::mib(70) };
+        let running = VmStats {
+            id: Id::from_random([1; 8]),
+            name: "box".parse().unwrap(),
+            state: VmState::Running,
+            at: "2026-11-25T10:00:00Z".parse().unwrap(),
+            cpu_percent: Some(112.34),
+            cpu_over_s: Some(10.0),
+            vcpu: 2,
+            resident: Some(Size::mib(310)),
+            memory: Size::gib(2),
+            disks: vec![disk("system_overlay"), disk("work")],
+            guest: Some(GuestStats {
+                uptime_ms: 1000,
+                load: 0.5,
+                memory_total: Size::mib(1987),
+                memory_available: Size::mib(1800),
+                received: 5 << 20,
+                sent: 100,
+            }),
+        };
+        let silent = VmStats { name: "quiet".parse().unwrap(), guest: None, ..running.clone() };
+        let down = VmStats {
+            name: "down".parse().unwrap(),
+            cpu_percent: None,
+            resident: None,
+            disks: vec![],
+            ..silent.clone()
+        };
+        insta::assert_snapshot!(table(&[running, silent, down]), @r"
+        NAME    CPU      MEMORY       GUEST MEMORY   SYSTEM OVERLAY   WORK DISK   RECEIVED   SENT
+        box     112.3%   310M of 2G   187M of 1.9G   70M of 8G        70M of 8G   5M         100B
+        quiet   112.3%   310M of 2G   -              70M of 8G        70M of 8G   -          -
+        down    -        -            -              -                -           -          -
+        ");
+    }
+}

@@ -1,0 +1,76 @@
+//! Bytes of a guest's, or of a log, for standard output.
+
+use std::io::{self, IsTerminal, Write};
+
+use super::harmless;
+
+/// Prints bytes as they come; on a terminal, without what it would take for commands: a guest must not drive it.
+#[derive(Debug)]
+pub(crate) struct Console {
+    is_terminal: bool,
+    /// The beginning of a character whose end has not come.
+    begun: Vec<u8>,
+}
+
+impl Console {
+    pub(super) fn new() -> Self {
+        Self { is_terminal: io::stdout().is_terminal(), begun: Vec::new() }
+    }
+
+    pub(crate) fn print(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut stdout = io::stdout();
+        if self.is_terminal {
+            stdout.write_all(self.shown(bytes).as_bytes())?;
+        } else {
+            stdout.write_all(bytes)?;
+        }
+        stdout.flush()
+    }
+
+    fn shown(&mut self, bytes: &[u8]) -> String {
+        self.begun.extend_from_slice(bytes);
+        let whole = self.begun.len() - begun_character(&self.begun);
+        let rest = self.begun.split_off(whole);
+        let text = harmless(&String::from_utf8_lossy(&self.begun));
+        self.begun = rest;
+        text
+    }
+}
+
+/// How many bytes at the end are the beginning of a character.
+fn begun_character(bytes: &[u8]) -> usize {
+    for (before, byte) in bytes.iter().rev().take(3).enumerate() {
+        let length = match byte {
+            0x80..=0xBF => continue,
+            0xC0..=0xDF => 2,
+            0xE0..=0xEF => 3,
+            0xF0..=0xF7 => 4,
+            _ => 1,
+        };
+        return if length > before + 1 { before + 1 } else { 0 };
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_character_that_comes_in_pieces_is_shown_whole_and_commands_are_not() {
+        let text = "a\u{1b}[31mb äöü 漢字 🙂\r\nend\n";
+        for size in 1..8 {
+            let mut console = Console { is_terminal: true, begun: Vec::new() };
+            let shown: String = text.as_bytes().chunks(size).map(|part| console.shown(part)).collect();
+            assert_eq!(shown, "a[31mb äöü 漢字 🙂\nend\n", "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_holds_nothing_up() {
+        let mut console = Console { is_terminal: true, begun: Vec::new() };
+        assert_eq!(console.shown(b"\xff\xfe\x80\x80\x80\x80"), "\u{fffd}".repeat(6));
+        assert_eq!(console.shown(b"\xe2"), "");
+        assert_eq!(console.shown(b"x\n"), "\u{fffd}x\n");
+    }
+}

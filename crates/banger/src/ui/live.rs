@@ -1,0 +1,59 @@
+//! A table that is drawn again and again in the same place of a terminal.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+};
+
+use super::Table;
+
+/// The place.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    /// Lines that are there.
+    drawn: usize,
+}
+
+impl Live {
+    pub(crate) fn draw(&mut self, table: &Table) -> io::Result<()> {
+        // A terminal that does not tell its size has the usual one.
+        let (rows, cols) = match rustix::termios::tcgetwinsize(rustix::stdio::stdout()) {
+            Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row.into(), size.ws_col.into()),
+            _ => (24, 80),
+        };
+        let mut stdout = io::stdout();
+        stdout.write_all(self.frame(&table.to_string(), rows, cols).as_bytes())?;
+        stdout.flush()
+    }
+
+    /// The table over what is there. No line may be broken by the terminal, and the first must stay in reach.
+    fn frame(&mut self, table: &str, rows: usize, cols: usize) -> String {
+        let mut frame = String::new();
+        if self.drawn > 0 {
+            // Writing to a string does not fail.
+            let _ = write!(frame, "\x1b[{}A", self.drawn);
+        }
+        self.drawn = 0;
+        for line in table.lines().take(rows.saturating_sub(1)) {
+            frame.extend(line.chars().take(cols));
+            frame.push_str("\x1b[K\n");
+            self.drawn += 1;
+        }
+        frame.push_str("\x1b[J");
+        frame
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_drawn_over_the_one_before_and_fits_the_terminal() {
+        let mut live = Live::default();
+        assert_eq!(live.frame("A B\n1 2\n", 10, 80), "A B\x1b[K\n1 2\x1b[K\n\x1b[J");
+        assert_eq!(live.frame("A B\n1 2\n3 4\n", 3, 2), "\x1b[2AA \x1b[K\n1 \x1b[K\n\x1b[J");
+        assert_eq!(live.frame("", 3, 2), "\x1b[2A\x1b[J");
+        assert_eq!(live.frame("A\n", 3, 2), "A\x1b[K\n\x1b[J");
+    }
+}

@@ -1,0 +1,217 @@
+//! Which lines of a log are wanted.
+
+use std::collections::HashSet;
+
+use banger_api::Id;
+use jiff::Timestamp;
+use serde::Deserialize;
+
+/// Longest line that is looked at; of a longer one, only the rest is lost.
+const LINE_MAX: usize = 64 << 10;
+
+/// What the agent's lines on a console begin with.
+const AGENT: &[u8] = b"banger-agent: ";
+
+/// Wanted lines.
+#[derive(Debug)]
+pub(crate) enum Wanted {
+    /// All, and what is not yet a line.
+    All,
+    /// Those that the agent has written to the console.
+    OfAgent,
+    /// Those of the daemon's log.
+    Entries(Entries),
+}
+
+/// Entries of the daemon's log: lines of JSON.
+#[derive(Debug, Default)]
+pub(crate) struct Entries {
+    /// Only those about this VM.
+    pub(crate) about: Option<About>,
+    /// Only those written since then.
+    pub(crate) since: Option<Timestamp>,
+}
+
+/// A VM, as the daemon's log has it: by its id or name, or by an operation on it.
+#[derive(Debug)]
+pub(crate) struct About {
+    pub(crate) id: Id,
+    pub(crate) name: String,
+    /// What was before is about another VM of that name.
+    pub(crate) created_at: Timestamp,
+    pub(crate) operations: HashSet<String>,
+}
+
+/// What is looked at in an entry.
+#[derive(Debug, Deserialize)]
+struct Entry {
+    timestamp: Timestamp,
+    fields: Fields,
+}
+
+#[derive(Debug, Deserialize)]
+struct Fields {
+    vm: Option<String>,
+    operation: Option<String>,
+}
+
+/// Picks wanted lines out of bytes as they come.
+#[derive(Debug)]
+pub(super) struct Picker {
+    wanted: Wanted,
+    begun: Vec<u8>,
+}
+
+impl Picker {
+    pub(super) fn new(wanted: Wanted) -> Self {
+        Self { wanted, begun: Vec::new() }
+    }
+
+    /// What is wanted of the lines that `part` ends.
+    pub(super) fn pick(&mut self, part: Vec<u8>) -> Vec<u8> {
+        if matches!(self.wanted, Wanted::All) {
+            return part;
+        }
+        let mut picked = Vec::new();
+        for piece in part.split_inclusive(|byte| *byte == b'\n') {
+            let room = LINE_MAX.saturating_sub(self.begun.len());
+            self.begun.extend_from_slice(piece.get(..piece.len().min(room)).unwrap_or_default());
+            if piece.ends_with(b"\n") {
+                if !self.begun.ends_with(b"\n") {
+                    self.begun.push(b'\n');
+                }
+                if self.wanted.has(&self.begun) {
+                    picked.extend_from_slice(&self.begun);
+                }
+                self.begun.clear();
+            }
+        }
+        picked
+    }
+}
+
+impl Wanted {
+    fn has(&mut self, line: &[u8]) -> bool {
+        match self {
+            Self::All => true,
+            // A carriage return may be left of the line before.
+            Self::OfAgent => line.strip_prefix(b"\r").unwrap_or(line).starts_with(AGENT),
+            Self::Entries(entries) => {
+                let entry = serde_json::from_slice::<Entry>(line);
+                entry.is_ok_and(|entry| entries.has(&entry))
+            }
+        }
+    }
+}
+
+impl Entries {
+    fn has(&mut self, entry: &Entry) -> bool {
+        // Also of those that are too old: an operation is recognised by an earlier entry.
+        let about = self.about.as_mut().is_none_or(|vm| vm.concerns(entry));
+        about && self.since.is_none_or(|since| entry.timestamp >= since)
+    }
+}
+
+impl About {
+    fn concerns(&mut self, entry: &Entry) -> bool {
+        let Fields { vm, operation } = &entry.fields;
+        let named = vm.as_deref().is_some_and(|vm| vm == self.id.as_str() || vm == self.name);
+        if named && entry.timestamp >= self.created_at {
+            self.operations.extend(operation.clone());
+            return true;
+        }
+        operation.as_ref().is_some_and(|operation| self.operations.contains(operation))
+    }
+}
+
+/// The last `count` lines of `text`.
+pub(super) fn last(text: &[u8], count: usize) -> &[u8] {
+    let whole = text.strip_suffix(b"\n").unwrap_or(text);
+    let Some(nth) = count.checked_sub(1) else { return &[] };
+    match whole.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n').nth(nth) {
+        Some((end, _)) => text.get(end + 1..).unwrap_or_default(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is picked of `text`, whatever pieces it comes in.
+    fn picked(wanted: impl Fn() -> Wanted, text: &str) -> String {
+        let by = |size: usize| {
+            let mut picker = Picker::new(wanted());
+            let parts = text.as_bytes().chunks(size).flat_map(|part| picker.pick(part.to_vec()));
+            String::from_utf8(parts.collect()).unwrap()
+        };
+        let all = by(text.len());
+        assert_eq!((by(1), by(7)), (all.clone(), all.clone()));
+        all
+    }
+
+    #[test]
+    fn the_agents_lines_are_picked_out_of_the_console() {
+        let console =
+            "boot\r\nbanger-agent: one\r\nnot banger-agent: two\nbanger-agent: three\nbanger-agent: begun";
+        assert_eq!(picked(|| Wanted::OfAgent, console), "banger-agent: one\r\nbanger-agent: three\n");
+        assert_eq!(picked(|| Wanted::All, console), console);
+    }
+
+    #[test]
+    fn a_line_without_end_is_not_kept_without_end() {
+        let mut picker = Picker::new(Wanted::OfAgent);
+        assert!(picker.pick(b"banger-agent: ".to_vec()).is_empty());
+        for _ in 0..100 {
+            assert!(picker.pick(vec![b'x'; 10_000]).is_empty());
+            assert!(picker.begun.len() <= LINE_MAX);
+        }
+        assert_eq!(picker.pick(b"\nrest".to_vec()).len(), LINE_MAX + 1);
+    }
+
+    fn entry(second: u32, fields: &str) -> String {
+        format!(
+            "{{\"timestamp\":\"2026-11-25T10:00:{second:02}.5Z\",\"level\":\"INFO\",\"fields\":{{{fields}}}}}\n"
+        )
+    }
+
+    fn about() -> Option<About> {
+        Some(About {
+            id: Id::from_random([1; 8]),
+            name: "box".to_owned(),
+            created_at: "2026-11-25T10:00:02Z".parse().unwrap(),
+            operations: HashSet::new(),
+        })
+    }
+
+    #[test]
+    fn the_daemons_entries_about_a_vm_name_it_or_an_operation_on_it() {
+        let log = [
+            entry(1, r#""message":"of an earlier one","vm":"box""#),
+            entry(2, r#""message":"by name","vm":"box""#),
+            entry(3, r#""message":"by id","vm":"0101010101010101","operation":"aa""#),
+            entry(4, r#""message":"another","vm":"other""#),
+            entry(5, r#""message":"by operation","operation":"aa""#),
+            entry(6, r#""message":"another's","operation":"bb""#),
+            "no JSON\n".to_owned(),
+        ];
+        let wanted = |since| move || Wanted::Entries(Entries { about: about(), since });
+        assert_eq!(picked(wanted(None), &log.concat()), [&*log[1], &log[2], &log[4]].concat());
+        let since = Some("2026-11-25T10:00:04Z".parse().unwrap());
+        assert_eq!(picked(wanted(since), &log.concat()), log[4]);
+    }
+
+    #[test]
+    fn the_last_lines_are_counted_from_the_end() {
+        for (text, count, expected) in [
+            ("a\nb\nc\n", 2, "b\nc\n"),
+            ("a\nb\nc", 2, "b\nc"),
+            ("a\nb\n", 9, "a\nb\n"),
+            ("a\nb\n", 0, ""),
+            ("\n\n", 1, "\n"),
+            ("", 3, ""),
+        ] {
+            assert_eq!(last(text.as_bytes(), count), expected.as_bytes(), "{text:?} {count}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! When what was written: beside a log `x.log`, the file `x.times` with a line for each second in which something was.
+//!
+//! When there are too many, two neighbours become one: what was written lately can be told to the second, what is older
+//! the more roughly the older it is, and there is never more than [`MOST`] lines.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{Read, Write},
+    path::{Path, PathBuf},
+};
+
+/// Most lines.
+const MOST: usize = 512;
+
+/// Most bytes that are read of a file: each line has three numbers.
+const READ: u64 = 64 << 10;
+
+/// What was written from one second to another begins here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Row {
+    first: i64,
+    last: i64,
+    offset: u64,
+}
+
+/// The seconds of one file of a log.
+#[derive(Debug)]
+pub(super) struct Times {
+    path: PathBuf,
+    rows: Vec<Row>,
+}
+
+impl Times {
+    /// The times of the file at `log`.
+    pub(super) fn at(log: &Path) -> Self {
+        let path = match log.extension() {
+            // The older file's are the older times.
+            Some(extension) if extension == "1" => {
+                super::older(&log.with_extension("").with_extension("times"))
+            }
+            _ => log.with_extension("times"),
+        };
+        let mut text = String::new();
+        if let Ok(file) = fs::File::open(&path) {
+            // As much as can be read: the rest of the log is told by its place.
+            let _ = file.take(READ).read_to_string(&mut text);
+        }
+        Self { path, rows: text.split_inclusive('\n').filter_map(parse).collect() }
+    }
+
+    /// Notes that what is written from `offset` on is written at `second`.
+    pub(super) fn note(&mut self, second: i64, offset: u64) {
+        if self.rows.last().is_some_and(|row| row.last == second) {
+            return;
+        }
+        let row = Row { first: second, last: second, offset };
+        if self.rows.len() < MOST {
+            self.rows.push(row);
+            let file = OpenOptions::new().append(true).create(true).open(&self.path);
+            // On a full disk, the times are rougher.
+            let _ = file.and_then(|mut file| file.write_all(line(&row).as_bytes()));
+            return;
+        }
+        self.rows = self.rows.chunks(2).filter_map(merged).chain([row]).collect();
+        let new = self.path.with_extension("partial");
+        let text: String = self.rows.iter().map(line).collect();
+        let _ = fs::write(&new, text).and_then(|()| fs::rename(&new, &self.path));
+    }
+
+    /// The log's file has become the older one.
+    pub(super) fn rotate(&mut self) {
+        let _ = fs::rename(&self.path, super::older(&self.path));
+        self.rows.clear();
+    }
+
+    /// The log's file has become empty.
+    pub(super) fn restart(&mut self) {
+        let _ = fs::remove_file(&self.path);
+        self.rows.clear();
+    }
+
+    /// Where what was written at `second` or later begins; `None` when nothing was. All of a log without times counts.
+    pub(super) fn since(&self, second: i64) -> Option<u64> {
+        if self.rows.is_empty() {
+            return Some(0);
+        }
+        self.rows.iter().find(|row| row.last >= second).map(|row| row.offset)
+    }
+}
+
+fn line(row: &Row) -> String {
+    format!("{} {} {}\n", row.first, row.last, row.offset)
+}
+
+/// A whole line; one that was cut off by a full disk or a crash is none.
+fn parse(line: &str) -> Option<Row> {
+    let mut words = line.strip_suffix('\n')?.split(' ');
+    let row = Row {
+        first: words.next()?.parse().ok()?,
+        last: words.next()?.parse().ok()?,
+        offset: words.next()?.parse().ok()?,
+    };
+    words.next().is_none().then_some(row)
+}
+
+fn merged(pair: &[Row]) -> Option<Row> {
+    let (first, last) = (pair.first()?, pair.last()?);
+    Some(Row { first: first.first, last: last.last, offset: first.offset })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_finds_its_place_also_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("a.log");
+        let mut times = Times::at(&log);
+        assert_eq!(times.since(7), Some(0));
+        for (second, offset) in [(10, 0), (10, 5), (11, 9), (20, 30)] {
+            times.note(second, offset);
+        }
+        for times in [times, Times::at(&log)] {
+            for (second, offset) in [(0, Some(0)), (10, Some(0)), (11, Some(9)), (12, Some(30)), (21, None)] {
+                assert_eq!(times.since(second), offset, "{second}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_older_files_times_are_the_older_times() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("a.log");
+        let mut times = Times::at(&log);
+        times.note(10, 3);
+        times.rotate();
+        times.note(20, 0);
+        assert_eq!(Times::at(&super::super::older(&log)).since(5), Some(3));
+        assert_eq!(Times::at(&log).since(5), Some(0));
+    }
+
+    #[test]
+    fn there_are_never_too_many_and_nothing_that_is_recent_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("a.log");
+        let mut times = Times::at(&log);
+        for second in 0..10_000_i64 {
+            times.note(second, second.unsigned_abs() * 10);
+            assert!(times.rows.len() <= MOST);
+        }
+        for times in [times, Times::at(&log)] {
+            assert!(times.rows.len() <= MOST);
+            for second in 0..10_000_i64 {
+                let found = times.since(second).unwrap();
+                assert!(found <= second.unsigned_abs() * 10, "{second} is after {found}");
+            }
+            assert_eq!(times.since(9_990), Some(99_900), "the last are known to the second");
+        }
+        assert!(fs::metadata(dir.path().join("a.times")).unwrap().len() < READ);
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("a.log");
+        fs::write(log.with_extension("times"), "10 10 0\nnonsense\n11 11 5 6\n12 12 7").unwrap();
+        assert_eq!(Times::at(&log).rows, [Row { first: 10, last: 10, offset: 0 }]);
+    }
+}

@@ -1,0 +1,158 @@
+//! Watching a VM: its logs, what it uses, and what happens to it.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use banger_smoke::{Host, Terminal, until};
+use serde_json::Value;
+
+/// A small VM of the tiny image.
+fn make(host: &Host, name: &str) -> Result<()> {
+    let small =
+        ["vm", "create", "--name", name, "--image", "tiny", "--memory", "256M", "--disk-size", "256M"];
+    assert_eq!(host.ok(&small)?, format!("{name}\n"));
+    Ok(())
+}
+
+fn sh(host: &Host, vm: &str, script: &str) -> Result<String> {
+    host.ok(&["vm", "exec", vm, "--", "/bin/busybox", "sh", "-c", script])
+}
+
+/// Lines of JSON.
+fn lines(text: &str) -> Result<Vec<Value>> {
+    text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+}
+
+#[test]
+fn logs_show_what_was_said_and_follow_what_is_until_the_vm_is_down() -> Result<()> {
+    let host = Host::tiny()?;
+    make(&host, "box")?;
+    sh(&host, "box", "echo hello-$((40 + 2)) > /dev/console; echo banger-agent: so > /dev/console")?;
+    let logs = |args: &[&str]| host.ok(&[&["vm", "logs", "box"], args].concat());
+    until("the console has it", || Ok(logs(&["--agent"])? == "banger-agent: so\r\n"))?;
+    assert!(logs(&["--console"])?.contains("hello-42"));
+    assert_eq!(logs(&["-n", "1"])?, "banger-agent: so\r\n");
+    assert!(logs(&["--since", "5m"])?.contains("hello-42"));
+    assert_eq!(logs(&["--since", "2100-01-01T00:00:00Z"])?, "");
+    logs(&["--vmm"])?;
+    let about = lines(&logs(&["--daemon"])?)?;
+    assert!(about.iter().any(|line| line["fields"]["role"] == "VMM"), "{about:?}");
+    host.banger(&["vm", "logs", "box", "--vmm", "--agent"])?.fails(2, &["--vmm", "--agent"])?;
+
+    // Two follow; a third does not read, and holds up nobody.
+    let follow = || host.start(&["vm", "logs", "-f", "-n", "1", "box"]);
+    let (mut one, mut two, idle) = (follow()?, follow()?, follow()?);
+    for follower in [&mut one, &mut two] {
+        follower.wait_for_stdout("banger-agent: so")?;
+    }
+    sh(&host, "box", "echo later-$((40 + 3)) > /dev/console")?;
+    for follower in [&mut one, &mut two] {
+        follower.wait_for_stdout("later-43")?;
+    }
+    host.ok(&["vm", "stop", "box"])?;
+    for follower in [one, two, idle] {
+        follower.finish(b"")?.success()?;
+    }
+    // Of a VM that is down, there is nothing to wait for.
+    assert!(logs(&["-f"])?.contains("later-43"));
+    Ok(())
+}
+
+#[test]
+fn a_guest_that_floods_its_console_fills_no_disk() -> Result<()> {
+    let host = Host::tiny()?;
+    make(&host, "box")?;
+    // More than is kept, so that it is rotated while it is followed.
+    let mut follower = host.start(&["vm", "logs", "-f", "--agent", "box"])?;
+    let flood = "busybox yes 'all work and no play makes a dull guest' | busybox head -c 2300000 > /dev/console; \
+                 echo banger-agent: the-end > /dev/console";
+    sh(&host, "box", flood)?;
+    follower.wait_for_stdout("the-end")?;
+    let folder = fs::read_dir(host.path("state/banger/vms"))?.next().context("no VM")??.path();
+    let mut kept = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("console") {
+            kept += entry.metadata()?.len();
+        }
+    }
+    assert!((1 << 20..=(2 << 20) + (64 << 10)).contains(&kept), "{kept} bytes of a console are kept");
+    assert_eq!(host.ok(&["vm", "logs", "-n", "1", "box"])?, "banger-agent: the-end\r\n");
+    host.ok(&["vm", "delete", "--force", "box"])?;
+    follower.finish(b"")?.success()?;
+    host.nothing_left()
+}
+
+#[test]
+fn stats_tell_what_a_vm_uses() -> Result<()> {
+    let host = Host::tiny()?;
+    assert_eq!(host.json(&["vm", "stats"])?, Value::Array(vec![]));
+    make(&host, "box")?;
+    let stats = host.json(&["vm", "stats", "box"])?;
+    let vm = &stats[0];
+    assert_eq!((&vm["name"], &vm["state"]), (&"box".into(), &"running".into()));
+    assert!(vm["cpu_percent"].as_f64().is_some_and(|percent| percent > 0.0), "{vm}");
+    let resident = vm["resident"].as_u64().unwrap_or_default();
+    assert!((32 << 20..1 << 30).contains(&resident), "its memory counts, once: {vm}");
+    for disk in vm["disks"].as_array().context("disks")? {
+        assert!(disk["real"].as_u64() < disk["apparent"].as_u64(), "{vm}");
+    }
+    host.banger(&["vm", "stats", "box", "none"])?.fails(1, &["there is no VM \"none\""])?;
+    let mut terminal = Terminal::start(&host.command(&["vm", "stats"]), 24, 120)?;
+    terminal.shows("NAME")?;
+    terminal.shows("box")?;
+    // Drawn again, in the same place.
+    terminal.shows("\x1b[2A")?;
+    terminal.keys("\x03")?;
+    terminal.ended()?;
+    host.ok(&["vm", "stop", "box"])?;
+    let down = host.json(&["vm", "stats", "box"])?;
+    assert_eq!((&down[0]["cpu_percent"], &down[0]["resident"]), (&Value::Null, &Value::Null));
+    assert!(!host.json(&["vm", "show", "box"])?["last_used_at"].is_null());
+    Ok(())
+}
+
+#[test]
+fn events_tell_a_vms_life_in_order() -> Result<()> {
+    let host = Host::tiny()?;
+    let mut follower = host.start(&["events", "-f", "--since", "1h"])?;
+    make(&host, "box")?;
+    host.ok(&["vm", "stop", "box"])?;
+    host.ok(&["vm", "delete", "box"])?;
+    let followed = follower.wait_for_stdout("\"kind\":\"vm_deleted\"")?;
+    let told = host.ok(&["events"])?;
+    assert!(told.contains(&followed[..followed.rfind('\n').unwrap_or(0)]), "{followed}\n{told}");
+    let life: Vec<_> = lines(&told)?
+        .iter()
+        .filter(|event| event["name"] == "box")
+        .map(|event| [&event["kind"], &event["to"]].map(|word| word.as_str().unwrap_or_default()).join(" "))
+        .filter(|event| event.starts_with("vm_"))
+        .collect();
+    let expected = [
+        "vm_created ",
+        "vm_state starting",
+        "vm_state running",
+        "vm_state stopping",
+        "vm_state stopped",
+        "vm_deleted ",
+    ];
+    assert_eq!(life, expected);
+    Ok(())
+}
+
+#[test]
+fn a_vm_that_nobody_uses_is_stopped_where_that_is_wanted() -> Result<()> {
+    let host = Host::tiny()?;
+    fs::create_dir_all(host.path("config/banger"))?;
+    fs::write(host.path("config/banger/config.toml"), "[daemon]\nauto_stop_stale_after = \"2s\"\n")?;
+    host.ok(&["daemon", "restart"])?;
+    let mut events = host.start(&["events", "-f", "--since", "1h"])?;
+    make(&host, "box")?;
+    // Used for longer than that, it stays.
+    sh(&host, "box", "busybox sleep 6")?;
+    assert_eq!(host.json(&["vm", "show", "box"])?["state"], "running");
+    let told = events.wait_for_stdout("\"to\":\"stopped\"")?;
+    assert!(told.contains("\"kind\":\"vm_unused\""), "{told}");
+    assert_eq!(host.json(&["vm", "show", "box"])?["state"], "stopped");
+    Ok(())
+}
