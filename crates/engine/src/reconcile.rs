@@ -27,6 +27,9 @@ use crate::{
     vm::{self, Alive, Ask, Message, Resource},
 };
 
+/// How the names of folders begin in which lies what an earlier store spoke of.
+pub(crate) const SET_ASIDE: &str = "set-aside-";
+
 /// The folders in which what the store speaks of is kept.
 const KEPT: [&str; 3] = ["vms", "images", "kernels"];
 
@@ -101,33 +104,50 @@ pub(crate) async fn repair(host: &Arc<Host>) -> Result<Vec<String>, EngineError>
 }
 
 /// A store that is moved away, and begun anew, knows nothing of the disks and images that are there. They are put aside,
-/// not swept: they may be all that is left.
+/// not swept: they may be all that is left. They come back with their store.
 fn set_aside_what_is_another_stores(host: &Host) -> Result<(), EngineError> {
     let state = &host.dirs.state;
     let mark = state.join("store.id");
     let own = host.store.id()?;
-    let known = match fs::read_to_string(&mark) {
-        Ok(text) => text.trim() == own,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => !host.store.is_empty()?,
+    let marked = match fs::read_to_string(&mark) {
+        Ok(text) => Some(text.trim().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(EngineError::file("read", &mark)(error)),
     };
-    let full = KEPT.map(|name| state.join(name)).into_iter().filter(|folder| !is_empty(folder));
-    let full: Vec<PathBuf> = if known { Vec::new() } else { full.collect() };
-    if !full.is_empty() {
-        let aside = state.join(format!("set-aside-{}", Timestamp::now().as_second()));
-        crate::dirs::private(&aside)?;
-        for folder in full {
-            let to = aside.join(folder.file_name().unwrap_or_default());
-            fs::rename(&folder, &to).map_err(EngineError::file("move", &folder))?;
+    if marked.as_ref() == Some(&own) {
+        return Ok(());
+    }
+    let of_nobody_known = marked.is_none() && host.store.is_empty()?;
+    if marked.is_some() || of_nobody_known {
+        let earlier = marked.unwrap_or_else(|| Timestamp::now().as_second().to_string());
+        let aside = state.join(format!("{SET_ASIDE}{earlier}"));
+        if move_kept(state, &aside)? {
+            tracing::warn!(folder = %aside.display(), "what an earlier store spoke of was put aside");
         }
-        tracing::warn!(folder = %aside.display(), "what an earlier store spoke of was put aside");
+        let back = state.join(format!("{SET_ASIDE}{own}"));
+        if back.exists() && move_kept(&back, state)? {
+            tracing::warn!(folder = %back.display(), "came back with its store");
+            images::remove(&back)?;
+        }
     }
-    if !known || !mark.exists() {
-        let partial = mark.with_extension("partial");
-        fs::write(&partial, format!("{own}\n")).map_err(EngineError::file("write", &partial))?;
-        fs::rename(&partial, &mark).map_err(EngineError::file("name", &mark))?;
+    let partial = mark.with_extension("partial");
+    fs::write(&partial, format!("{own}\n")).map_err(EngineError::file("write", &partial))?;
+    fs::rename(&partial, &mark).map_err(EngineError::file("name", &mark))
+}
+
+/// Moves what is kept in folder `from` to `to`; false when there is nothing.
+fn move_kept(from: &Path, to: &Path) -> Result<bool, EngineError> {
+    let full: Vec<_> = KEPT.into_iter().filter(|name| !is_empty(&from.join(name))).collect();
+    if full.is_empty() {
+        return Ok(false);
     }
-    Ok(())
+    crate::dirs::private(to)?;
+    for name in full {
+        let (from, to) = (from.join(name), to.join(name));
+        // An empty one makes way; a full one is an error, and both stay.
+        fs::rename(&from, &to).map_err(EngineError::file("move", from))?;
+    }
+    Ok(true)
 }
 
 fn is_empty(folder: &Path) -> bool {

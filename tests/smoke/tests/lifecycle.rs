@@ -209,16 +209,17 @@ fn a_store_that_is_moved_away_takes_no_disk_with_it() -> Result<()> {
     let id = host.json(&["vm", "show", "box"])?["id"].as_str().unwrap().to_owned();
     host.ok(&["daemon", "stop"])?;
     let state = host.path("state/banger");
-    for file in ["store.db", "store.db-wal", "store.db-shm"] {
-        let there = state.join(file);
-        if there.exists() {
-            fs::rename(&there, host.path(file))?;
-        }
-    }
+    fs::rename(state.join("store.db"), host.path("store.db"))?;
     assert_eq!(host.json(&["ps", "-a"])?, json!([]));
     let aside = fs::read_dir(&state)?.filter_map(|entry| Some(entry.ok()?.path()));
     let aside: Vec<_> = aside.filter(|path| path.to_string_lossy().contains("set-aside-")).collect();
     assert_eq!(aside.len(), 1, "{aside:?}");
     assert!(aside[0].join("vms").join(id).join("work.ext4").exists());
+    assert!(host.ok(&["doctor"])?.contains(&aside[0].display().to_string()));
+    // With its store everything is back.
+    host.ok(&["daemon", "stop"])?;
+    fs::rename(host.path("store.db"), state.join("store.db"))?;
+    host.ok(&["vm", "start", "box"])?;
+    assert_eq!(sh(&host, "box", "busybox cat /root/file")?, "precious\n");
     Ok(())
 }

@@ -1,11 +1,16 @@
 //! banger's folders, its sockets' paths, and the program that goes into guests.
 
-use std::{fs::File, path::Path};
+use std::{
+    fs::{self, File},
+    path::Path,
+};
 
-use banger_api::{ApiError, Check, Dirs, ErrorKind};
+use banger_api::{ApiError, Check, Dirs, ErrorKind, Size};
 
 use super::{Found, told};
-use crate::{admission::of_nearest, dirs, error::EngineError, host::Programs};
+use crate::{
+    admission::of_nearest, dirs, error::EngineError, host::Programs, images::disk_usage, reconcile::SET_ASIDE,
+};
 
 /// Longest path of a Unix socket (unix(7)), without the zero at its end.
 const SOCKET_PATH: usize = 107;
@@ -22,6 +27,9 @@ pub(super) fn all(dirs: &Dirs, programs: &Programs) -> Vec<Check> {
         told("sockets", sockets(dirs)),
         told("guest agent", agent(&programs.agent)),
     ]
+    .into_iter()
+    .chain(set_aside(&dirs.state))
+    .collect()
 }
 
 /// A folder of this user's alone, or one that can be made.
@@ -44,6 +52,26 @@ pub(super) fn own_folder(name: &str, path: &Path) -> Found {
         "make it yours, or set XDG_STATE_HOME, XDG_CACHE_HOME and \
          XDG_RUNTIME_DIR to folders that are",
     ))
+}
+
+/// What an earlier store spoke of, which nobody but its user can tell the worth of; none is not worth a word.
+fn set_aside(state: &Path) -> Option<Check> {
+    let entries = fs::read_dir(state).into_iter().flatten().flatten().map(|entry| entry.path());
+    let aside: Vec<_> = entries
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SET_ASIDE)))
+        .collect();
+    let size: u64 = aside.iter().map(|folder| disk_usage(folder).as_bytes()).sum();
+    let named = aside.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
+    (!aside.is_empty()).then(|| {
+        Check::warn(
+            "put aside",
+            format!(
+                "{named}: {} of VMs, images and kernels of a store that is here no more",
+                Size::bytes(size)
+            ),
+            "put that store back in its place to have them again, or remove the folder",
+        )
+    })
 }
 
 /// A path that is too long for a socket fails late and unclearly.

@@ -55,6 +55,7 @@ pub(super) async fn start(
     if matches!(record.state, VmState::Starting | VmState::Stopping) {
         // What could not be given back when the daemon started.
         revert(&host.store, &record.id, Scope::Run).await?;
+        host.store.set_vm_down(&record.id, None)?;
     }
     preflight::before_start(host, record, context).await?;
     host.store.set_vm_state(&record.id, VmState::Starting)?;
