@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use banger_api::{ApiError, Check};
+use banger_api::{ApiError, Check, config::Layer};
 
 use crate::startup::{find_dirs, io, own_program, programs};
 
@@ -27,6 +27,8 @@ pub(crate) fn run() -> ExitCode {
 fn look() -> Result<Vec<Check>, ApiError> {
     let dirs = find_dirs()?;
     let (bangerd, _) = own_program()?;
+    // What a command here would get; a variable that makes no sense is told by `banger` itself.
+    let environment = Layer::of_variables(|name| std::env::var_os(name)).unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io("start"))?;
-    Ok(runtime.block_on(banger_engine::doctor(&dirs, &programs(bangerd))))
+    Ok(runtime.block_on(banger_engine::doctor(&dirs, &programs(bangerd), environment)))
 }

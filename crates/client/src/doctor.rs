@@ -14,18 +14,23 @@ const LIMIT: Duration = Duration::from_secs(30);
 const ANSWER: u64 = 1 << 20;
 
 impl Client {
-    /// What VMs need of this host, and whether it is there.
+    /// What VMs need of this host, and whether it is there, with `environment` on top of this process's own.
     ///
     /// # Errors
     /// When the daemon's program cannot be run, or does not answer as it should.
-    pub async fn doctor(&self) -> Result<Vec<Check>, ApiError> {
+    pub async fn doctor(&self, environment: Vec<(&str, String)>) -> Result<Vec<Check>, ApiError> {
         let program = &self.daemon.program;
         let failed = |why: String| {
             ApiError::new(ErrorKind::Io, format!("cannot run {} doctor: {why}", program.display()))
                 .hint("banger and bangerd must be of the same build; reinstall them")
         };
         let mut command = Command::new(program);
-        command.arg("doctor").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .arg("doctor")
+            .envs(environment)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut child = command.kill_on_drop(true).spawn().map_err(|error| failed(error.to_string()))?;
         let mut said = Vec::new();
         let listen = async {

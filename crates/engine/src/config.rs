@@ -50,12 +50,15 @@ impl ConfigFiles {
             return Ok(seen.config.clone());
         }
         // Looked at before it is read: one that changes in between is read again the next time.
-        let [(user, user_path), (system, system_path)] = &self.files;
-        let layer = |owner, path: &Path| Layer::of_file(owner, path, read(path));
-        let layers = [layer(*user, user_path)?, layer(*system, system_path)?];
-        let config = Arc::new(Config::new(layers, host_size()));
+        let config = Arc::new(Config::new(self.layers()?, host_size()));
         *last = Some(Seen { files, config: config.clone() });
         Ok(config)
+    }
+
+    /// What each file says, the strongest first.
+    pub(crate) fn layers(&self) -> Result<Vec<Layer>, ApiError> {
+        let layer = |(owner, path): &(Owner, PathBuf)| Layer::of_file(*owner, path, read(path));
+        Ok(self.files.iter().map(layer).collect::<Result<_, _>>()?)
     }
 }
 

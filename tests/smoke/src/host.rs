@@ -107,6 +107,8 @@ impl Host {
         ] {
             command.env(variable, self.path(name));
         }
+        // Not this machine's.
+        command.env("BANGER_SYSTEM_CONFIG", self.path("system.toml"));
         command
     }
 

@@ -1,6 +1,6 @@
 //! What the host is like, what is configured, and what is refused before it begins.
 
-use std::{fs, process::Command};
+use std::{fs, io::Write, os::unix::net::UnixStream, process::Command};
 
 use anyhow::Result;
 use banger_smoke::{Finished, Host, Running, tar_of};
@@ -65,19 +65,14 @@ fn a_mistake_in_a_file_is_told_and_the_daemon_lives() -> Result<()> {
     host.banger(&["vm", "run", "--", "true"])?.fails(125, &told)?;
     host.banger(&["config", "show"])?.fails(1, &told)?;
     // A client of the API leaves things out, which the daemon looks up in the same file.
-    let mut api = Command::new("curl");
-    api.args(["-s", "-H", "content-type: application/json", "-d", "{}", "http://b/v1/vms", "--unix-socket"]);
-    let answer = Running::start(with_socket(api, &host), "curl".to_owned())?.finish(b"")?.success()?;
+    let mut api = UnixStream::connect(host.path("run/banger/bangerd.sock"))?;
+    api.write_all(b"POST /v1/vms HTTP/1.1\r\nhost: b\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}")?;
+    let answer = std::io::read_to_string(api)?;
     assert!(answer.contains("unknown key vm.memroy"), "{answer}");
     assert_eq!(host.daemon_pid()?, daemon);
     fs::write(&config, "[vm]\nvcpu = 2\n")?;
     assert!(host.ok(&["config", "show"])?.contains("config.toml:2"));
     Ok(())
-}
-
-fn with_socket(mut command: Command, host: &Host) -> Command {
-    command.arg(host.path("run/banger/bangerd.sock"));
-    command
 }
 
 #[test]
@@ -92,7 +87,7 @@ fn each_value_tells_where_it_comes_from() -> Result<()> {
     fs::write(host.path("repo/banger.toml"), "[vm]\nvcpu = 6\nmemory = \"600M\"\n")?;
     let run = |args: &[&str]| {
         let mut command = host.command(args);
-        command.current_dir(host.path("repo/a")).env("BANGER_VCPU", "7").env("BANGER_SYSTEM_CONFIG", &system);
+        command.current_dir(host.path("repo/a")).env("BANGER_VCPU", "7");
         Running::start(command, "banger in a repository".to_owned())?.finish(b"")?.success()
     };
     let keys: Value = serde_json::from_str(&run(&["config", "show", "-o", "json"])?)?;
@@ -146,5 +141,10 @@ fn a_vm_boots_as_the_last_check_and_what_is_there_is_repaired_first() -> Result<
     let checks = host.json(&["doctor", "--fix", "--boot"])?;
     assert_eq!((verdict(&checks, "repair"), verdict(&checks, "boot")), ("PASS", "PASS"));
     assert_eq!(verdict(&checks, "default image"), "PASS");
+    // What a command would get, it looks at: here an image that is nowhere.
+    let mut doctor = host.command(&["doctor", "-q"]);
+    doctor.env("BANGER_IMAGE", "no-such-image");
+    let failing = Running::start(doctor, "doctor for another image".to_owned())?.finish(b"")?.code(1)?;
+    assert!(failing.contains("default image"), "{failing}");
     host.nothing_left()
 }

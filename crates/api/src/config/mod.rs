@@ -225,6 +225,9 @@ mod tests {
             assert!(!key.help.is_empty());
             assert!(KEYS.iter().skip(index + 1).all(|other| other.name != key.name), "{}", key.name);
         }
-        assert_eq!(Config::default().shown().len(), KEYS.len());
+        let shown = Config::default().shown();
+        assert_eq!(shown.len(), KEYS.len());
+        let kernel = shown.iter().find(|key| key.name == "kernel");
+        assert!(kernel.is_some_and(|kernel| kernel.value.ends_with(crate::Defaults::KERNEL)));
     }
 }

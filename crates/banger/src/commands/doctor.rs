@@ -39,7 +39,8 @@ impl Doctor {
                 if self.fix {
                     checks.extend(repair(&client).await);
                 }
-                checks.extend(client.doctor().await.unwrap_or_else(|error| vec![failed("bangerd", error)]));
+                let host = client.doctor(configured()).await;
+                checks.extend(host.unwrap_or_else(|error| vec![failed("bangerd", error)]));
                 checks.push(daemon(&client).await.unwrap_or_else(|error| failed("daemon", error)));
                 if self.boot {
                     checks.push(boot(&client, ui).await?);
@@ -68,6 +69,13 @@ fn configuration() -> Vec<Check> {
         ],
         Err(error) => vec![failed("configuration", error)],
     }
+}
+
+/// What is configured here and has a variable, as that: the host is looked at for what a command here would ask for,
+/// and the daemon's program knows nothing of a project.
+fn configured() -> Vec<(&'static str, String)> {
+    let set = crate::config::shown().into_iter().filter(|key| key.short.is_some());
+    set.filter_map(|key| Some((key.variable?, key.value))).collect()
 }
 
 /// Which layers say anything.

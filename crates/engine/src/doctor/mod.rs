@@ -12,7 +12,7 @@ mod vmm;
 
 use std::sync::Arc;
 
-use banger_api::{ApiError, Check, Config, Dirs, Size};
+use banger_api::{ApiError, Check, Config, Dirs, Size, config::Layer};
 
 use crate::{
     admission,
@@ -24,11 +24,12 @@ use crate::{
 /// What came of a check: its words, or the error of a start that would fail by it.
 type Found = Result<Check, ApiError>;
 
-/// Looks at everything that VMs need of this host.
-pub async fn doctor(dirs: &Dirs, programs: &Programs) -> Vec<Check> {
+/// Looks at everything that VMs need of this host; `stronger` is what is configured over the daemon's own files.
+pub async fn doctor(dirs: &Dirs, programs: &Programs, stronger: Layer) -> Vec<Check> {
     let files = Arc::new(ConfigFiles::of(dirs));
     // A broken file is told by whoever reads all layers; here, the rest is looked at without it.
-    let config = files.now().unwrap_or_else(|_| Arc::new(Config::new([], host_size())));
+    let layers = [stronger].into_iter().chain(files.layers().unwrap_or_default());
+    let config = Config::new(layers, host_size());
     let vmms = Vmms::new(programs, files);
     let store = store::open(&dirs.state.join("store.db"));
     let mut checks = vec![platform::architecture(), platform::kernel()];
@@ -116,7 +117,7 @@ mod tests {
     async fn a_fresh_host_is_looked_at_without_a_trace() {
         let dir = tempfile::tempdir().unwrap();
         let (dirs, programs) = host(dir.path());
-        let checks = doctor(&dirs, &programs).await;
+        let checks = doctor(&dirs, &programs, Layer::default()).await;
         let of = |name: &str| checks.iter().find(|check| check.name == name).unwrap();
         assert_eq!((of("store").verdict, of("state folder").verdict), (Verdict::Pass, Verdict::Pass));
         assert!(of("store").message.contains("first use"), "{:?}", of("store"));
@@ -135,7 +136,7 @@ mod tests {
         crate::dirs::private(&dirs.state).unwrap();
         let path = dirs.state.join("store.db");
         fs::write(&path, [0x5a; 8192]).unwrap();
-        let checks = doctor(&dirs, &programs).await;
+        let checks = doctor(&dirs, &programs, Layer::default()).await;
         let store = checks.iter().find(|check| check.name == "store").unwrap();
         assert_eq!(store.verdict, Verdict::Fail);
         assert!(store.hint.as_ref().unwrap().contains("aside"), "{store:?}");
