@@ -34,16 +34,23 @@ fn stale_after(host: &Host) -> Option<Duration> {
 fn stop_unused(host: &Arc<Host>, after: Duration) -> Result<(), EngineError> {
     let now = Timestamp::now();
     for vm in host.store.vms()? {
-        if let Some(since) = unused_since(&vm, host.uses.open(&vm.id), now, after) {
+        let used = (host.uses.open(&vm.id), host.uses.last(&vm.id));
+        if let Some(since) = unused_since(&vm, used, now, after) {
             stop(host, vm, since);
         }
     }
     Ok(())
 }
 
-/// Since when a running VM has been unused, if that is longer than `after`.
-fn unused_since(vm: &VmRecord, sessions: usize, now: Timestamp, after: Duration) -> Option<Timestamp> {
-    let since = vm.last_used_at.max(vm.started_at)?;
+/// Since when a running VM has been unused, if that is longer than `after`; by its row, and by the sessions that are
+/// open and the last use that was not written down.
+fn unused_since(
+    vm: &VmRecord,
+    (sessions, last): (usize, Option<Timestamp>),
+    now: Timestamp,
+    after: Duration,
+) -> Option<Timestamp> {
+    let since = vm.last_used_at.max(vm.started_at).max(last)?;
     let unused = now.duration_since(since) >= SignedDuration::try_from(after).unwrap_or(SignedDuration::MAX);
     (vm.state == VmState::Running && sessions == 0 && unused).then_some(since)
 }
@@ -109,8 +116,10 @@ mod tests {
             (vm(Paused, nine, nine), 0, false),
             (vm(Stopped, None, nine), 0, false),
         ] {
-            assert_eq!(unused_since(&vm, sessions, now, hour).is_some(), stale, "{vm:?} {sessions}");
+            assert_eq!(unused_since(&vm, (sessions, None), now, hour).is_some(), stale, "{vm:?} {sessions}");
         }
-        assert!(unused_since(&vm(Running, nine, nine), 0, now, Duration::MAX).is_none());
+        let not_written_down = ten.map(|ten| ten.parse().unwrap());
+        assert!(unused_since(&vm(Running, nine, nine), (0, not_written_down), now, hour).is_none());
+        assert!(unused_since(&vm(Running, nine, nine), (0, None), now, Duration::MAX).is_none());
     }
 }

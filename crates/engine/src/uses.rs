@@ -11,8 +11,8 @@ use jiff::Timestamp;
 
 use crate::host::Host;
 
-/// How often at most a VM's last use is written down: nobody counts in seconds how long a VM is unused.
-const WRITTEN_EVERY: Duration = Duration::from_secs(5);
+/// How often at most a VM's last use is written down: what a daemon that dies forgets of it is little.
+const WRITTEN_EVERY: Duration = Duration::from_secs(60);
 
 /// The uses of all VMs.
 #[derive(Debug, Default)]
@@ -21,6 +21,7 @@ pub(crate) struct Uses(Mutex<HashMap<Id, Use>>);
 #[derive(Debug, Default)]
 struct Use {
     open: usize,
+    last: Option<Timestamp>,
     written: Option<Instant>,
 }
 
@@ -48,16 +49,10 @@ impl Drop for Session {
     }
 }
 
-/// The use of `vm` is written off the session's way.
-fn write_down(host: &Arc<Host>, vm: &Id) {
-    // Without a runtime, the daemon has ended.
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-    let (host, vm, at) = (host.clone(), vm.clone(), Timestamp::now());
-    runtime.spawn_blocking(move || {
-        if let Err(error) = host.store.touch_vm(&vm, at) {
-            tracing::warn!(%vm, %error, "its use is not written down");
-        }
-    });
+fn write_down(host: &Host, vm: &Id) {
+    if let Err(error) = host.store.touch_vm(vm, Timestamp::now()) {
+        tracing::warn!(%vm, %error, "its use is not written down");
+    }
 }
 
 impl Uses {
@@ -71,6 +66,11 @@ impl Uses {
         self.lock().values().map(|one| one.open).sum()
     }
 
+    /// When somebody last had to do with the guest of `vm`, as far as this daemon knows.
+    pub(crate) fn last(&self, vm: &Id) -> Option<Timestamp> {
+        self.lock().get(vm)?.last
+    }
+
     /// Lets go of a VM that is gone.
     pub(crate) fn forget(&self, vm: &Id) {
         self.lock().remove(vm);
@@ -81,14 +81,14 @@ impl Uses {
         let mut uses = self.lock();
         let one = uses.entry(vm.clone()).or_default();
         one.open += 1;
-        one.is_due(now)
+        one.used(now)
     }
 
     /// One session less; true when that is to be written down. The VM may be gone.
     fn end(&self, vm: &Id, now: Instant) -> bool {
         self.lock().get_mut(vm).is_some_and(|one| {
             one.open = one.open.saturating_sub(1);
-            one.is_due(now)
+            one.used(now)
         })
     }
 
@@ -98,7 +98,9 @@ impl Uses {
 }
 
 impl Use {
-    fn is_due(&mut self, now: Instant) -> bool {
+    /// Notes a use; true when it is to be written down.
+    fn used(&mut self, now: Instant) -> bool {
+        self.last = Some(Timestamp::now());
         let due = self.written.is_none_or(|written| now - written >= WRITTEN_EVERY);
         if due {
             self.written = Some(now);
@@ -124,5 +126,6 @@ mod tests {
         uses.forget(&other);
         assert!(!uses.end(&other, now + WRITTEN_EVERY));
         assert_eq!((uses.open(&one), uses.all_open()), (1, 1));
+        assert!(uses.last(&one).is_some() && uses.last(&other).is_none());
     }
 }

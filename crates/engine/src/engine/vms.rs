@@ -191,6 +191,7 @@ impl Engine {
 
     pub(super) fn show_vm(&self, record: VmRecord) -> Vm {
         let handle = record.handle.as_ref();
+        let last_used_at = self.0.uses.last(&record.id);
         Vm {
             vmm: handle.map(|handle| handle.vmm),
             accel: handle.map(|handle| handle.accel),
@@ -210,7 +211,7 @@ impl Engine {
             rm: record.rm,
             created_at: record.created_at,
             started_at: record.started_at,
-            last_used_at: record.last_used_at,
+            last_used_at: record.last_used_at.max(last_used_at),
             last_error: record.last_error,
         }
     }
