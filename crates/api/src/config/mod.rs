@@ -1,6 +1,6 @@
 //! The configuration: what applies when a command or request does not say.
 //!
-//! Every key is declared in [`keys`], once. What one source says is a [`Layer`]: a file's text ([`Layer::of_file`]) or the
+//! Every key is declared in `keys`, once. What one source says is a [`Layer`]: a file's text ([`Layer::of_file`]) or the
 //! environment ([`Layer::of_variables`]). Layers over one another, and the built-in defaults under them, are a
 //! [`Config`]. Nothing here reads a file; the programs do, each the files that it may.
 
