@@ -164,8 +164,7 @@ fn kill_in(host: &Host, case: &Case, point: &str) -> Result<()> {
     let before = vm(host)?;
     let (_, finished) = armed(host, Some(point), case.args)?;
     let told = finished.status.success();
-    // Any command starts the next daemon.
-    host.ok(&["ps"])?;
+    taken_over(host)?;
     host.agrees()?;
     if case.args[0] == "image" || case.args[0] == "kernel" {
         let there = host.banger(&[case.args[0], "show", "more"])?.status.success();
@@ -192,6 +191,16 @@ fn kill_in(host: &Host, case: &Case, point: &str) -> Result<()> {
         has_its_data(host)?;
     }
     Ok(())
+}
+
+/// Starts the next daemon, as any command does, and waits until it has done what the last one had begun: a guest that
+/// was being stopped is stopped in order.
+fn taken_over(host: &Host) -> Result<()> {
+    let on_their_way = ["starting", "stopping"].map(serde_json::Value::from);
+    until("no VM is on its way", || {
+        let vms = host.json(&["ps", "-a"])?;
+        Ok(!vms.as_array().into_iter().flatten().any(|vm| on_their_way.contains(&vm["state"])))
+    })
 }
 
 /// Runs a command with a daemon that is killed at `point`, if there is one; also returns the points that it came to.
