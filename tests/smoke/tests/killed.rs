@@ -77,6 +77,7 @@ const LIVING: &[Case] = &[
     case(Before::Stopped, &["vm", "set", "--disk-size", "128M", "box"], Effect::Keeps),
     case(Before::Running, &["vm", "pause", "box"], Effect::Keeps),
     case(Before::Running, &["vm", "exec", "box", "--", "busybox", "true"], Effect::Keeps),
+    case(Before::Running, &["vm", "exec", "box", "--", "busybox", "true"], Effect::Keeps),
     case(Before::Running, &["daemon", "stop", "--force"], Effect::Keeps),
 ];
 
