@@ -40,6 +40,11 @@ impl Size {
     pub const fn as_bytes(self) -> u64 {
         self.0
     }
+    /// Rounded down to a multiple of `unit` bytes.
+    #[must_use]
+    pub const fn down_to(self, unit: u64) -> Self {
+        Self(self.0 - self.0 % unit)
+    }
     /// In whole MiB, rounded down.
     pub const fn as_mib(self) -> u64 {
         self.0 / MIB
@@ -66,7 +71,7 @@ impl FromStr for Size {
         }
         let whole: u64 = whole.parse().map_err(|_| invalid())?;
         let thousandths: u64 = format!("{fraction:0<3}").parse().map_err(|_| invalid())?;
-        let bytes = whole.checked_mul(unit).and_then(|bytes| bytes.checked_add(unit / 1000 * thousandths));
+        let bytes = whole.checked_mul(unit).and_then(|bytes| bytes.checked_add(unit * thousandths / 1000));
         bytes.filter(|bytes| *bytes <= 1 << 60).map(Self).ok_or_else(invalid)
     }
 }
@@ -102,7 +107,7 @@ mod tests {
             ("512M", 512 * MIB),
             ("8G", 8 * GIB),
             ("8gib", 8 * GIB),
-            ("1.5G", 3 * GIB / 2 - (GIB / 2 - GIB / 1000 * 500)),
+            ("1.5G", 3 * GIB / 2),
             ("64K", 64 * KIB),
             ("2T", 2 * TIB),
             ("0", 0),

@@ -304,7 +304,7 @@ impl Limits {
     pub const MOST_MEMORY: Size = Size::gib(1024);
     /// Longest that a stop may take, in seconds: an hour.
     pub const STOP_TIMEOUT_S: u64 = 3600;
-    /// Disks are a multiple of this many bytes: a block of ext4.
+    /// Disks are a multiple of this many bytes, a block of ext4; what is asked for is rounded down to one.
     pub const DISK_UNIT: u64 = 4096;
     /// Smallest disk: an ext4 with a journal.
     pub const LEAST_DISK: Size = Size::mib(64);

@@ -46,12 +46,12 @@ fn what_is_written_survives_stops_and_the_hardware_changes_in_between() -> Resul
     host.ok(&["vm", "stop", "box"])?;
     host.banger(&["vm", "set", "--disk-size", "128M", "box"])?.fails(1, &["256M", "only grows"])?;
     host.banger(&["vm", "set", "box"])?.fails(2, &["--disk-size"])?;
-    host.ok(&["vm", "set", "--disk-size", "1G", "--memory", "300M", "box"])?;
+    host.ok(&["vm", "set", "--disk-size", "1.3G", "--memory", "300M", "box"])?;
     host.ok(&["vm", "start", "box"])?;
     assert_eq!(sh(&host, "box", "busybox cat /root/file /file")?, "kept\nalso\n");
     let blocks: u64 =
         sh(&host, "box", "busybox df -k /root | busybox awk 'NR==2 {print $2}'")?.trim().parse()?;
-    assert!(blocks > 900 << 10, "/root has {blocks} KiB");
+    assert!(blocks > 1200 << 10, "/root has {blocks} KiB");
     let before = boot_id(&host, "box")?;
     host.ok(&["vm", "restart", "box"])?;
     assert_ne!(boot_id(&host, "box")?, before);

@@ -110,8 +110,9 @@ impl Engine {
             memory: request.memory.unwrap_or_else(|| defaults.memory()),
             system_overlay_size: request
                 .system_overlay_size
-                .unwrap_or_else(|| defaults.system_overlay_size()),
-            disk_size: request.disk_size.unwrap_or_else(|| defaults.disk_size()),
+                .unwrap_or_else(|| defaults.system_overlay_size())
+                .down_to(Limits::DISK_UNIT),
+            disk_size: request.disk_size.unwrap_or_else(|| defaults.disk_size()).down_to(Limits::DISK_UNIT),
             vmm: request.vmm,
             nat: request.nat.unwrap_or_else(|| defaults.nat()),
             rm: request.rm,
@@ -174,14 +175,6 @@ pub(super) fn check_hardware<const N: usize>(
     within("memory", memory, Limits::LEAST_MEMORY, Limits::MOST_MEMORY)?;
     for (what, size) in disks {
         within(what, size, Limits::LEAST_DISK, Limits::MOST_DISK)?;
-        if let Some(size) = size
-            && !size.as_bytes().is_multiple_of(Limits::DISK_UNIT)
-        {
-            return invalid(format!(
-                "{what} of {} bytes cannot be had: it must be a multiple of 4096",
-                size.as_bytes()
-            ));
-        }
     }
     Ok(())
 }

@@ -108,8 +108,9 @@ impl Engine {
     ///
     /// # Errors
     /// When there is no such VM, or it cannot have that.
-    pub fn set_vm(&self, reference: &str, wanted: SetVm) -> Result<Events, ApiError> {
+    pub fn set_vm(&self, reference: &str, mut wanted: SetVm) -> Result<Events, ApiError> {
         check_hardware(wanted.vcpu, wanted.memory, [("a work disk", wanted.disk_size)])?;
+        wanted.disk_size = wanted.disk_size.map(|size| size.down_to(Limits::DISK_UNIT));
         self.change(OperationKind::VmSet, reference, Ask::Set(wanted))
     }
 
