@@ -31,13 +31,11 @@ pub(crate) async fn configure(wanted: &Configure) -> Result<(), Failure> {
     let old = fs::read_to_string("/etc/hosts").unwrap_or_default();
     let hosts = files::hosts(&old, wanted.hostname.as_deref(), &wanted.hosts);
     files::replace("/etc/hosts", &hosts).map_err(Failure::io("write /etc/hosts"))?;
-    if let Some(wanted) = &wanted.network {
-        network::apply(wanted).await?;
-        if !wanted.nameservers.is_empty() {
-            let lines: String =
-                wanted.nameservers.iter().map(|server| format!("nameserver {server}\n")).collect();
-            files::replace("/etc/resolv.conf", &lines).map_err(Failure::io("write /etc/resolv.conf"))?;
-        }
+    network::apply(wanted.network.as_ref()).await?;
+    let servers = wanted.network.as_ref().map(|network| network.nameservers.as_slice()).unwrap_or_default();
+    if !servers.is_empty() {
+        let lines: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+        files::replace("/etc/resolv.conf", &lines).map_err(Failure::io("write /etc/resolv.conf"))?;
     }
     Ok(())
 }

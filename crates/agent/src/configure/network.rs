@@ -7,8 +7,9 @@ use rtnetlink::{Error, Handle, LinkUnspec, RouteMessageBuilder, new_connection};
 
 use crate::failure::Failure;
 
-/// Brings the interface up with its addresses and default route, and loopback too.
-pub(super) async fn apply(wanted: &NetworkConfig) -> Result<(), Failure> {
+/// Brings loopback up, which programs count on even where there is no network; and, where there is one, its interface
+/// with addresses and default route.
+pub(super) async fn apply(wanted: Option<&NetworkConfig>) -> Result<(), Failure> {
     let (connection, handle, _) = new_connection().map_err(Failure::io("use netlink"))?;
     let connection = tokio::task::spawn_local(connection);
     let result = set_up(&handle, wanted).await;
@@ -16,7 +17,12 @@ pub(super) async fn apply(wanted: &NetworkConfig) -> Result<(), Failure> {
     result
 }
 
-async fn set_up(handle: &Handle, wanted: &NetworkConfig) -> Result<(), Failure> {
+async fn set_up(handle: &Handle, wanted: Option<&NetworkConfig>) -> Result<(), Failure> {
+    if let Some(loopback) = index("lo") {
+        let up = LinkUnspec::new_with_index(loopback).up().build();
+        handle.link().change(up).execute().await.map_err(failed("bring up lo"))?;
+    }
+    let Some(wanted) = wanted else { return Ok(()) };
     let name = &wanted.interface;
     let interface = index(name).ok_or_else(|| {
         Failure::new(
@@ -24,10 +30,6 @@ async fn set_up(handle: &Handle, wanted: &NetworkConfig) -> Result<(), Failure> 
             format!("the guest has no network interface {name}: its kernel may lack virtio_net"),
         )
     })?;
-    if let Some(loopback) = index("lo") {
-        let up = LinkUnspec::new_with_index(loopback).up().build();
-        handle.link().change(up).execute().await.map_err(failed("bring up lo"))?;
-    }
     let mut up = LinkUnspec::new_with_index(interface).up();
     if let Some(mtu) = wanted.mtu {
         up = up.mtu(mtu);
