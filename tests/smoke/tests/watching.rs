@@ -65,7 +65,7 @@ fn a_guest_that_floods_its_console_fills_no_disk() -> Result<()> {
     // More than is kept, so that it is rotated while it is followed. Firecracker's serial port costs the guest an exit
     // for each byte, which takes minutes where its host is emulated too: there, less.
     let is_slow = host.json(&["vm", "show", "box"])?["vmm"] == "firecracker";
-    let (flood, least) = if is_slow { (100_000, 100_000) } else { (2_300_000, 1 << 20) };
+    let (flood, least) = if is_slow { (10_000, 10_000) } else { (2_300_000, 1 << 20) };
     let mut follower = host.start(&["vm", "logs", "-f", "--agent", "box"])?;
     let flood = format!(
         "busybox yes 'all work and no play makes a dull guest' | busybox head -c {flood} > /dev/console; \
