@@ -63,7 +63,7 @@ const FROZEN: &str = "the lab froze: QEMU emulates it no further";
 const TRIES: usize = 3;
 
 /// Runs all of the scenarios on Firecracker, even if one of the files fails, with a short soak and a kill at each point
-/// once; and then a session on QEMU, with KVM and the vsock of the lab's kernel, which it uses where there is no
+/// of a VM's life once; and then a session on QEMU, with KVM and the vsock of the lab's kernel, which it uses where there is no
 /// vhost-device-vsock.
 const SCENARIOS: &str = "status=0
     export BANGER_SOAK_VMS=24 BANGER_KILL_ONCE=1
