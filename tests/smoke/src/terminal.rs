@@ -44,7 +44,10 @@ impl Terminal {
         resize(&ours, rows, cols)?;
         // `setsid --ctty` makes the terminal the controlling one, as a shell's is.
         let mut session = Command::new("setsid");
-        session.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
+        session.args(["--ctty", "--wait"]);
+        // Who runs the scenarios in the background has these ignored, as everything has that is started from there.
+        session.args(["env", "--default-signal=INT,QUIT"]);
+        session.arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => session.env(name, value),
