@@ -6,6 +6,7 @@ mod bench;
 mod command;
 mod debian;
 mod elf;
+mod fuzz;
 mod lab;
 mod programs;
 mod project;
@@ -51,6 +52,8 @@ enum Task {
     },
     /// A throw-away host with real KVM: runs a command in it, or a shell
     Lab(lab::Arguments),
+    /// Gives the fuzz targets hostile bytes for a while
+    Fuzz(fuzz::Arguments),
     /// Measures what banger adds to what it uses, beside the goals
     Bench(bench::Arguments),
 }
@@ -80,6 +83,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Arrows => arrows::run(&project)?,
         Task::Template => template::prepare(&project)?,
         Task::Test { no_lab } => suite::run(&project, !no_lab)?,
+        Task::Fuzz(arguments) => fuzz::run(&project, &arguments)?,
         Task::Lab(arguments) => return lab::run(&project, &arguments),
         Task::Bench(arguments) => bench::run(&project, &arguments)?,
     }

@@ -10,7 +10,8 @@ use crate::{
     project::Project,
 };
 
-const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+/// What all is built for.
+pub(crate) const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 /// The agent is in every boot initrd.
 const AGENT_LIMIT: usize = 3 << 20;

@@ -7,10 +7,13 @@ use anyhow::{Context, Result};
 use crate::{
     arrows,
     command::{cargo, check},
-    lab, programs,
+    fuzz, lab, programs,
     project::Project,
     setup, template,
 };
+
+/// How long each fuzz target is run: enough to see that it still finds its way, not to look for what is rare.
+const FUZZ: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(project: &Project, with_lab: bool) -> Result<()> {
     let mut steps = Steps::default();
@@ -29,8 +32,8 @@ fn all(steps: &mut Steps, project: &Project, with_lab: bool) -> Result<()> {
         let mut doc = cargo(project, &["doc", "--workspace", "--no-deps", "--quiet"]);
         check(doc.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
-    steps.step("fuzz targets", || run(&["check", "--manifest-path", "fuzz/Cargo.toml"]))?;
     steps.step("unit tests", || run(&["test", "--workspace", "--exclude", "banger-smoke"]))?;
+    steps.step("fuzz targets", || fuzz::run_all(project, FUZZ))?;
     steps.step("build", || programs::build(project, None))?;
     steps.step("build with fail points", || programs::build_failing(project))?;
     steps.step("template", || template::prepare(project))?;
