@@ -33,15 +33,21 @@ pub(super) enum End {
     Frozen,
 }
 
+/// Where what the lab's command writes goes, and whether it has a terminal on which somebody types.
+pub(super) struct Talk {
+    pub(super) out: Box<dyn Write + Send>,
+    pub(super) err: Box<dyn Write + Send>,
+    pub(super) typed: bool,
+}
+
 /// The lab, ready to boot.
-#[derive(Debug)]
 pub(super) struct Machine<'a> {
     pub(super) host: &'a Host,
     /// Has `in.ext4` and `work.ext4`.
     pub(super) folder: TempDir,
     pub(super) memory: u32,
     pub(super) limit: Option<Duration>,
-    pub(super) terminal: bool,
+    pub(super) talk: Talk,
 }
 
 impl Machine<'_> {
@@ -56,12 +62,12 @@ impl Machine<'_> {
 
         let mut command = self.command(sockets.path());
         let mut qemu = Qemu(command.spawn().context("cannot start QEMU")?);
-        let _raw = if self.terminal { Some(terminal::Raw::enter()?) } else { None };
+        let Self { folder, limit, talk: Talk { out: stdout, err: stderr, typed }, .. } = self;
+        let _raw = if typed { Some(terminal::Raw::enter()?) } else { None };
         let sockets_path = sockets.path().to_path_buf();
-        let out = thread::spawn(move || pump(&out, io::stdout(), self.terminal));
-        let err = thread::spawn(move || pump(&err, io::stderr(), false));
+        let out = thread::spawn(move || pump(&out, stdout, typed));
+        let err = thread::spawn(move || pump(&err, stderr, false));
         // QEMU has everything open once the lab is up: the folders go now, as nobody may be there to do it later.
-        let Self { folder, limit, .. } = self;
         let pulse = Pulse::default();
         let heard = pulse.clone();
         let status = thread::spawn(move || read_status(&status, || drop((folder, sockets)), &heard));
@@ -117,7 +123,7 @@ impl Machine<'_> {
             add("-device", &format!("virtio-blk-pci,drive={name}"));
         }
         add("-device", "virtio-serial-pci");
-        let out = if self.terminal { "virtconsole" } else { "virtserialport" };
+        let out = if self.talk.typed { "virtconsole" } else { "virtserialport" };
         for (name, device) in [("out", out), ("err", "virtserialport"), ("status", "virtserialport")] {
             let path = quoted(&sockets.join(name));
             add("-chardev", &format!("socket,id={name},path={path}"));

@@ -8,10 +8,17 @@ mod machine;
 mod pulse;
 mod terminal;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    ffi::OsString,
+    io::{self, Seek},
+    path::PathBuf,
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
-use machine::End;
+use machine::{End, Talk};
 use serde_json::Value;
 
 use crate::{
@@ -25,7 +32,7 @@ use crate::{
 #[command(subcommand_negates_reqs = true)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    shell: Option<Shell>,
+    what: Option<What>,
     /// Ends the lab after this long, with exit status 124: 90s, 20m, 1h [default: 20m; none for a shell]
     #[arg(long, global = true, value_parser = parse_duration)]
     time_limit: Option<Duration>,
@@ -41,9 +48,11 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Shell {
+enum What {
     /// An interactive shell in the lab; scenarios are in /in/smoke
     Shell,
+    /// All scenarios, as the suite runs them
+    Scenarios,
 }
 
 const DEFAULT_MEMORY: u32 = 6144;
@@ -62,17 +71,26 @@ const FROZEN: &str = "the lab froze: QEMU emulates it no further";
 /// Labs that may freeze before that is taken for more than the emulator's bad luck.
 const TRIES: usize = 3;
 
-/// Runs all of the scenarios on Firecracker, even if one of the files fails, with a short soak and a kill at each point
-/// of a VM's life once; and then a session on QEMU, with KVM and the vsock of the lab's kernel, which it uses where there is no
-/// vhost-device-vsock.
+/// Scenarios that take as long as all others together.
+const HALF: [&str; 2] = ["killed", "watching"];
+
+/// Runs the scenarios that are named on Firecracker, even if one of the files fails, with a short soak and a kill at each
+/// point of a VM's life once.
 const SCENARIOS: &str = "status=0
     export BANGER_SOAK_VMS=24 BANGER_KILL_ONCE=1
-    for file in /in/smoke/*; do \"$file\" --test-threads=1 || status=1; done
-    export BANGER_VMM=qemu BANGER_PROGRAMS=/run/programs PATH=/usr/sbin:/usr/bin:/sbin:/bin
+    for name; do
+        start=$(date +%s)
+        /in/smoke/$name --test-threads=1 || status=1
+        echo \"$name took $(($(date +%s) - start)) s in the lab\"
+    done";
+
+/// And then a session on QEMU, with KVM and the vsock of the lab's kernel, which it uses where there is no
+/// vhost-device-vsock.
+const ON_QEMU: &str =
+    "export BANGER_VMM=qemu BANGER_PROGRAMS=/run/programs PATH=/usr/sbin:/usr/bin:/sbin:/bin
     mkdir $BANGER_PROGRAMS
     cp /in/programs/banger /in/programs/bangerd /in/programs/banger-agent $BANGER_PROGRAMS
-    /in/smoke/sessions --test-threads=1 status_is_ours || status=1
-    exit $status";
+    /in/smoke/sessions --test-threads=1 status_is_ours || status=1";
 
 pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
     setup::run(project)?;
@@ -84,10 +102,16 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
         template::prepare(project)?;
         scenario_programs(project)?
     };
-    let terminal = arguments.shell.is_some();
+    let terminal = match arguments.what {
+        Some(What::Scenarios) => return scenarios(project).map(|()| ExitCode::SUCCESS),
+        Some(What::Shell) => true,
+        None => false,
+    };
     let command = if terminal { vec!["bash".into(), "-l".into()] } else { arguments.command.clone() };
     let limit = arguments.time_limit.or((!terminal).then_some(DEFAULT_LIMIT));
-    Ok(match start(project, &command, &smoke, terminal, arguments.memory, limit)? {
+    let lab = Lab::prepare(project, smoke)?;
+    let talk = Talk { out: Box::new(io::stdout()), err: Box::new(io::stderr()), typed: terminal };
+    Ok(match lab.boot(&command, arguments.memory, limit, talk)? {
         End::Status(status) => ExitCode::from(status),
         End::TimeUp => {
             say("the lab's time was up");
@@ -97,47 +121,81 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
     })
 }
 
-/// Runs the scenarios in the lab, all of them again when it freezes. The programs and the template are there.
+/// Runs the scenarios in two labs side by side, as a lab has one processor. The programs and the template are there.
 pub(crate) fn scenarios(project: &Project) -> Result<()> {
-    let command = ["sh", "-c", SCENARIOS].map(OsString::from);
-    let smoke = scenario_programs(project)?;
-    for left in (0..TRIES).rev() {
-        match start(project, &command, &smoke, false, DEFAULT_MEMORY, Some(SCENARIOS_LIMIT))? {
-            End::Status(0) => return Ok(()),
-            End::Status(_) => bail!("a scenario failed: look with `cargo xtask lab shell`"),
-            End::TimeUp => bail!("the scenarios took longer than {} s", SCENARIOS_LIMIT.as_secs()),
-            End::Frozen if left > 0 => say(format_args!("{FROZEN}; all of them again, in a fresh lab")),
-            End::Frozen => bail!("{FROZEN}, in each of {TRIES} labs"),
-        }
-    }
-    bail!("no lab was booted")
+    let lab = Lab::prepare(project, scenario_programs(project)?)?;
+    let names = lab.smoke.iter().map(|(name, _)| name.as_str());
+    let (half, others): (Vec<_>, Vec<_>) = names.partition(|name| HALF.contains(name));
+    // What the one says as it goes would be in the midst of what the other says.
+    let said = tempfile::tempfile()?;
+    thread::scope(|scope| {
+        let half = scope.spawn(|| {
+            let talk = || {
+                Ok(Talk { out: Box::new(said.try_clone()?), err: Box::new(said.try_clone()?), typed: false })
+            };
+            lab.run_scenarios(&half, "", talk)
+        });
+        let others = lab.run_scenarios(&others, ON_QEMU, || {
+            Ok(Talk { out: Box::new(io::stdout()), err: Box::new(io::stderr()), typed: false })
+        });
+        let half = half.join().unwrap_or_else(|_| bail!("the other lab's thread panicked"));
+        (&said).rewind()?;
+        io::copy(&mut &said, &mut io::stdout())?;
+        others.and(half)
+    })
 }
 
-fn start(
-    project: &Project,
-    command: &[OsString],
-    smoke: &[(String, PathBuf)],
-    terminal: bool,
-    memory: u32,
-    limit: Option<Duration>,
-) -> Result<End> {
-    let cache = project.target().join("lab");
-    std::fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
-    let host = host::prepare(&cache)?;
-    let tools = firecracker::prepare(&cache)?;
-    let folder = tempfile::Builder::new().prefix("run-").tempdir_in(&cache)?;
-    let input = input::Input {
-        programs: &project.programs(),
-        failing: &project.failing_programs(),
-        tools: &tools,
-        smoke,
-        command,
-        terminal,
-    };
-    input.make_disk(folder.path())?;
-    input::make_work_disk(&template::folder(project), folder.path())?;
-    say("booting the lab");
-    machine::Machine { host: &host, folder, memory, limit, terminal }.run()
+/// All that a lab is booted from.
+struct Lab<'a> {
+    project: &'a Project,
+    host: host::Host,
+    tools: PathBuf,
+    smoke: Vec<(String, PathBuf)>,
+}
+
+impl<'a> Lab<'a> {
+    fn prepare(project: &'a Project, smoke: Vec<(String, PathBuf)>) -> Result<Self> {
+        let cache = cache(project);
+        std::fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
+        Ok(Self { project, host: host::prepare(&cache)?, tools: firecracker::prepare(&cache)?, smoke })
+    }
+
+    /// Runs the scenarios `names` and then `more`, all again when the lab freezes.
+    fn run_scenarios(&self, names: &[&str], more: &str, talk: impl Fn() -> Result<Talk>) -> Result<()> {
+        let script = format!("{SCENARIOS}\n{more}\nexit $status");
+        let words = ["sh", "-c", &script, "scenarios"].into_iter().chain(names.iter().copied());
+        let command: Vec<_> = words.map(OsString::from).collect();
+        for left in (0..TRIES).rev() {
+            match self.boot(&command, DEFAULT_MEMORY, Some(SCENARIOS_LIMIT), talk()?)? {
+                End::Status(0) => return Ok(()),
+                End::Status(_) => bail!("a scenario failed: look with `cargo xtask lab shell`"),
+                End::TimeUp => bail!("the scenarios took longer than {} s", SCENARIOS_LIMIT.as_secs()),
+                End::Frozen if left > 0 => say(format_args!("{FROZEN}; all of them again, in a fresh lab")),
+                End::Frozen => bail!("{FROZEN}, in each of {TRIES} labs"),
+            }
+        }
+        bail!("no lab was booted")
+    }
+
+    fn boot(&self, command: &[OsString], memory: u32, limit: Option<Duration>, talk: Talk) -> Result<End> {
+        let folder = tempfile::Builder::new().prefix("run-").tempdir_in(cache(self.project))?;
+        let input = input::Input {
+            programs: &self.project.programs(),
+            failing: &self.project.failing_programs(),
+            tools: &self.tools,
+            smoke: &self.smoke,
+            command,
+            terminal: talk.typed,
+        };
+        input.make_disk(folder.path())?;
+        input::make_work_disk(&template::folder(self.project), folder.path())?;
+        say("booting the lab");
+        machine::Machine { host: &self.host, folder, memory, limit, talk }.run()
+    }
+}
+
+fn cache(project: &Project) -> PathBuf {
+    project.target().join("lab")
 }
 
 /// The compiled files of scenarios.
