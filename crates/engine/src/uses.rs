@@ -8,6 +8,7 @@ use std::{
 
 use banger_api::Id;
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
 use crate::host::Host;
 
@@ -16,7 +17,10 @@ const WRITTEN_EVERY: Duration = Duration::from_secs(60);
 
 /// The uses of all VMs.
 #[derive(Debug, Default)]
-pub(crate) struct Uses(Mutex<HashMap<Id, Use>>);
+pub(crate) struct Uses {
+    vms: Mutex<HashMap<Id, Use>>,
+    ended: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Use {
@@ -66,6 +70,17 @@ impl Uses {
         self.lock().values().map(|one| one.open).sum()
     }
 
+    /// Waits until no session is open.
+    pub(crate) async fn none_open(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.all_open() == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+
     /// When somebody last had to do with the guest of `vm`, as far as this daemon knows.
     pub(crate) fn last(&self, vm: &Id) -> Option<Timestamp> {
         self.lock().get(vm)?.last
@@ -86,14 +101,16 @@ impl Uses {
 
     /// One session less; true when that is to be written down. The VM may be gone.
     fn end(&self, vm: &Id, now: Instant) -> bool {
-        self.lock().get_mut(vm).is_some_and(|one| {
+        let is_due = self.lock().get_mut(vm).is_some_and(|one| {
             one.open = one.open.saturating_sub(1);
             one.used(now)
-        })
+        });
+        self.ended.notify_waiters();
+        is_due
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Id, Use>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.vms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -127,5 +144,17 @@ mod tests {
         assert!(!uses.end(&other, now + WRITTEN_EVERY));
         assert_eq!((uses.open(&one), uses.all_open()), (1, 1));
         assert!(uses.last(&one).is_some() && uses.last(&other).is_none());
+    }
+
+    #[tokio::test]
+    async fn the_last_sessions_end_is_heard_of() {
+        let uses = Uses::default();
+        let vm = Id::from_random([1; 8]);
+        uses.none_open().await;
+        uses.begin(&vm, Instant::now());
+        let mut waiting = std::pin::pin!(uses.none_open());
+        assert!(tokio::time::timeout(Duration::ZERO, &mut waiting).await.is_err());
+        uses.end(&vm, Instant::now());
+        waiting.await;
     }
 }

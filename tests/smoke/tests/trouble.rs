@@ -133,6 +133,24 @@ fn vms_outlive_a_killed_daemon() -> Result<()> {
 }
 
 #[test]
+fn a_session_that_has_ended_keeps_the_daemon_from_nothing() -> Result<()> {
+    let host = Host::tiny()?;
+    host.ok(&["vm", "run", "-d", "--name", "box", "--image", "tiny", "--memory", "128M"])?;
+    for _ in 0..20 {
+        host.ok(&["vm", "exec", "box", "--", "busybox", "true"])?;
+        host.ok(&["daemon", "restart"])?;
+    }
+    let sleeping = host.start(&["vm", "exec", "box", "--", "busybox", "sleep", "1000"])?;
+    until("it is open", || {
+        Ok(host.ok(&["vm", "exec", "box", "--", "busybox", "ps"])?.contains("sleep 1000"))
+    })?;
+    host.banger(&["daemon", "restart"])?.fails(1, &["1 open session", "--force"])?;
+    host.ok(&["daemon", "stop", "--force"])?;
+    sleeping.finish(b"")?.fails(125, &["connection"])?;
+    Ok(())
+}
+
+#[test]
 fn a_daemon_killed_in_the_middle_of_a_run_leaves_nothing() -> Result<()> {
     let host = Host::new()?;
     let run = host.start(&["vm", "run", "--rm", "--", "true"])?;

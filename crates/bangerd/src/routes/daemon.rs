@@ -1,5 +1,7 @@
 //! The daemon itself, and operations.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     extract::{Path, Query, State},
@@ -8,6 +10,7 @@ use axum::{
 use banger_api::{ApiError, DaemonStatus, ErrorKind, Operation, VmState};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::{Answer, Failure, Shared, stream_of};
 
@@ -38,6 +41,9 @@ fn resident() -> u64 {
     pages * rustix::param::page_size() as u64
 }
 
+/// How long a stop waits for what is ending: whose client has read its end already asks for the next thing at once.
+const ENDING: Duration = Duration::from_secs(1);
+
 #[derive(Deserialize)]
 pub(super) struct Stop {
     #[serde(default)]
@@ -45,6 +51,11 @@ pub(super) struct Stop {
 }
 
 pub(super) async fn stop_daemon(State(daemon): Shared, Query(Stop { force }): Query<Stop>) -> Answer<Value> {
+    if !force {
+        let ended = async { tokio::join!(daemon.engine.idle(), daemon.engine.no_sessions()) };
+        // What goes on is told below.
+        let _ = timeout(ENDING, ended).await;
+    }
     let under_way = daemon.engine.under_way();
     let sessions = daemon.engine.sessions();
     let busy = match under_way.first() {

@@ -114,6 +114,11 @@ impl Engine {
         self.0.operations.idle().await;
     }
 
+    /// Waits until no session with a guest is open.
+    pub async fn no_sessions(&self) {
+        self.0.uses.none_open().await;
+    }
+
     /// Brings the world in line with the store, as a start does, and says what was amiss.
     ///
     /// # Errors
