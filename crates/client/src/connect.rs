@@ -3,13 +3,20 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, MetadataExt},
+    },
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
 use banger_api::{ApiError, Dirs, ErrorKind, ProgramId, config::Variable};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
 use serde::Deserialize;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
@@ -93,21 +100,6 @@ impl Daemon {
         }
     }
 
-    /// Waits until the daemon that was told to stop has let go of its lock.
-    pub(crate) async fn gone(&self) -> Result<(), ApiError> {
-        let path = self.dirs.runtime.join("bangerd.lock");
-        let file = File::open(&path).map_err(failed("open", &path))?;
-        let unlocked = tokio::task::spawn_blocking(move || file.lock_shared());
-        match timeout(START, unlocked).await {
-            Ok(Ok(result)) => result.map_err(failed("lock", &path)),
-            Ok(Err(error)) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),
-            Err(_) => Err(ApiError::new(
-                ErrorKind::Timeout,
-                format!("bangerd has not stopped in {} s", START.as_secs()),
-            )),
-        }
-    }
-
     /// A connection to the daemon, which is started when none runs.
     pub(crate) async fn reach_or_start(&self) -> Result<UnixStream, ApiError> {
         if let Some(stream) = self.reach().await? {
@@ -159,6 +151,40 @@ impl Daemon {
     fn did_not_start(&self, why: &str) -> ApiError {
         ApiError::new(ErrorKind::Io, format!("bangerd did not start: {why}"))
             .log(self.dirs.daemon_log().display().to_string())
+    }
+}
+
+/// A daemon's process, known by who is at the other end of a connection: its lock may be another's the next moment.
+#[derive(Debug)]
+pub(crate) struct Process(OwnedFd);
+
+impl Process {
+    /// The one that listens where `stream` leads.
+    pub(crate) fn behind(stream: &UnixStream) -> Result<Self, ApiError> {
+        let open = || -> io::Result<Self> {
+            let pid = stream.peer_cred()?.pid().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
+            Ok(Self(pidfd_open(pid, PidfdFlags::empty())?))
+        };
+        open().map_err(Self::unseen)
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn gone(self) -> Result<(), ApiError> {
+        let limit = Timespec { tv_sec: START.as_secs().cast_signed(), tv_nsec: 0 };
+        let wait = move || poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&limit));
+        match tokio::task::spawn_blocking(wait).await {
+            Ok(Ok(0)) => Err(ApiError::new(
+                ErrorKind::Timeout,
+                format!("bangerd has not stopped in {} s", START.as_secs()),
+            )),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Self::unseen(error.into())),
+            Err(error) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),
+        }
+    }
+
+    fn unseen(error: io::Error) -> ApiError {
+        ApiError::new(ErrorKind::Io, format!("cannot wait for bangerd's end: {error}"))
     }
 }
 

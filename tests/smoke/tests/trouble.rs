@@ -147,6 +147,8 @@ fn a_session_that_has_ended_keeps_the_daemon_from_nothing() -> Result<()> {
     host.banger(&["daemon", "restart"])?.fails(1, &["1 open session", "--force"])?;
     host.ok(&["daemon", "stop", "--force"])?;
     sleeping.finish(b"")?.fails(125, &["connection"])?;
+    // Not even by the session that wonders why it has ended.
+    host.banger(&["daemon", "status"])?.fails(1, &["does not run"])?;
     Ok(())
 }
 

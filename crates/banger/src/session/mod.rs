@@ -82,7 +82,7 @@ pub(crate) async fn told_better(client: &Client, reference: &str, broke: ApiErro
         return broke;
     }
     match client.vm_ended(reference).await {
-        Ok(vm) if vm.state != VmState::Running => {
+        Ok(Some(vm)) if vm.state != VmState::Running => {
             let error = vm.last_error.unwrap_or_else(|| "its guest powered off".to_owned());
             let mut lines = error.lines().map(str::to_owned);
             let why = lines.next().unwrap_or_default();

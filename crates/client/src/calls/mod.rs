@@ -10,7 +10,7 @@ use hyper::Method;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
-    connect::Daemon,
+    connect::{Daemon, Process},
     events::Events,
     http::{self, Body, nothing, segment},
     passing::Passing,
@@ -62,19 +62,20 @@ impl Client {
         self.daemon.reach_or_start().await.map(drop)
     }
 
-    /// Stops the daemon and waits until it has let go of its folders; false when none runs. VMs run on.
+    /// Stops the daemon and waits until it has ended; false when none runs. VMs run on.
     ///
     /// # Errors
     /// When it is busy, unless by `force`.
     pub async fn stop_daemon(&self, force: bool) -> Result<bool, ApiError> {
         let Some(stream) = self.daemon.reach().await? else { return Ok(false) };
+        let process = Process::behind(&stream)?;
         let path = format!("/v1/daemon/stop?force={force}");
         let response =
             self.send_over(Passing { stream, file: None }, Method::POST, &path, nothing(), None).await?;
         if !response.status().is_success() {
             return Err(http::read(response).await?);
         }
-        self.daemon.gone().await?;
+        process.gone().await?;
         Ok(true)
     }
 
@@ -83,15 +84,7 @@ impl Client {
     /// # Errors
     /// When it does not answer as it should.
     pub async fn daemon_status(&self) -> Result<Option<DaemonStatus>, ApiError> {
-        let Some(stream) = self.daemon.reach().await? else { return Ok(None) };
-        let response = self
-            .send_over(Passing { stream, file: None }, Method::GET, "/v1/daemon", nothing(), None)
-            .await?;
-        if response.status().is_success() {
-            Ok(Some(http::read(response).await?))
-        } else {
-            Err(http::read(response).await?)
-        }
+        self.call_running("/v1/daemon").await
     }
 
     /// The names of all there is of `kind`: `vms`, `images` or `kernels`. None when no daemon runs: whoever completes a word
@@ -100,11 +93,7 @@ impl Client {
     /// # Errors
     /// When it does not answer as it should.
     pub async fn names(&self, kind: &str) -> Result<Vec<String>, ApiError> {
-        let Some(stream) = self.daemon.reach().await? else { return Ok(Vec::new()) };
-        let path = format!("/v1/{kind}");
-        let stream = Passing { stream, file: None };
-        let response = self.send_over(stream, Method::GET, &path, nothing(), None).await?;
-        let things: Vec<Thing> = http::read(response).await?;
+        let things: Vec<Thing> = self.call_running(&format!("/v1/{kind}")).await?.unwrap_or_default();
         Ok(things.into_iter().map(|thing| thing.name).collect())
     }
 
@@ -182,6 +171,18 @@ impl Client {
         body: impl Fn() -> Body,
     ) -> Result<T, ApiError> {
         http::read(self.sent(method, path, || Ok(body())).await?).await
+    }
+
+    /// What the daemon that runs, of whatever build, says at `path`; `None` when none does.
+    pub(super) async fn call_running<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ApiError> {
+        let Some(stream) = self.daemon.reach().await? else { return Ok(None) };
+        let stream = Passing { stream, file: None };
+        let response = self.send_over(stream, Method::GET, path, nothing(), None).await?;
+        if response.status().is_success() {
+            Ok(Some(http::read(response).await?))
+        } else {
+            Err(http::read(response).await?)
+        }
     }
 
     pub(super) async fn ask(&self, method: Method, path: &str) -> Result<(), ApiError> {

@@ -26,12 +26,13 @@ impl Client {
         self.call(Method::GET, &vm_path(reference), nothing).await
     }
 
-    /// The VM that `reference` names, once it has been seen to end, or after a while if it does not.
+    /// The VM that `reference` names, once it has been seen to end, or after a while if it does not; `None` when no daemon
+    /// runs: one that was stopped is not to be started by whoever wonders why.
     ///
     /// # Errors
     /// When none or several do.
-    pub async fn vm_ended(&self, reference: &str) -> Result<Vm, ApiError> {
-        self.call(Method::GET, &format!("{}/ended", vm_path(reference)), nothing).await
+    pub async fn vm_ended(&self, reference: &str) -> Result<Option<Vm>, ApiError> {
+        self.call_running(&format!("{}/ended", vm_path(reference))).await
     }
 
     /// Makes a VM and starts it; its result is a [`Vm`].
