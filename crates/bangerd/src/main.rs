@@ -8,6 +8,7 @@ mod doctor;
 mod passed;
 mod routes;
 mod serve;
+mod splice;
 mod startup;
 mod upload;
 

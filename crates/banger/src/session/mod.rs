@@ -3,7 +3,10 @@
 mod raw_mode;
 mod stdin;
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal},
+    pin::pin,
+};
 
 use banger_api::{ApiError, ErrorKind, VmState};
 use banger_client::{Client, ExecInput, ExecOutput, Output};
@@ -66,9 +69,14 @@ pub(crate) async fn run(client: &Client, reference: &str, wanted: Wanted) -> Res
     // From here on the terminal's keys are the guest's; it is as it was again when this is dropped.
     let _raw = if is_terminal { Some(RawMode::enter().map_err(local("set up the terminal"))?) } else { None };
     let (tell_taken, taken) = mpsc::unbounded_channel();
+    let mut shown = pin!(show(output, tell_taken));
     let session = tokio::select! {
-        ended = show(output, tell_taken) => ended,
-        error = steer(input, taken, is_terminal) => Err(error),
+        ended = &mut shown => ended,
+        // A guest that takes no more has said why, or will.
+        error = steer(input, taken, is_terminal) => match error.kind {
+            ErrorKind::Guest => shown.await,
+            _ => Err(error),
+        },
     };
     match session {
         Err(error) => Err(told_better(client, reference, error).await),

@@ -12,6 +12,8 @@ use banger_api::{CreateVm, DeleteVm, KillVm, SetVm, StopVm, Vm};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 
+use crate::splice::splice;
+
 use super::{Answer, Checked, Failure, Shared, stream_of};
 
 pub(super) async fn vms(State(daemon): Shared) -> Answer<Vec<Vm>> {
@@ -98,12 +100,10 @@ pub(super) async fn tunnel(
     mut request: Request,
 ) -> Result<Response, Failure> {
     let upgrade = hyper::upgrade::on(&mut request);
-    let (mut guest, session) = daemon.engine.tunnel(&vm, port).await?;
+    let (guest, session) = daemon.engine.tunnel(&vm, port).await?;
     tokio::spawn(async move {
         let spliced = match upgrade.await {
-            Ok(client) => {
-                tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut guest).await.map(|_| ())
-            }
+            Ok(client) => splice(TokioIo::new(client), guest).await,
             Err(error) => Err(io::Error::other(error)),
         };
         if let Err(error) = spliced {

@@ -90,9 +90,9 @@ async fn feed(
     lines: &mut Lines,
     tell: &mut dyn FnMut(CopyEvent),
 ) -> Result<(ExitStatus, bool), ApiError> {
-    let (mut open, mut through) = (true, 0);
+    let (mut sending, mut through) = (Sending::On, 0);
     loop {
-        let may_send = open && input.window() >= PART;
+        let may_send = sending == Sending::On && input.window() >= PART;
         tokio::select! {
             biased;
             Some(sentence) = passed.recv() => tell(CopyEvent::PassedOver(sentence)),
@@ -100,20 +100,29 @@ async fn feed(
                 Output::Stdout(_) => {}
                 Output::Stderr(bytes) => lines.push(&bytes, tell),
                 Output::Taken(bytes) => input.taken(bytes),
-                Output::Exited(status) => return Ok((status, !open)),
+                Output::Exited(status) => return Ok((status, sending == Sending::Done)),
             },
-            part = parts.recv(), if may_send => match part {
-                Some(bytes) => {
-                    input.stdin(&bytes).await?;
-                    through += bytes.len() as u64;
-                    tell(CopyEvent::Through(through));
-                }
-                None => {
-                    open = false;
-                    input.end_stdin().await?;
-                }
-            },
+            part = parts.recv(), if may_send => {
+                let (sent, next) = match part {
+                    Some(bytes) => {
+                        through += bytes.len() as u64;
+                        tell(CopyEvent::Through(through));
+                        (input.stdin(&bytes).await, Sending::On)
+                    }
+                    None => (input.end_stdin().await, Sending::Done),
+                };
+                // A guest that takes no more has said why, or will.
+                sending = if sent.is_ok() { next } else { Sending::Broken };
+            }
             () = sleep(SILENCE), if !may_send => return Err(silent()),
         }
     }
+}
+
+/// How far the sending is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    On,
+    Done,
+    Broken,
 }

@@ -1,0 +1,87 @@
+//! A client's connection and a guest's, joined.
+
+use std::{future::pending, io};
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, copy_buf, split};
+
+/// Bytes that are passed on at a time; a frame of the agent's has as many at most.
+const PART: usize = 64 << 10;
+
+/// Passes bytes on both ways, until the guest has closed its side and all it said is through, or nobody takes that any more.
+///
+/// A guest that reads no more may still have something to say: a program that has ended has left its last input unread,
+/// and how it ended is what comes after.
+pub(crate) async fn splice(
+    client: impl AsyncRead + AsyncWrite,
+    guest: impl AsyncRead + AsyncWrite,
+) -> io::Result<()> {
+    let (from_client, mut to_client) = split(client);
+    let (from_guest, mut to_guest) = split(guest);
+    let up = async {
+        let sent = copy_buf(&mut BufReader::with_capacity(PART, from_client), &mut to_guest).await;
+        if let Err(error) = sent.and(to_guest.shutdown().await) {
+            tracing::debug!(%error, "a guest takes no more");
+        }
+        pending().await
+    };
+    let down = async {
+        copy_buf(&mut BufReader::with_capacity(PART, from_guest), &mut to_client).await?;
+        to_client.shutdown().await
+    };
+    tokio::select! {
+        ended = down => ended,
+        never = up => never,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncReadExt, net::UnixStream};
+
+    use super::*;
+
+    fn joined() -> (UnixStream, UnixStream, tokio::task::JoinHandle<io::Result<()>>) {
+        let (client, client_end) = UnixStream::pair().unwrap();
+        let (guest, guest_end) = UnixStream::pair().unwrap();
+        (client, guest, tokio::spawn(splice(client_end, guest_end)))
+    }
+
+    #[tokio::test]
+    async fn what_a_guest_said_last_comes_through_though_it_reads_no_more() {
+        let (mut client, client_end) = UnixStream::pair().unwrap();
+        let (mut guest, guest_end) = UnixStream::pair().unwrap();
+        client.write_all(b"input that nobody reads").await.unwrap();
+        guest.write_all(b"exited").await.unwrap();
+        drop(guest);
+        let spliced = tokio::spawn(splice(client_end, guest_end));
+        let mut said = [0; 6];
+        client.read_exact(&mut said).await.unwrap();
+        assert_eq!(&said, b"exited");
+        spliced.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn either_side_hears_of_the_others_end() {
+        let (mut client, mut guest, spliced) = joined();
+        client.write_all(b"ask").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut asked = String::new();
+        guest.read_to_string(&mut asked).await.unwrap();
+        guest.write_all(b"answer").await.unwrap();
+        drop(guest);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert_eq!((asked.as_str(), answer.as_str()), ("ask", "answer"));
+        spliced.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_gone_ends_it() {
+        let (client, mut guest, spliced) = joined();
+        drop(client);
+        assert_eq!(guest.read(&mut [0; 8]).await.unwrap(), 0);
+        // It says more than anybody takes.
+        while guest.write_all(&[0; 1024]).await.is_ok() {}
+        spliced.await.unwrap().unwrap_err();
+    }
+}
