@@ -13,6 +13,7 @@ mod project;
 mod setup;
 mod suite;
 mod template;
+mod vsock;
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -2,11 +2,12 @@
 
 use std::{fs, path::Path, process::Command};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::{
-    command::{self, cargo, check, find_program, is_root, say},
+    command::{self, check, find_program, is_root, say},
     project::Project,
+    vsock,
 };
 
 /// Debian packages, each with a program or a file that shows it is there.
@@ -25,13 +26,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("python3-pip", "pip3"),
 ];
 
-const VSOCK: &str = "vhost-device-vsock";
-const VSOCK_VERSION: &str = "0.3.0";
-
 pub(crate) fn run(project: &Project) -> Result<()> {
     packages()?;
     subordinate_ids()?;
-    vsock(project)
+    vsock::prepare(project)
 }
 
 fn packages() -> Result<()> {
@@ -86,21 +84,4 @@ fn privileged(program: &str) -> Result<Command> {
         Command::new(sudo.with_context(|| format!("{program} needs root, and there is no sudo"))?);
     command.arg(program);
     Ok(command)
-}
-
-fn vsock(project: &Project) -> Result<()> {
-    let tools = project.tools();
-    let program = tools.join("bin").join(VSOCK);
-    if program.exists() {
-        return Ok(());
-    }
-    say(format!("building {VSOCK} {VSOCK_VERSION}"));
-    let build = tools.join("build");
-    check(
-        cargo(project, &["install", "--quiet", "--locked", "--version", VSOCK_VERSION, VSOCK, "--root"])
-            .arg(&tools)
-            .env("CARGO_TARGET_DIR", &build),
-    )?;
-    ensure!(program.exists(), "{VSOCK} was installed, but is not at {}", program.display());
-    fs::remove_dir_all(&build).with_context(|| build.display().to_string())
 }

@@ -96,6 +96,22 @@ fn a_vm_stands_still_and_goes_on_and_is_killed_as_asked() -> Result<()> {
 }
 
 #[test]
+fn a_session_that_ends_while_its_vm_stands_still_takes_nothing_with_it() -> Result<()> {
+    let host = Host::tiny()?;
+    make(&host, "box", &[])?;
+    for _ in 0..3 {
+        let session = host.start(&["vm", "exec", "box", "--", "busybox", "sleep", "1000"])?;
+        until("it is open", || Ok(sh(&host, "box", "busybox ps")?.contains("sleep 1000")))?;
+        host.ok(&["vm", "pause", "box"])?;
+        session.signal(Signal::KILL)?;
+        session.finish(b"")?;
+        host.ok(&["vm", "resume", "box"])?;
+        until("its program is told", || Ok(!sh(&host, "box", "busybox ps")?.contains("sleep 1000")))?;
+    }
+    Ok(())
+}
+
+#[test]
 fn several_are_named_at_once_and_the_good_ones_go_well() -> Result<()> {
     let host = Host::tiny()?;
     for name in ["one", "two", "three"] {
