@@ -1,11 +1,8 @@
 //! Letting a VM's virtual CPUs stand still, and go on.
 
-use std::time::Duration;
-
 use banger_api::{ApiError, ErrorKind, VmState};
 use banger_proto::{AGENT_PORT, Configure, Reply, Request};
 use jiff::Timestamp;
-use tokio::time::{sleep, timeout};
 
 use super::guest::Agent;
 use crate::{
@@ -14,9 +11,6 @@ use crate::{
     store::{Handle, VmRecord},
     vmms::kind,
 };
-
-/// How often a guest that goes on is knocked at.
-const KNOCK: Duration = Duration::from_secs(1);
 
 /// Pauses a running VM.
 pub(super) async fn pause(host: &Host, record: &VmRecord) -> Result<(), EngineError> {
@@ -45,24 +39,10 @@ pub(super) async fn resume(host: &Host, record: &VmRecord) -> Result<(), EngineE
         let stream = banger_vmm::connect(&handle.guest, AGENT_PORT).await?;
         Agent::greeted(stream).await?.0.ask(&configure).await
     };
-    let asked = tokio::select! {
-        asked = asked => asked,
-        never = knock_again(handle) => never,
-    };
-    match asked {
+    match asked.await {
         Ok(Reply::Configured) => Ok(()),
         Ok(other) => Err(silent(record, &format!("it answered {other:?}"))),
         Err(error) => Err(silent(record, &error.to_string())),
-    }
-}
-
-/// Comes to the guest's vsock again and again. What came while QEMU was setting the device's queues up once more is seen to only
-/// when something else comes.
-async fn knock_again<T>(handle: &Handle) -> T {
-    loop {
-        sleep(KNOCK).await;
-        // Whether anybody opens is for the one who asks to find out.
-        let _ = timeout(KNOCK, banger_vmm::connect(&handle.guest, AGENT_PORT)).await;
     }
 }
 
