@@ -17,6 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("banger-sys", &[]),
     ("banger-files", &[]),
     ("banger-image", &[]),
+    ("banger-workspace", &[]),
     ("banger-vmm", &["banger-sys"]),
     ("banger-engine", &["banger-api", "banger-image", "banger-proto", "banger-sys", "banger-vmm"]),
     ("banger-client", &["banger-api", "banger-files", "banger-proto"]),

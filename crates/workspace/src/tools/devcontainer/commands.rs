@@ -1,0 +1,213 @@
+//! The commands of a dev container's life.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::brief;
+use crate::tools::{
+    findings::Findings,
+    note::{NoteKind, Place, shown},
+};
+
+/// Most commands that are taken of a file.
+const MAX_COMMANDS: usize = 64;
+
+/// Longest command in bytes, all of its arguments together.
+const MAX_LENGTH: usize = 16 << 10;
+
+/// When a command is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    /// Once, in a fresh guest.
+    OnCreate,
+    /// Whenever the repository's content has come in.
+    UpdateContent,
+    /// Once, after the content has come in for the first time.
+    PostCreate,
+    /// At each start.
+    PostStart,
+}
+
+/// A command of the repository's own, for a guest only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Command {
+    /// When it is run.
+    pub when: When,
+    /// Its name, where several of one `when` may be run side by side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What is run.
+    pub run: Run,
+}
+
+/// What a command runs. Neither form has a NUL in it.
+///
+/// A shell's text may name `${containerWorkspaceFolder}`, `${containerWorkspaceFolderBasename}` and
+/// `${localWorkspaceFolderBasename}`: who runs it gives them as environment variables, so that no value gets into the text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Run {
+    /// A text for the guest's `/bin/sh -c`.
+    Shell(String),
+    /// A program and its arguments, without a shell.
+    Program(Vec<String>),
+}
+
+const KEYS: &[(&str, When)] = &[
+    ("onCreateCommand", When::OnCreate),
+    ("updateContentCommand", When::UpdateContent),
+    ("postCreateCommand", When::PostCreate),
+    ("postStartCommand", When::PostStart),
+];
+
+/// What dev containers replace in a text, beside the three that [`Run`] leaves to the environment.
+const REPLACED: &[&str] = &["${localEnv:", "${containerEnv:", "${localWorkspaceFolder}", "${devcontainerId}"];
+const FROM_ENVIRONMENT: &[&str] = &["${containerWorkspaceFolder", "${localWorkspaceFolderBasename}"];
+
+pub(super) fn read(source: Place, object: &Map<String, Value>, found: &mut Findings) -> Vec<Command> {
+    let mut commands = Vec::new();
+    for (key, when) in KEYS {
+        let take = |name: Option<&str>, value: &Value, found: &mut Findings| match run(value) {
+            Ok(_) if commands.len() == MAX_COMMANDS => {
+                let message = format_args!("{key} is left out: there are {MAX_COMMANDS} commands before it");
+                found.note(NoteKind::Refused, source, message);
+            }
+            Ok(run) => commands.push(Command { when: *when, name: name.map(ToOwned::to_owned), run }),
+            Err(error) => {
+                let name = name.map(|name| format!(" {}", shown(name))).unwrap_or_default();
+                found.note(error.kind(), source, format_args!("{key}{name}: {error}"));
+            }
+        };
+        each(object.get(*key), found, take);
+    }
+    commands
+}
+
+/// Hands each command of a value to `take`: an object names several, anything else is one.
+fn each(
+    value: Option<&Value>,
+    found: &mut Findings,
+    mut take: impl FnMut(Option<&str>, &Value, &mut Findings),
+) {
+    match value {
+        None | Some(Value::Null) => {}
+        Some(Value::Object(several)) => {
+            several.iter().for_each(|(name, value)| take(Some(name), value, found))
+        }
+        Some(one) => take(None, one, found),
+    }
+}
+
+/// Why a command is left out.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error("{0} is not a command")]
+    Shape(String),
+    #[error("it is empty")]
+    Empty,
+    #[error("it has a NUL in it")]
+    Nul,
+    #[error("it is longer than {} KiB", MAX_LENGTH >> 10)]
+    TooLong,
+    #[error("{0}…}} is not replaced")]
+    Replaced(&'static str),
+}
+
+impl CommandError {
+    fn kind(&self) -> NoteKind {
+        match self {
+            Self::Shape(_) => NoteKind::Unread,
+            Self::Empty | Self::Replaced(_) => NoteKind::NotFollowed,
+            Self::Nul | Self::TooLong => NoteKind::Refused,
+        }
+    }
+}
+
+fn run(value: &Value) -> Result<Run, CommandError> {
+    let shape = || CommandError::Shape(brief(value));
+    match value {
+        Value::String(text) => {
+            check(&[text], REPLACED)?;
+            Ok(Run::Shell(text.clone()))
+        }
+        Value::Array(values) => {
+            let words: Option<Vec<_>> = values.iter().map(Value::as_str).collect();
+            let words = words.ok_or_else(shape)?;
+            check(&words, REPLACED)?;
+            check(&words, FROM_ENVIRONMENT)?;
+            Ok(Run::Program(words.into_iter().map(ToOwned::to_owned).collect()))
+        }
+        _ => Err(shape()),
+    }
+}
+
+fn check(words: &[impl AsRef<str>], replaced: &[&'static str]) -> Result<(), CommandError> {
+    let words = || words.iter().map(AsRef::as_ref);
+    if words().next().is_none_or(|first| first.trim().is_empty()) {
+        return Err(CommandError::Empty);
+    }
+    if words().map(str::len).sum::<usize>() > MAX_LENGTH {
+        return Err(CommandError::TooLong);
+    }
+    if words().any(|word| word.contains('\0')) {
+        return Err(CommandError::Nul);
+    }
+    match replaced.iter().find(|name| words().any(|word| word.contains(**name))) {
+        Some(name) => Err(CommandError::Replaced(name.trim_end_matches('}'))),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_value(value: Value) -> (Vec<Command>, Vec<String>) {
+        let mut found = Findings::default();
+        let commands = read(Place::file("f"), value.as_object().unwrap(), &mut found);
+        (commands, found.messages())
+    }
+
+    #[test]
+    fn all_forms_in_the_order_of_a_life() {
+        let (commands, notes) = read_value(serde_json::json!({
+            "postStartCommand": "make serve",
+            "postCreateCommand": {"web": "npm ci", "db": ["createdb", "a b"]},
+            "onCreateCommand": ["make", "$(id)"],
+            "updateContentCommand": "git config --add safe.directory ${containerWorkspaceFolder}",
+        }));
+        assert_eq!(notes, [""; 0]);
+        insta::assert_snapshot!(serde_json::to_string_pretty(&commands).unwrap());
+    }
+
+    #[test]
+    fn what_is_left_out_is_noted() {
+        let long = "a".repeat(MAX_LENGTH + 1);
+        for (value, note) in [
+            (serde_json::json!(1), "postCreateCommand: 1 is not a command"),
+            (serde_json::json!(["a", 1]), "postCreateCommand: a list is not a command"),
+            (serde_json::json!({"x\n": {}}), "postCreateCommand \"x\\n\": an object is not a command"),
+            (serde_json::json!(" "), "postCreateCommand: it is empty"),
+            (serde_json::json!([]), "postCreateCommand: it is empty"),
+            (serde_json::json!("a\0b"), "postCreateCommand: it has a NUL in it"),
+            (serde_json::json!(long), "postCreateCommand: it is longer than 16 KiB"),
+            (serde_json::json!("echo ${localEnv:HOME}"), "postCreateCommand: ${localEnv:…} is not replaced"),
+            (
+                serde_json::json!(["ls", "${containerWorkspaceFolder}"]),
+                "postCreateCommand: ${containerWorkspaceFolder…} is not replaced",
+            ),
+        ] {
+            let (commands, notes) = read_value(serde_json::json!({"postCreateCommand": value}));
+            assert_eq!((commands, notes), (vec![], vec![note.to_owned()]));
+        }
+        assert_eq!(read_value(serde_json::json!({"postCreateCommand": null})), (vec![], vec![]));
+    }
+
+    #[test]
+    fn commands_are_counted() {
+        let several: Map<_, _> = (0..100).map(|number| (number.to_string(), "a".into())).collect();
+        let (commands, notes) = read_value(serde_json::json!({"onCreateCommand": several}));
+        assert_eq!((commands.len(), notes.len()), (MAX_COMMANDS, 100 - MAX_COMMANDS));
+    }
+}

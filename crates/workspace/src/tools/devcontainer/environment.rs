@@ -1,0 +1,74 @@
+//! A dev container's environment.
+
+use serde_json::{Map, Value};
+
+use super::brief;
+use crate::tools::{
+    findings::Findings,
+    note::{NoteKind, Place, shown},
+};
+
+/// The only thing that is replaced in a value: all else is the host's, or not known before there is a guest.
+const BASENAME: &str = "${localWorkspaceFolderBasename}";
+
+pub(super) fn read(source: Place, object: &Map<String, Value>, found: &mut Findings) {
+    // What a tool sets for its own processes is over what the container has.
+    for section in ["remoteEnv", "containerEnv"] {
+        let variables = object.get(section).and_then(Value::as_object);
+        for (name, value) in variables.into_iter().flatten() {
+            match replaced(value, found.basename.as_deref()) {
+                Ok(value) => found.variable(source, name, &value),
+                Err(why) => {
+                    let message = format_args!("{section}: the variable {} {why}", shown(name));
+                    found.note(NoteKind::NotFollowed, source, message);
+                }
+            }
+        }
+    }
+}
+
+fn replaced(value: &Value, basename: Option<&str>) -> Result<String, String> {
+    let Some(text) = value.as_str() else { return Err(format!("is {}, not a string", brief(value))) };
+    let rest = if basename.is_some() { text.replace(BASENAME, "") } else { text.to_owned() };
+    if rest.contains("${") {
+        return Err(format!("has {}, which is not replaced", shown(text)));
+    }
+    Ok(basename.map_or(text.to_owned(), |basename| text.replace(BASENAME, basename)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_values_and_the_folders_name_are_taken() {
+        let mut found = Findings::new(Some("my app".to_owned()));
+        let object = serde_json::json!({
+            "containerEnv": {"A": "1", "B": "x-${localWorkspaceFolderBasename}", "C": "${localEnv:HOME}", "D": null},
+            "remoteEnv": {"A": "2", "P": "${containerEnv:PATH}:/x", "$": "1"},
+        });
+        read(Place::file("f"), object.as_object().unwrap(), &mut found);
+        let variables: Vec<_> = found.variables.iter().map(|v| (v.name.as_str(), v.value.as_str())).collect();
+        assert_eq!(variables, [("A", "2"), ("B", "x-my app")]);
+        assert_eq!(
+            found.messages(),
+            [
+                "the variable \"$\": its name cannot be used: '$' at position 1 cannot be in it: only letters, digits \
+                 and _ can",
+                "remoteEnv: the variable \"P\" has \"${containerEnv:PATH}:/x\", which is not replaced",
+                "the variable A: f says otherwise, and wins",
+                "containerEnv: the variable \"C\" has \"${localEnv:HOME}\", which is not replaced",
+                "containerEnv: the variable \"D\" is null, not a string",
+            ]
+        );
+    }
+
+    #[test]
+    fn replacing_makes_nothing_to_replace() {
+        let value = Value::from("$${localWorkspaceFolderBasename}{localWorkspaceFolderBasename}");
+        assert!(replaced(&value, Some("a")).is_err());
+        let value = Value::from(BASENAME);
+        assert_eq!(replaced(&value, Some(BASENAME)).as_deref(), Ok(BASENAME));
+        assert!(replaced(&value, None).is_err());
+    }
+}

@@ -1,0 +1,90 @@
+//! The features of a dev container that are tools.
+
+use serde_json::{Map, Value};
+
+use crate::tools::{
+    findings::Findings,
+    note::{NoteKind, Place, shown},
+    text::before,
+};
+
+/// Where the features are that are known.
+const OFFICIAL: &str = "ghcr.io/devcontainers/features/";
+
+/// The official features that are a tool of the same name.
+const TOOLS: &[&str] =
+    &["node", "python", "go", "rust", "java", "ruby", "php", "dotnet", "terraform", "kubectl", "helm"];
+
+pub(super) fn read(source: Place, object: &Map<String, Value>, found: &mut Findings) {
+    let features = object.get("features").and_then(Value::as_object);
+    for (feature, options) in features.into_iter().flatten() {
+        match tool(feature) {
+            Some(tool) => ask(source, tool, options, found),
+            None => {
+                let message = format_args!("the feature {} is not used", shown(feature));
+                found.note(NoteKind::NotFollowed, source, message);
+            }
+        }
+    }
+}
+
+fn tool(feature: &str) -> Option<&str> {
+    let name = before(feature.strip_prefix(OFFICIAL)?, ":");
+    TOOLS.contains(&name).then_some(name)
+}
+
+fn ask(source: Place, tool: &str, options: &Value, found: &mut Findings) {
+    // A string in place of options is the version.
+    let version = match options {
+        Value::String(version) => Some(version.as_str()),
+        options => options.get("version").map_or(Some("latest"), Value::as_str),
+    };
+    match version {
+        Some("none") => {}
+        Some("os-provided") => {
+            found.ask(source, tool, "latest");
+        }
+        Some(version) => {
+            found.ask(source, tool, version);
+        }
+        None => {
+            let message = format_args!("the version of the feature {tool} is not a string");
+            found.note(NoteKind::Unread, source, message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn official_features_are_tools() {
+        let mut found = Findings::default();
+        let object = serde_json::json!({"features": {
+            "ghcr.io/devcontainers/features/go": "1.22",
+            "ghcr.io/devcontainers/features/java:1": {"version": "none"},
+            "ghcr.io/devcontainers/features/node:1": {"version": "lts", "nodeGypDependencies": true},
+            "ghcr.io/devcontainers/features/php:1": {"version": 8},
+            "ghcr.io/devcontainers/features/python:1": {"version": "os-provided"},
+            "ghcr.io/devcontainers/features/ruby:1": {"version": "$(id)"},
+            "ghcr.io/devcontainers/features/rust:1": {},
+            "ghcr.io/evil/features/node:1": {"version": "20"},
+        }});
+        read(Place::file("f"), object.as_object().unwrap(), &mut found);
+        assert_eq!(found.asked_for(), ["go 1.22", "node lts", "python latest", "rust stable"]);
+        let notes = found.messages();
+        assert_eq!(notes[0], "the version of the feature php is not a string");
+        assert!(notes[1].starts_with("ruby: \"$(id)\" is not a version"), "{notes:?}");
+        assert_eq!(notes[2], "the feature \"ghcr.io/evil/features/node:1\" is not used");
+    }
+
+    #[test]
+    fn what_has_no_features_asks_for_nothing() {
+        for value in [serde_json::json!({}), serde_json::json!({"features": []})] {
+            let mut found = Findings::default();
+            read(Place::file("f"), value.as_object().unwrap(), &mut found);
+            assert_eq!((found.asked_for(), found.messages()), (vec![], vec![]));
+        }
+    }
+}

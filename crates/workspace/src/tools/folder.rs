@@ -1,0 +1,135 @@
+//! Reading files of a repository: bounded, and through no link.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, statat},
+    io::Errno,
+};
+
+/// Longest file that is read, in bytes.
+pub(super) const MAX_FILE: u64 = 1 << 20;
+
+/// Why a file cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    #[error("it is, or is behind, a symbolic link, and links are not followed")]
+    Link,
+    #[error("it is not a regular file")]
+    NotAFile,
+    #[error("it is longer than {} MiB", MAX_FILE >> 20)]
+    TooLong,
+    #[error("it cannot be read: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// A repository's root.
+#[derive(Debug)]
+pub(super) struct Folder(OwnedFd);
+
+impl Folder {
+    pub(super) fn open(root: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self(openat(CWD, root, flags, Mode::empty())?))
+    }
+
+    /// What is in the file at `path`, whose folders are separated by `/`; `None` when there is no such file.
+    pub(super) fn read(&self, path: &str) -> Result<Option<Vec<u8>>, ReadError> {
+        let (folders, name) =
+            path.rsplit_once('/').map_or((None, path), |(folders, name)| (Some(folders), name));
+        let mut inner = None;
+        for folder in folders.into_iter().flat_map(|folders| folders.split('/')) {
+            let outer = inner.as_ref().unwrap_or(&self.0).as_fd();
+            match enter(outer, folder)? {
+                Some(fd) => inner = Some(fd),
+                None => return Ok(None),
+            }
+        }
+        read(inner.as_ref().unwrap_or(&self.0).as_fd(), name)
+    }
+}
+
+fn enter(folder: BorrowedFd<'_>, name: &str) -> Result<Option<OwnedFd>, ReadError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(folder, name, flags, Mode::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        // A file of that name is not a folder with our file in it; a link might lead to one.
+        Err(Errno::NOTDIR | Errno::LOOP) if is_link(folder, name) => Err(ReadError::Link),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(io::Error::from(error).into()),
+    }
+}
+
+fn is_link(folder: BorrowedFd<'_>, name: &str) -> bool {
+    statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+}
+
+fn read(folder: BorrowedFd<'_>, name: &str) -> Result<Option<Vec<u8>>, ReadError> {
+    // A pipe without a writer must not hold us up, nor a terminal become ours.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match openat(folder, name, flags, Mode::empty()) {
+        Ok(fd) => File::from(fd),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::LOOP) => return Err(ReadError::Link),
+        // A socket, or a device that is not there.
+        Err(Errno::NXIO | Errno::NODEV) => return Err(ReadError::NotAFile),
+        Err(error) => return Err(io::Error::from(error).into()),
+    };
+    if !file.metadata()?.is_file() {
+        return Err(ReadError::NotAFile);
+    }
+    let mut bytes = Vec::new();
+    // One more than may be: a file can grow while it is read.
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE { Err(ReadError::TooLong) } else { Ok(Some(bytes)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, os::unix::fs::symlink};
+
+    #[test]
+    fn files_are_read_where_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        fs::write(dir.path().join("a/b/c"), "deep").unwrap();
+        fs::write(dir.path().join("f"), "").unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        assert_eq!(folder.read("a/b/c").unwrap().unwrap(), b"deep");
+        assert_eq!(folder.read("f").unwrap().unwrap(), b"");
+        for missing in ["g", "g/h", "f/h", "a/g"] {
+            assert!(folder.read(missing).unwrap().is_none(), "{missing}");
+        }
+    }
+
+    #[test]
+    fn links_pipes_folders_and_long_files_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("file"), "here").unwrap();
+        fs::create_dir(path("folder")).unwrap();
+        fs::write(path("folder/file"), "here").unwrap();
+        symlink("file", path("link")).unwrap();
+        symlink("nowhere", path("dangling")).unwrap();
+        symlink("folder", path("linked")).unwrap();
+        rustix::fs::mknodat(CWD, path("pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        fs::write(path("most"), vec![b'a'; MAX_FILE as usize]).unwrap();
+        fs::write(path("long"), vec![b'a'; MAX_FILE as usize + 1]).unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        for name in ["link", "dangling", "linked/file"] {
+            assert!(matches!(folder.read(name), Err(ReadError::Link)), "{name}");
+        }
+        for name in ["pipe", "folder"] {
+            assert!(matches!(folder.read(name), Err(ReadError::NotAFile)), "{name}");
+        }
+        assert_eq!(folder.read("most").unwrap().unwrap().len() as u64, MAX_FILE);
+        assert!(matches!(folder.read("long"), Err(ReadError::TooLong)));
+    }
+}

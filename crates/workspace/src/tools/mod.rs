@@ -1,0 +1,42 @@
+//! Which tools and which environment a repository asks for.
+//!
+//! ```text
+//! plan(root) ─▶ folder: a file's bytes ─▶ one reader a family of files ─▶ findings ─▶ choose ─▶ Plan
+//! ```
+//!
+//! Only `folder` does I/O; the readers are functions of bytes. Nothing that a file holds makes a plan fail: what cannot
+//! be used becomes a [`Note`] with its place.
+//!
+//! When several files name one tool, the first of this list wins:
+//!
+//! 1. `mise.toml`, `.mise.toml`, `.config/mise.toml`
+//! 2. `.tool-versions`
+//! 3. the tool's own: `rust-toolchain` (over `rust-toolchain.toml`, as rustup has it), `.nvmrc`, `.node-version`,
+//!    `.python-version`, `.ruby-version`, `.java-version`
+//! 4. `package.json` (volta over engines), `pyproject.toml`
+//! 5. `go.mod` (its toolchain over its go)
+//! 6. `.devcontainer/devcontainer.json`, or else `.devcontainer.json`
+
+mod asdf;
+mod choose;
+mod devcontainer;
+mod findings;
+mod folder;
+mod go_mod;
+mod json;
+mod mise;
+mod note;
+mod package_json;
+mod plan;
+mod pyproject;
+mod range;
+mod rust_toolchain;
+mod text;
+mod version_file;
+mod wanted;
+mod word;
+
+pub use devcontainer::{Command, Devcontainer, Run, When};
+pub use note::{Note, NoteKind, Place};
+pub use plan::{Plan, Tool, Variable, plan};
+pub use word::{InvalidWord, ToolName, VariableName, Version, Word};

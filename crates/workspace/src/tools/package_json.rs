@@ -1,0 +1,88 @@
+//! `package.json`: the versions of node, and of its package manager.
+
+use serde_json::Value;
+
+use super::{
+    findings::Findings,
+    json,
+    note::{NoteKind, Place, shown},
+    text::before,
+};
+
+/// What can be in `packageManager`.
+const MANAGERS: &[&str] = &["npm", "pnpm", "yarn", "bun"];
+
+pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
+    let Some(object) = json::object(file, bytes, found) else { return };
+    let place = Place::file(file);
+    // A pinned version before a range.
+    for section in ["volta", "engines"] {
+        match object.get(section).and_then(|section| section.get("node")) {
+            None => {}
+            Some(Value::String(version)) => {
+                found.ask(place, "node", version);
+            }
+            Some(_) => found.note(NoteKind::Unread, place, format_args!("{section}.node is not a string")),
+        }
+    }
+    if let Some(manager) = object.get("packageManager").and_then(Value::as_str) {
+        package_manager(place, manager, found);
+    }
+}
+
+fn package_manager(place: Place, manager: &str, found: &mut Findings) {
+    match manager.split_once('@') {
+        Some((name, version)) if MANAGERS.contains(&name) => {
+            // After the plus is the archive's digest, which only that manager's own loader knows to check.
+            found.ask(place, name, before(version, "+"));
+        }
+        _ => {
+            let message = format_args!("packageManager {} is not known", shown(manager));
+            found.note(NoteKind::NotFollowed, place, message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(text: &str) -> Findings {
+        let mut found = Findings::default();
+        read("package.json", text.as_bytes(), &mut found);
+        found
+    }
+
+    #[test]
+    fn node_and_the_package_manager_are_read() {
+        for (text, asked) in [
+            (r#"{"engines": {"node": ">=18 <21", "npm": "9"}}"#, &["node 18"][..]),
+            (r#"{"engines": {"node": "^20"}, "volta": {"node": "20.11.1"}}"#, &["node 20.11.1", "node 20"]),
+            (
+                r#"{"packageManager": "pnpm@9.1.0+sha512.67f5879916a9293e5cf059c23853d571beaf4f753c707f40cb22bed5fb1578c6aad3b6c4107ccb3ba0b35be003eb621a16471ac836c87beb53f9d54bb4612724"}"#,
+                &["pnpm 9.1.0"],
+            ),
+            (r#"{"name": "x", "engines": ["node"], "volta": 1}"#, &[]),
+        ] {
+            let found = read_text(text);
+            assert_eq!(
+                (found.asked_for(), found.messages()),
+                (asked.iter().map(|s| (*s).to_owned()).collect(), vec![]),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_noted() {
+        for (text, note) in [
+            (r#"{"engines": {"node": 18}}"#, "engines.node is not a string"),
+            (r#"{"packageManager": "evil@1"}"#, "packageManager \"evil@1\" is not known"),
+            (r#"{"packageManager": "npm@-g"}"#, "npm: \"-g\" is not a version: it cannot begin with '-'"),
+            ("[]", "it is not a JSON object"),
+            ("{\n// no\n}", "2: it is not JSON: key must be a string at line 2 column 1"),
+        ] {
+            assert_eq!(read_text(text).messages(), [note], "{text}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! `pyproject.toml`: the versions of Python that it is for.
+
+use super::{
+    findings::Findings,
+    note::NoteKind,
+    text::{Text, at},
+};
+
+/// Where the versions are, with the one that wins first.
+const PLACES: &[&[&str]] = &[
+    &["project", "requires-python"],
+    &["tool", "poetry", "dependencies", "python"],
+    &["tool", "poetry", "dependencies", "python", "version"],
+];
+
+pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
+    let Some(text) = Text::of(file, bytes, found) else { return };
+    let Some(table) = text.toml(found) else { return };
+    for keys in PLACES {
+        let Some(value) = at(table.get_ref(), keys) else { continue };
+        let place = text.place_of(value);
+        if let Some(range) = value.get_ref().as_str() {
+            found.ask(place, "python", range);
+        } else if !value.get_ref().is_table() {
+            found.note(NoteKind::Unread, place, format_args!("{} is not a string", keys.join(".")));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_places_are_read() {
+        for (text, asked) in [
+            ("[project]\nrequires-python = '>=3.11,<4'\n", &["python 3"][..]),
+            ("[tool.poetry.dependencies]\npython = '^3.11'\n", &["python 3"]),
+            ("[tool.poetry.dependencies]\npython = {version = '~3.10'}\n", &["python 3.10"]),
+            (
+                "[project]\nrequires-python = '>=3.9,<3.13'\n[tool.poetry.dependencies]\npython = '3.12'\n",
+                &["python 3.9", "python 3.12"],
+            ),
+            ("[project]\nname = 'x'\n[tool]\npoetry = 1\n", &[]),
+        ] {
+            let mut found = Findings::default();
+            read("pyproject.toml", text.as_bytes(), &mut found);
+            assert_eq!(
+                (found.asked_for(), found.messages()),
+                (asked.iter().map(|s| (*s).to_owned()).collect(), vec![]),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_range_is_noted() {
+        let mut found = Findings::default();
+        read("pyproject.toml", b"[project]\nrequires-python = 3.11\n", &mut found);
+        read("pyproject.toml", b"[project]\nrequires-python = '>=a'\n", &mut found);
+        assert_eq!(
+            found.messages(),
+            [
+                "2: project.requires-python is not a string",
+                "2: python: \">=a\" is a range of versions that is not understood"
+            ]
+        );
+    }
+}

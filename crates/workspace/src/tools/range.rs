@@ -1,0 +1,340 @@
+//! Ranges of versions, as npm, Python, Poetry, Ruby and Cargo write them, and what can be asked for that is in one.
+
+use std::{cmp::Ordering, fmt};
+
+/// A version's numbers, the most significant first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Numbers(Vec<u32>);
+
+/// Versions from one on, up to and without another.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Span {
+    from: Option<Numbers>,
+    below: Option<Numbers>,
+    without: Vec<Numbers>,
+}
+
+/// A set of versions: those of any of its spans.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Range(Vec<Span>);
+
+/// What to ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// The newest there is.
+    Latest,
+    /// The newest that begins with this.
+    Newest(String),
+}
+
+/// Most comparisons in one range.
+const MAX_COMPARISONS: usize = 32;
+
+impl Range {
+    /// Reads a range; `None` when it is none, or in a notation that is not known.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let spans: Option<Vec<_>> =
+            text.split('|').filter(|part| !part.is_empty()).map(Span::parse).collect();
+        spans.map(|spans| if spans.is_empty() { vec![Span::default()] } else { spans }).map(Self)
+    }
+
+    /// What is in it and can be asked for: of several spans the newest, of that span all of a release if all is in it,
+    /// else its lowest.
+    pub(super) fn choice(&self) -> Option<Choice> {
+        let choices = self.0.iter().filter_map(|span| Some((&span.from, span.choice()?)));
+        choices.max_by(|(a, _), (b, _)| order_of_starts(a.as_ref(), b.as_ref())).map(|(_, choice)| choice)
+    }
+
+    /// Whether it has what is installed when `version` is asked for.
+    pub(super) fn allows(&self, version: &str) -> bool {
+        if version == "latest" {
+            return self.0.iter().any(|span| span.below.is_none());
+        }
+        let Some(numbers) = Numbers::plain(version) else { return false };
+        self.0.iter().any(|span| span.allows(&numbers))
+    }
+}
+
+fn order_of_starts(a: Option<&Numbers>, b: Option<&Numbers>) -> Ordering {
+    match (a, b) {
+        (Some(a), Some(b)) => a.order(b),
+        _ => a.is_some().cmp(&b.is_some()),
+    }
+}
+
+impl Span {
+    fn parse(text: &str) -> Option<Self> {
+        let mut span = Self::default();
+        let mut rest = text;
+        for _ in 0..MAX_COMPARISONS {
+            rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == ',');
+            if rest.is_empty() {
+                return Some(span);
+            }
+            let (operator, after) = cut(rest, |c| "<>=!^~".contains(c));
+            let (version, after) = cut(after.trim_start(), is_of_version);
+            rest = after;
+            if (operator, version) == ("", "-") {
+                // `18 - 20`: what came before is the lower bound.
+                let (last, after) = cut(rest.trim_start(), is_of_version);
+                rest = after;
+                span.from.as_ref()?;
+                span.below = Some(Numbers::of(last)?.next()?);
+                continue;
+            }
+            span.narrow(operator, version)?;
+        }
+        None
+    }
+
+    /// Leaves what also satisfies one comparison.
+    fn narrow(&mut self, operator: &str, version: &str) -> Option<()> {
+        let numbers = Numbers::of(version)?;
+        if numbers.0.is_empty() {
+            // `*`; anything but no version at all.
+            return matches!(operator, "" | "=" | "==" | ">=" | "^" | "~").then_some(());
+        }
+        let (from, below) = match operator {
+            "" | "=" | "==" | "===" => (Some(numbers.clone()), Some(numbers.next()?)),
+            "^" => (Some(numbers.clone()), Some(numbers.caret()?)),
+            "~" => (Some(numbers.clone()), Some(numbers.first(numbers.0.len().min(2)).next()?)),
+            "~=" | "~>" if numbers.0.len() > 1 => {
+                (Some(numbers.clone()), Some(numbers.first(numbers.0.len() - 1).next()?))
+            }
+            "~>" => (Some(numbers.clone()), Some(numbers.next()?)),
+            ">=" => (Some(numbers), None),
+            ">" => (Some(numbers.next()?), None),
+            "<" => (None, Some(numbers)),
+            "<=" => (None, Some(numbers.next()?)),
+            "!=" => {
+                self.without.push(numbers);
+                return Some(());
+            }
+            _ => return None,
+        };
+        self.from = later(self.from.take(), from, Ordering::Less);
+        self.below = later(self.below.take(), below, Ordering::Greater);
+        Some(())
+    }
+
+    fn choice(&self) -> Option<Choice> {
+        let numbers = match (&self.from, &self.below) {
+            (_, None) => return Some(Choice::Latest),
+            (None, Some(below)) => below.previous()?,
+            (Some(from), Some(below)) => (1..=from.0.len().max(3))
+                .map(|length| from.first(length))
+                .find(|part| part.next().is_some_and(|next| next.order(below) != Ordering::Greater))?,
+        };
+        let left_out = self.without.iter().any(|without| numbers.0.starts_with(&without.0));
+        (!left_out).then(|| Choice::Newest(numbers.to_string()))
+    }
+
+    fn allows(&self, version: &Numbers) -> bool {
+        let is_after = self.from.as_ref().is_none_or(|from| {
+            let length = from.0.len().min(version.0.len());
+            version.first(length).order(&from.first(length)) != Ordering::Less
+        });
+        // The newest 20 may be beyond 20.5.
+        let is_before = self
+            .below
+            .as_ref()
+            .is_none_or(|below| version.order(below) == Ordering::Less && !below.0.starts_with(&version.0));
+        let left_out = self.without.iter().any(|without| version.0.starts_with(&without.0));
+        is_after && is_before && !left_out
+    }
+}
+
+fn is_of_version(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "._*+-".contains(c)
+}
+
+/// What `text` begins with that `belongs`, and the rest.
+fn cut(text: &str, belongs: impl Fn(char) -> bool) -> (&str, &str) {
+    text.split_at(text.find(|c| !belongs(c)).unwrap_or(text.len()))
+}
+
+/// The one of two bounds that leaves less: `new`, if `old` is `when` compared with it.
+fn later(old: Option<Numbers>, new: Option<Numbers>, when: Ordering) -> Option<Numbers> {
+    match (old, new) {
+        (Some(old), Some(new)) if old.order(&new) == when => Some(new),
+        (Some(old), _) => Some(old),
+        (None, new) => new,
+    }
+}
+
+impl Numbers {
+    /// The numbers of `1.2.3`, `v1.2.x`, `1.*`; what comes after them, such as `-rc.1`, is left out.
+    fn of(version: &str) -> Option<Self> {
+        let version = version.strip_prefix('v').unwrap_or(version);
+        let mut numbers = Vec::new();
+        for part in version.split('.') {
+            if matches!(part, "*" | "x" | "X") {
+                break;
+            }
+            let (digits, rest) = cut(part, |c| c.is_ascii_digit());
+            numbers.push(digits.parse().ok()?);
+            if !rest.is_empty() {
+                break;
+            }
+        }
+        Some(Self(numbers))
+    }
+
+    /// The numbers of a version that is nothing but numbers.
+    fn plain(version: &str) -> Option<Self> {
+        version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.').then(|| Self::of(version))?
+    }
+
+    /// So many of its numbers, with zeros for those that it lacks.
+    fn first(&self, length: usize) -> Self {
+        let given = self.0.iter().copied();
+        Self(given.chain(std::iter::repeat(0)).take(length).collect())
+    }
+
+    /// What comes after all that begin with it.
+    fn next(&self) -> Option<Self> {
+        let mut numbers = self.0.clone();
+        let last = numbers.last_mut()?;
+        *last = last.checked_add(1)?;
+        Some(Self(numbers))
+    }
+
+    /// What comes before all that begin with it, if that can be told.
+    fn previous(&self) -> Option<Self> {
+        let mut numbers = self.significant().to_vec();
+        let last = numbers.last_mut()?;
+        *last = last.checked_sub(1)?;
+        Some(Self(numbers))
+    }
+
+    /// The first that `^` leaves out: after the leftmost number that is not 0.
+    fn caret(&self) -> Option<Self> {
+        let length = self.0.iter().position(|number| *number != 0).map_or(self.0.len(), |at| at + 1);
+        self.first(length).next()
+    }
+
+    fn significant(&self) -> &[u32] {
+        let length = self.0.iter().rposition(|number| *number != 0).map_or(0, |at| at + 1);
+        self.0.get(..length).unwrap_or_default()
+    }
+
+    fn order(&self, other: &Self) -> Ordering {
+        self.significant().cmp(other.significant())
+    }
+}
+
+impl fmt::Display for Numbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<_> = self.0.iter().map(u32::to_string).collect();
+        f.write_str(&texts.join("."))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_asked_for_of_a_range() {
+        for (range, choice) in [
+            ("", "latest"),
+            ("*", "latest"),
+            ("x", "latest"),
+            (">=18", "latest"),
+            (">= 18.0.0", "latest"),
+            (">3.8", "latest"),
+            ("^20", "20"),
+            ("^20.3.1", "20"),
+            ("^0.2.3", "0.2"),
+            ("^0.0.3", "0.0.3"),
+            ("^3.11", "3"),
+            ("~1.2.3", "1.2"),
+            ("~1", "1"),
+            ("~=3.11", "3"),
+            ("~=3.11.2", "3.11"),
+            ("~> 3.2", "3"),
+            ("20.x", "20"),
+            ("v20", "20"),
+            ("3.11.*", "3.11"),
+            ("==3.11.*", "3.11"),
+            ("=20.11.1", "20.11.1"),
+            (">=3.11,<4", "3"),
+            (">=3.9,<3.13", "3.9"),
+            (">=3.9, <3.9.5", "3.9.0"),
+            (">=18 <21", "18"),
+            (">18 <21", "19"),
+            (">=18.12.0 <19 || ^20.9 || >=22", "latest"),
+            ("18 || 20", "20"),
+            ("20 || 18", "20"),
+            ("18 - 20", "18"),
+            ("<21", "20"),
+            ("<4.0", "3"),
+            ("<=20", "20"),
+            ("<3.13", "3.12"),
+            (">=1.2.3-rc.1 <2.0.0-0", "1"),
+            (">=3.8,!=3.9.7,<4", "3"),
+        ] {
+            let found = match Range::parse(range).and_then(|range| range.choice()) {
+                Some(Choice::Latest) => "latest".to_owned(),
+                Some(Choice::Newest(version)) => version,
+                None => "none".to_owned(),
+            };
+            assert_eq!(found, choice, "{range}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_range_or_has_nothing_that_can_be_asked_for_is_told() {
+        for range in ["lts", "=>1", "1..2", "4294967296", "^4294967295", "- 20", "18 -", "!= *", "<"] {
+            assert_eq!(Range::parse(range), None, "{range}");
+        }
+        assert_eq!(Range::parse(&"<1 ".repeat(MAX_COMPARISONS + 1)), None);
+        for range in [">=20 <18", "<0", "<=3.9,>=3.10", "!=3,>=3.1,<4"] {
+            assert_eq!(Range::parse(range).unwrap().choice(), None, "{range}");
+        }
+    }
+
+    #[test]
+    fn whether_a_version_is_in_a_range() {
+        for (range, version, allowed) in [
+            (">=18", "20", true),
+            (">=18", "16.1", false),
+            (">=20.5", "20", true),
+            (">=18", "latest", true),
+            ("^18", "latest", false),
+            ("20", "20.11.1", true),
+            ("20.11.1", "20", false),
+            ("20.11.1", "20.11.1", true),
+            ("<20.5", "20", false),
+            ("<20.5", "19", true),
+            ("18 || 20", "19", false),
+            ("!=3.9.7", "3.9.7", false),
+            ("*", "temurin-21", false),
+        ] {
+            assert_eq!(Range::parse(range).unwrap().allows(version), allowed, "{range} {version}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "([<>=!^~|, .*x0-9v-]|\\PC){0,24}") {
+            let range = Range::parse(&text);
+            let _ = range.as_ref().and_then(Range::choice);
+            let _ = range.map(|range| range.allows("1.2"));
+        }
+
+        #[test]
+        fn what_is_chosen_is_in_the_range_and_harmless(text in "((<|>|<=|>=|\\^|~|!=|)[0-9]{1,2}(\\.[0-9]{1,2}){0,2}( |\\|\\|)){1,4}") {
+            let range = Range::parse(&text).unwrap();
+            match range.choice() {
+                Some(Choice::Newest(version)) => {
+                    prop_assert!(version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'));
+                    prop_assert!(range.allows(&version), "{text}: {version}");
+                }
+                Some(Choice::Latest) => prop_assert!(range.allows("latest")),
+                None => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! From a file's bytes to text and TOML, with lines.
+
+use std::str;
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    findings::Findings,
+    note::{NoteKind, Place},
+};
+
+/// A file that is text.
+#[derive(Debug)]
+pub(super) struct Text<'a> {
+    pub(super) file: &'static str,
+    pub(super) text: &'a str,
+    /// Where each line but the first begins.
+    starts: Vec<usize>,
+}
+
+impl<'a> Text<'a> {
+    /// The text of `file`; what is not UTF-8 is noted, and none.
+    pub(super) fn of(file: &'static str, bytes: &'a [u8], found: &mut Findings) -> Option<Self> {
+        match str::from_utf8(bytes) {
+            Ok(text) => {
+                let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+                let starts = text.match_indices('\n').map(|(at, _)| at + 1).collect();
+                Some(Self { file, text, starts })
+            }
+            Err(error) => {
+                let before = bytes.iter().take(error.valid_up_to());
+                let line = before.filter(|byte| **byte == b'\n').count() + 1;
+                found.note(NoteKind::Unread, Place::line(file, line), "it is not UTF-8");
+                None
+            }
+        }
+    }
+
+    /// Its lines without what follows a `#`, trimmed and not empty, with their places.
+    pub(super) fn lines(&self) -> impl Iterator<Item = (Place, &'a str)> {
+        let file = self.file;
+        let lines = self.text.lines().zip(1..);
+        let lines = lines.map(move |(line, number)| (Place::line(file, number), before(line, "#").trim()));
+        lines.filter(|(_, line)| !line.is_empty())
+    }
+
+    /// Its top table; what is not TOML is noted, and none.
+    pub(super) fn toml(&self, found: &mut Findings) -> Option<Spanned<DeTable<'a>>> {
+        match DeTable::parse(self.text) {
+            Ok(table) => Some(table),
+            Err(error) => {
+                let place = match error.span() {
+                    Some(span) => self.place(span.start),
+                    None => Place::file(self.file),
+                };
+                found.note(NoteKind::Unread, place, format_args!("it is not TOML: {}", error.message()));
+                None
+            }
+        }
+    }
+
+    /// The place of the byte at `at`.
+    pub(super) fn place(&self, at: usize) -> Place {
+        Place::line(self.file, self.starts.partition_point(|start| *start <= at) + 1)
+    }
+
+    /// The place of a value of its TOML.
+    pub(super) fn place_of<T>(&self, value: &Spanned<T>) -> Place {
+        self.place(value.span().start)
+    }
+}
+
+/// What comes before `mark`, or everything.
+pub(super) fn before<'a>(line: &'a str, mark: &str) -> &'a str {
+    line.split_once(mark).map_or(line, |(before, _)| before)
+}
+
+/// The value that `keys` lead to through tables.
+pub(super) fn at<'t, 'a>(table: &'t DeTable<'a>, keys: &[&str]) -> Option<&'t Spanned<DeValue<'a>>> {
+    let (last, folders) = keys.split_last()?;
+    let table = folders.iter().try_fold(table, |table, key| table.get(*key)?.get_ref().as_table())?;
+    table.get(*last)
+}
+
+/// The strings of a string or an array of strings; `None` when it is or holds anything else.
+pub(super) fn strings<'t>(value: &'t DeValue<'_>) -> Option<Vec<&'t str>> {
+    match value {
+        DeValue::String(text) => Some(vec![text.as_ref()]),
+        DeValue::Array(values) => values.iter().map(|value| value.get_ref().as_str()).collect(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_have_numbers_and_no_comments() {
+        let mut found = Findings::default();
+        let text = Text::of("f", "\u{feff}a # b\r\n\n#c\n  d\n".as_bytes(), &mut found).unwrap();
+        let lines: Vec<_> = text.lines().map(|(place, line)| (place.line.unwrap(), line)).collect();
+        assert_eq!(lines, [(1, "a"), (4, "d")]);
+        assert_eq!([0, 6, 7, 8].map(|at| text.place(at).line.unwrap()), [1, 1, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_no_text_or_no_toml_is_noted_with_its_line() {
+        let mut found = Findings::default();
+        assert!(Text::of("f", b"a\n\xff", &mut found).is_none());
+        let text = Text::of("f", b"a = 1\n\nb = \n", &mut found).unwrap();
+        assert!(text.toml(&mut found).is_none());
+        let notes: Vec<_> = found.notes().iter().map(|note| (note.kind, note.place.line)).collect();
+        assert_eq!(notes, [(NoteKind::Unread, Some(2)), (NoteKind::Unread, Some(3))]);
+    }
+}

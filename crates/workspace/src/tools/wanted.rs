@@ -1,0 +1,155 @@
+//! From what a file says of a tool's version to what can be asked for.
+
+use std::borrow::Cow;
+
+use super::{
+    note::shown,
+    range::{Choice, Range},
+    word::{InvalidWord, Version},
+};
+
+/// What to ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) version: Version,
+    pub(super) reason: String,
+    /// All that would do, where that is known.
+    pub(super) range: Option<Range>,
+}
+
+/// Why nothing can be asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum VersionError {
+    /// A place or revision, not a version.
+    #[error("{0} names no version that can be installed")]
+    NotAVersion(String),
+    #[error("{0} is a range of versions that is not understood")]
+    Range(String),
+    #[error("no version that can be asked for is in {0}")]
+    Nothing(String),
+    #[error("{text} is not a version: {why}")]
+    Word { text: String, why: InvalidWord },
+}
+
+impl Wanted {
+    /// What `text`, as a file has it, wants of `tool`.
+    pub(super) fn of(tool: &str, text: &str) -> Result<Self, VersionError> {
+        let text = text.trim();
+        let written = translated(tool, text);
+        let word = written.as_ref();
+        if word.is_empty()
+            || word == "system"
+            || ["path:", "ref:", "sub-"].iter().any(|p| word.starts_with(p))
+        {
+            return Err(VersionError::NotAVersion(shown(text)));
+        }
+        if is_range(word) {
+            return Self::of_range(word);
+        }
+        let version = word.parse::<Version>().map_err(|why| VersionError::Word { text: shown(text), why })?;
+        let reason =
+            if word == text { "as written".to_owned() } else { format!("written as {}", shown(text)) };
+        let is_plain = word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        let range =
+            if version.is_latest() { Range::parse("*") } else { Range::parse(word).filter(|_| is_plain) };
+        Ok(Self { version, reason, range })
+    }
+
+    fn of_range(text: &str) -> Result<Self, VersionError> {
+        let range = Range::parse(text).ok_or_else(|| VersionError::Range(shown(text)))?;
+        let (version, reason) = match range.choice() {
+            None => return Err(VersionError::Nothing(shown(text))),
+            Some(Choice::Latest) => (Version::latest(), format!("{} allows the latest", shown(text))),
+            Some(Choice::Newest(numbers)) => {
+                let version = numbers.parse().map_err(|_| VersionError::Nothing(shown(text)))?;
+                (version, format!("{} allows {numbers}", shown(text)))
+            }
+        };
+        Ok(Self { version, reason, range: Some(range) })
+    }
+}
+
+fn is_range(text: &str) -> bool {
+    text.contains(|c: char| "<>=!^~*|,".contains(c) || c.is_whitespace())
+        || text.split('.').any(|part| matches!(part, "x" | "X"))
+}
+
+/// Words that only one tool's own files have, as mise has them.
+fn translated<'a>(tool: &str, text: &'a str) -> Cow<'a, str> {
+    let text = text.strip_prefix("prefix:").unwrap_or(text);
+    let is_number = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+    let without = |prefix: &str| text.strip_prefix(prefix).filter(|rest| is_number(rest));
+    if let Some(rest) = without("v") {
+        return rest.into();
+    }
+    match (tool, text) {
+        ("node", "node" | "stable" | "current") => "latest".into(),
+        ("node", "lts/*") => "lts".into(),
+        ("node", _) => text.strip_prefix("lts/").map_or(text.into(), |name| format!("lts-{name}").into()),
+        ("go", _) => without("go").unwrap_or(text).into(),
+        ("ruby", _) => without("ruby-").unwrap_or(text).into(),
+        ("python", _) => without("cpython-").or(without("cpython@")).unwrap_or(text).into(),
+        // Java 8 and before call themselves so.
+        ("java", _) => without("1.").map(|rest| super::text::before(rest, ".")).unwrap_or(text).into(),
+        ("rust", "latest") => "stable".into(),
+        _ => text.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_asked_for_and_why() {
+        for (tool, text, version, reason) in [
+            ("node", "20.11.1", "20.11.1", "as written"),
+            ("node", " v20 ", "20", "written as \"v20\""),
+            ("node", "lts/*", "lts", "written as \"lts/*\""),
+            ("node", "lts/iron", "lts-iron", "written as \"lts/iron\""),
+            ("node", "node", "latest", "written as \"node\""),
+            ("node", "20.x", "20", "\"20.x\" allows 20"),
+            ("node", ">=18", "latest", "\">=18\" allows the latest"),
+            ("python", ">=3.11,<4", "3", "\">=3.11,<4\" allows 3"),
+            ("python", "cpython-3.12", "3.12", "written as \"cpython-3.12\""),
+            ("python", "pypy3.10-7.3.15", "pypy3.10-7.3.15", "as written"),
+            ("go", "go1.22.3", "1.22.3", "written as \"go1.22.3\""),
+            ("ruby", "ruby-3.2.2", "3.2.2", "written as \"ruby-3.2.2\""),
+            ("ruby", "jruby-9.4.0.0", "jruby-9.4.0.0", "as written"),
+            ("java", "1.8.0", "8", "written as \"1.8.0\""),
+            ("java", "temurin-21.0.1+12", "temurin-21.0.1+12", "as written"),
+            ("rust", "stable", "stable", "as written"),
+            ("erlang", "prefix:26", "26", "written as \"prefix:26\""),
+        ] {
+            let wanted = Wanted::of(tool, text).unwrap();
+            assert_eq!((wanted.version.as_str(), wanted.reason.as_str()), (version, reason), "{tool} {text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_asked_for() {
+        for (text, error) in [
+            ("", "\"\" names no version"),
+            ("system", "\"system\" names no version"),
+            ("path:/opt/node", "\"path:/opt/node\" names no version"),
+            ("ref:main", "\"ref:main\" names no version"),
+            (">=a", "\">=a\" is a range of versions that is not understood"),
+            (">=20 <18", "no version that can be asked for is in \">=20 <18\""),
+            ("-g", "\"-g\" is not a version: it cannot begin with '-'"),
+            ("$(id)", "\"$(id)\" is not a version: '$' at position 1"),
+        ] {
+            let found = Wanted::of("node", text).unwrap_err().to_string();
+            assert!(found.starts_with(error), "{text}: {found}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn only_harmless_words_come_out(tool in "node|go|java|python|rust|x", text in "(lts/|v|go|1\\.|>=|[ -~]|\\PC){0,12}") {
+            if let Ok(wanted) = Wanted::of(&tool, &text) {
+                prop_assert_eq!(wanted.version.as_str().parse::<Version>(), Ok(wanted.version));
+            }
+        }
+    }
+}

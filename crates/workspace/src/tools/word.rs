@@ -1,0 +1,177 @@
+//! Harmless words: all that a repository's names may be made of before they reach anything that is run.
+
+use std::{fmt, str::FromStr};
+
+use serde::Serialize;
+
+/// Longest word in bytes. The longest version of a released tool has about 40.
+const LONGEST: usize = 64;
+
+/// Why a text is not a harmless word.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidWord {
+    /// There is nothing.
+    #[error("it is empty")]
+    Empty,
+    /// It goes on for too long.
+    #[error("it has {0} bytes, more than {LONGEST}")]
+    TooLong(usize),
+    /// A character that has no place in it.
+    #[error("{character:?} at position {position} cannot be in it: only {allowed} can")]
+    Character {
+        /// The first wrong character.
+        character: char,
+        /// Where it is, counted from 1.
+        position: usize,
+        /// What may be used.
+        allowed: &'static str,
+    },
+    /// It begins with a character that may only come later.
+    #[error("it cannot begin with {0:?}")]
+    Start(char),
+}
+
+/// What a kind of word is made of.
+struct Alphabet {
+    may_begin: fn(char) -> bool,
+    may_follow: fn(char) -> bool,
+    allowed: &'static str,
+}
+
+const NAME: Alphabet = Alphabet {
+    may_begin: |c| c.is_ascii_lowercase() || c.is_ascii_digit(),
+    may_follow: |c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_'),
+    allowed: "a-z, 0-9, - and _",
+};
+
+const WORD: Alphabet = Alphabet {
+    may_begin: |c| c.is_ascii_alphanumeric(),
+    may_follow: |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '+' | '-'),
+    allowed: "letters, digits, ., _, + and -",
+};
+
+const VARIABLE: Alphabet = Alphabet {
+    may_begin: |c| c.is_ascii_alphabetic() || c == '_',
+    may_follow: |c| c.is_ascii_alphanumeric() || c == '_',
+    allowed: "letters, digits and _",
+};
+
+fn check(text: &str, alphabet: &Alphabet) -> Result<(), InvalidWord> {
+    if text.len() > LONGEST {
+        return Err(InvalidWord::TooLong(text.len()));
+    }
+    let first = text.chars().next().ok_or(InvalidWord::Empty)?;
+    if let Some((index, character)) = text.chars().enumerate().find(|(_, c)| !(alphabet.may_follow)(*c)) {
+        return Err(InvalidWord::Character { character, position: index + 1, allowed: alphabet.allowed });
+    }
+    if (alphabet.may_begin)(first) { Ok(()) } else { Err(InvalidWord::Start(first)) }
+}
+
+macro_rules! checked_text {
+    ($(#[$doc:meta])* $type:ident, $alphabet:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[serde(transparent)]
+        pub struct $type(String);
+
+        impl $type {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl FromStr for $type {
+            type Err = InvalidWord;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                check(text, &$alphabet)?;
+                Ok(Self(text.to_owned()))
+            }
+        }
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+    };
+}
+
+checked_text! {
+    /// A tool's name, as mise has it: 1 to 64 of `a-z 0-9 - _`, beginning with a letter or digit.
+    ToolName, NAME
+}
+
+checked_text! {
+    /// What to ask for of a tool: a version, the beginning of one, a channel, or `latest`. 1 to 64 letters, digits and
+    /// `. _ + -`, beginning with a letter or digit.
+    Version, WORD
+}
+
+checked_text! {
+    /// A component or target of a toolchain. 1 to 64 letters, digits and `. _ + -`, beginning with a letter or digit.
+    Word, WORD
+}
+
+checked_text! {
+    /// An environment variable's name: 1 to 64 letters, digits and `_`, not beginning with a digit.
+    VariableName, VARIABLE
+}
+
+impl Version {
+    /// The newest there is.
+    pub fn latest() -> Self {
+        Self("latest".to_owned())
+    }
+
+    /// Whether it is the newest there is.
+    pub fn is_latest(&self) -> bool {
+        self.0 == "latest"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_wrong_with_a_word_is_told() {
+        let long = "a".repeat(65);
+        for (text, message) in [
+            ("", "it is empty"),
+            ("-rf", "it cannot begin with '-'"),
+            ("a b", "' ' at position 2 cannot be in it: only a-z, 0-9, - and _ can"),
+            ("Node", "'N' at position 1 cannot be in it: only a-z, 0-9, - and _ can"),
+            ("npm:x", "':' at position 4 cannot be in it: only a-z, 0-9, - and _ can"),
+            (&long, "it has 65 bytes, more than 64"),
+        ] {
+            assert_eq!(text.parse::<ToolName>().unwrap_err().to_string(), message, "{text}");
+        }
+    }
+
+    #[test]
+    fn words_that_tools_use_are_fine() {
+        for text in ["20", "1.80.1", "3.13t", "temurin-21.0.1+12", "nightly-2024-01-31", "lts-iron", "latest"]
+        {
+            assert_eq!(text.parse::<Version>().unwrap().as_str(), text);
+        }
+        for text in ["node", "dotnet-core", "1password-cli", "a_b"] {
+            assert_eq!(text.parse::<ToolName>().unwrap().as_str(), text);
+        }
+        for (text, fine) in [("_A1", true), ("a", true), ("1A", false), ("A-B", false), ("A=", false)] {
+            assert_eq!(text.parse::<VariableName>().is_ok(), fine, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_means_something_to_a_shell_gets_through(text in "[-a-zA-Z0-9.+_ $`;&|<>*?\\[\\]{}()'\"\\\\~!#%,:@=/\n\t]{0,8}|\\PC{0,8}") {
+            let harmless = text.chars().all(|c| c.is_ascii_alphanumeric() || ".+_-".contains(c))
+                && text.starts_with(|c: char| c.is_ascii_alphanumeric());
+            prop_assert_eq!(text.parse::<Version>().is_ok(), harmless);
+            if text.parse::<ToolName>().is_ok() {
+                prop_assert!(harmless);
+            }
+        }
+    }
+}
