@@ -1,7 +1,8 @@
-//! Which tools and which environment a repository asks for.
+//! Which tools and which environment a repository asks for, and what makes them ready in a guest.
 //!
 //! ```text
 //! plan(root) ─▶ folder: a file's bytes ─▶ one reader a family of files ─▶ findings ─▶ choose ─▶ Plan
+//!                                                                       Plan ─▶ arguments ─▶ SCRIPT, in the guest
 //! ```
 //!
 //! Only `folder` does I/O; the readers are functions of bytes. Nothing that a file holds makes a plan fail: what cannot
@@ -31,6 +32,7 @@ mod plan;
 mod pyproject;
 mod range;
 mod rust_toolchain;
+mod script;
 mod text;
 mod version_file;
 mod wanted;
@@ -39,4 +41,5 @@ mod word;
 pub use devcontainer::{Command, Devcontainer, Run, When};
 pub use note::{Note, NoteKind, Place};
 pub use plan::{Plan, Tool, Variable, plan};
+pub use script::{SCRIPT, arguments};
 pub use word::{InvalidWord, ToolName, VariableName, Version, Word};

@@ -1,0 +1,252 @@
+//! What carries a plan out in a guest, as data.
+
+use super::plan::{Plan, Tool};
+
+/// A POSIX shell script that makes a plan's tools ready in a guest: `sh -c SCRIPT tools ARGUMENT...`, as root, with
+/// [`arguments`].
+///
+/// It installs with mise if the guest has it, and gives no trust to files of the repository; else Rust with rustup if that
+/// is there; else the newest that the distribution has. What it prints is a log, whose last line says how many of how many
+/// tools were made ready; its status is 0 when that is all of them. It sets no limit to its time: who runs it does. What
+/// mise has installed is found in `~/.local/share/mise/shims`.
+///
+/// The text is the same for every repository. All that a repository has a say in are the arguments, which are harmless
+/// words; the plan's environment is not for this script.
+pub const SCRIPT: &str = include_str!("script.sh");
+
+/// The arguments of [`SCRIPT`] for `plan`, one a tool: `node@20`, `rust@1.80,component=clippy,target=x86_64-unknown-none`.
+pub fn arguments(plan: &Plan) -> Vec<String> {
+    plan.tools.iter().map(argument).collect()
+}
+
+fn argument(tool: &Tool) -> String {
+    let mut argument = format!("{}@{}", tool.name, tool.version);
+    let components = tool.components.iter().map(|word| ("component", word));
+    for (kind, word) in components.chain(tool.targets.iter().map(|word| ("target", word))) {
+        argument.push_str(&format!(",{kind}={word}"));
+    }
+    argument
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        env, fs,
+        io::Write,
+        os::unix::fs::symlink,
+        path::{Path, PathBuf},
+        process::{Command, Stdio},
+    };
+
+    use crate::tools::note::Place;
+
+    /// Stands in for whatever installs: writes down how it was called, and fails at what is called `fails`.
+    const RECORDER: &str = "#!/bin/sh\nprintf '%s\\n' \"${0##*/} $*\" >>\"${0%/*}/log\"\n\
+        case \" $* \" in *fails*) exit 1 ;; esac\n";
+
+    /// A guest's programs.
+    struct Guest(tempfile::TempDir);
+
+    impl Guest {
+        fn with(programs: &[&str]) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            // By a process of its own: a program that is open for writing here, or in a child that another test is
+            // about to start, cannot be run.
+            let mut writer = Command::new("/bin/sh")
+                .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
+                .arg(dir.path().join("recorder"))
+                .stdin(Stdio::piped())
+                .spawn()
+                .unwrap();
+            writer.stdin.take().unwrap().write_all(RECORDER.as_bytes()).unwrap();
+            assert!(writer.wait().unwrap().success());
+            programs.iter().for_each(|program| symlink("recorder", dir.path().join(program)).unwrap());
+            Self(dir)
+        }
+
+        /// What was called, what was printed, and whether it went well.
+        fn run(&self, shell: &[PathBuf], arguments: &[&str]) -> (Vec<String>, String, bool) {
+            let log = self.0.path().join("log");
+            let _ = fs::remove_file(&log);
+            let output = Command::new(&shell[0])
+                .args(&shell[1..])
+                .args(["-c", SCRIPT, "tools"])
+                .args(arguments)
+                .env_clear()
+                .env("PATH", self.0.path())
+                .stdin(Stdio::null())
+                .output()
+                .unwrap();
+            assert!(output.stderr.is_empty(), "{output:?}");
+            let calls = fs::read_to_string(log).unwrap_or_default();
+            let calls = calls.lines().map(ToOwned::to_owned).collect();
+            (calls, String::from_utf8(output.stdout).unwrap(), output.status.success())
+        }
+    }
+
+    fn find(program: &str) -> PathBuf {
+        let path = env::var_os("PATH").unwrap();
+        let found = env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.exists());
+        found.unwrap_or_else(|| panic!("{program} is not installed: run cargo xtask setup"))
+    }
+
+    /// This host's own shell, and the one of small guests.
+    fn shells() -> [Vec<PathBuf>; 2] {
+        [vec!["/bin/sh".into()], vec![find("busybox"), "sh".into()]]
+    }
+
+    #[track_caller]
+    fn assert_calls(programs: &[&str], arguments: &[&str], calls: &[&str], last: &str) {
+        let guest = Guest::with(programs);
+        for shell in shells() {
+            let (found, printed, fine) = guest.run(&shell, arguments);
+            assert_eq!(found, calls, "{shell:?}: {printed}");
+            assert_eq!(printed.lines().last(), Some(last), "{shell:?}: {printed}");
+            let counts: Vec<_> = last.split(' ').filter_map(|word| word.parse::<usize>().ok()).collect();
+            assert_eq!(fine, counts[0] == counts[1], "{shell:?}");
+        }
+    }
+
+    #[test]
+    fn shells_can_read_it() {
+        for shell in shells() {
+            let status = Command::new(&shell[0]).args(&shell[1..]).args(["-n", "-c", SCRIPT]).status();
+            assert!(status.unwrap().success(), "{shell:?}");
+        }
+    }
+
+    #[test]
+    fn mise_is_used_where_it_is() {
+        assert_calls(
+            &["mise", "rustup", "apt-get"],
+            &["node@20", "rust@1.80,component=clippy,target=x86_64-unknown-none"],
+            &[
+                "mise use --global node@20",
+                "mise use --global rust@1.80",
+                "mise exec rust@1.80 -- rustup component add clippy",
+                "mise exec rust@1.80 -- rustup target add x86_64-unknown-none",
+            ],
+            "tools: 2 of 2 made ready",
+        );
+    }
+
+    #[test]
+    fn rust_is_rustups_where_that_is() {
+        assert_calls(
+            &["rustup", "apk"],
+            &["rust@1.80,component=clippy,target=x86_64-unknown-none", "rust@latest"],
+            &[
+                "rustup toolchain install --no-self-update --profile minimal --component clippy --target \
+                 x86_64-unknown-none 1.80",
+                "rustup default 1.80",
+                "rustup toolchain install --no-self-update --profile minimal stable",
+                "rustup default stable",
+            ],
+            "tools: 2 of 2 made ready",
+        );
+    }
+
+    #[test]
+    fn each_distribution_installs_its_own_packages() {
+        for (manager, calls) in [
+            (
+                "apt-get",
+                &[
+                    "apt-get -q update",
+                    "apt-get -q -y -o DPkg::Lock::Timeout=120 --no-install-recommends install nodejs npm",
+                    "apt-get -q -y -o DPkg::Lock::Timeout=120 --no-install-recommends install golang-go",
+                ][..],
+            ),
+            ("apk", &["apk update", "apk add nodejs npm", "apk add go"]),
+            ("dnf", &["dnf -y install nodejs npm", "dnf -y install golang"]),
+            (
+                "pacman",
+                &[
+                    "pacman -Sy --noconfirm",
+                    "pacman -S --noconfirm --needed nodejs npm",
+                    "pacman -S --noconfirm --needed go",
+                ],
+            ),
+            (
+                "zypper",
+                &[
+                    "zypper --non-interactive refresh",
+                    "zypper --non-interactive install nodejs-default npm-default",
+                    "zypper --non-interactive install go",
+                ],
+            ),
+        ] {
+            assert_calls(&[manager], &["node@20", "go@1.22"], calls, "tools: 2 of 2 made ready");
+        }
+    }
+
+    #[test]
+    fn a_failure_holds_nothing_else_up() {
+        assert_calls(
+            &["mise"],
+            &["fails@1", "rust@1,component=fails,target=a", "go@1"],
+            &[
+                "mise use --global fails@1",
+                "mise use --global rust@1",
+                "mise exec rust@1 -- rustup component add fails",
+                "mise use --global go@1",
+            ],
+            "tools: 1 of 3 made ready",
+        );
+        assert_calls(
+            &["dnf"],
+            &["deno@1", "unknown@1", "jq@1"],
+            &["dnf -y install jq"],
+            "tools: 1 of 3 made ready",
+        );
+        assert_calls(&[], &["node@20"], &[], "tools: 0 of 1 made ready");
+        assert_calls(&["mise"], &[], &[], "tools: 0 of 0 made ready");
+    }
+
+    #[test]
+    fn what_is_no_tool_with_a_version_runs_nothing() {
+        let wrong =
+            ["-g@1", "a@", "@1", "a", "a@-x", "a@1,target=-x", "a@$(id)", "a b@1", "a@1;id", "", "a@*"];
+        assert_calls(&["mise"], &wrong, &[], "tools: 0 of 11 made ready");
+    }
+
+    #[test]
+    fn the_log_says_what_is_done_and_that_the_version_may_differ() {
+        let guest = Guest::with(&["apk"]);
+        let (_, printed, _) = guest.run(&shells()[0], &["rust@1.80,component=clippy,target=a", "x@1"]);
+        insta::assert_snapshot!(printed);
+    }
+
+    #[test]
+    fn arguments_are_the_tools_of_a_plan() {
+        let tool = |name: &str, components: &[&str], targets: &[&str]| Tool {
+            name: name.parse().unwrap(),
+            version: "1.80".parse().unwrap(),
+            source: Place::file("f"),
+            reason: String::new(),
+            components: components.iter().map(|word| word.parse().unwrap()).collect(),
+            targets: targets.iter().map(|word| word.parse().unwrap()).collect(),
+        };
+        let tools =
+            vec![tool("rust", &["clippy", "rustfmt"], &["x86_64-unknown-none"]), tool("node", &[], &[])];
+        let plan = Plan { tools, ..Plan::default() };
+        assert_eq!(
+            arguments(&plan),
+            ["rust@1.80,component=clippy,component=rustfmt,target=x86_64-unknown-none", "node@1.80"]
+        );
+        assert_eq!(arguments(&super::super::plan(Path::new("/nowhere"))), [""; 0]);
+    }
+
+    #[test]
+    fn every_row_of_the_table_has_a_name_for_each_manager() {
+        let rows: Vec<_> = SCRIPT.lines().filter(|line| line.contains(") pick ")).collect();
+        assert!(rows.len() > 20);
+        for row in rows {
+            let quoted: Vec<_> = row.split('"').collect();
+            let words: String =
+                quoted.iter().enumerate().map(|(n, part)| if n % 2 == 1 { "q" } else { part }).collect();
+            assert_eq!(words.split_whitespace().count(), 8, "{row}");
+        }
+    }
+}
