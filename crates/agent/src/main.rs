@@ -12,9 +12,11 @@ mod exec;
 mod failure;
 mod inspect;
 mod marks;
+mod own;
 mod ports;
 mod power;
 mod server;
+mod workspace;
 
 use std::{io::Write, process::ExitCode};
 
@@ -28,7 +30,8 @@ fn main() -> ExitCode {
             Ok(booted) => server::run(booted, Power::AskInit),
             Err(error) => fail(&format!("cannot read what the boot has left: {error}")),
         },
-        [copy::COMMAND, request] => copy::run(request),
+        [copy::COMMAND, request] => own::run(copy::run, request),
+        [workspace::COMMAND, request] => own::run(workspace::run, request),
         ["--version"] => {
             // Of no use to anybody when it cannot be written.
             let _ = writeln!(std::io::stdout(), "banger-agent {}", env!("CARGO_PKG_VERSION"));

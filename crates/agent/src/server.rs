@@ -2,7 +2,7 @@
 
 use std::{fs, io, process::ExitCode, rc::Rc, sync::Arc, time::Duration};
 
-use banger_proto::{AGENT_PORT, FailureKind, FrameError, GENERATION, Greeting, Reply, Request};
+use banger_proto::{AGENT_PORT, Exec, FailureKind, FrameError, GENERATION, Greeting, Reply, Request};
 use tokio::{
     sync::Semaphore,
     task::{LocalSet, spawn_local},
@@ -18,7 +18,7 @@ use crate::{
     marks::Booted,
     ports,
     power::{self, Power},
-    say,
+    say, workspace,
 };
 
 /// Connections at a time: each exec holds four descriptors of the 1024 that a process has by default.
@@ -107,28 +107,11 @@ async fn serve(server: Rc<Server>, stream: VsockStream) {
         Ok(Ok(None)) | Err(_) => return,
     };
     let reply = match request {
-        Ok(Request::Exec(request)) => {
-            return exec::exec(&request, incoming, outgoing, &server.children).await;
-        }
-        Ok(Request::Copy(request)) => match copy::as_exec(&request) {
-            Ok(request) => return exec::exec(&request, incoming, outgoing, &server.children).await,
-            Err(error) => Failure::new(FailureKind::Internal, error.to_string()).into(),
+        Ok(request) => match program(&request) {
+            Some(Ok(program)) => return exec::exec(&program, incoming, outgoing, &server.children).await,
+            Some(Err(error)) => Failure::new(FailureKind::Internal, error.to_string()).into(),
+            None => answer(&request).await,
         },
-        Ok(Request::Ping) => Reply::Pong,
-        Ok(Request::Configure(configure)) => match configure::configure(&configure).await {
-            Ok(()) => Reply::Configured,
-            Err(failure) => failure.into(),
-        },
-        Ok(Request::PowerOff(_)) => {
-            rustix::fs::sync();
-            Reply::PoweringOff
-        }
-        Ok(Request::Inspect) => Reply::Inspected(inspect::inspect()),
-        Ok(Request::Ports) => Reply::Ports { listeners: ports::ports().await },
-        Ok(Request::Unknown) => {
-            Failure::new(FailureKind::Unsupported, "this agent is older than the request; restart the VM")
-                .into()
-        }
         Err(error) => malformed(&error).into(),
     };
     // A host that has hung up does not want the answer.
@@ -136,6 +119,34 @@ async fn serve(server: Rc<Server>, stream: VsockStream) {
     outgoing.finish().await;
     if reply == Reply::PoweringOff {
         server.power.off().await;
+    }
+}
+
+/// The program that is to be run for `request`, if one is.
+fn program(request: &Request) -> Option<serde_json::Result<Exec>> {
+    match request {
+        Request::Exec(program) => Some(Ok(program.clone())),
+        Request::Copy(request) => Some(copy::as_exec(request)),
+        Request::Workspace(request) => Some(workspace::as_exec(request)),
+        _ => None,
+    }
+}
+
+async fn answer(request: &Request) -> Reply {
+    match request {
+        Request::Ping => Reply::Pong,
+        Request::Configure(configure) => match configure::configure(configure).await {
+            Ok(()) => Reply::Configured,
+            Err(failure) => failure.into(),
+        },
+        Request::PowerOff(_) => {
+            rustix::fs::sync();
+            Reply::PoweringOff
+        }
+        Request::Inspect => Reply::Inspected(inspect::inspect()),
+        Request::Ports => Reply::Ports { listeners: ports::ports().await },
+        _ => Failure::new(FailureKind::Unsupported, "this agent is older than the request; restart the VM")
+            .into(),
     }
 }
 

@@ -15,7 +15,7 @@ mod passing;
 pub use ask::{Answered, inspect, ping, ports};
 pub use banger_files::{PackError, Source};
 pub use calls::Client;
-pub use copy::{CopyEvent, Destination, GuestPath, Origin, copy_in, copy_out};
+pub use copy::{CopyEvent, Destination, FromGuest, GuestPath, Origin, ToGuest, copy_in, copy_out, exchange};
 pub use events::Events;
 pub use exec::{ExecInput, ExecOutput, Output, exec};
 pub use http::Tunnel;

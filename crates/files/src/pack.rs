@@ -106,7 +106,7 @@ pub fn pack_input(mut input: impl Read, out: impl Write) -> io::Result<()> {
 }
 
 /// Copies all of `input`. The outer error is the writing's, the inner one the reading's.
-fn copy(
+pub(crate) fn copy(
     input: &mut impl Read,
     out: &mut Writer<impl Write>,
     buffer: &mut [u8],

@@ -10,6 +10,7 @@ const LEAVE: u8 = 2;
 const FILE: u8 = 3;
 const LINK: u8 = 4;
 const END: u8 = 5;
+const REMOVE: u8 = 6;
 
 /// The length that no part has: the file could not be read to its end.
 const BROKEN: u32 = u32::MAX;
@@ -50,6 +51,8 @@ pub enum Item {
     File(Entry),
     /// A symbolic link, and what it leads to.
     Link(Entry, Vec<u8>),
+    /// What has this name in the folder entered last is to go: a file, a link, or a folder if it is empty.
+    Remove(Vec<u8>),
     /// The stream's end.
     End,
 }
@@ -107,6 +110,10 @@ impl<W: Write> Writer<W> {
                 self.entry(LINK, entry)?;
                 self.bytes(target, MAX_TARGET)
             }
+            Item::Remove(name) => {
+                self.out.write_all(&[REMOVE])?;
+                self.bytes(name, MAX_NAME)
+            }
             Item::Leave => self.out.write_all(&[LEAVE]),
             Item::End => {
                 self.out.write_all(&[END])?;
@@ -133,6 +140,11 @@ impl<W: Write> Writer<W> {
     /// When it cannot be written.
     pub fn end_file(&mut self, whole: bool) -> io::Result<()> {
         self.out.write_all(&if whole { 0 } else { BROKEN }.to_be_bytes())
+    }
+
+    /// What it is written to.
+    pub fn into_inner(self) -> W {
+        self.out
     }
 
     fn entry(&mut self, kind: u8, entry: &Entry) -> io::Result<()> {
@@ -187,11 +199,15 @@ impl<R: Read> Reader<R> {
             (END, ..) => return Err(malformed("an end in the middle")),
             (_, 0, true) => return Err(malformed("more than one thing")),
             (LEAVE, 0, _) => return Err(malformed("a folder left that was not entered")),
+            (REMOVE, 0, _) => return Err(malformed("a removal outside of any folder")),
             _ => self.begun = true,
         }
         if kind == LEAVE {
             self.depth -= 1;
             return Ok(Item::Leave);
+        }
+        if kind == REMOVE {
+            return self.name().map(Item::Remove);
         }
         let entry = self.entry()?;
         match kind {
@@ -242,12 +258,17 @@ impl<R: Read> Reader<R> {
         if nanoseconds >= 1_000_000_000 {
             return Err(malformed("a time that is none"));
         }
+        Ok(Entry { name: self.name()?, mode, seconds, nanoseconds })
+    }
+
+    /// A single component. Only what is outermost may have none.
+    fn name(&mut self) -> Result<Vec<u8>, StreamError> {
         let name = self.bytes(MAX_NAME)?;
         let nameless = name.is_empty() && self.depth > 0;
         if nameless || name == b"." || name == b".." || name.iter().any(|byte| matches!(byte, 0 | b'/')) {
             return Err(malformed("a name that is none"));
         }
-        Ok(Entry { name, mode, seconds, nanoseconds })
+        Ok(name)
     }
 
     fn bytes(&mut self, most: usize) -> Result<Vec<u8>, StreamError> {
@@ -267,14 +288,14 @@ impl<R: Read> Reader<R> {
     }
 }
 
-fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<(), StreamError> {
+pub(crate) fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<(), StreamError> {
     input.read_exact(buffer).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => StreamError::Truncated,
         _ => StreamError::Read(error),
     })
 }
 
-fn malformed(why: &'static str) -> StreamError {
+pub(crate) fn malformed(why: &'static str) -> StreamError {
     StreamError::Malformed(why)
 }
 
@@ -318,6 +339,7 @@ mod tests {
             Item::Folder(entry(b"in")),
             Item::Leave,
             Item::Link(entry(b"l"), b"../x".to_vec()),
+            Item::Remove(b"gone".to_vec()),
             Item::Leave,
             Item::End,
         ];
@@ -358,6 +380,8 @@ mod tests {
             &[Item::Leave, Item::End],
             &[Item::File(entry(b"a")), Item::File(entry(b"b")), Item::End],
             &[Item::Folder(entry(b"a")), Item::End],
+            &[Item::Remove(b"a".to_vec()), Item::End],
+            &[Item::Folder(entry(b"a")), Item::Remove(b"..".to_vec()), Item::Leave, Item::End],
         ] {
             assert!(matches!(read(&written(items)), Err(StreamError::Malformed(_))), "{items:?}");
         }

@@ -24,8 +24,21 @@ use rustix::{
 
 use crate::stream::{Entry, Item, Part, Reader, StreamError};
 
+/// How what comes is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Beside what is there, and in its place when it is whole.
+    Copied,
+    /// So, and what is to go goes.
+    Changed,
+    /// In a folder that nobody else sees yet.
+    Fresh,
+}
+
 /// Permissions that are kept. What makes a program run as its owner is not: the owner is another one now.
 const KEPT: u32 = 0o1777;
+
+const NEW: OFlags = OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
 
 /// Permissions of a file that came without any, as from a pipe.
 const PLAIN: u32 = 0o644;
@@ -56,6 +69,12 @@ pub enum UnpackError {
     /// A file was wanted, and something else came.
     #[error("it is {0}, not a file")]
     NotAFile(&'static str),
+    /// Only what is not there can be placed, or an empty folder.
+    #[error("there is something at {} already", .0.display())]
+    Occupied(PathBuf),
+    /// Somebody else is at it.
+    #[error("something else is being placed in {} at this moment", .0.display())]
+    Busy(PathBuf),
     /// Only a part of the file came.
     #[error("it could not be read to its end")]
     Broken,
@@ -94,19 +113,34 @@ pub fn unpack(stream: impl Read, target: &Path, done: &mut Unpacked) -> Result<(
                 }
                 entry.name = name;
             }
-            let mut unpacker = Unpacker { folders: vec![Folder { fd: folder, made: None }], path, done };
+            let mut unpacker = Unpacker::new(folder, path, Manner::Copied, done);
             unpacker.item(first, &mut reader)?;
             unpacker.rest(&mut reader)
         }
         Place::Itself { folder } => {
-            let folders = vec![Folder { fd: folder, made: None }];
-            Unpacker { folders, path: target.to_owned(), done }.rest(&mut reader)
+            Unpacker::new(folder, target.to_owned(), Manner::Copied, done).rest(&mut reader)
         }
         Place::Device(mut device) => {
             let whole = copy(&mut reader, &mut device, target)?;
             done.count(whole);
             Ok(())
         }
+    }
+}
+
+/// Unpacks what is in the nameless folder that `stream` is into `folder`, which is at `path`.
+pub(crate) fn unpack_within(
+    stream: impl Read,
+    (folder, path): (OwnedFd, &Path),
+    manner: Manner,
+    done: &mut Unpacked,
+) -> Result<(), UnpackError> {
+    let mut reader = Reader::new(stream)?;
+    match reader.next_item()? {
+        Item::Folder(entry) if entry.name.is_empty() => {
+            Unpacker::new(folder, path.to_owned(), manner, done).rest(&mut reader)
+        }
+        _ => Err(StreamError::Malformed("it does not begin with a folder without a name").into()),
     }
 }
 
@@ -162,7 +196,9 @@ impl Place {
         let (name, is_folder) = match first {
             Item::Folder(entry) => (&entry.name, true),
             Item::File(entry) | Item::Link(entry, _) => (&entry.name, false),
-            Item::Leave | Item::End => return Err(StreamError::Malformed("it begins with an end").into()),
+            Item::Leave | Item::Remove(_) | Item::End => {
+                return Err(StreamError::Malformed("it begins with an end").into());
+            }
         };
         let last = target.as_os_str().as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let in_a_folder = matches!(last, b"" | b"." | b"..") && !is_folder;
@@ -206,7 +242,7 @@ impl Place {
 }
 
 /// A folder that the user has named.
-fn open(path: &Path) -> Result<OwnedFd, UnpackError> {
+pub(crate) fn open(path: &Path) -> Result<OwnedFd, UnpackError> {
     openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|error| {
         match error {
             Errno::NOENT => UnpackError::NoFolder(path.to_owned()),
@@ -226,10 +262,15 @@ struct Unpacker<'a> {
     folders: Vec<Folder>,
     /// Of the innermost folder; for people.
     path: PathBuf,
+    manner: Manner,
     done: &'a mut Unpacked,
 }
 
-impl Unpacker<'_> {
+impl<'a> Unpacker<'a> {
+    fn new(folder: OwnedFd, path: PathBuf, manner: Manner, done: &'a mut Unpacked) -> Self {
+        Self { folders: vec![Folder { fd: folder, made: None }], path, manner, done }
+    }
+
     fn rest(mut self, reader: &mut Reader<impl Read>) -> Result<(), UnpackError> {
         loop {
             match reader.next_item()? {
@@ -245,6 +286,8 @@ impl Unpacker<'_> {
             Item::Leave | Item::End => self.leave(),
             Item::File(entry) => self.file(&entry, reader),
             Item::Link(entry, target) => self.link(&entry, &target),
+            Item::Remove(name) if self.manner == Manner::Changed => self.remove(&name),
+            Item::Remove(_) => Err(StreamError::Malformed("a removal where nothing is changed").into()),
         }
     }
 
@@ -279,10 +322,8 @@ impl Unpacker<'_> {
     fn file(&mut self, entry: &Entry, reader: &mut Reader<impl Read>) -> Result<(), UnpackError> {
         let (folder, path) = (self.innermost()?, self.path_of(entry));
         may_replace(folder, entry, &path)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let (temporary, fd) =
-            Temporary::make(folder, |name| openat(folder, name, flags, Mode::RUSR | Mode::WUSR))
-                .map_err(failed(&path))?;
+        let make = |name: &[u8]| openat(folder, name, NEW, Mode::RUSR | Mode::WUSR);
+        let (temporary, fd) = Temporary::make(folder, self.own_name(entry), make).map_err(failed(&path))?;
         let mut file = File::from(fd);
         let whole = copy(reader, &mut file, &path)?;
         if whole {
@@ -298,13 +339,34 @@ impl Unpacker<'_> {
     fn link(&mut self, entry: &Entry, target: &[u8]) -> Result<(), UnpackError> {
         let (folder, path) = (self.innermost()?, self.path_of(entry));
         may_replace(folder, entry, &path)?;
-        let (temporary, ()) =
-            Temporary::make(folder, |name| symlinkat(target, folder, name)).map_err(failed(&path))?;
+        let make = |name: &[u8]| symlinkat(target, folder, name);
+        let (temporary, ()) = Temporary::make(folder, self.own_name(entry), make).map_err(failed(&path))?;
         utimensat(folder, &*temporary.name, &times(entry), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|error| failed(&path)(error.into()))?;
         temporary.rename(&entry.name).map_err(failed(&path))?;
         self.done.files += 1;
         Ok(())
+    }
+
+    fn remove(&mut self, name: &[u8]) -> Result<(), UnpackError> {
+        let folder = self.innermost()?;
+        let removed = match unlinkat(folder, name, AtFlags::empty()) {
+            // What somebody else has put into it stays, and it with that.
+            Err(Errno::ISDIR) => match unlinkat(folder, name, AtFlags::REMOVEDIR) {
+                Err(Errno::NOTEMPTY) => Ok(()),
+                removed => removed,
+            },
+            removed => removed,
+        };
+        match removed {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(failed(&self.path.join(OsStr::from_bytes(name)))(error.into())),
+        }
+    }
+
+    /// The name under which it is made, if that is its own: nobody sees a part of it where nobody looks.
+    fn own_name<'e>(&self, entry: &'e Entry) -> Option<&'e [u8]> {
+        (self.manner == Manner::Fresh).then_some(&*entry.name)
     }
 
     fn innermost(&self) -> Result<BorrowedFd<'_>, UnpackError> {
@@ -356,19 +418,25 @@ fn times(entry: &Entry) -> Timestamps {
 /// What is there under a name of its own until it is whole, and removed if it never is.
 struct Temporary<'a> {
     folder: BorrowedFd<'a>,
-    name: String,
+    name: Vec<u8>,
     renamed: bool,
 }
 
 impl<'a> Temporary<'a> {
+    /// Makes it under `own` name, or one that nobody else has.
     fn make<T>(
         folder: BorrowedFd<'a>,
-        make: impl Fn(&str) -> rustix::io::Result<T>,
+        own: Option<&[u8]>,
+        make: impl Fn(&[u8]) -> rustix::io::Result<T>,
     ) -> io::Result<(Self, T)> {
+        if let Some(name) = own {
+            let made = make(name)?;
+            return Ok((Self { folder, name: name.to_vec(), renamed: false }, made));
+        }
         let pid = std::process::id();
         // Others' leftovers may have some of these names; nobody has all.
         for number in 0..1000 {
-            let name = format!(".banger-{pid}-{number}");
+            let name = format!(".banger-{pid}-{number}").into_bytes();
             match make(&name) {
                 Ok(made) => return Ok((Self { folder, name, renamed: false }, made)),
                 Err(Errno::EXIST) => {}
@@ -379,7 +447,9 @@ impl<'a> Temporary<'a> {
     }
 
     fn rename(mut self, name: &[u8]) -> io::Result<()> {
-        renameat(self.folder, &*self.name, self.folder, name)?;
+        if self.name != name {
+            renameat(self.folder, &*self.name, self.folder, name)?;
+        }
         self.renamed = true;
         Ok(())
     }
@@ -394,7 +464,7 @@ impl Drop for Temporary<'_> {
     }
 }
 
-fn failed(path: &Path) -> impl FnOnce(io::Error) -> UnpackError {
+pub(crate) fn failed(path: &Path) -> impl FnOnce(io::Error) -> UnpackError {
     move |source| UnpackError::Write { path: path.to_owned(), source }
 }
 

@@ -27,12 +27,12 @@ mod message;
 pub use frame::{Decoder, Frame, FrameError, HEADER_LEN, MAX_CONTROL, MAX_DATA, Stream};
 pub use message::{
     AddressConfig, BootMark, Configure, CopyDirection, CopyFiles, DiskUsage, Exec, ExecControl, ExitStatus,
-    FailureKind, Greeting, Inspection, InterfaceUsage, Listener, NetworkConfig, PowerOff, Reply, Request,
-    TerminalSize, Transport,
+    FailureKind, Greeting, Inspection, InterfaceUsage, Listener, NetworkConfig, OwnFailure, PowerOff, Reply,
+    Request, TerminalSize, Transport, Workspace, WorkspaceAction,
 };
 
 /// Counts the additions to the protocol; told in the greeting, never refused.
-pub const GENERATION: u32 = 2;
+pub const GENERATION: u32 = 3;
 
 /// The vsock port on which the agent listens.
 pub const AGENT_PORT: u32 = 1024;

@@ -52,6 +52,9 @@ pub enum Request {
     /// Copies files, as an exec whose stdin or stdout is a stream of `banger-files`. What it passes over is told on
     /// stderr, a line each; when it fails, the last line says why. Since generation 2.
     Copy(CopyFiles),
+    /// Works on a workspace, as an exec whose stdin and stdout are what the action says. Its stderr is as for
+    /// [`Copy`](Self::Copy). Since generation 3.
+    Workspace(Workspace),
     /// A request of a later generation.
     #[serde(other)]
     Unknown,
@@ -176,6 +179,55 @@ pub enum CopyDirection {
     Out,
     /// Into the guest, on the exec's stdin.
     In,
+}
+
+/// A folder of the guest in which a workspace is or shall be, and what is to be done there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workspace {
+    /// The absolute path of the folder, in bytes as the guest's file system has it.
+    pub path: Vec<u8>,
+    /// What to do.
+    pub action: WorkspaceAction,
+}
+
+/// How an exec of the agent itself fails, by its exit status; they are Linux's error numbers. Any other is a failure of no
+/// particular kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum OwnFailure {
+    /// What it is about is not there.
+    NotFound = 2,
+    /// Somebody else is at it.
+    Busy = 16,
+    /// Something is there already.
+    Exists = 17,
+    /// The disk is full.
+    NoSpace = 28,
+}
+
+impl OwnFailure {
+    /// From an exit status.
+    pub fn of(status: u8) -> Option<Self> {
+        [Self::NotFound, Self::Busy, Self::Exists, Self::NoSpace]
+            .into_iter()
+            .find(|kind| *kind as u8 == status)
+    }
+}
+
+/// What can be done with a workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkspaceAction {
+    /// Places the tree of `banger-files` on stdin where nothing is yet, and says on stdout when it was there (a time of
+    /// `banger-files`, 12 bytes): what has not changed since then is as it was sent.
+    Place,
+    /// So for the changes of `banger-files` on stdin, to a workspace that is there.
+    Change,
+    /// Sends a listing of `banger-files` to stdout.
+    List,
+    /// Sends the files and links whose paths come on stdin, each ended by a zero byte, to stdout as a stream of
+    /// `banger-files`. What is not there is left out.
+    Fetch,
 }
 
 /// What the agent answers.
@@ -400,6 +452,15 @@ mod tests {
                 r#"{"reply":"ports","listeners":[{"protocol":"tcp","address":"127.0.0.1","port":80,"pid":7,"process":"httpd","http":true}]}"#,
             ]
         );
+    }
+
+    #[test]
+    fn messages_of_generation_3_stay_as_they_are() {
+        let list = Workspace { path: b"/r".into(), action: WorkspaceAction::List };
+        let wire = serde_json::to_string(&Request::Workspace(list)).unwrap();
+        assert_eq!(wire, r#"{"op":"workspace","path":[47,114],"action":"list"}"#);
+        assert_eq!(OwnFailure::of(28), Some(OwnFailure::NoSpace));
+        assert_eq!(OwnFailure::of(1), None);
     }
 
     #[test]

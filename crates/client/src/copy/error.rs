@@ -4,10 +4,22 @@ use std::io;
 
 use banger_api::{ApiError, ErrorKind};
 use banger_files::{UnpackError, Unpacked};
+use banger_proto::{ExitStatus, OwnFailure};
 
-/// What the agent's end of a copy said last.
-pub(super) fn said(vm: &str, why: &str) -> ApiError {
-    ApiError::new(ErrorKind::Io, format!("in VM {vm}: {why}"))
+/// What the agent's end of a copy said last, and the kind of failure that its status tells.
+pub(super) fn said(vm: &str, status: ExitStatus, why: &str) -> ApiError {
+    let own = match status {
+        ExitStatus::Code(code) => OwnFailure::of(code),
+        ExitStatus::Signal(_) => None,
+    };
+    let kind = match own {
+        Some(OwnFailure::NotFound) => ErrorKind::NotFound,
+        Some(OwnFailure::Busy) => ErrorKind::Busy,
+        Some(OwnFailure::Exists) => ErrorKind::AlreadyExists,
+        Some(OwnFailure::NoSpace) => ErrorKind::NoSpace,
+        None => ErrorKind::Io,
+    };
+    ApiError::new(kind, format!("in VM {vm}: {why}"))
 }
 
 /// Why the host's end could not write.
@@ -15,6 +27,8 @@ pub(super) fn not_unpacked(error: UnpackError) -> ApiError {
     let kind = match &error {
         UnpackError::Stream(_) => ErrorKind::Guest,
         UnpackError::NoFolder(_) => ErrorKind::NotFound,
+        UnpackError::Occupied(_) => ErrorKind::AlreadyExists,
+        UnpackError::Busy(_) => ErrorKind::Busy,
         UnpackError::NotAFolder(_)
         | UnpackError::NeedsName(_)
         | UnpackError::NotReplaced { .. }
@@ -53,7 +67,8 @@ mod tests {
         let error = partly(not_unpacked(full), Unpacked { files: 3, broken: 0 });
         assert_eq!(error.kind, ErrorKind::NoSpace);
         assert_eq!(error.message, "cannot write a/b: no storage space; 3 files were copied before");
-        let error = partly(said("box", "cannot read /x"), Unpacked::default());
-        assert_eq!(error.message, "in VM box: cannot read /x");
+        let error = partly(said("box", ExitStatus::Code(1), "cannot read /x"), Unpacked::default());
+        assert_eq!(error, ApiError::new(ErrorKind::Io, "in VM box: cannot read /x"));
+        assert_eq!(said("box", ExitStatus::Code(28), "full").kind, ErrorKind::NoSpace);
     }
 }

@@ -65,8 +65,8 @@ pub async fn copy_out(
             not_unpacked(error)
         }
         (_, Err(error)) => error,
-        (unpacked, Ok(status)) => match status.and_then(|status| lines.end(status, tell)) {
-            Some(why) => said(&source.vm, &why),
+        (unpacked, Ok(status)) => match status.and_then(|status| Some((status, lines.end(status, tell)?))) {
+            Some((status, why)) => said(&source.vm, status, &why),
             None => match unpacked {
                 Ok(()) if done.broken == 0 => return Ok(()),
                 Ok(()) => garbage("it called a part of a file all of it"),

@@ -2,10 +2,12 @@
 //! the guest's; between them is a stream of `banger-files`, with the windows and the hang-up of an exec.
 
 mod error;
+mod exchange;
 mod incoming;
 mod lines;
 mod outgoing;
 mod pipe;
+mod streams;
 
 use std::{fs::File, path::PathBuf, time::Duration};
 
@@ -13,8 +15,10 @@ use banger_api::{ApiError, ErrorKind};
 use banger_files::Source;
 use banger_proto::{CopyDirection, CopyFiles};
 
+pub use exchange::exchange;
 pub use incoming::copy_out;
 pub use outgoing::copy_in;
+pub use pipe::{FromGuest, ToGuest};
 
 /// How long a guest may leave the host waiting: its disk may be slow, and it writes out what it holds in memory at times.
 const SILENCE: Duration = Duration::from_secs(120);

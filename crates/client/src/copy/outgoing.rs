@@ -8,20 +8,20 @@ use std::{
 
 use banger_api::{ApiError, ErrorKind};
 use banger_files::{pack, pack_input};
-use banger_proto::{CopyDirection, ExitStatus, Request};
-use bytes::Bytes;
-use tokio::{sync::mpsc, task::spawn_blocking, time::sleep};
+use banger_proto::{CopyDirection, Request};
+use tokio::{sync::mpsc, task::spawn_blocking};
 
 use super::{
-    CopyEvent, GuestPath, Origin, SILENCE,
+    CopyEvent, GuestPath, Origin,
     error::said,
     lines::Lines,
     pipe::{PART, ToGuest, WAITING},
-    silent, stopped,
+    stopped,
+    streams::Streams,
 };
 use crate::{
     Client,
-    exec::{ExecInput, ExecOutput, Output, garbage, run},
+    exec::{garbage, run},
 };
 
 /// Copies `origin` to `target`, as `cp -a` would, until `stop`.
@@ -45,14 +45,15 @@ pub async fn copy_in(
     let (tell_passed, passed) = mpsc::unbounded_channel();
     let packing = spawn_blocking(move || read(origin, ToGuest(sender), &tell_passed));
     let mut lines = Lines::default();
-    let (status, whole) = tokio::select! {
-        ended = feed(input, output, parts, passed, &mut lines, tell) => ended?,
+    let streams = Streams { input, output, parts: Some(parts), passed, came: None };
+    let ended = tokio::select! {
+        ended = streams.pass(&mut lines, tell) => ended?,
         () = &mut stop => return Err(stopped()),
     };
-    if let Some(why) = lines.end(status, tell) {
-        return Err(said(&target.vm, &why));
+    if let Some(why) = lines.end(ended.status, tell) {
+        return Err(said(&target.vm, ended.status, &why));
     }
-    if !whole {
+    if !ended.whole {
         return Err(garbage("it took only a part of what was sent and called that all"));
     }
     match packing.await {
@@ -79,50 +80,4 @@ fn read(origin: Origin, out: ToGuest, passed: &mpsc::UnboundedSender<String>) ->
         }),
         Origin::Input(input) => pack_input(input, out).map(|()| 0),
     }
-}
-
-/// Sends what the thread has read until the agent's end has ended; says how, and whether all had been sent by then.
-async fn feed(
-    mut input: ExecInput,
-    mut output: ExecOutput,
-    mut parts: mpsc::Receiver<Bytes>,
-    mut passed: mpsc::UnboundedReceiver<String>,
-    lines: &mut Lines,
-    tell: &mut dyn FnMut(CopyEvent),
-) -> Result<(ExitStatus, bool), ApiError> {
-    let (mut sending, mut through) = (Sending::On, 0);
-    loop {
-        let may_send = sending == Sending::On && input.window() >= PART;
-        tokio::select! {
-            biased;
-            Some(sentence) = passed.recv() => tell(CopyEvent::PassedOver(sentence)),
-            came = output.next() => match came? {
-                Output::Stdout(_) => {}
-                Output::Stderr(bytes) => lines.push(&bytes, tell),
-                Output::Taken(bytes) => input.taken(bytes),
-                Output::Exited(status) => return Ok((status, sending == Sending::Done)),
-            },
-            part = parts.recv(), if may_send => {
-                let (sent, next) = match part {
-                    Some(bytes) => {
-                        through += bytes.len() as u64;
-                        tell(CopyEvent::Through(through));
-                        (input.stdin(&bytes).await, Sending::On)
-                    }
-                    None => (input.end_stdin().await, Sending::Done),
-                };
-                // A guest that takes no more has said why, or will.
-                sending = if sent.is_ok() { next } else { Sending::Broken };
-            }
-            () = sleep(SILENCE), if !may_send => return Err(silent()),
-        }
-    }
-}
-
-/// How far the sending is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sending {
-    On,
-    Done,
-    Broken,
 }

@@ -13,7 +13,7 @@ pub(super) const WAITING: usize = 4;
 
 /// The thread's end towards the guest.
 #[derive(Debug)]
-pub(super) struct ToGuest(pub(super) mpsc::Sender<Bytes>);
+pub struct ToGuest(pub(super) mpsc::Sender<Bytes>);
 
 impl Write for ToGuest {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -31,7 +31,7 @@ impl Write for ToGuest {
 
 /// The thread's end from the guest.
 #[derive(Debug)]
-pub(super) struct FromGuest {
+pub struct FromGuest {
     parts: mpsc::Receiver<Bytes>,
     part: Bytes,
 }

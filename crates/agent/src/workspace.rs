@@ -1,0 +1,114 @@
+//! A workspace's end in the guest: placed, changed, listed and fetched from, an exec each. Nothing of git is needed here.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{self, BufReader, BufWriter, Read, Write},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    thread::sleep,
+    time::Duration,
+};
+
+use banger_files::{PathWriter, Time, Tree, UnpackError, Unpacked, change, list, place, safe_path};
+use banger_proto::{Exec, Workspace, WorkspaceAction};
+use rustix::{
+    fs::FileType,
+    time::{ClockId, clock_gettime},
+};
+
+use crate::own::{self, BUFFER, Failed, tell};
+
+/// The word by which the agent is told to do it.
+pub(crate) const COMMAND: &str = "workspace";
+
+/// Bytes of paths that may be fetched at a time: those of a few hundred thousand files.
+const MAX_PATHS: u64 = 64 << 20;
+
+/// Longer than the clock by which files are stamped stands still.
+const TICK: Duration = Duration::from_millis(1);
+
+/// The program that carries out `request`.
+pub(crate) fn as_exec(request: &Workspace) -> serde_json::Result<Exec> {
+    let stdin = request.action != WorkspaceAction::List;
+    Ok(Exec { stdin, ..own::exec(COMMAND, request)? })
+}
+
+/// That program.
+pub(crate) fn run(request: &str) -> Result<(), Failed> {
+    let request: Workspace = serde_json::from_str(request)?;
+    let path = Path::new(OsStr::from_bytes(&request.path));
+    if !path.is_absolute() {
+        return Err(Failed::because(format!("{} is not an absolute path", path.display())));
+    }
+    match request.action {
+        WorkspaceAction::Place => unpacked(|stdin, done| place(stdin, path, done)),
+        WorkspaceAction::Change => unpacked(|stdin, done| change(stdin, path, done)),
+        WorkspaceAction::List => listing(path)
+            .map_err(|error| Failed::doing(format_args!("cannot list {}", path.display()), &error)),
+        WorkspaceAction::Fetch => {
+            fetch(path).map_err(|error| Failed::doing(format_args!("cannot read {}", path.display()), &error))
+        }
+    }
+}
+
+fn unpacked(
+    unpack: impl FnOnce(BufReader<File>, &mut Unpacked) -> Result<(), UnpackError>,
+) -> Result<(), Failed> {
+    let mut done = Unpacked::default();
+    unpack(BufReader::with_capacity(BUFFER, own::stdin()?), &mut done)
+        .map_err(|error| Failed::unpacking(&error, ""))?;
+    Ok(own::stdout()?.write_all(&settled().to_bytes())?)
+}
+
+/// A moment at which all was as it was sent. What changes later has a later time.
+fn settled() -> Time {
+    let then = Time::now();
+    // Files are stamped by a clock that ticks, and may be a tick behind.
+    while coarse() <= then {
+        sleep(TICK);
+    }
+    then
+}
+
+fn coarse() -> Time {
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    Time { seconds: now.tv_sec, nanoseconds: u32::try_from(now.tv_nsec).unwrap_or(0) }
+}
+
+fn listing(path: &Path) -> io::Result<()> {
+    list(File::open(path)?, BufWriter::with_capacity(BUFFER, own::stdout()?))
+}
+
+fn fetch(path: &Path) -> io::Result<()> {
+    let tree = Tree::open(path)?;
+    let mut paths = Vec::new();
+    own::stdin()?.take(MAX_PATHS).read_to_end(&mut paths)?;
+    let mut out = PathWriter::new(BufWriter::with_capacity(BUFFER, own::stdout()?))?;
+    for path in paths.split(|byte| *byte == 0).filter(|path| safe_path(path)) {
+        if let Err(error) = send(&tree, path, &mut out)? {
+            tell(format_args!("{}: {error}", String::from_utf8_lossy(path)));
+        }
+    }
+    out.end()?.flush()
+}
+
+/// Sends what is at `path`, if there is something. The inner error is the reading's.
+fn send(tree: &Tree, path: &[u8], out: &mut PathWriter<impl Write>) -> io::Result<io::Result<()>> {
+    let found = match tree.look(path) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(Ok(())),
+        Err(error) => return Ok(Err(error)),
+    };
+    match found.file_type() {
+        FileType::RegularFile => match tree.file(path) {
+            Ok((mut file, found)) => out.file(path, found.mode, found.modified, &mut file),
+            Err(error) => Ok(Err(error)),
+        },
+        FileType::Symlink => match tree.link(path) {
+            Ok(target) => out.link(path, found.modified, target).map(Ok),
+            Err(error) => Ok(Err(error)),
+        },
+        _ => Ok(Ok(())),
+    }
+}

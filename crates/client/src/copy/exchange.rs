@@ -1,0 +1,82 @@
+//! A workspace's streams, both ways: one thread here has what goes to the guest, another takes what comes.
+
+use std::{future::Future, pin::pin, time::Duration};
+
+use banger_api::{ApiError, ErrorKind};
+use banger_proto::{Request, Workspace, WorkspaceAction};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
+
+use super::{
+    CopyEvent,
+    error::said,
+    lines::Lines,
+    pipe::{FromGuest, ToGuest, WAITING},
+    stopped,
+    streams::Streams,
+};
+use crate::{
+    Client,
+    exec::{garbage, run},
+};
+
+/// How long the thread that takes what comes may take to notice that nothing more does.
+const NOTICE: Duration = Duration::from_secs(30);
+
+/// Has the agent of VM `vm` do what `request` says: what `send` writes goes to it, and `receive` reads what comes. Both
+/// results are returned when it has done it.
+///
+/// # Errors
+/// When the VM cannot be reached, its agent fails, or `send` or `receive` do; `Cancelled` when it was stopped.
+pub async fn exchange<S: Send + 'static, R: Send + 'static>(
+    client: &Client,
+    vm: &str,
+    request: Workspace,
+    send: impl FnOnce(ToGuest) -> Result<S, ApiError> + Send + 'static,
+    receive: impl FnOnce(FromGuest) -> Result<R, ApiError> + Send + 'static,
+    tell: &mut dyn FnMut(CopyEvent),
+    stop: impl Future<Output = ()>,
+) -> Result<(S, R), ApiError> {
+    let mut stop = pin!(stop);
+    let wants_input = request.action != WorkspaceAction::List;
+    let (input, output) = tokio::select! {
+        streams = run(client, vm, Request::Workspace(request)) => streams?,
+        () = &mut stop => return Err(stopped()),
+    };
+    let (sender, parts) = mpsc::channel(WAITING);
+    let sending = spawn_blocking(move || send(ToGuest(sender)));
+    let (came, coming) = mpsc::channel(WAITING);
+    let receiving = spawn_blocking(move || receive(FromGuest::new(coming)));
+    // Nothing is passed over.
+    let (_, passed) = mpsc::unbounded_channel();
+    let mut lines = Lines::default();
+    let streams = Streams { input, output, parts: wants_input.then_some(parts), passed, came: Some(came) };
+    let ended = tokio::select! {
+        ended = streams.pass(&mut lines, tell) => ended?,
+        () = &mut stop => return Err(stopped()),
+    };
+    let why = lines.end(ended.status, tell);
+    if ended.whole {
+        // What broke off here is why the agent failed, not what the agent says of it.
+        let sent = result(sending).await?;
+        return match why {
+            Some(why) => Err(said(vm, ended.status, &why)),
+            None => Ok((sent, result(receiving).await?)),
+        };
+    }
+    match why {
+        Some(why) => Err(said(vm, ended.status, &why)),
+        None => Err(garbage("it took only a part of what was sent and called that all")),
+    }
+}
+
+async fn result<T>(thread: JoinHandle<Result<T, ApiError>>) -> Result<T, ApiError> {
+    match timeout(NOTICE, thread).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(error)) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),
+        Err(_) => Err(ApiError::new(ErrorKind::Timeout, "what came could not be taken in")),
+    }
+}

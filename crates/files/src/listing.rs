@@ -1,0 +1,334 @@
+//! What is in a folder, as a stream of records: all that is needed to tell what has changed in it, without its content.
+//!
+//! ```text
+//! listing = magic, record …, end
+//! record  = kind, path (length in 2 bytes), mode, size, modified, changed
+//! ```
+//!
+//! Numbers are big-endian. A folder that holds a `.git` of its own is told and not gone into; of the outermost `.git`
+//! come only what git calls refs, its `HEAD`, its index and what it excludes.
+
+use std::{
+    io::{self, Read, Write},
+    os::fd::AsFd,
+};
+
+use rustix::{
+    fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat},
+    io::Errno,
+};
+
+use crate::{
+    paths::safe_path,
+    stream::{MAX_DEPTH, MAX_NAME, StreamError, fill, malformed},
+    tree::{Found, Time},
+};
+
+const MAGIC: [u8; 4] = *b"bnl\x01";
+const END: u8 = 0;
+
+/// Most records of a listing: some times more than the largest repositories have.
+pub const MAX_LISTED: usize = 4 << 20;
+
+/// Longest path in bytes: Linux's `PATH_MAX`.
+const MAX_PATH: usize = 4096;
+
+/// What of the outermost `.git` is listed: single files, and folders with all that is in them.
+const GIT_FILES: &[&[u8]] = &[b".git/HEAD", b".git/index", b".git/packed-refs", b".git/info/exclude"];
+const GIT_FOLDERS: &[&[u8]] = &[b".git/refs", b".git/info"];
+
+/// What is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Link,
+    /// A repository of its own, with all that is in it.
+    Repository,
+    /// A folder that could not be read, or is too deep in others.
+    Unread,
+    /// A device, pipe or socket.
+    Special,
+}
+
+impl Kind {
+    const ALL: [Self; 5] = [Self::File, Self::Link, Self::Repository, Self::Unread, Self::Special];
+
+    fn byte(self) -> u8 {
+        match self {
+            Self::File => 1,
+            Self::Link => 2,
+            Self::Repository => 3,
+            Self::Unread => 4,
+            Self::Special => 5,
+        }
+    }
+}
+
+/// A record of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The path, beneath the folder that is listed.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: Kind,
+    /// Permission bits.
+    pub mode: u32,
+    /// Bytes.
+    pub size: u64,
+    /// When its content was last modified.
+    pub modified: Time,
+    /// When anything of it last changed.
+    pub changed: Time,
+}
+
+/// Lists the folder `root` to `out`. What goes away meanwhile is left out.
+///
+/// # Errors
+/// When `out` cannot be written or `root` cannot be read.
+pub fn list(root: impl AsFd, mut out: impl Write) -> io::Result<()> {
+    out.write_all(&MAGIC)?;
+    let mut lister = Lister { out: &mut out };
+    lister.folder(root, &mut Vec::new(), 0)?;
+    out.write_all(&[END])?;
+    out.flush()
+}
+
+struct Lister<'a, W> {
+    out: &'a mut W,
+}
+
+impl<W: Write> Lister<'_, W> {
+    fn folder(&mut self, fd: impl AsFd, path: &mut Vec<u8>, depth: usize) -> io::Result<()> {
+        let mut names: Vec<Vec<u8>> = Vec::new();
+        for entry in Dir::read_from(&fd)? {
+            let name = entry?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        let length = path.len();
+        for name in names {
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(&name);
+            self.thing(&fd, &name, path, depth)?;
+            path.truncate(length);
+        }
+        Ok(())
+    }
+
+    fn thing(&mut self, folder: impl AsFd, name: &[u8], path: &mut Vec<u8>, depth: usize) -> io::Result<()> {
+        let stat = match statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let found = Found::of(&stat);
+        if !wanted(path, found.file_type() == FileType::Directory) {
+            return Ok(());
+        }
+        match found.file_type() {
+            FileType::RegularFile => self.record(path, Kind::File, &found),
+            FileType::Symlink => self.record(path, Kind::Link, &found),
+            FileType::Directory => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                match openat(&folder, name, flags, Mode::empty()) {
+                    Ok(fd) if path != b".git" && statat(&fd, ".git", AtFlags::SYMLINK_NOFOLLOW).is_ok() => {
+                        self.record(path, Kind::Repository, &found)
+                    }
+                    Ok(fd) if depth < MAX_DEPTH && path.len() < MAX_PATH - MAX_NAME => {
+                        self.folder(fd, path, depth + 1)
+                    }
+                    Err(Errno::NOENT) => Ok(()),
+                    _ => self.record(path, Kind::Unread, &found),
+                }
+            }
+            _ => self.record(path, Kind::Special, &found),
+        }
+    }
+
+    fn record(&mut self, path: &[u8], kind: Kind, found: &Found) -> io::Result<()> {
+        let length = u16::try_from(path.len()).map_err(io::Error::other)?;
+        self.out.write_all(&[kind.byte()])?;
+        self.out.write_all(&length.to_be_bytes())?;
+        self.out.write_all(path)?;
+        self.out.write_all(&(found.mode & 0o7777).to_be_bytes())?;
+        self.out.write_all(&found.size.to_be_bytes())?;
+        self.out.write_all(&found.modified.to_bytes())?;
+        self.out.write_all(&found.changed.to_bytes())
+    }
+}
+
+/// Whether what is at `path` is listed, or gone into when it is a folder.
+fn wanted(path: &[u8], is_folder: bool) -> bool {
+    let Some(within) = path.strip_prefix(b".git") else { return true };
+    match within.first() {
+        None => true,
+        Some(b'/') if is_folder => GIT_FOLDERS.iter().any(|folder| beneath(path, folder)),
+        Some(b'/') => GIT_FILES.contains(&path) || beneath(path, b".git/refs"),
+        Some(_) => true,
+    }
+}
+
+fn beneath(path: &[u8], folder: &[u8]) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+}
+
+/// Reads a listing that may be hostile: its paths are safe, and there is an end to them.
+#[derive(Debug)]
+pub struct ListingReader<R> {
+    input: R,
+    left: usize,
+}
+
+impl<R: Read> ListingReader<R> {
+    /// Over a listing that begins here.
+    ///
+    /// # Errors
+    /// When it does not begin as one.
+    pub fn new(mut input: R) -> Result<Self, StreamError> {
+        let mut magic = [0; 4];
+        fill(&mut input, &mut magic)?;
+        if magic == MAGIC {
+            Ok(Self { input, left: MAX_LISTED })
+        } else {
+            Err(malformed("it begins otherwise"))
+        }
+    }
+
+    /// The next record; `None` at the end.
+    ///
+    /// # Errors
+    /// When the listing is of no more use.
+    pub fn next_record(&mut self) -> Result<Option<Listed>, StreamError> {
+        let [kind] = self.array()?;
+        if kind == END {
+            return Ok(None);
+        }
+        self.left = self.left.checked_sub(1).ok_or_else(|| malformed("more records than there may be"))?;
+        let kind = Kind::ALL.into_iter().find(|known| known.byte() == kind);
+        let kind = kind.ok_or_else(|| malformed("a record of unknown kind"))?;
+        let length = usize::from(u16::from_be_bytes(self.array()?));
+        if length > MAX_PATH {
+            return Err(malformed("a path too long"));
+        }
+        let mut path = vec![0; length];
+        fill(&mut self.input, &mut path)?;
+        if !safe_path(&path) {
+            return Err(malformed("a path that is none"));
+        }
+        let mode = u32::from_be_bytes(self.array()?) & 0o7777;
+        let size = u64::from_be_bytes(self.array()?);
+        let (modified, changed) = (self.time()?, self.time()?);
+        Ok(Some(Listed { path, kind, mode, size, modified, changed }))
+    }
+
+    fn time(&mut self) -> Result<Time, StreamError> {
+        Time::from_bytes(&self.array::<12>()?).ok_or_else(|| malformed("a time that is none"))
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], StreamError> {
+        let mut array = [0; N];
+        fill(&mut self.input, &mut array)?;
+        Ok(array)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, File},
+        os::unix::fs::symlink,
+        path::Path,
+    };
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<Vec<Listed>, StreamError> {
+        let mut reader = ListingReader::new(bytes)?;
+        let mut all = Vec::new();
+        while let Some(listed) = reader.next_record()? {
+            all.push(listed);
+        }
+        Ok(all)
+    }
+
+    fn listed(folder: &Path) -> Vec<Listed> {
+        let mut bytes = Vec::new();
+        list(File::open(folder).unwrap(), &mut bytes).unwrap();
+        read(&bytes).unwrap()
+    }
+
+    #[test]
+    fn files_are_listed_and_of_git_what_its_state_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, name).unwrap();
+        };
+        for name in [
+            "a/b",
+            "z",
+            ".gitignore",
+            ".git/HEAD",
+            ".git/config",
+            ".git/index",
+            ".git/refs/heads/x/y",
+            ".git/objects/aa/bb",
+            ".git/info/exclude",
+            ".git/info/other",
+            "inner/.git/HEAD",
+            "inner/file",
+        ] {
+            write(name);
+        }
+        fs::create_dir(folder.path().join("empty")).unwrap();
+        symlink("a", folder.path().join("link")).unwrap();
+        let all = listed(folder.path());
+        let told: Vec<_> =
+            all.iter().map(|one| (String::from_utf8_lossy(&one.path).into_owned(), one.kind)).collect();
+        let expected = [
+            (".git/HEAD", Kind::File),
+            (".git/index", Kind::File),
+            (".git/info/exclude", Kind::File),
+            (".git/refs/heads/x/y", Kind::File),
+            (".gitignore", Kind::File),
+            ("a/b", Kind::File),
+            ("inner", Kind::Repository),
+            ("link", Kind::Link),
+            ("z", Kind::File),
+        ];
+        assert_eq!(told, expected.map(|(path, kind)| (path.to_owned(), kind)));
+        let z = all.last().unwrap();
+        assert_eq!((z.size, z.mode & 0o600), (1, 0o600));
+        assert!(z.changed >= z.modified && z.modified.seconds > 0);
+    }
+
+    #[test]
+    fn a_hostile_listing_has_no_odd_paths() {
+        for path in [&b"../x"[..], b"/etc/passwd", b"", b"a//b", b"."] {
+            let mut bytes = MAGIC.to_vec();
+            bytes.push(1);
+            bytes.extend_from_slice(&u16::try_from(path.len()).unwrap().to_be_bytes());
+            bytes.extend_from_slice(path);
+            bytes.extend_from_slice(&[0; 36]);
+            bytes.push(END);
+            assert!(matches!(read(&bytes), Err(StreamError::Malformed(_))), "{path:?}");
+        }
+        assert!(matches!(read(b"bnl\x01"), Err(StreamError::Truncated)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_listing_or_an_error(bytes in prop::collection::vec(0u8..6, 0..400)) {
+            let _ = read(&[&MAGIC[..], &bytes].concat());
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! A tree that appears whole where nothing was, and changes to one that is there.
+
+use std::{
+    fs,
+    io::{self, Read},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags, flock, mkdirat, openat, renameat},
+    io::Errno,
+};
+
+use crate::unpack::{Manner, UnpackError, Unpacked, failed, open, unpack_within};
+
+/// What becomes a tree, beside where it is to be. There is at most one in a folder, whose lock its maker holds.
+const STAGING: &str = ".banger-staging";
+
+/// Unpacks `stream`, of single paths, as `target`, which appears when it is whole. The folders that it is in are made;
+/// it itself must not be there, or be an empty folder.
+///
+/// # Errors
+/// As [`unpack`](crate::unpack); and `Occupied` when `target` is there, `Busy` when somebody else is at it.
+pub fn place(stream: impl Read, target: &Path, done: &mut Unpacked) -> Result<(), UnpackError> {
+    let folder = Locked::holding(target, true)?;
+    match fs::symlink_metadata(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(target)(error)),
+        Ok(meta) if meta.is_dir() && is_empty(target).map_err(failed(target))? => {}
+        Ok(_) => return Err(UnpackError::Occupied(target.to_owned())),
+    }
+    let staging = folder.path.join(STAGING);
+    // Of one that was killed.
+    remove(&staging)?;
+    let placed = folder.stage().map_err(failed(&staging)).and_then(|fd| {
+        unpack_within(stream, (fd, &staging), Manner::Fresh, done)?;
+        folder.rename(target).map_err(failed(target))
+    });
+    placed.or_else(|error| {
+        remove(&staging)?;
+        Err(error)
+    })
+}
+
+/// Unpacks `stream`, of single paths and removals, into the folder `target`. Each file is whole or as it was.
+///
+/// # Errors
+/// As [`unpack`](crate::unpack); and `Busy` when somebody else is at it.
+pub fn change(stream: impl Read, target: &Path, done: &mut Unpacked) -> Result<(), UnpackError> {
+    let _folder = Locked::holding(target, false)?;
+    unpack_within(stream, (open(target)?, target), Manner::Changed, done)
+}
+
+/// The folder that a tree is in, and nobody else's meanwhile.
+struct Locked {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Locked {
+    fn holding(target: &Path, made: bool) -> Result<Self, UnpackError> {
+        let path = target.parent().filter(|_| target.file_name().is_some());
+        let path = path.ok_or_else(|| UnpackError::Occupied(target.to_owned()))?;
+        if made {
+            fs::create_dir_all(path).map_err(failed(path))?;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
+            Errno::NOENT => UnpackError::NoFolder(target.to_owned()),
+            _ => failed(path)(error.into()),
+        })?;
+        match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { fd, path: path.to_owned() }),
+            Err(Errno::WOULDBLOCK) => Err(UnpackError::Busy(path.to_owned())),
+            Err(error) => Err(failed(path)(error.into())),
+        }
+    }
+
+    fn stage(&self) -> io::Result<OwnedFd> {
+        mkdirat(&self.fd, STAGING, Mode::from_raw_mode(0o755))?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(openat(&self.fd, STAGING, flags, Mode::empty())?)
+    }
+
+    fn rename(&self, target: &Path) -> io::Result<()> {
+        let name = target.file_name().unwrap_or_default();
+        // An empty folder gives way to another, all else does not.
+        Ok(renameat(&self.fd, STAGING, &self.fd, name)?)
+    }
+}
+
+fn is_empty(folder: &Path) -> io::Result<bool> {
+    Ok(fs::read_dir(folder)?.next().is_none())
+}
+
+fn remove(staging: &Path) -> Result<(), UnpackError> {
+    match fs::remove_dir_all(staging) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(staging)(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{PathWriter, Time};
+
+    const TIME: Time = Time { seconds: 7, nanoseconds: 8 };
+
+    fn stream(fill: impl Fn(&mut PathWriter<Vec<u8>>)) -> Vec<u8> {
+        let mut writer = PathWriter::new(Vec::new()).unwrap();
+        fill(&mut writer);
+        writer.end().unwrap()
+    }
+
+    fn tree() -> Vec<u8> {
+        stream(|out| {
+            out.file(b"a/b/file", 0o755, TIME, &mut &b"text"[..]).unwrap().unwrap();
+            out.link(b"a/link", TIME, b"b/file".to_vec()).unwrap();
+            out.folder(b"empty").unwrap();
+            out.file(b"z", 0o644, TIME, &mut &b"z"[..]).unwrap().unwrap();
+        })
+    }
+
+    #[test]
+    fn a_tree_appears_whole_where_nothing_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("src/deep/repo");
+        for cut in [1, 9, tree().len() - 2] {
+            assert!(place(&tree()[..cut], &target, &mut Unpacked::default()).is_err());
+            assert!(is_empty(target.parent().unwrap()).unwrap(), "{cut}");
+        }
+        fs::create_dir_all(folder.path().join("src/deep").join(STAGING).join("left")).unwrap();
+        fs::create_dir(&target).unwrap();
+        let mut done = Unpacked::default();
+        place(&*tree(), &target, &mut done).unwrap();
+        assert_eq!(done.files, 3);
+        assert_eq!(fs::read_to_string(target.join("a/link")).unwrap(), "text");
+        assert!(target.join("empty").is_dir());
+        assert_eq!(fs::read_dir(target.parent().unwrap()).unwrap().count(), 1);
+        let again = place(&*tree(), &target, &mut done).unwrap_err();
+        assert!(matches!(again, UnpackError::Occupied(_)), "{again}");
+        assert!(matches!(place(&*tree(), Path::new("/"), &mut done), Err(UnpackError::Occupied(_))));
+    }
+
+    #[test]
+    fn a_change_replaces_and_removes_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("repo");
+        let mut done = Unpacked::default();
+        place(&*tree(), &target, &mut done).unwrap();
+        fs::write(target.join("a/b/mine"), "mine").unwrap();
+        let changes = stream(|out| {
+            out.remove(b"a/b/file").unwrap();
+            out.remove(b"a/b").unwrap();
+            out.remove(b"a/none").unwrap();
+            out.remove(b"empty").unwrap();
+            out.file(b"empty", 0o644, TIME, &mut &b"now a file"[..]).unwrap().unwrap();
+            out.file(b"z", 0o644, TIME, &mut &b"new"[..]).unwrap().unwrap();
+        });
+        change(&*changes, &target, &mut done).unwrap();
+        assert!(!target.join("a/b/file").exists());
+        assert_eq!(fs::read_to_string(target.join("a/b/mine")).unwrap(), "mine");
+        assert_eq!(fs::read_to_string(target.join("empty")).unwrap(), "now a file");
+        assert_eq!(fs::read_to_string(target.join("z")).unwrap(), "new");
+        let missing = change(&*changes, &folder.path().join("none/x"), &mut done).unwrap_err();
+        assert!(matches!(missing, UnpackError::NoFolder(_)), "{missing}");
+        // What places knows no removals.
+        assert!(place(&*changes, &folder.path().join("other"), &mut done).is_err());
+    }
+
+    #[test]
+    fn one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("repo");
+        let held = Locked::holding(&target, true).unwrap();
+        let busy = place(&*tree(), &target, &mut Unpacked::default()).unwrap_err();
+        assert!(matches!(busy, UnpackError::Busy(_)), "{busy}");
+        drop(held);
+        place(&*tree(), &target, &mut Unpacked::default()).unwrap();
+    }
+
+    #[test]
+    fn paths_that_lead_elsewhere_are_no_paths() {
+        let mut out = PathWriter::new(Vec::new()).unwrap();
+        for path in [&b"../x"[..], b"/x", b"a//b", b"a/", b"", b".", b"a\0", &[b'x'; 256]] {
+            assert!(out.remove(path).is_err(), "{path:?}");
+        }
+        assert!(out.remove("d/".repeat(256).as_bytes()).is_err());
+    }
+}
