@@ -76,6 +76,13 @@ impl Note {
     }
 }
 
+impl fmt::Display for Note {
+    /// `FILE:LINE: MESSAGE`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+
 /// A text of the repository's as a message repeats it: quoted, escaped, shortened.
 pub(super) fn shown(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {

@@ -1,0 +1,251 @@
+//! Git's index, read: which paths are tracked, in which state. Format: git's `gitformat-index(5)`, versions 2 to 4.
+//!
+//! It may be a hostile guest's, or a hostile repository's.
+
+use crate::WorkspaceError;
+use crate::git::odd;
+
+/// An entry of the index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IndexEntry {
+    pub(crate) path: Vec<u8>,
+    /// As git has it: 0o100644, 0o100755, 0o120000, 0o160000.
+    pub(crate) mode: u32,
+    /// The object's id, in hex digits.
+    pub(crate) id: String,
+    /// 0; 1 to 3 for the sides of a conflict.
+    pub(crate) stage: u8,
+    /// Whether its file need not be there.
+    pub(crate) skip_worktree: bool,
+    /// Whether it was announced only, without content.
+    pub(crate) intent_to_add: bool,
+    /// When its file was last modified, in seconds, and its size, when it was last as the index says.
+    pub(crate) modified: u32,
+    pub(crate) size: u32,
+}
+
+/// A submodule's commit.
+pub(crate) const GITLINK: u32 = 0o160_000;
+
+/// A folder that stands for all that is in it.
+const SPARSE_FOLDER: u32 = 0o040_000;
+
+/// An index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Index {
+    /// By itself.
+    Whole(Vec<IndexEntry>),
+    /// Parts of it are in another file, or folded into folders; git itself can unfold it.
+    Folded,
+}
+
+/// Reads an index of a repository whose object ids have `id_length` bytes.
+pub(crate) fn parse(bytes: &[u8], id_length: usize) -> Result<Index, &'static str> {
+    let mut input = Input { bytes, at: 0 };
+    if input.take(4)? != b"DIRC" {
+        return Err("it begins otherwise");
+    }
+    let version = input.u32()?;
+    if !(2..=4).contains(&version) {
+        return Err("it is of an unknown version");
+    }
+    let count = input.u32()?;
+    // The shortest entry.
+    let most = bytes.len() / (42 + id_length);
+    if usize::try_from(count).map_or(true, |count| count > most) {
+        return Err("it promises more entries than it holds");
+    }
+    let mut entries: Vec<IndexEntry> = Vec::new();
+    let mut folded = false;
+    for _ in 0..count {
+        let before = entries.last().map(|entry| entry.path.as_slice()).unwrap_or_default();
+        let entry = entry(&mut input, version, id_length, before)?;
+        folded |= entry.mode == SPARSE_FOLDER;
+        entries.push(entry);
+    }
+    while input.left() > id_length {
+        let name = input.take(4)?;
+        folded |= name == b"link";
+        // Lower case means: who does not know it cannot read the index.
+        if name.first().is_some_and(u8::is_ascii_lowercase) && !matches!(name, b"link" | b"sdir") {
+            return Err("it has an unknown extension");
+        }
+        let length = usize::try_from(input.u32()?).map_err(|_| TRUNCATED)?;
+        input.take(length)?;
+    }
+    Ok(if folded { Index::Folded } else { Index::Whole(entries) })
+}
+
+const TRUNCATED: &str = "it ends too early";
+
+fn entry(
+    input: &mut Input<'_>,
+    version: u32,
+    id_length: usize,
+    before: &[u8],
+) -> Result<IndexEntry, &'static str> {
+    let begin = input.at;
+    input.take(8)?;
+    let modified = input.u32()?;
+    input.take(12)?;
+    let mode = input.u32()?;
+    input.take(8)?;
+    let size = input.u32()?;
+    let id = input.take(id_length)?.iter().map(|byte| format!("{byte:02x}")).collect();
+    let flags = input.u16()?;
+    let extended = if flags & 0x4000 != 0 && version >= 3 { input.u16()? } else { 0 };
+    let path = if version == 4 {
+        let strip = input.varint()?;
+        let kept = before.len().checked_sub(strip).ok_or("a path that is shorter than nothing")?;
+        [before.get(..kept).unwrap_or_default(), input.until_zero()?].concat()
+    } else {
+        let path = input.until_zero()?.to_vec();
+        // Entries have a multiple of 8 bytes, with one to eight zeros at the end.
+        let length = input.at - begin;
+        input.take((8 - length % 8) % 8)?;
+        path
+    };
+    Ok(IndexEntry {
+        path,
+        mode,
+        id,
+        stage: u8::try_from((flags >> 12) & 3).unwrap_or(0),
+        skip_worktree: extended & 0x4000 != 0,
+        intent_to_add: extended & 0x2000 != 0,
+        modified,
+        size,
+    })
+}
+
+struct Input<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Input<'a> {
+    fn left(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
+    fn take(&mut self, count: usize) -> Result<&'a [u8], &'static str> {
+        let end = self.at.checked_add(count).ok_or(TRUNCATED)?;
+        let taken = self.bytes.get(self.at..end).ok_or(TRUNCATED)?;
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn u16(&mut self) -> Result<u16, &'static str> {
+        self.take(2)?.try_into().map(u16::from_be_bytes).map_err(|_| TRUNCATED)
+    }
+
+    fn u32(&mut self) -> Result<u32, &'static str> {
+        self.take(4)?.try_into().map(u32::from_be_bytes).map_err(|_| TRUNCATED)
+    }
+
+    /// As git's packs have it for offsets.
+    fn varint(&mut self) -> Result<usize, &'static str> {
+        let mut value = 0_usize;
+        loop {
+            let byte = *self.take(1)?.first().ok_or(TRUNCATED)?;
+            value = (value << 7) | usize::from(byte & 0x7f);
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+            value = value.checked_add(1).filter(|value| *value < 1 << 24).ok_or("a number too large")?;
+        }
+    }
+
+    fn until_zero(&mut self) -> Result<&'a [u8], &'static str> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let length = rest.iter().position(|byte| *byte == 0).ok_or(TRUNCATED)?;
+        let taken = self.take(length)?;
+        self.take(1)?;
+        Ok(taken)
+    }
+}
+
+/// So, of an index that must be whole.
+pub(crate) fn parse_whole(
+    bytes: &[u8],
+    id_length: usize,
+    place: &str,
+) -> Result<Vec<IndexEntry>, WorkspaceError> {
+    match parse(bytes, id_length) {
+        Ok(Index::Whole(entries)) => Ok(entries),
+        Ok(Index::Folded) => Err(odd("update-index", "it has left the index folded").into()),
+        Err(why) => Err(WorkspaceError::Index { place: place.to_owned(), why }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path, process::Command};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn git(folder: &Path, arguments: &[&str]) {
+        let output = Command::new("git").current_dir(folder).args(arguments).output().unwrap();
+        assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Each version that git writes says the same as `git ls-files`.
+    #[test]
+    fn what_git_writes_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        git(folder, &["init", "-q"]);
+        for name in ["a", "a b", "dir/longer/name", "dir/longer/named", "z\n"] {
+            let path = folder.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, name).unwrap();
+        }
+        for version in ["2", "3", "4"] {
+            git(folder, &["update-index", "--index-version", version]);
+            git(folder, &["add", "-A"]);
+            if version != "2" {
+                let later = format!("later {version}");
+                fs::write(folder.join(&later), "x").unwrap();
+                git(folder, &["add", "-N", &later]);
+                git(folder, &["update-index", "--skip-worktree", "a"]);
+            }
+            let Index::Whole(entries) = parse(&fs::read(folder.join(".git/index")).unwrap(), 20).unwrap()
+            else {
+                panic!("folded")
+            };
+            let listed =
+                Command::new("git").current_dir(folder).args(["ls-files", "-s", "-z"]).output().unwrap();
+            let told: Vec<u8> = entries
+                .iter()
+                .flat_map(|entry| {
+                    let head = format!("{:06o} {} {}\t", entry.mode, entry.id, entry.stage);
+                    [head.as_bytes(), &entry.path, b"\0"].concat()
+                })
+                .collect();
+            assert_eq!(String::from_utf8_lossy(&told), String::from_utf8_lossy(&listed.stdout));
+            let a = &entries[0];
+            assert_eq!((a.size, a.skip_worktree), (1, version != "2"));
+            assert!(a.modified > 0);
+            assert_eq!(
+                entries.iter().filter(|entry| entry.intent_to_add).count(),
+                usize::from(version != "2")
+            );
+        }
+        git(folder, &["update-index", "--split-index"]);
+        assert_eq!(parse(&fs::read(folder.join(".git/index")).unwrap(), 20), Ok(Index::Folded));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_index_or_an_error(
+            version in 2u8..5,
+            count in 0u8..9,
+            bytes in prop::collection::vec(any::<u8>(), 0..600),
+        ) {
+            let head = [&b"DIRC\0\0\0"[..], &[version, 0, 0, 0, count]].concat();
+            let _ = parse(&[&head[..], &bytes].concat(), 20);
+            let _ = parse(&bytes, 32);
+        }
+    }
+}

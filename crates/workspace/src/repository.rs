@@ -1,0 +1,215 @@
+//! A repository on the host: where its parts are, what is checked out, and how it is configured.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use crate::{
+    WorkspaceError,
+    error::reading,
+    git::{Git, GitError, odd, read_file, run},
+};
+
+/// A git repository with files.
+#[derive(Debug)]
+pub struct Repository {
+    pub(crate) git: Git,
+    /// The folder that holds its files.
+    pub(crate) root: PathBuf,
+    /// What belongs to these files alone: `HEAD`, the index.
+    pub(crate) own: PathBuf,
+    /// What all working trees of it share: objects, refs.
+    pub(crate) common: PathBuf,
+    /// The commit that is checked out; `None` before the first one.
+    pub(crate) head: Option<String>,
+    /// The branch that is checked out, such as `refs/heads/main`; `None` when none is.
+    pub(crate) branch: Option<String>,
+    pub(crate) config: Config,
+}
+
+/// What git's configuration says, the last word of each key. Keys are as `git config --list` has them.
+#[derive(Debug, Default)]
+pub(crate) struct Config {
+    values: BTreeMap<String, Vec<u8>>,
+}
+
+impl Config {
+    pub(crate) fn get(&self, key: &str) -> Option<&[u8]> {
+        self.values.get(key).map(Vec::as_slice)
+    }
+
+    fn parse(listed: &[u8]) -> Self {
+        let mut values = BTreeMap::new();
+        for entry in listed.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()) {
+            let (key, value) = match entry.iter().position(|byte| *byte == b'\n') {
+                Some(end) => (entry.get(..end).unwrap_or_default(), entry.get(end + 1..).unwrap_or_default()),
+                // A key without a value is a yes.
+                None => (entry, &b"true"[..]),
+            };
+            values.insert(String::from_utf8_lossy(key).into_owned(), value.to_vec());
+        }
+        Self { values }
+    }
+}
+
+impl Repository {
+    /// The repository that `path` is in.
+    ///
+    /// # Errors
+    /// When it is in none, or in one that cannot be sent.
+    pub fn find(git: &Git, path: &Path) -> Result<Self, WorkspaceError> {
+        let folder = fs::canonicalize(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => WorkspaceError::NoFolder(path.to_owned()),
+            _ => reading(path)(error),
+        })?;
+        let folder = if folder.is_dir() { folder } else { folder.parent().unwrap_or(&folder).to_owned() };
+        let (root, own, common) = places(git, &folder)?;
+        let ask = |arguments: &[&str]| in_folder(git, &root, arguments);
+        let (config, head) = thread::scope(|scope| {
+            let head = scope.spawn(|| ask(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]));
+            let config = ask(&["config", "--list", "-z", "--includes"]);
+            (config, head.join().unwrap_or_else(|_| Err(odd("rev-parse", "nothing"))))
+        });
+        let config = Config::parse(&config?);
+        if config.get("extensions.partialclone").is_some() {
+            return Err(WorkspaceError::Partial);
+        }
+        let head = match head {
+            Ok(id) => Some(object_id(&id)?),
+            Err(GitError::Failed { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let branch = branch(git, &root, &own)?;
+        Ok(Self { git: git.clone(), root, own, common, head, branch, config })
+    }
+
+    /// The folder that holds its files.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The commit that is checked out.
+    pub fn head(&self) -> Option<&str> {
+        self.head.as_deref()
+    }
+
+    /// The branch that is checked out, without `refs/heads/`.
+    pub fn branch(&self) -> Option<&str> {
+        self.branch.as_deref().map(|name| name.strip_prefix("refs/heads/").unwrap_or(name))
+    }
+
+    /// The name of its folder, for the guest's.
+    pub fn name(&self) -> &OsStr {
+        self.root.file_name().unwrap_or(OsStr::new("repo"))
+    }
+
+    /// Bytes of an object's id.
+    pub(crate) fn id_length(&self) -> usize {
+        if self.config.get("extensions.objectformat") == Some(b"sha256") { 32 } else { 20 }
+    }
+
+    /// The index as it is in its file; `None` when nothing was ever staged.
+    pub(crate) fn index(&self) -> Result<Option<Vec<u8>>, WorkspaceError> {
+        let path = self.own.join("index");
+        read_file(&path).map_err(reading(path))
+    }
+
+    /// The commits whose parents this clone does not have.
+    pub(crate) fn shallow(&self) -> Result<Vec<String>, WorkspaceError> {
+        let path = self.common.join("shallow");
+        let lines = read_file(&path).map_err(reading(path))?.unwrap_or_default();
+        Ok(String::from_utf8_lossy(&lines).lines().map(str::to_owned).collect())
+    }
+
+    /// The id of the commit that `name` stands for.
+    ///
+    /// # Errors
+    /// `NoCommit`.
+    pub fn commit(&self, name: &str) -> Result<String, WorkspaceError> {
+        let wanted = format!("{name}^{{commit}}");
+        match in_folder(
+            &self.git,
+            &self.root,
+            &["rev-parse", "--verify", "--quiet", "--end-of-options", &wanted],
+        ) {
+            Ok(id) => Ok(object_id(&id)?),
+            Err(GitError::Failed { .. }) => Err(WorkspaceError::NoCommit(name.to_owned())),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The branch that is checked out, by its whole name.
+fn branch(git: &Git, root: &Path, own: &Path) -> Result<Option<String>, WorkspaceError> {
+    let path = own.join("HEAD");
+    let head = read_file(&path).map_err(reading(path))?.unwrap_or_default();
+    match head.strip_prefix(b"ref: ") {
+        // Where refs are in a table, this is for those who do not know of it.
+        Some(b"refs/heads/.invalid\n") => match in_folder(git, root, &["symbolic-ref", "--quiet", "HEAD"]) {
+            Ok(name) => Ok(Some(text(&name)?)),
+            Err(GitError::Failed { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        },
+        Some(name) => Ok(Some(text(name)?)),
+        None => Ok(None),
+    }
+}
+
+/// The folders of the repository that `folder` is in: of its files, of what is its own, of what is shared.
+fn places(git: &Git, folder: &Path) -> Result<(PathBuf, PathBuf, PathBuf), WorkspaceError> {
+    let ask = |what: &[&str]| {
+        let printed = in_folder(git, folder, &[&["rev-parse", "--path-format=absolute"], what].concat())?;
+        Ok(printed.strip_suffix(b"\n").ok_or_else(|| odd("rev-parse", "no path"))?.to_vec())
+    };
+    let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+    let all =
+        ask(&["--show-toplevel", "--git-dir", "--git-common-dir"]).map_err(|error| unlike(folder, error))?;
+    if let [root, own, common] = all.split(|byte| *byte == b'\n').collect::<Vec<_>>().as_slice() {
+        return Ok((path(root), path(own), path(common)));
+    }
+    // A path with line breaks can only be told from others by itself.
+    let one = |what| ask(&[what]).map(|bytes| path(&bytes));
+    let places = || Ok((one("--show-toplevel")?, one("--git-dir")?, one("--git-common-dir")?));
+    places().map_err(|error| unlike(folder, error))
+}
+
+/// Why there is no repository in `folder` that can be sent.
+fn unlike(folder: &Path, error: GitError) -> WorkspaceError {
+    let folder = folder.to_owned();
+    match error {
+        GitError::Failed { stderr, .. } if stderr.contains("dubious ownership") => {
+            WorkspaceError::SomebodyElses(folder)
+        }
+        GitError::Failed { stderr, .. } if stderr.contains("must be run in a work tree") => {
+            WorkspaceError::Bare(folder)
+        }
+        GitError::Failed { stderr, .. } if stderr.contains("not a git repository") => {
+            WorkspaceError::NoRepository(folder)
+        }
+        error => error.into(),
+    }
+}
+
+/// Asks git in `folder`, where the repository's own configuration is read: only what runs none of it.
+fn in_folder(git: &Git, folder: &Path, arguments: &[&str]) -> Result<Vec<u8>, GitError> {
+    let mut command = git.command(arguments);
+    command.current_dir(folder);
+    run(command, &[])
+}
+
+/// The id that git has printed.
+pub(crate) fn object_id(printed: &[u8]) -> Result<String, GitError> {
+    let id = text(printed)?;
+    let hex = matches!(id.len(), 40 | 64) && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if hex { Ok(id) } else { Err(odd("rev-parse", format!("`{id}` is no object's id"))) }
+}
+
+fn text(printed: &[u8]) -> Result<String, GitError> {
+    let text = std::str::from_utf8(printed).map_err(|error| odd("rev-parse", error.to_string()))?;
+    Ok(text.trim_end_matches('\n').to_owned())
+}

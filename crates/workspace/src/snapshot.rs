@@ -1,0 +1,402 @@
+//! A repository as it is on the host's disk at this moment: which files go to a guest, and which commits.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    thread,
+};
+
+use banger_files::{Found, Time, Tree, safe_path};
+use rustix::fs::FileType;
+
+use crate::{
+    Repository, Scratch, WorkspaceError,
+    error::reading,
+    git::{GitError, odd, run},
+    guest_git::CheckedOut,
+    history::{History, history},
+    index::{GITLINK, Index, IndexEntry, parse, parse_whole},
+    record::Record,
+};
+
+/// What goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Files, and recent history.
+    #[default]
+    Shallow,
+    /// Recent history, without the files.
+    Metadata,
+}
+
+/// What is wanted of a snapshot.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What goes.
+    pub mode: Mode,
+    /// Generations of commits, at least one.
+    pub depth: u32,
+    /// Whether files that are neither tracked nor ignored go too.
+    pub include_untracked: bool,
+    /// A branch to be made in the guest and checked out there.
+    pub branch: Option<String>,
+    /// A commit to be checked out there as it is, in place of what is on the disk.
+    pub from: Option<String>,
+}
+
+/// What a file is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// What is on the host's disk. `id` is its blob's, when the index says that it is as staged.
+    OnDisk { found: Found, id: Option<String> },
+    /// A blob.
+    Blob { id: String, mode: u32, size: u64 },
+}
+
+/// The index as its file has it, and when that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IndexFile {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) modified: Time,
+}
+
+/// A repository as it goes to a guest.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub(crate) repository: Repository,
+    pub(crate) scratch: Scratch,
+    pub(crate) tree: Tree,
+    pub(crate) files: BTreeMap<Vec<u8>, Content>,
+    pub(crate) out: CheckedOut,
+    pub(crate) index: Option<IndexFile>,
+    pub(crate) entries: Vec<IndexEntry>,
+    /// Blobs that are staged and in no commit that goes.
+    pub(crate) staged: Vec<String>,
+    pub(crate) depth: u32,
+    /// Files that are neither tracked nor ignored, and stay behind.
+    pub(crate) left_out: usize,
+    /// Repositories within it, which stay behind.
+    pub(crate) repositories: Vec<Vec<u8>>,
+}
+
+impl Snapshot {
+    /// Looks at `repository`. What git has to make for it is made in `cache`.
+    ///
+    /// # Errors
+    /// When it has what cannot be sent, or cannot be read.
+    pub fn take(repository: Repository, options: &Options, cache: &Path) -> Result<Self, WorkspaceError> {
+        let scratch = Scratch::of(&repository, cache)?;
+        let tree = Tree::open(&repository.root).map_err(reading(&repository.root))?;
+        let branch = options.branch.as_deref().map(|name| branch(&scratch, name)).transpose()?;
+        let out = CheckedOut {
+            commit: repository.head.clone(),
+            branch: branch.clone().or_else(|| repository.branch.clone()),
+        };
+        let mut snapshot = Self {
+            repository,
+            scratch,
+            tree,
+            files: BTreeMap::new(),
+            out,
+            index: None,
+            entries: Vec::new(),
+            staged: Vec::new(),
+            depth: options.depth.max(1),
+            left_out: 0,
+            repositories: Vec::new(),
+        };
+        match &options.from {
+            Some(from) => {
+                snapshot.out = CheckedOut { commit: Some(snapshot.repository.commit(from)?), branch };
+                snapshot.take_commit()?;
+            }
+            None => snapshot.take_disk(options.include_untracked)?,
+        }
+        if options.mode == Mode::Metadata {
+            snapshot.files.clear();
+        }
+        Ok(snapshot)
+    }
+
+    /// The files that go, each with its size in bytes, in the order of their paths.
+    pub fn files(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        self.files.iter().map(|(path, content)| {
+            let size = match content {
+                Content::OnDisk { found, .. } => found.size,
+                Content::Blob { size, .. } => *size,
+            };
+            (path.as_slice(), size)
+        })
+    }
+
+    /// The repository that it is of.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// The commit that is checked out there.
+    pub fn commit(&self) -> Option<&str> {
+        self.out.commit.as_deref()
+    }
+
+    /// The branch that is checked out there, without `refs/heads/`.
+    pub fn branch(&self) -> Option<&str> {
+        self.out.branch.as_deref().map(|name| name.strip_prefix("refs/heads/").unwrap_or(name))
+    }
+
+    /// How many files that are neither tracked nor ignored stay behind.
+    pub fn left_out(&self) -> usize {
+        self.left_out
+    }
+
+    /// Repositories within it, which stay behind.
+    pub fn repositories(&self) -> &[Vec<u8>] {
+        &self.repositories
+    }
+
+    /// The commits that go, but for those that `record` says are there.
+    pub(crate) fn history(&self, record: Option<&Record>) -> Result<History, WorkspaceError> {
+        let Some(tip) = &self.out.commit else { return Ok(History::default()) };
+        let none = BTreeSet::new();
+        let known = record.map_or(&none, |record| &record.known.commits);
+        history(&self.scratch, tip, self.depth, &self.repository.shallow()?, known)
+    }
+
+    /// What is in the working tree.
+    fn take_disk(&mut self, include_untracked: bool) -> Result<(), WorkspaceError> {
+        self.entries = self.take_index()?;
+        let submodules: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|entry| entry.mode == GITLINK)
+            .map(|entry| entry.path.clone())
+            .collect();
+        if !submodules.is_empty() {
+            return Err(WorkspaceError::Submodules(submodules));
+        }
+        let entries = std::mem::take(&mut self.entries);
+        let written = self.index.as_ref().map_or(Time::default(), |index| index.modified);
+        for entry in &entries {
+            self.tracked(entry, written)?;
+        }
+        let (staged, untracked) = thread::scope(|scope| {
+            let staged = scope.spawn(|| self.staged(&entries));
+            let untracked = self.untracked();
+            (staged.join().unwrap_or_else(|_| Err(odd("ls-tree", "nothing").into())), untracked)
+        });
+        self.staged = staged?;
+        self.entries = entries;
+        for path in untracked?.split(|byte| *byte == 0).filter(|path| !path.is_empty()) {
+            if let Some(repository) = path.strip_suffix(b"/") {
+                self.repositories.push(repository.to_vec());
+            } else if !include_untracked {
+                self.left_out += 1;
+            } else if let Some(found) = self.look(path)?.filter(|_| safe_path(path)) {
+                self.files.insert(path.to_vec(), Content::OnDisk { found, id: None });
+            }
+        }
+        Ok(())
+    }
+
+    fn tracked(&mut self, entry: &IndexEntry, written: Time) -> Result<(), WorkspaceError> {
+        if !safe_path(&entry.path) {
+            return Err(WorkspaceError::Path { path: entry.path.clone(), why: "it is too deep in folders" });
+        }
+        let Some(found) = self.look(&entry.path)? else { return Ok(()) };
+        let id = is_as_staged(entry, &found, written).then(|| entry.id.clone());
+        self.files.insert(entry.path.clone(), Content::OnDisk { found, id });
+        Ok(())
+    }
+
+    /// The file or link at `path`.
+    fn look(&self, path: &[u8]) -> Result<Option<Found>, WorkspaceError> {
+        let found = self.tree.look(path).map_err(reading(String::from_utf8_lossy(path).into_owned()))?;
+        Ok(found.filter(|found| matches!(found.file_type(), FileType::RegularFile | FileType::Symlink)))
+    }
+
+    /// Reads the index, unfolded.
+    fn take_index(&mut self) -> Result<Vec<IndexEntry>, WorkspaceError> {
+        let Some(bytes) = self.repository.index()? else { return Ok(Vec::new()) };
+        let path = self.repository.own.join("index");
+        let modified = Tree::open(&self.repository.own)
+            .and_then(|tree| tree.look(b"index"))
+            .map_err(reading(&path))?
+            .map_or(Time::default(), |found| found.modified);
+        self.scratch.write("index", &bytes)?;
+        let place = self.repository.root.display().to_string();
+        let (bytes, entries) = match parse(&bytes, self.repository.id_length()) {
+            Ok(Index::Whole(entries)) => (bytes, entries),
+            Ok(Index::Folded) => self.unfolded(&place)?,
+            Err(why) => return Err(WorkspaceError::Index { place, why }),
+        };
+        self.index = Some(IndexFile { bytes, modified });
+        Ok(entries)
+    }
+
+    /// The index, after git has made one file of all its parts.
+    fn unfolded(&self, place: &str) -> Result<(Vec<u8>, Vec<IndexEntry>), WorkspaceError> {
+        let own = &self.repository.own;
+        for name in std::fs::read_dir(own).map_err(reading(own))?.flatten().map(|entry| entry.file_name()) {
+            if let Some(name) = name.to_str().filter(|name| name.starts_with("sharedindex.")) {
+                let part = std::fs::read(own.join(name)).map_err(reading(own.join(name)))?;
+                self.scratch.write(name, &part)?;
+            }
+        }
+        #[rustfmt::skip]
+        let arguments = [
+            "-c", "core.sparseCheckout=true", "-c", "core.sparseCheckoutCone=true", "-c", "index.sparse=false",
+            "-c", "core.splitIndex=false", "update-index", "--no-split-index", "--force-write-index",
+        ];
+        let mut command = self.scratch.command(arguments);
+        command.env("GIT_INDEX_FILE", self.scratch.path().join("index"));
+        run(command, &[])?;
+        let path = self.scratch.path().join("index");
+        let bytes = std::fs::read(&path).map_err(reading(path))?;
+        let entries = parse_whole(&bytes, self.repository.id_length(), place)?;
+        Ok((bytes, entries))
+    }
+
+    /// Blobs of the index that the commit does not have.
+    fn staged(&self, entries: &[IndexEntry]) -> Result<Vec<String>, WorkspaceError> {
+        let committed = match &self.out.commit {
+            Some(commit) => tree_entries(&self.scratch, commit)?,
+            None => BTreeMap::new(),
+        };
+        if entries.iter().any(|entry| entry.intent_to_add) {
+            // What was announced only stands for nothing, which not every repository has.
+            self.scratch.run(&["hash-object", "-w", "--stdin"], &[])?;
+        }
+        let mut staged: Vec<_> = entries
+            .iter()
+            .filter(|entry| committed.get(&entry.path).is_none_or(|(_, id)| *id != entry.id))
+            .map(|entry| entry.id.clone())
+            .collect();
+        staged.sort_unstable();
+        staged.dedup();
+        Ok(staged)
+    }
+
+    /// Files that are neither tracked nor ignored, each ended by a zero byte, and repositories, by a slash before that.
+    fn untracked(&self) -> Result<Vec<u8>, WorkspaceError> {
+        let exclude = self.repository.common.join("info/exclude");
+        if let Some(patterns) = crate::git::read_file(&exclude).map_err(reading(exclude))? {
+            self.scratch.write("info/exclude", &patterns)?;
+        }
+        let excludes = excludes_file(&self.repository);
+        let arguments =
+            excludes.iter().map(String::as_str).chain(["ls-files", "-z", "--others", "--exclude-standard"]);
+        let mut command = self.scratch.command_over(&self.repository.root, arguments);
+        command.env("GIT_INDEX_FILE", self.scratch.path().join("index"));
+        Ok(run(command, &[])?)
+    }
+
+    /// What a commit has.
+    fn take_commit(&mut self) -> Result<(), WorkspaceError> {
+        let Some(commit) = self.out.commit.clone() else { return Ok(()) };
+        let mut submodules = Vec::new();
+        let mut staging = Vec::new();
+        let arguments = ["ls-tree", "-r", "-z", "-l", "--full-tree", &commit];
+        for TreeEntry { path, mode, id, size } in list_tree(&self.scratch, &arguments)? {
+            if mode == GITLINK {
+                submodules.push(path);
+                continue;
+            }
+            if !safe_path(&path) {
+                return Err(WorkspaceError::Path { path, why: "it is too deep in folders" });
+            }
+            staging.extend_from_slice(format!("{mode:o} {id} 0\t").as_bytes());
+            staging.extend_from_slice(&path);
+            staging.push(0);
+            self.files.insert(path, Content::Blob { id, mode, size });
+        }
+        if !submodules.is_empty() {
+            return Err(WorkspaceError::Submodules(submodules));
+        }
+        let index = self.scratch.path().join("index");
+        let mut command = self.scratch.command(["update-index", "-z", "--index-info"]);
+        command.env("GIT_INDEX_FILE", &index);
+        run(command, &staging)?;
+        if !staging.is_empty() {
+            let bytes = std::fs::read(&index).map_err(reading(index))?;
+            self.entries = parse_whole(&bytes, self.repository.id_length(), "the scratch")?;
+            self.index = Some(IndexFile { bytes, modified: Time::now() });
+        }
+        Ok(())
+    }
+}
+
+/// Whether the file of `entry` is as the index, `written` then, says: by its size and times, as git itself has it.
+fn is_as_staged(entry: &IndexEntry, found: &Found, written: Time) -> bool {
+    let kind = match found.file_type() {
+        FileType::Symlink => 0o120_000,
+        _ if found.mode & 0o100 != 0 => 0o100_755,
+        _ => 0o100_644,
+    };
+    entry.stage == 0
+        && !entry.intent_to_add
+        && entry.mode == kind
+        && i64::from(entry.modified) == found.modified.seconds
+        && u64::from(entry.size) == found.size & u64::from(u32::MAX)
+        // A file that was modified while the index was written may have been so after it was looked at.
+        && found.modified.seconds < written.seconds
+}
+
+/// What makes git ignore what its user has it ignore everywhere.
+pub(crate) fn excludes_file(repository: &Repository) -> Vec<String> {
+    let Some(path) = repository.config.get("core.excludesfile") else { return Vec::new() };
+    vec!["-c".to_owned(), format!("core.excludesFile={}", String::from_utf8_lossy(path))]
+}
+
+fn branch(scratch: &Scratch, name: &str) -> Result<String, WorkspaceError> {
+    let full = format!("refs/heads/{name}");
+    match scratch.run(&["check-ref-format", &full], &[]) {
+        Ok(_) if !name.starts_with('-') => Ok(full),
+        Ok(_) | Err(GitError::Failed { .. }) => Err(WorkspaceError::BranchName(name.to_owned())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A file of a commit.
+#[derive(Debug)]
+struct TreeEntry {
+    path: Vec<u8>,
+    mode: u32,
+    id: String,
+    /// Bytes; 0 where it was not asked for.
+    size: u64,
+}
+
+/// The files of a commit: mode and id, by path.
+pub(crate) fn tree_entries(
+    scratch: &Scratch,
+    commit: &str,
+) -> Result<BTreeMap<Vec<u8>, (u32, String)>, WorkspaceError> {
+    let entries = list_tree(scratch, &["ls-tree", "-r", "-z", "--full-tree", commit])?;
+    Ok(entries.into_iter().map(|entry| (entry.path, (entry.mode, entry.id))).collect())
+}
+
+fn list_tree(scratch: &Scratch, arguments: &[&str]) -> Result<Vec<TreeEntry>, WorkspaceError> {
+    let listed = scratch.run(arguments, &[])?;
+    let lines = listed.split(|byte| *byte == 0).filter(|line| !line.is_empty());
+    let entry = |line| {
+        let (words, path) = words(line)?;
+        let (mode, id, size) = match words.as_slice() {
+            [mode, _, id] => (mode, id, 0),
+            // A submodule has none.
+            [mode, _, id, size] => (mode, id, size.parse().unwrap_or(0)),
+            _ => return Err(odd("ls-tree", "a line of other words").into()),
+        };
+        let mode = u32::from_str_radix(mode, 8).map_err(|error| odd("ls-tree", error.to_string()))?;
+        Ok(TreeEntry { path, mode, id: (*id).to_owned(), size })
+    };
+    lines.map(entry).collect()
+}
+
+/// The words before the tab, and the path after it.
+fn words(line: &[u8]) -> Result<(Vec<&str>, Vec<u8>), GitError> {
+    let tab =
+        line.iter().position(|byte| *byte == b'\t').ok_or_else(|| odd("ls-tree", "a line without a path"))?;
+    let head = std::str::from_utf8(line.get(..tab).unwrap_or_default());
+    let head = head.map_err(|error| odd("ls-tree", error.to_string()))?;
+    Ok((head.split_whitespace().collect(), line.get(tab + 1..).unwrap_or_default().to_vec()))
+}

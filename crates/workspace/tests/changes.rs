@@ -1,0 +1,398 @@
+//! What comes out, and what goes in again.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use banger_workspace::{ChangeKind, Options, WorkspaceError};
+use common::{OPTIONS, World, executable, git, tree, tried, write};
+use proptest::prelude::*;
+
+/// Applies what was done in the guest to a clean checkout of what was sent, and returns its files.
+fn applied(world: &World, patch: &[u8]) -> std::collections::BTreeMap<PathBuf, (char, Vec<u8>)> {
+    let clean = world.path("clean");
+    let _ = fs::remove_dir_all(&clean);
+    git(&world.path("."), &["clone", "-q", world.host().to_str().unwrap(), "clean"]);
+    fs::write(world.path("patch"), patch).unwrap();
+    if !patch.is_empty() {
+        git(&clean, &["apply", "--index", "--whitespace=nowarn", world.path("patch").to_str().unwrap()]);
+    }
+    git(&clean, &["fsck", "--strict"]);
+    tree(&clean)
+}
+
+/// A repository of a few files, and its guest.
+fn sent() -> (World, banger_workspace::Record) {
+    let world = World::new();
+    for name in ["a", "b", "c", "dir/d", "dir/e", "dir/sub/f"] {
+        world.write(name, name.repeat(2000));
+    }
+    world.write(".gitignore", "*.o\ntarget/\n");
+    world.commit_all("first");
+    let record = world.send(&OPTIONS).unwrap();
+    (world, record)
+}
+
+#[test]
+fn all_that_was_done_is_in_the_patch_and_the_guest_is_left_alone() {
+    let (world, record) = sent();
+    let guest = world.guest();
+    write(&guest, "a", "edited and committed");
+    write(&guest, "new \"file\"\n", "new");
+    write(&guest, "binary", [0, 1, 2, 255].repeat(500));
+    git(&guest, &["add", "-A"]);
+    git(&guest, &["commit", "-q", "-m", "there"]);
+    fs::remove_file(guest.join("b")).unwrap();
+    executable(&guest.join("c"));
+    fs::rename(guest.join("dir/d"), guest.join("moved")).unwrap();
+    fs::remove_file(guest.join("dir/e")).unwrap();
+    symlink("c", guest.join("dir/e")).unwrap();
+    write(&guest, "thing.o", "ignored");
+    write(&guest, "target/debug/x", "ignored");
+    write(&guest, "forced.o", "ignored, but tracked");
+    git(&guest, &["add", "-f", "forced.o"]);
+    write(&guest, "untracked/one", "one");
+    let before = (fs::read(guest.join(".git/index")).unwrap(), git(&guest, &["for-each-ref"]));
+
+    let changes = world.changes(&record).unwrap();
+    assert!(changes.left_out.is_empty(), "{:?}", changes.left_out);
+    let mut expected = tree(&guest);
+    for ignored in ["thing.o", "target/debug/x"] {
+        expected.remove(Path::new(ignored)).unwrap();
+    }
+    assert_eq!(applied(&world, &changes.patch(None).unwrap()), expected);
+    let listed: Vec<_> = changes
+        .list(None)
+        .unwrap()
+        .into_iter()
+        .map(|change| (change.change, change.path, change.old_path))
+        .collect();
+    assert!(listed.contains(&(ChangeKind::Renamed, "moved".into(), Some("dir/d".into()))), "{listed:?}");
+    assert!(listed.contains(&(ChangeKind::TypeChanged, "dir/e".into(), None)), "{listed:?}");
+    assert!(listed.contains(&(ChangeKind::Deleted, "b".into(), None)), "{listed:?}");
+    assert_eq!(before, (fs::read(guest.join(".git/index")).unwrap(), git(&guest, &["for-each-ref"])));
+    assert_eq!(git(&world.host(), &["status", "--porcelain"]), "");
+
+    // Since a commit that the guest was not sent from.
+    world.write("b", "later");
+    world.commit_all("later");
+    let since = changes.patch(Some(git(&world.host(), &["rev-parse", "HEAD"]).trim())).unwrap();
+    fs::write(world.path("since"), since).unwrap();
+    git(&world.host(), &["apply", world.path("since").to_str().unwrap()]);
+    assert_eq!(tree(&world.host()), expected);
+}
+
+#[test]
+fn a_guest_in_which_nothing_was_done_has_no_patch() {
+    let (world, record) = sent();
+    let changes = world.changes(&record).unwrap();
+    assert!(changes.patch(None).unwrap().is_empty());
+    assert!(changes.list(None).unwrap().is_empty());
+    // Nor has one in which git has looked around.
+    fs::remove_file(world.guest().join(".git/index")).unwrap();
+    git(&world.guest(), &["reset", "-q"]);
+    assert!(world.changes(&record).unwrap().patch(None).unwrap().is_empty());
+}
+
+#[test]
+fn local_edits_that_were_sent_are_in_the_patch_too() {
+    let (world, _) = sent();
+    fs::remove_dir_all(world.guest()).unwrap();
+    world.write("a", "edited here");
+    fs::remove_file(world.host().join("b")).unwrap();
+    let record = world.send(&OPTIONS).unwrap();
+    let changes = world.changes(&record).unwrap();
+    assert_eq!(applied(&world, &changes.patch(None).unwrap()), tree(&world.host()));
+}
+
+#[test]
+fn an_unborn_repository_comes_out_too() {
+    let world = World::new();
+    let record = world.send(&OPTIONS).unwrap();
+    write(&world.guest(), "made/there", "made");
+    let changes = world.changes(&record).unwrap();
+    assert_eq!(applied(&world, &changes.patch(None).unwrap()), tree(&world.guest()));
+}
+
+#[test]
+fn a_hostile_guest_writes_nothing_and_runs_nothing() {
+    let (world, record) = sent();
+    let guest = world.guest();
+    let ran = world.path("ran");
+    let run = format!("touch {}", ran.display());
+    for key in
+        ["core.fsmonitor", "diff.external", "filter.evil.clean", "diff.evil.textconv", "core.sshCommand"]
+    {
+        git(&guest, &["config", key, &run]);
+    }
+    write(&guest, ".gitattributes", "* filter=evil diff=evil\n");
+    write(&guest, "a", "changed");
+    for name in ["dir/.GIT/hooks/x", "git~1/config", "dir/.git /config", ".git./config"] {
+        write(&guest, name, "evil");
+    }
+    symlink("../../..", guest.join("dir/up")).unwrap();
+    fs::remove_file(guest.join(".gitignore")).unwrap();
+    symlink("/etc/passwd", guest.join(".gitignore")).unwrap();
+    fs::write(guest.join(".git/index"), b"DIRC\0\0\0\x02\xff\xff\xff\xff").unwrap();
+    fs::write(guest.join(".git/info/exclude"), vec![b'['; 100_000]).unwrap();
+    fs::create_dir_all(guest.join("inner/.git")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        guest.join("pipe"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    let before = tree(&world.host());
+    let changes = world.changes(&record).unwrap();
+    let patch = changes.patch(None).unwrap();
+    assert!(!ran.exists());
+    assert_eq!(tree(&world.host()), before);
+    let mut left_out: Vec<_> =
+        changes.left_out.iter().map(|(path, _)| String::from_utf8_lossy(path).into_owned()).collect();
+    left_out.sort();
+    assert_eq!(
+        left_out,
+        [".git./config", "dir/.GIT/hooks/x", "dir/.git /config", "git~1/config", "inner", "pipe"]
+    );
+    let got = applied(&world, &patch);
+    assert_eq!(got.get(Path::new("a")).unwrap().1, b"changed");
+    assert_eq!(got.get(Path::new("dir/up")).unwrap(), &('l', b"../../..".to_vec()));
+}
+
+#[test]
+fn again_goes_only_what_has_changed() {
+    let (world, record) = sent();
+    let big = vec![7; 3_000_000];
+    world.write("big", &big);
+    world.commit_all("second");
+    let (record, bytes) = world.send_again(record, &OPTIONS).unwrap();
+    assert!(bytes > big.len());
+    git(&world.guest(), &["fsck", "--strict"]);
+    assert_eq!(git(&world.guest(), &["rev-parse", "HEAD"]), git(&world.host(), &["rev-parse", "HEAD"]));
+    assert_eq!(git(&world.guest(), &["status", "--porcelain"]), "");
+
+    let (record, bytes) = world.send_again(record, &OPTIONS).unwrap();
+    assert_eq!(bytes, 0);
+
+    // Files of every kind of change, on the host alone.
+    world.write("a", "edited");
+    fs::remove_dir_all(world.host().join("dir/sub")).unwrap();
+    fs::remove_file(world.host().join("b")).unwrap();
+    world.write("b/now/a/folder", "x");
+    fs::remove_file(world.host().join("dir/d")).unwrap();
+    fs::remove_file(world.host().join("dir/e")).unwrap();
+    fs::remove_dir(world.host().join("dir")).unwrap();
+    symlink("a", world.host().join("dir")).unwrap();
+    git(&world.host(), &["add", "-A"]);
+    world.write("c", "edited after all was staged");
+    let (record, bytes) = world.send_again(record, &OPTIONS).unwrap();
+    assert!(bytes < 20_000, "{bytes}");
+    assert_eq!(tree(&world.guest()), tree(&world.host()));
+    let status = ["status", "--porcelain=v2", "-z"];
+    assert_eq!(git(&world.guest(), &status), git(&world.host(), &status));
+    git(&world.guest(), &["fsck", "--strict"]);
+
+    // A commit of what is there already.
+    world.commit_all("third");
+    let (record, bytes) = world.send_again(record, &OPTIONS).unwrap();
+    assert!(bytes < 20_000, "{bytes}");
+    assert_eq!(git(&world.guest(), &["log", "--format=%s"]), "third\nsecond\nfirst\n");
+    git(&world.guest(), &["fsck", "--strict"]);
+
+    // And back to an earlier branch.
+    git(&world.host(), &["checkout", "-q", "-b", "back", "HEAD~2"]);
+    world.send_again(record, &OPTIONS).unwrap();
+    assert_eq!(tree(&world.guest()), tree(&world.host()));
+    assert_eq!(git(&world.guest(), &["branch", "--show-current"]), "back\n");
+    git(&world.guest(), &["fsck", "--strict"]);
+}
+
+#[test]
+fn what_was_done_there_is_never_overwritten() {
+    let refused = |world: &World, record: &banger_workspace::Record| {
+        let before = tree(&world.guest());
+        let Err(WorkspaceError::Conflicts(paths)) = world.send_again(record.clone(), &OPTIONS) else {
+            panic!("sent")
+        };
+        assert_eq!(tree(&world.guest()), before);
+        paths.into_iter().map(|path| String::from_utf8(path).unwrap()).collect::<Vec<_>>()
+    };
+    // The same file on both sides; elsewhere each side may do as it likes.
+    let (world, record) = sent();
+    write(&world.guest(), "a", "there");
+    write(&world.guest(), "own", "there");
+    world.write("b", "here");
+    let (record, _) = world.send_again(record, &OPTIONS).unwrap();
+    assert_eq!(fs::read_to_string(world.guest().join("b")).unwrap(), "here");
+    world.write("a", "here");
+    assert_eq!(refused(&world, &record), ["a"]);
+    // A file that is removed here and edited there, and the other way round.
+    let (world, record) = sent();
+    fs::remove_file(world.host().join("a")).unwrap();
+    write(&world.guest(), "a", "there");
+    world.write("b", "here");
+    fs::remove_file(world.guest().join("b")).unwrap();
+    assert_eq!(refused(&world, &record), ["a", "b"]);
+    // A folder with files of its own where a file is to be.
+    let (world, record) = sent();
+    fs::remove_dir_all(world.host().join("dir")).unwrap();
+    world.write("dir", "a file now");
+    git(&world.host(), &["add", "-A"]);
+    write(&world.guest(), "dir/own", "there");
+    assert_eq!(refused(&world, &record), ["dir/own"]);
+    // Commits on both sides.
+    let (world, record) = sent();
+    write(&world.guest(), "own", "there");
+    git(&world.guest(), &["add", "-A"]);
+    git(&world.guest(), &["commit", "-q", "-m", "there"]);
+    world.write("b", "here");
+    world.send_again(record.clone(), &OPTIONS).unwrap();
+    world.commit_all("here");
+    assert_eq!(refused(&world, &record), [".git/refs/heads/main", ".git/index"]);
+}
+
+/// What a step of a random session does to a file.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Write(u8),
+    Remove,
+    Program,
+    Link,
+    Rename(u8),
+    Stage,
+    Commit,
+}
+
+fn steps() -> impl Strategy<Value = Vec<(u8, Step)>> {
+    let step = prop_oneof![
+        4 => any::<u8>().prop_map(Step::Write),
+        2 => Just(Step::Remove),
+        1 => Just(Step::Program),
+        1 => Just(Step::Link),
+        2 => (0u8..16).prop_map(Step::Rename),
+        1 => Just(Step::Stage),
+        1 => Just(Step::Commit),
+    ];
+    prop::collection::vec((0u8..16, step), 1..14)
+}
+
+const NAMES: [&str; 16] = [
+    "a",
+    "b",
+    "dir",
+    "dir/c",
+    "dir/d",
+    "dir/sub/e",
+    "-x",
+    "a\nb",
+    "\"q\"",
+    "é",
+    "Dir/c",
+    "A",
+    " s ",
+    "x.log",
+    "t/x.log",
+    "dir/.gitignore",
+];
+
+fn play(root: &Path, steps: &[(u8, Step)]) {
+    for (name, step) in steps {
+        let name = NAMES[usize::from(*name)];
+        let path = root.join(name);
+        let make_room = |path: &Path| {
+            let mut folder = path.parent();
+            while let Some(parent) = folder.filter(|parent| *parent != root) {
+                if parent.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
+                    fs::remove_file(parent).unwrap();
+                }
+                folder = parent.parent();
+            }
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            if path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
+                fs::remove_dir_all(path).unwrap();
+            } else {
+                let _ = fs::remove_file(path);
+            }
+        };
+        match step {
+            Step::Write(content) => {
+                make_room(&path);
+                fs::write(&path, [*content, b'\n'].repeat(usize::from(*content) + 1)).unwrap();
+            }
+            Step::Remove => _ = fs::remove_file(&path),
+            Step::Program if path.symlink_metadata().is_ok_and(|meta| meta.is_file()) => executable(&path),
+            Step::Program => {}
+            Step::Link => {
+                make_room(&path);
+                // A loop, but where a folder may come to be: `git apply` stumbles over that, whoever made the patch.
+                symlink(if name == "dir" { "nowhere" } else { name }, &path).unwrap();
+            }
+            Step::Rename(to) => {
+                let to = root.join(NAMES[usize::from(*to)]);
+                if path.symlink_metadata().is_ok_and(|meta| !meta.is_dir())
+                    && !to.starts_with(&path)
+                    && to != path
+                {
+                    let content = fs::read(&path).unwrap_or_default();
+                    fs::remove_file(&path).unwrap();
+                    make_room(&to);
+                    fs::write(to, content).unwrap();
+                }
+            }
+            Step::Stage => git(root, &["add", "-A"]).clear(),
+            Step::Commit => {
+                git(root, &["add", "-A"]);
+                git(root, &["commit", "-q", "--allow-empty", "-m", "step"]);
+            }
+        }
+    }
+}
+
+/// The files of a tree that git would take: tracked ones, and those that are not ignored.
+fn of_git(root: &Path) -> std::collections::BTreeMap<PathBuf, (char, Vec<u8>)> {
+    let listed = tried(root, &["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).stdout;
+    let listed: std::collections::BTreeSet<_> = listed.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
+    let mut all = tree(root);
+    all.retain(|path, _| listed.contains(path.as_os_str().as_encoded_bytes()));
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 15, max_shrink_iters: 60, ..ProptestConfig::default() })]
+
+    /// Host, guest, random work on both sides, and out to a clean checkout.
+    #[test]
+    fn a_round_trip_loses_nothing(first in steps(), edits in steps(), there in steps(), later in steps()) {
+        let world = World::new();
+        world.write(".gitignore", "*.log\n");
+        play(&world.host(), &first);
+        world.commit_all("first");
+        play(&world.host(), &edits);
+        let options = Options { include_untracked: true, ..OPTIONS };
+        let record = world.send(&options).unwrap();
+        let status = ["status", "--porcelain=v2", "-z"];
+        prop_assert_eq!(git(&world.guest(), &status), git(&world.host(), &status));
+        git(&world.guest(), &["fsck", "--strict"]);
+        prop_assert_eq!(of_git(&world.guest()), of_git(&world.host()));
+
+        play(&world.host(), &later);
+        let (record, _) = world.send_again(record, &options).unwrap();
+        // What is removed there must be so here: all else is as on the host.
+        prop_assert_eq!(git(&world.guest(), &status), git(&world.host(), &status));
+        git(&world.guest(), &["fsck", "--strict"]);
+
+        play(&world.guest(), &there);
+        let changes = world.changes(&record).unwrap();
+        let patch = changes.patch(None).unwrap();
+        let base = record.commit().unwrap().to_owned();
+        prop_assert_eq!(git(&world.host(), &["rev-parse", "HEAD"]), format!("{base}\n"));
+        prop_assert_eq!(applied(&world, &patch), of_git(&world.guest()));
+    }
+}

@@ -1,0 +1,153 @@
+//! What is committed in a guest comes into the host's repository, beside what is the user's.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+
+use common::{OPTIONS, World, git, tree, tried, write};
+
+fn sent() -> (World, banger_workspace::Record) {
+    let world = World::new();
+    for number in 0..14 {
+        world.write("a", format!("a {number}"));
+        world.commit_all(&format!("commit {number}"));
+    }
+    world.write("local", "a local edit");
+    let record = world.send(&OPTIONS).unwrap();
+    (world, record)
+}
+
+/// All that is the user's.
+fn users(world: &World) -> impl PartialEq + std::fmt::Debug + use<> {
+    let refs = git(&world.host(), &["for-each-ref", "refs/heads", "refs/tags", "refs/remotes", "refs/stash"]);
+    (
+        refs,
+        tree(&world.host()),
+        fs::read(world.host().join(".git/index")).unwrap(),
+        git(&world.host(), &["status"]),
+    )
+}
+
+#[test]
+fn commits_and_what_is_not_committed_arrive_and_nothing_else_changes() {
+    let (world, record) = sent();
+    let before = users(&world);
+    let guest = world.guest();
+    write(&guest, "a", "there");
+    git(&guest, &["commit", "-qam", "in the guest"]);
+    git(&guest, &["checkout", "-q", "-b", "other/branch"]);
+    write(&guest, "b", "there");
+    git(&guest, &["add", "b"]);
+    git(&guest, &["commit", "-qm", "on another branch"]);
+    write(&guest, "c", "not committed");
+    let pulled = world.pull(&record).unwrap();
+    assert!(pulled.uncommitted);
+    let names: Vec<_> = pulled.refs.iter().map(|(name, _)| name.as_str()).collect();
+    let place = "refs/banger/box/";
+    assert_eq!(
+        names,
+        ["HEAD", "heads/main", "heads/other/branch", "uncommitted"].map(|name| format!("{place}{name}"))
+    );
+    assert_eq!(users(&world), before);
+    let log = |name: &str| git(&world.host(), &["log", "--format=%s", &format!("main..{place}{name}")]);
+    assert_eq!(log("heads/main"), "in the guest\n");
+    assert_eq!(log("HEAD"), "on another branch\nin the guest\n");
+    assert_eq!(log("uncommitted"), "Uncommitted work in VM box\non another branch\nin the guest\n");
+    let show = |name: &str| git(&world.host(), &["show", &format!("{place}{name}")]);
+    assert_eq!(show("uncommitted:c"), "not committed");
+    git(&world.host(), &["fsck", "--strict"]);
+
+    // What was pulled once is not lost when the guest writes its history anew.
+    git(&guest, &["add", "-A"]);
+    git(&guest, &["commit", "-q", "--amend", "-m", "amended"]);
+    let again = world.pull(&record).unwrap();
+    assert!(!again.uncommitted);
+    assert!(
+        !tried(&world.host(), &["rev-parse", "--verify", "-q", "refs/banger/box/uncommitted"])
+            .status
+            .success()
+    );
+    assert_eq!(git(&world.host(), &["rev-parse", "refs/banger/box/HEAD@{1}"]), {
+        let head = pulled.refs.iter().find(|(name, _)| name.ends_with("/HEAD")).unwrap();
+        format!("{}\n", head.1)
+    });
+    assert_eq!(users(&world), before);
+}
+
+#[test]
+fn what_is_only_edited_needs_no_git_in_the_guest() {
+    let (world, record) = sent();
+    write(&world.guest(), "a", "edited");
+    let pulled = world.pull(&record).unwrap();
+    assert!(pulled.uncommitted);
+    assert_eq!(git(&world.host(), &["show", "refs/banger/box/uncommitted:a"]), "edited");
+    assert_eq!(
+        git(&world.host(), &["rev-parse", "refs/banger/box/HEAD"]),
+        git(&world.host(), &["rev-parse", "main"])
+    );
+}
+
+#[test]
+fn a_detached_head_and_an_unborn_host() {
+    let (world, record) = sent();
+    git(&world.guest(), &["checkout", "-q", "--detach"]);
+    git(&world.guest(), &["commit", "-q", "--allow-empty", "-m", "detached"]);
+    world.pull(&record).unwrap();
+    assert_eq!(git(&world.host(), &["log", "-1", "--format=%s", "refs/banger/box/HEAD"]), "detached\n");
+
+    let world = World::new();
+    let record = world.send(&OPTIONS).unwrap();
+    write(&world.guest(), "a", "first");
+    git(&world.guest(), &["add", "a"]);
+    git(&world.guest(), &["commit", "-qm", "first"]);
+    world.pull(&record).unwrap();
+    assert_eq!(git(&world.host(), &["log", "--format=%s", "refs/banger/box/heads/main"]), "first\n");
+}
+
+#[test]
+fn new_commits_go_in_beside_what_was_done_there() {
+    let (world, record) = sent();
+    assert!(world.push(record.clone()).unwrap().is_none());
+    write(&world.guest(), "a", "there");
+    git(&world.guest(), &["commit", "-qam", "there"]);
+    let before = (tree(&world.guest()), git(&world.guest(), &["rev-parse", "HEAD"]));
+    world.write("b", "here");
+    world.commit_all("here");
+    let record = world.push(record).unwrap().unwrap();
+    assert_eq!((tree(&world.guest()), git(&world.guest(), &["rev-parse", "HEAD"])), before);
+    assert_eq!(git(&world.guest(), &["log", "-1", "--format=%s", "host/main"]), "here\n");
+    git(&world.guest(), &["merge", "-q", "--no-edit", "host/main"]);
+    git(&world.guest(), &["fsck", "--strict"]);
+    assert!(world.push(record.clone()).unwrap().is_none());
+    // And out again, with what came from here.
+    let pulled = world.pull(&record).unwrap();
+    assert_eq!(
+        git(&world.host(), &["log", "--format=%s", "main..refs/banger/box/HEAD"]),
+        "Merge remote-tracking branch 'host/main'\nthere\n"
+    );
+    assert!(!pulled.uncommitted);
+}
+
+/// A commit that git itself would not check out is not taken in.
+#[test]
+fn hostile_objects_stay_outside() {
+    let (world, record) = sent();
+    let guest = world.guest();
+    write(&guest, "x", "x");
+    let blob = git(&guest, &["hash-object", "-w", "x"]);
+    fs::write(world.path("tree"), format!("100644 blob {}\t.git\n", blob.trim())).unwrap();
+    let tree = std::process::Command::new("git")
+        .current_dir(&guest)
+        .args(["mktree"])
+        .stdin(fs::File::open(world.path("tree")).unwrap())
+        .output()
+        .unwrap();
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    let commit = git(&guest, &["commit-tree", tree.trim(), "-p", "HEAD", "-m", "evil"]);
+    git(&guest, &["update-ref", "refs/heads/evil", commit.trim()]);
+    let error = world.pull(&record).unwrap_err();
+    assert!(error.to_string().contains(".git"), "{error}");
+    assert!(!tried(&world.host(), &["cat-file", "-e", commit.trim()]).status.success());
+    assert_eq!(git(&world.host(), &["for-each-ref", "refs/banger"]), "");
+}

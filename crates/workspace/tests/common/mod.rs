@@ -1,0 +1,209 @@
+//! Repositories made by git itself, and a folder that stands for a guest's: what the agent does there is done here by the
+//! same functions.
+#![allow(dead_code, clippy::unwrap_used)] // each test file uses some of it
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    thread::sleep,
+    time::Duration,
+};
+
+use banger_files::{PathWriter, Time, Tree, Unpacked, change, list, place};
+use banger_workspace::{
+    Changes, Git, Guest, Mode, Options, Pulled, Reach, Record, Repository, Sending, Snapshot, WorkspaceError,
+    pull, read_files, read_listing,
+};
+
+/// Folders for a host and a guest.
+pub(crate) struct World {
+    folder: tempfile::TempDir,
+}
+
+pub(crate) const OPTIONS: Options =
+    Options { mode: Mode::Shallow, depth: 10, include_untracked: false, branch: None, from: None };
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let world = Self { folder: tempfile::tempdir().unwrap() };
+        fs::create_dir_all(world.host()).unwrap();
+        git(&world.host(), &["init", "-q", "-b", "main"]);
+        git(&world.host(), &["config", "user.name", "A U Thor"]);
+        git(&world.host(), &["config", "user.email", "author@example.com"]);
+        world
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn host(&self) -> PathBuf {
+        self.path("host/repo")
+    }
+
+    pub(crate) fn guest(&self) -> PathBuf {
+        self.path("guest/repo")
+    }
+
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.path("cache")
+    }
+
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        write(&self.host(), name, content);
+    }
+
+    pub(crate) fn commit_all(&self, message: &str) {
+        git(&self.host(), &["add", "-A"]);
+        git(&self.host(), &["commit", "-q", "--allow-empty", "-m", message]);
+    }
+
+    pub(crate) fn snapshot(&self, options: &Options) -> Result<Snapshot, WorkspaceError> {
+        let repository = Repository::find(&Git::find()?, &self.host())?;
+        Snapshot::take(repository, options, &self.cache())
+    }
+
+    /// Sends the host's repository to where nothing is.
+    pub(crate) fn send(&self, options: &Options) -> Result<Record, WorkspaceError> {
+        let sending = Sending::whole(self.snapshot(options)?, b"/root/repo");
+        let mut stream = Vec::new();
+        let sent = sending.write(&mut stream)?;
+        place(&*stream, &self.guest(), &mut Unpacked::default()).unwrap();
+        Ok(sent.placed(settled()))
+    }
+
+    /// Sends what has changed since `record`; also the number of bytes that went.
+    pub(crate) fn send_again(
+        &self,
+        record: Record,
+        options: &Options,
+    ) -> Result<(Record, usize), WorkspaceError> {
+        let listed = self.listing()?;
+        let index = Sending::has_own_index(&record, &listed)
+            .then(|| fs::read(self.guest().join(".git/index")).unwrap());
+        let known = record.clone();
+        let Some(sending) = Sending::changes(self.snapshot(options)?, record, &listed, index.as_deref())?
+        else {
+            return Ok((known, 0));
+        };
+        let mut stream = Vec::new();
+        let sent = sending.write(&mut stream)?;
+        change(&*stream, &self.guest(), &mut Unpacked::default()).unwrap();
+        Ok((sent.placed(settled()), stream.len()))
+    }
+
+    /// Sends the host's commits alone.
+    pub(crate) fn push(&self, record: Record) -> Result<Option<Record>, WorkspaceError> {
+        let snapshot = self.snapshot(&Options { mode: Mode::Metadata, ..OPTIONS })?;
+        let Some(sending) = Sending::commits(snapshot, record)? else { return Ok(None) };
+        let mut stream = Vec::new();
+        let sent = sending.write(&mut stream)?;
+        change(&*stream, &self.guest(), &mut Unpacked::default()).unwrap();
+        Ok(Some(sent.placed(settled())))
+    }
+
+    pub(crate) fn listing(&self) -> Result<Vec<banger_files::Listed>, WorkspaceError> {
+        let mut bytes = Vec::new();
+        list(fs::File::open(self.guest()).unwrap(), &mut bytes).unwrap();
+        read_listing(&*bytes)
+    }
+
+    /// All that was done in the guest since `record`.
+    pub(crate) fn changes(&self, record: &Record) -> Result<Changes, WorkspaceError> {
+        let repository = Repository::find(&Git::find()?, &self.host())?;
+        let mut guest = Guest::new(&repository, record.clone(), self.listing()?, &self.cache())?;
+        let rules = read_files(&*self.fetched(&guest.rules()))?;
+        let wanted = guest.wanted(rules)?;
+        guest.take(&*self.fetched(&wanted))
+    }
+
+    /// Brings it into the host's repository, as from a VM `box`.
+    pub(crate) fn pull(&self, record: &Record) -> Result<Pulled, WorkspaceError> {
+        let repository = Repository::find(&Git::find()?, &self.host())?;
+        let guest = Guest::new(&repository, record.clone(), self.listing()?, &self.cache())?;
+        // As `banger vm exec box --` would; the guest's folder is another one here.
+        let inside = format!("shift 2; exec git upload-pack {}", self.guest().display());
+        let reach = Reach(["sh", "-c", &inside, "-"].map(Into::into).to_vec());
+        let reach = guest.has_own_refs().then_some(reach);
+        pull(&repository, "box", &self.changes(record)?, reach.as_ref())
+    }
+
+    /// As the agent would send these files.
+    fn fetched(&self, paths: &[Vec<u8>]) -> Vec<u8> {
+        let tree = Tree::open(&self.guest()).unwrap();
+        let mut out = PathWriter::new(Vec::new()).unwrap();
+        for path in paths {
+            let found = tree.look(path).unwrap().unwrap();
+            match tree.link(path) {
+                Ok(target) => out.link(path, found.modified, target).unwrap(),
+                Err(_) => {
+                    let (mut file, found) = tree.file(path).unwrap();
+                    out.file(path, found.mode, found.modified, &mut file).unwrap().unwrap();
+                }
+            }
+        }
+        out.end().unwrap()
+    }
+}
+
+/// A moment after which changes have a later time.
+pub(crate) fn settled() -> Time {
+    let now = Time::now();
+    // Longer than the clock by which files are stamped stands still.
+    sleep(Duration::from_millis(15));
+    now
+}
+
+pub(crate) fn write(root: &Path, name: &str, content: impl AsRef<[u8]>) {
+    let path = root.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
+}
+
+pub(crate) fn executable(path: &Path) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Runs git as its user would, and returns what it writes.
+pub(crate) fn git(folder: &Path, arguments: &[&str]) -> String {
+    let output = tried(folder, arguments);
+    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub(crate) fn tried(folder: &Path, arguments: &[&str]) -> std::process::Output {
+    Command::new("git")
+        .current_dir(folder)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .args(["-c", "protocol.file.allow=always"])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+/// Every file and link but git's own: kind, whether it is a program, and content, by path.
+pub(crate) fn tree(root: &Path) -> BTreeMap<PathBuf, (char, Vec<u8>)> {
+    let mut all = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = fs::symlink_metadata(&path).unwrap();
+            let name = path.strip_prefix(root).unwrap().to_owned();
+            if meta.is_dir() {
+                if path.file_name().unwrap() != ".git" {
+                    folders.push(path);
+                }
+            } else if meta.is_symlink() {
+                all.insert(name, ('l', fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()));
+            } else {
+                let kind = if meta.permissions().mode() & 0o100 != 0 { 'x' } else { 'f' };
+                all.insert(name, (kind, fs::read(&path).unwrap()));
+            }
+        }
+    }
+    all
+}

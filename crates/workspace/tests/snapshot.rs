@@ -1,0 +1,310 @@
+//! What goes in: repositories of every kind, as git itself sees them before and after.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{fs, os::unix::fs::symlink};
+
+use banger_workspace::{Git, Mode, Options, Repository, Sending, WorkspaceError};
+use common::{OPTIONS, World, executable, git, tree, tried, write};
+
+const STATUS: &[&str] = &["status", "--porcelain=v2", "-z", "--untracked-files=no"];
+
+/// The guest's repository is whole, and says of itself what the host's says.
+fn agrees(world: &World) {
+    git(&world.guest(), &["fsck", "--strict"]);
+    assert_eq!(git(&world.guest(), STATUS), git(&world.host(), STATUS));
+    let head = |folder| String::from_utf8(tried(folder, &["rev-parse", "HEAD"]).stdout).unwrap();
+    assert_eq!(head(&world.guest()), head(&world.host()));
+    assert_eq!(
+        tried(&world.guest(), &["symbolic-ref", "HEAD"]).stdout,
+        tried(&world.host(), &["symbolic-ref", "HEAD"]).stdout
+    );
+}
+
+/// A repository with something of every kind, and changes of every kind to it.
+fn varied() -> World {
+    let world = World::new();
+    for name in ["plain", "edited", "staged", "both", "deleted", "unstaged-delete", "becomes-link", "mode"] {
+        world.write(name, name);
+    }
+    world.write("dir/sub/deep", "deep");
+    world.write("program", "#!/bin/sh\n");
+    executable(&world.host().join("program"));
+    symlink("plain", world.host().join("link")).unwrap();
+    symlink("loop", world.host().join("loop")).unwrap();
+    symlink("/nowhere/at/all", world.host().join("dangling")).unwrap();
+    for name in ["-dash", "a\nb", "q\"uo'te", " space ", "\\back", "Case", "case", &"n".repeat(255), "ü"] {
+        world.write(name, name);
+    }
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let odd = std::ffi::OsStr::from_bytes(b"\xff\xfe");
+        fs::write(world.host().join(odd), "odd").unwrap();
+    }
+    world.write(".gitignore", "ignored\n*.log\n");
+    world.write("ignored", "never");
+    for number in 0..15 {
+        world.write("plain", format!("plain {number}"));
+        world.commit_all(&format!("commit {number}"));
+    }
+    world.write("edited", "edited on the disk");
+    world.write("staged", "staged");
+    world.write("both", "staged once");
+    git(&world.host(), &["add", "staged", "both"]);
+    world.write("both", "and edited then");
+    git(&world.host(), &["rm", "-q", "deleted"]);
+    fs::remove_file(world.host().join("unstaged-delete")).unwrap();
+    fs::remove_file(world.host().join("becomes-link")).unwrap();
+    symlink("plain", world.host().join("becomes-link")).unwrap();
+    executable(&world.host().join("mode"));
+    world.write("new-staged", "new");
+    git(&world.host(), &["add", "new-staged"]);
+    world.write("announced", "announced");
+    git(&world.host(), &["add", "-N", "announced"]);
+    world.write("untracked", "untracked");
+    world.write("more/untracked", "untracked");
+    world
+}
+
+/// So, with all that is tracked as it was committed.
+fn varied_and_committed() -> World {
+    let world = varied();
+    git(&world.host(), &["reset", "-q", "--hard"]);
+    world
+}
+
+#[test]
+fn every_kind_of_change_arrives_as_it_is() {
+    let world = varied();
+    world.send(&OPTIONS).unwrap();
+    agrees(&world);
+    let mut expected = tree(&world.host());
+    for left_out in ["ignored", "untracked", "more/untracked"] {
+        expected.remove(std::path::Path::new(left_out)).unwrap();
+    }
+    assert_eq!(tree(&world.guest()), expected);
+    assert_eq!(git(&world.guest(), &["rev-list", "--count", "HEAD"]).trim(), "10");
+    assert_eq!(world.snapshot(&OPTIONS).unwrap().left_out(), 2);
+    // Whoever commits there is who commits here, and unsigned.
+    assert_eq!(git(&world.guest(), &["config", "user.email"]).trim(), "author@example.com");
+}
+
+#[test]
+fn untracked_files_go_when_they_are_wanted_and_ignored_ones_never() {
+    let world = varied();
+    world.send(&Options { include_untracked: true, ..OPTIONS }).unwrap();
+    let mut expected = tree(&world.host());
+    expected.remove(std::path::Path::new("ignored")).unwrap();
+    assert_eq!(tree(&world.guest()), expected);
+    let all = ["status", "--porcelain=v2", "-z"];
+    assert_eq!(git(&world.guest(), &all), git(&world.host(), &all));
+}
+
+#[test]
+fn an_unborn_branch_a_detached_head_and_nothing_at_all() {
+    let world = World::new();
+    world.send(&OPTIONS).unwrap();
+    agrees(&world);
+
+    let world = World::new();
+    world.write("a", "a");
+    git(&world.host(), &["add", "a"]);
+    world.send(&OPTIONS).unwrap();
+    agrees(&world);
+    assert_eq!(fs::read_to_string(world.guest().join("a")).unwrap(), "a");
+
+    let world = varied_and_committed();
+    git(&world.host(), &["checkout", "-q", "--detach", "HEAD~2"]);
+    world.send(&OPTIONS).unwrap();
+    agrees(&world);
+}
+
+#[test]
+fn working_trees_sparse_ones_shallow_clones_and_split_indexes() {
+    // A working tree of its own.
+    let world = varied_and_committed();
+    git(&world.host(), &["worktree", "add", "-q", "-b", "side", "../side"]);
+    write(&world.path("host/side"), "edited", "in the working tree");
+    let side = Repository::find(&Git::find().unwrap(), &world.path("host/side/dir")).unwrap();
+    assert_eq!(
+        (side.branch(), side.root()),
+        (Some("side"), fs::canonicalize(world.path("host/side")).unwrap().as_path())
+    );
+    let snapshot = banger_workspace::Snapshot::take(side, &OPTIONS, &world.cache()).unwrap();
+    let mut stream = Vec::new();
+    Sending::whole(snapshot, b"/r").write(&mut stream).unwrap();
+    banger_files::place(&*stream, &world.guest(), &mut Default::default()).unwrap();
+    assert_eq!(git(&world.guest(), STATUS), git(&world.path("host/side"), STATUS));
+    assert_eq!(git(&world.guest(), &["branch", "--show-current"]).trim(), "side");
+
+    // A sparse one, also with its index folded.
+    for folded in ["false", "true"] {
+        let world = varied_and_committed();
+        git(&world.host(), &["config", "index.sparse", folded]);
+        git(&world.host(), &["sparse-checkout", "init", "--cone"]);
+        git(&world.host(), &["sparse-checkout", "set", "more"]);
+        assert!(!world.host().join("dir").exists());
+        world.send(&OPTIONS).unwrap();
+        agrees(&world);
+        assert!(!world.guest().join("dir").exists());
+        git(&world.guest(), &["sparse-checkout", "disable"]);
+        assert_eq!(fs::read_to_string(world.guest().join("dir/sub/deep")).unwrap(), "deep");
+    }
+
+    // A clone that has not all of its history.
+    let world = varied_and_committed();
+    fs::rename(world.host(), world.path("host/full")).unwrap();
+    let url = format!("file://{}", world.path("host/full").display());
+    git(&world.path("host"), &["clone", "-q", "--depth", "3", &url, "repo"]);
+    world.send(&OPTIONS).unwrap();
+    agrees(&world);
+    assert_eq!(git(&world.guest(), &["rev-list", "--count", "HEAD"]).trim(), "3");
+    // It follows what it followed here.
+    assert_eq!(git(&world.guest(), &["config", "remote.origin.url"]).trim(), url);
+    assert_eq!(
+        git(&world.guest(), &["rev-parse", "@{upstream}"]),
+        git(&world.host(), &["rev-parse", "@{upstream}"])
+    );
+
+    let world = varied();
+    git(&world.host(), &["update-index", "--split-index"]);
+    world.send(&OPTIONS).unwrap();
+    agrees(&world);
+}
+
+#[test]
+fn conflicts_merges_and_depth() {
+    let world = World::new();
+    world.write("a", "one\n");
+    world.commit_all("one");
+    git(&world.host(), &["checkout", "-q", "-b", "side"]);
+    world.write("a", "side\n");
+    world.commit_all("side");
+    git(&world.host(), &["checkout", "-q", "main"]);
+    world.write("a", "main\n");
+    world.commit_all("main");
+    assert!(!tried(&world.host(), &["merge", "side"]).status.success());
+    world.send(&Options { depth: 1, ..OPTIONS }).unwrap();
+    agrees(&world);
+    assert_eq!(git(&world.guest(), &["ls-files", "-u"]), git(&world.host(), &["ls-files", "-u"]));
+    assert_eq!(git(&world.guest(), &["rev-list", "--count", "HEAD"]).trim(), "1");
+}
+
+#[test]
+fn another_branch_from_another_commit() {
+    let world = varied();
+    world.send(&Options { branch: Some("agent/try".into()), ..OPTIONS }).unwrap();
+    assert_eq!(git(&world.guest(), &["branch", "--show-current"]).trim(), "agent/try");
+    assert_eq!(git(&world.guest(), STATUS), git(&world.host(), STATUS));
+
+    let world = varied();
+    world.send(&Options { branch: Some("old".into()), from: Some("HEAD~4".into()), ..OPTIONS }).unwrap();
+    assert_eq!(git(&world.guest(), STATUS), "");
+    assert_eq!(fs::read_to_string(world.guest().join("plain")).unwrap(), "plain 10");
+    assert_eq!(git(&world.guest(), &["rev-parse", "old"]), git(&world.host(), &["rev-parse", "HEAD~4"]));
+    git(&world.guest(), &["fsck", "--strict"]);
+
+    let error = |options| world.snapshot(&options).unwrap_err();
+    assert!(matches!(
+        error(Options { from: Some("nowhere".into()), ..OPTIONS }),
+        WorkspaceError::NoCommit(_)
+    ));
+    assert!(matches!(
+        error(Options { branch: Some("a..b".into()), ..OPTIONS }),
+        WorkspaceError::BranchName(_)
+    ));
+    assert!(matches!(error(Options { branch: Some("-d".into()), ..OPTIONS }), WorkspaceError::BranchName(_)));
+}
+
+#[test]
+fn history_without_files() {
+    let world = varied();
+    world.send(&Options { mode: Mode::Metadata, ..OPTIONS }).unwrap();
+    assert!(tree(&world.guest()).is_empty());
+    git(&world.guest(), &["fsck", "--strict"]);
+    git(&world.guest(), &["checkout", "-q", "-f"]);
+    assert_eq!(fs::read_to_string(world.guest().join("plain")).unwrap(), "plain 14");
+}
+
+#[test]
+fn what_cannot_be_sent_says_why() {
+    let find = |path: &std::path::Path| Repository::find(&Git::find().unwrap(), path).unwrap_err();
+    let world = World::new();
+    assert!(matches!(find(&world.path("none")), WorkspaceError::NoFolder(_)));
+    fs::create_dir(world.path("empty")).unwrap();
+    assert!(matches!(find(&world.path("empty")), WorkspaceError::NoRepository(_)));
+    git(&world.path("empty"), &["init", "-q", "--bare"]);
+    assert!(matches!(find(&world.path("empty")), WorkspaceError::Bare(_)));
+    // With a submodule, each is named.
+    world.write("a", "a");
+    world.commit_all("a");
+    let other = World::new();
+    other.write("b", "b");
+    other.commit_all("b");
+    git(&world.host(), &["submodule", "--quiet", "add", other.host().to_str().unwrap(), "sub"]);
+    let Err(WorkspaceError::Submodules(paths)) = world.snapshot(&OPTIONS) else { panic!("sent") };
+    assert_eq!(paths, [b"sub".to_vec()]);
+    // Somebody else's.
+    let theirs = World::new();
+    let nobody = rustix::process::Uid::from_raw(65534);
+    if rustix::process::geteuid().is_root() {
+        for path in [theirs.host(), theirs.host().join(".git")] {
+            rustix::fs::chown(&path, Some(nobody), None).unwrap();
+        }
+        assert!(matches!(find(&theirs.host()), WorkspaceError::SomebodyElses(_)));
+    }
+}
+
+#[test]
+fn a_repository_within_it_stays_behind() {
+    let world = varied();
+    fs::create_dir(world.host().join("inner")).unwrap();
+    git(&world.host().join("inner"), &["init", "-q"]);
+    write(&world.host(), "inner/file", "inner");
+    let snapshot = world.snapshot(&Options { include_untracked: true, ..OPTIONS }).unwrap();
+    assert_eq!(snapshot.repositories(), [b"inner".to_vec()]);
+    assert!(snapshot.files().all(|(path, _)| !path.starts_with(b"inner")));
+}
+
+/// Nothing that a repository's configuration names is ever run.
+#[test]
+fn a_hostile_configuration_runs_nothing() {
+    let world = varied();
+    let ran = world.path("ran");
+    let run = format!("touch {}", ran.display());
+    world.write(".gitattributes", "* filter=evil diff=evil merge=evil\n");
+    for (key, value) in [
+        ("core.fsmonitor", run.as_str()),
+        ("core.sshCommand", &run),
+        ("core.pager", &run),
+        ("core.editor", &run),
+        ("core.alternateRefsCommand", &run),
+        ("diff.external", &run),
+        ("diff.evil.textconv", &run),
+        ("diff.evil.command", &run),
+        ("filter.evil.clean", &run),
+        ("filter.evil.smudge", &run),
+        ("filter.evil.process", &run),
+        ("uploadpack.packObjectsHook", &run),
+        ("credential.helper", &format!("!{run}")),
+    ] {
+        git(&world.host(), &["config", "--local", key, value]);
+    }
+    let hooks = world.host().join(".git/hooks");
+    fs::create_dir_all(&hooks).unwrap();
+    for hook in
+        ["post-index-change", "reference-transaction", "post-checkout", "pre-commit", "fsmonitor-watchman"]
+    {
+        fs::write(hooks.join(hook), format!("#!/bin/sh\n{run}\n")).unwrap();
+        executable(&hooks.join(hook));
+    }
+    let record = world.send(&Options { include_untracked: true, ..OPTIONS }).unwrap();
+    world.write("edited", "once more");
+    let (record, _) = world.send_again(record, &OPTIONS).unwrap();
+    write(&world.guest(), "made", "there");
+    let changes = world.changes(&record).unwrap();
+    changes.patch(None).unwrap();
+    changes.list(None).unwrap();
+    assert!(!ran.exists(), "the repository's configuration has run something");
+}
