@@ -21,6 +21,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("xz-utils", "xz"),
     ("e2fsprogs", "mke2fs"),
     ("curl", "curl"),
+    ("git", "git"),
     ("gcc", "gcc"),
     ("libc6-dev", "/usr/include/stdio.h"),
     ("python3-pip", "pip3"),

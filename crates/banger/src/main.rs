@@ -5,7 +5,9 @@ mod commands;
 mod config;
 mod error;
 mod session;
+mod transfer;
 mod ui;
+mod workspace;
 
 use std::process::ExitCode;
 

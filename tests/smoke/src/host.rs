@@ -49,6 +49,19 @@ impl Host {
         Ok(host)
     }
 
+    /// A host that also has an image `git`: a busybox and git.
+    ///
+    /// # Errors
+    /// As [`tiny`](Self::tiny).
+    pub fn with_git() -> Result<Self> {
+        let host = Self::new()?;
+        let tar = host.path("git.tar");
+        tree::tar_with(&tar, &["git"])?;
+        host.ok(&["image", "import", "git", &tar.display().to_string()])?;
+        fs::remove_file(&tar)?;
+        Ok(host)
+    }
+
     /// This host with a daemon that can be killed at any of its steps.
     ///
     /// # Errors

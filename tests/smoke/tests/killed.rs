@@ -25,6 +25,10 @@ enum Before {
     NoVm,
     Stopped,
     Running,
+    /// It runs, and has no workspace.
+    NoWorkspace,
+    /// It runs, and has a workspace with work in it.
+    Workspace,
     /// No image and no kernel `more`.
     NoMore,
     /// An image and a kernel `more`.
@@ -79,6 +83,9 @@ const LIVING: &[Case] = &[
     case(Before::Running, &["vm", "exec", "box", "--", "busybox", "true"], Effect::Keeps),
     case(Before::Running, &["vm", "exec", "box", "--", "busybox", "true"], Effect::Keeps),
     case(Before::Running, &["daemon", "stop", "--force"], Effect::Keeps),
+    case(Before::NoWorkspace, &["vm", "workspace", "prepare", "box", "repo"], Effect::Keeps),
+    case(Before::Workspace, &["vm", "workspace", "export", "box"], Effect::Keeps),
+    case(Before::Workspace, &["vm", "workspace", "pull", "box"], Effect::Keeps),
 ];
 
 #[test]
@@ -176,9 +183,19 @@ fn kill_in_all(cases: &[Case]) -> Result<Tally> {
 fn stage() -> Result<Host> {
     let host = Host::tiny()?.failing()?;
     tar_of(&host.path("more.tar"), &[("bin/busybox", &static_busybox()?)], &[])?;
+    git(&host, &["init", "-q", "repo"])?;
+    fs::write(host.path("repo/file"), "sent\n")?;
+    git(&host, &["-C", "repo", "add", "file"])?;
+    git(&host, &["-C", "repo", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "first"])?;
     let kernel = host.json(&["kernel", "show", "debian-cloud"])?["id"].as_str().context("id")?.to_owned();
     std::os::unix::fs::symlink(host.path("state/banger/kernels").join(kernel), host.path("kernel"))?;
     Ok(host)
+}
+
+fn git(host: &Host, args: &[&str]) -> Result<()> {
+    let mut command = std::process::Command::new("git");
+    command.current_dir(host.path("")).args(args);
+    Running::start(command, "git".to_owned())?.finish(b"")?.success().map(drop)
 }
 
 fn kill_in(host: &Host, case: &Case, point: &str) -> Result<()> {
@@ -212,7 +229,28 @@ fn kill_in(host: &Host, case: &Case, point: &str) -> Result<()> {
     } else {
         has_its_data(host)?;
     }
+    if case.args[1] == "workspace" {
+        workspace_goes_on(host, case)?;
+    }
     Ok(())
+}
+
+/// What was begun with a workspace has left nothing half made, and can be done now.
+fn workspace_goes_on(host: &Host, case: &Case) -> Result<()> {
+    let there = |script: &str| host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script]);
+    until("the agent has removed what was half made", || {
+        Ok(!there("ls -A /root")?.contains(".banger-staging"))
+    })?;
+    within(host, case.args)?;
+    ensure!(there("cat /root/repo/file")?.contains("sent"), "the file is not as it was sent");
+    Ok(())
+}
+
+/// Runs `banger` where the repository is.
+fn within(host: &Host, args: &[&str]) -> Result<String> {
+    let mut command = host.command(args);
+    command.current_dir(host.path(""));
+    Running::start(command, format!("banger {}", args.join(" ")))?.finish(b"")?.success()
 }
 
 /// Starts the next daemon, as any command does, and waits until it has done what the last one had begun: a guest that
@@ -303,7 +341,18 @@ impl Before {
     fn bring_about(self, host: &Host) -> Result<()> {
         let state = vm(host)?.map(|vm| vm.state);
         match (self, state.as_deref()) {
-            (Self::NoVm, Some(_)) => host.ok(&["vm", "delete", "--force", "box"]).map(drop)?,
+            (Self::NoVm, Some(_)) => host.ok(&["vm", "delete", "--force", "--discard", "box"]).map(drop)?,
+            (Self::NoWorkspace | Self::Workspace, _) => {
+                Self::Running.bring_about(host)?;
+                let _ = fs::remove_dir_all(host.path("state/banger/workspaces"));
+                let clear = "rm -rf /root/repo /root/.banger-staging";
+                host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", clear])?;
+                if self == Self::Workspace {
+                    within(host, &["vm", "workspace", "prepare", "box", "repo"])?;
+                    let work = "echo done there >> /root/repo/file";
+                    host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", work])?;
+                }
+            }
             (Self::Stopped | Self::Running, None) => {
                 host.ok(MAKE)?;
                 let script = "echo kept > /root/kept; echo kept > /etc/kept; sync";

@@ -18,6 +18,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, builder::NonEmptyStringValueParser};
 
+pub(crate) use vm::cp::unreadable;
+pub(crate) use watch::interrupted;
+
 use crate::{error::CommandError, ui::Ui};
 
 /// A Linux machine of your own in seconds: a microVM with its own kernel, thrown away or kept as you like.

@@ -2,11 +2,11 @@
 
 use std::{collections::HashSet, process::ExitCode};
 
-use banger_api::{ApiError, ErrorKind, RefError, Vm, resolve};
+use banger_api::{ApiError, ErrorKind, RefError, Vm, VmState, resolve};
 use banger_client::{Client, Events};
 use futures_util::future::join_all;
 
-use crate::{error::CommandError, ui::Ui};
+use crate::{error::CommandError, ui::Ui, workspace::Workspaces};
 
 /// Does `act` to every VM that `references` name. Those that go well do so even when others don't.
 pub(super) async fn each(
@@ -43,16 +43,49 @@ pub(super) async fn follow_each(
     each(client, ui, references, act).await
 }
 
-/// Deletes every VM that `references` name; without `force`, only those that are down.
+/// Deletes every VM that `references` name; without `force`, only those that are down. Unless it is to be `discard`ed, the
+/// work that is in a VM alone is brought here first.
 pub(super) async fn delete_each(
     client: &Client,
     ui: &Ui,
     references: &[String],
     force: bool,
+    discard: bool,
 ) -> Result<ExitCode, CommandError> {
-    let delete =
-        async |vm: &Vm| client.delete_vm(vm.id.as_str(), force).await?.result::<()>(|_| {}).await.map(drop);
+    let workspaces = Workspaces::new(client, ui);
+    let delete = async |vm: &Vm| {
+        let down = matches!(vm.state, VmState::Created | VmState::Stopped | VmState::Error);
+        // One that may not be deleted need not be looked at.
+        let rescued =
+            if (down || force) && !discard { rescue(&workspaces, client, vm).await? } else { false };
+        client.delete_vm(vm.id.as_str(), force || rescued).await?.result::<()>(|_| {}).await?;
+        workspaces.forget(vm);
+        Ok(())
+    };
     each(client, ui, references, delete).await
+}
+
+/// Brings the work that is in `vm` alone here, for which it is started if it is down. Whether there could be any.
+async fn rescue(workspaces: &Workspaces<'_>, client: &Client, vm: &Vm) -> Result<bool, ApiError> {
+    if workspaces.of(vm)?.is_empty() {
+        return Ok(false);
+    }
+    let rescued = async {
+        if vm.state == VmState::Paused {
+            client.resume_vm(vm.id.as_str()).await?.result::<Vm>(|_| {}).await?;
+        } else if vm.state != VmState::Running {
+            client.start_vm(vm.id.as_str()).await?.result::<Vm>(|_| {}).await?;
+        }
+        workspaces.rescue(vm).await.map_err(|failure| {
+            failure.error.unwrap_or_else(|| ApiError::new(ErrorKind::Cancelled, "it was stopped"))
+        })
+    };
+    rescued.await.map(|()| true).map_err(|error: ApiError| {
+        let message =
+            format!("VM {} may have work that is nowhere else, and stays: {}", vm.name, error.message);
+        let hint = format!("`banger vm delete --discard {}` deletes it with that", vm.name);
+        ApiError { message, ..error }.hint(hint)
+    })
 }
 
 /// What `act` makes of every VM that `references` name, each once, in the order given.

@@ -60,6 +60,6 @@ pub(super) async fn follow<T: DeserializeOwned>(events: &mut Events, ui: &Ui) ->
 }
 
 /// As a shell tells a command that a signal has ended.
-pub(super) fn interrupted(signal: Signal) -> CommandError {
+pub(crate) fn interrupted(signal: Signal) -> CommandError {
     CommandError::told(u8::try_from(128 + signal.as_raw()).unwrap_or(u8::MAX))
 }

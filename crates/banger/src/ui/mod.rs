@@ -21,7 +21,7 @@ use serde::Serialize;
 
 pub(crate) use live::Live;
 pub(crate) use progress::Progress;
-pub(crate) use table::{Format, Table};
+pub(crate) use table::{Format, Output, Table};
 pub(crate) use timing::Timing;
 
 use console::Console;
@@ -61,6 +61,13 @@ impl Ui {
     /// Bytes as they are, but for what a terminal would take for commands.
     pub(crate) fn console(&self, bytes: &[u8]) -> io::Result<()> {
         Console::new().print(bytes)
+    }
+
+    /// Bytes as they are.
+    pub(crate) fn raw(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(bytes)?;
+        out.flush()
     }
 
     /// Bytes as they come, printed so.

@@ -1,32 +1,17 @@
 use std::{
-    cell::Cell,
     ffi::OsString,
     fs::File,
-    future::pending,
     io,
     os::{fd::AsFd, unix::ffi::OsStrExt},
     path::Path,
     process::ExitCode,
-    time::Duration,
 };
 
-use banger_api::{ApiError, ErrorKind, Event};
-use banger_client::{
-    Client, CopyEvent, Destination, GuestPath, Origin, PackError, Source, copy_in, copy_out,
-};
+use banger_api::{ApiError, ErrorKind};
+use banger_client::{Client, Destination, GuestPath, Origin, PackError, Source, copy_in, copy_out};
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use rustix::process::Signal;
-use tokio::time::sleep;
 
-use crate::{
-    commands::watch::interrupted,
-    error::CommandError,
-    session::{self, told_better},
-    ui::Ui,
-};
-
-/// How often it is shown how far the copying is; what is quicker need not be shown.
-const SHOW: Duration = Duration::from_millis(500);
+use crate::{error::CommandError, transfer::Transfer, ui::Ui};
 
 /// Copy files and folders into a running VM or out of it
 ///
@@ -103,56 +88,27 @@ impl Cp {
     }
 }
 
-/// Copies, and shows how far that is when it takes long and is `shown`. On Ctrl-C, what is half made is removed.
+/// Copies, and shows how far that is when it takes long and is `shown`.
 async fn copy(ui: &Ui, guest: &GuestPath, way: Way, shown: bool) -> Result<ExitCode, CommandError> {
     let client = Client::new()?;
-    let mut signals = session::signals(&[Signal::INT, Signal::TERM, Signal::HUP])?;
-    let (signal, through) = (Cell::new(None), Cell::new(0));
-    let stop = async { signal.set(signals.recv().await) };
-    let progress = ui.progress();
-    let mut tell = |event| match event {
-        CopyEvent::Through(bytes) => through.set(bytes),
-        CopyEvent::PassedOver(message) => progress.show(ui, &Event::Warning { message }),
-    };
     let stage = match way {
         Way::In(_) => format!("copy into VM {}", guest.vm),
         Way::Out { .. } => format!("copy from VM {}", guest.vm),
     };
-    let copied = async {
-        match way {
-            Way::In(origin) => copy_in(&client, origin, guest, &mut tell, stop).await,
-            Way::Out { destination, follow_link } => {
-                copy_out(&client, guest, follow_link, destination, &mut tell, stop).await
-            }
+    let transfer = Transfer { client: &client, ui, vm: &guest.vm, stage: &stage, shown };
+    let copied = transfer.run(async |tell, stop| match way {
+        Way::In(origin) => copy_in(&client, origin, guest, tell, stop).await,
+        Way::Out { destination, follow_link } => {
+            copy_out(&client, guest, follow_link, destination, tell, stop).await
         }
-    };
-    let show = async {
-        if !shown {
-            return pending::<()>().await;
-        }
-        progress.show(ui, &Event::Stage { stage });
-        loop {
-            sleep(SHOW).await;
-            progress.show(ui, &Event::Progress { done: through.get(), total: None });
-        }
-    };
-    let copied = tokio::select! {
-        copied = copied => copied,
-        () = show => Ok(()),
-    };
-    progress.clear();
-    match (copied, signal.get()) {
-        (Ok(()), _) => Ok(ExitCode::SUCCESS),
-        (Err(error), Some(signal)) => {
-            ui.note(error);
-            Err(interrupted(signal))
-        }
+    });
+    match copied.await {
+        Ok(()) => Ok(ExitCode::SUCCESS),
         // Whoever read it has had enough.
-        (Err(error), None) if error.kind == ErrorKind::Cancelled => Err(CommandError::told(1)),
-        (Err(error), None) if error.kind == ErrorKind::Guest => {
-            Err(told_better(&client, &guest.vm, error).await.into())
+        Err(CommandError { error: Some(error), .. }) if error.kind == ErrorKind::Cancelled => {
+            Err(CommandError::told(1))
         }
-        (Err(error), None) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
 
@@ -179,7 +135,7 @@ fn descriptor(stream: impl AsFd) -> io::Result<File> {
     Ok(stream.as_fd().try_clone_to_owned()?.into())
 }
 
-fn unreadable(error: PackError) -> ApiError {
+pub(crate) fn unreadable(error: PackError) -> ApiError {
     let kind = match &error {
         PackError::Read { source, .. } => match source.kind() {
             io::ErrorKind::NotFound => ErrorKind::NotFound,

@@ -9,11 +9,17 @@ use crate::{
 };
 
 /// Delete VMs with their disks
+///
+/// What was done in a repository that was sent there, and is nowhere else, is brought here first, as refs/banger/VM/...; a VM
+/// that is down is started for that.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Delete {
     /// Also while they run, or are being started or stopped, which is cut short
     #[arg(short, long)]
     force: bool,
+    /// Also what was done in repositories there
+    #[arg(long)]
+    discard: bool,
     /// Ids, names, or beginnings of either
     #[arg(required = true, value_name = "VM", value_parser = reference())]
     vms: Vec<String>,
@@ -21,6 +27,6 @@ pub(crate) struct Delete {
 
 impl Delete {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
-        delete_each(&Client::new()?, ui, &self.vms, self.force).await
+        delete_each(&Client::new()?, ui, &self.vms, self.force, self.discard).await
     }
 }

@@ -1,6 +1,6 @@
 //! `banger vm …`
 
-mod cp;
+pub(super) mod cp;
 mod create;
 mod delete;
 mod exec;
@@ -22,6 +22,7 @@ mod show;
 mod start;
 mod stats;
 mod stop;
+mod workspace;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,9 @@ pub(crate) enum VmCommand {
     Health(health::Health),
     Logs(logs::Logs),
     Stats(stats::Stats),
+    /// Git repositories into VMs, and work back out
+    #[command(subcommand)]
+    Workspace(workspace::WorkspaceCommand),
     #[command(visible_alias = "rm")]
     Delete(delete::Delete),
     Prune(prune::Prune),
@@ -78,6 +82,7 @@ impl VmCommand {
             Self::Health(command) => command.run(ui).await,
             Self::Logs(command) => command.run(ui).await,
             Self::Stats(command) => command.run(ui).await,
+            Self::Workspace(command) => command.run(ui).await,
             Self::Delete(command) => command.run(ui).await,
             Self::Prune(command) => command.run(ui).await,
         }

@@ -17,6 +17,9 @@ pub(crate) struct Prune {
     /// Don't ask
     #[arg(short, long)]
     force: bool,
+    /// Also what was done in repositories there
+    #[arg(long)]
+    discard: bool,
     /// Only show what would be deleted
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -40,7 +43,7 @@ impl Prune {
             return Ok(ExitCode::FAILURE);
         }
         let ids: Vec<_> = vms.into_iter().map(|vm| vm.id.into()).collect();
-        delete_each(&client, ui, &ids, false).await
+        delete_each(&client, ui, &ids, false, self.discard).await
     }
 }
 

@@ -1,35 +1,56 @@
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use banger_api::{CreateVm, ErrorKind, Vm};
 use banger_client::{Client, Events};
 
-use super::hardware::Hardware;
+use super::{hardware::Hardware, workspace::selection::Selection};
 use crate::{
     commands::watch::watch,
     error::CommandError,
     session::{self, Wanted},
     ui::{Timing, Ui, now_ns},
+    workspace::{Workspaces, tools},
 };
 
 /// Make a VM and run a command or a shell in it
 ///
-/// Without a command it is a login shell. The exit status is the command's own, 128+n when signal n ended it, or 125 when
-/// banger itself failed. The VM stays afterwards, unless --rm.
+/// With a PATH, the git repository that it is in goes along, as it is on the disk at this moment, and the command runs
+/// there. Without a command it is a login shell. The exit status is the command's own, 128+n when signal n ended it, or 125
+/// when banger itself failed. The VM stays afterwards, unless --rm: then what was done in the repository and is nowhere
+/// else is brought here first, as refs/banger/VM/...
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
+  banger vm run .
+  banger vm run --rm . -- make test
   banger vm run --rm -- uname -a
   banger vm run --rm --vcpu 4 --memory 4G -- sh -c 'nproc; free -m'
   echo hello | banger vm run --rm -- cat
   banger vm run -d --name box")]
 pub(crate) struct Run {
+    /// A path in the git repository that goes along [default: none does]
+    path: Option<PathBuf>,
+    #[command(flatten)]
+    selection: Selection,
+    /// Show what of the repository would go along, and make nothing
+    #[arg(long, requires = "path")]
+    dry_run: bool,
     #[command(flatten)]
     hardware: Hardware,
     /// Set a variable for the command; without a value, to the one it has here
     #[arg(short, long, value_parser = super::variable, value_name = "NAME[=VALUE]")]
     env: Vec<(String, String)>,
+    /// Let the command wait until the tools that the repository asks for are ready
+    #[arg(long, requires = "path", conflicts_with = "no_tools")]
+    wait_tools: bool,
+    /// Leave the tools that the repository asks for alone
+    #[arg(long, requires = "path")]
+    no_tools: bool,
     /// Delete the VM however the session ends
     #[arg(long, conflicts_with = "detach")]
     rm: bool,
+    /// With --rm, also what was done in the repository
+    #[arg(long, requires = "rm")]
+    discard: bool,
     /// Leave the VM running in the background and print its name
     #[arg(short, long, conflicts_with = "command")]
     detach: bool,
@@ -52,14 +73,45 @@ impl Run {
 
     async fn make_and_enter(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
+        let workspaces = Workspaces::new(&client, ui);
         let mut timing = Timing::new(ui);
-        let asked = now_ns();
         timing.end("banger starts", ui.began_ns);
-        let mut events =
-            client.run_vm(&CreateVm { rm: self.rm, detach: self.detach, ..self.hardware.request()? }).await?;
+        let began = now_ns();
+        let taken = match &self.path {
+            Some(path) => Some(self.selection.take(&workspaces, path).await?),
+            None => None,
+        };
+        if let Some(taken) = &taken {
+            timing.end("look at the repository", began);
+            if self.dry_run {
+                self.selection.plan(taken).print(ui)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+        // The daemon does not delete what work may be in.
+        let rm = self.rm && (taken.is_none() || self.discard);
+        let asked = now_ns();
+        let request = CreateVm { rm, detach: self.detach, ..self.hardware.request()? };
+        let mut events = client.run_vm(&request).await?;
         timing.end("reach bangerd", asked);
         let (vm, spans) = watch::<Vm>(&client, &mut events, ui).await?;
         timing.add(spans);
+        let cwd = taken.is_some().then(|| self.selection.guest_path.clone());
+        let mut env = Vec::new();
+        if let Some(taken) = taken {
+            let began = now_ns();
+            let plan = taken.tools.clone();
+            if let Err(error) = self.selection.put(&workspaces, ui, &vm, taken).await {
+                delete(&client, &vm, events, ui).await;
+                return Err(error);
+            }
+            timing.end("send the repository", began);
+            if !self.no_tools {
+                tools::make_ready(&client, ui, &vm, &plan, self.wait_tools).await;
+            }
+            env.extend(plan.env.into_iter().map(|variable| (variable.name.to_string(), variable.value)));
+        }
+        env.extend(self.env);
         if self.detach {
             ui.line(&vm.name)?;
             if self.timing {
@@ -67,28 +119,42 @@ impl Run {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let wanted = Wanted { argv: self.command, env: self.env, ..Wanted::default() };
+        let wanted = Wanted { argv: self.command, env, cwd, ..Wanted::default() };
         let began = now_ns();
         let session = session::run(&client, vm.id.as_str(), wanted).await;
-        if let Ok(ended) = &session {
+        let mut stays = !self.rm;
+        if session.is_ok() {
             timing.end("session", began);
-            let first_byte = ended.first_byte_ns;
-            if self.rm {
-                let began = now_ns();
-                delete(&client, &vm, events, ui).await;
-                timing.end("delete", began);
-            }
-            if self.timing {
-                timing.print(ui, first_byte);
-            }
-        } else if self.rm {
-            delete(&client, &vm, events, ui).await;
         }
-        if !self.rm && session.is_ok() {
-            ui.note(format_args!("VM {0} stays; `banger vm delete {0}` ends it", vm.name));
+        if self.rm {
+            let began = now_ns();
+            stays = !self.discard && !rescued(&workspaces, &vm, ui).await;
+            if !stays {
+                delete(&client, &vm, events, ui).await;
+                workspaces.forget(&vm);
+            }
+            timing.end("delete", began);
+        }
+        if let Ok(ended) = &session {
+            if self.timing {
+                timing.print(ui, ended.first_byte_ns);
+            }
+            if stays {
+                ui.note(format_args!("VM {0} stays; `banger vm delete {0}` ends it", vm.name));
+            }
         }
         Ok(session?.status.shell_code().into())
     }
+}
+
+/// Brings the work that is in `vm` here. False when that is not to be had, and the VM must not go.
+async fn rescued(workspaces: &Workspaces<'_>, vm: &Vm, ui: &Ui) -> bool {
+    let Err(failure) = workspaces.rescue(vm).await else { return true };
+    if let Some(error) = failure.error {
+        ui.error(&error);
+    }
+    ui.warning(format_args!("what was done in VM {} could not be brought here", vm.name));
+    false
 }
 
 /// Deletes a VM whose session is over. If this is cut short too, the daemon does it when `session` is hung up.

@@ -1,0 +1,98 @@
+use std::{fs, path::PathBuf, process::ExitCode};
+
+use banger_api::{ApiError, ErrorKind};
+use banger_client::Client;
+use banger_workspace::{Change, ChangeKind};
+
+use crate::{
+    commands::reference,
+    error::CommandError,
+    ui::{Output, Ui},
+    workspace::{Workspaces, shown},
+};
+
+/// Most files of the summary; the patch has all.
+const SHOWN: usize = 50;
+
+/// Bring what was done in a VM back as a patch
+///
+/// The patch has everything that has changed since the commit that was sent: commits, edits, new files, deletions, renames,
+/// modes and links, binary files too, but no ignored files. Local edits that went along are part of it. Nothing changes in
+/// the VM, and nothing here.
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:
+  banger vm workspace export box | git apply
+  banger vm workspace export box --output box.patch
+  banger vm workspace export box -o json               what has changed, without the patch")]
+pub(crate) struct Export {
+    /// Id, name, or the beginning of either
+    #[arg(value_parser = reference())]
+    vm: String,
+    /// Folder of the repository in the VM [default: the only one that there is]
+    #[arg(long, value_name = "FOLDER")]
+    guest_path: Option<String>,
+    /// File for the patch [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Since this commit [default: the one that was sent]
+    #[arg(long, value_name = "COMMIT")]
+    base_commit: Option<String>,
+    /// Print the list of files that have changed in place of the patch
+    #[arg(short = 'o', value_enum, value_name = "FORMAT", conflicts_with = "output")]
+    list: Option<Output>,
+}
+
+impl Export {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let client = Client::new()?;
+        let workspaces = Workspaces::new(&client, ui);
+        let vm = client.vm(&self.vm).await?;
+        let record = workspaces.find(&vm, self.guest_path.as_deref())?;
+        let exported = workspaces.export(&vm, record, self.base_commit.clone()).await?;
+        for (path, why) in &exported.left_out {
+            ui.warning(format_args!("{} is not in the patch: {why}", shown(path)));
+        }
+        match self.list {
+            Some(Output::Json) => ui.json(&exported.changes)?,
+            Some(Output::Table) => exported.changes.iter().try_for_each(|change| ui.line(line(change)))?,
+            None => {
+                summary(ui, &exported.changes);
+                self.write(ui, &exported.patch)?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn write(&self, ui: &Ui, patch: &[u8]) -> Result<(), CommandError> {
+        let Some(path) = &self.output else { return Ok(ui.raw(patch)?) };
+        fs::write(path, patch).map_err(|error| {
+            ApiError::new(ErrorKind::Io, format!("cannot write {}: {error}", path.display())).into()
+        })
+    }
+}
+
+fn summary(ui: &Ui, changes: &[Change]) {
+    match changes {
+        [] => ui.note("nothing has changed"),
+        [_] => ui.note("one file has changed:"),
+        changes => ui.note(format_args!("{} files have changed:", changes.len())),
+    }
+    for change in changes.iter().take(SHOWN) {
+        ui.note(format_args!("  {}", line(change)));
+    }
+    if changes.len() > SHOWN {
+        ui.note(format_args!("  and {} more", changes.len() - SHOWN));
+    }
+}
+
+fn line(change: &Change) -> String {
+    let what = match change.change {
+        ChangeKind::Added => "new",
+        ChangeKind::Modified => "modified",
+        ChangeKind::Deleted => "deleted",
+        ChangeKind::Renamed => "renamed",
+        ChangeKind::TypeChanged => "another kind",
+    };
+    let from = change.old_path.as_ref().map(|path| format!("{path} -> ")).unwrap_or_default();
+    format!("{what:12} {from}{}", change.path).replace('\n', "\\n")
+}

@@ -1,0 +1,73 @@
+use std::{path::PathBuf, process::ExitCode};
+
+use banger_client::Client;
+
+use super::selection::Selection;
+use crate::{
+    commands::reference,
+    error::CommandError,
+    ui::{Output, Ui},
+    workspace::{Put, Workspaces},
+};
+
+/// Send a git repository into a running VM
+///
+/// It goes as it is on the disk at this moment: tracked files with local edits, deletions and what is staged, and recent
+/// history. Ignored files never go. Sent again, only what has changed goes; what was changed in the VM meanwhile is never
+/// overwritten. The VM needs no git.
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:
+  banger vm workspace prepare box
+  banger vm workspace prepare box ~/src/thing --guest-path /root/thing
+  banger vm workspace prepare box --branch try --from origin/main
+  banger vm workspace prepare box --dry-run")]
+pub(crate) struct Prepare {
+    /// Id, name, or the beginning of either
+    #[arg(value_parser = reference())]
+    vm: String,
+    /// A path in the repository
+    #[arg(default_value = ".")]
+    path: PathBuf,
+    #[command(flatten)]
+    selection: Selection,
+    /// Show what would go, and send nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print what would go as a table, or JSON
+    #[arg(short, long, value_enum, default_value = "table", value_name = "FORMAT", requires = "dry_run")]
+    output: Output,
+}
+
+impl Prepare {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let client = Client::new()?;
+        let workspaces = Workspaces::new(&client, ui);
+        let taken = self.selection.take(&workspaces, &self.path).await?;
+        if self.dry_run {
+            let plan = self.selection.plan(&taken);
+            match self.output {
+                Output::Json => ui.json(&plan)?,
+                Output::Table => plan.print(ui)?,
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        let vm = client.vm(&self.vm).await?;
+        let place = &self.selection.guest_path;
+        match self.selection.put(&workspaces, ui, &vm, taken).await? {
+            Some(put) if put.files == 0 && put.removed == 0 => {
+                ui.note(format_args!("{place} in VM {} has all of it", vm.name));
+            }
+            Some(put) => {
+                let files =
+                    if put.files == 1 { "one file".to_owned() } else { format!("{} files", put.files) };
+                let Put { removed, .. } = put;
+                ui.note(format_args!(
+                    "sent to {place} in VM {}: {files} written, {removed} removed",
+                    vm.name
+                ));
+            }
+            None => ui.note(format_args!("copied to {place} in VM {}", vm.name)),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

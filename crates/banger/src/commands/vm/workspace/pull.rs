@@ -1,0 +1,63 @@
+use std::process::ExitCode;
+
+use banger_client::Client;
+use serde::Serialize;
+
+use crate::{
+    commands::reference,
+    error::CommandError,
+    ui::{Format, Table, Ui},
+    workspace::Workspaces,
+};
+
+/// Bring the commits and the other work of a VM into the repository here
+///
+/// They arrive as refs/banger/VM/heads/BRANCH, refs/banger/VM/HEAD, and, for what is in no commit, as
+/// refs/banger/VM/uncommitted. Your branches, index and files stay as they are.
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:
+  banger vm workspace pull box
+  git log ..refs/banger/box/HEAD
+  git merge refs/banger/box/HEAD")]
+pub(crate) struct Pull {
+    /// Id, name, or the beginning of either
+    #[arg(value_parser = reference())]
+    vm: String,
+    /// Folder of the repository in the VM [default: the only one that there is]
+    #[arg(long, value_name = "FOLDER")]
+    guest_path: Option<String>,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// A ref that was set.
+#[derive(Debug, Serialize)]
+struct Ref {
+    name: String,
+    commit: String,
+}
+
+impl Pull {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let client = Client::new()?;
+        let workspaces = Workspaces::new(&client, ui);
+        let vm = client.vm(&self.vm).await?;
+        let record = workspaces.find(&vm, self.guest_path.as_deref())?;
+        let root = record.root().to_owned();
+        let pulled = workspaces.pull(&vm, record).await?;
+        let refs: Vec<_> = pulled.refs.into_iter().map(|(name, commit)| Ref { name, commit }).collect();
+        ui.list(&self.format, &refs, |one| one.name.clone(), table)?;
+        if self.format.is_table() {
+            ui.note(format_args!("they are in {}", root.display()));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn table(refs: &[Ref]) -> Table {
+    let mut table = Table::new(["REF", "COMMIT"]);
+    for one in refs {
+        table.row([one.name.clone(), one.commit.get(..12).unwrap_or(&one.commit).to_owned()]);
+    }
+    table
+}

@@ -1,0 +1,55 @@
+use std::process::ExitCode;
+
+use banger_client::Client;
+use banger_workspace::{Mode, Options};
+
+use super::selection::DEPTH;
+use crate::{
+    commands::reference,
+    error::CommandError,
+    ui::Ui,
+    workspace::{Workspaces, shown},
+};
+
+/// Send the new commits of the repository here to a VM
+///
+/// They arrive beside what was done there, as the branch host/BRANCH, for the VM's own git to merge. Its branches, index and
+/// files stay as they are; `workspace prepare` updates those.
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:
+  banger vm workspace push box
+  banger vm exec box -w /root/repo -- git merge host/main")]
+pub(crate) struct Push {
+    /// Id, name, or the beginning of either
+    #[arg(value_parser = reference())]
+    vm: String,
+    /// Folder of the repository in the VM [default: the only one that there is]
+    #[arg(long, value_name = "FOLDER")]
+    guest_path: Option<String>,
+}
+
+impl Push {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let client = Client::new()?;
+        let workspaces = Workspaces::new(&client, ui);
+        let vm = client.vm(&self.vm).await?;
+        let record = workspaces.find(&vm, self.guest_path.as_deref())?;
+        let options = Options {
+            mode: Mode::Metadata,
+            depth: DEPTH,
+            include_untracked: false,
+            branch: None,
+            from: None,
+        };
+        let place = shown(record.guest());
+        let root = record.root().to_owned();
+        let snapshot = workspaces.snapshot(&root, options).await?;
+        let branch = snapshot.branch().unwrap_or("detached").to_owned();
+        if workspaces.push(&vm, record, snapshot).await? {
+            ui.note(format_args!("{place} in VM {} has them as host/{branch}", vm.name));
+        } else {
+            ui.note(format_args!("{place} in VM {} has all commits", vm.name));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,216 @@
+//! What of a repository goes into a VM, and where to: as `run` and `workspace prepare` take it.
+
+use std::path::{Path, PathBuf};
+
+use banger_api::{Size, Vm};
+use banger_workspace::{Mode, Options, Snapshot, tools};
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::{
+    error::CommandError,
+    ui::{Table, Ui},
+    workspace::{Put, Workspaces, shown},
+};
+
+/// Where a workspace is in the guest, unless it is said.
+const GUEST_PATH: &str = "/root/repo";
+
+/// Generations of commits, unless it is said.
+pub(super) const DEPTH: u32 = 10;
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Selection {
+    /// Folder in the VM for the repository
+    #[arg(long, default_value = GUEST_PATH, value_parser = absolute, value_name = "FOLDER")]
+    pub(crate) guest_path: String,
+    /// What goes: tracked files and recent history, the folder with all that is in it, or history alone
+    #[arg(long, value_enum, default_value = "shallow")]
+    mode: Wanted,
+    /// Generations of commits that go
+    #[arg(long, default_value_t = DEPTH, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
+    depth: u32,
+    /// Also send files that git neither tracks nor ignores
+    #[arg(long)]
+    include_untracked: bool,
+    /// Make this branch there, and check it out
+    #[arg(long, value_name = "NAME")]
+    branch: Option<String>,
+    /// Let that branch begin at this commit, with its files in place of those on the disk
+    #[arg(long, requires = "branch", value_name = "COMMIT")]
+    from: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Wanted {
+    /// Tracked files as they are on the disk, and recent history
+    Shallow,
+    /// The folder with all that is in it: any folder, also with submodules or ignored files
+    FullCopy,
+    /// Recent history, without the files
+    Metadata,
+}
+
+/// What would go, for `--dry-run`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Plan {
+    root: PathBuf,
+    guest_path: String,
+    mode: Wanted,
+    commit: Option<String>,
+    branch: Option<String>,
+    files: Vec<PlannedFile>,
+    bytes: u64,
+    left_out: usize,
+    /// What tools and environment it asks for.
+    tools: tools::Plan,
+}
+
+#[derive(Debug, Serialize)]
+struct PlannedFile {
+    path: String,
+    size: u64,
+}
+
+/// What goes, ready to be sent, and the tools that it asks for.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    content: Content,
+    pub(crate) tools: tools::Plan,
+}
+
+#[derive(Debug)]
+enum Content {
+    Snapshot(Box<Snapshot>),
+    Folder(PathBuf),
+}
+
+impl Selection {
+    /// Takes what is selected of what `path` is in.
+    pub(crate) async fn take(&self, workspaces: &Workspaces<'_>, path: &Path) -> Result<Taken, CommandError> {
+        let mode = match self.mode {
+            Wanted::FullCopy => {
+                return Ok(Taken { content: Content::Folder(path.to_owned()), tools: tools::plan(path) });
+            }
+            Wanted::Shallow => Mode::Shallow,
+            Wanted::Metadata => Mode::Metadata,
+        };
+        let options = Options {
+            mode,
+            depth: self.depth,
+            include_untracked: self.include_untracked,
+            branch: self.branch.clone(),
+            from: self.from.clone(),
+        };
+        let snapshot = workspaces.snapshot(path, options).await?;
+        let tools = tools::plan(snapshot.repository().root());
+        Ok(Taken { content: Content::Snapshot(Box::new(snapshot)), tools })
+    }
+
+    /// Sends what was taken to `vm`.
+    pub(crate) async fn put(
+        &self,
+        workspaces: &Workspaces<'_>,
+        ui: &Ui,
+        vm: &Vm,
+        taken: Taken,
+    ) -> Result<Option<Put>, CommandError> {
+        match taken.content {
+            Content::Folder(path) => {
+                workspaces.copy(vm, &self.guest_path, &path).await?;
+                Ok(None)
+            }
+            Content::Snapshot(snapshot) => {
+                left_behind(ui, &snapshot);
+                workspaces.put(vm, &self.guest_path, *snapshot).await.map(Some)
+            }
+        }
+    }
+
+    /// What would go.
+    pub(crate) fn plan(&self, taken: &Taken) -> Plan {
+        let empty = Plan {
+            root: PathBuf::new(),
+            guest_path: self.guest_path.clone(),
+            mode: self.mode,
+            commit: None,
+            branch: None,
+            files: Vec::new(),
+            bytes: 0,
+            left_out: 0,
+            tools: taken.tools.clone(),
+        };
+        match &taken.content {
+            Content::Folder(path) => Plan { root: path.clone(), ..empty },
+            Content::Snapshot(snapshot) => {
+                let files: Vec<_> =
+                    snapshot.files().map(|(path, size)| PlannedFile { path: shown(path), size }).collect();
+                Plan {
+                    root: snapshot.repository().root().to_owned(),
+                    commit: snapshot.commit().map(str::to_owned),
+                    branch: snapshot.branch().map(str::to_owned),
+                    bytes: files.iter().map(|file| file.size).sum(),
+                    files,
+                    left_out: snapshot.left_out(),
+                    ..empty
+                }
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// Prints it for people: the files as data, the rest as talk.
+    pub(crate) fn print(&self, ui: &Ui) -> Result<(), CommandError> {
+        let mut table = Table::new(["SIZE", "FILE"]);
+        for file in &self.files {
+            table.row([Size::bytes(file.size).to_string(), file.path.clone()]);
+        }
+        ui.table(table)?;
+        if !self.tools.tools.is_empty() {
+            let mut table = Table::new(["TOOL", "VERSION", "ASKED FOR IN", "WHY"]);
+            for tool in &self.tools.tools {
+                let (name, version) = (tool.name.to_string(), tool.version.to_string());
+                table.row([name, version, tool.source.to_string(), tool.reason.clone()]);
+            }
+            ui.line("")?;
+            ui.table(table)?;
+        }
+        for note in &self.tools.notes {
+            ui.note(note);
+        }
+        let commit = self.commit.as_deref().map(|id| id.get(..12).unwrap_or(id)).unwrap_or("no commit");
+        let branch = self.branch.as_deref().unwrap_or("no branch");
+        let Self { root, guest_path, files, bytes, left_out, .. } = self;
+        ui.note(format_args!(
+            "{} would go to {guest_path}: {} files, {}, at {commit} on {branch}; {left_out} untracked files would not",
+            root.display(),
+            files.len(),
+            Size::bytes(*bytes),
+        ));
+        Ok(())
+    }
+}
+
+/// Tells what does not go.
+fn left_behind(ui: &Ui, snapshot: &Snapshot) {
+    match snapshot.left_out() {
+        0 => {}
+        1 => ui.note("one untracked file stays here; --include-untracked takes it along"),
+        count => {
+            ui.note(format_args!("{count} untracked files stay here; --include-untracked takes them along"))
+        }
+    }
+    for repository in snapshot.repositories() {
+        ui.note(format_args!("{} is a repository of its own, and stays here", shown(repository)));
+    }
+}
+
+fn absolute(path: &str) -> Result<String, String> {
+    let trimmed = path.trim_end_matches('/');
+    if !trimmed.starts_with('/') || trimmed.split('/').any(|name| matches!(name, "." | "..")) {
+        return Err("it must be an absolute path, such as /root/repo".to_owned());
+    }
+    Ok(trimmed.to_owned())
+}

@@ -1,0 +1,85 @@
+//! A transfer to a guest or from it: shown when it takes long, and stopped by Ctrl-C.
+
+use std::{
+    cell::Cell,
+    future::{Future, pending},
+    pin::{Pin, pin},
+    time::Duration,
+};
+
+use banger_api::{ApiError, ErrorKind, Event};
+use banger_client::{Client, CopyEvent};
+use rustix::process::Signal;
+use tokio::time::sleep;
+
+use crate::{
+    commands::interrupted,
+    error::CommandError,
+    session::{self, told_better},
+    ui::Ui,
+};
+
+/// How often it is shown how far it is; what is quicker need not be shown.
+const SHOW: Duration = Duration::from_millis(500);
+
+/// Hears of how far it is.
+pub(crate) type Tell<'a> = &'a mut dyn FnMut(CopyEvent);
+
+/// Ends when the user does not want it any more.
+pub(crate) type Stop<'a> = Pin<&'a mut dyn Future<Output = ()>>;
+
+/// A transfer to or from `vm`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Transfer<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) ui: &'a Ui,
+    pub(crate) vm: &'a str,
+    /// What it is, for people: "copy into VM box".
+    pub(crate) stage: &'a str,
+    /// Whether it is shown at all.
+    pub(crate) shown: bool,
+}
+
+impl Transfer<'_> {
+    /// Does `work`. On Ctrl-C it is stopped, and undoes what is half made.
+    pub(crate) async fn run<T>(
+        self,
+        work: impl AsyncFnOnce(Tell<'_>, Stop<'_>) -> Result<T, ApiError>,
+    ) -> Result<T, CommandError> {
+        let mut signals = session::signals(&[Signal::INT, Signal::TERM, Signal::HUP])?;
+        let (signal, through) = (Cell::new(None), Cell::new(0));
+        let stop = pin!(async { signal.set(signals.recv().await) });
+        let progress = self.ui.progress();
+        let mut tell = |event| match event {
+            CopyEvent::Through(bytes) => through.set(bytes),
+            CopyEvent::PassedOver(message) => progress.show(self.ui, &Event::Warning { message }),
+        };
+        let show = async {
+            if !self.shown {
+                return pending::<()>().await;
+            }
+            progress.show(self.ui, &Event::Stage { stage: self.stage.to_owned() });
+            loop {
+                sleep(SHOW).await;
+                progress.show(self.ui, &Event::Progress { done: through.get(), total: None });
+            }
+        };
+        let done = tokio::select! {
+            done = work(&mut tell, stop) => Some(done),
+            () = show => None,
+        };
+        progress.clear();
+        let Some(done) = done else { return Err(CommandError::told(1)) };
+        match (done, signal.get()) {
+            (Ok(done), _) => Ok(done),
+            (Err(error), Some(signal)) => {
+                self.ui.note(error);
+                Err(interrupted(signal))
+            }
+            (Err(error), None) if error.kind == ErrorKind::Guest => {
+                Err(told_better(self.client, self.vm, error).await.into())
+            }
+            (Err(error), None) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! Workspaces: a repository of the user's in a VM, what is known of it here, and what has become of it there.
+
+mod error;
+pub(crate) mod tools;
+
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::OsString,
+    io::{self, BufReader, BufWriter, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use banger_api::{ApiError, ErrorKind, Vm};
+use banger_client::{Client, FromGuest, Source, ToGuest, exchange};
+use banger_files::{Listed, Time, pack};
+use banger_proto::{Workspace, WorkspaceAction};
+use banger_workspace::{
+    Change, Changes, Git, Guest, Options, Pulled, Reach, Record, Records, Repository, Sending, Snapshot,
+    WorkspaceError, pull, read_files, read_listing,
+};
+use tokio::task::spawn_blocking;
+
+use crate::{commands::unreadable, error::CommandError, transfer::Transfer, ui::Ui};
+
+/// Bytes on their way at a time.
+const BUFFER: usize = 64 << 10;
+
+/// All workspaces of the user's.
+#[derive(Debug)]
+pub(crate) struct Workspaces<'a> {
+    client: &'a Client,
+    ui: &'a Ui,
+    records: Records,
+    cache: PathBuf,
+}
+
+/// How a workspace was put into a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Put {
+    /// Files that were written.
+    pub(crate) files: usize,
+    /// Files that were removed.
+    pub(crate) removed: usize,
+}
+
+impl<'a> Workspaces<'a> {
+    pub(crate) fn new(client: &'a Client, ui: &'a Ui) -> Self {
+        let dirs = client.dirs();
+        let records = Records::within(dirs.state.join("workspaces"));
+        Self { client, ui, records, cache: dirs.cache.join("workspace") }
+    }
+
+    /// What is known of the workspaces of `vm`.
+    pub(crate) fn of(&self, vm: &Vm) -> Result<Vec<Record>, ApiError> {
+        self.records.of(vm.id.as_str()).map_err(about(vm))
+    }
+
+    /// The workspace of `vm` at `guest`, or the only one that it has.
+    pub(crate) fn find(&self, vm: &Vm, guest: Option<&str>) -> Result<Record, ApiError> {
+        let mut records = self.of(vm)?;
+        if let Some(guest) = guest {
+            records.retain(|record| record.guest() == guest.as_bytes());
+        }
+        match (records.len(), records.pop()) {
+            (1, Some(record)) => Ok(record),
+            (0, _) => {
+                let place = guest.map(|guest| format!(" at {guest}")).unwrap_or_default();
+                let message = format!("VM {} has no workspace{place} that was sent from here", vm.name);
+                Err(ApiError::new(ErrorKind::NotFound, message)
+                    .hint(format!("`banger vm workspace prepare {} PATH` sends one", vm.name)))
+            }
+            (_, last) => {
+                let mut names: Vec<_> =
+                    records.iter().chain(&last).map(|record| shown(record.guest())).collect();
+                names.sort();
+                let message = format!("VM {} has several workspaces: {}", vm.name, names.join(", "));
+                Err(ApiError::new(ErrorKind::Ambiguous, message).hint("say which with --guest-path"))
+            }
+        }
+    }
+
+    /// Forgets the workspaces of a VM that is gone.
+    pub(crate) fn forget(&self, vm: &Vm) {
+        if let Err(error) = self.records.forget(vm.id.as_str()) {
+            self.ui.warning(format_args!("what is known of the workspaces of VM {} stays: {error}", vm.name));
+        }
+    }
+
+    /// The repository that `path` is in, as it is at this moment.
+    pub(crate) async fn snapshot(&self, path: &Path, options: Options) -> Result<Snapshot, ApiError> {
+        let (path, cache) = (path.to_owned(), self.cache.clone());
+        let taken = blocking(move || {
+            let repository = Repository::find(&Git::find()?, &path)?;
+            Snapshot::take(repository, &options, &cache)
+        });
+        taken.await?.map_err(|error| error::told(error, None))
+    }
+
+    /// Puts `snapshot` to `guest` in `vm`: all of it, or what has changed since it was put there last.
+    pub(crate) async fn put(&self, vm: &Vm, guest: &str, snapshot: Snapshot) -> Result<Put, CommandError> {
+        let known = self.records.find(vm.id.as_str(), guest.as_bytes());
+        let known = known.map_err(about(vm))?;
+        let listed = match &known {
+            // A folder that is gone is sent anew.
+            Some(_) => match self.list(vm, guest.as_bytes()).await {
+                Err(CommandError { error: Some(error), .. }) if error.kind == ErrorKind::NotFound => None,
+                listed => Some(listed?),
+            },
+            None => None,
+        };
+        let (sending, action) = match (known, listed) {
+            (Some(record), Some(listed)) => {
+                let index = match Sending::has_own_index(&record, &listed) {
+                    true => self
+                        .files(vm, guest.as_bytes(), &[b".git/index".to_vec()])
+                        .await?
+                        .into_values()
+                        .next(),
+                    false => None,
+                };
+                let changes =
+                    blocking(move || Sending::changes(snapshot, record, &listed, index.as_deref())).await?;
+                match changes.map_err(about(vm))? {
+                    Some(sending) => (sending, WorkspaceAction::Change),
+                    None => return Ok(Put { files: 0, removed: 0 }),
+                }
+            }
+            _ => (Sending::whole(snapshot, guest.as_bytes()), WorkspaceAction::Place),
+        };
+        self.send(vm, guest.as_bytes(), action, sending).await
+    }
+
+    /// Sends the commits of `snapshot` to the workspace of `record`; false when all are there.
+    pub(crate) async fn push(
+        &self,
+        vm: &Vm,
+        record: Record,
+        snapshot: Snapshot,
+    ) -> Result<bool, CommandError> {
+        let guest = record.guest().to_vec();
+        match Sending::commits(snapshot, record).map_err(about(vm))? {
+            Some(sending) => {
+                self.send(vm, &guest, WorkspaceAction::Change, sending).await?;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    async fn send(
+        &self,
+        vm: &Vm,
+        guest: &[u8],
+        action: WorkspaceAction,
+        sending: Sending,
+    ) -> Result<Put, CommandError> {
+        let told = about(vm);
+        let send = move |out| sending.write(BufWriter::with_capacity(BUFFER, out)).map_err(told);
+        let (sent, placed) = self.exchange(vm, guest, action, send, time).await?;
+        let put = Put { files: sent.files, removed: sent.removed };
+        self.keep(vm, &sent.placed(placed))?;
+        Ok(put)
+    }
+
+    /// Puts the folder `path`, whatever is in it, to `guest` in `vm`.
+    pub(crate) async fn copy(&self, vm: &Vm, guest: &str, path: &Path) -> Result<(), CommandError> {
+        let source = Source::open(&path.join("."), false).map_err(unreadable)?;
+        let send = move |out| {
+            let mut unread = Vec::new();
+            let out = BufWriter::with_capacity(BUFFER, out);
+            pack(&source, out, &mut |told| unread.push(told)).map_err(broken)?;
+            Ok(unread)
+        };
+        let (unread, _) = self.exchange(vm, guest.as_bytes(), WorkspaceAction::Place, send, time).await?;
+        unread.into_iter().for_each(|told| self.ui.warning(told));
+        let (path, guest_path) = (path.to_owned(), guest.as_bytes().to_vec());
+        // What is no repository comes out by `vm cp` alone.
+        let record = blocking(move || {
+            Git::find()
+                .map_err(WorkspaceError::from)
+                .and_then(|git| Repository::find(&git, &path))
+                .map(|repository| Record::of_copy(&guest_path, &repository))
+        });
+        if let Ok(record) = record.await? {
+            self.keep(vm, &record)?;
+        }
+        Ok(())
+    }
+
+    /// All that was done in the workspace of `record`.
+    async fn changes(&self, vm: &Vm, record: Record) -> Result<(Changes, Found), CommandError> {
+        let place = record.guest().to_vec();
+        let listed = self.list(vm, &place).await?;
+        let cache = self.cache.clone();
+        let guest = blocking(move || {
+            let repository = Repository::find(&Git::find()?, record.root())?;
+            let guest = Guest::new(&repository, record, listed, &cache)?;
+            Ok((guest, repository))
+        });
+        let (mut guest, repository) = guest.await?.map_err(about(vm))?;
+        let found = Found { repository, own_refs: guest.has_own_refs() };
+        let rules = self.files(vm, &place, &guest.rules()).await?;
+        let wanted = blocking(move || guest.wanted(rules).map(|wanted| (guest, wanted)));
+        let (guest, wanted) = wanted.await?.map_err(about(vm))?;
+        let changes = self.fetch(vm, &place, &wanted, move |files| guest.take(files)).await?;
+        Ok((changes, found))
+    }
+
+    /// What was done in the workspace of `record` as a patch, since the commit `base` or the one that was sent.
+    pub(crate) async fn export(
+        &self,
+        vm: &Vm,
+        record: Record,
+        base: Option<String>,
+    ) -> Result<Exported, CommandError> {
+        let (changes, found) = self.changes(vm, record).await?;
+        let exported = blocking(move || {
+            let base = base.map(|base| found.repository.commit(&base)).transpose()?;
+            let (patch, list) = (changes.patch(base.as_deref())?, changes.list(base.as_deref())?);
+            Ok(Exported { patch, changes: list, left_out: changes.left_out })
+        });
+        Ok(exported.await?.map_err(about(vm))?)
+    }
+
+    /// Brings what was done in the workspace of `record` into the repository that it came from.
+    pub(crate) async fn pull(&self, vm: &Vm, record: Record) -> Result<Pulled, CommandError> {
+        let (changes, found) = self.changes(vm, record).await?;
+        let reach = found.own_refs.then(|| self.reach(vm)).transpose()?;
+        let name = vm.name.to_string();
+        let pulled = blocking(move || pull(&found.repository, &name, &changes, reach.as_ref()));
+        Ok(pulled.await?.map_err(about(vm))?)
+    }
+
+    /// Whether all in the workspace of `record` is as it was sent.
+    async fn is_as_sent(&self, vm: &Vm, record: &Record) -> Result<bool, CommandError> {
+        let listed = match self.list(vm, record.guest()).await {
+            // There is nothing that could be lost.
+            Err(CommandError { error: Some(error), .. }) if error.kind == ErrorKind::NotFound => {
+                return Ok(true);
+            }
+            listed => listed?,
+        };
+        Ok(record.is_as_sent(&listed))
+    }
+
+    /// Brings all work that is in `vm` alone here, before it is gone.
+    pub(crate) async fn rescue(&self, vm: &Vm) -> Result<(), CommandError> {
+        for record in self.of(vm)? {
+            if self.is_as_sent(vm, &record).await? {
+                continue;
+            }
+            let root = record.root().to_owned();
+            let place = shown(record.guest());
+            let pulled = self.pull(vm, record).await?;
+            let refs: Vec<_> = pulled.refs.iter().map(|(name, _)| name.as_str()).collect();
+            self.ui.warning(format_args!(
+                "what was done in {place} of VM {} was nowhere else; it is now in {} as {}",
+                vm.name,
+                root.display(),
+                refs.join(", ")
+            ));
+        }
+        Ok(())
+    }
+
+    fn keep(&self, vm: &Vm, record: &Record) -> Result<(), ApiError> {
+        self.records.keep(vm.id.as_str(), record).map_err(about(vm))
+    }
+
+    /// How git here reaches git in `vm`: by this very program.
+    fn reach(&self, vm: &Vm) -> Result<Reach, ApiError> {
+        let program = env::current_exe().map_err(|error| ApiError::new(ErrorKind::Io, error.to_string()))?;
+        let words = ["vm", "exec", vm.id.as_str(), "--"].map(OsString::from);
+        Ok(Reach([program.into_os_string()].into_iter().chain(words).collect()))
+    }
+
+    async fn list(&self, vm: &Vm, guest: &[u8]) -> Result<Vec<Listed>, CommandError> {
+        let told = about(vm);
+        let receive = |input| read_listing(BufReader::with_capacity(BUFFER, input)).map_err(told);
+        let ((), listed) = self.exchange(vm, guest, WorkspaceAction::List, |_| Ok(()), receive).await?;
+        Ok(listed)
+    }
+
+    /// Small files of the guest's, by path.
+    async fn files(
+        &self,
+        vm: &Vm,
+        guest: &[u8],
+        paths: &[Vec<u8>],
+    ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, CommandError> {
+        self.fetch(vm, guest, paths, read_files).await
+    }
+
+    async fn fetch<R: Send + 'static>(
+        &self,
+        vm: &Vm,
+        guest: &[u8],
+        paths: &[Vec<u8>],
+        receive: impl FnOnce(BufReader<FromGuest>) -> Result<R, WorkspaceError> + Send + 'static,
+    ) -> Result<R, CommandError> {
+        let paths: Vec<u8> = paths.iter().flat_map(|path| [path, &b"\0"[..]].concat()).collect();
+        let told = about(vm);
+        let send = move |mut out: ToGuest| out.write_all(&paths).map_err(broken);
+        let receive = |input| receive(BufReader::with_capacity(BUFFER, input)).map_err(told);
+        let ((), received) = self.exchange(vm, guest, WorkspaceAction::Fetch, send, receive).await?;
+        Ok(received)
+    }
+
+    async fn exchange<S: Send + 'static, R: Send + 'static>(
+        &self,
+        vm: &Vm,
+        guest: &[u8],
+        action: WorkspaceAction,
+        send: impl FnOnce(ToGuest) -> Result<S, ApiError> + Send + 'static,
+        receive: impl FnOnce(FromGuest) -> Result<R, ApiError> + Send + 'static,
+    ) -> Result<(S, R), CommandError> {
+        let stage = match action {
+            WorkspaceAction::Place | WorkspaceAction::Change => {
+                format!("send the repository to VM {}", vm.name)
+            }
+            WorkspaceAction::List | WorkspaceAction::Fetch => {
+                format!("look at the repository in VM {}", vm.name)
+            }
+        };
+        let request = Workspace { path: guest.to_vec(), action };
+        let (client, name) = (self.client, vm.name.as_str());
+        let transfer = Transfer { client, ui: self.ui, vm: name, stage: &stage, shown: true };
+        transfer
+            .run(async |tell, stop| exchange(client, name, request, send, receive, tell, stop).await)
+            .await
+    }
+}
+
+/// What was done in a workspace.
+#[derive(Debug)]
+pub(crate) struct Exported {
+    pub(crate) patch: Vec<u8>,
+    pub(crate) changes: Vec<Change>,
+    /// What is not in the patch, each with why.
+    pub(crate) left_out: Vec<(Vec<u8>, &'static str)>,
+}
+
+/// What a look at a workspace has found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    repository: Repository,
+    own_refs: bool,
+}
+
+/// A path as people see it.
+pub(crate) fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
+/// The time that the agent tells when all is in place.
+fn time(mut input: FromGuest) -> Result<Time, ApiError> {
+    let mut bytes = [0; 12];
+    input.read_exact(&mut bytes).map_err(broken)?;
+    Time::from_bytes(&bytes)
+        .ok_or_else(|| ApiError::new(ErrorKind::Guest, "the guest has told a time that is none"))
+}
+
+fn broken(error: io::Error) -> ApiError {
+    ApiError::new(ErrorKind::Io, format!("the transfer broke: {error}"))
+}
+
+/// What to tell of an error that is about `vm`.
+fn about(vm: &Vm) -> impl FnOnce(WorkspaceError) -> ApiError + Send + use<> {
+    let name = vm.name.to_string();
+    move |error| error::told(error, Some(&name))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    spawn_blocking(work).await.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))
+}

@@ -1,0 +1,393 @@
+//! A repository goes in as it is, and what was done there comes out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
+
+use anyhow::{Context, Result, ensure};
+use banger_smoke::{Finished, Host, Running, until};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+/// Repositories of the round trip, unless `BANGER_ROUND_TRIPS` says otherwise.
+const ROUND_TRIPS: u64 = 30;
+
+#[rustfmt::skip]
+const RUN: &[&str] = &[
+    "vm", "run", "-d", "--name", "box", "--vcpu", "1", "--memory", "256M", "--disk-size", "256M", "--image",
+];
+
+/// Runs git here as its user would.
+fn git(folder: &Path, args: &[&str]) -> Result<String> {
+    let mut command = Command::new("git");
+    command.current_dir(folder).args(args).env("GIT_CONFIG_GLOBAL", "/dev/null");
+    Running::start(command, format!("git {}", args.join(" ")))?.finish(b"")?.success()
+}
+
+/// A repository with a commit, in the host's folder.
+fn repository(host: &Host) -> Result<PathBuf> {
+    let root = host.path("repo");
+    fs::create_dir(&root)?;
+    git(&root, &["init", "-q", "-b", "main"])?;
+    git(&root, &["config", "user.name", "A U Thor"])?;
+    git(&root, &["config", "user.email", "author@example.com"])?;
+    fs::write(root.join("README.md"), "a readme\n")?;
+    fs::create_dir(root.join("src"))?;
+    fs::write(root.join("src/main.c"), "int main;\n")?;
+    git(&root, &["add", "-A"])?;
+    git(&root, &["commit", "-qm", "first"])?;
+    Ok(root)
+}
+
+/// `banger` in the repository.
+fn within(host: &Host, root: &Path, args: &[&str]) -> Result<Finished> {
+    start_within(host, root, args)?.finish(b"")
+}
+
+fn start_within(host: &Host, root: &Path, args: &[&str]) -> Result<Running> {
+    let mut command = host.command(args);
+    command.current_dir(root);
+    Running::start(command, format!("banger {}", args.join(" ")))
+}
+
+/// All that is the user's own in a repository.
+fn users(root: &Path) -> Result<impl PartialEq + std::fmt::Debug + use<>> {
+    let refs = git(root, &["for-each-ref", "refs/heads", "refs/remotes", "refs/tags"])?;
+    Ok((refs, tree(root)?, git(root, &["status", "--porcelain=v2"])?, git(root, &["ls-files", "-s"])?))
+}
+
+/// Every file and link but git's: kind, whether it is a program, and content, by path.
+fn tree(root: &Path) -> Result<BTreeMap<PathBuf, (char, Vec<u8>)>> {
+    let mut all = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let meta = fs::symlink_metadata(&path)?;
+            let name = path.strip_prefix(root)?.to_owned();
+            if meta.is_dir() {
+                if !path.ends_with(".git") {
+                    folders.push(path);
+                }
+            } else if meta.is_symlink() {
+                all.insert(name, ('l', fs::read_link(&path)?.as_os_str().as_bytes().to_vec()));
+            } else {
+                let kind = if meta.permissions().mode() & 0o100 != 0 { 'x' } else { 'f' };
+                all.insert(name, (kind, fs::read(&path)?));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Random numbers that are the same in every run (xorshift64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap_or(0) % end
+    }
+}
+
+/// Names that a shell has between single quotes. Each is a file at some time, and some are folders at another.
+#[rustfmt::skip]
+const NAMES: &[&str] = &[
+    "a", "b", "dir", "dir/c", "dir/d", "dir/sub/e", "-x", "a\nb", "\"q\"", "é", "A", " s ", "x.log", "dir/x.log",
+    "dir/.gitignore", "$HOME", "*", "tab\t", ".dot", "dir/-n",
+];
+
+/// What every script begins with: makes room for a file, whatever is there.
+const ROOM: &str = r#"
+    room() {
+        folder=${1%/*}
+        while [ "$folder" != . ]; do
+            if [ -L "$folder" ] || [ ! -d "$folder" ]; then rm -f "$folder" 2>/dev/null || true; fi
+            folder=${folder%/*}
+        done
+        mkdir -p "${1%/*}"
+        rm -rf "$1"
+    }
+"#;
+
+/// A shell script that does random work in a repository.
+fn work(numbers: &mut Numbers, steps: usize, commits: bool) -> String {
+    let mut script = format!("set -e\n{ROOM}");
+    for _ in 0..steps {
+        let name = format!("'./{}'", NAMES[numbers.below(NAMES.len())]);
+        let number = numbers.below(1000);
+        script.push_str(&match numbers.below(if commits { 12 } else { 10 }) {
+            0..=3 => format!("room {name}; seq {number} > {name}\n"),
+            4 => format!("room {name}; printf '\\000\\377 {number}' > {name}\n"),
+            5 | 6 => format!("if [ -e {name} ] && [ ! -d {name} ]; then rm -f {name}; fi\n"),
+            7 => format!("if [ -f {name} ] && [ ! -L {name} ]; then chmod +x {name}; fi\n"),
+            8 => format!("room {name}; ln -s nowhere-{number} {name}\n"),
+            9 => format!("if [ -f {name} ]; then room ./moved-{number}; mv {name} ./moved-{number}; fi\n"),
+            10 => "git add -A\n".to_owned(),
+            _ => "git add -A; git commit -q --allow-empty -m step\n".to_owned(),
+        });
+    }
+    script
+}
+
+/// The files of a tree that git would take.
+fn of_git(root: &Path) -> Result<BTreeMap<PathBuf, (char, Vec<u8>)>> {
+    let listed = Command::new("git")
+        .current_dir(root)
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .output()?;
+    let listed: BTreeSet<_> = listed.stdout.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
+    let mut all = tree(root)?;
+    all.retain(|path, _| listed.contains(path.as_os_str().as_bytes()));
+    Ok(all)
+}
+
+/// Host, guest, random work and commits there, and out: the same files, and nothing of the user's is touched.
+#[test]
+fn what_goes_in_and_is_worked_on_comes_out_the_same() -> Result<()> {
+    let trips = env::var("BANGER_ROUND_TRIPS").map_or(Ok(ROUND_TRIPS), |text| text.parse())?;
+    let host = Host::with_git()?;
+    host.ok(&[RUN, &["git"]].concat())?;
+    for seed in 1..=trips {
+        round_trip(&host, seed).with_context(|| format!("the repository of seed {seed}"))?;
+    }
+    host.ok(&["vm", "delete", "--force", "--discard", "box"])?;
+    host.nothing_left()
+}
+
+fn round_trip(host: &Host, seed: u64) -> Result<()> {
+    let mut numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let root = host.path(&format!("repo-{seed}"));
+    fs::create_dir(&root)?;
+    git(&root, &["init", "-q", "-b", "main"])?;
+    git(&root, &["config", "user.name", "A U Thor"])?;
+    git(&root, &["config", "user.email", "author@example.com"])?;
+    fs::write(root.join(".gitignore"), "*.log\n")?;
+    fs::write(root.join(std::ffi::OsStr::from_bytes(b"not utf-8 \xff")), "odd")?;
+    let script = work(&mut numbers, 25, true) + "git add -A; git commit -q --allow-empty -m last\n";
+    sh(&root, &script)?;
+    sh(&root, &work(&mut numbers, 12, false))?;
+
+    let guest = format!("/root/{seed}");
+    let place = ["--guest-path", &guest];
+    within(
+        host,
+        &root,
+        &[&["vm", "workspace", "prepare", "box", ".", "--include-untracked"], &place[..]].concat(),
+    )?
+    .success()?;
+    let before = users(&root)?;
+    let status = ["status", "--porcelain=v2", "-z"];
+    let there = |script: &str| host.ok(&["vm", "exec", "box", "-w", &guest, "--", "sh", "-c", script]);
+    let told = there("git fsck --strict >/dev/null && git status --porcelain=v2 -z")?;
+    ensure!(told == git(&root, &status)?, "git there says {told:?}, here {:?}", git(&root, &status)?);
+
+    there(&work(&mut numbers, 15, true))?;
+    let patch = host.path("patch");
+    let output = ["--output", patch.to_str().context("path")?];
+    host.ok(&[&["vm", "workspace", "export", "box"], &place[..], &output].concat())?;
+    let clean = host.path(&format!("clean-{seed}"));
+    git(&host.path("."), &["clone", "-q", root.to_str().context("path")?, clean.to_str().context("path")?])?;
+    if fs::metadata(&patch)?.len() > 0 {
+        git(&clean, &["apply", "--index", "--whitespace=nowarn", output[1]])?;
+    }
+    let copy = host.path(&format!("copy-{seed}"));
+    host.ok(&["vm", "cp", &format!("box:{guest}"), copy.to_str().context("path")?])?;
+    ensure!(tree(&clean)? == of_git(&copy)?, "the patch makes other files than the guest has");
+
+    host.ok(&[&["vm", "workspace", "pull", "box"], &place[..]].concat())?;
+    ensure!(users(&root)? == before, "something of the user's was touched");
+    git(&root, &["fsck", "--strict"])?;
+    let head = ["rev-parse", "refs/banger/box/HEAD"];
+    ensure!(git(&root, &head)? == there("git rev-parse HEAD")?, "the guest's commits are not here");
+    Ok(())
+}
+
+fn sh(folder: &Path, script: &str) -> Result<String> {
+    let mut command = Command::new("sh");
+    command.current_dir(folder).args(["-c", script]);
+    Running::start(command, "sh".to_owned())?.finish(b"")?.success()
+}
+
+#[test]
+fn a_throw_away_vm_leaves_its_commits_here() -> Result<()> {
+    let host = Host::with_git()?;
+    let root = repository(&host)?;
+    fs::write(root.join("src/main.c"), "int edited;\n")?;
+    let before = users(&root)?;
+    let make = ["vm", "run", "--rm", "--name", "box", "--image", "git", "--memory", "256M", "."];
+    let script = "pwd; git status --porcelain; echo x >> README.md; git commit -qam x; echo y > new";
+    let ran = within(&host, &root.join("src"), &[&make[..], &["--", "sh", "-c", script]].concat())?;
+    ensure!(ran.stderr.contains("refs/banger/box/"), "it does not tell: {}", ran.stderr);
+    assert_eq!(ran.success()?, "/root/repo\n M src/main.c\n");
+    assert_eq!(users(&root)?, before);
+    assert_eq!(git(&root, &["log", "--format=%s %an", "main..refs/banger/box/HEAD"])?, "x A U Thor\n");
+    assert_eq!(git(&root, &["show", "refs/banger/box/uncommitted:new"])?, "y\n");
+    // Where nothing was done, nothing is kept; nor where that was not wanted.
+    git(&root, &["update-ref", "-d", "refs/banger/box/HEAD"])?;
+    within(&host, &root, &[&make[..], &["--", "true"]].concat())?.success()?;
+    within(&host, &root, &[&make[..], &["--discard", "--", "sh", "-c", "echo z > z"]].concat())?.success()?;
+    assert!(git(&root, &["rev-parse", "--verify", "-q", "refs/banger/box/HEAD"]).is_err());
+    // The command's status is ours, whatever is brought out.
+    within(&host, &root, &[&make[..], &["--", "sh", "-c", "echo z > z; exit 7"]].concat())?.code(7)?;
+    host.nothing_left()
+}
+
+#[test]
+fn sent_again_only_changes_go_and_work_there_is_never_overwritten() -> Result<()> {
+    let host = Host::tiny()?;
+    let root = repository(&host)?;
+    fs::write(root.join("untracked"), "untracked")?;
+    host.ok(&[RUN, &["tiny"]].concat())?;
+    let prepare = ["vm", "workspace", "prepare", "box"];
+    let plan: Value = serde_json::from_str(
+        &within(&host, &root, &[&prepare[..], &[".", "--dry-run", "-o", "json"]].concat())?.success()?,
+    )?;
+    let files = json!([{ "path": "README.md", "size": 9 }, { "path": "src/main.c", "size": 10 }]);
+    assert_eq!((&plan["files"], &plan["left_out"], &plan["branch"]), (&files, &json!(1), &json!("main")));
+    let there = |script: &str| host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script]);
+    assert_eq!(there("ls -A /root | grep -v lost || true")?, "", "a dry run makes nothing");
+
+    // A guest without git gets all that git needs, and the files.
+    within(&host, &root, &prepare)?.fails(0, &["one untracked file stays here", "2 files"])?;
+    assert_eq!(there("cat repo/README.md repo/.git/HEAD")?, "a readme\nref: refs/heads/main\n");
+    within(&host, &root, &prepare)?.fails(0, &["has all of it"])?;
+    fs::write(root.join("src/main.c"), "int edited;\n")?;
+    fs::remove_file(root.join("README.md"))?;
+    within(&host, &root, &prepare)?.fails(0, &["one file written, 1 removed"])?;
+    assert_eq!(there("cat repo/src/main.c; ls repo")?, "int edited;\nsrc\n");
+
+    there("echo mine > repo/src/main.c; echo new > repo/new")?;
+    fs::write(root.join("src/main.c"), "int here;\n")?;
+    within(&host, &root, &prepare)?.fails(1, &["src/main.c", "workspace pull box"])?;
+    assert_eq!(there("cat repo/src/main.c")?, "mine\n");
+    let changes = host.json(&["vm", "workspace", "export", "box"])?;
+    assert_eq!(
+        changes,
+        json!([
+            { "change": "deleted", "path": "README.md" },
+            { "change": "added", "path": "new" },
+            { "change": "modified", "path": "src/main.c" },
+        ])
+    );
+
+    // Deleted with force, with work in it: down, it is started for that.
+    host.ok(&["vm", "stop", "box"])?;
+    host.banger(&["vm", "delete", "box"])?.fails(0, &["refs/banger/box/uncommitted"])?;
+    assert_eq!(git(&root, &["show", "refs/banger/box/uncommitted:new"])?, "new\n");
+    host.nothing_left()
+}
+
+#[test]
+fn what_breaks_in_the_middle_leaves_nothing_half_made() -> Result<()> {
+    let host = Host::tiny()?;
+    let root = repository(&host)?;
+    host.ok(&[RUN, &["tiny"]].concat())?;
+    let there = |script: &str| host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script]);
+    let nothing_there = || Ok(there("ls -A /root | grep -v lost || true")?.is_empty());
+    let prepare = ["vm", "workspace", "prepare", "box", "--include-untracked"];
+    // More than the disk has.
+    let large = fs::File::create(root.join("large"))?;
+    large.set_len(400 << 20)?;
+    within(&host, &root, &prepare)?.fails(1, &["in VM box: cannot write", "space"])?;
+    ensure!(nothing_there()?, "something is left: {}", there("ls -laR /root")?);
+    // Ctrl-C, and a client that is killed.
+    large.set_len(200 << 20)?;
+    for (signal, status) in [(Signal::INT, Some(130)), (Signal::KILL, None)] {
+        let mut sending = start_within(&host, &root, &prepare)?;
+        sending.wait_for_stderr("send the repository")?;
+        sending.signal(signal)?;
+        ensure!(sending.finish(b"")?.status.code() == status, "{signal:?}");
+        until("nothing is left in the guest", nothing_there)?;
+    }
+    // Two at once: one is told, or comes when the other has ended; what is there is whole.
+    large.set_len(20 << 20)?;
+    let (one, two) = thread::scope(|scope| {
+        let send = || within(&host, &root, &prepare);
+        let (one, two) = (scope.spawn(send), scope.spawn(send));
+        (one.join().unwrap(), two.join().unwrap())
+    });
+    let (went, refused): (Vec<_>, Vec<_>) = [one?, two?].into_iter().partition(|run| run.status.success());
+    ensure!(!went.is_empty(), "neither went: {refused:?}");
+    for refused in refused {
+        refused.fails(1, &["in VM box: "])?;
+    }
+    assert_eq!(
+        there("cat repo/README.md; wc -c < repo/large; ls -A /root | grep -v lost")?,
+        "a readme\n20971520\nrepo\n"
+    );
+    host.ok(&["vm", "delete", "--force", "--discard", "box"])?;
+    host.nothing_left()
+}
+
+#[test]
+fn what_cannot_go_in_is_told_before_a_vm_is_made() -> Result<()> {
+    let host = Host::new()?;
+    let run = |folder: &Path, more: &[&str]| {
+        within(&host, folder, &[&["vm", "run", "--rm", "."], more, &["--", "true"]].concat())
+    };
+    // The host's own folder may be in a repository.
+    let outside = tempfile::tempdir()?;
+    run(outside.path(), &[])?.fails(125, &["is in no git repository", "git init"])?;
+    let bare = host.path("bare");
+    fs::create_dir(&bare)?;
+    git(&bare, &["init", "-q", "--bare"])?;
+    run(&bare, &[])?.fails(125, &["bare repository", "--mode full-copy"])?;
+    let root = repository(&host)?;
+    run(&root, &["--branch", "x", "--from", "nowhere"])?.fails(125, &["there is no commit nowhere"])?;
+    run(&root, &["--branch", "a..b"])?.fails(125, &["a..b"])?;
+    run(&root, &["--guest-path", "repo"])?.fails(2, &["absolute path"])?;
+    let mut command = host.command(&["vm", "run", "."]);
+    command.current_dir(&root).env("PATH", host.path("nowhere"));
+    Running::start(command, "banger without git".to_owned())?
+        .finish(b"")?
+        .fails(125, &["`git`", "install git"])?;
+    git(&root, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "./.", "sub"])?;
+    run(&root, &[])?.fails(125, &["submodules: sub", "--mode full-copy"])?;
+    host.nothing_left()
+}
+
+#[test]
+fn a_full_copy_takes_all_that_is_there() -> Result<()> {
+    let host = Host::with_git()?;
+    let root = repository(&host)?;
+    git(&root, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "./.", "sub"])?;
+    git(&root, &["commit", "-qm", "with a submodule"])?;
+    fs::write(root.join(".gitignore"), "ignored\n")?;
+    fs::write(root.join("ignored"), "ignored")?;
+    let make = [
+        "vm",
+        "run",
+        "-d",
+        "--name",
+        "box",
+        "--image",
+        "git",
+        "--memory",
+        "256M",
+        "--mode",
+        "full-copy",
+        ".",
+    ];
+    within(&host, &root, &make)?.success()?;
+    let there = |script: &str| host.ok(&["vm", "exec", "box", "-w", "/root/repo", "--", "sh", "-c", script]);
+    assert_eq!(
+        there("cat ignored sub/README.md && git status --porcelain")?,
+        "ignoreda readme\n?? .gitignore\n"
+    );
+    there("echo edited > README.md")?;
+    let changes = host.json(&["vm", "workspace", "export", "box"])?;
+    assert_eq!(
+        changes,
+        json!([{ "change": "added", "path": ".gitignore" }, { "change": "modified", "path": "README.md" }])
+    );
+    host.ok(&["vm", "delete", "--force", "--discard", "box"])?;
+    host.nothing_left()
+}
