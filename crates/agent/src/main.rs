@@ -16,6 +16,10 @@ mod own;
 mod ports;
 mod power;
 mod server;
+mod sftp;
+mod sockets;
+mod users;
+mod window;
 mod workspace;
 
 use std::{io::Write, process::ExitCode};
@@ -32,6 +36,7 @@ fn main() -> ExitCode {
         },
         [copy::COMMAND, request] => own::run(copy::run, request),
         [workspace::COMMAND, request] => own::run(workspace::run, request),
+        [sftp::COMMAND] => sftp::run(),
         ["--version"] => {
             // Of no use to anybody when it cannot be written.
             let _ = writeln!(std::io::stdout(), "banger-agent {}", env!("CARGO_PKG_VERSION"));

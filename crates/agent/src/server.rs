@@ -18,7 +18,9 @@ use crate::{
     marks::Booted,
     ports,
     power::{self, Power},
-    say, workspace,
+    say, sftp,
+    sockets::{self, Callers},
+    workspace,
 };
 
 /// Connections at a time: each exec holds four descriptors of the 1024 that a process has by default.
@@ -34,6 +36,7 @@ struct Server {
     boot_id: String,
     power: Power,
     children: Children,
+    callers: Callers,
 }
 
 /// Serves until the guest ends.
@@ -46,7 +49,8 @@ pub(crate) fn run(mut booted: Booted, power: Power) -> ExitCode {
             let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
             let children = Children::default();
             spawn_local(children.clone().reap());
-            let server = Rc::new(Server { booted, boot_id: boot_id.trim().to_owned(), power, children });
+            let boot_id = boot_id.trim().to_owned();
+            let server = Rc::new(Server { booted, boot_id, power, children, callers: Callers::default() });
             if let Power::Own(_) = &server.power {
                 spawn_local(power::on_ctrl_alt_del(server.power.clone()));
             }
@@ -107,6 +111,15 @@ async fn serve(server: Rc<Server>, stream: VsockStream) {
         Ok(Ok(None)) | Err(_) => return,
     };
     let reply = match request {
+        Ok(Request::Connect(request)) => {
+            return sockets::connect(request, incoming, outgoing, &server.children).await;
+        }
+        Ok(Request::Listen(request)) => {
+            return sockets::listen(request, incoming, outgoing, &server.children, &server.callers).await;
+        }
+        Ok(Request::Take(request)) => {
+            return sockets::take(request, incoming, outgoing, &server.callers).await;
+        }
         Ok(request) => match program(&request) {
             Some(Ok(program)) => return exec::exec(&program, incoming, outgoing, &server.children).await,
             Some(Err(error)) => Failure::new(FailureKind::Internal, error.to_string()).into(),
@@ -127,6 +140,7 @@ fn program(request: &Request) -> Option<serde_json::Result<Exec>> {
     match request {
         Request::Exec(program) => Some(Ok(program.clone())),
         Request::Copy(request) => Some(copy::as_exec(request)),
+        Request::Sftp(request) => Some(Ok(sftp::as_exec(request.clone()))),
         Request::Workspace(request) => Some(workspace::as_exec(request)),
         _ => None,
     }

@@ -4,8 +4,8 @@
 
 use banger_api::{ApiError, ErrorKind};
 use banger_proto::{
-    AGENT_PORT, Decoder, Exec, ExecControl, ExitStatus, FailureKind, Frame, Greeting, Reply, Request,
-    STDIN_WINDOW, Stream, TerminalSize,
+    AGENT_PORT, Decoder, Exec, ExecControl, ExitStatus, FailureKind, Frame, GENERATION_OF_SOCKETS, Greeting,
+    Reply, Request, STDIN_WINDOW, Sftp, Stream, TerminalSize,
 };
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use crate::{Client, Tunnel};
 
-/// What goes to a program.
+/// What goes to a program, or to a socket.
 #[derive(Debug)]
 pub struct ExecInput {
     stream: WriteHalf<Tunnel>,
@@ -41,6 +41,24 @@ pub enum Output {
     Exited(ExitStatus),
 }
 
+/// A connection to the agent of a VM, for one request.
+#[derive(Debug)]
+pub struct Agent {
+    reference: String,
+    greeting: Greeting,
+    input: ExecInput,
+    output: ExecOutput,
+}
+
+/// Connects to the agent of VM `reference`. It waits for half a minute to be asked something.
+///
+/// # Errors
+/// When the VM cannot be reached.
+pub async fn agent(client: &Client, reference: &str) -> Result<Agent, ApiError> {
+    let (greeting, input, output) = dial(client, reference).await?;
+    Ok(Agent { reference: reference.to_owned(), greeting, input, output })
+}
+
 /// Runs the program of `request` in VM `reference`.
 ///
 /// # Errors
@@ -50,7 +68,7 @@ pub async fn exec(
     reference: &str,
     request: Exec,
 ) -> Result<(ExecInput, ExecOutput), ApiError> {
-    run(client, reference, Request::Exec(request)).await
+    agent(client, reference).await?.exec(request).await
 }
 
 /// Has the agent of VM `reference` run what `request` asks for.
@@ -59,11 +77,36 @@ pub(crate) async fn run(
     reference: &str,
     request: Request,
 ) -> Result<(ExecInput, ExecOutput), ApiError> {
-    let (_, mut input, mut output) = dial(client, reference).await?;
-    input.say(&request).await?;
-    match output.message().await? {
-        Reply::Started { .. } => Ok((input, output)),
-        other => Err(refused(reference, other)),
+    agent(client, reference).await?.run(request).await
+}
+
+impl Agent {
+    /// Runs the program of `request`.
+    ///
+    /// # Errors
+    /// When it cannot be run, or the agent is too old for what is asked.
+    pub async fn exec(self, request: Exec) -> Result<(ExecInput, ExecOutput), ApiError> {
+        // An older agent would take no notice of it, and run a shell.
+        if request.command_line.is_some() && self.greeting.generation < GENERATION_OF_SOCKETS {
+            return Err(too_old(&self.reference));
+        }
+        self.run(Request::Exec(request)).await
+    }
+
+    /// Serves SFTP, on the streams of what looks like a program.
+    ///
+    /// # Errors
+    /// When the agent is too old.
+    pub async fn sftp(self, request: Sftp) -> Result<(ExecInput, ExecOutput), ApiError> {
+        self.run(Request::Sftp(request)).await
+    }
+
+    async fn run(mut self, request: Request) -> Result<(ExecInput, ExecOutput), ApiError> {
+        self.input.say(&request).await?;
+        match self.output.message().await? {
+            Reply::Started { .. } => Ok((self.input, self.output)),
+            other => Err(refused(&self.reference, other)),
+        }
     }
 }
 
@@ -167,7 +210,7 @@ impl<S: AsyncRead + Unpin> ExecOutput<S> {
         self.frame().await?.parse().map_err(|error| garbage(&error.to_string()))
     }
 
-    async fn frame(&mut self) -> Result<Frame, ApiError> {
+    pub(crate) async fn frame(&mut self) -> Result<Frame, ApiError> {
         loop {
             if let Some(frame) = self.decoder.next_frame().map_err(|error| garbage(&error.to_string()))? {
                 return Ok(frame);
@@ -192,16 +235,20 @@ pub(crate) fn garbage(why: &str) -> ApiError {
 /// Why the agent of VM `reference` does not do what it was asked for.
 pub(crate) fn refused(reference: &str, reply: Reply) -> ApiError {
     match reply {
-        Reply::Failed { kind: FailureKind::Unsupported, .. } => ApiError::new(
-            ErrorKind::VersionSkew,
-            format!("VM {reference} runs an older agent, which cannot do this yet"),
-        )
-        .hint(format!("`banger vm restart {reference}` gives it this banger's agent")),
+        Reply::Failed { kind: FailureKind::Unsupported, .. } => too_old(reference),
         other => unexpected(other),
     }
 }
 
-fn unexpected(reply: Reply) -> ApiError {
+fn too_old(reference: &str) -> ApiError {
+    ApiError::new(
+        ErrorKind::VersionSkew,
+        format!("VM {reference} runs an older agent, which cannot do this yet"),
+    )
+    .hint(format!("`banger vm restart {reference}` gives it this banger's agent"))
+}
+
+pub(crate) fn unexpected(reply: Reply) -> ApiError {
     match reply {
         Reply::Failed { kind, message } => {
             let kind = match kind {

@@ -11,12 +11,14 @@ mod exec;
 mod http;
 mod parts;
 mod passing;
+mod socket;
 
 pub use ask::{Answered, inspect, ping, ports};
 pub use banger_files::{PackError, Source};
 pub use calls::Client;
 pub use copy::{CopyEvent, Destination, FromGuest, GuestPath, Origin, ToGuest, copy_in, copy_out, exchange};
 pub use events::Events;
-pub use exec::{ExecInput, ExecOutput, Output, exec};
+pub use exec::{Agent, ExecInput, ExecOutput, Output, agent, exec};
 pub use http::Tunnel;
 pub use parts::Parts;
+pub use socket::{Called, GuestListener, SocketEvent, SocketOutput, connect, listen, take};

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,15 @@ pub enum Request {
     /// Works on a workspace, as an exec whose stdin and stdout are what the action says. Its stderr is as for
     /// [`Copy`](Self::Copy). Since generation 3.
     Workspace(Workspace),
+    /// Serves SFTP, version 3, on stdin and stdout, as an exec. Since generation 3.
+    Sftp(Sftp),
+    /// Connects to a socket in the guest; answered by [`Reply::Connected`], later [`Reply::Closed`]. Since generation 3.
+    Connect(Connect),
+    /// Listens in the guest for as long as this connection stays; answered by [`Reply::Listening`], then by
+    /// [`Reply::Called`] for each caller. Since generation 3.
+    Listen(Listen),
+    /// Takes a caller; answered as connect is. Since generation 3.
+    Take(Take),
     /// A request of a later generation.
     #[serde(other)]
     Unknown,
@@ -110,6 +119,10 @@ pub struct Exec {
     /// Program and arguments. Empty means a login shell of the user.
     #[serde(default)]
     pub argv: Vec<String>,
+    /// A command line in bytes, for the user's shell to run in place of `argv`. Since generation 3; an older agent takes
+    /// no notice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command_line: Option<Vec<u8>>,
     /// Variables on top of the user's login environment.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -230,6 +243,60 @@ pub enum WorkspaceAction {
     Fetch,
 }
 
+/// Whose files SFTP is to be served of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sftp {
+    /// Who, by name or number; `None` is root.
+    #[serde(default)]
+    pub user: Option<String>,
+}
+
+/// A socket in the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Endpoint {
+    /// TCP.
+    Tcp {
+        /// An address or a name. To listen: `localhost` for loopback, nothing or `*` for everywhere.
+        host: String,
+        /// The port. To listen: 0 for any that is free.
+        port: u16,
+    },
+    /// A stream socket in the file system.
+    Unix {
+        /// Its path, in bytes.
+        path: Vec<u8>,
+    },
+}
+
+/// A socket to connect to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connect {
+    /// Where.
+    pub to: Endpoint,
+    /// With whose rights, by name or number; `None` is root.
+    #[serde(default)]
+    pub user: Option<String>,
+}
+
+/// A socket to listen on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listen {
+    /// Where; `None` is a socket that nobody but the user can reach, in a folder of its own.
+    #[serde(default)]
+    pub at: Option<Endpoint>,
+    /// With whose rights, by name or number; `None` is root.
+    #[serde(default)]
+    pub user: Option<String>,
+}
+
+/// A caller to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Take {
+    /// Its number, from [`Reply::Called`].
+    pub caller: u64,
+}
+
 /// What the agent answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
@@ -259,6 +326,23 @@ pub enum Reply {
     Ports {
         /// What listens, by port.
         listeners: Vec<Listener>,
+    },
+    /// To connect and take: bytes go both ways now.
+    Connected,
+    /// To connect and take, last of all: both ways have ended, and all that came has been sent.
+    Closed,
+    /// To listen.
+    Listening {
+        /// Where, with the port or path that was chosen.
+        at: Endpoint,
+    },
+    /// During listen: somebody waits to be taken.
+    Called {
+        /// The number to take it by.
+        caller: u64,
+        /// Where it calls from, if that has an address.
+        #[serde(default)]
+        from: Option<SocketAddr>,
     },
     /// To power off: file systems are synced, the guest is going down.
     PoweringOff,
@@ -412,6 +496,7 @@ mod tests {
                 user: Some("dev".into()),
                 terminal: Some(TerminalSize { rows: 24, cols: 80 }),
                 stdin: true,
+                command_line: None,
             }))
             .unwrap(),
             serde_json::to_string(&Reply::Exited { status: ExitStatus::Signal(9) }).unwrap(),
@@ -461,6 +546,33 @@ mod tests {
         assert_eq!(wire, r#"{"op":"workspace","path":[47,114],"action":"list"}"#);
         assert_eq!(OwnFailure::of(28), Some(OwnFailure::NoSpace));
         assert_eq!(OwnFailure::of(1), None);
+        let tcp = Endpoint::Tcp { host: "localhost".into(), port: 80 };
+        let unix = Endpoint::Unix { path: b"/a".into() };
+        let wire = [
+            serde_json::to_string(&Request::Sftp(Sftp { user: None })).unwrap(),
+            serde_json::to_string(&Request::Connect(Connect { to: tcp, user: Some("dev".into()) })).unwrap(),
+            serde_json::to_string(&Request::Listen(Listen { at: Some(unix.clone()), user: None })).unwrap(),
+            serde_json::to_string(&Request::Take(Take { caller: 7 })).unwrap(),
+            serde_json::to_string(&Exec { command_line: Some(b"a".into()), ..Exec::default() }).unwrap(),
+            serde_json::to_string(&Reply::Connected).unwrap(),
+            serde_json::to_string(&Reply::Closed).unwrap(),
+            serde_json::to_string(&Reply::Listening { at: unix }).unwrap(),
+            serde_json::to_string(&Reply::Called { caller: 7, from: "127.0.0.1:9".parse().ok() }).unwrap(),
+        ];
+        assert_eq!(
+            wire,
+            [
+                r#"{"op":"sftp","user":null}"#,
+                r#"{"op":"connect","to":{"tcp":{"host":"localhost","port":80}},"user":"dev"}"#,
+                r#"{"op":"listen","at":{"unix":{"path":[47,97]}},"user":null}"#,
+                r#"{"op":"take","caller":7}"#,
+                r#"{"argv":[],"command_line":[97],"env":{},"cwd":null,"user":null,"terminal":null,"stdin":false}"#,
+                r#"{"reply":"connected"}"#,
+                r#"{"reply":"closed"}"#,
+                r#"{"reply":"listening","at":{"unix":{"path":[47,97]}}}"#,
+                r#"{"reply":"called","caller":7,"from":"127.0.0.1:9"}"#,
+            ]
+        );
     }
 
     #[test]

@@ -3,7 +3,8 @@
 mod output;
 mod program;
 mod stdin;
-mod users;
+
+pub(crate) use program::ROOT_PATH;
 
 use std::{rc::Rc, time::Duration};
 
@@ -19,6 +20,7 @@ use tokio::{
 use crate::{
     children::{Child, Children},
     connection::{Incoming, Outgoing},
+    window::{OverWindow, Queue, queue},
 };
 
 /// Frames that may wait for a slow host; its slowness then reaches the program.
@@ -42,9 +44,9 @@ pub(crate) async fn exec(request: &Exec, incoming: Incoming, mut outgoing: Outgo
     if outgoing.say(&started).await.is_err() {
         return hang_up(child).await;
     }
-    let (frames, mut queue) = mpsc::channel(WAITING);
+    let (frames, mut waiting) = mpsc::channel(WAITING);
     let (end, ended) = watch::channel(false);
-    let (to_stdin, stdin) = stdin::queue();
+    let (to_stdin, stdin) = queue();
     // Aborted all together when this function returns.
     let mut tasks = JoinSet::new();
     tasks.spawn_local(stdin::feed(program.input, stdin, frames.clone(), ended.clone()));
@@ -53,7 +55,7 @@ pub(crate) async fn exec(request: &Exec, incoming: Incoming, mut outgoing: Outgo
     }
     drop(frames);
     let writer = spawn_local(async move {
-        while let Some(frame) = queue.recv().await {
+        while let Some(frame) = waiting.recv().await {
             outgoing.send(&frame).await?;
         }
         std::io::Result::Ok(outgoing)
@@ -72,12 +74,12 @@ pub(crate) async fn exec(request: &Exec, incoming: Incoming, mut outgoing: Outgo
 }
 
 /// Does what the host says, until it hangs up or says something that makes no sense.
-async fn obey(mut incoming: Incoming, pid: Pid, terminal: Option<Rc<Terminal>>, stdin: stdin::Queue) {
+async fn obey(mut incoming: Incoming, pid: Pid, terminal: Option<Rc<Terminal>>, stdin: Queue) {
     while let Ok(Some(frame)) = incoming.next().await {
         let control = match &frame {
             Frame::Data(Stream::Stdin, bytes) => match stdin.push(bytes.clone()) {
                 Ok(()) => continue,
-                Err(stdin::OverWindow) => return,
+                Err(OverWindow) => return,
             },
             Frame::Data(..) => return,
             Frame::Control(_) => frame.parse::<ExecControl>(),

@@ -2,29 +2,27 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs, io,
-    os::unix::process::CommandExt,
+    os::unix::{ffi::OsStrExt, process::CommandExt},
     path::Path,
     process::{Command, Stdio},
     rc::Rc,
 };
 
 use banger_proto::{Exec, FailureKind, Stream};
-use banger_sys::{Credentials, Terminal, lead_session};
+use banger_sys::{Terminal, lead_session};
 use tokio::net::unix::pipe;
 
-use super::{
-    output::Source,
-    stdin::Input,
-    users::{self, User},
-};
+use super::{output::Source, stdin::Input};
 use crate::{
     children::{Child, Children},
     failure::Failure,
+    users::{self, User},
 };
 
 /// Where programs are looked for, by root and by others; Debian's login.defs.
-const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const USER_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games";
 
 /// A program that runs.
@@ -38,42 +36,38 @@ pub(super) struct Program {
 
 /// Starts the program of `request`.
 pub(super) fn start(request: &Exec, children: &Children) -> Result<Program, Failure> {
-    let read = |path: &str| fs::read(path).unwrap_or_default();
-    let user =
-        users::find(&read("/etc/passwd"), &read("/etc/group"), request.user.as_deref().unwrap_or("root"));
-    let user = user.ok_or_else(|| {
-        let name = request.user.as_deref().unwrap_or_default();
-        Failure::new(FailureKind::NotFound, format!("there is no user {name:?} in the guest"))
-    })?;
+    let user = users::of_guest(request.user.as_deref())?;
     let mut command = command(request, &user)?;
     let what = format!("run {}", command.get_program().to_string_lossy());
     let (input, outputs, terminal) =
         streams(request, &mut command).map_err(Failure::io("make the program's streams"))?;
-    lead_session(
-        &mut command,
-        Credentials { uid: user.uid, gid: user.gid, groups: user.groups },
-        request.terminal.is_some(),
-    );
+    lead_session(&mut command, user.credentials(), request.terminal.is_some());
     let child = children.spawn(&mut command).map_err(Failure::io(what))?;
     Ok(Program { child, input, outputs, terminal })
 }
 
 fn command(request: &Exec, user: &User) -> Result<Command, Failure> {
-    let mut command = match request.argv.as_slice() {
-        [] => {
-            let mut shell = Command::new(&user.shell);
-            let name = Path::new(&user.shell).file_name().unwrap_or_default().to_string_lossy();
-            // A name that begins with a dash makes it a login shell.
-            shell.arg0(format!("-{name}"));
-            shell
+    let shell = Path::new(&user.shell).file_name().unwrap_or_default().to_string_lossy();
+    let mut command = match (&request.command_line, request.argv.as_slice()) {
+        (Some(line), _) => {
+            let mut command = Command::new(&user.shell);
+            command.arg0(&*shell).arg("-c").arg(OsStr::from_bytes(line));
+            command
         }
-        [program, arguments @ ..] => {
+        (None, []) => {
+            let mut command = Command::new(&user.shell);
+            // A name that begins with a dash makes it a login shell.
+            command.arg0(format!("-{shell}"));
+            command
+        }
+        (None, [program, arguments @ ..]) => {
             let mut command = Command::new(program);
             command.args(arguments);
             command
         }
     };
-    if request.argv.iter().any(|word| word.contains('\0')) {
+    let line = request.command_line.as_deref().unwrap_or_default();
+    if request.argv.iter().any(|word| word.contains('\0')) || line.contains(&0) {
         return Err(Failure::new(FailureKind::Invalid, "an argument has a NUL in it"));
     }
     command.env_clear().envs(environment(user)).envs(checked(&request.env)?);

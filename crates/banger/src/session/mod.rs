@@ -54,6 +54,7 @@ pub(crate) async fn run(client: &Client, reference: &str, wanted: Wanted) -> Res
         user: wanted.user,
         terminal: if is_terminal { Some(size()?) } else { None },
         stdin: true,
+        ..Exec::default()
     };
     if is_terminal {
         for name in ["TERM", "COLORTERM"] {

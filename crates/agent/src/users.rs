@@ -1,19 +1,42 @@
 //! The guest's users: `/etc/passwd` and `/etc/group`, read here because a static program cannot ask the C library.
 
+use std::fs;
+
+use banger_proto::FailureKind;
+use banger_sys::Credentials;
+
+use crate::failure::Failure;
+
 /// A user, as far as a login needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct User {
-    pub(super) name: String,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+pub(crate) struct User {
+    pub(crate) name: String,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
     /// All groups, the user's own among them.
-    pub(super) groups: Vec<u32>,
-    pub(super) home: String,
-    pub(super) shell: String,
+    pub(crate) groups: Vec<u32>,
+    pub(crate) home: String,
+    pub(crate) shell: String,
+}
+
+impl User {
+    /// What a program or thread of theirs runs as.
+    pub(crate) fn credentials(&self) -> Credentials {
+        Credentials { uid: self.uid, gid: self.gid, groups: self.groups.clone() }
+    }
+}
+
+/// The guest's user called `wanted`, by name or number; root where nobody is named.
+pub(crate) fn of_guest(wanted: Option<&str>) -> Result<User, Failure> {
+    let read = |path: &str| fs::read(path).unwrap_or_default();
+    let wanted = wanted.unwrap_or("root");
+    let user = find(&read("/etc/passwd"), &read("/etc/group"), wanted);
+    let missing = || format!("there is no user {wanted:?} in the guest");
+    user.ok_or_else(|| Failure::new(FailureKind::NotFound, missing()))
 }
 
 /// The user called `wanted`, by name or number. Root is there even where no file says so.
-pub(super) fn find(passwd: &[u8], group: &[u8], wanted: &str) -> Option<User> {
+fn find(passwd: &[u8], group: &[u8], wanted: &str) -> Option<User> {
     let (passwd, group) = (String::from_utf8_lossy(passwd), String::from_utf8_lossy(group));
     let users = || passwd.lines().filter_map(user);
     let number: Option<u32> = wanted.parse().ok();

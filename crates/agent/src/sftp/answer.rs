@@ -1,0 +1,450 @@
+//! The requests, each with its answer.
+
+use std::{
+    fs::{self, File, Metadata},
+    io,
+    os::unix::fs::{FileExt, symlink},
+};
+
+use rustix::{
+    fs::{CWD, OFlags, RenameFlags, StatVfs, fstatvfs, mkdir, open, renameat_with, statvfs},
+    io::Errno,
+};
+
+use super::{
+    attributes::{Wanted, bytes_of, put, put_none},
+    failure::{Refused, status},
+    handles::{Handle, Handles, MOST},
+    listing::Names,
+    packet::{Fields, LONGEST, MOST_DATA, Packet},
+    path::{expanded, path, real},
+};
+
+/// The version that is spoken.
+const VERSION: u32 = 3;
+
+/// OpenSSH's extensions that are known, with their versions.
+const EXTENSIONS: [(&[u8], &[u8]); 8] = [
+    (b"posix-rename@openssh.com", b"1"),
+    (b"statvfs@openssh.com", b"2"),
+    (b"fstatvfs@openssh.com", b"2"),
+    (b"hardlink@openssh.com", b"1"),
+    (b"fsync@openssh.com", b"1"),
+    (b"lsetstat@openssh.com", b"1"),
+    (b"limits@openssh.com", b"1"),
+    (b"expand-path@openssh.com", b"1"),
+];
+
+/// Most entries of a folder in one answer.
+const ENTRIES: usize = 100;
+
+/// Kinds of packets: what is asked, and what is answered with other than a status.
+mod kind {
+    pub(super) const INIT: u8 = 1;
+    pub(super) const VERSION: u8 = 2;
+    pub(super) const OPEN: u8 = 3;
+    pub(super) const CLOSE: u8 = 4;
+    pub(super) const READ: u8 = 5;
+    pub(super) const WRITE: u8 = 6;
+    pub(super) const LSTAT: u8 = 7;
+    pub(super) const FSTAT: u8 = 8;
+    pub(super) const SETSTAT: u8 = 9;
+    pub(super) const FSETSTAT: u8 = 10;
+    pub(super) const OPENDIR: u8 = 11;
+    pub(super) const READDIR: u8 = 12;
+    pub(super) const REMOVE: u8 = 13;
+    pub(super) const MKDIR: u8 = 14;
+    pub(super) const RMDIR: u8 = 15;
+    pub(super) const REALPATH: u8 = 16;
+    pub(super) const STAT: u8 = 17;
+    pub(super) const RENAME: u8 = 18;
+    pub(super) const READLINK: u8 = 19;
+    pub(super) const SYMLINK: u8 = 20;
+    pub(super) const HANDLE: u8 = 102;
+    pub(super) const DATA: u8 = 103;
+    pub(super) const NAME: u8 = 104;
+    pub(super) const ATTRS: u8 = 105;
+    pub(super) const EXTENDED: u8 = 200;
+    pub(super) const EXTENDED_REPLY: u8 = 201;
+}
+
+/// How a file is to be opened.
+mod how {
+    pub(super) const READ: u32 = 1;
+    pub(super) const WRITE: u32 = 2;
+    pub(super) const APPEND: u32 = 4;
+    pub(super) const CREATE: u32 = 8;
+    pub(super) const TRUNCATE: u32 = 16;
+    pub(super) const EXCLUSIVE: u32 = 32;
+}
+
+/// A session's state.
+#[derive(Debug, Default)]
+pub(super) struct Server {
+    handles: Handles,
+    names: Names,
+}
+
+/// An answer: a packet, or nothing but that it is done.
+type Answer = Result<Option<Packet>, Refused>;
+
+impl Server {
+    /// The answer to `packet`, as it goes out.
+    pub(super) fn answer(&mut self, packet: &[u8]) -> io::Result<Vec<u8>> {
+        let mut fields = Fields::of(packet);
+        let malformed = |_| io::Error::new(io::ErrorKind::InvalidData, "a packet without a number");
+        let kind = fields.byte().map_err(malformed)?;
+        if kind == kind::INIT {
+            return version().finish();
+        }
+        let id = fields.u32().map_err(malformed)?;
+        match self.carry_out(kind, id, &mut fields) {
+            Ok(Some(answer)) => answer.finish(),
+            Ok(None) => status(id, Ok(())).finish(),
+            Err(refused) => status(id, Err(refused)).finish(),
+        }
+    }
+
+    fn carry_out(&mut self, kind: u8, id: u32, fields: &mut Fields<'_>) -> Answer {
+        match kind {
+            kind::OPEN => self.open(id, fields),
+            kind::CLOSE => done(self.handles.close(fields.bytes()?)),
+            kind::READ => self.read(id, fields),
+            kind::WRITE => done(self.write(fields)),
+            kind::LSTAT => attributes(id, &fs::symlink_metadata(path(fields.bytes()?))?),
+            kind::STAT => attributes(id, &fs::metadata(path(fields.bytes()?))?),
+            kind::FSTAT => attributes(id, &self.handles.file(fields.bytes()?)?.0.metadata()?),
+            kind::SETSTAT => {
+                let path = path(fields.bytes()?);
+                done(Wanted::read(fields)?.apply(&path, true))
+            }
+            kind::FSETSTAT => {
+                let (file, _) = self.handles.file(fields.bytes()?)?;
+                done(Wanted::read(fields)?.apply_to(file))
+            }
+            kind::OPENDIR => self.open_folder(id, fields),
+            kind::READDIR => self.read_folder(id, fields),
+            kind::REMOVE => done(fs::remove_file(path(fields.bytes()?))),
+            kind::MKDIR => {
+                let path = path(fields.bytes()?);
+                done(mkdir(&path, Wanted::read(fields)?.mode(0o777)))
+            }
+            kind::RMDIR => done(fs::remove_dir(path(fields.bytes()?))),
+            kind::REALPATH => name(id, bytes_of(&real(&path(fields.bytes()?))?)),
+            kind::RENAME => done(rename(fields)),
+            kind::READLINK => name(id, bytes_of(&fs::read_link(path(fields.bytes()?))?)),
+            kind::SYMLINK => {
+                // OpenSSH sends the target first, against the draft, and by now everybody does.
+                let (target, link) = (path(fields.bytes()?), path(fields.bytes()?));
+                done(symlink(target, link))
+            }
+            kind::EXTENDED => self.extended(id, fields),
+            _ => Err(Refused::Unsupported),
+        }
+    }
+
+    fn open(&mut self, id: u32, fields: &mut Fields<'_>) -> Answer {
+        let (path, how) = (path(fields.bytes()?), fields.u32()?);
+        let wanted = Wanted::read(fields)?;
+        self.handles.room()?;
+        let file = open(&path, open_flags(how)?, wanted.mode(0o666))?;
+        let handle = Handle::File { file: File::from(file), appends: how & how::APPEND != 0 };
+        Ok(Some(Packet::answering(kind::HANDLE, id).bytes(&self.handles.add(handle))))
+    }
+
+    fn read(&mut self, id: u32, fields: &mut Fields<'_>) -> Answer {
+        let (handle, offset, length) = (fields.bytes()?, fields.u64()?, fields.u32()?);
+        let (file, _) = self.handles.file(handle)?;
+        let mut buffer = vec![0; MOST_DATA.min(length as usize)];
+        match file.read_at(&mut buffer, offset)? {
+            0 if !buffer.is_empty() => Err(Refused::End),
+            count => {
+                buffer.truncate(count);
+                Ok(Some(Packet::answering(kind::DATA, id).bytes(&buffer)))
+            }
+        }
+    }
+
+    fn write(&mut self, fields: &mut Fields<'_>) -> Result<(), Refused> {
+        let (handle, offset, bytes) = (fields.bytes()?, fields.u64()?, fields.bytes()?);
+        let (file, appends) = self.handles.file(handle)?;
+        if appends {
+            return Ok(io::Write::write_all(file, bytes)?);
+        }
+        Ok(file.write_all_at(bytes, offset)?)
+    }
+
+    fn open_folder(&mut self, id: u32, fields: &mut Fields<'_>) -> Answer {
+        let path = path(fields.bytes()?);
+        self.handles.room()?;
+        let entries = fs::read_dir(&path)?;
+        let handle = self.handles.add(Handle::Folder { path, entries });
+        Ok(Some(Packet::answering(kind::HANDLE, id).bytes(&handle)))
+    }
+
+    fn read_folder(&mut self, id: u32, fields: &mut Fields<'_>) -> Answer {
+        let Handle::Folder { path, entries } = self.handles.get(fields.bytes()?)? else {
+            return Err(Refused::Malformed);
+        };
+        let mut found = Vec::new();
+        while found.len() < ENTRIES {
+            let Some(entry) = entries.next() else { break };
+            let name = entry?.file_name();
+            // It may be gone by now.
+            if let Ok(meta) = fs::symlink_metadata(path.join(&name)) {
+                found.push((name.into_encoded_bytes(), meta));
+            }
+        }
+        if found.is_empty() {
+            return Err(Refused::End);
+        }
+        let count = u32::try_from(found.len()).unwrap_or_default();
+        let mut packet = Packet::answering(kind::NAME, id).u32(count);
+        for (name, meta) in found {
+            packet = put(packet.bytes(&name).bytes(&self.names.line(&name, &meta)), &meta);
+        }
+        Ok(Some(packet))
+    }
+
+    fn extended(&mut self, id: u32, fields: &mut Fields<'_>) -> Answer {
+        match fields.bytes()? {
+            b"posix-rename@openssh.com" => {
+                let (from, to) = (path(fields.bytes()?), path(fields.bytes()?));
+                done(fs::rename(from, to))
+            }
+            b"hardlink@openssh.com" => {
+                let (from, to) = (path(fields.bytes()?), path(fields.bytes()?));
+                done(fs::hard_link(from, to))
+            }
+            b"lsetstat@openssh.com" => {
+                let path = path(fields.bytes()?);
+                done(Wanted::read(fields)?.apply(&path, false))
+            }
+            b"statvfs@openssh.com" => Ok(Some(space(id, &statvfs(path(fields.bytes()?))?))),
+            b"fstatvfs@openssh.com" => {
+                Ok(Some(space(id, &fstatvfs(&*self.handles.file(fields.bytes()?)?.0)?)))
+            }
+            b"fsync@openssh.com" => done(self.handles.file(fields.bytes()?)?.0.sync_all()),
+            b"expand-path@openssh.com" => name(id, bytes_of(&real(&expanded(fields.bytes()?)?)?)),
+            b"limits@openssh.com" => Ok(Some(limits(id))),
+            _ => Err(Refused::Unsupported),
+        }
+    }
+}
+
+fn version() -> Packet {
+    let version = Packet::new(kind::VERSION).u32(VERSION);
+    EXTENSIONS.iter().fold(version, |packet, (name, version)| packet.bytes(name).bytes(version))
+}
+
+fn done<E: Into<Refused>>(outcome: Result<(), E>) -> Answer {
+    outcome.map(|()| None).map_err(Into::into)
+}
+
+fn attributes(id: u32, meta: &Metadata) -> Answer {
+    Ok(Some(put(Packet::answering(kind::ATTRS, id), meta)))
+}
+
+/// One name, of which nothing more is said.
+fn name(id: u32, bytes: &[u8]) -> Answer {
+    Ok(Some(put_none(Packet::answering(kind::NAME, id).u32(1).bytes(bytes).bytes(bytes))))
+}
+
+fn open_flags(how: u32) -> Result<OFlags, Refused> {
+    let mut flags = match (how & how::READ != 0, how & (how::WRITE | how::APPEND) != 0) {
+        (true, true) => OFlags::RDWR,
+        (true, false) => OFlags::RDONLY,
+        (false, true) => OFlags::WRONLY,
+        (false, false) => return Err(Refused::Malformed),
+    };
+    for (bit, flag) in [
+        (how::APPEND, OFlags::APPEND),
+        (how::CREATE, OFlags::CREATE),
+        (how::TRUNCATE, OFlags::TRUNC),
+        (how::EXCLUSIVE, OFlags::EXCL),
+    ] {
+        if how & bit != 0 {
+            flags |= flag;
+        }
+    }
+    // A terminal that is opened is not to become the session's.
+    Ok(flags | OFlags::CLOEXEC | OFlags::NOCTTY)
+}
+
+/// The draft's rename, which replaces nothing.
+fn rename(fields: &mut Fields<'_>) -> Result<(), Refused> {
+    let (from, to) = (path(fields.bytes()?), path(fields.bytes()?));
+    match renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE) {
+        // A file system that does not know how to.
+        Err(Errno::INVAL | Errno::NOSYS) if fs::symlink_metadata(&to).is_err() => Ok(fs::rename(from, to)?),
+        renamed => Ok(renamed?),
+    }
+}
+
+/// A file system's size and room, as statvfs(3) has it.
+fn space(id: u32, of: &StatVfs) -> Packet {
+    [
+        of.f_bsize,
+        of.f_frsize,
+        of.f_blocks,
+        of.f_bfree,
+        of.f_bavail,
+        of.f_files,
+        of.f_ffree,
+        of.f_favail,
+        of.f_fsid,
+        // Read-only and without set-user-id have the same bits there.
+        of.f_flag.bits() & 3,
+        of.f_namemax,
+    ]
+    .iter()
+    .fold(Packet::answering(kind::EXTENDED_REPLY, id), |packet, value| packet.u64(*value))
+}
+
+fn limits(id: u32) -> Packet {
+    [LONGEST, MOST_DATA, MOST_DATA, MOST]
+        .iter()
+        .fold(Packet::answering(kind::EXTENDED_REPLY, id), |packet, value| packet.u64(*value as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::PermissionsExt, path::Path};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Asks for `kind` with the fields that `fill` puts in; the answer's kind and its fields.
+    fn ask(server: &mut Server, kind: u8, fill: impl FnOnce(Packet) -> Packet) -> (u8, Vec<u8>) {
+        let request = fill(Packet::answering(kind, 7)).finish().unwrap();
+        let answer = server.answer(&request[4..]).unwrap();
+        assert_eq!(answer[5..9], 7u32.to_be_bytes());
+        (answer[4], answer[9..].to_vec())
+    }
+
+    fn code(answer: (u8, Vec<u8>)) -> u32 {
+        assert_eq!(answer.0, 101);
+        Fields::of(&answer.1).u32().unwrap()
+    }
+
+    fn handle(answer: (u8, Vec<u8>)) -> Vec<u8> {
+        assert_eq!(answer.0, kind::HANDLE);
+        Fields::of(&answer.1).bytes().unwrap().to_vec()
+    }
+
+    fn opened(server: &mut Server, path: &Path, how: u32) -> (u8, Vec<u8>) {
+        ask(server, kind::OPEN, |packet| packet.bytes(bytes_of(path)).u32(how).u32(4).u32(0o640))
+    }
+
+    #[test]
+    fn a_file_is_written_anywhere_in_it_and_read_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let mut server = Server::default();
+        let file = handle(opened(&mut server, &path, how::READ | how::WRITE | how::CREATE | how::TRUNCATE));
+        for (offset, text) in [(6, "world"), (0, "hello ")] {
+            let wrote = ask(&mut server, kind::WRITE, |p| p.bytes(&file).u64(offset).bytes(text.as_bytes()));
+            assert_eq!(code(wrote), 0);
+        }
+        let (kind, data) = ask(&mut server, kind::READ, |p| p.bytes(&file).u64(3).u32(u32::MAX));
+        assert_eq!((kind, &data[4..]), (kind::DATA, &b"lo world"[..]));
+        assert_eq!(code(ask(&mut server, kind::READ, |p| p.bytes(&file).u64(11).u32(1))), 1);
+        assert_eq!(code(ask(&mut server, kind::CLOSE, |p| p.bytes(&file))), 0);
+        assert_eq!(code(ask(&mut server, kind::CLOSE, |p| p.bytes(&file))), 5);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(code(opened(&mut server, &path, how::WRITE | how::CREATE | how::EXCLUSIVE)), 4);
+        assert_eq!(code(opened(&mut server, &dir.path().join("none"), how::READ)), 2);
+    }
+
+    #[test]
+    fn what_is_appended_goes_to_the_end_wherever_it_was_meant_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "one").unwrap();
+        let mut server = Server::default();
+        let file = handle(opened(&mut server, &path, how::WRITE | how::APPEND));
+        assert_eq!(code(ask(&mut server, kind::WRITE, |p| p.bytes(&file).u64(0).bytes(b" two"))), 0);
+        assert_eq!(fs::read(&path).unwrap(), b"one two");
+    }
+
+    #[test]
+    fn a_rename_replaces_only_what_it_may() {
+        let dir = tempfile::tempdir().unwrap();
+        let [a, b] = ["a", "b"].map(|name| dir.path().join(name));
+        fs::write(&a, "a").unwrap();
+        fs::write(&b, "b").unwrap();
+        let mut server = Server::default();
+        let paths = |packet: Packet| packet.bytes(bytes_of(&a)).bytes(bytes_of(&b));
+        assert_eq!(code(ask(&mut server, kind::RENAME, paths)), 4);
+        let posix = |packet: Packet| paths(packet.bytes(b"posix-rename@openssh.com"));
+        assert_eq!(code(ask(&mut server, kind::EXTENDED, posix)), 0);
+        assert_eq!(fs::read(&b).unwrap(), b"a");
+        assert!(!a.exists());
+        let back = |packet: Packet| packet.bytes(bytes_of(&b)).bytes(bytes_of(&a));
+        assert_eq!(code(ask(&mut server, kind::RENAME, back)), 0);
+    }
+
+    #[test]
+    fn a_folder_of_thousands_is_told_in_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in 0..1234 {
+            fs::write(dir.path().join(format!("{number:0200}")), "").unwrap();
+        }
+        let mut server = Server::default();
+        let folder = handle(ask(&mut server, kind::OPENDIR, |p| p.bytes(bytes_of(dir.path()))));
+        let mut found = 0;
+        loop {
+            let (kind, answer) = ask(&mut server, kind::READDIR, |p| p.bytes(&folder));
+            if kind != kind::NAME {
+                assert_eq!(code((kind, answer)), 1);
+                break;
+            }
+            found += Fields::of(&answer).u32().unwrap();
+        }
+        assert_eq!(found, 1234);
+    }
+
+    #[test]
+    fn a_links_target_comes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        let mut server = Server::default();
+        let fill = |packet: Packet| packet.bytes(b"target").bytes(bytes_of(&link));
+        assert_eq!(code(ask(&mut server, kind::SYMLINK, fill)), 0);
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new("target"));
+        let (kind, answer) = ask(&mut server, kind::READLINK, |p| p.bytes(bytes_of(&link)));
+        assert_eq!((kind, &answer[8..14]), (kind::NAME, &b"target"[..]));
+        let (_, stat) = ask(&mut server, kind::LSTAT, |p| p.bytes(bytes_of(&link)));
+        assert_eq!(stat.len(), 32);
+        assert_eq!(code(ask(&mut server, kind::STAT, |p| p.bytes(bytes_of(&link)))), 2);
+    }
+
+    #[test]
+    fn no_more_is_open_than_may_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut server = Server::default();
+        for _ in 0..MOST {
+            handle(ask(&mut server, kind::OPENDIR, |p| p.bytes(bytes_of(dir.path()))));
+        }
+        assert_eq!(code(ask(&mut server, kind::OPENDIR, |p| p.bytes(bytes_of(dir.path())))), 4);
+    }
+
+    #[test]
+    fn the_greeting_names_what_there_is() {
+        let answer = Server::default().answer(&[kind::INIT, 0, 0, 0, 3]).unwrap();
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        assert_eq!(answer[4..9], [kind::VERSION, 0, 0, 0, 3]);
+        assert!(text.contains("posix-rename@openssh.com") && text.contains("limits@openssh.com"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_request_that_names_no_path_is_answered(kind in prop_oneof![4u8..7, Just(8), Just(10), Just(12), 21u8..=199],
+            rest in prop::collection::vec(any::<u8>(), 4..60)) {
+            let packet = [&[kind], rest.as_slice()].concat();
+            let answer = Server::default().answer(&packet).unwrap();
+            prop_assert_eq!(answer[4], 101);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Packets: a length, a kind, a number to be answered with, and fields. They come from whoever has the session, and are
+//! believed nothing but what their length allows.
+
+use std::io::{self, Read};
+
+/// Longest packet, as OpenSSH has it.
+pub(super) const LONGEST: usize = 256 << 10;
+
+/// Most bytes of a file in one packet: OpenSSH's, which leaves room for the rest.
+pub(super) const MOST_DATA: usize = LONGEST - 1024;
+
+/// A field that is not there, or is cut short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+/// The next packet, without its length; `None` at the end.
+pub(super) fn read(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut length = [0; 4];
+    let mut have = 0;
+    while have < length.len() {
+        match from.read(length.get_mut(have..).unwrap_or_default()) {
+            Ok(0) if have == 0 => return Ok(None),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => have += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let length = u32::from_be_bytes(length) as usize;
+    if length == 0 || length > LONGEST {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a packet of {length} bytes")));
+    }
+    let mut packet = vec![0; length];
+    from.read_exact(&mut packet)?;
+    Ok(Some(packet))
+}
+
+/// What is left to be read of a packet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    pub(super) fn of(packet: &'a [u8]) -> Self {
+        Self(packet)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (field, rest) = self.0.split_first_chunk::<N>().ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(*field)
+    }
+
+    pub(super) fn byte(&mut self) -> Result<u8, Malformed> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, Malformed> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, Malformed> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    /// A length and so many bytes.
+    pub(super) fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
+        let length = self.u32()? as usize;
+        let (field, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(field)
+    }
+}
+
+/// A packet that is being put together.
+#[derive(Debug)]
+pub(super) struct Packet(Vec<u8>);
+
+impl Packet {
+    /// One of this kind, without a number.
+    pub(super) fn new(kind: u8) -> Self {
+        Self(vec![0, 0, 0, 0, kind])
+    }
+
+    /// One of this kind, in answer to request `id`.
+    pub(super) fn answering(kind: u8, id: u32) -> Self {
+        Self::new(kind).u32(id)
+    }
+
+    pub(super) fn u32(mut self, value: u32) -> Self {
+        self.0.extend_from_slice(&value.to_be_bytes());
+        self
+    }
+
+    pub(super) fn u64(mut self, value: u64) -> Self {
+        self.0.extend_from_slice(&value.to_be_bytes());
+        self
+    }
+
+    pub(super) fn bytes(mut self, bytes: &[u8]) -> Self {
+        // Whoever puts in more than a packet may hold is found out when it is finished.
+        self.0.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// Its bytes as they go out.
+    pub(super) fn finish(mut self) -> io::Result<Vec<u8>> {
+        let length = self.0.len().saturating_sub(4);
+        let header = u32::try_from(length).ok().filter(|_| length <= LONGEST);
+        let header = header.ok_or_else(|| io::Error::other(format!("an answer of {length} bytes")))?;
+        if let Some(place) = self.0.first_chunk_mut() {
+            *place = header.to_be_bytes();
+        }
+        Ok(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_was_put_in_is_read(a in any::<u32>(), b in any::<u64>(), text in prop::collection::vec(any::<u8>(), 0..200)) {
+            let wire = Packet::answering(7, a).u64(b).bytes(&text).finish().unwrap();
+            let packet = read(&mut wire.as_slice()).unwrap().unwrap();
+            let mut fields = Fields::of(&packet);
+            prop_assert_eq!(fields.byte(), Ok(7));
+            prop_assert_eq!((fields.u32(), fields.u64(), fields.bytes()), (Ok(a), Ok(b), Ok(text.as_slice())));
+            prop_assert_eq!(fields.byte(), Err(Malformed));
+        }
+
+        #[test]
+        fn any_bytes_are_packets_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let mut left = bytes.as_slice();
+            while let Ok(Some(packet)) = read(&mut left) {
+                let mut fields = Fields::of(&packet);
+                while fields.bytes().is_ok() {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_packet_that_promises_too_much_is_refused_before_it_comes() {
+        assert!(read(&mut [0xff, 0xff, 0xff, 0xff, 1].as_slice()).is_err());
+        assert!(read(&mut [0, 0, 0, 0].as_slice()).is_err());
+        assert!(read(&mut [0, 0].as_slice()).is_err());
+        assert!(read(&mut [].as_slice()).unwrap().is_none());
+    }
+}

@@ -1,0 +1,72 @@
+//! Paths as clients name them.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fs, io,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::{Path, PathBuf},
+};
+
+use crate::users;
+
+/// The path that `bytes` are; none at all are the folder where the session began.
+pub(super) fn path(bytes: &[u8]) -> PathBuf {
+    let bytes = if bytes.is_empty() { b"." } else { bytes };
+    OsStr::from_bytes(bytes).into()
+}
+
+/// `path` without links and dots. What it names itself need not be there.
+pub(super) fn real(path: &Path) -> io::Result<PathBuf> {
+    match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(error) };
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            Ok(fs::canonicalize(parent)?.join(name))
+        }
+        real => real,
+    }
+}
+
+/// `bytes` with the home that a tilde at their beginning stands for.
+pub(super) fn expanded(bytes: &[u8]) -> io::Result<PathBuf> {
+    let Some(rest) = bytes.strip_prefix(b"~") else { return Ok(path(bytes)) };
+    let end = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
+    let (name, rest) = rest.split_at(end);
+    let mut home = if name.is_empty() {
+        env::var_os("HOME").unwrap_or_else(|| "/".into())
+    } else {
+        let name = String::from_utf8_lossy(name);
+        let user = users::of_guest(Some(&name)).map_err(|_| io::ErrorKind::NotFound)?;
+        OsString::from(user.home)
+    }
+    .into_vec();
+    home.extend_from_slice(rest);
+    Ok(OsString::from_vec(home).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_real_even_before_there_is_anything() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = fs::canonicalize(dir.path()).unwrap();
+        std::os::unix::fs::symlink(&dir, dir.join("link")).unwrap();
+        assert_eq!(real(&dir.join("link/.")).unwrap(), dir);
+        assert_eq!(real(&dir.join("link/new")).unwrap(), dir.join("new"));
+        assert!(real(&dir.join("link/no/new")).is_err());
+        assert_eq!(real(Path::new("new-here")).unwrap(), env::current_dir().unwrap().join("new-here"));
+    }
+
+    #[test]
+    fn a_tilde_is_a_home() {
+        let home = env::var_os("HOME").unwrap();
+        assert_eq!(expanded(b"~").unwrap(), PathBuf::from(&home));
+        assert_eq!(expanded(b"~/a\xff").unwrap(), Path::new(&home).join(OsStr::from_bytes(b"a\xff")));
+        assert_eq!(expanded(b"~root/a").unwrap(), Path::new("/root/a"));
+        assert_eq!(expanded(b"a/~").unwrap(), Path::new("a/~"));
+        assert!(expanded(b"~no-such-user").is_err());
+    }
+}

@@ -1,0 +1,56 @@
+//! Connecting to a socket in the guest.
+
+use std::{io, net::SocketAddr, os::unix::net::UnixStream as StdUnixStream, time::Duration};
+
+use banger_proto::{Endpoint, FailureKind};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+
+use super::{Socket, names::addresses, rights::with_rights_of};
+use crate::{children::Children, failure::Failure, users::User};
+
+/// How long a server may take to accept.
+const ACCEPT: Duration = Duration::from_secs(20);
+
+/// Connects to `to` as `user`; to the first address of a name that takes it.
+pub(super) async fn connect(to: &Endpoint, user: User, children: &Children) -> Result<Socket, Failure> {
+    match to {
+        Endpoint::Tcp { host, port } => {
+            let mut failure = Failure::new(FailureKind::NotFound, format!("{host:?} has no address"));
+            for address in addresses(host, children).await? {
+                match connect_tcp((address, *port).into()).await {
+                    Ok(socket) => return Ok(Box::pin(socket)),
+                    Err(error) => failure = error,
+                }
+            }
+            Err(failure)
+        }
+        Endpoint::Unix { path } => {
+            let what = format!("connect to {}", String::from_utf8_lossy(path));
+            let path = path.clone();
+            let connected = with_rights_of(&user, move || connect_unix(&path)).await;
+            let socket = connected.and_then(UnixStream::from_std).map_err(Failure::io(what))?;
+            Ok(Box::pin(socket))
+        }
+    }
+}
+
+async fn connect_tcp(address: SocketAddr) -> Result<TcpStream, Failure> {
+    let connected = timeout(ACCEPT, TcpStream::connect(address)).await;
+    let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let socket = connected.map_err(Failure::io(format!("connect to {address}")))?;
+    // What is typed is not to wait for more of it.
+    let _ = socket.set_nodelay(true);
+    Ok(socket)
+}
+
+/// Without waiting for a place in a full queue, which may never come.
+fn connect_unix(path: &[u8]) -> io::Result<StdUnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
+}

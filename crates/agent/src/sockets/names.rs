@@ -1,0 +1,125 @@
+//! Names of hosts, as the guest knows them. A static program cannot ask the C library.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use banger_proto::FailureKind;
+use tokio::{io::AsyncReadExt, net::unix::pipe, time::timeout};
+
+use crate::{children::Children, exec::ROOT_PATH, failure::Failure};
+
+/// Longest name, by the DNS.
+const LONGEST: usize = 253;
+
+/// Most addresses of a name that are tried.
+const ADDRESSES: usize = 8;
+
+/// Most bytes of an answer.
+const ANSWER: u64 = 4096;
+
+/// How long a name server may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The addresses of `host`: itself, loopback, what `/etc/hosts` says, or what the guest's own `getent` does.
+pub(super) async fn addresses(host: &str, children: &Children) -> Result<Vec<IpAddr>, Failure> {
+    if let Ok(address) = host.parse() {
+        return Ok(vec![address]);
+    }
+    if host.eq_ignore_ascii_case("localhost") {
+        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+    }
+    check(host)?;
+    let found = in_hosts(&fs::read_to_string("/etc/hosts").unwrap_or_default(), host);
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let found = by_getent(host, children).await?;
+    if found.is_empty() {
+        return Err(Failure::new(FailureKind::NotFound, format!("the guest knows no host {host:?}")));
+    }
+    Ok(found)
+}
+
+fn check(host: &str) -> Result<(), Failure> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    if host.is_empty() || host.len() > LONGEST || host.starts_with('-') || !host.bytes().all(fits) {
+        return Err(Failure::new(FailureKind::Invalid, format!("{host:?} is neither an address nor a name")));
+    }
+    Ok(())
+}
+
+/// hosts(5): address, names, comment.
+fn in_hosts(file: &str, host: &str) -> Vec<IpAddr> {
+    let lines = file.lines().filter_map(|line| line.split('#').next());
+    let of_host = |line: &str| {
+        let mut words = line.split_whitespace();
+        let address = words.next()?.parse().ok()?;
+        words.any(|name| name.eq_ignore_ascii_case(host)).then_some(address)
+    };
+    lines.filter_map(of_host).take(ADDRESSES).collect()
+}
+
+async fn by_getent(host: &str, children: &Children) -> Result<Vec<IpAddr>, Failure> {
+    let cannot = || Failure::io(format!("look up {host:?} with getent"));
+    let (sender, answer) = pipe::pipe().map_err(cannot())?;
+    let mut getent = Command::new("getent");
+    getent.args(["ahosts", host]).env_clear().env("PATH", ROOT_PATH);
+    getent.stdin(Stdio::null()).stderr(Stdio::null()).stdout(sender.into_blocking_fd().map_err(cannot())?);
+    children.spawn(&mut getent).map_err(cannot())?;
+    // Its end of the pipe, which would keep the answer from ending.
+    drop(getent);
+    let mut text = String::new();
+    match timeout(LIMIT, answer.take(ANSWER).read_to_string(&mut text)).await {
+        Ok(read) => read.map_err(cannot())?,
+        Err(_) => {
+            let message = format!("no name server of the guest's has answered in {} s", LIMIT.as_secs());
+            return Err(Failure::new(FailureKind::Internal, message));
+        }
+    };
+    Ok(in_answer(&text))
+}
+
+/// A line for each address and kind of socket: address, kind, name.
+fn in_answer(text: &str) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    for address in text.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()) {
+        if !found.contains(&address) && found.len() < ADDRESSES {
+            found.push(address);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_found_by_any_of_their_names() {
+        let file = "127.0.0.1 localhost\n10.0.0.2\tdb db.vm # not web\nbroken web\n::2 DB\n";
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(in_hosts(file, "db"), [address("10.0.0.2"), address("::2")]);
+        assert_eq!(in_hosts(file, "DB.vm"), [address("10.0.0.2")]);
+        assert!(in_hosts(file, "web").is_empty() && in_hosts(file, "not").is_empty());
+    }
+
+    #[test]
+    fn an_answer_has_each_address_once() {
+        let text = "93.184.215.14   STREAM example.com\n93.184.215.14   DGRAM\n2606::1 STREAM\nnonsense\n";
+        let found: Vec<String> = in_answer(text).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["93.184.215.14", "2606::1"]);
+        assert!(in_answer("").is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_a_name_is_asked_of_nobody() {
+        for host in ["", "-h", "a b", "a/b", "$(a)", &"a".repeat(254)] {
+            assert!(check(host).is_err(), "{host}");
+        }
+        check("xn--bcher-kva.example_1").unwrap();
+    }
+}

@@ -1,0 +1,84 @@
+//! A socket in the guest and a connection of the host's, joined: in frames, under the windows of an exec.
+
+use banger_proto::{Frame, Reply, Stream};
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::mpsc,
+};
+
+use super::Socket;
+use crate::{
+    connection::{Incoming, Outgoing},
+    window::{Queue, Queued, queue, tell},
+};
+
+/// Most bytes of a frame.
+const PART: usize = 64 << 10;
+
+/// Frames that may wait for a slow host; its slowness then reaches the socket's other side.
+const WAITING: usize = 4;
+
+/// Passes bytes on until both ways have ended, or the host has hung up.
+pub(super) async fn splice(socket: Socket, incoming: Incoming, mut outgoing: Outgoing) {
+    if outgoing.say(&Reply::Connected).await.is_err() {
+        return;
+    }
+    let (read, write) = tokio::io::split(socket);
+    let (frames, mut waiting) = mpsc::channel(WAITING);
+    let (to_socket, queued) = queue();
+    let (from, to) = (out_of(read, frames.clone()), into(write, queued, frames));
+    let sending = async move {
+        while let Some(frame) = waiting.recv().await {
+            outgoing.send(&frame).await?;
+        }
+        std::io::Result::Ok(outgoing)
+    };
+    let both_ways = async { tokio::join!(from, to, sending).2 };
+    tokio::select! {
+        sent = both_ways => {
+            if let Ok(mut outgoing) = sent {
+                // A host that has hung up knows.
+                let _ = outgoing.say(&Reply::Closed).await;
+                outgoing.finish().await;
+            }
+        }
+        () = receive(incoming, to_socket) => {}
+    }
+}
+
+/// Takes what the host sends, until it hangs up or says something that makes no sense.
+async fn receive(mut incoming: Incoming, to_socket: Queue) {
+    while let Ok(Some(Frame::Data(Stream::Stdin, bytes))) = incoming.next().await {
+        if to_socket.push(bytes).is_err() {
+            return;
+        }
+    }
+}
+
+/// Sends all that comes from the socket, and then its end.
+async fn out_of(mut socket: impl AsyncRead + Unpin, frames: mpsc::Sender<Frame>) {
+    let mut buffer = vec![0; PART];
+    while let Ok(count @ 1..) = socket.read(&mut buffer).await {
+        let part = Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());
+        if frames.send(Frame::Data(Stream::Stdout, part)).await.is_err() {
+            return;
+        }
+    }
+    // A host that has hung up knows.
+    let _ = frames.send(Frame::end(Stream::Stdout)).await;
+}
+
+/// Gives the socket what the host has sent, until the end of that, or until it takes no more.
+async fn into(mut socket: impl AsyncWrite + Unpin, mut queued: Queued, frames: mpsc::Sender<Frame>) {
+    while let Some(bytes) = queued.next().await {
+        if bytes.is_empty() {
+            // It may be broken by now.
+            let _ = socket.shutdown().await;
+            return;
+        }
+        if socket.write_all(&bytes).await.is_err() || !tell(&frames, &queued.taken(bytes.len())).await {
+            return;
+        }
+    }
+}
