@@ -64,6 +64,11 @@ impl Dirs {
         self.state.join("bangerd.log")
     }
 
+    /// Where ssh finds what it needs to reach VMs.
+    pub fn ssh(&self) -> PathBuf {
+        self.state.join("ssh")
+    }
+
     /// The configuration file.
     pub fn config_file(&self) -> PathBuf {
         self.config.join("config.toml")

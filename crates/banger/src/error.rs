@@ -20,7 +20,7 @@ pub(crate) struct CommandError {
 }
 
 impl CommandError {
-    /// A failure of `vm run`, `exec` or `shell`.
+    /// A failure of `vm run`, `exec`, `shell` or `ssh`.
     pub(crate) fn in_session(error: ApiError) -> Self {
         Self { error: Some(error), status: FAILED_IN_SESSION }
     }

@@ -5,6 +5,7 @@ mod commands;
 mod config;
 mod error;
 mod session;
+mod ssh;
 mod transfer;
 mod ui;
 mod workspace;

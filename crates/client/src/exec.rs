@@ -127,6 +127,11 @@ impl ExecInput {
         self.window
     }
 
+    /// Whether all that was sent is taken.
+    pub fn all_is_taken(&self) -> bool {
+        self.window == STDIN_WINDOW
+    }
+
     /// Notes that the program has taken `bytes`.
     pub fn taken(&mut self, bytes: usize) {
         self.window = (self.window + bytes).min(STDIN_WINDOW);

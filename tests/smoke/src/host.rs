@@ -56,7 +56,7 @@ impl Host {
     pub fn with_git() -> Result<Self> {
         let host = Self::new()?;
         let tar = host.path("git.tar");
-        tree::tar_with(&tar, &["git"])?;
+        tree::tar_with(&tar, &["/usr/bin/git"])?;
         host.ok(&["image", "import", "git", &tar.display().to_string()])?;
         fs::remove_file(&tar)?;
         Ok(host)
@@ -110,8 +110,15 @@ impl Host {
 
     /// `banger` with these arguments, not yet started.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(self.program("banger"));
-        command.args(args).env_remove("BANGER_LOG").env("HOME", self.folder.path()).env("NO_COLOR", "1");
+        let mut command = self.tool(&self.program("banger").display().to_string());
+        command.args(args);
+        command
+    }
+
+    /// Any program as it is on this host, not yet started.
+    pub fn tool(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env_remove("BANGER_LOG").env("HOME", self.folder.path()).env("NO_COLOR", "1");
         for (variable, name) in [
             ("XDG_STATE_HOME", "state"),
             ("XDG_CACHE_HOME", "cache"),
@@ -121,7 +128,7 @@ impl Host {
             command.env(variable, self.path(name));
         }
         // Not this machine's.
-        command.env("BANGER_SYSTEM_CONFIG", self.path("system.toml"));
+        command.env("BANGER_SYSTEM_CONFIG", self.path("system.toml")).env_remove("SSH_AUTH_SOCK");
         command
     }
 

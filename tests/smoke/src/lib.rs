@@ -14,4 +14,4 @@ mod tree;
 pub use host::Host;
 pub use run::{Finished, Running, until};
 pub use terminal::Terminal;
-pub use tree::{HOSTILE_INIT, static_busybox, tar_of, tar_with};
+pub use tree::{HOSTILE_INIT, static_busybox, tar_of, tar_with, with_libraries};

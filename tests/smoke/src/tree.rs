@@ -1,6 +1,6 @@
 //! Small root file systems, as tars, for guests that must be odd.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
@@ -13,6 +13,19 @@ pub fn static_busybox() -> Result<Vec<u8>> {
         .iter()
         .find_map(|path| fs::read(path).ok())
         .context("there is no busybox: install the package busybox-static")
+}
+
+/// A program of the host's with all that it is linked to: paths in a root file system, and what is there.
+///
+/// # Errors
+/// When it is not installed.
+pub fn with_libraries(program: &str) -> Result<Vec<(String, Vec<u8>)>> {
+    let linked = Command::new("ldd").arg(program).output()?;
+    ensure!(linked.status.success(), "ldd cannot read {program}: is it installed?");
+    let text = String::from_utf8(linked.stdout)?;
+    let words = text.split_whitespace().filter(|word| word.starts_with('/'));
+    let files = std::iter::once(program).chain(words);
+    files.map(|path| Ok((path.trim_start_matches('/').to_owned(), fs::read(path)?))).collect()
 }
 
 /// Writes a tar at `path` with these files (mode 0755) and symbolic links.
@@ -38,23 +51,14 @@ pub fn tar_of(path: &Path, files: &[(&str, &[u8])], links: &[(&str, &str)]) -> R
 }
 
 /// Writes a tar at `path` of a guest that has the static busybox, by the names of all its commands, and `programs` of this
-/// host with their libraries.
+/// host, named by their paths, with their libraries.
 ///
 /// # Errors
 /// When a program is not there, or the tar cannot be written.
 pub fn tar_with(path: &Path, programs: &[&str]) -> Result<()> {
-    let mut files = vec![("bin/busybox".to_owned(), static_busybox()?)];
-    let mut libraries = BTreeSet::new();
+    let mut files = BTreeMap::from([("bin/busybox".to_owned(), static_busybox()?)]);
     for program in programs {
-        let there = Path::new("/usr/bin").join(program);
-        files.push((
-            format!("usr/bin/{program}"),
-            fs::read(&there).with_context(|| there.display().to_string())?,
-        ));
-        libraries.extend(libraries_of(&there)?);
-    }
-    for library in libraries {
-        files.push((library.trim_start_matches('/').to_owned(), fs::read(&library).context(library)?));
+        files.extend(with_libraries(program)?);
     }
     let listed = Command::new("busybox").arg("--list").output()?;
     let commands: Vec<_> =
@@ -62,19 +66,6 @@ pub fn tar_with(path: &Path, programs: &[&str]) -> Result<()> {
     let links = commands.iter().filter(|name| *name != "bin/busybox").map(|name| (name.as_str(), "busybox"));
     let files: Vec<_> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
     tar_of(path, &files, &links.collect::<Vec<_>>())
-}
-
-/// The libraries that `program` is linked with, and its loader, by the paths that it names.
-fn libraries_of(program: &Path) -> Result<BTreeSet<String>> {
-    let listed = Command::new("ldd").arg(program).output()?;
-    ensure!(
-        listed.status.success(),
-        "ldd {}: {}",
-        program.display(),
-        String::from_utf8_lossy(&listed.stderr)
-    );
-    let listed = String::from_utf8(listed.stdout)?;
-    Ok(listed.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned).collect())
 }
 
 /// The init of a guest that turns against its host (`fixtures/hostile-init.c`), statically linked.

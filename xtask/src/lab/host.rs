@@ -17,7 +17,7 @@ const DISK: &str = include_str!("disk.sh");
 const INITRD_INIT: &str = include_str!("initrd-init.sh");
 
 /// On top of Debian's smallest variant.
-const PACKAGES: &str = "linux-image-cloud-amd64,busybox-static,cpio,curl,e2fsprogs,git,iproute2,kmod,less,procps,qemu-system-x86,seabios,strace,vim-tiny";
+const PACKAGES: &str = "linux-image-cloud-amd64,busybox-static,cpio,curl,e2fsprogs,git,iproute2,kmod,less,openssh-client,procps,qemu-system-x86,rsync,seabios,strace,vim-tiny";
 
 /// A lab's parts.
 #[derive(Debug)]

@@ -19,14 +19,16 @@ const ACCEPT: Duration = Duration::from_secs(20);
 pub(super) async fn connect(to: &Endpoint, user: User, children: &Children) -> Result<Socket, Failure> {
     match to {
         Endpoint::Tcp { host, port } => {
-            let mut failure = Failure::new(FailureKind::NotFound, format!("{host:?} has no address"));
+            // The first is what a name most likely means.
+            let mut failure = None;
             for address in addresses(host, children).await? {
                 match connect_tcp((address, *port).into()).await {
                     Ok(socket) => return Ok(Box::pin(socket)),
-                    Err(error) => failure = error,
+                    Err(error) => _ = failure.get_or_insert(error),
                 }
             }
-            Err(failure)
+            let none = || Failure::new(FailureKind::NotFound, format!("{host:?} has no address"));
+            Err(failure.unwrap_or_else(none))
         }
         Endpoint::Unix { path } => {
             let what = format!("connect to {}", String::from_utf8_lossy(path));

@@ -121,6 +121,10 @@ keys! {
     stats_interval: Period in Period::seconds(1)..=Period::hours(1), Host, None, default(|_| Defaults::STATS);
     /// How long a VM may go unused until it is stopped
     auto_stop_stale_after: AutoStop, Host, None, default(|_| AutoStop::Off);
+
+    [ssh]
+    /// Whether ssh to a VM that is down starts it
+    autostart: bool, Host, Some("BANGER_SSH_AUTOSTART"), default(|_| false);
 }
 
 impl Key {

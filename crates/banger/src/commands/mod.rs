@@ -10,6 +10,8 @@ mod kernel;
 mod operations;
 mod several;
 mod since;
+mod ssh_config;
+mod ssh_proxy;
 mod version;
 mod vm;
 mod watch;
@@ -75,6 +77,8 @@ pub(crate) enum Command {
     Kernel(kernel::KernelCommand),
     Operations(operations::Operations),
     Events(events::EventsCommand),
+    SshConfig(ssh_config::SshConfig),
+    SshProxy(ssh_proxy::SshProxy),
     /// The daemon, which starts by itself
     #[command(subcommand)]
     Daemon(daemon::DaemonCommand),
@@ -97,6 +101,8 @@ impl Command {
             Self::Kernel(command) => command.run(ui).await,
             Self::Operations(command) => command.run(ui).await,
             Self::Events(command) => command.run(ui).await,
+            Self::SshConfig(command) => command.run(ui),
+            Self::SshProxy(command) => command.run(ui).await,
             Self::Daemon(command) => command.run(ui).await,
             Self::Doctor(command) => command.run(ui).await,
             Self::Config(command) => command.run(ui),

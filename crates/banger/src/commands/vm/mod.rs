@@ -19,6 +19,7 @@ pub(super) mod run;
 mod set;
 mod shell;
 mod show;
+mod ssh;
 mod start;
 mod stats;
 mod stop;
@@ -45,6 +46,7 @@ pub(crate) enum VmCommand {
     Resume(resume::Resume),
     Set(set::Set),
     Shell(shell::Shell),
+    Ssh(ssh::Ssh),
     Exec(exec::ExecArgs),
     Cp(cp::Cp),
     Ports(ports::Ports),
@@ -75,6 +77,7 @@ impl VmCommand {
             Self::Resume(command) => command.run(ui).await,
             Self::Set(command) => command.run(ui).await,
             Self::Shell(command) => command.run(ui).await,
+            Self::Ssh(command) => command.run(ui).await,
             Self::Exec(command) => command.run(ui).await,
             Self::Cp(command) => command.run(ui).await,
             Self::Ports(command) => command.run(ui).await,

@@ -1,0 +1,183 @@
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal, PipeReader, PipeWriter},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::{ffi::OsStringExt, process::ExitStatusExt},
+    },
+    path::PathBuf,
+    process::{ExitCode, ExitStatus},
+};
+
+use banger_api::{ApiError, ErrorKind};
+use banger_client::Client;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, Signal, kill_process},
+};
+use tokio::process::{Child, Command};
+
+use crate::{
+    commands::reference,
+    error::CommandError,
+    session::signals,
+    ssh::{self, SUFFIX, SshFiles},
+    ui::Ui,
+};
+
+/// What ssh ends with when it fails itself; a program may as well.
+const FAILED: i32 = 255;
+
+/// The program, and where it is got.
+const SSH: &str = "ssh";
+
+/// Open a shell in a VM, or run a command there, by your own ssh
+///
+/// Works with any image: banger is the other end, and there need be neither network nor sshd. The exit status is the
+/// command's own, 128+n when signal n ended it, or 125 when ssh or banger failed. A command of one word is a line for the
+/// user's shell; of several, it is a program and its arguments. `banger ssh-config --install` makes it work as `ssh VM.vm`.
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:
+  banger vm ssh box
+  banger vm ssh dev@box -- make test
+  banger vm ssh box -- 'cd repo && make'
+  banger vm ssh box -L 8080:localhost:80 -N
+  banger vm ssh box -A -- git pull")]
+pub(crate) struct Ssh {
+    /// Id, name, or the beginning of either; after USER@, as that user instead of root
+    #[arg(value_parser = reference())]
+    vm: String,
+    /// Options of ssh's own, such as -L, -A or -t
+    #[arg(allow_hyphen_values = true, value_name = "SSH OPTION")]
+    options: Vec<OsString>,
+    /// Command and its arguments [default: a login shell]
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+impl Ssh {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        self.connect(ui).await.map_err(CommandError::in_session)
+    }
+
+    async fn connect(self, ui: &Ui) -> Result<ExitCode, ApiError> {
+        let client = Client::new()?;
+        let program = program()?;
+        let banger = SshFiles::program()?;
+        let files = SshFiles::prepare(client.dirs(), &banger)?;
+        let (user, vm) = match self.vm.rsplit_once('@') {
+            Some((user, vm)) => (Some(user), vm),
+            None => (None, self.vm.as_str()),
+        };
+        let vm = client.vm(vm.strip_suffix(SUFFIX).unwrap_or(vm)).await?;
+        let vm = ssh::running(&client, vm, ui).await?;
+        let (ended, tell_ended) = io::pipe().map_err(failed("make a pipe"))?;
+        let way = SshFiles::proxy_command(&banger, Some(&path_of(&tell_ended)))?;
+        let mut option = b"ProxyCommand=".to_vec();
+        option.extend(way);
+        let mut ssh = Command::new(program);
+        ssh.arg("-F").arg(files.config()).arg("-o").arg(OsString::from_vec(option)).args(self.options);
+        if let Some(user) = user {
+            ssh.args(["-l", user]);
+        }
+        ssh.arg("--").arg(format!("{}{SUFFIX}", vm.name)).args(line(&self.command));
+        let status = wait(ssh.spawn().map_err(failed("run ssh"))?).await?;
+        Ok(exit_code(status, &ended).into())
+    }
+}
+
+/// The command as ssh passes it on, for a shell.
+fn line(command: &[String]) -> Option<String> {
+    match command {
+        [] => None,
+        [line] => Some(line.clone()),
+        several => Some(several.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")),
+    }
+}
+
+/// `word` as a shell takes it for one.
+fn quoted(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_@%+:,./-".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+fn program() -> Result<PathBuf, ApiError> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(SSH)).find(|path| path.is_file());
+    found.ok_or_else(|| {
+        let error = ApiError::new(ErrorKind::MissingProgram, "there is no ssh on PATH");
+        error.hint("install OpenSSH's client (Debian: apt install openssh-client), or use `banger vm shell`")
+    })
+}
+
+/// The way for another process to write to `pipe`, while this one has it open.
+fn path_of(pipe: &PipeWriter) -> PathBuf {
+    format!("/proc/{}/fd/{}", std::process::id(), pipe.as_raw_fd()).into()
+}
+
+/// Waits for ssh's end. It hears of signals as if it were in this process's place.
+async fn wait(mut ssh: Child) -> Result<ExitStatus, ApiError> {
+    let mut signals = signals(&[Signal::INT, Signal::QUIT, Signal::TERM, Signal::HUP])?;
+    let pid = ssh.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let by_terminal = io::stdin().is_terminal();
+    loop {
+        let signal = tokio::select! {
+            status = ssh.wait() => return status.map_err(failed("wait for ssh")),
+            Some(signal) = signals.recv() => signal,
+        };
+        // A terminal has told both.
+        let told = by_terminal && matches!(signal, Signal::INT | Signal::QUIT);
+        if let Some(pid) = pid.filter(|_| !told) {
+            // It may have ended just now.
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+fn exit_code(status: ExitStatus, ended: &PipeReader) -> u8 {
+    match status.code() {
+        Some(FAILED) if !was_told(ended) => 125,
+        Some(code) => u8::try_from(code).unwrap_or(u8::MAX),
+        None => u8::try_from(128 + status.signal().unwrap_or_default()).unwrap_or(u8::MAX),
+    }
+}
+
+/// Whether something was written to the pipe.
+fn was_told(pipe: &PipeReader) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut pipe = [PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)];
+    poll(&mut pipe, Some(&now)).is_ok() && pipe[0].revents().contains(PollFlags::IN)
+}
+
+fn failed(what: &'static str) -> impl FnOnce(io::Error) -> ApiError {
+    move |error| ApiError::new(ErrorKind::Io, format!("cannot {what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn one_word_is_a_line_and_several_stay_apart() {
+        let line = |words: &[&str]| line(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!(line(&[]), None);
+        assert_eq!(line(&["cd repo && make"]).unwrap(), "cd repo && make");
+        assert_eq!(line(&["sh", "-c", "exit 3"]).unwrap(), "sh -c 'exit 3'");
+        assert_eq!(line(&["echo", "it's", "", "A=$b"]).unwrap(), r"echo 'it'\''s' '' 'A=$b'");
+    }
+
+    #[test]
+    fn a_status_of_255_is_the_programs_only_when_it_has_told_of_it() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let of = |code: i32| exit_code(ExitStatus::from_raw(code << 8), &reader);
+        assert_eq!((of(0), of(42), of(255)), (0, 42, 125));
+        assert_eq!(exit_code(ExitStatus::from_raw(15), &reader), 143);
+        writer.write_all(b"\n").unwrap();
+        assert_eq!((of(0), of(255)), (0, 255));
+    }
+}

@@ -1,0 +1,470 @@
+//! A connection: channels over one transport, each with a window of its own each way (RFC 4254, 5).
+//!
+//! One task has the transport and all that is known of channels; a channel's own task has a [`Channel`], and tells of
+//! what it does by [`Command`]s. What ssh sends is always taken, since it sends no more than a channel's window; and what
+//! is sent was let by ssh's. So no channel ever waits for another.
+
+use std::{collections::HashMap, io, sync::Arc};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::{Semaphore, mpsc, oneshot},
+};
+
+use super::{
+    channel::{Channel, Control, Link, PACKET, Part},
+    wire::{Fields, Malformed, Message, Transport, WireError},
+};
+
+/// Bytes of a channel that ssh may send ahead.
+const WINDOW: u32 = 2 << 20;
+
+/// Commands that wait to be obeyed; who has more waits.
+const COMMANDS: usize = 32;
+
+/// Bytes that are to go out from which on nobody may send more, and from which on no more is taken in either: by then ssh
+/// asks and does not listen.
+const ENOUGH: usize = 256 << 10;
+const TOO_MUCH: usize = 4 << 20;
+
+/// The service that ssh asks for first, and what it then wants to do.
+const USERAUTH: &str = "ssh-userauth";
+const CONNECTION: &str = "ssh-connection";
+
+/// Numbers of messages.
+pub(super) mod number {
+    pub(in crate::ssh) const SERVICE_REQUEST: u8 = 5;
+    pub(in crate::ssh) const SERVICE_ACCEPT: u8 = 6;
+    pub(in crate::ssh) const USERAUTH_REQUEST: u8 = 50;
+    pub(in crate::ssh) const USERAUTH_SUCCESS: u8 = 52;
+    /// Of what may come once the user is known.
+    pub(in crate::ssh) const FIRST_OF_CONNECTION: u8 = 80;
+    pub(in crate::ssh) const GLOBAL_REQUEST: u8 = 80;
+    pub(in crate::ssh) const REQUEST_SUCCESS: u8 = 81;
+    pub(in crate::ssh) const REQUEST_FAILURE: u8 = 82;
+    pub(in crate::ssh) const OPEN: u8 = 90;
+    pub(in crate::ssh) const CONFIRMATION: u8 = 91;
+    pub(in crate::ssh) const OPEN_FAILURE: u8 = 92;
+    pub(in crate::ssh) const WINDOW_ADJUST: u8 = 93;
+    pub(in crate::ssh) const DATA: u8 = 94;
+    pub(in crate::ssh) const EXTENDED_DATA: u8 = 95;
+    pub(in crate::ssh) const EOF: u8 = 96;
+    pub(in crate::ssh) const CLOSE: u8 = 97;
+    pub(in crate::ssh) const REQUEST: u8 = 98;
+    pub(in crate::ssh) const SUCCESS: u8 = 99;
+    pub(in crate::ssh) const FAILURE: u8 = 100;
+}
+
+/// What a channel's task does, or whoever opens one or answers ssh.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Sends bytes, for which the channel's window has room; of standard error, with its number.
+    Data {
+        channel: u32,
+        extended: Option<u32>,
+        bytes: Bytes,
+    },
+    /// Lets ssh send so many bytes more.
+    Took {
+        channel: u32,
+        bytes: u32,
+    },
+    Eof(u32),
+    Close(u32),
+    /// Tells ssh something: a request that wants no answer.
+    Tell {
+        channel: u32,
+        what: &'static str,
+        fields: Message,
+    },
+    /// Lets ssh have the channel that it asked for, or not.
+    Accept(u32),
+    Reject {
+        channel: u32,
+        reason: Refusal,
+    },
+    /// Asks ssh for a channel; nothing when it will not have it.
+    Open {
+        kind: &'static str,
+        fields: Message,
+        opened: oneshot::Sender<Option<Channel>>,
+    },
+    /// Answers the oldest of ssh's global requests.
+    Answer(Option<Message>),
+}
+
+/// Why ssh does not get a channel (RFC 4254, 5.1).
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// What it leads to cannot be reached.
+    ConnectFailed(String),
+    UnknownKind,
+    TooMany,
+}
+
+impl Refusal {
+    fn parts(&self) -> (u32, &str) {
+        match self {
+            Self::ConnectFailed(why) => (2, why),
+            Self::UnknownKind => (3, "there is no such kind of channel"),
+            Self::TooMany => (4, "there are too many channels"),
+        }
+    }
+}
+
+/// Who says what ssh gets.
+pub(super) trait Answers {
+    /// Takes note of whom ssh comes as.
+    fn enter(&mut self, user: String);
+
+    /// ssh asks for a channel; nothing when that is answered later, by a command.
+    fn open(
+        &mut self,
+        kind: &str,
+        channel: Channel,
+        fields: &mut Fields,
+    ) -> Result<Option<Result<(), Refusal>>, WireError>;
+
+    /// ssh asks for something of a channel's; false when it does not get it.
+    fn request(&mut self, channel: u32, what: &str, fields: &mut Fields) -> Result<bool, WireError>;
+
+    /// ssh asks for something that is not of a channel's, which is answered by a command.
+    fn global(&mut self, what: &str, wants_reply: bool, fields: &mut Fields) -> Result<(), WireError>;
+
+    /// ssh has closed a channel.
+    fn closed(&mut self, channel: u32);
+}
+
+/// Why a connection has ended other than in order.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectionError {
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// What is known of a channel.
+#[derive(Debug)]
+struct Entry {
+    /// ssh's number for it.
+    theirs: u32,
+    /// Bytes that ssh may still send.
+    room: u32,
+    /// Bytes that were taken and that ssh has not been told of.
+    taken: u32,
+    /// Bytes that may still be sent.
+    window: Arc<Semaphore>,
+    data: mpsc::UnboundedSender<Part>,
+    controls: mpsc::UnboundedSender<Control>,
+    /// This side has closed it.
+    closed: bool,
+}
+
+/// A connection's state.
+#[derive(Debug)]
+struct Connection<S> {
+    transport: Transport,
+    server: S,
+    link: Link,
+    is_authenticated: bool,
+    last: u32,
+    channels: HashMap<u32, Entry>,
+    /// Those that ssh has been asked for.
+    asked: HashMap<u32, oneshot::Sender<Option<Channel>>>,
+    /// Those that ssh asks for, with its own numbers for them.
+    waiting: HashMap<u32, u32>,
+}
+
+/// Serves a connection over `reader` and `writer` until ssh ends it.
+pub(super) async fn serve<S: Answers>(
+    mut reader: impl AsyncRead + Unpin,
+    mut writer: impl AsyncWrite + Unpin,
+    transport: Transport,
+    make: impl FnOnce(Link) -> S,
+) -> Result<(), ConnectionError> {
+    let (commands, mut queue) = mpsc::channel(COMMANDS);
+    let link = Link::new(commands);
+    let mut connection = Connection::new(transport, make(link.clone()), link);
+    loop {
+        while let Some(message) = connection.transport.next()? {
+            connection.receive(message)?;
+        }
+        let may_command = !connection.transport.is_exchanging();
+        let (incoming, outgoing): (&mut BytesMut, &mut BytesMut) = connection.transport.buffers();
+        let waiting = outgoing.len();
+        tokio::select! {
+            read = reader.read_buf(incoming), if waiting < TOO_MUCH => {
+                if read? == 0 {
+                    return Ok(());
+                }
+            }
+            written = writer.write(outgoing), if waiting > 0 => outgoing.advance(written?),
+            Some(command) = queue.recv(), if may_command && waiting < ENOUGH => connection.obey(command)?,
+        }
+    }
+}
+
+impl<S: Answers> Connection<S> {
+    fn new(transport: Transport, server: S, link: Link) -> Self {
+        Self {
+            transport,
+            server,
+            link,
+            is_authenticated: false,
+            last: 0,
+            channels: HashMap::new(),
+            asked: HashMap::new(),
+            waiting: HashMap::new(),
+        }
+    }
+
+    /// Takes in a message of ssh's.
+    fn receive(&mut self, message: Bytes) -> Result<(), WireError> {
+        let mut fields = Fields::of(message);
+        match fields.byte()? {
+            number::SERVICE_REQUEST => {
+                let service = fields.text()?;
+                if service != USERAUTH {
+                    return Err(WireError::Unexpected(number::SERVICE_REQUEST));
+                }
+                self.send(&Message::new(number::SERVICE_ACCEPT).bytes(service.as_bytes()))
+            }
+            number::USERAUTH_REQUEST => self.authenticate(&mut fields),
+            number if number >= number::FIRST_OF_CONNECTION && !self.is_authenticated => {
+                Err(WireError::Unexpected(number))
+            }
+            number::GLOBAL_REQUEST => self.server.global(&fields.text()?, fields.boolean()?, &mut fields),
+            number::OPEN => self.open(&mut fields),
+            number::CONFIRMATION => self.confirmed(&mut fields),
+            number::OPEN_FAILURE => {
+                if let Some(opened) = self.asked.remove(&fields.u32()?) {
+                    // Nobody may wait any more.
+                    let _ = opened.send(None);
+                }
+                Ok(())
+            }
+            number::WINDOW_ADJUST => self.widen(&mut fields),
+            number::DATA => {
+                let (channel, bytes) = (fields.u32()?, fields.bytes()?);
+                self.data(channel, bytes)
+            }
+            number::EXTENDED_DATA => {
+                // A client has no stream of the kind; its bytes count all the same.
+                let (channel, _, bytes) = (fields.u32()?, fields.u32()?, fields.bytes()?);
+                self.took(channel, u32::try_from(bytes.len()).unwrap_or(u32::MAX), true)
+            }
+            number::EOF => {
+                if let Some(entry) = self.channels.get(&fields.u32()?) {
+                    // Its task may have ended.
+                    let _ = entry.data.send(Part::End);
+                }
+                Ok(())
+            }
+            number::CLOSE => self.closed(fields.u32()?),
+            number::REQUEST => self.request(&mut fields),
+            number::REQUEST_SUCCESS | number::REQUEST_FAILURE | number::SUCCESS | number::FAILURE => Ok(()),
+            _ => self.transport.unimplemented(),
+        }
+    }
+
+    fn send(&mut self, message: &Message) -> Result<(), WireError> {
+        self.transport.send(message)
+    }
+
+    /// Lets anybody in: whoever talks to this process's standard streams is its user already.
+    fn authenticate(&mut self, fields: &mut Fields) -> Result<(), WireError> {
+        let (user, service) = (fields.text()?, fields.text()?);
+        if service != CONNECTION {
+            return Err(WireError::Unexpected(number::USERAUTH_REQUEST));
+        }
+        if std::mem::replace(&mut self.is_authenticated, true) {
+            return Ok(());
+        }
+        self.server.enter(user);
+        self.send(&Message::new(number::USERAUTH_SUCCESS))
+    }
+
+    /// A number that no channel has.
+    fn number(&mut self) -> u32 {
+        loop {
+            self.last = self.last.wrapping_add(1);
+            if !self.channels.contains_key(&self.last) && !self.asked.contains_key(&self.last) {
+                return self.last;
+            }
+        }
+    }
+
+    /// Notes a channel that ssh calls `theirs`, and makes what its task has of it.
+    fn enter(&mut self, number: u32, theirs: u32, window: u32, packet: u32) -> Channel {
+        let (data, parts) = mpsc::unbounded_channel();
+        let (tell, controls) = mpsc::unbounded_channel();
+        let window = Arc::new(Semaphore::new(window as usize));
+        let entry = Entry {
+            theirs,
+            room: WINDOW,
+            taken: 0,
+            window: window.clone(),
+            data,
+            controls: tell,
+            closed: false,
+        };
+        self.channels.insert(number, entry);
+        Channel::new(number, self.link.clone(), window, packet.min(PACKET), parts, controls)
+    }
+
+    fn open(&mut self, fields: &mut Fields) -> Result<(), WireError> {
+        let (kind, theirs) = (fields.text()?, fields.u32()?);
+        let (window, packet) = (fields.u32()?, fields.u32()?);
+        let number = self.number();
+        let channel = self.enter(number, theirs, window, packet);
+        self.waiting.insert(number, theirs);
+        match self.server.open(&kind, channel, fields)? {
+            Some(Ok(())) => self.obey(Command::Accept(number)),
+            Some(Err(reason)) => self.obey(Command::Reject { channel: number, reason }),
+            // Its task says.
+            None => Ok(()),
+        }
+    }
+
+    fn confirmed(&mut self, fields: &mut Fields) -> Result<(), WireError> {
+        let (number, theirs) = (fields.u32()?, fields.u32()?);
+        let (window, packet) = (fields.u32()?, fields.u32()?);
+        let unexpected = WireError::Unexpected(number::CONFIRMATION);
+        let opened = self.asked.remove(&number).ok_or(unexpected)?;
+        let channel = self.enter(number, theirs, window, packet);
+        if opened.send(Some(channel)).is_err() {
+            return self.obey(Command::Close(number));
+        }
+        Ok(())
+    }
+
+    fn widen(&mut self, fields: &mut Fields) -> Result<(), WireError> {
+        let (channel, bytes) = (fields.u32()?, fields.u32()?);
+        if let Some(entry) = self.channels.get(&channel) {
+            if entry.window.available_permits() + bytes as usize > u32::MAX as usize {
+                return Err(WireError::Malformed);
+            }
+            entry.window.add_permits(bytes as usize);
+        }
+        Ok(())
+    }
+
+    fn data(&mut self, channel: u32, bytes: Bytes) -> Result<(), WireError> {
+        let Some(entry) = self.channels.get_mut(&channel) else { return Ok(()) };
+        let count = u32::try_from(bytes.len()).map_err(|_| WireError::TooLong)?;
+        entry.room = entry.room.checked_sub(count).ok_or(WireError::TooLong)?;
+        if entry.data.send(Part::Data(bytes)).is_err() {
+            // Nobody wants it any more; ssh is not to wait for that.
+            return self.took(channel, count, false);
+        }
+        Ok(())
+    }
+
+    /// Notes that `bytes` were taken, and lets ssh send as many when that is worth a message.
+    fn took(&mut self, channel: u32, bytes: u32, uncounted: bool) -> Result<(), WireError> {
+        let Some(entry) = self.channels.get_mut(&channel) else { return Ok(()) };
+        if uncounted {
+            entry.room = entry.room.checked_sub(bytes).ok_or(WireError::TooLong)?;
+        }
+        entry.taken = entry.taken.saturating_add(bytes);
+        if entry.taken < WINDOW / 2 || entry.closed {
+            return Ok(());
+        }
+        let more = std::mem::take(&mut entry.taken);
+        entry.room = entry.room.saturating_add(more);
+        let message = Message::new(number::WINDOW_ADJUST).u32(entry.theirs).u32(more);
+        self.send(&message)
+    }
+
+    fn closed(&mut self, channel: u32) -> Result<(), WireError> {
+        self.server.closed(channel);
+        let Some(entry) = self.channels.remove(&channel) else { return Ok(()) };
+        entry.window.close();
+        if entry.closed { Ok(()) } else { self.send(&Message::new(number::CLOSE).u32(entry.theirs)) }
+    }
+
+    fn request(&mut self, fields: &mut Fields) -> Result<(), WireError> {
+        let (channel, what, wants_reply) = (fields.u32()?, fields.text()?, fields.boolean()?);
+        let Some(entry) = self.channels.get(&channel) else { return Ok(()) };
+        let theirs = entry.theirs;
+        let done = match control(&what, fields)? {
+            // Its task may have ended.
+            Some(control) => entry.controls.send(control).is_ok(),
+            None => self.server.request(channel, &what, fields)?,
+        };
+        if !wants_reply {
+            return Ok(());
+        }
+        let answer = if done { number::SUCCESS } else { number::FAILURE };
+        self.send(&Message::new(answer).u32(theirs))
+    }
+
+    /// Does what a task says. A channel that ssh has closed is no more.
+    fn obey(&mut self, command: Command) -> Result<(), WireError> {
+        let message = match command {
+            Command::Took { channel, bytes } => return self.took(channel, bytes, false),
+            Command::Answer(answer) => answer.unwrap_or_else(|| Message::new(number::REQUEST_FAILURE)),
+            Command::Open { kind, fields, opened } => {
+                let number = self.number();
+                self.asked.insert(number, opened);
+                let open = Message::new(number::OPEN).bytes(kind.as_bytes()).u32(number);
+                open.u32(WINDOW).u32(PACKET).raw(fields.as_bytes())
+            }
+            Command::Accept(channel) => {
+                let Some(theirs) = self.waiting.remove(&channel) else { return Ok(()) };
+                Message::new(number::CONFIRMATION).u32(theirs).u32(channel).u32(WINDOW).u32(PACKET)
+            }
+            Command::Reject { channel, reason } => {
+                let Some(theirs) = self.waiting.remove(&channel) else { return Ok(()) };
+                self.channels.remove(&channel);
+                let (code, why) = reason.parts();
+                Message::new(number::OPEN_FAILURE).u32(theirs).u32(code).bytes(why.as_bytes()).bytes(b"")
+            }
+            Command::Data { channel, extended, bytes } => {
+                let Some(theirs) = self.open_still(channel) else { return Ok(()) };
+                match extended {
+                    None => Message::new(number::DATA).u32(theirs),
+                    Some(kind) => Message::new(number::EXTENDED_DATA).u32(theirs).u32(kind),
+                }
+                .bytes(&bytes)
+            }
+            Command::Eof(channel) => {
+                let Some(theirs) = self.open_still(channel) else { return Ok(()) };
+                Message::new(number::EOF).u32(theirs)
+            }
+            Command::Tell { channel, what, fields } => {
+                let Some(theirs) = self.open_still(channel) else { return Ok(()) };
+                let request = Message::new(number::REQUEST).u32(theirs).bytes(what.as_bytes());
+                request.boolean(false).raw(fields.as_bytes())
+            }
+            Command::Close(channel) => {
+                let Some(theirs) = self.open_still(channel) else { return Ok(()) };
+                if let Some(entry) = self.channels.get_mut(&channel) {
+                    entry.closed = true;
+                }
+                Message::new(number::CLOSE).u32(theirs)
+            }
+        };
+        self.send(&message)
+    }
+
+    /// ssh's number for a channel, if neither side has closed it.
+    fn open_still(&self, channel: u32) -> Option<u32> {
+        self.channels.get(&channel).filter(|entry| !entry.closed).map(|entry| entry.theirs)
+    }
+}
+
+/// What a request says to a channel's program, if that is what it is for.
+fn control(what: &str, fields: &mut Fields) -> Result<Option<Control>, Malformed> {
+    Ok(match what {
+        "window-change" => Some(Control::resize(fields.u32()?, fields.u32()?)),
+        "eow@openssh.com" => Some(Control::Unwanted),
+        "signal" => super::signals::number(&fields.text()?).map(Control::Signal),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::ssh::wire::HostKey;
+
+/// Gives ssh whatever it asks for.
+#[derive(Default)]
+struct Anything {
+    channels: Vec<Channel>,
+    closed: Vec<u32>,
+}
+
+impl Answers for Anything {
+    fn enter(&mut self, _: String) {}
+
+    fn open(
+        &mut self,
+        kind: &str,
+        channel: Channel,
+        _: &mut Fields,
+    ) -> Result<Option<Result<(), Refusal>>, WireError> {
+        if kind != "session" {
+            return Ok(Some(Err(Refusal::UnknownKind)));
+        }
+        self.channels.push(channel);
+        Ok(Some(Ok(())))
+    }
+
+    fn request(&mut self, _: u32, _: &str, _: &mut Fields) -> Result<bool, WireError> {
+        Ok(true)
+    }
+
+    fn global(&mut self, _: &str, _: bool, _: &mut Fields) -> Result<(), WireError> {
+        Ok(())
+    }
+
+    fn closed(&mut self, channel: u32) {
+        self.closed.push(channel);
+    }
+}
+
+/// A connection whose user is known, and what its channels' tasks say.
+fn connection() -> (Connection<Anything>, mpsc::Receiver<Command>) {
+    let transport = Transport::new(HostKey::read(&HostKey::generate().unwrap()).unwrap()).unwrap();
+    let (commands, queue) = mpsc::channel(COMMANDS);
+    let mut connection = Connection::new(transport, Anything::default(), Link::new(commands));
+    let login = Message::new(number::USERAUTH_REQUEST).bytes(b"root").bytes(b"ssh-connection");
+    take(&mut connection, &login.bytes(b"none")).unwrap();
+    sent(&mut connection);
+    (connection, queue)
+}
+
+fn take(connection: &mut Connection<Anything>, message: &Message) -> Result<(), WireError> {
+    connection.receive(Bytes::copy_from_slice(message.as_bytes()))
+}
+
+/// Opens a channel that ssh calls 7, with this window.
+fn open(connection: &mut Connection<Anything>, window: u32) -> Channel {
+    let open = Message::new(number::OPEN).bytes(b"session").u32(7).u32(window).u32(1000);
+    take(connection, &open).unwrap();
+    let [confirmed] = sent(connection).try_into().unwrap();
+    assert_eq!(confirmed[..9], [number::CONFIRMATION, 0, 0, 0, 7, 0, 0, 0, 1]);
+    connection.server.channels.remove(0)
+}
+
+fn data(length: usize) -> Message {
+    Message::new(number::DATA).u32(1).bytes(&vec![0; length])
+}
+
+/// The messages that have gone out since, which are in clear as no keys were exchanged.
+fn sent(connection: &mut Connection<Anything>) -> Vec<Vec<u8>> {
+    let out = connection.transport.buffers().1.split();
+    let mut left = &out[..];
+    if left.starts_with(b"SSH-") {
+        left = &left[left.iter().position(|byte| *byte == b'\n').unwrap() + 1..];
+    }
+    let mut messages = Vec::new();
+    while let Some((header, rest)) = left.split_first_chunk::<4>() {
+        let (packet, rest) = rest.split_at(u32::from_be_bytes(*header) as usize);
+        messages.push(packet[1..packet.len() - usize::from(packet[0])].to_vec());
+        left = rest;
+    }
+    messages
+}
+
+#[test]
+fn more_than_a_window_is_refused_and_what_is_taken_makes_room() {
+    let (mut connection, _queue) = connection();
+    let _channel = open(&mut connection, 0);
+    for _ in 0..WINDOW / PACKET {
+        take(&mut connection, &data(PACKET as usize)).unwrap();
+    }
+    connection.obey(Command::Took { channel: 1, bytes: WINDOW / 2 - 1 }).unwrap();
+    assert_eq!(sent(&mut connection), [] as [Vec<u8>; 0]);
+    connection.obey(Command::Took { channel: 1, bytes: 1 }).unwrap();
+    let adjust = Message::new(number::WINDOW_ADJUST).u32(7).u32(WINDOW / 2);
+    assert_eq!(sent(&mut connection), [adjust.as_bytes()]);
+    for _ in 0..WINDOW / 2 / PACKET {
+        take(&mut connection, &data(PACKET as usize)).unwrap();
+    }
+    assert!(matches!(take(&mut connection, &data(1)), Err(WireError::TooLong)));
+}
+
+#[test]
+fn what_nobody_wants_does_not_keep_ssh_waiting() {
+    let (mut connection, _queue) = connection();
+    drop(open(&mut connection, 0));
+    for _ in 0..WINDOW / PACKET * 3 {
+        take(&mut connection, &data(PACKET as usize)).unwrap();
+    }
+    assert_eq!(sent(&mut connection).len(), 6);
+}
+
+#[tokio::test]
+async fn no_more_is_sent_than_ssh_has_room_for() {
+    let (mut connection, mut queue) = connection();
+    let channel = open(&mut connection, 10);
+    let writing = tokio::spawn(async move { channel.writer.write(vec![0; 25].into(), None).await });
+    let mut sizes = Vec::new();
+    while sizes.iter().sum::<usize>() < 25 {
+        let Some(Command::Data { bytes, .. }) = queue.recv().await else { panic!("no data") };
+        sizes.push(bytes.len());
+        if sizes.iter().sum::<usize>() == 10 {
+            assert!(queue.try_recv().is_err());
+            take(&mut connection, &Message::new(number::WINDOW_ADJUST).u32(1).u32(15)).unwrap();
+        }
+    }
+    assert_eq!(sizes.iter().sum::<usize>(), 25);
+    writing.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_is_closed_stays_so_on_both_sides() {
+    let (mut connection, _queue) = connection();
+    let mut channel = open(&mut connection, 10);
+    take(&mut connection, &data(3)).unwrap();
+    take(&mut connection, &Message::new(number::CLOSE).u32(1)).unwrap();
+    assert_eq!(sent(&mut connection), [Message::new(number::CLOSE).u32(7).as_bytes()]);
+    assert_eq!(connection.server.closed, [1]);
+    assert!(channel.controls.recv().await.is_none());
+    assert!(channel.writer.write(vec![0; 20].into(), None).await.is_err());
+    for late in [Command::Eof(1), Command::Close(1), Command::Took { channel: 1, bytes: WINDOW }] {
+        connection.obey(late).unwrap();
+    }
+    take(&mut connection, &data(3)).unwrap();
+    assert_eq!(sent(&mut connection), [] as [Vec<u8>; 0]);
+}
+
+#[test]
+fn who_has_not_said_who_it_is_gets_nothing() {
+    let (mut connection, _queue) = connection();
+    connection.is_authenticated = false;
+    let open = Message::new(number::OPEN).bytes(b"session").u32(7).u32(9).u32(9);
+    assert!(matches!(take(&mut connection, &open), Err(WireError::Unexpected(number::OPEN))));
+}
+
+proptest! {
+    #[test]
+    fn any_messages_are_taken_in_or_refused(
+        messages in prop::collection::vec((0u8..110, prop::collection::vec(0u8..12, 0..60)), 0..40),
+    ) {
+        let (mut connection, _queue) = connection();
+        let _channel = open(&mut connection, 10);
+        for (number, rest) in messages {
+            // What is refused ends a connection, and shall have done no harm by then.
+            let _ = take(&mut connection, &Message::new(number).raw(&rest));
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! What ssh needs to know: a host key, the file that pins it, and a configuration that has both and the way in. They are
+//! made on first use, and anew when they are not as they should be; only the key stays.
+
+use std::{
+    fmt::Display,
+    fs::{self, DirBuilder},
+    io::{self, Write},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use banger_api::{ApiError, Dirs, ErrorKind};
+use tempfile::NamedTempFile;
+
+use super::{SUFFIX, wire::HostKey};
+
+/// What is wrong with a path that ssh would take for something else, by its versions in different ways.
+const NOT_IN_PATHS: &[u8] = b"\"\\*?[]%$";
+
+/// The files.
+#[derive(Debug)]
+pub(crate) struct SshFiles {
+    folder: PathBuf,
+    key: HostKey,
+}
+
+impl SshFiles {
+    /// Those in the state folder, for a ProxyCommand that is `program`.
+    pub(crate) fn prepare(dirs: &Dirs, program: &Path) -> Result<Self, ApiError> {
+        let folder = dirs.ssh();
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.map_err(failed("make", &folder))?;
+        let key = host_key(&folder)?;
+        let files = Self { folder, key };
+        let known_hosts = format!("*{SUFFIX} {}\n", files.key.public());
+        keep(&files.known_hosts(), known_hosts.as_bytes())?;
+        keep(&files.config(), &config(program, &files.known_hosts())?)?;
+        Ok(files)
+    }
+
+    /// This program, as ssh is to run it.
+    pub(crate) fn program() -> Result<PathBuf, ApiError> {
+        let cannot = |error| ApiError::new(ErrorKind::Io, format!("cannot tell where banger is: {error}"));
+        std::env::current_exe().map_err(cannot)
+    }
+
+    /// What ssh runs to reach a VM; with `ended`, a file is written to when the program there has ended by itself.
+    pub(crate) fn proxy_command(program: &Path, ended: Option<&Path>) -> Result<Vec<u8>, ApiError> {
+        let mut command = shell_word(program)?;
+        command.extend(b" ssh-proxy ");
+        if let Some(file) = ended {
+            command.extend(b"--ended ");
+            command.extend(shell_word(file)?);
+            command.push(b' ');
+        }
+        command.extend(b"%h");
+        Ok(command)
+    }
+
+    /// The configuration to be included.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.join("config")
+    }
+
+    /// The file with the host key that all VMs have.
+    pub(crate) fn known_hosts(&self) -> PathBuf {
+        self.folder.join("known_hosts")
+    }
+
+    /// The line for ssh's own configuration.
+    pub(crate) fn include(&self) -> Result<Vec<u8>, ApiError> {
+        Ok([b"Include ".as_slice(), &word(&self.config())?].concat())
+    }
+
+    pub(super) fn into_key(self) -> HostKey {
+        self.key
+    }
+}
+
+/// The key in `folder`. Of two that make one at once, the first to be there is everybody's.
+fn host_key(folder: &Path) -> Result<HostKey, ApiError> {
+    let path = folder.join("host_key");
+    if let Some(key) = read_key(&path)? {
+        return Ok(key);
+    }
+    let unmade = |_| ApiError::new(ErrorKind::Io, "the host has no random numbers for a key");
+    let bytes = HostKey::generate().map_err(unmade)?;
+    let key = HostKey::read(&bytes).map_err(of_key(&path))?;
+    let file = written(&path, &bytes, 0o600).map_err(failed("write", &path))?;
+    match file.persist_noclobber(&path) {
+        Ok(_) => Ok(key),
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+            read_key(&path)?.ok_or_else(|| failed("read", &path)(io::ErrorKind::NotFound.into()))
+        }
+        Err(error) => Err(failed("write", &path)(error.error)),
+    }
+}
+
+fn read_key(path: &Path) -> Result<Option<HostKey>, ApiError> {
+    match fs::read(path) {
+        Ok(bytes) => HostKey::read(&bytes).map(Some).map_err(of_key(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("read", path)(error)),
+    }
+}
+
+/// Gives `path` this content, at once and whole, unless it has it.
+fn keep(path: &Path, content: &[u8]) -> Result<(), ApiError> {
+    if fs::read(path).is_ok_and(|there| there == content) {
+        return Ok(());
+    }
+    let file = written(path, content, 0o600).map_err(failed("write", path))?;
+    file.persist(path).map(drop).map_err(|error| failed("write", path)(error.error))
+}
+
+/// A file that will be at `path`, with all that is to be in it.
+pub(super) fn written(path: &Path, content: &[u8], mode: u32) -> io::Result<NamedTempFile> {
+    let mut file = NamedTempFile::new_in(path.parent().unwrap_or(Path::new("/")))?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+/// What is told of VMs to ssh. Both ends agree on what is quick and that everybody has, whatever else is configured: the
+/// bytes never leave the host.
+fn config(program: &Path, known_hosts: &Path) -> Result<Vec<u8>, ApiError> {
+    let mut text = format!("# banger makes this anew when it is not so.\nHost *{SUFFIX}\n    ProxyCommand ")
+        .into_bytes();
+    text.extend(SshFiles::proxy_command(program, None)?);
+    text.extend(b"\n    UserKnownHostsFile ");
+    text.extend(word(known_hosts)?);
+    text.extend(
+        b"
+    GlobalKnownHostsFile /dev/null
+    StrictHostKeyChecking yes
+    UpdateHostKeys no
+    CheckHostIP no
+    HostKeyAlgorithms ssh-ed25519
+    KexAlgorithms curve25519-sha256
+    Ciphers aes256-gcm@openssh.com
+    Compression no
+    PubkeyAuthentication no
+    User root
+",
+    );
+    Ok(text)
+}
+
+/// `path` as a word of ssh's configuration.
+fn word(path: &Path) -> Result<Vec<u8>, ApiError> {
+    let bytes = path.as_os_str().as_bytes();
+    if let Some(byte) = bytes.iter().find(|byte| NOT_IN_PATHS.contains(byte) || byte.is_ascii_control()) {
+        let message = format!(
+            "ssh's configuration cannot have the path {}: there is {:?} in it",
+            path.display(),
+            char::from(*byte)
+        );
+        let error = ApiError::new(ErrorKind::Invalid, message);
+        return Err(error.hint("set XDG_STATE_HOME to a folder with a plainer name"));
+    }
+    Ok([b"\"", bytes, b"\""].concat())
+}
+
+/// `path` as a word of the shell that runs a ProxyCommand, in which ssh puts its own things after percent signs.
+fn shell_word(path: &Path) -> Result<Vec<u8>, ApiError> {
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.iter().any(|byte| byte.is_ascii_control()) {
+        let message = format!("ssh's configuration cannot have the path {path:?}");
+        return Err(ApiError::new(ErrorKind::Invalid, message).hint("install banger elsewhere"));
+    }
+    let mut word = vec![b'\''];
+    for byte in bytes {
+        match byte {
+            b'\'' => word.extend(b"'\\''"),
+            b'%' => word.extend(b"%%"),
+            byte => word.push(*byte),
+        }
+    }
+    word.push(b'\'');
+    Ok(word)
+}
+
+pub(super) fn failed(action: &str, path: &Path) -> impl FnOnce(io::Error) -> ApiError {
+    let what = format!("cannot {action} {}", path.display());
+    move |error| {
+        let kind = match error.kind() {
+            io::ErrorKind::PermissionDenied => ErrorKind::NotPermitted,
+            io::ErrorKind::StorageFull => ErrorKind::NoSpace,
+            _ => ErrorKind::Io,
+        };
+        ApiError::new(kind, format!("{what}: {error}"))
+    }
+}
+
+fn of_key<E: Display>(path: &Path) -> impl FnOnce(E) -> ApiError {
+    let what = format!("cannot use the key {}", path.display());
+    let hint = format!("remove {}: a new key is made, and ssh told of it", path.display());
+    move |error| ApiError::new(ErrorKind::Invalid, format!("{what}: {error}")).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ffi::OsStr, thread};
+
+    use super::*;
+
+    fn dirs(folder: &Path) -> Dirs {
+        Dirs::find(|name| (name == "HOME").then(|| folder.to_owned()), 0).unwrap()
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn first_uses_at_once_agree_on_one_key() {
+        let home = tempfile::tempdir().unwrap();
+        let dirs = dirs(home.path());
+        let keys: Vec<_> = thread::scope(|scope| {
+            let prepare = || SshFiles::prepare(&dirs, Path::new("/banger")).unwrap().into_key();
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(prepare)).collect();
+            all.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(keys.iter().all(|key| key.public() == keys[0].public()));
+        let folder = dirs.ssh();
+        assert_eq!((mode(&folder), mode(&folder.join("host_key"))), (0o700, 0o600));
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 3);
+        let known = fs::read_to_string(folder.join("known_hosts")).unwrap();
+        assert_eq!(known, format!("*.vm {}\n", keys[0].public()));
+    }
+
+    #[test]
+    fn a_key_that_is_none_is_told_of_and_stays() {
+        let home = tempfile::tempdir().unwrap();
+        let dirs = dirs(home.path());
+        fs::create_dir_all(dirs.ssh()).unwrap();
+        fs::write(dirs.ssh().join("host_key"), "nonsense").unwrap();
+        let error = SshFiles::prepare(&dirs, Path::new("/banger")).unwrap_err();
+        assert!(error.message.contains("host_key") && error.hint.is_some(), "{error}");
+        assert_eq!(fs::read(dirs.ssh().join("host_key")).unwrap(), b"nonsense");
+    }
+
+    #[test]
+    fn paths_are_one_word_whatever_is_in_them() {
+        let word = |path: &str| String::from_utf8(shell_word(Path::new(path)).unwrap()).unwrap();
+        assert_eq!(word("/a b/$(c)/100%h"), "'/a b/$(c)/100%%h'");
+        assert_eq!(word("/it's"), r"'/it'\''s'");
+        assert!(shell_word(Path::new(OsStr::from_bytes(b"/a\nb"))).is_err());
+        let config = config(Path::new("/bin/banger"), Path::new("/my state/known_hosts")).unwrap();
+        let config = String::from_utf8(config).unwrap();
+        assert!(config.contains("UserKnownHostsFile \"/my state/known_hosts\"\n"), "{config}");
+        assert!(config.contains("ProxyCommand '/bin/banger' ssh-proxy %h\n"), "{config}");
+        for path in ["/a%b", "/a\"b", "/a*", "/${HOME}"] {
+            assert!(super::word(Path::new(path)).unwrap_err().message.contains(path));
+        }
+    }
+}

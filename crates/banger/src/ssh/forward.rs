@@ -1,0 +1,150 @@
+//! Forwards: connections into the guest, and those that come out of it.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use banger_api::{ApiError, ErrorKind};
+use banger_client::{Called, ExecInput, GuestListener, SocketEvent, SocketOutput};
+use banger_proto::{Connect, Endpoint, Listen};
+use tokio::sync::mpsc;
+
+use super::{
+    channel::{Channel, Link, ended, feed},
+    connection::{Command, Refusal},
+    shared::Shared,
+    wire::Message,
+};
+
+/// What a channel is opened with for whom calls at a socket in the guest.
+#[derive(Debug, Clone)]
+enum Opener {
+    /// Of a forwarded port, with the address as ssh gave it.
+    Tcp(String, u16),
+    /// Of a forwarded path.
+    Unix(Vec<u8>),
+    /// Of the user's agent.
+    Agent,
+}
+
+/// Connects to `to` in the guest, and passes bytes on.
+pub(super) async fn direct(
+    shared: &Shared,
+    link: &Link,
+    to: Endpoint,
+    user: Option<String>,
+    channel: Channel,
+) {
+    let number = channel.number();
+    match banger_client::connect(&shared.client, shared.vm_id(), Connect { to, user }).await {
+        Ok((input, output)) => {
+            // ssh may have gone.
+            if link.send(Command::Accept(number)).await.is_ok() {
+                pass_on(channel, input, output).await;
+            }
+        }
+        Err(error) => {
+            let reason = Refusal::ConnectFailed(shared.by_name(error).message);
+            // As above.
+            let _ = link.send(Command::Reject { channel: number, reason }).await;
+        }
+    }
+}
+
+/// Listens at `at` in the guest until that is cancelled; where, with the port that was chosen.
+pub(super) async fn listen(
+    shared: &Arc<Shared>,
+    link: &Link,
+    at: Endpoint,
+    user: Option<String>,
+) -> Result<Endpoint, ApiError> {
+    let listen = Listen { at: Some(at), user };
+    let listener = banger_client::listen(&shared.client, shared.vm_id(), listen).await?;
+    let at = listener.at().clone();
+    let opener = match at.clone() {
+        Endpoint::Tcp { host, port } => Opener::Tcp(host, port),
+        Endpoint::Unix { path } => Opener::Unix(path),
+    };
+    let accepting = tokio::spawn(accept(shared.clone(), link.clone(), listener, opener));
+    if shared.keep_listener(&at, accepting.abort_handle()) {
+        return Ok(at);
+    }
+    Err(ApiError::new(ErrorKind::Invalid, "too many sockets listen in the guest for this connection"))
+}
+
+/// Makes a socket in the guest behind which the user's agent is; its path.
+pub(super) async fn forward_agent(
+    shared: &Arc<Shared>,
+    link: &Link,
+    user: Option<&str>,
+) -> Result<Vec<u8>, ApiError> {
+    let listen = Listen { at: None, user: user.map(str::to_owned) };
+    let listener = banger_client::listen(&shared.client, shared.vm_id(), listen).await?;
+    let Endpoint::Unix { path } = listener.at().clone() else {
+        return Err(ApiError::new(ErrorKind::Guest, "the guest listens elsewhere than it was told to"));
+    };
+    tokio::spawn(accept(shared.clone(), link.clone(), listener, Opener::Agent));
+    Ok(path)
+}
+
+/// Opens a channel for each caller, until the guest or ssh ends.
+async fn accept(shared: Arc<Shared>, link: Link, mut listener: GuestListener, opener: Opener) {
+    while let Ok(called) = listener.next().await {
+        let Some(place) = shared.place_in_time().await else { return };
+        let (shared, link, opener) = (shared.clone(), link.clone(), opener.clone());
+        tokio::spawn(async move {
+            answer(&shared, &link, called, opener).await;
+            drop(place);
+        });
+    }
+}
+
+async fn answer(shared: &Shared, link: &Link, called: Called, opener: Opener) {
+    let opened = open(link, opener, called.from).await;
+    // Taken also when ssh does not want it, so that the caller hears of that.
+    let taken = banger_client::take(&shared.client, shared.vm_id(), called.caller).await;
+    match (opened, taken) {
+        (Ok(channel), Ok((input, output))) => pass_on(channel, input, output).await,
+        (Ok(channel), Err(_)) => channel.writer.close().await,
+        (Err(_), _) => {}
+    }
+}
+
+async fn open(link: &Link, opener: Opener, from: Option<SocketAddr>) -> Result<Channel, ApiError> {
+    match opener {
+        Opener::Tcp(host, port) => {
+            let (address, from_port) =
+                from.map_or_else(|| (String::new(), 0), |from| (from.ip().to_string(), from.port()));
+            let fields = Message::fields().bytes(host.as_bytes()).u32(port.into());
+            link.open("forwarded-tcpip", fields.bytes(address.as_bytes()).u32(from_port.into())).await
+        }
+        Opener::Unix(path) => {
+            // The path, and a field for whatever comes to OpenSSH's mind.
+            link.open("forwarded-streamlocal@openssh.com", Message::fields().bytes(&path).bytes(b"")).await
+        }
+        Opener::Agent => link.open("auth-agent@openssh.com", Message::fields()).await,
+    }
+}
+
+/// Passes bytes on both ways, until both have ended, or ssh has closed the channel.
+async fn pass_on(channel: Channel, input: ExecInput, mut output: SocketOutput) {
+    let Channel { reader, writer, controls } = channel;
+    let (tell_taken, taken) = mpsc::unbounded_channel();
+    let out = async {
+        loop {
+            match output.next().await? {
+                SocketEvent::Data(bytes) => {
+                    // ssh may have closed the channel, and what it sent before is still on its way.
+                    let _ = writer.write(bytes, None).await;
+                }
+                SocketEvent::End => writer.end().await?,
+                SocketEvent::Taken(bytes) => {
+                    // The other half ends only with this one.
+                    let _ = tell_taken.send(bytes);
+                }
+                SocketEvent::Closed => return Ok(()),
+            }
+        }
+    };
+    // However it ends, the channel has no other way to tell.
+    let _ = ended(out, feed(input, reader, taken, controls)).await;
+    writer.close().await;
+}

@@ -1,0 +1,95 @@
+//! A connection of ssh's, from the name that it asks for to its end.
+
+use std::{fmt::Display, path::PathBuf};
+
+use banger_api::{ApiError, ErrorKind, Vm, VmState};
+use banger_client::Client;
+use rustix::process::setsid;
+
+use super::{
+    SshFiles,
+    connection::{ConnectionError, serve},
+    server::Server,
+    shared::Shared,
+    stdio,
+    wire::{Transport, WireError},
+};
+use crate::ui::Ui;
+
+/// What follows a VM's name where a host's is asked for.
+pub(crate) const SUFFIX: &str = ".vm";
+
+/// A connection to be served.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    /// The VM's name, with or without [`SUFFIX`], or its id.
+    pub(crate) host: String,
+    /// A file to make when the guest's program has told how it ended.
+    pub(crate) ended: Option<PathBuf>,
+}
+
+impl Proxy {
+    /// Finds the VM, starts it where that is configured, and serves ssh on the standard streams, until ssh has gone. With
+    /// this process, all that it has open in the guest ends.
+    pub(crate) async fn serve(self, client: Client, ui: &Ui) -> Result<(), ApiError> {
+        // Ctrl-C and a terminal that goes are for ssh to hear of, which may live on in the background with other sessions.
+        // Who leads a session already is at no terminal of ssh's.
+        let _ = setsid();
+        tokio::select! {
+            served = self.talk(client, ui) => served,
+            gone = stdio::client_gone() => gone.map_err(|error| failed(&error)),
+        }
+    }
+
+    async fn talk(self, client: Client, ui: &Ui) -> Result<(), ApiError> {
+        let key = SshFiles::prepare(client.dirs(), &SshFiles::program()?)?.into_key();
+        let name = self.host.strip_suffix(SUFFIX).unwrap_or(&self.host);
+        let vm = find(&client, name).await?;
+        let vm = running(&client, vm, ui).await?;
+        let shared = Shared::new(client, vm, self.ended);
+        shared.connect_beforehand();
+        let transport = Transport::new(key).map_err(|error| failed(&error))?;
+        let (reader, writer) = stdio::streams().map_err(|error| failed(&error))?;
+        match serve(reader, writer, transport, |link| Server::new(shared, link)).await {
+            // Without a word too ssh may go.
+            Ok(()) | Err(ConnectionError::Wire(WireError::Disconnected) | ConnectionError::Io(_)) => Ok(()),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+}
+
+fn failed(error: &dyn Display) -> ApiError {
+    ApiError::new(ErrorKind::Io, format!("cannot serve ssh: {error}"))
+}
+
+/// The VM with this name or id: a beginning would be another one's tomorrow, and ssh would not know.
+async fn find(client: &Client, name: &str) -> Result<Vm, ApiError> {
+    let mut vms = client.vms().await?.into_iter();
+    vms.find(|vm| vm.name.as_str() == name || vm.id.as_str() == name).ok_or_else(|| {
+        ApiError::new(ErrorKind::NotFound, format!("there is no VM {name:?}")).hint("see `banger ps -a`")
+    })
+}
+
+/// `vm`, running; started if it is down and may be.
+pub(crate) async fn running(client: &Client, vm: Vm, ui: &Ui) -> Result<Vm, ApiError> {
+    match vm.state {
+        VmState::Running => return Ok(vm),
+        // It needs only to be waited for.
+        VmState::Starting => {}
+        VmState::Paused => {
+            let error = ApiError::new(ErrorKind::NotRunning, format!("VM {} is paused", vm.name));
+            return Err(error.hint(format!("go on with: banger vm resume {}", vm.name)));
+        }
+        _ if crate::config::load()?.autostart() => {}
+        state => {
+            let why = vm.last_error.as_deref().and_then(|error| error.lines().next());
+            let why = why.map(|line| format!(": {line}")).unwrap_or_default();
+            let error = ApiError::new(ErrorKind::NotRunning, format!("VM {} is {state}{why}", vm.name));
+            let hint = "or let ssh do that, by ssh.autostart in the configuration";
+            return Err(error.hint(format!("start it with: banger vm start {}; {hint}", vm.name)));
+        }
+    }
+    let progress = ui.progress();
+    let mut events = client.start_vm(vm.id.as_str()).await?;
+    Ok(events.result::<Vm>(|event| progress.show(ui, event)).await?.0)
+}

@@ -1,0 +1,145 @@
+//! A session: a program in the guest whose streams are a channel's.
+
+use std::{collections::BTreeMap, fs, sync::Arc};
+
+use banger_api::ApiError;
+use banger_client::{ExecInput, ExecOutput, Output};
+use banger_proto::{Exec, ExitStatus, Sftp, TerminalSize};
+use rustix::process::Signal;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::{
+    channel::{Channel, Link, Writer, ended, feed},
+    shared::Shared,
+    signals,
+    wire::Message,
+};
+use crate::session::told_better;
+
+/// The stream of a channel that standard error goes on (RFC 4254, 5.2).
+const STDERR: Option<u32> = Some(1);
+
+/// Exit status where the program's own would be, and banger itself failed.
+const FAILED: u32 = 125;
+
+/// What there is where OpenSSH's server would have addresses, and has none either: some programs go by their being set.
+const CONNECTION: [(&str, &str); 2] =
+    [("SSH_CLIENT", "UNKNOWN 65535 65535"), ("SSH_CONNECTION", "UNKNOWN 65535 UNKNOWN 65535")];
+
+/// What ssh has asked for before it says what is to be run.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) channel: Channel,
+    pub(super) place: OwnedSemaphorePermit,
+    pub(super) user: Option<String>,
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) terminal: Option<TerminalSize>,
+    /// Whether the user's agent is to be there.
+    pub(super) agent: bool,
+}
+
+/// What is to be run.
+#[derive(Debug)]
+pub(super) enum Program {
+    Shell,
+    Line(Vec<u8>),
+    Sftp,
+}
+
+/// Runs `program`, and tells ssh how that went.
+pub(super) async fn run(shared: Arc<Shared>, link: Link, asked: Asked, program: Program) {
+    let Asked { channel: Channel { reader, writer, controls }, place, user, mut env, terminal, agent } =
+        asked;
+    // A raw terminal does not go back to the line's beginning by itself.
+    let line_end = if terminal.is_some() { "\r\n" } else { "\n" };
+    let result = async {
+        env.extend(CONNECTION.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        if agent {
+            match shared.agent_socket(&link, user.as_deref()).await {
+                Ok(path) => {
+                    env.insert("SSH_AUTH_SOCK".to_owned(), String::from_utf8_lossy(path).into_owned());
+                }
+                Err(error) => {
+                    tell(&writer, line_end, "the agent cannot be forwarded", &shared.by_name(error)).await
+                }
+            }
+        }
+        let (input, output) = start(&shared, user, env, terminal, program).await?;
+        let (tell_taken, taken) = mpsc::unbounded_channel();
+        ended(show(output, &writer, tell_taken), feed(input, reader, taken, controls)).await
+    };
+    match result.await {
+        Ok(status) => {
+            let hung_up = ExitStatus::Signal(Signal::PIPE.as_raw());
+            tell_end(&shared, &writer, status.unwrap_or(hung_up)).await;
+        }
+        Err(error) => {
+            let error = shared.by_name(told_better(&shared.client, shared.vm_id(), error).await);
+            tell(&writer, line_end, "banger", &error).await;
+            // ssh may have gone.
+            let _ = writer.tell("exit-status", Message::fields().u32(FAILED)).await;
+        }
+    }
+    // As above.
+    let _ = writer.end().await;
+    writer.close().await;
+    drop(place);
+}
+
+async fn start(
+    shared: &Shared,
+    user: Option<String>,
+    env: BTreeMap<String, String>,
+    terminal: Option<TerminalSize>,
+    program: Program,
+) -> Result<(ExecInput, ExecOutput), ApiError> {
+    let command_line = match program {
+        Program::Sftp => return shared.connect().await?.sftp(Sftp { user }).await,
+        Program::Shell => None,
+        Program::Line(line) => Some(line),
+    };
+    let exec = Exec { command_line, env, user, terminal, stdin: true, ..Exec::default() };
+    shared.connect().await?.exec(exec).await
+}
+
+/// Gives ssh what comes, until the program's end.
+async fn show(
+    mut output: ExecOutput,
+    writer: &Writer,
+    taken: mpsc::UnboundedSender<usize>,
+) -> Result<ExitStatus, ApiError> {
+    loop {
+        match output.next().await? {
+            Output::Stdout(bytes) => writer.write(bytes, None).await?,
+            Output::Stderr(bytes) => writer.write(bytes, STDERR).await?,
+            Output::Taken(bytes) => {
+                // The other half ends only with this one.
+                let _ = taken.send(bytes);
+            }
+            Output::Exited(status) => return Ok(status),
+        }
+    }
+}
+
+/// Tells ssh how the program ended. OpenSSH takes no notice of a signal, and has it as a status too.
+async fn tell_end(shared: &Shared, writer: &Writer, status: ExitStatus) {
+    if let Some(file) = &shared.ended {
+        // Then a status of ssh's own is not told from the program's.
+        let _ = fs::write(file, "\n");
+    }
+    // ssh may have gone.
+    if let ExitStatus::Signal(signal) = status {
+        let name = signals::name(signal);
+        let fields = Message::fields().bytes(name.as_bytes()).boolean(false).bytes(b"").bytes(b"");
+        let _ = writer.tell("exit-signal", fields).await;
+    }
+    let _ = writer.tell("exit-status", Message::fields().u32(status.shell_code().into())).await;
+}
+
+/// Tells the user, on standard error.
+async fn tell(writer: &Writer, line_end: &str, what: &str, error: &ApiError) {
+    let hint = error.hint.iter().map(|hint| format!("hint: {hint}\n")).collect::<String>();
+    let text = format!("{what}: {}\n{hint}", error.message).replace('\n', line_end);
+    // ssh may have gone.
+    let _ = writer.write(text.into(), STDERR).await;
+}

@@ -1,0 +1,51 @@
+//! Signals by the names that SSH has for them and by Linux's numbers.
+
+/// Those that RFC 4254 names, and some that OpenSSH passes on beside them.
+const NAMES: [(i32, &str); 18] = [
+    (1, "HUP"),
+    (2, "INT"),
+    (3, "QUIT"),
+    (4, "ILL"),
+    (6, "ABRT"),
+    (8, "FPE"),
+    (9, "KILL"),
+    (10, "USR1"),
+    (11, "SEGV"),
+    (12, "USR2"),
+    (13, "PIPE"),
+    (14, "ALRM"),
+    (15, "TERM"),
+    (18, "CONT"),
+    (19, "STOP"),
+    (20, "TSTP"),
+    (28, "WINCH"),
+    (31, "SYS"),
+];
+
+/// The number of the signal that is called `name`, if it is one of Linux's.
+pub(super) fn number(name: &str) -> Option<i32> {
+    NAMES.iter().find(|(_, known)| *known == name).map(|(number, _)| *number)
+}
+
+/// What the signal with this number is called.
+pub(super) fn name(number: i32) -> String {
+    match NAMES.iter().find(|(known, _)| *known == number) {
+        Some((_, name)) => (*name).to_owned(),
+        // As RFC 4254 has it for those that it does not name.
+        None => format!("{number}@linux"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_the_same_there_and_back() {
+        for signal in 1..=31 {
+            let known = NAMES.iter().any(|(known, _)| *known == signal);
+            assert_eq!(number(&name(signal)), known.then_some(signal));
+        }
+        assert_eq!((number("TERM"), number("NONSENSE")), (Some(15), None));
+    }
+}

@@ -1,0 +1,226 @@
+//! ssh's own configuration, and the lines in it that include banger's.
+//!
+//! They are its first: after a `Host` line, an Include counts for that host alone. All other bytes stay as they are.
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use banger_api::{ApiError, ErrorKind};
+
+use super::files::{failed, written};
+
+const BEGIN: &[u8] = b"# banger: begin\n";
+/// In a file that was made for these lines, and goes with them.
+const BEGIN_OF_OURS: &[u8] = b"# banger: begin, in a file that banger made\n";
+const END: &[u8] = b"# banger: end\n";
+
+/// Longest configuration that is taken for one.
+const LONGEST: u64 = 4 << 20;
+
+/// Most links from one to the next, as in Linux.
+const LINKS: usize = 40;
+
+/// What to do to the file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Edit<'a> {
+    /// Have it begin with this line.
+    Install(&'a [u8]),
+    /// Have it without any line of banger's.
+    Uninstall,
+}
+
+/// Changes the configuration at `path` so, at once and whole; false when it is so already.
+pub(crate) fn edit(path: &Path, edit: Edit<'_>) -> Result<bool, ApiError> {
+    let path = &end_of_links(path).map_err(failed("look at", path))?;
+    let old = read(path)?;
+    let (text, mode) = old.as_ref().map_or((None, 0o600), |(text, mode)| (Some(text.as_slice()), *mode));
+    let new = match edit {
+        Edit::Install(line) => installed(text, line),
+        Edit::Uninstall => uninstalled(text),
+    };
+    let new = new.map_err(|Unclosed| {
+        let message =
+            format!("{} has a line `# banger: begin` and no `# banger: end` after it", path.display());
+        ApiError::new(ErrorKind::Invalid, message).hint("remove what is left of banger's lines there")
+    })?;
+    if new.as_deref() == text {
+        return Ok(false);
+    }
+    let Some(new) = new else {
+        fs::remove_file(path).map_err(failed("remove", path))?;
+        return Ok(true);
+    };
+    if let Some(folder) = path.parent() {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(failed("make", folder))?;
+    }
+    let file = written(path, &new, mode).map_err(failed("write", path))?;
+    file.persist(path).map_err(|error| failed("write", path)(error.error))?;
+    Ok(true)
+}
+
+/// Whether the configuration at `path` includes `line` at its beginning.
+pub(crate) fn is_installed(path: &Path, line: &[u8]) -> bool {
+    fs::read(path).is_ok_and(|text| installed(Some(&text), line) == Ok(Some(text)))
+}
+
+/// Where the links at `path` lead, whether there is anything or not.
+fn end_of_links(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        match fs::read_link(&path) {
+            Ok(target) => path = path.parent().unwrap_or(Path::new("/")).join(target),
+            // It is there and no link, or not there.
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound) => {
+                return Ok(path);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other("there are too many links"))
+}
+
+/// What is in the file, and its permissions.
+fn read(path: &Path) -> Result<Option<(Vec<u8>, u32)>, ApiError> {
+    let meta = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        meta => meta.map_err(failed("look at", path))?,
+    };
+    let wrong = if !meta.is_file() {
+        "is not a file"
+    } else if meta.len() > LONGEST {
+        "is too long to be ssh's configuration"
+    } else if meta.uid() != rustix::process::geteuid().as_raw() {
+        "belongs to another user"
+    } else {
+        let text = fs::read(path).map_err(failed("read", path))?;
+        return Ok(Some((text, meta.mode() & 0o7777)));
+    };
+    Err(ApiError::new(ErrorKind::NotPermitted, format!("cannot change {}: it {wrong}", path.display())))
+}
+
+/// A beginning has no end.
+#[derive(Debug, PartialEq, Eq)]
+struct Unclosed;
+
+/// `text` with banger's lines at its beginning; there need not be any.
+fn installed(text: Option<&[u8]>, line: &[u8]) -> Result<Option<Vec<u8>>, Unclosed> {
+    let ours = text.is_none_or(|text| text.starts_with(BEGIN_OF_OURS));
+    let rest = without(text.unwrap_or_default())?;
+    let begin = if ours { BEGIN_OF_OURS } else { BEGIN };
+    Ok(Some([begin, line, b"\n", END, &rest].concat()))
+}
+
+/// `text` without banger's lines; nothing, where the file was made for them and has no other.
+fn uninstalled(text: Option<&[u8]>) -> Result<Option<Vec<u8>>, Unclosed> {
+    let Some(text) = text else { return Ok(None) };
+    let rest = without(text)?;
+    Ok(Some(rest).filter(|rest| !rest.is_empty() || !text.starts_with(BEGIN_OF_OURS)))
+}
+
+/// `text` without what is between a beginning and its end.
+fn without(text: &[u8]) -> Result<Vec<u8>, Unclosed> {
+    let mut kept = Vec::with_capacity(text.len());
+    let mut inside = false;
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        match line {
+            BEGIN | BEGIN_OF_OURS if inside => return Err(Unclosed),
+            BEGIN | BEGIN_OF_OURS => inside = true,
+            END if inside => inside = false,
+            _ if inside => {}
+            line => kept.extend_from_slice(line),
+        }
+    }
+    if inside { Err(Unclosed) } else { Ok(kept) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LINE: &[u8] = b"Include \"/state/ssh/config\"";
+
+    /// Texts of lines that may be like ours, with any ends.
+    fn texts() -> impl Strategy<Value = Vec<u8>> {
+        let line = prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..20),
+            Just(b"Host *\n".to_vec()),
+            Just(b"\tProxyJump a\r\n".to_vec()),
+            Just(b"# banger: end\n".to_vec()),
+            Just(b"# banger: begins\n".to_vec()),
+        ];
+        prop::collection::vec(line, 0..12).prop_map(|lines| lines.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_installed_is_uninstalled_to_the_byte(text in texts()) {
+            let once = installed(Some(&text), LINE).unwrap().unwrap();
+            prop_assert!(once.ends_with(&text) && once.starts_with(BEGIN));
+            prop_assert_eq!(installed(Some(&once), LINE).unwrap().unwrap(), once.clone());
+            let other = installed(Some(&once), b"Include other").unwrap().unwrap();
+            prop_assert!(other.ends_with(&text) && !other.windows(LINE.len()).any(|window| window == LINE));
+            prop_assert_eq!(uninstalled(Some(&other)).unwrap().unwrap(), text.clone());
+            prop_assert_eq!(uninstalled(Some(&text)).unwrap().unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_made_goes_and_one_that_was_there_stays() {
+        let made = installed(None, LINE).unwrap().unwrap();
+        assert_eq!(installed(Some(&made), LINE).unwrap().unwrap(), made);
+        assert_eq!(uninstalled(Some(&made)), Ok(None));
+        let more = [&made, b"Host a\n".as_slice()].concat();
+        assert_eq!(uninstalled(Some(&more)), Ok(Some(b"Host a\n".to_vec())));
+        let empty = installed(Some(b""), LINE).unwrap().unwrap();
+        assert_eq!(uninstalled(Some(&empty)), Ok(Some(Vec::new())));
+        assert_eq!(uninstalled(None), Ok(None));
+    }
+
+    #[test]
+    fn what_has_no_end_is_left_alone() {
+        for text in ["# banger: begin\nHost a\n", "# banger: begin\n# banger: begin\n# banger: end\n"] {
+            assert_eq!(installed(Some(text.as_bytes()), LINE), Err(Unclosed));
+            assert_eq!(uninstalled(Some(text.as_bytes())), Err(Unclosed));
+        }
+    }
+
+    #[test]
+    fn a_link_is_written_through_and_permissions_stay() {
+        let home = tempfile::tempdir().unwrap();
+        let (link, file) = (home.path().join(".ssh/config"), home.path().join("dotfiles/ssh"));
+        fs::create_dir(home.path().join(".ssh")).unwrap();
+        fs::create_dir(home.path().join("dotfiles")).unwrap();
+        symlink("../dotfiles/ssh", &link).unwrap();
+        fs::write(&file, "Host a\n").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(!is_installed(&link, LINE));
+        assert!(edit(&link, Edit::Install(LINE)).unwrap());
+        assert!(!edit(&link, Edit::Install(LINE)).unwrap());
+        assert!(is_installed(&link, LINE) && link.is_symlink());
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+        assert!(edit(&link, Edit::Uninstall).unwrap());
+        assert!(!edit(&link, Edit::Uninstall).unwrap());
+        assert_eq!(fs::read(&file).unwrap(), b"Host a\n");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+    }
+
+    #[test]
+    fn where_nothing_was_nothing_is_left() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join(".ssh/config");
+        assert!(!edit(&path, Edit::Uninstall).unwrap());
+        assert!(edit(&path, Edit::Install(LINE)).unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(edit(&path, Edit::Uninstall).unwrap());
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,144 @@
+//! Packets: in clear until keys have been exchanged (RFC 4253, 6), then AES-256-GCM (RFC 5647, as OpenSSH does it).
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+
+use super::transport::WireError;
+
+/// What it is called.
+pub(super) const ALGORITHM: &str = "aes256-gcm@openssh.com";
+
+/// Longest packet that is taken, as OpenSSH's.
+const LONGEST: usize = 256 << 10;
+
+const LENGTH: usize = 4;
+const TAG: usize = 16;
+const BLOCK: usize = 16;
+const CLEAR_BLOCK: usize = 8;
+const LEAST_PADDING: usize = 4;
+
+/// One way of a connection.
+#[derive(Debug)]
+pub(super) enum Cipher {
+    Clear,
+    Gcm { key: Box<LessSafeKey>, nonce: [u8; NONCE_LEN] },
+}
+
+impl Cipher {
+    pub(super) fn new(key: &[u8], nonce: [u8; NONCE_LEN]) -> Result<Self, WireError> {
+        let key = UnboundKey::new(&AES_256_GCM, key).map_err(|_| WireError::Crypto)?;
+        Ok(Self::Gcm { key: Box::new(LessSafeKey::new(key)), nonce })
+    }
+
+    /// Appends the packet that carries `payload` to `out`.
+    pub(super) fn seal(&mut self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
+        let (block, before) = match self {
+            Self::Clear => (CLEAR_BLOCK, LENGTH + 1),
+            Self::Gcm { .. } => (BLOCK, 1),
+        };
+        let padding = block - (before + payload.len() + LEAST_PADDING) % block + LEAST_PADDING;
+        let length = u32::try_from(1 + payload.len() + padding).map_err(|_| WireError::TooLong)?;
+        out.put_u32(length);
+        let mut packet = out.split_off(out.len());
+        packet.put_u8(u8::try_from(padding).map_err(|_| WireError::TooLong)?);
+        packet.put_slice(payload);
+        packet.put_bytes(0, padding);
+        if let Self::Gcm { key, nonce } = self {
+            let tag =
+                key.seal_in_place_separate_tag(next(nonce), Aad::from(length.to_be_bytes()), &mut packet);
+            packet.put_slice(tag.map_err(|_| WireError::Crypto)?.as_ref());
+        }
+        out.unsplit(packet);
+        Ok(())
+    }
+
+    /// The payload of the next packet; `None` when more bytes are needed.
+    pub(super) fn open(&mut self, bytes: &mut BytesMut) -> Result<Option<Bytes>, WireError> {
+        let Some(header) = bytes.first_chunk::<LENGTH>().copied() else { return Ok(None) };
+        let length = u32::from_be_bytes(header) as usize;
+        if !(1 + LEAST_PADDING..=LONGEST).contains(&length) {
+            return Err(WireError::TooLong);
+        }
+        let tag = if matches!(self, Self::Clear) { 0 } else { TAG };
+        if bytes.len() < LENGTH + length + tag {
+            bytes.reserve(LENGTH + length + tag - bytes.len());
+            return Ok(None);
+        }
+        bytes.advance(LENGTH);
+        let mut packet = bytes.split_to(length + tag);
+        if let Self::Gcm { key, nonce } = self {
+            key.open_in_place(next(nonce), Aad::from(header), &mut packet).map_err(|_| WireError::Crypto)?;
+        }
+        packet.truncate(length);
+        let padding = usize::from(packet.get_u8());
+        let payload = packet.len().checked_sub(padding).filter(|_| padding >= LEAST_PADDING);
+        packet.truncate(payload.ok_or(WireError::Malformed)?);
+        Ok(Some(packet.freeze()))
+    }
+}
+
+/// The nonce for a packet: four bytes that stay, and eight that count.
+fn next(nonce: &mut [u8; NONCE_LEN]) -> Nonce {
+    let this = Nonce::assume_unique_for_key(*nonce);
+    if let Some(counter) = nonce.last_chunk_mut::<8>() {
+        *counter = u64::from_be_bytes(*counter).wrapping_add(1).to_be_bytes();
+    }
+    this
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: usize = 32;
+
+    fn ciphers(clear: bool) -> [Cipher; 2] {
+        [(); 2].map(|()| if clear { Cipher::Clear } else { Cipher::new(&[7; KEY], [9; NONCE_LEN]).unwrap() })
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_sealed_is_opened_however_it_arrives(
+            payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..100), 1..6),
+            clear in any::<bool>(),
+            step in 1usize..50,
+        ) {
+            let [mut to, mut from] = ciphers(clear);
+            let mut wire = BytesMut::new();
+            for payload in &payloads {
+                to.seal(payload, &mut wire).unwrap();
+            }
+            let (mut buffer, mut got) = (BytesMut::new(), Vec::new());
+            for part in wire.chunks(step) {
+                buffer.extend_from_slice(part);
+                while let Some(payload) = from.open(&mut buffer).unwrap() {
+                    got.push(payload.to_vec());
+                }
+            }
+            prop_assert_eq!(got, payloads);
+        }
+
+        #[test]
+        fn any_bytes_are_packets_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200), clear in any::<bool>()) {
+            let mut buffer = BytesMut::from(bytes.as_slice());
+            let [mut from, _] = ciphers(clear);
+            while let Ok(Some(_)) = from.open(&mut buffer) {}
+        }
+    }
+
+    #[test]
+    fn what_was_changed_on_the_way_is_refused() {
+        let [mut to, mut from] = ciphers(false);
+        let mut wire = BytesMut::new();
+        to.seal(b"payload", &mut wire).unwrap();
+        wire[6] ^= 1;
+        assert!(from.open(&mut wire).is_err());
+    }
+
+    #[test]
+    fn a_packet_that_promises_too_much_is_refused_before_it_comes() {
+        assert!(Cipher::Clear.open(&mut BytesMut::from(&[0xff; 4][..])).is_err());
+    }
+}

@@ -1,0 +1,127 @@
+//! The key exchange: curve25519-sha256 (RFC 8731), signed by an Ed25519 key (RFC 8709).
+
+use bytes::Bytes;
+use ring::{
+    aead::NONCE_LEN,
+    agreement::{EphemeralPrivateKey, UnparsedPublicKey, X25519, agree_ephemeral},
+    digest::{SHA256, digest},
+    rand::{SecureRandom, SystemRandom},
+};
+
+use super::{Fields, HostKey, Malformed, Message, cipher, key, transport::WireError};
+
+pub(super) const KEXINIT: u8 = 20;
+pub(super) const NEWKEYS: u8 = 21;
+pub(super) const ECDH_INIT: u8 = 30;
+const ECDH_REPLY: u8 = 31;
+
+const COOKIE: usize = 16;
+const METHODS: [&str; 2] = ["curve25519-sha256", "curve25519-sha256@libssh.org"];
+const UNCOMPRESSED: &str = "none";
+
+/// What a hash is.
+pub(super) type Hash = [u8; 32];
+
+/// What is offered: one of each.
+pub(super) fn offer() -> Result<Message, WireError> {
+    let mut cookie = [0; COOKIE];
+    SystemRandom::new().fill(&mut cookie).map_err(|_| WireError::Crypto)?;
+    let lists = [
+        METHODS.join(","),
+        key::ALGORITHM.to_owned(),
+        cipher::ALGORITHM.to_owned(),
+        cipher::ALGORITHM.to_owned(),
+        // The cipher is its own.
+        "hmac-sha2-256".to_owned(),
+        "hmac-sha2-256".to_owned(),
+        UNCOMPRESSED.to_owned(),
+        UNCOMPRESSED.to_owned(),
+        String::new(),
+        String::new(),
+    ];
+    let message =
+        lists.iter().fold(Message::new(KEXINIT).raw(&cookie), |message, list| message.bytes(list.as_bytes()));
+    Ok(message.boolean(false).u32(0))
+}
+
+/// Whether the client's next packet is a guess that was wrong; an error when it has nothing of what is offered.
+pub(super) fn agree(theirs: Bytes) -> Result<bool, WireError> {
+    let mut fields = Fields::of(theirs);
+    fields.byte()?;
+    fields.take(COOKIE)?;
+    let lists = (0..10).map(|_| fields.text()).collect::<Result<Vec<_>, Malformed>>()?;
+    let follows = fields.boolean()?;
+    let names = |place: usize| lists.get(place).map(String::as_str).unwrap_or_default().split(',');
+    for (place, what, ours) in [
+        (0, "key exchange", METHODS.as_slice()),
+        (1, "host key", &[key::ALGORITHM]),
+        (2, "cipher", &[cipher::ALGORITHM]),
+        (3, "cipher", &[cipher::ALGORITHM]),
+        (6, "compression", &[UNCOMPRESSED]),
+        (7, "compression", &[UNCOMPRESSED]),
+    ] {
+        if !names(place).any(|name| ours.contains(&name)) {
+            return Err(WireError::NothingInCommon { what, ours: ours.join(",") });
+        }
+    }
+    let guessed = |place: usize, ours: &[&str]| names(place).next().is_some_and(|name| ours.contains(&name));
+    Ok(follows && !(guessed(0, &METHODS) && guessed(1, &[key::ALGORITHM])))
+}
+
+/// What both sides have said before the exchange.
+#[derive(Debug)]
+pub(super) struct Said<'a> {
+    pub(super) client_version: &'a [u8],
+    pub(super) server_version: &'a [u8],
+    pub(super) client_offer: &'a [u8],
+    pub(super) server_offer: &'a [u8],
+}
+
+/// The outcome of an exchange.
+#[derive(Debug)]
+pub(super) struct Agreed {
+    pub(super) reply: Message,
+    pub(super) hash: Hash,
+    shared: Vec<u8>,
+}
+
+/// Answers the client's half of the exchange.
+pub(super) fn answer(said: &Said<'_>, client: Bytes, key: &HostKey) -> Result<Agreed, WireError> {
+    let mut fields = Fields::of(client);
+    fields.byte()?;
+    let theirs = fields.bytes()?;
+    let crypto = |_| WireError::Crypto;
+    let secret = EphemeralPrivateKey::generate(&X25519, &SystemRandom::new()).map_err(crypto)?;
+    let ours = secret.compute_public_key().map_err(crypto)?;
+    let point = UnparsedPublicKey::new(&X25519, &theirs);
+    let shared = agree_ephemeral(secret, &point, |shared| Message::fields().long(shared)).map_err(crypto)?;
+    let blob = key.blob();
+    let hashed = [said.client_version, said.server_version, said.client_offer, said.server_offer, &blob]
+        .iter()
+        .fold(Message::fields(), |fields, field| fields.bytes(field))
+        .bytes(&theirs)
+        .bytes(ours.as_ref())
+        .raw(shared.as_bytes());
+    let hash = sha256(hashed.as_bytes())?;
+    let reply = Message::new(ECDH_REPLY).bytes(&blob).bytes(ours.as_ref()).bytes(&key.sign(&hash));
+    Ok(Agreed { reply, hash, shared: shared.as_bytes().to_vec() })
+}
+
+impl Agreed {
+    /// The ciphers from and to the client (RFC 4253, 7.2).
+    pub(super) fn ciphers(&self, session: &Hash) -> Result<[cipher::Cipher; 2], WireError> {
+        let derive = |letter: u8| {
+            let hashed = [self.shared.as_slice(), &self.hash, &[letter], session].concat();
+            sha256(&hashed)
+        };
+        let nonce = |hash: Hash| hash.first_chunk::<NONCE_LEN>().copied().ok_or(WireError::Crypto);
+        Ok([
+            cipher::Cipher::new(&derive(b'C')?, nonce(derive(b'A')?)?)?,
+            cipher::Cipher::new(&derive(b'D')?, nonce(derive(b'B')?)?)?,
+        ])
+    }
+}
+
+fn sha256(bytes: &[u8]) -> Result<Hash, WireError> {
+    digest(&SHA256, bytes).as_ref().try_into().map_err(|_| WireError::Crypto)
+}

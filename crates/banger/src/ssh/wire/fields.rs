@@ -1,0 +1,135 @@
+//! A message: its number, and fields (RFC 4251, 5).
+
+use bytes::Bytes;
+
+/// A field that is not there, or is cut short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::ssh) struct Malformed;
+
+/// What is left to be read of a message.
+#[derive(Debug, Clone)]
+pub(in crate::ssh) struct Fields(Bytes);
+
+impl Fields {
+    pub(in crate::ssh) fn of(message: Bytes) -> Self {
+        Self(message)
+    }
+
+    pub(in crate::ssh) fn byte(&mut self) -> Result<u8, Malformed> {
+        self.take(1).map(|byte| byte.first().copied().unwrap_or_default())
+    }
+
+    pub(in crate::ssh) fn boolean(&mut self) -> Result<bool, Malformed> {
+        self.byte().map(|byte| byte != 0)
+    }
+
+    pub(in crate::ssh) fn u32(&mut self) -> Result<u32, Malformed> {
+        let bytes = self.take(4)?;
+        bytes.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)).ok_or(Malformed)
+    }
+
+    /// A length and so many bytes.
+    pub(in crate::ssh) fn bytes(&mut self) -> Result<Bytes, Malformed> {
+        let length = self.u32()? as usize;
+        self.take(length)
+    }
+
+    /// The same, as text; what is not UTF-8 in it is replaced.
+    pub(in crate::ssh) fn text(&mut self) -> Result<String, Malformed> {
+        Ok(String::from_utf8_lossy(&self.bytes()?).into_owned())
+    }
+
+    pub(super) fn take(&mut self, count: usize) -> Result<Bytes, Malformed> {
+        if count > self.0.len() {
+            return Err(Malformed);
+        }
+        Ok(self.0.split_to(count))
+    }
+}
+
+/// A message that is being put together.
+#[derive(Debug, Clone)]
+pub(in crate::ssh) struct Message(Vec<u8>);
+
+impl Message {
+    pub(in crate::ssh) fn new(number: u8) -> Self {
+        Self(vec![number])
+    }
+
+    /// Fields without a message.
+    pub(in crate::ssh) fn fields() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(in crate::ssh) fn boolean(mut self, value: bool) -> Self {
+        self.0.push(value.into());
+        self
+    }
+
+    pub(in crate::ssh) fn u32(mut self, value: u32) -> Self {
+        self.0.extend_from_slice(&value.to_be_bytes());
+        self
+    }
+
+    pub(in crate::ssh) fn bytes(mut self, bytes: &[u8]) -> Self {
+        // What is put in is a packet's at most.
+        self = self.u32(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// Bytes without their length.
+    pub(in crate::ssh) fn raw(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// A number that may be long and is not negative, without needless bytes.
+    pub(super) fn long(self, number: &[u8]) -> Self {
+        let start = number.iter().position(|byte| *byte != 0).unwrap_or(number.len());
+        let number = number.get(start..).unwrap_or_default();
+        let negative = number.first().is_some_and(|byte| byte & 0x80 != 0);
+        let sign: &[u8] = if negative { &[0] } else { &[] };
+        self.bytes(&[sign, number].concat())
+    }
+
+    pub(in crate::ssh) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_was_put_in_is_read(a in any::<u32>(), b in any::<bool>(), text in prop::collection::vec(any::<u8>(), 0..99)) {
+            let message = Message::new(9).u32(a).bytes(&text).boolean(b);
+            let mut fields = Fields::of(Bytes::copy_from_slice(message.as_bytes()));
+            prop_assert_eq!((fields.byte(), fields.u32()), (Ok(9), Ok(a)));
+            prop_assert_eq!(fields.bytes().unwrap(), text);
+            prop_assert_eq!((fields.boolean(), fields.byte()), (Ok(b), Err(Malformed)));
+        }
+
+        #[test]
+        fn any_bytes_are_fields_or_none(bytes in prop::collection::vec(any::<u8>(), 0..99)) {
+            let mut fields = Fields::of(bytes.into());
+            while fields.bytes().is_ok() {}
+        }
+    }
+
+    #[test]
+    fn long_numbers_are_as_the_rfc_has_them() {
+        // RFC 4251, 5.
+        for (number, wire) in [
+            (&[0, 0][..], &[0, 0, 0, 0][..]),
+            (&[0, 0x80], &[0, 0, 0, 2, 0, 0x80]),
+            (&[0x09, 0xa3, 0x78], &[0, 0, 0, 3, 0x09, 0xa3, 0x78]),
+        ] {
+            assert_eq!(Message::fields().long(number).as_bytes(), wire);
+        }
+    }
+}

@@ -1,0 +1,583 @@
+//! ssh into VMs that have no sshd: sessions, files, forwards, and what an editor makes of them.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, symlink},
+        net::UnixStream,
+    },
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use banger_smoke::{Finished, Host, Running, Terminal, static_busybox, tar_of, until, with_libraries};
+use rustix::process::Signal;
+
+/// One of OpenSSH's programs, told of VMs as an Include would.
+fn tool(host: &Host, program: &str, args: &[&str]) -> Result<Command> {
+    let config = host.ok(&["ssh-config", "-q"])?;
+    let mut command = host.tool(program);
+    command.arg("-F").arg(config.trim()).args(args);
+    Ok(command)
+}
+
+fn start(host: &Host, program: &str, args: &[&str]) -> Result<Running> {
+    Running::start(tool(host, program, args)?, format!("{program} {}", args.join(" ")))
+}
+
+/// The same, to its end.
+fn run(host: &Host, program: &str, args: &[&str]) -> Result<Finished> {
+    start(host, program, args)?.finish(b"")
+}
+
+fn ssh(host: &Host, args: &[&str]) -> Result<Finished> {
+    run(host, "ssh", args)
+}
+
+fn with_vm() -> Result<Host> {
+    let host = Host::new()?;
+    host.ok(&["vm", "run", "-d", "--name", "box"])?;
+    host.ok(&["vm", "exec", "box", "--", "useradd", "--create-home", "--shell", "/bin/bash", "dev"])?;
+    Ok(host)
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// All bytes there are, many times, in no simple order.
+fn noise(length: u32) -> Vec<u8> {
+    (0..length / 4).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
+}
+
+#[test]
+fn a_command_is_as_by_any_ssh() -> Result<()> {
+    let host = with_vm()?;
+    let out = ssh(&host, &["box.vm", "hostname; whoami; pwd; echo to stderr >&2; exit 42"])?;
+    assert_eq!(out.stderr, "to stderr\n");
+    assert_eq!(out.code(42)?, "box\nroot\n/root\n");
+    assert_eq!(ssh(&host, &["dev@box.vm", "whoami; pwd; id -nG"])?.success()?, "dev\n/home/dev\ndev\n");
+    ssh(&host, &["nobody-there@box.vm", "true"])?.fails(125, &["there is no user \"nobody-there\""])?;
+    ssh(&host, &["box.vm", "kill -TERM $$"])?.code(143)?;
+    ssh(&host, &["box.vm", "exit 255"])?.code(255)?;
+    let config = host.ok(&["ssh-config", "-q"])?;
+    let enough = format!("ssh -F {} box.vm yes | head -n 1; echo ${{PIPESTATUS[0]}}", config.trim());
+    let mut enough_of_it = host.tool("bash");
+    enough_of_it.args(["-c", &enough]);
+    assert_eq!(Running::start(enough_of_it, enough)?.finish(b"")?.success()?, "y\n141\n");
+    variables_come_as_far_as_they_may(&host)?;
+    streams_are_kept_to_the_byte(&host)?;
+    by_banger_itself_it_is_the_same(&host)
+}
+
+fn variables_come_as_far_as_they_may(host: &Host) -> Result<()> {
+    let set = "SetEnv=LC_TEST='a b' LANG=C.UTF-8 LD_PRELOAD=no";
+    let out = ssh(host, &["-o", set, "box.vm", "echo $LC_TEST $LANG $LD_PRELOAD.; echo $SSH_CONNECTION"])?;
+    assert_eq!(out.success()?, "a b C.UTF-8 .\nUNKNOWN 65535 UNKNOWN 65535\n");
+    Ok(())
+}
+
+fn streams_are_kept_to_the_byte(host: &Host) -> Result<()> {
+    let (there, back) = (host.path("there"), host.path("back"));
+    fs::write(&there, noise(8 << 20))?;
+    // Keys are exchanged again and again meanwhile.
+    let mut cat = tool(host, "ssh", &["-o", "RekeyLimit=1M", "box.vm", "cat"])?;
+    let status = cat.stdin(File::open(&there)?).stdout(File::create(&back)?).status()?;
+    ensure!(status.success() && fs::read(&there)? == fs::read(&back)?, "what came back is not what went");
+    let sum = ssh(host, &["box.vm", "head -c 30000000 /dev/zero | tee /dev/stderr | sha256sum"])?;
+    assert_eq!(sum.stderr.len(), 30_000_000);
+    sum.success().map(drop)
+}
+
+fn by_banger_itself_it_is_the_same(host: &Host) -> Result<()> {
+    let ssh = |args: &[&str]| host.banger(&[&["vm", "ssh"], args].concat());
+    assert_eq!(ssh(&["bo", "--", "hostname"])?.success()?, "box\n");
+    assert_eq!(ssh(&["dev@box", "--", "cd /tmp && pwd"])?.success()?, "/tmp\n");
+    assert_eq!(ssh(&["box", "--", "echo", "a  b", "$HOME"])?.success()?, "a  b $HOME\n");
+    assert_eq!(host.start(&["vm", "ssh", "box", "--", "cat"])?.finish(b"piped")?.success()?, "piped");
+    ssh(&["box", "--", "sh", "-c", "exit 42"])?.code(42)?;
+    ssh(&["box", "--", "kill -KILL $$"])?.code(137)?;
+    ssh(&["box", "--", "exit 255"])?.code(255)?;
+    ssh(&["box", "-o", "NoSuchOption=1", "--", "true"])?.fails(125, &["nosuchoption"])?;
+    ssh(&["other", "--", "true"])?.fails(125, &["there is no VM \"other\""])?;
+    let mut none = host.command(&["vm", "ssh", "box", "--", "true"]);
+    none.env("PATH", host.path("nothing"));
+    Running::start(none, "banger vm ssh".to_owned())?
+        .finish(b"")?
+        .fails(125, &["there is no ssh on PATH", "openssh-client"])
+        .map(drop)
+}
+
+#[test]
+fn a_terminal_is_one_to_its_last_key() -> Result<()> {
+    let host = with_vm()?;
+    let mut terminal = Terminal::start(&tool(&host, "ssh", &["dev@box.vm"])?, 30, 100)?;
+    terminal.keys("stty size; tty; echo $TERM at $((40 + 2)); shopt login_shell\n")?;
+    for text in ["30 100", "/dev/pts/", "xterm at 42", "login_shell", "on"] {
+        terminal.shows(text)?;
+    }
+    terminal.resize(50, 120)?;
+    terminal.keys("until [ \"$(stty size)\" = '50 120' ]; do :; done; echo at $((60 + 0))\n")?;
+    terminal.shows("at 60")?;
+    terminal.keys("sh -c 'echo at $((60 + 1)); exec sleep 1000'\n")?;
+    terminal.shows("at 61")?;
+    terminal.keys("\x03")?;
+    terminal.keys("echo at $((60 + 2))\n")?;
+    terminal.shows("at 62")?;
+    terminal.keys("exit 7\n")?;
+    assert_eq!(terminal.ended()?.code(), Some(7));
+    assert!(terminal.is_cooked()?, "the terminal is as it was");
+    Ok(())
+}
+
+#[test]
+fn files_go_both_ways() -> Result<()> {
+    let host = with_vm()?;
+    let tree = host.path("tree");
+    fs::create_dir_all(tree.join("with space/empty"))?;
+    fs::write(tree.join("big"), noise(20 << 20))?;
+    fs::write(tree.join("script"), "#!/bin/sh\n")?;
+    fs::set_permissions(tree.join("script"), fs::Permissions::from_mode(0o750))?;
+    let then = rustix::fs::Timespec { tv_sec: 1_000_000_000, tv_nsec: 0 };
+    let then = rustix::fs::Timestamps { last_access: then, last_modification: then };
+    rustix::fs::utimensat(rustix::fs::CWD, tree.join("script"), &then, rustix::fs::AtFlags::empty())?;
+    scp_keeps_what_it_is_told_to(&host, &tree)?;
+    sftp_does_all_that_files_are_for(&host)?;
+    what_was_cut_short_goes_on(&host, &tree)?;
+    what_is_not_ones_own_is_not_written(&host)
+}
+
+fn scp_keeps_what_it_is_told_to(host: &Host, tree: &Path) -> Result<()> {
+    run(host, "scp", &["-r", "-p", &text(tree), "box.vm:"])?.success()?;
+    let stat = ssh(host, &["box.vm", "stat -c '%a %Y' tree/script; ls tree; sha256sum < tree/big"])?;
+    let sum = Command::new("sha256sum").stdin(File::open(tree.join("big"))?).output()?.stdout;
+    let expected = format!("750 1000000000\nbig\nscript\nwith space\n{}", String::from_utf8(sum)?);
+    assert_eq!(stat.success()?, expected);
+    run(host, "scp", &["-r", "-p", "box.vm:tree", &text(&host.path("back"))])?.success()?;
+    let script = fs::metadata(host.path("back/script"))?;
+    assert_eq!((script.mode() & 0o777, script.mtime()), (0o750, 1_000_000_000));
+    ensure!(
+        fs::read(host.path("back/big"))? == fs::read(tree.join("big"))?,
+        "what came back is not what went"
+    );
+    run(host, "scp", &["box.vm:~dev/.bashrc", &text(&host.path("home"))])?.success()?;
+    run(host, "scp", &["box.vm:/no-such-file", &text(tree)])?.fails(1, &["No such file"]).map(drop)
+}
+
+fn sftp_does_all_that_files_are_for(host: &Host) -> Result<()> {
+    fs::create_dir(host.path("many"))?;
+    for number in 0..2500 {
+        fs::write(host.path("many").join(format!("file {number}")), number.to_string())?;
+    }
+    let batch = format!(
+        "put -r {many} /srv/many\nls -l /srv/many\nget -r /srv/many {back}\nmkdir /srv/dir\n\
+         rename /srv/many /srv/dir/moved\nln -s moved /srv/dir/link\nln /srv/dir/moved/'file 1' /srv/hard\n\
+         chmod 600 /srv/hard\nchown 1 /srv/hard\ndf /srv\n-rmdir /srv/dir\nrm /srv/dir/moved/'file 2'\ncd /srv/dir/link\npwd\n",
+        many = text(&host.path("many")),
+        back = text(&host.path("many-back")),
+    );
+    fs::write(host.path("batch"), batch)?;
+    let out = run(host, "sftp", &["-b", &text(&host.path("batch")), "box.vm"])?.success()?;
+    assert!(out.contains("root     root            4") && out.contains("file 2499"), "{out}");
+    assert!(out.contains("Remote working directory: /srv/dir/moved"), "{out}");
+    assert_eq!(fs::read_dir(host.path("many-back"))?.count(), 2500);
+    assert_eq!(fs::read_to_string(host.path("many-back/file 2499"))?, "2499");
+    let there = ssh(
+        host,
+        &["box.vm", "ls /srv/dir/moved | wc -l; readlink /srv/dir/link; stat -c '%a %u %h' /srv/hard"],
+    )?;
+    assert_eq!(there.success()?, "2499\nmoved\n600 1 2\n");
+    Ok(())
+}
+
+fn what_was_cut_short_goes_on(host: &Host, tree: &Path) -> Result<()> {
+    let (big, part) = (text(&tree.join("big")), host.path("part"));
+    ssh(host, &["box.vm", "head -c 1000000 tree/big > part"])?.success()?;
+    fs::write(&part, fs::read(&big)?.get(..1_000_000).context("big")?)?;
+    fs::write(host.path("batch"), format!("reput {big} part\nreget part {}\n", text(&part)))?;
+    run(host, "sftp", &["-b", &text(&host.path("batch")), "box.vm"])?.success()?;
+    ssh(host, &["box.vm", "cmp tree/big part"])?.success()?;
+    ensure!(fs::read(&part)? == fs::read(&big)?, "what came back is not what went");
+    Ok(())
+}
+
+fn what_is_not_ones_own_is_not_written(host: &Host) -> Result<()> {
+    let batch = text(&host.path("batch"));
+    run(host, "scp", &[&batch, "dev@box.vm:/etc/passwd"])?.fails(1, &["Permission denied"])?;
+    run(host, "scp", &[&batch, "dev@box.vm:theirs"])?.success()?;
+    let owner = ssh(host, &["box.vm", "stat -c %U /home/dev/theirs; grep -c . /etc/passwd"])?.success()?;
+    assert!(owner.starts_with("dev\n"), "{owner}");
+    Ok(())
+}
+
+#[test]
+fn rsync_needs_only_itself_in_the_guest() -> Result<()> {
+    let host = Host::new()?;
+    let busybox = static_busybox()?;
+    let rsync = with_libraries("/usr/bin/rsync")?;
+    let mut files = vec![("bin/busybox", busybox.as_slice())];
+    files.extend(rsync.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())));
+    let tar = host.path("rsync.tar");
+    tar_of(&tar, &files, &[("bin/sh", "busybox")])?;
+    host.ok(&["image", "import", "rsync", &text(&tar)])?;
+    host.ok(&["vm", "run", "-d", "--name", "box", "--image", "rsync"])?;
+
+    let tree = host.path("tree");
+    fs::create_dir_all(tree.join("folder"))?;
+    fs::write(tree.join("folder/big"), noise(4 << 20))?;
+    symlink("folder/big", tree.join("link"))?;
+    let shell = format!("ssh -F {}", host.ok(&["ssh-config", "-q"])?.trim());
+    let rsync = |from: &str, to: &str| {
+        let mut rsync = host.tool("rsync");
+        rsync.args(["-a", "--itemize-changes", "-e", &shell, from, to]);
+        Running::start(rsync, format!("rsync {from} {to}"))?.finish(b"")?.success()
+    };
+    let there = format!("{}/", text(&tree));
+    assert!(rsync(&there, "box.vm:/root/tree/")?.contains("folder/big"));
+    assert_eq!(rsync(&there, "box.vm:/root/tree/")?, "", "nothing has changed");
+    rsync("box.vm:/root/tree/", &text(&host.path("back")))?;
+    ensure!(fs::read(host.path("back/folder/big"))? == noise(4 << 20), "what came back is not what went");
+    assert_eq!(fs::read_link(host.path("back/link"))?, Path::new("folder/big"));
+    Ok(())
+}
+
+/// Servers in the guest, on a port and at a path: each answers what it is told, in capitals, once that has ended.
+const SERVER: &str = r#"
+use IO::Socket::INET; use IO::Socket::UNIX;
+unlink "/tmp/server";
+my $tcp = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => 8080, Listen => 9, ReuseAddr => 1) or die;
+my $unix = IO::Socket::UNIX->new(Local => "/tmp/server", Listen => 9) or die;
+$| = 1; print "listening\n";
+$SIG{CHLD} = "IGNORE"; my $first = fork; my $socket = $first ? $tcp : $unix;
+while (my $caller = $socket->accept) { local $/; print $caller uc <$caller>; close $caller; }
+"#;
+
+/// Says something to what listens at a port of the guest's or at a path there, and prints what comes back.
+const CALL: &str = r#"use IO::Socket::INET; use IO::Socket::UNIX; local $/;
+my $s = $ARGV[0] =~ /^\d/ ? IO::Socket::INET->new(PeerAddr => $ARGV[0]) : IO::Socket::UNIX->new(Peer => $ARGV[0]);
+$s or die "cannot call: $!\n"; print $s "from the guest"; $s->flush; shutdown $s, 1; print <$s>;"#;
+
+/// Says something, ends that, and reads the answer to its end.
+fn say(mut stream: impl Read + Write, end: impl FnOnce() -> std::io::Result<()>) -> Result<String> {
+    stream.write_all(b"from the host")?;
+    end()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn say_at(path: &Path) -> Result<String> {
+    let stream = UnixStream::connect(path)?;
+    say(&stream, || stream.shutdown(std::net::Shutdown::Write))
+}
+
+/// A server here, which answers as those in the guest; its port.
+fn server_here() -> Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let port = listener.local_addr()?.port();
+    thread::spawn(move || {
+        for caller in listener.incoming().flatten() {
+            let mut said = String::new();
+            // Whoever calls is the scenario itself.
+            let _ = (&caller)
+                .read_to_string(&mut said)
+                .and_then(|_| (&caller).write_all(said.to_uppercase().as_bytes()));
+        }
+    });
+    Ok(port)
+}
+
+#[test]
+fn connections_are_forwarded_both_ways() -> Result<()> {
+    let host = with_vm()?;
+    let mut server = host.start(&["vm", "exec", "box", "--", "perl", "-e", SERVER])?;
+    server.wait_for_stdout("listening")?;
+    into_the_guest(&host)?;
+    by_socks(&host)?;
+    out_of_the_guest(&host)
+}
+
+fn into_the_guest(host: &Host) -> Result<()> {
+    let forward = |name: &str, to: &str| format!("{}:{to}", text(&host.path(name)));
+    let [tcp, unix, none] = [("tcp", "localhost:8080"), ("unix", "/tmp/server"), ("none", "localhost:9")]
+        .map(|(name, to)| forward(name, to));
+    let args = ["-L", &tcp, "-L", &unix, "-L", &none, "box.vm", "echo ready; exec cat"];
+    let mut forwards = start(host, "ssh", &args)?;
+    forwards.wait_for_stdout("ready")?;
+    for name in ["tcp", "unix", "tcp"] {
+        assert_eq!(say_at(&host.path(name))?, "FROM THE HOST");
+    }
+    assert_eq!(say_at(&host.path("none")).unwrap_or_default(), "");
+    forwards.wait_for_stderr("cannot connect to 127.0.0.1:9: Connection refused")?;
+    let (tcp, both) = (host.path("tcp"), noise(3 << 20));
+    thread::scope(|scope| {
+        let calls: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| -> Result<usize> {
+                    let stream = UnixStream::connect(&tcp)?;
+                    (&stream).write_all(&both)?;
+                    stream.shutdown(std::net::Shutdown::Write)?;
+                    let mut answer = Vec::new();
+                    (&stream).read_to_end(&mut answer)?;
+                    Ok(answer.len())
+                })
+            })
+            .collect();
+        for call in calls {
+            assert_eq!(call.join().map_err(|_| anyhow!("a call has panicked"))??, both.len());
+        }
+        anyhow::Ok(())
+    })?;
+    forwards.finish(b"")?.success().map(drop)
+}
+
+fn by_socks(host: &Host) -> Result<()> {
+    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    let mut socks = start(host, "ssh", &["-D", &port.to_string(), "box.vm", "echo ready; exec cat"])?;
+    socks.wait_for_stdout("ready")?;
+    // RFC 1928: no authentication; connect to a name.
+    let connect = |name: &str, to: u16| -> Result<(TcpStream, u8)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.write_all(&[5, 1, 0])?;
+        stream.read_exact(&mut [0; 2])?;
+        let length = u8::try_from(name.len())?;
+        stream.write_all(&[&[5, 1, 0, 3, length], name.as_bytes(), &to.to_be_bytes()].concat())?;
+        let mut answer = [0; 10];
+        // ssh hangs up on what it cannot connect.
+        let _ = stream.read_exact(&mut answer);
+        Ok((stream, answer[0]))
+    };
+    for name in ["localhost", "127.0.0.1"] {
+        let (stream, version) = connect(name, 8080)?;
+        assert_eq!(version, 5);
+        assert_eq!(say(&stream, || stream.shutdown(std::net::Shutdown::Write))?, "FROM THE HOST");
+    }
+    connect("no-such-host.invalid", 80)?;
+    socks.wait_for_stderr("the guest knows no host \"no-such-host.invalid\"")?;
+    socks.finish(b"")?.success().map(drop)
+}
+
+fn out_of_the_guest(host: &Host) -> Result<()> {
+    let here = format!("127.0.0.1:{}", server_here()?);
+    let [any, path] = [format!("0:{here}"), format!("/home/dev/socket:{here}")];
+    let args =
+        ["-o", "ExitOnForwardFailure=yes", "-R", &any, "-R", &path, "dev@box.vm", "echo ready; exec cat"];
+    let mut forwards = start(host, "ssh", &args)?;
+    forwards.wait_for_stdout("ready")?;
+    let listening = host.json(&["vm", "ports", "box"])?;
+    let rows = listening.as_array().into_iter().flatten();
+    let chosen = rows.filter(|row| row["address"] == "127.0.0.1" && row["port"] != 8080);
+    let ports: Vec<_> = chosen.map(|row| row["port"].to_string()).collect();
+    let [port] = ports.as_slice() else { bail!("it listens at {ports:?}: {listening}") };
+    for at in [format!("127.0.0.1:{port}"), "/home/dev/socket".to_owned()] {
+        let call = host.ok(&["vm", "exec", "box", "--user", "dev", "--", "perl", "-e", CALL, &at])?;
+        assert_eq!(call, "FROM THE GUEST");
+    }
+    let mode = host.ok(&["vm", "exec", "box", "--", "stat", "-c", "%U %a", "/home/dev/socket"])?;
+    assert_eq!(mode, "dev 600\n");
+    let taken = ["-o", "ExitOnForwardFailure=yes", "-R", &path, "box.vm", "true"];
+    ssh(host, &taken)?.fails(255, &["remote port forwarding failed"])?;
+    forwards.finish(b"")?.success()?;
+    until("the guest has closed what listened", || {
+        Ok(host.banger(&["vm", "exec", "box", "--", "test", "!", "-e", "/home/dev/socket"])?.status.success())
+    })
+}
+
+/// Asks an agent for its keys, and prints how many it has, and the first.
+const KEYS: &str = r#"use IO::Socket::UNIX; my $s = IO::Socket::UNIX->new(Peer => $ENV{SSH_AUTH_SOCK}) or die "no agent: $!\n";
+print $s pack("NC", 1, 11); $s->flush; read $s, my $n, 4; read $s, my $b, unpack("N", $n);
+my ($kind, $keys, $key) = unpack("CNN/a", $b); print "$kind $keys ", unpack("H*", $key), "\n";"#;
+
+#[test]
+fn the_users_agent_is_there_for_the_session_and_nobody_else() -> Result<()> {
+    let host = with_vm()?;
+    let (socket, key) = (host.path("agent"), host.path("key"));
+    let mut agent =
+        Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn()?;
+    let kept = (|| {
+        until("the agent is there", || Ok(UnixStream::connect(&socket).is_ok()))?;
+        let quiet = ["-q", "-t", "ed25519", "-N", "", "-f", &text(&key)];
+        ensure!(Command::new("ssh-keygen").args(quiet).status()?.success(), "ssh-keygen");
+        let added = Command::new("ssh-add").arg("-q").arg(&key).env("SSH_AUTH_SOCK", &socket).status()?;
+        ensure!(added.success(), "ssh-add");
+        let with_agent = |args: &[&str]| {
+            let mut ssh = tool(&host, "ssh", args)?;
+            ssh.env("SSH_AUTH_SOCK", &socket);
+            Running::start(ssh, "ssh".to_owned())?.finish(b"")
+        };
+        let look = format!("perl -e '{KEYS}'; stat -c '%U %a' $SSH_AUTH_SOCK $(dirname $SSH_AUTH_SOCK)");
+        let out = with_agent(&["-A", "dev@box.vm", &look])?.success()?;
+        let mut lines = out.lines();
+        assert!(
+            lines.next().is_some_and(|line| line.starts_with("12 1 0000000b7373682d65643235353139")),
+            "{out}"
+        );
+        assert_eq!(lines.collect::<Vec<_>>(), ["dev 600", "dev 700"]);
+        assert_eq!(with_agent(&["box.vm", "echo .$SSH_AUTH_SOCK."])?.success()?, "..\n");
+        until("the socket is gone", || {
+            Ok(host.ok(&["vm", "exec", "box", "--", "ls", "/run/banger"])?.is_empty())
+        })
+    })();
+    agent.kill()?;
+    agent.wait()?;
+    kept
+}
+
+#[test]
+fn sessions_over_one_connection_never_wait_for_each_other() -> Result<()> {
+    let host = with_vm()?;
+    let control = format!("ControlPath={}", text(&host.path("control")));
+    let options = ["-o", "ControlMaster=auto", "-o", control.as_str()];
+    let shared = |args: &[&'static str]| [&options, args].concat();
+    let mut master = start(&host, "ssh", &shared(&["box.vm", "echo ready; exec cat"]))?;
+    master.wait_for_stdout("ready")?;
+    thread::scope(|scope| {
+        let count = |n: i32| {
+            let (host, options) = (&host, &options);
+            let script = format!("head -c 2000000 /dev/zero | wc -c; exit {n}");
+            scope.spawn(move || ssh(host, &[options.as_slice(), &["box.vm", &script]].concat())?.code(n))
+        };
+        let runs: Vec<_> = (0..8).map(count).collect();
+        for run in runs {
+            assert_eq!(run.join().unwrap()?, "2000000\n");
+        }
+        anyhow::Ok(())
+    })?;
+    // One whose program does not read, and which has sent as much as it can.
+    let mut stuck = tool(&host, "ssh", &shared(&["box.vm", "echo $$; exec sleep 1000"]))?;
+    let mut stuck = stuck.stdin(File::open("/dev/zero")?).stdout(Stdio::piped()).spawn()?;
+    let mut pid = String::new();
+    BufReader::new(stuck.stdout.take().context("stdout")?).read_line(&mut pid)?;
+    assert_eq!(ssh(&host, &shared(&["box.vm", "echo another"]))?.success()?, "another\n");
+    stuck.kill()?;
+    stuck.wait()?;
+    until("its program has ended", || {
+        Ok(!host.banger(&["vm", "exec", "box", "--", "kill", "-0", pid.trim()])?.status.success())
+    })?;
+    let forward = format!("0:127.0.0.1:{}", server_here()?);
+    let ask = [options.as_slice(), &["-O", "forward", "-R", &forward, "box.vm"]].concat();
+    let port = ssh(&host, &ask)?.success()?;
+    let at = format!("127.0.0.1:{}", port.trim());
+    assert_eq!(host.ok(&["vm", "exec", "box", "--", "perl", "-e", CALL, &at])?, "FROM THE GUEST");
+    master.finish(b"")?.success().map(drop)
+}
+
+#[test]
+fn a_connection_in_the_background_outlives_the_session_that_began_it() -> Result<()> {
+    let host = with_vm()?;
+    let control = format!("ControlPath={}", text(&host.path("control")));
+    let options = ["-o", "ControlMaster=auto", "-o", "ControlPersist=yes", "-o", control.as_str()];
+    let shared = |args: &[&'static str]| [&options, args].concat();
+    let first = shared(&["box.vm", "echo at $((40 + 2)); exec sleep 1000"]);
+    let mut terminal = Terminal::start(&tool(&host, "ssh", &first)?, 24, 80)?;
+    terminal.shows("at 42")?;
+    terminal.keys("\x03")?;
+    terminal.ended()?;
+    ssh(&host, &shared(&["-O", "check", "box.vm"]))?.success()?;
+    assert_eq!(ssh(&host, &shared(&["box.vm", "hostname"]))?.success()?, "box\n");
+    ssh(&host, &shared(&["-O", "exit", "box.vm"]))?.success()?;
+    host.ok(&["vm", "delete", "--force", "box"])?;
+    until("ssh and its way in have gone", || Ok(host.nothing_left().is_ok()))
+}
+
+#[test]
+fn an_editor_finds_its_way() -> Result<()> {
+    let host = with_vm()?;
+    // What it is, by a script on standard input of a shell without a terminal.
+    let probe = start(&host, "ssh", &["-T", "-o", "ConnectTimeout=15", "box.vm", "bash -s"])?;
+    let script = b"uname -sm; echo HOME=$HOME; command -v perl; mkdir -p ~/.editor && echo made; exit 0\n";
+    assert_eq!(probe.finish(script)?.success()?, "Linux x86_64\nHOME=/root\n/usr/bin/perl\nmade\n");
+    // Its server, brought along, begun in the background, and left there.
+    fs::write(host.path("server.pl"), SERVER)?;
+    run(&host, "scp", &[&text(&host.path("server.pl")), "box.vm:.editor/server.pl"])?.success()?;
+    let begin = b"cd ~/.editor; nohup perl server.pl > log 2>&1 < /dev/null & \nuntil grep -q listening ~/.editor/log; do :; done 2>/dev/null; echo begun\n";
+    assert_eq!(start(&host, "ssh", &["-T", "box.vm", "sh"])?.finish(begin)?.success()?, "begun\n");
+    for round in ["once", "and again"] {
+        let name = format!("server {round}");
+        let forward = format!("{}:127.0.0.1:8080", text(&host.path(&name)));
+        let window = start(&host, "ssh", &["-T", "-L", &forward, "box.vm", "bash"])?;
+        // Reading the script to its end keeps the window open.
+        until("the forward is there", || {
+            Ok(say_at(&host.path(&name)).is_ok_and(|answer| answer == "FROM THE HOST"))
+        })?;
+        // The line breaks in the middle of things.
+        window.signal(Signal::KILL)?;
+        window.finish(b"")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_killed_ssh_leaves_nothing_in_the_guest() -> Result<()> {
+    let host = with_vm()?;
+    let here = format!("127.0.0.1:{}", server_here()?);
+    let [tcp, path] = [format!("9000:{here}"), format!("/tmp/left:{here}")];
+    let args = ["-tt", "-R", &tcp, "-R", &path, "box.vm", "echo pid $$; exec sleep 1000"];
+    let mut killed = start(&host, "ssh", &args)?;
+    let shown = killed.wait_for_stdout("\n")?;
+    let pid = shown.trim().strip_prefix("pid ").context(shown.clone())?.to_owned();
+    let left = "kill -0 $0 2>/dev/null || test -e /tmp/left";
+    let left = || -> Result<bool> {
+        Ok(host.banger(&["vm", "exec", "box", "--", "sh", "-c", left, &pid])?.status.success())
+    };
+    ensure!(left()?, "nothing was there before");
+    killed.signal(Signal::KILL)?;
+    until("all of it is gone", || Ok(!left()?))?;
+    until("nothing listens any more", || {
+        let ports = host.json(&["vm", "ports", "box"])?;
+        Ok(ports.as_array().into_iter().flatten().all(|row| row["port"] != 9000))
+    })?;
+    host.ok(&["vm", "delete", "--force", "box"])?;
+    host.nothing_left()
+}
+
+#[test]
+fn what_cannot_be_reached_is_told_and_what_is_down_started_if_it_may() -> Result<()> {
+    let host = with_vm()?;
+    let told = |texts: &[&str]| ssh(&host, &["box.vm", "true"])?.fails(255, texts);
+    ssh(&host, &["bo.vm", "true"])?.fails(255, &["there is no VM \"bo\"", "banger ps -a"])?;
+    host.ok(&["vm", "pause", "box"])?;
+    told(&["VM box is paused", "banger vm resume box"])?;
+    host.ok(&["vm", "resume", "box"])?;
+    host.ok(&["vm", "stop", "box"])?;
+    told(&["VM box is stopped", "banger vm start box", "ssh.autostart"])?;
+    host.banger(&["vm", "ssh", "box", "--", "true"])?.fails(125, &["VM box is stopped"])?;
+    fs::create_dir_all(host.path("config/banger"))?;
+    fs::write(host.path("config/banger/config.toml"), "[ssh]\nautostart = true\n")?;
+    assert_eq!(ssh(&host, &["box.vm", "hostname"])?.success()?, "box\n");
+    host.ok(&["vm", "stop", "box"])?;
+    assert_eq!(host.ok(&["vm", "ssh", "box", "--", "hostname"])?, "box\n");
+    Ok(())
+}
+
+#[test]
+fn the_users_own_configuration_includes_it_and_is_as_it_was() -> Result<()> {
+    let host = Host::bare()?;
+    let path = host.path(".ssh/config");
+    let old = b"Host *\n\tServerAliveInterval 5 # \xff\r\n\nHost a\nUser b";
+    fs::create_dir(host.path(".ssh"))?;
+    fs::write(&path, old)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+    host.ok(&["ssh-config", "--install"])?;
+    let new = fs::read(&path)?;
+    ensure!(new.ends_with(old) && new.starts_with(b"# banger: begin\nInclude \""), "{}", new.escape_ascii());
+    assert_eq!(host.json(&["ssh-config"])?["installed"], true);
+    host.ok(&["ssh-config", "--install"])?;
+    assert_eq!(fs::read(&path)?, new);
+    let shown = Command::new("ssh").arg("-F").arg(&path).args(["-G", "box.vm"]).output()?;
+    let shown = String::from_utf8(shown.stdout)?;
+    for line in ["user root", "stricthostkeychecking true", "serveraliveinterval 5", "ssh-proxy %h"] {
+        ensure!(shown.contains(line), "no {line} in {shown}");
+    }
+    host.ok(&["ssh-config", "--uninstall"])?;
+    assert_eq!((fs::read(&path)?, fs::metadata(&path)?.mode() & 0o777), (old.to_vec(), 0o644));
+    fs::remove_file(&path)?;
+    host.ok(&["ssh-config", "--install"])?;
+    host.ok(&["ssh-config", "--uninstall"])?;
+    ensure!(!path.exists(), "a file that was not there is");
+    Ok(())
+}
