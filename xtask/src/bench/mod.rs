@@ -36,6 +36,8 @@ enum What {
     Run,
     /// `vm exec`, beside the protocol itself
     Exec,
+    /// `vm ssh`, beside `vm exec`
+    Ssh,
     /// `ps`, beside curl
     Ps,
     /// `image import`, beside tar and mke2fs
@@ -53,6 +55,7 @@ enum What {
 /// Goals: times over the bare thing's, and MiB.
 const RUN_GOAL: f64 = 1.2;
 const EXEC_GOAL: f64 = 3.0;
+const SSH_GOAL: f64 = 3.0;
 const PS_GOAL: f64 = 2.0;
 const IMPORT_GOAL: f64 = 1.0 / 3.0;
 const IDLE_GOAL: f64 = 30.0;
@@ -81,13 +84,18 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<()> {
         let ps = || timed(&mut stage.banger(&["ps"]));
         compare("ps / curl", PS_GOAL, runs, ps, || timed(&mut curl))?;
     }
-    if wanted(What::Exec) || wanted(What::Run) {
+    if wanted(What::Exec) || wanted(What::Ssh) || wanted(What::Run) {
         stage.ok(&["vm", "run", "-d", "--name", "box"])?;
     }
     if wanted(What::Exec) {
         let vsock = stage.vm_runtime("box")?.join("vsock.sock");
         let banger = || timed(&mut stage.banger(&["vm", "exec", "box", "--", "true"]));
         compare("vm exec / protocol", EXEC_GOAL, runs, banger, || exec::raw(&vsock))?;
+    }
+    if wanted(What::Ssh) {
+        let ssh = || timed(&mut stage.banger(&["vm", "ssh", "box", "--", "true"]));
+        let exec = || timed(&mut stage.banger(&["vm", "exec", "box", "--", "true"]));
+        compare("vm ssh / vm exec", SSH_GOAL, runs, ssh, exec)?;
     }
     if wanted(What::Run) {
         let bare = bare::Bare::of(&stage, "box")?;
