@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How long each fuzz target is run: enough to see that it still finds its way, not to look for what is rare.
-const FUZZ: Duration = Duration::from_secs(10);
+const FUZZ: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(project: &Project, with_lab: bool) -> Result<()> {
     let mut steps = Steps::default();

@@ -72,12 +72,12 @@ const FROZEN: &str = "the lab froze: QEMU emulates it no further";
 const TRIES: usize = 3;
 
 /// Scenarios that take as long as all others together.
-const HALF: [&str; 2] = ["killed", "watching"];
+const HALF: [&str; 3] = ["killed", "ssh", "watching"];
 
-/// Runs the scenarios that are named on Firecracker, even if one of the files fails, with a short soak and a kill at each
-/// point of a VM's life once.
+/// Runs the scenarios that are named on Firecracker, even if one of the files fails, with a short soak, a kill at each
+/// point of a VM's life once, and a few round trips.
 const SCENARIOS: &str = "status=0
-    export BANGER_SOAK_VMS=24 BANGER_KILL_ONCE=1
+    export BANGER_SOAK_VMS=24 BANGER_KILL_ONCE=1 BANGER_ROUND_TRIPS=5
     for name; do
         start=$(date +%s)
         /in/smoke/$name --test-threads=1 || status=1
