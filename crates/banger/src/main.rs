@@ -4,6 +4,7 @@
 mod commands;
 mod config;
 mod error;
+mod file_sync;
 mod session;
 mod ssh;
 mod transfer;

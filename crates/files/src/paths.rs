@@ -83,13 +83,13 @@ impl<W: Write> PathWriter<W> {
         self.out.item(&Item::Remove(name.to_vec()))
     }
 
-    /// Writes a folder, for what would have none in it otherwise.
+    /// Writes a folder with these permissions, which it gets if it is not there yet.
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn folder(&mut self, path: &[u8]) -> io::Result<()> {
+    pub fn folder(&mut self, path: &[u8], mode: u32) -> io::Result<()> {
         let name = self.go_to(path)?;
-        self.out.item(&Item::Folder(entry(name, FOLDER, self.now)))?;
+        self.out.item(&Item::Folder(entry(name, mode, self.now)))?;
         self.out.item(&Item::Leave)
     }
 

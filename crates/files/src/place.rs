@@ -118,7 +118,7 @@ mod tests {
         stream(|out| {
             out.file(b"a/b/file", 0o755, TIME, &mut &b"text"[..]).unwrap().unwrap();
             out.link(b"a/link", TIME, b"b/file".to_vec()).unwrap();
-            out.folder(b"empty").unwrap();
+            out.folder(b"empty", 0o755).unwrap();
             out.file(b"z", 0o644, TIME, &mut &b"z"[..]).unwrap().unwrap();
         })
     }

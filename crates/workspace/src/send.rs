@@ -309,7 +309,7 @@ impl<W: Write> Writer<W> {
             for folder in
                 [&b".git/objects/info"[..], b".git/objects/pack", b".git/refs/heads", b".git/refs/tags"]
             {
-                self.out.folder(folder).map_err(WorkspaceError::Sending)?;
+                self.out.folder(folder, 0o755).map_err(WorkspaceError::Sending)?;
             }
         }
         self.objects(pack)?;

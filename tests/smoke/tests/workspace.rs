@@ -391,3 +391,25 @@ fn a_full_copy_takes_all_that_is_there() -> Result<()> {
     host.ok(&["vm", "delete", "--force", "--discard", "box"])?;
     host.nothing_left()
 }
+
+#[test]
+fn files_of_the_users_are_there_at_each_start() -> Result<()> {
+    let host = Host::tiny()?;
+    fs::create_dir_all(host.path("config/banger"))?;
+    fs::write(host.path(".gitconfig"), "[user]\n\tname = a\n")?;
+    let entries = "[[file_sync]]\nhost = '~/.gitconfig'\n[[file_sync]]\nhost = '~/none'\n";
+    fs::write(host.path("config/banger/config.toml"), entries)?;
+    let made = host.banger(&[RUN, &["tiny"]].concat())?;
+    made.fails(0, &["none is not synced: No such file"])?;
+    let there = |script: &str| host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script]);
+    assert_eq!(there("cat /root/.gitconfig; stat -c %a /root/.gitconfig")?, "[user]\n\tname = a\n600\n");
+    fs::write(host.path(".gitconfig"), "[user]\n\tname = b\n")?;
+    host.ok(&["vm", "restart", "box"])?;
+    assert_eq!(there("cat /root/.gitconfig")?, "[user]\n\tname = b\n");
+    let escape = "[[file_sync]]\nhost = '~/.gitconfig'\nguest = '/root/../etc/passwd'\n";
+    fs::write(host.path("config/banger/config.toml"), escape)?;
+    host.banger(&["vm", "run", "--rm", "--", "true"])?
+        .fails(125, &["file_sync", "entry 1", "under /root"])?;
+    host.ok(&["vm", "delete", "--force", "box"])?;
+    host.nothing_left()
+}

@@ -1,7 +1,7 @@
 //! The keys, each declared once: name, type and bounds, where it may be set, its variable, its default, and its help.
 
 use super::{
-    AutoStop, Config, Key, Origin, Scope, Setting, ShownKey,
+    AutoStop, Config, FileSync, Key, Origin, Scope, Setting, ShownKey,
     value::{Raw, Value, within},
 };
 use crate::{Defaults, Limits, Name, Period, Size, Vmm};
@@ -30,6 +30,7 @@ macro_rules! keys {
         #[derive(Debug, Clone, Default, PartialEq)]
         pub struct Layer {
             $($($name: Option<Setting<$type>>,)*)*
+            pub(super) file_sync: Vec<FileSync>,
         }
 
         impl Layer {
@@ -49,9 +50,10 @@ macro_rules! keys {
                 Ok(())
             }
 
-            /// This one's values, and `lower`'s where it has none.
+            /// This one's values, and `lower`'s where it has none. Files are those of both, this one's last.
             pub(super) fn over(self, lower: Self) -> Self {
-                Self { $($($name: self.$name.or(lower.$name),)*)* }
+                let file_sync = lower.file_sync.into_iter().chain(self.file_sync).collect();
+                Self { $($($name: self.$name.or(lower.$name),)*)* file_sync }
             }
         }
 

@@ -4,6 +4,7 @@
 //! environment ([`Layer::of_variables`]). Layers over one another, and the built-in defaults under them, are a
 //! [`Config`]. Nothing here reads a file; the programs do, each the files that it may.
 
+mod file_sync;
 mod keys;
 mod nearest;
 mod text;
@@ -14,6 +15,7 @@ use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 
+pub use file_sync::FileSync;
 pub use keys::{KEYS, Layer};
 pub use text::PROJECT_FILE;
 pub use value::AutoStop;
@@ -137,6 +139,11 @@ impl Config {
     pub fn new(layers: impl IntoIterator<Item = Layer>, host: HostSize) -> Self {
         let layer = layers.into_iter().reduce(Layer::over).unwrap_or_default();
         Self { layer, host }
+    }
+
+    /// The files of the user's that are in every VM. Of two for one place, the later one counts.
+    pub fn file_sync(&self) -> &[FileSync] {
+        &self.layer.file_sync
     }
 }
 

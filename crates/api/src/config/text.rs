@@ -5,10 +5,13 @@ use std::{io, path::Path};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    CONFIG_MAX, ConfigError, KEYS, Key, Layer, Origin, Owner, Scope,
+    CONFIG_MAX, ConfigError, FileSync, KEYS, Key, Layer, Origin, Owner, Scope,
     nearest::nearest,
     value::{Raw, Shape},
 };
+
+/// The list that is beside the sections.
+const FILE_SYNC: &str = "file_sync";
 
 /// The name of the file a project has.
 pub const PROJECT_FILE: &str = "banger.toml";
@@ -61,6 +64,16 @@ impl Layer {
         for (section, value) in document.get_ref() {
             let at = line(section.span().start);
             let section = section.get_ref().as_ref();
+            if section == FILE_SYNC {
+                if owner == Owner::Project {
+                    let why =
+                        "a repository does not say which of your files go into a VM: only config.toml does";
+                    return Err(format!("{FILE_SYNC} on line {at} cannot be set in {PROJECT_FILE}: {why}"));
+                }
+                self.file_sync = FileSync::read_all(value.get_ref())
+                    .map_err(|why| format!("{FILE_SYNC} on line {at}: {why}"))?;
+                continue;
+            }
             let Some(table) = value.get_ref().as_table().filter(|_| is_section(section)) else {
                 return Err(unknown_section(section, at));
             };

@@ -6,7 +6,7 @@ use banger_api::{ApiError, ErrorKind, RefError, Vm, VmState, resolve};
 use banger_client::{Client, Events};
 use futures_util::future::join_all;
 
-use crate::{error::CommandError, ui::Ui, workspace::Workspaces};
+use crate::{error::CommandError, file_sync, ui::Ui, workspace::Workspaces};
 
 /// Does `act` to every VM that `references` name. Those that go well do so even when others don't.
 pub(super) async fn each(
@@ -39,6 +39,24 @@ pub(super) async fn follow_each(
         let progress = ui.progress();
         let mut events = start(vm).await?;
         events.result::<Vm>(|event| progress.show(ui, event)).await.map(drop)
+    };
+    each(client, ui, references, act).await
+}
+
+/// The same, for VMs that are up then: they get the user's files.
+pub(super) async fn start_each(
+    client: &Client,
+    ui: &Ui,
+    references: &[String],
+    start: impl AsyncFn(&Vm) -> Result<Events, ApiError>,
+) -> Result<ExitCode, CommandError> {
+    let act = async |vm: &Vm| {
+        let progress = ui.progress();
+        let mut events = start(vm).await?;
+        let (vm, _) = events.result::<Vm>(|event| progress.show(ui, event)).await?;
+        progress.clear();
+        file_sync::after_start(client, ui, &vm).await;
+        Ok(())
     };
     each(client, ui, references, act).await
 }

@@ -14,7 +14,7 @@ use super::{
     stdio,
     wire::{Transport, WireError},
 };
-use crate::ui::Ui;
+use crate::{file_sync, ui::Ui};
 
 /// What follows a VM's name where a host's is asked for.
 pub(crate) const SUFFIX: &str = ".vm";
@@ -91,5 +91,8 @@ pub(crate) async fn running(client: &Client, vm: Vm, ui: &Ui) -> Result<Vm, ApiE
     }
     let progress = ui.progress();
     let mut events = client.start_vm(vm.id.as_str()).await?;
-    Ok(events.result::<Vm>(|event| progress.show(ui, event)).await?.0)
+    let (vm, _) = events.result::<Vm>(|event| progress.show(ui, event)).await?;
+    progress.clear();
+    file_sync::after_start(client, ui, &vm).await;
+    Ok(vm)
 }

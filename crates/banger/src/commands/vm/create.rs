@@ -4,7 +4,7 @@ use banger_api::{CreateVm, Vm};
 use banger_client::Client;
 
 use super::hardware::Hardware;
-use crate::{commands::watch::watch, error::CommandError, ui::Ui};
+use crate::{commands::watch::watch, error::CommandError, file_sync, ui::Ui};
 
 /// Make a VM, start it, and print its name
 #[derive(Debug, clap::Args)]
@@ -25,6 +25,9 @@ impl Create {
         let request = CreateVm { no_start: self.no_start, ..self.hardware.request()? };
         let mut events = client.run_vm(&request).await?;
         let (vm, _) = watch::<Vm>(&client, &mut events, ui).await?;
+        if !self.no_start {
+            file_sync::after_start(&client, ui, &vm).await;
+        }
         ui.line(&vm.name)?;
         Ok(ExitCode::SUCCESS)
     }

@@ -1,4 +1,4 @@
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use banger_client::Client;
 
@@ -30,6 +30,9 @@ pub(crate) struct ExecArgs {
     /// Set a variable; without a value, to the one it has here
     #[arg(short, long, value_parser = super::variable, value_name = "NAME[=VALUE]")]
     env: Vec<(String, String)>,
+    /// Set the variables of a file, NAME=VALUE a line; --env beats it
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
     /// Command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<String>,
@@ -38,7 +41,8 @@ pub(crate) struct ExecArgs {
 impl ExecArgs {
     pub(crate) async fn run(self, _: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new().map_err(CommandError::in_session)?;
-        let wanted = Wanted { argv: self.command, env: self.env, cwd: self.workdir, user: self.user };
+        let env = super::variables(&self.env_file, self.env).map_err(CommandError::in_session)?;
+        let wanted = Wanted { argv: self.command, env, cwd: self.workdir, user: self.user };
         let ended = session::run(&client, &self.vm, wanted).await.map_err(CommandError::in_session)?;
         Ok(ended.status.shell_code().into())
     }

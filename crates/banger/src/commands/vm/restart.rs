@@ -4,7 +4,7 @@ use banger_api::{Period, StopVm};
 use banger_client::Client;
 
 use crate::{
-    commands::{reference, several::follow_each},
+    commands::{reference, several::start_each},
     error::CommandError,
     ui::Ui,
 };
@@ -26,6 +26,6 @@ impl Restart {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
         let options = StopVm { timeout_s: self.timeout.map(|timeout| timeout.as_secs()) };
-        follow_each(&client, ui, &self.vms, async |vm| client.restart_vm(vm.id.as_str(), options).await).await
+        start_each(&client, ui, &self.vms, async |vm| client.restart_vm(vm.id.as_str(), options).await).await
     }
 }

@@ -7,6 +7,7 @@ use super::{hardware::Hardware, workspace::selection::Selection};
 use crate::{
     commands::watch::watch,
     error::CommandError,
+    file_sync,
     session::{self, Wanted},
     ui::{Timing, Ui, now_ns},
     workspace::{Workspaces, tools},
@@ -39,6 +40,9 @@ pub(crate) struct Run {
     /// Set a variable for the command; without a value, to the one it has here
     #[arg(short, long, value_parser = super::variable, value_name = "NAME[=VALUE]")]
     env: Vec<(String, String)>,
+    /// Set the variables of a file, NAME=VALUE a line; --env beats it
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
     /// Let the command wait until the tools that the repository asks for are ready
     #[arg(long, requires = "path", conflicts_with = "no_tools")]
     wait_tools: bool,
@@ -96,6 +100,7 @@ impl Run {
         timing.end("reach bangerd", asked);
         let (vm, spans) = watch::<Vm>(&client, &mut events, ui).await?;
         timing.add(spans);
+        file_sync::after_start(&client, ui, &vm).await;
         let cwd = taken.is_some().then(|| self.selection.guest_path.clone());
         let mut env = Vec::new();
         if let Some(taken) = taken {
@@ -111,7 +116,7 @@ impl Run {
             }
             env.extend(plan.env.into_iter().map(|variable| (variable.name.to_string(), variable.value)));
         }
-        env.extend(self.env);
+        env.extend(super::variables(&self.env_file, self.env)?);
         if self.detach {
             ui.line(&vm.name)?;
             if self.timing {

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use banger_client::Client;
 
 use crate::{
-    commands::{reference, several::follow_each},
+    commands::{reference, several::start_each},
     error::CommandError,
     ui::Ui,
 };
@@ -19,6 +19,6 @@ pub(crate) struct Start {
 impl Start {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        follow_each(&client, ui, &self.vms, async |vm| client.start_vm(vm.id.as_str()).await).await
+        start_each(&client, ui, &self.vms, async |vm| client.start_vm(vm.id.as_str()).await).await
     }
 }

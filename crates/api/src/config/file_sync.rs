@@ -1,0 +1,123 @@
+//! `[[file_sync]]`: files of the user's that are in every VM.
+
+use toml::de::{DeTable, DeValue};
+
+use super::nearest::nearest;
+
+/// What is not under a VM's work disk would not be there for long.
+const GUEST_HOME: &str = "/root";
+
+/// A file or folder of the user's, and where it is in a VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSync {
+    /// Where it is here: absolute, or `~/` and the rest.
+    pub host: String,
+    /// Where it is there, as a path beneath `/root`.
+    pub guest: String,
+    /// Permission bits of a file; `None` is 0600. What is in a folder keeps its own.
+    pub mode: Option<u32>,
+}
+
+impl FileSync {
+    const KEYS: [&'static str; 3] = ["host", "guest", "mode"];
+
+    /// Reads the list that `value` is. An error names the entry and what is wrong with it.
+    pub(super) fn read_all(value: &DeValue<'_>) -> Result<Vec<Self>, String> {
+        let entries = value.as_array().ok_or("write each as a table of its own: [[file_sync]]")?;
+        entries
+            .iter()
+            .enumerate()
+            .map(|(index, entry)| {
+                let table = entry.get_ref().as_table().ok_or("write it as [[file_sync]]".to_owned());
+                table.and_then(Self::read).map_err(|why| format!("entry {}: {why}", index + 1))
+            })
+            .collect()
+    }
+
+    fn read(table: &DeTable<'_>) -> Result<Self, String> {
+        for name in table.keys().map(|name| name.get_ref().as_ref()) {
+            if !Self::KEYS.contains(&name) {
+                let meant =
+                    nearest(name, Self::KEYS.into_iter()).map(|meant| format!(": did you mean {meant}?"));
+                return Err(format!("unknown key {name}{}", meant.unwrap_or_default()));
+            }
+        }
+        let text = |name: &str| match table.get(name).map(|value| value.get_ref()) {
+            None => Ok(None),
+            Some(DeValue::String(text)) => Ok(Some(text.to_string())),
+            Some(_) => Err(format!("{name} must be a text in quotes")),
+        };
+        let host = text("host")?.ok_or("it needs host, a path here")?;
+        if !host.starts_with('/') && !host.starts_with("~/") || !is_plain(&host) {
+            return Err(format!("host {host:?} must be absolute or begin with ~/, without `..`"));
+        }
+        let guest = match (text("guest")?, host.strip_prefix("~/")) {
+            (Some(guest), _) => beneath_home(&guest)?,
+            (None, Some(rest)) => beneath_home(&format!("~/{rest}"))?,
+            (None, None) => return Err("it needs guest, a path under /root".to_owned()),
+        };
+        let mode = text("mode")?.as_deref().map(octal).transpose()?;
+        Ok(Self { host, guest, mode })
+    }
+}
+
+/// The path beneath `/root` that `guest` is.
+fn beneath_home(guest: &str) -> Result<String, String> {
+    let rest = guest.strip_prefix("~/").or_else(|| guest.strip_prefix(GUEST_HOME)?.strip_prefix('/'));
+    let rest = rest.map(|rest| rest.trim_matches('/')).filter(|rest| !rest.is_empty() && is_plain(guest));
+    rest.map(str::to_owned).ok_or_else(|| format!("guest {guest:?} must be under /root, without `..`"))
+}
+
+fn is_plain(path: &str) -> bool {
+    !path.split('/').any(|name| matches!(name, "." | "..")) && !path.contains(['\0', '\n'])
+}
+
+/// Permission bits, as chmod(1) has them.
+fn octal(mode: &str) -> Result<u32, String> {
+    let digits = matches!(mode.len(), 3 | 4) && mode.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+    let bits = u32::from_str_radix(mode, 8).ok().filter(|bits| digits && *bits <= 0o777);
+    bits.ok_or_else(|| format!("mode {mode:?} is none: write it as \"0600\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<FileSync>, String> {
+        let table = DeTable::parse(text).unwrap();
+        FileSync::read_all(table.get_ref().get("file_sync").unwrap().get_ref())
+    }
+
+    #[test]
+    fn an_entry_says_what_goes_where() {
+        let text = "[[file_sync]]\nhost = '~/.gitconfig'\n[[file_sync]]\nhost = '/etc/x'\nguest = '/root/a/x'\nmode = '0644'\n";
+        let entry = |host: &str, guest: &str, mode| FileSync { host: host.into(), guest: guest.into(), mode };
+        assert_eq!(
+            read(text).unwrap(),
+            [entry("~/.gitconfig", ".gitconfig", None), entry("/etc/x", "a/x", Some(0o644))]
+        );
+    }
+
+    #[test]
+    fn what_leads_elsewhere_is_refused_by_its_entry() {
+        for (entry, why) in [
+            ("guest = '/root/x'", "needs host"),
+            ("host = 'x'", "must be absolute or begin with ~/"),
+            ("host = '~/../x'", "without `..`"),
+            ("host = '/x'", "needs guest"),
+            ("host = '/x'\nguest = '/etc/x'", "must be under /root"),
+            ("host = '/x'\nguest = '/root'", "must be under /root"),
+            ("host = '/x'\nguest = '/rooted/x'", "must be under /root"),
+            ("host = '/x'\nguest = '/root/../etc'", "without `..`"),
+            ("host = '~/x'\nmode = '0888'", "is none"),
+            ("host = '~/x'\nmode = '4755'", "is none"),
+            ("host = '~/x'\nmode = 384", "must be a text in quotes"),
+            ("host = '~/x'\nguets = '/root/x'", "did you mean guest?"),
+        ] {
+            let error =
+                read(&format!("[[file_sync]]\nhost = '~/fine'\n[[file_sync]]\n{entry}\n")).unwrap_err();
+            assert!(error.starts_with("entry 2: ") && error.contains(why), "{entry}: {error}");
+        }
+        assert!(read("file_sync = 1").is_err());
+    }
+}

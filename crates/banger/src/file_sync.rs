@@ -1,0 +1,203 @@
+//! Files of the user's that are in every VM: put there at each start, by the user.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs::{self, File, Metadata},
+    io::{self, BufWriter, Write},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use banger_api::{ApiError, ErrorKind, Vm, config::FileSync};
+use banger_client::{Client, FromGuest, ToGuest, exchange};
+use banger_files::{PathWriter, Time};
+use banger_proto::{Workspace, WorkspaceAction};
+
+use crate::{config, error::CommandError, transfer::Transfer, ui::Ui};
+
+/// Permissions of a file whose entry does not say.
+const PRIVATE: u32 = 0o600;
+
+/// What a guest path is beneath.
+const GUEST_HOME: &[u8] = b"/root";
+
+/// Puts the configured files into `vm`. What is not here, or cannot go, is told, and is no failure.
+pub(crate) async fn after_start(client: &Client, ui: &Ui, vm: &Vm) {
+    let config = match config::load() {
+        Ok(config) => config,
+        Err(error) => return ui.warning(format_args!("no files are synced: {error}")),
+    };
+    let entries = config.file_sync().to_vec();
+    if entries.is_empty() {
+        return;
+    }
+    match send(client, ui, vm, entries).await {
+        Ok(passed) => passed.into_iter().for_each(|told| ui.warning(told)),
+        Err(CommandError { error: Some(error), .. }) => {
+            ui.warning(format_args!("no files are synced to VM {}: {error}", vm.name));
+        }
+        Err(_) => ui.warning(format_args!("not all files are synced to VM {}", vm.name)),
+    }
+}
+
+async fn send(
+    client: &Client,
+    ui: &Ui,
+    vm: &Vm,
+    entries: Vec<FileSync>,
+) -> Result<Vec<String>, CommandError> {
+    let send = move |out: ToGuest| write_all(&entries, BufWriter::new(out)).map_err(broken);
+    let receive = |mut input: FromGuest| io::copy(&mut input, &mut io::sink()).map_err(broken);
+    let stage = format!("sync files to VM {}", vm.name);
+    let transfer = Transfer { client, ui, vm: vm.name.as_str(), stage: &stage, shown: true };
+    let request = Workspace { path: GUEST_HOME.to_vec(), action: WorkspaceAction::Change };
+    let exchanged = transfer
+        .run(async |tell, stop| exchange(client, vm.name.as_str(), request, send, receive, tell, stop).await);
+    exchanged.await.map(|(passed, _)| passed)
+}
+
+fn broken(error: io::Error) -> ApiError {
+    ApiError::new(ErrorKind::Io, error.to_string())
+}
+
+/// Writes all that `entries` name to `out`; returns what was passed over.
+fn write_all(entries: &[FileSync], out: impl Write) -> io::Result<Vec<String>> {
+    let mut sync = Sync { out: PathWriter::new(out)?, passed: Vec::new() };
+    for entry in entries {
+        let Some(path) = expanded(&entry.host) else {
+            sync.passed.push(format!("{} is not synced: HOME is not set", entry.host));
+            continue;
+        };
+        sync.entry(&path, entry)?;
+    }
+    sync.out.end()?.flush()?;
+    Ok(sync.passed)
+}
+
+/// `host` with the user's home in place of `~`.
+fn expanded(host: &str) -> Option<PathBuf> {
+    match host.strip_prefix("~/") {
+        Some(rest) => env::var_os("HOME").map(|home| Path::new(&home).join(rest)),
+        None => Some(host.into()),
+    }
+}
+
+struct Sync<W> {
+    out: PathWriter<W>,
+    passed: Vec<String>,
+}
+
+impl<W: Write> Sync<W> {
+    fn entry(&mut self, path: &Path, entry: &FileSync) -> io::Result<()> {
+        match fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_file() => {
+                self.file(path, entry.guest.as_bytes(), entry.mode.unwrap_or(PRIVATE), &meta)
+            }
+            Ok(meta) => self.thing(path, entry.guest.as_bytes(), &meta),
+            Err(error) => {
+                self.pass(path, error);
+                Ok(())
+            }
+        }
+    }
+
+    /// What is in a folder keeps its permissions.
+    fn thing(&mut self, path: &Path, guest: &[u8], meta: &Metadata) -> io::Result<()> {
+        if meta.is_symlink() {
+            self.pass(path, "it is a symbolic link");
+            Ok(())
+        } else if meta.is_file() {
+            self.file(path, guest, meta.permissions().mode(), meta)
+        } else if meta.is_dir() {
+            self.folder(path, guest, meta)
+        } else {
+            self.pass(path, "it is neither a file nor a folder");
+            Ok(())
+        }
+    }
+
+    fn folder(&mut self, path: &Path, guest: &[u8], meta: &Metadata) -> io::Result<()> {
+        self.out.folder(guest, meta.permissions().mode())?;
+        let mut names = match fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+            Ok(entries) => entries.into_iter().map(|entry| entry.file_name()).collect::<Vec<_>>(),
+            Err(error) => {
+                self.pass(path, error);
+                return Ok(());
+            }
+        };
+        names.sort_unstable();
+        for name in names {
+            let path = path.join(&name);
+            let guest = [guest, b"/", OsStr::as_bytes(&name)].concat();
+            match fs::symlink_metadata(&path) {
+                Ok(meta) => self.thing(&path, &guest, &meta)?,
+                Err(error) => self.pass(&path, error),
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: &Path, guest: &[u8], mode: u32, meta: &Metadata) -> io::Result<()> {
+        let modified =
+            Time { seconds: meta.mtime(), nanoseconds: u32::try_from(meta.mtime_nsec()).unwrap_or(0) };
+        let read = match File::open(path) {
+            Ok(mut file) => self.out.file(guest, mode, modified, &mut file)?,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = read {
+            self.pass(path, error);
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, path: &Path, why: impl std::fmt::Display) {
+        self.passed.push(format!("{} is not synced: {why}", path.display()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use banger_files::{Unpacked, change};
+
+    use super::*;
+
+    #[test]
+    fn files_are_private_folders_keep_their_modes_and_links_are_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("here/dir")).unwrap();
+        fs::create_dir_all(at("there")).unwrap();
+        fs::write(at("here/file"), "file").unwrap();
+        fs::write(at("here/dir/script"), "script").unwrap();
+        fs::set_permissions(at("here/dir/script"), fs::Permissions::from_mode(0o751)).unwrap();
+        fs::set_permissions(at("here/dir"), fs::Permissions::from_mode(0o710)).unwrap();
+        symlink("/etc/passwd", at("here/dir/link")).unwrap();
+        let entry = |host: &str, guest: &str, mode| FileSync {
+            host: at(host).display().to_string(),
+            guest: guest.into(),
+            mode,
+        };
+        let entries = [
+            entry("here/file", ".file", None),
+            entry("here/file", "deep/in/file", Some(0o644)),
+            entry("here/dir", ".dir", None),
+            entry("here/none", "none", None),
+        ];
+        let mut stream = Vec::new();
+        let passed = write_all(&entries, &mut stream).unwrap();
+        assert!(passed[0].contains("dir/link is not synced: it is a symbolic link"), "{passed:?}");
+        assert!(passed[1].contains("here/none is not synced: No such file"), "{passed:?}");
+        for _ in 0..2 {
+            change(&*stream, &at("there"), &mut Unpacked::default()).unwrap();
+        }
+        let mode = |name: &str| fs::metadata(at("there").join(name)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!([".file", "deep/in/file", ".dir", ".dir/script"].map(mode), [0o600, 0o644, 0o710, 0o751]);
+        assert!(!at("there/.dir/link").exists());
+    }
+}
