@@ -75,6 +75,9 @@ pub enum WorkspaceError {
     /// Sending would overwrite what was done in the VM.
     #[error("the VM has changes of its own where this would write: {}", names(.0))]
     Conflicts(Vec<Vec<u8>>),
+    /// Another repository is there.
+    #[error("what is there came from another repository, {}", .0.display())]
+    Another(PathBuf),
     /// The guest says what makes no sense.
     #[error("what came from the guest is of no use: {0}")]
     Guest(#[from] StreamError),

@@ -70,7 +70,7 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Known {
     guest: Vec<u8>,
-    root: PathBuf,
+    pub(crate) root: PathBuf,
     /// Bytes of an object's id.
     pub(crate) id_length: usize,
     /// What was checked out when it was sent last.

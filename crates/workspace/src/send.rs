@@ -77,13 +77,14 @@ impl Sending {
     /// as it was sent, the index `index`; `None` when nothing is to be sent.
     ///
     /// # Errors
-    /// `Conflicts` when the guest has changed what would be written or removed.
+    /// `Conflicts` when the guest has changed what would be written or removed; `Another` when it is of another repository.
     pub fn changes(
         snapshot: Snapshot,
         record: Record,
         listed: &[Listed],
         index: Option<&[u8]>,
     ) -> Result<Option<Self>, WorkspaceError> {
+        let record = of_this(&snapshot, record)?;
         let writes: BTreeSet<_> = snapshot
             .files
             .iter()
@@ -119,6 +120,7 @@ impl Sending {
     /// # Errors
     /// `Unborn` when there is no commit at all.
     pub fn commits(snapshot: Snapshot, record: Record) -> Result<Option<Self>, WorkspaceError> {
+        let record = of_this(&snapshot, record)?;
         let commit = snapshot.out.commit.as_ref().ok_or(WorkspaceError::Unborn)?;
         if record.known.commits.contains(commit) {
             return Ok(None);
@@ -405,6 +407,20 @@ impl Read for Steady {
         }
         Ok(count)
     }
+}
+
+/// `record`, if it is of the repository of `snapshot`, which may have been moved.
+fn of_this(snapshot: &Snapshot, mut record: Record) -> Result<Record, WorkspaceError> {
+    let repository = &snapshot.repository;
+    if record.root() == repository.root() {
+        return Ok(record);
+    }
+    let has_it = |commit| repository.commit(commit).is_ok();
+    if record.root().exists() || !record.commit().is_some_and(has_it) {
+        return Err(WorkspaceError::Another(record.root().to_owned()));
+    }
+    record.known.root = repository.root().to_owned();
+    Ok(record)
 }
 
 /// A file's mode as git has it, and its permissions in the guest.

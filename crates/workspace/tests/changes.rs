@@ -258,6 +258,25 @@ fn what_was_done_there_is_never_overwritten() {
     assert_eq!(refused(&world, &record), [".git/refs/heads/main", ".git/index"]);
 }
 
+#[test]
+fn another_repository_does_not_take_its_place_and_one_that_was_moved_does() {
+    let (world, _) = sent();
+    fs::remove_dir_all(world.guest()).unwrap();
+    let (first, other) = (world.path("host/first"), World::new());
+    git(&world.path("host"), &["clone", "-q", "repo", "first"]);
+    let record = world.send_all(world.snapshot_of(&first, &OPTIONS).unwrap()).unwrap();
+    let again = |record| world.send_again(record, &OPTIONS).map(drop);
+    assert!(matches!(again(record.clone()), Err(WorkspaceError::Another(root)) if root.ends_with("first")));
+    // Where it was is nothing any more, and its commits are here.
+    fs::remove_dir_all(&first).unwrap();
+    again(record.clone()).unwrap();
+    fs::remove_dir_all(world.host()).unwrap();
+    other.write("a", "of another");
+    other.commit_all("another");
+    fs::rename(other.host(), world.host()).unwrap();
+    assert!(matches!(again(record), Err(WorkspaceError::Another(_))));
+}
+
 /// What a step of a random session does to a file.
 #[derive(Debug, Clone, Copy)]
 enum Step {

@@ -32,7 +32,7 @@ fn kind(error: &WorkspaceError) -> ErrorKind {
             ErrorKind::NotFound
         }
         WorkspaceError::SomebodyElses(_) => ErrorKind::NotPermitted,
-        WorkspaceError::Conflicts(_) => ErrorKind::AlreadyExists,
+        WorkspaceError::Conflicts(_) | WorkspaceError::Another(_) => ErrorKind::AlreadyExists,
         WorkspaceError::Guest(_) | WorkspaceError::TooMuch(_) => ErrorKind::Guest,
         WorkspaceError::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             ErrorKind::NotPermitted
@@ -73,6 +73,7 @@ fn hint(error: &WorkspaceError, vm: Option<&str>) -> Option<String> {
             "`banger vm workspace pull {vm}` brings what was done there here, and nothing was overwritten; commit or undo \
              it in the VM, or send to another folder with --guest-path"
         ),
+        WorkspaceError::Another(_) => "send to another folder with --guest-path".to_owned(),
         WorkspaceError::Record { path, .. } => format!("move {} away to go on without it", path.display()),
         _ => return None,
     })

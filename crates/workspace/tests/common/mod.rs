@@ -62,13 +62,21 @@ impl World {
     }
 
     pub(crate) fn snapshot(&self, options: &Options) -> Result<Snapshot, WorkspaceError> {
-        let repository = Repository::find(&Git::find()?, &self.host())?;
+        self.snapshot_of(&self.host(), options)
+    }
+
+    pub(crate) fn snapshot_of(&self, root: &Path, options: &Options) -> Result<Snapshot, WorkspaceError> {
+        let repository = Repository::find(&Git::find()?, root)?;
         Snapshot::take(repository, options, &self.cache())
     }
 
     /// Sends the host's repository to where nothing is.
     pub(crate) fn send(&self, options: &Options) -> Result<Record, WorkspaceError> {
-        let sending = Sending::whole(self.snapshot(options)?, b"/root/repo");
+        self.send_all(self.snapshot(options)?)
+    }
+
+    pub(crate) fn send_all(&self, snapshot: Snapshot) -> Result<Record, WorkspaceError> {
+        let sending = Sending::whole(snapshot, b"/root/repo");
         let mut stream = Vec::new();
         let sent = sending.write(&mut stream)?;
         place(&*stream, &self.guest(), &mut Unpacked::default()).unwrap();
