@@ -5,6 +5,7 @@ mod exec;
 mod import;
 mod life;
 mod stage;
+mod workspace;
 
 use std::{
     process::{Command, Stdio},
@@ -48,6 +49,8 @@ enum What {
     List,
     /// The daemon's own time for taking over VMs that run
     Adopt,
+    /// A large repository into a VM and changes out of it, beside the bare stream, git itself and an exec
+    Workspace,
     /// The daemon's memory, idle and for each VM
     Memory,
 }
@@ -111,6 +114,9 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     if wanted(What::Adopt) {
         life::adopt(&Stage::new(project)?)?;
     }
+    if wanted(What::Workspace) {
+        workspace::workspace(&Stage::new(project)?, runs)?;
+    }
     if wanted(What::Import) {
         let tar = import::tar(project)?;
         let banger = || import::banger(&stage, &tar);
@@ -150,12 +156,15 @@ fn compare(
         times.0.push(banger()?);
         times.1.push(bare()?);
     }
-    let (banger, bare) = (median(&mut times.0), median(&mut times.1));
+    line(name, median(&mut times.0), median(&mut times.1), goal);
+    Ok(())
+}
+
+fn line(name: &str, banger: Duration, bare: Duration, goal: f64) {
     let ratio = banger.as_secs_f64() / bare.as_secs_f64();
     let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
     let (banger, bare) = (milliseconds(banger), milliseconds(bare));
     println!("{name:36} {banger:>10} {bare:>10} {ratio:8.2} {goal:8.2}  {}", verdict(ratio, goal));
-    Ok(())
 }
 
 fn goal(name: &str, found: f64, goal: f64) {

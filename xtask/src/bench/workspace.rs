@@ -1,0 +1,142 @@
+//! A large repository into a VM and its changes out, beside the bare stream, git itself, and an exec.
+
+use std::{
+    fs,
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use super::{compare, line, stage::Stage, timed};
+use crate::command::{check, output, say};
+
+/// Goals: shares of the stream's rate, and times over the other thing's.
+const RATE_GOAL: f64 = 0.8;
+const CLONE_GOAL: f64 = 1.0 / 3.0;
+const AGAIN_GOAL: f64 = 0.1;
+const EXPORT_GOAL: f64 = 2.0;
+const SMALL_GOAL: f64 = 1.3;
+
+/// The repository: so many files, each of so many bytes of words.
+const FILES: usize = 100_000;
+const BYTES: usize = 10_000;
+
+/// Files with local edits when it is first sent, edited before it is sent again, and edited in the VM.
+const DIRTY: usize = 100;
+const AGAIN: usize = 10;
+
+const NAME: &str = "workspace";
+
+pub(super) fn workspace(stage: &Stage, runs: usize) -> Result<()> {
+    let large = repository(&stage.folder().join("large"), FILES)?;
+    edit(&large, 0..DIRTY, "here")?;
+    stage.ok(&["vm", "run", "-d", "--name", NAME, "--memory", "2G", "--disk-size", "12G"])?;
+
+    say("measuring the bare stream");
+    let zeros = stage.folder().join("zeros");
+    fs::File::create(&zeros)?.set_len((FILES * BYTES) as u64)?;
+    let stream = timed_with(stage.banger(&["vm", "exec", NAME, "--", "sh", "-c", "cat >/dev/null"]), &zeros)?;
+    fs::remove_file(&zeros)?;
+    say("measuring vm workspace prepare");
+    let prepare = || timed(stage.banger(&["vm", "workspace", "prepare", NAME]).current_dir(&large));
+    let first = prepare()?;
+    let sent = (FILES * BYTES) as f64 + pack_size(&large)?;
+    let rate = (sent / first.as_secs_f64()) / ((FILES * BYTES) as f64 / stream.as_secs_f64());
+    let verdict_of_rate = if rate >= RATE_GOAL { "ok" } else { "UNDER" };
+    println!(
+        "{:36} {:>10} {:>10} {rate:8.2} {RATE_GOAL:8.2}  {verdict_of_rate}",
+        "prepare, of the stream's rate", "", ""
+    );
+
+    edit(&large, DIRTY..DIRTY + AGAIN, "again")?;
+    line("prepare again / prepare", prepare()?, first, AGAIN_GOAL);
+
+    let script = format!("for n in $(seq {DIRTY}); do echo there >> d$((n / 100))/f$n; done");
+    stage.ok(&["vm", "exec", NAME, "-w", "/root/repo", "--", "sh", "-c", &script])?;
+    let export = || timed(&mut stage.banger(&["vm", "workspace", "export", NAME]));
+    let diff = || timed(Command::new("git").current_dir(&large).args(["diff", "HEAD"]));
+    compare("workspace export / git diff", EXPORT_GOAL, runs.min(3), export, diff)?;
+
+    say("measuring git push over ssh and a checkout");
+    line("prepare / push over ssh, checkout", first, push(stage, &large)?, CLONE_GOAL);
+
+    let small = repository(&stage.folder().join("small"), 20)?;
+    let mut number = 0;
+    let small = || {
+        number += 1;
+        let place = format!("/root/small{number}");
+        timed(stage.banger(&["vm", "workspace", "prepare", NAME, "--guest-path", &place]).current_dir(&small))
+    };
+    let exec = || timed(&mut stage.banger(&["vm", "exec", NAME, "--", "true"]));
+    compare("prepare, of 20 files / vm exec", SMALL_GOAL, runs, small, exec)?;
+    stage.ok(&["vm", "delete", "--force", "--discard", NAME])
+}
+
+/// By git's own means: this host's git in the guest, and ssh as banger has it.
+fn push(stage: &Stage, large: &Path) -> Result<Duration> {
+    stage.ok(&["vm", "cp", "/usr/bin/git", &format!("{NAME}:/usr/bin/git")])?;
+    stage.ok(&["vm", "exec", NAME, "--", "git", "init", "-q", "/root/pushed"])?;
+    let config = String::from_utf8(output(stage.banger(&["ssh-config", "-q"]).stdin(Stdio::null()))?)?;
+    let start = Instant::now();
+    check(
+        Command::new("git")
+            .current_dir(large)
+            .env("GIT_SSH_COMMAND", format!("ssh -F {}", config.trim()))
+            .args(["push", "-q", &format!("ssh://{NAME}.vm/root/pushed"), "HEAD:refs/heads/pushed"]),
+    )?;
+    stage.ok(&["vm", "exec", NAME, "-w", "/root/pushed", "--", "git", "checkout", "-q", "pushed"])?;
+    Ok(start.elapsed())
+}
+
+/// A repository of words that compress as source text does, all of it committed and packed.
+fn repository(root: &Path, files: usize) -> Result<PathBuf> {
+    say(format_args!("making a repository of {files} files"));
+    let mut number = 1_u64;
+    for file in 0..files {
+        let folder = root.join(format!("d{}", file / 100));
+        fs::create_dir_all(&folder)?;
+        let mut out = BufWriter::new(fs::File::create(folder.join(format!("f{file}")))?);
+        let mut left = BYTES;
+        while left > 0 {
+            // xorshift64
+            number ^= number << 13;
+            number ^= number >> 7;
+            number ^= number << 17;
+            let word = format!("word{:04} ", number % 5000);
+            out.write_all(word.as_bytes())?;
+            left = left.saturating_sub(word.len());
+        }
+        out.flush()?;
+    }
+    let git = |args: &[&str]| check(Command::new("git").current_dir(root).args(args));
+    git(&["init", "-q", "-b", "main"])?;
+    git(&["add", "-A"])?;
+    git(&["-c", "user.name=bench", "-c", "user.email=bench@localhost", "commit", "-qm", "all"])?;
+    git(&["repack", "-adq"])?;
+    Ok(root.to_owned())
+}
+
+fn edit(root: &Path, files: std::ops::Range<usize>, text: &str) -> Result<()> {
+    for file in files {
+        let path = root.join(format!("d{}/f{file}", file / 100));
+        writeln!(fs::OpenOptions::new().append(true).open(path)?, "{text}")?;
+    }
+    Ok(())
+}
+
+/// Bytes of the packs of `root`.
+fn pack_size(root: &Path) -> Result<f64> {
+    let folder = root.join(".git/objects/pack");
+    let sizes = fs::read_dir(&folder)?.map(|entry| Ok(entry?.metadata()?.len()));
+    Ok(sizes.sum::<Result<u64>>()? as f64)
+}
+
+fn timed_with(mut command: Command, input: &Path) -> Result<Duration> {
+    let input = fs::File::open(input).with_context(|| input.display().to_string())?;
+    let start = Instant::now();
+    check(command.stdin(input).stdout(Stdio::null()))?;
+    Ok(start.elapsed())
+}
