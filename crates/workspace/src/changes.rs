@@ -49,6 +49,12 @@ pub struct Guest {
     rules: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
+/// A file's mode as git has it, and its blob: an id, or a mark of the import's.
+type Blob = (u32, String);
+
+/// A path that is in the guest and not in what comes of it, and why.
+pub type LeftOut = (Vec<u8>, &'static str);
+
 /// What has become of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -88,8 +94,8 @@ pub struct Changes {
     work: String,
     /// What its `HEAD` says.
     head: Vec<u8>,
-    /// Paths that are in the guest and not in this: each with why.
-    pub left_out: Vec<(Vec<u8>, &'static str)>,
+    /// Paths that are in the guest and not in this.
+    pub left_out: Vec<LeftOut>,
 }
 
 /// Reads a listing that comes from a guest.
@@ -239,62 +245,55 @@ impl Guest {
     /// # Errors
     /// When what comes makes no sense, or git cannot put it together.
     pub fn take(mut self, files: impl Read) -> Result<Changes, WorkspaceError> {
-        let base = match self.record.commit() {
-            Some(commit) => commit.to_owned(),
-            None => empty_tree(&self.scratch)?,
+        let commit = self.record.commit();
+        let (base, before) = match commit {
+            Some(commit) => (commit.to_owned(), tree_entries(&self.scratch, commit)?),
+            None => (empty_tree(&self.scratch)?, BTreeMap::new()),
         };
-        let mut left_out = Vec::new();
         let mut import = Import::begin(&self.scratch)?;
-        let mut came: BTreeMap<Vec<u8>, (u32, usize)> = BTreeMap::new();
+        let mut came = BTreeMap::new();
         each_file(files, |path, mode, content| {
             let mark = import.blob(content)?;
-            came.insert(path.to_vec(), (mode, mark));
+            came.insert(path.to_vec(), (mode, format!(":{mark}")));
             Ok(())
         })?;
-        let before = match self.record.commit() {
-            Some(commit) => tree_entries(&self.scratch, commit)?,
-            None => BTreeMap::new(),
-        };
-        let (mut there, mut modified) = (BTreeSet::new(), Vec::new());
-        for file in &self.listed {
-            if let Some(why) = refused(&file.path) {
-                left_out.push((file.path.clone(), why));
-                continue;
-            }
-            let path = &file.path;
-            let known = self.known(file).map(|(mode, id)| (mode, id.to_owned()));
-            let now = match (file.kind, came.get(path)) {
-                (_, Some((mode, mark))) => Some((*mode, format!(":{mark}"))),
-                (Kind::File | Kind::Link, None) => known,
-                // A submodule stays as it is.
-                (Kind::Repository, None) => before
-                    .get(path)
-                    .filter(|(mode, _)| *mode == GITLINK)
-                    .map(|(mode, id)| (*mode, id.clone())),
-                (Kind::Unread | Kind::Special, None) => None,
-            };
-            match now {
-                Some((mode, id)) => {
-                    there.insert(path);
-                    if before.get(path) != Some(&(mode, id.clone())) {
-                        modified.push((mode, id, path));
-                    }
-                }
-                None => left_out.push((path.clone(), reason(file.kind))),
-            }
-        }
-        import.commit(self.record.commit())?;
+        let (now, left_out) = self.now(came, &before);
+        import.commit(commit)?;
         // First, as a file may be a folder now, whose files go with it.
-        for path in before.keys().filter(|path| !there.contains(path)) {
+        for path in before.keys().filter(|path| !now.contains_key(path.as_slice())) {
             import.delete(path)?;
         }
-        for (mode, id, path) in modified {
-            import.modify(mode, &id, path)?;
+        for (path, (mode, id)) in now.iter().filter(|(path, blob)| before.get(**path) != Some(*blob)) {
+            import.modify(*mode, id, path)?;
         }
         import.end()?;
         let work = object_id(&self.scratch.run(&["rev-parse", "--verify", WORK], &[])?)?;
         let head = self.rules.remove(HEAD).unwrap_or_default();
         Ok(Changes { scratch: self.scratch, record: self.record, base, work, head, left_out })
+    }
+
+    /// What the workspace consists of, given what `came` and what was there `before`; and what is left out of it.
+    fn now(
+        &self,
+        mut came: BTreeMap<Vec<u8>, Blob>,
+        before: &BTreeMap<Vec<u8>, Blob>,
+    ) -> (BTreeMap<&[u8], Blob>, Vec<LeftOut>) {
+        let (mut now, mut left_out) = (BTreeMap::new(), Vec::new());
+        for file in &self.listed {
+            let path = &file.path;
+            let blob = came.remove(path).or_else(|| match file.kind {
+                Kind::File | Kind::Link => self.known(file).map(|(mode, id)| (mode, id.to_owned())),
+                // A submodule stays as it is.
+                Kind::Repository => before.get(path).filter(|(mode, _)| *mode == GITLINK).cloned(),
+                Kind::Unread | Kind::Special => None,
+            });
+            match (refused(path), blob) {
+                (Some(why), _) => left_out.push((path.clone(), why)),
+                (None, None) => left_out.push((path.clone(), reason(file.kind))),
+                (None, Some(blob)) => _ = now.insert(path.as_slice(), blob),
+            }
+        }
+        (now, left_out)
     }
 }
 

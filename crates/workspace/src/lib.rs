@@ -22,7 +22,7 @@ mod send;
 mod snapshot;
 pub mod tools;
 
-pub use changes::{Change, ChangeKind, Changes, Guest, read_files, read_listing};
+pub use changes::{Change, ChangeKind, Changes, Guest, LeftOut, read_files, read_listing};
 pub use commits::{Pulled, Reach, pull};
 pub use error::WorkspaceError;
 pub use git::{Git, GitError};

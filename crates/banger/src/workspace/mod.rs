@@ -16,8 +16,8 @@ use banger_client::{Client, FromGuest, Source, ToGuest, exchange};
 use banger_files::{Listed, Time, pack};
 use banger_proto::{Workspace, WorkspaceAction};
 use banger_workspace::{
-    Change, Changes, Git, Guest, Options, Pulled, Reach, Record, Records, Repository, Sending, Snapshot,
-    WorkspaceError, pull, read_files, read_listing,
+    Change, Changes, Git, Guest, LeftOut, Options, Pulled, Reach, Record, Records, Repository, Sending,
+    Snapshot, WorkspaceError, pull, read_files, read_listing,
 };
 use tokio::task::spawn_blocking;
 
@@ -338,7 +338,7 @@ pub(crate) struct Exported {
     pub(crate) patch: Vec<u8>,
     pub(crate) changes: Vec<Change>,
     /// What is not in the patch, each with why.
-    pub(crate) left_out: Vec<(Vec<u8>, &'static str)>,
+    pub(crate) left_out: Vec<LeftOut>,
 }
 
 /// What a look at a workspace has found.
