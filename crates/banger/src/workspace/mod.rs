@@ -16,7 +16,7 @@ use banger_client::{Client, FromGuest, Source, ToGuest, exchange};
 use banger_files::{Listed, Time, pack};
 use banger_proto::{Workspace, WorkspaceAction};
 use banger_workspace::{
-    Change, Changes, Git, Guest, LeftOut, Options, Pulled, Reach, Record, Records, Repository, Sending,
+    Change, Changes, Git, Guest, LeftOut, Options, Pulled, Reach, Record, Records, Repository, Sending, Sent,
     Snapshot, WorkspaceError, pull, read_files, read_listing,
 };
 use tokio::task::spawn_blocking;
@@ -36,12 +36,28 @@ pub(crate) struct Workspaces<'a> {
 }
 
 /// How a workspace was put into a VM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Put {
     /// Files that were written.
     pub(crate) files: usize,
     /// Files that were removed.
     pub(crate) removed: usize,
+    /// Files that are neither tracked nor ignored, and were left out.
+    pub(crate) left_out: usize,
+    /// Repositories within it, which were left out.
+    pub(crate) repositories: Vec<Vec<u8>>,
+}
+
+/// Something that looks at a repository, on a thread that may wait.
+pub(crate) trait Look: FnOnce() -> Result<Snapshot, WorkspaceError> + Send + 'static {}
+
+impl<T: FnOnce() -> Result<Snapshot, WorkspaceError> + Send + 'static> Look for T {}
+
+impl Put {
+    fn without(self, snapshot: &Snapshot) -> Self {
+        let repositories = snapshot.repositories().to_vec();
+        Self { left_out: snapshot.left_out(), repositories, ..self }
+    }
 }
 
 impl<'a> Workspaces<'a> {
@@ -87,48 +103,59 @@ impl<'a> Workspaces<'a> {
         }
     }
 
-    /// The repository that `path` is in, as it is at this moment.
-    pub(crate) async fn snapshot(&self, path: &Path, options: Options) -> Result<Snapshot, ApiError> {
+    /// Looks at the repository that `path` is in, as it is at the moment of the call.
+    pub(crate) fn looking(&self, path: &Path, options: Options) -> impl Look + use<> {
         let (path, cache) = (path.to_owned(), self.cache.clone());
-        let taken = blocking(move || {
+        move || {
             let repository = Repository::find(&Git::find()?, &path)?;
             Snapshot::take(repository, &options, &cache)
-        });
-        taken.await?.map_err(|error| error::told(error, None))
+        }
     }
 
-    /// Puts `snapshot` to `guest` in `vm`: all of it, or what has changed since it was put there last.
-    pub(crate) async fn put(&self, vm: &Vm, guest: &str, snapshot: Snapshot) -> Result<Put, CommandError> {
-        let known = self.records.find(vm.id.as_str(), guest.as_bytes());
-        let known = known.map_err(about(vm))?;
-        let listed = match &known {
+    /// That repository as it is at this moment.
+    pub(crate) async fn snapshot(&self, path: &Path, options: Options) -> Result<Snapshot, ApiError> {
+        blocking(self.looking(path, options)).await?.map_err(|error| error::told(error, None))
+    }
+
+    /// Puts what `look` finds to `guest` in `vm`: all of it, or what has changed since it was put there last. The guest gets
+    /// ready meanwhile.
+    pub(crate) async fn put(&self, vm: &Vm, guest: &str, look: impl Look) -> Result<Put, CommandError> {
+        let known = self.records.find(vm.id.as_str(), guest.as_bytes()).map_err(about(vm))?;
+        let Some(record) = known else { return self.place(vm, guest, look).await };
+        let (listed, snapshot) = tokio::join!(self.list(vm, guest.as_bytes()), blocking(look));
+        let snapshot = snapshot?.map_err(about(vm))?;
+        let listed = match listed {
             // A folder that is gone is sent anew.
-            Some(_) => match self.list(vm, guest.as_bytes()).await {
-                Err(CommandError { error: Some(error), .. }) if error.kind == ErrorKind::NotFound => None,
-                listed => Some(listed?),
-            },
-            None => None,
-        };
-        let (sending, action) = match (known, listed) {
-            (Some(record), Some(listed)) => {
-                let index = match Sending::has_own_index(&record, &listed) {
-                    true => self
-                        .files(vm, guest.as_bytes(), &[b".git/index".to_vec()])
-                        .await?
-                        .into_values()
-                        .next(),
-                    false => None,
-                };
-                let changes =
-                    blocking(move || Sending::changes(snapshot, record, &listed, index.as_deref())).await?;
-                match changes.map_err(about(vm))? {
-                    Some(sending) => (sending, WorkspaceAction::Change),
-                    None => return Ok(Put { files: 0, removed: 0 }),
-                }
+            Err(CommandError { error: Some(error), .. }) if error.kind == ErrorKind::NotFound => {
+                return self.place(vm, guest, move || Ok(snapshot)).await;
             }
-            _ => (Sending::whole(snapshot, guest.as_bytes()), WorkspaceAction::Place),
+            listed => listed?,
         };
-        self.send(vm, guest.as_bytes(), action, sending).await
+        let index = if Sending::has_own_index(&record, &listed) {
+            self.files(vm, guest.as_bytes(), &[b".git/index".to_vec()]).await?.into_values().next()
+        } else {
+            None
+        };
+        let nothing = Put::default().without(&snapshot);
+        let changes = blocking(move || Sending::changes(snapshot, record, &listed, index.as_deref())).await?;
+        match changes.map_err(about(vm))? {
+            Some(sending) => {
+                let send = move |out| Ok((sending.write(out)?, nothing));
+                self.send(vm, guest.as_bytes(), WorkspaceAction::Change, send).await
+            }
+            None => Ok(nothing),
+        }
+    }
+
+    /// Puts all of what `look` finds to `guest` in `vm`, where nothing is yet.
+    async fn place(&self, vm: &Vm, guest: &str, look: impl Look) -> Result<Put, CommandError> {
+        let place = guest.as_bytes().to_vec();
+        let send = move |out| {
+            let snapshot = look()?;
+            let put = Put::default().without(&snapshot);
+            Ok((Sending::whole(snapshot, &place).write(out)?, put))
+        };
+        self.send(vm, guest.as_bytes(), WorkspaceAction::Place, send).await
     }
 
     /// Sends the commits of `snapshot` to the workspace of `record`; false when all are there.
@@ -141,24 +168,26 @@ impl<'a> Workspaces<'a> {
         let guest = record.guest().to_vec();
         match Sending::commits(snapshot, record).map_err(about(vm))? {
             Some(sending) => {
-                self.send(vm, &guest, WorkspaceAction::Change, sending).await?;
+                let send = move |out| Ok((sending.write(out)?, Put::default()));
+                self.send(vm, &guest, WorkspaceAction::Change, send).await?;
                 Ok(true)
             }
             None => Ok(false),
         }
     }
 
+    /// Sends what `write` writes, and keeps what is known then.
     async fn send(
         &self,
         vm: &Vm,
         guest: &[u8],
         action: WorkspaceAction,
-        sending: Sending,
+        write: impl FnOnce(BufWriter<ToGuest>) -> Result<(Sent, Put), WorkspaceError> + Send + 'static,
     ) -> Result<Put, CommandError> {
         let told = about(vm);
-        let send = move |out| sending.write(BufWriter::with_capacity(BUFFER, out)).map_err(told);
-        let (sent, placed) = self.exchange(vm, guest, action, send, time).await?;
-        let put = Put { files: sent.files, removed: sent.removed };
+        let send = move |out| write(BufWriter::with_capacity(BUFFER, out)).map_err(told);
+        let ((sent, put), placed) = self.exchange(vm, guest, action, send, time).await?;
+        let put = Put { files: sent.files, removed: sent.removed, ..put };
         self.keep(vm, &sent.placed(placed))?;
         Ok(put)
     }

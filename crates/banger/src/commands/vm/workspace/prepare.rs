@@ -42,9 +42,8 @@ impl Prepare {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
         let workspaces = Workspaces::new(&client, ui);
-        let taken = self.selection.take(&workspaces, &self.path).await?;
         if self.dry_run {
-            let plan = self.selection.plan(&taken);
+            let plan = self.selection.plan(&self.selection.take(&workspaces, &self.path).await?);
             match self.output {
                 Output::Json => ui.json(&plan)?,
                 Output::Table => plan.print(ui)?,
@@ -53,7 +52,7 @@ impl Prepare {
         }
         let vm = client.vm(&self.vm).await?;
         let place = &self.selection.guest_path;
-        match self.selection.put(&workspaces, ui, &vm, taken).await? {
+        match self.selection.take_and_put(&workspaces, ui, &vm, &self.path).await? {
             Some(put) if put.files == 0 && put.removed == 0 => {
                 ui.note(format_args!("{place} in VM {} has all of it", vm.name));
             }

@@ -89,19 +89,8 @@ enum Content {
 impl Selection {
     /// Takes what is selected of what `path` is in.
     pub(crate) async fn take(&self, workspaces: &Workspaces<'_>, path: &Path) -> Result<Taken, CommandError> {
-        let mode = match self.mode {
-            Wanted::FullCopy => {
-                return Ok(Taken { content: Content::Folder(path.to_owned()), tools: tools::plan(path) });
-            }
-            Wanted::Shallow => Mode::Shallow,
-            Wanted::Metadata => Mode::Metadata,
-        };
-        let options = Options {
-            mode,
-            depth: self.depth,
-            include_untracked: self.include_untracked,
-            branch: self.branch.clone(),
-            from: self.from.clone(),
+        let Some(options) = self.options() else {
+            return Ok(Taken { content: Content::Folder(path.to_owned()), tools: tools::plan(path) });
         };
         let snapshot = workspaces.snapshot(path, options).await?;
         let tools = tools::plan(snapshot.repository().root());
@@ -115,17 +104,47 @@ impl Selection {
         ui: &Ui,
         vm: &Vm,
         taken: Taken,
-    ) -> Result<Option<Put>, CommandError> {
+    ) -> Result<(), CommandError> {
         match taken.content {
-            Content::Folder(path) => {
-                workspaces.copy(vm, &self.guest_path, &path).await?;
-                Ok(None)
-            }
+            Content::Folder(path) => workspaces.copy(vm, &self.guest_path, &path).await,
             Content::Snapshot(snapshot) => {
-                left_behind(ui, &snapshot);
-                workspaces.put(vm, &self.guest_path, *snapshot).await.map(Some)
+                let put = workspaces.put(vm, &self.guest_path, move || Ok(*snapshot)).await?;
+                left_behind(ui, &put);
+                Ok(())
             }
         }
+    }
+
+    /// Takes what is selected of what `path` is in, and sends it to `vm`.
+    pub(crate) async fn take_and_put(
+        &self,
+        workspaces: &Workspaces<'_>,
+        ui: &Ui,
+        vm: &Vm,
+        path: &Path,
+    ) -> Result<Option<Put>, CommandError> {
+        let Some(options) = self.options() else {
+            return workspaces.copy(vm, &self.guest_path, path).await.map(|()| None);
+        };
+        let put = workspaces.put(vm, &self.guest_path, workspaces.looking(path, options)).await?;
+        left_behind(ui, &put);
+        Ok(Some(put))
+    }
+
+    /// What is wanted of a snapshot; `None` when all of the folder is.
+    fn options(&self) -> Option<Options> {
+        let mode = match self.mode {
+            Wanted::FullCopy => return None,
+            Wanted::Shallow => Mode::Shallow,
+            Wanted::Metadata => Mode::Metadata,
+        };
+        Some(Options {
+            mode,
+            depth: self.depth,
+            include_untracked: self.include_untracked,
+            branch: self.branch.clone(),
+            from: self.from.clone(),
+        })
     }
 
     /// What would go.
@@ -194,15 +213,15 @@ impl Plan {
 }
 
 /// Tells what does not go.
-fn left_behind(ui: &Ui, snapshot: &Snapshot) {
-    match snapshot.left_out() {
+fn left_behind(ui: &Ui, put: &Put) {
+    match put.left_out {
         0 => {}
         1 => ui.note("one untracked file stays here; --include-untracked takes it along"),
         count => {
             ui.note(format_args!("{count} untracked files stay here; --include-untracked takes them along"))
         }
     }
-    for repository in snapshot.repositories() {
+    for repository in &put.repositories {
         ui.note(format_args!("{} is a repository of its own, and stays here", shown(repository)));
     }
 }
