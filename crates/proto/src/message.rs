@@ -84,6 +84,9 @@ pub struct Configure {
     /// Nanoseconds since the Unix epoch, to set the clock by.
     #[serde(default)]
     pub clock_ns: Option<u64>,
+    /// Name of a time zone, such as `Europe/Berlin`, to have where the image knows it. Since generation 3.
+    #[serde(default)]
+    pub timezone: Option<String>,
 }
 
 /// A guest's network interface, addresses, routes and resolver.

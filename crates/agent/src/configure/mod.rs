@@ -1,9 +1,10 @@
-//! A guest's identity: names, network, clock. The same message twice changes nothing the second time.
+//! A guest's identity: names, network, clock, time zone. The same message twice changes nothing the second time.
 
 mod files;
 mod network;
+mod timezone;
 
-use std::fs;
+use std::{fs, path::Path};
 
 use banger_proto::{Configure, FailureKind};
 use rustix::{
@@ -36,6 +37,9 @@ pub(crate) async fn configure(wanted: &Configure) -> Result<(), Failure> {
     if !servers.is_empty() {
         let lines: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
         files::replace("/etc/resolv.conf", &lines).map_err(Failure::io("write /etc/resolv.conf"))?;
+    }
+    if let Some(name) = &wanted.timezone {
+        timezone::set(Path::new("/"), name).map_err(Failure::io("set the time zone"))?;
     }
     Ok(())
 }

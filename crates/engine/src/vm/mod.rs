@@ -30,6 +30,7 @@ mod process;
 mod resource;
 mod start;
 mod stop;
+mod timezone;
 
 use banger_api::{ApiError, ErrorKind};
 use banger_vmm::VmmError;

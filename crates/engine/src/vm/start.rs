@@ -20,6 +20,7 @@ use super::{
     guest::Agent,
     process::{self, Alive, Process},
     resource::revert,
+    timezone::timezone,
 };
 use crate::{
     dirs,
@@ -269,6 +270,7 @@ impl Start<'_> {
             hostname: Some(self.record.name.to_string()),
             network: plan.network.as_ref().map(network),
             clock_ns: u64::try_from(Timestamp::now().as_nanosecond()).ok(),
+            timezone: timezone(Path::new("/etc/localtime")),
             ..Configure::default()
         });
         match self.unless_ended(agent.ask(&configure)).await? {

@@ -1,0 +1,29 @@
+//! The host's time zone, which its guests have too.
+
+use std::{fs, path::Path};
+
+/// The name of the zone that the link at `localtime` leads to, such as `Europe/Berlin`; `None` where it is no link to one.
+pub(super) fn timezone(localtime: &Path) -> Option<String> {
+    let target = fs::read_link(localtime).ok()?;
+    let (_, name) = target.to_str()?.split_once("/zoneinfo/")?;
+    Some(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_zone_is_known_by_the_link_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("localtime");
+        assert_eq!(timezone(&link), None);
+        symlink("/usr/share/zoneinfo/Europe/Berlin", &link).unwrap();
+        assert_eq!(timezone(&link).as_deref(), Some("Europe/Berlin"));
+        fs::remove_file(&link).unwrap();
+        symlink("/etc/other", &link).unwrap();
+        assert_eq!(timezone(&link), None);
+    }
+}
