@@ -67,6 +67,11 @@ impl<'a> Workspaces<'a> {
         Self { client, ui, records, cache: dirs.cache.join("workspace") }
     }
 
+    /// The daemon's client.
+    pub(crate) fn client(&self) -> &'a Client {
+        self.client
+    }
+
     /// What is known of the workspaces of `vm`.
     pub(crate) fn of(&self, vm: &Vm) -> Result<Vec<Record>, ApiError> {
         self.records.of(vm.id.as_str()).map_err(about(vm))
@@ -155,7 +160,8 @@ impl<'a> Workspaces<'a> {
             let put = Put::default().without(&snapshot);
             Ok((Sending::whole(snapshot, &place).write(out)?, put))
         };
-        self.send(vm, guest.as_bytes(), WorkspaceAction::Place, send).await
+        let placed = self.send(vm, guest.as_bytes(), WorkspaceAction::Place, send).await;
+        placed.map_err(|failure| occupied(failure, vm, guest))
     }
 
     /// Sends the commits of `snapshot` to the workspace of `record`; false when all are there.
@@ -201,7 +207,8 @@ impl<'a> Workspaces<'a> {
             pack(&source, out, &mut |told| unread.push(told)).map_err(broken)?;
             Ok(unread)
         };
-        let (unread, _) = self.exchange(vm, guest.as_bytes(), WorkspaceAction::Place, send, time).await?;
+        let placed = self.exchange(vm, guest.as_bytes(), WorkspaceAction::Place, send, time).await;
+        let (unread, _) = placed.map_err(|failure| occupied(failure, vm, guest))?;
         unread.into_iter().for_each(|told| self.ui.warning(told));
         let (path, guest_path) = (path.to_owned(), guest.as_bytes().to_vec());
         // What is no repository comes out by `vm cp` alone.
@@ -375,6 +382,20 @@ pub(crate) struct Exported {
 pub(crate) struct Found {
     repository: Repository,
     own_refs: bool,
+}
+
+/// What to do when something that was not sent from here is at `guest`.
+fn occupied(failure: CommandError, vm: &Vm, guest: &str) -> CommandError {
+    match failure.error {
+        Some(error) if error.kind == ErrorKind::AlreadyExists => {
+            let hint = format!(
+                "name another folder with --guest-path; or, if it is of no use: banger vm exec {} -- rm -r {guest}",
+                vm.name
+            );
+            CommandError { error: Some(error.hint(hint)), ..failure }
+        }
+        error => CommandError { error, ..failure },
+    }
 }
 
 /// A path as people see it.

@@ -3,7 +3,10 @@ use std::{path::PathBuf, process::ExitCode};
 use banger_api::{CreateVm, ErrorKind, Vm};
 use banger_client::{Client, Events};
 
-use super::{hardware::Hardware, workspace::selection::Selection};
+use super::{
+    hardware::Hardware,
+    workspace::selection::{Selection, Taken},
+};
 use crate::{
     commands::watch::watch,
     error::CommandError,
@@ -80,17 +83,11 @@ impl Run {
         let workspaces = Workspaces::new(&client, ui);
         let mut timing = Timing::new(ui);
         timing.end("banger starts", ui.began_ns);
-        let began = now_ns();
-        let taken = match &self.path {
-            Some(path) => Some(self.selection.take(&workspaces, path).await?),
-            None => None,
-        };
-        if let Some(taken) = &taken {
-            timing.end("look at the repository", began);
-            if self.dry_run {
-                self.selection.plan(taken).print(ui)?;
-                return Ok(ExitCode::SUCCESS);
-            }
+        let variables = super::variables(&self.env_file, self.env.clone())?;
+        let taken = self.look(&workspaces, &mut timing).await?;
+        if let Some(taken) = taken.as_ref().filter(|_| self.dry_run) {
+            self.selection.plan(taken).print(ui)?;
+            return Ok(ExitCode::SUCCESS);
         }
         // The daemon does not delete what work may be in.
         let rm = self.rm && (taken.is_none() || self.discard);
@@ -100,23 +97,15 @@ impl Run {
         timing.end("reach bangerd", asked);
         let (vm, spans) = watch::<Vm>(&client, &mut events, ui).await?;
         timing.add(spans);
-        file_sync::after_start(&client, ui, &vm).await;
         let cwd = taken.is_some().then(|| self.selection.guest_path.clone());
-        let mut env = Vec::new();
-        if let Some(taken) = taken {
-            let began = now_ns();
-            let plan = taken.tools.clone();
-            if let Err(error) = self.selection.put(&workspaces, ui, &vm, taken).await {
+        let mut env = match self.furnish(&workspaces, ui, &vm, taken, &mut timing).await {
+            Ok(env) => env,
+            Err(error) => {
                 delete(&client, &vm, events, ui).await;
                 return Err(error);
             }
-            timing.end("send the repository", began);
-            if !self.no_tools {
-                tools::make_ready(&client, ui, &vm, &plan, self.wait_tools).await;
-            }
-            env.extend(plan.env.into_iter().map(|variable| (variable.name.to_string(), variable.value)));
-        }
-        env.extend(super::variables(&self.env_file, self.env)?);
+        };
+        env.extend(variables);
         if self.detach {
             ui.line(&vm.name)?;
             if self.timing {
@@ -124,31 +113,61 @@ impl Run {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let wanted = Wanted { argv: self.command, env, cwd, ..Wanted::default() };
+        let wanted = Wanted { argv: self.command.clone(), env, cwd, ..Wanted::default() };
         let began = now_ns();
         let session = session::run(&client, vm.id.as_str(), wanted).await;
-        let mut stays = !self.rm;
         if session.is_ok() {
             timing.end("session", began);
         }
-        if self.rm {
-            let began = now_ns();
-            stays = !self.discard && !rescued(&workspaces, &vm, ui).await;
-            if !stays {
-                delete(&client, &vm, events, ui).await;
-                workspaces.forget(&vm);
-            }
+        let began = now_ns();
+        let stays = !self.rm || !self.discard && !rescued(&workspaces, &vm, ui).await;
+        if !stays {
+            delete(&client, &vm, events, ui).await;
+            workspaces.forget(&vm);
             timing.end("delete", began);
         }
-        if let Ok(ended) = &session {
-            if self.timing {
-                timing.print(ui, ended.first_byte_ns);
-            }
-            if stays {
-                ui.note(format_args!("VM {0} stays; `banger vm delete {0}` ends it", vm.name));
-            }
+        let ended = session?;
+        if self.timing {
+            timing.print(ui, ended.first_byte_ns);
         }
-        Ok(session?.status.shell_code().into())
+        if stays {
+            ui.note(format_args!("VM {0} stays; `banger vm delete {0}` ends it", vm.name));
+        }
+        Ok(ended.status.shell_code().into())
+    }
+
+    /// Takes what goes along, if something does.
+    async fn look(
+        &self,
+        workspaces: &Workspaces<'_>,
+        timing: &mut Timing,
+    ) -> Result<Option<Taken>, CommandError> {
+        let Some(path) = &self.path else { return Ok(None) };
+        let began = now_ns();
+        let taken = self.selection.take(workspaces, path).await?;
+        timing.end("look at the repository", began);
+        Ok(Some(taken))
+    }
+
+    /// Puts into `vm` what belongs there; returns the variables that the repository asks for.
+    async fn furnish(
+        &self,
+        workspaces: &Workspaces<'_>,
+        ui: &Ui,
+        vm: &Vm,
+        taken: Option<Taken>,
+        timing: &mut Timing,
+    ) -> Result<Vec<(String, String)>, CommandError> {
+        file_sync::after_start(workspaces.client(), ui, vm).await;
+        let Some(taken) = taken else { return Ok(Vec::new()) };
+        let began = now_ns();
+        let plan = taken.tools.clone();
+        self.selection.put(workspaces, ui, vm, taken).await?;
+        timing.end("send the repository", began);
+        if !self.no_tools {
+            tools::make_ready(workspaces.client(), ui, vm, &plan, self.wait_tools).await;
+        }
+        Ok(plan.env.into_iter().map(|variable| (variable.name.to_string(), variable.value)).collect())
     }
 }
 
