@@ -72,7 +72,7 @@ const FROZEN: &str = "the lab froze: QEMU emulates it no further";
 const TRIES: usize = 3;
 
 /// Scenarios that take as long as all others together.
-const HALF: [&str; 3] = ["killed", "ssh", "watching"];
+const HALF: [&str; 2] = ["killed", "ssh"];
 
 /// Runs the scenarios that are named on Firecracker, even if one of the files fails, with a short soak, a kill at each
 /// point of a VM's life once, and a few round trips.
