@@ -192,6 +192,15 @@ impl Guest {
         Ok(unknown.filter(|file| self.known(file).is_none()).map(|file| file.path.clone()).collect())
     }
 
+    /// Whether anything of the workspace's files is new, changed or gone. To be asked when the rules were
+    /// [taken](Self::wanted): what is ignored is no work.
+    pub fn has_work(&self) -> bool {
+        let sent = &self.record.files;
+        let there: BTreeSet<_> = self.listed.iter().map(|file| file.path.as_slice()).collect();
+        self.listed.iter().any(|file| sent.get(&file.path).is_none_or(|sent| !sent.is(file)))
+            || sent.keys().any(|path| !path.starts_with(b".git/") && !there.contains(path.as_slice()))
+    }
+
     /// The blob that a file is, if it is as it was sent, and was as it was staged then.
     fn known(&self, file: &Listed) -> Option<(u32, &str)> {
         let sent = self.record.files.get(&file.path).filter(|sent| sent.is(file))?;

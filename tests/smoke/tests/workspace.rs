@@ -220,6 +220,7 @@ fn sh(folder: &Path, script: &str) -> Result<String> {
 fn a_throw_away_vm_leaves_its_commits_here() -> Result<()> {
     let host = Host::with_git()?;
     let root = repository(&host)?;
+    fs::write(root.join(".git/info/exclude"), "target/\n")?;
     fs::write(root.join("src/main.c"), "int edited;\n")?;
     let before = users(&root)?;
     let make = ["vm", "run", "--rm", "--name", "box", "--image", "git", "--memory", "256M", "."];
@@ -230,9 +231,11 @@ fn a_throw_away_vm_leaves_its_commits_here() -> Result<()> {
     assert_eq!(users(&root)?, before);
     assert_eq!(git(&root, &["log", "--format=%s %an", "main..refs/banger/box/HEAD"])?, "x A U Thor\n");
     assert_eq!(git(&root, &["show", "refs/banger/box/uncommitted:new"])?, "y\n");
-    // Where nothing was done, nothing is kept; nor where that was not wanted.
+    // Where nothing was done but what is ignored, nothing is kept; nor where that was not wanted.
     git(&root, &["update-ref", "-d", "refs/banger/box/HEAD"])?;
     within(&host, &root, &[&make[..], &["--", "true"]].concat())?.success()?;
+    let build = "mkdir target; echo built > target/out; git status >/dev/null";
+    within(&host, &root, &[&make[..], &["--", "sh", "-c", build]].concat())?.success()?;
     within(&host, &root, &[&make[..], &["--discard", "--", "sh", "-c", "echo z > z"]].concat())?.success()?;
     assert!(git(&root, &["rev-parse", "--verify", "-q", "refs/banger/box/HEAD"]).is_err());
     // The command's status is ours, whatever is brought out.

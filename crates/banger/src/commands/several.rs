@@ -35,12 +35,7 @@ pub(super) async fn follow_each(
     references: &[String],
     start: impl AsyncFn(&Vm) -> Result<Events, ApiError>,
 ) -> Result<ExitCode, CommandError> {
-    let act = async |vm: &Vm| {
-        let progress = ui.progress();
-        let mut events = start(vm).await?;
-        events.result::<Vm>(|event| progress.show(ui, event)).await.map(drop)
-    };
-    each(client, ui, references, act).await
+    each(client, ui, references, async |vm| follow(ui, start(vm).await?).await.map(drop)).await
 }
 
 /// The same, for VMs that are up then: they get the user's files.
@@ -51,14 +46,16 @@ pub(super) async fn start_each(
     start: impl AsyncFn(&Vm) -> Result<Events, ApiError>,
 ) -> Result<ExitCode, CommandError> {
     let act = async |vm: &Vm| {
-        let progress = ui.progress();
-        let mut events = start(vm).await?;
-        let (vm, _) = events.result::<Vm>(|event| progress.show(ui, event)).await?;
-        progress.clear();
+        let vm = follow(ui, start(vm).await?).await?;
         file_sync::after_start(client, ui, &vm).await;
         Ok(())
     };
     each(client, ui, references, act).await
+}
+
+async fn follow(ui: &Ui, mut events: Events) -> Result<Vm, ApiError> {
+    let progress = ui.progress();
+    Ok(events.result::<Vm>(|event| progress.show(ui, event)).await?.0)
 }
 
 /// Deletes every VM that `references` name; without `force`, only those that are down. Unless it is to be `discard`ed, the

@@ -235,10 +235,11 @@ impl<'a> Workspaces<'a> {
             Ok((guest, repository))
         });
         let (mut guest, repository) = guest.await?.map_err(about(vm))?;
-        let found = Found { repository, own_refs: guest.has_own_refs() };
+        let own_refs = guest.has_own_refs();
         let rules = self.files(vm, &place, &guest.rules()).await?;
         let wanted = blocking(move || guest.wanted(rules).map(|wanted| (guest, wanted)));
         let (guest, wanted) = wanted.await?.map_err(about(vm))?;
+        let found = Found { repository, own_refs, has_work: own_refs || guest.has_work() };
         let changes = self.fetch(vm, &place, &wanted, move |files| guest.take(files)).await?;
         Ok((changes, found))
     }
@@ -262,6 +263,10 @@ impl<'a> Workspaces<'a> {
     /// Brings what was done in the workspace of `record` into the repository that it came from.
     pub(crate) async fn pull(&self, vm: &Vm, record: Record) -> Result<Pulled, CommandError> {
         let (changes, found) = self.changes(vm, record).await?;
+        self.bring(vm, changes, found).await
+    }
+
+    async fn bring(&self, vm: &Vm, changes: Changes, found: Found) -> Result<Pulled, CommandError> {
         let reach = found.own_refs.then(|| self.reach(vm)).transpose()?;
         let name = vm.name.to_string();
         let pulled = blocking(move || pull(&found.repository, &name, &changes, reach.as_ref()));
@@ -288,7 +293,15 @@ impl<'a> Workspaces<'a> {
             }
             let root = record.root().to_owned();
             let place = shown(record.guest());
-            let pulled = self.pull(vm, record).await?;
+            let (changes, found) = self.changes(vm, record).await?;
+            for (path, why) in &changes.left_out {
+                self.ui.warning(format_args!("{} in {place} is not brought here: {why}", shown(path)));
+            }
+            // What a build has made is ignored, and is no work.
+            if !found.has_work {
+                continue;
+            }
+            let pulled = self.bring(vm, changes, found).await?;
             let refs: Vec<_> = pulled.refs.iter().map(|(name, _)| name.as_str()).collect();
             self.ui.warning(format_args!(
                 "what was done in {place} of VM {} was nowhere else; it is now in {} as {}",
@@ -382,6 +395,8 @@ pub(crate) struct Exported {
 pub(crate) struct Found {
     repository: Repository,
     own_refs: bool,
+    /// Whether anything was done there that is to be kept.
+    has_work: bool,
 }
 
 /// What to do when something that was not sent from here is at `guest`.
