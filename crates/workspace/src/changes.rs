@@ -349,6 +349,10 @@ impl Changes {
         &self.scratch
     }
 
+    pub(crate) fn into_record(self) -> Record {
+        self.record
+    }
+
     pub(crate) fn guest(&self) -> &[u8] {
         self.record.guest()
     }

@@ -2,6 +2,7 @@
 //! user's branches, index and files are never touched.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
     fs, io,
     os::unix::{
@@ -13,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    Changes, Repository, Scratch, WorkspaceError,
+    Changes, Record, Repository, Scratch, WorkspaceError,
     error::{reading, writing},
     git::{GitError, is_ours, odd, run},
     repository::object_id,
@@ -21,6 +22,10 @@ use crate::{
 
 /// Where the guest's refs are in the scratch.
 const FETCHED: &str = "refs/guest/";
+
+/// What work is called that is in no commit of the guest's, and where stays what others have taken the names of.
+const UNCOMMITTED: &str = "uncommitted";
+const REPLACED: &str = "replaced/";
 
 /// How git is reached in a guest: the program here, with all its arguments, to which `git upload-pack PATH` is added.
 #[derive(Debug, Clone)]
@@ -33,25 +38,28 @@ pub struct Pulled {
     pub refs: Vec<(String, String)>,
     /// Whether there is work that is in no commit; it is in the one called `uncommitted`.
     pub uncommitted: bool,
+    /// The refs by which there is still what another VM of that name, or a branch that is gone, has left.
+    pub replaced: BTreeSet<String>,
 }
 
 /// Brings what is committed in the guest that `changes` are of, and those changes, into `repository` under
-/// `refs/banger/NAME/`. When the guest `has_own_refs`, its git is asked, by `reach`.
+/// `refs/banger/NAME/`. When the guest `has_own_refs`, its git is asked, by `reach`. With what is known then of the
+/// workspace.
 ///
 /// # Errors
 /// When the guest's git cannot be asked or what it sends is not whole, or the repository cannot be written.
 pub fn pull(
     repository: &Repository,
     name: &str,
-    changes: &Changes,
+    changes: Changes,
     reach: Option<&Reach>,
-) -> Result<Pulled, WorkspaceError> {
+) -> Result<(Pulled, Record), WorkspaceError> {
     let scratch = changes.scratch();
     let place = format!("refs/banger/{name}/");
     let mut refs = Vec::new();
     let mut head = changes.sent().map(str::to_owned);
     if let Some(reach) = reach {
-        fetch(scratch, reach, changes)?;
+        fetch(scratch, reach, &changes)?;
         for (fetched, id) in fetched(scratch)? {
             let own = fetched.strip_prefix(FETCHED).unwrap_or(&fetched);
             if changes.head() == Some(own) {
@@ -62,13 +70,15 @@ pub fn pull(
             }
         }
     }
-    let uncommitted = uncommitted(scratch, changes, head.as_deref(), name)?;
+    let uncommitted = uncommitted(scratch, &changes, head.as_deref(), name)?;
     refs.extend(head.map(|id| (format!("{place}HEAD"), id)));
-    refs.extend(uncommitted.clone().map(|id| (format!("{place}uncommitted"), id)));
+    refs.extend(uncommitted.clone().map(|id| (format!("{place}{UNCOMMITTED}"), id)));
     take_over(&scratch.path().join("objects"), &repository.common.join("objects"))?;
-    update(repository, &place, &refs, uncommitted.is_some())?;
     refs.sort();
-    Ok(Pulled { refs, uncommitted: uncommitted.is_some() })
+    let mut record = changes.into_record();
+    let replaced = update(repository, &place, &refs, &record.known.pulled)?;
+    record.known.pulled = refs.iter().cloned().collect();
+    Ok((Pulled { refs, uncommitted: uncommitted.is_some(), replaced }, record))
 }
 
 /// Fetches all branches, and what is checked out, into the scratch. What comes is checked by git.
@@ -107,12 +117,14 @@ fn escaped(byte: u8) -> Vec<u8> {
 
 fn fetched(scratch: &Scratch) -> Result<Vec<(String, String)>, WorkspaceError> {
     let listed = scratch.run(&["for-each-ref", "--format=%(refname) %(objectname)", FETCHED], &[])?;
+    pairs(listed)
+}
+
+/// A name and an id a line, as for-each-ref was asked for.
+fn pairs(listed: Vec<u8>) -> Result<Vec<(String, String)>, WorkspaceError> {
     let listed = String::from_utf8(listed).map_err(|_| odd("for-each-ref", "a name that is no UTF-8"))?;
-    Ok(listed
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .map(|(name, id)| (name.into(), id.into()))
-        .collect())
+    let pairs = listed.lines().filter_map(|line| line.split_once(' '));
+    Ok(pairs.map(|(name, id)| (name.into(), id.into())).collect())
 }
 
 /// A commit of the guest's files on top of `head`, if they are not as that has them.
@@ -190,26 +202,63 @@ fn copy(file: &Path, folder: &Path) -> Result<(), WorkspaceError> {
     copied().map_err(writing(&target))
 }
 
-/// Sets `refs`, with a log of what they were, all or none.
+/// Sets `refs`, with a log of what they were, in place of all that is under `place`. What was not `pulled` from the same
+/// VM, or from a branch that is gone, stays by another name, unless the new refs have it too.
 fn update(
     repository: &Repository,
     place: &str,
     refs: &[(String, String)],
-    uncommitted: bool,
-) -> Result<(), WorkspaceError> {
-    let mut input: String = refs.iter().map(|(name, id)| format!("update {name} {id}\n")).collect();
-    if !uncommitted {
-        // All of it is committed by now.
-        input.push_str(&format!("delete {place}uncommitted\n"));
+    pulled: &BTreeMap<String, String>,
+) -> Result<BTreeSet<String>, WorkspaceError> {
+    let mut replaced = BTreeSet::new();
+    let mut before = String::new();
+    for (name, old) in standing(repository, place)? {
+        let new = refs.iter().find(|(other, _)| *other == name).map(|(_, id)| id);
+        let own = name.strip_prefix(place).unwrap_or_default();
+        if own.starts_with(REPLACED) || new == Some(&old) {
+            continue;
+        }
+        // A ref that stays has it in its log; what was uncommitted and is not any more is committed, or undone.
+        let known = pulled.get(&name) == Some(&old) && (new.is_some() || own == UNCOMMITTED);
+        if !known && !is_within(repository, &old, refs)? {
+            let kept = format!("{place}{REPLACED}{}", old.get(..12).unwrap_or(&old));
+            if replaced.insert(kept.clone()) {
+                before.push_str(&format!("update {kept} {old}\n"));
+            }
+        }
+        if new.is_none() {
+            before.push_str(&format!("delete {name} {old}\n"));
+        }
     }
-    let mut command = repository.git.command([
-        "update-ref",
-        "--create-reflog",
-        "-m",
-        "banger vm workspace pull",
-        "--stdin",
-    ]);
+    // By themselves and first: a branch may be called as a folder of branches was.
+    if !before.is_empty() {
+        update_refs(repository, &before)?;
+    }
+    let updates: String = refs.iter().map(|(name, id)| format!("update {name} {id}\n")).collect();
+    update_refs(repository, &updates)?;
+    Ok(replaced)
+}
+
+/// The refs under `place`, each with its commit.
+fn standing(repository: &Repository, place: &str) -> Result<Vec<(String, String)>, WorkspaceError> {
+    let mut command = repository.git.command(["for-each-ref", "--format=%(refname) %(objectname)", place]);
     command.current_dir(&repository.root);
-    run(command, input.as_bytes())?;
+    pairs(run(command, &[])?)
+}
+
+/// Whether one of `refs` has the commit `id` in its history.
+fn is_within(repository: &Repository, id: &str, refs: &[(String, String)]) -> Result<bool, WorkspaceError> {
+    let ids = refs.iter().map(|(_, id)| id.as_str());
+    let mut command = repository.git.command(["rev-list", "--max-count=1", id, "--not"].into_iter().chain(ids));
+    command.current_dir(&repository.root);
+    Ok(run(command, &[])?.is_empty())
+}
+
+/// Carries out `changes`, as git's update-ref wants them, all or none.
+fn update_refs(repository: &Repository, changes: &str) -> Result<(), WorkspaceError> {
+    let arguments = ["update-ref", "--create-reflog", "-m", "banger vm workspace pull", "--stdin"];
+    let mut command = repository.git.command(arguments);
+    command.current_dir(&repository.root);
+    run(command, changes.as_bytes())?;
     Ok(())
 }

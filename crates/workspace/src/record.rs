@@ -81,6 +81,9 @@ pub(crate) struct Known {
     pub(crate) shallow: BTreeSet<String>,
     /// Blobs that were sent for being staged.
     pub(crate) staged: BTreeSet<String>,
+    /// Refs of the host's at which its work was put, with the commits that they were at then.
+    #[serde(default)]
+    pub(crate) pulled: BTreeMap<String, String>,
 }
 
 /// What a record's file begins with.
@@ -103,6 +106,7 @@ impl Record {
             commits: BTreeSet::new(),
             shallow: BTreeSet::new(),
             staged: BTreeSet::new(),
+            pulled: BTreeMap::new(),
         };
         Self { known, files: BTreeMap::new(), index: None }
     }

@@ -31,7 +31,7 @@ fn users(world: &World) -> impl PartialEq + std::fmt::Debug + use<> {
 
 #[test]
 fn commits_and_what_is_not_committed_arrive_and_nothing_else_changes() {
-    let (world, record) = sent();
+    let (world, mut record) = sent();
     let before = users(&world);
     let guest = world.guest();
     write(&guest, "a", "there");
@@ -41,7 +41,7 @@ fn commits_and_what_is_not_committed_arrive_and_nothing_else_changes() {
     git(&guest, &["add", "b"]);
     git(&guest, &["commit", "-qm", "on another branch"]);
     write(&guest, "c", "not committed");
-    let pulled = world.pull(&record).unwrap();
+    let pulled = world.pull(&mut record).unwrap();
     assert!(pulled.uncommitted);
     let names: Vec<_> = pulled.refs.iter().map(|(name, _)| name.as_str()).collect();
     let place = "refs/banger/box/";
@@ -61,7 +61,7 @@ fn commits_and_what_is_not_committed_arrive_and_nothing_else_changes() {
     // What was pulled once is not lost when the guest writes its history anew.
     git(&guest, &["add", "-A"]);
     git(&guest, &["commit", "-q", "--amend", "-m", "amended"]);
-    let again = world.pull(&record).unwrap();
+    let again = world.pull(&mut record).unwrap();
     assert!(!again.uncommitted);
     assert!(
         !tried(&world.host(), &["rev-parse", "--verify", "-q", "refs/banger/box/uncommitted"])
@@ -77,9 +77,9 @@ fn commits_and_what_is_not_committed_arrive_and_nothing_else_changes() {
 
 #[test]
 fn what_is_only_edited_needs_no_git_in_the_guest() {
-    let (world, record) = sent();
+    let (world, mut record) = sent();
     write(&world.guest(), "a", "edited");
-    let pulled = world.pull(&record).unwrap();
+    let pulled = world.pull(&mut record).unwrap();
     assert!(pulled.uncommitted);
     assert_eq!(git(&world.host(), &["show", "refs/banger/box/uncommitted:a"]), "edited");
     assert_eq!(
@@ -90,38 +90,38 @@ fn what_is_only_edited_needs_no_git_in_the_guest() {
 
 #[test]
 fn a_detached_head_and_an_unborn_host() {
-    let (world, record) = sent();
+    let (world, mut record) = sent();
     git(&world.guest(), &["checkout", "-q", "--detach"]);
     git(&world.guest(), &["commit", "-q", "--allow-empty", "-m", "detached"]);
-    world.pull(&record).unwrap();
+    world.pull(&mut record).unwrap();
     assert_eq!(git(&world.host(), &["log", "-1", "--format=%s", "refs/banger/box/HEAD"]), "detached\n");
 
     let world = World::new();
-    let record = world.send(&OPTIONS).unwrap();
+    let mut record = world.send(&OPTIONS).unwrap();
     write(&world.guest(), "a", "first");
     git(&world.guest(), &["add", "a"]);
     git(&world.guest(), &["commit", "-qm", "first"]);
-    world.pull(&record).unwrap();
+    world.pull(&mut record).unwrap();
     assert_eq!(git(&world.host(), &["log", "--format=%s", "refs/banger/box/heads/main"]), "first\n");
 }
 
 #[test]
 fn new_commits_go_in_beside_what_was_done_there() {
-    let (world, record) = sent();
+    let (world, mut record) = sent();
     assert!(world.push(record.clone()).unwrap().is_none());
     write(&world.guest(), "a", "there");
     git(&world.guest(), &["commit", "-qam", "there"]);
     let before = (tree(&world.guest()), git(&world.guest(), &["rev-parse", "HEAD"]));
     world.write("b", "here");
     world.commit_all("here");
-    let record = world.push(record).unwrap().unwrap();
+    let mut record = world.push(record).unwrap().unwrap();
     assert_eq!((tree(&world.guest()), git(&world.guest(), &["rev-parse", "HEAD"])), before);
     assert_eq!(git(&world.guest(), &["log", "-1", "--format=%s", "host/main"]), "here\n");
     git(&world.guest(), &["merge", "-q", "--no-edit", "host/main"]);
     git(&world.guest(), &["fsck", "--strict"]);
     assert!(world.push(record.clone()).unwrap().is_none());
     // And out again, with what came from here.
-    let pulled = world.pull(&record).unwrap();
+    let pulled = world.pull(&mut record).unwrap();
     assert_eq!(
         git(&world.host(), &["log", "--format=%s", "main..refs/banger/box/HEAD"]),
         "Merge remote-tracking branch 'host/main'\nthere\n"
@@ -129,10 +129,54 @@ fn new_commits_go_in_beside_what_was_done_there() {
     assert!(!pulled.uncommitted);
 }
 
+/// A VM that has the name of one that is gone takes its refs over, and what they had stays.
+#[test]
+fn what_another_vm_of_the_name_has_left_stays() {
+    let (world, mut record) = sent();
+    let fresh = record.clone();
+    let guest = world.guest();
+    let base = git(&guest, &["rev-parse", "HEAD"]);
+    git(&guest, &["branch", "topic"]);
+    git(&guest, &["commit", "-q", "--allow-empty", "-m", "of the first"]);
+    write(&guest, "a", "not committed");
+    assert!(world.pull(&mut record).unwrap().replaced.is_empty());
+    git(&guest, &["checkout", "-q", "topic"]);
+    git(&guest, &["commit", "-q", "--allow-empty", "-m", "topic of the first"]);
+    assert!(world.pull(&mut record).unwrap().replaced.is_empty());
+    let log = |name: &str| git(&world.host(), &["log", "-1", "--format=%s", name]);
+    let was = ["heads/main", "heads/topic", "uncommitted"].map(|name| {
+        let id = git(&world.host(), &["rev-parse", &format!("refs/banger/box/{name}")]);
+        format!("refs/banger/box/replaced/{}", &id[..12])
+    });
+
+    // Another VM, which knows nothing of the first, with a branch below where one was.
+    git(&guest, &["checkout", "-q", "-f", "main"]);
+    git(&guest, &["reset", "-q", "--hard", base.trim()]);
+    git(&guest, &["branch", "-q", "-D", "topic"]);
+    git(&guest, &["checkout", "-q", "-b", "topic/deep"]);
+    git(&guest, &["commit", "-q", "--allow-empty", "-m", "of the second"]);
+    let mut record = fresh;
+    let replaced = world.pull(&mut record).unwrap().replaced;
+    assert_eq!(replaced, was.iter().cloned().collect());
+    assert_eq!(log("refs/banger/box/heads/topic/deep"), "of the second\n");
+    assert_eq!(was.each_ref().map(|name| log(name)), [
+        "of the first\n",
+        "topic of the first\n",
+        "Uncommitted work in VM box\n"
+    ]);
+    // Once: it is not the first's any more.
+    assert!(world.pull(&mut record).unwrap().replaced.is_empty());
+    // A branch that goes in the same VM leaves what it had too.
+    git(&guest, &["checkout", "-q", "--detach", base.trim()]);
+    git(&guest, &["branch", "-q", "-D", "topic/deep"]);
+    assert_eq!(world.pull(&mut record).unwrap().replaced.len(), 1);
+    git(&world.host(), &["fsck", "--strict"]);
+}
+
 /// A commit that git itself would not check out is not taken in.
 #[test]
 fn hostile_objects_stay_outside() {
-    let (world, record) = sent();
+    let (world, mut record) = sent();
     let guest = world.guest();
     write(&guest, "x", "x");
     let blob = git(&guest, &["hash-object", "-w", "x"]);
@@ -146,7 +190,7 @@ fn hostile_objects_stay_outside() {
     let tree = String::from_utf8(tree.stdout).unwrap();
     let commit = git(&guest, &["commit-tree", tree.trim(), "-p", "HEAD", "-m", "evil"]);
     git(&guest, &["update-ref", "refs/heads/evil", commit.trim()]);
-    let error = world.pull(&record).unwrap_err();
+    let error = world.pull(&mut record).unwrap_err();
     assert!(error.to_string().contains(".git"), "{error}");
     assert!(!tried(&world.host(), &["cat-file", "-e", commit.trim()]).status.success());
     assert_eq!(git(&world.host(), &["for-each-ref", "refs/banger"]), "");

@@ -269,8 +269,16 @@ impl<'a> Workspaces<'a> {
     async fn bring(&self, vm: &Vm, changes: Changes, found: Found) -> Result<Pulled, CommandError> {
         let reach = found.own_refs.then(|| self.reach(vm)).transpose()?;
         let name = vm.name.to_string();
-        let pulled = blocking(move || pull(&found.repository, &name, &changes, reach.as_ref()));
-        Ok(pulled.await?.map_err(about(vm))?)
+        let pulled = blocking(move || pull(&found.repository, &name, changes, reach.as_ref()));
+        let (pulled, record) = pulled.await?.map_err(about(vm))?;
+        self.keep(vm, &record)?;
+        for name in &pulled.replaced {
+            self.ui.note(format_args!(
+                "what another VM {}, or a branch that is gone, had left is now {name}",
+                vm.name
+            ));
+        }
+        Ok(pulled)
     }
 
     /// Whether all in the workspace of `record` is as it was sent.

@@ -129,14 +129,16 @@ impl World {
     }
 
     /// Brings it into the host's repository, as from a VM `box`.
-    pub(crate) fn pull(&self, record: &Record) -> Result<Pulled, WorkspaceError> {
+    pub(crate) fn pull(&self, record: &mut Record) -> Result<Pulled, WorkspaceError> {
         let repository = Repository::find(&Git::find()?, &self.host())?;
         let guest = Guest::new(&repository, record.clone(), self.listing()?, &self.cache())?;
         // As `banger vm exec box --` would; the guest's folder is another one here.
         let inside = format!("shift 2; exec git upload-pack {}", self.guest().display());
         let reach = Reach(["sh", "-c", &inside, "-"].map(Into::into).to_vec());
         let reach = guest.has_own_refs().then_some(reach);
-        pull(&repository, "box", &self.changes(record)?, reach.as_ref())
+        let (pulled, known) = pull(&repository, "box", self.changes(record)?, reach.as_ref())?;
+        *record = known;
+        Ok(pulled)
     }
 
     /// As the agent would send these files.
