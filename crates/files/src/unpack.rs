@@ -321,7 +321,7 @@ impl<'a> Unpacker<'a> {
 
     fn file(&mut self, entry: &Entry, reader: &mut Reader<impl Read>) -> Result<(), UnpackError> {
         let (folder, path) = (self.innermost()?, self.path_of(entry));
-        may_replace(folder, entry, &path)?;
+        self.make_room(entry, &path)?;
         let make = |name: &[u8]| openat(folder, name, NEW, Mode::RUSR | Mode::WUSR);
         let (temporary, fd) = Temporary::make(folder, self.own_name(entry), make).map_err(failed(&path))?;
         let mut file = File::from(fd);
@@ -338,7 +338,7 @@ impl<'a> Unpacker<'a> {
 
     fn link(&mut self, entry: &Entry, target: &[u8]) -> Result<(), UnpackError> {
         let (folder, path) = (self.innermost()?, self.path_of(entry));
-        may_replace(folder, entry, &path)?;
+        self.make_room(entry, &path)?;
         let make = |name: &[u8]| symlinkat(target, folder, name);
         let (temporary, ()) = Temporary::make(folder, self.own_name(entry), make).map_err(failed(&path))?;
         utimensat(folder, &*temporary.name, &times(entry), AtFlags::SYMLINK_NOFOLLOW)
@@ -361,6 +361,14 @@ impl<'a> Unpacker<'a> {
         match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(failed(&self.path.join(OsStr::from_bytes(name)))(error.into())),
+        }
+    }
+
+    /// Makes sure that what is there may be replaced. Where nobody else is, making it says so itself.
+    fn make_room(&self, entry: &Entry, path: &Path) -> Result<(), UnpackError> {
+        match self.manner {
+            Manner::Fresh => Ok(()),
+            Manner::Copied | Manner::Changed => may_replace(self.innermost()?, entry, path),
         }
     }
 

@@ -68,13 +68,14 @@ impl Repository {
             _ => reading(path)(error),
         })?;
         let folder = if folder.is_dir() { folder } else { folder.parent().unwrap_or(&folder).to_owned() };
-        let (root, own, common) = places(git, &folder)?;
-        let ask = |arguments: &[&str]| in_folder(git, &root, arguments);
-        let (config, head) = thread::scope(|scope| {
+        let ask = |arguments: &[&str]| in_folder(git, &folder, arguments);
+        let (places, config, head) = thread::scope(|scope| {
             let head = scope.spawn(|| ask(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]));
-            let config = ask(&["config", "--list", "-z", "--includes"]);
-            (config, head.join().unwrap_or_else(|_| Err(odd("rev-parse", "nothing"))))
+            let config = scope.spawn(|| ask(&["config", "--list", "-z", "--includes"]));
+            let nothing = |_| Err(odd("rev-parse", "nothing"));
+            (places(git, &folder), config.join().unwrap_or_else(nothing), head.join().unwrap_or_else(nothing))
         });
+        let (root, own, common) = places?;
         let config = Config::parse(&config?);
         if config.get("extensions.partialclone").is_some() {
             return Err(WorkspaceError::Partial);

@@ -53,7 +53,7 @@ impl Scratch {
         };
         let config = format!(
             "[core]\n\trepositoryformatversion = {version}\n\tbare = true\n\tprotectHFS = true\n\tprotectNTFS = true\n\
-             {format}[transfer]\n\tfsckObjects = true\n[pack]\n\tcompression = 1\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
+             \tfsync = none\n{format}[transfer]\n\tfsckObjects = true\n[pack]\n\tcompression = 1\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
         );
         let files = folder.path().join("files");
         let scratch = Self { git: repository.git.clone(), files, folder, _lock: lock };

@@ -42,12 +42,13 @@ pub async fn exchange<S: Send + 'static, R: Send + 'static>(
 ) -> Result<(S, R), ApiError> {
     let mut stop = pin!(stop);
     let wants_input = request.action != WorkspaceAction::List;
+    // What there is to do here before anything can be sent, is done while the guest gets ready.
+    let (sender, parts) = mpsc::channel(WAITING);
+    let sending = spawn_blocking(move || send(ToGuest(sender)));
     let (input, output) = tokio::select! {
         streams = run(client, vm, Request::Workspace(request)) => streams?,
         () = &mut stop => return Err(stopped()),
     };
-    let (sender, parts) = mpsc::channel(WAITING);
-    let sending = spawn_blocking(move || send(ToGuest(sender)));
     let (came, coming) = mpsc::channel(WAITING);
     let receiving = spawn_blocking(move || receive(FromGuest::new(coming)));
     // Nothing is passed over.
