@@ -249,7 +249,8 @@ fn standing(repository: &Repository, place: &str) -> Result<Vec<(String, String)
 /// Whether one of `refs` has the commit `id` in its history.
 fn is_within(repository: &Repository, id: &str, refs: &[(String, String)]) -> Result<bool, WorkspaceError> {
     let ids = refs.iter().map(|(_, id)| id.as_str());
-    let mut command = repository.git.command(["rev-list", "--max-count=1", id, "--not"].into_iter().chain(ids));
+    let mut command =
+        repository.git.command(["rev-list", "--max-count=1", id, "--not"].into_iter().chain(ids));
     command.current_dir(&repository.root);
     Ok(run(command, &[])?.is_empty())
 }

@@ -22,6 +22,9 @@ pub enum WorkspaceError {
     /// It has no files of its own.
     #[error("{} is a bare repository, which has no files", .0.display())]
     Bare(PathBuf),
+    /// Its configuration says that its files are in a folder where it is not found.
+    #[error("the repository's configuration says that its files are in {}, which does not hold it", .0.display())]
+    Elsewhere(PathBuf),
     /// Git does not trust it.
     #[error("the repository at {} is somebody else's, and git does not read it", .0.display())]
     SomebodyElses(PathBuf),

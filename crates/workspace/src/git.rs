@@ -5,14 +5,17 @@ use std::{
     ffi::OsStr,
     fs::File,
     io::{self, Read, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::OFlags,
+};
 
 /// How long git may take. Packing the recent history of the largest repositories takes minutes.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -302,8 +305,13 @@ impl Read for Content<'_> {
 
 /// All of a file; `None` when there is none.
 pub(crate) fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match File::open(path) {
+    // A pipe that a hostile repository has there is not waited for.
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    match File::options().read(true).custom_flags(flags).open(path) {
         Ok(file) => {
+            if !file.metadata()?.is_file() {
+                return Err(io::Error::other("it is not a file"));
+            }
             let mut bytes = Vec::new();
             file.take(MAX_OUTPUT as u64).read_to_end(&mut bytes)?;
             Ok(Some(bytes))

@@ -1,10 +1,18 @@
 //! The `.git` of a workspace in a guest, but for objects and index: small files, written here byte by byte.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+    path::Path,
+};
 
+use banger_files::Tree;
 use serde::{Deserialize, Serialize};
 
-use crate::{Repository, WorkspaceError, error::reading, git::read_file};
+use crate::{Repository, repository::is_id};
+
+/// Most bytes of such a file.
+const MAX_SMALL: u64 = 1 << 20;
 
 /// What is checked out in the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -13,6 +21,32 @@ pub(crate) struct CheckedOut {
     pub(crate) commit: Option<String>,
     /// Its branch, such as `refs/heads/main`; `None` for none.
     pub(crate) branch: Option<String>,
+    /// The merge that is under way: files of `.git`, by name.
+    #[serde(default)]
+    pub(crate) merging: BTreeMap<String, Vec<u8>>,
+}
+
+/// What tells git that a merge is under way, and the commits that go into it.
+const MERGE_HEADS: &[&str] = &["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD"];
+const MERGE_FILES: &[&str] = &["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "MERGE_MODE", "MERGE_MSG"];
+
+impl CheckedOut {
+    /// What is checked out in `repository`, with a merge that is under way there.
+    pub(crate) fn of(repository: &Repository) -> Self {
+        let mut merging = BTreeMap::new();
+        for name in MERGE_FILES {
+            if let Some(bytes) = to_be_sent(&repository.own, name) {
+                merging.insert((*name).to_owned(), bytes);
+            }
+        }
+        Self { commit: repository.head.clone(), branch: repository.branch.clone(), merging }
+    }
+
+    /// The commits that are needed for it.
+    pub(crate) fn commits(&self) -> impl Iterator<Item = &str> {
+        let merged = MERGE_HEADS.iter().filter_map(|name| std::str::from_utf8(self.merging.get(*name)?).ok());
+        self.commit.as_deref().into_iter().chain(merged.flat_map(str::lines).filter(|line| is_id(line)))
+    }
 }
 
 /// A path in the workspace, and what is to be there.
@@ -35,11 +69,12 @@ pub(crate) fn files(
     out: &CheckedOut,
     shallow: &BTreeSet<String>,
     commits: &BTreeSet<String>,
-) -> Result<Vec<SmallFile>, WorkspaceError> {
+) -> Vec<SmallFile> {
+    let excluded = to_be_sent(&repository.common, "info/exclude").unwrap_or_default();
     let mut files = vec![
         (b".git/HEAD".to_vec(), head(out)),
         (b".git/config".to_vec(), config(repository, out)),
-        (b".git/info/exclude".to_vec(), shared(repository, "info/exclude")?.unwrap_or_default()),
+        (b".git/info/exclude".to_vec(), excluded),
     ];
     if let (Some(commit), Some(branch)) = (&out.commit, &out.branch) {
         files.push((format!(".git/{branch}").into_bytes(), line(commit)));
@@ -47,16 +82,18 @@ pub(crate) fn files(
     if let Some((name, commit)) = upstream(repository, out).filter(|(_, commit)| commits.contains(commit)) {
         files.push((format!(".git/{name}").into_bytes(), line(&commit)));
     }
+    for (name, bytes) in &out.merging {
+        files.push((format!(".git/{name}").into_bytes(), bytes.clone()));
+    }
     if !shallow.is_empty() {
         files.push((b".git/shallow".to_vec(), shallow.iter().flat_map(|id| line(id)).collect()));
     }
-    let sparse = repository.own.join("info/sparse-checkout");
     if is_sparse(repository)
-        && let Some(patterns) = read_file(&sparse).map_err(reading(sparse))?
+        && let Some(patterns) = to_be_sent(&repository.own, "info/sparse-checkout")
     {
         files.push((b".git/info/sparse-checkout".to_vec(), patterns));
     }
-    Ok(files)
+    files
 }
 
 /// The branch of the origin's that the one checked out follows.
@@ -72,9 +109,12 @@ fn upstream(repository: &Repository, out: &CheckedOut) -> Option<(String, String
     Some((name, commit))
 }
 
-fn shared(repository: &Repository, name: &str) -> Result<Option<Vec<u8>>, WorkspaceError> {
-    let path = repository.common.join(name);
-    read_file(&path).map_err(reading(path))
+/// What goes of git's own files as it is. None behind a link: a hostile repository's may lead to the user's keys.
+fn to_be_sent(folder: &Path, name: &str) -> Option<Vec<u8>> {
+    let (file, _) = Tree::open(folder).ok()?.file(name.as_bytes()).ok()?;
+    let mut bytes = Vec::new();
+    file.take(MAX_SMALL + 1).read_to_end(&mut bytes).ok()?;
+    (bytes.len() as u64 <= MAX_SMALL).then_some(bytes)
 }
 
 fn is_sparse(repository: &Repository) -> bool {

@@ -17,19 +17,22 @@ pub(crate) struct History {
     pub(crate) shallow: BTreeSet<String>,
 }
 
-/// The commit `tip` and its ancestors, `depth` generations in all, but none that `known` has. Those in `ends` have no
+/// The commits `tips` and their ancestors, `depth` generations in all, but none that `known` has. Those in `ends` have no
 /// parents here.
 pub(crate) fn history(
     scratch: &Scratch,
-    tip: &str,
+    tips: Vec<String>,
     depth: u32,
     ends: &[String],
     known: &BTreeSet<String>,
 ) -> Result<History, WorkspaceError> {
+    if tips.is_empty() {
+        return Ok(History::default());
+    }
     let ends: HashSet<_> = ends.iter().map(String::as_str).collect();
     let mut objects = Objects::begin(scratch.command(["cat-file", "--batch"]))?;
     let mut history = History::default();
-    let mut generation = vec![tip.to_owned()];
+    let mut generation = tips;
     let mut parents_of: Vec<(String, Vec<String>)> = Vec::new();
     for _ in 0..depth {
         let mut next = Vec::new();

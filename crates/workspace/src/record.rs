@@ -114,7 +114,11 @@ impl Record {
     /// Of a workspace at `guest` that is a copy of the folder of `repository`, of whose files nothing is known.
     pub fn of_copy(guest: &[u8], repository: &Repository) -> Self {
         let mut record = Self::new(guest, repository.root(), repository.id_length());
-        record.known.out = CheckedOut { commit: repository.head.clone(), branch: repository.branch.clone() };
+        record.known.out = CheckedOut {
+            commit: repository.head.clone(),
+            branch: repository.branch.clone(),
+            ..CheckedOut::default()
+        };
         record
     }
 
@@ -343,7 +347,7 @@ mod tests {
     fn record() -> Record {
         let time = |seconds| Time { seconds, nanoseconds: 9 };
         let mut record = Record::new(b"/root/\xff repo", Path::new("/home/me/repo"), 20);
-        record.known.out = CheckedOut { commit: Some("c".repeat(40)), branch: None };
+        record.known.out = CheckedOut { commit: Some("c".repeat(40)), ..CheckedOut::default() };
         record.known.commits.insert("c".repeat(40));
         record.known.shallow.insert("d".repeat(40));
         record.index = Some(b"DIRC".to_vec());

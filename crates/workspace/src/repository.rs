@@ -76,6 +76,9 @@ impl Repository {
             (places(git, &folder), config.join().unwrap_or_else(nothing), head.join().unwrap_or_else(nothing))
         });
         let (root, own, common) = places?;
+        if !leads_to(&root, &own) {
+            return Err(WorkspaceError::Elsewhere(root));
+        }
         let config = Config::parse(&config?);
         if config.get("extensions.partialclone").is_some() {
             return Err(WorkspaceError::Partial);
@@ -179,6 +182,16 @@ fn places(git: &Git, folder: &Path) -> Result<(PathBuf, PathBuf, PathBuf), Works
     places().map_err(|error| unlike(folder, error))
 }
 
+/// Whether the `.git` of `root` is, or names, the folder `own`. The configuration of a hostile repository may name any
+/// other folder as its files', such as the one with the user's keys.
+fn leads_to(root: &Path, own: &Path) -> bool {
+    let place = root.join(".git");
+    let named = if place.is_file() { read_file(&place).ok().flatten() } else { None };
+    let named = named.as_deref().map(|text| text.strip_prefix(b"gitdir: ").unwrap_or(text).trim_ascii_end());
+    let place = named.map_or(place, |path| root.join(OsStr::from_bytes(path)));
+    matches!((fs::canonicalize(place), fs::canonicalize(own)), (Ok(place), Ok(own)) if place == own)
+}
+
 /// Why there is no repository in `folder` that can be sent.
 fn unlike(folder: &Path, error: GitError) -> WorkspaceError {
     let folder = folder.to_owned();
@@ -206,8 +219,12 @@ fn in_folder(git: &Git, folder: &Path, arguments: &[&str]) -> Result<Vec<u8>, Gi
 /// The id that git has printed.
 pub(crate) fn object_id(printed: &[u8]) -> Result<String, GitError> {
     let id = text(printed)?;
-    let hex = matches!(id.len(), 40 | 64) && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if hex { Ok(id) } else { Err(odd("rev-parse", format!("`{id}` is no object's id"))) }
+    if is_id(&id) { Ok(id) } else { Err(odd("rev-parse", format!("`{id}` is no object's id"))) }
+}
+
+/// Whether `text` is an object's whole id.
+pub(crate) fn is_id(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn text(printed: &[u8]) -> Result<String, GitError> {

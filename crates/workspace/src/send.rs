@@ -108,7 +108,10 @@ impl Sending {
         if !conflicts.is_empty() {
             return Err(WorkspaceError::Conflicts(conflicts));
         }
-        let removals = with_folders(&gone, &snapshot);
+        let mut removals = with_folders(&gone, &snapshot);
+        let merging = record.known.out.merging.keys();
+        let over = merging.filter(|name| !snapshot.out.merging.contains_key(*name));
+        removals.extend(over.map(|name| format!(".git/{name}").into_bytes()));
         let guest = record.guest().to_vec();
         let git = if git { Part::All } else { Part::Nothing };
         Ok(Some(Self { snapshot, record: Some(record), guest, writes, removals, git }))
@@ -172,7 +175,7 @@ impl Sending {
         writer.out.end().and_then(|mut out| out.flush()).map_err(WorkspaceError::Sending)?;
         let mut removed = 0;
         for path in &self.removals {
-            removed += usize::from(record.files.remove(path).is_some());
+            removed += usize::from(record.files.remove(path).is_some() && !is_of_git(path));
         }
         let files = writer.sent.keys().filter(|path| !is_of_git(path)).count();
         let placed = writer.sent.keys().cloned().collect();
@@ -315,7 +318,7 @@ impl<W: Write> Writer<W> {
             }
         }
         self.objects(pack)?;
-        let files = guest_git::files(&snapshot.repository, &snapshot.out, &known.shallow, &known.commits)?;
+        let files = guest_git::files(&snapshot.repository, &snapshot.out, &known.shallow, &known.commits);
         for (path, bytes) in files {
             // What the guest's user may have set there stays.
             let once = [&b".git/config"[..], b".git/info/exclude", b".git/info/sparse-checkout"];

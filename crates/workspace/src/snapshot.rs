@@ -88,10 +88,10 @@ impl Snapshot {
         let scratch = Scratch::of(&repository, cache)?;
         let tree = Tree::open(&repository.root).map_err(reading(&repository.root))?;
         let branch = options.branch.as_deref().map(|name| branch(&scratch, name)).transpose()?;
-        let out = CheckedOut {
-            commit: repository.head.clone(),
-            branch: branch.clone().or_else(|| repository.branch.clone()),
-        };
+        let mut out = CheckedOut::of(&repository);
+        if branch.is_some() {
+            out.branch.clone_from(&branch);
+        }
         let mut snapshot = Self {
             repository,
             scratch,
@@ -107,7 +107,8 @@ impl Snapshot {
         };
         match &options.from {
             Some(from) => {
-                snapshot.out = CheckedOut { commit: Some(snapshot.repository.commit(from)?), branch };
+                let commit = Some(snapshot.repository.commit(from)?);
+                snapshot.out = CheckedOut { commit, branch, ..CheckedOut::default() };
                 snapshot.take_commit()?;
             }
             None => snapshot.take_disk(options.include_untracked)?,
@@ -156,10 +157,10 @@ impl Snapshot {
 
     /// The commits that go, but for those that `record` says are there.
     pub(crate) fn history(&self, record: Option<&Record>) -> Result<History, WorkspaceError> {
-        let Some(tip) = &self.out.commit else { return Ok(History::default()) };
+        let tips: Vec<_> = self.out.commits().map(str::to_owned).collect();
         let none = BTreeSet::new();
         let known = record.map_or(&none, |record| &record.known.commits);
-        history(&self.scratch, tip, self.depth, &self.repository.shallow()?, known)
+        history(&self.scratch, tips, self.depth, &self.repository.shallow()?, known)
     }
 
     /// What is in the working tree.

@@ -107,7 +107,7 @@ fn a_detached_head_and_an_unborn_host() {
 
 #[test]
 fn new_commits_go_in_beside_what_was_done_there() {
-    let (world, mut record) = sent();
+    let (world, record) = sent();
     assert!(world.push(record.clone()).unwrap().is_none());
     write(&world.guest(), "a", "there");
     git(&world.guest(), &["commit", "-qam", "there"]);
@@ -159,11 +159,10 @@ fn what_another_vm_of_the_name_has_left_stays() {
     let replaced = world.pull(&mut record).unwrap().replaced;
     assert_eq!(replaced, was.iter().cloned().collect());
     assert_eq!(log("refs/banger/box/heads/topic/deep"), "of the second\n");
-    assert_eq!(was.each_ref().map(|name| log(name)), [
-        "of the first\n",
-        "topic of the first\n",
-        "Uncommitted work in VM box\n"
-    ]);
+    assert_eq!(
+        was.each_ref().map(|name| log(name)),
+        ["of the first\n", "topic of the first\n", "Uncommitted work in VM box\n"]
+    );
     // Once: it is not the first's any more.
     assert!(world.pull(&mut record).unwrap().replaced.is_empty());
     // A branch that goes in the same VM leaves what it had too.

@@ -185,10 +185,59 @@ fn conflicts_merges_and_depth() {
     world.write("a", "main\n");
     world.commit_all("main");
     assert!(!tried(&world.host(), &["merge", "side"]).status.success());
-    world.send(&Options { depth: 1, ..OPTIONS }).unwrap();
+    let record = world.send(&Options { depth: 1, ..OPTIONS }).unwrap();
     agrees(&world);
     assert_eq!(git(&world.guest(), &["ls-files", "-u"]), git(&world.host(), &["ls-files", "-u"]));
     assert_eq!(git(&world.guest(), &["rev-list", "--count", "HEAD"]).trim(), "1");
+    assert_eq!(git(&world.guest(), &["status"]), git(&world.host(), &["status"]));
+
+    // A merge that is concluded there is one of both.
+    let concluded = |root: &std::path::Path| {
+        write(root, "a", "both\n");
+        git(root, &["commit", "-qam", "both"]);
+        git(root, &["rev-parse", "HEAD^1", "HEAD^2"])
+    };
+    let kept = world.path("kept");
+    assert!(
+        std::process::Command::new("cp").arg("-a").arg(world.guest()).arg(&kept).status().unwrap().success()
+    );
+    assert_eq!(concluded(&kept), git(&world.host(), &["rev-parse", "main", "side"]));
+    git(&kept, &["fsck", "--strict"]);
+
+    // Concluded here, it is over there too.
+    concluded(&world.host());
+    world.send_again(record, &OPTIONS).unwrap();
+    agrees(&world);
+    assert_eq!(git(&world.guest(), &["status"]), git(&world.host(), &["status"]));
+}
+
+/// A repository that somebody has made by hand leads to nothing of the user's outside of it.
+#[test]
+fn what_leads_out_of_a_repository_stays() {
+    let world = varied();
+    fs::write(world.path("key"), "a secret").unwrap();
+    for name in ["info/exclude", "MERGE_MSG"] {
+        let path = world.host().join(".git").join(name);
+        let _ = fs::remove_file(&path);
+        std::os::unix::fs::symlink(world.path("key"), path).unwrap();
+    }
+    world.send(&OPTIONS).unwrap();
+    let sent = |name: &str| fs::read_to_string(world.guest().join(".git").join(name)).unwrap_or_default();
+    assert_eq!((sent("info/exclude"), sent("MERGE_MSG")), (String::new(), String::new()));
+
+    // Its files are where it is, whatever it says.
+    let find = |world: &World| Repository::find(&Git::find().unwrap(), &world.host());
+    git(&world.host(), &["config", "core.worktree", world.path(".").to_str().unwrap()]);
+    assert!(matches!(find(&world), Err(WorkspaceError::Elsewhere(_))));
+    git(&world.host(), &["config", "core.worktree", world.host().to_str().unwrap()]);
+    assert!(find(&world).is_ok());
+
+    // And a pipe is not waited for.
+    let world = varied();
+    let _ = fs::remove_file(world.host().join(".git/info/exclude"));
+    let pipe = world.host().join(".git/info/exclude");
+    assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+    assert!(matches!(world.snapshot(&OPTIONS), Err(WorkspaceError::Read { .. })));
 }
 
 #[test]

@@ -61,6 +61,10 @@ fn hint(error: &WorkspaceError, vm: Option<&str>) -> Option<String> {
         WorkspaceError::Bare(_) => {
             "clone it and send the clone, or send it as it is with `--mode full-copy`".to_owned()
         }
+        WorkspaceError::Elsewhere(_) => {
+            "core.worktree names it; if you trust the repository, unset that, or send the folder by `--mode full-copy`"
+                .to_owned()
+        }
         WorkspaceError::Submodules(_) => "`--mode full-copy` takes them too, and all other files".to_owned(),
         WorkspaceError::Partial => {
             "`--mode full-copy` takes what is here; `git fetch --refetch --no-filter` fetches the rest"
