@@ -1,5 +1,6 @@
-//! `[[file_sync]]`: files of the user's that are in every VM.
+//! `[[file_sync]]`: files of the user's that are in every VM, or that a project asks for.
 
+use serde::Serialize;
 use toml::de::{DeTable, DeValue};
 
 use super::nearest::nearest;
@@ -8,7 +9,7 @@ use super::nearest::nearest;
 const GUEST_HOME: &str = "/root";
 
 /// A file or folder of the user's, and where it is in a VM.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FileSync {
     /// Where it is here: absolute, or `~/` and the rest.
     pub host: String,

@@ -1,7 +1,7 @@
 //! The keys, each declared once: name, type and bounds, where it may be set, its variable, its default, and its help.
 
 use super::{
-    AutoStop, Config, FileSync, Key, Origin, Scope, Setting, ShownKey,
+    AutoStop, Config, FileSync, Key, Origin, Project, ProjectFiles, Scope, Setting, ShownKey,
     value::{Raw, Value, within},
 };
 use crate::{Defaults, Limits, Name, Period, Size, Vmm};
@@ -31,6 +31,7 @@ macro_rules! keys {
         pub struct Layer {
             $($($name: Option<Setting<$type>>,)*)*
             pub(super) file_sync: Vec<FileSync>,
+            pub(super) project: Option<Project>,
         }
 
         impl Layer {
@@ -53,7 +54,8 @@ macro_rules! keys {
             /// This one's values, and `lower`'s where it has none. Files are those of both, this one's last.
             pub(super) fn over(self, lower: Self) -> Self {
                 let file_sync = lower.file_sync.into_iter().chain(self.file_sync).collect();
-                Self { $($($name: self.$name.or(lower.$name),)*)* file_sync }
+                let project = self.project.or(lower.project);
+                Self { $($($name: self.$name.or(lower.$name),)*)* file_sync, project }
             }
         }
 
@@ -113,6 +115,8 @@ keys! {
     vmm: Vmm, Project, Some("BANGER_VMM"), told("firecracker where KVM works, else qemu");
     /// Whether a VM's network reaches out
     nat: bool, Project, Some("BANGER_NAT"), default(|_| true);
+    /// Whether the files that a project's banger.toml asks for go into its VM
+    project_file_sync: ProjectFiles, Host, Some("BANGER_PROJECT_FILE_SYNC"), default(|_| ProjectFiles::Ask);
     /// How long an orderly power-off may take before it is ended by force
     stop_timeout: Period in Period::seconds(0)..=Period::seconds(Limits::STOP_TIMEOUT_S), Host, None, default(|_| Defaults::STOP);
     /// How long a guest may take until its agent has answered

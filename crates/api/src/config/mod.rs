@@ -10,6 +10,7 @@ mod nearest;
 mod text;
 mod value;
 mod variables;
+mod workspace;
 
 use std::{fmt, path::PathBuf};
 
@@ -18,8 +19,9 @@ use serde::Serialize;
 pub use file_sync::FileSync;
 pub use keys::{KEYS, Layer};
 pub use text::PROJECT_FILE;
-pub use value::AutoStop;
+pub use value::{AutoStop, ProjectFiles};
 pub use variables::{Variable, variables};
+pub use workspace::{Project, Said};
 
 use crate::{ApiError, ErrorKind, Size};
 
@@ -144,6 +146,11 @@ impl Config {
     /// The files of the user's that are in every VM. Of two for one place, the later one counts.
     pub fn file_sync(&self) -> &[FileSync] {
         &self.layer.file_sync
+    }
+
+    /// What the project's file says beside the keys, if there is one.
+    pub fn project(&self) -> Option<&Project> {
+        self.layer.project.as_ref()
     }
 }
 

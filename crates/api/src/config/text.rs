@@ -5,9 +5,10 @@ use std::{io, path::Path};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    CONFIG_MAX, ConfigError, FileSync, KEYS, Key, Layer, Origin, Owner, Scope,
+    CONFIG_MAX, ConfigError, FileSync, KEYS, Layer, Origin, Owner, Project, Scope,
     nearest::nearest,
     value::{Raw, Shape},
+    workspace::{WORKSPACE, WORKSPACE_KEYS},
 };
 
 /// The list that is beside the sections.
@@ -61,26 +62,35 @@ impl Layer {
             let line = error.span().map(|span| format!(" on line {}", line(span.start))).unwrap_or_default();
             format!("it is not TOML{line}: {}", error.message())
         })?;
+        let mut file_sync = Vec::new();
+        let mut project = Project { file: path.to_owned(), ..Project::default() };
         for (section, value) in document.get_ref() {
             let at = line(section.span().start);
             let section = section.get_ref().as_ref();
             if section == FILE_SYNC {
-                if owner == Owner::Project {
-                    let why =
-                        "a repository does not say which of your files go into a VM: only config.toml does";
-                    return Err(format!("{FILE_SYNC} on line {at} cannot be set in {PROJECT_FILE}: {why}"));
-                }
-                self.file_sync = FileSync::read_all(value.get_ref())
-                    .map_err(|why| format!("{FILE_SYNC} on line {at}: {why}"))?;
+                let read = if owner == Owner::Project { Project::files } else { FileSync::read_all };
+                file_sync =
+                    read(value.get_ref()).map_err(|why| format!("{FILE_SYNC} on line {at}: {why}"))?;
                 continue;
             }
-            let Some(table) = value.get_ref().as_table().filter(|_| is_section(section)) else {
-                return Err(unknown_section(section, at));
+            if section == WORKSPACE && owner != Owner::Project {
+                let why = format!("can only be in a repository's {PROJECT_FILE}");
+                return Err(format!("[{WORKSPACE}] on line {at} {why}"));
+            }
+            let Some(table) = value.get_ref().as_table().filter(|_| keys(owner).any(|key| key.0 == section))
+            else {
+                return Err(unknown_section(owner, section, at));
             };
             for (name, value) in table {
                 let at = line(name.span().start);
                 let name = name.get_ref().as_ref();
-                let key = key(section, name).ok_or_else(|| unknown_key(section, name, at))?;
+                if !keys(owner).any(|key| key == (section, name)) {
+                    return Err(unknown_key(owner, section, name, at));
+                }
+                let Some(key) = KEYS.iter().find(|key| key.section == section && key.name == name) else {
+                    project.set(name, at, value.get_ref(), line)?;
+                    continue;
+                };
                 if owner == Owner::Project && key.scope != Scope::Project {
                     return Err(format!(
                         "{} on line {at} cannot be set in {PROJECT_FILE}, only in config.toml",
@@ -91,6 +101,11 @@ impl Layer {
                 self.set(key, &raw(value.get_ref()), origin)
                     .map_err(|why| format!("{} on line {at}: {why}", key.path()))?;
             }
+        }
+        if owner == Owner::Project {
+            self.project = Some(Project { file_sync, ..project });
+        } else {
+            self.file_sync = file_sync;
         }
         Ok(())
     }
@@ -111,25 +126,23 @@ fn raw<'a>(value: &'a DeValue<'_>) -> Raw<'a> {
     }
 }
 
-fn is_section(name: &str) -> bool {
-    KEYS.iter().any(|key| key.section == name)
+/// All that the file of `owner` can have, as section and name.
+fn keys(owner: Owner) -> impl Iterator<Item = (&'static str, &'static str)> + Clone {
+    let of_project = WORKSPACE_KEYS.iter().filter(move |_| owner == Owner::Project);
+    KEYS.iter().map(|key| (key.section, key.name)).chain(of_project.map(|name| (WORKSPACE, *name)))
 }
 
-fn key(section: &str, name: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.section == section && key.name == name)
-}
-
-fn unknown_key(section: &str, name: &str, line: usize) -> String {
-    let here = KEYS.iter().filter(|key| key.section == section).map(|key| key.name);
+fn unknown_key(owner: Owner, section: &str, name: &str, line: usize) -> String {
+    let here = keys(owner).filter(|key| key.0 == section).map(|key| key.1);
     let meant = nearest(name, here.clone()).map(|meant| format!("did you mean {meant}?"));
     let meant = meant.unwrap_or_else(|| format!("[{section}] has {}", here.collect::<Vec<_>>().join(", ")));
     format!("unknown key {section}.{} on line {line}: {meant}", shortened(name))
 }
 
 /// A name at the top of the file that is no section: a slip, or a key that lacks its section.
-fn unknown_section(name: &str, line: usize) -> String {
+fn unknown_section(owner: Owner, name: &str, line: usize) -> String {
     let name = &shortened(name);
-    let mut sections: Vec<_> = KEYS.iter().map(|key| key.section).collect();
+    let mut sections: Vec<_> = keys(owner).map(|key| key.0).collect();
     sections.dedup();
     if sections.contains(&name.as_str()) {
         return format!("{name} on line {line} is a section: write [{name}], and its keys below it");
@@ -137,9 +150,9 @@ fn unknown_section(name: &str, line: usize) -> String {
     if let Some(section) = nearest(name, sections.iter().copied()) {
         return format!("unknown section {name} on line {line}: did you mean [{section}]?");
     }
-    match nearest(name, KEYS.iter().map(|key| key.name)) {
+    match nearest(name, keys(owner).map(|key| key.1)) {
         Some(meant) => {
-            let section = KEYS.iter().find(|key| key.name == meant).map_or("vm", |key| key.section);
+            let section = keys(owner).find(|key| key.1 == meant).map_or("vm", |key| key.0);
             format!("unknown key {name} on line {line}: did you mean {meant}, below [{section}]?")
         }
         None => format!("unknown key {name} on line {line}: there are [{}]", sections.join("] and [")),
@@ -214,8 +227,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in "(\\[?(vm|daemon)\\]?|[a-z_]{1,8} ?= ?|\"[0-9a-zG]{0,4}\"|[0-9.]{1,5}|\\PC|\n){0,30}") {
-            let _ = read(Owner::User, &text);
+        fn no_text_panics(text in "(\\[?(vm|daemon|workspace(\\.env)?)\\]?|(env|ports|setup) ?= ?[\\[{]|[\\]}]|[a-z_]{1,8} ?= ?|\"[0-9a-zG]{0,4}\"|[0-9.]{1,5}|\\PC|\n){0,30}") {
+            let _ = (read(Owner::User, &text), read(Owner::Project, &text));
         }
     }
 }

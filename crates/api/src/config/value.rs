@@ -66,6 +66,7 @@ values! {
     Vmm: Text, "\"firecracker\" or \"qemu\"";
     Size: Text | Number, "a size, as \"4G\", or a number of MiB";
     Period: Text | Number, "a length of time, as \"90s\", or a number of seconds";
+    ProjectFiles: Text, "\"ask\", \"always\" or \"never\"";
     AutoStop: Text | Number, "a length of time, as \"2h\", or \"off\"";
 }
 
@@ -125,5 +126,45 @@ impl fmt::Display for AutoStop {
             Self::Off => f.pad("off"),
             Self::After(period) => period.fmt(f),
         }
+    }
+}
+
+/// Whether files of the user's go into a VM because a project asks for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ProjectFiles {
+    /// If the user says so when asked.
+    #[default]
+    Ask,
+    /// They do.
+    Always,
+    /// They do not.
+    Never,
+}
+
+/// A word that is no [`ProjectFiles`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is none of ask, always and never")]
+pub struct InvalidProjectFiles(String);
+
+impl FromStr for ProjectFiles {
+    type Err = InvalidProjectFiles;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "ask" => Ok(Self::Ask),
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            _ => Err(InvalidProjectFiles(text.chars().take(64).collect())),
+        }
+    }
+}
+
+impl fmt::Display for ProjectFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ask => "ask",
+            Self::Always => "always",
+            Self::Never => "never",
+        })
     }
 }

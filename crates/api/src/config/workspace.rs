@@ -1,0 +1,258 @@
+//! What a project's file has beside the keys: `[workspace]`, and the files that it asks for.
+
+use std::path::PathBuf;
+
+use toml::de::{DeArray, DeTable, DeValue};
+
+use super::FileSync;
+use crate::{Forward, InvalidForward};
+
+/// The section of it that no other file may have.
+pub(super) const WORKSPACE: &str = "workspace";
+
+/// Its keys.
+pub(super) const WORKSPACE_KEYS: [&str; 3] = ["env", "ports", "setup"];
+
+/// Most of each that a project may ask for.
+const MAX_VARIABLES: usize = 256;
+const MAX_PORTS: usize = 64;
+const MAX_COMMANDS: usize = 64;
+
+/// Most files, and longest path: the user is asked about all of them at once, and must be able to see them.
+const MAX_FILES: usize = 16;
+const MAX_PATH: usize = 200;
+
+/// Longest name of a variable, and longest value, in bytes.
+const MAX_NAME: usize = 64;
+const MAX_VALUE: usize = 4 << 10;
+
+/// Longest command, in bytes.
+const MAX_COMMAND: usize = 16 << 10;
+
+/// What a project's file says of its VM beside the keys.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Project {
+    /// The file.
+    pub file: PathBuf,
+    /// Variables, each a name and a value.
+    pub env: Vec<Said<(String, String)>>,
+    /// Ports to bring to the host; `None` when it does not say.
+    pub ports: Option<Vec<Said<Forward>>>,
+    /// Lines for the guest's shell, in their order; `None` when it does not say.
+    pub setup: Option<Vec<Said<String>>>,
+    /// Files of the user's that it asks for. That it asks is no leave to send them.
+    pub file_sync: Vec<FileSync>,
+}
+
+/// Something, and where it is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said<T> {
+    /// What.
+    pub value: T,
+    /// The line, counted from 1.
+    pub line: usize,
+}
+
+impl Project {
+    /// Reads the files that it asks for. An error says what is wrong.
+    pub(super) fn files(value: &DeValue<'_>) -> Result<Vec<FileSync>, String> {
+        let files = FileSync::read_all(value)?;
+        if files.len() > MAX_FILES {
+            return Err(format!("it has {} entries, more than {MAX_FILES}", files.len()));
+        }
+        match files.iter().position(|entry| entry.host.len().max(entry.guest.len()) > MAX_PATH) {
+            Some(index) => Err(format!("entry {}: its path is longer than {MAX_PATH} bytes", index + 1)),
+            None => Ok(files),
+        }
+    }
+
+    /// Takes `value` for `name`, one of [`WORKSPACE_KEYS`]; `line` tells the line of a byte. An error says which line and
+    /// what is wrong there.
+    pub(super) fn set(
+        &mut self,
+        name: &str,
+        at: usize,
+        value: &DeValue<'_>,
+        line: impl Fn(usize) -> usize,
+    ) -> Result<(), String> {
+        let wrong = |at: usize, why: String| format!("{WORKSPACE}.{name} on line {at}: {why}");
+        let list = |most| list(value, most).map_err(|why| wrong(at, why));
+        match name {
+            "env" => {
+                let table = variables(value).map_err(|why| wrong(at, why))?;
+                for (name, value) in table {
+                    let at = line(name.span().start);
+                    let value = variable(name.get_ref(), value.get_ref()).map_err(|why| wrong(at, why))?;
+                    self.env.push(Said { value, line: at });
+                }
+            }
+            "ports" => self.ports = Some(each(list(MAX_PORTS)?, port, wrong, line)?),
+            "setup" => self.setup = Some(each(list(MAX_COMMANDS)?, command, wrong, line)?),
+            // All of the table are above.
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn list<'a, 'i>(value: &'a DeValue<'i>, most: usize) -> Result<&'a DeArray<'i>, String> {
+    let list = value.as_array().ok_or("it must be a list, in [ ]")?;
+    if list.len() > most {
+        return Err(format!("it has {} entries, more than {most}", list.len()));
+    }
+    Ok(list)
+}
+
+fn each<T>(
+    list: &DeArray<'_>,
+    read: impl Fn(&DeValue<'_>) -> Result<T, String>,
+    wrong: impl Fn(usize, String) -> String,
+    line: impl Fn(usize) -> usize,
+) -> Result<Vec<Said<T>>, String> {
+    let entries = list.iter().map(|entry| {
+        let at = line(entry.span().start);
+        Ok(Said { value: read(entry.get_ref()).map_err(|why| wrong(at, why))?, line: at })
+    });
+    entries.collect()
+}
+
+fn variables<'a, 'i>(value: &'a DeValue<'i>) -> Result<&'a DeTable<'i>, String> {
+    let table = value.as_table().ok_or("it must be a table of names and values")?;
+    if table.len() > MAX_VARIABLES {
+        return Err(format!("it has {} variables, more than {MAX_VARIABLES}", table.len()));
+    }
+    Ok(table)
+}
+
+fn variable(name: &str, value: &DeValue<'_>) -> Result<(String, String), String> {
+    let is_name = (1..=MAX_NAME).contains(&name.len())
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !is_name {
+        let shown: String = name.chars().take(MAX_NAME).collect();
+        return Err(format!(
+            "{shown:?} is no variable's name: at most {MAX_NAME} letters, digits and _, no digit first"
+        ));
+    }
+    match value {
+        DeValue::String(value) if value.len() > MAX_VALUE => {
+            Err(format!("the value of {name} is longer than {} KiB", MAX_VALUE >> 10))
+        }
+        DeValue::String(value) if value.contains('\0') => Err(format!("the value of {name} has a NUL in it")),
+        DeValue::String(value) => Ok((name.to_owned(), value.to_string())),
+        _ => Err(format!("the value of {name} must be a text in quotes")),
+    }
+}
+
+fn port(value: &DeValue<'_>) -> Result<Forward, String> {
+    let text = match value {
+        DeValue::Integer(number) if number.radix() == 10 => number.as_str(),
+        DeValue::String(text) => text,
+        _ => return Err("a port is a number, or \"HOST:GUEST\"".to_owned()),
+    };
+    text.parse().map_err(|error: InvalidForward| error.to_string())
+}
+
+fn command(value: &DeValue<'_>) -> Result<String, String> {
+    match value {
+        DeValue::String(text) if text.trim().is_empty() => Err("a command is empty".to_owned()),
+        DeValue::String(text) if text.len() > MAX_COMMAND => {
+            Err(format!("a command is longer than {} KiB", MAX_COMMAND >> 10))
+        }
+        DeValue::String(text) if text.contains('\0') => Err("a command has a NUL in it".to_owned()),
+        DeValue::String(text) => Ok(text.to_string()),
+        _ => Err("a command is a line for the shell, in quotes".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Layer, Owner, PROJECT_FILE};
+    use std::path::Path;
+
+    fn read(text: &str) -> Result<Project, String> {
+        let layer = Layer::of_text(Owner::Project, Path::new(PROJECT_FILE), text);
+        let config = crate::Config::new([layer.map_err(|error| error.to_string())?], Default::default());
+        Ok(config.project().unwrap().clone())
+    }
+
+    #[test]
+    fn a_project_says_what_its_vm_is_to_have() {
+        let text = "[workspace]\nports = [3000,\n  '8080:80']\nsetup = ['make deps', '''\na\nb''']\n\
+                    [workspace.env]\nA = '1'\nB = ''\n[[file_sync]]\nhost = '~/x'\n";
+        let said = |value: (&str, &str), line| Said { value: (value.0.into(), value.1.into()), line };
+        let forward = |host, guest, line| Said { value: Forward { host, guest }, line };
+        let command = |text: &str, line| Said { value: text.to_owned(), line };
+        assert_eq!(
+            read(text).unwrap(),
+            Project {
+                file: PROJECT_FILE.into(),
+                env: vec![said(("A", "1"), 8), said(("B", ""), 9)],
+                ports: Some(vec![forward(3000, 3000, 2), forward(8080, 80, 3)]),
+                setup: Some(vec![command("make deps", 4), command("a\nb", 4)]),
+                file_sync: vec![FileSync { host: "~/x".into(), guest: "x".into(), mode: None }],
+            }
+        );
+        let nothing = read("[workspace]\nsetup = []\n").unwrap();
+        assert_eq!((nothing.setup, nothing.ports), (Some(vec![]), None));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        let long = "a".repeat(MAX_COMMAND + 1);
+        let many = "1,".repeat(MAX_PORTS + 1);
+        let several: String = (0..=MAX_VARIABLES).map(|n| format!("A{n} = ''\n")).collect();
+        for (text, error) in [
+            ("[workspace]\n\nprots = [1]\n", "unknown key workspace.prots on line 3: did you mean ports?"),
+            (
+                "[workspace]\ncolour = 1\n",
+                "unknown key workspace.colour on line 2: [workspace] has env, ports, setup",
+            ),
+            ("setup = ['a']\n", "unknown key setup on line 1: did you mean setup, below [workspace]?"),
+            ("[wrokspace]\n", "unknown section wrokspace on line 1: did you mean [workspace]?"),
+            ("workspace = 1\n", "workspace on line 1 is a section"),
+            ("[workspace]\nports = 3000\n", "workspace.ports on line 2: it must be a list"),
+            ("[workspace]\nports = [1,\n0]\n", "workspace.ports on line 3: \"0\" is not a port"),
+            ("[workspace]\nports = ['80:']\n", "workspace.ports on line 2: \"80:\" is not a port"),
+            ("[workspace]\nports = [70000]\n", "\"70000\" is not a port"),
+            ("[workspace]\nports = [0x50]\n", "a port is a number"),
+            ("[workspace]\nports = ['1:2:3']\n", "\"1:2:3\" is not a port"),
+            (&format!("[workspace]\nports = [{many}]\n"), "it has 65 entries, more than 64"),
+            ("[workspace]\nsetup = 'make'\n", "workspace.setup on line 2: it must be a list"),
+            ("[workspace]\nsetup = ['a',\n' ']\n", "workspace.setup on line 3: a command is empty"),
+            ("[workspace]\nsetup = [1]\n", "a command is a line for the shell"),
+            ("[workspace]\nsetup = [\"a\\u0000\"]\n", "a command has a NUL"),
+            (&format!("[workspace]\nsetup = ['{long}']\n"), "a command is longer than 16 KiB"),
+            ("[workspace]\nenv = ['A=1']\n", "workspace.env on line 2: it must be a table"),
+            ("[workspace.env]\n1A = ''\n", "workspace.env on line 2: \"1A\" is no variable's name"),
+            ("[workspace.env]\nA = ''\n'B=' = ''\n", "workspace.env on line 3: \"B=\" is no variable's name"),
+            ("[workspace.env]\nA = 1\n", "workspace.env on line 2: the value of A must be a text"),
+            ("[workspace.env]\nA = \"\\u0000\"\n", "the value of A has a NUL"),
+            (
+                &"[[file_sync]]\nhost = '~/x'\n".repeat(17),
+                "file_sync on line 1: it has 17 entries, more than 16",
+            ),
+            (
+                &format!("[[file_sync]]\nhost = '~/{}'\n", "x".repeat(200)),
+                "entry 1: its path is longer than 200 bytes",
+            ),
+            (&format!("[workspace.env]\n{several}"), "it has 257 variables, more than 256"),
+        ] {
+            let found = read(text).unwrap_err();
+            assert!(found.contains(error), "{text}: {found}");
+        }
+    }
+
+    #[test]
+    fn no_other_file_has_the_section() {
+        for owner in [Owner::User, Owner::System] {
+            let error =
+                Layer::of_text(owner, Path::new("c"), "\n[workspace]\nsetup = []\n").unwrap_err().to_string();
+            assert!(
+                error.contains("[workspace] on line 2 can only be in a repository's banger.toml"),
+                "{error}"
+            );
+        }
+    }
+}
