@@ -14,6 +14,7 @@ use banger_proto::{Exec, ExitStatus, TerminalSize};
 use bytes::Bytes;
 use raw_mode::RawMode;
 use rustix::process::Signal;
+use stdin::Stdin;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     signal::unix::{SignalKind, signal},
@@ -42,18 +43,22 @@ pub(crate) struct Wanted {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) cwd: Option<String>,
     pub(crate) user: Option<String>,
+    /// Leaves standard input, and the terminal, to what is run next.
+    pub(crate) no_stdin: bool,
 }
 
 /// Runs `wanted` in VM `reference`. It has a terminal when this process has one for all three streams.
 pub(crate) async fn run(client: &Client, reference: &str, wanted: Wanted) -> Result<Ended, ApiError> {
-    let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal();
+    let reads = !wanted.no_stdin;
+    let is_terminal =
+        reads && io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal();
     let mut exec = Exec {
         argv: wanted.argv,
         env: wanted.env.into_iter().collect(),
         cwd: wanted.cwd,
         user: wanted.user,
         terminal: if is_terminal { Some(size()?) } else { None },
-        stdin: true,
+        stdin: reads,
         ..Exec::default()
     };
     if is_terminal {
@@ -74,7 +79,7 @@ pub(crate) async fn run(client: &Client, reference: &str, wanted: Wanted) -> Res
     let session = tokio::select! {
         ended = &mut shown => ended,
         // A guest that takes no more has said why, or will.
-        error = steer(input, taken, is_terminal) => match error.kind {
+        error = steer(input, taken, reads, is_terminal) => match error.kind {
             ErrorKind::Guest => shown.await,
             _ => Err(error),
         },
@@ -142,21 +147,22 @@ async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &Bytes) -> io::Res
 async fn steer(
     mut input: ExecInput,
     mut taken: mpsc::UnboundedReceiver<usize>,
+    reads: bool,
     is_terminal: bool,
 ) -> ApiError {
     let result: Result<(), ApiError> = async {
         let mut signals = signals(&FORWARDED)?;
         let mut resized = signal(SignalKind::window_change()).map_err(local("listen for signals"))?;
-        let mut stdin = stdin::read_ahead().map_err(local("read standard input"))?;
-        let mut open = true;
+        let read_ahead = || stdin::read_ahead().map_err(local("read standard input"));
+        let mut stdin = reads.then(read_ahead).transpose()?;
         loop {
             tokio::select! {
                 Some(bytes) = taken.recv() => input.taken(bytes),
-                part = stdin.next(), if open && input.window() >= stdin::PART => match part {
+                part = next(&mut stdin), if stdin.is_some() && input.window() >= stdin::PART => match part {
                     Some(Ok(bytes)) => input.stdin(&bytes).await?,
                     Some(Err(error)) => return Err(local("read standard input")(error)),
                     None => {
-                        open = false;
+                        stdin = None;
                         input.end_stdin().await?;
                     }
                 },
@@ -170,6 +176,10 @@ async fn steer(
         Ok(()) => ApiError::new(ErrorKind::Internal, "the session ended without an end"),
         Err(error) => error,
     }
+}
+
+async fn next(stdin: &mut Option<Stdin>) -> Option<io::Result<Bytes>> {
+    stdin.as_mut()?.next().await
 }
 
 /// The signals that come, of those asked for.

@@ -32,7 +32,7 @@ pub(crate) async fn make_ready(client: &Client, ui: &Ui, vm: &Vm, plan: &Plan, w
     argv.extend(arguments(plan));
     let ready = if waited {
         ui.note(format_args!("making ready in VM {}: {names}", vm.name));
-        let wanted = Wanted { argv, cwd: Some("/".to_owned()), ..Wanted::default() };
+        let wanted = Wanted { argv, cwd: Some("/".to_owned()), no_stdin: true, ..Wanted::default() };
         session::run(client, vm.id.as_str(), wanted).await.map(|ended| ended.status)
     } else {
         ui.note(format_args!("being made ready in VM {}: {names}; {LOG} there tells how it goes", vm.name));

@@ -42,7 +42,8 @@ impl ExecArgs {
     pub(crate) async fn run(self, _: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new().map_err(CommandError::in_session)?;
         let env = super::variables(&self.env_file, self.env).map_err(CommandError::in_session)?;
-        let wanted = Wanted { argv: self.command, env, cwd: self.workdir, user: self.user };
+        let wanted =
+            Wanted { argv: self.command, env, cwd: self.workdir, user: self.user, ..Wanted::default() };
         let ended = session::run(&client, &self.vm, wanted).await.map_err(CommandError::in_session)?;
         Ok(ended.status.shell_code().into())
     }
