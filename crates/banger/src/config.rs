@@ -1,6 +1,7 @@
 //! The configuration that applies to a command here: the environment, the project's file, the user's, the system's.
 
 use std::{
+    env,
     fs::{self, File},
     io::{self, Read},
     num::NonZero,
@@ -14,27 +15,38 @@ use banger_api::{
 
 /// What applies here.
 pub(crate) fn load() -> Result<Config, ApiError> {
+    load_at(env::current_dir().ok().as_deref())
+}
+
+/// What applies to a VM for the repository that `path` is in; without one, what applies here.
+pub(crate) fn load_for(path: Option<&Path>) -> Result<Config, ApiError> {
+    match path {
+        // Where it really is, as git sees it. A path that is not there has no project; who needs it says so.
+        Some(path) => load_at(fs::canonicalize(path).ok().as_deref()),
+        None => load(),
+    }
+}
+
+fn load_at(place: Option<&Path>) -> Result<Config, ApiError> {
     let uid = rustix::process::getuid().as_raw();
-    let dirs = Dirs::find(|name| std::env::var_os(name).map(PathBuf::from), uid)
+    let dirs = Dirs::find(|name| env::var_os(name).map(PathBuf::from), uid)
         .map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
-    let here = std::env::current_dir().ok();
-    let project = here.as_deref().and_then(project_file);
+    let project = place.and_then(project_file);
     let files = [
         project.map(|path| (Owner::Project, path)),
         Some((Owner::User, dirs.config_file())),
         Some((Owner::System, dirs.system_config.clone())),
     ];
-    let mut layers = vec![Layer::of_variables(|name| std::env::var_os(name))?];
+    let mut layers = vec![Layer::of_variables(|name| env::var_os(name))?];
     for (owner, path) in files.into_iter().flatten() {
         layers.push(Layer::of_file(owner, &path, read(&path))?);
     }
     Ok(Config::new(layers, host_size()))
 }
 
-/// `request` with what it leaves out as configured.
-pub(crate) fn fill(request: CreateVm) -> Result<CreateVm, ApiError> {
-    let config = load()?;
-    Ok(CreateVm {
+/// `request` with what it leaves out as in `config`.
+pub(crate) fn fill(config: &Config, request: CreateVm) -> CreateVm {
+    CreateVm {
         image: request.image.or_else(|| config.image().map(ToString::to_string)),
         kernel: request.kernel.or_else(|| config.kernel().map(ToString::to_string)),
         vcpu: request.vcpu.or_else(|| Some(config.vcpu())),
@@ -44,7 +56,7 @@ pub(crate) fn fill(request: CreateVm) -> Result<CreateVm, ApiError> {
         vmm: request.vmm.or(config.vmm().copied()),
         nat: request.nat.or_else(|| Some(config.nat())),
         ..request
-    })
+    }
 }
 
 /// Each key's value and origin, for help texts: what is built in where the configuration cannot be used. The command

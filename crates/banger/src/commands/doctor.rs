@@ -6,6 +6,7 @@ use banger_proto::{Exec, ExitStatus};
 
 use super::watch::watch;
 use crate::{
+    config,
     error::CommandError,
     ui::{Format, Ui},
 };
@@ -62,7 +63,7 @@ fn failed(name: &str, error: ApiError) -> Check {
 
 /// Whether the configuration can be used, and what a VM gets by it.
 fn configuration() -> Vec<Check> {
-    match crate::config::load() {
+    match config::load() {
         Ok(config) => vec![
             Check::pass("configuration", sources(&config)),
             Check::pass("VM defaults", defaults(&config)),
@@ -133,7 +134,7 @@ async fn daemon(client: &Client) -> Result<Check, ApiError> {
 async fn boot(client: &Client, ui: &Ui) -> Result<Check, CommandError> {
     let began = Instant::now();
     let booted = async {
-        let request = crate::config::fill(CreateVm { rm: true, ..CreateVm::default() })?;
+        let request = config::fill(&config::load()?, CreateVm { rm: true, ..CreateVm::default() });
         let mut session = client.run_vm(&request).await?;
         let (vm, _) = watch::<Vm>(client, &mut session, ui).await?;
         let ran = run_true(client, &vm).await;

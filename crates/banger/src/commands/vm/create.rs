@@ -4,7 +4,7 @@ use banger_api::{CreateVm, Vm};
 use banger_client::Client;
 
 use super::hardware::Hardware;
-use crate::{commands::watch::watch, error::CommandError, file_sync, ui::Ui};
+use crate::{commands::watch::watch, config, error::CommandError, file_sync, ui::Ui};
 
 /// Make a VM, start it, and print its name
 #[derive(Debug, clap::Args)]
@@ -22,7 +22,7 @@ pub(crate) struct Create {
 impl Create {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        let request = CreateVm { no_start: self.no_start, ..self.hardware.request()? };
+        let request = CreateVm { no_start: self.no_start, ..self.hardware.request(&config::load()?) };
         let mut events = client.run_vm(&request).await?;
         let (vm, _) = watch::<Vm>(&client, &mut events, ui).await?;
         if !self.no_start {

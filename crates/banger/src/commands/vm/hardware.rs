@@ -1,8 +1,8 @@
 //! What a VM to be is made of, as the commands that make one take it.
 
-use banger_api::{ApiError, CreateVm, Limits, Size, VmName, Vmm};
+use banger_api::{Config, CreateVm, Limits, Size, VmName, Vmm};
 
-use crate::commands::reference;
+use crate::{commands::reference, config};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Hardware {
@@ -39,9 +39,9 @@ pub(crate) struct Hardware {
 }
 
 impl Hardware {
-    /// The request for such a VM: by its flags, else as configured.
-    pub(super) fn request(&self) -> Result<CreateVm, ApiError> {
-        crate::config::fill(CreateVm {
+    /// The request for such a VM: by its flags, else as in `config`.
+    pub(super) fn request(&self, config: &Config) -> CreateVm {
+        let flags = CreateVm {
             name: self.name.clone(),
             image: self.image.clone(),
             kernel: self.kernel.clone(),
@@ -52,7 +52,8 @@ impl Hardware {
             vmm: self.vmm,
             nat: switch(self.nat, self.no_nat),
             ..CreateVm::default()
-        })
+        };
+        config::fill(config, flags)
     }
 }
 

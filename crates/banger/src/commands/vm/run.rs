@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     commands::watch::watch,
+    config,
     error::CommandError,
     file_sync,
     session::{self, Wanted},
@@ -84,6 +85,7 @@ impl Run {
         let mut timing = Timing::new(ui);
         timing.end("banger starts", ui.began_ns);
         let variables = super::variables(&self.env_file, self.env.clone())?;
+        let config = config::load_for(self.path.as_deref())?;
         let taken = self.look(&workspaces, &mut timing).await?;
         if let Some(taken) = taken.as_ref().filter(|_| self.dry_run) {
             self.selection.plan(taken).print(ui)?;
@@ -92,7 +94,7 @@ impl Run {
         // The daemon does not delete what work may be in.
         let rm = self.rm && (taken.is_none() || self.discard);
         let asked = now_ns();
-        let request = CreateVm { rm, detach: self.detach, ..self.hardware.request()? };
+        let request = CreateVm { rm, detach: self.detach, ..self.hardware.request(&config) };
         let mut events = client.run_vm(&request).await?;
         timing.end("reach bangerd", asked);
         let (vm, spans) = watch::<Vm>(&client, &mut events, ui).await?;
