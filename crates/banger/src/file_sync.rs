@@ -31,7 +31,11 @@ pub(crate) async fn after_start(client: &Client, ui: &Ui, vm: &Vm) {
         Ok(config) => config,
         Err(error) => return ui.warning(format_args!("no files are synced: {error}")),
     };
-    let entries = config.file_sync().to_vec();
+    put(client, ui, vm, config.file_sync().to_vec()).await;
+}
+
+/// Puts the files of `entries` into `vm`, and tells what does not go.
+pub(crate) async fn put(client: &Client, ui: &Ui, vm: &Vm, entries: Vec<FileSync>) {
     if entries.is_empty() {
         return;
     }

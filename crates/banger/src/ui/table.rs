@@ -46,6 +46,11 @@ impl Table {
         Self { rows: fields.map(|(name, value)| vec![format!("{name}:"), value]).to_vec() }
     }
 
+    /// Whether it has nothing but its heading.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.len() < 2
+    }
+
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(cells.map(|cell| super::harmless(&cell).replace(['\n', '\t'], " ")).to_vec());
     }

@@ -1,9 +1,14 @@
-//! The tools that a repository asks for, made ready in its VM.
+//! What a repository asks for, carried out in its VM: first its tools, then its own commands.
 
-use banger_api::{ApiError, Vm};
+use banger_api::{
+    ApiError, Forward, Vm,
+    config::{PROJECT_FILE, Project, Said},
+};
 use banger_client::{Client, Output};
 use banger_proto::{Exec, ExitStatus};
-use banger_workspace::tools::{Plan, SCRIPT, arguments};
+use banger_workspace::tools::{
+    Command, Own, Place, Plan, Port, Run, SCRIPT, SETUP, arguments, setup_arguments, setup_variables,
+};
 
 use crate::{
     session::{self, Wanted},
@@ -13,44 +18,204 @@ use crate::{
 /// Where the guest says how it goes.
 const LOG: &str = "/var/log/banger-tools.log";
 
-/// Runs the script that it is given with what else it is given, and leaves it to itself.
-const IN_BACKGROUND: &str = "sh -c \"$0\" tools \"$@\" </dev/null >/var/log/banger-tools.log 2>&1 &";
+/// Runs the tools' script, which it is given with its arguments in one word, and without the variables that the next word
+/// names; then the program that it is given behind those. No tool or name has anything in it that a shell takes apart.
+const JOB: &str = r#"set -f; tools=$1; names=$2; shift 2; failed=0
+[ -z "$tools" ] || ( [ -z "$names" ] || unset $names; exec sh -c "$0" tools $tools ) || failed=1
+[ $# -eq 0 ] || "$@" || failed=$((failed + 2))
+exit $failed"#;
+
+/// What its status is made of.
+const TOOLS_FAILED: u8 = 1;
+const SETUP_FAILED: u8 = 2;
+
+/// Runs the job that it is given with what else it is given, and leaves it to itself.
+const IN_BACKGROUND: &str = "sh -c \"$0\" \"$@\" </dev/null >/var/log/banger-tools.log 2>&1 &";
 
 /// Runs it, and says how it goes.
-const WAITED_FOR: &str = "exec sh -c \"$0\" tools \"$@\" </dev/null >&2";
+const WAITED_FOR: &str = "exec sh -c \"$0\" \"$@\" </dev/null >&2";
 
-/// Makes the tools of `plan` ready in `vm`: in the background, or before anything else when they are `waited` for. What
-/// cannot be had is told, and is no failure.
-pub(crate) async fn make_ready(client: &Client, ui: &Ui, vm: &Vm, plan: &Plan, waited: bool) {
-    if plan.tools.is_empty() {
+/// What is to be carried out in a VM.
+#[derive(Debug)]
+pub(crate) struct Job<'a> {
+    pub(crate) plan: &'a Plan,
+    /// Where the repository is there.
+    pub(crate) folder: &'a str,
+    /// The user's variables, over those of the plan.
+    pub(crate) env: &'a [(String, String)],
+    /// Whether to return only when all is done.
+    pub(crate) waited: bool,
+}
+
+/// What the project's own file says, as a plan takes it.
+pub(crate) fn own(project: Option<&Project>) -> Own {
+    let Some(project) = project else { return Own::default() };
+    let place = |line| Place { file: PROJECT_FILE, line: Some(line) };
+    let ports = project.ports.as_ref().map(|ports| {
+        let port = |said: &Said<Forward>| Port {
+            host: said.value.host,
+            guest: said.value.guest,
+            source: place(said.line),
+        };
+        ports.iter().map(port).collect()
+    });
+    let setup = project.setup.as_ref().map(|lines| {
+        let command = |said: &Said<String>| Command {
+            source: place(said.line),
+            key: "setup",
+            name: None,
+            run: Run::Shell(said.value.clone()),
+        };
+        lines.iter().map(command).collect()
+    });
+    let env = project.env.iter().map(|said| (place(said.line), said.value.0.clone(), said.value.1.clone()));
+    Own { env: env.collect(), ports, setup }
+}
+
+/// Carries `job` out in `vm`: in the background, or before anything else when it is waited for. What fails is told, and is
+/// no failure.
+pub(crate) async fn carry_out(client: &Client, ui: &Ui, vm: &Vm, job: Job<'_>) {
+    let Job { plan, waited, .. } = job;
+    let mut names: Vec<_> = plan.tools.iter().map(|tool| format!("{} {}", tool.name, tool.version)).collect();
+    match plan.setup.len() {
+        0 => {}
+        1 => names.push("one setup command".to_owned()),
+        count => names.push(format!("{count} setup commands")),
+    }
+    if names.is_empty() {
         return;
     }
-    let names: Vec<_> = plan.tools.iter().map(|tool| format!("{} {}", tool.name, tool.version)).collect();
     let names = names.join(", ");
-    let script = if waited { WAITED_FOR } else { IN_BACKGROUND };
-    let mut argv = ["sh", "-c", script, SCRIPT].map(str::to_owned).to_vec();
-    argv.extend(arguments(plan));
-    let ready = if waited {
+    let (argv, env, cwd) = (job.argv(), job.env(), Some("/".to_owned()));
+    let wanted = Wanted { argv, env, cwd, no_stdin: true, ..Wanted::default() };
+    let done = if waited {
         ui.note(format_args!("making ready in VM {}: {names}", vm.name));
-        let wanted = Wanted { argv, cwd: Some("/".to_owned()), no_stdin: true, ..Wanted::default() };
         session::run(client, vm.id.as_str(), wanted).await.map(|ended| ended.status)
     } else {
         ui.note(format_args!("being made ready in VM {}: {names}; {LOG} there tells how it goes", vm.name));
-        begun(client, vm, argv).await
+        begun(client, vm, wanted).await
     };
-    match ready {
-        Ok(ExitStatus::Code(0)) => {}
-        Ok(_) => ui.warning("not all tools that the repository asks for could be made ready"),
-        Err(error) => ui.warning(format_args!("the repository's tools are not made ready: {error}")),
+    let bits = match done {
+        Ok(ExitStatus::Code(bits @ 0..=3)) => bits,
+        Ok(_) => return ui.warning("what the repository asks for was not made ready to the end"),
+        Err(error) => {
+            return ui.warning(format_args!("what the repository asks for is not made ready: {error}"));
+        }
+    };
+    if bits & TOOLS_FAILED != 0 {
+        ui.warning("not all tools that the repository asks for could be made ready");
+    }
+    if bits & SETUP_FAILED != 0 {
+        ui.warning("the repository's setup failed");
     }
 }
 
-async fn begun(client: &Client, vm: &Vm, argv: Vec<String>) -> Result<ExitStatus, ApiError> {
-    let exec = Exec { argv, cwd: Some("/".to_owned()), ..Exec::default() };
+impl Job<'_> {
+    /// What is run in the guest.
+    fn argv(&self) -> Vec<String> {
+        let script = if self.waited { WAITED_FOR } else { IN_BACKGROUND };
+        let mut argv = ["sh", "-c", script, JOB, SCRIPT].map(str::to_owned).to_vec();
+        // What the repository sets is for its commands alone.
+        let own = self.own_env().into_iter().map(|(name, _)| name);
+        let own: Vec<_> = own.filter(|name| self.env.iter().all(|(other, _)| other != name)).collect();
+        argv.extend([arguments(self.plan).join(" "), own.join(" ")]);
+        if !self.plan.setup.is_empty() {
+            argv.extend(["sh", "-c", SETUP, "setup"].map(str::to_owned));
+            argv.extend(setup_arguments(self.plan, self.folder));
+        }
+        argv
+    }
+
+    /// The variables that it is run with.
+    fn env(&self) -> Vec<(String, String)> {
+        [self.own_env().as_slice(), self.env].concat()
+    }
+
+    fn own_env(&self) -> Vec<(String, String)> {
+        setup_variables(self.plan, self.folder)
+    }
+}
+
+async fn begun(client: &Client, vm: &Vm, wanted: Wanted) -> Result<ExitStatus, ApiError> {
+    let Wanted { argv, env, cwd, .. } = wanted;
+    let exec = Exec { argv, env: env.into_iter().collect(), cwd, ..Exec::default() };
     let (_input, mut output) = banger_client::exec(client, vm.id.as_str(), exec).await?;
     loop {
         if let Output::Exited(status) = output.next().await? {
             return Ok(status);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use banger_api::{
+        Config, HostSize,
+        config::{Layer, Owner},
+    };
+    use banger_workspace::tools;
+    use std::{fs, path::Path, process};
+
+    fn project(text: &str) -> Project {
+        let layer = Layer::of_text(Owner::Project, Path::new(PROJECT_FILE), text).unwrap();
+        Config::new([layer], HostSize::default()).project().unwrap().clone()
+    }
+
+    /// What the job for that file prints in `folder`, and its status.
+    fn run(folder: &Path, text: &str) -> (String, Option<i32>) {
+        let plan = tools::plan(folder, own(Some(&project(text))));
+        let env = [("B".to_owned(), "b of mine".to_owned())];
+        let job = Job { plan: &plan, folder: folder.to_str().unwrap(), env: &env, waited: true };
+        let output = process::Command::new("/bin/sh")
+            .args(&job.argv()[1..])
+            .env_clear()
+            .envs(job.env())
+            .env("PATH", "/nowhere:/usr/bin:/bin")
+            .output()
+            .unwrap();
+        (String::from_utf8(output.stderr).unwrap(), output.status.code())
+    }
+
+    #[test]
+    fn the_projects_commands_have_its_variables_and_the_users() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "[workspace]\nenv = { A = \"it's $(id)\", B = 'b' }\nsetup = ['echo \"$A, $B\"']\n";
+        let (printed, status) = run(folder.path(), text);
+        assert!(printed.contains("\nit's $(id), b of mine\nsetup: all is done\n"), "{printed}");
+        assert_eq!(status, Some(0));
+        let (printed, status) = run(folder.path(), "[workspace]\nsetup = ['exit 3', 'echo after']\n");
+        assert!(printed.contains("setup: exit 3 failed with status 3"), "{printed}");
+        assert_eq!(status, Some(SETUP_FAILED.into()));
+    }
+
+    #[test]
+    fn tools_have_the_users_variables_and_not_the_repositorys() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(".tool-versions"), "node 1\n").unwrap();
+        let text = "[workspace]\nenv = { A = 'a', B = 'b' }\nsetup = ['echo $A $B']\n";
+        let plan = tools::plan(folder.path(), own(Some(&project(text))));
+        let env = [("B".to_owned(), "mine".to_owned())];
+        let job = Job { plan: &plan, folder: folder.path().to_str().unwrap(), env: &env, waited: true };
+        // In place of the tools' script: what it would see.
+        let mut argv = job.argv();
+        argv[4] = "echo \"tools: $1 <${A-}> <$B> <${containerWorkspaceFolder-}>\"".to_owned();
+        let mut command = process::Command::new("/bin/sh");
+        let output = command.args(&argv[1..]).env_clear().envs(job.env()).output().unwrap();
+        let printed = String::from_utf8(output.stderr).unwrap();
+        assert!(printed.starts_with("tools: node@1 <> <mine> <>\n"), "{printed}");
+        assert!(printed.contains("\na mine\n") && output.status.success(), "{printed}");
+    }
+
+    #[test]
+    fn a_tool_that_fails_does_not_keep_commands_from_being_run() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(".tool-versions"), "no-such-tool 1\n").unwrap();
+        let (printed, status) = run(folder.path(), "[workspace]\nsetup = ['echo ran']\n");
+        assert!(printed.contains("tools: 0 of 1 made ready\nsetup: running echo ran\nran\n"), "{printed}");
+        assert_eq!(status, Some(TOOLS_FAILED.into()));
+        let (printed, status) = run(folder.path(), "");
+        assert!(!printed.contains("setup"), "{printed}");
+        assert_eq!(status, Some(TOOLS_FAILED.into()));
     }
 }

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::{
-    devcontainer::Devcontainer,
+    devcontainer::Command,
     note::{Note, NoteKind, Place, shown},
-    plan::Variable,
+    plan::{Port, Variable},
     range::Range,
     wanted::{VersionError, Wanted},
     word::{ToolName, VariableName, Version, Word},
@@ -41,7 +41,11 @@ pub(super) struct Asked {
 pub(super) struct Findings {
     pub(super) asked: Vec<Asked>,
     pub(super) variables: Vec<Variable>,
-    pub(super) devcontainer: Option<Devcontainer>,
+    /// What somebody has said of ports, and of what to run, if anybody has.
+    pub(super) ports: Option<Vec<Port>>,
+    pub(super) setup: Option<Vec<Command>>,
+    /// The dev container's file, once one is read.
+    pub(super) devcontainer: Option<Place>,
     /// The name of the repository's folder, if it can be told.
     pub(super) basename: Option<String>,
     notes: Vec<Note>,

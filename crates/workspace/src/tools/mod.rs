@@ -1,14 +1,14 @@
-//! Which tools and which environment a repository asks for, and what makes them ready in a guest.
+//! What a repository asks for of its guest: tools, environment, ports, commands; and what carries that out there.
 //!
 //! ```text
 //! plan(root) ─▶ folder: a file's bytes ─▶ one reader a family of files ─▶ findings ─▶ choose ─▶ Plan
-//!                                                                       Plan ─▶ arguments ─▶ SCRIPT, in the guest
+//!                                             Plan ─▶ arguments ─▶ SCRIPT, and then SETUP, in the guest
 //! ```
 //!
 //! Only `folder` does I/O; the readers are functions of bytes. Nothing that a file holds makes a plan fail: what cannot
 //! be used becomes a [`Note`] with its place.
 //!
-//! When several files name one tool, the first of this list wins:
+//! What the project's own file says ([`Own`]) wins. When several others name one tool, the first of this list does:
 //!
 //! 1. `mise.toml`, `.mise.toml`, `.config/mise.toml`
 //! 2. `.tool-versions`
@@ -33,13 +33,15 @@ mod pyproject;
 mod range;
 mod rust_toolchain;
 mod script;
+mod setup;
 mod text;
 mod version_file;
 mod wanted;
 mod word;
 
-pub use devcontainer::{Command, Devcontainer, Run, When};
+pub use devcontainer::{Command, Run};
 pub use note::{Note, NoteKind, Place};
-pub use plan::{Plan, Tool, Variable, plan};
+pub use plan::{Own, Plan, Port, Tool, Variable, plan};
 pub use script::{SCRIPT, arguments};
+pub use setup::{SETUP, setup_arguments, setup_variables};
 pub use word::{InvalidWord, ToolName, VariableName, Version, Word};

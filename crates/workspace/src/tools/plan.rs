@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     asdf, choose,
-    devcontainer::{self, Devcontainer},
+    devcontainer::{self, Command},
     findings::Findings,
     folder::Folder,
     go_mod, mise,
@@ -20,10 +20,15 @@ use super::{
 pub struct Plan {
     /// The tools, each once; those that others run on come first.
     pub tools: Vec<Tool>,
-    /// What its dev container says beside tools and environment.
-    pub devcontainer: Option<Devcontainer>,
     /// The environment, each variable once.
     pub env: Vec<Variable>,
+    /// Ports of the guest to bring to the host.
+    pub ports: Vec<Port>,
+    /// What to run in a fresh guest, in this order, once its tools are ready.
+    pub setup: Vec<Command>,
+    /// The name of the repository's folder here, if it can be told.
+    #[serde(skip)]
+    pub folder: Option<String>,
     /// What is in its files and not in the plan.
     pub notes: Vec<Note>,
 }
@@ -58,6 +63,28 @@ pub struct Variable {
     pub source: Place,
 }
 
+/// A port of the guest, and the one on the host's loopback that is to lead to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Port {
+    /// On the host.
+    pub host: u16,
+    /// In the guest.
+    pub guest: u16,
+    /// Where that is said.
+    pub source: Place,
+}
+
+/// What the project's own file says. It wins over all others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Own {
+    /// Variables: where each is said, its name and its value. One that cannot be used becomes a note.
+    pub env: Vec<(Place, String, String)>,
+    /// Ports, in place of all others, if it says.
+    pub ports: Option<Vec<Port>>,
+    /// What to run, in place of all else, if it says.
+    pub setup: Option<Vec<Command>>,
+}
+
 /// What reads one file.
 type Reader = fn(&'static str, &[u8], &mut Findings);
 
@@ -81,9 +108,12 @@ const SOURCES: &[(&str, Reader)] = &[
     (".devcontainer.json", devcontainer::read),
 ];
 
-/// Reads what the repository at `root` asks for. What cannot be read or used is in the plan's notes.
-pub fn plan(root: &Path) -> Plan {
+/// Reads what the repository at `root`, whose own file says `own`, asks for. What cannot be read or used is in the plan's
+/// notes.
+pub fn plan(root: &Path, own: Own) -> Plan {
     let mut found = Findings::new(basename(root));
+    own.env.iter().for_each(|(source, name, value)| found.variable(*source, name, value));
+    (found.ports, found.setup) = (own.ports, own.setup);
     match Folder::open(root) {
         Ok(folder) => SOURCES.iter().for_each(|(file, reader)| source(&folder, file, *reader, &mut found)),
         Err(error) => {
@@ -109,9 +139,10 @@ fn basename(root: &Path) -> Option<String> {
 
 fn plan_of(mut found: Findings) -> Plan {
     let tools = choose::tools(&mut found);
-    let devcontainer = found.devcontainer.take();
     let env = std::mem::take(&mut found.variables);
-    Plan { tools, devcontainer, env, notes: found.into_notes() }
+    let (ports, setup, folder) = (found.ports.take(), found.setup.take(), found.basename.take());
+    let (ports, setup) = (ports.unwrap_or_default(), setup.unwrap_or_default());
+    Plan { tools, env, ports, setup, folder, notes: found.into_notes() }
 }
 
 #[cfg(test)]
@@ -131,14 +162,55 @@ mod tests {
         dir
     }
 
+    fn read(root: &Path) -> Plan {
+        plan(root, Own::default())
+    }
+
     #[test]
     fn an_empty_repository_asks_for_nothing() {
-        assert_eq!(plan(repository(&[]).path()), Plan::default());
+        let dir = repository(&[]);
+        let folder = basename(dir.path());
+        assert_eq!(read(dir.path()), Plan { folder, ..Plan::default() });
+    }
+
+    #[test]
+    fn what_the_project_itself_says_wins() {
+        let dir = repository(&[
+            ("mise.toml", "[env]\nA = 'mise'\nB = 'mise'\n"),
+            (
+                ".devcontainer.json",
+                r#"{"containerEnv": {"A": "container", "C": "container"}, "forwardPorts": [3000],
+                    "postCreateCommand": "npm ci"}"#,
+            ),
+        ]);
+        let source = Place { file: "banger.toml", line: Some(2) };
+        let own = Own {
+            env: [("A", "own"), ("PATH", "/x")]
+                .map(|(name, value)| (source, name.into(), value.into()))
+                .into(),
+            ports: Some(vec![Port { host: 8080, guest: 80, source }]),
+            setup: Some(vec![]),
+        };
+        let plan = plan(dir.path(), own.clone());
+        let env: Vec<_> = plan.env.iter().map(|v| (v.name.as_str(), v.value.as_str())).collect();
+        assert_eq!(env, [("A", "own"), ("B", "mise"), ("C", "container")]);
+        assert_eq!((Some(&plan.ports), Some(&plan.setup)), (own.ports.as_ref(), own.setup.as_ref()));
+        let notes: Vec<_> = plan.notes.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            notes,
+            [
+                "banger.toml:2: the variable \"PATH\": it is the guest's own",
+                "mise.toml:2: the variable A: banger.toml:2 says otherwise, and wins",
+                ".devcontainer.json: the variable A: banger.toml:2 says otherwise, and wins",
+                ".devcontainer.json: forwardPorts: the project's own file says otherwise, and wins",
+                ".devcontainer.json: postCreateCommand: the project's own file says otherwise, and wins",
+            ]
+        );
     }
 
     #[test]
     fn a_folder_that_is_not_there_is_a_note() {
-        let plan = plan(Path::new("/nowhere/at/all"));
+        let plan = read(Path::new("/nowhere/at/all"));
         assert_eq!(plan.notes.len(), 1);
         assert!(plan.notes[0].message.starts_with("it cannot be read: "), "{plan:?}");
     }
@@ -164,7 +236,7 @@ mod tests {
                 }"#,
             ),
         ]);
-        insta::assert_snapshot!(serde_json::to_string_pretty(&plan(dir.path())).unwrap());
+        insta::assert_snapshot!(serde_json::to_string_pretty(&read(dir.path())).unwrap());
     }
 
     #[test]
@@ -173,7 +245,7 @@ mod tests {
         let dir = repository(&[]);
         symlink(outside.path(), dir.path().join(".config")).unwrap();
         symlink(outside.path().join(".nvmrc"), dir.path().join(".nvmrc")).unwrap();
-        let plan = plan(dir.path());
+        let plan = read(dir.path());
         assert_eq!(plan.tools, []);
         let places: Vec<_> = plan.notes.iter().map(|note| (note.kind, note.place.file)).collect();
         assert_eq!(places, [(NoteKind::Unread, ".config/mise.toml"), (NoteKind::Unread, ".nvmrc")]);

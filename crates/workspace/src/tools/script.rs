@@ -29,7 +29,7 @@ fn argument(tool: &Tool) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::{
         env, fs,
@@ -92,7 +92,7 @@ mod tests {
     }
 
     /// This host's own shell, and the one of small guests.
-    fn shells() -> [Vec<PathBuf>; 2] {
+    pub(in crate::tools) fn shells() -> [Vec<PathBuf>; 2] {
         [vec!["/bin/sh".into()], vec![find("busybox"), "sh".into()]]
     }
 
@@ -235,7 +235,7 @@ mod tests {
             arguments(&plan),
             ["rust@1.80,component=clippy,component=rustfmt,target=x86_64-unknown-none", "node@1.80"]
         );
-        assert_eq!(arguments(&super::super::plan(Path::new("/nowhere"))), [""; 0]);
+        assert_eq!(arguments(&super::super::plan(Path::new("/nowhere"), Default::default())), [""; 0]);
     }
 
     #[test]

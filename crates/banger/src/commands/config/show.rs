@@ -11,7 +11,8 @@ use crate::{
 ///
 /// A command's flag beats the environment, which beats banger.toml (the nearest one from the working folder, or from the
 /// PATH of `vm run PATH`, up to the root of its git repository), which beats ~/.config/banger/config.toml, which beats
-/// /etc/banger/config.toml, which beats what is built in. A file that is changed applies from the next command on.
+/// /etc/banger/config.toml, which beats what is built in. A file that is changed applies from the next command on. What
+/// banger.toml says of its workspace is shown by `vm run PATH --dry-run`.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger config show

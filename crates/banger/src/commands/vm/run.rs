@@ -1,7 +1,11 @@
 use std::{path::PathBuf, process::ExitCode};
 
-use banger_api::{CreateVm, ErrorKind, Vm};
+use banger_api::{
+    Config, CreateVm, ErrorKind, Vm,
+    config::{FileSync, PROJECT_FILE},
+};
 use banger_client::{Client, Events};
+use banger_workspace::tools::Plan;
 
 use super::{
     hardware::Hardware,
@@ -13,8 +17,11 @@ use crate::{
     error::CommandError,
     file_sync,
     session::{self, Wanted},
-    ui::{Timing, Ui, now_ns},
-    workspace::{Workspaces, tools},
+    ui::{Output, Timing, Ui, now_ns},
+    workspace::{
+        Workspaces,
+        tools::{self, Job},
+    },
 };
 
 /// Make a VM and run a command or a shell in it
@@ -23,6 +30,9 @@ use crate::{
 /// there. Without a command it is a login shell. The exit status is the command's own, 128+n when signal n ended it, or 125
 /// when banger itself failed. The VM stays afterwards, unless --rm: then what was done in the repository and is nowhere
 /// else is brought here first, as refs/banger/VM/...
+///
+/// Once the repository is there, the tools that it asks for are made ready, and the setup commands of its banger.toml, or
+/// else of its dev container, are run: once, in the background, with a log in the VM.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm run .
@@ -36,9 +46,12 @@ pub(crate) struct Run {
     path: Option<PathBuf>,
     #[command(flatten)]
     selection: Selection,
-    /// Show what of the repository would go along, and make nothing
+    /// Show what of the repository would go along, and what it asks for, and make nothing
     #[arg(long, requires = "path")]
     dry_run: bool,
+    /// Print that as a table, or JSON
+    #[arg(short, long, value_enum, default_value = "table", value_name = "FORMAT", requires = "dry_run")]
+    output: Output,
     #[command(flatten)]
     hardware: Hardware,
     /// Set a variable for the command; without a value, to the one it has here
@@ -47,10 +60,10 @@ pub(crate) struct Run {
     /// Set the variables of a file, NAME=VALUE a line; --env beats it
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-    /// Let the command wait until the tools that the repository asks for are ready
+    /// Let the command wait until the repository's tools are ready and its setup commands have been run
     #[arg(long, requires = "path", conflicts_with = "no_tools")]
     wait_tools: bool,
-    /// Leave the tools that the repository asks for alone
+    /// Leave the repository's tools and setup commands alone
     #[arg(long, requires = "path")]
     no_tools: bool,
     /// Delete the VM however the session ends
@@ -86,11 +99,19 @@ impl Run {
         timing.end("banger starts", ui.began_ns);
         let variables = super::variables(&self.env_file, self.env.clone())?;
         let config = config::load_for(self.path.as_deref())?;
-        let taken = self.look(&workspaces, &mut timing).await?;
+        let taken = self.look(&workspaces, &config, &mut timing).await?;
         if let Some(taken) = taken.as_ref().filter(|_| self.dry_run) {
-            self.selection.plan(taken).print(ui)?;
+            let plan = self.selection.plan(taken);
+            match self.output {
+                Output::Json => ui.json(&plan)?,
+                Output::Table => plan.print(ui)?,
+            }
             return Ok(ExitCode::SUCCESS);
         }
+        let plan = taken.as_ref().map(|taken| taken.tools.clone()).unwrap_or_default();
+        // What other files say may be meant for others; this one is for banger.
+        let own = plan.notes.iter().filter(|note| note.place.file == PROJECT_FILE);
+        own.for_each(|note| ui.warning(note));
         // The daemon does not delete what work may be in.
         let rm = self.rm && (taken.is_none() || self.discard);
         let asked = now_ns();
@@ -100,14 +121,12 @@ impl Run {
         let (vm, spans) = watch::<Vm>(&client, &mut events, ui).await?;
         timing.add(spans);
         let cwd = taken.is_some().then(|| self.selection.guest_path.clone());
-        let mut env = match self.furnish(&workspaces, ui, &vm, taken, &mut timing).await {
-            Ok(env) => env,
-            Err(error) => {
-                delete(&client, &vm, events, ui).await;
-                return Err(error);
-            }
-        };
-        env.extend(variables);
+        let files = config.file_sync().to_vec();
+        let content = Content { files, taken, plan: &plan, variables: &variables };
+        if let Err(error) = self.furnish(&workspaces, ui, &vm, content, &mut timing).await {
+            delete(&client, &vm, events, ui).await;
+            return Err(error);
+        }
         if self.detach {
             ui.line(&vm.name)?;
             if self.timing {
@@ -115,6 +134,8 @@ impl Run {
             }
             return Ok(ExitCode::SUCCESS);
         }
+        let own = plan.env.into_iter().map(|variable| (variable.name.to_string(), variable.value));
+        let env = own.chain(variables).collect();
         let wanted = Wanted { argv: self.command.clone(), env, cwd, ..Wanted::default() };
         let began = now_ns();
         let session = session::run(&client, vm.id.as_str(), wanted).await;
@@ -142,35 +163,47 @@ impl Run {
     async fn look(
         &self,
         workspaces: &Workspaces<'_>,
+        config: &Config,
         timing: &mut Timing,
     ) -> Result<Option<Taken>, CommandError> {
         let Some(path) = &self.path else { return Ok(None) };
         let began = now_ns();
-        let taken = self.selection.take(workspaces, path).await?;
+        let taken = self.selection.take(workspaces, path, config.project()).await?;
         timing.end("look at the repository", began);
         Ok(Some(taken))
     }
 
-    /// Puts into `vm` what belongs there; returns the variables that the repository asks for.
+    /// Puts into `vm` what belongs there, and begins what is to be carried out there.
     async fn furnish(
         &self,
         workspaces: &Workspaces<'_>,
         ui: &Ui,
         vm: &Vm,
-        taken: Option<Taken>,
+        content: Content<'_>,
         timing: &mut Timing,
-    ) -> Result<Vec<(String, String)>, CommandError> {
-        file_sync::after_start(workspaces.client(), ui, vm).await;
-        let Some(taken) = taken else { return Ok(Vec::new()) };
+    ) -> Result<(), CommandError> {
+        let Content { files, taken, plan, variables } = content;
+        file_sync::put(workspaces.client(), ui, vm, files).await;
+        let Some(taken) = taken else { return Ok(()) };
         let began = now_ns();
-        let plan = taken.tools.clone();
         self.selection.put(workspaces, ui, vm, taken).await?;
         timing.end("send the repository", began);
         if !self.no_tools {
-            tools::make_ready(workspaces.client(), ui, vm, &plan, self.wait_tools).await;
+            let folder = &self.selection.guest_path;
+            let job = Job { plan, folder, env: variables, waited: self.wait_tools };
+            tools::carry_out(workspaces.client(), ui, vm, job).await;
         }
-        Ok(plan.env.into_iter().map(|variable| (variable.name.to_string(), variable.value)).collect())
+        Ok(())
     }
+}
+
+/// What goes into a VM.
+struct Content<'a> {
+    files: Vec<FileSync>,
+    taken: Option<Taken>,
+    plan: &'a Plan,
+    /// The user's own, for setup commands.
+    variables: &'a [(String, String)],
 }
 
 /// Brings the work that is in `vm` here. False when that is not to be had, and the VM must not go.

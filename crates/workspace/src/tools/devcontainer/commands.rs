@@ -15,26 +15,14 @@ const MAX_COMMANDS: usize = 64;
 /// Longest command in bytes, all of its arguments together.
 const MAX_LENGTH: usize = 16 << 10;
 
-/// When a command is run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum When {
-    /// Once, in a fresh guest.
-    OnCreate,
-    /// Whenever the repository's content has come in.
-    UpdateContent,
-    /// Once, after the content has come in for the first time.
-    PostCreate,
-    /// At each start.
-    PostStart,
-}
-
 /// A command of the repository's own, for a guest only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Command {
-    /// When it is run.
-    pub when: When,
-    /// Its name, where several of one `when` may be run side by side.
+    /// Where it is asked for.
+    pub source: Place,
+    /// The key that asks for it: `setup`, or that of a moment in a dev container's life.
+    pub key: &'static str,
+    /// Its name, where several of one key may be run side by side.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// What is run.
@@ -54,12 +42,9 @@ pub enum Run {
     Program(Vec<String>),
 }
 
-const KEYS: &[(&str, When)] = &[
-    ("onCreateCommand", When::OnCreate),
-    ("updateContentCommand", When::UpdateContent),
-    ("postCreateCommand", When::PostCreate),
-    ("postStartCommand", When::PostStart),
-];
+/// When in a container's life: once it is made, when the content has come in, after that for the first time, at a start.
+const KEYS: &[&str] = &["onCreateCommand", "updateContentCommand", "postCreateCommand", AT_EACH_START];
+pub(super) const AT_EACH_START: &str = "postStartCommand";
 
 /// What dev containers replace in a text, beside the three that [`Run`] leaves to the environment.
 const REPLACED: &[&str] = &["${localEnv:", "${containerEnv:", "${localWorkspaceFolder}", "${devcontainerId}"];
@@ -67,19 +52,19 @@ const FROM_ENVIRONMENT: &[&str] = &["${containerWorkspaceFolder", "${localWorksp
 
 pub(super) fn read(source: Place, object: &Map<String, Value>, found: &mut Findings) -> Vec<Command> {
     let mut commands = Vec::new();
-    for (key, when) in KEYS {
+    for key in KEYS.iter().copied() {
         let take = |name: Option<&str>, value: &Value, found: &mut Findings| match run(value) {
             Ok(_) if commands.len() == MAX_COMMANDS => {
                 let message = format_args!("{key} is left out: there are {MAX_COMMANDS} commands before it");
                 found.note(NoteKind::Refused, source, message);
             }
-            Ok(run) => commands.push(Command { when: *when, name: name.map(ToOwned::to_owned), run }),
+            Ok(run) => commands.push(Command { source, key, name: name.map(ToOwned::to_owned), run }),
             Err(error) => {
                 let name = name.map(|name| format!(" {}", shown(name))).unwrap_or_default();
                 found.note(error.kind(), source, format_args!("{key}{name}: {error}"));
             }
         };
-        each(object.get(*key), found, take);
+        each(object.get(key), found, take);
     }
     commands
 }

@@ -4,36 +4,21 @@ mod commands;
 mod environment;
 mod features;
 
-use serde::Serialize;
 use serde_json::Value;
 
-pub use commands::{Command, Run, When};
+pub use commands::{Command, Run};
+
+use commands::AT_EACH_START;
 
 use super::{
     findings::Findings,
     json,
     note::{NoteKind, Place, shown},
+    plan::Port,
 };
 
 /// Most ports that are taken of a file.
 const MAX_PORTS: usize = 64;
-
-/// Longest name of an image, in bytes.
-const MAX_IMAGE: usize = 256;
-
-/// What a dev container's file says beside tools and environment. All of it is the repository's: for a guest only.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Devcontainer {
-    /// The file.
-    pub source: Place,
-    /// The OCI image that it is made from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub image: Option<String>,
-    /// Ports of the guest to reach from the host.
-    pub forward_ports: Vec<u16>,
-    /// What to run, in this order.
-    pub commands: Vec<Command>,
-}
 
 /// What a file may have that is not carried out, and why.
 const NOT_FOLLOWED: &[(&str, &str)] = &[
@@ -42,52 +27,76 @@ const NOT_FOLLOWED: &[(&str, &str)] = &[
     ("dockerComposeFile", "Docker Compose is not used"),
     ("initializeCommand", "it is for the host, where nothing of a repository is run"),
     ("mounts", "nothing of the host is mounted"),
+    ("workspaceMount", "nothing of the host is mounted"),
+    ("workspaceFolder", "--guest-path says where the repository is"),
     ("runArgs", "there is no container to run with them"),
+    ("capAdd", "there is no container to have them"),
+    ("securityOpt", "there is no container to have them"),
+    ("appPort", "only forwardPorts are followed"),
+    ("portsAttributes", "ports have none here"),
+    ("otherPortsAttributes", "ports have none here"),
+    ("remoteUser", "all is run as root"),
+    ("containerUser", "all is run as root"),
+    ("hostRequirements", "flags, or banger.toml, say how large a VM is"),
+    ("secrets", "none are asked for"),
+    ("waitFor", "--wait-tools says whether to wait, and that is for all"),
     ("postAttachCommand", "nothing attaches"),
 ];
 
 pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
     let source = Place::file(file);
-    if let Some(first) = &found.devcontainer {
-        let message = format!("{} is there, and wins", first.source);
+    if let Some(first) = found.devcontainer {
+        let message = format_args!("{first} is there, and wins");
         found.note(NoteKind::Overruled, source, message);
         return;
     }
     let Some(object) = json::object(file, &json::without_comments(bytes), found) else { return };
+    found.devcontainer = Some(source);
     for (key, why) in NOT_FOLLOWED.iter().filter(|(key, _)| object.contains_key(*key)) {
         found.note(NoteKind::NotFollowed, source, format_args!("{key}: {why}"));
     }
     features::read(source, &object, found);
     environment::read(source, &object, found);
-    let image = object.get("image").and_then(|image| checked_image(source, image, found));
-    let forward_ports = ports(source, &object, found);
-    let commands = commands::read(source, &object, found);
-    found.devcontainer = Some(Devcontainer { source, image, forward_ports, commands });
-}
-
-fn checked_image(source: Place, image: &Value, found: &mut Findings) -> Option<String> {
-    let name = image.as_str().unwrap_or_default();
-    let is_harmless = name.len() <= MAX_IMAGE
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:@".contains(c));
-    if !is_harmless {
-        let message = format_args!("image {} is not an image's name", shown(name));
-        found.note(NoteKind::Refused, source, message);
+    if let Some(image) = object.get("image") {
+        let message = format_args!("image: {} is not used, as none is pulled from a registry", brief(image));
+        found.note(NoteKind::NotFollowed, source, message);
     }
-    is_harmless.then(|| name.to_owned())
+    let ports = ports(source, &object, found);
+    if found.ports.is_none() {
+        found.ports = Some(ports);
+    } else if !ports.is_empty() {
+        overruled(source, "forwardPorts", found);
+    }
+    let commands = commands::read(source, &object, found);
+    if found.setup.is_none() {
+        if commands.iter().any(|command| command.key == AT_EACH_START) {
+            let message = format_args!("{AT_EACH_START} is run when the VM is made, and not at each start");
+            found.note(NoteKind::NotFollowed, source, message);
+        }
+        found.setup = Some(commands);
+    } else {
+        let mut keys: Vec<_> = commands.iter().map(|command| command.key).collect();
+        keys.dedup();
+        keys.into_iter().for_each(|key| overruled(source, key, found));
+    }
 }
 
-fn ports(source: Place, object: &serde_json::Map<String, Value>, found: &mut Findings) -> Vec<u16> {
-    let mut ports = Vec::new();
+fn overruled(source: Place, key: &str, found: &mut Findings) {
+    let message = format_args!("{key}: the project's own file says otherwise, and wins");
+    found.note(NoteKind::Overruled, source, message);
+}
+
+fn ports(source: Place, object: &serde_json::Map<String, Value>, found: &mut Findings) -> Vec<Port> {
+    let mut ports = Vec::<Port>::new();
     for value in object.get("forwardPorts").and_then(Value::as_array).into_iter().flatten() {
         match port(value) {
-            Some(port) if ports.contains(&port) => {}
+            Some(port) if ports.iter().any(|known| known.guest == port) => {}
             Some(_) if ports.len() == MAX_PORTS => {
                 let message = format_args!("there are more than {MAX_PORTS} forwardPorts");
                 found.note(NoteKind::Refused, source, message);
                 break;
             }
-            Some(port) => ports.push(port),
+            Some(port) => ports.push(Port { host: port, guest: port, source }),
             None => {
                 let message = format_args!("forwardPorts: {} is not a port of the guest", brief(value));
                 found.note(NoteKind::NotFollowed, source, message);
@@ -133,38 +142,24 @@ mod tests {
     }
 
     #[test]
-    fn images_and_ports_are_checked() {
+    fn ports_are_checked() {
         let found = read_text(
-            r#"{"image": "mcr.microsoft.com/devcontainers/base:bookworm", // ours
+            r#"{"name": "x", // ours
                 "forwardPorts": [3000, "localhost:5173", "8080", 3000, "db:5432", 0, 70000, {}, -1],}"#,
         );
-        assert_eq!(
-            found.devcontainer,
-            Some(Devcontainer {
-                source: Place::file(FILE),
-                image: Some("mcr.microsoft.com/devcontainers/base:bookworm".to_owned()),
-                forward_ports: vec![3000, 5173, 8080],
-                commands: vec![],
-            })
-        );
+        let ports = found.ports.as_deref().unwrap();
+        assert!(ports.iter().all(|port| port.host == port.guest && port.source == Place::file(FILE)));
+        assert_eq!(ports.iter().map(|port| port.guest).collect::<Vec<_>>(), [3000, 5173, 8080]);
         let refused = ["\"db:5432\"", "0", "70000", "an object", "-1"];
         let refused = refused.map(|port| format!("forwardPorts: {port} is not a port of the guest"));
         assert_eq!(found.messages(), refused);
     }
 
     #[test]
-    fn names_that_are_no_images_are_refused() {
-        for name in ["-x", "a b", "${localEnv:IMAGE}", "", "a\nb", &"a".repeat(MAX_IMAGE + 1)] {
-            let found = read_text(&serde_json::json!({"image": name}).to_string());
-            assert_eq!(found.devcontainer.as_ref().unwrap().image, None);
-            assert_eq!(found.notes()[0].kind, NoteKind::Refused, "{name}");
-        }
-    }
-
-    #[test]
     fn what_is_not_followed_is_noted() {
         let found = read_text(
-            r#"{"build": {"dockerfile": "D"}, "dockerComposeFile": "c", "initializeCommand": "id"}"#,
+            r#"{"build": {"dockerfile": "D"}, "dockerComposeFile": "c", "initializeCommand": "id",
+                "image": "debian:12", "remoteUser": "me", "customizations": {}, "postStartCommand": "a"}"#,
         );
         assert_eq!(
             found.messages(),
@@ -172,16 +167,19 @@ mod tests {
                 "build: no Dockerfile is built",
                 "dockerComposeFile: Docker Compose is not used",
                 "initializeCommand: it is for the host, where nothing of a repository is run",
+                "remoteUser: all is run as root",
+                "image: \"debian:12\" is not used, as none is pulled from a registry",
+                "postStartCommand is run when the VM is made, and not at each start",
             ]
         );
-        assert_eq!(found.devcontainer.unwrap().commands, []);
+        assert_eq!(found.setup.map(|commands| commands.len()), Some(1));
     }
 
     #[test]
     fn the_first_file_wins() {
-        let mut found = read_text(r#"{"image": "a"}"#);
-        read("other", br#"{"image": "b"}"#, &mut found);
+        let mut found = read_text(r#"{"forwardPorts": [1]}"#);
+        read("other", br#"{"forwardPorts": [2]}"#, &mut found);
         assert_eq!(found.messages(), [".devcontainer.json is there, and wins"]);
-        assert_eq!(found.devcontainer.unwrap().image.unwrap(), "a");
+        assert_eq!(found.ports.unwrap().iter().map(|port| port.guest).collect::<Vec<_>>(), [1]);
     }
 }

@@ -5,6 +5,7 @@ use banger_client::Client;
 use super::selection::Selection;
 use crate::{
     commands::reference,
+    config,
     error::CommandError,
     ui::{Output, Ui},
     workspace::{Put, Workspaces},
@@ -14,7 +15,7 @@ use crate::{
 ///
 /// It goes as it is on the disk at this moment: tracked files with local edits, deletions and what is staged, and recent
 /// history. Ignored files never go. Sent again, only what has changed goes; what was changed in the VM meanwhile is never
-/// overwritten. The VM needs no git.
+/// overwritten. The VM needs no git. The tools and setup commands that it asks for are for `banger vm run PATH`.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm workspace prepare box
@@ -43,7 +44,9 @@ impl Prepare {
         let client = Client::new()?;
         let workspaces = Workspaces::new(&client, ui);
         if self.dry_run {
-            let plan = self.selection.plan(&self.selection.take(&workspaces, &self.path).await?);
+            let config = config::load_for(Some(&self.path))?;
+            let taken = self.selection.take(&workspaces, &self.path, config.project()).await?;
+            let plan = self.selection.plan(&taken);
             match self.output {
                 Output::Json => ui.json(&plan)?,
                 Output::Table => plan.print(ui)?,

@@ -1,8 +1,11 @@
 //! What of a repository goes into a VM, and where to: as `run` and `workspace prepare` take it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
-use banger_api::{Size, Vm};
+use banger_api::{Size, Vm, config::Project};
 use banger_workspace::{Mode, Options, Snapshot, tools};
 use clap::ValueEnum;
 use serde::Serialize;
@@ -10,7 +13,7 @@ use serde::Serialize;
 use crate::{
     error::CommandError,
     ui::{Table, Ui},
-    workspace::{Put, Workspaces, shown},
+    workspace::{self, Put, Workspaces, shown},
 };
 
 /// Where a workspace is in the guest, unless it is said.
@@ -63,7 +66,7 @@ pub(crate) struct Plan {
     files: Vec<PlannedFile>,
     bytes: u64,
     left_out: usize,
-    /// What tools and environment it asks for.
+    /// What it asks for of the VM.
     tools: tools::Plan,
 }
 
@@ -73,7 +76,7 @@ struct PlannedFile {
     size: u64,
 }
 
-/// What goes, ready to be sent, and the tools that it asks for.
+/// What goes, ready to be sent, and what it asks for of the VM.
 #[derive(Debug)]
 pub(crate) struct Taken {
     content: Content,
@@ -87,13 +90,19 @@ enum Content {
 }
 
 impl Selection {
-    /// Takes what is selected of what `path` is in.
-    pub(crate) async fn take(&self, workspaces: &Workspaces<'_>, path: &Path) -> Result<Taken, CommandError> {
+    /// Takes what is selected of what `path` is in, whose own file says `project`.
+    pub(crate) async fn take(
+        &self,
+        workspaces: &Workspaces<'_>,
+        path: &Path,
+        project: Option<&Project>,
+    ) -> Result<Taken, CommandError> {
+        let own = workspace::tools::own(project);
         let Some(options) = self.options() else {
-            return Ok(Taken { content: Content::Folder(path.to_owned()), tools: tools::plan(path) });
+            return Ok(Taken { content: Content::Folder(path.to_owned()), tools: tools::plan(path, own) });
         };
         let snapshot = workspaces.snapshot(path, options).await?;
-        let tools = tools::plan(snapshot.repository().root());
+        let tools = tools::plan(snapshot.repository().root(), own);
         Ok(Taken { content: Content::Snapshot(Box::new(snapshot)), tools })
     }
 
@@ -187,15 +196,7 @@ impl Plan {
             table.row([Size::bytes(file.size).to_string(), file.path.clone()]);
         }
         ui.table(table)?;
-        if !self.tools.tools.is_empty() {
-            let mut table = Table::new(["TOOL", "VERSION", "ASKED FOR IN", "WHY"]);
-            for tool in &self.tools.tools {
-                let (name, version) = (tool.name.to_string(), tool.version.to_string());
-                table.row([name, version, tool.source.to_string(), tool.reason.clone()]);
-            }
-            ui.line("")?;
-            ui.table(table)?;
-        }
+        self.print_asked_for(ui)?;
         for note in &self.tools.notes {
             ui.note(note);
         }
@@ -208,6 +209,33 @@ impl Plan {
             files.len(),
             Size::bytes(*bytes),
         ));
+        Ok(())
+    }
+
+    /// What the repository asks for, a table a kind.
+    fn print_asked_for(&self, ui: &Ui) -> io::Result<()> {
+        let mut tools = Table::new(["TOOL", "VERSION", "ASKED FOR IN", "WHY"]);
+        for tool in &self.tools.tools {
+            let (name, version) = (tool.name.to_string(), tool.version.to_string());
+            tools.row([name, version, tool.source.to_string(), tool.reason.clone()]);
+        }
+        let mut variables = Table::new(["VARIABLE", "ASKED FOR IN"]);
+        for variable in &self.tools.env {
+            variables.row([variable.name.to_string(), variable.source.to_string()]);
+        }
+        let mut ports = Table::new(["PORT", "HERE", "ASKED FOR IN"]);
+        for port in &self.tools.ports {
+            ports.row([port.guest.to_string(), port.host.to_string(), port.source.to_string()]);
+        }
+        let mut setup = Table::new(["COMMAND", "ASKED FOR IN", "AS"]);
+        for command in &self.tools.setup {
+            let name = command.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+            setup.row([command.label(), command.source.to_string(), format!("{}{name}", command.key)]);
+        }
+        for table in [tools, variables, ports, setup].into_iter().filter(|table| !table.is_empty()) {
+            ui.line("")?;
+            ui.table(table)?;
+        }
         Ok(())
     }
 }

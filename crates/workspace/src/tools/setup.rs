@@ -1,0 +1,167 @@
+//! What runs a repository's own commands in a guest, as data.
+
+use super::{
+    devcontainer::{Command, Run},
+    plan::Plan,
+};
+
+/// A POSIX shell script that runs commands in a guest: `sh -c SETUP setup ARGUMENT...`, with [`setup_arguments`].
+///
+/// It runs them one after the other, until one fails. What it prints is a log; its status is 0 when all went well. The
+/// text is the same for every repository: its commands are words among the arguments, and never part of the text.
+pub const SETUP: &str = include_str!("setup.sh");
+
+/// Longest that a command is called in the log, in characters.
+const LONGEST_LABEL: usize = 80;
+
+/// The arguments of [`SETUP`] for the commands of `plan`, in `folder`.
+pub fn setup_arguments(plan: &Plan, folder: &str) -> Vec<String> {
+    let mut arguments = vec![folder.to_owned()];
+    for command in &plan.setup {
+        let words = match &command.run {
+            Run::Shell(text) => vec!["/bin/sh".to_owned(), "-c".to_owned(), text.clone()],
+            Run::Program(words) => words.clone(),
+        };
+        arguments.extend([words.len().to_string(), command.label()]);
+        arguments.extend(words);
+    }
+    arguments
+}
+
+/// The variables for the commands of `plan`, whose repository is at `folder` in the guest: its own, and those that a dev
+/// container's commands may name.
+pub fn setup_variables(plan: &Plan, folder: &str) -> Vec<(String, String)> {
+    let basename = folder.rsplit('/').next().unwrap_or_default();
+    let here = plan.folder.as_deref().unwrap_or(basename);
+    let folders = [
+        ("containerWorkspaceFolder", folder),
+        ("containerWorkspaceFolderBasename", basename),
+        ("localWorkspaceFolderBasename", here),
+    ];
+    let own = plan.env.iter().map(|variable| (variable.name.as_str(), variable.value.as_str()));
+    folders.into_iter().chain(own).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+impl Command {
+    /// What it is called: its beginning in one line.
+    pub fn label(&self) -> String {
+        let text = match &self.run {
+            Run::Shell(text) => text.trim().to_owned(),
+            Run::Program(words) => words.join(" "),
+        };
+        let mut label: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        if let Some((end, _)) = label.char_indices().nth(LONGEST_LABEL) {
+            label.truncate(end);
+            label.push('…');
+        }
+        label
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tools::{note::Place, script::tests::shells};
+    use proptest::prelude::*;
+    use std::{fs, path::Path, process};
+
+    fn plan(commands: Vec<Run>) -> Plan {
+        let source = Place { file: "banger.toml", line: Some(1) };
+        let command = |run| Command { source, key: "setup", name: None, run };
+        Plan { setup: commands.into_iter().map(command).collect(), ..Plan::default() }
+    }
+
+    fn shell(text: &str) -> Run {
+        Run::Shell(text.to_owned())
+    }
+
+    fn program(words: &[&str]) -> Run {
+        Run::Program(words.iter().map(|word| (*word).to_owned()).collect())
+    }
+
+    /// What was printed in `folder` under `shell`, and whether it went well.
+    fn run(shell: &[std::path::PathBuf], folder: &Path, plan: &Plan) -> (String, bool) {
+        let output = process::Command::new(&shell[0])
+            .args(&shell[1..])
+            .args(["-c", SETUP, "setup"])
+            .args(setup_arguments(plan, folder.to_str().unwrap()))
+            .envs(setup_variables(plan, "/root/repo"))
+            .output()
+            .unwrap();
+        assert!(output.stderr.is_empty(), "{output:?}");
+        (String::from_utf8(output.stdout).unwrap(), output.status.success())
+    }
+
+    #[test]
+    fn commands_are_run_in_their_folder_one_after_the_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let words: Vec<_> = (0..12).map(|number| number.to_string()).collect();
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let plan = plan(vec![
+            shell("cat; echo one >a; cd /"),
+            program(&["cp", "a", "a b $(id) '\""]),
+            shell("echo \"$containerWorkspaceFolder ${localWorkspaceFolderBasename}\""),
+            program(&[&["printf", "%s,"], &words[..]].concat()),
+            shell("\nexit 0\n"),
+        ]);
+        for shell in shells() {
+            let (printed, fine) = run(&shell, folder.path(), &plan);
+            assert_eq!(
+                printed,
+                "setup: running cat; echo one >a; cd /\n\
+                 setup: running cp a a b $(id) '\"\n\
+                 setup: running echo \"$containerWorkspaceFolder ${localWorkspaceFolderBasename}\"\n/root/repo repo\n\
+                 setup: running printf %s, 0 1 2 3 4 5 6 7 8 9 10 11\n0,1,2,3,4,5,6,7,8,9,10,11,\
+                 setup: running exit 0\nsetup: all is done\n"
+            );
+            assert!(fine);
+            assert_eq!(fs::read_to_string(folder.path().join("a b $(id) '\"")).unwrap(), "one\n");
+        }
+    }
+
+    #[test]
+    fn what_fails_stops_what_comes_after() {
+        let folder = tempfile::tempdir().unwrap();
+        for (command, told) in [
+            (shell("exit 3"), "setup: exit 3 failed with status 3, and what comes after it is left out\n"),
+            (program(&["false"]), "setup: false failed with status 1, and what comes after it is left out\n"),
+            (shell("kill -9 $$"), "setup: kill -9 $$ failed with status 137, and"),
+            (program(&["/no/program", "x"]), "setup: /no/program x failed with status 127, and"),
+        ] {
+            let plan = plan(vec![shell("echo before"), command, shell("echo after")]);
+            for shell in shells() {
+                let (printed, fine) = run(&shell, folder.path(), &plan);
+                assert!(!fine && printed.contains("before\n") && printed.contains(told), "{printed}");
+                assert!(!printed.contains("echo after"), "{printed}");
+            }
+        }
+        for shell in shells() {
+            let (printed, fine) = run(&shell, &folder.path().join("none"), &plan(vec![]));
+            assert!(!fine && printed.contains("setup: there is no folder"), "{printed}");
+        }
+    }
+
+    #[test]
+    fn labels_are_one_short_line() {
+        let label = |run| plan(vec![run]).setup[0].label();
+        assert_eq!(label(shell(" a\n\tb\u{1b}[2J ")), "a  b [2J");
+        assert_eq!(label(shell(&"é".repeat(100))).chars().count(), LONGEST_LABEL + 1);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn words_arrive_as_they_are(words in prop::collection::vec("[^\0]{0,12}", 0..14)) {
+            let folder = tempfile::tempdir().unwrap();
+            let written = "printf '%s\\n' \"$#\" \"$@\" >out";
+            let fixed = ["/bin/sh", "-c", written, "x"].map(str::to_owned).to_vec();
+            let plan = plan(vec![Run::Program([fixed, words.clone()].concat())]);
+            for shell in shells() {
+                prop_assert!(run(&shell, folder.path(), &plan).1);
+                let expected = format!("{}\n{}\n", words.len(), words.join("\n"));
+                let expected = if words.is_empty() { "0\n".to_owned() } else { expected };
+                prop_assert_eq!(fs::read_to_string(folder.path().join("out")).unwrap(), expected);
+            }
+        }
+    }
+}
