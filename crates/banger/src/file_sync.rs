@@ -17,7 +17,12 @@ use banger_client::{Client, FromGuest, ToGuest, exchange};
 use banger_files::{PathWriter, Time};
 use banger_proto::{Workspace, WorkspaceAction};
 
-use crate::{config, error::CommandError, transfer::Transfer, ui::Ui};
+use crate::{
+    config,
+    error::CommandError,
+    transfer::Transfer,
+    ui::{Table, Ui},
+};
 
 /// Permissions of a file whose entry does not say.
 const PRIVATE: u32 = 0o600;
@@ -46,6 +51,15 @@ pub(crate) async fn put(client: &Client, ui: &Ui, vm: &Vm, entries: Vec<FileSync
         }
         Err(_) => ui.warning(format_args!("not all files are synced to VM {}", vm.name)),
     }
+}
+
+/// What goes where, for people. Nothing in it can mislead them about the rest of a line.
+pub(crate) fn table(entries: &[FileSync]) -> Table {
+    let mut table = Table::new(["YOUR FILE", "IN THE VM"]);
+    for entry in entries {
+        table.row([format!("{:?}", entry.host), format!("{:?}", format!("/root/{}", entry.guest))]);
+    }
+    table
 }
 
 async fn send(

@@ -3,6 +3,7 @@
 
 mod commands;
 mod config;
+mod consent;
 mod error;
 mod file_sync;
 mod session;

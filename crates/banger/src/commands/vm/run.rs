@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     commands::watch::watch,
-    config,
+    config, consent,
     error::CommandError,
     file_sync,
     session::{self, Wanted},
@@ -101,12 +101,16 @@ impl Run {
         let config = config::load_for(self.path.as_deref())?;
         let taken = self.look(&workspaces, &config, &mut timing).await?;
         if let Some(taken) = taken.as_ref().filter(|_| self.dry_run) {
-            let plan = self.selection.plan(taken);
+            let plan = self.selection.plan(taken, &config);
             match self.output {
                 Output::Json => ui.json(&plan)?,
                 Output::Table => plan.print(ui)?,
             }
             return Ok(ExitCode::SUCCESS);
+        }
+        let mut files = config.file_sync().to_vec();
+        if taken.is_some() {
+            files.extend(consent::files(&config, &client.dirs().state, ui)?);
         }
         let plan = taken.as_ref().map(|taken| taken.tools.clone()).unwrap_or_default();
         // What other files say may be meant for others; this one is for banger.
@@ -121,7 +125,6 @@ impl Run {
         let (vm, spans) = watch::<Vm>(&client, &mut events, ui).await?;
         timing.add(spans);
         let cwd = taken.is_some().then(|| self.selection.guest_path.clone());
-        let files = config.file_sync().to_vec();
         let content = Content { files, taken, plan: &plan, variables: &variables };
         if let Err(error) = self.furnish(&workspaces, ui, &vm, content, &mut timing).await {
             delete(&client, &vm, events, ui).await;

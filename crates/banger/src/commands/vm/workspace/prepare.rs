@@ -46,7 +46,7 @@ impl Prepare {
         if self.dry_run {
             let config = config::load_for(Some(&self.path))?;
             let taken = self.selection.take(&workspaces, &self.path, config.project()).await?;
-            let plan = self.selection.plan(&taken);
+            let plan = self.selection.plan(&taken, &config);
             match self.output {
                 Output::Json => ui.json(&plan)?,
                 Output::Table => plan.print(ui)?,

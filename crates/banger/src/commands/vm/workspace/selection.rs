@@ -5,13 +5,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use banger_api::{Size, Vm, config::Project};
+use banger_api::{
+    Config, Size, Vm,
+    config::{FileSync, Project},
+};
 use banger_workspace::{Mode, Options, Snapshot, tools};
 use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::{
     error::CommandError,
+    file_sync,
     ui::{Table, Ui},
     workspace::{self, Put, Workspaces, shown},
 };
@@ -68,6 +72,10 @@ pub(crate) struct Plan {
     left_out: usize,
     /// What it asks for of the VM.
     tools: tools::Plan,
+    /// The user's files that it asks for.
+    file_sync: Vec<FileSync>,
+    /// Whether those go.
+    project_file_sync: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -156,8 +164,8 @@ impl Selection {
         })
     }
 
-    /// What would go.
-    pub(crate) fn plan(&self, taken: &Taken) -> Plan {
+    /// What would go where `config` applies.
+    pub(crate) fn plan(&self, taken: &Taken, config: &Config) -> Plan {
         let empty = Plan {
             root: PathBuf::new(),
             guest_path: self.guest_path.clone(),
@@ -168,6 +176,8 @@ impl Selection {
             bytes: 0,
             left_out: 0,
             tools: taken.tools.clone(),
+            file_sync: config.project().map(|project| project.file_sync.clone()).unwrap_or_default(),
+            project_file_sync: config.project_file_sync().to_string(),
         };
         match &taken.content {
             Content::Folder(path) => Plan { root: path.clone(), ..empty },
@@ -232,9 +242,16 @@ impl Plan {
             let name = command.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
             setup.row([command.label(), command.source.to_string(), format!("{}{name}", command.key)]);
         }
-        for table in [tools, variables, ports, setup].into_iter().filter(|table| !table.is_empty()) {
+        let files = file_sync::table(&self.file_sync);
+        for table in [tools, variables, ports, setup, files].into_iter().filter(|table| !table.is_empty()) {
             ui.line("")?;
             ui.table(table)?;
+        }
+        if !self.file_sync.is_empty() {
+            ui.note(format_args!(
+                "project_file_sync says whether those files go: {}",
+                self.project_file_sync
+            ));
         }
         Ok(())
     }
