@@ -6,6 +6,7 @@ mod config;
 mod consent;
 mod error;
 mod file_sync;
+mod forward;
 mod session;
 mod ssh;
 mod transfer;

@@ -204,9 +204,9 @@ pub(super) async fn feed(
     Ok(())
 }
 
-/// How a channel has ended, of whose two halves one has come to its end before the other: `out` from the guest, `fed` as
-/// [`feed`] is. Nothing when that was for ssh to say.
-pub(super) async fn ended<T>(
+/// How a channel, or a forwarded port's connection, has ended, of whose two halves one has come to its end before the
+/// other: `out` from the guest, `fed` to it. Nothing when that was for the host's side to say.
+pub(crate) async fn ended<T>(
     out: impl Future<Output = Result<T, ApiError>>,
     fed: impl Future<Output = Result<(), ApiError>>,
 ) -> Result<Option<T>, ApiError> {

@@ -16,6 +16,8 @@ mod stdio;
 mod users_config;
 mod wire;
 
+pub(crate) use channel::ended;
 pub(crate) use files::SshFiles;
 pub(crate) use proxy::{Proxy, SUFFIX, running};
+pub(crate) use shared::CHANNELS;
 pub(crate) use users_config::{Edit, edit, is_installed};

@@ -17,8 +17,8 @@ use tokio::{
 
 use super::{channel::Link, forward};
 
-/// Channels at a time: each is a connection to the agent, which serves 200.
-const CHANNELS: usize = 120;
+/// Channels at a time, or callers of forwarded ports: each is a connection to the agent, which serves 200.
+pub(crate) const CHANNELS: usize = 120;
 
 /// Sockets that may listen in the guest for one connection.
 const LISTENERS: usize = 40;

@@ -1,7 +1,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use banger_api::{
-    Config, CreateVm, ErrorKind, Vm,
+    Config, CreateVm, ErrorKind, Forward, Vm,
     config::{FileSync, PROJECT_FILE},
 };
 use banger_client::{Client, Events};
@@ -16,6 +16,7 @@ use crate::{
     config, consent,
     error::CommandError,
     file_sync,
+    forward::Forwards,
     session::{self, Wanted},
     ui::{Output, Timing, Ui, now_ns},
     workspace::{
@@ -37,6 +38,7 @@ use crate::{
 #[command(before_help = "Examples:
   banger vm run .
   banger vm run --rm . -- make test
+  banger vm run -p 3000 . -- npm run dev
   banger vm run --rm -- uname -a
   banger vm run --rm --vcpu 4 --memory 4G -- sh -c 'nproc; free -m'
   echo hello | banger vm run --rm -- cat
@@ -60,6 +62,9 @@ pub(crate) struct Run {
     /// Set the variables of a file, NAME=VALUE a line; --env beats it
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
+    /// While the session lasts, bring this port of the VM to 127.0.0.1 here
+    #[arg(short, long, value_name = "[HOST:]GUEST")]
+    port: Vec<Forward>,
     /// Let the command wait until the repository's tools are ready and its setup commands have been run
     #[arg(long, requires = "path", conflicts_with = "no_tools")]
     wait_tools: bool,
@@ -130,18 +135,22 @@ impl Run {
             delete(&client, &vm, events, ui).await;
             return Err(error);
         }
+        let ports = self.ports(&plan);
         if self.detach {
+            tell_of_ports(ui, &vm, &ports);
             ui.line(&vm.name)?;
             if self.timing {
                 timing.print(ui, now_ns());
             }
             return Ok(ExitCode::SUCCESS);
         }
+        let forwards = Forwards::listen(&client, ui, &vm, &ports).await;
         let own = plan.env.into_iter().map(|variable| (variable.name.to_string(), variable.value));
         let env = own.chain(variables).collect();
         let wanted = Wanted { argv: self.command.clone(), env, cwd, ..Wanted::default() };
         let began = now_ns();
-        let session = session::run(&client, vm.id.as_str(), wanted).await;
+        let session = forwards.during(session::run(&client, vm.id.as_str(), wanted)).await;
+        drop(forwards);
         if session.is_ok() {
             timing.end("session", began);
         }
@@ -198,6 +207,18 @@ impl Run {
         }
         Ok(())
     }
+
+    /// The ports that `plan` and the flags ask for, each once.
+    fn ports(&self, plan: &Plan) -> Vec<Forward> {
+        let mut ports = Vec::new();
+        let planned = plan.ports.iter().map(|port| Forward { host: port.host, guest: port.guest });
+        for port in planned.chain(self.port.iter().copied()) {
+            if !ports.contains(&port) {
+                ports.push(port);
+            }
+        }
+        ports
+    }
 }
 
 /// What goes into a VM.
@@ -207,6 +228,16 @@ struct Content<'a> {
     plan: &'a Plan,
     /// The user's own, for setup commands.
     variables: &'a [(String, String)],
+}
+
+/// Tells how to bring `ports` here, of a VM that no session is with.
+fn tell_of_ports(ui: &Ui, vm: &Vm, ports: &[Forward]) {
+    if ports.is_empty() {
+        return;
+    }
+    let options: String =
+        ports.iter().map(|port| format!(" -L {}:localhost:{}", port.host, port.guest)).collect();
+    ui.note(format_args!("`banger vm ssh {} -N{options}` brings its ports here", vm.name));
 }
 
 /// Brings the work that is in `vm` here. False when that is not to be had, and the VM must not go.

@@ -1,0 +1,176 @@
+//! Ports of a guest on the host's loopback, for as long as a session lasts.
+
+use std::{
+    io::{self, ErrorKind},
+    net::Ipv4Addr,
+    time::Duration,
+};
+
+use banger_api::{ApiError, Forward, Vm};
+use banger_client::{Client, ExecInput, SocketEvent};
+use banger_proto::{Connect, Endpoint};
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
+    sync::{Semaphore, mpsc},
+    time::sleep,
+};
+
+use crate::{
+    ssh::{CHANNELS, ended},
+    ui::Ui,
+};
+
+/// Most bytes at a time.
+const PART: usize = 32 << 10;
+
+/// How long to wait when nobody can be let in, as when this process has too many files open.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Ports that listen here for those of a VM.
+#[derive(Debug)]
+pub(crate) struct Forwards<'a> {
+    client: &'a Client,
+    vm: &'a Vm,
+    listeners: Vec<(TcpListener, u16)>,
+}
+
+impl<'a> Forwards<'a> {
+    /// Listens for each of `ports` of `vm`, and tells where. One that cannot be had here is replaced by another.
+    pub(crate) async fn listen(client: &'a Client, ui: &Ui, vm: &'a Vm, ports: &[Forward]) -> Self {
+        let mut listeners = Vec::new();
+        for Forward { host, guest } in ports {
+            match listen(*host).await {
+                Ok((listener, at, instead)) => {
+                    ui.note(format_args!("port {guest} of VM {} is at {at}{instead}", vm.name));
+                    listeners.push((listener, *guest));
+                }
+                Err(error) => {
+                    ui.warning(format_args!("port {guest} of VM {} is not brought here: {error}", vm.name));
+                }
+            }
+        }
+        Self { client, vm, listeners }
+    }
+
+    /// Lets callers through while `session` lasts.
+    pub(crate) async fn during<T>(&self, session: impl Future<Output = T>) -> T {
+        let places = Semaphore::new(CHANNELS);
+        let accepting = self.listeners.iter().map(|(listener, port)| self.accept(listener, *port, &places));
+        let accepting = join_all(accepting);
+        tokio::select! {
+            ended = session => ended,
+            // Which goes on for as long as it is let.
+            _ = accepting, if !self.listeners.is_empty() => std::future::pending().await,
+        }
+    }
+
+    async fn accept(&self, listener: &TcpListener, port: u16, places: &Semaphore) {
+        let mut open = FuturesUnordered::new();
+        loop {
+            let next = async {
+                let place = places.acquire().await.ok();
+                (place, listener.accept().await)
+            };
+            tokio::select! {
+                (place, called) = next => match called {
+                    Ok((stream, _)) => open.push(async move {
+                        // It is closed, which says enough.
+                        let _ = self.pass_on(stream, port).await;
+                        drop(place);
+                    }),
+                    Err(_) => sleep(PATIENCE).await,
+                },
+                Some(()) = open.next() => {}
+            }
+        }
+    }
+
+    /// Passes bytes on both ways, until both have ended, or one side is gone.
+    async fn pass_on(&self, stream: TcpStream, port: u16) -> Result<(), ApiError> {
+        let to = Endpoint::Tcp { host: "localhost".to_owned(), port };
+        let connect = Connect { to, user: None };
+        let (input, mut output) = banger_client::connect(self.client, self.vm.id.as_str(), connect).await?;
+        stream.set_nodelay(true).map_err(gone)?;
+        let (reader, mut writer) = stream.into_split();
+        let (tell_taken, taken) = mpsc::unbounded_channel();
+        let out = async {
+            loop {
+                match output.next().await? {
+                    SocketEvent::Data(bytes) => writer.write_all(&bytes).await.map_err(gone)?,
+                    SocketEvent::End => writer.shutdown().await.map_err(gone)?,
+                    SocketEvent::Taken(bytes) => {
+                        // The other half ends only with this one.
+                        let _ = tell_taken.send(bytes);
+                    }
+                    SocketEvent::Closed => return Ok(()),
+                }
+            }
+        };
+        ended(out, feed(input, reader, taken)).await.map(drop)
+    }
+}
+
+/// Gives the guest what the caller sends. Ends when the caller is gone; that it sends no more is no end.
+async fn feed(
+    mut input: ExecInput,
+    mut reader: OwnedReadHalf,
+    mut taken: mpsc::UnboundedReceiver<usize>,
+) -> Result<(), ApiError> {
+    let mut buffer = vec![0; PART];
+    let mut is_over = false;
+    loop {
+        tokio::select! {
+            Some(bytes) = taken.recv() => input.taken(bytes),
+            read = reader.read(&mut buffer), if !is_over && input.window() >= PART => {
+                match read.map_err(gone)? {
+                    0 => {
+                        is_over = true;
+                        input.end_stdin().await?;
+                    }
+                    count => input.stdin(buffer.get(..count).unwrap_or_default()).await?,
+                }
+            }
+            else => return Ok(()),
+        }
+    }
+}
+
+/// A listener on `port` of the loopback, where it is, and why it is elsewhere.
+async fn listen(port: u16) -> io::Result<(TcpListener, std::net::SocketAddr, String)> {
+    let bind = async |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
+    let (listener, instead) = match bind(port).await {
+        Ok(listener) => (listener, String::new()),
+        Err(error) => {
+            let why = match error.kind() {
+                ErrorKind::AddrInUse => "taken".to_owned(),
+                ErrorKind::PermissionDenied => "not permitted".to_owned(),
+                _ => format!("not to be had: {error}"),
+            };
+            (bind(0).await?, format!(", as {port} here is {why}"))
+        }
+    };
+    let at = listener.local_addr()?;
+    Ok((listener, at, instead))
+}
+
+fn gone(error: io::Error) -> ApiError {
+    ApiError::new(banger_api::ErrorKind::Io, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_replaced_and_nothing_but_the_loopback_listens() {
+        let (taken, at, instead) = listen(0).await.unwrap();
+        assert_eq!((at.ip(), instead.as_str()), (Ipv4Addr::LOCALHOST.into(), ""));
+        let (_other, other_at, instead) = listen(at.port()).await.unwrap();
+        assert_ne!(other_at.port(), at.port());
+        assert_eq!(other_at.ip(), Ipv4Addr::LOCALHOST);
+        assert_eq!(instead, format!(", as {} here is taken", at.port()));
+        drop(taken);
+    }
+}
