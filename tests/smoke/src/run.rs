@@ -78,6 +78,11 @@ impl Running {
         Ok(())
     }
 
+    /// What standard error has had so far, of what was waited for.
+    pub fn stderr(&self) -> &str {
+        &self.seen
+    }
+
     /// Waits until standard output has had `text`, and returns all of it so far.
     ///
     /// # Errors

@@ -1,0 +1,299 @@
+//! A repository says what its VM is to have, and the VM has it.
+
+use std::{
+    fs,
+    io::{ErrorKind, Read, Write},
+    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
+    path::PathBuf,
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use banger_smoke::{Host, Running, Terminal, until};
+use serde_json::{Value, json};
+
+const SMALL: &[&str] = &["vm", "run", "--vcpu", "1", "--memory", "256M", "--disk-size", "256M"];
+
+/// A repository with these files.
+fn repository(host: &Host, files: &[(&str, &str)]) -> Result<PathBuf> {
+    let root = host.path("app");
+    fs::create_dir(&root)?;
+    for (name, text) in files {
+        fs::write(root.join(name), text)?;
+    }
+    for args in [&["init", "-q"][..], &["add", "-A"]] {
+        ensure!(Command::new("git").current_dir(&root).args(args).status()?.success(), "git {args:?}");
+    }
+    Ok(root)
+}
+
+/// `banger` with these arguments and variables, not yet started.
+fn with(host: &Host, variables: &[(&str, &str)], args: &[&str]) -> Command {
+    let mut command = host.command(args);
+    command.envs(variables.iter().copied());
+    command
+}
+
+fn run(command: Command, args: &[&str]) -> Result<Running> {
+    Running::start(command, format!("banger {}", args.join(" ")))
+}
+
+const PROJECT: &str = r#"
+[vm]
+memory = "200M"
+disk_size = "256M"
+vcpu = 1
+[workspace]
+ports = [7000, "7001:80"]
+setup = ["sleep 1000 &", 'echo "$GREETING $MORE $(pwd)" >../setup; cat; exit 3', "touch ../never"]
+[workspace.env]
+GREETING = "it's $(me)"
+MORE = "less"
+[[file_sync]]
+host = "~/.thing"
+guest = "~/.of/thing"
+"#;
+
+#[test]
+fn a_vm_has_what_its_project_says() -> Result<()> {
+    let host = Host::new()?;
+    let container = r#"{"containerEnv": {"GREETING": "hello", "OTHER": "other"}, "forwardPorts": [7002],
+        "postCreateCommand": "touch ../never", "image": "debian:12"}"#;
+    let root = repository(&host, &[("banger.toml", PROJECT), (".devcontainer.json", container)])?;
+    fs::write(host.path(".thing"), "a thing\n")?;
+    let path = root.to_str().context("path")?;
+
+    // From another folder: it is the repository's file that counts.
+    let plan = host.json(&["vm", "run", path, "--dry-run"])?;
+    let of = |kind: &str, key: &str| -> Vec<Value> {
+        let all = plan["tools"][kind].as_array().cloned().unwrap_or_default();
+        all.iter().map(|one| json!([one[key], one["source"]["file"]])).collect()
+    };
+    let own = "banger.toml";
+    assert_eq!(
+        of("env", "name"),
+        [json!(["GREETING", own]), json!(["MORE", own]), json!(["OTHER", ".devcontainer.json"])]
+    );
+    assert_eq!(of("ports", "host"), [json!([7000, own]), json!([7001, own])]);
+    assert_eq!(of("setup", "key"), vec![json!(["setup", own]); 3]);
+    assert_eq!(plan["file_sync"], json!([{ "host": "~/.thing", "guest": ".of/thing", "mode": null }]));
+    let shown = host.banger(&["vm", "run", path, "--dry-run"])?;
+    for text in ["GREETING", "7001", "touch ../never", "banger.toml:8", "~/.thing"] {
+        ensure!(shown.stdout.contains(text), "no {text}: {}", shown.stdout);
+    }
+    shown.fails(0, &["image: \"debian:12\" is not used", "forwardPorts: the project's own file says"])?;
+
+    // What is piped in is for the command, not for what is waited for before.
+    let script = "cat ../setup ../.of/thing; stat -c %a ../.of/thing; echo \"$GREETING $MORE $OTHER\"; ls .. | grep -v lost; cat; \
+                  grep MemTotal /proc/meminfo";
+    let args = ["vm", "run", "--rm", "--wait-tools", "--env", "MORE=more", path, "--", "sh", "-c", script];
+    let ran =
+        run(with(&host, &[("BANGER_PROJECT_FILE_SYNC", "always")], &args), &args)?.finish(b"piped\n")?;
+    for text in
+        ["setup: running echo", "failed with status 3", "the repository's setup failed", "port 80 of VM"]
+    {
+        ensure!(ran.stderr.contains(text), "no {text:?}: {}", ran.stderr);
+    }
+    let printed = ran.success()?;
+    let (files, memory) = printed.split_once("MemTotal:").context("MemTotal")?;
+    assert_eq!(
+        files,
+        "it's $(me) more /root/repo\na thing\n600\nit's $(me) more other\nrepo\nsetup\npiped\n"
+    );
+    let memory: u64 = memory.split_whitespace().next().context("memory")?.parse()?;
+    ensure!(memory < 204_800, "{memory} KiB is not what the project asks for");
+    host.nothing_left()
+}
+
+#[test]
+fn who_does_not_want_to_wait_does_not() -> Result<()> {
+    let host = Host::tiny()?;
+    let root = repository(&host, &[("banger.toml", "[workspace]\nsetup = ['sleep 1000', 'echo after']\n")])?;
+    let path = root.to_str().context("path")?;
+    let command = ["--", "busybox", "echo", "here"];
+    let args = [SMALL, &["--image", "tiny", "--rm", path], &command].concat();
+    let mut waits = host.start(&[&args[..2], &["--wait-tools"], &args[2..]].concat())?;
+    waits.wait_for_stderr("setup: running sleep 1000")?;
+    waits.signal(rustix::process::Signal::INT)?;
+    let ended = waits.finish(b"")?;
+    ensure!(!ended.stderr.contains("after"), "{}", ended.stderr);
+    assert_eq!(ended.success()?, "here\n");
+    let left_alone = host.banger(&[&args[..2], &["--no-tools"], &args[2..]].concat())?;
+    ensure!(!left_alone.stderr.contains("setup"), "{}", left_alone.stderr);
+    assert_eq!(left_alone.success()?, "here\n");
+    host.nothing_left()
+}
+
+#[test]
+fn files_go_only_where_their_user_lets_them() -> Result<()> {
+    let host = Host::tiny()?;
+    let root = repository(&host, &[("banger.toml", "[[file_sync]]\nhost = '~/.thing'\n")])?;
+    fs::write(host.path(".thing"), "a thing\n")?;
+    let path = root.to_str().context("path")?;
+    let look = ["busybox", "sh", "-c", "cat ../.thing || echo none"];
+    let args = [SMALL, &["--image", "tiny", "--rm", path, "--"], &look].concat();
+    let refused = run(with(&host, &[], &args), &args)?.finish(b"")?;
+    ensure!(refused.stdout == "none\n", "it was sent: {refused:?}");
+    refused
+        .fails(0, &["asks for files of yours, which stay here: \"~/.thing\"", "PROJECT_FILE_SYNC=always"])?;
+    let never = run(with(&host, &[("BANGER_PROJECT_FILE_SYNC", "never")], &args), &args)?.finish(b"")?;
+    ensure!(!never.stderr.contains("files of yours"), "{}", never.stderr);
+    assert_eq!(never.success()?, "none\n");
+
+    // A project cannot give itself leave.
+    fs::write(root.join("banger.toml"), "[vm]\nproject_file_sync = 'always'\n")?;
+    run(with(&host, &[], &args), &args)?
+        .finish(b"")?
+        .fails(125, &["vm.project_file_sync on line 2 cannot be set in banger.toml"])?;
+
+    // Whoever says yes is asked again only about something else.
+    let mut text = "[[file_sync]]\nhost = '~/.thing'\n".to_owned();
+    for (answer, seen) in [(Some("n"), "none"), (Some("y"), "a thing"), (None, "a thing")] {
+        fs::write(root.join("banger.toml"), &text)?;
+        let mut terminal = Terminal::start(&with(&host, &[], &args), 30, 120)?;
+        if let Some(answer) = answer {
+            terminal.shows("\"~/.thing\"")?;
+            terminal.shows("Send them? [y/N]")?;
+            terminal.keys(&format!("{answer}\n"))?;
+        }
+        let shown = terminal.shows(seen)?;
+        ensure!(answer.is_some() || !shown.contains("Send them?"), "asked again: {shown}");
+        ensure!(terminal.ended()?.success(), "{answer:?}");
+    }
+    text.push_str("[[file_sync]]\nhost = '~/other'\n");
+    fs::write(root.join("banger.toml"), &text)?;
+    let mut terminal = Terminal::start(&with(&host, &[], &args), 30, 120)?;
+    terminal.shows("Send them? [y/N]")?;
+    terminal.keys("\n")?;
+    terminal.shows("none")?;
+    ensure!(terminal.ended()?.success(), "refused once more");
+    host.nothing_left()
+}
+
+#[test]
+fn what_makes_no_sense_in_a_projects_file_is_told_before_a_vm_is_made() -> Result<()> {
+    let host = Host::new()?;
+    let root = repository(&host, &[("banger.toml", "[workspace]\nprots = [80]\n")])?;
+    let path = root.to_str().context("path")?;
+    host.banger(&["vm", "run", "--rm", path, "--", "true"])?
+        .fails(125, &["banger.toml: unknown key workspace.prots on line 2: did you mean ports?"])?;
+    host.banger(&["vm", "workspace", "prepare", "box", path, "--dry-run"])?.fails(1, &["on line 2"])?;
+    host.banger(&["vm", "run", "-p", "0", "--", "true"])?.fails(2, &["\"0\" is not a port"])?;
+    fs::create_dir_all(host.path("config/banger"))?;
+    fs::write(host.path("config/banger/config.toml"), "[workspace]\nsetup = []\n")?;
+    host.banger(&["vm", "run", "--rm", "--", "true"])?
+        .fails(125, &["[workspace] on line 1 can only be in a repository's banger.toml"])?;
+    fs::remove_file(host.path("config/banger/config.toml"))?;
+    host.nothing_left()
+}
+
+#[test]
+fn a_dev_containers_commands_are_run_once_in_the_background() -> Result<()> {
+    let host = Host::new()?;
+    let container = r#"{
+        "initializeCommand": "touch /tmp/never",
+        "postStartCommand": "echo \"start ${containerWorkspaceFolder}\" >>../log; perl serve.pl &",
+        "postCreateCommand": {"b": ["sh", "-c", "echo \"b $1\" >>../log", "x", "$(id)"], "a": "echo a >>../log"},
+        "onCreateCommand": "echo create >>../log", // first
+    }"#;
+    let root = repository(&host, &[(".devcontainer.json", container), ("serve.pl", ANSWERS)])?;
+    let path = root.to_str().context("path")?;
+    let planned = host.banger(&["vm", "run", path, "--dry-run"])?;
+    planned.fails(0, &["initializeCommand: it is for the host, where nothing of a repository is run"])?;
+    // Free a moment ago, and nobody else's for what this takes.
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let forward = format!("{port}:localhost:7000");
+    let made =
+        host.banger(&[SMALL, &["-d", "--name", "box", "-p", &format!("{port}:7000"), path]].concat())?;
+    let told =
+        ["4 setup commands; /var/log/banger-tools.log", &format!("`banger vm ssh box -N -L {forward}`")];
+    made.fails(0, &told)?;
+    let there = |script: &str| host.ok(&["vm", "exec", "box", "--", "sh", "-c", script]);
+    until("all commands have been run", || {
+        Ok(there("cat /var/log/banger-tools.log")?.contains("setup: all is done"))
+    })?;
+    let log = "create\na\nb $(id)\nstart /root/repo\n";
+    assert_eq!(there("cat log")?, log);
+    // As it was told, by ssh, to what a command has left running.
+    let way = host.start(&["vm", "ssh", "box", "-N", "-L", &forward])?;
+    until("the port is here", || Ok(ask(port, b"hello").is_ok_and(|answer| answer == "5 bytes, hello")))?;
+    way.signal(rustix::process::Signal::TERM)?;
+    way.finish(b"")?;
+    host.ok(&["vm", "restart", "box"])?;
+    assert_eq!(there("cat log")?, log);
+    host.ok(&["vm", "delete", "--force", "--discard", "box"])?;
+    host.nothing_left()
+}
+
+/// Answers each caller, once it sends no more, with what it has sent.
+const ANSWERS: &str = r#"
+    use IO::Socket;
+    my $listener = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => 7000, Listen => 200) or die;
+    $| = 1;
+    print "listening\n";
+    while (my $caller = $listener->accept) {
+        my $all = "";
+        while (sysread $caller, my $part, 65536) { $all .= $part }
+        print $caller length($all), " bytes, $all";
+        close $caller;
+    }
+"#;
+
+/// What whoever listens there answers, once all is sent.
+fn ask(port: u16, sent: &[u8]) -> Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.write_all(sent)?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[test]
+fn a_port_is_here_while_the_session_lasts() -> Result<()> {
+    let host = Host::new()?;
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let ports = format!("{}:7000", taken.local_addr()?.port());
+    let args =
+        [SMALL, &["--rm", "--name", "box", "-p", &ports, "-p", "7003", "--", "perl", "-e", ANSWERS]].concat();
+    let mut session = host.start(&args)?;
+    session.wait_for_stderr("here is taken\n")?;
+    session.wait_for_stderr("port 7003 of VM box is at 127.0.0.1:")?;
+    session.wait_for_stdout("listening")?;
+    let told = session.stderr().to_owned();
+    let port = |of: &str| -> Result<u16> {
+        let rest = told.split(&format!("port {of} of VM box is at 127.0.0.1:")).nth(1).context("port")?;
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        Ok(digits.parse()?)
+    };
+    let at = port("7000")?;
+    // More than any window on the way, and many at a time.
+    let large = "x".repeat(3 << 20);
+    ensure!(ask(at, large.as_bytes())? == format!("3145728 bytes, {large}"), "not what was sent");
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let callers: Vec<_> =
+            (0..20).map(|number| scope.spawn(move || ask(at, format!("{number}!").as_bytes()))).collect();
+        callers.into_iter().map(|caller| caller.join().unwrap()).collect()
+    });
+    for (number, answer) in answers.into_iter().enumerate() {
+        let sent = format!("{number}!");
+        assert_eq!(answer?, format!("{} bytes, {sent}", sent.len()));
+    }
+    // Where nobody listens, the caller hears of it by the end, and the session's user does not.
+    let mut nobody = TcpStream::connect((Ipv4Addr::LOCALHOST, port("7003")?))?;
+    let heard = nobody.read(&mut [0]);
+    ensure!(
+        matches!(&heard, Ok(0)) || matches!(&heard, Err(error) if error.kind() == ErrorKind::ConnectionReset),
+        "{heard:?}"
+    );
+    // It goes with the session.
+    session.signal(rustix::process::Signal::TERM)?;
+    let ended = session.finish(b"")?;
+    ensure!(ended.stderr.lines().count() == told.lines().count(), "{}", ended.stderr);
+    ended.code(143)?;
+    assert_eq!(
+        TcpStream::connect((Ipv4Addr::LOCALHOST, at)).unwrap_err().kind(),
+        ErrorKind::ConnectionRefused
+    );
+    host.nothing_left()
+}
