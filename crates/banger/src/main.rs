@@ -7,6 +7,7 @@ mod consent;
 mod error;
 mod file_sync;
 mod forward;
+mod personal;
 mod session;
 mod ssh;
 mod transfer;

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::{
     error::CommandError,
+    personal,
     ssh::{Edit, SshFiles, edit, is_installed},
     ui::{Format, Table, Ui},
 };
@@ -13,7 +14,8 @@ use crate::{
 /// Show what tells ssh the way into VMs, or have your ssh include it
 ///
 /// Then `ssh VM.vm` works, and with it scp, sftp, rsync, port forwards and an editor's remote mode, with any image: banger
-/// itself is the other end. ssh asks for no key, and knows the VMs by a file of banger's own.
+/// itself is the other end. ssh asks for no key, and knows the VMs by a file of banger's own. The key that is shown is for
+/// an sshd of an image's own, which lets root in by it.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger ssh-config --install              once; then: ssh box.vm, scp -r src box.vm:
@@ -38,6 +40,8 @@ struct Shown {
     include: String,
     /// The file by which ssh knows the VMs.
     known_hosts: PathBuf,
+    /// The key by which an sshd in a guest lets root in.
+    key: PathBuf,
     /// The user's own configuration.
     ssh_config: PathBuf,
     /// Whether that has the line.
@@ -56,7 +60,8 @@ impl SshConfig {
             ));
             return Ok(ExitCode::SUCCESS);
         }
-        let files = SshFiles::prepare(Client::new()?.dirs(), &SshFiles::program()?)?;
+        let client = Client::new()?;
+        let files = SshFiles::prepare(client.dirs(), &SshFiles::program()?)?;
         let line = files.include()?;
         if self.install {
             let changed = edit(&path, Edit::Install(&line))?;
@@ -64,10 +69,13 @@ impl SshConfig {
             ui.note(format_args!("{} {words}: ssh VM.vm", path.display()));
             return Ok(ExitCode::SUCCESS);
         }
+        // What it shows is there, if it can be.
+        personal::key(client.dirs(), ui);
         let shown = Shown {
             file: files.config(),
             include: String::from_utf8_lossy(&line).into_owned(),
             known_hosts: files.known_hosts(),
+            key: SshFiles::client_key(client.dirs()),
             installed: is_installed(&path, &line),
             ssh_config: path,
         };
@@ -85,6 +93,7 @@ fn table(shown: &Shown) -> Table {
         ("file", shown.file.display().to_string()),
         ("line", shown.include.clone()),
         ("known hosts", shown.known_hosts.display().to_string()),
+        ("key", shown.key.display().to_string()),
         ("your ssh's", format!("{} {installed}", shown.ssh_config.display())),
     ])
 }

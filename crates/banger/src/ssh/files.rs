@@ -1,5 +1,5 @@
-//! What ssh needs to know: a host key, the file that pins it, and a configuration that has both and the way in. They are
-//! made on first use, and anew when they are not as they should be; only the key stays.
+//! What ssh needs to know: a host key, the file that pins it, a configuration that has both and the way in, and a key for
+//! an sshd in a guest. They are made on first use, and anew when they are not as they should be; only the keys stay.
 
 use std::{
     fmt::Display,
@@ -15,7 +15,10 @@ use std::{
 use banger_api::{ApiError, Dirs, ErrorKind};
 use tempfile::NamedTempFile;
 
-use super::{SUFFIX, wire::HostKey};
+use super::{
+    SUFFIX,
+    wire::{ClientKey, HostKey},
+};
 
 /// What is wrong with a path that ssh would take for something else, by its versions in different ways.
 const NOT_IN_PATHS: &[u8] = b"\"\\*?[]%$";
@@ -31,14 +34,29 @@ impl SshFiles {
     /// Those in the state folder, for a ProxyCommand that is `program`.
     pub(crate) fn prepare(dirs: &Dirs, program: &Path) -> Result<Self, ApiError> {
         let folder = dirs.ssh();
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-        made.map_err(failed("make", &folder))?;
+        make_folder(&folder)?;
         let key = host_key(&folder)?;
         let files = Self { folder, key };
         let known_hosts = format!("*{SUFFIX} {}\n", files.key.public());
         keep(&files.known_hosts(), known_hosts.as_bytes())?;
         keep(&files.config(), &config(program, &files.known_hosts())?)?;
         Ok(files)
+    }
+
+    /// The file with the key for sshds in guests, there or not.
+    pub(crate) fn client_key(dirs: &Dirs) -> PathBuf {
+        dirs.ssh().join("id_ed25519")
+    }
+
+    /// That key's public part, a line of an `authorized_keys` file; with it, the file beside it that ssh looks for.
+    pub(crate) fn public_key(dirs: &Dirs) -> Result<String, ApiError> {
+        make_folder(&dirs.ssh())?;
+        let path = Self::client_key(dirs);
+        let hint =
+            format!("remove {}: a new key is made, and is in VMs from their next start", path.display());
+        let line = first(&path, || ClientKey::generate().ok(), ClientKey::read, &hint)?.public();
+        keep(&path.with_extension("pub"), format!("{line}\n").as_bytes())?;
+        Ok(line)
     }
 
     /// This program, as ssh is to run it.
@@ -80,30 +98,45 @@ impl SshFiles {
     }
 }
 
-/// The key in `folder`. Of two that make one at once, the first to be there is everybody's.
-fn host_key(folder: &Path) -> Result<HostKey, ApiError> {
-    let path = folder.join("host_key");
-    if let Some(key) = read_key(&path)? {
-        return Ok(key);
-    }
-    let unmade = |_| ApiError::new(ErrorKind::Io, "the host has no random numbers for a key");
-    let bytes = HostKey::generate().map_err(unmade)?;
-    let key = HostKey::read(&bytes).map_err(of_key(&path))?;
-    let file = written(&path, &bytes, 0o600).map_err(failed("write", &path))?;
-    match file.persist_noclobber(&path) {
-        Ok(_) => Ok(key),
-        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
-            read_key(&path)?.ok_or_else(|| failed("read", &path)(io::ErrorKind::NotFound.into()))
-        }
-        Err(error) => Err(failed("write", &path)(error.error)),
-    }
+fn make_folder(folder: &Path) -> Result<(), ApiError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(failed("make", folder))
 }
 
-fn read_key(path: &Path) -> Result<Option<HostKey>, ApiError> {
-    match fs::read(path) {
-        Ok(bytes) => HostKey::read(&bytes).map(Some).map_err(of_key(path)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed("read", path)(error)),
+/// The key by which ssh knows all VMs.
+fn host_key(folder: &Path) -> Result<HostKey, ApiError> {
+    let path = folder.join("host_key");
+    let hint = format!("remove {}: a new key is made, and ssh told of it", path.display());
+    first(&path, || HostKey::generate().ok(), HostKey::read, &hint)
+}
+
+/// The key at `path`, else a new one. Of two that make one at once, the first to be there is everybody's.
+fn first<K, E: Display>(
+    path: &Path,
+    make: impl FnOnce() -> Option<Vec<u8>>,
+    read: impl Fn(&[u8]) -> Result<K, E>,
+    hint: &str,
+) -> Result<K, ApiError> {
+    let there = || -> Result<Option<K>, ApiError> {
+        match fs::read(path) {
+            Ok(bytes) => read(&bytes).map(Some).map_err(|error| {
+                let message = format!("cannot use the key {}: {error}", path.display());
+                ApiError::new(ErrorKind::Invalid, message).hint(hint)
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("read", path)(error)),
+        }
+    };
+    if let Some(key) = there()? {
+        return Ok(key);
+    }
+    let unmade = || ApiError::new(ErrorKind::Io, "the host has no random numbers for a key");
+    let file = written(path, &make().ok_or_else(unmade)?, 0o600).map_err(failed("write", path))?;
+    match file.persist_noclobber(path) {
+        Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(failed("write", path)(error.error))
+        }
+        _ => there()?.ok_or_else(|| failed("read", path)(io::ErrorKind::NotFound.into())),
     }
 }
 
@@ -196,12 +229,6 @@ pub(super) fn failed(action: &str, path: &Path) -> impl FnOnce(io::Error) -> Api
     }
 }
 
-fn of_key<E: Display>(path: &Path) -> impl FnOnce(E) -> ApiError {
-    let what = format!("cannot use the key {}", path.display());
-    let hint = format!("remove {}: a new key is made, and ssh told of it", path.display());
-    move |error| ApiError::new(ErrorKind::Invalid, format!("{what}: {error}")).hint(hint)
-}
-
 #[cfg(test)]
 mod tests {
     use std::{ffi::OsStr, thread};
@@ -242,6 +269,25 @@ mod tests {
         let error = SshFiles::prepare(&dirs, Path::new("/banger")).unwrap_err();
         assert!(error.message.contains("host_key") && error.hint.is_some(), "{error}");
         assert_eq!(fs::read(dirs.ssh().join("host_key")).unwrap(), b"nonsense");
+    }
+
+    #[test]
+    fn first_uses_at_once_agree_on_one_key_for_guests() {
+        let home = tempfile::tempdir().unwrap();
+        let dirs = dirs(home.path());
+        let lines: Vec<_> = thread::scope(|scope| {
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(|| SshFiles::public_key(&dirs).unwrap())).collect();
+            all.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(lines.iter().all(|line| *line == lines[0]), "{lines:?}");
+        let path = SshFiles::client_key(&dirs);
+        assert_eq!((mode(&dirs.ssh()), mode(&path)), (0o700, 0o600));
+        assert_eq!(fs::read_to_string(dirs.ssh().join("id_ed25519.pub")).unwrap(), format!("{}\n", lines[0]));
+        assert_eq!(fs::read_dir(dirs.ssh()).unwrap().count(), 2);
+        fs::write(&path, "nonsense").unwrap();
+        let error = SshFiles::public_key(&dirs).unwrap_err();
+        assert!(error.message.contains("id_ed25519") && error.hint.is_some(), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"nonsense");
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl HostKey {
     }
 }
 
-fn base64(bytes: &[u8]) -> String {
+pub(super) fn base64(bytes: &[u8]) -> String {
     let mut text = String::new();
     for part in bytes.chunks(3) {
         let bits =
@@ -57,6 +57,28 @@ fn base64(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+/// What `parts`, one after another, are the base64 of; `None` when they are none.
+pub(super) fn unbase64<'a>(parts: impl Iterator<Item = &'a str>) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = parts.flat_map(str::bytes).collect();
+    let mut bytes = Vec::new();
+    for four in digits.chunks(4) {
+        let [.., last] = *<&[u8; 4]>::try_from(four).ok()?;
+        let filled = four.iter().position(|digit| *digit == b'=').unwrap_or(4);
+        let mut bits = 0u32;
+        for digit in four.get(..filled)? {
+            let value = BASE64.iter().position(|known| known == digit)?;
+            bits = bits << 6 | u32::try_from(value).ok()?;
+        }
+        // One digit is no byte yet, and after a filler come only fillers.
+        if filled < 2 || (filled < 4 && last != b'=') {
+            return None;
+        }
+        bits <<= 6 * (4 - filled);
+        bytes.extend(bits.to_be_bytes().get(1..filled)?);
+    }
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -70,8 +92,13 @@ mod tests {
             [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
         {
             assert_eq!(base64(text.as_bytes()), encoded);
+            assert_eq!(unbase64([encoded].into_iter()).unwrap(), text.as_bytes());
         }
         assert_eq!(base64(&[0xfb, 0xff]), "+/8=");
+        assert_eq!(unbase64(["+", "/8="].into_iter()).unwrap(), [0xfb, 0xff]);
+        for none in ["Zg", "Z===", "Zg=a", "=Zg=", "Zm9*"] {
+            assert_eq!(unbase64([none].into_iter()), None, "{none}");
+        }
     }
 
     #[test]

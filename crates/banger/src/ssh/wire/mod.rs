@@ -5,11 +5,13 @@
 //! encryption are there because ssh does nothing without. They are `ring`'s.
 
 mod cipher;
+mod client_key;
 mod exchange;
 mod fields;
 mod key;
 mod transport;
 
+pub(super) use client_key::ClientKey;
 pub(super) use fields::{Fields, Malformed, Message};
 pub(super) use key::HostKey;
 pub(super) use transport::{Transport, WireError};

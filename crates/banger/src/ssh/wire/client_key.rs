@@ -1,0 +1,180 @@
+//! The key by which a guest's sshd knows the user: as OpenSSH keeps one that no passphrase protects (its `PROTOCOL.key`).
+
+use std::fmt;
+
+use bytes::Bytes;
+use ring::{
+    error::Unspecified,
+    rand::{SecureRandom, SystemRandom},
+    signature::{Ed25519KeyPair, KeyPair},
+};
+
+use super::{
+    Fields, Malformed, Message,
+    key::{ALGORITHM, base64, unbase64},
+};
+
+const MAGIC: &[u8] = b"openssh-key-v1\0";
+const BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
+const END: &str = "-----END OPENSSH PRIVATE KEY-----";
+
+/// Characters of base64 in a line, as OpenSSH writes it.
+const LINE: usize = 70;
+
+/// What the part to be encrypted is filled up to a multiple of, also where it is not encrypted.
+const BLOCK: usize = 8;
+
+/// What stands behind the key, in both files and in a guest.
+const COMMENT: &str = "banger";
+
+/// An Ed25519 key of the user's.
+#[derive(Debug)]
+pub(in crate::ssh) struct ClientKey {
+    /// The public part, as messages have it.
+    blob: Bytes,
+}
+
+/// A file that has no such key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::ssh) struct NoKey;
+
+impl fmt::Display for NoKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it is not an Ed25519 key of OpenSSH's without a passphrase")
+    }
+}
+
+impl From<Malformed> for NoKey {
+    fn from(_: Malformed) -> Self {
+        Self
+    }
+}
+
+impl ClientKey {
+    /// The bytes of a file with a new one.
+    pub(in crate::ssh) fn generate() -> Result<Vec<u8>, Unspecified> {
+        let (mut seed, mut check) = ([0; 32], [0; 4]);
+        let random = SystemRandom::new();
+        random.fill(&mut seed)?;
+        random.fill(&mut check)?;
+        file(&seed, u32::from_be_bytes(check))
+    }
+
+    /// The one in a file with these bytes.
+    pub(in crate::ssh) fn read(bytes: &[u8]) -> Result<Self, NoKey> {
+        let text = std::str::from_utf8(bytes).map_err(|_| NoKey)?;
+        let inner = text.trim().strip_prefix(BEGIN).and_then(|text| text.strip_suffix(END)).ok_or(NoKey)?;
+        let bytes = unbase64(inner.split_whitespace()).ok_or(NoKey)?;
+        let mut fields = Fields::of(Bytes::from(bytes));
+        if fields.take(MAGIC.len())? != MAGIC {
+            return Err(NoKey);
+        }
+        let unprotected = [fields.bytes()?, fields.bytes()?, fields.bytes()?] == ["none", "none", ""];
+        if !unprotected || fields.u32()? != 1 {
+            return Err(NoKey);
+        }
+        let blob = fields.bytes()?;
+        let mut private = Fields::of(fields.bytes()?);
+        let same = private.u32()? == private.u32()?;
+        let (algorithm, public, pair) = (private.bytes()?, private.bytes()?, private.bytes()?);
+        let seed = pair.get(..32).ok_or(NoKey)?;
+        let whole = Ed25519KeyPair::from_seed_and_public_key(seed, &public).is_ok();
+        if same && whole && algorithm == ALGORITHM && blob == public_blob(&public) {
+            return Ok(Self { blob });
+        }
+        Err(NoKey)
+    }
+
+    /// Its public part, as a line of an `authorized_keys` file has it.
+    pub(in crate::ssh) fn public(&self) -> String {
+        format!("{ALGORITHM} {} {COMMENT}", base64(&self.blob))
+    }
+}
+
+fn public_blob(public: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(Message::fields().bytes(ALGORITHM.as_bytes()).bytes(public).as_bytes())
+}
+
+/// The file of the key that `seed` makes. By `check`, twice in it, OpenSSH sees whether it has decrypted it well.
+fn file(seed: &[u8; 32], check: u32) -> Result<Vec<u8>, Unspecified> {
+    let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| Unspecified)?;
+    let public = pair.public_key().as_ref();
+    let private = Message::fields()
+        .u32(check)
+        .u32(check)
+        .bytes(ALGORITHM.as_bytes())
+        .bytes(public)
+        .bytes(&[seed, public].concat())
+        .bytes(COMMENT.as_bytes());
+    let mut private = private.as_bytes().to_vec();
+    let missing = private.len().next_multiple_of(BLOCK) - private.len();
+    private.extend((1..).take(missing));
+    let all = Message::fields()
+        .raw(MAGIC)
+        .bytes(b"none")
+        .bytes(b"none")
+        .bytes(b"")
+        .u32(1)
+        .bytes(&public_blob(public))
+        .bytes(&private);
+    let mut text = format!("{BEGIN}\n");
+    for (number, digit) in base64(all.as_bytes()).chars().enumerate() {
+        if number > 0 && number % LINE == 0 {
+            text.push('\n');
+        }
+        text.push(digit);
+    }
+    text.push_str(&format!("\n{END}\n"));
+    Ok(text.into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn openssh_reads_it_and_it_is_read_as_openssh_makes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let keygen = |args: &[&str]| {
+            let out = Command::new("ssh-keygen").args(args).output().unwrap();
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+            String::from_utf8(out.stdout).unwrap()
+        };
+        let path = dir.path().join("ours");
+        let bytes = ClientKey::generate().unwrap();
+        fs::write(&path, &bytes).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let ours = ClientKey::read(&bytes).unwrap().public();
+        assert_eq!(keygen(&["-y", "-f", path.to_str().unwrap()]), format!("{ours}\n"));
+
+        let path = dir.path().join("theirs");
+        let of = |passphrase: &str, kind: &str| {
+            let _ = fs::remove_file(&path);
+            keygen(&["-q", "-t", kind, "-N", passphrase, "-C", "banger", "-f", path.to_str().unwrap()]);
+            ClientKey::read(&fs::read(&path).unwrap())
+        };
+        let theirs = of("", "ed25519").unwrap().public();
+        assert_eq!(fs::read_to_string(dir.path().join("theirs.pub")).unwrap(), format!("{theirs}\n"));
+        assert_eq!(of("secret", "ed25519").unwrap_err(), NoKey);
+        assert_eq!(of("", "ecdsa").unwrap_err(), NoKey);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_damaged_is_no_key_and_nothing_worse(at in 0usize..400, with in any::<u8>()) {
+            let mut bytes = file(&[7; 32], 9).unwrap();
+            let good = ClientKey::read(&bytes).unwrap().public();
+            let at = at % bytes.len();
+            bytes[at] = with;
+            if let Ok(key) = ClientKey::read(&bytes) {
+                prop_assert_eq!(key.public(), good);
+            }
+            bytes.truncate(at);
+            let _ = ClientKey::read(&bytes);
+        }
+    }
+}
