@@ -1,7 +1,9 @@
 //! What a request to bangerd may say, in its body, its query and its path: refused, or what is written as it was read.
 #![no_main]
 
-use banger_api::{CreateVm, DeleteVm, Event, Id, KillVm, Name, Pull, SetVm, Size, StopVm, VmName};
+use banger_api::{
+    CreateVm, DeleteVm, Event, Id, KillVm, Name, Pull, RestartVm, SetVm, Size, StartVm, StopVm, VmName,
+};
 use libfuzzer_sys::fuzz_target;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -19,6 +21,8 @@ fuzz_target!(|bytes: &[u8]| {
     both::<CreateVm>(bytes);
     both::<SetVm>(bytes);
     both::<StopVm>(bytes);
+    both::<StartVm>(bytes);
+    both::<RestartVm>(bytes);
     both::<KillVm>(bytes);
     both::<DeleteVm>(bytes);
     both::<Pull>(bytes);

@@ -1,25 +1,47 @@
-//! Folders with the default image and kernel in them, which every scenario starts from.
+//! What every scenario starts from: folders with the default image and kernel in them, and a tar of a system with an sshd.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 
 use crate::{
     command::{check, say},
+    debian,
     project::Project,
 };
 
-/// The folder, with `state`, `cache` and `config` in it.
+/// The tar's name in the folder.
+const SSHD: &str = "sshd.tar.zst";
+
+/// The folder, with `state`, `cache`, `config` and the tar in it.
 pub(crate) fn folder(project: &Project) -> PathBuf {
     project.target().join("template")
 }
 
-/// Makes the folder unless it is there.
+/// Makes what is not there.
 pub(crate) fn prepare(project: &Project) -> Result<()> {
     let template = folder(project);
-    if template.exists() {
-        return Ok(());
+    if !template.exists() {
+        fetch(project, &template)?;
     }
+    let sshd = template.join(SSHD);
+    if sshd.exists() { Ok(()) } else { bootstrap_sshd(&sshd) }
+}
+
+/// Makes a Debian with an sshd that is as installed there: on the machine itself, one would be started.
+fn bootstrap_sshd(tar: &Path) -> Result<()> {
+    say("making a system with an sshd for the scenarios");
+    // What packs it goes by the name's end.
+    let partial = tar.with_file_name(format!("partial-{SSHD}"));
+    debian::bootstrap(&debian::suite()?, "openssh-server", &partial)?;
+    fs::rename(&partial, tar).with_context(|| tar.display().to_string())
+}
+
+fn fetch(project: &Project, template: &Path) -> Result<()> {
     say("fetching the image and the kernel for the scenarios");
     // It gets its name when it is complete.
     let partial = template.with_extension("partial");
@@ -45,5 +67,5 @@ pub(crate) fn prepare(project: &Project) -> Result<()> {
         .and_then(|()| banger(&["kernel", "pull", "debian-cloud"]));
     let stopped = banger(&["daemon", "stop"]);
     pulled.and(stopped)?;
-    fs::rename(&partial, &template).with_context(|| template.display().to_string())
+    fs::rename(&partial, template).with_context(|| template.display().to_string())
 }

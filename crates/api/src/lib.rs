@@ -18,6 +18,7 @@ mod log;
 mod name;
 mod operation;
 mod period;
+mod personal;
 mod reference;
 mod size;
 mod stats;
@@ -37,7 +38,11 @@ pub use log::{LogSource, ReadLog};
 pub use name::{Id, InvalidName, Name, VmName};
 pub use operation::{Event, Operation, OperationKind, OperationState, Span};
 pub use period::{InvalidPeriod, Period};
+pub use personal::{InvalidPersonal, Personal};
 pub use reference::{Named, RefError, resolve};
 pub use size::{InvalidSize, Size};
 pub use stats::{DiskStats, GuestStats, VmStats};
-pub use vm::{Accel, CreateVm, DeleteVm, KillSignal, KillVm, Limits, SetVm, StopVm, Vm, VmState, Vmm};
+pub use vm::{
+    Accel, CreateVm, DeleteVm, KillSignal, KillVm, Limits, RestartVm, SetVm, StartVm, StopVm, Vm, VmState,
+    Vmm,
+};

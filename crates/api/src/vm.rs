@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Id, Named, Size, VmName};
+use crate::{Id, Named, Personal, Size, VmName};
 
 /// What a VM is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -189,9 +189,33 @@ pub struct CreateVm {
     /// Go on when the client hangs up.
     #[serde(default)]
     pub detach: bool,
+    /// What of its user's the guest gets.
+    #[serde(default)]
+    pub personal: Personal,
 }
 
-/// Options of `POST /v1/vms/REF/stop` and `/restart`.
+/// Options of `POST /v1/vms/REF/start`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartVm {
+    /// What of its user's the guest gets.
+    #[serde(default)]
+    pub personal: Personal,
+}
+
+/// Options of `POST /v1/vms/REF/restart`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestartVm {
+    /// As of a stop.
+    #[serde(default)]
+    pub timeout_s: Option<u64>,
+    /// What of its user's the guest gets.
+    #[serde(default)]
+    pub personal: Personal,
+}
+
+/// Options of `POST /v1/vms/REF/stop`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StopVm {

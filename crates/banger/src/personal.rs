@@ -1,8 +1,14 @@
 //! What of its user's a guest gets at each start.
 
-use banger_api::{ApiError, Dirs};
+use banger_api::{ApiError, Dirs, Personal};
 
 use crate::{ssh::SshFiles, ui::Ui};
+
+/// A key of banger's own for the sshd that the image may have. Without, a guest is of no less use.
+pub(crate) fn of_user(dirs: &Dirs, ui: &Ui) -> Personal {
+    // It is a key.
+    Personal::new(key(dirs, ui).into_iter().collect()).unwrap_or_default()
+}
 
 /// The key, made if it is not there; where that cannot be, it is told.
 pub(crate) fn key(dirs: &Dirs, ui: &Ui) -> Option<String> {

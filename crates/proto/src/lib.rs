@@ -39,7 +39,7 @@ pub use message::{
 };
 
 /// Counts the additions to the protocol; told in the greeting, never refused.
-pub const GENERATION: u32 = 3;
+pub const GENERATION: u32 = 4;
 
 /// The vsock port on which the agent listens.
 pub const AGENT_PORT: u32 = 1024;

@@ -87,6 +87,10 @@ pub struct Configure {
     /// Name of a time zone, such as `Europe/Berlin`, to have where the image knows it. Since generation 3.
     #[serde(default)]
     pub timezone: Option<String>,
+    /// Keys by which sshd lets root in, where the image has one: a line each, as in an `authorized_keys` file. None leaves
+    /// the guest's alone. Since generation 4.
+    #[serde(default)]
+    pub authorized_keys: Vec<String>,
 }
 
 /// A guest's network interface, addresses, routes and resolver.
@@ -576,6 +580,18 @@ mod tests {
                 r#"{"reply":"called","caller":7,"from":"127.0.0.1:9"}"#,
             ]
         );
+    }
+
+    #[test]
+    fn messages_of_generation_4_stay_as_they_are() {
+        let configure =
+            Configure { authorized_keys: vec!["ssh-ed25519 AAAA".into()], ..Configure::default() };
+        assert_eq!(
+            serde_json::to_string(&Request::Configure(configure)).unwrap(),
+            r#"{"op":"configure","hostname":null,"hosts":{},"network":null,"clock_ns":null,"timezone":null,"authorized_keys":["ssh-ed25519 AAAA"]}"#
+        );
+        let older: Configure = serde_json::from_str(r#"{"timezone":"UTC"}"#).unwrap();
+        assert_eq!(older, Configure { timezone: Some("UTC".into()), ..Configure::default() });
     }
 
     #[test]

@@ -555,6 +555,39 @@ fn what_cannot_be_reached_is_told_and_what_is_down_started_if_it_may() -> Result
 }
 
 #[test]
+fn an_sshd_of_the_images_own_lets_root_in_by_bangers_key_alone() -> Result<()> {
+    let host = Host::new()?;
+    host.ok(&["image", "import", "sshd", &text(&host.path("sshd.tar.zst"))])?;
+    host.ok(&["vm", "run", "-d", "--name", "box", "--image", "sshd"])?;
+    let exec = |line: &str| host.ok(&["vm", "exec", "box", "--", "sh", "-c", line]);
+    exec("cd .ssh && echo ssh-ed25519 AAAA mine > mine && cat mine authorized_keys > both")?;
+    exec("cd .ssh && mv both authorized_keys && chmod 666 authorized_keys && chmod 777 . && chmod 777 ..")?;
+    for _ in 0..2 {
+        host.ok(&["vm", "restart", "box"])?;
+    }
+    let stat = exec("stat -c '%a %U' ~ .ssh .ssh/authorized_keys")?;
+    assert_eq!(stat, "700 root\n700 root\n600 root\n");
+    let key = host.json(&["ssh-config"])?["key"].as_str().context("key")?.to_owned();
+    let public = fs::read_to_string(format!("{key}.pub"))?;
+    assert_eq!(exec("cat .ssh/authorized_keys")?, format!("ssh-ed25519 AAAA mine\n{public}"));
+
+    exec("mkdir -p /run/sshd && /usr/sbin/sshd -p 2222")?;
+    let way =
+        format!("ProxyCommand=ssh -F '{}' -W localhost:2222 box.vm", host.ok(&["ssh-config", "-q"])?.trim());
+    let log_in = |options: &[&str]| {
+        let mut ssh = host.tool("ssh");
+        ssh.args(["-F", "/dev/null", "-o", &way, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no"]);
+        ssh.args(["-o", "UserKnownHostsFile=/dev/null", "-o", "IdentitiesOnly=yes"]).args(options);
+        Running::start(ssh, "ssh to sshd".to_owned())?.finish(b"")
+    };
+    let known = log_in(&["-i", &key, "root@box", "echo $SSH_CONNECTION | cut -d ' ' -f 4; whoami"])?;
+    assert_eq!(known.success()?, "2222\nroot\n");
+    log_in(&["-o", "PubkeyAuthentication=no", "root@box"])?
+        .fails(255, &["Permission denied (publickey)."])?;
+    Ok(())
+}
+
+#[test]
 fn the_users_own_configuration_includes_it_and_is_as_it_was() -> Result<()> {
     let host = Host::bare()?;
     let path = host.path(".ssh/config");

@@ -37,6 +37,9 @@ for part in state cache config; do
         mkdir -p "/lab/home/$part"
     fi
 done
+if [ -f /lab/sshd.tar.zst ]; then
+    mv /lab/sshd.tar.zst /lab/template/
+fi
 for store in /lab/template/state/banger/store.db*; do
     if [ -f "$store" ]; then
         cp --remove-destination "$store" /lab/home/state/banger/

@@ -10,6 +10,7 @@ mod seed;
 
 use std::{
     os::unix::process::CommandExt,
+    path::Path,
     process::{Command, ExitCode},
     rc::Rc,
 };
@@ -19,6 +20,7 @@ use error::BootError;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::{
+    configure::sshd,
     marks::Booted,
     power::{self, Power},
     say, server,
@@ -57,6 +59,10 @@ fn bring_up(booted: &mut Booted) -> Result<root::Root, BootError> {
         booted.mark("work_disk");
     }
     root.enter()?;
+    // Before the image's init starts it; a guest without is of no less use.
+    if let Err(error) = sshd::restrict(Path::new("/")) {
+        say(&format!("sshd is as it is configured: {error}"));
+    }
     Ok(root)
 }
 
@@ -86,7 +92,8 @@ fn serve_beside_init(booted: &Booted) -> Result<(), std::io::Error> {
     agent.spawn().map(drop)
 }
 
-fn is_program(path: &str) -> bool {
+/// Whether a program that can be run is at `path`.
+pub(crate) fn is_program(path: impl AsRef<Path>) -> bool {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

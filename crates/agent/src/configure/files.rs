@@ -1,9 +1,20 @@
-//! The files that tell names: `/etc/hosts` and its like.
+//! The files that tell names, `/etc/hosts` and its like; and how a file of the guest's is given what is to be in it.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, lchown},
+    path::Path,
+};
+
+use rustix::process::{getegid, geteuid};
 
 const BEGIN: &str = "# banger: begin";
 const END: &str = "# banger: end";
+
+/// Most bytes of a file that is read to be changed.
+const LONGEST: u64 = 1 << 20;
 
 /// `old` with the lines between banger's marks made anew; everything else stays as it is. A file that had no name for
 /// the guest itself gets one.
@@ -42,6 +53,58 @@ pub(super) fn replace(path: &str, content: &str) -> io::Result<()> {
     let partial = path.with_extension("banger-new");
     fs::write(&partial, content)?;
     fs::rename(partial, path)
+}
+
+/// What is in the file at `path`; `None` when nothing is there.
+pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if !meta.is_file() => Err(not("a file", path)),
+        Ok(meta) if meta.len() > LONGEST => Err(not("as short as it should be", path)),
+        Ok(_) => fs::read(path).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives the file at `path` this content, at once and whole, unless it has it; and makes it root's, with these permissions:
+/// by default those that it has, else 0644.
+pub(super) fn place(path: &Path, content: &[u8], mode: Option<u32>) -> io::Result<()> {
+    let there = read(path)?;
+    let mode = match (mode, &there) {
+        (Some(mode), _) => mode,
+        (None, Some(_)) => fs::symlink_metadata(path)?.mode() & 0o7777,
+        (None, None) => 0o644,
+    };
+    if there.is_none_or(|old| old != content) {
+        let partial = path.with_extension("banger-new");
+        // What one that was killed has left.
+        let _ = fs::remove_file(&partial);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
+        file.write_all(content)?;
+        file.set_permissions(Permissions::from_mode(mode))?;
+        // Not synced: over an old file, ext4 writes what is in it before the name.
+        fs::rename(partial, path)?;
+    }
+    own(path, mode)
+}
+
+/// Makes what is at `path` root's, with these permissions.
+pub(super) fn own(path: &Path, mode: u32) -> io::Result<()> {
+    let meta = fs::symlink_metadata(path)?;
+    // Whose this process is, is root.
+    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+    if meta.uid() != user {
+        lchown(path, Some(user), Some(group))?;
+    }
+    if meta.mode() & 0o7777 != mode {
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
+    }
+    Ok(())
+}
+
+/// What is at `path` is none.
+pub(super) fn not(what: &str, path: &Path) -> io::Error {
+    io::Error::other(format!("{} is not {what}", path.display()))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! A guest's identity: names, network, clock, time zone. The same message twice changes nothing the second time.
+//! A guest's identity: names, network, clock, time zone, who gets in. The same message twice changes nothing the second time.
 
 mod files;
 mod network;
+pub(crate) mod sshd;
 mod timezone;
 
 use std::{fs, path::Path};
@@ -12,7 +13,7 @@ use rustix::{
     time::{ClockId, Timespec, clock_settime},
 };
 
-use crate::failure::Failure;
+use crate::{failure::Failure, say};
 
 /// Puts `wanted` in force.
 pub(crate) async fn configure(wanted: &Configure) -> Result<(), Failure> {
@@ -40,6 +41,10 @@ pub(crate) async fn configure(wanted: &Configure) -> Result<(), Failure> {
     }
     if let Some(name) = &wanted.timezone {
         timezone::set(Path::new("/"), name).map_err(Failure::io("set the time zone"))?;
+    }
+    // A guest without is of no less use.
+    if let Err(error) = sshd::authorize(Path::new("/"), &wanted.authorized_keys) {
+        say(&format!("sshd does not let root in by banger's key: {error}"));
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, process::ExitCode};
 
-use banger_api::{ApiError, ErrorKind, RefError, Vm, VmState, resolve};
+use banger_api::{ApiError, ErrorKind, RefError, StartVm, Vm, VmState, resolve};
 use banger_client::{Client, Events};
 use futures_util::future::join_all;
 
@@ -89,7 +89,7 @@ async fn rescue(workspaces: &Workspaces<'_>, client: &Client, vm: &Vm) -> Result
         if vm.state == VmState::Paused {
             client.resume_vm(vm.id.as_str()).await?.result::<Vm>(|_| {}).await?;
         } else if vm.state != VmState::Running {
-            client.start_vm(vm.id.as_str()).await?.result::<Vm>(|_| {}).await?;
+            client.start_vm(vm.id.as_str(), &StartVm::default()).await?.result::<Vm>(|_| {}).await?;
         }
         workspaces.rescue(vm).await.map_err(|failure| {
             failure.error.unwrap_or_else(|| ApiError::new(ErrorKind::Cancelled, "it was stopped"))

@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, path::PathBuf};
 
-use banger_api::{ApiError, ErrorKind, Vm, VmState};
+use banger_api::{ApiError, ErrorKind, StartVm, Vm, VmState};
 use banger_client::Client;
 use rustix::process::setsid;
 
@@ -14,7 +14,7 @@ use super::{
     stdio,
     wire::{Transport, WireError},
 };
-use crate::{file_sync, ui::Ui};
+use crate::{file_sync, personal, ui::Ui};
 
 /// What follows a VM's name where a host's is asked for.
 pub(crate) const SUFFIX: &str = ".vm";
@@ -90,7 +90,8 @@ pub(crate) async fn running(client: &Client, vm: Vm, ui: &Ui) -> Result<Vm, ApiE
         }
     }
     let progress = ui.progress();
-    let mut events = client.start_vm(vm.id.as_str()).await?;
+    let options = StartVm { personal: personal::of_user(client.dirs(), ui) };
+    let mut events = client.start_vm(vm.id.as_str(), &options).await?;
     let (vm, _) = events.result::<Vm>(|event| progress.show(ui, event)).await?;
     progress.clear();
     file_sync::after_start(client, ui, &vm).await;

@@ -8,7 +8,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use banger_api::{CreateVm, DeleteVm, KillVm, SetVm, StopVm, Vm};
+use banger_api::{CreateVm, DeleteVm, KillVm, RestartVm, SetVm, StartVm, StopVm, Vm};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 
@@ -35,8 +35,12 @@ pub(super) async fn vm_ended(State(daemon): Shared, Path(vm): Path<String>) -> A
     Ok(Json(daemon.engine.vm_ended(&vm).await?))
 }
 
-pub(super) async fn start_vm(State(daemon): Shared, Path(vm): Path<String>) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.start_vm(&vm)?))
+pub(super) async fn start_vm(
+    State(daemon): Shared,
+    Path(vm): Path<String>,
+    Checked(options): Checked<StartVm>,
+) -> Result<Response, Failure> {
+    Ok(stream_of(daemon.engine.start_vm(&vm, options)?))
 }
 
 pub(super) async fn stop_vm(
@@ -50,7 +54,7 @@ pub(super) async fn stop_vm(
 pub(super) async fn restart_vm(
     State(daemon): Shared,
     Path(vm): Path<String>,
-    Checked(options): Checked<StopVm>,
+    Checked(options): Checked<RestartVm>,
 ) -> Result<Response, Failure> {
     Ok(stream_of(daemon.engine.restart_vm(&vm, options)?))
 }

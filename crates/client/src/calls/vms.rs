@@ -1,6 +1,6 @@
 //! VMs.
 
-use banger_api::{ApiError, CreateVm, KillVm, SetVm, StopVm, Vm};
+use banger_api::{ApiError, CreateVm, KillVm, RestartVm, SetVm, StartVm, StopVm, Vm};
 use hyper::Method;
 
 use super::Client;
@@ -47,8 +47,8 @@ impl Client {
     ///
     /// # Errors
     /// When there is no such VM.
-    pub async fn start_vm(&self, reference: &str) -> Result<Events, ApiError> {
-        self.follow(Method::POST, &format!("{}/start", vm_path(reference)), || Ok(nothing())).await
+    pub async fn start_vm(&self, reference: &str, options: &StartVm) -> Result<Events, ApiError> {
+        self.follow(Method::POST, &format!("{}/start", vm_path(reference)), || json(options)).await
     }
 
     /// Stops a VM; its result is a [`Vm`].
@@ -63,8 +63,8 @@ impl Client {
     ///
     /// # Errors
     /// When there is no such VM.
-    pub async fn restart_vm(&self, reference: &str, options: StopVm) -> Result<Events, ApiError> {
-        self.follow(Method::POST, &format!("{}/restart", vm_path(reference)), || json(&options)).await
+    pub async fn restart_vm(&self, reference: &str, options: &RestartVm) -> Result<Events, ApiError> {
+        self.follow(Method::POST, &format!("{}/restart", vm_path(reference)), || json(options)).await
     }
 
     /// Sends a signal to a VM's VMM; its result is a [`Vm`].

@@ -45,7 +45,7 @@ impl Engine {
         ))
     }
 
-    async fn make_and_start(&self, request: CreateVm, context: &Context) -> Result<Vm, EngineError> {
+    async fn make_and_start(&self, mut request: CreateVm, context: &Context) -> Result<Vm, EngineError> {
         let host = &self.0;
         let defaults = host.config()?;
         // Before anything is made or fetched: all of it could be in vain.
@@ -66,7 +66,8 @@ impl Engine {
             host.store.acknowledge_vm(&id)?;
             return Ok(self.show_vm(host.store.vm(&id)?.ok_or_else(|| gone(&id))?));
         }
-        if let Err(error) = self.ask(&id, Ask::Start, context).await {
+        let personal = std::mem::take(&mut request.personal);
+        if let Err(error) = self.ask(&id, Ask::Start(personal), context).await {
             return Err(self.undo_or_keep(&id, request.rm, context, error).await);
         }
         Ok(self.show_vm(host.store.vm(&id)?.ok_or_else(|| gone(&id))?))

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use banger_api::{ApiError, ErrorKind, Id, KillVm, Limits, OperationKind, SetVm, StopVm, Vm, VmState};
+use banger_api::{
+    ApiError, ErrorKind, Id, KillVm, Limits, OperationKind, RestartVm, SetVm, StartVm, StopVm, Vm, VmState,
+};
 use banger_vmm::GuestStream;
 use tokio::sync::oneshot;
 
@@ -60,8 +62,8 @@ impl Engine {
     ///
     /// # Errors
     /// When there is no such VM.
-    pub fn start_vm(&self, reference: &str) -> Result<Events, ApiError> {
-        self.change(OperationKind::VmStart, reference, Ask::Start)
+    pub fn start_vm(&self, reference: &str, options: StartVm) -> Result<Events, ApiError> {
+        self.change(OperationKind::VmStart, reference, Ask::Start(options.personal))
     }
 
     /// Stops a VM.
@@ -69,15 +71,16 @@ impl Engine {
     /// # Errors
     /// When there is no such VM.
     pub fn stop_vm(&self, reference: &str, options: StopVm) -> Result<Events, ApiError> {
-        self.change(OperationKind::VmStop, reference, Ask::Stop(grace(&self.0, options)?))
+        self.change(OperationKind::VmStop, reference, Ask::Stop(grace(&self.0, options.timeout_s)?))
     }
 
     /// Stops a VM and starts it again, as one operation.
     ///
     /// # Errors
     /// When there is no such VM.
-    pub fn restart_vm(&self, reference: &str, options: StopVm) -> Result<Events, ApiError> {
-        self.change(OperationKind::VmRestart, reference, Ask::Restart(grace(&self.0, options)?))
+    pub fn restart_vm(&self, reference: &str, options: RestartVm) -> Result<Events, ApiError> {
+        let grace = grace(&self.0, options.timeout_s)?;
+        self.change(OperationKind::VmRestart, reference, Ask::Restart(grace, options.personal))
     }
 
     /// Sends a signal to a VM's VMM, and waits for its end.
@@ -118,7 +121,7 @@ impl Engine {
         let record = self.0.find_vm(reference)?;
         // A stop that is given up on would end by force, and lose what is not on the disks yet.
         let hang_up = match ask {
-            Ask::Stop(_) | Ask::Restart(_) => OnHangUp::GoOn,
+            Ask::Stop(_) | Ask::Restart(..) => OnHangUp::GoOn,
             _ => OnHangUp::Cancel,
         };
         let name = record.name.clone();
@@ -219,8 +222,8 @@ impl Engine {
 }
 
 /// How long an orderly power-off may take.
-fn grace(host: &Host, options: StopVm) -> Result<Duration, ApiError> {
-    match options.timeout_s {
+fn grace(host: &Host, timeout_s: Option<u64>) -> Result<Duration, ApiError> {
+    match timeout_s {
         None => Ok(host.config()?.stop_timeout().as_duration()),
         Some(seconds @ 0..=Limits::STOP_TIMEOUT_S) => Ok(Duration::from_secs(seconds)),
         Some(seconds) => {

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use banger_api::{ApiError, ErrorKind, Id, KillSignal, SetVm, VmName};
+use banger_api::{ApiError, ErrorKind, Id, KillSignal, Personal, SetVm, VmName};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -20,10 +20,10 @@ const WAITING: usize = 8;
 /// What is asked of a VM, with what belongs to it.
 #[derive(Debug, Clone)]
 pub(crate) enum Ask {
-    Start,
+    Start(Personal),
     /// Ends by force after so long.
     Stop(Duration),
-    Restart(Duration),
+    Restart(Duration, Personal),
     Kill(KillSignal),
     Pause,
     Resume,
@@ -38,9 +38,9 @@ pub(crate) enum Ask {
 impl Ask {
     fn request(&self) -> Request {
         match self {
-            Self::Start => Request::Start,
+            Self::Start(_) => Request::Start,
             Self::Stop(_) => Request::Stop,
-            Self::Restart(_) => Request::Restart,
+            Self::Restart(..) => Request::Restart,
             Self::Kill(_) => Request::Kill,
             Self::Pause => Request::Pause,
             Self::Resume => Request::Resume,
@@ -52,9 +52,9 @@ impl Ask {
 
     fn work(&self) -> Work {
         match self {
-            Self::Start => Work::Start,
+            Self::Start(_) => Work::Start,
             Self::Stop(_) => Work::Stop,
-            Self::Restart(_) => Work::Restart,
+            Self::Restart(..) => Work::Restart,
             Self::Kill(_) | Self::Pause | Self::Resume | Self::Set(_) | Self::Look(_) => Work::Moment,
             Self::Delete { .. } => Work::Delete,
         }
@@ -130,9 +130,11 @@ impl Actor {
         let Message { ask, context, answer: reply } = message;
         let work = ask.work();
         let mut done: Done<'_> = match ask {
-            Ask::Start => Box::pin(start::start(host, record, &context, alive)),
+            Ask::Start(personal) => Box::pin(start::start(host, record, &context, alive, personal)),
             Ask::Stop(grace) => Box::pin(stop::stop(host, record, &context, alive, grace)),
-            Ask::Restart(grace) => Box::pin(restart(host, record, &context, alive, grace)),
+            Ask::Restart(grace, personal) => {
+                Box::pin(restart(host, record, &context, alive, grace, personal))
+            }
             Ask::Kill(signal) => Box::pin(stop::kill(host, record, &context, alive, signal)),
             Ask::Pause => Box::pin(pause::pause(host, record)),
             Ask::Resume => Box::pin(pause::resume(host, record)),
@@ -177,12 +179,13 @@ async fn restart(
     context: &Context,
     alive: &mut Alive,
     grace: Duration,
+    personal: Personal,
 ) -> Result<(), EngineError> {
     if !alive.needed.is_empty() {
         stop::stop(host, record, context, alive, grace).await?;
         context.check()?;
     }
-    start::start(host, record, context, alive).await
+    start::start(host, record, context, alive, personal).await
 }
 
 /// A request that came while `work` is done.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use banger_api::{ApiError, ErrorKind, Period, VmState, Vmm as ApiVmm};
+use banger_api::{ApiError, ErrorKind, Period, Personal, VmState, Vmm as ApiVmm};
 use banger_proto::{AddressConfig, Configure, Greeting, NetworkConfig, READY_PORT, Reply, Request};
 use banger_vmm::{Accel, Disk, GuestListener, LaunchPlan, Network, Role, VmSpec, Vmm, VmmKind};
 use jiff::Timestamp;
@@ -52,6 +52,7 @@ pub(super) async fn start(
     record: &VmRecord,
     context: &Context,
     alive: &mut Alive,
+    personal: Personal,
 ) -> Result<(), EngineError> {
     if matches!(record.state, VmState::Starting | VmState::Stopping) {
         // What could not be given back when the daemon started.
@@ -60,7 +61,7 @@ pub(super) async fn start(
     }
     preflight::before_start(host, record, context).await?;
     host.store.set_vm_state(&record.id, VmState::Starting)?;
-    let mut start = Start { host, record, context, alive, booted: false };
+    let mut start = Start { host, record, context, alive, personal, booted: false };
     let Err(error) = start.bring_up().await else { return Ok(()) };
     let error = ApiError::from(error);
     if error.kind == ErrorKind::Timeout && start.booted {
@@ -85,6 +86,7 @@ struct Start<'a> {
     record: &'a VmRecord,
     context: &'a Context,
     alive: &'a mut Alive,
+    personal: Personal,
     /// Whether its VMM has been started and the row says `running`.
     booted: bool,
 }
@@ -271,6 +273,7 @@ impl Start<'_> {
             network: plan.network.as_ref().map(network),
             clock_ns: u64::try_from(Timestamp::now().as_nanosecond()).ok(),
             timezone: timezone(Path::new("/etc/localtime")),
+            authorized_keys: self.personal.authorized_keys().to_vec(),
             ..Configure::default()
         });
         match self.unless_ended(agent.ask(&configure)).await? {

@@ -1,8 +1,9 @@
 //! What a VM to be is made of, as the commands that make one take it.
 
 use banger_api::{Config, CreateVm, Limits, Size, VmName, Vmm};
+use banger_client::Client;
 
-use crate::{commands::reference, config};
+use crate::{commands::reference, config, personal, ui::Ui};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Hardware {
@@ -40,7 +41,7 @@ pub(crate) struct Hardware {
 
 impl Hardware {
     /// The request for such a VM: by its flags, else as in `config`.
-    pub(super) fn request(&self, config: &Config) -> CreateVm {
+    pub(super) fn request(&self, config: &Config, client: &Client, ui: &Ui) -> CreateVm {
         let flags = CreateVm {
             name: self.name.clone(),
             image: self.image.clone(),
@@ -51,6 +52,7 @@ impl Hardware {
             system_overlay_size: self.system_overlay_size,
             vmm: self.vmm,
             nat: switch(self.nat, self.no_nat),
+            personal: personal::of_user(client.dirs(), ui),
             ..CreateVm::default()
         };
         config::fill(config, flags)

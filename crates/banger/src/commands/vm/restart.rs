@@ -1,11 +1,12 @@
 use std::process::ExitCode;
 
-use banger_api::{Period, StopVm};
+use banger_api::{Period, RestartVm};
 use banger_client::Client;
 
 use crate::{
     commands::{reference, several::start_each},
     error::CommandError,
+    personal,
     ui::Ui,
 };
 
@@ -25,7 +26,10 @@ pub(crate) struct Restart {
 impl Restart {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        let options = StopVm { timeout_s: self.timeout.map(|timeout| timeout.as_secs()) };
-        start_each(&client, ui, &self.vms, async |vm| client.restart_vm(vm.id.as_str(), options).await).await
+        let options = RestartVm {
+            timeout_s: self.timeout.map(|timeout| timeout.as_secs()),
+            personal: personal::of_user(client.dirs(), ui),
+        };
+        start_each(&client, ui, &self.vms, async |vm| client.restart_vm(vm.id.as_str(), &options).await).await
     }
 }

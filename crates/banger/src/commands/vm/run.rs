@@ -124,7 +124,7 @@ impl Run {
         // The daemon does not delete what work may be in.
         let rm = self.rm && (taken.is_none() || self.discard);
         let asked = now_ns();
-        let request = CreateVm { rm, detach: self.detach, ..self.hardware.request(&config) };
+        let request = CreateVm { rm, detach: self.detach, ..self.hardware.request(&config, &client, ui) };
         let mut events = client.run_vm(&request).await?;
         timing.end("reach bangerd", asked);
         let (vm, spans) = watch::<Vm>(&client, &mut events, ui).await?;

@@ -1,10 +1,12 @@
 use std::process::ExitCode;
 
+use banger_api::StartVm;
 use banger_client::Client;
 
 use crate::{
     commands::{reference, several::start_each},
     error::CommandError,
+    personal,
     ui::Ui,
 };
 
@@ -19,6 +21,7 @@ pub(crate) struct Start {
 impl Start {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        start_each(&client, ui, &self.vms, async |vm| client.start_vm(vm.id.as_str()).await).await
+        let options = StartVm { personal: personal::of_user(client.dirs(), ui) };
+        start_each(&client, ui, &self.vms, async |vm| client.start_vm(vm.id.as_str(), &options).await).await
     }
 }

@@ -1,0 +1,257 @@
+//! An sshd that the image has: root gets in by key only, and banger's is one of the keys.
+//!
+//! What is not as it would have to be, such as a link where a file is to be, is somebody's own doing, and stays.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::Path,
+};
+
+use super::files::{not, own, place, read};
+use crate::boot::is_program;
+
+const PROGRAMS: [&str; 3] = ["usr/sbin/sshd", "usr/bin/sshd", "usr/local/sbin/sshd"];
+const CONFIG: &str = "etc/ssh/sshd_config";
+const DROP_INS: &str = "etc/ssh/sshd_config.d";
+const DROP_IN: &str = "etc/ssh/sshd_config.d/00-banger.conf";
+
+/// How sshd's own configuration may name its drop-ins.
+const ALL_DROP_INS: [&str; 2] = ["/etc/ssh/sshd_config.d/*.conf", "sshd_config.d/*.conf"];
+
+/// What is in force, whatever else is configured: sshd takes the first value that it comes to.
+const RULES: &str = "# banger: begin
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+# banger: end
+";
+const BEGIN: &[u8] = b"# banger: begin\n";
+const END: &[u8] = b"# banger: end\n";
+
+/// What stands behind banger's keys.
+const COMMENT: &str = "banger";
+
+/// Lets nobody in by password and root by key only, where the system at `root` has an sshd. To be called before that runs.
+pub(crate) fn restrict(root: &Path) -> io::Result<()> {
+    if !is_there(root) {
+        return Ok(());
+    }
+    let config = root.join(CONFIG);
+    match read(&config)? {
+        // Not by an Include: sshd knows that since 8.2, and does not start with what it does not know.
+        Some(old) if !has_drop_ins(&old) => {
+            place(&config, &[RULES.as_bytes(), without_rules(&old)].concat(), None)
+        }
+        // With none there, the distribution's own is elsewhere and has them.
+        _ => {
+            folder(&root.join(DROP_INS), 0o755)?;
+            place(&root.join(DROP_IN), RULES.as_bytes(), Some(0o644))
+        }
+    }
+}
+
+/// Lets root in by `keys`, in place of those of the last time, where the system at `root` has an sshd.
+pub(super) fn authorize(root: &Path, keys: &[String]) -> io::Result<()> {
+    if keys.is_empty() || !is_there(root) {
+        return Ok(());
+    }
+    let home = root.join("root");
+    let meta = fs::symlink_metadata(&home)?;
+    if !meta.is_dir() {
+        return Err(not("a folder", &home));
+    }
+    // sshd's StrictModes: whoever could write to one of these could let anybody in.
+    own(&home, meta.mode() & 0o7777 & !0o022)?;
+    let folder_of_keys = home.join(".ssh");
+    folder(&folder_of_keys, 0o700)?;
+    own(&folder_of_keys, 0o700)?;
+    let path = folder_of_keys.join("authorized_keys");
+    let old = read(&path)?.unwrap_or_default();
+    place(&path, &with_keys(&old, keys), Some(0o600))
+}
+
+fn is_there(root: &Path) -> bool {
+    PROGRAMS.iter().any(|name| is_program(root.join(name))) || fs::symlink_metadata(root.join(CONFIG)).is_ok()
+}
+
+/// Whether the drop-ins come before all else in `config`.
+fn has_drop_ins(config: &[u8]) -> bool {
+    let config = String::from_utf8_lossy(config);
+    let mut settings =
+        config.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let first = settings.next().unwrap_or_default();
+    let mut words = first.split([' ', '\t', '=', '"']).filter(|word| !word.is_empty());
+    words.next().is_some_and(|keyword| keyword.eq_ignore_ascii_case("include"))
+        && words.any(|path| ALL_DROP_INS.contains(&path))
+}
+
+/// `config` without the rules that it may begin with.
+fn without_rules(config: &[u8]) -> &[u8] {
+    if !config.starts_with(BEGIN) {
+        return config;
+    }
+    let end = config.windows(END.len()).position(|part| part == END);
+    end.and_then(|end| config.get(end + END.len()..)).unwrap_or(config)
+}
+
+/// The user's lines of `old` as they are, and then `keys`.
+fn with_keys(old: &[u8], keys: &[String]) -> Vec<u8> {
+    let mut new: Vec<u8> =
+        old.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_ours(line)).flatten().copied().collect();
+    if new.last().is_some_and(|last| *last != b'\n') {
+        new.push(b'\n');
+    }
+    for key in keys.iter().filter(|key| !key.contains(char::is_control)) {
+        let mut words = key.split(' ');
+        let (kind, key) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        new.extend(format!("{kind} {key} {COMMENT}\n").into_bytes());
+    }
+    new
+}
+
+/// Whether `line` is a key of banger's, and nothing that somebody has changed.
+fn is_ours(line: &[u8]) -> bool {
+    let line = String::from_utf8_lossy(line);
+    let words: Vec<_> = line.split_whitespace().collect();
+    matches!(words.as_slice(), [kind, _, COMMENT] if !kind.starts_with('#'))
+}
+
+/// Makes sure of a folder; one that is there keeps its permissions.
+fn folder(path: &Path, mode: u32) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => Err(not("a folder", path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::DirBuilder::new().recursive(true).mode(mode).create(path)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A system with these files, and a home that others may write to.
+    fn system(files: &[(&str, &str)]) -> TempDir {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("root")).unwrap();
+        fs::set_permissions(root.path().join("root"), fs::Permissions::from_mode(0o777)).unwrap();
+        for (name, content) in files {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        root
+    }
+
+    fn mode(root: &TempDir, name: &str) -> u32 {
+        fs::metadata(root.path().join(name)).unwrap().mode() & 0o7777
+    }
+
+    fn text(root: &TempDir, name: &str) -> String {
+        fs::read_to_string(root.path().join(name)).unwrap()
+    }
+
+    fn keys(lines: &[&str]) -> Vec<String> {
+        lines.iter().map(|line| (*line).to_owned()).collect()
+    }
+
+    const KEYS: &str = "root/.ssh/authorized_keys";
+    const DEBIANS: &str = "\n# as shipped\nInclude /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\n";
+
+    #[test]
+    fn without_an_sshd_nothing_is_written() {
+        let root = system(&[("usr/sbin/dropbear", "")]);
+        restrict(root.path()).unwrap();
+        authorize(root.path(), &keys(&["ssh-ed25519 AAAA banger"])).unwrap();
+        assert!(!root.path().join("etc").exists() && !root.path().join("root/.ssh").exists());
+        assert_eq!(mode(&root, "root"), 0o777);
+    }
+
+    #[test]
+    fn banger_s_key_is_there_once_and_the_users_lines_are_as_they_were() {
+        let root = system(&[("usr/sbin/sshd", "")]);
+        authorize(root.path(), &[]).unwrap();
+        assert!(!root.path().join("root/.ssh").exists());
+        authorize(root.path(), &keys(&["ssh-ed25519 AAAA whatever"])).unwrap();
+        assert_eq!(text(&root, KEYS), "ssh-ed25519 AAAA banger\n");
+        assert_eq!(["root", "root/.ssh", KEYS].map(|name| mode(&root, name)), [0o755, 0o700, 0o600]);
+
+        let mine = "# the banger\nfrom=\"10.*\" ssh-ed25519 AAAA banger\n\nssh-rsa BB for the banger";
+        fs::write(root.path().join(KEYS), format!("ssh-ed25519 AAAA banger\n{mine}")).unwrap();
+        fs::set_permissions(root.path().join(KEYS), fs::Permissions::from_mode(0o666)).unwrap();
+        fs::set_permissions(root.path().join("root/.ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+        let again = || authorize(root.path(), &keys(&["ssh-ed25519 CCCC", "ssh-rsa D\nE"])).unwrap();
+        again();
+        assert_eq!(text(&root, KEYS), format!("{mine}\nssh-ed25519 CCCC banger\n"));
+        assert_eq!([mode(&root, "root/.ssh"), mode(&root, KEYS)], [0o700, 0o600]);
+        let inode = || fs::metadata(root.path().join(KEYS)).unwrap().ino();
+        let before = inode();
+        again();
+        assert_eq!(inode(), before, "it is as it is to be, and was written again");
+    }
+
+    #[test]
+    fn links_are_somebodys_own_and_stay() {
+        let root = system(&[("usr/bin/sshd", ""), ("elsewhere/file", "mine")]);
+        let elsewhere = root.path().join("elsewhere");
+        let key = keys(&["ssh-ed25519 AAAA"]);
+        symlink(&elsewhere, root.path().join("root/.ssh")).unwrap();
+        assert!(authorize(root.path(), &key).unwrap_err().to_string().contains("root/.ssh is not a folder"));
+        fs::remove_file(root.path().join("root/.ssh")).unwrap();
+        fs::create_dir(root.path().join("root/.ssh")).unwrap();
+        symlink(elsewhere.join("file"), root.path().join(KEYS)).unwrap();
+        assert!(authorize(root.path(), &key).unwrap_err().to_string().contains("is not a file"));
+        symlink(elsewhere.join("file"), root.path().join(CONFIG)).unwrap_or_else(|_| {
+            fs::create_dir_all(root.path().join("etc/ssh")).unwrap();
+            symlink(elsewhere.join("file"), root.path().join(CONFIG)).unwrap();
+        });
+        assert!(restrict(root.path()).is_err());
+        assert_eq!(text(&root, "elsewhere/file"), "mine");
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_drop_in_is_enough_where_drop_ins_come_first() {
+        let root = system(&[(CONFIG, DEBIANS)]);
+        for _ in 0..2 {
+            restrict(root.path()).unwrap();
+        }
+        assert_eq!((text(&root, CONFIG).as_str(), text(&root, DROP_IN).as_str()), (DEBIANS, RULES));
+        assert_eq!((mode(&root, CONFIG), mode(&root, DROP_IN)), (0o755, 0o644));
+        // As where the distribution's own is in /usr/etc.
+        let root = system(&[("usr/sbin/sshd", "")]);
+        restrict(root.path()).unwrap();
+        assert_eq!(text(&root, DROP_IN), RULES);
+        assert!(!root.path().join(CONFIG).exists());
+    }
+
+    #[test]
+    fn elsewhere_the_rules_come_before_all_that_is_configured() {
+        for old in [
+            "PermitRootLogin yes\nInclude /etc/ssh/sshd_config.d/*.conf\n",
+            "Include /etc/other/*.conf",
+            "UsePAM yes\r\n\u{ff}",
+            "",
+        ] {
+            let root = system(&[(CONFIG, old)]);
+            for _ in 0..2 {
+                restrict(root.path()).unwrap();
+                assert_eq!(text(&root, CONFIG), format!("{RULES}{old}"));
+            }
+            assert_eq!(mode(&root, CONFIG), 0o755);
+            assert!(!root.path().join(DROP_IN).exists());
+        }
+        let newer = without_rules(b"# banger: begin\nOlder rules\n# banger: end\nUsePAM yes\n");
+        assert_eq!(newer, b"UsePAM yes\n");
+        assert_eq!(without_rules(b"# banger: begin\nUsePAM yes\n"), b"# banger: begin\nUsePAM yes\n");
+        assert!(has_drop_ins(b"include=\"/etc/ssh/sshd_config.d/*.conf\""));
+    }
+}
