@@ -8,6 +8,9 @@ const KEYS: usize = 16;
 /// Longest key in bytes: RSA's largest has some 3000.
 const KEY: usize = 4096;
 
+/// Longest name of a locale in bytes; those of glibc have some 20.
+const LOCALE: usize = 63;
+
 /// Why something cannot be given to a guest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -18,6 +21,9 @@ pub enum InvalidPersonal {
     /// A line that is no public key; options have no place in it.
     #[error("{0:?} is not a public key: use a kind, base64 and a comment, in {KEY} bytes at most")]
     Key(String),
+    /// A name that no locale has.
+    #[error("{0:?} is not a locale: use a name such as de_DE.UTF-8")]
+    Locale(String),
 }
 
 /// What of its user's a guest gets at a start. All of it can be left out.
@@ -25,27 +31,40 @@ pub enum InvalidPersonal {
 #[serde(try_from = "Unchecked")]
 pub struct Personal {
     authorized_keys: Vec<String>,
+    locale: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Unchecked {
     authorized_keys: Vec<String>,
+    locale: Option<String>,
 }
 
 impl Personal {
-    /// Those keys.
+    /// Those keys and that locale.
     ///
     /// # Errors
-    /// When a key is none, or there are too many.
-    pub fn new(authorized_keys: Vec<String>) -> Result<Self, InvalidPersonal> {
+    /// When a key is none, there are too many, or no locale has that name.
+    pub fn new(authorized_keys: Vec<String>, locale: Option<String>) -> Result<Self, InvalidPersonal> {
         if authorized_keys.len() > KEYS {
             return Err(InvalidPersonal::TooManyKeys(authorized_keys.len()));
         }
         if let Some(line) = authorized_keys.iter().find(|line| !is_key(line)) {
             return Err(InvalidPersonal::Key(line.chars().take(80).collect()));
         }
-        Ok(Self { authorized_keys })
+        match locale {
+            Some(name) if !Self::is_locale(&name) => {
+                Err(InvalidPersonal::Locale(name.chars().take(80).collect()))
+            }
+            locale => Ok(Self { authorized_keys, locale }),
+        }
+    }
+
+    /// Whether a locale may be called `name`.
+    pub fn is_locale(name: &str) -> bool {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-@".contains(&byte);
+        (1..=LOCALE).contains(&name.len()) && name.bytes().all(plain)
     }
 
     /// Public keys by which root may be logged in as, where the image has an sshd; each a line as in an
@@ -53,12 +72,17 @@ impl Personal {
     pub fn authorized_keys(&self) -> &[String] {
         &self.authorized_keys
     }
+
+    /// The locale to have where the image knows it, as `LANG` would name it.
+    pub fn locale(&self) -> Option<&str> {
+        self.locale.as_deref()
+    }
 }
 
 impl TryFrom<Unchecked> for Personal {
     type Error = InvalidPersonal;
     fn try_from(unchecked: Unchecked) -> Result<Self, Self::Error> {
-        Self::new(unchecked.authorized_keys)
+        Self::new(unchecked.authorized_keys, unchecked.locale)
     }
 }
 
@@ -84,7 +108,7 @@ mod tests {
     use super::*;
 
     fn keys(lines: &[&str]) -> Result<Personal, InvalidPersonal> {
-        Personal::new(lines.iter().map(|line| (*line).to_owned()).collect())
+        Personal::new(lines.iter().map(|line| (*line).to_owned()).collect(), None)
     }
 
     #[test]
@@ -112,8 +136,10 @@ mod tests {
     fn what_comes_as_json_is_checked_and_may_be_left_out() {
         let of = |json: &str| serde_json::from_str::<Personal>(json);
         assert_eq!(of("{}").unwrap(), Personal::default());
-        assert_eq!(of(r#"{"authorized_keys":["ssh-rsa A"]}"#).unwrap().authorized_keys(), ["ssh-rsa A"]);
-        for bad in [r#"{"authorized_keys":["x"]}"#, r#"{"key":1}"#] {
+        assert_eq!(of(r#"{"locale":"sr_RS.UTF-8@latin"}"#).unwrap().locale(), Some("sr_RS.UTF-8@latin"));
+        for bad in
+            [r#"{"locale":"../x"}"#, r#"{"locale":""}"#, r#"{"authorized_keys":["x"]}"#, r#"{"key":1}"#]
+        {
             assert!(of(bad).is_err(), "{bad}");
         }
     }

@@ -4,10 +4,12 @@ use banger_api::{ApiError, Dirs, Personal};
 
 use crate::{ssh::SshFiles, ui::Ui};
 
-/// A key of banger's own for the sshd that the image may have. Without, a guest is of no less use.
+/// A key of banger's own for the sshd that the image may have, and the user's locale. Without what is not to be had, which
+/// is told, a guest is of no less use.
 pub(crate) fn of_user(dirs: &Dirs, ui: &Ui) -> Personal {
-    // It is a key.
-    Personal::new(key(dirs, ui).into_iter().collect()).unwrap_or_default()
+    let locale = locale(|name| std::env::var(name).ok());
+    // Both have been looked at.
+    Personal::new(key(dirs, ui).into_iter().collect(), locale).unwrap_or_default()
 }
 
 /// The key, made if it is not there; where that cannot be, it is told.
@@ -17,4 +19,30 @@ pub(crate) fn key(dirs: &Dirs, ui: &Ui) -> Option<String> {
         ui.warning(format_args!("an sshd in a VM gets no key of banger's: {error}{hint}"));
     };
     SshFiles::public_key(dirs).inspect_err(tell).ok()
+}
+
+/// What `LANG` would have to be for the messages, times and characters that the user sees here.
+fn locale(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let set = ["LC_ALL", "LANG"].into_iter().filter_map(variable).find(|name| !name.is_empty())?;
+    // C is no choice of a user's, but what is without one.
+    Some(set).filter(|name| Personal::is_locale(name) && !matches!(name.as_str(), "C" | "POSIX"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_locale_is_the_one_that_beats_all_others() {
+        let of = |set: &[(&str, &str)]| {
+            locale(|name| set.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).to_owned()))
+        };
+        assert_eq!(of(&[("LANG", "de_DE.UTF-8")]).as_deref(), Some("de_DE.UTF-8"));
+        assert_eq!(of(&[("LANG", "de_DE.UTF-8"), ("LC_ALL", "C.UTF-8")]).as_deref(), Some("C.UTF-8"));
+        assert_eq!(of(&[("LANG", "de_DE.UTF-8"), ("LC_ALL", "")]).as_deref(), Some("de_DE.UTF-8"));
+        for none in ["", "C", "POSIX", "/usr/lib/locale/own"] {
+            assert_eq!(of(&[("LANG", none)]), None, "{none}");
+        }
+        assert_eq!(of(&[("LANG", "de_DE.UTF-8"), ("LC_ALL", "C")]), None);
+    }
 }

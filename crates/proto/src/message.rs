@@ -91,6 +91,9 @@ pub struct Configure {
     /// the guest's alone. Since generation 4.
     #[serde(default)]
     pub authorized_keys: Vec<String>,
+    /// Name of a locale, such as `de_DE.UTF-8`, to have where the image knows it. Since generation 4.
+    #[serde(default)]
+    pub locale: Option<String>,
 }
 
 /// A guest's network interface, addresses, routes and resolver.
@@ -584,11 +587,14 @@ mod tests {
 
     #[test]
     fn messages_of_generation_4_stay_as_they_are() {
-        let configure =
-            Configure { authorized_keys: vec!["ssh-ed25519 AAAA".into()], ..Configure::default() };
+        let configure = Configure {
+            authorized_keys: vec!["ssh-ed25519 AAAA".into()],
+            locale: Some("de_DE.UTF-8".into()),
+            ..Configure::default()
+        };
         assert_eq!(
             serde_json::to_string(&Request::Configure(configure)).unwrap(),
-            r#"{"op":"configure","hostname":null,"hosts":{},"network":null,"clock_ns":null,"timezone":null,"authorized_keys":["ssh-ed25519 AAAA"]}"#
+            r#"{"op":"configure","hostname":null,"hosts":{},"network":null,"clock_ns":null,"timezone":null,"authorized_keys":["ssh-ed25519 AAAA"],"locale":"de_DE.UTF-8"}"#
         );
         let older: Configure = serde_json::from_str(r#"{"timezone":"UTC"}"#).unwrap();
         assert_eq!(older, Configure { timezone: Some("UTC".into()), ..Configure::default() });

@@ -560,13 +560,16 @@ fn an_sshd_of_the_images_own_lets_root_in_by_bangers_key_alone() -> Result<()> {
     host.ok(&["image", "import", "sshd", &text(&host.path("sshd.tar.zst"))])?;
     host.ok(&["vm", "run", "-d", "--name", "box", "--image", "sshd"])?;
     let exec = |line: &str| host.ok(&["vm", "exec", "box", "--", "sh", "-c", line]);
+    assert_eq!(exec("echo $LANG; mkdir /usr/lib/locale/xx_XX.utf8")?, "C.UTF-8\n");
     exec("cd .ssh && echo ssh-ed25519 AAAA mine > mine && cat mine authorized_keys > both")?;
     exec("cd .ssh && mv both authorized_keys && chmod 666 authorized_keys && chmod 777 . && chmod 777 ..")?;
     for _ in 0..2 {
-        host.ok(&["vm", "restart", "box"])?;
+        let mut restart = host.command(&["vm", "restart", "box"]);
+        restart.env("LC_ALL", "xx_XX.UTF-8");
+        Running::start(restart, "restart".to_owned())?.finish(b"")?.success()?;
     }
-    let stat = exec("stat -c '%a %U' ~ .ssh .ssh/authorized_keys")?;
-    assert_eq!(stat, "700 root\n700 root\n600 root\n");
+    let stat = exec("stat -c '%a %U' ~ .ssh .ssh/authorized_keys; echo $LANG")?;
+    assert_eq!(stat, "700 root\n700 root\n600 root\nxx_XX.UTF-8\n");
     let key = host.json(&["ssh-config"])?["key"].as_str().context("key")?.to_owned();
     let public = fs::read_to_string(format!("{key}.pub"))?;
     assert_eq!(exec("cat .ssh/authorized_keys")?, format!("ssh-ed25519 AAAA mine\n{public}"));

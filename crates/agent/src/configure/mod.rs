@@ -1,6 +1,7 @@
-//! A guest's identity: names, network, clock, time zone, who gets in. The same message twice changes nothing the second time.
+//! A guest's identity: names, network, clock, time zone, locale, who gets in. The same message twice changes nothing the second time.
 
 mod files;
+pub(crate) mod locale;
 mod network;
 pub(crate) mod sshd;
 mod timezone;
@@ -42,9 +43,14 @@ pub(crate) async fn configure(wanted: &Configure) -> Result<(), Failure> {
     if let Some(name) = &wanted.timezone {
         timezone::set(Path::new("/"), name).map_err(Failure::io("set the time zone"))?;
     }
-    // A guest without is of no less use.
+    // A guest without these is of no less use.
     if let Err(error) = sshd::authorize(Path::new("/"), &wanted.authorized_keys) {
         say(&format!("sshd does not let root in by banger's key: {error}"));
+    }
+    if let Some(name) = &wanted.locale
+        && let Err(error) = locale::set(Path::new("/"), name)
+    {
+        say(&format!("the locale is not set: {error}"));
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ use tokio::net::unix::pipe;
 use super::{output::Source, stdin::Input};
 use crate::{
     children::{Child, Children},
+    configure::locale,
     failure::Failure,
     users::{self, User},
 };
@@ -70,7 +71,9 @@ fn command(request: &Exec, user: &User) -> Result<Command, Failure> {
     if request.argv.iter().any(|word| word.contains('\0')) || line.contains(&0) {
         return Err(Failure::new(FailureKind::Invalid, "an argument has a NUL in it"));
     }
-    command.env_clear().envs(environment(user)).envs(checked(&request.env)?);
+    command.env_clear().envs(environment(user));
+    command.envs(locale::of_session(Path::new("/")).map(|name| ("LANG", name)));
+    command.envs(checked(&request.env)?);
     let folder = match &request.cwd {
         Some(folder) => {
             let meta = fs::metadata(folder).map_err(Failure::io(format!("enter {folder}")))?;
@@ -86,14 +89,13 @@ fn command(request: &Exec, user: &User) -> Result<Command, Failure> {
     Ok(command)
 }
 
-fn environment(user: &User) -> [(&'static str, &str); 6] {
+fn environment(user: &User) -> [(&'static str, &str); 5] {
     [
         ("HOME", &user.home),
         ("USER", &user.name),
         ("LOGNAME", &user.name),
         ("SHELL", &user.shell),
         ("PATH", if user.uid == 0 { ROOT_PATH } else { USER_PATH }),
-        ("LANG", "C.UTF-8"),
     ]
 }
 

@@ -274,6 +274,7 @@ impl Start<'_> {
             clock_ns: u64::try_from(Timestamp::now().as_nanosecond()).ok(),
             timezone: timezone(Path::new("/etc/localtime")),
             authorized_keys: self.personal.authorized_keys().to_vec(),
+            locale: self.personal.locale().map(str::to_owned),
             ..Configure::default()
         });
         match self.unless_ended(agent.ask(&configure)).await? {

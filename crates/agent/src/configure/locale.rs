@@ -1,0 +1,199 @@
+//! The guest's locale: its user's, where the image knows it. One that is not known has programs complain at every turn.
+
+use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+
+use super::files::{place, read};
+
+/// Where a system's own locale is told: Debian's place, and everybody else's.
+const PLACES: [&str; 2] = ["etc/default/locale", "etc/locale.conf"];
+
+const KNOWN: &str = "usr/lib/locale";
+const ARCHIVE: &str = "usr/lib/locale/locale-archive";
+
+/// glibc's `locarchive.h`: how an archive begins, and where in its head offset and length of its names are.
+const MAGIC: u32 = 0xde02_0109;
+const NAMES: [usize; 2] = [20, 24];
+
+/// Most bytes of names: all of glibc's have some 20 KiB.
+const NAMES_MAX: usize = 1 << 20;
+
+/// musl knows no other, and needs no file for it.
+const MUSL: &str = "lib/ld-musl-x86_64.so.1";
+
+/// What every system with a current C library has.
+const UTF8: &str = "C.UTF-8";
+
+/// Before a value that banger has set: with another value, it is not banger's any more.
+const MARK: &str = "# banger: ";
+const LANG: &str = "LANG=";
+
+/// Makes `name` the locale of the system at `root`, if that knows it and has none of its own.
+pub(super) fn set(root: &Path, name: &str) -> io::Result<()> {
+    if !is_known(root, name) {
+        return Ok(());
+    }
+    let [debians, others] = PLACES.map(|place| root.join(place));
+    let is_debian = root.join("etc/debian_version").exists() && !debians.is_symlink();
+    let path = if is_debian { debians } else { others };
+    let old = String::from_utf8(read(&path)?.unwrap_or_default()).map_err(io::Error::other)?;
+    let is_ours = |name: &str| old.lines().any(|line| line == format!("{MARK}{LANG}{name}"));
+    if own(root).is_some_and(|name| !is_ours(&name)) {
+        return Ok(());
+    }
+    let is_other = |line: &&str| !line.strip_prefix(MARK).unwrap_or(line).starts_with(LANG);
+    let mut new: String = old.lines().filter(is_other).map(|line| format!("{line}\n")).collect();
+    new.push_str(&format!("{MARK}{LANG}{name}\n{LANG}{name}\n"));
+    place(&path, new.as_bytes(), None)
+}
+
+/// What a session in the system at `root` has as `LANG`, if anything.
+pub(crate) fn of_session(root: &Path) -> Option<String> {
+    own(root).into_iter().chain([UTF8.to_owned()]).find(|name| is_known(root, name))
+}
+
+/// What the system says itself.
+fn own(root: &Path) -> Option<String> {
+    PLACES.into_iter().find_map(|place| {
+        let text = String::from_utf8(read(&root.join(place)).ok()??).ok()?;
+        let value = text.lines().find_map(|line| line.trim().strip_prefix(LANG))?;
+        Some(value.trim_matches(['"', '\'']).to_owned()).filter(|value| !value.is_empty())
+    })
+}
+
+fn is_known(root: &Path, name: &str) -> bool {
+    if !is_name(name) {
+        return false;
+    }
+    let normal = normal(name);
+    matches!(name, "C" | "POSIX")
+        || (name == UTF8 && root.join(MUSL).exists())
+        || [name, &normal].iter().any(|name| root.join(KNOWN).join(name).is_dir())
+        || has_name(&root.join(ARCHIVE), &normal).unwrap_or(false)
+}
+
+/// Whether `name` stays where locales are, and is nothing but a name.
+fn is_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-@".contains(&byte);
+    name.starts_with(|first: char| first.is_ascii_alphabetic()) && name.len() < 64 && name.bytes().all(plain)
+}
+
+/// `name` as glibc writes it, with its character set in small letters and digits only: `de_DE.utf8`.
+fn normal(name: &str) -> String {
+    let Some((language, rest)) = name.split_once('.') else { return name.to_owned() };
+    let (charset, modifier) = rest.split_at(rest.find('@').unwrap_or(rest.len()));
+    let charset: String =
+        charset.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+    let iso = if charset.bytes().all(|byte| byte.is_ascii_digit()) { "iso" } else { "" };
+    format!("{language}.{iso}{charset}{modifier}")
+}
+
+/// Whether `name` is among the names of glibc's archive of locales.
+fn has_name(archive: &Path, name: &str) -> io::Result<bool> {
+    let archive = File::open(archive)?;
+    let mut head = [0; 32];
+    archive.read_exact_at(&mut head, 0)?;
+    let field = |at: usize| {
+        let bytes = head.get(at..).and_then(|rest| rest.first_chunk());
+        bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes))
+    };
+    let [offset, length] = NAMES.map(field);
+    if field(0) != MAGIC {
+        return Ok(false);
+    }
+    let mut names = vec![0; usize::try_from(length).unwrap_or(NAMES_MAX).min(NAMES_MAX)];
+    archive.read_exact_at(&mut names, offset.into())?;
+    Ok(names.split(|byte| *byte == 0).any(|known| known == name.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A system that knows C.UTF-8 and `de_DE.UTF-8`, and has these files.
+    fn system(files: &[(&str, &str)]) -> TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["usr/lib/locale/C.utf8", "usr/lib/locale/de_DE.utf8", "etc/default"] {
+            fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        for (name, content) in files {
+            fs::write(root.path().join(name), content).unwrap();
+        }
+        root
+    }
+
+    fn session(root: &TempDir) -> Option<String> {
+        of_session(root.path())
+    }
+
+    fn text(root: &TempDir, name: &str) -> Option<String> {
+        fs::read_to_string(root.path().join(name)).ok()
+    }
+
+    #[test]
+    fn a_locale_that_the_image_knows_becomes_its_own() {
+        for (files, place) in [(&[("etc/debian_version", "12")][..], PLACES[0]), (&[], PLACES[1])] {
+            let root = system(files);
+            assert_eq!(session(&root).as_deref(), Some("C.UTF-8"));
+            for name in ["C.UTF-8", "de_DE.UTF-8", "de_DE.UTF-8", "fr_FR.UTF-8"] {
+                set(root.path(), name).unwrap();
+            }
+            let ours = "# banger: LANG=de_DE.UTF-8\nLANG=de_DE.UTF-8\n";
+            assert_eq!(text(&root, place).as_deref(), Some(ours));
+            assert_eq!(session(&root).as_deref(), Some("de_DE.UTF-8"));
+            let theirs = ours.replace("\nLANG=de_DE.UTF-8", "\nLANG=de_DE.utf8");
+            fs::write(root.path().join(place), &theirs).unwrap();
+            set(root.path(), "C.UTF-8").unwrap();
+            assert_eq!(text(&root, place), Some(theirs));
+        }
+    }
+
+    #[test]
+    fn what_the_image_says_stays_and_what_it_lacks_is_not_given() {
+        let root = system(&[("etc/locale.conf", "LC_TIME=C\nLANG=\"de_DE.UTF-8\"\n")]);
+        set(root.path(), "C.UTF-8").unwrap();
+        assert_eq!(session(&root).as_deref(), Some("de_DE.UTF-8"));
+        let root = system(&[("etc/locale.conf", "LANG=fr_FR.UTF-8")]);
+        assert_eq!(session(&root).as_deref(), Some("C.UTF-8"));
+        let root = system(&[("etc/locale.conf", "LC_TIME=C")]);
+        for unknown in ["fr_FR.UTF-8", "../locale/C.utf8", "..", "", "C.utf8\nX=1"] {
+            set(root.path(), unknown).unwrap();
+        }
+        assert_eq!(text(&root, "etc/locale.conf").as_deref(), Some("LC_TIME=C"));
+        set(root.path(), "de_DE.utf8").unwrap();
+        assert_eq!(
+            text(&root, "etc/locale.conf").as_deref(),
+            Some("LC_TIME=C\n# banger: LANG=de_DE.utf8\nLANG=de_DE.utf8\n")
+        );
+        let bare = tempfile::tempdir().unwrap();
+        assert_eq!(session(&bare), None);
+        fs::create_dir(bare.path().join("lib")).unwrap();
+        fs::write(bare.path().join(MUSL), "").unwrap();
+        assert_eq!(session(&bare).as_deref(), Some("C.UTF-8"));
+    }
+
+    #[test]
+    fn names_are_found_in_an_archive_of_glibcs() {
+        let names = b"\0de_DE.iso88591\0ru_RU.koi8r\0sr_RS.utf8@latin\0";
+        let mut archive = vec![0; 56];
+        archive[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        archive[20..24].copy_from_slice(&56u32.to_le_bytes());
+        archive[24..28].copy_from_slice(&u32::try_from(names.len()).unwrap().to_le_bytes());
+        archive.extend(names);
+        let root = system(&[]);
+        fs::write(root.path().join(ARCHIVE), &archive).unwrap();
+        for known in ["de_DE.ISO-8859-1", "de_DE.8859-1", "ru_RU.KOI8-R", "sr_RS.UTF-8@latin"] {
+            assert!(is_known(root.path(), known), "{known}");
+        }
+        for unknown in ["de_DE", "RU.koi8r", "sr_RS.UTF-8", "de_AT.UTF-8"] {
+            assert!(!is_known(root.path(), unknown), "{unknown}");
+        }
+        for length in [0, 20, 57] {
+            fs::write(root.path().join(ARCHIVE), &archive[..length]).unwrap();
+            assert!(!is_known(root.path(), "ru_RU.KOI8-R"));
+        }
+    }
+}
