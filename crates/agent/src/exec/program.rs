@@ -26,6 +26,9 @@ use crate::{
 pub(crate) const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const USER_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games";
 
+/// And before that in a user's home, where it is there: what mise, rustup and pip have installed.
+const HOME_PATH: [&str; 3] = [".local/share/mise/shims", ".cargo/bin", ".local/bin"];
+
 /// A program that runs.
 #[derive(Debug)]
 pub(super) struct Program {
@@ -71,7 +74,7 @@ fn command(request: &Exec, user: &User) -> Result<Command, Failure> {
     if request.argv.iter().any(|word| word.contains('\0')) || line.contains(&0) {
         return Err(Failure::new(FailureKind::Invalid, "an argument has a NUL in it"));
     }
-    command.env_clear().envs(environment(user));
+    command.env_clear().envs(environment(user)).env("PATH", path(user));
     command.envs(locale::of_session(Path::new("/")).map(|name| ("LANG", name)));
     command.envs(checked(&request.env)?);
     let folder = match &request.cwd {
@@ -89,14 +92,15 @@ fn command(request: &Exec, user: &User) -> Result<Command, Failure> {
     Ok(command)
 }
 
-fn environment(user: &User) -> [(&'static str, &str); 5] {
-    [
-        ("HOME", &user.home),
-        ("USER", &user.name),
-        ("LOGNAME", &user.name),
-        ("SHELL", &user.shell),
-        ("PATH", if user.uid == 0 { ROOT_PATH } else { USER_PATH }),
-    ]
+fn environment(user: &User) -> [(&'static str, &str); 4] {
+    [("HOME", &user.home), ("USER", &user.name), ("LOGNAME", &user.name), ("SHELL", &user.shell)]
+}
+
+fn path(user: &User) -> String {
+    let home = Path::new(&user.home);
+    let own = HOME_PATH.iter().map(|folder| home.join(folder)).filter(|folder| folder.is_dir());
+    let systems = if user.uid == 0 { ROOT_PATH } else { USER_PATH };
+    own.map(|folder| format!("{}:", folder.display())).chain([systems.to_owned()]).collect()
 }
 
 fn checked(env: &BTreeMap<String, String>) -> Result<&BTreeMap<String, String>, Failure> {

@@ -75,6 +75,7 @@ pub(super) mod tests {
                 .args(arguments)
                 .env_clear()
                 .env("PATH", self.0.path())
+                .env("HOME", self.0.path())
                 .stdin(Stdio::null())
                 .output()
                 .unwrap();
@@ -129,6 +130,21 @@ pub(super) mod tests {
             ],
             "tools: 2 of 2 made ready",
         );
+    }
+
+    #[test]
+    fn what_mise_installs_is_found_by_login_shells() {
+        let line = "PATH=\"$HOME/.local/share/mise/shims:$PATH\"\n";
+        for (there, profile) in [(&[][..], ".profile"), (&[".profile", ".bash_login"], ".bash_login")] {
+            let guest = Guest::with(&["mise"]);
+            let at = |name: &str| guest.0.path().join(name);
+            there.iter().for_each(|name| fs::write(at(name), "# mine\n").unwrap());
+            for shell in shells() {
+                guest.run(&shell, &["node@20", "go@1"]);
+            }
+            let mine = if there.is_empty() { "" } else { "# mine\n" };
+            assert_eq!(fs::read_to_string(at(profile)).unwrap(), format!("{mine}{line}"));
+        }
     }
 
     #[test]

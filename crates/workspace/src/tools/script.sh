@@ -34,9 +34,26 @@ next_part() {
     esac
 }
 
+# A login shell's PATH is the distribution's, which knows nothing of what mise has installed.
+reach_shims() {
+    [ -n "${HOME-}" ] || return 0
+    profile=$HOME/.profile
+    for other in "$HOME/.bash_login" "$HOME/.bash_profile"; do
+        [ ! -e "$other" ] || profile=$other
+    done
+    line='PATH="$HOME/.local/share/mise/shims:$PATH"'
+    if [ -e "$profile" ]; then
+        while IFS= read -r old; do
+            [ "$old" != "$line" ] || return 0
+        done <"$profile"
+    fi
+    printf '%s\n' "$line" >>"$profile"
+}
+
 # The default of the whole guest: nothing has to be said in a folder, or trusted there, for the tool to be found.
 with_mise() {
     run mise use --global "$name@$version" || return 1
+    reach_shims
     while next_part; do
         run mise exec "$name@$version" -- rustup "$kind" add "$part" || return 1
     done
