@@ -210,7 +210,7 @@ impl Guest {
     /// What the guest tracks.
     fn tracked(&self) -> Result<BTreeSet<Vec<u8>>, WorkspaceError> {
         let index = self.rules.get(INDEX).map(|bytes| parse(bytes, self.record.known.id_length));
-        if let Some(Ok(Index::Whole(entries))) = index {
+        if let Some(Ok(Index::Whole(entries, _))) = index {
             return Ok(entries.into_iter().map(|entry| entry.path).collect());
         }
         // Without one that can be read, what the commit has.

@@ -1,11 +1,10 @@
 //! The recent history of a commit: as many generations as are wanted, and where that ends.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::{
     WorkspaceError,
     git::{Objects, odd},
-    scratch::Scratch,
 };
 
 /// Commits, and where their history ends.
@@ -17,49 +16,65 @@ pub(crate) struct History {
     pub(crate) shallow: BTreeSet<String>,
 }
 
-/// The commits `tips` and their ancestors, `depth` generations in all, but none that `known` has. Those in `ends` have no
-/// parents here.
-pub(crate) fn history(
-    scratch: &Scratch,
+/// Commits and their ancestors, so many generations of them, each with its parents.
+#[derive(Debug, Default)]
+pub(crate) struct Lineage {
     tips: Vec<String>,
-    depth: u32,
-    ends: &[String],
-    known: &BTreeSet<String>,
-) -> Result<History, WorkspaceError> {
-    if tips.is_empty() {
-        return Ok(History::default());
-    }
-    let ends: HashSet<_> = ends.iter().map(String::as_str).collect();
-    let mut objects = Objects::begin(scratch.command(["cat-file", "--batch"]))?;
-    let mut history = History::default();
-    let mut generation = tips;
-    let mut parents_of: Vec<(String, Vec<String>)> = Vec::new();
-    for _ in 0..depth {
-        let mut next = Vec::new();
-        for id in generation {
-            if known.contains(&id) || !history.commits.insert(id.clone()) {
-                continue;
+    parents: HashMap<String, Vec<String>>,
+    /// Commits whose parents are not here.
+    ends: HashSet<String>,
+}
+
+impl Lineage {
+    /// Those of the commits `tips`, `depth` generations in all, as `objects` has them. Those in `ends` have no parents here.
+    pub(crate) fn of(
+        objects: &mut Objects,
+        tips: Vec<String>,
+        depth: u32,
+        ends: Vec<String>,
+    ) -> Result<Self, WorkspaceError> {
+        let mut lineage =
+            Self { tips: tips.clone(), parents: HashMap::new(), ends: ends.into_iter().collect() };
+        let mut generation = tips;
+        for _ in 0..depth {
+            let mut next = Vec::new();
+            for id in generation {
+                if lineage.parents.contains_key(&id) {
+                    continue;
+                }
+                let header = objects.ask(&id)?;
+                if header.kind != "commit" {
+                    return Err(odd("cat-file", format!("{id} is a {}, not a commit", header.kind)).into());
+                }
+                let parents = parents(&objects.bytes(&header)?);
+                if !lineage.ends.contains(&id) {
+                    next.extend(parents.iter().cloned());
+                }
+                lineage.parents.insert(id, parents);
             }
-            let header = objects.ask(&id)?;
-            if header.kind != "commit" {
-                return Err(odd("cat-file", format!("{id} is a {}, not a commit", header.kind)).into());
-            }
-            let parents = parents(&objects.bytes(&header)?);
-            if ends.contains(id.as_str()) && !parents.is_empty() {
-                history.shallow.insert(id);
-                continue;
-            }
-            next.extend(parents.iter().cloned());
-            parents_of.push((id, parents));
+            generation = next;
         }
-        generation = next;
+        Ok(lineage)
     }
-    for (id, parents) in parents_of {
-        if parents.iter().any(|parent| !history.commits.contains(parent) && !known.contains(parent)) {
-            history.shallow.insert(id);
+
+    /// All of them but those that `known` has, and what only those lead to.
+    pub(crate) fn without(&self, known: &BTreeSet<String>) -> History {
+        let mut history = History::default();
+        let mut waiting: Vec<&String> = self.tips.iter().collect();
+        while let Some(id) = waiting.pop() {
+            let Some(parents) = self.parents.get(id).filter(|_| !known.contains(id)) else { continue };
+            if history.commits.insert(id.clone()) && !self.ends.contains(id) {
+                waiting.extend(parents);
+            }
         }
+        let is_there = |id: &String| history.commits.contains(id) || known.contains(id);
+        let all = history.commits.iter().filter_map(|id| Some((id, self.parents.get(id)?)));
+        let shallow = all.filter(|(id, parents)| {
+            !parents.is_empty() && (self.ends.contains(*id) || !parents.iter().all(is_there))
+        });
+        history.shallow = shallow.map(|(id, _)| id.clone()).collect();
+        history
     }
-    Ok(history)
 }
 
 /// The parents that a commit names.
@@ -70,4 +85,31 @@ fn parents(commit: &[u8]) -> Vec<String> {
         .filter_map(|line| line.strip_prefix(b"parent "))
         .map(|id| String::from_utf8_lossy(id).into_owned())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(ids: &[&str]) -> BTreeSet<String> {
+        ids.iter().map(|id| (*id).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_is_known_is_left_out_with_what_only_that_leads_to() {
+        // e is a merge of d and b; d, c, b, a are in a row but that d's parent is c and b's is a.
+        let row = [("e", &["d", "b"][..]), ("d", &["c"]), ("c", &["b"]), ("b", &["a"])];
+        let parents = row.map(|(id, parents)| (id.to_owned(), set(parents).into_iter().collect()));
+        let lineage = Lineage { tips: vec!["e".to_owned()], parents: parents.into(), ends: HashSet::new() };
+        let of = |known: &[&str]| lineage.without(&set(known));
+        assert_eq!(of(&[]), History { commits: set(&["b", "c", "d", "e"]), shallow: set(&["b"]) });
+        assert_eq!(of(&["c", "b"]), History { commits: set(&["d", "e"]), shallow: set(&[]) });
+        assert_eq!(of(&["d"]), History { commits: set(&["b", "e"]), shallow: set(&["b"]) });
+        assert_eq!(of(&["e"]), History::default());
+        let ends = Lineage { ends: ["d".to_owned()].into(), ..lineage };
+        assert_eq!(
+            ends.without(&set(&[])),
+            History { commits: set(&["b", "d", "e"]), shallow: set(&["b", "d"]) }
+        );
+    }
 }

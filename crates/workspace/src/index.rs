@@ -33,8 +33,8 @@ const SPARSE_FOLDER: u32 = 0o040_000;
 /// An index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Index {
-    /// By itself.
-    Whole(Vec<IndexEntry>),
+    /// By itself; with the tree that all of it makes, if it tells.
+    Whole(Vec<IndexEntry>, Option<String>),
     /// Parts of it are in another file, or folded into folders; git itself can unfold it.
     Folded,
 }
@@ -63,6 +63,7 @@ pub(crate) fn parse(bytes: &[u8], id_length: usize) -> Result<Index, &'static st
         folded |= entry.mode == SPARSE_FOLDER;
         entries.push(entry);
     }
+    let mut tree = None;
     while input.left() > id_length {
         let name = input.take(4)?;
         folded |= name == b"link";
@@ -71,9 +72,28 @@ pub(crate) fn parse(bytes: &[u8], id_length: usize) -> Result<Index, &'static st
             return Err("it has an unknown extension");
         }
         let length = usize::try_from(input.u32()?).map_err(|_| TRUNCATED)?;
-        input.take(length)?;
+        let extension = input.take(length)?;
+        if name == b"TREE" {
+            tree = root_tree(extension, id_length);
+        }
     }
-    Ok(if folded { Index::Folded } else { Index::Whole(entries) })
+    Ok(if folded { Index::Folded } else { Index::Whole(entries, tree) })
+}
+
+/// The tree of the whole index, as the extension `TREE` has it first: an empty path, how many entries it has, -1 when that
+/// is not known, how many trees are in it, and its id.
+fn root_tree(extension: &[u8], id_length: usize) -> Option<String> {
+    let line = extension.strip_prefix(b"\0")?;
+    let end = line.iter().position(|byte| *byte == b'\n')?;
+    let (line, rest) = line.split_at(end);
+    if line.starts_with(b"-") {
+        return None;
+    }
+    Some(hex(rest.get(1..=id_length)?))
+}
+
+fn hex(id: &[u8]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 const TRUNCATED: &str = "it ends too early";
@@ -91,7 +111,7 @@ fn entry(
     let mode = input.u32()?;
     input.take(8)?;
     let size = input.u32()?;
-    let id = input.take(id_length)?.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = hex(input.take(id_length)?);
     let flags = input.u16()?;
     let extended = if flags & 0x4000 != 0 && version >= 3 { input.u16()? } else { 0 };
     let path = if version == 4 {
@@ -171,7 +191,7 @@ pub(crate) fn parse_whole(
     place: &str,
 ) -> Result<Vec<IndexEntry>, WorkspaceError> {
     match parse(bytes, id_length) {
-        Ok(Index::Whole(entries)) => Ok(entries),
+        Ok(Index::Whole(entries, _)) => Ok(entries),
         Ok(Index::Folded) => Err(odd("update-index", "it has left the index folded").into()),
         Err(why) => Err(WorkspaceError::Index { place: place.to_owned(), why }),
     }
@@ -210,7 +230,7 @@ mod tests {
                 git(folder, &["add", "-N", &later]);
                 git(folder, &["update-index", "--skip-worktree", "a"]);
             }
-            let Index::Whole(entries) = parse(&fs::read(folder.join(".git/index")).unwrap(), 20).unwrap()
+            let Index::Whole(entries, _) = parse(&fs::read(folder.join(".git/index")).unwrap(), 20).unwrap()
             else {
                 panic!("folded")
             };
@@ -232,6 +252,14 @@ mod tests {
                 usize::from(version != "2")
             );
         }
+        let tree = || match parse(&fs::read(folder.join(".git/index")).unwrap(), 20).unwrap() {
+            Index::Whole(_, tree) => tree,
+            Index::Folded => panic!("folded"),
+        };
+        assert_eq!(tree(), None);
+        git(folder, &["add", "-A"]);
+        let written = Command::new("git").current_dir(folder).args(["write-tree"]).output().unwrap();
+        assert_eq!(tree().as_deref(), Some(String::from_utf8_lossy(&written.stdout).trim()));
         git(folder, &["update-index", "--split-index"]);
         assert_eq!(parse(&fs::read(folder.join(".git/index")).unwrap(), 20), Ok(Index::Folded));
     }

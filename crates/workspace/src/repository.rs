@@ -27,6 +27,8 @@ pub struct Repository {
     pub(crate) common: PathBuf,
     /// The commit that is checked out; `None` before the first one.
     pub(crate) head: Option<String>,
+    /// That commit's tree.
+    pub(crate) tree: Option<String>,
     /// The branch that is checked out, such as `refs/heads/main`; `None` when none is.
     pub(crate) branch: Option<String>,
     pub(crate) config: Config,
@@ -70,7 +72,7 @@ impl Repository {
         let folder = if folder.is_dir() { folder } else { folder.parent().unwrap_or(&folder).to_owned() };
         let ask = |arguments: &[&str]| in_folder(git, &folder, arguments);
         let (places, config, head) = thread::scope(|scope| {
-            let head = scope.spawn(|| ask(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]));
+            let head = scope.spawn(|| ask(&["rev-parse", "--revs-only", "HEAD^{commit}", "HEAD^{tree}"]));
             let config = scope.spawn(|| ask(&["config", "--list", "-z", "--includes"]));
             let nothing = |_| Err(odd("rev-parse", "nothing"));
             (places(git, &folder), config.join().unwrap_or_else(nothing), head.join().unwrap_or_else(nothing))
@@ -83,13 +85,14 @@ impl Repository {
         if config.get("extensions.partialclone").is_some() {
             return Err(WorkspaceError::Partial);
         }
-        let head = match head {
-            Ok(id) => Some(object_id(&id)?),
-            Err(GitError::Failed { .. }) => None,
-            Err(error) => return Err(error.into()),
+        let head = text(&head?)?;
+        // Before the first commit there is nothing.
+        let (head, tree) = match head.split_once('\n') {
+            Some((head, tree)) => (Some(object_id(head.as_bytes())?), Some(object_id(tree.as_bytes())?)),
+            None => (None, None),
         };
         let branch = branch(git, &root, &own)?;
-        Ok(Self { git: git.clone(), root, own, common, head, branch, config })
+        Ok(Self { git: git.clone(), root, own, common, head, tree, branch, config })
     }
 
     /// The folder that holds its files.

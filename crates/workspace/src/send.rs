@@ -185,7 +185,7 @@ impl Sending {
 
     fn pack(&self) -> Result<(History, Option<Pack>), WorkspaceError> {
         let known = self.record.as_ref();
-        let history = self.snapshot.history(known)?;
+        let history = self.snapshot.history(known);
         let sent = known.map(|record| &record.known.staged);
         let new = |id: &&String| sent.is_none_or(|sent| !sent.contains(*id));
         let staged: Vec<_> = match self.git {

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use banger_files::{Found, Time, Tree, safe_path};
@@ -12,9 +12,9 @@ use rustix::fs::FileType;
 use crate::{
     Repository, Scratch, WorkspaceError,
     error::reading,
-    git::{GitError, odd, run},
+    git::{GitError, Objects, odd, run},
     guest_git::CheckedOut,
-    history::{History, history},
+    history::{History, Lineage},
     index::{GITLINK, Index, IndexEntry, parse, parse_whole},
     record::Record,
 };
@@ -72,7 +72,7 @@ pub struct Snapshot {
     pub(crate) entries: Vec<IndexEntry>,
     /// Blobs that are staged and in no commit that goes.
     pub(crate) staged: Vec<String>,
-    pub(crate) depth: u32,
+    lineage: Lineage,
     /// Files that are neither tracked nor ignored, and stay behind.
     pub(crate) left_out: usize,
     /// Repositories within it, which stay behind.
@@ -101,18 +101,21 @@ impl Snapshot {
             index: None,
             entries: Vec::new(),
             staged: Vec::new(),
-            depth: options.depth.max(1),
+            lineage: Lineage::default(),
             left_out: 0,
             repositories: Vec::new(),
         };
+        if let Some(from) = &options.from {
+            let commit = Some(snapshot.repository.commit(from)?);
+            snapshot.out = CheckedOut { commit, branch, ..CheckedOut::default() };
+        }
+        let tips: Vec<_> = snapshot.out.commits().map(str::to_owned).collect();
+        let lineage = snapshot.lineage(tips, options.depth.max(1))?;
         match &options.from {
-            Some(from) => {
-                let commit = Some(snapshot.repository.commit(from)?);
-                snapshot.out = CheckedOut { commit, branch, ..CheckedOut::default() };
-                snapshot.take_commit()?;
-            }
+            Some(_) => snapshot.take_commit()?,
             None => snapshot.take_disk(options.include_untracked)?,
         }
+        snapshot.lineage = lineage.join().unwrap_or_else(|_| Err(odd("cat-file", "nothing").into()))?;
         if options.mode == Mode::Metadata {
             snapshot.files.clear();
         }
@@ -156,16 +159,31 @@ impl Snapshot {
     }
 
     /// The commits that go, but for those that `record` says are there.
-    pub(crate) fn history(&self, record: Option<&Record>) -> Result<History, WorkspaceError> {
-        let tips: Vec<_> = self.out.commits().map(str::to_owned).collect();
+    pub(crate) fn history(&self, record: Option<&Record>) -> History {
         let none = BTreeSet::new();
-        let known = record.map_or(&none, |record| &record.known.commits);
-        history(&self.scratch, tips, self.depth, &self.repository.shallow()?, known)
+        self.lineage.without(record.map_or(&none, |record| &record.known.commits))
+    }
+
+    /// Asks for the history of `tips`, while there is something else to do.
+    fn lineage(
+        &self,
+        tips: Vec<String>,
+        depth: u32,
+    ) -> Result<JoinHandle<Result<Lineage, WorkspaceError>>, WorkspaceError> {
+        let ends = self.repository.shallow()?;
+        let command = self.scratch.command(["cat-file", "--batch"]);
+        Ok(thread::spawn(move || {
+            if tips.is_empty() {
+                return Ok(Lineage::default());
+            }
+            Lineage::of(&mut Objects::begin(command)?, tips, depth, ends)
+        }))
     }
 
     /// What is in the working tree.
     fn take_disk(&mut self, include_untracked: bool) -> Result<(), WorkspaceError> {
-        self.entries = self.take_index()?;
+        let (entries, tree) = self.take_index()?;
+        self.entries = entries;
         let submodules: Vec<_> = self
             .entries
             .iter()
@@ -181,7 +199,7 @@ impl Snapshot {
             self.tracked(entry, written)?;
         }
         let (staged, untracked) = thread::scope(|scope| {
-            let staged = scope.spawn(|| self.staged(&entries));
+            let staged = scope.spawn(|| self.staged(&entries, tree.as_deref()));
             let untracked = self.untracked();
             (staged.join().unwrap_or_else(|_| Err(odd("ls-tree", "nothing").into())), untracked)
         });
@@ -215,9 +233,9 @@ impl Snapshot {
         Ok(found.filter(|found| matches!(found.file_type(), FileType::RegularFile | FileType::Symlink)))
     }
 
-    /// Reads the index, unfolded.
-    fn take_index(&mut self) -> Result<Vec<IndexEntry>, WorkspaceError> {
-        let Some(bytes) = self.repository.index()? else { return Ok(Vec::new()) };
+    /// Reads the index, unfolded, and the tree that it says that it makes.
+    fn take_index(&mut self) -> Result<(Vec<IndexEntry>, Option<String>), WorkspaceError> {
+        let Some(bytes) = self.repository.index()? else { return Ok((Vec::new(), None)) };
         let path = self.repository.own.join("index");
         let modified = Tree::open(&self.repository.own)
             .and_then(|tree| tree.look(b"index"))
@@ -225,13 +243,16 @@ impl Snapshot {
             .map_or(Time::default(), |found| found.modified);
         self.scratch.write("index", &bytes)?;
         let place = self.repository.root.display().to_string();
-        let (bytes, entries) = match parse(&bytes, self.repository.id_length()) {
-            Ok(Index::Whole(entries)) => (bytes, entries),
-            Ok(Index::Folded) => self.unfolded(&place)?,
+        let (bytes, entries, tree) = match parse(&bytes, self.repository.id_length()) {
+            Ok(Index::Whole(entries, tree)) => (bytes, entries, tree),
+            Ok(Index::Folded) => {
+                let (bytes, entries) = self.unfolded(&place)?;
+                (bytes, entries, None)
+            }
             Err(why) => return Err(WorkspaceError::Index { place, why }),
         };
         self.index = Some(IndexFile { bytes, modified });
-        Ok(entries)
+        Ok((entries, tree))
     }
 
     /// The index, after git has made one file of all its parts.
@@ -257,13 +278,17 @@ impl Snapshot {
         Ok((bytes, entries))
     }
 
-    /// Blobs of the index that the commit does not have.
-    fn staged(&self, entries: &[IndexEntry]) -> Result<Vec<String>, WorkspaceError> {
+    /// Blobs of the index, which makes `tree`, that the commit does not have.
+    fn staged(&self, entries: &[IndexEntry], tree: Option<&str>) -> Result<Vec<String>, WorkspaceError> {
+        let announced = entries.iter().any(|entry| entry.intent_to_add);
+        if tree.is_some() && tree == self.repository.tree.as_deref() && !announced {
+            return Ok(Vec::new());
+        }
         let committed = match &self.out.commit {
             Some(commit) => tree_entries(&self.scratch, commit)?,
             None => BTreeMap::new(),
         };
-        if entries.iter().any(|entry| entry.intent_to_add) {
+        if announced {
             // What was announced only stands for nothing, which not every repository has.
             self.scratch.run(&["hash-object", "-w", "--stdin"], &[])?;
         }
