@@ -65,6 +65,14 @@ impl<W: Write> PathWriter<W> {
         Ok(copied)
     }
 
+    /// Has what is written go on.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
     /// Writes a link to `target`.
     ///
     /// # Errors

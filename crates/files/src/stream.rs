@@ -142,6 +142,14 @@ impl<W: Write> Writer<W> {
         self.out.write_all(&if whole { 0 } else { BROKEN }.to_be_bytes())
     }
 
+    /// Has what is written go on.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
     /// What it is written to.
     pub fn into_inner(self) -> W {
         self.out

@@ -153,7 +153,9 @@ impl Sending {
             Writer { out: PathWriter::new(out).map_err(WorkspaceError::Sending)?, sent: BTreeMap::new() };
         let (history, pack) = thread::scope(|scope| {
             let packing = scope.spawn(|| (self.git != Part::Nothing).then(|| self.pack()).transpose());
-            let written = writer.files(&self);
+            // The guest makes the files while git packs.
+            let written =
+                writer.files(&self).and_then(|()| writer.out.flush().map_err(WorkspaceError::Sending));
             let packed = packing.join().unwrap_or_else(|_| {
                 Err(WorkspaceError::Sending(io::Error::other("the thread that packs has panicked")))
             });
