@@ -55,13 +55,19 @@ impl Stage {
 
     pub(super) fn banger(&self, arguments: &[&str]) -> Command {
         let mut banger = Command::new(self.programs.join("banger"));
-        banger.args(arguments).env("XDG_RUNTIME_DIR", self.runtime.path());
-        for (variable, part) in
-            [("XDG_STATE_HOME", "state"), ("XDG_CACHE_HOME", "cache"), ("XDG_CONFIG_HOME", "config")]
-        {
-            banger.env(variable, self.folder.path().join(part));
-        }
+        banger.args(arguments).envs(self.environment());
         banger
+    }
+
+    /// What banger finds these folders by.
+    pub(super) fn environment(&self) -> [(&'static str, PathBuf); 4] {
+        let part = |name: &str| self.folder.path().join(name);
+        [
+            ("XDG_RUNTIME_DIR", self.runtime.path().to_owned()),
+            ("XDG_STATE_HOME", part("state")),
+            ("XDG_CACHE_HOME", part("cache")),
+            ("XDG_CONFIG_HOME", part("config")),
+        ]
     }
 
     pub(super) fn ok(&self, arguments: &[&str]) -> Result<()> {
