@@ -190,7 +190,13 @@ fn places(git: &Git, folder: &Path) -> Result<(PathBuf, PathBuf, PathBuf), Works
 fn leads_to(root: &Path, own: &Path) -> bool {
     let place = root.join(".git");
     let named = if place.is_file() { read_file(&place).ok().flatten() } else { None };
-    let named = named.as_deref().map(|text| text.strip_prefix(b"gitdir: ").unwrap_or(text).trim_ascii_end());
+    let named = named.as_deref().map(|text| {
+        let mut path = text.strip_prefix(b"gitdir: ").unwrap_or(text);
+        while let [rest @ .., b'\n' | b'\r'] = path {
+            path = rest;
+        }
+        path
+    });
     let place = named.map_or(place, |path| root.join(OsStr::from_bytes(path)));
     matches!((fs::canonicalize(place), fs::canonicalize(own)), (Ok(place), Ok(own)) if place == own)
 }

@@ -231,6 +231,10 @@ fn what_leads_out_of_a_repository_stays() {
     assert!(matches!(find(&world), Err(WorkspaceError::Elsewhere(_))));
     git(&world.host(), &["config", "core.worktree", world.host().to_str().unwrap()]);
     assert!(find(&world).is_ok());
+    // Which its own folder need not be.
+    let elsewhere = world.path("a place\nof its own ");
+    git(&world.host(), &["init", "-q", "--separate-git-dir", elsewhere.to_str().unwrap()]);
+    assert!(find(&world).is_ok());
 
     // And a pipe is not waited for.
     let world = varied();

@@ -13,7 +13,8 @@ use crate::{
 /// Bring the commits and the other work of a VM into the repository here
 ///
 /// They arrive as refs/banger/VM/heads/BRANCH, refs/banger/VM/HEAD, and, for what is in no commit, as
-/// refs/banger/VM/uncommitted. Your branches, index and files stay as they are.
+/// refs/banger/VM/uncommitted. Your branches, index and files stay as they are; so does what another VM of that name had
+/// left there, as refs/banger/VM/replaced/COMMIT.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm workspace pull box
