@@ -104,7 +104,7 @@ impl Machine<'_> {
             "-no-user-config",
             "-no-reboot",
         ]);
-        qemu.args(["-M", "q35", "-accel", "tcg", "-cpu", "max,+svm,+npt", "-display", "none"]);
+        qemu.args(["-M", "q35", "-accel", "tcg", "-cpu", "max,+svm,+npt,-erms,-fsrm", "-display", "none"]);
         qemu.args(["-m", &self.memory.to_string(), "-append", KERNEL_COMMAND_LINE]);
         qemu.arg("-kernel").arg(self.host.kernel()).arg("-initrd").arg(self.host.initrd());
         let folder = self.folder.path();
