@@ -349,11 +349,13 @@ impl Changes {
         &self.scratch
     }
 
-    pub(crate) fn into_record(self) -> Record {
-        self.record
+    /// Refs at which this workspace's work was put before.
+    pub(crate) fn pulled(&self) -> &BTreeMap<String, String> {
+        &self.record.known.pulled
     }
 
-    pub(crate) fn guest(&self) -> &[u8] {
+    /// The workspace's folder in the guest.
+    pub fn guest(&self) -> &[u8] {
         self.record.guest()
     }
 

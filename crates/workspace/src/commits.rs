@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    Changes, Record, Repository, Scratch, WorkspaceError,
+    Changes, Repository, Scratch, WorkspaceError,
     error::{reading, writing},
     git::{GitError, is_ours, odd, run},
     repository::object_id,
@@ -43,23 +43,22 @@ pub struct Pulled {
 }
 
 /// Brings what is committed in the guest that `changes` are of, and those changes, into `repository` under
-/// `refs/banger/NAME/`. When the guest `has_own_refs`, its git is asked, by `reach`. With what is known then of the
-/// workspace.
+/// `refs/banger/NAME/`. When the guest `has_own_refs`, its git is asked, by `reach`.
 ///
 /// # Errors
 /// When the guest's git cannot be asked or what it sends is not whole, or the repository cannot be written.
 pub fn pull(
     repository: &Repository,
     name: &str,
-    changes: Changes,
+    changes: &Changes,
     reach: Option<&Reach>,
-) -> Result<(Pulled, Record), WorkspaceError> {
+) -> Result<Pulled, WorkspaceError> {
     let scratch = changes.scratch();
     let place = format!("refs/banger/{name}/");
     let mut refs = Vec::new();
     let mut head = changes.sent().map(str::to_owned);
     if let Some(reach) = reach {
-        fetch(scratch, reach, &changes)?;
+        fetch(scratch, reach, changes)?;
         for (fetched, id) in fetched(scratch)? {
             let own = fetched.strip_prefix(FETCHED).unwrap_or(&fetched);
             if changes.head() == Some(own) {
@@ -70,15 +69,13 @@ pub fn pull(
             }
         }
     }
-    let uncommitted = uncommitted(scratch, &changes, head.as_deref(), name)?;
+    let uncommitted = uncommitted(scratch, changes, head.as_deref(), name)?;
     refs.extend(head.map(|id| (format!("{place}HEAD"), id)));
     refs.extend(uncommitted.clone().map(|id| (format!("{place}{UNCOMMITTED}"), id)));
     take_over(&scratch.path().join("objects"), &repository.common.join("objects"))?;
     refs.sort();
-    let mut record = changes.into_record();
-    let replaced = update(repository, &place, &refs, &record.known.pulled)?;
-    record.known.pulled = refs.iter().cloned().collect();
-    Ok((Pulled { refs, uncommitted: uncommitted.is_some(), replaced }, record))
+    let replaced = update(repository, &place, &refs, changes.pulled())?;
+    Ok(Pulled { refs, uncommitted: uncommitted.is_some(), replaced })
 }
 
 /// Fetches all branches, and what is checked out, into the scratch. What comes is checked by git.

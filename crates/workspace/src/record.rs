@@ -12,7 +12,7 @@ use banger_files::{Found, Kind, Listed, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Repository, WorkspaceError,
+    Pulled, Repository, WorkspaceError,
     error::{reading, writing},
     git::read_file,
     guest_git::CheckedOut,
@@ -132,6 +132,11 @@ impl Record {
             .filter(|file| !of_others(&file.path))
             .all(|file| self.files.get(&file.path).is_some_and(|sent| sent.is(file)))
             && self.files.keys().filter(|path| !of_others(path)).all(|path| there.contains(path.as_slice()))
+    }
+
+    /// Notes where its work has been put.
+    pub fn note_pulled(&mut self, pulled: &Pulled) {
+        self.known.pulled = pulled.refs.iter().cloned().collect();
     }
 
     /// Its folder in the guest.

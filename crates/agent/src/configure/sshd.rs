@@ -29,8 +29,8 @@ KbdInteractiveAuthentication no
 const BEGIN: &[u8] = b"# banger: begin\n";
 const END: &[u8] = b"# banger: end\n";
 
-/// What stands behind banger's keys.
-const COMMENT: &str = "banger";
+/// What stands behind banger's keys, and hardly behind any other.
+const COMMENT: &str = "made-by-banger";
 
 /// Lets nobody in by password and root by key only, where the system at `root` has an sshd. To be called before that runs.
 pub(crate) fn restrict(root: &Path) -> io::Result<()> {
@@ -181,16 +181,16 @@ mod tests {
         authorize(root.path(), &[]).unwrap();
         assert!(!root.path().join("root/.ssh").exists());
         authorize(root.path(), &keys(&["ssh-ed25519 AAAA whatever"])).unwrap();
-        assert_eq!(text(&root, KEYS), "ssh-ed25519 AAAA banger\n");
+        assert_eq!(text(&root, KEYS), "ssh-ed25519 AAAA made-by-banger\n");
         assert_eq!(["root", "root/.ssh", KEYS].map(|name| mode(&root, name)), [0o755, 0o700, 0o600]);
 
-        let mine = "# the banger\nfrom=\"10.*\" ssh-ed25519 AAAA banger\n\nssh-rsa BB for the banger";
-        fs::write(root.path().join(KEYS), format!("ssh-ed25519 AAAA banger\n{mine}")).unwrap();
+        let mine = "# a made-by-banger\nfrom=\"10.*\" ssh-ed25519 AAAA made-by-banger\n\nssh-rsa BB banger\nssh-rsa CC mine";
+        fs::write(root.path().join(KEYS), format!("ssh-ed25519 AAAA made-by-banger\n{mine}")).unwrap();
         fs::set_permissions(root.path().join(KEYS), fs::Permissions::from_mode(0o666)).unwrap();
         fs::set_permissions(root.path().join("root/.ssh"), fs::Permissions::from_mode(0o755)).unwrap();
         let again = || authorize(root.path(), &keys(&["ssh-ed25519 CCCC", "ssh-rsa D\nE"])).unwrap();
         again();
-        assert_eq!(text(&root, KEYS), format!("{mine}\nssh-ed25519 CCCC banger\n"));
+        assert_eq!(text(&root, KEYS), format!("{mine}\nssh-ed25519 CCCC made-by-banger\n"));
         assert_eq!([mode(&root, "root/.ssh"), mode(&root, KEYS)], [0o700, 0o600]);
         let inode = || fs::metadata(root.path().join(KEYS)).unwrap().ino();
         let before = inode();

@@ -268,10 +268,14 @@ impl<'a> Workspaces<'a> {
 
     async fn bring(&self, vm: &Vm, changes: Changes, found: Found) -> Result<Pulled, CommandError> {
         let reach = found.own_refs.then(|| self.reach(vm)).transpose()?;
-        let name = vm.name.to_string();
-        let pulled = blocking(move || pull(&found.repository, &name, changes, reach.as_ref()));
-        let (pulled, record) = pulled.await?.map_err(about(vm))?;
-        self.keep(vm, &record)?;
+        let (name, guest) = (vm.name.to_string(), changes.guest().to_vec());
+        let pulled = blocking(move || pull(&found.repository, &name, &changes, reach.as_ref()));
+        let pulled = pulled.await?.map_err(about(vm))?;
+        // As it is by now: something may have been sent meanwhile.
+        if let Some(mut record) = self.records.find(vm.id.as_str(), &guest).map_err(about(vm))? {
+            record.note_pulled(&pulled);
+            self.keep(vm, &record)?;
+        }
         for name in &pulled.replaced {
             self.ui.note(format_args!(
                 "what another VM {}, or a branch that is gone, had left is now {name}",

@@ -136,8 +136,8 @@ impl World {
         let inside = format!("shift 2; exec git upload-pack {}", self.guest().display());
         let reach = Reach(["sh", "-c", &inside, "-"].map(Into::into).to_vec());
         let reach = guest.has_own_refs().then_some(reach);
-        let (pulled, known) = pull(&repository, "box", self.changes(record)?, reach.as_ref())?;
-        *record = known;
+        let pulled = pull(&repository, "box", &self.changes(record)?, reach.as_ref())?;
+        record.note_pulled(&pulled);
         Ok(pulled)
     }
 

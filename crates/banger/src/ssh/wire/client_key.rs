@@ -25,7 +25,7 @@ const LINE: usize = 70;
 const BLOCK: usize = 8;
 
 /// What stands behind the key, in both files and in a guest.
-const COMMENT: &str = "banger";
+const COMMENT: &str = "made-by-banger";
 
 /// An Ed25519 key of the user's.
 #[derive(Debug)]
@@ -154,7 +154,7 @@ mod tests {
         let path = dir.path().join("theirs");
         let of = |passphrase: &str, kind: &str| {
             let _ = fs::remove_file(&path);
-            keygen(&["-q", "-t", kind, "-N", passphrase, "-C", "banger", "-f", path.to_str().unwrap()]);
+            keygen(&["-q", "-t", kind, "-N", passphrase, "-C", COMMENT, "-f", path.to_str().unwrap()]);
             ClientKey::read(&fs::read(&path).unwrap())
         };
         let theirs = of("", "ed25519").unwrap().public();
