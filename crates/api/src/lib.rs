@@ -6,13 +6,16 @@
 
 mod check;
 pub mod config;
+mod credentials;
 mod daemon;
 mod defaults;
+mod digest;
 mod dirs;
 mod error;
 mod forward;
 mod happening;
 mod image;
+mod image_name;
 mod kernel;
 mod log;
 mod name;
@@ -26,13 +29,16 @@ mod vm;
 
 pub use check::{Check, Verdict};
 pub use config::{AutoStop, Config, HostSize, ProjectFiles};
+pub use credentials::Credentials;
 pub use daemon::{BUILD_HEADER, DaemonStatus, ProgramId};
 pub use defaults::Defaults;
+pub use digest::{Digest, InvalidDigest};
 pub use dirs::{Dirs, DirsError};
 pub use error::{ApiError, ErrorKind};
 pub use forward::{Forward, InvalidForward};
 pub use happening::{Happening, HappeningKind, WatchEvents};
 pub use image::{Image, Pull};
+pub use image_name::{ImageName, InvalidImageName, Reference};
 pub use kernel::Kernel;
 pub use log::{LogSource, ReadLog};
 pub use name::{Id, InvalidName, Name, VmName};

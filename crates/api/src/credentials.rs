@@ -1,0 +1,23 @@
+//! What a user shows to a registry.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A user's name and secret for one registry, as `docker login` keeps them.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credentials {
+    /// The registry's host, with its port where it has one, as in a [`Reference`](crate::Reference).
+    pub registry: String,
+    /// The user's name there; empty when `secret` is an identity token.
+    pub username: String,
+    /// Password, access token or identity token.
+    pub secret: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("registry", &self.registry).finish_non_exhaustive()
+    }
+}

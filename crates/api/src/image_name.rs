@@ -1,0 +1,411 @@
+//! What images are called: here, and in a registry.
+//!
+//! The grammar is that of the `distribution/reference` package, which Docker, Podman and containerd share:
+//! `[REGISTRY[:PORT]/]REPOSITORY[:TAG][@DIGEST]`.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, InvalidDigest};
+
+/// The registry of names that name none.
+const DEFAULT_REGISTRY: &str = "docker.io";
+
+/// Where that one keeps its own images.
+const OFFICIAL: &str = "library/";
+
+/// The tag of names that have none.
+const DEFAULT_TAG: &str = "latest";
+
+/// Longest registry and repository together, in bytes.
+const LONGEST_REPOSITORY: usize = 255;
+
+/// Longest tag in bytes.
+const LONGEST_TAG: usize = 128;
+
+/// Why a text is no image's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidImageName {
+    /// There is nothing, or nothing where a part should be.
+    #[error("an image's {0} cannot be empty")]
+    Empty(&'static str),
+    /// A part goes on for too long.
+    #[error("an image's {part} has at most {limit} characters, this one has {length}")]
+    TooLong {
+        /// Which.
+        part: &'static str,
+        /// Its limit.
+        limit: usize,
+        /// Its length.
+        length: usize,
+    },
+    /// A character that has no place where it is.
+    #[error("{character:?} at position {position} cannot be in an image's {part}: use {allowed}")]
+    Character {
+        /// The first wrong character.
+        character: char,
+        /// Where it is, counted from 1.
+        position: usize,
+        /// In which part.
+        part: &'static str,
+        /// What may be used there.
+        allowed: &'static str,
+    },
+    /// What is before the first slash looks like a registry and is none.
+    #[error("{0:?} is no registry's host")]
+    Host(String),
+    /// What follows the `@`.
+    #[error(transparent)]
+    Digest(#[from] InvalidDigest),
+}
+
+/// An image in a registry.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Reference {
+    registry: String,
+    repository: String,
+    tag: Option<String>,
+    digest: Option<Digest>,
+}
+
+impl Reference {
+    /// The registry's host, with its port where it has one: `docker.io`, `localhost:5000`.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// The path in the registry: `library/alpine`.
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// The tag; where there is neither one nor a digest, `latest`.
+    pub fn tag(&self) -> Option<&str> {
+        let default = self.digest.is_none().then_some(DEFAULT_TAG);
+        self.tag.as_deref().or(default)
+    }
+
+    /// The digest of the manifest or index.
+    pub fn digest(&self) -> Option<Digest> {
+        self.digest
+    }
+
+    /// What the image is called here: without what can be left out, but for the tag.
+    pub fn name(&self) -> ImageName {
+        let mut text = self.short_repository();
+        if let Some(tag) = self.tag() {
+            text.push(':');
+            text.push_str(tag);
+        }
+        if let Some(digest) = self.digest {
+            text.push('@');
+            text.push_str(&digest.to_string());
+        }
+        ImageName(text)
+    }
+
+    /// What the image with the digest `digest` is called, wherever its tag has moved.
+    pub fn name_of(&self, digest: Digest) -> ImageName {
+        Self { tag: None, digest: Some(digest), ..self.clone() }.name()
+    }
+
+    fn short_repository(&self) -> String {
+        if self.registry != DEFAULT_REGISTRY {
+            return format!("{}/{}", self.registry, self.repository);
+        }
+        let official = self.repository.strip_prefix(OFFICIAL).filter(|name| !name.contains('/'));
+        official.unwrap_or(&self.repository).to_owned()
+    }
+}
+
+impl FromStr for Reference {
+    type Err = InvalidImageName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidImageName> {
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest.parse()?)),
+            None => (text, None),
+        };
+        let after_path = rest.rfind('/').map_or(0, |slash| slash + 1);
+        let (path, tag) = match rest[after_path..].split_once(':') {
+            Some((name, tag)) => {
+                let colon = after_path + name.len();
+                (&rest[..colon], Some(checked_tag(tag, colon + 1)?))
+            }
+            None => (rest, None),
+        };
+        if path.is_empty() {
+            return Err(InvalidImageName::Empty("name"));
+        }
+        let registry = path.split_once('/').map(|(first, _)| first).filter(|first| is_registry(first));
+        let (registry, repository) = match registry {
+            Some(registry) => {
+                check_registry(registry)?;
+                check_repository(&path[registry.len() + 1..], registry.len() + 1)?;
+                (registry, path[registry.len() + 1..].to_owned())
+            }
+            None => {
+                check_repository(path, 0)?;
+                (DEFAULT_REGISTRY, path.to_owned())
+            }
+        };
+        let official = registry == DEFAULT_REGISTRY && !repository.contains('/');
+        let repository = if official { OFFICIAL.to_owned() + &repository } else { repository };
+        let length = registry.len() + 1 + repository.len();
+        if length > LONGEST_REPOSITORY {
+            return Err(InvalidImageName::TooLong { part: "name", limit: LONGEST_REPOSITORY, length });
+        }
+        Ok(Self { registry: registry.to_owned(), repository, tag: tag.map(str::to_owned), digest })
+    }
+}
+
+impl fmt::Display for Reference {
+    /// The whole reference, nothing left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.registry, self.repository)?;
+        if let Some(tag) = self.tag() {
+            write!(f, ":{tag}")?;
+        }
+        if let Some(digest) = self.digest {
+            write!(f, "@{digest}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the first part of a path is a host.
+fn is_registry(first: &str) -> bool {
+    first == "localhost" || first.contains(['.', ':', '[']) || first.bytes().any(|b| b.is_ascii_uppercase())
+}
+
+/// `HOST[:PORT]`, where the host may be an IPv6 address in brackets.
+fn check_registry(registry: &str) -> Result<(), InvalidImageName> {
+    const PART: &str = "registry";
+    let (host, port) = match registry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) => {
+            allow(PART, address, 1, "0-9, a-f and : in brackets", |c| c.is_ascii_hexdigit() || c == ':')?;
+            (address, port.strip_prefix(':'))
+        }
+        None => {
+            let (host, port) = registry.split_once(':').map_or((registry, None), |(h, p)| (h, Some(p)));
+            allow(PART, host, 0, "a-z, A-Z, 0-9, . and -", |c| {
+                c.is_ascii_alphanumeric() || matches!(c, '.' | '-')
+            })?;
+            (host, port)
+        }
+    };
+    if host.split('.').any(|label| label.is_empty() || label.starts_with('-') || label.ends_with('-')) {
+        return Err(InvalidImageName::Host(host.to_owned()));
+    }
+    let Some(port) = port else { return Ok(()) };
+    allow("registry's port", port, registry.len() - port.len(), "0-9", |c| c.is_ascii_digit())?;
+    if port.parse::<u16>().is_ok_and(|port| port > 0) {
+        return Ok(());
+    }
+    Err(InvalidImageName::TooLong { part: "registry's port", limit: 5, length: port.len() })
+}
+
+/// Components of letters and digits, with separators between them: one `.`, one or two `_`, any number of `-`.
+fn check_repository(path: &str, offset: usize) -> Result<(), InvalidImageName> {
+    const PART: &str = "name";
+    const ALLOWED: &str = "a-z and 0-9, with one of . _ - between them";
+    let mut at = offset;
+    for component in path.split('/') {
+        if component.is_empty() {
+            return Err(InvalidImageName::Empty("name between slashes"));
+        }
+        allow(PART, component, at, ALLOWED, |c| {
+            c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-')
+        })?;
+        if let Some(index) = misplaced_separator(component) {
+            let character = component[index..].chars().next().unwrap_or_default();
+            let position = at + index + 1;
+            return Err(InvalidImageName::Character { character, position, part: PART, allowed: ALLOWED });
+        }
+        at += component.len() + 1;
+    }
+    Ok(())
+}
+
+/// Where separators stand at an end, or more of them together than may.
+fn misplaced_separator(component: &str) -> Option<usize> {
+    let is_separator = |c: char| matches!(c, '.' | '_' | '-');
+    let mut at = 0;
+    while let Some(start) = component[at..].find(is_separator).map(|found| at + found) {
+        let rest = &component[start..];
+        let run = &rest[..rest.find(|c| !is_separator(c)).unwrap_or(rest.len())];
+        let inside = start > 0 && run.len() < rest.len();
+        if !inside || !(matches!(run, "." | "_" | "__") || run.chars().all(|c| c == '-')) {
+            return Some(start);
+        }
+        at = start + run.len();
+    }
+    None
+}
+
+fn checked_tag(tag: &str, offset: usize) -> Result<&str, InvalidImageName> {
+    const PART: &str = "tag";
+    const ALLOWED: &str = "a-z, A-Z, 0-9 and _, and after these . and -";
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    match tag.chars().next() {
+        None => return Err(InvalidImageName::Empty(PART)),
+        Some(character) if !word(character) => {
+            return Err(InvalidImageName::Character {
+                character,
+                position: offset + 1,
+                part: PART,
+                allowed: ALLOWED,
+            });
+        }
+        Some(_) => allow(PART, tag, offset, ALLOWED, |c| word(c) || matches!(c, '.' | '-'))?,
+    }
+    if tag.len() > LONGEST_TAG {
+        return Err(InvalidImageName::TooLong { part: PART, limit: LONGEST_TAG, length: tag.len() });
+    }
+    Ok(tag)
+}
+
+/// Refuses the first character that is not allowed; `offset` characters come before `text`.
+fn allow(
+    part: &'static str,
+    text: &str,
+    offset: usize,
+    allowed: &'static str,
+    is_allowed: impl Fn(char) -> bool,
+) -> Result<(), InvalidImageName> {
+    match text.chars().enumerate().find(|(_, character)| !is_allowed(*character)) {
+        Some((index, character)) => {
+            Err(InvalidImageName::Character { character, position: offset + index + 1, part, allowed })
+        }
+        None => Ok(()),
+    }
+}
+
+/// What an image is called here. Any text that could name one in a registry, kept as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ImageName(String);
+
+impl ImageName {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The image in a registry that it would name.
+    ///
+    /// # Errors
+    /// Never: it was parsed when it was made.
+    pub fn reference(&self) -> Result<Reference, InvalidImageName> {
+        self.0.parse()
+    }
+}
+
+impl FromStr for ImageName {
+    type Err = InvalidImageName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidImageName> {
+        text.parse::<Reference>().map(|_| Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for ImageName {
+    type Error = InvalidImageName;
+    fn try_from(text: String) -> Result<Self, InvalidImageName> {
+        text.parse()
+    }
+}
+
+impl From<ImageName> for String {
+    fn from(name: ImageName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for ImageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HASH: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn names_are_completed_and_shortened() {
+        for (text, whole, name) in [
+            ("alpine", "docker.io/library/alpine:latest", "alpine:latest"),
+            ("docker.io/library/alpine", "docker.io/library/alpine:latest", "alpine:latest"),
+            ("docker.io/alpine:3.20", "docker.io/library/alpine:3.20", "alpine:3.20"),
+            ("org/thing", "docker.io/org/thing:latest", "org/thing:latest"),
+            ("docker.io/library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
+            ("ghcr.io/org/thing:V1_2-x", "ghcr.io/org/thing:V1_2-x", "ghcr.io/org/thing:V1_2-x"),
+            ("localhost/x", "localhost/x:latest", "localhost/x:latest"),
+            (
+                "localhost:5000/a__b/c--d",
+                "localhost:5000/a__b/c--d:latest",
+                "localhost:5000/a__b/c--d:latest",
+            ),
+            ("[::1]:5000/x:1", "[::1]:5000/x:1", "[::1]:5000/x:1"),
+            ("x:5000", "docker.io/library/x:5000", "x:5000"),
+        ] {
+            let reference: Reference = text.parse().unwrap();
+            assert_eq!((&*reference.to_string(), reference.name().as_str()), (whole, name), "{text}");
+        }
+        let pinned: Reference = format!("alpine@{HASH}").parse().unwrap();
+        assert_eq!((pinned.tag(), pinned.digest()), (None, Some(HASH.parse().unwrap())));
+        let both: Reference = format!("alpine:3@{HASH}").parse().unwrap();
+        assert_eq!(both.name_of(HASH.parse().unwrap()), pinned.name());
+    }
+
+    #[test]
+    fn a_bad_name_names_the_character_and_its_position() {
+        for (text, message) in [
+            ("", "an image's name cannot be empty"),
+            (":x", "an image's name cannot be empty"),
+            ("a:", "an image's tag cannot be empty"),
+            ("a//b", "an image's name between slashes cannot be empty"),
+            (
+                "org/Thing",
+                "'T' at position 5 cannot be in an image's name: use a-z and 0-9, with one of . _ - between them",
+            ),
+            (
+                "a-",
+                "'-' at position 2 cannot be in an image's name: use a-z and 0-9, with one of . _ - between them",
+            ),
+            ("../x", "\"..\" is no registry's host"),
+            ("a.b:x/c", "'x' at position 5 cannot be in an image's registry's port: use 0-9"),
+            (
+                "a:-1",
+                "'-' at position 3 cannot be in an image's tag: use a-z, A-Z, 0-9 and _, and after these . and -",
+            ),
+            ("a@sha256:12", "a digest is sha256: and 64 of 0-9 and a-f"),
+        ] {
+            assert_eq!(text.parse::<Reference>().unwrap_err().to_string(), message, "{text}");
+        }
+        for text in
+            ["a___b", "a..b", "a.-b", "http://x/y", "a b", "x@y", "a:b:c", "[::1/x", "h:0/x", "h:99999/x"]
+        {
+            assert!(text.parse::<Reference>().is_err(), "{text}");
+        }
+        assert!("a".repeat(300).parse::<Reference>().is_err());
+        assert!(format!("a:{}", "t".repeat(129)).parse::<Reference>().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_refused_or_reads_back(text in "[a-zA-Z0-9._:/@\\[\\]-]{0,40}|\\PC{0,40}") {
+            if let Ok(reference) = text.parse::<Reference>() {
+                prop_assert_eq!(reference.name().reference().unwrap().to_string(), reference.to_string());
+                prop_assert_eq!(reference.to_string().parse::<Reference>().unwrap().name(), reference.name());
+                prop_assert!(!reference.to_string().contains(char::is_whitespace));
+            }
+        }
+    }
+}
