@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{ErrorKind, Id, Name, OperationKind, VmName, VmState};
+use crate::{ErrorKind, Id, ImageName, Name, OperationKind, VmName, VmState};
 
 /// Something that happened: a line of JSON of `GET /v1/events`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,14 +74,14 @@ pub enum HappeningKind {
         /// Its id.
         id: Id,
         /// Its name.
-        name: Name,
+        name: ImageName,
     },
     /// An image is gone.
     ImageDeleted {
         /// Its id.
         id: Id,
         /// Its name.
-        name: Name,
+        name: ImageName,
     },
     /// There is a kernel more.
     KernelCreated {

@@ -37,7 +37,7 @@ pub use dirs::{Dirs, DirsError};
 pub use error::{ApiError, ErrorKind};
 pub use forward::{Forward, InvalidForward};
 pub use happening::{Happening, HappeningKind, WatchEvents};
-pub use image::{Image, Pull};
+pub use image::{Image, ImageConfig, Pull, PullImage};
 pub use image_name::{ImageName, InvalidImageName, Reference};
 pub use kernel::Kernel;
 pub use log::{LogSource, ReadLog};
@@ -45,7 +45,7 @@ pub use name::{Id, InvalidName, Name, VmName};
 pub use operation::{Event, Operation, OperationKind, OperationState, Span};
 pub use period::{InvalidPeriod, Period};
 pub use personal::{InvalidPersonal, Personal};
-pub use reference::{Named, RefError, resolve};
+pub use reference::{Named, RefError, exact_image, resolve, resolve_image};
 pub use size::{InvalidSize, Size};
 pub use stats::{DiskStats, GuestStats, VmStats};
 pub use vm::{

@@ -1,6 +1,6 @@
 //! References: how a person names one VM, image or kernel among those there are.
 
-use crate::Id;
+use crate::{Id, Reference};
 
 /// Something that can be referred to.
 pub trait Named {
@@ -44,6 +44,31 @@ pub fn resolve<'a, T: Named>(things: &'a [T], reference: &str) -> Result<&'a T, 
     }
 }
 
+/// Finds the image that `reference` names: as [`resolve`], but a name that says its registry, tag or digest has to be
+/// all of the name, and may leave out or spell out what [`Reference::name`] would.
+///
+/// # Errors
+/// When nothing or more than one thing fits.
+pub fn resolve_image<'a, T: Named>(images: &'a [T], reference: &str) -> Result<&'a T, RefError> {
+    if let Some(image) = exact_image(images, reference) {
+        return Ok(image);
+    }
+    if reference.contains(['/', ':', '@']) {
+        return Err(RefError::NotFound);
+    }
+    resolve(images, reference)
+}
+
+/// The image whose id or name is `reference`, nothing cut short.
+pub fn exact_image<'a, T: Named>(images: &'a [T], reference: &str) -> Option<&'a T> {
+    let named = |name: &str| images.iter().find(|image| image.name() == name);
+    let by_id = images.iter().find(|image| image.id().as_str() == reference);
+    by_id.or_else(|| named(reference)).or_else(|| {
+        let whole: Reference = reference.parse().ok()?;
+        named(whole.name().as_str())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +99,25 @@ mod tests {
         assert_eq!(resolve(&things, "bo"), Err(RefError::Ambiguous(vec!["box".into(), "boxer".into()])));
         assert_eq!(resolve(&things, ""), Err(RefError::NotFound));
         assert_eq!(resolve(&things, "x"), Err(RefError::NotFound));
+    }
+
+    #[test]
+    fn an_image_with_a_tag_is_named_whole() {
+        let images = [
+            thing(1, "alpine:latest"),
+            thing(2, "alpine:3.20"),
+            thing(3, "golden"),
+            thing(4, "ghcr.io/a/b:1"),
+        ];
+        let found = |reference| resolve_image(&images, reference).map(|image| image.1.as_str());
+        assert_eq!(found("alpine"), Ok("alpine:latest"));
+        assert_eq!(found("docker.io/library/alpine:3.20"), Ok("alpine:3.20"));
+        assert_eq!(found("alpine:3"), Err(RefError::NotFound));
+        assert_eq!(found("gold"), Ok("golden"));
+        assert_eq!(found("golden:latest"), Err(RefError::NotFound));
+        assert_eq!(found("ghcr.io/a/b"), Err(RefError::NotFound));
+        assert!(matches!(found("alp"), Err(RefError::Ambiguous(_))));
+        assert_eq!(found("0000000000000003"), Ok("golden"));
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Id, Named, Personal, Size, VmName};
+use crate::{Credentials, Id, Named, Personal, Size, VmName};
 
 /// What a VM is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -155,7 +155,7 @@ pub struct CreateVm {
     /// A name; made up when left out.
     #[serde(default)]
     pub name: Option<VmName>,
-    /// An image's name, id or prefix, or a name in the catalog.
+    /// An image's name, id or prefix; or a name in the catalog or a registry.
     #[serde(default)]
     pub image: Option<String>,
     /// A kernel's name, id or prefix, or a name in the catalog.
@@ -192,6 +192,9 @@ pub struct CreateVm {
     /// What of its user's the guest gets.
     #[serde(default)]
     pub personal: Personal,
+    /// What its user shows to registries, should the image have to be fetched.
+    #[serde(default)]
+    pub credentials: Vec<Credentials>,
 }
 
 /// Options of `POST /v1/vms/REF/start`.

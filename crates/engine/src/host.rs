@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use banger_api::{ApiError, Config, Dirs, ErrorKind, Id, Name, RefError, resolve};
+use banger_api::{ApiError, Config, Dirs, ErrorKind, Id, RefError, resolve};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -98,7 +98,7 @@ pub(crate) fn no_such(what: &str, reference: &str) -> ApiError {
     ApiError::new(ErrorKind::NotFound, format!("there is no {what} {reference:?}")).hint(hint)
 }
 
-pub(crate) fn not_in_catalog(what: &str, name: &Name) -> ApiError {
+pub(crate) fn not_in_catalog(what: &str, name: &str) -> ApiError {
     ApiError::new(ErrorKind::NotFound, format!("the catalog has no {what} {name}"))
         .hint(format!("it has {}; others come by `banger {what} import`", in_catalog(what)))
 }

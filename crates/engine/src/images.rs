@@ -2,7 +2,7 @@
 
 use std::{fs, io::Read, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
-use banger_api::{ApiError, ErrorKind, Image, Name, Size, resolve};
+use banger_api::{ApiError, ErrorKind, Image, ImageConfig, ImageName, RefError, Size, resolve_image};
 use banger_image::{Progress, RootfsInfo, RootfsOptions};
 use jiff::Timestamp;
 
@@ -32,9 +32,9 @@ impl Host {
         context: &Context,
     ) -> Result<ImageRecord, EngineError> {
         let images = self.store.images()?;
-        match resolve(&images, reference) {
+        match resolve_image(&images, reference) {
             Ok(image) => Ok(image.clone()),
-            Err(banger_api::RefError::NotFound) => {
+            Err(RefError::NotFound) => {
                 let entry = banger_image::catalog().image(reference);
                 let Some(entry) = entry else { return Err(no_such("image", reference).into()) };
                 context.note(format!("image {reference} is not here yet: it is fetched now, once")).await;
@@ -51,7 +51,7 @@ impl Host {
     /// Gets the catalog's image `name`. Two who ask at once share one fetch.
     pub(crate) async fn pull_image(
         self: &Arc<Self>,
-        name: Name,
+        name: ImageName,
         context: &Context,
     ) -> Result<ImageRecord, EngineError> {
         let _one_at_a_time =
@@ -60,7 +60,7 @@ impl Host {
             return Ok(image);
         }
         let entry = banger_image::catalog().image(name.as_str());
-        let Some(entry) = entry else { return Err(not_in_catalog("image", &name).into()) };
+        let Some(entry) = entry else { return Err(not_in_catalog("image", name.as_str()).into()) };
         admission::space(&self.dirs.state, "the image", Size::mib(entry.space_mib))?;
         let kernel = entry.kernel.clone();
         self.publish_image(name, "catalog", kernel, context, move |folder, out, progress| {
@@ -72,12 +72,12 @@ impl Host {
     /// Makes image `name` of a tar.
     pub(crate) async fn import_image<R: Read + Send + 'static>(
         self: &Arc<Self>,
-        name: Name,
+        name: ImageName,
         tar: Tar<R>,
         context: &Context,
     ) -> Result<ImageRecord, EngineError> {
         if self.store.images()?.iter().any(|image| image.name == name) {
-            return Err(taken("image", &name).into());
+            return Err(taken("image", name.as_str()).into());
         }
         // Packed or not, the image is no smaller than what is read; of a stream nobody knows.
         let size = match &tar {
@@ -97,7 +97,7 @@ impl Host {
 
     async fn publish_image(
         self: &Arc<Self>,
-        name: Name,
+        name: ImageName,
         source: &str,
         kernel: Option<String>,
         context: &Context,
@@ -131,6 +131,9 @@ impl Host {
             kernel,
             source: source.to_owned(),
             created_at: Timestamp::now(),
+            reference: None,
+            digest: None,
+            config: ImageConfig::default(),
         };
         self.store.insert_image(&image)?;
         unfinished.keep();
@@ -140,7 +143,8 @@ impl Host {
     /// Forgets an image that no VM uses.
     pub(crate) fn delete_image(&self, reference: &str) -> Result<(), EngineError> {
         let images = self.store.images()?;
-        let image = resolve(&images, reference).map_err(|error| unresolved("image", reference, error))?;
+        let image =
+            resolve_image(&images, reference).map_err(|error| unresolved("image", reference, error))?;
         if !self.store.delete_image(&image.id)? {
             let users = used_by(&self.store.vms()?, |vm| vm.image_id == image.id);
             return Err(in_use("image", image.name.as_str(), &users).into());
@@ -160,6 +164,9 @@ impl Host {
             init: image.init.clone(),
             kernel: image.kernel.clone(),
             source: image.source.clone(),
+            reference: image.reference.clone(),
+            digest: image.digest,
+            config: image.config.clone(),
             created_at: image.created_at,
             used_by: used_by(vms, |vm| vm.image_id == image.id),
         }
@@ -213,7 +220,7 @@ pub(crate) fn used_by(vms: &[VmRecord], uses: impl Fn(&VmRecord) -> bool) -> Vec
     vms.iter().filter(|vm| uses(vm)).map(|vm| vm.name.to_string()).collect()
 }
 
-pub(crate) fn taken(what: &str, name: &Name) -> ApiError {
+pub(crate) fn taken(what: &str, name: &str) -> ApiError {
     ApiError::new(ErrorKind::AlreadyExists, format!("there is a {what} {name} already"))
         .hint(format!("choose another name, or delete it with: banger {what} delete {name}"))
 }

@@ -69,7 +69,7 @@ impl Host {
             return Ok(kernel);
         }
         let entry = banger_image::catalog().kernel(name.as_str());
-        let Some(entry) = entry else { return Err(not_in_catalog("kernel", &name).into()) };
+        let Some(entry) = entry else { return Err(not_in_catalog("kernel", name.as_str()).into()) };
         admission::space(&self.dirs.state, "the kernel", Size::mib(entry.space_mib))?;
         self.publish_kernel(name, "catalog", context, move |work, dest, progress| {
             banger_image::fetch_kernel(entry, work, dest, progress)
@@ -86,7 +86,7 @@ impl Host {
         context: &Context,
     ) -> Result<KernelRecord, EngineError> {
         if self.store.kernels()?.iter().any(|kernel| kernel.name == name) {
-            return Err(taken("kernel", &name).into());
+            return Err(taken("kernel", name.as_str()).into());
         }
         admission::space(&self.dirs.state, "the kernel", Size::bytes(0))?;
         let source = match format {

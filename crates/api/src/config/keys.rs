@@ -4,7 +4,7 @@ use super::{
     AutoStop, Config, FileSync, Key, Origin, Project, ProjectFiles, Scope, Setting, ShownKey,
     value::{Raw, Value, within},
 };
-use crate::{Defaults, Limits, Name, Period, Size, Vmm};
+use crate::{Defaults, ImageName, Limits, Name, Period, Size, Vmm};
 
 /// Makes of the declarations: [`KEYS`], the fields of a [`Layer`], and an accessor each of a [`Config`].
 macro_rules! keys {
@@ -97,7 +97,7 @@ macro_rules! keys {
 keys! {
     [vm]
     /// Image
-    image: Name, Project, Some("BANGER_IMAGE"), told(Defaults::IMAGE);
+    image: ImageName, Project, Some("BANGER_IMAGE"), told(Defaults::IMAGE);
     /// Kernel
     kernel: Name, Project, Some("BANGER_KERNEL"), told("the image's, else debian-cloud");
     /// Virtual CPUs
@@ -156,7 +156,7 @@ impl Key {
 impl Config {
     /// The image's name.
     pub fn image_name(&self) -> &str {
-        self.image().map_or(Defaults::IMAGE, Name::as_str)
+        self.image().map_or(Defaults::IMAGE, ImageName::as_str)
     }
 
     /// The kernel's name, for an image that prefers `preferred`.

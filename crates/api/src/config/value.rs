@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::RangeInclusive, str::FromStr};
 
-use crate::{InvalidPeriod, Name, Period, Size, Vmm};
+use crate::{ImageName, InvalidPeriod, Name, Period, Size, Vmm};
 
 /// A value as a source has it.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +62,7 @@ macro_rules! values {
 }
 
 values! {
+    ImageName: Text, "an image's name in quotes, as \"debian-bookworm\" or \"alpine:3.20\"";
     Name: Text, "a name in quotes, as \"debian-bookworm\"";
     Vmm: Text, "\"firecracker\" or \"qemu\"";
     Size: Text | Number, "a size, as \"4G\", or a number of MiB";

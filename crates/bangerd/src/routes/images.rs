@@ -6,7 +6,7 @@ use axum::{
     extract::{Path, Query, State},
     response::Response,
 };
-use banger_api::{Image, Name, Pull};
+use banger_api::{Image, ImageName, PullImage};
 use banger_engine::Tar;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ pub(super) async fn image(State(daemon): Shared, Path(image): Path<String>) -> A
 
 #[derive(Deserialize)]
 pub(super) struct ImportImage {
-    name: Name,
+    name: ImageName,
 }
 
 /// The tar is the body, or a file that came with the request.
@@ -38,7 +38,7 @@ pub(super) async fn import_image(
     stream_of(daemon.engine.import_image(import.name, tar))
 }
 
-pub(super) async fn pull_image(State(daemon): Shared, Checked(pull): Checked<Pull>) -> Response {
+pub(super) async fn pull_image(State(daemon): Shared, Checked(pull): Checked<PullImage>) -> Response {
     stream_of(daemon.engine.pull_image(pull.name))
 }
 

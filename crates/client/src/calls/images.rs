@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use banger_api::{ApiError, Image, Name, Pull};
+use banger_api::{ApiError, Image, ImageName, PullImage};
 use hyper::Method;
 use tokio::io::AsyncRead;
 
@@ -33,7 +33,7 @@ impl Client {
     ///
     /// # Errors
     /// As every call.
-    pub async fn import_image_file(&self, name: &Name, tar: File) -> Result<Events, ApiError> {
+    pub async fn import_image_file(&self, name: &ImageName, tar: File) -> Result<Events, ApiError> {
         self.ensure_daemon().await?;
         let path = format!("/v1/images?name={}", segment(name.as_str()));
         Ok(Events::new(self.send_with(Some(tar), Method::POST, &path, nothing()).await?.into_body()))
@@ -45,7 +45,7 @@ impl Client {
     /// As every call.
     pub async fn import_image(
         &self,
-        name: &Name,
+        name: &ImageName,
         tar: impl AsyncRead + Send + 'static,
     ) -> Result<Events, ApiError> {
         // The tar can be sent once only.
@@ -54,12 +54,12 @@ impl Client {
         Ok(Events::new(self.send(Method::POST, &path, stream_of(tar)).await?.into_body()))
     }
 
-    /// Gets an image from the catalog; its result is an [`Image`].
+    /// Gets an image of the catalog or a registry; its result is an [`Image`].
     ///
     /// # Errors
     /// As every call.
-    pub async fn pull_image(&self, name: &Name) -> Result<Events, ApiError> {
-        self.follow(Method::POST, "/v1/images/pull", || json(&Pull { name: name.clone() })).await
+    pub async fn pull_image(&self, pull: &PullImage) -> Result<Events, ApiError> {
+        self.follow(Method::POST, "/v1/images/pull", || json(pull)).await
     }
 
     /// Deletes an image.

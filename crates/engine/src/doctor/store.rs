@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use banger_api::{ApiError, Check, Config, RefError, resolve};
+use banger_api::{ApiError, Check, Config, RefError, resolve, resolve_image};
 
 use super::told;
 use crate::{
@@ -38,12 +38,12 @@ pub(super) fn all(store: &Result<Contents, ApiError>, config: &Config) -> Vec<Ch
         Check::pass("store", "will be created on first use")
     };
     let image = config.image_name();
-    let preferred = resolve(&contents.images, image).ok().and_then(|image| image.kernel.as_deref());
+    let preferred = resolve_image(&contents.images, image).ok().and_then(|image| image.kernel.as_deref());
     let in_catalog = banger_image::catalog().image(image).and_then(|entry| entry.kernel.as_deref());
     let kernel = config.kernel_name(preferred.or(in_catalog));
     vec![
         store,
-        default("image", image, resolve(&contents.images, image).map(drop), |name| {
+        default("image", image, resolve_image(&contents.images, image).map(drop), |name| {
             banger_image::catalog().image(name).is_some()
         }),
         default("kernel", kernel, resolve(&contents.kernels, kernel).map(drop), |name| {

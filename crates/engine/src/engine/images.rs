@@ -2,7 +2,7 @@
 
 use std::{io::Read, sync::Arc};
 
-use banger_api::{ApiError, Image, Name, OperationKind, resolve};
+use banger_api::{ApiError, Image, ImageName, OperationKind, resolve_image};
 
 use super::{Engine, Events};
 use crate::{
@@ -29,12 +29,13 @@ impl Engine {
     /// When none or several do.
     pub fn image(&self, reference: &str) -> Result<Image, ApiError> {
         let images = self.0.store.images()?;
-        let image = resolve(&images, reference).map_err(|error| unresolved("image", reference, error))?;
+        let image =
+            resolve_image(&images, reference).map_err(|error| unresolved("image", reference, error))?;
         Ok(self.0.show_image(image, &self.0.store.vms()?))
     }
 
     /// Makes an image of a tar of a root file system.
-    pub fn import_image<R: Read + Send + 'static>(&self, name: Name, tar: Tar<R>) -> Events {
+    pub fn import_image<R: Read + Send + 'static>(&self, name: ImageName, tar: Tar<R>) -> Events {
         let target = name.to_string();
         self.image_operation(OperationKind::ImageImport, &target, move |host, context| async move {
             host.import_image(name, tar, &context).await
@@ -42,7 +43,7 @@ impl Engine {
     }
 
     /// Gets an image from the catalog.
-    pub fn pull_image(&self, name: Name) -> Events {
+    pub fn pull_image(&self, name: ImageName) -> Events {
         let target = name.to_string();
         self.image_operation(OperationKind::ImagePull, &target, move |host, context| async move {
             host.pull_image(name, &context).await

@@ -1,16 +1,16 @@
 //! Images in the store.
 
-use banger_api::{HappeningKind, Id, Name, Named, Size};
+use banger_api::{Digest, HappeningKind, Id, ImageConfig, ImageName, InvalidDigest, Named, Size};
 use jiff::Timestamp;
 use rusqlite::params;
 
-use super::{Step, Store, StoreError, name_taken, parsed, returned_name};
+use super::{Step, Store, StoreError, json, name_taken, parsed, returned_name, to_json};
 
 /// An image, as it is kept.
 #[derive(Debug, Clone)]
 pub(crate) struct ImageRecord {
     pub(crate) id: Id,
-    pub(crate) name: Name,
+    pub(crate) name: ImageName,
     pub(crate) size: Size,
     pub(crate) entries: u64,
     pub(crate) os: Option<String>,
@@ -18,6 +18,11 @@ pub(crate) struct ImageRecord {
     pub(crate) kernel: Option<String>,
     pub(crate) source: String,
     pub(crate) created_at: Timestamp,
+    /// What it is called in its registry, nothing left out.
+    pub(crate) reference: Option<String>,
+    /// Of its manifest.
+    pub(crate) digest: Option<Digest>,
+    pub(crate) config: ImageConfig,
 }
 
 impl Named for ImageRecord {
@@ -42,13 +47,23 @@ impl Store {
                 kernel: row.get("kernel")?,
                 source: row.get("source")?,
                 created_at: parsed(row, "created_at")?,
+                reference: row.get("reference")?,
+                digest: row
+                    .get::<_, Option<String>>("digest")?
+                    .map(|text| text.parse())
+                    .transpose()
+                    .map_err(|error: InvalidDigest| StoreError::Value {
+                        what: "digest",
+                        source: Box::new(error),
+                    })?,
+                config: json(row, "config")?,
             })
         })
     }
 
     /// Publishes an image whose files are in place.
     pub(crate) fn insert_image(&self, image: &ImageRecord) -> Result<(), StoreError> {
-        let insert = "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        let insert = "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let values = params![
             image.id.as_str(),
             image.name.as_str(),
@@ -59,6 +74,9 @@ impl Store {
             image.kernel,
             image.source,
             image.created_at.to_string(),
+            image.reference,
+            image.digest.map(|digest| digest.to_string()),
+            to_json("config", &image.config)?,
         ];
         self.write_and_tell(Step::ImageInsert, |transaction| {
             transaction.execute(insert, values).map_err(|error| name_taken(error, image.name.as_str()))?;

@@ -57,6 +57,10 @@ const MIGRATIONS: &[&str] = &["
 ", "
     ALTER TABLE vms ADD COLUMN nat INTEGER NOT NULL DEFAULT 1;
     ALTER TABLE vms ADD COLUMN last_used_at TEXT;
+", "
+    ALTER TABLE images ADD COLUMN reference TEXT;
+    ALTER TABLE images ADD COLUMN digest TEXT;
+    ALTER TABLE images ADD COLUMN config TEXT NOT NULL DEFAULT '{}';
 "];
 
 /// How long a statement waits for another process (`sqlite3` in someone's hands) to let go of the file.

@@ -25,9 +25,10 @@ fn files(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 fn with_rows(path: &Path, version: usize) {
     let mut connection = connect(path).unwrap();
     migrate(&mut connection, &MIGRATIONS[..version]).unwrap();
-    let rows =
-        "INSERT INTO images VALUES ('a1', 'image', 1, 1, NULL, NULL, NULL, 'tar', '2026-01-01T00:00:00Z');
-        INSERT INTO kernels VALUES ('b1', 'kernel', '6.1', 0, 1, 'deb', '2026-01-01T00:00:00Z');";
+    let rows = "INSERT INTO images (id, name, size, entries, source, created_at)
+            VALUES ('a1', 'image', 1, 1, 'tar', '2026-01-01T00:00:00Z');
+        INSERT INTO kernels (id, name, release, modules, pvh, source, created_at)
+            VALUES ('b1', 'kernel', '6.1', 0, 1, 'deb', '2026-01-01T00:00:00Z');";
     connection.execute_batch(rows).unwrap();
     let vm = "INSERT INTO vms (id, name, state, image_id, kernel_id, vcpu, memory, system_overlay_size, disk_size, rm,
         cid, created_at) VALUES (?, 'box', 'stopped', 'a1', 'b1', 1, 1, 1, 1, 0, 3, '2026-01-01T00:00:00Z')";

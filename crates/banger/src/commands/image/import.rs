@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use banger_api::{ApiError, ErrorKind, Image, Name};
+use banger_api::{ApiError, ErrorKind, Image, ImageName};
 use banger_client::Client;
 
 use crate::{commands::watch::watch, error::CommandError, ui::Ui};
@@ -21,7 +21,7 @@ use crate::{commands::watch::watch, error::CommandError, ui::Ui};
   docker export container | banger image import mine -")]
 pub(crate) struct Import {
     /// Name for the image
-    name: Name,
+    name: ImageName,
     /// The tar, or - for standard input
     tar: PathBuf,
 }
