@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
 use ring::{
     error::Unspecified,
@@ -9,10 +10,7 @@ use ring::{
     signature::{Ed25519KeyPair, KeyPair},
 };
 
-use super::{
-    Fields, Malformed, Message,
-    key::{ALGORITHM, base64, unbase64},
-};
+use super::{Fields, Malformed, Message, key::ALGORITHM};
 
 const MAGIC: &[u8] = b"openssh-key-v1\0";
 const BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
@@ -64,7 +62,8 @@ impl ClientKey {
     pub(in crate::ssh) fn read(bytes: &[u8]) -> Result<Self, NoKey> {
         let text = std::str::from_utf8(bytes).map_err(|_| NoKey)?;
         let inner = text.trim().strip_prefix(BEGIN).and_then(|text| text.strip_suffix(END)).ok_or(NoKey)?;
-        let bytes = unbase64(inner.split_whitespace()).ok_or(NoKey)?;
+        let bytes =
+            BASE64_STANDARD.decode(inner.split_whitespace().collect::<String>()).map_err(|_| NoKey)?;
         let mut fields = Fields::of(Bytes::from(bytes));
         if fields.take(MAGIC.len())? != MAGIC {
             return Err(NoKey);
@@ -87,7 +86,7 @@ impl ClientKey {
 
     /// Its public part, as a line of an `authorized_keys` file has it.
     pub(in crate::ssh) fn public(&self) -> String {
-        format!("{ALGORITHM} {} {COMMENT}", base64(&self.blob))
+        format!("{ALGORITHM} {} {COMMENT}", BASE64_STANDARD.encode(&self.blob))
     }
 }
 
@@ -118,7 +117,7 @@ fn file(seed: &[u8; 32], check: u32) -> Result<Vec<u8>, Unspecified> {
         .bytes(&public_blob(public))
         .bytes(&private);
     let mut text = format!("{BEGIN}\n");
-    for (number, digit) in base64(all.as_bytes()).chars().enumerate() {
+    for (number, digit) in BASE64_STANDARD.encode(all.as_bytes()).chars().enumerate() {
         if number > 0 && number % LINE == 0 {
             text.push('\n');
         }
