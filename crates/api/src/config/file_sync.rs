@@ -3,7 +3,7 @@
 use serde::Serialize;
 use toml::de::{DeTable, DeValue};
 
-use super::nearest::nearest;
+use super::lists::{entries, only, text};
 
 /// What is not under a VM's work disk would not be there for long.
 const GUEST_HOME: &str = "/root";
@@ -20,34 +20,14 @@ pub struct FileSync {
 }
 
 impl FileSync {
-    const KEYS: [&'static str; 3] = ["host", "guest", "mode"];
-
     /// Reads the list that `value` is. An error names the entry and what is wrong with it.
     pub(super) fn read_all(value: &DeValue<'_>) -> Result<Vec<Self>, String> {
-        let entries = value.as_array().ok_or("write each as a table of its own: [[file_sync]]")?;
-        entries
-            .iter()
-            .enumerate()
-            .map(|(index, entry)| {
-                let table = entry.get_ref().as_table().ok_or("write it as [[file_sync]]".to_owned());
-                table.and_then(Self::read).map_err(|why| format!("entry {}: {why}", index + 1))
-            })
-            .collect()
+        entries("file_sync", value, Self::read)
     }
 
     fn read(table: &DeTable<'_>) -> Result<Self, String> {
-        for name in table.keys().map(|name| name.get_ref().as_ref()) {
-            if !Self::KEYS.contains(&name) {
-                let meant =
-                    nearest(name, Self::KEYS.into_iter()).map(|meant| format!(": did you mean {meant}?"));
-                return Err(format!("unknown key {name}{}", meant.unwrap_or_default()));
-            }
-        }
-        let text = |name: &str| match table.get(name).map(|value| value.get_ref()) {
-            None => Ok(None),
-            Some(DeValue::String(text)) => Ok(Some(text.to_string())),
-            Some(_) => Err(format!("{name} must be a text in quotes")),
-        };
+        only(table, &["host", "guest", "mode"])?;
+        let text = |name| text(table, name);
         let host = text("host")?.ok_or("it needs host, a path here")?;
         if !host.starts_with('/') && !host.starts_with("~/") || !is_plain(&host) {
             return Err(format!("host {host:?} must be absolute or begin with ~/, without `..`"));

@@ -1,7 +1,7 @@
 //! The keys, each declared once: name, type and bounds, where it may be set, its variable, its default, and its help.
 
 use super::{
-    AutoStop, Config, FileSync, Key, Origin, Project, ProjectFiles, Scope, Setting, ShownKey,
+    AutoStop, Config, FileSync, Key, Origin, Project, ProjectFiles, RegistryHost, Scope, Setting, ShownKey,
     value::{Raw, Value, within},
 };
 use crate::{Defaults, ImageName, Limits, Name, Period, Size, Vmm};
@@ -31,6 +31,7 @@ macro_rules! keys {
         pub struct Layer {
             $($($name: Option<Setting<$type>>,)*)*
             pub(super) file_sync: Vec<FileSync>,
+            pub(super) registries: Vec<RegistryHost>,
             pub(super) project: Option<Project>,
         }
 
@@ -51,11 +52,13 @@ macro_rules! keys {
                 Ok(())
             }
 
-            /// This one's values, and `lower`'s where it has none. Files are those of both, this one's last.
+            /// This one's values, and `lower`'s where it has none. Files are those of both, this one's last; registries
+            /// too, this one's first.
             pub(super) fn over(self, lower: Self) -> Self {
                 let file_sync = lower.file_sync.into_iter().chain(self.file_sync).collect();
+                let registries = self.registries.into_iter().chain(lower.registries).collect();
                 let project = self.project.or(lower.project);
-                Self { $($($name: self.$name.or(lower.$name),)*)* file_sync, project }
+                Self { $($($name: self.$name.or(lower.$name),)*)* file_sync, registries, project }
             }
         }
 

@@ -6,7 +6,9 @@
 
 mod file_sync;
 mod keys;
+mod lists;
 mod nearest;
+mod registry;
 mod text;
 mod value;
 mod variables;
@@ -18,6 +20,7 @@ use serde::Serialize;
 
 pub use file_sync::FileSync;
 pub use keys::{KEYS, Layer};
+pub use registry::RegistryHost;
 pub use text::PROJECT_FILE;
 pub use value::{AutoStop, ProjectFiles};
 pub use variables::{Variable, variables};
@@ -146,6 +149,11 @@ impl Config {
     /// The files of the user's that are in every VM. Of two for one place, the later one counts.
     pub fn file_sync(&self) -> &[FileSync] {
         &self.layer.file_sync
+    }
+
+    /// Registries that are not reached the ordinary way. Of two entries for one, the first counts.
+    pub fn registries(&self) -> &[RegistryHost] {
+        &self.layer.registries
     }
 
     /// What the project's file says beside the keys, if there is one.

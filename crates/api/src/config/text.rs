@@ -5,14 +5,16 @@ use std::{io, path::Path};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    CONFIG_MAX, ConfigError, FileSync, KEYS, Layer, Origin, Owner, Project, Scope,
+    CONFIG_MAX, ConfigError, FileSync, KEYS, Layer, Origin, Owner, Project, RegistryHost, Scope,
+    lists::entries,
     nearest::nearest,
     value::{Raw, Shape},
     workspace::{WORKSPACE, WORKSPACE_KEYS},
 };
 
-/// The list that is beside the sections.
+/// The lists that are beside the sections.
 const FILE_SYNC: &str = "file_sync";
+const REGISTRY: &str = "registry";
 
 /// The name of the file a project has.
 pub const PROJECT_FILE: &str = "banger.toml";
@@ -72,6 +74,15 @@ impl Layer {
                 file_sync =
                     read(value.get_ref()).map_err(|why| format!("{FILE_SYNC} on line {at}: {why}"))?;
                 continue;
+            }
+            if section == REGISTRY && owner != Owner::Project {
+                self.registries = entries(REGISTRY, value.get_ref(), RegistryHost::read)
+                    .map_err(|why| format!("{REGISTRY} on line {at}: {why}"))?;
+                continue;
+            }
+            if section == REGISTRY {
+                let why = format!("cannot be in {PROJECT_FILE}, only in config.toml");
+                return Err(format!("[[{REGISTRY}]] on line {at} {why}"));
             }
             if section == WORKSPACE && owner != Owner::Project {
                 let why = format!("can only be in a repository's {PROJECT_FILE}");

@@ -1,0 +1,40 @@
+//! Lists of tables: `[[file_sync]]`, `[[registry]]`.
+
+use toml::de::{DeTable, DeValue};
+
+use super::nearest::nearest;
+
+/// Reads each table of the list `name` that `value` is. An error names the entry and what is wrong with it.
+pub(super) fn entries<T>(
+    name: &str,
+    value: &DeValue<'_>,
+    read: impl Fn(&DeTable<'_>) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
+    let entries = value.as_array().ok_or(format!("write each as a table of its own: [[{name}]]"))?;
+    let read = |(index, entry): (usize, &toml::Spanned<DeValue<'_>>)| {
+        let table = entry.get_ref().as_table().ok_or(format!("write it as [[{name}]]"));
+        table.and_then(&read).map_err(|why| format!("entry {}: {why}", index + 1))
+    };
+    entries.iter().enumerate().map(read).collect()
+}
+
+/// Refuses a key that is none of `known`.
+pub(super) fn only(table: &DeTable<'_>, known: &[&'static str]) -> Result<(), String> {
+    for name in table.keys().map(|name| name.get_ref().as_ref()) {
+        if !known.contains(&name) {
+            let meant = nearest(name, known.iter().copied());
+            let meant = meant.map(|meant| format!(": did you mean {meant}?")).unwrap_or_default();
+            return Err(format!("unknown key {name}{meant}"));
+        }
+    }
+    Ok(())
+}
+
+/// The text that `name` is in `table`, if it is there.
+pub(super) fn text(table: &DeTable<'_>, name: &str) -> Result<Option<String>, String> {
+    match table.get(name).map(|value| value.get_ref()) {
+        None => Ok(None),
+        Some(DeValue::String(text)) => Ok(Some(text.to_string())),
+        Some(_) => Err(format!("{name} must be a text in quotes")),
+    }
+}
