@@ -27,6 +27,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("gcc", "gcc"),
     ("libc6-dev", "/usr/include/stdio.h"),
     ("python3-pip", "pip3"),
+    ("docker-registry", "docker-registry"),
+    ("skopeo", "skopeo"),
+    ("openssl", "openssl"),
+    ("apache2-utils", "htpasswd"),
 ];
 
 pub(crate) fn run(project: &Project) -> Result<()> {

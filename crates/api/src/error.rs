@@ -33,6 +33,8 @@ pub enum ErrorKind {
     VersionSkew,
     /// Something did not happen within its time limit.
     Timeout,
+    /// Another host cannot be reached, or does not answer as it must.
+    Unreachable,
     /// The guest ended, or does not follow the protocol.
     Guest,
     /// It was cancelled.

@@ -4,8 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use banger_api::Digest;
+
 use crate::archive::ArchiveError;
 use crate::kernel::{KernelError, ModuleError};
+use crate::oci::{ManifestError, RegistryError};
 
 /// Why an image, kernel or initrd could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +48,19 @@ pub enum ImageError {
     /// A root file system tar was refused.
     #[error("the root file system archive was refused")]
     Archive(#[source] ArchiveError),
+    /// An image's archive was refused.
+    #[error("the image's archive was refused")]
+    ImageArchive(#[source] ManifestError),
+    /// Some bytes are not those that were asked for.
+    #[error("{what} has the digest {found}, and not {expected}")]
+    Digest {
+        /// What they are.
+        what: &'static str,
+        /// The digest that was asked for.
+        expected: Digest,
+        /// Theirs.
+        found: Digest,
+    },
     /// A package was refused.
     #[error("the package is not usable")]
     Package(#[source] PackageError),
@@ -132,6 +148,14 @@ pub enum ImageError {
         limit: Duration,
         /// The last lines it printed to its standard error.
         output: Vec<String>,
+    },
+    /// An image could not be had from its registry.
+    #[error("cannot pull {reference}")]
+    Registry {
+        /// The image.
+        reference: String,
+        /// Why not.
+        source: Box<RegistryError>,
     },
     /// A package archive does not have what the catalog names.
     #[error("package {package}: {problem}")]

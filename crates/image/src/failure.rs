@@ -11,6 +11,12 @@ use crate::ImageError;
 pub enum FailureKind {
     /// The input, or what was asked for, is not acceptable.
     Invalid,
+    /// What was asked for is not there.
+    NotFound,
+    /// Whoever has it does not give it to this user.
+    NotPermitted,
+    /// Whoever has it cannot be reached, or is out of order.
+    Unreachable,
     /// A disk is full.
     NoSpace,
     /// A program is not installed on this host.
@@ -41,6 +47,7 @@ impl ImageError {
             ImageError::NoSpace { .. } => FailureKind::NoSpace,
             ImageError::MissingProgram { .. } => FailureKind::MissingProgram,
             ImageError::ProgramTimeout { .. } => FailureKind::Timeout,
+            ImageError::Registry { source, .. } => source.kind(),
             ImageError::Io { .. }
             | ImageError::Ext4 { .. }
             | ImageError::Program { .. }

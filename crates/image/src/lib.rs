@@ -9,8 +9,10 @@ mod catalog;
 mod codec;
 mod error;
 mod failure;
+mod import;
 mod initrd;
 mod kernel;
+mod oci;
 mod program;
 mod progress;
 mod publish;
@@ -20,11 +22,15 @@ pub use archive::{ArchiveError, EntryProblem};
 pub use catalog::{Catalog, CatalogImage, CatalogKernel, catalog, fetch_image, fetch_kernel};
 pub use error::{ImageError, PackageError};
 pub use failure::FailureKind;
+pub use import::{import_rootfs, import_rootfs_file};
 pub use initrd::{InitrdInfo, build_initrd};
 pub use kernel::{
     KernelError, KernelInfo, ModuleError, extract_vmlinux, import_kernel_deb, import_kernel_tar,
 };
-pub use progress::{Progress, Silent};
-pub use rootfs::{
-    RootfsInfo, RootfsOptions, check_ext4, import_rootfs, import_rootfs_file, write_empty_ext4,
+pub use oci::{
+    Blobs, Descriptor, Document, Index, LONGEST_DOCUMENT, Layer, Manifest, ManifestError, Registries,
+    RegistryError, RegistryHost, Remote, Timing, Unconfigured, parse_config, parse_document, parse_index,
+    parse_manifest, pull_image,
 };
+pub use progress::{Progress, Silent};
+pub use rootfs::{RootfsInfo, RootfsOptions, check_ext4, write_empty_ext4};

@@ -10,6 +10,10 @@ pub trait Progress: Send + Sync {
     fn stage(&self, stage: &str);
     /// Bytes done in this stage so far, of `total` where that is known.
     fn bytes(&self, done: u64, total: Option<u64>);
+    /// Bytes done so far of one of several things that are under way at once in this stage.
+    fn part(&self, name: &str, done: u64, total: Option<u64>) {
+        let _ = (name, done, total);
+    }
     /// One line worth showing: a program's output, or something skipped.
     fn log(&self, line: &str);
     /// Whether the work should stop; asked at least every few MiB and every 100 ms while a program runs.
@@ -27,6 +31,25 @@ impl Progress for Silent {
     fn cancelled(&self) -> bool {
         false
     }
+}
+
+/// Tells nothing of how far one of several things is, and learns that none is wanted any more.
+pub(crate) struct OnlyStopping<'a>(pub(crate) &'a dyn Progress);
+
+impl Progress for OnlyStopping<'_> {
+    fn stage(&self, _: &str) {}
+    fn bytes(&self, _: u64, _: Option<u64>) {}
+    fn log(&self, line: &str) {
+        self.0.log(line);
+    }
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
+}
+
+/// Whatever a stopped input makes of some work, the reason is that it was stopped.
+pub(crate) fn stopped_or<T>(progress: &dyn Progress, result: Result<T, ImageError>) -> Result<T, ImageError> {
+    result.map_err(|error| if progress.cancelled() { ImageError::Cancelled } else { error })
 }
 
 /// Fails with [`ImageError::Cancelled`] once the caller wants to stop.

@@ -29,6 +29,12 @@ pub enum ArchiveError {
         /// What is wrong with it.
         problem: EntryProblem,
     },
+    /// It unpacks to far more than any real one.
+    #[error("the archive unpacks to more than {ratio} times its size: it was made to fill disks")]
+    Bomb {
+        /// The limit.
+        ratio: u64,
+    },
     /// The archive as a whole is beyond a limit.
     #[error("the archive has more than {limit} {what}")]
     TooMuch {
@@ -105,6 +111,9 @@ pub enum EntryProblem {
     /// Extended attributes that don't fit beside the inode, or a malformed access list.
     #[error("extended attribute {0:?} cannot be stored")]
     Xattr(String),
+    /// A whiteout of nothing, of a folder in itself, or of the one above it.
+    #[error("a whiteout that names nothing")]
+    Whiteout,
     /// Folders nested too deeply.
     #[error("folders nested more than {0} deep")]
     TooDeep(u32),

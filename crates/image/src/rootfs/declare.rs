@@ -15,6 +15,9 @@ pub(super) const BLOCK: u64 = 4096;
 /// Blocks of the image's journal, the smallest there is: the image is only ever mounted read-only.
 pub(super) const JOURNAL: u32 = 1024;
 
+/// Smallest file system in bytes where nobody says how large it is to be.
+const ROOMY: u64 = 1 << 30;
+
 /// Most names of one file in ext4.
 const MAX_LINKS: u32 = 65_000;
 
@@ -60,7 +63,7 @@ impl Measure {
                     }
                     measure.blocks += names.div_ceil(BLOCK);
                 }
-                NodeKind::File { size, extents } => {
+                NodeKind::File { size, extents, .. } => {
                     measure.content += size;
                     let runs = runs(*size, extents);
                     let blocks: u64 = runs.iter().map(|(_, length)| length.div_ceil(BLOCK)).sum();
@@ -85,11 +88,9 @@ impl Measure {
         (self.blocks + self.inodes / 16 + u64::from(JOURNAL)) * BLOCK
     }
 
-    /// Bytes of a file system with a little room: a fiftieth, and 8 MiB.
-    pub(super) fn fitted(&self) -> u64 {
-        let inodes = u64::from(self.inodes()) / 16;
-        let blocks = self.blocks + inodes + u64::from(JOURNAL);
-        ((blocks + blocks / 50) * BLOCK + (8 << 20)).next_multiple_of(1 << 20)
+    /// Bytes of a file system with room: half as much again, and at least a GiB. What is not used takes no space.
+    pub(super) fn roomy(&self) -> u64 {
+        (self.least() + self.least() / 2).next_multiple_of(1 << 20).max(ROOMY)
     }
 }
 
@@ -114,7 +115,7 @@ impl From<mkext4::Error> for DeclareError {
 }
 
 /// Declares `tree`, folders before what is in them and names in order, and tells which files want bytes, in the order
-/// in which the archive has them.
+/// in which the archives have them.
 pub(super) fn declare(
     tree: &Tree,
     builder: &mut FsBuilder,
@@ -151,8 +152,10 @@ pub(super) fn declare(
         }
     }
     unfilled.sort_by_key(|file| match &tree.node(file.node).kind {
-        NodeKind::File { extents, .. } => extents.first().map_or(0, |extent| extent.archive),
-        _ => 0,
+        NodeKind::File { archive, extents, .. } => {
+            (*archive, extents.first().map_or(0, |extent| extent.archive))
+        }
+        _ => (0, 0),
     });
     Ok(unfilled)
 }
@@ -167,7 +170,7 @@ fn add(
     let meta = meta(tree, id);
     match &tree.node(id).kind {
         NodeKind::Folder(_) => builder.mkdir(parent, name, meta),
-        NodeKind::File { size, extents } => match &runs(*size, extents)[..] {
+        NodeKind::File { size, extents, .. } => match &runs(*size, extents)[..] {
             [(0, length)] if length == size => builder.file(parent, name, meta, *size),
             [] if *size == 0 => builder.file(parent, name, meta, 0),
             runs => builder.file_sparse(parent, name, meta, &segments(*size, runs)),

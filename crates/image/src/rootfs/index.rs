@@ -1,4 +1,4 @@
-//! From an archive's members to a tree: names checked, links resolved in the tree, limits kept.
+//! From archives' members to a tree: names checked, links resolved in the tree, limits kept, whiteouts carried out.
 
 use std::fs::File;
 
@@ -8,38 +8,128 @@ use crate::archive::{ArchiveError, EntryProblem, Member, MemberKind, NAME_MAX, T
 use crate::progress;
 use crate::{ImageError, Progress};
 
-/// Most entries of one archive, and most nodes of a tree; a large development system has one million.
-const MAX_ENTRIES: u64 = 4_000_000;
+/// Most entries of all archives of one image, and most nodes of a tree: what keeps memory within 2 GB. A large
+/// development system has half a million.
+const MAX_ENTRIES: u64 = 1 << 20;
 
 /// Most bytes of all files together, holes included: what keeps sums within 64 bits.
 const MAX_BYTES: u64 = 1 << 50;
 
-/// Reads the headers of the archive in `spool`.
-pub(super) fn index(spool: &File, progress: &dyn Progress) -> Result<Tree, ImageError> {
-    let refused = ImageError::Archive;
-    let too_much = |what, limit| refused(ArchiveError::TooMuch { what, limit });
-    let mut tar = TarReader::seekable(spool).map_err(refused)?;
-    let mut tree = Tree::new();
-    let (mut entries, mut bytes) = (0u64, 0u64);
-    while let Some(member) = tar.next().map_err(refused)? {
-        progress::check(progress)?;
-        entries += 1;
-        if let MemberKind::File { size, .. } = &member.kind {
-            bytes = bytes.saturating_add(*size);
-        }
-        let path = member.path.clone();
-        put(&mut tree, member).map_err(|problem| refused(ArchiveError::Entry { entry: path, problem }))?;
-        if entries.max(tree.len() as u64) > MAX_ENTRIES {
-            return Err(too_much("entries", MAX_ENTRIES));
-        }
-        if bytes > MAX_BYTES {
-            return Err(too_much("bytes", MAX_BYTES));
-        }
-    }
-    if entries == 0 { Err(refused(ArchiveError::Empty)) } else { Ok(tree) }
+/// Before the name of what a layer deletes (OCI image specification, "Whiteouts").
+const WHITEOUT: &str = ".wh.";
+
+/// In a folder of which nothing that is below is to be seen (there, "Opaque Whiteout").
+const OPAQUE: &str = ".wh..wh..opq";
+
+/// Before the names of AUFS' own files, from which whiteouts come; they mean nothing here.
+const AUFS: &str = ".wh..wh.";
+
+/// The members of one archive, each checked by itself.
+#[derive(Debug)]
+pub(super) struct Index {
+    members: Vec<Member>,
 }
 
-fn put(tree: &mut Tree, member: Member) -> Result<(), EntryProblem> {
+impl Index {
+    /// Reads the headers of the archive in `spool`.
+    pub(super) fn of(spool: &File, progress: &dyn Progress) -> Result<Self, ImageError> {
+        let mut tar = TarReader::seekable(spool).map_err(ImageError::Archive)?;
+        let mut members = Vec::new();
+        while let Some(member) = tar.next().map_err(ImageError::Archive)? {
+            progress::check(progress)?;
+            members.push(member);
+            if members.len() as u64 > MAX_ENTRIES {
+                return Err(too_much("entries", MAX_ENTRIES));
+            }
+        }
+        Ok(Self { members })
+    }
+}
+
+/// A tree that archives are put into, one over the other.
+#[derive(Debug)]
+pub(super) struct Merge {
+    tree: Tree,
+    bytes: u64,
+    archives: u16,
+}
+
+impl Merge {
+    pub(super) fn new() -> Self {
+        Self { tree: Tree::new(), bytes: 0, archives: 0 }
+    }
+
+    /// Puts all of an archive over what is there; whiteouts are files like any other.
+    pub(super) fn archive(&mut self, index: Index) -> Result<(), ImageError> {
+        let empty = index.members.is_empty();
+        for member in index.members {
+            self.put(member)?;
+        }
+        self.archives += 1;
+        if empty { Err(ImageError::Archive(ArchiveError::Empty)) } else { Ok(()) }
+    }
+
+    /// Puts a layer over those that are there. What it deletes is theirs, never its own, in whatever order it says so.
+    pub(super) fn layer(&mut self, index: Index) -> Result<(), ImageError> {
+        let mut rest = Vec::with_capacity(index.members.len());
+        for member in index.members {
+            match white_out(&mut self.tree, &member.path) {
+                Ok(true) => {}
+                Ok(false) => rest.push(member),
+                Err(problem) => return Err(refused(member.path, problem)),
+            }
+        }
+        for member in rest {
+            self.put(member)?;
+        }
+        self.archives += 1;
+        Ok(())
+    }
+
+    pub(super) fn tree(self) -> Tree {
+        self.tree
+    }
+
+    fn put(&mut self, member: Member) -> Result<(), ImageError> {
+        if let MemberKind::File { size, .. } = &member.kind {
+            self.bytes = self.bytes.saturating_add(*size);
+        }
+        let path = member.path.clone();
+        put(&mut self.tree, member, self.archives).map_err(|problem| refused(path, problem))?;
+        if self.tree.len() as u64 > MAX_ENTRIES {
+            return Err(too_much("entries", MAX_ENTRIES));
+        }
+        if self.bytes > MAX_BYTES {
+            return Err(too_much("bytes", MAX_BYTES));
+        }
+        Ok(())
+    }
+}
+
+fn refused(entry: String, problem: EntryProblem) -> ImageError {
+    ImageError::Archive(ArchiveError::Entry { entry, problem })
+}
+
+fn too_much(what: &'static str, limit: u64) -> ImageError {
+    ImageError::Archive(ArchiveError::TooMuch { what, limit })
+}
+
+/// Does what `path` says if it is a whiteout; false when it is none.
+fn white_out(tree: &mut Tree, path: &str) -> Result<bool, EntryProblem> {
+    let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let Some(hidden) = name.strip_prefix(WHITEOUT) else { return Ok(false) };
+    let path = parts(path, "its name")?;
+    let Some((_, folder)) = path.split_last() else { return Ok(false) };
+    match hidden {
+        _ if name == OPAQUE => tree.clear(folder),
+        _ if name.starts_with(AUFS) => {}
+        "" | "." | ".." => return Err(EntryProblem::Whiteout),
+        hidden => tree.remove(folder, hidden),
+    }
+    Ok(true)
+}
+
+fn put(tree: &mut Tree, member: Member, archive: u16) -> Result<(), EntryProblem> {
     let path = parts(&member.path, "its name")?;
     let attributes = Attributes {
         mode: member.mode,
@@ -51,7 +141,7 @@ fn put(tree: &mut Tree, member: Member) -> Result<(), EntryProblem> {
     let kind = match member.kind {
         MemberKind::Folder => return tree.put_folder(&path, attributes),
         MemberKind::HardLink(target) => return tree.put_link(&path, &parts(&target, "its target")?),
-        MemberKind::File { size, extents } => NodeKind::File { size, extents },
+        MemberKind::File { size, extents } => NodeKind::File { size, archive, extents },
         MemberKind::Symlink(target) => NodeKind::Symlink(target),
         MemberKind::Char { major, minor } => NodeKind::Char { major, minor },
         MemberKind::Block { major, minor } => NodeKind::Block { major, minor },

@@ -30,11 +30,16 @@ pub(super) fn init(tree: &Tree) -> Option<String> {
 }
 
 /// The system's name for people.
-pub(super) fn os(tree: &Tree, spool: &File) -> Option<String> {
+pub(super) fn os(tree: &Tree, archives: &[&File]) -> Option<String> {
     let files = OS_RELEASES.iter().filter_map(|path| {
-        let NodeKind::File { size, extents } = &tree.node(tree.lookup(path)?).kind else { return None };
+        let NodeKind::File { size, archive, extents } = &tree.node(tree.lookup(path)?).kind else {
+            return None;
+        };
         let mut bytes = Vec::new();
-        Content::new(spool, *size, extents).take(MAX_OS_RELEASE).read_to_end(&mut bytes).ok()?;
+        Content::new(archives.get(usize::from(*archive))?, *size, extents)
+            .take(MAX_OS_RELEASE)
+            .read_to_end(&mut bytes)
+            .ok()?;
         Some(String::from_utf8_lossy(&bytes).into_owned())
     });
     files.filter_map(|text| pretty_name(&text)).next()

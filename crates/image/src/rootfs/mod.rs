@@ -1,18 +1,26 @@
 //! Root file systems: a tar in, one ext4 file out, nothing ever unpacked onto the host's file system.
 
+mod archive;
 mod check;
 mod content;
 mod declare;
 mod empty;
-mod import;
 mod index;
 mod inspect;
+mod layers;
+mod spool;
 mod tree;
+mod write;
 mod xattr;
 
+#[cfg(test)]
+mod layer_tests;
 #[cfg(test)]
 mod tests;
 
 pub use check::check_ext4;
 pub use empty::write_empty_ext4;
-pub use import::{RootfsInfo, RootfsOptions, import_rootfs, import_rootfs_file};
+pub use write::{RootfsInfo, RootfsOptions};
+
+pub(crate) use archive::Archive;
+pub(crate) use layers::{Unpacked, write_layers};

@@ -47,6 +47,8 @@ pub(super) enum NodeKind {
     File {
         /// Bytes, holes included.
         size: u64,
+        /// Which of the image's archives they are in.
+        archive: u16,
         extents: Vec<Extent>,
     },
     Symlink(String),
@@ -140,6 +142,24 @@ impl Tree {
         let parent = self.parent(parents)?;
         self.link(parent, name, found);
         Ok(())
+    }
+
+    /// Takes `name` out of the folder `path`, with all that is in it; nothing when it is not there.
+    pub(super) fn remove(&mut self, path: &[&str], name: &str) {
+        if let Some(folder) = self.lookup(&path.join("/"))
+            && let NodeKind::Folder(folder) = &mut self.nodes[folder as usize].kind
+        {
+            folder.children.remove(name);
+        }
+    }
+
+    /// Empties the folder `path`; nothing when it is not there.
+    pub(super) fn clear(&mut self, path: &[&str]) {
+        if let Some(folder) = self.lookup(&path.join("/"))
+            && let NodeKind::Folder(folder) = &mut self.nodes[folder as usize].kind
+        {
+            folder.children.clear();
+        }
     }
 
     /// What `path` leads to from the root, symlinks followed without ever leaving it.

@@ -1,0 +1,144 @@
+//! A file that one thread fills while others read it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// A file that is being filled. Readers wait for what is not there yet.
+#[derive(Default)]
+pub(super) struct Growing {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// None until it is known.
+    file: Option<Arc<File>>,
+    /// Bytes at its beginning that may be read. Falls when the filler has to begin anew.
+    length: u64,
+    end: Option<End>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Whole,
+    /// There will be no more; the filler tells why, elsewhere.
+    Broken,
+}
+
+impl Growing {
+    /// So much may be read, of this file.
+    pub(super) fn reach(&self, file: &Arc<File>, length: u64) {
+        let mut state = self.state();
+        state.file.get_or_insert_with(|| Arc::clone(file));
+        state.length = length;
+        self.changed.notify_all();
+    }
+
+    /// Its content is whole, and what it should be.
+    pub(super) fn finish(&self) {
+        self.state().end.get_or_insert(End::Whole);
+        self.changed.notify_all();
+    }
+
+    /// There will be no more, unless it is whole already. Has to follow in any case, as readers wait for it.
+    pub(super) fn close(&self) {
+        self.state().end.get_or_insert(End::Broken);
+        self.changed.notify_all();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for something after `position`: the file and its length now. None at its end.
+    fn beyond(&self, position: u64) -> io::Result<Option<(Arc<File>, u64)>> {
+        let mut state = self.state();
+        loop {
+            match (&state.file, state.end) {
+                (_, Some(End::Broken)) => return Err(io::Error::other("the download was given up")),
+                (Some(file), _) if state.length > position => {
+                    return Ok(Some((Arc::clone(file), state.length)));
+                }
+                (_, Some(End::Whole)) => return Ok(None),
+                _ => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}
+
+/// Reads a growing file from its beginning.
+///
+/// When the filler begins anew it goes on at its place, once that is reached again: the digest of the whole file and
+/// that of what was read of it decide.
+pub(super) struct Follower {
+    growing: Arc<Growing>,
+    position: u64,
+}
+
+impl Follower {
+    pub(super) fn new(growing: Arc<Growing>) -> Self {
+        Self { growing, position: 0 }
+    }
+}
+
+impl Read for Follower {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some((file, length)) = self.growing.beyond(self.position)? else { return Ok(0) };
+        let most = usize::try_from(length - self.position).unwrap_or(usize::MAX).min(buffer.len());
+        let n = file.read_at(&mut buffer[..most], self.position)?;
+        self.position += n as u64;
+        if n == 0 && most > 0 {
+            // It was shortened since: what comes next is waited for.
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn a_follower_reads_what_comes_and_ends_when_it_is_whole() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let growing = Arc::new(Growing::default());
+        let followers: Vec<_> = (0..3)
+            .map(|_| {
+                let mut follower = Follower::new(Arc::clone(&growing));
+                thread::spawn(move || {
+                    let mut bytes = Vec::new();
+                    follower.read_to_end(&mut bytes).map(|_| bytes)
+                })
+            })
+            .collect();
+        let bytes: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
+        let mut done = 0;
+        for chunk in bytes.chunks(7_001) {
+            file.write_all_at(chunk, done).unwrap();
+            done += chunk.len() as u64;
+            growing.reach(&file, done);
+            if done > 200_000 && done < 207_001 {
+                growing.reach(&file, 0);
+            }
+        }
+        growing.finish();
+        growing.close();
+        for follower in followers {
+            assert!(follower.join().unwrap().unwrap() == bytes);
+        }
+    }
+
+    #[test]
+    fn a_follower_of_what_is_given_up_fails() {
+        let growing = Arc::new(Growing::default());
+        let mut follower = Follower::new(Arc::clone(&growing));
+        let reading = thread::spawn(move || follower.read(&mut [0; 8]).map_err(|error| error.to_string()));
+        growing.close();
+        assert_eq!(reading.join().unwrap().unwrap_err(), "the download was given up");
+    }
+}

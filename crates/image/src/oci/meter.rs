@@ -1,0 +1,49 @@
+//! How far the layers of an image are, told no more often than anybody can look.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use banger_api::Digest;
+
+use super::manifest::Layer;
+use crate::Progress;
+
+/// Least time between two reports on a layer.
+const STEP: Duration = Duration::from_millis(100);
+
+/// Passes on how far each layer is, and all of them.
+pub(super) struct Meter<'a> {
+    progress: &'a dyn Progress,
+    total: u64,
+    parts: Mutex<HashMap<Digest, Part>>,
+}
+
+struct Part {
+    done: u64,
+    told: Instant,
+}
+
+impl<'a> Meter<'a> {
+    /// For layers of `total` bytes.
+    pub(super) fn new(total: u64, progress: &'a dyn Progress) -> Self {
+        Self { progress, total, parts: Mutex::default() }
+    }
+
+    /// `done` bytes of `layer` are there.
+    pub(super) fn set(&self, layer: &Layer, done: u64) {
+        let now = Instant::now();
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = parts.get(&layer.digest).map(|part| part.told);
+        let due = known.is_none_or(|told| now - told >= STEP) || done == layer.size;
+        let told = if due { now } else { known.unwrap_or(now) };
+        parts.insert(layer.digest, Part { done, told });
+        if due {
+            let sum = parts.values().map(|part| part.done).sum();
+            // Not under the lock: what a listener does is its own matter.
+            drop(parts);
+            self.progress.part(&layer.digest.short(), done, Some(layer.size));
+            self.progress.bytes(sum, Some(self.total));
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! One image's registry and its mirrors: who is asked, how often, and what is kept of the answers.
+
+use std::time::Duration;
+
+use banger_api::{Digest, Reference};
+use sha2::{Digest as _, Sha256};
+use tokio::time::sleep;
+
+use super::blobs::Blobs;
+use super::error::RegistryError;
+use super::host::{Host, Wanted};
+use super::manifest::{Document, LONGEST_DOCUMENT, Manifest, parse_document};
+use super::registries::Registries;
+use crate::{ImageError, Progress};
+
+/// Most tries of one request, or of a transfer that does not advance.
+const MOST_TRIES: u32 = 5;
+
+/// Longest wait that a registry can ask for.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Most indexes on the way to a manifest.
+const MOST_INDEXES: usize = 3;
+
+/// Who has an image.
+pub(super) struct Source {
+    reference: Reference,
+    /// Asked first, each once: what they fail in is the registry's to answer.
+    mirrors: Vec<Host>,
+    pub(super) registry: Host,
+    back_off: Duration,
+}
+
+impl Source {
+    pub(super) async fn new(
+        reference: &Reference,
+        registries: &Registries,
+        progress: &dyn Progress,
+    ) -> Result<Self, ImageError> {
+        let repository = reference.repository();
+        let mut mirrors = Vec::new();
+        for route in registries.mirrors(reference.registry()) {
+            match Host::new(&route, repository, registries).await {
+                Ok(mirror) => mirrors.push(mirror),
+                Err(error) => progress.log(&format!("a mirror is left out: {error}")),
+            }
+        }
+        let route = registries.route(reference.registry());
+        let registry = Host::new(&route, repository, registries).await;
+        let registry = registry.map_err(|error| refused(reference, error))?;
+        Ok(Self { reference: reference.clone(), mirrors, registry, back_off: registries.timing.back_off })
+    }
+
+    /// The mirrors that could be reached so far.
+    pub(super) fn mirrors(&self) -> impl Iterator<Item = &Host> {
+        self.mirrors.iter().filter(|mirror| !mirror.is_down())
+    }
+
+    /// The digest that the reference points to, and the manifest for here that it leads to.
+    pub(super) async fn resolve(
+        &self,
+        blobs: &Blobs,
+        progress: &dyn Progress,
+    ) -> Result<(Digest, Manifest), ImageError> {
+        let wanted = match (self.reference.digest(), self.reference.tag()) {
+            (Some(digest), _) => Wanted::Manifest(digest),
+            (None, tag) => self.current(tag.unwrap_or_default()).await,
+        };
+        let (tag_digest, mut bytes) = self.document(wanted, blobs, progress).await?;
+        let mut digest = tag_digest;
+        for _ in 0..=MOST_INDEXES {
+            let next = match parse_document(&bytes, digest).map_err(|error| self.refused(error.into()))? {
+                Document::Index(index) => index.choose().map(|entry| entry.digest),
+                Document::Manifest(manifest) => {
+                    let wanted = Wanted::Blob(manifest.config().digest);
+                    let (_, config) = self.document(wanted, blobs, progress).await?;
+                    let manifest = manifest.configure(&config);
+                    return Ok((tag_digest, manifest.map_err(|error| self.refused(error.into()))?));
+                }
+            };
+            digest = next.map_err(|error| self.refused(error.into()))?;
+            (_, bytes) = self.document(Wanted::Manifest(digest), blobs, progress).await?;
+        }
+        Err(self.refused(self.registry.unusable("its indexes lead to ever more indexes")))
+    }
+
+    /// What a tag stands for now. Asking for that first costs nothing where pulls are counted, and often suffices.
+    async fn current<'a>(&self, tag: &'a str) -> Wanted<'a> {
+        for host in self.mirrors().chain([&self.registry]) {
+            // Whatever went wrong goes wrong again, or not, when the manifest is asked for.
+            if let Ok(Some(digest)) = host.digest_of(tag).await {
+                return Wanted::Manifest(digest);
+            }
+        }
+        Wanted::Tag(tag)
+    }
+
+    /// A manifest, an index or a configuration, from the cache where it is there.
+    async fn document(
+        &self,
+        wanted: Wanted<'_>,
+        blobs: &Blobs,
+        progress: &dyn Progress,
+    ) -> Result<(Digest, Vec<u8>), ImageError> {
+        let expected = match wanted {
+            Wanted::Tag(_) => None,
+            Wanted::Manifest(digest) | Wanted::Blob(digest) => Some(digest),
+        };
+        if let Some(digest) = expected
+            && let Some(bytes) = blobs.document(&digest, LONGEST_DOCUMENT)?
+        {
+            return Ok((digest, bytes));
+        }
+        let bytes = self
+            .ask(progress, async |host: &Host| {
+                let bytes = host.document(wanted).await?;
+                let found = Digest::sha256(Sha256::digest(&bytes).into());
+                match expected.filter(|expected| *expected != found) {
+                    None => Ok(bytes),
+                    Some(expected) => {
+                        Err(RegistryError::WrongDigest { host: host.name.clone(), expected, found })
+                    }
+                }
+            })
+            .await?;
+        Ok((blobs.insert(&bytes)?, bytes))
+    }
+
+    /// The first good answer of a mirror, or that of the registry.
+    async fn ask<T>(
+        &self,
+        progress: &dyn Progress,
+        request: impl AsyncFn(&Host) -> Result<T, RegistryError>,
+    ) -> Result<T, ImageError> {
+        for mirror in self.mirrors() {
+            match request(mirror).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => progress.log(&format!("the next one is asked: {error}")),
+            }
+        }
+        let mut tries = self.tries();
+        loop {
+            match request(&self.registry).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    tries.again(error, progress).await.map_err(|error| self.refused(error))?;
+                }
+            }
+        }
+    }
+
+    pub(super) fn tries(&self) -> Tries {
+        Tries { made: 0, back_off: self.back_off }
+    }
+
+    /// The error for the image as a whole.
+    pub(super) fn refused(&self, error: RegistryError) -> ImageError {
+        refused(&self.reference, error)
+    }
+}
+
+fn refused(reference: &Reference, error: RegistryError) -> ImageError {
+    ImageError::Registry { reference: reference.to_string(), source: Box::new(error) }
+}
+
+/// How often something was tried.
+pub(super) struct Tries {
+    made: u32,
+    back_off: Duration,
+}
+
+impl Tries {
+    /// Waits until it may be tried again.
+    ///
+    /// # Errors
+    /// `error`, when it will not go away or was met too often.
+    pub(super) async fn again(
+        &mut self,
+        error: RegistryError,
+        progress: &dyn Progress,
+    ) -> Result<(), RegistryError> {
+        self.made += 1;
+        if !error.is_passing() || self.made >= MOST_TRIES {
+            return Err(error);
+        }
+        let asked = match &error {
+            RegistryError::Status { retry_after: Some(wait), .. } => (*wait).min(LONGEST_WAIT),
+            _ => Duration::ZERO,
+        };
+        let wait = (self.back_off * 2u32.pow(self.made - 1)).max(asked);
+        progress.log(&format!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
+        sleep(wait).await;
+        Ok(())
+    }
+
+    /// It went on in the meantime.
+    pub(super) fn reset(&mut self) {
+        self.made = 0;
+    }
+}

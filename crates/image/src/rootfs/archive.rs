@@ -1,0 +1,74 @@
+//! A tar as a whole: where its files are, and what it is as a root file system.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::content::Content;
+use super::index::{Index, Merge};
+use super::spool::{Kind, spool};
+use super::tree::{NodeKind, Tree};
+use super::write::{RootfsInfo, RootfsOptions, write_tree};
+use crate::archive::ArchiveError;
+use crate::codec::Packing;
+use crate::{ImageError, Progress};
+
+/// A tar that is not packed, or no longer, and its tree.
+#[derive(Debug)]
+pub(crate) struct Archive {
+    file: File,
+    tree: Tree,
+}
+
+impl Archive {
+    /// Reads a tar, plain or packed with gzip, zstd or xz, through a nameless file in `spool_dir`.
+    pub(crate) fn of(
+        input: impl Read,
+        spool_dir: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Self, ImageError> {
+        Self::indexed(spool(input, Kind::Archive, spool_dir, progress)?.file, progress)
+    }
+
+    /// Reads a tar in a regular file; one that is not packed stays where it is.
+    pub(crate) fn of_file(tar: File, spool_dir: &Path, progress: &dyn Progress) -> Result<Self, ImageError> {
+        let unreadable = |error| ImageError::Archive(ArchiveError::Read(error));
+        let meta = tar.metadata().map_err(unreadable)?;
+        if !meta.is_file() {
+            return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
+        }
+        let mut start = [0; 6];
+        let length = tar.read_at(&mut start, 0).map_err(unreadable)?;
+        if Packing::of(&start[..length]) != Packing::Plain {
+            return Self::of(tar, spool_dir, progress);
+        }
+        Self::indexed(tar, progress)
+    }
+
+    fn indexed(file: File, progress: &dyn Progress) -> Result<Self, ImageError> {
+        progress.stage("check the archive");
+        let mut merge = Merge::new();
+        merge.archive(Index::of(&file, progress)?)?;
+        Ok(Self { file, tree: merge.tree() })
+    }
+
+    /// The bytes of the file `path`, links followed; `None` when there is none, or one with holes.
+    pub(crate) fn open(&self, path: &str) -> Option<impl Read + Send + '_> {
+        let NodeKind::File { size, extents, .. } = &self.tree.node(self.tree.lookup(path)?).kind else {
+            return None;
+        };
+        let stored: u64 = extents.iter().map(|extent| extent.length).sum();
+        (stored == *size).then(|| Content::new(&self.file, *size, extents))
+    }
+
+    /// Makes the ext4 file `out` of it as a root file system.
+    pub(crate) fn write(
+        &self,
+        out: &Path,
+        options: &RootfsOptions,
+        progress: &dyn Progress,
+    ) -> Result<RootfsInfo, ImageError> {
+        write_tree(&self.tree, &[&self.file], out, options, progress)
+    }
+}

@@ -1,0 +1,184 @@
+//! An archive's bytes, unpacked into a file that has no name: hashed and capped on the way.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
+use std::thread;
+
+use banger_api::Digest;
+use sha2::Digest as _;
+
+use crate::archive::{ArchiveError, TarReader};
+use crate::codec;
+use crate::error::IoContext;
+use crate::progress::{self, Watched};
+use crate::publish::{available, write_error};
+use crate::{ImageError, Progress};
+
+/// Most bytes of an archive, unpacked.
+const MAX_ARCHIVE: u64 = 256 << 30;
+
+/// What every archive may unpack to, however well it is packed, in bytes.
+const MODEST: u64 = 2 << 30;
+
+/// How many times larger than packed it may get beyond that. Programs and texts come to ten times, if that.
+const RATIO: u64 = 100;
+
+/// What is left of a disk for others, in bytes.
+const RESERVE: u64 = 256 << 20;
+
+/// Bytes handed from the thread that unpacks to the one that hashes and writes, at once.
+const CHUNK: usize = 1 << 20;
+
+/// Chunks on their way at most.
+const CHUNKS: usize = 4;
+
+/// Zeros of this many bytes are left out of the spool.
+const HOLE: usize = 64 << 10;
+
+static ZEROS: [u8; HOLE] = [0; HOLE];
+
+/// What an archive is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// All of a root file system: it has something in it.
+    Archive,
+    /// One of several at once, which may be empty. Others tell how far it is.
+    Layer,
+}
+
+/// An unpacked archive.
+#[derive(Debug)]
+pub(super) struct Spool {
+    pub(super) file: File,
+    /// Of the unpacked bytes.
+    pub(super) digest: Digest,
+}
+
+/// Unpacks `input` into a file in `folder`.
+pub(super) fn spool(
+    input: impl Read,
+    kind: Kind,
+    folder: &Path,
+    progress: &dyn Progress,
+) -> Result<Spool, ImageError> {
+    let file = tempfile::tempfile_in(folder).during("create a temporary file in", folder)?;
+    let read = |error| ImageError::Archive(ArchiveError::Read(error));
+    let packed = AtomicU64::new(0);
+    let counted = Counted { input, count: &packed };
+    let unpacked = codec::unpacked(counted).map_err(read)?.map_err(|compression| {
+        ImageError::Compression { what: "the root file system archive".to_owned(), compression }
+    })?;
+    let quiet = progress::OnlyStopping(progress);
+    let watching: &dyn Progress = if kind == Kind::Layer { &quiet } else { progress };
+    let mut input = Watched::new(unpacked, None, watching);
+    let mut start = Vec::new();
+    input.by_ref().take(512).read_to_end(&mut start).map_err(read)?;
+    refuse_other_than_tar(&start, kind)?;
+    // Not before: whoever makes the archive may have a stage of its own until then.
+    watching.stage("read the archive");
+    let (chunks, taken) = sync_channel(CHUNKS);
+    let (empty, returned) = channel();
+    for _ in 0..CHUNKS {
+        // The other end is in this function.
+        let _ = empty.send(Vec::with_capacity(CHUNK));
+    }
+    thread::scope(|scope| {
+        let file = &file;
+        let writer = scope.spawn(move || write(file, folder, &taken, &empty));
+        let unpacked = unpack(io::Cursor::new(start).chain(input), &packed, &chunks, &returned);
+        drop(chunks);
+        let written = writer.join().unwrap_or_else(|_| Err(read(io::Error::other("the writer died"))));
+        // A writer that has failed is why nobody takes what is unpacked.
+        let digest = written?;
+        unpacked.map(|()| digest)
+    })
+    .map(|digest| Spool { file, digest })
+}
+
+/// Fills chunks for as long as somebody takes them.
+fn unpack(
+    mut input: impl Read,
+    packed: &AtomicU64,
+    chunks: &SyncSender<Vec<u8>>,
+    empty: &Receiver<Vec<u8>>,
+) -> Result<(), ImageError> {
+    let mut length = 0;
+    while let Ok(mut chunk) = empty.recv() {
+        chunk.clear();
+        let filled = input.by_ref().take(CHUNK as u64).read_to_end(&mut chunk);
+        let read = filled.map_err(|error| ImageError::Archive(ArchiveError::Read(error)))?;
+        length += read as u64;
+        let limit = MODEST.max(packed.load(Ordering::Relaxed).saturating_mul(RATIO));
+        if length > limit {
+            return Err(ImageError::Archive(ArchiveError::Bomb { ratio: RATIO }));
+        }
+        if length > MAX_ARCHIVE {
+            return Err(ImageError::Archive(ArchiveError::TooMuch { what: "bytes", limit: MAX_ARCHIVE }));
+        }
+        if read == 0 || chunks.send(chunk).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Hashes and writes chunks until there are no more.
+fn write(
+    file: &File,
+    folder: &Path,
+    chunks: &Receiver<Vec<u8>>,
+    empty: &std::sync::mpsc::Sender<Vec<u8>>,
+) -> Result<Digest, ImageError> {
+    /// Bytes between two looks at the free space.
+    const LOOK: u64 = 256 << 20;
+    let mut hash = sha2::Sha256::new();
+    let failed = |source, length| write_error(source, &folder.join("the unpacked archive"), length);
+    let (mut at, mut next_look) = (0, 0);
+    while let Ok(chunk) = chunks.recv() {
+        if at >= next_look {
+            next_look = at + LOOK;
+            if available(folder)? < RESERVE {
+                return Err(failed(io::ErrorKind::StorageFull.into(), at + RESERVE));
+            }
+        }
+        hash.update(&chunk);
+        for piece in chunk.chunks(HOLE) {
+            if *piece != ZEROS[..piece.len()] {
+                file.write_all_at(piece, at).map_err(|source| failed(source, at))?;
+            }
+            at += piece.len() as u64;
+        }
+        // Nobody wants it when all has been unpacked.
+        let _ = empty.send(chunk);
+    }
+    file.set_len(at).map_err(|source| failed(source, at))?;
+    Ok(Digest::sha256(hash.finalize().into()))
+}
+
+/// Refuses an endless stream of something else by its first block, before it has filled the disk.
+fn refuse_other_than_tar(start: &[u8], kind: Kind) -> Result<(), ImageError> {
+    match TarReader::stream(start).next() {
+        Ok(None) if kind == Kind::Archive => Err(ImageError::Archive(ArchiveError::Empty)),
+        Err(error @ (ArchiveError::NotTar | ArchiveError::Empty)) => Err(ImageError::Archive(error)),
+        // All else is looked at when all of it is there.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Counts what is read.
+struct Counted<'a, R> {
+    input: R,
+    count: &'a AtomicU64,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.input.read(buffer)?;
+        self.count.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}

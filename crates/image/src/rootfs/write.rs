@@ -1,0 +1,159 @@
+//! From a tree to an ext4 file: laid out, then written in the order in which the archives have its files.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use banger_api::{Digest, ImageConfig};
+use mkext4::{FsBuilder, InodeCount, Layout, RegionSink};
+
+use super::content::Content;
+use super::declare::{DeclareError, JOURNAL, Measure, Unfilled, declare};
+use super::empty::{MIN_SIZE, ext4_error, frame};
+use super::inspect;
+use super::tree::{NodeKind, Tree};
+use crate::progress;
+use crate::publish::{self, folder_of, write_error};
+use crate::{ImageError, Progress};
+
+/// How a root file system is made.
+#[derive(Debug, Clone, Default)]
+pub struct RootfsOptions {
+    /// Size of the file system in bytes; when none is given, one and a half times its content and at least 1 GiB. It is
+    /// the file's length: what is not used takes no space.
+    pub size: Option<u64>,
+    /// Its label, at most 16 bytes; may be empty.
+    pub label: String,
+}
+
+/// What an imported root file system is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootfsInfo {
+    /// Size of the file system in bytes.
+    pub size: u64,
+    /// Bytes of all files in it, holes included.
+    pub content: u64,
+    /// Names in it.
+    pub entries: u64,
+    /// The first of `/sbin/init`, `/etc/init` and `/usr/lib/systemd/systemd` that is a program.
+    pub init: Option<String>,
+    /// What its os-release calls it; printable, at most 100 characters.
+    pub os: Option<String>,
+    /// What it says of the programs in it; nothing where it was made of a plain tar.
+    pub config: ImageConfig,
+    /// The digest of its manifest, where it has one.
+    pub digest: Option<Digest>,
+}
+
+/// Makes the ext4 file `out` of a tree whose files are in `archives`.
+pub(crate) fn write_tree(
+    tree: &Tree,
+    archives: &[&File],
+    out: &Path,
+    options: &RootfsOptions,
+    progress: &dyn Progress,
+) -> Result<RootfsInfo, ImageError> {
+    let measure = Measure::of(tree);
+    let (layout, unfilled) = lay_out(tree, &measure, out, options, progress)?;
+    publish::require_space(folder_of(out), measure.least())?;
+
+    progress.stage("write the file system");
+    let (file, temporary) = publish::begin(out)?;
+    let image = Image { file: &file, done: 0, total: measure.least(), progress };
+    file.set_len(layout.image_len()).map_err(|source| write_error(source, out, 0))?;
+    write(&layout, &unfilled, tree, archives, image).map_err(|e| ext4_error(e, out, measure.least()))?;
+    progress::check(progress)?;
+    publish::publish(&file, temporary, out)?;
+    Ok(RootfsInfo {
+        size: layout.image_len(),
+        content: measure.content,
+        entries: measure.entries,
+        init: inspect::init(tree),
+        os: inspect::os(tree, archives),
+        config: ImageConfig::default(),
+        digest: None,
+    })
+}
+
+/// Where everything goes in the file system, and the files that want bytes.
+fn lay_out(
+    tree: &Tree,
+    measure: &Measure,
+    out: &Path,
+    options: &RootfsOptions,
+    progress: &dyn Progress,
+) -> Result<(Layout, Vec<Unfilled>), ImageError> {
+    let too_small = |size| ImageError::TooSmall { size, needed: measure.least() };
+    let mut size = options.size.unwrap_or_else(|| measure.roomy());
+    if options.size.is_some_and(|size| size >= MIN_SIZE && size < measure.least()) {
+        return Err(too_small(size));
+    }
+    loop {
+        progress::check(progress)?;
+        let mut frame = frame(size, &options.label, InodeCount::Exact(measure.inodes()))?;
+        frame.journal_blocks = Some(JOURNAL);
+        let mut builder = FsBuilder::new(frame).map_err(|e| ext4_error(e, out, 0))?;
+        let unfilled = declare(tree, &mut builder, progress).map_err(|error| match error {
+            DeclareError::Entry(error) => ImageError::Archive(error),
+            DeclareError::Ext4(error) => ext4_error(error, out, 0),
+        })?;
+        match builder.seal() {
+            Ok(layout) => return Ok((layout, unfilled)),
+            // Every other reason was ruled out before: it does not fit.
+            Err(_) if options.size.is_some() => return Err(too_small(size)),
+            Err(error) if size > 2 * measure.roomy() => {
+                return Err(ext4_error(error, out, 0));
+            }
+            Err(_) => size = (size + size / 8).next_multiple_of(1 << 20),
+        }
+    }
+}
+
+fn write(
+    layout: &Layout,
+    unfilled: &[Unfilled],
+    tree: &Tree,
+    archives: &[&File],
+    image: Image<'_>,
+) -> mkext4::Result<()> {
+    let mut writer = layout.writer(image)?;
+    for file in unfilled {
+        if let NodeKind::File { size, archive, extents } = &tree.node(file.node).kind
+            && let Some(archive) = archives.get(usize::from(*archive))
+        {
+            writer.fill(file.handle, &mut Content::new(archive, *size, extents))?;
+        }
+    }
+    writer.finish()?;
+    Ok(())
+}
+
+/// A new file of its final length, and how far it is written.
+struct Image<'a> {
+    file: &'a File,
+    done: u64,
+    total: u64,
+    progress: &'a dyn Progress,
+}
+
+impl RegionSink for Image<'_> {
+    fn data(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        /// Bytes between two reports.
+        const STEP: u64 = 4 << 20;
+        self.file.write_all_at(bytes, offset)?;
+        let before = self.done;
+        self.done += bytes.len() as u64;
+        if before / STEP != self.done / STEP {
+            self.progress.bytes(self.done.min(self.total), Some(self.total));
+            if self.progress.cancelled() {
+                return Err(io::Error::other("cancelled"));
+            }
+        }
+        Ok(())
+    }
+
+    fn zeros(&mut self, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+}

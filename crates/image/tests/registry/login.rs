@@ -1,0 +1,151 @@
+//! What registries are shown, and who else is not.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use banger_image::{FailureKind, Registries, RegistryError};
+
+use crate::images::{Cache, Image, lock, noise, plain, refused, sha256, user};
+use crate::server::{Answer, Request, Server};
+
+fn image() -> Image {
+    Image::of(&[noise(1, 300_000)])
+}
+
+/// A server for tokens, which answers in a way of its own.
+fn tokens(answer: impl Fn(&Request, &mut Answer) + Send + Sync + 'static) -> Server {
+    Server::new(&image(), move |request, to| {
+        answer(request, to);
+        true
+    })
+}
+
+/// A registry that wants a token of `realm`; those it takes are for `accepts` to say.
+fn registry(realm: String, accepts: impl Fn(&str, &Request) -> bool + Send + Sync + 'static) -> Server {
+    let challenge = format!("Bearer realm=\"{realm}\",service=\"here\",scope=\"repository:x:pull\"");
+    Server::new(&image(), move |request, answer| {
+        let shown = request.header("authorization").and_then(|shown| shown.strip_prefix("Bearer "));
+        let refused = !shown.is_some_and(|shown| accepts(shown, request));
+        if refused {
+            answer.send(401, &[("WWW-Authenticate", &challenge)], b"");
+        }
+        refused
+    })
+}
+
+fn pull(registry: &Server, users: &[(&str, &str)]) -> Result<Vec<Vec<u8>>, banger_image::ImageError> {
+    let credentials = users.iter().map(|(name, secret)| user(&registry.host, name, secret)).collect();
+    let registries = Registries { credentials, ..plain(&registry.host) };
+    Cache::new().pull(&format!("{}/x", registry.host), &registries)
+}
+
+#[test]
+fn a_token_is_fetched_as_it_should_be() {
+    const QUERY: &str = "service=here&scope=repository%3Ax%3Apull";
+    for (users, field) in
+        [(&[][..], "token"), (&[("me", "secret")], "access_token"), (&[("", "identity")], "token")]
+    {
+        let token = tokens(move |_, answer| {
+            answer.send(200, &[], format!("{{\"{field}\":\"good\",\"expires_in\":300}}").as_bytes());
+        });
+        let registry = registry(format!("http://{}/token", token.host), |shown, _| shown == "good");
+        assert!(pull(&registry, users).unwrap() == image().layers);
+        let seen = token.seen();
+        assert_eq!(seen.len(), 1, "one is enough");
+        match users {
+            [] => {
+                assert_eq!(
+                    (seen[0].path.clone(), seen[0].header("authorization")),
+                    (format!("/token?{QUERY}"), None)
+                );
+            }
+            [("me", _)] => {
+                assert_eq!(seen[0].header("authorization"), Some("Basic bWU6c2VjcmV0"));
+                assert_eq!(seen[0].path, format!("/token?{QUERY}"));
+            }
+            _ => {
+                assert_eq!((&*seen[0].method, &*seen[0].path), ("POST", "/token"));
+                let body = "grant_type=refresh_token&service=here&client_id=banger&\
+                            scope=repository%3Ax%3Apull&refresh_token=identity";
+                assert_eq!(seen[0].body, body);
+            }
+        }
+        let leaked = registry.seen().iter().any(|request| format!("{request:?}").contains("bWU6c2VjcmV0"));
+        assert!(!leaked, "the registry gets the token");
+    }
+}
+
+#[test]
+fn a_token_that_runs_out_is_renewed() {
+    let given = AtomicUsize::new(0);
+    let token = tokens(move |_, answer| {
+        let token = given.fetch_add(1, Ordering::SeqCst);
+        answer.send(200, &[], format!("{{\"token\":\"t{token}\"}}").as_bytes());
+    });
+    // The first is for documents, and no more when the layer's turn has come.
+    let hex = sha256(&image().layers[0]).hex();
+    let accepts = move |shown: &str, request: &Request| (shown == "t1") == request.path.ends_with(&hex);
+    let registry = registry(format!("http://{}/", token.host), accepts);
+    assert!(pull(&registry, &[]).unwrap() == image().layers);
+    assert_eq!(token.seen().len(), 2);
+}
+
+#[test]
+fn token_servers_that_do_not_help_are_given_up() {
+    type Way = fn(&Request, &mut Answer);
+    let ways: [(&str, Way, FailureKind); 6] = [
+        ("never good", |_, answer| answer.send(200, &[], b"{\"token\":\"bad\"}"), FailureKind::NotPermitted),
+        (
+            "wants a token too",
+            |_, answer| {
+                answer.send(401, &[("WWW-Authenticate", "Bearer realm=\"http://127.0.0.1:1/\"")], b"")
+            },
+            FailureKind::NotPermitted,
+        ),
+        ("no JSON", |_, answer| answer.send(200, &[], b"hello"), FailureKind::Invalid),
+        ("no token", |_, answer| answer.send(200, &[], b"{}"), FailureKind::Invalid),
+        ("a line break", |_, answer| answer.send(200, &[], b"{\"token\":\"a\\nb\"}"), FailureKind::Invalid),
+        ("endless", |_, answer| answer.send(200, &[], &vec![b' '; 1 << 20]), FailureKind::Invalid),
+    ];
+    for (name, way, kind) in ways {
+        let token = tokens(way);
+        let registry = registry(format!("http://{}/", token.host), |shown, _| shown == "good");
+        let error = pull(&registry, &[("me", "secret")]).unwrap_err();
+        assert_eq!(error.kind(), kind, "{name}: {error:?}");
+        assert!(token.seen().len() <= 2, "{name}");
+        assert!(!format!("{error:?}").contains("secret"));
+    }
+}
+
+#[test]
+fn a_token_server_without_tls_elsewhere_is_shown_nothing() {
+    // Whether http will do depends on the registry: this one is known to be without.
+    let registry = registry("ftp://127.0.0.1/".to_owned(), |_, _| false);
+    let error = refused(pull(&registry, &[("me", "secret")]));
+    assert!(matches!(error, RegistryError::Answer { .. }), "{error}");
+}
+
+#[test]
+fn a_redirect_elsewhere_carries_no_secret() {
+    let image = image();
+    let elsewhere = Server::new(&image, |_, _| false);
+    let layer = sha256(&image.layers[0]).hex();
+    let starts: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let (noted, host) = (Arc::clone(&starts), elsewhere.host.clone());
+    let registry = Server::new(&image, move |request, answer| {
+        if request.header("authorization") != Some("Basic bWU6c2VjcmV0") {
+            answer.send(401, &[("WWW-Authenticate", "Basic realm=\"x\"")], b"");
+        } else if request.path.ends_with(&layer) {
+            lock(&noted).push(request.start());
+            answer.send(307, &[("Location", &format!("http://{host}{}", request.path))], b"");
+        } else {
+            return false;
+        }
+        true
+    });
+    assert!(pull(&registry, &[("me", "secret")]).unwrap() == image.layers);
+    let seen = elsewhere.seen();
+    assert_eq!((seen.len(), seen[0].header("authorization")), (1, None));
+    assert_eq!(*lock(&starts), [0]);
+    assert_eq!(pull(&registry, &[("", "identity")]).unwrap_err().kind(), FailureKind::NotPermitted);
+}

@@ -1,0 +1,84 @@
+//! Mirrors: asked first, never trusted, never needed.
+
+use crate::images::{Cache, Image, Told, noise, plain, refused, sha256};
+use crate::server::{Request, Server};
+
+fn image() -> Image {
+    Image::of(&[noise(1, 300_000), noise(2, 50)])
+}
+
+fn blobs(server: &Server) -> usize {
+    server.seen().iter().filter(|request| request.is_blob()).count()
+}
+
+/// Pulls from `registry` by way of `mirrors`.
+fn pull(
+    registry: &Server,
+    mirrors: &[String],
+    told: &Told,
+) -> Result<Vec<Vec<u8>>, banger_image::ImageError> {
+    let mut registries = plain(&registry.host);
+    registries.hosts[0].mirrors = mirrors.to_vec();
+    Cache::new().pull_with(&format!("{}/x", registry.host), &registries, told).map(|(_, layers)| layers)
+}
+
+#[test]
+fn a_mirror_spares_the_registry() {
+    let image = image();
+    let (registry, mirror) = (Server::new(&image, |_, _| false), Server::new(&image, |_, _| false));
+    let layers = pull(&registry, &[format!("http://{}/", mirror.host)], &Told::default()).unwrap();
+    assert!(layers == image.layers);
+    assert_eq!((registry.seen().len(), blobs(&mirror)), (0, 3));
+}
+
+#[test]
+fn what_mirrors_do_wrong_is_made_good() {
+    let image = image();
+    let gone = "127.0.0.1:1".to_owned();
+    type Way = fn(&Request, &mut crate::server::Answer, &[u8]) -> bool;
+    let ways: [(&str, Way); 4] = [
+        ("lies", |_, answer, layer| {
+            answer.send(200, &[], &noise(9, layer.len()));
+            true
+        }),
+        ("breaks", |_, answer, layer| {
+            answer.part(0, layer, 100_000);
+            true
+        }),
+        ("lies and breaks", |_, answer, layer| {
+            answer.part(0, &noise(9, layer.len()), 100_000);
+            true
+        }),
+        ("is empty", |_, answer, _| {
+            answer.send(404, &[], b"");
+            true
+        }),
+    ];
+    for (name, way) in ways {
+        let registry = Server::new(&image, |_, _| false);
+        let layer = image.layers[0].clone();
+        let hex = sha256(&layer).hex();
+        let mirror = Server::new(&image, move |request, answer| {
+            request.path.ends_with(&hex) && way(request, answer, &layer)
+        });
+        let told = Told::default();
+        let mirrors = [gone.clone(), format!("http://{}", mirror.host), "not a host".to_owned()];
+        assert!(pull(&registry, &mirrors, &told).unwrap() == image.layers, "{name}: {}", told.log());
+        assert!(told.log().contains("a mirror is left out"));
+        assert!(!registry.starts(&image.layers[0]).is_empty());
+        if name == "breaks" {
+            assert_eq!(registry.starts(&image.layers[0]), [100_000], "{}", told.log());
+        }
+    }
+}
+
+#[test]
+fn the_registrys_failure_is_the_one_that_counts() {
+    let image = image();
+    let registry = Server::new(&image, |_, answer| {
+        answer.send(404, &[], b"");
+        true
+    });
+    let error = refused(pull(&registry, &["127.0.0.1:1".to_owned()], &Told::default()));
+    assert!(error.to_string().starts_with(&registry.host), "{error}");
+}

@@ -1,0 +1,187 @@
+//! A registry of a few lines, whose every answer a test can spoil.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use crate::images::{Image, MANIFEST, lock};
+
+/// A request, without a body but where it has a length.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: String,
+}
+
+impl Request {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+
+    /// The first byte it wants.
+    pub(crate) fn start(&self) -> usize {
+        let range = self.header("range").and_then(|range| range.strip_prefix("bytes="));
+        range.map_or(0, |range| range.trim_end_matches('-').parse().unwrap())
+    }
+
+    pub(crate) fn is_blob(&self) -> bool {
+        self.path.contains("/blobs/")
+    }
+
+    fn read(stream: &TcpStream) -> Option<Self> {
+        let mut input = BufReader::new(stream);
+        let mut line = String::new();
+        input.read_line(&mut line).ok()?;
+        let mut words = line.split_whitespace();
+        let mut request =
+            Self { method: words.next()?.to_owned(), path: words.next()?.to_owned(), ..Self::default() };
+        loop {
+            let mut line = String::new();
+            input.read_line(&mut line).ok()?;
+            let Some((name, value)) = line.trim().split_once(": ") else { break };
+            request.headers.insert(name.to_ascii_lowercase(), value.to_owned());
+        }
+        let length = request.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        let mut body = vec![0; length];
+        std::io::Read::read_exact(&mut input, &mut body).ok()?;
+        request.body = String::from_utf8(body).ok()?;
+        Some(request)
+    }
+}
+
+/// One connection's answer.
+pub(crate) struct Answer {
+    stream: TcpStream,
+}
+
+impl Answer {
+    /// Sends what is given, as it is.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        // Whoever does not want it any more is right.
+        let _ = self.stream.write_all(bytes);
+    }
+
+    pub(crate) fn head(&mut self, status: u16, headers: &[(&str, &str)]) {
+        let mut head = format!("HTTP/1.1 {status} X\r\nConnection: close\r\n");
+        headers.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
+        self.raw((head + "\r\n").as_bytes());
+    }
+
+    pub(crate) fn send(&mut self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
+        let length = body.len().to_string();
+        self.head(status, &[headers, &[("Content-Length", &*length)]].concat());
+        self.raw(body);
+    }
+
+    /// `bytes` from `start` on, as a registry that resumes does.
+    pub(crate) fn part(&mut self, start: usize, bytes: &[u8], cut: usize) {
+        let length = (bytes.len() - start).to_string();
+        let range = format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len());
+        match start {
+            0 => self.head(200, &[("Content-Length", &length)]),
+            _ => self.head(206, &[("Content-Length", &length), ("Content-Range", &range)]),
+        }
+        self.raw(&bytes[start..cut.max(start)]);
+    }
+
+    /// Waits until the client is gone.
+    pub(crate) fn stall(&mut self) {
+        let _ = std::io::Read::read(&mut self.stream, &mut [0; 1]);
+    }
+
+    /// Ends the connection the hard way.
+    pub(crate) fn reset(&mut self) {
+        let linger = Some(std::time::Duration::ZERO);
+        rustix::net::sockopt::set_socket_linger(&self.stream, linger).unwrap();
+    }
+}
+
+type Handler = dyn Fn(&Request, &mut Answer) -> bool + Send + Sync;
+
+/// A server on a port of its own, for as long as the test lasts.
+pub(crate) struct Server {
+    pub(crate) host: String,
+    seen: Arc<Mutex<Vec<Request>>>,
+    address: std::net::SocketAddr,
+    stop: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Server {
+    /// Asks `spoil` first; what that does not answer (false) is answered from `image`, under any name and tag.
+    pub(crate) fn new(
+        image: &Image,
+        spoil: impl Fn(&Request, &mut Answer) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let image = image.clone();
+        Self::start(Arc::new(move |request: &Request, answer: &mut Answer| {
+            if !spoil(request, answer) {
+                serve(&image, request, answer);
+            }
+            true
+        }))
+    }
+
+    fn start(handler: Arc<Handler>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (requests, stopped) = (Arc::clone(&seen), Arc::clone(&stop));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                    return;
+                }
+                let Ok(stream) = stream else { continue };
+                let (handler, requests) = (Arc::clone(&handler), Arc::clone(&requests));
+                thread::spawn(move || {
+                    let Some(request) = Request::read(&stream) else { return };
+                    lock(&requests).push(request.clone());
+                    let mut answer = Answer { stream };
+                    handler(&request, &mut answer);
+                    let _ = answer.stream.shutdown(Shutdown::Write);
+                });
+            }
+        });
+        Self { host: address.to_string(), seen, address, stop }
+    }
+
+    /// All requests so far.
+    pub(crate) fn seen(&self) -> Vec<Request> {
+        lock(&self.seen).clone()
+    }
+
+    /// Where requests for the layer `bytes` began.
+    pub(crate) fn starts(&self, bytes: &[u8]) -> Vec<usize> {
+        let hex = crate::images::sha256(bytes).hex();
+        self.seen().iter().filter(|request| request.path.ends_with(&hex)).map(Request::start).collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+/// What a good registry does.
+pub(crate) fn serve(image: &Image, request: &Request, answer: &mut Answer) {
+    let digest = image.digest().to_string();
+    let manifest = [("Content-Type", MANIFEST), ("Docker-Content-Digest", &*digest)];
+    match (request.method.as_str(), request.path.rsplit_once('/')) {
+        ("HEAD", _) => answer.head(200, &manifest),
+        (_, Some((before, _))) if before.ends_with("/manifests") => {
+            answer.send(200, &manifest, &image.manifest);
+        }
+        (_, Some((_, name))) => match name.parse().ok().and_then(|digest| image.blobs().remove(&digest)) {
+            Some(bytes) => answer.part(request.start(), &bytes, bytes.len()),
+            None => answer.send(404, &[], b"{\"errors\":[{\"code\":\"BLOB_UNKNOWN\"}]}"),
+        },
+        _ => answer.send(404, &[], b""),
+    }
+}
