@@ -151,6 +151,15 @@ pub enum Event {
         /// Bytes in all, where known.
         total: Option<u64>,
     },
+    /// How far one of several things is that the stage does at once.
+    Part {
+        /// Which: a layer, by the beginning of its digest.
+        name: String,
+        /// Bytes done.
+        done: u64,
+        /// Bytes in all, where known.
+        total: Option<u64>,
+    },
     /// A line from a program that is run.
     Log {
         /// The line.

@@ -4,6 +4,7 @@
 mod commands;
 mod config;
 mod consent;
+mod credentials;
 mod error;
 mod file_sync;
 mod forward;

@@ -13,6 +13,7 @@ use crate::{
     config::ConfigFiles,
     kernels::Initrds,
     operation::Operations,
+    pull::Pulls,
     stats::Samples,
     store::{Store, VmRecord},
     uses::Uses,
@@ -39,6 +40,7 @@ pub(crate) struct Host {
     pub(crate) operations: Operations,
     pub(crate) initrds: Initrds,
     pub(crate) publishing_images: tokio::sync::Mutex<()>,
+    pub(crate) pulls: Pulls,
     pub(crate) publishing_kernels: tokio::sync::Mutex<()>,
     /// Who has to do with which guest.
     pub(crate) uses: Uses,
@@ -93,6 +95,7 @@ impl Host {
 pub(crate) fn no_such(what: &str, reference: &str) -> ApiError {
     let hint = match what {
         "VM" => "see `banger ps -a`".to_owned(),
+        "image" => where_images_are(),
         what => format!("see `banger {what} list`; the catalog has {}", in_catalog(what)),
     };
     ApiError::new(ErrorKind::NotFound, format!("there is no {what} {reference:?}")).hint(hint)
@@ -101,6 +104,10 @@ pub(crate) fn no_such(what: &str, reference: &str) -> ApiError {
 pub(crate) fn not_in_catalog(what: &str, name: &str) -> ApiError {
     ApiError::new(ErrorKind::NotFound, format!("the catalog has no {what} {name}"))
         .hint(format!("it has {}; others come by `banger {what} import`", in_catalog(what)))
+}
+
+pub(crate) fn where_images_are() -> String {
+    format!("see `banger image list`; the catalog has {}", in_catalog("image"))
 }
 
 fn in_catalog(what: &str) -> String {

@@ -2,15 +2,18 @@
 
 use std::{fs, io::Read, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
-use banger_api::{ApiError, ErrorKind, Image, ImageConfig, ImageName, RefError, Size, resolve_image};
+use banger_api::{
+    ApiError, Credentials, ErrorKind, Id, Image, ImageName, RefError, Size, exact_image, resolve_image,
+};
 use banger_image::{Progress, RootfsInfo, RootfsOptions};
 use jiff::Timestamp;
 
 use crate::{
     admission,
     error::EngineError,
-    host::{Host, no_such, not_in_catalog, unresolved},
+    host::{Host, not_in_catalog, unresolved, where_images_are},
     operation::Context,
+    pull::PullOptions,
     random_id,
     store::{ImageRecord, VmRecord},
 };
@@ -25,31 +28,57 @@ pub enum Tar<R> {
 }
 
 impl Host {
-    /// The image that `reference` names, pulled first when only the catalog has it.
+    /// The image that `reference` names: one that is here, by all of its name or a beginning, else one of the catalog or of a
+    /// registry, which is fetched first.
     pub(crate) async fn find_image(
         self: &Arc<Self>,
         reference: &str,
+        credentials: Vec<Credentials>,
         context: &Context,
     ) -> Result<ImageRecord, EngineError> {
         let images = self.store.images()?;
-        match resolve_image(&images, reference) {
-            Ok(image) => Ok(image.clone()),
-            Err(RefError::NotFound) => {
-                let entry = banger_image::catalog().image(reference);
-                let Some(entry) = entry else { return Err(no_such("image", reference).into()) };
-                context.note(format!("image {reference} is not here yet: it is fetched now, once")).await;
-                let name = entry
-                    .name
-                    .parse()
-                    .map_err(|error| ApiError::new(ErrorKind::Internal, format!("{error}")))?;
-                self.pull_image(name, context).await
-            }
-            Err(error) => Err(unresolved("image", reference, error).into()),
+        if let Some(image) = exact_image(&images, reference) {
+            return Ok(image.clone());
         }
+        // Before the beginnings of other images' names: it is all of this one's.
+        if banger_image::catalog().image(reference).is_none() {
+            match resolve_image(&images, reference) {
+                Ok(image) => return Ok(image.clone()),
+                Err(RefError::NotFound) => {}
+                Err(error) => return Err(unresolved("image", reference, error).into()),
+            }
+        }
+        let name = reference.parse::<ImageName>().map_err(|error| {
+            ApiError::new(ErrorKind::Invalid, format!("{reference:?} cannot be an image: {error}"))
+        })?;
+        context.note(format!("image {reference} is not here yet: it is fetched now, once")).await;
+        let options = PullOptions { credentials, ..PullOptions::default() };
+        self.pull_image(name, options, context).await.map_err(|error| {
+            let error = ApiError::from(error);
+            let elsewhere =
+                matches!(error.kind, ErrorKind::NotFound | ErrorKind::NotPermitted | ErrorKind::Unreachable);
+            // A slip in the name of an image that is here ends at a registry too.
+            if elsewhere { error.hint(where_images_are()).into() } else { error.into() }
+        })
+    }
+
+    /// Gets the image `name` of the catalog, else of a registry.
+    pub(crate) async fn pull_image(
+        self: &Arc<Self>,
+        name: ImageName,
+        options: PullOptions,
+        context: &Context,
+    ) -> Result<ImageRecord, EngineError> {
+        if banger_image::catalog().image(name.as_str()).is_some() {
+            return self.pull_from_catalog(name, context).await;
+        }
+        let reference =
+            name.reference().map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
+        self.pull_reference(reference, options, context).await
     }
 
     /// Gets the catalog's image `name`. Two who ask at once share one fetch.
-    pub(crate) async fn pull_image(
+    async fn pull_from_catalog(
         self: &Arc<Self>,
         name: ImageName,
         context: &Context,
@@ -105,6 +134,21 @@ impl Host {
         + Send
         + 'static,
     ) -> Result<ImageRecord, EngineError> {
+        let staged = self.stage_image(context, make).await?;
+        let image = staged.record(name, source, kernel);
+        self.store.insert_image(&image)?;
+        staged.keep();
+        Ok(image)
+    }
+
+    /// Has `make` write an image's file system, and puts it on the disk; no row speaks of it yet.
+    pub(crate) async fn stage_image(
+        self: &Arc<Self>,
+        context: &Context,
+        make: impl FnOnce(&Path, &Path, &dyn Progress) -> Result<RootfsInfo, banger_image::ImageError>
+        + Send
+        + 'static,
+    ) -> Result<Staged, EngineError> {
         let id = random_id();
         let folder = self.image_dir(&id);
         crate::dirs::private(&folder)?;
@@ -121,23 +165,7 @@ impl Host {
             })
             .await?;
         context.check()?;
-        let image = ImageRecord {
-            id,
-            name,
-            size: Size::bytes(info.size),
-            entries: info.entries,
-            os: info.os,
-            init: info.init,
-            kernel,
-            source: source.to_owned(),
-            created_at: Timestamp::now(),
-            reference: None,
-            digest: None,
-            config: ImageConfig::default(),
-        };
-        self.store.insert_image(&image)?;
-        unfinished.keep();
-        Ok(image)
+        Ok(Staged { id, info, unfinished })
     }
 
     /// Forgets an image that no VM uses.
@@ -170,6 +198,38 @@ impl Host {
             created_at: image.created_at,
             used_by: used_by(vms, |vm| vm.image_id == image.id),
         }
+    }
+}
+
+/// An image's file system that is on the disk, and goes unless a row speaks of it.
+pub(crate) struct Staged {
+    id: Id,
+    info: RootfsInfo,
+    unfinished: Unfinished,
+}
+
+impl Staged {
+    /// The row that would publish it.
+    pub(crate) fn record(&self, name: ImageName, source: &str, kernel: Option<String>) -> ImageRecord {
+        let info = self.info.clone();
+        ImageRecord {
+            id: self.id.clone(),
+            name,
+            size: Size::bytes(info.size),
+            entries: info.entries,
+            os: info.os,
+            init: info.init,
+            kernel,
+            source: source.to_owned(),
+            created_at: Timestamp::now(),
+            reference: None,
+            digest: info.digest,
+            config: info.config,
+        }
+    }
+
+    pub(crate) fn keep(self) {
+        self.unfinished.keep();
     }
 }
 
@@ -239,6 +299,9 @@ pub(crate) fn image_error(error: &banger_image::ImageError, message: String) -> 
         FailureKind::MissingProgram => ErrorKind::MissingProgram,
         FailureKind::Cancelled => ErrorKind::Cancelled,
         FailureKind::Timeout => ErrorKind::Timeout,
+        FailureKind::NotFound => ErrorKind::NotFound,
+        FailureKind::NotPermitted => ErrorKind::NotPermitted,
+        FailureKind::Unreachable => ErrorKind::Unreachable,
         _ => ErrorKind::Io,
     };
     ApiError::new(kind, message)

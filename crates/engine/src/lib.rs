@@ -17,6 +17,7 @@ mod kernels;
 mod logs;
 mod names;
 mod operation;
+mod pull;
 mod reconcile;
 mod spans;
 mod stats;

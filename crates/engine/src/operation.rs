@@ -83,7 +83,7 @@ impl Entry {
             }
             _ => {}
         }
-        let of_the_moment = matches!(event, Event::Progress { .. } | Event::Log { .. });
+        let of_the_moment = matches!(event, Event::Progress { .. } | Event::Part { .. } | Event::Log { .. });
         if !of_the_moment {
             if self.history.len() == HISTORY {
                 self.history.pop_front();
@@ -417,6 +417,11 @@ impl banger_image::Progress for Context {
     }
     fn bytes(&self, done: u64, total: Option<u64>) {
         let event = Event::Progress { done, total };
+        self.record(&event);
+        let _ = self.events.try_send(event);
+    }
+    fn part(&self, name: &str, done: u64, total: Option<u64>) {
+        let event = Event::Part { name: name.to_owned(), done, total };
         self.record(&event);
         let _ = self.events.try_send(event);
     }

@@ -39,7 +39,7 @@ pub(super) async fn import_image(
 }
 
 pub(super) async fn pull_image(State(daemon): Shared, Checked(pull): Checked<PullImage>) -> Response {
-    stream_of(daemon.engine.pull_image(pull.name))
+    stream_of(daemon.engine.pull_image(pull))
 }
 
 pub(super) async fn delete_image(State(daemon): Shared, Path(image): Path<String>) -> Answer<Value> {

@@ -55,8 +55,8 @@ impl Engine {
         {
             return Err(name_in_use(name).into());
         }
-        let image =
-            host.find_image(request.image.as_deref().unwrap_or(defaults.image_name()), context).await?;
+        let image = request.image.as_deref().unwrap_or(defaults.image_name());
+        let image = host.find_image(image, std::mem::take(&mut request.credentials), context).await?;
         let kernel = request.kernel.as_deref().unwrap_or(defaults.kernel_name(image.kernel.as_deref()));
         let kernel = host.find_kernel(kernel, context).await?;
         context.check()?;

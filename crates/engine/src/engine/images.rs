@@ -2,7 +2,7 @@
 
 use std::{io::Read, sync::Arc};
 
-use banger_api::{ApiError, Image, ImageName, OperationKind, resolve_image};
+use banger_api::{ApiError, Image, ImageName, OperationKind, PullImage, resolve_image};
 
 use super::{Engine, Events};
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     host::{Host, unresolved},
     images::Tar,
     operation::{Context, OnHangUp},
+    pull::PullOptions,
     store::ImageRecord,
 };
 
@@ -42,11 +43,12 @@ impl Engine {
         })
     }
 
-    /// Gets an image from the catalog.
-    pub fn pull_image(&self, name: ImageName) -> Events {
+    /// Gets an image of the catalog or a registry.
+    pub fn pull_image(&self, pull: PullImage) -> Events {
+        let PullImage { name, size, credentials } = pull;
         let target = name.to_string();
         self.image_operation(OperationKind::ImagePull, &target, move |host, context| async move {
-            host.pull_image(name, &context).await
+            host.pull_image(name, PullOptions { size, credentials }, &context).await
         })
     }
 

@@ -2,7 +2,7 @@
 
 use banger_api::{Digest, HappeningKind, Id, ImageConfig, ImageName, InvalidDigest, Named, Size};
 use jiff::Timestamp;
-use rusqlite::params;
+use rusqlite::{Transaction, params};
 
 use super::{Step, Store, StoreError, json, name_taken, parsed, returned_name, to_json};
 
@@ -63,36 +63,62 @@ impl Store {
 
     /// Publishes an image whose files are in place.
     pub(crate) fn insert_image(&self, image: &ImageRecord) -> Result<(), StoreError> {
-        let insert = "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-        let values = params![
-            image.id.as_str(),
-            image.name.as_str(),
-            image.size.as_bytes(),
-            image.entries,
-            image.os,
-            image.init,
-            image.kernel,
-            image.source,
-            image.created_at.to_string(),
-            image.reference,
-            image.digest.map(|digest| digest.to_string()),
-            to_json("config", &image.config)?,
-        ];
-        self.write_and_tell(Step::ImageInsert, |transaction| {
-            transaction.execute(insert, values).map_err(|error| name_taken(error, image.name.as_str()))?;
-            let created = HappeningKind::ImageCreated { id: image.id.clone(), name: image.name.clone() };
-            Ok(((), Some(created)))
+        self.write_and_tell(Step::ImageInsert, |transaction| Ok(((), Some(insert(transaction, image)?))))
+    }
+
+    /// Publishes an image in the place of `old`, which goes; or is called `kept` from now on, if VMs use it. Tells whether it
+    /// is gone.
+    pub(crate) fn replace_image(
+        &self,
+        image: &ImageRecord,
+        old: &Id,
+        kept: &ImageName,
+    ) -> Result<bool, StoreError> {
+        self.write_and_tell(Step::ImageReplace, |transaction| {
+            let gone = delete(transaction, old)?;
+            if gone.is_none() {
+                let rename = "UPDATE images SET name = ? WHERE id = ?";
+                let renamed = transaction.execute(rename, params![kept.as_str(), old.as_str()]);
+                renamed.map_err(|error| name_taken(error, kept.as_str()))?;
+            }
+            let created = insert(transaction, image)?;
+            Ok((gone.is_some(), gone.into_iter().chain([created]).collect::<Vec<_>>()))
         })
     }
 
     /// Forgets an image; false when a VM uses it.
     pub(crate) fn delete_image(&self, id: &Id) -> Result<bool, StoreError> {
-        let delete = "DELETE FROM images WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM vms WHERE image_id = ?1)
-            RETURNING name";
         self.write_and_tell(Step::ImageDelete, |transaction| {
-            let name = returned_name(transaction, delete, [id.as_str()])?;
-            let gone = name.map(|name| HappeningKind::ImageDeleted { id: id.clone(), name });
+            let gone = delete(transaction, id)?;
             Ok((gone.is_some(), gone))
         })
     }
+}
+
+fn insert(transaction: &Transaction<'_>, image: &ImageRecord) -> Result<HappeningKind, StoreError> {
+    let insert = "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    let values = params![
+        image.id.as_str(),
+        image.name.as_str(),
+        image.size.as_bytes(),
+        image.entries,
+        image.os,
+        image.init,
+        image.kernel,
+        image.source,
+        image.created_at.to_string(),
+        image.reference,
+        image.digest.map(|digest| digest.to_string()),
+        to_json("config", &image.config)?,
+    ];
+    transaction.execute(insert, values).map_err(|error| name_taken(error, image.name.as_str()))?;
+    Ok(HappeningKind::ImageCreated { id: image.id.clone(), name: image.name.clone() })
+}
+
+/// Deletes the row of an image that no VM uses.
+fn delete(transaction: &Transaction<'_>, id: &Id) -> Result<Option<HappeningKind>, StoreError> {
+    let delete = "DELETE FROM images WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM vms WHERE image_id = ?1)
+        RETURNING name";
+    let name = returned_name(transaction, delete, [id.as_str()])?;
+    Ok(name.map(|name| HappeningKind::ImageDeleted { id: id.clone(), name }))
 }

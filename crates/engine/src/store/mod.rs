@@ -210,14 +210,14 @@ impl Store {
         step: Step,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.write_and_tell(step, |transaction| Ok((work(transaction)?, None)))
+        self.write_and_tell(step, |transaction| Ok((work(transaction)?, [] as [HappeningKind; 0])))
     }
 
     /// Writes, and tells what has happened by that, in the order of the writes.
-    fn write_and_tell<T>(
+    fn write_and_tell<T, H: IntoIterator<Item = HappeningKind>>(
         &self,
         step: Step,
-        work: impl FnOnce(&Transaction<'_>) -> Result<(T, Option<HappeningKind>), StoreError>,
+        work: impl FnOnce(&Transaction<'_>) -> Result<(T, H), StoreError>,
     ) -> Result<T, StoreError> {
         let mut connection = self.connection();
         read_only(&connection, self.copy.is_some())?;
@@ -229,9 +229,7 @@ impl Store {
         });
         read_only(&connection, true)?;
         let (value, happened) = written?;
-        if let Some(happened) = happened {
-            self.happenings.tell(happened);
-        }
+        happened.into_iter().for_each(|happened| self.happenings.tell(happened));
         Ok(value)
     }
 

@@ -30,6 +30,7 @@ steps! {
     /// The write-ahead log is put into the one file.
     Settle = "store/settle",
     ImageInsert = "image/insert",
+    ImageReplace = "image/replace",
     ImageDelete = "image/delete",
     KernelInsert = "kernel/insert",
     KernelDelete = "kernel/delete",

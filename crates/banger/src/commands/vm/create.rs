@@ -22,7 +22,7 @@ pub(crate) struct Create {
 impl Create {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        let request = self.hardware.request(&config::load()?, &client, ui);
+        let request = self.hardware.request(&config::load()?, &client, ui).await;
         let request = CreateVm { no_start: self.no_start, ..request };
         let mut events = client.run_vm(&request).await?;
         let (vm, _) = watch::<Vm>(&client, &mut events, ui).await?;

@@ -3,14 +3,14 @@
 use banger_api::{Config, CreateVm, Limits, Size, VmName, Vmm};
 use banger_client::Client;
 
-use crate::{commands::reference, config, personal, ui::Ui};
+use crate::{commands::reference, config, credentials, personal, ui::Ui};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Hardware {
     /// Name the VM: a-z, 0-9 and -, at most 63 [default: made up]
     #[arg(long)]
     name: Option<VmName>,
-    /// Image
+    /// Image: one that is here, of the catalog, or of a registry, as alpine:3.20 or ghcr.io/org/thing
     #[arg(long, value_parser = reference())]
     image: Option<String>,
     /// Kernel
@@ -41,7 +41,7 @@ pub(crate) struct Hardware {
 
 impl Hardware {
     /// The request for such a VM: by its flags, else as in `config`.
-    pub(super) fn request(&self, config: &Config, client: &Client, ui: &Ui) -> CreateVm {
+    pub(super) async fn request(&self, config: &Config, client: &Client, ui: &Ui) -> CreateVm {
         let flags = CreateVm {
             name: self.name.clone(),
             image: self.image.clone(),
@@ -55,7 +55,9 @@ impl Hardware {
             personal: personal::of_user(client.dirs(), ui),
             ..CreateVm::default()
         };
-        config::fill(config, flags)
+        let request = config::fill(config, flags);
+        let credentials = credentials::if_needed(client, request.image.as_deref(), ui).await;
+        CreateVm { credentials, ..request }
     }
 }
 

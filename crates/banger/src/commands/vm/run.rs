@@ -41,6 +41,7 @@ use crate::{
   banger vm run -p 3000 . -- npm run dev
   banger vm run --rm -- uname -a
   banger vm run --rm --vcpu 4 --memory 4G -- sh -c 'nproc; free -m'
+  banger vm run --rm --image alpine:3.20 -- cat /etc/os-release
   echo hello | banger vm run --rm -- cat
   banger vm run -d --name box")]
 pub(crate) struct Run {
@@ -124,7 +125,8 @@ impl Run {
         // The daemon does not delete what work may be in.
         let rm = self.rm && (taken.is_none() || self.discard);
         let asked = now_ns();
-        let request = CreateVm { rm, detach: self.detach, ..self.hardware.request(&config, &client, ui) };
+        let hardware = self.hardware.request(&config, &client, ui).await;
+        let request = CreateVm { rm, detach: self.detach, ..hardware };
         let mut events = client.run_vm(&request).await?;
         timing.end("reach bangerd", asked);
         let (vm, spans) = watch::<Vm>(&client, &mut events, ui).await?;

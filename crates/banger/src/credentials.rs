@@ -1,0 +1,331 @@
+//! What the user shows to registries: as `docker login` and `podman login` keep it, in their files or in the programs
+//! that these name. The daemon reads neither: it gets what is for the one registry that it is to ask.
+
+use std::{
+    collections::HashMap,
+    env, fs, io,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use banger_api::{Credentials, ImageName, Reference, resolve_image};
+use banger_client::Client;
+use base64::prelude::{BASE64_STANDARD, Engine};
+use serde::Deserialize;
+use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
+
+use crate::ui::Ui;
+
+/// Docker's own registry as its files have it.
+const DOCKER_HUB: &str = "index.docker.io";
+
+/// How long a program may take; it may ask the user for something.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What a program says in the place of a name when the secret is an identity token.
+const TOKEN: &str = "<token>";
+
+/// A registry's credentials as a file has them (docker-login(1), "Configuration").
+#[derive(Debug, Default, Deserialize)]
+struct Entry {
+    /// base64 of NAME:SECRET.
+    #[serde(default)]
+    auth: String,
+    #[serde(default, rename = "identitytoken")]
+    identity_token: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct LoginFile {
+    auths: HashMap<String, Entry>,
+    cred_helpers: HashMap<String, String>,
+    creds_store: Option<String>,
+}
+
+/// What a credential helper prints.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Helped {
+    username: String,
+    secret: String,
+}
+
+/// Where a registry's credentials are.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    Here { username: String, secret: String },
+    Helper { program: String, server: String },
+}
+
+/// What the user shows for the image `name`, should it have to be fetched: of one that is here, nobody is asked.
+pub(crate) async fn if_needed(client: &Client, name: Option<&str>, ui: &Ui) -> Vec<Credentials> {
+    let Some(Ok(name)) = name.map(str::parse::<ImageName>) else { return Vec::new() };
+    let Some((reference, place)) = look(&name, ui) else { return Vec::new() };
+    let is_here =
+        async || client.images().await.is_ok_and(|here| resolve_image(&here, name.as_str()).is_ok());
+    // A program takes its time.
+    if matches!(place, Place::Helper { .. }) && is_here().await {
+        return Vec::new();
+    }
+    place.open(&reference, ui).await
+}
+
+/// What the user shows for the image `name`; what cannot be had is told.
+pub(crate) async fn of_user(name: &ImageName, ui: &Ui) -> Vec<Credentials> {
+    match look(name, ui) {
+        Some((reference, place)) => place.open(&reference, ui).await,
+        None => Vec::new(),
+    }
+}
+
+fn look(name: &ImageName, ui: &Ui) -> Option<(Reference, Place)> {
+    let reference = name.reference().ok()?;
+    let tell = |error: &String| ui.warning(format_args!("registries are asked without a login: {error}"));
+    let place = find(&reference).inspect_err(tell).ok()??;
+    Some((reference, place))
+}
+
+impl Place {
+    async fn open(self, reference: &Reference, ui: &Ui) -> Vec<Credentials> {
+        let registry = reference.registry().to_owned();
+        let opened = match self {
+            Self::Here { username, secret } => Ok(Some((username, secret))),
+            Self::Helper { program, server } => ask(&program, &server).await,
+        };
+        let tell = |error: &String| ui.warning(format_args!("{registry} is asked without a login: {error}"));
+        let opened = opened.inspect_err(tell).ok().flatten();
+        opened
+            .into_iter()
+            .map(|(username, secret)| Credentials { registry: registry.clone(), username, secret })
+            .collect()
+    }
+}
+
+fn find(reference: &Reference) -> Result<Option<Place>, String> {
+    for path in files(|name| env::var_os(name).map(PathBuf::from)) {
+        if let Some(file) = read(&path)?
+            && let Some(place) =
+                file.place(reference).map_err(|error| format!("{}: {error}", path.display()))?
+        {
+            return Ok(Some(place));
+        }
+    }
+    Ok(None)
+}
+
+/// The files that hold logins, the first that has one for a registry wins.
+fn files(variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
+    let home = variable("HOME");
+    let in_home = |rest: &str| home.as_ref().map(|home| home.join(rest));
+    let config = variable("XDG_CONFIG_HOME").or_else(|| in_home(".config"));
+    let folder = variable("DOCKER_CONFIG").or_else(|| in_home(".docker"));
+    let podman = |folder: PathBuf| folder.join("containers/auth.json");
+    [
+        variable("REGISTRY_AUTH_FILE"),
+        folder.map(|folder| folder.join("config.json")),
+        variable("XDG_RUNTIME_DIR").map(podman),
+        config.map(podman),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn read(path: &Path) -> Result<Option<LoginFile>, String> {
+    let tell = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", path.display());
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| tell(&error)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(tell(&error)),
+    }
+}
+
+impl LoginFile {
+    /// Where the credentials for `reference` are: those of the longest beginning of its path, as Podman has it.
+    fn place(&self, reference: &Reference) -> Result<Option<Place>, &'static str> {
+        let whole = format!("{}/{}", reference.registry(), reference.repository());
+        let mut path = whole.as_str();
+        loop {
+            let of = |key: &&String| plain(key) == path;
+            if let Some(program) =
+                self.cred_helpers.keys().find(of).and_then(|key| self.cred_helpers.get(key))
+            {
+                return helper(program, reference).map(Some);
+            }
+            if let Some(entry) = self.auths.keys().find(of).and_then(|key| self.auths.get(key)) {
+                if let Some(place) = entry.place()? {
+                    return Ok(Some(place));
+                }
+                // With a store for all, the file only says that there is one.
+                if let Some(program) = &self.creds_store {
+                    return helper(program, reference).map(Some);
+                }
+            }
+            match path.rsplit_once('/') {
+                Some((shorter, _)) => path = shorter,
+                None => break,
+            }
+        }
+        self.creds_store.as_deref().map(|program| helper(program, reference)).transpose()
+    }
+}
+
+impl Entry {
+    fn place(&self) -> Result<Option<Place>, &'static str> {
+        if !self.identity_token.is_empty() {
+            return Ok(Some(Place::Here { username: String::new(), secret: self.identity_token.clone() }));
+        }
+        if self.auth.is_empty() {
+            return Ok(None);
+        }
+        const BROKEN: &str = "a login in it is no base64 of NAME:SECRET";
+        let text = BASE64_STANDARD.decode(&self.auth).map_err(|_| BROKEN)?;
+        let text = String::from_utf8(text).map_err(|_| BROKEN)?;
+        let (username, secret) = text.split_once(':').ok_or(BROKEN)?;
+        // Docker before 1.10 filled it up with NULs.
+        let secret = secret.trim_end_matches('\0').to_owned();
+        Ok(Some(Place::Here { username: username.to_owned(), secret }))
+    }
+}
+
+/// A key of a login file as a registry and a path: `https://index.docker.io/v1/` is `docker.io`.
+fn plain(key: &str) -> String {
+    let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
+    let key = key.trim_end_matches('/');
+    let key = key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key);
+    let (host, rest) = key.split_at(key.find('/').unwrap_or(key.len()));
+    let host = if matches!(host, DOCKER_HUB | "registry-1.docker.io") { "docker.io" } else { host };
+    host.to_owned() + rest
+}
+
+fn helper(name: &str, reference: &Reference) -> Result<Place, &'static str> {
+    if name.is_empty() || name.contains(['/', '\0']) {
+        return Err("a credential helper in it is no program's name");
+    }
+    let server = match reference.registry() {
+        "docker.io" => format!("https://{DOCKER_HUB}/v1/"),
+        registry => registry.to_owned(),
+    };
+    Ok(Place::Helper { program: format!("docker-credential-{name}"), server })
+}
+
+/// Asks a credential helper (github.com/docker/docker-credential-helpers, "Development"); `None` when it has nothing for
+/// this server.
+async fn ask(program: &str, server: &str) -> Result<Option<(String, String)>, String> {
+    let failed = |error: io::Error| format!("cannot run {program}: {error}");
+    let mut child = Command::new(program)
+        .arg("get")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    let answered = async {
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(server.as_bytes()).await?;
+        }
+        child.wait_with_output().await
+    };
+    let output = timeout(LIMIT, answered).await;
+    let output = output.map_err(|_| format!("{program} has not answered in {} s", LIMIT.as_secs()))?;
+    understood(program, &output.map_err(failed)?)
+}
+
+fn understood(program: &str, output: &Output) -> Result<Option<(String, String)>, String> {
+    let words = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        // The one text that helpers share for that, on their standard output.
+        let nothing = words.contains("credentials not found");
+        let told = words.lines().next().unwrap_or_default();
+        return if nothing { Ok(None) } else { Err(format!("{program} failed: {told}")) };
+    }
+    let helped: Helped = serde_json::from_slice(&output.stdout)
+        .map_err(|_| format!("{program} has not answered with JSON"))?;
+    let username = if helped.username == TOKEN { String::new() } else { helped.username };
+    Ok(Some((username, helped.secret)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(file: &str, name: &str) -> Result<Option<Place>, &'static str> {
+        serde_json::from_str::<LoginFile>(file).unwrap().place(&name.parse().unwrap())
+    }
+
+    fn here(username: &str, secret: &str) -> Result<Option<Place>, &'static str> {
+        Ok(Some(Place::Here { username: username.to_owned(), secret: secret.to_owned() }))
+    }
+
+    fn helper(program: &str, server: &str) -> Result<Option<Place>, &'static str> {
+        Ok(Some(Place::Helper { program: program.to_owned(), server: server.to_owned() }))
+    }
+
+    #[test]
+    fn logins_are_found_by_registry_and_path() {
+        // user:pa:ss and other:x
+        let file = r#"{"auths": {"https://index.docker.io/v1/": {"auth": "dXNlcjpwYTpzcw=="},
+            "quay.io": {"auth": "b3RoZXI6eA=="}, "quay.io/team": {"auth": "dXNlcjpwYTpzcw=="},
+            "http://localhost:5000/v2/": {"identitytoken": "t"}, "empty.io": {}, "broken.io": {"auth": "%"}}}"#;
+        assert_eq!(place(file, "alpine"), here("user", "pa:ss"));
+        assert_eq!(place(file, "quay.io/team/x"), here("user", "pa:ss"));
+        assert_eq!(place(file, "quay.io/teams/x"), here("other", "x"));
+        assert_eq!(place(file, "localhost:5000/x"), here("", "t"));
+        assert_eq!(place(file, "ghcr.io/x"), Ok(None));
+        assert_eq!(place(file, "empty.io/x"), Ok(None));
+        assert!(place(file, "broken.io/x").is_err());
+    }
+
+    #[test]
+    fn helpers_are_asked_for_what_is_theirs() {
+        let file = r#"{"auths": {"a.io": {}, "b.io": {"auth": "b3RoZXI6eA=="}}, "credsStore": "pass",
+            "credHelpers": {"gcr.io": "gcloud", "evil.io": "../x"}, "HttpHeaders": {}}"#;
+        assert_eq!(place(file, "gcr.io/x"), helper("docker-credential-gcloud", "gcr.io"));
+        assert_eq!(place(file, "a.io/x"), helper("docker-credential-pass", "a.io"));
+        assert_eq!(place(file, "b.io/x"), here("other", "x"));
+        assert_eq!(place(file, "alpine"), helper("docker-credential-pass", "https://index.docker.io/v1/"));
+        assert!(place(file, "evil.io/x").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_helper_answers_has_nothing_or_fails() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("docker-credential-test");
+        let script = r#"#!/bin/sh
+            read server
+            case "$1 $server" in
+                "get good.io") echo '{"ServerURL":"good.io","Username":"<token>","Secret":"s"}';;
+                "get none.io") echo 'credentials not found in native keychain'; exit 1;;
+                *) echo 'the keychain is locked'; exit 1;;
+            esac"#;
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        let ask = async |server| ask(program.to_str().unwrap(), server).await;
+        assert_eq!(ask("good.io").await, Ok(Some((String::new(), "s".to_owned()))));
+        assert_eq!(ask("none.io").await, Ok(None));
+        assert!(ask("locked.io").await.unwrap_err().ends_with("failed: the keychain is locked"));
+    }
+
+    #[test]
+    fn files_are_looked_for_where_both_programs_keep_them() {
+        let of = |set: &[(&str, &str)]| {
+            files(|name| set.iter().find(|(set, _)| *set == name).map(|(_, value)| PathBuf::from(value)))
+        };
+        let home = ["/h/.docker/config.json", "/h/.config/containers/auth.json"].map(PathBuf::from);
+        assert_eq!(of(&[("HOME", "/h")]), home);
+        let set = [
+            ("HOME", "/h"),
+            ("DOCKER_CONFIG", "/d"),
+            ("XDG_RUNTIME_DIR", "/r"),
+            ("REGISTRY_AUTH_FILE", "/f"),
+        ];
+        let all = ["/f", "/d/config.json", "/r/containers/auth.json", "/h/.config/containers/auth.json"];
+        assert_eq!(of(&set), all.map(PathBuf::from));
+    }
+}

@@ -1,0 +1,138 @@
+//! Images of registries: resolved, fetched, and made into a disk while they come in.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use banger_api::{ApiError, Credentials, Digest, ImageName, Reference, Size};
+use banger_image::{Blobs, Registries, RegistryHost, Remote, RootfsOptions};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::{
+    admission,
+    error::EngineError,
+    host::Host,
+    images::{Staged, remove, taken},
+    operation::Context,
+    store::ImageRecord,
+};
+
+/// How many times larger than packed an image gets on the disk, for a guess before anything is fetched.
+const UNPACKED: u64 = 3;
+
+/// How an image is to be fetched.
+#[derive(Debug, Default)]
+pub(crate) struct PullOptions {
+    /// Size of its file system.
+    pub(crate) size: Option<Size>,
+    /// What its user shows to registries.
+    pub(crate) credentials: Vec<Credentials>,
+}
+
+/// Who fetches what: of several who want one image, one works and the others wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct Pulls(Mutex<HashMap<ImageName, Weak<tokio::sync::Mutex<()>>>>);
+
+impl Pulls {
+    /// Waits until nobody else fetches `name`.
+    async fn turn(&self, name: &ImageName) -> OwnedMutexGuard<()> {
+        let turns = {
+            let mut pulls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            pulls.retain(|_, turns| turns.strong_count() > 0);
+            let there = pulls.get(name).and_then(Weak::upgrade);
+            there.unwrap_or_else(|| {
+                let turns = Arc::default();
+                pulls.insert(name.clone(), Arc::downgrade(&turns));
+                turns
+            })
+        };
+        turns.lock_owned().await
+    }
+}
+
+impl Host {
+    /// Gets the image that `reference` names in its registry as it is there now; one that is here already is left alone.
+    pub(crate) async fn pull_reference(
+        self: &Arc<Self>,
+        reference: Reference,
+        options: PullOptions,
+        context: &Context,
+    ) -> Result<ImageRecord, EngineError> {
+        let name = reference.name();
+        let registries = self.registries(options.credentials)?;
+        let blobs = self.dirs.cache.join("blobs");
+        context.stage("wait for another pull of the same image").await;
+        let _turn = context.unless_cancelled(async { Ok(self.pulls.turn(&name).await) }).await?;
+        let asked = reference.clone();
+        let (remote, blobs) = context
+            .blocking(move |context| -> Result<_, EngineError> {
+                let blobs = Blobs::open(&blobs)?;
+                Ok((Remote::resolve(&asked, &registries, &blobs, context)?, blobs))
+            })
+            .await?;
+        let digest = remote.manifest().digest;
+        let old = self.store.images()?.into_iter().find(|image| image.name == name);
+        match &old {
+            Some(old) if old.digest == Some(digest) && options.size.is_none_or(|size| size == old.size) => {
+                context.note(format!("{name} is here already, as it is in {}", reference.registry())).await;
+                return Ok(old.clone());
+            }
+            Some(old) if old.digest.is_none() => return Err(taken("image", name.as_str()).into()),
+            _ => {}
+        }
+        let packed: u64 = remote.manifest().layers.iter().map(|layer| layer.size).sum();
+        admission::space(&self.dirs.state, "the image", Size::bytes(packed.saturating_mul(UNPACKED)))?;
+        let options = RootfsOptions { size: options.size.map(Size::as_bytes), label: String::new() };
+        let staged = self
+            .stage_image(context, move |folder, out, progress| {
+                banger_image::pull_image(&remote, &blobs, folder, out, &options, progress)
+            })
+            .await?;
+        self.publish_pulled(staged, &reference, digest, old)
+    }
+
+    /// Gives a pulled image its name. An older one that has it goes, or is called by its digest from now on if VMs use it.
+    fn publish_pulled(
+        &self,
+        staged: Staged,
+        reference: &Reference,
+        digest: Digest,
+        old: Option<ImageRecord>,
+    ) -> Result<ImageRecord, EngineError> {
+        let image = ImageRecord {
+            reference: Some(reference.to_string()),
+            digest: Some(digest),
+            ..staged.record(reference.name(), "registry", None)
+        };
+        let gone = match old {
+            None => {
+                self.store.insert_image(&image)?;
+                None
+            }
+            Some(old) => {
+                let kept = old.digest.map_or_else(|| old.name.clone(), |digest| reference.name_of(digest));
+                self.store.replace_image(&image, &old.id, &kept)?.then_some(old.id)
+            }
+        };
+        staged.keep();
+        if let Some(id) = gone
+            && let Err(error) = remove(&self.image_dir(&id))
+        {
+            tracing::warn!(%error, "left for the next start to sweep");
+        }
+        Ok(image)
+    }
+
+    /// How registries are reached: as configured, with what the user shows to them.
+    fn registries(&self, credentials: Vec<Credentials>) -> Result<Registries, ApiError> {
+        let config = self.config()?;
+        let hosts = config.registries().iter().map(|registry| RegistryHost {
+            host: registry.host.clone(),
+            mirrors: registry.mirrors.clone(),
+            plain_http: registry.plain_http,
+            ca: registry.ca.clone(),
+        });
+        Ok(Registries { hosts: hosts.collect(), credentials, ..Registries::default() })
+    }
+}
