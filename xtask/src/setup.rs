@@ -31,6 +31,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("skopeo", "skopeo"),
     ("openssl", "openssl"),
     ("apache2-utils", "htpasswd"),
+    ("umoci", "umoci"),
+    ("buildah", "buildah"),
 ];
 
 pub(crate) fn run(project: &Project) -> Result<()> {

@@ -48,6 +48,16 @@ fn point(step: Step, moment: Moment) -> String {
     format!("{}:{moment}", step.name())
 }
 
+/// The daemon has come to a stage of an operation, as its client is told of it. Returns, unless it is the one to be killed
+/// at: `stage/write the file system`. These are not among [`all`]: what is between two writes of the store has nothing that
+/// a successor could tell apart, but for what was fetched.
+pub(crate) fn reach_stage(stage: &str) {
+    if env::var(KILL).is_ok_and(|wanted| wanted.strip_prefix("stage/") == Some(stage)) {
+        tracing::warn!(stage, "killed at a stage");
+        let _ = kill_process(getpid(), Signal::KILL);
+    }
+}
+
 /// The daemon has come to a point. Returns, unless it is the one to be killed at.
 pub(crate) fn reach(step: Step, moment: Moment) {
     static REACHED: Mutex<Option<HashMap<String, u32>>> = Mutex::new(None);

@@ -414,6 +414,8 @@ impl banger_image::Progress for Context {
         self.record(&event);
         // A client that has gone is seen by `cancelled`.
         let _ = self.events.blocking_send(event);
+        #[cfg(feature = "fail-points")]
+        crate::fail::reach_stage(stage);
     }
     fn bytes(&self, done: u64, total: Option<u64>) {
         let event = Event::Progress { done, total };

@@ -7,11 +7,13 @@
 
 mod agreement;
 mod host;
+mod registry;
 mod run;
 mod terminal;
 mod tree;
 
 pub use host::Host;
+pub use registry::{Manners, Proxy, Registry, layout, run};
 pub use run::{Finished, Running, until};
 pub use terminal::Terminal;
 pub use tree::{HOSTILE_INIT, static_busybox, tar_of, tar_with, with_libraries};

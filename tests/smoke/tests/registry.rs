@@ -1,0 +1,337 @@
+//! Images of registries: real ones, filled by real tools, behind a password, and behind a proxy that fails.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use banger_smoke::{Host, Manners, Proxy, Registry, layout, run, static_busybox, tar_of};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+/// What the images of these scenarios are called. No registry has this name: what is configured says where it is.
+const BOX: &str = "registry.test/team/box";
+
+/// Bytes of the layer that takes its time.
+const LARGE: usize = 24 << 20;
+
+/// Has `host` look for the images of `registry.test`, and those without a registry, at `registry`.
+fn configure(host: &Host, registry: std::net::SocketAddr) -> Result<()> {
+    let entry = |name: &str| format!("[[registry]]\nhost = '{name}'\nmirrors = ['http://{registry}']\n");
+    fs::create_dir_all(host.path("config/banger"))?;
+    fs::write(host.path("config/banger/config.toml"), entry("registry.test") + &entry("docker.io"))?;
+    Ok(())
+}
+
+/// Two layers, the upper of which replaces and deletes; and one that is large, and not to be made smaller.
+fn layers(host: &Host) -> Result<Vec<PathBuf>> {
+    let [base, upper, large] = ["base.tar", "upper.tar", "large.tar"].map(|name| host.path(name));
+    let busybox = static_busybox()?;
+    tar_of(
+        &base,
+        &[("bin/busybox", &busybox), ("etc/gone", b"1"), ("etc/motd", b"below")],
+        &[("bin/sh", "busybox")],
+    )?;
+    tar_of(&upper, &[("etc/motd", b"above"), ("etc/.wh.gone", b""), ("srv/.keep", b"")], &[])?;
+    let mut state = 1u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        // xorshift64: any bytes do that cannot be packed.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    })
+    .take(LARGE / 8)
+    .flatten()
+    .collect();
+    tar_of(&large, &[("srv/noise", &noise)], &[])?;
+    Ok(vec![base, upper, large])
+}
+
+/// A registry with the image, tagged 1 and latest.
+fn filled(host: &Host) -> Result<Registry> {
+    let registry = Registry::start(None)?;
+    let config = ["--config.env", "COLOUR=red", "--config.workingdir", "/srv", "--config.cmd", "/bin/sh"];
+    let image = layout(&host.path("layout"), &layers(host)?, &config)?;
+    registry.push(&image, "team/box:1", &[])?;
+    registry.push(&image, "team/box:latest", &[])?;
+    registry.push(&image, "library/box:latest", &[])?;
+    Ok(registry)
+}
+
+/// What is in the image, by a VM of it.
+fn check_in_vm(host: &Host, image: &str) -> Result<()> {
+    let script = "busybox cat /etc/motd; busybox ls /etc/gone; busybox stat -c %s /srv/noise";
+    let seen = host.banger(&["vm", "run", "--rm", "--image", image, "--", "sh", "-c", script])?;
+    ensure!(seen.stdout == format!("above{LARGE}\n"), "{}: {}", seen.stdout, seen.stderr);
+    Ok(())
+}
+
+fn images(host: &Host) -> Result<Vec<Value>> {
+    let list = host.json(&["image", "list"])?;
+    let images = list.as_array().context("no list")?;
+    Ok(images.iter().filter(|image| image["source"] == "registry").cloned().collect())
+}
+
+#[test]
+fn a_vm_of_an_image_that_is_in_a_registry() -> Result<()> {
+    let host = Host::new()?;
+    let registry = filled(&host)?;
+    let proxy = Proxy::start(registry.address(), Manners::Good)?;
+    configure(&host, proxy.address())?;
+    // Without a word about pulling, and by the short name.
+    let ran = host.banger(&["vm", "run", "--rm", "--image", "box", "--", "busybox", "cat", "/etc/motd"])?;
+    ensure!(ran.stderr.contains("image box is not here yet"), "{}", ran.stderr);
+    assert_eq!(ran.success()?, "above");
+    check_in_vm(&host, "docker.io/library/box:latest")?;
+    // The same layers under another name, and an unchanged tag: none of them is moved again.
+    let before = proxy.passed();
+    assert_eq!(host.ok(&["image", "pull", &format!("{BOX}:1")])?, format!("{BOX}:1\n"));
+    host.ok(&["image", "pull", "box"])?;
+    let moved = proxy.passed() - before;
+    ensure!(moved < 64 << 10, "{moved} bytes");
+    let shown = host.json(&["image", "show", &format!("{BOX}:1")])?;
+    assert_eq!(shown["reference"], format!("{BOX}:1"));
+    assert_eq!(shown["config"], json!({"env": ["COLOUR=red"], "working_dir": "/srv", "cmd": ["/bin/sh"]}));
+    let pinned = format!("{BOX}@{}", shown["digest"].as_str().context("no digest")?);
+    host.ok(&["image", "pull", &pinned])?;
+    assert_eq!(images(&host)?.len(), 3);
+    for (image, why) in [
+        (&format!("{}/none", registry.address())[..], "does not have none/manifests/latest"),
+        (&format!("{}/team/box:2", registry.address()), "does not have team/box/manifests/2"),
+        ("127.0.0.1:1/box", "cannot reach 127.0.0.1:1"),
+    ] {
+        let failed = host.banger(&["image", "pull", image])?;
+        ensure!(!failed.status.success() && failed.stderr.contains(why), "{image}: {}", failed.stderr);
+    }
+    host.nothing_left()
+}
+
+#[test]
+fn images_that_other_tools_have_made_or_saved() -> Result<()> {
+    let host = Host::new()?;
+    let registry = filled(&host)?;
+    configure(&host, registry.address())?;
+    let busybox = host.path("busybox");
+    fs::write(&busybox, static_busybox()?)?;
+    fs::set_permissions(&busybox, fs::Permissions::from_mode(0o755))?;
+    let recipe =
+        "FROM scratch\nCOPY busybox /bin/busybox\nENV COLOUR=blue\nWORKDIR /work\nCMD [\"/bin/busybox\"]\n";
+    fs::write(host.path("Containerfile"), recipe)?;
+    let buildah = |args: &[&str]| {
+        let stores = ["--root", "stores", "--runroot", "stores-run", "--storage-driver", "vfs"];
+        run(host.tool("buildah").current_dir(host.path("")).args(stores).args(args))
+    };
+    buildah(&["build", "--quiet", "--isolation", "chroot", "--tag", "localhost/built", "."])?;
+    let to = format!("docker://{}/team/built:1", registry.address());
+    buildah(&["push", "--quiet", "--tls-verify=false", "localhost/built", &to])?;
+    let ran = host.ok(&[
+        "vm",
+        "run",
+        "--rm",
+        "--image",
+        "registry.test/team/built:1",
+        "--",
+        "/bin/busybox",
+        "echo",
+        "hi",
+    ])?;
+    assert_eq!(ran, "hi\n");
+    assert_eq!(
+        host.json(&["image", "show", "registry.test/team/built:1"])?["config"]["working_dir"],
+        "/work"
+    );
+    // As files, packed or not, and as a stream.
+    let copy = |to: &str, path: &Path| {
+        let from = format!("oci:{}:x", host.path("layout").display());
+        run(Command::new("skopeo").args([
+            "--insecure-policy",
+            "copy",
+            "--quiet",
+            &from,
+            &format!("{to}:{}", path.display()),
+        ]))
+    };
+    let (oci, docker) = (host.path("oci.tar"), host.path("docker.tar"));
+    copy("oci-archive", &oci)?;
+    copy("docker-archive", &docker)?;
+    host.ok(&["image", "import", "of-oci", &oci.display().to_string()])?;
+    check_in_vm(&host, "of-oci")?;
+    run(Command::new("zstd").args(["-q", "--rm"]).arg(&docker))?;
+    let packed = fs::read(host.path("docker.tar.zst"))?;
+    host.start(&["image", "import", "of-docker", "-"])?.finish(&packed)?.success()?;
+    check_in_vm(&host, "of-docker")?;
+    for name in ["of-oci", "of-docker"] {
+        assert_eq!(host.json(&["image", "show", name])?["config"]["env"][0], "COLOUR=red", "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_login_is_the_users_own() -> Result<()> {
+    let host = Host::new()?;
+    let users = host.path("users");
+    let made = Command::new("htpasswd").args(["-nbB", "me", "secret"]).output().context("htpasswd")?;
+    fs::write(&users, made.stdout)?;
+    let registry = Registry::start(Some(&users))?;
+    let image = layout(&host.path("layout"), &layers(&host)?, &[])?;
+    registry.push(&image, "team/box:1", &["--dest-creds", "me:secret"])?;
+    let name = format!("{}/team/box:1", registry.address());
+    let refused = host.banger(&["image", "pull", &name])?;
+    ensure!(refused.stderr.contains("docker login"), "{}", refused.stderr);
+    // As skopeo keeps it, with a wrong password first; then by a helper, for a VM.
+    let logins = host.path(".docker/config.json");
+    fs::create_dir_all(host.path(".docker"))?;
+    fs::write(
+        &logins,
+        json!({"auths": {registry.address().to_string(): {"auth": "bWU6d3Jvbmc="}}}).to_string(),
+    )?;
+    let refused = host.banger(&["image", "pull", &name])?;
+    ensure!(!refused.status.success() && !refused.stderr.contains("wrong"), "{}", refused.stderr);
+    let login = ["login", "--tls-verify=false", "-u", "me", "-p", "secret", "--authfile"];
+    run(Command::new("skopeo").args(login).arg(&logins).arg(registry.address().to_string()))?;
+    host.ok(&["image", "pull", &name])?;
+    host.ok(&["image", "delete", &name])?;
+    let bin = host.path("bin");
+    fs::create_dir_all(&bin)?;
+    let helper = bin.join("docker-credential-test");
+    fs::write(&helper, "#!/bin/sh\nread server\necho '{\"Username\": \"me\", \"Secret\": \"secret\"}'\n")?;
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755))?;
+    fs::write(&logins, r#"{"credsStore": "test"}"#)?;
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH")?);
+    let mut pull = host.command(&["image", "pull", &name]);
+    pull.env("PATH", path);
+    run(&mut pull)?;
+    let log = host.ok(&["daemon", "logs"])?;
+    ensure!(!log.contains("secret"), "{log}");
+    Ok(())
+}
+
+#[test]
+fn connections_that_break_are_no_reason_to_begin_anew() -> Result<()> {
+    let host = Host::new()?;
+    let registry = filled(&host)?;
+    let proxy = Proxy::start(registry.address(), Manners::Breaking(8 << 20))?;
+    let image = format!("{}/team/box", proxy.address());
+    host.ok(&["image", "pull", &image])?;
+    check_in_vm(&host, &image)?;
+    // What was on its way when a connection broke comes twice, and nothing else.
+    ensure!(proxy.passed() < 2 * LARGE as u64, "{} bytes", proxy.passed());
+    Ok(())
+}
+
+#[test]
+fn a_tag_that_moves_leaves_vms_what_they_have() -> Result<()> {
+    let host = Host::new()?;
+    let registry = filled(&host)?;
+    configure(&host, registry.address())?;
+    let make = ["vm", "create", "--no-start", "--image", BOX, "--name"];
+    host.ok(&[&make[..], &["old"]].concat())?;
+    let old = host.json(&["image", "show", BOX])?;
+    let other = layout(&host.path("other"), &[host.path("base.tar")], &[])?;
+    registry.push(&other, "team/box:latest", &[])?;
+    // Nobody asks again for what is here, until told to.
+    host.ok(&[&make[..], &["same"]].concat())?;
+    host.ok(&["image", "pull", BOX])?;
+    let new = host.json(&["image", "show", BOX])?;
+    assert_ne!(new["id"], old["id"]);
+    let kept = format!("{BOX}@{}", old["digest"].as_str().context("no digest")?);
+    assert_eq!(host.json(&["image", "show", &kept])?["used_by"], json!(["old", "same"]));
+    assert_eq!(host.json(&["vm", "show", "old"])?["image"], kept);
+    // Of an image that nobody uses, nothing stays.
+    registry.push(&format!("oci:{}:x", host.path("layout").display()), "team/box:latest", &[])?;
+    host.ok(&["vm", "delete", "old", "same"])?;
+    host.ok(&["image", "pull", BOX])?;
+    let names: Vec<_> = images(&host)?.iter().map(|image| image["name"].clone()).collect();
+    assert_eq!(names, [format!("{BOX}:latest"), kept]);
+    Ok(())
+}
+
+#[test]
+fn of_two_who_want_one_image_one_works() -> Result<()> {
+    let host = Host::new()?;
+    let registry = filled(&host)?;
+    let proxy = Proxy::start(registry.address(), Manners::Holding(4 << 20))?;
+    configure(&host, proxy.address())?;
+    let first = host.start(&["image", "pull", BOX])?;
+    proxy.wait_for(4 << 20);
+    let second = host.start(&["image", "pull", BOX])?;
+    banger_smoke::until("both are under way", || {
+        let operations = host.json(&["operations"])?;
+        Ok(operations.as_array().is_some_and(|all| all.len() == 2))
+    })?;
+    proxy.behave(Manners::Good);
+    first.finish(b"")?.success()?;
+    second.finish(b"")?.success()?;
+    ensure!(proxy.passed() < 2 * LARGE as u64, "{} bytes", proxy.passed());
+    assert_eq!(images(&host)?.len(), 1);
+    // One who gives up leaves it to the next, and what it has of it.
+    host.ok(&["image", "delete", BOX])?;
+    fs::remove_dir_all(host.path("cache/banger/blobs"))?;
+    let start = proxy.passed();
+    proxy.behave(Manners::Holding(start + (16 << 20)));
+    let stopped = host.start(&["image", "pull", BOX])?;
+    proxy.wait_for(start + (16 << 20));
+    stopped.signal(Signal::INT)?;
+    proxy.behave(Manners::Good);
+    assert_eq!(stopped.finish(b"")?.status.code(), Some(130));
+    host.ok(&["image", "pull", BOX])?;
+    let moved = proxy.passed() - start;
+    ensure!(moved < (LARGE + (LARGE >> 1)) as u64, "{moved} bytes");
+    Ok(())
+}
+
+#[test]
+fn a_daemon_killed_at_any_stage_of_a_pull_leaves_nothing_half_made() -> Result<()> {
+    let host = Host::new()?.failing()?;
+    let registry = filled(&host)?;
+    let proxy = Proxy::start(registry.address(), Manners::Good)?;
+    configure(&host, proxy.address())?;
+    let pull_and_die = |point: Option<&str>, at: Option<u64>| -> Result<()> {
+        let mut command = host.command(&["image", "pull", BOX]);
+        command.envs(point.map(|point| ("BANGER_FAIL_POINT", point)));
+        host.ok(&["daemon", "stop"])?;
+        proxy.behave(at.map_or(Manners::Good, |at| Manners::Holding(proxy.passed() + at)));
+        let until = proxy.passed() + at.unwrap_or(0);
+        let pull = banger_smoke::Running::start(command, "banger image pull".to_owned())?;
+        if at.is_some() {
+            proxy.wait_for(until);
+            let pid = rustix::process::Pid::from_raw(host.daemon_pid()?).context("pid")?;
+            rustix::process::kill_process(pid, Signal::KILL)?;
+            proxy.behave(Manners::Good);
+        }
+        let ended = pull.finish(b"")?;
+        ensure!(!ended.status.success(), "{point:?} {at:?}: it was not killed");
+        Ok(())
+    };
+    let whole = |from: u64| -> Result<u64> {
+        assert_eq!(images(&host)?, [] as [Value; 0], "half-published");
+        let left = fs::read_dir(host.path("state/banger/images"))?.count();
+        assert_eq!(left, 1, "what was half made is swept, and only that");
+        let before = proxy.passed();
+        host.ok(&["image", "pull", BOX])?;
+        let image = host
+            .path("state/banger/images")
+            .join(host.json(&["image", "show", BOX])?["id"].as_str().unwrap());
+        run(Command::new("/usr/sbin/e2fsck").arg("-fn").arg(image.join("rootfs.ext4")))?;
+        host.ok(&["image", "delete", BOX])?;
+        Ok(from + proxy.passed() - before)
+    };
+    for at in [1 << 20, 10 << 20, 20 << 20] {
+        pull_and_die(None, Some(at))?;
+        let moved = whole(at)?;
+        ensure!(moved < (LARGE + (LARGE >> 2)) as u64, "killed at {at}, {moved} bytes came in all");
+        fs::remove_dir_all(host.path("cache/banger/blobs"))?;
+    }
+    for point in
+        ["stage/ask the registry", "stage/pull", "stage/write the file system", "image/insert:before"]
+    {
+        pull_and_die(Some(point), None).with_context(|| point.to_owned())?;
+        whole(0).with_context(|| point.to_owned())?;
+    }
+    pull_and_die(Some("image/insert:after"), None)?;
+    check_in_vm(&host, BOX)
+}
