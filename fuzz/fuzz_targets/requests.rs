@@ -2,7 +2,7 @@
 #![no_main]
 
 use banger_api::{
-    CreateVm, DeleteVm, Event, Id, KillVm, Name, Pull, RestartVm, SetVm, Size, StartVm, StopVm, VmName,
+    CreateVm, DeleteVm, Event, Id, KillVm, Name, Pull, PullImage, RestartVm, SetVm, Size, StartVm, StopVm, VmName,
 };
 use libfuzzer_sys::fuzz_target;
 use serde::{Serialize, de::DeserializeOwned};
@@ -20,6 +20,7 @@ fn both<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
 fuzz_target!(|bytes: &[u8]| {
     both::<CreateVm>(bytes);
     both::<SetVm>(bytes);
+    both::<PullImage>(bytes);
     both::<StopVm>(bytes);
     both::<StartVm>(bytes);
     both::<RestartVm>(bytes);

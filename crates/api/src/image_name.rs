@@ -183,10 +183,14 @@ fn is_registry(first: &str) -> bool {
 /// `HOST[:PORT]`, where the host may be an IPv6 address in brackets.
 fn check_registry(registry: &str) -> Result<(), InvalidImageName> {
     const PART: &str = "registry";
-    let (host, port) = match registry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, port)) => {
+    let brackets = registry.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    let (host, port) = match brackets {
+        Some((address, after)) => {
             allow(PART, address, 1, "0-9, a-f and : in brackets", |c| c.is_ascii_hexdigit() || c == ':')?;
-            (address, port.strip_prefix(':'))
+            if !after.is_empty() && !after.starts_with(':') {
+                return Err(InvalidImageName::Host(registry.to_owned()));
+            }
+            (address, after.strip_prefix(':'))
         }
         None => {
             let (host, port) = registry.split_once(':').map_or((registry, None), |(h, p)| (h, Some(p)));
@@ -389,9 +393,20 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Reference>().unwrap_err().to_string(), message, "{text}");
         }
-        for text in
-            ["a___b", "a..b", "a.-b", "http://x/y", "a b", "x@y", "a:b:c", "[::1/x", "h:0/x", "h:99999/x"]
-        {
+        for text in [
+            "a___b",
+            "a..b",
+            "a.-b",
+            "http://x/y",
+            "a b",
+            "x@y",
+            "a:b:c",
+            "[::1/x",
+            "[::1]x/y",
+            "[]/x",
+            "h:0/x",
+            "h:99999/x",
+        ] {
             assert!(text.parse::<Reference>().is_err(), "{text}");
         }
         assert!("a".repeat(300).parse::<Reference>().is_err());

@@ -33,4 +33,6 @@ pub use oci::{
     parse_manifest, pull_image,
 };
 pub use progress::{Progress, Silent};
+#[cfg(fuzzing)]
+pub use rootfs::fuzzing;
 pub use rootfs::{RootfsInfo, RootfsOptions, check_ext4, write_empty_ext4};

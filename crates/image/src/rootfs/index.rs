@@ -1,6 +1,6 @@
 //! From archives' members to a tree: names checked, links resolved in the tree, limits kept, whiteouts carried out.
 
-use std::fs::File;
+use std::io::{Read, Seek};
 
 use super::tree::{Attributes, Node, NodeKind, Tree};
 use super::xattr;
@@ -31,9 +31,9 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Reads the headers of the archive in `spool`.
-    pub(super) fn of(spool: &File, progress: &dyn Progress) -> Result<Self, ImageError> {
-        let mut tar = TarReader::seekable(spool).map_err(ImageError::Archive)?;
+    /// Reads the headers of an archive.
+    pub(super) fn of(archive: impl Read + Seek, progress: &dyn Progress) -> Result<Self, ImageError> {
+        let mut tar = TarReader::seekable(archive).map_err(ImageError::Archive)?;
         let mut members = Vec::new();
         while let Some(member) = tar.next().map_err(ImageError::Archive)? {
             progress::check(progress)?;

@@ -13,6 +13,8 @@ mod tree;
 mod write;
 mod xattr;
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
 #[cfg(test)]
 mod layer_tests;
 #[cfg(test)]
