@@ -32,6 +32,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("apache2-utils", "htpasswd"),
     ("umoci", "umoci"),
+    ("attr", "getfattr"),
+    ("acl", "setfacl"),
+    ("libcap2-bin", "setcap"),
     ("buildah", "buildah"),
 ];
 
