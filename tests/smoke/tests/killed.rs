@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use banger_smoke::{Finished, Host, Running, static_busybox, tar_of, until};
+use banger_smoke::{Finished, Host, Registry, Running, layout, static_busybox, tar_of, until};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A command that is killed at each of its steps.
@@ -111,6 +111,7 @@ fn a_daemon_killed_at_any_step_loses_nothing_and_leaves_nothing() -> Result<()> 
         return Ok(());
     }
     kill_in_a_start_that_fails(&mut tally)?;
+    kill_where_a_tag_has_moved(&mut tally)?;
     let listed = Host::bare()?.failing()?;
     let listed = std::process::Command::new(listed.program("bangerd")).arg("fail-points").output()?;
     let listed: BTreeSet<_> = String::from_utf8(listed.stdout)?.lines().map(str::to_owned).collect();
@@ -314,6 +315,55 @@ fn kill_in_a_start_that_fails(tally: &mut Tally) -> Result<()> {
         }
         let vm = host.json(&["vm", "show", "bad"])?;
         ensure!(vm["state"] == "error" && vm["last_error"].is_string(), "{vm}");
+    }
+    Ok(())
+}
+
+/// A pull that takes an image's name from an older one, which goes, or stays under another name for a VM.
+fn kill_where_a_tag_has_moved(tally: &mut Tally) -> Result<()> {
+    let host = Host::new()?.failing()?;
+    let registry = Registry::start(None)?;
+    let name = format!("{}/box:1", registry.address());
+    let pull = ["image", "pull", &name];
+    let images = ["old", "new"].map(|content| -> Result<String> {
+        let tar = host.path(content);
+        tar_of(&tar, &[("content", content.as_bytes())], &[])?;
+        layout(&host.path(&format!("layout-{content}")), &[tar], &[])
+    });
+    let [old, new] = images;
+    let (old, new) = (old?, new?);
+    for (point, used) in [
+        ("image/replace:before#1", false),
+        ("image/replace:before#1", true),
+        ("image/replace:after#1", false),
+        ("image/replace:after#1", true),
+    ] {
+        registry.push(&old, "box:1", &[])?;
+        host.ok(&pull)?;
+        let before = host.json(&["image", "show", &name])?;
+        if used {
+            host.ok(&["vm", "create", "--no-start", "--name", "keeps", "--image", &name])?;
+        }
+        registry.push(&new, "box:1", &[])?;
+        let (_, killed) = armed(&host, Some(point), &pull)?;
+        ensure!(!killed.status.success(), "it was not killed at {point}");
+        tally.killed_at(point);
+        host.ok(&pull)?;
+        host.agrees()?;
+        ensure!(
+            host.json(&["image", "show", &name])?["digest"] != before["digest"],
+            "{point}: not the new one"
+        );
+        if used {
+            let kept = host.json(&["vm", "show", "keeps"])?["image"].as_str().context("image")?.to_owned();
+            ensure!(
+                host.json(&["image", "show", &kept])?["id"] == before["id"],
+                "{point}: the VM has {kept}"
+            );
+            host.ok(&["vm", "delete", "keeps"])?;
+            host.ok(&["image", "delete", &kept])?;
+        }
+        host.ok(&["image", "delete", &name])?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ mod bare;
 mod exec;
 mod import;
 mod life;
+mod pull;
 mod stage;
 mod workspace;
 
@@ -43,6 +44,8 @@ enum What {
     Ps,
     /// `image import`, beside tar and mke2fs
     Import,
+    /// `image pull`, beside umoci, mke2fs and skopeo
+    Pull,
     /// Starts, stops, deletes, and several creates at once, beside a start or a create
     Life,
     /// `vm list` of many, beside that of none
@@ -116,6 +119,9 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     }
     if wanted(What::Workspace) {
         workspace::workspace(&Stage::new(project)?, runs)?;
+    }
+    if wanted(What::Pull) {
+        pull::pull(project, &Stage::new(project)?, runs)?;
     }
     if wanted(What::Import) {
         let tar = import::tar(project)?;

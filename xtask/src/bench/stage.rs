@@ -92,11 +92,21 @@ impl Stage {
 
     /// The daemon's resident memory in MiB.
     pub(super) fn daemon_memory(&self) -> Result<f64> {
+        self.daemon_status("VmRSS:")
+    }
+
+    /// The most that it ever was.
+    pub(super) fn daemon_peak(&self) -> Result<f64> {
+        self.daemon_status("VmHWM:")
+    }
+
+    /// A line of the kernel's about the daemon (proc_pid_status(5)), in MiB.
+    fn daemon_status(&self, field: &str) -> Result<f64> {
         let status = self.json(&["daemon", "status"])?;
         let pid = status["pid"].as_u64().with_context(|| format!("no pid in {status}"))?;
         let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let kibibytes = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
-        Ok(kibibytes.context("no VmRSS")?.parse::<f64>()? / 1024.0)
+        let kibibytes = text.lines().find_map(|line| line.strip_prefix(field)?.split_whitespace().next());
+        Ok(kibibytes.with_context(|| format!("no {field}"))?.parse::<f64>()? / 1024.0)
     }
 }
 

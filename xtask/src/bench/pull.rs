@@ -1,0 +1,129 @@
+//! An image of about 1 GB from a registry on the loopback, beside the tools that people use for that.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use super::{compare, goal, import, stage::Stage, timed};
+use crate::{
+    command::{as_root, check, say},
+    project::Project,
+};
+
+/// Goals: times over the tool's, and MiB.
+const CACHED_GOAL: f64 = 0.2;
+const LOOPBACK_GOAL: f64 = 1.3;
+const MEMORY_GOAL: f64 = 256.0;
+
+/// What a person would do by hand with an OCI layout.
+const BY_HAND: &str = "set -eu
+    umoci unpack --image \"$1:x\" \"$2/bundle\"
+    mke2fs -q -F -t ext4 -d \"$2/bundle/rootfs\" \"$2/root.ext4\" 2G
+    sync \"$2/root.ext4\"";
+
+pub(super) fn pull(project: &Project, stage: &Stage, runs: usize) -> Result<()> {
+    let layout = layout(project)?;
+    let registry = Registry::start(project)?;
+    let name = format!("{}/bench:1", registry.address);
+    let skopeo =
+        ["--insecure-policy", "copy", "--quiet", "--src-tls-verify=false", "--dest-tls-verify=false"];
+    let (local, remote) = (format!("oci:{}:x", layout.display()), format!("docker://{name}"));
+    check(Command::new("skopeo").args(skopeo).args([&local, &remote]))?;
+    let cached = || {
+        let taken = timed(&mut stage.banger(&["image", "pull", &name]))?;
+        stage.ok(&["image", "delete", &name])?;
+        Ok(taken)
+    };
+    compare("pull, cached / umoci + mke2fs -d", CACHED_GOAL, runs, cached, || by_hand(project, &layout))?;
+    let pulled = || {
+        fs::remove_dir_all(stage.folder().join("cache/banger/blobs"))?;
+        cached()
+    };
+    let copied = || {
+        let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(project.target())?;
+        let to = format!("oci:{}:x", folder.path().join("layout").display());
+        timed(Command::new("skopeo").args(skopeo).args([&remote, &to]))
+    };
+    compare("pull / skopeo copy", LOOPBACK_GOAL, runs, pulled, copied)?;
+    goal("pull, the daemon's peak, MiB", stage.daemon_peak()?, MEMORY_GOAL);
+    Ok(())
+}
+
+/// The tar of a Debian of about 1 GB as the one layer of an image, made once.
+fn layout(project: &Project) -> Result<PathBuf> {
+    let layout = project.target().join("bench/layout");
+    if layout.exists() {
+        return Ok(layout);
+    }
+    let tar = import::tar(project)?;
+    say("making an image of it");
+    let partial = tempfile::Builder::new().prefix("partial-").tempdir_in(project.target().join("bench"))?;
+    let made = partial.path().join("layout");
+    let umoci = |arguments: &[&str]| check(Command::new("umoci").args(arguments));
+    let image = format!("{}:x", made.display());
+    umoci(&["init", "--layout", &made.display().to_string()])?;
+    umoci(&["new", "--image", &image])?;
+    umoci(&["raw", "add-layer", "--image", &image, &tar.display().to_string()])?;
+    fs::rename(&made, &layout).with_context(|| layout.display().to_string())?;
+    Ok(layout)
+}
+
+fn by_hand(project: &Project, layout: &Path) -> Result<Duration> {
+    let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(project.target())?;
+    let start = Instant::now();
+    check(
+        as_root("sh")?.args(["-c", BY_HAND, "by-hand"]).arg(layout).arg(folder.path()).stdout(Stdio::null()),
+    )?;
+    let taken = start.elapsed();
+    // Owners within are a user namespace's, so that only its root may delete them.
+    check(as_root("rm")?.arg("-rf").arg(folder.path().join("bundle")))?;
+    Ok(taken)
+}
+
+/// Debian's `docker-registry`. Dropping it ends it.
+struct Registry {
+    program: Child,
+    address: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Registry {
+    fn start(project: &Project) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(project.target())?;
+        let config = format!(
+            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
+             http: {{addr: '127.0.0.1:0'}}\n",
+            folder.path().display()
+        );
+        let path = folder.path().join("config.yml");
+        fs::write(&path, config)?;
+        let mut registry = Command::new("docker-registry");
+        registry.arg("serve").arg(path).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut program = registry.spawn().context("docker-registry")?;
+        let stderr = program.stderr.take().context("stderr")?;
+        let mut lines = BufReader::new(stderr).lines().map_while(Result::ok);
+        let told = lines.find_map(|line| {
+            let address = line.split("listening on ").nth(1)?;
+            Some(address.chars().take_while(|c| c.is_ascii_digit() || ".:".contains(*c)).collect())
+        });
+        // Or it would wait, once the pipe is full.
+        thread::spawn(move || lines.for_each(drop));
+        let address = told.context("docker-registry has not said where it listens")?;
+        Ok(Self { program, address, _folder: folder })
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.program.kill();
+        let _ = self.program.wait();
+    }
+}
