@@ -10,6 +10,7 @@ mod connection;
 mod copy;
 mod exec;
 mod failure;
+mod init;
 mod inspect;
 mod marks;
 mod own;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         _ if std::process::id() == 1 => boot::boot(),
         ["serve", booted] => match serde_json::from_str::<Booted>(booted) {
+            Ok(_) if !boot::init_runs() => ExitCode::FAILURE,
             Ok(booted) => server::run(booted, Power::AskInit),
             Err(error) => fail(&format!("cannot read what the boot has left: {error}")),
         },

@@ -28,9 +28,11 @@
 //! Nothing here does I/O: bytes in, values out.
 
 mod frame;
+mod init;
 mod message;
 
 pub use frame::{Decoder, Frame, FrameError, HEADER_LEN, MAX_CONTROL, MAX_DATA, Stream};
+pub use init::{InitKind, Program, Root, find_init, kind_of_init};
 pub use message::{
     AddressConfig, BootMark, Configure, Connect, CopyDirection, CopyFiles, DiskUsage, Endpoint, Exec,
     ExecControl, ExitStatus, FailureKind, Greeting, Inspection, InterfaceUsage, Listen, Listener,

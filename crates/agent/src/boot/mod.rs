@@ -9,9 +9,10 @@ mod root;
 mod seed;
 
 use std::{
+    io::{self, PipeWriter, Read, Write},
     os::unix::process::CommandExt,
     path::Path,
-    process::{Command, ExitCode},
+    process::{Child, Command, ExitCode},
     rc::Rc,
 };
 
@@ -21,13 +22,11 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::{
     configure::sshd,
+    init,
     marks::Booted,
     power::{self, Power},
     say, server,
 };
-
-/// Where distributions have their init, in the order in which the kernel and initrds look.
-const INITS: [&str; 3] = ["/sbin/init", "/etc/init", "/usr/lib/systemd/systemd"];
 
 /// Descriptors that a program may ask for at most; systemd's figure.
 const DESCRIPTORS: u64 = 512 << 10;
@@ -68,28 +67,42 @@ fn bring_up(booted: &mut Booted) -> Result<root::Root, BootError> {
 
 /// Gives PID 1 to the image's init, with the agent as its child; or stays PID 1, and serves.
 fn hand_over(mut booted: Booted, root: root::Root) {
-    let Some(init) = INITS.into_iter().find(|path| is_program(path)) else {
-        mounts::for_no_init();
-        let limit = Rlimit { current: Some(1024), maximum: Some(DESCRIPTORS) };
-        if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            say(&format!("cannot raise the limit of descriptors: {error}"));
+    if let Some(init) = init::find(Path::new("/")) {
+        booted.init = Some(init.to_owned());
+        let beside = serve_beside_init(&booted);
+        if let Err(error) = &beside {
+            say(&format!("cannot serve the host: {error}"));
         }
-        server::run(booted, Power::Own(Rc::new(root.mounted)));
-        return;
-    };
-    booted.init = Some(init.to_owned());
-    if let Err(error) = serve_beside_init(&booted) {
-        say(&format!("cannot serve the host: {error}"));
+        let error = Command::new(init).exec();
+        say(&format!("cannot run {init}, and go on without: {error}"));
+        booted.init = None;
+        if let Ok((mut agent, mut tell)) = beside {
+            // One that has ended needs no telling.
+            let _ = tell.write_all(&[0]);
+            let _ = agent.wait();
+        }
     }
-    let error = Command::new(init).exec();
-    say(&format!("cannot run {init}: {error}"));
+    mounts::for_no_init();
+    let limit = Rlimit { current: Some(1024), maximum: Some(DESCRIPTORS) };
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        say(&format!("cannot raise the limit of descriptors: {error}"));
+    }
+    server::run(booted, Power::Own(Rc::new(root.mounted)));
 }
 
-fn serve_beside_init(booted: &Booted) -> Result<(), std::io::Error> {
+/// Starts the agent that is to go on when this process has become the init. It is told otherwise through the pipe, whose
+/// end here is closed by the becoming.
+fn serve_beside_init(booted: &Booted) -> io::Result<(Child, PipeWriter)> {
+    let (told, tell) = io::pipe()?;
     let mut agent = Command::new("/proc/self/exe");
     // systemd leaves a process with such a name alone until the very end (its "Root storage daemons" page).
     agent.arg0("@banger-agent").arg("serve").arg(serde_json::to_string(booted)?).process_group(0);
-    agent.spawn().map(drop)
+    Ok((agent.stdin(told).spawn()?, tell))
+}
+
+/// Waits until PID 1 is the image's init. False when it could not be run.
+pub(crate) fn init_runs() -> bool {
+    io::stdin().read(&mut [0]).is_ok_and(|told| told == 0)
 }
 
 /// Whether a program that can be run is at `path`.

@@ -3,46 +3,55 @@
 use std::fs::File;
 use std::io::Read;
 
+use banger_proto::{Program, Root, find_init};
+
 use super::content::Content;
 use super::tree::{NodeKind, Tree};
-
-/// Where an init is looked for, as the kernel does, and systemd where nothing links to it.
-const INITS: [&str; 3] = ["/sbin/init", "/etc/init", "/usr/lib/systemd/systemd"];
 
 /// os-release(5).
 const OS_RELEASES: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
 
-/// Most bytes read of an os-release file.
-const MAX_OS_RELEASE: u64 = 64 << 10;
+/// Most bytes read of a text.
+const MAX_TEXT: u64 = 64 << 10;
 
 /// Most characters of a system's name.
 const MAX_NAME: usize = 100;
 
-/// The first program that can be a system's init.
-pub(super) fn init(tree: &Tree) -> Option<String> {
-    let executable = |path: &&&str| {
-        tree.lookup(path).is_some_and(|id| {
-            let node = tree.node(id);
-            matches!(node.kind, NodeKind::File { .. }) && node.attributes.mode & 0o111 != 0
-        })
-    };
-    INITS.iter().find(executable).map(|path| (*path).to_owned())
+/// A tree whose files are in archives, as a root file system.
+pub(super) struct System<'a> {
+    pub(super) tree: &'a Tree,
+    pub(super) archives: &'a [&'a File],
 }
 
-/// The system's name for people.
-pub(super) fn os(tree: &Tree, archives: &[&File]) -> Option<String> {
-    let files = OS_RELEASES.iter().filter_map(|path| {
-        let NodeKind::File { size, archive, extents } = &tree.node(tree.lookup(path)?).kind else {
+impl System<'_> {
+    /// The path of its init.
+    pub(super) fn init(&self) -> Option<String> {
+        find_init(self).map(ToOwned::to_owned)
+    }
+
+    /// Its name for people.
+    pub(super) fn os(&self) -> Option<String> {
+        OS_RELEASES.iter().filter_map(|path| pretty_name(&self.text(path)?)).next()
+    }
+}
+
+impl Root for System<'_> {
+    fn program(&self, path: &str) -> Option<Program> {
+        let (id, name) = self.tree.lookup_named(path)?;
+        let node = self.tree.node(id);
+        let runs = matches!(node.kind, NodeKind::File { .. }) && node.attributes.mode & 0o111 != 0;
+        runs.then(|| Program { name: name.to_owned(), file: id.into() })
+    }
+
+    fn text(&self, path: &str) -> Option<String> {
+        let NodeKind::File { size, archive, extents } = &self.tree.node(self.tree.lookup(path)?).kind else {
             return None;
         };
+        let archive = self.archives.get(usize::from(*archive))?;
         let mut bytes = Vec::new();
-        Content::new(archives.get(usize::from(*archive))?, *size, extents)
-            .take(MAX_OS_RELEASE)
-            .read_to_end(&mut bytes)
-            .ok()?;
+        Content::new(archive, *size, extents).take(MAX_TEXT).read_to_end(&mut bytes).ok()?;
         Some(String::from_utf8_lossy(&bytes).into_owned())
-    });
-    files.filter_map(|text| pretty_name(&text)).next()
+    }
 }
 
 fn pretty_name(text: &str) -> Option<String> {

@@ -105,6 +105,25 @@ fn every_packing_gives_the_same_image() {
 }
 
 #[test]
+fn a_busybox_is_an_init_only_with_what_it_would_start() {
+    let init = |boot: &[(&str, u16)]| {
+        let mut tar = TarWriter::default();
+        tar.raw_with(b'0', b"bin/busybox", b"", 3, b"ELF", |header| header.set_mode(0o755));
+        tar.symlink("sbin", "usr/sbin").hard_link("usr/sbin/init", "bin/busybox");
+        tar.file("etc/inittab", b"::sysinit:/sbin/openrc sysinit\n");
+        for (program, mode) in boot {
+            tar.raw_with(b'0', program.as_bytes(), b"", 3, b"ELF", |header| header.set_mode((*mode).into()));
+        }
+        Lab::new().import(&tar.end()).unwrap().init
+    };
+    assert_eq!(init(&[]), None);
+    assert_eq!(init(&[("usr/sbin/openrc", 0o644)]), None);
+    assert_eq!(init(&[("usr/sbin/openrc", 0o755)]).as_deref(), Some("/sbin/init"));
+    let systemd = ("usr/lib/systemd/systemd", 0o755);
+    assert_eq!(init(&[systemd]).as_deref(), Some("/usr/lib/systemd/systemd"));
+}
+
+#[test]
 fn what_real_tar_makes_is_read_back() {
     let source = tempfile::tempdir().unwrap();
     let script = r#"

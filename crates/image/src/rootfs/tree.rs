@@ -164,6 +164,11 @@ impl Tree {
 
     /// What `path` leads to from the root, symlinks followed without ever leaving it.
     pub(super) fn lookup(&self, path: &str) -> Option<NodeId> {
+        Some(self.follow(ROOT, path)?.0)
+    }
+
+    /// The same, with the name that it has behind all links.
+    pub(super) fn lookup_named<'a>(&'a self, path: &'a str) -> Option<(NodeId, &'a str)> {
         self.follow(ROOT, path)
     }
 
@@ -178,6 +183,7 @@ impl Tree {
                     NodeKind::Folder(_) => child,
                     NodeKind::Symlink(target) => self
                         .follow(at, target)
+                        .map(|(found, _)| found)
                         .filter(|found| self.folder(*found).is_some())
                         .ok_or_else(|| EntryProblem::ParentLink(shown()))?,
                     _ => return Err(EntryProblem::ParentNotFolder(shown())),
@@ -187,9 +193,10 @@ impl Tree {
         Ok(at)
     }
 
-    /// What `path`, read in folder `at`, leads to. Leaving the root is nowhere, not the root again.
-    fn follow(&self, mut at: NodeId, path: &str) -> Option<NodeId> {
+    /// What `path`, read in folder `at`, leads to, and its name there. Leaving the root is nowhere, not the root again.
+    fn follow<'a>(&'a self, mut at: NodeId, path: &'a str) -> Option<(NodeId, &'a str)> {
         let mut links = 0;
+        let mut last = "";
         // What is left to walk: of each path the rest of it, the innermost link's last.
         let mut left = vec![path];
         while let Some(path) = left.pop() {
@@ -216,12 +223,12 @@ impl Tree {
                             }
                             left.push(target);
                         }
-                        _ => at = child,
+                        _ => (at, last) = (child, name),
                     }
                 }
             }
         }
-        Some(at)
+        Some((at, last))
     }
 
     fn new_folder(

@@ -11,7 +11,7 @@ use mkext4::{FsBuilder, InodeCount, Layout, RegionSink};
 use super::content::Content;
 use super::declare::{DeclareError, JOURNAL, Measure, Unfilled, declare};
 use super::empty::{MIN_SIZE, ext4_error, frame};
-use super::inspect;
+use super::inspect::System;
 use super::tree::{NodeKind, Tree};
 use crate::progress;
 use crate::publish::{self, folder_of, write_error};
@@ -36,7 +36,7 @@ pub struct RootfsInfo {
     pub content: u64,
     /// Names in it.
     pub entries: u64,
-    /// The first of `/sbin/init`, `/etc/init` and `/usr/lib/systemd/systemd` that is a program.
+    /// The program that its agent gives PID 1 to ([`banger_proto::find_init`]).
     pub init: Option<String>,
     /// What its os-release calls it; printable, at most 100 characters.
     pub os: Option<String>,
@@ -65,12 +65,13 @@ pub(crate) fn write_tree(
     write(&layout, &unfilled, tree, archives, image).map_err(|e| ext4_error(e, out, measure.least()))?;
     progress::check(progress)?;
     publish::publish(&file, temporary, out)?;
+    let system = System { tree, archives };
     Ok(RootfsInfo {
         size: layout.image_len(),
         content: measure.content,
         entries: measure.entries,
-        init: inspect::init(tree),
-        os: inspect::os(tree, archives),
+        init: system.init(),
+        os: system.os(),
         config: ImageConfig::default(),
         digest: None,
     })

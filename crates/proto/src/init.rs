@@ -1,0 +1,173 @@
+//! Which program of a root file system is its init, if one is: told of an image by the host, and acted on by the agent.
+//!
+//! An init is the first of [`INITS`] that can be run and would bring up a system. These would not:
+//!
+//! - what only runs the one program that it is given (`tini` and its like);
+//! - a busybox whose boot is missing. Container images have `/sbin/init` as a name of their busybox, and an inittab that
+//!   asks for openrc, but no openrc. What tells is the first program that busybox would start: the first in `/etc/inittab`,
+//!   or where there is no such file, `/etc/init.d/rcS`.
+//!
+//! Where none is left, the agent stays PID 1.
+
+/// Where distributions have their init, in the order in which kernel and initrds look.
+const INITS: [&str; 3] = ["/sbin/init", "/etc/init", "/usr/lib/systemd/systemd"];
+
+/// Programs that run one other, and are not to be had without.
+const WRAPPERS: [&str; 5] = ["tini", "tini-static", "dumb-init", "catatonit", "docker-init"];
+
+/// Where busybox's init looks for programs (its `init.c`).
+const FOLDERS: [&str; 4] = ["/sbin", "/usr/sbin", "/bin", "/usr/bin"];
+
+/// What busybox starts without being asked, by the words of its inittab.
+const STARTS: [&str; 4] = ["sysinit", "wait", "once", "respawn"];
+
+/// A root file system, as seen from its own root: no link leads out of it.
+pub trait Root {
+    /// The file at `path`, all links followed, if it can be run.
+    fn program(&self, path: &str) -> Option<Program>;
+    /// The text at `path`, or the beginning of it.
+    fn text(&self, path: &str) -> Option<String>;
+}
+
+/// A file that can be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// The name that it was found under behind all links, without its folder.
+    pub name: String,
+    /// What tells the file from others, whatever its names.
+    pub file: u64,
+}
+
+/// Kinds of init that have to be told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InitKind {
+    /// systemd.
+    Systemd,
+    /// busybox's.
+    Busybox,
+    /// Any other: sysvinit, openrc-init, runit, s6, a script, …
+    Other,
+}
+
+/// The path of the init of `root`.
+pub fn find_init(root: &impl Root) -> Option<&'static str> {
+    INITS.into_iter().find(|path| root.program(path).is_some_and(|program| brings_up(root, &program)))
+}
+
+/// What kind of init `program` is.
+pub fn kind_of_init(root: &impl Root, program: &Program) -> InitKind {
+    let is_busybox = || root.program("/bin/busybox").is_some_and(|busybox| busybox.file == program.file);
+    match program.name.as_str() {
+        "systemd" => InitKind::Systemd,
+        name if name.starts_with("busybox") || is_busybox() => InitKind::Busybox,
+        _ => InitKind::Other,
+    }
+}
+
+fn brings_up(root: &impl Root, program: &Program) -> bool {
+    if WRAPPERS.contains(&program.name.as_str()) {
+        return false;
+    }
+    kind_of_init(root, program) != InitKind::Busybox
+        || match root.text("/etc/inittab") {
+            Some(inittab) => first_started(&inittab).is_some_and(|first| can_be_run(root, first)),
+            None => can_be_run(root, "/etc/init.d/rcS"),
+        }
+}
+
+fn can_be_run(root: &impl Root, program: &str) -> bool {
+    if program.contains('/') {
+        return root.program(program).is_some();
+    }
+    FOLDERS.iter().any(|folder| root.program(&format!("{folder}/{program}")).is_some())
+}
+
+/// The first program of an inittab, whose lines are `id:runlevels:action:process`.
+fn first_started(inittab: &str) -> Option<&str> {
+    let mut lines = inittab.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+    lines.find_map(|line| {
+        let mut fields = line.splitn(4, ':');
+        let (action, process) = (fields.nth(2)?, fields.next()?);
+        let program = process.split_whitespace().next()?;
+        // A dash makes it a login shell.
+        STARTS.contains(&action).then(|| program.trim_start_matches('-'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Programs by path, each with the name behind its links and its file, and texts by path.
+    #[derive(Default)]
+    struct Files(BTreeMap<&'static str, Program>, BTreeMap<&'static str, &'static str>);
+
+    impl Root for Files {
+        fn program(&self, path: &str) -> Option<Program> {
+            self.0.get(path).cloned()
+        }
+
+        fn text(&self, path: &str) -> Option<String> {
+            self.1.get(path).map(|text| (*text).to_owned())
+        }
+    }
+
+    const ALPINES: &str = "# /etc/inittab\n\n::sysinit:/sbin/openrc sysinit\n::sysinit:/sbin/openrc boot\n\
+        ::wait:/sbin/openrc default\ntty1::respawn:/sbin/getty 38400 tty1\n::ctrlaltdel:/sbin/reboot\n";
+
+    fn init(
+        programs: &[(&'static str, &str, u64)],
+        texts: &[(&'static str, &'static str)],
+    ) -> Option<&'static str> {
+        let program =
+            |&(path, name, file): &(&'static str, &str, u64)| (path, Program { name: name.to_owned(), file });
+        find_init(&Files(programs.iter().map(program).collect(), texts.iter().copied().collect()))
+    }
+
+    #[test]
+    fn an_init_is_what_would_bring_up_a_system() {
+        let systemd = ("/usr/lib/systemd/systemd", "systemd", 1);
+        assert_eq!(init(&[systemd, ("/sbin/init", "systemd", 1)], &[]), Some("/sbin/init"));
+        assert_eq!(init(&[systemd], &[]), Some("/usr/lib/systemd/systemd"));
+        for other in ["init", "openrc-init", "runit-init", "script.sh"] {
+            assert_eq!(init(&[("/sbin/init", other, 1)], &[]), Some("/sbin/init"), "{other}");
+        }
+        assert_eq!(init(&[("/etc/init", "init", 1)], &[]), Some("/etc/init"));
+        assert_eq!(init(&[("/init", "init", 1), ("/bin/sh", "sh", 2)], &[]), None);
+    }
+
+    #[test]
+    fn what_only_runs_another_program_is_none() {
+        for wrapper in WRAPPERS {
+            assert_eq!(init(&[("/sbin/init", wrapper, 1)], &[]), None, "{wrapper}");
+        }
+        let systemd = ("/usr/lib/systemd/systemd", "systemd", 2);
+        assert_eq!(init(&[("/sbin/init", "tini", 1), systemd], &[]), Some("/usr/lib/systemd/systemd"));
+    }
+
+    #[test]
+    fn busybox_is_one_where_what_it_starts_is_there() {
+        let busybox = [("/sbin/init", "busybox", 1), ("/bin/busybox", "busybox", 1)];
+        let hard_linked = [("/sbin/init", "init", 1), ("/bin/busybox", "busybox", 1)];
+        let with = |more: &[(&'static str, &'static str, u64)], inittab| {
+            let texts = [("/etc/inittab", inittab)];
+            let found = [busybox, hard_linked].map(|there| init(&[&there, more].concat(), &texts));
+            assert_eq!(found[0], found[1]);
+            found[0]
+        };
+        let (openrc, getty) = (("/sbin/openrc", "openrc", 2), ("/sbin/getty", "busybox", 1));
+        assert_eq!(with(&[getty], ALPINES), None);
+        assert_eq!(with(&[openrc], ALPINES), Some("/sbin/init"));
+        assert_eq!(with(&[getty], "tty1::respawn:-getty 38400\n"), Some("/sbin/init"));
+        assert_eq!(with(&[], "tty1::respawn:-getty 38400\n"), None);
+        assert_eq!(with(&[getty], "::shutdown:/sbin/getty\nnonsense\n:::\n"), None);
+        let script = ("/etc/init.d/rcS", "rcS", 3);
+        assert_eq!(with(&[script], ""), None);
+        for there in [busybox, hard_linked] {
+            assert_eq!(init(&there, &[]), None);
+            assert_eq!(init(&[&there[..], &[script]].concat(), &[]), Some("/sbin/init"));
+        }
+    }
+}
