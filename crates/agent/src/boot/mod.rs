@@ -53,11 +53,12 @@ fn bring_up(booted: &mut Booted) -> Result<root::Root, BootError> {
     let mut disks = disks::Disks::new();
     let mut root = root::mount(cmdline.root, &mut disks)?;
     booted.mark("root");
-    if cmdline.work {
-        root.mount_work_disk(&disks.next()?)?;
+    let work = if cmdline.work { Some(root.mount_work_disk(&disks.next()?)?) } else { None };
+    root.enter()?;
+    if let Some(work) = work {
+        root::place_at_home(&work)?;
         booted.mark("work_disk");
     }
-    root.enter()?;
     // Before the image's init starts it; a guest without is of no less use.
     if let Err(error) = sshd::restrict(Path::new("/")) {
         say(&format!("sshd is as it is configured: {error}"));

@@ -1,6 +1,11 @@
 //! The kernel's own file systems, in the initrd and where there is no init to mount them.
 
-use std::{fs, io, os::unix::fs::symlink};
+use std::{
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+};
 
 use rustix::{
     io::Errno,
@@ -28,7 +33,7 @@ pub(super) fn kernel_file_systems() -> Result<(), BootError> {
     Ok(())
 }
 
-/// Terminals and shared memory: wanted before the init comes to it, and taken over by every init as they are.
+/// Terminals, shared memory, a process's own descriptors, a place for temporary files: wanted before the init comes to it, and taken over by every init as they are.
 pub(super) fn for_every_root() -> Result<(), BootError> {
     for (path, kind, flags, options) in [
         ("/dev/pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, c"gid=5,mode=620,ptmxmode=666"),
@@ -36,6 +41,21 @@ pub(super) fn for_every_root() -> Result<(), BootError> {
     ] {
         fs::create_dir_all(path).map_err(failed("make", path))?;
         mount(kind, path, kind, flags, options).map_err(failed("mount", path))?;
+    }
+    for (name, target) in
+        [("fd", "self/fd"), ("stdin", "self/fd/0"), ("stdout", "self/fd/1"), ("stderr", "self/fd/2")]
+    {
+        if let Err(error) = symlink(format!("/proc/{target}"), format!("/dev/{name}"))
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            say(&format!("cannot make /dev/{name}: {error}"));
+        }
+    }
+    let tmp = Path::new("/tmp");
+    if !tmp.exists() {
+        let made =
+            fs::create_dir(tmp).and_then(|()| fs::set_permissions(tmp, Permissions::from_mode(0o1777)));
+        made.map_err(failed("make", tmp))?;
     }
     Ok(())
 }
@@ -53,15 +73,6 @@ pub(super) fn for_no_init() {
             && let Err(error) = mount(kind, path, kind, flags, options)
         {
             unmountable(path, error.into());
-        }
-    }
-    for (name, target) in
-        [("fd", "self/fd"), ("stdin", "self/fd/0"), ("stdout", "self/fd/1"), ("stderr", "self/fd/2")]
-    {
-        if let Err(error) = symlink(format!("/proc/{target}"), format!("/dev/{name}"))
-            && error.kind() != io::ErrorKind::AlreadyExists
-        {
-            say(&format!("cannot make /dev/{name}: {error}"));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::{self, Seek, SeekFrom},
     os::{
-        fd::OwnedFd,
+        fd::{AsRawFd, OwnedFd},
         unix::fs::{FileExt, PermissionsExt},
     },
     path::Path,
@@ -28,6 +28,7 @@ const NEW: &str = "/new";
 const BASE: &str = "/banger/base";
 const UPPER: &str = "/banger/upper";
 const WORK: &str = "/banger/work";
+const HOME: &str = "/root";
 
 /// The root file system, and every disk that was mounted for it to be written to, the last mounted first.
 #[derive(Debug)]
@@ -62,25 +63,25 @@ pub(super) fn mount(kind: RootKind, disks: &mut Disks) -> Result<Root, BootError
 }
 
 impl Root {
-    /// Mounts the work disk at the root user's home. A fresh one gets what the image has there.
-    pub(super) fn mount_work_disk(&mut self, disk: &Path) -> Result<(), BootError> {
+    /// Mounts the work disk, for [`place_at_home`].
+    pub(super) fn mount_work_disk(&mut self, disk: &Path) -> Result<OwnedFd, BootError> {
         self.mount_disk(disk, WORK)?;
         // A disk that has not grown is of no less use.
         if let Err(error) = fill(disk, WORK) {
             say(&format!("the work disk's file system does not grow with it: {error}"));
         }
-        let home = format!("{NEW}/root");
-        make(&home)?;
-        seed::seed(Path::new(&home), Path::new(WORK))?;
-        fs::set_permissions(WORK, fs::Permissions::from_mode(0o700)).map_err(failed("close", WORK))?;
-        mount_move(WORK, &home).map_err(failed("move the work disk to", home))
+        Ok(File::open(WORK).map_err(failed("open", WORK))?.into())
     }
 
     /// Makes it the root of everything. The initrd's files go: they are memory.
     pub(super) fn enter(&self) -> Result<(), BootError> {
         for name in ["dev", "proc", "sys"] {
             let (from, to) = (format!("/{name}"), format!("{NEW}/{name}"));
-            make(&to)?;
+            // A link would lead out of the new root.
+            let there = fs::symlink_metadata(&to).is_ok_and(|meta| meta.is_dir());
+            if !there {
+                make_in_place(&to)?;
+            }
             mount_move(&from, &to).map_err(failed("move to", to))?;
         }
         // Only what lies on the initrd itself: the rest of the folder has disks mounted on it.
@@ -106,6 +107,18 @@ impl Root {
     }
 }
 
+/// Mounts the disk `work` at the root user's home. A fresh one gets what the image has there.
+pub(super) fn place_at_home(work: &OwnedFd) -> Result<(), BootError> {
+    // Only in the entered root do the image's links lead where they are to.
+    if !Path::new(HOME).is_dir() {
+        make_in_place(HOME)?;
+    }
+    let disk = format!("/proc/self/fd/{}", work.as_raw_fd());
+    seed::seed(Path::new(HOME), Path::new(&disk))?;
+    fs::set_permissions(&disk, fs::Permissions::from_mode(0o700)).map_err(failed("close", WORK))?;
+    mount_move(disk, HOME).map_err(failed("move the work disk to", HOME))
+}
+
 fn mount_ext4(disk: &Path, at: &str, flags: MountFlags) -> Result<(), BootError> {
     rustix::mount::mount(disk, at, "ext4", flags | MountFlags::NOATIME, None)
         .map_err(failed("mount the disk", disk))
@@ -126,4 +139,12 @@ fn fill(disk: &Path, at: &str) -> io::Result<()> {
 
 fn make(path: &str) -> Result<(), BootError> {
     fs::create_dir_all(path).map_err(failed("make", path))
+}
+
+/// Makes a folder in place of what may be there and leads to none: a file, or a link to nowhere.
+fn make_in_place(path: &str) -> Result<(), BootError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("replace", path)(error)),
+        _ => make(path),
+    }
 }
