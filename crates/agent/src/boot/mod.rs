@@ -3,6 +3,7 @@
 mod cmdline;
 mod disks;
 mod error;
+mod fstab;
 mod modules;
 mod mounts;
 mod root;
@@ -59,9 +60,12 @@ fn bring_up(booted: &mut Booted) -> Result<root::Root, BootError> {
         root::place_at_home(&work)?;
         booted.mark("work_disk");
     }
-    // Before the image's init starts it; a guest without is of no less use.
+    // Before the image's init starts anything; a guest without is of no less use.
     if let Err(error) = sshd::restrict(Path::new("/")) {
         say(&format!("sshd is as it is configured: {error}"));
+    }
+    if let Err(error) = fstab::leave_out_missing(Path::new("/")) {
+        say(&format!("/etc/fstab is as it was: {error}"));
     }
     Ok(root)
 }

@@ -56,7 +56,7 @@ pub(super) fn replace(path: &str, content: &str) -> io::Result<()> {
 }
 
 /// What is in the file at `path`; `None` when nothing is there.
-pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.is_file() => Err(not("a file", path)),
         Ok(meta) if meta.len() > LONGEST => Err(not("as short as it should be", path)),
@@ -68,7 +68,7 @@ pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 
 /// Gives the file at `path` this content, at once and whole, unless it has it; and makes it root's, with these permissions:
 /// by default those that it has, else 0644.
-pub(super) fn place(path: &Path, content: &[u8], mode: Option<u32>) -> io::Result<()> {
+pub(crate) fn place(path: &Path, content: &[u8], mode: Option<u32>) -> io::Result<()> {
     let there = read(path)?;
     let mode = match (mode, &there) {
         (Some(mode), _) => mode,

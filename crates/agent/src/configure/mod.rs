@@ -1,6 +1,6 @@
 //! A guest's identity: names, network, clock, time zone, locale, who gets in. The same message twice changes nothing the second time.
 
-mod files;
+pub(crate) mod files;
 pub(crate) mod locale;
 mod network;
 pub(crate) mod sshd;

@@ -39,11 +39,12 @@ const HELPER_READY: Duration = Duration::from_secs(10);
 pub(super) const CONSOLE_LINES: usize = 12;
 
 /// The command line every VM's kernel gets. The console is the first serial port; a panic is a reset, and a reset ends
-/// the VMM; the network card stays `eth0`. Left out are: the check that timers tick, which panics when a busy host without
+/// the VMM; the network card stays `eth0`. A systemd that has not been started before asks nobody for its root's password;
+/// SELinux stays off, as no image has its labels. Left out are: the check that timers tick, which panics when a busy host without
 /// KVM lets the guest wait; self-tests of ciphers, a tenth of the boot without KVM; and probes for hardware that no VMM
 /// here has.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet net.ifnames=0 no_timer_check cryptomgr.notests \
-    i8042.noaux i8042.nokbd 8250.nr_uarts=1 banger.root=overlay banger.work=1";
+    i8042.noaux i8042.nokbd 8250.nr_uarts=1 systemd.firstboot=no selinux=0 banger.root=overlay banger.work=1";
 
 /// Starts the VM of `record`. What fails is undone, but for a guest that is up and never answers: it stays, so that it
 /// can be looked at.

@@ -1,0 +1,78 @@
+//! An `/etc/fstab` that was written for another machine: an image may be made of one.
+//!
+//! Its disks are not here, and systemd waits for them and then gives up on the boot, as other inits do. The VM's own disks
+//! are mounted by now, so that a line is left out, as a comment, if the boot would need a disk for it that is not there.
+//! What may be missing by its own words (`nofail`, `noauto`) stays.
+
+use std::{io, path::Path};
+
+use crate::configure::files::{place, read};
+
+const FSTAB: &str = "etc/fstab";
+
+/// What stands before a line that is left out.
+const LEFT_OUT: &str = "# not in this VM (add nofail to have it tried): ";
+
+/// How a disk is named by what is on it: udev finds it, or nobody.
+const BY_CONTENT: [&str; 4] = ["UUID=", "LABEL=", "PARTUUID=", "PARTLABEL="];
+
+/// Leaves out what needs disks that are not there.
+pub(super) fn leave_out_missing(root: &Path) -> io::Result<()> {
+    let path = root.join(FSTAB);
+    let Some(old) = read(&path)? else { return Ok(()) };
+    let new = without_missing(&old, |device| root.join(device.trim_start_matches('/')).exists());
+    if new == old { Ok(()) } else { place(&path, &new, None) }
+}
+
+fn without_missing(fstab: &[u8], is_there: impl Fn(&str) -> bool) -> Vec<u8> {
+    let mut new = Vec::with_capacity(fstab.len());
+    for line in fstab.split_inclusive(|byte| *byte == b'\n') {
+        if needs_missing(&String::from_utf8_lossy(line), &is_there) {
+            new.extend(LEFT_OUT.as_bytes());
+        }
+        new.extend(line);
+    }
+    new
+}
+
+/// fstab(5): device, folder, type, options.
+fn needs_missing(line: &str, is_there: impl Fn(&str) -> bool) -> bool {
+    let mut fields = line.split_whitespace();
+    let device = fields.next().filter(|device| !device.starts_with('#')).unwrap_or_default();
+    let may_be_missing = |options: &str| options.split(',').any(|word| matches!(word, "nofail" | "noauto"));
+    if fields.nth(2).is_some_and(may_be_missing) {
+        return false;
+    }
+    let by_content = BY_CONTENT.iter().any(|tag| device.starts_with(tag));
+    by_content || device.starts_with("/dev/") && !is_there(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn lines_for_disks_that_are_not_there_become_comments_once() {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["etc", "dev"] {
+            fs::create_dir(root.path().join(folder)).unwrap();
+        }
+        let fstab = root.path().join(FSTAB);
+        leave_out_missing(root.path()).unwrap();
+        assert!(!fstab.exists());
+
+        fs::write(root.path().join("dev/vda"), "").unwrap();
+        let kept = "# /dev/sda1 / ext4\n\n/dev/vda /data ext4 defaults 0 0\ntmpfs /tmp tmpfs\nLABEL=x /x ext4 ro,nofail\n\
+            /dev/sdb none swap noauto\nserver:/home /home nfs4 _netdev\n/swapfile none swap sw\n";
+        let missing =
+            ["LABEL=root\t/ ext4 errors=remount-ro 0 1\n", "UUID=1 /boot ext4\n", "  /dev/sda2 none swap"];
+        fs::write(&fstab, format!("{kept}{}", missing.concat())).unwrap();
+        let left_out: String = missing.iter().map(|line| format!("{LEFT_OUT}{line}")).collect();
+        for _ in 0..2 {
+            leave_out_missing(root.path()).unwrap();
+            assert_eq!(fs::read_to_string(&fstab).unwrap(), format!("{kept}{left_out}"));
+        }
+    }
+}
