@@ -2,6 +2,7 @@
 
 mod output;
 mod program;
+mod shell;
 mod stdin;
 
 pub(crate) use program::ROOT_PATH;

@@ -14,7 +14,11 @@ use banger_proto::{Exec, FailureKind, Stream};
 use banger_sys::{Terminal, lead_session};
 use tokio::net::unix::pipe;
 
-use super::{output::Source, stdin::Input};
+use super::{
+    output::Source,
+    shell::{self, Shell},
+    stdin::Input,
+};
 use crate::{
     children::{Child, Children},
     configure::locale,
@@ -51,17 +55,21 @@ pub(super) fn start(request: &Exec, children: &Children) -> Result<Program, Fail
 }
 
 fn command(request: &Exec, user: &User) -> Result<Command, Failure> {
-    let shell = Path::new(&user.shell).file_name().unwrap_or_default().to_string_lossy();
+    let path = path(user);
+    let shell = shell::of(user, &format!("{path}:{ROOT_PATH}"));
+    let of_environment = shell.as_ref().map_or(&user.shell, |shell| &shell.path).clone();
     let mut command = match (&request.command_line, request.argv.as_slice()) {
         (Some(line), _) => {
-            let mut command = Command::new(&user.shell);
-            command.arg0(&*shell).arg("-c").arg(OsStr::from_bytes(line));
+            let Shell { path, name } = shell?;
+            let mut command = Command::new(path);
+            command.arg0(name).arg("-c").arg(OsStr::from_bytes(line));
             command
         }
         (None, []) => {
-            let mut command = Command::new(&user.shell);
+            let Shell { path, name } = shell?;
+            let mut command = Command::new(path);
             // A name that begins with a dash makes it a login shell.
-            command.arg0(format!("-{shell}"));
+            command.arg0(format!("-{name}"));
             command
         }
         (None, [program, arguments @ ..]) => {
@@ -74,7 +82,7 @@ fn command(request: &Exec, user: &User) -> Result<Command, Failure> {
     if request.argv.iter().any(|word| word.contains('\0')) || line.contains(&0) {
         return Err(Failure::new(FailureKind::Invalid, "an argument has a NUL in it"));
     }
-    command.env_clear().envs(environment(user)).env("PATH", path(user));
+    command.env_clear().envs(environment(user)).env("SHELL", of_environment).env("PATH", &path);
     command.envs(locale::of_session(Path::new("/")).map(|name| ("LANG", name)));
     command.envs(checked(&request.env)?);
     let folder = match &request.cwd {
@@ -92,8 +100,8 @@ fn command(request: &Exec, user: &User) -> Result<Command, Failure> {
     Ok(command)
 }
 
-fn environment(user: &User) -> [(&'static str, &str); 4] {
-    [("HOME", &user.home), ("USER", &user.name), ("LOGNAME", &user.name), ("SHELL", &user.shell)]
+fn environment(user: &User) -> [(&'static str, &str); 3] {
+    [("HOME", &user.home), ("USER", &user.name), ("LOGNAME", &user.name)]
 }
 
 fn path(user: &User) -> String {

@@ -1,0 +1,86 @@
+//! Which shell a user gets.
+
+use std::path::Path;
+
+use banger_proto::FailureKind;
+
+use crate::{boot::is_program, failure::Failure, users::User};
+
+/// What is looked for where the user's own is not there, the best first.
+const SHELLS: [&str; 6] = ["bash", "zsh", "ash", "dash", "sh", "busybox"];
+
+/// Shells that let nobody in. Whoever has come as far as here has the whole VM.
+const CLOSED: [&str; 2] = ["nologin", "false"];
+
+/// A shell that is there.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Shell {
+    pub(super) path: String,
+    /// What it is to be called: a busybox goes by that.
+    pub(super) name: String,
+}
+
+/// The shell of `user`, else the best in the folders of `path`.
+pub(super) fn of(user: &User, path: &str) -> Result<Shell, Failure> {
+    let name = |shell: &str| Path::new(shell).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let own = name(&user.shell);
+    if !CLOSED.contains(&own.as_str()) && is_program(&user.shell) {
+        return Ok(Shell { path: user.shell.clone(), name: own });
+    }
+    let folders = || path.split(':').filter(|folder| !folder.is_empty());
+    let all = SHELLS.iter().flat_map(|shell| folders().map(move |folder| format!("{folder}/{shell}")));
+    let found = all.into_iter().find(|path| is_program(path));
+    let found = found.map(|path| match name(&path).as_str() {
+        "busybox" => Shell { path, name: "sh".to_owned() },
+        shell => Shell { name: shell.to_owned(), path },
+    });
+    found.ok_or_else(|| {
+        let why = format!(
+            "the image has no shell: there is neither {} nor any of {} in {path}",
+            user.shell,
+            SHELLS.join(", ")
+        );
+        Failure::new(FailureKind::NotFound, why)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    #[test]
+    fn the_users_own_is_taken_if_it_is_one_and_else_the_best() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| dir.path().join(name));
+        let path = format!("{}::{}", one.display(), two.display());
+        let user = |shell: String| User {
+            name: "dev".into(),
+            uid: 1000,
+            gid: 1000,
+            groups: Vec::new(),
+            home: "/".into(),
+            shell,
+        };
+        let put = |folder: &Path, name: &str| {
+            fs::create_dir_all(folder).unwrap();
+            fs::write(folder.join(name), "").unwrap();
+            fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+            folder.join(name).display().to_string()
+        };
+        let missing = || user("/no/fish".to_owned());
+        let none = format!("{:?}", of(&missing(), &path).unwrap_err());
+        assert!(none.contains("neither /no/fish nor any of bash, zsh") && none.contains(&path), "{none}");
+
+        let busybox = put(&two, "busybox");
+        assert_eq!(of(&missing(), &path).unwrap(), Shell { path: busybox, name: "sh".into() });
+        put(&one, "sh");
+        let bash = put(&two, "bash");
+        assert_eq!(of(&missing(), &path).unwrap(), Shell { path: bash.clone(), name: "bash".into() });
+        let nologin = put(&one, "nologin");
+        assert_eq!(of(&user(nologin), &path).unwrap().path, bash);
+        let fish = put(&one, "fish");
+        assert_eq!(of(&user(fish.clone()), &path).unwrap(), Shell { path: fish, name: "fish".into() });
+    }
+}
