@@ -1,4 +1,4 @@
-//! The init of the guest's image: which program it is.
+//! The init of the guest's image: which program it is, and how to tell those apart that run.
 
 use std::{
     fs::{self, File},
@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use banger_proto::{Program, Root, find_init};
+use banger_proto::{InitKind, Program, Root, find_init, kind_of_init};
 
 /// Most bytes read of a text.
 const MAX_TEXT: u64 = 64 << 10;
@@ -15,6 +15,12 @@ const MAX_TEXT: u64 = 64 << 10;
 /// The path of the init of the system at `root`, if it has one.
 pub(crate) fn find(root: &Path) -> Option<&'static str> {
     find_init(&System(root))
+}
+
+/// The kind of init that PID 1 is.
+pub(crate) fn running() -> InitKind {
+    program(Path::new("/proc/1/exe"))
+        .map_or(InitKind::Other, |init| kind_of_init(&System(Path::new("/")), &init))
 }
 
 /// A system by its root folder, which is this process's own but in tests.

@@ -2,6 +2,7 @@
 
 use std::{fs, os::fd::OwnedFd, rc::Rc, time::Duration};
 
+use banger_proto::InitKind;
 use rustix::{
     fs::sync,
     mount::{MountFlags, mount_remount},
@@ -13,13 +14,16 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::say;
+use crate::{init, say};
 
-/// How long programs may take to end by themselves, when the agent is PID 1.
+/// How long programs may take to end by themselves, when the agent ends them.
 const TERM: Duration = Duration::from_secs(2);
 
-/// How long the image's init may take; the host gives up on it before.
+/// How long the image's init may take where the host does not say how long it waits.
 const INIT: Duration = Duration::from_secs(60);
+
+/// What of the host's time is for the agent, if the init has not ended the guest: [`TERM`], and a moment more.
+const LAST: Duration = Duration::from_millis(2500);
 
 /// Who ends the guest.
 #[derive(Debug, Clone)]
@@ -31,8 +35,8 @@ pub(crate) enum Power {
 }
 
 impl Power {
-    /// Ends the guest in order.
-    pub(crate) async fn off(&self) {
+    /// Ends the guest in order, within `grace` if that is said.
+    pub(crate) async fn off(&self, grace: Option<Duration>) {
         match self {
             Power::Own(mounted) => {
                 end_programs().await;
@@ -40,9 +44,11 @@ impl Power {
                 reset();
             }
             Power::AskInit => {
-                ask_init();
-                sleep(INIT).await;
+                if ask_init() {
+                    sleep(grace.map_or(INIT, |grace| grace.saturating_sub(LAST))).await;
+                }
                 say("the init does not end the guest: the agent does");
+                end_programs().await;
                 reset();
             }
         }
@@ -56,7 +62,7 @@ pub(crate) async fn on_ctrl_alt_del(power: Power) {
     match signal(SignalKind::interrupt()) {
         Ok(mut pressed) => {
             pressed.recv().await;
-            power.off().await;
+            power.off(None).await;
         }
         Err(error) => say(&format!("cannot listen for Ctrl-Alt-Del: {error}")),
     }
@@ -120,23 +126,27 @@ fn read_only(mounted: &[OwnedFd]) {
     }
 }
 
-/// Each init has its own word for "end, and reset".
-fn ask_init() {
-    let init = fs::read_link("/proc/1/exe").unwrap_or_default();
-    let is = |name: &str| init.file_name().is_some_and(|file| file == name);
-    let signal = if is("systemd") {
+/// Each init has its own word for "end, and reset". False when this one does not listen to it: a script, say.
+fn ask_init() -> bool {
+    let signal = match init::running() {
         // systemd(1): SIGRTMIN+5 starts reboot.target. 34 is glibc's SIGRTMIN.
-        banger_sys::signal_of(34 + 5)
-    } else if is("busybox") {
+        InitKind::Systemd => banger_sys::signal_of(34 + 5),
         // busybox init.c: SIGTERM is reboot.
-        Some(Signal::TERM)
-    } else {
+        InitKind::Busybox => Some(Signal::TERM),
         // What the kernel sends for Ctrl-Alt-Del; sysvinit, openrc-init, runit and s6 all know it.
-        Some(Signal::INT)
+        InitKind::Other => Some(Signal::INT),
     };
-    if let Some(signal) = signal
-        && let Err(error) = kill_process(Pid::INIT, signal)
-    {
-        say(&format!("cannot ask the init to end: {error}"));
-    }
+    let signal = signal.filter(|signal| listens_to(*signal));
+    signal.is_some_and(|signal| kill_process(Pid::INIT, signal).is_ok())
+}
+
+/// Whether PID 1 has a handler for `signal`, or blocks it to read it from a descriptor; the kernel drops all others that
+/// are sent to it (proc(5)).
+fn listens_to(signal: Signal) -> bool {
+    let status = fs::read_to_string("/proc/1/status").unwrap_or_default();
+    let masks = status.lines().filter_map(|line| {
+        let mask = line.strip_prefix("SigCgt:").or_else(|| line.strip_prefix("SigBlk:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    });
+    masks.fold(0, |all, mask| all | mask) >> (signal.as_raw() - 1) & 1 == 1
 }

@@ -110,6 +110,10 @@ async fn serve(server: Rc<Server>, stream: VsockStream) {
         // The host has hung up, or is silent.
         Ok(Ok(None)) | Err(_) => return,
     };
+    let grace = match &request {
+        Ok(Request::PowerOff(request)) => Some(request.grace_ms.map(Duration::from_millis)),
+        _ => None,
+    };
     let reply = match request {
         Ok(Request::Connect(request)) => {
             return sockets::connect(request, incoming, outgoing, &server.children).await;
@@ -130,8 +134,8 @@ async fn serve(server: Rc<Server>, stream: VsockStream) {
     // A host that has hung up does not want the answer.
     let _ = outgoing.say(&reply).await;
     outgoing.finish().await;
-    if reply == Reply::PoweringOff {
-        server.power.off().await;
+    if let Some(grace) = grace {
+        server.power.off(grace).await;
     }
 }
 

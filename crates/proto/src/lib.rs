@@ -41,7 +41,7 @@ pub use message::{
 };
 
 /// Counts the additions to the protocol; told in the greeting, never refused.
-pub const GENERATION: u32 = 4;
+pub const GENERATION: u32 = 5;
 
 /// The vsock port on which the agent listens.
 pub const AGENT_PORT: u32 = 1024;

@@ -94,6 +94,9 @@ pub struct Configure {
     /// Name of a locale, such as `de_DE.UTF-8`, to have where the image knows it. Since generation 4.
     #[serde(default)]
     pub locale: Option<String>,
+    /// Variables of every program that is run for the host, as `NAME=VALUE`: the image's. Since generation 5.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
 }
 
 /// A guest's network interface, addresses, routes and resolver.
@@ -139,7 +142,8 @@ pub struct Exec {
     /// Working directory; `None` is the user's home.
     #[serde(default)]
     pub cwd: Option<String>,
-    /// User by name or number, as in `/etc/passwd`; `None` is root.
+    /// User by name or number, as in `/etc/passwd`; `None` is root. Since generation 5 also `USER:GROUP`, and numbers that
+    /// no file has.
     #[serde(default)]
     pub user: Option<String>,
     /// Gives the program a terminal of this size in place of three pipes.
@@ -177,7 +181,11 @@ pub enum ExecControl {
 
 /// How to end the guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PowerOff {}
+pub struct PowerOff {
+    /// How long the host waits for the guest's end, in milliseconds. Since generation 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_ms: Option<u64>,
+}
 
 /// Files to be copied from the guest or into it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -598,6 +606,15 @@ mod tests {
         );
         let older: Configure = serde_json::from_str(r#"{"timezone":"UTC"}"#).unwrap();
         assert_eq!(older, Configure { timezone: Some("UTC".into()), ..Configure::default() });
+    }
+
+    #[test]
+    fn messages_of_generation_5_stay_as_they_are() {
+        let off = Request::PowerOff(PowerOff { grace_ms: Some(10_000) });
+        assert_eq!(serde_json::to_string(&off).unwrap(), r#"{"op":"power_off","grace_ms":10000}"#);
+        let configure = Configure { env: vec!["A=b".into()], ..Configure::default() };
+        let wire = serde_json::to_string(&configure).unwrap();
+        assert!(wire.ends_with(r#""locale":null,"env":["A=b"]}"#), "{wire}");
     }
 
     #[test]

@@ -41,8 +41,7 @@ pub(super) async fn stop(
             if record.state == VmState::Paused {
                 wake(host, handle).await;
             }
-            power_off(handle, vmm, deadline - grace / 2).await
-                || ctrl_alt_del(host, handle, vmm, deadline).await
+            power_off(handle, vmm, grace).await || ctrl_alt_del(host, handle, vmm, deadline).await
         };
         let ended = tokio::select! {
             ended = orderly => ended,
@@ -64,11 +63,13 @@ pub(super) async fn stop(
     down(host, &record.id, alive, None).await
 }
 
-/// Asks the agent. True when the VMM has ended by `deadline`.
-async fn power_off(handle: &Handle, vmm: &Process, deadline: Instant) -> bool {
+/// Asks the agent. True when the VMM has ended after half of `grace`.
+async fn power_off(handle: &Handle, vmm: &Process, grace: Duration) -> bool {
+    let deadline = Instant::now() + grace / 2;
+    let grace_ms = u64::try_from(grace.as_millis()).ok();
     let asked = async {
         let (mut agent, _) = Agent::greeted(banger_vmm::connect(&handle.guest, AGENT_PORT).await?).await?;
-        agent.ask(&Request::PowerOff(PowerOff {})).await
+        agent.ask(&Request::PowerOff(PowerOff { grace_ms })).await
     };
     match timeout_at(deadline, asked).await {
         Ok(Ok(Reply::PoweringOff)) => timeout_at(deadline, vmm.ended()).await.is_ok(),
