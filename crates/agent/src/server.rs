@@ -1,6 +1,8 @@
 //! The agent's server: a task for each connection of the host's.
 
-use std::{fs, io, process::ExitCode, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell, collections::BTreeMap, fs, io, process::ExitCode, rc::Rc, sync::Arc, time::Duration,
+};
 
 use banger_proto::{AGENT_PORT, Exec, FailureKind, FrameError, GENERATION, Greeting, Reply, Request};
 use tokio::{
@@ -12,7 +14,8 @@ use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, Vso
 
 use crate::{
     children::Children,
-    configure, connection, copy, exec,
+    configure::{self, variables},
+    connection, copy, exec,
     failure::Failure,
     inspect,
     marks::Booted,
@@ -37,6 +40,8 @@ struct Server {
     power: Power,
     children: Children,
     callers: Callers,
+    /// The image's variables, once the host has told them.
+    env: RefCell<BTreeMap<String, String>>,
 }
 
 /// Serves until the guest ends.
@@ -50,7 +55,8 @@ pub(crate) fn run(mut booted: Booted, power: Power) -> ExitCode {
             let children = Children::default();
             spawn_local(children.clone().reap());
             let boot_id = boot_id.trim().to_owned();
-            let server = Rc::new(Server { booted, boot_id, power, children, callers: Callers::default() });
+            let (callers, env) = (Callers::default(), RefCell::default());
+            let server = Rc::new(Server { booted, boot_id, power, children, callers, env });
             if let Power::Own(_) = &server.power {
                 spawn_local(power::on_ctrl_alt_del(server.power.clone()));
             }
@@ -125,9 +131,12 @@ async fn serve(server: Rc<Server>, stream: VsockStream) {
             return sockets::take(request, incoming, outgoing, &server.callers).await;
         }
         Ok(request) => match program(&request) {
-            Some(Ok(program)) => return exec::exec(&program, incoming, outgoing, &server.children).await,
+            Some(Ok(program)) => {
+                let env = server.env.borrow().clone();
+                return exec::exec(&program, &env, incoming, outgoing, &server.children).await;
+            }
             Some(Err(error)) => Failure::new(FailureKind::Internal, error.to_string()).into(),
-            None => answer(&request).await,
+            None => answer(&server, &request).await,
         },
         Err(error) => malformed(&error).into(),
     };
@@ -150,11 +159,16 @@ fn program(request: &Request) -> Option<serde_json::Result<Exec>> {
     }
 }
 
-async fn answer(request: &Request) -> Reply {
+async fn answer(server: &Server, request: &Request) -> Reply {
     match request {
         Request::Ping => Reply::Pong,
         Request::Configure(configure) => match configure::configure(configure).await {
-            Ok(()) => Reply::Configured,
+            Ok(()) => {
+                if !configure.env.is_empty() {
+                    server.env.replace(variables::by_name(&configure.env));
+                }
+                Reply::Configured
+            }
             Err(failure) => failure.into(),
         },
         Request::PowerOff(_) => {

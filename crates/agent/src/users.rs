@@ -26,26 +26,41 @@ impl User {
     }
 }
 
-/// The guest's user called `wanted`, by name or number; root where nobody is named.
+/// The guest's user called `wanted`: `USER[:GROUP]`, each a name or a number; root where nobody is named.
 pub(crate) fn of_guest(wanted: Option<&str>) -> Result<User, Failure> {
     let read = |path: &str| fs::read(path).unwrap_or_default();
-    let wanted = wanted.unwrap_or("root");
-    let user = find(&read("/etc/passwd"), &read("/etc/group"), wanted);
-    let missing = || format!("there is no user {wanted:?} in the guest");
-    user.ok_or_else(|| Failure::new(FailureKind::NotFound, missing()))
+    find(&read("/etc/passwd"), &read("/etc/group"), wanted.unwrap_or("root"))
+        .map_err(|missing| Failure::new(FailureKind::NotFound, missing))
 }
 
-/// The user called `wanted`, by name or number. Root is there even where no file says so.
-fn find(passwd: &[u8], group: &[u8], wanted: &str) -> Option<User> {
+/// The user called `wanted`, names before numbers. Root is there even where no file says so, and any number is somebody.
+fn find(passwd: &[u8], group: &[u8], wanted: &str) -> Result<User, String> {
     let (passwd, group) = (String::from_utf8_lossy(passwd), String::from_utf8_lossy(group));
+    let (wanted, own_group) =
+        wanted.split_once(':').map_or((wanted, None), |(user, group)| (user, Some(group)));
     let users = || passwd.lines().filter_map(user);
     let number: Option<u32> = wanted.parse().ok();
     let mut user = users()
         .find(|user| user.name == wanted)
         .or_else(|| users().find(|user| Some(user.uid) == number))
-        .or_else(|| matches!(wanted, "root" | "0").then(root))?;
-    user.groups = groups(&group, &user);
-    Some(user)
+        .or_else(|| matches!(wanted, "root" | "0").then(root))
+        .or_else(|| number.map(nameless))
+        .ok_or_else(|| format!("there is no user {wanted:?} in the guest"))?;
+    match own_group.filter(|name| !name.is_empty()) {
+        // As for a container: this group and no other.
+        Some(name) => {
+            user.gid = group_number(&group, name)
+                .ok_or_else(|| format!("there is no group {name:?} in the guest"))?;
+            user.groups = vec![user.gid];
+        }
+        None => user.groups = groups(&group, &user),
+    }
+    Ok(user)
+}
+
+/// The user of a number that no file has.
+fn nameless(uid: u32) -> User {
+    User { name: uid.to_string(), uid, home: "/".into(), ..root() }
 }
 
 fn root() -> User {
@@ -72,6 +87,14 @@ fn user(line: &str) -> Option<User> {
     Some(User { name, uid, gid, groups: Vec::new(), home, shell })
 }
 
+fn group_number(file: &str, wanted: &str) -> Option<u32> {
+    let named = file.lines().find_map(|line| line.strip_prefix(wanted)?.strip_prefix(':'));
+    match named {
+        Some(rest) => rest.split(':').nth(1)?.parse().ok(),
+        None => wanted.parse().ok(),
+    }
+}
+
 /// group(5): name, password, number, members.
 fn groups(file: &str, user: &User) -> Vec<u32> {
     let member = |line: &str| {
@@ -96,17 +119,32 @@ mod tests {
         let dev = find(PASSWD, GROUP, "dev").unwrap();
         assert_eq!((dev.uid, dev.gid, dev.groups.as_slice()), (1000, 1000, &[1000, 27, 999][..]));
         assert_eq!((dev.home.as_str(), dev.shell.as_str()), ("/home/dev", "/bin/sh"));
-        assert_eq!(find(PASSWD, GROUP, "1000"), Some(dev));
+        assert_eq!(find(PASSWD, GROUP, "1000"), Ok(dev));
         assert_eq!(find(PASSWD, GROUP, "7").unwrap().uid, 8);
         assert_eq!(find(PASSWD, GROUP, "root").unwrap().shell, "/bin/bash");
-        assert_eq!(find(PASSWD, GROUP, "nobody"), None);
-        assert_eq!(find(PASSWD, GROUP, "broken"), None);
+        assert!(find(PASSWD, GROUP, "nobody").unwrap_err().contains("no user \"nobody\""));
+        assert!(find(PASSWD, GROUP, "broken").is_err());
+    }
+
+    #[test]
+    fn a_group_stands_for_all_others_and_numbers_need_no_file() {
+        let of = |wanted| find(PASSWD, GROUP, wanted).map(|user| (user.uid, user.gid, user.groups));
+        assert_eq!(of("dev:sudo"), Ok((1000, 27, vec![27])));
+        assert_eq!(of("dev:5"), Ok((1000, 5, vec![5])));
+        assert_eq!(of("root:docker"), Ok((0, 999, vec![999])));
+        assert_eq!(of("dev:"), of("dev"));
+        assert_eq!(of("65532:65532"), Ok((65532, 65532, vec![65532])));
+        assert_eq!(of("dev:wheel"), Err("there is no group \"wheel\" in the guest".to_owned()));
+        assert_eq!(of("4294967296"), Err("there is no user \"4294967296\" in the guest".to_owned()));
+        assert!(of(":5").is_err());
+        let nobodys = find(b"", b"", "65532").unwrap();
+        assert_eq!((nobodys.name.as_str(), nobodys.gid, nobodys.home.as_str()), ("65532", 0, "/"));
     }
 
     #[test]
     fn root_needs_no_file() {
         let root = find(b"", b"", "root").unwrap();
         assert_eq!((root.uid, root.groups.as_slice(), root.shell.as_str()), (0, &[0][..], "/bin/sh"));
-        assert_eq!(find(b"", b"", "dev"), None);
+        assert!(find(b"", b"", "dev").is_err());
     }
 }

@@ -49,6 +49,9 @@ pub const AGENT_PORT: u32 = 1024;
 /// The vsock port on the host that the agent dials once, when the guest is up.
 pub const READY_PORT: u32 = 1025;
 
+/// The first generation of agents that give programs the image's variables.
+pub const GENERATION_OF_VARIABLES: u32 = 5;
+
 /// The first generation of agents that know sftp, sockets, and a command line in [`Exec`].
 pub const GENERATION_OF_SOCKETS: u32 = 3;
 

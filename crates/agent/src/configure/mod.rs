@@ -1,10 +1,11 @@
-//! A guest's identity: names, network, clock, time zone, locale, who gets in. The same message twice changes nothing the second time.
+//! A guest's identity: names, network, clock, time zone, locale, variables, who gets in. The same message twice changes nothing the second time.
 
 pub(crate) mod files;
 pub(crate) mod locale;
 mod network;
 pub(crate) mod sshd;
 mod timezone;
+pub(crate) mod variables;
 
 use std::{fs, path::Path};
 
@@ -46,6 +47,11 @@ pub(crate) async fn configure(wanted: &Configure) -> Result<(), Failure> {
     // A guest without these is of no less use.
     if let Err(error) = sshd::authorize(Path::new("/"), &wanted.authorized_keys) {
         say(&format!("sshd does not let root in by banger's key: {error}"));
+    }
+    if let Some(path) = variables::by_name(&wanted.env).get("PATH")
+        && let Err(error) = variables::keep_path(Path::new("/"), path)
+    {
+        say(&format!("login shells do not have the image's PATH: {error}"));
     }
     if let Some(name) = &wanted.locale
         && let Err(error) = locale::set(Path::new("/"), name)

@@ -7,7 +7,7 @@ mod stdin;
 
 pub(crate) use program::ROOT_PATH;
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
 use banger_proto::{Exec, ExecControl, Frame, Reply, Stream};
 use banger_sys::{Terminal, signal_of};
@@ -30,9 +30,15 @@ const WAITING: usize = 4;
 /// How long a program may go on after its host has hung up and it was told so.
 const HANG_UP: Duration = Duration::from_secs(5);
 
-/// Runs the program of `request`, and tells the host how that went.
-pub(crate) async fn exec(request: &Exec, incoming: Incoming, mut outgoing: Outgoing, children: &Children) {
-    let program = match program::start(request, children) {
+/// Runs the program of `request` with the image's variables `env`, and tells the host how that went.
+pub(crate) async fn exec(
+    request: &Exec,
+    env: &BTreeMap<String, String>,
+    incoming: Incoming,
+    mut outgoing: Outgoing,
+    children: &Children,
+) {
+    let program = match program::start(request, env, children) {
         Ok(program) => program,
         Err(failure) => {
             // A host that has hung up does not want the answer.

@@ -42,10 +42,14 @@ pub(super) struct Program {
     pub(super) terminal: Option<Rc<Terminal>>,
 }
 
-/// Starts the program of `request`.
-pub(super) fn start(request: &Exec, children: &Children) -> Result<Program, Failure> {
+/// Starts the program of `request` with the image's variables `env`.
+pub(super) fn start(
+    request: &Exec,
+    env: &BTreeMap<String, String>,
+    children: &Children,
+) -> Result<Program, Failure> {
     let user = users::of_guest(request.user.as_deref())?;
-    let mut command = command(request, &user)?;
+    let mut command = command(request, env, &user)?;
     let what = format!("run {}", command.get_program().to_string_lossy());
     let (input, outputs, terminal) =
         streams(request, &mut command).map_err(Failure::io("make the program's streams"))?;
@@ -54,8 +58,8 @@ pub(super) fn start(request: &Exec, children: &Children) -> Result<Program, Fail
     Ok(Program { child, input, outputs, terminal })
 }
 
-fn command(request: &Exec, user: &User) -> Result<Command, Failure> {
-    let path = path(user);
+fn command(request: &Exec, env: &BTreeMap<String, String>, user: &User) -> Result<Command, Failure> {
+    let path = path(user, env.get("PATH"));
     let shell = shell::of(user, &format!("{path}:{ROOT_PATH}"));
     let of_environment = shell.as_ref().map_or(&user.shell, |shell| &shell.path).clone();
     let mut command = match (&request.command_line, request.argv.as_slice()) {
@@ -82,8 +86,8 @@ fn command(request: &Exec, user: &User) -> Result<Command, Failure> {
     if request.argv.iter().any(|word| word.contains('\0')) || line.contains(&0) {
         return Err(Failure::new(FailureKind::Invalid, "an argument has a NUL in it"));
     }
-    command.env_clear().envs(environment(user)).env("SHELL", of_environment).env("PATH", &path);
-    command.envs(locale::of_session(Path::new("/")).map(|name| ("LANG", name)));
+    command.env_clear().envs(locale::of_session(Path::new("/")).map(|name| ("LANG", name))).envs(env);
+    command.envs(environment(user)).env("SHELL", of_environment).env("PATH", &path);
     command.envs(checked(&request.env)?);
     let folder = match &request.cwd {
         Some(folder) => {
@@ -104,10 +108,12 @@ fn environment(user: &User) -> [(&'static str, &str); 3] {
     [("HOME", &user.home), ("USER", &user.name), ("LOGNAME", &user.name)]
 }
 
-fn path(user: &User) -> String {
+/// Where programs of `user` are looked for; `images` is what the image says.
+fn path(user: &User, images: Option<&String>) -> String {
     let home = Path::new(&user.home);
     let own = HOME_PATH.iter().map(|folder| home.join(folder)).filter(|folder| folder.is_dir());
     let systems = if user.uid == 0 { ROOT_PATH } else { USER_PATH };
+    let systems = images.map_or(systems, String::as_str);
     own.map(|folder| format!("{}:", folder.display())).chain([systems.to_owned()]).collect()
 }
 

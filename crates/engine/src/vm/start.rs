@@ -9,7 +9,9 @@ use std::{
 };
 
 use banger_api::{ApiError, ErrorKind, Period, Personal, VmState, Vmm as ApiVmm};
-use banger_proto::{AddressConfig, Configure, Greeting, NetworkConfig, READY_PORT, Reply, Request};
+use banger_proto::{
+    AddressConfig, Configure, GENERATION_OF_VARIABLES, Greeting, NetworkConfig, READY_PORT, Reply, Request,
+};
 use banger_vmm::{Accel, Disk, GuestListener, LaunchPlan, Network, Role, VmSpec, Vmm, VmmKind};
 use jiff::Timestamp;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -37,6 +39,9 @@ const HELPER_READY: Duration = Duration::from_secs(10);
 
 /// Console lines that go into an error.
 pub(super) const CONSOLE_LINES: usize = 12;
+
+/// Most bytes of an image's variables: less than Linux lets a program have, and than fits into a message.
+const MAX_VARIABLES: usize = 128 << 10;
 
 /// The command line every VM's kernel gets. The console is the first serial port; a panic is a reset, and a reset ends
 /// the VMM; the network card stays `eth0`. A systemd that has not been started before asks nobody for its root's password;
@@ -276,6 +281,7 @@ impl Start<'_> {
             timezone: timezone(Path::new("/etc/localtime")),
             authorized_keys: self.personal.authorized_keys().to_vec(),
             locale: self.personal.locale().map(str::to_owned),
+            env: if greeting.generation < GENERATION_OF_VARIABLES { Vec::new() } else { self.variables()? },
             ..Configure::default()
         });
         match self.unless_ended(agent.ask(&configure)).await? {
@@ -284,6 +290,18 @@ impl Start<'_> {
         }
         self.context.spans.end("configure", called);
         Ok(())
+    }
+
+    /// The image's variables.
+    fn variables(&self) -> Result<Vec<String>, EngineError> {
+        let images = self.host.store.images()?;
+        let image = images.into_iter().find(|image| image.id == self.record.image_id);
+        let mut room = MAX_VARIABLES;
+        let fits = |variable: &String| {
+            room = room.saturating_sub(variable.len());
+            room > 0
+        };
+        Ok(image.map(|image| image.config.env.into_iter().take_while(fits).collect()).unwrap_or_default())
     }
 
     /// The agent's own account of the boot, moved to the host's clock.

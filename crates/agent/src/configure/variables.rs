@@ -1,0 +1,63 @@
+//! The variables that the image gives to its programs, and how a login shell keeps the `PATH` among them.
+
+use std::{collections::BTreeMap, io, path::Path};
+
+use super::files::place;
+
+/// Most variables of an image.
+const MOST: usize = 1000;
+
+/// What `/etc/profile`, which sets a path of its own, reads afterwards.
+const PROFILES: &str = "etc/profile.d";
+const PROFILE: &str = "etc/profile.d/banger-image.sh";
+
+/// By name: of `NAME=VALUE`, those that can be variables. What an image has besides is of no use to anybody.
+pub(crate) fn by_name(variables: &[String]) -> BTreeMap<String, String> {
+    let pairs = variables.iter().filter_map(|variable| variable.split_once('='));
+    let usable =
+        pairs.filter(|(name, value)| !name.is_empty() && !name.contains('\0') && !value.contains('\0'));
+    usable.take(MOST).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// Lets login shells of the system at `root` have `path`, where it has them read more than `/etc/profile`.
+pub(super) fn keep_path(root: &Path, path: &str) -> io::Result<()> {
+    if !root.join(PROFILES).is_dir() {
+        return Ok(());
+    }
+    let quoted = path.replace('\'', r"'\''");
+    let text = format!("# The path of this VM's image, by banger.\nPATH='{quoted}'\nexport PATH\n");
+    place(&root.join(PROFILE), text.as_bytes(), Some(0o644))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, process::Command};
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_a_variable_is_left_out_and_the_last_of_a_name_counts() {
+        let variables = ["A=1", "B=a=b", "=c", "C", "D\0=1", "E=\0", "A=2", "F="].map(str::to_owned);
+        let pairs = [("A", "2"), ("B", "a=b"), ("F", "")];
+        assert_eq!(
+            by_name(&variables),
+            pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+        );
+        let many: Vec<_> = (0..2000).map(|n| format!("N{n}=")).collect();
+        assert_eq!(by_name(&many).len(), MOST);
+    }
+
+    #[test]
+    fn a_profile_has_the_path_whatever_is_in_it() {
+        let root = tempfile::tempdir().unwrap();
+        keep_path(root.path(), "/a").unwrap();
+        assert!(!root.path().join("etc").exists());
+        fs::create_dir_all(root.path().join(PROFILES)).unwrap();
+        let path = "/it's/$(here):/b";
+        keep_path(root.path(), path).unwrap();
+        let script = ". \"$0\"; printf %s \"$PATH\"";
+        let sourced =
+            Command::new("/bin/sh").args(["-c", script]).arg(root.path().join(PROFILE)).output().unwrap();
+        assert_eq!(String::from_utf8(sourced.stdout).unwrap(), path);
+    }
+}
