@@ -3,6 +3,7 @@
 pub(super) mod cp;
 mod create;
 mod delete;
+mod entry;
 mod exec;
 pub(super) mod hardware;
 mod health;

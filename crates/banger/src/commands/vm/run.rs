@@ -1,13 +1,14 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use banger_api::{
-    Config, CreateVm, ErrorKind, Forward, Vm,
+    ApiError, Config, CreateVm, ErrorKind, Forward, Vm,
     config::{FileSync, PROJECT_FILE},
 };
 use banger_client::{Client, Events};
 use banger_workspace::tools::Plan;
 
 use super::{
+    entry,
     hardware::Hardware,
     workspace::selection::{Selection, Taken},
 };
@@ -28,7 +29,10 @@ use crate::{
 /// Make a VM and run a command or a shell in it
 ///
 /// With a PATH, the git repository that it is in goes along, as it is on the disk at this moment, and the command runs
-/// there. Without a command it is a login shell. The exit status is the command's own, 128+n when signal n ended it, or 125
+/// there, as root. Without a PATH, it runs in the image's working directory and as its user; and without a command too, it is
+/// what the image's entrypoint and command say, if the image has no init. Else it is a login shell. A command stands for
+/// itself: an entrypoint is not put before it, unless by --entrypoint. The image's variables are set in all that is run in
+/// the VM. The exit status is the command's own, 128+n when signal n ended it, or 125
 /// when banger itself failed. The VM stays afterwards, unless --rm: then what was done in the repository and is nowhere
 /// else is brought here first, as refs/banger/VM/...
 ///
@@ -42,6 +46,7 @@ use crate::{
   banger vm run --rm -- uname -a
   banger vm run --rm --vcpu 4 --memory 4G -- sh -c 'nproc; free -m'
   banger vm run --rm --image alpine:3.20 -- cat /etc/os-release
+  banger vm run --rm --image alpine --entrypoint /bin/echo -- hello
   echo hello | banger vm run --rm -- cat
   banger vm run -d --name box")]
 pub(crate) struct Run {
@@ -81,10 +86,13 @@ pub(crate) struct Run {
     /// Leave the VM running in the background and print its name
     #[arg(short, long, conflicts_with = "command")]
     detach: bool,
+    /// Run this program, in place of the image's entrypoint, with CMD as its arguments
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "detach")]
+    entrypoint: Option<String>,
     /// Print where the time went
     #[arg(long)]
     timing: bool,
-    /// Command and its arguments [default: a login shell]
+    /// Command and its arguments [default: the image's own if it has no init, else a login shell]
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
 }
@@ -131,7 +139,6 @@ impl Run {
         timing.end("reach bangerd", asked);
         let (vm, spans) = watch::<Vm>(&client, &mut events, ui).await?;
         timing.add(spans);
-        let cwd = taken.is_some().then(|| self.selection.guest_path.clone());
         let content = Content { files, taken, plan: &plan, variables: &variables };
         if let Err(error) = self.furnish(&workspaces, ui, &vm, content, &mut timing).await {
             delete(&client, &vm, events, ui).await;
@@ -149,9 +156,12 @@ impl Run {
         let forwards = Forwards::listen(&client, ui, &vm, &ports).await;
         let own = plan.env.into_iter().map(|variable| (variable.name.to_string(), variable.value));
         let env = own.chain(variables).collect();
-        let wanted = Wanted { argv: self.command.clone(), env, cwd, ..Wanted::default() };
         let began = now_ns();
-        let session = forwards.during(session::run(&client, vm.id.as_str(), wanted)).await;
+        let session = async {
+            let wanted = Wanted { env, ..self.wanted(&client, &vm).await? };
+            session::run(&client, vm.id.as_str(), wanted).await
+        };
+        let session = forwards.during(session).await;
         drop(forwards);
         if session.is_ok() {
             timing.end("session", began);
@@ -171,6 +181,16 @@ impl Run {
             ui.note(format_args!("VM {0} stays; `banger vm delete {0}` ends it", vm.name));
         }
         Ok(ended.status.shell_code().into())
+    }
+
+    /// What is to be run in `vm`, but for its variables.
+    async fn wanted(&self, client: &Client, vm: &Vm) -> Result<Wanted, ApiError> {
+        if self.path.is_none() {
+            let image = client.image(&vm.image).await?;
+            return Ok(entry::wanted(&image, self.entrypoint.as_deref(), &self.command));
+        }
+        let argv = self.entrypoint.iter().chain(&self.command).cloned().collect();
+        Ok(Wanted { argv, cwd: Some(self.selection.guest_path.clone()), ..Wanted::default() })
     }
 
     /// Takes what goes along, if something does.

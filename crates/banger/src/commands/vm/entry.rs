@@ -1,0 +1,89 @@
+//! What a VM without a repository runs: the user's command, else what its image is made for, else a shell.
+
+use std::path::Path;
+
+use banger_api::{Image, ImageConfig};
+
+use crate::session::Wanted;
+
+/// Shells that are an image's command because it has none of its own.
+const SHELLS: [&str; 8] = ["sh", "bash", "ash", "dash", "zsh", "ksh", "fish", "busybox"];
+
+/// Programs that are there to be PID 1.
+const INITS: [&str; 2] = ["init", "systemd"];
+
+/// The user's `command`, or an `entrypoint` with it, run as `image` says; without either, what the image says if it has no
+/// init, or a login shell.
+pub(super) fn wanted(image: &Image, entrypoint: Option<&str>, command: &[String]) -> Wanted {
+    let ImageConfig { working_dir, user, .. } = image.config.clone();
+    let argv: Vec<_> = match entrypoint {
+        Some(program) => [&[program.to_owned()], command].concat(),
+        None if command.is_empty() => made_for(image),
+        None => command.to_vec(),
+    };
+    if argv.is_empty() {
+        Wanted::default()
+    } else {
+        Wanted { argv, cwd: working_dir, user, ..Wanted::default() }
+    }
+}
+
+/// The program that `image` is made for, if that is more than a shell or an init.
+fn made_for(image: &Image) -> Vec<String> {
+    let argv = [image.config.entrypoint.as_slice(), &image.config.cmd].concat();
+    let of_no_use = match argv.as_slice() {
+        [program] => {
+            let name = Path::new(program).file_name().unwrap_or_default();
+            SHELLS.iter().chain(&INITS).any(|known| name == *known)
+        }
+        _ => false,
+    };
+    if image.init.is_some() || of_no_use { Vec::new() } else { argv }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(init: Option<&str>, entrypoint: &[&str], cmd: &[&str]) -> Image {
+        let json = serde_json::json!({
+            "id": "0123456789abcdef", "name": "app", "size": 0, "disk_usage": 0, "entries": 1, "init": init,
+            "source": "registry", "created_at": "2026-01-01T00:00:00Z", "used_by": [],
+            "config": {"entrypoint": entrypoint, "cmd": cmd, "working_dir": "/srv", "user": "65532:65532"},
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[track_caller]
+    fn assert_runs(image: &Image, entrypoint: Option<&str>, command: &[&str], argv: &[&str]) {
+        let command: Vec<_> = command.iter().map(|word| (*word).to_owned()).collect();
+        let wanted = wanted(image, entrypoint, &command);
+        assert_eq!(wanted.argv, argv);
+        let as_the_image_says = (Some("/srv"), Some("65532:65532"));
+        let expected = if argv.is_empty() { (None, None) } else { as_the_image_says };
+        assert_eq!((wanted.cwd.as_deref(), wanted.user.as_deref()), expected);
+    }
+
+    #[test]
+    fn an_image_without_an_init_runs_what_it_is_made_for() {
+        let app = image(None, &["/app", "--serve"], &["80"]);
+        assert_runs(&app, None, &[], &["/app", "--serve", "80"]);
+        assert_runs(&app, None, &["ls", "-l"], &["ls", "-l"]);
+        assert_runs(&app, Some("/other"), &[], &["/other"]);
+        assert_runs(&app, Some("/other"), &["-v"], &["/other", "-v"]);
+        assert_runs(&image(None, &[], &["node", "x.js"]), None, &[], &["node", "x.js"]);
+    }
+
+    #[test]
+    fn shells_and_inits_are_nothing_to_run() {
+        for cmd in ["/bin/sh", "bash", "/sbin/init", "/lib/systemd/systemd"] {
+            assert_runs(&image(None, &[], &[cmd]), None, &[], &[]);
+        }
+        assert_runs(&image(None, &[], &[]), None, &[], &[]);
+        assert_runs(&image(None, &["sh"], &["-c", "serve"]), None, &[], &["sh", "-c", "serve"]);
+        let machine = image(Some("/sbin/init"), &["/app"], &[]);
+        assert_runs(&machine, None, &[], &[]);
+        assert_runs(&machine, None, &["id"], &["id"]);
+        assert_runs(&machine, Some("/app"), &[], &["/app"]);
+    }
+}
