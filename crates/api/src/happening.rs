@@ -76,6 +76,22 @@ pub enum HappeningKind {
         /// Its name.
         name: ImageName,
     },
+    /// An image has another name.
+    ImageRenamed {
+        /// Its id.
+        id: Id,
+        /// The name before.
+        from: ImageName,
+        /// The name now.
+        name: ImageName,
+    },
+    /// An image that was a file of its user's is banger's own now.
+    ImagePromoted {
+        /// Its id.
+        id: Id,
+        /// Its name.
+        name: ImageName,
+    },
     /// An image is gone.
     ImageDeleted {
         /// Its id.

@@ -1,5 +1,7 @@
 //! Images as the API tells them.
 
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -27,8 +29,20 @@ pub struct Image {
     /// The kernel it prefers, by name.
     #[serde(default)]
     pub kernel: Option<String>,
-    /// Where it came from: `tar`, `catalog` or `registry`.
+    /// Where it came from: `tar`, `catalog`, `registry`, `register`, `commit` or `build`.
     pub source: String,
+    /// The file of its user's that it is, where it is not banger's own.
+    #[serde(default)]
+    pub outside: Option<PathBuf>,
+    /// Why no VM can start from it now.
+    #[serde(default)]
+    pub problem: Option<String>,
+    /// Whether other images are the same file: deleting one of them frees nothing.
+    #[serde(default)]
+    pub shared: bool,
+    /// What all that a build made it of comes to, in one digest.
+    #[serde(default)]
+    pub build_key: Option<Digest>,
     /// What it was called in its registry, nothing left out.
     #[serde(default)]
     pub reference: Option<String>,
@@ -86,6 +100,75 @@ pub struct PullImage {
     /// What its user shows to registries.
     #[serde(default)]
     pub credentials: Vec<Credentials>,
+}
+
+/// Asks for another name of an image, beside its own or in place of it: `POST /v1/images/{image}/tag` and `/rename`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NameImage {
+    /// The name.
+    pub name: ImageName,
+    /// Take the name from an image that a build made and that no VM uses.
+    #[serde(default)]
+    pub replace_built: bool,
+}
+
+/// Asks for an image that is a file of the user's, where it is: `POST /v1/images/register`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterImage {
+    /// Its name.
+    pub name: ImageName,
+    /// The ext4 file, by its whole path.
+    pub path: PathBuf,
+    /// The kernel it prefers, by name.
+    #[serde(default)]
+    pub kernel: Option<String>,
+}
+
+/// Asks for an image of what is on a VM's disks: `POST /v1/vms/{vm}/commit`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommitVm {
+    /// Its name.
+    pub name: ImageName,
+    /// What is in `/root` too.
+    #[serde(default)]
+    pub with_home: bool,
+    /// What a build made the VM of. The name may then be that of an image that a build made and that no VM uses.
+    #[serde(default)]
+    pub build_key: Option<Digest>,
+}
+
+/// Asks for the caches to be emptied: `POST /v1/images/prune`.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PruneCache {
+    /// Only tell what would go.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What has gone from the caches, or would.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pruned {
+    /// Each kind of it.
+    pub kinds: Vec<PrunedKind>,
+    /// Bytes that are freed in all.
+    pub size: Size,
+    /// Nothing was removed yet.
+    pub dry_run: bool,
+}
+
+/// Files of one kind that have gone from the caches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrunedKind {
+    /// What they are: `layers` or `boot initrds`.
+    pub kind: String,
+    /// How many.
+    pub files: u64,
+    /// Bytes on the disk.
+    pub size: Size,
 }
 
 /// Asks for a kernel of the catalog: `POST /v1/kernels/pull`.

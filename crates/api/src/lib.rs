@@ -37,7 +37,9 @@ pub use dirs::{Dirs, DirsError};
 pub use error::{ApiError, ErrorKind};
 pub use forward::{Forward, InvalidForward};
 pub use happening::{Happening, HappeningKind, WatchEvents};
-pub use image::{Image, ImageConfig, Pull, PullImage};
+pub use image::{
+    CommitVm, Image, ImageConfig, NameImage, PruneCache, Pruned, PrunedKind, Pull, PullImage, RegisterImage,
+};
 pub use image_name::{ImageName, InvalidImageName, Reference};
 pub use kernel::Kernel;
 pub use log::{LogSource, ReadLog};

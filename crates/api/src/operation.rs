@@ -34,6 +34,16 @@ pub enum OperationKind {
     ImageImport,
     /// Gets an image from the catalog.
     ImagePull,
+    /// Gives an image one more name.
+    ImageTag,
+    /// Makes a file of the user's an image, where it is.
+    ImageRegister,
+    /// Copies such a file into banger's own store.
+    ImagePromote,
+    /// Makes an image of what is on a VM's disks.
+    ImageCommit,
+    /// Empties the caches.
+    CachePrune,
     /// Makes a kernel of files or a package.
     KernelImport,
     /// Gets a kernel from the catalog.
@@ -59,6 +69,11 @@ impl OperationKind {
             Self::VmDelete => "delete VM",
             Self::ImageImport => "import image",
             Self::ImagePull => "pull image",
+            Self::ImageTag => "tag image",
+            Self::ImageRegister => "register image",
+            Self::ImagePromote => "promote image",
+            Self::ImageCommit => "commit VM",
+            Self::CachePrune => "prune caches",
             Self::KernelImport => "import kernel",
             Self::KernelPull => "pull kernel",
             Self::Unknown => "unknown",

@@ -134,21 +134,21 @@ impl Host {
         + Send
         + 'static,
     ) -> Result<ImageRecord, EngineError> {
-        let staged = self.stage_image(context, make).await?;
-        let image = staged.record(name, source, kernel);
+        let written = self.write_image(context, make).await?;
+        let image = written.record(name, source, kernel);
         self.store.insert_image(&image)?;
-        staged.keep();
+        written.keep();
         Ok(image)
     }
 
     /// Has `make` write an image's file system, and puts it on the disk; no row speaks of it yet.
-    pub(crate) async fn stage_image(
+    pub(crate) async fn write_image(
         self: &Arc<Self>,
         context: &Context,
         make: impl FnOnce(&Path, &Path, &dyn Progress) -> Result<RootfsInfo, banger_image::ImageError>
         + Send
         + 'static,
-    ) -> Result<Staged, EngineError> {
+    ) -> Result<Written, EngineError> {
         let id = random_id();
         let folder = self.image_dir(&id);
         crate::dirs::private(&folder)?;
@@ -165,7 +165,7 @@ impl Host {
             })
             .await?;
         context.check()?;
-        Ok(Staged { id, info, unfinished })
+        Ok(Written { id, info, unfinished })
     }
 
     /// Forgets an image that no VM uses.
@@ -186,12 +186,16 @@ impl Host {
             id: image.id.clone(),
             name: image.name.clone(),
             size: image.size,
-            disk_usage: disk_usage(&self.image_dir(&image.id)),
+            disk_usage: self.disk_usage_of(image),
             entries: image.entries,
             os: image.os.clone(),
             init: image.init.clone(),
             kernel: image.kernel.clone(),
             source: image.source.clone(),
+            outside: self.outside_of(image),
+            problem: self.usable(image).err().map(|error| error.message),
+            shared: self.is_shared(image),
+            build_key: image.build_key,
             reference: image.reference.clone(),
             digest: image.digest,
             config: image.config.clone(),
@@ -202,13 +206,13 @@ impl Host {
 }
 
 /// An image's file system that is on the disk, and goes unless a row speaks of it.
-pub(crate) struct Staged {
+pub(crate) struct Written {
     id: Id,
     info: RootfsInfo,
     unfinished: Unfinished,
 }
 
-impl Staged {
+impl Written {
     /// The row that would publish it.
     pub(crate) fn record(&self, name: ImageName, source: &str, kernel: Option<String>) -> ImageRecord {
         let info = self.info.clone();
@@ -225,6 +229,8 @@ impl Staged {
             reference: None,
             digest: info.digest,
             config: info.config,
+            outside: None,
+            build_key: None,
         }
     }
 
@@ -234,6 +240,7 @@ impl Staged {
 }
 
 /// A folder that goes unless it is kept.
+#[derive(Debug)]
 pub(crate) struct Unfinished(pub(crate) Option<std::path::PathBuf>);
 
 impl Unfinished {

@@ -184,8 +184,7 @@ impl Initrds {
         context: &Context,
     ) -> Result<PathBuf, EngineError> {
         let began = now_ns();
-        let agent = host.programs.agent.clone();
-        let digest = self.agent.get_or_try_init(|| context.blocking(move |_| digest(&agent))).await?;
+        let digest = self.agent(host, context).await?;
         let folder = host.dirs.cache.join("initrds");
         let path = folder.join(format!("{kernel}-{digest}.cpio"));
         if !path.exists() {
@@ -199,6 +198,12 @@ impl Initrds {
         }
         context.spans.end("initrd", began);
         Ok(path)
+    }
+
+    /// The digest of the agent, by which its initrds are told from those of other builds.
+    pub(crate) async fn agent(&self, host: &Host, context: &Context) -> Result<&String, EngineError> {
+        let agent = host.programs.agent.clone();
+        self.agent.get_or_try_init(|| context.blocking(move |_| digest(&agent))).await
     }
 
     /// Removes what was made of a kernel that is gone.

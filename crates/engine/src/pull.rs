@@ -13,7 +13,7 @@ use crate::{
     admission,
     error::EngineError,
     host::Host,
-    images::{Staged, remove, taken},
+    images::{Written, remove, taken},
     operation::Context,
     store::ImageRecord,
 };
@@ -84,18 +84,18 @@ impl Host {
         let packed: u64 = remote.manifest().layers.iter().map(|layer| layer.size).sum();
         admission::space(&self.dirs.state, "the image", Size::bytes(packed.saturating_mul(UNPACKED)))?;
         let options = RootfsOptions { size: options.size.map(Size::as_bytes), label: String::new() };
-        let staged = self
-            .stage_image(context, move |folder, out, progress| {
+        let written = self
+            .write_image(context, move |folder, out, progress| {
                 banger_image::pull_image(&remote, &blobs, folder, out, &options, progress)
             })
             .await?;
-        self.publish_pulled(staged, &reference, digest, old)
+        self.publish_pulled(written, &reference, digest, old)
     }
 
     /// Gives a pulled image its name. An older one that has it goes, or is called by its digest from now on if VMs use it.
     fn publish_pulled(
         &self,
-        staged: Staged,
+        written: Written,
         reference: &Reference,
         digest: Digest,
         old: Option<ImageRecord>,
@@ -103,7 +103,7 @@ impl Host {
         let image = ImageRecord {
             reference: Some(reference.to_string()),
             digest: Some(digest),
-            ..staged.record(reference.name(), "registry", None)
+            ..written.record(reference.name(), "registry", None)
         };
         let gone = match old {
             None => {
@@ -115,7 +115,7 @@ impl Host {
                 self.store.replace_image(&image, &old.id, &kept)?.then_some(old.id)
             }
         };
-        staged.keep();
+        written.keep();
         if let Some(id) = gone
             && let Err(error) = remove(&self.image_dir(&id))
         {

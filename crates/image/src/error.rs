@@ -7,6 +7,7 @@ use std::time::Duration;
 use banger_api::Digest;
 
 use crate::archive::ArchiveError;
+use crate::ext4::DiskProblem;
 use crate::kernel::{KernelError, ModuleError};
 use crate::oci::{ManifestError, RegistryError};
 
@@ -102,6 +103,14 @@ pub enum ImageError {
         size: u64,
         /// Smallest size known to be needed, in bytes.
         needed: u64,
+    },
+    /// A disk or image was refused.
+    #[error("the file system in {} is not usable", path.display())]
+    Disk {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: DiskProblem,
     },
     /// The size or label of a file system is out of range.
     #[error("a file system of {size} bytes with label {label:?} cannot be made: {reason}")]

@@ -8,6 +8,7 @@ mod archive;
 mod catalog;
 mod codec;
 mod error;
+mod ext4;
 mod failure;
 mod import;
 mod initrd;
@@ -21,6 +22,7 @@ mod rootfs;
 pub use archive::{ArchiveError, EntryProblem};
 pub use catalog::{Catalog, CatalogImage, CatalogKernel, catalog, fetch_image, fetch_kernel};
 pub use error::{ImageError, PackageError};
+pub use ext4::DiskProblem;
 pub use failure::FailureKind;
 pub use import::{import_rootfs, import_rootfs_file};
 pub use initrd::{InitrdInfo, build_initrd};
@@ -35,4 +37,7 @@ pub use oci::{
 pub use progress::{Progress, Silent};
 #[cfg(fuzzing)]
 pub use rootfs::fuzzing;
-pub use rootfs::{RootfsInfo, RootfsOptions, check_ext4, write_empty_ext4};
+pub use rootfs::{
+    Disks, RootfsInfo, RootfsOptions, check_ext4, commit_rootfs, copy_rootfs, inspect_rootfs,
+    write_empty_ext4,
+};

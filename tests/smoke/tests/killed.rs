@@ -33,6 +33,12 @@ enum Before {
     NoMore,
     /// An image and a kernel `more`.
     More,
+    /// No image `more`, and one `another`.
+    Another,
+    /// An image `more` that is a file of the user's.
+    Registered,
+    /// No image `more`, and a VM `source` that is down.
+    Committable,
 }
 
 /// What has become of what it is about once it has said that it is done.
@@ -71,6 +77,11 @@ const MAKING: &[Case] = &[
     case(Before::Running, &["vm", "delete", "--force", "box"], Effect::Removes),
     case(Before::NoVm, MAKE_ONLY, Effect::Makes),
     case(Before::NoMore, &["image", "import", "more", "more.tar"], Effect::Makes),
+    case(Before::NoMore, &["image", "tag", "tiny", "more"], Effect::Makes),
+    case(Before::Another, &["image", "rename", "another", "more"], Effect::Makes),
+    case(Before::NoMore, &["image", "register", "more", "more.ext4"], Effect::Makes),
+    case(Before::Registered, &["image", "promote", "more"], Effect::Makes),
+    case(Before::Committable, &["image", "commit", "source", "more"], Effect::Makes),
     case(Before::More, &["image", "delete", "more"], Effect::Removes),
     case(Before::NoMore, KERNEL, Effect::Makes),
     case(Before::More, &["kernel", "delete", "more"], Effect::Removes),
@@ -176,6 +187,8 @@ fn kill_in_all(cases: &[Case]) -> Result<Tally> {
         }
     }
     Before::NoVm.bring_about(&host)?;
+    let source = host.banger(&["vm", "delete", "source"])?;
+    source.success().or_else(|_| host.ok(&["ps"]))?;
     host.nothing_left()?;
     Ok(tally)
 }
@@ -184,6 +197,9 @@ fn kill_in_all(cases: &[Case]) -> Result<Tally> {
 fn stage() -> Result<Host> {
     let host = Host::tiny()?.failing()?;
     tar_of(&host.path("more.tar"), &[("bin/busybox", &static_busybox()?)], &[])?;
+    let tiny = host.json(&["image", "show", "tiny"])?["id"].as_str().context("id")?.to_owned();
+    let rootfs = host.path("state/banger/images").join(tiny).join("rootfs.ext4");
+    fs::copy(rootfs, host.path("more.ext4"))?;
     git(&host, &["init", "-q", "repo"])?;
     fs::write(host.path("repo/file"), "sent\n")?;
     git(&host, &["-C", "repo", "add", "file"])?;
@@ -209,6 +225,9 @@ fn kill_in(host: &Host, case: &Case, point: &str) -> Result<()> {
     if case.args[0] == "image" || case.args[0] == "kernel" {
         let there = host.banger(&[case.args[0], "show", "more"])?.status.success();
         ensure!(!told || there == (case.does == Effect::Makes), "told that it is done, and it is not");
+        if there && case.args[0] == "image" {
+            is_whole(host, "more")?;
+        }
         return Ok(());
     }
     let after = vm(host)?;
@@ -233,6 +252,17 @@ fn kill_in(host: &Host, case: &Case, point: &str) -> Result<()> {
     if case.args[1] == "workspace" {
         workspace_goes_on(host, case)?;
     }
+    Ok(())
+}
+
+/// The image's file system is there and without fault.
+fn is_whole(host: &Host, image: &str) -> Result<()> {
+    let shown = host.json(&["image", "show", image])?;
+    let folder = host.path("state/banger/images").join(shown["id"].as_str().context("id")?);
+    let mut check = std::process::Command::new("/usr/sbin/e2fsck");
+    check.args(["-f", "-n"]).arg(folder.join("rootfs.ext4"));
+    Running::start(check, format!("e2fsck of image {image}"))?.finish(b"")?.success()?;
+    ensure!(shown["problem"].is_null(), "it cannot be used: {shown}");
     Ok(())
 }
 
@@ -413,6 +443,25 @@ impl Before {
             (Self::Stopped, Some("running" | "paused")) => host.ok(&["vm", "stop", "box"]).map(drop)?,
             (Self::Running, Some(state)) if state != "running" => {
                 host.ok(&["vm", "start", "box"]).map(drop)?;
+            }
+            (Self::Another, _) => {
+                Self::NoMore.bring_about(host)?;
+                if !host.banger(&["image", "show", "another"])?.status.success() {
+                    host.ok(&["image", "tag", "tiny", "another"])?;
+                }
+            }
+            (Self::Registered, _) => {
+                Self::NoMore.bring_about(host)?;
+                within(host, &["image", "register", "more", "more.ext4"])?;
+            }
+            (Self::Committable, _) => {
+                Self::NoMore.bring_about(host)?;
+                if !host.banger(&["vm", "show", "source"])?.status.success() {
+                    let small: Vec<_> =
+                        MAKE.iter().map(|arg| if *arg == "box" { "source" } else { *arg }).collect();
+                    host.ok(&small)?;
+                    host.ok(&["vm", "stop", "source"])?;
+                }
             }
             (Self::More | Self::NoMore, _) => {
                 let is_wanted = self == Self::More;

@@ -67,6 +67,9 @@ fn bring_up(booted: &mut Booted) -> Result<root::Root, BootError> {
     if let Err(error) = fstab::leave_out_missing(Path::new("/")) {
         say(&format!("/etc/fstab is as it was: {error}"));
     }
+    if let Err(error) = sshd::make_host_key(Path::new("/")) {
+        say(&format!("sshd has no host key: {error}"));
+    }
     Ok(root)
 }
 

@@ -52,7 +52,9 @@ pub(super) fn mount(kind: RootKind, disks: &mut Disks) -> Result<Root, BootError
             // The upper folder becomes the root's own: it must be as open as a root is.
             fs::set_permissions(&upper, fs::Permissions::from_mode(0o755)).map_err(failed("open", &upper))?;
             make(NEW)?;
-            let options = format!("lowerdir={BASE},upperdir={upper},workdir={work}\0");
+            // However the kernel was configured: what `image commit` reads has each name's content in one place.
+            let plain = "redirect_dir=off,metacopy=off,index=off";
+            let options = format!("lowerdir={BASE},upperdir={upper},workdir={work},{plain}\0");
             let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes()).unwrap_or(c"");
             rustix::mount::mount("overlay", NEW, "overlay", MountFlags::empty(), options)
                 .map_err(failed("mount the overlay at", NEW))?;

@@ -6,6 +6,7 @@ use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::Path,
+    process::Command,
 };
 
 use super::files::{not, own, place, read};
@@ -49,6 +50,29 @@ pub(crate) fn restrict(root: &Path) -> io::Result<()> {
             place(&root.join(DROP_IN), RULES.as_bytes(), Some(0o644))
         }
     }
+}
+
+/// Makes a host key where the system at `root` has an sshd and none yet: images are committed without, so that no two VMs
+/// have the same, and most distributions make them only when sshd is installed.
+pub(crate) fn make_host_key(root: &Path) -> io::Result<()> {
+    let (keygen, key) = (root.join("usr/bin/ssh-keygen"), root.join("etc/ssh/ssh_host_ed25519_key"));
+    let Some(folder) = key.parent().filter(|folder| folder.is_dir()) else { return Ok(()) };
+    if !is_there(root) || !is_program(&keygen) || has_host_key(folder)? {
+        return Ok(());
+    }
+    let made = Command::new(keygen).args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(key).status()?;
+    if made.success() { Ok(()) } else { Err(io::Error::other(format!("ssh-keygen failed ({made})"))) }
+}
+
+fn has_host_key(folder: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("ssh_host_") && name.ends_with("_key") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Lets root in by `keys`, in place of those of the last time, where the system at `root` has an sshd.
@@ -165,6 +189,25 @@ mod tests {
 
     const KEYS: &str = "root/.ssh/authorized_keys";
     const DEBIANS: &str = "\n# as shipped\nInclude /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\n";
+
+    #[test]
+    fn a_host_key_is_made_where_there_is_none() {
+        let keygen = "#!/bin/sh\nfor last; do :; done\necho made > \"$last\"\n";
+        let key = "etc/ssh/ssh_host_ed25519_key";
+        let root =
+            system(&[("usr/sbin/sshd", ""), ("usr/bin/ssh-keygen", keygen), ("etc/ssh/sshd_config", "")]);
+        make_host_key(root.path()).unwrap();
+        assert_eq!(text(&root, key), "made\n");
+        let other = system(&[
+            ("usr/sbin/sshd", ""),
+            ("usr/bin/ssh-keygen", keygen),
+            ("etc/ssh/ssh_host_rsa_key", ""),
+        ]);
+        make_host_key(other.path()).unwrap();
+        let without = system(&[("usr/bin/ssh-keygen", keygen), ("etc/ssh/ssh_config", "")]);
+        make_host_key(without.path()).unwrap();
+        assert!([other, without].iter().all(|root| !root.path().join(key).exists()));
+    }
 
     #[test]
     fn without_an_sshd_nothing_is_written() {

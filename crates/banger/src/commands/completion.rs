@@ -28,7 +28,7 @@ pub(crate) struct Completion {
 pub(super) fn with_names(command: clap::Command) -> clap::Command {
     let named = |argument: clap::Arg| match argument.get_id().as_str() {
         "vm" | "vms" => argument.add(ArgValueCandidates::new(|| names("vms"))),
-        "image" => argument.add(ArgValueCandidates::new(|| names("images"))),
+        "image" | "images" => argument.add(ArgValueCandidates::new(|| names("images"))),
         "kernel" => argument.add(ArgValueCandidates::new(|| names("kernels"))),
         _ => argument,
     };

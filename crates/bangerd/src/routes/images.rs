@@ -6,12 +6,12 @@ use axum::{
     extract::{Path, Query, State},
     response::Response,
 };
-use banger_api::{Image, ImageName, PullImage};
+use banger_api::{CommitVm, Image, ImageName, NameImage, PruneCache, PullImage, RegisterImage};
 use banger_engine::Tar;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, Checked, Shared, reader_of, stream_of};
+use super::{Answer, Checked, Failure, Shared, reader_of, stream_of};
 use crate::passed::PassedFile;
 
 pub(super) async fn images(State(daemon): Shared) -> Answer<Vec<Image>> {
@@ -45,4 +45,43 @@ pub(super) async fn pull_image(State(daemon): Shared, Checked(pull): Checked<Pul
 pub(super) async fn delete_image(State(daemon): Shared, Path(image): Path<String>) -> Answer<Value> {
     daemon.engine.delete_image(&image)?;
     Ok(Json(json!({})))
+}
+
+pub(super) async fn tag_image(
+    State(daemon): Shared,
+    Path(image): Path<String>,
+    Checked(tag): Checked<NameImage>,
+) -> Response {
+    stream_of(daemon.engine.tag_image(image, tag))
+}
+
+pub(super) async fn rename_image(
+    State(daemon): Shared,
+    Path(image): Path<String>,
+    Checked(rename): Checked<NameImage>,
+) -> Answer<Image> {
+    Ok(Json(daemon.engine.rename_image(&image, &rename.name)?))
+}
+
+pub(super) async fn register_image(
+    State(daemon): Shared,
+    Checked(register): Checked<RegisterImage>,
+) -> Response {
+    stream_of(daemon.engine.register_image(register))
+}
+
+pub(super) async fn promote_image(State(daemon): Shared, Path(image): Path<String>) -> Response {
+    stream_of(daemon.engine.promote_image(image))
+}
+
+pub(super) async fn commit_vm(
+    State(daemon): Shared,
+    Path(vm): Path<String>,
+    Checked(commit): Checked<CommitVm>,
+) -> Result<Response, Failure> {
+    Ok(stream_of(daemon.engine.commit_vm(&vm, commit)?))
+}
+
+pub(super) async fn prune_cache(State(daemon): Shared, Checked(prune): Checked<PruneCache>) -> Response {
+    stream_of(daemon.engine.prune_cache(prune))
 }

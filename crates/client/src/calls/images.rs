@@ -2,14 +2,14 @@
 
 use std::fs::File;
 
-use banger_api::{ApiError, Image, ImageName, PullImage};
+use banger_api::{ApiError, CommitVm, Image, ImageName, NameImage, PruneCache, PullImage, RegisterImage};
 use hyper::Method;
 use tokio::io::AsyncRead;
 
 use super::Client;
 use crate::{
     events::Events,
-    http::{json, nothing, segment, stream_of},
+    http::{self, json, nothing, segment, stream_of},
 };
 
 impl Client {
@@ -68,5 +68,56 @@ impl Client {
     /// When there is none, or a VM uses it.
     pub async fn delete_image(&self, reference: &str) -> Result<(), ApiError> {
         self.ask(Method::DELETE, &format!("/v1/images/{}", segment(reference))).await
+    }
+
+    /// Gives an image one more name; its result is an [`Image`].
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn tag_image(&self, reference: &str, tag: &NameImage) -> Result<Events, ApiError> {
+        self.follow(Method::POST, &format!("/v1/images/{}/tag", segment(reference)), || json(tag)).await
+    }
+
+    /// Gives an image another name.
+    ///
+    /// # Errors
+    /// When there is none, or the name is taken.
+    pub async fn rename_image(&self, reference: &str, name: &ImageName) -> Result<Image, ApiError> {
+        let rename = NameImage { name: name.clone(), replace_built: false };
+        let path = format!("/v1/images/{}/rename", segment(reference));
+        http::read(self.sent(Method::POST, &path, || json(&rename)).await?).await
+    }
+
+    /// Makes a file of the user's an image, where it is; its result is an [`Image`].
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn register_image(&self, register: &RegisterImage) -> Result<Events, ApiError> {
+        self.follow(Method::POST, "/v1/images/register", || json(register)).await
+    }
+
+    /// Copies the file of a registered image into banger's own store; its result is an [`Image`].
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn promote_image(&self, reference: &str) -> Result<Events, ApiError> {
+        let path = format!("/v1/images/{}/promote", segment(reference));
+        self.follow(Method::POST, &path, || Ok(nothing())).await
+    }
+
+    /// Makes an image of what is on the disks of a VM that is down; its result is an [`Image`].
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub async fn commit_vm(&self, reference: &str, commit: &CommitVm) -> Result<Events, ApiError> {
+        self.follow(Method::POST, &format!("/v1/vms/{}/commit", segment(reference)), || json(commit)).await
+    }
+
+    /// Empties the caches; its result is a [`Pruned`](banger_api::Pruned).
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn prune_cache(&self, prune: PruneCache) -> Result<Events, ApiError> {
+        self.follow(Method::POST, "/v1/images/prune", || json(&prune)).await
     }
 }

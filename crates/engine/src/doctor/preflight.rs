@@ -34,7 +34,11 @@ pub(crate) async fn before_start(
     let mut problems = of_host(host);
     problems.add(host.vmms.choose(record.vmm).await.map(drop));
     let rootfs = host.image_dir(&record.image_id).join("rootfs.ext4");
-    problems.add(files::of_row("image", &record.image, &rootfs));
+    let image = host.store.images()?.into_iter().find(|image| image.id == record.image_id);
+    match image.map_or(Ok(()), |image| host.usable(&image)) {
+        Ok(()) => problems.add(files::of_row("image", &record.image, &rootfs)),
+        changed => problems.add(changed),
+    }
     problems.add(files::of_row(
         "kernel",
         &record.kernel,

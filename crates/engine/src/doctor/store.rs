@@ -41,7 +41,7 @@ pub(super) fn all(store: &Result<Contents, ApiError>, config: &Config) -> Vec<Ch
     let preferred = resolve_image(&contents.images, image).ok().and_then(|image| image.kernel.as_deref());
     let in_catalog = banger_image::catalog().image(image).and_then(|entry| entry.kernel.as_deref());
     let kernel = config.kernel_name(preferred.or(in_catalog));
-    vec![
+    let mut checks = vec![
         store,
         default("image", image, resolve_image(&contents.images, image).map(drop), |name| {
             banger_image::catalog().image(name).is_some()
@@ -49,7 +49,20 @@ pub(super) fn all(store: &Result<Contents, ApiError>, config: &Config) -> Vec<Ch
         default("kernel", kernel, resolve(&contents.kernels, kernel).map(drop), |name| {
             banger_image::catalog().kernel(name).is_some()
         }),
-    ]
+    ];
+    checks.extend(contents.images.iter().filter_map(outside));
+    checks
+}
+
+/// An image that is a file of the user's, which is not as it was.
+fn outside(image: &ImageRecord) -> Option<Check> {
+    let outside = image.outside.as_ref()?;
+    let how = outside.trouble().map_or_else(|error| Some(error.to_string()), |how| how.map(str::to_owned))?;
+    Some(Check::warn(
+        "registered image",
+        format!("the file of image {} {how}: {}", image.name, outside.path.display()),
+        format!("put it back as it was; or delete it with: banger image delete {}", image.name),
+    ))
 }
 
 /// The image or kernel that a VM gets by default: here, or to be had.

@@ -52,7 +52,7 @@ impl Engine {
         })
     }
 
-    fn image_operation<W>(
+    pub(super) fn image_operation<W>(
         &self,
         kind: OperationKind,
         target: &str,

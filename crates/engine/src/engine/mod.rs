@@ -3,6 +3,7 @@
 mod create;
 mod images;
 mod kernels;
+mod made_images;
 mod stats;
 mod vms;
 mod watch;

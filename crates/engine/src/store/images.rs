@@ -1,8 +1,11 @@
 //! Images in the store.
 
+use std::path::PathBuf;
+
 use banger_api::{Digest, HappeningKind, Id, ImageConfig, ImageName, InvalidDigest, Named, Size};
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
+use serde::{Deserialize, Serialize};
 
 use super::{Step, Store, StoreError, json, name_taken, parsed, returned_name, to_json};
 
@@ -23,6 +26,21 @@ pub(crate) struct ImageRecord {
     /// Of its manifest.
     pub(crate) digest: Option<Digest>,
     pub(crate) config: ImageConfig,
+    /// The file of its user's that it is.
+    pub(crate) outside: Option<Outside>,
+    /// Of all that a build made it of.
+    pub(crate) build_key: Option<Digest>,
+}
+
+/// A file of a user's, as it was when it became an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outside {
+    pub(crate) path: PathBuf,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) size: u64,
+    /// Seconds and nanoseconds.
+    pub(crate) mtime: (i64, i64),
 }
 
 impl Named for ImageRecord {
@@ -32,6 +50,15 @@ impl Named for ImageRecord {
     fn name(&self) -> &str {
         self.name.as_str()
     }
+}
+
+const DELETE_BUILT: &str = "DELETE FROM images WHERE id = ?1 AND build_key IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM vms WHERE image_id = ?1) RETURNING name";
+
+fn digest(row: &rusqlite::Row<'_>, column: &'static str) -> Result<Option<Digest>, StoreError> {
+    let text: Option<String> = row.get(column)?;
+    let digest = text.map(|text| text.parse()).transpose();
+    digest.map_err(|error: InvalidDigest| StoreError::Value { what: column, source: Box::new(error) })
 }
 
 impl Store {
@@ -48,15 +75,13 @@ impl Store {
                 source: row.get("source")?,
                 created_at: parsed(row, "created_at")?,
                 reference: row.get("reference")?,
-                digest: row
-                    .get::<_, Option<String>>("digest")?
-                    .map(|text| text.parse())
-                    .transpose()
-                    .map_err(|error: InvalidDigest| StoreError::Value {
-                        what: "digest",
-                        source: Box::new(error),
-                    })?,
+                digest: digest(row, "digest")?,
                 config: json(row, "config")?,
+                outside: match row.get::<_, Option<String>>("outside")? {
+                    Some(_) => json(row, "outside")?,
+                    None => None,
+                },
+                build_key: digest(row, "build_key")?,
             })
         })
     }
@@ -86,6 +111,40 @@ impl Store {
         })
     }
 
+    /// The same, in place of an image `old` that a build made and no VM uses.
+    pub(crate) fn insert_image_for(&self, image: &ImageRecord, old: Option<&Id>) -> Result<(), StoreError> {
+        self.write_and_tell(Step::ImageInsert, |transaction| {
+            let mut happened = Vec::new();
+            if let Some(id) = old
+                && let Some(name) = returned_name(transaction, DELETE_BUILT, [id.as_str()])?
+            {
+                happened.push(HappeningKind::ImageDeleted { id: id.clone(), name });
+            }
+            happened.push(insert(transaction, image)?);
+            Ok(((), happened))
+        })
+    }
+
+    /// Gives an image another name.
+    pub(crate) fn rename_image(&self, image: &ImageRecord, name: &ImageName) -> Result<(), StoreError> {
+        let update = "UPDATE images SET name = ? WHERE id = ?";
+        self.write_and_tell(Step::ImageRename, |transaction| {
+            let renamed = transaction.execute(update, [name.as_str(), image.id.as_str()]);
+            let renamed = renamed.map_err(|error| name_taken(error, name.as_str()))?;
+            let (id, from, name) = (image.id.clone(), image.name.clone(), name.clone());
+            Ok(((), (renamed > 0).then_some(HappeningKind::ImageRenamed { id, from, name })))
+        })
+    }
+
+    /// From here on an image's file is banger's own.
+    pub(crate) fn promote_image(&self, id: &Id) -> Result<(), StoreError> {
+        let update = "UPDATE images SET outside = NULL WHERE id = ? RETURNING name";
+        self.write_and_tell(Step::ImagePromote, |transaction| {
+            let name = returned_name(transaction, update, [id.as_str()])?;
+            Ok(((), name.map(|name| HappeningKind::ImagePromoted { id: id.clone(), name })))
+        })
+    }
+
     /// Forgets an image; false when a VM uses it.
     pub(crate) fn delete_image(&self, id: &Id) -> Result<bool, StoreError> {
         self.write_and_tell(Step::ImageDelete, |transaction| {
@@ -96,7 +155,9 @@ impl Store {
 }
 
 fn insert(transaction: &Transaction<'_>, image: &ImageRecord) -> Result<HappeningKind, StoreError> {
-    let insert = "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    let insert = "INSERT INTO images (id, name, size, entries, os, init, kernel, source, created_at, reference, digest, config,
+        outside, build_key) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    let outside = image.outside.as_ref().map(|outside| to_json("outside", outside)).transpose()?;
     let values = params![
         image.id.as_str(),
         image.name.as_str(),
@@ -110,6 +171,8 @@ fn insert(transaction: &Transaction<'_>, image: &ImageRecord) -> Result<Happenin
         image.reference,
         image.digest.map(|digest| digest.to_string()),
         to_json("config", &image.config)?,
+        outside,
+        image.build_key.map(|key| key.to_string()),
     ];
     transaction.execute(insert, values).map_err(|error| name_taken(error, image.name.as_str()))?;
     Ok(HappeningKind::ImageCreated { id: image.id.clone(), name: image.name.clone() })

@@ -25,7 +25,7 @@ use tempfile::TempDir;
 
 use crate::happenings::Happenings;
 
-pub(crate) use images::ImageRecord;
+pub(crate) use images::{ImageRecord, Outside};
 pub(crate) use journal::Scope;
 pub(crate) use kernels::KernelRecord;
 pub(crate) use step::Step;
@@ -61,6 +61,9 @@ const MIGRATIONS: &[&str] = &["
     ALTER TABLE images ADD COLUMN reference TEXT;
     ALTER TABLE images ADD COLUMN digest TEXT;
     ALTER TABLE images ADD COLUMN config TEXT NOT NULL DEFAULT '{}';
+", "
+    ALTER TABLE images ADD COLUMN outside TEXT;
+    ALTER TABLE images ADD COLUMN build_key TEXT;
 "];
 
 /// How long a statement waits for another process (`sqlite3` in someone's hands) to let go of the file.

@@ -31,6 +31,8 @@ steps! {
     Settle = "store/settle",
     ImageInsert = "image/insert",
     ImageReplace = "image/replace",
+    ImageRename = "image/rename",
+    ImagePromote = "image/promote",
     ImageDelete = "image/delete",
     KernelInsert = "kernel/insert",
     KernelDelete = "kernel/delete",

@@ -229,3 +229,34 @@ fn nothing_is_written_but_by_a_step() {
     assert_eq!(around.sqlite_error_code(), Some(rusqlite::ErrorCode::ReadOnly));
     assert_eq!(store.vm(&id).unwrap().unwrap().last_error.as_deref(), Some("why"));
 }
+
+#[test]
+fn a_name_moves_only_from_an_image_that_was_built_and_is_not_in_use() {
+    let (_dir, path) = place();
+    with_rows(&path, MIGRATIONS.len());
+    let store = Store::open(&path).unwrap();
+    let used = store.images().unwrap().remove(0);
+    let key = Some(banger_api::Digest::sha256([7; 32]));
+    let image = |id: u8, name: &str, build_key| ImageRecord {
+        id: banger_api::Id::from_random([id; 8]),
+        name: name.parse().unwrap(),
+        build_key,
+        ..used.clone()
+    };
+    let (built, next) = (image(1, "built", key), image(2, "built", key));
+    store.insert_image(&built).unwrap();
+    assert!(matches!(store.insert_image(&next), Err(StoreError::NameTaken(_))));
+    store.insert_image_for(&next, Some(&built.id)).unwrap();
+    // One that a VM uses, and one that no build has made, stay.
+    let wanted = image(3, "image", key);
+    assert!(matches!(store.insert_image_for(&wanted, Some(&used.id)), Err(StoreError::NameTaken(_))));
+    store.rename_image(&used, &"other".parse().unwrap()).unwrap();
+    assert!(matches!(store.rename_image(&next, &"other".parse().unwrap()), Err(StoreError::NameTaken(_))));
+    let names: Vec<_> = store.images().unwrap().into_iter().map(|image| image.name.to_string()).collect();
+    assert_eq!(names, ["built", "other"]);
+    assert_eq!(store.vms().unwrap()[0].image, "other");
+    let (told, _) = store.happenings().remembered();
+    let kinds: Vec<_> =
+        told.into_iter().map(|one| serde_json::to_value(one.what).unwrap()["kind"].clone()).collect();
+    assert_eq!(kinds, ["image_created", "image_deleted", "image_created", "image_renamed"]);
+}

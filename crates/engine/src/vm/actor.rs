@@ -2,17 +2,22 @@
 
 use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use banger_api::{ApiError, ErrorKind, Id, KillSignal, Personal, SetVm, VmName};
+use banger_api::{ApiError, CommitVm, ErrorKind, Id, KillSignal, Personal, SetVm, VmName};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    change, look, pause,
+    change, commit, look, pause,
     policy::{Decision, Refusal, Request, Work, decide},
     process::Alive,
     start, stop,
 };
-use crate::{error::EngineError, host::Host, operation::Context, store::VmRecord};
+use crate::{
+    error::EngineError,
+    host::Host,
+    operation::Context,
+    store::{ImageRecord, VmRecord},
+};
 
 /// Requests that may wait for the owner's attention; more are told that it is busy.
 const WAITING: usize = 8;
@@ -28,6 +33,8 @@ pub(crate) enum Ask {
     Pause,
     Resume,
     Set(SetVm),
+    /// Tells what it has made.
+    Commit(CommitVm, mpsc::UnboundedSender<ImageRecord>),
     /// Tells what is amiss, and mends it.
     Look(mpsc::UnboundedSender<String>),
     Delete {
@@ -45,6 +52,7 @@ impl Ask {
             Self::Pause => Request::Pause,
             Self::Resume => Request::Resume,
             Self::Set(_) => Request::Set,
+            Self::Commit(..) => Request::Commit,
             Self::Look(_) => Request::Look,
             Self::Delete { force } => Request::Delete { force: *force },
         }
@@ -56,6 +64,7 @@ impl Ask {
             Self::Stop(_) => Work::Stop,
             Self::Restart(..) => Work::Restart,
             Self::Kill(_) | Self::Pause | Self::Resume | Self::Set(_) | Self::Look(_) => Work::Moment,
+            Self::Commit(..) => Work::Commit,
             Self::Delete { .. } => Work::Delete,
         }
     }
@@ -139,6 +148,7 @@ impl Actor {
             Ask::Pause => Box::pin(pause::pause(host, record)),
             Ask::Resume => Box::pin(pause::resume(host, record)),
             Ask::Set(wanted) => Box::pin(change::change(host, record, &context, wanted)),
+            Ask::Commit(wanted, tell) => Box::pin(commit::commit(host, record, &context, wanted, tell)),
             Ask::Look(tell) => Box::pin(look::look(host, record, alive, tell)),
             Ask::Delete { .. } => Box::pin(stop::delete(host, id, alive)),
         };
@@ -223,6 +233,7 @@ fn refused(ask: &Ask, name: &VmName, refusal: Refusal) -> ApiError {
                     Work::Stop => "is being stopped",
                     Work::Restart => "is being restarted",
                     Work::Moment => "has too many requests waiting",
+                    Work::Commit => "is being made an image of",
                     Work::Delete => "is being deleted",
                 },
             );
@@ -240,6 +251,10 @@ fn refused(ask: &Ask, name: &VmName, refusal: Refusal) -> ApiError {
         (Refusal::Running, Ask::Delete { .. }) => error(ErrorKind::Busy, "is running").hint(format!(
             "`banger vm stop {name}` stops it; `banger vm delete --force {name}` deletes it as it is"
         )),
+        (Refusal::Running, Ask::Commit(..)) => {
+            error(ErrorKind::Busy, "is not stopped, and an image is made only of one that is")
+                .hint(format!("stop it first with: banger vm stop {name}"))
+        }
         (Refusal::Running, _) => {
             error(ErrorKind::Busy, "is running, and its hardware changes only while it is stopped")
                 .hint(format!("stop it first with: banger vm stop {name}"))

@@ -11,16 +11,17 @@
 //!                  └───── kill, from any of these, and by itself
 //! ```
 //!
-//! `restart` is a stop and a start as one thing. `set` changes what is down. What is down ends by `delete`; everything
+//! `restart` is a stop and a start as one thing. `set` changes what is down, and `commit` makes an image of it. What is down ends by `delete`; everything
 //! else by `delete --force`, which interrupts what is under way. A guest that powered itself off leaves `stopped`, one
 //! that broke leaves `error`, with why.
 //!
 //! Each VM has one owner, its [`actor`]: a task to which requests and the deaths of its processes come as messages.
-//! [`policy`] says what is allowed when. [`start`], [`stop`], [`pause`] and [`change`] are the work. What they take from
+//! [`policy`] says what is allowed when. [`start`], [`stop`], [`pause`], [`change`] and [`commit`] are the work. What they take from
 //! the host is a [`Resource`], written to the journal first.
 
 mod actor;
 mod change;
+mod commit;
 mod console;
 mod guest;
 mod look;

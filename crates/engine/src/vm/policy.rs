@@ -12,6 +12,8 @@ pub(crate) enum Request {
     Pause,
     Resume,
     Set,
+    /// Make an image of what is on its disks.
+    Commit,
     /// Look whether it is as it should be.
     Look,
     Delete {
@@ -27,6 +29,7 @@ pub(crate) enum Work {
     Restart,
     /// Something that is over in a moment: a kill, a pause, a resumption, a change.
     Moment,
+    Commit,
     Delete,
 }
 
@@ -78,7 +81,8 @@ fn idle(state: VmState, asked: Request) -> Decision {
         (Request::Pause | Request::Resume, Created | Stopped | Error | Starting | Stopping) => {
             Refuse(Refusal::NotRunning)
         }
-        (Request::Set | Request::Delete { force: false }, Running | Paused) => Refuse(Refusal::Running),
+        (Request::Set | Request::Commit | Request::Delete { force: false }, Running | Paused)
+        | (Request::Commit, Starting | Stopping) => Refuse(Refusal::Running),
         // Nobody is at work on one that is on its way up or down: what the last daemon left is taken on from here.
         _ => Run,
     }
@@ -89,10 +93,12 @@ fn meanwhile(work: Work, asked: Request) -> Decision {
     match (work, asked) {
         (Work::Delete, _) => Refuse(Refusal::Busy(work)),
         (Work::Start | Work::Restart, Request::Stop | Request::Kill | Request::Delete { force: true })
-        | (Work::Stop, Request::Kill | Request::Delete { force: true }) => Interrupt,
-        (Work::Moment, _)
+        | (Work::Stop, Request::Kill | Request::Delete { force: true })
+        | (Work::Commit, Request::Delete { force: true }) => Interrupt,
+        (Work::Commit, Request::Delete { force: false }) => Refuse(Refusal::Busy(work)),
+        (Work::Moment | Work::Commit, _)
         | (Work::Start | Work::Restart, Request::Start | Request::Pause | Request::Resume)
-        | (Work::Stop, Request::Start | Request::Stop | Request::Restart) => Wait,
+        | (Work::Stop, Request::Start | Request::Stop | Request::Restart | Request::Commit) => Wait,
         _ => Refuse(Refusal::Busy(work)),
     }
 }
@@ -114,7 +120,8 @@ mod tests {
         VmState::Stopped,
         VmState::Error,
     ];
-    const WORK: [Work; 5] = [Work::Start, Work::Stop, Work::Restart, Work::Moment, Work::Delete];
+    const WORK: [Work; 6] =
+        [Work::Start, Work::Stop, Work::Restart, Work::Moment, Work::Commit, Work::Delete];
 
     fn requests() -> impl Strategy<Value = Request> {
         prop::sample::select(vec![
@@ -125,6 +132,7 @@ mod tests {
             Request::Pause,
             Request::Resume,
             Request::Set,
+            Request::Commit,
             Request::Look,
             Request::Delete { force: false },
             Request::Delete { force: true },
@@ -149,7 +157,7 @@ mod tests {
         for state in [VmState::Running, VmState::Paused] {
             assert_eq!(decide(state, None, delete), Decision::Refuse(Refusal::Running));
         }
-        for work in [Work::Start, Work::Stop, Work::Restart] {
+        for work in [Work::Start, Work::Stop, Work::Restart, Work::Commit] {
             assert_eq!(meanwhile(work, delete), Decision::Refuse(Refusal::Busy(work)));
         }
     }
@@ -194,6 +202,7 @@ mod tests {
                 Request::Start => Work::Start,
                 Request::Stop => Work::Stop,
                 Request::Restart => Work::Restart,
+                Request::Commit => Work::Commit,
                 Request::Delete { .. } => Work::Delete,
                 Request::Kill | Request::Pause | Request::Resume | Request::Set | Request::Look => {
                     Work::Moment
@@ -202,7 +211,7 @@ mod tests {
             self.state = match work {
                 Work::Start => VmState::Starting,
                 Work::Stop | Work::Restart => VmState::Stopping,
-                Work::Moment | Work::Delete => self.state,
+                Work::Moment | Work::Commit | Work::Delete => self.state,
             };
             self.doing = Some((work, asked, false));
         }
@@ -216,7 +225,9 @@ mod tests {
                 Request::Stop | Request::Kill => VmState::Stopped,
                 Request::Pause if well => VmState::Paused,
                 Request::Resume if well => VmState::Running,
-                Request::Pause | Request::Resume | Request::Set | Request::Look => self.state,
+                Request::Pause | Request::Resume | Request::Set | Request::Commit | Request::Look => {
+                    self.state
+                }
                 Request::Delete { .. } => {
                     self.gone = well;
                     self.state

@@ -20,3 +20,6 @@ pub(crate) const NAME_MAX: usize = 255;
 
 /// Longest path in bytes: `PATH_MAX` of Linux.
 pub(crate) const PATH_MAX: usize = 4096;
+
+/// Largest file in bytes: 2^32 - 1 blocks of 4096 bytes, ext4's limit.
+pub(crate) const MAX_FILE: u64 = 0xffff_ffff * 4096;

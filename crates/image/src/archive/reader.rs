@@ -11,7 +11,7 @@ use super::error::{ArchiveError, EntryProblem};
 use super::member::{Extent, Member, MemberKind};
 use super::pax::Pax;
 use super::sparse::{self, MapParser};
-use super::{NAME_MAX, PATH_MAX};
+use super::{MAX_FILE, NAME_MAX, PATH_MAX};
 
 const BLOCK: u64 = 512;
 
@@ -20,9 +20,6 @@ const MAX_EXTENSION: u64 = 1 << 20;
 
 /// Most data runs of all sparse files together (24 MiB of memory).
 const MAX_SEGMENTS: usize = 1 << 20;
-
-/// Largest file in bytes: 2^32 - 1 blocks of 4096 bytes, ext4's limit.
-const MAX_FILE: u64 = 0xffff_ffff * 4096;
 
 /// Times that ext4 can store: 34 bits of seconds, from 1901 to 2446.
 const TIMES: (i64, i64) = (-(1 << 31), (1 << 34) - (1 << 31) - 1);

@@ -10,10 +10,10 @@ use crate::{ImageError, Progress};
 
 /// Most entries of all archives of one image, and most nodes of a tree: what keeps memory within 2 GB. A large
 /// development system has half a million.
-const MAX_ENTRIES: u64 = 1 << 20;
+pub(super) const MAX_ENTRIES: u64 = 1 << 20;
 
 /// Most bytes of all files together, holes included: what keeps sums within 64 bits.
-const MAX_BYTES: u64 = 1 << 50;
+pub(super) const MAX_BYTES: u64 = 1 << 50;
 
 /// Before the name of what a layer deletes (OCI image specification, "Whiteouts").
 const WHITEOUT: &str = ".wh.";

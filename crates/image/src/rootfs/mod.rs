@@ -2,17 +2,22 @@
 
 mod archive;
 mod check;
+mod commit;
 mod content;
+mod copy;
 mod declare;
 mod empty;
 mod index;
 mod inspect;
 mod layers;
+mod overlay;
 mod spool;
 mod tree;
 mod write;
 mod xattr;
 
+#[cfg(test)]
+mod commit_tests;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 #[cfg(test)]
@@ -21,6 +26,8 @@ mod layer_tests;
 mod tests;
 
 pub use check::check_ext4;
+pub use commit::{Disks, commit_rootfs, inspect_rootfs};
+pub use copy::copy_rootfs;
 pub use empty::write_empty_ext4;
 pub use write::{RootfsInfo, RootfsOptions};
 

@@ -82,6 +82,11 @@ impl Tree {
         Self { nodes: vec![Node { attributes: Attributes::implied(), kind: NodeKind::Folder(root) }] }
     }
 
+    /// What is said of the root folder itself.
+    pub(super) fn set_root(&mut self, attributes: Attributes) {
+        self.nodes[ROOT as usize].attributes = attributes;
+    }
+
     pub(super) fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id as usize]
     }
@@ -105,7 +110,7 @@ impl Tree {
     /// Puts a folder at `path`; one that is there already keeps its content.
     pub(super) fn put_folder(&mut self, path: &[&str], attributes: Attributes) -> Result<(), EntryProblem> {
         let Some((name, parents)) = path.split_last() else {
-            self.nodes[ROOT as usize].attributes = attributes;
+            self.set_root(attributes);
             return Ok(());
         };
         let parent = self.parent(parents)?;
@@ -231,7 +236,8 @@ impl Tree {
         Some((at, last))
     }
 
-    fn new_folder(
+    /// A new folder `name` in folder `parent`, in place of what is there.
+    pub(super) fn new_folder(
         &mut self,
         parent: NodeId,
         name: &str,
@@ -247,14 +253,16 @@ impl Tree {
         Ok(id)
     }
 
-    fn add(&mut self, node: Node) -> NodeId {
+    /// A node that has no name yet.
+    pub(super) fn add(&mut self, node: Node) -> NodeId {
         // The limit on nodes is far below 32 bits and checked after every entry.
         let id = NodeId::try_from(self.nodes.len()).unwrap_or(NodeId::MAX);
         self.nodes.push(node);
         id
     }
 
-    fn link(&mut self, parent: NodeId, name: &str, id: NodeId) {
+    /// Gives node `id` a name in folder `parent`.
+    pub(super) fn link(&mut self, parent: NodeId, name: &str, id: NodeId) {
         if let NodeKind::Folder(folder) = &mut self.nodes[parent as usize].kind {
             folder.children.insert(name.into(), id);
         }

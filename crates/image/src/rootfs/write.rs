@@ -65,16 +65,15 @@ pub(crate) fn write_tree(
     write(&layout, &unfilled, tree, archives, image).map_err(|e| ext4_error(e, out, measure.least()))?;
     progress::check(progress)?;
     publish::publish(&file, temporary, out)?;
+    Ok(describe(tree, archives, layout.image_len()))
+}
+
+/// What a file system of `size` bytes with this tree is.
+pub(super) fn describe(tree: &Tree, archives: &[&File], size: u64) -> RootfsInfo {
+    let Measure { content, entries, .. } = Measure::of(tree);
     let system = System { tree, archives };
-    Ok(RootfsInfo {
-        size: layout.image_len(),
-        content: measure.content,
-        entries: measure.entries,
-        init: system.init(),
-        os: system.os(),
-        config: ImageConfig::default(),
-        digest: None,
-    })
+    let (init, os) = (system.init(), system.os());
+    RootfsInfo { size, content, entries, init, os, config: ImageConfig::default(), digest: None }
 }
 
 /// Where everything goes in the file system, and the files that want bytes.

@@ -12,18 +12,27 @@ const ACCESS_LISTS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_de
 const NAMESPACES: [&str; 3] = ["user.", "trusted.", "security."];
 
 /// The attributes to store: the last of each name, without those that no Linux could set on ext4.
-pub(super) fn stored(found: Vec<(String, Vec<u8>)>) -> Result<Vec<(String, Vec<u8>)>, EntryProblem> {
+pub(super) fn stored(mut found: Vec<(String, Vec<u8>)>) -> Result<Vec<(String, Vec<u8>)>, EntryProblem> {
+    for (name, value) in &mut found {
+        if ACCESS_LISTS.contains(&name.as_str()) {
+            *value = access_list(value).ok_or_else(|| EntryProblem::Xattr(name.clone()))?;
+        }
+    }
+    fitting(found)
+}
+
+/// The same, of attributes in the form that ext4 stores already.
+pub(super) fn fitting(found: Vec<(String, Vec<u8>)>) -> Result<Vec<(String, Vec<u8>)>, EntryProblem> {
     let mut stored: Vec<(String, Vec<u8>)> = Vec::with_capacity(found.len());
     let mut used = 0;
     for (name, value) in found {
-        let (suffix, value) = if ACCESS_LISTS.contains(&name.as_str()) {
-            let Some(list) = access_list(&value) else { return Err(EntryProblem::Xattr(name)) };
-            (0, list)
+        let suffix = if ACCESS_LISTS.contains(&name.as_str()) {
+            0
         } else if let Some(space) = NAMESPACES.iter().find(|space| name.starts_with(**space)) {
             if name.len() == space.len() {
                 return Err(EntryProblem::Xattr(name));
             }
-            (name.len() - space.len(), value)
+            name.len() - space.len()
         } else {
             // Those of macOS, for example.
             continue;

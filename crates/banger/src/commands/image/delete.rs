@@ -1,21 +1,66 @@
-use std::process::ExitCode;
+use std::{collections::HashSet, process::ExitCode};
 
+use banger_api::{ApiError, ErrorKind, Image, RefError, resolve_image};
 use banger_client::Client;
 
 use crate::{commands::reference, error::CommandError, ui::Ui};
 
-/// Delete an image that no VM uses
+/// Delete images that no VM uses
+///
+/// Of a registered image, only that it is one: the file stays.
 #[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:
+  banger image delete golden-old
+  banger image delete team/base:1 team/base:2")]
 pub(crate) struct Delete {
-    /// Id, name, or the beginning of either
-    #[arg(value_parser = reference())]
-    image: String,
+    /// Ids, names, or beginnings of either
+    #[arg(required = true, value_name = "IMAGE", value_parser = reference())]
+    images: Vec<String>,
 }
 
 impl Delete {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
-        Client::new()?.delete_image(&self.image).await?;
-        ui.line(&self.image)?;
-        Ok(ExitCode::SUCCESS)
+        let client = Client::new()?;
+        let images = client.images().await?;
+        let mut seen = HashSet::new();
+        let mut failed = false;
+        for reference in &self.images {
+            match delete(&client, &images, reference, &mut seen).await {
+                Ok(Some(image)) => ui.line(&image.name)?,
+                Ok(None) => {}
+                Err(error) => {
+                    failed = true;
+                    ui.error(&error);
+                }
+            }
+        }
+        if failed { Err(CommandError::told(1)) } else { Ok(ExitCode::SUCCESS) }
+    }
+}
+
+/// Deletes the image that `reference` names, unless that was one before.
+async fn delete<'a>(
+    client: &Client,
+    images: &'a [Image],
+    reference: &str,
+    seen: &mut HashSet<String>,
+) -> Result<Option<&'a Image>, ApiError> {
+    let image = resolve_image(images, reference).map_err(|error| unknown(reference, error))?;
+    if !seen.insert(image.id.to_string()) {
+        return Ok(None);
+    }
+    client.delete_image(image.id.as_str()).await?;
+    Ok(Some(image))
+}
+
+pub(super) fn unknown(reference: &str, error: RefError) -> ApiError {
+    match error {
+        RefError::NotFound => ApiError::new(ErrorKind::NotFound, format!("there is no image {reference:?}"))
+            .hint("see `banger image list`"),
+        RefError::Ambiguous(names) => ApiError::new(
+            ErrorKind::Ambiguous,
+            format!("{reference:?} could be any of the images {}", names.join(", ")),
+        )
+        .hint("write more of the name or id"),
     }
 }

@@ -19,21 +19,43 @@ impl List {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let images = Client::new()?.images().await?;
         ui.list(&self.format, &images, |image| image.id.to_string(), |images| table(ui, images))?;
+        if self.format.is_table() {
+            images.iter().filter_map(|image| image.problem.as_ref()).for_each(|problem| ui.warning(problem));
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
 
 fn table(ui: &Ui, images: &[Image]) -> Table {
-    let mut table = Table::new(["NAME", "OS", "ON DISK", "KERNEL", "CREATED", "ID"]);
+    let mut table = Table::new(["NAME", "OS", "SIZE", "ON DISK", "KERNEL", "USED BY", "CREATED", "ID"]);
     for image in images {
         table.row([
             image.name.to_string(),
             image.os.clone().unwrap_or_default(),
-            image.disk_usage.to_string(),
+            image.size.to_string(),
+            on_disk(image),
             image.kernel.clone().unwrap_or_default(),
+            few(&image.used_by),
             ui.ago(image.created_at),
             image.id.to_string(),
         ]);
     }
     table
+}
+
+/// What it takes there, and whose that is.
+pub(super) fn on_disk(image: &Image) -> String {
+    match (&image.outside, image.shared) {
+        (Some(_), _) => format!("{}, yours", image.disk_usage),
+        (None, true) => format!("{}, shared", image.disk_usage),
+        (None, false) => image.disk_usage.to_string(),
+    }
+}
+
+/// The first names, and how many more there are.
+fn few(names: &[String]) -> String {
+    match names {
+        [first, second, _, rest @ ..] => format!("{first}, {second} and {} more", rest.len() + 1),
+        names => names.join(", "),
+    }
 }

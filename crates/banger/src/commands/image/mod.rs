@@ -1,13 +1,21 @@
 //! `banger image …`
 
+mod build;
+mod cache;
+mod commit;
 mod delete;
 mod import;
 mod list;
+mod promote;
 mod pull;
+mod register;
+mod rename;
 mod show;
+mod tag;
 
-use std::process::ExitCode;
+use std::{io, path::Path, process::ExitCode};
 
+use banger_api::{ApiError, ErrorKind};
 use clap::Subcommand;
 
 use crate::{error::CommandError, ui::Ui};
@@ -19,8 +27,17 @@ pub(crate) enum ImageCommand {
     Show(show::Show),
     Import(import::Import),
     Pull(pull::Pull),
+    Commit(commit::Commit),
+    Build(build::Build),
+    Register(register::Register),
+    Promote(promote::Promote),
+    Tag(tag::Tag),
+    Rename(rename::Rename),
     #[command(visible_alias = "rm")]
     Delete(delete::Delete),
+    /// What is kept so that it need not be fetched or made again
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
 }
 
 impl ImageCommand {
@@ -30,7 +47,23 @@ impl ImageCommand {
             Self::Show(command) => command.run(ui).await,
             Self::Import(command) => command.run(ui).await,
             Self::Pull(command) => command.run(ui).await,
+            Self::Commit(command) => command.run(ui).await,
+            Self::Build(command) => command.run(ui).await,
+            Self::Register(command) => command.run(ui).await,
+            Self::Promote(command) => command.run(ui).await,
+            Self::Tag(command) => command.run(ui).await,
+            Self::Rename(command) => command.run(ui).await,
             Self::Delete(command) => command.run(ui).await,
+            Self::Cache(command) => command.run(ui).await,
         }
     }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> ApiError {
+    let kind = match error.kind() {
+        io::ErrorKind::NotFound => ErrorKind::NotFound,
+        io::ErrorKind::PermissionDenied => ErrorKind::NotPermitted,
+        _ => ErrorKind::Io,
+    };
+    ApiError::new(kind, format!("cannot read {}: {error}", path.display()))
 }

@@ -3,6 +3,7 @@ use std::process::ExitCode;
 use banger_api::Image;
 use banger_client::Client;
 
+use super::list::on_disk;
 use crate::{
     commands::reference,
     error::CommandError,
@@ -23,6 +24,9 @@ impl Show {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let image = Client::new()?.image(&self.image).await?;
         ui.show(&self.format, &image, |image| image.id.to_string(), |image| table(ui, image))?;
+        if let Some(problem) = image.problem.as_ref().filter(|_| self.format.is_table()) {
+            ui.warning(problem);
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -37,9 +41,16 @@ fn table(ui: &Ui, image: &Image) -> Table {
         ("init", or_none(&image.init)),
         ("kernel", or_none(&image.kernel)),
         ("size", image.size.to_string()),
-        ("on disk", image.disk_usage.to_string()),
+        ("on disk", on_disk(image)),
         ("entries", image.entries.to_string()),
         ("source", image.source.clone()),
+        (
+            "file",
+            image
+                .outside
+                .as_ref()
+                .map_or_else(|| "banger's own".to_owned(), |path| path.display().to_string()),
+        ),
         ("created", ui.ago(image.created_at)),
         ("used by", image.used_by.join(", ")),
     ]);

@@ -43,10 +43,10 @@ impl Import {
                 let file = File::open(deb).map_err(cannot("open", deb))?;
                 client.import_kernel(&self.name, true, tokio::fs::File::from_std(file)).await?
             }
-            (None, Some(image)) => self.send_files(&client, image, self.modules.as_deref()).await?,
+            (None, Some(image)) => send_files(&client, &self.name, image, self.modules.as_deref()).await?,
             (None, None) if self.host => {
                 let (image, modules) = host_kernel();
-                self.send_files(&client, &image, modules.as_deref()).await?
+                send_files(&client, &self.name, &image, modules.as_deref()).await?
             }
             (None, None) => {
                 return Err(CommandError::usage("name a FILE.deb, or use --image FILE or --host"));
@@ -56,27 +56,27 @@ impl Import {
         ui.line(&kernel.name)?;
         Ok(ExitCode::SUCCESS)
     }
+}
 
-    /// Sends a kernel and its modules as a tar, made while it is sent.
-    async fn send_files(
-        &self,
-        client: &Client,
-        image: &Path,
-        modules: Option<&Path>,
-    ) -> Result<Events, CommandError> {
-        let kernel = File::open(image).map_err(cannot("open", image))?;
-        if let Some(folder) = modules {
-            fs::read_dir(folder).map_err(cannot("read", folder))?;
-        }
-        let modules = modules.map(Path::to_owned);
-        let (reader, writer) = io::pipe()?;
-        thread::Builder::new().name("tar".to_owned()).spawn(move || {
-            // A reader that is gone has told why; a tar that is cut short is refused as such.
-            let _ = write_tar(writer, kernel, modules.as_deref());
-        })?;
-        let reader = pipe::Receiver::from_owned_fd(reader.into())?;
-        Ok(client.import_kernel(&self.name, false, reader).await?)
+/// Sends a kernel and its modules as a tar, made while it is sent.
+pub(crate) async fn send_files(
+    client: &Client,
+    name: &Name,
+    image: &Path,
+    modules: Option<&Path>,
+) -> Result<Events, CommandError> {
+    let kernel = File::open(image).map_err(cannot("open", image))?;
+    if let Some(folder) = modules {
+        fs::read_dir(folder).map_err(cannot("read", folder))?;
     }
+    let modules = modules.map(Path::to_owned);
+    let (reader, writer) = io::pipe()?;
+    thread::Builder::new().name("tar".to_owned()).spawn(move || {
+        // A reader that is gone has told why; a tar that is cut short is refused as such.
+        let _ = write_tar(writer, kernel, modules.as_deref());
+    })?;
+    let reader = pipe::Receiver::from_owned_fd(reader.into())?;
+    Ok(client.import_kernel(name, false, reader).await?)
 }
 
 fn write_tar(writer: PipeWriter, mut kernel: File, modules: Option<&Path>) -> io::Result<()> {

@@ -6,6 +6,8 @@ mod list;
 mod pull;
 mod show;
 
+pub(crate) use import::send_files;
+
 use std::process::ExitCode;
 
 use clap::Subcommand;

@@ -113,7 +113,7 @@ fn variables(files: &[PathBuf], more: Vec<(String, String)>) -> Result<Vec<(Stri
 }
 
 /// A variable as `NAME=VALUE`, or `NAME` for the value it has here.
-fn variable(text: &str) -> Result<(String, String), String> {
+pub(crate) fn variable(text: &str) -> Result<(String, String), String> {
     let (name, value) = match text.split_once('=') {
         Some((name, value)) => (name, value.to_owned()),
         None => {

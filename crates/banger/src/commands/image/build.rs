@@ -1,0 +1,285 @@
+use std::{
+    fs,
+    io::{self, Read},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use banger_api::{
+    ApiError, CommitVm, CreateVm, Digest, ErrorKind, Image, ImageName, NameImage, PullImage, RefError, Size,
+    StopVm, Vm, resolve_image,
+};
+use banger_client::{Client, Events, Output};
+use banger_proto::{Exec, ExitStatus};
+use rustix::process::Signal;
+use tokio::io::AsyncWriteExt;
+
+use super::{delete::unknown, unreadable};
+use crate::{
+    commands::{interrupted, reference, vm, watch::watch},
+    config,
+    error::CommandError,
+    personal, session,
+    ui::Ui,
+};
+
+/// Of all that goes into a build's key: another number makes all builds anew.
+const GENERATION: &[u8] = b"banger image build 1\0";
+
+/// Largest script.
+const MAX_SCRIPT: u64 = 16 << 20;
+
+/// Bytes of a script sent at once.
+const PART: usize = 32 << 10;
+
+/// Make an image of another one and scripts that change it
+///
+/// A VM of the image is started, the scripts are run there as root by `sh`, one after the other and in /, and it is stopped and
+/// committed, as `image commit` does. The first script that fails ends the build, and the VM is deleted.
+///
+/// When nothing has changed (the image, the scripts, the variables), the image that was built then is taken. A NAME that an
+/// earlier build gave, and that no VM uses, moves to the new image.
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:
+  banger image build golden --from debian-bookworm --run setup.sh
+  echo 'apt-get update && apt-get -y install postgresql' | banger image build db --from golden --run -
+  banger image build golden --from debian-bookworm --run base.sh --run team.sh --env PROXY=http://10.0.2.2:3142")]
+pub(crate) struct Build {
+    /// Name for the image
+    name: ImageName,
+    /// The image to begin with, fetched if it is not here yet
+    #[arg(long = "from", value_name = "IMAGE", value_parser = reference())]
+    image: String,
+    /// A script, or - for standard input; may be given several times
+    #[arg(long = "run", required = true, value_name = "SCRIPT")]
+    scripts: Vec<PathBuf>,
+    /// Set a variable for the scripts; without a value, to the one it has here
+    #[arg(short, long, value_parser = vm::variable, value_name = "NAME[=VALUE]")]
+    env: Vec<(String, String)>,
+    /// Also take what is in /root
+    #[arg(long)]
+    with_home: bool,
+    /// Virtual CPUs of the VM
+    #[arg(long, value_name = "COUNT")]
+    vcpu: Option<u32>,
+    /// Memory of the VM, as 512M or 4G
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Size>,
+    /// Size of the layer that takes the changes
+    #[arg(long, value_name = "SIZE")]
+    system_overlay_size: Option<Size>,
+    /// Build it again, even if nothing has changed
+    #[arg(long)]
+    no_cache: bool,
+    /// Keep the VM, to look at it, however the build ends
+    #[arg(long)]
+    keep: bool,
+}
+
+impl Build {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let client = Client::new()?;
+        let scripts = self.scripts.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+        let images = client.images().await?;
+        let base = self.base(&client, &images, ui).await?;
+        let key = self.key(&base, &scripts);
+        let built = images.iter().find(|image| image.build_key == Some(key)).filter(|_| !self.no_cache);
+        let image = match built {
+            Some(image) if image.name == self.name => {
+                ui.note("nothing has changed since it was built");
+                image.clone()
+            }
+            Some(image) => {
+                self.name_can_be_had(&images)?;
+                ui.note(format_args!("nothing has changed since {} was built", image.name));
+                let tag = NameImage { name: self.name.clone(), replace_built: true };
+                let mut events = client.tag_image(image.id.as_str(), &tag).await?;
+                watch::<Image>(&client, &mut events, ui).await?.0
+            }
+            None => {
+                self.name_can_be_had(&images)?;
+                self.build(&client, ui, &base, &scripts, key).await?
+            }
+        };
+        ui.line(&image.name)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Refuses a name that the image would not get, before anything is done for it.
+    fn name_can_be_had(&self, images: &[Image]) -> Result<(), ApiError> {
+        let Some(image) = images.iter().find(|image| image.name == self.name) else { return Ok(()) };
+        if image.build_key.is_none() {
+            let message = format!("there is an image {} already, which no build has made", image.name);
+            return Err(
+                ApiError::new(ErrorKind::AlreadyExists, message).hint("choose another name, or rename that")
+            );
+        }
+        if image.used_by.is_empty() {
+            return Ok(());
+        }
+        let message = format!("image {} is used by {}", image.name, image.used_by.join(", "));
+        Err(ApiError::new(ErrorKind::Busy, message).hint(format!(
+            "delete these VMs first, or let them have it: banger image rename {0} {0}-old",
+            image.name
+        )))
+    }
+
+    async fn base(&self, client: &Client, images: &[Image], ui: &Ui) -> Result<Image, CommandError> {
+        match resolve_image(images, &self.image) {
+            Ok(image) => Ok(image.clone()),
+            Err(RefError::NotFound) => {
+                let name = self.image.parse().map_err(|_| unknown(&self.image, RefError::NotFound))?;
+                let pull = PullImage { name, size: None, credentials: Vec::new() };
+                let mut events = client.pull_image(&pull).await?;
+                Ok(watch::<Image>(client, &mut events, ui).await?.0)
+            }
+            Err(error) => Err(unknown(&self.image, error).into()),
+        }
+    }
+
+    /// The digest of all that the image will be made of.
+    fn key(&self, base: &Image, scripts: &[Vec<u8>]) -> Digest {
+        let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+        hash.update(GENERATION);
+        let mut part = |bytes: &[u8]| {
+            hash.update(&(bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        part(base.id.as_str().as_bytes());
+        part(base.digest.map(|digest| digest.to_string()).unwrap_or_default().as_bytes());
+        part(&[u8::from(self.with_home)]);
+        part(&(scripts.len() as u64).to_le_bytes());
+        scripts.iter().for_each(|script| part(script));
+        for (name, value) in &self.env {
+            part(name.as_bytes());
+            part(value.as_bytes());
+        }
+        let mut digest = [0; 32];
+        digest.copy_from_slice(hash.finish().as_ref());
+        Digest::sha256(digest)
+    }
+
+    async fn build(
+        &self,
+        client: &Client,
+        ui: &Ui,
+        base: &Image,
+        scripts: &[Vec<u8>],
+        key: Digest,
+    ) -> Result<Image, CommandError> {
+        let request = CreateVm {
+            image: Some(base.id.to_string()),
+            vcpu: self.vcpu,
+            memory: self.memory,
+            system_overlay_size: self.system_overlay_size,
+            personal: personal::of_user(client.dirs(), ui),
+            rm: !self.keep,
+            ..CreateVm::default()
+        };
+        let mut events = client.run_vm(&config::fill(&config::load_for(None)?, request)).await?;
+        let (vm, _) = watch::<Vm>(client, &mut events, ui).await?;
+        let built = self.build_in(client, ui, &vm, scripts, key).await;
+        if self.keep {
+            ui.note(format_args!("VM {0} stays; `banger vm delete {0}` ends it", vm.name));
+        } else {
+            delete(client, &vm, events, ui).await;
+        }
+        built
+    }
+
+    async fn build_in(
+        &self,
+        client: &Client,
+        ui: &Ui,
+        vm: &Vm,
+        scripts: &[Vec<u8>],
+        key: Digest,
+    ) -> Result<Image, CommandError> {
+        let mut signals = session::signals(&[Signal::INT, Signal::TERM, Signal::HUP])?;
+        for (path, script) in self.scripts.iter().zip(scripts) {
+            ui.note(format_args!("running {} …", path.display()));
+            let status = tokio::select! {
+                status = self.carry_out(client, vm, script) => status?,
+                Some(signal) = signals.recv() => return Err(interrupted(signal)),
+            };
+            if status != ExitStatus::Code(0) {
+                let how = match status {
+                    ExitStatus::Code(code) => format!("ended with status {code}"),
+                    ExitStatus::Signal(signal) => format!("was killed by signal {signal}"),
+                };
+                let error = ApiError::new(ErrorKind::Guest, format!("the script {} {how}", path.display()));
+                return Err(error.hint("--keep keeps the VM, to look at what it has done").into());
+            }
+        }
+        drop(signals);
+        let mut events = client.stop_vm(vm.id.as_str(), StopVm::default()).await?;
+        watch::<Vm>(client, &mut events, ui).await?;
+        let commit = CommitVm { name: self.name.clone(), with_home: self.with_home, build_key: Some(key) };
+        let mut events = client.commit_vm(vm.id.as_str(), &commit).await?;
+        Ok(watch::<Image>(client, &mut events, ui).await?.0)
+    }
+
+    /// Runs a script in the VM; what it prints is talk.
+    async fn carry_out(&self, client: &Client, vm: &Vm, script: &[u8]) -> Result<ExitStatus, ApiError> {
+        let exec = Exec {
+            argv: ["sh", "-s"].map(str::to_owned).to_vec(),
+            env: self.env.iter().cloned().collect(),
+            cwd: Some("/".to_owned()),
+            stdin: true,
+            ..Exec::default()
+        };
+        let (mut input, mut output) = banger_client::exec(client, vm.id.as_str(), exec).await?;
+        let mut stderr = tokio::io::stderr();
+        let mut left = Some(script);
+        loop {
+            while let Some(bytes) = left.filter(|bytes| bytes.is_empty() || input.window() > 0) {
+                if bytes.is_empty() {
+                    input.end_stdin().await?;
+                    left = None;
+                } else {
+                    let (part, rest) = bytes.split_at(bytes.len().min(input.window()).min(PART));
+                    input.stdin(part).await?;
+                    left = Some(rest);
+                }
+            }
+            match output.next().await? {
+                Output::Stdout(bytes) | Output::Stderr(bytes) => {
+                    let written = async {
+                        stderr.write_all(&bytes).await?;
+                        stderr.flush().await
+                    };
+                    written.await.map_err(|error| ApiError::new(ErrorKind::Io, error.to_string()))?;
+                }
+                Output::Taken(bytes) => input.taken(bytes),
+                Output::Exited(status) => return Ok(status),
+            }
+        }
+    }
+}
+
+fn read(path: &PathBuf) -> Result<Vec<u8>, ApiError> {
+    let mut script = Vec::new();
+    let input: io::Result<Box<dyn Read>> = if path.as_os_str() == "-" {
+        Ok(Box::new(io::stdin()))
+    } else {
+        fs::File::open(path).map(|file| Box::new(file) as Box<dyn Read>)
+    };
+    let read = input.and_then(|input| input.take(MAX_SCRIPT + 1).read_to_end(&mut script));
+    read.map_err(|error| unreadable(path, &error))?;
+    if script.len() as u64 > MAX_SCRIPT {
+        let message = format!("{} is larger than {}", path.display(), Size::bytes(MAX_SCRIPT));
+        return Err(ApiError::new(ErrorKind::Invalid, message));
+    }
+    Ok(script)
+}
+
+/// Deletes the build's VM. If this is cut short too, the daemon does it when `session` is hung up.
+async fn delete(client: &Client, vm: &Vm, session: Events, ui: &Ui) {
+    let deleted = async { client.delete_vm(vm.id.as_str(), true).await?.result::<()>(|_| {}).await };
+    match deleted.await {
+        Ok(_) => {}
+        Err(error) if error.kind == ErrorKind::NotFound => {}
+        Err(error) => ui.warning(format_args!("VM {} could not be deleted: {error}", vm.name)),
+    }
+    drop(session);
+}

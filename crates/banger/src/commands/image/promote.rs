@@ -1,0 +1,32 @@
+use std::process::ExitCode;
+
+use banger_api::Image;
+use banger_client::Client;
+
+use crate::{
+    commands::{reference, watch::watch},
+    error::CommandError,
+    ui::Ui,
+};
+
+/// Copy the file of a registered image into banger's own store
+///
+/// The file that it was registered from is as it was, and is needed no more.
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:
+  banger image promote mine")]
+pub(crate) struct Promote {
+    /// Id, name, or the beginning of either
+    #[arg(value_parser = reference())]
+    image: String,
+}
+
+impl Promote {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let client = Client::new()?;
+        let mut events = client.promote_image(&self.image).await?;
+        let (image, _) = watch::<Image>(&client, &mut events, ui).await?;
+        ui.line(&image.name)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

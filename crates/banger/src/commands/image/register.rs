@@ -1,0 +1,62 @@
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use banger_api::{Image, ImageName, Kernel, Name, RegisterImage};
+use banger_client::Client;
+
+use super::unreadable;
+use crate::{
+    commands::{kernel::send_files, watch::watch},
+    error::CommandError,
+    ui::Ui,
+};
+
+/// Use a root file system of yours as an image, where it is
+///
+/// The file is an ext4 file system. VMs only read it, banger never writes or deletes it; when it has changed or is gone, they
+/// do not start. `image promote` makes a copy that is banger's own.
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:
+  banger image register mine rootfs.ext4 --kernel debian-cloud
+  banger image register mine rootfs.ext4 --kernel ./vmlinux")]
+pub(crate) struct Register {
+    /// Name for the image
+    name: ImageName,
+    /// The ext4 file
+    #[arg(value_name = "FILE")]
+    rootfs: PathBuf,
+    /// The kernel it prefers: one of `kernel list`, or the path (with a /) of a vmlinuz or vmlinux, which is imported
+    #[arg(long, value_name = "KERNEL")]
+    kernel: Option<String>,
+}
+
+impl Register {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let client = Client::new()?;
+        let path = fs::canonicalize(&self.rootfs).map_err(|error| unreadable(&self.rootfs, &error))?;
+        let kernel = match self.kernel {
+            Some(file) if file.contains('/') => {
+                Some(import(&client, &self.name, Path::new(&file), ui).await?)
+            }
+            other => other,
+        };
+        let mut events = client.register_image(&RegisterImage { name: self.name, path, kernel }).await?;
+        let (image, _) = watch::<Image>(&client, &mut events, ui).await?;
+        ui.line(&image.name)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Makes a kernel of the file, by the image's name, and returns that.
+async fn import(client: &Client, image: &ImageName, file: &Path, ui: &Ui) -> Result<String, CommandError> {
+    let name: Name = image.as_str().parse().map_err(|error| {
+        CommandError::usage(format!(
+            "a kernel cannot be called as the image is ({error}): import it with `banger kernel import` first"
+        ))
+    })?;
+    let mut events = send_files(client, &name, file, None).await?;
+    Ok(watch::<Kernel>(client, &mut events, ui).await?.0.name.to_string())
+}

@@ -1,0 +1,98 @@
+//! A copy of a root file system: shared blocks where the host's file system can, else only what is not a hole.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::SeekFrom;
+
+use crate::error::IoContext;
+use crate::publish::{self, write_error};
+use crate::{DiskProblem, ImageError, Progress, progress};
+
+/// Bytes copied at once.
+const PIECE: u64 = 1 << 20;
+
+/// Copies the file `from` to `out`, which appears whole or not at all, and only if `unchanged` when all is copied.
+///
+/// # Errors
+/// When a file cannot be read or written; when `from` was changed meanwhile; when `progress` says to stop.
+pub fn copy_rootfs(
+    from: &Path,
+    out: &Path,
+    unchanged: impl FnOnce() -> Result<bool, ImageError>,
+    progress: &dyn Progress,
+) -> Result<(), ImageError> {
+    let source = File::open(from).during("open", from)?;
+    let (file, temporary) = publish::begin(out)?;
+    // Not every file system can.
+    if rustix::fs::ioctl_ficlone(&file, &source).is_err() {
+        copy(&source, from, &file, out, progress)?;
+    }
+    if !unchanged()? {
+        return Err(ImageError::Disk { path: from.to_owned(), source: DiskProblem::Changed });
+    }
+    publish::publish(&file, temporary, out)
+}
+
+fn copy(
+    source: &File,
+    from: &Path,
+    file: &File,
+    out: &Path,
+    progress: &dyn Progress,
+) -> Result<(), ImageError> {
+    let length = source.metadata().during("look at", from)?.len();
+    file.set_len(length).map_err(|error| write_error(error, out, 0))?;
+    let mut buffer = vec![0; usize::try_from(PIECE).unwrap_or(4096)];
+    let mut at = 0;
+    while at < length {
+        // None is left when nothing but a hole is.
+        let Ok(data) = rustix::fs::seek(source, SeekFrom::Data(at)) else { break };
+        let end = rustix::fs::seek(source, SeekFrom::Hole(data)).during("read", from)?;
+        at = data;
+        while at < end {
+            progress::check(progress)?;
+            progress.bytes(at, Some(length));
+            let most = usize::try_from((end - at).min(PIECE)).unwrap_or(buffer.len());
+            let piece = buffer.get_mut(..most).unwrap_or_default();
+            source.read_exact_at(piece, at).or_else(cut_short).during("read", from)?;
+            file.write_all_at(piece, at).map_err(|error| write_error(error, out, length))?;
+            at += most as u64;
+        }
+    }
+    Ok(())
+}
+
+/// A file that ends early has been changed, which is told when all is read.
+fn cut_short(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::UnexpectedEof { Ok(()) } else { Err(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::Silent;
+
+    #[test]
+    fn a_copy_is_the_same_and_keeps_its_holes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, out) = (dir.path().join("from"), dir.path().join("out"));
+        let file = File::create(&from).unwrap();
+        file.set_len(64 << 20).unwrap();
+        for (at, byte) in [(5 << 20, 1_u8), (40 << 20, 2)] {
+            file.write_all_at(&vec![byte; 3 << 20], at).unwrap();
+        }
+        copy_rootfs(&from, &out, || Ok(true), &Silent).unwrap();
+        assert!(fs::read(&from).unwrap() == fs::read(&out).unwrap());
+        assert!(fs::metadata(&out).unwrap().blocks() < (8 << 20) / 512);
+        fs::remove_file(&out).unwrap();
+        let error = copy_rootfs(&from, &out, || Ok(false), &Silent).unwrap_err();
+        assert!(matches!(error, ImageError::Disk { source: DiskProblem::Changed, .. }));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
