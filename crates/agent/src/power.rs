@@ -22,8 +22,8 @@ const TERM: Duration = Duration::from_secs(2);
 /// How long the image's init may take where the host does not say how long it waits.
 const INIT: Duration = Duration::from_secs(60);
 
-/// What of the host's time is for the agent, if the init has not ended the guest: [`TERM`], and a moment more.
-const LAST: Duration = Duration::from_millis(2500);
+/// What of the host's time is for the agent, if the init has not ended the guest: [`TERM`], and as much to sync.
+const LAST: Duration = Duration::from_secs(4);
 
 /// Who ends the guest.
 #[derive(Debug, Clone)]
