@@ -15,10 +15,12 @@ pub(crate) fn suite() -> Result<String> {
     codename(&fs::read_to_string("/etc/os-release").context("/etc/os-release")?)
 }
 
-/// Packs Debian's smallest variant, with these packages on top (names with commas between), into `tar`.
-pub(crate) fn bootstrap(suite: &str, packages: &str, tar: &Path) -> Result<()> {
+/// Packs Debian's smallest variant, with these packages on top (names with commas between), into `tar`; before that,
+/// `change` is run on it, a shell script whose argument is its root.
+pub(crate) fn bootstrap(suite: &str, packages: &str, change: Option<&str>, tar: &Path) -> Result<()> {
     let mut mmdebstrap = Command::new("mmdebstrap");
-    mmdebstrap.args(["--quiet", "--variant=minbase", "--include", packages, suite]).arg(tar);
+    mmdebstrap.args(["--quiet", "--variant=minbase", "--include", packages]);
+    mmdebstrap.args(change.map(|change| format!("--customize-hook={change}"))).arg(suite).arg(tar);
     // The machine's own sources: whoever set it up knows which mirror it can reach.
     check(mmdebstrap.args(apt_sources()?))
 }

@@ -1,4 +1,4 @@
-//! What every scenario starts from: folders with the default image and kernel in them, and a tar of a system with an sshd.
+//! What every scenario starts from: folders with the default image and kernel in them, and tars of systems.
 
 use std::{
     fs,
@@ -14,10 +14,16 @@ use crate::{
     project::Project,
 };
 
-/// The tar's name in the folder.
-const SSHD: &str = "sshd.tar.zst";
+/// Systems that are as installed there, each with Debian's packages for it and a script that changes it. On the machine
+/// itself, they would be started.
+const SYSTEMS: [(&str, &str, Option<&str>); 3] = [
+    ("sshd", "openssh-server", None),
+    ("arch", "dbus,systemd,systemd-sysv,udev", Some(include_str!("arch.sh"))),
+    // Debian's services take a minute to start without KVM.
+    ("openrc", "openrc,sysvinit-core", Some("cd \"$1\"; rm -f etc/runlevels/*/* etc/init.d/*.sh")),
+];
 
-/// The folder, with `state`, `cache`, `config` and the tar in it.
+/// The folder, with `state`, `cache`, `config` and the tars in it.
 pub(crate) fn folder(project: &Project) -> PathBuf {
     project.target().join("template")
 }
@@ -28,17 +34,17 @@ pub(crate) fn prepare(project: &Project) -> Result<()> {
     if !template.exists() {
         fetch(project, &template)?;
     }
-    let sshd = template.join(SSHD);
-    if sshd.exists() { Ok(()) } else { bootstrap_sshd(&sshd) }
-}
-
-/// Makes a Debian with an sshd that is as installed there: on the machine itself, one would be started.
-fn bootstrap_sshd(tar: &Path) -> Result<()> {
-    say("making a system with an sshd for the scenarios");
-    // What packs it goes by the name's end.
-    let partial = tar.with_file_name(format!("partial-{SSHD}"));
-    debian::bootstrap(&debian::suite()?, "openssh-server", &partial)?;
-    fs::rename(&partial, tar).with_context(|| tar.display().to_string())
+    for (name, packages, change) in SYSTEMS {
+        let tar = template.join(format!("{name}.tar.zst"));
+        if !tar.exists() {
+            say(format!("making a system with {packages} for the scenarios"));
+            // What packs it goes by the name's end.
+            let partial = template.join(format!("partial-{name}.tar.zst"));
+            debian::bootstrap(&debian::suite()?, packages, change, &partial)?;
+            fs::rename(&partial, &tar).with_context(|| tar.display().to_string())?;
+        }
+    }
+    Ok(())
 }
 
 fn fetch(project: &Project, template: &Path) -> Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! A scenario runs the built programs against a real VM, on whatever VMM there is. It finds the programs in
 //! `BANGER_PROGRAMS` (`target/banger` when that is not set), and a state folder that has the default image and kernel
-//! already in `BANGER_SMOKE_TEMPLATE`, beside the tar of a system with an sshd. `BANGER_FAIL_PROGRAMS` has the programs once more, of which the daemon can be killed at
+//! already in `BANGER_SMOKE_TEMPLATE`, beside the tars of some systems. `BANGER_FAIL_PROGRAMS` has the programs once more, of which the daemon can be killed at
 //! any of its steps. `cargo xtask test` sets all three.
 
 mod agreement;

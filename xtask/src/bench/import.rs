@@ -46,7 +46,7 @@ pub(super) fn tar(project: &Project) -> Result<PathBuf> {
     fs::create_dir_all(project.target().join("bench"))?;
     let partial = tempfile::Builder::new().prefix("partial-").tempdir_in(project.target().join("bench"))?;
     let (small, large) = (partial.path().join("small.tar"), partial.path().join("large.tar"));
-    debian::bootstrap(&debian::suite()?, "perl", &small)?;
+    debian::bootstrap(&debian::suite()?, "perl", None, &small)?;
     let fill = ["-c", FILL, "fill"];
     check(as_root("sh")?.args(fill).arg(small).arg(partial.path().join("root")).arg(&large))?;
     fs::rename(&large, &tar).with_context(|| tar.display().to_string())?;

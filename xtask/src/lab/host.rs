@@ -53,7 +53,7 @@ pub(super) fn prepare(cache: &Path) -> Result<Host> {
     let partial = tempfile::Builder::new().prefix("partial-").tempdir_in(cache)?;
     let (tar, init) = (partial.path().join("root.tar"), partial.path().join("initrd-init"));
     fs::write(&init, INITRD_INIT)?;
-    debian::bootstrap(&suite, PACKAGES, &tar)?;
+    debian::bootstrap(&suite, PACKAGES, None, &tar)?;
     let out = partial.path().join("host");
     fs::create_dir(&out)?;
     check(as_root("sh")?.args(["-c", DISK, "disk"]).arg(&tar).arg(&init).arg(&out))?;

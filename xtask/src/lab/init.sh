@@ -37,9 +37,11 @@ for part in state cache config; do
         mkdir -p "/lab/home/$part"
     fi
 done
-if [ -f /lab/sshd.tar.zst ]; then
-    mv /lab/sshd.tar.zst /lab/template/
-fi
+for tree in /lab/*.tar.zst; do
+    if [ -f "$tree" ]; then
+        mv "$tree" /lab/template/
+    fi
+done
 for store in /lab/template/state/banger/store.db*; do
     if [ -f "$store" ]; then
         cp --remove-destination "$store" /lab/home/state/banger/
