@@ -33,7 +33,7 @@ pub(super) struct Host {
     repository: String,
     credentials: Option<Credentials>,
     client: Client,
-    /// For asking for tokens.
+    /// For requests with a secret in their body.
     direct: Client,
     /// What was last accepted, or is now to be tried.
     login: Mutex<Option<Arc<HeaderValue>>>,
@@ -68,13 +68,16 @@ impl Host {
     ) -> Result<Self, RegistryError> {
         let client = route.client()?;
         let credentials = registries.credentials.iter().find(|shown| shown.registry == route.name);
+        // Each client reads all of the system's CAs.
+        let identity = credentials.is_some_and(|shown| shown.username.is_empty());
+        let direct = if identity { route.direct_client()? } else { client.clone() };
         Ok(Self {
             name: route.name.to_owned(),
             base: route.base(&client).await?,
             repository: repository.to_owned(),
             credentials: credentials.cloned(),
             client,
-            direct: route.direct_client()?,
+            direct,
             login: Mutex::default(),
             down: AtomicBool::new(false),
             timing: registries.timing,
@@ -211,7 +214,7 @@ impl Host {
             shown => {
                 let pairs = service.iter().map(|service| ("service", service)).chain([("scope", &scope)]);
                 url.query_pairs_mut().extend_pairs(pairs);
-                let request = self.direct.get(url);
+                let request = self.client.get(url);
                 match shown {
                     Some(shown) => request.basic_auth(&shown.username, Some(&shown.secret)),
                     None => request,

@@ -119,7 +119,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap()
 }
 
-/// A registry at `host`, without TLS, that is waited for only briefly.
+/// A registry at `host`, without TLS, that is soon tried again.
 pub(crate) fn plain(host: &str) -> Registries {
     let host = RegistryHost { host: host.to_owned(), plain_http: true, ..RegistryHost::default() };
     Registries { hosts: vec![host], credentials: Vec::new(), timing: brief() }
@@ -128,7 +128,7 @@ pub(crate) fn plain(host: &str) -> Registries {
 pub(crate) fn brief() -> Timing {
     Timing {
         connect: Duration::from_secs(10),
-        idle: Duration::from_millis(700),
+        idle: Duration::from_secs(20),
         back_off: Duration::from_millis(1),
     }
 }

@@ -118,11 +118,20 @@ fn token_servers_that_do_not_help_are_given_up() {
 }
 
 #[test]
-fn a_token_server_without_tls_elsewhere_is_shown_nothing() {
-    // Whether http will do depends on the registry: this one is known to be without.
+fn a_token_server_that_speaks_no_http_is_shown_nothing() {
     let registry = registry("ftp://127.0.0.1/".to_owned(), |_, _| false);
     let error = refused(pull(&registry, &[("me", "secret")]));
     assert!(matches!(error, RegistryError::Answer { .. }), "{error}");
+}
+
+#[test]
+fn an_identity_token_does_not_follow_a_redirect() {
+    let elsewhere = tokens(|_, answer| answer.send(200, &[], b"{\"token\":\"good\"}"));
+    let place = format!("http://{}/", elsewhere.host);
+    let token = tokens(move |_, answer| answer.send(307, &[("Location", &place)], b""));
+    let registry = registry(format!("http://{}/", token.host), |shown, _| shown == "good");
+    assert!(pull(&registry, &[("", "identity")]).is_err());
+    assert!(elsewhere.seen().is_empty() && !token.seen().is_empty());
 }
 
 #[test]
