@@ -19,7 +19,7 @@ impl Host {
         context: &Context,
     ) -> Result<Pruned, EngineError> {
         // A pull under way needs its layers.
-        let _no_pulls = context.unless_cancelled(async { Ok(self.publishing_images.lock().await) }).await?;
+        let _no_pulls = context.unless_cancelled(async { Ok(self.pulls.none().await) }).await?;
         let kernels: Vec<String> =
             self.store.kernels()?.into_iter().map(|kernel| kernel.id.to_string()).collect();
         let agent = self.initrds.agent(self, context).await?.clone();

@@ -7,7 +7,7 @@ use std::{
 
 use banger_api::{ApiError, Credentials, Digest, ImageName, Reference, Size};
 use banger_image::{Blobs, Registries, RegistryHost, Remote, RootfsOptions};
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::{
     admission,
@@ -32,13 +32,17 @@ pub(crate) struct PullOptions {
 
 /// Who fetches what: of several who want one image, one works and the others wait for it.
 #[derive(Debug, Default)]
-pub(crate) struct Pulls(Mutex<HashMap<ImageName, Weak<tokio::sync::Mutex<()>>>>);
+pub(crate) struct Pulls {
+    turns: Mutex<HashMap<ImageName, Weak<tokio::sync::Mutex<()>>>>,
+    /// Shared by those who fetch: what is in the cache stays while anyone does.
+    cache: Arc<RwLock<()>>,
+}
 
 impl Pulls {
     /// Waits until nobody else fetches `name`.
-    async fn turn(&self, name: &ImageName) -> OwnedMutexGuard<()> {
+    async fn turn(&self, name: &ImageName) -> (OwnedMutexGuard<()>, OwnedRwLockReadGuard<()>) {
         let turns = {
-            let mut pulls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut pulls = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             pulls.retain(|_, turns| turns.strong_count() > 0);
             let there = pulls.get(name).and_then(Weak::upgrade);
             there.unwrap_or_else(|| {
@@ -47,7 +51,12 @@ impl Pulls {
                 turns
             })
         };
-        turns.lock_owned().await
+        (turns.lock_owned().await, self.cache.clone().read_owned().await)
+    }
+
+    /// Waits until nobody fetches anything; nobody does until what this gives is dropped.
+    pub(crate) async fn none(&self) -> OwnedRwLockWriteGuard<()> {
+        self.cache.clone().write_owned().await
     }
 }
 

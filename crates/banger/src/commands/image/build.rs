@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt;
 use super::{delete::unknown, unreadable};
 use crate::{
     commands::{interrupted, reference, vm, watch::watch},
-    config,
+    config, credentials,
     error::CommandError,
     personal, session,
     ui::Ui,
@@ -79,7 +79,7 @@ pub(crate) struct Build {
 impl Build {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        let scripts = self.scripts.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+        let scripts = self.scripts.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let images = client.images().await?;
         let base = self.base(&client, &images, ui).await?;
         let key = self.key(&base, &scripts);
@@ -129,7 +129,8 @@ impl Build {
             Ok(image) => Ok(image.clone()),
             Err(RefError::NotFound) => {
                 let name = self.image.parse().map_err(|_| unknown(&self.image, RefError::NotFound))?;
-                let pull = PullImage { name, size: None, credentials: Vec::new() };
+                let credentials = credentials::of_user(&name, ui).await;
+                let pull = PullImage { name, size: None, credentials };
                 let mut events = client.pull_image(&pull).await?;
                 Ok(watch::<Image>(client, &mut events, ui).await?.0)
             }

@@ -9,14 +9,14 @@ use crate::{commands::watch::watch, credentials, error::CommandError, ui::Ui};
 ///
 /// What is there already is fetched again only if its tag has moved; VMs keep the image that they were made of. A download
 /// that was cut short goes on where it was. Logins are those of `docker login` and `podman login`; mirrors, plain http and
-/// CAs are configured in config.toml, under [[registry]].
+/// CAs are configured in config.toml, under `[[registry]]`.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger image pull debian-bookworm
   banger image pull alpine:3.20
   banger image pull ghcr.io/org/thing@sha256:...")]
 pub(crate) struct Pull {
-    /// Its name in the catalog, else [REGISTRY/]REPOSITORY[:TAG][@DIGEST]; without a registry, of docker.io
+    /// Its name in the catalog, else `[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`; without a registry, of docker.io
     name: ImageName,
     /// Size of its file system [default: 1.5 times its content, at least 1G; unused space takes none]
     #[arg(long)]
