@@ -19,6 +19,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("busybox-static", "/var/lib/dpkg/info/busybox-static.list"),
     ("zstd", "zstd"),
     ("xz-utils", "xz"),
+    ("lz4", "lz4"),
+    ("rpm", "rpmbuild"),
     ("e2fsprogs", "mke2fs"),
     ("curl", "curl"),
     ("git", "/usr/bin/git"),

@@ -20,7 +20,7 @@ pub struct Kernel {
     pub pvh: bool,
     /// What it takes on the host's disk.
     pub disk_usage: Size,
-    /// Where it came from: `deb`, `files`, `host`, or `catalog`.
+    /// Where it came from: `deb`, `rpm`, `files`, or `catalog`.
     pub source: String,
     /// When it was made.
     pub created_at: Timestamp,

@@ -299,7 +299,7 @@ pub(crate) fn in_use(what: &str, name: &str, users: &[String]) -> ApiError {
 
 /// An image error as the API tells it.
 pub(crate) fn image_error(error: &banger_image::ImageError, message: String) -> ApiError {
-    use banger_image::FailureKind;
+    use banger_image::{FailureKind, ImageError, KernelError, ModuleError};
     let kind = match error.kind() {
         FailureKind::Invalid => ErrorKind::Invalid,
         FailureKind::NoSpace => ErrorKind::NoSpace,
@@ -311,5 +311,15 @@ pub(crate) fn image_error(error: &banger_image::ImageError, message: String) -> 
         FailureKind::Unreachable => ErrorKind::Unreachable,
         _ => ErrorKind::Io,
     };
-    ApiError::new(kind, message)
+    let told = ApiError::new(kind, message);
+    match error {
+        ImageError::NoKernel
+        | ImageError::Kernel(KernelError::Missing { .. })
+        | ImageError::Modules(ModuleError::Dependency { .. }) => told.hint(
+            "a kernel that comes in several packages is imported with all of them at once (kernel-core and \
+             kernel-modules-core, linux-image and linux-modules); \
+             `banger kernel list --available` has others",
+        ),
+        _ => told,
+    }
 }

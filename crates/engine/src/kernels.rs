@@ -24,15 +24,6 @@ use crate::{
     store::{KernelRecord, VmRecord},
 };
 
-/// What a kernel is imported from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KernelFormat {
-    /// A Debian package.
-    Deb,
-    /// A tar with `kernel` (`vmlinuz` or `vmlinux`) and, where there are any, `modules/`.
-    Files,
-}
-
 impl Host {
     /// The kernel that `reference` names, pulled first when only the catalog has it.
     pub(crate) async fn find_kernel(
@@ -71,17 +62,16 @@ impl Host {
         let entry = banger_image::catalog().kernel(name.as_str());
         let Some(entry) = entry else { return Err(not_in_catalog("kernel", name.as_str()).into()) };
         admission::space(&self.dirs.state, "the kernel", Size::mib(entry.space_mib))?;
-        self.publish_kernel(name, "catalog", context, move |work, dest, progress| {
+        self.publish_kernel(name, Some("catalog"), context, move |work, dest, progress| {
             banger_image::fetch_kernel(entry, work, dest, progress)
         })
         .await
     }
 
-    /// Makes kernel `name` of a package or a tar.
+    /// Makes kernel `name` of a package, a kernel, or a tar of such.
     pub(crate) async fn import_kernel(
         self: &Arc<Self>,
         name: Name,
-        format: KernelFormat,
         input: impl Read + Send + 'static,
         context: &Context,
     ) -> Result<KernelRecord, EngineError> {
@@ -89,21 +79,17 @@ impl Host {
             return Err(taken("kernel", name.as_str()).into());
         }
         admission::space(&self.dirs.state, "the kernel", Size::bytes(0))?;
-        let source = match format {
-            KernelFormat::Deb => "deb",
-            KernelFormat::Files => "files",
-        };
-        self.publish_kernel(name, source, context, move |_, dest, progress| match format {
-            KernelFormat::Deb => banger_image::import_kernel_deb(input, dest, progress),
-            KernelFormat::Files => banger_image::import_kernel_tar(input, dest, progress),
+        self.publish_kernel(name, None, context, move |_, dest, progress| {
+            banger_image::import_kernel(input, dest, progress)
         })
         .await
     }
 
+    /// Publishes what `make` puts into a folder, from `source` or else from what it came in.
     async fn publish_kernel(
         self: &Arc<Self>,
         name: Name,
-        source: &str,
+        source: Option<&str>,
         context: &Context,
         make: impl FnOnce(&Path, &Path, &dyn Progress) -> Result<KernelInfo, banger_image::ImageError>
         + Send
@@ -131,7 +117,7 @@ impl Host {
             release: info.release,
             modules: info.modules,
             pvh: info.pvh,
-            source: source.to_owned(),
+            source: source.unwrap_or(info.source).to_owned(),
             created_at: Timestamp::now(),
         };
         self.store.insert_kernel(&kernel)?;

@@ -36,7 +36,6 @@ pub use engine::{Engine, Events, Parts};
 pub use error::EngineError;
 pub use host::Programs;
 pub use images::Tar;
-pub use kernels::KernelFormat;
 pub use logs::{CONSOLE_MAX, Rotating, keeper_main};
 pub use operation::asked_by;
 pub use store::StoreError;

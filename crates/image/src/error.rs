@@ -74,8 +74,25 @@ pub enum ImageError {
     /// A kernel tar was refused.
     #[error("the kernel archive was refused")]
     KernelArchive(#[source] ArchiveError),
-    /// A kernel tar does not hold what it should.
-    #[error("the kernel archive: {entry:?} {problem}")]
+    /// There is no kernel in it.
+    #[error("there is no kernel in it: no /boot/vmlinuz-*, and no /lib/modules/RELEASE/vmlinuz")]
+    NoKernel,
+    /// There are several kernels in it.
+    #[error("there is more than one kernel in it: also {entry:?}")]
+    ManyKernels {
+        /// The second.
+        entry: String,
+    },
+    /// There are modules for several kernels in it.
+    #[error("there are modules for Linux {first} and for {second} in it")]
+    ManyReleases {
+        /// Those that came first.
+        first: String,
+        /// The others.
+        second: String,
+    },
+    /// A file that a kernel is made of cannot be used.
+    #[error("the kernel's files: {entry:?} {problem}")]
     KernelEntry {
         /// The entry.
         entry: String,
@@ -176,27 +193,24 @@ pub enum ImageError {
     },
 }
 
-/// Why a Debian package was refused.
+/// Why a Debian package or an RPM was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackageError {
     /// No `!<arch>` at its start, or a broken member header.
     #[error("not a Debian package")]
     NotDeb,
+    /// An RPM that is damaged, or of a kind that holds no files.
+    #[error("not a usable RPM: {0}")]
+    Rpm(&'static str),
     /// It ends early.
     #[error("the package is truncated")]
     Truncated,
     /// It has no `data.tar` member.
     #[error("no data.tar in it")]
     NoData,
-    /// It has no kernel in `/boot`.
-    #[error("no /boot/vmlinuz-* in it: not a kernel image package")]
-    NoKernel,
-    /// More than one kernel in `/boot`.
-    #[error("more than one kernel in /boot")]
-    ManyKernels,
-    /// Its `data.tar` is not a sound archive.
-    #[error("its data.tar was refused")]
+    /// Its `data.tar`, or an RPM's payload, is not a sound archive.
+    #[error("its content was refused")]
     Archive(#[source] ArchiveError),
     /// It could not be read.
     #[error("it cannot be read")]

@@ -7,7 +7,6 @@ use axum::{
     response::Response,
 };
 use banger_api::{Kernel, Name, Pull};
-use banger_engine::KernelFormat;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -24,14 +23,6 @@ pub(super) async fn kernel(State(daemon): Shared, Path(kernel): Path<String>) ->
 #[derive(Deserialize)]
 pub(super) struct ImportKernel {
     name: Name,
-    format: Format,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Format {
-    Deb,
-    Files,
 }
 
 pub(super) async fn import_kernel(
@@ -39,11 +30,7 @@ pub(super) async fn import_kernel(
     Query(import): Query<ImportKernel>,
     body: Body,
 ) -> Response {
-    let format = match import.format {
-        Format::Deb => KernelFormat::Deb,
-        Format::Files => KernelFormat::Files,
-    };
-    stream_of(daemon.engine.import_kernel(import.name, format, reader_of(body)))
+    stream_of(daemon.engine.import_kernel(import.name, reader_of(body)))
 }
 
 pub(super) async fn pull_kernel(State(daemon): Shared, Checked(pull): Checked<Pull>) -> Response {

@@ -27,19 +27,19 @@ impl Client {
         self.call(Method::GET, &format!("/v1/kernels/{}", segment(reference)), nothing).await
     }
 
-    /// Makes a kernel of a Debian package, or of a tar with `kernel` and `modules/`; its result is a [`Kernel`].
+    /// Makes a kernel of a package, a kernel, or a tar of such; its result is a [`Kernel`].
+    ///
+    /// In a tar are `kernel`, `config` and `modules/...`, and in `files/...` what else holds some of them.
     ///
     /// # Errors
     /// As every call.
     pub async fn import_kernel(
         &self,
         name: &Name,
-        is_deb: bool,
         bytes: impl AsyncRead + Send + 'static,
     ) -> Result<Events, ApiError> {
         self.ensure_daemon().await?;
-        let format = if is_deb { "deb" } else { "files" };
-        let path = format!("/v1/kernels?name={}&format={format}", segment(name.as_str()));
+        let path = format!("/v1/kernels?name={}", segment(name.as_str()));
         Ok(Events::new(self.send(Method::POST, &path, stream_of(bytes)).await?.into_body()))
     }
 

@@ -8,7 +8,6 @@ use super::{Engine, Events};
 use crate::{
     error::EngineError,
     host::{Host, unresolved},
-    kernels::KernelFormat,
     operation::{Context, OnHangUp},
     store::KernelRecord,
 };
@@ -33,16 +32,11 @@ impl Engine {
         Ok(self.0.show_kernel(kernel, &self.0.store.vms()?))
     }
 
-    /// Makes a kernel of a package or of files.
-    pub fn import_kernel(
-        &self,
-        name: Name,
-        format: KernelFormat,
-        input: impl Read + Send + 'static,
-    ) -> Events {
+    /// Makes a kernel of a package, a kernel, or a tar of such.
+    pub fn import_kernel(&self, name: Name, input: impl Read + Send + 'static) -> Events {
         let target = name.to_string();
         self.kernel_operation(OperationKind::KernelImport, &target, move |host, context| async move {
-            host.import_kernel(name, format, input, &context).await
+            host.import_kernel(name, input, &context).await
         })
     }
 

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use super::pax::number;
 use crate::error::PackageError;
 
-const MAGIC: &[u8; 8] = b"!<arch>\n";
+pub(crate) const MAGIC: &[u8; 8] = b"!<arch>\n";
 const HEADER: usize = 60;
 
 /// The bytes of the member whose name starts with `prefix`.

@@ -1,16 +1,19 @@
-//! Reading archives: tar members one after another, and the `ar` that a Debian package is.
+//! Reading archives: tar members one after another, the `ar` that a Debian package is, and an RPM with its cpio.
 //!
 //! Nothing here touches a file system: bytes in, checked members out.
 
 pub(crate) mod ar;
+mod cpio;
 mod error;
 mod member;
 mod pax;
 mod reader;
+pub(crate) mod rpm;
 mod sparse;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub(crate) use cpio::CpioReader;
 pub use error::{ArchiveError, EntryProblem};
 pub(crate) use member::{Extent, Member, MemberKind};
 pub(crate) use reader::TarReader;

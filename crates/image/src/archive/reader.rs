@@ -351,9 +351,9 @@ impl<R: Read> TarReader<R> {
 }
 
 /// Keeps the reader's position right while a member's data is read.
-struct Counted<'a, R> {
-    position: &'a mut u64,
-    input: R,
+pub(super) struct Counted<'a, R> {
+    pub(super) position: &'a mut u64,
+    pub(super) input: R,
 }
 
 impl<R: Read> Read for Counted<'_, R> {
@@ -364,7 +364,7 @@ impl<R: Read> Read for Counted<'_, R> {
     }
 }
 
-fn entry(shown: &str, problem: EntryProblem) -> ArchiveError {
+pub(super) fn entry(shown: &str, problem: EntryProblem) -> ArchiveError {
     // A hostile name must not fill the log.
     ArchiveError::Entry { entry: shown.chars().take(PATH_MAX).collect(), problem }
 }
@@ -383,7 +383,7 @@ fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// A name that can be used: UTF-8, not empty, no NUL, no part over 255 bytes.
-fn text(bytes: Vec<u8>, what: &'static str) -> Result<String, EntryProblem> {
+pub(super) fn text(bytes: Vec<u8>, what: &'static str) -> Result<String, EntryProblem> {
     if bytes.is_empty() {
         return Err(EntryProblem::EmptyName(what));
     }

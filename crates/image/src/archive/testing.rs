@@ -1,6 +1,7 @@
 //! Archives made for tests, by our own hand or by the real programs.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// What `program` makes of `bytes`.
@@ -31,6 +32,31 @@ pub(crate) fn ar(members: &[(&str, &[u8])]) -> Vec<u8> {
         bytes.resize(bytes.len().next_multiple_of(2), b'\n');
     }
     bytes
+}
+
+/// An RPM of what is in `root`, its payload packed as `payload` says in rpm's words, made by the real program.
+pub(crate) fn rpm(root: &Path, payload: &str) -> Vec<u8> {
+    let work = tempfile::tempdir().unwrap();
+    let spec = work.path().join("kernel.spec");
+    let text = format!(
+        "Name: kernel\nVersion: 1\nRelease: 1\nSummary: x\nLicense: x\nAutoReqProv: no\n%description\nx\n\
+         %install\ncp -a {}/. %{{buildroot}}/\n%files\n/*\n",
+        root.display()
+    );
+    std::fs::write(&spec, text).unwrap();
+    let define = |name: &str, value: &str| ["--define".to_owned(), format!("{name} {value}")];
+    let output = Command::new("rpmbuild")
+        .arg("-bb")
+        .args(define("_topdir", &work.path().display().to_string()))
+        .args(define("_rpmfilename", "out.rpm"))
+        .args(define("_binary_payload", payload))
+        .args(define("__os_install_post", "%{nil}"))
+        .args(define("_build_id_links", "none"))
+        .arg(&spec)
+        .output()
+        .unwrap_or_else(|error| panic!("rpmbuild (package rpm): {error}"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    std::fs::read(work.path().join("RPMS/out.rpm")).unwrap()
 }
 
 /// One record of a PAX extended header.

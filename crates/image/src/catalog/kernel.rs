@@ -8,7 +8,7 @@ use super::{CatalogKernel, sources};
 use crate::error::IoContext;
 use crate::program::Program;
 use crate::publish::write_error;
-use crate::{ImageError, KernelInfo, Progress, import_kernel_deb};
+use crate::{ImageError, KernelInfo, Progress, import_kernel};
 
 /// Time for each step; the largest download is 30 MB.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -24,7 +24,7 @@ const HINT: &str =
 /// the environment's `BANGER_DEBIAN_MIRROR`.
 ///
 /// # Errors
-/// When there is no apt or no source of Debian packages, or a download fails; else as [`import_kernel_deb`].
+/// When there is no apt or no source of Debian packages, or a download fails; else as [`import_kernel`].
 pub fn fetch_kernel(
     entry: &CatalogKernel,
     work: &Path,
@@ -46,7 +46,7 @@ pub fn fetch_kernel(
     progress.stage("download the kernel");
     apt.run("apt-get", &["download", package])?;
     let deb = apt.downloaded()?.ok_or_else(|| refused("apt downloaded nothing"))?;
-    import_kernel_deb(deb, dest, progress)
+    import_kernel(deb, dest, progress)
 }
 
 /// apt with all its state in one folder.

@@ -9,3 +9,4 @@ mod cpio;
 mod resolve;
 
 pub use build::{InitrdInfo, build_initrd};
+pub(crate) use resolve::boot_modules;

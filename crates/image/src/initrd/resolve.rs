@@ -18,15 +18,15 @@ const ALGORITHMS: [(&str, &[&str]); 2] =
 
 /// A module to load.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Loaded {
+pub(crate) struct Loaded {
     /// With underscores.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// Unpacked.
-    pub(super) image: Vec<u8>,
+    pub(crate) image: Vec<u8>,
 }
 
 /// The modules of `tree` that a boot needs, in load order.
-pub(super) fn boot_modules(tree: &ModuleTree, vmlinux: &[u8]) -> Result<Vec<Loaded>, ModuleError> {
+pub(crate) fn boot_modules(tree: &ModuleTree, vmlinux: &[u8]) -> Result<Vec<Loaded>, ModuleError> {
     let mut resolver = Resolver { tree, vmlinux, done: HashSet::new(), open: Vec::new(), order: Vec::new() };
     for feature in &BOOT_MODULES {
         if presence(feature, vmlinux, Some(tree)) == Presence::Module {

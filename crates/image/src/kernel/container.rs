@@ -45,6 +45,11 @@ pub fn extract_vmlinux(bytes: &[u8]) -> Result<Cow<'_, [u8]>, KernelError> {
     Ok(vmlinux)
 }
 
+/// Whether something that begins with `start`, of 1 KiB or all of it, may be a kernel.
+pub(super) fn may_be_kernel(start: &[u8]) -> bool {
+    start.starts_with(elf::MAGIC) || is_bzimage(start) || Packing::of(start) != Packing::Plain
+}
+
 fn is_bzimage(bytes: &[u8]) -> bool {
     field(bytes, BOOT_FLAG) == Some([0x55, 0xaa]) && field(bytes, HEADER_MAGIC) == Some(*b"HdrS")
 }

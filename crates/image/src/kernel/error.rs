@@ -10,8 +10,8 @@ pub enum KernelError {
     /// A file of 0 bytes.
     #[error("the file is empty")]
     Empty,
-    /// Neither an ELF nor a bzImage.
-    #[error("neither an ELF vmlinux nor a bzImage (vmlinuz)")]
+    /// Neither an ELF nor a bzImage, and no package.
+    #[error("neither a vmlinux (ELF) nor a vmlinuz (bzImage), and neither a Debian package nor an RPM")]
     NotKernel,
     /// A bzImage of a boot protocol that does not tell where its payload is.
     #[error("its boot protocol {}.{:02} is older than 2.08 (Linux 2.6.26)", version >> 8, version & 0xff)]

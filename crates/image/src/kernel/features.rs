@@ -96,6 +96,9 @@ pub(crate) const BOOT_MODULES: [Feature; 8] = [
     },
 ];
 
+/// The drivers that find devices, of which one VMM or another needs one.
+const BUSES: [&str; 2] = ["virtio_pci", "virtio_mmio"];
+
 /// How a kernel has a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
@@ -123,10 +126,17 @@ pub(crate) fn require_all(vmlinux: &[u8], modules: Option<&ModuleTree>) -> Resul
         .iter()
         .filter(|feature| feature.required)
         .find(|feature| presence(feature, vmlinux, modules) == Presence::Absent);
-    match missing {
-        Some(feature) => Err(KernelError::Missing { what: feature.what, option: feature.option }),
-        None => Ok(()),
+    if let Some(feature) = missing {
+        return Err(KernelError::Missing { what: feature.what, option: feature.option });
     }
+    let buses = BOOT_MODULES.iter().filter(|feature| BUSES.contains(&feature.module));
+    if buses.map(|bus| presence(bus, vmlinux, modules)).all(|presence| presence == Presence::Absent) {
+        return Err(KernelError::Missing {
+            what: "way to find devices",
+            option: "CONFIG_VIRTIO_MMIO (Firecracker) or CONFIG_VIRTIO_PCI (QEMU)",
+        });
+    }
+    Ok(())
 }
 
 /// The release in a kernel's banner (init/version-timestamp.c: "Linux version " UTS_RELEASE " (").
@@ -176,5 +186,9 @@ mod tests {
             let error = require_all(&rest, None).unwrap_err().to_string();
             assert!(error.contains(feature.option), "{error}");
         }
+        let rest = BOOT_MODULES.iter().filter(|feature| !BUSES.contains(&feature.module));
+        let rest: Vec<u8> = rest.flat_map(|feature| feature.tell_tale).copied().collect();
+        let error = require_all(&rest, None).unwrap_err().to_string();
+        assert!(error.contains("CONFIG_VIRTIO_MMIO") && error.contains("CONFIG_VIRTIO_PCI"), "{error}");
     }
 }

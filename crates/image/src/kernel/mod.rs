@@ -1,4 +1,4 @@
-//! Guest kernels: from a Debian package or from files to an ELF `vmlinux` and its modules.
+//! Guest kernels: from packages or files to an ELF `vmlinux` and its modules.
 
 mod container;
 mod elf;
@@ -6,6 +6,7 @@ mod error;
 mod features;
 mod import;
 mod modules;
+mod parts;
 mod store;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -14,7 +15,7 @@ mod tests;
 
 pub use container::extract_vmlinux;
 pub use error::{KernelError, ModuleError};
-pub use import::{KernelInfo, import_kernel_deb, import_kernel_tar};
+pub use import::{KernelInfo, import_kernel};
 
 pub(crate) use elf::{Program, program};
 pub(crate) use features::{BOOT_MODULES, Presence, presence};

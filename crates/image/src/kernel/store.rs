@@ -61,8 +61,17 @@ impl<'a> Destination<'a> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(|source| write_error(source, folder, 0))?;
         }
-        let mut file = File::create_new(&path).map_err(|source| write_error(source, &path, 0))?;
+        let mut file = File::create_new(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => refused("comes twice"),
+            _ => write_error(source, &path, 0),
+        })?;
         file.write_all(content).map_err(|source| write_error(source, &path, content.len() as u64))
+    }
+
+    /// Writes what the kernel was built with.
+    pub(super) fn write_config(&self, content: &[u8]) -> Result<(), ImageError> {
+        let path = self.path.join("config");
+        fs::write(&path, content).map_err(|source| write_error(source, &path, content.len() as u64))
     }
 
     /// Writes the kernel itself, and makes everything durable.
@@ -87,6 +96,7 @@ impl Drop for Destination<'_> {
         // The import has failed and its error is on its way; what can't be removed is swept by the caller with its folder.
         let _ = fs::remove_dir_all(self.modules());
         let _ = fs::remove_file(self.path.join("vmlinux"));
+        let _ = fs::remove_file(self.path.join("config"));
         if self.created {
             let _ = fs::remove_dir(self.path);
         }

@@ -4,7 +4,7 @@ use std::fs;
 
 use super::testing::{bzimage, elf, module, vmlinux};
 use super::*;
-use crate::archive::testing::{TarWriter, ar, pipe};
+use crate::archive::testing::{TarWriter, ar, pipe, rpm};
 use crate::error::PackageError;
 use crate::{ArchiveError, FailureKind, ImageError, Progress, Silent};
 
@@ -113,7 +113,7 @@ fn what_is_no_kernel_is_refused_by_name() {
     ];
     for (name, bytes, expected) in cases {
         let dest = folder.path().join(name);
-        let error = kernel_error(import_kernel_tar(&tar_of(&bytes)[..], &dest, &Silent));
+        let error = kernel_error(import_kernel(&tar_of(&bytes)[..], &dest, &Silent));
         assert!(expected(&error), "{name}: {error}");
         assert!(!dest.exists(), "{name}: something was left behind");
     }
@@ -129,7 +129,7 @@ fn with_modules(kernel: &[u8], release: &str) -> TarWriter {
         let bytes = module(&["license=GPL", "depends=", &vermagic]);
         tar.file(&format!("./modules/kernel/{name}.ko"), &bytes);
     }
-    tar.symlink("./modules/build", "/etc").file("./modules/config", b"");
+    tar.symlink("./modules/build", "/etc").file("./modules/vmlinuz", b"");
     tar
 }
 
@@ -141,7 +141,7 @@ fn files_with_modules_are_imported() {
     let tar = with_modules(&image, RELEASE).end();
     let dest = folder.path().join("out");
     fs::create_dir_all(dest.join("other")).unwrap();
-    let info = import_kernel_tar(&tar[..], &dest, &Silent).unwrap();
+    let info = import_kernel(&tar[..], &dest, &Silent).unwrap();
     let expected = KernelInfo {
         release: RELEASE.to_owned(),
         modules: true,
@@ -149,18 +149,19 @@ fn files_with_modules_are_imported() {
         virtio_pci: true,
         virtio_mmio: true,
         size: kernel.len() as u64,
+        source: "files",
     };
     assert_eq!(info, expected);
     assert!(fs::read(dest.join("vmlinux")).unwrap() == kernel);
     assert!(dest.join("modules/kernel/ext4.ko").is_file());
     assert!(!dest.join("modules/build").exists(), "symlinks are left out");
 
-    let again = import_kernel_tar(&tar[..], &dest, &Silent);
+    let again = import_kernel(&tar[..], &dest, &Silent);
     assert!(matches!(again, Err(ImageError::NotEmpty { .. })));
     assert!(dest.join("vmlinux").is_file(), "a folder that was full is left alone");
 
     let other = with_modules(&image, "5.0.0-other").end();
-    let other = import_kernel_tar(&other[..], &folder.path().join("x"), &Silent);
+    let other = import_kernel(&other[..], &folder.path().join("x"), &Silent);
     assert!(matches!(other, Err(ImageError::Modules(ModuleError::Mismatch { .. }))), "{other:?}");
     assert!(!folder.path().join("x").exists());
 }
@@ -170,21 +171,128 @@ fn other_archives_are_refused_by_entry() {
     let folder = tempfile::tempdir().unwrap();
     let dest = folder.path().join("out");
     let cases = [
-        (TarWriter::default().file("modules/a.ko", b"").end(), "kernel", "is missing"),
-        (TarWriter::default().file("kernel", b"").file("kernel", b"").end(), "kernel", "comes twice"),
-        (TarWriter::default().symlink("kernel", "/etc/passwd").end(), "kernel", "is not a file"),
+        (TarWriter::default().symlink("kernel", "/etc/passwd").end(), "kernel", "is not expected there"),
         (TarWriter::default().file("vmlinuz", b"").end(), "vmlinuz", "is not expected there"),
         (TarWriter::default().file("modules/../../x.ko", b"").end(), "../../x.ko", "is not a plain"),
+        (
+            TarWriter::default().file("modules/x.ko", b"").file("modules/x.ko", b"").end(),
+            "x.ko",
+            "comes twice",
+        ),
     ];
     for (tar, name, text) in cases {
-        let error = import_kernel_tar(&tar[..], &dest, &Silent).unwrap_err();
+        let error = import_kernel(&tar[..], &dest, &Silent).unwrap_err();
         let ImageError::KernelEntry { entry, problem } = &error else { panic!("{error:?}") };
         assert!(entry == name && problem.starts_with(text), "{error}");
         assert_eq!(error.kind(), FailureKind::Invalid);
         assert!(!dest.exists());
     }
-    let text = import_kernel_tar(&b"hello"[..], &dest, &Silent);
-    assert!(matches!(text, Err(ImageError::KernelArchive(ArchiveError::NotTar))));
+    let text = import_kernel(&b"hello"[..], &dest, &Silent);
+    assert!(matches!(text, Err(ImageError::Kernel(KernelError::NotKernel))));
+    let inner = TarWriter::default().file("files/x.tar", &tar_of(b"x")).end();
+    let error = import_kernel(&inner[..], &dest, &Silent).unwrap_err();
+    assert!(matches!(&error, ImageError::KernelEntry { entry, .. } if entry == "files/x.tar"), "{error:?}");
+}
+
+#[test]
+fn one_kernel_is_enough_and_one_too_many_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let dest = folder.path().join("out");
+    let kernel = vmlinux(RELEASE, &[]);
+    let none = TarWriter::default().file("modules/modules.builtin", b"").end();
+    assert!(matches!(import_kernel(&none[..], &dest, &Silent), Err(ImageError::NoKernel)));
+    let two = TarWriter::default().file("kernel", &kernel).file("files/b", &vmlinux("5.0", &[])).end();
+    let error = import_kernel(&two[..], &dest, &Silent).unwrap_err();
+    assert!(matches!(&error, ImageError::ManyKernels { entry } if entry == "files/b"), "{error:?}");
+    assert!(!dest.exists());
+
+    // The same one in both of its places is one.
+    let lib = format!("lib/modules/{RELEASE}/vmlinuz");
+    let same = TarWriter::default().file(&lib, &kernel).file("boot/vmlinuz-x", &kernel).end();
+    assert_eq!(import_kernel(&deb(&same)[..], &dest, &Silent).unwrap().source, "deb");
+}
+
+#[test]
+fn a_kernel_alone_is_recognised_by_its_content() {
+    let folder = tempfile::tempdir().unwrap();
+    let kernel = vmlinux(RELEASE, &[]);
+    let packed = payloads(&kernel).into_iter().map(|(name, payload)| (name, bzimage(&payload)));
+    let plain = [("vmlinux", kernel.clone()), ("vmlinux.zst", pipe("zstd", &["-c"], &kernel))];
+    for (name, bytes) in packed.chain(plain) {
+        let dest = folder.path().join(name);
+        let info = import_kernel(&bytes[..], &dest, &Silent).unwrap();
+        assert_eq!((info.release.as_str(), info.modules, info.source), (RELEASE, false, "files"), "{name}");
+        assert!(fs::read(dest.join("vmlinux")).unwrap() == kernel, "{name}");
+    }
+}
+
+#[test]
+fn parts_of_one_kernel_are_put_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let kernel = bzimage(&payloads(&vmlinux(RELEASE, &["overlay", "ext4"])).remove(0).1);
+    let at = |release: &str, name: &str| format!("./lib/modules/{release}/{name}");
+    let core = TarWriter::default()
+        .file(&at(RELEASE, "vmlinuz"), &kernel)
+        .file(&at(RELEASE, "config"), b"CONFIG_XFS_FS=m\nCONFIG_TUN=y\n")
+        .end();
+    let modules = |release: &str, depends: &str| {
+        let module = module(&[&format!("depends={depends}"), &format!("vermagic={RELEASE} SMP")]);
+        let overlay = at(release, "kernel/overlay.ko");
+        deb(&TarWriter::default().file(&overlay, &module).file(&at(release, "kernel/ext4.ko"), &module).end())
+    };
+    let together = |modules: &[u8]| {
+        TarWriter::default().file("files/0/core.deb", &deb(&core)).file("files/1/modules.deb", modules).end()
+    };
+    let dest = folder.path().join("out");
+    let info = import_kernel(&together(&modules(RELEASE, ""))[..], &dest, &Silent).unwrap();
+    assert_eq!((info.modules, info.source), (true, "deb"));
+    assert!(dest.join("config").is_file() && dest.join("modules/kernel/ext4.ko").is_file());
+
+    let refused = |tar: &[u8]| {
+        let dest = folder.path().join("refused");
+        let error = import_kernel(tar, &dest, &Silent).unwrap_err();
+        assert!(!dest.exists());
+        error
+    };
+    let alone = refused(&deb(&core));
+    assert!(matches!(alone, ImageError::Kernel(KernelError::Missing { .. })), "{alone:?}");
+    let mixed = TarWriter::default()
+        .file("files/0", &deb(&core))
+        .file("files/1", &modules(RELEASE, ""))
+        .file("files/2", &modules("6.2", ""))
+        .end();
+    assert!(matches!(refused(&mixed), ImageError::ManyReleases { second, .. } if second == "6.2"));
+    let lacking = refused(&together(&modules(RELEASE, "jbd2")));
+    let jbd2 = |error: &ModuleError| matches!(error, ModuleError::Dependency { dependency, .. } if dependency == "jbd2");
+    assert!(matches!(&lacking, ImageError::Modules(error) if jbd2(error)), "{lacking:?}");
+}
+
+#[test]
+fn rpms_are_imported_whatever_packs_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let kernel = bzimage(&payloads(&vmlinux(RELEASE, &["overlay"])).remove(0).1);
+    let root = folder.path().join("root");
+    let modules = root.join("lib/modules").join(RELEASE);
+    fs::create_dir_all(modules.join("kernel")).unwrap();
+    let overlay = module(&["depends=", &format!("vermagic={RELEASE} SMP")]);
+    fs::write(modules.join("kernel/overlay.ko"), &overlay).unwrap();
+    fs::write(modules.join("vmlinuz"), &kernel).unwrap();
+    std::os::unix::fs::symlink("/usr/src", modules.join("build")).unwrap();
+    for payload in ["w.ufdio", "w6.gzdio", "w2.xzdio", "w3.zstdio"] {
+        let package = rpm(&root, payload);
+        let dest = folder.path().join(payload);
+        let info = import_kernel(&package[..], &dest, &Silent).unwrap();
+        assert_eq!((info.release.as_str(), info.modules, info.source), (RELEASE, true, "rpm"), "{payload}");
+        assert!(fs::read(dest.join("modules/kernel/overlay.ko")).unwrap() == overlay, "{payload}");
+        assert!(!dest.join("modules/vmlinuz").exists() && !dest.join("modules/build").exists());
+        let cut = import_kernel(&package[..package.len() - 100], &folder.path().join("cut"), &Silent);
+        assert!(cut.is_err() && !folder.path().join("cut").exists(), "{payload}");
+    }
+    let bzip2 = import_kernel(&rpm(&root, "w1.bzdio")[..], &folder.path().join("x"), &Silent).unwrap_err();
+    assert!(matches!(bzip2, ImageError::Compression { compression: "bzip2", .. }), "{bzip2:?}");
+    fs::remove_file(modules.join("vmlinuz")).unwrap();
+    let none = import_kernel(&rpm(&root, "w.ufdio")[..], &folder.path().join("x"), &Silent).unwrap_err();
+    assert!(matches!(none, ImageError::NoKernel), "{none:?}");
 }
 
 #[test]
@@ -199,7 +307,7 @@ fn a_stopped_input_is_no_damaged_one() {
         }
     }
     let folder = tempfile::tempdir().unwrap();
-    let result = import_kernel_tar(&b"hello"[..], &folder.path().join("out"), &Stopped);
+    let result = import_kernel(&b"hello"[..], &folder.path().join("out"), &Stopped);
     assert!(matches!(result, Err(ImageError::Cancelled)));
 }
 
@@ -222,13 +330,13 @@ fn a_package_is_imported_and_hostile_ones_are_not() {
     tar.file(&format!("./usr/share/doc/x/{RELEASE}"), b"doc");
     let good = tar.end();
     let dest = folder.path().join("good");
-    let info = import_kernel_deb(&deb(&good)[..], &dest, &Silent).unwrap();
+    let info = import_kernel(&deb(&good)[..], &dest, &Silent).unwrap();
     assert_eq!((info.release.as_str(), info.modules), (RELEASE, true));
     assert_eq!(fs::read(dest.join("modules/kernel/overlay.ko")).unwrap(), overlay);
 
     let refused = |name: &str, tar: &[u8]| {
         let dest = folder.path().join(name);
-        let error = import_kernel_deb(&deb(tar)[..], &dest, &Silent).unwrap_err();
+        let error = import_kernel(&deb(tar)[..], &dest, &Silent).unwrap_err();
         assert!(!dest.exists(), "{name}");
         error
     };
@@ -239,13 +347,11 @@ fn a_package_is_imported_and_hostile_ones_are_not() {
     assert!(!folder.path().join("x.ko").exists());
     let mut tar = TarWriter::default();
     tar.file("usr/bin/hello", b"");
-    assert!(matches!(refused("none", &tar.end()), ImageError::Package(PackageError::NoKernel)));
+    assert!(matches!(refused("none", &tar.end()), ImageError::NoKernel));
     let cut = refused("cut", &good[..good.len() / 2 / 512 * 512]);
     let truncated = PackageError::Archive(ArchiveError::Truncated { after: String::new() });
     assert!(
         matches!(&cut, ImageError::Package(error) if error.to_string() == truncated.to_string()),
         "{cut:?}"
     );
-    let text = import_kernel_deb(&b"not a package"[..], &folder.path().join("y"), &Silent).unwrap_err();
-    assert!(matches!(text, ImageError::Package(PackageError::NotDeb)));
 }

@@ -10,20 +10,30 @@ use banger_api::{ApiError, ErrorKind, Kernel, Name};
 use banger_client::{Client, Events};
 use tokio::net::unix::pipe;
 
+use super::folder::{self, FolderError, Found};
 use crate::{commands::watch::watch, error::CommandError, ui::Ui};
 
-/// Make a kernel of a Debian package, of files, or of this host's own
+/// Make a kernel of packages, of files, or of this host's own
+///
+/// What a FILE is, its content tells: a Debian package, an RPM, a vmlinuz (bzImage) or a vmlinux. Several are taken for the
+/// parts of one kernel. In a folder the kernel is searched for, with its modules in `modules`, in `lib/modules/RELEASE` or
+/// beside it.
+///
+/// A kernel must have what every VM boots with, built in or as modules: virtio disks and vsock, ext4, overlayfs.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger kernel import mine linux-image-6.1.0-56-cloud-amd64.deb
+  banger kernel import fedora kernel-core-6.14.rpm kernel-modules-core-6.14.rpm
+  banger kernel import mine ./vmlinux
+  banger kernel import mine /mnt/lib/modules/6.12.0
   banger kernel import mine --image arch/x86/boot/bzImage --modules out/lib/modules/6.12.0
   banger kernel import host --host")]
 pub(crate) struct Import {
     /// Name for the kernel
     name: Name,
-    /// A kernel's Debian package
-    #[arg(value_name = "FILE.deb", conflicts_with_all = ["image", "host"])]
-    deb: Option<PathBuf>,
+    /// Packages, a kernel, or a folder
+    #[arg(value_name = "FILE", conflicts_with_all = ["image", "host"])]
+    files: Vec<PathBuf>,
     /// A vmlinuz (bzImage) or vmlinux
     #[arg(long, value_name = "FILE", conflicts_with = "host")]
     image: Option<PathBuf>,
@@ -38,19 +48,16 @@ pub(crate) struct Import {
 impl Import {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        let mut events = match (&self.deb, &self.image) {
-            (Some(deb), _) => {
-                let file = File::open(deb).map_err(cannot("open", deb))?;
-                client.import_kernel(&self.name, true, tokio::fs::File::from_std(file)).await?
+        let (name, modules) = (&self.name, self.modules.as_deref());
+        let mut events = match (self.files.as_slice(), &self.image) {
+            ([folder], _) if folder.is_dir() => send_tar(&client, name, of_folder(folder)?).await?,
+            ([file], _) => client.import_kernel(name, tokio::fs::File::from_std(open(file)?)).await?,
+            ([], Some(image)) => send_files(&client, name, image, modules).await?,
+            ([], None) if self.host => send_tar(&client, name, of_found(host_kernel())?).await?,
+            ([], None) => {
+                return Err(CommandError::usage("name a FILE or a folder, or use --image FILE or --host"));
             }
-            (None, Some(image)) => send_files(&client, &self.name, image, self.modules.as_deref()).await?,
-            (None, None) if self.host => {
-                let (image, modules) = host_kernel();
-                send_files(&client, &self.name, &image, modules.as_deref()).await?
-            }
-            (None, None) => {
-                return Err(CommandError::usage("name a FILE.deb, or use --image FILE or --host"));
-            }
+            (files, _) => send_tar(&client, name, of_files(files)?).await?,
         };
         let (kernel, _) = watch::<Kernel>(&client, &mut events, ui).await?;
         ui.line(&kernel.name)?;
@@ -58,38 +65,89 @@ impl Import {
     }
 }
 
-/// Sends a kernel and its modules as a tar, made while it is sent.
+/// Sends a kernel and its modules.
 pub(crate) async fn send_files(
     client: &Client,
     name: &Name,
     image: &Path,
     modules: Option<&Path>,
 ) -> Result<Events, CommandError> {
-    let kernel = File::open(image).map_err(cannot("open", image))?;
-    if let Some(folder) = modules {
-        fs::read_dir(folder).map_err(cannot("read", folder))?;
-    }
-    let modules = modules.map(Path::to_owned);
+    let found = Found { kernel: image.to_owned(), modules: modules.map(Path::to_owned), config: None };
+    send_tar(client, name, of_found(found)?).await
+}
+
+/// Sends the parts of a kernel as a tar, made while it is sent.
+async fn send_tar(client: &Client, name: &Name, parts: Parts) -> Result<Events, CommandError> {
     let (reader, writer) = io::pipe()?;
     thread::Builder::new().name("tar".to_owned()).spawn(move || {
         // A reader that is gone has told why; a tar that is cut short is refused as such.
-        let _ = write_tar(writer, kernel, modules.as_deref());
+        let _ = parts.write(writer);
     })?;
     let reader = pipe::Receiver::from_owned_fd(reader.into())?;
-    Ok(client.import_kernel(name, false, reader).await?)
+    Ok(client.import_kernel(name, reader).await?)
 }
 
-fn write_tar(writer: PipeWriter, mut kernel: File, modules: Option<&Path>) -> io::Result<()> {
-    let mut tar = tar::Builder::new(io::BufWriter::with_capacity(64 << 10, writer));
-    tar.follow_symlinks(false);
-    tar.append_file("kernel", &mut kernel)?;
-    if let Some(folder) = modules {
-        append_files(&mut tar, folder, Path::new("modules"))?;
+/// What goes into a tar: files by their names in it, and a folder of modules.
+struct Parts {
+    files: Vec<(String, File)>,
+    modules: Option<PathBuf>,
+}
+
+impl Parts {
+    fn write(self, writer: PipeWriter) -> io::Result<()> {
+        let mut tar = tar::Builder::new(io::BufWriter::with_capacity(64 << 10, writer));
+        tar.follow_symlinks(false);
+        for (name, mut file) in self.files {
+            tar.append_file(name, &mut file)?;
+        }
+        if let Some(folder) = self.modules {
+            append_files(&mut tar, &folder, Path::new("modules"))?;
+        }
+        tar.into_inner().map(drop)
     }
-    tar.into_inner().map(drop)
 }
 
-/// Appends the regular files under `folder`; links such as `build` lead out of it.
+fn of_files(files: &[PathBuf]) -> Result<Parts, CommandError> {
+    let mut parts = Parts { files: Vec::new(), modules: None };
+    for (number, path) in files.iter().enumerate() {
+        if path.is_dir() {
+            let text = format!("{} is a folder: it is imported alone", path.display());
+            return Err(CommandError::usage(text));
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        parts.files.push((format!("files/{number}/{name}"), open(path)?));
+    }
+    Ok(parts)
+}
+
+fn of_folder(folder: &Path) -> Result<Parts, CommandError> {
+    let found = folder::look(folder).map_err(|error| match error {
+        FolderError::Read { path, source } => cannot("read", &path)(source),
+        FolderError::NoKernel(_) => ApiError::new(ErrorKind::NotFound, error.to_string()),
+        FolderError::ManyKernels { .. } | FolderError::ManyModules { .. } => {
+            ApiError::new(ErrorKind::Ambiguous, error.to_string())
+                .hint("say which with --image FILE and --modules DIR")
+        }
+    })?;
+    of_found(found)
+}
+
+fn of_found(found: Found) -> Result<Parts, CommandError> {
+    if let Some(folder) = &found.modules {
+        fs::read_dir(folder).map_err(cannot("read", folder))?;
+    }
+    let mut files = vec![("kernel".to_owned(), open(&found.kernel)?)];
+    // It only tells more of the kernel: one that cannot be read is done without.
+    let config = found.config.and_then(|path| File::open(path).ok());
+    files.extend(config.map(|config| ("config".to_owned(), config)));
+    Ok(Parts { files, modules: found.modules })
+}
+
+fn open(path: &Path) -> Result<File, ApiError> {
+    File::open(path).map_err(cannot("open", path))
+}
+
+/// Appends the regular files under `folder` that modules consist of; links such as `build` lead out of it.
 fn append_files(tar: &mut tar::Builder<impl io::Write>, folder: &Path, name: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -103,14 +161,15 @@ fn append_files(tar: &mut tar::Builder<impl io::Write>, folder: &Path, name: &Pa
     Ok(())
 }
 
-/// Where distributions keep the kernel that runs, and its modules.
-fn host_kernel() -> (PathBuf, Option<PathBuf>) {
+/// Where distributions keep the kernel that runs, its modules, and what it was built with.
+fn host_kernel() -> Found {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let modules = PathBuf::from("/lib/modules").join(&release);
     let beside = modules.join("vmlinuz");
-    let image = if beside.is_file() { beside } else { PathBuf::from(format!("/boot/vmlinuz-{release}")) };
+    let kernel = if beside.is_file() { beside } else { PathBuf::from(format!("/boot/vmlinuz-{release}")) };
+    let config = PathBuf::from(format!("/boot/config-{release}"));
     let modules = modules.is_dir().then_some(modules);
-    (image, modules)
+    Found { kernel, modules, config: config.is_file().then_some(config) }
 }
 
 fn cannot(action: &str, path: &Path) -> impl FnOnce(io::Error) -> ApiError {

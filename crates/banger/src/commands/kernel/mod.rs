@@ -1,6 +1,7 @@
 //! `banger kernel …`
 
 mod delete;
+mod folder;
 mod import;
 mod list;
 mod pull;

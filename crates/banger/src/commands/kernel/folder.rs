@@ -1,0 +1,195 @@
+//! A folder with a kernel in it: where in there the kernel is, its modules, and what it was built with.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Where the parts of a kernel are.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) kernel: PathBuf,
+    pub(super) modules: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
+}
+
+/// Why a folder cannot be taken for a kernel.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FolderError {
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("there is no kernel in {}: no vmlinuz, vmlinux, bzImage or Image, with or without -RELEASE, there or in its boot or \
+             lib/modules/RELEASE", .0.display())]
+    NoKernel(PathBuf),
+    #[error("there are several kernels in {}: {}", folder.display(), names(found))]
+    ManyKernels { folder: PathBuf, found: Vec<PathBuf> },
+    #[error("there are several folders of modules in {}: {}", folder.display(), names(found))]
+    ManyModules { folder: PathBuf, found: Vec<PathBuf> },
+}
+
+fn names(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// What kernels are called, before a dash and their release.
+const KERNELS: [&str; 4] = ["vmlinuz", "vmlinux", "bzImage", "Image"];
+
+/// Looks into `folder`.
+pub(super) fn look(folder: &Path) -> Result<Found, FolderError> {
+    let releases = releases(folder)?;
+    let beside = |folder: &PathBuf| called(folder, &KERNELS);
+    let places = [folder.to_owned(), folder.join("boot")];
+    let mut kernels = distinct(places.iter().chain(&releases).map(beside))?;
+    let kernel = match kernels.len() {
+        0 => return Err(FolderError::NoKernel(folder.to_owned())),
+        1 => kernels.remove(0),
+        _ => return Err(FolderError::ManyKernels { folder: folder.to_owned(), found: kernels }),
+    };
+    let modules = modules(folder, &kernel, releases)?;
+    let mut around: Vec<_> = kernel.parent().map(Path::to_owned).into_iter().collect();
+    around.extend(modules.clone());
+    let mut configs = distinct(around.iter().map(|folder| called(folder, &["config"])))?;
+    // One of several could be another kernel's.
+    let config = if configs.len() == 1 { configs.pop() } else { None };
+    Ok(Found { kernel, modules, config })
+}
+
+/// The modules that belong to `kernel`.
+fn modules(folder: &Path, kernel: &Path, releases: Vec<PathBuf>) -> Result<Option<PathBuf>, FolderError> {
+    let plain = folder.join("modules");
+    let mut found: Vec<_> = [folder.to_owned(), plain].into_iter().filter(|path| has_modules(path)).collect();
+    found.extend(releases);
+    if found.len() > 1 {
+        // A kernel that lies among modules, or is called by their release, has told which are its own.
+        let name = kernel.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let release = name.split_once('-').map(|(_, release)| release);
+        let own = |path: &&PathBuf| {
+            kernel.parent() == Some(path) || path.file_name().is_some_and(|name| name.to_str() == release)
+        };
+        if let Some(own) = found.iter().find(own) {
+            return Ok(Some(own.clone()));
+        }
+        return Err(FolderError::ManyModules { folder: folder.to_owned(), found });
+    }
+    Ok(found.pop())
+}
+
+/// Whether a folder is as /lib/modules/RELEASE.
+fn has_modules(folder: &Path) -> bool {
+    folder.join("kernel").is_dir()
+        || ["modules.builtin", "modules.dep", "modules.order"].iter().any(|name| folder.join(name).is_file())
+}
+
+/// The folders with modules in `lib/modules` and `usr/lib/modules`, which may be the same place.
+fn releases(folder: &Path) -> Result<Vec<PathBuf>, FolderError> {
+    let of = |place: PathBuf| Ok(entries(&place)?.into_iter().filter(|path| has_modules(path)).collect());
+    distinct(["lib/modules", "usr/lib/modules"].iter().map(|place| of(folder.join(place))))
+}
+
+/// The files in `folder` with one of these names, or one of them and a dash and more.
+fn called(folder: &Path, names: &[&str]) -> Result<Vec<PathBuf>, FolderError> {
+    let fits = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let stem = name.split_once('-').map_or(name.as_str(), |(stem, _)| stem);
+        names.contains(&stem) && path.is_file()
+    };
+    Ok(entries(folder)?.into_iter().filter(fits).collect())
+}
+
+/// What is in a folder, in order; nothing where there is none.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, FolderError> {
+    let failed = |source| FolderError::Read { path: folder.to_owned(), source };
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>(),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(error) => Err(error),
+    };
+    let mut entries = entries.map_err(failed)?;
+    entries.sort();
+    Ok(entries)
+}
+
+/// Each file or folder once, whatever links lead to it.
+fn distinct(
+    found: impl Iterator<Item = Result<Vec<PathBuf>, FolderError>>,
+) -> Result<Vec<PathBuf>, FolderError> {
+    let mut seen = BTreeSet::new();
+    let mut all = Vec::new();
+    for path in found.collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
+        let real = path.canonicalize();
+        if seen.insert(real.unwrap_or_else(|_| path.clone())) {
+            all.push(path);
+        }
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// A folder with these files, and what is found in it, by its path from there.
+    fn found(files: &[&str]) -> Result<(String, Option<String>, Option<String>), String> {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let (file, target) = file.split_once(" -> ").map_or((*file, None), |(file, to)| (file, Some(to)));
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            match target {
+                Some(target) => symlink(target, path).unwrap(),
+                None => fs::write(path, b"").unwrap(),
+            }
+        }
+        let from = |path: PathBuf| path.strip_prefix(folder.path()).unwrap().display().to_string();
+        let root = folder.path().display().to_string();
+        look(folder.path())
+            .map(|found| (from(found.kernel), found.modules.map(from), found.config.map(from)))
+            .map_err(|error| error.to_string().replace(&root, "DIR"))
+    }
+
+    fn is(
+        kernel: &str,
+        modules: Option<&str>,
+        config: Option<&str>,
+    ) -> Result<(String, Option<String>, Option<String>), String> {
+        Ok((kernel.to_owned(), modules.map(str::to_owned), config.map(str::to_owned)))
+    }
+
+    #[test]
+    fn kernels_are_found_in_the_shapes_there_are() {
+        assert_eq!(found(&["vmlinux"]), is("vmlinux", None, None));
+        assert_eq!(found(&["bzImage", "modules/kernel/a.ko"]), is("bzImage", Some("modules"), None));
+        // As /lib/modules/RELEASE itself.
+        let fedora = ["vmlinuz", "config", "kernel/fs/ext4.ko.xz", "modules.builtin", "build -> /usr/src"];
+        assert_eq!(found(&fedora), is("vmlinuz", Some(""), Some("config")));
+        // As `make modules_install INSTALL_MOD_PATH=DIR` and a boot folder beside it.
+        let install =
+            ["boot/vmlinuz-6.1", "boot/config-6.1", "boot/System.map-6.1", "lib/modules/6.1/modules.dep"];
+        assert_eq!(found(&install), is("boot/vmlinuz-6.1", Some("lib/modules/6.1"), Some("boot/config-6.1")));
+        let arch = ["usr/lib/modules/6.1/vmlinuz", "usr/lib/modules/6.1/kernel/a.ko", "lib -> usr/lib"];
+        assert_eq!(found(&arch), is("lib/modules/6.1/vmlinuz", Some("lib/modules/6.1"), None));
+        let links = ["vmlinuz -> boot/vmlinuz-6.1", "boot/vmlinuz-6.1"];
+        assert_eq!(found(&links), is("vmlinuz", None, None));
+    }
+
+    #[test]
+    fn the_release_in_its_name_tells_which_modules_are_a_kernels_own() {
+        let two = ["vmlinuz-6.2", "lib/modules/6.1/modules.dep", "lib/modules/6.2/modules.dep"];
+        assert_eq!(found(&two), is("vmlinuz-6.2", Some("lib/modules/6.2"), None));
+        let unclear = ["vmlinuz", "lib/modules/6.1/modules.dep", "lib/modules/6.2/modules.dep"];
+        let several = "there are several folders of modules in DIR: DIR/lib/modules/6.1, DIR/lib/modules/6.2";
+        assert_eq!(found(&unclear), Err(several.to_owned()));
+    }
+
+    #[test]
+    fn what_is_not_there_or_there_twice_is_told() {
+        assert!(found(&["kernel/a.ko", "modules.dep"]).unwrap_err().starts_with("there is no kernel in DIR"));
+        let both = found(&["vmlinux", "vmlinuz"]).unwrap_err();
+        assert_eq!(both, "there are several kernels in DIR: DIR/vmlinux, DIR/vmlinuz");
+        assert_eq!(found(&["vmlinuz", "config-1", "config-2"]), is("vmlinuz", None, None));
+    }
+}

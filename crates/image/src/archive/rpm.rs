@@ -1,0 +1,321 @@
+//! The container of an RPM package: lead, signature, header, and behind them the payload (rpm's docs/manual/format_v4.md
+//! and format_v6.md). Of the header is read only what a payload may leave to it.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+
+use super::PATH_MAX;
+use crate::error::PackageError;
+
+pub(crate) const MAGIC: [u8; 4] = [0xed, 0xab, 0xee, 0xdb];
+
+/// Length of the lead, in bytes, and the place in it of the kind of package: 0 is one of programs.
+const LEAD: usize = 96;
+const KIND: std::ops::Range<usize> = 6..8;
+
+const HEADER_MAGIC: [u8; 4] = [0x8e, 0xad, 0xe8, 0x01];
+
+/// Most entries, and most bytes of data, of a header; those of a kernel with 6 000 files have under 100 and 2 MB.
+const MAX_ENTRIES: u32 = 4096;
+const MAX_DATA: u32 = 32 << 20;
+
+/// Most files of a package.
+const MAX_FILES: usize = 200_000;
+
+/// Tags of the header (rpm's include/rpm/rpmtag.h).
+const FILE_SIZES: u32 = 1028;
+const FILE_MODES: u32 = 1030;
+const FILE_INODES: u32 = 1096;
+const FOLDER_INDEXES: u32 = 1116;
+const BASE_NAMES: u32 = 1117;
+const FOLDER_NAMES: u32 = 1118;
+const PAYLOAD_FORMAT: u32 = 1124;
+const LONG_FILE_SIZES: u32 = 5008;
+
+/// What a header says of the package's files, in its order.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    folders: Vec<String>,
+    names: Vec<String>,
+    folder_of: Vec<u64>,
+    sizes: Vec<u64>,
+    modes: Vec<u64>,
+    /// For each inode, the last file that has it.
+    last_of: HashMap<u64, usize>,
+    inodes: Vec<u64>,
+}
+
+/// One file of a header.
+#[derive(Debug)]
+pub(crate) struct PackagedFile {
+    pub(crate) path: String,
+    pub(crate) size: u64,
+    pub(crate) mode: u32,
+    /// Whether its content comes with it, and not with a later name of the same file.
+    pub(crate) content_is_here: bool,
+}
+
+impl Files {
+    /// The file number `index`.
+    pub(crate) fn get(&self, index: usize) -> Option<PackagedFile> {
+        let folder = self.folders.get(usize::try_from(*self.folder_of.get(index)?).ok()?)?;
+        let name = self.names.get(index)?;
+        if folder.len() + name.len() > PATH_MAX {
+            return None;
+        }
+        let inode = self.inodes.get(index);
+        Some(PackagedFile {
+            path: format!("{folder}{name}"),
+            size: *self.sizes.get(index)?,
+            mode: u32::try_from(*self.modes.get(index)?).ok()?,
+            content_is_here: inode.is_none_or(|inode| self.last_of.get(inode) == Some(&index)),
+        })
+    }
+}
+
+/// Reads up to the payload, and what the header says of the files in it.
+pub(crate) fn header(input: &mut impl Read) -> Result<Files, PackageError> {
+    let mut lead = [0; LEAD];
+    fill(input, &mut lead)?;
+    if !lead.starts_with(&MAGIC) {
+        return Err(PackageError::Rpm("it does not begin as one"));
+    }
+    if lead[KIND] != [0, 0] {
+        return Err(PackageError::Rpm("it is a source package"));
+    }
+    let signature = Header::read(input)?;
+    // The signature's length is made a multiple of 8.
+    let padding = signature.data.len().next_multiple_of(8) - signature.data.len();
+    fill(input, &mut [0; 8][..padding])?;
+    let header = Header::read(input)?;
+    let format = header.strings(PAYLOAD_FORMAT)?;
+    if format.first().is_some_and(|format| format != "cpio") {
+        return Err(PackageError::Rpm("its payload is no cpio archive"));
+    }
+    header.files()
+}
+
+const BEYOND: PackageError = PackageError::Rpm("its header points beyond its end");
+
+/// What a header has under a tag.
+struct Value<'a> {
+    kind: u32,
+    count: usize,
+    /// From its beginning to the end of all data.
+    data: &'a [u8],
+}
+
+/// A header structure: what is in it by tags, and the bytes.
+struct Header {
+    entries: Vec<[u32; 4]>,
+    data: Vec<u8>,
+}
+
+impl Header {
+    fn read(input: &mut impl Read) -> Result<Self, PackageError> {
+        let mut start = [0; 16];
+        fill(input, &mut start)?;
+        let [_, _, count, size] = words(&start);
+        if !start.starts_with(&HEADER_MAGIC) || count > MAX_ENTRIES || size > MAX_DATA {
+            return Err(PackageError::Rpm("its header is damaged"));
+        }
+        let mut entries = Vec::new();
+        for _ in 0..count {
+            let mut entry = [0; 16];
+            fill(input, &mut entry)?;
+            entries.push(words(&entry));
+        }
+        let mut data = Vec::new();
+        input.take(u64::from(size)).read_to_end(&mut data).map_err(PackageError::Read)?;
+        if (data.len() as u64) < u64::from(size) {
+            return Err(PackageError::Truncated);
+        }
+        Ok(Self { entries, data })
+    }
+
+    fn files(&self) -> Result<Files, PackageError> {
+        let mut sizes = self.numbers(LONG_FILE_SIZES)?;
+        if sizes.is_empty() {
+            sizes = self.numbers(FILE_SIZES)?;
+        }
+        let inodes = self.numbers(FILE_INODES)?;
+        Ok(Files {
+            folders: self.strings(FOLDER_NAMES)?,
+            names: self.strings(BASE_NAMES)?,
+            folder_of: self.numbers(FOLDER_INDEXES)?,
+            sizes,
+            modes: self.numbers(FILE_MODES)?,
+            last_of: inodes.iter().enumerate().map(|(index, inode)| (*inode, index)).collect(),
+            inodes,
+        })
+    }
+
+    fn find(&self, tag: u32) -> Result<Option<Value<'_>>, PackageError> {
+        let Some([_, kind, offset, count]) = self.entries.iter().find(|entry| entry[0] == tag) else {
+            return Ok(None);
+        };
+        let count = usize::try_from(*count).ok().filter(|count| *count <= MAX_FILES);
+        let data = usize::try_from(*offset).ok().and_then(|offset| self.data.get(offset..));
+        match (count, data) {
+            (Some(count), Some(data)) => Ok(Some(Value { kind: *kind, count, data })),
+            _ => Err(BEYOND),
+        }
+    }
+
+    /// Numbers of 16, 32 or 64 bits; none where there is no such tag.
+    fn numbers(&self, tag: u32) -> Result<Vec<u64>, PackageError> {
+        let Some(Value { kind, count, data }) = self.find(tag)? else { return Ok(Vec::new()) };
+        let width = match kind {
+            3 => 2,
+            4 => 4,
+            5 => 8,
+            _ => return Err(PackageError::Rpm("its header has something else where numbers belong")),
+        };
+        let data = data.get(..count * width).ok_or(BEYOND)?;
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        Ok(data.chunks_exact(width).map(number).collect())
+    }
+
+    /// Strings; none where there is no such tag. What is not UTF-8 in them is replaced.
+    fn strings(&self, tag: u32) -> Result<Vec<String>, PackageError> {
+        let Some(Value { kind, count, data }) = self.find(tag)? else { return Ok(Vec::new()) };
+        if !matches!(kind, 6 | 8 | 9) {
+            return Err(PackageError::Rpm("its header has something else where names belong"));
+        }
+        let strings: Vec<_> = data.split_inclusive(|byte| *byte == 0).take(count).collect();
+        match strings.last() {
+            Some(last) if strings.len() == count && last.ends_with(&[0]) => {}
+            None if count == 0 => {}
+            _ => return Err(BEYOND),
+        }
+        Ok(strings.iter().map(|text| String::from_utf8_lossy(&text[..text.len() - 1]).into_owned()).collect())
+    }
+}
+
+fn words(bytes: &[u8; 16]) -> [u32; 4] {
+    let mut words = [0; 4];
+    for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+        *word = bytes.iter().fold(0, |word, byte| word << 8 | u32::from(*byte));
+    }
+    words
+}
+
+fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<(), PackageError> {
+    input.read_exact(buffer).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => PackageError::Truncated,
+        _ => PackageError::Read(error),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::testing::rpm;
+    use crate::archive::{ArchiveError, CpioReader};
+    use proptest::prelude::*;
+    use std::fs;
+    use std::sync::OnceLock;
+
+    /// A package with a plain payload, of an ordinary file, two names of one, a link and folders.
+    fn package() -> &'static [u8] {
+        static PACKAGE: OnceLock<Vec<u8>> = OnceLock::new();
+        PACKAGE.get_or_init(|| {
+            let root = tempfile::tempdir().unwrap();
+            let folder = root.path().join("lib/modules/6.1");
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("a"), b"one").unwrap();
+            fs::write(folder.join("b"), b"twice").unwrap();
+            fs::hard_link(folder.join("b"), folder.join("c")).unwrap();
+            std::os::unix::fs::symlink("/usr/src", folder.join("d")).unwrap();
+            fs::create_dir(folder.join("e")).unwrap();
+            rpm(root.path(), "w.ufdio")
+        })
+    }
+
+    /// What a package's regular files hold, those whose content is with them.
+    fn contents(package: &[u8]) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let mut input = package;
+        let files = header(&mut input).map_err(|error| error.to_string())?;
+        let read = || -> Result<_, ArchiveError> {
+            let mut cpio = CpioReader::new(input, &files);
+            let mut contents = Vec::new();
+            while let Some(entry) = cpio.next()? {
+                let mut bytes = Vec::new();
+                cpio.data().read_to_end(&mut bytes).map_err(ArchiveError::Read)?;
+                if entry.size.is_some() {
+                    let path = entry.path.trim_start_matches('.').trim_start_matches("/lib/modules/6.1/");
+                    contents.push((path.to_owned(), bytes));
+                }
+            }
+            Ok(contents)
+        };
+        read().map_err(|error| error.to_string())
+    }
+
+    /// The same package with a payload that leaves names, sizes and modes to the header.
+    fn stripped() -> Vec<u8> {
+        let mut input = package();
+        let files = header(&mut input).unwrap();
+        let start = package().len() - input.len();
+        let mut bytes = package()[..start].to_vec();
+        for index in (0..).take_while(|index| files.get(*index).is_some()) {
+            let file = files.get(index).unwrap();
+            let content: &[u8] = match file.path.rsplit('/').next() {
+                Some("a") => b"one",
+                Some("c") => b"twice",
+                Some("d") => b"/usr/src",
+                _ => b"",
+            };
+            bytes.extend(format!("07070X{index:08x}").bytes());
+            for part in [&b""[..], content] {
+                bytes.extend(part);
+                bytes.resize(start + (bytes.len() - start).next_multiple_of(4), 0);
+            }
+        }
+        bytes.extend(b"070701");
+        bytes.extend("00000000".repeat(11).bytes());
+        bytes.extend(b"0000000b00000000TRAILER!!!\0\0\0\0");
+        bytes
+    }
+
+    #[test]
+    fn both_kinds_of_payload_hold_the_same() {
+        let expected = [("a", &b"one"[..]), ("c", b"twice")];
+        let expected: Vec<_> =
+            expected.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();
+        assert_eq!(contents(package()).unwrap(), expected);
+        assert_eq!(contents(&stripped()).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_cut_short_is_refused() {
+        for package in [package().to_vec(), stripped()] {
+            let whole = package.len();
+            for length in (0..whole).step_by(61).chain(whole - 200..whole - 140) {
+                assert!(contents(&package[..length]).is_err(), "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_packages_are_named() {
+        let mut source = package().to_vec();
+        source[7] = 1;
+        assert_eq!(contents(&source).unwrap_err(), "not a usable RPM: it is a source package");
+        let mut large = package().to_vec();
+        large[LEAD + 8..LEAD + 12].copy_from_slice(&[0xff; 4]);
+        assert_eq!(contents(&large).unwrap_err(), "not a usable RPM: its header is damaged");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20), which: bool) {
+            let mut bytes = if which { stripped() } else { package().to_vec() };
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let _ = contents(&bytes);
+        }
+    }
+}

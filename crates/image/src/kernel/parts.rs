@@ -1,0 +1,273 @@
+//! What kernels come in, recognised by content and taken apart: Debian packages, RPMs, tars, and kernels themselves.
+
+use std::io::{self, Cursor, Read};
+use std::path::Path;
+
+use super::KernelError;
+use super::container::{self, MAX_VMLINUX};
+use super::modules::MAX_MODULE;
+use super::store::Destination;
+use crate::archive::{ArchiveError, CpioReader, MemberKind, TarReader, ar, rpm};
+use crate::codec::{self, ReadError};
+use crate::error::PackageError;
+use crate::progress;
+use crate::{ImageError, Progress};
+
+/// Largest configuration of a kernel's build, in bytes; a distribution's has 300 kB.
+const MAX_CONFIG: u64 = 4 << 20;
+
+/// Bytes by which everything is recognised: a bzImage by its header at 0x202, a tar by its magic at 257.
+const START: u64 = 1024;
+
+/// What a file is, by how it begins.
+enum Kind {
+    Deb,
+    Rpm,
+    Tar,
+    Kernel,
+}
+
+impl Kind {
+    fn of(start: &[u8]) -> Result<Self, KernelError> {
+        Ok(match start {
+            [] => return Err(KernelError::Empty),
+            _ if start.starts_with(ar::MAGIC) => Self::Deb,
+            _ if start.starts_with(&rpm::MAGIC) => Self::Rpm,
+            _ if start.get(257..262) == Some(b"ustar") => Self::Tar,
+            _ if container::may_be_kernel(start) => Self::Kernel,
+            _ => return Err(KernelError::NotKernel),
+        })
+    }
+}
+
+/// What a file of an archive is to the import.
+enum Part<'a> {
+    Kernel,
+    Config,
+    /// A file of the modules' tree, with its path there.
+    Module(&'a Path),
+    /// A file to be taken apart itself.
+    Inner,
+    Ignored,
+}
+
+/// The parts of one kernel, from one file or several.
+pub(super) struct Parts<'a, 'd> {
+    pub(super) destination: &'a mut Destination<'d>,
+    pub(super) kernel: Option<Vec<u8>>,
+    /// What it came in, in a word.
+    pub(super) source: &'static str,
+    /// The kernel whose modules there are, by the name of their folder.
+    release: Option<String>,
+    progress: &'a dyn Progress,
+}
+
+impl<'a, 'd> Parts<'a, 'd> {
+    pub(super) fn new(destination: &'a mut Destination<'d>, progress: &'a dyn Progress) -> Self {
+        Self { destination, kernel: None, source: "files", release: None, progress }
+    }
+
+    /// Takes what is in `input`, called `name` for people. A tar is only taken where it is not in another.
+    pub(super) fn take(&mut self, name: &str, mut input: impl Read, inner: bool) -> Result<(), ImageError> {
+        let mut start = Vec::new();
+        let read = input.by_ref().take(START).read_to_end(&mut start);
+        read.map_err(|error| unreadable(name, error))?;
+        let kind = Kind::of(&start).map_err(|error| match error {
+            KernelError::NotKernel if inner => refused(name, "is neither a package nor a kernel"),
+            error => ImageError::Kernel(error),
+        })?;
+        let input = Cursor::new(start).chain(input);
+        match kind {
+            Kind::Deb => self.deb(input),
+            Kind::Rpm => self.rpm(input),
+            // A box, so that the type of what is read does not grow without end.
+            Kind::Tar if !inner => self.tar(Box::new(input) as Box<dyn Read + '_>),
+            Kind::Tar => Err(refused(name, "is a tar: a package or a kernel is expected there")),
+            Kind::Kernel => {
+                let bytes = codec::read_limited(input, MAX_VMLINUX).map_err(|error| match error {
+                    ReadError::TooLarge => ImageError::Kernel(KernelError::TooLarge { limit: MAX_VMLINUX }),
+                    ReadError::Io(error) => unreadable(name, error),
+                })?;
+                self.kernel(name, bytes)
+            }
+        }
+    }
+
+    fn deb(&mut self, input: impl Read) -> Result<(), ImageError> {
+        self.source = "deb";
+        let data = ar::member(input, "data.tar").map_err(ImageError::Package)?;
+        let mut tar = TarReader::stream(unpacked(data)?);
+        while let Some(member) = tar.next().map_err(package_archive)? {
+            progress::check(self.progress)?;
+            if let MemberKind::File { size, extents } = &member.kind {
+                let whole = extents.iter().map(|extent| extent.length).sum::<u64>() == *size;
+                self.packaged(&member.path, whole.then_some(*size), tar.data())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn rpm(&mut self, mut input: impl Read) -> Result<(), ImageError> {
+        self.source = "rpm";
+        let files = rpm::header(&mut input).map_err(ImageError::Package)?;
+        let mut cpio = CpioReader::new(unpacked(input)?, &files);
+        while let Some(entry) = cpio.next().map_err(package_archive)? {
+            progress::check(self.progress)?;
+            if let Some(size) = entry.size {
+                self.packaged(&entry.path, Some(size), cpio.data())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A file of a package; its size is only known where all of it is stored.
+    fn packaged(&mut self, path: &str, size: Option<u64>, data: impl Read) -> Result<(), ImageError> {
+        let plain = plain(path);
+        let below = plain.strip_prefix("usr/").unwrap_or(plain).strip_prefix("lib/modules/");
+        let part = match below.and_then(|below| below.split_once('/')) {
+            Some((release, below)) => {
+                let part = match below {
+                    "vmlinuz" | "vmlinux" => Part::Kernel,
+                    "config" => Part::Config,
+                    _ => module(below),
+                };
+                if let Part::Module(_) = part {
+                    self.released(release)?;
+                }
+                part
+            }
+            None => match plain.strip_prefix("boot/") {
+                Some(name) if name.starts_with("vmlinuz-") || name.starts_with("vmlinux-") => Part::Kernel,
+                Some(name) if name.starts_with("config-") => Part::Config,
+                _ => Part::Ignored,
+            },
+        };
+        self.put(part, path, size, data, package_archive)
+    }
+
+    /// A tar of files: `kernel`, `config`, `modules/...`, and whatever else holds some of it in `files/...`.
+    fn tar(&mut self, input: impl Read) -> Result<(), ImageError> {
+        let mut tar = TarReader::stream(input);
+        while let Some(member) = tar.next().map_err(ImageError::KernelArchive)? {
+            progress::check(self.progress)?;
+            let path = plain(&member.path);
+            let (size, part) = match &member.kind {
+                MemberKind::File { size, extents } => {
+                    let whole = extents.iter().map(|extent| extent.length).sum::<u64>() == *size;
+                    let part = match (path, path.split_once('/')) {
+                        ("kernel", _) => Part::Kernel,
+                        ("config", _) => Part::Config,
+                        (_, Some(("modules", below))) => module(below),
+                        (_, Some(("files", _))) => Part::Inner,
+                        _ => return Err(refused(&member.path, EXPECTED)),
+                    };
+                    (whole.then_some(*size), part)
+                }
+                // `build` and `source` of a real tree are symlinks.
+                MemberKind::Folder | MemberKind::Symlink(_) if path.starts_with("modules/") => continue,
+                MemberKind::Folder if matches!(path, "" | "." | "modules" | "files") => continue,
+                _ => return Err(refused(&member.path, EXPECTED)),
+            };
+            self.put(part, &member.path, size, tar.data(), ImageError::KernelArchive)?;
+        }
+        Ok(())
+    }
+
+    fn put(
+        &mut self,
+        part: Part<'_>,
+        path: &str,
+        size: Option<u64>,
+        data: impl Read,
+        archive: fn(ArchiveError) -> ImageError,
+    ) -> Result<(), ImageError> {
+        let whole = |data, limit, problem| {
+            let size = size.filter(|size| *size <= limit).ok_or_else(|| refused(path, problem))?;
+            match codec::read_limited(data, limit) {
+                Ok(bytes) if bytes.len() as u64 == size => Ok(bytes),
+                Ok(_) => Err(archive(ArchiveError::Truncated { after: format!("{path:?}") })),
+                Err(ReadError::TooLarge) => Err(refused(path, problem)),
+                Err(ReadError::Io(source)) => Err(archive(ArchiveError::Read(source))),
+            }
+        };
+        match part {
+            Part::Kernel => {
+                let bytes = whole(data, MAX_VMLINUX, "is too large for a kernel, or sparse")?;
+                self.kernel(path, bytes)
+            }
+            Part::Config => {
+                let bytes = whole(data, MAX_CONFIG, "is too large for a kernel's configuration, or sparse")?;
+                self.destination.write_config(&bytes)
+            }
+            Part::Module(below) => {
+                let bytes = whole(data, MAX_MODULE, "is too large for a module, or sparse")?;
+                self.destination.add_module_file(below, &bytes)
+            }
+            Part::Inner => self.take(path, Box::new(data) as Box<dyn Read + '_>, true),
+            Part::Ignored => Ok(()),
+        }
+    }
+
+    /// A package may have the same kernel in both of its places.
+    fn kernel(&mut self, name: &str, bytes: Vec<u8>) -> Result<(), ImageError> {
+        match &self.kernel {
+            Some(kernel) if *kernel != bytes => Err(ImageError::ManyKernels { entry: name.to_owned() }),
+            _ => {
+                self.kernel = Some(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    fn released(&mut self, release: &str) -> Result<(), ImageError> {
+        match &self.release {
+            Some(first) if first != release => {
+                Err(ImageError::ManyReleases { first: first.clone(), second: release.to_owned() })
+            }
+            Some(_) => Ok(()),
+            None => {
+                self.release = Some(release.to_owned());
+                Ok(())
+            }
+        }
+    }
+}
+
+const EXPECTED: &str =
+    "is not expected there: files \"kernel\" and \"config\" are, and the folders \"modules\" and \"files\"";
+
+fn refused(entry: &str, problem: &'static str) -> ImageError {
+    ImageError::KernelEntry { entry: entry.to_owned(), problem }
+}
+
+fn unreadable(name: &str, source: io::Error) -> ImageError {
+    ImageError::Io { operation: "read", path: name.into(), source }
+}
+
+fn package_archive(error: ArchiveError) -> ImageError {
+    ImageError::Package(PackageError::Archive(error))
+}
+
+/// A package's content, unpacked.
+fn unpacked<'a>(content: impl Read + 'a) -> Result<Box<dyn Read + 'a>, ImageError> {
+    let content = codec::unpacked(content).map_err(|error| ImageError::Package(PackageError::Read(error)))?;
+    content.map_err(|compression| ImageError::Compression {
+        what: "the package's content".to_owned(),
+        compression,
+    })
+}
+
+/// A member's path without what says only where it starts.
+fn plain(path: &str) -> &str {
+    path.trim_start_matches("./").trim_matches('/')
+}
+
+/// A file at `path` below `/lib/modules/<release>`: wanted if it is a module or a list of modules.
+fn module(path: &str) -> Part<'_> {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    if name.contains(".ko") || name.starts_with("modules.") {
+        Part::Module(Path::new(path))
+    } else {
+        Part::Ignored
+    }
+}
