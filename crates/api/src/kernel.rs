@@ -27,6 +27,49 @@ pub struct Kernel {
     /// Names of the VMs that boot it.
     #[serde(default)]
     pub used_by: Vec<String>,
+    /// What it brings; told only when one kernel is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<KernelDetails>,
+}
+
+/// What a kernel brings.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KernelDetails {
+    /// Size of the kernel itself, unpacked.
+    pub vmlinux: Size,
+    /// How many modules there are.
+    pub modules: u64,
+    /// Whether Firecracker can boot it.
+    pub firecracker: bool,
+    /// Whether QEMU can boot it.
+    pub qemu: bool,
+    /// The drivers that VMs boot with, then others that are asked for.
+    pub drivers: Vec<Driver>,
+}
+
+/// One driver, and how a kernel has it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Driver {
+    /// Its module's name.
+    pub name: String,
+    /// How the kernel has it.
+    pub presence: DriverPresence,
+    /// Whether VMs boot with it.
+    pub boot: bool,
+}
+
+/// How a kernel has a driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DriverPresence {
+    /// In the kernel itself.
+    BuiltIn,
+    /// As a module.
+    Module,
+    /// Not at all.
+    Missing,
+    /// Nothing tells.
+    Unknown,
 }
 
 impl Named for Kernel {

@@ -7,8 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use banger_api::{ApiError, ErrorKind, Id, Kernel, Name, Size, resolve};
-use banger_image::{KernelInfo, Progress};
+use banger_api::{
+    ApiError, Driver, DriverPresence, ErrorKind, Id, Kernel, KernelDetails, Name, Size, resolve,
+};
+use banger_image::{KernelInfo, Presence, Progress};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, OnceCell};
@@ -149,7 +151,32 @@ impl Host {
             source: kernel.source.clone(),
             created_at: kernel.created_at,
             used_by: used_by(vms, |vm| vm.kernel_id == kernel.id),
+            details: None,
         }
+    }
+
+    /// What a kernel brings, by its files.
+    pub(crate) fn kernel_details(&self, kernel: &KernelRecord) -> Result<KernelDetails, EngineError> {
+        let details = banger_image::kernel_details(&self.kernel_dir(&kernel.id))?;
+        let driver = |name: &str, presence: Option<Presence>, boot| Driver {
+            name: name.to_owned(),
+            presence: match presence {
+                Some(Presence::BuiltIn) => DriverPresence::BuiltIn,
+                Some(Presence::Module) => DriverPresence::Module,
+                Some(Presence::Absent) => DriverPresence::Missing,
+                None => DriverPresence::Unknown,
+            },
+            boot,
+        };
+        let boot = details.boot.iter().map(|(name, presence)| driver(name, Some(*presence), true));
+        let others = details.others.iter().map(|(name, presence)| driver(name, *presence, false));
+        Ok(KernelDetails {
+            vmlinux: Size::bytes(details.size),
+            modules: details.modules,
+            firecracker: details.firecracker,
+            qemu: details.qemu,
+            drivers: boot.chain(others).collect(),
+        })
     }
 }
 

@@ -1,8 +1,13 @@
 //! Compressed streams, recognised by their first bytes and never by name.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
 
 use liblzma::stream::{CONCATENATED, Stream};
+
+use crate::ImageError;
+use crate::error::IoContext;
 
 /// Memory an xz header may make the decoder take, in bytes; `xz -9` needs 65 MiB.
 const XZ_MEMORY: u64 = 512 << 20;
@@ -83,6 +88,18 @@ pub(crate) fn read_limited(input: impl Read, limit: u64) -> Result<Vec<u8>, Read
     let mut bytes = Vec::new();
     input.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(ReadError::Io)?;
     if bytes.len() as u64 > limit { Err(ReadError::TooLarge) } else { Ok(bytes) }
+}
+
+/// The whole file, or nothing if it is over `limit`.
+pub(crate) fn read_file(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, ImageError> {
+    let file = File::open(path).during("open", path)?;
+    match read_limited(file, limit) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(ReadError::TooLarge) => Ok(None),
+        Err(ReadError::Io(source)) => {
+            Err(ImageError::Io { operation: "read", path: path.to_owned(), source })
+        }
+    }
 }
 
 #[cfg(test)]

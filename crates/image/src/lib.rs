@@ -26,7 +26,10 @@ pub use ext4::DiskProblem;
 pub use failure::FailureKind;
 pub use import::{import_rootfs, import_rootfs_file};
 pub use initrd::{InitrdInfo, build_initrd};
-pub use kernel::{KernelError, KernelInfo, ModuleError, extract_vmlinux, import_kernel};
+pub use kernel::{
+    KernelDetails, KernelError, KernelInfo, ModuleError, Presence, extract_vmlinux, import_kernel,
+    kernel_details,
+};
 pub use oci::{
     Blobs, Descriptor, Document, Index, LONGEST_DOCUMENT, Layer, Manifest, ManifestError, Registries,
     RegistryError, RegistryHost, Remote, Timing, Unconfigured, parse_config, parse_document, parse_index,

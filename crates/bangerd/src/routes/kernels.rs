@@ -6,9 +6,10 @@ use axum::{
     extract::{Path, Query, State},
     response::Response,
 };
-use banger_api::{Kernel, Name, Pull};
+use banger_api::{ApiError, ErrorKind, Kernel, Name, Pull};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 
 use super::{Answer, Checked, Shared, reader_of, stream_of};
 
@@ -17,7 +18,8 @@ pub(super) async fn kernels(State(daemon): Shared) -> Answer<Vec<Kernel>> {
 }
 
 pub(super) async fn kernel(State(daemon): Shared, Path(kernel): Path<String>) -> Answer<Kernel> {
-    Ok(Json(daemon.engine.kernel(&kernel)?))
+    let shown = spawn_blocking(move || daemon.engine.kernel(&kernel)).await;
+    Ok(Json(shown.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))??))
 }
 
 #[derive(Deserialize)]

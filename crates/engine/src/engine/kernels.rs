@@ -22,14 +22,15 @@ impl Engine {
         Ok(self.0.store.kernels()?.iter().map(|kernel| self.0.show_kernel(kernel, &vms)).collect())
     }
 
-    /// The kernel that `reference` names.
+    /// The kernel that `reference` names, with what it brings. It is read for that, which takes a moment.
     ///
     /// # Errors
-    /// When none or several do.
+    /// When none or several do, or its files cannot be read.
     pub fn kernel(&self, reference: &str) -> Result<Kernel, ApiError> {
         let kernels = self.0.store.kernels()?;
         let kernel = resolve(&kernels, reference).map_err(|error| unresolved("kernel", reference, error))?;
-        Ok(self.0.show_kernel(kernel, &self.0.store.vms()?))
+        let details = Some(self.0.kernel_details(kernel)?);
+        Ok(Kernel { details, ..self.0.show_kernel(kernel, &self.0.store.vms()?) })
     }
 
     /// Makes a kernel of a package, a kernel, or a tar of such.

@@ -1,13 +1,11 @@
 //! Puts an initrd together.
 
-use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
 use super::cpio::{Cpio, TooLarge};
 use super::resolve::{self, Loaded};
-use crate::codec::{self, ReadError};
-use crate::error::IoContext;
+use crate::codec;
 use crate::kernel::{KernelError, ModuleTree, Program, extract_vmlinux, program};
 use crate::{ImageError, publish};
 
@@ -51,24 +49,12 @@ pub fn build_initrd(kernel_dir: &Path, agent: &Path, out: &Path) -> Result<Initr
 
 fn read_agent(path: &Path) -> Result<Vec<u8>, ImageError> {
     let refused = |reason| ImageError::Agent { path: path.to_owned(), reason };
-    let bytes = read(path, MAX_AGENT)?.ok_or(refused("it is larger than 64 MiB"))?;
+    let bytes = codec::read_file(path, MAX_AGENT)?.ok_or(refused("it is larger than 64 MiB"))?;
     match program(&bytes).map_err(refused)? {
         Program::Static => Ok(bytes),
         Program::Dynamic => Err(refused(
             "it is dynamically linked, and an initrd has no libraries; build it with +crt-static",
         )),
-    }
-}
-
-/// The whole file, or nothing if it is over `limit`.
-fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, ImageError> {
-    let file = File::open(path).during("open", path)?;
-    match codec::read_limited(file, limit) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(ReadError::TooLarge) => Ok(None),
-        Err(ReadError::Io(source)) => {
-            Err(ImageError::Io { operation: "read", path: path.to_owned(), source })
-        }
     }
 }
 
@@ -86,7 +72,7 @@ fn read_modules(kernel_dir: &Path) -> Result<Vec<Loaded>, ImageError> {
 fn read_vmlinux(kernel_dir: &Path) -> Result<Vec<u8>, ImageError> {
     let path = kernel_dir.join("vmlinux");
     let too_large = ImageError::Kernel(KernelError::TooLarge { limit: MAX_KERNEL });
-    let bytes = read(&path, MAX_KERNEL)?.ok_or(too_large)?;
+    let bytes = codec::read_file(&path, MAX_KERNEL)?.ok_or(too_large)?;
     Ok(extract_vmlinux(&bytes).map_err(ImageError::Kernel)?.into_owned())
 }
 

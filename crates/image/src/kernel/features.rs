@@ -101,9 +101,12 @@ const BUSES: [&str; 2] = ["virtio_pci", "virtio_mmio"];
 
 /// How a kernel has a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Presence {
+pub enum Presence {
+    /// As a module, which is there.
     Module,
+    /// In the kernel itself.
     BuiltIn,
+    /// Not at all.
     Absent,
 }
 

@@ -1,6 +1,8 @@
 //! Guest kernels: from packages or files to an ELF `vmlinux` and its modules.
 
+mod config;
 mod container;
+mod details;
 mod elf;
 mod error;
 mod features;
@@ -14,9 +16,11 @@ pub(crate) mod testing;
 mod tests;
 
 pub use container::extract_vmlinux;
+pub use details::{KernelDetails, kernel_details};
 pub use error::{KernelError, ModuleError};
+pub use features::Presence;
 pub use import::{KernelInfo, import_kernel};
 
 pub(crate) use elf::{Program, program};
-pub(crate) use features::{BOOT_MODULES, Presence, presence};
+pub(crate) use features::{BOOT_MODULES, presence};
 pub(crate) use modules::{ModInfo, ModuleTree};

@@ -73,6 +73,11 @@ impl ModuleTree {
         self.paths.get(&normal(name)).map(PathBuf::as_path)
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.paths.len() as u64
+    }
+
     /// Whether `name` is built in; unknown where there is no `modules.builtin`.
     pub(crate) fn is_builtin(&self, name: &str) -> Option<bool> {
         self.builtin.as_ref().map(|names| names.contains(&normal(name)))

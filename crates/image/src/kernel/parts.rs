@@ -4,6 +4,7 @@ use std::io::{self, Cursor, Read};
 use std::path::Path;
 
 use super::KernelError;
+use super::config::MAX_CONFIG;
 use super::container::{self, MAX_VMLINUX};
 use super::modules::MAX_MODULE;
 use super::store::Destination;
@@ -12,9 +13,6 @@ use crate::codec::{self, ReadError};
 use crate::error::PackageError;
 use crate::progress;
 use crate::{ImageError, Progress};
-
-/// Largest configuration of a kernel's build, in bytes; a distribution's has 300 kB.
-const MAX_CONFIG: u64 = 4 << 20;
 
 /// Bytes by which everything is recognised: a bzImage by its header at 0x202, a tar by its magic at 257.
 const START: u64 = 1024;

@@ -296,6 +296,41 @@ fn rpms_are_imported_whatever_packs_them() {
 }
 
 #[test]
+fn what_a_kernel_brings_is_told_by_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |tar: &[u8], name: &str| {
+        let dest = folder.path().join(name);
+        import_kernel(tar, &dest, &Silent).unwrap();
+        kernel_details(&dest).unwrap()
+    };
+    let how = |details: &KernelDetails, name: &str| {
+        let boot = details.boot.iter().find(|(it, _)| *it == name).map(|(_, how)| Some(*how));
+        boot.or_else(|| details.others.iter().find(|(it, _)| *it == name).map(|(_, how)| *how)).unwrap()
+    };
+    let whole = vmlinux(RELEASE, &[]);
+    let alone = of(&whole, "alone");
+    assert_eq!((alone.modules, alone.firecracker, alone.qemu), (0, true, true));
+    assert_eq!((how(&alone, "ext4"), how(&alone, "xfs")), (Some(Presence::BuiltIn), None));
+    let firecrackers = of(&vmlinux(RELEASE, &["virtio_pci"]), "mmio");
+    assert_eq!((firecrackers.firecracker, firecrackers.qemu), (true, false));
+    assert_eq!(how(&firecrackers, "virtio_pci"), Some(Presence::Absent));
+
+    // A list of what is built in knows better than a configuration, and a configuration better than nothing.
+    let config = b"CONFIG_XFS_FS=y\nCONFIG_TUN=m\n";
+    let configured =
+        of(&TarWriter::default().file("kernel", &whole).file("config", config).end(), "configured");
+    let presences = ["xfs", "tun", "kvm"].map(|name| how(&configured, name));
+    assert_eq!(presences, [Some(Presence::BuiltIn), Some(Presence::Absent), Some(Presence::Absent)]);
+    let kernel = vmlinux(RELEASE, &["ext4", "overlay", "virtio_blk", "vmw_vsock_virtio_transport"]);
+    let listed = of(&with_modules(&kernel, RELEASE).file("config", config).end(), "listed");
+    assert_eq!(listed.modules, 4);
+    assert_eq!((how(&listed, "ext4"), how(&listed, "xfs")), (Some(Presence::Module), Some(Presence::Absent)));
+
+    let gone = kernel_details(&folder.path().join("gone")).unwrap_err();
+    assert!(matches!(gone, ImageError::Io { operation: "open", .. }));
+}
+
+#[test]
 fn a_stopped_input_is_no_damaged_one() {
     struct Stopped;
     impl Progress for Stopped {

@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use banger_api::Kernel;
+use banger_api::{DriverPresence, Kernel, KernelDetails};
 use banger_client::Client;
 
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     ui::{Format, Table, Ui},
 };
 
-/// Show a kernel in full
+/// Show a kernel in full: what boots it, and which drivers it has
 #[derive(Debug, clap::Args)]
 pub(crate) struct Show {
     /// Id, name, or the beginning of either
@@ -28,16 +28,41 @@ impl Show {
 }
 
 fn table(ui: &Ui, kernel: &Kernel) -> Table {
-    let yes_or_no = |answer: bool| if answer { "yes" } else { "no" }.to_owned();
-    Table::of_fields([
+    let mut table = Table::of_fields([
         ("name", kernel.name.to_string()),
         ("id", kernel.id.to_string()),
         ("release", kernel.release.clone()),
-        ("modules", yes_or_no(kernel.modules)),
-        ("PVH entry", yes_or_no(kernel.pvh)),
         ("on disk", kernel.disk_usage.to_string()),
         ("source", kernel.source.clone()),
         ("created", ui.ago(kernel.created_at)),
         ("used by", kernel.used_by.join(", ")),
-    ])
+    ]);
+    for (name, value) in kernel.details.iter().flat_map(rows) {
+        table.row([format!("{name}:"), value]);
+    }
+    table
+}
+
+/// What a kernel brings. Drivers that VMs boot with come first in each row.
+fn rows(details: &KernelDetails) -> Vec<(&'static str, String)> {
+    let vmms = [(details.firecracker, "firecracker"), (details.qemu, "qemu")];
+    let boots = vmms.iter().filter(|(boots, _)| *boots).map(|(_, vmm)| *vmm).collect::<Vec<_>>();
+    let mut rows = vec![
+        ("vmlinux", details.vmlinux.to_string()),
+        ("modules", details.modules.to_string()),
+        ("boots with", if boots.is_empty() { "no VMM".to_owned() } else { boots.join(", ") }),
+    ];
+    for (name, presence) in [
+        ("built in", DriverPresence::BuiltIn),
+        ("as modules", DriverPresence::Module),
+        ("missing", DriverPresence::Missing),
+        ("not known", DriverPresence::Unknown),
+    ] {
+        let drivers = details.drivers.iter().filter(|driver| driver.presence == presence);
+        let names: Vec<_> = drivers.map(|driver| driver.name.as_str()).collect();
+        if !names.is_empty() {
+            rows.push((name, names.join(" ")));
+        }
+    }
+    rows
 }
