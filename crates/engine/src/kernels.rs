@@ -10,7 +10,8 @@ use std::{
 use banger_api::{
     ApiError, Driver, DriverPresence, ErrorKind, Id, Kernel, KernelDetails, Name, Size, resolve,
 };
-use banger_image::{KernelInfo, Presence, Progress};
+use banger_image::{Bus, KernelInfo, Presence, Progress};
+use banger_vmm::VmmKind;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, OnceCell};
@@ -153,6 +154,32 @@ impl Host {
             used_by: used_by(vms, |vm| vm.kernel_id == kernel.id),
             details: None,
         }
+    }
+
+    /// Refuses to start `vmm` with a kernel that would not boot there, rather than to wait for it.
+    pub(crate) async fn check_boots(
+        &self,
+        id: &Id,
+        vmm: VmmKind,
+        context: &Context,
+    ) -> Result<(), EngineError> {
+        let kernel = self.store.kernels()?.into_iter().find(|kernel| kernel.id == *id);
+        let Some(kernel) = kernel else { return Err(no_such("kernel", id.as_str()).into()) };
+        let (bus, option) = match vmm {
+            VmmKind::Firecracker => (Bus::Mmio, "CONFIG_VIRTIO_MMIO"),
+            VmmKind::Qemu => (Bus::Pci, "CONFIG_VIRTIO_PCI"),
+        };
+        let folder = self.kernel_dir(id);
+        let finds = context.blocking(move |_| banger_image::kernel_finds(&folder, bus)).await?;
+        let lacks = match vmm {
+            _ if !finds => option,
+            VmmKind::Qemu if !kernel.pvh => "CONFIG_PVH",
+            _ => return Ok(()),
+        };
+        let text = format!("{vmm} cannot boot kernel {}: it was built without {lacks}", kernel.name);
+        Err(ApiError::new(ErrorKind::Invalid, text)
+            .hint("choose another with --kernel; `banger kernel show` tells what boots one")
+            .into())
     }
 
     /// What a kernel brings, by its files.

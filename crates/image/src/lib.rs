@@ -27,8 +27,8 @@ pub use failure::FailureKind;
 pub use import::{import_rootfs, import_rootfs_file};
 pub use initrd::{InitrdInfo, build_initrd};
 pub use kernel::{
-    KernelDetails, KernelError, KernelInfo, ModuleError, Presence, extract_vmlinux, import_kernel,
-    kernel_details,
+    Bus, KernelDetails, KernelError, KernelInfo, ModuleError, Presence, extract_vmlinux, import_kernel,
+    kernel_details, kernel_finds,
 };
 pub use oci::{
     Blobs, Descriptor, Document, Index, LONGEST_DOCUMENT, Layer, Manifest, ManifestError, Registries,

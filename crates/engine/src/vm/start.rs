@@ -109,6 +109,7 @@ impl Start<'_> {
             self.vmm()
         );
         let (disks, initrd, vmm) = (disks?, initrd?, vmm?);
+        host.check_boots(&record.kernel_id, vmm.kind(), self.context).await?;
         self.context.check()?;
 
         let run_dir = host.dirs.vm_runtime(record.id.as_str());

@@ -16,7 +16,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use container::extract_vmlinux;
-pub use details::{KernelDetails, kernel_details};
+pub use details::{Bus, KernelDetails, kernel_details, kernel_finds};
 pub use error::{KernelError, ModuleError};
 pub use features::Presence;
 pub use import::{KernelInfo, import_kernel};

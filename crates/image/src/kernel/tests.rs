@@ -314,6 +314,9 @@ fn what_a_kernel_brings_is_told_by_its_files() {
     let firecrackers = of(&vmlinux(RELEASE, &["virtio_pci"]), "mmio");
     assert_eq!((firecrackers.firecracker, firecrackers.qemu), (true, false));
     assert_eq!(how(&firecrackers, "virtio_pci"), Some(Presence::Absent));
+    let finds =
+        |name: &str| [Bus::Mmio, Bus::Pci].map(|bus| kernel_finds(&folder.path().join(name), bus).unwrap());
+    assert_eq!((finds("alone"), finds("mmio")), ([true, true], [true, false]));
 
     // A list of what is built in knows better than a configuration, and a configuration better than nothing.
     let config = b"CONFIG_XFS_FS=y\nCONFIG_TUN=m\n";
@@ -323,7 +326,7 @@ fn what_a_kernel_brings_is_told_by_its_files() {
     assert_eq!(presences, [Some(Presence::BuiltIn), Some(Presence::Absent), Some(Presence::Absent)]);
     let kernel = vmlinux(RELEASE, &["ext4", "overlay", "virtio_blk", "vmw_vsock_virtio_transport"]);
     let listed = of(&with_modules(&kernel, RELEASE).file("config", config).end(), "listed");
-    assert_eq!(listed.modules, 4);
+    assert_eq!((listed.modules, finds("listed")), (4, [true, true]));
     assert_eq!((how(&listed, "ext4"), how(&listed, "xfs")), (Some(Presence::Module), Some(Presence::Absent)));
 
     let gone = kernel_details(&folder.path().join("gone")).unwrap_err();
