@@ -183,6 +183,14 @@ pub enum ImageError {
         /// Why not.
         source: Box<RegistryError>,
     },
+    /// A file could not be downloaded.
+    #[error("cannot download {url}")]
+    Download {
+        /// Where it is.
+        url: String,
+        /// Why not.
+        source: Box<RegistryError>,
+    },
     /// A package archive does not have what the catalog names.
     #[error("package {package}: {problem}")]
     Apt {

@@ -47,7 +47,7 @@ impl ImageError {
             ImageError::NoSpace { .. } => FailureKind::NoSpace,
             ImageError::MissingProgram { .. } => FailureKind::MissingProgram,
             ImageError::ProgramTimeout { .. } => FailureKind::Timeout,
-            ImageError::Registry { source, .. } => source.kind(),
+            ImageError::Registry { source, .. } | ImageError::Download { source, .. } => source.kind(),
             ImageError::Io { .. }
             | ImageError::Ext4 { .. }
             | ImageError::Program { .. }

@@ -7,6 +7,7 @@
 mod archive;
 mod catalog;
 mod codec;
+mod download;
 mod error;
 mod ext4;
 mod failure;
@@ -20,7 +21,9 @@ mod publish;
 mod rootfs;
 
 pub use archive::{ArchiveError, EntryProblem};
-pub use catalog::{Catalog, CatalogImage, CatalogKernel, catalog, fetch_image, fetch_kernel};
+pub use catalog::{
+    Catalog, CatalogImage, CatalogKernel, Download, KernelSource, catalog, fetch_image, fetch_kernel,
+};
 pub use error::{ImageError, PackageError};
 pub use ext4::DiskProblem;
 pub use failure::FailureKind;

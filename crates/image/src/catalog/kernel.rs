@@ -1,14 +1,17 @@
-//! Kernels from Debian packages, found and verified by apt, which leaves the host's own state alone.
+//! The catalog's kernels: from Debian packages, found and verified by apt, which leaves the host's own state alone; or
+//! from files whose digests are known.
 
 use std::fs::{self, File};
+use std::io::Seek;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{CatalogKernel, sources};
+use super::{CatalogKernel, KernelSource, sources};
 use crate::error::IoContext;
+use crate::kernel::import_kernel_files;
 use crate::program::Program;
 use crate::publish::write_error;
-use crate::{ImageError, KernelInfo, Progress, import_kernel};
+use crate::{ImageError, KernelInfo, Progress, download, import_kernel};
 
 /// Time for each step; the largest download is 30 MB.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -17,9 +20,12 @@ const LIMIT: Duration = Duration::from_secs(10 * 60);
 const HINT: &str =
     "catalog kernels need a Debian or Ubuntu host; elsewhere import a kernel's package or files";
 
-/// Fetches the newest kernel of the package `entry` names into the folder `dest`; `work` holds what is temporary.
+/// Largest file of a kernel, in bytes; a distribution's packages have under 200 MB.
+const MAX_DOWNLOAD: u64 = 1 << 30;
+
+/// Fetches the kernel `entry` into the folder `dest`; `work` holds what is temporary.
 ///
-/// `apt-get` does it, as any user, with indices of its own in `work`: it checks them by Debian's signatures and the
+/// A Debian package's is the newest. `apt-get` gets it, as any user, with indices of its own in `work`: it checks them by Debian's signatures and the
 /// package by them. Packages come from where this host gets its own if it runs Debian, of whatever release, else from
 /// the environment's `BANGER_DEBIAN_MIRROR`.
 ///
@@ -31,8 +37,30 @@ pub fn fetch_kernel(
     dest: &Path,
     progress: &dyn Progress,
 ) -> Result<KernelInfo, ImageError> {
-    let refused = |problem| ImageError::Apt { package: entry.package.clone(), problem };
-    let sources = sources::lines(&entry.suite);
+    match &entry.source {
+        KernelSource::Apt { suite, package } => fetch_package(suite, package, work, dest, progress),
+        KernelSource::Files(files) => {
+            progress.stage("download the kernel");
+            let files = files.iter().map(|wanted| {
+                let file = tempfile::tempfile_in(work).during("create a temporary file in", work)?;
+                download::file(&wanted.url, wanted.sha256, MAX_DOWNLOAD, &file, progress)?;
+                (&file).rewind().during("read again what was written in", work)?;
+                Ok((PathBuf::from(&wanted.url), file))
+            });
+            import_kernel_files(files.collect::<Result<_, ImageError>>()?, dest, progress)
+        }
+    }
+}
+
+fn fetch_package(
+    suite: &str,
+    package: &str,
+    work: &Path,
+    dest: &Path,
+    progress: &dyn Progress,
+) -> Result<KernelInfo, ImageError> {
+    let refused = |problem| ImageError::Apt { package: package.to_owned(), problem };
+    let sources = sources::lines(suite);
     if sources.is_empty() {
         return Err(refused(
             "this host has no Debian package source; set BANGER_DEBIAN_MIRROR to the address of a mirror",
@@ -41,8 +69,8 @@ pub fn fetch_kernel(
     let apt = Apt::new(work, &sources, progress)?;
     progress.stage("read the package lists");
     apt.run("apt-get", &["update"])?;
-    let depends = apt.run("apt-cache", &["depends", "--important", &entry.package])?;
-    let package = real_package(&depends, &entry.package).ok_or_else(|| refused("no such package"))?;
+    let depends = apt.run("apt-cache", &["depends", "--important", package])?;
+    let package = real_package(&depends, package).ok_or_else(|| refused("no such package"))?;
     progress.stage("download the kernel");
     apt.run("apt-get", &["download", package])?;
     let deb = apt.downloaded()?.ok_or_else(|| refused("apt downloaded nothing"))?;
@@ -129,6 +157,41 @@ fn real_package<'a>(depends: &'a str, package: &'a str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Catalog, Silent};
+    use banger_api::Digest;
+    use sha2::{Digest as _, Sha256};
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    #[test]
+    fn files_of_known_digests_become_a_kernel() {
+        let kernel = crate::kernel::testing::vmlinux("6.1.155", &["virtio_pci"]);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/vmlinux-6.1.155", listener.local_addr().unwrap());
+        let hash = Digest::sha256(Sha256::digest(&kernel).into()).hex();
+        let text = format!(
+            "image = []\n[[kernel]]\nname = 'x'\ndescription = 'y'\nspace_mib = 1\n\
+             source = {{ files = [{{ url = '{url}', sha256 = '{hash}' }}] }}\n"
+        );
+        let entry = toml::from_str::<Catalog>(&text).unwrap().kernels.remove(0);
+        assert_eq!(entry.source.to_string(), url);
+        let bytes = kernel.clone();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            assert!(lines.any(|line| line.is_empty()));
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", bytes.len());
+            stream.write_all(&[head.as_bytes(), &bytes].concat()).unwrap();
+        });
+        let work = tempfile::tempdir().unwrap();
+        let dest = work.path().join("kernel");
+        let info = fetch_kernel(&entry, work.path(), &dest, &Silent).unwrap();
+        server.join().unwrap();
+        assert_eq!((info.release.as_str(), info.virtio_pci, info.virtio_mmio), ("6.1.155", false, true));
+        assert!(fs::read(dest.join("vmlinux")).unwrap() == kernel);
+        assert!(toml::from_str::<Catalog>(&text.replace(&hash, "123")).is_err());
+    }
 
     #[test]
     fn the_real_package_is_found() {

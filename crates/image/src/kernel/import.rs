@@ -1,7 +1,8 @@
 //! Importing kernels: whatever they come in, all end in the same checks.
 
+use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::container::extract_vmlinux;
 use super::features::{self, BOOT_MODULES, Presence, presence};
@@ -9,6 +10,7 @@ use super::modules::{ModInfo, ModuleTree};
 use super::parts::Parts;
 use super::store::Destination;
 use super::{ModuleError, elf};
+use crate::error::IoContext;
 use crate::initrd::boot_modules;
 use crate::progress::{self, Watched, stopped_or};
 use crate::{ImageError, Progress};
@@ -50,6 +52,21 @@ pub fn import_kernel(
     progress: &dyn Progress,
 ) -> Result<KernelInfo, ImageError> {
     import(dest, progress, |parts| parts.take("the kernel", Watched::new(input, None, progress), false))
+}
+
+/// The same of several files, which together have all of a kernel.
+pub(crate) fn import_kernel_files(
+    files: Vec<(PathBuf, File)>,
+    dest: &Path,
+    progress: &dyn Progress,
+) -> Result<KernelInfo, ImageError> {
+    import(dest, progress, |parts| {
+        files.into_iter().try_for_each(|(path, file)| {
+            let total = file.metadata().during("read", &path)?.len();
+            let file = Watched::new(file, Some(total), progress);
+            parts.take(&path.display().to_string(), file, false)
+        })
+    })
 }
 
 /// Makes the folder, has `take` bring the kernel's parts, and checks them.

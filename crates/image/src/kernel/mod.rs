@@ -23,4 +23,5 @@ pub use import::{KernelInfo, import_kernel};
 
 pub(crate) use elf::{Program, program};
 pub(crate) use features::{BOOT_MODULES, presence};
+pub(crate) use import::import_kernel_files;
 pub(crate) use modules::{ModInfo, ModuleTree};

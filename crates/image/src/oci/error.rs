@@ -160,7 +160,7 @@ impl RegistryError {
     }
 
     /// For a request to `host` that had no answer, or only the beginning of one.
-    pub(super) fn of_request(host: &str, limit: Duration, error: &reqwest::Error) -> Self {
+    pub(crate) fn of_request(host: &str, limit: Duration, error: &reqwest::Error) -> Self {
         let host = host.to_owned();
         if error.is_timeout() {
             return Self::Stalled { host, limit };

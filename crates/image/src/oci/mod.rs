@@ -32,3 +32,5 @@ pub use remote::Remote;
 
 pub(crate) use archive::ImageArchive;
 pub use pull::pull_image;
+pub(crate) use remote::Driver;
+pub(crate) use source::Tries;

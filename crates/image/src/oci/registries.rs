@@ -64,7 +64,7 @@ impl Default for Timing {
 }
 
 /// A registry, or a mirror of one, as it is to be reached.
-pub(super) struct Route<'a> {
+pub(crate) struct Route<'a> {
     /// Its name, for people and for looking up credentials.
     pub(super) name: &'a str,
     scheme: Scheme,
@@ -88,7 +88,7 @@ impl Registries {
     }
 
     /// The way to a registry, or to a mirror as it is written in [`RegistryHost::mirrors`].
-    pub(super) fn route<'a>(&'a self, place: &'a str) -> Route<'a> {
+    pub(crate) fn route<'a>(&'a self, place: &'a str) -> Route<'a> {
         let place = place.trim_end_matches('/');
         let (scheme, name) = match (place.strip_prefix("http://"), place.strip_prefix("https://")) {
             (Some(name), _) => (Some(Scheme::Http), name),
@@ -137,7 +137,7 @@ impl Route<'_> {
     }
 
     /// A client that follows redirects, but never from https to http.
-    pub(super) fn client(&self) -> Result<Client, RegistryError> {
+    pub(crate) fn client(&self) -> Result<Client, RegistryError> {
         self.client_with(|| {
             Policy::custom(|attempt| {
                 let secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");

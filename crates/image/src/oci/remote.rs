@@ -207,16 +207,16 @@ impl Drop for Closed<'_> {
 }
 
 /// Runs what is asynchronous here.
-struct Driver(Option<Runtime>);
+pub(crate) struct Driver(Option<Runtime>);
 
 impl Driver {
-    fn new() -> Result<Self, ImageError> {
+    pub(crate) fn new() -> Result<Self, ImageError> {
         let runtime = Builder::new_current_thread().enable_all().build();
-        runtime.map(|runtime| Self(Some(runtime))).during("prepare connections to", Path::new("registries"))
+        runtime.map(|runtime| Self(Some(runtime))).during("prepare connections to", Path::new("other hosts"))
     }
 
     /// Runs `work` to its end on this thread; None if `stop` said so before.
-    fn run<T>(&self, stop: impl Fn() -> bool, work: impl Future<Output = T>) -> Option<T> {
+    pub(crate) fn run<T>(&self, stop: impl Fn() -> bool, work: impl Future<Output = T>) -> Option<T> {
         self.0.as_ref()?.block_on(async {
             let mut work = std::pin::pin!(work);
             loop {

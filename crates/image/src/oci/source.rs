@@ -150,7 +150,7 @@ impl Source {
     }
 
     pub(super) fn tries(&self) -> Tries {
-        Tries { made: 0, back_off: self.back_off }
+        Tries::new(self.back_off)
     }
 
     /// The error for the image as a whole.
@@ -164,17 +164,21 @@ fn refused(reference: &Reference, error: RegistryError) -> ImageError {
 }
 
 /// How often something was tried.
-pub(super) struct Tries {
+pub(crate) struct Tries {
     made: u32,
     back_off: Duration,
 }
 
 impl Tries {
+    pub(crate) fn new(back_off: Duration) -> Self {
+        Self { made: 0, back_off }
+    }
+
     /// Waits until it may be tried again.
     ///
     /// # Errors
     /// `error`, when it will not go away or was met too often.
-    pub(super) async fn again(
+    pub(crate) async fn again(
         &mut self,
         error: RegistryError,
         progress: &dyn Progress,
@@ -194,7 +198,7 @@ impl Tries {
     }
 
     /// It went on in the meantime.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.made = 0;
     }
 }

@@ -5,8 +5,10 @@ use banger_client::Client;
 
 use crate::{commands::watch::watch, error::CommandError, ui::Ui};
 
-/// Get a kernel from the catalog: debian-cloud
+/// Get a kernel from the catalog
 #[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:
+  banger kernel pull debian-cloud")]
 pub(crate) struct Pull {
     /// Its name in the catalog
     name: Name,
