@@ -72,6 +72,21 @@ pub enum DriverPresence {
     Unknown,
 }
 
+/// A kernel in the catalog: `GET /v1/catalog/kernels`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AvailableKernel {
+    /// Its name, for pulling it.
+    pub name: String,
+    /// What it is, in a line.
+    pub description: String,
+    /// What it takes on the disk, about.
+    pub size: Size,
+    /// Where it comes from: a package, or URLs.
+    pub source: String,
+    /// Whether a kernel of this name is here already.
+    pub here: bool,
+}
+
 impl Named for Kernel {
     fn id(&self) -> &Id {
         &self.id

@@ -41,7 +41,7 @@ pub use image::{
     CommitVm, Image, ImageConfig, NameImage, PruneCache, Pruned, PrunedKind, Pull, PullImage, RegisterImage,
 };
 pub use image_name::{ImageName, InvalidImageName, Reference};
-pub use kernel::{Driver, DriverPresence, Kernel, KernelDetails};
+pub use kernel::{AvailableKernel, Driver, DriverPresence, Kernel, KernelDetails};
 pub use log::{LogSource, ReadLog};
 pub use name::{Id, InvalidName, Name, VmName};
 pub use operation::{Event, Operation, OperationKind, OperationState, Span};

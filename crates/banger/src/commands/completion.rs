@@ -30,6 +30,7 @@ pub(super) fn with_names(command: clap::Command) -> clap::Command {
         "vm" | "vms" => argument.add(ArgValueCandidates::new(|| names("vms"))),
         "image" | "images" => argument.add(ArgValueCandidates::new(|| names("images"))),
         "kernel" => argument.add(ArgValueCandidates::new(|| names("kernels"))),
+        "catalog_kernel" => argument.add(ArgValueCandidates::new(|| names("catalog/kernels"))),
         _ => argument,
     };
     command.mut_args(named).mut_subcommands(with_names)

@@ -6,7 +6,7 @@ use axum::{
     extract::{Path, Query, State},
     response::Response,
 };
-use banger_api::{ApiError, ErrorKind, Kernel, Name, Pull};
+use banger_api::{ApiError, AvailableKernel, ErrorKind, Kernel, Name, Pull};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
@@ -15,6 +15,10 @@ use super::{Answer, Checked, Shared, reader_of, stream_of};
 
 pub(super) async fn kernels(State(daemon): Shared) -> Answer<Vec<Kernel>> {
     Ok(Json(daemon.engine.kernels()?))
+}
+
+pub(super) async fn available_kernels(State(daemon): Shared) -> Answer<Vec<AvailableKernel>> {
+    Ok(Json(daemon.engine.available_kernels()?))
 }
 
 pub(super) async fn kernel(State(daemon): Shared, Path(kernel): Path<String>) -> Answer<Kernel> {

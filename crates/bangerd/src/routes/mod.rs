@@ -64,6 +64,7 @@ pub(crate) fn routes(daemon: Arc<Daemon>) -> Router {
         .route("/v1/images/{image}/promote", post(images::promote_image))
         .route("/v1/images/{image}", get(images::image).delete(images::delete_image))
         .route("/v1/kernels", get(kernels::kernels).post(kernels::import_kernel))
+        .route("/v1/catalog/kernels", get(kernels::available_kernels))
         .route("/v1/kernels/pull", post(kernels::pull_kernel))
         .route("/v1/kernels/{kernel}", get(kernels::kernel).delete(kernels::delete_kernel))
         .fallback(|| async {

@@ -1,6 +1,6 @@
 //! Kernels.
 
-use banger_api::{ApiError, Kernel, Name, Pull};
+use banger_api::{ApiError, AvailableKernel, Kernel, Name, Pull};
 use hyper::Method;
 use tokio::io::AsyncRead;
 
@@ -17,6 +17,14 @@ impl Client {
     /// As every call.
     pub async fn kernels(&self) -> Result<Vec<Kernel>, ApiError> {
         self.call(Method::GET, "/v1/kernels", nothing).await
+    }
+
+    /// The catalog's kernels.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn available_kernels(&self) -> Result<Vec<AvailableKernel>, ApiError> {
+        self.call(Method::GET, "/v1/catalog/kernels", nothing).await
     }
 
     /// The kernel that `reference` names.

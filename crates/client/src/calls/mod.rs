@@ -87,7 +87,7 @@ impl Client {
         self.call_running("/v1/daemon").await
     }
 
-    /// The names of all there is of `kind`: `vms`, `images` or `kernels`. None when no daemon runs: whoever completes a word
+    /// The names of all there is of `kind`: `vms`, `images`, `kernels` or `catalog/kernels`. None when no daemon runs: whoever completes a word
     /// does not want one to be started.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::{io::Read, sync::Arc};
 
-use banger_api::{ApiError, Kernel, Name, OperationKind, resolve};
+use banger_api::{ApiError, AvailableKernel, Kernel, Name, OperationKind, Size, resolve};
 
 use super::{Engine, Events};
 use crate::{
@@ -20,6 +20,23 @@ impl Engine {
     pub fn kernels(&self) -> Result<Vec<Kernel>, ApiError> {
         let vms = self.0.store.vms()?;
         Ok(self.0.store.kernels()?.iter().map(|kernel| self.0.show_kernel(kernel, &vms)).collect())
+    }
+
+    /// The catalog's kernels, in its order.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn available_kernels(&self) -> Result<Vec<AvailableKernel>, ApiError> {
+        let kernels = self.0.store.kernels()?;
+        let here = |name: &str| kernels.iter().any(|kernel| kernel.name.as_str() == name);
+        let available = banger_image::catalog().kernels.iter().map(|entry| AvailableKernel {
+            name: entry.name.clone(),
+            description: entry.description.clone(),
+            size: Size::mib(entry.space_mib),
+            source: entry.source.to_string(),
+            here: here(&entry.name),
+        });
+        Ok(available.collect())
     }
 
     /// The kernel that `reference` names, with what it brings. It is read for that, which takes a moment.

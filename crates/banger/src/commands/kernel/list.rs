@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use banger_api::Kernel;
+use banger_api::{AvailableKernel, Kernel};
 use banger_client::Client;
 
 use crate::{
@@ -10,15 +10,27 @@ use crate::{
 
 /// List kernels
 #[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:
+  banger kernel list
+  banger kernel list --available     what `banger kernel pull` can get")]
 pub(crate) struct List {
+    /// List the catalog's kernels instead; -q prints their names
+    #[arg(long)]
+    available: bool,
     #[command(flatten)]
     format: Format,
 }
 
 impl List {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
-        let kernels = Client::new()?.kernels().await?;
-        ui.list(&self.format, &kernels, |kernel| kernel.id.to_string(), |kernels| table(ui, kernels))?;
+        let client = Client::new()?;
+        if self.available {
+            let kernels = client.available_kernels().await?;
+            ui.list(&self.format, &kernels, |kernel| kernel.name.clone(), available)?;
+        } else {
+            let kernels = client.kernels().await?;
+            ui.list(&self.format, &kernels, |kernel| kernel.id.to_string(), |kernels| table(ui, kernels))?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -32,6 +44,19 @@ fn table(ui: &Ui, kernels: &[Kernel]) -> Table {
             kernel.disk_usage.to_string(),
             ui.ago(kernel.created_at),
             kernel.id.to_string(),
+        ]);
+    }
+    table
+}
+
+fn available(kernels: &[AvailableKernel]) -> Table {
+    let mut table = Table::new(["NAME", "ABOUT", "HERE", "DESCRIPTION"]);
+    for kernel in kernels {
+        table.row([
+            kernel.name.clone(),
+            kernel.size.to_string(),
+            if kernel.here { "yes" } else { "no" }.to_owned(),
+            kernel.description.clone(),
         ]);
     }
     table

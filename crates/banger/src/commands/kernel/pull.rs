@@ -8,9 +8,11 @@ use crate::{commands::watch::watch, error::CommandError, ui::Ui};
 /// Get a kernel from the catalog
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
-  banger kernel pull debian-cloud")]
+  banger kernel pull debian-cloud
+  banger kernel list --available     what there is")]
 pub(crate) struct Pull {
     /// Its name in the catalog
+    #[arg(id = "catalog_kernel", value_name = "NAME")]
     name: Name,
 }
 
