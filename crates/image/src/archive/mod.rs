@@ -17,6 +17,7 @@ pub(crate) use cpio::CpioReader;
 pub use error::{ArchiveError, EntryProblem};
 pub(crate) use member::{Extent, Member, MemberKind};
 pub(crate) use reader::TarReader;
+pub(crate) use sparse::filled;
 
 /// Longest name of one file in bytes: `NAME_MAX` of Linux and of ext4.
 pub(crate) const NAME_MAX: usize = 255;

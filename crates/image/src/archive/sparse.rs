@@ -1,4 +1,6 @@
-//! Maps of sparse files: checked against the sizes they have to fit.
+//! Sparse files: their maps, checked against the sizes they have to fit, and their bytes with the holes as zeros.
+
+use std::io::{self, Read};
 
 use super::error::EntryProblem;
 use super::member::Extent;
@@ -31,6 +33,40 @@ pub(super) fn extents(
         }
     }
     if used == stored { Ok(extents) } else { Err(EntryProblem::Sparse) }
+}
+
+/// All `size` bytes of a file whose stored bytes, those of `extents`, are what `data` reads. Fewer where `data` ends early.
+pub(crate) fn filled<'a>(data: impl Read + 'a, size: u64, extents: &'a [Extent]) -> impl Read + 'a {
+    Filled { data, size, extents, position: 0 }
+}
+
+struct Filled<'a, R> {
+    data: R,
+    size: u64,
+    /// Those not yet read to their end.
+    extents: &'a [Extent],
+    position: u64,
+}
+
+impl<R: Read> Read for Filled<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = match self.extents {
+            [extent, left @ ..] if extent.at <= self.position => {
+                let end = extent.at + extent.length;
+                let read = self.data.by_ref().take(end - self.position).read(buffer)?;
+                if self.position + read as u64 == end {
+                    self.extents = left;
+                }
+                read
+            }
+            extents => {
+                let end = extents.first().map_or(self.size, |extent| extent.at);
+                io::repeat(0).take(end - self.position).read(buffer)?
+            }
+        };
+        self.position += read as u64;
+        Ok(read)
+    }
 }
 
 /// The map at the start of the data of a version 1.0 sparse file: decimal lines, first their count of pairs.
@@ -77,4 +113,36 @@ impl MapParser {
 /// Pairs of neighbours.
 pub(super) fn pairs(numbers: &[u64]) -> impl Iterator<Item = (u64, u64)> {
     numbers.chunks_exact(2).map(|pair| (pair[0], pair[1]))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn holes_are_read_as_zeros(file: Vec<u8>, runs: Vec<(u8, u8)>, cut in 0usize..64) {
+            let (mut whole, mut stored, mut map, mut end) = (vec![0; file.len()], Vec::new(), Vec::new(), 0);
+            for (hole, length) in runs {
+                let at = end + usize::from(hole);
+                end = at + usize::from(length);
+                let Some(run) = file.get(at..end) else { break };
+                whole[at..end].copy_from_slice(run);
+                stored.extend_from_slice(run);
+                map.push((at as u64, run.len() as u64));
+            }
+            let extents = extents(map, file.len() as u64, 512, stored.len() as u64).unwrap();
+            let mut read = Vec::new();
+            filled(&stored[..], file.len() as u64, &extents).read_to_end(&mut read).unwrap();
+            prop_assert_eq!(&read, &whole);
+
+            let short = &stored[..stored.len().saturating_sub(cut)];
+            read.clear();
+            filled(short, file.len() as u64, &extents).read_to_end(&mut read).unwrap();
+            prop_assert_eq!(read.len() == whole.len(), short.len() == stored.len());
+            prop_assert!(whole.starts_with(&read));
+        }
+    }
 }

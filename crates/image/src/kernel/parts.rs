@@ -8,7 +8,7 @@ use super::config::MAX_CONFIG;
 use super::container::{self, MAX_VMLINUX};
 use super::modules::MAX_MODULE;
 use super::store::Destination;
-use crate::archive::{ArchiveError, CpioReader, MemberKind, TarReader, ar, rpm};
+use crate::archive::{ArchiveError, CpioReader, MemberKind, TarReader, ar, filled, rpm};
 use crate::codec::{self, ReadError};
 use crate::error::PackageError;
 use crate::progress;
@@ -98,8 +98,7 @@ impl<'a, 'd> Parts<'a, 'd> {
         while let Some(member) = tar.next().map_err(package_archive)? {
             progress::check(self.progress)?;
             if let MemberKind::File { size, extents } = &member.kind {
-                let whole = extents.iter().map(|extent| extent.length).sum::<u64>() == *size;
-                self.packaged(&member.path, whole.then_some(*size), tar.data())?;
+                self.packaged(&member.path, *size, filled(tar.data(), *size, extents))?;
             }
         }
         Ok(())
@@ -112,14 +111,14 @@ impl<'a, 'd> Parts<'a, 'd> {
         while let Some(entry) = cpio.next().map_err(package_archive)? {
             progress::check(self.progress)?;
             if let Some(size) = entry.size {
-                self.packaged(&entry.path, Some(size), cpio.data())?;
+                self.packaged(&entry.path, size, cpio.data())?;
             }
         }
         Ok(())
     }
 
-    /// A file of a package; its size is only known where all of it is stored.
-    fn packaged(&mut self, path: &str, size: Option<u64>, data: impl Read) -> Result<(), ImageError> {
+    /// A file of a package.
+    fn packaged(&mut self, path: &str, size: u64, data: impl Read) -> Result<(), ImageError> {
         let plain = plain(path);
         let below = plain.strip_prefix("usr/").unwrap_or(plain).strip_prefix("lib/modules/");
         let part = match below.and_then(|below| below.split_once('/')) {
@@ -149,9 +148,8 @@ impl<'a, 'd> Parts<'a, 'd> {
         while let Some(member) = tar.next().map_err(ImageError::KernelArchive)? {
             progress::check(self.progress)?;
             let path = plain(&member.path);
-            let (size, part) = match &member.kind {
+            match &member.kind {
                 MemberKind::File { size, extents } => {
-                    let whole = extents.iter().map(|extent| extent.length).sum::<u64>() == *size;
                     let part = match (path, path.split_once('/')) {
                         ("kernel", _) => Part::Kernel,
                         ("config", _) => Part::Config,
@@ -159,14 +157,14 @@ impl<'a, 'd> Parts<'a, 'd> {
                         (_, Some(("files", _))) => Part::Inner,
                         _ => return Err(refused(&member.path, EXPECTED)),
                     };
-                    (whole.then_some(*size), part)
+                    let data = filled(tar.data(), *size, extents);
+                    self.put(part, &member.path, *size, data, ImageError::KernelArchive)?;
                 }
                 // `build` and `source` of a real tree are symlinks.
-                MemberKind::Folder | MemberKind::Symlink(_) if path.starts_with("modules/") => continue,
-                MemberKind::Folder if matches!(path, "" | "." | "modules" | "files") => continue,
+                MemberKind::Folder | MemberKind::Symlink(_) if path.starts_with("modules/") => {}
+                MemberKind::Folder if matches!(path, "" | "." | "modules" | "files") => {}
                 _ => return Err(refused(&member.path, EXPECTED)),
-            };
-            self.put(part, &member.path, size, tar.data(), ImageError::KernelArchive)?;
+            }
         }
         Ok(())
     }
@@ -175,12 +173,14 @@ impl<'a, 'd> Parts<'a, 'd> {
         &mut self,
         part: Part<'_>,
         path: &str,
-        size: Option<u64>,
+        size: u64,
         data: impl Read,
         archive: fn(ArchiveError) -> ImageError,
     ) -> Result<(), ImageError> {
         let whole = |data, limit, problem| {
-            let size = size.filter(|size| *size <= limit).ok_or_else(|| refused(path, problem))?;
+            if size > limit {
+                return Err(refused(path, problem));
+            }
             match codec::read_limited(data, limit) {
                 Ok(bytes) if bytes.len() as u64 == size => Ok(bytes),
                 Ok(_) => Err(archive(ArchiveError::Truncated { after: format!("{path:?}") })),
@@ -190,15 +190,15 @@ impl<'a, 'd> Parts<'a, 'd> {
         };
         match part {
             Part::Kernel => {
-                let bytes = whole(data, MAX_VMLINUX, "is too large for a kernel, or sparse")?;
+                let bytes = whole(data, MAX_VMLINUX, "is too large for a kernel")?;
                 self.kernel(path, bytes)
             }
             Part::Config => {
-                let bytes = whole(data, MAX_CONFIG, "is too large for a kernel's configuration, or sparse")?;
+                let bytes = whole(data, MAX_CONFIG, "is too large for a kernel's configuration")?;
                 self.destination.write_config(&bytes)
             }
             Part::Module(below) => {
-                let bytes = whole(data, MAX_MODULE, "is too large for a module, or sparse")?;
+                let bytes = whole(data, MAX_MODULE, "is too large for a module")?;
                 self.destination.add_module_file(below, &bytes)
             }
             Part::Inner => self.take(path, Box::new(data) as Box<dyn Read + '_>, true),

@@ -227,6 +227,21 @@ fn a_kernel_alone_is_recognised_by_its_content() {
 }
 
 #[test]
+fn a_kernel_with_holes_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let stored = vmlinux(RELEASE, &[]);
+    let kernel = [&stored[..], &[0; 8192]].concat();
+    let (size, map) = (kernel.len().to_string(), format!("0,{}", stored.len()));
+    for (place, name) in ["kernel", "files/1/vmlinux"].into_iter().enumerate() {
+        let dest = folder.path().join(place.to_string());
+        let sparse = [("GNU.sparse.size", size.as_bytes()), ("GNU.sparse.map", map.as_bytes())];
+        let tar = TarWriter::default().pax(&sparse).file(name, &stored).end();
+        import_kernel(&tar[..], &dest, &Silent).unwrap();
+        assert!(fs::read(dest.join("vmlinux")).unwrap() == kernel, "{name}");
+    }
+}
+
+#[test]
 fn parts_of_one_kernel_are_put_together() {
     let folder = tempfile::tempdir().unwrap();
     let kernel = bzimage(&payloads(&vmlinux(RELEASE, &["overlay", "ext4"])).remove(0).1);
