@@ -7,6 +7,7 @@ use std::time::Duration;
 use banger_api::Digest;
 
 use crate::archive::ArchiveError;
+use crate::bundle::BundleError;
 use crate::ext4::DiskProblem;
 use crate::kernel::{KernelError, ModuleError};
 use crate::oci::{ManifestError, RegistryError};
@@ -49,6 +50,9 @@ pub enum ImageError {
     /// A root file system tar was refused.
     #[error("the root file system archive was refused")]
     Archive(#[source] ArchiveError),
+    /// A bundle was refused.
+    #[error("the bundle was refused")]
+    Bundle(#[source] BundleError),
     /// An image's archive was refused.
     #[error("the image's archive was refused")]
     ImageArchive(#[source] ManifestError),

@@ -5,6 +5,7 @@
 //! synchronous: the daemon calls it from threads of its own.
 
 mod archive;
+mod bundle;
 mod catalog;
 mod codec;
 mod download;
@@ -21,6 +22,7 @@ mod publish;
 mod rootfs;
 
 pub use archive::{ArchiveError, EntryProblem};
+pub use bundle::{BundleError, BundleImage, BundleManifest, Opened, open_bundle, write_bundle};
 pub use catalog::{
     Catalog, CatalogImage, CatalogKernel, Download, KernelSource, catalog, fetch_image, fetch_kernel,
 };

@@ -116,6 +116,11 @@ impl<R: Read> TarReader<R> {
         }
     }
 
+    /// What follows the end mark, once that was read.
+    pub(crate) fn rest(self) -> R {
+        self.input
+    }
+
     /// What is left of the current member's stored bytes.
     pub(crate) fn data(&mut self) -> impl Read + '_ {
         let left = self.data_end.saturating_sub(self.position);

@@ -1,0 +1,185 @@
+//! A bundle into an image's file system. It may be anybody's: nothing in it is believed before it was checked.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::rc::Rc;
+
+use banger_api::Digest;
+use sha2::{Digest as _, Sha256};
+
+use super::{BundleError, BundleManifest, MANIFEST, MANIFEST_MAX, ROOTFS, runs};
+use crate::archive::{ArchiveError, Extent, Member, MemberKind, TarReader};
+use crate::codec::Packing;
+use crate::error::IoContext;
+use crate::progress::{Watched, check, stopped_or};
+use crate::publish::{self, folder_of, write_error};
+use crate::rootfs::verify_ext4;
+use crate::{ImageError, Progress, RootfsInfo};
+
+/// Bytes copied at once.
+const PIECE: usize = 1 << 20;
+
+/// A bundle whose manifest has been read.
+pub struct Opened<'a> {
+    tar: TarReader<Box<dyn Read + 'a>>,
+    /// Of what has been read of the file.
+    packed: Rc<RefCell<Sha256>>,
+    manifest: BundleManifest,
+    progress: &'a dyn Progress,
+}
+
+impl std::fmt::Debug for Opened<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").field("manifest", &self.manifest).finish_non_exhaustive()
+    }
+}
+
+/// Reads the manifest of the bundle `input`, from its start.
+///
+/// # Errors
+/// When it cannot be read or is none; when `progress` says to stop.
+pub fn open_bundle(input: File, progress: &dyn Progress) -> Result<Opened<'_>, ImageError> {
+    stopped_or(progress, open(input, progress))
+}
+
+fn open(mut input: File, progress: &dyn Progress) -> Result<Opened<'_>, ImageError> {
+    let read = |error| ImageError::Bundle(ArchiveError::Read(error).into());
+    input.rewind().map_err(read)?;
+    let mut start = Vec::with_capacity(6);
+    input.by_ref().take(6).read_to_end(&mut start).map_err(read)?;
+    if Packing::of(&start) != Packing::Zstd {
+        return Err(ImageError::Bundle(BundleError::NotZstd));
+    }
+    input.rewind().map_err(read)?;
+    let length = input.metadata().map_err(read)?.len();
+    progress.stage("read the bundle");
+    let packed = Rc::new(RefCell::new(Sha256::new()));
+    let input = Hashed { input: Watched::new(input, Some(length), progress), hash: packed.clone() };
+    let unpacked = zstd::Decoder::with_buffer(BufReader::with_capacity(PIECE, input)).map_err(read)?;
+    let mut tar = TarReader::stream(Box::new(unpacked) as Box<dyn Read>);
+    let (size, _) = next(&mut tar, MANIFEST)?;
+    if size > MANIFEST_MAX {
+        let problem = format!("it has {size} bytes, and may have {MANIFEST_MAX}");
+        return Err(ImageError::Bundle(BundleError::Manifest(problem)));
+    }
+    let mut text = Vec::new();
+    tar.data().read_to_end(&mut text).map_err(read)?;
+    let manifest = BundleManifest::parse(&text).map_err(ImageError::Bundle)?;
+    Ok(Opened { tar, packed, manifest, progress })
+}
+
+/// A reader that hashes what it reads.
+struct Hashed<R> {
+    input: R,
+    hash: Rc<RefCell<Sha256>>,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.input.read(buffer)?;
+        self.hash.borrow_mut().update(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+/// The next member, which has to be the file `expected`.
+fn next<R: Read>(tar: &mut TarReader<R>, expected: &'static str) -> Result<(u64, Vec<Extent>), ImageError> {
+    let refused = |found| ImageError::Bundle(BundleError::Order { expected, found });
+    match tar.next().map_err(|error| ImageError::Bundle(error.into()))? {
+        Some(Member { path, kind: MemberKind::File { size, extents }, .. }) if path == expected => {
+            Ok((size, extents))
+        }
+        Some(member) => Err(refused(format!("{:?}", member.path))),
+        None => Err(refused("the end".to_owned())),
+    }
+}
+
+/// Refuses what follows the archive, but for the zeros that fill a tar's last record. At its end, zstd's checksum is compared.
+fn only_padding(rest: impl Read) -> Result<(), ImageError> {
+    /// GNU tar's records have 10 KiB, others' up to twice that.
+    const RECORD: u64 = 20 << 10;
+    let read = |error| ImageError::Bundle(ArchiveError::Read(error).into());
+    let mut bytes = Vec::new();
+    rest.take(RECORD + 1).read_to_end(&mut bytes).map_err(read)?;
+    if bytes.len() as u64 > RECORD || bytes.iter().any(|byte| *byte != 0) {
+        return Err(ImageError::Bundle(BundleError::More("more after the end".to_owned())));
+    }
+    Ok(())
+}
+
+impl Opened<'_> {
+    /// What it says of its image.
+    pub fn manifest(&self) -> &BundleManifest {
+        &self.manifest
+    }
+
+    /// Makes the file `out` of the image's file system; all of the bundle's bytes have the digest `expected`, where there is one.
+    ///
+    /// # Errors
+    /// When they have not; when the bundle does not hold what its manifest says, or not a sound ext4 file system; when there is no space for it,
+    /// or no `e2fsck`; when `progress` says to stop. Then there is no `out`.
+    pub fn write(self, expected: Option<Digest>, out: &Path) -> Result<RootfsInfo, ImageError> {
+        let progress = self.progress;
+        stopped_or(progress, self.write_file(expected, out))
+    }
+
+    fn write_file(mut self, expected: Option<Digest>, out: &Path) -> Result<RootfsInfo, ImageError> {
+        let BundleManifest { size, sha256, .. } = self.manifest;
+        let (found, extents) = next(&mut self.tar, ROOTFS)?;
+        if found != size {
+            return Err(ImageError::Bundle(BundleError::Size { expected: size, found }));
+        }
+        let stored = extents.iter().map(|extent| extent.length).sum();
+        publish::require_space(folder_of(out), stored)?;
+        let (file, temporary) = publish::begin(out)?;
+        file.set_len(size).map_err(|source| write_error(source, out, stored))?;
+        self.copy(&extents, &file, out)?;
+        if let Some(member) = self.tar.next().map_err(|error| ImageError::Bundle(error.into()))? {
+            return Err(ImageError::Bundle(BundleError::More(format!("{:?}", member.path))));
+        }
+        only_padding(self.tar.rest())?;
+        let packed = self.packed.borrow().clone().finalize();
+        let found = Digest::sha256(packed.into());
+        if let Some(expected) = expected.filter(|expected| *expected != found) {
+            return Err(ImageError::Digest { what: "the bundle", expected, found });
+        }
+        self.progress.stage("check the file system");
+        let content = runs::of(&file, size, self.progress).during("read", out)?;
+        if content.digest != sha256 {
+            let found = content.digest;
+            return Err(ImageError::Digest { what: "the bundle's file system", expected: sha256, found });
+        }
+        verify_ext4(&file, &temporary, self.progress).map_err(|error| match error {
+            ImageError::Program { output, .. } => {
+                ImageError::Bundle(BundleError::FileSystem(output.join("; ")))
+            }
+            error => error,
+        })?;
+        publish::publish(&file, temporary, out)?;
+        let BundleManifest { entries, init, os, config, .. } = self.manifest;
+        Ok(RootfsInfo { size, content: stored, entries, init, os, config, digest: None })
+    }
+
+    /// Writes the stored runs where they belong; what is between them stays a hole.
+    fn copy(&mut self, extents: &[Extent], file: &File, out: &Path) -> Result<(), ImageError> {
+        let mut data = self.tar.data();
+        let mut buffer = vec![0; PIECE];
+        for extent in extents {
+            let mut at = extent.at;
+            let end = extent.at + extent.length;
+            while at < end {
+                check(self.progress)?;
+                let piece = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
+                let buffer = &mut buffer[..piece];
+                data.read_exact(buffer)
+                    .map_err(|error| ImageError::Bundle(ArchiveError::Read(error).into()))?;
+                file.write_all_at(buffer, at).map_err(|source| write_error(source, out, extent.length))?;
+                at += piece as u64;
+            }
+        }
+        Ok(())
+    }
+}
