@@ -74,6 +74,16 @@ impl Dirs {
         self.config.join("config.toml")
     }
 
+    /// The catalog beside it.
+    pub fn catalog_file(&self) -> PathBuf {
+        self.config.join("catalog.toml")
+    }
+
+    /// The catalog of the whole host.
+    pub fn system_catalog_file(&self) -> PathBuf {
+        self.system_config.with_file_name("catalog.toml")
+    }
+
     /// Where VM `id` keeps its disks and logs.
     pub fn vm(&self, id: &str) -> PathBuf {
         self.state.join("vms").join(id)

@@ -88,6 +88,39 @@ pub struct ImageConfig {
     pub cmd: Vec<String>,
 }
 
+/// An image that the catalog has: `GET /v1/catalog/images`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CatalogEntry {
+    /// Its name.
+    pub name: ImageName,
+    /// What it is, in a line.
+    pub description: String,
+    /// Whose system it is.
+    pub distro: String,
+    /// For which processors: `amd64`.
+    pub arch: String,
+    /// The kernel that suits it.
+    #[serde(default)]
+    pub kernel: Option<Name>,
+    /// What it takes on the disk, about.
+    pub size: Size,
+    /// Where it comes from, in the order to try: `oci`, `bundle` or `mmdebstrap`.
+    pub sources: Vec<String>,
+    /// Whether it is here already.
+    pub here: bool,
+}
+
+/// An image in a file of its own, the result of `POST /v1/images/{image}/bundle`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Bundle {
+    /// What the image is called.
+    pub name: ImageName,
+    /// Of all the file's bytes.
+    pub sha256: Digest,
+    /// Bytes in the file.
+    pub size: Size,
+}
+
 /// Asks for an image of the catalog or a registry: `POST /v1/images/pull`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

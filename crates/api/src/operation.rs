@@ -44,6 +44,8 @@ pub enum OperationKind {
     ImageCommit,
     /// Empties the caches.
     CachePrune,
+    /// Writes an image into a bundle.
+    ImageBundle,
     /// Makes a kernel of files or a package.
     KernelImport,
     /// Gets a kernel from the catalog.
@@ -74,6 +76,7 @@ impl OperationKind {
             Self::ImagePromote => "promote image",
             Self::ImageCommit => "commit VM",
             Self::CachePrune => "prune caches",
+            Self::ImageBundle => "bundle image",
             Self::KernelImport => "import kernel",
             Self::KernelPull => "pull kernel",
             Self::Unknown => "unknown",

@@ -32,7 +32,7 @@ struct Seen {
 
 /// Which file is at a path, and of when: device, inode, size, and time of change in nanoseconds. The last is of the
 /// inode, and changes with whatever is written.
-type Identity = (u64, u64, u64, i128);
+pub(crate) type Identity = (u64, u64, u64, i128);
 
 impl ConfigFiles {
     pub(crate) fn of(dirs: &Dirs) -> Self {
@@ -57,20 +57,22 @@ impl ConfigFiles {
 
     /// What each file says, the strongest first.
     pub(crate) fn layers(&self) -> Result<Vec<Layer>, ApiError> {
-        let layer = |(owner, path): &(Owner, PathBuf)| Layer::of_file(*owner, path, read(path));
+        let layer =
+            |(owner, path): &(Owner, PathBuf)| Layer::of_file(*owner, path, read_up_to(path, CONFIG_MAX));
         Ok(self.files.iter().map(layer).collect::<Result<_, _>>()?)
     }
 }
 
-fn identity(path: &Path) -> Option<Identity> {
+pub(crate) fn identity(path: &Path) -> Option<Identity> {
     let meta = fs::metadata(path).ok()?;
     let changed = i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec());
     Some((meta.dev(), meta.ino(), meta.size(), changed))
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// The bytes of a file, and one more than `most` at most.
+pub(crate) fn read_up_to(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(CONFIG_MAX + 1).read_to_end(&mut bytes)?;
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -10,6 +10,7 @@ use banger_api::{ApiError, Config, Dirs, ErrorKind, Id, RefError, resolve};
 use tokio::sync::mpsc;
 
 use crate::{
+    catalog::CatalogFiles,
     config::ConfigFiles,
     kernels::Initrds,
     operation::Operations,
@@ -34,6 +35,7 @@ pub struct Programs {
 pub(crate) struct Host {
     pub(crate) dirs: Dirs,
     pub(crate) config: Arc<ConfigFiles>,
+    pub(crate) catalog: CatalogFiles,
     pub(crate) store: Store,
     pub(crate) programs: Programs,
     pub(crate) vmms: Vmms,
@@ -95,28 +97,14 @@ impl Host {
 pub(crate) fn no_such(what: &str, reference: &str) -> ApiError {
     let hint = match what {
         "VM" => "see `banger ps -a`".to_owned(),
-        "image" => where_images_are(),
-        what => format!("see `banger {what} list`; the catalog has {}", in_catalog(what)),
+        what => where_they_are(what),
     };
     ApiError::new(ErrorKind::NotFound, format!("there is no {what} {reference:?}")).hint(hint)
 }
 
-pub(crate) fn not_in_catalog(what: &str, name: &str) -> ApiError {
-    ApiError::new(ErrorKind::NotFound, format!("the catalog has no {what} {name}"))
-        .hint(format!("it has {}; others come by `banger {what} import`", in_catalog(what)))
-}
-
-pub(crate) fn where_images_are() -> String {
-    format!("see `banger image list`; the catalog has {}", in_catalog("image"))
-}
-
-fn in_catalog(what: &str) -> String {
-    let catalog = banger_image::catalog();
-    let names: Vec<&str> = match what {
-        "image" => catalog.images.iter().map(|image| image.name.as_str()).collect(),
-        _ => catalog.kernels.iter().map(|kernel| kernel.name.as_str()).collect(),
-    };
-    names.join(", ")
+/// Where to look for an image or a kernel that is not called as was thought.
+pub(crate) fn where_they_are(what: &str) -> String {
+    format!("see `banger {what} list`, and `banger {what} list --available` for what the catalog has")
 }
 
 /// A reference that names nothing, or too much.

@@ -5,13 +5,13 @@ use std::{fs, io::Read, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 use banger_api::{
     ApiError, Credentials, ErrorKind, Id, Image, ImageName, RefError, Size, exact_image, resolve_image,
 };
-use banger_image::{Progress, RootfsInfo, RootfsOptions};
+use banger_image::{CatalogImage, Progress, Recipe, RootfsInfo, RootfsOptions};
 use jiff::Timestamp;
 
 use crate::{
     admission,
     error::EngineError,
-    host::{Host, not_in_catalog, unresolved, where_images_are},
+    host::{Host, unresolved, where_they_are},
     operation::Context,
     pull::PullOptions,
     random_id,
@@ -40,8 +40,8 @@ impl Host {
         if let Some(image) = exact_image(&images, reference) {
             return Ok(image.clone());
         }
-        // Before the beginnings of other images' names: it is all of this one's.
-        if banger_image::catalog().image(reference).is_none() {
+        // Before the beginnings of other images' names: it is all of this one's. A broken catalog hides no image that is here.
+        if !self.catalog.now().is_ok_and(|catalog| catalog.image(reference).is_some()) {
             match resolve_image(&images, reference) {
                 Ok(image) => return Ok(image.clone()),
                 Err(RefError::NotFound) => {}
@@ -58,7 +58,7 @@ impl Host {
             let elsewhere =
                 matches!(error.kind, ErrorKind::NotFound | ErrorKind::NotPermitted | ErrorKind::Unreachable);
             // A slip in the name of an image that is here ends at a registry too.
-            if elsewhere { error.hint(where_images_are()).into() } else { error.into() }
+            if elsewhere { error.hint(where_they_are("image")).into() } else { error.into() }
         })
     }
 
@@ -69,31 +69,30 @@ impl Host {
         options: PullOptions,
         context: &Context,
     ) -> Result<ImageRecord, EngineError> {
-        if banger_image::catalog().image(name.as_str()).is_some() {
-            return self.pull_from_catalog(name, context).await;
+        if let Some(entry) = self.catalog.now()?.image(name.as_str()) {
+            return self.pull_from_catalog(entry, options, context).await;
         }
         let reference =
             name.reference().map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
         self.pull_reference(reference, options, context).await
     }
 
-    /// Gets the catalog's image `name`. Two who ask at once share one fetch.
-    async fn pull_from_catalog(
+    /// Makes the catalog's image `entry` of packages. Two who ask at once share one fetch.
+    pub(crate) async fn make_of_packages(
         self: &Arc<Self>,
-        name: ImageName,
+        entry: &CatalogImage,
+        recipe: Recipe,
         context: &Context,
     ) -> Result<ImageRecord, EngineError> {
         let _one_at_a_time =
             context.unless_cancelled(async { Ok(self.publishing_images.lock().await) }).await?;
-        if let Some(image) = self.store.images()?.into_iter().find(|image| image.name == name) {
+        if let Some(image) = self.store.images()?.into_iter().find(|image| image.name == entry.name) {
             return Ok(image);
         }
-        let entry = banger_image::catalog().image(name.as_str());
-        let Some(entry) = entry else { return Err(not_in_catalog("image", name.as_str()).into()) };
-        admission::space(&self.dirs.state, "the image", Size::mib(entry.space_mib))?;
-        let kernel = entry.kernel.clone();
-        self.publish_image(name, "catalog", kernel, context, move |folder, out, progress| {
-            banger_image::fetch_image(entry, folder, out, progress)
+        admission::space(&self.dirs.state, "the image", entry.size)?;
+        let kernel = entry.kernel.as_ref().map(ToString::to_string);
+        self.publish_image(entry.name.clone(), "catalog", kernel, context, move |folder, out, progress| {
+            banger_image::fetch_image(&recipe, folder, out, progress)
         })
         .await
     }

@@ -10,7 +10,7 @@ use std::{
 use banger_api::{
     ApiError, Driver, DriverPresence, ErrorKind, Id, Kernel, KernelDetails, Name, Size, resolve,
 };
-use banger_image::{Bus, KernelInfo, Presence, Progress};
+use banger_image::{Bus, Catalog, KernelInfo, Presence, Progress};
 use banger_vmm::VmmKind;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, OnceCell};
 use crate::{
     admission,
     error::EngineError,
-    host::{Host, no_such, not_in_catalog, unresolved},
+    host::{Host, no_such, unresolved},
     images::{Unfinished, disk_usage, durable, in_use, remove, taken, used_by},
     operation::Context,
     random_id,
@@ -38,14 +38,12 @@ impl Host {
         match resolve(&kernels, reference) {
             Ok(kernel) => Ok(kernel.clone()),
             Err(banger_api::RefError::NotFound) => {
-                let entry = banger_image::catalog().kernel(reference);
-                let Some(entry) = entry else { return Err(no_such("kernel", reference).into()) };
+                let catalog = self.catalog.now()?;
+                let Some(entry) = catalog.kernel(reference) else {
+                    return Err(no_such("kernel", reference).into());
+                };
                 context.note(format!("kernel {reference} is not here yet: it is fetched now, once")).await;
-                let name = entry
-                    .name
-                    .parse()
-                    .map_err(|error| ApiError::new(ErrorKind::Internal, format!("{error}")))?;
-                self.pull_kernel(name, context).await
+                self.pull_kernel(entry.name.clone(), context).await
             }
             Err(error) => Err(unresolved("kernel", reference, error).into()),
         }
@@ -62,11 +60,13 @@ impl Host {
         if let Some(kernel) = self.store.kernels()?.into_iter().find(|kernel| kernel.name == name) {
             return Ok(kernel);
         }
-        let entry = banger_image::catalog().kernel(name.as_str());
-        let Some(entry) = entry else { return Err(not_in_catalog("kernel", name.as_str()).into()) };
+        let catalog = self.catalog.now()?;
+        let Some(entry) = catalog.kernel(name.as_str()).cloned() else {
+            return Err(not_in_catalog(&catalog, &name).into());
+        };
         admission::space(&self.dirs.state, "the kernel", Size::mib(entry.space_mib))?;
         self.publish_kernel(name, Some("catalog"), context, move |work, dest, progress| {
-            banger_image::fetch_kernel(entry, work, dest, progress)
+            banger_image::fetch_kernel(&entry, work, dest, progress)
         })
         .await
     }
@@ -205,6 +205,12 @@ impl Host {
             drivers: boot.chain(others).collect(),
         })
     }
+}
+
+fn not_in_catalog(catalog: &Catalog, name: &Name) -> ApiError {
+    let names: Vec<_> = catalog.kernels.iter().map(|kernel| kernel.name.as_str()).collect();
+    ApiError::new(ErrorKind::NotFound, format!("the catalog has no kernel {name}"))
+        .hint(format!("it has {}; others come by `banger kernel import`", names.join(", ")))
 }
 
 /// The boot initrds: one for each kernel and build of the agent, made when first needed.

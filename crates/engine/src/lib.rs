@@ -3,6 +3,8 @@
 //! [`Engine`] is all that the daemon's routes talk to.
 
 mod admission;
+mod bundles;
+mod catalog;
 mod config;
 mod dirs;
 mod doctor;

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use banger_api::{ApiError, Credentials, Digest, ImageName, Reference, Size};
+use banger_api::{ApiError, Credentials, ImageName, Reference, Size};
 use banger_image::{Blobs, Registries, RegistryHost, Remote, RootfsOptions};
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
@@ -22,12 +22,16 @@ use crate::{
 const UNPACKED: u64 = 3;
 
 /// How an image is to be fetched.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct PullOptions {
     /// Size of its file system.
     pub(crate) size: Option<Size>,
     /// What its user shows to registries.
     pub(crate) credentials: Vec<Credentials>,
+    /// What it is called here, where that is not as in its registry.
+    pub(crate) name: Option<ImageName>,
+    /// The kernel that suits it.
+    pub(crate) kernel: Option<String>,
 }
 
 /// Who fetches what: of several who want one image, one works and the others wait for it.
@@ -68,8 +72,9 @@ impl Host {
         options: PullOptions,
         context: &Context,
     ) -> Result<ImageRecord, EngineError> {
-        let name = reference.name();
-        let registries = self.registries(options.credentials)?;
+        let PullOptions { size, credentials, name, kernel } = options;
+        let name = name.unwrap_or_else(|| reference.name());
+        let registries = self.registries(credentials)?;
         let blobs = self.dirs.cache.join("blobs");
         context.stage("wait for another pull of the same image").await;
         let _turn = context.unless_cancelled(async { Ok(self.pulls.turn(&name).await) }).await?;
@@ -83,7 +88,7 @@ impl Host {
         let digest = remote.manifest().digest;
         let old = self.store.images()?.into_iter().find(|image| image.name == name);
         match &old {
-            Some(old) if old.digest == Some(digest) && options.size.is_none_or(|size| size == old.size) => {
+            Some(old) if old.digest == Some(digest) && size.is_none_or(|size| size == old.size) => {
                 context.note(format!("{name} is here already, as it is in {}", reference.registry())).await;
                 return Ok(old.clone());
             }
@@ -92,28 +97,28 @@ impl Host {
         }
         let packed: u64 = remote.manifest().layers.iter().map(|layer| layer.size).sum();
         admission::space(&self.dirs.state, "the image", Size::bytes(packed.saturating_mul(UNPACKED)))?;
-        let options = RootfsOptions { size: options.size.map(Size::as_bytes), label: String::new() };
+        let options = RootfsOptions { size: size.map(Size::as_bytes), label: String::new() };
         let written = self
             .write_image(context, move |folder, out, progress| {
                 banger_image::pull_image(&remote, &blobs, folder, out, &options, progress)
             })
             .await?;
-        self.publish_pulled(written, &reference, digest, old)
+        let image = ImageRecord {
+            reference: Some(reference.to_string()),
+            digest: Some(digest),
+            ..written.record(name, "registry", kernel)
+        };
+        self.publish_pulled(written, image, &reference, old)
     }
 
     /// Gives a pulled image its name. An older one that has it goes, or is called by its digest from now on if VMs use it.
     fn publish_pulled(
         &self,
         written: Written,
+        image: ImageRecord,
         reference: &Reference,
-        digest: Digest,
         old: Option<ImageRecord>,
     ) -> Result<ImageRecord, EngineError> {
-        let image = ImageRecord {
-            reference: Some(reference.to_string()),
-            digest: Some(digest),
-            ..written.record(reference.name(), "registry", None)
-        };
         let gone = match old {
             None => {
                 self.store.insert_image(&image)?;

@@ -29,6 +29,7 @@ pub(super) fn with_names(command: clap::Command) -> clap::Command {
     let named = |argument: clap::Arg| match argument.get_id().as_str() {
         "vm" | "vms" => argument.add(ArgValueCandidates::new(|| names("vms"))),
         "image" | "images" => argument.add(ArgValueCandidates::new(|| names("images"))),
+        "catalog_image" => argument.add(ArgValueCandidates::new(|| names("catalog/images"))),
         "kernel" => argument.add(ArgValueCandidates::new(|| names("kernels"))),
         "catalog_kernel" => argument.add(ArgValueCandidates::new(|| names("catalog/kernels"))),
         _ => argument,

@@ -1,12 +1,17 @@
 //! Images.
 
+use std::fs::File;
+
 use axum::{
     Extension, Json,
     body::Body,
     extract::{Path, Query, State},
     response::Response,
 };
-use banger_api::{CommitVm, Image, ImageName, NameImage, PruneCache, PullImage, RegisterImage};
+use banger_api::{
+    ApiError, CatalogEntry, CommitVm, Digest, ErrorKind, Image, ImageName, NameImage, PruneCache, PullImage,
+    RegisterImage,
+};
 use banger_engine::Tar;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,6 +21,10 @@ use crate::passed::PassedFile;
 
 pub(super) async fn images(State(daemon): Shared) -> Answer<Vec<Image>> {
     Ok(Json(daemon.engine.images()?))
+}
+
+pub(super) async fn catalog_images(State(daemon): Shared) -> Answer<Vec<CatalogEntry>> {
+    Ok(Json(daemon.engine.catalog_images()?))
 }
 
 pub(super) async fn image(State(daemon): Shared, Path(image): Path<String>) -> Answer<Image> {
@@ -40,6 +49,35 @@ pub(super) async fn import_image(
 
 pub(super) async fn pull_image(State(daemon): Shared, Checked(pull): Checked<PullImage>) -> Response {
     stream_of(daemon.engine.pull_image(pull))
+}
+
+#[derive(Deserialize)]
+pub(super) struct ImportBundle {
+    name: Option<ImageName>,
+    sha256: Option<Digest>,
+}
+
+/// The bundle is a file that came with the request.
+pub(super) async fn import_bundle(
+    State(daemon): Shared,
+    Query(import): Query<ImportBundle>,
+    Extension(passed): Extension<PassedFile>,
+) -> Result<Response, Failure> {
+    let file = handed_over(&passed)?;
+    Ok(stream_of(daemon.engine.import_bundle(file, import.name, import.sha256)))
+}
+
+/// The bundle goes into a file that came with the request.
+pub(super) async fn bundle_image(
+    State(daemon): Shared,
+    Path(image): Path<String>,
+    Extension(passed): Extension<PassedFile>,
+) -> Result<Response, Failure> {
+    Ok(stream_of(daemon.engine.bundle_image(image, handed_over(&passed)?)))
+}
+
+fn handed_over(passed: &PassedFile) -> Result<File, ApiError> {
+    passed.take().ok_or_else(|| ApiError::new(ErrorKind::Invalid, "no file came with the request"))
 }
 
 pub(super) async fn delete_image(State(daemon): Shared, Path(image): Path<String>) -> Answer<Value> {

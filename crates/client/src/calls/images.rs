@@ -2,7 +2,10 @@
 
 use std::fs::File;
 
-use banger_api::{ApiError, CommitVm, Image, ImageName, NameImage, PruneCache, PullImage, RegisterImage};
+use banger_api::{
+    ApiError, CatalogEntry, CommitVm, Digest, Image, ImageName, NameImage, PruneCache, PullImage,
+    RegisterImage,
+};
 use hyper::Method;
 use tokio::io::AsyncRead;
 
@@ -19,6 +22,14 @@ impl Client {
     /// As every call.
     pub async fn images(&self) -> Result<Vec<Image>, ApiError> {
         self.call(Method::GET, "/v1/images", nothing).await
+    }
+
+    /// The images of the catalog.
+    ///
+    /// # Errors
+    /// When a catalog's file is broken; else as every call.
+    pub async fn catalog_images(&self) -> Result<Vec<CatalogEntry>, ApiError> {
+        self.call(Method::GET, "/v1/catalog/images", nothing).await
     }
 
     /// The image that `reference` names.
@@ -60,6 +71,34 @@ impl Client {
     /// As every call.
     pub async fn pull_image(&self, pull: &PullImage) -> Result<Events, ApiError> {
         self.follow(Method::POST, "/v1/images/pull", || json(pull)).await
+    }
+
+    /// Makes an image of a bundle, which the daemon reads itself; its result is an [`Image`].
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn import_bundle(
+        &self,
+        bundle: File,
+        name: Option<&ImageName>,
+        sha256: Option<Digest>,
+    ) -> Result<Events, ApiError> {
+        self.ensure_daemon().await?;
+        let mut query = Vec::new();
+        query.extend(name.map(|name| format!("name={}", segment(name.as_str()))));
+        query.extend(sha256.map(|sha256| format!("sha256={}", segment(&sha256.to_string()))));
+        let path = format!("/v1/bundles?{}", query.join("&"));
+        Ok(Events::new(self.send_with(Some(bundle), Method::POST, &path, nothing()).await?.into_body()))
+    }
+
+    /// Writes an image into the file `out`, which the daemon does itself; its result is a [`Bundle`](banger_api::Bundle).
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn bundle_image(&self, reference: &str, out: File) -> Result<Events, ApiError> {
+        self.ensure_daemon().await?;
+        let path = format!("/v1/images/{}/bundle", segment(reference));
+        Ok(Events::new(self.send_with(Some(out), Method::POST, &path, nothing()).await?.into_body()))
     }
 
     /// Deletes an image.

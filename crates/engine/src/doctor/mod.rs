@@ -16,6 +16,7 @@ use banger_api::{ApiError, Check, Config, Dirs, Size, config::Layer};
 
 use crate::{
     admission,
+    catalog::CatalogFiles,
     config::{ConfigFiles, host_size},
     host::Programs,
     vmms::Vmms,
@@ -39,7 +40,11 @@ pub async fn doctor(dirs: &Dirs, programs: &Programs, stronger: Layer) -> Vec<Ch
     checks.push(told("memory", memory(&config)));
     checks.push(told("disk space", space(dirs)));
     checks.push(overlay(dirs));
-    checks.extend(store::all(&store, &config));
+    let catalog = CatalogFiles::of(dirs);
+    checks.extend(catalog.check());
+    // A broken one has been told; what is built in is there all the same.
+    let catalog = catalog.now().unwrap_or_else(|_| Arc::new(banger_image::catalog().clone()));
+    checks.extend(store::all(&store, &config, &catalog));
     checks
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use banger_api::{ApiError, Check, Config, RefError, resolve, resolve_image};
+use banger_image::Catalog;
 
 use super::told;
 use crate::{
@@ -25,7 +26,7 @@ pub(super) fn open(path: &Path) -> Result<Contents, ApiError> {
     Ok(Contents { there: true, vms: store.vms()?.len(), images: store.images()?, kernels: store.kernels()? })
 }
 
-pub(super) fn all(store: &Result<Contents, ApiError>, config: &Config) -> Vec<Check> {
+pub(super) fn all(store: &Result<Contents, ApiError>, config: &Config, catalog: &Catalog) -> Vec<Check> {
     let contents = match store {
         Ok(contents) => contents,
         Err(error) => return vec![told("store", Err(error.clone()))],
@@ -39,15 +40,16 @@ pub(super) fn all(store: &Result<Contents, ApiError>, config: &Config) -> Vec<Ch
     };
     let image = config.image_name();
     let preferred = resolve_image(&contents.images, image).ok().and_then(|image| image.kernel.as_deref());
-    let in_catalog = banger_image::catalog().image(image).and_then(|entry| entry.kernel.as_deref());
+    let in_catalog =
+        catalog.image(image).and_then(|entry| entry.kernel.as_ref()).map(|kernel| kernel.as_str());
     let kernel = config.kernel_name(preferred.or(in_catalog));
     let mut checks = vec![
         store,
         default("image", image, resolve_image(&contents.images, image).map(drop), |name| {
-            banger_image::catalog().image(name).is_some()
+            catalog.image(name).is_some()
         }),
         default("kernel", kernel, resolve(&contents.kernels, kernel).map(drop), |name| {
-            banger_image::catalog().kernel(name).is_some()
+            catalog.kernel(name).is_some()
         }),
     ];
     checks.extend(contents.images.iter().filter_map(outside));

@@ -1,11 +1,12 @@
 //! What can be asked about images.
 
-use std::{io::Read, sync::Arc};
+use std::{fs::File, io::Read, sync::Arc};
 
-use banger_api::{ApiError, Image, ImageName, OperationKind, PullImage, resolve_image};
+use banger_api::{ApiError, CatalogEntry, Digest, Image, ImageName, OperationKind, PullImage, resolve_image};
 
 use super::{Engine, Events};
 use crate::{
+    bundles::BundleOptions,
     error::EngineError,
     host::{Host, unresolved},
     images::Tar,
@@ -35,6 +36,14 @@ impl Engine {
         Ok(self.0.show_image(image, &self.0.store.vms()?))
     }
 
+    /// The catalog's images.
+    ///
+    /// # Errors
+    /// When one of its files is broken.
+    pub fn catalog_images(&self) -> Result<Vec<CatalogEntry>, ApiError> {
+        self.0.catalog_entries()
+    }
+
     /// Makes an image of a tar of a root file system.
     pub fn import_image<R: Read + Send + 'static>(&self, name: ImageName, tar: Tar<R>) -> Events {
         let target = name.to_string();
@@ -48,8 +57,24 @@ impl Engine {
         let PullImage { name, size, credentials } = pull;
         let target = name.to_string();
         self.image_operation(OperationKind::ImagePull, &target, move |host, context| async move {
-            host.pull_image(name, PullOptions { size, credentials }, &context).await
+            host.pull_image(name, PullOptions { size, credentials, ..PullOptions::default() }, &context).await
         })
+    }
+
+    /// Makes an image of a bundle, called as that says or `name`; all its bytes have the digest `sha256`, where there is one.
+    pub fn import_bundle(&self, file: File, name: Option<ImageName>, sha256: Option<Digest>) -> Events {
+        let target = name.as_ref().map_or_else(|| "a bundle".to_owned(), ToString::to_string);
+        self.image_operation(OperationKind::ImageImport, &target, move |host, context| async move {
+            let options = BundleOptions { name, sha256, kernel: None };
+            host.import_bundle(file, options, "bundle", &context).await
+        })
+    }
+
+    /// Writes the image that `reference` names into the file `out`, as a bundle.
+    pub fn bundle_image(&self, reference: String, out: File) -> Events {
+        let (host, target) = (self.0.clone(), reference.clone());
+        let work = |context| async move { host.bundle_image(&reference, out, &context).await };
+        self.0.operations.start(OperationKind::ImageBundle, &target, OnHangUp::Cancel, work, |_, _| async {})
     }
 
     pub(super) fn image_operation<W>(

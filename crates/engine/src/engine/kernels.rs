@@ -25,16 +25,17 @@ impl Engine {
     /// The catalog's kernels, in its order.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// When one of its files is broken, or the store cannot be read.
     pub fn available_kernels(&self) -> Result<Vec<AvailableKernel>, ApiError> {
         let kernels = self.0.store.kernels()?;
         let here = |name: &str| kernels.iter().any(|kernel| kernel.name.as_str() == name);
-        let available = banger_image::catalog().kernels.iter().map(|entry| AvailableKernel {
-            name: entry.name.clone(),
-            description: entry.description.clone(),
+        let catalog = self.0.catalog.now()?;
+        let available = catalog.kernels.iter().map(|entry| AvailableKernel {
+            name: entry.name.to_string(),
+            description: entry.description.to_string(),
             size: Size::mib(entry.space_mib),
             source: entry.source.to_string(),
-            here: here(&entry.name),
+            here: here(entry.name.as_str()),
         });
         Ok(available.collect())
     }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 pub use watch::Parts;
 
 use crate::{
+    catalog::CatalogFiles,
     config::ConfigFiles,
     host::{Host, Programs},
     operation::Operations,
@@ -47,6 +48,7 @@ impl Engine {
         let store = Store::open(&dirs.state.join("store.db"))?;
         let host = Arc::new(Host {
             vmms: Vmms::new(&programs, config.clone()),
+            catalog: CatalogFiles::of(&dirs),
             dirs,
             config,
             operations: Operations::new(store.happenings().clone()),

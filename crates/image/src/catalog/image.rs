@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{CatalogImage, sources};
+use super::{Recipe, sources};
 use crate::error::IoContext;
 use crate::program::{Program, find};
 use crate::{ImageError, Progress, RootfsInfo, RootfsOptions, import_rootfs};
@@ -20,7 +20,7 @@ const PATHS: [&str; 4] = [
     "path-include=/usr/share/doc/*/copyright",
 ];
 
-/// Makes the image `entry` as an ext4 file `out`, its packages fresh from a mirror; `work` holds what is temporary.
+/// Makes the image of `recipe` as an ext4 file `out`, its packages fresh from a mirror; `work` holds what is temporary.
 ///
 /// `mmdebstrap` does it, as root or, for anyone else, in a user namespace with the user's range of ids. Packages come
 /// from where this host gets its own if it runs Debian, of whatever release, else from `mmdebstrap`'s default mirror;
@@ -30,7 +30,7 @@ const PATHS: [&str; 4] = [
 /// When `mmdebstrap` or what it needs is not installed, or it fails, or takes over 30 minutes; else as
 /// [`import_rootfs`].
 pub fn fetch_image(
-    entry: &CatalogImage,
+    recipe: &Recipe,
     work: &Path,
     out: &Path,
     progress: &dyn Progress,
@@ -48,11 +48,11 @@ pub fn fetch_image(
         command.env("TMPDIR", std::path::absolute(work).during("find", work)?);
     }
     command
-        .arg(format!("--variant={}", entry.variant))
-        .arg(format!("--include={}", entry.packages.join(",")));
+        .arg(format!("--variant={}", recipe.variant))
+        .arg(format!("--include={}", recipe.packages.join(",")));
     command.arg("--format=tar").arg(r#"--aptopt=APT::Install-Recommends "false""#);
     command.args(PATHS.map(|path| format!("--dpkgopt={path}")));
-    command.arg(&entry.suite).arg("-").args(sources::lines(&entry.suite));
+    command.arg(&recipe.suite).arg("-").args(sources::lines(&recipe.suite));
     let options = RootfsOptions::default();
     program.run(progress, |tar| import_rootfs(tar, work, out, &options, progress))
 }

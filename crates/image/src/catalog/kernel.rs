@@ -171,10 +171,10 @@ mod tests {
         let url = format!("http://{}/vmlinux-6.1.155", listener.local_addr().unwrap());
         let hash = Digest::sha256(Sha256::digest(&kernel).into()).hex();
         let text = format!(
-            "image = []\n[[kernel]]\nname = 'x'\ndescription = 'y'\nspace_mib = 1\n\
+            "[[kernel]]\nname = 'x'\ndescription = 'y'\nspace_mib = 1\n\
              source = {{ files = [{{ url = '{url}', sha256 = '{hash}' }}] }}\n"
         );
-        let entry = toml::from_str::<Catalog>(&text).unwrap().kernels.remove(0);
+        let entry = Catalog::parse(&text).unwrap().kernels.remove(0);
         assert_eq!(entry.source.to_string(), url);
         let bytes = kernel.clone();
         let server = thread::spawn(move || {
@@ -190,7 +190,7 @@ mod tests {
         server.join().unwrap();
         assert_eq!((info.release.as_str(), info.virtio_pci, info.virtio_mmio), ("6.1.155", false, true));
         assert!(fs::read(dest.join("vmlinux")).unwrap() == kernel);
-        assert!(toml::from_str::<Catalog>(&text.replace(&hash, "123")).is_err());
+        assert!(Catalog::parse(&text.replace(&hash, "123")).is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use banger_api::Image;
+use banger_api::{CatalogEntry, Image};
 use banger_client::Client;
 
 use crate::{
@@ -8,16 +8,25 @@ use crate::{
     ui::{Format, Table, Ui},
 };
 
-/// List images
+/// List images that are here, or that the catalog has
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
+    /// Those of the catalog, which `image pull` and a VM's first use fetch
+    #[arg(long)]
+    available: bool,
     #[command(flatten)]
     format: Format,
 }
 
 impl List {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
-        let images = Client::new()?.images().await?;
+        let client = Client::new()?;
+        if self.available {
+            let entries = client.catalog_images().await?;
+            ui.list(&self.format, &entries, |entry| entry.name.to_string(), available)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let images = client.images().await?;
         ui.list(&self.format, &images, |image| image.id.to_string(), |images| table(ui, images))?;
         if self.format.is_table() {
             images.iter().filter_map(|image| image.problem.as_ref()).for_each(|problem| ui.warning(problem));
@@ -58,4 +67,19 @@ fn few(names: &[String]) -> String {
         [first, second, _, rest @ ..] => format!("{first}, {second} and {} more", rest.len() + 1),
         names => names.join(", "),
     }
+}
+
+fn available(entries: &[CatalogEntry]) -> Table {
+    let mut table = Table::new(["NAME", "DISTRO", "SIZE", "SOURCES", "HERE", "DESCRIPTION"]);
+    for entry in entries {
+        table.row([
+            entry.name.to_string(),
+            entry.distro.clone(),
+            entry.size.to_string(),
+            entry.sources.join(", "),
+            if entry.here { "yes" } else { "no" }.to_owned(),
+            entry.description.clone(),
+        ]);
+    }
+    table
 }

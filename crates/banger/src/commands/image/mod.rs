@@ -1,6 +1,7 @@
 //! `banger image …`
 
 mod build;
+mod bundle;
 mod cache;
 mod commit;
 mod delete;
@@ -27,6 +28,7 @@ pub(crate) enum ImageCommand {
     Show(show::Show),
     Import(import::Import),
     Pull(pull::Pull),
+    Bundle(bundle::Bundle),
     Commit(commit::Commit),
     Build(build::Build),
     Register(register::Register),
@@ -47,6 +49,7 @@ impl ImageCommand {
             Self::Show(command) => command.run(ui).await,
             Self::Import(command) => command.run(ui).await,
             Self::Pull(command) => command.run(ui).await,
+            Self::Bundle(command) => command.run(ui).await,
             Self::Commit(command) => command.run(ui).await,
             Self::Build(command) => command.run(ui).await,
             Self::Register(command) => command.run(ui).await,

@@ -1,11 +1,14 @@
-use std::process::ExitCode;
+use std::{fs::File, path::Path, process::ExitCode};
 
-use banger_api::{Image, ImageName, PullImage, Size};
-use banger_client::Client;
+use banger_api::{ApiError, Digest, ErrorKind, Image, ImageName, InvalidDigest, PullImage, Size};
+use banger_client::{Client, Events};
 
 use crate::{commands::watch::watch, credentials, error::CommandError, ui::Ui};
 
-/// Get an image from the catalog or a registry
+/// How a bundle's name ends.
+const BUNDLE: &str = ".tar.zst";
+
+/// Get an image from the catalog, a registry or a bundle
 ///
 /// What is there already is fetched again only if its tag has moved; VMs keep the image that they were made of. A download
 /// that was cut short goes on where it was. Logins are those of `docker login` and `podman login`; mirrors, plain http and
@@ -14,23 +17,65 @@ use crate::{commands::watch::watch, credentials, error::CommandError, ui::Ui};
 #[command(before_help = "Examples:
   banger image pull debian-bookworm
   banger image pull alpine:3.20
-  banger image pull ghcr.io/org/thing@sha256:...")]
+  banger image pull ghcr.io/org/thing@sha256:...
+  banger image pull ./tools.tar.zst --name tools")]
 pub(crate) struct Pull {
-    /// Its name in the catalog, else `[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`; without a registry, of docker.io
-    name: ImageName,
+    /// A bundle's file; else its name in the catalog; else `[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`, by default of docker.io
+    #[arg(id = "catalog_image", value_name = "NAME|FILE")]
+    image: String,
     /// Size of its file system [default: 1.5 times its content, at least 1G; unused space takes none]
     #[arg(long)]
     size: Option<Size>,
+    /// Name for a bundle's image [default: the one in the bundle]
+    #[arg(long)]
+    name: Option<ImageName>,
+    /// What the bundle's SHA-256 has to be
+    #[arg(long, value_parser = sha256)]
+    sha256: Option<Digest>,
 }
 
 impl Pull {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        let credentials = credentials::of_user(&self.name, ui).await;
-        let pull = PullImage { name: self.name, size: self.size, credentials };
-        let mut events = client.pull_image(&pull).await?;
+        let mut events = match bundle(&self.image)? {
+            Some(file) if self.size.is_none() => {
+                client.import_bundle(file, self.name.as_ref(), self.sha256).await?
+            }
+            Some(_) => {
+                return Err(CommandError::usage("a bundle's file system has its size: leave --size out"));
+            }
+            None => self.by_name(&client, ui).await?,
+        };
         let (image, _) = watch::<Image>(&client, &mut events, ui).await?;
         ui.line(&image.name)?;
         Ok(ExitCode::SUCCESS)
     }
+
+    async fn by_name(self, client: &Client, ui: &Ui) -> Result<Events, CommandError> {
+        let Self { image, size, name, sha256 } = self;
+        if name.is_some() || sha256.is_some() {
+            let message = format!("--name and --sha256 are for a bundle, and {image} is no file here");
+            return Err(CommandError::usage(message));
+        }
+        let name: ImageName = image
+            .parse()
+            .map_err(|error| CommandError::usage(format!("{image:?} cannot be an image: {error}")))?;
+        let credentials = credentials::of_user(&name, ui).await;
+        Ok(client.pull_image(&PullImage { name, size, credentials }).await?)
+    }
+}
+
+/// The bundle that `image` is the path of, if it is one.
+fn bundle(image: &str) -> Result<Option<File>, ApiError> {
+    let named = image.ends_with(BUNDLE);
+    if named || (image.contains('/') && Path::new(image).is_file()) {
+        let cannot = |error| ApiError::new(ErrorKind::Io, format!("cannot read {image}: {error}"));
+        return File::open(image).map(Some).map_err(cannot);
+    }
+    Ok(None)
+}
+
+/// A digest, with or without what kind it is: `sha256sum` prints none.
+fn sha256(text: &str) -> Result<Digest, InvalidDigest> {
+    format!("sha256:{}", text.strip_prefix("sha256:").unwrap_or(text)).parse()
 }

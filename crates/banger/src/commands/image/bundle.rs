@@ -1,0 +1,96 @@
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use banger_api::{ApiError, Bundle as Written, ErrorKind};
+use banger_client::Client;
+use serde::Serialize;
+
+use crate::{
+    commands::{reference, watch::watch},
+    error::CommandError,
+    ui::{Format, Table, Ui},
+};
+
+/// Write an image into one file, for other hosts
+///
+/// The file is a .tar.zst with the image's file system and what there is to know of it. `banger image pull FILE` makes the
+/// image of it, here or elsewhere; the same image gives the same bytes.
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:
+  banger image bundle tools tools.tar.zst
+  banger image pull ./tools.tar.zst --name tools")]
+pub(crate) struct Bundle {
+    /// Id, name, or the beginning of either
+    #[arg(value_parser = reference())]
+    image: String,
+    /// The file to write
+    #[arg(value_hint = clap::ValueHint::FilePath)]
+    out: PathBuf,
+    /// Replace a file that is there
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// What was written, and where.
+#[derive(Serialize)]
+struct Told {
+    path: PathBuf,
+    #[serde(flatten)]
+    bundle: Written,
+}
+
+impl Bundle {
+    pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+        let out = &self.out;
+        let cannot = |error: io::Error| {
+            ApiError::new(ErrorKind::Io, format!("cannot write {}: {error}", out.display()))
+        };
+        if !self.force && fs::symlink_metadata(out).is_ok() {
+            return Err(there_already(out).into());
+        }
+        let folder = out.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        let mut temporary = tempfile::Builder::new()
+            .prefix(".partial-")
+            // It is made to be shared, as far as the user's umask says.
+            .permissions(fs::Permissions::from_mode(0o666))
+            .tempfile_in(folder)
+            .map_err(cannot)?;
+        let client = Client::new()?;
+        let handed = temporary.as_file().try_clone().map_err(cannot)?;
+        let mut events = client.bundle_image(&self.image, handed).await?;
+        let (bundle, _) = watch::<Written>(&client, &mut events, ui).await?;
+        temporary.as_file_mut().sync_all().map_err(cannot)?;
+        if self.force {
+            temporary.persist(out).map_err(|error| cannot(error.error))?;
+        } else {
+            temporary.persist_noclobber(out).map_err(|error| match error.error.kind() {
+                io::ErrorKind::AlreadyExists => there_already(out),
+                _ => cannot(error.error),
+            })?;
+        }
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(cannot)?;
+        let told = Told { path: out.clone(), bundle };
+        ui.show(&self.format, &told, |told| told.path.display().to_string(), table)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn there_already(out: &Path) -> ApiError {
+    ApiError::new(ErrorKind::AlreadyExists, format!("{} is there already", out.display()))
+        .hint("replace it with --force, or choose another name")
+}
+
+fn table(told: &Told) -> Table {
+    Table::of_fields([
+        ("path", told.path.display().to_string()),
+        ("sha256", told.bundle.sha256.hex()),
+        ("size", told.bundle.size.to_string()),
+    ])
+}

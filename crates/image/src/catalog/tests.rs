@@ -1,0 +1,112 @@
+//! Catalogs: the one built in, broken ones, and one over another.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const IMAGE: &str = "[[image]]\nname = 'x'\ndescription = 'X'\ndistro = 'x'\nsize = '1G'\n";
+
+fn kernel_of(source: &str) -> String {
+    format!("[[kernel]]\nname = 'x'\ndescription = 'X'\nspace_mib = 1\nsource = {{ {source} }}\n")
+}
+
+fn with_source(source: &str) -> String {
+    format!("{IMAGE}source = [{{ {source} }}]\n")
+}
+
+#[test]
+fn the_embedded_catalog_is_sound() {
+    let catalog = Catalog::parse(EMBEDDED).unwrap();
+    for image in &catalog.images {
+        assert!(
+            image.kernel.iter().all(|kernel| catalog.kernel(kernel.as_str()).is_some()),
+            "{}",
+            image.name
+        );
+        for source in &image.sources {
+            // Else a name would mean another image here than to a registry.
+            if let Source::Oci(reference) = source {
+                assert_eq!(image.name.reference().unwrap().to_string(), reference.to_string());
+            }
+        }
+    }
+    for kernel in &catalog.kernels {
+        assert!(kernel.space_mib > 0, "{}", kernel.name);
+        if let KernelSource::Files(files) = &kernel.source {
+            assert!(files.iter().all(|file| file.url.starts_with("https://")));
+        }
+    }
+    let image = super::catalog().image("debian-bookworm").unwrap();
+    assert_eq!(image.kernel.as_ref().map(|kernel| kernel.as_str()), Some("debian-cloud"));
+    assert!(matches!(&image.sources[..], [Source::Mmdebstrap(recipe)] if recipe.packages.len() == 9));
+    assert!(super::catalog().kernel("none").is_none());
+}
+
+#[test]
+fn sources_are_read_in_order() {
+    let hash = "0".repeat(64);
+    let text = format!(
+        "{IMAGE}\n[[image.source]]\nbundle = '/b.tar.zst'\nsha256 = '{hash}'\n\n[[image.source]]\noci = 'ghcr.io/a/b:1'\n"
+    );
+    let catalog = Catalog::parse(&text).unwrap();
+    let kinds: Vec<_> = catalog.images[0].sources.iter().map(Source::kind).collect();
+    assert_eq!(kinds, ["bundle", "oci"]);
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_line() {
+    let file_at =
+        |url: &str| kernel_of(&format!("files = [{{ url = '{url}', sha256 = '{}' }}]", "0".repeat(64)));
+    let twice = format!("{0}{0}", with_source("oci = 'a'"));
+    for (text, line, problem) in [
+        ("a = ", 1, ""),
+        ("\n\n[images]\n", 3, "unknown field `images`"),
+        ("\n[[image]]\nname = 'A b'\n", 3, "cannot be in an image's name"),
+        (IMAGE, 1, "missing field `source`"),
+        (&with_source("oci = 'a', bundle = '/b'"), 6, "a source has one of"),
+        (&with_source("bundle = 'b.tar.zst'"), 6, "from / on"),
+        (&with_source("bundle = '/b'"), 6, "needs its sha256"),
+        (&with_source("bundle = '/b', sha256 = '12'"), 6, "64 of 0-9 and a-f"),
+        (&with_source("oci = 'a', tag = 'b'"), 6, "unknown field `tag`"),
+        (
+            &with_source("mmdebstrap = { suite = 'a b', variant = 'minbase' }"),
+            6,
+            "\"a b\" is no release of Debian",
+        ),
+        (&with_source("mmdebstrap = { suite = 'a', variant = '--hook' }"), 6, "variant \"--hook\""),
+        (
+            &with_source("mmdebstrap = { suite = 'a', variant = 'apt', packages = ['a,b'] }"),
+            6,
+            "\"a,b\" is no package",
+        ),
+        (&format!("{IMAGE}source = []\n"), 6, "1 to 8 sources"),
+        (&format!("{}arch = 'vax'\n", with_source("oci = 'a'")), 7, "unknown variant `vax`"),
+        (&kernel_of("apt = { suite = 'a', package = '-oDir=x' }"), 5, "\"-oDir=x\" is no name of Debian's"),
+        (&kernel_of("files = []"), 5, "1 to 16 files"),
+        (&file_at("file:///x"), 5, "no URL of https"),
+        (&file_at("https://a b/"), 5, "no URL of https"),
+        (&twice, 7, "there is another image x before this one"),
+    ] {
+        let error = Catalog::parse(text).unwrap_err();
+        assert!(error.line == line && error.problem.contains(problem), "{text}: {error}");
+    }
+}
+
+#[test]
+fn the_stronger_catalog_has_the_name() {
+    let mine = Catalog::parse(&with_source("oci = 'a:1'")).unwrap();
+    let theirs = with_source("oci = 'a:2'") + &with_source("oci = 'a:3'").replace("'x'", "'y'");
+    let both = mine.clone().over(&Catalog::parse(&theirs).unwrap());
+    assert_eq!(both.images.len(), 2);
+    assert_eq!(both.image("x"), mine.image("x"));
+    assert!(both.image("y").is_some());
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_a_catalog_or_has_a_line(text in "(\\[\\[image\\]\\]|name|source|=|'[a-z:]*'|\\[|\\]|\\{|\\}|\n| ){0,40}") {
+        if let Err(error) = Catalog::parse(&text) {
+            prop_assert!(error.line >= 1 && error.line <= text.matches('\n').count() + 1);
+        }
+    }
+}
