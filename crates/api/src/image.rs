@@ -29,7 +29,7 @@ pub struct Image {
     /// The kernel it prefers, by name.
     #[serde(default)]
     pub kernel: Option<String>,
-    /// Where it came from: `tar`, `catalog`, `registry`, `register`, `commit` or `build`.
+    /// Where it came from: `tar`, `bundle`, `catalog`, `registry`, `register`, `commit` or `build`.
     pub source: String,
     /// The file of its user's that it is, where it is not banger's own.
     #[serde(default)]

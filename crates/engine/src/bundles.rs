@@ -3,7 +3,7 @@
 use std::{fs, io, path::Path, sync::Arc};
 
 use banger_api::{ApiError, Bundle, Digest, ErrorKind, ImageName, Name, Size, resolve_image};
-use banger_image::{BundleImage, open_bundle, write_bundle};
+use banger_image::{BundleImage, CatalogImage, Place, Wanted, download, open_bundle, write_bundle};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -14,6 +14,9 @@ use crate::{
     operation::Context,
     store::ImageRecord,
 };
+
+/// Largest bundle that is downloaded, in bytes.
+const BUNDLE_MAX: u64 = 64 << 30;
 
 /// What is known of a bundle before it is read.
 #[derive(Debug, Default)]
@@ -74,11 +77,7 @@ impl Host {
             })
             .await?;
         let name = name.unwrap_or(manifest.name);
-        if self.store.images()?.iter().any(|image| image.name == name) {
-            let ApiError { kind, message, .. } = taken("image", name.as_str());
-            let hint = format!("choose another with --name, or delete it with: banger image delete {name}");
-            return Err(ApiError::new(kind, message).hint(hint).into());
-        }
+        self.refuse_taken(&name)?;
         admission::space(&self.dirs.state, "the image", Size::bytes(0))?;
         let written = self
             .write_image(context, move |_, out, progress| open_bundle(file, progress)?.write(sha256, out))
@@ -90,26 +89,73 @@ impl Host {
         Ok(image)
     }
 
-    /// Gets an image of the catalog from a bundle on this host.
-    pub(crate) async fn pull_bundle(
+    /// Makes an image of the bundle at `url`.
+    pub(crate) async fn download_bundle(
         self: &Arc<Self>,
-        path: &Path,
+        url: String,
         options: BundleOptions,
         context: &Context,
     ) -> Result<ImageRecord, EngineError> {
-        let here = self.store.images()?.into_iter().find(|image| Some(&image.name) == options.name.as_ref());
-        if let Some(image) = here {
+        if let Some(name) = &options.name {
+            self.refuse_taken(name)?;
+        }
+        let file = self.downloaded(url, options.sha256, context).await?;
+        self.import_bundle(file, options, "bundle", context).await
+    }
+
+    /// Gets the image `entry` of the catalog from a bundle. Two who ask at once share one fetch.
+    pub(crate) async fn pull_bundle(
+        self: &Arc<Self>,
+        entry: &CatalogImage,
+        place: &Place,
+        sha256: Digest,
+        context: &Context,
+    ) -> Result<ImageRecord, EngineError> {
+        let _turn = context.unless_cancelled(async { Ok(self.pulls.turn(&entry.name).await) }).await?;
+        if let Some(image) = self.store.images()?.into_iter().find(|image| image.name == entry.name) {
             return Ok(image);
         }
-        let file = open(path).map_err(|error| {
-            let kind = match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorKind::NotFound,
-                io::ErrorKind::PermissionDenied => ErrorKind::NotPermitted,
-                _ => ErrorKind::Io,
-            };
-            ApiError::new(kind, format!("cannot open the bundle {}: {error}", path.display()))
-        })?;
+        let (name, kernel) = (Some(entry.name.clone()), entry.kernel.clone());
+        let options = BundleOptions { name, sha256: Some(sha256), kernel };
+        let file = match place {
+            Place::Url(url) => self.downloaded(url.clone(), options.sha256, context).await?,
+            Place::Path(path) => open(path).map_err(|error| {
+                let kind = match error.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorKind::NotFound,
+                    io::ErrorKind::PermissionDenied => ErrorKind::NotPermitted,
+                    _ => ErrorKind::Io,
+                };
+                ApiError::new(kind, format!("cannot open the bundle {}: {error}", path.display()))
+            })?,
+        };
         self.import_bundle(file, options, "catalog", context).await
+    }
+
+    /// What is at `url`, in a file that has no name.
+    async fn downloaded(
+        &self,
+        url: String,
+        sha256: Option<Digest>,
+        context: &Context,
+    ) -> Result<fs::File, EngineError> {
+        admission::space(&self.dirs.state, "the bundle", Size::bytes(0))?;
+        context.stage("download the bundle").await;
+        let (registries, folder) = (self.registries(Vec::new())?, self.dirs.state.clone());
+        context
+            .blocking(move |context| -> Result<_, EngineError> {
+                let wanted = Wanted { url: &url, sha256, limit: BUNDLE_MAX };
+                Ok(download(&registries, wanted, &folder, context)?)
+            })
+            .await
+    }
+
+    fn refuse_taken(&self, name: &ImageName) -> Result<(), ApiError> {
+        if !self.store.images()?.iter().any(|image| image.name == *name) {
+            return Ok(());
+        }
+        let ApiError { kind, message, .. } = taken("image", name.as_str());
+        let hint = format!("choose another with --name, or delete it with: banger image delete {name}");
+        Err(ApiError::new(kind, message).hint(hint))
     }
 }
 

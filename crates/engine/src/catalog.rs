@@ -13,7 +13,6 @@ use banger_api::{ApiError, CatalogEntry, Check, Dirs, ErrorKind, ImageName};
 use banger_image::{CATALOG_MAX, Catalog, CatalogImage, Source};
 
 use crate::{
-    bundles::BundleOptions,
     config::{Identity, identity, read_up_to},
     error::EngineError,
     host::Host,
@@ -146,11 +145,7 @@ impl Host {
                 self.pull_reference(reference.clone(), options, context).await
             }
             Source::Mmdebstrap(recipe) => self.make_of_packages(entry, recipe.clone(), context).await,
-            Source::Bundle { path, sha256 } => {
-                let (name, kernel) = (Some(entry.name.clone()), entry.kernel.clone());
-                let options = BundleOptions { name, sha256: Some(*sha256), kernel };
-                self.pull_bundle(path, options, context).await
-            }
+            Source::Bundle { place, sha256 } => self.pull_bundle(entry, place, *sha256, context).await,
         }
     }
 
@@ -183,7 +178,10 @@ fn stored_name(entry: &CatalogImage, source: &Source) -> Result<ImageName, ApiEr
 
 /// Whether another source may do what this one could not.
 fn may_be_elsewhere(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Unreachable | ErrorKind::MissingProgram | ErrorKind::NotFound)
+    matches!(
+        kind,
+        ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::MissingProgram | ErrorKind::NotFound
+    )
 }
 
 #[cfg(test)]

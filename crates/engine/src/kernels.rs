@@ -65,8 +65,9 @@ impl Host {
             return Err(not_in_catalog(&catalog, &name).into());
         };
         admission::space(&self.dirs.state, "the kernel", Size::mib(entry.space_mib))?;
+        let registries = self.registries(Vec::new())?;
         self.publish_kernel(name, Some("catalog"), context, move |work, dest, progress| {
-            banger_image::fetch_kernel(&entry, work, dest, progress)
+            banger_image::fetch_kernel(&entry, &registries, work, dest, progress)
         })
         .await
     }

@@ -44,7 +44,7 @@ pub(crate) struct Pulls {
 
 impl Pulls {
     /// Waits until nobody else fetches `name`.
-    async fn turn(&self, name: &ImageName) -> (OwnedMutexGuard<()>, OwnedRwLockReadGuard<()>) {
+    pub(crate) async fn turn(&self, name: &ImageName) -> (OwnedMutexGuard<()>, OwnedRwLockReadGuard<()>) {
         let turns = {
             let mut pulls = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             pulls.retain(|_, turns| turns.strong_count() > 0);
@@ -138,8 +138,8 @@ impl Host {
         Ok(image)
     }
 
-    /// How registries are reached: as configured, with what the user shows to them.
-    fn registries(&self, credentials: Vec<Credentials>) -> Result<Registries, ApiError> {
+    /// How registries, and other hosts, are reached: as configured, with what the user shows to them.
+    pub(crate) fn registries(&self, credentials: Vec<Credentials>) -> Result<Registries, ApiError> {
         let config = self.config()?;
         let hosts = config.registries().iter().map(|registry| RegistryHost {
             host: registry.host.clone(),

@@ -1,66 +1,67 @@
-//! One file from a URL, whose digest is known beforehand: resumed where it was cut, and of use only once it is whole.
+//! One file from a URL: resumed where it was cut, and of use only once it is whole.
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::path::Path;
 
 use banger_api::Digest;
-use reqwest::header::{CONTENT_RANGE, RANGE, RETRY_AFTER};
+use reqwest::header::{CONTENT_RANGE, ETAG, HeaderValue, IF_RANGE, RANGE, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url};
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
+use crate::error::IoContext;
 use crate::oci::{Driver, Registries, RegistryError, Timing, Tries};
-use crate::publish::write_error;
+use crate::publish::{require_space, write_error};
 use crate::{ImageError, Progress};
 
 /// Bytes between two reports, and the least that makes a broken transfer one that advances.
 const STEP: u64 = 1 << 20;
 
-/// Downloads `url` into the empty file `out`, at most `limit` bytes, and checks it against `digest`.
-///
-/// A transfer that breaks is taken up again where it broke, a few times. A proxy comes from the environment.
-///
-/// # Errors
-/// When it cannot be had, is too long or has another digest; what is in `out` is then not to be used.
-pub(crate) fn file(
-    url: &str,
-    digest: Digest,
-    limit: u64,
-    out: &File,
-    progress: &dyn Progress,
-) -> Result<(), ImageError> {
-    file_within(Timing::default(), url, digest, limit, out, progress)
+/// A file to be downloaded.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Where it is.
+    pub url: &'a str,
+    /// Of all its bytes, where that is known beforehand.
+    pub sha256: Option<Digest>,
+    /// Most bytes that it may have.
+    pub limit: u64,
 }
 
-fn file_within(
-    timing: Timing,
-    url: &str,
-    digest: Digest,
-    limit: u64,
-    out: &File,
+/// Downloads `wanted` into a file in `folder` that has no name there, and gives that from its start.
+///
+/// A transfer that breaks is taken up again where it broke, a few times. A proxy comes from the environment; CAs, and who
+/// may be spoken to by http but this host itself, from `registries`.
+///
+/// # Errors
+/// When its URL is none of these; when it cannot be had, is too long or has another digest; when `progress` says to stop.
+pub fn download(
+    registries: &Registries,
+    wanted: Wanted<'_>,
+    folder: &Path,
     progress: &dyn Progress,
-) -> Result<(), ImageError> {
-    let failed = |source| ImageError::Download { url: url.to_owned(), source: Box::new(source) };
-    let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-    let host = parsed.as_ref().and_then(Url::host_str).unwrap_or_default().to_owned();
-    let no_url =
-        || RegistryError::Answer { host: url.to_owned(), problem: "it is no URL of http".to_owned() };
-    let parsed = parsed.ok_or_else(|| failed(no_url()))?;
-    let registries = Registries { timing, ..Registries::default() };
+) -> Result<File, ImageError> {
+    let url = parse(registries, wanted.url)?;
+    let out = tempfile::tempfile_in(folder).during("create a temporary file in", folder)?;
+    let shown = shown(&url);
+    let failed = |source| ImageError::Download { url: shown.clone(), source: Box::new(source) };
+    let host = authority(&url);
     let client = registries.route(&host).client().map_err(failed)?;
+    let timing = registries.timing;
     let mut download = Download {
-        url: parsed,
+        url,
         host,
         client,
         timing,
-        digest,
-        limit,
-        out,
+        wanted,
+        folder,
+        out: &out,
         progress,
         hash: Sha256::new(),
         length: 0,
         resumed: false,
+        version: None,
     };
     let work = async {
         let mut tries = Tries::new(timing.back_off);
@@ -82,7 +83,39 @@ fn file_within(
             }
         }
     };
-    Driver::new()?.run(|| progress.cancelled(), work).unwrap_or(Err(ImageError::Cancelled))
+    Driver::new()?.run(|| progress.cancelled(), work).unwrap_or(Err(ImageError::Cancelled))?;
+    (&out).rewind().during("read again what was written in", folder)?;
+    Ok(out)
+}
+
+/// The URL that `text` is, if it is one that may be asked.
+pub(crate) fn parse(registries: &Registries, text: &str) -> Result<Url, ImageError> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let Some(url) = url else {
+        return Err(ImageError::Url { url: text.to_owned(), problem: "it is no URL of https or http" });
+    };
+    let refused = |problem| Err(ImageError::Url { url: shown(&url), problem });
+    if !url.username().is_empty() || url.password().is_some() {
+        return refused("a URL cannot have a user or a password here");
+    }
+    if url.scheme() == "http" && !registries.route(&authority(&url)).speaks_http() {
+        return refused(
+            "everybody can change what comes by http: write https, or allow it in config.toml by a [[registry]] of that \
+             host with plain_http",
+        );
+    }
+    Ok(url)
+}
+
+/// The host, with its port where that is not the usual one.
+fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// A URL for people, without what may be a secret.
+pub(crate) fn shown(url: &Url) -> String {
+    format!("{}://{}{}", url.scheme(), authority(url), url.path())
 }
 
 struct Download<'a> {
@@ -90,8 +123,8 @@ struct Download<'a> {
     host: String,
     client: Client,
     timing: Timing,
-    digest: Digest,
-    limit: u64,
+    wanted: Wanted<'a>,
+    folder: &'a Path,
     out: &'a File,
     progress: &'a dyn Progress,
     /// Of what is in the file, and how much that is.
@@ -99,6 +132,8 @@ struct Download<'a> {
     length: u64,
     /// Whether that came from more than one answer.
     resumed: bool,
+    /// The server's name for what it sends, if it promises the same bytes under it.
+    version: Option<HeaderValue>,
 }
 
 /// Why a transfer ended.
@@ -122,15 +157,26 @@ impl From<ImageError> for Trouble {
 impl Download<'_> {
     /// Gets what is missing, and checks the whole.
     async fn transfer(&mut self) -> Result<(), Trouble> {
-        let request = self.client.get(self.url.clone());
-        let request = match self.length {
-            0 => request,
-            from => request.header(RANGE, format!("bytes={from}-")),
-        };
+        if self.wanted.sha256.is_none() && self.version.is_none() {
+            // Nobody would notice that parts are of different files.
+            self.restart()?;
+        }
+        let mut request = self.client.get(self.url.clone());
+        if self.length > 0 {
+            request = request.header(RANGE, format!("bytes={}-", self.length));
+            if let Some(version) = &self.version {
+                request = request.header(IF_RANGE, version);
+            }
+        }
         let mut response = self.within(request.send()).await?;
         self.place(&response)?;
+        if response.status() == StatusCode::OK {
+            let version = response.headers().get(ETAG).cloned();
+            self.version = version.filter(|version| !version.as_bytes().starts_with(b"W/"));
+        }
         let total = response.content_length().and_then(|length| length.checked_add(self.length));
         self.fits(total.unwrap_or_default())?;
+        require_space(self.folder, response.content_length().unwrap_or_default())?;
         let mut reported = None;
         loop {
             let chunk = self.within(response.chunk()).await.map_err(|error| match (error, total) {
@@ -147,10 +193,12 @@ impl Download<'_> {
         }
         self.progress.bytes(self.length, total);
         let found = Digest::sha256(self.hash.clone().finalize().into());
-        if found == self.digest {
-            return Ok(());
+        match self.wanted.sha256 {
+            Some(expected) if expected != found => {
+                Err(RegistryError::WrongDigest { host: self.host.clone(), expected, found }.into())
+            }
+            _ => Ok(()),
         }
-        Err(RegistryError::WrongDigest { host: self.host.clone(), expected: self.digest, found }.into())
     }
 
     /// Sees where in the file an answer begins, which has to be where what is there ends.
@@ -193,14 +241,15 @@ impl Download<'_> {
     }
 
     fn cut(&self, size: u64) -> RegistryError {
-        RegistryError::Cut { host: self.host.clone(), digest: self.digest, done: self.length, size }
+        let (host, what) = (self.host.clone(), "the file".to_owned());
+        RegistryError::Cut { host, what, done: self.length, size }
     }
 
     fn fits(&self, length: u64) -> Result<(), RegistryError> {
-        if length <= self.limit {
+        if length <= self.wanted.limit {
             return Ok(());
         }
-        Err(RegistryError::TooLong { host: self.host.clone(), what: "the file", limit: self.limit })
+        Err(RegistryError::TooLong { host: self.host.clone(), what: "the file", limit: self.wanted.limit })
     }
 
     async fn within<T>(
@@ -239,7 +288,7 @@ fn unwritten(error: io::Error, needed: u64) -> ImageError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{FailureKind, Silent};
+    use crate::{FailureKind, RegistryHost, Silent};
     use std::io::{BufRead, BufReader, Read};
     use std::net::{TcpListener, TcpStream};
     use std::thread;
@@ -264,6 +313,16 @@ mod tests {
         limit: u64,
         answers: Vec<Answer>,
     ) -> Result<Vec<u8>, ImageError> {
+        let sha256 = Digest::sha256(Sha256::digest(content).into());
+        download_of(Some(sha256), idle, limit, answers)
+    }
+
+    fn download_of(
+        sha256: Option<Digest>,
+        idle: Duration,
+        limit: u64,
+        answers: Vec<Answer>,
+    ) -> Result<Vec<u8>, ImageError> {
         let timing = Timing { connect: PATIENT, idle, back_off: Duration::from_millis(1) };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/vmlinux", listener.local_addr().unwrap());
@@ -282,22 +341,22 @@ mod tests {
                 answer((from, stream));
             }
         });
-        let mut out = tempfile::tempfile().unwrap();
-        let digest = Digest::sha256(Sha256::digest(content).into());
-        let result = file_within(timing, &url, digest, limit, &out, &Silent);
+        let folder = tempfile::tempdir().unwrap();
+        let registries = Registries { timing, ..Registries::default() };
+        let result =
+            super::download(&registries, Wanted { url: &url, sha256, limit }, folder.path(), &Silent);
         server.join().unwrap();
-        result.map(|()| {
+        result.map(|mut out| {
             let mut bytes = Vec::new();
-            out.rewind().unwrap();
             out.read_to_end(&mut bytes).unwrap();
             bytes
         })
     }
 
-    /// An answer of this status that says it has `length` bytes, and sends `body`.
-    fn answer(status: &str, range: &str, length: usize, body: &[u8]) -> Answer {
+    /// An answer of this status, with `more` lines in its head, that says it has `length` bytes, and sends `body`.
+    fn answer(status: &str, more: &str, length: usize, body: &[u8]) -> Answer {
         let head =
-            format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n{range}\r\n");
+            format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n{more}\r\n");
         let bytes = [head.as_bytes(), body].concat();
         Box::new(move |(_, mut stream)| {
             // Whoever has enough hangs up.
@@ -415,9 +474,48 @@ mod tests {
         let errors = (0..5).map(|_| answer("500 Internal Server Error", "", 0, b"")).collect();
         let error = download(&content, 1 << 30, errors).unwrap_err();
         assert_eq!(error.kind(), FailureKind::Unreachable);
-        let digest = Digest::sha256([0; 32]);
-        let out = tempfile::tempfile().unwrap();
-        let error = file("ftp://127.0.0.1/x", digest, 10, &out, &Silent).unwrap_err();
-        assert_eq!(error.kind(), FailureKind::Invalid);
+    }
+
+    #[test]
+    fn only_what_may_be_asked_is_asked() {
+        let plain =
+            RegistryHost { host: "10.0.0.1:8080".to_owned(), plain_http: true, ..RegistryHost::default() };
+        let registries = Registries { hosts: vec![plain], ..Registries::default() };
+        for (url, problem) in [
+            ("https://a.test/x?y=z", None),
+            ("http://127.0.0.1:1/x", None),
+            ("http://localhost/x", None),
+            ("http://[::1]:1/x", None),
+            ("http://10.0.0.1:8080/x", None),
+            ("http://10.0.0.1/x", Some("plain_http")),
+            ("http://localhost.test/x", Some("plain_http")),
+            ("ftp://127.0.0.1/x", Some("no URL of https")),
+            ("/x", Some("no URL of https")),
+            ("https://me:secret@a.test/x", Some("a user or a password")),
+        ] {
+            let error = parse(&registries, url).err().map(|error| error.to_string());
+            let told = error.as_deref().unwrap_or_default();
+            assert!(told.contains(problem.unwrap_or_default()) && !told.contains("secret"), "{url}: {told}");
+            assert_eq!(error.is_some(), problem.is_some(), "{url}: {told}");
+        }
+    }
+
+    #[test]
+    fn without_a_digest_parts_are_put_together_only_by_a_promise_of_the_server() {
+        let content = content();
+        let first = |tag: &str| answer("200 OK", tag, content.len(), &content[..1_000_000]);
+        let answers = vec![first("etag: \"a\"\r\n"), rest(content.clone())];
+        assert!(download_of(None, PATIENT, 1 << 30, answers).unwrap() == content);
+        for tag in ["", "etag: W/\"a\"\r\n"] {
+            let whole: Answer = Box::new({
+                let content = content.clone();
+                move |(from, stream)| {
+                    assert_eq!(from, None);
+                    whole(&content)((from, stream));
+                }
+            });
+            let answers = vec![first(tag), whole];
+            assert!(download_of(None, PATIENT, 1 << 30, answers).unwrap() == content);
+        }
     }
 }

@@ -187,6 +187,14 @@ pub enum ImageError {
         /// Why not.
         source: Box<RegistryError>,
     },
+    /// A URL was refused.
+    #[error("cannot download {url}: {problem}")]
+    Url {
+        /// The URL, as far as it is one.
+        url: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// A file could not be downloaded.
     #[error("cannot download {url}")]
     Download {

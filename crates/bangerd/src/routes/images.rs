@@ -55,16 +55,20 @@ pub(super) async fn pull_image(State(daemon): Shared, Checked(pull): Checked<Pul
 pub(super) struct ImportBundle {
     name: Option<ImageName>,
     sha256: Option<Digest>,
+    url: Option<String>,
 }
 
-/// The bundle is a file that came with the request.
+/// The bundle is what a URL has, or a file that came with the request.
 pub(super) async fn import_bundle(
     State(daemon): Shared,
     Query(import): Query<ImportBundle>,
     Extension(passed): Extension<PassedFile>,
 ) -> Result<Response, Failure> {
-    let file = handed_over(&passed)?;
-    Ok(stream_of(daemon.engine.import_bundle(file, import.name, import.sha256)))
+    let ImportBundle { name, sha256, url } = import;
+    Ok(stream_of(match url {
+        Some(url) => daemon.engine.download_bundle(url, name, sha256),
+        None => daemon.engine.import_bundle(handed_over(&passed)?, name, sha256),
+    }))
 }
 
 /// The bundle goes into a file that came with the request.

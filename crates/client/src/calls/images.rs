@@ -84,11 +84,23 @@ impl Client {
         sha256: Option<Digest>,
     ) -> Result<Events, ApiError> {
         self.ensure_daemon().await?;
-        let mut query = Vec::new();
-        query.extend(name.map(|name| format!("name={}", segment(name.as_str()))));
-        query.extend(sha256.map(|sha256| format!("sha256={}", segment(&sha256.to_string()))));
-        let path = format!("/v1/bundles?{}", query.join("&"));
+        let path = format!("/v1/bundles?{}", bundle_query(name, sha256).join("&"));
         Ok(Events::new(self.send_with(Some(bundle), Method::POST, &path, nothing()).await?.into_body()))
+    }
+
+    /// Makes an image of the bundle at `url`; its result is an [`Image`].
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn download_bundle(
+        &self,
+        url: &str,
+        name: Option<&ImageName>,
+        sha256: Option<Digest>,
+    ) -> Result<Events, ApiError> {
+        let mut query = bundle_query(name, sha256);
+        query.push(format!("url={}", segment(url)));
+        self.follow(Method::POST, &format!("/v1/bundles?{}", query.join("&")), || Ok(nothing())).await
     }
 
     /// Writes an image into the file `out`, which the daemon does itself; its result is a [`Bundle`](banger_api::Bundle).
@@ -159,4 +171,10 @@ impl Client {
     pub async fn prune_cache(&self, prune: PruneCache) -> Result<Events, ApiError> {
         self.follow(Method::POST, "/v1/images/prune", || json(&prune)).await
     }
+}
+
+fn bundle_query(name: Option<&ImageName>, sha256: Option<Digest>) -> Vec<String> {
+    let name = name.map(|name| format!("name={}", segment(name.as_str())));
+    let sha256 = sha256.map(|sha256| format!("sha256={}", segment(&sha256.to_string())));
+    name.into_iter().chain(sha256).collect()
 }

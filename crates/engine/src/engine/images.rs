@@ -70,6 +70,14 @@ impl Engine {
         })
     }
 
+    /// Makes an image of the bundle at `url`, as of one in a file.
+    pub fn download_bundle(&self, url: String, name: Option<ImageName>, sha256: Option<Digest>) -> Events {
+        let target = name.as_ref().map_or_else(|| "a bundle".to_owned(), ToString::to_string);
+        self.image_operation(OperationKind::ImagePull, &target, move |host, context| async move {
+            host.download_bundle(url, BundleOptions { name, sha256, kernel: None }, &context).await
+        })
+    }
+
     /// Writes the image that `reference` names into the file `out`, as a bundle.
     pub fn bundle_image(&self, reference: String, out: File) -> Events {
         let (host, target) = (self.0.clone(), reference.clone());

@@ -1,9 +1,10 @@
 //! An image's entry, checked field by field where it is read: a catalog may be anybody's.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use banger_api::{Digest, ImageName, Name, Reference, Size};
+use reqwest::Url;
 use serde::Deserialize;
 
 /// Most sources of one image.
@@ -89,12 +90,21 @@ pub enum Source {
     /// A file made by `banger image bundle`.
     Bundle {
         /// Where it is.
-        path: PathBuf,
+        place: Place,
         /// Of all its bytes.
         sha256: Digest,
     },
     /// Packages of Debian.
     Mmdebstrap(Recipe),
+}
+
+/// Where a file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// On this host.
+    Path(PathBuf),
+    /// Elsewhere.
+    Url(String),
 }
 
 impl Source {
@@ -140,14 +150,17 @@ impl TryFrom<RawSource> for Source {
                 oci.parse().map(Self::Oci).map_err(|error| format!("oci {oci:?}: {error}"))
             }
             RawSource { oci: None, bundle: Some(bundle), sha256, mmdebstrap: None } => {
-                let path = PathBuf::from(bundle);
-                if !path.is_absolute() {
-                    return Err(format!("bundle {} has to be a whole path, from / on", path.display()));
-                }
+                let place = if Path::new(&bundle).is_absolute() {
+                    Place::Path(PathBuf::from(bundle))
+                } else if is_url(&bundle) {
+                    Place::Url(bundle)
+                } else {
+                    return Err(format!("bundle {bundle:?} has to be a URL, or a whole path, from / on"));
+                };
                 let sha256 = sha256.ok_or("a bundle needs its sha256")?;
                 let sha256 = format!("sha256:{}", sha256.strip_prefix("sha256:").unwrap_or(&sha256));
                 let sha256 = sha256.parse().map_err(|_| "sha256 has to be 64 of 0-9 and a-f".to_owned())?;
-                Ok(Self::Bundle { path, sha256 })
+                Ok(Self::Bundle { place, sha256 })
             }
             RawSource { oci: None, bundle: None, sha256: None, mmdebstrap: Some(recipe) } => {
                 recipe.check().map(|()| Self::Mmdebstrap(recipe))
@@ -180,6 +193,12 @@ impl Recipe {
 pub(super) fn is_word(text: &str) -> bool {
     let rest = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '-');
     text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.len() <= MAX_TEXT && text.chars().all(rest)
+}
+
+/// Whether a text is a URL of https or http.
+pub(super) fn is_url(text: &str) -> bool {
+    // As it was written: what is parsed has lost what cannot be in one.
+    Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.as_str() == text)
 }
 
 fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Size, D::Error> {

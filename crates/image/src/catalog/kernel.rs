@@ -2,16 +2,15 @@
 //! from files whose digests are known.
 
 use std::fs::{self, File};
-use std::io::Seek;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{CatalogKernel, KernelSource, sources};
+use super::{CatalogKernel, Download, KernelSource, sources};
 use crate::error::IoContext;
 use crate::kernel::import_kernel_files;
 use crate::program::Program;
 use crate::publish::write_error;
-use crate::{ImageError, KernelInfo, Progress, download, import_kernel};
+use crate::{ImageError, KernelInfo, Progress, Registries, Wanted, download, import_kernel};
 
 /// Time for each step; the largest download is 30 MB.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -25,14 +24,15 @@ const MAX_DOWNLOAD: u64 = 1 << 30;
 
 /// Fetches the kernel `entry` into the folder `dest`; `work` holds what is temporary.
 ///
-/// A Debian package's is the newest. `apt-get` gets it, as any user, with indices of its own in `work`: it checks them by Debian's signatures and the
-/// package by them. Packages come from where this host gets its own if it runs Debian, of whatever release, else from
-/// the environment's `BANGER_DEBIAN_MIRROR`.
+/// A Debian package's is the newest. `apt-get` gets it, as any user, with indices of its own in `work`: it checks them by
+/// Debian's signatures and the package by them. Packages come from where this host gets its own if it runs Debian, of
+/// whatever release, else from the environment's `BANGER_DEBIAN_MIRROR`. Files come as [`download`] gets them.
 ///
 /// # Errors
 /// When there is no apt or no source of Debian packages, or a download fails; else as [`import_kernel`].
 pub fn fetch_kernel(
     entry: &CatalogKernel,
+    registries: &Registries,
     work: &Path,
     dest: &Path,
     progress: &dyn Progress,
@@ -42,10 +42,9 @@ pub fn fetch_kernel(
         KernelSource::Files(files) => {
             progress.stage("download the kernel");
             let files = files.iter().map(|wanted| {
-                let file = tempfile::tempfile_in(work).during("create a temporary file in", work)?;
-                download::file(&wanted.url, wanted.sha256, MAX_DOWNLOAD, &file, progress)?;
-                (&file).rewind().during("read again what was written in", work)?;
-                Ok((PathBuf::from(&wanted.url), file))
+                let Download { url, sha256 } = wanted;
+                let file = Wanted { url, sha256: Some(*sha256), limit: MAX_DOWNLOAD };
+                Ok((PathBuf::from(url), download(registries, file, work, progress)?))
             });
             import_kernel_files(files.collect::<Result<_, ImageError>>()?, dest, progress)
         }
@@ -186,7 +185,7 @@ mod tests {
         });
         let work = tempfile::tempdir().unwrap();
         let dest = work.path().join("kernel");
-        let info = fetch_kernel(&entry, work.path(), &dest, &Silent).unwrap();
+        let info = fetch_kernel(&entry, &Registries::default(), work.path(), &dest, &Silent).unwrap();
         server.join().unwrap();
         assert_eq!((info.release.as_str(), info.virtio_pci, info.virtio_mmio), ("6.1.155", false, true));
         assert!(fs::read(dest.join("vmlinux")).unwrap() == kernel);

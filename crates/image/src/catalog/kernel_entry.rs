@@ -3,11 +3,10 @@
 use std::fmt;
 
 use banger_api::{Digest, Name};
-use reqwest::Url;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use super::entry::{Text, is_word};
+use super::entry::{Text, is_url, is_word};
 
 /// Most files of one kernel.
 const MOST_FILES: usize = 16;
@@ -82,11 +81,7 @@ fn files<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Download>, D:
 
 fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let url = String::deserialize(deserializer)?;
-    match Url::parse(&url) {
-        // As it was written: what is parsed has lost what cannot be in one.
-        Ok(parsed) if matches!(parsed.scheme(), "http" | "https") && parsed.as_str() == url => Ok(url),
-        _ => Err(D::Error::custom(format!("{url:?} is no URL of https or http"))),
-    }
+    if is_url(&url) { Ok(url) } else { Err(D::Error::custom(format!("{url:?} is no URL of https or http"))) }
 }
 
 fn sha256<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {

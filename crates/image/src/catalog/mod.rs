@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 use toml::Spanned;
 
-pub use entry::{Arch, CatalogImage, Recipe, Source, Text};
+pub use entry::{Arch, CatalogImage, Place, Recipe, Source, Text};
 pub use image::fetch_image;
 pub use kernel::fetch_kernel;
 pub use kernel_entry::{CatalogKernel, Download, KernelSource};

@@ -84,12 +84,12 @@ pub enum RegistryError {
         retry_after: Option<Duration>,
     },
     /// A transfer ended early.
-    #[error("the connection to {host} broke after {done} of {size} bytes of {digest}")]
+    #[error("the connection to {host} broke after {done} of {size} bytes of {what}")]
     Cut {
         /// The registry.
         host: String,
-        /// Of what.
-        digest: Digest,
+        /// Of what: a digest, or in words.
+        what: String,
         /// What is there.
         done: u64,
         /// What there should be.

@@ -206,7 +206,8 @@ impl Fetch {
                 let found = filling.length.saturating_add(length);
                 return Err(RegistryError::WrongLength { digest, expected: size, found }.into());
             }
-            let cut = |done| RegistryError::Cut { host: host.name.clone(), digest, done, size };
+            let cut =
+                |done| RegistryError::Cut { host: host.name.clone(), what: digest.to_string(), done, size };
             loop {
                 let chunk = host.chunk(&mut response).await.map_err(|error| match error {
                     RegistryError::Unreachable { .. } => cut(filling.length),
@@ -245,7 +246,8 @@ impl Fetch {
             _ => {
                 // It does not resume: from the beginning then, at the next try.
                 self.restart(filling)?;
-                Err(RegistryError::Cut { host: host.name.clone(), digest, done: 0, size }.into())
+                Err(RegistryError::Cut { host: host.name.clone(), what: digest.to_string(), done: 0, size }
+                    .into())
             }
         }
     }

@@ -111,6 +111,11 @@ impl Registries {
 }
 
 impl Route<'_> {
+    /// Whether it may be spoken to by http.
+    pub(crate) fn speaks_http(&self) -> bool {
+        self.scheme != Scheme::Https
+    }
+
     /// The URL of its root; a registry on this host is asked which it speaks.
     pub(super) async fn base(&self, client: &Client) -> Result<Url, RegistryError> {
         let authority = if self.name == "docker.io" { "registry-1.docker.io" } else { self.name };

@@ -18,10 +18,11 @@ const BUNDLE: &str = ".tar.zst";
   banger image pull debian-bookworm
   banger image pull alpine:3.20
   banger image pull ghcr.io/org/thing@sha256:...
-  banger image pull ./tools.tar.zst --name tools")]
+  banger image pull ./tools.tar.zst --name tools
+  banger image pull https://example.com/tools.tar.zst --sha256 9f86d0...")]
 pub(crate) struct Pull {
-    /// A bundle's file; else its name in the catalog; else `[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`, by default of docker.io
-    #[arg(id = "catalog_image", value_name = "NAME|FILE")]
+    /// A bundle's file or URL; else its name in the catalog; else `[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`, by default of docker.io
+    #[arg(id = "catalog_image", value_name = "NAME|FILE|URL")]
     image: String,
     /// Size of its file system [default: 1.5 times its content, at least 1G; unused space takes none]
     #[arg(long)]
@@ -37,14 +38,14 @@ pub(crate) struct Pull {
 impl Pull {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        let mut events = match bundle(&self.image)? {
-            Some(file) if self.size.is_none() => {
-                client.import_bundle(file, self.name.as_ref(), self.sha256).await?
-            }
-            Some(_) => {
-                return Err(CommandError::usage("a bundle's file system has its size: leave --size out"));
-            }
-            None => self.by_name(&client, ui).await?,
+        let bundle = bundle(&self.image)?;
+        if self.size.is_some() && !matches!(bundle, Bundle::None) {
+            return Err(CommandError::usage("a bundle's file system has its size: leave --size out"));
+        }
+        let mut events = match bundle {
+            Bundle::File(file) => client.import_bundle(file, self.name.as_ref(), self.sha256).await?,
+            Bundle::Url => client.download_bundle(&self.image, self.name.as_ref(), self.sha256).await?,
+            Bundle::None => self.by_name(&client, ui).await?,
         };
         let (image, _) = watch::<Image>(&client, &mut events, ui).await?;
         ui.line(&image.name)?;
@@ -65,14 +66,23 @@ impl Pull {
     }
 }
 
-/// The bundle that `image` is the path of, if it is one.
-fn bundle(image: &str) -> Result<Option<File>, ApiError> {
+/// What an argument is, if it is a bundle.
+enum Bundle {
+    File(File),
+    Url,
+    None,
+}
+
+fn bundle(image: &str) -> Result<Bundle, ApiError> {
+    if image.starts_with("https://") || image.starts_with("http://") {
+        return Ok(Bundle::Url);
+    }
     let named = image.ends_with(BUNDLE);
     if named || (image.contains('/') && Path::new(image).is_file()) {
         let cannot = |error| ApiError::new(ErrorKind::Io, format!("cannot read {image}: {error}"));
-        return File::open(image).map(Some).map_err(cannot);
+        return File::open(image).map(Bundle::File).map_err(cannot);
     }
-    Ok(None)
+    Ok(Bundle::None)
 }
 
 /// A digest, with or without what kind it is: `sha256sum` prints none.
