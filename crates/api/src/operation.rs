@@ -46,6 +46,8 @@ pub enum OperationKind {
     CachePrune,
     /// Writes an image into a bundle.
     ImageBundle,
+    /// Asks the catalogs at URLs.
+    CatalogRefresh,
     /// Makes a kernel of files or a package.
     KernelImport,
     /// Gets a kernel from the catalog.
@@ -77,6 +79,7 @@ impl OperationKind {
             Self::ImageCommit => "commit VM",
             Self::CachePrune => "prune caches",
             Self::ImageBundle => "bundle image",
+            Self::CatalogRefresh => "refresh catalogs",
             Self::KernelImport => "import kernel",
             Self::KernelPull => "pull kernel",
             Self::Unknown => "unknown",

@@ -1,5 +1,5 @@
-//! What can be fetched by name: the user's catalog over the system's over the one built in, read again whenever a file has
-//! changed.
+//! What can be fetched by name: the user's catalog over the system's, over copies of those at URLs, over the one built in;
+//! read again whenever a file has changed.
 //!
 //! A file that is broken is an error of the request that needs it: what is here already needs none.
 
@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use banger_api::{ApiError, CatalogEntry, Check, Dirs, ErrorKind, ImageName};
+use banger_api::{ApiError, CatalogEntry, Check, Dirs, ErrorKind, ImageName, config::CatalogUrl};
 use banger_image::{CATALOG_MAX, Catalog, CatalogImage, Source};
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     host::Host,
     operation::Context,
     pull::PullOptions,
+    signed_catalogs::{copy_of, read_copy},
     store::ImageRecord,
 };
 
@@ -26,34 +27,57 @@ use crate::{
 pub(crate) struct CatalogFiles {
     /// The strongest first.
     files: [PathBuf; 2],
+    /// Where the copies of catalogs at URLs are.
+    copies: PathBuf,
     last: Mutex<Option<Seen>>,
 }
 
 #[derive(Debug)]
 struct Seen {
-    files: [Option<Identity>; 2],
-    catalog: Arc<Catalog>,
+    signed: Vec<CatalogUrl>,
+    files: Vec<Option<Identity>>,
+    layers: Layers,
+}
+
+/// What there is.
+#[derive(Debug, Clone)]
+pub(crate) struct Layers {
+    /// Of the user's and the system's files.
+    pub(crate) own: Arc<Catalog>,
+    /// In all.
+    pub(crate) all: Arc<Catalog>,
 }
 
 impl CatalogFiles {
     pub(crate) fn of(dirs: &Dirs) -> Self {
-        Self { files: [dirs.catalog_file(), dirs.system_catalog_file()], last: Mutex::new(None) }
+        let files = [dirs.catalog_file(), dirs.system_catalog_file()];
+        Self { files, copies: dirs.cache.join("catalogs"), last: Mutex::new(None) }
     }
 
-    /// What the files say now.
-    pub(crate) fn now(&self) -> Result<Arc<Catalog>, ApiError> {
+    /// The folder with the copies of catalogs at URLs.
+    pub(crate) fn copies(&self) -> &Path {
+        &self.copies
+    }
+
+    /// What the files say now, over the copies of `signed`, the strongest first.
+    pub(crate) fn layers(&self, signed: &[CatalogUrl]) -> Result<Layers, ApiError> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let files = self.files.each_ref().map(|path| identity(path));
+        let copies = signed.iter().map(|wanted| copy_of(&self.copies, wanted));
+        let files: Vec<_> = self.files.iter().cloned().chain(copies).map(|path| identity(&path)).collect();
         if let Some(seen) = &*last
             && seen.files == files
+            && seen.signed == signed
         {
-            return Ok(seen.catalog.clone());
+            return Ok(seen.layers.clone());
         }
         // Looked at before it is read: one that changes in between is read again the next time.
         let [user, system] = &self.files;
-        let catalog = Arc::new(layer(user)?.over(&layer(system)?.over(banger_image::catalog())));
-        *last = Some(Seen { files, catalog: catalog.clone() });
-        Ok(catalog)
+        let own = layer(user)?.over(&layer(system)?);
+        let copies = signed.iter().filter_map(|wanted| read_copy(&self.copies, wanted));
+        let all = copies.fold(own.clone(), |stronger, weaker| stronger.over(&weaker));
+        let layers = Layers { own: Arc::new(own), all: Arc::new(all.over(banger_image::catalog())) };
+        *last = Some(Seen { signed: signed.to_vec(), files, layers: layers.clone() });
+        Ok(layers)
     }
 
     /// Whether the files can be used; nothing where there are none.
@@ -62,7 +86,7 @@ impl CatalogFiles {
         if there.is_empty() {
             return None;
         }
-        Some(match self.now() {
+        Some(match self.layers(&[]) {
             Ok(_) => {
                 let paths: Vec<_> = there.iter().map(|path| path.display().to_string()).collect();
                 Check::pass("catalog", paths.join(", "))
@@ -162,7 +186,7 @@ impl Host {
             sources: image.sources.iter().map(|source| source.kind().to_owned()).collect(),
             here: banger_api::exact_image(&images, image.name.as_str()).is_some(),
         };
-        Ok(self.catalog.now()?.images.iter().map(entry).collect())
+        Ok(self.catalog()?.images.iter().map(entry).collect())
     }
 }
 
@@ -177,7 +201,7 @@ fn stored_name(entry: &CatalogImage, source: &Source) -> Result<ImageName, ApiEr
 }
 
 /// Whether another source may do what this one could not.
-fn may_be_elsewhere(kind: ErrorKind) -> bool {
+pub(crate) fn may_be_elsewhere(kind: ErrorKind) -> bool {
     matches!(
         kind,
         ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::MissingProgram | ErrorKind::NotFound
@@ -204,21 +228,21 @@ mod tests {
         let dirs = Dirs::find(lookup, 7).unwrap();
         let files = CatalogFiles::of(&dirs);
         assert!(files.check().is_none());
-        assert_eq!(*files.now().unwrap(), *banger_image::catalog());
+        assert_eq!(*files.layers(&[]).unwrap().all, *banger_image::catalog());
         fs::create_dir_all(path.join("etc")).unwrap();
         fs::write(path.join("etc/catalog.toml"), ENTRY.replace("Ours", "The whole host")).unwrap();
-        let described = || files.now().unwrap().image("alpine").unwrap().description.to_string();
+        let described = || files.layers(&[]).unwrap().all.image("alpine").unwrap().description.to_string();
         assert_eq!(described(), "The whole host");
         fs::create_dir_all(&dirs.config).unwrap();
         fs::write(dirs.catalog_file(), ENTRY).unwrap();
         assert_eq!(described(), "Ours");
-        assert!(files.now().unwrap().image("debian-bookworm").is_some());
+        assert!(files.layers(&[]).unwrap().all.image("debian-bookworm").is_some());
         fs::write(dirs.catalog_file(), ENTRY.replace("distro", "distribution")).unwrap();
-        let error = files.now().unwrap_err();
+        let error = files.layers(&[]).unwrap_err();
         assert!(error.message.contains("catalog.toml:4: unknown field `distribution`"), "{error}");
         assert!(files.check().is_some());
         fs::write(dirs.catalog_file(), "#".repeat(2 << 20)).unwrap();
-        assert!(files.now().unwrap_err().message.contains("longer than 1024 KiB"));
+        assert!(files.layers(&[]).unwrap_err().message.contains("longer than 1024 KiB"));
         fs::remove_file(dirs.catalog_file()).unwrap();
         assert_eq!(described(), "The whole host");
     }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use banger_api::{ApiError, Config, Dirs, ErrorKind, Id, RefError, resolve};
+use banger_image::Catalog;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -41,6 +42,8 @@ pub(crate) struct Host {
     pub(crate) vmms: Vmms,
     pub(crate) operations: Operations,
     pub(crate) initrds: Initrds,
+    /// Held while the catalogs at URLs are asked.
+    pub(crate) refreshing: tokio::sync::Mutex<()>,
     pub(crate) publishing_images: tokio::sync::Mutex<()>,
     pub(crate) pulls: Pulls,
     pub(crate) publishing_kernels: tokio::sync::Mutex<()>,
@@ -58,6 +61,11 @@ impl Host {
     /// The configuration as its files say it now. Work in the background goes on with what it had when this fails.
     pub(crate) fn config(&self) -> Result<Arc<Config>, ApiError> {
         self.config.now()
+    }
+
+    /// What can be fetched by name, as far as it is known here.
+    pub(crate) fn catalog(&self) -> Result<Arc<Catalog>, ApiError> {
+        Ok(self.catalog.layers(self.config()?.catalogs())?.all.clone())
     }
 
     /// Where image `id` keeps its file system.

@@ -41,7 +41,7 @@ impl Host {
             return Ok(image.clone());
         }
         // Before the beginnings of other images' names: it is all of this one's. A broken catalog hides no image that is here.
-        if !self.catalog.now().is_ok_and(|catalog| catalog.image(reference).is_some()) {
+        if !self.catalog().is_ok_and(|catalog| catalog.image(reference).is_some()) {
             match resolve_image(&images, reference) {
                 Ok(image) => return Ok(image.clone()),
                 Err(RefError::NotFound) => {}
@@ -69,7 +69,8 @@ impl Host {
         options: PullOptions,
         context: &Context,
     ) -> Result<ImageRecord, EngineError> {
-        if let Some(entry) = self.catalog.now()?.image(name.as_str()) {
+        let catalog = self.catalog_with(|catalog| catalog.image(name.as_str()).is_some(), context).await?;
+        if let Some(entry) = catalog.image(name.as_str()) {
             return self.pull_from_catalog(entry, options, context).await;
         }
         let reference =
@@ -318,6 +319,10 @@ pub(crate) fn image_error(error: &banger_image::ImageError, message: String) -> 
             "a kernel that comes in several packages is imported with all of them at once (kernel-core and \
              kernel-modules-core, linux-image and linux-modules); \
              `banger kernel list --available` has others",
+        ),
+        ImageError::Unsigned { .. } => told.hint(
+            "whoever makes it signs each version with `minisign -S -m catalog.toml`; if the key is another by now, \
+             correct [[catalog]] in config.toml",
         ),
         _ => told,
     }

@@ -38,7 +38,8 @@ impl Host {
         match resolve(&kernels, reference) {
             Ok(kernel) => Ok(kernel.clone()),
             Err(banger_api::RefError::NotFound) => {
-                let catalog = self.catalog.now()?;
+                let catalog =
+                    self.catalog_with(|catalog| catalog.kernel(reference).is_some(), context).await?;
                 let Some(entry) = catalog.kernel(reference) else {
                     return Err(no_such("kernel", reference).into());
                 };
@@ -60,7 +61,7 @@ impl Host {
         if let Some(kernel) = self.store.kernels()?.into_iter().find(|kernel| kernel.name == name) {
             return Ok(kernel);
         }
-        let catalog = self.catalog.now()?;
+        let catalog = self.catalog_with(|catalog| catalog.kernel(name.as_str()).is_some(), context).await?;
         let Some(entry) = catalog.kernel(name.as_str()).cloned() else {
             return Err(not_in_catalog(&catalog, &name).into());
         };

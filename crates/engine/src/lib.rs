@@ -24,6 +24,7 @@ mod outside;
 mod prune;
 mod pull;
 mod reconcile;
+mod signed_catalogs;
 mod spans;
 mod staged;
 mod stats;

@@ -78,7 +78,7 @@ impl Host {
     fn is_kernel(&self, name: &str) -> Result<(), EngineError> {
         match resolve(&self.store.kernels()?, name) {
             Ok(_) => Ok(()),
-            Err(RefError::NotFound) if self.catalog.now()?.kernel(name).is_some() => Ok(()),
+            Err(RefError::NotFound) if self.catalog()?.kernel(name).is_some() => Ok(()),
             Err(RefError::NotFound) => Err(no_such("kernel", name).into()),
             Err(error) => Err(unresolved("kernel", name, error).into()),
         }

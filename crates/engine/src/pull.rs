@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use banger_api::{ApiError, Credentials, ImageName, Reference, Size};
+use banger_api::{ApiError, Config, Credentials, ImageName, Reference, Size};
 use banger_image::{Blobs, Registries, RegistryHost, Remote, RootfsOptions};
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
@@ -140,13 +140,17 @@ impl Host {
 
     /// How registries, and other hosts, are reached: as configured, with what the user shows to them.
     pub(crate) fn registries(&self, credentials: Vec<Credentials>) -> Result<Registries, ApiError> {
-        let config = self.config()?;
-        let hosts = config.registries().iter().map(|registry| RegistryHost {
-            host: registry.host.clone(),
-            mirrors: registry.mirrors.clone(),
-            plain_http: registry.plain_http,
-            ca: registry.ca.clone(),
-        });
-        Ok(Registries { hosts: hosts.collect(), credentials, ..Registries::default() })
+        Ok(registries_of(&*self.config()?, credentials))
     }
+}
+
+/// How `config` says that registries, and other hosts, are reached.
+pub(crate) fn registries_of(config: &Config, credentials: Vec<Credentials>) -> Registries {
+    let hosts = config.registries().iter().map(|registry| RegistryHost {
+        host: registry.host.clone(),
+        mirrors: registry.mirrors.clone(),
+        plain_http: registry.plain_http,
+        ca: registry.ca.clone(),
+    });
+    Registries { hosts: hosts.collect(), credentials, ..Registries::default() }
 }

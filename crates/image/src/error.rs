@@ -8,6 +8,7 @@ use banger_api::Digest;
 
 use crate::archive::ArchiveError;
 use crate::bundle::BundleError;
+use crate::catalog::CatalogError;
 use crate::ext4::DiskProblem;
 use crate::kernel::{KernelError, ModuleError};
 use crate::oci::{ManifestError, RegistryError};
@@ -202,6 +203,24 @@ pub enum ImageError {
         url: String,
         /// Why not.
         source: Box<RegistryError>,
+    },
+    /// A catalog is not signed as it has to be.
+    #[error("the catalog {url} has to be signed with the key {key}: {problem}")]
+    Unsigned {
+        /// Where it is.
+        url: String,
+        /// Whose signature it has to have.
+        key: String,
+        /// What it has instead.
+        problem: String,
+    },
+    /// A catalog is none.
+    #[error("cannot use the catalog {url}")]
+    Catalog {
+        /// Where it is.
+        url: String,
+        /// What is wrong with it.
+        source: CatalogError,
     },
     /// A package archive does not have what the catalog names.
     #[error("package {package}: {problem}")]

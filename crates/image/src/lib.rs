@@ -25,7 +25,7 @@ pub use archive::{ArchiveError, EntryProblem};
 pub use bundle::{BundleError, BundleImage, BundleManifest, Opened, open_bundle, write_bundle};
 pub use catalog::{
     Arch, CATALOG_MAX, Catalog, CatalogError, CatalogImage, CatalogKernel, Download, KernelSource, Place,
-    Recipe, Source, Text, catalog, fetch_image, fetch_kernel,
+    Recipe, SignedCatalog, Source, Text, catalog, fetch_image, fetch_kernel,
 };
 pub use download::{Wanted, download};
 pub use error::{ImageError, PackageError};

@@ -1,7 +1,8 @@
 //! The keys, each declared once: name, type and bounds, where it may be set, its variable, its default, and its help.
 
 use super::{
-    AutoStop, Config, FileSync, Key, Origin, Project, ProjectFiles, RegistryHost, Scope, Setting, ShownKey,
+    AutoStop, CatalogUrl, Config, FileSync, Key, Origin, Project, ProjectFiles, RegistryHost, Scope, Setting,
+    ShownKey,
     value::{Raw, Value, within},
 };
 use crate::{Defaults, ImageName, Limits, Name, Period, Size, Vmm};
@@ -32,6 +33,7 @@ macro_rules! keys {
             $($($name: Option<Setting<$type>>,)*)*
             pub(super) file_sync: Vec<FileSync>,
             pub(super) registries: Vec<RegistryHost>,
+            pub(super) catalogs: Vec<CatalogUrl>,
             pub(super) project: Option<Project>,
         }
 
@@ -53,12 +55,13 @@ macro_rules! keys {
             }
 
             /// This one's values, and `lower`'s where it has none. Files are those of both, this one's last; registries
-            /// too, this one's first.
+            /// and catalogs too, this one's first.
             pub(super) fn over(self, lower: Self) -> Self {
                 let file_sync = lower.file_sync.into_iter().chain(self.file_sync).collect();
                 let registries = self.registries.into_iter().chain(lower.registries).collect();
+                let catalogs = self.catalogs.into_iter().chain(lower.catalogs).collect();
                 let project = self.project.or(lower.project);
-                Self { $($($name: self.$name.or(lower.$name),)*)* file_sync, registries, project }
+                Self { $($($name: self.$name.or(lower.$name),)*)* file_sync, registries, catalogs, project }
             }
         }
 

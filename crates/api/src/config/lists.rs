@@ -1,4 +1,4 @@
-//! Lists of tables: `[[file_sync]]`, `[[registry]]`.
+//! Lists of tables: `[[file_sync]]`, `[[registry]]`, `[[catalog]]`.
 
 use toml::de::{DeTable, DeValue};
 

@@ -4,6 +4,7 @@
 //! environment ([`Layer::of_variables`]). Layers over one another, and the built-in defaults under them, are a
 //! [`Config`]. Nothing here reads a file; the programs do, each the files that it may.
 
+mod catalog;
 mod file_sync;
 mod keys;
 mod lists;
@@ -18,6 +19,7 @@ use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 
+pub use catalog::CatalogUrl;
 pub use file_sync::FileSync;
 pub use keys::{KEYS, Layer};
 pub use registry::RegistryHost;
@@ -154,6 +156,11 @@ impl Config {
     /// Registries that are not reached the ordinary way. Of two entries for one, the first counts.
     pub fn registries(&self) -> &[RegistryHost] {
         &self.layer.registries
+    }
+
+    /// Catalogs at URLs, the strongest first.
+    pub fn catalogs(&self) -> &[CatalogUrl] {
+        &self.layer.catalogs
     }
 
     /// What the project's file says beside the keys, if there is one.

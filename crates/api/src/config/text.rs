@@ -5,7 +5,7 @@ use std::{io, path::Path};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    CONFIG_MAX, ConfigError, FileSync, KEYS, Layer, Origin, Owner, Project, RegistryHost, Scope,
+    CONFIG_MAX, CatalogUrl, ConfigError, FileSync, KEYS, Layer, Origin, Owner, Project, RegistryHost, Scope,
     lists::entries,
     nearest::nearest,
     value::{Raw, Shape},
@@ -15,6 +15,7 @@ use super::{
 /// The lists that are beside the sections.
 const FILE_SYNC: &str = "file_sync";
 const REGISTRY: &str = "registry";
+const CATALOG: &str = "catalog";
 
 /// The name of the file a project has.
 pub const PROJECT_FILE: &str = "banger.toml";
@@ -75,14 +76,19 @@ impl Layer {
                     read(value.get_ref()).map_err(|why| format!("{FILE_SYNC} on line {at}: {why}"))?;
                 continue;
             }
-            if section == REGISTRY && owner != Owner::Project {
+            if matches!(section, REGISTRY | CATALOG) && owner == Owner::Project {
+                let why = format!("cannot be in {PROJECT_FILE}, only in config.toml");
+                return Err(format!("[[{section}]] on line {at} {why}"));
+            }
+            if section == REGISTRY {
                 self.registries = entries(REGISTRY, value.get_ref(), RegistryHost::read)
                     .map_err(|why| format!("{REGISTRY} on line {at}: {why}"))?;
                 continue;
             }
-            if section == REGISTRY {
-                let why = format!("cannot be in {PROJECT_FILE}, only in config.toml");
-                return Err(format!("[[{REGISTRY}]] on line {at} {why}"));
+            if section == CATALOG {
+                self.catalogs = entries(CATALOG, value.get_ref(), CatalogUrl::read)
+                    .map_err(|why| format!("{CATALOG} on line {at}: {why}"))?;
+                continue;
             }
             if section == WORKSPACE && owner != Owner::Project {
                 let why = format!("can only be in a repository's {PROJECT_FILE}");

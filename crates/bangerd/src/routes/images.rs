@@ -27,6 +27,10 @@ pub(super) async fn catalog_images(State(daemon): Shared) -> Answer<Vec<CatalogE
     Ok(Json(daemon.engine.catalog_images()?))
 }
 
+pub(super) async fn refresh_catalogs(State(daemon): Shared) -> Response {
+    stream_of(daemon.engine.refresh_catalogs())
+}
+
 pub(super) async fn image(State(daemon): Shared, Path(image): Path<String>) -> Answer<Image> {
     Ok(Json(daemon.engine.image(&image)?))
 }

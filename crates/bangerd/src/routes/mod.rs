@@ -57,6 +57,7 @@ pub(crate) fn routes(daemon: Arc<Daemon>) -> Router {
         .route("/v1/vms/{vm}/tunnel", get(vms::tunnel))
         .route("/v1/images", get(images::images).post(images::import_image))
         .route("/v1/bundles", post(images::import_bundle))
+        .route("/v1/catalog/refresh", post(images::refresh_catalogs))
         .route("/v1/catalog/images", get(images::catalog_images))
         .route("/v1/images/pull", post(images::pull_image))
         .route("/v1/images/register", post(images::register_image))

@@ -32,6 +32,14 @@ impl Client {
         self.call(Method::GET, "/v1/catalog/images", nothing).await
     }
 
+    /// Asks the catalogs at URLs what they have now; its result is nothing.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn refresh_catalogs(&self) -> Result<Events, ApiError> {
+        self.follow(Method::POST, "/v1/catalog/refresh", || Ok(nothing())).await
+    }
+
     /// The image that `reference` names.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ use crate::{
     catalog::CatalogFiles,
     config::{ConfigFiles, host_size},
     host::Programs,
+    signed_catalogs,
     vmms::Vmms,
 };
 
@@ -43,8 +44,10 @@ pub async fn doctor(dirs: &Dirs, programs: &Programs, stronger: Layer) -> Vec<Ch
     let catalog = CatalogFiles::of(dirs);
     checks.extend(catalog.check());
     // A broken one has been told; what is built in is there all the same.
-    let catalog = catalog.now().unwrap_or_else(|_| Arc::new(banger_image::catalog().clone()));
-    checks.extend(store::all(&store, &config, &catalog));
+    let layers = catalog.layers(config.catalogs());
+    let layers = layers.map_or_else(|_| Arc::new(banger_image::catalog().clone()), |layers| layers.all);
+    checks.extend(signed_catalogs::check(&config, catalog.copies()).await);
+    checks.extend(store::all(&store, &config, &layers));
     checks
 }
 

@@ -1,6 +1,6 @@
 //! What can be asked about images.
 
-use std::{fs::File, io::Read, sync::Arc};
+use std::{fs::File, io::Read, sync::Arc, time::Duration};
 
 use banger_api::{ApiError, CatalogEntry, Digest, Image, ImageName, OperationKind, PullImage, resolve_image};
 
@@ -44,6 +44,14 @@ impl Engine {
         self.0.catalog_entries()
     }
 
+    /// Asks the catalogs at URLs what they have now.
+    pub fn refresh_catalogs(&self) -> Events {
+        let host = self.0.clone();
+        let work = |context| async move { host.refresh_catalogs(Duration::ZERO, &context).await };
+        let kind = OperationKind::CatalogRefresh;
+        self.0.operations.start(kind, "catalogs", OnHangUp::Cancel, work, |_, _| async {})
+    }
+
     /// Makes an image of a tar of a root file system.
     pub fn import_image<R: Read + Send + 'static>(&self, name: ImageName, tar: Tar<R>) -> Events {
         let target = name.to_string();
@@ -61,7 +69,8 @@ impl Engine {
         })
     }
 
-    /// Makes an image of a bundle, called as that says or `name`; all its bytes have the digest `sha256`, where there is one.
+    /// Makes an image of a bundle, called as that says or `name`; all its bytes have the digest `sha256`, where there is
+    /// one.
     pub fn import_bundle(&self, file: File, name: Option<ImageName>, sha256: Option<Digest>) -> Events {
         let target = name.as_ref().map_or_else(|| "a bundle".to_owned(), ToString::to_string);
         self.image_operation(OperationKind::ImageImport, &target, move |host, context| async move {

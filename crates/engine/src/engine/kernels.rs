@@ -29,7 +29,7 @@ impl Engine {
     pub fn available_kernels(&self) -> Result<Vec<AvailableKernel>, ApiError> {
         let kernels = self.0.store.kernels()?;
         let here = |name: &str| kernels.iter().any(|kernel| kernel.name.as_str() == name);
-        let catalog = self.0.catalog.now()?;
+        let catalog = self.0.catalog()?;
         let available = catalog.kernels.iter().map(|entry| AvailableKernel {
             name: entry.name.to_string(),
             description: entry.description.to_string(),

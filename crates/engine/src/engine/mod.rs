@@ -55,6 +55,7 @@ impl Engine {
             store,
             programs,
             initrds: crate::kernels::Initrds::default(),
+            refreshing: tokio::sync::Mutex::default(),
             publishing_images: tokio::sync::Mutex::default(),
             pulls: Pulls::default(),
             publishing_kernels: tokio::sync::Mutex::default(),

@@ -97,7 +97,8 @@ fn next<R: Read>(tar: &mut TarReader<R>, expected: &'static str) -> Result<(u64,
     }
 }
 
-/// Refuses what follows the archive, but for the zeros that fill a tar's last record. At its end, zstd's checksum is compared.
+/// Refuses what follows the archive, but for the zeros that fill a tar's last record. At its end, zstd's checksum is
+/// compared.
 fn only_padding(rest: impl Read) -> Result<(), ImageError> {
     /// GNU tar's records have 10 KiB, others' up to twice that.
     const RECORD: u64 = 20 << 10;
@@ -116,11 +117,12 @@ impl Opened<'_> {
         &self.manifest
     }
 
-    /// Makes the file `out` of the image's file system; all of the bundle's bytes have the digest `expected`, where there is one.
+    /// Makes the file `out` of the image's file system; all of the bundle's bytes have the digest `expected`, where there is
+    /// one.
     ///
     /// # Errors
-    /// When they have not; when the bundle does not hold what its manifest says, or not a sound ext4 file system; when there is no space for it,
-    /// or no `e2fsck`; when `progress` says to stop. Then there is no `out`.
+    /// When they have not; when the bundle does not hold what its manifest says, or not a sound ext4 file system; when there
+    /// is no space for it, or no `e2fsck`; when `progress` says to stop. Then there is no `out`.
     pub fn write(self, expected: Option<Digest>, out: &Path) -> Result<RootfsInfo, ImageError> {
         let progress = self.progress;
         stopped_or(progress, self.write_file(expected, out))

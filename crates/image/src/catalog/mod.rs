@@ -5,6 +5,7 @@ mod entry;
 mod image;
 mod kernel;
 mod kernel_entry;
+mod signed;
 mod sources;
 
 use std::collections::HashSet;
@@ -18,6 +19,7 @@ pub use entry::{Arch, CatalogImage, Place, Recipe, Source, Text};
 pub use image::fetch_image;
 pub use kernel::fetch_kernel;
 pub use kernel_entry::{CatalogKernel, Download, KernelSource};
+pub use signed::SignedCatalog;
 
 /// Longest catalog in bytes.
 pub const CATALOG_MAX: u64 = 1 << 20;

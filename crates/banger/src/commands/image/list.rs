@@ -4,6 +4,7 @@ use banger_api::{CatalogEntry, Image};
 use banger_client::Client;
 
 use crate::{
+    commands::watch::watch,
     error::CommandError,
     ui::{Format, Table, Ui},
 };
@@ -22,6 +23,7 @@ impl List {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
         if self.available {
+            watch::<()>(&client, &mut client.refresh_catalogs().await?, ui).await?;
             let entries = client.catalog_images().await?;
             ui.list(&self.format, &entries, |entry| entry.name.to_string(), available)?;
             return Ok(ExitCode::SUCCESS);

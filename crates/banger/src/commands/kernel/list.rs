@@ -4,6 +4,7 @@ use banger_api::{AvailableKernel, Kernel};
 use banger_client::Client;
 
 use crate::{
+    commands::watch::watch,
     error::CommandError,
     ui::{Format, Table, Ui},
 };
@@ -25,6 +26,7 @@ impl List {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
         if self.available {
+            watch::<()>(&client, &mut client.refresh_catalogs().await?, ui).await?;
             let kernels = client.available_kernels().await?;
             ui.list(&self.format, &kernels, |kernel| kernel.name.clone(), available)?;
         } else {

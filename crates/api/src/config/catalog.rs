@@ -1,0 +1,68 @@
+//! `[[catalog]]`: catalogs at URLs.
+
+use serde::Serialize;
+use toml::de::DeTable;
+
+use super::lists::{only, text};
+
+/// Characters of minisign's public key: base64 of 42 bytes.
+const KEY_LENGTH: usize = 56;
+
+/// A catalog at a URL, and whose signature it has to have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CatalogUrl {
+    /// Where it is; its signature is beside it, as `URL.minisig`.
+    pub url: String,
+    /// The public key, as minisign(1) prints it.
+    pub key: String,
+}
+
+impl CatalogUrl {
+    pub(super) fn read(table: &DeTable<'_>) -> Result<Self, String> {
+        only(table, &["url", "key"])?;
+        let url = text(table, "url")?.ok_or("it needs url, where the catalog is")?;
+        let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
+        if rest.is_empty() || rest.contains(|c: char| matches!(c, '?' | '#' | '@') || !c.is_ascii_graphic()) {
+            return Err(format!("url {url:?} must be an address of https, without ?, # and @"));
+        }
+        let key = text(table, "key")?.ok_or("it needs key, the public key that minisign prints")?;
+        let base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/');
+        if key.len() != KEY_LENGTH || !key.chars().all(base64) {
+            return Err(format!("key {key:?} is none of minisign's: its second line, as RWQ..."));
+        }
+        Ok(Self { url, key })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::lists::entries;
+
+    const KEY: &str = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+
+    fn read(text: &str) -> Result<Vec<CatalogUrl>, String> {
+        let table = DeTable::parse(text).unwrap();
+        entries("catalog", table.get_ref().get("catalog").unwrap().get_ref(), CatalogUrl::read)
+    }
+
+    #[test]
+    fn an_entry_has_an_address_and_a_key() {
+        let read_one = |url: &str, key: &str| read(&format!("[[catalog]]\nurl = '{url}'\nkey = '{key}'\n"));
+        assert_eq!(read_one("https://a.io/c.toml", KEY).unwrap()[0].key, KEY);
+        for (url, key, why) in [
+            ("a.io/c.toml", KEY, "must be an address"),
+            ("https://", KEY, "must be an address"),
+            ("https://a.io/c?token=1", KEY, "must be an address"),
+            ("https://me:secret@a.io/c", KEY, "must be an address"),
+            ("https://a.io/c d", KEY, "must be an address"),
+            ("https://a.io/c.toml", "", "none of minisign's"),
+            ("https://a.io/c.toml", &KEY.replace('Q', "-"), "none of minisign's"),
+        ] {
+            let error = read_one(url, key).unwrap_err();
+            assert!(error.starts_with("entry 1: ") && error.contains(why), "{url} {key}: {error}");
+        }
+        assert!(read(&format!("[[catalog]]\nkey = '{KEY}'\n")).unwrap_err().contains("needs url"));
+        assert!(read("[[catalog]]\nurl = 'https://a.io/c'\n").unwrap_err().contains("needs key"));
+    }
+}

@@ -1,0 +1,135 @@
+//! Catalogs at URLs. One counts only once its signature has been verified: nothing of it is read before.
+
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use minisign_verify::{PublicKey, Signature};
+
+use super::{CATALOG_MAX, Catalog};
+use crate::error::IoContext;
+use crate::oci::{Registries, RegistryError, Timing};
+use crate::{ImageError, Progress, Wanted, download};
+
+/// Longest signature in bytes: minisign(1) allows comments of 1 and 8 KiB.
+const SIGNATURE_MAX: u64 = 16 << 10;
+
+/// Lines of a signature.
+const SIGNATURE_LINES: usize = 4;
+
+/// Somebody may wait for what is in a catalog that was kept.
+const TIMING: Timing = Timing {
+    connect: Duration::from_secs(5),
+    idle: Duration::from_secs(10),
+    back_off: Duration::from_millis(100),
+};
+
+/// A catalog at a URL, and whose signature it has to have, which is beside it as `URL.minisig`.
+#[derive(Debug, Clone, Copy)]
+pub struct SignedCatalog<'a> {
+    /// Where it is.
+    pub url: &'a str,
+    /// The public key as minisign(1) prints it.
+    pub key: &'a str,
+}
+
+impl SignedCatalog<'_> {
+    /// Downloads it; what is returned is its signature and the catalog below, to be kept.
+    ///
+    /// # Errors
+    /// As [`download`], and as [`read`](Self::read).
+    pub fn fetch(
+        &self,
+        registries: &Registries,
+        work: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Vec<u8>, ImageError> {
+        let registries = Registries { timing: TIMING, ..registries.clone() };
+        let get = |url: &str, limit| {
+            let mut bytes = Vec::new();
+            let mut file = download(&registries, Wanted { url, sha256: None, limit }, work, progress)?;
+            file.read_to_end(&mut bytes).during("read again what was written in", work)?;
+            Ok(bytes)
+        };
+        let text = get(self.url, CATALOG_MAX)?;
+        let beside = format!("{}.minisig", self.url);
+        let mut signed = get(&beside, SIGNATURE_MAX).map_err(|error| match error {
+            ImageError::Download { source, .. } if matches!(*source, RegistryError::NotFound { .. }) => {
+                self.refused(format!("it is not signed, there is no {beside}"))
+            }
+            error => error,
+        })?;
+        if signed.last() != Some(&b'\n') {
+            signed.push(b'\n');
+        }
+        signed.extend(text);
+        self.read(&signed)?;
+        Ok(signed)
+    }
+
+    /// Reads a catalog that has its signature above it.
+    ///
+    /// # Errors
+    /// When the signature is not the key's over all that follows it; when that is no catalog.
+    pub fn read(&self, signed: &[u8]) -> Result<Catalog, ImageError> {
+        let line_ends = signed.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+        let (signature, text) = line_ends
+            .take(SIGNATURE_LINES)
+            .nth(SIGNATURE_LINES - 1)
+            .and_then(|at| signed.split_at_checked(at))
+            .ok_or_else(|| self.refused("its signature is none".to_owned()))?;
+        let refused = |error: minisign_verify::Error| self.refused(error.to_string());
+        let key = PublicKey::from_base64(self.key).map_err(refused)?;
+        let signature = std::str::from_utf8(signature).unwrap_or_default();
+        let signature = Signature::decode(signature).map_err(refused)?;
+        // Not of minisign before 0.10: which of its two kinds a signature is, is not signed.
+        key.verify(text, &signature, false).map_err(refused)?;
+        let text = std::str::from_utf8(text).map_err(|error| self.refused(error.to_string()))?;
+        Catalog::parse(text).map_err(|source| ImageError::Catalog { url: self.url.to_owned(), source })
+    }
+
+    fn refused(&self, problem: String) -> ImageError {
+        ImageError::Unsigned { url: self.url.to_owned(), key: self.key.to_owned(), problem }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made by minisign 0.11.
+    const KEY: &str = "RWRwRHwBa6gMkviN9aEnLMXOSTTYPPqb9r4PXf5JgYxgB+YQRcK4hU7V";
+    const SIGNED: &str = "\
+         untrusted comment: signature from minisign secret key\n\
+         RURwRHwBa6gMkk85DGzWd4PK5XeAcYvRsBpDNJzqnfIQL3hdOV42Kw/wGRIOxEeZIS/BlKkYMISjO25If35t4/wriAPPEva9VAU=\n\
+         trusted comment: signed for a test\n\
+         wMUORWzjMuK9n1TKLMVDsK27QfSI/8IGUZHHpiKasfs6uQaEe3y3Ky38J8drx1k1hSb1PkF27ea+aEMhUZHOCA==\n\
+         [[image]]\n\
+         name = 'x'\n\
+         description = 'X'\n\
+         distro = 'x'\n\
+         size = '1G'\n\
+         source = [{ oci = 'a' }]\n";
+
+    #[test]
+    fn only_what_is_signed_by_the_key_is_read() {
+        let catalog = SignedCatalog { url: "https://a.test/catalog.toml", key: KEY };
+        assert_eq!(catalog.read(SIGNED.as_bytes()).unwrap().images[0].name.as_str(), "x");
+        for at in 0..SIGNED.len() {
+            let mut changed = SIGNED.as_bytes().to_vec();
+            changed[at] ^= 1;
+            // The first line is for people, and not signed.
+            let ignored = SIGNED.find('\n').unwrap();
+            if at > ignored {
+                let error = catalog.read(&changed).unwrap_err();
+                assert!(matches!(&error, ImageError::Unsigned { .. }), "{at}: {error:?}");
+                assert!(error.to_string().contains(KEY) && error.to_string().contains(catalog.url));
+            }
+        }
+        let other = KEY.replace("hU7V", "hU7W");
+        assert!(SignedCatalog { key: &other, ..catalog }.read(SIGNED.as_bytes()).is_err());
+        for text in ["", "\n\n\n\n", "a\nb\nc\nd\n[[image]]"] {
+            assert!(catalog.read(text.as_bytes()).is_err());
+        }
+    }
+}
