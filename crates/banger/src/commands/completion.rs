@@ -1,4 +1,4 @@
-use std::{process::ExitCode, time::Duration};
+use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
 use banger_api::{ApiError, ErrorKind};
 use banger_client::Client;
@@ -26,24 +26,36 @@ pub(crate) struct Completion {
 
 /// Names of what there is, for arguments that take one.
 pub(super) fn with_names(command: clap::Command) -> clap::Command {
-    let named = |argument: clap::Arg| match argument.get_id().as_str() {
-        "vm" | "vms" => argument.add(ArgValueCandidates::new(|| names("vms"))),
-        "image" | "images" => argument.add(ArgValueCandidates::new(|| names("images"))),
-        "catalog_image" => argument.add(ArgValueCandidates::new(|| names("catalog/images"))),
-        "kernel" => argument.add(ArgValueCandidates::new(|| names("kernels"))),
-        "catalog_kernel" => argument.add(ArgValueCandidates::new(|| names("catalog/kernels"))),
-        _ => argument,
+    let named = |argument: clap::Arg| {
+        let is_option = argument.get_long().is_some();
+        let kinds: &[&str] = match argument.get_id().as_str() {
+            "vm" | "vms" => &["vms"],
+            // What a VM is made of is fetched when it is not here.
+            "image" if is_option => &["images", "catalog/images"],
+            "image" | "images" => &["images"],
+            "catalog_image" => &["catalog/images"],
+            "kernel" if is_option => &["kernels", "catalog/kernels"],
+            "kernel" => &["kernels"],
+            "catalog_kernel" => &["catalog/kernels"],
+            _ => return argument,
+        };
+        argument.add(ArgValueCandidates::new(move || names(kinds)))
     };
     command.mut_args(named).mut_subcommands(with_names)
 }
 
 /// None at all when they cannot be had: a shell has no place for an error.
-fn names(kind: &str) -> Vec<CompletionCandidate> {
+fn names(kinds: &[&str]) -> Vec<CompletionCandidate> {
     let asked = async {
-        let names = timeout(PATIENCE, Client::new().ok()?.names(kind)).await;
-        names.ok()?.ok()
+        let client = Client::new().ok()?;
+        let mut names = BTreeSet::new();
+        for kind in kinds {
+            names.extend(client.names(kind).await.ok()?);
+        }
+        Some(names)
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let asked = async { timeout(PATIENCE, asked).await.ok().flatten() };
     let names = runtime.ok().and_then(|runtime| runtime.block_on(asked)).unwrap_or_default();
     names.into_iter().map(CompletionCandidate::new).collect()
 }
