@@ -34,6 +34,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("apache2-utils", "htpasswd"),
     ("umoci", "umoci"),
+    ("minisign", "minisign"),
     ("attr", "getfattr"),
     ("acl", "setfacl"),
     ("libcap2-bin", "setcap"),

@@ -6,12 +6,14 @@
 //! any of its steps. `cargo xtask test` sets all three.
 
 mod agreement;
+mod files;
 mod host;
 mod registry;
 mod run;
 mod terminal;
 mod tree;
 
+pub use files::FileServer;
 pub use host::Host;
 pub use registry::{Manners, Proxy, Registry, layout, run};
 pub use run::{Finished, Running, until};

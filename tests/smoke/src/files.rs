@@ -1,0 +1,90 @@
+//! A server on the loopback that has the files of a folder, and parts of them.
+
+use std::{
+    fs,
+    io::{self, BufRead, BufReader, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use anyhow::Result;
+
+/// Files by http. Dropped, it answers nobody any more.
+#[derive(Debug)]
+pub struct FileServer {
+    address: SocketAddr,
+    closed: Arc<AtomicBool>,
+}
+
+impl FileServer {
+    /// Serves what is in `folder`.
+    ///
+    /// # Errors
+    /// When no socket can be had.
+    pub fn start(folder: &Path) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let address = listener.local_addr()?;
+        let closed = Arc::new(AtomicBool::new(false));
+        let (folder, done) = (folder.to_owned(), closed.clone());
+        thread::spawn(move || {
+            for caller in listener.incoming().map_while(Result::ok) {
+                if done.load(Ordering::SeqCst) {
+                    return;
+                }
+                let folder = folder.clone();
+                // Whoever hangs up has had enough.
+                thread::spawn(move || drop(serve(&caller, &folder)));
+            }
+        });
+        Ok(Self { address, closed })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where a file is.
+    pub fn url(&self, name: &str) -> String {
+        format!("http://{}/{name}", self.address)
+    }
+}
+
+impl Drop for FileServer {
+    fn drop(&mut self) {
+        self.closed.store(true, Ordering::SeqCst);
+        // So that it sees it.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+fn serve(mut caller: &TcpStream, folder: &Path) -> io::Result<()> {
+    let (mut path, mut from) = (PathBuf::new(), None);
+    for line in BufReader::new(caller).lines() {
+        let line = line?;
+        if let Some(rest) = line.strip_prefix("GET /") {
+            path = folder.join(rest.split(' ').next().unwrap_or_default());
+        } else if let Some(range) = line.to_lowercase().strip_prefix("range: bytes=") {
+            from = range.trim_end_matches('-').parse::<usize>().ok();
+        } else if line.is_empty() {
+            break;
+        }
+    }
+    let Ok(bytes) = fs::read(path) else {
+        return caller.write_all(b"HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    };
+    let size = bytes.len();
+    let part = &bytes[from.unwrap_or_default().min(size)..];
+    let status = match from {
+        None => "200 OK".to_owned(),
+        Some(from) => format!("206 Partial Content\r\ncontent-range: bytes {from}-{}/{size}", size - 1),
+    };
+    let length = part.len();
+    write!(caller, "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n")?;
+    caller.write_all(part)
+}

@@ -1,0 +1,162 @@
+//! Bundles that go from host to host, and catalogs that say where they are: the user's own, and a team's at a URL.
+
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use banger_smoke::{FileServer, Host, Manners, Proxy, run, static_busybox, tar_of};
+use serde_json::Value;
+
+/// Bytes that cannot be packed, so that a bundle takes more than one connection that breaks.
+const NOISE: u64 = 6 << 20;
+
+/// A bundle, and what its maker was told of it.
+struct Bundle {
+    path: PathBuf,
+    sha256: String,
+}
+
+/// Makes an image `box` on a host of its own, and a bundle of it in `folder`.
+fn bundle(folder: &Path) -> Result<Bundle> {
+    let host = Host::new()?;
+    let (tar, mut noise) = (host.path("box.tar"), Vec::new());
+    fs::File::open("/dev/urandom")?.take(NOISE).read_to_end(&mut noise)?;
+    let files: [(&str, &[u8]); 3] =
+        [("bin/busybox", &static_busybox()?), ("etc/motd", b"of a bundle"), ("srv/noise", &noise)];
+    tar_of(&tar, &files, &[("bin/sh", "busybox")])?;
+    host.ok(&["image", "import", "box", &tar.display().to_string()])?;
+    let path = folder.join("box.tar.zst");
+    let told = host.json(&["image", "bundle", "box", &path.display().to_string()])?;
+    assert_eq!(told["path"], path.display().to_string());
+    assert_eq!(told["size"], fs::metadata(&path)?.len());
+    let sha256 = told["sha256"].as_str().context("sha256")?;
+    let sha256 = sha256.strip_prefix("sha256:").unwrap_or(sha256).to_owned();
+    let sums = folder.join("sums");
+    fs::write(&sums, format!("{sha256}  {}\n", path.display()))?;
+    run(Command::new("sha256sum").args(["--check", "--quiet"]).arg(&sums))?;
+    host.banger(&["image", "bundle", "box", &path.display().to_string()])?
+        .fails(1, &["is there already", "--force"])?;
+    let again = folder.join("again.tar.zst");
+    host.ok(&["image", "bundle", "box", &again.display().to_string()])?;
+    ensure!(fs::read(&again)? == fs::read(&path)?, "the same image gives another bundle");
+    Ok(Bundle { path, sha256 })
+}
+
+/// What the catalog has, by name.
+fn available(host: &Host, name: &str) -> Result<Value> {
+    let entries = host.json(&["image", "list", "--available"])?;
+    let entry = entries.as_array().into_iter().flatten().find(|entry| entry["name"] == name);
+    Ok(entry.cloned().unwrap_or_default())
+}
+
+fn entry(name: &str, description: &str, sources: &str) -> String {
+    format!(
+        "[[image]]\nname = '{name}'\ndescription = '{description}'\ndistro = 'busybox'\nsize = '10M'\n\
+         source = [{sources}]\n"
+    )
+}
+
+#[test]
+fn a_bundle_is_an_image_on_another_host() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let bundle = bundle(folder.path())?;
+    let path = bundle.path.display().to_string();
+    let listed = Command::new("tar").args(["--zstd", "-tf", &path]).output()?;
+    assert_eq!(String::from_utf8(listed.stdout)?, "manifest.json\nrootfs.ext4\n");
+
+    let host = Host::new()?;
+    assert_eq!(host.ok(&["image", "pull", &path])?, "box\n");
+    host.banger(&["image", "pull", &path])?.fails(1, &["there is a image box already", "--name"])?;
+    let wrong = "0".repeat(64);
+    let refused = host.banger(&["image", "pull", &path, "--name", "other", "--sha256", &wrong])?;
+    refused.fails(1, &[&bundle.sha256, &wrong])?;
+
+    // From a server whose connections break: what has come need not come again.
+    let server = FileServer::start(folder.path())?;
+    let proxy = Proxy::start(server.address(), Manners::Breaking(4 << 20))?;
+    let url = format!("http://{}/box.tar.zst", proxy.address());
+    host.ok(&["image", "pull", &url, "--name", "far", "--sha256", &bundle.sha256])?;
+    let size = fs::metadata(&bundle.path)?.len();
+    ensure!(proxy.passed() < size + (1 << 20), "{} of {size} bytes", proxy.passed());
+    let refused = host.banger(&["image", "pull", &server.url("none.tar.zst")])?;
+    refused.fails(1, &["cannot download", "does not have /none.tar.zst"])?;
+    host.banger(&["image", "pull", "http://10.0.0.1/box.tar.zst"])?.fails(1, &["plain_http"])?;
+    assert_eq!(fs::read_dir(host.path("state/banger/images"))?.count(), 3, "the template's, box and far");
+
+    let ran = host.ok(&["vm", "run", "--rm", "--image", "far", "--", "/bin/busybox", "cat", "/etc/motd"])?;
+    assert_eq!(ran, "of a bundle");
+    host.nothing_left()
+}
+
+#[test]
+fn a_catalog_of_the_users_has_sources_in_order() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let Bundle { sha256, .. } = bundle(folder.path())?;
+    let server = FileServer::start(folder.path())?;
+    let host = Host::new()?;
+    let url = server.url("box.tar.zst");
+    let sources = format!("{{ oci = '127.0.0.1:1/box:1' }}, {{ bundle = '{url}', sha256 = '{sha256}' }}");
+    fs::create_dir_all(host.path("config/banger"))?;
+    fs::write(host.path("config/banger/catalog.toml"), entry("team/box", "Ours", &sources))?;
+    let found = available(&host, "team/box")?;
+    assert_eq!((&found["here"], &found["sources"]), (&false.into(), &serde_json::json!(["oci", "bundle"])));
+    assert_eq!(available(&host, "alpine")?["distro"], "alpine");
+
+    let run = ["vm", "run", "--rm", "--image", "team/box", "--", "/bin/busybox", "cat", "/etc/motd"];
+    let ran = host.banger(&run)?;
+    ensure!(ran.stderr.contains("trying the next source of team/box"), "{}", ran.stderr);
+    assert_eq!(ran.success()?, "of a bundle");
+    assert_eq!(available(&host, "team/box")?["here"], true);
+    assert_eq!(host.json(&["image", "show", "team/box"])?["source"], "catalog");
+
+    // A mistake is told with its line by what needs the catalog, and hides nothing that is here.
+    fs::write(host.path("config/banger/catalog.toml"), "\n[[images]]\n")?;
+    host.banger(&["image", "list", "--available"])?.fails(1, &["catalog.toml:2", "unknown field"])?;
+    host.ok(&["vm", "create", "--no-start", "--image", "team/box"])?;
+    Ok(())
+}
+
+#[test]
+fn a_catalog_at_a_url_counts_once_it_is_signed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let [catalog, public, secret] =
+        ["catalog.toml", "team.pub", "team.key"].map(|name| folder.path().join(name));
+    run(Command::new("minisign").args(["-G", "-W", "-p"]).arg(&public).arg("-s").arg(&secret))?;
+    let sign = || run(Command::new("minisign").arg("-S").arg("-s").arg(&secret).arg("-m").arg(&catalog));
+    let key = fs::read_to_string(&public)?.lines().nth(1).context("no key")?.to_owned();
+    let server = FileServer::start(folder.path())?;
+    let url = server.url("catalog.toml");
+    let host = Host::new()?;
+    fs::create_dir_all(host.path("config/banger"))?;
+    let config = format!("[[catalog]]\nurl = '{url}'\nkey = '{key}'\n");
+    fs::write(host.path("config/banger/config.toml"), config)?;
+
+    let text = entry("team/box", "Theirs", "{ oci = '127.0.0.1:1/box:1' }")
+        + &entry("alpine", "Theirs", "{ oci = 'alpine' }");
+    fs::write(&catalog, &text)?;
+    host.banger(&["image", "list", "--available"])?.fails(1, &[&url, &key, "it is not signed"])?;
+    sign()?;
+    assert_eq!(available(&host, "team/box")?["description"], "Theirs");
+    assert_eq!(available(&host, "alpine")?["description"], "Theirs");
+    fs::write(host.path("config/banger/catalog.toml"), entry("alpine", "Ours", "{ oci = 'alpine' }"))?;
+    assert_eq!(available(&host, "alpine")?["description"], "Ours");
+    let pulled = host.banger(&["image", "pull", "team/box"])?;
+    pulled.fails(1, &["cannot reach 127.0.0.1:1"])?;
+
+    fs::write(&catalog, text.replace("box:1", "box:0"))?;
+    host.banger(&["image", "list", "--available"])?.fails(1, &[&url, &key])?;
+    host.banger(&["image", "pull", "nobody-has-this"])?.fails(1, &[&url, &key])?;
+    let doctor = host.banger(&["doctor", "-o", "json"])?;
+    ensure!(doctor.stdout.contains("signed catalog") && doctor.stdout.contains(&key), "{}", doctor.stdout);
+
+    // What was verified once is of use when nobody answers.
+    drop(server);
+    let listed = host.banger(&["image", "list", "--available"])?;
+    ensure!(listed.stderr.contains("its last copy is used"), "{}", listed.stderr);
+    ensure!(listed.success()?.contains("Theirs"), "the copy is lost");
+    host.nothing_left()
+}
