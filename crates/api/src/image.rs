@@ -106,6 +106,9 @@ pub struct CatalogEntry {
     pub size: Size,
     /// Where it comes from, in the order to try: `oci`, `bundle` or `mmdebstrap`.
     pub sources: Vec<String>,
+    /// What it is called in registries, where it comes from one.
+    #[serde(default)]
+    pub references: Vec<ImageName>,
     /// Whether it is here already.
     pub here: bool,
 }

@@ -62,22 +62,25 @@ enum Place {
 /// What the user shows for the image `name`, should it have to be fetched: of one that is here, nobody is asked.
 pub(crate) async fn if_needed(client: &Client, name: Option<&str>, ui: &Ui) -> Vec<Credentials> {
     let Some(Ok(name)) = name.map(str::parse::<ImageName>) else { return Vec::new() };
-    let Some((reference, place)) = look(&name, ui) else { return Vec::new() };
-    let is_here =
-        async || client.images().await.is_ok_and(|here| resolve_image(&here, name.as_str()).is_ok());
-    // A program takes its time.
-    if matches!(place, Place::Helper { .. }) && is_here().await {
+    if client.images().await.is_ok_and(|here| resolve_image(&here, name.as_str()).is_ok()) {
         return Vec::new();
     }
-    place.open(&reference, ui).await
+    of_user(client, &name, ui).await
 }
 
 /// What the user shows for the image `name`; what cannot be had is told.
-pub(crate) async fn of_user(name: &ImageName, ui: &Ui) -> Vec<Credentials> {
-    match look(name, ui) {
-        Some((reference, place)) => place.open(&reference, ui).await,
-        None => Vec::new(),
+pub(crate) async fn of_user(client: &Client, name: &ImageName, ui: &Ui) -> Vec<Credentials> {
+    // The daemon tells what is wrong with a catalog.
+    let catalog = client.catalog_images().await.unwrap_or_default();
+    let names = match catalog.into_iter().find(|entry| entry.name == *name) {
+        Some(entry) => entry.references,
+        None => vec![name.clone()],
+    };
+    let mut credentials = Vec::new();
+    for (reference, place) in names.iter().filter_map(|name| look(name, ui)) {
+        credentials.extend(place.open(&reference, ui).await);
     }
+    credentials
 }
 
 fn look(name: &ImageName, ui: &Ui) -> Option<(Reference, Place)> {

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use banger_api::{ApiError, CatalogEntry, Check, Dirs, ErrorKind, ImageName, config::CatalogUrl};
+use banger_api::{ApiError, CatalogEntry, Check, Dirs, ErrorKind, ImageName, Reference, config::CatalogUrl};
 use banger_image::{CATALOG_MAX, Catalog, CatalogImage, Source};
 
 use crate::{
@@ -184,6 +184,7 @@ impl Host {
             kernel: image.kernel.clone(),
             size: image.size,
             sources: image.sources.iter().map(|source| source.kind().to_owned()).collect(),
+            references: image.sources.iter().filter_map(Source::reference).map(Reference::name).collect(),
             here: banger_api::exact_image(&images, image.name.as_str()).is_some(),
         };
         Ok(self.catalog()?.images.iter().map(entry).collect())
@@ -204,7 +205,11 @@ fn stored_name(entry: &CatalogImage, source: &Source) -> Result<ImageName, ApiEr
 pub(crate) fn may_be_elsewhere(kind: ErrorKind) -> bool {
     matches!(
         kind,
-        ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::MissingProgram | ErrorKind::NotFound
+        ErrorKind::Unreachable
+            | ErrorKind::Timeout
+            | ErrorKind::NotPermitted
+            | ErrorKind::MissingProgram
+            | ErrorKind::NotFound
     )
 }
 

@@ -195,6 +195,14 @@ fn a_login_is_the_users_own() -> Result<()> {
     run(Command::new("skopeo").args(login).arg(&logins).arg(registry.address().to_string()))?;
     host.ok(&["image", "pull", &name])?;
     host.ok(&["image", "delete", &name])?;
+    // Also where only a catalog says that it is asked.
+    let entry = format!(
+        "[[image]]\nname = 'ours'\ndescription = 'Ours'\ndistro = 'busybox'\nsize = '10M'\n\
+         source = [{{ oci = '{name}' }}]\n"
+    );
+    fs::create_dir_all(host.path("config/banger"))?;
+    fs::write(host.path("config/banger/catalog.toml"), entry)?;
+    assert_eq!(host.ok(&["image", "pull", "ours"])?, "ours\n");
     let bin = host.path("bin");
     fs::create_dir_all(&bin)?;
     let helper = bin.join("docker-credential-test");

@@ -108,6 +108,14 @@ pub enum Place {
 }
 
 impl Source {
+    /// What it is called in a registry, if it is in one.
+    pub fn reference(&self) -> Option<&Reference> {
+        match self {
+            Self::Oci(reference) => Some(reference),
+            Self::Bundle { .. } | Self::Mmdebstrap(_) => None,
+        }
+    }
+
     /// What kind it is, as its key in the catalog says.
     pub fn kind(&self) -> &'static str {
         match self {

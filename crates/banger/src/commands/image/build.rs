@@ -129,7 +129,7 @@ impl Build {
             Ok(image) => Ok(image.clone()),
             Err(RefError::NotFound) => {
                 let name = self.image.parse().map_err(|_| unknown(&self.image, RefError::NotFound))?;
-                let credentials = credentials::of_user(&name, ui).await;
+                let credentials = credentials::of_user(client, &name, ui).await;
                 let pull = PullImage { name, size: None, credentials };
                 let mut events = client.pull_image(&pull).await?;
                 Ok(watch::<Image>(client, &mut events, ui).await?.0)

@@ -61,7 +61,7 @@ impl Pull {
         let name: ImageName = image
             .parse()
             .map_err(|error| CommandError::usage(format!("{image:?} cannot be an image: {error}")))?;
-        let credentials = credentials::of_user(&name, ui).await;
+        let credentials = credentials::of_user(client, &name, ui).await;
         Ok(client.pull_image(&PullImage { name, size, credentials }).await?)
     }
 }
