@@ -76,11 +76,13 @@ const HALF: [&str; 3] = ["images", "killed", "ssh"];
 
 /// Files of which not every scenario has to do with the VMM or with the host: the words in the names of those that
 /// have.
-const CHOSEN: [(&str, &[&str]); 5] = [
+const CHOSEN: [(&str, &[&str]); 7] = [
     ("catalogs", &[]),
     ("golden", &["what_was_done", "a_file_of_the_users"]),
     ("kernels", &["in_a_folder", "cannot_boot"]),
+    ("project", &["a_vm_has_what", "a_port_is_here"]),
     ("registry", &[]),
+    ("ssh", &["as_by_any_ssh", "both_ways", "over_one_connection", "a_killed_ssh"]),
     ("workspace", &["what_goes_in", "a_throw_away_vm", "what_breaks"]),
 ];
 
