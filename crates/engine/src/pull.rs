@@ -2,11 +2,12 @@
 
 use std::{
     collections::HashMap,
+    fs,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use banger_api::{ApiError, Config, Credentials, ImageName, Reference, Size};
-use banger_image::{Blobs, Registries, RegistryHost, Remote, RootfsOptions};
+use banger_image::{Blobs, Registries, RegistryHost, Remote, RootfsInfo, RootfsOptions};
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     host::Host,
     images::{Written, remove, taken},
     operation::Context,
+    staged::ROOTFS,
     store::ImageRecord,
 };
 
@@ -86,20 +88,32 @@ impl Host {
             })
             .await?;
         let digest = remote.manifest().digest;
-        let old = self.store.images()?.into_iter().find(|image| image.name == name);
+        let images = self.store.images()?;
+        let old = images.iter().find(|image| image.name == name).cloned();
+        let fits = |image: &ImageRecord| size.is_none_or(|size| size == image.size);
         match &old {
-            Some(old) if old.digest == Some(digest) && size.is_none_or(|size| size == old.size) => {
+            Some(old) if old.digest == Some(digest) && fits(old) => {
                 context.note(format!("{name} is here already, as it is in {}", reference.registry())).await;
                 return Ok(old.clone());
             }
             Some(old) if old.digest.is_none() => return Err(taken("image", name.as_str()).into()),
             _ => {}
         }
-        let packed: u64 = remote.manifest().layers.iter().map(|layer| layer.size).sum();
-        admission::space(&self.dirs.state, "the image", Size::bytes(packed.saturating_mul(UNPACKED)))?;
+        let same = images.iter().find(|image| image.digest == Some(digest) && fits(image));
+        let same = same.map(|image| (self.image_dir(&image.id).join(ROOTFS), info_of(image)));
+        if same.is_none() {
+            let packed: u64 = remote.manifest().layers.iter().map(|layer| layer.size).sum();
+            admission::space(&self.dirs.state, "the image", Size::bytes(packed.saturating_mul(UNPACKED)))?;
+        }
         let options = RootfsOptions { size: size.map(Size::as_bytes), label: String::new() };
         let written = self
             .write_image(context, move |folder, out, progress| {
+                // Not if it has been deleted meanwhile.
+                if let Some((rootfs, info)) = same
+                    && fs::hard_link(rootfs, out).is_ok()
+                {
+                    return Ok(info);
+                }
                 banger_image::pull_image(&remote, &blobs, folder, out, &options, progress)
             })
             .await?;
@@ -141,6 +155,18 @@ impl Host {
     /// How registries, and other hosts, are reached: as configured, with what the user shows to them.
     pub(crate) fn registries(&self, credentials: Vec<Credentials>) -> Result<Registries, ApiError> {
         Ok(registries_of(&*self.config()?, credentials))
+    }
+}
+
+/// What the image's file system is.
+fn info_of(image: &ImageRecord) -> RootfsInfo {
+    RootfsInfo {
+        size: image.size.as_bytes(),
+        entries: image.entries,
+        init: image.init.clone(),
+        os: image.os.clone(),
+        config: image.config.clone(),
+        digest: image.digest,
     }
 }
 

@@ -94,7 +94,7 @@ fn a_vm_of_an_image_that_is_in_a_registry() -> Result<()> {
     let moved = proxy.passed() - before;
     ensure!(moved < 64 << 10, "{moved} bytes");
     let shown = host.json(&["image", "show", &format!("{BOX}:1")])?;
-    assert_eq!(shown["reference"], format!("{BOX}:1"));
+    assert_eq!((&shown["reference"], &shown["shared"]), (&json!(format!("{BOX}:1")), &json!(true)));
     assert_eq!(shown["config"], json!({"env": ["COLOUR=red"], "working_dir": "/srv", "cmd": ["/bin/sh"]}));
     let pinned = format!("{BOX}@{}", shown["digest"].as_str().context("no digest")?);
     host.ok(&["image", "pull", &pinned])?;

@@ -162,7 +162,7 @@ impl Opened<'_> {
         })?;
         publish::publish(&file, temporary, out)?;
         let BundleManifest { entries, init, os, config, .. } = self.manifest;
-        Ok(RootfsInfo { size, content: stored, entries, init, os, config, digest: None })
+        Ok(RootfsInfo { size, entries, init, os, config, digest: None })
     }
 
     /// Writes the stored runs where they belong; what is between them stays a hole.

@@ -32,8 +32,6 @@ const LOST_FOUND: &str = "lost+found";
 pub(super) struct Measure {
     /// Names, the root left out.
     pub(super) entries: u64,
-    /// Bytes of files, holes included.
-    pub(super) content: u64,
     /// Inodes, those that are ext4's own included.
     pub(super) inodes: u64,
     /// Blocks that the content takes at least.
@@ -64,7 +62,6 @@ impl Measure {
                     measure.blocks += names.div_ceil(BLOCK);
                 }
                 NodeKind::File { size, extents, .. } => {
-                    measure.content += size;
                     let runs = runs(*size, extents);
                     let blocks: u64 = runs.iter().map(|(_, length)| length.div_ceil(BLOCK)).sum();
                     // A block of the extent tree holds 340 runs of at most 2^15 blocks.

@@ -32,8 +32,6 @@ pub struct RootfsOptions {
 pub struct RootfsInfo {
     /// Size of the file system in bytes.
     pub size: u64,
-    /// Bytes of all files in it, holes included.
-    pub content: u64,
     /// Names in it.
     pub entries: u64,
     /// The program that its agent gives PID 1 to ([`banger_proto::find_init`]).
@@ -70,10 +68,10 @@ pub(crate) fn write_tree(
 
 /// What a file system of `size` bytes with this tree is.
 pub(super) fn describe(tree: &Tree, archives: &[&File], size: u64) -> RootfsInfo {
-    let Measure { content, entries, .. } = Measure::of(tree);
+    let entries = Measure::of(tree).entries;
     let system = System { tree, archives };
     let (init, os) = (system.init(), system.os());
-    RootfsInfo { size, content, entries, init, os, config: ImageConfig::default(), digest: None }
+    RootfsInfo { size, entries, init, os, config: ImageConfig::default(), digest: None }
 }
 
 /// Where everything goes in the file system, and the files that want bytes.
