@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
 
 use banger_api::{Digest, ImageConfig};
 use mkext4::{FsBuilder, InodeCount, Layout, RegionSink};
@@ -58,11 +60,20 @@ pub(crate) fn write_tree(
 
     progress.stage("write the file system");
     let (file, temporary) = publish::begin(out)?;
-    let image = Image { file: &file, done: 0, total: measure.least(), progress };
     file.set_len(layout.image_len()).map_err(|source| write_error(source, out, 0))?;
-    write(&layout, &unfilled, tree, archives, image).map_err(|e| ext4_error(e, out, measure.least()))?;
+    let (much, told) = sync_channel(1);
+    let file = &file;
+    let image = Image { file, done: 0, total: measure.least(), much, progress };
+    let written = thread::scope(|scope| {
+        // The disk is at work meanwhile, so that little is left for the sync at the end.
+        let syncing = scope.spawn(move || told.iter().try_for_each(|()| file.sync_data()));
+        let written = write(&layout, &unfilled, tree, archives, image);
+        let synced = syncing.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs died")));
+        written.and(synced.map_err(mkext4::Error::Io))
+    });
+    written.map_err(|error| ext4_error(error, out, measure.least()))?;
     progress::check(progress)?;
-    publish::publish(&file, temporary, out)?;
+    publish::publish(file, temporary, out)?;
     Ok(describe(tree, archives, layout.image_len()))
 }
 
@@ -132,6 +143,8 @@ struct Image<'a> {
     file: &'a File,
     done: u64,
     total: u64,
+    /// Is told whenever there is much to sync.
+    much: SyncSender<()>,
     progress: &'a dyn Progress,
 }
 
@@ -139,9 +152,15 @@ impl RegionSink for Image<'_> {
     fn data(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         /// Bytes between two reports.
         const STEP: u64 = 4 << 20;
+        /// Bytes between two syncs.
+        const MUCH: u64 = 64 << 20;
         self.file.write_all_at(bytes, offset)?;
         let before = self.done;
         self.done += bytes.len() as u64;
+        if before / MUCH != self.done / MUCH {
+            // It may not be done with what it was told before: that will be in the next.
+            let _ = self.much.try_send(());
+        }
         if before / STEP != self.done / STEP {
             self.progress.bytes(self.done.min(self.total), Some(self.total));
             if self.progress.cancelled() {
