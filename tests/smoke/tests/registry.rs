@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use banger_smoke::{Host, Manners, Proxy, Registry, layout, run, static_busybox, tar_of};
+use banger_smoke::{Host, Manners, Proxy, Registry, Running, layout, run, static_busybox, tar_of};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -36,19 +36,21 @@ fn layers(host: &Host) -> Result<Vec<PathBuf>> {
         &[("bin/sh", "busybox")],
     )?;
     tar_of(&upper, &[("etc/motd", b"above"), ("etc/.wh.gone", b""), ("srv/.keep", b"")], &[])?;
+    tar_of(&large, &[("srv/noise", &noise())], &[])?;
+    Ok(vec![base, upper, large])
+}
+
+/// Bytes that cannot be packed.
+fn noise() -> Vec<u8> {
     let mut state = 1u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        // xorshift64: any bytes do that cannot be packed.
+    let words = std::iter::repeat_with(|| {
+        // xorshift64.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         state.to_le_bytes()
-    })
-    .take(LARGE / 8)
-    .flatten()
-    .collect();
-    tar_of(&large, &[("srv/noise", &noise)], &[])?;
-    Ok(vec![base, upper, large])
+    });
+    words.take(LARGE / 8).flatten().collect()
 }
 
 /// A registry with the image, tagged 1 and latest.
@@ -304,7 +306,7 @@ fn a_daemon_killed_at_any_stage_of_a_pull_leaves_nothing_half_made() -> Result<(
         host.ok(&["daemon", "stop"])?;
         proxy.behave(at.map_or(Manners::Good, |at| Manners::Holding(proxy.passed() + at)));
         let until = proxy.passed() + at.unwrap_or(0);
-        let pull = banger_smoke::Running::start(command, "banger image pull".to_owned())?;
+        let pull = Running::start(command, "banger image pull".to_owned())?;
         if at.is_some() {
             proxy.wait_for(until);
             let pid = rustix::process::Pid::from_raw(host.daemon_pid()?).context("pid")?;
@@ -342,4 +344,52 @@ fn a_daemon_killed_at_any_stage_of_a_pull_leaves_nothing_half_made() -> Result<(
     }
     pull_and_die(Some("image/insert:after"), None)?;
     check_in_vm(&host, BOX)
+}
+
+/// Pulls onto disks of these sizes in MiB, caches first, in a mount namespace that this daemon alone is in; only the last
+/// does. Between two of them nothing of an image may be there.
+const ON_SMALL_DISKS: &str = "set -e
+    mount -t tmpfs -o size=8m none \"$XDG_CACHE_HOME\"
+    mount -t tmpfs -o size=100m none \"$XDG_STATE_HOME\"
+    pull() {
+        mount -o remount,size=\"$1\"m \"$XDG_CACHE_HOME\"
+        mount -o remount,size=\"$2\"m \"$XDG_STATE_HOME\"
+        status=0
+        \"$banger\" image pull \"$image\" >&2 || status=$?
+        echo \"pulled: $status\"
+    }
+    left() { find \"$XDG_STATE_HOME/banger\" -path '*/images/*'; }
+    pull 8 100; left
+    pull 8 1000; left
+    pull 100 400; left
+    pull 100 1000; left
+    pull 100 4000
+    \"$banger\" image list
+    \"$banger\" daemon stop >&2";
+
+#[test]
+fn a_disk_that_is_full_at_any_stage_has_nothing_left_on_it() -> Result<()> {
+    let host = Host::bare()?;
+    let registry = Registry::start(None)?;
+    let [small, large] = ["small.tar", "large.tar"].map(|name| host.path(name));
+    tar_of(&small, &[("srv/noise", &noise())], &[])?;
+    tar_of(&large, &[("srv/sevens", &vec![7; 600 << 20])], &[])?;
+    registry.push(&layout(&host.path("layout"), &[small, large], &[])?, "team/large:1", &[])?;
+    configure(&host, registry.address())?;
+    let banger = host.command(&[]);
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", ON_SMALL_DISKS]);
+    command.envs(banger.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.env("banger", banger.get_program()).env("image", "registry.test/team/large:1");
+    let pulls = Running::start(command, "pulls onto full disks".to_owned())?.finish(b"")?;
+    let lines: Vec<_> = pulls.stdout.lines().collect();
+    let [failed @ .., done, _, image] = &lines[..] else { panic!("{pulls:?}") };
+    assert_eq!(failed, ["pulled: 1"; 4], "{pulls:?}");
+    assert_eq!(*done, "pulled: 0", "{pulls:?}");
+    assert!(image.starts_with("registry.test/team/large:1 "), "{pulls:?}");
+    // Before anything is fetched, while it is, while it is unpacked, and before it is written.
+    let told: Vec<_> = pulls.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(told.len(), 4, "{pulls:?}");
+    assert!(told.iter().all(|line| line.contains("not enough space")), "{pulls:?}");
+    Ok(())
 }
