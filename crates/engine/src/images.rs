@@ -288,7 +288,7 @@ pub(crate) fn used_by(vms: &[VmRecord], uses: impl Fn(&VmRecord) -> bool) -> Vec
 }
 
 pub(crate) fn taken(what: &str, name: &str) -> ApiError {
-    ApiError::new(ErrorKind::AlreadyExists, format!("there is a {what} {name} already"))
+    ApiError::new(ErrorKind::AlreadyExists, format!("{what} {name} exists already"))
         .hint(format!("choose another name, or delete it with: banger {what} delete {name}"))
 }
 

@@ -70,7 +70,7 @@ fn a_bundle_is_an_image_on_another_host() -> Result<()> {
 
     let host = Host::new()?;
     assert_eq!(host.ok(&["image", "pull", &path])?, "box\n");
-    host.banger(&["image", "pull", &path])?.fails(1, &["there is a image box already", "--name"])?;
+    host.banger(&["image", "pull", &path])?.fails(1, &["image box exists already", "--name"])?;
     let wrong = "0".repeat(64);
     let refused = host.banger(&["image", "pull", &path, "--name", "other", "--sha256", &wrong])?;
     refused.fails(1, &[&bundle.sha256, &wrong])?;

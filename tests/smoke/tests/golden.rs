@@ -57,7 +57,7 @@ fn what_was_done_in_a_vm_is_in_the_image_made_of_it() -> Result<()> {
         .fails(1, &["is not stopped", "banger vm stop box"])?;
     host.ok(&["vm", "stop", "box"])?;
     assert_eq!(host.ok(&["image", "commit", "box", "golden"])?, "golden\n");
-    host.banger(&["image", "commit", "box", "golden"])?.fails(1, &["there is a image golden already"])?;
+    host.banger(&["image", "commit", "box", "golden"])?.fails(1, &["image golden exists already"])?;
     is_clean(&host, "golden")?;
     let look = "busybox cat /opt/new /opt/d/link; busybox stat -c %a /bin; busybox stat -c %s /etc/machine-id
         busybox stat -c %h /opt/new; busybox ls /bin /root; busybox stat -c %t:%T /opt/null";
@@ -130,14 +130,14 @@ fn an_image_has_as_many_names_as_it_is_given() -> Result<()> {
     make(&host, "box", "tiny")?;
     assert_eq!(host.ok(&["image", "tag", "tiny", "team/base:1"])?, "team/base:1\n");
     host.ok(&["image", "tag", "team/base:1", "other"])?;
-    host.banger(&["image", "tag", "tiny", "other"])?.fails(1, &["there is a image other already"])?;
+    host.banger(&["image", "tag", "tiny", "other"])?.fails(1, &["image other exists already"])?;
     let shown = host.json(&["image", "show", "other"])?;
     assert_eq!((&shown["shared"], &shown["used_by"]), (&json!(true), &json!([])));
     let listed = host.ok(&["image", "list"])?;
     assert!(listed.contains("shared") && listed.contains("box"), "{listed}");
     host.ok(&["image", "rename", "tiny", "small"])?;
     assert_eq!(host.json(&["vm", "show", "box"])?["image"], "small");
-    host.banger(&["image", "rename", "small", "other"])?.fails(1, &["other already"])?;
+    host.banger(&["image", "rename", "small", "other"])?.fails(1, &["other exists already"])?;
     host.banger(&["image", "delete", "small", "nothing", "other", "other"])?
         .fails(1, &["used by box", "nothing"])?;
     assert_eq!(names(&host)?, ["small", "team/base:1"]);
