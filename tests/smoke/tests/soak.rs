@@ -14,11 +14,11 @@ use banger_smoke::Host;
 const AT_ONCE: u32 = 4;
 
 /// VMs in all, unless `BANGER_SOAK_VMS` says otherwise.
-const VMS: u32 = 200;
+const VMS: u32 = 100;
 
 /// What the daemon may have grown by between the first tenth and the end. The allocator keeps what it once had, for
-/// each of its threads; a leak of 16 KiB a VM would be over this after 200.
-const GROWTH_KIB: i64 = 3 << 10;
+/// each of its threads; a leak of 16 KiB a VM would be over this after 100.
+const GROWTH_KIB: i64 = 3 << 9;
 
 /// Threads that wait for blocking work end after ten idle seconds; descriptors are exact.
 const MORE_THREADS: i64 = 8;
