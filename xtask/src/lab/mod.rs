@@ -78,7 +78,7 @@ const HALF: [&str; 3] = ["images", "killed", "ssh"];
 /// have.
 const CHOSEN: [(&str, &[&str]); 7] = [
     ("catalogs", &[]),
-    ("golden", &["what_was_done", "a_file_of_the_users"]),
+    ("golden", &["a_file_of_the_users"]),
     ("kernels", &["in_a_folder", "cannot_boot"]),
     ("project", &["a_vm_has_what", "a_port_is_here"]),
     ("registry", &[]),
