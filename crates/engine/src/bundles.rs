@@ -2,16 +2,12 @@
 
 use std::{fs, io, path::Path, sync::Arc};
 
-use banger_api::{ApiError, Bundle, Digest, ErrorKind, ImageName, Name, Size, resolve_image};
+use banger_api::{ApiError, Bundle, Digest, ErrorKind, ImageName, Name, Size};
 use banger_image::{BundleImage, CatalogImage, Place, Wanted, download, open_bundle, write_bundle};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    admission,
-    error::EngineError,
-    host::{Host, unresolved},
-    images::taken,
-    operation::Context,
+    admission, error::EngineError, host::Host, images::taken, operation::Context, staged::ROOTFS,
     store::ImageRecord,
 };
 
@@ -37,17 +33,16 @@ impl Host {
         out: fs::File,
         context: &Context,
     ) -> Result<Bundle, EngineError> {
-        let images = self.store.images()?;
-        let image =
-            resolve_image(&images, reference).map_err(|error| unresolved("image", reference, error))?;
-        let rootfs = self.image_dir(&image.id).join("rootfs.ext4");
+        let image = self.image_here(reference)?;
+        self.usable(&image)?;
+        let rootfs = self.image_dir(&image.id).join(ROOTFS);
         let name = image.name.clone();
         let described = BundleImage {
-            name: image.name.clone(),
-            os: image.os.clone(),
-            init: image.init.clone(),
-            kernel: image.kernel.as_ref().and_then(|kernel| kernel.parse().ok()),
-            config: image.config.clone(),
+            name: image.name,
+            os: image.os,
+            init: image.init,
+            kernel: image.kernel.and_then(|kernel| kernel.parse().ok()),
+            config: image.config,
             entries: image.entries,
         };
         let (sha256, size) = context
