@@ -12,7 +12,7 @@ use std::{
     ffi::OsString,
     io::{self, Seek},
     path::PathBuf,
-    process::ExitCode,
+    process::{Command, ExitCode},
     thread,
     time::Duration,
 };
@@ -137,6 +137,7 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
 /// Runs the scenarios in two labs side by side, as a lab has one processor. The programs and the template are there.
 pub(crate) fn scenarios(project: &Project) -> Result<()> {
     let lab = Lab::prepare(project, scenario_programs(project)?)?;
+    all_there(&lab.smoke)?;
     let names = lab.smoke.iter().map(|(name, _)| name.as_str());
     let (half, others): (Vec<_>, Vec<_>) = names.partition(|name| HALF.contains(name));
     let [half, others] = [half, others].map(|names| names.into_iter().filter_map(chosen).collect::<Vec<_>>());
@@ -157,6 +158,22 @@ pub(crate) fn scenarios(project: &Project) -> Result<()> {
         io::copy(&mut &said, &mut io::stdout())?;
         others.and(half)
     })
+}
+
+/// Refuses a chosen word that no scenario's name has in it: it would run nothing, and pass.
+fn all_there(smoke: &[(String, PathBuf)]) -> Result<()> {
+    for (file, words) in CHOSEN {
+        let (_, program) =
+            smoke.iter().find(|(name, _)| name == file).with_context(|| format!("no file {file}"))?;
+        for word in words {
+            let listed = output(Command::new(program).args(["--list", word]))?;
+            ensure!(
+                String::from_utf8_lossy(&listed).contains(": test"),
+                "no scenario of {file} has {word} in its name"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// The words that run what a lab is for of the scenarios in `file`, if that is any.
