@@ -48,6 +48,10 @@ pub(crate) async fn check(config: &Config, folder: &Path) -> Vec<Check> {
         let fetched = tokio::task::spawn_blocking(fetch).await.unwrap_or(Err(EngineError::Cancelled));
         let title = "signed catalog";
         checks.push(match fetched.map_err(ApiError::from) {
+            Ok((bytes, _)) if is_older(&bytes, folder, wanted) => {
+                let hint = "its last copy is used; sign it anew if it is what is meant";
+                Check::warn(title, older(wanted), hint)
+            }
             Ok((_, catalog)) => {
                 let (images, kernels) = (catalog.images.len(), catalog.kernels.len());
                 Check::pass(title, format!("{}: {images} images, {kernels} kernels", wanted.url))
@@ -121,26 +125,41 @@ impl Host {
             let (asked, work) = (wanted.clone(), folder.clone());
             let registries = registries_of(&config, Vec::new());
             let kept = context
-                .blocking(move |context| -> Result<(), EngineError> {
+                .blocking(move |context| -> Result<bool, EngineError> {
                     crate::dirs::private(&work)?;
                     let (bytes, _) = fetch(&asked, &registries, &work, context)?;
-                    keep(&bytes, &work, &copy)
+                    if is_older(&bytes, &work, &asked) {
+                        return Ok(false);
+                    }
+                    keep(&bytes, &work, &copy).map(|()| true)
                 })
                 .await;
-            if let Err(error) = kept {
-                let error = ApiError::from(error);
-                if !may_be_elsewhere(error.kind) {
-                    return Err(error.into());
-                }
-                let copy = match read_copy(&folder, wanted) {
-                    Some(_) => "its last copy is used",
-                    None => "what it has is not known",
-                };
-                context.warn(format!("{}: {copy}", error.message)).await;
-            }
+            let problem = match kept.map_err(ApiError::from) {
+                Ok(true) => continue,
+                Ok(false) => older(wanted),
+                Err(error) if may_be_elsewhere(error.kind) => error.message,
+                Err(error) => return Err(error.into()),
+            };
+            let copy = match read_copy(&folder, wanted) {
+                Some(_) => "its last copy is used",
+                None => "what it has is not known",
+            };
+            context.warn(format!("{problem}: {copy}")).await;
         }
         Ok(())
     }
+}
+
+/// Whether what has come was signed before the copy in `folder`: a mirror must not bring back what was withdrawn.
+fn is_older(signed_bytes: &[u8], folder: &Path, wanted: &CatalogUrl) -> bool {
+    let signed_at = |bytes: &[u8]| signed(wanted).signed_at(bytes);
+    let copy = read_up_to(&copy_of(folder, wanted), COPY_MAX).ok();
+    let copied = copy.and_then(|copy| signed_at(&copy));
+    copied.zip(signed_at(signed_bytes)).is_some_and(|(copied, come)| come < copied)
+}
+
+fn older(wanted: &CatalogUrl) -> String {
+    format!("what {} has was signed before the copy that is here", wanted.url)
 }
 
 fn is_younger(path: &Path, age: Duration) -> bool {

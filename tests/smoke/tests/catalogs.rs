@@ -126,7 +126,9 @@ fn a_catalog_at_a_url_counts_once_it_is_signed() -> Result<()> {
     let [catalog, public, secret] =
         ["catalog.toml", "team.pub", "team.key"].map(|name| folder.path().join(name));
     run(Command::new("minisign").args(["-G", "-W", "-p"]).arg(&public).arg("-s").arg(&secret))?;
-    let sign = || run(Command::new("minisign").arg("-S").arg("-s").arg(&secret).arg("-m").arg(&catalog));
+    let sign = |more: &[&str]| {
+        run(Command::new("minisign").arg("-S").arg("-s").arg(&secret).arg("-m").arg(&catalog).args(more))
+    };
     let key = fs::read_to_string(&public)?.lines().nth(1).context("no key")?.to_owned();
     let server = FileServer::start(folder.path())?;
     let url = server.url("catalog.toml");
@@ -139,13 +141,20 @@ fn a_catalog_at_a_url_counts_once_it_is_signed() -> Result<()> {
         + &entry("alpine", "Theirs", "{ oci = 'alpine' }");
     fs::write(&catalog, &text)?;
     host.banger(&["image", "list", "--available"])?.fails(1, &[&url, &key, "it is not signed"])?;
-    sign()?;
+    sign(&[])?;
     assert_eq!(available(&host, "team/box")?["description"], "Theirs");
     assert_eq!(available(&host, "alpine")?["description"], "Theirs");
     fs::write(host.path("config/banger/catalog.toml"), entry("alpine", "Ours", "{ oci = 'alpine' }"))?;
     assert_eq!(available(&host, "alpine")?["description"], "Ours");
     let pulled = host.banger(&["image", "pull", "team/box"])?;
     pulled.fails(1, &["cannot reach 127.0.0.1:1"])?;
+
+    // A mirror that has an older one brings nothing back.
+    fs::write(&catalog, text.replace("Theirs", "Withdrawn"))?;
+    sign(&["-t", "timestamp:1"])?;
+    let listed = host.banger(&["image", "list", "--available"])?;
+    ensure!(listed.stderr.contains("was signed before the copy that is here"), "{}", listed.stderr);
+    ensure!(!listed.success()?.contains("Withdrawn"), "an older catalog is used");
 
     fs::write(&catalog, text.replace("box:1", "box:0"))?;
     host.banger(&["image", "list", "--available"])?.fails(1, &[&url, &key])?;

@@ -72,6 +72,22 @@ impl SignedCatalog<'_> {
     /// # Errors
     /// When the signature is not the key's over all that follows it; when that is no catalog.
     pub fn read(&self, signed: &[u8]) -> Result<Catalog, ImageError> {
+        let (_, text) = self.verified(signed)?;
+        let text = std::str::from_utf8(text).map_err(|error| self.refused(error.to_string()))?;
+        Catalog::parse(text).map_err(|source| ImageError::Catalog { url: self.url.to_owned(), source })
+    }
+
+    /// When a catalog was signed that has its signature above it, in seconds since 1970. Not known where minisign(1) was
+    /// given a trusted comment of its own; none of what the key has not signed.
+    #[must_use]
+    pub fn signed_at(&self, signed: &[u8]) -> Option<u64> {
+        let (signature, _) = self.verified(signed).ok()?;
+        let mut fields = signature.trusted_comment().split_whitespace();
+        fields.find_map(|field| field.strip_prefix("timestamp:"))?.parse().ok()
+    }
+
+    /// The signature of a catalog that has it above it, and the catalog.
+    fn verified<'a>(&self, signed: &'a [u8]) -> Result<(Signature, &'a [u8]), ImageError> {
         let line_ends = signed.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
         let (signature, text) = line_ends
             .take(SIGNATURE_LINES)
@@ -84,8 +100,7 @@ impl SignedCatalog<'_> {
         let signature = Signature::decode(signature).map_err(refused)?;
         // Not of minisign before 0.10: which of its two kinds a signature is, is not signed.
         key.verify(text, &signature, false).map_err(refused)?;
-        let text = std::str::from_utf8(text).map_err(|error| self.refused(error.to_string()))?;
-        Catalog::parse(text).map_err(|source| ImageError::Catalog { url: self.url.to_owned(), source })
+        Ok((signature, text))
     }
 
     fn refused(&self, problem: String) -> ImageError {
@@ -98,12 +113,12 @@ mod tests {
     use super::*;
 
     /// Made by minisign 0.11.
-    const KEY: &str = "RWRwRHwBa6gMkviN9aEnLMXOSTTYPPqb9r4PXf5JgYxgB+YQRcK4hU7V";
+    const KEY: &str = "RWTLbQPlU81T4uSwOG8iGzswRA9ckd+MNEHQMePZUM6k/8djojzL6lpM";
     const SIGNED: &str = "\
          untrusted comment: signature from minisign secret key\n\
-         RURwRHwBa6gMkk85DGzWd4PK5XeAcYvRsBpDNJzqnfIQL3hdOV42Kw/wGRIOxEeZIS/BlKkYMISjO25If35t4/wriAPPEva9VAU=\n\
-         trusted comment: signed for a test\n\
-         wMUORWzjMuK9n1TKLMVDsK27QfSI/8IGUZHHpiKasfs6uQaEe3y3Ky38J8drx1k1hSb1PkF27ea+aEMhUZHOCA==\n\
+         RUTLbQPlU81T4iuXUiEHTFFW1ezYfZ2HZs2Zl89QdC6wf5vIylEc0bdz87jIwiNOHhZq/gB+tKxGINEMo4C3mhw+meaAS2eVrwY=\n\
+         trusted comment: timestamp:1795714688\tfile:c.toml\thashed\n\
+         zyZG1rKA2+M/3f76hoQVmZvOd0K9zZfyp7r2m2S2/NDQ3t2baOQCrFIqHwQrLrdc+lmWU9rYsCkHutIvBMcQDA==\n\
          [[image]]\n\
          name = 'x'\n\
          description = 'X'\n\
@@ -115,6 +130,8 @@ mod tests {
     fn only_what_is_signed_by_the_key_is_read() {
         let catalog = SignedCatalog { url: "https://a.test/catalog.toml", key: KEY };
         assert_eq!(catalog.read(SIGNED.as_bytes()).unwrap().images[0].name.as_str(), "x");
+        assert_eq!(catalog.signed_at(SIGNED.as_bytes()), Some(1_795_714_688));
+        assert_eq!(catalog.signed_at(SIGNED.replace("1795714688", "1895714688").as_bytes()), None);
         for at in 0..SIGNED.len() {
             let mut changed = SIGNED.as_bytes().to_vec();
             changed[at] ^= 1;
@@ -126,7 +143,7 @@ mod tests {
                 assert!(error.to_string().contains(KEY) && error.to_string().contains(catalog.url));
             }
         }
-        let other = KEY.replace("hU7V", "hU7W");
+        let other = KEY.replace("lpM", "lpN");
         assert!(SignedCatalog { key: &other, ..catalog }.read(SIGNED.as_bytes()).is_err());
         for text in ["", "\n\n\n\n", "a\nb\nc\nd\n[[image]]"] {
             assert!(catalog.read(text.as_bytes()).is_err());
