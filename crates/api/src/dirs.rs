@@ -16,7 +16,7 @@ pub struct Dirs {
     pub system_config: PathBuf,
     /// The store, VMs, images, kernels, logs: what must not be lost.
     pub state: PathBuf,
-    /// What can be made again: boot initrds.
+    /// What can be fetched or made again: layers, boot initrds, copies of catalogs.
     pub cache: PathBuf,
     /// Sockets, for as long as the host is up.
     pub runtime: PathBuf,

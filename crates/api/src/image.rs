@@ -199,7 +199,7 @@ pub struct Pruned {
 /// Files of one kind that have gone from the caches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrunedKind {
-    /// What they are: `layers` or `boot initrds`.
+    /// What they are: `layers`, `boot initrds` or `catalogs`.
     pub kind: String,
     /// How many.
     pub files: u64,

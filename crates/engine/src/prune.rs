@@ -9,10 +9,11 @@ use std::{
 
 use banger_api::{PruneCache, Pruned, PrunedKind, Size};
 
-use crate::{error::EngineError, host::Host, operation::Context};
+use crate::{error::EngineError, host::Host, operation::Context, signed_catalogs::copy_of};
 
 impl Host {
-    /// Removes layers that pulls have left for later ones, and boot initrds that no start would use.
+    /// Removes layers that pulls have left for later ones, boot initrds that no start would use, and copies of catalogs
+    /// that are asked no longer.
     pub(crate) async fn prune_cache(
         self: &Arc<Self>,
         prune: PruneCache,
@@ -20,9 +21,13 @@ impl Host {
     ) -> Result<Pruned, EngineError> {
         // A pull under way needs its layers.
         let _no_pulls = context.unless_cancelled(async { Ok(self.pulls.none().await) }).await?;
+        let _no_refresh = context.unless_cancelled(async { Ok(self.refreshing.lock().await) }).await?;
         let kernels: Vec<String> =
             self.store.kernels()?.into_iter().map(|kernel| kernel.id.to_string()).collect();
         let agent = self.initrds.agent(self, context).await?.clone();
+        let config = self.config()?;
+        let copies = self.catalog.copies().to_owned();
+        let asked: Vec<_> = config.catalogs().iter().map(|wanted| copy_of(&copies, wanted)).collect();
         let cache = self.dirs.cache.clone();
         context
             .blocking(move |context| -> Result<_, EngineError> {
@@ -33,8 +38,10 @@ impl Host {
                 let layers = files(&cache.join("blobs"))?;
                 let mut initrds = files(&cache.join("initrds"))?;
                 initrds.retain(|path| !is_used(path));
+                let mut catalogs = files(&copies)?;
+                catalogs.retain(|path| !asked.contains(path));
                 let mut kinds = Vec::new();
-                for (kind, files) in [("layers", layers), ("boot initrds", initrds)] {
+                for (kind, files) in [("layers", layers), ("boot initrds", initrds), ("catalogs", catalogs)] {
                     context.check()?;
                     kinds.push(remove(kind, &files, prune.dry_run)?);
                 }

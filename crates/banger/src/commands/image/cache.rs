@@ -25,8 +25,8 @@ impl CacheCommand {
 
 /// Empty the caches
 ///
-/// What goes is fetched or made again when it is needed: layers of images from registries, and boot initrds of kernels and
-/// builds of banger that are here no more. Images, kernels and VMs stay.
+/// What goes is fetched or made again when it is needed: layers of images from registries, boot initrds of kernels and
+/// builds of banger that are here no more, and catalogs that are asked no more. Images, kernels and VMs stay.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger image cache prune --dry-run
