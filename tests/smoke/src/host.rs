@@ -15,6 +15,17 @@ use crate::{
     tree,
 };
 
+/// What `cargo xtask test` has made: where `variable` says, or by this name in `target`.
+fn made(variable: &str, name: &str) -> Result<PathBuf> {
+    let in_target = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(name);
+    let path = std::env::var_os(variable).map_or_else(in_target, PathBuf::from);
+    fs::canonicalize(&path).with_context(|| format!("{}: `cargo xtask test` makes it", path.display()))
+}
+
+fn template() -> Result<PathBuf> {
+    made("BANGER_SMOKE_TEMPLATE", "template")
+}
+
 /// An isolated host. Dropping it ends every VM and the daemon.
 #[derive(Debug)]
 pub struct Host {
@@ -28,10 +39,9 @@ impl Host {
     /// # Errors
     /// When there is no template, or it cannot be linked.
     pub fn new() -> Result<Self> {
-        let template = std::env::var_os("BANGER_SMOKE_TEMPLATE")
-            .context("BANGER_SMOKE_TEMPLATE is not set: run the scenarios with `cargo xtask test`")?;
+        let template = template()?;
         let host = Self::bare()?;
-        link_tree(Path::new(&template), host.folder.path()).context("cannot link the template")?;
+        link_tree(&template, host.folder.path()).context("cannot link the template")?;
         Ok(host)
     }
 
@@ -67,9 +77,7 @@ impl Host {
     /// # Errors
     /// When there is none.
     pub fn failing(mut self) -> Result<Self> {
-        let programs = std::env::var_os("BANGER_FAIL_PROGRAMS");
-        let missing = "BANGER_FAIL_PROGRAMS is not set: run the scenarios with `cargo xtask test`";
-        self.programs = programs.context(missing)?.into();
+        self.programs = made("BANGER_FAIL_PROGRAMS", "banger-fail")?;
         Ok(self)
     }
 
@@ -78,15 +86,9 @@ impl Host {
     /// # Errors
     /// When there are no programs, or no folder can be made.
     pub fn bare() -> Result<Self> {
-        let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/banger");
-        let programs = std::env::var_os("BANGER_PROGRAMS").map_or_else(built, PathBuf::from);
-        ensure!(
-            programs.join("banger").exists(),
-            "{} has no banger: run `cargo xtask build`",
-            programs.display()
-        );
+        let programs = made("BANGER_PROGRAMS", "banger")?;
         // Beside the template where there is one, so that its files can be linked; sockets' paths must stay short.
-        let beside = std::env::var_os("BANGER_SMOKE_TEMPLATE").map(PathBuf::from);
+        let beside = template().ok();
         let parent =
             beside.as_deref().and_then(Path::parent).map_or_else(std::env::temp_dir, Path::to_path_buf);
         let folder = tempfile::Builder::new().prefix("smoke-").tempdir_in(parent)?;

@@ -1,9 +1,10 @@
 //! What scenarios are written with: an isolated host, the built `banger` on it, and what a command left behind.
 //!
 //! A scenario runs the built programs against a real VM, on whatever VMM there is. It finds the programs in
-//! `BANGER_PROGRAMS` (`target/banger` when that is not set), and a state folder that has the default image and kernel
-//! already in `BANGER_SMOKE_TEMPLATE`, beside the tars of some systems. `BANGER_FAIL_PROGRAMS` has the programs once more, of which the daemon can be killed at
-//! any of its steps. `cargo xtask test` sets all three.
+//! `target/banger`; in `target/template` a state folder that has the default image and kernel already, beside the tars of
+//! some systems; and in `target/banger-fail` the programs once more, of which the daemon can be killed at any of its steps.
+//! `cargo xtask test` makes all three, and `BANGER_PROGRAMS`, `BANGER_SMOKE_TEMPLATE` and `BANGER_FAIL_PROGRAMS` say where
+//! else they are.
 
 mod agreement;
 mod files;
