@@ -10,11 +10,12 @@ mod terminal;
 
 use std::{
     ffi::OsString,
-    io::{self, Seek},
+    io::{self, Seek, Write},
     path::PathBuf,
     process::{Command, ExitCode},
+    sync::{Mutex, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -60,19 +61,22 @@ const DEFAULT_MEMORY: u32 = 6144;
 /// For a command that does not say.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(20 * 60);
 
-/// A scenario takes many seconds where two emulations are on top of each other.
-const SCENARIOS_LIMIT: Duration = Duration::from_secs(45 * 60);
+/// For one file of scenarios: each takes many seconds where two emulations are on top of each other.
+const SCENARIOS_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// As `timeout` has it.
 const TIMED_OUT: u8 = 124;
 
 const FROZEN: &str = "the lab froze: QEMU emulates it no further";
 
-/// Labs that may freeze before that is taken for more than the emulator's bad luck.
+/// Labs that may freeze over one file before that is taken for more than the emulator's bad luck.
 const TRIES: usize = 3;
 
-/// Scenarios that take as long as all others together.
-const HALF: [&str; 3] = ["images", "killed", "ssh"];
+/// Labs at a time, as each has one processor.
+const LABS: usize = 2;
+
+/// The file that takes as long as many others together, and is begun with.
+const LONGEST: &str = "killed";
 
 /// Files of which not every scenario has to do with the VMM or with the host: the words in the names of those that
 /// have.
@@ -87,23 +91,14 @@ const CHOSEN: [(&str, &[&str]); 8] = [
     ("workspace", &["what_goes_in"]),
 ];
 
-/// Runs the scenarios that are named on Firecracker, even if one of the files fails, with a short soak, a kill at each
-/// point of a VM's life once, and a few round trips. An argument is a file, and what to choose of it.
-const SCENARIOS: &str = "status=0
-    export BANGER_SOAK_VMS=12 BANGER_KILL_ONCE=1 BANGER_ROUND_TRIPS=3
-    for chosen; do
-        start=$(date +%s)
-        /in/smoke/$chosen --test-threads=1 || status=1
-        echo \"${chosen%% *} took $(($(date +%s) - start)) s in the lab\"
-    done";
+/// On Firecracker: with a short soak, a kill at each point of a VM's life once, and a few round trips.
+const ON_FIRECRACKER: &str = "export BANGER_SOAK_VMS=12 BANGER_KILL_ONCE=1 BANGER_ROUND_TRIPS=3";
 
-/// And then a session on QEMU, with KVM and the vsock of the lab's kernel, which it uses where there is no
-/// vhost-device-vsock.
+/// On QEMU, with KVM and the vsock of the lab's kernel, which it uses where there is no vhost-device-vsock.
 const ON_QEMU: &str =
     "export BANGER_VMM=qemu BANGER_PROGRAMS=/run/programs PATH=/usr/sbin:/usr/bin:/sbin:/bin
     mkdir $BANGER_PROGRAMS
-    cp /in/programs/banger /in/programs/bangerd /in/programs/banger-agent $BANGER_PROGRAMS
-    /in/smoke/sessions --test-threads=1 status_is_ours || status=1";
+    cp /in/programs/banger /in/programs/bangerd /in/programs/banger-agent $BANGER_PROGRAMS";
 
 pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
     setup::run(project)?;
@@ -134,29 +129,31 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
     })
 }
 
-/// Runs the scenarios in two labs side by side, as a lab has one processor. The programs and the template are there.
+/// Runs the scenarios, each file in a lab of its own: one that freezes is all that is run again. The programs and the
+/// template are there.
 pub(crate) fn scenarios(project: &Project) -> Result<()> {
     let lab = Lab::prepare(project, scenario_programs(project)?)?;
     all_there(&lab.smoke)?;
-    let names = lab.smoke.iter().map(|(name, _)| name.as_str());
-    let (half, others): (Vec<_>, Vec<_>) = names.partition(|name| HALF.contains(name));
-    let [half, others] = [half, others].map(|names| names.into_iter().filter_map(chosen).collect::<Vec<_>>());
-    // What the one says as it goes would be in the midst of what the other says.
-    let said = tempfile::tempfile()?;
+    let mut files: Vec<_> = lab.smoke.iter().map(|(name, _)| name.as_str()).collect();
+    files.sort_by_key(|name| (*name != LONGEST, *name));
+    let mut runs: Vec<_> =
+        files.into_iter().filter_map(|file| Some((ON_FIRECRACKER, chosen(file)?))).collect();
+    runs.push((ON_QEMU, "sessions status_is_ours".to_owned()));
+
+    let left = Mutex::new(runs.into_iter());
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        let mut result = Ok(());
+        while let Some((setting, chosen)) = next() {
+            result = result.and(lab.run_scenarios(setting, &chosen));
+        }
+        result
+    };
     thread::scope(|scope| {
-        let half = scope.spawn(|| {
-            let talk = || {
-                Ok(Talk { out: Box::new(said.try_clone()?), err: Box::new(said.try_clone()?), typed: false })
-            };
-            lab.run_scenarios(&half, "", talk)
-        });
-        let others = lab.run_scenarios(&others, ON_QEMU, || {
-            Ok(Talk { out: Box::new(io::stdout()), err: Box::new(io::stderr()), typed: false })
-        });
-        let half = half.join().unwrap_or_else(|_| bail!("the other lab's thread panicked"));
-        (&said).rewind()?;
-        io::copy(&mut &said, &mut io::stdout())?;
-        others.and(half)
+        let labs: Vec<_> = (0..LABS).map(|_| scope.spawn(work)).collect();
+        labs.into_iter()
+            .map(|lab| lab.join().unwrap_or_else(|_| bail!("a lab's thread panicked")))
+            .fold(Ok(()), Result::and)
     })
 }
 
@@ -200,19 +197,29 @@ impl<'a> Lab<'a> {
         Ok(Self { project, host: host::prepare(&cache)?, tools: firecracker::prepare(&cache)?, smoke })
     }
 
-    /// Runs `scenarios` and then `more`, all again when the lab freezes.
-    fn run_scenarios(&self, scenarios: &[String], more: &str, talk: impl Fn() -> Result<Talk>) -> Result<()> {
-        let script = format!("{SCENARIOS}\n{more}\nexit $status");
-        let words =
-            ["sh", "-c", &script, "scenarios"].into_iter().chain(scenarios.iter().map(String::as_str));
-        let command: Vec<_> = words.map(OsString::from).collect();
+    /// Runs those scenarios of a file that are `chosen`, again when the lab freezes.
+    fn run_scenarios(&self, setting: &str, chosen: &str) -> Result<()> {
+        let script = format!("{setting}\n/in/smoke/{chosen} --test-threads=1");
+        let command = ["sh", "-c", &script].map(OsString::from);
         for left in (0..TRIES).rev() {
-            match self.boot(&command, DEFAULT_MEMORY, Some(SCENARIOS_LIMIT), talk()?)? {
+            // What one lab says as it goes would be in the midst of what the other says.
+            let mut said = tempfile::tempfile()?;
+            let talk =
+                Talk { out: Box::new(said.try_clone()?), err: Box::new(said.try_clone()?), typed: false };
+            let start = Instant::now();
+            let end = self.boot(&command, DEFAULT_MEMORY, Some(SCENARIOS_LIMIT), talk)?;
+            said.rewind()?;
+            let mut out = io::stdout().lock();
+            io::copy(&mut said, &mut out)?;
+            writeln!(out, "{chosen} took {} s in the lab", start.elapsed().as_secs())?;
+            match end {
                 End::Status(0) => return Ok(()),
-                End::Status(_) => bail!("a scenario failed: look with `cargo xtask lab shell`"),
-                End::TimeUp => bail!("the scenarios took longer than {} s", SCENARIOS_LIMIT.as_secs()),
-                End::Frozen if left > 0 => say(format_args!("{FROZEN}; all of them again, in a fresh lab")),
-                End::Frozen => bail!("{FROZEN}, in each of {TRIES} labs"),
+                End::Status(_) => {
+                    bail!("a scenario failed in the lab, look with: cargo xtask lab -- /in/smoke/{chosen}")
+                }
+                End::TimeUp => bail!("{chosen} took longer in the lab than {} s", SCENARIOS_LIMIT.as_secs()),
+                End::Frozen if left > 0 => say(format_args!("{FROZEN}; {chosen} again, in a fresh one")),
+                End::Frozen => bail!("{FROZEN}, in each of {TRIES} labs with {chosen}"),
             }
         }
         bail!("no lab was booted")
