@@ -167,5 +167,13 @@ fn a_catalog_at_a_url_counts_once_it_is_signed() -> Result<()> {
     let listed = host.banger(&["image", "list", "--available"])?;
     ensure!(listed.stderr.contains("its last copy is used"), "{}", listed.stderr);
     ensure!(listed.success()?.contains("Theirs"), "the copy is lost");
+
+    // It goes once it is asked no more.
+    let pruned = || Ok::<_, anyhow::Error>(host.json(&["image", "cache", "prune"])?["kinds"][2].clone());
+    assert_eq!(pruned()?["files"], 0);
+    fs::write(host.path("config/banger/config.toml"), "")?;
+    let gone = pruned()?;
+    assert_eq!((&gone["kind"], &gone["files"]), (&"catalogs".into(), &1.into()));
+    assert_eq!(pruned()?["files"], 0);
     host.nothing_left()
 }

@@ -10,7 +10,7 @@ mod terminal;
 
 use std::{
     ffi::OsString,
-    io::{self, Seek, Write},
+    io::{self, Read, Seek, Write},
     path::PathBuf,
     process::{Command, ExitCode},
     sync::{Mutex, PoisonError},
@@ -100,6 +100,9 @@ const ON_QEMU: &str =
     mkdir $BANGER_PROGRAMS
     cp /in/programs/banger /in/programs/bangerd /in/programs/banger-agent $BANGER_PROGRAMS";
 
+/// What of a file is run there.
+const CHOSEN_ON_QEMU: (&str, &[&str]) = ("sessions", &["status_is_ours"]);
+
 pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
     setup::run(project)?;
     let smoke = if arguments.no_build {
@@ -138,7 +141,8 @@ pub(crate) fn scenarios(project: &Project) -> Result<()> {
     files.sort_by_key(|name| (*name != LONGEST, *name));
     let mut runs: Vec<_> =
         files.into_iter().filter_map(|file| Some((ON_FIRECRACKER, chosen(file)?))).collect();
-    runs.push((ON_QEMU, "sessions status_is_ours".to_owned()));
+    let (file, words) = CHOSEN_ON_QEMU;
+    runs.push((ON_QEMU, words_for(file, words)));
 
     let left = Mutex::new(runs.into_iter());
     let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -159,7 +163,7 @@ pub(crate) fn scenarios(project: &Project) -> Result<()> {
 
 /// Refuses a chosen word that no scenario's name has in it: it would run nothing, and pass.
 fn all_there(smoke: &[(String, PathBuf)]) -> Result<()> {
-    for (file, words) in CHOSEN {
+    for (file, words) in CHOSEN.into_iter().chain([CHOSEN_ON_QEMU]) {
         let (_, program) =
             smoke.iter().find(|(name, _)| name == file).with_context(|| format!("no file {file}"))?;
         for word in words {
@@ -177,9 +181,13 @@ fn all_there(smoke: &[(String, PathBuf)]) -> Result<()> {
 fn chosen(file: &str) -> Option<String> {
     match CHOSEN.iter().find(|(name, _)| *name == file) {
         Some((_, [])) => None,
-        Some((name, words)) => Some([&[*name], *words].concat().join(" ")),
+        Some((name, words)) => Some(words_for(name, words)),
         None => Some(file.to_owned()),
     }
+}
+
+fn words_for(file: &str, words: &[&str]) -> String {
+    [&[file], words].concat().join(" ")
 }
 
 /// All that a lab is booted from.
@@ -208,9 +216,12 @@ impl<'a> Lab<'a> {
                 Talk { out: Box::new(said.try_clone()?), err: Box::new(said.try_clone()?), typed: false };
             let start = Instant::now();
             let end = self.boot(&command, DEFAULT_MEMORY, Some(SCENARIOS_LIMIT), talk)?;
+            let mut text = Vec::new();
             said.rewind()?;
+            said.read_to_end(&mut text)?;
+            let failed = String::from_utf8_lossy(&text).lines().any(|line| line.ends_with("FAILED"));
             let mut out = io::stdout().lock();
-            io::copy(&mut said, &mut out)?;
+            out.write_all(&text)?;
             writeln!(out, "{chosen} took {} s in the lab", start.elapsed().as_secs())?;
             match end {
                 End::Status(0) => return Ok(()),
@@ -218,6 +229,8 @@ impl<'a> Lab<'a> {
                     bail!("a scenario failed in the lab, look with: cargo xtask lab -- /in/smoke/{chosen}")
                 }
                 End::TimeUp => bail!("{chosen} took longer in the lab than {} s", SCENARIOS_LIMIT.as_secs()),
+                // One that failed before must not be forgotten.
+                End::Frozen if failed => bail!("a scenario of {chosen} failed in the lab, which then froze"),
                 End::Frozen if left > 0 => say(format_args!("{FROZEN}; {chosen} again, in a fresh one")),
                 End::Frozen => bail!("{FROZEN}, in each of {TRIES} labs with {chosen}"),
             }
