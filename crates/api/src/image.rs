@@ -7,6 +7,46 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Credentials, Digest, Id, ImageName, Name, Named, Size};
 
+/// Where an image came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ImageSource {
+    /// A tar of a root file system.
+    Tar,
+    /// A bundle, in a file or at a URL.
+    Bundle,
+    /// A catalog entry that is no registry's: packages, or a bundle.
+    Catalog,
+    /// A registry.
+    Registry,
+    /// A file of the user's, registered where it is.
+    Register,
+    /// A VM's disks.
+    Commit,
+    /// `banger image build`.
+    Build,
+    /// A source that this build does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl ImageSource {
+    /// Returns the name that the API has for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tar => "tar",
+            Self::Bundle => "bundle",
+            Self::Catalog => "catalog",
+            Self::Registry => "registry",
+            Self::Register => "register",
+            Self::Commit => "commit",
+            Self::Build => "build",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// An image: an immutable root file system, and the kernel it prefers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Image {
@@ -29,8 +69,8 @@ pub struct Image {
     /// The kernel it prefers, by name.
     #[serde(default)]
     pub kernel: Option<String>,
-    /// Where it came from: `tar`, `bundle`, `catalog`, `registry`, `register`, `commit` or `build`.
-    pub source: String,
+    /// Where it came from.
+    pub source: ImageSource,
     /// The file of its user's that it is, where it is not banger's own.
     #[serde(default)]
     pub outside: Option<PathBuf>,

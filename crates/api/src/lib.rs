@@ -38,8 +38,8 @@ pub use error::{ApiError, ErrorKind};
 pub use forward::{Forward, InvalidForward};
 pub use happening::{Happening, HappeningKind, WatchEvents};
 pub use image::{
-    Bundle, CatalogEntry, CommitVm, Image, ImageConfig, NameImage, PruneCache, Pruned, PrunedKind, Pull,
-    PullImage, RegisterImage,
+    Bundle, CatalogEntry, CommitVm, Image, ImageConfig, ImageSource, NameImage, PruneCache, Pruned,
+    PrunedKind, Pull, PullImage, RegisterImage,
 };
 pub use image_name::{ImageName, InvalidImageName, Reference};
 pub use kernel::{AvailableKernel, Driver, DriverPresence, Kernel, KernelDetails};

@@ -3,6 +3,10 @@
 use std::{io, path::PathBuf};
 
 use banger_api::{ApiError, ErrorKind};
+use banger_image::{FailureKind, ImageError, KernelError, ModuleError};
+use banger_vmm::VmmError;
+
+use crate::store::StoreError;
 
 /// What went wrong in the engine.
 #[derive(Debug, thiserror::Error)]
@@ -10,7 +14,7 @@ use banger_api::{ApiError, ErrorKind};
 pub enum EngineError {
     /// The store refused.
     #[error(transparent)]
-    Store(#[from] crate::store::StoreError),
+    Store(#[from] StoreError),
     /// A file or folder could not be used.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
@@ -31,10 +35,10 @@ pub enum EngineError {
     },
     /// An image, kernel or disk could not be made.
     #[error(transparent)]
-    Image(#[from] banger_image::ImageError),
+    Image(#[from] ImageError),
     /// The VMM, or the way to the guest.
     #[error(transparent)]
-    Vmm(#[from] banger_vmm::VmmError),
+    Vmm(#[from] VmmError),
     /// The guest does not answer as it must.
     #[error("{0}")]
     Guest(String),
@@ -67,8 +71,8 @@ impl From<EngineError> for ApiError {
                 };
                 Self::new(kind, message)
             }
-            EngineError::Image(error) => crate::images::image_error(&error, message),
-            EngineError::Vmm(error) => crate::vm::vmm_error(&error, message),
+            EngineError::Image(error) => image_error(&error, message),
+            EngineError::Vmm(error) => vmm_error(&error, message),
             EngineError::Guest(_) => Self::new(ErrorKind::Guest, message),
             EngineError::Cancelled => Self::new(ErrorKind::Cancelled, message),
         }
@@ -87,4 +91,45 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+/// An image error as the API tells it.
+fn image_error(error: &ImageError, message: String) -> ApiError {
+    let kind = match error.kind() {
+        FailureKind::Invalid => ErrorKind::Invalid,
+        FailureKind::NoSpace => ErrorKind::NoSpace,
+        FailureKind::MissingProgram => ErrorKind::MissingProgram,
+        FailureKind::Cancelled => ErrorKind::Cancelled,
+        FailureKind::Timeout => ErrorKind::Timeout,
+        FailureKind::NotFound => ErrorKind::NotFound,
+        FailureKind::NotPermitted => ErrorKind::NotPermitted,
+        FailureKind::Unreachable => ErrorKind::Unreachable,
+        _ => ErrorKind::Io,
+    };
+    let told = ApiError::new(kind, message);
+    match error {
+        ImageError::NoKernel
+        | ImageError::Kernel(KernelError::Missing { .. })
+        | ImageError::Modules(ModuleError::Dependency { .. }) => told.hint(
+            "a kernel that comes in several packages is imported with all of them at once (kernel-core and \
+             kernel-modules-core, linux-image and linux-modules); \
+             `banger kernel list --available` has others",
+        ),
+        ImageError::Unsigned { .. } => told.hint(
+            "whoever makes it signs each version with `minisign -S -m catalog.toml`; if the key is another by now, \
+             correct [[catalog]] in config.toml",
+        ),
+        _ => told,
+    }
+}
+
+/// A VMM error as the API tells it.
+fn vmm_error(error: &VmmError, message: String) -> ApiError {
+    let kind = match error {
+        VmmError::NoVmm { .. } | VmmError::Unusable { .. } => ErrorKind::MissingProgram,
+        VmmError::NoKvm { .. } => ErrorKind::NoKvm,
+        VmmError::Timeout { .. } => ErrorKind::Timeout,
+        _ => ErrorKind::Io,
+    };
+    ApiError::new(kind, message)
 }

@@ -1,6 +1,6 @@
 //! Fail points: where a test build of the daemon can be killed, as if by `kill -9`. Other builds have none of this.
 //!
-//! There is one before and one after every write of the store ([`Step`]). As a row is written before what it speaks of
+//! There is one before and one after every write of the store (`Step`). As a row is written before what it speaks of
 //! is taken, and goes after that has been given back, these are all the moments that a killed daemon's successor can
 //! tell apart.
 
@@ -13,8 +13,6 @@ use std::{
 };
 
 use rustix::process::{Signal, getpid, kill_process};
-
-use crate::store::Step;
 
 /// Names the point at which to be killed: `journal/process:after`, or `journal/process:after#2` for the second time.
 const KILL: &str = "BANGER_FAIL_POINT";
@@ -38,18 +36,13 @@ impl fmt::Display for Moment {
     }
 }
 
-/// Every point there is.
-pub(crate) fn all() -> Vec<String> {
-    let both = |step: &Step| [Moment::Before, Moment::After].map(|moment| point(*step, moment));
-    Step::ALL.iter().flat_map(both).collect()
-}
-
-fn point(step: Step, moment: Moment) -> String {
-    format!("{}:{moment}", step.name())
+/// The name of the point on this side of a step.
+pub(crate) fn point(step: &str, moment: Moment) -> String {
+    format!("{step}:{moment}")
 }
 
 /// The daemon has come to a stage of an operation, as its client is told of it. Returns, unless it is the one to be killed
-/// at: `stage/write the file system`. These are not among [`all`]: what is between two writes of the store has nothing that
+/// at: `stage/write the file system`. These are not among the steps' points: what is between two writes of the store has nothing that
 /// a successor could tell apart, but for what was fetched.
 pub(crate) fn reach_stage(stage: &str) {
     if env::var(KILL).is_ok_and(|wanted| wanted.strip_prefix("stage/") == Some(stage)) {
@@ -59,7 +52,7 @@ pub(crate) fn reach_stage(stage: &str) {
 }
 
 /// The daemon has come to a point. Returns, unless it is the one to be killed at.
-pub(crate) fn reach(step: Step, moment: Moment) {
+pub(crate) fn reach(step: &str, moment: Moment) {
     static REACHED: Mutex<Option<HashMap<String, u32>>> = Mutex::new(None);
     let point = point(step, moment);
     // Held to the end, so that no other thread goes on while this one is killed.

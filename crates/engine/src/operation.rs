@@ -14,7 +14,10 @@ use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::{error::EngineError, happenings::Happenings, random_id, spans::Spans};
+use crate::{error::EngineError, happenings::Happenings, random::random_id, spans::Spans};
+
+/// An operation's events, the last being `done` or `error`. Dropping it is hanging up.
+pub type Events = mpsc::Receiver<Event>;
 
 /// Events a slow client may lag behind before progress is left out and stages wait.
 const BACKLOG: usize = 64;
@@ -136,18 +139,30 @@ impl Operations {
         Self { happenings, ..Self::default() }
     }
 
-    /// Starts `work` as an operation; its events come out of the receiver, the last being `done` or `error`. The work
-    /// runs to its end, undo included, whether or not somebody listens.
-    ///
-    /// `after` runs when `done` has been sent, with the stream still open.
-    pub(crate) fn start<T, W, A>(
+    /// Starts `work` as an operation. The work runs to its end, undo included, whether or not somebody listens.
+    pub(crate) fn start<T, W>(
+        &self,
+        kind: OperationKind,
+        target: &str,
+        hang_up: OnHangUp,
+        work: impl FnOnce(Context) -> W + Send + 'static,
+    ) -> Events
+    where
+        T: Serialize + Send + 'static,
+        W: Future<Output = Result<T, EngineError>> + Send + 'static,
+    {
+        self.start_and_then(kind, target, hang_up, work, |_, _| async {})
+    }
+
+    /// Starts `work` as [`start`](Self::start) does; `after` runs when `done` has been sent, with the stream still open.
+    pub(crate) fn start_and_then<T, W, A>(
         &self,
         kind: OperationKind,
         target: &str,
         hang_up: OnHangUp,
         work: impl FnOnce(Context) -> W + Send + 'static,
         after: impl FnOnce(T, mpsc::Sender<Event>) -> A + Send + 'static,
-    ) -> mpsc::Receiver<Event>
+    ) -> Events
     where
         T: Serialize + Send + 'static,
         W: Future<Output = Result<T, EngineError>> + Send + 'static,
@@ -253,7 +268,7 @@ impl Operations {
     }
 
     /// What operation `id` has told so far but for what was of the moment, and then what it tells, until its end.
-    pub(crate) fn follow(&self, id: &str) -> Result<mpsc::Receiver<Event>, ApiError> {
+    pub(crate) fn follow(&self, id: &str) -> Result<Events, ApiError> {
         let mut entries = self.lock();
         let entry = find(&mut entries, id)?;
         let (events, receiver) = mpsc::channel(HISTORY + BACKLOG);
@@ -442,23 +457,16 @@ impl banger_image::Progress for Context {
 mod tests {
     use super::*;
 
-    async fn nothing<T>(_: T, _: mpsc::Sender<Event>) {}
-
     #[tokio::test]
     async fn an_operation_is_listed_until_it_ends_and_then_says_what_came_of_it() {
         let operations = Operations::default();
         let (go, wait) = tokio::sync::oneshot::channel::<()>();
-        let mut events = operations.start(
-            OperationKind::VmRun,
-            "box",
-            OnHangUp::Cancel,
-            |context| async move {
+        let mut events =
+            operations.start(OperationKind::VmRun, "box", OnHangUp::Cancel, |context| async move {
                 context.stage("working").await;
                 let _ = wait.await;
                 Ok(7)
-            },
-            nothing,
-        );
+            });
         assert!(matches!(events.recv().await, Some(Event::Started { .. })));
         assert_eq!(events.recv().await, Some(Event::Stage { stage: "working".into() }));
         assert_eq!(operations.list()[0].stage, "working");
@@ -473,18 +481,13 @@ mod tests {
     async fn one_who_follows_later_hears_all_that_matters() {
         let operations = Operations::default();
         let (go, wait) = tokio::sync::oneshot::channel::<()>();
-        let mut events = operations.start(
-            OperationKind::VmRun,
-            "box",
-            OnHangUp::GoOn,
-            |context| async move {
+        let mut events =
+            operations.start(OperationKind::VmRun, "box", OnHangUp::GoOn, |context| async move {
                 context.stage("first").await;
                 let _ = wait.await;
                 context.stage("second").await;
                 Ok(7)
-            },
-            nothing,
-        );
+            });
         let Some(Event::Started { operation }) = events.recv().await else { panic!() };
         assert_eq!(events.recv().await, Some(Event::Stage { stage: "first".into() }));
         drop(events);
@@ -515,7 +518,7 @@ mod tests {
         let operations = Operations::default();
         for _ in 0..MOST_KEPT + 5 {
             let mut events =
-                operations.start(OperationKind::VmSet, "box", OnHangUp::GoOn, |_| async { Ok(()) }, nothing);
+                operations.start(OperationKind::VmSet, "box", OnHangUp::GoOn, |_| async { Ok(()) });
             while events.recv().await.is_some() {}
         }
         assert_eq!(operations.list().len(), MOST_KEPT);
@@ -527,20 +530,14 @@ mod tests {
             let operations = Operations::default();
             let (tell, told) = tokio::sync::oneshot::channel();
             let (go, wait) = tokio::sync::oneshot::channel::<()>();
-            let events = operations.start(
-                OperationKind::VmRun,
-                "box",
-                hang_up,
-                |context| async move {
-                    let outcome = tokio::select! {
-                        () = context.cancel.cancelled() => "cancelled",
-                        _ = wait => "finished",
-                    };
-                    tell.send(outcome).unwrap();
-                    Ok(())
-                },
-                nothing,
-            );
+            let events = operations.start(OperationKind::VmRun, "box", hang_up, |context| async move {
+                let outcome = tokio::select! {
+                    () = context.cancel.cancelled() => "cancelled",
+                    _ = wait => "finished",
+                };
+                tell.send(outcome).unwrap();
+                Ok(())
+            });
             drop(events);
             if hang_up == OnHangUp::GoOn {
                 go.send(()).unwrap();
@@ -552,13 +549,10 @@ mod tests {
     #[tokio::test]
     async fn an_operation_can_be_cancelled_by_its_id() {
         let operations = Operations::default();
-        let mut events = operations.start(
-            OperationKind::VmRun,
-            "box",
-            OnHangUp::GoOn,
-            |context| async move { context.unless_cancelled(std::future::pending::<Result<(), _>>()).await },
-            nothing,
-        );
+        let mut events =
+            operations.start(OperationKind::VmRun, "box", OnHangUp::GoOn, |context| async move {
+                context.unless_cancelled(std::future::pending::<Result<(), _>>()).await
+            });
         let Some(Event::Started { operation }) = events.recv().await else { panic!() };
         operations.cancel(operation.as_str()).unwrap();
         assert!(

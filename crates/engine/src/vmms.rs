@@ -12,7 +12,7 @@ use banger_api::Vmm as ApiVmm;
 use banger_vmm::{HostVmms, Vmm, VmmKind};
 use tokio::sync::Mutex;
 
-use crate::{config::ConfigFiles, error::EngineError, host::Programs};
+use crate::{config::ConfigFiles, error::EngineError, programs::Programs};
 
 /// What there is on this host to run VMs with.
 #[derive(Debug)]

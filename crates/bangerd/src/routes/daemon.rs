@@ -17,7 +17,7 @@ use super::{Answer, Failure, Shared, stream_of};
 pub(super) async fn daemon_status(State(daemon): Shared) -> Answer<DaemonStatus> {
     let engine = &daemon.engine;
     let (vmm, kvm) = engine.describe_vmm().await;
-    let running = engine.vms()?.iter().filter(|vm| vm.state == VmState::Running).count();
+    let running = engine.vms.list()?.iter().filter(|vm| vm.state == VmState::Running).count();
     Ok(Json(DaemonStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         build: daemon.build.to_string(),

@@ -20,19 +20,19 @@ use super::{Answer, Checked, Failure, Shared, reader_of, stream_of};
 use crate::passed::PassedFile;
 
 pub(super) async fn images(State(daemon): Shared) -> Answer<Vec<Image>> {
-    Ok(Json(daemon.engine.images()?))
+    Ok(Json(daemon.engine.images.list()?))
 }
 
 pub(super) async fn catalog_images(State(daemon): Shared) -> Answer<Vec<CatalogEntry>> {
-    Ok(Json(daemon.engine.catalog_images()?))
+    Ok(Json(daemon.engine.images.available()?))
 }
 
 pub(super) async fn refresh_catalogs(State(daemon): Shared) -> Response {
-    stream_of(daemon.engine.refresh_catalogs())
+    stream_of(daemon.engine.catalogs.refresh())
 }
 
 pub(super) async fn image(State(daemon): Shared, Path(image): Path<String>) -> Answer<Image> {
-    Ok(Json(daemon.engine.image(&image)?))
+    Ok(Json(daemon.engine.images.show(&image)?))
 }
 
 #[derive(Deserialize)]
@@ -48,11 +48,11 @@ pub(super) async fn import_image(
     body: Body,
 ) -> Response {
     let tar = passed.take().map_or_else(|| Tar::Stream(reader_of(body)), Tar::File);
-    stream_of(daemon.engine.import_image(import.name, tar))
+    stream_of(daemon.engine.images.import(import.name, tar))
 }
 
 pub(super) async fn pull_image(State(daemon): Shared, Checked(pull): Checked<PullImage>) -> Response {
-    stream_of(daemon.engine.pull_image(pull))
+    stream_of(daemon.engine.images.pull(pull))
 }
 
 #[derive(Deserialize)]
@@ -70,8 +70,8 @@ pub(super) async fn import_bundle(
 ) -> Result<Response, Failure> {
     let ImportBundle { name, sha256, url } = import;
     Ok(stream_of(match url {
-        Some(url) => daemon.engine.download_bundle(url, name, sha256),
-        None => daemon.engine.import_bundle(handed_over(&passed)?, name, sha256),
+        Some(url) => daemon.engine.images.download_bundle(url, name, sha256),
+        None => daemon.engine.images.import_bundle(handed_over(&passed)?, name, sha256),
     }))
 }
 
@@ -81,7 +81,7 @@ pub(super) async fn bundle_image(
     Path(image): Path<String>,
     Extension(passed): Extension<PassedFile>,
 ) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.bundle_image(image, handed_over(&passed)?)))
+    Ok(stream_of(daemon.engine.images.bundle(image, handed_over(&passed)?)))
 }
 
 fn handed_over(passed: &PassedFile) -> Result<File, ApiError> {
@@ -89,7 +89,7 @@ fn handed_over(passed: &PassedFile) -> Result<File, ApiError> {
 }
 
 pub(super) async fn delete_image(State(daemon): Shared, Path(image): Path<String>) -> Answer<Value> {
-    daemon.engine.delete_image(&image)?;
+    daemon.engine.images.delete(&image)?;
     Ok(Json(json!({})))
 }
 
@@ -98,7 +98,7 @@ pub(super) async fn tag_image(
     Path(image): Path<String>,
     Checked(tag): Checked<NameImage>,
 ) -> Response {
-    stream_of(daemon.engine.tag_image(image, tag))
+    stream_of(daemon.engine.images.tag(image, tag))
 }
 
 pub(super) async fn rename_image(
@@ -106,18 +106,18 @@ pub(super) async fn rename_image(
     Path(image): Path<String>,
     Checked(rename): Checked<NameImage>,
 ) -> Answer<Image> {
-    Ok(Json(daemon.engine.rename_image(&image, &rename.name)?))
+    Ok(Json(daemon.engine.images.rename(&image, &rename.name)?))
 }
 
 pub(super) async fn register_image(
     State(daemon): Shared,
     Checked(register): Checked<RegisterImage>,
 ) -> Response {
-    stream_of(daemon.engine.register_image(register))
+    stream_of(daemon.engine.images.register(register))
 }
 
 pub(super) async fn promote_image(State(daemon): Shared, Path(image): Path<String>) -> Response {
-    stream_of(daemon.engine.promote_image(image))
+    stream_of(daemon.engine.images.promote(image))
 }
 
 pub(super) async fn commit_vm(
@@ -125,9 +125,9 @@ pub(super) async fn commit_vm(
     Path(vm): Path<String>,
     Checked(commit): Checked<CommitVm>,
 ) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.commit_vm(&vm, commit)?))
+    Ok(stream_of(daemon.engine.vms.commit(&vm, commit)?))
 }
 
 pub(super) async fn prune_cache(State(daemon): Shared, Checked(prune): Checked<PruneCache>) -> Response {
-    stream_of(daemon.engine.prune_cache(prune))
+    stream_of(daemon.engine.cache.prune(prune))
 }

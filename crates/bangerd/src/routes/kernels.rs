@@ -14,15 +14,15 @@ use tokio::task::spawn_blocking;
 use super::{Answer, Checked, Shared, reader_of, stream_of};
 
 pub(super) async fn kernels(State(daemon): Shared) -> Answer<Vec<Kernel>> {
-    Ok(Json(daemon.engine.kernels()?))
+    Ok(Json(daemon.engine.kernels.list()?))
 }
 
 pub(super) async fn available_kernels(State(daemon): Shared) -> Answer<Vec<AvailableKernel>> {
-    Ok(Json(daemon.engine.available_kernels()?))
+    Ok(Json(daemon.engine.kernels.available()?))
 }
 
 pub(super) async fn kernel(State(daemon): Shared, Path(kernel): Path<String>) -> Answer<Kernel> {
-    let shown = spawn_blocking(move || daemon.engine.kernel(&kernel)).await;
+    let shown = spawn_blocking(move || daemon.engine.kernels.show(&kernel)).await;
     Ok(Json(shown.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))??))
 }
 
@@ -36,14 +36,14 @@ pub(super) async fn import_kernel(
     Query(import): Query<ImportKernel>,
     body: Body,
 ) -> Response {
-    stream_of(daemon.engine.import_kernel(import.name, reader_of(body)))
+    stream_of(daemon.engine.kernels.import(import.name, reader_of(body)))
 }
 
 pub(super) async fn pull_kernel(State(daemon): Shared, Checked(pull): Checked<Pull>) -> Response {
-    stream_of(daemon.engine.pull_kernel(pull.name))
+    stream_of(daemon.engine.kernels.pull(pull.name))
 }
 
 pub(super) async fn delete_kernel(State(daemon): Shared, Path(kernel): Path<String>) -> Answer<Value> {
-    daemon.engine.delete_kernel(&kernel)?;
+    daemon.engine.kernels.delete(&kernel)?;
     Ok(Json(json!({})))
 }

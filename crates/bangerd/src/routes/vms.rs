@@ -17,22 +17,22 @@ use crate::splice::splice;
 use super::{Answer, Checked, Failure, Shared, stream_of};
 
 pub(super) async fn vms(State(daemon): Shared) -> Answer<Vec<Vm>> {
-    Ok(Json(daemon.engine.vms()?))
+    Ok(Json(daemon.engine.vms.list()?))
 }
 
 pub(super) async fn run_vm(
     State(daemon): Shared,
     Checked(request): Checked<CreateVm>,
 ) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.run_vm(request)?))
+    Ok(stream_of(daemon.engine.vms.run(request)?))
 }
 
 pub(super) async fn vm(State(daemon): Shared, Path(vm): Path<String>) -> Answer<Vm> {
-    Ok(Json(daemon.engine.vm(&vm)?))
+    Ok(Json(daemon.engine.vms.show(&vm)?))
 }
 
 pub(super) async fn vm_ended(State(daemon): Shared, Path(vm): Path<String>) -> Answer<Vm> {
-    Ok(Json(daemon.engine.vm_ended(&vm).await?))
+    Ok(Json(daemon.engine.vms.show_ended(&vm).await?))
 }
 
 pub(super) async fn start_vm(
@@ -40,7 +40,7 @@ pub(super) async fn start_vm(
     Path(vm): Path<String>,
     Checked(options): Checked<StartVm>,
 ) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.start_vm(&vm, options)?))
+    Ok(stream_of(daemon.engine.vms.start(&vm, options)?))
 }
 
 pub(super) async fn stop_vm(
@@ -48,7 +48,7 @@ pub(super) async fn stop_vm(
     Path(vm): Path<String>,
     Checked(options): Checked<StopVm>,
 ) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.stop_vm(&vm, options)?))
+    Ok(stream_of(daemon.engine.vms.stop(&vm, options)?))
 }
 
 pub(super) async fn restart_vm(
@@ -56,7 +56,7 @@ pub(super) async fn restart_vm(
     Path(vm): Path<String>,
     Checked(options): Checked<RestartVm>,
 ) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.restart_vm(&vm, options)?))
+    Ok(stream_of(daemon.engine.vms.restart(&vm, options)?))
 }
 
 pub(super) async fn kill_vm(
@@ -64,15 +64,15 @@ pub(super) async fn kill_vm(
     Path(vm): Path<String>,
     Checked(kill): Checked<KillVm>,
 ) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.kill_vm(&vm, kill)?))
+    Ok(stream_of(daemon.engine.vms.kill(&vm, kill)?))
 }
 
 pub(super) async fn pause_vm(State(daemon): Shared, Path(vm): Path<String>) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.pause_vm(&vm)?))
+    Ok(stream_of(daemon.engine.vms.pause(&vm)?))
 }
 
 pub(super) async fn resume_vm(State(daemon): Shared, Path(vm): Path<String>) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.resume_vm(&vm)?))
+    Ok(stream_of(daemon.engine.vms.resume(&vm)?))
 }
 
 pub(super) async fn set_vm(
@@ -80,7 +80,7 @@ pub(super) async fn set_vm(
     Path(vm): Path<String>,
     Checked(wanted): Checked<SetVm>,
 ) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.set_vm(&vm, wanted)?))
+    Ok(stream_of(daemon.engine.vms.set(&vm, wanted)?))
 }
 
 pub(super) async fn delete_vm(
@@ -88,7 +88,7 @@ pub(super) async fn delete_vm(
     Path(vm): Path<String>,
     Query(options): Query<DeleteVm>,
 ) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.delete_vm(&vm, options.force)?))
+    Ok(stream_of(daemon.engine.vms.delete(&vm, options.force)?))
 }
 
 #[derive(Deserialize)]
@@ -104,7 +104,7 @@ pub(super) async fn tunnel(
     mut request: Request,
 ) -> Result<Response, Failure> {
     let upgrade = hyper::upgrade::on(&mut request);
-    let (guest, session) = daemon.engine.tunnel(&vm, port).await?;
+    let (guest, session) = daemon.engine.vms.tunnel(&vm, port).await?;
     tokio::spawn(async move {
         let spliced = match upgrade.await {
             Ok(client) => splice(TokioIo::new(client), guest).await,

@@ -22,7 +22,7 @@ pub(super) async fn logs(
     Path(vm): Path<String>,
     Query(read): Query<ReadLog>,
 ) -> Result<Response, Failure> {
-    Ok(stream_of_parts(&daemon, "application/octet-stream", daemon.engine.logs(&vm, read)?))
+    Ok(stream_of_parts(&daemon, "application/octet-stream", daemon.engine.vms.logs(&vm, read)?))
 }
 
 pub(super) async fn daemon_log(State(daemon): Shared, Query(read): Query<ReadLog>) -> Response {
@@ -30,7 +30,7 @@ pub(super) async fn daemon_log(State(daemon): Shared, Query(read): Query<ReadLog
 }
 
 pub(super) async fn events(State(daemon): Shared, Query(watch): Query<WatchEvents>) -> Response {
-    stream_of_parts(&daemon, "application/x-ndjson", daemon.engine.happenings(watch))
+    stream_of_parts(&daemon, "application/x-ndjson", daemon.engine.events(watch))
 }
 
 #[derive(Deserialize)]
@@ -43,7 +43,7 @@ pub(super) struct Of {
 pub(super) async fn stats(State(daemon): Shared, Query(of): Query<Of>) -> Answer<Vec<VmStats>> {
     let references: Vec<_> =
         of.vms.split(',').filter(|reference| !reference.is_empty()).map(str::to_owned).collect();
-    Ok(Json(daemon.engine.stats(&references).await?))
+    Ok(Json(daemon.engine.vms.stats(&references).await?))
 }
 
 /// Bytes as they come. When the daemon stops, the body breaks off, so that nobody takes that for its end.

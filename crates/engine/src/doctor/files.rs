@@ -7,9 +7,9 @@ use std::{
 
 use banger_api::{ApiError, Check, Dirs, ErrorKind, Size};
 
-use super::{Found, told};
+use super::finding::{Finding, told};
 use crate::{
-    admission::of_nearest, dirs, error::EngineError, host::Programs, images::disk_usage, reconcile::SET_ASIDE,
+    admission::of_nearest, dirs, error::EngineError, files::disk_usage, layout::SET_ASIDE, programs::Programs,
 };
 
 /// Longest path of a Unix socket (unix(7)), without the zero at its end.
@@ -33,7 +33,7 @@ pub(super) fn all(dirs: &Dirs, programs: &Programs) -> Vec<Check> {
 }
 
 /// A folder of this user's alone, or one that can be made.
-pub(super) fn own_folder(name: &str, path: &Path) -> Found {
+pub(crate) fn own_folder(name: &str, path: &Path) -> Finding {
     if dirs::is_private(path).map_err(ApiError::from)? {
         return Ok(Check::pass(name, path.display().to_string()));
     }
@@ -75,7 +75,7 @@ fn set_aside(state: &Path) -> Option<Check> {
 }
 
 /// A path that is too long for a socket fails late and unclearly.
-pub(super) fn sockets(dirs: &Dirs) -> Found {
+pub(crate) fn sockets(dirs: &Dirs) -> Finding {
     let longest = dirs.vm_runtime("0123456789abcdef").as_os_str().len() + SOCKET_NAME;
     if longest <= SOCKET_PATH {
         return Ok(Check::pass("sockets", format!("in {}", dirs.runtime.display())));
@@ -90,7 +90,7 @@ pub(super) fn sockets(dirs: &Dirs) -> Found {
 }
 
 /// The program that goes into every guest.
-pub(super) fn agent(path: &Path) -> Found {
+pub(crate) fn agent(path: &Path) -> Finding {
     File::open(path).map_err(|error| {
         let message = format!("cannot read the guest agent {}: {error}", path.display());
         ApiError::new(ErrorKind::MissingProgram, message).hint(
@@ -101,7 +101,7 @@ pub(super) fn agent(path: &Path) -> Found {
 }
 
 /// A file that a row of the store speaks of.
-pub(super) fn of_row(what: &str, name: &str, path: &Path) -> Result<(), ApiError> {
+pub(crate) fn of_row(what: &str, name: &str, path: &Path) -> Result<(), ApiError> {
     match path.metadata() {
         Ok(meta) if meta.len() > 0 => Ok(()),
         Ok(_) => Err(lost(what, name, path, "is empty")),

@@ -5,9 +5,10 @@ use std::path::Path;
 use banger_api::{ApiError, Check, Config, RefError, resolve, resolve_image};
 use banger_image::Catalog;
 
-use super::told;
+use super::finding::told;
 use crate::{
-    host::unresolved,
+    image::problem_of,
+    refusals::unresolved,
     store::{ImageRecord, KernelRecord, Store},
 };
 
@@ -59,7 +60,8 @@ pub(super) fn all(store: &Result<Contents, ApiError>, config: &Config, catalog: 
 /// An image that is a file of the user's, which is not as it was.
 fn outside(image: &ImageRecord) -> Option<Check> {
     let outside = image.outside.as_ref()?;
-    let how = outside.trouble().map_or_else(|error| Some(error.to_string()), |how| how.map(str::to_owned))?;
+    let how =
+        problem_of(outside).map_or_else(|error| Some(error.to_string()), |how| how.map(str::to_owned))?;
     Some(Check::warn(
         "registered image",
         format!("the file of image {} {how}: {}", image.name, outside.path.display()),

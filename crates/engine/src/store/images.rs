@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
-use banger_api::{Digest, HappeningKind, Id, ImageConfig, ImageName, InvalidDigest, Named, Size};
+use banger_api::{
+    Digest, HappeningKind, Id, ImageConfig, ImageName, ImageSource, InvalidDigest, Named, Size,
+};
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Step, Store, StoreError, json, name_taken, parsed, returned_name, to_json};
+use super::{Store, StoreError, json, name_taken, parsed, returned_name, to_json};
+use crate::step::Step;
 
 /// An image, as it is kept.
 #[derive(Debug, Clone)]
@@ -19,7 +22,7 @@ pub(crate) struct ImageRecord {
     pub(crate) os: Option<String>,
     pub(crate) init: Option<String>,
     pub(crate) kernel: Option<String>,
-    pub(crate) source: String,
+    pub(crate) source: ImageSource,
     pub(crate) created_at: Timestamp,
     /// What it is called in its registry, nothing left out.
     pub(crate) reference: Option<String>,
@@ -61,6 +64,12 @@ fn digest(row: &rusqlite::Row<'_>, column: &'static str) -> Result<Option<Digest
     digest.map_err(|error: InvalidDigest| StoreError::Value { what: column, source: Box::new(error) })
 }
 
+fn source(row: &rusqlite::Row<'_>) -> Result<ImageSource, StoreError> {
+    let word = serde_json::Value::String(row.get("source")?);
+    serde_json::from_value(word)
+        .map_err(|source| StoreError::Value { what: "source", source: Box::new(source) })
+}
+
 impl Store {
     pub(crate) fn images(&self) -> Result<Vec<ImageRecord>, StoreError> {
         self.query("SELECT * FROM images ORDER BY name", [], |row| {
@@ -72,7 +81,7 @@ impl Store {
                 os: row.get("os")?,
                 init: row.get("init")?,
                 kernel: row.get("kernel")?,
-                source: row.get("source")?,
+                source: source(row)?,
                 created_at: parsed(row, "created_at")?,
                 reference: row.get("reference")?,
                 digest: digest(row, "digest")?,
@@ -111,17 +120,13 @@ impl Store {
         })
     }
 
-    /// The same, in place of an image `old` that a build made and no VM uses.
-    pub(crate) fn insert_image_for(&self, image: &ImageRecord, old: Option<&Id>) -> Result<(), StoreError> {
+    /// Publishes an image in the place of `old`, which a build made and no VM uses.
+    pub(crate) fn insert_image_for(&self, image: &ImageRecord, old: &Id) -> Result<(), StoreError> {
         self.write_and_tell(Step::ImageInsert, |transaction| {
-            let mut happened = Vec::new();
-            if let Some(id) = old
-                && let Some(name) = returned_name(transaction, DELETE_BUILT, [id.as_str()])?
-            {
-                happened.push(HappeningKind::ImageDeleted { id: id.clone(), name });
-            }
-            happened.push(insert(transaction, image)?);
-            Ok(((), happened))
+            let name = returned_name(transaction, DELETE_BUILT, [old.as_str()])?;
+            let deleted = name.map(|name| HappeningKind::ImageDeleted { id: old.clone(), name });
+            let created = insert(transaction, image)?;
+            Ok(((), deleted.into_iter().chain([created]).collect::<Vec<_>>()))
         })
     }
 
@@ -166,7 +171,7 @@ fn insert(transaction: &Transaction<'_>, image: &ImageRecord) -> Result<Happenin
         image.os,
         image.init,
         image.kernel,
-        image.source,
+        image.source.as_str(),
         image.created_at.to_string(),
         image.reference,
         image.digest.map(|digest| digest.to_string()),

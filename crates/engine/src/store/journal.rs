@@ -6,8 +6,8 @@
 use banger_api::Id;
 use rusqlite::{OptionalExtension, params};
 
-use super::{Step, Store, StoreError, json, to_json};
-use crate::vm::Resource;
+use super::{Store, StoreError, json, to_json};
+use crate::{resource::Resource, step::Step};
 
 /// For how long a resource is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

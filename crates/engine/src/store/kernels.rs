@@ -4,7 +4,8 @@ use banger_api::{HappeningKind, Id, Name, Named};
 use jiff::Timestamp;
 use rusqlite::params;
 
-use super::{Step, Store, StoreError, name_taken, parsed, returned_name};
+use super::{Store, StoreError, name_taken, parsed, returned_name};
+use crate::step::Step;
 
 /// A kernel, as it is kept.
 #[derive(Debug, Clone)]

@@ -8,7 +8,6 @@
 mod images;
 mod journal;
 mod kernels;
-mod step;
 mod vms;
 
 use std::{
@@ -23,12 +22,11 @@ use banger_api::{ApiError, ErrorKind, HappeningKind};
 use rusqlite::{Connection, MAIN_DB, OpenFlags, Transaction, TransactionBehavior, config::DbConfig};
 use tempfile::TempDir;
 
-use crate::happenings::Happenings;
+use crate::{happenings::Happenings, random, step::Step};
 
 pub(crate) use images::{ImageRecord, Outside};
 pub(crate) use journal::Scope;
 pub(crate) use kernels::KernelRecord;
-pub(crate) use step::Step;
 pub(crate) use vms::{Handle, NewVm, VmRecord};
 
 /// The schema, a step a version. A step that has shipped is never changed.
@@ -141,7 +139,7 @@ impl From<StoreError> for ApiError {
 
 /// A number that no two stores of a user share, as far as 31 random bits go.
 fn random_id() -> i32 {
-    i32::from_be_bytes(crate::random()) & i32::MAX
+    i32::from_be_bytes(random::random()) & i32::MAX
 }
 
 /// The open store.

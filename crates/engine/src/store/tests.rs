@@ -246,10 +246,10 @@ fn a_name_moves_only_from_an_image_that_was_built_and_is_not_in_use() {
     let (built, next) = (image(1, "built", key), image(2, "built", key));
     store.insert_image(&built).unwrap();
     assert!(matches!(store.insert_image(&next), Err(StoreError::NameTaken(_))));
-    store.insert_image_for(&next, Some(&built.id)).unwrap();
+    store.insert_image_for(&next, &built.id).unwrap();
     // One that a VM uses, and one that no build has made, stay.
     let wanted = image(3, "image", key);
-    assert!(matches!(store.insert_image_for(&wanted, Some(&used.id)), Err(StoreError::NameTaken(_))));
+    assert!(matches!(store.insert_image_for(&wanted, &used.id), Err(StoreError::NameTaken(_))));
     store.rename_image(&used, &"other".parse().unwrap()).unwrap();
     assert!(matches!(store.rename_image(&next, &"other".parse().unwrap()), Err(StoreError::NameTaken(_))));
     let names: Vec<_> = store.images().unwrap().into_iter().map(|image| image.name.to_string()).collect();

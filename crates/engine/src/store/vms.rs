@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Step, Store, StoreError, json, name_taken, parsed, returned_name, to_json};
+use super::{Store, StoreError, json, name_taken, parsed, returned_name, to_json};
+use crate::step::Step;
 
 /// First vsock context id of a guest: 0 to 2 are the hypervisor, loopback and the host.
 const FIRST_CID: u32 = 3;
@@ -16,7 +17,7 @@ const FIRST_CID: u32 = 3;
 /// A context id to begin the search for a free one at. Another user's daemon knows nothing of this store, and with the
 /// host kernel's vsock all guests of the host share the ids: so VMs begin all over the place.
 fn first_cid() -> u32 {
-    (u32::from_be_bytes(crate::random()) >> 2).max(FIRST_CID)
+    (u32::from_be_bytes(crate::random::random()) >> 2).max(FIRST_CID)
 }
 
 /// A VM, as it is kept.

@@ -1,6 +1,6 @@
 //! A VM's owner: the one task that changes it, and that sees its processes die.
 
-use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use banger_api::{ApiError, CommitVm, ErrorKind, Id, KillSignal, Personal, SetVm, VmName};
 use tokio::sync::{mpsc, oneshot};
@@ -9,22 +9,22 @@ use tokio_util::sync::CancellationToken;
 use super::{
     change, commit, look, pause,
     policy::{Decision, Refusal, Request, Work, decide},
-    process::Alive,
+    process::{Alive, Death},
+    services::Services,
     start, stop,
 };
 use crate::{
     error::EngineError,
-    host::Host,
     operation::Context,
     store::{ImageRecord, VmRecord},
 };
 
-/// Requests that may wait for the owner's attention; more are told that it is busy.
+/// Requests that may wait for the owner's attention; more are refused because it is busy.
 const WAITING: usize = 8;
 
-/// What is asked of a VM, with what belongs to it.
+/// A change of a VM, which answers nothing but that it is done.
 #[derive(Debug, Clone)]
-pub(crate) enum Ask {
+pub(crate) enum Change {
     Start(Personal),
     /// Ends by force after so long.
     Stop(Duration),
@@ -33,73 +33,85 @@ pub(crate) enum Ask {
     Pause,
     Resume,
     Set(SetVm),
-    /// Tells what it has made.
-    Commit(CommitVm, mpsc::UnboundedSender<ImageRecord>),
-    /// Tells what is amiss, and mends it.
-    Look(mpsc::UnboundedSender<String>),
     Delete {
         force: bool,
     },
 }
 
+/// Where the result of a request goes.
+pub(super) type Answer<T> = oneshot::Sender<Result<T, EngineError>>;
+
+/// What is asked of a VM's owner, with where the answer goes.
+#[derive(Debug)]
+pub(super) enum Ask {
+    Change(Change, Answer<()>),
+    /// Answers the image that it has made.
+    Commit(CommitVm, Answer<ImageRecord>),
+    /// Answers what was amiss.
+    Look(Answer<Vec<String>>),
+}
+
 impl Ask {
     fn request(&self) -> Request {
         match self {
-            Self::Start(_) => Request::Start,
-            Self::Stop(_) => Request::Stop,
-            Self::Restart(..) => Request::Restart,
-            Self::Kill(_) => Request::Kill,
-            Self::Pause => Request::Pause,
-            Self::Resume => Request::Resume,
-            Self::Set(_) => Request::Set,
+            Self::Change(Change::Start(_), _) => Request::Start,
+            Self::Change(Change::Stop(_), _) => Request::Stop,
+            Self::Change(Change::Restart(..), _) => Request::Restart,
+            Self::Change(Change::Kill(_), _) => Request::Kill,
+            Self::Change(Change::Pause, _) => Request::Pause,
+            Self::Change(Change::Resume, _) => Request::Resume,
+            Self::Change(Change::Set(_), _) => Request::Set,
+            Self::Change(Change::Delete { force }, _) => Request::Delete { force: *force },
             Self::Commit(..) => Request::Commit,
             Self::Look(_) => Request::Look,
-            Self::Delete { force } => Request::Delete { force: *force },
         }
     }
 
-    fn work(&self) -> Work {
+    /// Answers that there was nothing to do.
+    fn answer_nothing(self) {
         match self {
-            Self::Start(_) => Work::Start,
-            Self::Stop(_) => Work::Stop,
-            Self::Restart(..) => Work::Restart,
-            Self::Kill(_) | Self::Pause | Self::Resume | Self::Set(_) | Self::Look(_) => Work::Moment,
-            Self::Commit(..) => Work::Commit,
-            Self::Delete { .. } => Work::Delete,
+            Self::Change(_, answer) => send(answer, Ok(())),
+            Self::Look(answer) => send(answer, Ok(Vec::new())),
+            // Policy never finds nothing to do for one.
+            Self::Commit(_, answer) => send(answer, Err(EngineError::Cancelled)),
+        }
+    }
+
+    fn fail(self, error: EngineError) {
+        match self {
+            Self::Change(_, answer) => send(answer, Err(error)),
+            Self::Commit(_, answer) => send(answer, Err(error)),
+            Self::Look(answer) => send(answer, Err(error)),
         }
     }
 }
 
 /// A request to a VM's owner.
 #[derive(Debug)]
-pub(crate) struct Message {
-    pub(crate) ask: Ask,
-    pub(crate) context: Context,
-    pub(crate) answer: oneshot::Sender<Result<(), EngineError>>,
+pub(super) struct Message {
+    pub(super) ask: Ask,
+    pub(super) context: Context,
 }
 
 /// The owner's own state.
 #[derive(Debug)]
-pub(crate) struct Actor {
-    host: Arc<Host>,
+pub(super) struct Actor {
+    services: Arc<Services>,
     id: Id,
     inbox: mpsc::Receiver<Message>,
     waiting: VecDeque<Message>,
     alive: Alive,
 }
 
-type Done<'a> = Pin<Box<dyn Future<Output = Result<(), EngineError>> + Send + 'a>>;
-
 impl Actor {
-    /// Makes the owner of VM `id`, with what is alive for it already, and the way to reach it.
-    pub(crate) fn spawn(host: Arc<Host>, id: Id, alive: Alive) -> mpsc::Sender<Message> {
+    /// Makes the owner of VM `id`, with its processes, and the way to reach it.
+    pub(super) fn new(services: Arc<Services>, id: Id, alive: Alive) -> (Self, mpsc::Sender<Message>) {
         let (sender, inbox) = mpsc::channel(WAITING);
-        tokio::spawn(Self { host, id, inbox, waiting: VecDeque::new(), alive }.run());
-        sender
+        (Self { services, id, inbox, waiting: VecDeque::new(), alive }, sender)
     }
 
     /// Lives until the VM is deleted or the engine has let go of it.
-    async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         loop {
             let message = match self.waiting.pop_front() {
                 Some(message) => message,
@@ -117,13 +129,13 @@ impl Actor {
             let record = match self.record() {
                 Ok(record) => record,
                 Err(error) => {
-                    answer(message.answer, Err(error));
+                    message.ask.fail(error);
                     continue;
                 }
             };
             match decide(record.state, None, message.ask.request()) {
                 Decision::Refuse(refusal) => refuse(message, &record.name, refusal),
-                Decision::Nothing => answer(message.answer, Ok(())),
+                Decision::Nothing => message.ask.answer_nothing(),
                 Decision::Run | Decision::Wait | Decision::Interrupt => {
                     if self.carry_out(message, &record).await {
                         return;
@@ -133,99 +145,127 @@ impl Actor {
         }
     }
 
-    /// Does what is asked, while others who ask wait, interrupt, or are told that it is busy. True when the VM is gone.
-    async fn carry_out(&mut self, message: Message, record: &VmRecord) -> bool {
-        let Self { host, id, inbox, waiting, alive } = self;
-        let Message { ask, context, answer: reply } = message;
-        let work = ask.work();
-        let mut done: Done<'_> = match ask {
-            Ask::Start(personal) => Box::pin(start::start(host, record, &context, alive, personal)),
-            Ask::Stop(grace) => Box::pin(stop::stop(host, record, &context, alive, grace)),
-            Ask::Restart(grace, personal) => {
-                Box::pin(restart(host, record, &context, alive, grace, personal))
+    /// Does what is asked. True when the VM is gone.
+    async fn carry_out(&mut self, Message { ask, context }: Message, record: &VmRecord) -> bool {
+        let Self { services, id, inbox, waiting, alive } = self;
+        let (services, id) = (&**services, &*id);
+        let work = Work::of(ask.request());
+        let mut queue = Queue { record, work, inbox, waiting, interrupt: &context.cancel };
+        match ask {
+            Ask::Change(change, answer) => {
+                let is_deletion = matches!(change, Change::Delete { .. });
+                let result = match change {
+                    Change::Start(personal) => {
+                        queue.during(start::start(services, record, &context, alive, personal)).await
+                    }
+                    Change::Stop(grace) => {
+                        queue.during(stop::stop(services, record, &context, alive, grace)).await
+                    }
+                    Change::Restart(grace, personal) => {
+                        queue.during(restart(services, record, &context, alive, grace, personal)).await
+                    }
+                    Change::Kill(signal) => {
+                        queue.during(stop::kill(services, record, &context, alive, signal)).await
+                    }
+                    Change::Pause => queue.during(pause::pause(services, record)).await,
+                    Change::Resume => queue.during(pause::resume(services, record)).await,
+                    Change::Set(wanted) => {
+                        queue.during(change::change(services, record, &context, wanted)).await
+                    }
+                    Change::Delete { .. } => queue.during(stop::delete(services, id, alive)).await,
+                };
+                let is_gone = is_deletion && result.is_ok();
+                if is_gone {
+                    services.sessions.forget(id);
+                }
+                send(answer, result);
+                is_gone
             }
-            Ask::Kill(signal) => Box::pin(stop::kill(host, record, &context, alive, signal)),
-            Ask::Pause => Box::pin(pause::pause(host, record)),
-            Ask::Resume => Box::pin(pause::resume(host, record)),
-            Ask::Set(wanted) => Box::pin(change::change(host, record, &context, wanted)),
-            Ask::Commit(wanted, tell) => Box::pin(commit::commit(host, record, &context, wanted, tell)),
-            Ask::Look(tell) => Box::pin(look::look(host, record, alive, tell)),
-            Ask::Delete { .. } => Box::pin(stop::delete(host, id, alive)),
-        };
-        let result = loop {
-            tokio::select! {
-                result = &mut done => break result,
-                Some(message) = inbox.recv() => meanwhile(record, work, message, waiting, &context.cancel),
+            Ask::Commit(wanted, answer) => {
+                send(answer, queue.during(commit::commit(services, record, &context, wanted)).await);
+                false
             }
-        };
-        drop(done);
-        let gone = work == Work::Delete && result.is_ok();
-        if gone {
-            host.forget_vm(id);
+            Ask::Look(answer) => {
+                send(answer, queue.during(look::look(services, record, alive)).await);
+                false
+            }
         }
-        answer(reply, result);
-        gone
     }
 
     fn record(&self) -> Result<VmRecord, EngineError> {
-        let record = self.host.store.vm(&self.id)?;
+        let record = self.services.store.vm(&self.id)?;
         record.ok_or_else(|| ApiError::new(ErrorKind::NotFound, format!("no VM {}", self.id)).into())
     }
 
     /// A process of a VM that should run has ended.
-    async fn died(&mut self, (role, how): (String, Option<String>)) {
-        tracing::warn!(vm = %self.id, role, how, "a process of the VM ended");
-        if let Err(error) = stop::clean_up(&self.host, &self.id, &mut self.alive, &role, how).await {
+    async fn died(&mut self, death: Death) {
+        tracing::warn!(vm = %self.id, %death, "a process of the VM ended");
+        if let Err(error) = stop::clean_up(&self.services, &self.id, &mut self.alive, death).await {
             tracing::error!(vm = %self.id, %error, "cannot record the end of the VM");
         }
-        self.host.ended.notify_waiters();
     }
 }
 
-/// Down and up again, as one thing; one that is down only comes up.
+/// Stops and starts a VM, as one thing; one that is down is only started.
 async fn restart(
-    host: &Host,
+    services: &Services,
     record: &VmRecord,
     context: &Context,
     alive: &mut Alive,
     grace: Duration,
     personal: Personal,
 ) -> Result<(), EngineError> {
-    if !alive.needed.is_empty() {
-        stop::stop(host, record, context, alive, grace).await?;
+    if alive.vmm.is_some() {
+        stop::stop(services, record, context, alive, grace).await?;
         context.check()?;
     }
-    start::start(host, record, context, alive, personal).await
+    start::start(services, record, context, alive, personal).await
 }
 
-/// A request that came while `work` is done.
-fn meanwhile(
-    record: &VmRecord,
+/// The requests that come while `work` is done.
+struct Queue<'a> {
+    record: &'a VmRecord,
     work: Work,
-    message: Message,
-    waiting: &mut VecDeque<Message>,
-    interrupt: &CancellationToken,
-) {
-    match decide(record.state, Some(work), message.ask.request()) {
-        Decision::Refuse(refusal) => refuse(message, &record.name, refusal),
-        Decision::Nothing => answer(message.answer, Ok(())),
-        Decision::Interrupt => {
-            interrupt.cancel();
-            waiting.push_back(message);
+    inbox: &'a mut mpsc::Receiver<Message>,
+    waiting: &'a mut VecDeque<Message>,
+    interrupt: &'a CancellationToken,
+}
+
+impl Queue<'_> {
+    /// Waits for `done`, while others who ask wait, interrupt it, or are refused.
+    async fn during<T>(&mut self, done: impl Future<Output = T>) -> T {
+        let mut done = pin!(done);
+        loop {
+            tokio::select! {
+                result = &mut done => return result,
+                Some(message) = self.inbox.recv() => self.meanwhile(message),
+            }
         }
-        Decision::Run | Decision::Wait if waiting.len() < WAITING => waiting.push_back(message),
-        Decision::Run | Decision::Wait => refuse(message, &record.name, Refusal::Busy(work)),
+    }
+
+    fn meanwhile(&mut self, message: Message) {
+        match decide(self.record.state, Some(self.work), message.ask.request()) {
+            Decision::Refuse(refusal) => refuse(message, &self.record.name, refusal),
+            Decision::Nothing => message.ask.answer_nothing(),
+            Decision::Interrupt => {
+                self.interrupt.cancel();
+                self.waiting.push_back(message);
+            }
+            Decision::Run | Decision::Wait if self.waiting.len() < WAITING => self.waiting.push_back(message),
+            Decision::Run | Decision::Wait => refuse(message, &self.record.name, Refusal::Busy(self.work)),
+        }
     }
 }
 
 fn refuse(message: Message, name: &VmName, refusal: Refusal) {
-    answer(message.answer, Err(refused(&message.ask, name, refusal).into()));
+    let error = refused(message.ask.request(), name, refusal);
+    message.ask.fail(error.into());
 }
 
-fn refused(ask: &Ask, name: &VmName, refusal: Refusal) -> ApiError {
+fn refused(request: Request, name: &VmName, refusal: Refusal) -> ApiError {
     let error = |kind, what: &str| ApiError::new(kind, format!("VM {name} {what}"));
-    match (refusal, ask) {
-        (Refusal::Busy(work), ask) => {
+    match (refusal, request) {
+        (Refusal::Busy(work), request) => {
             let busy = error(
                 ErrorKind::Busy,
                 match work {
@@ -237,8 +277,8 @@ fn refused(ask: &Ask, name: &VmName, refusal: Refusal) -> ApiError {
                     Work::Delete => "is being deleted",
                 },
             );
-            match ask {
-                Ask::Delete { .. } if work != Work::Delete => {
+            match request {
+                Request::Delete { .. } if work != Work::Delete => {
                     busy.hint(format!("`banger vm delete --force {name}` cuts that short"))
                 }
                 _ => {
@@ -248,10 +288,10 @@ fn refused(ask: &Ask, name: &VmName, refusal: Refusal) -> ApiError {
         }
         (Refusal::NotRunning, _) => error(ErrorKind::NotRunning, "does not run")
             .hint(format!("start it with: banger vm start {name}")),
-        (Refusal::Running, Ask::Delete { .. }) => error(ErrorKind::Busy, "is running").hint(format!(
+        (Refusal::Running, Request::Delete { .. }) => error(ErrorKind::Busy, "is running").hint(format!(
             "`banger vm stop {name}` stops it; `banger vm delete --force {name}` deletes it as it is"
         )),
-        (Refusal::Running, Ask::Commit(..)) => {
+        (Refusal::Running, Request::Commit) => {
             error(ErrorKind::Busy, "is not stopped, and an image is made only of one that is")
                 .hint(format!("stop it first with: banger vm stop {name}"))
         }
@@ -265,8 +305,8 @@ fn refused(ask: &Ask, name: &VmName, refusal: Refusal) -> ApiError {
     }
 }
 
-fn answer(reply: oneshot::Sender<Result<(), EngineError>>, result: Result<(), EngineError>) {
-    if reply.send(result).is_err() {
+fn send<T>(answer: Answer<T>, result: Result<T, EngineError>) {
+    if answer.send(result).is_err() {
         tracing::debug!("nobody waits for the answer");
     }
 }

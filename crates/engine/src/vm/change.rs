@@ -4,11 +4,12 @@ use std::{fs, path::Path};
 
 use banger_api::{ApiError, ErrorKind, SetVm, Size};
 
-use crate::{error::EngineError, host::Host, operation::Context, store::VmRecord};
+use super::services::Services;
+use crate::{error::EngineError, operation::Context, store::VmRecord};
 
 /// Gives the VM of `record` the hardware that is `wanted`, from its next start on.
 pub(super) async fn change(
-    host: &Host,
+    services: &Services,
     record: &VmRecord,
     context: &Context,
     wanted: SetVm,
@@ -21,16 +22,21 @@ pub(super) async fn change(
             );
             return Err(ApiError::new(ErrorKind::Invalid, message).into());
         }
-        grow(host, record, context, size).await?;
+        grow(services, record, context, size).await?;
     }
-    host.store.set_vm_hardware(&record.id, &wanted)?;
+    services.store.set_vm_hardware(&record.id, &wanted)?;
     Ok(())
 }
 
 /// Makes the work disk larger. The file system on it is checked first; it grows in the guest, at the next start: there
 /// the kernel does it with its journal, so that nothing can break it half-way.
-async fn grow(host: &Host, record: &VmRecord, context: &Context, size: Size) -> Result<(), EngineError> {
-    let disk = host.dirs.vm(record.id.as_str()).join("work.ext4");
+async fn grow(
+    services: &Services,
+    record: &VmRecord,
+    context: &Context,
+    size: Size,
+) -> Result<(), EngineError> {
+    let disk = services.vm_dir(record).work_disk();
     // One that was never started has none yet.
     if size == record.disk_size || !disk.exists() {
         return Ok(());

@@ -4,6 +4,9 @@ use std::{io, path::Path};
 
 use crate::logs::{CONSOLE_MAX, Reader};
 
+/// Console lines that go into an error.
+pub(super) const CONSOLE_LINES: usize = 12;
+
 /// Most characters of a console line that are put into an error.
 const LINE_MAX: usize = 400;
 
@@ -27,7 +30,7 @@ fn read_all(path: &Path) -> io::Result<Vec<u8>> {
 
 /// The last `count` lines of the log at `path` that say anything, without control characters; after a panic of the
 /// kernel, those from its reason on, which a trace of its stack would crowd out.
-pub(crate) fn last_lines(path: &Path, count: usize) -> Vec<String> {
+pub(super) fn last_lines(path: &Path, count: usize) -> Vec<String> {
     let text = read_all(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let clean = |line: &str| line.chars().filter(|c| !c.is_control()).take(LINE_MAX).collect::<String>();

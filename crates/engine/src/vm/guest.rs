@@ -21,7 +21,7 @@ const ANSWER: Duration = Duration::from_secs(20);
 const INSPECTS: u32 = 2;
 
 /// How the guest of a running VM is, by its own account; nothing, when its agent is of before that question.
-pub(crate) async fn inspect(handle: &Handle) -> Result<Option<Inspection>, EngineError> {
+pub(super) async fn inspect(handle: &Handle) -> Result<Option<Inspection>, EngineError> {
     let (mut agent, greeting) = Agent::greeted(banger_vmm::connect(&handle.guest, AGENT_PORT).await?).await?;
     if greeting.generation < INSPECTS {
         return Ok(None);

@@ -1,48 +1,44 @@
 //! Looking whether a VM is as the store says, and making it so.
 
 use banger_api::VmState;
-use tokio::sync::mpsc;
 
-use super::{process::Alive, resource::revert};
+use super::{process::Alive, revert::revert, services::Services};
 use crate::{
     error::EngineError,
-    host::Host,
     store::{Scope, VmRecord},
     vmms::kind,
 };
 
-/// Tells what is amiss with the VM of `record`, to which nothing is being done, and mends what can be mended.
+/// Looks whether the VM of `record`, to which nothing is being done, is as it should be. Mends what can be mended, and
+/// returns what was amiss.
 pub(super) async fn look(
-    host: &Host,
+    services: &Services,
     record: &VmRecord,
     alive: &mut Alive,
-    tell: mpsc::UnboundedSender<String>,
-) -> Result<(), EngineError> {
-    let found = |what: String| {
-        // Whoever asked may have gone.
-        let _ = tell.send(format!("VM {} {what}", record.name));
-    };
+) -> Result<Vec<String>, EngineError> {
+    let mut findings = Vec::new();
+    let mut found = |what: String| findings.push(format!("VM {} {what}", record.name));
     match record.state {
-        VmState::Running | VmState::Paused if !alive.needed.is_empty() => {
+        VmState::Running | VmState::Paused if alive.vmm.is_some() => {
             if let Some(handle) = &record.handle
-                && let Ok(vmm) = host.vmms.of_kind(kind(handle.vmm)).await
+                && let Ok(vmm) = services.vmms.of_kind(kind(handle.vmm)).await
                 && let Err(error) = vmm.answers(&handle.control).await
             {
                 found(format!("runs, but its VMM does not answer: {error}; `banger vm kill` ends it"));
             }
-            return Ok(());
+            return Ok(findings);
         }
         VmState::Created | VmState::Stopped | VmState::Error => {}
         state => found(format!("was {state}, but nothing runs for it: it is down now")),
     }
-    let held = host.store.journal_of(&record.id, Scope::Run)?;
+    let held = services.store.journal_of(&record.id, Scope::Run)?;
     for row in &held {
         found(format!("was down and still held something, which is given back: {}", row.resource));
     }
     *alive = Alive::default();
-    revert(&host.store, &record.id, Scope::Run).await?;
+    revert(&services.store, &record.id, Scope::Run).await?;
     if !matches!(record.state, VmState::Created | VmState::Stopped | VmState::Error) {
-        host.store.set_vm_down(&record.id, Some("nothing ran for it"))?;
+        services.store.set_vm_down(&record.id, Some("nothing ran for it"))?;
     }
-    Ok(())
+    Ok(findings)
 }

@@ -16,42 +16,38 @@
 //! that broke leaves `error`, with why.
 //!
 //! Each VM has one owner, its [`actor`]: a task to which requests and the deaths of its processes come as messages.
-//! [`policy`] says what is allowed when. [`start`], [`stop`], [`pause`], [`change`] and [`commit`] are the work. What they take from
-//! the host is a [`Resource`], written to the journal first.
+//! [`policy`] says what is allowed when. [`start`], [`stop`], [`pause`], [`change`] and [`commit`] are the work. What they
+//! take from the host is a [`Resource`](crate::resource::Resource), written to the journal first. [`Vms`] is the service
+//! that the daemon's routes call.
 
 mod actor;
 mod change;
 mod commit;
 mod console;
+mod create;
 mod guest;
+mod idle;
+mod logs;
 mod look;
+mod names;
+mod owners;
 mod pause;
 mod policy;
+mod preflight;
 mod process;
-mod resource;
+mod revert;
+mod services;
 mod start;
+mod stats;
 mod stop;
 mod timezone;
+mod vms;
 
-use banger_api::{ApiError, ErrorKind};
-use banger_vmm::VmmError;
-
-pub(crate) use actor::{Actor, Ask, Message};
-pub(crate) use guest::inspect;
-pub(crate) use process::{Alive, adopt, end, of_folders};
-pub(crate) use resource::{Resource, revert};
+pub(crate) use idle::stop_idle;
+pub(crate) use owners::Owners;
+pub(crate) use process::{Alive, adopt, kill, of_dirs};
+pub(crate) use revert::revert;
+pub(crate) use services::Services;
+pub(crate) use stats::sample;
 pub(crate) use stop::last_words;
-
-/// How long a VMM may take to end once its guest has; the guest's connections break first.
-pub(crate) const ENDS: std::time::Duration = std::time::Duration::from_secs(2);
-
-/// A VMM error as the API tells it.
-pub(crate) fn vmm_error(error: &VmmError, message: String) -> ApiError {
-    let kind = match error {
-        VmmError::NoVmm { .. } | VmmError::Unusable { .. } => ErrorKind::MissingProgram,
-        VmmError::NoKvm { .. } => ErrorKind::NoKvm,
-        VmmError::Timeout { .. } => ErrorKind::Timeout,
-        _ => ErrorKind::Io,
-    };
-    ApiError::new(kind, message)
-}
+pub use vms::Vms;

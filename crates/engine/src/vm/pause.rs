@@ -4,32 +4,31 @@ use banger_api::{ApiError, ErrorKind, VmState};
 use banger_proto::{AGENT_PORT, Configure, Reply, Request};
 use jiff::Timestamp;
 
-use super::guest::Agent;
+use super::{guest::Agent, services::Services};
 use crate::{
     error::EngineError,
-    host::Host,
     store::{Handle, VmRecord},
     vmms::kind,
 };
 
 /// Pauses a running VM.
-pub(super) async fn pause(host: &Host, record: &VmRecord) -> Result<(), EngineError> {
+pub(super) async fn pause(services: &Services, record: &VmRecord) -> Result<(), EngineError> {
     let handle = handle(record)?;
-    let vmm = host.vmms.of_kind(kind(handle.vmm)).await?;
+    let vmm = services.vmms.of_kind(kind(handle.vmm)).await?;
     // First, so that whoever finds it paused knows why its guest is silent.
-    host.store.set_vm_state(&record.id, VmState::Paused)?;
+    services.store.set_vm_state(&record.id, VmState::Paused)?;
     if let Err(error) = vmm.pause(&handle.control).await {
-        host.store.set_vm_state(&record.id, VmState::Running)?;
+        services.store.set_vm_state(&record.id, VmState::Running)?;
         return Err(error.into());
     }
     Ok(())
 }
 
 /// Lets a paused VM go on, and gives its guest the time of day.
-pub(super) async fn resume(host: &Host, record: &VmRecord) -> Result<(), EngineError> {
+pub(super) async fn resume(services: &Services, record: &VmRecord) -> Result<(), EngineError> {
     let handle = handle(record)?;
-    host.vmms.of_kind(kind(handle.vmm)).await?.resume(&handle.control).await?;
-    host.store.set_vm_state(&record.id, VmState::Running)?;
+    services.vmms.of_kind(kind(handle.vmm)).await?.resume(&handle.control).await?;
+    services.store.set_vm_state(&record.id, VmState::Running)?;
     let configure = Request::Configure(Configure {
         hostname: Some(record.name.to_string()),
         clock_ns: u64::try_from(Timestamp::now().as_nanosecond()).ok(),

@@ -4,7 +4,7 @@ use banger_api::VmState;
 
 /// What is asked of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Request {
+pub(super) enum Request {
     Start,
     Stop,
     Restart,
@@ -23,7 +23,7 @@ pub(crate) enum Request {
 
 /// What is being done to a VM: one thing at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Work {
+pub(super) enum Work {
     Start,
     Stop,
     Restart,
@@ -33,9 +33,23 @@ pub(crate) enum Work {
     Delete,
 }
 
+impl Work {
+    /// The work that a request is.
+    pub(super) fn of(request: Request) -> Self {
+        match request {
+            Request::Start => Self::Start,
+            Request::Stop => Self::Stop,
+            Request::Restart => Self::Restart,
+            Request::Kill | Request::Pause | Request::Resume | Request::Set | Request::Look => Self::Moment,
+            Request::Commit => Self::Commit,
+            Request::Delete { .. } => Self::Delete,
+        }
+    }
+}
+
 /// What comes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Decision {
+pub(super) enum Decision {
     /// Do it.
     Run,
     /// Wait until what is being done is done, then decide again.
@@ -50,7 +64,7 @@ pub(crate) enum Decision {
 
 /// Why a request is not carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(super) enum Refusal {
     /// This is being done to it, and must end first.
     Busy(Work),
     /// It must run for this.
@@ -62,7 +76,7 @@ pub(crate) enum Refusal {
 }
 
 /// Decides on `asked` for a VM in `state`, to which `doing` is being done.
-pub(crate) fn decide(state: VmState, doing: Option<Work>, asked: Request) -> Decision {
+pub(super) fn decide(state: VmState, doing: Option<Work>, asked: Request) -> Decision {
     match doing {
         Some(work) => meanwhile(work, asked),
         None => idle(state, asked),

@@ -1,7 +1,7 @@
 //! Processes that outlive the daemon: known by pid and start time, watched through a pidfd.
 
 use std::{
-    fs,
+    fmt, fs,
     os::{
         fd::AsFd,
         unix::{ffi::OsStrExt, fs::MetadataExt},
@@ -17,7 +17,10 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getuid, pidfd_open, pidfd_send_signal,
 };
 
-use crate::error::EngineError;
+use crate::{error::EngineError, resource::ProcessRole};
+
+/// How long a VMM may take to end once its guest has; the guest's connections break first.
+pub(super) const ENDS: Duration = Duration::from_secs(2);
 
 /// How long the console's keeper may take to write what is left in its pipe.
 const CONSOLE_WRITTEN: Duration = Duration::from_secs(2);
@@ -29,28 +32,73 @@ const GONE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
-    pub(crate) role: String,
     pidfd: Watched,
 }
 
-/// What is alive for a VM; nothing, while it is down.
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExitReason {
+    /// It exited with this status.
+    Exited(i32),
+    /// A signal of this number killed it.
+    Killed(i32),
+    /// The kernel does not say: another daemon started it.
+    Unknown,
+}
+
+impl fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(status) => write!(f, "exited with status {status}"),
+            Self::Killed(signal) => write!(f, "was killed by signal {signal}"),
+            Self::Unknown => f.write_str("ended"),
+        }
+    }
+}
+
+/// The end of a process without which its VM does not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Death {
+    pub(crate) role: ProcessRole,
+    pub(crate) reason: ExitReason,
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.role, self.reason)
+    }
+}
+
+/// The processes of a VM; none while it is down.
 #[derive(Debug, Default)]
 pub(crate) struct Alive {
-    /// Those without which the VM is no more, the VMM last.
-    pub(crate) needed: Vec<Process>,
+    /// Runs the guest.
+    pub(crate) vmm: Option<Process>,
+    /// What the VMM needs to run.
+    pub(crate) helpers: Vec<(ProcessRole, Process)>,
     /// The console's keeper: it ends by itself, after the VMM.
     pub(crate) console: Option<Process>,
 }
 
 impl Alive {
-    /// The first of the needed ones to end, by its role, and how; never, when there are none.
-    pub(crate) async fn first_death(&self) -> (String, Option<String>) {
-        let mut deaths: Vec<_> =
-            self.needed.iter().map(|process| (process, Box::pin(process.ended()))).collect();
+    /// Adds a process in its role.
+    pub(crate) fn add(&mut self, role: ProcessRole, process: Process) {
+        match role {
+            ProcessRole::Vmm => self.vmm = Some(process),
+            ProcessRole::VsockDevice => self.helpers.push((role, process)),
+            ProcessRole::Console => self.console = Some(process),
+        }
+    }
+
+    /// Waits for the first end of the VMM or a helper; for ever, when there are none.
+    pub(crate) async fn first_death(&self) -> Death {
+        let helpers = self.helpers.iter().map(|(role, process)| (*role, process));
+        let needed = helpers.chain(self.vmm.iter().map(|vmm| (ProcessRole::Vmm, vmm)));
+        let mut deaths: Vec<_> = needed.map(|(role, process)| (role, Box::pin(process.ended()))).collect();
         std::future::poll_fn(|context| {
-            for (process, ended) in &mut deaths {
-                if let Poll::Ready(how) = ended.as_mut().poll(context) {
-                    return Poll::Ready((process.role.clone(), how));
+            for (role, ended) in &mut deaths {
+                if let Poll::Ready(reason) = ended.as_mut().poll(context) {
+                    return Poll::Ready(Death { role: *role, reason });
                 }
             }
             Poll::Pending
@@ -98,13 +146,13 @@ fn own_processes() -> impl Iterator<Item = u32> {
     })
 }
 
-/// The processes of this user that have something in one of `folders`, a folder for each VM, among their arguments: pid
+/// The processes of this user that have something in one of `dirs`, a directory for each VM, among their arguments: pid
 /// and VM.
-pub(crate) fn of_folders(folders: &[PathBuf]) -> Vec<(u32, Id)> {
+pub(crate) fn of_dirs(dirs: &[PathBuf]) -> Vec<(u32, Id)> {
     let mut found = Vec::new();
     for pid in own_processes() {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let named = folders.iter().find_map(|folder| id_after(&line, folder.as_os_str().as_bytes()));
+        let named = dirs.iter().find_map(|dir| id_after(&line, dir.as_os_str().as_bytes()));
         found.extend(named.map(|id| (pid, id)));
     }
     found
@@ -119,8 +167,8 @@ fn id_after(line: &[u8], folder: &[u8]) -> Option<Id> {
 }
 
 /// Kills process `pid`, whatever it is.
-pub(crate) async fn end(pid: u32) -> Result<(), EngineError> {
-    match open("stray", pid)? {
+pub(crate) async fn kill(pid: u32) -> Result<(), EngineError> {
+    match open(pid)? {
         Some(process) => process.kill().await,
         None => Ok(()),
     }
@@ -131,14 +179,14 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 }
 
 /// Process `pid` if it is the one that began at `started`; `None` when that one is gone.
-pub(crate) fn adopt(role: &str, pid: u32, started: u64) -> Result<Option<Process>, EngineError> {
-    let Some(process) = open(role, pid)? else { return Ok(None) };
+pub(crate) fn adopt(pid: u32, started: u64) -> Result<Option<Process>, EngineError> {
+    let Some(process) = open(pid)? else { return Ok(None) };
     // Only now: the pid cannot go to another process while the pidfd is open and the start time is right.
     Ok((start_time(pid) == Some(started)).then_some(process))
 }
 
 /// Process `pid`; `None` when there is none.
-pub(crate) fn open(role: &str, pid: u32) -> Result<Option<Process>, EngineError> {
+pub(crate) fn open(pid: u32) -> Result<Option<Process>, EngineError> {
     let wrong = |source| EngineError::File { action: "watch", path: format!("/proc/{pid}").into(), source };
     let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
     let pidfd = match pidfd_open(raw, PidfdFlags::NONBLOCK) {
@@ -147,23 +195,26 @@ pub(crate) fn open(role: &str, pid: u32) -> Result<Option<Process>, EngineError>
         Err(error) => return Err(wrong(error.into())),
     };
     let pidfd = Watched::new(pidfd).map_err(wrong)?;
-    Ok(Some(Process { pid, role: role.to_owned(), pidfd }))
+    Ok(Some(Process { pid, pidfd }))
 }
 
 impl Process {
-    /// Waits until it has ended, and says how where that can be told: only of our own children.
-    pub(crate) async fn ended(&self) -> Option<String> {
-        // An error here can only say that the reactor is going down.
-        self.pidfd.readable().await.ok()?.retain_ready();
+    /// Waits until it has ended, and says how.
+    pub(crate) async fn ended(&self) -> ExitReason {
+        match self.pidfd.readable().await {
+            Ok(mut ready) => ready.retain_ready(),
+            // An error here can only say that the reactor is going down.
+            Err(_) => return ExitReason::Unknown,
+        }
         let status = rustix::process::waitid(
             WaitId::PidFd(self.pidfd.as_fd()),
             WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
         );
-        let status = status.ok().flatten()?;
+        let Ok(Some(status)) = status else { return ExitReason::Unknown };
         match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => Some(format!("exited with status {code}")),
-            (_, Some(signal)) => Some(format!("was killed by signal {signal}")),
-            _ => None,
+            (Some(status), _) => ExitReason::Exited(status),
+            (_, Some(signal)) => ExitReason::Killed(signal),
+            _ => ExitReason::Unknown,
         }
     }
 
@@ -205,17 +256,17 @@ mod tests {
     async fn a_process_is_known_by_its_start_time_and_its_end_is_seen() {
         let child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
         let started = start_time(child.id()).unwrap();
-        assert!(adopt("x", child.id(), started + 1).unwrap().is_none());
-        let process = adopt("x", child.id(), started).unwrap().unwrap();
+        assert!(adopt(child.id(), started + 1).unwrap().is_none());
+        let process = adopt(child.id(), started).unwrap().unwrap();
         process.kill().await.unwrap();
-        assert!(adopt("x", child.id(), started).unwrap().is_none());
+        assert!(adopt(child.id(), started).unwrap().is_none());
     }
 
     #[tokio::test]
     async fn how_a_child_ended_is_told() {
         let child = Command::new("/bin/sh").args(["-c", "exit 3"]).spawn().unwrap();
-        let process = open("x", child.id()).unwrap().unwrap();
-        assert_eq!(process.ended().await.unwrap(), "exited with status 3");
+        let process = open(child.id()).unwrap().unwrap();
+        assert_eq!(process.ended().await, ExitReason::Exited(3));
     }
 
     #[test]

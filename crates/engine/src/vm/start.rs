@@ -18,27 +18,25 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::time::timeout;
 
 use super::{
-    Resource, console,
+    console::{self, CONSOLE_LINES},
     guest::Agent,
-    process::{self, Alive, Process},
-    resource::revert,
+    preflight,
+    process::{self, Alive, Death, ENDS, Process},
+    revert::revert,
+    services::Services,
     timezone::timezone,
 };
 use crate::{
     dirs,
-    doctor::preflight,
     error::EngineError,
-    host::Host,
     operation::Context,
+    resource::{ProcessRole, Resource},
     spans::now_ns,
     store::{Handle, Scope, VmRecord},
 };
 
 /// How long a helper may take to make its socket.
 const HELPER_READY: Duration = Duration::from_secs(10);
-
-/// Console lines that go into an error.
-pub(super) const CONSOLE_LINES: usize = 12;
 
 /// Most bytes of an image's variables: less than Linux lets a program have, and than fits into a message.
 const MAX_VARIABLES: usize = 128 << 10;
@@ -54,7 +52,7 @@ const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet net.ifnames=0 no_ti
 /// Starts the VM of `record`. What fails is undone, but for a guest that is up and never answers: it stays, so that it
 /// can be looked at.
 pub(super) async fn start(
-    host: &Host,
+    services: &Services,
     record: &VmRecord,
     context: &Context,
     alive: &mut Alive,
@@ -62,22 +60,22 @@ pub(super) async fn start(
 ) -> Result<(), EngineError> {
     if matches!(record.state, VmState::Starting | VmState::Stopping) {
         // What could not be given back when the daemon started.
-        revert(&host.store, &record.id, Scope::Run).await?;
-        host.store.set_vm_down(&record.id, None)?;
+        revert(&services.store, &record.id, Scope::Run).await?;
+        services.store.set_vm_down(&record.id, None)?;
     }
-    preflight::before_start(host, record, context).await?;
-    host.store.set_vm_state(&record.id, VmState::Starting)?;
-    let mut start = Start { host, record, context, alive, personal, booted: false };
+    preflight::before_start(services, record, context).await?;
+    services.store.set_vm_state(&record.id, VmState::Starting)?;
+    let mut start = Start { services, record, context, alive, personal, booted: false };
     let Err(error) = start.bring_up().await else { return Ok(()) };
     let error = ApiError::from(error);
     if error.kind == ErrorKind::Timeout && start.booted {
         return Err(error.into());
     }
     *alive = Alive::default();
-    revert(&host.store, &record.id, Scope::Run).await?;
+    revert(&services.store, &record.id, Scope::Run).await?;
     // One that somebody has called off is no worse for it.
     let why = (error.kind != ErrorKind::Cancelled).then_some(error.message.as_str());
-    host.store.set_vm_down(&record.id, why)?;
+    services.store.set_vm_down(&record.id, why)?;
     Err(error.into())
 }
 
@@ -88,7 +86,7 @@ struct Pipes {
 }
 
 struct Start<'a> {
-    host: &'a Host,
+    services: &'a Services,
     record: &'a VmRecord,
     context: &'a Context,
     alive: &'a mut Alive,
@@ -99,27 +97,24 @@ struct Start<'a> {
 
 impl Start<'_> {
     async fn bring_up(&mut self) -> Result<(), EngineError> {
-        let (host, record) = (self.host, self.record);
-        let limit = host.config()?.ready_timeout();
+        let (services, record) = (self.services, self.record);
+        let limit = services.config.now()?.ready_timeout();
         self.context.stage("starting VM").await;
         // Disks first of all, so that a VM's folder is in the journal before anything is in it.
-        let (disks, initrd, vmm) = tokio::join!(
-            self.disks(),
-            host.initrds.ensure(host, &record.kernel_id, self.context),
-            self.vmm()
-        );
+        let (disks, initrd, vmm) =
+            tokio::join!(self.disks(), services.initrds.ensure(&record.kernel_id, self.context), self.vmm());
         let (disks, initrd, vmm) = (disks?, initrd?, vmm?);
-        host.check_boots(&record.kernel_id, vmm.kind(), self.context).await?;
+        services.kernels.check_boots(&record.kernel_id, vmm.kind(), self.context).await?;
         self.context.check()?;
 
-        let run_dir = host.dirs.vm_runtime(record.id.as_str());
-        host.store.journal(&record.id, Scope::Run, &Resource::Folder { path: run_dir.clone() })?;
+        let run_dir = services.dirs.vm_runtime(record.id.as_str());
+        services.store.journal(&record.id, Scope::Run, &Resource::Folder { path: run_dir.clone() })?;
         dirs::private(&run_dir)?;
         let plan = vmm.plan(&VmSpec {
             id: record.id.to_string(),
             vcpu: record.vcpu,
             memory_mib: record.memory.as_mib(),
-            kernel: host.kernel_dir(&record.kernel_id).join("vmlinux"),
+            kernel: services.kernels.dir(&record.kernel_id).vmlinux(),
             initrd,
             cmdline: CMDLINE.to_owned(),
             disks,
@@ -137,15 +132,15 @@ impl Start<'_> {
         let answer = timeout(limit.as_duration(), self.first_word(&plan, &mut ready)).await;
         let Ok(answer) = answer else { return self.never_answered(&handle, limit) };
         answer?;
-        host.store.set_vm_running(&record.id, Timestamp::now(), &handle)?;
+        services.store.set_vm_running(&record.id, Timestamp::now(), &handle)?;
         Ok(())
     }
 
     /// The VMM to use, said once when it is a slower one.
     async fn vmm(&self) -> Result<Box<dyn Vmm>, EngineError> {
-        let (vmm, slower) = self.host.vmms.choose(self.record.vmm).await?;
+        let (vmm, slower) = self.services.vmms.choose(self.record.vmm).await?;
         if let Some(slower) = slower
-            && self.host.vmms.first_to_say_slower()
+            && self.services.vmms.first_to_say_slower()
         {
             self.context.warn(slower).await;
         }
@@ -155,18 +150,19 @@ impl Start<'_> {
     /// The VM's own disks, made when there are none yet, after the image's.
     async fn disks(&self) -> Result<Vec<Disk>, EngineError> {
         let began = now_ns();
-        let folder = self.host.dirs.vm(self.record.id.as_str());
-        let overlay = (folder.join("overlay.ext4"), self.record.system_overlay_size, "banger-overlay");
-        let work = (folder.join("work.ext4"), self.record.disk_size, "banger-work");
+        let dir = self.services.vm_dir(self.record);
+        let folder = dir.path().to_owned();
+        let overlay = (dir.overlay(), self.record.system_overlay_size, "banger-overlay");
+        let work = (dir.work_disk(), self.record.disk_size, "banger-work");
         if !folder.exists() {
-            self.host.store.journal(
+            self.services.store.journal(
                 &self.record.id,
                 Scope::Vm,
                 &Resource::Folder { path: folder.clone() },
             )?;
             dirs::private(&folder)?;
         }
-        let image = self.host.image_dir(&self.record.image_id).join("rootfs.ext4");
+        let image = self.services.images.dir(&self.record.image_id).rootfs();
         let disks = vec![
             Disk { path: image, read_only: true },
             Disk { path: overlay.0.clone(), read_only: false },
@@ -192,65 +188,65 @@ impl Start<'_> {
     /// Starts the plan's processes, the keeper of what they say first, and returns the VMM's pid.
     async fn launch(&mut self, plan: &LaunchPlan) -> Result<u32, EngineError> {
         let pipes = self.keeper()?;
-        let mut last = 0;
         for planned in &plan.processes {
             self.context.check()?;
             let began = now_ns();
             let mut command = Command::new(&planned.program);
             command.args(&planned.args).stdin(Stdio::null()).stderr(duplicate(&pipes.words)?);
             let (role, stdout) = match planned.role {
-                Role::VsockDevice => ("vsock device", &pipes.words),
-                Role::Vmm => ("VMM", &pipes.console),
+                Role::VsockDevice => (ProcessRole::VsockDevice, &pipes.words),
+                Role::Vmm => (ProcessRole::Vmm, &pipes.console),
             };
             command.stdout(duplicate(stdout)?);
             let process = self.spawn(role, &planned.program, command)?;
-            last = process.pid;
-            self.alive.needed.push(process);
+            self.alive.add(role, process);
             if let Some(socket) = &planned.ready {
                 self.socket_appears(socket).await?;
             }
             self.context.spans.end(&format!("start {role}"), began);
         }
-        Ok(last)
+        let vmm = self.alive.vmm.as_ref().map(|vmm| vmm.pid);
+        vmm.ok_or_else(|| self.vmm_error("its launch plan has no VMM".to_owned()))
     }
 
     /// Starts the keeper and returns the pipes that it reads.
     fn keeper(&mut self) -> Result<Pipes, EngineError> {
-        let program = &self.host.programs.bangerd;
+        let program = &self.services.programs.bangerd;
         let failed = |error: rustix::io::Errno| EngineError::Program {
             program: program.clone(),
             source: error.into(),
         };
         let (console, console_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
         let (words, words_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
-        let folder = self.host.dirs.vm(self.record.id.as_str());
+        let dir = self.services.vm_dir(self.record);
         let mut command = Command::new(program);
-        command.arg("console").args([folder.join("console.log"), folder.join("vmm.log")]);
+        command.arg("console").args([dir.console_log(), dir.vmm_log()]);
         // It reads both: a process is given descriptors in these three places and no other.
         command.stdin(console).stdout(words).stderr(Stdio::null());
-        self.alive.console = Some(self.spawn("console", program, command)?);
+        let keeper = self.spawn(ProcessRole::Console, program, command)?;
+        self.alive.add(ProcessRole::Console, keeper);
         Ok(Pipes { console: console_writer, words: words_writer })
     }
 
-    fn spawn(&self, role: &str, program: &Path, mut command: Command) -> Result<Process, EngineError> {
+    fn spawn(&self, role: ProcessRole, program: &Path, mut command: Command) -> Result<Process, EngineError> {
         let marker = self.record.id.to_string();
         let resource = |pid| Resource::Process {
-            role: role.to_owned(),
+            role,
             program: program.to_owned(),
             marker: marker.clone(),
             pid,
             started: pid.and_then(process::start_time),
         };
-        let row = self.host.store.journal(&self.record.id, Scope::Run, &resource(None))?;
+        let row = self.services.store.journal(&self.record.id, Scope::Run, &resource(None))?;
         // A group of its own: what is sent to the daemon's group is not meant for VMs.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").current_dir("/");
         let failed = |source| EngineError::Program { program: program.to_owned(), source };
         let child = command.spawn().map_err(failed)?;
-        self.host.store.amend_journal(row, &resource(Some(child.id())))?;
-        tracing::info!(vm = %self.record.id, role, pid = child.id(), program = %program.display(), "started");
+        self.services.store.amend_journal(row, &resource(Some(child.id())))?;
+        tracing::info!(vm = %self.record.id, %role, pid = child.id(), program = %program.display(), "started");
         // A child stays a zombie until it is waited for, so its pid is still its own here.
-        process::open(role, child.id())?.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))
+        process::open(child.id())?.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))
     }
 
     /// Waits until a helper has made its socket.
@@ -261,7 +257,7 @@ impl Start<'_> {
                 Ok(made) => made,
                 Err(_) => Err(self.vmm_error(format!("{} has not appeared in {} s", socket.display(), HELPER_READY.as_secs()))),
             },
-            (role, how) = self.alive.first_death() => Err(self.died(&role, how).await),
+            death = self.alive.first_death() => Err(self.died(death).await),
             () = self.context.cancel.cancelled() => Err(EngineError::Cancelled),
         }
     }
@@ -295,7 +291,7 @@ impl Start<'_> {
 
     /// The image's variables.
     fn variables(&self) -> Result<Vec<String>, EngineError> {
-        let images = self.host.store.images()?;
+        let images = self.services.store.images()?;
         let image = images.into_iter().find(|image| image.id == self.record.image_id);
         let mut room = MAX_VARIABLES;
         let fits = |variable: &String| {
@@ -325,33 +321,32 @@ impl Start<'_> {
         tokio::select! {
             // A guest that ends breaks its connections a moment before its VMM ends, which tells more.
             result = future => match result {
-                Err(broke @ EngineError::Guest(_)) => match timeout(super::ENDS, self.alive.first_death()).await {
-                    Ok((role, how)) => Err(self.died(&role, how).await),
+                Err(broke @ EngineError::Guest(_)) => match timeout(ENDS, self.alive.first_death()).await {
+                    Ok(death) => Err(self.died(death).await),
                     Err(_) => Err(broke),
                 },
                 result => result,
             },
-            (role, how) = self.alive.first_death() => Err(self.died(&role, how).await),
+            death = self.alive.first_death() => Err(self.died(death).await),
             () = self.context.cancel.cancelled() => Err(EngineError::Cancelled),
         }
     }
 
     fn console_lines(&self) -> (PathBuf, Vec<String>) {
-        let path = self.host.dirs.vm(self.record.id.as_str()).join("console.log");
+        let path = self.services.vm_dir(self.record).console_log();
         let lines = console::last_lines(&path, CONSOLE_LINES);
         (path, lines)
     }
 
-    async fn died(&self, role: &str, how: Option<String>) -> EngineError {
+    async fn died(&self, death: Death) -> EngineError {
         self.alive.console_written().await;
         let (path, console) = self.console_lines();
-        let how = how.unwrap_or_else(|| "ended".to_owned());
         let message = if console.is_empty() {
-            let words = console::last_lines(&path.with_file_name("vmm.log"), 1);
+            let words = console::last_lines(&self.services.vm_dir(self.record).vmm_log(), 1);
             let why = words.first().map(|line| format!(": {line}")).unwrap_or_default();
-            format!("VM {} did not start: its {role} {how}{why}", self.record.name)
+            format!("VM {} did not start: its {death}{why}", self.record.name)
         } else {
-            format!("VM {} ended before its agent had answered: its {role} {how}", self.record.name)
+            format!("VM {} ended before its agent had answered: its {death}", self.record.name)
         };
         let hint = "the kernel or the image does not boot; the console tells how far it came";
         ApiError {
@@ -362,7 +357,7 @@ impl Start<'_> {
     }
 
     fn vmm_error(&self, message: String) -> EngineError {
-        let log = self.host.dirs.vm(self.record.id.as_str()).join("vmm.log");
+        let log = self.services.vm_dir(self.record).vmm_log();
         ApiError::new(ErrorKind::Io, message).log(log.display().to_string()).into()
     }
 
@@ -370,7 +365,7 @@ impl Start<'_> {
     fn never_answered(&mut self, handle: &Handle, limit: Period) -> Result<(), EngineError> {
         let VmRecord { id, name, .. } = self.record;
         self.booted = true;
-        self.host.store.set_vm_running(id, Timestamp::now(), handle)?;
+        self.services.store.set_vm_running(id, Timestamp::now(), handle)?;
         let (path, console) = self.console_lines();
         let message = format!("VM {name} is up, but its agent has not answered in {limit}");
         let hint = format!("it stays: see `banger vm logs {name}`, then `banger vm delete {name}`");

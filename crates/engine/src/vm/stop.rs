@@ -7,15 +7,15 @@ use banger_proto::{AGENT_PORT, PowerOff, Reply, Request};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    console,
+    console::{self, CONSOLE_LINES},
     guest::Agent,
-    process::{Alive, Process},
-    resource::revert,
-    start::CONSOLE_LINES,
+    process::{Alive, Death, ExitReason, Process},
+    revert::revert,
+    services::Services,
 };
 use crate::{
     error::EngineError,
-    host::Host,
+    layout::VmDir,
     operation::Context,
     store::{Handle, Scope, VmRecord},
     vmms::kind,
@@ -27,21 +27,21 @@ const SIGNALLED: Duration = Duration::from_secs(5);
 /// Stops a running VM. What its programs have written is kept. Half of `grace` is for the agent's way, half for
 /// Ctrl-Alt-Del.
 pub(super) async fn stop(
-    host: &Host,
+    services: &Services,
     record: &VmRecord,
     context: &Context,
     alive: &mut Alive,
     grace: Duration,
 ) -> Result<(), EngineError> {
-    host.store.set_vm_state(&record.id, VmState::Stopping)?;
+    services.store.set_vm_state(&record.id, VmState::Stopping)?;
     context.stage("stopping VM").await;
-    if let (Some(vmm), Some(handle)) = (alive.needed.last(), &record.handle) {
+    if let (Some(vmm), Some(handle)) = (&alive.vmm, &record.handle) {
         let deadline = Instant::now() + grace;
         let orderly = async {
             if record.state == VmState::Paused {
-                wake(host, handle).await;
+                wake(services, handle).await;
             }
-            power_off(handle, vmm, grace).await || ctrl_alt_del(host, handle, vmm, deadline).await
+            power_off(handle, vmm, grace).await || ctrl_alt_del(services, handle, vmm, deadline).await
         };
         let ended = tokio::select! {
             ended = orderly => ended,
@@ -60,7 +60,7 @@ pub(super) async fn stop(
             alive.console_written().await;
         }
     }
-    down(host, &record.id, alive, None).await
+    down(services, &record.id, alive, None).await
 }
 
 /// Asks the agent. True when the VMM has ended after half of `grace`.
@@ -86,9 +86,10 @@ async fn power_off(handle: &Handle, vmm: &Process, grace: Duration) -> bool {
     }
 }
 
-async fn ctrl_alt_del(host: &Host, handle: &Handle, vmm: &Process, deadline: Instant) -> bool {
+async fn ctrl_alt_del(services: &Services, handle: &Handle, vmm: &Process, deadline: Instant) -> bool {
     let pressed = async {
-        host.vmms
+        services
+            .vmms
             .of_kind(kind(handle.vmm))
             .await?
             .ctrl_alt_del(&handle.control)
@@ -106,9 +107,15 @@ async fn ctrl_alt_del(host: &Host, handle: &Handle, vmm: &Process, deadline: Ins
 }
 
 /// A paused guest cannot power itself off.
-async fn wake(host: &Host, handle: &Handle) {
+async fn wake(services: &Services, handle: &Handle) {
     let resumed = async {
-        host.vmms.of_kind(kind(handle.vmm)).await?.resume(&handle.control).await.map_err(EngineError::from)
+        services
+            .vmms
+            .of_kind(kind(handle.vmm))
+            .await?
+            .resume(&handle.control)
+            .await
+            .map_err(EngineError::from)
     };
     if let Err(error) = resumed.await {
         tracing::warn!(%error, "not resumed before the stop");
@@ -117,13 +124,13 @@ async fn wake(host: &Host, handle: &Handle) {
 
 /// Sends a VM's VMM a signal, and waits for its end.
 pub(super) async fn kill(
-    host: &Host,
+    services: &Services,
     record: &VmRecord,
     context: &Context,
     alive: &mut Alive,
     signal: KillSignal,
 ) -> Result<(), EngineError> {
-    if let Some(vmm) = alive.needed.last().filter(|_| signal != KillSignal::Kill) {
+    if let Some(vmm) = alive.vmm.as_ref().filter(|_| signal != KillSignal::Kill) {
         vmm.signal(signal.number())?;
         let ended = context.unless_cancelled(async { Ok(timeout(SIGNALLED, vmm.ended()).await.is_ok()) });
         if !ended.await? {
@@ -135,46 +142,49 @@ pub(super) async fn kill(
         }
         alive.console_written().await;
     }
-    down(host, &record.id, alive, None).await
+    down(services, &record.id, alive, None).await
 }
 
 /// Gives back what a VM that has ended, or is to end now, held while it ran.
-async fn down(host: &Host, id: &Id, alive: &mut Alive, error: Option<&str>) -> Result<(), EngineError> {
+async fn down(
+    services: &Services,
+    id: &Id,
+    alive: &mut Alive,
+    error: Option<&str>,
+) -> Result<(), EngineError> {
     *alive = Alive::default();
-    revert(&host.store, id, Scope::Run).await?;
-    host.store.set_vm_down(id, error)?;
+    revert(&services.store, id, Scope::Run).await?;
+    services.store.set_vm_down(id, error)?;
     Ok(())
 }
 
 /// Deletes a VM with all that it has, ending it by force if it runs. One whose disks have gone must not come back with
 /// empty ones: so there is no way back from the first step.
-pub(super) async fn delete(host: &Host, id: &Id, alive: &mut Alive) -> Result<(), EngineError> {
-    host.store.condemn_vm(id)?;
+pub(super) async fn delete(services: &Services, id: &Id, alive: &mut Alive) -> Result<(), EngineError> {
+    services.store.condemn_vm(id)?;
     *alive = Alive::default();
-    revert(&host.store, id, Scope::Vm).await?;
-    host.store.delete_vm(id)?;
+    revert(&services.store, id, Scope::Vm).await?;
+    services.store.delete_vm(id)?;
     Ok(())
 }
 
 /// Whether a guest's kernel has panicked, and the last lines of its console.
-pub(crate) fn last_words(host: &Host, id: &Id) -> (bool, Vec<String>) {
-    let lines = console::last_lines(&host.dirs.vm(id.as_str()).join("console.log"), CONSOLE_LINES);
+pub(crate) fn last_words(dir: &VmDir) -> (bool, Vec<String>) {
+    let lines = console::last_lines(&dir.console_log(), CONSOLE_LINES);
     (lines.iter().any(|line| line.contains("Kernel panic")), lines)
 }
 
 /// Records that a VM has ended by itself, and gives back what it held. A guest that powered itself off is stopped;
 /// one that broke is in state `error`.
 pub(super) async fn clean_up(
-    host: &Host,
+    services: &Services,
     id: &Id,
     alive: &mut Alive,
-    role: &str,
-    how: Option<String>,
+    death: Death,
 ) -> Result<(), EngineError> {
     alive.console_written().await;
-    let (panicked, lines) = last_words(host, id);
-    let how = how.unwrap_or_else(|| "ended".to_owned());
-    let orderly = how == "exited with status 0" && !panicked;
-    let error = format!("its {role} {how}\n{}", lines.join("\n"));
-    down(host, id, alive, (!orderly).then_some(error.as_str())).await
+    let (panicked, lines) = last_words(&VmDir::of(&services.dirs, id));
+    let orderly = death.reason == ExitReason::Exited(0) && !panicked;
+    let error = format!("its {death}\n{}", lines.join("\n"));
+    down(services, id, alive, (!orderly).then_some(error.as_str())).await
 }

@@ -43,7 +43,7 @@ fn table(ui: &Ui, image: &Image) -> Table {
         ("size", image.size.to_string()),
         ("on disk", on_disk(image)),
         ("entries", image.entries.to_string()),
-        ("source", image.source.clone()),
+        ("source", image.source.as_str().to_owned()),
         (
             "file",
             image

@@ -1,0 +1,124 @@
+//! Emptying the caches: what is removed can be fetched or made again.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use banger_api::{Dirs, OperationKind, PruneCache, Pruned, PrunedKind, Size};
+
+use crate::{
+    catalog::Catalogs,
+    error::EngineError,
+    image::Images,
+    kernel::Initrds,
+    layout::{blobs, initrds},
+    operation::{Context, Events, OnHangUp, Operations},
+    store::Store,
+};
+
+/// What is kept only to save time.
+#[derive(Debug)]
+pub struct Cache {
+    pub(crate) dirs: Arc<Dirs>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) catalogs: Arc<Catalogs>,
+    pub(crate) images: Arc<Images>,
+    pub(crate) initrds: Arc<Initrds>,
+    pub(crate) operations: Operations,
+}
+
+impl Cache {
+    /// Removes layers that pulls have left for later ones, boot initrds that no start would use, and copies of catalogs
+    /// that are configured no longer.
+    pub fn prune(self: &Arc<Self>, prune: PruneCache) -> Events {
+        let cache = self.clone();
+        let work = move |context| async move { cache.remove_unused(prune, &context).await };
+        self.operations.start(OperationKind::CachePrune, "cache", OnHangUp::Cancel, work)
+    }
+
+    async fn remove_unused(&self, prune: PruneCache, context: &Context) -> Result<Pruned, EngineError> {
+        // A pull under way needs its layers.
+        let _no_pulls = context.unless_cancelled(async { Ok(self.images.not_fetching().await) }).await?;
+        let _no_refresh =
+            context.unless_cancelled(async { Ok(self.catalogs.not_refreshing().await) }).await?;
+        let mut used_initrds = Vec::new();
+        for kernel in self.store.kernels()? {
+            used_initrds.push(self.initrds.path(&kernel.id, context).await?);
+        }
+        let (copies, used_copies) = self.catalogs.copies()?;
+        let (layers, initrds) = (blobs(&self.dirs), initrds(&self.dirs));
+        context
+            .blocking(move |context| -> Result<_, EngineError> {
+                let layers = files(&layers)?;
+                let mut initrds = files(&initrds)?;
+                initrds.retain(|path| !used_initrds.contains(path));
+                let mut catalogs = files(&copies)?;
+                catalogs.retain(|path| !used_copies.contains(path));
+                let mut kinds = Vec::new();
+                for (kind, files) in [("layers", layers), ("boot initrds", initrds), ("catalogs", catalogs)] {
+                    context.check()?;
+                    kinds.push(remove(kind, &files, prune.dry_run)?);
+                }
+                let size = Size::bytes(kinds.iter().map(|kind| kind.size.as_bytes()).sum());
+                Ok(Pruned { kinds, size, dry_run: prune.dry_run })
+            })
+            .await
+    }
+}
+
+/// The files in `folder` and the folders in it, if there is one.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, EngineError> {
+    let mut found = Vec::new();
+    let mut left = vec![folder.to_owned()];
+    while let Some(folder) = left.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            entries => entries.map_err(EngineError::file("read", &folder))?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(EngineError::file("read", &folder))?;
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_folder { &mut left } else { &mut found }.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+fn remove(kind: &str, files: &[PathBuf], dry_run: bool) -> Result<PrunedKind, EngineError> {
+    let (mut count, mut size) = (0, 0);
+    for file in files {
+        // One that is gone by now is none of this.
+        let Ok(meta) = fs::symlink_metadata(file) else { continue };
+        if !dry_run {
+            fs::remove_file(file).map_err(EngineError::file("remove", file))?;
+        }
+        count += 1;
+        size += meta.blocks() * 512;
+    }
+    Ok(PrunedKind { kind: kind.to_owned(), files: count, size: Size::bytes(size) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_all_depths_go_and_a_dry_run_only_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("sha256/deep")).unwrap();
+        for name in ["sha256/a", "sha256/a.partial", "sha256/deep/b"] {
+            fs::write(dir.path().join(name), vec![1; 5000]).unwrap();
+        }
+        std::os::unix::fs::symlink("/", dir.path().join("link")).unwrap();
+        let found = files(dir.path()).unwrap();
+        let dry = remove("layers", &found, true).unwrap();
+        assert_eq!((dry.files, found.iter().all(|file| file.symlink_metadata().is_ok())), (4, true));
+        assert_eq!(remove("layers", &found, false).unwrap(), dry);
+        assert!(dry.size.as_bytes() >= 15_000);
+        assert_eq!(files(dir.path()).unwrap(), [] as [PathBuf; 0]);
+        assert_eq!(files(&dir.path().join("none")).unwrap(), [] as [PathBuf; 0]);
+    }
+}

@@ -1,0 +1,48 @@
+//! Memory and disk space.
+
+use banger_api::{ApiError, Check, Config, Dirs, Size};
+
+use super::finding::Finding;
+use crate::admission;
+
+/// Whether the host has the memory that a VM gets by default.
+pub(super) fn memory(config: &Config) -> Finding {
+    let wanted = config.memory();
+    admission::memory(wanted)?;
+    Ok(match admission::host_memory() {
+        Some(room) => Check::pass(
+            "memory",
+            format!("{} available of {}; a VM gets {wanted}", room.available, room.total),
+        ),
+        None => Check::warn("memory", "/proc/meminfo tells nothing", "VMs start without a look at it"),
+    })
+}
+
+/// Below this, one more image does not fit.
+const LITTLE: Size = Size::gib(2);
+
+/// Whether the state folder's file system has room for a fresh VM's disks.
+pub(super) fn space(dirs: &Dirs) -> Finding {
+    fresh_disks(dirs)?;
+    let folder = dirs.state.display();
+    Ok(match admission::disk(&dirs.state) {
+        Some(room) => {
+            let message = format!("{} free of {} for {folder}", room.available, room.total);
+            if room.available < LITTLE {
+                Check::warn(
+                    "disk space",
+                    message,
+                    "one image takes about 0.5G, and what a VM writes comes on top",
+                )
+            } else {
+                Check::pass("disk space", message)
+            }
+        }
+        None => Check::pass("disk space", format!("{folder} is on a file system without a size")),
+    })
+}
+
+/// A fresh VM's disks are sparse: they take no more than the reserve leaves.
+pub(crate) fn fresh_disks(dirs: &Dirs) -> Result<(), ApiError> {
+    admission::space(&dirs.state, "a VM's disks", Size::bytes(0))
+}

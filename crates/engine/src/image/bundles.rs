@@ -1,0 +1,216 @@
+//! Bundles: images that are handed from host to host in one file.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+    sync::Arc,
+};
+
+use banger_api::{ApiError, Bundle, Digest, ErrorKind, ImageName, ImageSource, Name, OperationKind, Size};
+use banger_image::{BundleImage, CatalogImage, Place, Wanted, download, open_bundle, write_bundle};
+use sha2::{Digest as _, Sha256};
+
+use super::images::Images;
+use crate::{
+    admission,
+    error::EngineError,
+    operation::{Context, Events, OnHangUp},
+    refusals::taken,
+    store::ImageRecord,
+};
+
+/// Largest bundle that is downloaded, in bytes.
+const BUNDLE_MAX: u64 = 64 << 30;
+
+/// What is known of a bundle before it is read.
+#[derive(Debug, Default)]
+pub(super) struct BundleOptions {
+    /// What its image is to be called; as the bundle says when left out.
+    pub(super) name: Option<ImageName>,
+    /// Of all its bytes.
+    pub(super) sha256: Option<Digest>,
+    /// The kernel that suits it; as the bundle says when left out.
+    pub(super) kernel: Option<Name>,
+}
+
+impl Images {
+    /// Makes an image of a bundle, called as that says or `name`; all its bytes have the digest `sha256`, where there is
+    /// one.
+    pub fn import_bundle(
+        self: &Arc<Self>,
+        file: File,
+        name: Option<ImageName>,
+        sha256: Option<Digest>,
+    ) -> Events {
+        let target = name.as_ref().map_or_else(|| "a bundle".to_owned(), ToString::to_string);
+        self.operation(OperationKind::ImageImport, &target, move |images, context| async move {
+            let options = BundleOptions { name, sha256, kernel: None };
+            images.unpack_bundle(file, options, ImageSource::Bundle, &context).await
+        })
+    }
+
+    /// Makes an image of the bundle at `url`, as of one in a file.
+    pub fn download_bundle(
+        self: &Arc<Self>,
+        url: String,
+        name: Option<ImageName>,
+        sha256: Option<Digest>,
+    ) -> Events {
+        let target = name.as_ref().map_or_else(|| "a bundle".to_owned(), ToString::to_string);
+        self.operation(OperationKind::ImagePull, &target, move |images, context| async move {
+            let options = BundleOptions { name, sha256, kernel: None };
+            if let Some(name) = &options.name {
+                images.refuse_taken_bundle(name)?;
+            }
+            let file = images.downloaded(url, options.sha256, &context).await?;
+            images.unpack_bundle(file, options, ImageSource::Bundle, &context).await
+        })
+    }
+
+    /// Writes the image that `reference` names into the file `out`, as a bundle.
+    pub fn bundle(self: &Arc<Self>, reference: String, out: File) -> Events {
+        let (images, target) = (self.clone(), reference.clone());
+        let work = |context| async move { images.write_bundle(&reference, out, &context).await };
+        self.operations.start(OperationKind::ImageBundle, &target, OnHangUp::Cancel, work)
+    }
+
+    /// Writes the image that `reference` names into the file `out`, which its owner has handed over.
+    async fn write_bundle(
+        &self,
+        reference: &str,
+        out: fs::File,
+        context: &Context,
+    ) -> Result<Bundle, EngineError> {
+        let image = self.resolve(reference)?;
+        self.check_usable(&image)?;
+        let rootfs = self.dir(&image.id).rootfs();
+        let name = image.name.clone();
+        let described = BundleImage {
+            name: image.name,
+            os: image.os,
+            init: image.init,
+            kernel: image.kernel.and_then(|kernel| kernel.parse().ok()),
+            config: image.config,
+            entries: image.entries,
+        };
+        let (sha256, size) = context
+            .blocking(move |context| -> Result<_, EngineError> {
+                let mut out = Hashed { out, hash: Sha256::new(), size: 0 };
+                write_bundle(described, &rootfs, &mut out, Path::new("the bundle"), context)?;
+                Ok((Digest::sha256(out.hash.finalize().into()), Size::bytes(out.size)))
+            })
+            .await?;
+        Ok(Bundle { name, sha256, size })
+    }
+
+    /// Makes an image of the bundle in `file`.
+    async fn unpack_bundle(
+        self: &Arc<Self>,
+        file: fs::File,
+        options: BundleOptions,
+        source: ImageSource,
+        context: &Context,
+    ) -> Result<ImageRecord, EngineError> {
+        let BundleOptions { name, sha256, kernel } = options;
+        let again = file.try_clone().map_err(EngineError::file("open", "the bundle"))?;
+        // Read twice, so that what cannot be is told before all of it is unpacked.
+        let manifest = context
+            .blocking(move |context| -> Result<_, EngineError> {
+                Ok(open_bundle(again, context)?.manifest().clone())
+            })
+            .await?;
+        let name = name.unwrap_or(manifest.name);
+        self.refuse_taken_bundle(&name)?;
+        admission::space(&self.dirs.state, "the image", Size::bytes(0))?;
+        let written = self
+            .write_rootfs(context, move |_, out, progress| open_bundle(file, progress)?.write(sha256, out))
+            .await?;
+        let kernel = kernel.or(manifest.kernel).map(|kernel| kernel.to_string());
+        let image = written.record(name, source, kernel);
+        self.publish_new(written.staged, image)
+    }
+
+    /// Gets the image `entry` of the catalog from a bundle. Two who ask at once share one fetch.
+    pub(super) async fn pull_bundle(
+        self: &Arc<Self>,
+        entry: &CatalogImage,
+        place: &Place,
+        sha256: Digest,
+        context: &Context,
+    ) -> Result<ImageRecord, EngineError> {
+        let _turn = context.unless_cancelled(async { Ok(self.turns.turn(&entry.name).await) }).await?;
+        if let Some(image) = self.store.images()?.into_iter().find(|image| image.name == entry.name) {
+            return Ok(image);
+        }
+        let (name, kernel) = (Some(entry.name.clone()), entry.kernel.clone());
+        let options = BundleOptions { name, sha256: Some(sha256), kernel };
+        let file = match place {
+            Place::Url(url) => self.downloaded(url.clone(), options.sha256, context).await?,
+            Place::Path(path) => open(path).map_err(|error| {
+                let kind = match error.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorKind::NotFound,
+                    io::ErrorKind::PermissionDenied => ErrorKind::NotPermitted,
+                    _ => ErrorKind::Io,
+                };
+                ApiError::new(kind, format!("cannot open the bundle {}: {error}", path.display()))
+            })?,
+        };
+        self.unpack_bundle(file, options, ImageSource::Catalog, context).await
+    }
+
+    /// What is at `url`, in a file that has no name.
+    async fn downloaded(
+        &self,
+        url: String,
+        sha256: Option<Digest>,
+        context: &Context,
+    ) -> Result<fs::File, EngineError> {
+        admission::space(&self.dirs.state, "the bundle", Size::bytes(0))?;
+        context.stage("download the bundle").await;
+        let (registries, folder) = (self.registries(Vec::new())?, self.dirs.state.clone());
+        context
+            .blocking(move |context| -> Result<_, EngineError> {
+                let wanted = Wanted { url: &url, sha256, limit: BUNDLE_MAX };
+                Ok(download(&registries, wanted, &folder, context)?)
+            })
+            .await
+    }
+
+    fn refuse_taken_bundle(&self, name: &ImageName) -> Result<(), ApiError> {
+        if !self.store.images()?.iter().any(|image| image.name == *name) {
+            return Ok(());
+        }
+        let ApiError { kind, message, .. } = taken("image", name.as_str());
+        let hint = format!("choose another with --name, or delete it with: banger image delete {name}");
+        Err(ApiError::new(kind, message).hint(hint))
+    }
+}
+
+/// Opens a regular file; anything else might be waited for.
+fn open(path: &Path) -> io::Result<fs::File> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    fs::File::open(path)
+}
+
+/// A file that is hashed as it is written.
+struct Hashed {
+    out: fs::File,
+    hash: Sha256,
+    size: u64,
+}
+
+impl io::Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}

@@ -1,0 +1,317 @@
+//! The images' service: find, import, list, delete.
+
+use std::{fs, io::Read, path::Path, sync::Arc};
+
+use banger_api::{
+    ApiError, CatalogEntry, Credentials, Dirs, ErrorKind, Id, Image, ImageName, ImageSource, OperationKind,
+    PullImage, RefError, Reference, Size, exact_image, resolve_image,
+};
+use banger_image::{CatalogImage, ImageError, Progress, RootfsInfo, RootfsOptions, Source};
+use jiff::Timestamp;
+use tokio::sync::Mutex;
+
+use super::{pull::PullOptions, turns::Turns};
+use crate::{
+    admission,
+    catalog::Catalogs,
+    config::ConfigFiles,
+    error::EngineError,
+    files::{remove_dir, seal},
+    layout::ImageDir,
+    operation::{Context, Events, OnHangUp, Operations},
+    publish::Staged,
+    refusals::{in_use, taken, unresolved, used_by, where_they_are},
+    store::{ImageRecord, Store, StoreError, VmRecord},
+};
+
+/// Where a root file system's tar comes from.
+#[derive(Debug)]
+pub enum Tar<R> {
+    /// A regular file, which its owner has handed over to be read.
+    File(fs::File),
+    /// Bytes that come once.
+    Stream(R),
+}
+
+/// The images.
+#[derive(Debug)]
+pub struct Images {
+    pub(super) dirs: Arc<Dirs>,
+    pub(super) store: Arc<Store>,
+    pub(super) config: Arc<ConfigFiles>,
+    pub(super) catalogs: Arc<Catalogs>,
+    pub(super) operations: Operations,
+    /// Held while an image is made that another request may be making too.
+    pub(super) publishing: Mutex<()>,
+    pub(super) turns: Turns,
+}
+
+impl Images {
+    pub(crate) fn new(
+        dirs: Arc<Dirs>,
+        store: Arc<Store>,
+        config: Arc<ConfigFiles>,
+        catalogs: Arc<Catalogs>,
+        operations: Operations,
+    ) -> Self {
+        Self {
+            dirs,
+            store,
+            config,
+            catalogs,
+            operations,
+            publishing: Mutex::default(),
+            turns: Turns::default(),
+        }
+    }
+
+    /// Returns all images, by name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn list(&self) -> Result<Vec<Image>, ApiError> {
+        let vms = self.store.vms()?;
+        Ok(self.store.images()?.iter().map(|image| self.describe(image, &vms)).collect())
+    }
+
+    /// Returns the image that `reference` names.
+    ///
+    /// # Errors
+    /// When none or several do.
+    pub fn show(&self, reference: &str) -> Result<Image, ApiError> {
+        Ok(self.describe(&self.resolve(reference)?, &self.store.vms()?))
+    }
+
+    /// Returns the catalog's images.
+    ///
+    /// # Errors
+    /// When one of its files is broken.
+    pub fn available(&self) -> Result<Vec<CatalogEntry>, ApiError> {
+        let images = self.store.images()?;
+        let entry = |image: &CatalogImage| CatalogEntry {
+            name: image.name.clone(),
+            description: image.description.to_string(),
+            distro: image.distro.to_string(),
+            arch: image.arch.to_string(),
+            kernel: image.kernel.clone(),
+            size: image.size,
+            sources: image.sources.iter().map(|source| source.kind().to_owned()).collect(),
+            references: image.sources.iter().filter_map(Source::reference).map(Reference::name).collect(),
+            here: exact_image(&images, image.name.as_str()).is_some(),
+        };
+        Ok(self.catalogs.all()?.images.iter().map(entry).collect())
+    }
+
+    /// Makes an image of a tar of a root file system.
+    pub fn import<R: Read + Send + 'static>(self: &Arc<Self>, name: ImageName, tar: Tar<R>) -> Events {
+        let target = name.to_string();
+        self.operation(OperationKind::ImageImport, &target, move |images, context| async move {
+            images.import_tar(name, tar, &context).await
+        })
+    }
+
+    /// Gets an image of the catalog or a registry.
+    pub fn pull(self: &Arc<Self>, pull: PullImage) -> Events {
+        let PullImage { name, size, credentials } = pull;
+        let target = name.to_string();
+        self.operation(OperationKind::ImagePull, &target, move |images, context| async move {
+            let options = PullOptions { size, credentials, ..PullOptions::default() };
+            images.fetch(name, options, &context).await
+        })
+    }
+
+    /// Deletes an image that no VM uses.
+    ///
+    /// # Errors
+    /// When there is none, or it is in use.
+    pub fn delete(&self, reference: &str) -> Result<(), ApiError> {
+        let image = self.resolve(reference)?;
+        if !self.store.delete_image(&image.id)? {
+            let users = used_by(&self.store.vms()?, |vm| vm.image_id == image.id);
+            return Err(in_use("image", image.name.as_str(), &users));
+        }
+        Ok(remove_dir(self.dir(&image.id).path())?)
+    }
+
+    /// Starts an operation that makes an image.
+    pub(crate) fn operation<W>(
+        self: &Arc<Self>,
+        kind: OperationKind,
+        target: &str,
+        work: impl FnOnce(Arc<Self>, Context) -> W + Send + 'static,
+    ) -> Events
+    where
+        W: Future<Output = Result<ImageRecord, EngineError>> + Send + 'static,
+    {
+        let images = self.clone();
+        let work = |context| async move { Ok(images.describe(&work(images.clone(), context).await?, &[])) };
+        self.operations.start(kind, target, OnHangUp::Cancel, work)
+    }
+
+    /// Returns the image that `reference` names, if it is here.
+    pub(super) fn resolve(&self, reference: &str) -> Result<ImageRecord, ApiError> {
+        let images = self.store.images()?;
+        Ok(resolve_image(&images, reference).map_err(|error| unresolved("image", reference, error))?.clone())
+    }
+
+    /// Returns the image that `reference` names: one that is here, by all of its name or a beginning, else one of the
+    /// catalog or of a registry, which is fetched first.
+    pub(crate) async fn find_or_fetch(
+        self: &Arc<Self>,
+        reference: &str,
+        credentials: Vec<Credentials>,
+        context: &Context,
+    ) -> Result<ImageRecord, EngineError> {
+        let images = self.store.images()?;
+        if let Some(image) = exact_image(&images, reference) {
+            return Ok(image.clone());
+        }
+        // Before the beginnings of other images' names: it is all of this one's. A broken catalog hides no image that is here.
+        if !self.catalogs.all().is_ok_and(|catalog| catalog.image(reference).is_some()) {
+            match resolve_image(&images, reference) {
+                Ok(image) => return Ok(image.clone()),
+                Err(RefError::NotFound) => {}
+                Err(error) => return Err(unresolved("image", reference, error).into()),
+            }
+        }
+        let name = reference.parse::<ImageName>().map_err(|error| {
+            ApiError::new(ErrorKind::Invalid, format!("{reference:?} cannot be an image: {error}"))
+        })?;
+        context.note(format!("image {reference} is not here yet: it is fetched now, once")).await;
+        let options = PullOptions { credentials, ..PullOptions::default() };
+        self.fetch(name, options, context).await.map_err(|error| {
+            let error = ApiError::from(error);
+            let elsewhere =
+                matches!(error.kind, ErrorKind::NotFound | ErrorKind::NotPermitted | ErrorKind::Unreachable);
+            // A slip in the name of an image that is here ends at a registry too.
+            if elsewhere { error.hint(where_they_are("image")).into() } else { error.into() }
+        })
+    }
+
+    async fn import_tar<R: Read + Send + 'static>(
+        self: &Arc<Self>,
+        name: ImageName,
+        tar: Tar<R>,
+        context: &Context,
+    ) -> Result<ImageRecord, EngineError> {
+        self.refuse_taken(&name)?;
+        // Packed or not, the image is no smaller than what is read; of a stream nobody knows.
+        let size = match &tar {
+            Tar::File(file) => file.metadata().map_or(0, |meta| meta.len()),
+            Tar::Stream(_) => 0,
+        };
+        admission::space(&self.dirs.state, "the image", Size::bytes(size))?;
+        let written = self
+            .write_rootfs(context, move |dir, out, progress| {
+                let options = RootfsOptions::default();
+                match tar {
+                    Tar::File(file) => banger_image::import_rootfs_file(file, dir, out, &options, progress),
+                    Tar::Stream(stream) => banger_image::import_rootfs(stream, dir, out, &options, progress),
+                }
+            })
+            .await?;
+        let image = written.record(name, ImageSource::Tar, None);
+        self.publish_new(written.staged, image)
+    }
+
+    /// Has `make` write a root file system into a staged directory, and syncs it.
+    pub(super) async fn write_rootfs(
+        &self,
+        context: &Context,
+        make: impl FnOnce(&Path, &Path, &dyn Progress) -> Result<RootfsInfo, ImageError> + Send + 'static,
+    ) -> Result<WrittenRootfs, EngineError> {
+        let staged = self.stage()?;
+        let dir = staged_dir(&staged);
+        let info = context
+            .blocking(move |context| -> Result<RootfsInfo, EngineError> {
+                let info = make(dir.path(), &dir.rootfs(), context)?;
+                seal(&dir.rootfs())?;
+                Ok(info)
+            })
+            .await?;
+        context.check()?;
+        Ok(WrittenRootfs { staged, info })
+    }
+
+    /// Creates the directory of an image to be.
+    pub(crate) fn stage(&self) -> Result<Staged, EngineError> {
+        Staged::create(self.dirs.state.join("images"))
+    }
+
+    /// Publishes `image`, whose synced files are in `staged`, under a name that is free.
+    pub(crate) fn publish_new(&self, staged: Staged, image: ImageRecord) -> Result<ImageRecord, EngineError> {
+        let image = ImageRecord { id: staged.id().clone(), ..image };
+        match staged.publish(|| self.store.insert_image(&image)) {
+            Err(EngineError::Store(StoreError::NameTaken(name))) => Err(taken("image", &name).into()),
+            result => result.map(|()| image),
+        }
+    }
+
+    pub(super) fn refuse_taken(&self, name: &ImageName) -> Result<(), ApiError> {
+        let is_taken = self.store.images()?.iter().any(|image| image.name == *name);
+        if is_taken { Err(taken("image", name.as_str())) } else { Ok(()) }
+    }
+
+    pub(crate) fn dir(&self, id: &Id) -> ImageDir {
+        ImageDir::of(&self.dirs, id)
+    }
+
+    /// Returns an image as the API shows it.
+    pub(super) fn describe(&self, image: &ImageRecord, vms: &[VmRecord]) -> Image {
+        Image {
+            id: image.id.clone(),
+            name: image.name.clone(),
+            size: image.size,
+            disk_usage: self.disk_usage(image),
+            entries: image.entries,
+            os: image.os.clone(),
+            init: image.init.clone(),
+            kernel: image.kernel.clone(),
+            source: image.source,
+            outside: self.registered_file(image),
+            problem: self.check_usable(image).err().map(|error| error.message),
+            shared: self.is_shared(image),
+            build_key: image.build_key,
+            reference: image.reference.clone(),
+            digest: image.digest,
+            config: image.config.clone(),
+            created_at: image.created_at,
+            used_by: used_by(vms, |vm| vm.image_id == image.id),
+        }
+    }
+}
+
+/// The directory that `staged` is.
+pub(crate) fn staged_dir(staged: &Staged) -> ImageDir {
+    ImageDir::at(staged.path().to_owned())
+}
+
+/// A root file system in a staged directory.
+#[derive(Debug)]
+pub(super) struct WrittenRootfs {
+    pub(super) staged: Staged,
+    info: RootfsInfo,
+}
+
+impl WrittenRootfs {
+    /// Returns the row that would publish it.
+    pub(super) fn record(&self, name: ImageName, source: ImageSource, kernel: Option<String>) -> ImageRecord {
+        let info = self.info.clone();
+        ImageRecord {
+            id: self.staged.id().clone(),
+            name,
+            size: Size::bytes(info.size),
+            entries: info.entries,
+            os: info.os,
+            init: info.init,
+            kernel,
+            source,
+            created_at: Timestamp::now(),
+            reference: None,
+            digest: info.digest,
+            config: info.config,
+            outside: None,
+            build_key: None,
+        }
+    }
+}

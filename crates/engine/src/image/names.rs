@@ -1,0 +1,107 @@
+//! More names of an image, and other ones.
+
+use std::{fs, sync::Arc};
+
+use banger_api::{ApiError, Id, Image, ImageName, NameImage, OperationKind};
+use jiff::Timestamp;
+
+use super::images::{Images, staged_dir};
+use crate::{
+    error::EngineError,
+    files::remove_dir,
+    operation::{Context, Events},
+    publish::Staged,
+    refusals::{in_use, taken, used_by},
+    store::{ImageRecord, StoreError},
+};
+
+/// A name that a new image may have, and the image that gives it up.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    replaces: Option<Id>,
+}
+
+impl Images {
+    /// Gives an image one more name.
+    pub fn tag(self: &Arc<Self>, reference: String, tag: NameImage) -> Events {
+        let target = tag.name.to_string();
+        self.operation(OperationKind::ImageTag, &target, move |images, context| async move {
+            images.tag_as(&reference, tag, &context).await
+        })
+    }
+
+    /// Reserves nothing, but says early whether an image may be called `name`.
+    ///
+    /// # Errors
+    /// When the name is taken; but with `replace_built` not by an image that a build made and that no VM uses.
+    pub(crate) fn slot_for(&self, name: &ImageName, replace_built: bool) -> Result<Slot, EngineError> {
+        let taken_by = self.store.images()?.into_iter().find(|image| image.name == *name);
+        match taken_by {
+            None => Ok(Slot { replaces: None }),
+            Some(image) if replace_built && image.build_key.is_some() => {
+                let users = used_by(&self.store.vms()?, |vm| vm.image_id == image.id);
+                if !users.is_empty() {
+                    return Err(in_use("image", name.as_str(), &users).into());
+                }
+                Ok(Slot { replaces: Some(image.id) })
+            }
+            Some(_) => Err(taken("image", name.as_str()).into()),
+        }
+    }
+
+    /// Publishes `image`, whose synced files are in `staged`, and removes the image that it replaces.
+    pub(crate) fn publish_in(
+        &self,
+        slot: Slot,
+        staged: Staged,
+        image: ImageRecord,
+    ) -> Result<ImageRecord, EngineError> {
+        let Some(old) = slot.replaces else { return self.publish_new(staged, image) };
+        let image = ImageRecord { id: staged.id().clone(), ..image };
+        match staged.publish(|| self.store.insert_image_for(&image, &old)) {
+            Err(EngineError::Store(StoreError::NameTaken(name))) => return Err(taken("image", &name).into()),
+            result => result?,
+        }
+        if let Err(error) = remove_dir(self.dir(&old).path()) {
+            tracing::warn!(%error, "the next start removes it");
+        }
+        Ok(image)
+    }
+
+    /// Gives the image that `reference` names one more name: an image of its own, whose file is the same. Either can be
+    /// deleted without the other.
+    async fn tag_as(
+        self: &Arc<Self>,
+        reference: &str,
+        tag: NameImage,
+        context: &Context,
+    ) -> Result<ImageRecord, EngineError> {
+        let _one_at_a_time = context.unless_cancelled(async { Ok(self.publishing.lock().await) }).await?;
+        let image = self.resolve(reference)?;
+        if image.name == tag.name {
+            return Ok(image);
+        }
+        let slot = self.slot_for(&tag.name, tag.replace_built)?;
+        let staged = self.stage()?;
+        let rootfs = self.dir(&image.id).rootfs();
+        // Of a file that is not banger's own there is a symbolic link, and so there are two.
+        fs::hard_link(&rootfs, staged_dir(&staged).rootfs()).map_err(EngineError::file("link", &rootfs))?;
+        self.publish_in(slot, staged, ImageRecord { name: tag.name, created_at: Timestamp::now(), ..image })
+    }
+
+    /// Gives the image that `reference` names the name `name`.
+    ///
+    /// # Errors
+    /// When there is none, or the name is taken.
+    pub fn rename(&self, reference: &str, name: &ImageName) -> Result<Image, ApiError> {
+        let image = self.resolve(reference)?;
+        match self.store.rename_image(&image, name) {
+            Err(StoreError::NameTaken(name)) => Err(taken("image", &name)),
+            result => {
+                result?;
+                let renamed = ImageRecord { name: name.clone(), ..image };
+                Ok(self.describe(&renamed, &self.store.vms()?))
+            }
+        }
+    }
+}

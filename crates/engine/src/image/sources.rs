@@ -1,0 +1,130 @@
+//! Images of the catalog, from the first of their sources that can be reached.
+
+use std::sync::Arc;
+
+use banger_api::{ApiError, ErrorKind, ImageName, ImageSource};
+use banger_image::{CatalogImage, Recipe, Source};
+
+use super::{images::Images, pull::PullOptions};
+use crate::{
+    admission, error::EngineError, operation::Context, remote::may_be_elsewhere, store::ImageRecord,
+};
+
+impl Images {
+    /// Gets the image `name` of the catalog, else of a registry.
+    pub(super) async fn fetch(
+        self: &Arc<Self>,
+        name: ImageName,
+        options: PullOptions,
+        context: &Context,
+    ) -> Result<ImageRecord, EngineError> {
+        let has = |catalog: &banger_image::Catalog| catalog.image(name.as_str()).is_some();
+        let catalog = self.catalogs.with(has, context).await?;
+        if let Some(entry) = catalog.image(name.as_str()) {
+            return self.fetch_of_catalog(entry, options, context).await;
+        }
+        let reference =
+            name.reference().map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
+        self.pull_reference(reference, options, context).await
+    }
+
+    async fn fetch_of_catalog(
+        self: &Arc<Self>,
+        entry: &CatalogImage,
+        options: PullOptions,
+        context: &Context,
+    ) -> Result<ImageRecord, EngineError> {
+        let mut refusal = None;
+        for source in &entry.sources {
+            if let Some(ApiError { message, .. }) = refusal.take() {
+                context.note(format!("{message}; trying the next source of {}", entry.name)).await;
+            }
+            match self.fetch_from_source(entry, source, options.clone(), context).await {
+                Ok(image) => return Ok(image),
+                Err(error) => {
+                    let error = ApiError::from(error);
+                    // What is wrong with the content is not mended by having another's.
+                    if !may_be_elsewhere(error.kind) {
+                        return Err(error.into());
+                    }
+                    refusal = Some(error);
+                }
+            }
+        }
+        let none = || ApiError::new(ErrorKind::NotFound, format!("image {} has no source", entry.name));
+        Err(refusal.unwrap_or_else(none).into())
+    }
+
+    async fn fetch_from_source(
+        self: &Arc<Self>,
+        entry: &CatalogImage,
+        source: &Source,
+        options: PullOptions,
+        context: &Context,
+    ) -> Result<ImageRecord, EngineError> {
+        match source {
+            Source::Oci(reference) => {
+                let name = stored_name(entry, source)?;
+                let here = self.store.images()?.into_iter().find(|image| image.name == name);
+                if let Some(image) = here.filter(|image| image.digest.is_none()) {
+                    return Ok(image);
+                }
+                let kernel = entry.kernel.as_ref().map(ToString::to_string);
+                let options = PullOptions { name: Some(name), kernel, ..options };
+                self.pull_reference(reference.clone(), options, context).await
+            }
+            Source::Mmdebstrap(recipe) => self.make_of_packages(entry, recipe.clone(), context).await,
+            Source::Bundle { place, sha256 } => self.pull_bundle(entry, place, *sha256, context).await,
+        }
+    }
+
+    /// Makes the catalog's image `entry` of packages. Two who ask at once share one fetch.
+    async fn make_of_packages(
+        self: &Arc<Self>,
+        entry: &CatalogImage,
+        recipe: Recipe,
+        context: &Context,
+    ) -> Result<ImageRecord, EngineError> {
+        let _one_at_a_time = context.unless_cancelled(async { Ok(self.publishing.lock().await) }).await?;
+        if let Some(image) = self.store.images()?.into_iter().find(|image| image.name == entry.name) {
+            return Ok(image);
+        }
+        admission::space(&self.dirs.state, "the image", entry.size)?;
+        let written = self
+            .write_rootfs(context, move |dir, out, progress| {
+                banger_image::fetch_image(&recipe, dir, out, progress)
+            })
+            .await?;
+        let kernel = entry.kernel.as_ref().map(ToString::to_string);
+        let image = written.record(entry.name.clone(), ImageSource::Catalog, kernel);
+        self.publish_new(written.staged, image)
+    }
+}
+
+/// What the image of an entry is called here: as the entry, but for one that is a registry's under the same name.
+fn stored_name(entry: &CatalogImage, source: &Source) -> Result<ImageName, ApiError> {
+    let meant =
+        entry.name.reference().map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
+    Ok(match source {
+        Source::Oci(reference) if reference.name() == meant.name() => meant.name(),
+        _ => entry.name.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use banger_image::Catalog;
+
+    use super::*;
+
+    const ENTRY: &str = "[[image]]\nname = 'alpine'\ndescription = 'Ours'\ndistro = 'alpine'\nsize = '1G'\nsource = [{ oci = 'r.corp/a:1' }]\n";
+
+    #[test]
+    fn an_image_is_called_as_its_entry_or_as_its_registry_has_it() {
+        let catalog = Catalog::parse(ENTRY).unwrap();
+        let name = |entry: &CatalogImage| stored_name(entry, &entry.sources[0]).unwrap().to_string();
+        assert_eq!(name(&catalog.images[0]), "alpine");
+        assert_eq!(name(banger_image::catalog().image("alpine").unwrap()), "alpine:latest");
+        assert_eq!(name(banger_image::catalog().image("debian-bookworm").unwrap()), "debian-bookworm");
+    }
+}

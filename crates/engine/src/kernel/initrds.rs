@@ -1,0 +1,91 @@
+//! The boot initrds: one for each kernel and build of the agent, made when first needed.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use banger_api::{ApiError, Dirs, ErrorKind, Id};
+use sha2::{Digest, Sha256};
+use tokio::sync::{Mutex, OnceCell};
+
+use crate::{
+    dirs,
+    error::EngineError,
+    layout::{KernelDir, initrds},
+    operation::Context,
+    programs::Programs,
+    spans::now_ns,
+};
+
+/// The boot initrds in the cache.
+#[derive(Debug)]
+pub(crate) struct Initrds {
+    dirs: Arc<Dirs>,
+    programs: Programs,
+    /// Digest of the agent that is installed. It changes only with a new build, and that restarts the daemon.
+    agent: OnceCell<String>,
+    making: Mutex<()>,
+}
+
+impl Initrds {
+    pub(crate) fn new(dirs: Arc<Dirs>, programs: Programs) -> Self {
+        Self { dirs, programs, agent: OnceCell::new(), making: Mutex::default() }
+    }
+
+    /// Returns the path of a kernel's initrd, building it if it is missing.
+    pub(crate) async fn ensure(&self, kernel: &Id, context: &Context) -> Result<PathBuf, EngineError> {
+        let began = now_ns();
+        let path = self.path(kernel, context).await?;
+        if !path.exists() {
+            let _one_at_a_time = self.making.lock().await;
+            if !path.exists() {
+                dirs::private(&initrds(&self.dirs))?;
+                let (kernel, agent) = (KernelDir::of(&self.dirs, kernel), self.programs.agent.clone());
+                let out = path.clone();
+                context.blocking(move |_| banger_image::build_initrd(kernel.path(), &agent, &out)).await?;
+            }
+        }
+        context.spans.end("initrd", began);
+        Ok(path)
+    }
+
+    /// Returns where the initrd of a kernel is, or would be.
+    pub(crate) async fn path(&self, kernel: &Id, context: &Context) -> Result<PathBuf, EngineError> {
+        let agent = self.programs.agent.clone();
+        let digest = self.agent.get_or_try_init(|| context.blocking(move |_| digest(&agent))).await?;
+        Ok(initrds(&self.dirs).join(format!("{kernel}-{digest}.cpio")))
+    }
+
+    /// Removes the initrds of a kernel that is gone.
+    pub(super) fn remove(&self, kernel: &Id) {
+        let entries = fs::read_dir(initrds(&self.dirs)).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(kernel.as_str()))
+        {
+            if let Err(error) = fs::remove_file(entry.path()) {
+                tracing::warn!(path = %entry.path().display(), %error, "not removed");
+            }
+        }
+    }
+}
+
+/// The first 8 bytes of a file's SHA-256, in hexadecimal: enough to tell builds apart.
+fn digest(path: &Path) -> Result<String, EngineError> {
+    let unreadable = |source: io::Error| {
+        EngineError::from(
+            ApiError::new(ErrorKind::MissingProgram, format!("cannot read the guest agent {}: {source}", path.display()))
+                .hint("banger-agent belongs in the folder of bangerd; build it with `cargo xtask build`, or reinstall"),
+        )
+    };
+    let mut file = fs::File::open(path).map_err(unreadable)?;
+    let (mut hash, mut part) = (Sha256::new(), vec![0; 64 << 10]);
+    loop {
+        match file.read(&mut part).map_err(unreadable)? {
+            0 => break,
+            count => hash.update(part.get(..count).unwrap_or_default()),
+        }
+    }
+    Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+}

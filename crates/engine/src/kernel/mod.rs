@@ -1,0 +1,7 @@
+//! Kernels, and the boot initrds made of them.
+
+mod initrds;
+mod kernels;
+
+pub(crate) use initrds::Initrds;
+pub use kernels::Kernels;

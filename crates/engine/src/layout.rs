@@ -1,0 +1,108 @@
+//! File names in banger's directories, each in one place.
+
+use std::path::{Path, PathBuf};
+
+use banger_api::{Dirs, Id};
+
+/// Directories under the state directory whose entries are named by ids in the store.
+pub(crate) const OF_STORE: [&str; 3] = ["vms", "images", "kernels"];
+
+/// Prefix of the directories that hold the files of another store.
+pub(crate) const SET_ASIDE: &str = "set-aside-";
+
+/// The store's file.
+pub(crate) fn store_file(dirs: &Dirs) -> PathBuf {
+    dirs.state.join("store.db")
+}
+
+/// The directory of layers that pulls have downloaded.
+pub(crate) fn blobs(dirs: &Dirs) -> PathBuf {
+    dirs.cache.join("blobs")
+}
+
+/// The directory of boot initrds.
+pub(crate) fn initrds(dirs: &Dirs) -> PathBuf {
+    dirs.cache.join("initrds")
+}
+
+/// The directory of a VM's disks and logs.
+#[derive(Debug, Clone)]
+pub(crate) struct VmDir(PathBuf);
+
+impl VmDir {
+    pub(crate) fn of(dirs: &Dirs, id: &Id) -> Self {
+        Self(dirs.vm(id.as_str()))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The ext4 disk above the image.
+    pub(crate) fn overlay(&self) -> PathBuf {
+        self.0.join("overlay.ext4")
+    }
+
+    /// The ext4 disk mounted at `/root`.
+    pub(crate) fn work_disk(&self) -> PathBuf {
+        self.0.join("work.ext4")
+    }
+
+    /// What the guest writes to its serial port.
+    pub(crate) fn console_log(&self) -> PathBuf {
+        self.0.join("console.log")
+    }
+
+    /// What the VMM and its helpers write to standard error.
+    pub(crate) fn vmm_log(&self) -> PathBuf {
+        self.0.join("vmm.log")
+    }
+}
+
+/// The directory of an image.
+#[derive(Debug, Clone)]
+pub(crate) struct ImageDir(PathBuf);
+
+impl ImageDir {
+    pub(crate) fn of(dirs: &Dirs, id: &Id) -> Self {
+        Self(dirs.state.join("images").join(id.as_str()))
+    }
+
+    /// One that is still being made.
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The root file system: a file of banger's, or a symbolic link to a registered one.
+    pub(crate) fn rootfs(&self) -> PathBuf {
+        self.0.join("rootfs.ext4")
+    }
+}
+
+/// The directory of a kernel.
+#[derive(Debug, Clone)]
+pub(crate) struct KernelDir(PathBuf);
+
+impl KernelDir {
+    pub(crate) fn of(dirs: &Dirs, id: &Id) -> Self {
+        Self(dirs.state.join("kernels").join(id.as_str()))
+    }
+
+    /// One that is still being made.
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The uncompressed kernel.
+    pub(crate) fn vmlinux(&self) -> PathBuf {
+        self.0.join("vmlinux")
+    }
+}

@@ -1,0 +1,300 @@
+//! Bringing the world in line with the store: when the daemon starts, and when somebody asks for it.
+//!
+//! At the start nothing is served yet, so that nothing here races with a request. Later each VM is looked at by its
+//! owner, and what belongs to none only while nothing is under way.
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use banger_api::{ErrorKind, Id, OperationKind, StopVm, VmState};
+use jiff::Timestamp;
+use tokio::task::JoinSet;
+
+use crate::{
+    error::EngineError,
+    files::remove_dir,
+    layout::{OF_STORE, SET_ASIDE, VmDir},
+    operation::{OnHangUp, Operations},
+    resource::{ProcessRole, Resource},
+    store::{Scope, VmRecord},
+    vm::{self, Alive, Owners, Services, Vms},
+};
+
+/// Takes over what the last daemon left, and repairs it later.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    pub(crate) services: Arc<Services>,
+    pub(crate) owners: Arc<Owners>,
+    pub(crate) vms: Arc<Vms>,
+    pub(crate) operations: Operations,
+}
+
+impl Recovery {
+    /// Takes over what the last daemon left: finishes or undoes it.
+    pub(crate) async fn take_over(&self) -> Result<(), EngineError> {
+        let began = Instant::now();
+        set_aside_files_of_another_store(&self.services)?;
+        let mut tasks = JoinSet::new();
+        for record in self.services.store.vms()? {
+            let (services, owners, vms) = (self.services.clone(), self.owners.clone(), self.vms.clone());
+            tasks.spawn(async move {
+                match take_over(&services, &record).await {
+                    Ok(Taken::Gone) => {}
+                    Ok(Taken::Up(alive) | Taken::Down(alive)) => owners.add(&record.id, alive),
+                    Ok(Taken::Stopping(alive)) => {
+                        owners.add(&record.id, alive);
+                        finish_stop(&vms, &record);
+                    }
+                    Err(error) => {
+                        tracing::error!(vm = %record.id, name = %record.name, %error, "left as it is");
+                        owners.add(&record.id, Alive::default());
+                    }
+                }
+            });
+        }
+        let vms = tasks.len();
+        // A task only fails by a panic, which has been logged.
+        while tasks.join_next().await.is_some() {}
+        for found in sweep(&self.services)? {
+            tracing::info!(found, "swept");
+        }
+        tracing::info!(vms, took_ms = millis(began.elapsed()), "took over what there was");
+        Ok(())
+    }
+
+    /// Does what a start does, while the daemon serves. Returns what was amiss.
+    pub(crate) async fn repair(&self) -> Result<Vec<String>, EngineError> {
+        let mut found = Vec::new();
+        for record in self.services.store.vms()? {
+            let owners = self.owners.clone();
+            let (id, name) = (record.id, record.name);
+            let look = move |context| async move { owners.look(&id, &context).await };
+            let mut looked =
+                self.operations.start(OperationKind::VmLook, name.as_str(), OnHangUp::GoOn, look);
+            while let Some(event) = looked.recv().await {
+                match event {
+                    banger_api::Event::Done { result, .. } => {
+                        found.extend(serde_json::from_value::<Vec<String>>(result).unwrap_or_default());
+                    }
+                    // It has gone since, and needs no look.
+                    banger_api::Event::Error { error } if error.kind == ErrorKind::NotFound => {}
+                    banger_api::Event::Error { error } => {
+                        found.push(format!("VM {name} could not be looked at: {error}"));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        match self.operations.while_idle(|| sweep(&self.services)) {
+            Some(swept) => found.extend(swept?),
+            None => found.push(
+                "something is under way, so files that belong to nothing were not looked for".to_owned(),
+            ),
+        }
+        found.extend(end_strays(&self.services).await?);
+        Ok(found)
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A store that is moved away, and begun anew, knows nothing of the disks and images that are there. They are put aside,
+/// not swept: they may be all that is left. They come back with their store.
+fn set_aside_files_of_another_store(services: &Services) -> Result<(), EngineError> {
+    let state = &services.dirs.state;
+    let mark = state.join("store.id");
+    let own = services.store.id()?;
+    let marked = match fs::read_to_string(&mark) {
+        Ok(text) => Some(text.trim().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(EngineError::file("read", &mark)(error)),
+    };
+    if marked.as_ref() == Some(&own) {
+        return Ok(());
+    }
+    let of_nobody_known = marked.is_none() && services.store.is_empty()?;
+    if marked.is_some() || of_nobody_known {
+        let earlier = marked.unwrap_or_else(|| Timestamp::now().as_second().to_string());
+        let aside = state.join(format!("{SET_ASIDE}{earlier}"));
+        if move_kept(state, &aside)? {
+            tracing::warn!(folder = %aside.display(), "what an earlier store spoke of was put aside");
+        }
+        let back = state.join(format!("{SET_ASIDE}{own}"));
+        if back.exists() && move_kept(&back, state)? {
+            tracing::warn!(folder = %back.display(), "came back with its store");
+            remove_dir(&back)?;
+        }
+    }
+    let partial = mark.with_extension("partial");
+    fs::write(&partial, format!("{own}\n")).map_err(EngineError::file("write", &partial))?;
+    fs::rename(&partial, &mark).map_err(EngineError::file("name", &mark))
+}
+
+/// Moves what is kept in folder `from` to `to`; false when there is nothing.
+fn move_kept(from: &Path, to: &Path) -> Result<bool, EngineError> {
+    let full: Vec<_> = OF_STORE.into_iter().filter(|name| !is_empty(&from.join(name))).collect();
+    if full.is_empty() {
+        return Ok(false);
+    }
+    crate::dirs::private(to)?;
+    for name in full {
+        let (from, to) = (from.join(name), to.join(name));
+        // An empty one makes way; a full one is an error, and both stay.
+        fs::rename(&from, &to).map_err(EngineError::file("move", from))?;
+    }
+    Ok(true)
+}
+
+fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
+}
+
+/// What has become of a VM of the last daemon's.
+enum Taken {
+    Gone,
+    Down(Alive),
+    Up(Alive),
+    /// It runs, and was to be stopped.
+    Stopping(Alive),
+}
+
+/// One VM: adopted if it runs and should; else what it held is given back. A VM that no client knows of, or that was to go
+/// with its session, is deleted.
+async fn take_over(services: &Services, record: &VmRecord) -> Result<Taken, EngineError> {
+    let VmRecord { id, name, .. } = record;
+    // A session does not outlive the daemon it ran through.
+    if !record.acknowledged || record.rm {
+        vm::revert(&services.store, id, Scope::Vm).await?;
+        services.store.delete_vm(id)?;
+        tracing::info!(vm = %id, %name, "undone: its making, or its session, ended with the last daemon");
+        return Ok(Taken::Gone);
+    }
+    let adopted = match record.state {
+        VmState::Running | VmState::Paused | VmState::Stopping => adopt(services, record).await?,
+        _ => None,
+    };
+    match (record.state, adopted) {
+        (VmState::Stopping, Some(alive)) => {
+            tracing::info!(vm = %id, %name, "adopted, to be stopped in order");
+            return Ok(Taken::Stopping(alive));
+        }
+        (_, Some(alive)) => {
+            tracing::info!(vm = %id, %name, "adopted");
+            return Ok(Taken::Up(alive));
+        }
+        (VmState::Running | VmState::Paused, None) => {
+            let (_, console) = vm::last_words(&VmDir::of(&services.dirs, id));
+            let why = format!("it ended while no bangerd was watching\n{}", console.join("\n"));
+            went_down(services, record, Some(&why)).await?;
+        }
+        (VmState::Starting, None) => {
+            went_down(services, record, Some("bangerd ended while it was being started")).await?;
+        }
+        // It has ended, as it was asked to.
+        (VmState::Stopping, None) => went_down(services, record, None).await?,
+        (VmState::Created | VmState::Stopped | VmState::Error, None) => {
+            vm::revert(&services.store, id, Scope::Run).await?;
+        }
+    }
+    Ok(Taken::Down(Alive::default()))
+}
+
+/// Goes on with a stop, for nobody in particular.
+fn finish_stop(vms: &Arc<Vms>, record: &VmRecord) {
+    if let Err(error) = vms.stop(record.id.as_str(), StopVm::default()) {
+        tracing::warn!(vm = %record.id, name = %record.name, %error, "the stop does not go on");
+    }
+}
+
+async fn went_down(services: &Services, record: &VmRecord, why: Option<&str>) -> Result<(), EngineError> {
+    vm::revert(&services.store, &record.id, Scope::Run).await?;
+    services.store.set_vm_down(&record.id, why)?;
+    tracing::warn!(vm = %record.id, name = %record.name, why, "is down");
+    Ok(())
+}
+
+/// The processes of a VM that should run, if they do and are those that were started: by pid and start time, and the
+/// VMM by its answer.
+async fn adopt(services: &Services, record: &VmRecord) -> Result<Option<Alive>, EngineError> {
+    let Some(handle) = &record.handle else { return Ok(None) };
+    let mut alive = Alive::default();
+    for row in services.store.journal_of(&record.id, Scope::Run)?.into_iter().rev() {
+        let Resource::Process { role, pid: Some(pid), started: Some(started), .. } = row.resource else {
+            continue;
+        };
+        match (vm::adopt(pid, started)?, role) {
+            (Some(process), role) => alive.add(role, process),
+            // Without it, only what the guest says from now on is lost.
+            (None, ProcessRole::Console) => {}
+            (None, _) => return Ok(None),
+        }
+    }
+    let vmm_is_there = alive.vmm.as_ref().is_some_and(|vmm| vmm.pid == handle.pid);
+    let answers = match services.vmms.of_kind(crate::vmms::kind(handle.vmm)).await {
+        Ok(vmm) => vmm.answers(&handle.control).await.is_ok(),
+        Err(error) => {
+            // The program is gone from the disk; the process that was made of it is not.
+            tracing::warn!(vm = %record.id, name = %record.name, %error, "its VMM cannot be asked");
+            true
+        }
+    };
+    Ok((vmm_is_there && answers).then_some(alive))
+}
+
+/// Removes what is in banger's folders and in no row: what was not published, or was deleted but for its files. Says
+/// what it was.
+fn sweep(services: &Services) -> Result<Vec<String>, EngineError> {
+    // Before the rows are read: what is made meanwhile is then in neither list.
+    let there = |folder: PathBuf| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let state = &services.dirs.state;
+    let [disks, images, kernels] = OF_STORE.map(|name| there(state.join(name)));
+    let sockets = there(services.dirs.runtime.join("vms"));
+    let mut vms: HashSet<String> = services.store.vms()?.into_iter().map(|vm| vm.id.into()).collect();
+    let mut found = remove_unknown(disks, &vms);
+    // Sockets of a VM that nobody knows are its only way out while it runs.
+    vms.extend(strays(services).into_iter().map(|(_, id)| id.into()));
+    found.extend(remove_unknown(sockets, &vms));
+    let known = services.store.images()?.into_iter().map(|image| image.id.into()).collect();
+    found.extend(remove_unknown(images, &known));
+    let known = services.store.kernels()?.into_iter().map(|kernel| kernel.id.into()).collect();
+    found.extend(remove_unknown(kernels, &known));
+    Ok(found)
+}
+
+fn remove_unknown(there: Vec<PathBuf>, known: &HashSet<String>) -> Vec<String> {
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let unknown = there.into_iter().filter(|path| !known.contains(&name(path)));
+    unknown
+        .map(|path| match remove_dir(&path) {
+            Ok(()) => format!("{} belonged to nothing, and was removed", path.display()),
+            Err(error) => format!("{} belongs to nothing, and stays: {error}", path.display()),
+        })
+        .collect()
+}
+
+/// Processes of VMs that the store does not know: pid and VM.
+fn strays(services: &Services) -> Vec<(u32, Id)> {
+    let dirs = [services.dirs.runtime.join("vms"), services.dirs.state.join("vms")];
+    let mut found = vm::of_dirs(&dirs);
+    found.retain(|(_, id)| matches!(services.store.vm(id), Ok(None)));
+    found
+}
+
+async fn end_strays(services: &Services) -> Result<Vec<String>, EngineError> {
+    let mut found = Vec::new();
+    for (pid, id) in strays(services) {
+        vm::kill(pid).await?;
+        found.push(format!("process {pid} ran for VM {id}, which is not in the store, and was ended"));
+    }
+    Ok(found)
+}

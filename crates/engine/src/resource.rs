@@ -1,0 +1,84 @@
+//! What a VM takes from the host, as it is written in the journal.
+
+use std::{fmt, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::step::Step;
+
+/// One thing taken from the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum Resource {
+    /// A directory of banger's with all that is in it.
+    Folder { path: PathBuf },
+    /// A process. Until it has been started there is no pid: it is then found by its program and by `marker`, the
+    /// VM's id, which is in its arguments.
+    Process { role: ProcessRole, program: PathBuf, marker: String, pid: Option<u32>, started: Option<u64> },
+}
+
+/// What a process of a VM is for. The names are those in journals of earlier builds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ProcessRole {
+    /// Runs the guest.
+    #[serde(rename = "VMM")]
+    Vmm,
+    /// The vsock device of a QEMU guest.
+    #[serde(rename = "vsock device")]
+    VsockDevice,
+    /// Writes what the guest and the VMM say into logs; ends by itself, after the VMM.
+    #[serde(rename = "console")]
+    Console,
+}
+
+impl fmt::Display for ProcessRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Vmm => "VMM",
+            Self::VsockDevice => "vsock device",
+            Self::Console => "console",
+        })
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder { path } => write!(f, "folder {}", path.display()),
+            Self::Process { role, pid: Some(pid), .. } => write!(f, "process {pid} ({role})"),
+            Self::Process { role, .. } => write!(f, "a process ({role})"),
+        }
+    }
+}
+
+impl Resource {
+    /// The step in which it is written down, before it is taken.
+    pub(crate) fn journalled(&self) -> Step {
+        match self {
+            Self::Folder { .. } => Step::JournalFolder,
+            Self::Process { .. } => Step::JournalProcess,
+        }
+    }
+
+    /// The step in which it is struck, once it has been given back.
+    pub(crate) fn struck(&self) -> Step {
+        match self {
+            Self::Folder { .. } => Step::JournalStrikeFolder,
+            Self::Process { .. } => Step::JournalStrikeProcess,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_of_an_earlier_build_is_read() {
+        let row =
+            r#"{"kind":"process","role":"vsock device","program":"/p","marker":"m","pid":7,"started":9}"#;
+        let resource: Resource = serde_json::from_str(row).unwrap();
+        assert_eq!(resource.to_string(), "process 7 (vsock device)");
+        assert_eq!(serde_json::to_string(&resource).unwrap(), row);
+    }
+}

@@ -1,0 +1,195 @@
+//! Making a VM.
+
+use std::sync::Arc;
+
+use banger_api::{
+    ApiError, CreateVm, ErrorKind, Id, InvalidName, Limits, OperationKind, Size, Vm, VmName, VmState,
+};
+use jiff::Timestamp;
+
+use super::{actor::Change, names, preflight, process::Alive, vms::Vms};
+use crate::{
+    error::EngineError,
+    layout::VmDir,
+    operation::{Context, Events, OnHangUp},
+    random::{random, random_id},
+    store::{ImageRecord, KernelRecord, NewVm, StoreError},
+};
+
+/// Made-up names that are tried before giving up on them being free.
+const NAME_TRIES: usize = 20;
+
+impl Vms {
+    /// Makes a VM and, unless asked not to, starts it, fetching its image and kernel where they are missing. With `rm`, the stream stays
+    /// open after `done`, and the VM is deleted when it is hung up.
+    ///
+    /// # Errors
+    /// When the request makes no sense; nothing is done then.
+    pub fn run(self: &Arc<Self>, request: CreateVm) -> Result<Events, ApiError> {
+        check(&request)?;
+        let hang_up = if request.detach { OnHangUp::GoOn } else { OnHangUp::Cancel };
+        let lease = request.rm && !request.detach;
+        let target = request.name.as_ref().map(ToString::to_string).unwrap_or_default();
+        let (vms, after) = (self.clone(), self.clone());
+        Ok(self.operations.start_and_then(
+            OperationKind::VmRun,
+            &target,
+            hang_up,
+            move |context| async move { vms.make_and_start(request, &context).await },
+            move |vm: Vm, events| async move {
+                if lease {
+                    events.closed().await;
+                    after.end_session(&vm).await;
+                }
+            },
+        ))
+    }
+
+    async fn make_and_start(&self, mut request: CreateVm, context: &Context) -> Result<Vm, EngineError> {
+        let services = &self.services;
+        let defaults = services.config.now()?;
+        // Before anything is made or fetched: all of it could be in vain.
+        preflight::before_create(services, &request, context).await?;
+        if let Some(name) = &request.name
+            && services.store.has_vm_named(name)?
+        {
+            return Err(name_in_use(name).into());
+        }
+        let image = request.image.as_deref().unwrap_or(defaults.image_name());
+        let image =
+            services.images.find_or_fetch(image, std::mem::take(&mut request.credentials), context).await?;
+        let kernel = request.kernel.as_deref().unwrap_or(defaults.kernel_name(image.kernel.as_deref()));
+        let kernel = services.kernels.find_or_fetch(kernel, context).await?;
+        context.check()?;
+        let id = self.reserve(&request, &image, &kernel)?;
+        self.owners.add(&id, Alive::default());
+        if request.no_start {
+            services.store.acknowledge_vm(&id)?;
+            return self.show_by_id(&id);
+        }
+        let personal = std::mem::take(&mut request.personal);
+        if let Err(error) = self.owners.change(&id, Change::Start(personal), context).await {
+            return Err(self.undo_or_keep(&id, request.rm, context, error).await);
+        }
+        self.show_by_id(&id)
+    }
+
+    /// A VM that failed to start is undone if nobody could want it: it was cancelled, was not to be kept, or never
+    /// came so far as to have a console. Otherwise it stays in state `error`, for its logs.
+    async fn undo_or_keep(&self, id: &Id, rm: bool, context: &Context, error: EngineError) -> EngineError {
+        let services = &self.services;
+        let stays = match services.store.vm(id) {
+            Ok(Some(record)) => record.state == VmState::Running,
+            Ok(None) => return error,
+            Err(_) => true,
+        };
+        let has_console = || VmDir::of(&services.dirs, id).console_log().exists();
+        if stays || !(rm || context.cancel.is_cancelled() || !has_console()) {
+            if let Err(error) = services.store.keep_vm(id) {
+                tracing::error!(vm = %id, %error, "kept, but not recorded as such");
+            }
+            return error;
+        }
+        if let Err(left) = self.owners.change(id, Change::Delete { force: true }, context).await {
+            tracing::error!(vm = %id, error = %left, "not undone; the next start of bangerd tries again");
+        }
+        error
+    }
+
+    fn reserve(
+        &self,
+        request: &CreateVm,
+        image: &ImageRecord,
+        kernel: &KernelRecord,
+    ) -> Result<Id, EngineError> {
+        let defaults = self.services.config.now()?;
+        let mut vm = NewVm {
+            id: random_id(),
+            name: made_up()?,
+            image_id: image.id.clone(),
+            kernel_id: kernel.id.clone(),
+            vcpu: request.vcpu.unwrap_or_else(|| defaults.vcpu()),
+            memory: request.memory.unwrap_or_else(|| defaults.memory()),
+            system_overlay_size: request
+                .system_overlay_size
+                .unwrap_or_else(|| defaults.system_overlay_size())
+                .down_to(Limits::DISK_UNIT),
+            disk_size: request.disk_size.unwrap_or_else(|| defaults.disk_size()).down_to(Limits::DISK_UNIT),
+            vmm: request.vmm,
+            nat: request.nat.unwrap_or_else(|| defaults.nat()),
+            rm: request.rm,
+            created_at: Timestamp::now(),
+        };
+        if let Some(name) = &request.name {
+            vm.name = name.clone();
+            return match self.services.store.insert_vm(&vm) {
+                Ok(()) => Ok(vm.id),
+                Err(StoreError::NameTaken(_)) => Err(name_in_use(name).into()),
+                Err(error) => Err(error.into()),
+            };
+        }
+        for _ in 1..NAME_TRIES {
+            match self.services.store.insert_vm(&vm) {
+                Ok(()) => return Ok(vm.id),
+                Err(StoreError::NameTaken(_)) => vm.name = made_up()?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // Most made-up names are taken; the id never is.
+        vm.name = format!("vm-{}", vm.id).parse().map_err(internal)?;
+        self.services.store.insert_vm(&vm)?;
+        Ok(vm.id)
+    }
+}
+
+/// Refuses what cannot be made, before anything is. What is not asked for is as configured, which is in bounds.
+fn check(request: &CreateVm) -> Result<(), ApiError> {
+    let disks = [("a work disk", request.disk_size), ("a system overlay", request.system_overlay_size)];
+    check_hardware(request.vcpu, request.memory, disks)?;
+    let invalid = |message: &str| Err(ApiError::new(ErrorKind::Invalid, message));
+    if request.rm && request.detach {
+        return invalid("a VM that goes with its session (--rm) cannot be detached from it (-d)");
+    }
+    if request.rm && request.no_start {
+        return invalid("a VM that is not started has no session that it could go with (--rm)");
+    }
+    Ok(())
+}
+
+/// Refuses hardware that no VM has; what is `None` is not asked for.
+pub(super) fn check_hardware<const N: usize>(
+    vcpu: Option<u32>,
+    memory: Option<Size>,
+    disks: [(&str, Option<Size>); N],
+) -> Result<(), ApiError> {
+    let invalid = |message: String| Err(ApiError::new(ErrorKind::Invalid, message));
+    if let Some(vcpu) = vcpu
+        && !(1..=Limits::VCPU).contains(&vcpu)
+    {
+        return invalid(format!("{vcpu} virtual CPUs cannot be had: from 1 to {}", Limits::VCPU));
+    }
+    let within = |what: &str, size: Option<Size>, least: Size, most: Size| match size {
+        Some(size) if !(least..=most).contains(&size) => {
+            invalid(format!("{what} of {size} cannot be had: from {least} to {most}"))
+        }
+        _ => Ok(()),
+    };
+    within("memory", memory, Limits::LEAST_MEMORY, Limits::MOST_MEMORY)?;
+    for (what, size) in disks {
+        within(what, size, Limits::LEAST_DISK, Limits::MOST_DISK)?;
+    }
+    Ok(())
+}
+
+fn made_up() -> Result<VmName, EngineError> {
+    names::from_random(u16::from_be_bytes(random())).parse().map_err(internal)
+}
+
+fn internal(error: InvalidName) -> EngineError {
+    ApiError::new(ErrorKind::Internal, format!("a made-up name: {error}")).into()
+}
+
+fn name_in_use(name: &VmName) -> ApiError {
+    ApiError::new(ErrorKind::AlreadyExists, format!("there is a VM {name} already"))
+        .hint(format!("choose another name, or delete it with: banger vm delete {name}"))
+}

@@ -1,0 +1,127 @@
+//! The stale sweep: running VMs that nobody has used for long are stopped, where that is configured.
+
+use std::{sync::Arc, time::Duration};
+
+use banger_api::{AutoStop, HappeningKind, StopVm, VmState};
+use jiff::{SignedDuration, Timestamp};
+
+use super::vms::Vms;
+use crate::{error::EngineError, store::VmRecord};
+
+/// How often to look.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Looks for unused VMs and stops them, for ever.
+pub(crate) async fn stop_idle(vms: Arc<Vms>) {
+    loop {
+        let after = stale_after(&vms);
+        if let Some(after) = after
+            && let Err(error) = stop_unused(&vms, after)
+        {
+            tracing::warn!(%error, "cannot look for unused VMs");
+        }
+        tokio::time::sleep(after.map_or(EVERY, |after| EVERY.min(after))).await;
+    }
+}
+
+fn stale_after(vms: &Vms) -> Option<Duration> {
+    // Requests tell of a configuration that is broken; nothing is stopped by one.
+    match vms.services.config.now().map(|config| config.auto_stop_stale_after()) {
+        Ok(AutoStop::After(after)) => Some(after.as_duration()),
+        Ok(AutoStop::Off) | Err(_) => None,
+    }
+}
+
+fn stop_unused(vms: &Arc<Vms>, after: Duration) -> Result<(), EngineError> {
+    let now = Timestamp::now();
+    let sessions = &vms.services.sessions;
+    for vm in vms.services.store.vms()? {
+        let used = (sessions.count(&vm.id), sessions.last(&vm.id));
+        if let Some(since) = unused_since(&vm, used, now, after) {
+            stop(vms, vm, since);
+        }
+    }
+    Ok(())
+}
+
+/// Since when a running VM has been unused, if that is longer than `after`; by its row, and by the sessions that are
+/// open and the last use that was not written down.
+fn unused_since(
+    vm: &VmRecord,
+    (sessions, last): (usize, Option<Timestamp>),
+    now: Timestamp,
+    after: Duration,
+) -> Option<Timestamp> {
+    let since = vm.last_used_at.max(vm.started_at).max(last)?;
+    let unused = now.duration_since(since) >= SignedDuration::try_from(after).unwrap_or(SignedDuration::MAX);
+    (vm.state == VmState::Running && sessions == 0 && unused).then_some(since)
+}
+
+/// Stops it in order, beside what else there is to do; asked again while that goes on, its owner has nothing to do.
+fn stop(vms: &Arc<Vms>, vm: VmRecord, since: Timestamp) {
+    tracing::info!(vm = %vm.id, name = %vm.name, %since, "stopped: nobody has used it since");
+    match vms.stop(vm.id.as_str(), StopVm::default()) {
+        Ok(mut events) => {
+            vms.services.store.happenings().tell(HappeningKind::VmUnused { id: vm.id, name: vm.name, since });
+            tokio::spawn(async move { while events.recv().await.is_some() {} });
+        }
+        Err(error) => tracing::warn!(vm = %vm.id, %error, "an unused VM is not stopped"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use banger_api::{Id, Size};
+
+    use super::*;
+
+    fn vm(state: VmState, started_at: Option<&str>, last_used_at: Option<&str>) -> VmRecord {
+        let time = |text: &str| text.parse().unwrap();
+        VmRecord {
+            id: Id::from_random([1; 8]),
+            name: "box".parse().unwrap(),
+            state,
+            image_id: Id::from_random([2; 8]),
+            kernel_id: Id::from_random([3; 8]),
+            image: "image".to_owned(),
+            kernel: "kernel".to_owned(),
+            vcpu: 1,
+            memory: Size::mib(512),
+            system_overlay_size: Size::gib(8),
+            disk_size: Size::gib(8),
+            vmm: None,
+            nat: true,
+            rm: false,
+            cid: 3,
+            acknowledged: true,
+            created_at: time("2026-11-25T09:00:00Z"),
+            started_at: started_at.map(time),
+            last_used_at: last_used_at.map(time),
+            last_error: None,
+            handle: None,
+        }
+    }
+
+    #[test]
+    fn what_runs_and_nobody_has_used_for_long_is_stale() {
+        use VmState::{Paused, Running, Stopped};
+        let (nine, ten) = (Some("2026-11-25T09:30:00Z"), Some("2026-11-25T10:00:00Z"));
+        let now = "2026-11-25T10:30:00Z".parse().unwrap();
+        let hour = Duration::from_secs(3600);
+        for (vm, sessions, stale) in [
+            (vm(Running, nine, nine), 0, true),
+            (vm(Running, nine, None), 0, true),
+            (vm(Running, nine, nine), 1, false),
+            (vm(Running, nine, ten), 0, false),
+            // Used before it was last started.
+            (vm(Running, ten, nine), 0, false),
+            (vm(Paused, nine, nine), 0, false),
+            (vm(Stopped, None, nine), 0, false),
+        ] {
+            assert_eq!(unused_since(&vm, (sessions, None), now, hour).is_some(), stale, "{vm:?} {sessions}");
+        }
+        let not_written_down = ten.map(|ten| ten.parse().unwrap());
+        assert!(unused_since(&vm(Running, nine, nine), (0, not_written_down), now, hour).is_none());
+        assert!(unused_since(&vm(Running, nine, nine), (0, None), now, Duration::MAX).is_none());
+    }
+}

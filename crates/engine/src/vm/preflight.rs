@@ -1,0 +1,116 @@
+//! The checks that a start makes before it does anything: those that start no process and take no time. All that is
+//! wrong is told together.
+
+use banger_api::{ApiError, CreateVm};
+
+use super::services::Services;
+use crate::{
+    admission,
+    doctor::{agent, fresh_disks, of_row, own_folder, sockets},
+    error::EngineError,
+    operation::Context,
+    spans::now_ns,
+    store::VmRecord,
+};
+
+/// Before a VM is made: what is missing for it is not fetched, and nothing is reserved, when it could not start.
+pub(crate) async fn before_create(
+    services: &Services,
+    request: &CreateVm,
+    context: &Context,
+) -> Result<(), EngineError> {
+    let began = now_ns();
+    let mut problems = of_host(services);
+    problems.add(services.vmms.choose(request.vmm).await.map(drop));
+    problems.add(fresh_disks(&services.dirs));
+    if !request.no_start {
+        let memory = request.memory.map_or_else(|| services.config.now().map(|config| config.memory()), Ok);
+        problems.add(memory.and_then(admission::memory));
+    }
+    context.spans.end("look before", began);
+    problems.all("the VM cannot be made")
+}
+
+/// Before the VM of `record` is started.
+pub(crate) async fn before_start(
+    services: &Services,
+    record: &VmRecord,
+    context: &Context,
+) -> Result<(), EngineError> {
+    let began = now_ns();
+    let mut problems = of_host(services);
+    problems.add(services.vmms.choose(record.vmm).await.map(drop));
+    let rootfs = services.images.dir(&record.image_id).rootfs();
+    let image = services.store.images()?.into_iter().find(|image| image.id == record.image_id);
+    match image.map_or(Ok(()), |image| services.images.check_usable(&image)) {
+        Ok(()) => problems.add(of_row("image", &record.image, &rootfs)),
+        changed => problems.add(changed),
+    }
+    problems.add(of_row("kernel", &record.kernel, &services.kernels.dir(&record.kernel_id).vmlinux()));
+    // What is not there yet is made.
+    if !services.vm_dir(record).work_disk().exists() {
+        problems.add(fresh_disks(&services.dirs));
+    }
+    problems.add(admission::memory(record.memory));
+    context.spans.end("look before start", began);
+    problems.all(&format!("VM {} cannot start", record.name))
+}
+
+fn of_host(services: &Services) -> Problems {
+    let mut problems = Problems::default();
+    problems.add(agent(&services.programs.agent).map(drop));
+    problems.add(own_folder("runtime folder", &services.dirs.runtime).map(drop));
+    problems.add(sockets(&services.dirs).map(drop));
+    problems
+}
+
+/// What is wrong so far.
+#[derive(Debug, Default)]
+struct Problems(Vec<ApiError>);
+
+impl Problems {
+    fn add<E: Into<ApiError>>(&mut self, found: Result<(), E>) {
+        if let Err(error) = found {
+            self.0.push(error.into());
+        }
+    }
+
+    /// One problem is the error; several are one error of the first's kind that lists all, each with what to do.
+    fn all(mut self, what: &str) -> Result<(), EngineError> {
+        if self.0.len() < 2 {
+            return self.0.pop().map_or(Ok(()), |error| Err(error.into()));
+        }
+        let mut message = format!("{what}, for {} reasons:", self.0.len());
+        for error in &self.0 {
+            let hint = error.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            message.push_str(&format!("\n  {}{hint}", error.message));
+        }
+        let kind = self.0.first().map_or(banger_api::ErrorKind::Internal, |error| error.kind);
+        Err(ApiError::new(kind, message).hint("`banger doctor` looks at all of the host").into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use banger_api::ErrorKind;
+
+    #[test]
+    fn several_problems_are_told_together() {
+        let of = |kind, message: &str| Err(ApiError::new(kind, message).hint("do this"));
+        let mut problems = Problems::default();
+        problems.add::<ApiError>(Ok(()));
+        assert!(Problems::default().all("").is_ok());
+        problems.add::<ApiError>(of(ErrorKind::NoMemory, "no memory"));
+        problems.add::<ApiError>(of(ErrorKind::NoSpace, "no space"));
+        let error = ApiError::from(problems.all("VM box cannot start").unwrap_err());
+        assert_eq!(error.kind, ErrorKind::NoMemory);
+        assert_eq!(
+            error.message,
+            "VM box cannot start, for 2 reasons:\n  no memory (do this)\n  no space (do this)"
+        );
+        let mut one = Problems::default();
+        one.add::<ApiError>(of(ErrorKind::NoSpace, "no space"));
+        assert_eq!(ApiError::from(one.all("").unwrap_err()).message, "no space");
+    }
+}

@@ -1,0 +1,83 @@
+//! Giving back what a VM takes from the host: from the journal's row alone, any number of times.
+
+use banger_api::Id;
+
+use super::process;
+use crate::{
+    error::EngineError,
+    files::remove_dir,
+    resource::Resource,
+    store::{Scope, Store},
+};
+
+/// Gives back what `vm` holds in `scope`, the last taken first. What cannot be given back stays in the journal; the
+/// first such error is returned, all are logged.
+pub(crate) async fn revert(store: &Store, vm: &Id, scope: Scope) -> Result<(), EngineError> {
+    let mut first = None;
+    for row in store.journal_of(vm, scope)? {
+        match give_back(&row.resource).await {
+            Ok(()) => store.strike_journal(&row)?,
+            Err(error) => {
+                tracing::error!(%vm, resource = ?row.resource, %error, "not given back");
+                first.get_or_insert(error);
+            }
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
+/// Gives one thing back. What is gone already is given back.
+async fn give_back(resource: &Resource) -> Result<(), EngineError> {
+    match resource {
+        Resource::Folder { path } => remove_dir(path),
+        Resource::Process { pid: Some(pid), started: Some(started), .. } => {
+            match process::adopt(*pid, *started)? {
+                Some(process) => process.kill().await,
+                None => Ok(()),
+            }
+        }
+        Resource::Process { program, marker, .. } => {
+            for pid in process::find(program, marker) {
+                if let Some(process) = process::open(pid)? {
+                    process.kill().await?;
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::zombie_processes)] // children are waited for through their pidfds
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::resource::ProcessRole;
+
+    #[tokio::test]
+    async fn every_resource_is_given_back_twice_without_complaint() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vm");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("disk"), "x").unwrap();
+        let program = fs::canonicalize("/bin/sleep").unwrap();
+        let marker = format!("1000.7{}", std::process::id());
+        let child = std::process::Command::new(&program).arg(&marker).spawn().unwrap();
+        let started = process::start_time(child.id());
+        let named = Resource::Process {
+            role: ProcessRole::Vmm,
+            program: program.clone(),
+            marker: marker.clone(),
+            pid: Some(child.id()),
+            started,
+        };
+        let unnamed = Resource::Process { role: ProcessRole::Vmm, program, marker, pid: None, started: None };
+        for resource in [&Resource::Folder { path: path.clone() }, &unnamed, &named] {
+            give_back(resource).await.unwrap();
+            give_back(resource).await.unwrap();
+        }
+        assert!(!path.exists());
+        assert_eq!(process::start_time(child.id()), None);
+    }
+}

@@ -1,0 +1,43 @@
+//! What the work on a VM uses of the engine.
+
+use std::sync::Arc;
+
+use banger_api::{ApiError, Dirs};
+
+use crate::{
+    config::ConfigFiles,
+    image::Images,
+    kernel::{Initrds, Kernels},
+    layout::VmDir,
+    programs::Programs,
+    refusals::unresolved,
+    sessions::Sessions,
+    store::{Store, VmRecord},
+    vmms::Vmms,
+};
+
+/// What the work on a VM uses of the engine.
+#[derive(Debug)]
+pub(crate) struct Services {
+    pub(crate) dirs: Arc<Dirs>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) config: Arc<ConfigFiles>,
+    pub(crate) programs: Programs,
+    pub(crate) vmms: Arc<Vmms>,
+    pub(crate) images: Arc<Images>,
+    pub(crate) kernels: Arc<Kernels>,
+    pub(crate) initrds: Arc<Initrds>,
+    pub(crate) sessions: Arc<Sessions>,
+}
+
+impl Services {
+    /// Returns the VM that `reference` names.
+    pub(crate) fn find_vm(&self, reference: &str) -> Result<VmRecord, ApiError> {
+        let vms = self.store.vms()?;
+        banger_api::resolve(&vms, reference).cloned().map_err(|error| unresolved("VM", reference, error))
+    }
+
+    pub(crate) fn vm_dir(&self, vm: &VmRecord) -> VmDir {
+        VmDir::of(&self.dirs, &vm.id)
+    }
+}

@@ -1,0 +1,336 @@
+//! What VMs use: of the host by the kernel's account, of themselves by their guests'.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use banger_api::{Defaults, DiskStats, GuestStats, HappeningKind, Id, Size, VmState, VmStats};
+use banger_proto::Inspection;
+use jiff::Timestamp;
+
+use super::{guest, services::Services, vms::Vms};
+use crate::{
+    error::EngineError,
+    resource::Resource,
+    spans::now_ns,
+    store::{Scope, VmRecord},
+};
+
+/// Least time between two looks at a VM's CPU time that are compared: the kernel counts in hundredths of a second.
+const LEAST_NS: u64 = 1_000_000_000;
+
+/// How long a guest may take to tell of itself: nobody waits longer for a silent one.
+const GUEST: Duration = Duration::from_secs(2);
+
+/// CPU time of a VM's processes up to a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sample {
+    at_ns: u64,
+    cpu_ns: u64,
+}
+
+/// The last two samples of each running VM, at least [`LEAST_NS`] apart.
+#[derive(Debug, Default)]
+pub(super) struct Samples(Mutex<HashMap<Id, (Option<Sample>, Sample)>>);
+
+impl Samples {
+    /// Takes a sample, and returns the one to compare it with.
+    fn take(&self, vm: &Id, sample: Sample) -> Option<Sample> {
+        let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((before, last)) = samples.get_mut(vm) else {
+            samples.insert(vm.clone(), (None, sample));
+            return None;
+        };
+        if sample.at_ns.saturating_sub(last.at_ns) < LEAST_NS {
+            return *before;
+        }
+        *before = Some(std::mem::replace(last, sample));
+        *before
+    }
+
+    /// Lets go of all but `vms`.
+    fn keep(&self, vms: &HashSet<&Id>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| vms.contains(id));
+    }
+}
+
+/// What a process of a VM uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ProcessUse {
+    cpu_ns: u64,
+    started_ns: u64,
+    resident: u64,
+}
+
+/// What all processes of a VM use; the start is the first one's.
+fn processes_use(services: &Services, vm: &VmRecord) -> Result<Option<ProcessUse>, EngineError> {
+    let mut all: Option<ProcessUse> = None;
+    for row in services.store.journal_of(&vm.id, Scope::Run)? {
+        let Resource::Process { pid: Some(pid), started: Some(started), .. } = row.resource else { continue };
+        let is_vmm = vm.handle.as_ref().is_some_and(|handle| handle.pid == pid);
+        let Some(one) = process_use(pid, started, is_vmm) else { continue };
+        all = Some(match all {
+            None => one,
+            Some(all) => ProcessUse {
+                cpu_ns: all.cpu_ns + one.cpu_ns,
+                started_ns: all.started_ns.min(one.started_ns),
+                resident: all.resident + one.resident,
+            },
+        });
+    }
+    Ok(all)
+}
+
+/// What process `pid` uses, if it is the one that began at `started`. The guest's memory is the VMM's: its helpers, which
+/// have it too, are not counted for it again.
+fn process_use(pid: u32, started: u64, is_vmm: bool) -> Option<ProcessUse> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (cpu_ticks, began) = cpu_and_start(&stat)?;
+    if began != started {
+        return None;
+    }
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let shared = if is_vmm { resident_of(&status, "RssShmem:") } else { 0 };
+    let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
+    Some(ProcessUse {
+        cpu_ns: cpu_ticks * tick_ns,
+        started_ns: began * tick_ns,
+        resident: resident_of(&status, "RssAnon:") + resident_of(&status, "RssFile:") + shared,
+    })
+}
+
+/// CPU time, in the kernel and not, and the start since boot, in clock ticks (`/proc/pid/stat`, fields 14, 15 and 22).
+fn cpu_and_start(stat: &str) -> Option<(u64, u64)> {
+    // The second field is the program's name in parentheses, and may hold anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace().skip(11);
+    let cpu = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    Some((cpu, fields.nth(6)?.parse().ok()?))
+}
+
+/// A line of `/proc/pid/status`, such as `RssAnon:      1234 kB`, in bytes.
+fn resident_of(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kib: Option<u64> = line.and_then(|line| line.split_ascii_whitespace().next()?.parse().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// How busy, in percent of one CPU, and over how many seconds.
+#[allow(clippy::cast_precision_loss)] // for people
+fn busy(from: Sample, to: Sample) -> Option<(f64, f64)> {
+    let over = to.at_ns.checked_sub(from.at_ns).filter(|over| *over > 0)?;
+    // A helper that has ended takes its time with it.
+    let cpu = to.cpu_ns.saturating_sub(from.cpu_ns);
+    let tenths = (cpu as f64 * 1000.0 / over as f64).round();
+    Some((tenths / 10.0, (over as f64 / 1e8).round() / 10.0))
+}
+
+/// Nanoseconds since the host's boot, which process starts are told in.
+fn since_boot_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+/// What `vm` uses now.
+pub(super) async fn stats(
+    services: &Services,
+    samples: &Samples,
+    vm: VmRecord,
+) -> Result<VmStats, EngineError> {
+    let guest = guest_stats(&vm).await;
+    let used = processes_use(services, &vm)?;
+    let cpu = used.and_then(|used| {
+        let now = Sample { at_ns: now_ns(), cpu_ns: used.cpu_ns };
+        let from = samples.take(&vm.id, now);
+        // Of one that has only just been started, all there is.
+        let began = || Sample {
+            at_ns: now.at_ns.saturating_sub(since_boot_ns().saturating_sub(used.started_ns)),
+            cpu_ns: 0,
+        };
+        busy(from.unwrap_or_else(began), now)
+    });
+    let dir = services.vm_dir(&vm);
+    let disks = [("system_overlay", dir.overlay()), ("work", dir.work_disk())];
+    let disks = disks.into_iter().filter_map(|(name, file)| disk(name, &file).transpose());
+    Ok(VmStats {
+        at: Timestamp::now(),
+        cpu_percent: cpu.map(|(percent, _)| percent),
+        cpu_over_s: cpu.map(|(_, over)| over),
+        vcpu: vm.vcpu,
+        resident: used.map(|used| Size::bytes(used.resident)),
+        memory: vm.memory,
+        disks: disks.collect::<Result<_, _>>()?,
+        guest,
+        id: vm.id,
+        name: vm.name,
+        state: vm.state,
+    })
+}
+
+/// A disk that is there.
+fn disk(name: &str, path: &Path) -> Result<Option<DiskStats>, EngineError> {
+    match fs::metadata(path) {
+        Ok(meta) => Ok(Some(DiskStats {
+            name: name.to_owned(),
+            apparent: Size::bytes(meta.size()),
+            // In units of 512 bytes, whatever the file system's are (stat(2)).
+            real: Size::bytes(meta.blocks().saturating_mul(512)),
+        })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(EngineError::file("look at", path)(error)),
+    }
+}
+
+/// What the guest of a running VM says, if it does so in time and its agent knows the question.
+async fn guest_stats(vm: &VmRecord) -> Option<GuestStats> {
+    let handle = vm.handle.as_ref().filter(|_| vm.state == VmState::Running)?;
+    match tokio::time::timeout(GUEST, guest::inspect(handle)).await {
+        Ok(Ok(inspection)) => inspection.map(by_its_own_account),
+        Ok(Err(error)) => {
+            tracing::debug!(vm = %vm.id, %error, "its guest does not tell of itself");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(vm = %vm.id, "its guest does not tell of itself in time");
+            None
+        }
+    }
+}
+
+fn by_its_own_account(inspection: Inspection) -> GuestStats {
+    let sum = |bytes: fn(&banger_proto::InterfaceUsage) -> u64| {
+        inspection.interfaces.iter().map(bytes).fold(0, u64::saturating_add)
+    };
+    GuestStats {
+        uptime_ms: inspection.uptime_ms,
+        load: inspection.load,
+        memory_total: Size::bytes(inspection.memory_total),
+        memory_available: Size::bytes(inspection.memory_available.min(inspection.memory_total)),
+        received: sum(|interface| interface.received),
+        sent: sum(|interface| interface.sent),
+    }
+}
+
+/// Samples running VMs, as often as is configured, for ever. While none runs, waits until one does.
+pub(crate) async fn sample(vms: Arc<Vms>) {
+    let mut happenings = vms.services.store.happenings().follow();
+    loop {
+        match sample_all(&vms) {
+            Ok(0) => loop {
+                // Whatever was missed may have been it.
+                if let HappeningKind::VmState { to: VmState::Running, .. } | HappeningKind::Missed { .. } =
+                    happenings.next().await.what
+                {
+                    break;
+                }
+            },
+            Ok(_) => tokio::time::sleep(interval(&vms.services)).await,
+            Err(error) => {
+                tracing::warn!(%error, "cannot sample what VMs use");
+                tokio::time::sleep(interval(&vms.services)).await;
+            }
+        }
+    }
+}
+
+fn interval(services: &Services) -> Duration {
+    // Requests tell of a configuration that is broken.
+    services.config.now().map_or(Defaults::STATS, |config| config.stats_interval()).as_duration()
+}
+
+/// Samples the running VMs, and says how many there are.
+fn sample_all(vms: &Vms) -> Result<usize, EngineError> {
+    let Vms { services, samples, .. } = vms;
+    let vms: Vec<_> = services.store.vms()?.into_iter().filter(|vm| vm.handle.is_some()).collect();
+    for vm in &vms {
+        if let Some(used) = processes_use(services, vm)? {
+            samples.take(&vm.id, Sample { at_ns: now_ns(), cpu_ns: used.cpu_ns });
+        }
+    }
+    samples.keep(&vms.iter().map(|vm| &vm.id).collect());
+    Ok(vms.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64, cpu_ms: u64) -> Sample {
+        Sample { at_ns: seconds * 1_000_000_000, cpu_ns: cpu_ms * 1_000_000 }
+    }
+
+    #[test]
+    fn cpu_use_is_over_the_time_between_two_samples() {
+        assert_eq!(busy(at(10, 0), at(20, 15_000)), Some((150.0, 10.0)));
+        assert_eq!(busy(at(10, 100), at(12, 101)), Some((0.1, 2.0)));
+        assert_eq!(
+            busy(at(10, 100), at(12, 50)),
+            Some((0.0, 2.0)),
+            "a process that ended is no negative use"
+        );
+        assert_eq!(busy(at(10, 0), at(10, 5)), None);
+    }
+
+    #[test]
+    fn samples_that_are_compared_are_not_too_near() {
+        let samples = Samples::default();
+        let vm = Id::from_random([1; 8]);
+        let near = Sample { at_ns: 1_500_000_000, cpu_ns: 0 };
+        assert_eq!(samples.take(&vm, at(1, 0)), None);
+        assert_eq!(samples.take(&vm, near), None);
+        assert_eq!(samples.take(&vm, at(10, 1)), Some(at(1, 0)));
+        assert_eq!(samples.take(&vm, at(10, 2)), Some(at(1, 0)));
+        assert_eq!(samples.take(&vm, at(11, 3)), Some(at(10, 1)));
+        samples.keep(&HashSet::new());
+        assert_eq!(samples.take(&vm, at(20, 0)), None);
+    }
+
+    #[test]
+    fn the_kernels_account_of_a_process_is_read() {
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 250 50 0 0 20 0 4 0 998877 1000 200";
+        assert_eq!(cpu_and_start(stat), Some((300, 998_877)));
+        assert_eq!(cpu_and_start("7 (a) S 1"), None);
+        let status = "Name:\tqemu\nRssAnon:\t      12 kB\nRssShmem:\t  524288 kB\n";
+        assert_eq!(resident_of(status, "RssShmem:"), 512 << 20);
+        assert_eq!(resident_of(status, "RssFile:"), 0);
+    }
+
+    #[test]
+    fn this_process_uses_something_and_another_with_its_pid_is_not_it() {
+        let pid = std::process::id();
+        let stat = fs::read_to_string("/proc/self/stat").unwrap();
+        let (_, started) = cpu_and_start(&stat).unwrap();
+        let used = process_use(pid, started, true).unwrap();
+        assert!(used.resident > 100 << 10, "{used:?}");
+        assert!(used.started_ns <= since_boot_ns(), "{used:?}");
+        assert_eq!(process_use(pid, started + 1, true), None);
+    }
+
+    #[test]
+    fn a_sparse_file_takes_less_than_it_seems() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(64 << 20).unwrap();
+        let disk = disk("work", file.path()).unwrap().unwrap();
+        assert_eq!(disk.apparent, Size::mib(64));
+        assert!(disk.real < Size::mib(1), "{disk:?}");
+        assert!(super::disk("work", Path::new("/nonexistent")).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_a_guest_says_cannot_be_more_than_there_is() {
+        let interface = |received| banger_proto::InterfaceUsage { name: "e".into(), received, sent: 1 };
+        let stats = by_its_own_account(Inspection {
+            memory_total: 100,
+            memory_available: 200,
+            interfaces: vec![interface(u64::MAX), interface(5)],
+            ..Inspection::default()
+        });
+        assert_eq!(stats.memory_available, Size::bytes(100));
+        assert_eq!((stats.received, stats.sent), (u64::MAX, 2));
+    }
+}

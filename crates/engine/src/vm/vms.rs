@@ -1,0 +1,316 @@
+//! The VMs' service: list, change, delete, reach.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use banger_api::{
+    ApiError, CommitVm, ErrorKind, HappeningKind, Id, KillVm, Limits, OperationKind, RestartVm, SetVm,
+    StartVm, StopVm, Vm, VmState, VmStats, resolve,
+};
+use banger_vmm::GuestStream;
+use tokio::task::JoinSet;
+
+use super::{
+    actor::Change,
+    create::check_hardware,
+    owners::{Owners, gone},
+    process::ENDS,
+    services::Services,
+    stats::{Samples, stats},
+};
+use crate::{
+    error::EngineError,
+    operation::{Context, Events, OnHangUp, Operations},
+    refusals::unresolved,
+    sessions::Session,
+    store::VmRecord,
+};
+
+/// The VMs.
+#[derive(Debug)]
+pub struct Vms {
+    pub(super) services: Arc<Services>,
+    pub(super) owners: Arc<Owners>,
+    pub(super) operations: Operations,
+    pub(super) samples: Samples,
+}
+
+impl Vms {
+    pub(crate) fn new(services: Arc<Services>, owners: Arc<Owners>, operations: Operations) -> Self {
+        Self { services, owners, operations, samples: Samples::default() }
+    }
+
+    /// Returns all VMs, the oldest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn list(&self) -> Result<Vec<Vm>, ApiError> {
+        Ok(self.services.store.vms()?.into_iter().map(|record| self.describe(record)).collect())
+    }
+
+    /// Returns the VM that `reference` names.
+    ///
+    /// # Errors
+    /// When none or several do.
+    pub fn show(&self, reference: &str) -> Result<Vm, ApiError> {
+        Ok(self.describe(self.services.find_vm(reference)?))
+    }
+
+    /// Returns the VM that `reference` names, once it has been seen to end, or after a while if it does not: so a client
+    /// whose session broke off learns why.
+    ///
+    /// # Errors
+    /// When none or several do.
+    pub async fn show_ended(&self, reference: &str) -> Result<Vm, ApiError> {
+        // Before the look at its state, so that its end is not missed.
+        let mut happenings = self.services.store.happenings().follow();
+        let id = self.services.find_vm(reference)?.id;
+        let ended = async {
+            loop {
+                let vm = self.show(id.as_str())?;
+                if vm.state != VmState::Running {
+                    return Ok(vm);
+                }
+                loop {
+                    match happenings.next().await.what {
+                        HappeningKind::VmState { id: of, .. } | HappeningKind::VmDeleted { id: of, .. }
+                            if of == id =>
+                        {
+                            break;
+                        }
+                        HappeningKind::Missed { .. } => break,
+                        _ => {}
+                    }
+                }
+            }
+        };
+        match tokio::time::timeout(ENDS, ended).await {
+            Ok(vm) => vm,
+            Err(_) => self.show(id.as_str()),
+        }
+    }
+
+    /// Returns what the VMs use that `references` name, each once; of none, all that run.
+    ///
+    /// # Errors
+    /// When a reference names none or several, or the store cannot be read.
+    pub async fn stats(self: &Arc<Self>, references: &[String]) -> Result<Vec<VmStats>, ApiError> {
+        let vms = self.services.store.vms()?;
+        let mut wanted = Vec::new();
+        if references.is_empty() {
+            wanted.extend(vms.into_iter().filter(|vm| vm.handle.is_some()));
+        } else {
+            let mut seen = HashSet::new();
+            for reference in references {
+                let vm = resolve(&vms, reference).map_err(|error| unresolved("VM", reference, error))?;
+                if seen.insert(&vm.id) {
+                    wanted.push(vm.clone());
+                }
+            }
+        }
+        // All at once: a silent guest delays nobody's answer.
+        let mut asked = JoinSet::new();
+        for (place, vm) in wanted.into_iter().enumerate() {
+            let vms = self.clone();
+            asked.spawn(
+                async move { stats(&vms.services, &vms.samples, vm).await.map(|stats| (place, stats)) },
+            );
+        }
+        let mut all = Vec::new();
+        while let Some(one) = asked.join_next().await {
+            let one = one.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
+            all.push(one?);
+        }
+        all.sort_by_key(|(place, _)| *place);
+        Ok(all.into_iter().map(|(_, stats)| stats).collect())
+    }
+
+    /// Starts a VM.
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub fn start(self: &Arc<Self>, reference: &str, options: StartVm) -> Result<Events, ApiError> {
+        self.change(OperationKind::VmStart, reference, Change::Start(options.personal))
+    }
+
+    /// Stops a VM.
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub fn stop(self: &Arc<Self>, reference: &str, options: StopVm) -> Result<Events, ApiError> {
+        self.change(OperationKind::VmStop, reference, Change::Stop(self.grace(options.timeout_s)?))
+    }
+
+    /// Stops a VM and starts it again, as one operation.
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub fn restart(self: &Arc<Self>, reference: &str, options: RestartVm) -> Result<Events, ApiError> {
+        let grace = self.grace(options.timeout_s)?;
+        self.change(OperationKind::VmRestart, reference, Change::Restart(grace, options.personal))
+    }
+
+    /// Sends a signal to a VM's VMM, and waits for its end.
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub fn kill(self: &Arc<Self>, reference: &str, kill: KillVm) -> Result<Events, ApiError> {
+        self.change(OperationKind::VmKill, reference, Change::Kill(kill.signal))
+    }
+
+    /// Pauses a VM's virtual CPUs.
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub fn pause(self: &Arc<Self>, reference: &str) -> Result<Events, ApiError> {
+        self.change(OperationKind::VmPause, reference, Change::Pause)
+    }
+
+    /// Continues a paused VM.
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub fn resume(self: &Arc<Self>, reference: &str) -> Result<Events, ApiError> {
+        self.change(OperationKind::VmResume, reference, Change::Resume)
+    }
+
+    /// Changes a VM's hardware.
+    ///
+    /// # Errors
+    /// When there is no such VM, or it cannot have that.
+    pub fn set(self: &Arc<Self>, reference: &str, mut wanted: SetVm) -> Result<Events, ApiError> {
+        check_hardware(wanted.vcpu, wanted.memory, [("a work disk", wanted.disk_size)])?;
+        wanted.disk_size = wanted.disk_size.map(|size| size.down_to(Limits::DISK_UNIT));
+        self.change(OperationKind::VmSet, reference, Change::Set(wanted))
+    }
+
+    fn change(
+        self: &Arc<Self>,
+        kind: OperationKind,
+        reference: &str,
+        change: Change,
+    ) -> Result<Events, ApiError> {
+        let record = self.services.find_vm(reference)?;
+        // A stop that is given up on would end by force, and lose what is not on the disks yet.
+        let hang_up = match change {
+            Change::Stop(_) | Change::Restart(..) => OnHangUp::GoOn,
+            _ => OnHangUp::Cancel,
+        };
+        let name = record.name.clone();
+        let vms = self.clone();
+        let work = move |context: Context| async move {
+            vms.owners.change(&record.id, change, &context).await?;
+            vms.show_by_id(&record.id)
+        };
+        Ok(self.operations.start(kind, name.as_str(), hang_up, work))
+    }
+
+    /// Makes an image of what is on the disks of a VM that is down.
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub fn commit(&self, reference: &str, commit: CommitVm) -> Result<Events, ApiError> {
+        let record = self.services.find_vm(reference)?;
+        let owners = self.owners.clone();
+        let target = commit.name.to_string();
+        Ok(self.services.images.operation(
+            OperationKind::ImageCommit,
+            &target,
+            move |_, context| async move { owners.commit(&record.id, commit, &context).await },
+        ))
+    }
+
+    /// Deletes a VM with its disks.
+    ///
+    /// # Errors
+    /// When there is no such VM.
+    pub fn delete(&self, reference: &str, force: bool) -> Result<Events, ApiError> {
+        let record = self.services.find_vm(reference)?;
+        Ok(self.delete_by_id(record.id, record.name.as_str(), force))
+    }
+
+    fn delete_by_id(&self, id: Id, name: &str, force: bool) -> Events {
+        let owners = self.owners.clone();
+        let work = move |context: Context| async move {
+            owners.change(&id, Change::Delete { force }, &context).await
+        };
+        // Half a deletion helps nobody: it is finished even when the client hangs up.
+        self.operations.start(OperationKind::VmDelete, name, OnHangUp::GoOn, work)
+    }
+
+    /// Deletes a VM that was to go with its session, which has ended.
+    pub(super) async fn end_session(&self, vm: &Vm) {
+        match self.services.store.vm(&vm.id) {
+            // The client has deleted it itself.
+            Ok(None) => return,
+            Ok(Some(_)) => tracing::info!(vm = %vm.id, name = %vm.name, "its session ended"),
+            Err(error) => tracing::error!(vm = %vm.id, name = %vm.name, %error, "cannot be looked up"),
+        }
+        let mut events = self.delete_by_id(vm.id.clone(), vm.name.as_str(), true);
+        while events.recv().await.is_some() {}
+    }
+
+    /// A raw stream to a port of a running VM's guest. While it is open, so is the session.
+    ///
+    /// # Errors
+    /// When there is no such VM, it does not run, or nothing listens there.
+    pub async fn tunnel(&self, reference: &str, port: u32) -> Result<(GuestStream, Session), ApiError> {
+        let record = self.services.find_vm(reference)?;
+        let Some(handle) = record.handle.filter(|_| record.state == VmState::Running) else {
+            let mut why = record.last_error.as_deref().unwrap_or_default().lines();
+            let first = why.next().map(|line| format!(": {line}")).unwrap_or_default();
+            let message = format!("VM {} is {}{first}", record.name, record.state);
+            let error = ApiError {
+                console: why.map(str::to_owned).collect(),
+                ..ApiError::new(ErrorKind::NotRunning, message)
+            };
+            let way = if record.state == VmState::Paused { "resume" } else { "start" };
+            return Err(error.hint(format!("go on with: banger vm {way} {}", record.name)));
+        };
+        let session = self.services.sessions.open(&record.id);
+        Ok((banger_vmm::connect(&handle.guest, port).await.map_err(EngineError::from)?, session))
+    }
+
+    /// Returns a VM as the API shows it.
+    fn describe(&self, record: VmRecord) -> Vm {
+        let handle = record.handle.as_ref();
+        let last_used_at = self.services.sessions.last(&record.id);
+        Vm {
+            vmm: handle.map(|handle| handle.vmm),
+            accel: handle.map(|handle| handle.accel),
+            network: handle.map(|handle| handle.network.clone()),
+            pid: handle.map(|handle| handle.pid),
+            console: self.services.vm_dir(&record).console_log().display().to_string(),
+            id: record.id,
+            name: record.name,
+            state: record.state,
+            image: record.image,
+            kernel: record.kernel,
+            vcpu: record.vcpu,
+            memory: record.memory,
+            system_overlay_size: record.system_overlay_size,
+            disk_size: record.disk_size,
+            nat: record.nat,
+            rm: record.rm,
+            created_at: record.created_at,
+            started_at: record.started_at,
+            last_used_at: record.last_used_at.max(last_used_at),
+            last_error: record.last_error,
+        }
+    }
+    pub(super) fn show_by_id(&self, id: &Id) -> Result<Vm, EngineError> {
+        Ok(self.describe(self.services.store.vm(id)?.ok_or_else(|| gone(id))?))
+    }
+
+    /// How long an orderly power-off may take.
+    fn grace(&self, timeout_s: Option<u64>) -> Result<Duration, ApiError> {
+        match timeout_s {
+            None => Ok(self.services.config.now()?.stop_timeout().as_duration()),
+            Some(seconds @ 0..=Limits::STOP_TIMEOUT_S) => Ok(Duration::from_secs(seconds)),
+            Some(seconds) => {
+                let most = Limits::STOP_TIMEOUT_S;
+                let message = format!("a stop cannot take {seconds} s: from 0 to {most}");
+                Err(ApiError::new(ErrorKind::Invalid, message))
+            }
+        }
+    }
+}
