@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ApiError;
+
 /// How a check came out, the worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -38,21 +40,47 @@ pub struct Check {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// The error that it found, for a client to put a hint into words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Box<ApiError>>,
 }
 
 impl Check {
     /// What passed.
     pub fn pass(name: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { name: name.into(), verdict: Verdict::Pass, message: message.into(), hint: None }
+        Self { name: name.into(), verdict: Verdict::Pass, message: message.into(), hint: None, error: None }
     }
 
     /// What works, but could be better, and how.
     pub fn warn(name: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { name: name.into(), verdict: Verdict::Warn, message: message.into(), hint: Some(hint.into()) }
+        Self {
+            name: name.into(),
+            verdict: Verdict::Warn,
+            message: message.into(),
+            hint: Some(hint.into()),
+            error: None,
+        }
+    }
+
+    /// What does not work, by an error.
+    pub fn of_error(name: impl Into<String>, error: ApiError) -> Self {
+        Self {
+            name: name.into(),
+            verdict: Verdict::Fail,
+            message: error.message.clone(),
+            hint: None,
+            error: Some(Box::new(error)),
+        }
     }
 
     /// What does not work, and what to do about it.
     pub fn fail(name: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { name: name.into(), verdict: Verdict::Fail, message: message.into(), hint: Some(hint.into()) }
+        Self {
+            name: name.into(),
+            verdict: Verdict::Fail,
+            message: message.into(),
+            hint: Some(hint.into()),
+            error: None,
+        }
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{Remedy, Subject, SubjectKind};
+
 /// The kinds of error. Programs may rely on them; kinds are added, never changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -56,7 +58,9 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// An error: what failed and why, what to do next, and where to look.
+/// An error: what failed and why, what it is about, what would help, and where to look.
+///
+/// The daemon says nothing of a client's commands: a client puts kind, subject and remedy into its own words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
@@ -64,8 +68,17 @@ pub struct ApiError {
     pub kind: ErrorKind,
     /// What failed and why, for people.
     pub message: String,
-    /// What to do next.
+    /// What it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Subject>,
+    /// What would help, where that does not follow from kind and subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<Remedy>,
+    /// The errors that it sums up, each to be dealt with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<ApiError>,
+    /// What to do next, in the words of the client that made the error; never sent.
+    #[serde(skip)]
     pub hint: Option<String>,
     /// A log file that tells more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,10 +91,33 @@ pub struct ApiError {
 impl ApiError {
     /// An error of this kind with this message.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, log: None, console: Vec::new() }
+        Self {
+            kind,
+            message: message.into(),
+            subject: None,
+            remedy: None,
+            causes: Vec::new(),
+            hint: None,
+            log: None,
+            console: Vec::new(),
+        }
     }
 
-    /// With what to do next.
+    /// Sets what the error is about.
+    #[must_use]
+    pub fn about(mut self, kind: SubjectKind, name: impl fmt::Display) -> Self {
+        self.subject = Some(Subject { kind, name: name.to_string() });
+        self
+    }
+
+    /// Sets what would help.
+    #[must_use]
+    pub fn remedy(mut self, remedy: Remedy) -> Self {
+        self.remedy = Some(remedy);
+        self
+    }
+
+    /// Sets what to do next, in a client's own words.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -23,6 +23,7 @@ mod operation;
 mod period;
 mod personal;
 mod reference;
+mod remedy;
 mod size;
 mod stats;
 mod vm;
@@ -49,6 +50,7 @@ pub use operation::{Event, Operation, OperationKind, OperationState, Span};
 pub use period::{InvalidPeriod, Period};
 pub use personal::{InvalidPersonal, Personal};
 pub use reference::{Named, RefError, exact_image, resolve, resolve_image};
+pub use remedy::{ConfigPart, Remedy, Subject, SubjectKind};
 pub use size::{InvalidSize, Size};
 pub use stats::{DiskStats, GuestStats, VmStats};
 pub use vm::{

@@ -8,6 +8,7 @@ mod credentials;
 mod error;
 mod file_sync;
 mod forward;
+mod hints;
 mod personal;
 mod session;
 mod ssh;

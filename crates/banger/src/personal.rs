@@ -2,7 +2,7 @@
 
 use banger_api::{ApiError, Dirs, Personal};
 
-use crate::{ssh::SshFiles, ui::Ui};
+use crate::{hints::hint_for, ssh::SshFiles, ui::Ui};
 
 /// A key of banger's own for the sshd that the image may have, and the user's locale. Without what is not to be had, which
 /// is told, a guest is of no less use.
@@ -15,7 +15,7 @@ pub(crate) fn of_user(dirs: &Dirs, ui: &Ui) -> Personal {
 /// The key, made if it is not there; where that cannot be, it is told.
 pub(crate) fn key(dirs: &Dirs, ui: &Ui) -> Option<String> {
     let tell = |error: &ApiError| {
-        let hint = error.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+        let hint = hint_for(error).map(|hint| format!("; {hint}")).unwrap_or_default();
         ui.warning(format_args!("an sshd in a VM gets no key of banger's: {error}{hint}"));
     };
     SshFiles::public_key(dirs).inspect_err(tell).ok()

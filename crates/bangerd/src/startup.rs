@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use banger_api::{ApiError, Dirs, ErrorKind, ProgramId, config::Variable};
+use banger_api::{ApiError, Dirs, ErrorKind, ProgramId, Remedy, config::Variable};
 use banger_engine::{Engine, Programs, Rotating};
 use serde_json::json;
 use tokio::net::UnixListener;
@@ -88,7 +88,7 @@ async fn lock(path: &Path) -> Result<File, ApiError> {
         Ok(Ok(locked)) => locked.map_err(io("lock")),
         Ok(Err(error)) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),
         Err(_) => Err(ApiError::new(ErrorKind::Busy, format!("another bangerd holds {}", path.display()))
-            .hint("`banger daemon stop` ends one that runs")),
+            .remedy(Remedy::StopOtherDaemon)),
     }
 }
 

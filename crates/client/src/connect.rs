@@ -44,7 +44,7 @@ pub(crate) struct Daemon {
 #[serde(rename_all = "snake_case")]
 enum FirstLine {
     Ready(bool),
-    Error(ApiError),
+    Error(Box<ApiError>),
 }
 
 impl Daemon {
@@ -143,7 +143,7 @@ impl Daemon {
         }
         match serde_json::from_str(&line) {
             Ok(FirstLine::Ready(true)) => Ok(()),
-            Ok(FirstLine::Error(error)) => Err(error),
+            Ok(FirstLine::Error(error)) => Err(*error),
             Ok(FirstLine::Ready(false)) | Err(_) => Err(self.did_not_start("it ended without a word")),
         }
     }

@@ -31,8 +31,7 @@ fn memory_in(wanted: Size, room: Room) -> Result<(), ApiError> {
         return Ok(());
     }
     let message = format!("memory of {wanted} cannot be had: the host has {available} available of {total}");
-    let hint = "ask for less with --memory, or stop VMs that are not needed; `banger ps` lists them";
-    Err(ApiError::new(ErrorKind::NoMemory, message).hint(hint))
+    Err(ApiError::new(ErrorKind::NoMemory, message))
 }
 
 /// Refuses to write `wanted` bytes for `what` into the file system of `folder` when the reserve would not stay free.
@@ -53,8 +52,7 @@ fn space_in(folder: &Path, what: &str, wanted: Size, room: Room) -> Result<(), A
         "not enough space for {what}: it needs {needed}{parts}, and {} has {available} free of {total}",
         folder.display()
     );
-    let hint = "delete VMs and images that are not needed: see `banger ps -a` and `banger image list`";
-    Err(ApiError::new(ErrorKind::NoSpace, message).hint(hint))
+    Err(ApiError::new(ErrorKind::NoSpace, message))
 }
 
 /// The host's memory, as the kernel reckons what can be had without swapping.

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use banger_api::{ApiError, ErrorKind};
+use banger_api::{ApiError, ErrorKind, Remedy};
 use banger_sys::Watched;
 use rustix::fs::inotify;
 
@@ -48,7 +48,7 @@ pub(crate) fn is_private(path: &Path) -> Result<bool, EngineError> {
         return Ok(meta.mode() & 0o077 == 0);
     };
     let error = ApiError::new(ErrorKind::NotPermitted, format!("cannot use {}: it {wrong}", path.display()));
-    Err(error.hint("remove it, or set XDG_RUNTIME_DIR to a folder of your own").into())
+    Err(error.remedy(Remedy::ReplaceDirectory).into())
 }
 
 /// Waits until there is a file at `path`; its folder must be there.

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use banger_api::{ApiError, ErrorKind};
+use banger_api::{ApiError, ErrorKind, Remedy};
 use banger_image::{FailureKind, ImageError, KernelError, ModuleError};
 use banger_vmm::VmmError;
 
@@ -110,15 +110,8 @@ fn image_error(error: &ImageError, message: String) -> ApiError {
     match error {
         ImageError::NoKernel
         | ImageError::Kernel(KernelError::Missing { .. })
-        | ImageError::Modules(ModuleError::Dependency { .. }) => told.hint(
-            "a kernel that comes in several packages is imported with all of them at once (kernel-core and \
-             kernel-modules-core, linux-image and linux-modules); \
-             `banger kernel list --available` has others",
-        ),
-        ImageError::Unsigned { .. } => told.hint(
-            "whoever makes it signs each version with `minisign -S -m catalog.toml`; if the key is another by now, \
-             correct [[catalog]] in config.toml",
-        ),
+        | ImageError::Modules(ModuleError::Dependency { .. }) => told.remedy(Remedy::ImportPackagesTogether),
+        ImageError::Unsigned { .. } => told.remedy(Remedy::CheckCatalogSignature),
         _ => told,
     }
 }

@@ -8,6 +8,7 @@ use std::{
 
 use banger_api::{
     ApiError, ErrorKind, Event, HappeningKind, Id, Operation, OperationKind, OperationState, Span,
+    SubjectKind,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -329,14 +330,14 @@ fn find<'a>(entries: &'a mut HashMap<Id, Entry>, id: &str) -> Result<&'a mut Ent
         },
         [] => no_operation(id),
         _ => ApiError::new(ErrorKind::Ambiguous, format!("several operations begin with {id:?}"))
-            .hint("write more of the id"),
+            .about(SubjectKind::Operation, id),
     };
     Err(error)
 }
 
 fn no_operation(id: &str) -> ApiError {
     ApiError::new(ErrorKind::NotFound, format!("there is no operation {id:?}"))
-        .hint("it may have ended long ago; see `banger operations --all`")
+        .about(SubjectKind::Operation, id)
 }
 
 fn done<T: Serialize>(value: &T, spans: Vec<Span>) -> Event {

@@ -1,42 +1,35 @@
 //! Refusals that VMs, images and kernels share.
 
-use banger_api::{ApiError, ErrorKind, RefError};
+use banger_api::{ApiError, ErrorKind, RefError, Remedy, SubjectKind};
 
 use crate::store::VmRecord;
 
-pub(crate) fn no_such(what: &str, reference: &str) -> ApiError {
-    let hint = match what {
-        "VM" => "see `banger ps -a`".to_owned(),
-        what => where_they_are(what),
-    };
-    ApiError::new(ErrorKind::NotFound, format!("there is no {what} {reference:?}")).hint(hint)
-}
-
-/// Where to look for an image or a kernel that is not called as was thought.
-pub(crate) fn where_they_are(what: &str) -> String {
-    format!("see `banger {what} list`, and `banger {what} list --available` for what the catalog has")
+pub(crate) fn no_such(kind: SubjectKind, reference: &str) -> ApiError {
+    let message = format!("there is no {} {reference:?}", kind.as_str());
+    ApiError::new(ErrorKind::NotFound, message).about(kind, reference)
 }
 
 /// A reference that names nothing, or too much.
-pub(crate) fn unresolved(what: &str, reference: &str, error: RefError) -> ApiError {
+pub(crate) fn unresolved(kind: SubjectKind, reference: &str, error: RefError) -> ApiError {
     match error {
-        RefError::NotFound => no_such(what, reference),
-        RefError::Ambiguous(names) => ApiError::new(
-            ErrorKind::Ambiguous,
-            format!("{reference:?} could be any of the {what}s {}", names.join(", ")),
-        )
-        .hint("write more of the name or id"),
+        RefError::NotFound => no_such(kind, reference),
+        RefError::Ambiguous(names) => {
+            let message =
+                format!("{reference:?} could be any of the {}s {}", kind.as_str(), names.join(", "));
+            ApiError::new(ErrorKind::Ambiguous, message).about(kind, reference)
+        }
     }
 }
 
-pub(crate) fn taken(what: &str, name: &str) -> ApiError {
-    ApiError::new(ErrorKind::AlreadyExists, format!("{what} {name} exists already"))
-        .hint(format!("choose another name, or delete it with: banger {what} delete {name}"))
+pub(crate) fn taken(kind: SubjectKind, name: &str) -> ApiError {
+    ApiError::new(ErrorKind::AlreadyExists, format!("{} {name} exists already", kind.as_str()))
+        .about(kind, name)
 }
 
-pub(crate) fn in_use(what: &str, name: &str, users: &[String]) -> ApiError {
-    ApiError::new(ErrorKind::Busy, format!("{what} {name} is used by {}", users.join(", ")))
-        .hint("delete these VMs first")
+pub(crate) fn in_use(kind: SubjectKind, name: &str, users: Vec<String>) -> ApiError {
+    ApiError::new(ErrorKind::Busy, format!("{} {name} is used by {}", kind.as_str(), users.join(", ")))
+        .about(kind, name)
+        .remedy(Remedy::DeleteVms { vms: users })
 }
 
 /// The names of the VMs for which `uses` holds.

@@ -28,7 +28,7 @@ pub use value::{AutoStop, ProjectFiles};
 pub use variables::{Variable, variables};
 pub use workspace::{Project, Said};
 
-use crate::{ApiError, ErrorKind, Size};
+use crate::{ApiError, ConfigPart, ErrorKind, Remedy, Size};
 
 /// Longest file that is read, in bytes.
 pub const CONFIG_MAX: u64 = 64 << 10;
@@ -200,12 +200,13 @@ pub struct ConfigError {
     place: String,
     /// What is wrong with it, with the line.
     problem: String,
-    hint: &'static str,
+    part: ConfigPart,
 }
 
 impl From<ConfigError> for ApiError {
     fn from(error: ConfigError) -> Self {
-        Self::new(ErrorKind::Invalid, error.to_string()).hint(error.hint)
+        let part = error.part;
+        Self::new(ErrorKind::Invalid, error.to_string()).remedy(Remedy::CorrectConfig { part })
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     value::{Raw, Shape},
     workspace::{WORKSPACE, WORKSPACE_KEYS},
 };
+use crate::ConfigPart;
 
 /// The lists that are beside the sections.
 const FILE_SYNC: &str = "file_sync";
@@ -29,7 +30,7 @@ impl Layer {
         let unreadable = |problem: String| ConfigError {
             place: path.display().to_string(),
             problem,
-            hint: "correct or remove that file, then run the command again",
+            part: ConfigPart::File,
         };
         let bytes = match bytes {
             Ok(bytes) => bytes,
@@ -54,7 +55,7 @@ impl Layer {
         layer.read(owner, path, text).map_err(|problem| ConfigError {
             place: path.display().to_string(),
             problem,
-            hint: "correct or remove that line, then run the command again",
+            part: ConfigPart::Line,
         })?;
         Ok(layer)
     }

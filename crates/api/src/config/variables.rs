@@ -6,6 +6,7 @@ use super::{
     ConfigError, KEYS, Layer, Origin,
     value::{Raw, Shape},
 };
+use crate::ConfigPart;
 
 /// An environment variable of banger's.
 #[derive(Debug, Clone, Copy)]
@@ -57,8 +58,7 @@ impl Layer {
         for key in KEYS {
             let Some(name) = key.variable else { continue };
             let Some(value) = lookup(name).filter(|value| !value.is_empty()) else { continue };
-            let hint = "correct or unset that variable, then run the command again";
-            let wrong = |problem| ConfigError { place: name.to_owned(), problem, hint };
+            let wrong = |problem| ConfigError { place: name.to_owned(), problem, part: ConfigPart::Variable };
             let text = value.to_str().ok_or_else(|| wrong("it is not UTF-8".to_owned()))?;
             let raw = Raw { shape: Shape::Word, text };
             layer.set(key, &raw, Origin::Variable(name)).map_err(wrong)?;

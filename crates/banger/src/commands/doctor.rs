@@ -8,6 +8,7 @@ use super::watch::watch;
 use crate::{
     config,
     error::CommandError,
+    hints::hint_for,
     ui::{Format, Ui},
 };
 
@@ -54,7 +55,7 @@ impl Doctor {
 
 /// An error as a check that it fails.
 fn failed(name: &str, error: ApiError) -> Check {
-    let hint = error.hint.unwrap_or_else(|| match error.log {
+    let hint = hint_for(&error).unwrap_or_else(|| match error.log {
         Some(log) => format!("see {log}"),
         None => "`banger daemon logs` may tell more".to_owned(),
     });

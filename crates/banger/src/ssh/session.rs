@@ -14,7 +14,7 @@ use super::{
     signals,
     wire::Message,
 };
-use crate::session::told_better;
+use crate::{hints::hint_for, session::told_better};
 
 /// The stream of a channel that standard error goes on (RFC 4254, 5.2).
 const STDERR: Option<u32> = Some(1);
@@ -138,7 +138,7 @@ async fn tell_end(shared: &Shared, writer: &Writer, status: ExitStatus) {
 
 /// Tells the user, on standard error.
 async fn tell(writer: &Writer, line_end: &str, what: &str, error: &ApiError) {
-    let hint = error.hint.iter().map(|hint| format!("hint: {hint}\n")).collect::<String>();
+    let hint = hint_for(error).map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
     let text = format!("{what}: {}\n{hint}", error.message).replace('\n', line_end);
     // ssh may have gone.
     let _ = writer.write(text.into(), STDERR).await;

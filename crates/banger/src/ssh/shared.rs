@@ -86,7 +86,8 @@ impl Shared {
 
     /// `error` with the VM's name in it, which its user knows it by.
     pub(super) fn by_name(&self, mut error: ApiError) -> ApiError {
-        for text in std::iter::once(&mut error.message).chain(&mut error.hint) {
+        let subject = error.subject.as_mut().map(|subject| &mut subject.name);
+        for text in [&mut error.message].into_iter().chain(&mut error.hint).chain(subject) {
             *text = text.replace(self.vm.id.as_str(), self.vm.name.as_str());
         }
         error

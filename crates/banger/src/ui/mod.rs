@@ -26,7 +26,7 @@ pub(crate) use timing::Timing;
 
 use console::Console;
 
-use crate::error::CommandError;
+use crate::{error::CommandError, hints::hint_for};
 
 /// Most bytes of an answer to a question.
 const ANSWER: u64 = 1000;
@@ -145,15 +145,20 @@ impl Ui {
 
     /// What failed, why, what next, and where the log is.
     pub(crate) fn error(&self, error: &ApiError) {
-        self.stderr(format_args!("{ERROR}error:{ERROR:#} {}", harmless(&error.message)));
+        let colon = if error.causes.is_empty() { "" } else { ":" };
+        self.stderr(format_args!("{ERROR}error:{ERROR:#} {}{colon}", harmless(&error.message)));
+        for cause in &error.causes {
+            let hint = hint_for(cause).map(|hint| format!(" ({hint})")).unwrap_or_default();
+            self.stderr(format_args!("  {}", harmless(&format!("{}{hint}", cause.message))));
+        }
         if !error.console.is_empty() {
             self.stderr(format_args!("the console:"));
             for line in &error.console {
                 self.stderr(format_args!("  {}", harmless(line)));
             }
         }
-        if let Some(hint) = &error.hint {
-            self.stderr(format_args!("{HINT}hint:{HINT:#} {}", harmless(hint)));
+        if let Some(hint) = hint_for(error) {
+            self.stderr(format_args!("{HINT}hint:{HINT:#} {}", harmless(&hint)));
         }
         if let Some(log) = &error.log {
             self.stderr(format_args!("{HINT}log:{HINT:#} {}", harmless(log)));

@@ -7,7 +7,7 @@ use axum::{
     extract::{Path, Query, State},
     response::Response,
 };
-use banger_api::{ApiError, DaemonStatus, ErrorKind, Operation, VmState};
+use banger_api::{ApiError, DaemonStatus, ErrorKind, Operation, Remedy, VmState};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -64,8 +64,8 @@ pub(super) async fn stop_daemon(State(daemon): Shared, Query(Stop { force }): Qu
         None => None,
     };
     if let (Some(busy), false) = (busy, force) {
-        let hint = "wait for it to end, or stop all the same with: banger daemon stop --force";
-        return Err(ApiError::new(ErrorKind::Busy, format!("bangerd is busy: {busy}")).hint(hint).into());
+        let error = ApiError::new(ErrorKind::Busy, format!("bangerd is busy: {busy}"));
+        return Err(error.remedy(Remedy::ForceDaemonStop).into());
     }
     daemon.stop.notify_one();
     Ok(Json(json!({})))

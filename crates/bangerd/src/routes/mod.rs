@@ -17,7 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
-use banger_api::{ApiError, BUILD_HEADER, ErrorKind};
+use banger_api::{ApiError, BUILD_HEADER, ErrorKind, Remedy};
 use banger_engine::{Events, asked_by};
 use futures_util::stream;
 use serde::de::DeserializeOwned;
@@ -117,7 +117,7 @@ async fn same_build(State(daemon): Shared, headers: HeaderMap, request: Request,
     match headers.get(BUILD_HEADER) {
         Some(theirs) if theirs.as_bytes() != ours.as_bytes() => {
             let error = ApiError::new(ErrorKind::VersionSkew, "bangerd is of another build than this banger");
-            Failure(error.hint("run `banger daemon restart`; VMs run on")).into_response()
+            Failure(error.remedy(Remedy::RestartDaemon)).into_response()
         }
         _ => match request.extensions().get::<Peer>() {
             Some(Peer(uid)) => asked_by(*uid, next.run(request)).await,

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use banger_api::{ApiError, Check, Dirs, ErrorKind, config::CatalogUrl};
+use banger_api::{ApiError, Check, Dirs, ErrorKind, Remedy, config::CatalogUrl};
 use banger_image::{CATALOG_MAX, Catalog};
 
 use super::signed::{copy_of, read_copy};
@@ -84,7 +84,7 @@ impl CatalogFiles {
                 let paths: Vec<_> = there.iter().map(|path| path.display().to_string()).collect();
                 Check::pass("catalog", paths.join(", "))
             }
-            Err(error) => Check::fail("catalog", error.message, error.hint.unwrap_or_default()),
+            Err(error) => Check::of_error("catalog", error),
         })
     }
 }
@@ -94,7 +94,7 @@ fn layer(path: &Path) -> Result<Catalog, ApiError> {
     let file = path.display();
     let unusable = |problem: String| {
         ApiError::new(ErrorKind::Invalid, format!("cannot use {file}: {problem}"))
-            .hint("correct or remove that file, then run the command again; images that are here need none")
+            .remedy(Remedy::CorrectCatalog { line: None })
     };
     let bytes = match read_up_to(path, CATALOG_MAX) {
         Ok(bytes) => bytes,
@@ -109,8 +109,7 @@ fn layer(path: &Path) -> Result<Catalog, ApiError> {
     let text = std::str::from_utf8(&bytes).map_err(|error| unusable(error.to_string()))?;
     Catalog::parse(text).map_err(|error| {
         let message = format!("cannot use {file}:{}: {}", error.line, error.problem);
-        ApiError::new(ErrorKind::Invalid, message)
-            .hint("correct or remove that line, then run the command again; images that are here need none")
+        ApiError::new(ErrorKind::Invalid, message).remedy(Remedy::CorrectCatalog { line: Some(error.line) })
     })
 }
 

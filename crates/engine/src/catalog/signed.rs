@@ -62,7 +62,7 @@ pub(crate) async fn check(config: &Config, folder: &Path) -> Vec<Check> {
                 };
                 Check::warn(title, error.message, format!("until it answers, {copy}"))
             }
-            Err(error) => Check::fail(title, error.message, error.hint.unwrap_or_default()),
+            Err(error) => Check::of_error(title, error),
         });
     }
     checks

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use banger_api::{ApiError, Check, Dirs, ErrorKind, Size};
+use banger_api::{ApiError, Check, Dirs, ErrorKind, Remedy, Size, SubjectKind};
 
 use super::finding::{Finding, told};
 use crate::{
@@ -48,10 +48,7 @@ pub(crate) fn own_folder(name: &str, path: &Path) -> Finding {
         return Ok(Check::pass(name, format!("{} is made on first use", path.display())));
     }
     let message = format!("{} is not there, and you may not make it", path.display());
-    Err(ApiError::new(ErrorKind::NotPermitted, message).hint(
-        "make it yours, or set XDG_STATE_HOME, XDG_CACHE_HOME and \
-         XDG_RUNTIME_DIR to folders that are",
-    ))
+    Err(ApiError::new(ErrorKind::NotPermitted, message).remedy(Remedy::MakeDirectoryWritable))
 }
 
 /// What an earlier store spoke of, which nobody but its user can tell the worth of; none is not worth a word.
@@ -85,35 +82,31 @@ pub(crate) fn sockets(dirs: &Dirs) -> Finding {
         dirs.runtime.display(),
         longest - SOCKET_PATH
     );
-    Err(ApiError::new(ErrorKind::Invalid, message)
-        .hint("set XDG_RUNTIME_DIR to a folder with a shorter path"))
+    Err(ApiError::new(ErrorKind::Invalid, message).remedy(Remedy::ShortenRuntimeDirectory))
 }
 
 /// The program that goes into every guest.
 pub(crate) fn agent(path: &Path) -> Finding {
     File::open(path).map_err(|error| {
         let message = format!("cannot read the guest agent {}: {error}", path.display());
-        ApiError::new(ErrorKind::MissingProgram, message).hint(
-            "banger-agent belongs in the folder of bangerd; build it with `cargo xtask build`, or reinstall",
-        )
+        ApiError::new(ErrorKind::MissingProgram, message).remedy(Remedy::Reinstall)
     })?;
     Ok(Check::pass("guest agent", path.display().to_string()))
 }
 
 /// A file that a row of the store speaks of.
-pub(crate) fn of_row(what: &str, name: &str, path: &Path) -> Result<(), ApiError> {
+pub(crate) fn of_row(kind: SubjectKind, name: &str, path: &Path) -> Result<(), ApiError> {
     match path.metadata() {
         Ok(meta) if meta.len() > 0 => Ok(()),
-        Ok(_) => Err(lost(what, name, path, "is empty")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(lost(what, name, path, "is gone")),
+        Ok(_) => Err(lost(kind, name, path, "is empty")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(lost(kind, name, path, "is gone")),
         Err(error) => Err(EngineError::file("look at", path)(error).into()),
     }
 }
 
-fn lost(what: &str, name: &str, path: &Path, how: &str) -> ApiError {
-    ApiError::new(ErrorKind::Io, format!("the file of {what} {name} {how}: {}", path.display())).hint(format!(
-        "put it back; or delete the VMs that use it, then: banger {what} delete {name}, and pull or import it again"
-    ))
+fn lost(kind: SubjectKind, name: &str, path: &Path, how: &str) -> ApiError {
+    let message = format!("the file of {} {name} {how}: {}", kind.as_str(), path.display());
+    ApiError::new(ErrorKind::Io, message).about(kind, name).remedy(Remedy::RestoreFile)
 }
 
 /// The name of the file system that `path` is on, or will be.
@@ -158,10 +151,10 @@ mod tests {
     fn files_of_rows_are_there_and_not_empty() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rootfs.ext4");
-        assert!(of_row("image", "box", &path).unwrap_err().message.contains("image box is gone"));
+        assert!(of_row(SubjectKind::Image, "box", &path).unwrap_err().message.contains("image box is gone"));
         std::fs::write(&path, "").unwrap();
-        assert!(of_row("image", "box", &path).unwrap_err().message.contains("image box is empty"));
+        assert!(of_row(SubjectKind::Image, "box", &path).unwrap_err().message.contains("image box is empty"));
         std::fs::write(&path, "x").unwrap();
-        of_row("image", "box", &path).unwrap();
+        of_row(SubjectKind::Image, "box", &path).unwrap();
     }
 }

@@ -101,7 +101,8 @@ mod tests {
         let checks = doctor(&dirs, &programs, Layer::default()).await;
         let store = checks.iter().find(|check| check.name == "store").unwrap();
         assert_eq!(store.verdict, Verdict::Fail);
-        assert!(store.hint.as_ref().unwrap().contains("aside"), "{store:?}");
+        let remedy = store.error.as_ref().unwrap().remedy.clone();
+        assert_eq!(remedy, Some(banger_api::Remedy::MoveStoreAside { path: path.clone() }));
         assert_eq!(fs::read(&path).unwrap(), [0x5a; 8192]);
         assert_eq!(fs::read_dir(&dirs.state).unwrap().count(), 1);
     }

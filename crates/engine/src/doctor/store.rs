@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use banger_api::{ApiError, Check, Config, RefError, resolve, resolve_image};
+use banger_api::{ApiError, Check, Config, RefError, SubjectKind, resolve, resolve_image};
 use banger_image::Catalog;
 
 use super::finding::told;
@@ -46,10 +46,10 @@ pub(super) fn all(store: &Result<Contents, ApiError>, config: &Config, catalog: 
     let kernel = config.kernel_name(preferred.or(in_catalog));
     let mut checks = vec![
         store,
-        default("image", image, resolve_image(&contents.images, image).map(drop), |name| {
+        default(SubjectKind::Image, image, resolve_image(&contents.images, image).map(drop), |name| {
             catalog.image(name).is_some()
         }),
-        default("kernel", kernel, resolve(&contents.kernels, kernel).map(drop), |name| {
+        default(SubjectKind::Kernel, kernel, resolve(&contents.kernels, kernel).map(drop), |name| {
             catalog.kernel(name).is_some()
         }),
     ];
@@ -70,13 +70,18 @@ fn outside(image: &ImageRecord) -> Option<Check> {
 }
 
 /// The image or kernel that a VM gets by default: here, or to be had.
-fn default(what: &str, name: &str, found: Result<(), RefError>, in_catalog: impl Fn(&str) -> bool) -> Check {
-    let title = format!("default {what}");
+fn default(
+    kind: SubjectKind,
+    name: &str,
+    found: Result<(), RefError>,
+    in_catalog: impl Fn(&str) -> bool,
+) -> Check {
+    let title = format!("default {}", kind.as_str());
     match found {
         Ok(()) => Check::pass(title, name),
         Err(RefError::NotFound) if in_catalog(name) => {
             Check::pass(title, format!("{name} will be fetched on first use"))
         }
-        Err(error) => told(&title, Err(unresolved(what, name, error))),
+        Err(error) => told(&title, Err(unresolved(kind, name, error))),
     }
 }

@@ -42,7 +42,7 @@ fn chosen(found: &HostVmms, configured: Option<ApiVmm>) -> Vec<Check> {
                 ErrorKind::NoKvm => "make KVM usable, or set vm.vmm to qemu",
                 _ => "install one of them; `banger doctor` then tells whether it can be used",
             };
-            return vec![Check::fail("VMM", error.message, error.hint.unwrap_or_else(|| hint.to_owned()))];
+            return vec![Check::fail("VMM", error.message, hint)];
         }
     };
     let accel = match vmm.accel() {

@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use banger_api::{ApiError, Bundle, Digest, ErrorKind, ImageName, ImageSource, Name, OperationKind, Size};
+use banger_api::{
+    ApiError, Bundle, Digest, ErrorKind, ImageName, ImageSource, Name, OperationKind, Remedy, Size,
+    SubjectKind,
+};
 use banger_image::{BundleImage, CatalogImage, Place, Wanted, download, open_bundle, write_bundle};
 use sha2::{Digest as _, Sha256};
 
@@ -181,9 +184,7 @@ impl Images {
         if !self.store.images()?.iter().any(|image| image.name == *name) {
             return Ok(());
         }
-        let ApiError { kind, message, .. } = taken("image", name.as_str());
-        let hint = format!("choose another with --name, or delete it with: banger image delete {name}");
-        Err(ApiError::new(kind, message).hint(hint))
+        Err(taken(SubjectKind::Image, name.as_str()).remedy(Remedy::NameBundle))
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fs, io::Read, path::Path, sync::Arc};
 
 use banger_api::{
     ApiError, CatalogEntry, Credentials, Dirs, ErrorKind, Id, Image, ImageName, ImageSource, OperationKind,
-    PullImage, RefError, Reference, Size, exact_image, resolve_image,
+    PullImage, RefError, Reference, Remedy, Size, SubjectKind, exact_image, resolve_image,
 };
 use banger_image::{CatalogImage, ImageError, Progress, RootfsInfo, RootfsOptions, Source};
 use jiff::Timestamp;
@@ -20,7 +20,7 @@ use crate::{
     layout::ImageDir,
     operation::{Context, Events, OnHangUp, Operations},
     publish::Staged,
-    refusals::{in_use, taken, unresolved, used_by, where_they_are},
+    refusals::{in_use, taken, unresolved, used_by},
     store::{ImageRecord, Store, StoreError, VmRecord},
 };
 
@@ -128,7 +128,7 @@ impl Images {
         let image = self.resolve(reference)?;
         if !self.store.delete_image(&image.id)? {
             let users = used_by(&self.store.vms()?, |vm| vm.image_id == image.id);
-            return Err(in_use("image", image.name.as_str(), &users));
+            return Err(in_use(SubjectKind::Image, image.name.as_str(), users));
         }
         Ok(remove_dir(self.dir(&image.id).path())?)
     }
@@ -151,7 +151,9 @@ impl Images {
     /// Returns the image that `reference` names, if it is here.
     pub(super) fn resolve(&self, reference: &str) -> Result<ImageRecord, ApiError> {
         let images = self.store.images()?;
-        Ok(resolve_image(&images, reference).map_err(|error| unresolved("image", reference, error))?.clone())
+        Ok(resolve_image(&images, reference)
+            .map_err(|error| unresolved(SubjectKind::Image, reference, error))?
+            .clone())
     }
 
     /// Returns the image that `reference` names: one that is here, by all of its name or a beginning, else one of the
@@ -171,7 +173,7 @@ impl Images {
             match resolve_image(&images, reference) {
                 Ok(image) => return Ok(image.clone()),
                 Err(RefError::NotFound) => {}
-                Err(error) => return Err(unresolved("image", reference, error).into()),
+                Err(error) => return Err(unresolved(SubjectKind::Image, reference, error).into()),
             }
         }
         let name = reference.parse::<ImageName>().map_err(|error| {
@@ -184,7 +186,7 @@ impl Images {
             let elsewhere =
                 matches!(error.kind, ErrorKind::NotFound | ErrorKind::NotPermitted | ErrorKind::Unreachable);
             // A slip in the name of an image that is here ends at a registry too.
-            if elsewhere { error.hint(where_they_are("image")).into() } else { error.into() }
+            if elsewhere { error.remedy(Remedy::ListImages).into() } else { error.into() }
         })
     }
 
@@ -242,14 +244,16 @@ impl Images {
     pub(crate) fn publish_new(&self, staged: Staged, image: ImageRecord) -> Result<ImageRecord, EngineError> {
         let image = ImageRecord { id: staged.id().clone(), ..image };
         match staged.publish(|| self.store.insert_image(&image)) {
-            Err(EngineError::Store(StoreError::NameTaken(name))) => Err(taken("image", &name).into()),
+            Err(EngineError::Store(StoreError::NameTaken(name))) => {
+                Err(taken(SubjectKind::Image, &name).into())
+            }
             result => result.map(|()| image),
         }
     }
 
     pub(super) fn refuse_taken(&self, name: &ImageName) -> Result<(), ApiError> {
         let is_taken = self.store.images()?.iter().any(|image| image.name == *name);
-        if is_taken { Err(taken("image", name.as_str())) } else { Ok(()) }
+        if is_taken { Err(taken(SubjectKind::Image, name.as_str())) } else { Ok(()) }
     }
 
     pub(crate) fn dir(&self, id: &Id) -> ImageDir {

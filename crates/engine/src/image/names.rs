@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc};
 
-use banger_api::{ApiError, Id, Image, ImageName, NameImage, OperationKind};
+use banger_api::{ApiError, Id, Image, ImageName, NameImage, OperationKind, SubjectKind};
 use jiff::Timestamp;
 
 use super::images::{Images, staged_dir};
@@ -41,11 +41,11 @@ impl Images {
             Some(image) if replace_built && image.build_key.is_some() => {
                 let users = used_by(&self.store.vms()?, |vm| vm.image_id == image.id);
                 if !users.is_empty() {
-                    return Err(in_use("image", name.as_str(), &users).into());
+                    return Err(in_use(SubjectKind::Image, name.as_str(), users).into());
                 }
                 Ok(Slot { replaces: Some(image.id) })
             }
-            Some(_) => Err(taken("image", name.as_str()).into()),
+            Some(_) => Err(taken(SubjectKind::Image, name.as_str()).into()),
         }
     }
 
@@ -59,7 +59,9 @@ impl Images {
         let Some(old) = slot.replaces else { return self.publish_new(staged, image) };
         let image = ImageRecord { id: staged.id().clone(), ..image };
         match staged.publish(|| self.store.insert_image_for(&image, &old)) {
-            Err(EngineError::Store(StoreError::NameTaken(name))) => return Err(taken("image", &name).into()),
+            Err(EngineError::Store(StoreError::NameTaken(name))) => {
+                return Err(taken(SubjectKind::Image, &name).into());
+            }
             result => result?,
         }
         if let Err(error) = remove_dir(self.dir(&old).path()) {
@@ -96,7 +98,7 @@ impl Images {
     pub fn rename(&self, reference: &str, name: &ImageName) -> Result<Image, ApiError> {
         let image = self.resolve(reference)?;
         match self.store.rename_image(&image, name) {
-            Err(StoreError::NameTaken(name)) => Err(taken("image", &name)),
+            Err(StoreError::NameTaken(name)) => Err(taken(SubjectKind::Image, &name)),
             result => {
                 result?;
                 let renamed = ImageRecord { name: name.clone(), ..image };

@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc};
 
-use banger_api::{ApiError, Credentials, ImageName, ImageSource, Reference, Size};
+use banger_api::{ApiError, Credentials, ImageName, ImageSource, Reference, Size, SubjectKind};
 use banger_image::{Blobs, Registries, Remote, RootfsInfo, RootfsOptions};
 
 use super::images::{Images, WrittenRootfs};
@@ -57,7 +57,7 @@ impl Images {
                 context.note(format!("{name} is here already, as it is in {}", reference.registry())).await;
                 return Ok(old.clone());
             }
-            Some(old) if old.digest.is_none() => return Err(taken("image", name.as_str()).into()),
+            Some(old) if old.digest.is_none() => return Err(taken(SubjectKind::Image, name.as_str()).into()),
             _ => {}
         }
         let same = images.iter().find(|image| image.digest == Some(digest) && fits(image));

@@ -13,7 +13,8 @@ use std::{
 };
 
 use banger_api::{
-    ApiError, ErrorKind, ImageConfig, ImageSource, OperationKind, RefError, RegisterImage, Size, resolve,
+    ApiError, ErrorKind, ImageConfig, ImageSource, OperationKind, RefError, RegisterImage, Remedy, Size,
+    SubjectKind, resolve,
 };
 use jiff::Timestamp;
 
@@ -96,8 +97,8 @@ impl Images {
         match resolve(&self.store.kernels()?, name) {
             Ok(_) => Ok(()),
             Err(RefError::NotFound) if self.catalogs.all()?.kernel(name).is_some() => Ok(()),
-            Err(RefError::NotFound) => Err(no_such("kernel", name).into()),
-            Err(error) => Err(unresolved("kernel", name, error).into()),
+            Err(RefError::NotFound) => Err(no_such(SubjectKind::Kernel, name).into()),
+            Err(error) => Err(unresolved(SubjectKind::Kernel, name, error).into()),
         }
     }
 
@@ -131,10 +132,9 @@ impl Images {
         };
         let Some(how) = problem_of(outside)? else { return Ok(()) };
         let message = format!("the file of image {} {how}: {}", image.name, outside.path.display());
-        Err(ApiError::new(ErrorKind::Io, message).hint(format!(
-            "put it back as it was; or delete the VMs that use it, then: banger image delete {}, and register it again",
-            image.name
-        )))
+        Err(ApiError::new(ErrorKind::Io, message)
+            .about(SubjectKind::Image, &image.name)
+            .remedy(Remedy::RestoreRegisteredFile))
     }
 
     /// The user's file, where the image is still one.
@@ -206,6 +206,5 @@ fn look(path: &Path) -> Result<Outside, EngineError> {
 }
 
 fn changed(path: &Path, how: &str) -> ApiError {
-    ApiError::new(ErrorKind::Busy, format!("{} {how}", path.display()))
-        .hint("unmount it, and stop what writes to it, then try again")
+    ApiError::new(ErrorKind::Busy, format!("{} {how}", path.display())).remedy(Remedy::StopWriting)
 }

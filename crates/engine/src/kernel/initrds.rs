@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use banger_api::{ApiError, Dirs, ErrorKind, Id};
+use banger_api::{ApiError, Dirs, ErrorKind, Id, Remedy};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, OnceCell};
 
@@ -74,10 +74,8 @@ impl Initrds {
 /// The first 8 bytes of a file's SHA-256, in hexadecimal: enough to tell builds apart.
 fn digest(path: &Path) -> Result<String, EngineError> {
     let unreadable = |source: io::Error| {
-        EngineError::from(
-            ApiError::new(ErrorKind::MissingProgram, format!("cannot read the guest agent {}: {source}", path.display()))
-                .hint("banger-agent belongs in the folder of bangerd; build it with `cargo xtask build`, or reinstall"),
-        )
+        let message = format!("cannot read the guest agent {}: {source}", path.display());
+        EngineError::from(ApiError::new(ErrorKind::MissingProgram, message).remedy(Remedy::Reinstall))
     };
     let mut file = fs::File::open(path).map_err(unreadable)?;
     let (mut hash, mut part) = (Sha256::new(), vec![0; 64 << 10]);

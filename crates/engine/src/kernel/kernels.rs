@@ -4,7 +4,7 @@ use std::{io::Read, path::Path, sync::Arc};
 
 use banger_api::{
     ApiError, AvailableKernel, Dirs, Driver, DriverPresence, ErrorKind, Id, Kernel, KernelDetails, Name,
-    OperationKind, RefError, Size, resolve,
+    OperationKind, RefError, Remedy, Size, SubjectKind, resolve,
 };
 use banger_image::{Bus, Catalog, ImageError, KernelInfo, Presence, Progress};
 use banger_vmm::VmmKind;
@@ -84,7 +84,8 @@ impl Kernels {
     /// When none or several do, or its files cannot be read.
     pub fn show(&self, reference: &str) -> Result<Kernel, ApiError> {
         let kernels = self.store.kernels()?;
-        let kernel = resolve(&kernels, reference).map_err(|error| unresolved("kernel", reference, error))?;
+        let kernel = resolve(&kernels, reference)
+            .map_err(|error| unresolved(SubjectKind::Kernel, reference, error))?;
         let details = Some(self.details(kernel)?);
         Ok(Kernel { details, ..self.describe(kernel, &self.store.vms()?) })
     }
@@ -125,10 +126,11 @@ impl Kernels {
     /// When there is none, or it is in use.
     pub fn delete(&self, reference: &str) -> Result<(), ApiError> {
         let kernels = self.store.kernels()?;
-        let kernel = resolve(&kernels, reference).map_err(|error| unresolved("kernel", reference, error))?;
+        let kernel = resolve(&kernels, reference)
+            .map_err(|error| unresolved(SubjectKind::Kernel, reference, error))?;
         if !self.store.delete_kernel(&kernel.id)? {
             let users = used_by(&self.store.vms()?, |vm| vm.kernel_id == kernel.id);
-            return Err(in_use("kernel", kernel.name.as_str(), &users));
+            return Err(in_use(SubjectKind::Kernel, kernel.name.as_str(), users));
         }
         self.initrds.remove(&kernel.id);
         Ok(remove_dir(self.dir(&kernel.id).path())?)
@@ -151,12 +153,12 @@ impl Kernels {
                 let catalog =
                     self.catalogs.with(|catalog| catalog.kernel(reference).is_some(), context).await?;
                 let Some(entry) = catalog.kernel(reference) else {
-                    return Err(no_such("kernel", reference).into());
+                    return Err(no_such(SubjectKind::Kernel, reference).into());
                 };
                 context.note(format!("kernel {reference} is not here yet: it is fetched now, once")).await;
                 self.fetch(entry.name.clone(), context).await
             }
-            Err(error) => Err(unresolved("kernel", reference, error).into()),
+            Err(error) => Err(unresolved(SubjectKind::Kernel, reference, error).into()),
         }
     }
 
@@ -186,7 +188,7 @@ impl Kernels {
         context: &Context,
     ) -> Result<KernelRecord, EngineError> {
         if self.store.kernels()?.iter().any(|kernel| kernel.name == name) {
-            return Err(taken("kernel", name.as_str()).into());
+            return Err(taken(SubjectKind::Kernel, name.as_str()).into());
         }
         admission::space(&self.dirs.state, "the kernel", Size::bytes(0))?;
         self.publish(name, None, context, move |_, dest, progress| {
@@ -224,7 +226,9 @@ impl Kernels {
             created_at: Timestamp::now(),
         };
         match staged.publish(|| self.store.insert_kernel(&kernel)) {
-            Err(EngineError::Store(StoreError::NameTaken(name))) => Err(taken("kernel", &name).into()),
+            Err(EngineError::Store(StoreError::NameTaken(name))) => {
+                Err(taken(SubjectKind::Kernel, &name).into())
+            }
             result => result.map(|()| kernel),
         }
     }
@@ -253,7 +257,7 @@ impl Kernels {
         context: &Context,
     ) -> Result<(), EngineError> {
         let kernel = self.store.kernels()?.into_iter().find(|kernel| kernel.id == *id);
-        let Some(kernel) = kernel else { return Err(no_such("kernel", id.as_str()).into()) };
+        let Some(kernel) = kernel else { return Err(no_such(SubjectKind::Kernel, id.as_str()).into()) };
         let (bus, option) = match vmm {
             VmmKind::Firecracker => (Bus::Mmio, "CONFIG_VIRTIO_MMIO"),
             VmmKind::Qemu => (Bus::Pci, "CONFIG_VIRTIO_PCI"),
@@ -267,7 +271,8 @@ impl Kernels {
         };
         let text = format!("{vmm} cannot boot kernel {}: it was built without {lacks}", kernel.name);
         Err(ApiError::new(ErrorKind::Invalid, text)
-            .hint("choose another with --kernel; `banger kernel show` tells what boots one")
+            .about(SubjectKind::Kernel, &kernel.name)
+            .remedy(Remedy::ChooseKernel)
             .into())
     }
 
@@ -297,7 +302,8 @@ impl Kernels {
 }
 
 fn not_in_catalog(catalog: &Catalog, name: &Name) -> ApiError {
-    let names: Vec<_> = catalog.kernels.iter().map(|kernel| kernel.name.as_str()).collect();
+    let kernels = catalog.kernels.iter().map(|kernel| kernel.name.to_string()).collect();
     ApiError::new(ErrorKind::NotFound, format!("the catalog has no kernel {name}"))
-        .hint(format!("it has {}; others come by `banger kernel import`", names.join(", ")))
+        .about(SubjectKind::Kernel, name)
+        .remedy(Remedy::PullKernel { kernels })
 }

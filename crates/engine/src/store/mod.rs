@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use banger_api::{ApiError, ErrorKind, HappeningKind};
+use banger_api::{ApiError, ErrorKind, HappeningKind, Remedy};
 use rusqlite::{Connection, MAIN_DB, OpenFlags, Transaction, TransactionBehavior, config::DbConfig};
 use tempfile::TempDir;
 
@@ -124,14 +124,15 @@ impl From<StoreError> for ApiError {
         let message = error.to_string();
         match error {
             StoreError::NameTaken(_) => Self::new(ErrorKind::AlreadyExists, message),
-            StoreError::Unreadable { path, .. } => Self::new(ErrorKind::Store, message).hint(format!(
-                "nothing was changed; to begin anew, move {} aside, with the -wal and -shm files beside it",
-                path.display()
-            )),
-            StoreError::Newer { .. } => Self::new(ErrorKind::VersionSkew, message)
-                .hint("run the newer banger that wrote it; nothing was changed"),
-            StoreError::Unwritable(_) => Self::new(ErrorKind::Store, message)
-                .hint("it must be this user's, writable, and on a file system that is"),
+            StoreError::Unreadable { path, .. } => {
+                Self::new(ErrorKind::Store, message).remedy(Remedy::MoveStoreAside { path })
+            }
+            StoreError::Newer { .. } => {
+                Self::new(ErrorKind::VersionSkew, message).remedy(Remedy::RunNewerBanger)
+            }
+            StoreError::Unwritable(_) => {
+                Self::new(ErrorKind::Store, message).remedy(Remedy::MakeStoreWritable)
+            }
             _ => Self::new(ErrorKind::Store, message),
         }
     }

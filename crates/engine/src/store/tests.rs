@@ -46,8 +46,7 @@ fn a_file_that_is_no_store_is_an_error_and_keeps_its_bytes() {
     let before = files(&path);
     let error = Store::open(&path).unwrap_err();
     assert!(matches!(error, StoreError::Unreadable { .. }), "{error}");
-    let told = ApiError::from(error);
-    assert!(told.hint.unwrap().contains("move"), "the error says how to begin anew");
+    assert_eq!(ApiError::from(error).remedy, Some(Remedy::MoveStoreAside { path: path.clone() }));
     assert!(
         matches!(Store::open_read_only(&path), Err(StoreError::Unreadable { path: told, .. }) if told == path)
     );

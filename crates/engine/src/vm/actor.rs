@@ -2,7 +2,9 @@
 
 use std::{collections::VecDeque, future::Future, pin::pin, sync::Arc, time::Duration};
 
-use banger_api::{ApiError, CommitVm, ErrorKind, Id, KillSignal, Personal, SetVm, VmName};
+use banger_api::{
+    ApiError, CommitVm, ErrorKind, Id, KillSignal, Personal, Remedy, SetVm, SubjectKind, VmName,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -263,10 +265,13 @@ fn refuse(message: Message, name: &VmName, refusal: Refusal) {
 }
 
 fn refused(request: Request, name: &VmName, refusal: Refusal) -> ApiError {
-    let error = |kind, what: &str| ApiError::new(kind, format!("VM {name} {what}"));
+    let error = |kind, what: &str, remedy| {
+        ApiError::new(kind, format!("VM {name} {what}")).about(SubjectKind::Vm, name).remedy(remedy)
+    };
     match (refusal, request) {
         (Refusal::Busy(work), request) => {
-            let busy = error(
+            let is_deletion = matches!(request, Request::Delete { .. }) && work != Work::Delete;
+            error(
                 ErrorKind::Busy,
                 match work {
                     Work::Start => "is being started",
@@ -276,32 +281,22 @@ fn refused(request: Request, name: &VmName, refusal: Refusal) -> ApiError {
                     Work::Commit => "is being made an image of",
                     Work::Delete => "is being deleted",
                 },
-            );
-            match request {
-                Request::Delete { .. } if work != Work::Delete => {
-                    busy.hint(format!("`banger vm delete --force {name}` cuts that short"))
-                }
-                _ => {
-                    busy.hint("wait for that to end, then try again; `banger operations` tells how far it is")
-                }
-            }
+                if is_deletion { Remedy::DeleteVmByForce } else { Remedy::Wait },
+            )
         }
-        (Refusal::NotRunning, _) => error(ErrorKind::NotRunning, "does not run")
-            .hint(format!("start it with: banger vm start {name}")),
-        (Refusal::Running, Request::Delete { .. }) => error(ErrorKind::Busy, "is running").hint(format!(
-            "`banger vm stop {name}` stops it; `banger vm delete --force {name}` deletes it as it is"
-        )),
+        (Refusal::NotRunning, _) => error(ErrorKind::NotRunning, "does not run", Remedy::StartVm),
+        (Refusal::Running, Request::Delete { .. }) => {
+            error(ErrorKind::Busy, "is running", Remedy::StopOrDeleteVm)
+        }
         (Refusal::Running, Request::Commit) => {
-            error(ErrorKind::Busy, "is not stopped, and an image is made only of one that is")
-                .hint(format!("stop it first with: banger vm stop {name}"))
+            error(ErrorKind::Busy, "is not stopped, and an image is made only of one that is", Remedy::StopVm)
         }
-        (Refusal::Running, _) => {
-            error(ErrorKind::Busy, "is running, and its hardware changes only while it is stopped")
-                .hint(format!("stop it first with: banger vm stop {name}"))
-        }
-        (Refusal::Paused, _) => {
-            error(ErrorKind::NotRunning, "is paused").hint(format!("go on with: banger vm resume {name}"))
-        }
+        (Refusal::Running, _) => error(
+            ErrorKind::Busy,
+            "is running, and its hardware changes only while it is stopped",
+            Remedy::StopVm,
+        ),
+        (Refusal::Paused, _) => error(ErrorKind::NotRunning, "is paused", Remedy::ResumeVm),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Making an image of what is on the disks of a VM that is down. Its owner does it, so that it is not started meanwhile.
 
-use banger_api::{ApiError, CommitVm, ErrorKind, ImageSource, Size};
+use banger_api::{ApiError, CommitVm, ErrorKind, ImageSource, Remedy, Size, SubjectKind};
 use banger_image::{Disks, RootfsOptions};
 use jiff::Timestamp;
 
@@ -24,8 +24,9 @@ pub(super) async fn commit(
     if !dir.overlay().exists() {
         let message =
             format!("VM {} has never been started: it is as its image {}", record.name, record.image);
-        let hint = format!("for another name of that: banger image tag {} {}", record.image, wanted.name);
-        return Err(ApiError::new(ErrorKind::Invalid, message).hint(hint).into());
+        let remedy = Remedy::TagImage { image: record.image.clone(), name: wanted.name.to_string() };
+        let error = ApiError::new(ErrorKind::Invalid, message).about(SubjectKind::Vm, &record.name);
+        return Err(error.remedy(remedy).into());
     }
     let images = services.store.images()?;
     let base = images.into_iter().find(|image| image.id == record.image_id);

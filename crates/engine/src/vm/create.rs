@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use banger_api::{
-    ApiError, CreateVm, ErrorKind, Id, InvalidName, Limits, OperationKind, Size, Vm, VmName, VmState,
+    ApiError, CreateVm, ErrorKind, Id, InvalidName, Limits, OperationKind, Size, SubjectKind, Vm, VmName,
+    VmState,
 };
 use jiff::Timestamp;
 
@@ -191,5 +192,5 @@ fn internal(error: InvalidName) -> EngineError {
 
 fn name_in_use(name: &VmName) -> ApiError {
     ApiError::new(ErrorKind::AlreadyExists, format!("there is a VM {name} already"))
-        .hint(format!("choose another name, or delete it with: banger vm delete {name}"))
+        .about(SubjectKind::Vm, name)
 }

@@ -24,7 +24,7 @@ pub(super) async fn look(
                 && let Ok(vmm) = services.vmms.of_kind(kind(handle.vmm)).await
                 && let Err(error) = vmm.answers(&handle.control).await
             {
-                found(format!("runs, but its VMM does not answer: {error}; `banger vm kill` ends it"));
+                found(format!("runs, but its VMM does not answer: {error}"));
             }
             return Ok(findings);
         }

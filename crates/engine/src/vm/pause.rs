@@ -1,6 +1,6 @@
 //! Letting a VM's virtual CPUs stand still, and go on.
 
-use banger_api::{ApiError, ErrorKind, VmState};
+use banger_api::{ApiError, ErrorKind, Remedy, SubjectKind, VmState};
 use banger_proto::{AGENT_PORT, Configure, Reply, Request};
 use jiff::Timestamp;
 
@@ -54,6 +54,7 @@ fn handle(record: &VmRecord) -> Result<&Handle, EngineError> {
 fn silent(record: &VmRecord, why: &str) -> EngineError {
     let VmRecord { name, .. } = record;
     ApiError::new(ErrorKind::Guest, format!("VM {name} runs again, but its agent is not to be had: {why}"))
-        .hint(format!("see `banger vm logs {name}`; `banger vm restart {name}` gets it back"))
+        .about(SubjectKind::Vm, name)
+        .remedy(Remedy::RestartVm)
         .into()
 }

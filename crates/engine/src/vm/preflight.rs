@@ -1,7 +1,7 @@
 //! The checks that a start makes before it does anything: those that start no process and take no time. All that is
 //! wrong is told together.
 
-use banger_api::{ApiError, CreateVm};
+use banger_api::{ApiError, CreateVm, ErrorKind, Remedy, SubjectKind};
 
 use super::services::Services;
 use crate::{
@@ -43,10 +43,14 @@ pub(crate) async fn before_start(
     let rootfs = services.images.dir(&record.image_id).rootfs();
     let image = services.store.images()?.into_iter().find(|image| image.id == record.image_id);
     match image.map_or(Ok(()), |image| services.images.check_usable(&image)) {
-        Ok(()) => problems.add(of_row("image", &record.image, &rootfs)),
+        Ok(()) => problems.add(of_row(SubjectKind::Image, &record.image, &rootfs)),
         changed => problems.add(changed),
     }
-    problems.add(of_row("kernel", &record.kernel, &services.kernels.dir(&record.kernel_id).vmlinux()));
+    problems.add(of_row(
+        SubjectKind::Kernel,
+        &record.kernel,
+        &services.kernels.dir(&record.kernel_id).vmlinux(),
+    ));
     // What is not there yet is made.
     if !services.vm_dir(record).work_disk().exists() {
         problems.add(fresh_disks(&services.dirs));
@@ -75,29 +79,24 @@ impl Problems {
         }
     }
 
-    /// One problem is the error; several are one error of the first's kind that lists all, each with what to do.
+    /// One problem is the error; several are one error of the first's kind, with all of them as its causes.
     fn all(mut self, what: &str) -> Result<(), EngineError> {
         if self.0.len() < 2 {
             return self.0.pop().map_or(Ok(()), |error| Err(error.into()));
         }
-        let mut message = format!("{what}, for {} reasons:", self.0.len());
-        for error in &self.0 {
-            let hint = error.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
-            message.push_str(&format!("\n  {}{hint}", error.message));
-        }
-        let kind = self.0.first().map_or(banger_api::ErrorKind::Internal, |error| error.kind);
-        Err(ApiError::new(kind, message).hint("`banger doctor` looks at all of the host").into())
+        let kind = self.0.first().map_or(ErrorKind::Internal, |error| error.kind);
+        let error = ApiError::new(kind, format!("{what}, for {} reasons", self.0.len()));
+        Err(ApiError { causes: self.0, ..error.remedy(Remedy::RunDoctor) }.into())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use banger_api::ErrorKind;
 
     #[test]
     fn several_problems_are_told_together() {
-        let of = |kind, message: &str| Err(ApiError::new(kind, message).hint("do this"));
+        let of = |kind, message: &str| Err(ApiError::new(kind, message));
         let mut problems = Problems::default();
         problems.add::<ApiError>(Ok(()));
         assert!(Problems::default().all("").is_ok());
@@ -105,10 +104,9 @@ mod tests {
         problems.add::<ApiError>(of(ErrorKind::NoSpace, "no space"));
         let error = ApiError::from(problems.all("VM box cannot start").unwrap_err());
         assert_eq!(error.kind, ErrorKind::NoMemory);
-        assert_eq!(
-            error.message,
-            "VM box cannot start, for 2 reasons:\n  no memory (do this)\n  no space (do this)"
-        );
+        assert_eq!(error.message, "VM box cannot start, for 2 reasons");
+        let causes: Vec<_> = error.causes.iter().map(|cause| cause.message.as_str()).collect();
+        assert_eq!(causes, ["no memory", "no space"]);
         let mut one = Problems::default();
         one.add::<ApiError>(of(ErrorKind::NoSpace, "no space"));
         assert_eq!(ApiError::from(one.all("").unwrap_err()).message, "no space");

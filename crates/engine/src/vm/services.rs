@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use banger_api::{ApiError, Dirs};
+use banger_api::{ApiError, Dirs, SubjectKind};
 
 use crate::{
     config::ConfigFiles,
@@ -34,7 +34,9 @@ impl Services {
     /// Returns the VM that `reference` names.
     pub(crate) fn find_vm(&self, reference: &str) -> Result<VmRecord, ApiError> {
         let vms = self.store.vms()?;
-        banger_api::resolve(&vms, reference).cloned().map_err(|error| unresolved("VM", reference, error))
+        banger_api::resolve(&vms, reference)
+            .cloned()
+            .map_err(|error| unresolved(SubjectKind::Vm, reference, error))
     }
 
     pub(crate) fn vm_dir(&self, vm: &VmRecord) -> VmDir {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use banger_api::{ApiError, ErrorKind, Period, Personal, VmState, Vmm as ApiVmm};
+use banger_api::{ApiError, ErrorKind, Period, Personal, Remedy, SubjectKind, VmState, Vmm as ApiVmm};
 use banger_proto::{
     AddressConfig, Configure, GENERATION_OF_VARIABLES, Greeting, NetworkConfig, READY_PORT, Reply, Request,
 };
@@ -348,12 +348,9 @@ impl Start<'_> {
         } else {
             format!("VM {} ended before its agent had answered: its {death}", self.record.name)
         };
-        let hint = "the kernel or the image does not boot; the console tells how far it came";
-        ApiError {
-            console,
-            ..ApiError::new(ErrorKind::Guest, message).hint(hint).log(path.display().to_string())
-        }
-        .into()
+        let error = ApiError::new(ErrorKind::Guest, message).log(path.display().to_string());
+        let error = error.about(SubjectKind::Vm, &self.record.name).remedy(Remedy::ChangeImageOrKernel);
+        ApiError { console, ..error }.into()
     }
 
     fn vmm_error(&self, message: String) -> EngineError {
@@ -368,12 +365,9 @@ impl Start<'_> {
         self.services.store.set_vm_running(id, Timestamp::now(), handle)?;
         let (path, console) = self.console_lines();
         let message = format!("VM {name} is up, but its agent has not answered in {limit}");
-        let hint = format!("it stays: see `banger vm logs {name}`, then `banger vm delete {name}`");
-        Err(ApiError {
-            console,
-            ..ApiError::new(ErrorKind::Timeout, message).hint(hint).log(path.display().to_string())
-        }
-        .into())
+        let error = ApiError::new(ErrorKind::Timeout, message).log(path.display().to_string());
+        let error = error.about(SubjectKind::Vm, name).remedy(Remedy::ReadConsole);
+        Err(ApiError { console, ..error }.into())
     }
 }
 

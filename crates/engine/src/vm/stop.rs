@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use banger_api::{ApiError, ErrorKind, Id, KillSignal, VmState};
+use banger_api::{ApiError, ErrorKind, Id, KillSignal, Remedy, SubjectKind, VmState};
 use banger_proto::{AGENT_PORT, PowerOff, Reply, Request};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -137,8 +137,8 @@ pub(super) async fn kill(
             let VmRecord { name, .. } = record;
             let message =
                 format!("VM {name} has not ended in {} s of signal {}", SIGNALLED.as_secs(), signal.number());
-            let hint = format!("end it without asking: banger vm kill {name}");
-            return Err(ApiError::new(ErrorKind::Timeout, message).hint(hint).into());
+            let error = ApiError::new(ErrorKind::Timeout, message).about(SubjectKind::Vm, name);
+            return Err(error.remedy(Remedy::KillVm).into());
         }
         alive.console_written().await;
     }

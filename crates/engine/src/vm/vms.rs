@@ -3,8 +3,8 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use banger_api::{
-    ApiError, CommitVm, ErrorKind, HappeningKind, Id, KillVm, Limits, OperationKind, RestartVm, SetVm,
-    StartVm, StopVm, Vm, VmState, VmStats, resolve,
+    ApiError, CommitVm, ErrorKind, HappeningKind, Id, KillVm, Limits, OperationKind, Remedy, RestartVm,
+    SetVm, StartVm, StopVm, SubjectKind, Vm, VmState, VmStats, resolve,
 };
 use banger_vmm::GuestStream;
 use tokio::task::JoinSet;
@@ -101,7 +101,8 @@ impl Vms {
         } else {
             let mut seen = HashSet::new();
             for reference in references {
-                let vm = resolve(&vms, reference).map_err(|error| unresolved("VM", reference, error))?;
+                let vm = resolve(&vms, reference)
+                    .map_err(|error| unresolved(SubjectKind::Vm, reference, error))?;
                 if seen.insert(&vm.id) {
                     wanted.push(vm.clone());
                 }
@@ -263,8 +264,8 @@ impl Vms {
                 console: why.map(str::to_owned).collect(),
                 ..ApiError::new(ErrorKind::NotRunning, message)
             };
-            let way = if record.state == VmState::Paused { "resume" } else { "start" };
-            return Err(error.hint(format!("go on with: banger vm {way} {}", record.name)));
+            let remedy = if record.state == VmState::Paused { Remedy::ResumeVm } else { Remedy::StartVm };
+            return Err(error.about(SubjectKind::Vm, &record.name).remedy(remedy));
         };
         let session = self.services.sessions.open(&record.id);
         Ok((banger_vmm::connect(&handle.guest, port).await.map_err(EngineError::from)?, session))

@@ -11,6 +11,7 @@ use super::ping::in_ms;
 use crate::{
     commands::reference,
     error::CommandError,
+    hints::hint_for,
     ui::{Format, Ui},
 };
 
@@ -85,7 +86,8 @@ fn state(vm: &Vm) -> Check {
 
 fn silent(vm: &Vm, error: ApiError) -> Check {
     let hint = format!("see `banger vm logs {0}`; `banger vm restart {0}` starts it anew", vm.name);
-    Check::fail("agent", error.message, error.hint.unwrap_or(hint))
+    let hint = hint_for(&error).unwrap_or(hint);
+    Check::fail("agent", error.message, hint)
 }
 
 fn agent(vm: &Vm, pong: &Answered<()>) -> [Check; 2] {
@@ -117,7 +119,8 @@ fn guest(vm: &Vm, seen: Result<Inspection, ApiError>, asked: Duration, came: Dur
     let seen = match seen {
         Ok(seen) => seen,
         Err(error) => {
-            return vec![Check::warn("guest", error.message, error.hint.unwrap_or("ask again".to_owned()))];
+            let hint = hint_for(&error).unwrap_or("ask again".to_owned());
+            return vec![Check::warn("guest", error.message, hint)];
         }
     };
     let mut checks = vec![clock(vm, Duration::from_nanos(seen.clock_ns), asked, came)];

@@ -1,0 +1,174 @@
+//! What a user can do about an error of the daemon's: the one table that puts kinds, subjects and remedies into words.
+
+use banger_api::{ApiError, ConfigPart, ErrorKind, Remedy, Subject, SubjectKind};
+
+/// Returns what to do next, where anything is known to help.
+pub(crate) fn hint_for(error: &ApiError) -> Option<String> {
+    if let Some(hint) = &error.hint {
+        return Some(hint.clone());
+    }
+    let subject = error.subject.as_ref();
+    match &error.remedy {
+        Some(remedy) => for_remedy(remedy, subject),
+        None => for_kind(error.kind, subject),
+    }
+}
+
+fn for_kind(kind: ErrorKind, subject: Option<&Subject>) -> Option<String> {
+    Some(match (kind, subject.map(|subject| (subject.kind, subject.name.as_str()))) {
+        (ErrorKind::NotFound, Some((SubjectKind::Vm, _))) => "see `banger ps -a`".to_owned(),
+        (ErrorKind::NotFound, Some((SubjectKind::Image, _))) => list("image"),
+        (ErrorKind::NotFound, Some((SubjectKind::Kernel, _))) => list("kernel"),
+        (ErrorKind::NotFound, Some((SubjectKind::Operation, _))) => {
+            "it may have ended long ago; see `banger operations --all`".to_owned()
+        }
+        (ErrorKind::Ambiguous, Some(_)) => "write more of the name or id".to_owned(),
+        (ErrorKind::AlreadyExists, Some((kind, name))) => {
+            format!("choose another name, or delete it with: banger {} delete {name}", command(kind)?)
+        }
+        (ErrorKind::NoMemory, _) => {
+            "ask for less with --memory, or stop VMs that are not needed; `banger ps` lists them".to_owned()
+        }
+        (ErrorKind::NoSpace, _) => {
+            "delete VMs and images that are not needed: see `banger ps -a` and `banger image list`".to_owned()
+        }
+        _ => return None,
+    })
+}
+
+fn list(command: &str) -> String {
+    format!("see `banger {command} list`, and `banger {command} list --available` for what the catalog has")
+}
+
+/// The group of commands for things of this kind.
+fn command(kind: SubjectKind) -> Option<&'static str> {
+    match kind {
+        SubjectKind::Vm => Some("vm"),
+        SubjectKind::Image => Some("image"),
+        SubjectKind::Kernel => Some("kernel"),
+        _ => None,
+    }
+}
+
+fn for_remedy(remedy: &Remedy, subject: Option<&Subject>) -> Option<String> {
+    let name = subject.map_or("VM", |subject| subject.name.as_str());
+    let group = subject.and_then(|subject| command(subject.kind)).unwrap_or("image");
+    Some(match remedy {
+        Remedy::StartVm => format!("start it with: banger vm start {name}"),
+        Remedy::StopVm => format!("stop it first with: banger vm stop {name}"),
+        Remedy::StopOrDeleteVm => {
+            format!("`banger vm stop {name}` stops it; `banger vm delete --force {name}` deletes it as it is")
+        }
+        Remedy::ResumeVm => format!("go on with: banger vm resume {name}"),
+        Remedy::RestartVm => {
+            format!("see `banger vm logs {name}`; `banger vm restart {name}` gets it back")
+        }
+        Remedy::KillVm => format!("end it without asking: banger vm kill {name}"),
+        Remedy::DeleteVmByForce => format!("`banger vm delete --force {name}` cuts that short"),
+        Remedy::ReadConsole => {
+            format!("it stays: see `banger vm logs {name}`, then `banger vm delete {name}`")
+        }
+        Remedy::ChangeImageOrKernel => {
+            "the kernel or the image does not boot; the console tells how far it came".to_owned()
+        }
+        Remedy::Wait => {
+            "wait for that to end, then try again; `banger operations` tells how far it is".to_owned()
+        }
+        Remedy::DeleteVms { .. } => "delete these VMs first".to_owned(),
+        Remedy::TagImage { image, name } => format!("for another name of that: banger image tag {image} {name}"),
+        Remedy::NameBundle => {
+            format!("choose another with --name, or delete it with: banger image delete {name}")
+        }
+        Remedy::ListImages => list("image"),
+        Remedy::ChooseKernel => {
+            "choose another with --kernel; `banger kernel show` tells what boots one".to_owned()
+        }
+        Remedy::PullKernel { kernels } => {
+            format!("it has {}; others come by `banger kernel import`", kernels.join(", "))
+        }
+        Remedy::ImportPackagesTogether => {
+            "a kernel that comes in several packages is imported with all of them at once (kernel-core and \
+             kernel-modules-core, linux-image and linux-modules); `banger kernel list --available` has others"
+                .to_owned()
+        }
+        Remedy::CheckCatalogSignature => {
+            "the catalog's owner signs each version with `minisign -S -m catalog.toml`; if the key has changed, \
+             correct [[catalog]] in config.toml"
+                .to_owned()
+        }
+        Remedy::CorrectCatalog { line } => {
+            let what = if line.is_some() { "line" } else { "file" };
+            format!("correct or remove that {what}, then run the command again; images that are here need none")
+        }
+        Remedy::CorrectConfig { part } => {
+            let what = match part {
+                ConfigPart::Line => "correct or remove that line",
+                ConfigPart::Variable => "correct or unset that variable",
+                _ => "correct or remove that file",
+            };
+            format!("{what}, then run the command again")
+        }
+        Remedy::RestoreFile => format!(
+            "put it back; or delete the VMs that use it, then: banger {group} delete {name}, and pull or import it again"
+        ),
+        Remedy::RestoreRegisteredFile => format!(
+            "put it back as it was; or delete the VMs that use it, then: banger image delete {name}, and register it again"
+        ),
+        Remedy::StopWriting => "unmount it, and stop what writes to it, then try again".to_owned(),
+        Remedy::MoveStoreAside { path } => format!(
+            "nothing was changed; to begin anew, move {} aside, with the -wal and -shm files beside it",
+            path.display()
+        ),
+        Remedy::RunNewerBanger => "run the newer banger that wrote it; nothing was changed".to_owned(),
+        Remedy::MakeStoreWritable => {
+            "it must be this user's, writable, and on a file system that is".to_owned()
+        }
+        Remedy::ReplaceDirectory => {
+            "remove it, or set XDG_RUNTIME_DIR to a directory of your own".to_owned()
+        }
+        Remedy::MakeDirectoryWritable => {
+            "make it yours, or set XDG_STATE_HOME, XDG_CACHE_HOME and XDG_RUNTIME_DIR to directories that are"
+                .to_owned()
+        }
+        Remedy::ShortenRuntimeDirectory => "set XDG_RUNTIME_DIR to a directory with a shorter path".to_owned(),
+        Remedy::Reinstall => {
+            "banger-agent belongs in the directory of bangerd; build it with `cargo xtask build`, or reinstall"
+                .to_owned()
+        }
+        Remedy::ForceDaemonStop => {
+            "wait for it to end, or stop all the same with: banger daemon stop --force".to_owned()
+        }
+        Remedy::RestartDaemon => "run `banger daemon restart`; VMs run on".to_owned(),
+        Remedy::StopOtherDaemon => "`banger daemon stop` ends one that runs".to_owned(),
+        Remedy::RunDoctor => "`banger doctor` looks at all of the host".to_owned(),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hint(error: ApiError) -> String {
+        hint_for(&error).unwrap_or_default()
+    }
+
+    #[test]
+    fn kind_and_subject_say_what_to_do() {
+        let not_found = ApiError::new(ErrorKind::NotFound, "").about(SubjectKind::Vm, "box");
+        assert_eq!(hint(not_found), "see `banger ps -a`");
+        let taken = ApiError::new(ErrorKind::AlreadyExists, "").about(SubjectKind::Image, "tiny");
+        assert!(hint(taken).ends_with("banger image delete tiny"));
+        assert_eq!(hint_for(&ApiError::new(ErrorKind::NotFound, "")), None);
+    }
+
+    #[test]
+    fn a_remedy_says_more_than_the_kind_and_a_clients_own_words_more_than_both() {
+        let busy = ApiError::new(ErrorKind::Busy, "").about(SubjectKind::Vm, "box");
+        assert_eq!(hint_for(&busy), None);
+        let busy = busy.remedy(Remedy::StopVm);
+        assert_eq!(hint(busy.clone()), "stop it first with: banger vm stop box");
+        assert_eq!(hint(busy.hint("do that")), "do that");
+        assert_eq!(hint_for(&ApiError::new(ErrorKind::Io, "").remedy(Remedy::Unknown)), None);
+    }
+}
