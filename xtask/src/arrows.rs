@@ -21,7 +21,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("banger-engine", &["banger-api", "banger-image", "banger-proto", "banger-sys", "banger-vmm"]),
     ("banger-client", &["banger-api", "banger-files", "banger-proto"]),
     ("banger-workspace", &["banger-files"]),
-    ("banger", &["banger-api", "banger-client", "banger-files", "banger-proto", "banger-workspace"]),
+    ("banger-tools", &[]),
+    (
+        "banger",
+        &["banger-api", "banger-client", "banger-files", "banger-proto", "banger-tools", "banger-workspace"],
+    ),
     ("bangerd", &["banger-api", "banger-engine", "banger-sys"]),
     ("banger-agent", &["banger-files", "banger-proto", "banger-sys"]),
     ("banger-smoke", &[]),

@@ -4,8 +4,6 @@
 //! A repository's own configuration is never in force when git reads objects, files or an index: that happens in a
 //! [`Scratch`], an empty repository that borrows its objects. So no hook, filter or monitor that it names is run. What
 //! comes from a guest is data: listings, files, and packs that are checked before they are kept.
-//!
-//! Which tools and which environment a repository asks for is in [`tools`].
 
 mod changes;
 mod commits;
@@ -20,7 +18,6 @@ mod repository;
 mod scratch;
 mod send;
 mod snapshot;
-pub mod tools;
 
 pub use changes::{Change, ChangeKind, Changes, Guest, LeftOut, read_files, read_listing};
 pub use commits::{Pulled, Reach, pull};

@@ -6,7 +6,7 @@ use banger_api::{
 };
 use banger_client::{Client, Output};
 use banger_proto::{Exec, ExitStatus};
-use banger_workspace::tools::{
+use banger_tools::{
     Command, Own, Place, Plan, Port, Run, SCRIPT, SETUP, arguments, setup_arguments, setup_variables,
 };
 
@@ -154,7 +154,6 @@ mod tests {
         Config, HostSize,
         config::{Layer, Owner},
     };
-    use banger_workspace::tools;
     use std::{fs, path::Path, process};
 
     fn project(text: &str) -> Project {
@@ -164,7 +163,7 @@ mod tests {
 
     /// What the job for that file prints in `folder`, and its status.
     fn run(folder: &Path, text: &str) -> (String, Option<i32>) {
-        let plan = tools::plan(folder, own(Some(&project(text))));
+        let plan = banger_tools::plan(folder, own(Some(&project(text))));
         let env = [("B".to_owned(), "b of mine".to_owned())];
         let job = Job { plan: &plan, folder: folder.to_str().unwrap(), env: &env, waited: true };
         let output = process::Command::new("/bin/sh")
@@ -194,7 +193,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(".tool-versions"), "node 1\n").unwrap();
         let text = "[workspace]\nenv = { A = 'a', B = 'b' }\nsetup = ['echo $A $B']\n";
-        let plan = tools::plan(folder.path(), own(Some(&project(text))));
+        let plan = banger_tools::plan(folder.path(), own(Some(&project(text))));
         let env = [("B".to_owned(), "mine".to_owned())];
         let job = Job { plan: &plan, folder: folder.path().to_str().unwrap(), env: &env, waited: true };
         // In place of the tools' script: what it would see.

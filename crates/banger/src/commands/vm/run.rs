@@ -5,7 +5,7 @@ use banger_api::{
     config::{FileSync, PROJECT_FILE},
 };
 use banger_client::{Client, Events};
-use banger_workspace::tools::Plan;
+use banger_tools::Plan;
 
 use super::{
     entry,

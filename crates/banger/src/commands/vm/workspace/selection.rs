@@ -9,7 +9,7 @@ use banger_api::{
     Config, Size, Vm,
     config::{FileSync, Project},
 };
-use banger_workspace::{Mode, Options, Snapshot, tools};
+use banger_workspace::{Mode, Options, Snapshot};
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -71,7 +71,7 @@ pub(crate) struct Plan {
     bytes: u64,
     left_out: usize,
     /// What it asks for of the VM.
-    tools: tools::Plan,
+    tools: banger_tools::Plan,
     /// The user's files that it asks for.
     file_sync: Vec<FileSync>,
     /// Whether those go.
@@ -88,7 +88,7 @@ struct PlannedFile {
 #[derive(Debug)]
 pub(crate) struct Taken {
     content: Content,
-    pub(crate) tools: tools::Plan,
+    pub(crate) tools: banger_tools::Plan,
 }
 
 #[derive(Debug)]
@@ -107,10 +107,13 @@ impl Selection {
     ) -> Result<Taken, CommandError> {
         let own = workspace::tools::own(project);
         let Some(options) = self.options() else {
-            return Ok(Taken { content: Content::Folder(path.to_owned()), tools: tools::plan(path, own) });
+            return Ok(Taken {
+                content: Content::Folder(path.to_owned()),
+                tools: banger_tools::plan(path, own),
+            });
         };
         let snapshot = workspaces.snapshot(path, options).await?;
-        let tools = tools::plan(snapshot.repository().root(), own);
+        let tools = banger_tools::plan(snapshot.repository().root(), own);
         Ok(Taken { content: Content::Snapshot(Box::new(snapshot)), tools })
     }
 

@@ -39,7 +39,7 @@ pub(super) mod tests {
         process::{Command, Stdio},
     };
 
-    use crate::tools::note::Place;
+    use crate::note::Place;
 
     /// Stands in for whatever installs: writes down how it was called, and fails at what is called `fails`.
     const RECORDER: &str = "#!/bin/sh\nprintf '%s\\n' \"${0##*/} $*\" >>\"${0%/*}/log\"\n\
@@ -93,7 +93,7 @@ pub(super) mod tests {
     }
 
     /// This host's own shell, and the one of small guests.
-    pub(in crate::tools) fn shells() -> [Vec<PathBuf>; 2] {
+    pub(crate) fn shells() -> [Vec<PathBuf>; 2] {
         [vec!["/bin/sh".into()], vec![find("busybox"), "sh".into()]]
     }
 

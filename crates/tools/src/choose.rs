@@ -43,7 +43,7 @@ fn tool(asked: Asked) -> Tool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tools::note::Place;
+    use crate::note::Place;
 
     fn chosen(asked: &[(&'static str, &str, &str)]) -> (Vec<String>, Vec<String>) {
         let mut found = Findings::default();

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::brief;
-use crate::tools::{
+use crate::{
     findings::Findings,
     note::{NoteKind, Place, shown},
 };

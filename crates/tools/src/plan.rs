@@ -148,7 +148,7 @@ fn plan_of(mut found: Findings) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tools::folder::MAX_FILE;
+    use crate::folder::MAX_FILE;
     use proptest::prelude::*;
     use std::{fs, os::unix::fs::symlink};
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::tools::{
+use crate::{
     findings::Findings,
     note::{NoteKind, Place, shown},
     text::before,

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::brief;
-use crate::tools::{
+use crate::{
     findings::Findings,
     note::{NoteKind, Place, shown},
 };

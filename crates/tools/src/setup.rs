@@ -61,7 +61,7 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tools::{note::Place, script::tests::shells};
+    use crate::{note::Place, script::tests::shells};
     use proptest::prelude::*;
     use std::{fs, path::Path, process};
 
