@@ -1,7 +1,7 @@
 //! One version a tool, of all that the files ask for.
 
 use super::{
-    findings::{Asked, Findings},
+    findings::{Findings, RequestedTool},
     note::NoteKind,
     plan::Tool,
 };
@@ -11,7 +11,7 @@ const RUNTIMES: &[&str] = &["node", "python", "java", "ruby", "go", "rust", "erl
 
 /// The first of each name; those after it that it does not satisfy are noted.
 pub(super) fn tools(found: &mut Findings) -> Vec<Tool> {
-    let mut winners: Vec<Asked> = Vec::new();
+    let mut winners: Vec<RequestedTool> = Vec::new();
     for asked in std::mem::take(&mut found.asked) {
         match winners.iter().find(|winner| winner.name == asked.name) {
             None => winners.push(asked),
@@ -30,13 +30,13 @@ pub(super) fn tools(found: &mut Findings) -> Vec<Tool> {
     winners.into_iter().map(tool).collect()
 }
 
-fn agree(winner: &Asked, other: &Asked) -> bool {
+fn agree(winner: &RequestedTool, other: &RequestedTool) -> bool {
     winner.version == other.version
         || other.range.as_ref().is_some_and(|range| range.allows(winner.version.as_str()))
 }
 
-fn tool(asked: Asked) -> Tool {
-    let Asked { name, version, source, reason, components, targets, range: _ } = asked;
+fn tool(asked: RequestedTool) -> Tool {
+    let RequestedTool { name, version, source, reason, components, targets, range: _ } = asked;
     Tool { name, version, source, reason, components, targets }
 }
 

@@ -3,11 +3,10 @@
 use std::fmt;
 
 use super::{
-    devcontainer::Command,
     note::{Note, NoteKind, Place, shown},
-    plan::{Port, Variable},
+    plan::{Command, Port, Variable},
     range::Range,
-    wanted::{VersionError, Wanted},
+    requested::{RequestedVersion, VersionError},
     word::{ToolName, VariableName, Version, Word},
 };
 
@@ -26,7 +25,7 @@ const RESERVED_BEGINNINGS: &[&str] = &["LD_", "MISE_"];
 
 /// A tool that a file asks for.
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
+pub(super) struct RequestedTool {
     pub(super) name: ToolName,
     pub(super) version: Version,
     pub(super) source: Place,
@@ -39,7 +38,7 @@ pub(super) struct Asked {
 /// What has been found so far, in the order of precedence.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    pub(super) asked: Vec<Asked>,
+    pub(super) asked: Vec<RequestedTool>,
     pub(super) variables: Vec<Variable>,
     /// What somebody has said of ports, and of what to run, if anybody has.
     pub(super) ports: Option<Vec<Port>>,
@@ -58,7 +57,7 @@ impl Findings {
     }
 
     /// Takes a tool that `text` says the version of; what is wrong with either is noted. Returns what was taken.
-    pub(super) fn ask(&mut self, source: Place, name: &str, text: &str) -> Option<&mut Asked> {
+    pub(super) fn ask(&mut self, source: Place, name: &str, text: &str) -> Option<&mut RequestedTool> {
         let name = match normal(name).parse::<ToolName>() {
             Ok(name) => name,
             Err(why) if name.contains(':') => {
@@ -70,14 +69,14 @@ impl Findings {
                 return self.refuse(NoteKind::Refused, source, message);
             }
         };
-        match Wanted::of(name.as_str(), text) {
+        match RequestedVersion::of(name.as_str(), text) {
             Ok(_) if self.asked.len() == MAX_TOOLS => {
                 let message = format_args!("{name} is left out: there are {MAX_TOOLS} tools before it");
                 self.refuse(NoteKind::Refused, source, message)
             }
-            Ok(Wanted { version, reason, range }) => {
+            Ok(RequestedVersion { version, reason, range }) => {
                 let (components, targets) = Default::default();
-                self.asked.push(Asked { name, version, source, reason, range, components, targets });
+                self.asked.push(RequestedTool { name, version, source, reason, range, components, targets });
                 self.asked.last_mut()
             }
             Err(error @ (VersionError::NotAVersion(_) | VersionError::Nothing(_))) => {
@@ -87,7 +86,12 @@ impl Findings {
         }
     }
 
-    fn refuse(&mut self, kind: NoteKind, place: Place, message: impl fmt::Display) -> Option<&mut Asked> {
+    fn refuse(
+        &mut self,
+        kind: NoteKind,
+        place: Place,
+        message: impl fmt::Display,
+    ) -> Option<&mut RequestedTool> {
         self.note(kind, place, message);
         None
     }

@@ -1,7 +1,7 @@
 //! What a repository asks for of its guest: tools, environment, ports, commands; and what carries that out there.
 //!
 //! ```text
-//! plan(root) ─▶ folder: a file's bytes ─▶ one reader a family of files ─▶ findings ─▶ choose ─▶ Plan
+//! plan(root) ─▶ folder: a file's bytes ─▶ readers: one a family of files ─▶ findings ─▶ choose ─▶ Plan
 //!                                             Plan ─▶ arguments ─▶ SCRIPT, and then SETUP, in the guest
 //! ```
 //!
@@ -18,30 +18,22 @@
 //! 5. `go.mod` (its toolchain over its go)
 //! 6. `.devcontainer/devcontainer.json`, or else `.devcontainer.json`
 
-mod asdf;
 mod choose;
-mod devcontainer;
 mod findings;
 mod folder;
-mod go_mod;
-mod json;
-mod mise;
 mod note;
-mod package_json;
 mod plan;
-mod pyproject;
 mod range;
-mod rust_toolchain;
+mod readers;
+mod repository;
+mod requested;
 mod script;
 mod setup;
-mod text;
-mod version_file;
-mod wanted;
 mod word;
 
-pub use devcontainer::{Command, Run};
 pub use note::{Note, NoteKind, Place};
-pub use plan::{Own, Plan, Port, Tool, Variable, plan};
+pub use plan::{Command, Own, Plan, Port, Run, Tool, Variable};
+pub use repository::plan;
 pub use script::{SCRIPT, arguments};
 pub use setup::{SETUP, setup_arguments, setup_variables};
 pub use word::{InvalidWord, ToolName, VariableName, Version, Word};

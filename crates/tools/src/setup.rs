@@ -1,18 +1,12 @@
 //! What runs a repository's own commands in a guest, as data.
 
-use super::{
-    devcontainer::{Command, Run},
-    plan::Plan,
-};
+use crate::plan::{Plan, Run};
 
 /// A POSIX shell script that runs commands in a guest: `sh -c SETUP setup ARGUMENT...`, with [`setup_arguments`].
 ///
 /// It runs them one after the other, until one fails. What it prints is a log; its status is 0 when all went well. The
 /// text is the same for every repository: its commands are words among the arguments, and never part of the text.
 pub const SETUP: &str = include_str!("setup.sh");
-
-/// Longest that a command is called in the log, in characters.
-const LONGEST_LABEL: usize = 80;
 
 /// The arguments of [`SETUP`] for the commands of `plan`, in `folder`.
 pub fn setup_arguments(plan: &Plan, folder: &str) -> Vec<String> {
@@ -42,26 +36,10 @@ pub fn setup_variables(plan: &Plan, folder: &str) -> Vec<(String, String)> {
     folders.into_iter().chain(own).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-impl Command {
-    /// What it is called: its beginning in one line.
-    pub fn label(&self) -> String {
-        let text = match &self.run {
-            Run::Shell(text) => text.trim().to_owned(),
-            Run::Program(words) => words.join(" "),
-        };
-        let mut label: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        if let Some((end, _)) = label.char_indices().nth(LONGEST_LABEL) {
-            label.truncate(end);
-            label.push('…');
-        }
-        label
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{note::Place, script::tests::shells};
+    use crate::{note::Place, plan::Command, script::tests::shells};
     use proptest::prelude::*;
     use std::{fs, path::Path, process};
 
@@ -139,13 +117,6 @@ mod tests {
             let (printed, fine) = run(&shell, &folder.path().join("none"), &plan(vec![]));
             assert!(!fine && printed.contains("setup: there is no folder"), "{printed}");
         }
-    }
-
-    #[test]
-    fn labels_are_one_short_line() {
-        let label = |run| plan(vec![run]).setup[0].label();
-        assert_eq!(label(shell(" a\n\tb\u{1b}[2J ")), "a  b [2J");
-        assert_eq!(label(shell(&"é".repeat(100))).chars().count(), LONGEST_LABEL + 1);
     }
 
     proptest! {

@@ -7,9 +7,11 @@ use toml::{
 
 use super::{
     asdf::only_the_first,
+    text::{Text, at},
+};
+use crate::{
     findings::Findings,
     note::{NoteKind, Place, shown},
-    text::{Text, at},
 };
 
 pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {

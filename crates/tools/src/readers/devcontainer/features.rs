@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::{
     findings::Findings,
     note::{NoteKind, Place, shown},
-    text::before,
+    readers::text::before,
 };
 
 /// Where the features are that are known.

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::{
+use crate::{
     findings::Findings,
-    note::{NoteKind, Place},
+    note::{NoteKind, Place, shown},
 };
 
 /// The object in a file of JSON; what is none is noted.
@@ -25,6 +25,16 @@ pub(super) fn object(
             found.note(NoteKind::Unread, place, format_args!("it is not JSON: {error}"));
             None
         }
+    }
+}
+
+/// A value as a message shows it.
+pub(super) fn brief(value: &Value) -> String {
+    match value {
+        Value::String(text) => shown(text),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+        value => value.to_string(),
     }
 }
 

@@ -1,10 +1,7 @@
 //! `go.mod`: its `toolchain` and `go` lines.
 
-use super::{
-    findings::Findings,
-    note::Place,
-    text::{Text, before},
-};
+use super::text::{Text, before};
+use crate::{findings::Findings, note::Place};
 
 pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
     let Some(text) = Text::of(file, bytes, found) else { return };

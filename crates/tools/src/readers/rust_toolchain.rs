@@ -2,10 +2,10 @@
 
 use toml::de::DeTable;
 
-use super::{
+use super::text::{Text, at, strings};
+use crate::{
     findings::Findings,
     note::{NoteKind, Place},
-    text::{Text, at, strings},
 };
 
 pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {

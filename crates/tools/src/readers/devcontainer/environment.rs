@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::brief;
 use crate::{
     findings::Findings,
     note::{NoteKind, Place, shown},
+    readers::json::brief,
 };
 
 /// The only thing that is replaced in a value: all else is the host's, or not known before there is a guest.

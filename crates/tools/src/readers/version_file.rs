@@ -1,10 +1,9 @@
 //! Files that hold one tool's version: `.nvmrc`, `.python-version` and their like.
 
-use super::{
-    asdf::only_the_first,
+use super::{asdf::only_the_first, text::Text};
+use crate::{
     findings::Findings,
     note::{NoteKind, Place},
-    text::Text,
 };
 
 pub(super) fn read(tool: &str, file: &'static str, bytes: &[u8], found: &mut Findings) {

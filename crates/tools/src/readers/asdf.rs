@@ -1,9 +1,9 @@
 //! `.tool-versions`.
 
-use super::{
+use super::text::Text;
+use crate::{
     findings::Findings,
     note::{NoteKind, Place},
-    text::Text,
 };
 
 pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {

@@ -1,10 +1,7 @@
 //! `pyproject.toml`: the versions of Python that it is for.
 
-use super::{
-    findings::Findings,
-    note::NoteKind,
-    text::{Text, at},
-};
+use super::text::{Text, at};
+use crate::{findings::Findings, note::NoteKind};
 
 /// Where the versions are, with the one that wins first.
 const PLACES: &[&[&str]] = &[

@@ -1,4 +1,4 @@
-//! From what a file says of a tool's version to what can be asked for.
+//! The version to install, from a file's text.
 
 use std::borrow::Cow;
 
@@ -8,16 +8,16 @@ use super::{
     word::{InvalidWord, Version},
 };
 
-/// What to ask for.
+/// The version of a tool to install.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct RequestedVersion {
     pub(super) version: Version,
     pub(super) reason: String,
-    /// All that would do, where that is known.
+    /// Every version that satisfies the file, where it is known.
     pub(super) range: Option<Range>,
 }
 
-/// Why nothing can be asked for.
+/// Why a text gives no version to install.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum VersionError {
     /// A place or revision, not a version.
@@ -31,8 +31,8 @@ pub(super) enum VersionError {
     Word { text: String, why: InvalidWord },
 }
 
-impl Wanted {
-    /// What `text`, as a file has it, wants of `tool`.
+impl RequestedVersion {
+    /// Parses a file's text for `tool`.
     pub(super) fn of(tool: &str, text: &str) -> Result<Self, VersionError> {
         let text = text.trim();
         let written = translated(tool, text);
@@ -90,7 +90,10 @@ fn translated<'a>(tool: &str, text: &'a str) -> Cow<'a, str> {
         ("ruby", _) => without("ruby-").unwrap_or(text).into(),
         ("python", _) => without("cpython-").or(without("cpython@")).unwrap_or(text).into(),
         // Java 8 and before call themselves so.
-        ("java", _) => without("1.").map(|rest| super::text::before(rest, ".")).unwrap_or(text).into(),
+        ("java", _) => without("1.")
+            .map(|rest| rest.split_once('.').map_or(rest, |(major, _)| major))
+            .unwrap_or(text)
+            .into(),
         ("rust", "latest") => "stable".into(),
         _ => text.into(),
     }
@@ -122,8 +125,12 @@ mod tests {
             ("rust", "stable", "stable", "as written"),
             ("erlang", "prefix:26", "26", "written as \"prefix:26\""),
         ] {
-            let wanted = Wanted::of(tool, text).unwrap();
-            assert_eq!((wanted.version.as_str(), wanted.reason.as_str()), (version, reason), "{tool} {text}");
+            let requested = RequestedVersion::of(tool, text).unwrap();
+            assert_eq!(
+                (requested.version.as_str(), requested.reason.as_str()),
+                (version, reason),
+                "{tool} {text}"
+            );
         }
     }
 
@@ -139,7 +146,7 @@ mod tests {
             ("-g", "\"-g\" is not a version: it cannot begin with '-'"),
             ("$(id)", "\"$(id)\" is not a version: '$' at position 1"),
         ] {
-            let found = Wanted::of("node", text).unwrap_err().to_string();
+            let found = RequestedVersion::of("node", text).unwrap_err().to_string();
             assert!(found.starts_with(error), "{text}: {found}");
         }
     }
@@ -147,7 +154,7 @@ mod tests {
     proptest! {
         #[test]
         fn only_harmless_words_come_out(tool in "node|go|java|python|rust|x", text in "(lts/|v|go|1\\.|>=|[ -~]|\\PC){0,12}") {
-            if let Ok(wanted) = Wanted::of(&tool, &text) {
+            if let Ok(wanted) = RequestedVersion::of(&tool, &text) {
                 prop_assert_eq!(wanted.version.as_str().parse::<Version>(), Ok(wanted.version));
             }
         }

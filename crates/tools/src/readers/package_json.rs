@@ -2,11 +2,10 @@
 
 use serde_json::Value;
 
-use super::{
+use super::{json, text::before};
+use crate::{
     findings::Findings,
-    json,
     note::{NoteKind, Place, shown},
-    text::before,
 };
 
 /// What can be in `packageManager`.

@@ -7,7 +7,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{
+use crate::{
     findings::Findings,
     note::{NoteKind, Place},
 };

@@ -1,12 +1,12 @@
 //! The commands of a dev container's life.
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::brief;
 use crate::{
     findings::Findings,
     note::{NoteKind, Place, shown},
+    plan::{Command, Run},
+    readers::json::brief,
 };
 
 /// Most commands that are taken of a file.
@@ -14,33 +14,6 @@ const MAX_COMMANDS: usize = 64;
 
 /// Longest command in bytes, all of its arguments together.
 const MAX_LENGTH: usize = 16 << 10;
-
-/// A command of the repository's own, for a guest only.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Command {
-    /// Where it is asked for.
-    pub source: Place,
-    /// The key that asks for it: `setup`, or that of a moment in a dev container's life.
-    pub key: &'static str,
-    /// Its name, where several of one key may be run side by side.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// What is run.
-    pub run: Run,
-}
-
-/// What a command runs. Neither form has a NUL in it.
-///
-/// A shell's text may name `${containerWorkspaceFolder}`, `${containerWorkspaceFolderBasename}` and
-/// `${localWorkspaceFolderBasename}`: who runs it gives them as environment variables, so that no value gets into the text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Run {
-    /// A text for the guest's `/bin/sh -c`.
-    Shell(String),
-    /// A program and its arguments, without a shell.
-    Program(Vec<String>),
-}
 
 /// When in a container's life: once it is made, when the content has come in, after that for the first time, at a start.
 const KEYS: &[&str] = &["onCreateCommand", "updateContentCommand", "postCreateCommand", AT_EACH_START];

@@ -6,14 +6,12 @@ mod features;
 
 use serde_json::Value;
 
-pub use commands::{Command, Run};
-
 use commands::AT_EACH_START;
 
-use super::{
+use super::json::{self, brief};
+use crate::{
     findings::Findings,
-    json,
-    note::{NoteKind, Place, shown},
+    note::{NoteKind, Place},
     plan::Port,
 };
 
@@ -117,16 +115,6 @@ fn port(value: &Value) -> Option<u16> {
         _ => return None,
     };
     (number != 0).then_some(number)
-}
-
-/// A value as a message shows it.
-fn brief(value: &Value) -> String {
-    match value {
-        Value::String(text) => shown(text),
-        Value::Array(_) => "a list".to_owned(),
-        Value::Object(_) => "an object".to_owned(),
-        value => value.to_string(),
-    }
 }
 
 #[cfg(test)]

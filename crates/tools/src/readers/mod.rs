@@ -1,0 +1,37 @@
+//! The readers, one for each family of files: functions of a file's bytes that add to [`Findings`].
+
+mod asdf;
+mod devcontainer;
+mod go_mod;
+mod json;
+mod mise;
+mod package_json;
+mod pyproject;
+mod rust_toolchain;
+mod text;
+mod version_file;
+
+use crate::findings::Findings;
+
+/// What reads one file.
+pub(crate) type Reader = fn(&'static str, &[u8], &mut Findings);
+
+/// The files that are read, with the one that wins first.
+pub(crate) const FILES: &[(&str, Reader)] = &[
+    ("mise.toml", mise::read),
+    (".mise.toml", mise::read),
+    (".config/mise.toml", mise::read),
+    (".tool-versions", asdf::read),
+    ("rust-toolchain", rust_toolchain::read),
+    ("rust-toolchain.toml", rust_toolchain::read),
+    (".nvmrc", |file, bytes, found| version_file::read("node", file, bytes, found)),
+    (".node-version", |file, bytes, found| version_file::read("node", file, bytes, found)),
+    (".python-version", |file, bytes, found| version_file::read("python", file, bytes, found)),
+    (".ruby-version", |file, bytes, found| version_file::read("ruby", file, bytes, found)),
+    (".java-version", |file, bytes, found| version_file::read("java", file, bytes, found)),
+    ("package.json", package_json::read),
+    ("pyproject.toml", pyproject::read),
+    ("go.mod", go_mod::read),
+    (".devcontainer/devcontainer.json", devcontainer::read),
+    (".devcontainer.json", devcontainer::read),
+];

@@ -1,0 +1,228 @@
+//! From a repository's files to its plan.
+
+use std::path::Path;
+
+use crate::{
+    choose,
+    findings::Findings,
+    folder::Folder,
+    note::{NoteKind, Place},
+    plan::{Own, Plan},
+    readers::{FILES, Reader},
+};
+
+/// Reads what the repository at `root`, whose own file says `own`, asks for. What cannot be read or used is in the plan's
+/// notes.
+pub fn plan(root: &Path, own: Own) -> Plan {
+    let mut found = Findings::new(basename(root));
+    own.env.iter().for_each(|(source, name, value)| found.variable(*source, name, value));
+    (found.ports, found.setup) = (own.ports, own.setup);
+    match Folder::open(root) {
+        Ok(folder) => FILES.iter().for_each(|(file, reader)| source(&folder, file, *reader, &mut found)),
+        Err(error) => {
+            found.note(NoteKind::Unread, Place::file("."), format_args!("it cannot be read: {error}"))
+        }
+    }
+    plan_of(found)
+}
+
+fn source(folder: &Folder, file: &'static str, reader: Reader, found: &mut Findings) {
+    match folder.read(file) {
+        Ok(Some(bytes)) => reader(file, &bytes, found),
+        Ok(None) => {}
+        Err(error) => found.note(NoteKind::Unread, Place::file(file), error),
+    }
+}
+
+/// The name of the repository's folder, also where `root` is `.`.
+fn basename(root: &Path) -> Option<String> {
+    let root = root.canonicalize().ok()?;
+    Some(root.file_name()?.to_str()?.to_owned())
+}
+
+fn plan_of(mut found: Findings) -> Plan {
+    let tools = choose::tools(&mut found);
+    let env = std::mem::take(&mut found.variables);
+    let (ports, setup, folder) = (found.ports.take(), found.setup.take(), found.basename.take());
+    let (ports, setup) = (ports.unwrap_or_default(), setup.unwrap_or_default());
+    Plan { tools, env, ports, setup, folder, notes: found.into_notes() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{folder::MAX_FILE, plan::Port};
+    use proptest::prelude::*;
+    use std::{fs, os::unix::fs::symlink};
+
+    fn repository(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        dir
+    }
+
+    fn read(root: &Path) -> Plan {
+        plan(root, Own::default())
+    }
+
+    #[test]
+    fn an_empty_repository_asks_for_nothing() {
+        let dir = repository(&[]);
+        let folder = basename(dir.path());
+        assert_eq!(read(dir.path()), Plan { folder, ..Plan::default() });
+    }
+
+    #[test]
+    fn what_the_project_itself_says_wins() {
+        let dir = repository(&[
+            ("mise.toml", "[env]\nA = 'mise'\nB = 'mise'\n"),
+            (
+                ".devcontainer.json",
+                r#"{"containerEnv": {"A": "container", "C": "container"}, "forwardPorts": [3000],
+                    "postCreateCommand": "npm ci"}"#,
+            ),
+        ]);
+        let source = Place { file: "banger.toml", line: Some(2) };
+        let own = Own {
+            env: [("A", "own"), ("PATH", "/x")]
+                .map(|(name, value)| (source, name.into(), value.into()))
+                .into(),
+            ports: Some(vec![Port { host: 8080, guest: 80, source }]),
+            setup: Some(vec![]),
+        };
+        let plan = plan(dir.path(), own.clone());
+        let env: Vec<_> = plan.env.iter().map(|v| (v.name.as_str(), v.value.as_str())).collect();
+        assert_eq!(env, [("A", "own"), ("B", "mise"), ("C", "container")]);
+        assert_eq!((Some(&plan.ports), Some(&plan.setup)), (own.ports.as_ref(), own.setup.as_ref()));
+        let notes: Vec<_> = plan.notes.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            notes,
+            [
+                "banger.toml:2: the variable \"PATH\": it is the guest's own",
+                "mise.toml:2: the variable A: banger.toml:2 says otherwise, and wins",
+                ".devcontainer.json: the variable A: banger.toml:2 says otherwise, and wins",
+                ".devcontainer.json: forwardPorts: the project's own file says otherwise, and wins",
+                ".devcontainer.json: postCreateCommand: the project's own file says otherwise, and wins",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_a_note() {
+        let plan = read(Path::new("/nowhere/at/all"));
+        assert_eq!(plan.notes.len(), 1);
+        assert!(plan.notes[0].message.starts_with("it cannot be read: "), "{plan:?}");
+    }
+
+    #[test]
+    fn a_repository_with_something_of_everything() {
+        let dir = repository(&[
+            ("mise.toml", "[tools]\nnode = '20'\n[env]\nNODE_ENV = 'test'\n"),
+            (".tool-versions", "nodejs 18.0.0\npython 3.12.1\n"),
+            ("rust-toolchain.toml", "[toolchain]\nchannel = '1.80'\ncomponents = ['clippy']\n"),
+            (".nvmrc", "v20.11.1\n"),
+            ("package.json", r#"{"engines": {"node": ">=18"}, "packageManager": "pnpm@9.1.0+sha512.ab"}"#),
+            ("pyproject.toml", "[project]\nrequires-python = '>=3.13'\n"),
+            ("go.mod", "module m\n\ngo 1.22\n"),
+            (
+                ".devcontainer/devcontainer.json",
+                r#"{ // ours
+                    "image": "debian:12",
+                    "features": {"ghcr.io/devcontainers/features/java:1": {"version": "21"}},
+                    "containerEnv": {"NODE_ENV": "production", "A": "${localEnv:A}"},
+                    "forwardPorts": [3000],
+                    "postCreateCommand": "npm ci",
+                }"#,
+            ),
+        ]);
+        insta::assert_snapshot!(serde_json::to_string_pretty(&read(dir.path())).unwrap());
+    }
+
+    #[test]
+    fn what_is_behind_links_is_not_read() {
+        let outside = repository(&[("mise.toml", "[tools]\nnode = '20'"), (".nvmrc", "20")]);
+        let dir = repository(&[]);
+        symlink(outside.path(), dir.path().join(".config")).unwrap();
+        symlink(outside.path().join(".nvmrc"), dir.path().join(".nvmrc")).unwrap();
+        let plan = read(dir.path());
+        assert_eq!(plan.tools, []);
+        let places: Vec<_> = plan.notes.iter().map(|note| (note.kind, note.place.file)).collect();
+        assert_eq!(places, [(NoteKind::Unread, ".config/mise.toml"), (NoteKind::Unread, ".nvmrc")]);
+    }
+
+    #[test]
+    fn no_depth_is_too_much() {
+        let half = MAX_FILE as usize / 2;
+        let inputs = [
+            "[".repeat(half),
+            "{\"a\":".repeat(half / 5),
+            format!("a = {}", "[".repeat(half)),
+            format!("a = {}", "{a=".repeat(half / 3)),
+            format!("{}a = 1", "a.".repeat(half)),
+            format!("[{}a]", "a.".repeat(half)),
+            format!("[tools]\n{}a = '1'", "node.".repeat(half / 5)),
+        ];
+        for (file, reader) in FILES {
+            for input in &inputs {
+                let mut found = Findings::default();
+                reader(file, input.as_bytes(), &mut found);
+                assert_eq!(plan_of(found).tools, [], "{file}");
+            }
+        }
+    }
+
+    #[test]
+    fn folders_name_themselves() {
+        let dir = repository(&[("my app/x", "")]);
+        assert_eq!(basename(&dir.path().join("my app/../my app")).unwrap(), "my app");
+        assert_eq!(basename(Path::new("/")), None);
+    }
+
+    /// Pieces that the files are made of, in and out of place.
+    const PIECES: &str = "(\\[(tools|env|toolchain|project|tool\\.poetry\\.dependencies)\\]\n|node|nodejs|python|go |rust|\
+        toolchain |channel|components|targets|requires-python|'|\"|=|\\{|\\}|\\[|\\]|,|:|\n| |#|//|/\\*|\\*/|[0-9]|\\.|\
+        >=|<|\\^|~|\\*|\\||-|\\$\\(id\\)|`id`|;|\"features\"|\"image\"|\"version\"|\"engines\"|\"postCreateCommand\"|\
+        \"containerEnv\"|\"forwardPorts\"|lts/|\\$\\{localEnv:A\\}|\\PC){0,40}";
+
+    fn is_harmless(text: &str) -> bool {
+        (1..=64).contains(&text.len())
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "._+-".contains(c))
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics_and_nothing_unsafe_gets_through(text in PIECES, bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            for input in [text.as_bytes(), &bytes] {
+                let mut found = Findings::new(Some("repo".to_owned()));
+                FILES.iter().for_each(|(file, reader)| reader(file, input, &mut found));
+                let plan = plan_of(found);
+                for tool in &plan.tools {
+                    prop_assert!(is_harmless(tool.name.as_str()) && is_harmless(tool.version.as_str()), "{tool:?}");
+                    prop_assert!(tool.components.iter().chain(&tool.targets).all(|word| is_harmless(word.as_str())));
+                }
+                prop_assert!(plan.notes.iter().all(|note| !note.message.contains(char::is_control)));
+                prop_assert!(serde_json::to_string(&plan).is_ok());
+            }
+        }
+
+        #[test]
+        fn what_files_name_is_harmless_or_left_out(name in "[ -~]{1,12}", version in "[ -~]{0,12}") {
+            let quoted = |text: &str| serde_json::to_string(text).unwrap();
+            let toml = format!("[tools]\n{} = {}", quoted(&name), quoted(&version));
+            let json = format!(r#"{{"packageManager": {0}, "engines": {{"node": {0}}}}}"#, quoted(&version));
+            let mut found = Findings::default();
+            for (name, text) in [("mise.toml", &toml), ("package.json", &json)] {
+                let (file, reader) = FILES.iter().find(|(file, _)| *file == name).unwrap();
+                reader(file, text.as_bytes(), &mut found);
+            }
+            for tool in plan_of(found).tools {
+                prop_assert!(is_harmless(tool.name.as_str()) && is_harmless(tool.version.as_str()), "{tool:?}");
+            }
+        }
+    }
+}
