@@ -1,8 +1,9 @@
 //! A command's failure, and the exit status that it is.
 
-use std::io;
+use std::{io, path::Path};
 
 use banger_api::{ApiError, ErrorKind};
+use rustix::process::Signal;
 
 /// Exit status of a command that failed.
 const FAILED: u8 = 1;
@@ -30,6 +31,11 @@ impl CommandError {
         Self { error: Some(ApiError::new(ErrorKind::Invalid, message)), status: USAGE }
     }
 
+    /// The end by a signal, as a shell tells it of a command.
+    pub(crate) fn interrupted(signal: Signal) -> Self {
+        Self::told(u8::try_from(128 + signal.as_raw()).unwrap_or(u8::MAX))
+    }
+
     /// A failure that has been told.
     pub(crate) fn told(status: u8) -> Self {
         Self { error: None, status }
@@ -50,4 +56,14 @@ impl From<io::Error> for CommandError {
         }
         ApiError::new(ErrorKind::Io, error.to_string()).into()
     }
+}
+
+/// The failure to read a file of the user's.
+pub(crate) fn unreadable(path: &Path, error: &io::Error) -> ApiError {
+    let kind = match error.kind() {
+        io::ErrorKind::NotFound => ErrorKind::NotFound,
+        io::ErrorKind::PermissionDenied => ErrorKind::NotPermitted,
+        _ => ErrorKind::Io,
+    };
+    ApiError::new(kind, format!("cannot read {}: {error}", path.display()))
 }

@@ -9,6 +9,7 @@ mod error;
 mod file_sync;
 mod forward;
 mod hints;
+mod operation;
 mod personal;
 mod session;
 mod ssh;

@@ -3,20 +3,21 @@
 use std::{
     cell::Cell,
     future::{Future, pending},
+    io,
+    path::Path,
     pin::{Pin, pin},
     time::Duration,
 };
 
 use banger_api::{ApiError, ErrorKind, Event};
-use banger_client::{Client, CopyEvent};
+use banger_client::{Client, CopyEvent, PackError, Source};
 use rustix::process::Signal;
 use tokio::time::sleep;
 
 use crate::{
-    commands::interrupted,
     error::CommandError,
     session::{self, told_better},
-    ui::Ui,
+    ui::{Progress, Ui},
 };
 
 /// How often it is shown how far it is; what is quicker need not be shown.
@@ -49,7 +50,7 @@ impl Transfer<'_> {
         let mut signals = session::signals(&[Signal::INT, Signal::TERM, Signal::HUP])?;
         let (signal, through) = (Cell::new(None), Cell::new(0));
         let stop = pin!(async { signal.set(signals.recv().await) });
-        let progress = self.ui.progress();
+        let progress = Progress::new();
         let mut tell = |event| match event {
             CopyEvent::Through(bytes) => through.set(bytes),
             CopyEvent::PassedOver(message) => progress.show(self.ui, &Event::Warning { message }),
@@ -74,7 +75,7 @@ impl Transfer<'_> {
             (Ok(done), _) => Ok(done),
             (Err(error), Some(signal)) => {
                 self.ui.note(error);
-                Err(interrupted(signal))
+                Err(CommandError::interrupted(signal))
             }
             (Err(error), None) if error.kind == ErrorKind::Guest => {
                 Err(told_better(self.client, self.vm, error).await.into())
@@ -82,4 +83,21 @@ impl Transfer<'_> {
             (Err(error), None) => Err(error.into()),
         }
     }
+}
+
+/// Opens files of the user's to send to a guest.
+pub(crate) fn open_source(path: &Path, follow_link: bool) -> Result<Source, ApiError> {
+    Source::open(path, follow_link).map_err(unreadable)
+}
+
+fn unreadable(error: PackError) -> ApiError {
+    let kind = match &error {
+        PackError::Read { source, .. } => match source.kind() {
+            io::ErrorKind::NotFound => ErrorKind::NotFound,
+            io::ErrorKind::PermissionDenied => ErrorKind::NotPermitted,
+            _ => ErrorKind::Io,
+        },
+        PackError::Special { .. } => ErrorKind::Invalid,
+    };
+    ApiError::new(kind, error.to_string())
 }

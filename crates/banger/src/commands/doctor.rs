@@ -4,7 +4,7 @@ use banger_api::{ApiError, Check, Config, CreateVm, ErrorKind, Vm};
 use banger_client::{Client, Output, exec};
 use banger_proto::{Exec, ExitStatus};
 
-use super::watch::watch;
+use crate::operation::watch;
 use crate::{
     config,
     error::CommandError,

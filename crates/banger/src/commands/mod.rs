@@ -8,20 +8,18 @@ mod events;
 mod image;
 mod kernel;
 mod operations;
+mod reference;
 mod several;
 mod since;
 mod ssh_config;
 mod ssh_proxy;
+mod variables;
 mod version;
 mod vm;
-mod watch;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand, builder::NonEmptyStringValueParser};
-
-pub(crate) use vm::cp::unreadable;
-pub(crate) use watch::interrupted;
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{error::CommandError, ui::Ui};
 
@@ -110,11 +108,6 @@ impl Command {
             Self::Version(command) => command.run(ui).await,
         }
     }
-}
-
-/// A VM, image or kernel as the user names it: by id, name, or the beginning of either.
-fn reference() -> NonEmptyStringValueParser {
-    NonEmptyStringValueParser::new()
 }
 
 #[cfg(test)]

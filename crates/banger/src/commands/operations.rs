@@ -4,9 +4,10 @@ use banger_api::{Operation, OperationState, Size};
 use banger_client::Client;
 use serde_json::Value;
 
-use super::{reference, watch::follow};
+use super::reference::reference;
 use crate::{
     error::CommandError,
+    operation::follow,
     ui::{Format, Table, Ui},
 };
 

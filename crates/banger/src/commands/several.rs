@@ -6,7 +6,12 @@ use banger_api::{ApiError, ErrorKind, RefError, StartVm, Vm, VmState, resolve};
 use banger_client::{Client, Events};
 use futures_util::future::join_all;
 
-use crate::{error::CommandError, file_sync, ui::Ui, workspace::Workspaces};
+use crate::{
+    error::CommandError,
+    file_sync,
+    ui::{Progress, Ui},
+    workspace::Workspaces,
+};
 
 /// Does `act` to every VM that `references` name. Those that go well do so even when others don't.
 pub(super) async fn each(
@@ -54,7 +59,7 @@ pub(super) async fn start_each(
 }
 
 async fn follow(ui: &Ui, mut events: Events) -> Result<Vm, ApiError> {
-    let progress = ui.progress();
+    let progress = Progress::new();
     Ok(events.result::<Vm>(|event| progress.show(ui, event)).await?.0)
 }
 

@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{connection::Command, wire::Message};
+use super::wire::Message;
 
 /// Most bytes of a packet, which goes to the guest as a whole.
 pub(super) const PACKET: u32 = 32 << 10;
@@ -43,6 +43,63 @@ pub(super) enum Part {
     Data(Bytes),
     /// There will be no more.
     End,
+}
+
+/// What a channel's task does, or whoever opens one or answers ssh.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Sends bytes, for which the channel's window has room; of standard error, with its number.
+    Data {
+        channel: u32,
+        extended: Option<u32>,
+        bytes: Bytes,
+    },
+    /// Lets ssh send so many bytes more.
+    Took {
+        channel: u32,
+        bytes: u32,
+    },
+    Eof(u32),
+    Close(u32),
+    /// Tells ssh something: a request that wants no answer.
+    Tell {
+        channel: u32,
+        what: &'static str,
+        fields: Message,
+    },
+    /// Lets ssh have the channel that it asked for, or not.
+    Accept(u32),
+    Reject {
+        channel: u32,
+        reason: Refusal,
+    },
+    /// Asks ssh for a channel; nothing when it will not have it.
+    Open {
+        kind: &'static str,
+        fields: Message,
+        opened: oneshot::Sender<Option<Channel>>,
+    },
+    /// Answers the oldest of ssh's global requests.
+    Answer(Option<Message>),
+}
+
+/// Why ssh does not get a channel (RFC 4254, 5.1).
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// What it leads to cannot be reached.
+    ConnectFailed(String),
+    UnknownKind,
+    TooMany,
+}
+
+impl Refusal {
+    pub(super) fn parts(&self) -> (u32, &str) {
+        match self {
+            Self::ConnectFailed(why) => (2, why),
+            Self::UnknownKind => (3, "there is no such kind of channel"),
+            Self::TooMany => (4, "there are too many channels"),
+        }
+    }
 }
 
 /// The way to the task that has the connection.

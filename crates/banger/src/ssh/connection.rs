@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    channel::{Channel, Control, Link, PACKET, Part},
+    channel::{Channel, Command, Control, Link, PACKET, Part, Refusal},
     wire::{Fields, Malformed, Message, Transport, WireError},
 };
 
@@ -54,63 +54,6 @@ pub(super) mod number {
     pub(in crate::ssh) const REQUEST: u8 = 98;
     pub(in crate::ssh) const SUCCESS: u8 = 99;
     pub(in crate::ssh) const FAILURE: u8 = 100;
-}
-
-/// What a channel's task does, or whoever opens one or answers ssh.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// Sends bytes, for which the channel's window has room; of standard error, with its number.
-    Data {
-        channel: u32,
-        extended: Option<u32>,
-        bytes: Bytes,
-    },
-    /// Lets ssh send so many bytes more.
-    Took {
-        channel: u32,
-        bytes: u32,
-    },
-    Eof(u32),
-    Close(u32),
-    /// Tells ssh something: a request that wants no answer.
-    Tell {
-        channel: u32,
-        what: &'static str,
-        fields: Message,
-    },
-    /// Lets ssh have the channel that it asked for, or not.
-    Accept(u32),
-    Reject {
-        channel: u32,
-        reason: Refusal,
-    },
-    /// Asks ssh for a channel; nothing when it will not have it.
-    Open {
-        kind: &'static str,
-        fields: Message,
-        opened: oneshot::Sender<Option<Channel>>,
-    },
-    /// Answers the oldest of ssh's global requests.
-    Answer(Option<Message>),
-}
-
-/// Why ssh does not get a channel (RFC 4254, 5.1).
-#[derive(Debug)]
-pub(super) enum Refusal {
-    /// What it leads to cannot be reached.
-    ConnectFailed(String),
-    UnknownKind,
-    TooMany,
-}
-
-impl Refusal {
-    fn parts(&self) -> (u32, &str) {
-        match self {
-            Self::ConnectFailed(why) => (2, why),
-            Self::UnknownKind => (3, "there is no such kind of channel"),
-            Self::TooMany => (4, "there are too many channels"),
-        }
-    }
 }
 
 /// Who says what ssh gets.

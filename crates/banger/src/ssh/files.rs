@@ -15,10 +15,10 @@ use std::{
 use banger_api::{ApiError, Dirs, ErrorKind};
 use tempfile::NamedTempFile;
 
-use super::{
-    SUFFIX,
-    wire::{ClientKey, HostKey},
-};
+use super::wire::{ClientKey, HostKey};
+
+/// What follows a VM's name where a host's is asked for.
+pub(crate) const SUFFIX: &str = ".vm";
 
 /// What is wrong with a path that ssh would take for something else, by its versions in different ways.
 const NOT_IN_PATHS: &[u8] = b"\"\\*?[]%$";

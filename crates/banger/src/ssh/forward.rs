@@ -8,8 +8,7 @@ use banger_proto::{Connect, Endpoint, Listen};
 use tokio::sync::mpsc;
 
 use super::{
-    channel::{Channel, Link, ended, feed},
-    connection::{Command, Refusal},
+    channel::{Channel, Command, Link, Refusal, ended, feed},
     shared::Shared,
     wire::Message,
 };
@@ -70,12 +69,17 @@ pub(super) async fn listen(
     Err(ApiError::new(ErrorKind::Invalid, "too many sockets listen in the guest for this connection"))
 }
 
-/// Makes a socket in the guest behind which the user's agent is; its path.
-pub(super) async fn forward_agent(
-    shared: &Arc<Shared>,
+/// Returns the path of the socket in the guest behind which the user's agent is; the first call makes it.
+pub(super) async fn agent_socket<'a>(
+    shared: &'a Arc<Shared>,
     link: &Link,
     user: Option<&str>,
-) -> Result<Vec<u8>, ApiError> {
+) -> Result<&'a [u8], ApiError> {
+    Ok(shared.agent_socket.get_or_try_init(|| forward_agent(shared, link, user)).await?)
+}
+
+/// Makes a socket in the guest behind which the user's agent is; its path.
+async fn forward_agent(shared: &Arc<Shared>, link: &Link, user: Option<&str>) -> Result<Vec<u8>, ApiError> {
     let listen = Listen { at: None, user: user.map(str::to_owned) };
     let listener = banger_client::listen(&shared.client, shared.vm_id(), listen).await?;
     let Endpoint::Unix { path } = listener.at().clone() else {

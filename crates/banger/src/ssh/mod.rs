@@ -17,7 +17,7 @@ mod users_config;
 mod wire;
 
 pub(crate) use channel::ended;
-pub(crate) use files::SshFiles;
-pub(crate) use proxy::{Proxy, SUFFIX, running};
+pub(crate) use files::{SUFFIX, SshFiles};
+pub(crate) use proxy::{Proxy, running};
 pub(crate) use shared::CHANNELS;
 pub(crate) use users_config::{Edit, edit, is_installed};

@@ -7,17 +7,17 @@ use banger_client::Client;
 use rustix::process::setsid;
 
 use super::{
-    SshFiles,
     connection::{ConnectionError, serve},
+    files::{SUFFIX, SshFiles},
     server::Server,
     shared::Shared,
     stdio,
     wire::{Transport, WireError},
 };
-use crate::{file_sync, personal, ui::Ui};
-
-/// What follows a VM's name where a host's is asked for.
-pub(crate) const SUFFIX: &str = ".vm";
+use crate::{
+    file_sync, personal,
+    ui::{Progress, Ui},
+};
 
 /// A connection to be served.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ pub(crate) async fn running(client: &Client, vm: Vm, ui: &Ui) -> Result<Vm, ApiE
             return Err(error.hint(format!("start it with: banger vm start {}; {hint}", vm.name)));
         }
     }
-    let progress = ui.progress();
+    let progress = Progress::new();
     let options = StartVm { personal: personal::of_user(client.dirs(), ui) };
     let mut events = client.start_vm(vm.id.as_str(), &options).await?;
     let (vm, _) = events.result::<Vm>(|event| progress.show(ui, event)).await?;

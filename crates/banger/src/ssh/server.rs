@@ -12,8 +12,8 @@ use banger_proto::{Endpoint, TerminalSize};
 use tokio::sync::mpsc;
 
 use super::{
-    channel::{Channel, Control, Link},
-    connection::{Answers, Command, Refusal, number},
+    channel::{Channel, Command, Control, Link, Refusal},
+    connection::{Answers, number},
     forward,
     session::{self, Asked, Program},
     shared::Shared,

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
     channel::{Channel, Link, Writer, ended, feed},
+    forward,
     shared::Shared,
     signals,
     wire::Message,
@@ -55,7 +56,7 @@ pub(super) async fn run(shared: Arc<Shared>, link: Link, asked: Asked, program: 
     let result = async {
         env.extend(CONNECTION.map(|(name, value)| (name.to_owned(), value.to_owned())));
         if agent {
-            match shared.agent_socket(&link, user.as_deref()).await {
+            match forward::agent_socket(&shared, &link, user.as_deref()).await {
                 Ok(path) => {
                     env.insert("SSH_AUTH_SOCK".to_owned(), String::from_utf8_lossy(path).into_owned());
                 }

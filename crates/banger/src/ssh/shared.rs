@@ -15,8 +15,6 @@ use tokio::{
     task::{AbortHandle, JoinHandle},
 };
 
-use super::{channel::Link, forward};
-
 /// Channels at a time, or callers of forwarded ports: each is a connection to the agent, which serves 200.
 pub(crate) const CHANNELS: usize = 120;
 
@@ -35,7 +33,8 @@ pub(super) struct Shared {
     pub(super) ended: Option<PathBuf>,
     places: Arc<Semaphore>,
     listeners: Mutex<HashMap<String, AbortHandle>>,
-    agent: OnceCell<Vec<u8>>,
+    /// The path in the guest of the socket behind which the user's agent is: one for a connection.
+    pub(super) agent_socket: OnceCell<Vec<u8>>,
     first: Mutex<Option<Beforehand>>,
 }
 
@@ -54,7 +53,7 @@ impl Shared {
             ended,
             places: Arc::new(Semaphore::new(CHANNELS)),
             listeners: Mutex::default(),
-            agent: OnceCell::new(),
+            agent_socket: OnceCell::new(),
             first: Mutex::default(),
         })
     }
@@ -118,16 +117,6 @@ impl Shared {
     pub(super) fn cancel_listener(&self, at: &Endpoint) -> bool {
         let listener = locked(&self.listeners).remove(&name_of(at));
         listener.map(|listener| listener.abort()).is_some()
-    }
-
-    /// The path in the guest of the socket behind which the user's agent is: one for a connection.
-    pub(super) async fn agent_socket(
-        self: &Arc<Self>,
-        link: &Link,
-        user: Option<&str>,
-    ) -> Result<&[u8], ApiError> {
-        let path = self.agent.get_or_try_init(|| forward::forward_agent(self, link, user));
-        Ok(path.await?)
     }
 }
 

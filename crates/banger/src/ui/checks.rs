@@ -1,38 +1,14 @@
 //! Checks, one a line, and under each that is not as it should be what to do about it.
 
-use std::{fmt::Write as _, io, io::Write as _, process::ExitCode};
+use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use banger_api::{Check, Verdict};
 use unicode_width::UnicodeWidthStr;
 
-use super::{Format, HINT, Ui, harmless, table::Output};
-use crate::hints::hint_for;
+use super::{style::HINT, text::harmless};
 
-impl Ui {
-    /// Prints `checks` as a table, as JSON, or as the names of those that do not pass; fails when one of them does.
-    pub(crate) fn checks(&self, format: &Format, checks: &[Check]) -> io::Result<ExitCode> {
-        let checks: Vec<_> = checks.iter().map(with_hint).collect();
-        match format {
-            Format { quiet: true, .. } => {
-                let troubled = checks.iter().filter(|check| check.verdict != Verdict::Pass);
-                troubled.map(|check| &check.name).try_for_each(|name| self.line(harmless(name)))?;
-            }
-            Format { output: Output::Json, .. } => self.json(&checks)?,
-            Format { .. } => write!(anstream::stdout(), "{}", lines(&checks))?,
-        }
-        let failed = checks.iter().any(|check| check.verdict == Verdict::Fail);
-        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-    }
-}
-
-/// A check with what to do about its error in words.
-fn with_hint(check: &Check) -> Check {
-    let of_error = check.error.as_ref().and_then(|error| hint_for(error));
-    Check { hint: check.hint.clone().or(of_error), error: None, ..check.clone() }
-}
-
-fn lines(checks: &[Check]) -> String {
+pub(super) fn lines(checks: &[Check]) -> String {
     let name = |check: &Check| on_one_line(&check.name);
     let widest = checks.iter().map(|check| name(check).width()).max().unwrap_or(0);
     let mut text = String::new();

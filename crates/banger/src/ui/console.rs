@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use super::harmless;
+use super::text::harmless;
 
 /// Prints bytes as they come; on a terminal, without what it would take for commands: a guest must not drive it.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-use super::Table;
+use super::table::Table;
 
 /// The place.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use std::{
 use banger_api::{Event, Size};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::Ui;
+use super::{printer::Ui, text::harmless};
 
 /// How often the moving line moves.
 const TICK: Duration = Duration::from_millis(120);
@@ -36,7 +36,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let lines = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         let bar = lines.add(ProgressBar::no_length());
         if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
@@ -90,7 +90,7 @@ impl Progress {
             if let Ok(style) = style {
                 part.set_style(style);
             }
-            part.set_prefix(super::harmless(name).replace(['\n', '\t'], " "));
+            part.set_prefix(harmless(name).replace(['\n', '\t'], " "));
             part
         });
         if let Some(total) = total {
@@ -106,7 +106,7 @@ impl Progress {
     }
 
     fn say(&self, text: &str) {
-        self.bar.set_message(super::harmless(text).replace(['\n', '\t'], " "));
+        self.bar.set_message(harmless(text).replace(['\n', '\t'], " "));
     }
 
     fn tell_stage(&self, ui: &Ui) {

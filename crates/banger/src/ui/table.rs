@@ -4,6 +4,8 @@ use std::fmt;
 
 use unicode_width::UnicodeWidthStr;
 
+use super::text::harmless;
+
 /// How a list is printed.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Format {
@@ -52,7 +54,7 @@ impl Table {
     }
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|cell| super::harmless(&cell).replace(['\n', '\t'], " ")).to_vec());
+        self.rows.push(cells.map(|cell| harmless(&cell).replace(['\n', '\t'], " ")).to_vec());
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use banger_api::Span;
 
-use super::{Ui, now_ns};
+use super::{clock::now_ns, printer::Ui};
 
 /// Characters of the widest bar.
 const WIDTH: u64 = 40;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use banger_api::{ApiError, ErrorKind, Vm};
-use banger_client::{Client, FromGuest, Source, ToGuest, exchange};
+use banger_client::{Client, FromGuest, ToGuest, exchange};
 use banger_files::{Listed, Time, pack};
 use banger_proto::{Workspace, WorkspaceAction};
 use banger_workspace::{
@@ -21,7 +21,11 @@ use banger_workspace::{
 };
 use tokio::task::spawn_blocking;
 
-use crate::{commands::unreadable, error::CommandError, transfer::Transfer, ui::Ui};
+use crate::{
+    error::CommandError,
+    transfer::{Transfer, open_source},
+    ui::Ui,
+};
 
 /// Bytes on their way at a time.
 const BUFFER: usize = 64 << 10;
@@ -200,7 +204,7 @@ impl<'a> Workspaces<'a> {
 
     /// Puts the folder `path`, whatever is in it, to `guest` in `vm`.
     pub(crate) async fn copy(&self, vm: &Vm, guest: &str, path: &Path) -> Result<(), CommandError> {
-        let source = Source::open(&path.join("."), false).map_err(unreadable)?;
+        let source = open_source(&path.join("."), false)?;
         let send = move |out| {
             let mut unread = Vec::new();
             let out = BufWriter::with_capacity(BUFFER, out);

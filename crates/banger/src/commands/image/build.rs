@@ -14,11 +14,12 @@ use banger_proto::{Exec, ExitStatus};
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt;
 
-use super::{delete::unknown, unreadable};
+use super::delete::unknown;
 use crate::{
-    commands::{interrupted, reference, vm, watch::watch},
+    commands::{reference::reference, variables::variable},
     config, credentials,
-    error::CommandError,
+    error::{CommandError, unreadable},
+    operation::watch,
     personal, session,
     ui::Ui,
 };
@@ -54,7 +55,7 @@ pub(crate) struct Build {
     #[arg(long = "run", required = true, value_name = "SCRIPT")]
     scripts: Vec<PathBuf>,
     /// Set a variable for the scripts; without a value, to the one it has here
-    #[arg(short, long, value_parser = vm::variable, value_name = "NAME[=VALUE]")]
+    #[arg(short, long, value_parser = variable, value_name = "NAME[=VALUE]")]
     env: Vec<(String, String)>,
     /// Also take what is in /root
     #[arg(long)]
@@ -201,7 +202,7 @@ impl Build {
             ui.note(format_args!("running {} …", path.display()));
             let status = tokio::select! {
                 status = self.carry_out(client, vm, script) => status?,
-                Some(signal) = signals.recv() => return Err(interrupted(signal)),
+                Some(signal) = signals.recv() => return Err(CommandError::interrupted(signal)),
             };
             if status != ExitStatus::Code(0) {
                 let how = match status {

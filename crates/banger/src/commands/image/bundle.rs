@@ -11,8 +11,9 @@ use banger_client::Client;
 use serde::Serialize;
 
 use crate::{
-    commands::{reference, watch::watch},
+    commands::reference::reference,
     error::CommandError,
+    operation::watch,
     ui::{Format, Table, Ui},
 };
 

@@ -5,8 +5,8 @@ use banger_client::Client;
 use clap::Subcommand;
 
 use crate::{
-    commands::watch::watch,
     error::CommandError,
+    operation::watch,
     ui::{Output, Table, Ui},
 };
 

@@ -3,11 +3,7 @@ use std::process::ExitCode;
 use banger_api::{CommitVm, Image, ImageName};
 use banger_client::Client;
 
-use crate::{
-    commands::{reference, watch::watch},
-    error::CommandError,
-    ui::Ui,
-};
+use crate::{commands::reference::reference, error::CommandError, operation::watch, ui::Ui};
 
 /// Make an image of what is on a stopped VM's disks
 ///

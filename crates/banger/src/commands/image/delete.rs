@@ -3,7 +3,7 @@ use std::{collections::HashSet, process::ExitCode};
 use banger_api::{ApiError, ErrorKind, Image, RefError, resolve_image};
 use banger_client::Client;
 
-use crate::{commands::reference, error::CommandError, ui::Ui};
+use crate::{commands::reference::reference, error::CommandError, ui::Ui};
 
 /// Delete images that no VM uses
 ///

@@ -9,7 +9,7 @@ use std::{
 use banger_api::{ApiError, ErrorKind, Image, ImageName};
 use banger_client::Client;
 
-use crate::{commands::watch::watch, error::CommandError, ui::Ui};
+use crate::{error::CommandError, operation::watch, ui::Ui};
 
 /// Make an image of a root file system's tar
 ///

@@ -14,9 +14,8 @@ mod rename;
 mod show;
 mod tag;
 
-use std::{io, path::Path, process::ExitCode};
+use std::process::ExitCode;
 
-use banger_api::{ApiError, ErrorKind};
 use clap::Subcommand;
 
 use crate::{error::CommandError, ui::Ui};
@@ -60,13 +59,4 @@ impl ImageCommand {
             Self::Cache(command) => command.run(ui).await,
         }
     }
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> ApiError {
-    let kind = match error.kind() {
-        io::ErrorKind::NotFound => ErrorKind::NotFound,
-        io::ErrorKind::PermissionDenied => ErrorKind::NotPermitted,
-        _ => ErrorKind::Io,
-    };
-    ApiError::new(kind, format!("cannot read {}: {error}", path.display()))
 }

@@ -3,11 +3,7 @@ use std::process::ExitCode;
 use banger_api::Image;
 use banger_client::Client;
 
-use crate::{
-    commands::{reference, watch::watch},
-    error::CommandError,
-    ui::Ui,
-};
+use crate::{commands::reference::reference, error::CommandError, operation::watch, ui::Ui};
 
 /// Copy the file of a registered image into banger's own store
 ///

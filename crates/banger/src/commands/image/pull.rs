@@ -3,7 +3,7 @@ use std::{fs::File, path::Path, process::ExitCode};
 use banger_api::{ApiError, Digest, ErrorKind, Image, ImageName, InvalidDigest, PullImage, Size};
 use banger_client::{Client, Events};
 
-use crate::{commands::watch::watch, credentials, error::CommandError, ui::Ui};
+use crate::{credentials, error::CommandError, operation::watch, ui::Ui};
 
 /// How a bundle's name ends.
 const BUNDLE: &str = ".tar.zst";

@@ -7,10 +7,10 @@ use std::{
 use banger_api::{Image, ImageName, Kernel, Name, RegisterImage};
 use banger_client::Client;
 
-use super::unreadable;
 use crate::{
-    commands::{kernel::send_files, watch::watch},
-    error::CommandError,
+    commands::kernel::send_files,
+    error::{CommandError, unreadable},
+    operation::watch,
     ui::Ui,
 };
 

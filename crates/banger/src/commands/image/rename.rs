@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use banger_api::ImageName;
 use banger_client::Client;
 
-use crate::{commands::reference, error::CommandError, ui::Ui};
+use crate::{commands::reference::reference, error::CommandError, ui::Ui};
 
 /// Give an image another name
 ///

@@ -5,7 +5,7 @@ use banger_client::Client;
 
 use super::list::on_disk;
 use crate::{
-    commands::reference,
+    commands::reference::reference,
     error::CommandError,
     ui::{Format, Table, Ui},
 };

@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use banger_client::Client;
 
-use crate::{commands::reference, error::CommandError, ui::Ui};
+use crate::{commands::reference::reference, error::CommandError, ui::Ui};
 
 /// Delete a kernel that no VM uses
 #[derive(Debug, clap::Args)]

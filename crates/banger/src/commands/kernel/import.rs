@@ -11,7 +11,7 @@ use banger_client::{Client, Events};
 use tokio::net::unix::pipe;
 
 use super::folder::{self, FolderError, Found};
-use crate::{commands::watch::watch, error::CommandError, ui::Ui};
+use crate::{error::CommandError, operation::watch, ui::Ui};
 
 /// Make a kernel of packages, of files, or of this host's own
 ///

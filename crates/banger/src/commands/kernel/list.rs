@@ -4,8 +4,8 @@ use banger_api::{AvailableKernel, Kernel};
 use banger_client::Client;
 
 use crate::{
-    commands::watch::watch,
     error::CommandError,
+    operation::watch,
     ui::{Format, Table, Ui},
 };
 

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use banger_api::{Kernel, Name};
 use banger_client::Client;
 
-use crate::{commands::watch::watch, error::CommandError, ui::Ui};
+use crate::{error::CommandError, operation::watch, ui::Ui};
 
 /// Get a kernel from the catalog
 #[derive(Debug, clap::Args)]

@@ -4,7 +4,7 @@ use banger_api::{DriverPresence, Kernel, KernelDetails};
 use banger_client::Client;
 
 use crate::{
-    commands::reference,
+    commands::reference::reference,
     error::CommandError,
     ui::{Format, Table, Ui},
 };

@@ -7,11 +7,15 @@ use std::{
     process::ExitCode,
 };
 
-use banger_api::{ApiError, ErrorKind};
-use banger_client::{Client, Destination, GuestPath, Origin, PackError, Source, copy_in, copy_out};
+use banger_api::ErrorKind;
+use banger_client::{Client, Destination, GuestPath, Origin, copy_in, copy_out};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
-use crate::{error::CommandError, transfer::Transfer, ui::Ui};
+use crate::{
+    error::CommandError,
+    transfer::{Transfer, open_source},
+    ui::Ui,
+};
 
 /// Copy files and folders into a running VM or out of it
 ///
@@ -73,7 +77,7 @@ impl Cp {
                 (vm, path, Way::Out { destination, follow_link: true })
             }
             (Place::Here(from), Place::Guest { vm, path }) => {
-                let source = Source::open(Path::new(&from), self.follow_link).map_err(unreadable)?;
+                let source = open_source(Path::new(&from), self.follow_link)?;
                 (vm, path, Way::In(Origin::Files(Box::new(source))))
             }
             (Place::Standard, Place::Guest { vm, path }) => {
@@ -133,18 +137,6 @@ fn place(text: OsString) -> Place {
 /// A standard stream as it is, without a buffer that is for lines.
 fn descriptor(stream: impl AsFd) -> io::Result<File> {
     Ok(stream.as_fd().try_clone_to_owned()?.into())
-}
-
-pub(crate) fn unreadable(error: PackError) -> ApiError {
-    let kind = match &error {
-        PackError::Read { source, .. } => match source.kind() {
-            io::ErrorKind::NotFound => ErrorKind::NotFound,
-            io::ErrorKind::PermissionDenied => ErrorKind::NotPermitted,
-            _ => ErrorKind::Io,
-        },
-        PackError::Special { .. } => ErrorKind::Invalid,
-    };
-    ApiError::new(kind, error.to_string())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use banger_api::{CreateVm, Vm};
 use banger_client::Client;
 
 use super::hardware::Hardware;
-use crate::{commands::watch::watch, config, error::CommandError, file_sync, ui::Ui};
+use crate::{config, error::CommandError, file_sync, operation::watch, ui::Ui};
 
 /// Make a VM, start it, and print its name
 #[derive(Debug, clap::Args)]

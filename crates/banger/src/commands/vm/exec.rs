@@ -3,7 +3,10 @@ use std::{path::PathBuf, process::ExitCode};
 use banger_client::Client;
 
 use crate::{
-    commands::reference,
+    commands::{
+        reference::reference,
+        variables::{variable, variables},
+    },
     error::CommandError,
     session::{self, Wanted},
     ui::Ui,
@@ -28,7 +31,7 @@ pub(crate) struct ExecArgs {
     #[arg(short = 'w', long, value_name = "FOLDER")]
     workdir: Option<String>,
     /// Set a variable; without a value, to the one it has here
-    #[arg(short, long, value_parser = super::variable, value_name = "NAME[=VALUE]")]
+    #[arg(short, long, value_parser = variable, value_name = "NAME[=VALUE]")]
     env: Vec<(String, String)>,
     /// Set the variables of a file, NAME=VALUE a line; --env beats it
     #[arg(long, value_name = "FILE")]
@@ -41,7 +44,7 @@ pub(crate) struct ExecArgs {
 impl ExecArgs {
     pub(crate) async fn run(self, _: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new().map_err(CommandError::in_session)?;
-        let env = super::variables(&self.env_file, self.env).map_err(CommandError::in_session)?;
+        let env = variables(&self.env_file, self.env).map_err(CommandError::in_session)?;
         let wanted =
             Wanted { argv: self.command, env, cwd: self.workdir, user: self.user, ..Wanted::default() };
         let ended = session::run(&client, &self.vm, wanted).await.map_err(CommandError::in_session)?;

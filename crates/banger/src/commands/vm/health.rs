@@ -9,7 +9,7 @@ use banger_proto::{DiskUsage, GENERATION, Inspection};
 
 use super::ping::in_ms;
 use crate::{
-    commands::reference,
+    commands::reference::reference,
     error::CommandError,
     hints::hint_for,
     ui::{Format, Ui},

@@ -5,7 +5,7 @@ use banger_client::Client;
 use jiff::Timestamp;
 
 use crate::{
-    commands::{reference, since::since},
+    commands::{reference::reference, since::since},
     error::CommandError,
     ui::Ui,
 };

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use banger_client::Client;
 
 use crate::{
-    commands::{reference, several::follow_each},
+    commands::{reference::reference, several::follow_each},
     error::CommandError,
     ui::Ui,
 };

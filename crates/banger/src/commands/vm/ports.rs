@@ -6,7 +6,7 @@ use banger_proto::{Listener, Transport};
 use serde::Serialize;
 
 use crate::{
-    commands::{reference, several::gather},
+    commands::{reference::reference, several::gather},
     error::CommandError,
     ui::{Format, Table, Ui},
 };

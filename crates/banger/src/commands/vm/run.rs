@@ -13,11 +13,12 @@ use super::{
     workspace::selection::{Selection, Taken},
 };
 use crate::{
-    commands::watch::watch,
+    commands::variables::{variable, variables},
     config, consent,
     error::CommandError,
     file_sync,
     forward::Forwards,
+    operation::watch,
     session::{self, Wanted},
     ui::{Output, Timing, Ui, now_ns},
     workspace::{
@@ -63,7 +64,7 @@ pub(crate) struct Run {
     #[command(flatten)]
     hardware: Hardware,
     /// Set a variable for the command; without a value, to the one it has here
-    #[arg(short, long, value_parser = super::variable, value_name = "NAME[=VALUE]")]
+    #[arg(short, long, value_parser = variable, value_name = "NAME[=VALUE]")]
     env: Vec<(String, String)>,
     /// Set the variables of a file, NAME=VALUE a line; --env beats it
     #[arg(long, value_name = "FILE")]
@@ -111,7 +112,7 @@ impl Run {
         let workspaces = Workspaces::new(&client, ui);
         let mut timing = Timing::new(ui);
         timing.end("banger starts", ui.began_ns);
-        let variables = super::variables(&self.env_file, self.env.clone())?;
+        let variables = variables(&self.env_file, self.env.clone())?;
         let config = config::load_for(self.path.as_deref())?;
         let taken = self.look(&workspaces, &config, &mut timing).await?;
         if let Some(taken) = taken.as_ref().filter(|_| self.dry_run) {

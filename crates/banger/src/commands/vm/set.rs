@@ -5,7 +5,7 @@ use banger_client::Client;
 
 use super::hardware::switch;
 use crate::{
-    commands::{reference, several::follow_each},
+    commands::{reference::reference, several::follow_each},
     error::CommandError,
     ui::Ui,
 };

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use banger_client::Client;
 
 use crate::{
-    commands::reference,
+    commands::{reference::reference, variables::variable},
     error::CommandError,
     session::{self, Wanted},
     ui::Ui,
@@ -19,7 +19,7 @@ pub(crate) struct Shell {
     #[arg(short, long)]
     user: Option<String>,
     /// Set a variable; without a value, to the one it has here
-    #[arg(short, long, value_parser = super::variable, value_name = "NAME[=VALUE]")]
+    #[arg(short, long, value_parser = variable, value_name = "NAME[=VALUE]")]
     env: Vec<(String, String)>,
 }
 

@@ -18,7 +18,7 @@ use rustix::{
 use tokio::process::{Child, Command};
 
 use crate::{
-    commands::reference,
+    commands::reference::reference,
     error::CommandError,
     session::signals,
     ssh::{self, SUFFIX, SshFiles},

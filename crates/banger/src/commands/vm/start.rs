@@ -4,7 +4,7 @@ use banger_api::StartVm;
 use banger_client::Client;
 
 use crate::{
-    commands::{reference, several::start_each},
+    commands::{reference::reference, several::start_each},
     error::CommandError,
     personal,
     ui::Ui,

@@ -4,7 +4,7 @@ use banger_api::{DiskStats, ErrorKind, Id, Size, VmStats};
 use banger_client::Client;
 
 use crate::{
-    commands::{reference, several::gather},
+    commands::{reference::reference, several::gather},
     error::CommandError,
     ui::{Format, Live, Table, Ui},
 };

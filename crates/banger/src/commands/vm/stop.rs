@@ -4,7 +4,7 @@ use banger_api::{Period, StopVm};
 use banger_client::Client;
 
 use crate::{
-    commands::{reference, several::follow_each},
+    commands::{reference::reference, several::follow_each},
     error::CommandError,
     ui::Ui,
 };

@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
-use super::transport::WireError;
+use super::error::WireError;
 
 /// What it is called.
 pub(super) const ALGORITHM: &str = "aes256-gcm@openssh.com";

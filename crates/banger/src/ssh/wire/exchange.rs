@@ -8,7 +8,7 @@ use ring::{
     rand::{SecureRandom, SystemRandom},
 };
 
-use super::{Fields, HostKey, Malformed, Message, cipher, key, transport::WireError};
+use super::{Fields, HostKey, Malformed, Message, cipher, error::WireError, key};
 
 pub(super) const KEXINIT: u8 = 20;
 pub(super) const NEWKEYS: u8 = 21;

@@ -6,12 +6,14 @@
 
 mod cipher;
 mod client_key;
+mod error;
 mod exchange;
 mod fields;
 mod key;
 mod transport;
 
 pub(super) use client_key::ClientKey;
+pub(super) use error::WireError;
 pub(super) use fields::{Fields, Malformed, Message};
 pub(super) use key::HostKey;
-pub(super) use transport::{Transport, WireError};
+pub(super) use transport::Transport;

@@ -3,8 +3,9 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    HostKey, Malformed, Message,
+    HostKey, Message,
     cipher::Cipher,
+    error::WireError,
     exchange::{self, ECDH_INIT, Hash, KEXINIT, NEWKEYS, Said},
 };
 
@@ -18,32 +19,6 @@ const DISCONNECT: u8 = 1;
 const IGNORE: u8 = 2;
 const UNIMPLEMENTED: u8 = 3;
 const DEBUG: u8 = 4;
-
-/// Why a connection cannot go on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub(in crate::ssh) enum WireError {
-    #[error("it is no SSH of version 2")]
-    Version,
-    #[error("it has no {what} that is known here ({ours})")]
-    NothingInCommon { what: &'static str, ours: String },
-    #[error("a packet is too long")]
-    TooLong,
-    #[error("a message makes no sense")]
-    Malformed,
-    #[error("message {0} came where it means nothing")]
-    Unexpected(u8),
-    #[error("a packet or key is not what it should be")]
-    Crypto,
-    #[error("it has ended the connection")]
-    Disconnected,
-}
-
-impl From<Malformed> for WireError {
-    fn from(Malformed: Malformed) -> Self {
-        Self::Malformed
-    }
-}
 
 /// The server's side of a transport.
 #[derive(Debug)]

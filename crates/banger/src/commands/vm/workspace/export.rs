@@ -5,7 +5,7 @@ use banger_client::Client;
 use banger_workspace::{Change, ChangeKind};
 
 use crate::{
-    commands::reference,
+    commands::reference::reference,
     error::CommandError,
     ui::{Output, Ui},
     workspace::{Workspaces, shown},

@@ -4,7 +4,7 @@ use banger_client::Client;
 
 use super::selection::Selection;
 use crate::{
-    commands::reference,
+    commands::reference::reference,
     config,
     error::CommandError,
     ui::{Output, Ui},

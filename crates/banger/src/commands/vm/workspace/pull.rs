@@ -4,7 +4,7 @@ use banger_client::Client;
 use serde::Serialize;
 
 use crate::{
-    commands::reference,
+    commands::reference::reference,
     error::CommandError,
     ui::{Format, Table, Ui},
     workspace::Workspaces,

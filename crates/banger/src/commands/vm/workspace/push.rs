@@ -5,7 +5,7 @@ use banger_workspace::{Mode, Options};
 
 use super::selection::DEPTH;
 use crate::{
-    commands::reference,
+    commands::reference::reference,
     error::CommandError,
     ui::Ui,
     workspace::{Workspaces, shown},

@@ -8,26 +8,30 @@ use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use crate::{error::CommandError, session, ui::Ui};
+use crate::{
+    error::CommandError,
+    session,
+    ui::{Progress, Ui},
+};
 
 /// How long the undoing of a cancelled operation is waited for; the daemon goes on with it in any case.
 const UNDO: Duration = Duration::from_secs(30);
 
 /// The result of the operation behind `events`, which is shown while it lasts. On the first Ctrl-C it is cancelled, and
 /// its undoing waited for; a second one leaves that to the daemon.
-pub(super) async fn watch<T: DeserializeOwned>(
+pub(crate) async fn watch<T: DeserializeOwned>(
     client: &Client,
     events: &mut Events,
     ui: &Ui,
 ) -> Result<(T, Vec<Span>), CommandError> {
     let mut signals = session::signals(&[Signal::INT, Signal::TERM, Signal::HUP])?;
-    let progress = ui.progress();
+    let progress = Progress::new();
     let mut show = |event: &_| progress.show(ui, event);
     let signal = tokio::select! {
         result = events.result(&mut show) => return Ok(result?),
         Some(signal) = signals.recv() => signal,
     };
-    let Some(operation) = events.operation().cloned() else { return Err(interrupted(signal)) };
+    let Some(operation) = events.operation().cloned() else { return Err(CommandError::interrupted(signal)) };
     progress.clear();
     ui.note("undoing what was begun …");
     // It may have ended just now.
@@ -45,7 +49,7 @@ pub(super) async fn watch<T: DeserializeOwned>(
         // It was quicker than the user; what was made is theirs to keep or delete.
         Ok(Some(Ok(result))) => Ok(result),
         Ok(Some(Err(error))) if error.kind != ErrorKind::Cancelled => Err(error.into()),
-        Ok(_) => Err(interrupted(signal)),
+        Ok(_) => Err(CommandError::interrupted(signal)),
         Err(_) => {
             let error = ApiError::new(ErrorKind::Timeout, "the undoing takes long; bangerd goes on with it");
             Err(error.hint("see `banger ps -a` and `banger daemon logs`").into())
@@ -54,12 +58,7 @@ pub(super) async fn watch<T: DeserializeOwned>(
 }
 
 /// What the operation behind `events` comes to, which is shown while it lasts. It goes on when this is left.
-pub(super) async fn follow<T: DeserializeOwned>(events: &mut Events, ui: &Ui) -> Result<T, CommandError> {
-    let progress = ui.progress();
+pub(crate) async fn follow<T: DeserializeOwned>(events: &mut Events, ui: &Ui) -> Result<T, CommandError> {
+    let progress = Progress::new();
     Ok(events.result(|event| progress.show(ui, event)).await?.0)
-}
-
-/// As a shell tells a command that a signal has ended.
-pub(crate) fn interrupted(signal: Signal) -> CommandError {
-    CommandError::told(u8::try_from(128 + signal.as_raw()).unwrap_or(u8::MAX))
 }
