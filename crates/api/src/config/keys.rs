@@ -1,8 +1,8 @@
 //! The keys, each declared once: name, type and bounds, where it may be set, its variable, its default, and its help.
 
 use super::{
-    AutoStop, CatalogUrl, Config, FileSync, Key, Origin, Project, ProjectFiles, RegistryHost, Scope, Setting,
-    ShownKey,
+    AutoStop, CatalogUrl, FileSync, HostSize, Key, Origin, Project, ProjectFiles, RegistryHost, Scope,
+    Setting, ShownKey,
     value::{Raw, Value, within},
 };
 use crate::{Defaults, ImageName, Limits, Name, Period, Size, Vmm};
@@ -159,7 +159,40 @@ impl Key {
     }
 }
 
+/// The configuration that applies: an accessor for each of [`KEYS`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Config {
+    layer: Layer,
+    host: HostSize,
+}
+
 impl Config {
+    /// `layers` over one another, the strongest first, over the defaults for `host`.
+    pub fn new(layers: impl IntoIterator<Item = Layer>, host: HostSize) -> Self {
+        let layer = layers.into_iter().reduce(Layer::over).unwrap_or_default();
+        Self { layer, host }
+    }
+
+    /// The files of the user's that are in every VM. Of two for one place, the later one counts.
+    pub fn file_sync(&self) -> &[FileSync] {
+        &self.layer.file_sync
+    }
+
+    /// Registries that are not reached the ordinary way. Of two entries for one, the first counts.
+    pub fn registries(&self) -> &[RegistryHost] {
+        &self.layer.registries
+    }
+
+    /// Catalogs at URLs, the strongest first.
+    pub fn catalogs(&self) -> &[CatalogUrl] {
+        &self.layer.catalogs
+    }
+
+    /// What the project's file says beside the keys, if there is one.
+    pub fn project(&self) -> Option<&Project> {
+        self.layer.project.as_ref()
+    }
+
     /// The image's name.
     pub fn image_name(&self) -> &str {
         self.image().map_or(Defaults::IMAGE, ImageName::as_str)

@@ -21,7 +21,7 @@ use serde::Serialize;
 
 pub use catalog::CatalogUrl;
 pub use file_sync::FileSync;
-pub use keys::{KEYS, Layer};
+pub use keys::{Config, KEYS, Layer};
 pub use registry::RegistryHost;
 pub use text::PROJECT_FILE;
 pub use value::{AutoStop, ProjectFiles};
@@ -132,41 +132,6 @@ pub struct HostSize {
     pub cpus: Option<usize>,
     /// Memory in all, where it can be told.
     pub memory: Option<Size>,
-}
-
-/// The configuration that applies: an accessor for each of [`KEYS`].
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Config {
-    layer: Layer,
-    host: HostSize,
-}
-
-impl Config {
-    /// `layers` over one another, the strongest first, over the defaults for `host`.
-    pub fn new(layers: impl IntoIterator<Item = Layer>, host: HostSize) -> Self {
-        let layer = layers.into_iter().reduce(Layer::over).unwrap_or_default();
-        Self { layer, host }
-    }
-
-    /// The files of the user's that are in every VM. Of two for one place, the later one counts.
-    pub fn file_sync(&self) -> &[FileSync] {
-        &self.layer.file_sync
-    }
-
-    /// Registries that are not reached the ordinary way. Of two entries for one, the first counts.
-    pub fn registries(&self) -> &[RegistryHost] {
-        &self.layer.registries
-    }
-
-    /// Catalogs at URLs, the strongest first.
-    pub fn catalogs(&self) -> &[CatalogUrl] {
-        &self.layer.catalogs
-    }
-
-    /// What the project's file says beside the keys, if there is one.
-    pub fn project(&self) -> Option<&Project> {
-        self.layer.project.as_ref()
-    }
 }
 
 /// A key as `config show` tells it.
