@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
+use crate::kind::VmmKind;
+
 /// An error of a VMM, or of the way to a guest.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -16,7 +18,7 @@ pub enum VmmError {
     #[error("{vmm} cannot run a VM here: {why}")]
     Unusable {
         /// Which.
-        vmm: crate::VmmKind,
+        vmm: VmmKind,
         /// What is missing, and what to do.
         why: String,
     },
