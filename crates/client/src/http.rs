@@ -18,7 +18,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::ReaderStream;
 
-use crate::{calls::Client, passing::Passing};
+use crate::{client::Client, passing::Passing};
 
 /// Most bytes of an answer that is no stream: a VM's console is 2 MiB.
 const ANSWER: usize = 16 << 20;

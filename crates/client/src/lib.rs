@@ -3,6 +3,7 @@
 
 mod ask;
 mod calls;
+mod client;
 mod connect;
 mod copy;
 mod doctor;
@@ -15,7 +16,7 @@ mod socket;
 
 pub use ask::{Answered, inspect, ping, ports};
 pub use banger_files::{PackError, Source};
-pub use calls::Client;
+pub use client::Client;
 pub use copy::{CopyEvent, Destination, FromGuest, GuestPath, Origin, ToGuest, copy_in, copy_out, exchange};
 pub use events::Events;
 pub use exec::{Agent, ExecInput, ExecOutput, Output, agent, exec};

@@ -5,12 +5,13 @@ mod kernels;
 mod vms;
 mod watch;
 
-use banger_api::{ApiError, DaemonStatus, Dirs, ErrorKind, Operation};
+use banger_api::{ApiError, DaemonStatus, ErrorKind, Operation};
 use hyper::Method;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
-    connect::{Daemon, Process},
+    client::Client,
+    connect::Process,
     events::Events,
     http::{self, Body, nothing, segment},
     passing::Passing,
@@ -21,26 +22,7 @@ struct Thing {
     name: String,
 }
 
-/// A client of the daemon. Each call is a connection of its own.
-#[derive(Debug)]
-pub struct Client {
-    pub(crate) daemon: Daemon,
-}
-
 impl Client {
-    /// By this process's environment; nothing is connected or started yet.
-    ///
-    /// # Errors
-    /// When there is nowhere to keep anything, or no daemon program.
-    pub fn new() -> Result<Self, ApiError> {
-        Ok(Self { daemon: Daemon::find()? })
-    }
-
-    /// banger's folders.
-    pub fn dirs(&self) -> &Dirs {
-        &self.daemon.dirs
-    }
-
     /// Starts the daemon where none runs, and replaces one whose program has been replaced.
     ///
     /// # Errors
