@@ -10,7 +10,6 @@ mod file_sync;
 mod forward;
 mod hints;
 mod operation;
-mod personal;
 mod session;
 mod ssh;
 mod transfer;

@@ -6,8 +6,7 @@ use serde::Serialize;
 
 use crate::{
     error::CommandError,
-    personal,
-    ssh::{Edit, SshFiles, edit, is_installed},
+    ssh::{Edit, SshFiles, edit, is_installed, personal},
     ui::{Format, Table, Ui},
 };
 

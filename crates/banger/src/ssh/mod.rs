@@ -7,6 +7,7 @@ mod channel;
 mod connection;
 mod files;
 mod forward;
+pub(crate) mod personal;
 mod proxy;
 mod server;
 mod session;

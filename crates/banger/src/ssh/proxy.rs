@@ -9,13 +9,14 @@ use rustix::process::setsid;
 use super::{
     connection::{ConnectionError, serve},
     files::{SUFFIX, SshFiles},
+    personal,
     server::Server,
     shared::Shared,
     stdio,
     wire::{Transport, WireError},
 };
 use crate::{
-    file_sync, personal,
+    file_sync,
     ui::{Progress, Ui},
 };
 

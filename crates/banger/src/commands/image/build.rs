@@ -20,7 +20,8 @@ use crate::{
     config, credentials,
     error::{CommandError, unreadable},
     operation::watch,
-    personal, session,
+    session,
+    ssh::personal,
     ui::Ui,
 };
 

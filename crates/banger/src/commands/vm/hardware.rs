@@ -3,7 +3,7 @@
 use banger_api::{Config, CreateVm, Limits, Size, VmName, Vmm};
 use banger_client::Client;
 
-use crate::{commands::reference::reference, config, credentials, personal, ui::Ui};
+use crate::{commands::reference::reference, config, credentials, ssh::personal, ui::Ui};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Hardware {

@@ -6,7 +6,7 @@ use banger_client::Client;
 use crate::{
     commands::{reference::reference, several::start_each},
     error::CommandError,
-    personal,
+    ssh::personal,
     ui::Ui,
 };
 

@@ -2,7 +2,8 @@
 
 use banger_api::{ApiError, Dirs, Personal};
 
-use crate::{hints::hint_for, ssh::SshFiles, ui::Ui};
+use super::files::SshFiles;
+use crate::{hints::hint_for, ui::Ui};
 
 /// A key of banger's own for the sshd that the image may have, and the user's locale. Without what is not to be had, which
 /// is told, a guest is of no less use.
