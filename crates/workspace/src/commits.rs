@@ -17,6 +17,7 @@ use crate::{
     Changes, Repository, Scratch, WorkspaceError,
     error::{reading, writing},
     git::{GitError, is_ours, odd, run},
+    record::Pulled,
     repository::object_id,
 };
 
@@ -30,17 +31,6 @@ const REPLACED: &str = "replaced/";
 /// How git is reached in a guest: the program here, with all its arguments, to which `git upload-pack PATH` is added.
 #[derive(Debug, Clone)]
 pub struct Reach(pub Vec<OsString>);
-
-/// What has been brought in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pulled {
-    /// The refs in the host's repository, with the commits that they are at now.
-    pub refs: Vec<(String, String)>,
-    /// Whether there is work that is in no commit; it is in the one called `uncommitted`.
-    pub uncommitted: bool,
-    /// The refs by which there is still what another VM of that name, or a branch that is gone, has left.
-    pub replaced: BTreeSet<String>,
-}
 
 /// Brings what is committed in the guest that `changes` are of, and those changes, into `repository` under
 /// `refs/banger/NAME/`. When the guest `has_own_refs`, its git is asked, by `reach`.

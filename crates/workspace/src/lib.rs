@@ -20,10 +20,10 @@ mod send;
 mod snapshot;
 
 pub use changes::{Change, ChangeKind, Changes, Guest, LeftOut, read_files, read_listing};
-pub use commits::{Pulled, Reach, pull};
+pub use commits::{Reach, pull};
 pub use error::WorkspaceError;
 pub use git::{Git, GitError};
-pub use record::{Record, Records};
+pub use record::{Pulled, Record, Records};
 pub use repository::Repository;
 pub use scratch::Scratch;
 pub use send::{Sending, Sent};

@@ -12,7 +12,7 @@ use banger_files::{Found, Kind, Listed, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Pulled, Repository, WorkspaceError,
+    Repository, WorkspaceError,
     error::{reading, writing},
     git::read_file,
     guest_git::CheckedOut,
@@ -55,6 +55,17 @@ impl Placed {
 pub(crate) const FILE: u32 = 0o100_644;
 pub(crate) const PROGRAM: u32 = 0o100_755;
 pub(crate) const LINK: u32 = 0o120_000;
+
+/// What has been brought in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// The refs in the host's repository, with the commits that they are at now.
+    pub refs: Vec<(String, String)>,
+    /// Whether there is work that is in no commit; it is in the one called `uncommitted`.
+    pub uncommitted: bool,
+    /// The refs by which there is still what another VM of that name, or a branch that is gone, has left.
+    pub replaced: BTreeSet<String>,
+}
 
 /// What is known of a workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
