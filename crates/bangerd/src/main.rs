@@ -4,6 +4,7 @@
 //! of a VM's console, and the KVM probe, which must be able to hang without harm. `bangerd doctor` looks at the host where
 //! the daemon itself may not be able to start.
 
+mod daemon;
 mod doctor;
 mod passed;
 mod routes;

@@ -1,12 +1,8 @@
 //! The daemon's loop: connections in, requests to the routes, until it is told to stop.
 
-use std::{
-    pin::pin,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use banger_api::{ApiError, ErrorKind, ProgramId};
+use banger_api::{ApiError, ErrorKind};
 use banger_engine::Engine;
 use hyper::{
     Request,
@@ -21,11 +17,14 @@ use hyper_util::{
 use tokio::{
     net::{UnixListener, UnixStream},
     signal::unix::{SignalKind, signal},
-    sync::{Notify, Semaphore},
+    sync::Semaphore,
 };
-use tokio_util::sync::CancellationToken;
 
-use crate::{passed::Receiving, routes};
+use crate::{
+    daemon::{Daemon, Peer},
+    passed::Receiving,
+    routes,
+};
 
 /// Connections at a time; each holds a few KiB, and a stream holds one as long as it lasts.
 const CONNECTIONS: u32 = 512;
@@ -38,34 +37,6 @@ const UNDO: Duration = Duration::from_secs(20);
 
 /// How long answers that are on their way may hold up the end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// What the routes work on.
-#[derive(Debug)]
-pub(crate) struct Daemon {
-    pub(crate) engine: Engine,
-    pub(crate) build: ProgramId,
-    pub(crate) started: Instant,
-    /// Told when the daemon should end.
-    pub(crate) stop: Notify,
-    /// Cancelled when it ends.
-    pub(crate) stopping: CancellationToken,
-}
-
-/// Who is at the other end of a connection, by user number.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub(crate) u32);
-
-impl Daemon {
-    pub(crate) fn new(engine: Engine, build: ProgramId) -> Self {
-        Self {
-            engine,
-            build,
-            started: Instant::now(),
-            stop: Notify::new(),
-            stopping: CancellationToken::new(),
-        }
-    }
-}
 
 /// Serves until a stop is asked for, by request or signal. VMs run on.
 pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), ApiError> {

@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::net::UnixListener;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::serve::{Daemon, serve};
+use crate::{daemon::Daemon, serve::serve};
 
 /// How long to wait for another daemon to let go; one that is going down has 20 s for undoing.
 const LOCK: Duration = Duration::from_secs(30);

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{Answer, Failure, Shared, stream_of};
+use super::http::{Answer, Failure, Shared, stream_of};
 
 pub(super) async fn daemon_status(State(daemon): Shared) -> Answer<DaemonStatus> {
     let engine = &daemon.engine;

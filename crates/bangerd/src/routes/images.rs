@@ -16,7 +16,7 @@ use banger_engine::Tar;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, Checked, Failure, Shared, reader_of, stream_of};
+use super::http::{Answer, Checked, Failure, Shared, reader_of, stream_of};
 use crate::passed::PassedFile;
 
 pub(super) async fn images(State(daemon): Shared) -> Answer<Vec<Image>> {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-use super::{Answer, Checked, Shared, reader_of, stream_of};
+use super::http::{Answer, Checked, Shared, reader_of, stream_of};
 
 pub(super) async fn kernels(State(daemon): Shared) -> Answer<Vec<Kernel>> {
     Ok(Json(daemon.engine.kernels.list()?))

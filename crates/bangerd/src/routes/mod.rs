@@ -1,35 +1,27 @@
 //! The routes of the API, a short function each: take the request apart, ask the engine, put the answer together.
 
 mod daemon;
+mod http;
 mod images;
 mod kernels;
 mod vms;
 mod watch;
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
-    Json, Router,
-    body::{Body, Bytes},
-    extract::{FromRequest, Request, State},
-    http::{HeaderMap, StatusCode, header},
+    Router,
+    extract::{Request, State},
+    http::HeaderMap,
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
 use banger_api::{ApiError, BUILD_HEADER, ErrorKind, Remedy};
-use banger_engine::{Events, asked_by};
-use futures_util::stream;
-use serde::de::DeserializeOwned;
-use tokio_util::io::{StreamReader, SyncIoBridge};
+use banger_engine::asked_by;
 
-use crate::{
-    serve::{Daemon, Peer},
-    upload::Upload,
-};
-
-type Shared = State<Arc<Daemon>>;
-type Answer<T> = Result<Json<T>, Failure>;
+use crate::daemon::{Daemon, Peer};
+use http::{Failure, Shared};
 
 /// All routes.
 pub(crate) fn routes(daemon: Arc<Daemon>) -> Router {
@@ -78,39 +70,6 @@ pub(crate) fn routes(daemon: Arc<Daemon>) -> Router {
         .with_state(daemon)
 }
 
-/// An error as a response.
-#[derive(Debug)]
-struct Failure(ApiError);
-
-impl From<ApiError> for Failure {
-    fn from(error: ApiError) -> Self {
-        Self(error)
-    }
-}
-
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, Json(self.0)).into_response()
-    }
-}
-
-/// A JSON body, or an error of ours that says what is wrong with it.
-struct Checked<T>(T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Checked<T> {
-    type Rejection = Failure;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
-        let invalid =
-            |why: String| Failure(ApiError::new(ErrorKind::Invalid, format!("malformed request: {why}")));
-        let body = Bytes::from_request(request, state).await.map_err(|error| invalid(error.to_string()))?;
-        // Options may all be left out.
-        let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
-        serde_json::from_slice(&body).map(Self).map_err(|error| invalid(error.to_string()))
-    }
-}
-
 /// Turns away, before anything is done, a client that would have started another build of the daemon.
 async fn same_build(State(daemon): Shared, headers: HeaderMap, request: Request, next: Next) -> Response {
     let ours = daemon.build.to_string();
@@ -124,20 +83,4 @@ async fn same_build(State(daemon): Shared, headers: HeaderMap, request: Request,
             None => next.run(request).await,
         },
     }
-}
-
-/// An operation's events as lines of JSON. When the client hangs up, the body is dropped, and with it the events.
-fn stream_of(events: Events) -> Response {
-    let lines = stream::unfold(events, |mut events| async move {
-        let event = events.recv().await?;
-        let mut line = serde_json::to_vec(&event).unwrap_or_default();
-        line.push(b'\n');
-        Some((Ok::<_, Infallible>(Bytes::from(line)), events))
-    });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
-}
-
-/// A request's body as something synchronous work can read.
-fn reader_of(body: Body) -> SyncIoBridge<StreamReader<Upload, Bytes>> {
-    SyncIoBridge::new(StreamReader::new(Upload(Some(body.into_data_stream()))))
 }

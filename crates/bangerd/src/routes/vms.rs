@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::splice::splice;
 
-use super::{Answer, Checked, Failure, Shared, stream_of};
+use super::http::{Answer, Checked, Failure, Shared, stream_of};
 
 pub(super) async fn vms(State(daemon): Shared) -> Answer<Vec<Vm>> {
     Ok(Json(daemon.engine.vms.list()?))

@@ -14,8 +14,8 @@ use banger_engine::Parts;
 use futures_util::stream;
 use serde::Deserialize;
 
-use super::{Answer, Failure, Shared};
-use crate::serve::Daemon;
+use super::http::{Answer, Failure, Shared};
+use crate::daemon::Daemon;
 
 pub(super) async fn logs(
     State(daemon): Shared,
