@@ -7,6 +7,7 @@ mod boot;
 mod children;
 mod configure;
 mod connection;
+mod console;
 mod copy;
 mod exec;
 mod failure;
@@ -16,6 +17,7 @@ mod marks;
 mod own;
 mod ports;
 mod power;
+mod programs;
 mod server;
 mod sftp;
 mod sockets;
@@ -25,7 +27,7 @@ mod workspace;
 
 use std::{io::Write, process::ExitCode};
 
-use crate::{marks::Booted, power::Power};
+use crate::{console::fail, marks::Booted, power::Power};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -46,15 +48,4 @@ fn main() -> ExitCode {
         }
         _ => fail("this is the program that banger runs inside its VMs; it does nothing elsewhere"),
     }
-}
-
-fn fail(message: &str) -> ExitCode {
-    say(message);
-    ExitCode::FAILURE
-}
-
-/// One line on the console, which `banger vm logs` shows.
-pub(crate) fn say(message: &str) {
-    // There is nowhere else to say it.
-    let _ = writeln!(std::io::stderr(), "banger-agent: {message}");
 }

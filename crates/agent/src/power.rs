@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{init, say};
+use crate::{console::say, init};
 
 /// How long programs may take to end by themselves, when the agent ends them.
 const TERM: Duration = Duration::from_secs(2);

@@ -15,13 +15,15 @@ use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, Vso
 use crate::{
     children::Children,
     configure::{self, variables},
-    connection, copy, exec,
+    connection,
+    console::say,
+    copy, exec,
     failure::Failure,
     inspect,
     marks::Booted,
     ports,
     power::{self, Power},
-    say, sftp,
+    sftp,
     sockets::{self, Callers},
     workspace,
 };

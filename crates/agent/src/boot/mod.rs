@@ -23,10 +23,11 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::{
     configure::sshd,
+    console::say,
     init,
     marks::Booted,
     power::{self, Power},
-    say, server,
+    server,
 };
 
 /// Descriptors that a program may ask for at most; systemd's figure.
@@ -111,10 +112,4 @@ fn serve_beside_init(booted: &Booted) -> io::Result<(Child, PipeWriter)> {
 /// Waits until PID 1 is the image's init. False when it could not be run.
 pub(crate) fn init_runs() -> bool {
     io::stdin().read(&mut [0]).is_ok_and(|told| told == 0)
-}
-
-/// Whether a program that can be run is at `path`.
-pub(crate) fn is_program(path: impl AsRef<Path>) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

@@ -13,7 +13,7 @@ use rustix::{
 };
 
 use super::error::{BootError, failed};
-use crate::say;
+use crate::console::say;
 
 const NO_PROGRAMS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 

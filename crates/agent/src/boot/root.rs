@@ -22,7 +22,7 @@ use super::{
     error::{BootError, failed},
     mounts, seed,
 };
-use crate::say;
+use crate::console::say;
 
 const NEW: &str = "/new";
 const BASE: &str = "/banger/base";

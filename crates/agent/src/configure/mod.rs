@@ -15,7 +15,7 @@ use rustix::{
     time::{ClockId, Timespec, clock_settime},
 };
 
-use crate::{failure::Failure, say};
+use crate::{console::say, failure::Failure};
 
 /// Puts `wanted` in force.
 pub(crate) async fn configure(wanted: &Configure) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::files::{not, own, place, read};
-use crate::boot::is_program;
+use crate::programs::is_program;
 
 const PROGRAMS: [&str; 3] = ["usr/sbin/sshd", "usr/bin/sshd", "usr/local/sbin/sshd"];
 const CONFIG: &str = "etc/ssh/sshd_config";

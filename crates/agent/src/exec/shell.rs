@@ -4,7 +4,7 @@ use std::path::Path;
 
 use banger_proto::FailureKind;
 
-use crate::{boot::is_program, failure::Failure, users::User};
+use crate::{failure::Failure, programs::is_program, users::User};
 
 /// What is looked for where the user's own is not there, the best first.
 const SHELLS: [&str; 6] = ["bash", "zsh", "ash", "dash", "sh", "busybox"];

@@ -20,7 +20,7 @@ use std::{
 
 use banger_proto::{Exec, Sftp};
 
-use crate::fail;
+use crate::console::fail;
 
 /// The word by which the agent is told to do it.
 pub(crate) const COMMAND: &str = "sftp";

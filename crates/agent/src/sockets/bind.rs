@@ -21,9 +21,9 @@ use rustix::{
 use tokio::net::{TcpListener, UnixListener};
 
 use super::{
-    Socket,
     names::addresses,
     rights::{give_up_rights, with_rights_of},
+    socket::Socket,
 };
 use crate::{children::Children, failure::Failure, users::User};
 

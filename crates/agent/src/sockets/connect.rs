@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Socket, names::addresses, rights::with_rights_of};
+use super::{names::addresses, rights::with_rights_of, socket::Socket};
 use crate::{children::Children, failure::Failure, users::User};
 
 /// How long a server may take to accept.

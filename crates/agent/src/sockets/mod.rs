@@ -5,17 +5,13 @@ mod callers;
 mod connect;
 mod names;
 mod rights;
+mod socket;
 mod splice;
 
-use std::{io, pin::Pin, rc::Rc, time::Duration};
+use std::{io, rc::Rc, time::Duration};
 
 use banger_proto::{Connect, FailureKind, Listen, Reply, Take};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::Semaphore,
-    task::spawn_local,
-    time::sleep,
-};
+use tokio::{sync::Semaphore, task::spawn_local, time::sleep};
 
 pub(crate) use callers::Callers;
 
@@ -31,13 +27,6 @@ const WAITING: usize = 32;
 
 /// How long a caller waits to be taken.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Bytes both ways.
-pub(crate) trait Duplex: AsyncRead + AsyncWrite + std::fmt::Debug {}
-impl<T: AsyncRead + AsyncWrite + std::fmt::Debug> Duplex for T {}
-
-/// A stream socket of either kind.
-pub(crate) type Socket = Pin<Box<dyn Duplex>>;
 
 /// Connects, and passes bytes on until both ways have ended.
 pub(crate) async fn connect(request: Connect, incoming: Incoming, outgoing: Outgoing, children: &Children) {

@@ -7,7 +7,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::Socket;
+use super::socket::Socket;
 use crate::{
     connection::{Incoming, Outgoing},
     window::{Queue, Queued, queue, tell},
