@@ -11,7 +11,6 @@ mod codec;
 mod download;
 mod error;
 mod ext4;
-mod failure;
 mod import;
 mod initrd;
 mod kernel;
@@ -21,26 +20,24 @@ mod progress;
 mod publish;
 mod rootfs;
 
-pub use archive::{ArchiveError, EntryProblem};
-pub use bundle::{BundleError, BundleImage, BundleManifest, Opened, open_bundle, write_bundle};
+pub use bundle::{BundleImage, BundleManifest, Opened, open_bundle, write_bundle};
 pub use catalog::{
-    Arch, CATALOG_MAX, Catalog, CatalogError, CatalogImage, CatalogKernel, Download, KernelSource, Place,
-    Recipe, SignedCatalog, Source, Text, catalog, fetch_image, fetch_kernel,
+    Arch, CATALOG_MAX, Catalog, CatalogImage, CatalogKernel, Download, KernelSource, Place, Recipe,
+    SignedCatalog, Source, Text, catalog, fetch_image, fetch_kernel,
 };
 pub use download::{Wanted, download};
-pub use error::{ImageError, PackageError};
-pub use ext4::DiskProblem;
-pub use failure::FailureKind;
+pub use error::{
+    ArchiveError, BundleError, CatalogError, DiskProblem, EntryProblem, FailureKind, ImageError, KernelError,
+    ManifestError, ModuleError, PackageError, RegistryError,
+};
 pub use import::{import_rootfs, import_rootfs_file};
 pub use initrd::{InitrdInfo, build_initrd};
 pub use kernel::{
-    Bus, KernelDetails, KernelError, KernelInfo, ModuleError, Presence, extract_vmlinux, import_kernel,
-    kernel_details, kernel_finds,
+    Bus, KernelDetails, KernelInfo, Presence, extract_vmlinux, import_kernel, kernel_details, kernel_finds,
 };
 pub use oci::{
-    Blobs, Descriptor, Document, Index, LONGEST_DOCUMENT, Layer, Manifest, ManifestError, Registries,
-    RegistryError, RegistryHost, Remote, Timing, Unconfigured, parse_config, parse_document, parse_index,
-    parse_manifest, pull_image,
+    Blobs, Descriptor, Document, Index, LONGEST_DOCUMENT, Layer, Manifest, Registries, RegistryHost, Remote,
+    Timing, Unconfigured, parse_config, parse_document, parse_index, parse_manifest, pull_image,
 };
 pub use progress::{Progress, Silent};
 #[cfg(fuzzing)]

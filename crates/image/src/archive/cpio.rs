@@ -4,9 +4,9 @@
 use std::io::{self, Read};
 
 use super::PATH_MAX;
-use super::error::{ArchiveError, EntryProblem};
 use super::reader::{Counted, entry, text};
 use super::rpm::Files;
+use crate::error::{ArchiveError, EntryProblem};
 
 /// Most entries; a distribution's full kernel has 6 000.
 const MAX_ENTRIES: u64 = 200_000;

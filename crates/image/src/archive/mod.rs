@@ -4,7 +4,6 @@
 
 pub(crate) mod ar;
 mod cpio;
-mod error;
 mod member;
 mod pax;
 mod reader;
@@ -13,8 +12,8 @@ mod sparse;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub(crate) use crate::error::{ArchiveError, EntryProblem};
 pub(crate) use cpio::CpioReader;
-pub use error::{ArchiveError, EntryProblem};
 pub(crate) use member::{Extent, Member, MemberKind};
 pub(crate) use reader::TarReader;
 pub(crate) use sparse::filled;

@@ -2,7 +2,7 @@
 //!
 //! Values are taken by their stated length, since binary ones (extended attributes) may hold newlines.
 
-use super::error::EntryProblem;
+use crate::error::EntryProblem;
 
 /// What extended headers say about the next member, or, if global, about all that follow.
 #[derive(Debug, Clone, Default)]

@@ -7,11 +7,11 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use tar::Header;
 
-use super::error::{ArchiveError, EntryProblem};
 use super::member::{Extent, Member, MemberKind};
 use super::pax::Pax;
 use super::sparse::{self, MapParser};
 use super::{MAX_FILE, NAME_MAX, PATH_MAX};
+use crate::error::{ArchiveError, EntryProblem};
 
 const BLOCK: u64 = 512;
 

@@ -2,9 +2,9 @@
 
 use std::io::{self, Read};
 
-use super::error::EntryProblem;
 use super::member::Extent;
 use super::pax::number;
+use crate::error::EntryProblem;
 
 /// Turns `(offset, length)` pairs of a sparse file into extents.
 ///

@@ -15,6 +15,8 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::error::CatalogError;
+
 pub use entry::{Arch, CatalogImage, Place, Recipe, Source, Text};
 pub use image::fetch_image;
 pub use kernel::fetch_kernel;
@@ -44,16 +46,6 @@ struct Raw {
     image: Vec<Spanned<CatalogImage>>,
     #[serde(default)]
     kernel: Vec<Spanned<CatalogKernel>>,
-}
-
-/// Why a text is no catalog.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {problem}")]
-pub struct CatalogError {
-    /// Where, counted from 1.
-    pub line: usize,
-    /// What is wrong there.
-    pub problem: String,
 }
 
 /// The catalog that this program was built with.

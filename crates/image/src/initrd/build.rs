@@ -4,9 +4,8 @@ use std::io::Write;
 use std::path::Path;
 
 use super::cpio::{Cpio, TooLarge};
-use super::resolve::{self, Loaded};
 use crate::codec;
-use crate::kernel::{KernelError, ModuleTree, Program, extract_vmlinux, program};
+use crate::kernel::{KernelError, Loaded, ModuleTree, Program, boot_modules, extract_vmlinux, program};
 use crate::{ImageError, publish};
 
 /// Largest agent in bytes; its own budget is 3 MiB, a debug build has ten times that.
@@ -66,7 +65,7 @@ fn read_modules(kernel_dir: &Path) -> Result<Vec<Loaded>, ImageError> {
     let tree = ModuleTree::scan(&folder).map_err(ImageError::Modules)?;
     // The list of what is built in spares reading the kernel.
     let vmlinux = if tree.is_builtin("ext4").is_some() { Vec::new() } else { read_vmlinux(kernel_dir)? };
-    resolve::boot_modules(&tree, &vmlinux).map_err(ImageError::Modules)
+    boot_modules(&tree, &vmlinux).map_err(ImageError::Modules)
 }
 
 fn read_vmlinux(kernel_dir: &Path) -> Result<Vec<u8>, ImageError> {

@@ -6,7 +6,5 @@
 
 mod build;
 mod cpio;
-mod resolve;
 
 pub use build::{InitrdInfo, build_initrd};
-pub(crate) use resolve::boot_modules;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::boot_modules::boot_modules;
 use super::container::extract_vmlinux;
 use super::features::{self, BOOT_MODULES, Presence, presence};
 use super::modules::{ModInfo, ModuleTree};
@@ -11,7 +12,6 @@ use super::parts::Parts;
 use super::store::Destination;
 use super::{ModuleError, elf};
 use crate::error::IoContext;
-use crate::initrd::boot_modules;
 use crate::progress::{self, Watched, stopped_or};
 use crate::{ImageError, Progress};
 

@@ -10,11 +10,10 @@ use serde::Deserialize;
 use sha2::Digest as _;
 
 use super::layers::each_layer;
-use super::manifest::{
-    Document, LONGEST_DOCUMENT, Manifest, ManifestError, parse_config, parse_document, parse_index,
-};
+use super::manifest::{Document, LONGEST_DOCUMENT, Manifest, parse_config, parse_document, parse_index};
 use crate::archive::ArchiveError;
 use crate::codec::{ReadError, read_limited};
+use crate::error::ManifestError;
 use crate::rootfs::{Archive, RootfsInfo, RootfsOptions, Unpacked, write_layers};
 use crate::{ImageError, Progress};
 

@@ -14,12 +14,12 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::blobs::{Blobs, Claim, Partial};
-use super::error::RegistryError;
 use super::growing::Growing;
 use super::host::Host;
 use super::manifest::Layer;
 use super::meter::Meter;
 use super::source::Source;
+use crate::error::RegistryError;
 use crate::{ImageError, Progress, publish};
 
 /// Bytes of an earlier download that are hashed at once.

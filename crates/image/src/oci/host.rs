@@ -12,9 +12,9 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::challenge::{self, Challenge};
-use super::error::{RegistryError, sanitised};
 use super::manifest::LONGEST_DOCUMENT;
 use super::registries::{Registries, Route, Timing, is_loopback};
+use crate::error::{RegistryError, sanitised};
 
 /// Manifests and indexes that are understood.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \

@@ -7,7 +7,6 @@
 mod archive;
 mod blobs;
 mod challenge;
-mod error;
 mod fetch;
 mod growing;
 mod host;
@@ -22,14 +21,14 @@ mod source;
 mod tests;
 
 pub use blobs::Blobs;
-pub use error::RegistryError;
 pub use manifest::{
-    Descriptor, Document, Index, LONGEST_DOCUMENT, Layer, Manifest, ManifestError, Unconfigured,
-    parse_config, parse_document, parse_index, parse_manifest,
+    Descriptor, Document, Index, LONGEST_DOCUMENT, Layer, Manifest, Unconfigured, parse_config,
+    parse_document, parse_index, parse_manifest,
 };
 pub use registries::{Registries, RegistryHost, Timing};
 pub use remote::Remote;
 
+pub(crate) use crate::error::RegistryError;
 pub(crate) use archive::ImageArchive;
 pub use pull::pull_image;
 pub(crate) use remote::Driver;

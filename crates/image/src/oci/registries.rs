@@ -9,8 +9,8 @@ use banger_api::Credentials;
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Url};
 
-use super::error::{RegistryError, sanitised};
 use crate::codec::{ReadError, read_limited};
+use crate::error::{RegistryError, sanitised};
 
 /// Most redirects followed for one request.
 const MOST_REDIRECTS: usize = 5;

@@ -7,10 +7,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::sleep;
 
 use super::blobs::Blobs;
-use super::error::RegistryError;
 use super::host::{Host, Wanted};
 use super::manifest::{Document, LONGEST_DOCUMENT, Manifest, parse_document};
 use super::registries::Registries;
+use crate::error::RegistryError;
 use crate::{ImageError, Progress};
 
 /// Most tries of one request, or of a transfer that does not advance.

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::manifest::*;
+use crate::error::ManifestError;
 
 const ZERO: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 const CONFIG: &str = "application/vnd.docker.container.image.v1+json";

@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
-use super::declare::BLOCK;
 use crate::archive::Extent;
+
+/// Size of an ext4 block in bytes.
+pub(super) const BLOCK: u64 = 4096;
 
 /// The parts of a file that get blocks of their own: its extents grown to whole blocks, joined where they touch.
 ///

@@ -4,13 +4,10 @@ use std::collections::HashMap;
 
 use mkext4::{FsBuilder, InodeHandle, Meta, SparseSeg, SpecialKind};
 
-use super::content::runs;
+use super::content::{BLOCK, runs};
 use super::tree::{NodeId, NodeKind, ROOT, Tree};
 use crate::Progress;
 use crate::archive::{ArchiveError, EntryProblem};
-
-/// Size of an ext4 block in bytes.
-pub(super) const BLOCK: u64 = 4096;
 
 /// Blocks of the image's journal, the smallest there is: the image is only ever mounted read-only.
 pub(super) const JOURNAL: u32 = 1024;

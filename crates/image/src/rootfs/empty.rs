@@ -7,7 +7,7 @@ use std::path::Path;
 
 use mkext4::{FsBuilder, InodeCount, Options, RegionSink};
 
-use super::declare::BLOCK;
+use super::content::BLOCK;
 use crate::ImageError;
 use crate::error::IoContext;
 use crate::publish::write_error;

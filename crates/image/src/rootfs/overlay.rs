@@ -16,7 +16,8 @@ use super::index::{MAX_BYTES, MAX_ENTRIES};
 use super::tree::{Attributes, Node, NodeId, NodeKind, ROOT, Tree};
 use super::xattr;
 use crate::archive::EntryProblem;
-use crate::ext4::{DiskProblem, Ext4, ROOT_INODE};
+use crate::error::DiskProblem;
+use crate::ext4::{Ext4, ROOT_INODE};
 use crate::progress;
 use crate::{ImageError, Progress};
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use banger_api::Digest;
 
+use super::failure::FailureKind;
 use super::manifest::ManifestError;
-use crate::FailureKind;
 
 /// Longest text taken from a registry into a message, in characters.
 const LONGEST_MESSAGE: usize = 200;
@@ -151,7 +151,7 @@ impl RegistryError {
     }
 
     /// Whether it may well go away when it is tried again.
-    pub(super) fn is_passing(&self) -> bool {
+    pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Stalled { .. } | Self::Cut { .. } => true,
             Self::Status { status, .. } => *status == 429 || *status >= 500,
@@ -186,7 +186,7 @@ impl RegistryError {
 }
 
 /// The first line of `text`, without what a terminal would act on.
-pub(super) fn sanitised(text: &str) -> String {
+pub(crate) fn sanitised(text: &str) -> String {
     let line = text.trim().lines().next().unwrap_or_default();
     line.chars().filter(|c| !c.is_control()).take(LONGEST_MESSAGE).collect()
 }

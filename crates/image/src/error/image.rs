@@ -1,17 +1,21 @@
-//! What can go wrong in this crate, by operation and object.
+//! Why an image, kernel or initrd could not be made, by operation and object.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use banger_api::Digest;
 
-use crate::archive::ArchiveError;
-use crate::bundle::BundleError;
-use crate::catalog::CatalogError;
-use crate::ext4::DiskProblem;
-use crate::kernel::{KernelError, ModuleError};
-use crate::oci::{ManifestError, RegistryError};
+use super::archive::ArchiveError;
+use super::bundle::BundleError;
+use super::catalog::CatalogError;
+use super::disk::DiskProblem;
+use super::failure::FailureKind;
+use super::kernel::{KernelError, ModuleError};
+use super::manifest::ManifestError;
+use super::package::PackageError;
+use super::registry::RegistryError;
 
 /// Why an image, kernel or initrd could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -232,28 +236,32 @@ pub enum ImageError {
     },
 }
 
-/// Why a Debian package or an RPM was refused.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PackageError {
-    /// No `!<arch>` at its start, or a broken member header.
-    #[error("not a Debian package")]
-    NotDeb,
-    /// An RPM that is damaged, or of a kind that holds no files.
-    #[error("not a usable RPM: {0}")]
-    Rpm(&'static str),
-    /// It ends early.
-    #[error("the package is truncated")]
-    Truncated,
-    /// It has no `data.tar` member.
-    #[error("no data.tar in it")]
-    NoData,
-    /// Its `data.tar`, or an RPM's payload, is not a sound archive.
-    #[error("its content was refused")]
-    Archive(#[source] ArchiveError),
-    /// It could not be read.
-    #[error("it cannot be read")]
-    Read(#[source] io::Error),
+impl ImageError {
+    /// What kind of failure this is.
+    pub fn kind(&self) -> FailureKind {
+        let mut source: Option<&(dyn Error + 'static)> = Some(self);
+        while let Some(error) = source {
+            match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+                Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                    return FailureKind::NoSpace;
+                }
+                Some(io::ErrorKind::TimedOut) => return FailureKind::Timeout,
+                _ => source = error.source(),
+            }
+        }
+        match self {
+            ImageError::Cancelled => FailureKind::Cancelled,
+            ImageError::NoSpace { .. } => FailureKind::NoSpace,
+            ImageError::MissingProgram { .. } => FailureKind::MissingProgram,
+            ImageError::ProgramTimeout { .. } => FailureKind::Timeout,
+            ImageError::Registry { source, .. } | ImageError::Download { source, .. } => source.kind(),
+            ImageError::Io { .. }
+            | ImageError::Ext4 { .. }
+            | ImageError::Program { .. }
+            | ImageError::Apt { .. } => FailureKind::Io,
+            _ => FailureKind::Invalid,
+        }
+    }
 }
 
 /// A program's last lines, for the end of a message.
@@ -276,5 +284,21 @@ impl<T> IoContext<T> for io::Result<T> {
 impl<T> IoContext<T> for rustix::io::Result<T> {
     fn during(self, operation: &'static str, path: &Path) -> Result<T, ImageError> {
         self.map_err(|errno| ImageError::Io { operation, path: path.to_owned(), source: errno.into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_decide() {
+        let read = |kind: io::ErrorKind| ImageError::Archive(ArchiveError::Read(kind.into())).kind();
+        assert_eq!(read(io::ErrorKind::StorageFull), FailureKind::NoSpace);
+        assert_eq!(read(io::ErrorKind::TimedOut), FailureKind::Timeout);
+        assert_eq!(read(io::ErrorKind::InvalidData), FailureKind::Invalid);
+        assert_eq!(ImageError::Cancelled.kind(), FailureKind::Cancelled);
+        let full = mkext4::Error::Io(io::ErrorKind::StorageFull.into());
+        assert_eq!(ImageError::Ext4 { path: "x".into(), source: full }.kind(), FailureKind::NoSpace);
     }
 }

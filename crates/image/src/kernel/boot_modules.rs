@@ -5,7 +5,9 @@ use std::path::Path;
 
 use memchr::memmem;
 
-use crate::kernel::{BOOT_MODULES, ModInfo, ModuleError, ModuleTree, Presence, presence};
+use super::features::{BOOT_MODULES, Presence, presence};
+use super::modules::{ModInfo, ModuleTree};
+use crate::error::ModuleError;
 
 /// Deepest chain of dependencies; the longest of the boot modules has 4.
 const MAX_DEPTH: usize = 32;
