@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{stage::Stage, timed};
+use super::{measure::timed, stage::Stage};
 use crate::{
     command::{as_root, check, say},
     debian,

@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{compare, goal, stage::Stage, timed};
+use super::{
+    measure::{compare, goal, timed},
+    stage::Stage,
+};
 use crate::{
     command::{check, find_program, say},
     project::Project,

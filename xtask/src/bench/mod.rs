@@ -4,23 +4,17 @@ mod bare;
 mod exec;
 mod import;
 mod life;
+mod measure;
 mod pull;
 mod stage;
 mod workspace;
 
-use std::{
-    process::{Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::{
-    command::{check, say},
-    programs,
-    project::Project,
-    setup, template,
-};
+use crate::{programs, project::Project, setup, template};
+use measure::{compare, goal, timed};
 use stage::Stage;
 
 #[derive(Debug, clap::Args)]
@@ -143,62 +137,4 @@ fn memory(stage: &Stage) -> Result<()> {
         stage.ok(&["vm", "delete", "--force", &format!("memory{number}")])?;
     }
     Ok(())
-}
-
-/// Measures both in turn, so that what else the machine does falls on both.
-fn compare(
-    name: &str,
-    goal: f64,
-    runs: usize,
-    mut banger: impl FnMut() -> Result<Duration>,
-    mut bare: impl FnMut() -> Result<Duration>,
-) -> Result<()> {
-    say(format!("measuring {name}"));
-    // Once for the caches.
-    banger()?;
-    bare()?;
-    let mut times = (Vec::new(), Vec::new());
-    for _ in 0..runs {
-        times.0.push(banger()?);
-        times.1.push(bare()?);
-    }
-    line(name, median(&mut times.0), median(&mut times.1), goal);
-    Ok(())
-}
-
-fn line(name: &str, banger: Duration, bare: Duration, goal: f64) {
-    let ratio = banger.as_secs_f64() / bare.as_secs_f64();
-    let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
-    let (banger, bare) = (milliseconds(banger), milliseconds(bare));
-    println!("{name:36} {banger:>10} {bare:>10} {ratio:8.2} {goal:8.2}  {}", verdict(ratio, goal));
-}
-
-fn goal(name: &str, found: f64, goal: f64) {
-    println!("{name:36} {found:10.1} {:>10} {:>8} {goal:8.1}  {}", "", "", verdict(found, goal));
-}
-
-fn verdict(found: f64, goal: f64) -> &'static str {
-    if found <= goal { "ok" } else { "OVER" }
-}
-
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort();
-    times.get(times.len() / 2).copied().unwrap_or_default()
-}
-
-fn timed(command: &mut Command) -> Result<Duration> {
-    let start = Instant::now();
-    check(command.stdin(Stdio::null()).stdout(Stdio::null()))?;
-    Ok(start.elapsed())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_the_one_in_the_middle() {
-        let mut times = [9, 1, 5].map(Duration::from_secs);
-        assert_eq!(median(&mut times), Duration::from_secs(5));
-    }
 }

@@ -11,7 +11,11 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{compare, goal, import, stage::Stage, timed};
+use super::{
+    import,
+    measure::{compare, goal, timed},
+    stage::Stage,
+};
 use crate::{
     command::{as_root, check, say},
     project::Project,

@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{compare, line, stage::Stage, timed};
+use super::{
+    measure::{compare, line, timed},
+    stage::Stage,
+};
 use crate::command::{check, output, say};
 
 /// Goals: shares of the stream's rate, and times over the other thing's.
