@@ -41,7 +41,7 @@ enum Task {
     },
     /// Sets up, builds, boots a VM and runs a command in it
     Try,
-    /// Checks which crate depends on which
+    /// Checks which crates and modules depend on which
     Arrows,
     /// Fetches the image and the kernel that the scenarios start from, once
     Template,

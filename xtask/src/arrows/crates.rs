@@ -1,0 +1,131 @@
+//! Which crate may depend on which, held against `cargo metadata`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Result, ensure};
+
+use super::metadata::Package;
+use crate::{
+    command::{cargo, output},
+    project::Project,
+};
+
+/// The crates of the workspace, each with those that it may use.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("banger-proto", &[]),
+    ("banger-api", &[]),
+    ("banger-sys", &[]),
+    ("banger-files", &[]),
+    ("banger-image", &["banger-api", "banger-proto"]),
+    ("banger-vmm", &["banger-sys"]),
+    ("banger-engine", &["banger-api", "banger-image", "banger-proto", "banger-sys", "banger-vmm"]),
+    ("banger-client", &["banger-api", "banger-files", "banger-proto"]),
+    ("banger-workspace", &["banger-files"]),
+    ("banger-tools", &[]),
+    (
+        "banger",
+        &["banger-api", "banger-client", "banger-files", "banger-proto", "banger-tools", "banger-workspace"],
+    ),
+    ("bangerd", &["banger-api", "banger-engine", "banger-sys"]),
+    ("banger-agent", &["banger-files", "banger-proto", "banger-sys"]),
+    ("banger-smoke", &[]),
+    ("xtask", &[]),
+];
+
+/// What the command must not carry: the daemon's store, the agent's network.
+const FOREIGN_TO_BANGER: &[&str] = &["rusqlite", "rtnetlink"];
+
+/// Describes each dependency that must not be.
+pub(super) fn violations(project: &Project, packages: &[Package]) -> Result<Vec<String>> {
+    let tree = output(&mut cargo(project, &["tree", "-p", "banger", "-e", "normal", "--prefix", "none"]))?;
+    let mut wrong = outside_the_table(packages);
+    wrong.extend(foreign(&String::from_utf8(tree)?));
+    ensure!(packages.len() == ALLOWED.len(), "the table names a crate that is not in the workspace");
+    Ok(wrong)
+}
+
+/// Dependencies within the workspace, tests' aside, that the table does not have.
+fn outside_the_table(packages: &[Package]) -> Vec<String> {
+    let allowed: BTreeMap<_, _> = ALLOWED.iter().copied().collect();
+    let members: BTreeSet<_> = packages.iter().map(|package| package.name.as_str()).collect();
+    let mut wrong = Vec::new();
+    for package in packages {
+        let Some(allowed) = allowed.get(package.name.as_str()) else {
+            wrong.push(format!("{} is not in the table in xtask/src/arrows/crates.rs", package.name));
+            continue;
+        };
+        for dependency in &package.dependencies {
+            let name = dependency.name.as_str();
+            if members.contains(name) && dependency.kind.as_deref() != Some("dev") && !allowed.contains(&name)
+            {
+                wrong.push(format!("{} must not depend on {name}", package.name));
+            }
+        }
+    }
+    wrong
+}
+
+fn foreign(tree: &str) -> Vec<String> {
+    let names: BTreeSet<_> = tree.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let found = FOREIGN_TO_BANGER.iter().filter(|name| names.contains(*name));
+    found.map(|name| format!("banger must not reach {name}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::metadata::Dependency, *};
+
+    fn package(name: &str, dependencies: &[(&str, Option<&str>)]) -> Package {
+        let dependency = |(name, kind): &(&str, Option<&str>)| Dependency {
+            name: (*name).into(),
+            kind: kind.map(Into::into),
+        };
+        Package {
+            name: name.into(),
+            dependencies: dependencies.iter().map(dependency).collect(),
+            targets: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn arrows_of_the_table_tests_and_the_outside_are_fine() {
+        let packages = [
+            package("banger-sys", &[]),
+            package("banger-image", &[("banger-sys", Some("dev"))]),
+            package("banger-vmm", &[("banger-sys", None), ("serde", None)]),
+        ];
+        assert_eq!(outside_the_table(&packages), [""; 0]);
+    }
+
+    #[test]
+    fn other_arrows_are_not_of_whatever_kind() {
+        let packages = [
+            package("banger-image", &[("banger-vmm", None)]),
+            package("banger-vmm", &[("banger-image", Some("build"))]),
+            package("banger-net", &[]),
+        ];
+        assert_eq!(
+            outside_the_table(&packages),
+            [
+                "banger-image must not depend on banger-vmm",
+                "banger-vmm must not depend on banger-image",
+                "banger-net is not in the table in xtask/src/arrows/crates.rs",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_foreign_to_banger_is_found_by_its_whole_name() {
+        assert_eq!(foreign("banger v0.1.0 (/w)\nrusqlite-macros v1\n"), [""; 0]);
+        assert_eq!(foreign("banger v0.1.0 (/w)\nrusqlite v0.41.0\n"), ["banger must not reach rusqlite"]);
+    }
+
+    #[test]
+    fn the_table_has_no_cycle() {
+        // Each crate only uses those above it.
+        for (number, (name, allowed)) in ALLOWED.iter().enumerate() {
+            let above: Vec<_> = ALLOWED[..number].iter().map(|(name, _)| *name).collect();
+            assert!(allowed.iter().all(|used| above.contains(used)), "{name}");
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The workspace's packages, as `cargo metadata` describes them.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::{
+    command::{cargo, output},
+    project::Project,
+};
+
+#[derive(Debug, Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+/// A member of the workspace.
+#[derive(Debug, Deserialize)]
+pub(super) struct Package {
+    pub(super) name: String,
+    pub(super) dependencies: Vec<Dependency>,
+    pub(super) targets: Vec<Target>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Dependency {
+    pub(super) name: String,
+    /// `None` is an ordinary one.
+    pub(super) kind: Option<String>,
+}
+
+/// A library, a program or another thing that cargo builds of a package.
+#[derive(Debug, Deserialize)]
+pub(super) struct Target {
+    pub(super) kind: Vec<String>,
+    /// The root module's file.
+    pub(super) src_path: PathBuf,
+}
+
+/// Returns the workspace's members.
+pub(super) fn packages(project: &Project) -> Result<Vec<Package>> {
+    let json = output(&mut cargo(project, &["metadata", "--format-version", "1", "--no-deps"]))?;
+    let metadata: Metadata = serde_json::from_slice(&json).context("cargo metadata")?;
+    Ok(metadata.packages)
+}

@@ -1,0 +1,27 @@
+//! Dependencies between crates, and between the modules of each crate.
+
+mod crates;
+mod metadata;
+mod modules;
+
+use anyhow::{Result, ensure};
+
+use crate::project::Project;
+
+/// Checks the crates against their table, and each crate's modules for circles.
+pub(crate) fn run(project: &Project) -> Result<()> {
+    let packages = metadata::packages(project)?;
+    let wrong = crates::violations(project, &packages)?;
+    ensure!(
+        wrong.is_empty(),
+        "the crates depend on each other in ways they must not:\n  {}",
+        wrong.join("\n  ")
+    );
+    let circles = modules::circles(project, &packages)?;
+    ensure!(
+        circles.is_empty(),
+        "modules of a crate use each other in a circle (xtask/src/arrows/modules has the rules):\n  {}",
+        circles.join("\n  ")
+    );
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Circles among a module and its children.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::{
+    resolve::Arrow,
+    tree::{Id, Tree},
+};
+
+/// Modules of one parent that use each other, directly or through others.
+#[derive(Debug)]
+pub(super) struct Circle<'a> {
+    /// Every module of the circle; the parent itself can be one.
+    pub(super) members: BTreeSet<Id>,
+    /// A shortest way around.
+    pub(super) around: Vec<&'a Arrow>,
+}
+
+type Graph<'a> = BTreeMap<Id, BTreeMap<Id, &'a Arrow>>;
+
+/// The circles of a tree, those of outer modules first.
+pub(super) fn circles<'a>(tree: &Tree, arrows: &'a [Arrow]) -> Vec<Circle<'a>> {
+    let mut families: BTreeMap<Id, Graph<'a>> = BTreeMap::new();
+    for arrow in arrows {
+        let (parent, from, to) = siblings(tree, arrow.from, arrow.to);
+        families.entry(parent).or_default().entry(from).or_default().entry(to).or_insert(arrow);
+    }
+    families.values().flat_map(circles_of).collect()
+}
+
+/// The closest module above two files, and what each of them is in among that module and its children.
+fn siblings(tree: &Tree, from: Id, to: Id) -> (Id, Id, Id) {
+    let (from, to) = (ancestry(tree, from), ancestry(tree, to));
+    let common = from.iter().zip(&to).take_while(|(one, other)| one == other).count();
+    let parent = from[common - 1];
+    (parent, *from.get(common).unwrap_or(&parent), *to.get(common).unwrap_or(&parent))
+}
+
+/// A file's modules from the root down.
+fn ancestry(tree: &Tree, id: Id) -> Vec<Id> {
+    let mut modules: Vec<Id> =
+        std::iter::successors(Some(id), |id| tree.modules[*id].parent.map(|parent| tree.file_of(parent)))
+            .collect();
+    modules.reverse();
+    modules
+}
+
+fn circles_of<'a>(graph: &Graph<'a>) -> Vec<Circle<'a>> {
+    let reached: BTreeMap<Id, BTreeSet<Id>> = graph.keys().map(|id| (*id, reachable(graph, *id))).collect();
+    let reaches = |from: Id, to: Id| reached.get(&from).is_some_and(|reached| reached.contains(&to));
+    let mut found: Vec<Circle<'a>> = Vec::new();
+    for &id in graph.keys() {
+        if !reaches(id, id) || found.iter().any(|circle| circle.members.contains(&id)) {
+            continue;
+        }
+        let members: BTreeSet<Id> =
+            graph.keys().copied().filter(|other| reaches(id, *other) && reaches(*other, id)).collect();
+        let around = members.iter().map(|id| way_around(graph, *id)).min_by_key(Vec::len);
+        found.push(Circle { members, around: around.unwrap_or_default() });
+    }
+    found
+}
+
+/// What a module uses, directly or through others.
+fn reachable(graph: &Graph<'_>, from: Id) -> BTreeSet<Id> {
+    let mut reached = BTreeSet::new();
+    let mut next = vec![from];
+    while let Some(id) = next.pop() {
+        let used = graph.get(&id).into_iter().flat_map(BTreeMap::keys);
+        next.extend(used.filter(|used| reached.insert(**used)));
+    }
+    reached
+}
+
+/// The shortest way from a module back to itself.
+fn way_around<'a>(graph: &Graph<'a>, start: Id) -> Vec<&'a Arrow> {
+    let mut ways: BTreeMap<Id, Vec<&'a Arrow>> = BTreeMap::new();
+    let mut next = VecDeque::from([(start, Vec::new())]);
+    while let Some((id, way)) = next.pop_front() {
+        for (&used, &arrow) in graph.get(&id).into_iter().flatten() {
+            if ways.contains_key(&used) {
+                continue;
+            }
+            let longer: Vec<_> = way.iter().copied().chain([arrow]).collect();
+            if used == start {
+                return longer;
+            }
+            ways.insert(used, longer.clone());
+            next.push_back((used, longer));
+        }
+    }
+    Vec::new()
+}
