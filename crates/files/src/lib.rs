@@ -25,5 +25,5 @@ pub use pack::{PackError, Source, pack, pack_input};
 pub use paths::{PathWriter, safe_path};
 pub use place::{change, place};
 pub use stream::{Entry, Item, MAX_DEPTH, MAX_NAME, MAX_PART, MAX_TARGET, Part, Reader, StreamError, Writer};
-pub use tree::{Found, Time, Tree};
+pub use tree::{FileStat, Time, Tree};
 pub use unpack::{UnpackError, Unpacked, unpack, unpack_into};

@@ -21,7 +21,7 @@ use rustix::{
 use crate::{
     paths::safe_path,
     stream::{MAX_DEPTH, MAX_NAME, StreamError, fill, malformed},
-    tree::{Found, Time},
+    tree::{FileStat, Time},
 };
 
 const MAGIC: [u8; 4] = *b"bnl\x01";
@@ -127,7 +127,7 @@ impl<W: Write> Lister<'_, W> {
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let found = Found::of(&stat);
+        let found = FileStat::of(&stat);
         if !wanted(path, found.file_type() == FileType::Directory) {
             return Ok(());
         }
@@ -151,7 +151,7 @@ impl<W: Write> Lister<'_, W> {
         }
     }
 
-    fn record(&mut self, path: &[u8], kind: Kind, found: &Found) -> io::Result<()> {
+    fn record(&mut self, path: &[u8], kind: Kind, found: &FileStat) -> io::Result<()> {
         let length = u16::try_from(path.len()).map_err(io::Error::other)?;
         self.out.write_all(&[kind.byte()])?;
         self.out.write_all(&length.to_be_bytes())?;

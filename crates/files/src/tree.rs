@@ -46,9 +46,9 @@ impl Time {
     }
 }
 
-/// What a path leads to, when it is a link the link itself.
+/// A file's metadata, as `lstat` returns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
+pub struct FileStat {
     /// Its type and permissions, as `st_mode` has them.
     pub mode: u32,
     /// Bytes.
@@ -61,7 +61,7 @@ pub struct Found {
     pub inode: u64,
 }
 
-impl Found {
+impl FileStat {
     /// From the kernel's record.
     pub fn of(stat: &Stat) -> Self {
         Self {
@@ -103,9 +103,9 @@ impl Tree {
     ///
     /// # Errors
     /// When it cannot be looked at.
-    pub fn look(&self, path: &[u8]) -> io::Result<Option<Found>> {
+    pub fn look(&self, path: &[u8]) -> io::Result<Option<FileStat>> {
         match self.within(path, OFlags::PATH | OFlags::NOFOLLOW) {
-            Ok(fd) => Ok(Some(Found::of(&fstat(fd)?))),
+            Ok(fd) => Ok(Some(FileStat::of(&fstat(fd)?))),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -115,10 +115,10 @@ impl Tree {
     ///
     /// # Errors
     /// When it cannot be opened, or is none.
-    pub fn file(&self, path: &[u8]) -> io::Result<(File, Found)> {
+    pub fn file(&self, path: &[u8]) -> io::Result<(File, FileStat)> {
         // What has come in its place must neither be waited for nor become our terminal.
         let fd = self.within(path, OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY)?;
-        let found = Found::of(&fstat(&fd)?);
+        let found = FileStat::of(&fstat(&fd)?);
         if found.file_type() != FileType::RegularFile {
             return Err(io::Error::other("it is no file any more"));
         }

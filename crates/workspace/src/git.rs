@@ -255,8 +255,8 @@ impl Objects {
     }
 
     /// The content of the object asked for last, of `size` bytes.
-    pub(crate) fn content(&mut self, size: u64) -> Content<'_> {
-        Content { objects: self, left: size, ended: false }
+    pub(crate) fn content(&mut self, size: u64) -> BlobReader<'_> {
+        BlobReader { objects: self, left: size, ended: false }
     }
 
     /// All of it.
@@ -277,15 +277,15 @@ impl Drop for Objects {
     }
 }
 
-/// An object's content.
+/// Reads a blob's bytes.
 #[derive(Debug)]
-pub(crate) struct Content<'a> {
+pub(crate) struct BlobReader<'a> {
     objects: &'a mut Objects,
     left: u64,
     ended: bool,
 }
 
-impl Read for Content<'_> {
+impl Read for BlobReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.left == 0 {
             if !self.ended {

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use banger_files::{Found, Kind, Listed, Time};
+use banger_files::{FileStat, Kind, Listed, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -28,7 +28,7 @@ pub(crate) struct Placed {
     pub(crate) size: u64,
     pub(crate) modified: Time,
     /// The file on the host's disk, as it was then, if it came from there.
-    pub(crate) host: Option<Found>,
+    pub(crate) host: Option<FileStat>,
     /// Its blob, if it was as staged.
     pub(crate) id: Option<String>,
     /// By the guest's clock: what has changed later is not as it was placed.
@@ -229,7 +229,7 @@ fn read_one(input: &mut Input<'_>) -> Result<(Vec<u8>, Placed), String> {
     let id = String::from_utf8_lossy(input.take(length)?).into_owned();
     let host = match input.take(1)? {
         [0] => None,
-        _ => Some(Found {
+        _ => Some(FileStat {
             mode: input.u32()?,
             size: input.u64()?,
             modified: input.time()?,
@@ -367,7 +367,7 @@ mod tests {
         record.known.commits.insert("c".repeat(40));
         record.known.shallow.insert("d".repeat(40));
         record.index = Some(b"DIRC".to_vec());
-        let found = Found { mode: FILE, size: 1, modified: time(1), changed: time(2), inode: 3 };
+        let found = FileStat { mode: FILE, size: 1, modified: time(1), changed: time(2), inode: 3 };
         let file = Placed {
             mode: FILE,
             size: 1,

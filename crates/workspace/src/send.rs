@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use banger_files::{Found, Listed, PathWriter, Time};
+use banger_files::{FileStat, Listed, PathWriter, Time};
 use rustix::fs::{FileType, fstat};
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     index::{IndexEntry, parse_whole},
     objects::{Pack, pack},
     record::{FILE, Known, LINK, PROGRAM, Placed},
-    snapshot::Content,
+    snapshot::FileSource,
 };
 
 /// How often a file is read that changes while it is.
@@ -226,8 +226,8 @@ impl<W: Write> Writer<W> {
         let mut objects = None;
         for path in &sending.writes {
             match snapshot.files.get(path) {
-                Some(Content::OnDisk { id, .. }) => self.on_disk(snapshot, path, id.as_deref())?,
-                Some(Content::Blob { id, mode, size }) => {
+                Some(FileSource::OnDisk { id, .. }) => self.on_disk(snapshot, path, id.as_deref())?,
+                Some(FileSource::Blob { id, mode, size }) => {
                     let objects = match &mut objects {
                         Some(objects) => objects,
                         none => {
@@ -249,7 +249,7 @@ impl<W: Write> Writer<W> {
         for _ in 0..READINGS {
             let Some(found) = snapshot.tree.look(path).map_err(reading(place()))? else { return Ok(()) };
             let as_staged = match snapshot.files.get(path) {
-                Some(Content::OnDisk { found: then, .. }) if *then == found => id.map(str::to_owned),
+                Some(FileSource::OnDisk { found: then, .. }) if *then == found => id.map(str::to_owned),
                 _ => None,
             };
             let (mode, sent) = match found.file_type() {
@@ -382,7 +382,7 @@ impl<W: Write> Writer<W> {
         mode: u32,
         size: u64,
         modified: Time,
-        host: Option<Found>,
+        host: Option<FileStat>,
         id: Option<String>,
     ) {
         let placed = Placed { mode, size, modified, host, id, placed: Time::default() };
@@ -393,7 +393,7 @@ impl<W: Write> Writer<W> {
 /// A file that must not change while it is read.
 struct Steady {
     file: File,
-    found: Found,
+    found: FileStat,
 }
 
 /// The kind of error when it has.
@@ -403,7 +403,7 @@ impl Read for Steady {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read(buffer)?;
         if count == 0 && !buffer.is_empty() {
-            let now = Found::of(&fstat(&self.file)?);
+            let now = FileStat::of(&fstat(&self.file)?);
             if (now.size, now.modified, now.changed)
                 != (self.found.size, self.found.modified, self.found.changed)
             {
@@ -438,10 +438,10 @@ fn is_of_git(path: &[u8]) -> bool {
 }
 
 /// Whether a file of the host is as it was when `file` was placed.
-fn is_as_sent(content: &Content, file: &Placed) -> bool {
+fn is_as_sent(content: &FileSource, file: &Placed) -> bool {
     match content {
-        Content::OnDisk { found, .. } => file.host.as_ref() == Some(found),
-        Content::Blob { id, mode, .. } => {
+        FileSource::OnDisk { found, .. } => file.host.as_ref() == Some(found),
+        FileSource::Blob { id, mode, .. } => {
             file.host.is_none() && file.id.as_ref() == Some(id) && file.mode == *mode
         }
     }
@@ -496,7 +496,7 @@ fn conflicts(
 
 /// Whether the guest's file is what the host would write there.
 fn would_be(snapshot: &Snapshot, file: &Listed) -> bool {
-    let Some(Content::OnDisk { found, .. }) = snapshot.files.get(&file.path) else { return false };
+    let Some(FileSource::OnDisk { found, .. }) = snapshot.files.get(&file.path) else { return false };
     let mode = if found.file_type() == FileType::Symlink { LINK } else { modes(found.mode).0 };
     let placed = Placed {
         mode,

@@ -6,7 +6,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use banger_files::{Found, Time, Tree, safe_path};
+use banger_files::{FileStat, Time, Tree, safe_path};
 use rustix::fs::FileType;
 
 use crate::{
@@ -44,11 +44,11 @@ pub struct Options {
     pub from: Option<String>,
 }
 
-/// What a file is to be.
+/// Where the bytes of a file in a snapshot come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Content {
+pub(crate) enum FileSource {
     /// What is on the host's disk. `id` is its blob's, when the index says that it is as staged.
-    OnDisk { found: Found, id: Option<String> },
+    OnDisk { found: FileStat, id: Option<String> },
     /// A blob.
     Blob { id: String, mode: u32, size: u64 },
 }
@@ -66,7 +66,7 @@ pub struct Snapshot {
     pub(crate) repository: Repository,
     pub(crate) scratch: Scratch,
     pub(crate) tree: Tree,
-    pub(crate) files: BTreeMap<Vec<u8>, Content>,
+    pub(crate) files: BTreeMap<Vec<u8>, FileSource>,
     pub(crate) out: CheckedOut,
     pub(crate) index: Option<IndexFile>,
     pub(crate) entries: Vec<IndexEntry>,
@@ -126,8 +126,8 @@ impl Snapshot {
     pub fn files(&self) -> impl Iterator<Item = (&[u8], u64)> {
         self.files.iter().map(|(path, content)| {
             let size = match content {
-                Content::OnDisk { found, .. } => found.size,
-                Content::Blob { size, .. } => *size,
+                FileSource::OnDisk { found, .. } => found.size,
+                FileSource::Blob { size, .. } => *size,
             };
             (path.as_slice(), size)
         })
@@ -211,7 +211,7 @@ impl Snapshot {
             } else if !include_untracked {
                 self.left_out += 1;
             } else if let Some(found) = self.look(path)?.filter(|_| safe_path(path)) {
-                self.files.insert(path.to_vec(), Content::OnDisk { found, id: None });
+                self.files.insert(path.to_vec(), FileSource::OnDisk { found, id: None });
             }
         }
         Ok(())
@@ -223,12 +223,12 @@ impl Snapshot {
         }
         let Some(found) = self.look(&entry.path)? else { return Ok(()) };
         let id = is_as_staged(entry, &found, written).then(|| entry.id.clone());
-        self.files.insert(entry.path.clone(), Content::OnDisk { found, id });
+        self.files.insert(entry.path.clone(), FileSource::OnDisk { found, id });
         Ok(())
     }
 
     /// The file or link at `path`.
-    fn look(&self, path: &[u8]) -> Result<Option<Found>, WorkspaceError> {
+    fn look(&self, path: &[u8]) -> Result<Option<FileStat>, WorkspaceError> {
         let found = self.tree.look(path).map_err(reading(String::from_utf8_lossy(path).into_owned()))?;
         Ok(found.filter(|found| matches!(found.file_type(), FileType::RegularFile | FileType::Symlink)))
     }
@@ -333,7 +333,7 @@ impl Snapshot {
             staging.extend_from_slice(format!("{mode:o} {id} 0\t").as_bytes());
             staging.extend_from_slice(&path);
             staging.push(0);
-            self.files.insert(path, Content::Blob { id, mode, size });
+            self.files.insert(path, FileSource::Blob { id, mode, size });
         }
         if !submodules.is_empty() {
             return Err(WorkspaceError::Submodules(submodules));
@@ -352,7 +352,7 @@ impl Snapshot {
 }
 
 /// Whether the file of `entry` is as the index, `written` then, says: by its size and times, as git itself has it.
-fn is_as_staged(entry: &IndexEntry, found: &Found, written: Time) -> bool {
+fn is_as_staged(entry: &IndexEntry, found: &FileStat, written: Time) -> bool {
     let kind = match found.file_type() {
         FileType::Symlink => 0o120_000,
         _ if found.mode & 0o100 != 0 => 0o100_755,

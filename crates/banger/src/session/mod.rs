@@ -35,9 +35,9 @@ pub(crate) struct Ended {
     pub(crate) first_byte_ns: u64,
 }
 
-/// What the user wants run, and as whom.
+/// A command to run in a guest, and its user.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Wanted {
+pub(crate) struct GuestCommand {
     /// Program and arguments; none at all are a login shell.
     pub(crate) argv: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
@@ -47,16 +47,16 @@ pub(crate) struct Wanted {
     pub(crate) no_stdin: bool,
 }
 
-/// Runs `wanted` in VM `reference`. It has a terminal when this process has one for all three streams.
-pub(crate) async fn run(client: &Client, reference: &str, wanted: Wanted) -> Result<Ended, ApiError> {
-    let reads = !wanted.no_stdin;
+/// Runs `command` in VM `reference`. It has a terminal when this process has one for all three streams.
+pub(crate) async fn run(client: &Client, reference: &str, command: GuestCommand) -> Result<Ended, ApiError> {
+    let reads = !command.no_stdin;
     let is_terminal =
         reads && io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal();
     let mut exec = Exec {
-        argv: wanted.argv,
-        env: wanted.env.into_iter().collect(),
-        cwd: wanted.cwd,
-        user: wanted.user,
+        argv: command.argv,
+        env: command.env.into_iter().collect(),
+        cwd: command.cwd,
+        user: command.user,
         terminal: if is_terminal { Some(size()?) } else { None },
         stdin: reads,
         ..Exec::default()

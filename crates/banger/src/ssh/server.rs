@@ -15,7 +15,7 @@ use super::{
     channel::{Channel, Command, Control, Link, Refusal},
     connection::{Answers, number},
     forward,
-    session::{self, Asked, Program},
+    session::{self, Asked, SessionRequest},
     shared::Shared,
     wire::{Fields, Message, WireError},
 };
@@ -122,9 +122,9 @@ impl Answers for Server {
                 asked.agent = true;
                 return Ok(true);
             }
-            "shell" => Program::Shell,
-            "exec" => Program::Line(fields.bytes()?.to_vec()),
-            "subsystem" if fields.text()? == "sftp" => Program::Sftp,
+            "shell" => SessionRequest::Shell,
+            "exec" => SessionRequest::Line(fields.bytes()?.to_vec()),
+            "subsystem" if fields.text()? == "sftp" => SessionRequest::Sftp,
             _ => return Ok(false),
         };
         let asked = self.asked.remove(&channel);

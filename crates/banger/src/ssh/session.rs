@@ -39,16 +39,16 @@ pub(super) struct Asked {
     pub(super) agent: bool,
 }
 
-/// What is to be run.
+/// What a session runs (RFC 4254, 6.5).
 #[derive(Debug)]
-pub(super) enum Program {
+pub(super) enum SessionRequest {
     Shell,
     Line(Vec<u8>),
     Sftp,
 }
 
 /// Runs `program`, and tells ssh how that went.
-pub(super) async fn run(shared: Arc<Shared>, link: Link, asked: Asked, program: Program) {
+pub(super) async fn run(shared: Arc<Shared>, link: Link, asked: Asked, program: SessionRequest) {
     let Asked { channel: Channel { reader, writer, controls }, place, user, mut env, terminal, agent } =
         asked;
     // A raw terminal does not go back to the line's beginning by itself.
@@ -92,12 +92,12 @@ async fn start(
     user: Option<String>,
     env: BTreeMap<String, String>,
     terminal: Option<TerminalSize>,
-    program: Program,
+    program: SessionRequest,
 ) -> Result<(ExecInput, ExecOutput), ApiError> {
     let command_line = match program {
-        Program::Sftp => return shared.connect().await?.sftp(Sftp { user }).await,
-        Program::Shell => None,
-        Program::Line(line) => Some(line),
+        SessionRequest::Sftp => return shared.connect().await?.sftp(Sftp { user }).await,
+        SessionRequest::Shell => None,
+        SessionRequest::Line(line) => Some(line),
     };
     let exec = Exec { command_line, env, user, terminal, stdin: true, ..Exec::default() };
     shared.connect().await?.exec(exec).await

@@ -229,7 +229,7 @@ impl<'a> Workspaces<'a> {
     }
 
     /// All that was done in the workspace of `record`.
-    async fn changes(&self, vm: &Vm, record: Record) -> Result<(Changes, Found), CommandError> {
+    async fn changes(&self, vm: &Vm, record: Record) -> Result<(Changes, WorkspaceStatus), CommandError> {
         let place = record.guest().to_vec();
         let listed = self.list(vm, &place).await?;
         let cache = self.cache.clone();
@@ -243,7 +243,7 @@ impl<'a> Workspaces<'a> {
         let rules = self.files(vm, &place, &guest.rules()).await?;
         let wanted = blocking(move || guest.wanted(rules).map(|wanted| (guest, wanted)));
         let (guest, wanted) = wanted.await?.map_err(about(vm))?;
-        let found = Found { repository, own_refs, has_work: own_refs || guest.has_work() };
+        let found = WorkspaceStatus { repository, own_refs, has_work: own_refs || guest.has_work() };
         let changes = self.fetch(vm, &place, &wanted, move |files| guest.take(files)).await?;
         Ok((changes, found))
     }
@@ -270,7 +270,7 @@ impl<'a> Workspaces<'a> {
         self.bring(vm, changes, found).await
     }
 
-    async fn bring(&self, vm: &Vm, changes: Changes, found: Found) -> Result<Pulled, CommandError> {
+    async fn bring(&self, vm: &Vm, changes: Changes, found: WorkspaceStatus) -> Result<Pulled, CommandError> {
         let reach = found.own_refs.then(|| self.reach(vm)).transpose()?;
         let (name, guest) = (vm.name.to_string(), changes.guest().to_vec());
         let pulled = blocking(move || pull(&found.repository, &name, &changes, reach.as_ref()));
@@ -406,9 +406,9 @@ pub(crate) struct Exported {
     pub(crate) left_out: Vec<LeftOut>,
 }
 
-/// What a look at a workspace has found.
+/// The state of a workspace in its VM.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct WorkspaceStatus {
     repository: Repository,
     own_refs: bool,
     /// Whether anything was done there that is to be kept.

@@ -11,7 +11,7 @@ use banger_tools::{
 };
 
 use crate::{
-    session::{self, Wanted},
+    session::{self, GuestCommand},
     ui::Ui,
 };
 
@@ -87,13 +87,13 @@ pub(crate) async fn carry_out(client: &Client, ui: &Ui, vm: &Vm, job: Job<'_>) {
     }
     let names = names.join(", ");
     let (argv, env, cwd) = (job.argv(), job.env(), Some("/".to_owned()));
-    let wanted = Wanted { argv, env, cwd, no_stdin: true, ..Wanted::default() };
+    let command = GuestCommand { argv, env, cwd, no_stdin: true, ..GuestCommand::default() };
     let done = if waited {
         ui.note(format_args!("making ready in VM {}: {names}", vm.name));
-        session::run(client, vm.id.as_str(), wanted).await.map(|ended| ended.status)
+        session::run(client, vm.id.as_str(), command).await.map(|ended| ended.status)
     } else {
         ui.note(format_args!("being made ready in VM {}: {names}; {LOG} there tells how it goes", vm.name));
-        begun(client, vm, wanted).await
+        begun(client, vm, command).await
     };
     let bits = match done {
         Ok(ExitStatus::Code(bits @ 0..=3)) => bits,
@@ -136,8 +136,8 @@ impl Job<'_> {
     }
 }
 
-async fn begun(client: &Client, vm: &Vm, wanted: Wanted) -> Result<ExitStatus, ApiError> {
-    let Wanted { argv, env, cwd, .. } = wanted;
+async fn begun(client: &Client, vm: &Vm, command: GuestCommand) -> Result<ExitStatus, ApiError> {
+    let GuestCommand { argv, env, cwd, .. } = command;
     let exec = Exec { argv, env: env.into_iter().collect(), cwd, ..Exec::default() };
     let (_input, mut output) = banger_client::exec(client, vm.id.as_str(), exec).await?;
     loop {

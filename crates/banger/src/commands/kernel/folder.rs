@@ -8,7 +8,7 @@ use std::{
 
 /// Where the parts of a kernel are.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct KernelFiles {
     pub(super) kernel: PathBuf,
     pub(super) modules: Option<PathBuf>,
     pub(super) config: Option<PathBuf>,
@@ -36,7 +36,7 @@ fn names(paths: &[PathBuf]) -> String {
 const KERNELS: [&str; 4] = ["vmlinuz", "vmlinux", "bzImage", "Image"];
 
 /// Looks into `folder`.
-pub(super) fn look(folder: &Path) -> Result<Found, FolderError> {
+pub(super) fn look(folder: &Path) -> Result<KernelFiles, FolderError> {
     let releases = releases(folder)?;
     let beside = |folder: &PathBuf| called(folder, &KERNELS);
     let places = [folder.to_owned(), folder.join("boot")];
@@ -52,7 +52,7 @@ pub(super) fn look(folder: &Path) -> Result<Found, FolderError> {
     let mut configs = distinct(around.iter().map(|folder| called(folder, &["config"])))?;
     // One of several could be another kernel's.
     let config = if configs.len() == 1 { configs.pop() } else { None };
-    Ok(Found { kernel, modules, config })
+    Ok(KernelFiles { kernel, modules, config })
 }
 
 /// The modules that belong to `kernel`.

@@ -10,7 +10,7 @@ use banger_api::{ApiError, ErrorKind, Kernel, Name};
 use banger_client::{Client, Events};
 use tokio::net::unix::pipe;
 
-use super::folder::{self, FolderError, Found};
+use super::folder::{self, FolderError, KernelFiles};
 use crate::{error::CommandError, operation::watch, ui::Ui};
 
 /// Make a kernel of packages, of files, or of this host's own
@@ -72,7 +72,7 @@ pub(crate) async fn send_files(
     image: &Path,
     modules: Option<&Path>,
 ) -> Result<Events, CommandError> {
-    let found = Found { kernel: image.to_owned(), modules: modules.map(Path::to_owned), config: None };
+    let found = KernelFiles { kernel: image.to_owned(), modules: modules.map(Path::to_owned), config: None };
     send_tar(client, name, of_found(found)?).await
 }
 
@@ -132,7 +132,7 @@ fn of_folder(folder: &Path) -> Result<Parts, CommandError> {
     of_found(found)
 }
 
-fn of_found(found: Found) -> Result<Parts, CommandError> {
+fn of_found(found: KernelFiles) -> Result<Parts, CommandError> {
     if let Some(folder) = &found.modules {
         fs::read_dir(folder).map_err(cannot("read", folder))?;
     }
@@ -162,14 +162,14 @@ fn append_files(tar: &mut tar::Builder<impl io::Write>, folder: &Path, name: &Pa
 }
 
 /// Where distributions keep the kernel that runs, its modules, and what it was built with.
-fn host_kernel() -> Found {
+fn host_kernel() -> KernelFiles {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let modules = PathBuf::from("/lib/modules").join(&release);
     let beside = modules.join("vmlinuz");
     let kernel = if beside.is_file() { beside } else { PathBuf::from(format!("/boot/vmlinuz-{release}")) };
     let config = PathBuf::from(format!("/boot/config-{release}"));
     let modules = modules.is_dir().then_some(modules);
-    Found { kernel, modules, config: config.is_file().then_some(config) }
+    KernelFiles { kernel, modules, config: config.is_file().then_some(config) }
 }
 
 fn cannot(action: &str, path: &Path) -> impl FnOnce(io::Error) -> ApiError {

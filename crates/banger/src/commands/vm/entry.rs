@@ -4,7 +4,7 @@ use std::path::Path;
 
 use banger_api::{Image, ImageConfig};
 
-use crate::session::Wanted;
+use crate::session::GuestCommand;
 
 /// Shells that are an image's command because it has none of its own.
 const SHELLS: [&str; 8] = ["sh", "bash", "ash", "dash", "zsh", "ksh", "fish", "busybox"];
@@ -14,7 +14,7 @@ const INITS: [&str; 2] = ["init", "systemd"];
 
 /// The user's `command`, or an `entrypoint` with it, run as `image` says; without either, what the image says if it has no
 /// init, or a login shell.
-pub(super) fn wanted(image: &Image, entrypoint: Option<&str>, command: &[String]) -> Wanted {
+pub(super) fn guest_command(image: &Image, entrypoint: Option<&str>, command: &[String]) -> GuestCommand {
     let ImageConfig { working_dir, user, .. } = image.config.clone();
     let argv: Vec<_> = match entrypoint {
         Some(program) => [&[program.to_owned()], command].concat(),
@@ -22,9 +22,9 @@ pub(super) fn wanted(image: &Image, entrypoint: Option<&str>, command: &[String]
         None => command.to_vec(),
     };
     if argv.is_empty() {
-        Wanted::default()
+        GuestCommand::default()
     } else {
-        Wanted { argv, cwd: working_dir, user, ..Wanted::default() }
+        GuestCommand { argv, cwd: working_dir, user, ..GuestCommand::default() }
     }
 }
 
@@ -57,11 +57,11 @@ mod tests {
     #[track_caller]
     fn assert_runs(image: &Image, entrypoint: Option<&str>, command: &[&str], argv: &[&str]) {
         let command: Vec<_> = command.iter().map(|word| (*word).to_owned()).collect();
-        let wanted = wanted(image, entrypoint, &command);
-        assert_eq!(wanted.argv, argv);
+        let guest_command = guest_command(image, entrypoint, &command);
+        assert_eq!(guest_command.argv, argv);
         let as_the_image_says = (Some("/srv"), Some("65532:65532"));
         let expected = if argv.is_empty() { (None, None) } else { as_the_image_says };
-        assert_eq!((wanted.cwd.as_deref(), wanted.user.as_deref()), expected);
+        assert_eq!((guest_command.cwd.as_deref(), guest_command.user.as_deref()), expected);
     }
 
     #[test]

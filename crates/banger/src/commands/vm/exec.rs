@@ -8,7 +8,7 @@ use crate::{
         variables::{variable, variables},
     },
     error::CommandError,
-    session::{self, Wanted},
+    session::{self, GuestCommand},
     ui::Ui,
 };
 
@@ -45,9 +45,14 @@ impl ExecArgs {
     pub(crate) async fn run(self, _: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new().map_err(CommandError::in_session)?;
         let env = variables(&self.env_file, self.env).map_err(CommandError::in_session)?;
-        let wanted =
-            Wanted { argv: self.command, env, cwd: self.workdir, user: self.user, ..Wanted::default() };
-        let ended = session::run(&client, &self.vm, wanted).await.map_err(CommandError::in_session)?;
+        let command = GuestCommand {
+            argv: self.command,
+            env,
+            cwd: self.workdir,
+            user: self.user,
+            ..GuestCommand::default()
+        };
+        let ended = session::run(&client, &self.vm, command).await.map_err(CommandError::in_session)?;
         Ok(ended.status.shell_code().into())
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     file_sync,
     forward::Forwards,
     operation::watch,
-    session::{self, Wanted},
+    session::{self, GuestCommand},
     ui::{Output, Timing, Ui, now_ns},
     workspace::{
         Workspaces,
@@ -140,7 +140,7 @@ impl Run {
         timing.end("reach bangerd", asked);
         let (vm, spans) = watch::<Vm>(&client, &mut events, ui).await?;
         timing.add(spans);
-        let content = Content { files, taken, plan: &plan, variables: &variables };
+        let content = GuestSetup { files, taken, plan: &plan, variables: &variables };
         if let Err(error) = self.furnish(&workspaces, ui, &vm, content, &mut timing).await {
             delete(&client, &vm, events, ui).await;
             return Err(error);
@@ -159,8 +159,8 @@ impl Run {
         let env = own.chain(variables).collect();
         let began = now_ns();
         let session = async {
-            let wanted = Wanted { env, ..self.wanted(&client, &vm).await? };
-            session::run(&client, vm.id.as_str(), wanted).await
+            let guest_command = GuestCommand { env, ..self.guest_command(&client, &vm).await? };
+            session::run(&client, vm.id.as_str(), guest_command).await
         };
         let session = forwards.during(session).await;
         drop(forwards);
@@ -185,13 +185,13 @@ impl Run {
     }
 
     /// What is to be run in `vm`, but for its variables.
-    async fn wanted(&self, client: &Client, vm: &Vm) -> Result<Wanted, ApiError> {
+    async fn guest_command(&self, client: &Client, vm: &Vm) -> Result<GuestCommand, ApiError> {
         if self.path.is_none() {
             let image = client.image(&vm.image).await?;
-            return Ok(entry::wanted(&image, self.entrypoint.as_deref(), &self.command));
+            return Ok(entry::guest_command(&image, self.entrypoint.as_deref(), &self.command));
         }
         let argv = self.entrypoint.iter().chain(&self.command).cloned().collect();
-        Ok(Wanted { argv, cwd: Some(self.selection.guest_path.clone()), ..Wanted::default() })
+        Ok(GuestCommand { argv, cwd: Some(self.selection.guest_path.clone()), ..GuestCommand::default() })
     }
 
     /// Takes what goes along, if something does.
@@ -214,10 +214,10 @@ impl Run {
         workspaces: &Workspaces<'_>,
         ui: &Ui,
         vm: &Vm,
-        content: Content<'_>,
+        content: GuestSetup<'_>,
         timing: &mut Timing,
     ) -> Result<(), CommandError> {
-        let Content { files, taken, plan, variables } = content;
+        let GuestSetup { files, taken, plan, variables } = content;
         file_sync::put(workspaces.client(), ui, vm, files).await;
         let Some(taken) = taken else { return Ok(()) };
         let began = now_ns();
@@ -244,8 +244,8 @@ impl Run {
     }
 }
 
-/// What goes into a VM.
-struct Content<'a> {
+/// What a fresh VM gets before its command runs.
+struct GuestSetup<'a> {
     files: Vec<FileSync>,
     taken: Option<Taken>,
     plan: &'a Plan,

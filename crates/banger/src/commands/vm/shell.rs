@@ -5,7 +5,7 @@ use banger_client::Client;
 use crate::{
     commands::{reference::reference, variables::variable},
     error::CommandError,
-    session::{self, Wanted},
+    session::{self, GuestCommand},
     ui::Ui,
 };
 
@@ -26,8 +26,8 @@ pub(crate) struct Shell {
 impl Shell {
     pub(crate) async fn run(self, _: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new().map_err(CommandError::in_session)?;
-        let wanted = Wanted { env: self.env, user: self.user, ..Wanted::default() };
-        let ended = session::run(&client, &self.vm, wanted).await.map_err(CommandError::in_session)?;
+        let command = GuestCommand { env: self.env, user: self.user, ..GuestCommand::default() };
+        let ended = session::run(&client, &self.vm, command).await.map_err(CommandError::in_session)?;
         Ok(ended.status.shell_code().into())
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Selection {
     pub(crate) guest_path: String,
     /// What goes: tracked files and recent history, the folder with all that is in it, or history alone
     #[arg(long, value_enum, default_value = "shallow")]
-    mode: Wanted,
+    mode: WorkspaceMode,
     /// Generations of commits that go
     #[arg(long, default_value_t = DEPTH, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
     depth: u32,
@@ -50,7 +50,7 @@ pub(crate) struct Selection {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum Wanted {
+enum WorkspaceMode {
     /// Tracked files as they are on the disk, and recent history
     Shallow,
     /// The folder with all that is in it: any folder, also with submodules or ignored files
@@ -64,7 +64,7 @@ enum Wanted {
 pub(crate) struct Plan {
     root: PathBuf,
     guest_path: String,
-    mode: Wanted,
+    mode: WorkspaceMode,
     commit: Option<String>,
     branch: Option<String>,
     files: Vec<PlannedFile>,
@@ -87,12 +87,12 @@ struct PlannedFile {
 /// What goes, ready to be sent, and what it asks for of the VM.
 #[derive(Debug)]
 pub(crate) struct Taken {
-    content: Content,
+    source: WorkspaceSource,
     pub(crate) tools: banger_tools::Plan,
 }
 
 #[derive(Debug)]
-enum Content {
+enum WorkspaceSource {
     Snapshot(Box<Snapshot>),
     Folder(PathBuf),
 }
@@ -108,13 +108,13 @@ impl Selection {
         let own = workspace::tools::own(project);
         let Some(options) = self.options() else {
             return Ok(Taken {
-                content: Content::Folder(path.to_owned()),
+                source: WorkspaceSource::Folder(path.to_owned()),
                 tools: banger_tools::plan(path, own),
             });
         };
         let snapshot = workspaces.snapshot(path, options).await?;
         let tools = banger_tools::plan(snapshot.repository().root(), own);
-        Ok(Taken { content: Content::Snapshot(Box::new(snapshot)), tools })
+        Ok(Taken { source: WorkspaceSource::Snapshot(Box::new(snapshot)), tools })
     }
 
     /// Sends what was taken to `vm`.
@@ -125,9 +125,9 @@ impl Selection {
         vm: &Vm,
         taken: Taken,
     ) -> Result<(), CommandError> {
-        match taken.content {
-            Content::Folder(path) => workspaces.copy(vm, &self.guest_path, &path).await,
-            Content::Snapshot(snapshot) => {
+        match taken.source {
+            WorkspaceSource::Folder(path) => workspaces.copy(vm, &self.guest_path, &path).await,
+            WorkspaceSource::Snapshot(snapshot) => {
                 let put = workspaces.put(vm, &self.guest_path, move || Ok(*snapshot)).await?;
                 left_behind(ui, &put);
                 Ok(())
@@ -154,9 +154,9 @@ impl Selection {
     /// What is wanted of a snapshot; `None` when all of the folder is.
     fn options(&self) -> Option<Options> {
         let mode = match self.mode {
-            Wanted::FullCopy => return None,
-            Wanted::Shallow => Mode::Shallow,
-            Wanted::Metadata => Mode::Metadata,
+            WorkspaceMode::FullCopy => return None,
+            WorkspaceMode::Shallow => Mode::Shallow,
+            WorkspaceMode::Metadata => Mode::Metadata,
         };
         Some(Options {
             mode,
@@ -182,9 +182,9 @@ impl Selection {
             file_sync: config.project().map(|project| project.file_sync.clone()).unwrap_or_default(),
             project_file_sync: config.project_file_sync().to_string(),
         };
-        match &taken.content {
-            Content::Folder(path) => Plan { root: path.clone(), ..empty },
-            Content::Snapshot(snapshot) => {
+        match &taken.source {
+            WorkspaceSource::Folder(path) => Plan { root: path.clone(), ..empty },
+            WorkspaceSource::Snapshot(snapshot) => {
                 let files: Vec<_> =
                     snapshot.files().map(|(path, size)| PlannedFile { path: shown(path), size }).collect();
                 Plan {
