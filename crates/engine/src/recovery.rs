@@ -237,14 +237,8 @@ async fn adopt(services: &Services, record: &VmRecord) -> Result<Option<Alive>, 
         }
     }
     let vmm_is_there = alive.vmm.as_ref().is_some_and(|vmm| vmm.pid == handle.pid);
-    let answers = match services.vmms.of_kind(crate::vmms::kind(handle.vmm)).await {
-        Ok(vmm) => vmm.answers(&handle.control).await.is_ok(),
-        Err(error) => {
-            // The program is gone from the disk; the process that was made of it is not.
-            tracing::warn!(vm = %record.id, name = %record.name, %error, "its VMM cannot be asked");
-            true
-        }
-    };
+    let vmm = banger_vmm::control(crate::vmms::kind(handle.vmm));
+    let answers = vmm.answers(&handle.control).await.is_ok();
     Ok((vmm_is_there && answers).then_some(alive))
 }
 

@@ -69,17 +69,6 @@ impl Vmms {
         !self.said_slower.swap(true, Ordering::Relaxed)
     }
 
-    /// The VMM of this kind, to talk to one that runs.
-    pub(crate) async fn of_kind(&self, kind: VmmKind) -> Result<Box<dyn Vmm>, EngineError> {
-        Ok(self
-            .choose(Some(match kind {
-                VmmKind::Firecracker => ApiVmm::Firecracker,
-                VmmKind::Qemu => ApiVmm::Qemu,
-            }))
-            .await?
-            .0)
-    }
-
     /// What would run a VM, and what the KVM probe found, in words.
     pub(crate) async fn describe(&self) -> (String, String) {
         let vmm = match self.choose(None).await {

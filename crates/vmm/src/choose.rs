@@ -1,10 +1,10 @@
 //! Which VMM runs a VM: the one asked for, else Firecracker where KVM works, else QEMU.
 
 use crate::{
-    Accel, Vmm, VmmError, VmmKind,
+    Accel, Control, Vmm, VmmError, VmmKind,
     discover::HostVmms,
-    firecracker::Firecracker,
-    qemu::{Qemu, Vsock},
+    firecracker::{self, Firecracker},
+    qemu::{self, Qemu, Vsock},
 };
 
 /// Chooses among what was `found`. With a slower choice comes a sentence that says why, and what to do about it; it
@@ -26,6 +26,14 @@ pub fn choose(wanted: Option<VmmKind>, found: &HostVmms) -> Result<(Box<dyn Vmm>
                 Ok((Box::new(qemu), Some(slower)))
             }
         },
+    }
+}
+
+/// Returns the requests to a VMM of this kind.
+pub fn control(kind: VmmKind) -> &'static dyn Control {
+    match kind {
+        VmmKind::Firecracker => &firecracker::Api,
+        VmmKind::Qemu => &qemu::Monitor,
     }
 }
 

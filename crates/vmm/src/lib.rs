@@ -1,8 +1,8 @@
 //! A VM's hardware as data in, a process out.
 //!
 //! [`discover`] finds what can run a VM, [`choose`] picks one, and its [`Vmm::plan`] turns a [`VmSpec`] into a
-//! [`LaunchPlan`]: files and processes as plain data, that the engine then starts. [`connect`] and [`listen`] are the
-//! two ways between host and guest once it runs.
+//! [`LaunchPlan`]: files and processes as plain data, that the engine then starts. Once it runs, [`control`] sends its VMM
+//! requests, and [`connect`] and [`listen`] are the two ways between host and guest.
 
 mod channel;
 mod choose;
@@ -17,10 +17,10 @@ mod spec;
 mod vmm;
 
 pub use channel::{GuestChannel, GuestListener, GuestStream, connect, listen};
-pub use choose::choose;
+pub use choose::{choose, control};
 pub use discover::{HostVmms, discover};
 pub use error::VmmError;
 pub use kind::{Accel, VmmKind};
 pub use probe::{KvmProbe, probe_main};
 pub use spec::{Disk, GuestNetwork, LaunchPlan, Network, Process, Role, VmSpec};
-pub use vmm::{BoxFuture, Vmm};
+pub use vmm::{BoxFuture, Control, Vmm};

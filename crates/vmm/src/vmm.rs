@@ -24,6 +24,10 @@ pub trait Vmm: Send + Sync + fmt::Debug {
     /// # Errors
     /// When this VMM cannot run such a VM here.
     fn plan(&self, spec: &VmSpec) -> Result<LaunchPlan, VmmError>;
+}
+
+/// The requests to a VMM that runs. They need nothing of the host but its control socket.
+pub trait Control: Send + Sync + fmt::Debug {
     /// Whether the VMM at this control socket is alive.
     fn answers<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>>;
     /// Lets the virtual CPUs stand still.

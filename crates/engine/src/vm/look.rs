@@ -21,8 +21,7 @@ pub(super) async fn look(
     match record.state {
         VmState::Running | VmState::Paused if alive.vmm.is_some() => {
             if let Some(handle) = &record.handle
-                && let Ok(vmm) = services.vmms.of_kind(kind(handle.vmm)).await
-                && let Err(error) = vmm.answers(&handle.control).await
+                && let Err(error) = banger_vmm::control(kind(handle.vmm)).answers(&handle.control).await
             {
                 found(format!("runs, but its VMM does not answer: {error}"));
             }

@@ -14,7 +14,7 @@ use crate::{
 /// Pauses a running VM.
 pub(super) async fn pause(services: &Services, record: &VmRecord) -> Result<(), EngineError> {
     let handle = handle(record)?;
-    let vmm = services.vmms.of_kind(kind(handle.vmm)).await?;
+    let vmm = banger_vmm::control(kind(handle.vmm));
     // First, so that whoever finds it paused knows why its guest is silent.
     services.store.set_vm_state(&record.id, VmState::Paused)?;
     if let Err(error) = vmm.pause(&handle.control).await {
@@ -27,7 +27,7 @@ pub(super) async fn pause(services: &Services, record: &VmRecord) -> Result<(), 
 /// Lets a paused VM go on, and gives its guest the time of day.
 pub(super) async fn resume(services: &Services, record: &VmRecord) -> Result<(), EngineError> {
     let handle = handle(record)?;
-    services.vmms.of_kind(kind(handle.vmm)).await?.resume(&handle.control).await?;
+    banger_vmm::control(kind(handle.vmm)).resume(&handle.control).await?;
     services.store.set_vm_state(&record.id, VmState::Running)?;
     let configure = Request::Configure(Configure {
         hostname: Some(record.name.to_string()),

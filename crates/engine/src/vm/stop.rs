@@ -39,9 +39,9 @@ pub(super) async fn stop(
         let deadline = Instant::now() + grace;
         let orderly = async {
             if record.state == VmState::Paused {
-                wake(services, handle).await;
+                wake(handle).await;
             }
-            power_off(handle, vmm, grace).await || ctrl_alt_del(services, handle, vmm, deadline).await
+            power_off(handle, vmm, grace).await || ctrl_alt_del(handle, vmm, deadline).await
         };
         let ended = tokio::select! {
             ended = orderly => ended,
@@ -86,16 +86,8 @@ async fn power_off(handle: &Handle, vmm: &Process, grace: Duration) -> bool {
     }
 }
 
-async fn ctrl_alt_del(services: &Services, handle: &Handle, vmm: &Process, deadline: Instant) -> bool {
-    let pressed = async {
-        services
-            .vmms
-            .of_kind(kind(handle.vmm))
-            .await?
-            .ctrl_alt_del(&handle.control)
-            .await
-            .map_err(EngineError::from)
-    };
+async fn ctrl_alt_del(handle: &Handle, vmm: &Process, deadline: Instant) -> bool {
+    let pressed = banger_vmm::control(kind(handle.vmm)).ctrl_alt_del(&handle.control);
     match timeout_at(deadline, pressed).await {
         Ok(Ok(())) => timeout_at(deadline, vmm.ended()).await.is_ok(),
         Ok(Err(error)) => {
@@ -107,17 +99,8 @@ async fn ctrl_alt_del(services: &Services, handle: &Handle, vmm: &Process, deadl
 }
 
 /// A paused guest cannot power itself off.
-async fn wake(services: &Services, handle: &Handle) {
-    let resumed = async {
-        services
-            .vmms
-            .of_kind(kind(handle.vmm))
-            .await?
-            .resume(&handle.control)
-            .await
-            .map_err(EngineError::from)
-    };
-    if let Err(error) = resumed.await {
+async fn wake(handle: &Handle) {
+    if let Err(error) = banger_vmm::control(kind(handle.vmm)).resume(&handle.control).await {
         tracing::warn!(%error, "not resumed before the stop");
     }
 }

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::{Accel, BoxFuture, GuestChannel, LaunchPlan, Process, Role, VmSpec, Vmm, VmmError, VmmKind};
+use crate::{
+    Accel, BoxFuture, Control, GuestChannel, LaunchPlan, Process, Role, VmSpec, Vmm, VmmError, VmmKind,
+};
 
 /// Firecracker as it is installed.
 #[derive(Debug, Clone)]
@@ -131,7 +133,13 @@ impl Vmm for Firecracker {
                 .to_owned(),
         })
     }
+}
 
+/// Firecracker's HTTP API.
+#[derive(Debug)]
+pub(crate) struct Api;
+
+impl Control for Api {
     fn answers<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>> {
         Box::pin(client::request(control, "GET", "/", None))
     }

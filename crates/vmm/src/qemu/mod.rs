@@ -16,8 +16,8 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    Accel, BoxFuture, GuestChannel, GuestNetwork, LaunchPlan, Network, Process, Role, VmSpec, Vmm, VmmError,
-    VmmKind,
+    Accel, BoxFuture, Control, GuestChannel, GuestNetwork, LaunchPlan, Network, Process, Role, VmSpec, Vmm,
+    VmmError, VmmKind,
 };
 
 /// QEMU as it is installed, and how it will be used.
@@ -87,7 +87,13 @@ impl Vmm for Qemu {
             network,
         })
     }
+}
 
+/// QEMU's monitor, by QMP.
+#[derive(Debug)]
+pub(crate) struct Monitor;
+
+impl Control for Monitor {
     fn answers<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>> {
         Box::pin(qmp::execute(control, json!({ "execute": "query-status" })))
     }
