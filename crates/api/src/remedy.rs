@@ -151,6 +151,8 @@ pub enum Remedy {
     RestartDaemon,
     /// Stop the other daemon.
     StopOtherDaemon,
+    /// Try again when the host is less busy, or run a new VM in software.
+    TryWhenLessBusy,
     /// Look at the host as a whole.
     RunDoctor,
     /// A remedy that this build does not know.

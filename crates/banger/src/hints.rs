@@ -140,6 +140,9 @@ fn for_remedy(remedy: &Remedy, subject: Option<&Subject>) -> Option<String> {
         }
         Remedy::RestartDaemon => "run `banger daemon restart`; VMs run on".to_owned(),
         Remedy::StopOtherDaemon => "`banger daemon stop` ends one that runs".to_owned(),
+        Remedy::TryWhenLessBusy => {
+            "try again when the host is less busy; --vmm qemu runs a new VM in software".to_owned()
+        }
         Remedy::RunDoctor => "`banger doctor` looks at all of the host".to_owned(),
         _ => return None,
     })

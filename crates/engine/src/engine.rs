@@ -18,7 +18,7 @@ use crate::{
     sessions::Sessions,
     store::Store,
     vm::{self, Owners, Services, Vms},
-    vmms::Vmms,
+    vmms::{self, Vmms},
     watch::{self, Parts},
 };
 
@@ -55,7 +55,7 @@ impl Engine {
         let dirs = Arc::new(dirs);
         let config = Arc::new(ConfigFiles::of(&dirs));
         let store = Arc::new(Store::open(&store_file(&dirs))?);
-        let vmms = Arc::new(Vmms::new(&programs, config.clone()));
+        let vmms = Arc::new(Vmms::new(vmms::search(&programs, &dirs.runtime, false), config.clone()));
         let engine = Self::compose(dirs, config, store, vmms, programs);
         engine.recovery.take_over().await?;
         let version = env!("CARGO_PKG_VERSION").to_owned();

@@ -121,8 +121,12 @@ fn vmm_error(error: &VmmError, message: String) -> ApiError {
     let kind = match error {
         VmmError::NoVmm { .. } | VmmError::Unusable { .. } => ErrorKind::MissingProgram,
         VmmError::NoKvm { .. } => ErrorKind::NoKvm,
-        VmmError::Timeout { .. } => ErrorKind::Timeout,
+        VmmError::Timeout { .. } | VmmError::KvmUnknown { .. } => ErrorKind::Timeout,
         _ => ErrorKind::Io,
     };
-    ApiError::new(kind, message)
+    let told = ApiError::new(kind, message);
+    match error {
+        VmmError::KvmUnknown { .. } => told.remedy(Remedy::TryWhenLessBusy),
+        _ => told,
+    }
 }

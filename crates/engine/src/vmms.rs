@@ -1,7 +1,7 @@
 //! Which program runs a VM: found once, and again when something about the programs has changed.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,31 +9,23 @@ use std::{
 };
 
 use banger_api::Vmm as ApiVmm;
-use banger_vmm::{HostVmms, Vmm, VmmKind};
+use banger_vmm::{HostVmms, KvmSource, Vmm, VmmKind, VmmSearch};
 use tokio::sync::Mutex;
 
-use crate::{config::ConfigFiles, error::EngineError, programs::Programs};
+use crate::{config::ConfigFiles, dirs, error::EngineError, programs::Programs};
 
 /// What there is on this host to run VMs with.
 #[derive(Debug)]
 pub(crate) struct Vmms {
-    probe: Vec<PathBuf>,
-    /// Where to look besides `PATH`.
-    folders: Vec<PathBuf>,
+    search: VmmSearch,
     config: Arc<ConfigFiles>,
     found: Mutex<Option<HostVmms>>,
     said_slower: AtomicBool,
 }
 
 impl Vmms {
-    pub(crate) fn new(programs: &Programs, config: Arc<ConfigFiles>) -> Self {
-        Self {
-            probe: vec![programs.bangerd.clone(), "kvm-probe".into()],
-            folders: programs.bangerd.parent().map(PathBuf::from).into_iter().collect(),
-            config,
-            found: Mutex::new(None),
-            said_slower: AtomicBool::new(false),
-        }
+    pub(crate) fn new(search: VmmSearch, config: Arc<ConfigFiles>) -> Self {
+        Self { search, config, found: Mutex::new(None), said_slower: AtomicBool::new(false) }
     }
 
     /// The VMM for a VM that asked for `wanted`, else as configured; and, when it is a slower one, why, and what to do about it.
@@ -48,7 +40,7 @@ impl Vmms {
         .map(kind);
         let mut found = self.found.lock().await;
         if let Some(known) = &*found
-            && known.still_there(&self.folders)
+            && known.still_there(&self.search)
             && let Ok(chosen) = banger_vmm::choose(wanted, known)
         {
             return Ok(chosen);
@@ -61,7 +53,7 @@ impl Vmms {
 
     /// What there is, looked at now.
     pub(crate) async fn look(&self) -> HostVmms {
-        banger_vmm::discover(&self.probe, &self.folders).await
+        banger_vmm::discover(&self.search).await
     }
 
     /// Whether nobody has been told yet that a slower one is used; told once, it is known.
@@ -80,6 +72,21 @@ impl Vmms {
         };
         let kvm = self.found.lock().await.as_ref().map(|found| found.kvm.to_string()).unwrap_or_default();
         (vmm, kvm)
+    }
+}
+
+/// Searches beside bangerd, then in `PATH`; bangerd itself is the KVM probe, and its verdict is kept in `runtime`, if that is
+/// a directory of this user's alone.
+pub(crate) fn search(programs: &Programs, runtime: &Path, again: bool) -> VmmSearch {
+    let is_ours = matches!(dirs::is_private(runtime), Ok(true));
+    VmmSearch {
+        directories: programs.bangerd.parent().map(PathBuf::from).into_iter().collect(),
+        use_path: true,
+        kvm: KvmSource::Probe {
+            command: vec![programs.bangerd.clone(), "kvm-probe".into()],
+            kept: is_ours.then(|| runtime.join("kvm.json")),
+            again,
+        },
     }
 }
 

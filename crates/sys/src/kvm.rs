@@ -2,19 +2,22 @@
 //!
 //! That `/dev/kvm` opens and makes a VM says little: where KVM is itself emulated, guests crawl, or die at
 //! `lock cmpxchg16b`, which every Linux kernel executes. So the probe executes a counted loop and that instruction.
-//! `KVM_RUN` may hang beyond any signal: run this in a process of its own, and give up on it after a while.
+//! Its speed is CPU time: a busy host delays a guest, and only an emulated processor makes it cost more. `KVM_RUN` may
+//! hang beyond any signal: run this in a process of its own, and bound that process's CPU time.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kvm_bindings::{kvm_segment, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuExit};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
+use crate::cpu_time;
+
 /// How a guest did.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum KvmOutcome {
-    /// It did all it should, in this time.
+    /// The guest did everything, in this much CPU time.
     Ran(Duration),
     /// `/dev/kvm` could not be opened.
     CannotOpen(std::io::Error),
@@ -96,13 +99,17 @@ fn run(kvm: &Kvm) -> Result<KvmOutcome, kvm_ioctls::Error> {
     let mut regs = vcpu.get_regs()?;
     (regs.rip, regs.rflags, regs.rsp) = (CODE as u64, 2, DATA as u64);
     vcpu.set_regs(&regs)?;
-    let began = Instant::now();
-    let exit = match vcpu.run() {
-        Ok(VcpuExit::Hlt) => None,
-        Ok(other) => Some(format!("{other:?}")),
-        Err(error) => Some(error.to_string()),
+    let began = cpu_time::of_this_thread();
+    let exit = loop {
+        match vcpu.run() {
+            Ok(VcpuExit::Hlt) => break None,
+            Ok(other) => break Some(format!("{other:?}")),
+            // A stop or a freeze of this process interrupts the guest, which then continues.
+            Err(error) if error.errno() == libc::EINTR => {}
+            Err(error) => break Some(error.to_string()),
+        }
     };
-    let took = began.elapsed();
+    let took = cpu_time::of_this_thread().saturating_sub(began);
     Ok(match exit {
         Some(exit) => KvmOutcome::Died(exit),
         None if memory.first_data_byte() != 1 => KvmOutcome::Died("lock cmpxchg16b did nothing".to_owned()),

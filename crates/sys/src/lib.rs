@@ -1,6 +1,7 @@
 //! Kernel interfaces: the one crate with unsafe code. A file for each topic; each function is safe to call.
 #![allow(unsafe_code)]
 
+mod cpu_time;
 mod ext4;
 pub mod kvm;
 mod memory;
@@ -9,6 +10,7 @@ mod signal;
 mod terminal;
 mod watched;
 
+pub use cpu_time::process_cpu_time;
 pub use ext4::grow_ext4;
 pub use memory::give_back_early;
 pub use session::{Credentials, lead_session};

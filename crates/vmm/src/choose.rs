@@ -1,22 +1,27 @@
 //! Which VMM runs a VM: the one asked for, else Firecracker where KVM works, else QEMU.
 
 use crate::{
-    Accel, Control, Vmm, VmmError, VmmKind,
+    Accel, Control, KvmVerdict, Vmm, VmmError, VmmKind,
     discover::HostVmms,
     firecracker::{self, Firecracker},
     qemu::{self, Qemu, Vsock},
 };
 
 /// Chooses among what was `found`. With a slower choice comes a sentence that says why, and what to do about it; it
-/// does not when that choice was `wanted`.
+/// does not when that choice was `wanted` and KVM's verdict is known.
 ///
 /// # Errors
-/// When the wanted one cannot be used, or none can.
+/// When the wanted one cannot be used, or none can, or whether KVM works is unknown: only QEMU, when it is `wanted`, then
+/// runs a VM, in software.
 pub fn choose(wanted: Option<VmmKind>, found: &HostVmms) -> Result<(Box<dyn Vmm>, Option<String>), VmmError> {
     match wanted {
         Some(VmmKind::Firecracker) => Ok((Box::new(firecracker(found)?), None)),
-        Some(VmmKind::Qemu) => Ok((Box::new(qemu(found)?), None)),
+        Some(VmmKind::Qemu) => {
+            let slower = |unknown| format!("the VM runs without KVM, some ten times slower: {unknown}");
+            Ok((Box::new(qemu(found)?), unknown(found).map(slower)))
+        }
         None => match firecracker(found) {
+            Err(unknown @ VmmError::KvmUnknown { .. }) => Err(unknown),
             Ok(firecracker) => Ok((Box::new(firecracker), None)),
             Err(no_firecracker) => {
                 let qemu = qemu(found).map_err(|no_qemu| VmmError::NoVmm {
@@ -37,6 +42,12 @@ pub fn control(kind: VmmKind) -> &'static dyn Control {
     }
 }
 
+/// The error of a choice that needs KVM's verdict, when there is none.
+fn unknown(found: &HostVmms) -> Option<VmmError> {
+    let why = || VmmError::KvmUnknown { why: found.kvm.reason.clone() };
+    (found.kvm.verdict == KvmVerdict::Unknown).then(why)
+}
+
 fn reason(error: &VmmError) -> String {
     match error {
         VmmError::Unusable { why, .. } => why.clone(),
@@ -45,9 +56,13 @@ fn reason(error: &VmmError) -> String {
 }
 
 fn firecracker(found: &HostVmms) -> Result<Firecracker, VmmError> {
+    // First: without a verdict, what is used instead of a missing Firecracker is unknown too.
+    if let Some(unknown) = unknown(found) {
+        return Err(unknown);
+    }
     let unusable = |why| VmmError::Unusable { vmm: VmmKind::Firecracker, why };
     let program = found.firecracker.clone().map_err(unusable)?;
-    if !found.kvm.usable {
+    if !found.kvm.is_usable() {
         return Err(VmmError::NoKvm { why: found.kvm.reason.clone() });
     }
     Ok(Firecracker { program: program.program, version: program.version })
@@ -68,7 +83,7 @@ fn qemu(found: &HostVmms) -> Result<Qemu, VmmError> {
             ));
         }
     };
-    let accel = if found.kvm.usable { Accel::Kvm } else { Accel::Tcg };
+    let accel = if found.kvm.is_usable() { Accel::Kvm } else { Accel::Tcg };
     Ok(Qemu { program: program.program, version: program.version, accel, vsock })
 }
 
@@ -90,12 +105,13 @@ mod tests {
     use crate::{KvmProbe, discover::Found};
 
     fn host(kvm: bool, firecracker: bool, qemu: bool, vsock: bool) -> HostVmms {
+        let verdict = if kvm { KvmVerdict::Usable } else { KvmVerdict::Broken };
         let found = |there, name: &str| {
             let found = Found { program: format!("/usr/bin/{name}").into(), version: "1.2".into() };
             if there { Ok(found) } else { Err(format!("{name} is not installed")) }
         };
         HostVmms::for_test(
-            KvmProbe { usable: kvm, reason: "because".into() },
+            KvmProbe::new(verdict, "because"),
             found(firecracker, "firecracker"),
             found(qemu, "qemu"),
             vsock.then(|| "/usr/bin/vhost-device-vsock".into()),
@@ -132,5 +148,18 @@ mod tests {
                 (chosen, expected) => panic!("{chosen:?}, not {expected:?}"),
             }
         }
+    }
+
+    #[test]
+    fn without_a_verdict_on_kvm_only_qemu_runs_and_only_when_wanted() {
+        let mut unknown = host(true, true, true, true);
+        unknown.kvm = KvmProbe::new(KvmVerdict::Unknown, "busy");
+        for wanted in [None, Some(VmmKind::Firecracker)] {
+            let error = choose(wanted, &unknown).unwrap_err();
+            assert!(matches!(error, VmmError::KvmUnknown { .. }), "{error}");
+        }
+        let (vmm, slower) = choose(Some(VmmKind::Qemu), &unknown).unwrap();
+        assert_eq!((vmm.kind(), vmm.accel()), (VmmKind::Qemu, Accel::Tcg));
+        assert!(slower.unwrap().contains("busy"));
     }
 }

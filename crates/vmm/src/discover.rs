@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    probe::{self, KvmProbe},
+    probe::{self, KvmProbe, KvmSource},
     program::{find, version_in, version_line},
 };
 
@@ -17,6 +17,23 @@ const FIRECRACKER_SINCE: [u32; 2] = [1, 8];
 
 /// Oldest QEMU that is used: Debian 11's, the first one tried.
 const QEMU_SINCE: [u32; 2] = [5, 2];
+
+/// Where VMM programs are searched, and how KVM is judged.
+#[derive(Debug, Clone)]
+pub struct VmmSearch {
+    /// Directories that are searched first.
+    pub directories: Vec<PathBuf>,
+    /// Whether `PATH` and the usual directories are searched too.
+    pub use_path: bool,
+    /// Where the verdict on KVM comes from.
+    pub kvm: KvmSource,
+}
+
+impl VmmSearch {
+    fn find(&self, name: &str) -> Option<PathBuf> {
+        find(name, &self.directories, self.use_path)
+    }
+}
 
 /// What there is.
 #[derive(Debug, Clone)]
@@ -42,39 +59,46 @@ pub(crate) struct Found {
     pub(crate) version: String,
 }
 
-/// Which file is at a path: device, inode, change time.
-type Identity = (u64, u64, i64);
+/// Which file is at a path: device, inode, and change time in seconds and nanoseconds.
+pub(crate) type Identity = (u64, u64, i64, i64);
 
-/// Looks at what is installed, in `folders` and on `PATH`, and probes KVM with a process of `probe_command` that calls
-/// [`probe_main`](crate::probe_main).
-pub async fn discover(probe_command: &[PathBuf], folders: &[PathBuf]) -> HostVmms {
+/// Finds the VMM programs and judges KVM.
+pub async fn discover(search: &VmmSearch) -> HostVmms {
     let (kvm, firecracker, qemu) = tokio::join!(
-        probe::run(probe_command),
-        program("firecracker", folders, FIRECRACKER_SINCE),
-        program("qemu-system-x86_64", folders, QEMU_SINCE),
+        probe::verdict(&search.kvm),
+        program("firecracker", search, FIRECRACKER_SINCE),
+        program("qemu-system-x86_64", search, QEMU_SINCE),
     );
     let vhost_vsock = fs::OpenOptions::new().read(true).write(true).open("/dev/vhost-vsock").is_ok();
+    let late = [&firecracker, &qemu].iter().any(|program| program.as_ref().is_err_and(|unfit| unfit.late));
     HostVmms {
         kvm,
-        firecracker,
-        qemu,
-        vsock_device: find("vhost-device-vsock", folders),
+        firecracker: firecracker.map_err(|unfit| unfit.why),
+        qemu: qemu.map_err(|unfit| unfit.why),
+        vsock_device: search.find("vhost-device-vsock"),
         vhost_vsock,
-        evidence: evidence(folders),
+        // Without evidence it holds for one choice only: a program that was late may be fit after all.
+        evidence: if late { Vec::new() } else { evidence(search) },
     }
 }
 
 /// What was looked at, and what was there.
-fn evidence(folders: &[PathBuf]) -> Vec<(PathBuf, Option<Identity>)> {
+fn evidence(search: &VmmSearch) -> Vec<(PathBuf, Option<Identity>)> {
     let programs = ["firecracker", "qemu-system-x86_64", "vhost-device-vsock"];
-    let programs = programs.map(|name| find(name, folders).unwrap_or_else(|| name.into()));
+    let programs = programs.map(|name| search.find(name).unwrap_or_else(|| name.into()));
     let devices = ["/dev/kvm", "/dev/vhost-vsock"].map(PathBuf::from);
-    programs.into_iter().chain(devices).map(|path| (path.clone(), identity(&path))).collect()
+    // `banger doctor` replaces the kept verdict.
+    let kept = match &search.kvm {
+        KvmSource::Probe { kept, .. } => kept.clone(),
+        KvmSource::Fixed(_) => None,
+    };
+    programs.into_iter().chain(devices).chain(kept).map(|path| (path.clone(), identity(&path))).collect()
 }
 
-fn identity(path: &Path) -> Option<Identity> {
+/// Returns which file is at `path`.
+pub(crate) fn identity(path: &Path) -> Option<Identity> {
     let meta = fs::metadata(path).ok()?;
-    Some((meta.dev(), meta.ino(), meta.ctime()))
+    Some((meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec()))
 }
 
 impl HostVmms {
@@ -95,19 +119,30 @@ impl HostVmms {
     }
 
     /// Whether the programs and devices are those that were looked at.
-    pub fn still_there(&self, folders: &[PathBuf]) -> bool {
-        self.evidence == evidence(folders)
+    pub fn still_there(&self, search: &VmmSearch) -> bool {
+        self.evidence == evidence(search)
     }
 }
 
-async fn program(name: &str, folders: &[PathBuf], since: [u32; 2]) -> Result<Found, String> {
-    let program = find(name, folders).ok_or_else(|| format!("{name} is not installed"))?;
-    let line = version_line(&program).await.unwrap_or_default();
-    let (numbers, version) =
-        version_in(&line).ok_or_else(|| format!("{} tells no version", program.display()))?;
+/// Why a program cannot be used.
+struct Unfit {
+    why: String,
+    /// Whether it only did not answer in time.
+    late: bool,
+}
+
+async fn program(name: &str, search: &VmmSearch, since: [u32; 2]) -> Result<Found, Unfit> {
+    let unfit = |why| Unfit { why, late: false };
+    let program = search.find(name).ok_or_else(|| unfit(format!("{name} is not installed")))?;
+    let shown = program.display();
+    let line = version_line(&program).await.map_err(|late| Unfit {
+        why: format!("{shown} has not printed its version in {} s", late.0.as_secs()),
+        late: true,
+    })?;
+    let (numbers, version) = version_in(&line).ok_or_else(|| unfit(format!("{shown} tells no version")))?;
     if numbers.as_slice() < since.as_slice() {
         let [major, minor] = since;
-        return Err(format!("{name} {version} is too old: {major}.{minor} or later is needed"));
+        return Err(unfit(format!("{name} {version} is too old: {major}.{minor} or later is needed")));
     }
     Ok(Found { program: program.clone(), version: version.to_owned() })
 }

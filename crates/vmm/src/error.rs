@@ -28,6 +28,12 @@ pub enum VmmError {
         /// What the probe found.
         why: String,
     },
+    /// A VM's speed depends on KVM, and the probe has no verdict.
+    #[error("cannot tell whether KVM works: {why}")]
+    KvmUnknown {
+        /// Why there is none.
+        why: String,
+    },
     /// Something did not answer in time.
     #[error("{what} has not answered in {} ms", limit.as_millis())]
     Timeout {

@@ -1,52 +1,147 @@
 //! The KVM probe: can this host run a guest at full speed?
 //!
-//! The guest runs in a child process, because on a host whose KVM is broken it may hang beyond any signal.
+//! The guest runs in a child process, because on a host whose KVM is broken it may hang beyond any signal. What counts
+//! is CPU time, the guest's and the child's: on a busy host both may take seconds of wall clock and are still right.
+//! A guest that fails is tried again in a fresh process before KVM is called broken.
 
 use std::{
     fmt,
     io::Write,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{ExitCode, Stdio},
     time::Duration,
 };
 
-use banger_sys::kvm::{KvmOutcome, probe};
+use banger_sys::{
+    kvm::{KvmOutcome, probe},
+    process_cpu_time,
+};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::{Deserialize, Serialize};
-use tokio::{io::AsyncReadExt, process::Command, time::timeout};
+use tokio::{
+    io::AsyncReadExt,
+    process::{Child, Command},
+    time::sleep,
+};
 
-/// What the guest may take: it takes 0.1 ms where KVM is real, and some thousand times that where it is emulated.
+use crate::kept::{self, Conditions};
+
+/// CPU time that the guest may use: it uses 0.1 ms where KVM is real, and some thousand times that where it is emulated.
 const FAST: Duration = Duration::from_millis(50);
 
-/// How often it may try to be that fast.
-const TRIES: usize = 3;
+/// CPU time that slow guests may use before the fastest of them is the verdict: in a nested host, a guest's CPU time
+/// includes what the outer host spends on other work.
+const SLOW: Duration = Duration::from_millis(500);
 
-/// When the child is given up on.
-const LIMIT: Duration = Duration::from_secs(2);
+/// What bounds the child.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// CPU time after which its guest hangs; it needs some 10 ms, and [`SLOW`] at most.
+    cpu: Duration,
+    /// Wall clock after which there is no verdict: the host is too busy, or the child sleeps in the kernel for good.
+    wall: Duration,
+}
+
+const LIMITS: Limits = Limits { cpu: Duration::from_secs(2), wall: Duration::from_secs(60) };
+
+/// How often the child's CPU time is read; the kernel reports none of its own accord.
+const POLL: Duration = Duration::from_millis(50);
+
+/// CPU seconds after which the kernel ends a child whose parent is gone.
+const ORPHAN: u64 = 10;
+
+/// What the probe can say about KVM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KvmVerdict {
+    /// A guest ran at full speed.
+    Usable,
+    /// `/dev/kvm` is missing, closed to this user, or creates no VM.
+    Unavailable,
+    /// A guest was too slow, died, or did not end.
+    Broken,
+    /// The probe did not get far enough to tell.
+    Unknown,
+}
 
 /// What the probe found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KvmProbe {
     /// Whether guests run.
-    pub usable: bool,
-    /// Why, or why not, and what to do about it.
+    pub verdict: KvmVerdict,
+    /// Why, and what to do about it.
     pub reason: String,
 }
 
 impl fmt::Display for KvmProbe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", if self.usable { "usable" } else { "not usable" }, self.reason)
+        let verdict = match self.verdict {
+            KvmVerdict::Usable => "usable",
+            KvmVerdict::Unavailable | KvmVerdict::Broken => "not usable",
+            KvmVerdict::Unknown => "unknown",
+        };
+        write!(f, "{verdict}: {}", self.reason)
     }
 }
 
 impl KvmProbe {
-    fn not(reason: impl Into<String>) -> Self {
-        Self { usable: false, reason: reason.into() }
+    /// A verdict with its reason.
+    pub fn new(verdict: KvmVerdict, reason: impl Into<String>) -> Self {
+        Self { verdict, reason: reason.into() }
+    }
+
+    /// Whether guests run at full speed.
+    pub fn is_usable(&self) -> bool {
+        self.verdict == KvmVerdict::Usable
     }
 }
 
-/// The child's side: runs the guest and prints what came of it, as a line of JSON.
+/// Where the verdict on KVM comes from.
+#[derive(Debug, Clone)]
+pub enum KvmSource {
+    /// A probe in a process of its own.
+    Probe {
+        /// The program and its arguments; its process calls [`probe_main`].
+        command: Vec<PathBuf>,
+        /// The file that keeps the verdict for as long as the host is up.
+        kept: Option<PathBuf>,
+        /// Whether to probe even when a verdict is kept; the new one replaces it.
+        again: bool,
+    },
+    /// This verdict.
+    Fixed(KvmProbe),
+}
+
+/// Returns the verdict of `source`.
+pub(crate) async fn verdict(source: &KvmSource) -> KvmProbe {
+    let (command, file, again) = match source {
+        KvmSource::Probe { command, kept, again } => (command, kept.as_deref(), *again),
+        KvmSource::Fixed(verdict) => return verdict.clone(),
+    };
+    // Read first: a change during the probe makes its verdict one of the past.
+    let conditions = command.first().and_then(|program| Conditions::now(program));
+    let kept = file.zip(conditions);
+    if let Some((file, conditions)) = &kept
+        && !again
+        && let Some(verdict) = kept::read(file, conditions)
+    {
+        return verdict;
+    }
+    let verdict = asked_twice(command, LIMITS).await;
+    if let Some((file, conditions)) = kept
+        && matches!(verdict.verdict, KvmVerdict::Usable | KvmVerdict::Broken)
+    {
+        kept::write(file, conditions, &verdict);
+    }
+    verdict
+}
+
+/// The child's side: runs the guest and prints the verdict as a line of JSON.
 pub fn probe_main() -> ExitCode {
-    let found = judge(best_of(TRIES), Path::new("/sys/module/kvm_pvm").exists());
+    // Fails only when the limit is lower already.
+    let _ = setrlimit(Resource::Cpu, Rlimit { current: Some(ORPHAN), maximum: Some(ORPHAN) });
+    let found = judge(fastest(), Path::new("/sys/module/kvm_pvm").exists());
     let line = serde_json::to_string(&found).unwrap_or_default();
     match writeln!(std::io::stdout(), "{line}") {
         Ok(()) => ExitCode::SUCCESS,
@@ -54,97 +149,233 @@ pub fn probe_main() -> ExitCode {
     }
 }
 
-/// The best outcome of a few: a busy host may interrupt one, and a first one may be slower than those that follow.
-fn best_of(tries: usize) -> KvmOutcome {
-    match probe() {
-        KvmOutcome::Ran(took) if took > FAST && tries > 1 => match best_of(tries - 1) {
-            KvmOutcome::Ran(again) => KvmOutcome::Ran(took.min(again)),
-            other => other,
-        },
-        outcome => outcome,
+/// Runs the guest until it is fast once, or slow for [`SLOW`] in all.
+fn fastest() -> KvmOutcome {
+    let (mut fastest, mut used) = (Duration::MAX, Duration::ZERO);
+    loop {
+        match probe() {
+            KvmOutcome::Ran(took) if took > FAST && used < SLOW => {
+                fastest = fastest.min(took);
+                used += took;
+            }
+            KvmOutcome::Ran(took) => return KvmOutcome::Ran(took.min(fastest)),
+            outcome => return outcome,
+        }
     }
 }
 
 fn judge(outcome: KvmOutcome, emulated: bool) -> KvmProbe {
+    use KvmVerdict::{Broken, Unavailable, Usable};
     let emulated = if emulated { " (the host's KVM is kvm_pvm, an emulation)" } else { "" };
-    match outcome {
+    let (verdict, reason) = match outcome {
         KvmOutcome::Ran(took) if took <= FAST => {
-            KvmProbe { usable: true, reason: format!("a guest ran in {:.1} ms", took.as_secs_f64() * 1e3) }
+            (Usable, format!("a guest ran in {:.1} ms of CPU time", took.as_secs_f64() * 1e3))
         }
-        KvmOutcome::Ran(took) => KvmProbe::not(format!(
-            "a guest that should take 0.1 ms took {:.0} ms{emulated}",
-            took.as_secs_f64() * 1e3
-        )),
-        KvmOutcome::CannotOpen(error) if error.kind() == std::io::ErrorKind::NotFound => KvmProbe::not(
-            "there is no /dev/kvm: turn virtualisation on in the firmware, or nested virtualisation in the cloud",
-        ),
-        KvmOutcome::CannotOpen(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            KvmProbe::not(
-                "you may not open /dev/kvm: join its group (usually `sudo usermod -aG kvm $USER`, then log in again)",
-            )
+        KvmOutcome::Ran(took) => {
+            let took = took.as_secs_f64() * 1e3;
+            (Broken, format!("a guest that should use 0.1 ms of CPU time used {took:.0} ms{emulated}"))
         }
-        KvmOutcome::CannotOpen(error) => KvmProbe::not(format!("/dev/kvm cannot be opened: {error}")),
-        KvmOutcome::CannotSetUp(error) => KvmProbe::not(format!("KVM makes no VM: {error}")),
-        KvmOutcome::Died(how) => {
-            KvmProbe::not(format!("a guest of a few instructions died: {how}{emulated}"))
+        KvmOutcome::CannotOpen(error) => (Unavailable, cannot_open(&error)),
+        KvmOutcome::CannotSetUp(error) => (Unavailable, format!("KVM makes no VM: {error}")),
+        KvmOutcome::Died(how) => (Broken, format!("a guest of a few instructions died: {how}{emulated}")),
+        other => (Broken, format!("{other:?}")),
+    };
+    KvmProbe::new(verdict, reason)
+}
+
+fn cannot_open(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            "there is no /dev/kvm: turn virtualisation on in the firmware, or nested \
+                                         virtualisation in the cloud"
+                .to_owned()
         }
-        other => KvmProbe::not(format!("{other:?}")),
+        std::io::ErrorKind::PermissionDenied => {
+            "you may not open /dev/kvm: join its group (usually `sudo usermod \
+                                                 -aG kvm $USER`, then log in again)"
+                .to_owned()
+        }
+        _ => format!("/dev/kvm cannot be opened: {error}"),
     }
 }
 
-/// Runs `command`, whose process calls [`probe_main`], and waits for what it says; not for longer than it deserves.
-pub(crate) async fn run(command: &[PathBuf]) -> KvmProbe {
-    let [program, args @ ..] = command else { return KvmProbe::not("nothing was given that could probe it") };
+/// Runs the probe, and a second time when it says that KVM is broken.
+async fn asked_twice(command: &[PathBuf], limits: Limits) -> KvmProbe {
+    let first = run(command, limits).await;
+    if first.verdict != KvmVerdict::Broken {
+        return first;
+    }
+    let mut second = run(command, limits).await;
+    if second.verdict == KvmVerdict::Broken {
+        second.reason.push_str(", twice");
+    }
+    second
+}
+
+/// Runs `command`, whose process calls [`probe_main`], and returns its verdict, or the one of its end.
+async fn run(command: &[PathBuf], limits: Limits) -> KvmProbe {
+    let unknown = |why: String| KvmProbe::new(KvmVerdict::Unknown, why);
+    let [program, args @ ..] = command else {
+        return unknown("there is no command for the probe".to_owned());
+    };
     let child = Command::new(program)
         .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
+        // One that is stuck in the kernel stays until the kernel lets it go: nobody waits for it.
         .kill_on_drop(true)
         .spawn();
     let mut child = match child {
         Ok(child) => child,
-        Err(error) => {
-            return KvmProbe::not(format!("{} cannot be run to probe it: {error}", program.display()));
-        }
+        Err(error) => return unknown(format!("cannot run the probe {}: {error}", program.display())),
     };
-    let mut said = Vec::new();
-    let listen = async {
-        match child.stdout.take() {
-            Some(stdout) => stdout.take(4096).read_to_end(&mut said).await,
-            None => Ok(0),
+    let pid = child.id();
+    tokio::select! {
+        answer = answer(&mut child) => answer.unwrap_or_else(|error| unknown(format!("cannot read the probe: {error}"))),
+        () = uses(pid, limits.cpu) => {
+            let limit = limits.cpu.as_secs_f64();
+            let reason = format!("a guest of a few instructions did not end in {limit} s of CPU time");
+            KvmProbe::new(KvmVerdict::Broken, reason)
         }
-    };
-    match timeout(LIMIT, listen).await {
-        Ok(Ok(_)) => serde_json::from_slice(&said)
-            .unwrap_or_else(|_| KvmProbe::not("the process in which a guest was tried died with it")),
-        Ok(Err(error)) => KvmProbe::not(format!("the probe cannot be heard: {error}")),
-        // Killed on drop, and not waited for: it may be stuck in the kernel.
-        Err(_) => KvmProbe::not(format!("a guest of a few instructions hung for {} s", LIMIT.as_secs())),
+        () = sleep(limits.wall) => unknown(format!(
+            "the probe has not ended in {} s and has used {} ms of CPU time; the host is too busy, or KVM hangs",
+            limits.wall.as_secs(),
+            cpu_time(pid).as_millis(),
+        )),
     }
+}
+
+/// Returns what the child prints, or how it ended without that.
+async fn answer(child: &mut Child) -> std::io::Result<KvmProbe> {
+    let mut said = Vec::new();
+    if let Some(stdout) = child.stdout.take() {
+        stdout.take(4096).read_to_end(&mut said).await?;
+    }
+    if let Ok(verdict) = serde_json::from_slice(&said) {
+        return Ok(verdict);
+    }
+    let ended = child.wait().await?;
+    Ok(match ended.signal() {
+        Some(signal) => {
+            let reason = format!("signal {signal} killed the process of a guest of a few instructions");
+            KvmProbe::new(KvmVerdict::Broken, reason)
+        }
+        None => KvmProbe::new(KvmVerdict::Unknown, format!("the probe ended without a verdict: {ended}")),
+    })
+}
+
+/// Waits until process `pid` has used so much CPU time.
+async fn uses(pid: Option<u32>, limit: Duration) {
+    while cpu_time(pid) < limit {
+        sleep(POLL.min(limit)).await;
+    }
+}
+
+/// CPU time of process `pid`; none when it is gone.
+fn cpu_time(pid: Option<u32>) -> Duration {
+    pid.and_then(|pid| process_cpu_time(pid).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use KvmVerdict::{Broken, Unavailable, Unknown, Usable};
+    use std::fs;
 
     #[test]
     fn only_a_guest_that_ran_fast_makes_kvm_usable() {
-        assert!(judge(KvmOutcome::Ran(Duration::from_micros(300)), false).usable);
-        let slow = judge(KvmOutcome::Ran(Duration::from_millis(400)), true);
-        assert!(!slow.usable && slow.reason.contains("kvm_pvm"), "{slow}");
+        let after = |ms| judge(KvmOutcome::Ran(Duration::from_millis(ms)), true);
+        assert_eq!(after(1).verdict, Usable);
+        let slow = after(400);
+        assert!(slow.verdict == Broken && slow.reason.contains("kvm_pvm"), "{slow}");
         let denied = judge(KvmOutcome::CannotOpen(std::io::ErrorKind::PermissionDenied.into()), false);
-        assert!(!denied.usable && denied.reason.contains("group"), "{denied}");
-        assert!(!judge(KvmOutcome::Died("internal error".into()), false).usable);
+        assert!(denied.verdict == Unavailable && denied.reason.contains("group"), "{denied}");
+        let busy = judge(KvmOutcome::CannotSetUp(std::io::ErrorKind::ResourceBusy.into()), false);
+        assert_eq!(busy.verdict, Unavailable);
+        assert_eq!(judge(KvmOutcome::Died("internal error".into()), false).verdict, Broken);
+    }
+
+    /// A probe that is this shell script, and the file to which each run of it appends a line.
+    fn script(dir: &Path, script: &str) -> (Vec<PathBuf>, PathBuf) {
+        let runs = dir.join("runs");
+        let script = format!("echo run >> {}; {script}", runs.display());
+        (["/bin/sh".into(), "-c".into(), script.into()].to_vec(), runs)
+    }
+
+    /// The verdict of a probe that is this shell script, and how often it ran.
+    async fn asked(text: &str, limits: Limits) -> (KvmProbe, usize) {
+        let dir = tempfile::tempdir().unwrap();
+        let (command, runs) = script(dir.path(), text);
+        let verdict = asked_twice(&command, limits).await;
+        (verdict, fs::read_to_string(runs).unwrap_or_default().lines().count())
+    }
+
+    const USABLE: &str = r#"echo '{"verdict":"usable","reason":"fine"}'"#;
+    const BROKEN: &str = r#"echo '{"verdict":"broken","reason":"slow"}'"#;
+
+    #[tokio::test]
+    async fn a_starved_probe_is_believed() {
+        let limits = Limits { cpu: Duration::from_millis(200), ..LIMITS };
+        let (verdict, runs) = asked(&format!("sleep 0.5; {USABLE}"), limits).await;
+        assert_eq!((verdict.verdict, runs), (Usable, 1));
     }
 
     #[tokio::test]
-    async fn a_probe_that_says_nothing_or_hangs_is_not_usable() {
-        let probe = |args: &[&str]| args.iter().map(PathBuf::from).collect::<Vec<_>>();
-        assert!(!run(&probe(&["/bin/true"])).await.usable);
-        assert!(!run(&probe(&["/nonexistent"])).await.usable);
-        let hung = run(&probe(&["/bin/sleep", "1000"])).await;
-        assert!(hung.reason.contains("hung"), "{hung}");
-        assert!(run(&probe(&["/bin/echo", r#"{"usable":true,"reason":"fine"}"#])).await.usable);
+    async fn a_probe_that_uses_too_much_cpu_time_is_ended_and_asked_again() {
+        let limits = Limits { cpu: Duration::from_millis(50), ..LIMITS };
+        let (verdict, runs) = asked("while :; do :; done", limits).await;
+        assert_eq!((verdict.verdict, runs), (Broken, 2));
+        assert!(verdict.reason.contains("0.05 s of CPU time, twice"), "{verdict}");
+    }
+
+    #[tokio::test]
+    async fn a_probe_that_uses_no_cpu_time_gives_no_verdict() {
+        let limits = Limits { wall: Duration::from_millis(50), ..LIMITS };
+        let (verdict, _) = asked("exec sleep 1000", limits).await;
+        assert!(verdict.verdict == Unknown && verdict.reason.contains("too busy"), "{verdict}");
+    }
+
+    #[tokio::test]
+    async fn only_the_second_of_two_failures_is_believed() {
+        assert_eq!(asked(BROKEN, LIMITS).await.1, 2);
+        let once = format!("if [ $(wc -l < $0) = 1 ]; then {BROKEN}; else {USABLE}; fi");
+        let dir = tempfile::tempdir().unwrap();
+        let (mut command, runs) = script(dir.path(), &once);
+        command.push(runs.clone());
+        assert_eq!(asked_twice(&command, LIMITS).await.verdict, Usable);
+        assert_eq!(fs::read_to_string(runs).unwrap().lines().count(), 2);
+        let (killed, runs) = asked("kill -9 $$", LIMITS).await;
+        assert_eq!((killed.verdict, runs), (Broken, 2));
+    }
+
+    #[tokio::test]
+    async fn a_probe_that_cannot_be_understood_gives_no_verdict() {
+        for command in ["/bin/true", "/nonexistent"] {
+            assert_eq!(asked_twice(&[command.into()], LIMITS).await.verdict, Unknown);
+        }
+        let (denied, runs) = asked(r#"echo '{"verdict":"unavailable","reason":"group"}'"#, LIMITS).await;
+        assert_eq!((denied.verdict, runs), (Unavailable, 1));
+    }
+
+    #[tokio::test]
+    async fn a_verdict_is_kept_and_replaced_on_request() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kvm.json");
+        let (command, runs) = script(dir.path(), BROKEN);
+        let probe = |again| KvmSource::Probe { command: command.clone(), kept: Some(file.clone()), again };
+        let count = || fs::read_to_string(&runs).unwrap().lines().count();
+        if fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
+            // Without a device there are no conditions to keep a verdict for.
+            verdict(&probe(false)).await;
+            assert!(!file.exists());
+            return;
+        }
+        let first = verdict(&probe(false)).await;
+        assert_eq!((verdict(&probe(false)).await, count()), (first.clone(), 2));
+        assert_eq!((verdict(&probe(true)).await, count()), (first, 4));
+        fs::write(&file, "garbage").unwrap();
+        verdict(&probe(false)).await;
+        assert_eq!(count(), 6);
     }
 }

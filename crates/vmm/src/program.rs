@@ -10,35 +10,42 @@ use std::{
 
 use tokio::{process::Command, time::timeout};
 
-/// How long a program may take to tell its version.
-const VERSION: Duration = Duration::from_secs(5);
+/// How long a program may take to print its version: some 10 ms when the host is idle. Only one that hangs takes this long.
+const VERSION: Duration = Duration::from_secs(60);
 
 /// Where Debian and most others keep programs, for when `PATH` is short, as a service's is.
 const USUAL: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/usr/sbin", "/usr/libexec"];
 
-/// The first `name` that can be run, in `folders`, then `PATH`, then the usual places. Only absolute folders count: a
-/// relative one in `PATH` means whatever is in the current folder.
-pub(crate) fn find(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let all = folders.iter().cloned().chain(env::split_paths(&path)).chain(USUAL.map(PathBuf::from));
-    all.filter(|folder| folder.is_absolute()).map(|folder| folder.join(name)).find(|path| is_program(path))
+/// Returns the first executable `name` in `directories`, then, with `use_path`, in `PATH` and the usual directories.
+/// Only absolute directories count: a relative one in `PATH` means whatever is in the current directory.
+pub(crate) fn find(name: &str, directories: &[PathBuf], use_path: bool) -> Option<PathBuf> {
+    let path = env::var_os("PATH").filter(|_| use_path).unwrap_or_default();
+    let usual = USUAL.map(PathBuf::from).into_iter().filter(|_| use_path);
+    let all = directories.iter().cloned().chain(env::split_paths(&path)).chain(usual);
+    all.filter(|directory| directory.is_absolute())
+        .map(|directory| directory.join(name))
+        .find(|path| is_program(path))
 }
 
 fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// The first line that `program --version` prints; `None` when it does not.
-pub(crate) async fn version_line(program: &Path) -> Option<String> {
+/// A program has not answered within this time.
+#[derive(Debug)]
+pub(crate) struct Late(pub(crate) Duration);
+
+/// Returns the first line that `program --version` prints; an empty one when it cannot run or prints nothing.
+pub(crate) async fn version_line(program: &Path) -> Result<String, Late> {
     let command = Command::new(program)
         .arg("--version")
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = timeout(VERSION, command).await.ok()?.ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines().next().map(str::to_owned)
+    let output = timeout(VERSION, command).await.map_err(|_| Late(VERSION))?;
+    let stdout = output.map(|output| output.stdout).unwrap_or_default();
+    Ok(String::from_utf8_lossy(&stdout).lines().next().unwrap_or_default().to_owned())
 }
 
 /// The first thing in `line` that reads like a version: numbers with dots between them.
@@ -64,10 +71,11 @@ mod tests {
 
     #[test]
     fn programs_are_found_by_absolute_folders_only() {
-        assert!(find("sh", &[]).unwrap().is_absolute());
-        assert_eq!(find("no-such-program", &[PathBuf::from("/bin")]), None);
+        assert!(find("sh", &[], true).unwrap().is_absolute());
+        assert_eq!(find("sh", &[], false), None);
+        assert_eq!(find("no-such-program", &[PathBuf::from("/bin")], true), None);
         assert_eq!(
-            find("passwd", &[PathBuf::from("/etc")]).map(|path| path.starts_with("/etc")),
+            find("passwd", &[PathBuf::from("/etc")], true).map(|path| path.starts_with("/etc")),
             Some(false)
         );
     }

@@ -14,7 +14,8 @@ use serde_json::Value;
 use crate::{Host, host::names_in, run::until};
 
 /// What lies in the runtime folder whenever a daemon runs.
-const OF_THE_DAEMON: [&str; 4] = ["bangerd.lock", "bangerd.sock", "start.lock", "vms"];
+const OF_THE_DAEMON: [&str; 6] =
+    ["bangerd.lock", "bangerd.sock", "kvm.json", "kvm.partial", "start.lock", "vms"];
 
 /// A row of the journal with its VM.
 struct Held {

@@ -15,7 +15,8 @@ use crate::{
 /// Look at what VMs need of this host, and tell what to do about what is missing
 ///
 /// PASS is as it should be, WARN works but could be better, FAIL does not work; the exit status is 1 with a FAIL. Nothing
-/// is changed, and no daemon is started, unless asked for.
+/// is changed, and no daemon is started, unless asked for. KVM is probed anew, also for the daemon, which otherwise keeps
+/// its verdict until the next boot.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger doctor

@@ -2,7 +2,7 @@
 //!
 //! A check finds something, or fails with the very error that a start would end with. `doctor` tells all of them; the
 //! preflight of a start makes those that cost no time, and tells every failure at once. Nothing here starts a daemon,
-//! and nothing on the host is made or changed.
+//! and nothing on the host is made or changed, but for the daemon's kept verdict on KVM.
 
 mod files;
 mod finding;
@@ -20,20 +20,21 @@ use crate::{
     config::{ConfigFiles, host_size},
     layout::store_file,
     programs::Programs,
-    vmms::Vmms,
+    vmms::{self, Vmms},
 };
 use finding::told;
 
 pub(crate) use files::{agent, of_row, own_folder, sockets};
 pub(crate) use room::fresh_disks;
 
-/// Looks at everything that VMs need of this host; `stronger` is what is configured over the daemon's own files.
+/// Looks at everything that VMs need of this host; `stronger` is what is configured over the daemon's own files. KVM is
+/// probed again, and that verdict holds for the daemon too.
 pub async fn doctor(dirs: &Dirs, programs: &Programs, stronger: Layer) -> Vec<Check> {
     let files = Arc::new(ConfigFiles::of(dirs));
     // A broken file is told by whoever reads all layers; here, the rest is looked at without it.
     let layers = [stronger].into_iter().chain(files.layers().unwrap_or_default());
     let config = Config::new(layers, host_size());
-    let vmms = Vmms::new(programs, files);
+    let vmms = Vmms::new(vmms::search(programs, &dirs.runtime, true), files);
     let store = store::open(&store_file(dirs));
     let mut checks = vec![platform::architecture(), platform::kernel()];
     checks.extend(vmm::all(&vmms.look().await, config.vmm().copied()));

@@ -1,7 +1,7 @@
 //! What runs VMs.
 
 use banger_api::{Check, ErrorKind, Vmm as ApiVmm};
-use banger_vmm::{Accel, HostVmms, VmmKind};
+use banger_vmm::{Accel, HostVmms, KvmVerdict, VmmKind};
 
 use crate::{error::EngineError, vmms::kind};
 
@@ -17,10 +17,14 @@ pub(super) fn all(found: &HostVmms, configured: Option<ApiVmm>) -> Vec<Check> {
 }
 
 fn kvm(found: &HostVmms) -> Check {
-    if found.kvm.usable {
-        return Check::pass("KVM", found.kvm.to_string());
+    let probed = format!("{}; probed just now", found.kvm);
+    match found.kvm.verdict {
+        KvmVerdict::Usable => Check::pass("KVM", probed),
+        KvmVerdict::Unknown => {
+            Check::warn("KVM", probed, "run `banger doctor` again when the host is less busy")
+        }
+        _ => Check::warn("KVM", probed, "VMs run all the same, with qemu, some ten times slower"),
     }
-    Check::warn("KVM", found.kvm.to_string(), "VMs run all the same, with qemu, some ten times slower")
 }
 
 /// What it means that a program is not there.

@@ -1,0 +1,94 @@
+//! The verdict on KVM, kept in a file for as long as it holds: this boot, this device, this probe.
+//!
+//! So a daemon's start needs no probe, and a busy minute cannot turn the verdict of an earlier one. A file that is
+//! missing, unreadable or of other conditions means that the probe runs.
+
+use std::{fs, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    discover::{Identity, identity},
+    probe::KvmProbe,
+};
+
+/// The kernel's number of this boot.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+
+const KVM: &str = "/dev/kvm";
+
+/// What a verdict depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Conditions {
+    boot: String,
+    device: Identity,
+    probe: Identity,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    conditions: Conditions,
+    found: KvmProbe,
+}
+
+impl Conditions {
+    /// Returns the conditions now for the probe `program`; `None` where this process may not open the device, because
+    /// another of this user's may.
+    pub(crate) fn now(program: &Path) -> Option<Self> {
+        fs::OpenOptions::new().read(true).write(true).open(KVM).ok()?;
+        Some(Self {
+            boot: fs::read_to_string(BOOT).ok()?.trim_end().to_owned(),
+            device: identity(Path::new(KVM))?,
+            probe: identity(program)?,
+        })
+    }
+}
+
+/// Returns the verdict in `file`, if it was found under `conditions`.
+pub(crate) fn read(file: &Path, conditions: &Conditions) -> Option<KvmProbe> {
+    let kept: Kept = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+    (kept.conditions == *conditions).then_some(kept.found)
+}
+
+/// Writes a verdict to `file`, whose directory must exist. A failure, or another writer at the same time, costs the next
+/// process a probe and nothing else.
+pub(crate) fn write(file: &Path, conditions: Conditions, found: &KvmProbe) {
+    let Ok(text) = serde_json::to_vec(&Kept { conditions, found: found.clone() }) else { return };
+    let partial = file.with_extension("partial");
+    let written = fs::write(&partial, text).and_then(|()| fs::rename(&partial, file));
+    if written.is_err() {
+        // It may not have been created.
+        let _ = fs::remove_file(&partial);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::KvmVerdict;
+
+    #[test]
+    fn a_verdict_holds_for_its_boot_device_and_probe_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kvm.json");
+        let now = Conditions { boot: "b".into(), device: (1, 2, 3, 4), probe: (5, 6, 7, 8) };
+        assert_eq!(read(&file, &now), None);
+        let found = KvmProbe::new(KvmVerdict::Usable, "fine");
+        write(&file, now.clone(), &found);
+        assert_eq!(read(&file, &now), Some(found.clone()));
+        for other in [
+            Conditions { boot: "c".into(), ..now.clone() },
+            Conditions { device: (1, 2, 3, 5), ..now.clone() },
+            Conditions { probe: (5, 0, 7, 8), ..now.clone() },
+        ] {
+            assert_eq!(read(&file, &other), None);
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        for garbage in ["", "{}", "[1, 2"] {
+            fs::write(&file, garbage).unwrap();
+            assert_eq!(read(&file, &now), None);
+        }
+        write(&dir.path().join("missing/kvm.json"), now, &found);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
