@@ -54,6 +54,6 @@ pub use remedy::{ConfigPart, Remedy, Subject, SubjectKind};
 pub use size::{InvalidSize, Size};
 pub use stats::{DiskStats, GuestStats, VmStats};
 pub use vm::{
-    Accel, CreateVm, DeleteVm, KillSignal, KillVm, Limits, RestartVm, SetVm, StartVm, StopVm, Vm, VmState,
-    Vmm,
+    Accel, CreateVm, DeleteVm, KillSignal, KillVm, Limits, RanWith, RestartVm, SetVm, StartVm, StopVm, Vm,
+    VmState, Vmm,
 };

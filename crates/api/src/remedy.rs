@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Vmm;
+
 /// What an error is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
@@ -151,6 +153,13 @@ pub enum Remedy {
     RestartDaemon,
     /// Stop the other daemon.
     StopOtherDaemon,
+    /// Have the subject, a VM, run by this VMM from now on.
+    SetVmm {
+        /// The VMM.
+        vmm: Vmm,
+        /// Whether it would run without KVM.
+        in_software: bool,
+    },
     /// Try again when the host is less busy, or run a new VM in software.
     TryWhenLessBusy,
     /// Look at the host as a whole.

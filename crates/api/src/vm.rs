@@ -86,6 +86,25 @@ pub enum Accel {
     Tcg,
 }
 
+/// The program that ran a VM, and what made its CPUs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RanWith {
+    /// The program.
+    pub vmm: Vmm,
+    /// What made its CPUs run.
+    pub accel: Accel,
+}
+
+impl std::fmt::Display for RanWith {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let accel = match self.accel {
+            Accel::Kvm => "with KVM",
+            Accel::Tcg => "without KVM, in software",
+        };
+        write!(f, "{} {accel}", self.vmm)
+    }
+}
+
 /// A VM.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Vm {
@@ -129,6 +148,9 @@ pub struct Vm {
     /// What makes its CPUs run, while it runs.
     #[serde(default)]
     pub accel: Option<Accel>,
+    /// What it runs with, or last ran with; its next start keeps to that.
+    #[serde(default)]
+    pub ran_with: Option<RanWith>,
     /// Its network, in words, while it runs.
     #[serde(default)]
     pub network: Option<String>,
@@ -252,6 +274,9 @@ pub struct SetVm {
     /// Size of the work disk, which only grows.
     #[serde(default)]
     pub disk_size: Option<Size>,
+    /// Which program runs it from its next start on, with KVM or without.
+    #[serde(default)]
+    pub vmm: Option<Vmm>,
 }
 
 /// Options of `DELETE /v1/vms/REF`.

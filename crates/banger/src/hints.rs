@@ -140,6 +140,13 @@ fn for_remedy(remedy: &Remedy, subject: Option<&Subject>) -> Option<String> {
         }
         Remedy::RestartDaemon => "run `banger daemon restart`; VMs run on".to_owned(),
         Remedy::StopOtherDaemon => "`banger daemon stop` ends one that runs".to_owned(),
+        Remedy::SetVmm { vmm, in_software } => {
+            let how =
+                if *in_software { "in software, some ten times slower".to_owned() } else { format!("with {vmm}") };
+            format!(
+                "`banger doctor` probes KVM again and lists what is missing; to run it {how}: banger vm set --vmm {vmm} {name}"
+            )
+        }
         Remedy::TryWhenLessBusy => {
             "try again when the host is less busy; --vmm qemu runs a new VM in software".to_owned()
         }

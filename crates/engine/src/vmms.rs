@@ -1,4 +1,8 @@
 //! Which program runs a VM: found once, and again when something about the programs has changed.
+//!
+//! A VM that has run keeps to its program, and one that ran with KVM keeps to KVM: where that cannot be, its start says
+//! why, and `vm set --vmm` is the user's choice of another. KVM in place of software is taken by itself: it is the same
+//! program, and only faster.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,11 +12,16 @@ use std::{
     },
 };
 
-use banger_api::Vmm as ApiVmm;
-use banger_vmm::{HostVmms, KvmSource, Vmm, VmmKind, VmmSearch};
+use banger_api::{Accel as ApiAccel, ApiError, ErrorKind, RanWith, Remedy, SubjectKind, VmName, Vmm as ApiVmm};
+use banger_vmm::{Accel, HostVmms, KvmProbe, KvmSource, Vmm, VmmError, VmmKind, VmmSearch};
 use tokio::sync::Mutex;
 
-use crate::{config::ConfigFiles, dirs, error::EngineError, programs::Programs};
+use crate::{
+    config::ConfigFiles, dirs, error::EngineError, programs::Programs, store::VmRecord,
+};
+
+/// A VMM; and, when it is a slower one, why, and what to do about it.
+type Chosen = (Box<dyn Vmm>, Option<String>);
 
 /// What there is on this host to run VMs with.
 #[derive(Debug)]
@@ -28,27 +37,37 @@ impl Vmms {
         Self { search, config, found: Mutex::new(None), said_slower: AtomicBool::new(false) }
     }
 
-    /// The VMM for a VM that asked for `wanted`, else as configured; and, when it is a slower one, why, and what to do about it.
-    pub(crate) async fn choose(
+    /// Returns the VMM for a new VM that asks for `wanted`, else as configured.
+    pub(crate) async fn choose(&self, wanted: Option<ApiVmm>) -> Result<Chosen, EngineError> {
+        self.chosen(wanted, |chosen, _| Ok(chosen?)).await
+    }
+
+    /// Returns the VMM for the VM of `record`: the one it asks for, else the one it last ran with.
+    pub(crate) async fn choose_for(&self, record: &VmRecord) -> Result<Chosen, EngineError> {
+        let wanted = record.vmm.or(record.ran_with.map(|ran| ran.vmm));
+        self.chosen(wanted, |chosen, kvm| keep(&record.name, record.ran_with, chosen, kvm)).await
+    }
+
+    /// Returns what `accept` makes of the choice; looks at the host again before that is an error.
+    async fn chosen(
         &self,
         wanted: Option<ApiVmm>,
-    ) -> Result<(Box<dyn Vmm>, Option<String>), EngineError> {
+        accept: impl Fn(Result<Chosen, VmmError>, &KvmProbe) -> Result<Chosen, EngineError>,
+    ) -> Result<Chosen, EngineError> {
         let wanted = match wanted {
             Some(wanted) => Some(wanted),
             None => self.config.now()?.vmm().copied(),
         }
         .map(kind);
+        let choose = |found: &HostVmms| accept(banger_vmm::choose(wanted, found), &found.kvm);
         let mut found = self.found.lock().await;
         if let Some(known) = &*found
             && known.still_there(&self.search)
-            && let Ok(chosen) = banger_vmm::choose(wanted, known)
+            && let Ok(chosen) = choose(known)
         {
             return Ok(chosen);
         }
-        let now = self.look().await;
-        let chosen = banger_vmm::choose(wanted, &now);
-        *found = Some(now);
-        Ok(chosen?)
+        choose(found.insert(self.look().await))
     }
 
     /// What there is, looked at now.
@@ -75,6 +94,32 @@ impl Vmms {
     }
 }
 
+/// Refuses VM `name`, which last `ran` with something else, another program or software in place of KVM.
+fn keep(
+    name: &VmName,
+    ran: Option<RanWith>,
+    chosen: Result<Chosen, VmmError>,
+    kvm: &KvmProbe,
+) -> Result<Chosen, EngineError> {
+    let Some(ran) = ran else { return Ok(chosen?) };
+    let (error, other) = match chosen {
+        Ok((vmm, _)) if ran.accel == ApiAccel::Kvm && vmm.accel() == Accel::Tcg => {
+            (ApiError::new(ErrorKind::NoKvm, format!("KVM is {kvm}")), ran.vmm)
+        }
+        Ok(chosen) => return Ok(chosen),
+        Err(error) => {
+            let other = match ran.vmm {
+                ApiVmm::Firecracker => ApiVmm::Qemu,
+                ApiVmm::Qemu => ApiVmm::Firecracker,
+            };
+            (EngineError::from(error).into(), other)
+        }
+    };
+    let message = format!("VM {name} last ran on {ran}, which is not possible now: {}", error.message);
+    let error = ApiError::new(error.kind, message).about(SubjectKind::Vm, name);
+    Err(error.remedy(Remedy::SetVmm { vmm: other, in_software: other == ran.vmm }).into())
+}
+
 /// Searches beside bangerd, then in `PATH`; bangerd itself is the KVM probe, and its verdict is kept in `runtime`, if that is
 /// a directory of this user's alone.
 pub(crate) fn search(programs: &Programs, runtime: &Path, again: bool) -> VmmSearch {
@@ -94,5 +139,108 @@ pub(crate) fn kind(vmm: ApiVmm) -> VmmKind {
     match vmm {
         ApiVmm::Firecracker => VmmKind::Firecracker,
         ApiVmm::Qemu => VmmKind::Qemu,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use banger_api::Dirs;
+    use banger_vmm::{KvmVerdict, LaunchPlan, VmSpec};
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    #[derive(Debug)]
+    struct Fake(VmmKind, Accel);
+
+    impl Vmm for Fake {
+        fn kind(&self) -> VmmKind {
+            self.0
+        }
+        fn accel(&self) -> Accel {
+            self.1
+        }
+        fn version(&self) -> &str {
+            "1.0"
+        }
+        fn plan(&self, _: &VmSpec) -> Result<LaunchPlan, VmmError> {
+            Err(VmmError::NoVmm { why: "it is a fake".to_owned() })
+        }
+    }
+
+    const FIRECRACKER: RanWith = RanWith { vmm: ApiVmm::Firecracker, accel: ApiAccel::Kvm };
+    const FAST_QEMU: RanWith = RanWith { vmm: ApiVmm::Qemu, accel: ApiAccel::Kvm };
+    const SLOW_QEMU: RanWith = RanWith { vmm: ApiVmm::Qemu, accel: ApiAccel::Tcg };
+
+    #[test]
+    fn a_vm_never_moves_to_another_program_or_from_kvm_to_software() {
+        let slow = || Ok(Fake(VmmKind::Qemu, Accel::Tcg));
+        let fast = || Ok(Fake(VmmKind::Qemu, Accel::Kvm));
+        let gone = || Err(VmmError::Unusable { vmm: VmmKind::Qemu, why: "gone".to_owned() });
+        let no_kvm = || Err(VmmError::NoKvm { why: "broken".to_owned() });
+        let unknown = || Err(VmmError::KvmUnknown { why: "busy".to_owned() });
+        // What it last ran with, what would run it now → the error's kind, and the choice that its remedy offers
+        for (ran, now, refused) in [
+            (None, slow(), None),
+            (None, no_kvm(), Some((ErrorKind::NoKvm, None))),
+            (Some(FAST_QEMU), fast(), None),
+            (Some(FAST_QEMU), slow(), Some((ErrorKind::NoKvm, Some(ApiVmm::Qemu)))),
+            (Some(SLOW_QEMU), slow(), None),
+            (Some(SLOW_QEMU), fast(), None),
+            (Some(SLOW_QEMU), gone(), Some((ErrorKind::MissingProgram, Some(ApiVmm::Firecracker)))),
+            (Some(FIRECRACKER), no_kvm(), Some((ErrorKind::NoKvm, Some(ApiVmm::Qemu)))),
+            (Some(FIRECRACKER), unknown(), Some((ErrorKind::Timeout, Some(ApiVmm::Qemu)))),
+        ] {
+            let chosen = now.map(|vmm| (Box::new(vmm) as Box<dyn Vmm>, None));
+            let case = format!("{ran:?} {chosen:?}");
+            let kvm = KvmProbe::new(KvmVerdict::Broken, "a guest died");
+            match (keep(&"box".parse().unwrap(), ran, chosen, &kvm), refused) {
+                (Ok(_), None) => {}
+                (Err(error), Some((kind, offer))) => {
+                    let error = ApiError::from(error);
+                    assert_eq!(error.kind, kind, "{case}");
+                    let offered = match error.remedy {
+                        Some(Remedy::SetVmm { vmm, .. }) => Some(vmm),
+                        _ => None,
+                    };
+                    assert!(offer.is_none() || offer == offered, "{case}: {offered:?}");
+                }
+                (result, _) => panic!("{case}: {result:?}"),
+            }
+        }
+    }
+
+    /// A host of this KVM with these programs and no other.
+    fn host(dir: &Path, verdict: KvmVerdict, programs: &[(&str, &str)]) -> Vmms {
+        for (name, version) in programs {
+            let path = dir.join(name);
+            fs::write(&path, format!("#!/bin/sh\necho {version}\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let search = VmmSearch {
+            directories: vec![dir.to_owned()],
+            use_path: false,
+            kvm: KvmSource::Fixed(KvmProbe::new(verdict, "fixed")),
+        };
+        let dirs = Dirs::find(|name| (name == "HOME").then(|| dir.to_owned()), 7).unwrap();
+        let dirs = Dirs { system_config: dir.join("none.toml"), ..dirs };
+        Vmms::new(search, Arc::new(ConfigFiles::of(&dirs)))
+    }
+
+    #[tokio::test]
+    async fn a_start_asks_for_the_program_that_the_vm_last_ran_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let programs = [("firecracker", "Firecracker v1.12.1")];
+        let fast = host(dir.path(), KvmVerdict::Usable, &programs);
+        let ran = |ran_with| VmRecord { ran_with, ..VmRecord::for_test() };
+        for ran_with in [None, Some(FIRECRACKER)] {
+            assert_eq!(fast.choose_for(&ran(ran_with)).await.unwrap().0.kind(), VmmKind::Firecracker);
+        }
+        let gone = ApiError::from(fast.choose_for(&ran(Some(SLOW_QEMU))).await.unwrap_err());
+        assert_eq!(gone.kind, ErrorKind::MissingProgram);
+        assert!(gone.message.contains("last ran on qemu without KVM"), "{gone}");
+        let slow = host(dir.path(), KvmVerdict::Broken, &programs);
+        let error = ApiError::from(slow.choose_for(&ran(Some(FIRECRACKER))).await.unwrap_err());
+        assert_eq!(error.kind, ErrorKind::NoKvm);
+        assert!(error.message.contains("last ran on firecracker with KVM"), "{error}");
     }
 }

@@ -47,6 +47,11 @@ fn what_is_written_survives_stops_and_the_hardware_changes_in_between() -> Resul
     host.banger(&["vm", "set", "--disk-size", "128M", "box"])?.fails(1, &["256M", "only grows"])?;
     host.banger(&["vm", "set", "box"])?.fails(2, &["--disk-size"])?;
     host.ok(&["vm", "set", "--disk-size", "1.3G", "--memory", "300M", "box"])?;
+    // It keeps to its VMM until told otherwise.
+    let ran_with = || Ok::<_, anyhow::Error>(host.json(&["vm", "show", "box"])?["ran_with"]["vmm"].clone());
+    let vmm = ran_with()?.as_str().context("it has run with nothing")?.to_owned();
+    host.ok(&["vm", "set", "--vmm", &vmm, "box"])?;
+    assert_eq!(ran_with()?, Value::Null);
     host.ok(&["vm", "start", "box"])?;
     assert_eq!(sh(&host, "box", "busybox cat /root/file /file")?, "kept\nalso\n");
     let blocks: u64 =

@@ -62,6 +62,9 @@ const MIGRATIONS: &[&str] = &["
 ", "
     ALTER TABLE images ADD COLUMN outside TEXT;
     ALTER TABLE images ADD COLUMN build_key TEXT;
+", "
+    ALTER TABLE vms ADD COLUMN ran_with TEXT;
+    UPDATE vms SET ran_with = json_object('vmm', handle ->> 'vmm', 'accel', handle ->> 'accel') WHERE handle IS NOT NULL;
 "];
 
 /// How long a statement waits for another process (`sqlite3` in someone's hands) to let go of the file.

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use banger_api::{SetVm, Vmm};
 use rusqlite::params;
 
 use super::*;
@@ -160,6 +161,32 @@ fn a_store_of_any_earlier_schema_keeps_its_rows() {
             store.connection().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
         assert_eq!(version, MIGRATIONS.len());
     }
+}
+
+#[test]
+fn what_a_running_vm_runs_with_survives_the_migration_and_its_end() {
+    let (_dir, path) = place();
+    with_rows(&path, 4);
+    let handle =
+        r#"{"vmm":"qemu","accel":"tcg","pid":1,"control":"/c","guest":{"vsock":{"cid":3}},"network":"n"}"#;
+    let run = "UPDATE vms SET state = 'running', handle = ?";
+    Connection::open(&path).unwrap().execute(run, [handle]).unwrap();
+    let store = Store::open(&path).unwrap();
+    let ran_with = || {
+        let vm = store.vms().unwrap().remove(0);
+        (vm.vmm, vm.ran_with.map(|ran| ran.to_string()))
+    };
+    assert_eq!(ran_with(), (None, Some("qemu without KVM, in software".to_owned())));
+    let vm = store.vms().unwrap().remove(0);
+    let handle = Handle { accel: banger_api::Accel::Kvm, ..vm.handle.unwrap() };
+    store.set_vm_running(&vm.id, vm.created_at, &handle).unwrap();
+    store.set_vm_down(&vm.id, None).unwrap();
+    assert_eq!(ran_with(), (None, Some("qemu with KVM".to_owned())));
+    let set = |vmm| SetVm { vcpu: Some(2), vmm, ..SetVm::default() };
+    store.set_vm_hardware(&vm.id, &set(None)).unwrap();
+    assert_eq!(ran_with(), (None, Some("qemu with KVM".to_owned())));
+    store.set_vm_hardware(&vm.id, &set(Some(Vmm::Firecracker))).unwrap();
+    assert_eq!(ran_with(), (Some(Vmm::Firecracker), None));
 }
 
 #[test]

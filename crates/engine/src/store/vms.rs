@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use banger_api::{Accel, HappeningKind, Id, Named, SetVm, Size, VmName, VmState, Vmm};
+use banger_api::{Accel, HappeningKind, Id, Named, RanWith, SetVm, Size, VmName, VmState, Vmm};
 use banger_vmm::GuestChannel;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
@@ -36,6 +36,8 @@ pub(crate) struct VmRecord {
     pub(crate) disk_size: Size,
     /// The VMM that was asked for.
     pub(crate) vmm: Option<Vmm>,
+    /// What it last ran with.
+    pub(crate) ran_with: Option<RanWith>,
     /// Whether its network reaches out.
     pub(crate) nat: bool,
     pub(crate) rm: bool,
@@ -142,9 +144,10 @@ impl Store {
 
     /// Records that a VM runs, and what is alive for it.
     pub(crate) fn set_vm_running(&self, id: &Id, at: Timestamp, handle: &Handle) -> Result<(), StoreError> {
-        let update = "UPDATE vms SET state = 'running', acknowledged = 1, started_at = ?1, last_used_at = ?1, last_error = NULL, handle = ?2
-            WHERE id = ?3";
-        let values = params![at.to_string(), to_json("handle", handle)?, id.as_str()];
+        let update = "UPDATE vms SET state = 'running', acknowledged = 1, started_at = ?1, last_used_at = ?1, last_error = NULL, handle = ?2,
+            ran_with = ?3 WHERE id = ?4";
+        let ran_with = to_json("ran_with", &RanWith { vmm: handle.vmm, accel: handle.accel })?;
+        let values = params![at.to_string(), to_json("handle", handle)?, ran_with, id.as_str()];
         self.change_state(Step::VmRunning, id, (VmState::Running, None), update, values)
     }
 
@@ -177,13 +180,20 @@ impl Store {
         })
     }
 
-    /// Records another hardware; what is left out stays.
+    /// Records another hardware; what is left out stays. With a VMM, what the VM last ran with binds it no more.
     pub(crate) fn set_vm_hardware(&self, id: &Id, wanted: &SetVm) -> Result<(), StoreError> {
         let update = "UPDATE vms SET vcpu = coalesce(?, vcpu), memory = coalesce(?, memory),
-            nat = coalesce(?, nat), disk_size = coalesce(?, disk_size) WHERE id = ? RETURNING name";
+            nat = coalesce(?, nat), disk_size = coalesce(?, disk_size), vmm = coalesce(?5, vmm),
+            ran_with = iif(?5 IS NULL, ran_with, NULL) WHERE id = ?6 RETURNING name";
         let bytes = |size: Option<Size>| size.map(Size::as_bytes);
-        let values =
-            params![wanted.vcpu, bytes(wanted.memory), wanted.nat, bytes(wanted.disk_size), id.as_str()];
+        let values = params![
+            wanted.vcpu,
+            bytes(wanted.memory),
+            wanted.nat,
+            bytes(wanted.disk_size),
+            wanted.vmm.map(|vmm| vmm.to_string()),
+            id.as_str()
+        ];
         self.write_and_tell(Step::VmSet, |transaction| {
             let name = returned_name(transaction, update, values)?;
             Ok(((), name.map(|name| HappeningKind::VmChanged { id: id.clone(), name })))
@@ -255,7 +265,8 @@ fn read(row: &Row<'_>) -> Result<VmRecord, StoreError> {
         there.then(|| parsed(row, column)).transpose()
     };
     let vmm = word("vmm")?;
-    let has_handle = row.get::<_, Option<String>>("handle")?.is_some();
+    let has = |column| -> Result<bool, StoreError> { Ok(row.get::<_, Option<String>>(column)?.is_some()) };
+    let (has_handle, has_run) = (has("handle")?, has("ran_with")?);
     Ok(VmRecord {
         id: parsed(row, "id")?,
         name: parsed(row, "name")?,
@@ -269,6 +280,7 @@ fn read(row: &Row<'_>) -> Result<VmRecord, StoreError> {
         system_overlay_size: Size::bytes(row.get("system_overlay_size")?),
         disk_size: Size::bytes(row.get("disk_size")?),
         vmm: vmm.map(serde_json::from_value).transpose().map_err(|error| value("vmm", error))?,
+        ran_with: has_run.then(|| json(row, "ran_with")).transpose()?,
         nat: row.get("nat")?,
         rm: row.get("rm")?,
         cid: row.get("cid")?,
@@ -279,4 +291,36 @@ fn read(row: &Row<'_>) -> Result<VmRecord, StoreError> {
         last_error: row.get("last_error")?,
         handle: has_handle.then(|| json(row, "handle")).transpose()?,
     })
+}
+
+#[cfg(test)]
+impl VmRecord {
+    /// A VM that has been created and never started.
+    pub(crate) fn for_test() -> Self {
+        let id = |byte| Id::from_random([byte; 8]);
+        Self {
+            id: id(1),
+            name: "box".parse().unwrap(),
+            state: VmState::Created,
+            image_id: id(2),
+            kernel_id: id(3),
+            image: "image".to_owned(),
+            kernel: "kernel".to_owned(),
+            vcpu: 1,
+            memory: Size::mib(512),
+            system_overlay_size: Size::gib(8),
+            disk_size: Size::gib(8),
+            vmm: None,
+            ran_with: None,
+            nat: true,
+            rm: false,
+            cid: 3,
+            acknowledged: true,
+            created_at: "2026-11-25T09:00:00Z".parse().unwrap(),
+            started_at: None,
+            last_used_at: None,
+            last_error: None,
+            handle: None,
+        }
+    }
 }

@@ -71,34 +71,15 @@ fn stop(vms: &Arc<Vms>, vm: VmRecord, since: Timestamp) {
 
 #[cfg(test)]
 mod tests {
-    use banger_api::{Id, Size};
-
     use super::*;
 
     fn vm(state: VmState, started_at: Option<&str>, last_used_at: Option<&str>) -> VmRecord {
         let time = |text: &str| text.parse().unwrap();
         VmRecord {
-            id: Id::from_random([1; 8]),
-            name: "box".parse().unwrap(),
             state,
-            image_id: Id::from_random([2; 8]),
-            kernel_id: Id::from_random([3; 8]),
-            image: "image".to_owned(),
-            kernel: "kernel".to_owned(),
-            vcpu: 1,
-            memory: Size::mib(512),
-            system_overlay_size: Size::gib(8),
-            disk_size: Size::gib(8),
-            vmm: None,
-            nat: true,
-            rm: false,
-            cid: 3,
-            acknowledged: true,
-            created_at: time("2026-11-25T09:00:00Z"),
             started_at: started_at.map(time),
             last_used_at: last_used_at.map(time),
-            last_error: None,
-            handle: None,
+            ..VmRecord::for_test()
         }
     }
 

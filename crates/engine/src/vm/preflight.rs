@@ -39,7 +39,7 @@ pub(crate) async fn before_start(
 ) -> Result<(), EngineError> {
     let began = now_ns();
     let mut problems = of_host(services);
-    problems.add(services.vmms.choose(record.vmm).await.map(drop));
+    problems.add(services.vmms.choose_for(record).await.map(drop));
     let rootfs = services.images.dir(&record.image_id).rootfs();
     let image = services.store.images()?.into_iter().find(|image| image.id == record.image_id);
     match image.map_or(Ok(()), |image| services.images.check_usable(&image)) {

@@ -138,7 +138,14 @@ impl Start<'_> {
 
     /// The VMM to use, said once when it is a slower one.
     async fn vmm(&self) -> Result<Box<dyn Vmm>, EngineError> {
-        let (vmm, slower) = self.services.vmms.choose(self.record.vmm).await?;
+        let (vmm, slower) = self.services.vmms.choose_for(self.record).await?;
+        if vmm.accel() == Accel::Kvm
+            && self.record.ran_with.is_some_and(|ran| ran.accel == banger_api::Accel::Tcg)
+        {
+            self.context
+                .note(format!("VM {} runs with KVM now; it last ran without", self.record.name))
+                .await;
+        }
         if let Some(slower) = slower
             && self.services.vmms.first_to_say_slower()
         {

@@ -278,6 +278,7 @@ impl Vms {
         Vm {
             vmm: handle.map(|handle| handle.vmm),
             accel: handle.map(|handle| handle.accel),
+            ran_with: record.ran_with,
             network: handle.map(|handle| handle.network.clone()),
             pid: handle.map(|handle| handle.pid),
             console: self.services.vm_dir(&record).console_log().display().to_string(),

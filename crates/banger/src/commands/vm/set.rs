@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use banger_api::{Limits, SetVm, Size};
+use banger_api::{Limits, SetVm, Size, Vmm};
 use banger_client::Client;
 
 use super::hardware::switch;
@@ -12,11 +12,13 @@ use crate::{
 
 /// Change the hardware of VMs that are down
 ///
-/// It is there at the next start. The work disk only grows; its file system is checked first, and grows with it.
+/// It is there at the next start. The work disk only grows; its file system is checked first, and grows with it. A VM keeps
+/// to the program that it last ran with, and to KVM if it had that; --vmm chooses anew.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm set --vcpu 4 --memory 8G box
-  banger vm set --disk-size 32G box")]
+  banger vm set --disk-size 32G box
+  banger vm set --vmm qemu box       it ran with firecracker, and KVM is gone")]
 pub(crate) struct Set {
     /// Virtual CPUs, 1 to 32
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(Limits::VCPU)), value_name = "COUNT")]
@@ -27,6 +29,9 @@ pub(crate) struct Set {
     /// Size of the disk at /root, which only grows
     #[arg(long, value_name = "SIZE")]
     disk_size: Option<Size>,
+    /// Run it with firecracker or qemu from its next start on
+    #[arg(long)]
+    vmm: Option<Vmm>,
     /// Let its network reach out
     #[arg(long, overrides_with = "no_nat")]
     nat: bool,
@@ -46,10 +51,11 @@ impl Set {
             memory: self.memory,
             nat: switch(self.nat, self.no_nat),
             disk_size: self.disk_size,
+            vmm: self.vmm,
         };
         if wanted == SetVm::default() {
             return Err(CommandError::usage(
-                "say what to change: --vcpu, --memory, --disk-size, --nat or --no-nat",
+                "say what to change: --vcpu, --memory, --disk-size, --vmm, --nat or --no-nat",
             ));
         }
         follow_each(&client, ui, &self.vms, async |vm| client.set_vm(vm.id.as_str(), wanted).await).await

@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use banger_api::{Accel, Vm};
+use banger_api::Vm;
 use banger_client::Client;
 
 use crate::{
@@ -28,12 +28,11 @@ impl Show {
 }
 
 fn table(ui: &Ui, vm: &Vm) -> Table {
-    let mut vmm = vm.vmm.map(|vmm| vmm.to_string()).unwrap_or_else(|| "none: it does not run".to_owned());
-    match vm.accel {
-        Some(Accel::Kvm) => vmm.push_str(" with KVM"),
-        Some(Accel::Tcg) => vmm.push_str(" without KVM, in software"),
-        None => {}
-    }
+    let vmm = match (vm.pid, vm.ran_with) {
+        (Some(_), Some(ran)) => ran.to_string(),
+        (_, Some(ran)) => format!("none: it last ran on {ran}"),
+        (_, None) => "none: it does not run".to_owned(),
+    };
     Table::of_fields([
         ("name", vm.name.to_string()),
         ("id", vm.id.to_string()),
