@@ -30,13 +30,13 @@ use crate::{
 const CONNECTIONS: u32 = 512;
 
 /// How long a client may take to send a request's head.
-const HEAD: Duration = Duration::from_secs(10);
+const HEAD: Duration = Duration::from_secs(60);
 
 /// How long the undoing of operations may hold up the end.
 const UNDO: Duration = Duration::from_secs(20);
 
 /// How long answers that are on their way may hold up the end.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Serves until a stop is asked for, by request or signal. VMs run on.
 pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), ApiError> {

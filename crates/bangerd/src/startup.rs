@@ -18,8 +18,9 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitEx
 
 use crate::{daemon::Daemon, serve::serve};
 
-/// How long to wait for another daemon to let go; one that is going down has 20 s for undoing.
-const LOCK: Duration = Duration::from_secs(30);
+/// How long to wait for another daemon to release the lock. One that is going down has 20 s for undoing and 5 s for its
+/// last answers; its end releases the lock at once.
+const LOCK: Duration = Duration::from_secs(120);
 
 /// Most bytes of the log that are kept.
 const LOG_MAX: u64 = 8 << 20;

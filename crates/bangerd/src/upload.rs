@@ -11,7 +11,7 @@ use axum::body::{BodyDataStream, Bytes};
 use futures_util::{Stream, StreamExt};
 
 /// How long a client that still sends may take to hear that nobody wants it any more, and hang up.
-const HEARD: Duration = Duration::from_secs(10);
+const HEARD: Duration = Duration::from_secs(60);
 
 /// A body that is read to its end even when nobody wants the rest of it: a connection that is closed while its client
 /// still sends breaks before the client has read why.

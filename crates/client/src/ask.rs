@@ -11,8 +11,8 @@ use crate::{
     exec::{dial, refused},
 };
 
-/// How long an agent may take to answer: one without KVM on a busy host takes a second.
-const LIMIT: Duration = Duration::from_secs(30);
+/// How long an agent may take to answer, with the 30 s that its guest may take to accept the connection.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// An answer of an agent's.
 #[derive(Debug, Clone)]

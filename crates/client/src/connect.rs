@@ -25,9 +25,9 @@ use tokio::{
     time::timeout,
 };
 
-/// How long the daemon may take to come up: it may have to wait for one that is going down, which takes up to 20 s,
-/// and to look at the VMs that one left.
-const START: Duration = Duration::from_secs(60);
+/// How long the daemon may take to come up or to end. It may have to wait for one that is going down, for up to 120 s, and
+/// to ask the VMMs that one left, for up to 30 s. The end of a daemon that fails is noticed at once.
+const START: Duration = Duration::from_secs(180);
 
 /// Most bytes of the daemon's first line.
 const FIRST_LINE: u64 = 64 << 10;

@@ -12,6 +12,7 @@ use std::{
 };
 
 use banger_api::{ErrorKind, Id, OperationKind, StopVm, VmState};
+use banger_vmm::VmmError;
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 
@@ -237,9 +238,17 @@ async fn adopt(services: &Services, record: &VmRecord) -> Result<Option<Alive>, 
         }
     }
     let vmm_is_there = alive.vmm.as_ref().is_some_and(|vmm| vmm.pid == handle.pid);
-    let vmm = banger_vmm::control(crate::vmms::kind(handle.vmm));
-    let answers = vmm.answers(&handle.control).await.is_ok();
-    Ok((vmm_is_there && answers).then_some(alive))
+    let answer = banger_vmm::control(crate::vmms::kind(handle.vmm)).answers(&handle.control).await;
+    if let Err(error) = &answer {
+        tracing::warn!(vm = %record.id, name = %record.name, %error, "its VMM does not answer");
+    }
+    Ok((vmm_is_there && is_adopted(&answer)).then_some(alive))
+}
+
+/// Whether a VMM whose process is there is adopted after this answer. One that is late may only be slow, and ending it would
+/// lose what its guest has not synced.
+fn is_adopted(answer: &Result<(), VmmError>) -> bool {
+    matches!(answer, Ok(()) | Err(VmmError::Timeout { .. }))
 }
 
 /// Removes what is in banger's folders and in no row: what was not published, or was deleted but for its files. Says
@@ -291,4 +300,16 @@ async fn end_strays(services: &Services) -> Result<Vec<String>, EngineError> {
         found.push(format!("process {pid} ran for VM {id}, which is not in the store, and was ended"));
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vmm_that_is_only_late_is_adopted() {
+        let late = VmmError::Timeout { what: "qemu".to_owned(), limit: Duration::from_secs(30) };
+        let wrong = VmmError::Protocol { what: "qemu", answer: "SSH-2.0".to_owned() };
+        assert!(is_adopted(&Ok(())) && is_adopted(&Err(late)) && !is_adopted(&Err(wrong)));
+    }
 }

@@ -23,8 +23,8 @@ use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 
 use crate::VmmError;
 
-/// How long a guest may take to accept a connection: a busy one without KVM takes a second or two.
-const CONNECT: Duration = Duration::from_secs(10);
+/// How long a guest may take to accept a connection. One without KVM takes a second or two, and longer on a busy host.
+const CONNECT: Duration = Duration::from_secs(30);
 
 /// How often a guest that does not accept is knocked at.
 const KNOCK: Duration = Duration::from_millis(500);

@@ -42,7 +42,7 @@ fn resident() -> u64 {
 }
 
 /// How long a stop waits for what is ending: whose client has read its end already asks for the next thing at once.
-const ENDING: Duration = Duration::from_secs(1);
+const ENDING: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize)]
 pub(super) struct Stop {

@@ -23,8 +23,8 @@ use crate::{
     exec::{garbage, run},
 };
 
-/// How long the thread that takes what comes may take to notice that nothing more does.
-const NOTICE: Duration = Duration::from_secs(30);
+/// How long a thread may take from the last byte to its end: it has what came still to write.
+const NOTICE: Duration = Duration::from_secs(600);
 
 /// Has the agent of VM `vm` do what `request` says: what `send` writes goes to it, and `receive` reads what comes. Both
 /// results are returned when it has done it.

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long the removal of what is half made is waited for.
-const UNDO: Duration = Duration::from_secs(5);
+const UNDO: Duration = Duration::from_secs(60);
 
 /// Copies what is at `source` to `destination`, as `cp -a` would, until `stop`. With `follow`, a link at `source` stands
 /// for what it leads to.

@@ -14,8 +14,8 @@ use tokio::{
 
 use crate::{error::EngineError, store::Handle};
 
-/// How long a guest may take to answer once it is up: a busy guest without KVM takes a second or two.
-const ANSWER: Duration = Duration::from_secs(20);
+/// How long a guest may take to answer once it is up. A guest without KVM takes a second or two, and longer on a busy host.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// The first generation of agents that can be asked how their guests are.
 const INSPECTS: u32 = 2;

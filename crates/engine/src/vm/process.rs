@@ -20,13 +20,14 @@ use rustix::process::{
 use crate::{error::EngineError, resource::ProcessRole};
 
 /// How long a VMM may take to end once its guest has; the guest's connections break first.
-pub(super) const ENDS: Duration = Duration::from_secs(2);
+pub(super) const ENDS: Duration = Duration::from_secs(10);
 
-/// How long the console's keeper may take to write what is left in its pipe.
-const CONSOLE_WRITTEN: Duration = Duration::from_secs(2);
+/// How long the console's keeper may take to write what is left in its pipe. Without that, a panic is not seen and its VM
+/// passes for one that powered off.
+const CONSOLE_WRITTEN: Duration = Duration::from_secs(60);
 
 /// How long a killed process may take to be gone: one that hangs in the kernel is told of, not waited for.
-const GONE: Duration = Duration::from_secs(10);
+const GONE: Duration = Duration::from_secs(60);
 
 /// A live process.
 #[derive(Debug)]

@@ -35,8 +35,8 @@ use crate::{
     store::{Handle, Scope, VmRecord},
 };
 
-/// How long a helper may take to make its socket.
-const HELPER_READY: Duration = Duration::from_secs(10);
+/// How long a helper may take to make its socket; the end of one that fails is noticed at once.
+const HELPER_READY: Duration = Duration::from_secs(60);
 
 /// Most bytes of an image's variables: less than Linux lets a program have, and than fits into a message.
 const MAX_VARIABLES: usize = 128 << 10;

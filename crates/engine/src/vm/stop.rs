@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long a VMM may take to end after a signal that it may handle.
-const SIGNALLED: Duration = Duration::from_secs(5);
+const SIGNALLED: Duration = Duration::from_secs(30);
 
 /// Stops a running VM. What its programs have written is kept. Half of `grace` is for the agent's way, half for
 /// Ctrl-Alt-Del.

@@ -14,8 +14,9 @@ use tokio::{
 
 use crate::VmmError;
 
-/// How long one command may take, with greeting and all.
-const LIMIT: Duration = Duration::from_secs(5);
+/// How long one command may take, with the greeting. QEMU carries a late one out all the same, so this is only for a QEMU
+/// that hangs.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Longest line that is read, in bytes; QEMU's greeting has some 200.
 const LINE_MAX: u64 = 64 << 10;
