@@ -13,8 +13,8 @@ use rustix::{
 
 use super::error::{BootError, failed};
 
-/// How long the kernel may take to find a disk after its driver has been loaded.
-const APPEARS: Duration = Duration::from_secs(10);
+/// How long the kernel may take to find a disk after its driver has been loaded; the host bounds the whole boot.
+const APPEARS: Duration = Duration::from_secs(60);
 
 /// `/dev/vda`, `/dev/vdb`, …
 #[derive(Debug)]
