@@ -28,6 +28,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("bangerd", &["banger-api", "banger-engine", "banger-sys"]),
     ("banger-agent", &["banger-files", "banger-proto", "banger-sys"]),
+    ("banger-vsock-device", &[]),
     ("banger-smoke", &[]),
     ("xtask", &[]),
 ];

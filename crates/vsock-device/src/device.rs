@@ -1,0 +1,139 @@
+//! The event loop.
+
+use std::{
+    fs, io,
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rustix::{
+    buffer::spare_capacity,
+    event::{Timespec, epoll},
+    io::Errno,
+};
+use vhost::vhost_user::{BackendReqHandler, Error as VhostUserError};
+
+use crate::{Error, log, muxer::Muxer, vhost_user::VhostUser};
+
+/// What events are of. Connections have the tokens from `CONNECTIONS` on.
+const QEMU: u64 = 0;
+const LISTENER: u64 = 1;
+const KICKS: [u64; 2] = [2, 3];
+const CONNECTIONS: u64 = 4;
+
+/// Events that are taken at a time.
+const EVENTS: usize = 64;
+
+/// A device's sockets and its guest.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The guest's context id.
+    pub guest_cid: u32,
+    /// The socket that QEMU connects to.
+    pub vhost_socket: PathBuf,
+    /// The socket that host programs connect to.
+    pub host_socket: PathBuf,
+}
+
+/// A vsock device whose sockets exist.
+#[derive(Debug)]
+pub struct Device {
+    config: Config,
+    qemu: UnixListener,
+    host: UnixListener,
+}
+
+impl Device {
+    /// Creates the two sockets, the one for QEMU last.
+    ///
+    /// # Errors
+    /// When a socket cannot be created.
+    pub fn bind(config: Config) -> Result<Self, Error> {
+        let host = bind(&config.host_socket)?;
+        let nonblocking = host.set_nonblocking(true);
+        nonblocking.map_err(|source| Error::Socket { path: config.host_socket.clone(), source })?;
+        let qemu = bind(&config.vhost_socket)?;
+        Ok(Self { config, qemu, host })
+    }
+
+    /// Waits for QEMU, and serves its guest until QEMU disconnects. Then all connections are closed.
+    ///
+    /// # Errors
+    /// When the operating system fails; nothing that QEMU, the guest or a host program does is an error.
+    pub fn serve(&mut self) -> Result<(), Error> {
+        let (qemu, _) = self.qemu.accept().map_err(Error::Accept)?;
+        let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC).map_err(wait_failed)?);
+        let watch = |fd: &dyn std::os::fd::AsFd, token, flags| {
+            epoll::add(&*epoll, fd, epoll::EventData::new_u64(token), flags).map_err(wait_failed)
+        };
+        watch(&qemu, QEMU, epoll::EventFlags::IN)?;
+        watch(&self.host, LISTENER, epoll::EventFlags::IN | epoll::EventFlags::ET)?;
+
+        let Config { guest_cid, host_socket, .. } = &self.config;
+        let host = self.host.try_clone().map_err(Error::Wait)?;
+        let muxer = Muxer::new(*guest_cid, host_socket, host, Arc::clone(&epoll), CONNECTIONS);
+        let vhost_user = Arc::new(Mutex::new(VhostUser::new(*guest_cid, Arc::clone(&epoll), KICKS)));
+        run(&epoll, qemu, muxer, &vhost_user)
+    }
+}
+
+fn run(
+    epoll: &OwnedFd,
+    qemu: UnixStream,
+    mut muxer: Muxer,
+    vhost_user: &Arc<Mutex<VhostUser>>,
+) -> Result<(), Error> {
+    let mut requests = BackendReqHandler::from_stream(qemu, Arc::clone(vhost_user));
+    let mut events = Vec::with_capacity(EVENTS);
+    let mut more = false;
+    loop {
+        let no_wait = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match epoll::wait(epoll, spare_capacity(&mut events), more.then_some(&no_wait)) {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(wait_failed(error)),
+        }
+        for event in events.drain(..) {
+            match event.data.u64() {
+                QEMU => match requests.handle_request() {
+                    Ok(()) => {}
+                    Err(
+                        VhostUserError::Disconnected
+                        | VhostUserError::PartialMessage
+                        | VhostUserError::SocketBroken(_),
+                    ) => return Ok(()),
+                    Err(error) => log(format_args!("cannot do what QEMU requests: {error}")),
+                },
+                LISTENER => muxer.listener_event(),
+                // The rings are looked at after any event.
+                token if KICKS.contains(&token) => {}
+                id => {
+                    let flags = event.flags;
+                    muxer.stream_event(id, flags.contains(epoll::EventFlags::HUP));
+                }
+            }
+        }
+        // Nothing panics under this lock, and its owner is this thread.
+        more = muxer.work(&mut vhost_user.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+fn wait_failed(error: Errno) -> Error {
+    Error::Wait(error.into())
+}
+
+/// Creates a socket that can be connected to as soon as its path exists.
+fn bind(path: &Path) -> Result<UnixListener, Error> {
+    // A name that is no longer than the path's own, whose length is limited.
+    let unready = path.with_file_name(".s");
+    let bound = match fs::remove_file(&unready) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => UnixListener::bind(&unready),
+    };
+    let bound = bound.and_then(|listener| fs::rename(&unready, path).map(|()| listener));
+    bound.map_err(|source| Error::Socket { path: path.to_owned(), source })
+}

@@ -1,0 +1,70 @@
+//! The virtio-vsock device of a QEMU guest, as a vhost-user process.
+//!
+//! QEMU's `vhost-user-vsock-pci` connects to the vhost-user socket and shares the guest's memory and two virtqueues:
+//! *rx* carries packets to the guest, *tx* packets from it. On the host, the device speaks Firecracker's hybrid vsock
+//! protocol (Firecracker, docs/vsock.md): a program connects to a Unix socket and sends `CONNECT <port>\n`; the device
+//! answers `OK <host port>\n` when the guest has accepted. A connection that the guest opens to port N arrives at
+//! `<socket>_N`.
+//!
+//! One thread and one epoll serve everything: requests of QEMU, the guest's notifications and the host's sockets. So a
+//! queue cannot stop while its packets are processed, and after each event the device does all the work that is possible,
+//! whichever event made it possible. While QEMU has stopped the queues, as it does for a paused VM, events only mark what
+//! is to be done.
+//!
+//! | module | contents |
+//! |---|---|
+//! | `device` | the event loop and the sockets |
+//! | `vhost_user` | QEMU's requests: features, memory, queues |
+//! | `ring` | one virtqueue |
+//! | `muxer` | all connections, and the packets between them and the rings |
+//! | `connection` | one connection: state, credit, bytes under way |
+//! | `packet` | the packets' header |
+//!
+//! The guest is hostile: each packet is copied before it is checked, what a connection buffers is limited by the credit
+//! that the guest was given, and the number of connections is limited. A virtqueue that makes no sense is no longer
+//! served.
+
+mod connection;
+mod device;
+mod muxer;
+mod packet;
+mod ring;
+mod vhost_user;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+pub use device::{Config, Device};
+pub use muxer::MAX_CONNECTIONS;
+
+/// A failure that ends the device.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A socket cannot be created.
+    #[error("cannot create {}: {source}", path.display())]
+    Socket {
+        /// The socket's path.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// QEMU's connection cannot be accepted.
+    #[error("cannot accept the connection of QEMU: {0}")]
+    Accept(io::Error),
+    /// The process cannot be set up.
+    #[error("cannot set up the process: {0}")]
+    Process(io::Error),
+    /// Waiting for events failed.
+    #[error("cannot wait for events: {0}")]
+    Wait(io::Error),
+}
+
+/// Writes a line to stderr.
+///
+/// A guest must not be able to cause more than a few of them.
+fn log(line: std::fmt::Arguments<'_>) {
+    // A closed stderr must not end the device.
+    let _ = writeln!(io::stderr(), "{line}");
+}

@@ -1,0 +1,378 @@
+//! All connections of the device, and the packets between them and the virtqueues.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io::{ErrorKind, Read, Write},
+    mem,
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustix::{
+    event::epoll,
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
+};
+use virtio_queue::DescriptorChain;
+
+use crate::{
+    connection::{Connection, End, Ports},
+    log,
+    packet::{HEADER, HOST_CID, Header, MAX_PAYLOAD, STREAM, op},
+    ring::Memory,
+    vhost_user::VhostUser,
+};
+
+/// Most connections at a time. Each has a descriptor, of which a process has 1024 by default.
+pub const MAX_CONNECTIONS: usize = 900;
+
+/// RSTs that wait for the guest before packets of it wait, too.
+const MAX_RESETS: usize = 256;
+
+/// Packets of a virtqueue that are processed before the next events are looked at.
+const BATCH: usize = 128;
+
+/// First port that the host's side of a connection gets, as with Firecracker.
+const FIRST_PORT: u32 = 1 << 30;
+
+/// The connections.
+#[derive(Debug)]
+pub(crate) struct Muxer {
+    guest_cid: u64,
+    socket: PathBuf,
+    listener: UnixListener,
+    /// The listener may have connections.
+    listener_ready: bool,
+    epoll: Arc<OwnedFd>,
+    connections: HashMap<u64, Connection>,
+    by_ports: HashMap<Ports, u64>,
+    /// Connections that may have a packet for the guest, in the order in which they send one.
+    scheduled: VecDeque<u64>,
+    /// Packets for the guest that belong to no connection.
+    resets: VecDeque<Header>,
+    next_id: u64,
+    next_port: u32,
+    /// The limit was logged.
+    said_full: bool,
+    bytes: Vec<u8>,
+}
+
+impl Muxer {
+    /// Creates one without connections. `first_id` is the first of the epoll tokens for them.
+    pub(crate) fn new(
+        guest_cid: u32,
+        socket: &Path,
+        listener: UnixListener,
+        epoll: Arc<OwnedFd>,
+        first_id: u64,
+    ) -> Self {
+        Self {
+            guest_cid: guest_cid.into(),
+            socket: socket.to_owned(),
+            listener,
+            listener_ready: true,
+            epoll,
+            connections: HashMap::new(),
+            by_ports: HashMap::new(),
+            scheduled: VecDeque::new(),
+            resets: VecDeque::new(),
+            next_id: first_id,
+            next_port: 0,
+            said_full: false,
+            bytes: vec![0; MAX_PAYLOAD],
+        }
+    }
+
+    pub(crate) fn listener_event(&mut self) {
+        self.listener_ready = true;
+    }
+
+    /// Notes an event of a connection's stream; `closed`: the host program has closed it.
+    pub(crate) fn stream_event(&mut self, id: u64, closed: bool) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let requested = match connection.read_line() {
+            Ok(port) => port,
+            Err(end) => return self.end(id, end),
+        };
+        if let Some(guest) = requested {
+            let ports = self.free_ports(guest);
+            self.by_ports.insert(ports, id);
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.request(ports);
+            }
+        }
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        match connection.stream_event(closed) {
+            Ok(()) => self.schedule(id),
+            Err(end) => self.end(id, end),
+        }
+    }
+
+    /// Does all that can be done now, within limits; returns whether there is more.
+    pub(crate) fn work(&mut self, vhost_user: &mut VhostUser) -> bool {
+        self.accept();
+        // A reply to a packet goes out in the same turn.
+        let more = self.receive_packets(vhost_user);
+        self.send_packets(vhost_user) || more
+    }
+
+    fn accept(&mut self) {
+        while self.listener_ready {
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    // The line may be there already; if not, there is an event.
+                    if let Some(id) = self.add(Connection::from_host(stream)) {
+                        self.stream_event(id, false);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.listener_ready = false,
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                // Too many open files: the next event may be the end of a connection.
+                Err(error) => {
+                    self.say_full(format_args!("cannot accept a connection: {error}"));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Adds a connection, unless there are too many.
+    fn add(&mut self, connection: Connection) -> Option<u64> {
+        if self.connections.len() >= MAX_CONNECTIONS && !self.end_oldest_closing() {
+            self.say_full(format_args!(
+                "{MAX_CONNECTIONS} connections are open, which is the limit: another one was refused"
+            ));
+            return None;
+        }
+        let id = self.next_id;
+        let stream = connection.stream()?;
+        stream.set_nonblocking(true).ok()?;
+        use epoll::EventFlags as Flags;
+        let flags = Flags::IN | Flags::OUT | Flags::RDHUP | Flags::ET;
+        epoll::add(&*self.epoll, stream, epoll::EventData::new_u64(id), flags).ok()?;
+        self.next_id += 1;
+        self.connections.insert(id, connection);
+        Some(id)
+    }
+
+    /// Ends the oldest connection of which only the guest's RST is missing.
+    fn end_oldest_closing(&mut self) -> bool {
+        let closing = self.connections.iter().filter(|(_, connection)| connection.is_closing());
+        let oldest = closing.map(|(id, _)| *id).min();
+        if let Some(id) = oldest {
+            self.end(id, End::Reset);
+        }
+        oldest.is_some()
+    }
+
+    fn say_full(&mut self, line: std::fmt::Arguments<'_>) {
+        if !mem::replace(&mut self.said_full, true) {
+            log(line);
+        }
+    }
+
+    /// Finds a port of the host that no connection to the same port of the guest has.
+    fn free_ports(&mut self, guest: u32) -> Ports {
+        loop {
+            let host = FIRST_PORT | (self.next_port & (FIRST_PORT - 1));
+            self.next_port = self.next_port.wrapping_add(1);
+            let ports = Ports { host, guest };
+            if !self.by_ports.contains_key(&ports) {
+                return ports;
+            }
+        }
+    }
+
+    fn schedule(&mut self, id: u64) {
+        if let Some(connection) = self.connections.get_mut(&id)
+            && !mem::replace(&mut connection.scheduled, true)
+        {
+            self.scheduled.push_back(id);
+        }
+    }
+
+    fn end(&mut self, id: u64, end: End) {
+        let Some(connection) = self.connections.remove(&id) else { return };
+        if connection.scheduled {
+            self.scheduled.retain(|scheduled| *scheduled != id);
+        }
+        let Some(ports) = connection.ports else { return };
+        self.by_ports.remove(&ports);
+        if end == End::Reset {
+            self.resets.push_back(Header {
+                src_cid: HOST_CID,
+                dst_cid: self.guest_cid,
+                src_port: ports.host,
+                dst_port: ports.guest,
+                len: 0,
+                kind: STREAM,
+                op: op::RST,
+                flags: 0,
+                buf_alloc: 0,
+                fwd_cnt: 0,
+            });
+        }
+    }
+
+    /// Processes packets of the guest; returns whether there may be more.
+    fn receive_packets(&mut self, vhost_user: &mut VhostUser) -> bool {
+        let VhostUser { memory, rings: [_, ring], .. } = vhost_user;
+        let mut bytes = mem::take(&mut self.bytes);
+        let mut more = true;
+        ring.disable_kicks(memory);
+        for _ in 0..BATCH {
+            // A guest that takes no RSTs is not listened to either.
+            if self.resets.len() >= MAX_RESETS {
+                more = false;
+                break;
+            }
+            let Some(chain) = ring.pop(memory) else {
+                more = ring.enable_kicks(memory);
+                if more {
+                    continue;
+                }
+                break;
+            };
+            let head = chain.head_index();
+            let packet = read_packet(chain, memory, &mut bytes);
+            ring.push(memory, head, 0);
+            if let Some((header, len)) = packet {
+                self.receive(&header, len.and_then(|len| bytes.get(..len)));
+            }
+        }
+        ring.notify(memory);
+        self.bytes = bytes;
+        more
+    }
+
+    /// Processes a packet of the guest; `payload` is `None` when it is not as long as the header says.
+    fn receive(&mut self, header: &Header, payload: Option<&[u8]>) {
+        if header.src_cid != self.guest_cid || header.dst_cid != HOST_CID {
+            return;
+        }
+        if header.kind != STREAM {
+            if header.op != op::RST {
+                self.resets.push_back(header.reset());
+            }
+            return;
+        }
+        let ports = Ports { host: header.dst_port, guest: header.src_port };
+        let Some(id) = self.by_ports.get(&ports).copied() else {
+            match header.op {
+                op::REQUEST => self.open(ports, header),
+                op::RST => {}
+                _ => self.resets.push_back(header.reset()),
+            }
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        match payload.map_or(Err(End::Reset), |payload| connection.receive(header, payload)) {
+            Ok(()) if connection.ports.is_none() => {
+                self.by_ports.remove(&ports);
+            }
+            Ok(()) => self.schedule(id),
+            Err(end) => self.end(id, end),
+        }
+    }
+
+    /// Connects the guest to a program of the host.
+    fn open(&mut self, ports: Ports, request: &Header) {
+        let mut path = self.socket.clone().into_os_string();
+        path.push(format!("_{}", ports.host));
+        let connection =
+            connect_now(Path::new(&path)).ok().map(|stream| Connection::from_guest(stream, ports, request));
+        match connection.and_then(|connection| self.add(connection)) {
+            Some(id) => {
+                self.by_ports.insert(ports, id);
+                self.schedule(id);
+            }
+            None => self.resets.push_back(request.reset()),
+        }
+    }
+
+    /// Sends packets to the guest; returns whether there are more that it has buffers for.
+    fn send_packets(&mut self, vhost_user: &mut VhostUser) -> bool {
+        let VhostUser { memory, rings: [ring, _], .. } = vhost_user;
+        let stalled = self.resets.len() >= MAX_RESETS;
+        let mut bytes = mem::take(&mut self.bytes);
+        let mut more = true;
+        ring.disable_kicks(memory);
+        for _ in 0..BATCH {
+            if self.resets.is_empty() && self.scheduled.is_empty() {
+                more = false;
+                break;
+            }
+            let Some(chain) = ring.pop(memory) else {
+                more = ring.enable_kicks(memory);
+                if more {
+                    continue;
+                }
+                break;
+            };
+            let head = chain.head_index();
+            let writer = chain.writer(memory).ok();
+            let room = writer.as_ref().and_then(|writer| writer.available_bytes().checked_sub(HEADER));
+            let (Some(mut writer), Some(room)) = (writer, room) else {
+                // The guest gets its useless buffer back.
+                ring.push(memory, head, 0);
+                continue;
+            };
+            let Some(header) = self.next_packet(room, &mut bytes) else {
+                ring.unpop();
+                more = false;
+                break;
+            };
+            let payload = usize::try_from(header.len).ok().and_then(|len| bytes.get(..len)).unwrap_or(&[]);
+            // It has room, and a buffer in memory that does not fail.
+            let _ = writer.write_all(&header.to_bytes()).and_then(|()| writer.write_all(payload));
+            ring.push(memory, head, writer.bytes_written());
+        }
+        ring.notify(memory);
+        self.bytes = bytes;
+        more || stalled && self.resets.len() < MAX_RESETS
+    }
+
+    /// Returns the next packet for the guest, with its payload in `bytes`.
+    fn next_packet(&mut self, room: usize, bytes: &mut [u8]) -> Option<Header> {
+        if let Some(reset) = self.resets.pop_front() {
+            return Some(reset);
+        }
+        while let Some(id) = self.scheduled.pop_front() {
+            let connection = self.connections.get_mut(&id)?;
+            if let Some(header) = connection.next_packet(self.guest_cid, room, bytes) {
+                self.scheduled.push_back(id);
+                return Some(header);
+            }
+            connection.scheduled = false;
+        }
+        None
+    }
+}
+
+/// Copies a packet of the guest: its header, and its payload into `bytes` if that is as long as the header says.
+fn read_packet(
+    chain: DescriptorChain<&Memory>,
+    memory: &Memory,
+    bytes: &mut [u8],
+) -> Option<(Header, Option<usize>)> {
+    let mut reader = chain.reader(memory).ok()?;
+    let mut header = [0; HEADER];
+    reader.read_exact(&mut header).ok()?;
+    let header = Header::from_bytes(&header);
+    let len = if header.op == op::RW { usize::try_from(header.len).ok()? } else { 0 };
+    let payload = bytes.get_mut(..len).and_then(|bytes| reader.read_exact(bytes).ok());
+    Some((header, payload.map(|()| len)))
+}
+
+/// Connects to a socket unless its listener's queue is full.
+fn connect_now(path: &Path) -> Result<UnixStream, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
+}

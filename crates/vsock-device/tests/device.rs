@@ -1,0 +1,581 @@
+//! The device between host programs and a fake guest.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod driver;
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::Shutdown,
+    os::unix::net::{UnixListener, UnixStream},
+    path::PathBuf,
+    thread,
+};
+
+use banger_vsock_device::{Config, Device, MAX_CONNECTIONS};
+use driver::{CID, Guest, LIMIT, Packet, RING, op, read};
+use tempfile::TempDir;
+
+const RECEIVE: u32 = 1;
+const SEND: u32 = 2;
+const BOTH: u32 = 3;
+
+/// A device in a thread of its own.
+struct Host {
+    dir: TempDir,
+}
+
+impl Host {
+    fn new() -> Self {
+        let host = Self { dir: tempfile::tempdir().unwrap() };
+        let config = Config {
+            guest_cid: u32::try_from(CID).unwrap(),
+            vhost_socket: host.vhost_socket(),
+            host_socket: host.socket(),
+        };
+        let mut device = Device::bind(config).unwrap();
+        // Ends with the test's process.
+        thread::spawn(move || {
+            loop {
+                device.serve().unwrap();
+            }
+        });
+        host
+    }
+
+    fn vhost_socket(&self) -> PathBuf {
+        self.dir.path().join("vhost.sock")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("vsock.sock")
+    }
+
+    fn boot(&self) -> Guest {
+        Guest::boot(&self.vhost_socket())
+    }
+
+    fn boot_without_buffers(&self) -> Guest {
+        Guest::boot_without_buffers(&self.vhost_socket())
+    }
+
+    /// A host program that has sent its line.
+    fn dial(&self, port: u32) -> UnixStream {
+        let mut client = UnixStream::connect(self.socket()).unwrap();
+        client.set_read_timeout(Some(LIMIT)).unwrap();
+        client.set_write_timeout(Some(LIMIT)).unwrap();
+        client.write_all(format!("CONNECT {port}\n").as_bytes()).unwrap();
+        client
+    }
+
+    /// Waits until the device has done all that it can: a line that makes no sense is answered.
+    fn waits(&self) {
+        for _ in 0..2 {
+            let mut client = UnixStream::connect(self.socket()).unwrap();
+            client.write_all(b"nothing\n").unwrap();
+            assert!(is_closed(&mut client));
+        }
+    }
+
+    fn listen(&self, port: u32) -> UnixListener {
+        UnixListener::bind(self.dir.path().join(format!("vsock.sock_{port}"))).unwrap()
+    }
+}
+
+/// A device, a guest, and a connection from the host to port 1024.
+fn connected() -> (Host, Guest, UnixStream, (u32, u32)) {
+    let host = Host::new();
+    let mut guest = host.boot();
+    let mut client = host.dial(1024);
+    let ports = guest.accept(1024, &mut client);
+    (host, guest, client, ports)
+}
+
+/// Fails unless the connection works in both directions.
+fn works(guest: &mut Guest, client: &mut UnixStream, ports: (u32, u32)) {
+    client.write_all(b"to the guest").unwrap();
+    let packet = guest.receive_op(op::RW);
+    assert_eq!((packet.ports(), &packet.payload[..]), (ports, &b"to the guest"[..]));
+    guest.send(&Packet::bytes(ports, b"to the host"));
+    assert_eq!(read(client, 11), b"to the host");
+}
+
+/// Fails unless new connections work.
+fn still_serves(host: &Host, guest: &mut Guest) {
+    let mut client = host.dial(9);
+    let ports = guest.accept(9, &mut client);
+    works(guest, &mut client, ports);
+    drop(client);
+    assert_eq!(guest.receive_op(op::SHUTDOWN).ports(), ports);
+    guest.send(&Packet::new(op::RST, ports));
+}
+
+fn is_closed(client: &mut UnixStream) -> bool {
+    matches!(client.read(&mut [0]), Ok(0))
+}
+
+#[test]
+fn a_host_program_connects_and_bytes_follow_its_line() {
+    let host = Host::new();
+    let mut guest = host.boot();
+    let mut client = UnixStream::connect(host.socket()).unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    client.write_all(b"CONN").unwrap();
+    assert_eq!(guest.settle(), []);
+    client.write_all(b"ECT 1024\nhello").unwrap();
+    let ports = guest.accept(1024, &mut client);
+    assert_eq!(guest.receive_op(op::RW).payload, b"hello");
+    works(&mut guest, &mut client, ports);
+}
+
+#[test]
+fn a_line_that_is_not_understood_closes_the_connection() {
+    let host = Host::new();
+    let mut guest = host.boot();
+    for line in ["HELLO 1024\n", "CONNECT -1\n", "CONNECT 4294967296\n", "CONNECT 1 2\n", &"1".repeat(32)] {
+        let mut client = UnixStream::connect(host.socket()).unwrap();
+        client.set_read_timeout(Some(LIMIT)).unwrap();
+        client.write_all(line.as_bytes()).unwrap();
+        assert!(is_closed(&mut client), "{line}");
+    }
+    assert_eq!(guest.settle(), []);
+}
+
+#[test]
+fn a_guest_connects_to_the_socket_of_its_port_and_no_other() {
+    let host = Host::new();
+    let mut guest = host.boot();
+    let listener = host.listen(1025);
+    guest.send(&Packet::new(op::REQUEST, (1025, 5)));
+    let (mut server, _) = listener.accept().unwrap();
+    assert_eq!(guest.receive().op, op::RESPONSE);
+    works(&mut guest, &mut server, (1025, 5));
+
+    guest.send(&Packet::new(op::REQUEST, (1026, 6)));
+    let refused = guest.receive();
+    assert_eq!((refused.op, refused.ports()), (op::RST, (1026, 6)));
+}
+
+#[test]
+fn a_guest_refuses_a_connection() {
+    let host = Host::new();
+    let mut guest = host.boot();
+    let mut client = host.dial(1024);
+    let ports = guest.receive_op(op::REQUEST).ports();
+    guest.send(&Packet::new(op::RST, ports));
+    assert!(is_closed(&mut client));
+}
+
+#[test]
+fn the_guest_is_sent_no_more_than_its_credit() {
+    let (_host, mut guest, mut client, ports) = connected();
+    let sent: Vec<u8> = (0..1_u32 << 18).flat_map(u32::to_le_bytes).collect();
+    let writer = {
+        let sent = sent.clone();
+        thread::spawn(move || client.write_all(&sent).map(|()| client))
+    };
+    let mut received = Vec::new();
+    while received.len() < sent.len() {
+        let window = received.len() + (64 << 10);
+        while received.len() < window.min(sent.len()) {
+            received.extend(guest.receive_op(op::RW).payload);
+        }
+        assert!(received.len() <= window);
+        assert_eq!(guest.settle(), [], "without credit");
+        let fwd_cnt = u32::try_from(received.len()).unwrap();
+        guest.send(&Packet { fwd_cnt, ..Packet::new(op::CREDIT_UPDATE, ports) });
+    }
+    assert!(received == sent);
+    works(&mut guest, &mut writer.join().unwrap().unwrap(), ports);
+}
+
+/// Sends `payload` within the device's credit.
+fn send_within_credit(guest: &mut Guest, ports: (u32, u32), payload: &[u8]) {
+    guest.send(&Packet::new(op::CREDIT_REQUEST, ports));
+    let mut credit = guest.receive_op(op::CREDIT_UPDATE);
+    let mut sent = 0;
+    while sent < payload.len() {
+        let room = (credit.buf_alloc + credit.fwd_cnt) as usize - sent;
+        let now = room.min(60_000).min(payload.len() - sent);
+        if now == 0 {
+            credit = guest.receive_op(op::CREDIT_UPDATE);
+            continue;
+        }
+        guest.send(&Packet::bytes(ports, &payload[sent..sent + now]));
+        sent += now;
+    }
+}
+
+#[test]
+fn a_host_program_receives_more_than_is_buffered() {
+    let (_host, mut guest, mut client, ports) = connected();
+    let sent: Vec<u8> = (0..1_u32 << 18).flat_map(u32::to_le_bytes).collect();
+    let reader = {
+        let len = sent.len();
+        thread::spawn(move || (read(&mut client, len), client))
+    };
+    send_within_credit(&mut guest, ports, &sent);
+    let (received, mut client) = reader.join().unwrap();
+    assert!(received == sent);
+    client.write_all(b"x").unwrap();
+    assert_eq!(guest.receive_op(op::RW).payload, b"x");
+}
+
+#[test]
+fn a_guest_that_ignores_its_credit_is_reset_and_the_others_are_served() {
+    let (host, mut guest, mut slow, ports) = connected();
+    // What the socket and the device buffer is far less.
+    for _ in 0..200 {
+        guest.send(&Packet::bytes(ports, &[0; 60_000]));
+    }
+    assert_eq!(guest.receive_op(op::RST).ports(), ports);
+    // So is each packet that was under way.
+    guest.settle();
+    still_serves(&host, &mut guest);
+    assert!(slow.read_to_end(&mut Vec::new()).unwrap() < 200 * 60_000);
+}
+
+#[test]
+fn a_host_program_that_reads_nothing_holds_up_no_other() {
+    let (host, mut guest, _slow, ports) = connected();
+    guest.send(&Packet::new(op::CREDIT_REQUEST, ports));
+    let credit = guest.receive_op(op::CREDIT_UPDATE).buf_alloc;
+    for _ in 0..credit / (32 << 10) {
+        guest.send(&Packet::bytes(ports, &[0; 32 << 10]));
+    }
+    still_serves(&host, &mut guest);
+}
+
+#[test]
+fn each_direction_is_shut_down_by_itself() {
+    let (_host, mut guest, mut client, ports) = connected();
+    client.write_all(b"last").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(guest.receive_op(op::RW).payload, b"last");
+    assert_eq!(guest.receive_op(op::SHUTDOWN).flags, SEND);
+    guest.send(&Packet::bytes(ports, b"answer"));
+    guest.send(&Packet::shutdown(ports, BOTH));
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"answer");
+    assert_eq!(guest.receive_op(op::RST).ports(), ports);
+
+    let (_host, mut guest, mut client, ports) = connected();
+    guest.send(&Packet::shutdown(ports, SEND));
+    assert!(is_closed(&mut client));
+    client.write_all(b"still").unwrap();
+    assert_eq!(guest.receive_op(op::RW).payload, b"still");
+    guest.send(&Packet::shutdown(ports, RECEIVE));
+    assert_eq!(guest.receive_op(op::RST).ports(), ports);
+
+    let (_host, mut guest, mut client, ports) = connected();
+    guest.send(&Packet::shutdown(ports, RECEIVE));
+    guest.settle();
+    assert_eq!(client.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    guest.send(&Packet::bytes(ports, b"still"));
+    assert_eq!(read(&mut client, 5), b"still");
+}
+
+#[test]
+fn a_host_program_that_closes_is_waited_for_no_more() {
+    let (host, mut guest, mut client, ports) = connected();
+    client.write_all(b"last").unwrap();
+    drop(client);
+    assert_eq!(guest.receive_op(op::RW).payload, b"last");
+    assert_eq!(guest.receive_op(op::SHUTDOWN).flags & SEND, SEND);
+    guest.settle();
+    guest.send(&Packet::bytes(ports, b"nobody reads this"));
+    assert_eq!(guest.receive_op(op::RST).ports(), ports);
+    still_serves(&host, &mut guest);
+}
+
+#[test]
+fn what_a_guest_sent_before_it_closed_is_delivered_however_slow_the_host_program() {
+    let (_host, mut guest, mut client, ports) = connected();
+    guest.send(&Packet::new(op::CREDIT_REQUEST, ports));
+    let len = guest.receive_op(op::CREDIT_UPDATE).buf_alloc as usize;
+    send_within_credit(&mut guest, ports, &vec![7; len]);
+    guest.send(&Packet::shutdown(ports, BOTH));
+    // Linux does not wait longer than 8 seconds for the answer.
+    guest.send(&Packet::new(op::RST, ports));
+    guest.settle();
+    let mut received = Vec::new();
+    client.read_to_end(&mut received).unwrap();
+    assert_eq!(received.len(), len);
+}
+
+#[test]
+fn a_reset_by_the_guest_closes_the_connection() {
+    let (host, mut guest, mut client, ports) = connected();
+    guest.send(&Packet::new(op::RST, ports));
+    assert!(is_closed(&mut client));
+    still_serves(&host, &mut guest);
+}
+
+#[test]
+fn a_host_program_that_leaves_before_the_guest_answers_ends_nothing_else() {
+    let host = Host::new();
+    let mut guest = host.boot();
+    // Only writing the answer shows that nobody reads it.
+    let client = host.dial(1024);
+    let ports = guest.receive_op(op::REQUEST).ports();
+    client.shutdown(Shutdown::Read).unwrap();
+    guest.send(&Packet::new(op::RESPONSE, ports));
+    assert_eq!(guest.receive().op, op::RST);
+    still_serves(&host, &mut guest);
+
+    let client = host.dial(1024);
+    let ports = guest.receive_op(op::REQUEST).ports();
+    drop(client);
+    for _ in 0..2 {
+        assert_eq!(guest.receive().ports(), ports);
+        guest.send(&Packet::new(op::RESPONSE, ports));
+    }
+    assert_eq!(guest.receive().op, op::RST);
+    still_serves(&host, &mut guest);
+}
+
+#[test]
+fn host_programs_come_and_go_while_the_guest_is_paused() {
+    let (host, mut guest, mut stays, ports) = connected();
+    let mut leaves = host.dial(2000);
+    let left = guest.accept(2000, &mut leaves);
+    for _ in 0..3 {
+        guest.pause();
+        guest.tx.kick.write(1).unwrap();
+        guest.rx.kick.write(1).unwrap();
+        let mut comes = host.dial(3000);
+        for port in 0..100 {
+            drop(host.dial(port));
+        }
+        stays.write_all(b"while paused").unwrap();
+        // Nothing else happens after the rings are started.
+        guest.resume();
+        let mut packets = vec![guest.receive(), guest.receive()];
+        packets.sort_by_key(|packet| packet.op);
+        assert_eq!((packets[0].op, packets[0].guest), (op::REQUEST, 3000), "{packets:?}");
+        assert_eq!((packets[1].ports(), &packets[1].payload[..]), (ports, &b"while paused"[..]));
+        let new = packets[0].ports();
+        guest.send(&Packet::new(op::RESPONSE, new));
+        read(&mut comes, 14);
+        works(&mut guest, &mut comes, new);
+        works(&mut guest, &mut stays, ports);
+        guest.send(&Packet::new(op::RST, new));
+    }
+    guest.pause();
+    drop(leaves);
+    guest.resume();
+    let shutdown = guest.receive();
+    assert_eq!((shutdown.op, shutdown.flags, shutdown.ports()), (op::SHUTDOWN, BOTH, left));
+}
+
+#[test]
+fn what_a_guest_sent_before_it_was_paused_is_processed_after() {
+    let (_host, mut guest, mut client, ports) = connected();
+    guest.pause();
+    guest.put(&Packet::bytes(ports, b"early").encode());
+    guest.resume();
+    assert_eq!(read(&mut client, 5), b"early");
+}
+
+#[test]
+fn a_full_ring_holds_packets_back_until_the_guest_gives_buffers() {
+    let (_host, mut guest, mut client, ports) = connected();
+    guest.refills = false;
+    let sent = vec![9; 1 << 20];
+    let writer = {
+        let sent = sent.clone();
+        thread::spawn(move || client.write_all(&sent))
+    };
+    let mut received = 0;
+    let mut taken = Vec::new();
+    while received < sent.len() {
+        let packet = guest.receive();
+        received += packet.payload.len();
+        taken.push(guest.last_head);
+        if taken.len() == 5 {
+            for head in taken.drain(..) {
+                guest.give_buffer(head);
+            }
+            let fwd_cnt = u32::try_from(received).unwrap();
+            guest.send(&Packet { fwd_cnt, ..Packet::new(op::CREDIT_UPDATE, ports) });
+        }
+    }
+    writer.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_guest_that_takes_no_resets_is_not_listened_to() {
+    let host = Host::new();
+    let mut guest = host.boot_without_buffers();
+    let garbage = Packet::new(op::RW, (1, 1)).encode();
+    // As many as the device answers at most, and then a ring full of them.
+    for _ in 0..256 + u32::from(RING / 2) {
+        guest.send_raw(&garbage);
+    }
+    host.waits();
+    assert_eq!(guest.used(1), 256);
+    for head in 0..RING {
+        guest.give_buffer(head);
+    }
+    for _ in 0..256 + u32::from(RING / 2) {
+        assert_eq!(guest.receive().op, op::RST);
+    }
+    still_serves(&host, &mut guest);
+}
+
+#[test]
+fn hostile_packets_end_at_most_their_own_connection() {
+    let (host, mut guest, mut client, ports) = connected();
+    let good = Packet::bytes(ports, b"x").encode();
+    let with = |at: usize, bytes: &[u8]| {
+        let mut packet = good.clone();
+        packet[at..at + bytes.len()].copy_from_slice(bytes);
+        packet
+    };
+    // Not even for the device: no whole header, another context id.
+    guest.send_raw(&[]);
+    guest.send_raw(&good[..43]);
+    guest.send_raw(&with(0, &8_u64.to_le_bytes()));
+    guest.send_raw(&with(8, &3_u64.to_le_bytes()));
+    assert_eq!(guest.settle(), []);
+    // Another type is answered, and is not the connection.
+    guest.send_raw(&with(28, &[2]));
+    assert_eq!(guest.settle().len(), 1);
+    works(&mut guest, &mut client, ports);
+    for bad in [
+        with(24, &2_u32.to_le_bytes()),
+        with(24, &u32::MAX.to_le_bytes()),
+        with(30, &[0]),
+        with(30, &[8]),
+        with(30, &[1]),
+        with(30, &[2]),
+    ] {
+        let mut client = host.dial(1024);
+        let ports = guest.accept(1024, &mut client);
+        let mut bad = bad;
+        bad[20..24].copy_from_slice(&ports.0.to_le_bytes());
+        guest.send_raw(&bad);
+        assert_eq!(guest.receive_op(op::RST).ports(), ports, "{bad:?}");
+        assert!(is_closed(&mut client));
+    }
+    // Counters that cannot be.
+    let credit = Packet { buf_alloc: 0, fwd_cnt: u32::MAX, ..Packet::new(op::CREDIT_UPDATE, ports) };
+    guest.send(&credit);
+    guest.send(&Packet { buf_alloc: u32::MAX, ..credit });
+    let mut random = 1_u64;
+    for round in 0..2000 {
+        if round % 32 == 0 {
+            guest.settle();
+        }
+        let mut noise = with(24, &0_u32.to_le_bytes());
+        for byte in &mut noise[16..] {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            *byte = random.to_le_bytes()[0];
+        }
+        noise[16..20].copy_from_slice(&ports.1.to_le_bytes());
+        noise[20..24].copy_from_slice(&ports.0.to_le_bytes());
+        let op = noise[30] % 9;
+        noise[28..32].copy_from_slice(&[1, 0, op, 0]);
+        guest.send_raw(&noise);
+    }
+    guest.settle();
+    still_serves(&host, &mut guest);
+}
+
+#[test]
+fn hostile_descriptors_are_returned_unused() {
+    let host = Host::new();
+    let mut guest = host.boot();
+    let outside = 1 << 40;
+    for descriptor in [
+        (outside, 44, 0, 0),
+        (u64::MAX - 10, 44, 0, 0),
+        (0, u32::MAX, 0, 0),
+        (0x4000, 8, 1, 60),
+        (0x4000, 8, 1, 6000),
+        (0x4000, 64, 4, 0),
+    ] {
+        guest.describe(1, 60, descriptor);
+        guest.make_available(1, 60);
+        guest.tx.kick.write(1).unwrap();
+        while guest.take_used(1).0 != 60 {}
+    }
+    still_serves(&host, &mut guest);
+}
+
+#[test]
+fn rx_buffers_without_room_are_returned_empty() {
+    let host = Host::new();
+    let mut guest = host.boot_without_buffers();
+    let buffer = guest.rx.buffer(0);
+    for (head, descriptor) in [(0, (buffer, 43, 2, 0)), (1, (buffer, 4096, 0, 0)), (2, (1 << 40, 4096, 2, 0))]
+    {
+        guest.describe(0, head, descriptor);
+        guest.make_available(0, head);
+    }
+    let _client = host.dial(1024);
+    for head in [0, 1, 2] {
+        assert_eq!(guest.take_used(0), (head, 0));
+    }
+    guest.give_buffer(3);
+    assert_eq!(guest.receive().op, op::REQUEST);
+}
+
+#[test]
+fn a_ring_that_makes_no_sense_is_served_again_after_it_is_restarted() {
+    let host = Host::new();
+    for index in [0, 1] {
+        let mut guest = host.boot();
+        let available = guest.available(index);
+        guest.claim_available(index, available.wrapping_add(RING + 1));
+        guest.tx.kick.write(1).unwrap();
+        let _client = host.dial(1);
+        host.waits();
+        assert_eq!(guest.used(0), u16::try_from(index).unwrap(), "packets to the guest");
+        guest.pause();
+        guest.claim_available(index, available);
+        guest.resume();
+        assert_eq!(guest.receive().guest, 1);
+        still_serves(&host, &mut guest);
+    }
+}
+
+#[test]
+fn the_number_of_connections_is_limited() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+
+    let host = Host::new();
+    let mut guest = host.boot();
+    let mut clients = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        let mut client = host.dial(1024);
+        let ports = guest.accept(1024, &mut client);
+        clients.push((client, ports));
+    }
+    assert!(is_closed(&mut UnixStream::connect(host.socket()).unwrap()));
+    guest.send(&Packet::new(op::REQUEST, (1025, 5)));
+    assert_eq!(guest.receive_op(op::RST).ports(), (1025, 5));
+    for (client, ports) in [0, MAX_CONNECTIONS / 2, MAX_CONNECTIONS - 1].map(|at| &clients[at]) {
+        works(&mut guest, &mut client.try_clone().unwrap(), *ports);
+    }
+    // One that the guest does not confirm the end of makes room.
+    let (client, ports) = clients.remove(0);
+    drop(client);
+    assert_eq!(guest.receive_op(op::SHUTDOWN).ports(), ports);
+    let mut client = host.dial(1024);
+    assert_eq!(guest.receive_op(op::RST).ports(), ports);
+    guest.accept(1024, &mut client);
+}
+
+#[test]
+fn the_end_of_qemu_closes_all_connections_and_another_one_is_served() {
+    let (host, guest, mut client, _) = connected();
+    drop(guest);
+    assert!(is_closed(&mut client));
+    let mut guest = host.boot();
+    still_serves(&host, &mut guest);
+}
