@@ -13,7 +13,6 @@ mod project;
 mod setup;
 mod suite;
 mod template;
-mod vsock;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -72,10 +71,10 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<ExitCode> {
     let project = Project::find()?;
     match task {
-        Task::Setup => setup::run(&project)?,
+        Task::Setup => setup::run()?,
         Task::Build { out } => programs::build(&project, out.as_deref())?,
         Task::Try => {
-            setup::run(&project)?;
+            setup::run()?;
             programs::build(&project, None)?;
             command::say("booting a VM: banger vm run --rm --timing -- uname -a");
             let mut banger = std::process::Command::new(project.programs().join("banger"));

@@ -18,8 +18,9 @@ const AGENT_LIMIT: usize = 3 << 20;
 
 /// Builds the programs and puts them into `out`, by default `target/banger`.
 pub(crate) fn build(project: &Project, out: Option<&Path>) -> Result<()> {
-    say("building banger and bangerd");
-    check(&mut cargo(project, &["build", "--release", "-p", "banger", "-p", "bangerd"]))?;
+    say("building banger, bangerd and banger-vsock-device");
+    let packages = ["build", "--release", "-p", "banger", "-p", "bangerd", "-p", "banger-vsock-device"];
+    check(&mut cargo(project, &packages))?;
     say("building banger-agent");
     check(
         cargo(project, &["build", "-p", "banger-agent", "--profile", "agent", "--target", TRIPLE])
@@ -38,12 +39,10 @@ pub(crate) fn build(project: &Project, out: Option<&Path>) -> Result<()> {
 
     let out = out.map_or_else(|| project.programs(), Path::to_path_buf);
     fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
-    let vsock = project.tools().join("bin/vhost-device-vsock");
-    ensure!(vsock.exists(), "vhost-device-vsock is missing: run `cargo xtask setup`");
-    for program in [built.join("release/banger"), built.join("release/bangerd"), agent, vsock] {
-        install(&program, &out)?;
+    for program in ["banger", "bangerd", "banger-vsock-device"] {
+        install(&built.join("release").join(program), &out)?;
     }
-    Ok(())
+    install(&agent, &out)
 }
 
 /// Builds the daemon that can be killed at any of its steps, and puts it into `target/banger-fail` beside the other
@@ -55,7 +54,7 @@ pub(crate) fn build_failing(project: &Project) -> Result<()> {
     let out = project.failing_programs();
     fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
     install(&project.cargo_target().join("debug/bangerd"), &out)?;
-    for program in ["banger", "banger-agent", "vhost-device-vsock"] {
+    for program in ["banger", "banger-agent", "banger-vsock-device"] {
         install(&project.programs().join(program), &out)?;
     }
     Ok(())

@@ -42,9 +42,4 @@ impl Project {
     pub(crate) fn failing_programs(&self) -> PathBuf {
         self.target().join("banger-fail")
     }
-
-    /// Programs of other projects, built from source.
-    pub(crate) fn tools(&self) -> PathBuf {
-        self.target().join("tools")
-    }
 }

@@ -4,11 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
-use crate::{
-    command::{self, check, find_program, is_root, say},
-    project::Project,
-    vsock,
-};
+use crate::command::{self, check, find_program, is_root, say};
 
 /// Debian packages, each with a program or a file that shows it is there.
 const PACKAGES: &[(&str, &str)] = &[
@@ -41,10 +37,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("buildah", "buildah"),
 ];
 
-pub(crate) fn run(project: &Project) -> Result<()> {
+pub(crate) fn run() -> Result<()> {
     packages()?;
-    subordinate_ids()?;
-    vsock::prepare(project)
+    subordinate_ids()
 }
 
 fn packages() -> Result<()> {

@@ -24,7 +24,7 @@ pub(crate) fn run(project: &Project, with_lab: bool) -> Result<()> {
 
 fn all(steps: &mut Steps, project: &Project, with_lab: bool) -> Result<()> {
     let run = |arguments: &[&str]| check(&mut cargo(project, arguments));
-    steps.step("setup", || setup::run(project))?;
+    steps.step("setup", setup::run)?;
     steps.step("format", || run(&["fmt", "--all", "--check"]))?;
     steps.step("arrows", || arrows::run(project))?;
     steps.step("clippy", || run(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;

@@ -1,6 +1,6 @@
 //! Streams between host and guest.
 //!
-//! Firecracker and `vhost-device-vsock` give the same thing, a "hybrid" vsock: a Unix socket on the host. A connection
+//! Firecracker and `banger-vsock-device` give the same thing, a "hybrid" vsock: a Unix socket on the host. A connection
 //! to it begins with `CONNECT <port>\n`, answered by `OK <host port>\n` once the guest has accepted; a connection that
 //! the guest opens to port N of the host arrives at the socket `PATH_N`.
 //! (Firecracker, docs/vsock.md.) Where the host has `/dev/vhost-vsock`, it is the kernel's own `AF_VSOCK`.

@@ -2,7 +2,7 @@
 
 use crate::{
     Accel, Control, KvmVerdict, Vmm, VmmError, VmmKind,
-    discover::HostVmms,
+    discover::{HostVmms, NO_VSOCK},
     firecracker::{self, Firecracker},
     qemu::{self, Qemu, Vsock},
 };
@@ -75,13 +75,7 @@ fn qemu(found: &HostVmms) -> Result<Qemu, VmmError> {
     let vsock = match (&found.vsock_device, found.vhost_vsock) {
         (Some(device), _) => Vsock::Device(device.clone()),
         (None, true) => Vsock::Kernel,
-        (None, false) => {
-            return Err(unusable(
-                "qemu has no vsock: vhost-device-vsock is not installed (cargo install vhost-device-vsock), and \
-                 /dev/vhost-vsock cannot be opened"
-                    .to_owned(),
-            ));
-        }
+        (None, false) => return Err(unusable(format!("qemu has no vsock: {NO_VSOCK}"))),
     };
     let accel = if found.kvm.is_usable() { Accel::Kvm } else { Accel::Tcg };
     Ok(Qemu { program: program.program, version: program.version, accel, vsock })
@@ -114,7 +108,7 @@ mod tests {
             KvmProbe::new(verdict, "because"),
             found(firecracker, "firecracker"),
             found(qemu, "qemu"),
-            vsock.then(|| "/usr/bin/vhost-device-vsock".into()),
+            vsock.then(|| "/usr/bin/banger-vsock-device".into()),
         )
     }
 
@@ -131,7 +125,7 @@ mod tests {
                 (false, true, false, true),
                 Err("firecracker needs KVM: because; and qemu is not installed"),
             ),
-            (None, (false, false, true, false), Err("vhost-device-vsock is not installed")),
+            (None, (false, false, true, false), Err("banger-vsock-device is missing beside bangerd")),
             (Some(Qemu), (true, true, true, true), Ok((Qemu, true, false))),
             (Some(Firecracker), (false, true, true, true), Err("firecracker needs KVM: because")),
             (Some(Firecracker), (true, false, true, true), Err("firecracker is not installed")),

@@ -18,6 +18,13 @@ const FIRECRACKER_SINCE: [u32; 2] = [1, 8];
 /// Oldest QEMU that is used: Debian 11's, the first one tried.
 const QEMU_SINCE: [u32; 2] = [5, 2];
 
+/// The program of the vsock device (crates/vsock-device).
+const VSOCK_DEVICE: &str = "banger-vsock-device";
+
+/// The reason why QEMU's guests have no vsock.
+pub(crate) const NO_VSOCK: &str =
+    "banger-vsock-device is missing beside bangerd: banger is not installed completely";
+
 /// Where VMM programs are searched, and how KVM is judged.
 #[derive(Debug, Clone)]
 pub struct VmmSearch {
@@ -44,7 +51,7 @@ pub struct HostVmms {
     pub(crate) firecracker: Result<Found, String>,
     /// QEMU, or why it cannot be used.
     pub(crate) qemu: Result<Found, String>,
-    /// `vhost-device-vsock`, where it is installed.
+    /// The program of the vsock device, which is installed beside bangerd.
     pub(crate) vsock_device: Option<PathBuf>,
     /// Whether the kernel's own vsock can be used.
     pub(crate) vhost_vsock: bool,
@@ -75,7 +82,7 @@ pub async fn discover(search: &VmmSearch) -> HostVmms {
         kvm,
         firecracker: firecracker.map_err(|unfit| unfit.why),
         qemu: qemu.map_err(|unfit| unfit.why),
-        vsock_device: search.find("vhost-device-vsock"),
+        vsock_device: search.find(VSOCK_DEVICE),
         vhost_vsock,
         // Without evidence it holds for one choice only: a program that was late may be fit after all.
         evidence: if late { Vec::new() } else { evidence(search) },
@@ -84,7 +91,7 @@ pub async fn discover(search: &VmmSearch) -> HostVmms {
 
 /// What was looked at, and what was there.
 fn evidence(search: &VmmSearch) -> Vec<(PathBuf, Option<Identity>)> {
-    let programs = ["firecracker", "qemu-system-x86_64", "vhost-device-vsock"];
+    let programs = ["firecracker", "qemu-system-x86_64", VSOCK_DEVICE];
     let programs = programs.map(|name| search.find(name).unwrap_or_else(|| name.into()));
     let devices = ["/dev/kvm", "/dev/vhost-vsock"].map(PathBuf::from);
     // `banger doctor` replaces the kept verdict.
@@ -111,9 +118,7 @@ impl HostVmms {
         let vsock = match (&self.vsock_device, self.vhost_vsock) {
             (Some(device), _) => Ok(device.display().to_string()),
             (None, true) => Ok("/dev/vhost-vsock, the host kernel's own".to_owned()),
-            (None, false) => {
-                Err("vhost-device-vsock is not installed, and /dev/vhost-vsock cannot be opened".to_owned())
-            }
+            (None, false) => Err(NO_VSOCK.to_owned()),
         };
         [("firecracker", told(&self.firecracker)), ("qemu", told(&self.qemu)), ("qemu's vsock", vsock)]
     }

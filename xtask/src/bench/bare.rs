@@ -43,7 +43,7 @@ impl Bare {
     /// Learns how the running `vm` was started, and stops it.
     pub(super) fn of(stage: &Stage, vm: &str) -> Result<Self> {
         let id = stage.vm_id(vm)?;
-        let device = command_line_of("vhost-device-vsock", &id)?;
+        let device = command_line_of("banger-vsock-device", &id)?;
         let qemu = command_line_of("qemu-system-x86_64", &id)?;
         let runtime = stage.vm_runtime(vm)?;
         stage.ok(&["vm", "stop", vm])?;

@@ -24,7 +24,6 @@ pub(super) fn raw(vsock: &Path) -> Result<Duration> {
     let start = Instant::now();
     let mut stream = UnixStream::connect(vsock).with_context(|| vsock.display().to_string())?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    // In one piece: vhost-device-vsock gives up on a line whose end has not come yet.
     stream.write_all(format!("CONNECT {AGENT_PORT}\n").as_bytes())?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut answer = String::new();

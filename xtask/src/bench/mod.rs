@@ -66,7 +66,7 @@ const VMS: u8 = 3;
 
 pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     ensure!(arguments.runs > 0, "--runs must be at least 1");
-    setup::run(project)?;
+    setup::run()?;
     programs::build(project, None)?;
     template::prepare(project)?;
     let stage = Stage::new(project)?;

@@ -94,7 +94,7 @@ const CHOSEN: [(&str, &[&str]); 8] = [
 /// On Firecracker: with a short soak, a kill at each point of a VM's life once, and a few round trips.
 const ON_FIRECRACKER: &str = "export BANGER_SOAK_VMS=12 BANGER_KILL_ONCE=1 BANGER_ROUND_TRIPS=3";
 
-/// On QEMU, with KVM and the vsock of the lab's kernel, which it uses where there is no vhost-device-vsock.
+/// On QEMU, with KVM and the vsock of the lab's kernel, which it uses where banger-vsock-device is missing.
 const ON_QEMU: &str =
     "export BANGER_VMM=qemu BANGER_PROGRAMS=/run/programs PATH=/usr/sbin:/usr/bin:/sbin:/bin
     mkdir $BANGER_PROGRAMS
@@ -104,7 +104,7 @@ const ON_QEMU: &str =
 const CHOSEN_ON_QEMU: (&str, &[&str]) = ("sessions", &["status_is_ours"]);
 
 pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
-    setup::run(project)?;
+    setup::run()?;
     let smoke = if arguments.no_build {
         Vec::new()
     } else {

@@ -32,7 +32,7 @@ fn without(name: &str) -> &'static str {
     match name {
         "firecracker" => "VMs run with qemu instead; firecracker starts them faster where KVM works",
         "qemu" => "it runs VMs where firecracker cannot (Debian: apt install qemu-system-x86)",
-        _ => "qemu needs one of the two (cargo install vhost-device-vsock)",
+        _ => "qemu needs it: install all of banger's programs in one directory",
     }
 }
 

@@ -1,7 +1,7 @@
 //! QEMU, as a stand-in for Firecracker: `q35`, virtio over PCI, the kernel booted directly through PVH.
 //!
-//! Its vsock is `vhost-device-vsock`, a process beside it that gives the same Unix socket as Firecracker, or the host
-//! kernel's where `/dev/vhost-vsock` can be opened. Its network is QEMU's own: a guest reaches out through the host's
+//! Its vsock is `banger-vsock-device`, a process beside it with the same Unix sockets as Firecracker's, or the host
+//! kernel's where that program is missing and `/dev/vhost-vsock` can be opened. Its network is QEMU's own: a guest reaches out through the host's
 //! connections and needs no privilege for it. What it also reaches, at 10.0.2.2, is whatever listens on the host's
 //! loopback: QEMU has no option to leave that out and keep the way out.
 
@@ -32,7 +32,7 @@ pub(crate) struct Qemu {
 /// Where a QEMU guest's vsock comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Vsock {
-    /// `vhost-device-vsock`, this program.
+    /// `banger-vsock-device`, this program.
     Device(PathBuf),
     /// The host's kernel.
     Kernel,
@@ -197,9 +197,9 @@ impl Qemu {
                 let args: [OsString; 6] = [
                     "--guest-cid".into(),
                     cid.to_string().into(),
-                    "--socket".into(),
+                    "--vhost-socket".into(),
                     vhost.clone().into(),
-                    "--uds-path".into(),
+                    "--host-socket".into(),
                     socket.clone().into(),
                 ];
                 let process = Process {
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn without_kvm_and_with_a_vsock_device() {
-        let plan = qemu(Accel::Tcg, Vsock::Device("/usr/bin/vhost-device-vsock".into()))
+        let plan = qemu(Accel::Tcg, Vsock::Device("/usr/bin/banger-vsock-device".into()))
             .plan(&spec_for_test())
             .unwrap();
         insta::assert_debug_snapshot!(plan);
