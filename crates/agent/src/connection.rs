@@ -6,25 +6,26 @@ use banger_proto::{Decoder, Frame, FrameError};
 use bytes::BytesMut;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio_vsock::VsockStream;
+
+use crate::stream::{Duplex, Socket};
 
 /// The host's side of a connection.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    stream: ReadHalf<VsockStream>,
+    stream: ReadHalf<Socket>,
     decoder: Decoder,
 }
 
 /// The agent's side of a connection.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    stream: WriteHalf<VsockStream>,
+    stream: WriteHalf<Socket>,
     bytes: BytesMut,
 }
 
 /// Takes a connection's two sides apart.
-pub(crate) fn split(stream: VsockStream) -> (Incoming, Outgoing) {
-    let (read, write) = tokio::io::split(stream);
+pub(crate) fn split(stream: impl Duplex + 'static) -> (Incoming, Outgoing) {
+    let (read, write) = tokio::io::split(Box::pin(stream) as Socket);
     (
         Incoming { stream: read, decoder: Decoder::default() },
         Outgoing { stream: write, bytes: BytesMut::new() },

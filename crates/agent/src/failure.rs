@@ -6,13 +6,14 @@ use banger_proto::{FailureKind, Reply};
 
 /// A failure, as it is told to the host.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub struct Failure {
     kind: FailureKind,
     message: String,
 }
 
 impl Failure {
-    pub(crate) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+    /// Returns a failure of `kind` with a message for the user.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
 

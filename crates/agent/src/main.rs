@@ -1,51 +1,7 @@
-//! `banger-agent`: the program of ours inside every guest.
-//!
-//! As `/init` of the boot initrd it brings the root file system up ([`boot`]), then answers the host over vsock
-//! ([`server`]), either as PID 1 itself or, where the image has an init of its own, as a child of that.
+//! The program; see the library.
 
-mod boot;
-mod children;
-mod configure;
-mod connection;
-mod console;
-mod copy;
-mod exec;
-mod failure;
-mod init;
-mod inspect;
-mod marks;
-mod own;
-mod ports;
-mod power;
-mod programs;
-mod server;
-mod sftp;
-mod sockets;
-mod users;
-mod window;
-mod workspace;
-
-use std::{io::Write, process::ExitCode};
-
-use crate::{console::fail, marks::Booted, power::Power};
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        _ if std::process::id() == 1 => boot::boot(),
-        ["serve", booted] => match serde_json::from_str::<Booted>(booted) {
-            Ok(_) if !boot::init_runs() => ExitCode::FAILURE,
-            Ok(booted) => server::run(booted, Power::AskInit),
-            Err(error) => fail(&format!("cannot read what the boot has left: {error}")),
-        },
-        [copy::COMMAND, request] => own::run(copy::run, request),
-        [workspace::COMMAND, request] => own::run(workspace::run, request),
-        [sftp::COMMAND] => sftp::run(),
-        ["--version"] => {
-            // Of no use to anybody when it cannot be written.
-            let _ = writeln!(std::io::stdout(), "banger-agent {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
-        }
-        _ => fail("this is the program that banger runs inside its VMs; it does nothing elsewhere"),
-    }
+    banger_agent::main()
 }

@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 
 /// How the guest came up.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Booted {
+pub struct Booted {
     /// What was done when.
-    pub(crate) marks: Vec<BootMark>,
+    pub marks: Vec<BootMark>,
     /// The init that PID 1 is, unless it is the agent.
-    pub(crate) init: Option<String>,
+    pub init: Option<String>,
     /// The port of the host to dial now.
-    pub(crate) ready_port: u32,
+    pub ready_port: u32,
 }
 
 impl Booted {
     /// Notes that `name` is done now.
-    pub(crate) fn mark(&mut self, name: &str) {
+    pub fn mark(&mut self, name: &str) {
         let now = clock_gettime(ClockId::Boottime);
         let at_us = u64::try_from(now.tv_sec * 1_000_000 + now.tv_nsec / 1000).unwrap_or_default();
         self.marks.push(BootMark { name: name.to_owned(), at_us });

@@ -27,7 +27,7 @@ use crate::{
     init,
     marks::Booted,
     power::{self, Power},
-    server,
+    vsock,
 };
 
 /// Descriptors that a program may ask for at most; systemd's figure.
@@ -96,7 +96,7 @@ fn hand_over(mut booted: Booted, root: root::Root) {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         say(&format!("cannot raise the limit of descriptors: {error}"));
     }
-    server::run(booted, Power::Own(Rc::new(root.mounted)));
+    vsock::run(booted, Power::Own(Rc::new(root.mounted)));
 }
 
 /// Starts the agent that is to go on when this process has become the init. It is told otherwise through the pipe, whose

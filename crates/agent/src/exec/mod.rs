@@ -5,9 +5,9 @@ mod program;
 mod shell;
 mod stdin;
 
-pub(crate) use program::ROOT_PATH;
+pub(crate) use program::{ROOT_PATH, login};
 
-use std::{collections::BTreeMap, rc::Rc, time::Duration};
+use std::{process::Command, rc::Rc, time::Duration};
 
 use banger_proto::{Exec, ExecControl, Frame, Reply, Stream};
 use banger_sys::{Terminal, signal_of};
@@ -21,6 +21,7 @@ use tokio::{
 use crate::{
     children::{Child, Children},
     connection::{Incoming, Outgoing},
+    failure::Failure,
     window::{OverWindow, Queue, queue},
 };
 
@@ -30,15 +31,15 @@ const WAITING: usize = 4;
 /// How long a program may go on after its host has hung up and it was told so.
 const HANG_UP: Duration = Duration::from_secs(5);
 
-/// Runs the program of `request` with the image's variables `env`, and tells the host how that went.
+/// Runs `command`, which is the program of `request`, and tells the host how that went.
 pub(crate) async fn exec(
     request: &Exec,
-    env: &BTreeMap<String, String>,
+    command: Result<Command, Failure>,
     incoming: Incoming,
     mut outgoing: Outgoing,
     children: &Children,
 ) {
-    let program = match program::start(request, env, children) {
+    let program = match command.and_then(|command| program::start(request, command, children)) {
         Ok(program) => program,
         Err(failure) => {
             // A host that has hung up does not want the answer.

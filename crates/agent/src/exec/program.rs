@@ -42,18 +42,19 @@ pub(super) struct Program {
     pub(super) terminal: Option<Rc<Terminal>>,
 }
 
-/// Starts the program of `request` with the image's variables `env`.
-pub(super) fn start(
-    request: &Exec,
-    env: &BTreeMap<String, String>,
-    children: &Children,
-) -> Result<Program, Failure> {
+/// The program of `request` as a login of its user would start it, with the image's variables `env`.
+pub(crate) fn login(request: &Exec, env: &BTreeMap<String, String>) -> Result<Command, Failure> {
     let user = users::of_guest(request.user.as_deref())?;
     let mut command = command(request, env, &user)?;
+    lead_session(&mut command, user.credentials(), request.terminal.is_some());
+    Ok(command)
+}
+
+/// Starts `command`, which is the program of `request`.
+pub(super) fn start(request: &Exec, mut command: Command, children: &Children) -> Result<Program, Failure> {
     let what = format!("run {}", command.get_program().to_string_lossy());
     let (input, outputs, terminal) =
         streams(request, &mut command).map_err(Failure::io("make the program's streams"))?;
-    lead_session(&mut command, user.credentials(), request.terminal.is_some());
     let child = children.spawn(&mut command).map_err(Failure::io(what))?;
     Ok(Program { child, input, outputs, terminal })
 }

@@ -23,9 +23,8 @@ use tokio::net::{TcpListener, UnixListener};
 use super::{
     names::addresses,
     rights::{give_up_rights, with_rights_of},
-    socket::Socket,
 };
-use crate::{children::Children, failure::Failure, users::User};
+use crate::{children::Children, failure::Failure, stream::Socket, users::User};
 
 /// Callers that may wait in the kernel.
 const BACKLOG: i32 = 128;

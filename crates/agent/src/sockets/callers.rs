@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use super::socket::Socket;
+use crate::stream::Socket;
 
 /// All who wait, by number.
 #[derive(Debug, Clone, Default)]

@@ -9,7 +9,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::{names::addresses, rights::with_rights_of, socket::Socket};
+use super::{names::addresses, rights::with_rights_of};
+use crate::stream::Socket;
 use crate::{children::Children, failure::Failure, users::User};
 
 /// How long a server may take to accept.

@@ -5,7 +5,6 @@ mod callers;
 mod connect;
 mod names;
 mod rights;
-mod socket;
 mod splice;
 
 use std::{io, rc::Rc, time::Duration};

@@ -7,7 +7,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::socket::Socket;
+use crate::stream::Socket;
 use crate::{
     connection::{Incoming, Outgoing},
     window::{Queue, Queued, queue, tell},

@@ -1,0 +1,43 @@
+//! The port between the agent's protocol and the machine that it runs on.
+
+use std::{collections::BTreeMap, fmt::Debug, future::Future, process::Command, time::Duration};
+
+use banger_proto::{Configure, Exec};
+
+use crate::{configure, exec, failure::Failure, power::Power};
+
+/// The machine of a [`Server`](crate::Server).
+pub trait Machine: Debug + 'static {
+    /// Applies an identity: names, network, clock, users' keys.
+    fn configure(&self, wanted: &Configure) -> impl Future<Output = Result<(), Failure>>;
+
+    /// Prepares the program of `request`, without its standard streams, in a process group of its own.
+    ///
+    /// # Errors
+    /// When there is no such user, directory or shell.
+    fn command(&self, request: &Exec, env: &BTreeMap<String, String>) -> Result<Command, Failure>;
+
+    /// Writes what programs have written to the disks.
+    fn sync(&self);
+
+    /// Ends the machine in order, within `grace` if that is given.
+    fn power_off(&self, grace: Option<Duration>) -> impl Future<Output = ()>;
+}
+
+impl Machine for Power {
+    async fn configure(&self, wanted: &Configure) -> Result<(), Failure> {
+        configure::configure(wanted).await
+    }
+
+    fn command(&self, request: &Exec, env: &BTreeMap<String, String>) -> Result<Command, Failure> {
+        exec::login(request, env)
+    }
+
+    fn sync(&self) {
+        rustix::fs::sync();
+    }
+
+    async fn power_off(&self, grace: Option<Duration>) {
+        self.off(grace).await;
+    }
+}

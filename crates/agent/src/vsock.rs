@@ -1,0 +1,69 @@
+//! The agent's way to the host: vsock.
+
+use std::{io, process::ExitCode, rc::Rc, sync::Arc};
+
+use banger_proto::AGENT_PORT;
+use tokio::{
+    sync::Semaphore,
+    task::{LocalSet, spawn_local},
+};
+use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
+
+use crate::{
+    console::say,
+    marks::Booted,
+    power::{self, Power},
+    server::Server,
+};
+
+/// Connections at a time: each exec holds four descriptors of the 1024 that a process has by default.
+const CONNECTIONS: usize = 200;
+
+/// Serves until the guest ends.
+pub(crate) fn run(mut booted: Booted, power: Power) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let served = runtime.and_then(|runtime| {
+        LocalSet::new().block_on(&runtime, async {
+            let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, AGENT_PORT))?;
+            booted.mark("listening");
+            let ready_port = booted.ready_port;
+            if let Power::Own(_) = &power {
+                spawn_local(power::on_ctrl_alt_del(power.clone()));
+            }
+            let server = Server::start(booted, power);
+            spawn_local(call_the_host(server.clone(), ready_port));
+            accept(server, listener).await
+        })
+    });
+    if let Err(error) = served {
+        say(&format!("cannot serve: {error}"));
+    }
+    ExitCode::FAILURE
+}
+
+/// Dials the host once, so that it need not ask again and again whether the guest is up.
+async fn call_the_host(server: Rc<Server<Power>>, port: u32) {
+    match VsockStream::connect(VsockAddr::new(VMADDR_CID_HOST, port)).await {
+        Ok(stream) => server.serve(stream).await,
+        // Nobody there waits: the guest restarted by itself, say.
+        Err(error) => say(&format!("the host does not take the call: {error}")),
+    }
+}
+
+async fn accept(server: Rc<Server<Power>>, listener: VsockListener) -> io::Result<()> {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let (stream, from) = listener.accept().await?;
+        // Any user of the guest can dial this port too, and would be root by it.
+        if from.cid() != VMADDR_CID_HOST {
+            continue;
+        }
+        let (server, place) = (server.clone(), places.clone().try_acquire_owned());
+        spawn_local(async move {
+            match place {
+                Ok(_place) => server.serve(stream).await,
+                Err(_) => say("more connections than the agent can serve: one was refused"),
+            }
+        });
+    }
+}
