@@ -1,0 +1,374 @@
+//! Every call of the engine's API that the tests make, and a daemon that makes them as commands.
+//!
+//! No other file calls [`Engine`]'s methods.
+
+use std::{fs::File, io::Write, path::PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use banger_api::{
+    ApiError, CommitVm, CreateVm, Dirs, ErrorKind, Event, Happening, HappeningKind, ImageName, KillVm,
+    NameImage, PullImage, RegisterImage, RestartVm, SetVm, Size, StartVm, StopVm, Vm, VmState, Vmm,
+    WatchEvents,
+};
+use banger_engine::{Engine, Events, Parts, Programs, Tar};
+use banger_proto::{
+    AGENT_PORT, CopyDirection, CopyFiles, Decoder, Exec, ExitStatus, Frame, Greeting, Reply, Request, Stream,
+};
+use banger_vmm::GuestStream;
+use bytes::BytesMut;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    runtime::Handle,
+    sync::mpsc,
+    task::{JoinSet, yield_now},
+};
+
+/// A command to a test daemon.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Command {
+    /// Does nothing; the daemon has opened the store by then.
+    Open,
+    CreateVm {
+        name: String,
+        image: String,
+        vmm: Vmm,
+        start: bool,
+    },
+    StartVm(String),
+    StopVm(String),
+    RestartVm(String),
+    KillVm(String),
+    PauseVm(String),
+    ResumeVm(String),
+    SetVm {
+        name: String,
+        disk_size: Size,
+    },
+    DeleteVm(String),
+    /// Runs a program in the guest and returns its output.
+    Exec {
+        vm: String,
+        argv: Vec<String>,
+    },
+    ShowVm(String),
+    /// Waits until a VM no longer runs, and returns it.
+    VmEnded(String),
+    /// Creates `vms` VMs, runs a program in each and deletes them; returns the number of tasks alive afterwards.
+    Soak {
+        vms: u32,
+        vmm: Vmm,
+    },
+    ImportImage {
+        name: String,
+        tar: PathBuf,
+    },
+    PullImage(String),
+    TagImage {
+        image: String,
+        name: String,
+    },
+    RenameImage {
+        image: String,
+        name: String,
+    },
+    RegisterImage {
+        name: String,
+        path: PathBuf,
+    },
+    PromoteImage(String),
+    CommitVm {
+        vm: String,
+        name: String,
+    },
+    DeleteImage(String),
+    ShowImage(String),
+    ImportKernel {
+        name: String,
+        path: PathBuf,
+    },
+    DeleteKernel(String),
+    ShowKernel(String),
+    Repair,
+    /// Waits until no operation is in progress.
+    Idle,
+    /// Closes the store, as the last step of an orderly exit.
+    Close,
+}
+
+/// Opens an engine.
+pub(crate) async fn open(dirs: Dirs, programs: Programs) -> Result<Engine, ApiError> {
+    Engine::open(dirs, programs).await
+}
+
+/// Returns a request for a small VM.
+pub(crate) fn small(name: &str, image: &str, vmm: Vmm) -> Result<CreateVm> {
+    Ok(CreateVm {
+        name: Some(name.parse()?),
+        image: Some(image.to_owned()),
+        vcpu: Some(1),
+        memory: Some(Size::mib(128)),
+        disk_size: Some(Size::mib(64)),
+        system_overlay_size: Some(Size::mib(64)),
+        vmm: Some(vmm),
+        ..CreateVm::default()
+    })
+}
+
+pub(crate) fn create(engine: &Engine, request: CreateVm) -> Result<Events, ApiError> {
+    engine.run_vm(request)
+}
+
+pub(crate) fn start(engine: &Engine, vm: &str) -> Result<Events, ApiError> {
+    engine.start_vm(vm, StartVm::default())
+}
+
+/// Stops a VM, by force after `seconds`.
+pub(crate) fn stop(engine: &Engine, vm: &str, seconds: u64) -> Result<Events, ApiError> {
+    engine.stop_vm(vm, StopVm { timeout_s: Some(seconds) })
+}
+
+pub(crate) fn kill(engine: &Engine, vm: &str) -> Result<Events, ApiError> {
+    engine.kill_vm(vm, KillVm::default())
+}
+
+pub(crate) fn pause(engine: &Engine, vm: &str) -> Result<Events, ApiError> {
+    engine.pause_vm(vm)
+}
+
+pub(crate) fn resume(engine: &Engine, vm: &str) -> Result<Events, ApiError> {
+    engine.resume_vm(vm)
+}
+
+pub(crate) fn delete(engine: &Engine, vm: &str, force: bool) -> Result<Events, ApiError> {
+    engine.delete_vm(vm, force)
+}
+
+pub(crate) fn cancel(engine: &Engine, operation: &str) -> Result<(), ApiError> {
+    engine.cancel(operation)
+}
+
+pub(crate) fn vm(engine: &Engine, vm: &str) -> Result<Vm, ApiError> {
+    engine.vm(vm)
+}
+
+pub(crate) fn vms(engine: &Engine) -> Result<Vec<Vm>, ApiError> {
+    engine.vms()
+}
+
+pub(crate) async fn idle(engine: &Engine) {
+    engine.idle().await;
+}
+
+/// Subscribes to the engine's events.
+pub(crate) fn watch(engine: &Engine) -> Parts {
+    engine.happenings(WatchEvents { follow: true, since: None })
+}
+
+/// Waits until a VM changes to state `wanted`, and returns the reason.
+pub(crate) async fn comes_to(watched: &mut Parts, wanted: VmState) -> Result<Option<String>> {
+    loop {
+        let line = watched.recv().await.context("the engine is gone")?;
+        let happening: Happening = serde_json::from_slice(&line)?;
+        match happening.what {
+            HappeningKind::VmState { to, reason, .. } if to == wanted => return Ok(reason),
+            _ => {}
+        }
+    }
+}
+
+/// Waits for an operation's result.
+pub(crate) async fn ended(events: Result<Events, ApiError>) -> Result<Value, ApiError> {
+    let mut events = events?;
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::Done { result, .. } => return Ok(result),
+            Event::Error { error } => return Err(error),
+            _ => {}
+        }
+    }
+    Err(ApiError::new(ErrorKind::Internal, "an operation has neither worked nor failed"))
+}
+
+/// Runs a program in a VM's guest, which must succeed, and returns its output.
+pub(crate) async fn exec(engine: &Engine, vm: &str, argv: &[&str]) -> Result<String> {
+    let argv = argv.iter().map(|&arg| arg.to_owned()).collect();
+    let output = session(engine, vm, &Request::Exec(Exec { argv, ..Exec::default() })).await?;
+    Ok(String::from_utf8(output)?)
+}
+
+/// Copies `path` out of a VM's guest, and returns the stream.
+pub(crate) async fn copy_out(engine: &Engine, vm: &str, path: &str) -> Result<Vec<u8>> {
+    let path = path.as_bytes().to_vec();
+    let copy = CopyFiles { direction: CopyDirection::Out, path, follow: false, user: None };
+    session(engine, vm, &Request::Copy(copy)).await
+}
+
+/// Sends the agent a request that runs a program, which must succeed, and returns its output.
+async fn session(engine: &Engine, vm: &str, request: &Request) -> Result<Vec<u8>> {
+    let (mut stream, _session) = engine.tunnel(vm, AGENT_PORT).await?;
+    let mut decoder = Decoder::default();
+    let mut next = async |stream: &mut GuestStream| -> Result<Frame> {
+        loop {
+            if let Some(frame) = decoder.next_frame()? {
+                return Ok(frame);
+            }
+            ensure!(stream.read_buf(decoder.buffer()).await? > 0, "the guest has hung up");
+        }
+    };
+    let _: Greeting = next(&mut stream).await?.parse()?;
+    let mut bytes = BytesMut::new();
+    Frame::control(request)?.encode(&mut bytes);
+    stream.write_all(&bytes).await?;
+    let mut output = Vec::new();
+    loop {
+        match next(&mut stream).await? {
+            Frame::Data(Stream::Stdout, bytes) => output.extend(bytes),
+            Frame::Data(..) => {}
+            frame => match frame.parse()? {
+                Reply::Exited { status: ExitStatus::Code(0) } => return Ok(output),
+                Reply::Started { .. } => {}
+                reply => bail!("the guest answered {reply:?}"),
+            },
+        }
+    }
+}
+
+/// Executes `command`.
+pub(crate) async fn carry_out(engine: &Engine, command: Command) -> Result<Value, ApiError> {
+    use Command as C;
+    match command {
+        C::Open => Ok(Value::Null),
+        C::CreateVm { name, image, vmm, start } => {
+            let request = small(&name, &image, vmm).map_err(internal)?;
+            ended(create(engine, CreateVm { no_start: !start, ..request })).await
+        }
+        C::StartVm(vm) => ended(start(engine, &vm)).await,
+        C::StopVm(vm) => ended(engine.stop_vm(&vm, StopVm::default())).await,
+        C::RestartVm(vm) => ended(engine.restart_vm(&vm, RestartVm::default())).await,
+        C::KillVm(vm) => ended(kill(engine, &vm)).await,
+        C::PauseVm(vm) => ended(pause(engine, &vm)).await,
+        C::ResumeVm(vm) => ended(resume(engine, &vm)).await,
+        C::SetVm { name, disk_size } => {
+            ended(engine.set_vm(&name, SetVm { disk_size: Some(disk_size), ..SetVm::default() })).await
+        }
+        C::DeleteVm(vm) => ended(delete(engine, &vm, true)).await,
+        C::Exec { vm, argv } => {
+            let argv: Vec<_> = argv.iter().map(String::as_str).collect();
+            Ok(exec(engine, &vm, &argv).await.map_err(internal)?.into())
+        }
+        C::VmEnded(name) => loop {
+            let vm = engine.vm_ended(&name).await?;
+            if vm.state != VmState::Running {
+                return json(vm);
+            }
+        },
+        C::Soak { vms, vmm } => json(soak(engine, vms, vmm).await.map_err(internal)?),
+        C::ShowVm(name) => json(vm(engine, &name)?),
+        C::ImportImage { name, tar } => {
+            let tar = File::open(tar).map_err(internal)?;
+            ended(Ok(engine.import_image(image(&name)?, Tar::<File>::File(tar)))).await
+        }
+        C::PullImage(name) => {
+            ended(Ok(engine.pull_image(PullImage {
+                name: image(&name)?,
+                size: None,
+                credentials: Vec::new(),
+            })))
+            .await
+        }
+        C::TagImage { image: of, name } => {
+            let name = NameImage { name: image(&name)?, replace_built: false };
+            ended(Ok(engine.tag_image(of, name))).await
+        }
+        C::RenameImage { image: of, name } => json(engine.rename_image(&of, &image(&name)?)?),
+        C::RegisterImage { name, path } => {
+            let register = RegisterImage { name: image(&name)?, path, kernel: None };
+            ended(Ok(engine.register_image(register))).await
+        }
+        C::PromoteImage(name) => ended(Ok(engine.promote_image(name))).await,
+        C::CommitVm { vm, name } => {
+            let commit = CommitVm { name: image(&name)?, with_home: false, build_key: None };
+            ended(engine.commit_vm(&vm, commit)).await
+        }
+        C::DeleteImage(name) => json(engine.delete_image(&name)?),
+        C::ShowImage(name) => json(engine.image(&name)?),
+        C::ImportKernel { name, path } => {
+            let file = File::open(path).map_err(internal)?;
+            ended(Ok(engine.import_kernel(name.parse().map_err(internal)?, file))).await
+        }
+        C::DeleteKernel(name) => json(engine.delete_kernel(&name)?),
+        C::ShowKernel(name) => json(engine.kernel(&name)?),
+        C::Repair => json(engine.repair().await?),
+        C::Idle => {
+            idle(engine).await;
+            Ok(Value::Null)
+        }
+        C::Close => {
+            engine.close();
+            Ok(Value::Null)
+        }
+    }
+}
+
+/// VMs at the same time.
+const AT_ONCE: u32 = 4;
+
+async fn soak(engine: &Engine, vms: u32, vmm: Vmm) -> Result<usize> {
+    let mut workers = JoinSet::new();
+    for worker in 0..AT_ONCE {
+        let engine = engine.clone();
+        workers.spawn(async move {
+            for number in (worker..vms).step_by(AT_ONCE as usize) {
+                let name = format!("box-{number}");
+                ended(create(&engine, small(&name, "tiny", vmm)?)).await?;
+                let said = exec(&engine, &name, &["sh", "-c", "echo $HOSTNAME"]).await?;
+                ensure!(said.trim() == name, "{name} says that it is {said}");
+                ended(delete(&engine, &name, true)).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(done) = workers.join_next().await {
+        done??;
+    }
+    idle(engine).await;
+    // Lets tasks run that are about to end.
+    for _ in 0..100 {
+        yield_now().await;
+    }
+    Ok(Handle::current().metrics().num_alive_tasks())
+}
+
+fn image(name: &str) -> Result<ImageName, ApiError> {
+    name.parse().map_err(internal)
+}
+
+fn json(value: impl Serialize) -> Result<Value, ApiError> {
+    serde_json::to_value(value).map_err(internal)
+}
+
+fn internal(error: impl std::fmt::Display) -> ApiError {
+    ApiError::new(ErrorKind::Internal, format!("{error:#}"))
+}
+
+/// Runs a test daemon: reads commands from standard input and writes results, a line of JSON each.
+pub(crate) async fn serve(dirs: Dirs, programs: Programs) -> Result<()> {
+    let (commands, mut waiting) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            // The receiver lives as long as the process.
+            let _ = commands.send(line);
+        }
+    });
+    let opened = open(dirs, programs).await;
+    while let Some(command) = waiting.recv().await {
+        let answer = match &opened {
+            Ok(engine) => carry_out(engine, serde_json::from_str(&command)?).await,
+            Err(error) => Err(error.clone()),
+        };
+        writeln!(std::io::stdout(), "{}", serde_json::to_string(&answer)?)?;
+    }
+    Ok(())
+}

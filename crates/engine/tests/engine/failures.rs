@@ -1,0 +1,256 @@
+//! VMMs, devices and guests that fail, hang or send nonsense at each stage; and starts that are cancelled.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use banger_api::{ApiError, CreateVm, ErrorKind, Event, VmState, Vmm};
+use banger_engine::{Engine, Events};
+use libtest_mimic::Trial;
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
+
+use crate::{
+    driver::{Command, cancel, comes_to, create, ended, exec, idle, pause, small, start, stop, vm, watch},
+    host::{Host, VMMS, run},
+    trial,
+    vmm::faults::{Fault, Phase},
+};
+
+/// The stages of a start at which a VM can fail.
+const STARTING: [Phase; 5] = [Phase::Device, Phase::Launch, Phase::Boot, Phase::Call, Phase::Configure];
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for vmm in VMMS {
+        // The slowest first: these wait for a timeout of the engine.
+        let mut add = |name: &str, test: Box<dyn FnOnce() -> Result<()> + Send>| {
+            trials.push(trial(format!("failures::{name}::{vmm:?}"), test));
+        };
+        add("hung_vmm_is_given_up_on", Box::new(move || hung_vmm_is_given_up_on(vmm)));
+        add("hung_vmm_is_not_waited_for_to_pause", Box::new(move || run(hung_vmm_does_not_pause(vmm))));
+        add("guest_that_talks_nonsense", Box::new(move || run(guest_that_talks_nonsense(vmm))));
+        add("guest_that_takes_no_identity", Box::new(move || run(guest_that_takes_no_identity(vmm))));
+        add("guest_that_never_answers", Box::new(move || run(guest_that_never_answers(vmm))));
+        add("agent_that_does_not_power_off", Box::new(move || run(agent_that_does_not_power_off(vmm))));
+        add("guest_that_does_not_power_off", Box::new(move || run(guest_that_does_not_power_off(vmm))));
+        add("vmm_that_talks_nonsense", Box::new(move || run(vmm_that_talks_nonsense(vmm))));
+        add("guest_that_ends_by_itself", Box::new(move || run(guest_that_ends_by_itself(vmm))));
+        add("cancelled_at_each_event", Box::new(move || run(cancelled_at_each_event(vmm))));
+        let stages = STARTING.into_iter().filter(move |phase| *phase != Phase::Device || vmm == Vmm::Qemu);
+        for phase in stages {
+            add(&format!("dies::{phase:?}"), Box::new(move || run(dies(vmm, phase))));
+            add(&format!("cancelled::{phase:?}"), Box::new(move || run(cancelled(vmm, phase))));
+        }
+    }
+    trials
+}
+
+/// Returns a host with a VM `box` that was never started.
+async fn never_started(vmm: Vmm) -> Result<(Host, Engine)> {
+    let host = Host::new()?;
+    let engine = host.open().await?;
+    ended(create(&engine, CreateVm { no_start: true, ..small("box", "tiny", vmm)? })).await?;
+    Ok((host, engine))
+}
+
+/// Returns a host with a running VM `box` that has this fault.
+async fn running(vmm: Vmm, fault: (Phase, Fault)) -> Result<(Host, Engine)> {
+    let host = Host::new()?;
+    host.fault(Some(fault))?;
+    let engine = host.open().await?;
+    ended(create(&engine, small("box", "tiny", vmm)?)).await?;
+    Ok((host, engine))
+}
+
+/// Returns the error of an operation that must fail with `kind`.
+fn failed(result: Result<Value, ApiError>, kind: ErrorKind) -> Result<ApiError> {
+    let error = result.err().context("it has not failed")?;
+    ensure!(error.kind == kind, "{error:?}");
+    Ok(error)
+}
+
+/// Returns the id of an operation, its first event.
+async fn id_of(events: &mut Events) -> Result<String> {
+    match events.recv().await {
+        Some(Event::Started { operation }) => Ok(operation.to_string()),
+        other => anyhow::bail!("it has not begun: {other:?}"),
+    }
+}
+
+/// A process of the VM dies during a start: the start fails, holds nothing, and the next start works.
+async fn dies(vmm: Vmm, phase: Phase) -> Result<()> {
+    let (host, engine) = never_started(vmm).await?;
+    host.fault(Some((phase, Fault::Dies)))?;
+    let error = failed(ended(start(&engine, "box")).await, ErrorKind::Guest)?;
+    let role = if phase == Phase::Device { "vsock device" } else { "VMM" };
+    ensure!(error.message.contains(&format!("its {role} exited with status 1")), "{error:?}");
+    ensure!(vm(&engine, "box")?.state == VmState::Error);
+    host.agrees()?;
+    host.fault(None)?;
+    ended(start(&engine, "box")).await?;
+    host.agrees()
+}
+
+/// A start that hangs is cancelled, by request and by a client that hangs up.
+async fn cancelled(vmm: Vmm, phase: Phase) -> Result<()> {
+    let (host, engine) = never_started(vmm).await?;
+    host.fault(Some((phase, Fault::Hangs)))?;
+    let hanging = host.hanging()?;
+    let mut events = start(&engine, "box")?;
+    let id = id_of(&mut events).await?;
+    hanging.recv(&mut [0]).await?;
+    cancel(&engine, &id)?;
+    failed(ended(Ok(events)).await, ErrorKind::Cancelled)?;
+    let now = vm(&engine, "box")?;
+    ensure!(now.state == VmState::Stopped && now.last_error.is_none(), "{now:?}");
+    host.agrees()?;
+    let mut events = start(&engine, "box")?;
+    id_of(&mut events).await?;
+    hanging.recv(&mut [0]).await?;
+    drop(events);
+    idle(&engine).await;
+    ensure!(vm(&engine, "box")?.state == VmState::Stopped);
+    host.agrees()
+}
+
+/// A create is cancelled after its first event, its second, and so on until it is faster than the cancel.
+async fn cancelled_at_each_event(vmm: Vmm) -> Result<()> {
+    let host = Host::new()?;
+    let engine = host.open().await?;
+    for count in 0.. {
+        let mut events = create(&engine, small("box", "tiny", vmm)?)?;
+        let id = id_of(&mut events).await?;
+        for _ in 0..count {
+            match events.recv().await {
+                Some(Event::Done { .. }) => return host.agrees(),
+                Some(_) => {}
+                None => anyhow::bail!("it ended without a result"),
+            }
+        }
+        // Fails when the operation has just ended.
+        let _ = cancel(&engine, &id);
+        match ended(Ok(events)).await {
+            // It ended before the cancel.
+            Ok(_) => drop(ended(crate::driver::delete(&engine, "box", true)).await?),
+            Err(error) => ensure!(error.kind == ErrorKind::Cancelled, "{error:?}"),
+        }
+        host.nothing_left()?;
+    }
+    Ok(())
+}
+
+async fn guest_that_talks_nonsense(vmm: Vmm) -> Result<()> {
+    let (host, engine) = never_started(vmm).await?;
+    host.fault(Some((Phase::Call, Fault::Garbles)))?;
+    let error = failed(ended(start(&engine, "box")).await, ErrorKind::Guest)?;
+    ensure!(error.message.contains("does not follow the agent's protocol"), "{error:?}");
+    ensure!(vm(&engine, "box")?.state == VmState::Error);
+    host.agrees()
+}
+
+async fn guest_that_takes_no_identity(vmm: Vmm) -> Result<()> {
+    let (host, engine) = never_started(vmm).await?;
+    host.fault(Some((Phase::Configure, Fault::Garbles)))?;
+    let error = failed(ended(start(&engine, "box")).await, ErrorKind::Guest)?;
+    ensure!(error.message.contains("this guest takes no identity"), "{error:?}");
+    ensure!(vm(&engine, "box")?.state == VmState::Error);
+    host.agrees()
+}
+
+/// The VM stays up for its user to inspect, and a stop uses Ctrl-Alt-Del.
+async fn guest_that_never_answers(vmm: Vmm) -> Result<()> {
+    let (host, engine) = never_started(vmm).await?;
+    fs::write(host.path("config/config.toml"), "[vm]\nready_timeout = '1s'\n")?;
+    host.fault(Some((Phase::Boot, Fault::Hangs)))?;
+    failed(ended(start(&engine, "box")).await, ErrorKind::Timeout)?;
+    ensure!(vm(&engine, "box")?.state == VmState::Running);
+    host.agrees()?;
+    ended(stop(&engine, "box", 2)).await?;
+    ensure!(vm(&engine, "box")?.state == VmState::Stopped);
+    host.agrees()
+}
+
+/// Stops the VM, by force after `seconds`, and returns the warnings.
+async fn stopped(engine: &Engine, seconds: u64) -> Result<Vec<String>> {
+    let mut events = stop(engine, "box", seconds)?;
+    let mut warnings = Vec::new();
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::Warning { message } => warnings.push(message),
+            Event::Error { error } => return Err(error.into()),
+            _ => {}
+        }
+    }
+    ensure!(vm(engine, "box")?.state == VmState::Stopped);
+    Ok(warnings)
+}
+
+async fn agent_that_does_not_power_off(vmm: Vmm) -> Result<()> {
+    let (host, engine) = running(vmm, (Phase::PowerOff, Fault::Hangs)).await?;
+    let warnings = stopped(&engine, 6).await?;
+    ensure!(warnings.is_empty(), "Ctrl-Alt-Del is enough: {warnings:?}");
+    host.agrees()
+}
+
+async fn guest_that_does_not_power_off(vmm: Vmm) -> Result<()> {
+    let (host, engine) = running(vmm, (Phase::Reset, Fault::Hangs)).await?;
+    let warnings = stopped(&engine, 2).await?;
+    ensure!(warnings.iter().any(|warning| warning.contains("ended by force")), "{warnings:?}");
+    host.agrees()
+}
+
+async fn vmm_that_talks_nonsense(vmm: Vmm) -> Result<()> {
+    let (host, engine) = running(vmm, (Phase::Control, Fault::Garbles)).await?;
+    failed(ended(pause(&engine, "box")).await, ErrorKind::Io)?;
+    ensure!(vm(&engine, "box")?.state == VmState::Running);
+    exec(&engine, "box", &["true"]).await?;
+    host.agrees()
+}
+
+async fn hung_vmm_does_not_pause(vmm: Vmm) -> Result<()> {
+    let (host, engine) = running(vmm, (Phase::Control, Fault::Hangs)).await?;
+    failed(ended(pause(&engine, "box")).await, ErrorKind::Timeout)?;
+    ensure!(vm(&engine, "box")?.state == VmState::Running);
+    // The agent's power-off needs no control socket.
+    ensure!(stopped(&engine, 60).await?.is_empty());
+    host.agrees()
+}
+
+/// A starting daemon does not adopt a VMM that does not answer.
+fn hung_vmm_is_given_up_on(vmm: Vmm) -> Result<()> {
+    let mut host = Host::new()?;
+    host.fault(Some((Phase::Control, Fault::Hangs)))?;
+    let (name, image) = ("box".to_owned(), "tiny".to_owned());
+    host.ok(Command::CreateVm { name: name.clone(), image, vmm, start: true })?;
+    host.kill_daemon()?;
+    let vm = host.ok(Command::ShowVm(name))?;
+    let why = vm["last_error"].as_str().unwrap_or_default();
+    ensure!(vm["state"] == "error" && why.contains("while no bangerd was watching"), "{vm}");
+    host.agrees()
+}
+
+/// A guest that resets itself leaves its VM stopped, not failed.
+async fn guest_that_ends_by_itself(vmm: Vmm) -> Result<()> {
+    let host = Host::new()?;
+    let engine = host.open().await?;
+    ended(create(&engine, small("box", "tiny", vmm)?)).await?;
+    let mut watched = watch(&engine);
+    let run_dir = host.path("run/vms").join(vm(&engine, "box")?.id.as_str());
+    let (socket, request) = match vmm {
+        Vmm::Firecracker => (
+            "api.sock",
+            "PUT /actions HTTP/1.1\r\nContent-Length: 32\r\n\r\n{\"action_type\":\"SendCtrlAltDel\"}",
+        ),
+        Vmm::Qemu => ("qmp.sock", "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"system_reset\"}\n"),
+    };
+    let mut control = UnixStream::connect(run_dir.join(socket)).await?;
+    control.write_all(request.as_bytes()).await?;
+    // The VMM may exit before it answers.
+    let _ = control.read_to_end(&mut Vec::new()).await;
+    let reason = comes_to(&mut watched, VmState::Stopped).await?;
+    ensure!(reason.is_none(), "{reason:?}");
+    host.agrees()
+}

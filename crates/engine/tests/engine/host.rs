@@ -1,0 +1,351 @@
+//! An isolated host for each test: its own directories, and daemons that use them.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    fs::File,
+    future::Future,
+    io::{self, BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command as Process, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use banger_api::{ApiError, Dirs, Vmm};
+use banger_engine::{Engine, Programs};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    driver::{self, Command},
+    fixtures,
+    vmm::faults::{self, Fault, Phase},
+};
+
+/// A file that the test process keeps locked until it exits.
+pub(crate) const LOCK: &str = "lock";
+
+/// The programs that the engine looks for by name.
+const PROGRAMS: [&str; 4] = ["bangerd", "firecracker", "qemu-system-x86_64", "vhost-device-vsock"];
+
+/// What all tests of a run share.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    /// The hosts' directories, among them a template.
+    hosts: TempDir,
+    /// Hard links to the test program, so it is on the same file system.
+    programs: TempDir,
+    _lock: File,
+}
+
+/// How a command went whose daemon was killed.
+#[derive(Debug)]
+pub(crate) struct Killed {
+    /// The fail points that it reached, each with a count.
+    pub(crate) points: Vec<String>,
+    /// The command's result; `None` when the daemon died before it answered.
+    pub(crate) result: Option<Result<Value, ApiError>>,
+}
+
+/// A test daemon, a process of its own.
+#[derive(Debug)]
+struct Daemon {
+    process: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+/// An isolated host. Dropping it kills its processes and removes its files.
+#[derive(Debug)]
+pub(crate) struct Host {
+    root: PathBuf,
+    daemon: Option<Daemon>,
+}
+
+static BENCH: OnceLock<Result<Bench, String>> = OnceLock::new();
+
+impl Bench {
+    /// Returns the bench of this run, made on the first call.
+    pub(crate) fn get() -> Result<&'static Self> {
+        let bench = BENCH.get_or_init(|| Self::set_up().map_err(|error| format!("{error:#}")));
+        bench.as_ref().map_err(|error| anyhow!("the tests' directories: {error}"))
+    }
+
+    fn set_up() -> Result<Self> {
+        let hosts = tempfile::Builder::new().prefix("engine-").tempdir()?;
+        let lock = File::create(hosts.path().join(LOCK))?;
+        lock.lock()?;
+        let programs = tempfile::Builder::new().prefix("engine-").tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+        let own = env::current_exe()?;
+        for name in PROGRAMS {
+            // Not symbolic links: the engine recognises a process by the path of its program.
+            fs::hard_link(&own, programs.path().join(name))?;
+        }
+        fs::write(programs.path().join("banger-agent"), fixtures::agent())?;
+        let bench = Self { hosts, programs, _lock: lock };
+        let mut template = Host::at(bench.hosts.path().join("template"))?;
+        let programs = bench.programs();
+        let tar = template.path("tiny.tar");
+        fs::write(&tar, fixtures::tar(&[("etc/name", b"tiny")])?)?;
+        let kernel = template.path("kernel.tar");
+        fs::write(&kernel, fixtures::kernel()?)?;
+        for command in [
+            Command::ImportKernel { name: "debian-cloud".to_owned(), path: kernel },
+            Command::ImportImage { name: "tiny".to_owned(), tar },
+            Command::Close,
+        ] {
+            template.daemon = Some(match template.daemon.take() {
+                Some(daemon) => daemon,
+                None => template.start_daemon(&programs, &[])?,
+            });
+            template.ask(command)??;
+        }
+        template.kill_daemon()?;
+        // Its directory stays as the template.
+        std::mem::forget(template);
+        Ok(bench)
+    }
+
+    fn programs(&self) -> Programs {
+        let [bangerd, agent] = ["bangerd", "banger-agent"].map(|name| self.programs.path().join(name));
+        Programs { bangerd, agent }
+    }
+
+    /// Removes everything that the tests have made, if they have made anything.
+    pub(crate) fn clear() -> Result<()> {
+        if let Some(Ok(bench)) = BENCH.get() {
+            fs::remove_dir_all(bench.programs.path())?;
+            fs::remove_dir_all(bench.hosts.path())?;
+        }
+        Ok(())
+    }
+}
+
+impl Host {
+    /// Returns a host with an image `tiny` and a kernel.
+    pub(crate) fn new() -> Result<Self> {
+        let host = Self::bare()?;
+        link_tree(&Bench::get()?.hosts.path().join("template"), &host.root)?;
+        Ok(host)
+    }
+
+    /// Returns a host on which no daemon has ever run.
+    pub(crate) fn bare() -> Result<Self> {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed);
+        Self::at(Bench::get()?.hosts.path().join(number.to_string()))
+    }
+
+    fn at(root: PathBuf) -> Result<Self> {
+        for name in ["state", "cache", "config", "run"] {
+            fs::create_dir_all(root.join(name))?;
+        }
+        Ok(Self { root, daemon: None })
+    }
+
+    /// Returns a path in the host's directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Returns the directory of a VM's disks and logs.
+    pub(crate) fn vm_dir(&self, id: &str) -> PathBuf {
+        self.path("state/vms").join(id)
+    }
+
+    /// Sets the fault of VMs that start from now on.
+    pub(crate) fn fault(&self, fault: Option<(Phase, Fault)>) -> Result<()> {
+        faults::set(&self.root, fault)
+    }
+
+    /// Returns a socket that receives a datagram when a VM begins to hang.
+    pub(crate) fn hanging(&self) -> Result<tokio::net::UnixDatagram> {
+        faults::hanging(&self.root)
+    }
+
+    /// Opens an engine in this process.
+    pub(crate) async fn open(&self) -> Result<Engine> {
+        Ok(driver::open(dirs(&self.root), Bench::get()?.programs()).await?)
+    }
+
+    /// Sends a command to the daemon, starting one if none runs. The outer error is the daemon's death.
+    pub(crate) fn ask(&mut self, command: Command) -> Result<Result<Value, ApiError>> {
+        if self.daemon.is_none() {
+            self.daemon = Some(self.start_daemon(&Bench::get()?.programs(), &[])?);
+        }
+        let daemon = self.daemon.as_mut().context("no daemon")?;
+        daemon.ask(&command)?.with_context(|| format!("the daemon died of {command:?}"))
+    }
+
+    /// Sends a command that must succeed.
+    pub(crate) fn ok(&mut self, command: Command) -> Result<Value> {
+        let what = format!("{command:?}");
+        self.ask(command)?.context(what)
+    }
+
+    /// Executes a command in a fresh daemon that is killed at `point`, else after the command.
+    pub(crate) fn killed(&mut self, point: Option<&str>, command: &Command) -> Result<Killed> {
+        self.kill_daemon()?;
+        let record = self.path("record");
+        fs::write(&record, "")?;
+        let mut armed = vec![("BANGER_FAIL_POINT_RECORD", record.as_os_str())];
+        armed.extend(point.map(|point| ("BANGER_FAIL_POINT", point.as_ref())));
+        let mut daemon = self.start_daemon(&Bench::get()?.programs(), &armed)?;
+        let result = daemon.ask(command)?;
+        daemon.end()?;
+        let points: Vec<_> = fs::read_to_string(&record)?.lines().map(str::to_owned).collect();
+        if let Some(point) = point {
+            ensure!(points.iter().any(|come| come == point), "it came only to {points:?}");
+        }
+        Ok(Killed { points, result })
+    }
+
+    /// Kills the daemon.
+    pub(crate) fn kill_daemon(&mut self) -> Result<()> {
+        self.daemon.take().map_or(Ok(()), Daemon::end)
+    }
+
+    /// Returns the daemon's pid, if one runs.
+    pub(crate) fn daemon_pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(|daemon| daemon.process.id())
+    }
+
+    fn start_daemon(&self, programs: &Programs, env: &[(&str, &std::ffi::OsStr)]) -> Result<Daemon> {
+        let mut command = Process::new(&programs.bangerd);
+        command.arg("daemon").arg(&self.root).env_clear().envs(env.iter().copied());
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let commands = process.stdin.take().context("stdin")?;
+        let answers = BufReader::new(process.stdout.take().context("stdout")?);
+        Ok(Daemon { process, commands, answers })
+    }
+
+    /// Returns pid and command line of the processes with a path of this host in their arguments.
+    pub(crate) fn processes(&self) -> Result<Vec<(u32, String)>> {
+        let mut found = Vec::new();
+        let needle = format!("{}/", self.root.display());
+        for entry in fs::read_dir("/proc")? {
+            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
+            // The process may exit meanwhile.
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if line.contains(&needle) {
+                found.push((pid, line));
+            }
+        }
+        Ok(found)
+    }
+
+    fn tear_down(&mut self) -> Result<()> {
+        self.kill_daemon()?;
+        for (pid, _) in self.processes()? {
+            kill(pid)?;
+        }
+        Ok(fs::remove_dir_all(&self.root)?)
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Err(error) = self.tear_down() {
+            crate::say(&format!("{} was not torn down: {error:#}", self.root.display()));
+        }
+    }
+}
+
+impl Daemon {
+    /// Returns its answer; `None` when it has died.
+    fn ask(&mut self, command: &Command) -> Result<Option<Result<Value, ApiError>>> {
+        let mut line = serde_json::to_string(command)?;
+        line.push('\n');
+        // Fails when the daemon was killed while opening the store.
+        let _ = self.commands.write_all(line.as_bytes());
+        let mut answer = String::new();
+        match self.answers.read_line(&mut answer)? {
+            0 => Ok(None),
+            _ if !answer.ends_with('\n') => bail!("half an answer: {answer}"),
+            _ => Ok(Some(serde_json::from_str(&answer)?)),
+        }
+    }
+
+    fn end(mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+}
+
+/// Returns the directories of the host in `root`.
+pub(crate) fn dirs(root: &Path) -> Dirs {
+    let [config, system_config, state, cache, runtime] =
+        ["config", "system.toml", "state", "cache", "run"].map(|name| root.join(name));
+    Dirs { config, system_config, state, cache, runtime }
+}
+
+/// Returns the programs in the directory of this process's program.
+pub(crate) fn programs() -> Result<Programs> {
+    let bangerd = env::current_exe()?;
+    let agent = bangerd.with_file_name("banger-agent");
+    Ok(Programs { bangerd, agent })
+}
+
+/// Kills process `pid`, if it still runs, and waits for its exit.
+pub(crate) fn kill(pid: u32) -> Result<()> {
+    use rustix::{
+        event::{PollFd, PollFlags, poll},
+        process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid},
+    };
+    let pid = Pid::from_raw(i32::try_from(pid)?).context("pid 0")?;
+    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
+    // It may have exited just now.
+    let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None)?;
+    // A child of this process, started by an engine in it, would stay as a zombie.
+    let _ = waitid(
+        WaitId::PidFd(std::os::fd::AsFd::as_fd(&pidfd)),
+        WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+    );
+    Ok(())
+}
+
+/// Returns the names in a directory; none when it does not exist.
+pub(crate) fn names_in(directory: &Path) -> Result<BTreeSet<String>> {
+    match fs::read_dir(directory) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        Err(error) => Err(error).context(directory.display().to_string()),
+    }
+}
+
+/// Links the files under `from` into `to`, and copies the store, which is written to.
+fn link_tree(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            fs::create_dir_all(&target)?;
+            fs::set_permissions(&target, fs::metadata(&source)?.permissions())?;
+            link_tree(&source, &target)?;
+        } else if entry.file_name().to_string_lossy().starts_with("store.") {
+            fs::copy(&source, &target)?;
+        } else {
+            fs::hard_link(&source, &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs an asynchronous test on its own runtime, which ends every engine that the test has opened.
+pub(crate) fn run<T>(test: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(async { tokio::time::timeout(crate::HANGING, test).await });
+    result.context("the test hangs")?
+}
+
+/// Both VMMs.
+pub(crate) const VMMS: [Vmm; 2] = [Vmm::Firecracker, Vmm::Qemu];

@@ -1,0 +1,486 @@
+//! Kills the daemon before and after every write of the store, in every command.
+//!
+//! Afterwards a fresh daemon takes over. Everything that was acknowledged must exist and be whole, and nothing else may
+//! be left.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::{Context, Result, ensure};
+use banger_api::{ApiError, ErrorKind, Size, Vmm};
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::{
+    agreement::{boots, is_clean},
+    driver::Command,
+    host::{Host, Killed, VMMS},
+    registry::{Image, Registry},
+    say, trial,
+    vmm::faults::{Fault, Phase},
+};
+
+/// The points at which daemons were killed, by name; and the number of kills.
+static TALLY: Mutex<(BTreeSet<String>, usize)> = Mutex::new((BTreeSet::new(), 0));
+
+/// The state of the host before a command.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Before {
+    NoVm,
+    Stopped,
+    Running,
+    Paused,
+    /// No image and no kernel `more`.
+    NoMore,
+    /// An image and a kernel `more`.
+    More,
+    /// No image `more`, but an image `another`.
+    Another,
+    /// No image `more`, but a user's file to register.
+    File,
+    /// A registered image `more`.
+    Registered,
+    /// No image `more`, but a stopped VM `box`.
+    Committable,
+}
+
+/// What the command does to its VM, image or kernel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Effect {
+    Makes,
+    Keeps,
+    Removes,
+}
+
+/// A command that is killed at each of its points.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    name: &'static str,
+    before: Before,
+    command: fn(&Stage) -> Command,
+    does: Effect,
+}
+
+/// Where commands are killed.
+#[derive(Debug)]
+struct Stage {
+    host: Host,
+    vmm: Vmm,
+}
+
+const fn case(name: &'static str, before: Before, does: Effect, command: fn(&Stage) -> Command) -> Case {
+    Case { name, before, command, does }
+}
+
+/// Commands about a VM, on each VMM.
+#[rustfmt::skip]
+const VMS: &[Case] = &[
+    case("vm_create", Before::NoVm, Effect::Makes, |stage| stage.create(true)),
+    case("vm_create_no_start", Before::NoVm, Effect::Makes, |stage| stage.create(false)),
+    case("vm_start", Before::Stopped, Effect::Keeps, |_| Command::StartVm(the("box"))),
+    case("vm_restart", Before::Running, Effect::Keeps, |_| Command::RestartVm(the("box"))),
+    case("vm_stop", Before::Running, Effect::Keeps, |_| Command::StopVm(the("box"))),
+    case("vm_stop_paused", Before::Paused, Effect::Keeps, |_| Command::StopVm(the("box"))),
+    case("vm_kill", Before::Running, Effect::Keeps, |_| Command::KillVm(the("box"))),
+    case("vm_pause", Before::Running, Effect::Keeps, |_| Command::PauseVm(the("box"))),
+    case("vm_resume", Before::Paused, Effect::Keeps, |_| Command::ResumeVm(the("box"))),
+    case("vm_set", Before::Stopped, Effect::Keeps, |_| Command::SetVm { name: the("box"), disk_size: Size::mib(128) }),
+    // To the daemon, `vm workspace` and `vm cp` are the same: a session with the guest.
+    case("vm_exec", Before::Running, Effect::Keeps, |_| Command::Exec { vm: the("box"), argv: vec![the("true")] }),
+    case("vm_delete", Before::Running, Effect::Removes, |_| Command::DeleteVm(the("box"))),
+    case("daemon_stop", Before::Running, Effect::Keeps, |_| Command::Close),
+];
+
+/// Commands about images and kernels.
+#[rustfmt::skip]
+const IMAGES: &[Case] = &[
+    case("image_import", Before::NoMore, Effect::Makes, |stage| {
+        Command::ImportImage { name: the("more"), tar: stage.host.path("tiny.tar") }
+    }),
+    case("image_tag", Before::NoMore, Effect::Makes, |_| Command::TagImage { image: the("tiny"), name: the("more") }),
+    case("image_rename", Before::Another, Effect::Makes, |_| {
+        Command::RenameImage { image: the("another"), name: the("more") }
+    }),
+    case("image_register", Before::File, Effect::Makes, |stage| stage.register()),
+    case("image_promote", Before::Registered, Effect::Makes, |_| Command::PromoteImage(the("more"))),
+    case("image_commit", Before::Committable, Effect::Makes, |_| {
+        Command::CommitVm { vm: the("box"), name: the("more") }
+    }),
+    case("image_delete", Before::More, Effect::Removes, |_| Command::DeleteImage(the("more"))),
+    case("kernel_import", Before::NoMore, Effect::Makes, |stage| stage.import_kernel()),
+    case("kernel_delete", Before::More, Effect::Removes, |_| Command::DeleteKernel(the("more"))),
+];
+
+fn the(name: &str) -> String {
+    name.to_owned()
+}
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let vms = VMMS.iter().flat_map(|&vmm| VMS.iter().map(move |&case| (vmm, case)));
+    let images = IMAGES.iter().map(|&case| (Vmm::Firecracker, case));
+    let cases = vms.chain(images);
+    let cases = cases.map(|(vmm, case)| {
+        trial(format!("killed::{}::{vmm:?}", case.name), move || Stage::new(vmm)?.kill_at_all_points(case))
+    });
+    let others = [
+        trial("killed::first_start", first_start),
+        trial("killed::start_that_fails", start_that_fails),
+        trial("killed::pull", pull),
+        trial("killed::pull_of_a_moved_tag", pull_of_a_moved_tag),
+    ];
+    cases.chain(others).collect()
+}
+
+/// Checks that the tests have reached every fail point, and prints the totals.
+pub(crate) fn all_points_were_reached() -> Result<()> {
+    let (points, kills) = &*TALLY.lock().unwrap_or_else(PoisonError::into_inner);
+    let listed: BTreeSet<_> = banger_engine::fail_points().into_iter().collect();
+    ensure!(
+        *points == listed,
+        "points that no command reaches: {:?}; unknown points: {:?}",
+        listed.difference(points),
+        points.difference(&listed)
+    );
+    say(&format!("the daemon was killed {kills} times, at each of its {} points", points.len()));
+    Ok(())
+}
+
+fn count(point: &str) {
+    let mut tally = TALLY.lock().unwrap_or_else(PoisonError::into_inner);
+    // Without the count.
+    tally.0.insert(point.split('#').next().unwrap_or_default().to_owned());
+    tally.1 += 1;
+}
+
+/// Calls `kill` for each point.
+fn at_all_points(points: &[String], mut kill: impl FnMut(&str) -> Result<()>) -> Result<()> {
+    ensure!(!points.is_empty(), "it reaches no point");
+    for point in points {
+        count(point);
+        kill(point).with_context(|| format!("killed at {point}"))?;
+    }
+    Ok(())
+}
+
+impl Stage {
+    fn new(vmm: Vmm) -> Result<Self> {
+        Ok(Self { host: Host::new()?, vmm })
+    }
+
+    fn kill_at_all_points(&mut self, case: Case) -> Result<()> {
+        self.prepare(case.before)?;
+        let command = (case.command)(self);
+        let Killed { points, result } = self.host.killed(None, &command)?;
+        result.context("the daemon died")??;
+        at_all_points(&points, |point| self.kill_at(case, &command, point))
+    }
+
+    fn kill_at(&mut self, case: Case, command: &Command, point: &str) -> Result<()> {
+        self.prepare(case.before)?;
+        let before = self.vm()?;
+        let boots_before = before.as_ref().map_or(Ok(0), |vm| boots(&self.host, vm.id()))?;
+        let acknowledged = matches!(self.host.killed(Some(point), command)?.result, Some(Ok(_)));
+        // A fresh daemon finishes or undoes what the killed one had begun.
+        self.host.ok(Command::Idle)?;
+        self.host.agrees()?;
+        match command {
+            Command::ImportKernel { .. } | Command::DeleteKernel(_) => {
+                return self
+                    .is_as_acknowledged(case.does, acknowledged, Command::ShowKernel(the("more")))
+                    .map(drop);
+            }
+            _ if !matches!(
+                case.before,
+                Before::NoVm | Before::Stopped | Before::Running | Before::Paused
+            ) =>
+            {
+                return match self.is_as_acknowledged(
+                    case.does,
+                    acknowledged,
+                    Command::ShowImage(the("more")),
+                )? {
+                    Some(image) => self.is_whole(&image),
+                    None => Ok(()),
+                };
+            }
+            _ => {}
+        }
+        let after = self.vm()?;
+        match case.does {
+            Effect::Makes => ensure!(after.is_some() || !acknowledged, "an acknowledged VM is gone"),
+            Effect::Removes => {
+                ensure!(after.is_none() || !acknowledged, "a VM exists whose deletion was acknowledged")
+            }
+            Effect::Keeps => ensure!(
+                after.as_ref().map(ShownVm::id) == before.as_ref().map(ShownVm::id),
+                "the VM is another, or gone"
+            ),
+        }
+        let Some(vm) = after else { return Ok(()) };
+        let runs = vm.is("running") || vm.is("paused");
+        if !runs {
+            self.host.disks_are_clean(vm.id())?;
+        }
+        self.prepare(Before::Running)?;
+        self.host.ok(Command::Exec { vm: the("box"), argv: vec![the("true")] })?;
+        let boots = boots(&self.host, vm.id())?;
+        ensure!(
+            boots >= boots_before + u32::from(!runs),
+            "its work disk is another: {boots_before}, {boots}"
+        );
+        Ok(())
+    }
+
+    /// Checks that an acknowledged command has taken effect, and returns the object if it exists.
+    fn is_as_acknowledged(
+        &mut self,
+        does: Effect,
+        acknowledged: bool,
+        show: Command,
+    ) -> Result<Option<Value>> {
+        let there = found(self.host.ask(show)?)?;
+        ensure!(
+            !acknowledged || there.is_some() == (does == Effect::Makes),
+            "acknowledged, but without effect"
+        );
+        Ok(there)
+    }
+
+    /// Checks an image's file system.
+    fn is_whole(&self, image: &Value) -> Result<()> {
+        ensure!(image["problem"].is_null(), "it cannot be used: {image}");
+        let id = image["id"].as_str().context("id")?;
+        is_clean(&self.host.path("state/images").join(id).join("rootfs.ext4"))
+    }
+
+    fn create(&self, start: bool) -> Command {
+        Command::CreateVm { name: the("box"), image: the("tiny"), vmm: self.vmm, start }
+    }
+
+    fn register(&self) -> Command {
+        Command::RegisterImage { name: the("more"), path: self.host.path("more.ext4") }
+    }
+
+    fn import_kernel(&self) -> Command {
+        Command::ImportKernel { name: the("more"), path: self.host.path("kernel.tar") }
+    }
+
+    /// Returns the VM `box`, if it exists.
+    fn vm(&mut self) -> Result<Option<ShownVm>> {
+        Ok(found(self.host.ask(Command::ShowVm(the("box")))?)?.map(ShownVm))
+    }
+
+    fn prepare(&mut self, wanted: Before) -> Result<()> {
+        let commands = match wanted {
+            Before::NoVm | Before::Stopped | Before::Running | Before::Paused => self.way_to(wanted)?,
+            Before::NoMore | Before::Another | Before::File | Before::Registered | Before::Committable => {
+                self.remove_more()?;
+                match wanted {
+                    Before::Another if !self.has(Command::ShowImage(the("another")))? => {
+                        vec![Command::TagImage { image: the("tiny"), name: the("another") }]
+                    }
+                    Before::File | Before::Registered => {
+                        self.copy_of_tiny()?;
+                        if wanted == Before::File { Vec::new() } else { vec![self.register()] }
+                    }
+                    Before::Committable if self.vm()?.is_none() => {
+                        vec![self.create(true), Command::StopVm(the("box"))]
+                    }
+                    _ => Vec::new(),
+                }
+            }
+            Before::More => {
+                let mut commands = Vec::new();
+                if !self.has(Command::ShowImage(the("more")))? {
+                    commands.push(Command::TagImage { image: the("tiny"), name: the("more") });
+                }
+                if !self.has(Command::ShowKernel(the("more")))? {
+                    commands.push(self.import_kernel());
+                }
+                commands
+            }
+        };
+        commands.into_iter().try_for_each(|command| self.host.ok(command).map(drop))
+    }
+
+    /// Returns the commands that bring the VM `box` into the wanted state.
+    fn way_to(&mut self, wanted: Before) -> Result<Vec<Command>> {
+        let vm = self.vm()?;
+        let is = |state| vm.as_ref().is_some_and(|vm| vm.is(state));
+        let name = || the("box");
+        let mut commands = Vec::new();
+        match wanted {
+            Before::NoVm if vm.is_some() => commands.push(Command::DeleteVm(name())),
+            Before::Stopped if vm.is_none() => commands.extend([self.create(true), Command::StopVm(name())]),
+            Before::Stopped if is("running") || is("paused") => commands.push(Command::StopVm(name())),
+            Before::Running | Before::Paused => {
+                match &vm {
+                    None => commands.push(self.create(true)),
+                    Some(_) if is("paused") => commands.push(Command::ResumeVm(name())),
+                    Some(_) if !is("running") => commands.push(Command::StartVm(name())),
+                    Some(_) => {}
+                }
+                if wanted == Before::Paused {
+                    commands.push(Command::PauseVm(name()));
+                }
+            }
+            _ => {}
+        }
+        Ok(commands)
+    }
+
+    fn remove_more(&mut self) -> Result<()> {
+        if self.has(Command::ShowImage(the("more")))? {
+            self.host.ok(Command::DeleteImage(the("more")))?;
+        }
+        if self.has(Command::ShowKernel(the("more")))? {
+            self.host.ok(Command::DeleteKernel(the("more")))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the user's file to register.
+    fn copy_of_tiny(&mut self) -> Result<()> {
+        let copy = self.host.path("more.ext4");
+        if !copy.exists() {
+            let tiny = self.host.ok(Command::ShowImage(the("tiny")))?;
+            let id = tiny["id"].as_str().context("id")?;
+            let rootfs = self.host.path("state/images").join(id).join("rootfs.ext4");
+            // It is sparse.
+            let copied =
+                std::process::Command::new("cp").arg("--sparse=always").args([rootfs, copy]).status()?;
+            ensure!(copied.success(), "cp: {copied}");
+        }
+        Ok(())
+    }
+
+    fn has(&mut self, show: Command) -> Result<bool> {
+        Ok(found(self.host.ask(show)?)?.is_some())
+    }
+}
+
+/// Returns an object; `None` when it does not exist.
+fn found(result: Result<Value, ApiError>) -> Result<Option<Value>, ApiError> {
+    match result {
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+/// A VM as the API shows it.
+#[derive(Debug)]
+struct ShownVm(Value);
+
+impl ShownVm {
+    fn id(&self) -> &str {
+        self.0["id"].as_str().unwrap_or_default()
+    }
+
+    fn is(&self, state: &str) -> bool {
+        self.0["state"] == state
+    }
+}
+
+/// A daemon's first start on a host, which creates the store.
+fn first_start() -> Result<()> {
+    let first = |point: Option<&str>| {
+        let mut host = Host::bare()?;
+        let points = host.killed(point, &Command::Open)?.points;
+        host.ok(Command::Idle)?;
+        host.agrees()?;
+        anyhow::Ok(points)
+    };
+    at_all_points(&first(None)?, |point| first(Some(point)).map(drop))
+}
+
+/// A VM that fails to start is kept for its user to inspect.
+fn start_that_fails() -> Result<()> {
+    let mut host = Host::new()?;
+    host.fault(Some((Phase::Boot, Fault::Panics)))?;
+    let create =
+        Command::CreateVm { name: the("bad"), image: the("tiny"), vmm: Vmm::Firecracker, start: true };
+    let fails = |result: Result<Value, ApiError>| {
+        let error = result.err().context("a guest that panics has started")?;
+        ensure!(error.console.iter().any(|line| line.contains("Kernel panic")), "{error:?}");
+        Ok(())
+    };
+    let Killed { points, result } = host.killed(None, &create)?;
+    fails(result.context("the daemon died")?)?;
+    at_all_points(&points, |point| {
+        host.ok(Command::DeleteVm(the("bad")))?;
+        host.killed(Some(point), &create)?;
+        host.ok(Command::Idle)?;
+        host.agrees()?;
+        let mut vm = found(host.ask(Command::ShowVm(the("bad")))?)?;
+        if vm.is_none() {
+            fails(host.ask(create.clone())?)?;
+            vm = found(host.ask(Command::ShowVm(the("bad")))?)?;
+        }
+        let vm = vm.context("a VM that did not start is not kept")?;
+        ensure!(vm["state"] == "error" && vm["last_error"].is_string(), "{vm}");
+        Ok(())
+    })
+}
+
+/// A pull of a new image.
+fn pull() -> Result<()> {
+    let mut host = Host::new()?;
+    let registry = Registry::start(Image::with("content", "new")?)?;
+    let name = registry.image();
+    let pull = Command::PullImage(name.clone());
+    let Killed { points, result } = host.killed(None, &pull)?;
+    result.context("the daemon died")??;
+    at_all_points(&points, |point| {
+        if found(host.ask(Command::ShowImage(name.clone()))?)?.is_some() {
+            host.ok(Command::DeleteImage(name.clone()))?;
+        }
+        host.killed(Some(point), &pull)?;
+        host.ok(Command::Idle)?;
+        host.agrees()?;
+        host.ok(pull.clone())?;
+        host.agrees()
+    })
+}
+
+/// A pull of a tag that has moved: the old image is removed, or kept under another name for a VM that uses it.
+fn pull_of_a_moved_tag() -> Result<()> {
+    let mut host = Host::new()?;
+    let registry = Registry::start(Image::with("content", "old")?)?;
+    let (old, new) = (Image::with("content", "old")?, Image::with("content", "new")?);
+    let name = registry.image();
+    let pull = Command::PullImage(name.clone());
+    for used in [false, true] {
+        let moved = |host: &mut Host, point: Option<&str>| {
+            registry.serve(old.clone());
+            host.ok(pull.clone())?;
+            let before = host.ok(Command::ShowImage(name.clone()))?;
+            if used {
+                let (name, image) = (the("keeps"), name.clone());
+                host.ok(Command::CreateVm { name, image, vmm: Vmm::Firecracker, start: false })?;
+            }
+            registry.serve(new.clone());
+            let killed = host.killed(point, &pull)?;
+            ensure!(killed.result.is_some() == point.is_none(), "{killed:?}");
+            host.ok(pull.clone())?;
+            host.agrees()?;
+            let after = host.ok(Command::ShowImage(name.clone()))?;
+            ensure!(after["digest"] != before["digest"], "it is not the new one");
+            if used {
+                let vm = host.ok(Command::ShowVm(the("keeps")))?;
+                let kept = vm["image"].as_str().context("image")?.to_owned();
+                let image = host.ok(Command::ShowImage(kept.clone()))?;
+                ensure!(image["id"] == before["id"], "the VM has {kept}");
+                host.ok(Command::DeleteVm(the("keeps")))?;
+                host.ok(Command::DeleteImage(kept))?;
+            }
+            host.ok(Command::DeleteImage(name.clone()))?;
+            anyhow::Ok(killed.points)
+        };
+        let points = moved(&mut host, None)?;
+        at_all_points(&points, |point| moved(&mut host, Some(point)).map(drop))
+            .with_context(|| format!("its old image is used: {used}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! A VM's life on each VMM.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use banger_api::{ErrorKind, VmState, Vmm};
+use libtest_mimic::Trial;
+
+use crate::{
+    agreement::boots,
+    driver::{copy_out, create, delete, ended, exec, pause, resume, small, start, stop, vm},
+    host::{Host, VMMS, run},
+    trial,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let on_each = VMMS.into_iter().flat_map(|vmm| {
+        [
+            trial(format!("life::from_create_to_delete::{vmm:?}"), move || run(from_create_to_delete(vmm))),
+            trial(format!("life::paused_vms_can_be_stopped::{vmm:?}"), move || {
+                run(paused_vms_can_be_stopped(vmm))
+            }),
+        ]
+    });
+    on_each.collect()
+}
+
+async fn from_create_to_delete(vmm: Vmm) -> Result<()> {
+    let host = Host::new()?;
+    let engine = host.open().await?;
+    ended(create(&engine, small("box", "tiny", vmm)?)).await?;
+    let made = vm(&engine, "box")?;
+    ensure!(made.state == VmState::Running && made.vmm == Some(vmm), "{made:?}");
+    host.agrees()?;
+    ensure!(exec(&engine, "box", &["sh", "-c", "echo $HOSTNAME"]).await? == "box\n");
+    let copied = copy_out(&engine, "box", &host.path("tiny.tar").display().to_string()).await?;
+    let tar = fs::read(host.path("tiny.tar"))?;
+    ensure!(copied.windows(tar.len()).any(|window| window == tar), "the file is not in its copy");
+
+    ended(stop(&engine, "box", 60)).await?;
+    ensure!(vm(&engine, "box")?.state == VmState::Stopped);
+    host.agrees()?;
+    ended(start(&engine, "box")).await?;
+    ensure!(boots(&host, made.id.as_str())? == 2, "its work disk was replaced");
+
+    let refused = ended(delete(&engine, "box", false)).await.err().context("it was not refused")?;
+    ensure!(refused.kind == ErrorKind::Busy, "{refused}");
+    ended(delete(&engine, "box", true)).await?;
+    host.nothing_left()
+}
+
+async fn paused_vms_can_be_stopped(vmm: Vmm) -> Result<()> {
+    let host = Host::new()?;
+    let engine = host.open().await?;
+    ended(create(&engine, small("box", "tiny", vmm)?)).await?;
+    ended(pause(&engine, "box")).await?;
+    ensure!(vm(&engine, "box")?.state == VmState::Paused);
+    host.agrees()?;
+    let refused = exec(&engine, "box", &["true"]).await.err().context("it was not refused")?;
+    ensure!(refused.to_string().contains("is paused"), "{refused}");
+    ended(resume(&engine, "box")).await?;
+    exec(&engine, "box", &["true"]).await?;
+    ended(pause(&engine, "box")).await?;
+    ended(stop(&engine, "box", 60)).await?;
+    ensure!(vm(&engine, "box")?.last_error.is_none());
+    host.agrees()
+}

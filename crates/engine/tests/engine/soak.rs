@@ -1,0 +1,65 @@
+//! Many VMs must not make the daemon grow.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use banger_api::Vmm;
+use libtest_mimic::Trial;
+
+use crate::{
+    driver::Command,
+    host::{Host, VMMS},
+    trial,
+};
+
+/// VMs before the first measurement, which fill the daemon's bounded histories; and in total.
+const WARM_UP: u32 = 40;
+const VMS: u32 = 100;
+
+/// Growth of the daemon's memory between the measurements. The allocator does not return all memory; a leak of 80 KiB a
+/// VM exceeds this.
+const GROWTH_KIB: u64 = 4 << 10;
+
+/// Idle threads for blocking work exit only after ten seconds; descriptors and tasks are exact.
+const MORE_THREADS: u64 = 8;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    VMMS.into_iter().map(|vmm| trial(format!("soak::{vmm:?}"), move || soak(vmm))).collect()
+}
+
+/// The resources of a process.
+#[derive(Debug)]
+struct Usage {
+    resident_kib: u64,
+    descriptors: usize,
+    threads: u64,
+    tasks: u64,
+}
+
+impl Usage {
+    /// Measures the daemon after `vms` more VMs.
+    fn after(host: &mut Host, vmm: Vmm, vms: u32) -> Result<Self> {
+        let tasks = host.ok(Command::Soak { vms, vmm })?.as_u64().context("tasks")?;
+        let pid = host.daemon_pid().context("no daemon")?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let number = |key: &str| -> Result<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).context("no such line")?;
+            Ok(line.split_whitespace().next().context("no number")?.parse()?)
+        };
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+        Ok(Self { resident_kib: number("RssAnon:")?, descriptors, threads: number("Threads:")?, tasks })
+    }
+}
+
+fn soak(vmm: Vmm) -> Result<()> {
+    let mut host = Host::new()?;
+    let before = Usage::after(&mut host, vmm, WARM_UP)?;
+    let after = Usage::after(&mut host, vmm, VMS - WARM_UP)?;
+    host.nothing_left()?;
+    let grown = after.resident_kib.saturating_sub(before.resident_kib);
+    ensure!(grown <= GROWTH_KIB, "memory: {before:?}, {after:?}");
+    ensure!(after.descriptors <= before.descriptors, "descriptors: {before:?}, {after:?}");
+    ensure!(after.tasks <= before.tasks, "tasks: {before:?}, {after:?}");
+    ensure!(after.threads <= before.threads + MORE_THREADS, "threads: {before:?}, {after:?}");
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! The fake vsock device: the real one's arguments and sockets; see [`vsock`](super::vsock).
+
+use std::{
+    collections::VecDeque,
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use tokio::{
+    io::copy_bidirectional,
+    net::{UnixListener, UnixStream},
+};
+
+use super::{
+    end_with_the_test,
+    faults::{Faults, Phase},
+    line, root_of, value,
+    vsock::called,
+};
+
+/// Runs the process.
+pub(crate) async fn main(args: &[OsString]) -> Result<()> {
+    let (socket, uds) = (value(args, "--socket")?, value(args, "--uds-path")?);
+    let cid = value(args, "--guest-cid")?;
+    let _: u32 = cid.to_str().context("--guest-cid")?.parse()?;
+    let root = root_of(socket)?;
+    end_with_the_test(&root)?;
+    Faults::of(&root).reach(Phase::Device).await;
+    let host = UnixListener::bind(uds)?;
+    // The engine waits for this socket.
+    let guest = UnixListener::bind(socket)?;
+    serve(&host, &guest, uds).await
+}
+
+async fn serve(host: &UnixListener, guest: &UnixListener, uds: &Path) -> Result<()> {
+    // Connections of the host that the guest has not accepted, and accepting connections of the guest.
+    let (mut calling, mut accepting) = (VecDeque::new(), VecDeque::new());
+    loop {
+        tokio::select! {
+            accepted = host.accept() => calling.push_back(accepted?.0),
+            accepted = guest.accept() => {
+                let mut stream = accepted?.0;
+                let Ok(line) = line(&mut stream).await else { continue };
+                match line.strip_prefix("CALL ") {
+                    Some(port) => drop(tokio::spawn(call(stream, called(uds, port.parse()?)))),
+                    None => accepting.push_back(stream),
+                }
+            }
+        }
+        while !calling.is_empty() && !accepting.is_empty() {
+            if let (Some(host), Some(guest)) = (calling.pop_front(), accepting.pop_front()) {
+                tokio::spawn(splice(host, guest));
+            }
+        }
+    }
+}
+
+async fn call(guest: UnixStream, path: PathBuf) {
+    // If the host does not listen, the guest's connection ends.
+    if let Ok(host) = UnixStream::connect(path).await {
+        splice(host, guest).await;
+    }
+}
+
+async fn splice(mut host: UnixStream, mut guest: UnixStream) {
+    // Either side may hang up at any time.
+    let _ = copy_bidirectional(&mut host, &mut guest).await;
+}

@@ -1,0 +1,106 @@
+//! The fault that a test gives to the VMs of its host, in a file that the fake VMMs read.
+
+use std::{
+    future::pending,
+    os::unix::net::UnixDatagram as StdDatagram,
+    path::{Path, PathBuf},
+    process::exit,
+};
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixDatagram;
+
+use super::{console, die};
+
+/// A stage of a VM's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Phase {
+    /// The vsock device is about to create its socket.
+    Device,
+    /// The VMM is about to create its control socket.
+    Launch,
+    /// The guest's kernel runs; the agent has not called yet.
+    Boot,
+    /// The agent has called, but not sent its greeting.
+    Call,
+    /// The agent has received its identity.
+    Configure,
+    /// The VMM's control socket receives a request.
+    Control,
+    /// The agent has received a power-off request; Ctrl-Alt-Del still works.
+    PowerOff,
+    /// As before, but Ctrl-Alt-Del does not work either.
+    Reset,
+}
+
+/// What goes wrong at a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Fault {
+    /// The process exits with status 1.
+    Dies,
+    /// The guest's kernel panics, which is a reset.
+    Panics,
+    /// The process stops responding.
+    Hangs,
+    /// The response is nonsense, or a refusal.
+    Garbles,
+}
+
+/// The fault of all VMs of a host, if any.
+#[derive(Debug, Clone)]
+pub(crate) struct Faults {
+    fault: Option<(Phase, Fault)>,
+    reached: PathBuf,
+}
+
+/// The file with the fault, and the socket to which a VM sends a datagram when it begins to hang.
+const FILE: &str = "fault";
+const REACHED: &str = "reached.sock";
+
+impl Faults {
+    pub(super) fn of(root: &Path) -> Self {
+        let text = std::fs::read(root.join(FILE)).unwrap_or_default();
+        Self { fault: serde_json::from_slice(&text).unwrap_or(None), reached: root.join(REACHED) }
+    }
+
+    /// Returns whether this is the fault.
+    pub(super) fn is(&self, phase: Phase, fault: Fault) -> bool {
+        self.fault == Some((phase, fault))
+    }
+
+    /// Applies the fault of `phase`, if any. Returns true when the response must be wrong.
+    pub(super) async fn reach(&self, phase: Phase) -> bool {
+        match self.fault {
+            Some((at, fault)) if at == phase => match fault {
+                Fault::Dies => die(&format!("failed: {phase:?}")),
+                Fault::Panics => {
+                    console("Kernel panic - not syncing: Attempted to kill init!");
+                    exit(0)
+                }
+                Fault::Hangs => {
+                    let told = StdDatagram::unbound().and_then(|socket| socket.send_to(&[0], &self.reached));
+                    // The test may not listen.
+                    drop(told);
+                    pending().await
+                }
+                Fault::Garbles => true,
+            },
+            _ => false,
+        }
+    }
+}
+
+/// Sets the fault of the VMs in `root` that start from now on.
+pub(crate) fn set(root: &Path, fault: Option<(Phase, Fault)>) -> Result<()> {
+    Ok(std::fs::write(root.join(FILE), serde_json::to_vec(&fault)?)?)
+}
+
+/// Returns the socket to which the VMs in `root` send a datagram when they begin to hang.
+pub(crate) fn hanging(root: &Path) -> Result<UnixDatagram> {
+    let path = root.join(REACHED);
+    if path.exists() {
+        std::fs::remove_file(&path)?;
+    }
+    Ok(UnixDatagram::bind(path)?)
+}

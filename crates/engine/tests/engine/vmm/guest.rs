@@ -1,0 +1,94 @@
+//! The guest of a fake VMM: its console, its disk, and the real agent's protocol code on its vsock.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    fs::OpenOptions,
+    future::pending,
+    os::unix::{fs::FileExt, process::CommandExt},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use banger_agent::{Booted, Failure, Machine, Server};
+use banger_proto::{AGENT_PORT, Configure, Exec, FailureKind, READY_PORT};
+use tokio::{io::AsyncWriteExt, task::spawn_local};
+
+use super::{
+    Hardware, Switches, console,
+    faults::{Faults, Phase},
+    reset,
+};
+
+/// Runs the guest, from the first line of its console on.
+pub(super) async fn boot(hardware: Hardware, switches: Switches) -> Result<()> {
+    let Hardware { vsock, disks, .. } = hardware;
+    let faults = switches.faults;
+    console("Linux version 6.1.0-fake");
+    let boots = count_boot(disks.last().context("no work disk")?)?;
+    console(&format!("boot {boots} of this work disk"));
+    faults.reach(Phase::Boot).await;
+    let mut booted = Booted { ready_port: READY_PORT, ..Booted::default() };
+    booted.mark("init");
+    let server = Server::start(booted, Fake { faults: faults.clone(), hostname: RefCell::default() });
+    let mut call = vsock.call(READY_PORT).await?;
+    if faults.reach(Phase::Call).await {
+        call.write_all(b"SSH-2.0-OpenSSH\r\n").await?;
+        return pending().await;
+    }
+    let first = server.clone();
+    spawn_local(async move { first.serve(call).await });
+    loop {
+        let stream = vsock.accept(AGENT_PORT).await?;
+        let server = server.clone();
+        spawn_local(async move { server.serve(stream).await });
+    }
+}
+
+/// Counts boots in the boot block of the work disk, which ext4 does not use. A replaced disk starts at 1 again.
+fn count_boot(disk: &Path) -> Result<u32> {
+    let file = OpenOptions::new().read(true).write(true).open(disk)?;
+    let mut number = [0; 4];
+    file.read_exact_at(&mut number, 0)?;
+    let boots = u32::from_le_bytes(number) + 1;
+    file.write_all_at(&boots.to_le_bytes(), 0)?;
+    Ok(boots)
+}
+
+/// A machine that changes nothing on the host that it runs on.
+#[derive(Debug)]
+struct Fake {
+    faults: Faults,
+    hostname: RefCell<String>,
+}
+
+impl Machine for Fake {
+    async fn configure(&self, wanted: &Configure) -> Result<(), Failure> {
+        if self.faults.reach(Phase::Configure).await {
+            return Err(Failure::new(FailureKind::Internal, "this guest takes no identity"));
+        }
+        self.hostname.replace(wanted.hostname.clone().unwrap_or_default());
+        Ok(())
+    }
+
+    /// Prepares a program of the host, run as the test's user. Only tests choose it.
+    fn command(&self, request: &Exec, env: &BTreeMap<String, String>) -> Result<Command, Failure> {
+        let [program, args @ ..] = request.argv.as_slice() else {
+            return Err(Failure::new(FailureKind::Invalid, "this guest has no shell"));
+        };
+        let mut command = Command::new(program);
+        command.args(args).env_clear().env("PATH", "/usr/bin:/bin").envs(env).envs(&request.env);
+        command.env("HOSTNAME", &*self.hostname.borrow()).current_dir("/").process_group(0);
+        Ok(command)
+    }
+
+    fn sync(&self) {}
+
+    async fn power_off(&self, _grace: Option<Duration>) {
+        self.faults.reach(Phase::PowerOff).await;
+        self.faults.reach(Phase::Reset).await;
+        reset()
+    }
+}

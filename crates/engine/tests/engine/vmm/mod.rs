@@ -1,0 +1,172 @@
+//! Fake VMMs: processes with the command lines, control sockets, console and exit statuses of the real ones.
+//!
+//! The virtual machine is a task, [`guest`], that runs the real agent's protocol code on the machine's [`vsock`]. A test
+//! can make it fail, see [`faults`].
+
+mod device;
+pub(crate) mod faults;
+mod firecracker;
+mod guest;
+mod qemu;
+mod vsock;
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    future::pending,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    pin::pin,
+    process::exit,
+    thread,
+};
+
+use anyhow::{Context, Result};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::watch,
+    task::LocalSet,
+};
+
+pub(crate) use device::main as vsock_device;
+use faults::{Fault, Faults, Phase};
+pub(crate) use firecracker::main as firecracker;
+pub(crate) use qemu::main as qemu;
+use vsock::Vsock;
+
+/// A virtual machine, as its command line describes it.
+#[derive(Debug)]
+struct Hardware {
+    control: PathBuf,
+    vsock: Vsock,
+    /// The disks in the guest's order.
+    disks: Vec<PathBuf>,
+}
+
+/// What control sockets can switch.
+#[derive(Debug, Clone)]
+struct Switches {
+    faults: Faults,
+    paused: watch::Sender<bool>,
+}
+
+/// A control protocol.
+#[derive(Debug, Clone, Copy)]
+enum Control {
+    Firecracker,
+    Qmp,
+}
+
+/// Runs the machine. Returns only when it cannot be set up.
+async fn run(hardware: Hardware, control: Control) -> Result<()> {
+    let root = root_of(&hardware.control)?;
+    end_with_the_test(&root)?;
+    let switches = Switches { faults: Faults::of(&root), paused: watch::Sender::new(false) };
+    switches.faults.reach(Phase::Launch).await;
+    let listener = UnixListener::bind(&hardware.control).context("the control socket")?;
+    tokio::spawn(serve(listener, control, switches.clone()));
+    let paused = switches.paused.subscribe();
+    let guest = LocalSet::new();
+    guest.spawn_local(async move {
+        if let Err(error) = guest::boot(hardware, switches).await {
+            die(&format!("the guest does not boot: {error:#}"));
+        }
+    });
+    unless_paused(guest, paused).await;
+    pending().await
+}
+
+/// Polls `guest` while the machine is not paused, as its virtual CPU.
+async fn unless_paused(guest: LocalSet, mut paused: watch::Receiver<bool>) {
+    let mut guest = pin!(guest);
+    loop {
+        tokio::select! {
+            biased;
+            paused = paused.wait_for(|paused| *paused) => if paused.is_err() { return },
+            () = guest.as_mut() => return,
+        }
+        if paused.wait_for(|paused| !paused).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn serve(listener: UnixListener, control: Control, switches: Switches) {
+    if switches.faults.is(Phase::Control, Fault::Hangs) {
+        // The kernel still accepts connections.
+        return pending().await;
+    }
+    while let Ok((stream, _)) = listener.accept().await {
+        let switches = switches.clone();
+        tokio::spawn(async move {
+            let served = match control {
+                Control::Firecracker => firecracker::serve(stream, &switches).await,
+                Control::Qmp => qemu::serve(stream, &switches).await,
+            };
+            // A client that hangs up early is normal.
+            drop(served);
+        });
+    }
+}
+
+impl Switches {
+    /// Presses Ctrl-Alt-Del, which resets the guest.
+    fn ctrl_alt_del(&self) {
+        if !*self.paused.borrow() && !self.faults.is(Phase::Reset, Fault::Hangs) {
+            reset();
+        }
+    }
+}
+
+/// Exits as a VMM does when its guest resets.
+fn reset() -> ! {
+    console("reboot: Restarting system");
+    exit(0)
+}
+
+/// Exits as a VMM does that fails.
+fn die(words: &str) -> ! {
+    // Nobody may read it.
+    let _ = writeln!(io::stderr(), "{words}");
+    exit(1)
+}
+
+/// Writes a line to the guest's console.
+fn console(line: &str) {
+    // A guest does not notice when the console's keeper has been killed.
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// Returns the host's directory for a VM's socket, `ROOT/run/vms/ID/SOCKET`.
+fn root_of(path: &Path) -> Result<PathBuf> {
+    Ok(path.ancestors().nth(4).context("a socket outside of a test")?.to_owned())
+}
+
+/// Makes this process exit when the test process has exited, however that ends.
+pub(crate) fn end_with_the_test(root: &Path) -> Result<()> {
+    let lock = File::open(root.with_file_name(crate::host::LOCK)).context("the tests' lock")?;
+    thread::spawn(move || {
+        // The test process holds the lock until it exits.
+        let _ = lock.lock_shared();
+        exit(1);
+    });
+    Ok(())
+}
+
+/// Returns the value that follows `option` on a command line.
+fn value<'a>(args: &'a [OsString], option: &str) -> Result<&'a Path> {
+    let at = args.iter().position(|arg| arg == option).with_context(|| format!("no {option}"))?;
+    Ok(Path::new(args.get(at + 1).with_context(|| format!("{option} has no value"))?))
+}
+
+/// Reads a line and not a byte more: another protocol follows.
+async fn line(stream: &mut UnixStream) -> io::Result<String> {
+    use tokio::io::AsyncReadExt;
+    let mut line = Vec::new();
+    loop {
+        match stream.read_u8().await? {
+            b'\n' => return String::from_utf8(line).map_err(io::Error::other),
+            byte => line.push(byte),
+        }
+    }
+}
