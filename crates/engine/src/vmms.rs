@@ -12,13 +12,13 @@ use std::{
     },
 };
 
-use banger_api::{Accel as ApiAccel, ApiError, ErrorKind, RanWith, Remedy, SubjectKind, VmName, Vmm as ApiVmm};
+use banger_api::{
+    Accel as ApiAccel, ApiError, ErrorKind, RanWith, Remedy, SubjectKind, VmName, Vmm as ApiVmm,
+};
 use banger_vmm::{Accel, HostVmms, KvmProbe, KvmSource, Vmm, VmmError, VmmKind, VmmSearch};
 use tokio::sync::Mutex;
 
-use crate::{
-    config::ConfigFiles, dirs, error::EngineError, programs::Programs, store::VmRecord,
-};
+use crate::{config::ConfigFiles, dirs, error::EngineError, programs::Programs, store::VmRecord};
 
 /// A VMM; and, when it is a slower one, why, and what to do about it.
 type Chosen = (Box<dyn Vmm>, Option<String>);

@@ -117,32 +117,32 @@ pub(crate) fn small(name: &str, image: &str, vmm: Vmm) -> Result<CreateVm> {
 }
 
 pub(crate) fn create(engine: &Engine, request: CreateVm) -> Result<Events, ApiError> {
-    engine.run_vm(request)
+    engine.vms.run(request)
 }
 
 pub(crate) fn start(engine: &Engine, vm: &str) -> Result<Events, ApiError> {
-    engine.start_vm(vm, StartVm::default())
+    engine.vms.start(vm, StartVm::default())
 }
 
 /// Stops a VM, by force after `seconds`.
 pub(crate) fn stop(engine: &Engine, vm: &str, seconds: u64) -> Result<Events, ApiError> {
-    engine.stop_vm(vm, StopVm { timeout_s: Some(seconds) })
+    engine.vms.stop(vm, StopVm { timeout_s: Some(seconds) })
 }
 
 pub(crate) fn kill(engine: &Engine, vm: &str) -> Result<Events, ApiError> {
-    engine.kill_vm(vm, KillVm::default())
+    engine.vms.kill(vm, KillVm::default())
 }
 
 pub(crate) fn pause(engine: &Engine, vm: &str) -> Result<Events, ApiError> {
-    engine.pause_vm(vm)
+    engine.vms.pause(vm)
 }
 
 pub(crate) fn resume(engine: &Engine, vm: &str) -> Result<Events, ApiError> {
-    engine.resume_vm(vm)
+    engine.vms.resume(vm)
 }
 
 pub(crate) fn delete(engine: &Engine, vm: &str, force: bool) -> Result<Events, ApiError> {
-    engine.delete_vm(vm, force)
+    engine.vms.delete(vm, force)
 }
 
 pub(crate) fn cancel(engine: &Engine, operation: &str) -> Result<(), ApiError> {
@@ -150,11 +150,11 @@ pub(crate) fn cancel(engine: &Engine, operation: &str) -> Result<(), ApiError> {
 }
 
 pub(crate) fn vm(engine: &Engine, vm: &str) -> Result<Vm, ApiError> {
-    engine.vm(vm)
+    engine.vms.show(vm)
 }
 
 pub(crate) fn vms(engine: &Engine) -> Result<Vec<Vm>, ApiError> {
-    engine.vms()
+    engine.vms.list()
 }
 
 pub(crate) async fn idle(engine: &Engine) {
@@ -163,7 +163,7 @@ pub(crate) async fn idle(engine: &Engine) {
 
 /// Subscribes to the engine's events.
 pub(crate) fn watch(engine: &Engine) -> Parts {
-    engine.happenings(WatchEvents { follow: true, since: None })
+    engine.events(WatchEvents { follow: true, since: None })
 }
 
 /// Waits until a VM changes to state `wanted`, and returns the reason.
@@ -207,7 +207,7 @@ pub(crate) async fn copy_out(engine: &Engine, vm: &str, path: &str) -> Result<Ve
 
 /// Sends the agent a request that runs a program, which must succeed, and returns its output.
 async fn session(engine: &Engine, vm: &str, request: &Request) -> Result<Vec<u8>> {
-    let (mut stream, _session) = engine.tunnel(vm, AGENT_PORT).await?;
+    let (mut stream, _session) = engine.vms.tunnel(vm, AGENT_PORT).await?;
     let mut decoder = Decoder::default();
     let mut next = async |stream: &mut GuestStream| -> Result<Frame> {
         loop {
@@ -245,13 +245,13 @@ pub(crate) async fn carry_out(engine: &Engine, command: Command) -> Result<Value
             ended(create(engine, CreateVm { no_start: !start, ..request })).await
         }
         C::StartVm(vm) => ended(start(engine, &vm)).await,
-        C::StopVm(vm) => ended(engine.stop_vm(&vm, StopVm::default())).await,
-        C::RestartVm(vm) => ended(engine.restart_vm(&vm, RestartVm::default())).await,
+        C::StopVm(vm) => ended(engine.vms.stop(&vm, StopVm::default())).await,
+        C::RestartVm(vm) => ended(engine.vms.restart(&vm, RestartVm::default())).await,
         C::KillVm(vm) => ended(kill(engine, &vm)).await,
         C::PauseVm(vm) => ended(pause(engine, &vm)).await,
         C::ResumeVm(vm) => ended(resume(engine, &vm)).await,
         C::SetVm { name, disk_size } => {
-            ended(engine.set_vm(&name, SetVm { disk_size: Some(disk_size), ..SetVm::default() })).await
+            ended(engine.vms.set(&name, SetVm { disk_size: Some(disk_size), ..SetVm::default() })).await
         }
         C::DeleteVm(vm) => ended(delete(engine, &vm, true)).await,
         C::Exec { vm, argv } => {
@@ -259,7 +259,7 @@ pub(crate) async fn carry_out(engine: &Engine, command: Command) -> Result<Value
             Ok(exec(engine, &vm, &argv).await.map_err(internal)?.into())
         }
         C::VmEnded(name) => loop {
-            let vm = engine.vm_ended(&name).await?;
+            let vm = engine.vms.show_ended(&name).await?;
             if vm.state != VmState::Running {
                 return json(vm);
             }
@@ -268,10 +268,10 @@ pub(crate) async fn carry_out(engine: &Engine, command: Command) -> Result<Value
         C::ShowVm(name) => json(vm(engine, &name)?),
         C::ImportImage { name, tar } => {
             let tar = File::open(tar).map_err(internal)?;
-            ended(Ok(engine.import_image(image(&name)?, Tar::<File>::File(tar)))).await
+            ended(Ok(engine.images.import(image(&name)?, Tar::<File>::File(tar)))).await
         }
         C::PullImage(name) => {
-            ended(Ok(engine.pull_image(PullImage {
+            ended(Ok(engine.images.pull(PullImage {
                 name: image(&name)?,
                 size: None,
                 credentials: Vec::new(),
@@ -280,26 +280,26 @@ pub(crate) async fn carry_out(engine: &Engine, command: Command) -> Result<Value
         }
         C::TagImage { image: of, name } => {
             let name = NameImage { name: image(&name)?, replace_built: false };
-            ended(Ok(engine.tag_image(of, name))).await
+            ended(Ok(engine.images.tag(of, name))).await
         }
-        C::RenameImage { image: of, name } => json(engine.rename_image(&of, &image(&name)?)?),
+        C::RenameImage { image: of, name } => json(engine.images.rename(&of, &image(&name)?)?),
         C::RegisterImage { name, path } => {
             let register = RegisterImage { name: image(&name)?, path, kernel: None };
-            ended(Ok(engine.register_image(register))).await
+            ended(Ok(engine.images.register(register))).await
         }
-        C::PromoteImage(name) => ended(Ok(engine.promote_image(name))).await,
+        C::PromoteImage(name) => ended(Ok(engine.images.promote(name))).await,
         C::CommitVm { vm, name } => {
             let commit = CommitVm { name: image(&name)?, with_home: false, build_key: None };
-            ended(engine.commit_vm(&vm, commit)).await
+            ended(engine.vms.commit(&vm, commit)).await
         }
-        C::DeleteImage(name) => json(engine.delete_image(&name)?),
-        C::ShowImage(name) => json(engine.image(&name)?),
+        C::DeleteImage(name) => json(engine.images.delete(&name)?),
+        C::ShowImage(name) => json(engine.images.show(&name)?),
         C::ImportKernel { name, path } => {
             let file = File::open(path).map_err(internal)?;
-            ended(Ok(engine.import_kernel(name.parse().map_err(internal)?, file))).await
+            ended(Ok(engine.kernels.import(name.parse().map_err(internal)?, file))).await
         }
-        C::DeleteKernel(name) => json(engine.delete_kernel(&name)?),
-        C::ShowKernel(name) => json(engine.kernel(&name)?),
+        C::DeleteKernel(name) => json(engine.kernels.delete(&name)?),
+        C::ShowKernel(name) => json(engine.kernels.show(&name)?),
         C::Repair => json(engine.repair().await?),
         C::Idle => {
             idle(engine).await;

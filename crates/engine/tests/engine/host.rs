@@ -30,7 +30,7 @@ use crate::{
 pub(crate) const LOCK: &str = "lock";
 
 /// The programs that the engine looks for by name.
-const PROGRAMS: [&str; 4] = ["bangerd", "firecracker", "qemu-system-x86_64", "vhost-device-vsock"];
+const PROGRAMS: [&str; 4] = ["bangerd", "firecracker", "qemu-system-x86_64", "banger-vsock-device"];
 
 /// What all tests of a run share.
 #[derive(Debug)]

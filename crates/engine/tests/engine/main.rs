@@ -1,7 +1,7 @@
 //! Tests of the engine on fake VMMs, which are real processes. No virtual machine runs.
 //!
 //! All of it is one program, because cargo builds no other program for the tests of a library. Started as `firecracker`,
-//! `qemu-system-x86_64` or `vhost-device-vsock` it is that ([`vmm`]); as `bangerd` it is a daemon that takes commands
+//! `qemu-system-x86_64` or `banger-vsock-device` it is that ([`vmm`]); as `bangerd` it is a daemon that takes commands
 //! ([`driver`]), a console's keeper, or the KVM probe; else it runs the tests, each on its own [`host`].
 
 mod agreement;
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     match name.to_str().unwrap_or_default() {
         "firecracker" => process(vmm::firecracker(arguments)),
         "qemu-system-x86_64" => process(vmm::qemu(arguments)),
-        "vhost-device-vsock" => process(vmm::vsock_device(arguments)),
+        "banger-vsock-device" => process(vmm::vsock_device(arguments)),
         "bangerd" => process(bangerd(arguments)),
         // The agent starts itself as `/proc/self/exe` to copy files.
         "exe" => banger_agent::main(),

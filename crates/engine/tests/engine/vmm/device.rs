@@ -21,7 +21,7 @@ use super::{
 
 /// Runs the process.
 pub(crate) async fn main(args: &[OsString]) -> Result<()> {
-    let (socket, uds) = (value(args, "--socket")?, value(args, "--uds-path")?);
+    let (socket, uds) = (value(args, "--vhost-socket")?, value(args, "--host-socket")?);
     let cid = value(args, "--guest-cid")?;
     let _: u32 = cid.to_str().context("--guest-cid")?.parse()?;
     let root = root_of(socket)?;
