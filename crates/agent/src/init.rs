@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use banger_proto::{InitKind, Program, Root, find_init, kind_of_init};
+use banger_proto::{Executable, InitKind, Root, find_init, kind_of_init};
 
 /// Most bytes read of a text.
 const MAX_TEXT: u64 = 64 << 10;
@@ -33,7 +33,7 @@ impl System<'_> {
 }
 
 impl Root for System<'_> {
-    fn program(&self, path: &str) -> Option<Program> {
+    fn program(&self, path: &str) -> Option<Executable> {
         program(&self.at(path)).ok()
     }
 
@@ -46,14 +46,14 @@ impl Root for System<'_> {
     }
 }
 
-fn program(path: &Path) -> io::Result<Program> {
+fn program(path: &Path) -> io::Result<Executable> {
     let path = fs::canonicalize(path)?;
     let meta = fs::metadata(&path)?;
     if !meta.is_file() || meta.permissions().mode() & 0o111 == 0 {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Program { name, file: meta.ino() })
+    Ok(Executable { name, file: meta.ino() })
 }
 
 #[cfg(test)]

@@ -156,9 +156,9 @@ impl Daemon {
 
 /// A daemon's process, known by who is at the other end of a connection: its lock may be another's the next moment.
 #[derive(Debug)]
-pub(crate) struct Process(OwnedFd);
+pub(crate) struct DaemonProcess(OwnedFd);
 
-impl Process {
+impl DaemonProcess {
     /// The one that listens where `stream` leads.
     pub(crate) fn behind(stream: &UnixStream) -> Result<Self, ApiError> {
         let open = || -> io::Result<Self> {

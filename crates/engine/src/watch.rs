@@ -8,7 +8,7 @@ use crate::{
     dirs,
     error::EngineError,
     happenings::{Following, Happenings},
-    logs::{Entries, Log, Wanted, send},
+    logs::{Entries, LineFilter, Log, send},
 };
 
 /// Bytes as they come. Dropping it is hanging up.
@@ -20,8 +20,8 @@ const BACKLOG: usize = 4;
 /// Sends the daemon's own log.
 pub(crate) fn daemon_log(dirs: &Dirs, read: ReadLog) -> Parts {
     let wanted = match read.since {
-        Some(_) => Wanted::Entries(Entries { about: None, since: read.since }),
-        None => Wanted::All,
+        Some(_) => LineFilter::Entries(Entries { about: None, since: read.since }),
+        None => LineFilter::All,
     };
     let path = dirs.daemon_log();
     let log = Log { path, wanted, since: None, tail: read.tail, follow: read.follow };

@@ -20,7 +20,7 @@ const STEP: u64 = 1 << 20;
 
 /// A file to be downloaded.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
+pub struct DownloadRequest<'a> {
     /// Where it is.
     pub url: &'a str,
     /// Of all its bytes, where that is known beforehand.
@@ -38,7 +38,7 @@ pub struct Wanted<'a> {
 /// When its URL is none of these; when it cannot be had, is too long or has another digest; when `progress` says to stop.
 pub fn download(
     registries: &Registries,
-    wanted: Wanted<'_>,
+    wanted: DownloadRequest<'_>,
     folder: &Path,
     progress: &dyn Progress,
 ) -> Result<File, ImageError> {
@@ -123,7 +123,7 @@ struct Download<'a> {
     host: String,
     client: Client,
     timing: Timing,
-    wanted: Wanted<'a>,
+    wanted: DownloadRequest<'a>,
     folder: &'a Path,
     out: &'a File,
     progress: &'a dyn Progress,
@@ -343,8 +343,12 @@ mod tests {
         });
         let folder = tempfile::tempdir().unwrap();
         let registries = Registries { timing, ..Registries::default() };
-        let result =
-            super::download(&registries, Wanted { url: &url, sha256, limit }, folder.path(), &Silent);
+        let result = super::download(
+            &registries,
+            DownloadRequest { url: &url, sha256, limit },
+            folder.path(),
+            &Silent,
+        );
         server.join().unwrap();
         result.map(|mut out| {
             let mut bytes = Vec::new();

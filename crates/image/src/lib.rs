@@ -25,7 +25,7 @@ pub use catalog::{
     Arch, CATALOG_MAX, Catalog, CatalogImage, CatalogKernel, Download, KernelSource, Place, Recipe,
     SignedCatalog, Source, Text, catalog, fetch_image, fetch_kernel,
 };
-pub use download::{Wanted, download};
+pub use download::{DownloadRequest, download};
 pub use error::{
     ArchiveError, BundleError, CatalogError, DiskProblem, EntryProblem, FailureKind, ImageError, KernelError,
     ManifestError, ModuleError, PackageError, RegistryError,

@@ -33,7 +33,7 @@ const PASSED: [&str; 6] = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY"
 const SYSTEM: [&str; 3] = ["/usr/sbin", "/usr/bin", "/bin"];
 
 /// A program to run.
-pub(crate) struct Program {
+pub(crate) struct HostCommand {
     name: &'static str,
     command: Command,
     limit: Duration,
@@ -51,7 +51,7 @@ pub(crate) fn find(name: &'static str, hint: &'static str) -> Result<PathBuf, Im
         .ok_or(ImageError::MissingProgram { program: name, hint })
 }
 
-impl Program {
+impl HostCommand {
     /// The program `name` with no arguments yet, for at most `limit`.
     pub(crate) fn new(name: &'static str, hint: &'static str, limit: Duration) -> Result<Self, ImageError> {
         let mut command = Command::new(find(name, hint)?);
@@ -196,8 +196,8 @@ mod tests {
     use crate::Silent;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    fn shell(script: &str, limit: u64) -> Program {
-        let mut program = Program::new("sh", "", Duration::from_secs(limit)).unwrap();
+    fn shell(script: &str, limit: u64) -> HostCommand {
+        let mut program = HostCommand::new("sh", "", Duration::from_secs(limit)).unwrap();
         program.command().arg("-c").arg(script);
         program
     }
@@ -209,7 +209,7 @@ mod tests {
         let ImageError::Program { output, status, .. } = &error else { panic!("{error:?}") };
         assert!(output.last().unwrap() == "100" && output.len() == KEPT && status.contains('3'));
         assert!(error.to_string().ends_with("99\n100"), "{error}");
-        let missing = Program::new("no-such-program", "install it", GRACE).err().unwrap();
+        let missing = HostCommand::new("no-such-program", "install it", GRACE).err().unwrap();
         assert_eq!(missing.to_string(), "the program no-such-program is missing: install it");
     }
 

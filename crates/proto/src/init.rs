@@ -24,14 +24,14 @@ const STARTS: [&str; 4] = ["sysinit", "wait", "once", "respawn"];
 /// A root file system, as seen from its own root: no link leads out of it.
 pub trait Root {
     /// The file at `path`, all links followed, if it can be run.
-    fn program(&self, path: &str) -> Option<Program>;
+    fn program(&self, path: &str) -> Option<Executable>;
     /// The text at `path`, or the beginning of it.
     fn text(&self, path: &str) -> Option<String>;
 }
 
 /// A file that can be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Program {
+pub struct Executable {
     /// The name that it was found under behind all links, without its folder.
     pub name: String,
     /// What tells the file from others, whatever its names.
@@ -55,7 +55,7 @@ pub fn find_init(root: &impl Root) -> Option<&'static str> {
 }
 
 /// What kind of init `program` is.
-pub fn kind_of_init(root: &impl Root, program: &Program) -> InitKind {
+pub fn kind_of_init(root: &impl Root, program: &Executable) -> InitKind {
     let is_busybox = || root.program("/bin/busybox").is_some_and(|busybox| busybox.file == program.file);
     match program.name.as_str() {
         "systemd" => InitKind::Systemd,
@@ -64,7 +64,7 @@ pub fn kind_of_init(root: &impl Root, program: &Program) -> InitKind {
     }
 }
 
-fn brings_up(root: &impl Root, program: &Program) -> bool {
+fn brings_up(root: &impl Root, program: &Executable) -> bool {
     if WRAPPERS.contains(&program.name.as_str()) {
         return false;
     }
@@ -102,10 +102,10 @@ mod tests {
 
     /// Programs by path, each with the name behind its links and its file, and texts by path.
     #[derive(Default)]
-    struct Files(BTreeMap<&'static str, Program>, BTreeMap<&'static str, &'static str>);
+    struct Files(BTreeMap<&'static str, Executable>, BTreeMap<&'static str, &'static str>);
 
     impl Root for Files {
-        fn program(&self, path: &str) -> Option<Program> {
+        fn program(&self, path: &str) -> Option<Executable> {
             self.0.get(path).cloned()
         }
 
@@ -121,8 +121,9 @@ mod tests {
         programs: &[(&'static str, &str, u64)],
         texts: &[(&'static str, &'static str)],
     ) -> Option<&'static str> {
-        let program =
-            |&(path, name, file): &(&'static str, &str, u64)| (path, Program { name: name.to_owned(), file });
+        let program = |&(path, name, file): &(&'static str, &str, u64)| {
+            (path, Executable { name: name.to_owned(), file })
+        };
         find_init(&Files(programs.iter().map(program).collect(), texts.iter().copied().collect()))
     }
 

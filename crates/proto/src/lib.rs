@@ -32,7 +32,7 @@ mod init;
 mod message;
 
 pub use frame::{Decoder, Frame, FrameError, HEADER_LEN, MAX_CONTROL, MAX_DATA, Stream};
-pub use init::{InitKind, Program, Root, find_init, kind_of_init};
+pub use init::{Executable, InitKind, Root, find_init, kind_of_init};
 pub use message::{
     AddressConfig, BootMark, Configure, Connect, CopyDirection, CopyFiles, DiskUsage, Endpoint, Exec,
     ExecControl, ExitStatus, FailureKind, Greeting, Inspection, InterfaceUsage, Listen, Listener,

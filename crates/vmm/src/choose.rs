@@ -96,12 +96,13 @@ fn slower(found: &HostVmms, accel: Accel) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{KvmProbe, discover::Found};
+    use crate::{KvmProbe, discover::InstalledProgram};
 
     fn host(kvm: bool, firecracker: bool, qemu: bool, vsock: bool) -> HostVmms {
         let verdict = if kvm { KvmVerdict::Usable } else { KvmVerdict::Broken };
         let found = |there, name: &str| {
-            let found = Found { program: format!("/usr/bin/{name}").into(), version: "1.2".into() };
+            let found =
+                InstalledProgram { program: format!("/usr/bin/{name}").into(), version: "1.2".into() };
             if there { Ok(found) } else { Err(format!("{name} is not installed")) }
         };
         HostVmms::for_test(

@@ -1,14 +1,12 @@
 //! What this host has to run VMs with.
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use crate::{
-    probe::{self, KvmProbe, KvmSource},
+    identity::{Identity, identity},
+    probe::{self, KvmSource},
     program::{find, version_in, version_line},
+    verdict::KvmProbe,
 };
 
 /// Oldest Firecracker that is used: the first with ACPI on x86, by which Debian's kernel finds its devices (its
@@ -48,9 +46,9 @@ pub struct HostVmms {
     /// What the KVM probe found.
     pub kvm: KvmProbe,
     /// Firecracker, or why it cannot be used.
-    pub(crate) firecracker: Result<Found, String>,
+    pub(crate) firecracker: Result<InstalledProgram, String>,
     /// QEMU, or why it cannot be used.
-    pub(crate) qemu: Result<Found, String>,
+    pub(crate) qemu: Result<InstalledProgram, String>,
     /// The program of the vsock device, which is installed beside bangerd.
     pub(crate) vsock_device: Option<PathBuf>,
     /// Whether the kernel's own vsock can be used.
@@ -61,13 +59,10 @@ pub struct HostVmms {
 
 /// A program that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct InstalledProgram {
     pub(crate) program: PathBuf,
     pub(crate) version: String,
 }
-
-/// Which file is at a path: device, inode, and change time in seconds and nanoseconds.
-pub(crate) type Identity = (u64, u64, i64, i64);
 
 /// Finds the VMM programs and judges KVM.
 pub async fn discover(search: &VmmSearch) -> HostVmms {
@@ -102,16 +97,10 @@ fn evidence(search: &VmmSearch) -> Vec<(PathBuf, Option<Identity>)> {
     programs.into_iter().chain(devices).chain(kept).map(|path| (path.clone(), identity(&path))).collect()
 }
 
-/// Returns which file is at `path`.
-pub(crate) fn identity(path: &Path) -> Option<Identity> {
-    let meta = fs::metadata(path).ok()?;
-    Some((meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec()))
-}
-
 impl HostVmms {
     /// What each program and device is, or why it cannot be used, by its name.
     pub fn programs(&self) -> [(&'static str, Result<String, String>); 3] {
-        let told = |program: &Result<Found, String>| match program {
+        let told = |program: &Result<InstalledProgram, String>| match program {
             Ok(found) => Ok(format!("{}, {}", found.version, found.program.display())),
             Err(why) => Err(why.clone()),
         };
@@ -136,7 +125,7 @@ struct Unfit {
     late: bool,
 }
 
-async fn program(name: &str, search: &VmmSearch, since: [u32; 2]) -> Result<Found, Unfit> {
+async fn program(name: &str, search: &VmmSearch, since: [u32; 2]) -> Result<InstalledProgram, Unfit> {
     let unfit = |why| Unfit { why, late: false };
     let program = search.find(name).ok_or_else(|| unfit(format!("{name} is not installed")))?;
     let shown = program.display();
@@ -149,15 +138,15 @@ async fn program(name: &str, search: &VmmSearch, since: [u32; 2]) -> Result<Foun
         let [major, minor] = since;
         return Err(unfit(format!("{name} {version} is too old: {major}.{minor} or later is needed")));
     }
-    Ok(Found { program: program.clone(), version: version.to_owned() })
+    Ok(InstalledProgram { program: program.clone(), version: version.to_owned() })
 }
 
 #[cfg(test)]
 impl HostVmms {
     pub(crate) fn for_test(
         kvm: KvmProbe,
-        firecracker: Result<Found, String>,
-        qemu: Result<Found, String>,
+        firecracker: Result<InstalledProgram, String>,
+        qemu: Result<InstalledProgram, String>,
         vsock_device: Option<PathBuf>,
     ) -> Self {
         Self { kvm, firecracker, qemu, vsock_device, vhost_vsock: false, evidence: Vec::new() }

@@ -8,8 +8,8 @@ use std::{fs, path::Path};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    discover::{Identity, identity},
-    probe::KvmProbe,
+    identity::{Identity, identity},
+    verdict::KvmProbe,
 };
 
 /// The kernel's number of this boot.
@@ -65,7 +65,7 @@ pub(crate) fn write(file: &Path, conditions: Conditions, found: &KvmProbe) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::KvmVerdict;
+    use crate::verdict::KvmVerdict;
 
     #[test]
     fn a_verdict_holds_for_its_boot_device_and_probe_only() {

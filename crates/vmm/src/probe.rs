@@ -5,7 +5,6 @@
 //! A guest that fails is tried again in a fresh process before KVM is called broken.
 
 use std::{
-    fmt,
     io::Write,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
@@ -18,14 +17,16 @@ use banger_sys::{
     process_cpu_time,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
-use serde::{Deserialize, Serialize};
 use tokio::{
     io::AsyncReadExt,
     process::{Child, Command},
     time::sleep,
 };
 
-use crate::kept::{self, Conditions};
+use crate::{
+    kept::{self, Conditions},
+    verdict::{KvmProbe, KvmVerdict},
+};
 
 /// CPU time that the guest may use: it uses 0.1 ms where KVM is real, and some thousand times that where it is emulated.
 const FAST: Duration = Duration::from_millis(50);
@@ -50,52 +51,6 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// CPU seconds after which the kernel ends a child whose parent is gone.
 const ORPHAN: u64 = 10;
-
-/// What the probe can say about KVM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KvmVerdict {
-    /// A guest ran at full speed.
-    Usable,
-    /// `/dev/kvm` is missing, closed to this user, or creates no VM.
-    Unavailable,
-    /// A guest was too slow, died, or did not end.
-    Broken,
-    /// The probe did not get far enough to tell.
-    Unknown,
-}
-
-/// What the probe found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KvmProbe {
-    /// Whether guests run.
-    pub verdict: KvmVerdict,
-    /// Why, and what to do about it.
-    pub reason: String,
-}
-
-impl fmt::Display for KvmProbe {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = match self.verdict {
-            KvmVerdict::Usable => "usable",
-            KvmVerdict::Unavailable | KvmVerdict::Broken => "not usable",
-            KvmVerdict::Unknown => "unknown",
-        };
-        write!(f, "{verdict}: {}", self.reason)
-    }
-}
-
-impl KvmProbe {
-    /// A verdict with its reason.
-    pub fn new(verdict: KvmVerdict, reason: impl Into<String>) -> Self {
-        Self { verdict, reason: reason.into() }
-    }
-
-    /// Whether guests run at full speed.
-    pub fn is_usable(&self) -> bool {
-        self.verdict == KvmVerdict::Usable
-    }
-}
 
 /// Where the verdict on KVM comes from.
 #[derive(Debug, Clone)]

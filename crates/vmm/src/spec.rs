@@ -57,7 +57,7 @@ pub struct LaunchPlan {
     /// Files to write first.
     pub files: Vec<(PathBuf, Vec<u8>)>,
     /// Processes to start, in this order; the VMM is the last.
-    pub processes: Vec<Process>,
+    pub processes: Vec<ProcessSpec>,
     /// The VMM's control socket: Firecracker's API, or QMP.
     pub control: PathBuf,
     /// The way to the guest.
@@ -72,7 +72,7 @@ pub struct LaunchPlan {
 
 /// A process of a VM.
 #[derive(Debug, Clone)]
-pub struct Process {
+pub struct ProcessSpec {
     /// What it is for.
     pub role: Role,
     /// Its program, an absolute path.

@@ -35,7 +35,7 @@ const HOME_PATH: [&str; 3] = [".local/share/mise/shims", ".cargo/bin", ".local/b
 
 /// A program that runs.
 #[derive(Debug)]
-pub(super) struct Program {
+pub(super) struct RunningProgram {
     pub(super) child: Child,
     pub(super) input: Input,
     pub(super) outputs: Vec<(Source, Stream)>,
@@ -51,12 +51,16 @@ pub(crate) fn login(request: &Exec, env: &BTreeMap<String, String>) -> Result<Co
 }
 
 /// Starts `command`, which is the program of `request`.
-pub(super) fn start(request: &Exec, mut command: Command, children: &Children) -> Result<Program, Failure> {
+pub(super) fn start(
+    request: &Exec,
+    mut command: Command,
+    children: &Children,
+) -> Result<RunningProgram, Failure> {
     let what = format!("run {}", command.get_program().to_string_lossy());
     let (input, outputs, terminal) =
         streams(request, &mut command).map_err(Failure::io("make the program's streams"))?;
     let child = children.spawn(&mut command).map_err(Failure::io(what))?;
-    Ok(Program { child, input, outputs, terminal })
+    Ok(RunningProgram { child, input, outputs, terminal })
 }
 
 fn command(request: &Exec, env: &BTreeMap<String, String>, user: &User) -> Result<Command, Failure> {

@@ -12,7 +12,7 @@ use rustix::{
 };
 
 use super::{
-    attributes::{Wanted, bytes_of, put, put_none},
+    attributes::{AttributeChange, bytes_of, put, put_none},
     failure::{Refused, status},
     handles::{Handle, Handles, MOST},
     listing::Names,
@@ -116,18 +116,18 @@ impl Server {
             kind::FSTAT => attributes(id, &self.handles.file(fields.bytes()?)?.0.metadata()?),
             kind::SETSTAT => {
                 let path = path(fields.bytes()?);
-                done(Wanted::read(fields)?.apply(&path, true))
+                done(AttributeChange::read(fields)?.apply(&path, true))
             }
             kind::FSETSTAT => {
                 let (file, _) = self.handles.file(fields.bytes()?)?;
-                done(Wanted::read(fields)?.apply_to(file))
+                done(AttributeChange::read(fields)?.apply_to(file))
             }
             kind::OPENDIR => self.open_folder(id, fields),
             kind::READDIR => self.read_folder(id, fields),
             kind::REMOVE => done(fs::remove_file(path(fields.bytes()?))),
             kind::MKDIR => {
                 let path = path(fields.bytes()?);
-                done(mkdir(&path, Wanted::read(fields)?.mode(0o777)))
+                done(mkdir(&path, AttributeChange::read(fields)?.mode(0o777)))
             }
             kind::RMDIR => done(fs::remove_dir(path(fields.bytes()?))),
             kind::REALPATH => name(id, bytes_of(&real(&path(fields.bytes()?))?)),
@@ -145,7 +145,7 @@ impl Server {
 
     fn open(&mut self, id: u32, fields: &mut Fields<'_>) -> Answer {
         let (path, how) = (path(fields.bytes()?), fields.u32()?);
-        let wanted = Wanted::read(fields)?;
+        let wanted = AttributeChange::read(fields)?;
         self.handles.room()?;
         let file = open(&path, open_flags(how)?, wanted.mode(0o666))?;
         let handle = Handle::File { file: File::from(file), appends: how & how::APPEND != 0 };
@@ -218,7 +218,7 @@ impl Server {
             }
             b"lsetstat@openssh.com" => {
                 let path = path(fields.bytes()?);
-                done(Wanted::read(fields)?.apply(&path, false))
+                done(AttributeChange::read(fields)?.apply(&path, false))
             }
             b"statvfs@openssh.com" => Ok(Some(space(id, &statvfs(path(fields.bytes()?))?))),
             b"fstatvfs@openssh.com" => {

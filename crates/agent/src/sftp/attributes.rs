@@ -31,7 +31,7 @@ const SETTABLE: u32 = 0o7777;
 
 /// What a request says that a file's attributes are to be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct AttributeChange {
     size: Option<u64>,
     owner: Option<(u32, u32)>,
     permissions: Option<u32>,
@@ -39,7 +39,7 @@ pub(super) struct Wanted {
     times: Option<(u32, u32)>,
 }
 
-impl Wanted {
+impl AttributeChange {
     pub(super) fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
         let flags = fields.u32()?;
         let mut wanted = Self::default();
@@ -155,9 +155,9 @@ mod tests {
             .bytes(b"next");
         let wire = wire.finish().unwrap();
         let mut fields = Fields::of(&wire[5..]);
-        let wanted = Wanted::read(&mut fields).unwrap();
+        let wanted = AttributeChange::read(&mut fields).unwrap();
         let expected =
-            Wanted { size: Some(9), owner: None, permissions: Some(0o100_644), times: Some((1, 2)) };
+            AttributeChange { size: Some(9), owner: None, permissions: Some(0o100_644), times: Some((1, 2)) };
         assert_eq!(wanted, expected);
         assert_eq!(wanted.mode(0).as_raw_mode(), 0o644);
         assert_eq!(fields.bytes(), Ok(&b"next"[..]));
@@ -166,6 +166,6 @@ mod tests {
     #[test]
     fn a_count_of_extensions_that_are_not_there_is_refused() {
         let wire = Packet::new(0).u32(EXTENDED).u32(u32::MAX).finish().unwrap();
-        assert_eq!(Wanted::read(&mut Fields::of(&wire[5..])), Err(Malformed));
+        assert_eq!(AttributeChange::read(&mut Fields::of(&wire[5..])), Err(Malformed));
     }
 }

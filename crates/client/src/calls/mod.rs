@@ -11,7 +11,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
     client::Client,
-    connect::Process,
+    connect::DaemonProcess,
     events::Events,
     http::{self, Body, nothing, segment},
     passing::Passing,
@@ -50,7 +50,7 @@ impl Client {
     /// When it is busy, unless by `force`.
     pub async fn stop_daemon(&self, force: bool) -> Result<bool, ApiError> {
         let Some(stream) = self.daemon.reach().await? else { return Ok(false) };
-        let process = Process::behind(&stream)?;
+        let process = DaemonProcess::behind(&stream)?;
         let path = format!("/v1/daemon/stop?force={force}");
         let response =
             self.send_over(Passing { stream, file: None }, Method::POST, &path, nothing(), None).await?;

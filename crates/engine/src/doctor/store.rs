@@ -14,7 +14,7 @@ use crate::{
 
 /// What the store holds.
 #[derive(Debug, Default)]
-pub(super) struct Contents {
+pub(super) struct StoreSnapshot {
     there: bool,
     vms: usize,
     images: Vec<ImageRecord>,
@@ -22,18 +22,23 @@ pub(super) struct Contents {
 }
 
 /// Reads all of the store at `path`, without a trace.
-pub(super) fn open(path: &Path) -> Result<Contents, ApiError> {
-    let Some(store) = Store::open_read_only(path)? else { return Ok(Contents::default()) };
-    Ok(Contents { there: true, vms: store.vms()?.len(), images: store.images()?, kernels: store.kernels()? })
+pub(super) fn open(path: &Path) -> Result<StoreSnapshot, ApiError> {
+    let Some(store) = Store::open_read_only(path)? else { return Ok(StoreSnapshot::default()) };
+    Ok(StoreSnapshot {
+        there: true,
+        vms: store.vms()?.len(),
+        images: store.images()?,
+        kernels: store.kernels()?,
+    })
 }
 
-pub(super) fn all(store: &Result<Contents, ApiError>, config: &Config, catalog: &Catalog) -> Vec<Check> {
+pub(super) fn all(store: &Result<StoreSnapshot, ApiError>, config: &Config, catalog: &Catalog) -> Vec<Check> {
     let contents = match store {
         Ok(contents) => contents,
         Err(error) => return vec![told("store", Err(error.clone()))],
     };
     let store = if contents.there {
-        let Contents { vms, images, kernels, .. } = contents;
+        let StoreSnapshot { vms, images, kernels, .. } = contents;
         let message = format!("readable: {vms} VMs, {} images, {} kernels", images.len(), kernels.len());
         Check::pass("store", message)
     } else {

@@ -11,7 +11,7 @@ use banger_api::{
     ApiError, Bundle, Digest, ErrorKind, ImageName, ImageSource, Name, OperationKind, Remedy, Size,
     SubjectKind,
 };
-use banger_image::{BundleImage, CatalogImage, Place, Wanted, download, open_bundle, write_bundle};
+use banger_image::{BundleImage, CatalogImage, DownloadRequest, Place, download, open_bundle, write_bundle};
 use sha2::{Digest as _, Sha256};
 
 use super::images::Images;
@@ -174,7 +174,7 @@ impl Images {
         let (registries, folder) = (self.registries(Vec::new())?, self.dirs.state.clone());
         context
             .blocking(move |context| -> Result<_, EngineError> {
-                let wanted = Wanted { url: &url, sha256, limit: BUNDLE_MAX };
+                let wanted = DownloadRequest { url: &url, sha256, limit: BUNDLE_MAX };
                 Ok(download(&registries, wanted, &folder, context)?)
             })
             .await

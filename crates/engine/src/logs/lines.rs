@@ -12,9 +12,9 @@ const LINE_MAX: usize = 64 << 10;
 /// What the agent's lines on a console begin with.
 const AGENT: &[u8] = b"banger-agent: ";
 
-/// Wanted lines.
+/// LineFilter lines.
 #[derive(Debug)]
-pub(crate) enum Wanted {
+pub(crate) enum LineFilter {
     /// All, and what is not yet a line.
     All,
     /// Those that the agent has written to the console.
@@ -58,18 +58,18 @@ struct Fields {
 /// Picks wanted lines out of bytes as they come.
 #[derive(Debug)]
 pub(super) struct Picker {
-    wanted: Wanted,
+    wanted: LineFilter,
     begun: Vec<u8>,
 }
 
 impl Picker {
-    pub(super) fn new(wanted: Wanted) -> Self {
+    pub(super) fn new(wanted: LineFilter) -> Self {
         Self { wanted, begun: Vec::new() }
     }
 
     /// What is wanted of the lines that `part` ends.
     pub(super) fn pick(&mut self, part: Vec<u8>) -> Vec<u8> {
-        if matches!(self.wanted, Wanted::All) {
+        if matches!(self.wanted, LineFilter::All) {
             return part;
         }
         let mut picked = Vec::new();
@@ -90,7 +90,7 @@ impl Picker {
     }
 }
 
-impl Wanted {
+impl LineFilter {
     fn has(&mut self, line: &[u8]) -> bool {
         match self {
             Self::All => true,
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     /// What is picked of `text`, whatever pieces it comes in.
-    fn picked(wanted: impl Fn() -> Wanted, text: &str) -> String {
+    fn picked(wanted: impl Fn() -> LineFilter, text: &str) -> String {
         let by = |size: usize| {
             let mut picker = Picker::new(wanted());
             let parts = text.as_bytes().chunks(size).flat_map(|part| picker.pick(part.to_vec()));
@@ -154,13 +154,13 @@ mod tests {
     fn the_agents_lines_are_picked_out_of_the_console() {
         let console =
             "boot\r\nbanger-agent: one\r\nnot banger-agent: two\nbanger-agent: three\nbanger-agent: begun";
-        assert_eq!(picked(|| Wanted::OfAgent, console), "banger-agent: one\r\nbanger-agent: three\n");
-        assert_eq!(picked(|| Wanted::All, console), console);
+        assert_eq!(picked(|| LineFilter::OfAgent, console), "banger-agent: one\r\nbanger-agent: three\n");
+        assert_eq!(picked(|| LineFilter::All, console), console);
     }
 
     #[test]
     fn a_line_without_end_is_not_kept_without_end() {
-        let mut picker = Picker::new(Wanted::OfAgent);
+        let mut picker = Picker::new(LineFilter::OfAgent);
         assert!(picker.pick(b"banger-agent: ".to_vec()).is_empty());
         for _ in 0..100 {
             assert!(picker.pick(vec![b'x'; 10_000]).is_empty());
@@ -195,7 +195,7 @@ mod tests {
             entry(6, r#""message":"another's","operation":"bb""#),
             "no JSON\n".to_owned(),
         ];
-        let wanted = |since| move || Wanted::Entries(Entries { about: about(), since });
+        let wanted = |since| move || LineFilter::Entries(Entries { about: about(), since });
         assert_eq!(picked(wanted(None), &log.concat()), [&*log[1], &log[2], &log[4]].concat());
         let since = Some("2026-11-25T10:00:04Z".parse().unwrap());
         assert_eq!(picked(wanted(since), &log.concat()), log[4]);

@@ -16,7 +16,7 @@ mod times;
 use std::path::{Path, PathBuf};
 
 pub use keeper::{CONSOLE_MAX, keeper_main};
-pub(crate) use lines::{About, Entries, Wanted};
+pub(crate) use lines::{About, Entries, LineFilter};
 pub(crate) use reader::Reader;
 pub use rotating::Rotating;
 pub(crate) use send::{Log, send};

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::{
     Reader,
     changes::Changes,
-    lines::{Picker, Wanted, last},
+    lines::{LineFilter, Picker, last},
 };
 
 /// Bytes that are read and sent at a time.
@@ -19,7 +19,7 @@ const PART: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Log {
     pub(crate) path: PathBuf,
-    pub(crate) wanted: Wanted,
+    pub(crate) wanted: LineFilter,
     pub(crate) since: Option<Timestamp>,
     pub(crate) tail: Option<usize>,
     pub(crate) follow: bool,
@@ -134,7 +134,7 @@ mod tests {
     use crate::logs::Rotating;
 
     fn log(path: &std::path::Path, tail: Option<usize>, follow: bool) -> Log {
-        Log { path: path.to_owned(), wanted: Wanted::All, since: None, tail, follow }
+        Log { path: path.to_owned(), wanted: LineFilter::All, since: None, tail, follow }
     }
 
     async fn all(mut parts: mpsc::Receiver<Bytes>) -> String {

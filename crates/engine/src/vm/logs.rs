@@ -7,7 +7,7 @@ use banger_api::{ApiError, HappeningKind, Id, LogSource, ReadLog, VmState};
 use super::vms::Vms;
 use crate::{
     happenings::Following,
-    logs::{About, Entries, Log, Wanted},
+    logs::{About, Entries, LineFilter, Log},
     store::VmRecord,
     watch::{Parts, sending},
 };
@@ -23,12 +23,12 @@ impl Vms {
         let vm = self.services.find_vm(reference)?;
         let dir = self.services.vm_dir(&vm);
         let (path, wanted) = match read.source {
-            LogSource::Console => (dir.console_log(), Wanted::All),
-            LogSource::Agent => (dir.console_log(), Wanted::OfAgent),
-            LogSource::Vmm => (dir.vmm_log(), Wanted::All),
+            LogSource::Console => (dir.console_log(), LineFilter::All),
+            LogSource::Agent => (dir.console_log(), LineFilter::OfAgent),
+            LogSource::Vmm => (dir.vmm_log(), LineFilter::All),
             LogSource::Daemon => (
                 self.services.dirs.daemon_log(),
-                Wanted::Entries(Entries { about: Some(about(&vm)), since: read.since }),
+                LineFilter::Entries(Entries { about: Some(about(&vm)), since: read.since }),
             ),
         };
         let log =

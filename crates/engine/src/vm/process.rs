@@ -31,7 +31,7 @@ const GONE: Duration = Duration::from_secs(60);
 
 /// A live process.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub(crate) struct LiveProcess {
     pub(crate) pid: u32,
     pidfd: Watched,
 }
@@ -74,16 +74,16 @@ impl fmt::Display for Death {
 #[derive(Debug, Default)]
 pub(crate) struct Alive {
     /// Runs the guest.
-    pub(crate) vmm: Option<Process>,
+    pub(crate) vmm: Option<LiveProcess>,
     /// What the VMM needs to run.
-    pub(crate) helpers: Vec<(ProcessRole, Process)>,
+    pub(crate) helpers: Vec<(ProcessRole, LiveProcess)>,
     /// The console's keeper: it ends by itself, after the VMM.
-    pub(crate) console: Option<Process>,
+    pub(crate) console: Option<LiveProcess>,
 }
 
 impl Alive {
     /// Adds a process in its role.
-    pub(crate) fn add(&mut self, role: ProcessRole, process: Process) {
+    pub(crate) fn add(&mut self, role: ProcessRole, process: LiveProcess) {
         match role {
             ProcessRole::Vmm => self.vmm = Some(process),
             ProcessRole::VsockDevice => self.helpers.push((role, process)),
@@ -180,14 +180,14 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 }
 
 /// Process `pid` if it is the one that began at `started`; `None` when that one is gone.
-pub(crate) fn adopt(pid: u32, started: u64) -> Result<Option<Process>, EngineError> {
+pub(crate) fn adopt(pid: u32, started: u64) -> Result<Option<LiveProcess>, EngineError> {
     let Some(process) = open(pid)? else { return Ok(None) };
     // Only now: the pid cannot go to another process while the pidfd is open and the start time is right.
     Ok((start_time(pid) == Some(started)).then_some(process))
 }
 
 /// Process `pid`; `None` when there is none.
-pub(crate) fn open(pid: u32) -> Result<Option<Process>, EngineError> {
+pub(crate) fn open(pid: u32) -> Result<Option<LiveProcess>, EngineError> {
     let wrong = |source| EngineError::File { action: "watch", path: format!("/proc/{pid}").into(), source };
     let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
     let pidfd = match pidfd_open(raw, PidfdFlags::NONBLOCK) {
@@ -196,10 +196,10 @@ pub(crate) fn open(pid: u32) -> Result<Option<Process>, EngineError> {
         Err(error) => return Err(wrong(error.into())),
     };
     let pidfd = Watched::new(pidfd).map_err(wrong)?;
-    Ok(Some(Process { pid, pidfd }))
+    Ok(Some(LiveProcess { pid, pidfd }))
 }
 
-impl Process {
+impl LiveProcess {
     /// Waits until it has ended, and says how.
     pub(crate) async fn ended(&self) -> ExitReason {
         match self.pidfd.readable().await {

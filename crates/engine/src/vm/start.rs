@@ -21,7 +21,7 @@ use super::{
     console::{self, CONSOLE_LINES},
     guest::Agent,
     preflight,
-    process::{self, Alive, Death, ENDS, Process},
+    process::{self, Alive, Death, ENDS, LiveProcess},
     revert::revert,
     services::Services,
     timezone::timezone,
@@ -235,7 +235,12 @@ impl Start<'_> {
         Ok(Pipes { console: console_writer, words: words_writer })
     }
 
-    fn spawn(&self, role: ProcessRole, program: &Path, mut command: Command) -> Result<Process, EngineError> {
+    fn spawn(
+        &self,
+        role: ProcessRole,
+        program: &Path,
+        mut command: Command,
+    ) -> Result<LiveProcess, EngineError> {
         let marker = self.record.id.to_string();
         let resource = |pid| Resource::Process {
             role,

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{
     console::{self, CONSOLE_LINES},
     guest::Agent,
-    process::{Alive, Death, ExitReason, Process},
+    process::{Alive, Death, ExitReason, LiveProcess},
     revert::revert,
     services::Services,
 };
@@ -64,7 +64,7 @@ pub(super) async fn stop(
 }
 
 /// Asks the agent. True when the VMM has ended after half of `grace`.
-async fn power_off(handle: &Handle, vmm: &Process, grace: Duration) -> bool {
+async fn power_off(handle: &Handle, vmm: &LiveProcess, grace: Duration) -> bool {
     let deadline = Instant::now() + grace / 2;
     let grace_ms = u64::try_from(grace.as_millis()).ok();
     let asked = async {
@@ -86,7 +86,7 @@ async fn power_off(handle: &Handle, vmm: &Process, grace: Duration) -> bool {
     }
 }
 
-async fn ctrl_alt_del(handle: &Handle, vmm: &Process, deadline: Instant) -> bool {
+async fn ctrl_alt_del(handle: &Handle, vmm: &LiveProcess, deadline: Instant) -> bool {
     let pressed = banger_vmm::control(kind(handle.vmm)).ctrl_alt_del(&handle.control);
     match timeout_at(deadline, pressed).await {
         Ok(Ok(())) => timeout_at(deadline, vmm.ended()).await.is_ok(),

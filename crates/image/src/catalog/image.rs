@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Recipe, sources};
 use crate::error::IoContext;
-use crate::program::{Program, find};
+use crate::program::{HostCommand, find};
 use crate::{ImageError, Progress, RootfsInfo, RootfsOptions, import_rootfs};
 
 /// Time for all packages to be downloaded, unpacked and configured.
@@ -36,7 +36,7 @@ pub fn fetch_image(
     progress: &dyn Progress,
 ) -> Result<RootfsInfo, ImageError> {
     progress.stage("install packages");
-    let mut program = Program::new("mmdebstrap", "install the package mmdebstrap", LIMIT)?;
+    let mut program = HostCommand::new("mmdebstrap", "install the package mmdebstrap", LIMIT)?;
     let root = rustix::process::geteuid().is_root();
     if !root {
         require_user_namespaces()?;

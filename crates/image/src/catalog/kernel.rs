@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::{CatalogKernel, Download, KernelSource, sources};
 use crate::error::IoContext;
 use crate::kernel::import_kernel_files;
-use crate::program::Program;
+use crate::program::HostCommand;
 use crate::publish::write_error;
-use crate::{ImageError, KernelInfo, Progress, Registries, Wanted, download, import_kernel};
+use crate::{DownloadRequest, ImageError, KernelInfo, Progress, Registries, download, import_kernel};
 
 /// Time for each step; the largest download is 30 MB.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -43,7 +43,7 @@ pub fn fetch_kernel(
             progress.stage("download the kernel");
             let files = files.iter().map(|wanted| {
                 let Download { url, sha256 } = wanted;
-                let file = Wanted { url, sha256: Some(*sha256), limit: MAX_DOWNLOAD };
+                let file = DownloadRequest { url, sha256: Some(*sha256), limit: MAX_DOWNLOAD };
                 Ok((PathBuf::from(url), download(registries, file, work, progress)?))
             });
             import_kernel_files(files.collect::<Result<_, ImageError>>()?, dest, progress)
@@ -99,7 +99,7 @@ impl<'a> Apt<'a> {
 
     /// Runs one of apt's programs, and returns its output.
     fn run(&self, program: &'static str, arguments: &[&str]) -> Result<String, ImageError> {
-        let mut program = Program::new(program, HINT, LIMIT)?;
+        let mut program = HostCommand::new(program, HINT, LIMIT)?;
         let command = program.command();
         for (option, name) in [
             ("Dir::State", "state"),

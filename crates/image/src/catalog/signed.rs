@@ -9,7 +9,7 @@ use minisign_verify::{PublicKey, Signature};
 use super::{CATALOG_MAX, Catalog};
 use crate::error::IoContext;
 use crate::oci::{Registries, RegistryError, Timing};
-use crate::{ImageError, Progress, Wanted, download};
+use crate::{DownloadRequest, ImageError, Progress, download};
 
 /// Longest signature in bytes: minisign(1) allows comments of 1 and 8 KiB.
 const SIGNATURE_MAX: u64 = 16 << 10;
@@ -47,7 +47,8 @@ impl SignedCatalog<'_> {
         let registries = Registries { timing: TIMING, ..registries.clone() };
         let get = |url: &str, limit| {
             let mut bytes = Vec::new();
-            let mut file = download(&registries, Wanted { url, sha256: None, limit }, work, progress)?;
+            let mut file =
+                download(&registries, DownloadRequest { url, sha256: None, limit }, work, progress)?;
             file.read_to_end(&mut bytes).during("read again what was written in", work)?;
             Ok(bytes)
         };

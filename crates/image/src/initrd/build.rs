@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::cpio::{Cpio, TooLarge};
 use crate::codec;
-use crate::kernel::{KernelError, Loaded, ModuleTree, Program, boot_modules, extract_vmlinux, program};
+use crate::kernel::{KernelError, Linkage, Loaded, ModuleTree, boot_modules, extract_vmlinux, program};
 use crate::{ImageError, publish};
 
 /// Largest agent in bytes; its own budget is 3 MiB, a debug build has ten times that.
@@ -50,8 +50,8 @@ fn read_agent(path: &Path) -> Result<Vec<u8>, ImageError> {
     let refused = |reason| ImageError::Agent { path: path.to_owned(), reason };
     let bytes = codec::read_file(path, MAX_AGENT)?.ok_or(refused("it is larger than 64 MiB"))?;
     match program(&bytes).map_err(refused)? {
-        Program::Static => Ok(bytes),
-        Program::Dynamic => Err(refused(
+        Linkage::Static => Ok(bytes),
+        Linkage::Dynamic => Err(refused(
             "it is dynamically linked, and an initrd has no libraries; build it with +crt-static",
         )),
     }

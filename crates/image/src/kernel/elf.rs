@@ -54,18 +54,18 @@ pub(crate) fn has_pvh_entry(bytes: &[u8]) -> bool {
 
 /// What kind of program an ELF file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Program {
+pub(crate) enum Linkage {
     Static,
     /// It asks for a dynamic linker.
     Dynamic,
 }
 
 /// Tells a static program from a dynamic one; refuses what is no x86-64 program.
-pub(crate) fn program(bytes: &[u8]) -> Result<Program, &'static str> {
+pub(crate) fn program(bytes: &[u8]) -> Result<Linkage, &'static str> {
     let (header, segments) = header(bytes)?;
     if !matches!(header.e_type(LittleEndian), elf::ET_EXEC | elf::ET_DYN) {
         return Err("not a program");
     }
     let dynamic = segments.iter().any(|segment| segment.p_type(LittleEndian) == elf::PT_INTERP);
-    Ok(if dynamic { Program::Dynamic } else { Program::Static })
+    Ok(if dynamic { Linkage::Dynamic } else { Linkage::Static })
 }

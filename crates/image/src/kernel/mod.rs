@@ -22,6 +22,6 @@ pub use features::Presence;
 pub use import::{KernelInfo, import_kernel};
 
 pub(crate) use boot_modules::{Loaded, boot_modules};
-pub(crate) use elf::{Program, program};
+pub(crate) use elf::{Linkage, program};
 pub(crate) use import::import_kernel_files;
 pub(crate) use modules::ModuleTree;

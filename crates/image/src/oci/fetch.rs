@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use super::blobs::{Blobs, Claim, Partial};
 use super::growing::Growing;
-use super::host::Host;
+use super::host::RegistryEndpoint;
 use super::manifest::Layer;
 use super::meter::Meter;
 use super::source::Source;
@@ -195,7 +195,12 @@ impl Fetch {
     }
 
     /// Takes from `host` what is missing, and checks the whole.
-    async fn transfer(&self, filling: &mut Filling, host: &Host, means: Means<'_>) -> Result<(), Trouble> {
+    async fn transfer(
+        &self,
+        filling: &mut Filling,
+        host: &RegistryEndpoint,
+        means: Means<'_>,
+    ) -> Result<(), Trouble> {
         let Layer { digest, size, .. } = self.layer;
         if filling.length < size {
             let mut response = host.blob(digest, filling.length).await?;
@@ -234,7 +239,12 @@ impl Fetch {
     }
 
     /// Sees where in the blob an answer begins, which has to be where the file ends.
-    fn place(&self, filling: &mut Filling, response: &Response, host: &Host) -> Result<(), Trouble> {
+    fn place(
+        &self,
+        filling: &mut Filling,
+        response: &Response,
+        host: &RegistryEndpoint,
+    ) -> Result<(), Trouble> {
         let (digest, size) = (self.layer.digest, self.layer.size);
         match response.status() {
             StatusCode::OK if filling.length == 0 => Ok(()),

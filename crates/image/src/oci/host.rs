@@ -27,7 +27,7 @@ const LONGEST_TOKEN: u64 = 256 << 10;
 const DOCUMENT_TIME: Duration = Duration::from_secs(120);
 
 /// One registry and one repository in it.
-pub(super) struct Host {
+pub(super) struct RegistryEndpoint {
     pub(super) name: String,
     base: Url,
     repository: String,
@@ -44,13 +44,13 @@ pub(super) struct Host {
 
 /// What is asked for, by its place under the repository.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Wanted<'a> {
+pub(super) enum RegistryPath<'a> {
     Tag(&'a str),
     Manifest(Digest),
     Blob(Digest),
 }
 
-impl fmt::Display for Wanted<'_> {
+impl fmt::Display for RegistryPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tag(tag) => write!(f, "manifests/{tag}"),
@@ -60,7 +60,7 @@ impl fmt::Display for Wanted<'_> {
     }
 }
 
-impl Host {
+impl RegistryEndpoint {
     pub(super) async fn new(
         route: &Route<'_>,
         repository: &str,
@@ -91,20 +91,20 @@ impl Host {
 
     /// The digest that a tag points to, where the registry tells it in a header.
     pub(super) async fn digest_of(&self, tag: &str) -> Result<Option<Digest>, RegistryError> {
-        let response = self.send(Method::HEAD, Wanted::Tag(tag), 0).await?;
+        let response = self.send(Method::HEAD, RegistryPath::Tag(tag), 0).await?;
         let digest = response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
         Ok(digest.and_then(|digest| digest.parse().ok()))
     }
 
     /// A whole manifest, index or configuration.
-    pub(super) async fn document(&self, wanted: Wanted<'_>) -> Result<Vec<u8>, RegistryError> {
+    pub(super) async fn document(&self, wanted: RegistryPath<'_>) -> Result<Vec<u8>, RegistryError> {
         let response = self.send(Method::GET, wanted, 0).await?;
         self.whole(response, "a manifest or configuration", LONGEST_DOCUMENT).await
     }
 
     /// A blob from its byte `from` on, if the registry wants to; its status tells.
     pub(super) async fn blob(&self, digest: Digest, from: u64) -> Result<Response, RegistryError> {
-        self.send(Method::GET, Wanted::Blob(digest), from).await
+        self.send(Method::GET, RegistryPath::Blob(digest), from).await
     }
 
     /// What comes next of an answer.
@@ -116,12 +116,17 @@ impl Host {
     }
 
     /// Answers 200, 206 and 416; all others are errors.
-    async fn send(&self, method: Method, wanted: Wanted<'_>, from: u64) -> Result<Response, RegistryError> {
+    async fn send(
+        &self,
+        method: Method,
+        wanted: RegistryPath<'_>,
+        from: u64,
+    ) -> Result<Response, RegistryError> {
         let url = format!("{}{}/{wanted}", self.base, self.repository);
         let request = |login: Option<&HeaderValue>| {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, HeaderValue::from_static(MANIFESTS));
-            if let Wanted::Blob(_) = wanted {
+            if let RegistryPath::Blob(_) = wanted {
                 headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
             }
             headers.extend(login.map(|login| (AUTHORIZATION, login.clone())));
@@ -259,7 +264,7 @@ impl Host {
     }
 
     /// The error that an answer stands for, of the registry or of its token server, which has nothing to be wanted.
-    async fn refusal(&self, response: Response, wanted: Option<Wanted<'_>>) -> RegistryError {
+    async fn refusal(&self, response: Response, wanted: Option<RegistryPath<'_>>) -> RegistryError {
         let status = response.status();
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = retry_after.and_then(|value| value.parse().ok()).map(Duration::from_secs);

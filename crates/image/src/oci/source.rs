@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::sleep;
 
 use super::blobs::Blobs;
-use super::host::{Host, Wanted};
+use super::host::{RegistryEndpoint, RegistryPath};
 use super::manifest::{Document, LONGEST_DOCUMENT, Manifest, parse_document};
 use super::registries::Registries;
 use crate::error::RegistryError;
@@ -26,8 +26,8 @@ const MOST_INDEXES: usize = 3;
 pub(super) struct Source {
     reference: Reference,
     /// Asked first, each once: what they fail in is the registry's to answer.
-    mirrors: Vec<Host>,
-    pub(super) registry: Host,
+    mirrors: Vec<RegistryEndpoint>,
+    pub(super) registry: RegistryEndpoint,
     back_off: Duration,
 }
 
@@ -40,19 +40,19 @@ impl Source {
         let repository = reference.repository();
         let mut mirrors = Vec::new();
         for route in registries.mirrors(reference.registry()) {
-            match Host::new(&route, repository, registries).await {
+            match RegistryEndpoint::new(&route, repository, registries).await {
                 Ok(mirror) => mirrors.push(mirror),
                 Err(error) => progress.log(&format!("a mirror is left out: {error}")),
             }
         }
         let route = registries.route(reference.registry());
-        let registry = Host::new(&route, repository, registries).await;
+        let registry = RegistryEndpoint::new(&route, repository, registries).await;
         let registry = registry.map_err(|error| refused(reference, error))?;
         Ok(Self { reference: reference.clone(), mirrors, registry, back_off: registries.timing.back_off })
     }
 
     /// The mirrors that could be reached so far.
-    pub(super) fn mirrors(&self) -> impl Iterator<Item = &Host> {
+    pub(super) fn mirrors(&self) -> impl Iterator<Item = &RegistryEndpoint> {
         self.mirrors.iter().filter(|mirror| !mirror.is_down())
     }
 
@@ -63,7 +63,7 @@ impl Source {
         progress: &dyn Progress,
     ) -> Result<(Digest, Manifest), ImageError> {
         let wanted = match (self.reference.digest(), self.reference.tag()) {
-            (Some(digest), _) => Wanted::Manifest(digest),
+            (Some(digest), _) => RegistryPath::Manifest(digest),
             (None, tag) => self.current(tag.unwrap_or_default()).await,
         };
         let (tag_digest, mut bytes) = self.document(wanted, blobs, progress).await?;
@@ -72,39 +72,39 @@ impl Source {
             let next = match parse_document(&bytes, digest).map_err(|error| self.refused(error.into()))? {
                 Document::Index(index) => index.choose().map(|entry| entry.digest),
                 Document::Manifest(manifest) => {
-                    let wanted = Wanted::Blob(manifest.config().digest);
+                    let wanted = RegistryPath::Blob(manifest.config().digest);
                     let (_, config) = self.document(wanted, blobs, progress).await?;
                     let manifest = manifest.configure(&config);
                     return Ok((tag_digest, manifest.map_err(|error| self.refused(error.into()))?));
                 }
             };
             digest = next.map_err(|error| self.refused(error.into()))?;
-            (_, bytes) = self.document(Wanted::Manifest(digest), blobs, progress).await?;
+            (_, bytes) = self.document(RegistryPath::Manifest(digest), blobs, progress).await?;
         }
         Err(self.refused(self.registry.unusable("its indexes lead to ever more indexes")))
     }
 
     /// What a tag stands for now. Asking for that first costs nothing where pulls are counted, and often suffices.
-    async fn current<'a>(&self, tag: &'a str) -> Wanted<'a> {
+    async fn current<'a>(&self, tag: &'a str) -> RegistryPath<'a> {
         for host in self.mirrors().chain([&self.registry]) {
             // Whatever went wrong goes wrong again, or not, when the manifest is asked for.
             if let Ok(Some(digest)) = host.digest_of(tag).await {
-                return Wanted::Manifest(digest);
+                return RegistryPath::Manifest(digest);
             }
         }
-        Wanted::Tag(tag)
+        RegistryPath::Tag(tag)
     }
 
     /// A manifest, an index or a configuration, from the cache where it is there.
     async fn document(
         &self,
-        wanted: Wanted<'_>,
+        wanted: RegistryPath<'_>,
         blobs: &Blobs,
         progress: &dyn Progress,
     ) -> Result<(Digest, Vec<u8>), ImageError> {
         let expected = match wanted {
-            Wanted::Tag(_) => None,
-            Wanted::Manifest(digest) | Wanted::Blob(digest) => Some(digest),
+            RegistryPath::Tag(_) => None,
+            RegistryPath::Manifest(digest) | RegistryPath::Blob(digest) => Some(digest),
         };
         if let Some(digest) = expected
             && let Some(bytes) = blobs.document(&digest, LONGEST_DOCUMENT)?
@@ -112,7 +112,7 @@ impl Source {
             return Ok((digest, bytes));
         }
         let bytes = self
-            .ask(progress, async |host: &Host| {
+            .ask(progress, async |host: &RegistryEndpoint| {
                 let bytes = host.document(wanted).await?;
                 let found = Digest::sha256(Sha256::digest(&bytes).into());
                 match expected.filter(|expected| *expected != found) {
@@ -130,7 +130,7 @@ impl Source {
     async fn ask<T>(
         &self,
         progress: &dyn Progress,
-        request: impl AsyncFn(&Host) -> Result<T, RegistryError>,
+        request: impl AsyncFn(&RegistryEndpoint) -> Result<T, RegistryError>,
     ) -> Result<T, ImageError> {
         for mirror in self.mirrors() {
             match request(mirror).await {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 
-use banger_proto::{Program, Root, find_init};
+use banger_proto::{Executable, Root, find_init};
 
 use super::content::Content;
 use super::tree::{NodeKind, Tree};
@@ -36,11 +36,11 @@ impl System<'_> {
 }
 
 impl Root for System<'_> {
-    fn program(&self, path: &str) -> Option<Program> {
+    fn program(&self, path: &str) -> Option<Executable> {
         let (id, name) = self.tree.lookup_named(path)?;
         let node = self.tree.node(id);
         let runs = matches!(node.kind, NodeKind::File { .. }) && node.attributes.mode & 0o111 != 0;
-        runs.then(|| Program { name: name.to_owned(), file: id.into() })
+        runs.then(|| Executable { name: name.to_owned(), file: id.into() })
     }
 
     fn text(&self, path: &str) -> Option<String> {

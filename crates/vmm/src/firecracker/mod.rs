@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::{
-    Accel, BoxFuture, Control, GuestChannel, LaunchPlan, Process, Role, VmSpec, Vmm, VmmError, VmmKind,
+    Accel, BoxFuture, Control, GuestChannel, LaunchPlan, ProcessSpec, Role, VmSpec, Vmm, VmmError, VmmKind,
 };
 
 /// Firecracker as it is installed.
@@ -116,7 +116,7 @@ impl Vmm for Firecracker {
             "--level".as_ref(),
             "Warn".as_ref(),
         ];
-        let vmm = Process {
+        let vmm = ProcessSpec {
             role: Role::Vmm,
             program: self.program.clone(),
             args: arguments.map(Into::into).to_vec(),

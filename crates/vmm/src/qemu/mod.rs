@@ -16,8 +16,8 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    Accel, BoxFuture, Control, GuestChannel, GuestNetwork, LaunchPlan, Network, Process, Role, VmSpec, Vmm,
-    VmmError, VmmKind,
+    Accel, BoxFuture, Control, GuestChannel, GuestNetwork, LaunchPlan, Network, ProcessSpec, Role, VmSpec,
+    Vmm, VmmError, VmmKind,
 };
 
 /// QEMU as it is installed, and how it will be used.
@@ -72,7 +72,8 @@ impl Vmm for Qemu {
         disks(spec, &mut arguments);
         let network = network(spec, &mut arguments);
         let (guest, helper) = self.vsock(spec, vsock, vhost, &mut arguments);
-        let vmm = Process { role: Role::Vmm, program: self.program.clone(), args: arguments.0, ready: None };
+        let vmm =
+            ProcessSpec { role: Role::Vmm, program: self.program.clone(), args: arguments.0, ready: None };
         Ok(LaunchPlan {
             files: Vec::new(),
             processes: helper.into_iter().chain([vmm]).collect(),
@@ -184,7 +185,7 @@ impl Qemu {
         socket: PathBuf,
         vhost: PathBuf,
         arguments: &mut Arguments,
-    ) -> (GuestChannel, Option<Process>) {
+    ) -> (GuestChannel, Option<ProcessSpec>) {
         let cid = spec.vsock_cid;
         match &self.vsock {
             Vsock::Kernel => {
@@ -202,7 +203,7 @@ impl Qemu {
                     "--host-socket".into(),
                     socket.clone().into(),
                 ];
-                let process = Process {
+                let process = ProcessSpec {
                     role: Role::VsockDevice,
                     program: program.clone(),
                     args: args.to_vec(),

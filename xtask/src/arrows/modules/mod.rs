@@ -27,7 +27,7 @@ use crate::project::Project;
 use tree::{Id, ROOT, Tree};
 
 /// Crates that may still have circles.
-const EXEMPT: &[&str] = &["banger-engine"];
+const EXEMPT: &[&str] = &[];
 
 /// Describes each circle among the modules of the packages' libraries and programs.
 pub(super) fn circles(project: &Project, packages: &[Package]) -> Result<Vec<String>> {
