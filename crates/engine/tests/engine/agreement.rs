@@ -107,12 +107,13 @@ impl Host {
 fn ends(pid: u32) -> Result<()> {
     use rustix::{
         event::{PollFd, PollFlags, Timespec, poll},
+        io::retry_on_intr,
         process::{Pid, PidfdFlags, pidfd_open},
     };
     let pid = Pid::from_raw(i32::try_from(pid)?).context("pid 0")?;
     let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
     let limit = Timespec { tv_sec: crate::HANGING.as_secs().cast_signed(), tv_nsec: 0 };
-    let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit))?;
+    let ended = retry_on_intr(|| poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)))?;
     ensure!(ended > 0, "process {} does not end", pid.as_raw_nonzero());
     Ok(())
 }

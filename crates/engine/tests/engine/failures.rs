@@ -29,13 +29,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         let mut add = |name: &str, test: Box<dyn FnOnce() -> Result<()> + Send>| {
             trials.push(trial(format!("failures::{name}::{vmm:?}"), test));
         };
-        add("hung_vmm_is_given_up_on", Box::new(move || hung_vmm_is_given_up_on(vmm)));
-        add("hung_vmm_is_not_waited_for_to_pause", Box::new(move || run(hung_vmm_does_not_pause(vmm))));
+        add("hung_vmm_does_not_pause", Box::new(move || run(hung_vmm_does_not_pause(vmm))));
         add("guest_that_talks_nonsense", Box::new(move || run(guest_that_talks_nonsense(vmm))));
         add("guest_that_takes_no_identity", Box::new(move || run(guest_that_takes_no_identity(vmm))));
         add("guest_that_never_answers", Box::new(move || run(guest_that_never_answers(vmm))));
         add("agent_that_does_not_power_off", Box::new(move || run(agent_that_does_not_power_off(vmm))));
         add("guest_that_does_not_power_off", Box::new(move || run(guest_that_does_not_power_off(vmm))));
+        add("garbling_vmm_is_not_adopted", Box::new(move || garbling_vmm_is_not_adopted(vmm)));
         add("vmm_that_talks_nonsense", Box::new(move || run(vmm_that_talks_nonsense(vmm))));
         add("guest_that_ends_by_itself", Box::new(move || run(guest_that_ends_by_itself(vmm))));
         add("cancelled_at_each_event", Box::new(move || run(cancelled_at_each_event(vmm))));
@@ -219,10 +219,10 @@ async fn hung_vmm_does_not_pause(vmm: Vmm) -> Result<()> {
     host.agrees()
 }
 
-/// A starting daemon does not adopt a VMM that does not answer.
-fn hung_vmm_is_given_up_on(vmm: Vmm) -> Result<()> {
+/// A starting daemon does not adopt a process whose control socket talks nonsense.
+fn garbling_vmm_is_not_adopted(vmm: Vmm) -> Result<()> {
     let mut host = Host::new()?;
-    host.fault(Some((Phase::Control, Fault::Hangs)))?;
+    host.fault(Some((Phase::Control, Fault::Garbles)))?;
     let (name, image) = ("box".to_owned(), "tiny".to_owned());
     host.ok(Command::CreateVm { name: name.clone(), image, vmm, start: true })?;
     host.kill_daemon()?;

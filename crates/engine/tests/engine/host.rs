@@ -298,13 +298,14 @@ pub(crate) fn programs() -> Result<Programs> {
 pub(crate) fn kill(pid: u32) -> Result<()> {
     use rustix::{
         event::{PollFd, PollFlags, poll},
+        io::retry_on_intr,
         process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid},
     };
     let pid = Pid::from_raw(i32::try_from(pid)?).context("pid 0")?;
     let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
     // It may have exited just now.
     let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-    poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None)?;
+    retry_on_intr(|| poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None))?;
     // A child of this process, started by an engine in it, would stay as a zombie.
     let _ = waitid(
         WaitId::PidFd(std::os::fd::AsFd::as_fd(&pidfd)),

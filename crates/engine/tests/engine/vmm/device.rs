@@ -28,8 +28,10 @@ pub(crate) async fn main(args: &[OsString]) -> Result<()> {
     end_with_the_test(&root)?;
     Faults::of(&root).reach(Phase::Device).await;
     let host = UnixListener::bind(uds)?;
-    // The engine waits for this socket.
-    let guest = UnixListener::bind(socket)?;
+    // The engine starts QEMU when this socket appears, which must not be between bind and listen.
+    let partial = socket.with_extension("partial");
+    let guest = UnixListener::bind(&partial)?;
+    std::fs::rename(partial, socket)?;
     serve(&host, &guest, uds).await
 }
 
