@@ -65,7 +65,7 @@ async fn bangerd(arguments: &[OsString]) -> Result<()> {
     let path = |at| arguments.get(at).map(Path::new).context("an argument is missing");
     match arguments.first().and_then(|word| word.to_str()) {
         Some("console") => Ok(banger_engine::keeper_main(path(1)?, path(2)?)?),
-        Some("kvm-probe") => Ok(writeln!(io::stdout(), r#"{{"usable":true,"reason":"a fake one"}}"#)?),
+        Some("kvm-probe") => Ok(writeln!(io::stdout(), r#"{{"verdict":"usable","reason":"a fake one"}}"#)?),
         Some("daemon") => {
             // As the real daemon does.
             banger_sys::give_back_early();
