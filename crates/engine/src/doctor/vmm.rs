@@ -44,6 +44,7 @@ fn chosen(found: &HostVmms, configured: Option<ApiVmm>) -> Vec<Check> {
             let error = banger_api::ApiError::from(EngineError::from(error));
             let hint = match error.kind {
                 ErrorKind::NoKvm => "make KVM usable, or set vm.vmm to qemu",
+                ErrorKind::Timeout => "run `banger doctor` again when the host is less busy",
                 _ => "install one of them; `banger doctor` then tells whether it can be used",
             };
             return vec![Check::fail("VMM", error.message, hint)];
