@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     change, commit, look, pause,
     policy::{Decision, Refusal, Request, Work, decide},
+    preflight,
     process::{Alive, Death},
     services::Services,
     start, stop,
@@ -218,6 +219,7 @@ async fn restart(
     personal: Personal,
 ) -> Result<(), EngineError> {
     if alive.vmm.is_some() {
+        preflight::before_restart(services, record).await?;
         stop::stop(services, record, context, alive, grace).await?;
         context.check()?;
     }

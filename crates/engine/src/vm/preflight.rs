@@ -38,6 +38,19 @@ pub(crate) async fn before_start(
     context: &Context,
 ) -> Result<(), EngineError> {
     let began = now_ns();
+    let mut problems = of_vm(services, record).await?;
+    problems.add(admission::memory(record.memory));
+    context.spans.end("look before start", began);
+    problems.all(&format!("VM {} cannot start", record.name))
+}
+
+/// Before the running VM of `record` is stopped to be started again, which frees the memory that it needs.
+pub(crate) async fn before_restart(services: &Services, record: &VmRecord) -> Result<(), EngineError> {
+    let problems = of_vm(services, record).await?;
+    problems.all(&format!("VM {} runs on, as it could not start again", record.name))
+}
+
+async fn of_vm(services: &Services, record: &VmRecord) -> Result<Problems, EngineError> {
     let mut problems = of_host(services);
     problems.add(services.vmms.choose_for(record).await.map(drop));
     let rootfs = services.images.dir(&record.image_id).rootfs();
@@ -55,9 +68,7 @@ pub(crate) async fn before_start(
     if !services.vm_dir(record).work_disk().exists() {
         problems.add(fresh_disks(&services.dirs));
     }
-    problems.add(admission::memory(record.memory));
-    context.spans.end("look before start", began);
-    problems.all(&format!("VM {} cannot start", record.name))
+    Ok(problems)
 }
 
 fn of_host(services: &Services) -> Problems {

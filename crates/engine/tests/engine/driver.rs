@@ -129,6 +129,10 @@ pub(crate) fn stop(engine: &Engine, vm: &str, seconds: u64) -> Result<Events, Ap
     engine.vms.stop(vm, StopVm { timeout_s: Some(seconds) })
 }
 
+pub(crate) fn restart(engine: &Engine, vm: &str) -> Result<Events, ApiError> {
+    engine.vms.restart(vm, RestartVm::default())
+}
+
 pub(crate) fn kill(engine: &Engine, vm: &str) -> Result<Events, ApiError> {
     engine.vms.kill(vm, KillVm::default())
 }

@@ -13,8 +13,10 @@ use tokio::{
 };
 
 use crate::{
-    driver::{Command, cancel, comes_to, create, ended, exec, idle, pause, small, start, stop, vm, watch},
-    host::{Host, VMMS, run},
+    driver::{
+        Command, cancel, comes_to, create, ended, exec, idle, pause, restart, small, start, stop, vm, watch,
+    },
+    host::{Host, VMMS, names_in, run},
     trial,
     vmm::faults::{Fault, Phase},
 };
@@ -38,6 +40,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         add("garbling_vmm_is_not_adopted", Box::new(move || garbling_vmm_is_not_adopted(vmm)));
         add("vmm_that_talks_nonsense", Box::new(move || run(vmm_that_talks_nonsense(vmm))));
         add("guest_that_ends_by_itself", Box::new(move || run(guest_that_ends_by_itself(vmm))));
+        add("restart_that_could_not_start", Box::new(move || run(restart_that_could_not_start(vmm))));
         add("cancelled_at_each_event", Box::new(move || run(cancelled_at_each_event(vmm))));
         let stages = STARTING.into_iter().filter(move |phase| *phase != Phase::Device || vmm == Vmm::Qemu);
         for phase in stages {
@@ -91,6 +94,25 @@ async fn dies(vmm: Vmm, phase: Phase) -> Result<()> {
     host.agrees()?;
     host.fault(None)?;
     ended(start(&engine, "box")).await?;
+    host.agrees()
+}
+
+/// A restart is refused before the stop when the start would be: the VM runs on.
+async fn restart_that_could_not_start(vmm: Vmm) -> Result<()> {
+    let (host, engine) = never_started(vmm).await?;
+    ended(start(&engine, "box")).await?;
+    let before = vm(&engine, "box")?;
+    let images = host.path("state/images");
+    let rootfs = images.join(names_in(&images)?.first().context("no image")?).join("rootfs.ext4");
+    let aside = host.path("rootfs.aside");
+    fs::rename(&rootfs, &aside)?;
+    let error = failed(ended(restart(&engine, "box")).await, ErrorKind::Io)?;
+    ensure!(error.message.contains("is gone"), "{error:?}");
+    let after = vm(&engine, "box")?;
+    ensure!(after.state == VmState::Running && after.pid == before.pid, "{after:?}");
+    fs::rename(&aside, &rootfs)?;
+    ended(restart(&engine, "box")).await?;
+    ensure!(vm(&engine, "box")?.pid != before.pid);
     host.agrees()
 }
 
