@@ -112,7 +112,9 @@ impl Reference {
     }
 
     fn short_repository(&self) -> String {
-        if self.registry != DEFAULT_REGISTRY {
+        // Without its registry, `docker.io/foo.io/bar` would be an image in the registry foo.io.
+        let ambiguous = self.repository.split_once('/').is_some_and(|(first, _)| is_registry(first));
+        if self.registry != DEFAULT_REGISTRY || ambiguous {
             return format!("{}/{}", self.registry, self.repository);
         }
         let official = self.repository.strip_prefix(OFFICIAL).filter(|name| !name.contains('/'));
@@ -349,6 +351,7 @@ mod tests {
             ("docker.io/alpine:3.20", "docker.io/library/alpine:3.20", "alpine:3.20"),
             ("org/thing", "docker.io/org/thing:latest", "org/thing:latest"),
             ("docker.io/library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
+            ("docker.io/foo.io/bar", "docker.io/foo.io/bar:latest", "docker.io/foo.io/bar:latest"),
             ("ghcr.io/org/thing:V1_2-x", "ghcr.io/org/thing:V1_2-x", "ghcr.io/org/thing:V1_2-x"),
             ("localhost/x", "localhost/x:latest", "localhost/x:latest"),
             (
