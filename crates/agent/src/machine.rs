@@ -26,7 +26,7 @@ pub trait Machine: Debug + 'static {
 
 impl Machine for Power {
     async fn configure(&self, wanted: &Configure) -> Result<(), Failure> {
-        configure::configure(wanted).await
+        configure::configure(wanted)
     }
 
     fn command(&self, request: &Exec, env: &BTreeMap<String, String>) -> Result<Command, Failure> {

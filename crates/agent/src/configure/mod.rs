@@ -2,6 +2,7 @@
 
 pub(crate) mod files;
 pub(crate) mod locale;
+mod netlink;
 mod network;
 pub(crate) mod sshd;
 mod timezone;
@@ -18,7 +19,7 @@ use rustix::{
 use crate::{console::say, failure::Failure};
 
 /// Puts `wanted` in force.
-pub(crate) async fn configure(wanted: &Configure) -> Result<(), Failure> {
+pub(crate) fn configure(wanted: &Configure) -> Result<(), Failure> {
     if let Some(nanoseconds) = wanted.clock_ns {
         let (tv_sec, tv_nsec) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
         let time = Timespec { tv_sec: tv_sec.cast_signed(), tv_nsec: tv_nsec.cast_signed() };
@@ -35,7 +36,7 @@ pub(crate) async fn configure(wanted: &Configure) -> Result<(), Failure> {
     let old = fs::read_to_string("/etc/hosts").unwrap_or_default();
     let hosts = files::hosts(&old, wanted.hostname.as_deref(), &wanted.hosts);
     files::replace("/etc/hosts", &hosts).map_err(Failure::io("write /etc/hosts"))?;
-    network::apply(wanted.network.as_ref()).await?;
+    network::apply(wanted.network.as_ref())?;
     let servers = wanted.network.as_ref().map(|network| network.nameservers.as_slice()).unwrap_or_default();
     if !servers.is_empty() {
         let lines: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();

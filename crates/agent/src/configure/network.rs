@@ -1,60 +1,92 @@
-//! The guest's network interface, over netlink.
-
-use std::net::{IpAddr, Ipv4Addr};
+//! The guest's network interface.
 
 use banger_proto::{FailureKind, NetworkConfig};
-use rtnetlink::{Error, Handle, LinkUnspec, RouteMessageBuilder, new_connection};
 
+use super::netlink::Netlink;
 use crate::failure::Failure;
 
-/// Brings loopback up, which programs count on even where there is no network; and, where there is one, its interface
-/// with addresses and default route.
-pub(super) async fn apply(wanted: Option<&NetworkConfig>) -> Result<(), Failure> {
-    let (connection, handle, _) = new_connection().map_err(Failure::io("use netlink"))?;
-    let connection = tokio::task::spawn_local(connection);
-    let result = set_up(&handle, wanted).await;
-    connection.abort();
-    result
-}
-
-async fn set_up(handle: &Handle, wanted: Option<&NetworkConfig>) -> Result<(), Failure> {
-    if let Some(loopback) = index("lo") {
-        let up = LinkUnspec::new_with_index(loopback).up().build();
-        handle.link().change(up).execute().await.map_err(failed("bring up lo"))?;
+/// Brings up loopback, which programs rely on even without a network, and the interface that `wanted` names, with its
+/// addresses and default route.
+pub(super) fn apply(wanted: Option<&NetworkConfig>) -> Result<(), Failure> {
+    let mut netlink = Netlink::open().map_err(Failure::io("use netlink"))?;
+    if let Some(loopback) = netlink.interface("lo").map_err(Failure::io("look for lo"))? {
+        netlink.bring_up(loopback, None).map_err(Failure::io("bring up lo"))?;
     }
     let Some(wanted) = wanted else { return Ok(()) };
     let name = &wanted.interface;
-    let interface = index(name).ok_or_else(|| {
+    let interface = netlink.interface(name).map_err(Failure::io(format_args!("look for {name}")))?;
+    let interface = interface.ok_or_else(|| {
         Failure::new(
             FailureKind::NotFound,
             format!("the guest has no network interface {name}: its kernel may lack virtio_net"),
         )
     })?;
-    let mut up = LinkUnspec::new_with_index(interface).up();
-    if let Some(mtu) = wanted.mtu {
-        up = up.mtu(mtu);
-    }
-    handle.link().change(up.build()).execute().await.map_err(failed(&format!("bring up {name}")))?;
+    netlink.bring_up(interface, wanted.mtu).map_err(Failure::io(format_args!("bring up {name}")))?;
     for address in &wanted.addresses {
-        let add = handle.address().add(interface, IpAddr::V4(address.address), address.prefix).replace();
-        add.execute().await.map_err(failed(&format!("give {name} the address {}", address.address)))?;
+        let what = format_args!("give {name} the address {}", address.address);
+        netlink.add_address(interface, address.address, address.prefix).map_err(Failure::io(what))?;
     }
     if let Some(gateway) = wanted.gateway {
-        let route =
-            RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(interface).build();
-        let add = handle.route().add(route).replace();
-        add.execute().await.map_err(failed(&format!("route through {gateway}")))?;
+        let what = format_args!("route through {gateway}");
+        netlink.set_default_route(interface, gateway).map_err(Failure::io(what))?;
     }
     Ok(())
 }
 
-/// The interface's number in the kernel.
-fn index(name: &str) -> Option<u32> {
-    let plain = !name.is_empty() && !name.contains('/') && !name.starts_with('.');
-    let index = plain.then(|| std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex")))?;
-    index.ok()?.trim().parse().ok()
-}
+#[cfg(test)]
+mod tests {
+    use std::{env, process::Command};
 
-fn failed(what: &str) -> impl FnOnce(Error) -> Failure {
-    move |error| Failure::new(FailureKind::Internal, format!("cannot {what}: {error}"))
+    use banger_proto::{AddressConfig, Reply};
+
+    use super::*;
+
+    fn ip(arguments: &[&str]) -> String {
+        let output = Command::new("ip").args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn an_interface_gets_its_mtu_its_addresses_and_the_default_route() {
+        const INSIDE: &str = "INSIDE_NAMESPACE";
+        if env::var_os(INSIDE).is_none() {
+            // Once more, in a network namespace of its own.
+            let mut test = Command::new("unshare");
+            test.args(["--map-root-user", "--net", "--"]).arg(env::current_exe().unwrap());
+            test.arg("an_interface_gets_its_mtu_its_addresses_and_the_default_route");
+            let output = test.env(INSIDE, "1").output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+            return;
+        }
+        ip(&["link", "add", "net0", "type", "veth", "peer", "name", "peer0"]);
+        ip(&["link", "set", "peer0", "up"]);
+        let mut wanted = NetworkConfig {
+            interface: "net0".into(),
+            addresses: vec![AddressConfig { address: [10, 0, 2, 15].into(), prefix: 24 }],
+            gateway: Some([10, 0, 2, 2].into()),
+            nameservers: Vec::new(),
+            mtu: Some(1400),
+        };
+        // The same configuration twice is no error.
+        for _ in 0..2 {
+            apply(Some(&wanted)).unwrap();
+            let address = ip(&["-oneline", "-4", "address", "show", "net0"]);
+            assert!(address.contains("inet 10.0.2.15/24 brd 10.0.2.255 scope global net0"), "{address}");
+            assert_eq!(
+                ip(&["route", "show", "default"]).trim(),
+                "default via 10.0.2.2 dev net0 proto static"
+            );
+            assert!(ip(&["link", "show", "net0"]).contains("UP,LOWER_UP> mtu 1400"));
+            assert!(ip(&["link", "show", "lo"]).contains("UP"));
+        }
+
+        wanted.interface = "net1".into();
+        let failure = Reply::from(apply(Some(&wanted)).unwrap_err());
+        assert!(matches!(failure, Reply::Failed { kind: FailureKind::NotFound, .. }), "{failure:?}");
+        wanted.interface = "net0".into();
+        wanted.gateway = Some([192, 0, 2, 1].into());
+        let failure = format!("{:?}", apply(Some(&wanted)).unwrap_err());
+        assert!(failure.contains("cannot route through 192.0.2.1: Network is unreachable"), "{failure}");
+    }
 }
