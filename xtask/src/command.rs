@@ -15,11 +15,23 @@ pub(crate) fn say(text: impl std::fmt::Display) {
     eprintln!("xtask: {text}");
 }
 
-/// The cargo that runs xtask, in the workspace.
+/// Commands of cargo that do not take `--locked`, or have it already.
+const UNLOCKED: [&str; 3] = ["fmt", "install", "vendor"];
+
+/// Returns the cargo that runs xtask, with the workspace as its directory. It fails if Cargo.lock is out of date.
 pub(crate) fn cargo(project: &Project, arguments: &[&str]) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(arguments).current_dir(project.root());
+    cargo.args(locked(arguments)).current_dir(project.root());
     cargo
+}
+
+/// Adds `--locked` after the command, because arguments after `--` are not cargo's.
+fn locked<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = arguments.to_vec();
+    if arguments.first().is_some_and(|command| !UNLOCKED.contains(command)) {
+        arguments.insert(1, "--locked");
+    }
+    arguments
 }
 
 /// Runs a program that must succeed.
@@ -84,4 +96,18 @@ fn line(command: &Command) -> String {
         line.push('…');
     }
     format!("`{line}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::locked;
+
+    #[test]
+    fn cargo_never_changes_the_lock_file() {
+        assert_eq!(
+            locked(&["clippy", "--", "-D", "warnings"]),
+            ["clippy", "--locked", "--", "-D", "warnings"]
+        );
+        assert_eq!(locked(&["fmt", "--check"]), ["fmt", "--check"]);
+    }
 }

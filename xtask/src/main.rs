@@ -5,6 +5,7 @@ mod arrows;
 mod bench;
 mod command;
 mod debian;
+mod deny;
 mod elf;
 mod fuzz;
 mod lab;
@@ -19,6 +20,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use command::say;
 use project::Project;
 
 #[derive(Debug, Parser)]
@@ -42,6 +44,8 @@ enum Task {
     Try,
     /// Checks which crates and modules depend on which
     Arrows,
+    /// Checks licences, banned crates, duplicates and sources of third-party crates
+    Deny,
     /// Fetches the image and the kernel that the scenarios start from, once
     Template,
     /// Everything that CI runs
@@ -52,7 +56,7 @@ enum Task {
     },
     /// A throw-away host with real KVM: runs a command in it, or a shell
     Lab(lab::Arguments),
-    /// Gives the fuzz targets hostile bytes for a while
+    /// Runs the fuzz targets with libFuzzer
     Fuzz(fuzz::Arguments),
     /// Measures what banger adds to what it uses, beside the goals
     Bench(bench::Arguments),
@@ -74,13 +78,19 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Setup => setup::run()?,
         Task::Build { out } => programs::build(&project, out.as_deref())?,
         Task::Try => {
+            say(
+                "the first run takes about 6 minutes on two cores, most of them compiling; later runs take seconds",
+            );
+            say("step 1 of 3: installing packages");
             setup::run()?;
+            say("step 2 of 3: compiling");
             programs::build(&project, None)?;
-            command::say("booting a VM: banger vm run --rm --timing -- uname -a");
+            say("step 3 of 3: booting a VM: banger vm run --rm --timing -- uname -a");
             let mut banger = std::process::Command::new(project.programs().join("banger"));
             return command::status_of(banger.args(["vm", "run", "--rm", "--timing", "--", "uname", "-a"]));
         }
         Task::Arrows => arrows::run(&project)?,
+        Task::Deny => deny::run(&project)?,
         Task::Template => template::prepare(&project)?,
         Task::Test { no_lab } => suite::run(&project, !no_lab)?,
         Task::Fuzz(arguments) => fuzz::run(&project, &arguments)?,

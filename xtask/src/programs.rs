@@ -13,14 +13,28 @@ use crate::{
 /// What all is built for.
 pub(crate) const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
+/// Features that only tests use. Cargo reuses a library only if it has the same features: so all builds select the whole
+/// workspace, and those for tests have these features.
+pub(crate) const TEST_FEATURES: &str = "bangerd/fail-points,banger-fuzz/libfuzzer";
+
 /// The agent is in every boot initrd.
 const AGENT_LIMIT: usize = 3 << 20;
 
 /// Builds the programs and puts them into `out`, by default `target/banger`.
 pub(crate) fn build(project: &Project, out: Option<&Path>) -> Result<()> {
     say("building banger, bangerd and banger-vsock-device");
-    let packages = ["build", "--release", "-p", "banger", "-p", "bangerd", "-p", "banger-vsock-device"];
-    check(&mut cargo(project, &packages))?;
+    let programs = [
+        "build",
+        "--release",
+        "--workspace",
+        "--bin",
+        "banger",
+        "--bin",
+        "bangerd",
+        "--bin",
+        "banger-vsock-device",
+    ];
+    check(&mut cargo(project, &programs))?;
     say("building banger-agent");
     check(
         cargo(project, &["build", "-p", "banger-agent", "--profile", "agent", "--target", TRIPLE])
@@ -49,8 +63,8 @@ pub(crate) fn build(project: &Project, out: Option<&Path>) -> Result<()> {
 /// programs, which are built already.
 pub(crate) fn build_failing(project: &Project) -> Result<()> {
     say("building bangerd with fail points");
-    // In the profile of the tests, whose dependencies are compiled by then.
-    check(&mut cargo(project, &["build", "-p", "bangerd", "--features", "fail-points"]))?;
+    // In the profile of the tests, whose libraries are compiled by then.
+    check(&mut cargo(project, &["build", "--workspace", "--features", TEST_FEATURES, "--bin", "bangerd"]))?;
     let out = project.failing_programs();
     fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
     install(&project.cargo_target().join("debug/bangerd"), &out)?;

@@ -19,6 +19,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("rpm", "rpmbuild"),
     ("e2fsprogs", "mke2fs"),
     ("curl", "curl"),
+    ("iproute2", "ip"),
     ("git", "/usr/bin/git"),
     ("openssh-client", "ssh"),
     ("rsync", "rsync"),
@@ -51,7 +52,7 @@ fn packages() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    say(format!("installing {}", missing.join(" ")));
+    say(format_args!("installing {} packages, in about a minute: {}", missing.len(), missing.join(" ")));
     check(privileged("apt-get")?.args(["update", "-qq"]))?;
     check(
         privileged("env")?

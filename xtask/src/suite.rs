@@ -7,13 +7,11 @@ use anyhow::{Context, Result};
 use crate::{
     arrows,
     command::{cargo, check},
-    fuzz, lab, programs,
+    deny, lab,
+    programs::{self, TEST_FEATURES},
     project::Project,
     setup, template,
 };
-
-/// How long each fuzz target is run: enough to see that it still finds its way, not to look for what is rare.
-const FUZZ: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(project: &Project, with_lab: bool) -> Result<()> {
     let mut steps = Steps::default();
@@ -27,13 +25,17 @@ fn all(steps: &mut Steps, project: &Project, with_lab: bool) -> Result<()> {
     steps.step("setup", setup::run)?;
     steps.step("format", || run(&["fmt", "--all", "--check"]))?;
     steps.step("arrows", || arrows::run(project))?;
-    steps.step("clippy", || run(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    steps.step("third-party crates", || deny::run(project))?;
+    let clippy =
+        ["clippy", "--workspace", "--features", TEST_FEATURES, "--all-targets", "--", "-D", "warnings"];
+    steps.step("clippy", || run(&clippy))?;
     steps.step("documentation", || {
-        let mut doc = cargo(project, &["doc", "--workspace", "--no-deps", "--quiet"]);
-        check(doc.env("RUSTDOCFLAGS", "-D warnings"))
+        let doc = ["doc", "--workspace", "--features", TEST_FEATURES, "--no-deps", "--quiet"];
+        check(cargo(project, &doc).env("RUSTDOCFLAGS", "-D warnings"))
     })?;
-    steps.step("unit tests", || run(&["test", "--workspace", "--exclude", "banger-smoke"]))?;
-    steps.step("fuzz targets", || fuzz::run_all(project, FUZZ))?;
+    // `--tests` are those of libraries and programs too, but no examples in documentation: there are none.
+    let tests = ["test", "--workspace", "--exclude", "banger-smoke", "--features", TEST_FEATURES, "--tests"];
+    steps.step("unit tests", || run(&tests))?;
     steps.step("build", || programs::build(project, None))?;
     steps.step("build with fail points", || programs::build_failing(project))?;
     steps.step("template", || template::prepare(project))?;
@@ -52,7 +54,7 @@ struct Steps {
 
 impl Steps {
     fn step(&mut self, name: &'static str, work: impl FnOnce() -> Result<()>) -> Result<()> {
-        println!("==> {name}");
+        println!("==> {name} (after {:.1} s)", self.total().as_secs_f64());
         let start = Instant::now();
         let result = work();
         self.done.push((name, start.elapsed(), result.is_ok()));
@@ -64,7 +66,10 @@ impl Steps {
         for (name, time, passed) in &self.done {
             println!("{:8.1} s  {}  {name}", time.as_secs_f64(), if *passed { "ok    " } else { "FAILED" });
         }
-        let total: Duration = self.done.iter().map(|(_, time, _)| *time).sum();
-        println!("{:8.1} s  in all", total.as_secs_f64());
+        println!("{:8.1} s  in total", self.total().as_secs_f64());
+    }
+
+    fn total(&self) -> Duration {
+        self.done.iter().map(|(_, time, _)| *time).sum()
     }
 }

@@ -14,7 +14,11 @@ use banger_api::{ApiError, Dirs, ErrorKind, ProgramId, Remedy, config::Variable}
 use banger_engine::{Engine, Programs, Rotating};
 use serde_json::json;
 use tokio::net::UnixListener;
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use crate::{daemon::Daemon, serve::serve};
 
@@ -96,7 +100,8 @@ async fn lock(path: &Path) -> Result<File, ApiError> {
 /// Logs lines of JSON to `path`, which goes on where it ended.
 fn log_to(path: &Path) -> Result<(), ApiError> {
     let log = Rotating::open(path, LOG_MAX).map_err(io("open the log"))?;
-    let filter = EnvFilter::try_from_env(Variable::LOG.name).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = std::env::var(Variable::LOG.name).ok().and_then(|text| text.parse().ok());
+    let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let lines = tracing_subscriber::fmt::layer().json().with_writer(std::sync::Mutex::new(log));
     // Fails only when there is a subscriber already; there is none in a fresh process.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();

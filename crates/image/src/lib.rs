@@ -40,7 +40,7 @@ pub use oci::{
     Timing, Unconfigured, parse_config, parse_document, parse_index, parse_manifest, pull_image,
 };
 pub use progress::{Progress, Silent};
-#[cfg(fuzzing)]
+#[doc(hidden)]
 pub use rootfs::fuzzing;
 pub use rootfs::{
     Disks, RootfsInfo, RootfsOptions, check_ext4, commit_rootfs, copy_rootfs, inspect_rootfs,

@@ -1,4 +1,4 @@
-//! A way for fuzzers to what is between layers' bytes and a file system.
+//! Merging of layers without writing a file system, for fuzz targets.
 
 use std::io::Cursor;
 
@@ -6,10 +6,10 @@ use super::declare::Measure;
 use super::index::{Index, Merge};
 use crate::{ImageError, Silent};
 
-/// Puts the tars `layers` over one another, and measures what comes of it.
+/// Merges the tars `layers` and returns the number of entries.
 ///
 /// # Errors
-/// As a pull of such layers.
+/// The errors of a pull of such layers.
 pub fn merge(layers: &[&[u8]]) -> Result<u64, ImageError> {
     let mut merge = Merge::new();
     for layer in layers {

@@ -7,6 +7,7 @@ mod content;
 mod copy;
 mod declare;
 mod empty;
+pub mod fuzzing;
 mod index;
 mod inspect;
 mod layers;
@@ -18,8 +19,6 @@ mod xattr;
 
 #[cfg(test)]
 mod commit_tests;
-#[cfg(fuzzing)]
-pub mod fuzzing;
 #[cfg(test)]
 mod layer_tests;
 #[cfg(test)]

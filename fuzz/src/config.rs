@@ -1,0 +1,28 @@
+//! A configuration file and a variable's text, with a zero byte between them: a configuration, or an error of bounded
+//! length.
+
+use std::path::Path;
+
+use banger_api::{
+    Config, HostSize,
+    config::{Layer, Owner},
+};
+
+pub(crate) fn run(data: &[u8]) {
+    let mut parts = data.splitn(2, |byte| *byte == 0);
+    let bytes = parts.next().unwrap_or_default().to_vec();
+    let Ok(word) = std::str::from_utf8(parts.next().unwrap_or_default()) else { return };
+    let mut layers = Vec::new();
+    for owner in [Owner::Project, Owner::User] {
+        match Layer::of_file(owner, Path::new("/config.toml"), Ok(bytes.clone())) {
+            Ok(layer) => layers.push(layer),
+            // TOML's own words may quote a line of the file.
+            Err(error) => assert!(error.to_string().len() < 1000 + 2 * bytes.len()),
+        }
+    }
+    layers.extend(Layer::of_variables(|_| Some(word.into())));
+    let config = Config::new(layers, HostSize::default());
+    for key in config.shown() {
+        assert!(!key.value.is_empty());
+    }
+}
