@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{UnixListener, UnixStream},
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 
@@ -25,9 +25,6 @@ use crate::VmmError;
 
 /// How long a guest may take to accept a connection. One without KVM takes a second or two, and longer on a busy host.
 const CONNECT: Duration = Duration::from_secs(30);
-
-/// How often a guest that does not accept is knocked at.
-const KNOCK: Duration = Duration::from_millis(500);
 
 /// Longest answer to `CONNECT`: `OK 4294967295\n`.
 const ANSWER_MAX: usize = 16;
@@ -73,10 +70,7 @@ enum ListenerKind {
 pub async fn connect(guest: &GuestChannel, port: u32) -> Result<GuestStream, VmmError> {
     let connecting = async {
         match guest {
-            GuestChannel::Hybrid(path) => tokio::select! {
-                connected = connect_hybrid(path, port) => connected.map(GuestStream::Hybrid),
-                never = knock_again(path, port) => never,
-            },
+            GuestChannel::Hybrid(path) => connect_hybrid(path, port).await.map(GuestStream::Hybrid),
             GuestChannel::Vsock { cid } => {
                 VsockStream::connect(VsockAddr::new(*cid, port)).await.map(GuestStream::Vsock)
             }
@@ -85,16 +79,6 @@ pub async fn connect(guest: &GuestChannel, port: u32) -> Result<GuestStream, Vmm
     };
     let late = |_| VmmError::Timeout { what: "the guest's vsock".to_owned(), limit: CONNECT };
     timeout(CONNECT, connecting).await.map_err(late)?
-}
-
-/// Comes to the socket again and again. What comes while QEMU sets the device's queues up once more, after a pause, is seen to
-/// only when something else comes.
-async fn knock_again<T>(path: &Path, port: u32) -> T {
-    loop {
-        sleep(KNOCK).await;
-        // Whether anybody opens is for the one who asked to find out.
-        let _ = timeout(KNOCK, connect_hybrid(path, port)).await;
-    }
 }
 
 async fn connect_hybrid(path: &Path, port: u32) -> io::Result<UnixStream> {

@@ -24,27 +24,27 @@ pub(crate) struct Ports {
     pub(crate) guest: u32,
 }
 
-/// How far the handshake is.
+/// The state of the handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
     /// The host program sends its `CONNECT` line.
     Line(Vec<u8>),
-    /// The guest is to be sent a REQUEST.
+    /// The device has to send the REQUEST to the guest.
     Request,
-    /// The guest is to answer the REQUEST.
+    /// The device waits for the guest to answer the REQUEST.
     Requested,
-    /// The guest is to be sent the RESPONSE to its REQUEST.
+    /// The device has to send the RESPONSE to the guest's REQUEST.
     Respond,
     /// Bytes flow.
     Open,
 }
 
-/// The end of a connection, and what the guest must be sent.
+/// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The guest is sent a RST.
+    /// The device sends the guest a RST.
     Reset,
-    /// The guest has ended the connection, or does not know of it.
+    /// The guest has ended the connection, or was never told of it.
     Silent,
 }
 
@@ -56,30 +56,34 @@ pub(crate) struct Connection {
     state: State,
     /// The host program; `None` after it has closed its side.
     stream: Option<UnixStream>,
-    /// The stream may have bytes.
+    /// The stream may have bytes to read.
     readable: bool,
-    /// The host program sends no more: what is in `to_guest` is all.
+    /// The host program sends no more; `to_guest` has the rest.
     host_sent_all: bool,
     /// The host program has closed its side.
     host_closed: bool,
     /// Bytes that were read and did not fit in a packet.
     to_guest: VecDeque<u8>,
-    /// Bytes of the guest that the host program has not taken.
+    /// Bytes of the guest that could not be written to the host program yet.
     to_host: VecDeque<u8>,
     /// The flags of the guest's SHUTDOWN.
     guest_shutdown: u32,
     /// The flags of the SHUTDOWN that the guest was sent.
     sent_shutdown: u32,
-    /// The guest asked for its credit, or has used half of what it knows of.
+    /// The guest asked for its credit, or much of it was freed since it was told.
     owes_credit: bool,
-    /// Bytes from the guest that were forwarded, modulo 2^32, and how many of them the guest knows of.
+    /// Bytes written to the host program, modulo 2^32, and the number that the guest was told last.
     forwarded: u32,
     told: u32,
-    /// Bytes sent to the guest, modulo 2^32; what it buffers, and what it has consumed.
+    /// Bytes sent to the guest, modulo 2^32; the size of its buffer, and the bytes that it has consumed.
     sent: u32,
     guest_buffer: u32,
     guest_consumed: u32,
-    /// Whether it is among those that may have a packet for the guest.
+    /// The value of `sent` when the device last asked the guest for its credit.
+    asked: u32,
+    /// Whether epoll reports that the stream can be written to.
+    pub(crate) watches_writing: bool,
+    /// Whether the muxer has it in its queue.
     pub(crate) scheduled: bool,
 }
 
@@ -102,6 +106,8 @@ impl Connection {
             sent: 0,
             guest_buffer: 0,
             guest_consumed: 0,
+            asked: 0,
+            watches_writing: false,
             scheduled: false,
         }
     }
@@ -127,12 +133,17 @@ impl Connection {
         self.stream.as_ref()
     }
 
-    /// Returns whether only the guest's RST is missing.
+    /// Returns whether bytes wait until the host program reads.
+    pub(crate) fn waits_to_write(&self) -> bool {
+        self.stream.is_some() && !self.to_host.is_empty()
+    }
+
+    /// Returns whether the connection only waits for the guest's RST.
     pub(crate) fn is_closing(&self) -> bool {
         self.stream.is_none()
     }
 
-    /// Returns whether the guest knows of the connection.
+    /// Returns whether the guest was told of the connection.
     fn is_known_to_guest(&self) -> bool {
         !matches!(self.state, State::Line(_) | State::Request)
     }
@@ -167,13 +178,13 @@ impl Connection {
         }
     }
 
-    /// Has the guest sent a REQUEST.
+    /// Requests the connection from the guest.
     pub(crate) fn request(&mut self, ports: Ports) {
         self.ports = Some(ports);
         self.state = State::Request;
     }
 
-    /// Notes what epoll says of the stream, and writes what waits for it.
+    /// Handles an event of the stream; `closed` means that the host program has closed it.
     pub(crate) fn stream_event(&mut self, closed: bool) -> Result<(), End> {
         self.readable = true;
         self.host_closed |= closed;
@@ -183,7 +194,7 @@ impl Connection {
         self.flush()
     }
 
-    /// Writes to the host program what it takes.
+    /// Writes buffered bytes to the host program.
     fn flush(&mut self) -> Result<(), End> {
         while !self.to_host.is_empty() {
             let (bytes, _) = self.to_host.as_slices();
@@ -198,30 +209,30 @@ impl Connection {
     }
 
     fn forward(&mut self, bytes: usize) {
-        // At most a buffer's worth.
+        // At most the size of a buffer.
         self.forwarded = self.forwarded.wrapping_add(u32::try_from(bytes).unwrap_or(0));
-        self.owes_credit |= self.forwarded.wrapping_sub(self.told) >= BUFFER / 2;
+        self.owes_credit |= self.forwarded.wrapping_sub(self.told) >= BUFFER / 4;
     }
 
-    /// Passes the guest's SHUTDOWN on when all that it sent before has been written.
+    /// Passes the guest's SHUTDOWN on once the bytes before it are written.
     fn settle(&mut self) -> Result<(), End> {
         if !self.to_host.is_empty() {
             return Ok(());
         }
-        // Without ports, it was kept only for these bytes.
+        // A connection without ports was kept only for these bytes.
         if self.guest_shutdown == SHUTDOWN_BOTH || self.ports.is_none() && self.state == State::Open {
             return Err(End::Reset);
         }
         if self.guest_shutdown & SHUTDOWN_SEND != 0
             && let Some(stream) = &self.stream
         {
-            // It fails when the host program has gone, of which epoll tells.
+            // This fails if the host program has closed the stream, which is an event of its own.
             let _ = stream.shutdown(Shutdown::Write);
         }
         Ok(())
     }
 
-    /// Takes a packet of the guest for this connection, with its payload.
+    /// Handles a packet of the guest.
     pub(crate) fn receive(&mut self, header: &Header, payload: &[u8]) -> Result<(), End> {
         self.note_credit(header);
         match (header.op, &self.state) {
@@ -230,14 +241,14 @@ impl Connection {
                 if !orderly {
                     return Err(End::Silent);
                 }
-                // The guest does not wait for a slow host program to read the rest.
+                // Linux waits 8 s for the answer to its SHUTDOWN. The host program may still read the rest.
                 self.ports = None;
                 Ok(())
             }
             (op::RESPONSE, State::Requested) => {
                 self.state = State::Open;
                 let line = format!("OK {}\n", self.ports.map_or(0, |ports| ports.host));
-                // Nothing was written before, so there is room for it.
+                // Nothing was written before, so the socket's buffer has room.
                 match write(&mut self.stream, line.as_bytes()) {
                     Ok(written) if written == line.len() => Ok(()),
                     _ => Err(End::Reset),
@@ -250,7 +261,7 @@ impl Connection {
                     self.to_guest.clear();
                     self.host_sent_all = true;
                     if let Some(stream) = &self.stream {
-                        // It fails when the host program has gone, of which epoll tells.
+                        // This fails if the host program has closed the stream, which is an event of its own.
                         let _ = stream.shutdown(Shutdown::Read);
                     }
                 }
@@ -271,7 +282,7 @@ impl Connection {
             payload = &payload[written..];
             self.forward(written);
         }
-        // The guest had no credit for more.
+        // The guest has sent more than its credit.
         if self.to_host.len() + payload.len() > BUFFER as usize {
             return Err(End::Reset);
         }
@@ -279,7 +290,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Returns the next packet for the guest, and puts its payload of at most `room` bytes at the beginning of `bytes`.
+    /// Returns the next packet for the guest; its payload of at most `room` bytes is in `bytes`.
     pub(crate) fn next_packet(&mut self, guest_cid: u64, room: usize, bytes: &mut [u8]) -> Option<Header> {
         let ports = self.ports?;
         let mut flags = 0;
@@ -293,6 +304,11 @@ impl Connection {
             State::Respond => {
                 self.state = State::Open;
                 op::RESPONSE
+            }
+            // By itself, Linux reports credit only after most of its buffer was used, and then waits for bytes.
+            State::Open if self.sent.wrapping_sub(self.asked) > self.guest_buffer / 4 => {
+                self.asked = self.sent;
+                op::CREDIT_REQUEST
             }
             State::Open => {
                 len = self.next_payload(room, bytes);
@@ -331,7 +347,7 @@ impl Connection {
         })
     }
 
-    /// Fills `bytes` from the host program, as far as the guest's credit and the packet's room go.
+    /// Reads the next payload from the host program, limited by the guest's credit and `room`.
     fn next_payload(&mut self, room: usize, bytes: &mut [u8]) -> u32 {
         let under_way = self.sent.wrapping_sub(self.guest_consumed);
         let credit = usize::try_from(self.guest_buffer.saturating_sub(under_way)).unwrap_or(0);
@@ -345,7 +361,7 @@ impl Connection {
             self.to_guest.extend(&bytes[now..len]);
             return u32::try_from(now).unwrap_or(0);
         }
-        // Reading from a deque takes what is contiguous.
+
         let len = self.to_guest.read(&mut bytes[..room]).unwrap_or(0);
         if self.to_guest.is_empty() {
             self.to_guest = VecDeque::new();
@@ -380,7 +396,7 @@ impl Connection {
     }
 }
 
-/// Writes what the host program takes now, which may be nothing.
+/// Writes without waiting; returns the number of bytes written, which may be 0.
 fn write(stream: &mut Option<UnixStream>, bytes: &[u8]) -> Result<usize, End> {
     let Some(stream) = stream else { return Err(End::Reset) };
     loop {

@@ -19,13 +19,13 @@ use vhost::vhost_user::{BackendReqHandler, Error as VhostUserError};
 
 use crate::{Error, log, muxer::Muxer, vhost_user::VhostUser};
 
-/// What events are of. Connections have the tokens from `CONNECTIONS` on.
+/// The epoll tokens. Connections have those from `CONNECTIONS` on.
 const QEMU: u64 = 0;
 const LISTENER: u64 = 1;
 const KICKS: [u64; 2] = [2, 3];
 const CONNECTIONS: u64 = 4;
 
-/// Events that are taken at a time.
+/// Most events that one wait returns.
 const EVENTS: usize = 64;
 
 /// A device's sockets and its guest.
@@ -109,7 +109,7 @@ fn run(
                     Err(error) => log(format_args!("cannot do what QEMU requests: {error}")),
                 },
                 LISTENER => muxer.listener_event(),
-                // The rings are looked at after any event.
+                // The rings are processed after any event.
                 token if KICKS.contains(&token) => {}
                 id => {
                     let flags = event.flags;
@@ -117,7 +117,7 @@ fn run(
                 }
             }
         }
-        // Nothing panics under this lock, and its owner is this thread.
+        // Only this thread locks it.
         more = muxer.work(&mut vhost_user.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
@@ -126,9 +126,9 @@ fn wait_failed(error: Errno) -> Error {
     Error::Wait(error.into())
 }
 
-/// Creates a socket that can be connected to as soon as its path exists.
+/// Creates a socket that accepts connections as soon as its path exists.
 fn bind(path: &Path) -> Result<UnixListener, Error> {
-    // A name that is no longer than the path's own, whose length is limited.
+    // A short name, because a socket's path has at most 107 bytes.
     let unready = path.with_file_name(".s");
     let bound = match fs::remove_file(&unready) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

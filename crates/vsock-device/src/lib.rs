@@ -7,9 +7,8 @@
 //! `<socket>_N`.
 //!
 //! One thread and one epoll serve everything: requests of QEMU, the guest's notifications and the host's sockets. So a
-//! queue cannot stop while its packets are processed, and after each event the device does all the work that is possible,
-//! whichever event made it possible. While QEMU has stopped the queues, as it does for a paused VM, events only mark what
-//! is to be done.
+//! queue cannot stop while its packets are processed, and after each event, whatever it is, the device does all work that
+//! is possible. While QEMU has stopped the queues, as it does for a paused VM, events only mark work.
 //!
 //! | module | contents |
 //! |---|---|
@@ -20,9 +19,8 @@
 //! | `connection` | one connection: state, credit, bytes under way |
 //! | `packet` | the packets' header |
 //!
-//! The guest is hostile: each packet is copied before it is checked, what a connection buffers is limited by the credit
-//! that the guest was given, and the number of connections is limited. A virtqueue that makes no sense is no longer
-//! served.
+//! The guest is hostile: the device copies a packet before it checks it, and limits the bytes that a connection buffers
+//! and the number of connections. It ignores a virtqueue with invalid content until QEMU restarts it.
 
 mod connection;
 mod device;

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     match run(Config { guest_cid, vhost_socket, host_socket }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // There is nobody else to tell when stderr is closed.
+            // A closed stderr must not hide the exit code.
             let _ = writeln!(io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }

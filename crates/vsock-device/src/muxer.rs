@@ -30,14 +30,18 @@ use crate::{
 /// Most connections at a time. Each has a descriptor, of which a process has 1024 by default.
 pub const MAX_CONNECTIONS: usize = 900;
 
-/// RSTs that wait for the guest before packets of it wait, too.
+/// Most RSTs that wait for rx buffers; beyond that, packets of the guest wait.
 const MAX_RESETS: usize = 256;
 
-/// Packets of a virtqueue that are processed before the next events are looked at.
+/// Most packets of a virtqueue between two waits for events.
 const BATCH: usize = 128;
 
-/// First port that the host's side of a connection gets, as with Firecracker.
+/// First port of the host's side of a connection, the same as Firecracker's.
 const FIRST_PORT: u32 = 1 << 30;
+
+/// The events of a stream that are always watched. Each is reported once.
+const STREAM_EVENTS: epoll::EventFlags =
+    epoll::EventFlags::IN.union(epoll::EventFlags::RDHUP).union(epoll::EventFlags::ET);
 
 /// The connections.
 #[derive(Debug)]
@@ -50,19 +54,19 @@ pub(crate) struct Muxer {
     epoll: Arc<OwnedFd>,
     connections: HashMap<u64, Connection>,
     by_ports: HashMap<Ports, u64>,
-    /// Connections that may have a packet for the guest, in the order in which they send one.
+    /// Connections that may have a packet for the guest; each sends one in turn.
     scheduled: VecDeque<u64>,
     /// Packets for the guest that belong to no connection.
     resets: VecDeque<Header>,
     next_id: u64,
     next_port: u32,
-    /// The limit was logged.
+    /// The device has logged that it refuses connections.
     said_full: bool,
     bytes: Vec<u8>,
 }
 
 impl Muxer {
-    /// Creates one without connections. `first_id` is the first of the epoll tokens for them.
+    /// Creates a muxer. Its connections have the epoll tokens from `first_id` on.
     pub(crate) fn new(
         guest_cid: u32,
         socket: &Path,
@@ -91,7 +95,7 @@ impl Muxer {
         self.listener_ready = true;
     }
 
-    /// Notes an event of a connection's stream; `closed`: the host program has closed it.
+    /// Handles an event of a stream; `closed` means that the host program has closed it.
     pub(crate) fn stream_event(&mut self, id: u64, closed: bool) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let requested = match connection.read_line() {
@@ -106,16 +110,18 @@ impl Muxer {
             }
         }
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        match connection.stream_event(closed) {
+        let result =
+            connection.stream_event(closed).and_then(|()| watch_writing(&self.epoll, id, connection));
+        match result {
             Ok(()) => self.schedule(id),
             Err(end) => self.end(id, end),
         }
     }
 
-    /// Does all that can be done now, within limits; returns whether there is more.
+    /// Does all work that is possible now, in limited batches; returns whether there is more.
     pub(crate) fn work(&mut self, vhost_user: &mut VhostUser) -> bool {
         self.accept();
-        // A reply to a packet goes out in the same turn.
+        // The replies to these packets are sent in the same turn.
         let more = self.receive_packets(vhost_user);
         self.send_packets(vhost_user) || more
     }
@@ -124,7 +130,7 @@ impl Muxer {
         while self.listener_ready {
             match self.listener.accept() {
                 Ok((stream, _)) => {
-                    // The line may be there already; if not, there is an event.
+                    // The line may have arrived before the stream was watched.
                     if let Some(id) = self.add(Connection::from_host(stream)) {
                         self.stream_event(id, false);
                     }
@@ -132,7 +138,7 @@ impl Muxer {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.listener_ready = false,
                 Err(error)
                     if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
-                // Too many open files: the next event may be the end of a connection.
+                // The process has too many open files. It tries again after the next event.
                 Err(error) => {
                     self.say_full(format_args!("cannot accept a connection: {error}"));
                     return;
@@ -141,7 +147,7 @@ impl Muxer {
         }
     }
 
-    /// Adds a connection, unless there are too many.
+    /// Adds a connection unless the limit is reached.
     fn add(&mut self, connection: Connection) -> Option<u64> {
         if self.connections.len() >= MAX_CONNECTIONS && !self.end_oldest_closing() {
             self.say_full(format_args!(
@@ -152,15 +158,13 @@ impl Muxer {
         let id = self.next_id;
         let stream = connection.stream()?;
         stream.set_nonblocking(true).ok()?;
-        use epoll::EventFlags as Flags;
-        let flags = Flags::IN | Flags::OUT | Flags::RDHUP | Flags::ET;
-        epoll::add(&*self.epoll, stream, epoll::EventData::new_u64(id), flags).ok()?;
+        epoll::add(&*self.epoll, stream, epoll::EventData::new_u64(id), STREAM_EVENTS).ok()?;
         self.next_id += 1;
         self.connections.insert(id, connection);
         Some(id)
     }
 
-    /// Ends the oldest connection of which only the guest's RST is missing.
+    /// Ends the oldest connection that only waits for the guest's RST.
     fn end_oldest_closing(&mut self) -> bool {
         let closing = self.connections.iter().filter(|(_, connection)| connection.is_closing());
         let oldest = closing.map(|(id, _)| *id).min();
@@ -176,7 +180,7 @@ impl Muxer {
         }
     }
 
-    /// Finds a port of the host that no connection to the same port of the guest has.
+    /// Returns an unused pair of ports to a port of the guest.
     fn free_ports(&mut self, guest: u32) -> Ports {
         loop {
             let host = FIRST_PORT | (self.next_port & (FIRST_PORT - 1));
@@ -226,7 +230,7 @@ impl Muxer {
         let mut more = true;
         ring.disable_kicks(memory);
         for _ in 0..BATCH {
-            // A guest that takes no RSTs is not listened to either.
+            // A guest that does not receive its RSTs has to wait.
             if self.resets.len() >= MAX_RESETS {
                 more = false;
                 break;
@@ -250,7 +254,7 @@ impl Muxer {
         more
     }
 
-    /// Processes a packet of the guest; `payload` is `None` when it is not as long as the header says.
+    /// Processes a packet of the guest; `payload` is `None` if it is shorter than the header says.
     fn receive(&mut self, header: &Header, payload: Option<&[u8]>) {
         if header.src_cid != self.guest_cid || header.dst_cid != HOST_CID {
             return;
@@ -271,7 +275,8 @@ impl Muxer {
             return;
         };
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        match payload.map_or(Err(End::Reset), |payload| connection.receive(header, payload)) {
+        let result = payload.map_or(Err(End::Reset), |payload| connection.receive(header, payload));
+        match result.and_then(|()| watch_writing(&self.epoll, id, connection)) {
             Ok(()) if connection.ports.is_none() => {
                 self.by_ports.remove(&ports);
             }
@@ -280,7 +285,7 @@ impl Muxer {
         }
     }
 
-    /// Connects the guest to a program of the host.
+    /// Connects to a host program for the guest.
     fn open(&mut self, ports: Ports, request: &Header) {
         let mut path = self.socket.clone().into_os_string();
         path.push(format!("_{}", ports.host));
@@ -318,7 +323,7 @@ impl Muxer {
             let writer = chain.writer(memory).ok();
             let room = writer.as_ref().and_then(|writer| writer.available_bytes().checked_sub(HEADER));
             let (Some(mut writer), Some(room)) = (writer, room) else {
-                // The guest gets its useless buffer back.
+                // A buffer without room is returned unused.
                 ring.push(memory, head, 0);
                 continue;
             };
@@ -328,7 +333,7 @@ impl Muxer {
                 break;
             };
             let payload = usize::try_from(header.len).ok().and_then(|len| bytes.get(..len)).unwrap_or(&[]);
-            // It has room, and a buffer in memory that does not fail.
+            // Cannot fail: the room was checked.
             let _ = writer.write_all(&header.to_bytes()).and_then(|()| writer.write_all(payload));
             ring.push(memory, head, writer.bytes_written());
         }
@@ -354,7 +359,7 @@ impl Muxer {
     }
 }
 
-/// Copies a packet of the guest: its header, and its payload into `bytes` if that is as long as the header says.
+/// Copies a packet's header, and its payload into `bytes`; returns no length if the payload is too short.
 fn read_packet(
     chain: DescriptorChain<&Memory>,
     memory: &Memory,
@@ -369,7 +374,21 @@ fn read_packet(
     Some((header, payload.map(|()| len)))
 }
 
-/// Connects to a socket unless its listener's queue is full.
+/// Watches whether a stream can be written to while bytes wait for that.
+///
+/// Otherwise the device would wake up each time that a host program reads.
+fn watch_writing(epoll: &OwnedFd, id: u64, connection: &mut Connection) -> Result<(), End> {
+    let waits = connection.waits_to_write();
+    let Some(stream) = connection.stream().filter(|_| waits != connection.watches_writing) else {
+        return Ok(());
+    };
+    let flags = if waits { STREAM_EVENTS | epoll::EventFlags::OUT } else { STREAM_EVENTS };
+    epoll::modify(epoll, stream, epoll::EventData::new_u64(id), flags).map_err(|_| End::Reset)?;
+    connection.watches_writing = waits;
+    Ok(())
+}
+
+/// Connects without waiting; fails if the listener's queue is full.
 fn connect_now(path: &Path) -> Result<UnixStream, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

@@ -18,12 +18,12 @@ pub(crate) const MAX_SIZE: u16 = 1024;
 pub(crate) struct Ring {
     name: &'static str,
     queue: Queue,
-    /// The guest has notified the device here since the ring was started.
+    /// The eventfd by which the guest notifies the device.
     pub(crate) kick: Option<File>,
-    /// The device notifies the guest here.
+    /// The eventfd by which the device notifies the guest.
     pub(crate) call: Option<File>,
     pub(crate) enabled: bool,
-    /// The guest has put something impossible in the ring.
+    /// The ring's content is invalid, so the device ignores it until QEMU restarts it.
     broken: bool,
 }
 
@@ -37,7 +37,7 @@ impl Ring {
         Self { name, queue, kick: None, call: None, enabled: false, broken: false }
     }
 
-    /// Returns whether QEMU lets the device use the ring, and the guest has not broken it.
+    /// Returns whether the device may use the ring.
     pub(crate) fn is_running(&self) -> bool {
         self.queue.ready() && self.enabled && !self.broken
     }
@@ -46,7 +46,7 @@ impl Ring {
         &mut self.queue
     }
 
-    /// Starts the ring; where it continues is in the guest's memory and in QEMU's request.
+    /// Starts the ring. It continues at the used index in the guest's memory.
     pub(crate) fn start(&mut self, memory: &Memory) {
         self.queue.set_ready(true);
         self.broken = false;
@@ -59,7 +59,7 @@ impl Ring {
         }
     }
 
-    /// Stops the ring and returns the index at which it continues when it is started again.
+    /// Stops the ring and returns the index of the next available buffer.
     pub(crate) fn stop(&mut self) -> u16 {
         self.queue.set_ready(false);
         self.kick = None;
@@ -67,7 +67,7 @@ impl Ring {
         self.queue.next_avail()
     }
 
-    /// Takes the next buffer of the guest.
+    /// Returns the next available buffer of the guest.
     pub(crate) fn pop<'m>(&mut self, memory: &'m Memory) -> Option<DescriptorChain<&'m Memory>> {
         if !self.is_running() {
             return None;
@@ -75,13 +75,13 @@ impl Ring {
         match self.queue.iter(memory) {
             Ok(mut available) => available.next(),
             Err(_) => {
-                self.fail("has an impossible index");
+                self.fail("has an invalid index");
                 None
             }
         }
     }
 
-    /// Gives the last buffer that was taken back, unused.
+    /// Undoes the last `pop`.
     pub(crate) fn unpop(&mut self) {
         self.queue.go_to_previous_position();
     }
@@ -90,30 +90,30 @@ impl Ring {
     pub(crate) fn push(&mut self, memory: &Memory, head: u16, written: usize) {
         let written = u32::try_from(written).unwrap_or(u32::MAX);
         if self.queue.add_used(memory, head, written).is_err() {
-            self.fail("has an impossible buffer");
+            self.fail("has an invalid buffer");
         }
     }
 
-    /// Asks the guest for a notification of the next buffer; returns whether there is one already.
+    /// Requests a notification of the next buffer; returns whether a buffer is already available.
     pub(crate) fn enable_kicks(&mut self, memory: &Memory) -> bool {
         self.is_running() && self.queue.enable_notification(memory).unwrap_or(false)
     }
 
-    /// Tells the guest that its notifications are of no use now.
+    /// Asks the guest not to notify the device.
     pub(crate) fn disable_kicks(&mut self, memory: &Memory) {
         if self.is_running() {
-            // The guest only notifies more than it need.
+            // An error costs only unneeded notifications.
             let _ = self.queue.disable_notification(memory);
         }
     }
 
-    /// Notifies the guest of buffers that were returned, if it wants to be.
+    /// Notifies the guest of returned buffers if it has asked for that.
     pub(crate) fn notify(&mut self, memory: &Memory) {
         if self.is_running()
             && self.queue.needs_notification(memory).unwrap_or(true)
             && let Some(mut call) = self.call.as_ref()
         {
-            // It fails only when a notification is pending already.
+            // This fails only when a notification is pending already.
             let _ = call.write(&1_u64.to_ne_bytes());
         }
     }

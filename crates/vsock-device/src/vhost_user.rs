@@ -21,20 +21,20 @@ use crate::{
 };
 
 /// The features that the device offers, by their bits (virtio 1.2, 6): `VIRTIO_F_VERSION_1`, and
-/// `VIRTIO_F_EVENT_IDX`, which spares most notifications.
+/// `VIRTIO_F_EVENT_IDX`, which avoids most notifications.
 const FEATURES: u64 = 1 << 32 | 1 << EVENT_IDX | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 const EVENT_IDX: u32 = 29;
 
-/// What QEMU has set up: the guest's memory and the virtqueues.
+/// The guest's memory and the virtqueues, as QEMU sets them up.
 pub(crate) struct VhostUser {
     guest_cid: u64,
-    /// For the notifications of the rings, by the tokens in `kicks`.
+    /// Watches the notifications of the rings, with the tokens in `kicks`.
     epoll: Arc<OwnedFd>,
     kicks: [u64; 2],
     pub(crate) memory: Memory,
-    /// The memory's regions by their addresses in QEMU.
+    /// The memory's regions with their addresses in QEMU.
     regions: Vec<VhostUserMemoryRegion>,
-    /// rx and tx, by their numbers. QEMU serves the third one, for events, itself.
+    /// The rx ring (0) and the tx ring (1). QEMU itself serves the event ring (2).
     pub(crate) rings: [Ring; 2],
 }
 
@@ -158,7 +158,7 @@ impl VhostUserBackendReqHandlerMut for VhostUser {
             return Err(Error::InvalidParam);
         };
         if let Some(kick) = &kick {
-            // At each notification, which then need not be read.
+            // Edge-triggered, so that the device need not read it: a read could block.
             let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
             epoll::add(&**epoll, kick, epoll::EventData::new_u64(*token), flags)
                 .map_err(|error| Error::ReqHandlerError(error.into()))?;
@@ -261,7 +261,7 @@ impl VhostUserBackendReqHandlerMut for VhostUser {
 }
 
 impl VhostUser {
-    /// Ends the wait for notifications of a ring. QEMU keeps its descriptor open, so closing ours does not.
+    /// Stops watching a ring's notifications. Closing the eventfd would not: QEMU has it open, too.
     fn unwatch(&mut self, index: u32) -> Result<()> {
         let epoll = Arc::clone(&self.epoll);
         if let Some(kick) = &self.ring(index)?.kick

@@ -533,11 +533,16 @@ fn a_ring_that_makes_no_sense_is_served_again_after_it_is_restarted() {
         guest.tx.kick.write(1).unwrap();
         let _client = host.dial(1);
         host.waits();
-        assert_eq!(guest.used(0), u16::try_from(index).unwrap(), "packets to the guest");
+        // A broken tx ring does not stop the rx ring.
+        if index == 1 {
+            assert_eq!(guest.receive().guest, 1);
+        }
         guest.pause();
         guest.claim_available(index, available);
         guest.resume();
-        assert_eq!(guest.receive().guest, 1);
+        if index == 0 {
+            assert_eq!(guest.receive().guest, 1);
+        }
         still_serves(&host, &mut guest);
     }
 }

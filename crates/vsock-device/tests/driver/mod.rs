@@ -327,14 +327,14 @@ impl Guest {
         Packet::decode(&bytes)
     }
 
-    /// Waits for the next packet that is not a CREDIT_UPDATE.
+    /// Waits for the next packet that is not about credit.
     pub(crate) fn receive_op(&mut self, op: u16) -> Packet {
         loop {
             let packet = self.receive();
             if packet.op == op {
                 return packet;
             }
-            assert_eq!(packet.op, op::CREDIT_UPDATE, "{packet:?}");
+            assert!([op::CREDIT_UPDATE, op::CREDIT_REQUEST].contains(&packet.op), "{packet:?}");
         }
     }
 
@@ -373,6 +373,7 @@ impl Guest {
             loop {
                 match self.receive() {
                     packet if packet.op == op::RST && packet.ports() == ports => break,
+                    packet if packet.op == op::CREDIT_REQUEST => {}
                     packet => others.push(packet),
                 }
             }
