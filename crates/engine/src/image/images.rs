@@ -1,22 +1,31 @@
 //! The images' service: find, import, list, delete.
 
-use std::{fs, io::Read, path::Path, sync::Arc};
+use std::{
+    fs,
+    io::Read,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use banger_api::{
-    ApiError, CatalogEntry, Credentials, Dirs, ErrorKind, Id, Image, ImageName, ImageSource, OperationKind,
-    PullImage, RefError, Reference, Remedy, Size, SubjectKind, exact_image, resolve_image,
+    ApiError, CatalogEntry, Dirs, ErrorKind, Id, Image, ImageName, ImageSource, OperationKind, Reference,
+    Remedy, Size, SubjectKind, exact_image, resolve_image,
 };
 use banger_image::{CatalogImage, ImageError, Progress, RootfsInfo, RootfsOptions, Source};
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 
-use super::{pull::PullOptions, turns::Turns};
+use super::{
+    outside::{is_link, of_blocks, problem_of},
+    turns::Turns,
+};
 use crate::{
     admission,
     catalog::Catalogs,
     config::ConfigFiles,
     error::EngineError,
-    files::{remove_dir, seal},
+    files::{disk_usage, remove_dir, seal},
     layout::ImageDir,
     operation::{Context, Events, OnHangUp, Operations},
     publish::Staged,
@@ -110,16 +119,6 @@ impl Images {
         })
     }
 
-    /// Gets an image of the catalog or a registry.
-    pub fn pull(self: &Arc<Self>, pull: PullImage) -> Events {
-        let PullImage { name, size, credentials } = pull;
-        let target = name.to_string();
-        self.operation(OperationKind::ImagePull, &target, move |images, context| async move {
-            let options = PullOptions { size, credentials, ..PullOptions::default() };
-            images.fetch(name, options, &context).await
-        })
-    }
-
     /// Deletes an image that no VM uses.
     ///
     /// # Errors
@@ -154,40 +153,6 @@ impl Images {
         Ok(resolve_image(&images, reference)
             .map_err(|error| unresolved(SubjectKind::Image, reference, error))?
             .clone())
-    }
-
-    /// Returns the image that `reference` names: one that is here, by all of its name or a beginning, else one of the
-    /// catalog or of a registry, which is fetched first.
-    pub(crate) async fn find_or_fetch(
-        self: &Arc<Self>,
-        reference: &str,
-        credentials: Vec<Credentials>,
-        context: &Context,
-    ) -> Result<ImageRecord, EngineError> {
-        let images = self.store.images()?;
-        if let Some(image) = exact_image(&images, reference) {
-            return Ok(image.clone());
-        }
-        // Before the beginnings of other images' names: it is all of this one's. A broken catalog hides no image that is here.
-        if !self.catalogs.all().is_ok_and(|catalog| catalog.image(reference).is_some()) {
-            match resolve_image(&images, reference) {
-                Ok(image) => return Ok(image.clone()),
-                Err(RefError::NotFound) => {}
-                Err(error) => return Err(unresolved(SubjectKind::Image, reference, error).into()),
-            }
-        }
-        let name = reference.parse::<ImageName>().map_err(|error| {
-            ApiError::new(ErrorKind::Invalid, format!("{reference:?} cannot be an image: {error}"))
-        })?;
-        context.note(format!("image {reference} is not here yet: it is fetched now, once")).await;
-        let options = PullOptions { credentials, ..PullOptions::default() };
-        self.fetch(name, options, context).await.map_err(|error| {
-            let error = ApiError::from(error);
-            let elsewhere =
-                matches!(error.kind, ErrorKind::NotFound | ErrorKind::NotPermitted | ErrorKind::Unreachable);
-            // A slip in the name of an image that is here ends at a registry too.
-            if elsewhere { error.remedy(Remedy::ListImages).into() } else { error.into() }
-        })
     }
 
     async fn import_tar<R: Read + Send + 'static>(
@@ -254,6 +219,37 @@ impl Images {
     pub(super) fn refuse_taken(&self, name: &ImageName) -> Result<(), ApiError> {
         let is_taken = self.store.images()?.iter().any(|image| image.name == *name);
         if is_taken { Err(taken(SubjectKind::Image, name.as_str())) } else { Ok(()) }
+    }
+
+    /// Refuses an image whose file is gone, or not what it was when it was registered.
+    pub(crate) fn check_usable(&self, image: &ImageRecord) -> Result<(), ApiError> {
+        let Some(outside) = image.outside.as_ref().filter(|_| is_link(&self.dir(&image.id).rootfs())) else {
+            return Ok(());
+        };
+        let Some(how) = problem_of(outside)? else { return Ok(()) };
+        let message = format!("the file of image {} {how}: {}", image.name, outside.path.display());
+        Err(ApiError::new(ErrorKind::Io, message)
+            .about(SubjectKind::Image, &image.name)
+            .remedy(Remedy::RestoreRegisteredFile))
+    }
+
+    /// The user's file, where the image is still one.
+    fn registered_file(&self, image: &ImageRecord) -> Option<PathBuf> {
+        let is_outside = is_link(&self.dir(&image.id).rootfs());
+        image.outside.as_ref().filter(|_| is_outside).map(|outside| outside.path.clone())
+    }
+
+    /// What an image's file takes on the disk, whoever's it is.
+    fn disk_usage(&self, image: &ImageRecord) -> Size {
+        match self.registered_file(image) {
+            Some(path) => of_blocks(&path),
+            None => disk_usage(self.dir(&image.id).path()),
+        }
+    }
+
+    /// Whether other images have the same file.
+    fn is_shared(&self, image: &ImageRecord) -> bool {
+        fs::symlink_metadata(self.dir(&image.id).rootfs()).is_ok_and(|meta| meta.nlink() > 1)
     }
 
     pub(crate) fn dir(&self, id: &Id) -> ImageDir {

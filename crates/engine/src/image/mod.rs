@@ -5,6 +5,7 @@
 mod bundles;
 mod images;
 mod names;
+mod outside;
 mod pull;
 mod registered;
 mod sources;
@@ -12,4 +13,4 @@ mod turns;
 
 pub(crate) use images::staged_dir;
 pub use images::{Images, Tar};
-pub(crate) use registered::problem_of;
+pub(crate) use outside::problem_of;

@@ -4,28 +4,24 @@
 //! Such an image's folder has a symbolic link to the file. A promotion puts the copy in its place and only then says so
 //! in the row: what the folder has is what counts.
 
-use std::{
-    fs::{self, File},
-    io,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use banger_api::{
-    ApiError, ErrorKind, ImageConfig, ImageSource, OperationKind, RefError, RegisterImage, Remedy, Size,
-    SubjectKind, resolve,
+    ImageConfig, ImageSource, OperationKind, RefError, RegisterImage, Size, SubjectKind, resolve,
 };
 use jiff::Timestamp;
 
-use super::images::{Images, staged_dir};
+use super::{
+    images::{Images, staged_dir},
+    outside::{changed, is_link, look, of_blocks},
+};
 use crate::{
     admission,
     error::EngineError,
-    files::{disk_usage, seal, sync},
+    files::{seal, sync},
     operation::{Context, Events},
     refusals::{no_such, unresolved},
-    store::{ImageRecord, Outside},
+    store::ImageRecord,
 };
 
 impl Images {
@@ -124,87 +120,4 @@ impl Images {
         self.store.promote_image(&image.id)?;
         Ok(ImageRecord { outside: None, ..image })
     }
-
-    /// Refuses an image whose file is gone, or not what it was when it was registered.
-    pub(crate) fn check_usable(&self, image: &ImageRecord) -> Result<(), ApiError> {
-        let Some(outside) = image.outside.as_ref().filter(|_| is_link(&self.dir(&image.id).rootfs())) else {
-            return Ok(());
-        };
-        let Some(how) = problem_of(outside)? else { return Ok(()) };
-        let message = format!("the file of image {} {how}: {}", image.name, outside.path.display());
-        Err(ApiError::new(ErrorKind::Io, message)
-            .about(SubjectKind::Image, &image.name)
-            .remedy(Remedy::RestoreRegisteredFile))
-    }
-
-    /// The user's file, where the image is still one.
-    pub(super) fn registered_file(&self, image: &ImageRecord) -> Option<PathBuf> {
-        let is_outside = is_link(&self.dir(&image.id).rootfs());
-        image.outside.as_ref().filter(|_| is_outside).map(|outside| outside.path.clone())
-    }
-
-    /// What an image's file takes on the disk, whoever's it is.
-    pub(super) fn disk_usage(&self, image: &ImageRecord) -> Size {
-        match self.registered_file(image) {
-            Some(path) => of_blocks(&path),
-            None => disk_usage(self.dir(&image.id).path()),
-        }
-    }
-
-    /// Whether other images have the same file.
-    pub(super) fn is_shared(&self, image: &ImageRecord) -> bool {
-        fs::symlink_metadata(self.dir(&image.id).rootfs()).is_ok_and(|meta| meta.nlink() > 1)
-    }
-}
-
-/// Says what has become of a registered file, if it is not as it was.
-pub(crate) fn problem_of(file: &Outside) -> Result<Option<&'static str>, EngineError> {
-    match look(&file.path) {
-        Ok(now) if now == *file => Ok(None),
-        Ok(_) => Ok(Some("has changed since it was registered")),
-        Err(EngineError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            Ok(Some("is gone"))
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn is_link(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_symlink())
-}
-
-fn of_blocks(path: &Path) -> Size {
-    Size::bytes(fs::metadata(path).map_or(0, |meta| meta.blocks() * 512))
-}
-
-/// The file as it is now.
-fn look(path: &Path) -> Result<Outside, EngineError> {
-    if !path.is_absolute() {
-        let message = format!("{} is not a whole path", path.display());
-        return Err(ApiError::new(ErrorKind::Invalid, message).into());
-    }
-    // Only a regular file: opening anything else could wait for ever.
-    let meta = fs::metadata(path).map_err(EngineError::file("look at", path))?;
-    if !meta.is_file() {
-        return Err(
-            ApiError::new(ErrorKind::Invalid, format!("{} is not a regular file", path.display())).into()
-        );
-    }
-    File::open(path).map_err(EngineError::file("open", path))?;
-    if meta.len() % 512 != 0 {
-        let message =
-            format!("{} has {} bytes, which is no whole number of sectors", path.display(), meta.len());
-        return Err(ApiError::new(ErrorKind::Invalid, message).into());
-    }
-    Ok(Outside {
-        path: path.to_owned(),
-        device: meta.dev(),
-        inode: meta.ino(),
-        size: meta.len(),
-        mtime: (meta.mtime(), meta.mtime_nsec()),
-    })
-}
-
-fn changed(path: &Path, how: &str) -> ApiError {
-    ApiError::new(ErrorKind::Busy, format!("{} {how}", path.display())).remedy(Remedy::StopWriting)
 }

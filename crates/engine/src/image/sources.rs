@@ -2,15 +2,67 @@
 
 use std::sync::Arc;
 
-use banger_api::{ApiError, ErrorKind, ImageName, ImageSource};
+use banger_api::{
+    ApiError, Credentials, ErrorKind, ImageName, ImageSource, OperationKind, PullImage, RefError, Remedy,
+    SubjectKind, exact_image, resolve_image,
+};
 use banger_image::{CatalogImage, Recipe, Source};
 
 use super::{images::Images, pull::PullOptions};
 use crate::{
-    admission, error::EngineError, operation::Context, remote::may_be_elsewhere, store::ImageRecord,
+    admission,
+    error::EngineError,
+    operation::{Context, Events},
+    refusals::unresolved,
+    remote::may_be_elsewhere,
+    store::ImageRecord,
 };
 
 impl Images {
+    /// Gets an image of the catalog or a registry.
+    pub fn pull(self: &Arc<Self>, pull: PullImage) -> Events {
+        let PullImage { name, size, credentials } = pull;
+        let target = name.to_string();
+        self.operation(OperationKind::ImagePull, &target, move |images, context| async move {
+            let options = PullOptions { size, credentials, ..PullOptions::default() };
+            images.fetch(name, options, &context).await
+        })
+    }
+
+    /// Returns the image that `reference` names: one that is here, by all of its name or a beginning, else one of the
+    /// catalog or of a registry, which is fetched first.
+    pub(crate) async fn find_or_fetch(
+        self: &Arc<Self>,
+        reference: &str,
+        credentials: Vec<Credentials>,
+        context: &Context,
+    ) -> Result<ImageRecord, EngineError> {
+        let images = self.store.images()?;
+        if let Some(image) = exact_image(&images, reference) {
+            return Ok(image.clone());
+        }
+        // Before the beginnings of other images' names: it is all of this one's. A broken catalog hides no image that is here.
+        if !self.catalogs.all().is_ok_and(|catalog| catalog.image(reference).is_some()) {
+            match resolve_image(&images, reference) {
+                Ok(image) => return Ok(image.clone()),
+                Err(RefError::NotFound) => {}
+                Err(error) => return Err(unresolved(SubjectKind::Image, reference, error).into()),
+            }
+        }
+        let name = reference.parse::<ImageName>().map_err(|error| {
+            ApiError::new(ErrorKind::Invalid, format!("{reference:?} cannot be an image: {error}"))
+        })?;
+        context.note(format!("image {reference} is not here yet: it is fetched now, once")).await;
+        let options = PullOptions { credentials, ..PullOptions::default() };
+        self.fetch(name, options, context).await.map_err(|error| {
+            let error = ApiError::from(error);
+            let elsewhere =
+                matches!(error.kind, ErrorKind::NotFound | ErrorKind::NotPermitted | ErrorKind::Unreachable);
+            // A slip in the name of an image that is here ends at a registry too.
+            if elsewhere { error.remedy(Remedy::ListImages).into() } else { error.into() }
+        })
+    }
+
     /// Gets the image `name` of the catalog, else of a registry.
     pub(super) async fn fetch(
         self: &Arc<Self>,

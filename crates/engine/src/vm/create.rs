@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use banger_api::{
-    ApiError, CreateVm, ErrorKind, Id, InvalidName, Limits, OperationKind, Size, SubjectKind, Vm, VmName,
-    VmState,
+    ApiError, CreateVm, ErrorKind, Id, InvalidName, Limits, OperationKind, SubjectKind, Vm, VmName, VmState,
 };
 use jiff::Timestamp;
 
-use super::{actor::Change, names, preflight, process::Alive, vms::Vms};
+use super::{actor::Change, hardware::check_hardware, names, preflight, process::Alive, vms::Vms};
 use crate::{
     error::EngineError,
     layout::VmDir,
@@ -153,31 +152,6 @@ fn check(request: &CreateVm) -> Result<(), ApiError> {
     }
     if request.rm && request.no_start {
         return invalid("a VM that is not started has no session that it could go with (--rm)");
-    }
-    Ok(())
-}
-
-/// Refuses hardware that no VM has; what is `None` is not asked for.
-pub(super) fn check_hardware<const N: usize>(
-    vcpu: Option<u32>,
-    memory: Option<Size>,
-    disks: [(&str, Option<Size>); N],
-) -> Result<(), ApiError> {
-    let invalid = |message: String| Err(ApiError::new(ErrorKind::Invalid, message));
-    if let Some(vcpu) = vcpu
-        && !(1..=Limits::VCPU).contains(&vcpu)
-    {
-        return invalid(format!("{vcpu} virtual CPUs cannot be had: from 1 to {}", Limits::VCPU));
-    }
-    let within = |what: &str, size: Option<Size>, least: Size, most: Size| match size {
-        Some(size) if !(least..=most).contains(&size) => {
-            invalid(format!("{what} of {size} cannot be had: from {least} to {most}"))
-        }
-        _ => Ok(()),
-    };
-    within("memory", memory, Limits::LEAST_MEMORY, Limits::MOST_MEMORY)?;
-    for (what, size) in disks {
-        within(what, size, Limits::LEAST_DISK, Limits::MOST_DISK)?;
     }
     Ok(())
 }

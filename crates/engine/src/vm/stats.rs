@@ -5,15 +5,15 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use banger_api::{Defaults, DiskStats, GuestStats, HappeningKind, Id, Size, VmState, VmStats};
+use banger_api::{DiskStats, GuestStats, Id, Size, VmState, VmStats};
 use banger_proto::Inspection;
 use jiff::Timestamp;
 
-use super::{guest, services::Services, vms::Vms};
+use super::{guest, services::Services};
 use crate::{
     error::EngineError,
     resource::Resource,
@@ -53,10 +53,18 @@ impl Samples {
         *before
     }
 
-    /// Lets go of all but `vms`.
-    fn keep(&self, vms: &HashSet<&Id>) {
+    /// Forgets all VMs but these.
+    pub(super) fn keep(&self, vms: &HashSet<&Id>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| vms.contains(id));
     }
+}
+
+/// Takes a sample of a VM's CPU time, if it runs.
+pub(super) fn sample_cpu(services: &Services, samples: &Samples, vm: &VmRecord) -> Result<(), EngineError> {
+    if let Some(used) = processes_use(services, vm)? {
+        samples.take(&vm.id, Sample { at_ns: now_ns(), cpu_ns: used.cpu_ns });
+    }
+    Ok(())
 }
 
 /// What a process of a VM uses.
@@ -214,46 +222,6 @@ fn by_its_own_account(inspection: Inspection) -> GuestStats {
         received: sum(|interface| interface.received),
         sent: sum(|interface| interface.sent),
     }
-}
-
-/// Samples running VMs, as often as is configured, for ever. While none runs, waits until one does.
-pub(crate) async fn sample(vms: Arc<Vms>) {
-    let mut happenings = vms.services.store.happenings().follow();
-    loop {
-        match sample_all(&vms) {
-            Ok(0) => loop {
-                // Whatever was missed may have been it.
-                if let HappeningKind::VmState { to: VmState::Running, .. } | HappeningKind::Missed { .. } =
-                    happenings.next().await.what
-                {
-                    break;
-                }
-            },
-            Ok(_) => tokio::time::sleep(interval(&vms.services)).await,
-            Err(error) => {
-                tracing::warn!(%error, "cannot sample what VMs use");
-                tokio::time::sleep(interval(&vms.services)).await;
-            }
-        }
-    }
-}
-
-fn interval(services: &Services) -> Duration {
-    // Requests tell of a configuration that is broken.
-    services.config.now().map_or(Defaults::STATS, |config| config.stats_interval()).as_duration()
-}
-
-/// Samples the running VMs, and says how many there are.
-fn sample_all(vms: &Vms) -> Result<usize, EngineError> {
-    let Vms { services, samples, .. } = vms;
-    let vms: Vec<_> = services.store.vms()?.into_iter().filter(|vm| vm.handle.is_some()).collect();
-    for vm in &vms {
-        if let Some(used) = processes_use(services, vm)? {
-            samples.take(&vm.id, Sample { at_ns: now_ns(), cpu_ns: used.cpu_ns });
-        }
-    }
-    samples.keep(&vms.iter().map(|vm| &vm.id).collect());
-    Ok(vms.len())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::{
     actor::Change,
-    create::check_hardware,
+    hardware::check_hardware,
     owners::{Owners, gone},
     process::ENDS,
     services::Services,

@@ -1,0 +1,64 @@
+//! Files of the user's that are images: looked at, and compared with what they were.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
+
+use banger_api::{ApiError, ErrorKind, Remedy, Size};
+
+use crate::{error::EngineError, store::Outside};
+
+/// Says what has become of a registered file, if it is not as it was.
+pub(crate) fn problem_of(file: &Outside) -> Result<Option<&'static str>, EngineError> {
+    match look(&file.path) {
+        Ok(now) if now == *file => Ok(None),
+        Ok(_) => Ok(Some("has changed since it was registered")),
+        Err(EngineError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(Some("is gone"))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn is_link(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_symlink())
+}
+
+pub(super) fn of_blocks(path: &Path) -> Size {
+    Size::bytes(fs::metadata(path).map_or(0, |meta| meta.blocks() * 512))
+}
+
+/// The file as it is now.
+pub(super) fn look(path: &Path) -> Result<Outside, EngineError> {
+    if !path.is_absolute() {
+        let message = format!("{} is not a whole path", path.display());
+        return Err(ApiError::new(ErrorKind::Invalid, message).into());
+    }
+    // Only a regular file: opening anything else could wait for ever.
+    let meta = fs::metadata(path).map_err(EngineError::file("look at", path))?;
+    if !meta.is_file() {
+        return Err(
+            ApiError::new(ErrorKind::Invalid, format!("{} is not a regular file", path.display())).into()
+        );
+    }
+    File::open(path).map_err(EngineError::file("open", path))?;
+    if meta.len() % 512 != 0 {
+        let message =
+            format!("{} has {} bytes, which is no whole number of sectors", path.display(), meta.len());
+        return Err(ApiError::new(ErrorKind::Invalid, message).into());
+    }
+    Ok(Outside {
+        path: path.to_owned(),
+        device: meta.dev(),
+        inode: meta.ino(),
+        size: meta.len(),
+        mtime: (meta.mtime(), meta.mtime_nsec()),
+    })
+}
+
+pub(super) fn changed(path: &Path, how: &str) -> ApiError {
+    ApiError::new(ErrorKind::Busy, format!("{} {how}", path.display())).remedy(Remedy::StopWriting)
+}

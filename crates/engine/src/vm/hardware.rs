@@ -1,0 +1,28 @@
+//! What hardware a VM can have.
+
+use banger_api::{ApiError, ErrorKind, Limits, Size};
+
+/// Refuses hardware that no VM has; what is `None` is not asked for.
+pub(super) fn check_hardware<const N: usize>(
+    vcpu: Option<u32>,
+    memory: Option<Size>,
+    disks: [(&str, Option<Size>); N],
+) -> Result<(), ApiError> {
+    let invalid = |message: String| Err(ApiError::new(ErrorKind::Invalid, message));
+    if let Some(vcpu) = vcpu
+        && !(1..=Limits::VCPU).contains(&vcpu)
+    {
+        return invalid(format!("{vcpu} virtual CPUs cannot be had: from 1 to {}", Limits::VCPU));
+    }
+    let within = |what: &str, size: Option<Size>, least: Size, most: Size| match size {
+        Some(size) if !(least..=most).contains(&size) => {
+            invalid(format!("{what} of {size} cannot be had: from {least} to {most}"))
+        }
+        _ => Ok(()),
+    };
+    within("memory", memory, Limits::LEAST_MEMORY, Limits::MOST_MEMORY)?;
+    for (what, size) in disks {
+        within(what, size, Limits::LEAST_DISK, Limits::MOST_DISK)?;
+    }
+    Ok(())
+}
