@@ -11,6 +11,7 @@ mod fuzz;
 mod lab;
 mod programs;
 mod project;
+mod scenarios;
 mod setup;
 mod suite;
 mod template;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    run::{Finished, Running},
+    run::{Finished, Running, until_event},
     tree,
 };
 
@@ -45,30 +45,37 @@ impl Host {
         Ok(host)
     }
 
-    /// A host that also has an image `tiny`: a busybox, and no init, so that the agent stays PID 1 and a guest is up in
-    /// the least time.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new); and when the image cannot be made.
-    pub fn tiny() -> Result<Self> {
+    /// A host whose files those of `tiny` are linked to; its daemon does not run.
+    pub(crate) fn with_tiny() -> Result<Self> {
         let host = Self::new()?;
         let tar = host.path("tiny.tar");
         tree::tar_of(&tar, &[("bin/busybox", &tree::static_busybox()?)], &[("bin/sh", "busybox")])?;
         host.ok(&["image", "import", "tiny", &tar.display().to_string()])?;
-        fs::remove_file(&tar)?;
+        host.ok(&["daemon", "stop"])?;
         Ok(host)
     }
 
     /// A host that also has an image `git`: a busybox and git.
     ///
     /// # Errors
-    /// As [`tiny`](Self::tiny).
+    /// As `tiny`.
     pub fn with_git() -> Result<Self> {
         let host = Self::new()?;
         let tar = host.path("git.tar");
         tree::tar_with(&tar, &["/usr/bin/git"])?;
         host.ok(&["image", "import", "git", &tar.display().to_string()])?;
         fs::remove_file(&tar)?;
+        Ok(host)
+    }
+
+    /// A host with a running VM `box` of the default image, which has a user `dev`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); and when the VM does not start.
+    pub fn with_debian() -> Result<Self> {
+        let host = Self::new()?;
+        host.ok(&["vm", "run", "-d", "--name", "box"])?;
+        host.ok(&["vm", "exec", "box", "--", "useradd", "--create-home", "--shell", "/bin/bash", "dev"])?;
         Ok(host)
     }
 
@@ -167,6 +174,21 @@ impl Host {
         serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
     }
 
+    /// What `banger doctor` finds, whatever its verdict.
+    pub(crate) fn checks(&self) -> Result<Value> {
+        let doctor = self.banger(&["doctor", "-o", "json"])?;
+        serde_json::from_str(&doctor.stdout).with_context(|| format!("not JSON: {doctor:?}"))
+    }
+
+    /// Looks until `holds`, at first and whenever `banger events` tells of something: for the states of VMs and
+    /// operations.
+    ///
+    /// # Errors
+    /// When a look fails, or it does not come to hold.
+    pub fn until(&self, what: &str, holds: impl FnMut() -> Result<bool>) -> Result<()> {
+        until_event(what, holds, || self.start(&["events", "-f", "--since", "1h"]))
+    }
+
     /// The daemon's process id.
     ///
     /// # Errors
@@ -260,7 +282,7 @@ pub(crate) fn names_in(folder: &Path) -> Result<Vec<String>> {
 }
 
 /// Links the files under `from` into `to`; the store and the log, which are written, are copied.
-fn link_tree(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn link_tree(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
         let entry = entry?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));

@@ -11,12 +11,19 @@ mod files;
 mod host;
 mod registry;
 mod run;
+mod runner;
+mod shared;
 mod terminal;
 mod tree;
 
+pub use banger_smoke_macros::scenario;
 pub use files::FileServer;
 pub use host::Host;
+#[doc(hidden)]
+pub use inventory::submit;
 pub use registry::{Manners, Proxy, Registry, layout, run};
 pub use run::{Finished, Running, until};
+pub use runner::{Mark, Scenario, in_lab, main};
+pub use shared::debian;
 pub use terminal::Terminal;
 pub use tree::{HOSTILE_INIT, static_busybox, tar_of, tar_with, with_libraries};

@@ -3,7 +3,7 @@
 use std::{
     io::{Read, Write},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread,
     time::{Duration, Instant},
 };
@@ -14,19 +14,50 @@ use rustix::process::{Pid, Signal, kill_process};
 /// A bound against hanging, not a measure of speed: a slow machine boots a guest without KVM in a fraction of it.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// Asks until `holds`: what the outside sees of a VM has no event to wait for.
+/// The pause between two looks at what has no event to wait for.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest pause where there are events: a look may be of more than they tell.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Looks until `holds`, with a pause after each look; for what is seen in a guest, which sends no events.
 ///
 /// # Errors
-/// When asking fails, or it does not come to hold.
+/// When a look fails, or it does not come to hold.
 pub fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     while !holds()? {
         ensure!(Instant::now() < deadline, "not within {} s: {what}", LIMIT.as_secs());
+        thread::sleep(PAUSE);
     }
     Ok(())
 }
 
-/// A command that runs.
+/// Looks until `holds`, at first and whenever a follower of events prints something; `follow` starts one that first
+/// prints what it remembers.
+///
+/// # Errors
+/// As [`until`]; and when a follower prints nothing.
+pub(crate) fn until_event(
+    what: &str,
+    mut holds: impl FnMut() -> Result<bool>,
+    follow: impl Fn() -> Result<Running>,
+) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    let mut follower = follow()?;
+    follower.wait_for_stdout("\n")?;
+    while !holds()? {
+        ensure!(Instant::now() < deadline, "not within {} s: {what}", LIMIT.as_secs());
+        if follower.stdout.recv_timeout(LONGEST_PAUSE) == Err(RecvTimeoutError::Disconnected) {
+            // Its daemon was killed.
+            follower = follow()?;
+            follower.wait_for_stdout("\n")?;
+        }
+    }
+    Ok(())
+}
+
+/// A command that runs. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -125,8 +156,8 @@ impl Running {
             loop {
                 match pipe.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                     Ok(part) => all.extend(part),
-                    Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
-                    Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+                    Err(RecvTimeoutError::Disconnected) => break,
+                    Err(RecvTimeoutError::Timeout) => {
                         self.child.kill()?;
                         self.child.wait()?;
                         let all = String::from_utf8_lossy(all);
@@ -138,6 +169,14 @@ impl Running {
         let status = self.child.wait()?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ok(Finished { what: self.what.clone(), status, stdout: text(stdout), stderr: text(stderr) })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that has ended cannot be killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

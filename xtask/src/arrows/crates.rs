@@ -33,7 +33,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "banger-fuzz",
         &["banger-api", "banger-client", "banger-files", "banger-image", "banger-proto", "banger-workspace"],
     ),
-    ("banger-smoke", &[]),
+    ("banger-smoke-macros", &[]),
+    ("banger-smoke", &["banger-smoke-macros"]),
     ("xtask", &[]),
 ];
 

@@ -2,10 +2,10 @@
 
 use std::{
     ffi::OsString,
-    fs,
+    fs::{self, File},
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -26,8 +26,8 @@ pub(super) struct Input<'a> {
     /// Those whose daemon can be killed at any of its steps; the same goes.
     pub(super) failing: &'a Path,
     pub(super) tools: &'a Path,
-    /// The scenarios' programs with the names that they get.
-    pub(super) smoke: &'a [(String, PathBuf)],
+    /// The scenarios' program, which the lab has as /in/smoke/scenarios.
+    pub(super) smoke: Option<&'a Path>,
     pub(super) command: &'a [OsString],
     pub(super) terminal: bool,
 }
@@ -42,7 +42,8 @@ impl Input<'_> {
         let mut size = copy_files(&files_of(self.programs)?, &staged.join("programs"))?;
         size += copy_files(&files_of(self.failing)?, &staged.join("failing"))?;
         size += copy_files(&files_of(self.tools)?, &staged.join("tools"))?;
-        size += copy_files(self.smoke, &staged.join("smoke"))?;
+        let smoke = self.smoke.map(|program| ("scenarios".to_owned(), program.to_path_buf()));
+        size += copy_files(smoke.as_slice(), &staged.join("smoke"))?;
         let init = staged.join("init");
         fs::write(&init, INIT)?;
         fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
@@ -58,9 +59,20 @@ impl Input<'_> {
     }
 }
 
-/// Makes `work.ext4` in `folder`, with the template in it if there is one.
-pub(super) fn make_work_disk(template: &Path, folder: &Path) -> Result<()> {
-    make_ext4(&folder.join("work.ext4"), WORK_DISK, template.exists().then_some(template))
+/// Makes a work disk in `cache`, with the template in it if there is one. It has no name any more, so that it goes with
+/// xtask, however that ends.
+pub(super) fn make_work_disk(template: &Path, cache: &Path) -> Result<File> {
+    let folder = tempfile::Builder::new().prefix("work-").tempdir_in(cache)?;
+    let disk = folder.path().join("work.ext4");
+    make_ext4(&disk, WORK_DISK, template.exists().then_some(template))?;
+    Ok(File::open(disk)?)
+}
+
+/// Copies a work disk to `folder`, sharing its blocks where the file system can.
+pub(super) fn copy_work_disk(disk: &File, folder: &Path) -> Result<()> {
+    let mut cp = Command::new("cp");
+    cp.args(["--reflink=auto", "--sparse=always", "/dev/stdin"]).arg(folder.join("work.ext4"));
+    check(cp.stdin(disk.try_clone()?))
 }
 
 fn make_ext4(disk: &Path, size: &str, content: Option<&Path>) -> Result<()> {
@@ -89,11 +101,15 @@ fn files_of(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     }
 }
 
-/// Copies `files` into `folder` and returns their length in all.
+/// Links `files` into `folder`, or copies them from another file system, and returns their length in all.
 fn copy_files(files: &[(String, PathBuf)], folder: &Path) -> Result<u64> {
     let mut size = 0;
     for (name, file) in files {
-        size += fs::copy(file, folder.join(name)).with_context(|| file.display().to_string())?;
+        let target = folder.join(name);
+        fs::hard_link(file, &target)
+            .or_else(|_| fs::copy(file, &target).map(drop))
+            .with_context(|| file.display().to_string())?;
+        size += fs::metadata(&target)?.len();
     }
     Ok(size)
 }

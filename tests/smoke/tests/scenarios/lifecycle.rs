@@ -3,7 +3,7 @@
 use std::{fs, thread};
 
 use anyhow::{Context, Result};
-use banger_smoke::{Host, Terminal, until};
+use banger_smoke::{Host, Terminal, scenario, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ fn kill_daemon(host: &Host) -> Result<()> {
     Ok(kill_process(pid, Signal::KILL)?)
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn what_is_written_survives_stops_and_the_hardware_changes_in_between() -> Result<()> {
     let host = Host::tiny()?;
     make(&host, "box", &["--no-start"])?;
@@ -69,7 +69,7 @@ fn what_is_written_survives_stops_and_the_hardware_changes_in_between() -> Resul
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_vm_stands_still_and_goes_on_and_is_killed_as_asked() -> Result<()> {
     let host = Host::tiny()?;
     make(&host, "box", &[])?;
@@ -100,7 +100,7 @@ fn a_vm_stands_still_and_goes_on_and_is_killed_as_asked() -> Result<()> {
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_session_that_ends_while_its_vm_stands_still_takes_nothing_with_it() -> Result<()> {
     let host = Host::tiny()?;
     make(&host, "box", &[])?;
@@ -116,7 +116,7 @@ fn a_session_that_ends_while_its_vm_stands_still_takes_nothing_with_it() -> Resu
     Ok(())
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn several_are_named_at_once_and_the_good_ones_go_well() -> Result<()> {
     let host = Host::tiny()?;
     for name in ["one", "two", "three"] {
@@ -140,12 +140,12 @@ fn several_are_named_at_once_and_the_good_ones_go_well() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn commands_on_one_vm_at_once_wait_or_are_told_what_is_going_on() -> Result<()> {
     let host = Host::tiny()?;
     make(&host, "box", &["--no-start"])?;
     let first = host.start(&["vm", "start", "box"])?;
-    until("it starts", || Ok(state(&host, "box")? == "starting"))?;
+    host.until("it starts", || Ok(state(&host, "box")? == "starting"))?;
     let busy = host.banger(&["vm", "delete", "box"])?;
     // It may have come up meanwhile.
     busy.fails(1, &["banger vm delete --force box"])?;
@@ -153,7 +153,7 @@ fn commands_on_one_vm_at_once_wait_or_are_told_what_is_going_on() -> Result<()> 
     first.finish(b"")?.success()?;
     again.finish(b"")?.success()?;
     let stop = host.start(&["vm", "stop", "box"])?;
-    until("it is on its way down", || Ok(state(&host, "box")? != "running"))?;
+    host.until("it is on its way down", || Ok(state(&host, "box")? != "running"))?;
     // After the stop, whenever that is.
     host.ok(&["vm", "start", "box"])?;
     stop.finish(b"")?.success()?;
@@ -169,12 +169,12 @@ fn commands_on_one_vm_at_once_wait_or_are_told_what_is_going_on() -> Result<()> 
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn operations_are_listed_followed_and_cancelled() -> Result<()> {
     let host = Host::tiny()?;
     let run = host.start(&["vm", "run", "-d", "--name", "box", "--image", "tiny", "--memory", "256M"])?;
     let mut id = String::new();
-    until("it is under way", || {
+    host.until("it is under way", || {
         let operations = host.json(&["operations"])?;
         operations[0]["id"].as_str().unwrap_or_default().clone_into(&mut id);
         Ok(!id.is_empty())
@@ -190,7 +190,7 @@ fn operations_are_listed_followed_and_cancelled() -> Result<()> {
     host.ok(&["vm", "stop", "box"])?;
 
     let start = host.start(&["vm", "start", "box"])?;
-    until("it starts", || Ok(state(&host, "box")? == "starting"))?;
+    host.until("it starts", || Ok(state(&host, "box")? == "starting"))?;
     let operations = host.json(&["operations"])?;
     host.ok(&["operations", "cancel", operations[0]["id"].as_str().unwrap()])?;
     start.finish(b"")?.fails(1, &["cancelled"])?;
@@ -199,7 +199,7 @@ fn operations_are_listed_followed_and_cancelled() -> Result<()> {
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_killed_daemon_leaves_vms_running_and_the_next_one_has_them() -> Result<()> {
     let host = Host::tiny()?;
     for name in ["one", "two"] {
@@ -221,7 +221,7 @@ fn a_killed_daemon_leaves_vms_running_and_the_next_one_has_them() -> Result<()> 
     Ok(())
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_store_that_is_moved_away_takes_no_disk_with_it() -> Result<()> {
     let host = Host::tiny()?;
     make(&host, "box", &[])?;

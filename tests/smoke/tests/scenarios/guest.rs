@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use banger_smoke::{Finished, Host, Running, until};
+use banger_smoke::{Finished, Host, Running, scenario, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -43,7 +43,7 @@ fn look(path: &Path, found: &mut Vec<(String, u32, i64, Vec<u8>)>) -> Result<()>
     Ok(())
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn files_are_copied_both_ways() -> Result<()> {
     let host = Host::new()?;
     host.ok(&["vm", "run", "-d", "--name", "box"])?;
@@ -135,7 +135,7 @@ $| = 1; print "listening\n";
 while (my $caller = $web->accept) { <$caller>; print $caller "HTTP/1.0 200 OK\r\n\r\n"; close $caller; }
 "#;
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_guest_tells_what_listens_in_it_and_how_it_is() -> Result<()> {
     let host = Host::new()?;
     host.ok(&["vm", "run", "-d", "--name", "box"])?;

@@ -3,7 +3,7 @@
 use std::{fs, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use banger_smoke::{Host, Running, until};
+use banger_smoke::{Host, Running, scenario};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -45,7 +45,7 @@ fn is_clean(host: &Host, image: &str) -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here)]
 fn what_was_done_in_a_vm_is_in_the_image_made_of_it() -> Result<()> {
     let host = Host::tiny()?;
     make(&host, "box", "tiny")?;
@@ -97,7 +97,7 @@ fn what_was_done_in_a_vm_is_in_the_image_made_of_it() -> Result<()> {
     host.agrees()
 }
 
-#[test]
+#[scenario(Here)]
 fn a_cancelled_commit_leaves_nothing_and_the_vm_as_it_was() -> Result<()> {
     let host = Host::new()?;
     host.ok(&["vm", "create", "--name", "box", "--memory", "512M"])?;
@@ -124,7 +124,7 @@ fn a_cancelled_commit_leaves_nothing_and_the_vm_as_it_was() -> Result<()> {
     host.agrees()
 }
 
-#[test]
+#[scenario(Here)]
 fn an_image_has_as_many_names_as_it_is_given() -> Result<()> {
     let host = Host::tiny()?;
     make(&host, "box", "tiny")?;
@@ -149,7 +149,7 @@ fn an_image_has_as_many_names_as_it_is_given() -> Result<()> {
     host.agrees()
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_file_of_the_users_is_an_image_where_it_is() -> Result<()> {
     let host = Host::tiny()?;
     let file = host.path("mine.ext4");
@@ -196,7 +196,7 @@ fn a_file_of_the_users_is_an_image_where_it_is() -> Result<()> {
     host.agrees()
 }
 
-#[test]
+#[scenario(Here)]
 fn a_build_is_made_once_and_its_name_moves() -> Result<()> {
     let host = Host::tiny()?;
     let script = host.path("setup.sh");
@@ -238,14 +238,14 @@ fn a_build_is_made_once_and_its_name_moves() -> Result<()> {
         build.wait_for_stderr("begun")?;
         build.signal(signal)?;
         assert_eq!(build.finish(b"")?.status.code(), status);
-        until("its VM is gone", || Ok(host.json(&["ps", "-a"])? == json!([])))?;
+        host.until("its VM is gone", || Ok(host.json(&["ps", "-a"])? == json!([])))?;
     }
     assert_eq!(names(&host)?, ["golden", "tiny"]);
     host.nothing_left()?;
     host.agrees()
 }
 
-#[test]
+#[scenario(Here)]
 fn the_caches_are_emptied_of_what_can_be_had_again() -> Result<()> {
     let host = Host::tiny()?;
     assert_eq!(in_fresh(&host, "tiny", "echo up")?, "up\n");

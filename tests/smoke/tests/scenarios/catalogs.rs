@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use banger_smoke::{FileServer, Host, Manners, Proxy, run, static_busybox, tar_of};
+use banger_smoke::{FileServer, Host, Manners, Proxy, run, scenario, static_busybox, tar_of};
 use serde_json::Value;
 
 /// Bytes that cannot be packed, so that a bundle takes more than one connection that breaks.
@@ -60,7 +60,7 @@ fn entry(name: &str, description: &str, sources: &str) -> String {
     )
 }
 
-#[test]
+#[scenario(Here)]
 fn a_bundle_is_an_image_on_another_host() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let bundle = bundle(folder.path())?;
@@ -92,7 +92,7 @@ fn a_bundle_is_an_image_on_another_host() -> Result<()> {
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here)]
 fn a_catalog_of_the_users_has_sources_in_order() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let Bundle { sha256, .. } = bundle(folder.path())?;
@@ -120,7 +120,7 @@ fn a_catalog_of_the_users_has_sources_in_order() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here)]
 fn a_catalog_at_a_url_counts_once_it_is_signed() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let [catalog, public, secret] =

@@ -1,18 +1,13 @@
-//! Killed everywhere: the daemon at every step of what it writes, and each process of a VM. Whatever was killed, what
-//! somebody was told of is there afterwards, whole, and nothing else is.
+//! Killed, on a real VM: the daemon in each phase of what it does, and each process of a VM. What a command has reported
+//! as done is done afterwards, whole, and nothing else is left. Tests of `banger-engine` kill at every point, without VMs.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    io::{self, Write},
-    thread,
-};
+use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use banger_smoke::{Finished, Host, Registry, Running, layout, static_busybox, tar_of, until};
+use banger_smoke::{Finished, Host, Registry, Running, layout, scenario, static_busybox, tar_of, until};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A command that is killed at each of its steps.
+/// A command in the middle of which the daemon is killed.
 struct Case {
     before: Before,
     args: &'static [&'static str],
@@ -71,126 +66,71 @@ const KERNEL: &[&str] = &[
     "kernel", "import", "more", "--image", "kernel/vmlinux", "--modules", "kernel/modules",
 ];
 
-/// The commands that have steps, for two hosts that run side by side.
-const MAKING: &[Case] = &[
-    case(Before::NoVm, MAKE, Effect::Makes),
-    case(Before::Running, &["vm", "delete", "--force", "box"], Effect::Removes),
-    case(Before::NoVm, MAKE_ONLY, Effect::Makes),
-    case(Before::NoMore, &["image", "import", "more", "more.tar"], Effect::Makes),
-    case(Before::NoMore, &["image", "tag", "tiny", "more"], Effect::Makes),
-    case(Before::Another, &["image", "rename", "another", "more"], Effect::Makes),
-    case(Before::NoMore, &["image", "register", "more", "more.ext4"], Effect::Makes),
-    case(Before::Registered, &["image", "promote", "more"], Effect::Makes),
-    case(Before::Committable, &["image", "commit", "source", "more"], Effect::Makes),
-    case(Before::More, &["image", "delete", "more"], Effect::Removes),
-    case(Before::NoMore, KERNEL, Effect::Makes),
-    case(Before::More, &["kernel", "delete", "more"], Effect::Removes),
-];
-const LIVING: &[Case] = &[
-    case(Before::Stopped, &["vm", "start", "box"], Effect::Keeps),
-    case(Before::Running, &["vm", "stop", "box"], Effect::Keeps),
-    case(Before::Stopped, &["vm", "set", "--disk-size", "128M", "box"], Effect::Keeps),
-    case(Before::Running, &["vm", "pause", "box"], Effect::Keeps),
-    case(Before::Running, &["vm", "exec", "box", "--", "busybox", "true"], Effect::Keeps),
-    case(Before::Running, &["vm", "exec", "box", "--", "busybox", "true"], Effect::Keeps),
-    case(Before::Running, &["daemon", "stop", "--force"], Effect::Keeps),
-    case(Before::NoWorkspace, &["vm", "workspace", "prepare", "box", "repo"], Effect::Keeps),
-    case(Before::Workspace, &["vm", "workspace", "export", "box"], Effect::Keeps),
-    case(Before::Workspace, &["vm", "workspace", "pull", "box"], Effect::Keeps),
-];
-
-#[test]
-fn a_daemon_killed_at_any_step_loses_nothing_and_leaves_nothing() -> Result<()> {
-    let mut tally = Tally::default();
-    if !only_vms_once() {
-        kill_in_the_first_start_of_all(&mut tally)?;
-    }
-    thread::scope(|scope| {
-        let [making, living] = [MAKING, LIVING].map(|cases| scope.spawn(|| kill_in_all(cases)));
-        tally.add(making.join().unwrap()?);
-        tally.add(living.join().unwrap()?);
-        anyhow::Ok(())
-    })?;
-    assert!(tally.failures.is_empty(), "{}", tally.failures.join("\n\n"));
-    if only_vms_once() {
-        let Tally { points, kills, .. } = tally;
-        writeln!(
-            io::stderr(),
-            "bangerd was killed {kills} times, at {} points of a VM's life",
-            points.len()
-        )?;
-        return Ok(());
-    }
-    kill_in_a_start_that_fails(&mut tally)?;
-    kill_where_a_tag_has_moved(&mut tally)?;
-    let listed = Host::bare()?.failing()?;
-    let listed = std::process::Command::new(listed.program("bangerd")).arg("fail-points").output()?;
-    let listed: BTreeSet<_> = String::from_utf8(listed.stdout)?.lines().map(str::to_owned).collect();
-    assert_eq!(tally.points, listed, "points that were come to, and those that there are");
-    let Tally { points, kills, .. } = tally;
-    writeln!(io::stderr(), "bangerd was killed {kills} times, at each of its {} points", points.len())?;
-    Ok(())
+#[scenario(Here, Lab, Slow)]
+fn a_daemon_killed_as_it_makes_or_deletes_a_vm_loses_nothing_and_leaves_nothing() -> Result<()> {
+    kill_in_each(&[
+        case(Before::NoVm, MAKE, Effect::Makes),
+        case(Before::Running, &["vm", "delete", "--force", "box"], Effect::Removes),
+        case(Before::NoVm, MAKE_ONLY, Effect::Makes),
+    ])
 }
 
-/// Points at which a daemon was killed, how often in all, and what was not as it should be afterwards.
-#[derive(Default)]
-struct Tally {
-    points: BTreeSet<String>,
-    kills: usize,
-    failures: Vec<String>,
+#[scenario(Here, Lab, Slow)]
+fn a_daemon_killed_as_it_starts_or_stops_a_vm_loses_nothing_and_leaves_nothing() -> Result<()> {
+    kill_in_each(&[
+        case(Before::Stopped, &["vm", "start", "box"], Effect::Keeps),
+        case(Before::Running, &["vm", "stop", "box"], Effect::Keeps),
+        case(Before::Stopped, &["vm", "set", "--disk-size", "128M", "box"], Effect::Keeps),
+        case(Before::Running, &["vm", "pause", "box"], Effect::Keeps),
+        case(Before::Running, &["vm", "exec", "box", "--", "busybox", "true"], Effect::Keeps),
+        case(Before::Running, &["daemon", "stop", "--force"], Effect::Keeps),
+    ])
 }
 
-impl Tally {
-    fn killed_at(&mut self, nth: &str) {
-        self.points.insert(name(nth).to_owned());
-        self.kills += 1;
-    }
-
-    fn add(&mut self, other: Self) {
-        self.points.extend(other.points);
-        self.kills += other.kills;
-        self.failures.extend(other.failures);
-    }
+#[scenario(Here, Lab, Slow)]
+fn a_daemon_killed_as_it_moves_a_workspace_loses_nothing_and_leaves_nothing() -> Result<()> {
+    kill_in_each(&[
+        case(Before::NoWorkspace, &["vm", "workspace", "prepare", "box", "repo"], Effect::Keeps),
+        case(Before::Workspace, &["vm", "workspace", "export", "box"], Effect::Keeps),
+        case(Before::Workspace, &["vm", "workspace", "pull", "box"], Effect::Keeps),
+    ])
 }
 
-/// Whether this is a lab, where each start takes long: there a point is killed at once, and only in what a VM's life is
-/// made of. What else a daemon writes has nothing to do with the VMM.
-fn only_vms_once() -> bool {
-    std::env::var_os("BANGER_KILL_ONCE").is_some()
+#[scenario(Here, Slow)]
+fn a_daemon_killed_as_it_makes_or_deletes_images_and_kernels_leaves_each_whole_or_not_at_all() -> Result<()> {
+    kill_in_each(&[
+        case(Before::NoMore, &["image", "import", "more", "more.tar"], Effect::Makes),
+        case(Before::NoMore, &["image", "tag", "tiny", "more"], Effect::Makes),
+        case(Before::Another, &["image", "rename", "another", "more"], Effect::Makes),
+        case(Before::NoMore, &["image", "register", "more", "more.ext4"], Effect::Makes),
+        case(Before::Registered, &["image", "promote", "more"], Effect::Makes),
+        case(Before::Committable, &["image", "commit", "source", "more"], Effect::Makes),
+        case(Before::More, &["image", "delete", "more"], Effect::Removes),
+        case(Before::NoMore, KERNEL, Effect::Makes),
+        case(Before::More, &["kernel", "delete", "more"], Effect::Removes),
+    ])
 }
 
-/// The point, without the number of times that it was come to.
-fn name(nth: &str) -> &str {
-    nth.split('#').next().unwrap_or_default()
-}
-
-fn kill_in_all(cases: &[Case]) -> Result<Tally> {
-    let once = only_vms_once();
-    let mut host = stage()?;
-    let mut tally = Tally::default();
-    for case in cases.iter().filter(|case| !once || case.args[0] == "vm") {
+/// Carries out each command, with the daemon killed at the point in the middle of those that the command comes to.
+fn kill_in_each(cases: &[Case]) -> Result<()> {
+    let host = stage()?;
+    for case in cases {
         let command = case.args.join(" ");
         case.before.bring_about(&host)?;
         let (points, finished) = armed(&host, None, case.args)?;
         finished.success()?;
-        ensure!(!points.is_empty(), "banger {command} comes to no point");
-        for point in points {
-            if once && tally.points.contains(name(&point)) {
-                continue;
-            }
-            tally.killed_at(&point);
-            if let Err(error) = kill_in(&host, case, &point) {
-                tally.failures.push(format!("banger {command}, killed at {point}: {error:#}"));
-                // What it has left is not the next one's fault.
-                host = stage()?;
-            }
-        }
+        let point = middle(&points).with_context(|| format!("banger {command} comes to no point"))?;
+        kill_in(&host, case, point).with_context(|| format!("banger {command}, killed at {point}"))?;
+        eprintln!("bangerd was killed at {point} of banger {command}");
     }
     Before::NoVm.bring_about(&host)?;
     let source = host.banger(&["vm", "delete", "source"])?;
     source.success().or_else(|_| host.ok(&["ps"]))?;
-    host.nothing_left()?;
-    Ok(tally)
+    host.nothing_left()
+}
+
+fn middle<T>(points: &[T]) -> Option<&T> {
+    points.get(points.len() / 2)
 }
 
 /// A host with what the commands need.
@@ -288,7 +228,7 @@ fn within(host: &Host, args: &[&str]) -> Result<String> {
 /// was being stopped is stopped in order.
 fn taken_over(host: &Host) -> Result<()> {
     let on_their_way = ["starting", "stopping"].map(serde_json::Value::from);
-    until("no VM is on its way", || {
+    host.until("no VM is on its way", || {
         let vms = host.json(&["ps", "-a"])?;
         Ok(!vms.as_array().into_iter().flatten().any(|vm| on_their_way.contains(&vm["state"])))
     })
@@ -324,8 +264,8 @@ fn reached(record: &std::path::Path, point: Option<&str>) -> Result<Vec<String>>
     Ok(points)
 }
 
-/// What no other command comes to: a VM that did not start is kept, to be looked at.
-fn kill_in_a_start_that_fails(tally: &mut Tally) -> Result<()> {
+#[scenario(Here)]
+fn a_daemon_killed_in_a_start_that_fails_leaves_the_vm_to_be_looked_at() -> Result<()> {
     let host = Host::new()?.failing()?;
     let tar = host.path("broken.tar");
     let init: &[u8] = b"#!/bin/sh\nexit 3\n";
@@ -334,23 +274,22 @@ fn kill_in_a_start_that_fails(tally: &mut Tally) -> Result<()> {
     let args = ["vm", "run", "-d", "--name", "bad", "--image", "broken", "--memory", "128M"];
     let (points, finished) = armed(&host, None, &args)?;
     finished.fails(125, &["Kernel panic"])?;
-    for point in points.iter().filter(|point| !tally.points.contains(name(point))).collect::<Vec<_>>() {
-        host.ok(&["vm", "delete", "bad"])?;
-        armed(&host, Some(point), &args)?;
-        host.ok(&["ps"])?;
-        host.agrees().with_context(|| format!("a start that fails, killed at {point}"))?;
-        tally.killed_at(point);
-        if host.json(&["ps", "-a"])? == serde_json::json!([]) {
-            host.banger(&args)?.fails(125, &["Kernel panic"])?;
-        }
-        let vm = host.json(&["vm", "show", "bad"])?;
-        ensure!(vm["state"] == "error" && vm["last_error"].is_string(), "{vm}");
+    host.ok(&["vm", "delete", "bad"])?;
+    // Those at the end are of the failure; a start that succeeds comes to the others.
+    let point = points.last().context("a start that fails comes to no point")?;
+    armed(&host, Some(point), &args)?;
+    host.ok(&["ps"])?;
+    host.agrees().with_context(|| format!("killed at {point}"))?;
+    if host.json(&["ps", "-a"])? == serde_json::json!([]) {
+        host.banger(&args)?.fails(125, &["Kernel panic"])?;
     }
+    let vm = host.json(&["vm", "show", "bad"])?;
+    ensure!(vm["state"] == "error" && vm["last_error"].is_string(), "{vm}");
     Ok(())
 }
 
-/// A pull that takes an image's name from an older one, which goes, or stays under another name for a VM.
-fn kill_where_a_tag_has_moved(tally: &mut Tally) -> Result<()> {
+#[scenario(Here)]
+fn a_daemon_killed_as_a_tag_moves_has_the_new_image_and_the_one_that_a_vm_uses() -> Result<()> {
     let host = Host::new()?.failing()?;
     let registry = Registry::start(None)?;
     let name = format!("{}/box:1", registry.address());
@@ -361,45 +300,25 @@ fn kill_where_a_tag_has_moved(tally: &mut Tally) -> Result<()> {
         layout(&host.path(&format!("layout-{content}")), &[tar], &[])
     });
     let [old, new] = images;
-    let (old, new) = (old?, new?);
-    for (point, used) in [
-        ("image/replace:before#1", false),
-        ("image/replace:before#1", true),
-        ("image/replace:after#1", false),
-        ("image/replace:after#1", true),
-    ] {
-        registry.push(&old, "box:1", &[])?;
-        host.ok(&pull)?;
-        let before = host.json(&["image", "show", &name])?;
-        if used {
-            host.ok(&["vm", "create", "--no-start", "--name", "keeps", "--image", &name])?;
-        }
-        registry.push(&new, "box:1", &[])?;
-        let (_, killed) = armed(&host, Some(point), &pull)?;
-        ensure!(!killed.status.success(), "it was not killed at {point}");
-        tally.killed_at(point);
-        host.ok(&pull)?;
-        host.agrees()?;
-        ensure!(
-            host.json(&["image", "show", &name])?["digest"] != before["digest"],
-            "{point}: not the new one"
-        );
-        if used {
-            let kept = host.json(&["vm", "show", "keeps"])?["image"].as_str().context("image")?.to_owned();
-            ensure!(
-                host.json(&["image", "show", &kept])?["id"] == before["id"],
-                "{point}: the VM has {kept}"
-            );
-            host.ok(&["vm", "delete", "keeps"])?;
-            host.ok(&["image", "delete", &kept])?;
-        }
-        host.ok(&["image", "delete", &name])?;
-    }
-    Ok(())
+    registry.push(&old?, "box:1", &[])?;
+    host.ok(&pull)?;
+    let before = host.json(&["image", "show", &name])?;
+    host.ok(&["vm", "create", "--no-start", "--name", "keeps", "--image", &name])?;
+    registry.push(&new?, "box:1", &[])?;
+    let (_, killed) = armed(&host, Some("image/replace:before#1"), &pull)?;
+    ensure!(!killed.status.success(), "it was not killed");
+    host.ok(&pull)?;
+    host.agrees()?;
+    ensure!(host.json(&["image", "show", &name])?["digest"] != before["digest"], "it is not the new one");
+    let kept = host.json(&["vm", "show", "keeps"])?["image"].as_str().context("image")?.to_owned();
+    ensure!(host.json(&["image", "show", &kept])?["id"] == before["id"], "the VM has {kept}");
+    host.ok(&["vm", "delete", "keeps"])?;
+    host.ok(&["image", "delete", &kept, &name])?;
+    host.agrees()
 }
 
-/// A host on which banger has never run: the store is made.
-fn kill_in_the_first_start_of_all(tally: &mut Tally) -> Result<()> {
+#[scenario(Here)]
+fn a_daemon_killed_in_its_very_first_start_is_followed_by_one_that_works() -> Result<()> {
     let first = |point: Option<&str>| {
         let host = Host::bare()?.failing()?;
         let mut command = host.command(&["ps"]);
@@ -410,10 +329,9 @@ fn kill_in_the_first_start_of_all(tally: &mut Tally) -> Result<()> {
         host.agrees()?;
         anyhow::Ok(points)
     };
-    for point in first(None)? {
-        first(Some(&point)).with_context(|| format!("the first start, killed at {point}"))?;
-        tally.killed_at(&point);
-    }
+    let points = first(None)?;
+    let point = middle(&points).context("the first start comes to no point")?;
+    first(Some(point)).with_context(|| format!("killed at {point}"))?;
     Ok(())
 }
 
@@ -510,7 +428,7 @@ fn kill(pid: i32) -> Result<()> {
     Ok(kill_process(Pid::from_raw(pid).context("pid")?, Signal::KILL)?)
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn each_process_of_a_vm_is_killed_and_the_vm_says_so_and_starts_again() -> Result<()> {
     let host = Host::tiny()?;
     let roles: Vec<_> = {
@@ -534,7 +452,7 @@ fn each_process_of_a_vm_is_killed_and_the_vm_says_so_and_starts_again() -> Resul
             has_its_data(&host)?;
             host.ok(&["vm", "stop", "box"])?;
         } else {
-            until("it is seen", || Ok(vm(&host)?.is_some_and(|vm| vm.state != "running")))?;
+            host.until("it is seen", || Ok(vm(&host)?.is_some_and(|vm| vm.state != "running")))?;
             let vm = host.json(&["vm", "show", "box"])?;
             let why = vm["last_error"].as_str().unwrap_or_default();
             // A daemon that was not there cannot tell how.
@@ -547,11 +465,11 @@ fn each_process_of_a_vm_is_killed_and_the_vm_says_so_and_starts_again() -> Resul
         host.ok(&["vm", "start", "box"])?;
         has_its_data(&host)?;
     }
-    writeln!(io::stderr(), "killed, with a daemon that watches and without: {}", roles.join(", "))?;
+    eprintln!("killed, with a daemon that watches and without: {}", roles.join(", "));
     Ok(())
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_guest_whose_agent_is_killed_can_be_stopped_and_started_again() -> Result<()> {
     let host = Host::new()?;
     let tar = host.path("init.tar");
@@ -576,7 +494,7 @@ fn a_guest_whose_agent_is_killed_can_be_stopped_and_started_again() -> Result<()
     has_its_data(&host)
 }
 
-#[test]
+#[scenario(Here)]
 fn the_daemon_that_people_get_has_no_fail_points() -> Result<()> {
     let has = |host: &Host| {
         let bytes = fs::read(host.program("bangerd"))?;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use banger_smoke::{Host, Manners, Proxy, Registry, Running, layout, run, static_busybox, tar_of};
+use banger_smoke::{Host, Manners, Proxy, Registry, Running, layout, run, scenario, static_busybox, tar_of};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -78,7 +78,7 @@ fn images(host: &Host) -> Result<Vec<Value>> {
     Ok(images.iter().filter(|image| image["source"] == "registry").cloned().collect())
 }
 
-#[test]
+#[scenario(Here)]
 fn a_vm_of_an_image_that_is_in_a_registry() -> Result<()> {
     let host = Host::new()?;
     let registry = filled(&host)?;
@@ -112,7 +112,7 @@ fn a_vm_of_an_image_that_is_in_a_registry() -> Result<()> {
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here)]
 fn images_that_other_tools_have_made_or_saved() -> Result<()> {
     let host = Host::new()?;
     let registry = filled(&host)?;
@@ -172,7 +172,7 @@ fn images_that_other_tools_have_made_or_saved() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here)]
 fn a_login_is_the_users_own() -> Result<()> {
     let host = Host::new()?;
     let users = host.path("users");
@@ -220,7 +220,7 @@ fn a_login_is_the_users_own() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here)]
 fn connections_that_break_are_no_reason_to_begin_anew() -> Result<()> {
     let host = Host::new()?;
     let registry = filled(&host)?;
@@ -233,7 +233,7 @@ fn connections_that_break_are_no_reason_to_begin_anew() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here)]
 fn a_tag_that_moves_leaves_vms_what_they_have() -> Result<()> {
     let host = Host::new()?;
     let registry = filled(&host)?;
@@ -260,7 +260,7 @@ fn a_tag_that_moves_leaves_vms_what_they_have() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here)]
 fn of_two_who_want_one_image_one_works() -> Result<()> {
     let host = Host::new()?;
     let registry = filled(&host)?;
@@ -269,7 +269,7 @@ fn of_two_who_want_one_image_one_works() -> Result<()> {
     let first = host.start(&["image", "pull", BOX])?;
     proxy.wait_for(4 << 20);
     let second = host.start(&["image", "pull", BOX])?;
-    banger_smoke::until("both are under way", || {
+    host.until("both are under way", || {
         let operations = host.json(&["operations"])?;
         Ok(operations.as_array().is_some_and(|all| all.len() == 2))
     })?;
@@ -294,7 +294,7 @@ fn of_two_who_want_one_image_one_works() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here)]
 fn a_daemon_killed_at_any_stage_of_a_pull_leaves_nothing_half_made() -> Result<()> {
     let host = Host::new()?.failing()?;
     let registry = filled(&host)?;
@@ -367,7 +367,7 @@ const ON_SMALL_DISKS: &str = "set -e
     \"$banger\" image list
     \"$banger\" daemon stop >&2";
 
-#[test]
+#[scenario(Here)]
 fn a_disk_that_is_full_at_any_stage_has_nothing_left_on_it() -> Result<()> {
     let host = Host::bare()?;
     let registry = Registry::start(None)?;

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use banger_smoke::{Host, Terminal, until};
+use banger_smoke::{Host, Terminal, scenario};
 use serde_json::Value;
 
 /// A small VM of the tiny image.
@@ -23,13 +23,14 @@ fn lines(text: &str) -> Result<Vec<Value>> {
     text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn logs_show_what_was_said_and_follow_what_is_until_the_vm_is_down() -> Result<()> {
     let host = Host::tiny()?;
     make(&host, "box")?;
     sh(&host, "box", "echo hello-$((40 + 2)) > /dev/console; echo banger-agent: so > /dev/console")?;
     let logs = |args: &[&str]| host.ok(&[&["vm", "logs", "box"], args].concat());
-    until("the console has it", || Ok(logs(&["--agent"])? == "banger-agent: so\r\n"))?;
+    host.start(&["vm", "logs", "-f", "--agent", "box"])?.wait_for_stdout("banger-agent: so\r\n")?;
+    assert_eq!(logs(&["--agent"])?, "banger-agent: so\r\n");
     assert!(logs(&["--console"])?.contains("hello-42"));
     assert_eq!(logs(&["-n", "1"])?, "banger-agent: so\r\n");
     assert!(logs(&["--since", "5m"])?.contains("hello-42"));
@@ -58,7 +59,7 @@ fn logs_show_what_was_said_and_follow_what_is_until_the_vm_is_down() -> Result<(
     Ok(())
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_guest_that_floods_its_console_fills_no_disk() -> Result<()> {
     let host = Host::tiny()?;
     make(&host, "box")?;
@@ -88,7 +89,7 @@ fn a_guest_that_floods_its_console_fills_no_disk() -> Result<()> {
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn stats_tell_what_a_vm_uses() -> Result<()> {
     let host = Host::tiny()?;
     assert_eq!(host.json(&["vm", "stats"])?, Value::Array(vec![]));
@@ -117,7 +118,7 @@ fn stats_tell_what_a_vm_uses() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn events_tell_a_vms_life_in_order() -> Result<()> {
     let host = Host::tiny()?;
     let mut follower = host.start(&["events", "-f", "--since", "1h"])?;
@@ -145,7 +146,7 @@ fn events_tell_a_vms_life_in_order() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_vm_that_nobody_uses_is_stopped_where_that_is_wanted() -> Result<()> {
     let host = Host::tiny()?;
     fs::create_dir_all(host.path("config/banger"))?;

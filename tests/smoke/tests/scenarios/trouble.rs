@@ -3,11 +3,11 @@
 use std::{fs, process::Command, thread};
 
 use anyhow::Result;
-use banger_smoke::{HOSTILE_INIT, Host, Running, static_busybox, tar_of, until};
+use banger_smoke::{HOSTILE_INIT, Host, Running, scenario, static_busybox, tar_of, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-#[test]
+#[scenario(Here)]
 fn a_request_that_makes_no_sense_leaves_no_vm() -> Result<()> {
     let host = Host::new()?;
     host.banger(&["vm", "run", "--vcpu", "0", "--", "true"])?.fails(2, &["--vcpu"])?;
@@ -21,22 +21,22 @@ fn a_request_that_makes_no_sense_leaves_no_vm() -> Result<()> {
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here)]
 fn a_name_can_be_had_once() -> Result<()> {
-    let host = Host::new()?;
+    let host = Host::tiny()?;
     let (one, two) = thread::scope(|scope| {
-        let run = || host.banger(&["vm", "run", "-d", "--name", "same"]);
+        let run = || host.banger(&["vm", "run", "-d", "--name", "same", "--image", "tiny"]);
         let (one, two) = (scope.spawn(run), scope.spawn(run));
         (one.join().unwrap(), two.join().unwrap())
     });
     let (won, lost): (Vec<_>, Vec<_>) = [one?, two?].into_iter().partition(|run| run.status.success());
     assert_eq!((won.len(), lost.len()), (1, 1));
     assert!(lost[0].stderr.contains("there is a VM same already"), "{}", lost[0].stderr);
-    assert_eq!(host.ok(&["vm", "exec", "same", "--", "echo", "fine"])?, "fine\n");
+    assert_eq!(host.ok(&["vm", "exec", "same", "--", "busybox", "echo", "fine"])?, "fine\n");
     Ok(())
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_guest_whose_init_dies_is_told_with_its_console() -> Result<()> {
     let host = Host::new()?;
     let tar = host.path("dies.tar");
@@ -58,7 +58,7 @@ fn a_guest_whose_init_dies_is_told_with_its_console() -> Result<()> {
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_guest_that_answers_garbage_is_told_and_can_be_deleted() -> Result<()> {
     let host = Host::new()?;
     let tar = host.path("hostile.tar");
@@ -67,7 +67,7 @@ fn a_guest_that_answers_garbage_is_told_and_can_be_deleted() -> Result<()> {
     host.ok(&["vm", "run", "-d", "--name", "box", "--image", "hostile"])?;
     // The agent is ended by what this does, perhaps before it can tell.
     host.banger(&["vm", "exec", "box", "--", "/bin/busybox", "touch", "/turn"])?;
-    until("it has turned", || Ok(host.ok(&["vm", "logs", "box"])?.contains("hostile: turned")))?;
+    host.start(&["vm", "logs", "-f", "box"])?.wait_for_stdout("hostile: turned")?;
     let exec = host.banger(&["vm", "exec", "box", "--", "/bin/busybox", "true"])?;
     exec.fails(125, &["does not follow the agent's protocol"])?;
     assert_eq!(host.ok(&["vm", "stop", "box"])?, "box\n");
@@ -75,7 +75,7 @@ fn a_guest_that_answers_garbage_is_told_and_can_be_deleted() -> Result<()> {
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here)]
 fn a_kernel_that_is_none_is_refused() -> Result<()> {
     let host = Host::new()?;
     let file = host.path("kernel");
@@ -88,7 +88,7 @@ fn a_kernel_that_is_none_is_refused() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here)]
 fn a_tar_that_is_cut_short_makes_no_image() -> Result<()> {
     let host = Host::new()?;
     let tar = host.path("cut.tar");
@@ -100,7 +100,7 @@ fn a_tar_that_is_cut_short_makes_no_image() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here)]
 fn an_upload_that_is_refused_at_its_beginning_is_told_why() -> Result<()> {
     let host = Host::new()?;
     let import = host.start(&["image", "import", "bad", "-"])?.finish(&vec![0x5a; 50 << 20])?;
@@ -108,21 +108,22 @@ fn an_upload_that_is_refused_at_its_beginning_is_told_why() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn ctrl_c_while_it_starts_undoes_it() -> Result<()> {
     let host = Host::new()?;
     let run = host.start(&["vm", "run", "--name", "box", "--", "true"])?;
-    until("there is a VM", || Ok(host.json(&["ps", "-a"])? != json!([])))?;
+    host.until("there is a VM", || Ok(host.json(&["ps", "-a"])? != json!([])))?;
     run.signal(Signal::INT)?;
     run.finish(b"")?.code(130)?;
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn vms_outlive_a_killed_daemon() -> Result<()> {
-    let host = Host::new()?;
-    host.ok(&["vm", "run", "-d", "--name", "box"])?;
-    let boot_id = || host.ok(&["vm", "exec", "box", "--", "cat", "/proc/sys/kernel/random/boot_id"]);
+    let host = Host::tiny()?;
+    host.ok(&["vm", "run", "-d", "--name", "box", "--image", "tiny"])?;
+    let boot_id =
+        || host.ok(&["vm", "exec", "box", "--", "busybox", "cat", "/proc/sys/kernel/random/boot_id"]);
     let before = boot_id()?;
     let daemon = Pid::from_raw(host.daemon_pid()?).unwrap();
     kill_process(daemon, Signal::KILL)?;
@@ -132,7 +133,7 @@ fn vms_outlive_a_killed_daemon() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here)]
 fn a_session_that_has_ended_keeps_the_daemon_from_nothing() -> Result<()> {
     let host = Host::tiny()?;
     host.ok(&["vm", "run", "-d", "--name", "box", "--image", "tiny", "--memory", "128M"])?;
@@ -152,47 +153,47 @@ fn a_session_that_has_ended_keeps_the_daemon_from_nothing() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here)]
 fn a_daemon_killed_in_the_middle_of_a_run_leaves_nothing() -> Result<()> {
     let host = Host::new()?;
     let run = host.start(&["vm", "run", "--rm", "--", "true"])?;
-    until("there is a VM", || Ok(host.json(&["ps", "-a"])? != json!([])))?;
+    host.until("there is a VM", || Ok(host.json(&["ps", "-a"])? != json!([])))?;
     let daemon = Pid::from_raw(host.daemon_pid()?).unwrap();
     kill_process(daemon, Signal::KILL)?;
     run.finish(b"")?.fails(125, &["bangerd"])?;
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_guest_that_powers_itself_off_is_stopped() -> Result<()> {
-    let host = Host::new()?;
-    host.ok(&["vm", "run", "-d", "--name", "box"])?;
+    let host = Host::tiny()?;
+    host.ok(&["vm", "run", "-d", "--name", "box", "--image", "tiny"])?;
     // The guest goes down under the session, which may or may not hear of it first.
     host.banger(&["vm", "exec", "box", "--", "sh", "-c", "sync; echo b > /proc/sysrq-trigger"])?;
-    until("it runs no more", || Ok(host.json(&["vm", "show", "box"])?["state"] != "running"))?;
+    host.until("it runs no more", || Ok(host.json(&["vm", "show", "box"])?["state"] != "running"))?;
     let vm = host.json(&["vm", "show", "box"])?;
     assert_eq!((&vm["state"], &vm["last_error"]), (&"stopped".into(), &serde_json::Value::Null));
     Ok(())
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_vm_whose_vmm_is_killed_says_so_and_starts_again() -> Result<()> {
-    let host = Host::new()?;
-    host.ok(&["vm", "run", "-d", "--name", "box"])?;
+    let host = Host::tiny()?;
+    host.ok(&["vm", "run", "-d", "--name", "box", "--image", "tiny"])?;
     let daemon = host.daemon_pid()?;
     let pid = host.json(&["vm", "show", "box"])?["pid"].as_i64().unwrap();
     kill_process(Pid::from_raw(i32::try_from(pid)?).unwrap(), Signal::KILL)?;
-    until("it runs no more", || Ok(host.json(&["vm", "show", "box"])?["state"] != "running"))?;
+    host.until("it runs no more", || Ok(host.json(&["vm", "show", "box"])?["state"] != "running"))?;
     let vm = host.json(&["vm", "show", "box"])?;
     assert_eq!(vm["state"], "error");
     assert!(vm["last_error"].as_str().unwrap().contains("killed by signal 9"), "{vm}");
     assert_eq!(host.daemon_pid()?, daemon);
     host.ok(&["vm", "start", "box"])?;
-    host.ok(&["vm", "exec", "box", "--", "true"])?;
+    host.ok(&["vm", "exec", "box", "--", "busybox", "true"])?;
     Ok(())
 }
 
-#[test]
+#[scenario(Here)]
 fn a_runtime_folder_that_is_a_link_is_refused() -> Result<()> {
     let host = Host::bare()?;
     fs::create_dir(host.path("elsewhere"))?;
@@ -202,7 +203,7 @@ fn a_runtime_folder_that_is_a_link_is_refused() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here)]
 fn without_its_vmm_nothing_is_fetched_or_made() -> Result<()> {
     let host = Host::bare()?;
     let programs = host.path("programs");
@@ -222,7 +223,7 @@ fn without_its_vmm_nothing_is_fetched_or_made() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here)]
 fn a_full_disk_stops_an_import_and_leaves_nothing_of_it() -> Result<()> {
     let host = Host::bare()?;
     let tar = host.path("large.tar");
@@ -243,13 +244,14 @@ fn a_full_disk_stops_an_import_and_leaves_nothing_of_it() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here)]
 fn a_session_that_is_killed_takes_its_vm_with_it() -> Result<()> {
-    let host = Host::new()?;
-    let mut run = host.start(&["vm", "run", "--rm", "--", "sh", "-c", "echo ready; sleep 1000"])?;
+    let host = Host::tiny()?;
+    let mut run =
+        host.start(&["vm", "run", "--rm", "--image", "tiny", "--", "sh", "-c", "echo ready; sleep 1000"])?;
     run.wait_for_stdout("ready\n")?;
     run.signal(Signal::KILL)?;
     run.finish(b"")?;
-    until("there is no VM", || Ok(host.json(&["ps", "-a"])? == json!([])))?;
+    host.until("there is no VM", || Ok(host.json(&["ps", "-a"])? == json!([])))?;
     host.nothing_left()
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fs,
+    fs,
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
     process::Command,
@@ -10,12 +10,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use banger_smoke::{Finished, Host, Running, until};
+use banger_smoke::{Finished, Host, Running, in_lab, scenario, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// Repositories of the round trip, unless `BANGER_ROUND_TRIPS` says otherwise.
+/// Repositories of the round trip.
 const ROUND_TRIPS: u64 = 30;
+
+/// Those in the lab: the workspace's own code is the same there.
+const ROUND_TRIPS_IN_LAB: u64 = 3;
 
 #[rustfmt::skip]
 const RUN: &[&str] = &[
@@ -150,9 +153,9 @@ fn of_git(root: &Path) -> Result<BTreeMap<PathBuf, (char, Vec<u8>)>> {
 }
 
 /// Host, guest, random work and commits there, and out: the same files, and nothing of the user's is touched.
-#[test]
+#[scenario(Here, Lab)]
 fn what_goes_in_and_is_worked_on_comes_out_the_same() -> Result<()> {
-    let trips = env::var("BANGER_ROUND_TRIPS").map_or(Ok(ROUND_TRIPS), |text| text.parse())?;
+    let trips = if in_lab() { ROUND_TRIPS_IN_LAB } else { ROUND_TRIPS };
     let host = Host::with_git()?;
     host.ok(&[RUN, &["git"]].concat())?;
     for seed in 1..=trips {
@@ -216,7 +219,7 @@ fn sh(folder: &Path, script: &str) -> Result<String> {
     Running::start(command, "sh".to_owned())?.finish(b"")?.success()
 }
 
-#[test]
+#[scenario(Here)]
 fn a_throw_away_vm_leaves_its_commits_here() -> Result<()> {
     let host = Host::with_git()?;
     let root = repository(&host)?;
@@ -243,7 +246,7 @@ fn a_throw_away_vm_leaves_its_commits_here() -> Result<()> {
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here)]
 fn sent_again_only_changes_go_and_work_there_is_never_overwritten() -> Result<()> {
     let host = Host::tiny()?;
     let root = repository(&host)?;
@@ -288,7 +291,7 @@ fn sent_again_only_changes_go_and_work_there_is_never_overwritten() -> Result<()
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here)]
 fn what_breaks_in_the_middle_leaves_nothing_half_made() -> Result<()> {
     let host = Host::tiny()?;
     let root = repository(&host)?;
@@ -330,7 +333,7 @@ fn what_breaks_in_the_middle_leaves_nothing_half_made() -> Result<()> {
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here)]
 fn what_cannot_go_in_is_told_before_a_vm_is_made() -> Result<()> {
     let host = Host::new()?;
     let run = |folder: &Path, more: &[&str]| {
@@ -357,7 +360,7 @@ fn what_cannot_go_in_is_told_before_a_vm_is_made() -> Result<()> {
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here)]
 fn a_full_copy_takes_all_that_is_there() -> Result<()> {
     let host = Host::with_git()?;
     let root = repository(&host)?;
@@ -395,7 +398,7 @@ fn a_full_copy_takes_all_that_is_there() -> Result<()> {
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here)]
 fn files_of_the_users_are_there_at_each_start() -> Result<()> {
     let host = Host::tiny()?;
     fs::create_dir_all(host.path("config/banger"))?;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use banger_smoke::Host;
+use banger_smoke::{Host, scenario};
 use serde_json::Value;
 
 /// Largest boot initrd in bytes: it is read, copied and unpacked at each start.
@@ -56,7 +56,7 @@ fn presence(kernel: &Value, driver: &str) -> Value {
     drivers.filter(|it| it["name"] == driver).map(|it| it["presence"].clone()).next().unwrap_or_default()
 }
 
-#[test]
+#[scenario(Here)]
 fn a_kernel_in_rpms_is_imported_with_all_of_them_and_boots() -> Result<()> {
     let host = Host::tiny()?;
     let debian = host.json(&["kernel", "show", "debian-cloud"])?;
@@ -105,7 +105,7 @@ fn a_kernel_in_rpms_is_imported_with_all_of_them_and_boots() -> Result<()> {
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_kernel_that_the_vmm_cannot_boot_is_not_waited_for() -> Result<()> {
     let host = Host::tiny()?;
     let files = files_of(&host, "debian-cloud")?;
@@ -132,7 +132,7 @@ fn a_kernel_that_the_vmm_cannot_boot_is_not_waited_for() -> Result<()> {
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_kernel_in_a_folder_is_found_there() -> Result<()> {
     let host = Host::new()?;
     let files = files_of(&host, "debian-cloud")?;
@@ -162,7 +162,7 @@ fn a_kernel_in_a_folder_is_found_there() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here)]
 fn the_catalog_says_what_there_is_and_what_is_here() -> Result<()> {
     let host = Host::new()?;
     let available = host.json(&["kernel", "list", "--available"])?;

@@ -14,7 +14,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use banger_smoke::{Finished, Host, Running, Terminal, static_busybox, tar_of, until, with_libraries};
+use banger_smoke::{
+    Finished, Host, Running, Terminal, debian, scenario, static_busybox, tar_of, until, with_libraries,
+};
 use rustix::process::Signal;
 
 /// One of OpenSSH's programs, told of VMs as an Include would.
@@ -38,10 +40,9 @@ fn ssh(host: &Host, args: &[&str]) -> Result<Finished> {
     run(host, "ssh", args)
 }
 
-fn with_vm() -> Result<Host> {
-    let host = Host::new()?;
-    host.ok(&["vm", "run", "-d", "--name", "box"])?;
-    host.ok(&["vm", "exec", "box", "--", "useradd", "--create-home", "--shell", "/bin/bash", "dev"])?;
+fn with_tiny() -> Result<Host> {
+    let host = Host::tiny()?;
+    host.ok(&["vm", "run", "-d", "--name", "box", "--image", "tiny"])?;
     Ok(host)
 }
 
@@ -54,9 +55,9 @@ fn noise(length: u32) -> Vec<u8> {
     (0..length / 4).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_command_is_as_by_any_ssh() -> Result<()> {
-    let host = with_vm()?;
+    let host = debian()?;
     let out = ssh(&host, &["box.vm", "hostname; whoami; pwd; echo to stderr >&2; exit 42"])?;
     assert_eq!(out.stderr, "to stderr\n");
     assert_eq!(out.code(42)?, "box\nroot\n/root\n");
@@ -112,16 +113,16 @@ fn by_banger_itself_it_is_the_same(host: &Host) -> Result<()> {
         .map(drop)
 }
 
-#[test]
+#[scenario(Here)]
 fn a_terminal_is_one_to_its_last_key() -> Result<()> {
-    let host = with_vm()?;
+    let host = debian()?;
     let mut terminal = Terminal::start(&tool(&host, "ssh", &["dev@box.vm"])?, 30, 100)?;
     terminal.keys("stty size; tty; echo $TERM at $((40 + 2)); shopt login_shell\n")?;
     for text in ["30 100", "/dev/pts/", "xterm at 42", "login_shell", "on"] {
         terminal.shows(text)?;
     }
     terminal.resize(50, 120)?;
-    terminal.keys("until [ \"$(stty size)\" = '50 120' ]; do :; done; echo at $((60 + 0))\n")?;
+    terminal.keys("until [ \"$(stty size)\" = '50 120' ]; do sleep 0.1; done; echo at $((60 + 0))\n")?;
     terminal.shows("at 60")?;
     terminal.keys("sh -c 'echo at $((60 + 1)); exec sleep 1000'\n")?;
     terminal.shows("at 61")?;
@@ -134,9 +135,9 @@ fn a_terminal_is_one_to_its_last_key() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn files_go_both_ways() -> Result<()> {
-    let host = with_vm()?;
+    let host = Host::with_debian()?;
     let tree = host.path("tree");
     fs::create_dir_all(tree.join("with space/empty"))?;
     fs::write(tree.join("big"), noise(20 << 20))?;
@@ -214,7 +215,7 @@ fn what_is_not_ones_own_is_not_written(host: &Host) -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here)]
 fn rsync_needs_only_itself_in_the_guest() -> Result<()> {
     let host = Host::new()?;
     let busybox = static_busybox()?;
@@ -291,9 +292,9 @@ fn server_here() -> Result<u16> {
     Ok(port)
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn connections_are_forwarded_both_ways() -> Result<()> {
-    let host = with_vm()?;
+    let host = Host::with_debian()?;
     let mut server = host.start(&["vm", "exec", "box", "--", "perl", "-e", SERVER])?;
     server.wait_for_stdout("listening")?;
     into_the_guest(&host)?;
@@ -392,9 +393,9 @@ const KEYS: &str = r#"use IO::Socket::UNIX; my $s = IO::Socket::UNIX->new(Peer =
 print $s pack("NC", 1, 11); $s->flush; read $s, my $n, 4; read $s, my $b, unpack("N", $n);
 my ($kind, $keys, $key) = unpack("CNN/a", $b); print "$kind $keys ", unpack("H*", $key), "\n";"#;
 
-#[test]
+#[scenario(Here)]
 fn the_users_agent_is_there_for_the_session_and_nobody_else() -> Result<()> {
-    let host = with_vm()?;
+    let host = debian()?;
     let (socket, key) = (host.path("agent"), host.path("key"));
     let mut agent =
         Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn()?;
@@ -427,9 +428,9 @@ fn the_users_agent_is_there_for_the_session_and_nobody_else() -> Result<()> {
     kept
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn sessions_over_one_connection_never_wait_for_each_other() -> Result<()> {
-    let host = with_vm()?;
+    let host = debian()?;
     let control = format!("ControlPath={}", text(&host.path("control")));
     let options = ["-o", "ControlMaster=auto", "-o", control.as_str()];
     let shared = |args: &[&'static str]| [&options, args].concat();
@@ -466,9 +467,9 @@ fn sessions_over_one_connection_never_wait_for_each_other() -> Result<()> {
     master.finish(b"")?.success().map(drop)
 }
 
-#[test]
+#[scenario(Here)]
 fn a_connection_in_the_background_outlives_the_session_that_began_it() -> Result<()> {
-    let host = with_vm()?;
+    let host = with_tiny()?;
     let control = format!("ControlPath={}", text(&host.path("control")));
     let options = ["-o", "ControlMaster=auto", "-o", "ControlPersist=yes", "-o", control.as_str()];
     let shared = |args: &[&'static str]| [&options, args].concat();
@@ -484,9 +485,9 @@ fn a_connection_in_the_background_outlives_the_session_that_began_it() -> Result
     until("ssh and its way in have gone", || Ok(host.nothing_left().is_ok()))
 }
 
-#[test]
+#[scenario(Here)]
 fn an_editor_finds_its_way() -> Result<()> {
-    let host = with_vm()?;
+    let host = Host::with_debian()?;
     // What it is, by a script on standard input of a shell without a terminal.
     let probe = start(&host, "ssh", &["-T", "-o", "ConnectTimeout=15", "box.vm", "bash -s"])?;
     let script = b"uname -sm; echo HOME=$HOME; command -v perl; mkdir -p ~/.editor && echo made; exit 0\n";
@@ -494,7 +495,7 @@ fn an_editor_finds_its_way() -> Result<()> {
     // Its server, brought along, begun in the background, and left there.
     fs::write(host.path("server.pl"), SERVER)?;
     run(&host, "scp", &[&text(&host.path("server.pl")), "box.vm:.editor/server.pl"])?.success()?;
-    let begin = b"cd ~/.editor; nohup perl server.pl > log 2>&1 < /dev/null & \nuntil grep -q listening ~/.editor/log; do :; done 2>/dev/null; echo begun\n";
+    let begin = b"cd ~/.editor; nohup perl server.pl > log 2>&1 < /dev/null & \nuntil grep -q listening ~/.editor/log; do sleep 0.1; done 2>/dev/null; echo begun\n";
     assert_eq!(start(&host, "ssh", &["-T", "box.vm", "sh"])?.finish(begin)?.success()?, "begun\n");
     for round in ["once", "and again"] {
         let name = format!("server {round}");
@@ -511,9 +512,9 @@ fn an_editor_finds_its_way() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_killed_ssh_leaves_nothing_in_the_guest() -> Result<()> {
-    let host = with_vm()?;
+    let host = with_tiny()?;
     let here = format!("127.0.0.1:{}", server_here()?);
     let [tcp, path] = [format!("9000:{here}"), format!("/tmp/left:{here}")];
     let args = ["-tt", "-R", &tcp, "-R", &path, "box.vm", "echo pid $$; exec sleep 1000"];
@@ -535,9 +536,9 @@ fn a_killed_ssh_leaves_nothing_in_the_guest() -> Result<()> {
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here)]
 fn what_cannot_be_reached_is_told_and_what_is_down_started_if_it_may() -> Result<()> {
-    let host = with_vm()?;
+    let host = with_tiny()?;
     let told = |texts: &[&str]| ssh(&host, &["box.vm", "true"])?.fails(255, texts);
     ssh(&host, &["bo.vm", "true"])?.fails(255, &["there is no VM \"bo\"", "banger ps -a"])?;
     host.ok(&["vm", "pause", "box"])?;
@@ -554,7 +555,7 @@ fn what_cannot_be_reached_is_told_and_what_is_down_started_if_it_may() -> Result
     Ok(())
 }
 
-#[test]
+#[scenario(Here)]
 fn an_sshd_of_the_images_own_lets_root_in_by_bangers_key_alone() -> Result<()> {
     let host = Host::new()?;
     host.ok(&["image", "import", "sshd", &text(&host.path("sshd.tar.zst"))])?;
@@ -590,7 +591,7 @@ fn an_sshd_of_the_images_own_lets_root_in_by_bangers_key_alone() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here)]
 fn the_users_own_configuration_includes_it_and_is_as_it_was() -> Result<()> {
     let host = Host::bare()?;
     let path = host.path(".ssh/config");

@@ -3,7 +3,7 @@
 use std::{fs, io::Write, os::unix::net::UnixStream, process::Command};
 
 use anyhow::Result;
-use banger_smoke::{Finished, Host, Running, tar_of};
+use banger_smoke::{Finished, Host, Running, scenario, tar_of};
 use serde_json::Value;
 
 /// The verdict of the check called `name`.
@@ -22,7 +22,7 @@ fn on_a_small_disk(host: &Host, size: &str, script: &str, arguments: &[&str]) ->
     Running::start(command, script)?.finish(b"")
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_fresh_host_passes_and_is_left_as_it_was() -> Result<()> {
     let host = Host::bare()?;
     let checks = host.json(&["doctor"])?;
@@ -34,7 +34,7 @@ fn a_fresh_host_passes_and_is_left_as_it_was() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_store_that_is_none_fails_and_keeps_its_bytes() -> Result<()> {
     let host = Host::bare()?;
     let state = host.path("state/banger");
@@ -53,7 +53,7 @@ fn a_store_that_is_none_fails_and_keeps_its_bytes() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_mistake_in_a_file_is_told_and_the_daemon_lives() -> Result<()> {
     let host = Host::bare()?;
     host.ok(&["ps"])?;
@@ -75,7 +75,7 @@ fn a_mistake_in_a_file_is_told_and_the_daemon_lives() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn each_value_tells_where_it_comes_from() -> Result<()> {
     let host = Host::bare()?;
     let (user, system) = (host.path("config/banger/config.toml"), host.path("system.toml"));
@@ -110,7 +110,7 @@ fn each_value_tells_where_it_comes_from() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn what_the_host_does_not_have_is_refused_with_the_numbers() -> Result<()> {
     let host = Host::new()?;
     let run = host.banger(&["vm", "run", "--rm", "--memory", "900G", "--", "true"])?;
@@ -125,7 +125,7 @@ fn what_the_host_does_not_have_is_refused_with_the_numbers() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn all_that_is_wrong_is_told_together() -> Result<()> {
     let host = Host::bare()?;
     let script = "\"$0\" vm run --rm --memory 900G -- true; status=$?; \"$0\" daemon stop; exit $status";
@@ -135,7 +135,7 @@ fn all_that_is_wrong_is_told_together() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_vm_boots_as_the_last_check_and_what_is_there_is_repaired_first() -> Result<()> {
     let host = Host::new()?;
     let checks = host.json(&["doctor", "--fix", "--boot"])?;

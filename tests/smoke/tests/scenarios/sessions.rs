@@ -3,10 +3,10 @@
 use std::thread;
 
 use anyhow::Result;
-use banger_smoke::{Host, Terminal};
+use banger_smoke::{Host, Terminal, debian, scenario};
 use rustix::process::Signal;
 
-#[test]
+#[scenario(Here, Lab, LabQemu)]
 fn a_command_runs_on_the_guests_own_kernel_and_its_status_is_ours() -> Result<()> {
     let host = Host::new()?;
     let out = host.banger(&["vm", "run", "--rm", "--", "sh", "-c", "uname -r; exit 42"])?.code(42)?;
@@ -15,36 +15,44 @@ fn a_command_runs_on_the_guests_own_kernel_and_its_status_is_ours() -> Result<()
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn stdin_is_piped_through() -> Result<()> {
-    let host = Host::new()?;
+    let host = Host::tiny()?;
     let text: String = (0..200_000).map(|n| format!("line {n}\n")).collect();
-    let out = host.start(&["vm", "run", "--rm", "--", "cat"])?.finish(text.as_bytes())?.success()?;
+    let out = host
+        .start(&["vm", "run", "--rm", "--image", "tiny", "--", "busybox", "cat"])?
+        .finish(text.as_bytes())?
+        .success()?;
     assert!(out == text, "{} bytes came back of {}", out.len(), text.len());
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_kept_vm_can_be_talked_to_stopped_started_and_deleted() -> Result<()> {
-    let host = Host::new()?;
-    assert_eq!(host.ok(&["vm", "run", "-d", "--name", "box", "--vcpu", "2"])?.trim(), "box");
-    assert_eq!(host.ok(&["vm", "exec", "box", "--", "nproc"])?.trim(), "2");
-    assert_eq!(host.ok(&["vm", "exec", "box", "--", "hostname"])?.trim(), "box");
+    let host = Host::tiny()?;
+    assert_eq!(
+        host.ok(&["vm", "run", "-d", "--name", "box", "--image", "tiny", "--vcpu", "2"])?.trim(),
+        "box"
+    );
+    assert_eq!(host.ok(&["vm", "exec", "box", "--", "busybox", "nproc"])?.trim(), "2");
+    assert_eq!(host.ok(&["vm", "exec", "box", "--", "busybox", "hostname"])?.trim(), "box");
     let script = "echo kept > /root/file; echo also > /etc/file; echo to stderr >&2";
     host.ok(&["vm", "exec", "box", "--", "sh", "-c", script])?;
     host.ok(&["vm", "stop", "box"])?;
-    host.banger(&["vm", "exec", "box", "--", "true"])?
+    host.banger(&["vm", "exec", "box", "--", "busybox", "true"])?
         .fails(125, &["box", "stopped", "banger vm start box"])?;
     host.ok(&["vm", "start", "box"])?;
-    assert_eq!(host.ok(&["vm", "exec", "box", "--", "cat", "/root/file", "/etc/file"])?, "kept\nalso\n");
+    assert_eq!(
+        host.ok(&["vm", "exec", "box", "--", "busybox", "cat", "/root/file", "/etc/file"])?,
+        "kept\nalso\n"
+    );
     assert_eq!(host.ok(&["vm", "delete", "--force", "box"])?, "box\n");
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_shell_has_a_real_terminal() -> Result<()> {
-    let host = Host::new()?;
-    host.ok(&["vm", "run", "-d", "--name", "box"])?;
+    let host = debian()?;
     let mut terminal = Terminal::start(&host.command(&["vm", "shell", "box"]), 30, 100)?;
     terminal.keys("stty size; tty; echo $((40 + 2))\n")?;
     terminal.shows("30 100")?;
@@ -52,7 +60,7 @@ fn a_shell_has_a_real_terminal() -> Result<()> {
     terminal.shows("42")?;
     assert!(!terminal.is_cooked()?, "a session puts the terminal into raw mode");
     terminal.resize(50, 120)?;
-    terminal.keys("until [ \"$(stty size)\" = '50 120' ]; do :; done; echo at $((60 + 0))\n")?;
+    terminal.keys("until [ \"$(stty size)\" = '50 120' ]; do sleep 0.1; done; echo at $((60 + 0))\n")?;
     terminal.shows("at 60")?;
     // Sums, so that what is waited for is not the echo of what was typed, and the program is there to be interrupted.
     terminal.keys("sh -c 'echo at $((60 + 1)); exec sleep 1000'\n")?;
@@ -66,14 +74,24 @@ fn a_shell_has_a_real_terminal() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn two_runs_at_once_do_not_meet() -> Result<()> {
-    let host = Host::new()?;
+    let host = Host::tiny()?;
     thread::scope(|scope| {
         let run = |text: &'static str| {
             let host = &host;
             scope.spawn(move || {
-                host.ok(&["vm", "run", "--rm", "--", "sh", "-c", &format!("hostname; echo {text}")])
+                host.ok(&[
+                    "vm",
+                    "run",
+                    "--rm",
+                    "--image",
+                    "tiny",
+                    "--",
+                    "sh",
+                    "-c",
+                    &format!("hostname; echo {text}"),
+                ])
             })
         };
         let (one, two) = (run("one"), run("two"));
@@ -85,10 +103,9 @@ fn two_runs_at_once_do_not_meet() -> Result<()> {
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn many_commands_at_once_in_one_vm() -> Result<()> {
-    let host = Host::new()?;
-    host.ok(&["vm", "run", "-d", "--name", "box"])?;
+    let host = debian()?;
     thread::scope(|scope| {
         let runs: Vec<_> = (0..8)
             .map(|n: u8| {
@@ -105,21 +122,21 @@ fn many_commands_at_once_in_one_vm() -> Result<()> {
     })
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_signal_reaches_the_command_in_the_guest() -> Result<()> {
-    let host = Host::new()?;
+    let host = Host::tiny()?;
     let script = "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.1; done";
-    let mut run = host.start(&["vm", "run", "--rm", "--", "sh", "-c", script])?;
+    let mut run = host.start(&["vm", "run", "--rm", "--image", "tiny", "--", "sh", "-c", script])?;
     run.wait_for_stdout("ready\n")?;
     run.signal(Signal::INT)?;
     assert_eq!(run.finish(b"")?.code(9)?, "caught\n");
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn timing_accounts_for_the_start() -> Result<()> {
-    let host = Host::new()?;
-    let run = host.banger(&["vm", "run", "--rm", "--timing", "--", "true"])?;
+    let host = Host::tiny()?;
+    let run = host.banger(&["vm", "run", "--rm", "--timing", "--image", "tiny", "--", "busybox", "true"])?;
     for span in ["boot", "configure", "guest: ", "total"] {
         assert!(run.stderr.contains(span), "no {span} in {}", run.stderr);
     }

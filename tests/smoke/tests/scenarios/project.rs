@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use banger_smoke::{Host, Running, Terminal, until};
+use banger_smoke::{Host, Running, Terminal, scenario, until};
 use serde_json::{Value, json};
 
 const SMALL: &[&str] = &["vm", "run", "--vcpu", "1", "--memory", "256M", "--disk-size", "256M"];
@@ -54,9 +54,9 @@ host = "~/.thing"
 guest = "~/.of/thing"
 "#;
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_vm_has_what_its_project_says() -> Result<()> {
-    let host = Host::new()?;
+    let host = Host::tiny()?;
     let container = r#"{"containerEnv": {"GREETING": "hello", "OTHER": "other"}, "forwardPorts": [7002],
         "postCreateCommand": "touch ../never", "image": "debian:12"}"#;
     let root = repository(&host, &[("banger.toml", PROJECT), (".devcontainer.json", container)])?;
@@ -86,7 +86,21 @@ fn a_vm_has_what_its_project_says() -> Result<()> {
     // What is piped in is for the command, not for what is waited for before.
     let script = "cat ../setup ../.of/thing; stat -c %a ../.of/thing; echo \"$GREETING $MORE $OTHER\"; ls .. | grep -v lost; cat; \
                   grep MemTotal /proc/meminfo";
-    let args = ["vm", "run", "--rm", "--wait-tools", "--env", "MORE=more", path, "--", "sh", "-c", script];
+    let args = [
+        "vm",
+        "run",
+        "--rm",
+        "--wait-tools",
+        "--image",
+        "tiny",
+        "--env",
+        "MORE=more",
+        path,
+        "--",
+        "sh",
+        "-c",
+        script,
+    ];
     let ran =
         run(with(&host, &[("BANGER_PROJECT_FILE_SYNC", "always")], &args), &args)?.finish(b"piped\n")?;
     for text in
@@ -105,7 +119,7 @@ fn a_vm_has_what_its_project_says() -> Result<()> {
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here)]
 fn who_does_not_want_to_wait_does_not() -> Result<()> {
     let host = Host::tiny()?;
     let root = repository(&host, &[("banger.toml", "[workspace]\nsetup = ['sleep 1000', 'echo after']\n")])?;
@@ -124,7 +138,7 @@ fn who_does_not_want_to_wait_does_not() -> Result<()> {
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here)]
 fn files_go_only_where_their_user_lets_them() -> Result<()> {
     let host = Host::tiny()?;
     let root = repository(&host, &[("banger.toml", "[[file_sync]]\nhost = '~/.thing'\n")])?;
@@ -170,7 +184,7 @@ fn files_go_only_where_their_user_lets_them() -> Result<()> {
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here)]
 fn what_makes_no_sense_in_a_projects_file_is_told_before_a_vm_is_made() -> Result<()> {
     let host = Host::new()?;
     let root = repository(&host, &[("banger.toml", "[workspace]\nprots = [80]\n")])?;
@@ -187,7 +201,7 @@ fn what_makes_no_sense_in_a_projects_file_is_told_before_a_vm_is_made() -> Resul
     host.nothing_left()
 }
 
-#[test]
+#[scenario(Here)]
 fn a_dev_containers_commands_are_run_once_in_the_background() -> Result<()> {
     let host = Host::new()?;
     let container = r#"{
@@ -249,7 +263,7 @@ fn ask(port: u16, sent: &[u8]) -> Result<String> {
     Ok(answer)
 }
 
-#[test]
+#[scenario(Here, Lab)]
 fn a_port_is_here_while_the_session_lasts() -> Result<()> {
     let host = Host::new()?;
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;

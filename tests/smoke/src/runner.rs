@@ -1,0 +1,312 @@
+//! The main program of the scenarios: selects them, runs the slow ones first, and prints each result as it ends.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a test program reports to a person
+
+use std::{
+    any::Any,
+    collections::VecDeque,
+    fmt,
+    num::NonZero,
+    process::ExitCode,
+    str::FromStr,
+    sync::{Mutex, OnceLock, PoisonError},
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::Value;
+
+use crate::{Host, shared};
+
+/// A function that uses banger as a person would, and what the runner knows about it.
+#[derive(Debug)]
+pub struct Scenario {
+    /// The path of its module.
+    pub module: &'static str,
+    /// The function's name.
+    pub name: &'static str,
+    /// The function.
+    pub run: fn() -> Result<()>,
+    /// Its tiers, and whether it is slow.
+    pub marks: &'static [Mark],
+}
+
+inventory::collect!(Scenario);
+
+/// What `#[scenario(...)]` says about a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// Runs on the machine itself, with its VMM.
+    Here,
+    /// Runs in the lab, with Firecracker on KVM.
+    Lab,
+    /// Runs in the lab, with QEMU on KVM.
+    LabQemu,
+    /// Takes several times as long as most, and so starts first.
+    Slow,
+}
+
+impl Mark {
+    const ALL: [Self; 4] = [Self::Here, Self::Lab, Self::LabQemu, Self::Slow];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Here => "here",
+            Self::Lab => "lab",
+            Self::LabQemu => "lab-qemu",
+            Self::Slow => "slow",
+        }
+    }
+}
+
+impl FromStr for Mark {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mark = Self::ALL.into_iter().find(|mark| mark.name() == text && *mark != Self::Slow);
+        mark.with_context(|| format!("there is no tier `{text}`: here, lab or lab-qemu"))
+    }
+}
+
+impl Scenario {
+    /// `FILE::FUNCTION`.
+    fn path(&self) -> String {
+        let module = self.module.split_once("::").map_or(self.module, |(_, module)| module);
+        format!("{module}::{}", self.name)
+    }
+
+    fn is(&self, mark: Mark) -> bool {
+        self.marks.contains(&mark)
+    }
+}
+
+static TIER: OnceLock<Mark> = OnceLock::new();
+
+/// Returns whether this run is in the lab, where each VM takes many times as long to boot.
+pub fn in_lab() -> bool {
+    TIER.get().is_some_and(|tier| *tier != Mark::Here)
+}
+
+const HELP: &str = "\
+Usage: scenarios [OPTIONS] [NAME]...
+
+Runs the scenarios with one of the NAMEs in their own, by default all of the tier.
+
+Options:
+  --tier TIER        here (default), lab (Firecracker on KVM) or lab-qemu (QEMU on KVM)
+  --exact            a NAME is the whole name of a scenario
+  --list             prints the names, with `slow` after those that start first, and runs nothing
+  --test-threads N   how many run at a time [default: one for each processor]
+  --expect VMM       fails at once unless VMs run with this: firecracker/kvm, qemu/kvm or qemu/tcg
+";
+
+#[derive(Debug)]
+struct Options {
+    tier: Mark,
+    exact: bool,
+    list: bool,
+    help: bool,
+    threads: usize,
+    expected: Option<String>,
+    names: Vec<String>,
+}
+
+impl Options {
+    fn parse(words: impl Iterator<Item = String>) -> Result<Self> {
+        let mut options = Self {
+            tier: Mark::Here,
+            exact: false,
+            list: false,
+            help: false,
+            threads: thread::available_parallelism().map_or(1, NonZero::get),
+            expected: None,
+            names: Vec::new(),
+        };
+        // Both `--tier lab` and `--tier=lab`.
+        let mut words = words.flat_map(|word| match word.split_once('=') {
+            Some((option, value)) if word.starts_with("--") => vec![option.to_owned(), value.to_owned()],
+            _ => vec![word],
+        });
+        while let Some(word) = words.next() {
+            let mut value = || words.next().with_context(|| format!("{word} needs a value"));
+            match word.as_str() {
+                "--exact" => options.exact = true,
+                "--list" => options.list = true,
+                "--help" | "-h" => options.help = true,
+                // As cargo's users write it: output is always shown.
+                "--nocapture" => {}
+                "--tier" => options.tier = value()?.parse()?,
+                "--expect" => options.expected = Some(value()?),
+                "--test-threads" => options.threads = value()?.parse().context("--test-threads")?,
+                option if option.starts_with('-') => bail!("unknown option {option}\n\n{HELP}"),
+                _ => options.names.push(word),
+            }
+        }
+        Ok(options)
+    }
+
+    fn selects(&self, scenario: &Scenario) -> bool {
+        let path = scenario.path();
+        let named = |name: &String| if self.exact { path == *name } else { path.contains(name.as_str()) };
+        scenario.is(self.tier) && (self.names.is_empty() || self.names.iter().any(named))
+    }
+}
+
+/// Runs what the command line asks for.
+pub fn main() -> ExitCode {
+    match Options::parse(std::env::args().skip(1)).and_then(|options| run(&options)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<ExitCode> {
+    if options.help {
+        print!("{HELP}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut selected: Vec<_> =
+        inventory::iter::<Scenario>().filter(|scenario| options.selects(scenario)).collect();
+    selected.sort_by_key(|scenario| (!scenario.is(Mark::Slow), scenario.path()));
+    let tier = options.tier.name();
+    if options.list {
+        for scenario in selected {
+            let slow = if scenario.is(Mark::Slow) { " slow" } else { "" };
+            println!("{}{slow}", scenario.path());
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    ensure!(!selected.is_empty(), "no scenario of tier {tier} matches {:?}", options.names);
+
+    let used = vmm_of(&Host::bare()?.checks()?)?;
+    println!("{} scenarios of tier {tier} with {used}, {} at a time", selected.len(), options.threads);
+    if let Some(expected) = &options.expected {
+        ensure!(used == *expected, "VMs run with {used} here, not with {expected}: see `banger doctor`");
+    }
+    let _ = TIER.set(options.tier);
+    let start = Instant::now();
+    let count = selected.len();
+    let mut failed = run_all(selected, options.threads);
+    if let Err(error) = shared::delete() {
+        println!("FAILED  the VM that scenarios share: {error:?}");
+        failed.push("the VM that scenarios share".to_owned());
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{count} scenarios run with {used} in {seconds:.0} s, {} failed", failed.len());
+    for name in &failed {
+        println!("    {name}");
+    }
+    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the scenarios in their order, `threads` at a time, and returns the names of those that failed.
+fn run_all(scenarios: Vec<&'static Scenario>, threads: usize) -> Vec<String> {
+    let left = Mutex::new(VecDeque::from(scenarios));
+    let failed = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                while let Some(scenario) = lock(&left).pop_front() {
+                    let path = scenario.path();
+                    let start = Instant::now();
+                    let result = run_one(scenario, &path);
+                    let seconds = start.elapsed().as_secs_f64();
+                    let mut failed = lock(&failed);
+                    match result {
+                        Ok(()) => println!("ok      {seconds:6.1} s  {path}"),
+                        Err(error) => {
+                            println!("FAILED  {seconds:6.1} s  {path}\n{error:?}\n");
+                            failed.push(path);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> impl std::ops::DerefMut<Target = T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs a scenario in a thread of its name, which a panic prints.
+fn run_one(scenario: &'static Scenario, path: &str) -> Result<()> {
+    let thread = thread::Builder::new().name(path.to_owned()).spawn(scenario.run)?;
+    thread.join().unwrap_or_else(|panic| Err(anyhow!("{}", Message(panic.as_ref()))))
+}
+
+/// What a panic said.
+struct Message<'a>(&'a (dyn Any + Send));
+
+impl fmt::Display for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| self.0.downcast_ref::<String>().map(String::as_str));
+        write!(f, "panicked: {}", text.unwrap_or("no message"))
+    }
+}
+
+/// Returns the VMM and the accelerator that `banger doctor` reports, as `firecracker/kvm`.
+fn vmm_of(checks: &Value) -> Result<String> {
+    let check = checks.as_array().into_iter().flatten().find(|check| check["name"] == "VMM");
+    let message = check.and_then(|check| check["message"].as_str()).context("no check `VMM`")?;
+    let vmm = message.split(' ').next().unwrap_or_default();
+    // "firecracker 1.12.1 with KVM", "qemu 7.2.22 without KVM, in software".
+    let accelerator = match (message.contains(" with KVM"), message.contains(" without KVM")) {
+        (true, false) => "kvm",
+        (false, true) => "tcg",
+        _ => bail!("no VM can run: {message}"),
+    };
+    Ok(format!("{vmm}/{accelerator}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_may_have_their_value_after_an_equals_sign() {
+        let words = ["--tier=lab-qemu", "--test-threads", "2", "ssh::", "--exact"].map(str::to_owned);
+        let options = Options::parse(words.into_iter()).unwrap();
+        assert_eq!((options.tier, options.threads, options.exact), (Mark::LabQemu, 2, true));
+        assert_eq!(options.names, ["ssh::"]);
+        for wrong in [["--tier", "slow"], ["--test-threads", "many"], ["--flag", "x"]] {
+            assert!(Options::parse(wrong.map(str::to_owned).into_iter()).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_looked_for_in_its_tier_only() {
+        let scenario =
+            Scenario { module: "scenarios::ssh", name: "files", run: || Ok(()), marks: &[Mark::Here] };
+        let selects = |words: &[&str]| {
+            Options::parse(words.iter().map(|word| (*word).to_owned())).unwrap().selects(&scenario)
+        };
+        assert!(selects(&[]) && selects(&["ssh::"]) && selects(&["no", "fil"]));
+        assert!(selects(&["--exact", "ssh::files"]) && !selects(&["--exact", "files"]));
+        assert!(!selects(&["other"]) && !selects(&["--tier", "lab"]));
+    }
+
+    #[test]
+    fn the_vmm_and_its_accelerator_are_read_from_the_doctor() {
+        let checks =
+            |message: &str| serde_json::json!([{ "name": "KVM" }, { "name": "VMM", "message": message }]);
+        assert_eq!(vmm_of(&checks("firecracker 1.12.1 with KVM")).unwrap(), "firecracker/kvm");
+        assert_eq!(vmm_of(&checks("qemu 7.2.22 without KVM, in software")).unwrap(), "qemu/tcg");
+        assert!(vmm_of(&checks("firecracker needs KVM: because")).is_err());
+        assert!(vmm_of(&Value::Null).is_err());
+    }
+
+    #[test]
+    fn a_panic_fails_its_scenario_with_what_it_said() {
+        let scenario = |run| Box::leak(Box::new(Scenario { module: "m", name: "n", run, marks: &[] }));
+        let panics = scenario(|| panic!("because {}", 1));
+        assert!(run_one(panics, "m::n").unwrap_err().to_string().contains("because 1"));
+        assert!(run_one(scenario(|| bail!("no")), "m::n").is_err());
+        run_one(scenario(|| Ok(())), "m::n").unwrap();
+    }
+}

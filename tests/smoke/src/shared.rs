@@ -1,0 +1,63 @@
+//! What scenarios share: made by the first that needs it, and deleted after the last.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+
+use crate::host::{Host, link_tree};
+
+type Shared = Mutex<Option<Arc<Host>>>;
+
+static DEBIAN: Shared = Mutex::new(None);
+static TINY: Shared = Mutex::new(None);
+
+/// Returns a host with a running VM `box` of the default image, which has a user `dev`. Scenarios that use it leave the
+/// VM and the host's configuration as they are, and give their files on the host names that no other scenario uses.
+///
+/// # Errors
+/// When the VM does not start.
+pub fn debian() -> Result<Arc<Host>> {
+    first_made(&DEBIAN, Host::with_debian)
+}
+
+/// Returns the host whose files hosts with the image `tiny` are linked to.
+pub(crate) fn tiny() -> Result<Arc<Host>> {
+    first_made(&TINY, Host::with_tiny)
+}
+
+fn first_made(shared: &Shared, make: impl FnOnce() -> Result<Host>) -> Result<Arc<Host>> {
+    let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(host) = &*shared {
+        return Ok(host.clone());
+    }
+    let host = Arc::new(make()?);
+    *shared = Some(host.clone());
+    Ok(host)
+}
+
+/// Deletes all of it.
+///
+/// # Errors
+/// When a scenario has left something in the shared VM's host.
+pub(crate) fn delete() -> Result<()> {
+    let taken = |shared: &Shared| shared.lock().unwrap_or_else(PoisonError::into_inner).take();
+    drop(taken(&TINY));
+    let Some(host) = taken(&DEBIAN) else { return Ok(()) };
+    host.ok(&["vm", "delete", "--force", "box"])?;
+    host.nothing_left()
+}
+
+impl Host {
+    /// A host that also has an image `tiny`: a busybox, and no init, so that the agent stays PID 1 and a guest is up in
+    /// the least time.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); and when the image cannot be made.
+    pub fn tiny() -> Result<Self> {
+        let (template, host) = (tiny()?, Self::bare()?);
+        for name in ["state", "cache", "config"] {
+            link_tree(&template.path(name), &host.path(name)).context("cannot link the host with `tiny`")?;
+        }
+        Ok(host)
+    }
+}

@@ -1,0 +1,25 @@
+//! The scenarios, in one program: `cargo test -p banger-smoke -- --help` says how to choose among them.
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // the scenarios are tests
+
+mod catalogs;
+mod doctor;
+mod golden;
+mod guest;
+mod images;
+mod kernels;
+mod killed;
+mod lifecycle;
+mod project;
+mod registry;
+mod sessions;
+mod soak;
+mod ssh;
+mod trouble;
+mod watching;
+mod workspace;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    banger_smoke::main()
+}

@@ -1,0 +1,63 @@
+//! What a lab is booted from, made once for all labs of a run.
+
+use std::{ffi::OsString, fs::File, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result};
+
+use super::{
+    firecracker, host, input,
+    machine::{self, End, Talk},
+};
+use crate::{command::say, project::Project, template};
+
+/// In MiB.
+pub(super) const DEFAULT_MEMORY: u32 = 6144;
+
+pub(super) const FROZEN: &str = "the lab froze: QEMU emulates it no further";
+
+/// All that a lab is booted from.
+pub(super) struct Lab<'a> {
+    project: &'a Project,
+    host: host::Host,
+    tools: PathBuf,
+    /// The scenarios' program.
+    smoke: Option<PathBuf>,
+    /// With the template in it; each lab gets a copy.
+    work_disk: File,
+}
+
+impl<'a> Lab<'a> {
+    pub(super) fn prepare(project: &'a Project, smoke: Option<PathBuf>) -> Result<Self> {
+        let cache = cache(project);
+        std::fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
+        let (host, tools) = (host::prepare(&cache)?, firecracker::prepare(&cache)?);
+        let work_disk = input::make_work_disk(&template::folder(project), &cache)?;
+        Ok(Self { project, host, tools, smoke, work_disk })
+    }
+
+    pub(super) fn boot(
+        &self,
+        command: &[OsString],
+        memory: u32,
+        limit: Option<Duration>,
+        talk: Talk,
+    ) -> Result<End> {
+        let folder = tempfile::Builder::new().prefix("run-").tempdir_in(cache(self.project))?;
+        let input = input::Input {
+            programs: &self.project.programs(),
+            failing: &self.project.failing_programs(),
+            tools: &self.tools,
+            smoke: self.smoke.as_deref(),
+            command,
+            terminal: talk.typed,
+        };
+        input.make_disk(folder.path())?;
+        input::copy_work_disk(&self.work_disk, folder.path())?;
+        say("booting the lab");
+        machine::Machine { host: &self.host, folder, memory, limit, talk }.run()
+    }
+}
+
+fn cache(project: &Project) -> PathBuf {
+    project.target().join("lab")
+}

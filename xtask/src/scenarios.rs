@@ -1,0 +1,107 @@
+//! The program of the scenarios: built, listed, and run on this machine.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::{
+    command::{cargo, check, find_program, output},
+    programs::TEST_FEATURES,
+    project::Project,
+};
+
+/// A scenario of a tier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Scenario {
+    pub(crate) name: String,
+    pub(crate) slow: bool,
+}
+
+/// Compiles the program and returns its path.
+pub(crate) fn build(project: &Project) -> Result<PathBuf> {
+    let arguments = ["test", "--workspace", "--features", TEST_FEATURES, "--test", "scenarios", "--no-run"];
+    let mut cargo = cargo(project, &arguments);
+    let messages = String::from_utf8(output(cargo.arg("--message-format=json-render-diagnostics"))?)?;
+    program_in(&messages)
+}
+
+/// The test program in cargo's messages.
+fn program_in(messages: &str) -> Result<PathBuf> {
+    for line in messages.lines() {
+        let message: Value = serde_json::from_str(line).context("cargo's messages")?;
+        if message["target"]["kind"][0] == "test"
+            && let Some(path) = message["executable"].as_str()
+        {
+            return Ok(path.into());
+        }
+    }
+    anyhow::bail!("cargo has built no scenarios")
+}
+
+/// The scenarios of a tier, in the order in which they start.
+pub(crate) fn list(program: &Path, tier: &str) -> Result<Vec<Scenario>> {
+    let listed = output(Command::new(program).args(["--list", "--tier", tier]))?;
+    let scenarios = parse(&String::from_utf8(listed)?);
+    ensure!(!scenarios.is_empty(), "there is no scenario of tier {tier}");
+    Ok(scenarios)
+}
+
+fn parse(listed: &str) -> Vec<Scenario> {
+    let scenario = |line: &str| match line.strip_suffix(" slow") {
+        Some(name) => Scenario { name: name.to_owned(), slow: true },
+        None => Scenario { name: line.to_owned(), slow: false },
+    };
+    listed.lines().map(scenario).collect()
+}
+
+/// Runs the scenarios of this machine, two at a time; returns how many there are.
+pub(crate) fn run(project: &Project) -> Result<usize> {
+    let program = build(project)?;
+    let count = list(&program, "here")?.len();
+    check(Command::new(program).args(["--tier", "here", "--test-threads", "2", "--expect", &expected()]))?;
+    Ok(count)
+}
+
+/// Returns what VMs must run with on this machine, found without banger's own test of KVM.
+fn expected() -> String {
+    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let has_kvm = flags.split_whitespace().any(|word| word == "vmx" || word == "svm")
+        && fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
+    let vmm = env::var("BANGER_VMM").unwrap_or_else(|_| {
+        let firecracker = has_kvm && find_program("firecracker").is_some();
+        if firecracker { "firecracker".to_owned() } else { "qemu".to_owned() }
+    });
+    format!("{vmm}/{}", if has_kvm { "kvm" } else { "tcg" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_is_the_test_target_in_cargos_messages() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","target":{"kind":["lib"]},"executable":null}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"kind":["lib"]},"executable":"/t/lib-1"}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"scenarios"},"executable":"/t/scenarios-1"}"#,
+            "\n",
+            r#"{"reason":"build-finished","success":true}"#,
+        );
+        assert_eq!(program_in(messages).unwrap(), Path::new("/t/scenarios-1"));
+        assert!(program_in(r#"{"reason":"build-finished","success":true}"#).is_err());
+    }
+
+    #[test]
+    fn a_listed_scenario_is_slow_if_its_line_says_so() {
+        let [slow, other] = [("soak::many", true), ("ssh::slow", false)]
+            .map(|(name, slow)| Scenario { name: name.into(), slow });
+        assert_eq!(parse("soak::many slow\nssh::slow\n"), [slow, other]);
+    }
+}
