@@ -45,7 +45,7 @@ fn is_clean(host: &Host, image: &str) -> Result<()> {
     Ok(())
 }
 
-#[scenario(Here)]
+#[scenario(Here, Slow)]
 fn what_was_done_in_a_vm_is_in_the_image_made_of_it() -> Result<()> {
     let host = Host::tiny()?;
     make(&host, "box", "tiny")?;
@@ -196,7 +196,7 @@ fn a_file_of_the_users_is_an_image_where_it_is() -> Result<()> {
     host.agrees()
 }
 
-#[scenario(Here)]
+#[scenario(Here, Slow)]
 fn a_build_is_made_once_and_its_name_moves() -> Result<()> {
     let host = Host::tiny()?;
     let script = host.path("setup.sh");

@@ -80,7 +80,7 @@ fn shell(host: &Host, vm: &str, script: &str) -> Result<Finished> {
     host.start(&["vm", "shell", vm])?.finish(script.as_bytes())
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, Lab, Slow)]
 fn systemd_in_an_image_of_another_machine() -> Result<()> {
     let host = Host::new()?;
     host.ok(&["image", "import", "arch", &text(&host.path("arch.tar.zst"))])?;

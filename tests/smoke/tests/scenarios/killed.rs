@@ -428,7 +428,7 @@ fn kill(pid: i32) -> Result<()> {
     Ok(kill_process(Pid::from_raw(pid).context("pid")?, Signal::KILL)?)
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, Lab, Slow)]
 fn each_process_of_a_vm_is_killed_and_the_vm_says_so_and_starts_again() -> Result<()> {
     let host = Host::tiny()?;
     let roles: Vec<_> = {

@@ -138,7 +138,7 @@ fn who_does_not_want_to_wait_does_not() -> Result<()> {
     host.nothing_left()
 }
 
-#[scenario(Here)]
+#[scenario(Here, Slow)]
 fn files_go_only_where_their_user_lets_them() -> Result<()> {
     let host = Host::tiny()?;
     let root = repository(&host, &[("banger.toml", "[[file_sync]]\nhost = '~/.thing'\n")])?;

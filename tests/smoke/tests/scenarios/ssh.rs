@@ -135,7 +135,7 @@ fn a_terminal_is_one_to_its_last_key() -> Result<()> {
     Ok(())
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, Lab, Slow)]
 fn files_go_both_ways() -> Result<()> {
     let host = Host::with_debian()?;
     let tree = host.path("tree");
