@@ -70,6 +70,19 @@ impl fmt::Display for Death {
     }
 }
 
+impl Death {
+    /// How likely it caused the end of the VM's other processes: a VMM fails without its helper, and a helper exits when its
+    /// VMM has ended.
+    fn rank(self) -> u8 {
+        match (self.role, self.reason) {
+            (_, ExitReason::Killed(_)) => 3,
+            (ProcessRole::Vmm, _) => 1,
+            (_, ExitReason::Exited(0) | ExitReason::Unknown) => 0,
+            (_, ExitReason::Exited(_)) => 2,
+        }
+    }
+}
+
 /// The processes of a VM; none while it is down.
 #[derive(Debug, Default)]
 pub(crate) struct Alive {
@@ -91,12 +104,12 @@ impl Alive {
         }
     }
 
-    /// Waits for the first end of the VMM or a helper; for ever, when there are none.
+    /// Waits for the end of the VMM or a helper; for ever, when there are none. When several have ended, returns the one that
+    /// most likely caused the others' end.
     pub(crate) async fn first_death(&self) -> Death {
-        let helpers = self.helpers.iter().map(|(role, process)| (*role, process));
-        let needed = helpers.chain(self.vmm.iter().map(|vmm| (ProcessRole::Vmm, vmm)));
-        let mut deaths: Vec<_> = needed.map(|(role, process)| (role, Box::pin(process.ended()))).collect();
-        std::future::poll_fn(|context| {
+        let mut deaths: Vec<_> =
+            self.needed().map(|(role, process)| (role, Box::pin(process.ended()))).collect();
+        let first = std::future::poll_fn(|context| {
             for (role, ended) in &mut deaths {
                 if let Poll::Ready(reason) = ended.as_mut().poll(context) {
                     return Poll::Ready(Death { role: *role, reason });
@@ -104,7 +117,17 @@ impl Alive {
             }
             Poll::Pending
         })
-        .await
+        .await;
+        let others = self.needed().filter(|(role, _)| *role != first.role);
+        let others =
+            others.filter_map(|(role, process)| Some(Death { role, reason: process.ended_already()? }));
+        others.fold(first, |cause, death| if death.rank() > cause.rank() { death } else { cause })
+    }
+
+    /// The processes without which the VM does not run.
+    fn needed(&self) -> impl Iterator<Item = (ProcessRole, &LiveProcess)> {
+        let helpers = self.helpers.iter().map(|(role, process)| (*role, process));
+        helpers.chain(self.vmm.iter().map(|vmm| (ProcessRole::Vmm, vmm)))
     }
 
     /// Waits until all that an ended VMM wrote to the console is in its file.
@@ -207,16 +230,26 @@ impl LiveProcess {
             // An error here can only say that the reactor is going down.
             Err(_) => return ExitReason::Unknown,
         }
+        self.exit_reason().ok().flatten().unwrap_or(ExitReason::Unknown)
+    }
+
+    /// Returns how it ended, if it has ended and that is known.
+    fn ended_already(&self) -> Option<ExitReason> {
+        self.exit_reason().ok()?
+    }
+
+    /// Returns how a child of this process ended; an error for any other process.
+    fn exit_reason(&self) -> rustix::io::Result<Option<ExitReason>> {
         let status = rustix::process::waitid(
             WaitId::PidFd(self.pidfd.as_fd()),
             WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
-        );
-        let Ok(Some(status)) = status else { return ExitReason::Unknown };
-        match (status.exit_status(), status.terminating_signal()) {
-            (Some(status), _) => ExitReason::Exited(status),
-            (_, Some(signal)) => ExitReason::Killed(signal),
-            _ => ExitReason::Unknown,
-        }
+        )?;
+        let Some(status) = status else { return Ok(None) };
+        Ok(match (status.exit_status(), status.terminating_signal()) {
+            (Some(status), _) => Some(ExitReason::Exited(status)),
+            (_, Some(signal)) => Some(ExitReason::Killed(signal)),
+            _ => None,
+        })
     }
 
     /// Sends it a signal, by its Linux number. One that has ended needs none.
@@ -268,6 +301,23 @@ mod tests {
         let child = Command::new("/bin/sh").args(["-c", "exit 3"]).spawn().unwrap();
         let process = open(child.id()).unwrap().unwrap();
         assert_eq!(process.ended().await, ExitReason::Exited(3));
+    }
+
+    #[test]
+    fn a_helper_that_failed_is_the_cause_of_its_vmms_end_and_not_the_other_way() {
+        use ExitReason::{Exited, Killed, Unknown};
+        use ProcessRole::{Vmm, VsockDevice};
+        // The cause, and what follows it.
+        for (cause, consequence) in [
+            ((VsockDevice, Killed(9)), (Vmm, Exited(1))),
+            ((VsockDevice, Exited(1)), (Vmm, Exited(1))),
+            ((Vmm, Killed(9)), (VsockDevice, Exited(0))),
+            ((Vmm, Exited(0)), (VsockDevice, Exited(0))),
+            ((Vmm, Unknown), (VsockDevice, Unknown)),
+        ] {
+            let [cause, consequence] = [cause, consequence].map(|(role, reason)| Death { role, reason });
+            assert!(cause.rank() > consequence.rank(), "{cause}, {consequence}");
+        }
     }
 
     #[test]
