@@ -207,8 +207,12 @@ impl Start<'_> {
             command.stdout(duplicate(stdout)?);
             let process = self.spawn(role, &planned.program, command)?;
             self.alive.add(role, process);
-            if let Some(socket) = &planned.ready {
-                self.socket_appears(socket).await?;
+            if let Some(socket) = &planned.ready
+                && let Some(death) = self.socket_appears(socket).await?
+            {
+                // The keeper reads for as long as a pipe is open.
+                drop(pipes);
+                return Err(self.died(death).await);
             }
             self.context.spans.end(&format!("start {role}"), began);
         }
@@ -261,15 +265,15 @@ impl Start<'_> {
         process::open(child.id())?.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))
     }
 
-    /// Waits until a helper has made its socket.
-    async fn socket_appears(&self, socket: &Path) -> Result<(), EngineError> {
+    /// Waits until a helper has made its socket. Returns the death that prevented it.
+    async fn socket_appears(&self, socket: &Path) -> Result<Option<Death>, EngineError> {
         let appears = timeout(HELPER_READY, dirs::appears(socket));
         tokio::select! {
             made = appears => match made {
-                Ok(made) => made,
+                Ok(made) => made.map(|()| None),
                 Err(_) => Err(self.vmm_error(format!("{} has not appeared in {} s", socket.display(), HELPER_READY.as_secs()))),
             },
-            death = self.alive.first_death() => Err(self.died(death).await),
+            death = self.alive.first_death() => Ok(Some(death)),
             () = self.context.cancel.cancelled() => Err(EngineError::Cancelled),
         }
     }
