@@ -16,7 +16,7 @@ pub(crate) fn say(text: impl std::fmt::Display) {
 }
 
 /// Commands of cargo that do not take `--locked`, or have it already.
-const UNLOCKED: [&str; 3] = ["fmt", "install", "vendor"];
+const UNLOCKED: [&str; 1] = ["fmt"];
 
 /// Returns the cargo that runs xtask, with the workspace as its directory. It fails if Cargo.lock is out of date.
 pub(crate) fn cargo(project: &Project, arguments: &[&str]) -> Command {
