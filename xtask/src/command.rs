@@ -15,7 +15,7 @@ pub(crate) fn say(text: impl std::fmt::Display) {
     eprintln!("xtask: {text}");
 }
 
-/// Commands of cargo that do not take `--locked`, or have it already.
+/// Commands of cargo that do not take `--locked`.
 const UNLOCKED: [&str; 1] = ["fmt"];
 
 /// Returns the cargo that runs xtask, with the workspace as its directory. It fails if Cargo.lock is out of date.
