@@ -206,10 +206,12 @@ fn run(options: &Options) -> Result<ExitCode> {
 fn run_all(scenarios: Vec<&'static Scenario>, threads: usize) -> Vec<String> {
     let left = Mutex::new(VecDeque::from(scenarios));
     let failed = Mutex::new(Vec::new());
+    // The lock is open again when this returns; in the loop's own condition it would be held while a scenario runs.
+    let next = || lock(&left).pop_front();
     thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
-                while let Some(scenario) = lock(&left).pop_front() {
+                while let Some(scenario) = next() {
                     let path = scenario.path();
                     let start = Instant::now();
                     let result = run_one(scenario, &path);

@@ -130,8 +130,14 @@ impl Alive {
         helpers.chain(self.vmm.iter().map(|vmm| (ProcessRole::Vmm, vmm)))
     }
 
-    /// Waits until all that an ended VMM wrote to the console is in its file.
+    /// Waits until all that the VMM wrote to the console is in its file. A VMM that runs on without a helper is ended first:
+    /// the keeper reads for as long as it runs.
     pub(crate) async fn console_written(&self) {
+        if let Some(vmm) = &self.vmm
+            && let Err(error) = vmm.kill().await
+        {
+            tracing::warn!(pid = vmm.pid, %error, "the VMM has not ended");
+        }
         if let Some(console) = &self.console
             && tokio::time::timeout(CONSOLE_WRITTEN, console.ended()).await.is_err()
         {
