@@ -1,12 +1,20 @@
 //! The streams of an exec of the agent's own, between the connection and the threads that read and write here.
 
+use std::time::Duration;
+
 use banger_api::ApiError;
 use banger_proto::ExitStatus;
 use bytes::Bytes;
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 
 use super::{CopyEvent, SILENCE, lines::Lines, pipe::PART, silent};
 use crate::exec::{ExecInput, ExecOutput, Output};
+
+/// How long the sending thread may take to end after its last part, which the guest has acknowledged by exiting.
+const LAST: Duration = Duration::from_secs(60);
 
 /// All that goes one way or the other.
 pub(super) struct Streams {
@@ -65,7 +73,15 @@ impl Streams {
                     }
                     Output::Stderr(bytes) => lines.push(&bytes, tell),
                     Output::Taken(bytes) => self.input.taken(bytes),
-                    Output::Exited(status) => return Ok(Ended { status, whole: sending == Sending::Done }),
+                    Output::Exited(status) => {
+                        // The guest knows the end by what was sent, and may exit before the end is noticed here.
+                        let whole = match sending {
+                            Sending::Done => true,
+                            Sending::On => matches!(timeout(LAST, parts.recv()).await, Ok(None)),
+                            Sending::Broken => false,
+                        };
+                        return Ok(Ended { status, whole });
+                    }
                 },
                 part = parts.recv(), if may_send => {
                     let (sent, next) = match part {
