@@ -90,6 +90,13 @@ impl Locked {
     }
 }
 
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that is being started by another thread has the descriptor until it execs.
+        let _ = flock(&self.fd, FlockOperation::Unlock);
+    }
+}
+
 fn is_empty(folder: &Path) -> io::Result<bool> {
     Ok(fs::read_dir(folder)?.next().is_none())
 }
@@ -177,6 +184,16 @@ mod tests {
         let held = Locked::holding(&target, true).unwrap();
         let busy = place(&*tree(), &target, &mut Unpacked::default()).unwrap_err();
         assert!(matches!(busy, UnpackError::Busy(_)), "{busy}");
+        drop(held);
+        place(&*tree(), &target, &mut Unpacked::default()).unwrap();
+    }
+
+    #[test]
+    fn a_process_that_has_inherited_the_descriptor_does_not_hold_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("repo");
+        let held = Locked::holding(&target, true).unwrap();
+        let _inherited = held.fd.try_clone().unwrap();
         drop(held);
         place(&*tree(), &target, &mut Unpacked::default()).unwrap();
     }
