@@ -46,7 +46,7 @@ fn all(steps: &mut Steps, project: &Project, with_lab: bool) -> Result<()> {
     })?;
     if with_lab {
         steps.step("scenarios in the lab", || {
-            in_lab = lab::scenarios(project)?;
+            in_lab = lab::scenarios(project, false)?;
             Ok(())
         })?;
     }

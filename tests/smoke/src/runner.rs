@@ -40,6 +40,8 @@ pub enum Mark {
     Here,
     /// Runs in the lab, with Firecracker on KVM.
     Lab,
+    /// Runs in the lab, with Firecracker on KVM, on request only: what it tests is the same on each VMM.
+    LabMore,
     /// Runs in the lab, with QEMU on KVM.
     LabQemu,
     /// Takes several times as long as most, and so starts first.
@@ -47,12 +49,13 @@ pub enum Mark {
 }
 
 impl Mark {
-    const ALL: [Self; 4] = [Self::Here, Self::Lab, Self::LabQemu, Self::Slow];
+    const ALL: [Self; 5] = [Self::Here, Self::Lab, Self::LabMore, Self::LabQemu, Self::Slow];
 
     fn name(self) -> &'static str {
         match self {
             Self::Here => "here",
             Self::Lab => "lab",
+            Self::LabMore => "lab-more",
             Self::LabQemu => "lab-qemu",
             Self::Slow => "slow",
         }
@@ -64,7 +67,7 @@ impl FromStr for Mark {
 
     fn from_str(text: &str) -> Result<Self> {
         let mark = Self::ALL.into_iter().find(|mark| mark.name() == text && *mark != Self::Slow);
-        mark.with_context(|| format!("there is no tier `{text}`: here, lab or lab-qemu"))
+        mark.with_context(|| format!("there is no tier `{text}`: here, lab, lab-more or lab-qemu"))
     }
 }
 
@@ -93,7 +96,7 @@ Usage: scenarios [OPTIONS] [NAME]...
 Runs the scenarios with one of the NAMEs in their own, by default all of the tier.
 
 Options:
-  --tier TIER        here (default), lab (Firecracker on KVM) or lab-qemu (QEMU on KVM)
+  --tier TIER        here (default), lab or lab-more (Firecracker on KVM), or lab-qemu (QEMU on KVM)
   --exact            a NAME is the whole name of a scenario
   --list             prints the names, with `slow` after those that start first, and runs nothing
   --test-threads N   how many run at a time [default: one for each processor]

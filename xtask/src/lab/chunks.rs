@@ -32,7 +32,7 @@ struct Tier {
 }
 
 const TIERS: [Tier; 2] = [
-    Tier { name: "lab", vmm: "firecracker/kvm", setting: ":" },
+    Tier { name: "lab", vmm: FIRECRACKER, setting: ":" },
     // With the vsock of the lab's kernel, which QEMU uses where banger-vsock-device is missing.
     Tier {
         name: "lab-qemu",
@@ -42,6 +42,11 @@ const TIERS: [Tier; 2] = [
             cp /in/programs/banger /in/programs/bangerd /in/programs/banger-agent $BANGER_PROGRAMS",
     },
 ];
+
+/// On request.
+const MORE: Tier = Tier { name: "lab-more", vmm: FIRECRACKER, setting: ":" };
+
+const FIRECRACKER: &str = "firecracker/kvm";
 
 /// Labs at a time, as each has one processor.
 const LABS: usize = 2;
@@ -71,11 +76,12 @@ struct Tally {
     frozen: usize,
 }
 
-/// Runs the scenarios of all tiers and returns how many there are. The programs and the template are there.
-pub(crate) fn scenarios(project: &Project) -> Result<usize> {
+/// Runs the lab's scenarios, with those on request if `more`, and returns how many there are. The programs and the
+/// template are there.
+pub(crate) fn scenarios(project: &Project, more: bool) -> Result<usize> {
     let program = suite::build(project)?;
     let mut chunks = VecDeque::new();
-    for tier in &TIERS {
+    for tier in more.then_some(&MORE).into_iter().chain(&TIERS) {
         let names = chunks_of(suite::list(&program, tier.name)?);
         chunks.extend(names.into_iter().map(|names| Chunk { tier, names }));
     }

@@ -42,8 +42,12 @@ pub(crate) struct Arguments {
 enum What {
     /// An interactive shell in the lab; scenarios are in /in/smoke
     Shell,
-    /// All scenarios, as the suite runs them
-    Scenarios,
+    /// The scenarios that CI runs in the lab
+    Scenarios {
+        /// Also those whose subject is the same on each VMM, twice as many
+        #[arg(long)]
+        more: bool,
+    },
 }
 
 /// For a command that does not say.
@@ -63,7 +67,7 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
         Some(suite::build(project)?)
     };
     let terminal = match arguments.what {
-        Some(What::Scenarios) => return scenarios(project).map(|_| ExitCode::SUCCESS),
+        Some(What::Scenarios { more }) => return scenarios(project, more).map(|_| ExitCode::SUCCESS),
         Some(What::Shell) => true,
         None => false,
     };

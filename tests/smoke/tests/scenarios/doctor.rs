@@ -34,7 +34,7 @@ fn a_fresh_host_passes_and_is_left_as_it_was() -> Result<()> {
     Ok(())
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn a_store_that_is_none_fails_and_keeps_its_bytes() -> Result<()> {
     let host = Host::bare()?;
     let state = host.path("state/banger");
@@ -53,7 +53,7 @@ fn a_store_that_is_none_fails_and_keeps_its_bytes() -> Result<()> {
     Ok(())
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn a_mistake_in_a_file_is_told_and_the_daemon_lives() -> Result<()> {
     let host = Host::bare()?;
     host.ok(&["ps"])?;
@@ -75,7 +75,7 @@ fn a_mistake_in_a_file_is_told_and_the_daemon_lives() -> Result<()> {
     Ok(())
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn each_value_tells_where_it_comes_from() -> Result<()> {
     let host = Host::bare()?;
     let (user, system) = (host.path("config/banger/config.toml"), host.path("system.toml"));
@@ -125,7 +125,7 @@ fn what_the_host_does_not_have_is_refused_with_the_numbers() -> Result<()> {
     Ok(())
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn all_that_is_wrong_is_told_together() -> Result<()> {
     let host = Host::bare()?;
     let script = "\"$0\" vm run --rm --memory 900G -- true; status=$?; \"$0\" daemon stop; exit $status";

@@ -149,7 +149,7 @@ fn an_image_has_as_many_names_as_it_is_given() -> Result<()> {
     host.agrees()
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn a_file_of_the_users_is_an_image_where_it_is() -> Result<()> {
     let host = Host::tiny()?;
     let file = host.path("mine.ext4");

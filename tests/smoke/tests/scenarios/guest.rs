@@ -43,7 +43,7 @@ fn look(path: &Path, found: &mut Vec<(String, u32, i64, Vec<u8>)>) -> Result<()>
     Ok(())
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn files_are_copied_both_ways() -> Result<()> {
     let host = Host::new()?;
     host.ok(&["vm", "run", "-d", "--name", "box"])?;

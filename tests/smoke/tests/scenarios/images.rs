@@ -80,7 +80,7 @@ fn shell(host: &Host, vm: &str, script: &str) -> Result<Finished> {
     host.start(&["vm", "shell", vm])?.finish(script.as_bytes())
 }
 
-#[scenario(Here, Lab, Slow)]
+#[scenario(Here, LabMore, Slow)]
 fn systemd_in_an_image_of_another_machine() -> Result<()> {
     let host = Host::new()?;
     host.ok(&["image", "import", "arch", &text(&host.path("arch.tar.zst"))])?;
@@ -106,7 +106,7 @@ fn systemd_in_an_image_of_another_machine() -> Result<()> {
     Ok(())
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn openrc_under_sysvinit() -> Result<()> {
     let host = Host::new()?;
     host.ok(&["image", "import", "openrc", &text(&host.path("openrc.tar.zst"))])?;
@@ -135,7 +135,7 @@ fn busybox(host: &Host, name: &str, files: &[(&str, &str)]) -> Result<()> {
     host.ok(&["image", "import", name, &text(&tar)]).map(drop)
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn busyboxes_with_and_without_what_they_would_start() -> Result<()> {
     let host = Host::new()?;
     let openrcs =
@@ -161,7 +161,7 @@ fn busyboxes_with_and_without_what_they_would_start() -> Result<()> {
     stop(&host, "busybox")
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn scripts_as_inits_and_an_init_that_cannot_be_run() -> Result<()> {
     let host = Host::new()?;
     busybox(&host, "script", &[("sbin/init", "#!/bin/sh\nwhile :; do sleep 1; done\n")])?;
@@ -198,7 +198,7 @@ fn saved(host: &Host, tar: &Path, config: &Value) -> Result<PathBuf> {
     Ok(path)
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn a_program_and_nothing_else() -> Result<()> {
     let host = Host::new()?;
     let tar = host.path("app.tar");
@@ -237,7 +237,7 @@ fn a_program_and_nothing_else() -> Result<()> {
     stop(&host, "app")
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn a_command_is_the_images_user_in_its_folder_and_a_shell_is_roots() -> Result<()> {
     let host = Host::new()?;
     let tar = host.path("tree.tar");

@@ -132,7 +132,7 @@ fn a_kernel_that_the_vmm_cannot_boot_is_not_waited_for() -> Result<()> {
     host.nothing_left()
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn a_kernel_in_a_folder_is_found_there() -> Result<()> {
     let host = Host::new()?;
     let files = files_of(&host, "debian-cloud")?;

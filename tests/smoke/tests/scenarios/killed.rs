@@ -87,7 +87,7 @@ fn a_daemon_killed_as_it_starts_or_stops_a_vm_loses_nothing_and_leaves_nothing()
     ])
 }
 
-#[scenario(Here, Lab, Slow)]
+#[scenario(Here, LabMore, Slow)]
 fn a_daemon_killed_as_it_moves_a_workspace_loses_nothing_and_leaves_nothing() -> Result<()> {
     kill_in_each(&[
         case(Before::NoWorkspace, &["vm", "workspace", "prepare", "box", "repo"], Effect::Keeps),
@@ -469,7 +469,7 @@ fn each_process_of_a_vm_is_killed_and_the_vm_says_so_and_starts_again() -> Resul
     Ok(())
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn a_guest_whose_agent_is_killed_can_be_stopped_and_started_again() -> Result<()> {
     let host = Host::new()?;
     let tar = host.path("init.tar");

@@ -116,7 +116,7 @@ fn a_session_that_ends_while_its_vm_stands_still_takes_nothing_with_it() -> Resu
     Ok(())
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn several_are_named_at_once_and_the_good_ones_go_well() -> Result<()> {
     let host = Host::tiny()?;
     for name in ["one", "two", "three"] {
@@ -140,7 +140,7 @@ fn several_are_named_at_once_and_the_good_ones_go_well() -> Result<()> {
     Ok(())
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn commands_on_one_vm_at_once_wait_or_are_told_what_is_going_on() -> Result<()> {
     let host = Host::tiny()?;
     make(&host, "box", &["--no-start"])?;
@@ -169,7 +169,7 @@ fn commands_on_one_vm_at_once_wait_or_are_told_what_is_going_on() -> Result<()> 
     host.nothing_left()
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn operations_are_listed_followed_and_cancelled() -> Result<()> {
     let host = Host::tiny()?;
     let run = host.start(&["vm", "run", "-d", "--name", "box", "--image", "tiny", "--memory", "256M"])?;
@@ -221,7 +221,7 @@ fn a_killed_daemon_leaves_vms_running_and_the_next_one_has_them() -> Result<()> 
     Ok(())
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn a_store_that_is_moved_away_takes_no_disk_with_it() -> Result<()> {
     let host = Host::tiny()?;
     make(&host, "box", &[])?;

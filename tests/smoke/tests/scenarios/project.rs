@@ -54,7 +54,7 @@ host = "~/.thing"
 guest = "~/.of/thing"
 "#;
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn a_vm_has_what_its_project_says() -> Result<()> {
     let host = Host::tiny()?;
     let container = r#"{"containerEnv": {"GREETING": "hello", "OTHER": "other"}, "forwardPorts": [7002],
@@ -263,7 +263,7 @@ fn ask(port: u16, sent: &[u8]) -> Result<String> {
     Ok(answer)
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn a_port_is_here_while_the_session_lasts() -> Result<()> {
     let host = Host::new()?;
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;

@@ -15,7 +15,7 @@ fn a_command_runs_on_the_guests_own_kernel_and_its_status_is_ours() -> Result<()
     host.nothing_left()
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn stdin_is_piped_through() -> Result<()> {
     let host = Host::tiny()?;
     let text: String = (0..200_000).map(|n| format!("line {n}\n")).collect();
@@ -74,7 +74,7 @@ fn a_shell_has_a_real_terminal() -> Result<()> {
     Ok(())
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn two_runs_at_once_do_not_meet() -> Result<()> {
     let host = Host::tiny()?;
     thread::scope(|scope| {
@@ -133,7 +133,7 @@ fn a_signal_reaches_the_command_in_the_guest() -> Result<()> {
     host.nothing_left()
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn timing_accounts_for_the_start() -> Result<()> {
     let host = Host::tiny()?;
     let run = host.banger(&["vm", "run", "--rm", "--timing", "--image", "tiny", "--", "busybox", "true"])?;

@@ -48,7 +48,7 @@ impl Usage {
     }
 }
 
-#[scenario(Here, Lab, Slow)]
+#[scenario(Here, LabMore, Slow)]
 fn the_daemon_does_not_grow_with_the_vms_that_have_been() -> Result<()> {
     let host = Host::tiny()?;
     host.ok(&["ps"])?;

@@ -118,7 +118,7 @@ fn ctrl_c_while_it_starts_undoes_it() -> Result<()> {
     host.nothing_left()
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn vms_outlive_a_killed_daemon() -> Result<()> {
     let host = Host::tiny()?;
     host.ok(&["vm", "run", "-d", "--name", "box", "--image", "tiny"])?;

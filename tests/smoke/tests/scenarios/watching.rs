@@ -23,7 +23,7 @@ fn lines(text: &str) -> Result<Vec<Value>> {
     text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn logs_show_what_was_said_and_follow_what_is_until_the_vm_is_down() -> Result<()> {
     let host = Host::tiny()?;
     make(&host, "box")?;
@@ -118,7 +118,7 @@ fn stats_tell_what_a_vm_uses() -> Result<()> {
     Ok(())
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn events_tell_a_vms_life_in_order() -> Result<()> {
     let host = Host::tiny()?;
     let mut follower = host.start(&["events", "-f", "--since", "1h"])?;
@@ -146,7 +146,7 @@ fn events_tell_a_vms_life_in_order() -> Result<()> {
     Ok(())
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn a_vm_that_nobody_uses_is_stopped_where_that_is_wanted() -> Result<()> {
     let host = Host::tiny()?;
     fs::create_dir_all(host.path("config/banger"))?;
