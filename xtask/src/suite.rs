@@ -1,8 +1,11 @@
 //! Everything that CI runs, one step after the other.
 
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::{
     arrows,
@@ -21,8 +24,40 @@ pub(crate) fn run(project: &Project, with_lab: bool) -> Result<()> {
 }
 
 fn all(steps: &mut Steps, project: &Project, with_lab: bool) -> Result<()> {
-    let run = |arguments: &[&str]| check(&mut cargo(project, arguments));
     steps.step("setup", setup::run)?;
+    // What takes no program of banger's waits for the mirror and the disk most of the time.
+    let systems = || {
+        if with_lab {
+            lab::fetch(project)?;
+        }
+        template::make_systems(project)
+    };
+    thread::scope(|scope| {
+        let systems = scope.spawn(systems);
+        before_scenarios(steps, project)?;
+        steps.step("template", || {
+            systems.join().unwrap_or_else(|_| bail!("a thread panicked"))?;
+            template::prepare(project)
+        })
+    })?;
+    let (mut here, mut in_lab) = (0, 0);
+    steps.step("scenarios here", || {
+        here = scenarios::run(project)?;
+        Ok(())
+    })?;
+    if with_lab {
+        steps.step("scenarios in the lab", || {
+            in_lab = lab::scenarios(project, false)?;
+            Ok(())
+        })?;
+    }
+    println!("scenarios run: {here} here, {in_lab} in the lab");
+    Ok(())
+}
+
+/// Checks, tests and builds.
+fn before_scenarios(steps: &mut Steps, project: &Project) -> Result<()> {
+    let run = |arguments: &[&str]| check(&mut cargo(project, arguments));
     steps.step("format", || run(&["fmt", "--all", "--check"]))?;
     steps.step("arrows", || arrows::run(project))?;
     steps.step("third-party crates", || deny::run(project))?;
@@ -37,21 +72,7 @@ fn all(steps: &mut Steps, project: &Project, with_lab: bool) -> Result<()> {
     let tests = ["test", "--workspace", "--features", TEST_FEATURES, "--tests"];
     steps.step("unit tests", || run(&tests))?;
     steps.step("build", || programs::build(project, None))?;
-    steps.step("build with fail points", || programs::build_failing(project))?;
-    steps.step("template", || template::prepare(project))?;
-    let (mut here, mut in_lab) = (0, 0);
-    steps.step("scenarios here", || {
-        here = scenarios::run(project)?;
-        Ok(())
-    })?;
-    if with_lab {
-        steps.step("scenarios in the lab", || {
-            in_lab = lab::scenarios(project, false)?;
-            Ok(())
-        })?;
-    }
-    println!("scenarios run: {here} here, {in_lab} in the lab");
-    Ok(())
+    steps.step("build with fail points", || programs::build_failing(project))
 }
 
 /// The steps done so far, each with its time and whether it passed.

@@ -28,18 +28,29 @@ pub(crate) fn folder(project: &Project) -> PathBuf {
     project.target().join("template")
 }
 
-/// Makes what is not there.
+/// Makes what is not there. The template gets its name when it is complete.
 pub(crate) fn prepare(project: &Project) -> Result<()> {
+    make_systems(project)?;
     let template = folder(project);
-    if !template.exists() {
-        fetch(project, &template)?;
+    if template.exists() {
+        return Ok(());
     }
+    let partial = partial(project);
+    fetch(project, &partial)?;
+    fs::rename(&partial, &template).with_context(|| template.display().to_string())
+}
+
+/// Makes the systems that are not there. No program of banger's is needed for that.
+pub(crate) fn make_systems(project: &Project) -> Result<()> {
+    let template = folder(project);
+    let folder = if template.exists() { template } else { partial(project) };
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     for (name, packages, change) in SYSTEMS {
-        let tar = template.join(format!("{name}.tar.zst"));
+        let tar = folder.join(format!("{name}.tar.zst"));
         if !tar.exists() {
             say(format!("making a system with {packages} for the scenarios"));
             // What packs it goes by the name's end.
-            let partial = template.join(format!("partial-{name}.tar.zst"));
+            let partial = folder.join(format!("partial-{name}.tar.zst"));
             debian::bootstrap(&debian::suite()?, packages, change, &partial)?;
             fs::rename(&partial, &tar).with_context(|| tar.display().to_string())?;
         }
@@ -47,13 +58,13 @@ pub(crate) fn prepare(project: &Project) -> Result<()> {
     Ok(())
 }
 
-fn fetch(project: &Project, template: &Path) -> Result<()> {
+fn partial(project: &Project) -> PathBuf {
+    folder(project).with_extension("partial")
+}
+
+/// Fetches the default image and kernel into `folder`.
+fn fetch(project: &Project, folder: &Path) -> Result<()> {
     say("fetching the image and the kernel for the scenarios");
-    // It gets its name when it is complete.
-    let partial = template.with_extension("partial");
-    if partial.exists() {
-        fs::remove_dir_all(&partial)?;
-    }
     // A socket's path may have 107 bytes at most, and the workspace may be anywhere.
     let runtime = tempfile::Builder::new().prefix("xtask-").tempdir_in("/tmp")?;
     let banger = |arguments: &[&str]| {
@@ -62,16 +73,20 @@ fn fetch(project: &Project, template: &Path) -> Result<()> {
         for (variable, name) in
             [("XDG_STATE_HOME", "state"), ("XDG_CACHE_HOME", "cache"), ("XDG_CONFIG_HOME", "config")]
         {
-            banger.env(variable, partial.join(name));
+            banger.env(variable, folder.join(name));
         }
         check(&mut banger)
     };
     for name in ["state", "cache", "config"] {
-        fs::create_dir_all(partial.join(name))?;
+        let part = folder.join(name);
+        // From a run that was stopped.
+        if part.exists() {
+            fs::remove_dir_all(&part)?;
+        }
+        fs::create_dir_all(&part)?;
     }
     let pulled = banger(&["image", "pull", "debian-bookworm"])
         .and_then(|()| banger(&["kernel", "pull", "debian-cloud"]));
     let stopped = banger(&["daemon", "stop"]);
-    pulled.and(stopped)?;
-    fs::rename(&partial, template).with_context(|| template.display().to_string())
+    pulled.and(stopped)
 }

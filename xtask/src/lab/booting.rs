@@ -28,10 +28,8 @@ pub(super) struct Lab<'a> {
 
 impl<'a> Lab<'a> {
     pub(super) fn prepare(project: &'a Project, smoke: Option<PathBuf>) -> Result<Self> {
-        let cache = cache(project);
-        std::fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
-        let (host, tools) = (host::prepare(&cache)?, firecracker::prepare(&cache)?);
-        let work_disk = input::make_work_disk(&template::folder(project), &cache)?;
+        let (host, tools) = fetched(project)?;
+        let work_disk = input::make_work_disk(&template::folder(project), &cache(project))?;
         Ok(Self { project, host, tools, smoke, work_disk })
     }
 
@@ -56,6 +54,17 @@ impl<'a> Lab<'a> {
         say("booting the lab");
         machine::Machine { host: &self.host, folder, memory, limit, talk }.run()
     }
+}
+
+/// Fetches what is not there of the lab's host and of what it runs.
+pub(crate) fn fetch(project: &Project) -> Result<()> {
+    fetched(project).map(drop)
+}
+
+fn fetched(project: &Project) -> Result<(host::Host, PathBuf)> {
+    let cache = cache(project);
+    std::fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
+    Ok((host::prepare(&cache)?, firecracker::prepare(&cache)?))
 }
 
 fn cache(project: &Project) -> PathBuf {

@@ -16,7 +16,7 @@ use anyhow::{Result, bail};
 use booting::{DEFAULT_MEMORY, FROZEN, Lab};
 use machine::{End, Talk};
 
-pub(crate) use self::chunks::scenarios;
+pub(crate) use self::{booting::fetch, chunks::scenarios};
 use crate::{command::say, programs, project::Project, scenarios as suite, setup, template};
 
 #[derive(Debug, clap::Args)]
