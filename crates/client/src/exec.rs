@@ -9,14 +9,14 @@ use banger_proto::{
 };
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use crate::{Client, Tunnel};
 
 /// What goes to a program, or to a socket.
 #[derive(Debug)]
-pub struct ExecInput {
-    stream: WriteHalf<Tunnel>,
+pub struct ExecInput<S = WriteHalf<Tunnel>> {
+    stream: S,
     bytes: BytesMut,
     window: usize,
 }
@@ -116,12 +116,16 @@ pub(crate) async fn dial(
     reference: &str,
 ) -> Result<(Greeting, ExecInput, ExecOutput), ApiError> {
     let (read, write) = tokio::io::split(client.tunnel(reference, AGENT_PORT).await?);
-    let mut output = ExecOutput { stream: read, decoder: Decoder::default() };
-    let input = ExecInput { stream: write, bytes: BytesMut::new(), window: STDIN_WINDOW };
-    Ok((output.message().await?, input, output))
+    let mut output = ExecOutput::over(read);
+    Ok((output.message().await?, ExecInput::over(write), output))
 }
 
-impl ExecInput {
+impl<S: AsyncWrite + Unpin> ExecInput<S> {
+    /// What goes to a program whose agent is at the other end of `stream`.
+    pub(crate) fn over(stream: S) -> Self {
+        Self { stream, bytes: BytesMut::new(), window: STDIN_WINDOW }
+    }
+
     /// Bytes of standard input that may be sent now.
     pub fn window(&self) -> usize {
         self.window

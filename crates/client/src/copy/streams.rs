@@ -6,20 +6,24 @@ use banger_api::ApiError;
 use banger_proto::ExitStatus;
 use bytes::Bytes;
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf},
     sync::mpsc,
     time::{sleep, timeout},
 };
 
 use super::{CopyEvent, SILENCE, lines::Lines, pipe::PART, silent};
-use crate::exec::{ExecInput, ExecOutput, Output};
+use crate::{
+    Tunnel,
+    exec::{ExecInput, ExecOutput, Output},
+};
 
 /// How long the sending thread may take to end after its last part, which the guest has acknowledged by exiting.
 const LAST: Duration = Duration::from_secs(60);
 
 /// All that goes one way or the other.
-pub(super) struct Streams {
-    pub(super) input: ExecInput,
-    pub(super) output: ExecOutput,
+pub(super) struct Streams<R = ReadHalf<Tunnel>, W = WriteHalf<Tunnel>> {
+    pub(super) input: ExecInput<W>,
+    pub(super) output: ExecOutput<R>,
     /// What the sending thread has for the guest; `None` when the guest wants nothing.
     pub(super) parts: Option<mpsc::Receiver<Bytes>>,
     /// What that thread has passed over.
@@ -45,7 +49,7 @@ enum Sending {
     Broken,
 }
 
-impl Streams {
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Streams<R, W> {
     /// Passes everything on until the agent's end has ended.
     pub(super) async fn pass(
         mut self,
@@ -98,5 +102,42 @@ impl Streams {
                 () = sleep(SILENCE), if !may_send => return Err(silent()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use banger_proto::{Frame, Reply};
+    use bytes::BytesMut;
+
+    use super::*;
+
+    /// The guest exits first, and only then does the sending thread do what `ends` does.
+    async fn exited_before_the_end(ends: impl FnOnce(mpsc::Sender<Bytes>)) -> Ended {
+        let mut exited = BytesMut::new();
+        Frame::control(&Reply::Exited { status: ExitStatus::Code(0) }).unwrap().encode(&mut exited);
+        let (parts, receiver) = mpsc::channel(1);
+        let streams = Streams {
+            input: ExecInput::over(tokio::io::sink()),
+            output: ExecOutput::over(&exited[..]),
+            parts: Some(receiver),
+            passed: mpsc::unbounded_channel().1,
+            came: None,
+        };
+        let (mut lines, mut tell) = (Lines::default(), |_| ());
+        let passing = streams.pass(&mut lines, &mut tell);
+        let (ended, ()) = tokio::join!(biased; passing, async { ends(parts) });
+        ended.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_guest_may_exit_before_the_end_is_noticed_here() {
+        assert!(exited_before_the_end(drop).await.whole);
+    }
+
+    #[tokio::test]
+    async fn what_was_left_when_the_guest_exited_has_not_been_sent() {
+        let ended = exited_before_the_end(|parts| parts.try_send(Bytes::from_static(b"more")).unwrap()).await;
+        assert!(!ended.whole);
     }
 }
