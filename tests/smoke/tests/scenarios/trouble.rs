@@ -70,7 +70,7 @@ fn a_guest_that_answers_garbage_is_told_and_can_be_deleted() -> Result<()> {
     host.start(&["vm", "logs", "-f", "box"])?.wait_for_stdout("hostile: turned")?;
     let exec = host.banger(&["vm", "exec", "box", "--", "/bin/busybox", "true"])?;
     exec.fails(125, &["does not follow the agent's protocol"])?;
-    assert_eq!(host.ok(&["vm", "stop", "box"])?, "box\n");
+    assert_eq!(host.ok(&["vm", "stop", "--timeout", "2s", "box"])?, "box\n");
     host.ok(&["vm", "delete", "box"])?;
     host.nothing_left()
 }
