@@ -135,7 +135,7 @@ $| = 1; print "listening\n";
 while (my $caller = $web->accept) { <$caller>; print $caller "HTTP/1.0 200 OK\r\n\r\n"; close $caller; }
 "#;
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn a_guest_tells_what_listens_in_it_and_how_it_is() -> Result<()> {
     let host = Host::new()?;
     host.ok(&["vm", "run", "-d", "--name", "box"])?;

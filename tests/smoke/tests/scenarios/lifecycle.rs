@@ -100,7 +100,7 @@ fn a_vm_stands_still_and_goes_on_and_is_killed_as_asked() -> Result<()> {
     host.nothing_left()
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn a_session_that_ends_while_its_vm_stands_still_takes_nothing_with_it() -> Result<()> {
     let host = Host::tiny()?;
     make(&host, "box", &[])?;

@@ -50,7 +50,7 @@ fn a_kept_vm_can_be_talked_to_stopped_started_and_deleted() -> Result<()> {
     host.nothing_left()
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn a_shell_has_a_real_terminal() -> Result<()> {
     let host = debian()?;
     let mut terminal = Terminal::start(&host.command(&["vm", "shell", "box"]), 30, 100)?;
@@ -103,7 +103,7 @@ fn two_runs_at_once_do_not_meet() -> Result<()> {
     host.nothing_left()
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn many_commands_at_once_in_one_vm() -> Result<()> {
     let host = debian()?;
     thread::scope(|scope| {
@@ -122,7 +122,7 @@ fn many_commands_at_once_in_one_vm() -> Result<()> {
     })
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn a_signal_reaches_the_command_in_the_guest() -> Result<()> {
     let host = Host::tiny()?;
     let script = "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.1; done";

@@ -58,7 +58,7 @@ fn a_guest_whose_init_dies_is_told_with_its_console() -> Result<()> {
     host.nothing_left()
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn a_guest_that_answers_garbage_is_told_and_can_be_deleted() -> Result<()> {
     let host = Host::new()?;
     let tar = host.path("hostile.tar");

@@ -59,7 +59,7 @@ fn logs_show_what_was_said_and_follow_what_is_until_the_vm_is_down() -> Result<(
     Ok(())
 }
 
-#[scenario(Here, Lab)]
+#[scenario(Here, LabMore)]
 fn a_guest_that_floods_its_console_fills_no_disk() -> Result<()> {
     let host = Host::tiny()?;
     make(&host, "box")?;
