@@ -7,6 +7,7 @@ use std::{
     },
     path::PathBuf,
     process::{ExitCode, ExitStatus},
+    time::Duration,
 };
 
 use banger_api::{ApiError, ErrorKind};
@@ -15,7 +16,11 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, Signal, kill_process},
 };
-use tokio::process::{Child, Command};
+use tokio::{
+    process::{Child, Command},
+    sync::mpsc::UnboundedReceiver,
+    time::sleep,
+};
 
 use crate::{
     commands::reference::reference,
@@ -30,6 +35,10 @@ const FAILED: i32 = 255;
 
 /// The program, and where it is got.
 const SSH: &str = "ssh";
+
+/// How long after a signal that ends ssh it gets the signal again. OpenSSH 9.2 looks whether it should end and then polls:
+/// a signal that comes between the two is not noticed until there is something else to do, which may be never.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Open a shell in a VM, or run a command there, by your own ssh
 ///
@@ -81,7 +90,8 @@ impl Ssh {
             ssh.args(["-l", user]);
         }
         ssh.arg("--").arg(format!("{}{SUFFIX}", vm.name)).args(line(&self.command));
-        let status = wait(ssh.spawn().map_err(failed("run ssh"))?).await?;
+        let signals = signals(&[Signal::INT, Signal::QUIT, Signal::TERM, Signal::HUP])?;
+        let status = wait(ssh.spawn().map_err(failed("run ssh"))?, signals).await?;
         Ok(exit_code(status, &ended).into())
     }
 }
@@ -118,16 +128,20 @@ fn path_of(pipe: &PipeWriter) -> PathBuf {
     format!("/proc/{}/fd/{}", std::process::id(), pipe.as_raw_fd()).into()
 }
 
-/// Waits for ssh's end. It hears of signals as if it were in this process's place.
-async fn wait(mut ssh: Child) -> Result<ExitStatus, ApiError> {
-    let mut signals = signals(&[Signal::INT, Signal::QUIT, Signal::TERM, Signal::HUP])?;
+/// Waits for ssh's end, and passes signals on to it.
+async fn wait(mut ssh: Child, mut signals: UnboundedReceiver<Signal>) -> Result<ExitStatus, ApiError> {
+    let mut ending = None;
     let pid = ssh.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let by_terminal = io::stdin().is_terminal();
     loop {
         let signal = tokio::select! {
             status = ssh.wait() => return status.map_err(failed("wait for ssh")),
             Some(signal) = signals.recv() => signal,
+            Some(signal) = async { sleep(AGAIN).await; ending }, if ending.is_some() => signal,
         };
+        if matches!(signal, Signal::TERM | Signal::HUP) {
+            ending = Some(signal);
+        }
         // A terminal has told both.
         let told = by_terminal && matches!(signal, Signal::INT | Signal::QUIT);
         if let Some(pid) = pid.filter(|_| !told) {
@@ -169,6 +183,18 @@ mod tests {
         assert_eq!(line(&["cd repo && make"]).unwrap(), "cd repo && make");
         assert_eq!(line(&["sh", "-c", "exit 3"]).unwrap(), "sh -c 'exit 3'");
         assert_eq!(line(&["echo", "it's", "", "A=$b"]).unwrap(), r"echo 'it'\''s' '' 'A=$b'");
+    }
+
+    #[tokio::test]
+    async fn an_ssh_that_misses_the_first_signal_gets_another() {
+        let (sender, signals) = tokio::sync::mpsc::unbounded_channel();
+        let mut ssh = Command::new("sh");
+        ssh.args(["-c", "trap 'trap \"exit 3\" TERM' TERM; echo; while :; do sleep 0.01; done"]);
+        let mut ssh = ssh.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        // It has set its trap.
+        tokio::io::AsyncReadExt::read_u8(&mut ssh.stdout.take().unwrap()).await.unwrap();
+        sender.send(Signal::TERM).unwrap();
+        assert_eq!(wait(ssh, signals).await.unwrap().code(), Some(3));
     }
 
     #[test]
