@@ -20,17 +20,17 @@ const SEND: u32 = 2;
 const BOTH: u32 = 3;
 
 /// A device in a thread of its own.
-struct Host {
+struct RunningDevice {
     dir: TempDir,
 }
 
-impl Host {
+impl RunningDevice {
     fn new() -> Self {
-        let host = Self { dir: tempfile::tempdir().unwrap() };
+        let running = Self { dir: tempfile::tempdir().unwrap() };
         let config = Config {
             guest_cid: u32::try_from(CID).unwrap(),
-            vhost_socket: host.vhost_socket(),
-            host_socket: host.socket(),
+            vhost_socket: running.vhost_socket(),
+            host_socket: running.socket(),
         };
         let mut device = Device::bind(config).unwrap();
         // Ends with the test's process.
@@ -39,7 +39,7 @@ impl Host {
                 device.serve().unwrap();
             }
         });
-        host
+        running
     }
 
     fn vhost_socket(&self) -> PathBuf {
@@ -82,12 +82,12 @@ impl Host {
 }
 
 /// A device, a guest, and a connection from the host to port 1024.
-fn connected() -> (Host, Guest, UnixStream, (u32, u32)) {
-    let host = Host::new();
-    let mut guest = host.boot();
-    let mut client = host.dial(1024);
+fn connected() -> (RunningDevice, Guest, UnixStream, (u32, u32)) {
+    let device = RunningDevice::new();
+    let mut guest = device.boot();
+    let mut client = device.dial(1024);
     let ports = guest.accept(1024, &mut client);
-    (host, guest, client, ports)
+    (device, guest, client, ports)
 }
 
 /// Fails unless the connection works in both directions.
@@ -100,8 +100,8 @@ fn works(guest: &mut Guest, client: &mut UnixStream, ports: (u32, u32)) {
 }
 
 /// Fails unless new connections work.
-fn still_serves(host: &Host, guest: &mut Guest) {
-    let mut client = host.dial(9);
+fn still_serves(device: &RunningDevice, guest: &mut Guest) {
+    let mut client = device.dial(9);
     let ports = guest.accept(9, &mut client);
     works(guest, &mut client, ports);
     drop(client);
@@ -115,9 +115,9 @@ fn is_closed(client: &mut UnixStream) -> bool {
 
 #[test]
 fn a_host_program_connects_and_bytes_follow_its_line() {
-    let host = Host::new();
-    let mut guest = host.boot();
-    let mut client = UnixStream::connect(host.socket()).unwrap();
+    let device = RunningDevice::new();
+    let mut guest = device.boot();
+    let mut client = UnixStream::connect(device.socket()).unwrap();
     client.set_read_timeout(Some(LIMIT)).unwrap();
     client.write_all(b"CONN").unwrap();
     assert_eq!(guest.settle(), []);
@@ -129,10 +129,10 @@ fn a_host_program_connects_and_bytes_follow_its_line() {
 
 #[test]
 fn a_line_that_is_not_understood_closes_the_connection() {
-    let host = Host::new();
-    let mut guest = host.boot();
+    let device = RunningDevice::new();
+    let mut guest = device.boot();
     for line in ["HELLO 1024\n", "CONNECT -1\n", "CONNECT 4294967296\n", "CONNECT 1 2\n", &"1".repeat(32)] {
-        let mut client = UnixStream::connect(host.socket()).unwrap();
+        let mut client = UnixStream::connect(device.socket()).unwrap();
         client.set_read_timeout(Some(LIMIT)).unwrap();
         client.write_all(line.as_bytes()).unwrap();
         assert!(is_closed(&mut client), "{line}");
@@ -142,9 +142,9 @@ fn a_line_that_is_not_understood_closes_the_connection() {
 
 #[test]
 fn a_guest_connects_to_the_socket_of_its_port_and_no_other() {
-    let host = Host::new();
-    let mut guest = host.boot();
-    let listener = host.listen(1025);
+    let device = RunningDevice::new();
+    let mut guest = device.boot();
+    let listener = device.listen(1025);
     guest.send(&Packet::new(op::REQUEST, (1025, 5)));
     let (mut server, _) = listener.accept().unwrap();
     assert_eq!(guest.receive().op, op::RESPONSE);
@@ -157,9 +157,9 @@ fn a_guest_connects_to_the_socket_of_its_port_and_no_other() {
 
 #[test]
 fn a_guest_refuses_a_connection() {
-    let host = Host::new();
-    let mut guest = host.boot();
-    let mut client = host.dial(1024);
+    let device = RunningDevice::new();
+    let mut guest = device.boot();
+    let mut client = device.dial(1024);
     let ports = guest.receive_op(op::REQUEST).ports();
     guest.send(&Packet::new(op::RST, ports));
     assert!(is_closed(&mut client));
@@ -222,7 +222,7 @@ fn a_host_program_receives_more_than_is_buffered() {
 
 #[test]
 fn a_guest_that_ignores_its_credit_is_reset_and_the_others_are_served() {
-    let (host, mut guest, mut slow, ports) = connected();
+    let (device, mut guest, mut slow, ports) = connected();
     // What the socket and the device buffer is far less.
     for _ in 0..200 {
         guest.send(&Packet::bytes(ports, &[0; 60_000]));
@@ -230,19 +230,19 @@ fn a_guest_that_ignores_its_credit_is_reset_and_the_others_are_served() {
     assert_eq!(guest.receive_op(op::RST).ports(), ports);
     // So is each packet that was under way.
     guest.settle();
-    still_serves(&host, &mut guest);
+    still_serves(&device, &mut guest);
     assert!(slow.read_to_end(&mut Vec::new()).unwrap() < 200 * 60_000);
 }
 
 #[test]
 fn a_host_program_that_reads_nothing_holds_up_no_other() {
-    let (host, mut guest, _slow, ports) = connected();
+    let (device, mut guest, _slow, ports) = connected();
     guest.send(&Packet::new(op::CREDIT_REQUEST, ports));
     let credit = guest.receive_op(op::CREDIT_UPDATE).buf_alloc;
     for _ in 0..credit / (32 << 10) {
         guest.send(&Packet::bytes(ports, &[0; 32 << 10]));
     }
-    still_serves(&host, &mut guest);
+    still_serves(&device, &mut guest);
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn each_direction_is_shut_down_by_itself() {
 
 #[test]
 fn a_host_program_that_closes_is_waited_for_no_more() {
-    let (host, mut guest, mut client, ports) = connected();
+    let (device, mut guest, mut client, ports) = connected();
     client.write_all(b"last").unwrap();
     drop(client);
     assert_eq!(guest.receive_op(op::RW).payload, b"last");
@@ -285,7 +285,7 @@ fn a_host_program_that_closes_is_waited_for_no_more() {
     guest.settle();
     guest.send(&Packet::bytes(ports, b"nobody reads this"));
     assert_eq!(guest.receive_op(op::RST).ports(), ports);
-    still_serves(&host, &mut guest);
+    still_serves(&device, &mut guest);
 }
 
 #[test]
@@ -305,25 +305,25 @@ fn what_a_guest_sent_before_it_closed_is_delivered_however_slow_the_host_program
 
 #[test]
 fn a_reset_by_the_guest_closes_the_connection() {
-    let (host, mut guest, mut client, ports) = connected();
+    let (device, mut guest, mut client, ports) = connected();
     guest.send(&Packet::new(op::RST, ports));
     assert!(is_closed(&mut client));
-    still_serves(&host, &mut guest);
+    still_serves(&device, &mut guest);
 }
 
 #[test]
 fn a_host_program_that_leaves_before_the_guest_answers_ends_nothing_else() {
-    let host = Host::new();
-    let mut guest = host.boot();
+    let device = RunningDevice::new();
+    let mut guest = device.boot();
     // Only writing the answer shows that nobody reads it.
-    let client = host.dial(1024);
+    let client = device.dial(1024);
     let ports = guest.receive_op(op::REQUEST).ports();
     client.shutdown(Shutdown::Read).unwrap();
     guest.send(&Packet::new(op::RESPONSE, ports));
     assert_eq!(guest.receive().op, op::RST);
-    still_serves(&host, &mut guest);
+    still_serves(&device, &mut guest);
 
-    let client = host.dial(1024);
+    let client = device.dial(1024);
     let ports = guest.receive_op(op::REQUEST).ports();
     drop(client);
     for _ in 0..2 {
@@ -331,21 +331,21 @@ fn a_host_program_that_leaves_before_the_guest_answers_ends_nothing_else() {
         guest.send(&Packet::new(op::RESPONSE, ports));
     }
     assert_eq!(guest.receive().op, op::RST);
-    still_serves(&host, &mut guest);
+    still_serves(&device, &mut guest);
 }
 
 #[test]
 fn host_programs_come_and_go_while_the_guest_is_paused() {
-    let (host, mut guest, mut stays, ports) = connected();
-    let mut leaves = host.dial(2000);
+    let (device, mut guest, mut stays, ports) = connected();
+    let mut leaves = device.dial(2000);
     let left = guest.accept(2000, &mut leaves);
     for _ in 0..3 {
         guest.pause();
         guest.tx.kick.write(1).unwrap();
         guest.rx.kick.write(1).unwrap();
-        let mut comes = host.dial(3000);
+        let mut comes = device.dial(3000);
         for port in 0..100 {
-            drop(host.dial(port));
+            drop(device.dial(port));
         }
         stays.write_all(b"while paused").unwrap();
         // Nothing else happens after the rings are started.
@@ -405,14 +405,14 @@ fn a_full_ring_holds_packets_back_until_the_guest_gives_buffers() {
 
 #[test]
 fn a_guest_that_takes_no_resets_is_not_listened_to() {
-    let host = Host::new();
-    let mut guest = host.boot_without_buffers();
+    let device = RunningDevice::new();
+    let mut guest = device.boot_without_buffers();
     let garbage = Packet::new(op::RW, (1, 1)).encode();
     // As many as the device answers at most, and then a ring full of them.
     for _ in 0..256 + u32::from(RING / 2) {
         guest.send_raw(&garbage);
     }
-    host.waits();
+    device.waits();
     assert_eq!(guest.used(1), 256);
     for head in 0..RING {
         guest.give_buffer(head);
@@ -420,12 +420,12 @@ fn a_guest_that_takes_no_resets_is_not_listened_to() {
     for _ in 0..256 + u32::from(RING / 2) {
         assert_eq!(guest.receive().op, op::RST);
     }
-    still_serves(&host, &mut guest);
+    still_serves(&device, &mut guest);
 }
 
 #[test]
 fn hostile_packets_end_at_most_their_own_connection() {
-    let (host, mut guest, mut client, ports) = connected();
+    let (device, mut guest, mut client, ports) = connected();
     let good = Packet::bytes(ports, b"x").encode();
     let with = |at: usize, bytes: &[u8]| {
         let mut packet = good.clone();
@@ -450,7 +450,7 @@ fn hostile_packets_end_at_most_their_own_connection() {
         with(30, &[1]),
         with(30, &[2]),
     ] {
-        let mut client = host.dial(1024);
+        let mut client = device.dial(1024);
         let ports = guest.accept(1024, &mut client);
         let mut bad = bad;
         bad[20..24].copy_from_slice(&ports.0.to_le_bytes());
@@ -481,13 +481,13 @@ fn hostile_packets_end_at_most_their_own_connection() {
         guest.send_raw(&noise);
     }
     guest.settle();
-    still_serves(&host, &mut guest);
+    still_serves(&device, &mut guest);
 }
 
 #[test]
 fn hostile_descriptors_are_returned_unused() {
-    let host = Host::new();
-    let mut guest = host.boot();
+    let device = RunningDevice::new();
+    let mut guest = device.boot();
     let outside = 1 << 40;
     for descriptor in [
         (outside, 44, 0, 0),
@@ -502,20 +502,20 @@ fn hostile_descriptors_are_returned_unused() {
         guest.tx.kick.write(1).unwrap();
         while guest.take_used(1).0 != 60 {}
     }
-    still_serves(&host, &mut guest);
+    still_serves(&device, &mut guest);
 }
 
 #[test]
 fn rx_buffers_without_room_are_returned_empty() {
-    let host = Host::new();
-    let mut guest = host.boot_without_buffers();
+    let device = RunningDevice::new();
+    let mut guest = device.boot_without_buffers();
     let buffer = guest.rx.buffer(0);
     for (head, descriptor) in [(0, (buffer, 43, 2, 0)), (1, (buffer, 4096, 0, 0)), (2, (1 << 40, 4096, 2, 0))]
     {
         guest.describe(0, head, descriptor);
         guest.make_available(0, head);
     }
-    let _client = host.dial(1024);
+    let _client = device.dial(1024);
     for head in [0, 1, 2] {
         assert_eq!(guest.take_used(0), (head, 0));
     }
@@ -525,14 +525,14 @@ fn rx_buffers_without_room_are_returned_empty() {
 
 #[test]
 fn a_ring_that_makes_no_sense_is_served_again_after_it_is_restarted() {
-    let host = Host::new();
+    let device = RunningDevice::new();
     for index in [0, 1] {
-        let mut guest = host.boot();
+        let mut guest = device.boot();
         let available = guest.available(index);
         guest.claim_available(index, available.wrapping_add(RING + 1));
         guest.tx.kick.write(1).unwrap();
-        let _client = host.dial(1);
-        host.waits();
+        let _client = device.dial(1);
+        device.waits();
         // A broken tx ring does not stop the rx ring.
         if index == 1 {
             assert_eq!(guest.receive().guest, 1);
@@ -543,7 +543,7 @@ fn a_ring_that_makes_no_sense_is_served_again_after_it_is_restarted() {
         if index == 0 {
             assert_eq!(guest.receive().guest, 1);
         }
-        still_serves(&host, &mut guest);
+        still_serves(&device, &mut guest);
     }
 }
 
@@ -553,15 +553,15 @@ fn the_number_of_connections_is_limited() {
     let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
 
-    let host = Host::new();
-    let mut guest = host.boot();
+    let device = RunningDevice::new();
+    let mut guest = device.boot();
     let mut clients = Vec::new();
     for _ in 0..MAX_CONNECTIONS {
-        let mut client = host.dial(1024);
+        let mut client = device.dial(1024);
         let ports = guest.accept(1024, &mut client);
         clients.push((client, ports));
     }
-    assert!(is_closed(&mut UnixStream::connect(host.socket()).unwrap()));
+    assert!(is_closed(&mut UnixStream::connect(device.socket()).unwrap()));
     guest.send(&Packet::new(op::REQUEST, (1025, 5)));
     assert_eq!(guest.receive_op(op::RST).ports(), (1025, 5));
     for (client, ports) in [0, MAX_CONNECTIONS / 2, MAX_CONNECTIONS - 1].map(|at| &clients[at]) {
@@ -571,16 +571,16 @@ fn the_number_of_connections_is_limited() {
     let (client, ports) = clients.remove(0);
     drop(client);
     assert_eq!(guest.receive_op(op::SHUTDOWN).ports(), ports);
-    let mut client = host.dial(1024);
+    let mut client = device.dial(1024);
     assert_eq!(guest.receive_op(op::RST).ports(), ports);
     guest.accept(1024, &mut client);
 }
 
 #[test]
 fn the_end_of_qemu_closes_all_connections_and_another_one_is_served() {
-    let (host, guest, mut client, _) = connected();
+    let (device, guest, mut client, _) = connected();
     drop(guest);
     assert!(is_closed(&mut client));
-    let mut guest = host.boot();
-    still_serves(&host, &mut guest);
+    let mut guest = device.boot();
+    still_serves(&device, &mut guest);
 }

@@ -5,8 +5,9 @@ use std::{ffi::OsString, fs::File, path::PathBuf, time::Duration};
 use anyhow::{Context, Result};
 
 use super::{
-    firecracker, host, input,
+    firecracker, input,
     machine::{self, End, Talk},
+    system,
 };
 use crate::{command::say, project::Project, template};
 
@@ -18,7 +19,7 @@ pub(super) const FROZEN: &str = "the lab froze: QEMU emulates it no further";
 /// All that a lab is booted from.
 pub(super) struct Lab<'a> {
     project: &'a Project,
-    host: host::Host,
+    system: system::System,
     tools: PathBuf,
     /// The scenarios' program.
     smoke: Option<PathBuf>,
@@ -28,9 +29,9 @@ pub(super) struct Lab<'a> {
 
 impl<'a> Lab<'a> {
     pub(super) fn prepare(project: &'a Project, smoke: Option<PathBuf>) -> Result<Self> {
-        let (host, tools) = fetched(project)?;
+        let (system, tools) = fetched(project)?;
         let work_disk = input::make_work_disk(&template::folder(project), &cache(project))?;
-        Ok(Self { project, host, tools, smoke, work_disk })
+        Ok(Self { project, system, tools, smoke, work_disk })
     }
 
     pub(super) fn boot(
@@ -52,19 +53,19 @@ impl<'a> Lab<'a> {
         input.make_disk(folder.path())?;
         input::copy_work_disk(&self.work_disk, folder.path())?;
         say("booting the lab");
-        machine::Machine { host: &self.host, folder, memory, limit, talk }.run()
+        machine::Machine { system: &self.system, folder, memory, limit, talk }.run()
     }
 }
 
-/// Fetches what is not there of the lab's host and of what it runs.
+/// Fetches what is not there of the lab's system and of what it runs.
 pub(crate) fn fetch(project: &Project) -> Result<()> {
     fetched(project).map(drop)
 }
 
-fn fetched(project: &Project) -> Result<(host::Host, PathBuf)> {
+fn fetched(project: &Project) -> Result<(system::System, PathBuf)> {
     let cache = cache(project);
     std::fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
-    Ok((host::prepare(&cache)?, firecracker::prepare(&cache)?))
+    Ok((system::prepare(&cache)?, firecracker::prepare(&cache)?))
 }
 
 fn cache(project: &Project) -> PathBuf {

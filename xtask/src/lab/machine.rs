@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use super::{host::Host, pulse::Pulse, terminal};
+use super::{pulse::Pulse, system::System, terminal};
 use crate::command::say;
 
 /// The kernel's own lines go to the serial port, and to whoever looks for a reason. A panic ends QEMU.
@@ -42,7 +42,7 @@ pub(super) struct Talk {
 
 /// The lab, ready to boot.
 pub(super) struct Machine<'a> {
-    pub(super) host: &'a Host,
+    pub(super) system: &'a System,
     /// Has `in.ext4` and `work.ext4`.
     pub(super) folder: TempDir,
     pub(super) memory: u32,
@@ -106,7 +106,7 @@ impl Machine<'_> {
         ]);
         qemu.args(["-M", "q35", "-accel", "tcg", "-cpu", "max,+svm,+npt,-erms,-fsrm", "-display", "none"]);
         qemu.args(["-m", &self.memory.to_string(), "-append", KERNEL_COMMAND_LINE]);
-        qemu.arg("-kernel").arg(self.host.kernel()).arg("-initrd").arg(self.host.initrd());
+        qemu.arg("-kernel").arg(self.system.kernel()).arg("-initrd").arg(self.system.initrd());
         let folder = self.folder.path();
         let mut add = |option: &str, value: &str| {
             qemu.args([option, value]);
@@ -114,7 +114,7 @@ impl Machine<'_> {
         add("-serial", &format!("file:{}", folder.join("console").display()));
         // In the order in which the initrd mounts them. What is written to the first goes to a file in TMPDIR.
         for (name, file, options) in [
-            ("root", self.host.root_disk(), "snapshot=on"),
+            ("root", self.system.root_disk(), "snapshot=on"),
             ("in", folder.join("in.ext4"), "readonly=on"),
             ("work", folder.join("work.ext4"), "discard=unmap"),
         ] {

@@ -4,10 +4,10 @@
 mod booting;
 mod chunks;
 mod firecracker;
-mod host;
 mod input;
 mod machine;
 mod pulse;
+mod system;
 mod terminal;
 
 use std::{ffi::OsString, io, process::ExitCode, time::Duration};

@@ -149,9 +149,9 @@ impl Opened<'_> {
             return Err(ImageError::Digest { what: "the bundle", expected, found });
         }
         self.progress.stage("check the file system");
-        let content = runs::of(&file, size, self.progress).during("read", out)?;
-        if content.digest != sha256 {
-            let found = content.digest;
+        let scan = runs::of(&file, size, self.progress).during("read", out)?;
+        if scan.digest != sha256 {
+            let found = scan.digest;
             return Err(ImageError::Digest { what: "the bundle's file system", expected: sha256, found });
         }
         verify_ext4(&file, &temporary, self.progress).map_err(|error| match error {

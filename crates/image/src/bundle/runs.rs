@@ -20,7 +20,7 @@ const MOST: usize = 1 << 19;
 static ZEROS: [u8; GRAIN] = [0; GRAIN];
 
 /// Where a file's bytes are, and what they are.
-pub(super) struct Content {
+pub(super) struct Scan {
     /// Start and length of each run, ascending.
     pub(super) runs: Vec<(u64, u64)>,
     /// Of the whole file.
@@ -28,7 +28,7 @@ pub(super) struct Content {
 }
 
 /// Reads all of `file`, which has `size` bytes.
-pub(super) fn of(file: &File, size: u64, progress: &dyn Progress) -> io::Result<Content> {
+pub(super) fn of(file: &File, size: u64, progress: &dyn Progress) -> io::Result<Scan> {
     let mut runs: Vec<(u64, u64)> = Vec::new();
     let mut hash = Sha256::new();
     let mut buffer = vec![0; GRAIN];
@@ -59,7 +59,7 @@ pub(super) fn of(file: &File, size: u64, progress: &dyn Progress) -> io::Result<
         }
         at += length;
     }
-    Ok(Content { runs, digest: Digest::sha256(hash.finalize().into()) })
+    Ok(Scan { runs, digest: Digest::sha256(hash.finalize().into()) })
 }
 
 /// Where data begins, from `at` on; a file system that knows of no holes has it right there.

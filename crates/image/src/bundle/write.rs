@@ -43,7 +43,7 @@ fn write(
     let file = File::open(rootfs).during("open", rootfs)?;
     let size = file.metadata().during("look at", rootfs)?.len();
     progress.stage("read the image");
-    let content = runs::of(&file, size, progress).during("read", rootfs)?;
+    let scan = runs::of(&file, size, progress).during("read", rootfs)?;
     let BundleImage { name: image_name, os, init, kernel, config, entries } = image;
     let manifest = BundleManifest {
         version: VERSION,
@@ -55,7 +55,7 @@ fn write(
         config,
         entries,
         size,
-        sha256: content.digest,
+        sha256: scan.digest,
     };
     progress.stage("write the bundle");
     let failed = |source| write_error(source, name, 0);
@@ -63,15 +63,15 @@ fn write(
     tar.include_checksum(true).map_err(failed)?;
     let text = serde_json::to_vec_pretty(&manifest).map_err(|error| failed(error.into()))?;
     member(&mut tar, EntryType::Regular, MANIFEST, &text).map_err(failed)?;
-    let map = map(&content.runs, size);
-    let stored: u64 = content.runs.iter().map(|(_, length)| length).sum();
+    let map = map(&scan.runs, size);
+    let stored: u64 = scan.runs.iter().map(|(_, length)| length).sum();
     member(&mut tar, EntryType::XHeader, "PaxHeaders.0/rootfs.ext4", &sparse_records(size))
         .map_err(failed)?;
     let whole = map.len() as u64 + stored;
     tar.write_all(header(EntryType::Regular, "GNUSparseFile.0/rootfs.ext4", whole).as_bytes())
         .and_then(|()| tar.write_all(&map))
         .map_err(failed)?;
-    copy(&file, rootfs, &content.runs, stored, &mut tar, &failed, progress)?;
+    copy(&file, rootfs, &scan.runs, stored, &mut tar, &failed, progress)?;
     tar.write_all(padding(stored)).and_then(|()| tar.write_all(&[0; 2 * BLOCK])).map_err(failed)?;
     tar.finish().and_then(|mut out| out.flush()).map_err(failed)?;
     Ok(manifest)

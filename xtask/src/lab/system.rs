@@ -19,13 +19,13 @@ const INITRD_INIT: &str = include_str!("initrd-init.sh");
 /// On top of Debian's smallest variant.
 const PACKAGES: &str = "linux-image-cloud-amd64,busybox-static,cpio,curl,e2fsprogs,git,iproute2,kmod,less,openssh-client,procps,qemu-system-x86,rsync,seabios,strace,vim-tiny";
 
-/// A lab's parts.
+/// The system that a lab boots.
 #[derive(Debug)]
-pub(super) struct Host {
+pub(super) struct System {
     folder: PathBuf,
 }
 
-impl Host {
+impl System {
     pub(super) fn kernel(&self) -> PathBuf {
         self.folder.join("vmlinuz")
     }
@@ -40,13 +40,13 @@ impl Host {
 }
 
 /// Finds the lab's parts in `cache`, or makes them.
-pub(super) fn prepare(cache: &Path) -> Result<Host> {
+pub(super) fn prepare(cache: &Path) -> Result<System> {
     let suite = debian::suite()?;
     let recipe = [DISK, INITRD_INIT, PACKAGES, &suite].join("\0");
     let hash: String = Sha256::digest(recipe).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let host = Host { folder: cache.join(format!("host-{hash}")) };
-    if host.folder.exists() {
-        return Ok(host);
+    let system = System { folder: cache.join(format!("host-{hash}")) };
+    if system.folder.exists() {
+        return Ok(system);
     }
 
     say("making the lab's disk, about a minute");
@@ -64,6 +64,6 @@ pub(super) fn prepare(cache: &Path) -> Result<Host> {
             fs::remove_dir_all(entry.path())?;
         }
     }
-    fs::rename(&out, &host.folder).with_context(|| host.folder.display().to_string())?;
-    Ok(host)
+    fs::rename(&out, &system.folder).with_context(|| system.folder.display().to_string())?;
+    Ok(system)
 }
