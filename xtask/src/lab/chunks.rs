@@ -109,7 +109,7 @@ pub(crate) fn scenarios(project: &Project, more: bool) -> Result<usize> {
     result?;
     ensure!(
         failed.is_empty(),
-        "failed in the lab: {}; run one alone: cargo xtask lab -- /in/smoke/scenarios --tier lab NAME",
+        "failed in the lab: {}; run one alone: cargo xtask lab -- /in/smoke/scenarios --tier TIER NAME",
         failed.join(", ")
     );
     Ok(passed)
@@ -163,7 +163,7 @@ impl Lab<'_> {
             {
                 let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
                 tally.passed += passed.len();
-                tally.failed.extend(failed.iter().cloned());
+                tally.failed.extend(failed.iter().map(|name| format!("{name} (tier {})", tier.name)));
                 tally.labs += 1;
                 tally.frozen += usize::from(end == End::Frozen);
                 // Under the lock, so that what one lab printed is not in the midst of another's.
