@@ -88,16 +88,20 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Streams<R, W> {
                     }
                 },
                 part = parts.recv(), if may_send => {
-                    let (sent, next) = match part {
+                    // A guest that takes no more has said why, or will.
+                    sending = match part {
                         Some(bytes) => {
                             through += bytes.len() as u64;
                             tell(CopyEvent::Through(through));
-                            (self.input.stdin(&bytes).await, Sending::On)
+                            let sent = self.input.stdin(&bytes).await;
+                            if sent.is_ok() { Sending::On } else { Sending::Broken }
                         }
-                        None => (self.input.end_stdin().await, Sending::Done),
+                        None => {
+                            // It knows the end by what was sent, and may have exited already.
+                            let _ = self.input.end_stdin().await;
+                            Sending::Done
+                        }
                     };
-                    // A guest that takes no more has said why, or will.
-                    sending = if sent.is_ok() { next } else { Sending::Broken };
                 }
                 () = sleep(SILENCE), if !may_send => return Err(silent()),
             }
@@ -109,25 +113,47 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Streams<R, W> {
 mod tests {
     use banger_proto::{Frame, Reply};
     use bytes::BytesMut;
+    use tokio::io::{AsyncWriteExt, duplex};
 
     use super::*;
 
-    /// The guest exits first, and only then does the sending thread do what `ends` does.
-    async fn exited_before_the_end(ends: impl FnOnce(mpsc::Sender<Bytes>)) -> Ended {
+    fn exited() -> BytesMut {
         let mut exited = BytesMut::new();
         Frame::control(&Reply::Exited { status: ExitStatus::Code(0) }).unwrap().encode(&mut exited);
-        let (parts, receiver) = mpsc::channel(1);
+        exited
+    }
+
+    /// Passes on what `parts` has, while `then` happens beside it.
+    async fn pass(
+        input: impl AsyncWrite + Unpin,
+        output: impl AsyncRead + Unpin,
+        parts: mpsc::Receiver<Bytes>,
+        then: impl Future<Output = ()>,
+    ) -> Ended {
         let streams = Streams {
-            input: ExecInput::over(tokio::io::sink()),
-            output: ExecOutput::over(&exited[..]),
-            parts: Some(receiver),
+            input: ExecInput::over(input),
+            output: ExecOutput::over(output),
+            parts: Some(parts),
             passed: mpsc::unbounded_channel().1,
             came: None,
         };
         let (mut lines, mut tell) = (Lines::default(), |_| ());
         let passing = streams.pass(&mut lines, &mut tell);
-        let (ended, ()) = tokio::join!(biased; passing, async { ends(parts) });
+        let (ended, ()) = tokio::join!(biased; passing, then);
         ended.unwrap()
+    }
+
+    /// The guest exits first, and only then does the sending thread do what `ends` does.
+    async fn exited_before_the_end(ends: impl FnOnce(mpsc::Sender<Bytes>)) -> Ended {
+        let (parts, receiver) = mpsc::channel(1);
+        pass(tokio::io::sink(), &exited()[..], receiver, async { ends(parts) }).await
+    }
+
+    /// The guest takes nothing any more when it is sent what `parts` has; that it has exited is seen only then.
+    async fn exited_and_gone(parts: mpsc::Receiver<Bytes>) -> Ended {
+        let (input, _) = duplex(1);
+        let (mut guest, output) = duplex(1024);
+        pass(input, output, parts, async move { guest.write_all(&exited()).await.unwrap() }).await
     }
 
     #[tokio::test]
@@ -139,5 +165,18 @@ mod tests {
     async fn what_was_left_when_the_guest_exited_has_not_been_sent() {
         let ended = exited_before_the_end(|parts| parts.try_send(Bytes::from_static(b"more")).unwrap()).await;
         assert!(!ended.whole);
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_has_all_need_not_hear_of_the_end() {
+        let (_, ended) = mpsc::channel(1);
+        assert!(exited_and_gone(ended).await.whole);
+    }
+
+    #[tokio::test]
+    async fn what_a_guest_did_not_take_has_not_been_sent() {
+        let (parts, receiver) = mpsc::channel(1);
+        parts.try_send(Bytes::from_static(b"more")).unwrap();
+        assert!(!exited_and_gone(receiver).await.whole);
     }
 }

@@ -236,14 +236,10 @@ impl Build {
         let mut left = Some(script);
         loop {
             while let Some(bytes) = left.filter(|bytes| bytes.is_empty() || input.window() > 0) {
-                if bytes.is_empty() {
-                    input.end_stdin().await?;
-                    left = None;
-                } else {
-                    let (part, rest) = bytes.split_at(bytes.len().min(input.window()).min(PART));
-                    input.stdin(part).await?;
-                    left = Some(rest);
-                }
+                let (part, rest) = bytes.split_at(bytes.len().min(input.window()).min(PART));
+                let sent = if part.is_empty() { input.end_stdin().await } else { input.stdin(part).await };
+                // A script that takes no more has ended, and its output says how.
+                left = (sent.is_ok() && !part.is_empty()).then_some(rest);
             }
             match output.next().await? {
                 Output::Stdout(bytes) | Output::Stderr(bytes) => {
