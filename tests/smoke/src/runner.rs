@@ -8,12 +8,15 @@ use std::{
     num::NonZero,
     process::ExitCode,
     str::FromStr,
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::{Host, shared};
@@ -82,6 +85,9 @@ impl Scenario {
         self.marks.contains(&mark)
     }
 }
+
+/// Longest time for a scenario. The slowest takes a tenth of it.
+const LIMIT: Duration = Duration::from_secs(20 * 60);
 
 static TIER: OnceLock<Mark> = OnceLock::new();
 
@@ -217,7 +223,7 @@ fn run_all(scenarios: Vec<&'static Scenario>, threads: usize) -> Vec<String> {
                 while let Some(scenario) = next() {
                     let path = scenario.path();
                     let start = Instant::now();
-                    let result = run_one(scenario, &path);
+                    let result = run_one(scenario, &path, LIMIT);
                     let seconds = start.elapsed().as_secs_f64();
                     let mut failed = lock(&failed);
                     match result {
@@ -238,10 +244,19 @@ fn lock<T>(mutex: &Mutex<T>) -> impl std::ops::DerefMut<Target = T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs a scenario in a thread of its name, which a panic prints.
-fn run_one(scenario: &'static Scenario, path: &str) -> Result<()> {
-    let thread = thread::Builder::new().name(path.to_owned()).spawn(scenario.run)?;
-    thread.join().unwrap_or_else(|panic| Err(anyhow!("{}", Message(panic.as_ref()))))
+/// Runs a scenario in a thread of its name, which a panic prints. One that hangs is left behind.
+fn run_one(scenario: &'static Scenario, path: &str, limit: Duration) -> Result<()> {
+    let (sender, result) = mpsc::channel();
+    let run = move || drop(sender.send((scenario.run)()));
+    let thread = thread::Builder::new().name(path.to_owned()).spawn(run)?;
+    match result.recv_timeout(limit) {
+        Ok(result) => result,
+        Err(RecvTimeoutError::Timeout) => bail!("it hangs: it has not ended in {} s", limit.as_secs()),
+        Err(RecvTimeoutError::Disconnected) => match thread.join() {
+            Ok(()) => bail!("it ended without a result"),
+            Err(panic) => bail!("{}", Message(panic.as_ref())),
+        },
+    }
 }
 
 /// What a panic said.
@@ -306,12 +321,22 @@ mod tests {
         assert!(vmm_of(&Value::Null).is_err());
     }
 
+    fn hangs() -> Result<()> {
+        loop {
+            thread::park();
+        }
+    }
+
     #[test]
-    fn a_panic_fails_its_scenario_with_what_it_said() {
-        let scenario = |run| Box::leak(Box::new(Scenario { module: "m", name: "n", run, marks: &[] }));
+    fn a_scenario_that_panics_fails_or_hangs_is_told_with_why() {
+        let scenario = |run: fn() -> Result<()>| {
+            Box::leak(Box::new(Scenario { module: "m", name: "n", run, marks: &[] }))
+        };
         let panics = scenario(|| panic!("because {}", 1));
-        assert!(run_one(panics, "m::n").unwrap_err().to_string().contains("because 1"));
-        assert!(run_one(scenario(|| bail!("no")), "m::n").is_err());
-        run_one(scenario(|| Ok(())), "m::n").unwrap();
+        assert!(run_one(panics, "m::n", LIMIT).unwrap_err().to_string().contains("because 1"));
+        assert!(run_one(scenario(|| bail!("no")), "m::n", LIMIT).is_err());
+        run_one(scenario(|| Ok(())), "m::n", LIMIT).unwrap();
+        let hung = run_one(scenario(hangs), "m::n", Duration::from_millis(10)).unwrap_err();
+        assert!(hung.to_string().contains("it hangs"), "{hung}");
     }
 }
