@@ -79,7 +79,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Setup => setup::run()?,
         Task::Build { out } => programs::build(&project, out.as_deref())?,
         Task::Try => {
-            say("the first run takes several minutes, most of them compiling; later runs take seconds");
+            say("the first run takes about 8 minutes on 2 processors, later runs take seconds");
             say("step 1 of 3: installing packages");
             setup::run()?;
             say("step 2 of 3: compiling");

@@ -15,6 +15,7 @@ use crate::{
     operation::{Context, Events},
     refusals::unresolved,
     remote::may_be_elsewhere,
+    spans::now_ns,
     store::ImageRecord,
 };
 
@@ -53,8 +54,11 @@ impl Images {
             ApiError::new(ErrorKind::Invalid, format!("{reference:?} cannot be an image: {error}"))
         })?;
         context.note(format!("image {reference} is not here yet: it is fetched now, once")).await;
+        let began = now_ns();
         let options = PullOptions { credentials, ..PullOptions::default() };
-        self.fetch(name, options, context).await.map_err(|error| {
+        let fetched = self.fetch(name, options, context).await;
+        context.spans.end("fetch image", began);
+        fetched.map_err(|error| {
             let error = ApiError::from(error);
             let elsewhere =
                 matches!(error.kind, ErrorKind::NotFound | ErrorKind::NotPermitted | ErrorKind::Unreachable);

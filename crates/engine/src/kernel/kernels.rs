@@ -23,6 +23,7 @@ use crate::{
     publish::{RemovedOnDrop, Staged},
     refusals::{in_use, no_such, taken, unresolved, used_by},
     remote::registries,
+    spans::now_ns,
     store::{KernelRecord, Store, StoreError, VmRecord},
 };
 
@@ -156,7 +157,10 @@ impl Kernels {
                     return Err(no_such(SubjectKind::Kernel, reference).into());
                 };
                 context.note(format!("kernel {reference} is not here yet: it is fetched now, once")).await;
-                self.fetch(entry.name.clone(), context).await
+                let began = now_ns();
+                let fetched = self.fetch(entry.name.clone(), context).await;
+                context.spans.end("fetch kernel", began);
+                fetched
             }
             Err(error) => Err(unresolved(SubjectKind::Kernel, reference, error).into()),
         }
