@@ -244,7 +244,8 @@ fn lock<T>(mutex: &Mutex<T>) -> impl std::ops::DerefMut<Target = T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs a scenario in a thread of its name, which a panic prints. One that hangs is left behind.
+/// Runs a scenario in a thread of its name, which a panic prints. A scenario that has not ended after `limit` fails, and
+/// its thread runs on.
 fn run_one(scenario: &'static Scenario, path: &str, limit: Duration) -> Result<()> {
     let (sender, result) = mpsc::channel();
     let run = move || drop(sender.send((scenario.run)()));
