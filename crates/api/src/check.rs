@@ -37,50 +37,28 @@ pub struct Check {
     pub verdict: Verdict,
     /// What was found.
     pub message: String,
-    /// What to do about it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
-    /// The error that it found, for a client to put a hint into words.
+    /// Why it did not pass; its message is the check's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Box<ApiError>>,
 }
 
 impl Check {
-    /// What passed.
+    /// A check that passed.
     pub fn pass(name: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { name: name.into(), verdict: Verdict::Pass, message: message.into(), hint: None, error: None }
+        Self { name: name.into(), verdict: Verdict::Pass, message: message.into(), error: None }
     }
 
-    /// What works, but could be better, and how.
-    pub fn warn(name: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            verdict: Verdict::Warn,
-            message: message.into(),
-            hint: Some(hint.into()),
-            error: None,
-        }
+    /// A check that found something to work, but not as well as it could.
+    pub fn warn(name: impl Into<String>, error: ApiError) -> Self {
+        Self::of_error(name, Verdict::Warn, error)
     }
 
-    /// What does not work, by an error.
-    pub fn of_error(name: impl Into<String>, error: ApiError) -> Self {
-        Self {
-            name: name.into(),
-            verdict: Verdict::Fail,
-            message: error.message.clone(),
-            hint: None,
-            error: Some(Box::new(error)),
-        }
+    /// A check that found something not to work.
+    pub fn fail(name: impl Into<String>, error: ApiError) -> Self {
+        Self::of_error(name, Verdict::Fail, error)
     }
 
-    /// What does not work, and what to do about it.
-    pub fn fail(name: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            verdict: Verdict::Fail,
-            message: message.into(),
-            hint: Some(hint.into()),
-            error: None,
-        }
+    fn of_error(name: impl Into<String>, verdict: Verdict, error: ApiError) -> Self {
+        Self { name: name.into(), verdict, message: error.message.clone(), error: Some(Box::new(error)) }
     }
 }

@@ -81,6 +81,10 @@ pub enum Remedy {
     KillVm,
     /// Delete the subject, a VM, by force.
     DeleteVmByForce,
+    /// Restart the subject, a VM, to give it the agent of this build.
+    UpdateAgent,
+    /// Read the console of the subject, a VM.
+    ReadLogs,
     /// Read the console of the subject, a VM, which stays.
     ReadConsole,
     /// Use another image or kernel: the VM does not boot.
@@ -128,6 +132,8 @@ pub enum Remedy {
     RestoreFile,
     /// Put a registered file back, or delete the VMs that use the subject and register it again.
     RestoreRegisteredFile,
+    /// Put a store back that is no longer in its place, or remove what it left.
+    RestoreStore,
     /// Unmount a file and stop what writes to it.
     StopWriting,
     /// Move the store aside to begin anew.
@@ -141,16 +147,39 @@ pub enum Remedy {
     MakeStoreWritable,
     /// Remove a file or link, or have another runtime directory.
     ReplaceDirectory,
+    /// Make the directory that something is copied into.
+    MakeDirectory,
+    /// Copy to a directory, not to a file.
+    CopyToDirectory,
     /// Make a directory writable, or have others.
     MakeDirectoryWritable,
     /// Have a runtime directory with a shorter path.
     ShortenRuntimeDirectory,
     /// Install banger again.
     Reinstall,
+    /// Install all of banger's programs from one build.
+    InstallOneBuild,
+    /// Install `bangerd` beside the client or on `PATH`, or name its path.
+    InstallDaemon,
+    /// Install a program of the host's distribution.
+    InstallProgram {
+        /// The program.
+        program: String,
+    },
+    /// Install a VMM.
+    InstallVmm,
+    /// Make KVM usable, or have VMs run without it.
+    MakeKvmUsable,
+    /// Have a new VM run with QEMU.
+    RunWithQemu,
+    /// Give this user ranges of subordinate user and group ids (subuid(5), subgid(5)).
+    AddSubordinateIds,
     /// Stop the daemon by force.
     ForceDaemonStop,
     /// Restart the daemon.
     RestartDaemon,
+    /// See the daemon's log, and try again.
+    ReadDaemonLog,
     /// Stop the other daemon.
     StopOtherDaemon,
     /// Have the subject, a VM, run by this VMM from now on.

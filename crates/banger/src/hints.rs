@@ -1,6 +1,6 @@
 //! What a user can do about an error of the daemon's: the one table that puts kinds, subjects and remedies into words.
 
-use banger_api::{ApiError, ConfigPart, ErrorKind, Remedy, Subject, SubjectKind};
+use banger_api::{ApiError, ConfigPart, ErrorKind, Remedy, Subject, SubjectKind, config::Variable};
 
 /// Returns what to do next, where anything is known to help.
 pub(crate) fn hint_for(error: &ApiError) -> Option<String> {
@@ -40,6 +40,23 @@ fn list(command: &str) -> String {
     format!("see `banger {command} list`, and `banger {command} list --available` for what the catalog has")
 }
 
+/// Returns how to get a program of the host's, or what works without it.
+fn install(program: &str) -> String {
+    match program {
+        "firecracker" => "VMs run with qemu instead; firecracker starts them faster where KVM works",
+        "qemu" => "it runs VMs where firecracker cannot (Debian: apt install qemu-system-x86)",
+        "e2fsck" => "Debian: apt install e2fsprogs",
+        "mmdebstrap" => "Debian: apt install mmdebstrap; elsewhere: banger image import",
+        "newuidmap" => "Debian: apt install uidmap",
+        "apt-get" | "apt-cache" => {
+            "catalog kernels need a Debian or Ubuntu host; elsewhere import a kernel's package or files with: \
+             banger kernel import"
+        }
+        other => return format!("install {other}"),
+    }
+    .to_owned()
+}
+
 /// The group of commands for things of this kind.
 fn command(kind: SubjectKind) -> Option<&'static str> {
     match kind {
@@ -63,6 +80,8 @@ fn for_remedy(remedy: &Remedy, subject: Option<&Subject>) -> Option<String> {
         Remedy::RestartVm => {
             format!("see `banger vm logs {name}`; `banger vm restart {name}` gets it back")
         }
+        Remedy::UpdateAgent => format!("`banger vm restart {name}` gives it this banger's agent"),
+        Remedy::ReadLogs => format!("see `banger vm logs {name}`"),
         Remedy::KillVm => format!("end it without asking: banger vm kill {name}"),
         Remedy::DeleteVmByForce => format!("`banger vm delete --force {name}` cuts that short"),
         Remedy::ReadConsole => {
@@ -114,6 +133,9 @@ fn for_remedy(remedy: &Remedy, subject: Option<&Subject>) -> Option<String> {
         Remedy::RestoreRegisteredFile => format!(
             "put it back as it was; or delete the VMs that use it, then: banger image delete {name}, and register it again"
         ),
+        Remedy::RestoreStore => {
+            "put that store back in its place to have them again, or remove the directory".to_owned()
+        }
         Remedy::StopWriting => "unmount it, and stop what writes to it, then try again".to_owned(),
         Remedy::MoveStoreAside { path } => format!(
             "nothing was changed; to begin anew, move {} aside, with the -wal and -shm files beside it",
@@ -126,6 +148,8 @@ fn for_remedy(remedy: &Remedy, subject: Option<&Subject>) -> Option<String> {
         Remedy::ReplaceDirectory => {
             "remove it, or set XDG_RUNTIME_DIR to a directory of your own".to_owned()
         }
+        Remedy::MakeDirectory => "make it first".to_owned(),
+        Remedy::CopyToDirectory => "name a directory to copy it to".to_owned(),
         Remedy::MakeDirectoryWritable => {
             "make it yours, or set XDG_STATE_HOME, XDG_CACHE_HOME and XDG_RUNTIME_DIR to directories that are"
                 .to_owned()
@@ -135,10 +159,22 @@ fn for_remedy(remedy: &Remedy, subject: Option<&Subject>) -> Option<String> {
             "banger-agent belongs in the directory of bangerd; build it with `cargo xtask build`, or reinstall"
                 .to_owned()
         }
+        Remedy::InstallOneBuild => "banger and bangerd must be of the same build; reinstall them".to_owned(),
+        Remedy::InstallDaemon => format!("install it there, or set {} to its path", Variable::BANGERD.name),
+        Remedy::InstallProgram { program } => install(program),
+        Remedy::InstallVmm => {
+            "install firecracker where KVM works, or qemu; `banger doctor` then says whether it can be used".to_owned()
+        }
+        Remedy::MakeKvmUsable => "make KVM usable, or set vm.vmm to qemu".to_owned(),
+        Remedy::RunWithQemu => "a VM with --vmm qemu reaches out".to_owned(),
+        Remedy::AddSubordinateIds => {
+            "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER".to_owned()
+        }
         Remedy::ForceDaemonStop => {
             "wait for it to end, or stop all the same with: banger daemon stop --force".to_owned()
         }
         Remedy::RestartDaemon => "run `banger daemon restart`; VMs run on".to_owned(),
+        Remedy::ReadDaemonLog => "run the command again, and see `banger daemon logs`".to_owned(),
         Remedy::StopOtherDaemon => "`banger daemon stop` ends one that runs".to_owned(),
         Remedy::SetVmm { vmm, in_software } => {
             let how =
@@ -157,6 +193,11 @@ fn for_remedy(remedy: &Remedy, subject: Option<&Subject>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs,
+        path::{Path, PathBuf},
+    };
+
     use super::*;
 
     fn hint(error: ApiError) -> String {
@@ -170,6 +211,40 @@ mod tests {
         let taken = ApiError::new(ErrorKind::AlreadyExists, "").about(SubjectKind::Image, "tiny");
         assert!(hint(taken).ends_with("banger image delete tiny"));
         assert_eq!(hint_for(&ApiError::new(ErrorKind::NotFound, "")), None);
+    }
+
+    /// Adds the sources below `directory` to `found`.
+    fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_cli_has_commands_in_its_words() {
+        let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let mut found = Vec::new();
+        for entry in fs::read_dir(crates).unwrap() {
+            let member = entry.unwrap().path();
+            if !member.ends_with("banger") && member.join("src").is_dir() {
+                sources(&member.join("src"), &mut found);
+            }
+        }
+        assert!(found.len() > 100, "{found:?}");
+        for path in found {
+            let text = fs::read_to_string(&path).unwrap();
+            for (number, line) in text.lines().enumerate() {
+                let is_comment = line.trim_start().starts_with("//");
+                let names_command =
+                    ["`banger ", ": banger ", ".hint(\""].iter().any(|words| line.contains(words));
+                assert!(is_comment || !names_command, "{}:{}: {line}", path.display(), number + 1);
+            }
+        }
     }
 
     #[test]

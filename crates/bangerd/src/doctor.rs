@@ -10,13 +10,7 @@ use banger_api::{ApiError, Check, config::Layer};
 use crate::startup::{find_dirs, io, own_program, programs};
 
 pub(crate) fn run() -> ExitCode {
-    let checks = look().unwrap_or_else(|error| {
-        vec![Check::fail(
-            "bangerd",
-            error.message,
-            error.hint.unwrap_or_else(|| "see the message".to_owned()),
-        )]
-    });
+    let checks = look().unwrap_or_else(|error| vec![Check::fail("bangerd", error)]);
     let line = serde_json::to_string(&checks).unwrap_or_default();
     match writeln!(io::stdout(), "{line}") {
         Ok(()) => ExitCode::SUCCESS,

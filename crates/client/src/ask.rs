@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use banger_api::{ApiError, ErrorKind};
+use banger_api::{ApiError, ErrorKind, Remedy, SubjectKind};
 use banger_proto::{Greeting, Inspection, Listener, Reply, Request};
 use tokio::time::timeout;
 
@@ -73,6 +73,7 @@ async fn ask<T>(
             ErrorKind::Timeout,
             format!("the agent of VM {reference} has not answered in {} s", LIMIT.as_secs()),
         )
-        .hint(format!("see `banger vm logs {reference}`")))
+        .about(SubjectKind::Vm, reference)
+        .remedy(Remedy::ReadLogs))
     })
 }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use banger_api::{ApiError, Dirs, ErrorKind, ProgramId, config::Variable};
+use banger_api::{ApiError, Dirs, ErrorKind, ProgramId, Remedy, config::Variable};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, pidfd_open},
@@ -63,7 +63,7 @@ impl Daemon {
             variable(Variable::BANGERD.name).or(beside.filter(|path| path.is_file())).or_else(on_path);
         let program = program.ok_or_else(|| {
             ApiError::new(ErrorKind::MissingProgram, "bangerd is neither beside banger nor on PATH")
-                .hint("install it there, or set BANGER_BANGERD to its path")
+                .remedy(Remedy::InstallDaemon)
         })?;
         Ok(Self { dirs, program })
     }
@@ -200,7 +200,7 @@ fn check_folder(folder: &Path) -> Result<(), ApiError> {
     };
     let error =
         ApiError::new(ErrorKind::NotPermitted, format!("cannot use {}: it {wrong}", folder.display()));
-    Err(error.hint("remove it, or set XDG_RUNTIME_DIR to a folder of your own"))
+    Err(error.remedy(Remedy::ReplaceDirectory))
 }
 
 fn failed(action: &str, path: &Path) -> impl FnOnce(io::Error) -> ApiError {

@@ -2,7 +2,7 @@
 
 use std::{process::Stdio, time::Duration};
 
-use banger_api::{ApiError, Check, ErrorKind};
+use banger_api::{ApiError, Check, ErrorKind, Remedy};
 use tokio::{io::AsyncReadExt, process::Command, time::timeout};
 
 use crate::Client;
@@ -23,7 +23,7 @@ impl Client {
         let program = &self.daemon.program;
         let failed = |why: String| {
             ApiError::new(ErrorKind::Io, format!("cannot run {} doctor: {why}", program.display()))
-                .hint("banger and bangerd must be of the same build; reinstall them")
+                .remedy(Remedy::InstallOneBuild)
         };
         let mut command = Command::new(program);
         command

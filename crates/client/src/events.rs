@@ -1,6 +1,6 @@
 //! The events of an operation, as they come.
 
-use banger_api::{ApiError, ErrorKind, Event, Id, Span};
+use banger_api::{ApiError, ErrorKind, Event, Id, Remedy, Span};
 use bytes::BytesMut;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -78,8 +78,8 @@ impl Events {
                 _ => {}
             }
         }
-        Err(ApiError::new(ErrorKind::Io, "bangerd went away in the middle of the operation")
-            .hint("what it had begun is undone when it starts again; see `banger daemon logs`"))
+        let message = "bangerd went away in the middle of the operation; what it had begun is undone when it starts again";
+        Err(ApiError::new(ErrorKind::Io, message).remedy(Remedy::ReadDaemonLog))
     }
 }
 

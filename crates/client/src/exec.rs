@@ -2,7 +2,7 @@
 //!
 //! The guest is hostile: it is believed nothing but frames of bounded size.
 
-use banger_api::{ApiError, ErrorKind};
+use banger_api::{ApiError, ErrorKind, Remedy, SubjectKind};
 use banger_proto::{
     AGENT_PORT, Decoder, Exec, ExecControl, ExitStatus, FailureKind, Frame, GENERATION_OF_SOCKETS, Greeting,
     Reply, Request, STDIN_WINDOW, Sftp, Stream, TerminalSize,
@@ -254,7 +254,8 @@ fn too_old(reference: &str) -> ApiError {
         ErrorKind::VersionSkew,
         format!("VM {reference} runs an older agent, which cannot do this yet"),
     )
-    .hint(format!("`banger vm restart {reference}` gives it this banger's agent"))
+    .about(SubjectKind::Vm, reference)
+    .remedy(Remedy::UpdateAgent)
 }
 
 pub(crate) fn unexpected(reply: Reply) -> ApiError {
@@ -282,7 +283,7 @@ mod tests {
         let old = failed(FailureKind::Unsupported);
         assert_eq!(old.kind, ErrorKind::VersionSkew);
         assert!(old.message.contains("VM box runs an older agent"), "{old}");
-        assert!(old.hint.is_some_and(|hint| hint.contains("banger vm restart box")));
+        assert_eq!(old.remedy, Some(Remedy::UpdateAgent));
         assert_eq!(failed(FailureKind::NotFound), ApiError::new(ErrorKind::NotFound, "no"));
     }
 }

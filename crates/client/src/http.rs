@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use banger_api::{ApiError, BUILD_HEADER, ErrorKind};
+use banger_api::{ApiError, BUILD_HEADER, ErrorKind, Remedy};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
@@ -133,8 +133,8 @@ pub(crate) async fn upgraded(response: Response<Incoming>) -> Result<Tunnel, Api
 
 #[allow(clippy::needless_pass_by_value)] // for map_err
 pub(crate) fn broken(error: hyper::Error) -> ApiError {
-    ApiError::new(ErrorKind::Io, format!("the connection to bangerd broke: {error}"))
-        .hint("it may have been stopped; run the command again, and see `banger daemon logs`")
+    let message = format!("the connection to bangerd broke, which may have been stopped: {error}");
+    ApiError::new(ErrorKind::Io, message).remedy(Remedy::ReadDaemonLog)
 }
 
 impl AsyncRead for Tunnel {

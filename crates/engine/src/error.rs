@@ -112,6 +112,10 @@ fn image_error(error: &ImageError, message: String) -> ApiError {
         | ImageError::Kernel(KernelError::Missing { .. })
         | ImageError::Modules(ModuleError::Dependency { .. }) => told.remedy(Remedy::ImportPackagesTogether),
         ImageError::Unsigned { .. } => told.remedy(Remedy::CheckCatalogSignature),
+        ImageError::MissingProgram { program } => {
+            told.remedy(Remedy::InstallProgram { program: (*program).to_owned() })
+        }
+        ImageError::NoSubordinateIds => told.remedy(Remedy::AddSubordinateIds),
         _ => told,
     }
 }
@@ -127,6 +131,7 @@ fn vmm_error(error: &VmmError, message: String) -> ApiError {
     let told = ApiError::new(kind, message);
     match error {
         VmmError::KvmUnknown { .. } => told.remedy(Remedy::TryWhenLessBusy),
+        VmmError::NoVmm { .. } | VmmError::Unusable { .. } => told.remedy(Remedy::RunDoctor),
         _ => told,
     }
 }

@@ -42,19 +42,19 @@ pub(crate) struct HostCommand {
 }
 
 /// Where `name` is installed.
-pub(crate) fn find(name: &'static str, hint: &'static str) -> Result<PathBuf, ImageError> {
+pub(crate) fn find(name: &'static str) -> Result<PathBuf, ImageError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(SYSTEM.iter().map(PathBuf::from))
         .map(|folder| folder.join(name))
         .find(|path| path.is_absolute() && path.is_file())
-        .ok_or(ImageError::MissingProgram { program: name, hint })
+        .ok_or(ImageError::MissingProgram { program: name })
 }
 
 impl HostCommand {
     /// The program `name` with no arguments yet, for at most `limit`.
-    pub(crate) fn new(name: &'static str, hint: &'static str, limit: Duration) -> Result<Self, ImageError> {
-        let mut command = Command::new(find(name, hint)?);
+    pub(crate) fn new(name: &'static str, limit: Duration) -> Result<Self, ImageError> {
+        let mut command = Command::new(find(name)?);
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("LC_ALL", "C.UTF-8");
         command.envs(PASSED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
@@ -197,7 +197,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     fn shell(script: &str, limit: u64) -> HostCommand {
-        let mut program = HostCommand::new("sh", "", Duration::from_secs(limit)).unwrap();
+        let mut program = HostCommand::new("sh", Duration::from_secs(limit)).unwrap();
         program.command().arg("-c").arg(script);
         program
     }
@@ -209,8 +209,8 @@ mod tests {
         let ImageError::Program { output, status, .. } = &error else { panic!("{error:?}") };
         assert!(output.last().unwrap() == "100" && output.len() == KEPT && status.contains('3'));
         assert!(error.to_string().ends_with("99\n100"), "{error}");
-        let missing = HostCommand::new("no-such-program", "install it", GRACE).err().unwrap();
-        assert_eq!(missing.to_string(), "the program no-such-program is missing: install it");
+        let missing = HostCommand::new("no-such-program", GRACE).err().unwrap();
+        assert_eq!(missing.to_string(), "the program no-such-program is not installed");
     }
 
     #[test]

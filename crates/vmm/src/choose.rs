@@ -70,8 +70,7 @@ fn firecracker(found: &HostVmms) -> Result<Firecracker, VmmError> {
 
 fn qemu(found: &HostVmms) -> Result<Qemu, VmmError> {
     let unusable = |why| VmmError::Unusable { vmm: VmmKind::Qemu, why };
-    let program = found.qemu.clone();
-    let program = program.map_err(|why| unusable(format!("{why} (Debian: apt install qemu-system-x86)")))?;
+    let program = found.qemu.clone().map_err(unusable)?;
     let vsock = match (&found.vsock_device, found.vhost_vsock) {
         (Some(device), _) => Vsock::Device(device.clone()),
         (None, true) => Vsock::Kernel,

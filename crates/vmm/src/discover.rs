@@ -21,7 +21,7 @@ const VSOCK_DEVICE: &str = "banger-vsock-device";
 
 /// The reason why QEMU's guests have no vsock.
 pub(crate) const NO_VSOCK: &str =
-    "banger-vsock-device is missing beside bangerd: banger is not installed completely";
+    "banger-vsock-device is missing beside bangerd: the installation is incomplete";
 
 /// Where VMM programs are searched, and how KVM is judged.
 #[derive(Debug, Clone)]

@@ -56,11 +56,11 @@ impl Doctor {
 
 /// An error as a check that it fails.
 fn failed(name: &str, error: ApiError) -> Check {
-    let hint = hint_for(&error).unwrap_or_else(|| match error.log {
+    let more = match &error.log {
         Some(log) => format!("see {log}"),
         None => "`banger daemon logs` may tell more".to_owned(),
-    });
-    Check::fail(name, error.message, hint)
+    };
+    Check::fail(name, if hint_for(&error).is_some() { error } else { error.hint(more) })
 }
 
 /// Whether the configuration can be used, and what a VM gets by it.
@@ -125,10 +125,10 @@ async fn daemon(client: &Client) -> Result<Check, ApiError> {
         return Ok(Check::pass("daemon", message));
     }
     let message = format!("{message}; its program has been replaced since");
+    let error = ApiError::new(ErrorKind::VersionSkew, message);
     Ok(Check::warn(
         "daemon",
-        message,
-        "the next command replaces it, or now: banger daemon restart; VMs run on",
+        error.hint("the next command replaces it, or now: banger daemon restart; VMs run on"),
     ))
 }
 

@@ -4,9 +4,35 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use banger_api::{Check, Verdict};
+use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
 use super::{style::HINT, text::harmless};
+use crate::hints::hint_for;
+
+/// A check as JSON.
+#[derive(Debug, Serialize)]
+pub(super) struct ShownCheck<'a> {
+    name: &'a str,
+    verdict: Verdict,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+impl<'a> ShownCheck<'a> {
+    fn of(check: &'a Check) -> Self {
+        Self { name: &check.name, verdict: check.verdict, message: &check.message, hint: hint(check) }
+    }
+}
+
+pub(super) fn shown(checks: &[Check]) -> Vec<ShownCheck<'_>> {
+    checks.iter().map(ShownCheck::of).collect()
+}
+
+fn hint(check: &Check) -> Option<String> {
+    check.error.as_ref().and_then(|error| hint_for(error))
+}
 
 pub(super) fn lines(checks: &[Check]) -> String {
     let name = |check: &Check| on_one_line(&check.name);
@@ -18,9 +44,9 @@ pub(super) fn lines(checks: &[Check]) -> String {
         let message = on_one_line(&check.message);
         // Writing to a string does not fail.
         let _ = writeln!(text, "{style}{}{style:#}   {name}{blank}   {message}", check.verdict);
-        if let Some(hint) = &check.hint {
+        if let Some(hint) = hint(check) {
             let indent = " ".repeat("PASS".len() + 3 + widest + 3);
-            let _ = writeln!(text, "{indent}{HINT}hint:{HINT:#} {}", on_one_line(hint));
+            let _ = writeln!(text, "{indent}{HINT}hint:{HINT:#} {}", on_one_line(&hint));
         }
     }
     text
@@ -40,14 +66,20 @@ fn style(verdict: Verdict) -> Style {
 
 #[cfg(test)]
 mod tests {
+    use banger_api::{ApiError, ErrorKind};
+
     use super::*;
+
+    fn error(message: &str, hint: &str) -> ApiError {
+        ApiError::new(ErrorKind::Guest, message).hint(hint)
+    }
 
     #[test]
     fn what_to_do_stands_under_what_is_wrong() {
         let checks = [
             Check::pass("state", "running"),
-            Check::warn("disk /root", "93% full", "delete what is not needed"),
-            Check::fail("clöck", "2 days \x1b[31moff", "restart\nthe VM"),
+            Check::warn("disk /root", error("93% full", "delete what is not needed")),
+            Check::fail("clöck", error("2 days \x1b[31moff", "restart\nthe VM")),
         ];
         let plain = anstream::adapter::strip_str(&lines(&checks)).to_string();
         insta::assert_snapshot!(plain, @r"

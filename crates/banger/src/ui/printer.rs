@@ -99,14 +99,13 @@ impl Ui {
 
     /// Prints `checks` as a table, as JSON, or as the names of those that do not pass; fails when one of them does.
     pub(crate) fn checks(&self, format: &Format, checks: &[Check]) -> io::Result<ExitCode> {
-        let checks: Vec<_> = checks.iter().map(with_hint).collect();
         match format {
             Format { quiet: true, .. } => {
                 let troubled = checks.iter().filter(|check| check.verdict != Verdict::Pass);
                 troubled.map(|check| &check.name).try_for_each(|name| self.line(harmless(name)))?;
             }
-            Format { output: table::Output::Json, .. } => self.json(&checks)?,
-            Format { .. } => write!(anstream::stdout(), "{}", checks::lines(&checks))?,
+            Format { output: table::Output::Json, .. } => self.json(&checks::shown(checks))?,
+            Format { .. } => write!(anstream::stdout(), "{}", checks::lines(checks))?,
         }
         let failed = checks.iter().any(|check| check.verdict == Verdict::Fail);
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -182,10 +181,4 @@ impl Ui {
         // Without a standard error there is nowhere to say so.
         let _ = writeln!(anstream::stderr(), "{line}");
     }
-}
-
-/// A check with what to do about its error in words.
-fn with_hint(check: &Check) -> Check {
-    let of_error = check.error.as_ref().and_then(|error| hint_for(error));
-    Check { hint: check.hint.clone().or(of_error), error: None, ..check.clone() }
 }

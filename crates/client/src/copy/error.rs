@@ -2,7 +2,7 @@
 
 use std::io;
 
-use banger_api::{ApiError, ErrorKind};
+use banger_api::{ApiError, ErrorKind, Remedy};
 use banger_files::{UnpackError, Unpacked};
 use banger_proto::{ExitStatus, OwnFailure};
 
@@ -44,8 +44,8 @@ pub(super) fn not_unpacked(error: UnpackError) -> ApiError {
     };
     let told = ApiError::new(kind, error.to_string());
     match error {
-        UnpackError::NoFolder(_) => told.hint("make it first"),
-        UnpackError::NotAFile(_) => told.hint("name a folder to copy it to"),
+        UnpackError::NoFolder(_) => told.remedy(Remedy::MakeDirectory),
+        UnpackError::NotAFile(_) => told.remedy(Remedy::CopyToDirectory),
         _ => told,
     }
 }

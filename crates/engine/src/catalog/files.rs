@@ -84,7 +84,7 @@ impl CatalogFiles {
                 let paths: Vec<_> = there.iter().map(|path| path.display().to_string()).collect();
                 Check::pass("catalog", paths.join(", "))
             }
-            Err(error) => Check::of_error("catalog", error),
+            Err(error) => Check::fail("catalog", error),
         })
     }
 }

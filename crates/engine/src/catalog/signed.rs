@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use banger_api::{ApiError, Check, Config, config::CatalogUrl};
+use banger_api::{ApiError, Check, Config, ErrorKind, Remedy, config::CatalogUrl};
 use banger_image::{CATALOG_MAX, Catalog, Registries, SignedCatalog, Silent};
 use sha2::{Digest as _, Sha256};
 
@@ -47,22 +47,25 @@ pub(crate) async fn check(config: &Config, folder: &Path) -> Vec<Check> {
         let title = "signed catalog";
         checks.push(match fetched.map_err(ApiError::from) {
             Ok((bytes, _)) if is_older(&bytes, folder, wanted) => {
-                let hint = "its last copy is used; sign it anew if it is what is meant";
-                Check::warn(title, older(wanted), hint)
+                let message = format!("{}; its last copy is used", older(wanted));
+                let error = ApiError::new(ErrorKind::Invalid, message);
+                Check::warn(title, error.remedy(Remedy::CheckCatalogSignature))
             }
             Ok((_, catalog)) => {
                 let (images, kernels) = (catalog.images.len(), catalog.kernels.len());
                 Check::pass(title, format!("{}: {images} images, {kernels} kernels", wanted.url))
             }
-            Err(error) if may_be_elsewhere(error.kind) => {
+            Err(mut error) if may_be_elsewhere(error.kind) => {
                 let copy = if read_copy(folder, wanted).is_some() {
                     "its last copy is used"
                 } else {
                     "there is no copy of it"
                 };
-                Check::warn(title, error.message, format!("until it answers, {copy}"))
+                error.message.push_str("; until it answers, ");
+                error.message.push_str(copy);
+                Check::warn(title, error)
             }
-            Err(error) => Check::of_error(title, error),
+            Err(error) => Check::fail(title, error),
         });
     }
     checks

@@ -60,14 +60,11 @@ fn set_aside(state: &Path) -> Option<Check> {
     let size: u64 = aside.iter().map(|folder| disk_usage(folder).as_bytes()).sum();
     let named = aside.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
     (!aside.is_empty()).then(|| {
-        Check::warn(
-            "put aside",
-            format!(
-                "{named}: {} of VMs, images and kernels of a store that is here no more",
-                Size::bytes(size)
-            ),
-            "put that store back in its place to have them again, or remove the folder",
-        )
+        let message = format!(
+            "{named}: {} of VMs, images and kernels of a store that is here no more",
+            Size::bytes(size)
+        );
+        Check::warn("put aside", ApiError::new(ErrorKind::Store, message).remedy(Remedy::RestoreStore))
     })
 }
 

@@ -7,5 +7,5 @@ pub(super) type Finding = Result<Check, ApiError>;
 
 /// A failure as a check tells it.
 pub(super) fn told(name: &str, finding: Finding) -> Check {
-    finding.unwrap_or_else(|error| Check::of_error(name, error))
+    finding.unwrap_or_else(|error| Check::fail(name, error))
 }

@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf};
 
-use banger_api::Check;
+use banger_api::{ApiError, Check, ErrorKind, Remedy};
 
 /// The oldest kernel that VMs can be watched on: `pidfd_open` (its manual page).
 const KERNEL_SINCE: (u32, u32) = (5, 3);
@@ -10,7 +10,10 @@ const KERNEL_SINCE: (u32, u32) = (5, 3);
 pub(super) fn architecture() -> Check {
     match env::consts::ARCH {
         "x86_64" => Check::pass("architecture", "x86_64"),
-        other => Check::fail("architecture", other, "banger runs on x86_64 hosts only"),
+        other => {
+            let message = format!("{other}; banger runs on x86_64 hosts only");
+            Check::fail("architecture", ApiError::new(ErrorKind::Invalid, message))
+        }
     }
 }
 
@@ -19,8 +22,10 @@ pub(super) fn kernel() -> Check {
     let (major, minor) = KERNEL_SINCE;
     match version(&release) {
         Some(found) if found < KERNEL_SINCE => {
-            let message = format!("Linux {release} has no pidfd_open, by which a VM's end is noticed");
-            Check::fail("kernel", message, format!("Linux {major}.{minor} or later is needed"))
+            let message = format!(
+                "Linux {release} has no pidfd_open, by which a VM's end is noticed; Linux {major}.{minor} has it"
+            );
+            Check::fail("kernel", ApiError::new(ErrorKind::VersionSkew, message))
         }
         _ => Check::pass("kernel", format!("Linux {release}: has what banger needs")),
     }
@@ -31,21 +36,20 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// The programs that some commands need, and what is to be done without them.
+/// The programs that some requests need.
 pub(super) fn tools() -> impl Iterator<Item = Check> {
     [
-        ("e2fsck", "`vm set --disk-size` checks the disk with it", "Debian: apt install e2fsprogs"),
-        (
-            "mmdebstrap",
-            "catalog images are made by it",
-            "Debian: apt install mmdebstrap; elsewhere: banger image import",
-        ),
-        ("apt-get", "catalog kernels come by it", "without it: banger kernel import"),
+        ("e2fsck", "a work disk is checked by it before it grows"),
+        ("mmdebstrap", "catalog images are made by it"),
+        ("apt-get", "catalog kernels come by it"),
     ]
     .into_iter()
-    .map(|(name, purpose, hint)| match find(name) {
+    .map(|(name, purpose)| match find(name) {
         Some(path) => Check::pass(name, format!("{}: {purpose}", path.display())),
-        None => Check::warn(name, format!("not installed: {purpose}"), hint),
+        None => {
+            let error = ApiError::new(ErrorKind::MissingProgram, format!("not installed: {purpose}"));
+            Check::warn(name, error.remedy(Remedy::InstallProgram { program: name.to_owned() }))
+        }
     })
 }
 

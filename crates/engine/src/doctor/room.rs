@@ -1,6 +1,6 @@
 //! Memory and disk space.
 
-use banger_api::{ApiError, Check, Config, Dirs, Size};
+use banger_api::{ApiError, Check, Config, Dirs, ErrorKind, Size};
 
 use super::finding::Finding;
 use crate::admission;
@@ -14,7 +14,10 @@ pub(super) fn memory(config: &Config) -> Finding {
             "memory",
             format!("{} available of {}; a VM gets {wanted}", room.available, room.total),
         ),
-        None => Check::warn("memory", "/proc/meminfo tells nothing", "VMs start without a look at it"),
+        None => {
+            let message = "/proc/meminfo cannot be read; VMs start without a check of the host's memory";
+            Check::warn("memory", ApiError::new(ErrorKind::Io, message))
+        }
     })
 }
 
@@ -29,11 +32,9 @@ pub(super) fn space(dirs: &Dirs) -> Finding {
         Some(room) => {
             let message = format!("{} free of {} for {folder}", room.available, room.total);
             if room.available < LITTLE {
-                Check::warn(
-                    "disk space",
-                    message,
-                    "one image takes about 0.5G, and what a VM writes comes on top",
-                )
+                let message =
+                    format!("{message}; one image takes about 0.5G, and what a VM writes comes on top");
+                Check::warn("disk space", ApiError::new(ErrorKind::NoSpace, message))
             } else {
                 Check::pass("disk space", message)
             }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use banger_api::{ApiError, Check, Config, RefError, SubjectKind, resolve, resolve_image};
+use banger_api::{ApiError, Check, Config, ErrorKind, RefError, Remedy, SubjectKind, resolve, resolve_image};
 use banger_image::Catalog;
 
 use super::finding::told;
@@ -67,11 +67,9 @@ fn outside(image: &ImageRecord) -> Option<Check> {
     let outside = image.outside.as_ref()?;
     let how =
         problem_of(outside).map_or_else(|error| Some(error.to_string()), |how| how.map(str::to_owned))?;
-    Some(Check::warn(
-        "registered image",
-        format!("the file of image {} {how}: {}", image.name, outside.path.display()),
-        format!("put it back as it was; or delete it with: banger image delete {}", image.name),
-    ))
+    let message = format!("the file of image {} {how}: {}", image.name, outside.path.display());
+    let error = ApiError::new(ErrorKind::Io, message).about(SubjectKind::Image, &image.name);
+    Some(Check::warn("registered image", error.remedy(Remedy::RestoreRegisteredFile)))
 }
 
 /// The image or kernel that a VM gets by default: here, or to be had.

@@ -1,6 +1,6 @@
 //! What runs VMs.
 
-use banger_api::{Check, ErrorKind, Vmm as ApiVmm};
+use banger_api::{ApiError, Check, ErrorKind, Remedy, Vmm as ApiVmm};
 use banger_vmm::{Accel, HostVmms, KvmVerdict, VmmKind};
 
 use crate::{error::EngineError, vmms::kind};
@@ -10,7 +10,7 @@ pub(super) fn all(found: &HostVmms, configured: Option<ApiVmm>) -> Vec<Check> {
     let mut checks = vec![kvm(found)];
     checks.extend(found.programs().into_iter().map(|(name, program)| match program {
         Ok(what) => Check::pass(name, what),
-        Err(why) => Check::warn(name, why, without(name)),
+        Err(why) => Check::warn(name, ApiError::new(ErrorKind::MissingProgram, why).remedy(to_install(name))),
     }));
     checks.extend(chosen(found, configured));
     checks
@@ -18,21 +18,22 @@ pub(super) fn all(found: &HostVmms, configured: Option<ApiVmm>) -> Vec<Check> {
 
 fn kvm(found: &HostVmms) -> Check {
     let probed = format!("{}; probed just now", found.kvm);
+    let not_usable = |message| ApiError::new(ErrorKind::NoKvm, message);
     match found.kvm.verdict {
         KvmVerdict::Usable => Check::pass("KVM", probed),
-        KvmVerdict::Unknown => {
-            Check::warn("KVM", probed, "run `banger doctor` again when the host is less busy")
+        KvmVerdict::Unknown => Check::warn("KVM", not_usable(probed).remedy(Remedy::TryWhenLessBusy)),
+        _ => {
+            let message = format!("{probed}; VMs run without it, with qemu, some ten times slower");
+            Check::warn("KVM", not_usable(message).remedy(Remedy::MakeKvmUsable))
         }
-        _ => Check::warn("KVM", probed, "VMs run all the same, with qemu, some ten times slower"),
     }
 }
 
-/// What it means that a program is not there.
-fn without(name: &str) -> &'static str {
+/// How to get the program `name`; banger's own, the vsock device, comes with banger.
+fn to_install(name: &str) -> Remedy {
     match name {
-        "firecracker" => "VMs run with qemu instead; firecracker starts them faster where KVM works",
-        "qemu" => "it runs VMs where firecracker cannot (Debian: apt install qemu-system-x86)",
-        _ => "qemu needs it: install all of banger's programs in one directory",
+        "firecracker" | "qemu" => Remedy::InstallProgram { program: name.to_owned() },
+        _ => Remedy::InstallOneBuild,
     }
 }
 
@@ -41,13 +42,13 @@ fn chosen(found: &HostVmms, configured: Option<ApiVmm>) -> Vec<Check> {
     let (vmm, slower) = match banger_vmm::choose(configured.map(kind), found) {
         Ok(chosen) => chosen,
         Err(error) => {
-            let error = banger_api::ApiError::from(EngineError::from(error));
-            let hint = match error.kind {
-                ErrorKind::NoKvm => "make KVM usable, or set vm.vmm to qemu",
-                ErrorKind::Timeout => "run `banger doctor` again when the host is less busy",
-                _ => "install one of them; `banger doctor` then tells whether it can be used",
+            let error = ApiError::from(EngineError::from(error));
+            let remedy = match error.kind {
+                ErrorKind::NoKvm => Remedy::MakeKvmUsable,
+                ErrorKind::Timeout => Remedy::TryWhenLessBusy,
+                _ => Remedy::InstallVmm,
             };
-            return vec![Check::fail("VMM", error.message, hint)];
+            return vec![Check::fail("VMM", error.remedy(remedy))];
         }
     };
     let accel = match vmm.accel() {
@@ -56,15 +57,21 @@ fn chosen(found: &HostVmms, configured: Option<ApiVmm>) -> Vec<Check> {
     };
     let name = format!("{} {} {accel}", vmm.kind(), vmm.version());
     let used = match slower {
-        Some(why) => Check::warn("VMM", name, why),
+        Some(why) => {
+            let kind = if vmm.accel() == Accel::Tcg { ErrorKind::NoKvm } else { ErrorKind::MissingProgram };
+            Check::warn("VMM", ApiError::new(kind, format!("{name}: {why}")))
+        }
         None => Check::pass("VMM", name),
     };
     let network = match vmm.kind() {
         VmmKind::Qemu => Check::pass("network", "user mode: guests reach out through qemu's own network"),
         VmmKind::Firecracker => Check::warn(
             "network",
-            "user mode: guests have no network with firecracker yet; exec, shell and pipes need none",
-            "a VM with --vmm qemu reaches out",
+            ApiError::new(
+                ErrorKind::Unreachable,
+                "user mode: guests have no network with firecracker yet; exec, shell and pipes need none",
+            )
+            .remedy(Remedy::RunWithQemu),
         ),
     };
     let dns = Check::pass("DNS", "127.0.0.1:42069 is not used in user mode");

@@ -148,10 +148,10 @@ fn check(request: &CreateVm) -> Result<(), ApiError> {
     check_hardware(request.vcpu, request.memory, disks)?;
     let invalid = |message: &str| Err(ApiError::new(ErrorKind::Invalid, message));
     if request.rm && request.detach {
-        return invalid("a VM that goes with its session (--rm) cannot be detached from it (-d)");
+        return invalid("a VM that is deleted with its session cannot be detached from it");
     }
     if request.rm && request.no_start {
-        return invalid("a VM that is not started has no session that it could go with (--rm)");
+        return invalid("a VM that is not started has no session with which it could be deleted");
     }
     Ok(())
 }

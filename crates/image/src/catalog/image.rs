@@ -36,7 +36,7 @@ pub fn fetch_image(
     progress: &dyn Progress,
 ) -> Result<RootfsInfo, ImageError> {
     progress.stage("install packages");
-    let mut program = HostCommand::new("mmdebstrap", "install the package mmdebstrap", LIMIT)?;
+    let mut program = HostCommand::new("mmdebstrap", LIMIT)?;
     let root = rustix::process::geteuid().is_root();
     if !root {
         require_user_namespaces()?;
@@ -59,7 +59,7 @@ pub fn fetch_image(
 
 /// Refuses what `mmdebstrap` would fail at later and less clearly.
 fn require_user_namespaces() -> Result<(), ImageError> {
-    find("newuidmap", "install the package uidmap")?;
+    find("newuidmap")?;
     let user = rustix::process::getuid().as_raw();
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let mut fields = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
@@ -74,8 +74,5 @@ fn require_user_namespaces() -> Result<(), ImageError> {
     if listed("/etc/subuid") && listed("/etc/subgid") {
         return Ok(());
     }
-    Err(ImageError::MissingProgram {
-        program: "newuidmap",
-        hint: "it has no ids for this user: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER",
-    })
+    Err(ImageError::NoSubordinateIds)
 }

@@ -15,10 +15,6 @@ use crate::{DownloadRequest, ImageError, KernelInfo, Progress, Registries, downl
 /// Time for each step; the largest download is 30 MB.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
-/// How to get apt.
-const HINT: &str =
-    "catalog kernels need a Debian or Ubuntu host; elsewhere import a kernel's package or files";
-
 /// Largest file of a kernel, in bytes; a distribution's packages have under 200 MB.
 const MAX_DOWNLOAD: u64 = 1 << 30;
 
@@ -99,7 +95,7 @@ impl<'a> Apt<'a> {
 
     /// Runs one of apt's programs, and returns its output.
     fn run(&self, program: &'static str, arguments: &[&str]) -> Result<String, ImageError> {
-        let mut program = HostCommand::new(program, HINT, LIMIT)?;
+        let mut program = HostCommand::new(program, LIMIT)?;
         let command = program.command();
         for (option, name) in [
             ("Dir::State", "state"),

@@ -157,13 +157,14 @@ pub enum ImageError {
         source: mkext4::Error,
     },
     /// A program that this needs is not installed.
-    #[error("the program {program} is missing: {hint}")]
+    #[error("the program {program} is not installed")]
     MissingProgram {
         /// The program.
         program: &'static str,
-        /// What to do about it.
-        hint: &'static str,
     },
+    /// This user has no ranges of subordinate ids, which a user namespace with many users needs.
+    #[error("/etc/subuid and /etc/subgid have no ids for this user")]
+    NoSubordinateIds,
     /// A program on this host failed.
     #[error("{program} failed ({status}){}", tail(output))]
     Program {
@@ -253,6 +254,7 @@ impl ImageError {
             ImageError::Cancelled => FailureKind::Cancelled,
             ImageError::NoSpace { .. } => FailureKind::NoSpace,
             ImageError::MissingProgram { .. } => FailureKind::MissingProgram,
+            ImageError::NoSubordinateIds => FailureKind::NotPermitted,
             ImageError::ProgramTimeout { .. } => FailureKind::Timeout,
             ImageError::Registry { source, .. } | ImageError::Download { source, .. } => source.kind(),
             ImageError::Io { .. }

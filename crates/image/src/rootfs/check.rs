@@ -22,7 +22,7 @@ const MENDED: i32 = 1;
 /// # Errors
 /// When there is no `e2fsck`, or the file system is damaged beyond that.
 pub fn check_ext4(path: &Path, progress: &dyn Progress) -> Result<(), ImageError> {
-    let mut e2fsck = HostCommand::new("e2fsck", "Debian: apt install e2fsprogs", LIMIT)?.accept(MENDED);
+    let mut e2fsck = HostCommand::new("e2fsck", LIMIT)?.accept(MENDED);
     e2fsck.command().args(["-f", "-p"]).arg(path);
     e2fsck.output(progress).map(drop)
 }
@@ -36,7 +36,7 @@ pub(crate) fn verify_ext4(file: &File, path: &Path, progress: &dyn Progress) -> 
         let output = vec!["its superblock is not that of an ext4 of this size".to_owned()];
         return Err(ImageError::Program { program: "e2fsck", status: "not run".to_owned(), output });
     }
-    let mut e2fsck = HostCommand::new("e2fsck", "Debian: apt install e2fsprogs", LIMIT)?;
+    let mut e2fsck = HostCommand::new("e2fsck", LIMIT)?;
     e2fsck.command().args(["-f", "-n"]).arg(path);
     e2fsck.output(progress).map(drop)
 }

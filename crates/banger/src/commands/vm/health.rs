@@ -3,7 +3,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use banger_api::{ApiError, Check, Size, Vm, VmState};
+use banger_api::{ApiError, Check, ErrorKind, Size, Vm, VmState};
 use banger_client::{Answered, Client};
 use banger_proto::{DiskUsage, GENERATION, Inspection};
 
@@ -67,27 +67,32 @@ fn now() -> Duration {
 
 fn state(vm: &Vm) -> Check {
     let start = format!("`banger vm start {}` starts it", vm.name);
+    let fails = |message: &str, hint: String| {
+        Check::fail("state", ApiError::new(ErrorKind::NotRunning, message).hint(hint))
+    };
     match vm.state {
         VmState::Running => Check::pass("state", "running"),
         VmState::Starting | VmState::Stopping => {
-            Check::fail("state", vm.state.to_string(), "ask again when that is done")
+            fails(&vm.state.to_string(), "ask again when that is done".to_owned())
         }
-        VmState::Paused => {
-            Check::fail("state", "paused", format!("`banger vm resume {}` lets it go on", vm.name))
-        }
-        VmState::Created | VmState::Stopped => Check::fail("state", vm.state.to_string(), start),
+        VmState::Paused => fails("paused", format!("`banger vm resume {}` lets it go on", vm.name)),
+        VmState::Created | VmState::Stopped => fails(&vm.state.to_string(), start),
         VmState::Error => {
             let why = vm.last_error.as_deref().and_then(|error| error.lines().next()).unwrap_or("unknown");
             let hint = format!("`banger vm logs {}` has its console; {start}", vm.name);
-            Check::fail("state", format!("error: {why}"), hint)
+            fails(&format!("error: {why}"), hint)
         }
     }
 }
 
 fn silent(vm: &Vm, error: ApiError) -> Check {
     let hint = format!("see `banger vm logs {0}`; `banger vm restart {0}` starts it anew", vm.name);
-    let hint = hint_for(&error).unwrap_or(hint);
-    Check::fail("agent", error.message, hint)
+    Check::fail("agent", with_hint(error, hint))
+}
+
+/// Adds `hint` to `error`, unless it has one.
+fn with_hint(error: ApiError, hint: String) -> ApiError {
+    if hint_for(&error).is_some() { error } else { error.hint(hint) }
 }
 
 fn agent(vm: &Vm, pong: &Answered<()>) -> [Check; 2] {
@@ -95,21 +100,20 @@ fn agent(vm: &Vm, pong: &Answered<()>) -> [Check; 2] {
     let answered = if pong.took <= PROMPT {
         Check::pass("agent", took)
     } else {
-        Check::warn("agent", took, "the guest or the host is very busy; see `banger vm stats`")
+        let hint = "the guest or the host is very busy; see `banger vm stats`";
+        Check::warn("agent", ApiError::new(ErrorKind::Timeout, took).hint(hint))
     };
     let (theirs, version) = (pong.greeting.generation, &pong.greeting.version);
+    let differs = |how: &str, hint: String| {
+        let message = format!("{version}, generation {theirs}, {how} than this banger's {GENERATION}");
+        Check::warn("agent version", ApiError::new(ErrorKind::VersionSkew, message).hint(hint))
+    };
     let generation = match theirs {
         GENERATION => Check::pass("agent version", format!("{version}, generation {theirs}, as this banger")),
-        ..GENERATION => Check::warn(
-            "agent version",
-            format!("{version}, generation {theirs}, older than this banger's {GENERATION}"),
-            format!("`banger vm restart {}` gives it this banger's agent", vm.name),
-        ),
-        _ => Check::warn(
-            "agent version",
-            format!("{version}, generation {theirs}, newer than this banger's {GENERATION}"),
-            "use the banger that started the VM",
-        ),
+        ..GENERATION => {
+            differs("older", format!("`banger vm restart {}` gives it this banger's agent", vm.name))
+        }
+        _ => differs("newer", "use the banger that started the VM".to_owned()),
     };
     [answered, generation]
 }
@@ -118,10 +122,7 @@ fn agent(vm: &Vm, pong: &Answered<()>) -> [Check; 2] {
 fn guest(vm: &Vm, seen: Result<Inspection, ApiError>, asked: Duration, came: Duration) -> Vec<Check> {
     let seen = match seen {
         Ok(seen) => seen,
-        Err(error) => {
-            let hint = hint_for(&error).unwrap_or("ask again".to_owned());
-            return vec![Check::warn("guest", error.message, hint)];
-        }
+        Err(error) => return vec![Check::warn("guest", with_hint(error, "ask again".to_owned()))],
     };
     let mut checks = vec![clock(vm, Duration::from_nanos(seen.clock_ns), asked, came)];
     checks.extend(seen.disks.iter().map(|disk| room(vm, disk)));
@@ -133,11 +134,11 @@ fn clock(vm: &Vm, theirs: Duration, asked: Duration, came: Duration) -> Check {
     let off = asked.saturating_sub(theirs).max(theirs.saturating_sub(came));
     match off.as_secs() {
         _ if off <= CLOCK => Check::pass("clock", "as this host's"),
-        seconds => Check::warn(
-            "clock",
-            format!("{seconds} s {} this host's", if theirs > came { "ahead of" } else { "behind" }),
-            format!("`banger vm restart {}` sets it", vm.name),
-        ),
+        seconds => {
+            let side = if theirs > came { "ahead of" } else { "behind" };
+            let error = ApiError::new(ErrorKind::Guest, format!("{seconds} s {side} this host's"));
+            Check::warn("clock", error.hint(format!("`banger vm restart {}` sets it", vm.name)))
+        }
     }
 }
 
@@ -148,28 +149,29 @@ fn room(vm: &Vm, disk: &DiskUsage) -> Check {
         }
         path => format!("delete files under {path}; /root is a disk of its own"),
     };
-    left(format!("disk {}", disk.path), disk.available, disk.total, hint)
+    left(format!("disk {}", disk.path), ErrorKind::NoSpace, disk.available, disk.total, hint)
 }
 
 fn memory(vm: &Vm, seen: &Inspection) -> Check {
     let hint = format!("end programs, or stop the VM and `banger vm set {} --memory SIZE`", vm.name);
-    left("memory".to_owned(), seen.memory_available, seen.memory_total, hint)
+    left("memory".to_owned(), ErrorKind::NoMemory, seen.memory_available, seen.memory_total, hint)
 }
 
-/// Whether of `total` enough is left. A guest may claim anything.
-fn left(name: String, available: u64, total: u64, hint: String) -> Check {
+/// Whether of `total` enough is left, else an error of this kind. A guest may claim anything.
+fn left(name: String, kind: ErrorKind, available: u64, total: u64, hint: String) -> Check {
     let message = format!("{} of {} left", Size::bytes(available), Size::bytes(total));
     let share = u128::from(available) * 100 / u128::from(total).max(1);
+    let error = |message| ApiError::new(kind, message).hint(hint);
     match u64::try_from(share).unwrap_or(u64::MAX) {
-        ..NONE => Check::fail(name, message, hint),
-        NONE..LITTLE => Check::warn(name, message, hint),
+        ..NONE => Check::fail(name, error(message)),
+        NONE..LITTLE => Check::warn(name, error(message)),
         _ => Check::pass(name, message),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use banger_api::{ErrorKind, Verdict};
+    use banger_api::Verdict;
 
     use super::*;
 
@@ -194,7 +196,8 @@ mod tests {
                 "`banger vm logs box` has its console; `banger vm start box` starts it",
             ),
         ] {
-            assert_eq!(state(&vm(name)), Check::fail("state", message, hint));
+            let error = ApiError::new(ErrorKind::NotRunning, message).hint(hint);
+            assert_eq!(state(&vm(name)), Check::fail("state", error));
         }
         assert_eq!(state(&vm("running")).verdict, Verdict::Pass);
     }
@@ -226,8 +229,8 @@ mod tests {
         assert_eq!(nothing.last().unwrap().verdict, Verdict::Fail);
         let old = ApiError::new(ErrorKind::VersionSkew, "older").hint("restart");
         assert_eq!(
-            guest(&vm("running"), Err(old), Duration::ZERO, Duration::ZERO),
-            [Check::warn("guest", "older", "restart")]
+            guest(&vm("running"), Err(old.clone()), Duration::ZERO, Duration::ZERO),
+            [Check::warn("guest", old)]
         );
     }
 }
