@@ -70,8 +70,16 @@ fn before_scenarios(steps: &mut Steps, project: &Project) -> Result<()> {
     })?;
     // `--tests` are those of libraries and programs too, but no examples in documentation: there are none.
     let tests = ["test", "--workspace", "--features", TEST_FEATURES, "--tests"];
-    steps.step("unit tests", || run(&tests))?;
-    steps.step("build", || programs::build(project, None))?;
+    steps.step("compile unit tests", || run(&[&tests[..], &["--no-run"]].concat()))?;
+    // Tests are idle for half of their time, which the compiler uses.
+    steps.step("unit tests and build", || {
+        thread::scope(|scope| {
+            let build = scope.spawn(|| programs::build(project, None));
+            let tested = run(&tests);
+            build.join().unwrap_or_else(|_| bail!("a thread panicked"))?;
+            tested
+        })
+    })?;
     steps.step("build with fail points", || programs::build_failing(project))
 }
 
