@@ -57,9 +57,12 @@ fn chosen(found: &HostVmms, configured: Option<ApiVmm>) -> Vec<Check> {
     };
     let name = format!("{} {} {accel}", vmm.kind(), vmm.version());
     let used = match slower {
-        Some(why) => {
-            let kind = if vmm.accel() == Accel::Tcg { ErrorKind::NoKvm } else { ErrorKind::MissingProgram };
-            Check::warn("VMM", ApiError::new(kind, format!("{name}: {why}")))
+        Some(_) => {
+            let (kind, remedy) = match vmm.accel() {
+                Accel::Tcg => (ErrorKind::NoKvm, Remedy::MakeKvmUsable),
+                Accel::Kvm => (ErrorKind::MissingProgram, to_install("firecracker")),
+            };
+            Check::warn("VMM", ApiError::new(kind, name).remedy(remedy))
         }
         None => Check::pass("VMM", name),
     };
