@@ -1,4 +1,4 @@
-//! A catalog's text: an error with its line, or entries that are found by name and have a source.
+//! Parses a catalog: an error has a line of the text, and each entry is found by name and has a source.
 
 use banger_image::{Catalog, KernelSource};
 

@@ -1,5 +1,4 @@
-//! A configuration file and a variable's text, with a zero byte between them: a configuration, or an error of bounded
-//! length.
+//! Reads a configuration file and an environment variable, separated by a zero byte: errors have a bounded length.
 
 use std::path::Path;
 
@@ -16,7 +15,7 @@ pub(crate) fn run(data: &[u8]) {
     for owner in [Owner::Project, Owner::User] {
         match Layer::of_file(owner, Path::new("/config.toml"), Ok(bytes.clone())) {
             Ok(layer) => layers.push(layer),
-            // TOML's own words may quote a line of the file.
+            // TOML's error messages may quote a line of the file.
             Err(error) => assert!(error.to_string().len() < 1000 + 2 * bytes.len()),
         }
     }

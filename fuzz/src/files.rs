@@ -1,4 +1,4 @@
-//! The stream that a guest sends for `vm cp`: it changes nothing outside its target.
+//! Unpacks the stream that a guest sends for `vm cp`: nothing outside the target changes.
 
 use std::fs;
 

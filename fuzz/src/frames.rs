@@ -1,4 +1,4 @@
-//! Frames from a guest, in pieces of the first byte's length: an error, or frames that encode to the same bytes.
+//! Decodes frames from a guest: the decoded frames encode to the same bytes. The first byte is the size of the chunks.
 
 use banger_proto::{Decoder, ExecControl, Greeting, Reply, Request};
 use bytes::BytesMut;

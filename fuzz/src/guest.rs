@@ -1,4 +1,4 @@
-//! A session's output from a guest, in pieces of the first byte's length: it is no longer than the input.
+//! Reads a session's output from a guest: it is no longer than the input. The first byte is the size of the reads.
 
 use std::{
     io,
@@ -38,7 +38,7 @@ pub(crate) fn run(data: &[u8]) {
         match runtime.block_on(output.next()) {
             Ok(Output::Stdout(part) | Output::Stderr(part)) => said += part.len(),
             Ok(Output::Taken(_) | Output::Exited(_)) => {}
-            // It ends with the bytes at the latest.
+            // At the latest when the stream ends.
             Err(_) => break,
         }
     }

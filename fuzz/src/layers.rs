@@ -1,12 +1,12 @@
-//! Up to three layers of an image, as tars: an error, or a merged tree.
+//! Merges up to three layers of an image, as tars: an error or a merged tree, and no panic.
 
 /// A tar's block size in bytes.
 const BLOCK: usize = 512;
 
 pub(crate) fn run(data: &[u8]) {
-    // The first byte says where the second and the third layer begin.
+    // The first byte says where the second and the third layer start.
     let Some((first, rest)) = data.split_first() else { return };
-    // Without valid checksums hardly any input would pass the first header.
+    // Without valid checksums, almost no input would get past its first header.
     let mut tars = rest.to_vec();
     for block in tars.chunks_exact_mut(BLOCK).filter(|block| block[257..].starts_with(b"ustar")) {
         block[148..156].fill(b' ');

@@ -1,6 +1,7 @@
 //! Fuzz targets: functions that parse hostile bytes and panic when an invariant does not hold.
 //!
-//! `corpus/TARGET/` has inputs for each target. The tests replay them; `cargo xtask fuzz` mutates them with libFuzzer.
+//! `corpus/TARGET/` has the inputs of each target. The tests replay them; `cargo xtask fuzz` mutates them with
+//! libFuzzer.
 
 #![allow(clippy::expect_used)] // a panic reports a failure
 
@@ -51,7 +52,7 @@ mod tests {
             let inputs: Vec<_> = fs::read_dir(corpus.join(name)).unwrap().map(Result::unwrap).collect();
             assert!(!inputs.is_empty(), "fuzz/corpus/{name} is empty");
             for input in inputs {
-                // The last line of a failed test's output is the input that fails.
+                // The last line of a failed test's output names the failing input.
                 println!("{}", input.path().display());
                 run(&fs::read(input.path()).unwrap());
             }

@@ -1,4 +1,4 @@
-//! An image's manifest, index and configuration: an error, or values within all limits.
+//! Parses an image's manifest, index or configuration: an error of bounded length, or values within all limits.
 
 use banger_api::Digest;
 use banger_image::{Document, parse_config, parse_document};
@@ -8,7 +8,7 @@ pub(crate) fn run(data: &[u8]) {
     match parse_document(data, digest) {
         Ok(Document::Index(index)) => _ = index.choose().map(|entry| entry.digest.to_string()),
         Ok(Document::Manifest(manifest)) => {
-            // The same bytes may be both the manifest and its configuration.
+            // The same bytes may be valid as a manifest and as its configuration.
             if let Ok(manifest) = manifest.configure(data) {
                 assert_eq!(manifest.digest, digest);
             }

@@ -1,4 +1,4 @@
-//! An image reference: an error, or a name that stays the same when it is completed, pinned and parsed again.
+//! Parses an image reference: its name stays the same when it is completed, pinned and parsed again.
 
 use banger_api::{Digest, Reference};
 

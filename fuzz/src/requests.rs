@@ -1,4 +1,4 @@
-//! A request to bangerd as body, query and path: an error, or a value that survives being written and read again.
+//! Parses requests to bangerd as body, query and path: a parsed value stays the same when it is written and read again.
 
 use banger_api::{
     CreateVm, DeleteVm, Event, Id, KillVm, Name, Pull, PullImage, RestartVm, SetVm, Size, StartVm, StopVm,

@@ -1,4 +1,4 @@
-//! A workspace's listing (when the first byte is odd) or files from a guest: all paths are safe.
+//! Reads a workspace's listing (if the first byte is odd) or files from a guest: all paths are safe.
 
 use banger_files::{PathWriter, safe_path};
 use banger_workspace::{read_files, read_listing};

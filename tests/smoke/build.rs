@@ -1,4 +1,4 @@
-//! Compiles the programs of hostile guests, so that the scenarios carry them to hosts without a compiler.
+//! Compiles the programs of hostile guests, so that the scenarios can run on hosts without a compiler.
 
 use std::{env, error::Error, path::Path, process::Command};
 

@@ -1,4 +1,4 @@
-//! Running other programs.
+//! Runs other programs.
 
 use std::{
     env,
@@ -10,15 +10,15 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::project::Project;
 
-/// A line about what is being done, for whoever waits.
+/// Prints a progress message to standard error.
 pub(crate) fn say(text: impl std::fmt::Display) {
     eprintln!("xtask: {text}");
 }
 
-/// Commands of cargo that do not take `--locked`.
+/// Cargo commands that do not accept `--locked`.
 const UNLOCKED: [&str; 1] = ["fmt"];
 
-/// Returns the cargo that runs xtask, with the workspace as its directory. It fails if Cargo.lock is out of date.
+/// Returns a command for the cargo that runs xtask, in the workspace's root. It fails if Cargo.lock is out of date.
 pub(crate) fn cargo(project: &Project, arguments: &[&str]) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(locked(arguments)).current_dir(project.root());
@@ -41,7 +41,7 @@ pub(crate) fn check(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a program that must succeed, and returns what it prints; its standard error passes through.
+/// Runs a program that must succeed, and returns its standard output. Standard error is inherited.
 pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
     let Output { status, stdout, .. } = command
         .stderr(Stdio::inherit())
@@ -51,7 +51,7 @@ pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
     Ok(stdout)
 }
 
-/// Runs a program whose exit status becomes xtask's.
+/// Runs a program and returns its exit status as xtask's own.
 pub(crate) fn status_of(command: &mut Command) -> Result<ExitCode> {
     let status = command.status().with_context(|| format!("cannot start {}", line(command)))?;
     Ok(exit_code(status))
@@ -61,12 +61,12 @@ fn exit_code(status: ExitStatus) -> ExitCode {
     status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
-/// Where a program is.
+/// Returns the path of a program.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     program_folders().into_iter().map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
-/// PATH, and where the system's programs are if an ordinary user's PATH leaves them out.
+/// The directories of PATH, and the system's own, which an ordinary user's PATH may lack.
 fn program_folders() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from)).collect()
@@ -76,7 +76,7 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// A program as root of the host, or else of a user namespace: for making disks with the right owners in them.
+/// Returns a command that runs `program` as root, or as root of a user namespace, so that disks get the right owners.
 pub(crate) fn as_root(program: &str) -> Result<Command> {
     let Some(path) = find_program(program) else { bail!("{program} is missing: run `cargo xtask setup`") };
     if is_root() {

@@ -1,4 +1,4 @@
-//! A small Debian of the machine's own release.
+//! Builds small Debian root file systems of the machine's own release.
 
 use std::{
     fs,
@@ -10,20 +10,20 @@ use anyhow::{Context, Result};
 
 use crate::command::check;
 
-/// The machine's release: its sources only have that one, and the programs are built against its libc.
+/// Returns the machine's release: its apt sources have no other, and the programs are built against its libc.
 pub(crate) fn suite() -> Result<String> {
     codename(&fs::read_to_string("/etc/os-release").context("/etc/os-release")?)
 }
 
-/// Packs Debian's smallest variant, with these packages on top (names with commas between), into `tar`; before that,
-/// `change` is run on it, a shell script whose argument is its root.
+/// Builds a tar of Debian's minimal variant with `packages` (separated by commas). Before packing, `change` runs: a
+/// shell script whose argument is the root directory.
 pub(crate) fn bootstrap(suite: &str, packages: &str, change: Option<&str>, tar: &Path) -> Result<()> {
     let mut mmdebstrap = Command::new("mmdebstrap");
     mmdebstrap.args(["--quiet", "--variant=minbase", "--include", packages]);
-    // A tree that is packed and thrown away need not be on the disk.
+    // The tree is packed and then deleted, so dpkg need not sync it to disk.
     mmdebstrap.arg("--dpkgopt=force-unsafe-io");
     mmdebstrap.args(change.map(|change| format!("--customize-hook={change}"))).arg(suite).arg(tar);
-    // The machine's own sources: whoever set it up knows which mirror it can reach.
+    // The machine's own sources name a mirror that it can reach.
     check(mmdebstrap.args(apt_sources()?))
 }
 
@@ -39,7 +39,7 @@ fn apt_sources() -> Result<Vec<PathBuf>> {
             files.push(entry?.path());
         }
     }
-    // As apt does, so that one with another ending is switched off.
+    // Like apt, which ignores files with other extensions.
     let named = |file: &PathBuf| file.extension().is_some_and(|end| end == "list" || end == "sources");
     files.retain(|file| named(file) && fs::metadata(file).is_ok_and(|file| file.len() > 0));
     files.sort();

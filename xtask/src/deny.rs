@@ -1,4 +1,4 @@
-//! Rules for third-party crates: licences, banned crates, duplicates and sources.
+//! Checks the rules for third-party crates: licences, banned crates, duplicates and sources.
 //!
 //! `deny.toml` is a configuration of cargo-deny, which checks the same rules and also the advisory database. Building
 //! cargo-deny takes longer than building the project, so this checks `cargo metadata` instead.
@@ -16,7 +16,7 @@ use crate::{
 
 const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-/// The tables of `deny.toml` that are checked here.
+/// The tables of `deny.toml` that xtask checks.
 #[derive(Debug, Deserialize)]
 struct Rules {
     licenses: Licenses,
@@ -54,7 +54,7 @@ struct Package {
     name: String,
     version: String,
     license: Option<String>,
-    /// `None` is a crate of the workspace.
+    /// `None` for a crate of the workspace.
     source: Option<String>,
 }
 
@@ -93,7 +93,7 @@ fn violations(rules: &Rules, packages: &[Package]) -> Vec<String> {
     wrong
 }
 
-/// Returns crates with several versions that `skip` does not list, and entries of `skip` without a use.
+/// Returns crates with several versions that `skip` does not list, and unused entries of `skip`.
 fn duplicates(skip: &[Listed], packages: &[Package]) -> Vec<String> {
     let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for package in packages {

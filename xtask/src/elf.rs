@@ -1,10 +1,10 @@
-//! Whether an ELF program is static.
+//! Detects static ELF programs.
 
 use anyhow::{Context, Result, ensure};
 
 const PT_INTERP: u32 = 3;
 
-/// Says whether the 64-bit little-endian ELF program in `bytes` needs no dynamic loader.
+/// Returns whether the 64-bit little-endian ELF program in `bytes` needs no dynamic loader.
 pub(crate) fn is_static(bytes: &[u8]) -> Result<bool> {
     ensure!(bytes.starts_with(b"\x7fELF\x02\x01"), "not a 64-bit little-endian ELF file");
     let u16_at = |at: usize| field::<2>(bytes, at).map(u16::from_le_bytes);

@@ -1,4 +1,4 @@
-//! The fuzz targets, driven by libFuzzer.
+//! Runs the fuzz targets with libFuzzer.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
@@ -10,22 +10,22 @@ use crate::{
     project::Project,
 };
 
-/// Compiler flags for libFuzzer's coverage of edges and comparisons, the same that `cargo fuzz` uses.
+/// Compiler flags for libFuzzer's coverage of edges and comparisons, the same as `cargo fuzz` uses.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions";
 
-/// An input that takes longer than this is reported as a failure.
+/// Timeout for one input, which is then reported as a failure.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The targets; all by default
+    /// Targets to run; all by default
     targets: Vec<String>,
     /// Seconds per target
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Adds inputs that reach new code to fuzz/corpus/
+    /// Add inputs that reach new code to fuzz/corpus/
     #[arg(long)]
     save: bool,
 }
@@ -39,7 +39,7 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     }
 
     let out = project.target().join("fuzz");
-    // With a triple, build scripts and macros are not instrumented.
+    // With a target triple, build scripts and macros are not instrumented.
     let build = ["build", "--release", "-p", "banger-fuzz", "--features", "link", "--target", TRIPLE];
     check(cargo(project, &build).arg("--target-dir").arg(&out).env("RUSTFLAGS", COVERAGE))?;
     let program = out.join(TRIPLE).join("release/banger-fuzz");
@@ -58,7 +58,7 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<()> {
                 .args(["-rss_limit_mb=1024", "-print_funcs=0", "-verbosity=0"]);
             fuzz
         };
-        // libFuzzer writes to the first directory.
+        // libFuzzer writes new inputs to the first directory.
         check(
             fuzz([&found, &saved])
                 .arg(format!("-max_total_time={}", arguments.seconds))
@@ -66,14 +66,14 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<()> {
         )
         .with_context(|| format!("{target} failed; its input is in {}", artifacts.display()))?;
         if arguments.save {
-            // Only what reaches new code: hit counts and comparisons would add hundreds of inputs.
+            // Keep only inputs that reach new code: hit counts and comparisons would add hundreds.
             check(fuzz([&saved, &found]).args(["-set_cover_merge=1", "-use_counters=0", "-use_cmp=0"]))?;
         }
     }
     Ok(())
 }
 
-/// Returns the targets' names: each has a corpus, or its test fails.
+/// Returns the targets' names. Each target has a corpus, or its test fails.
 fn names(corpus: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(corpus).with_context(|| corpus.display().to_string())? {

@@ -1,5 +1,5 @@
-//! Work on the project: set up, build, check, test, and a throw-away host with real KVM.
-#![allow(clippy::print_stdout, clippy::print_stderr)] // a program for people at a terminal
+//! Developer tasks: set up, build, check, test, and run a throw-away host with real KVM.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // prints to a terminal
 
 mod arrows;
 mod bench;
@@ -33,33 +33,33 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Installs the packages and programs that are missing
+    /// Install missing packages and programs
     Setup,
-    /// Builds the programs into target/banger/
+    /// Build the programs into target/banger/
     Build {
-        /// Where to put the programs instead
+        /// Output directory instead of target/banger/
         #[arg(long)]
         out: Option<PathBuf>,
     },
-    /// Sets up, builds, boots a VM and runs a command in it
+    /// Set up, build, boot a VM and run a command in it
     Try,
-    /// Checks which crates and modules depend on which
+    /// Check dependencies between crates and between modules
     Arrows,
-    /// Checks licences, banned crates, duplicates and sources of third-party crates
+    /// Check licences, banned crates, duplicates and sources of third-party crates
     Deny,
-    /// Fetches the image and the kernel that the scenarios start from, once
+    /// Download the image and the kernel that the scenarios start from, once
     Template,
-    /// Everything that CI runs
+    /// Run everything that CI runs
     Test {
-        /// Leaves the lab out
+        /// Skip the lab
         #[arg(long)]
         no_lab: bool,
     },
-    /// A throw-away host with real KVM: runs a command in it, or a shell
+    /// Run a command or a shell on a throw-away host with real KVM
     Lab(lab::Arguments),
-    /// Runs the fuzz targets with libFuzzer
+    /// Run the fuzz targets with libFuzzer
     Fuzz(fuzz::Arguments),
-    /// Measures what banger adds to what it uses, beside the goals
+    /// Measure banger's overhead and compare it with the goals
     Bench(bench::Arguments),
 }
 

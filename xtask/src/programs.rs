@@ -1,4 +1,4 @@
-//! The programs, built and put side by side.
+//! Builds the programs and puts them into one directory.
 
 use std::{fs, io::Write, os::unix::fs::PermissionsExt, path::Path};
 
@@ -10,17 +10,17 @@ use crate::{
     project::Project,
 };
 
-/// What all is built for.
+/// Target triple of all builds.
 pub(crate) const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
-/// Features that only tests use. Cargo reuses a library only if it has the same features: so all builds select the whole
-/// workspace, and those for tests have these features.
+/// Features that only tests use. Cargo reuses a compiled library only if its features are the same, so all builds
+/// select the whole workspace, and test builds have these features.
 pub(crate) const TEST_FEATURES: &str = "bangerd/fail-points,banger-fuzz/libfuzzer";
 
-/// The agent is in every boot initrd.
+/// Maximum size of the agent in bytes, because every boot initrd contains it.
 const AGENT_LIMIT: usize = 3 << 20;
 
-/// Builds the programs and puts them into `out`, by default `target/banger`.
+/// Builds the programs and copies them to `out`, by default `target/banger`.
 pub(crate) fn build(project: &Project, out: Option<&Path>) -> Result<()> {
     say("building banger, bangerd and banger-vsock-device");
     let programs = [
@@ -59,11 +59,11 @@ pub(crate) fn build(project: &Project, out: Option<&Path>) -> Result<()> {
     install(&agent, &out)
 }
 
-/// Builds the daemon that can be killed at any of its steps, and puts it into `target/banger-fail` beside the other
-/// programs, which are built already.
+/// Builds bangerd with fail points and copies it to `target/banger-fail`, together with the other programs, which
+/// must already be built.
 pub(crate) fn build_failing(project: &Project) -> Result<()> {
     say("building bangerd with fail points");
-    // In the profile of the tests, whose libraries are compiled by then.
+    // With the test profile, whose libraries are already compiled.
     check(&mut cargo(project, &["build", "--workspace", "--features", TEST_FEATURES, "--bin", "bangerd"]))?;
     let out = project.failing_programs();
     fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
@@ -74,8 +74,8 @@ pub(crate) fn build_failing(project: &Project) -> Result<()> {
     Ok(())
 }
 
-/// Puts `program` into `folder` in one step, and not at all if it is there: a daemon takes a new file for a new
-/// program, and is replaced.
+/// Copies `program` into a directory atomically, unless that file has the same bytes: a new file is a new build, for
+/// which the client replaces a running daemon.
 fn install(program: &Path, folder: &Path) -> Result<()> {
     let target = folder.join(program.file_name().context("a program has a name")?);
     let bytes = fs::read(program).with_context(|| program.display().to_string())?;

@@ -1,4 +1,4 @@
-//! The project's folders.
+//! Directories of the project.
 
 use std::{
     env,
@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// The workspace that this program belongs to.
+/// The workspace that xtask belongs to.
 #[derive(Debug)]
 pub(crate) struct Project {
     root: PathBuf,
@@ -23,22 +23,22 @@ impl Project {
         &self.root
     }
 
-    /// What xtask makes is here, wherever cargo builds.
+    /// Returns xtask's output directory, which does not depend on CARGO_TARGET_DIR.
     pub(crate) fn target(&self) -> PathBuf {
         self.root.join("target")
     }
 
-    /// Where cargo builds.
+    /// Returns cargo's target directory.
     pub(crate) fn cargo_target(&self) -> PathBuf {
         env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.target(), |folder| self.root.join(folder))
     }
 
-    /// The programs, side by side as they are installed.
+    /// Returns the directory of the built programs, side by side as when installed.
     pub(crate) fn programs(&self) -> PathBuf {
         self.target().join("banger")
     }
 
-    /// The programs once more, with a daemon that can be killed at any of its steps.
+    /// Returns the directory of the programs whose bangerd has fail points.
     pub(crate) fn failing_programs(&self) -> PathBuf {
         self.target().join("banger-fail")
     }

@@ -1,4 +1,4 @@
-//! The program of the scenarios: built, listed, and run on this machine.
+//! Builds the scenarios' test program, lists its scenarios and runs them on this machine.
 
 use std::{
     env, fs,
@@ -22,7 +22,7 @@ pub(crate) struct Scenario {
     pub(crate) slow: bool,
 }
 
-/// Compiles the program and returns its path.
+/// Compiles the test program and returns its path.
 pub(crate) fn build(project: &Project) -> Result<PathBuf> {
     let arguments = ["test", "--workspace", "--features", TEST_FEATURES, "--test", "scenarios", "--no-run"];
     let mut cargo = cargo(project, &arguments);
@@ -30,7 +30,7 @@ pub(crate) fn build(project: &Project) -> Result<PathBuf> {
     program_in(&messages)
 }
 
-/// The test program in cargo's messages.
+/// Returns the path of the test program from cargo's messages.
 fn program_in(messages: &str) -> Result<PathBuf> {
     for line in messages.lines() {
         let message: Value = serde_json::from_str(line).context("cargo's messages")?;
@@ -43,7 +43,7 @@ fn program_in(messages: &str) -> Result<PathBuf> {
     anyhow::bail!("cargo has built no scenarios")
 }
 
-/// The scenarios of a tier, in the order in which they start.
+/// Returns the scenarios of a tier, in the order in which they start.
 pub(crate) fn list(program: &Path, tier: &str) -> Result<Vec<Scenario>> {
     let listed = output(Command::new(program).args(["--list", "--tier", tier]))?;
     let scenarios = parse(&String::from_utf8(listed)?);
@@ -59,7 +59,7 @@ fn parse(listed: &str) -> Vec<Scenario> {
     listed.lines().map(scenario).collect()
 }
 
-/// Runs the scenarios of this machine, two at a time; returns how many there are.
+/// Runs the scenarios of tier `here`, two at a time, and returns how many there are.
 pub(crate) fn run(project: &Project) -> Result<usize> {
     let program = build(project)?;
     let count = list(&program, "here")?.len();
@@ -67,7 +67,7 @@ pub(crate) fn run(project: &Project) -> Result<usize> {
     Ok(count)
 }
 
-/// Returns what VMs must run with on this machine, found without banger's own test of KVM.
+/// Returns the VMM and accelerator that VMs must use on this machine, found without banger's own check of KVM.
 fn expected() -> String {
     let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let has_kvm = flags.split_whitespace().any(|word| word == "vmx" || word == "svm")

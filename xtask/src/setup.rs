@@ -1,4 +1,4 @@
-//! What the project needs of the machine. Looks for files, so that a second run costs nothing.
+//! Installs what the project needs on the machine. It only checks for files, so a second run is fast.
 
 use std::{fs, path::Path, process::Command};
 
@@ -6,12 +6,12 @@ use anyhow::{Context, Result};
 
 use crate::command::{self, check, find_program, is_root, say};
 
-/// Debian packages, each with a program or a file that shows it is there.
+/// Debian packages, each with a program or file that shows it is installed.
 const PACKAGES: &[(&str, &str)] = &[
     ("qemu-system-x86", "qemu-system-x86_64"),
     ("mmdebstrap", "mmdebstrap"),
     ("uidmap", "newuidmap"),
-    // A busybox that is not static has the same program.
+    // The busybox that is not static has a program of the same name.
     ("busybox-static", "/var/lib/dpkg/info/busybox-static.list"),
     ("zstd", "zstd"),
     ("xz-utils", "xz"),
@@ -68,7 +68,7 @@ fn packages() -> Result<()> {
     )
 }
 
-/// mmdebstrap and the lab's disk need a range of ids to map, which a user that no `useradd` made may lack.
+/// Assigns subordinate ids, which mmdebstrap and the lab's disk need. A user not created by `useradd` may have none.
 fn subordinate_ids() -> Result<()> {
     if is_root() {
         return Ok(());

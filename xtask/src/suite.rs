@@ -1,4 +1,4 @@
-//! Everything that CI runs, one step after the other.
+//! Runs everything that CI runs, step by step.
 
 use std::{
     thread,
@@ -25,7 +25,7 @@ pub(crate) fn run(project: &Project, with_lab: bool) -> Result<()> {
 
 fn all(steps: &mut Steps, project: &Project, with_lab: bool) -> Result<()> {
     steps.step("setup", setup::run)?;
-    // What takes no program of banger's waits for the mirror and the disk most of the time.
+    // Runs beside the checks: it needs none of banger's programs and mostly waits for the mirror and the disk.
     let systems = || {
         if with_lab {
             lab::fetch(project)?;
@@ -68,10 +68,10 @@ fn before_scenarios(steps: &mut Steps, project: &Project) -> Result<()> {
         let doc = ["doc", "--workspace", "--features", TEST_FEATURES, "--no-deps", "--quiet"];
         check(cargo(project, &doc).env("RUSTDOCFLAGS", "-D warnings"))
     })?;
-    // `--tests` are those of libraries and programs too, but no examples in documentation: there are none.
+    // `--tests` includes the tests in libraries and programs, but no doc tests: there are none.
     let tests = ["test", "--workspace", "--features", TEST_FEATURES, "--tests"];
     steps.step("compile unit tests", || run(&[&tests[..], &["--no-run"]].concat()))?;
-    // Tests are idle for half of their time, which the compiler uses.
+    // The tests leave the processors idle half of the time, which the compiler uses.
     steps.step("unit tests and build", || {
         thread::scope(|scope| {
             let build = scope.spawn(|| programs::build(project, None));
@@ -83,7 +83,7 @@ fn before_scenarios(steps: &mut Steps, project: &Project) -> Result<()> {
     steps.step("build with fail points", || programs::build_failing(project))
 }
 
-/// The steps done so far, each with its time and whether it passed.
+/// The finished steps, each with its duration and whether it passed.
 #[derive(Debug, Default)]
 struct Steps {
     done: Vec<(&'static str, Duration, bool)>,

@@ -1,4 +1,4 @@
-//! What every scenario starts from: folders with the default image and kernel in them, and tars of systems.
+//! Prepares what every scenario starts from: the default image and kernel, and tars of root file systems.
 
 use std::{
     fs,
@@ -14,8 +14,8 @@ use crate::{
     project::Project,
 };
 
-/// Systems that are as installed there, each with Debian's packages for it and a script that changes it. On the machine
-/// itself, they would be started.
+/// Root file systems: name, Debian packages, and a script that changes the tree. If the packages were installed on
+/// the machine itself, their services would start.
 const SYSTEMS: [(&str, &str, Option<&str>); 3] = [
     ("sshd", "openssh-server", None),
     ("arch", "dbus,systemd,systemd-sysv,udev", Some(include_str!("arch.sh"))),
@@ -23,12 +23,12 @@ const SYSTEMS: [(&str, &str, Option<&str>); 3] = [
     ("openrc", "openrc,sysvinit-core", Some("cd \"$1\"; rm -f etc/runlevels/*/* etc/init.d/*.sh")),
 ];
 
-/// The folder, with `state`, `cache`, `config` and the tars in it.
+/// Returns the template's directory, with `state`, `cache`, `config` and the tars.
 pub(crate) fn folder(project: &Project) -> PathBuf {
     project.target().join("template")
 }
 
-/// Makes what is not there. The template gets its name when it is complete.
+/// Prepares the template. The directory gets its final name when it is complete.
 pub(crate) fn prepare(project: &Project) -> Result<()> {
     make_systems(project)?;
     let template = folder(project);
@@ -40,7 +40,7 @@ pub(crate) fn prepare(project: &Project) -> Result<()> {
     fs::rename(&partial, &template).with_context(|| template.display().to_string())
 }
 
-/// Makes the systems that are not there. No program of banger's is needed for that.
+/// Builds missing root file systems, which needs none of banger's programs.
 pub(crate) fn make_systems(project: &Project) -> Result<()> {
     let template = folder(project);
     let folder = if template.exists() { template } else { partial(project) };
@@ -49,7 +49,7 @@ pub(crate) fn make_systems(project: &Project) -> Result<()> {
         let tar = folder.join(format!("{name}.tar.zst"));
         if !tar.exists() {
             say(format!("making a system with {packages} for the scenarios"));
-            // What packs it goes by the name's end.
+            // mmdebstrap chooses the compression by the file name's extension.
             let partial = folder.join(format!("partial-{name}.tar.zst"));
             debian::bootstrap(&debian::suite()?, packages, change, &partial)?;
             fs::rename(&partial, &tar).with_context(|| tar.display().to_string())?;
@@ -62,10 +62,10 @@ fn partial(project: &Project) -> PathBuf {
     folder(project).with_extension("partial")
 }
 
-/// Fetches the default image and kernel into `folder`.
+/// Pulls the default image and kernel into a directory.
 fn fetch(project: &Project, folder: &Path) -> Result<()> {
     say("fetching the image and the kernel for the scenarios");
-    // A socket's path may have 107 bytes at most, and the workspace may be anywhere.
+    // Outside the workspace, because a socket's path is limited to 107 bytes.
     let runtime = tempfile::Builder::new().prefix("xtask-").tempdir_in("/tmp")?;
     let banger = |arguments: &[&str]| {
         let mut banger = Command::new(project.programs().join("banger"));
@@ -79,7 +79,7 @@ fn fetch(project: &Project, folder: &Path) -> Result<()> {
     };
     for name in ["state", "cache", "config"] {
         let part = folder.join(name);
-        // From a run that was stopped.
+        // Left by an interrupted run.
         if part.exists() {
             fs::remove_dir_all(&part)?;
         }

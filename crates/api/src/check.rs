@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::ApiError;
 
-/// How a check came out, the worst last.
+/// Result of a check, from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Verdict {
-    /// As it should be.
+    /// No problem was found.
     Pass,
     /// It works, but not as well as it could.
     Warn,
@@ -28,32 +28,32 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// One thing that was looked at.
+/// One check, and its result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// What was looked at: "KVM".
+    /// Name of the check: "KVM".
     pub name: String,
-    /// How it came out.
+    /// Its result.
     pub verdict: Verdict,
-    /// What was found.
+    /// Its finding.
     pub message: String,
-    /// Why it did not pass; its message is the check's.
+    /// The reason why it did not pass; `message` is this error's message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Box<ApiError>>,
 }
 
 impl Check {
-    /// A check that passed.
+    /// Creates a check that passed.
     pub fn pass(name: impl Into<String>, message: impl Into<String>) -> Self {
         Self { name: name.into(), verdict: Verdict::Pass, message: message.into(), error: None }
     }
 
-    /// A check that found something to work, but not as well as it could.
+    /// Creates a check of something that works, but not as well as it could.
     pub fn warn(name: impl Into<String>, error: ApiError) -> Self {
         Self::of_error(name, Verdict::Warn, error)
     }
 
-    /// A check that found something not to work.
+    /// Creates a check of something that does not work.
     pub fn fail(name: impl Into<String>, error: ApiError) -> Self {
         Self::of_error(name, Verdict::Fail, error)
     }

@@ -1,16 +1,16 @@
-//! What a user shows to a registry.
+//! Credentials for a registry.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A user's name and secret for one registry, as `docker login` keeps them.
+/// A user's name and secret for one registry, as `docker login` stores them.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Credentials {
-    /// The registry's host, with its port where it has one, as in a [`Reference`](crate::Reference).
+    /// The registry's host, with its port if it has one, as in a [`Reference`](crate::Reference).
     pub registry: String,
-    /// The user's name there; empty when `secret` is an identity token.
+    /// The user's name; empty if `secret` is an identity token.
     pub username: String,
     /// Password, access token or identity token.
     pub secret: String,

@@ -1,14 +1,14 @@
-//! The daemon itself as the API tells it.
+//! The daemon's status, and the identity of its program.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The request header by which a client says which `bangerd` it would start: a [`ProgramId`]. A daemon of another
-/// build answers `version_skew` and does nothing, so that the client can restart it.
+/// Request header with the [`ProgramId`] of the `bangerd` that the client would start. A daemon of another build
+/// answers `version_skew` and does nothing, so that the client can restart it.
 pub const BUILD_HEADER: &str = "banger-build";
 
-/// Which file a program is: a build replaced on disk has another one.
+/// Identity of a program's file; it changes when the file is replaced on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProgramId {
     /// Device of the file.
@@ -27,7 +27,7 @@ impl fmt::Display for ProgramId {
     }
 }
 
-/// How the daemon is: `GET /v1/daemon`.
+/// Status of the daemon: `GET /v1/daemon`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DaemonStatus {
     /// Its version.
@@ -36,22 +36,22 @@ pub struct DaemonStatus {
     pub build: String,
     /// Its process id.
     pub pid: u32,
-    /// Since when it runs, in seconds.
+    /// Its uptime, in seconds.
     pub uptime_s: u64,
     /// Resident memory in bytes.
     pub resident: u64,
-    /// Running VMs.
+    /// Number of running VMs.
     pub running_vms: u32,
-    /// Operations under way.
+    /// Number of operations in progress.
     pub operations: u32,
-    /// Its socket.
+    /// Path of its socket.
     pub socket: String,
-    /// Its state folder.
+    /// Path of its state directory.
     pub state_dir: String,
-    /// Its log file.
+    /// Path of its log file.
     pub log: String,
-    /// What would run a VM now, or why nothing would.
+    /// The VMM that would run a VM now, or the reason why none would.
     pub vmm: String,
-    /// What the KVM probe found.
+    /// Result of the KVM probe.
     pub kvm: String,
 }

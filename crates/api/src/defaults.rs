@@ -1,31 +1,31 @@
-//! What a VM gets when nobody says otherwise.
+//! Built-in defaults of VMs.
 
 use crate::{Period, Size};
 
-/// Built-in defaults. Those that depend on the host are functions of it.
+/// Built-in defaults. Those that depend on the host are functions.
 #[derive(Debug, Clone, Copy)]
 pub struct Defaults;
 
 impl Defaults {
     /// The image.
     pub const IMAGE: &str = "debian-bookworm";
-    /// The kernel of an image that prefers none.
+    /// The kernel of images without a preference.
     pub const KERNEL: &str = "debian-cloud";
     /// Size of the system overlay and of the work disk.
     pub const DISK: Size = Size::gib(8);
-    /// How long an orderly power-off may take.
+    /// Timeout for an orderly power-off.
     pub const STOP: Period = Period::seconds(10);
-    /// How long a guest may take until its agent has answered.
+    /// Timeout for the first answer of a guest's agent.
     pub const READY: Period = Period::seconds(90);
-    /// How often what running VMs use is looked at.
+    /// Sampling interval for the resource use of running VMs.
     pub const STATS: Period = Period::seconds(10);
 
-    /// Virtual CPUs on a host with `cpus`: a quarter of them, from 1 to 4; 2 where they cannot be told.
+    /// Returns the virtual CPUs for a host with `cpus`: a quarter of them, from 1 to 4; 2 if unknown.
     pub fn vcpu(cpus: Option<usize>) -> u32 {
         cpus.map_or(2, |cpus| u32::try_from(cpus / 4).unwrap_or(4).clamp(1, 4))
     }
 
-    /// Memory on a host with `memory`: an eighth of it, from 512 MiB to 8 GiB; 2 GiB where it cannot be told.
+    /// Returns the memory for a host with `memory`: an eighth of it, from 512 MiB to 8 GiB; 2 GiB if unknown.
     pub fn memory(memory: Option<Size>) -> Size {
         let eighth = |memory: Size| Size::mib(memory.as_mib() / 8).clamp(Size::mib(512), Size::gib(8));
         memory.map_or(Size::gib(2), eighth)

@@ -1,4 +1,4 @@
-//! Digests: the names of what is content.
+//! Digests, which identify content.
 
 use std::{fmt, str::FromStr};
 
@@ -9,23 +9,23 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
 
-/// Why a text is not a digest.
+/// Error for a text that is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a digest is sha256: and 64 of 0-9 and a-f")]
 pub struct InvalidDigest;
 
 impl Digest {
-    /// Of the hash itself.
+    /// Creates a digest from a SHA-256 hash.
     pub fn sha256(hash: [u8; 32]) -> Self {
         Self(hash)
     }
 
-    /// Its 64 hexadecimal digits.
+    /// Returns its 64 hexadecimal digits.
     pub fn hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Its first 12 hexadecimal digits, for people.
+    /// Returns its first 12 hexadecimal digits, for display.
     pub fn short(&self) -> String {
         self.hex()[..12].to_owned()
     }

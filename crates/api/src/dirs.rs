@@ -1,4 +1,4 @@
-//! Where banger keeps things, by the XDG base directory specification.
+//! banger's directories, by the XDG base directory specification.
 
 use std::path::{Path, PathBuf};
 
@@ -7,22 +7,22 @@ use crate::config::Variable;
 /// The configuration file of the whole host.
 const SYSTEM_CONFIG: &str = "/etc/banger/config.toml";
 
-/// banger's folders.
+/// banger's directories.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dirs {
-    /// `config.toml`.
+    /// Directory of `config.toml`.
     pub config: PathBuf,
     /// The configuration file of the whole host.
     pub system_config: PathBuf,
-    /// The store, VMs, images, kernels, logs: what must not be lost.
+    /// Data that must not be lost: the store, VMs, images, kernels, logs.
     pub state: PathBuf,
-    /// What can be fetched or made again: layers, boot initrds, copies of catalogs.
+    /// Data that can be fetched or created again: layers, boot initrds, copies of catalogs.
     pub cache: PathBuf,
-    /// Sockets, for as long as the host is up.
+    /// Sockets, kept until the host shuts down.
     pub runtime: PathBuf,
 }
 
-/// Why there are no folders.
+/// Error for a user without a home directory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "HOME is not set, so there is nowhere to keep anything; set HOME, or XDG_CONFIG_HOME, XDG_STATE_HOME and XDG_CACHE_HOME"
@@ -30,11 +30,11 @@ pub struct Dirs {
 pub struct DirsError;
 
 impl Dirs {
-    /// The folders for the user `uid`, with `variable` looking up the environment. A relative path in an XDG
-    /// variable is ignored, as the specification asks.
+    /// Returns the directories of user `uid`; `variable` looks up environment variables. As the specification
+    /// requires, a relative path in an XDG variable is ignored.
     ///
     /// # Errors
-    /// When there is no home to put them in.
+    /// Returns an error if `HOME` is needed and not set.
     pub fn find(variable: impl Fn(&str) -> Option<PathBuf>, uid: u32) -> Result<Self, DirsError> {
         let absolute = |name: &str| variable(name).filter(|path| path.is_absolute());
         let home = absolute("HOME");
@@ -54,42 +54,42 @@ impl Dirs {
         })
     }
 
-    /// The daemon's socket.
+    /// Returns the path of the daemon's socket.
     pub fn socket(&self) -> PathBuf {
         self.runtime.join("bangerd.sock")
     }
 
-    /// The daemon's log file.
+    /// Returns the path of the daemon's log file.
     pub fn daemon_log(&self) -> PathBuf {
         self.state.join("bangerd.log")
     }
 
-    /// Where ssh finds what it needs to reach VMs.
+    /// Returns the directory of the files that ssh needs to reach VMs.
     pub fn ssh(&self) -> PathBuf {
         self.state.join("ssh")
     }
 
-    /// The configuration file.
+    /// Returns the path of the user's configuration file.
     pub fn config_file(&self) -> PathBuf {
         self.config.join("config.toml")
     }
 
-    /// The catalog beside it.
+    /// Returns the path of the user's catalog, beside the configuration file.
     pub fn catalog_file(&self) -> PathBuf {
         self.config.join("catalog.toml")
     }
 
-    /// The catalog of the whole host.
+    /// Returns the path of the host's catalog.
     pub fn system_catalog_file(&self) -> PathBuf {
         self.system_config.with_file_name("catalog.toml")
     }
 
-    /// Where VM `id` keeps its disks and logs.
+    /// Returns the directory of VM `id`'s disks and logs.
     pub fn vm(&self, id: &str) -> PathBuf {
         self.state.join("vms").join(id)
     }
 
-    /// Where VM `id` has its sockets while it runs.
+    /// Returns the directory of VM `id`'s sockets while it runs.
     pub fn vm_runtime(&self, id: &str) -> PathBuf {
         self.runtime.join("vms").join(Path::new(id))
     }

@@ -1,4 +1,4 @@
-//! Errors as the API tells them.
+//! Errors, as the API reports them.
 
 use std::fmt;
 
@@ -6,48 +6,48 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Remedy, Subject, SubjectKind};
 
-/// The kinds of error. Programs may rely on them; kinds are added, never changed.
+/// Kinds of errors. Programs may rely on them; kinds are added, never changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// No VM, image, kernel or operation has that reference.
+    /// No VM, image, kernel or operation matches the reference.
     NotFound,
-    /// The name is taken.
+    /// The name is already in use.
     AlreadyExists,
-    /// The reference fits more than one.
+    /// The reference matches more than one thing.
     Ambiguous,
     /// The VM must be running for this.
     NotRunning,
-    /// Something else is being done to it, or it is in use.
+    /// The target is in use, or another operation on it is in progress.
     Busy,
-    /// The request, a file or an archive is not as it must be.
+    /// The request, a file or an archive is invalid.
     Invalid,
-    /// KVM was asked for and is not usable here.
+    /// KVM was requested but is not usable on this host.
     NoKvm,
     /// No program that could run the VM is installed, or a host tool is missing.
     MissingProgram,
     /// A disk is full, or would be.
     NoSpace,
-    /// The host does not have the memory.
+    /// The host does not have enough memory.
     NoMemory,
-    /// `banger`, `bangerd` and the agent are of builds that do not go together.
+    /// The builds of `banger`, `bangerd` and the agent are incompatible.
     VersionSkew,
-    /// Something did not happen within its time limit.
+    /// Something exceeded its time limit.
     Timeout,
-    /// Another host cannot be reached, or does not answer as it must.
+    /// Another host cannot be reached, or sends an invalid response.
     Unreachable,
-    /// The guest ended, or does not follow the protocol.
+    /// The guest ended, its agent cannot be reached, or it does not follow the protocol.
     Guest,
-    /// It was cancelled.
+    /// The operation was cancelled.
     Cancelled,
-    /// The user may not do this.
+    /// The user does not have permission.
     NotPermitted,
-    /// The store cannot be read.
+    /// The store cannot be read or written.
     Store,
     /// A file, socket or program of the host failed.
     Io,
-    /// A mistake in banger itself, or a kind that this build does not know.
+    /// A bug in banger, or a kind that this build does not know.
     #[serde(other)]
     Internal,
 }
@@ -58,38 +58,38 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// An error: what failed and why, what it is about, what would help, and where to look.
+/// An error: what failed and why, its subject, a remedy, and where to find more.
 ///
-/// The daemon says nothing of a client's commands: a client puts kind, subject and remedy into its own words.
+/// The daemon does not name a client's commands; each client puts kind, subject and remedy into its own words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
-    /// For programs.
+    /// The kind, for programs.
     pub kind: ErrorKind,
     /// What failed and why, for people.
     pub message: String,
-    /// What it is about.
+    /// The thing that the error is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Subject>,
-    /// What would help, where that does not follow from kind and subject.
+    /// A remedy, if kind and subject do not imply it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<Remedy>,
-    /// The errors that it sums up, each to be dealt with.
+    /// The errors that this one sums up, each with its own remedy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<ApiError>,
-    /// What to do next, in the words of the client that made the error; never sent.
+    /// The next step for the user, in the words of the client that created the error; never sent.
     #[serde(skip)]
     pub hint: Option<String>,
-    /// A log file that tells more.
+    /// Path of a log file with more details.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
-    /// The last lines of the guest's console, where they tell why.
+    /// The last lines of the guest's console, if they show the cause.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub console: Vec<String>,
 }
 
 impl ApiError {
-    /// An error of this kind with this message.
+    /// Creates an error with this kind and message.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -103,35 +103,35 @@ impl ApiError {
         }
     }
 
-    /// Sets what the error is about.
+    /// Sets the subject of the error.
     #[must_use]
     pub fn about(mut self, kind: SubjectKind, name: impl fmt::Display) -> Self {
         self.subject = Some(Subject { kind, name: name.to_string() });
         self
     }
 
-    /// Sets what would help.
+    /// Sets the remedy.
     #[must_use]
     pub fn remedy(mut self, remedy: Remedy) -> Self {
         self.remedy = Some(remedy);
         self
     }
 
-    /// Sets what to do next, in a client's own words.
+    /// Sets the next step for the user, in a client's own words.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// With the log file that tells more.
+    /// Sets the log file with more details.
     #[must_use]
     pub fn log(mut self, log: impl Into<String>) -> Self {
         self.log = Some(log.into());
         self
     }
 
-    /// The HTTP status that goes with the kind.
+    /// Returns the HTTP status for the kind.
     pub fn http_status(&self) -> u16 {
         match self.kind {
             ErrorKind::NotFound => 404,

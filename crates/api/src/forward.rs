@@ -1,17 +1,17 @@
-//! A port of a guest, and where it is on the host.
+//! Port forwards from the host to a guest.
 
 use std::{fmt, num::NonZero, str::FromStr};
 
-/// A port of a guest, and the host's port that is to lead to it.
+/// A port of a guest, and the host port that forwards to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forward {
-    /// On the host's loopback.
+    /// Port on the host's loopback interface.
     pub host: u16,
-    /// In the guest.
+    /// Port in the guest.
     pub guest: u16,
 }
 
-/// Why a text names no ports.
+/// Error for a text that is not a port forward.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a port, 1 to 65535, or two of them as HOST:GUEST")]
 pub struct InvalidForward(String);
@@ -19,7 +19,7 @@ pub struct InvalidForward(String);
 impl FromStr for Forward {
     type Err = InvalidForward;
 
-    /// `GUEST`, which is the host's port too, or `HOST:GUEST`.
+    /// Parses `GUEST`, which is the host's port too, or `HOST:GUEST`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let port = |digits: &str| digits.parse::<NonZero<u16>>().map(NonZero::get);
         let (host, guest) = text.split_once(':').unwrap_or((text, text));
@@ -31,7 +31,7 @@ impl FromStr for Forward {
 }
 
 impl fmt::Display for Forward {
-    /// `HOST:GUEST`.
+    /// Writes `HOST:GUEST`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host, self.guest)
     }

@@ -1,148 +1,148 @@
-//! What happens, as the API tells it.
+//! Events of the daemon, as the API reports them.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{ErrorKind, Id, ImageName, Name, OperationKind, VmName, VmState};
 
-/// Something that happened: a line of JSON of `GET /v1/events`.
+/// An event: a JSON line of `GET /v1/events`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Happening {
-    /// When.
+    /// Time of the event.
     pub time: Timestamp,
-    /// What.
+    /// The event itself.
     #[serde(flatten)]
     pub what: HappeningKind,
 }
 
-/// What happened. Kinds and fields are added, never changed.
+/// Kinds of events. Kinds and fields are added, never changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum HappeningKind {
-    /// The daemon has taken over what the last one left, and serves.
+    /// The daemon took over the state of the previous one and accepts requests.
     DaemonStarted {
         /// Its version.
         version: String,
     },
-    /// There is a VM more.
+    /// A VM was created.
     VmCreated {
         /// Its id.
         id: Id,
         /// Its name.
         name: VmName,
     },
-    /// A VM is in another state.
+    /// A VM's state changed.
     VmState {
         /// Its id.
         id: Id,
         /// Its name.
         name: VmName,
-        /// The state before.
+        /// The previous state.
         from: VmState,
-        /// The state now.
+        /// The new state.
         to: VmState,
-        /// Why, where nobody asked for it.
+        /// The reason, if no request caused the change.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
-    /// A VM has other hardware.
+    /// A VM's hardware changed.
     VmChanged {
         /// Its id.
         id: Id,
         /// Its name.
         name: VmName,
     },
-    /// A running VM is stopped because nobody has used it for long.
+    /// A running VM is being stopped because it was unused for too long.
     VmUnused {
         /// Its id.
         id: Id,
         /// Its name.
         name: VmName,
-        /// When it was last used.
+        /// Time of its last use.
         since: Timestamp,
     },
-    /// A VM is gone, with its disks.
+    /// A VM and its disks were deleted.
     VmDeleted {
         /// Its id.
         id: Id,
         /// Its name.
         name: VmName,
     },
-    /// There is an image more.
+    /// An image was created.
     ImageCreated {
         /// Its id.
         id: Id,
         /// Its name.
         name: ImageName,
     },
-    /// An image has another name.
+    /// An image was renamed.
     ImageRenamed {
         /// Its id.
         id: Id,
-        /// The name before.
+        /// The previous name.
         from: ImageName,
-        /// The name now.
+        /// The new name.
         name: ImageName,
     },
-    /// An image that was a file of its user's is banger's own now.
+    /// The file of a registered image was copied into banger's own store.
     ImagePromoted {
         /// Its id.
         id: Id,
         /// Its name.
         name: ImageName,
     },
-    /// An image is gone.
+    /// An image was deleted.
     ImageDeleted {
         /// Its id.
         id: Id,
         /// Its name.
         name: ImageName,
     },
-    /// There is a kernel more.
+    /// A kernel was created.
     KernelCreated {
         /// Its id.
         id: Id,
         /// Its name.
         name: Name,
     },
-    /// A kernel is gone.
+    /// A kernel was deleted.
     KernelDeleted {
         /// Its id.
         id: Id,
         /// Its name.
         name: Name,
     },
-    /// An operation has begun.
+    /// An operation started.
     OperationStarted {
         /// Its id.
         id: Id,
-        /// What it does.
+        /// Its kind.
         operation: OperationKind,
-        /// What it does it to.
+        /// Its target.
         name: String,
     },
-    /// An operation has ended.
+    /// An operation ended.
     OperationEnded {
         /// Its id.
         id: Id,
-        /// What it did.
+        /// Its kind.
         operation: OperationKind,
-        /// What it did it to.
+        /// Its target.
         name: String,
-        /// The kind of error that it ended with.
+        /// The kind of its error, if it failed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<ErrorKind>,
-        /// That error in words.
+        /// The message of that error.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
-    /// Whoever reads this was too slow: something is left out here.
+    /// The client read too slowly: events were dropped here.
     Missed {
-        /// How much.
+        /// Number of dropped events.
         count: u64,
     },
-    /// A kind of a later build.
+    /// A kind that this build does not know.
     #[serde(other)]
     Unknown,
 }
@@ -150,10 +150,10 @@ pub enum HappeningKind {
 /// Options of `GET /v1/events`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchEvents {
-    /// Go on with what happens from now on.
+    /// Continue with new events.
     #[serde(default)]
     pub follow: bool,
-    /// Begin with what is remembered since then; without it, with all that is, or when following with nothing.
+    /// Start with the remembered events since this time. If unset: all remembered events, or none when following.
     #[serde(default)]
     pub since: Option<Timestamp>,
 }

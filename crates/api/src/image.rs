@@ -1,4 +1,4 @@
-//! Images as the API tells them.
+//! Images, as the API reports them.
 
 use std::path::PathBuf;
 
@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Credentials, Digest, Id, ImageName, Name, Named, Size};
 
-/// Where an image came from.
+/// Source of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ImageSource {
-    /// A tar of a root file system.
+    /// A tar archive of a root file system.
     Tar,
     /// A bundle, in a file or at a URL.
     Bundle,
-    /// A catalog entry that is no registry's: packages, or a bundle.
+    /// A catalog entry that is not from a registry: packages, or a bundle.
     Catalog,
     /// A registry.
     Registry,
-    /// A file of the user's, registered where it is.
+    /// A user's file, registered in place.
     Register,
     /// A VM's disks.
     Commit,
@@ -32,7 +32,7 @@ pub enum ImageSource {
 }
 
 impl ImageSource {
-    /// Returns the name that the API has for it.
+    /// Returns its name in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tar => "tar",
@@ -56,45 +56,45 @@ pub struct Image {
     pub name: ImageName,
     /// Size of its file system.
     pub size: Size,
-    /// What it takes on the host's disk.
+    /// Space that it uses on the host's disk.
     pub disk_usage: Size,
-    /// Files and folders in it.
+    /// Number of files and directories in it.
     pub entries: u64,
-    /// The distribution's own name for itself.
+    /// The distribution's name, from the image itself.
     #[serde(default)]
     pub os: Option<String>,
-    /// The program that becomes PID 1; `None` when the agent stays it.
+    /// The program that becomes PID 1; `None` if the agent stays PID 1.
     #[serde(default)]
     pub init: Option<String>,
     /// The kernel it prefers, by name.
     #[serde(default)]
     pub kernel: Option<String>,
-    /// Where it came from.
+    /// Its source.
     pub source: ImageSource,
-    /// The file of its user's that it is, where it is not banger's own.
+    /// Path of the user's file, if the image is not in banger's own store.
     #[serde(default)]
     pub outside: Option<PathBuf>,
-    /// Why no VM can start from it now.
+    /// The reason why no VM can start from it now.
     #[serde(default)]
     pub problem: Option<String>,
-    /// Whether other images are the same file: deleting one of them frees nothing.
+    /// Whether other images share its file, so that deleting one of them frees no space.
     #[serde(default)]
     pub shared: bool,
-    /// What all that a build made it of comes to, in one digest.
+    /// Digest of all inputs of the build that created it.
     #[serde(default)]
     pub build_key: Option<Digest>,
-    /// What it was called in its registry, nothing left out.
+    /// Its full name in its registry.
     #[serde(default)]
     pub reference: Option<String>,
-    /// The digest of its manifest there.
+    /// Digest of its manifest in the registry.
     #[serde(default)]
     pub digest: Option<Digest>,
-    /// What is to run in it, and how.
+    /// The program to run in it, and its settings.
     #[serde(default)]
     pub config: ImageConfig,
-    /// When it was made.
+    /// Time of its creation.
     pub created_at: Timestamp,
-    /// Names of the VMs made of it.
+    /// Names of the VMs that use it.
     #[serde(default)]
     pub used_by: Vec<String>,
 }
@@ -108,146 +108,147 @@ impl Named for Image {
     }
 }
 
-/// What an image says of the programs in it (OCI image configuration, "config").
+/// Settings of the programs in an image (OCI image configuration, "config").
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageConfig {
-    /// Variables, as `NAME=VALUE`.
+    /// Environment variables, as `NAME=VALUE`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
-    /// The folder that the program starts in.
+    /// Directory in which the program starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
-    /// Whom it runs as: `USER[:GROUP]`, each a name or a number.
+    /// User that the program runs as: `USER[:GROUP]`, each a name or a number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// The program, and its first arguments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entrypoint: Vec<String>,
-    /// More arguments; or program and arguments, where there is no entrypoint.
+    /// More arguments; or the program and its arguments, if there is no entrypoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cmd: Vec<String>,
 }
 
-/// An image that the catalog has: `GET /v1/catalog/images`.
+/// An image in the catalog: `GET /v1/catalog/images`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CatalogEntry {
     /// Its name.
     pub name: ImageName,
-    /// What it is, in a line.
+    /// Description in one line.
     pub description: String,
-    /// Whose system it is.
+    /// Name of its distribution.
     pub distro: String,
-    /// For which processors: `amd64`.
+    /// Processor architecture: `amd64`.
     pub arch: String,
-    /// The kernel that suits it.
+    /// The kernel it prefers.
     #[serde(default)]
     pub kernel: Option<Name>,
-    /// What it takes on the disk, about.
+    /// Approximate size on disk.
     pub size: Size,
-    /// Where it comes from, in the order to try: `oci`, `bundle` or `mmdebstrap`.
+    /// Its sources, in the order to try: `oci`, `bundle` or `mmdebstrap`.
     pub sources: Vec<String>,
-    /// What it is called in registries, where it comes from one.
+    /// Its names in registries, if it comes from one.
     #[serde(default)]
     pub references: Vec<ImageName>,
-    /// Whether it is here already.
+    /// Whether an image with this name exists locally.
     pub here: bool,
 }
 
-/// An image in a file of its own, the result of `POST /v1/images/{image}/bundle`.
+/// An image exported to a file, the result of `POST /v1/images/{image}/bundle`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Bundle {
-    /// What the image is called.
+    /// The image's name.
     pub name: ImageName,
-    /// Of all the file's bytes.
+    /// Digest of the whole file.
     pub sha256: Digest,
-    /// Bytes in the file.
+    /// Size of the file.
     pub size: Size,
 }
 
-/// Asks for an image of the catalog or a registry: `POST /v1/images/pull`.
+/// Request to pull an image from the catalog or a registry: `POST /v1/images/pull`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PullImage {
-    /// A name in the catalog, else what it is called in a registry.
+    /// A name in the catalog, else in a registry.
     pub name: ImageName,
-    /// Size of its file system; when left out, one and a half times its content and at least 1 GiB.
+    /// Size of its file system. Default: one and a half times its content, and at least 1 GiB.
     #[serde(default)]
     pub size: Option<Size>,
-    /// What its user shows to registries.
+    /// The user's credentials for registries.
     #[serde(default)]
     pub credentials: Vec<Credentials>,
 }
 
-/// Asks for another name of an image, beside its own or in place of it: `POST /v1/images/{image}/tag` and `/rename`.
+/// Request to add a name to an image, or to rename it: `POST /v1/images/{image}/tag` and `/rename`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NameImage {
-    /// The name.
+    /// The new name.
     pub name: ImageName,
-    /// Take the name from an image that a build made and that no VM uses.
+    /// Replace an image of this name that a build created and that no VM uses.
     #[serde(default)]
     pub replace_built: bool,
 }
 
-/// Asks for an image that is a file of the user's, where it is: `POST /v1/images/register`.
+/// Request to use a user's file as an image, in place: `POST /v1/images/register`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RegisterImage {
     /// Its name.
     pub name: ImageName,
-    /// The ext4 file, by its whole path.
+    /// Absolute path of the ext4 file.
     pub path: PathBuf,
     /// The kernel it prefers, by name.
     #[serde(default)]
     pub kernel: Option<String>,
 }
 
-/// Asks for an image of what is on a VM's disks: `POST /v1/vms/{vm}/commit`.
+/// Request to create an image from a VM's disks: `POST /v1/vms/{vm}/commit`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CommitVm {
-    /// Its name.
+    /// The image's name.
     pub name: ImageName,
-    /// What is in `/root` too.
+    /// Include the content of `/root`.
     #[serde(default)]
     pub with_home: bool,
-    /// What a build made the VM of. The name may then be that of an image that a build made and that no VM uses.
+    /// Digest of the build's inputs, if a build created the VM. The image may then replace one of this name that a
+    /// build created and that no VM uses.
     #[serde(default)]
     pub build_key: Option<Digest>,
 }
 
-/// Asks for the caches to be emptied: `POST /v1/images/prune`.
+/// Request to empty the caches: `POST /v1/images/prune`.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PruneCache {
-    /// Only tell what would go.
+    /// Only report what would be removed.
     #[serde(default)]
     pub dry_run: bool,
 }
 
-/// What has gone from the caches, or would.
+/// Files that were removed from the caches, or would be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pruned {
-    /// Each kind of it.
+    /// The files, by kind.
     pub kinds: Vec<PrunedKind>,
-    /// Bytes that are freed in all.
+    /// Total number of bytes freed.
     pub size: Size,
-    /// Nothing was removed yet.
+    /// Whether this was a dry run, which removes nothing.
     pub dry_run: bool,
 }
 
-/// Files of one kind that have gone from the caches.
+/// Files of one kind in the caches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrunedKind {
-    /// What they are: `layers`, `boot initrds` or `catalogs`.
+    /// The kind: `layers`, `boot initrds` or `catalogs`.
     pub kind: String,
-    /// How many.
+    /// Number of files.
     pub files: u64,
-    /// Bytes on the disk.
+    /// Size on disk.
     pub size: Size,
 }
 
-/// Asks for a kernel of the catalog: `POST /v1/kernels/pull`.
+/// Request to pull a kernel from the catalog: `POST /v1/kernels/pull`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pull {

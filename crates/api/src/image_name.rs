@@ -1,4 +1,4 @@
-//! What images are called: here, and in a registry.
+//! Names of images, local and in a registry.
 //!
 //! The grammar is that of the `distribution/reference` package, which Docker, Podman and containerd share:
 //! `[REGISTRY[:PORT]/]REPOSITORY[:TAG][@DIGEST]`.
@@ -9,54 +9,54 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Digest, InvalidDigest};
 
-/// The registry of names that name none.
+/// Registry of names that do not specify one.
 const DEFAULT_REGISTRY: &str = "docker.io";
 
-/// Where that one keeps its own images.
+/// Prefix of that registry's official images.
 const OFFICIAL: &str = "library/";
 
-/// The tag of names that have none.
+/// Tag of names with neither a tag nor a digest.
 const DEFAULT_TAG: &str = "latest";
 
-/// Longest registry and repository together, in bytes.
+/// Maximum length of registry and repository together, in bytes.
 const LONGEST_REPOSITORY: usize = 255;
 
-/// Longest tag in bytes.
+/// Maximum length of a tag, in bytes.
 const LONGEST_TAG: usize = 128;
 
-/// Why a text is no image's name.
+/// Error for a text that is not an image's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidImageName {
-    /// There is nothing, or nothing where a part should be.
+    /// The name, or a part of it, is empty.
     #[error("an image's {0} cannot be empty")]
     Empty(&'static str),
-    /// A part goes on for too long.
+    /// A part is too long.
     #[error("an image's {part} has at most {limit} characters, this one has {length}")]
     TooLong {
-        /// Which.
+        /// The part.
         part: &'static str,
         /// Its limit.
         limit: usize,
         /// Its length.
         length: usize,
     },
-    /// A character that has no place where it is.
+    /// A character is not allowed at its position.
     #[error("{character:?} at position {position} cannot be in an image's {part}: use {allowed}")]
     Character {
         /// The first wrong character.
         character: char,
-        /// Where it is, counted from 1.
+        /// Its position, counted from 1.
         position: usize,
-        /// In which part.
+        /// The part that contains it.
         part: &'static str,
-        /// What may be used there.
+        /// Characters that are allowed there.
         allowed: &'static str,
     },
-    /// What is before the first slash looks like a registry and is none.
+    /// The text before the first slash looks like a registry, but is not a valid host.
     #[error("{0:?} is no registry's host")]
     Host(String),
-    /// What follows the `@`.
+    /// The text after the `@` is not a digest.
     #[error(transparent)]
     Digest(#[from] InvalidDigest),
 }
@@ -71,28 +71,28 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// The registry's host, with its port where it has one: `docker.io`, `localhost:5000`.
+    /// Returns the registry's host, with its port if it has one: `docker.io`, `localhost:5000`.
     pub fn registry(&self) -> &str {
         &self.registry
     }
 
-    /// The path in the registry: `library/alpine`.
+    /// Returns the path in the registry: `library/alpine`.
     pub fn repository(&self) -> &str {
         &self.repository
     }
 
-    /// The tag; where there is neither one nor a digest, `latest`.
+    /// Returns the tag; `latest` if there is neither a tag nor a digest.
     pub fn tag(&self) -> Option<&str> {
         let default = self.digest.is_none().then_some(DEFAULT_TAG);
         self.tag.as_deref().or(default)
     }
 
-    /// The digest of the manifest or index.
+    /// Returns the digest of the manifest or index, if it is part of the name.
     pub fn digest(&self) -> Option<Digest> {
         self.digest
     }
 
-    /// What the image is called here: without what can be left out, but for the tag.
+    /// Returns the local name: the shortest form that keeps the tag.
     pub fn name(&self) -> ImageName {
         let mut text = self.short_repository();
         if let Some(tag) = self.tag() {
@@ -106,7 +106,7 @@ impl Reference {
         ImageName(text)
     }
 
-    /// What the image with the digest `digest` is called, wherever its tag has moved.
+    /// Returns the local name of the image with this digest, which stays valid when the tag moves.
     pub fn name_of(&self, digest: Digest) -> ImageName {
         Self { tag: None, digest: Some(digest), ..self.clone() }.name()
     }
@@ -164,7 +164,7 @@ impl FromStr for Reference {
 }
 
 impl fmt::Display for Reference {
-    /// The whole reference, nothing left out.
+    /// Writes the whole reference, with all defaults.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.registry, self.repository)?;
         if let Some(tag) = self.tag() {
@@ -177,12 +177,12 @@ impl fmt::Display for Reference {
     }
 }
 
-/// Whether the first part of a path is a host.
+/// Returns whether the first part of a path is a host.
 fn is_registry(first: &str) -> bool {
     first == "localhost" || first.contains(['.', ':', '[']) || first.bytes().any(|b| b.is_ascii_uppercase())
 }
 
-/// `HOST[:PORT]`, where the host may be an IPv6 address in brackets.
+/// Checks `HOST[:PORT]`; the host may be an IPv6 address in brackets.
 fn check_registry(registry: &str) -> Result<(), InvalidImageName> {
     const PART: &str = "registry";
     let brackets = registry.strip_prefix('[').and_then(|rest| rest.split_once(']'));
@@ -213,7 +213,7 @@ fn check_registry(registry: &str) -> Result<(), InvalidImageName> {
     Err(InvalidImageName::TooLong { part: "registry's port", limit: 5, length: port.len() })
 }
 
-/// Components of letters and digits, with separators between them: one `.`, one or two `_`, any number of `-`.
+/// Checks that components are letters and digits, separated by one `.`, one or two `_`, or any number of `-`.
 fn check_repository(path: &str, offset: usize) -> Result<(), InvalidImageName> {
     const PART: &str = "name";
     const ALLOWED: &str = "a-z and 0-9, with one of . _ - between them";
@@ -235,7 +235,7 @@ fn check_repository(path: &str, offset: usize) -> Result<(), InvalidImageName> {
     Ok(())
 }
 
-/// Where separators stand at an end, or more of them together than may.
+/// Returns the index of a separator at an end, or of too many separators in a row.
 fn misplaced_separator(component: &str) -> Option<usize> {
     let is_separator = |c: char| matches!(c, '.' | '_' | '-');
     let mut at = 0;
@@ -273,7 +273,7 @@ fn checked_tag(tag: &str, offset: usize) -> Result<&str, InvalidImageName> {
     Ok(tag)
 }
 
-/// Refuses the first character that is not allowed; `offset` characters come before `text`.
+/// Rejects the first character that is not allowed; `offset` characters precede `text`.
 fn allow(
     part: &'static str,
     text: &str,
@@ -289,21 +289,21 @@ fn allow(
     }
 }
 
-/// What an image is called here. Any text that could name one in a registry, kept as it was written.
+/// Local name of an image: any valid reference, as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ImageName(String);
 
 impl ImageName {
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The image in a registry that it would name.
+    /// Returns the image in a registry that this name refers to.
     ///
     /// # Errors
-    /// Never: it was parsed when it was made.
+    /// Never returns an error: the name was parsed when it was created.
     pub fn reference(&self) -> Result<Reference, InvalidImageName> {
         self.0.parse()
     }

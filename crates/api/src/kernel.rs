@@ -1,4 +1,4 @@
-//! Kernels as the API tells them.
+//! Kernels, as the API reports them.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -12,78 +12,78 @@ pub struct Kernel {
     pub id: Id,
     /// Its name.
     pub name: Name,
-    /// What it calls itself, as `uname -r` tells in the guest.
+    /// Its release, as `uname -r` prints it in the guest.
     pub release: String,
-    /// Whether it came with modules.
+    /// Whether it has modules.
     pub modules: bool,
     /// Whether QEMU can boot it directly (it has the PVH note).
     pub pvh: bool,
-    /// What it takes on the host's disk.
+    /// Space that it uses on the host's disk.
     pub disk_usage: Size,
-    /// Where it came from: `deb`, `rpm`, `files`, or `catalog`.
+    /// Its source: `deb`, `rpm`, `files`, or `catalog`.
     pub source: String,
-    /// When it was made.
+    /// Time of its creation.
     pub created_at: Timestamp,
     /// Names of the VMs that boot it.
     #[serde(default)]
     pub used_by: Vec<String>,
-    /// What it brings; told only when one kernel is asked for.
+    /// Its details; included only when a single kernel is requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<KernelDetails>,
 }
 
-/// What a kernel brings.
+/// Details of a kernel.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KernelDetails {
-    /// Size of the kernel itself, unpacked.
+    /// Size of the kernel itself, uncompressed.
     pub vmlinux: Size,
-    /// How many modules there are.
+    /// Number of modules.
     pub modules: u64,
     /// Whether Firecracker can boot it.
     pub firecracker: bool,
     /// Whether QEMU can boot it.
     pub qemu: bool,
-    /// The drivers that VMs boot with, then others that are asked for.
+    /// The drivers that VMs boot with, then other common ones.
     pub drivers: Vec<Driver>,
 }
 
-/// One driver, and how a kernel has it.
+/// A driver, and its presence in a kernel.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Driver {
     /// Its module's name.
     pub name: String,
-    /// How the kernel has it.
+    /// Its presence in the kernel.
     pub presence: DriverPresence,
     /// Whether VMs boot with it.
     pub boot: bool,
 }
 
-/// How a kernel has a driver.
+/// Presence of a driver in a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DriverPresence {
-    /// In the kernel itself.
+    /// Built into the kernel.
     BuiltIn,
-    /// As a module.
+    /// Available as a module.
     Module,
-    /// Not at all.
+    /// Not available.
     Missing,
-    /// Nothing tells.
+    /// Cannot be determined.
     Unknown,
 }
 
 /// A kernel in the catalog: `GET /v1/catalog/kernels`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AvailableKernel {
-    /// Its name, for pulling it.
+    /// Its name, used to pull it.
     pub name: String,
-    /// What it is, in a line.
+    /// Description in one line.
     pub description: String,
-    /// What it takes on the disk, about.
+    /// Approximate size on disk.
     pub size: Size,
-    /// Where it comes from: a package, or URLs.
+    /// Its source: a package, or URLs.
     pub source: String,
-    /// Whether a kernel of this name is here already.
+    /// Whether a kernel with this name exists locally.
     pub here: bool,
 }
 

@@ -1,8 +1,8 @@
-//! The wire between `banger` and `bangerd`, and the product's value types.
+//! The API between `banger` and `bangerd`, and the product's value types.
 //!
-//! HTTP/1.1 and JSON over a Unix socket. Short requests answer with one JSON value or an [`ApiError`]; long ones
-//! with a stream of [`Event`]s, a JSON line each, that ends with `done` or `error`. Types here can only be made
-//! valid: a [`VmName`] is a name, a [`Size`] is a size. Nothing here does I/O.
+//! HTTP/1.1 and JSON over a Unix socket. Short requests return one JSON value or an [`ApiError`]. Long ones return a
+//! stream of [`Event`]s, one JSON line each, that ends with `done` or `error`. The types guarantee valid values:
+//! every [`VmName`] is a valid name, every [`Size`] a valid size. This crate does no I/O.
 
 mod check;
 pub mod config;

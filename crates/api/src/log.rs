@@ -1,25 +1,25 @@
-//! Logs as the API tells them.
+//! Logs, as the API returns them.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Which log of a VM.
+/// A log of a VM.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogSource {
     /// The guest's serial console.
     #[default]
     Console,
-    /// The VMM's own words.
+    /// The output of the VMM.
     Vmm,
-    /// What the agent says on the console.
+    /// The agent's messages on the console.
     Agent,
-    /// What the daemon's log has about the VM.
+    /// The entries about the VM in the daemon's log.
     Daemon,
 }
 
 impl LogSource {
-    /// The word for it, as in JSON.
+    /// Returns its name in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Console => "console",
@@ -30,19 +30,19 @@ impl LogSource {
     }
 }
 
-/// Options of `GET /v1/vms/REF/logs` and `GET /v1/daemon/logs`, which answer with the log's bytes.
+/// Options of `GET /v1/vms/REF/logs` and `GET /v1/daemon/logs`, which return the log's bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadLog {
-    /// Which; the daemon has only one of its own.
+    /// The log of a VM; unused for the daemon, which has only one.
     #[serde(default)]
     pub source: LogSource,
-    /// Go on with what is written later, until the VM is down.
+    /// Follow the log; a VM's log until the VM is down.
     #[serde(default)]
     pub follow: bool,
-    /// Only what was written since then, to the second; roughly, when that was long ago.
+    /// Only entries since this time, to the second; for older times approximately.
     #[serde(default)]
     pub since: Option<Timestamp>,
-    /// Only this many of the last lines.
+    /// Only this many lines from the end.
     #[serde(default)]
     pub tail: Option<usize>,
 }

@@ -4,30 +4,30 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Longest name in characters: a DNS label, because a VM's name becomes one.
+/// Maximum length of a name in characters: that of a DNS label, because a VM's name becomes one.
 const LONGEST: usize = 63;
 
-/// Why a text is not a name.
+/// Error for a text that is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidName {
-    /// There is nothing.
+    /// The text is empty.
     #[error("a name cannot be empty")]
     Empty,
-    /// It goes on for too long.
+    /// The text is too long.
     #[error("a name has at most {LONGEST} characters, this one has {0}")]
     TooLong(usize),
-    /// A character that has no place in a name.
+    /// A character is not allowed in a name.
     #[error("{character:?} at position {position} cannot be in a name: use {allowed}")]
     Character {
         /// The first wrong character.
         character: char,
-        /// Where it is, counted from 1.
+        /// Its position, counted from 1.
         position: usize,
-        /// What may be used.
+        /// Characters that are allowed.
         allowed: &'static str,
     },
-    /// It begins or ends with a character that may only be inside.
+    /// The first or last character is allowed only inside a name.
     #[error("a name cannot {0} with {1:?}")]
     Edge(&'static str, char),
 }
@@ -58,7 +58,7 @@ macro_rules! checked_text {
         pub struct $type(String);
 
         impl $type {
-            /// The text.
+            /// Returns the text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -100,7 +100,7 @@ checked_text! {
     Name, InvalidName, |text: &str| check(text, &['-', '.', '_'], "a-z, 0-9, -, . and _")
 }
 
-/// Why a text is not an id.
+/// Error for a text that is not an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("an id is 16 hexadecimal digits")]
 pub struct InvalidId;
@@ -114,7 +114,7 @@ checked_text! {
 }
 
 impl Id {
-    /// Makes an id of 8 random bytes.
+    /// Creates an id from 8 random bytes.
     pub fn from_random(bytes: [u8; 8]) -> Self {
         Self(format!("{:016x}", u64::from_be_bytes(bytes)))
     }

@@ -1,16 +1,16 @@
-//! Operations: long requests, as a stream of events.
+//! Operations: long requests with a stream of events.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{ApiError, Id};
 
-/// What an operation does.
+/// Kind of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OperationKind {
-    /// Makes a VM and starts it.
+    /// Creates and starts a VM.
     VmRun,
     /// Starts a stopped VM.
     VmStart,
@@ -20,37 +20,37 @@ pub enum OperationKind {
     VmRestart,
     /// Sends a signal to a VM's VMM.
     VmKill,
-    /// Lets a VM's virtual CPUs stand still.
+    /// Pauses a VM's virtual CPUs.
     VmPause,
-    /// Lets a paused VM go on.
+    /// Resumes a paused VM.
     VmResume,
     /// Changes a VM's hardware.
     VmSet,
-    /// Looks whether a VM is as the store says.
+    /// Checks whether a VM matches its record in the store.
     VmLook,
     /// Deletes a VM.
     VmDelete,
-    /// Makes an image of a tar.
+    /// Creates an image from a tar archive.
     ImageImport,
-    /// Gets an image from the catalog.
+    /// Pulls an image from the catalog or a registry.
     ImagePull,
-    /// Gives an image one more name.
+    /// Adds a name to an image.
     ImageTag,
-    /// Makes a file of the user's an image, where it is.
+    /// Registers a user's file as an image, in place.
     ImageRegister,
-    /// Copies such a file into banger's own store.
+    /// Copies the file of a registered image into banger's own store.
     ImagePromote,
-    /// Makes an image of what is on a VM's disks.
+    /// Creates an image from a VM's disks.
     ImageCommit,
     /// Empties the caches.
     CachePrune,
-    /// Writes an image into a bundle.
+    /// Exports an image to a bundle.
     ImageBundle,
-    /// Asks the catalogs at URLs.
+    /// Fetches the catalogs at URLs.
     CatalogRefresh,
-    /// Makes a kernel of files or a package.
+    /// Creates a kernel from files or a package.
     KernelImport,
-    /// Gets a kernel from the catalog.
+    /// Pulls a kernel from the catalog.
     KernelPull,
     /// A kind that this build does not know.
     #[serde(other)]
@@ -58,7 +58,7 @@ pub enum OperationKind {
 }
 
 impl OperationKind {
-    /// What it is called: "start VM".
+    /// Returns its name for people: "start VM".
     pub fn as_str(self) -> &'static str {
         match self {
             Self::VmRun => "run VM",
@@ -87,18 +87,18 @@ impl OperationKind {
     }
 }
 
-/// How far an operation is.
+/// State of an operation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OperationState {
-    /// It is under way.
+    /// In progress.
     #[default]
     Running,
-    /// It worked.
+    /// Succeeded.
     Done,
-    /// It failed, and what was half made is undone.
+    /// Failed; partial work was undone.
     Failed,
-    /// It was cancelled, and what was half made is undone.
+    /// Cancelled; partial work was undone.
     Cancelled,
     /// A state that this build does not know.
     #[serde(other)]
@@ -106,7 +106,7 @@ pub enum OperationState {
 }
 
 impl OperationState {
-    /// The word for it, as in JSON.
+    /// Returns its name in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -118,108 +118,108 @@ impl OperationState {
     }
 }
 
-/// An operation, under way or ended not long ago.
+/// An operation that is in progress or ended recently.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Operation {
     /// Its id.
     pub id: Id,
-    /// What it does.
+    /// Its kind.
     pub kind: OperationKind,
-    /// What it does it to.
+    /// Its target.
     pub target: String,
-    /// What it is doing now.
+    /// Its current stage.
     pub stage: String,
-    /// Since when it runs.
+    /// Time of its start.
     pub since: Timestamp,
-    /// How far it is.
+    /// Its state.
     #[serde(default)]
     pub state: OperationState,
-    /// Bytes of its stage that are done.
+    /// Bytes done in the current stage.
     #[serde(default)]
     pub done_bytes: Option<u64>,
-    /// Bytes of its stage in all, where known.
+    /// Total bytes of the current stage, if known.
     #[serde(default)]
     pub total_bytes: Option<u64>,
-    /// Number of the user who asked for it.
+    /// Id of the user who requested it.
     #[serde(default)]
     pub owner: Option<u32>,
-    /// Whether it goes on when its client hangs up.
+    /// Whether it continues when its client disconnects.
     #[serde(default)]
     pub detached: bool,
-    /// When it ended.
+    /// Time of its end.
     #[serde(default)]
     pub ended_at: Option<Timestamp>,
 }
 
-/// One line of an operation's stream.
+/// One line of an operation's event stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// First: the operation's id, by which it can be cancelled.
+    /// The first event: the operation's id, which can be used to cancel it.
     Started {
         /// The id.
         operation: Id,
     },
-    /// It does something else now.
+    /// A new stage begins.
     Stage {
-        /// What, for people: "starting VM".
+        /// Name of the stage, for people: "starting VM".
         stage: String,
     },
-    /// How far the stage is.
+    /// Progress of the stage.
     Progress {
         /// Bytes done.
         done: u64,
-        /// Bytes in all, where known.
+        /// Total bytes, if known.
         total: Option<u64>,
     },
-    /// How far one of several things is that the stage does at once.
+    /// Progress of one of several things that the stage does in parallel.
     Part {
-        /// Which: a layer, by the beginning of its digest.
+        /// Name of the thing: for a layer, the beginning of its digest.
         name: String,
         /// Bytes done.
         done: u64,
-        /// Bytes in all, where known.
+        /// Total bytes, if known.
         total: Option<u64>,
     },
-    /// A line from a program that is run.
+    /// A line of output from a program.
     Log {
         /// The line.
         line: String,
     },
-    /// Something worth knowing.
+    /// A message for the user.
     Note {
         /// A sentence.
         message: String,
     },
-    /// Something the user should know; said once.
+    /// A warning for the user, sent once.
     Warning {
-        /// What, and what to do about it.
+        /// The problem, and what to do about it.
         message: String,
     },
-    /// The end: it worked.
+    /// The last event: the operation succeeded.
     Done {
-        /// The VM, image or kernel, as `show` gives it; null when it is gone.
+        /// The VM, image or kernel, as `show` prints it; null if it was deleted.
         result: serde_json::Value,
-        /// Where the time went.
+        /// Durations of the operation's steps.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         spans: Vec<Span>,
     },
-    /// The end: it failed, and what was half made is undone.
+    /// The last event: the operation failed, and partial work was undone.
     Error {
-        /// Why.
+        /// The error.
         error: ApiError,
     },
-    /// An event of a later build.
+    /// An event that this build does not know.
     #[serde(other)]
     Unknown,
 }
 
-/// A stretch of time, on the host's monotonic clock, so that spans of several programs can be put side by side.
+/// A period on the host's monotonic clock, which makes spans of several programs comparable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
-    /// What was done.
+    /// Name of the step.
     pub name: String,
-    /// Begin, in nanoseconds of `CLOCK_MONOTONIC`.
+    /// Start, in nanoseconds of `CLOCK_MONOTONIC`.
     pub start_ns: u64,
     /// End, in nanoseconds of `CLOCK_MONOTONIC`.
     pub end_ns: u64,

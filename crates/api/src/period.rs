@@ -1,15 +1,15 @@
-//! Lengths of time, as people write them.
+//! Durations, as people write them.
 
 use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// A length of time in whole seconds. Written `90s`, `5m`, `2h` or `1h30m`; a bare number is seconds.
+/// A duration in whole seconds. Written `90s`, `5m`, `2h` or `1h30m`; a bare number is seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Period(u64);
 
-/// Why a text is not a length of time.
+/// Error for a text that is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a length of time: write a number with s, m or h, such as 90s, 5m or 1h30m")]
 pub struct InvalidPeriod {
@@ -19,27 +19,27 @@ pub struct InvalidPeriod {
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 
-/// Longest in seconds: ten years. Far from where adding it to a time would overflow.
+/// Maximum duration in seconds: ten years, so that adding it to a time cannot overflow.
 const LONGEST: u64 = 10 * 365 * 24 * HOUR;
 
 impl Period {
-    /// So many seconds.
+    /// Creates a duration from a number of seconds.
     pub const fn seconds(seconds: u64) -> Self {
         Self(seconds)
     }
-    /// So many minutes.
+    /// Creates a duration from a number of minutes.
     pub const fn minutes(minutes: u64) -> Self {
         Self(minutes * MINUTE)
     }
-    /// So many hours.
+    /// Creates a duration from a number of hours.
     pub const fn hours(hours: u64) -> Self {
         Self(hours * HOUR)
     }
-    /// In seconds.
+    /// Returns the duration in seconds.
     pub const fn as_secs(self) -> u64 {
         self.0
     }
-    /// As the standard library has it.
+    /// Returns the duration as the standard library's type.
     pub const fn as_duration(self) -> Duration {
         Duration::from_secs(self.0)
     }
@@ -63,7 +63,7 @@ impl FromStr for Period {
                 Some('s') => 1,
                 _ => return Err(invalid()),
             };
-            // Each unit once, the largest first.
+            // Each unit at most once, the largest first.
             if unit >= last {
                 return Err(invalid());
             }
@@ -78,13 +78,13 @@ impl FromStr for Period {
     }
 }
 
-/// Digits and nothing else: the standard parser takes a `+` too.
+/// Parses digits only; the standard parser also accepts a `+`.
 fn number(text: &str) -> Result<u64, ()> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().map_err(drop) } else { Err(()) }
 }
 
 impl fmt::Display for Period {
-    /// As short as it can be written: `90s` is `1m30s`, `3600s` is `1h`.
+    /// Writes the shortest form: `90s` is `1m30s`, `3600s` is `1h`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [(self.0 / HOUR, "h"), (self.0 % HOUR / MINUTE, "m"), (self.0 % MINUTE, "s")];
         let text: String =

@@ -1,32 +1,32 @@
-//! What of its user's a guest gets.
+//! User settings that a guest receives: SSH keys and a locale.
 
 use serde::{Deserialize, Serialize};
 
-/// Most keys: a user's own, and some of those who work with them.
+/// Maximum number of keys: the user's own, and some of the people they work with.
 const KEYS: usize = 16;
 
-/// Longest key in bytes: RSA's largest has some 3000.
+/// Maximum length of a key in bytes; the largest RSA keys have about 3000.
 const KEY: usize = 4096;
 
-/// Longest name of a locale in bytes; those of glibc have some 20.
+/// Maximum length of a locale's name in bytes; the names of glibc have about 20.
 const LOCALE: usize = 63;
 
-/// Why something cannot be given to a guest.
+/// Error for invalid user settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidPersonal {
     /// There are too many keys.
     #[error("there can be {KEYS} authorized keys at most, not {0}")]
     TooManyKeys(usize),
-    /// A line that is no public key; options have no place in it.
+    /// A line that is not a public key; options are not allowed.
     #[error("{0:?} is not a public key: use a kind, base64 and a comment, in {KEY} bytes at most")]
     Key(String),
-    /// A name that no locale has.
+    /// A name that no locale can have.
     #[error("{0:?} is not a locale: use a name such as de_DE.UTF-8")]
     Locale(String),
 }
 
-/// What of its user's a guest gets at a start. All of it can be left out.
+/// User settings that a guest receives at each start. All are optional.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Unchecked")]
 pub struct Personal {
@@ -42,10 +42,10 @@ struct Unchecked {
 }
 
 impl Personal {
-    /// Those keys and that locale.
+    /// Creates settings from these keys and this locale.
     ///
     /// # Errors
-    /// When a key is none, there are too many, or no locale has that name.
+    /// Returns an error if a key or the locale's name is invalid, or there are too many keys.
     pub fn new(authorized_keys: Vec<String>, locale: Option<String>) -> Result<Self, InvalidPersonal> {
         if authorized_keys.len() > KEYS {
             return Err(InvalidPersonal::TooManyKeys(authorized_keys.len()));
@@ -61,19 +61,19 @@ impl Personal {
         }
     }
 
-    /// Whether a locale may be called `name`.
+    /// Returns whether `name` can be the name of a locale.
     pub fn is_locale(name: &str) -> bool {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-@".contains(&byte);
         (1..=LOCALE).contains(&name.len()) && name.bytes().all(plain)
     }
 
-    /// Public keys by which root may be logged in as, where the image has an sshd; each a line as in an
-    /// `authorized_keys` file.
+    /// Returns the public keys that may log in as root if the image has an sshd, each a line of an `authorized_keys`
+    /// file.
     pub fn authorized_keys(&self) -> &[String] {
         &self.authorized_keys
     }
 
-    /// The locale to have where the image knows it, as `LANG` would name it.
+    /// Returns the locale to set if the image has it, in the syntax of `LANG`.
     pub fn locale(&self) -> Option<&str> {
         self.locale.as_deref()
     }
@@ -86,8 +86,8 @@ impl TryFrom<Unchecked> for Personal {
     }
 }
 
-/// Whether `line` is a kind of key, a key and perhaps a comment. What may come before that in an `authorized_keys` file
-/// are options, which are orders to sshd.
+/// Returns whether `line` is a key type, a key and an optional comment. In an `authorized_keys` file, options may
+/// precede them; these are commands to sshd, so they are rejected.
 fn is_key(line: &str) -> bool {
     let mut words = line.split(' ');
     let kind = words.next().unwrap_or_default();

@@ -1,8 +1,8 @@
-//! References: how a person names one VM, image or kernel among those there are.
+//! References, by which users name one VM, image or kernel.
 
 use crate::{Id, Reference};
 
-/// Something that can be referred to.
+/// Something that a reference can name.
 pub trait Named {
     /// Its id.
     fn id(&self) -> &Id;
@@ -10,19 +10,19 @@ pub trait Named {
     fn name(&self) -> &str;
 }
 
-/// Why a reference does not name one thing.
+/// Error for a reference that does not name exactly one thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefError {
     /// Nothing has that id, name or prefix.
     NotFound,
-    /// Several begin so: their names.
+    /// Several things have this prefix; these are their names.
     Ambiguous(Vec<String>),
 }
 
-/// Finds what `reference` names: the exact id, else the exact name, else the one whose id or name begins so.
+/// Finds the thing that `reference` names: by exact id, else exact name, else a unique prefix of either.
 ///
 /// # Errors
-/// When nothing or more than one thing fits.
+/// Returns an error if nothing or more than one thing matches.
 pub fn resolve<'a, T: Named>(things: &'a [T], reference: &str) -> Result<&'a T, RefError> {
     let exact = |fits: &dyn Fn(&T) -> bool| things.iter().find(|thing| fits(thing));
     if let Some(thing) = exact(&|thing| thing.id().as_str() == reference) {
@@ -44,11 +44,11 @@ pub fn resolve<'a, T: Named>(things: &'a [T], reference: &str) -> Result<&'a T, 
     }
 }
 
-/// Finds the image that `reference` names: as [`resolve`], but a name that says its registry, tag or digest has to be
-/// all of the name, and may leave out or spell out what [`Reference::name`] would.
+/// Finds the image that `reference` names, as [`resolve`] does. A reference with a registry, tag or digest must be
+/// complete, except for the defaults that [`Reference::name`] leaves out.
 ///
 /// # Errors
-/// When nothing or more than one thing fits.
+/// Returns an error if nothing or more than one image matches.
 pub fn resolve_image<'a, T: Named>(images: &'a [T], reference: &str) -> Result<&'a T, RefError> {
     if let Some(image) = exact_image(images, reference) {
         return Ok(image);
@@ -59,7 +59,7 @@ pub fn resolve_image<'a, T: Named>(images: &'a [T], reference: &str) -> Result<&
     resolve(images, reference)
 }
 
-/// The image whose id or name is `reference`, nothing cut short.
+/// Returns the image whose id or whole name is `reference`.
 pub fn exact_image<'a, T: Named>(images: &'a [T], reference: &str) -> Option<&'a T> {
     let named = |name: &str| images.iter().find(|image| image.name() == name);
     let by_id = images.iter().find(|image| image.id().as_str() == reference);

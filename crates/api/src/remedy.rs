@@ -1,4 +1,4 @@
-//! What would help against an error, for a client to put into its own words.
+//! Remedies for errors, which each client puts into its own words.
 
 use std::path::PathBuf;
 
@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::Vmm;
 
-/// What an error is about.
+/// The thing that an error is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
-    /// What kind of thing.
+    /// Its kind.
     pub kind: SubjectKind,
-    /// Its name, or the reference that the request had for it.
+    /// Its name, or the reference in the request.
     pub name: String,
 }
 
-/// The kinds of things that errors are about.
+/// Kinds of things that errors are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -62,7 +62,7 @@ pub enum ConfigPart {
     Unknown,
 }
 
-/// What would help, beyond what the error's kind and subject already say. Remedies are added, never changed.
+/// A remedy, beyond what the error's kind and subject imply. Remedies are added, never changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -81,11 +81,11 @@ pub enum Remedy {
     KillVm,
     /// Delete the subject, a VM, by force.
     DeleteVmByForce,
-    /// Restart the subject, a VM, to give it the agent of this build.
+    /// Restart the subject, a VM, to install the agent of this build in it.
     UpdateAgent,
     /// Read the console of the subject, a VM.
     ReadLogs,
-    /// Read the console of the subject, a VM, which stays.
+    /// Read the console of the subject, a VM, which is kept.
     ReadConsole,
     /// Use another image or kernel: the VM does not boot.
     ChangeImageOrKernel,
@@ -96,16 +96,16 @@ pub enum Remedy {
         /// Their names.
         vms: Vec<String>,
     },
-    /// Tag an image, as the VM's disks are its own.
+    /// Tag the VM's image: the VM was never started, so its content is the same.
     TagImage {
         /// The image.
         image: String,
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
     },
-    /// Give the bundle's image a name.
+    /// Choose another name for the bundle's image.
     NameBundle,
-    /// See which images are here and which can be pulled.
+    /// List the local images, and those that can be pulled.
     ListImages,
     /// Choose another kernel.
     ChooseKernel,
@@ -120,7 +120,7 @@ pub enum Remedy {
     CheckCatalogSignature,
     /// Correct or remove this catalog file, or a line of it.
     CorrectCatalog {
-        /// The line, from 1.
+        /// The line, counted from 1.
         line: Option<usize>,
     },
     /// Correct or remove a part of the configuration.
@@ -128,15 +128,15 @@ pub enum Remedy {
         /// The part.
         part: ConfigPart,
     },
-    /// Put a file back, or delete the VMs that use the subject and the subject.
+    /// Restore a file, or delete the subject and the VMs that use it.
     RestoreFile,
-    /// Put a registered file back, or delete the VMs that use the subject and register it again.
+    /// Restore a registered file, or delete the VMs that use the subject and register it again.
     RestoreRegisteredFile,
-    /// Put a store back that is no longer in its place, or remove what it left.
+    /// Restore a store that is no longer in its place, or remove its remaining files.
     RestoreStore,
-    /// Unmount a file and stop what writes to it.
+    /// Unmount a file, and stop the programs that write to it.
     StopWriting,
-    /// Move the store aside to begin anew.
+    /// Move the store aside to start with an empty one.
     MoveStoreAside {
         /// The store's file.
         path: PathBuf,
@@ -145,53 +145,53 @@ pub enum Remedy {
     RunNewerBanger,
     /// Make the store writable.
     MakeStoreWritable,
-    /// Remove a file or link, or have another runtime directory.
+    /// Remove a file or link, or use another runtime directory.
     ReplaceDirectory,
-    /// Make the directory that something is copied into.
+    /// Create the directory that is the destination of a copy.
     MakeDirectory,
     /// Copy to a directory, not to a file.
     CopyToDirectory,
-    /// Make a directory writable, or have others.
+    /// Make a directory writable, or use others.
     MakeDirectoryWritable,
-    /// Have a runtime directory with a shorter path.
+    /// Use a runtime directory with a shorter path.
     ShortenRuntimeDirectory,
     /// Install banger again.
     Reinstall,
     /// Install all of banger's programs from one build.
     InstallOneBuild,
-    /// Install `bangerd` beside the client or on `PATH`, or name its path.
+    /// Install `bangerd` beside the client or on `PATH`, or set its path.
     InstallDaemon,
-    /// Install a program of the host's distribution.
+    /// Install a program from the host's distribution.
     InstallProgram {
         /// The program.
         program: String,
     },
     /// Install a VMM.
     InstallVmm,
-    /// Make KVM usable, or have VMs run without it.
+    /// Make KVM usable, or run VMs without it.
     MakeKvmUsable,
-    /// Have a new VM run with QEMU.
+    /// Run a new VM with QEMU.
     RunWithQemu,
-    /// Give this user ranges of subordinate user and group ids (subuid(5), subgid(5)).
+    /// Assign this user ranges of subordinate user and group ids (subuid(5), subgid(5)).
     AddSubordinateIds,
     /// Stop the daemon by force.
     ForceDaemonStop,
     /// Restart the daemon.
     RestartDaemon,
-    /// See the daemon's log, and try again.
+    /// Read the daemon's log, and retry.
     ReadDaemonLog,
     /// Stop the other daemon.
     StopOtherDaemon,
-    /// Have the subject, a VM, run by this VMM from now on.
+    /// Run the subject, a VM, with this VMM from now on.
     SetVmm {
         /// The VMM.
         vmm: Vmm,
         /// Whether it would run without KVM.
         in_software: bool,
     },
-    /// Try again when the host is less busy, or run a new VM in software.
+    /// Retry when the host is less busy, or run a new VM in software.
     TryWhenLessBusy,
-    /// Look at the host as a whole.
+    /// Check the whole host.
     RunDoctor,
     /// A remedy that this build does not know.
     #[serde(other)]

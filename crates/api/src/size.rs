@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Size(u64);
 
-/// Why a text is not a size.
+/// Error for a text that is not a size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is not a size: write a number with K, M, G or T, such as 512M or 8G (a bare number is MiB)"
@@ -24,28 +24,28 @@ const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 
 impl Size {
-    /// So many bytes.
+    /// Creates a size from a number of bytes.
     pub const fn bytes(bytes: u64) -> Self {
         Self(bytes)
     }
-    /// So many MiB.
+    /// Creates a size from a number of MiB.
     pub const fn mib(mib: u64) -> Self {
         Self(mib * MIB)
     }
-    /// So many GiB.
+    /// Creates a size from a number of GiB.
     pub const fn gib(gib: u64) -> Self {
         Self(gib * GIB)
     }
-    /// In bytes.
+    /// Returns the size in bytes.
     pub const fn as_bytes(self) -> u64 {
         self.0
     }
-    /// Rounded down to a multiple of `unit` bytes.
+    /// Rounds down to a multiple of `unit` bytes.
     #[must_use]
     pub const fn down_to(self, unit: u64) -> Self {
         Self(self.0 - self.0 % unit)
     }
-    /// In whole MiB, rounded down.
+    /// Returns the size in whole MiB, rounded down.
     pub const fn as_mib(self) -> u64 {
         self.0 / MIB
     }
@@ -77,7 +77,7 @@ impl FromStr for Size {
 }
 
 impl fmt::Display for Size {
-    /// With the largest unit of which there is at least one, and one decimal where that matters: `8G`, `1.5G`.
+    /// Writes the size in the largest unit of at least 1, with one decimal if needed: `8G`, `1.5G`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, letter) = match self.0 {
             TIB.. => (TIB, "T"),

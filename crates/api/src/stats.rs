@@ -1,37 +1,37 @@
-//! What VMs use, as the API tells it.
+//! Resource use of VMs, as the API reports it.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{Id, Size, VmName, VmState};
 
-/// What a VM uses: an element of `GET /v1/stats`, which tells of all running VMs, or of those in `?vms=REF,REF`.
+/// Resource use of a VM: an element of `GET /v1/stats`, which lists all running VMs, or those in `?vms=REF,REF`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VmStats {
     /// Its id.
     pub id: Id,
     /// Its name.
     pub name: VmName,
-    /// What it is doing.
+    /// Its state.
     pub state: VmState,
-    /// When all this was so.
+    /// Time of the measurement.
     pub at: Timestamp,
-    /// How busy its processes kept the host's CPUs lately, in percent of one CPU; nothing, when it is down.
+    /// Recent CPU use of its processes, in percent of one host CPU; `None` if it is down.
     #[serde(default)]
     pub cpu_percent: Option<f64>,
-    /// Over how many seconds that is.
+    /// Period that `cpu_percent` covers, in seconds.
     #[serde(default)]
     pub cpu_over_s: Option<f64>,
-    /// Virtual CPUs that it has.
+    /// Number of virtual CPUs.
     pub vcpu: u32,
-    /// Memory of the host that its processes hold; nothing, when it is down.
+    /// Host memory that its processes hold; `None` if it is down.
     #[serde(default)]
     pub resident: Option<Size>,
-    /// Memory that it has.
+    /// Its memory.
     pub memory: Size,
     /// Its disks.
     pub disks: Vec<DiskStats>,
-    /// What its guest says of itself; nothing, when it does not.
+    /// The guest's own report; `None` if it sends none.
     #[serde(default)]
     pub guest: Option<GuestStats>,
 }
@@ -41,25 +41,25 @@ pub struct VmStats {
 pub struct DiskStats {
     /// `system_overlay` or `work`.
     pub name: String,
-    /// How large it is to the guest.
+    /// Size that the guest sees.
     pub apparent: Size,
-    /// What it takes of the host's disk.
+    /// Space that it uses on the host's disk.
     pub real: Size,
 }
 
-/// A guest by its own account, which may be false.
+/// A guest's report on itself, which may be false.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GuestStats {
-    /// Since when its kernel runs, in milliseconds.
+    /// Time since its kernel started, in milliseconds.
     pub uptime_ms: u64,
-    /// Programs that ran or wanted to, on average over the last minute.
+    /// Load average over the last minute: programs that run or wait to run.
     pub load: f64,
     /// Memory that its kernel manages.
     pub memory_total: Size,
-    /// Memory that its programs could still have.
+    /// Memory still available to its programs.
     pub memory_available: Size,
-    /// Bytes that came over its network since it came up.
+    /// Bytes received over its network since boot.
     pub received: u64,
-    /// Bytes that went over its network since it came up.
+    /// Bytes sent over its network since boot.
     pub sent: u64,
 }

@@ -1,32 +1,32 @@
-//! VMs as the API tells them.
+//! VMs, as the API reports them.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{Credentials, Id, Named, Personal, Size, VmName};
 
-/// What a VM is doing.
+/// State of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VmState {
-    /// Made, never started.
+    /// Created, never started.
     Created,
-    /// On its way up.
+    /// Being started.
     Starting,
     /// Its VMM runs and the agent has answered.
     Running,
-    /// Its VMM is there and its virtual CPUs stand still.
+    /// Its VMM exists, but its virtual CPUs are paused.
     Paused,
-    /// On its way down.
+    /// Being stopped.
     Stopping,
-    /// Down, with its disks kept.
+    /// Stopped, with its disks kept.
     Stopped,
-    /// Down, and not because someone asked; `last_error` says why.
+    /// Stopped without a request; `last_error` gives the reason.
     Error,
 }
 
 impl VmState {
-    /// The word for it, as in JSON.
+    /// Returns its name in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -52,7 +52,7 @@ impl std::fmt::Display for VmState {
 pub enum Vmm {
     /// Firecracker, with KVM.
     Firecracker,
-    /// QEMU, with KVM or without.
+    /// QEMU, with or without KVM.
     Qemu,
 }
 
@@ -76,22 +76,22 @@ impl std::str::FromStr for Vmm {
     }
 }
 
-/// What makes a VMM's virtual CPUs run.
+/// Acceleration of a VM's virtual CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Accel {
-    /// The processor itself.
+    /// Hardware virtualisation (KVM).
     Kvm,
-    /// Translation in software: right, and some ten times slower.
+    /// Translation in software: correct, but about ten times slower.
     Tcg,
 }
 
-/// The program that ran a VM, and what made its CPUs run.
+/// The VMM that ran a VM, and the acceleration of its virtual CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RanWith {
-    /// The program.
+    /// The VMM.
     pub vmm: Vmm,
-    /// What made its CPUs run.
+    /// The acceleration of its virtual CPUs.
     pub accel: Accel,
 }
 
@@ -112,13 +112,13 @@ pub struct Vm {
     pub id: Id,
     /// Its name.
     pub name: VmName,
-    /// What it is doing.
+    /// Its state.
     pub state: VmState,
     /// Its image's name.
     pub image: String,
     /// Its kernel's name.
     pub kernel: String,
-    /// Virtual CPUs.
+    /// Number of virtual CPUs.
     pub vcpu: u32,
     /// Memory in bytes.
     pub memory: Size,
@@ -126,38 +126,38 @@ pub struct Vm {
     pub system_overlay_size: Size,
     /// Size of the work disk in bytes.
     pub disk_size: Size,
-    /// Whether its network reaches out.
+    /// Whether it has outbound network access.
     #[serde(default = "yes")]
     pub nat: bool,
     /// Whether it is deleted when its session ends.
     pub rm: bool,
-    /// When it was made.
+    /// Time of its creation.
     pub created_at: Timestamp,
-    /// Since when it runs.
+    /// Time of its last start, while it runs.
     #[serde(default)]
     pub started_at: Option<Timestamp>,
-    /// When somebody last had to do with its guest.
+    /// Time when its guest was last used.
     #[serde(default)]
     pub last_used_at: Option<Timestamp>,
-    /// Why it is in state `error`.
+    /// The reason for state `error`.
     #[serde(default)]
     pub last_error: Option<String>,
-    /// The program that runs it, while it runs.
+    /// The VMM that runs it, while it runs.
     #[serde(default)]
     pub vmm: Option<Vmm>,
-    /// What makes its CPUs run, while it runs.
+    /// The acceleration of its virtual CPUs, while it runs.
     #[serde(default)]
     pub accel: Option<Accel>,
-    /// What it runs with, or last ran with; its next start keeps to that.
+    /// The VMM and acceleration of its current or last run; its next start uses the same.
     #[serde(default)]
     pub ran_with: Option<RanWith>,
-    /// Its network, in words, while it runs.
+    /// Description of its network, while it runs.
     #[serde(default)]
     pub network: Option<String>,
     /// Process id of its VMM, while it runs.
     #[serde(default)]
     pub pid: Option<u32>,
-    /// The file that keeps the last of its console.
+    /// Path of the file with the latest output of its console.
     pub console: String,
 }
 
@@ -170,20 +170,20 @@ impl Named for Vm {
     }
 }
 
-/// Asks for a VM: `POST /v1/vms`. What is left out is as configured, else as built in.
+/// Request to create a VM: `POST /v1/vms`. Unset fields use the configuration, then the built-in defaults.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CreateVm {
-    /// A name; made up when left out.
+    /// The name; generated if unset.
     #[serde(default)]
     pub name: Option<VmName>,
-    /// An image's name, id or prefix; or a name in the catalog or a registry.
+    /// An image's name, id or prefix, or a name in the catalog or a registry.
     #[serde(default)]
     pub image: Option<String>,
     /// A kernel's name, id or prefix, or a name in the catalog.
     #[serde(default)]
     pub kernel: Option<String>,
-    /// Virtual CPUs.
+    /// Number of virtual CPUs.
     #[serde(default)]
     pub vcpu: Option<u32>,
     /// Memory.
@@ -195,26 +195,26 @@ pub struct CreateVm {
     /// Size of the system overlay.
     #[serde(default)]
     pub system_overlay_size: Option<Size>,
-    /// Which program runs it.
+    /// The VMM that runs it.
     #[serde(default)]
     pub vmm: Option<Vmm>,
-    /// Whether its network reaches out; it does when this is left out.
+    /// Whether it has outbound network access.
     #[serde(default)]
     pub nat: Option<bool>,
-    /// Only make it: it is started later.
+    /// Only create the VM, to start it later.
     #[serde(default)]
     pub no_start: bool,
-    /// Delete it when the session ends: the stream of events stays open after `done`, and hanging up ends the
-    /// session.
+    /// Delete the VM when the session ends. The event stream stays open after `done`; the session ends when the
+    /// client disconnects.
     #[serde(default)]
     pub rm: bool,
-    /// Go on when the client hangs up.
+    /// Continue when the client disconnects.
     #[serde(default)]
     pub detach: bool,
-    /// What of its user's the guest gets.
+    /// User settings that the guest receives.
     #[serde(default)]
     pub personal: Personal,
-    /// What its user shows to registries, should the image have to be fetched.
+    /// The user's credentials for registries, in case the image must be pulled.
     #[serde(default)]
     pub credentials: Vec<Credentials>,
 }
@@ -223,7 +223,7 @@ pub struct CreateVm {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StartVm {
-    /// What of its user's the guest gets.
+    /// User settings that the guest receives.
     #[serde(default)]
     pub personal: Personal,
 }
@@ -232,10 +232,10 @@ pub struct StartVm {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RestartVm {
-    /// As of a stop.
+    /// As in [`StopVm`].
     #[serde(default)]
     pub timeout_s: Option<u64>,
-    /// What of its user's the guest gets.
+    /// User settings that the guest receives.
     #[serde(default)]
     pub personal: Personal,
 }
@@ -244,37 +244,37 @@ pub struct RestartVm {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StopVm {
-    /// How long an orderly power-off may take before it is ended by force, in seconds.
+    /// Timeout for an orderly power-off before the VM is killed, in seconds.
     #[serde(default)]
     pub timeout_s: Option<u64>,
 }
 
-/// Asks for a signal to a VM's VMM: `POST /v1/vms/REF/kill`.
+/// Request to send a signal to a VM's VMM: `POST /v1/vms/REF/kill`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KillVm {
-    /// Which.
+    /// The signal.
     #[serde(default)]
     pub signal: KillSignal,
 }
 
-/// Changes a VM's hardware: `PATCH /v1/vms/REF`. What is left out stays.
+/// Request to change a VM's hardware: `PATCH /v1/vms/REF`. Unset fields stay unchanged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetVm {
-    /// Virtual CPUs.
+    /// Number of virtual CPUs.
     #[serde(default)]
     pub vcpu: Option<u32>,
     /// Memory.
     #[serde(default)]
     pub memory: Option<Size>,
-    /// Whether its network reaches out.
+    /// Whether it has outbound network access.
     #[serde(default)]
     pub nat: Option<bool>,
-    /// Size of the work disk, which only grows.
+    /// Size of the work disk, which can only grow.
     #[serde(default)]
     pub disk_size: Option<Size>,
-    /// Which program runs it from its next start on, with KVM or without.
+    /// The VMM from the next start on, with or without KVM.
     #[serde(default)]
     pub vmm: Option<Vmm>,
 }
@@ -282,32 +282,32 @@ pub struct SetVm {
 /// Options of `DELETE /v1/vms/REF`.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct DeleteVm {
-    /// Also while it runs, or is being started or stopped, which is cut short.
+    /// Delete it even while it runs, starts or stops; a start or stop in progress is aborted.
     #[serde(default)]
     pub force: bool,
 }
 
-/// A signal that a VMM may be sent: those that end a process, and so its VM.
+/// A signal to a VMM: one that ends a process, and so its VM.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum KillSignal {
-    /// At once.
+    /// Ends the VMM immediately.
     #[default]
     Kill,
-    /// QEMU closes its files first; Firecracker ends at once.
+    /// QEMU closes its files first; Firecracker ends immediately.
     Term,
-    /// As from a terminal.
+    /// The signal that Ctrl-C in a terminal sends.
     Int,
-    /// As when a terminal goes.
+    /// The signal that a closed terminal sends.
     Hup,
-    /// With a core dump, where the host keeps them.
+    /// Dumps core, if the host keeps core dumps.
     Quit,
-    /// With a core dump, as of a fault.
+    /// Dumps core, as after a fault.
     Abrt,
 }
 
 impl KillSignal {
-    /// Its Linux number.
+    /// Returns its Linux number.
     pub fn number(self) -> i32 {
         match self {
             Self::Hup => 1,
@@ -323,7 +323,7 @@ impl KillSignal {
 impl std::str::FromStr for KillSignal {
     type Err = String;
 
-    /// By name, with or without `SIG`, or by number.
+    /// Parses a name, with or without `SIG`, or a number.
     fn from_str(text: &str) -> Result<Self, String> {
         let upper = text.to_ascii_uppercase();
         Ok(match upper.strip_prefix("SIG").unwrap_or(&upper) {
@@ -338,28 +338,28 @@ impl std::str::FromStr for KillSignal {
     }
 }
 
-/// What a flag is that was not there when the value was written.
+/// Returns the value of a flag that is missing in data of an older build.
 fn yes() -> bool {
     true
 }
 
-/// The bounds of a VM's hardware.
+/// Limits of a VM's hardware.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits;
 
 impl Limits {
-    /// Most virtual CPUs: Firecracker's limit.
+    /// Maximum number of virtual CPUs: Firecracker's limit.
     pub const VCPU: u32 = 32;
-    /// Least memory: a Debian kernel with its initrd comes up in this much.
+    /// Minimum memory: a Debian kernel with its initrd boots with this much.
     pub const LEAST_MEMORY: Size = Size::mib(128);
-    /// Most memory.
+    /// Maximum memory.
     pub const MOST_MEMORY: Size = Size::gib(1024);
-    /// Longest that a stop may take, in seconds: an hour.
+    /// Maximum timeout of a stop, in seconds: an hour.
     pub const STOP_TIMEOUT_S: u64 = 3600;
-    /// Disks are a multiple of this many bytes, a block of ext4; what is asked for is rounded down to one.
+    /// Disk sizes are a multiple of this many bytes, a block of ext4; requested sizes are rounded down.
     pub const DISK_UNIT: u64 = 4096;
-    /// Smallest disk: an ext4 with a journal.
+    /// Minimum size of a disk: an ext4 file system with a journal.
     pub const LEAST_DISK: Size = Size::mib(64);
-    /// Largest disk.
+    /// Maximum size of a disk.
     pub const MOST_DISK: Size = Size::gib(128);
 }

@@ -1,11 +1,11 @@
-//! No program reads an environment variable that is not declared.
+//! Checks that programs read only declared environment variables.
 
 use std::{collections::BTreeSet, fs, io, path::Path};
 
-/// Read by test builds only.
+/// Variables that only test builds read.
 const OF_TESTS: &[&str] = &["BANGER_FAIL_POINT", "BANGER_FAIL_POINT_RECORD"];
 
-/// The words in `folder`'s sources that begin as banger's variables do.
+/// Collects the words that begin with `BANGER_` from all sources in a directory.
 fn words(folder: &Path, found: &mut BTreeSet<String>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();

@@ -1,4 +1,4 @@
-//! Questions to a guest's agent: one a connection, one answer.
+//! Requests to a guest's agent with a single response, each over its own connection.
 
 use std::time::{Duration, Instant};
 
@@ -11,43 +11,43 @@ use crate::{
     exec::{dial, refused},
 };
 
-/// How long an agent may take to answer, with the 30 s that its guest may take to accept the connection.
+/// Timeout for an agent's response, including the 30 s that its guest may take to accept the connection.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// An answer of an agent's.
+/// A response of an agent.
 #[derive(Debug, Clone)]
 pub struct Answered<T> {
-    /// How the agent greeted.
+    /// The agent's greeting.
     pub greeting: Greeting,
-    /// Between the question and the answer.
+    /// Time from the request to the response.
     pub took: Duration,
-    /// The answer.
+    /// The response.
     pub answer: T,
 }
 
-/// Asks the agent of VM `reference` whether it is there.
+/// Checks that the agent of VM `reference` responds.
 ///
 /// # Errors
-/// When it cannot be reached, or does not answer in time.
+/// Returns an error if it cannot be reached, or does not respond in time.
 pub async fn ping(client: &Client, reference: &str) -> Result<Answered<()>, ApiError> {
     let is_pong = |reply| if reply == Reply::Pong { Ok(()) } else { Err(reply) };
     ask(client, reference, Request::Ping, is_pong).await
 }
 
-/// How the guest of VM `reference` is doing.
+/// Returns the state of the guest in VM `reference`.
 ///
 /// # Errors
-/// When its agent cannot be reached, does not answer in time, or is too old.
+/// Returns an error if its agent cannot be reached, does not respond in time, or is too old.
 pub async fn inspect(client: &Client, reference: &str) -> Result<Answered<Inspection>, ApiError> {
     let inspection =
         |reply| if let Reply::Inspected(inspection) = reply { Ok(inspection) } else { Err(reply) };
     ask(client, reference, Request::Inspect, inspection).await
 }
 
-/// What listens in the guest of VM `reference`, by port.
+/// Returns the listeners in the guest of VM `reference`, by port.
 ///
 /// # Errors
-/// When its agent cannot be reached, does not answer in time, or is too old.
+/// Returns an error if its agent cannot be reached, does not respond in time, or is too old.
 pub async fn ports(client: &Client, reference: &str) -> Result<Vec<Listener>, ApiError> {
     let listeners = |reply| if let Reply::Ports { listeners } = reply { Ok(listeners) } else { Err(reply) };
     Ok(ask(client, reference, Request::Ports, listeners).await?.answer)

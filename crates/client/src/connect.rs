@@ -25,14 +25,14 @@ use tokio::{
     time::timeout,
 };
 
-/// How long the daemon may take to come up or to end. It may have to wait for one that is going down, for up to 120 s, and
-/// to ask the VMMs that one left, for up to 30 s. The end of a daemon that fails is noticed at once.
+/// Timeout for the daemon to start or to end. It may wait up to 120 s for a previous daemon to end, and up to 30 s
+/// for the VMMs that one left. The exit of a failing daemon is detected at once.
 const START: Duration = Duration::from_secs(180);
 
-/// Most bytes of the daemon's first line.
+/// Maximum length of the daemon's first line, in bytes.
 const FIRST_LINE: u64 = 64 << 10;
 
-/// The daemon: where it listens, and the program that it is.
+/// The daemon's directories, and the path of its program.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     pub(crate) dirs: Dirs,
@@ -48,8 +48,8 @@ enum FirstLine {
 }
 
 impl Daemon {
-    /// By this process's environment. `BANGER_BANGERD` names the program; else it is the one beside `banger`, else one
-    /// on `PATH`.
+    /// Finds the daemon from this process's environment. The program is `BANGER_BANGERD`, else the one beside
+    /// `banger`, else one on `PATH`.
     pub(crate) fn find() -> Result<Self, ApiError> {
         let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
         let dirs = Dirs::find(variable, rustix::process::getuid().as_raw())
@@ -68,14 +68,14 @@ impl Daemon {
         Ok(Self { dirs, program })
     }
 
-    /// Which build of the daemon would be started now.
+    /// Returns the identity of the program that would be started now.
     pub(crate) fn build(&self) -> Result<ProgramId, ApiError> {
         let meta = fs::metadata(&self.program).map_err(failed("look at", &self.program))?;
         let modified_ns = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
         Ok(ProgramId { device: meta.dev(), inode: meta.ino(), size: meta.size(), modified_ns })
     }
 
-    /// A connection to the daemon that runs; `None` when none does.
+    /// Connects to the running daemon; `None` if none runs.
     pub(crate) async fn reach(&self) -> Result<Option<UnixStream>, ApiError> {
         let socket = self.dirs.socket();
         check_folder(&self.dirs.runtime)?;
@@ -100,7 +100,7 @@ impl Daemon {
         }
     }
 
-    /// A connection to the daemon, which is started when none runs.
+    /// Connects to the daemon, and starts it if none runs.
     pub(crate) async fn reach_or_start(&self) -> Result<UnixStream, ApiError> {
         if let Some(stream) = self.reach().await? {
             return Ok(stream);
@@ -113,7 +113,7 @@ impl Daemon {
         self.reach().await?.ok_or_else(|| self.did_not_start("it ended at once"))
     }
 
-    /// Two that find no daemon at the same moment must not both start one.
+    /// Locks the start: two clients that find no daemon at the same time must not both start one.
     async fn start_lock(&self) -> Result<File, ApiError> {
         let folder = &self.dirs.runtime;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("make", folder))?;
@@ -154,12 +154,13 @@ impl Daemon {
     }
 }
 
-/// A daemon's process, known by who is at the other end of a connection: its lock may be another's the next moment.
+/// A daemon's process, identified as the peer of a connection, because its lock may pass to another process at any
+/// time.
 #[derive(Debug)]
 pub(crate) struct DaemonProcess(OwnedFd);
 
 impl DaemonProcess {
-    /// The one that listens where `stream` leads.
+    /// Returns the process that listens at the other end of `stream`.
     pub(crate) fn behind(stream: &UnixStream) -> Result<Self, ApiError> {
         let open = || -> io::Result<Self> {
             let pid = stream.peer_cred()?.pid().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
@@ -188,7 +189,7 @@ impl DaemonProcess {
     }
 }
 
-/// In a shared place like `/tmp`, somebody else may have put a link or a folder of theirs under the name.
+/// In a shared directory such as `/tmp`, another user may have created a link or directory with this name.
 fn check_folder(folder: &Path) -> Result<(), ApiError> {
     let wrong = match fs::symlink_metadata(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

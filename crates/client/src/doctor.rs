@@ -1,4 +1,4 @@
-//! Looking at the host by a process of the daemon's program: it works where the daemon cannot start, and starts none.
+//! Host checks by a process of the daemon's program: they work where the daemon cannot start, and start none.
 
 use std::{process::Stdio, time::Duration};
 
@@ -7,18 +7,18 @@ use tokio::{io::AsyncReadExt, process::Command, time::timeout};
 
 use crate::Client;
 
-/// How long it may take. It bounds itself: two KVM probes have 60 s each, programs 60 s to print their versions, and each
-/// catalog's server 15 s. This is for a process that hangs in the kernel.
+/// Timeout for the checks, which limit themselves: two KVM probes have 60 s each, programs 60 s to print their
+/// versions, and each catalog's server 15 s. This limit is for a process that hangs in the kernel.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Most bytes of what it says.
+/// Maximum size of its output, in bytes.
 const ANSWER: u64 = 1 << 20;
 
 impl Client {
-    /// What VMs need of this host, and whether it is there, with `environment` on top of this process's own.
+    /// Runs the checks of the host, with `environment` added to this process's own.
     ///
     /// # Errors
-    /// When the daemon's program cannot be run, or does not answer as it should.
+    /// Returns an error if the daemon's program cannot be run, or its output is invalid.
     pub async fn doctor(&self, environment: Vec<(&str, String)>) -> Result<Vec<Check>, ApiError> {
         let program = &self.daemon.program;
         let failed = |why: String| {

@@ -1,4 +1,4 @@
-//! The events of an operation, as they come.
+//! The events of an operation, as they arrive.
 
 use banger_api::{ApiError, ErrorKind, Event, Id, Remedy, Span};
 use bytes::BytesMut;
@@ -8,10 +8,10 @@ use serde::de::DeserializeOwned;
 
 use crate::http::broken;
 
-/// Most bytes of one event.
+/// Maximum length of an event, in bytes.
 const LINE: usize = 4 << 20;
 
-/// An operation's events. Dropping it hangs up, which cancels the operation unless it was asked to go on alone.
+/// An operation's events. Dropping it closes the connection, which cancels the operation unless it is detached.
 #[derive(Debug)]
 pub struct Events {
     body: Incoming,
@@ -24,15 +24,15 @@ impl Events {
         Self { body, buffer: BytesMut::new(), operation: None }
     }
 
-    /// The operation, once its first event has come.
+    /// Returns the operation's id, once its first event has arrived.
     pub fn operation(&self) -> Option<&Id> {
         self.operation.as_ref()
     }
 
-    /// The next event; `None` when there are no more. Nothing is lost when it is not waited for to the end.
+    /// Returns the next event; `None` at the end. It is cancel safe: no data is lost if the future is dropped.
     ///
     /// # Errors
-    /// When the connection breaks, or what comes is no event.
+    /// Returns an error if the connection breaks, or an event is invalid.
     pub async fn next(&mut self) -> Result<Option<Event>, ApiError> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
@@ -58,10 +58,10 @@ impl Events {
         }
     }
 
-    /// The operation's result, with every event on the way given to `tell`.
+    /// Returns the operation's result, and passes every event to `tell`.
     ///
     /// # Errors
-    /// The operation's own, or when the connection breaks before it has ended.
+    /// Returns the operation's own error, or one if the connection breaks before the operation ends.
     pub async fn result<T: DeserializeOwned>(
         &mut self,
         mut tell: impl FnMut(&Event),

@@ -1,6 +1,6 @@
-//! Running a program in a guest: the agent's protocol, from the host's side.
+//! Running programs in a guest: the host's side of the agent's protocol.
 //!
-//! The guest is hostile: it is believed nothing but frames of bounded size.
+//! The guest is hostile: the host accepts only frames of bounded size from it.
 
 use banger_api::{ApiError, ErrorKind, Remedy, SubjectKind};
 use banger_proto::{
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 
 use crate::{Client, Tunnel};
 
-/// What goes to a program, or to a socket.
+/// The sending half of a connection to a program or a socket.
 #[derive(Debug)]
 pub struct ExecInput<S = WriteHalf<Tunnel>> {
     stream: S,
@@ -21,27 +21,27 @@ pub struct ExecInput<S = WriteHalf<Tunnel>> {
     window: usize,
 }
 
-/// What comes from a program.
+/// The receiving half of a connection to a program.
 #[derive(Debug)]
 pub struct ExecOutput<S = ReadHalf<Tunnel>> {
     stream: S,
     decoder: Decoder,
 }
 
-/// One thing that comes from a program.
+/// A message from a program.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Output {
     /// Bytes of its standard output, or of its terminal.
     Stdout(Bytes),
     /// Bytes of its standard error.
     Stderr(Bytes),
-    /// So many bytes of its standard input are taken; give them to [`ExecInput::taken`].
+    /// The program has read this many bytes of its standard input; pass them to [`ExecInput::taken`].
     Taken(usize),
-    /// It has ended, and this was the last of it.
+    /// It has exited; no more messages follow.
     Exited(ExitStatus),
 }
 
-/// A connection to the agent of a VM, for one request.
+/// A connection to a VM's agent, for one request.
 #[derive(Debug)]
 pub struct Agent {
     reference: String,
@@ -50,10 +50,10 @@ pub struct Agent {
     output: ExecOutput,
 }
 
-/// Connects to the agent of VM `reference`. It waits for half a minute to be asked something.
+/// Connects to the agent of VM `reference`, which waits half a minute for a request.
 ///
 /// # Errors
-/// When the VM cannot be reached.
+/// Returns an error if the VM cannot be reached.
 pub async fn agent(client: &Client, reference: &str) -> Result<Agent, ApiError> {
     let (greeting, input, output) = dial(client, reference).await?;
     Ok(Agent { reference: reference.to_owned(), greeting, input, output })
@@ -62,7 +62,7 @@ pub async fn agent(client: &Client, reference: &str) -> Result<Agent, ApiError> 
 /// Runs the program of `request` in VM `reference`.
 ///
 /// # Errors
-/// When the VM cannot be reached or the program cannot be run.
+/// Returns an error if the VM cannot be reached or the program cannot be run.
 pub async fn exec(
     client: &Client,
     reference: &str,
@@ -71,7 +71,7 @@ pub async fn exec(
     agent(client, reference).await?.exec(request).await
 }
 
-/// Has the agent of VM `reference` run what `request` asks for.
+/// Sends `request` to the agent of VM `reference` and returns its streams.
 pub(crate) async fn run(
     client: &Client,
     reference: &str,
@@ -84,19 +84,19 @@ impl Agent {
     /// Runs the program of `request`.
     ///
     /// # Errors
-    /// When it cannot be run, or the agent is too old for what is asked.
+    /// Returns an error if it cannot be run, or the agent is too old for the request.
     pub async fn exec(self, request: Exec) -> Result<(ExecInput, ExecOutput), ApiError> {
-        // An older agent would take no notice of it, and run a shell.
+        // An older agent would ignore the command line and run a shell.
         if request.command_line.is_some() && self.greeting.generation < GENERATION_OF_SOCKETS {
             return Err(too_old(&self.reference));
         }
         self.run(Request::Exec(request)).await
     }
 
-    /// Serves SFTP, on the streams of what looks like a program.
+    /// Serves SFTP over the streams of an exec.
     ///
     /// # Errors
-    /// When the agent is too old.
+    /// Returns an error if the agent is too old.
     pub async fn sftp(self, request: Sftp) -> Result<(ExecInput, ExecOutput), ApiError> {
         self.run(Request::Sftp(request)).await
     }
@@ -110,7 +110,7 @@ impl Agent {
     }
 }
 
-/// Connects to the agent of VM `reference`, which speaks first.
+/// Connects to the agent of VM `reference`, which sends its greeting first.
 pub(crate) async fn dial(
     client: &Client,
     reference: &str,
@@ -121,22 +121,22 @@ pub(crate) async fn dial(
 }
 
 impl<S: AsyncWrite + Unpin> ExecInput<S> {
-    /// What goes to a program whose agent is at the other end of `stream`.
+    /// Creates the sending half for the agent at the other end of `stream`.
     pub(crate) fn over(stream: S) -> Self {
         Self { stream, bytes: BytesMut::new(), window: STDIN_WINDOW }
     }
 
-    /// Bytes of standard input that may be sent now.
+    /// Returns the number of bytes of standard input that may be sent now.
     pub fn window(&self) -> usize {
         self.window
     }
 
-    /// Whether all that was sent is taken.
+    /// Returns whether the program has read all bytes that were sent.
     pub fn all_is_taken(&self) -> bool {
         self.window == STDIN_WINDOW
     }
 
-    /// Notes that the program has taken `bytes`.
+    /// Records that the program has read `bytes`.
     pub fn taken(&mut self, bytes: usize) {
         self.window = (self.window + bytes).min(STDIN_WINDOW);
     }
@@ -144,7 +144,7 @@ impl<S: AsyncWrite + Unpin> ExecInput<S> {
     /// Sends standard input, at most [`window`](Self::window) bytes.
     ///
     /// # Errors
-    /// When the connection breaks.
+    /// Returns an error if the connection breaks.
     pub async fn stdin(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
         self.window = self.window.saturating_sub(bytes.len());
         self.send(&Frame::Data(Stream::Stdin, Bytes::copy_from_slice(bytes))).await
@@ -153,15 +153,15 @@ impl<S: AsyncWrite + Unpin> ExecInput<S> {
     /// Ends standard input.
     ///
     /// # Errors
-    /// When the connection breaks.
+    /// Returns an error if the connection breaks.
     pub async fn end_stdin(&mut self) -> Result<(), ApiError> {
         self.send(&Frame::end(Stream::Stdin)).await
     }
 
-    /// Gives the program's terminal another size.
+    /// Resizes the program's terminal.
     ///
     /// # Errors
-    /// When the connection breaks.
+    /// Returns an error if the connection breaks.
     pub async fn resize(&mut self, size: TerminalSize) -> Result<(), ApiError> {
         self.say(&ExecControl::Resize(size)).await
     }
@@ -169,7 +169,7 @@ impl<S: AsyncWrite + Unpin> ExecInput<S> {
     /// Sends the program's process group a signal, by its Linux number.
     ///
     /// # Errors
-    /// When the connection breaks.
+    /// Returns an error if the connection breaks.
     pub async fn signal(&mut self, signal: i32) -> Result<(), ApiError> {
         self.say(&ExecControl::Signal { signal }).await
     }
@@ -189,15 +189,15 @@ impl<S: AsyncWrite + Unpin> ExecInput<S> {
 }
 
 impl<S: AsyncRead + Unpin> ExecOutput<S> {
-    /// What comes from a program whose agent is at the other end of `stream`.
+    /// Creates the receiving half for the agent at the other end of `stream`.
     pub fn over(stream: S) -> Self {
         Self { stream, decoder: Decoder::default() }
     }
 
-    /// The next thing that comes. Nothing is lost when it is not waited for to the end.
+    /// Returns the next message. It is cancel safe: no data is lost if the future is dropped.
     ///
     /// # Errors
-    /// When the connection breaks, or the guest does not follow the protocol.
+    /// Returns an error if the connection breaks, or the guest does not follow the protocol.
     pub async fn next(&mut self) -> Result<Output, ApiError> {
         loop {
             let frame = self.frame().await?;
@@ -241,7 +241,7 @@ pub(crate) fn garbage(why: &str) -> ApiError {
     ApiError::new(ErrorKind::Guest, format!("the guest does not follow the agent's protocol: {why}"))
 }
 
-/// Why the agent of VM `reference` does not do what it was asked for.
+/// Returns the error for an agent of VM `reference` that refused a request with `reply`.
 pub(crate) fn refused(reference: &str, reply: Reply) -> ApiError {
     match reply {
         Reply::Failed { kind: FailureKind::Unsupported, .. } => too_old(reference),

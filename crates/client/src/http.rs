@@ -20,13 +20,13 @@ use tokio_util::io::ReaderStream;
 
 use crate::{client::Client, passing::Passing};
 
-/// Most bytes of an answer that is no stream: a VM's console is 2 MiB.
+/// Maximum size of a response that is not a stream, in bytes; a VM's console has 2 MiB.
 const ANSWER: usize = 16 << 20;
 
-/// Bytes that are read from a file and sent at a time.
+/// Number of bytes that are read from a file and sent at once.
 const PART: usize = 256 << 10;
 
-/// What is sent along.
+/// The body of a request.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// A raw stream to a port of a guest.
@@ -49,7 +49,7 @@ pub(crate) fn stream_of(reader: impl AsyncRead + Send + 'static) -> Body {
     StreamBody::new(parts.map_ok(hyper::body::Frame::data)).boxed_unsync()
 }
 
-/// A segment of a path, as a URL has it.
+/// Percent-encodes `text` as a segment of a URL's path.
 pub(crate) fn segment(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
@@ -60,7 +60,7 @@ pub(crate) fn segment(text: &str) -> String {
 }
 
 impl Client {
-    /// Sends a request, starting the daemon where none runs. An answer that tells of an error is that error.
+    /// Sends a request, and starts the daemon if none runs. Error responses are returned as errors.
     pub(crate) async fn send(
         &self,
         method: Method,
@@ -70,7 +70,7 @@ impl Client {
         self.send_with(None, method, path, body).await
     }
 
-    /// The same, with a file that the daemon is to read.
+    /// Sends a request, with a file that the daemon reads or writes.
     pub(crate) async fn send_with(
         &self,
         file: Option<File>,
@@ -87,7 +87,7 @@ impl Client {
         Err(read(response).await?)
     }
 
-    /// Sends a request over `stream`. A daemon of another build than `build` will turn it away.
+    /// Sends a request over `stream`. A daemon of another build than `build` rejects it.
     pub(crate) async fn send_over(
         &self,
         stream: Passing,
@@ -111,7 +111,7 @@ impl Client {
     }
 }
 
-/// The JSON of an answer.
+/// Parses the JSON of a response.
 pub(crate) async fn read<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, ApiError> {
     let bytes = read_bytes(response).await?;
     serde_json::from_slice(&bytes).map_err(|error| {
@@ -119,7 +119,7 @@ pub(crate) async fn read<T: DeserializeOwned>(response: Response<Incoming>) -> R
     })
 }
 
-/// The bytes of an answer.
+/// Reads the bytes of a response.
 pub(crate) async fn read_bytes(response: Response<Incoming>) -> Result<Bytes, ApiError> {
     match Limited::new(response.into_body(), ANSWER).collect().await {
         Ok(body) => Ok(body.to_bytes()),

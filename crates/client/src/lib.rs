@@ -1,5 +1,5 @@
-//! bangerd's client: finds or starts the daemon, makes typed calls, follows event streams, opens tunnels; and, through
-//! a tunnel, speaks the agent's protocol. Knows no terminal.
+//! Client of bangerd: finds or starts the daemon, makes typed calls, follows event streams, and opens tunnels.
+//! Through a tunnel it speaks the agent's protocol. It knows nothing about terminals.
 
 mod ask;
 mod calls;

@@ -1,4 +1,4 @@
-//! An answer's bytes, as they come.
+//! The bytes of a response, as they arrive.
 
 use banger_api::ApiError;
 use bytes::Bytes;
@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 
 use crate::http::broken;
 
-/// Bytes as they come. Dropping it hangs up.
+/// The bytes of a response, as they arrive. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct Parts {
     body: Incoming,
@@ -18,10 +18,10 @@ impl Parts {
         Self { body }
     }
 
-    /// The next of them; `None` when there are no more.
+    /// Returns the next bytes; `None` at the end.
     ///
     /// # Errors
-    /// When the connection breaks.
+    /// Returns an error if the connection breaks.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
         while let Some(frame) = self.body.frame().await {
             if let Ok(data) = frame.map_err(broken)?.into_data() {

@@ -1,4 +1,4 @@
-//! A connection that hands a file over with its first byte, so that a large one need not go through the socket.
+//! A connection that passes a file descriptor with its first byte, so that its data need not go through it.
 
 use std::{
     fs::File,
@@ -15,7 +15,7 @@ use tokio::{
     net::UnixStream,
 };
 
-/// A connection, and a file that is still to be handed over.
+/// A connection, and a file whose descriptor is not yet passed.
 #[derive(Debug)]
 pub(crate) struct Passing {
     pub(crate) stream: UnixStream,

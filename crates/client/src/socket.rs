@@ -1,4 +1,4 @@
-//! Sockets in a guest: the agent's protocol, from the host's side.
+//! Sockets in a guest: the host's side of the agent's protocol.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -12,36 +12,36 @@ use crate::{
     exec::{ExecInput, ExecOutput, dial, garbage, refused, unexpected},
 };
 
-/// How long a guest may take to connect or to listen: it may have to ask a name server, and each address that this tells of.
+/// Timeout for a guest to connect or listen: it may query a name server, and try each address that it returns.
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// What comes from a socket in a guest.
+/// The receiving half of a connection to a socket in a guest.
 #[derive(Debug)]
 pub struct SocketOutput(ExecOutput);
 
-/// One thing that comes from a socket.
+/// A message from a socket.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SocketEvent {
-    /// Bytes.
+    /// Bytes from the socket.
     Data(Bytes),
-    /// There are no more bytes; it may still take some.
+    /// The socket sends no more bytes, but may still receive some.
     End,
-    /// So many bytes are taken; give them to [`ExecInput::taken`].
+    /// The socket has received this many bytes; pass them to [`ExecInput::taken`].
     Taken(usize),
-    /// Both ways have ended.
+    /// Both directions have ended.
     Closed,
 }
 
-/// Who calls at a socket that listens in a guest.
+/// A connection that waits at a listener in a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Called {
-    /// The number to [`take`] it by.
+    /// The number by which [`take`] accepts it.
     pub caller: u64,
-    /// Where it calls from, if that has an address.
+    /// The peer's address, if it has one.
     pub from: Option<SocketAddr>,
 }
 
-/// A socket that listens in a guest until this is dropped.
+/// A socket that listens in a guest until this value is dropped.
 #[derive(Debug)]
 pub struct GuestListener {
     at: Endpoint,
@@ -52,7 +52,7 @@ pub struct GuestListener {
 /// Connects to a socket in VM `reference`.
 ///
 /// # Errors
-/// When the VM cannot be reached, its agent is too old, or nothing listens there.
+/// Returns an error if the VM cannot be reached, its agent is too old, or nothing listens at the address.
 pub async fn connect(
     client: &Client,
     reference: &str,
@@ -61,10 +61,10 @@ pub async fn connect(
     connected(client, reference, Request::Connect(request)).await
 }
 
-/// Takes a caller of a listener in VM `reference`.
+/// Accepts a connection that waits at a listener in VM `reference`.
 ///
 /// # Errors
-/// When the VM cannot be reached, or the caller has gone.
+/// Returns an error if the VM cannot be reached, or the connection is gone.
 pub async fn take(
     client: &Client,
     reference: &str,
@@ -76,7 +76,7 @@ pub async fn take(
 /// Listens on a socket in VM `reference`.
 ///
 /// # Errors
-/// When the VM cannot be reached, its agent is too old, or it cannot listen there.
+/// Returns an error if the VM cannot be reached, its agent is too old, or it cannot listen at the address.
 pub async fn listen(client: &Client, reference: &str, request: Listen) -> Result<GuestListener, ApiError> {
     match asked(client, reference, Request::Listen(request)).await? {
         (input, output, Reply::Listening { at }) => Ok(GuestListener { at, output, _open: input }),
@@ -113,10 +113,10 @@ async fn asked(
 }
 
 impl SocketOutput {
-    /// The next thing that comes. Nothing is lost when it is not waited for to the end.
+    /// Returns the next message. It is cancel safe: no data is lost if the future is dropped.
     ///
     /// # Errors
-    /// When the connection breaks, or the guest does not follow the protocol.
+    /// Returns an error if the connection breaks, or the guest does not follow the protocol.
     pub async fn next(&mut self) -> Result<SocketEvent, ApiError> {
         let frame = self.0.frame().await?;
         match frame {
@@ -133,15 +133,15 @@ impl SocketOutput {
 }
 
 impl GuestListener {
-    /// Where it listens, with the port or path that was chosen.
+    /// Returns the address that it listens at, with the port or path that was chosen.
     pub fn at(&self) -> &Endpoint {
         &self.at
     }
 
-    /// The next who calls. Nothing is lost when it is not waited for to the end.
+    /// Waits for the next connection. It is cancel safe: no connection is lost if the future is dropped.
     ///
     /// # Errors
-    /// When the connection breaks, or the guest does not follow the protocol.
+    /// Returns an error if the connection breaks, or the guest does not follow the protocol.
     pub async fn next(&mut self) -> Result<Called, ApiError> {
         match self.output.message().await? {
             Reply::Called { caller, from } => Ok(Called { caller, from }),

@@ -1,26 +1,26 @@
-//! Admission: what cannot be had is refused before any work is done, with the numbers.
+//! Admission: refuses requests that the host has no memory or disk space for, before any work, with the numbers.
 //!
-//! - **Memory**: a VM's memory must be available on the host when it starts (`MemAvailable`, which counts caches that the
-//!   kernel can drop). What VMs that run have been promised and not touched yet is not set aside.
-//! - **Disk**: [`RESERVE`] must stay free in the state folder's file system, so that the store, the logs and what runs can
-//!   still write. A VM's disks are sparse and may promise more than there is; what is about to be written, as far as its
-//!   size is known, must fit above the reserve.
+//! - **Memory**: a VM's memory must be available on the host when it starts (`MemAvailable`, which counts caches that
+//!   the kernel can drop). Memory that running VMs were assigned and have not touched yet is not reserved.
+//! - **Disk**: [`RESERVE`] must stay free in the state directory's file system, so that the store, the logs and
+//!   running VMs can still write. A VM's disks are sparse and may exceed the space there is. A write of known size
+//!   must fit above the reserve.
 
 use std::{fs, io, path::Path};
 
 use banger_api::{ApiError, ErrorKind, Size};
 
-/// What must stay free in the state folder's file system.
+/// Space that must stay free in the state directory's file system.
 pub(crate) const RESERVE: Size = Size::mib(256);
 
-/// What there is of something, and how much of it can still be had.
+/// The total and the available amount of memory or disk space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Room {
     pub(crate) available: Size,
     pub(crate) total: Size,
 }
 
-/// Refuses memory that the host does not have now. Where that cannot be told, nothing is refused.
+/// Refuses more memory than the host has available. Refuses nothing if that is unknown.
 pub(crate) fn memory(wanted: Size) -> Result<(), ApiError> {
     host_memory().map_or(Ok(()), |room| memory_in(wanted, room))
 }
@@ -34,8 +34,8 @@ fn memory_in(wanted: Size, room: Room) -> Result<(), ApiError> {
     Err(ApiError::new(ErrorKind::NoMemory, message))
 }
 
-/// Refuses to write `wanted` bytes for `what` into the file system of `folder` when the reserve would not stay free.
-/// Where that cannot be told, nothing is refused.
+/// Refuses to write `wanted` bytes for `what` if the file system would keep less than the reserve free. Refuses
+/// nothing if the free space is unknown.
 pub(crate) fn space(folder: &Path, what: &str, wanted: Size) -> Result<(), ApiError> {
     disk(folder).map_or(Ok(()), |room| space_in(folder, what, wanted, room))
 }
@@ -55,7 +55,7 @@ fn space_in(folder: &Path, what: &str, wanted: Size, room: Room) -> Result<(), A
     Err(ApiError::new(ErrorKind::NoSpace, message))
 }
 
-/// The host's memory, as the kernel reckons what can be had without swapping.
+/// Returns the host's memory, and the kernel's estimate of what is available without swapping.
 pub(crate) fn host_memory() -> Option<Room> {
     meminfo(&fs::read_to_string("/proc/meminfo").ok()?)
 }
@@ -69,15 +69,15 @@ fn meminfo(text: &str) -> Option<Room> {
     Some(Room { available: field("MemAvailable")?, total: field("MemTotal")? })
 }
 
-/// The file system of `folder`, or of the nearest folder above it that is there.
+/// Returns the space of the path's file system; for a missing path, that of its nearest existing ancestor.
 pub(crate) fn disk(folder: &Path) -> Option<Room> {
     let stat = of_nearest(folder, |folder| rustix::fs::statvfs(folder).map_err(io::Error::from)).ok()?;
     let size = |blocks: u64| Size::bytes(blocks.saturating_mul(stat.f_frsize));
-    // A file system without a size, as an unlimited tmpfs is, has no room to speak of.
+    // A file system without a size, such as an unlimited tmpfs, has no limit to check.
     (stat.f_blocks > 0).then(|| Room { available: size(stat.f_bavail), total: size(stat.f_blocks) })
 }
 
-/// Asks of `path`, or of the nearest folder above it that is there.
+/// Calls `ask` with `path`, or with its nearest existing ancestor.
 pub(crate) fn of_nearest<T>(path: &Path, ask: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for folder in path.ancestors() {

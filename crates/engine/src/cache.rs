@@ -1,4 +1,4 @@
-//! Emptying the caches: what is removed can be fetched or made again.
+//! Cleaning the caches: every removed file can be fetched or built again.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::{
     store::Store,
 };
 
-/// What is kept only to save time.
+/// The caches: files kept only to save time.
 #[derive(Debug)]
 pub struct Cache {
     pub(crate) dirs: Arc<Dirs>,
@@ -31,8 +31,8 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Removes layers that pulls have left for later ones, boot initrds that no start would use, and copies of catalogs
-    /// that are configured no longer.
+    /// Removes layers kept from earlier pulls, boot initrds that no start would use, and copies of catalogs that are
+    /// no longer configured.
     pub fn prune(self: &Arc<Self>, prune: PruneCache) -> Events {
         let cache = self.clone();
         let work = move |context| async move { cache.remove_unused(prune, &context).await };
@@ -40,7 +40,7 @@ impl Cache {
     }
 
     async fn remove_unused(&self, prune: PruneCache, context: &Context) -> Result<Pruned, EngineError> {
-        // A pull under way needs its layers.
+        // A running pull needs its layers.
         let _no_pulls = context.unless_cancelled(async { Ok(self.images.not_fetching().await) }).await?;
         let _no_refresh =
             context.unless_cancelled(async { Ok(self.catalogs.not_refreshing().await) }).await?;
@@ -69,7 +69,7 @@ impl Cache {
     }
 }
 
-/// The files in `folder` and the folders in it, if there is one.
+/// Returns all files below a directory, which need not exist.
 fn files(folder: &Path) -> Result<Vec<PathBuf>, EngineError> {
     let mut found = Vec::new();
     let mut left = vec![folder.to_owned()];
@@ -90,7 +90,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, EngineError> {
 fn remove(kind: &str, files: &[PathBuf], dry_run: bool) -> Result<PrunedKind, EngineError> {
     let (mut count, mut size) = (0, 0);
     for file in files {
-        // One that is gone by now is none of this.
+        // A file that is already gone does not count.
         let Ok(meta) = fs::symlink_metadata(file) else { continue };
         if !dry_run {
             fs::remove_file(file).map_err(EngineError::file("remove", file))?;

@@ -1,6 +1,6 @@
-//! The daemon's configuration: the user's file over the system's, read again whenever one has changed.
+//! The daemon's configuration: the user's file over the system's, read again after either changes.
 //!
-//! A file that is broken is an error of the request that needs it; the daemon and its VMs run on.
+//! A broken file is an error of the request that needs it; the daemon and its VMs keep running.
 
 use std::{
     fs::{self, File},
@@ -16,10 +16,10 @@ use banger_api::{
     config::{CONFIG_MAX, Layer, Owner},
 };
 
-/// The files, and what they said when they were last looked at.
+/// The configuration files, and the configuration last read from them.
 #[derive(Debug)]
 pub(crate) struct ConfigFiles {
-    /// The strongest first.
+    /// The files, highest precedence first.
     files: [(Owner, PathBuf); 2],
     last: Mutex<Option<Seen>>,
 }
@@ -30,8 +30,7 @@ struct Seen {
     config: Arc<Config>,
 }
 
-/// Which file is at a path, and of when: device, inode, size, and time of change in nanoseconds. The last is of the
-/// inode, and changes with whatever is written.
+/// Identity of a file's version: device, inode, size and ctime in nanoseconds. Every write changes the ctime.
 pub(crate) type Identity = (u64, u64, u64, i128);
 
 impl ConfigFiles {
@@ -40,7 +39,7 @@ impl ConfigFiles {
         Self { files, last: Mutex::new(None) }
     }
 
-    /// What the files say now.
+    /// Returns the current configuration.
     pub(crate) fn now(&self) -> Result<Arc<Config>, ApiError> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let files = self.files.each_ref().map(|(_, path)| identity(path));
@@ -49,13 +48,13 @@ impl ConfigFiles {
         {
             return Ok(seen.config.clone());
         }
-        // Looked at before it is read: one that changes in between is read again the next time.
+        // Identified before reading, so that a file that changes in between is read again the next time.
         let config = Arc::new(Config::new(self.layers()?, host_size()));
         *last = Some(Seen { files, config: config.clone() });
         Ok(config)
     }
 
-    /// What each file says, the strongest first.
+    /// Reads each file's layer, highest precedence first.
     pub(crate) fn layers(&self) -> Result<Vec<Layer>, ApiError> {
         let layer =
             |(owner, path): &(Owner, PathBuf)| Layer::of_file(*owner, path, read_up_to(path, CONFIG_MAX));
@@ -69,14 +68,14 @@ pub(crate) fn identity(path: &Path) -> Option<Identity> {
     Some((meta.dev(), meta.ino(), meta.size(), changed))
 }
 
-/// The bytes of a file, and one more than `most` at most.
+/// Reads a file, up to `most` + 1 bytes.
 pub(crate) fn read_up_to(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// What this host has.
+/// Returns this host's number of CPUs and memory size.
 pub(crate) fn host_size() -> HostSize {
     let info = rustix::system::sysinfo();
     HostSize {

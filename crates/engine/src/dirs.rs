@@ -1,4 +1,4 @@
-//! Folders that nobody else may look into, and files that appear in them.
+//! Private directories, and waiting for files to appear in them.
 
 use std::{
     fs, io,
@@ -12,9 +12,9 @@ use rustix::fs::inotify;
 
 use crate::error::EngineError;
 
-/// Makes `path`, and what is missing above it, for this user alone (0700). One that is there must be a real folder of
-/// this user's, closed to others: in a shared place like `/tmp`, somebody else may have put a link or a folder of
-/// theirs under the name.
+/// Creates `path` and its missing parents for this user only (0700). An existing `path` must be a real directory of
+/// this user, and is closed to others: in a shared place such as `/tmp`, another user may have put a link or a
+/// directory under that name.
 pub(crate) fn private(path: &Path) -> Result<(), EngineError> {
     match fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
         Ok(()) => {}
@@ -28,11 +28,11 @@ pub(crate) fn private(path: &Path) -> Result<(), EngineError> {
         .map_err(EngineError::file("close", path))
 }
 
-/// Whether there is a folder at `path` that is this user's and closed to others; one that is merely open to others will
-/// be closed when it is used.
+/// Returns whether `path` is a directory of this user that is closed to others. False if it is missing, or is open to
+/// others until its next use closes it.
 ///
 /// # Errors
-/// When something else is there.
+/// Returns an error if `path` is anything else.
 pub(crate) fn is_private(path: &Path) -> Result<bool, EngineError> {
     let meta = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -51,7 +51,7 @@ pub(crate) fn is_private(path: &Path) -> Result<bool, EngineError> {
     Err(error.remedy(Remedy::ReplaceDirectory).into())
 }
 
-/// Waits until there is a file at `path`; its folder must be there.
+/// Waits until a file exists at `path`. Its directory must exist.
 pub(crate) async fn appears(path: &Path) -> Result<(), EngineError> {
     let failed = || EngineError::file("wait for", path);
     let folder = path.parent().unwrap_or(Path::new("/"));
@@ -60,7 +60,7 @@ pub(crate) async fn appears(path: &Path) -> Result<(), EngineError> {
     inotify::add_watch(&watch, folder, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO)
         .map_err(|error| failed()(error.into()))?;
     let watch = Watched::new(watch).map_err(failed())?;
-    // The watch comes first, so that nothing falls between the look and the wait.
+    // The watch was added before this check, so no event between the check and the wait is missed.
     while !path.exists() {
         let mut ready = watch.readable().await.map_err(failed())?;
         let mut events = [std::mem::MaybeUninit::uninit(); 4096];

@@ -1,4 +1,4 @@
-//! The engine: its services, composed.
+//! The engine, which composes the services.
 
 use std::{path::Path, sync::Arc};
 
@@ -22,7 +22,7 @@ use crate::{
     watch::{self, Parts},
 };
 
-/// The engine: each of its services owns its own state, and answers for it.
+/// The engine. Each service owns its own state.
 #[derive(Debug, Clone)]
 pub struct Engine {
     /// VMs.
@@ -44,10 +44,10 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens the store under `dirs`, and takes over what the last daemon left.
+    /// Opens the store under `dirs`, and takes over the VMs that the last daemon left.
     ///
     /// # Errors
-    /// When a directory or the store cannot be used.
+    /// Returns an error if a directory or the store cannot be used.
     pub async fn open(dirs: Dirs, programs: Programs) -> Result<Self, ApiError> {
         for dir in [&dirs.state, &dirs.cache, &dirs.runtime] {
             dirs::private(dir)?;
@@ -122,40 +122,40 @@ impl Engine {
         &self.dirs
     }
 
-    /// Returns the operations under way, and those that ended not long ago.
+    /// Returns the running operations, and those that ended recently.
     pub fn operations(&self) -> Vec<Operation> {
         self.operations.list()
     }
 
-    /// Returns the operations under way.
+    /// Returns the running operations.
     pub fn under_way(&self) -> Vec<Operation> {
         let mut operations = self.operations();
         operations.retain(|operation| operation.state == OperationState::Running);
         operations
     }
 
-    /// Returns how many sessions with guests are open.
+    /// Returns the number of open sessions with guests.
     pub fn sessions(&self) -> usize {
         self.sessions.total()
     }
 
-    /// Returns the events of an operation so far, and those to come until its end. Hanging up does not end it.
+    /// Returns an operation's past events, then its new ones until it ends. Disconnecting does not cancel it.
     ///
     /// # Errors
-    /// When there is no such operation.
+    /// Returns an error if there is no such operation.
     pub fn follow(&self, operation: &str) -> Result<Events, ApiError> {
         self.operations.follow(operation)
     }
 
-    /// Asks an operation to undo what it has done and end.
+    /// Asks an operation to undo its work and end.
     ///
     /// # Errors
-    /// When there is no such operation.
+    /// Returns an error if there is no such operation.
     pub fn cancel(&self, operation: &str) -> Result<(), ApiError> {
         self.operations.cancel(operation)
     }
 
-    /// Waits until nothing is under way.
+    /// Waits until no operation is running.
     pub async fn idle(&self) {
         self.operations.idle().await;
     }
@@ -165,27 +165,27 @@ impl Engine {
         self.sessions.none_open().await;
     }
 
-    /// Makes the host agree with the store, as a start does, and returns what was amiss.
+    /// Makes the host agree with the store, as startup does, and returns the problems found.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub async fn repair(&self) -> Result<Vec<String>, ApiError> {
         Ok(self.recovery.repair().await?)
     }
 
-    /// Puts the store into the one file, as the last thing before the daemon ends.
+    /// Checkpoints the store into its one file. The daemon does this last, before it exits.
     pub fn close(&self) {
         if let Err(error) = self.store.settle() {
             tracing::warn!(%error, "the store's write-ahead log stays for the next start");
         }
     }
 
-    /// Returns what would run a VM now, and what the KVM probe found, in words.
+    /// Returns the VMM that would run a VM now, and the result of the KVM probe, as text.
     pub async fn describe_vmm(&self) -> (String, String) {
         self.vmms.describe().await
     }
 
-    /// Finds out what can run VMs, so that the first VM need not wait for it.
+    /// Detects the host's VMMs in advance, so that the first VM need not wait for it.
     pub fn warm_up(&self) {
         let vmms = self.vmms.clone();
         tokio::spawn(async move { vmms.describe().await });
@@ -196,16 +196,16 @@ impl Engine {
         watch::daemon_log(&self.dirs, read)
     }
 
-    /// Sends what has happened, as far as it is remembered, and what happens from now on: lines of JSON.
+    /// Sends the events kept so far, then new ones if `watch` follows them, as lines of JSON.
     pub fn events(&self, watch: WatchEvents) -> Parts {
         watch::events(self.store.happenings(), watch)
     }
 }
 
-/// Creates `path` for this user alone; see the error for what is refused.
+/// Creates the directory `path` with access for this user only.
 ///
 /// # Errors
-/// When it cannot be made, or is another's, or a link.
+/// Returns an error if it cannot be created, belongs to another user, or is a link or a file.
 pub fn private_dir(path: &Path) -> Result<(), ApiError> {
     Ok(dirs::private(path)?)
 }

@@ -1,4 +1,4 @@
-//! The engine's errors, and what each is to the API.
+//! The engine's errors, and their conversion to API errors.
 
 use std::{io, path::PathBuf};
 
@@ -8,44 +8,44 @@ use banger_vmm::VmmError;
 
 use crate::store::StoreError;
 
-/// What went wrong in the engine.
+/// An error of the engine.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// The store refused.
+    /// A store error.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A file or folder could not be used.
+    /// A file or directory operation failed.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
-        /// In the infinitive: "make".
+        /// The verb, in the infinitive: "make".
         action: &'static str,
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A program could not be run, or ended badly.
+    /// A program could not be run, or failed.
     #[error("cannot run {}: {source}", program.display())]
     Program {
-        /// Which.
+        /// The program.
         program: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// An image, kernel or disk could not be made.
+    /// An image, kernel or disk could not be created.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// The VMM, or the way to the guest.
+    /// An error of the VMM or of the connection to the guest.
     #[error(transparent)]
     Vmm(#[from] VmmError),
-    /// The guest does not answer as it must.
+    /// The guest did not answer as expected.
     #[error("{0}")]
     Guest(String),
-    /// It was cancelled.
+    /// The operation was cancelled.
     #[error("cancelled")]
     Cancelled,
-    /// Already told as the API tells it.
+    /// An error that already has the API's form.
     #[error(transparent)]
     Api(#[from] ApiError),
 }
@@ -79,7 +79,7 @@ impl From<EngineError> for ApiError {
     }
 }
 
-/// An error with its sources, skipping those that say what the one above has already said.
+/// Returns an error's message with its sources, skipping sources that the text already contains.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -93,7 +93,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// An image error as the API tells it.
+/// Converts an image error to an API error.
 fn image_error(error: &ImageError, message: String) -> ApiError {
     let kind = match error.kind() {
         FailureKind::Invalid => ErrorKind::Invalid,
@@ -120,7 +120,7 @@ fn image_error(error: &ImageError, message: String) -> ApiError {
     }
 }
 
-/// A VMM error as the API tells it.
+/// Converts a VMM error to an API error.
 fn vmm_error(error: &VmmError, message: String) -> ApiError {
     let kind = match error {
         VmmError::NoVmm { .. } | VmmError::Unusable { .. } => ErrorKind::MissingProgram,

@@ -1,8 +1,8 @@
-//! Fail points: where a test build of the daemon can be killed, as if by `kill -9`. Other builds have none of this.
+//! Fail points: where a test build of the daemon can be killed, as if by `kill -9`. Other builds have none.
 //!
-//! There is one before and one after every write of the store (`Step`). As a row is written before what it speaks of
-//! is taken, and goes after that has been given back, these are all the moments that a killed daemon's successor can
-//! tell apart.
+//! Every store write (`Step`) has a fail point before it and one after it. A row is written before its resource is
+//! taken, and deleted after the resource is released. So these points cover all the states that the next daemon can
+//! distinguish.
 
 use std::{
     collections::HashMap,
@@ -14,13 +14,13 @@ use std::{
 
 use rustix::process::{Signal, getpid, kill_process};
 
-/// Names the point at which to be killed: `journal/process:after`, or `journal/process:after#2` for the second time.
+/// Environment variable with the point to be killed at: `journal/process:after`, or `…:after#2` for the second time.
 const KILL: &str = "BANGER_FAIL_POINT";
 
-/// Names the file to which every point that is reached adds its line.
+/// Environment variable with the path of the file to which every reached point appends a line.
 const RECORD: &str = "BANGER_FAIL_POINT_RECORD";
 
-/// On which side of a step.
+/// The side of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Moment {
     Before,
@@ -36,14 +36,14 @@ impl fmt::Display for Moment {
     }
 }
 
-/// The name of the point on this side of a step.
+/// Returns the name of the point on this side of a step.
 pub(crate) fn point(step: &str, moment: Moment) -> String {
     format!("{step}:{moment}")
 }
 
-/// The daemon has come to a stage of an operation, as its client is told of it. Returns, unless it is the one to be killed
-/// at: `stage/write the file system`. These are not among the steps' points: what is between two writes of the store has nothing that
-/// a successor could tell apart, but for what was fetched.
+/// Kills the daemon if `BANGER_FAIL_POINT` names this stage of an operation, such as `stage/write the file system`.
+/// Stages are not among the steps' points: between two store writes, the next daemon can distinguish nothing except
+/// fetched files.
 pub(crate) fn reach_stage(stage: &str) {
     if env::var(KILL).is_ok_and(|wanted| wanted.strip_prefix("stage/") == Some(stage)) {
         tracing::warn!(stage, "killed at a stage");
@@ -51,11 +51,11 @@ pub(crate) fn reach_stage(stage: &str) {
     }
 }
 
-/// The daemon has come to a point. Returns, unless it is the one to be killed at.
+/// Records a reached point, and kills the daemon if it is the one to be killed at.
 pub(crate) fn reach(step: &str, moment: Moment) {
     static REACHED: Mutex<Option<HashMap<String, u32>>> = Mutex::new(None);
     let point = point(step, moment);
-    // Held to the end, so that no other thread goes on while this one is killed.
+    // Held to the end, so that no other thread continues while this one is killed.
     let mut reached = REACHED.lock().unwrap_or_else(PoisonError::into_inner);
     let times = reached.get_or_insert_default().entry(point.clone()).or_default();
     *times += 1;
@@ -68,7 +68,7 @@ pub(crate) fn reach(step: &str, moment: Moment) {
     }
     if env::var(KILL).is_ok_and(|wanted| wanted == nth || (*times == 1 && wanted == point)) {
         tracing::warn!(nth, "killed at a fail point");
-        // There is no coming back from this one.
+        // SIGKILL does not return.
         let _ = kill_process(getpid(), Signal::KILL);
     }
 }

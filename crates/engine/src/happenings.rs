@@ -1,6 +1,6 @@
-//! What happens, told to whoever follows, and remembered for a while.
+//! Events: sent to every follower, and kept for a while.
 //!
-//! Told where it is recorded: rows by the store, operations by their table. So nothing happens untold.
+//! Whatever records a change also reports it: the store for rows, the operation table for operations.
 
 use std::{
     collections::VecDeque,
@@ -11,20 +11,20 @@ use banger_api::{Happening, HappeningKind};
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
-/// Happenings that are remembered.
+/// Maximum number of events kept.
 const REMEMBERED: usize = 512;
 
-/// Happenings that one who follows may lag behind; then it misses the oldest.
+/// Maximum number of events a follower may lag behind; beyond it, the follower misses the oldest.
 const BACKLOG: usize = 256;
 
-/// Where happenings are told.
+/// Receives events, keeps the latest and sends them to followers.
 #[derive(Debug, Clone)]
 pub(crate) struct Happenings {
     remembered: Arc<Mutex<VecDeque<Happening>>>,
     sender: broadcast::Sender<Happening>,
 }
 
-/// Happenings as they come. Never blocks who tells them.
+/// A follower's stream of events. It never blocks the sender.
 #[derive(Debug)]
 pub(crate) struct Following(broadcast::Receiver<Happening>);
 
@@ -35,7 +35,7 @@ impl Default for Happenings {
 }
 
 impl Happenings {
-    /// Tells that `what` has just happened.
+    /// Reports that `what` has just happened.
     pub(crate) fn tell(&self, what: HappeningKind) {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         let happening = Happening { time: Timestamp::now(), what };
@@ -43,16 +43,16 @@ impl Happenings {
             remembered.pop_front();
         }
         remembered.push_back(happening.clone());
-        // Under the lock, so that all see the same order. Nobody may be following.
+        // Sent under the lock, so that all followers see the same order. Fails only without followers.
         let _ = self.sender.send(happening);
     }
 
-    /// What happens from now on.
+    /// Returns a stream of the events from now on.
     pub(crate) fn follow(&self) -> Following {
         Following(self.sender.subscribe())
     }
 
-    /// What is remembered, oldest first, and what happens from now on: between the two nothing is missed.
+    /// Returns the kept events, oldest first, and a stream of the later ones, without a gap in between.
     pub(crate) fn remembered(&self) -> (Vec<Happening>, Following) {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         (remembered.iter().cloned().collect(), self.follow())
@@ -60,7 +60,7 @@ impl Happenings {
 }
 
 impl Following {
-    /// The next happening; of those that could not wait, how many there were.
+    /// Returns the next event, or the number of missed ones if this follower lagged.
     pub(crate) async fn next(&mut self) -> Happening {
         loop {
             match self.0.recv().await {
@@ -68,7 +68,7 @@ impl Following {
                 Err(broadcast::error::RecvError::Lagged(count)) => {
                     return Happening { time: Timestamp::now(), what: HappeningKind::Missed { count } };
                 }
-                // The engine is gone, and with it all that could happen.
+                // The engine is gone, so no more events will come.
                 Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
             }
         }

@@ -1,4 +1,4 @@
-//! File names in banger's directories, each in one place.
+//! Names of the files and directories that banger creates, each defined once.
 
 use std::path::{Path, PathBuf};
 
@@ -10,17 +10,17 @@ pub(crate) const OF_STORE: [&str; 3] = ["vms", "images", "kernels"];
 /// Prefix of the directories that hold the files of another store.
 pub(crate) const SET_ASIDE: &str = "set-aside-";
 
-/// The store's file.
+/// Returns the path of the store's file.
 pub(crate) fn store_file(dirs: &Dirs) -> PathBuf {
     dirs.state.join("store.db")
 }
 
-/// The directory of layers that pulls have downloaded.
+/// Returns the directory of the layers that pulls have downloaded.
 pub(crate) fn blobs(dirs: &Dirs) -> PathBuf {
     dirs.cache.join("blobs")
 }
 
-/// The directory of boot initrds.
+/// Returns the directory of boot initrds.
 pub(crate) fn initrds(dirs: &Dirs) -> PathBuf {
     dirs.cache.join("initrds")
 }
@@ -38,22 +38,22 @@ impl VmDir {
         &self.0
     }
 
-    /// The ext4 disk above the image.
+    /// The ext4 system overlay, writable, over the image.
     pub(crate) fn overlay(&self) -> PathBuf {
         self.0.join("overlay.ext4")
     }
 
-    /// The ext4 disk mounted at `/root`.
+    /// The ext4 work disk, mounted at `/root`.
     pub(crate) fn work_disk(&self) -> PathBuf {
         self.0.join("work.ext4")
     }
 
-    /// What the guest writes to its serial port.
+    /// The log of the guest's serial port.
     pub(crate) fn console_log(&self) -> PathBuf {
         self.0.join("console.log")
     }
 
-    /// What the VMM and its helpers write to standard error.
+    /// The log of what the VMM and its helpers write to standard error.
     pub(crate) fn vmm_log(&self) -> PathBuf {
         self.0.join("vmm.log")
     }
@@ -68,7 +68,7 @@ impl ImageDir {
         Self(dirs.state.join("images").join(id.as_str()))
     }
 
-    /// One that is still being made.
+    /// The directory of an image that is still being created.
     pub(crate) fn at(path: PathBuf) -> Self {
         Self(path)
     }
@@ -92,7 +92,7 @@ impl KernelDir {
         Self(dirs.state.join("kernels").join(id.as_str()))
     }
 
-    /// One that is still being made.
+    /// The directory of a kernel that is still being created.
     pub(crate) fn at(path: PathBuf) -> Self {
         Self(path)
     }

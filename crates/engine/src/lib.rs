@@ -1,4 +1,4 @@
-//! The daemon's domain: VMs, images, kernels, operations, the store. Knows no socket of its own.
+//! The daemon's domain: VMs, images, kernels, operations and the store. It opens no sockets for clients.
 //!
 //! [`Engine`] composes the services that the daemon's routes call.
 

@@ -1,4 +1,4 @@
-//! Operations: what is under way, told as a stream of events, and cancelled when nobody listens any more.
+//! Operations: running work that is reported as a stream of events, and cancelled when the client disconnects.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,43 +17,43 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{error::EngineError, happenings::Happenings, random::random_id, spans::Spans};
 
-/// An operation's events, the last being `done` or `error`. Dropping it is hanging up.
+/// An operation's events; the last is `done` or `error`. Dropping the receiver disconnects the client.
 pub type Events = mpsc::Receiver<Event>;
 
-/// Events a slow client may lag behind before progress is left out and stages wait.
+/// Events buffered for a slow client. Beyond that, progress is dropped and stages wait.
 const BACKLOG: usize = 64;
 
-/// Most events of an operation that are kept for those who follow it later.
+/// Maximum number of an operation's events kept for later followers.
 const HISTORY: usize = 256;
 
-/// How long an operation that has ended is told of.
+/// Duration for which an ended operation stays listed.
 const KEPT: SignedDuration = SignedDuration::from_mins(10);
 
-/// Most operations that have ended which are told of.
+/// Maximum number of ended operations that stay listed.
 const MOST_KEPT: usize = 100;
 
 tokio::task_local! {
-    /// Number of the user whose request is being carried out.
+    /// Uid of the user whose request is being handled.
     static ASKER: u32;
 }
 
-/// Carries out a request of user `uid`, who owns the operations that it begins.
+/// Handles a request of user `uid`, who owns the operations that it starts.
 pub async fn asked_by<T>(uid: u32, request: impl Future<Output = T>) -> T {
     ASKER.scope(uid, request).await
 }
 
-/// What an operation has to work with.
+/// An operation's context, through which its work reports events and notices cancellation.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     id: Id,
     events: mpsc::Sender<Event>,
     operations: Operations,
-    /// Cancelled when the client hung up (unless it detached), or asked for it.
+    /// Cancelled when the client disconnects (unless it detached), or requests it.
     pub(crate) cancel: CancellationToken,
     pub(crate) spans: Arc<Spans>,
 }
 
-/// All operations under way, and those that ended not long ago.
+/// All running operations, and those that ended recently.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Operations {
     happenings: Happenings,
@@ -65,7 +65,7 @@ pub(crate) struct Operations {
 struct Entry {
     operation: Operation,
     cancel: CancellationToken,
-    /// What those who follow it later are told first.
+    /// The events that a later follower receives first.
     history: VecDeque<Event>,
     followers: Vec<mpsc::Sender<Event>>,
 }
@@ -75,7 +75,7 @@ impl Entry {
         self.operation.state == OperationState::Running
     }
 
-    /// Takes note of `event`, and passes it on to whoever follows; one who reads too slowly is let go of.
+    /// Records `event` and sends it to all followers. Drops followers that read too slowly.
     fn note(&mut self, event: &Event) {
         match event {
             Event::Stage { stage } => {
@@ -127,7 +127,7 @@ impl Entry {
     }
 }
 
-/// What happens when the client hangs up.
+/// The reaction to the client's disconnect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnHangUp {
     Cancel,
@@ -135,12 +135,12 @@ pub(crate) enum OnHangUp {
 }
 
 impl Operations {
-    /// None yet; they will be told to `happenings`.
+    /// Creates an empty table, which reports its operations to `happenings`.
     pub(crate) fn new(happenings: Happenings) -> Self {
         Self { happenings, ..Self::default() }
     }
 
-    /// Starts `work` as an operation. The work runs to its end, undo included, whether or not somebody listens.
+    /// Starts `work` as an operation. It runs to its end, undo included, even if the client disconnects.
     pub(crate) fn start<T, W>(
         &self,
         kind: OperationKind,
@@ -155,7 +155,7 @@ impl Operations {
         self.start_and_then(kind, target, hang_up, work, |_, _| async {})
     }
 
-    /// Starts `work` as [`start`](Self::start) does; `after` runs when `done` has been sent, with the stream still open.
+    /// Starts `work` as [`start`](Self::start) does. Runs `after` once `done` is sent, with the stream still open.
     pub(crate) fn start_and_then<T, W, A>(
         &self,
         kind: OperationKind,
@@ -229,7 +229,7 @@ impl Operations {
         receiver
     }
 
-    /// Records the end of an operation, which `last` tells of.
+    /// Records the end of an operation, with `last` as its last event.
     fn end(&self, id: &Id, last: &Event) {
         if let Some(entry) = self.lock().get_mut(id) {
             entry.end(match last {
@@ -244,7 +244,7 @@ impl Operations {
         self.ended.notify_waiters();
     }
 
-    /// What is under way, and what ended not long ago, the oldest first.
+    /// Returns the running operations and those that ended recently, oldest first.
     pub(crate) fn list(&self) -> Vec<Operation> {
         self.prune();
         let mut list: Vec<_> = self.lock().values().map(|entry| entry.operation.clone()).collect();
@@ -252,7 +252,7 @@ impl Operations {
         list
     }
 
-    /// Forgets what ended long ago.
+    /// Removes operations that ended long ago.
     fn prune(&self) {
         let now = Timestamp::now();
         let mut entries = self.lock();
@@ -268,13 +268,13 @@ impl Operations {
         }
     }
 
-    /// What operation `id` has told so far but for what was of the moment, and then what it tells, until its end.
+    /// Returns the events of operation `id` so far, without progress and logs, and then new events until its end.
     pub(crate) fn follow(&self, id: &str) -> Result<Events, ApiError> {
         let mut entries = self.lock();
         let entry = find(&mut entries, id)?;
         let (events, receiver) = mpsc::channel(HISTORY + BACKLOG);
         for event in &entry.history {
-            // There is room for all of it.
+            // The channel has room for all of the history.
             let _ = events.try_send(event.clone());
         }
         if entry.is_running() {
@@ -283,7 +283,7 @@ impl Operations {
         Ok(receiver)
     }
 
-    /// Asks operation `id` to undo what it has done and end.
+    /// Asks operation `id` to undo its work and end.
     pub(crate) fn cancel(&self, id: &str) -> Result<(), ApiError> {
         let mut entries = self.lock();
         let entry = find(&mut entries, id)?;
@@ -296,7 +296,7 @@ impl Operations {
         Ok(())
     }
 
-    /// Waits until nothing is under way.
+    /// Waits until no operation is running.
     pub(crate) async fn idle(&self) {
         loop {
             let ended = self.ended.notified();
@@ -307,7 +307,7 @@ impl Operations {
         }
     }
 
-    /// Does `work` unless something is under way; nothing begins meanwhile.
+    /// Does `work` unless an operation is running. None starts meanwhile.
     pub(crate) fn while_idle<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
         let entries = self.lock();
         let idle = !entries.values().any(Entry::is_running);
@@ -319,7 +319,7 @@ impl Operations {
     }
 }
 
-/// The operation with this id, or the one whose id begins so.
+/// Finds the operation by its id or a unique prefix of it.
 fn find<'a>(entries: &'a mut HashMap<Id, Entry>, id: &str) -> Result<&'a mut Entry, ApiError> {
     let fits: Vec<Id> =
         entries.keys().filter(|known| !id.is_empty() && known.as_str().starts_with(id)).cloned().collect();
@@ -348,12 +348,12 @@ fn done<T: Serialize>(value: &T, spans: Vec<Span>) -> Event {
 }
 
 impl Context {
-    /// The operation's id.
+    /// Returns the operation's id.
     pub(crate) fn id(&self) -> &Id {
         &self.id
     }
 
-    /// Tells whoever listens, and those who will.
+    /// Sends `event` to the client and to all followers, and keeps it for later ones.
     async fn send(&self, event: Event) {
         self.record(&event);
         self.pass_on(event).await;
@@ -365,38 +365,38 @@ impl Context {
         }
     }
 
-    /// A client that has gone does not stop the work: what must be undone then is, by `cancel`.
+    /// Sends `event` to the client. If the client is gone, the work continues; `cancel` undoes it where needed.
     async fn pass_on(&self, event: Event) {
         if self.events.send(event).await.is_err() {
             tracing::debug!(operation = %self.id, "nobody listens");
         }
     }
 
-    /// Tells what is done from now on.
+    /// Reports the stage that begins now.
     pub(crate) async fn stage(&self, stage: impl Into<String>) {
         let stage = stage.into();
         tracing::info!(operation = %self.id, stage);
         self.send(Event::Stage { stage }).await;
     }
 
-    /// Tells something worth knowing.
+    /// Reports useful information.
     pub(crate) async fn note(&self, message: impl Into<String>) {
         self.send(Event::Note { message: message.into() }).await;
     }
 
-    /// Tells something the user should know.
+    /// Reports a warning to the user, and logs it.
     pub(crate) async fn warn(&self, message: impl Into<String>) {
         let message = message.into();
         tracing::warn!(operation = %self.id, %message);
         self.send(Event::Warning { message }).await;
     }
 
-    /// Fails when the operation is cancelled.
+    /// Returns an error if the operation is cancelled.
     pub(crate) fn check(&self) -> Result<(), EngineError> {
         if self.cancel.is_cancelled() { Err(EngineError::Cancelled) } else { Ok(()) }
     }
 
-    /// `future`, unless the operation is cancelled first.
+    /// Awaits `future` unless the operation is cancelled first.
     pub(crate) async fn unless_cancelled<T>(
         &self,
         future: impl Future<Output = Result<T, EngineError>>,
@@ -407,7 +407,7 @@ impl Context {
         }
     }
 
-    /// Runs `work`, which is long and synchronous, off the async threads. It sees the cancellation by its progress.
+    /// Runs `work`, which is long and synchronous, off the async threads. Its progress reports the cancellation.
     pub(crate) async fn blocking<T: Send + 'static, E: Into<EngineError> + Send + 'static>(
         &self,
         work: impl FnOnce(&Context) -> Result<T, E> + Send + 'static,
@@ -422,13 +422,13 @@ impl Context {
     }
 }
 
-/// From synchronous work. Stages wait for a slow client; what is only of the moment does not.
+/// Progress of synchronous work. Stages wait for a slow client; progress and logs are dropped instead.
 impl banger_image::Progress for Context {
     fn stage(&self, stage: &str) {
         tracing::info!(operation = %self.id, stage);
         let event = Event::Stage { stage: stage.to_owned() };
         self.record(&event);
-        // A client that has gone is seen by `cancelled`.
+        // `cancelled` reports a client that is gone.
         let _ = self.events.blocking_send(event);
         #[cfg(feature = "fail-points")]
         crate::fail::reach_stage(stage);

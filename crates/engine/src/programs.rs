@@ -1,12 +1,12 @@
-//! The programs of banger's own that the engine runs or copies into guests.
+//! banger's own programs that the engine runs or copies into guests.
 
 use std::path::PathBuf;
 
 /// Paths of banger's own programs.
 #[derive(Debug, Clone)]
 pub struct Programs {
-    /// The daemon itself: it keeps consoles and probes KVM, each in a process of its own.
+    /// The daemon itself. It also writes console logs and probes KVM, each in a separate process.
     pub bangerd: PathBuf,
-    /// The static program for the guests.
+    /// The static agent program for guests.
     pub agent: PathBuf,
 }

@@ -1,8 +1,8 @@
-//! The one way by which an image or a kernel appears.
+//! Publishing: the only way to add an image or a kernel.
 //!
-//! Its files are written into a directory `ID.partial`, synced, and the directory gets its name, `ID`; last comes the
-//! row in the store, which is what makes it an image. A crash before that leaves a directory that no row names, which
-//! the next start removes.
+//! Files are written into the directory `ID.partial` and synced, and the directory is renamed to `ID`. The row in the
+//! store is written last and makes it an image or a kernel. After a crash before that, the directory has no row, and
+//! the next start removes it.
 
 use std::path::{Path, PathBuf};
 
@@ -15,17 +15,17 @@ use crate::{
     random::random_id,
 };
 
-/// A directory whose content is not published yet; dropping it removes it.
+/// A directory that is not published yet. Dropping it removes the directory.
 #[derive(Debug)]
 pub(crate) struct Staged {
     id: Id,
-    /// `images` or `kernels`.
+    /// The `images` or `kernels` directory.
     parent: PathBuf,
     dir: RemovedOnDrop,
 }
 
 impl Staged {
-    /// Creates a directory in `parent` under a fresh id.
+    /// Creates a directory with a new id in `parent`.
     pub(crate) fn create(parent: PathBuf) -> Result<Self, EngineError> {
         let id = random_id();
         let path = parent.join(format!("{id}.partial"));
@@ -41,7 +41,7 @@ impl Staged {
         self.dir.path()
     }
 
-    /// Names the directory, makes that durable, and has `insert` write the row. The files in it must be synced already.
+    /// Renames the directory durably, then calls `insert` to write the row. Its files must be synced already.
     pub(crate) fn publish<T, E>(mut self, insert: impl FnOnce() -> Result<T, E>) -> Result<T, EngineError>
     where
         EngineError: From<E>,
@@ -63,7 +63,7 @@ impl Staged {
 pub(crate) struct RemovedOnDrop(Option<PathBuf>);
 
 impl RemovedOnDrop {
-    /// Creates the directory for this user alone.
+    /// Creates the directory for this user only.
     pub(crate) fn create(path: PathBuf) -> Result<Self, EngineError> {
         dirs::private(&path)?;
         Ok(Self(Some(path)))

@@ -1,7 +1,7 @@
-//! Bringing the world in line with the store: when the daemon starts, and when somebody asks for it.
+//! Makes the host agree with the store: when the daemon starts, and on request.
 //!
-//! At the start nothing is served yet, so that nothing here races with a request. Later each VM is looked at by its
-//! owner, and what belongs to none only while nothing is under way.
+//! At startup, the daemon serves no requests yet, so nothing here races with one. Later, each VM's owner checks its
+//! VM, and directories without a row are removed only while no operation is running.
 
 use std::{
     collections::HashSet,
@@ -26,7 +26,7 @@ use crate::{
     vm::{self, Alive, Owners, Services, Vms},
 };
 
-/// Takes over what the last daemon left, and repairs it later.
+/// Takes over what the last daemon left, and repairs the host later.
 #[derive(Debug)]
 pub(crate) struct Recovery {
     pub(crate) services: Arc<Services>,
@@ -36,7 +36,7 @@ pub(crate) struct Recovery {
 }
 
 impl Recovery {
-    /// Takes over what the last daemon left: finishes or undoes it.
+    /// Takes over the VMs that the last daemon left: adopts, stops, reverts or deletes each.
     pub(crate) async fn take_over(&self) -> Result<(), EngineError> {
         let began = Instant::now();
         set_aside_files_of_another_store(&self.services)?;
@@ -59,7 +59,7 @@ impl Recovery {
             });
         }
         let vms = tasks.len();
-        // A task only fails by a panic, which has been logged.
+        // A task fails only by a panic, which has been logged.
         while tasks.join_next().await.is_some() {}
         for found in sweep(&self.services)? {
             tracing::info!(found, "swept");
@@ -68,7 +68,7 @@ impl Recovery {
         Ok(())
     }
 
-    /// Does what a start does, while the daemon serves. Returns what was amiss.
+    /// Repairs the host as startup does, while the daemon serves. Returns the problems found.
     pub(crate) async fn repair(&self) -> Result<Vec<String>, EngineError> {
         let mut found = Vec::new();
         for record in self.services.store.vms()? {
@@ -82,7 +82,7 @@ impl Recovery {
                     banger_api::Event::Done { result, .. } => {
                         found.extend(serde_json::from_value::<Vec<String>>(result).unwrap_or_default());
                     }
-                    // It has gone since, and needs no look.
+                    // The VM was deleted meanwhile, and needs no check.
                     banger_api::Event::Error { error } if error.kind == ErrorKind::NotFound => {}
                     banger_api::Event::Error { error } => {
                         found.push(format!("VM {name} could not be looked at: {error}"));
@@ -106,8 +106,8 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A store that is moved away, and begun anew, knows nothing of the disks and images that are there. They are put aside,
-/// not swept: they may be all that is left. They come back with their store.
+/// Sets aside the files of another store: a new store, created after the user moved one away, has no rows for them.
+/// They are moved to `set-aside-*`, not deleted: they may be the only copies. They move back when their store returns.
 fn set_aside_files_of_another_store(services: &Services) -> Result<(), EngineError> {
     let state = &services.dirs.state;
     let mark = state.join("store.id");
@@ -138,7 +138,7 @@ fn set_aside_files_of_another_store(services: &Services) -> Result<(), EngineErr
     fs::rename(&partial, &mark).map_err(EngineError::file("name", &mark))
 }
 
-/// Moves what is kept in folder `from` to `to`; false when there is nothing.
+/// Moves the store's directories from `from` to `to`; returns false if all are empty.
 fn move_kept(from: &Path, to: &Path) -> Result<bool, EngineError> {
     let full: Vec<_> = OF_STORE.into_iter().filter(|name| !is_empty(&from.join(name))).collect();
     if full.is_empty() {
@@ -147,7 +147,7 @@ fn move_kept(from: &Path, to: &Path) -> Result<bool, EngineError> {
     crate::dirs::private(to)?;
     for name in full {
         let (from, to) = (from.join(name), to.join(name));
-        // An empty one makes way; a full one is an error, and both stay.
+        // rename(2) replaces an empty directory. With a full one it fails, and both stay.
         fs::rename(&from, &to).map_err(EngineError::file("move", from))?;
     }
     Ok(true)
@@ -157,20 +157,20 @@ fn is_empty(folder: &Path) -> bool {
     fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
 }
 
-/// What has become of a VM of the last daemon's.
+/// Outcome of taking over a VM of the last daemon.
 enum Taken {
     Gone,
     Down(Alive),
     Up(Alive),
-    /// It runs, and was to be stopped.
+    /// It runs, and must be stopped.
     Stopping(Alive),
 }
 
-/// One VM: adopted if it runs and should; else what it held is given back. A VM that no client knows of, or that was to go
-/// with its session, is deleted.
+/// Takes over one VM: adopts it if it runs and should, else releases its resources. Deletes a VM that no client
+/// knows, or that was to be deleted at the end of its session.
 async fn take_over(services: &Services, record: &VmRecord) -> Result<Taken, EngineError> {
     let VmRecord { id, name, .. } = record;
-    // A session does not outlive the daemon it ran through.
+    // A session does not outlive the daemon that served it.
     if !record.acknowledged || record.rm {
         vm::revert(&services.store, id, Scope::Vm).await?;
         services.store.delete_vm(id)?;
@@ -198,7 +198,7 @@ async fn take_over(services: &Services, record: &VmRecord) -> Result<Taken, Engi
         (VmState::Starting, None) => {
             went_down(services, record, Some("bangerd ended while it was being started")).await?;
         }
-        // It has ended, as it was asked to.
+        // It ended, as requested.
         (VmState::Stopping, None) => went_down(services, record, None).await?,
         (VmState::Created | VmState::Stopped | VmState::Error, None) => {
             vm::revert(&services.store, id, Scope::Run).await?;
@@ -207,7 +207,7 @@ async fn take_over(services: &Services, record: &VmRecord) -> Result<Taken, Engi
     Ok(Taken::Down(Alive::default()))
 }
 
-/// Goes on with a stop, for nobody in particular.
+/// Continues a stop; no client waits for it.
 fn finish_stop(vms: &Arc<Vms>, record: &VmRecord) {
     if let Err(error) = vms.stop(record.id.as_str(), StopVm::default()) {
         tracing::warn!(vm = %record.id, name = %record.name, %error, "the stop does not go on");
@@ -221,8 +221,8 @@ async fn went_down(services: &Services, record: &VmRecord, why: Option<&str>) ->
     Ok(())
 }
 
-/// The processes of a VM that should run, if they do and are those that were started: by pid and start time, and the
-/// VMM by its answer.
+/// Returns the processes of a VM that should run, if they are alive and the same. Processes are identified by pid and
+/// start time; the VMM must also answer.
 async fn adopt(services: &Services, record: &VmRecord) -> Result<Option<Alive>, EngineError> {
     let Some(handle) = &record.handle else { return Ok(None) };
     let mut alive = Alive::default();
@@ -232,7 +232,7 @@ async fn adopt(services: &Services, record: &VmRecord) -> Result<Option<Alive>, 
         };
         match (vm::adopt(pid, started)?, role) {
             (Some(process), role) => alive.add(role, process),
-            // Without it, only what the guest says from now on is lost.
+            // Without it, only the guest's later output is lost.
             (None, ProcessRole::Console) => {}
             (None, _) => return Ok(None),
         }
@@ -245,16 +245,16 @@ async fn adopt(services: &Services, record: &VmRecord) -> Result<Option<Alive>, 
     Ok((vmm_is_there && is_adopted(&answer)).then_some(alive))
 }
 
-/// Whether a VMM whose process is there is adopted after this answer. One that is late may only be slow, and ending it would
-/// lose what its guest has not synced.
+/// Returns whether to adopt a VMM with a live process after this answer. After a timeout it may only be slow, and
+/// ending it would lose data that its guest has not synced.
 fn is_adopted(answer: &Result<(), VmmError>) -> bool {
     matches!(answer, Ok(()) | Err(VmmError::Timeout { .. }))
 }
 
-/// Removes what is in banger's folders and in no row: what was not published, or was deleted but for its files. Says
-/// what it was.
+/// Removes directories that belong to no row: those not published yet, and those left by a deletion. Returns what it
+/// removed.
 fn sweep(services: &Services) -> Result<Vec<String>, EngineError> {
-    // Before the rows are read: what is made meanwhile is then in neither list.
+    // Listed before the rows are read, so that a directory created meanwhile is not in the list.
     let there = |folder: PathBuf| {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).collect::<Vec<_>>()
@@ -264,7 +264,7 @@ fn sweep(services: &Services) -> Result<Vec<String>, EngineError> {
     let sockets = there(services.dirs.runtime.join("vms"));
     let mut vms: HashSet<String> = services.store.vms()?.into_iter().map(|vm| vm.id.into()).collect();
     let mut found = remove_unknown(disks, &vms);
-    // Sockets of a VM that nobody knows are its only way out while it runs.
+    // A running VM that has no row still needs its sockets: they are its only connections.
     vms.extend(strays(services).into_iter().map(|(_, id)| id.into()));
     found.extend(remove_unknown(sockets, &vms));
     let known = services.store.images()?.into_iter().map(|image| image.id.into()).collect();
@@ -285,7 +285,7 @@ fn remove_unknown(there: Vec<PathBuf>, known: &HashSet<String>) -> Vec<String> {
         .collect()
 }
 
-/// Processes of VMs that the store does not know: pid and VM.
+/// Returns the processes of VMs that the store does not know, as pid and VM id.
 fn strays(services: &Services) -> Vec<(u32, Id)> {
     let dirs = [services.dirs.runtime.join("vms"), services.dirs.state.join("vms")];
     let mut found = vm::of_dirs(&dirs);

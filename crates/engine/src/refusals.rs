@@ -1,4 +1,4 @@
-//! Refusals that VMs, images and kernels share.
+//! Errors that VMs, images and kernels share.
 
 use banger_api::{ApiError, ErrorKind, RefError, Remedy, SubjectKind};
 
@@ -9,7 +9,7 @@ pub(crate) fn no_such(kind: SubjectKind, reference: &str) -> ApiError {
     ApiError::new(ErrorKind::NotFound, message).about(kind, reference)
 }
 
-/// A reference that names nothing, or too much.
+/// Returns the error for a reference that matches nothing, or more than one.
 pub(crate) fn unresolved(kind: SubjectKind, reference: &str, error: RefError) -> ApiError {
     match error {
         RefError::NotFound => no_such(kind, reference),
@@ -32,7 +32,7 @@ pub(crate) fn in_use(kind: SubjectKind, name: &str, users: Vec<String>) -> ApiEr
         .remedy(Remedy::DeleteVms { vms: users })
 }
 
-/// The names of the VMs for which `uses` holds.
+/// Returns the names of the VMs for which `uses` is true.
 pub(crate) fn used_by(vms: &[VmRecord], uses: impl Fn(&VmRecord) -> bool) -> Vec<String> {
     vms.iter().filter(|vm| uses(vm)).map(|vm| vm.name.to_string()).collect()
 }

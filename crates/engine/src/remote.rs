@@ -1,9 +1,9 @@
-//! How registries and other hosts are reached.
+//! Access to registries and other hosts.
 
 use banger_api::{Config, Credentials, ErrorKind};
 use banger_image::{Registries, RegistryHost};
 
-/// The registries as `config` has them, with the user's `credentials`.
+/// Returns the registries configured in `config`, with the user's `credentials`.
 pub(crate) fn registries(config: &Config, credentials: Vec<Credentials>) -> Registries {
     let hosts = config.registries().iter().map(|registry| RegistryHost {
         host: registry.host.clone(),
@@ -14,7 +14,7 @@ pub(crate) fn registries(config: &Config, credentials: Vec<Credentials>) -> Regi
     Registries { hosts: hosts.collect(), credentials, ..Registries::default() }
 }
 
-/// Whether another source may succeed where one failed with an error of this kind.
+/// Returns whether another source may succeed after an error of this kind.
 pub(crate) fn may_be_elsewhere(kind: ErrorKind) -> bool {
     matches!(
         kind,

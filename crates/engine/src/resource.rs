@@ -1,4 +1,4 @@
-//! What a VM takes from the host, as it is written in the journal.
+//! Resources that a VM takes from the host, as written to the journal.
 
 use std::{fmt, path::PathBuf};
 
@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::step::Step;
 
-/// One thing taken from the host.
+/// A resource taken from the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Resource {
-    /// A directory of banger's with all that is in it.
+    /// A directory of banger's, with its contents.
     Folder { path: PathBuf },
-    /// A process. Until it has been started there is no pid: it is then found by its program and by `marker`, the
-    /// VM's id, which is in its arguments.
+    /// A process. Before it is started it has no pid: it is then identified by its program and by `marker`, the VM's
+    /// id, which is one of its arguments.
     Process { role: ProcessRole, program: PathBuf, marker: String, pid: Option<u32>, started: Option<u64> },
 }
 
-/// What a process of a VM is for. The names are those in journals of earlier builds.
+/// The purpose of a VM's process. The names match journals of earlier builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ProcessRole {
     /// Runs the guest.
@@ -26,7 +26,7 @@ pub(crate) enum ProcessRole {
     /// The vsock device of a QEMU guest.
     #[serde(rename = "vsock device")]
     VsockDevice,
-    /// Writes what the guest and the VMM say into logs; ends by itself, after the VMM.
+    /// Writes the output of the guest and the VMM to logs. Ends by itself, after the VMM.
     #[serde(rename = "console")]
     Console,
 }
@@ -52,7 +52,7 @@ impl fmt::Display for Resource {
 }
 
 impl Resource {
-    /// The step in which it is written down, before it is taken.
+    /// Returns the step that writes it to the journal, before it is taken.
     pub(crate) fn journalled(&self) -> Step {
         match self {
             Self::Folder { .. } => Step::JournalFolder,
@@ -60,7 +60,7 @@ impl Resource {
         }
     }
 
-    /// The step in which it is struck, once it has been given back.
+    /// Returns the step that deletes it from the journal, after it is released.
     pub(crate) fn struck(&self) -> Step {
         match self {
             Self::Folder { .. } => Step::JournalStrikeFolder,

@@ -1,4 +1,4 @@
-//! Sessions with guests: how many are open, and when a VM had one last.
+//! Sessions with guests: how many are open, and when each VM last had one.
 
 use std::{
     collections::HashMap,
@@ -12,10 +12,10 @@ use tokio::sync::Notify;
 
 use crate::store::Store;
 
-/// How often at most a VM's last use is written down: what a daemon that dies forgets of it is little.
+/// Minimum time between two writes of a VM's last use to the store. A daemon that dies loses no more than that.
 const WRITTEN_EVERY: Duration = Duration::from_secs(60);
 
-/// The sessions with all VMs.
+/// The open sessions of all VMs.
 #[derive(Debug)]
 pub(crate) struct Sessions {
     store: Arc<Store>,
@@ -85,17 +85,17 @@ impl Sessions {
         }
     }
 
-    /// When somebody last had to do with the guest of `vm`, as far as this daemon knows.
+    /// Returns when the guest of `vm` was last used, as far as this daemon knows.
     pub(crate) fn last(&self, vm: &Id) -> Option<Timestamp> {
         self.lock().get(vm)?.last
     }
 
-    /// Forgets a VM that is gone.
+    /// Forgets a deleted VM.
     pub(crate) fn forget(&self, vm: &Id) {
         self.lock().remove(vm);
     }
 
-    /// One more session with `vm`; true when that is to be written down.
+    /// Counts a new session with `vm`; returns true if the use must be written to the store.
     fn begins(&self, vm: &Id, now: Instant) -> bool {
         let mut uses = self.lock();
         let one = uses.entry(vm.clone()).or_default();
@@ -103,7 +103,7 @@ impl Sessions {
         one.used(now)
     }
 
-    /// One session less; true when that is to be written down. The VM may be gone.
+    /// Counts an ended session; returns true if the use must be written to the store. The VM may be deleted already.
     fn ends(&self, vm: &Id, now: Instant) -> bool {
         let is_due = self.lock().get_mut(vm).is_some_and(|one| {
             one.open = one.open.saturating_sub(1);
@@ -119,7 +119,7 @@ impl Sessions {
 }
 
 impl Use {
-    /// Notes a use; true when it is to be written down.
+    /// Records a use; returns true if it must be written to the store.
     fn used(&mut self, now: Instant) -> bool {
         self.last = Some(Timestamp::now());
         let due = self.written.is_none_or(|written| now - written >= WRITTEN_EVERY);

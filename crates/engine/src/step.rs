@@ -1,16 +1,16 @@
-//! What the store writes, by name. A test build can be killed before and after each: see `fail`.
+//! The store's writes, by name. A test build can be killed before and after each: see `fail`.
 
-/// Declares the steps, so that none can be left out of the list of all.
+/// Declares the steps together with the list of all, so that the list is complete.
 macro_rules! steps {
     ($($(#[doc = $doc:literal])* $step:ident = $name:literal,)*) => {
-        /// A write of the store.
+        /// A write to the store.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum Step {
             $($(#[doc = $doc])* $step,)*
         }
 
         impl Step {
-            /// All of them.
+            /// All steps.
             #[cfg(feature = "fail-points")]
             pub(crate) const ALL: &[Self] = &[$(Self::$step,)*];
 
@@ -25,9 +25,9 @@ macro_rules! steps {
 }
 
 steps! {
-    /// The schema is brought up one version.
+    /// Upgrades the schema by one version.
     Migrate = "store/migrate",
-    /// The write-ahead log is put into the one file.
+    /// Checkpoints the write-ahead log into the database file.
     Settle = "store/settle",
     ImageInsert = "image/insert",
     ImageReplace = "image/replace",
@@ -44,19 +44,19 @@ steps! {
     VmTouch = "vm/touch",
     VmAcknowledge = "vm/acknowledge",
     VmKeep = "vm/keep",
-    /// From here on it is to go, with what it holds, whatever happens.
+    /// From here on, the VM will be deleted with its resources, even if the daemon dies.
     VmCondemn = "vm/condemn",
     VmDelete = "vm/delete",
     JournalFolder = "journal/folder",
     JournalProcess = "journal/process",
-    /// Until this, what was journalled is taken, and not all about it is in its row: a process without its pid.
+    /// Before this, the journalled resource is taken and its row is incomplete: a process has no pid.
     JournalAmend = "journal/amend",
-    /// Before these, the resource is gone and its row is not.
+    /// Before these, the resource is released and its row still exists.
     JournalStrikeFolder = "journal/strike/folder",
     JournalStrikeProcess = "journal/strike/process",
 }
 
-/// Every point at which a build for the tests can be killed.
+/// Returns every point at which a test build can be killed.
 #[cfg(feature = "fail-points")]
 pub fn fail_points() -> Vec<String> {
     use crate::fail::{Moment, point};
@@ -65,7 +65,7 @@ pub fn fail_points() -> Vec<String> {
 }
 
 impl Step {
-    /// Does the step.
+    /// Performs the step, between its fail points.
     pub(crate) fn around<T, E>(self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         #[cfg(feature = "fail-points")]
         crate::fail::reach(self.name(), crate::fail::Moment::Before);

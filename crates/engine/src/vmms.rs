@@ -1,8 +1,8 @@
-//! Which program runs a VM: found once, and again when something about the programs has changed.
+//! Chooses the program that runs a VM. The choice is cached until the installed programs change.
 //!
-//! A VM that has run keeps to its program, and one that ran with KVM keeps to KVM: where that cannot be, its start says
-//! why, and `vm set --vmm` is the user's choice of another. KVM in place of software is taken by itself: it is the same
-//! program, and only faster.
+//! A VM that has run keeps its program, and one that ran with KVM keeps KVM. Where that is not possible, starting it
+//! fails with the reason, and the user can choose another with `vm set --vmm`. A VM that ran in software moves to KVM
+//! without asking: it is the same program, only faster.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,10 +20,10 @@ use tokio::sync::Mutex;
 
 use crate::{config::ConfigFiles, dirs, error::EngineError, programs::Programs, store::VmRecord};
 
-/// A VMM; and, when it is a slower one, why, and what to do about it.
+/// A VMM; for a slower one also the reason, and how to fix it.
 type Chosen = (Box<dyn Vmm>, Option<String>);
 
-/// What there is on this host to run VMs with.
+/// The VMMs of this host.
 #[derive(Debug)]
 pub(crate) struct Vmms {
     search: VmmSearch,
@@ -37,18 +37,18 @@ impl Vmms {
         Self { search, config, found: Mutex::new(None), said_slower: AtomicBool::new(false) }
     }
 
-    /// Returns the VMM for a new VM that asks for `wanted`, else as configured.
+    /// Returns the VMM for a new VM: `wanted`, else the configured one.
     pub(crate) async fn choose(&self, wanted: Option<ApiVmm>) -> Result<Chosen, EngineError> {
         self.chosen(wanted, |chosen, _| Ok(chosen?)).await
     }
 
-    /// Returns the VMM for the VM of `record`: the one it asks for, else the one it last ran with.
+    /// Returns the VMM for the VM of `record`: the one it requests, else the one it last ran with.
     pub(crate) async fn choose_for(&self, record: &VmRecord) -> Result<Chosen, EngineError> {
         let wanted = record.vmm.or(record.ran_with.map(|ran| ran.vmm));
         self.chosen(wanted, |chosen, kvm| keep(&record.name, record.ran_with, chosen, kvm)).await
     }
 
-    /// Returns what `accept` makes of the choice; looks at the host again before that is an error.
+    /// Returns the choice as mapped by `accept`. Detects the host's VMMs again before returning an error.
     async fn chosen(
         &self,
         wanted: Option<ApiVmm>,
@@ -70,17 +70,17 @@ impl Vmms {
         choose(found.insert(self.look().await))
     }
 
-    /// What there is, looked at now.
+    /// Detects the host's VMMs now.
     pub(crate) async fn look(&self) -> HostVmms {
         banger_vmm::discover(&self.search).await
     }
 
-    /// Whether nobody has been told yet that a slower one is used; told once, it is known.
+    /// Returns true only the first time: the warning about a slower VMM is shown once.
     pub(crate) fn first_to_say_slower(&self) -> bool {
         !self.said_slower.swap(true, Ordering::Relaxed)
     }
 
-    /// What would run a VM, and what the KVM probe found, in words.
+    /// Returns the VMM that would run a VM, and the result of the KVM probe, as text.
     pub(crate) async fn describe(&self) -> (String, String) {
         let vmm = match self.choose(None).await {
             Ok((vmm, slower)) => {
@@ -94,7 +94,7 @@ impl Vmms {
     }
 }
 
-/// Refuses VM `name`, which last `ran` with something else, another program or software in place of KVM.
+/// Refuses a choice that moves VM `name` from the program it last `ran` with, or from KVM to software.
 fn keep(
     name: &VmName,
     ran: Option<RanWith>,
@@ -120,8 +120,8 @@ fn keep(
     Err(error.remedy(Remedy::SetVmm { vmm: other, in_software: other == ran.vmm }).into())
 }
 
-/// Searches beside bangerd, then in `PATH`; bangerd itself is the KVM probe, and its verdict is kept in `runtime`, if that is
-/// a directory of this user's alone.
+/// Searches beside bangerd, then in `PATH`. bangerd itself is the KVM probe. The verdict is cached in `runtime`, if
+/// that is a directory of this user only.
 pub(crate) fn search(programs: &Programs, runtime: &Path, again: bool) -> VmmSearch {
     let is_ours = matches!(dirs::is_private(runtime), Ok(true));
     VmmSearch {
@@ -178,7 +178,7 @@ mod tests {
         let gone = || Err(VmmError::Unusable { vmm: VmmKind::Qemu, why: "gone".to_owned() });
         let no_kvm = || Err(VmmError::NoKvm { why: "broken".to_owned() });
         let unknown = || Err(VmmError::KvmUnknown { why: "busy".to_owned() });
-        // What it last ran with, what would run it now → the error's kind, and the choice that its remedy offers
+        // Last program, the choice now → the error's kind, and the VMM that its remedy offers
         for (ran, now, refused) in [
             (None, slow(), None),
             (None, no_kvm(), Some((ErrorKind::NoKvm, None))),
@@ -209,7 +209,7 @@ mod tests {
         }
     }
 
-    /// A host of this KVM with these programs and no other.
+    /// A host with this KVM verdict and only these programs.
     fn host(dir: &Path, verdict: KvmVerdict, programs: &[(&str, &str)]) -> Vmms {
         for (name, version) in programs {
             let path = dir.join(name);

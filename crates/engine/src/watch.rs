@@ -1,4 +1,4 @@
-//! Logs and events, as streams of bytes.
+//! Logs and events as byte streams.
 
 use banger_api::{Dirs, Happening, ReadLog, WatchEvents};
 use bytes::Bytes;
@@ -11,10 +11,10 @@ use crate::{
     logs::{Entries, LineFilter, Log, send},
 };
 
-/// Bytes as they come. Dropping it is hanging up.
+/// A stream of bytes. Dropping it disconnects the client.
 pub type Parts = mpsc::Receiver<Bytes>;
 
-/// Parts that wait for a slow client before what sends them waits.
+/// Parts buffered for a slow client; beyond that, the sender waits.
 const BACKLOG: usize = 4;
 
 /// Sends the daemon's own log.
@@ -28,7 +28,7 @@ pub(crate) fn daemon_log(dirs: &Dirs, read: ReadLog) -> Parts {
     sending(log, std::future::pending())
 }
 
-/// Sends what has happened, as far as it is remembered, and what happens from now on: lines of JSON.
+/// Sends the events kept so far, then new ones if `watch` follows them, as lines of JSON.
 pub(crate) fn events(happenings: &Happenings, watch: WatchEvents) -> Parts {
     let (remembered, following) = happenings.remembered();
     let wanted = match watch {
@@ -42,7 +42,7 @@ pub(crate) fn events(happenings: &Happenings, watch: WatchEvents) -> Parts {
     parts
 }
 
-/// Sends a log; when it is followed, until `ended`.
+/// Sends a log. A followed one is sent until `ended` completes.
 pub(crate) fn sending(log: Log, ended: impl Future<Output = ()> + Send + 'static) -> Parts {
     let (to, parts) = mpsc::channel(BACKLOG);
     tokio::spawn(async move {
@@ -50,7 +50,7 @@ pub(crate) fn sending(log: Log, ended: impl Future<Output = ()> + Send + 'static
         let folder = path.parent().filter(|folder| log.follow && !folder.exists());
         let there = async {
             if let Some(folder) = folder {
-                // A VM that is only just being started.
+                // The VM is just being started.
                 dirs::appears(folder).await?;
             }
             send(log, ended, &to).await.map_err(EngineError::file("read", &path))

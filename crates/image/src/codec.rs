@@ -1,4 +1,4 @@
-//! Compressed streams, recognised by their first bytes and never by name.
+//! Compressed streams, detected by their first bytes and never by name.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -9,25 +9,25 @@ use liblzma::stream::{CONCATENATED, Stream};
 use crate::ImageError;
 use crate::error::IoContext;
 
-/// Memory an xz header may make the decoder take, in bytes; `xz -9` needs 65 MiB.
+/// Memory limit of the xz decoder, in bytes; `xz -9` needs 65 MiB.
 const XZ_MEMORY: u64 = 512 << 20;
 
 /// Input buffer in bytes.
 const BUFFER: usize = 256 << 10;
 
-/// How a stream is packed.
+/// Compression of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Packing {
     Plain,
     Gzip,
     Zstd,
     Xz,
-    /// Recognised, not read here.
+    /// Detected, but not supported.
     Other(&'static str),
 }
 
 impl Packing {
-    /// Recognises a packing by the first bytes of a stream (six are enough).
+    /// Detects the compression from the first bytes of a stream (six are enough).
     pub(crate) fn of(start: &[u8]) -> Self {
         const MAGICS: [(&[u8], Packing); 8] = [
             // RFC 1952, 2.3.1.
@@ -38,7 +38,7 @@ impl Packing {
             (&[0xfd, b'7', b'z', b'X', b'Z', 0], Packing::Xz),
             (b"BZh", Packing::Other("bzip2")),
             (&[0x04, 0x22, 0x4d, 0x18], Packing::Other("lz4")),
-            // LZ4 frame format, "legacy frame"; what `lz4 -l` and the kernel's build make.
+            // LZ4 frame format, "legacy frame"; written by `lz4 -l` and the kernel's build.
             (&[0x02, 0x21, 0x4c, 0x18], Packing::Other("lz4 (legacy)")),
             (&[0x5d, 0, 0], Packing::Other("lzma")),
             (&[0x89, b'L', b'Z', b'O'], Packing::Other("lzo")),
@@ -50,7 +50,7 @@ impl Packing {
     }
 }
 
-/// Bytes of `input`, unpacked; `Err` holds the name of a packing that is not read here.
+/// Decompresses `input`; `Err` holds the name of an unsupported compression.
 pub(crate) fn unpacked<'a>(input: impl Read + 'a) -> io::Result<Result<Box<dyn Read + 'a>, &'static str>> {
     let mut input = BufReader::with_capacity(BUFFER, input);
     let mut start = Vec::with_capacity(6);
@@ -59,7 +59,7 @@ pub(crate) fn unpacked<'a>(input: impl Read + 'a) -> io::Result<Result<Box<dyn R
     decoder(packing, BufReader::with_capacity(BUFFER, io::Cursor::new(start).chain(input)))
 }
 
-/// A decoder of all members or frames of a `packing` stream.
+/// Returns a decoder for all members or frames of a `packing` stream; `Err` as for [`unpacked`].
 pub(crate) fn decoder<'a>(
     packing: Packing,
     input: impl BufRead + 'a,
@@ -76,21 +76,21 @@ pub(crate) fn decoder<'a>(
     }))
 }
 
-/// Why bytes could not be read whole.
+/// Reason why a read failed.
 #[derive(Debug)]
 pub(crate) enum ReadError {
     TooLarge,
     Io(io::Error),
 }
 
-/// All bytes of `input`, refused beyond `limit`.
+/// Reads all of `input`, up to `limit` bytes.
 pub(crate) fn read_limited(input: impl Read, limit: u64) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
     input.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(ReadError::Io)?;
     if bytes.len() as u64 > limit { Err(ReadError::TooLarge) } else { Ok(bytes) }
 }
 
-/// The whole file, or nothing if it is over `limit`.
+/// Reads the whole file; `None` if it is over `limit`.
 pub(crate) fn read_file(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, ImageError> {
     let file = File::open(path).during("open", path)?;
     match read_limited(file, limit) {

@@ -1,4 +1,4 @@
-//! One file from a URL: resumed where it was cut, and of use only once it is whole.
+//! Downloads one file from a URL. Broken transfers are resumed, and only a complete file is returned.
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
@@ -15,27 +15,28 @@ use crate::oci::{Driver, Registries, RegistryError, Timing, Tries};
 use crate::publish::{require_space, write_error};
 use crate::{ImageError, Progress};
 
-/// Bytes between two reports, and the least that makes a broken transfer one that advances.
+/// Bytes between two progress reports, and the progress after which a broken transfer resets the retry count.
 const STEP: u64 = 1 << 20;
 
-/// A file to be downloaded.
+/// A file to download.
 #[derive(Debug, Clone, Copy)]
 pub struct DownloadRequest<'a> {
-    /// Where it is.
+    /// The file's URL.
     pub url: &'a str,
-    /// Of all its bytes, where that is known beforehand.
+    /// Digest of the whole file, if known.
     pub sha256: Option<Digest>,
-    /// Most bytes that it may have.
+    /// Maximum size in bytes.
     pub limit: u64,
 }
 
-/// Downloads `wanted` into a file in `folder` that has no name there, and gives that from its start.
+/// Downloads `wanted` into an unnamed file in the given directory, and returns it, rewound to its start.
 ///
-/// A transfer that breaks is taken up again where it broke, a few times. A proxy comes from the environment; CAs, and who
-/// may be spoken to by http but this host itself, from `registries`.
+/// A broken transfer is resumed a few times. The environment sets the proxy. `registries` sets CAs and the hosts that
+/// may use plain HTTP; loopback hosts without a CA may use it too.
 ///
 /// # Errors
-/// When its URL is none of these; when it cannot be had, is too long or has another digest; when `progress` says to stop.
+/// Returns an error if the URL is not allowed; if the file is unavailable, too long or has another digest; if
+/// `progress` cancels.
 pub fn download(
     registries: &Registries,
     wanted: DownloadRequest<'_>,
@@ -88,7 +89,7 @@ pub fn download(
     Ok(out)
 }
 
-/// The URL that `text` is, if it is one that may be asked.
+/// Parses a URL, and rejects one that may not be downloaded from.
 pub(crate) fn parse(registries: &Registries, text: &str) -> Result<Url, ImageError> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     let Some(url) = url else {
@@ -107,13 +108,13 @@ pub(crate) fn parse(registries: &Registries, text: &str) -> Result<Url, ImageErr
     Ok(url)
 }
 
-/// The host, with its port where that is not the usual one.
+/// Returns the host, with its port if that is not the default.
 fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// A URL for people, without what may be a secret.
+/// Formats a URL for messages, without parts that may be secret.
 pub(crate) fn shown(url: &Url) -> String {
     format!("{}://{}{}", url.scheme(), authority(url), url.path())
 }
@@ -127,16 +128,16 @@ struct Download<'a> {
     folder: &'a Path,
     out: &'a File,
     progress: &'a dyn Progress,
-    /// Of what is in the file, and how much that is.
+    /// Hash of the bytes in the file; `length` is their number.
     hash: Sha256,
     length: u64,
-    /// Whether that came from more than one answer.
+    /// Whether the bytes came from more than one response.
     resumed: bool,
-    /// The server's name for what it sends, if it promises the same bytes under it.
+    /// The response's ETag, if it is strong: then the server promises identical bytes.
     version: Option<HeaderValue>,
 }
 
-/// Why a transfer ended.
+/// Reason why a transfer ended.
 enum Trouble {
     Remote(RegistryError),
     Local(ImageError),
@@ -155,10 +156,10 @@ impl From<ImageError> for Trouble {
 }
 
 impl Download<'_> {
-    /// Gets what is missing, and checks the whole.
+    /// Requests the missing bytes and verifies the complete file.
     async fn transfer(&mut self) -> Result<(), Trouble> {
         if self.wanted.sha256.is_none() && self.version.is_none() {
-            // Nobody would notice that parts are of different files.
+            // Without a digest or an ETag, a mix of two versions of the file would go unnoticed.
             self.restart()?;
         }
         let mut request = self.client.get(self.url.clone());
@@ -201,7 +202,7 @@ impl Download<'_> {
         }
     }
 
-    /// Sees where in the file an answer begins, which has to be where what is there ends.
+    /// Checks where in the file a response starts. Starts over if it is the whole file.
     fn place(&mut self, response: &Response) -> Result<(), Trouble> {
         let host = self.host.clone();
         let answer =
@@ -220,7 +221,7 @@ impl Download<'_> {
                     Err(answer("it sends another part than it was asked for").into())
                 }
             }
-            // There is nothing after what is there, which was not whole: it has become another file.
+            // The server has no bytes after the incomplete copy, so its file has changed.
             StatusCode::RANGE_NOT_SATISFIABLE if self.length > 0 => {
                 let size = self.length;
                 self.restart()?;
@@ -294,15 +295,15 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    /// For a server that answers at once, and one that never will.
+    /// Timeouts for a server that answers at once, and for one that never does.
     const PATIENT: Duration = Duration::from_secs(30);
     const IMPATIENT: Duration = Duration::from_millis(50);
 
-    /// Where a request wants to begin, and its connection.
+    /// First byte requested, and the connection.
     type Request = (Option<u64>, TcpStream);
     type Answer = Box<dyn FnOnce(Request) + Send>;
 
-    /// A server that answers one request after another by one of `answers` each, and what a download from it ends in.
+    /// Downloads from a server that answers each request with the next of `answers`, and returns the result.
     fn download(content: &[u8], limit: u64, answers: Vec<Answer>) -> Result<Vec<u8>, ImageError> {
         download_within(PATIENT, content, limit, answers)
     }
@@ -357,13 +358,13 @@ mod tests {
         })
     }
 
-    /// An answer of this status, with `more` lines in its head, that says it has `length` bytes, and sends `body`.
+    /// A response with this status, the header lines `more`, a content length of `length`, and the body `body`.
     fn answer(status: &str, more: &str, length: usize, body: &[u8]) -> Answer {
         let head =
             format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n{more}\r\n");
         let bytes = [head.as_bytes(), body].concat();
         Box::new(move |(_, mut stream)| {
-            // Whoever has enough hangs up.
+            // The client may close the connection early.
             let _ = stream.write_all(&bytes);
         })
     }
@@ -376,7 +377,7 @@ mod tests {
         answer("200 OK", "", bytes.len(), bytes)
     }
 
-    /// All from where it was asked for.
+    /// A partial response from the requested byte to the end.
     fn rest(bytes: Vec<u8>) -> Answer {
         Box::new(move |(from, stream)| {
             let at = usize::try_from(from.unwrap()).unwrap();
@@ -400,7 +401,7 @@ mod tests {
             rest(content.clone()),
         ];
         assert!(download(&content, 1 << 30, answers).unwrap() == content);
-        // A server that does not resume sends all of it again.
+        // A server that does not support ranges sends the whole file again.
         let answers = vec![cut(&content, 1_000_000), whole(&content)];
         assert!(download(&content, 1 << 30, answers).unwrap() == content);
         let answers =
@@ -416,7 +417,7 @@ mod tests {
         let stall = Box::new(move |(_, mut stream): Request| {
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
             stream.write_all(&[head.as_bytes(), &half].concat()).unwrap();
-            // Until the client hangs up.
+            // Wait until the client closes the connection.
             let _ = stream.read(&mut [0; 1]);
         });
         let idle = Duration::from_secs(2);
@@ -457,7 +458,7 @@ mod tests {
             (1 << 30, whole(b"something else"), FailureKind::Invalid, |error| {
                 matches!(error, RegistryError::WrongDigest { .. })
             }),
-            // By its length, and without one.
+            // With a content length, and without one.
             (1000, whole(&content), FailureKind::Invalid, |error| {
                 matches!(error, RegistryError::TooLong { limit: 1000, .. })
             }),

@@ -1,8 +1,8 @@
-//! An ext4 file system in a file, read without being mounted.
+//! Reads an ext4 file system from a file, without mounting it.
 //!
-//! The guest of a VM has written it, so nothing in it is believed: every number is checked before use, and what could
-//! be made to take for ever (extent trees, folders) is bounded as a whole. The structures on the disk are mkext4's; how
-//! they are walked is ours, as its reader is one for tests.
+//! A VM's guest wrote the file system, so nothing in it is trusted: every number is checked before use, and
+//! structures that could take forever to read (extent trees, directories) have a total limit. The on-disk structures
+//! are mkext4's; the traversal is ours, because mkext4's reader is meant for tests.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -18,40 +18,40 @@ use mkext4::spec::{
 use crate::archive::{EntryProblem, Extent, MAX_FILE, NAME_MAX};
 use crate::error::DiskProblem;
 
-/// Number of the root folder's inode.
+/// Inode number of the root directory.
 pub(crate) const ROOT_INODE: u32 = 2;
 
-/// What e2fsck finds goes here; it is no content.
+/// Directory for files recovered by e2fsck; not part of the content.
 const LOST_FOUND: &[u8] = b"lost+found";
 
-/// Descriptors of block groups are where their groups are. A file system that has grown in use has it.
+/// Feature flag: group descriptors lie in their own groups. A file system that was grown in use has it.
 const META_BG: u32 = 0x10;
 
-/// Folders may have a third level of hashes; they are read in order like all others.
+/// Feature flag: directories may have a third level of hashes. They are read in order like all others.
 const LARGEDIR: u32 = 0x4000;
 
-/// Incompatible features that are understood.
+/// Supported incompatible features.
 const UNDERSTOOD: u32 = incompat::READER | META_BG | LARGEDIR;
 
-/// The state of a file system that was unmounted in order and in which no kernel has found errors.
+/// State of a file system that was unmounted in order and in which no kernel found errors.
 const CLEAN: u16 = 1;
 
-/// Largest block: what a PC's kernel mounted until lately.
+/// Maximum block size, as a shift of 1024 bytes: 4096 bytes, long the limit of x86 kernels.
 const MAX_BLOCK_SHIFT: u32 = 2;
 
-/// Most block groups: 128 TiB of them.
+/// Maximum number of block groups: 128 TiB.
 const MAX_GROUPS: u64 = 1 << 20;
 
-/// Most parts of all files together. A disk that is in use for years has some for each file.
+/// Maximum number of extents of all files together. A disk used for years has some for each file.
 const MAX_EXTENTS: u64 = 4 << 20;
 
-/// Most blocks of all folders together. A million names fill a twentieth of them.
+/// Maximum number of blocks of all directories together. A million names fill a twentieth of them.
 const MAX_FOLDER_BLOCKS: u64 = 1 << 20;
 
-/// Deepest extent tree, as in Linux.
+/// Maximum depth of an extent tree, as in Linux.
 const MAX_DEPTH: u16 = 5;
 
-/// Longest target of a symlink.
+/// Maximum length of a symlink's target.
 const MAX_TARGET: u64 = 4095;
 
 type Result<T> = std::result::Result<T, DiskProblem>;
@@ -65,13 +65,13 @@ pub(crate) struct Ext4<'a> {
     inodes: u32,
     inodes_per_group: u32,
     inode_size: u16,
-    /// Where each group's inodes begin, in blocks.
+    /// Start of each group's inode table, in blocks.
     tables: Vec<u64>,
     extents: Cell<u64>,
     folder_blocks: Cell<u64>,
 }
 
-/// What the superblock, at byte 1024 of a file, says, and the size of the file system.
+/// Reads and checks the superblock, at byte 1024, and returns it with the file system's size.
 fn superblock(file: &File) -> Result<(Superblock, u64)> {
     let mut bytes = [0; Superblock::LEN];
     match file.read_exact_at(&mut bytes, 1024) {
@@ -101,7 +101,7 @@ fn superblock(file: &File) -> Result<(Superblock, u64)> {
     Ok((of, size))
 }
 
-/// Where the descriptor of `group` is, in bytes.
+/// Returns the byte offset of `group`'s descriptor.
 fn descriptor_at(of: &Superblock, group: u64, length: u64) -> u64 {
     let (block_size, first) = (of.block_size(), u64::from(of.first_data_block));
     let in_block = block_size / length;
@@ -114,7 +114,7 @@ fn descriptor_at(of: &Superblock, group: u64, length: u64) -> u64 {
     at * block_size + group % in_block * length
 }
 
-/// Whether `group` begins with a copy of the superblock.
+/// Returns whether `group` starts with a copy of the superblock.
 fn has_superblock(of: &Superblock, group: u64) -> bool {
     let is_power = |base: u64| {
         let mut power = base;
@@ -195,7 +195,7 @@ impl<'a> Ext4<'a> {
         Ok(bytes)
     }
 
-    /// Inode `number`, which must be in use.
+    /// Returns inode `number`, which must be in use.
     pub(crate) fn inode(&self, number: u32) -> Result<Inode> {
         let damaged = |_| DiskProblem::Damaged { what: "inode", inode: number };
         let inode = Inode::decode(&self.slot(number)?).map_err(damaged)?;
@@ -205,7 +205,7 @@ impl<'a> Ext4<'a> {
         Ok(inode)
     }
 
-    /// Names in folder `number` and their inodes, without the two that every folder has.
+    /// Returns the names in directory `number` and their inodes, without `.`, `..` and the root's `lost+found`.
     pub(crate) fn names(&self, number: u32) -> Result<Vec<(String, u32)>> {
         let damaged = |what| DiskProblem::Damaged { what, inode: number };
         let inode = self.inode(number)?;
@@ -235,7 +235,7 @@ impl<'a> Ext4<'a> {
         Ok(names)
     }
 
-    /// Where the bytes of inode `number` are, ascending and disjoint, up to its size; the rest reads as zeros.
+    /// Returns the extents of inode `number`, ascending and disjoint, up to its size; gaps read as zeros.
     pub(crate) fn extents(&self, number: u32, inode: &Inode) -> Result<Vec<Extent>> {
         if inode.size > MAX_FILE {
             return Err(DiskProblem::Damaged { what: "size", inode: number });
@@ -258,7 +258,7 @@ impl<'a> Ext4<'a> {
         Ok(extents)
     }
 
-    /// Each extent begins where the one before has ended, or later: so no block of the tree is come to twice.
+    /// Collects the extents of a tree. They must ascend without overlap, so a tree block reached twice is an error.
     fn walk(
         &self,
         number: u32,
@@ -306,7 +306,7 @@ impl<'a> Ext4<'a> {
         if spent.get() > limit { Err(DiskProblem::TooMuch { what, limit }) } else { Ok(()) }
     }
 
-    /// Where the symlink `number` leads.
+    /// Returns the target of symlink `number`.
     pub(crate) fn target(&self, number: u32, inode: &Inode) -> Result<String> {
         let damaged = || DiskProblem::Damaged { what: "symlink", inode: number };
         if inode.size == 0 || inode.size > MAX_TARGET {
@@ -326,7 +326,7 @@ impl<'a> Ext4<'a> {
         if target.contains('\0') { Err(damaged()) } else { Ok(target) }
     }
 
-    /// Extended attributes of inode `number`, names in full, values as they are stored.
+    /// Returns the extended attributes of inode `number`: full names, and values as stored.
     pub(crate) fn attributes(&self, number: u32, inode: &Inode) -> Result<Vec<(String, Vec<u8>)>> {
         let damaged = || DiskProblem::Damaged { what: "extended attributes", inode: number };
         let refused = |error| match error {
@@ -352,7 +352,7 @@ fn name(bytes: &[u8]) -> Result<String> {
     match name {
         "" => Err(refuse(EntryProblem::EmptyName("its name"))),
         _ if name.contains('\0') => Err(refuse(EntryProblem::Nul("its name"))),
-        // No kernel would have made it; in a path it would be two names.
+        // No kernel creates such a name; in a path it would be two names.
         _ if name.contains('/') => Err(DiskProblem::Damaged { what: "name with a / in it", inode: 0 }),
         _ if name.len() > NAME_MAX => Err(refuse(EntryProblem::TooLong("its name"))),
         _ => Ok(name.to_owned()),

@@ -1,4 +1,4 @@
-//! What a user brings: a root file system's tar, or an image in an archive.
+//! Imports a user's archive: a root file system's tar, or an image.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,15 +9,16 @@ use crate::progress::stopped_or;
 use crate::rootfs::{Archive, RootfsInfo, RootfsOptions};
 use crate::{ImageError, Progress};
 
-/// Makes an ext4 file `out` of a tar, plain or packed with gzip, zstd or xz: of a root file system's, or of an image's, as
-/// an OCI image layout or as `docker save` writes it. The same tar gives the same bytes.
+/// Creates an ext4 file `out` from a tar of a root file system or of an image.
 ///
-/// The unpacked tar is kept in a nameless file in `spool_dir` meanwhile. Later entries replace earlier ones of the same
-/// name. Extended attributes that ext4 has no place for are left out, and a `/lost+found` too.
+/// The tar may be compressed with gzip, zstd or xz. An image's tar is an OCI image layout or written by
+/// `docker save`. The same tar gives the same bytes. An unnamed file in `spool_dir` holds the decompressed tar during
+/// the import. Later entries replace earlier ones of the same name. Extended attributes that ext4 cannot store are
+/// left out, and so is `/lost+found`.
 ///
 /// # Errors
-/// When the archive is damaged, or an entry of it is not acceptable; when disk or file system are too small; when
-/// `progress` says to stop. Then there is no `out`, or the one that was there before.
+/// Returns an error if the archive is damaged or has an invalid entry; if the disk or the file system is too small;
+/// if `progress` cancels. `out` is then unchanged.
 pub fn import_rootfs(
     input: impl Read,
     spool_dir: &Path,
@@ -29,12 +30,12 @@ pub fn import_rootfs(
     stopped_or(progress, archive.and_then(|archive| write(&archive, spool_dir, out, options, progress)))
 }
 
-/// The same, of a file. One that is not packed is read where it is.
+/// As [`import_rootfs`], from a file. An uncompressed tar is not copied to `spool_dir`.
 ///
-/// Others may write to the file meanwhile: what is in the image is then what was read, as far as it makes sense.
+/// If another process writes to the file during the import, the image contains what was read, as far as it is valid.
 ///
 /// # Errors
-/// As [`import_rootfs`]; when it is no regular file.
+/// As [`import_rootfs`]; also if `tar` is not a regular file.
 pub fn import_rootfs_file(
     tar: File,
     spool_dir: &Path,

@@ -1,8 +1,8 @@
-//! Bytes in, verified, turned into disks, kernels and initrds.
+//! Verifies untrusted input and builds disks, kernels and initrds from it.
 //!
-//! Everything that comes in (archives, packages, kernels, modules) is hostile until checked: sizes are capped, names
-//! and offsets are checked before use, and no archive is ever unpacked by path onto the host's file system. The crate is
-//! synchronous: the daemon calls it from threads of its own.
+//! All input (archives, packages, kernels, modules) is hostile until checked: sizes are capped, names and offsets are
+//! checked before use, and no archive is unpacked by path onto the host's file system. The crate is synchronous:
+//! bangerd calls it from separate threads.
 
 mod archive;
 mod bundle;

@@ -1,4 +1,4 @@
-//! Programs of this host: run with a clean environment, a time limit, and nothing left behind.
+//! Runs host programs with a clean environment and a timeout, and leaves no processes behind.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
@@ -14,22 +14,22 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use crate::error::IoContext;
 use crate::{FailureKind, ImageError, Progress};
 
-/// Lines kept of what a program prints to its standard error.
+/// Number of standard error lines kept.
 const KEPT: usize = 12;
 
-/// Longest line taken of it, in bytes.
+/// Maximum length of such a line, in bytes.
 const LINE: u64 = 1000;
 
-/// How often it is asked whether to go on.
+/// Interval between checks for cancellation and timeout.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Time a program has to clean up after itself (mounts, temporary folders) before it is killed.
+/// Time for a program to clean up (mounts, temporary directories) before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Variables of ours that programs get: how to reach the network.
+/// Environment variables passed on to programs: the proxy settings.
 const PASSED: [&str; 6] = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
 
-/// Folders searched after those of `PATH`: a user's often lacks those with the system's programs.
+/// Directories searched after those in `PATH`: a user's `PATH` often lacks the system programs.
 const SYSTEM: [&str; 3] = ["/usr/sbin", "/usr/bin", "/bin"];
 
 /// A program to run.
@@ -37,11 +37,11 @@ pub(crate) struct HostCommand {
     name: &'static str,
     command: Command,
     limit: Duration,
-    /// The highest exit status that is no failure.
+    /// Maximum exit status that counts as success.
     accepted: i32,
 }
 
-/// Where `name` is installed.
+/// Returns the path of the program `name`.
 pub(crate) fn find(name: &'static str) -> Result<PathBuf, ImageError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -52,7 +52,7 @@ pub(crate) fn find(name: &'static str) -> Result<PathBuf, ImageError> {
 }
 
 impl HostCommand {
-    /// The program `name` with no arguments yet, for at most `limit`.
+    /// Creates a command for the program `name` without arguments; `limit` is its timeout.
     pub(crate) fn new(name: &'static str, limit: Duration) -> Result<Self, ImageError> {
         let mut command = Command::new(find(name)?);
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
@@ -61,21 +61,21 @@ impl HostCommand {
         Ok(Self { name, command, limit, accepted: 0 })
     }
 
-    /// Takes exit statuses up to `most` for a success.
+    /// Accepts exit statuses up to `most` as success.
     pub(crate) fn accept(mut self, most: i32) -> Self {
         self.accepted = most;
         self
     }
 
-    /// What it runs as.
+    /// Returns the command, for adding arguments.
     pub(crate) fn command(&mut self) -> &mut Command {
         &mut self.command
     }
 
-    /// Runs it to its end, `consume` taking its output meanwhile; its standard error goes to the progress.
+    /// Runs the program to its end. `consume` reads its output meanwhile; `progress` logs its standard error.
     ///
     /// # Errors
-    /// When it was cancelled, took too long or ended with a failure; else what `consume` says.
+    /// Returns an error if the program was cancelled, timed out or failed; else the error of `consume`.
     pub(crate) fn run<T>(
         mut self,
         progress: &dyn Progress,
@@ -85,7 +85,7 @@ impl HostCommand {
         let path = PathBuf::from(self.command.get_program());
         let mut child = self.command.spawn().during("run", &path)?;
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
-            // Both were asked for above.
+            // Both are piped, see above.
             return Err(ImageError::Io { operation: "run", path, source: std::io::ErrorKind::Other.into() });
         };
         let group = Pid::from_child(&child);
@@ -96,7 +96,7 @@ impl HostCommand {
             let watch = scope.spawn(move || watch(group, limit, &ended, progress));
             let consumed = consume(stdout);
             if consumed.is_err() {
-                // It may well be writing what nobody reads any more.
+                // The program may block writing output that is no longer read.
                 let _ = kill_process_group(group, Signal::TERM);
             }
             let status = reap(&mut child, group, || {
@@ -113,7 +113,7 @@ impl HostCommand {
                 return Err(ImageError::ProgramTimeout { program: self.name, limit: self.limit, output });
             }
             match consumed {
-                // What a failed program left of its output is damaged, but that is not the reason.
+                // A failed program's incomplete output is a consequence, not the reason.
                 Err(error) if good || error.kind() != FailureKind::Invalid => Err(error),
                 Ok(result) if good => Ok(result),
                 _ => Err(ImageError::Program { program: self.name, status: status.to_string(), output }),
@@ -121,7 +121,7 @@ impl HostCommand {
         })
     }
 
-    /// Runs it, and returns what it printed, up to a MiB.
+    /// Runs the program and returns its output, up to 1 MiB.
     pub(crate) fn output(self, progress: &dyn Progress) -> Result<String, ImageError> {
         let name = self.name;
         self.run(progress, |mut stdout| {
@@ -137,9 +137,9 @@ impl HostCommand {
     }
 }
 
-/// Waits for the child's end, stops the watch, and ends what the child has left running.
+/// Waits for the child's end, stops the watch, and kills processes that the child left running.
 ///
-/// The child stays a zombie until then, so that its number can't be another group's.
+/// The child stays a zombie until then, so its process group id cannot be reused.
 fn reap(child: &mut Child, group: Pid, stop: impl FnOnce() -> bool) -> std::io::Result<(ExitStatus, bool)> {
     let mut waited = Err(rustix::io::Errno::INTR);
     while waited == Err(rustix::io::Errno::INTR) {
@@ -150,12 +150,12 @@ fn reap(child: &mut Child, group: Pid, stop: impl FnOnce() -> bool) -> std::io::
     Ok((child.wait()?, expired))
 }
 
-/// Ends the group when it is cancelled or out of time; whether it was the latter.
+/// Ends the group on cancellation or timeout; returns whether it was a timeout.
 fn watch(group: Pid, limit: Duration, ended: &Receiver<()>, progress: &dyn Progress) -> bool {
     let started = Instant::now();
     let mut told: Option<(Instant, bool)> = None;
     while ended.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
-        // The group can be gone already; then there is nothing to end.
+        // The group may have ended already; then the signals have no effect.
         match told {
             None if progress.cancelled() || started.elapsed() > limit => {
                 told = Some((Instant::now(), !progress.cancelled()));
@@ -170,7 +170,7 @@ fn watch(group: Pid, limit: Duration, ended: &Receiver<()>, progress: &dyn Progr
     told.is_some_and(|(_, expired)| expired)
 }
 
-/// Passes lines on as they come, and keeps the last.
+/// Logs lines as they arrive, and returns the last ones.
 fn follow(stderr: impl Read, progress: &dyn Progress) -> Vec<String> {
     let mut input = BufReader::new(stderr);
     let mut kept = VecDeque::with_capacity(KEPT + 1);

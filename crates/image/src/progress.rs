@@ -1,26 +1,26 @@
-//! How long work tells what it is doing, and learns that it is no longer wanted.
+//! Progress reports and cancellation of long operations.
 
 use std::io::{self, Read};
 
 use crate::ImageError;
 
-/// Receives the progress of an import, and is asked whether to go on.
+/// Receives progress reports and decides whether to continue.
 pub trait Progress: Send + Sync {
-    /// A named stage begins.
+    /// Reports the start of a named stage.
     fn stage(&self, stage: &str);
-    /// Bytes done in this stage so far, of `total` where that is known.
+    /// Reports the bytes done in this stage, and the total if known.
     fn bytes(&self, done: u64, total: Option<u64>);
-    /// Bytes done so far of one of several things that are under way at once in this stage.
+    /// Reports the bytes done of one of several concurrent parts of this stage.
     fn part(&self, name: &str, done: u64, total: Option<u64>) {
         let _ = (name, done, total);
     }
-    /// One line worth showing: a program's output, or something skipped.
+    /// Shows a line: a program's output, or a note about skipped content.
     fn log(&self, line: &str);
-    /// Whether the work should stop; asked at least every few MiB and every 100 ms while a program runs.
+    /// Returns whether to stop. Called at least every few MiB, and every 100 ms while a program runs.
     fn cancelled(&self) -> bool;
 }
 
-/// Progress that nobody watches.
+/// Ignores all progress, and never cancels.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 
@@ -33,7 +33,7 @@ impl Progress for Silent {
     }
 }
 
-/// Tells nothing of how far one of several things is, and learns that none is wanted any more.
+/// Forwards cancellation and log lines, but no progress: used for one of several concurrent parts.
 pub(crate) struct OnlyStopping<'a>(pub(crate) &'a dyn Progress);
 
 impl Progress for OnlyStopping<'_> {
@@ -47,17 +47,19 @@ impl Progress for OnlyStopping<'_> {
     }
 }
 
-/// Whatever a stopped input makes of some work, the reason is that it was stopped.
+/// Replaces an error with [`ImageError::Cancelled`] if the operation was cancelled.
+///
+/// A cancelled input can cause any error.
 pub(crate) fn stopped_or<T>(progress: &dyn Progress, result: Result<T, ImageError>) -> Result<T, ImageError> {
     result.map_err(|error| if progress.cancelled() { ImageError::Cancelled } else { error })
 }
 
-/// Fails with [`ImageError::Cancelled`] once the caller wants to stop.
+/// Returns [`ImageError::Cancelled`] if the operation was cancelled.
 pub(crate) fn check(progress: &dyn Progress) -> Result<(), ImageError> {
     if progress.cancelled() { Err(ImageError::Cancelled) } else { Ok(()) }
 }
 
-/// A reader that reports how far it is, and fails once the caller wants to stop.
+/// A reader that reports progress, and fails once the operation is cancelled.
 pub(crate) struct Watched<'a, R> {
     input: R,
     done: u64,
@@ -72,7 +74,7 @@ impl<'a, R: Read> Watched<'a, R> {
     }
 }
 
-/// Bytes between two reports.
+/// Bytes between two progress reports.
 const STEP: u64 = 4 << 20;
 
 impl<R: Read> Read for Watched<'_, R> {

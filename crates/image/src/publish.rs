@@ -1,4 +1,4 @@
-//! Files that appear complete or not at all: written under a temporary name beside their place, synced, renamed.
+//! Files that appear complete or not at all: written to a temporary name in the same directory, synced, then renamed.
 
 use std::fs::File;
 use std::io;
@@ -9,7 +9,7 @@ use tempfile::{NamedTempFile, TempPath};
 use crate::ImageError;
 use crate::error::IoContext;
 
-/// The folder in which `path` lies.
+/// Returns the directory that contains `path`.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -17,7 +17,7 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// A new file beside `path`, removed again when dropped before [`publish`].
+/// Creates a file beside `path`; dropping it before [`publish`] removes it.
 pub(crate) fn begin(path: &Path) -> Result<(File, TempPath), ImageError> {
     let folder = folder_of(path);
     let file =
@@ -25,19 +25,19 @@ pub(crate) fn begin(path: &Path) -> Result<(File, TempPath), ImageError> {
     Ok(file.into_parts())
 }
 
-/// Syncs `file` and gives it the name `path`, replacing what was there.
+/// Syncs `file` and renames it to `path`, replacing an existing file.
 pub(crate) fn publish(file: &File, temporary: TempPath, path: &Path) -> Result<(), ImageError> {
     file.sync_all().map_err(|source| write_error(source, path, 0))?;
     temporary.persist(path).map_err(|error| error.error).during("rename a temporary file to", path)
 }
 
-/// Bytes an ordinary user can still write in `folder`.
+/// Returns the bytes available to an ordinary user in a directory.
 pub(crate) fn available(folder: &Path) -> Result<u64, ImageError> {
     let stat = rustix::fs::statvfs(folder).during("ask for the free space of", folder)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Refuses work that would not fit into `folder`.
+/// Returns an error if a directory has less than `needed` bytes available.
 pub(crate) fn require_space(folder: &Path, needed: u64) -> Result<(), ImageError> {
     let available = available(folder)?;
     if available < needed {
@@ -46,14 +46,14 @@ pub(crate) fn require_space(folder: &Path, needed: u64) -> Result<(), ImageError
     Ok(())
 }
 
-/// The error for a failed write to `path`, where at least `needed` bytes were going to be written.
+/// Creates the error for a failed write of at least `needed` bytes to `path`.
 pub(crate) fn write_error(source: io::Error, path: &Path, needed: u64) -> ImageError {
     if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
         let folder = folder_of(path);
         return ImageError::NoSpace {
             folder: folder.to_owned(),
             needed,
-            // The write has failed already: a figure that can't be had must not hide that.
+            // The write has already failed; failing to get a figure must not hide that.
             available: available(folder).unwrap_or(0),
         };
     }

@@ -1,9 +1,9 @@
 //! Streams between host and guest.
 //!
-//! Firecracker and `banger-vsock-device` give the same thing, a "hybrid" vsock: a Unix socket on the host. A connection
-//! to it begins with `CONNECT <port>\n`, answered by `OK <host port>\n` once the guest has accepted; a connection that
-//! the guest opens to port N of the host arrives at the socket `PATH_N`.
-//! (Firecracker, docs/vsock.md.) Where the host has `/dev/vhost-vsock`, it is the kernel's own `AF_VSOCK`.
+//! Firecracker and `banger-vsock-device` provide the same "hybrid" vsock: a Unix socket on the host. The host
+//! connects to it and sends `CONNECT <port>\n`; the answer is `OK <host port>\n` once the guest has accepted. A
+//! connection that the guest opens to port N of the host arrives at the socket `PATH_N` (Firecracker, docs/vsock.md).
+//! With `/dev/vhost-vsock`, the kernel's own `AF_VSOCK` can be used instead.
 
 use std::{
     io,
@@ -23,13 +23,13 @@ use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 
 use crate::VmmError;
 
-/// How long a guest may take to accept a connection. One without KVM takes a second or two, and longer on a busy host.
+/// Timeout for a guest to accept a connection. One without KVM needs a second or two, and longer on a busy host.
 const CONNECT: Duration = Duration::from_secs(30);
 
-/// Longest answer to `CONNECT`: `OK 4294967295\n`.
+/// Maximum length of the answer to `CONNECT`, in bytes; `OK 4294967295\n` has 14.
 const ANSWER_MAX: usize = 16;
 
-/// The way to a guest.
+/// Address of a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GuestChannel {
@@ -51,7 +51,7 @@ pub enum GuestStream {
     Vsock(VsockStream),
 }
 
-/// Waits for streams from a guest.
+/// A listener for streams from a guest.
 #[derive(Debug)]
 pub struct GuestListener {
     socket: ListenerKind,
@@ -66,7 +66,7 @@ enum ListenerKind {
 /// Opens a stream to `port` of a guest.
 ///
 /// # Errors
-/// When the VMM is gone, or nothing in the guest listens there.
+/// Returns an error if the VMM is gone, or nothing in the guest listens on the port.
 pub async fn connect(guest: &GuestChannel, port: u32) -> Result<GuestStream, VmmError> {
     let connecting = async {
         match guest {
@@ -84,7 +84,7 @@ pub async fn connect(guest: &GuestChannel, port: u32) -> Result<GuestStream, Vmm
 async fn connect_hybrid(path: &Path, port: u32) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(path).await?;
     stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
-    // To the byte: what follows the line is the guest's already.
+    // Byte by byte: what follows the line belongs to the guest's stream.
     let mut answer = Vec::with_capacity(ANSWER_MAX);
     while answer.last() != Some(&b'\n') {
         if answer.len() == ANSWER_MAX {
@@ -104,10 +104,10 @@ async fn connect_hybrid(path: &Path, port: u32) -> io::Result<UnixStream> {
     if answer.starts_with(b"OK ") { Ok(stream) } else { Err(io::ErrorKind::ConnectionRefused.into()) }
 }
 
-/// Waits for streams that a guest opens to `port` of the host.
+/// Listens for streams that a guest opens to `port` of the host.
 ///
 /// # Errors
-/// When the socket cannot be made.
+/// Returns an error if the socket cannot be created.
 pub fn listen(guest: &GuestChannel, port: u32) -> Result<GuestListener, VmmError> {
     let socket = match guest {
         GuestChannel::Hybrid(path) => {
@@ -128,10 +128,10 @@ pub fn listen(guest: &GuestChannel, port: u32) -> Result<GuestListener, VmmError
 }
 
 impl GuestListener {
-    /// The next stream.
+    /// Accepts the next stream.
     ///
     /// # Errors
-    /// When the socket fails.
+    /// Returns an error if the socket fails.
     pub async fn accept(&mut self) -> Result<GuestStream, VmmError> {
         match &self.socket {
             ListenerKind::Hybrid { listener, path } => match listener.accept().await {
@@ -141,7 +141,7 @@ impl GuestListener {
             ListenerKind::Vsock { listener, cid } => loop {
                 let (stream, from) =
                     listener.accept().await.map_err(|source| VmmError::Guest { port: 0, source })?;
-                // Every guest of the host can reach this port.
+                // Every guest on the host can reach this port.
                 if from.cid() == *cid {
                     return Ok(GuestStream::Vsock(stream));
                 }
@@ -153,7 +153,7 @@ impl GuestListener {
 impl Drop for GuestListener {
     fn drop(&mut self) {
         if let ListenerKind::Hybrid { path, .. } = &self.socket {
-            // The folder goes with the VM; until then nobody shall be able to call.
+            // The directory is deleted with the VM; until then nothing must be able to connect.
             let _ = std::fs::remove_file(path);
         }
     }

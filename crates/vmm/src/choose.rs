@@ -1,4 +1,4 @@
-//! Which VMM runs a VM: the one asked for, else Firecracker where KVM works, else QEMU.
+//! Chooses the VMM for a VM: the requested one, else Firecracker if KVM works, else QEMU.
 
 use crate::{
     Accel, Control, KvmVerdict, Vmm, VmmError, VmmKind,
@@ -7,12 +7,12 @@ use crate::{
     qemu::{self, Qemu, Vsock},
 };
 
-/// Chooses among what was `found`. With a slower choice comes a sentence that says why, and what to do about it; it
-/// does not when that choice was `wanted` and KVM's verdict is known.
+/// Chooses a VMM among those `found`. A slower choice comes with a sentence that says why and what to do, unless that
+/// choice was `wanted` and KVM's verdict is known.
 ///
 /// # Errors
-/// When the wanted one cannot be used, or none can, or whether KVM works is unknown: only QEMU, when it is `wanted`, then
-/// runs a VM, in software.
+/// Returns an error if the wanted VMM cannot be used, or none can, or if KVM's verdict is unknown. In the last case, a
+/// `wanted` QEMU is chosen nevertheless, and runs the VM in software.
 pub fn choose(wanted: Option<VmmKind>, found: &HostVmms) -> Result<(Box<dyn Vmm>, Option<String>), VmmError> {
     match wanted {
         Some(VmmKind::Firecracker) => Ok((Box::new(firecracker(found)?), None)),
@@ -34,7 +34,7 @@ pub fn choose(wanted: Option<VmmKind>, found: &HostVmms) -> Result<(Box<dyn Vmm>
     }
 }
 
-/// Returns the requests to a VMM of this kind.
+/// Returns the client for requests to a VMM of this kind.
 pub fn control(kind: VmmKind) -> &'static dyn Control {
     match kind {
         VmmKind::Firecracker => &firecracker::Api,
@@ -42,7 +42,7 @@ pub fn control(kind: VmmKind) -> &'static dyn Control {
     }
 }
 
-/// The error of a choice that needs KVM's verdict, when there is none.
+/// Returns the error for a choice that needs KVM's verdict, if there is no verdict.
 fn unknown(found: &HostVmms) -> Option<VmmError> {
     let why = || VmmError::KvmUnknown { why: found.kvm.reason.clone() };
     (found.kvm.verdict == KvmVerdict::Unknown).then(why)
@@ -56,7 +56,7 @@ fn reason(error: &VmmError) -> String {
 }
 
 fn firecracker(found: &HostVmms) -> Result<Firecracker, VmmError> {
-    // First: without a verdict, what is used instead of a missing Firecracker is unknown too.
+    // Checked first: without a verdict, the replacement for a missing Firecracker is unknown too.
     if let Some(unknown) = unknown(found) {
         return Err(unknown);
     }
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn asked_for_beats_firecracker_beats_qemu() {
         use VmmKind::{Firecracker, Qemu};
-        // wanted, (kvm, firecracker, qemu, vsock) → kind, with KVM, said to be slower
+        // wanted, (kvm, firecracker, qemu, vsock) → kind, with KVM, reported as slower
         for (wanted, (kvm, firecracker, qemu, vsock), expected) in [
             (None, (true, true, true, true), Ok((Firecracker, true, false))),
             (None, (true, false, true, true), Ok((Qemu, true, true))),

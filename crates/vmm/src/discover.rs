@@ -1,4 +1,4 @@
-//! What this host has to run VMs with.
+//! Discovers the programs and devices on this host that can run VMs.
 
 use std::{fs, path::PathBuf};
 
@@ -9,28 +9,28 @@ use crate::{
     verdict::KvmProbe,
 };
 
-/// Oldest Firecracker that is used: the first with ACPI on x86, by which Debian's kernel finds its devices (its
-/// changelog, 1.8.0).
+/// Oldest supported Firecracker: the first with ACPI on x86, which Debian's kernel uses to find its devices
+/// (Firecracker's changelog, 1.8.0).
 const FIRECRACKER_SINCE: [u32; 2] = [1, 8];
 
-/// Oldest QEMU that is used: Debian 11's, the first one tried.
+/// Oldest supported QEMU: Debian 11's, the oldest one tested.
 const QEMU_SINCE: [u32; 2] = [5, 2];
 
-/// The program of the vsock device (crates/vsock-device).
+/// Program of the vsock device (crates/vsock-device).
 const VSOCK_DEVICE: &str = "banger-vsock-device";
 
-/// The reason why QEMU's guests have no vsock.
+/// Reason why QEMU's guests have no vsock.
 pub(crate) const NO_VSOCK: &str =
     "banger-vsock-device is missing beside bangerd: the installation is incomplete";
 
-/// Where VMM programs are searched, and how KVM is judged.
+/// Search path for VMM programs, and source of the KVM verdict.
 #[derive(Debug, Clone)]
 pub struct VmmSearch {
     /// Directories that are searched first.
     pub directories: Vec<PathBuf>,
-    /// Whether `PATH` and the usual directories are searched too.
+    /// True to search `PATH` and the usual directories, too.
     pub use_path: bool,
-    /// Where the verdict on KVM comes from.
+    /// Source of the KVM verdict.
     pub kvm: KvmSource,
 }
 
@@ -40,31 +40,31 @@ impl VmmSearch {
     }
 }
 
-/// What there is.
+/// VMMs and devices found on this host.
 #[derive(Debug, Clone)]
 pub struct HostVmms {
-    /// What the KVM probe found.
+    /// Verdict of the KVM probe.
     pub kvm: KvmProbe,
     /// Firecracker, or why it cannot be used.
     pub(crate) firecracker: Result<InstalledProgram, String>,
     /// QEMU, or why it cannot be used.
     pub(crate) qemu: Result<InstalledProgram, String>,
-    /// The program of the vsock device, which is installed beside bangerd.
+    /// Program of the vsock device, which is installed beside bangerd.
     pub(crate) vsock_device: Option<PathBuf>,
-    /// Whether the kernel's own vsock can be used.
+    /// True if the host kernel's vsock can be used.
     pub(crate) vhost_vsock: bool,
-    /// What all of this was told by.
+    /// Identity of each file that the result depends on.
     evidence: Vec<(PathBuf, Option<Identity>)>,
 }
 
-/// A program that was found.
+/// A program that was found, with its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct InstalledProgram {
     pub(crate) program: PathBuf,
     pub(crate) version: String,
 }
 
-/// Finds the VMM programs and judges KVM.
+/// Finds the VMM programs and determines whether KVM works.
 pub async fn discover(search: &VmmSearch) -> HostVmms {
     let (kvm, firecracker, qemu) = tokio::join!(
         probe::verdict(&search.kvm),
@@ -79,17 +79,17 @@ pub async fn discover(search: &VmmSearch) -> HostVmms {
         qemu: qemu.map_err(|unfit| unfit.why),
         vsock_device: search.find(VSOCK_DEVICE),
         vhost_vsock,
-        // Without evidence it holds for one choice only: a program that was late may be fit after all.
+        // If a program timed out, no evidence is kept, so that the next choice discovers again.
         evidence: if late { Vec::new() } else { evidence(search) },
     }
 }
 
-/// What was looked at, and what was there.
+/// Returns the identity of each file that the result of [`discover`] depends on.
 fn evidence(search: &VmmSearch) -> Vec<(PathBuf, Option<Identity>)> {
     let programs = ["firecracker", "qemu-system-x86_64", VSOCK_DEVICE];
     let programs = programs.map(|name| search.find(name).unwrap_or_else(|| name.into()));
     let devices = ["/dev/kvm", "/dev/vhost-vsock"].map(PathBuf::from);
-    // `banger doctor` replaces the kept verdict.
+    // `banger doctor` replaces the cached verdict.
     let kept = match &search.kvm {
         KvmSource::Probe { kept, .. } => kept.clone(),
         KvmSource::Fixed(_) => None,
@@ -98,7 +98,7 @@ fn evidence(search: &VmmSearch) -> Vec<(PathBuf, Option<Identity>)> {
 }
 
 impl HostVmms {
-    /// What each program and device is, or why it cannot be used, by its name.
+    /// Returns each program or device with its version and path, or the reason why it cannot be used.
     pub fn programs(&self) -> [(&'static str, Result<String, String>); 3] {
         let told = |program: &Result<InstalledProgram, String>| match program {
             Ok(found) => Ok(format!("{}, {}", found.version, found.program.display())),
@@ -112,16 +112,16 @@ impl HostVmms {
         [("firecracker", told(&self.firecracker)), ("qemu", told(&self.qemu)), ("qemu's vsock", vsock)]
     }
 
-    /// Whether the programs and devices are those that were looked at.
+    /// Returns whether the programs and devices are unchanged since [`discover`].
     pub fn still_there(&self, search: &VmmSearch) -> bool {
         self.evidence == evidence(search)
     }
 }
 
-/// Why a program cannot be used.
+/// Reason why a program cannot be used.
 struct Unfit {
     why: String,
-    /// Whether it only did not answer in time.
+    /// True if the program only timed out.
     late: bool,
 }
 

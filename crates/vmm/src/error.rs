@@ -1,53 +1,53 @@
-//! What goes wrong between the host and its VMMs.
+//! Errors of VMMs and of connections to guests.
 
 use std::{io, path::PathBuf, time::Duration};
 
 use crate::kind::VmmKind;
 
-/// An error of a VMM, or of the way to a guest.
+/// An error of a VMM, or of a connection to a guest.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VmmError {
-    /// Nothing is installed that could run a VM.
+    /// No VMM on this host can run a VM.
     #[error("nothing here can run a VM: {why}")]
     NoVmm {
-        /// What was looked for, and what to do.
+        /// Reason why each VMM cannot be used, and the remedy.
         why: String,
     },
-    /// The one that was asked for is not installed, or lacks something.
+    /// The requested VMM is not installed, or lacks something.
     #[error("{vmm} cannot run a VM here: {why}")]
     Unusable {
-        /// Which.
+        /// The VMM.
         vmm: VmmKind,
-        /// What is missing, and what to do.
+        /// The missing part, and the remedy.
         why: String,
     },
-    /// Firecracker was asked for, and KVM is not usable.
+    /// Firecracker was requested, and KVM is not usable.
     #[error("firecracker needs KVM: {why}")]
     NoKvm {
-        /// What the probe found.
+        /// Reason from the KVM probe.
         why: String,
     },
     /// A VM's speed depends on KVM, and the probe has no verdict.
     #[error("cannot tell whether KVM works: {why}")]
     KvmUnknown {
-        /// Why there is none.
+        /// Reason why there is no verdict.
         why: String,
     },
     /// Something did not answer in time.
     #[error("{what} has not answered in {} ms", limit.as_millis())]
     Timeout {
-        /// What.
+        /// Name of the peer.
         what: String,
-        /// The limit.
+        /// The timeout.
         limit: Duration,
     },
-    /// A control socket does not follow its protocol.
+    /// A peer does not follow its protocol.
     #[error("{what} answers what it should not: {answer}")]
     Protocol {
         /// Firecracker's API, QMP, or the vsock's handshake.
         what: &'static str,
-        /// What came.
+        /// The answer that was received.
         answer: String,
     },
     /// A request to Firecracker's API was refused.
@@ -59,23 +59,23 @@ pub enum VmmError {
         path: &'static str,
         /// HTTP status.
         status: u16,
-        /// Its `fault_message`.
+        /// The response's `fault_message`.
         fault: String,
     },
-    /// Nothing in the guest listens on that vsock port.
+    /// A vsock port cannot be reached or listened on.
     #[error("nothing in the guest answers on vsock port {port}: {source}")]
     Guest {
-        /// The port.
+        /// The vsock port.
         port: u32,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// A socket could not be used.
     #[error("cannot use the socket {}: {source}", path.display())]
     Socket {
-        /// Which.
+        /// The socket's path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// A configuration could not be rendered.

@@ -1,7 +1,7 @@
-//! The verdict on KVM, kept in a file for as long as it holds: this boot, this device, this probe.
+//! The cached KVM verdict: a file that is valid for this boot, this device and this probe program.
 //!
-//! So a daemon's start needs no probe, and a busy minute cannot turn the verdict of an earlier one. A file that is
-//! missing, unreadable or of other conditions means that the probe runs.
+//! A daemon's start then needs no probe, and a busy host cannot change an earlier verdict. If the file is missing,
+//! unreadable or from other conditions, the probe runs.
 
 use std::{fs, path::Path};
 
@@ -12,12 +12,12 @@ use crate::{
     verdict::KvmProbe,
 };
 
-/// The kernel's number of this boot.
+/// The kernel's id of this boot.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 const KVM: &str = "/dev/kvm";
 
-/// What a verdict depends on.
+/// Conditions under which a verdict is valid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Conditions {
     boot: String,
@@ -32,8 +32,8 @@ struct Kept {
 }
 
 impl Conditions {
-    /// Returns the conditions now for the probe `program`; `None` where this process may not open the device, because
-    /// another of this user's may.
+    /// Returns the current conditions for the probe `program`, or `None` if this process cannot open the device:
+    /// another process of the same user may be able to.
     pub(crate) fn now(program: &Path) -> Option<Self> {
         fs::OpenOptions::new().read(true).write(true).open(KVM).ok()?;
         Some(Self {
@@ -44,20 +44,20 @@ impl Conditions {
     }
 }
 
-/// Returns the verdict in `file`, if it was found under `conditions`.
+/// Returns the verdict in `file` if it is valid under `conditions`.
 pub(crate) fn read(file: &Path, conditions: &Conditions) -> Option<KvmProbe> {
     let kept: Kept = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
     (kept.conditions == *conditions).then_some(kept.found)
 }
 
-/// Writes a verdict to `file`, whose directory must exist. A failure, or another writer at the same time, costs the next
-/// process a probe and nothing else.
+/// Writes a verdict to `file`, whose directory must exist. A failure, or a concurrent write by another process, only
+/// costs the next process a probe.
 pub(crate) fn write(file: &Path, conditions: Conditions, found: &KvmProbe) {
     let Ok(text) = serde_json::to_vec(&Kept { conditions, found: found.clone() }) else { return };
     let partial = file.with_extension("partial");
     let written = fs::write(&partial, text).and_then(|()| fs::rename(&partial, file));
     if written.is_err() {
-        // It may not have been created.
+        // The file may not exist.
         let _ = fs::remove_file(&partial);
     }
 }

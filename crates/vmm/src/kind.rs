@@ -1,13 +1,13 @@
-//! The programs that can run a VM, and what makes the CPUs run.
+//! The kinds of VMMs and accelerators.
 
 use std::fmt;
 
-/// The programs that can run a VM.
+/// A program that can run a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VmmKind {
     /// Firecracker; needs KVM.
     Firecracker,
-    /// QEMU; with KVM, or slower without.
+    /// QEMU; uses KVM, or runs slower without.
     Qemu,
 }
 
@@ -20,11 +20,11 @@ impl fmt::Display for VmmKind {
     }
 }
 
-/// What makes the virtual CPUs run.
+/// Accelerator that runs virtual CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accel {
-    /// The processor itself.
+    /// Hardware virtualisation (KVM).
     Kvm,
-    /// QEMU's translation, in software.
+    /// Software translation (QEMU's TCG).
     Tcg,
 }

@@ -1,8 +1,8 @@
-//! A VM's hardware as data in, a process out.
+//! Turns a VM's hardware specification into processes, and connects to its guest.
 //!
-//! [`discover`] finds what can run a VM, [`choose`] picks one, and its [`Vmm::plan`] turns a [`VmSpec`] into a
-//! [`LaunchPlan`]: files and processes as plain data, that the engine then starts. Once it runs, [`control`] sends its VMM
-//! requests, and [`connect`] and [`listen`] are the two ways between host and guest.
+//! [`discover`] finds the VMMs on this host, [`choose`] selects one, and its [`Vmm::plan`] turns a [`VmSpec`] into a
+//! [`LaunchPlan`]: files and processes as plain data, which the engine then starts. Requests to a running VMM use
+//! [`control`]. [`connect`] and [`listen`] open streams to and from the guest.
 
 mod channel;
 mod choose;

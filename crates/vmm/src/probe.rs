@@ -1,8 +1,8 @@
-//! The KVM probe: can this host run a guest at full speed?
+//! The KVM probe: determines whether this host runs a guest at full speed.
 //!
-//! The guest runs in a child process, because on a host whose KVM is broken it may hang beyond any signal. What counts
-//! is CPU time, the guest's and the child's: on a busy host both may take seconds of wall clock and are still right.
-//! A guest that fails is tried again in a fresh process before KVM is called broken.
+//! The guest runs in a child process, because on a host with broken KVM it may hang so that no signal ends it. The
+//! probe measures CPU time of the guest and the child: on a busy host both may take seconds of wall-clock time and
+//! still be fine. A guest that fails is retried in a new process before KVM is reported as broken.
 
 use std::{
     io::Write,
@@ -28,43 +28,43 @@ use crate::{
     verdict::{KvmProbe, KvmVerdict},
 };
 
-/// CPU time that the guest may use: it uses 0.1 ms where KVM is real, and some thousand times that where it is emulated.
+/// Maximum CPU time of the guest. It needs 0.1 ms with real KVM, and about a thousand times that with emulated KVM.
 const FAST: Duration = Duration::from_millis(50);
 
-/// CPU time that slow guests may use before the fastest of them is the verdict: in a nested host, a guest's CPU time
-/// includes what the outer host spends on other work.
+/// Total CPU time of slow guests after which the fastest decides. On a nested host, a guest's CPU time includes other
+/// work of the outer host.
 const SLOW: Duration = Duration::from_millis(500);
 
-/// What bounds the child.
+/// Limits of the child process.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    /// CPU time after which its guest hangs; it needs some 10 ms, and [`SLOW`] at most.
+    /// CPU time after which the guest counts as hung. The child needs about 10 ms, and at most [`SLOW`].
     cpu: Duration,
-    /// Wall clock after which there is no verdict: the host is too busy, or the child sleeps in the kernel for good.
+    /// Wall-clock time after which there is no verdict: the host is too busy, or the child hangs in the kernel.
     wall: Duration,
 }
 
 const LIMITS: Limits = Limits { cpu: Duration::from_secs(2), wall: Duration::from_secs(60) };
 
-/// How often the child's CPU time is read; the kernel reports none of its own accord.
+/// Interval for reading the child's CPU time; the kernel sends no notification.
 const POLL: Duration = Duration::from_millis(50);
 
 /// CPU seconds after which the kernel ends a child whose parent is gone.
 const ORPHAN: u64 = 10;
 
-/// Where the verdict on KVM comes from.
+/// Source of the KVM verdict.
 #[derive(Debug, Clone)]
 pub enum KvmSource {
-    /// A probe in a process of its own.
+    /// A probe in a child process.
     Probe {
         /// The program and its arguments; its process calls [`probe_main`].
         command: Vec<PathBuf>,
-        /// The file that keeps the verdict for as long as the host is up.
+        /// File that caches the verdict until the host reboots.
         kept: Option<PathBuf>,
-        /// Whether to probe even when a verdict is kept; the new one replaces it.
+        /// True to probe despite a cached verdict. The new verdict replaces it.
         again: bool,
     },
-    /// This verdict.
+    /// A fixed verdict.
     Fixed(KvmProbe),
 }
 
@@ -74,7 +74,7 @@ pub(crate) async fn verdict(source: &KvmSource) -> KvmProbe {
         KvmSource::Probe { command, kept, again } => (command, kept.as_deref(), *again),
         KvmSource::Fixed(verdict) => return verdict.clone(),
     };
-    // Read first: a change during the probe makes its verdict one of the past.
+    // Read before the probe: if the conditions change meanwhile, the verdict is not valid for the new ones.
     let conditions = command.first().and_then(|program| Conditions::now(program));
     let kept = file.zip(conditions);
     if let Some((file, conditions)) = &kept
@@ -92,9 +92,9 @@ pub(crate) async fn verdict(source: &KvmSource) -> KvmProbe {
     verdict
 }
 
-/// The child's side: runs the guest and prints the verdict as a line of JSON.
+/// Main function of the child: runs the guest and prints the verdict as a line of JSON.
 pub fn probe_main() -> ExitCode {
-    // Fails only when the limit is lower already.
+    // Fails only if the limit is already lower.
     let _ = setrlimit(Resource::Cpu, Rlimit { current: Some(ORPHAN), maximum: Some(ORPHAN) });
     let found = judge(fastest(), Path::new("/sys/module/kvm_pvm").exists());
     let line = serde_json::to_string(&found).unwrap_or_default();
@@ -104,7 +104,7 @@ pub fn probe_main() -> ExitCode {
     }
 }
 
-/// Runs the guest until it is fast once, or slow for [`SLOW`] in all.
+/// Runs the guest until it is fast once, or has been slow for [`SLOW`] in total.
 fn fastest() -> KvmOutcome {
     let (mut fastest, mut used) = (Duration::MAX, Duration::ZERO);
     loop {
@@ -154,7 +154,7 @@ fn cannot_open(error: &std::io::Error) -> String {
     }
 }
 
-/// Runs the probe, and a second time when it says that KVM is broken.
+/// Runs the probe, and again if the first verdict is that KVM is broken.
 async fn asked_twice(command: &[PathBuf], limits: Limits) -> KvmProbe {
     let first = run(command, limits).await;
     if first.verdict != KvmVerdict::Broken {
@@ -167,7 +167,7 @@ async fn asked_twice(command: &[PathBuf], limits: Limits) -> KvmProbe {
     second
 }
 
-/// Runs `command`, whose process calls [`probe_main`], and returns its verdict, or the one of its end.
+/// Runs `command`, whose process calls [`probe_main`]. Returns its verdict, or one derived from its exit status.
 async fn run(command: &[PathBuf], limits: Limits) -> KvmProbe {
     let unknown = |why: String| KvmProbe::new(KvmVerdict::Unknown, why);
     let [program, args @ ..] = command else {
@@ -178,7 +178,7 @@ async fn run(command: &[PathBuf], limits: Limits) -> KvmProbe {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        // One that is stuck in the kernel stays until the kernel lets it go: nobody waits for it.
+        // A child that hangs in the kernel stays until the kernel ends it; nothing waits for it.
         .kill_on_drop(true)
         .spawn();
     let mut child = match child {
@@ -201,7 +201,7 @@ async fn run(command: &[PathBuf], limits: Limits) -> KvmProbe {
     }
 }
 
-/// Returns what the child prints, or how it ended without that.
+/// Returns the verdict that the child prints, or one derived from its exit status.
 async fn answer(child: &mut Child) -> std::io::Result<KvmProbe> {
     let mut said = Vec::new();
     if let Some(stdout) = child.stdout.take() {
@@ -220,14 +220,14 @@ async fn answer(child: &mut Child) -> std::io::Result<KvmProbe> {
     })
 }
 
-/// Waits until process `pid` has used so much CPU time.
+/// Waits until process `pid` has used `limit` of CPU time.
 async fn uses(pid: Option<u32>, limit: Duration) {
     while cpu_time(pid) < limit {
         sleep(POLL.min(limit)).await;
     }
 }
 
-/// CPU time of process `pid`; none when it is gone.
+/// Returns the CPU time of process `pid`, or zero if it is gone.
 fn cpu_time(pid: Option<u32>) -> Duration {
     pid.and_then(|pid| process_cpu_time(pid).ok()).unwrap_or_default()
 }
@@ -251,14 +251,14 @@ mod tests {
         assert_eq!(judge(KvmOutcome::Died("internal error".into()), false).verdict, Broken);
     }
 
-    /// A probe that is this shell script, and the file to which each run of it appends a line.
+    /// Returns the command of a shell script as probe, and a file to which each run appends a line.
     fn script(dir: &Path, script: &str) -> (Vec<PathBuf>, PathBuf) {
         let runs = dir.join("runs");
         let script = format!("echo run >> {}; {script}", runs.display());
         (["/bin/sh".into(), "-c".into(), script.into()].to_vec(), runs)
     }
 
-    /// The verdict of a probe that is this shell script, and how often it ran.
+    /// Returns the verdict of a shell script as probe, and how often it ran.
     async fn asked(text: &str, limits: Limits) -> (KvmProbe, usize) {
         let dir = tempfile::tempdir().unwrap();
         let (command, runs) = script(dir.path(), text);
@@ -321,7 +321,7 @@ mod tests {
         let probe = |again| KvmSource::Probe { command: command.clone(), kept: Some(file.clone()), again };
         let count = || fs::read_to_string(&runs).unwrap().lines().count();
         if fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
-            // Without a device there are no conditions to keep a verdict for.
+            // Without a device there are no conditions to cache a verdict for.
             verdict(&probe(false)).await;
             assert!(!file.exists());
             return;

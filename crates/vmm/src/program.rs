@@ -1,4 +1,4 @@
-//! Host programs: found by a checked `PATH`, and asked for their versions.
+//! Finds host programs in safe directories, and reads their versions.
 
 use std::{
     env,
@@ -10,14 +10,14 @@ use std::{
 
 use tokio::{process::Command, time::timeout};
 
-/// How long a program may take to print its version: some 10 ms when the host is idle. Only one that hangs takes this long.
+/// Timeout for a program to print its version: only a hung program exceeds it. An idle host needs some 10 ms.
 const VERSION: Duration = Duration::from_secs(60);
 
-/// Where Debian and most others keep programs, for when `PATH` is short, as a service's is.
+/// Usual program directories of Debian and most others, for a short `PATH` such as a service's.
 const USUAL: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/usr/sbin", "/usr/libexec"];
 
 /// Returns the first executable `name` in `directories`, then, with `use_path`, in `PATH` and the usual directories.
-/// Only absolute directories count: a relative one in `PATH` means whatever is in the current directory.
+/// Only absolute directories count, because a relative one in `PATH` depends on the current directory.
 pub(crate) fn find(name: &str, directories: &[PathBuf], use_path: bool) -> Option<PathBuf> {
     let path = env::var_os("PATH").filter(|_| use_path).unwrap_or_default();
     let usual = USUAL.map(PathBuf::from).into_iter().filter(|_| use_path);
@@ -31,11 +31,11 @@ fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// A program has not answered within this time.
+/// The program did not answer within this time.
 #[derive(Debug)]
 pub(crate) struct Late(pub(crate) Duration);
 
-/// Returns the first line that `program --version` prints; an empty one when it cannot run or prints nothing.
+/// Returns the first line that `program --version` prints, or an empty one if it cannot run or prints nothing.
 pub(crate) async fn version_line(program: &Path) -> Result<String, Late> {
     let command = Command::new(program)
         .arg("--version")
@@ -48,7 +48,7 @@ pub(crate) async fn version_line(program: &Path) -> Result<String, Late> {
     Ok(String::from_utf8_lossy(&stdout).lines().next().unwrap_or_default().to_owned())
 }
 
-/// The first thing in `line` that reads like a version: numbers with dots between them.
+/// Returns the first version in `line`: numbers separated by dots.
 pub(crate) fn version_in(line: &str) -> Option<(Vec<u32>, &str)> {
     let words = line.split(|c: char| !(c.is_ascii_digit() || c == '.'));
     words.filter(|word| word.contains('.')).find_map(|word| {

@@ -1,4 +1,4 @@
-//! A VM's hardware, and the plan to bring it up: plain data on both sides.
+//! A VM's hardware, and the plan to start it, both as plain data.
 
 use std::{ffi::OsString, net::Ipv4Addr, path::PathBuf};
 
@@ -7,9 +7,9 @@ use crate::GuestChannel;
 /// A VM's hardware.
 #[derive(Debug, Clone)]
 pub struct VmSpec {
-    /// Its id; in an argument of every process of the VM.
+    /// The VM's id, which is in an argument of each of its processes.
     pub id: String,
-    /// Virtual CPUs, from 1.
+    /// Number of virtual CPUs, at least 1.
     pub vcpu: u32,
     /// Memory in MiB.
     pub memory_mib: u64,
@@ -17,17 +17,17 @@ pub struct VmSpec {
     pub kernel: PathBuf,
     /// The boot initrd.
     pub initrd: PathBuf,
-    /// The part of the kernel's command line that is the same with every VMM.
+    /// Part of the kernel command line that is the same for every VMM.
     pub cmdline: String,
-    /// The disks, as the guest shall number them: `vda`, `vdb`, …
+    /// Disks in guest order: `vda`, `vdb`, …
     pub disks: Vec<Disk>,
     /// The guest's vsock context id, from 3 to 2^31 - 1.
     pub vsock_cid: u32,
-    /// The port of the host that the guest dials when it is up, unless the plan says another.
+    /// Host port that the guest connects to when it is up, unless the plan has another.
     pub ready_port: u32,
-    /// Its network.
+    /// The VM's network.
     pub network: Network,
-    /// A folder of its own for sockets and configuration. Short: a socket's path has at most 107 bytes.
+    /// The VM's own directory for sockets and configuration. Must be short: a socket's path has at most 107 bytes.
     pub run_dir: PathBuf,
 }
 
@@ -36,63 +36,63 @@ pub struct VmSpec {
 pub struct Disk {
     /// The file.
     pub path: PathBuf,
-    /// Whether the guest may only read it; such a file may be shared by several VMs.
+    /// True if the guest can only read it. Several VMs can share such a file.
     pub read_only: bool,
 }
 
-/// What network a VM is to have.
+/// Network of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
-    /// None.
+    /// No network.
     None,
-    /// One that needs no privilege: out through the host's own connections.
+    /// User-mode network, without privileges: out through the host's own connections.
     User,
-    /// An interface from which nothing is reached.
+    /// A network interface that reaches nothing.
     Isolated,
 }
 
-/// All that is needed to start a VM.
+/// Everything needed to start a VM.
 #[derive(Debug, Clone)]
 pub struct LaunchPlan {
-    /// Files to write first.
+    /// Files to write before the processes start.
     pub files: Vec<(PathBuf, Vec<u8>)>,
-    /// Processes to start, in this order; the VMM is the last.
+    /// Processes to start, in this order; the VMM is last.
     pub processes: Vec<ProcessSpec>,
     /// The VMM's control socket: Firecracker's API, or QMP.
     pub control: PathBuf,
-    /// The way to the guest.
+    /// Address of the guest.
     pub guest: GuestChannel,
-    /// The port of the host that the guest will dial when it is up.
+    /// Host port that the guest connects to when it is up.
     pub ready_port: u32,
-    /// What the guest's agent is to set up; `None` when there is no network.
+    /// Network for the agent to configure; `None` without a network.
     pub network: Option<GuestNetwork>,
-    /// The network in words.
+    /// Description of the network for users.
     pub network_note: String,
 }
 
 /// A process of a VM.
 #[derive(Debug, Clone)]
 pub struct ProcessSpec {
-    /// What it is for.
+    /// Role of the process.
     pub role: Role,
-    /// Its program, an absolute path.
+    /// Absolute path of the program.
     pub program: PathBuf,
-    /// Its arguments.
+    /// Arguments of the program.
     pub args: Vec<OsString>,
-    /// A socket it makes, which must be there before the next process starts.
+    /// Socket that the process creates, which must exist before the next process starts.
     pub ready: Option<PathBuf>,
 }
 
-/// What a process of a VM is for.
+/// Role of a VM's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The vsock device of a QEMU guest.
     VsockDevice,
-    /// The VMM itself. Its standard output is the guest's console.
+    /// The VMM. Its standard output is the guest's console.
     Vmm,
 }
 
-/// A network as the guest must set it up.
+/// Network configuration for the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestNetwork {
     /// Interface name in the guest.
@@ -101,9 +101,9 @@ pub struct GuestNetwork {
     pub address: Ipv4Addr,
     /// Its prefix length in bits.
     pub prefix: u8,
-    /// The way out.
+    /// Address of the gateway.
     pub gateway: Ipv4Addr,
-    /// The resolver.
+    /// Address of the DNS resolver.
     pub nameserver: Ipv4Addr,
 }
 

@@ -1,29 +1,29 @@
-//! The verdict on KVM.
+//! Verdict of the KVM probe.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What the probe can say about KVM.
+/// Verdict on KVM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KvmVerdict {
     /// A guest ran at full speed.
     Usable,
-    /// `/dev/kvm` is missing, closed to this user, or creates no VM.
+    /// `/dev/kvm` is missing, not accessible to this user, or cannot create a VM.
     Unavailable,
     /// A guest was too slow, died, or did not end.
     Broken,
-    /// The probe did not get far enough to tell.
+    /// The probe did not get far enough to decide.
     Unknown,
 }
 
-/// What the probe found.
+/// Result of the KVM probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KvmProbe {
-    /// Whether guests run.
+    /// The verdict.
     pub verdict: KvmVerdict,
-    /// Why, and what to do about it.
+    /// The reason, and what to do about it.
     pub reason: String,
 }
 
@@ -39,12 +39,12 @@ impl fmt::Display for KvmProbe {
 }
 
 impl KvmProbe {
-    /// A verdict with its reason.
+    /// Creates a result from a verdict and its reason.
     pub fn new(verdict: KvmVerdict, reason: impl Into<String>) -> Self {
         Self { verdict, reason: reason.into() }
     }
 
-    /// Whether guests run at full speed.
+    /// Returns whether guests run at full speed.
     pub fn is_usable(&self) -> bool {
         self.verdict == KvmVerdict::Usable
     }

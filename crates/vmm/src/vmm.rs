@@ -1,4 +1,4 @@
-//! What every VMM can do.
+//! Traits that every VMM implements.
 
 use std::{fmt, future::Future, path::Path, pin::Pin};
 
@@ -8,31 +8,31 @@ use crate::{
     spec::{LaunchPlan, VmSpec},
 };
 
-/// A future that a trait can return.
+/// Return type of asynchronous trait methods.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A program that can run a VM. The same spec gives the same VM with each.
+/// A program that can run a VM. The same spec results in the same VM with each.
 pub trait Vmm: Send + Sync + fmt::Debug {
-    /// Which.
+    /// Returns the VMM's kind.
     fn kind(&self) -> VmmKind;
-    /// What makes its CPUs run.
+    /// Returns the accelerator that runs its virtual CPUs.
     fn accel(&self) -> Accel;
-    /// Its version.
+    /// Returns its version.
     fn version(&self) -> &str;
-    /// All that is needed to start the VM, as data.
+    /// Returns everything needed to start the VM, as data.
     ///
     /// # Errors
-    /// When this VMM cannot run such a VM here.
+    /// Returns an error if this VMM cannot run the VM on this host.
     fn plan(&self, spec: &VmSpec) -> Result<LaunchPlan, VmmError>;
 }
 
-/// The requests to a VMM that runs. They need nothing of the host but its control socket.
+/// Requests to a running VMM. They need only its control socket.
 pub trait Control: Send + Sync + fmt::Debug {
-    /// Whether the VMM at this control socket is alive.
+    /// Checks that the VMM at this control socket answers.
     fn answers<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>>;
-    /// Lets the virtual CPUs stand still.
+    /// Pauses the virtual CPUs.
     fn pause<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>>;
-    /// Lets the virtual CPUs go on.
+    /// Resumes the virtual CPUs.
     fn resume<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>>;
     /// Presses Ctrl-Alt-Del on the guest's keyboard.
     fn ctrl_alt_del<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>>;

@@ -11,10 +11,10 @@ use crate::packet::{
     HOST_CID, Header, MAX_PAYLOAD, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, STREAM, op,
 };
 
-/// Bytes from the guest that a connection buffers for a slow host program.
+/// Maximum number of bytes from the guest that a connection buffers for a slow host program.
 const BUFFER: u32 = 256 << 10;
 
-/// Longest line with which a host program begins: `CONNECT 4294967295\n`, and some.
+/// Maximum length of a host program's first line, in bytes; `CONNECT 4294967295\n` has 19.
 const MAX_LINE: usize = 32;
 
 /// The ports of a connection.
@@ -39,12 +39,12 @@ enum State {
     Open,
 }
 
-/// How a connection ends.
+/// End of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     /// The device sends the guest a RST.
     Reset,
-    /// The guest has ended the connection, or was never told of it.
+    /// The guest has ended the connection, or never knew of it.
     Silent,
 }
 
@@ -64,26 +64,26 @@ pub(crate) struct Connection {
     host_closed: bool,
     /// Bytes that were read and did not fit in a packet.
     to_guest: VecDeque<u8>,
-    /// Bytes of the guest that could not be written to the host program yet.
+    /// Bytes from the guest that could not be written to the host program yet.
     to_host: VecDeque<u8>,
     /// The flags of the guest's SHUTDOWN.
     guest_shutdown: u32,
-    /// The flags of the SHUTDOWN that the guest was sent.
+    /// The flags of the SHUTDOWN sent to the guest.
     sent_shutdown: u32,
-    /// The guest asked for its credit, or much of it was freed since it was told.
+    /// The guest requested a credit update, or much credit was freed since the last one.
     owes_credit: bool,
-    /// Bytes written to the host program, modulo 2^32, and the number that the guest was told last.
+    /// Bytes written to the host program, modulo 2^32, and that number as last reported to the guest.
     forwarded: u32,
     told: u32,
     /// Bytes sent to the guest, modulo 2^32; the size of its buffer, and the bytes that it has consumed.
     sent: u32,
     guest_buffer: u32,
     guest_consumed: u32,
-    /// The value of `sent` when the device last asked the guest for its credit.
+    /// The value of `sent` when the device last requested credit from the guest.
     asked: u32,
-    /// Whether epoll reports that the stream can be written to.
+    /// True while epoll watches the stream for writability.
     pub(crate) watches_writing: bool,
-    /// Whether the muxer has it in its queue.
+    /// True while the connection is in the muxer's queue.
     pub(crate) scheduled: bool,
 }
 
@@ -133,7 +133,7 @@ impl Connection {
         self.stream.as_ref()
     }
 
-    /// Returns whether bytes wait until the host program reads.
+    /// Returns whether bytes wait for the host program to read.
     pub(crate) fn waits_to_write(&self) -> bool {
         self.stream.is_some() && !self.to_host.is_empty()
     }
@@ -143,7 +143,7 @@ impl Connection {
         self.stream.is_none()
     }
 
-    /// Returns whether the guest was told of the connection.
+    /// Returns whether the guest knows of the connection.
     fn is_known_to_guest(&self) -> bool {
         !matches!(self.state, State::Line(_) | State::Request)
     }
@@ -152,7 +152,7 @@ impl Connection {
         if self.is_known_to_guest() { End::Reset } else { End::Silent }
     }
 
-    /// Reads the host program's line; returns the guest's port when it is complete.
+    /// Reads the host program's line. Returns the guest's port once it is complete.
     pub(crate) fn read_line(&mut self) -> Result<Option<u32>, End> {
         let (State::Line(line), Some(stream)) = (&mut self.state, &mut self.stream) else { return Ok(None) };
         let mut bytes = [0; MAX_LINE];
@@ -172,7 +172,7 @@ impl Connection {
             };
             let port = std::str::from_utf8(&line[..end]).ok();
             let port = port.and_then(|line| line.strip_prefix("CONNECT ")).and_then(|port| port.parse().ok());
-            // The guest's bytes follow the line.
+            // Bytes for the guest follow the line.
             self.to_guest.extend(&line[end + 1..]);
             return port.map(Some).ok_or(End::Silent);
         }
@@ -214,7 +214,7 @@ impl Connection {
         self.owes_credit |= self.forwarded.wrapping_sub(self.told) >= BUFFER / 4;
     }
 
-    /// Passes the guest's SHUTDOWN on once the bytes before it are written.
+    /// Passes on the guest's SHUTDOWN once the bytes before it are written.
     fn settle(&mut self) -> Result<(), End> {
         if !self.to_host.is_empty() {
             return Ok(());
@@ -232,7 +232,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Handles a packet of the guest.
+    /// Handles a packet from the guest.
     pub(crate) fn receive(&mut self, header: &Header, payload: &[u8]) -> Result<(), End> {
         self.note_credit(header);
         match (header.op, &self.state) {
@@ -290,7 +290,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Returns the next packet for the guest; its payload of at most `room` bytes is in `bytes`.
+    /// Returns the next packet for the guest, with its payload of at most `room` bytes in `bytes`.
     pub(crate) fn next_packet(&mut self, guest_cid: u64, room: usize, bytes: &mut [u8]) -> Option<Header> {
         let ports = self.ports?;
         let mut flags = 0;
@@ -305,7 +305,7 @@ impl Connection {
                 self.state = State::Open;
                 op::RESPONSE
             }
-            // By itself, Linux reports credit only after most of its buffer was used, and then waits for bytes.
+            // Linux itself reports credit only after most of its buffer was used, and then waits for bytes.
             State::Open if self.sent.wrapping_sub(self.asked) > self.guest_buffer / 4 => {
                 self.asked = self.sent;
                 op::CREDIT_REQUEST
@@ -396,7 +396,7 @@ impl Connection {
     }
 }
 
-/// Writes without waiting; returns the number of bytes written, which may be 0.
+/// Writes without blocking. Returns the number of bytes written, which may be 0.
 fn write(stream: &mut Option<UnixStream>, bytes: &[u8]) -> Result<usize, End> {
     let Some(stream) = stream else { return Err(End::Reset) };
     loop {

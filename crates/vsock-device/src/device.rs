@@ -25,7 +25,7 @@ const LISTENER: u64 = 1;
 const KICKS: [u64; 2] = [2, 3];
 const CONNECTIONS: u64 = 4;
 
-/// Most events that one wait returns.
+/// Maximum number of events that one wait returns.
 const EVENTS: usize = 64;
 
 /// A device's sockets and its guest.
@@ -51,7 +51,7 @@ impl Device {
     /// Creates the two sockets, the one for QEMU last.
     ///
     /// # Errors
-    /// When a socket cannot be created.
+    /// Returns an error if a socket cannot be created.
     pub fn bind(config: Config) -> Result<Self, Error> {
         let host = bind(&config.host_socket)?;
         let nonblocking = host.set_nonblocking(true);
@@ -63,7 +63,7 @@ impl Device {
     /// Waits for QEMU, and serves its guest until QEMU disconnects. Then all connections are closed.
     ///
     /// # Errors
-    /// When the operating system fails; nothing that QEMU, the guest or a host program does is an error.
+    /// Returns an error if the operating system fails. QEMU, the guest and host programs cannot cause an error.
     pub fn serve(&mut self) -> Result<(), Error> {
         let (qemu, _) = self.qemu.accept().map_err(Error::Accept)?;
         let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC).map_err(wait_failed)?);

@@ -6,9 +6,9 @@
 //! answers `OK <host port>\n` when the guest has accepted. A connection that the guest opens to port N arrives at
 //! `<socket>_N`.
 //!
-//! One thread and one epoll serve everything: requests of QEMU, the guest's notifications and the host's sockets. So a
-//! queue cannot stop while its packets are processed, and after each event, whatever it is, the device does all work that
-//! is possible. While QEMU has stopped the queues, as it does for a paused VM, events only mark work.
+//! One thread and one epoll serve everything: requests of QEMU, the guest's notifications and the host's sockets. So
+//! a queue cannot stop while its packets are processed. After each event, the device does all work that is possible.
+//! While QEMU has stopped the queues, as it does for a paused VM, events only mark work.
 //!
 //! | module | contents |
 //! |---|---|
@@ -16,7 +16,7 @@
 //! | `vhost_user` | QEMU's requests: features, memory, queues |
 //! | `ring` | one virtqueue |
 //! | `muxer` | all connections, and the packets between them and the rings |
-//! | `connection` | one connection: state, credit, bytes under way |
+//! | `connection` | one connection: state, credit, bytes in flight |
 //! | `packet` | the packets' header |
 //!
 //! The guest is hostile: the device copies a packet before it checks it, and limits the bytes that a connection buffers

@@ -9,7 +9,7 @@ use std::{
 use banger_vsock_device::{Config, Device, Error};
 use clap::Parser;
 
-/// Connects a QEMU guest's vsock to Unix sockets of the host.
+/// Connect a QEMU guest's vsock to Unix sockets of the host
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
 
 /// Serves one QEMU after another until the process is killed.
 ///
-/// bangerd ends this process after QEMU. If it ended by itself, bangerd could not tell which of the two failed.
+/// bangerd ends this process after QEMU. If it ended by itself, bangerd could not know which of the two failed.
 fn run(config: Config) -> Result<(), Error> {
     rustix::thread::set_no_new_privs(true).map_err(|source| Error::Process(source.into()))?;
     let mut device = Device::bind(config)?;

@@ -27,19 +27,19 @@ use crate::{
     vhost_user::VhostUser,
 };
 
-/// Most connections at a time. Each has a descriptor, of which a process has 1024 by default.
+/// Maximum number of concurrent connections. Each has a descriptor, of which a process has 1024 by default.
 pub const MAX_CONNECTIONS: usize = 900;
 
-/// Most RSTs that wait for rx buffers; beyond that, packets of the guest wait.
+/// Maximum number of RSTs that wait for rx buffers. Beyond that, packets from the guest wait.
 const MAX_RESETS: usize = 256;
 
-/// Most packets of a virtqueue between two waits for events.
+/// Maximum number of packets of a virtqueue between two waits for events.
 const BATCH: usize = 128;
 
 /// First port of the host's side of a connection, the same as Firecracker's.
 const FIRST_PORT: u32 = 1 << 30;
 
-/// The events of a stream that are always watched. Each is reported once.
+/// Events that are always watched on a stream, edge-triggered.
 const STREAM_EVENTS: epoll::EventFlags =
     epoll::EventFlags::IN.union(epoll::EventFlags::RDHUP).union(epoll::EventFlags::ET);
 
@@ -118,7 +118,7 @@ impl Muxer {
         }
     }
 
-    /// Does all work that is possible now, in limited batches; returns whether there is more.
+    /// Does all work that is possible now, in limited batches. Returns whether there is more.
     pub(crate) fn work(&mut self, vhost_user: &mut VhostUser) -> bool {
         self.accept();
         // The replies to these packets are sent in the same turn.
@@ -138,7 +138,7 @@ impl Muxer {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.listener_ready = false,
                 Err(error)
                     if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
-                // The process has too many open files. It tries again after the next event.
+                // The process has too many open files. The next event triggers a retry.
                 Err(error) => {
                     self.say_full(format_args!("cannot accept a connection: {error}"));
                     return;
@@ -180,7 +180,7 @@ impl Muxer {
         }
     }
 
-    /// Returns an unused pair of ports to a port of the guest.
+    /// Returns an unused pair of ports for a port of the guest.
     fn free_ports(&mut self, guest: u32) -> Ports {
         loop {
             let host = FIRST_PORT | (self.next_port & (FIRST_PORT - 1));
@@ -223,14 +223,14 @@ impl Muxer {
         }
     }
 
-    /// Processes packets of the guest; returns whether there may be more.
+    /// Processes packets from the guest. Returns whether there may be more.
     fn receive_packets(&mut self, vhost_user: &mut VhostUser) -> bool {
         let VhostUser { memory, rings: [_, ring], .. } = vhost_user;
         let mut bytes = mem::take(&mut self.bytes);
         let mut more = true;
         ring.disable_kicks(memory);
         for _ in 0..BATCH {
-            // A guest that does not receive its RSTs has to wait.
+            // A guest that does not receive its RSTs must wait.
             if self.resets.len() >= MAX_RESETS {
                 more = false;
                 break;
@@ -254,7 +254,7 @@ impl Muxer {
         more
     }
 
-    /// Processes a packet of the guest; `payload` is `None` if it is shorter than the header says.
+    /// Processes a packet from the guest. `payload` is `None` if it is shorter than the header says.
     fn receive(&mut self, header: &Header, payload: Option<&[u8]>) {
         if header.src_cid != self.guest_cid || header.dst_cid != HOST_CID {
             return;
@@ -300,7 +300,7 @@ impl Muxer {
         }
     }
 
-    /// Sends packets to the guest; returns whether there are more that it has buffers for.
+    /// Sends packets to the guest. Returns whether there are more that it has buffers for.
     fn send_packets(&mut self, vhost_user: &mut VhostUser) -> bool {
         let VhostUser { memory, rings: [ring, _], .. } = vhost_user;
         let stalled = self.resets.len() >= MAX_RESETS;
@@ -359,7 +359,7 @@ impl Muxer {
     }
 }
 
-/// Copies a packet's header, and its payload into `bytes`; returns no length if the payload is too short.
+/// Copies a packet's header, and its payload into `bytes`. Returns no length if the payload is too short.
 fn read_packet(
     chain: DescriptorChain<&Memory>,
     memory: &Memory,
@@ -374,9 +374,9 @@ fn read_packet(
     Some((header, payload.map(|()| len)))
 }
 
-/// Watches whether a stream can be written to while bytes wait for that.
+/// Watches a stream for writability while bytes wait to be written.
 ///
-/// Otherwise the device would wake up each time that a host program reads.
+/// Otherwise the device would wake up each time a host program reads.
 fn watch_writing(epoll: &OwnedFd, id: u64, connection: &mut Connection) -> Result<(), End> {
     let waits = connection.waits_to_write();
     let Some(stream) = connection.stream().filter(|_| waits != connection.watches_writing) else {
@@ -388,7 +388,7 @@ fn watch_writing(epoll: &OwnedFd, id: u64, connection: &mut Connection) -> Resul
     Ok(())
 }
 
-/// Connects without waiting; fails if the listener's queue is full.
+/// Connects without blocking. Fails if the listener's queue is full.
 fn connect_now(path: &Path) -> Result<UnixStream, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

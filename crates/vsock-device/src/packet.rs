@@ -3,18 +3,18 @@
 /// The context id of the host.
 pub(crate) const HOST_CID: u64 = 2;
 
-/// Bytes of a header.
+/// Size of a header, in bytes.
 pub(crate) const HEADER: usize = 44;
 
-/// Largest payload of a packet from the guest; Linux sends no larger ones.
+/// Maximum payload of a packet from the guest, in bytes; Linux sends no larger ones.
 pub(crate) const MAX_PAYLOAD: usize = 64 << 10;
 
 /// The type of stream packets.
 pub(crate) const STREAM: u16 = 1;
 
-/// Flag of SHUTDOWN: its sender receives no more.
+/// Flag of SHUTDOWN: its sender stops receiving.
 pub(crate) const SHUTDOWN_RECEIVE: u32 = 1;
-/// Flag of SHUTDOWN: its sender sends no more.
+/// Flag of SHUTDOWN: its sender stops sending.
 pub(crate) const SHUTDOWN_SEND: u32 = 2;
 /// Both directions are closed.
 pub(crate) const SHUTDOWN_BOTH: u32 = SHUTDOWN_RECEIVE | SHUTDOWN_SEND;

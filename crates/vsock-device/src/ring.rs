@@ -10,7 +10,7 @@ use crate::log;
 /// The guest's memory.
 pub(crate) type Memory = GuestMemoryMmap<()>;
 
-/// Most entries of a ring; QEMU's have 128.
+/// Maximum number of entries of a ring; QEMU's have 128.
 pub(crate) const MAX_SIZE: u16 = 1024;
 
 /// A virtqueue.
@@ -18,9 +18,9 @@ pub(crate) const MAX_SIZE: u16 = 1024;
 pub(crate) struct Ring {
     name: &'static str,
     queue: Queue,
-    /// The eventfd by which the guest notifies the device.
+    /// The eventfd that the guest uses to notify the device.
     pub(crate) kick: Option<File>,
-    /// The eventfd by which the device notifies the guest.
+    /// The eventfd that the device uses to notify the guest.
     pub(crate) call: Option<File>,
     pub(crate) enabled: bool,
     /// The ring's content is invalid, so the device ignores it until QEMU restarts it.
@@ -94,7 +94,7 @@ impl Ring {
         }
     }
 
-    /// Requests a notification of the next buffer; returns whether a buffer is already available.
+    /// Requests a notification of the next buffer. Returns whether a buffer is already available.
     pub(crate) fn enable_kicks(&mut self, memory: &Memory) -> bool {
         self.is_running() && self.queue.enable_notification(memory).unwrap_or(false)
     }
@@ -107,7 +107,7 @@ impl Ring {
         }
     }
 
-    /// Notifies the guest of returned buffers if it has asked for that.
+    /// Notifies the guest of returned buffers if it has requested that.
     pub(crate) fn notify(&mut self, memory: &Memory) {
         if self.is_running()
             && self.queue.needs_notification(memory).unwrap_or(true)

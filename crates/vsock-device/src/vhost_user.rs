@@ -261,7 +261,7 @@ impl VhostUserBackendReqHandlerMut for VhostUser {
 }
 
 impl VhostUser {
-    /// Stops watching a ring's notifications. Closing the eventfd would not: QEMU has it open, too.
+    /// Stops watching a ring's notifications. Closing the eventfd is not enough, because QEMU has it open, too.
     fn unwatch(&mut self, index: u32) -> Result<()> {
         let epoll = Arc::clone(&self.epoll);
         if let Some(kick) = &self.ring(index)?.kick

@@ -1,4 +1,4 @@
-//! The device between host programs and a fake guest.
+//! Tests the device between host programs and a fake guest.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod driver;
@@ -19,7 +19,7 @@ const RECEIVE: u32 = 1;
 const SEND: u32 = 2;
 const BOTH: u32 = 3;
 
-/// A device in a thread of its own.
+/// A device in its own thread.
 struct RunningDevice {
     dir: TempDir,
 }
@@ -33,7 +33,7 @@ impl RunningDevice {
             host_socket: running.socket(),
         };
         let mut device = Device::bind(config).unwrap();
-        // Ends with the test's process.
+        // The thread ends with the test's process.
         thread::spawn(move || {
             loop {
                 device.serve().unwrap();
@@ -58,7 +58,7 @@ impl RunningDevice {
         Guest::boot_without_buffers(&self.vhost_socket())
     }
 
-    /// A host program that has sent its line.
+    /// Connects as a host program and sends its line.
     fn dial(&self, port: u32) -> UnixStream {
         let mut client = UnixStream::connect(self.socket()).unwrap();
         client.set_read_timeout(Some(LIMIT)).unwrap();
@@ -67,7 +67,7 @@ impl RunningDevice {
         client
     }
 
-    /// Waits until the device has done all that it can: a line that makes no sense is answered.
+    /// Waits until the device has done all that it can: it closes a connection with an invalid line.
     fn waits(&self) {
         for _ in 0..2 {
             let mut client = UnixStream::connect(self.socket()).unwrap();
@@ -81,7 +81,7 @@ impl RunningDevice {
     }
 }
 
-/// A device, a guest, and a connection from the host to port 1024.
+/// Returns a device, a guest, and a connection from the host to port 1024.
 fn connected() -> (RunningDevice, Guest, UnixStream, (u32, u32)) {
     let device = RunningDevice::new();
     let mut guest = device.boot();
@@ -90,7 +90,7 @@ fn connected() -> (RunningDevice, Guest, UnixStream, (u32, u32)) {
     (device, guest, client, ports)
 }
 
-/// Fails unless the connection works in both directions.
+/// Panics unless the connection works in both directions.
 fn works(guest: &mut Guest, client: &mut UnixStream, ports: (u32, u32)) {
     client.write_all(b"to the guest").unwrap();
     let packet = guest.receive_op(op::RW);
@@ -99,7 +99,7 @@ fn works(guest: &mut Guest, client: &mut UnixStream, ports: (u32, u32)) {
     assert_eq!(read(client, 11), b"to the host");
 }
 
-/// Fails unless new connections work.
+/// Panics unless new connections work.
 fn still_serves(device: &RunningDevice, guest: &mut Guest) {
     let mut client = device.dial(9);
     let ports = guest.accept(9, &mut client);
@@ -223,12 +223,12 @@ fn a_host_program_receives_more_than_is_buffered() {
 #[test]
 fn a_guest_that_ignores_its_credit_is_reset_and_the_others_are_served() {
     let (device, mut guest, mut slow, ports) = connected();
-    // What the socket and the device buffer is far less.
+    // The socket and the device buffer far less.
     for _ in 0..200 {
         guest.send(&Packet::bytes(ports, &[0; 60_000]));
     }
     assert_eq!(guest.receive_op(op::RST).ports(), ports);
-    // So is each packet that was under way.
+    // Each packet in flight is reset, too.
     guest.settle();
     still_serves(&device, &mut guest);
     assert!(slow.read_to_end(&mut Vec::new()).unwrap() < 200 * 60_000);
@@ -295,7 +295,7 @@ fn what_a_guest_sent_before_it_closed_is_delivered_however_slow_the_host_program
     let len = guest.receive_op(op::CREDIT_UPDATE).buf_alloc as usize;
     send_within_credit(&mut guest, ports, &vec![7; len]);
     guest.send(&Packet::shutdown(ports, BOTH));
-    // Linux does not wait longer than 8 seconds for the answer.
+    // Linux waits at most 8 seconds for the answer.
     guest.send(&Packet::new(op::RST, ports));
     guest.settle();
     let mut received = Vec::new();
@@ -315,7 +315,7 @@ fn a_reset_by_the_guest_closes_the_connection() {
 fn a_host_program_that_leaves_before_the_guest_answers_ends_nothing_else() {
     let device = RunningDevice::new();
     let mut guest = device.boot();
-    // Only writing the answer shows that nobody reads it.
+    // Only writing the answer shows that the client does not read.
     let client = device.dial(1024);
     let ports = guest.receive_op(op::REQUEST).ports();
     client.shutdown(Shutdown::Read).unwrap();
@@ -348,7 +348,7 @@ fn host_programs_come_and_go_while_the_guest_is_paused() {
             drop(device.dial(port));
         }
         stays.write_all(b"while paused").unwrap();
-        // Nothing else happens after the rings are started.
+        // No other event occurs after the rings are started.
         guest.resume();
         let mut packets = vec![guest.receive(), guest.receive()];
         packets.sort_by_key(|packet| packet.op);
@@ -408,7 +408,7 @@ fn a_guest_that_takes_no_resets_is_not_listened_to() {
     let device = RunningDevice::new();
     let mut guest = device.boot_without_buffers();
     let garbage = Packet::new(op::RW, (1, 1)).encode();
-    // As many as the device answers at most, and then a ring full of them.
+    // As many as the device answers at most, and then a full ring of them.
     for _ in 0..256 + u32::from(RING / 2) {
         guest.send_raw(&garbage);
     }
@@ -432,13 +432,13 @@ fn hostile_packets_end_at_most_their_own_connection() {
         packet[at..at + bytes.len()].copy_from_slice(bytes);
         packet
     };
-    // Not even for the device: no whole header, another context id.
+    // Not for the device: an incomplete header, another context id.
     guest.send_raw(&[]);
     guest.send_raw(&good[..43]);
     guest.send_raw(&with(0, &8_u64.to_le_bytes()));
     guest.send_raw(&with(8, &3_u64.to_le_bytes()));
     assert_eq!(guest.settle(), []);
-    // Another type is answered, and is not the connection.
+    // Another type is answered, and does not affect the connection.
     guest.send_raw(&with(28, &[2]));
     assert_eq!(guest.settle().len(), 1);
     works(&mut guest, &mut client, ports);
@@ -458,7 +458,7 @@ fn hostile_packets_end_at_most_their_own_connection() {
         assert_eq!(guest.receive_op(op::RST).ports(), ports, "{bad:?}");
         assert!(is_closed(&mut client));
     }
-    // Counters that cannot be.
+    // Impossible counters.
     let credit = Packet { buf_alloc: 0, fwd_cnt: u32::MAX, ..Packet::new(op::CREDIT_UPDATE, ports) };
     guest.send(&credit);
     guest.send(&Packet { buf_alloc: u32::MAX, ..credit });
@@ -567,7 +567,7 @@ fn the_number_of_connections_is_limited() {
     for (client, ports) in [0, MAX_CONNECTIONS / 2, MAX_CONNECTIONS - 1].map(|at| &clients[at]) {
         works(&mut guest, &mut client.try_clone().unwrap(), *ports);
     }
-    // One that the guest does not confirm the end of makes room.
+    // A connection whose end the guest does not confirm makes room.
     let (client, ports) = clients.remove(0);
     drop(client);
     assert_eq!(guest.receive_op(op::SHUTDOWN).ports(), ports);

@@ -1,4 +1,4 @@
-//! Whether what the store says and what is on the host are the same: no more, no less.
+//! Checks that the store and the host agree.
 
 use std::{
     collections::BTreeSet,
@@ -13,11 +13,11 @@ use serde_json::Value;
 
 use crate::{Host, host::names_in, run::until};
 
-/// What lies in the runtime folder whenever a daemon runs.
+/// Entries of the runtime directory that belong to the daemon.
 const OF_THE_DAEMON: [&str; 6] =
     ["bangerd.lock", "bangerd.sock", "kvm.json", "kvm.partial", "start.lock", "vms"];
 
-/// A row of the journal with its VM.
+/// A row of the journal, with its VM.
 struct Held {
     vm: String,
     running: bool,
@@ -26,11 +26,11 @@ struct Held {
 }
 
 impl Host {
-    /// Checks that no VM is between two states, that the journal holds what running VMs have and no more, and that
-    /// every process, folder, mount and loop device of this host is in a row.
+    /// Checks that no VM is between two states, that the journal has exactly this host's processes and no run-time
+    /// resource of a stopped VM, that the store knows every directory, and that the host has no mount or loop device.
     ///
     /// # Errors
-    /// When they do not agree.
+    /// Returns an error if they do not agree.
     pub fn agrees(&self) -> Result<()> {
         let daemon = self.daemon_pid()?;
         let store = self.store()?;
@@ -57,10 +57,10 @@ impl Host {
         self.holds_no_device()
     }
 
-    /// Checks the file systems of a VM that is down, as its next start would find them: with their journals replayed.
+    /// Checks the file systems of a stopped VM as its next start would find them: after replaying their journals.
     ///
     /// # Errors
-    /// When `e2fsck` finds anything wrong, or cannot be run.
+    /// Returns an error if `e2fsck` finds a problem or cannot be run.
     pub fn disks_are_clean(&self, vm: &str) -> Result<()> {
         let id = self.json(&["vm", "show", vm])?["id"].as_str().context("no id")?.to_owned();
         for name in ["overlay.ext4", "work.ext4"] {
@@ -70,7 +70,7 @@ impl Host {
             }
             let copy = self.path(name);
             run(Command::new("cp").arg("--sparse=always").args([&disk, &copy]))?;
-            // 1: it has replayed what was in the journal.
+            // Exit code 1: e2fsck has replayed the journal.
             let replay = e2fsck(&["-y", "-E", "journal_only"], &copy)?;
             ensure!(matches!(replay, 0 | 1), "VM {vm}: the journal of {name}: e2fsck ended with {replay}");
             let check = e2fsck(&["-f", "-n"], &copy)?;
@@ -80,10 +80,10 @@ impl Host {
         Ok(())
     }
 
-    /// The processes of running VMs, as the journal has them: role and pid, in the order of their start.
+    /// Returns the role and pid of each process of running VMs, from the journal, in the order of their start.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn processes_of_vms(&self) -> Result<Vec<(String, i32)>> {
         let rows = held(&self.store()?)?.into_iter();
         let processes = rows.filter_map(|row| {
@@ -98,7 +98,7 @@ impl Host {
         Ok(Connection::open_with_flags(self.path("state/banger/store.db"), flags)?)
     }
 
-    /// How many VMs run; no other state but down is right when nothing is under way.
+    /// Returns the number of running or paused VMs. All others must be down, as no operation is in progress.
     fn settled_vms(&self, store: &Connection) -> Result<usize> {
         let states = texts(store, "SELECT state || ' ' || (handle IS NOT NULL) FROM vms")?;
         let known = ["running 1", "paused 1", "created 0", "stopped 0", "error 0"];
@@ -116,7 +116,7 @@ impl Host {
     fn has_only_processes(&self, daemon: i32, held: &[Held]) -> Result<()> {
         let known: BTreeSet<i64> = held.iter().filter_map(|row| row.resource["pid"].as_i64()).collect();
         let mut seen = Vec::new();
-        // The daemon's probe of KVM, and the keeper of a console whose VMM has ended, end by themselves.
+        // The daemon's KVM probe exits by itself, and so does the console process of a VMM that has exited.
         let agree = until("the journal has each process and no other", || {
             seen = self.processes()?;
             let pids = seen.iter().map(|(pid, _)| *pid).filter(|pid| *pid != daemon);

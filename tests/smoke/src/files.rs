@@ -1,4 +1,4 @@
-//! A server on the loopback that has the files of a folder, and parts of them.
+//! An HTTP server on the loopback interface for the files of a directory, with range requests.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::Result;
 
-/// Files by http. Dropped, it answers nobody any more.
+/// A server of files. Dropping it stops the server.
 #[derive(Debug)]
 pub struct FileServer {
     address: SocketAddr,
@@ -22,10 +22,10 @@ pub struct FileServer {
 }
 
 impl FileServer {
-    /// Serves what is in `folder`.
+    /// Serves the files of a directory.
     ///
     /// # Errors
-    /// When no socket can be had.
+    /// Returns an error if it cannot listen on a socket.
     pub fn start(folder: &Path) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
@@ -37,19 +37,19 @@ impl FileServer {
                     return;
                 }
                 let folder = folder.clone();
-                // Whoever hangs up has had enough.
+                // An error means that the client closed the connection.
                 thread::spawn(move || drop(serve(&caller, &folder)));
             }
         });
         Ok(Self { address, closed })
     }
 
-    /// Where it listens.
+    /// Returns the address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where a file is.
+    /// Returns a file's URL.
     pub fn url(&self, name: &str) -> String {
         format!("http://{}/{name}", self.address)
     }
@@ -58,7 +58,7 @@ impl FileServer {
 impl Drop for FileServer {
     fn drop(&mut self) {
         self.closed.store(true, Ordering::SeqCst);
-        // So that it sees it.
+        // Wakes up the listener, so that it sees the flag.
         let _ = TcpStream::connect(self.address);
     }
 }

@@ -1,4 +1,4 @@
-//! A host of its own for each scenario: XDG folders that nothing else uses, and a daemon that lives in them.
+//! An isolated host for each scenario: XDG directories of its own, and a daemon that uses them.
 
 use std::{
     fs, io,
@@ -15,7 +15,7 @@ use crate::{
     tree,
 };
 
-/// What `cargo xtask test` has made: where `variable` says, or by this name in `target`.
+/// Returns a path that `cargo xtask test` prepares: the value of `variable`, or `name` in `target`.
 fn made(variable: &str, name: &str) -> Result<PathBuf> {
     let in_target = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(name);
     let path = std::env::var_os(variable).map_or_else(in_target, PathBuf::from);
@@ -26,7 +26,7 @@ fn template() -> Result<PathBuf> {
     made("BANGER_SMOKE_TEMPLATE", "template")
 }
 
-/// An isolated host. Dropping it ends every VM and the daemon.
+/// An isolated host. Dropping it deletes its VMs and stops its daemon.
 #[derive(Debug)]
 pub struct Host {
     folder: TempDir,
@@ -34,10 +34,10 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host that has the default image and kernel.
+    /// Returns a host with the default image and kernel.
     ///
     /// # Errors
-    /// When there is no template, or it cannot be linked.
+    /// Returns an error if there is no template, or if it cannot be linked.
     pub fn new() -> Result<Self> {
         let template = template()?;
         let host = Self::bare()?;
@@ -45,7 +45,7 @@ impl Host {
         Ok(host)
     }
 
-    /// A host whose files those of `tiny` are linked to; its daemon does not run.
+    /// Returns the host whose files are linked into hosts with the image `tiny`; its daemon is stopped.
     pub(crate) fn with_tiny() -> Result<Self> {
         let host = Self::new()?;
         let tar = host.path("tiny.tar");
@@ -55,10 +55,10 @@ impl Host {
         Ok(host)
     }
 
-    /// A host that also has an image `git`: a busybox and git.
+    /// Returns a host that also has an image `git`: busybox and git.
     ///
     /// # Errors
-    /// As `tiny`.
+    /// Returns an error as [`tiny`](Self::tiny) does.
     pub fn with_git() -> Result<Self> {
         let host = Self::new()?;
         let tar = host.path("git.tar");
@@ -68,10 +68,10 @@ impl Host {
         Ok(host)
     }
 
-    /// A host with a running VM `box` of the default image, which has a user `dev`.
+    /// Returns a host with a running VM `box` of the default image, which has a user `dev`.
     ///
     /// # Errors
-    /// As [`new`](Self::new); and when the VM does not start.
+    /// Returns an error as [`new`](Self::new) does, or if the VM does not start.
     pub fn with_debian() -> Result<Self> {
         let host = Self::new()?;
         host.ok(&["vm", "run", "-d", "--name", "box"])?;
@@ -79,22 +79,22 @@ impl Host {
         Ok(host)
     }
 
-    /// This host with a daemon that can be killed at any of its steps.
+    /// Returns this host with a daemon that has fail points.
     ///
     /// # Errors
-    /// When there is none.
+    /// Returns an error if that daemon is not built.
     pub fn failing(mut self) -> Result<Self> {
         self.programs = made("BANGER_FAIL_PROGRAMS", "banger-fail")?;
         Ok(self)
     }
 
-    /// A host on which banger has never run.
+    /// Returns a host on which banger has never run.
     ///
     /// # Errors
-    /// When there are no programs, or no folder can be made.
+    /// Returns an error if there are no programs, or if a directory cannot be created.
     pub fn bare() -> Result<Self> {
         let programs = made("BANGER_PROGRAMS", "banger")?;
-        // Beside the template where there is one, so that its files can be linked; sockets' paths must stay short.
+        // Beside the template if there is one, so that its files can be linked. Socket paths must stay short.
         let beside = template().ok();
         let parent =
             beside.as_deref().and_then(Path::parent).map_or_else(std::env::temp_dir, Path::to_path_buf);
@@ -107,24 +107,24 @@ impl Host {
         Ok(host)
     }
 
-    /// A path in the host's own folder.
+    /// Returns a path in the host's own directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// One of the built programs.
+    /// Returns the path of a built program.
     pub fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)
     }
 
-    /// `banger` with these arguments, not yet started.
+    /// Returns `banger` with these arguments, not yet started.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.tool(&self.program("banger").display().to_string());
         command.args(args);
         command
     }
 
-    /// Any program as it is on this host, not yet started.
+    /// Returns any program with this host's environment, not yet started.
     pub fn tool(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.env_remove("BANGER_LOG").env("HOME", self.folder.path()).env("NO_COLOR", "1");
@@ -136,15 +136,15 @@ impl Host {
         ] {
             command.env(variable, self.path(name));
         }
-        // Not this machine's.
+        // Not those of this machine.
         command.env("BANGER_SYSTEM_CONFIG", self.path("system.toml")).env_remove("SSH_AUTH_SOCK");
         command
     }
 
-    /// Runs `banger` to its end with nothing on standard input.
+    /// Runs `banger` until it exits, with an empty standard input.
     ///
     /// # Errors
-    /// When it cannot be started, or does not end.
+    /// Returns an error if it cannot be started or does not exit.
     pub fn banger(&self, args: &[&str]) -> Result<Finished> {
         self.start(args)?.finish(b"")
     }
@@ -152,57 +152,57 @@ impl Host {
     /// Starts `banger` and leaves it running.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// Returns an error if it cannot be started.
     pub fn start(&self, args: &[&str]) -> Result<Running> {
         Running::start(self.command(args), format!("banger {}", args.join(" ")))
     }
 
-    /// Runs `banger`, which must succeed, and returns what it printed.
+    /// Runs `banger`, which must succeed, and returns its standard output.
     ///
     /// # Errors
-    /// When it fails.
+    /// Returns an error if it fails.
     pub fn ok(&self, args: &[&str]) -> Result<String> {
         self.banger(args)?.success()
     }
 
-    /// What `banger` prints with `-o json`.
+    /// Returns what `banger` prints with `-o json`.
     ///
     /// # Errors
-    /// When it fails, or it is not JSON.
+    /// Returns an error if it fails, or if its output is not JSON.
     pub fn json(&self, args: &[&str]) -> Result<Value> {
         let text = self.ok(&[args, &["-o", "json"]].concat())?;
         serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
     }
 
-    /// What `banger doctor` finds, whatever its verdict.
+    /// Returns the checks of `banger doctor`, whatever its exit code.
     pub(crate) fn checks(&self) -> Result<Value> {
         let doctor = self.banger(&["doctor", "-o", "json"])?;
         serde_json::from_str(&doctor.stdout).with_context(|| format!("not JSON: {doctor:?}"))
     }
 
-    /// Looks until `holds`, at first and whenever `banger events` tells of something: for the states of VMs and
-    /// operations.
+    /// Waits until `holds` returns true, and checks it again at each event of `banger events`. Use it for the states
+    /// of VMs and operations.
     ///
     /// # Errors
-    /// When a look fails, or it does not come to hold.
+    /// Returns an error if a check fails, or after a timeout.
     pub fn until(&self, what: &str, holds: impl FnMut() -> Result<bool>) -> Result<()> {
         until_event(what, holds, || self.start(&["events", "-f", "--since", "1h"]))
     }
 
-    /// The daemon's process id.
+    /// Returns the daemon's process id.
     ///
     /// # Errors
-    /// When it does not run.
+    /// Returns an error if it does not run.
     pub fn daemon_pid(&self) -> Result<i32> {
         let status = self.json(&["daemon", "status"])?;
         let pid = status["pid"].as_i64().with_context(|| format!("no pid in {status}"))?;
         Ok(i32::try_from(pid)?)
     }
 
-    /// Checks that there is no VM, no process of one, no socket and no file of one.
+    /// Checks that no VM is left, nor any process, socket or file of one.
     ///
     /// # Errors
-    /// When something is left.
+    /// Returns an error if something is left.
     pub fn nothing_left(&self) -> Result<()> {
         let vms = self.json(&["ps", "-a"])?;
         ensure!(vms == Value::Array(vec![]), "VMs are left: {vms}");
@@ -216,7 +216,8 @@ impl Host {
         Ok(())
     }
 
-    /// The processes that have this host's folder in their arguments or among their environment: pid and command line.
+    /// Returns the pid and command line of each process with this host's directory in its arguments, and of each
+    /// bangerd with it in its environment.
     pub(crate) fn processes(&self) -> Result<Vec<(i32, String)>> {
         let needle = self.folder.path().as_os_str().as_encoded_bytes();
         let has = |bytes: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
@@ -225,7 +226,7 @@ impl Host {
             let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
                 continue;
             };
-            // A process may end while it is looked at.
+            // A process may exit while it is read.
             let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
             let line = read("cmdline");
             let daemon = read("environ");
@@ -251,7 +252,7 @@ impl Drop for Host {
     fn drop(&mut self) {
         let torn_down = self.tear_down();
         for (pid, line) in self.processes().unwrap_or_default() {
-            // The daemon may be on its way out; a scenario that failed may have left more.
+            // The daemon may still be exiting; a failed scenario may have left other processes.
             tracing_line(&format!("ending what is left: {pid} {line}"));
             if let Some(pid) = rustix::process::Pid::from_raw(pid) {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
@@ -263,7 +264,7 @@ impl Drop for Host {
     }
 }
 
-/// A line for whoever reads a failed scenario's output.
+/// Prints a line to the output of a failed scenario.
 #[allow(clippy::print_stderr)]
 fn tracing_line(text: &str) {
     eprintln!("{text}");
@@ -281,7 +282,7 @@ pub(crate) fn names_in(folder: &Path) -> Result<Vec<String>> {
     }
 }
 
-/// Links the files under `from` into `to`; the store and the log, which are written, are copied.
+/// Hard-links the files under `from` into `to`. The store and the logs are copied, because they are written to.
 pub(crate) fn link_tree(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
         let entry = entry?;

@@ -1,10 +1,9 @@
-//! What scenarios are written with: an isolated host, the built `banger` on it, and what a command left behind.
+//! Test support for scenarios: an isolated host, the built `banger` on it, and checks of what a command leaves.
 //!
-//! A scenario runs the built programs against a real VM, on whatever VMM there is. It finds the programs in
-//! `target/banger`; in `target/template` a state folder that has the default image and kernel already, beside the tars of
-//! some systems; and in `target/banger-fail` the programs once more, of which the daemon can be killed at any of its steps.
-//! `cargo xtask test` makes all three, and `BANGER_PROGRAMS`, `BANGER_SMOKE_TEMPLATE` and `BANGER_FAIL_PROGRAMS` say where
-//! else they are.
+//! A scenario runs the built programs against a real VM, on any available VMM. It needs three directories, which
+//! `cargo xtask test` prepares: the programs in `target/banger` (or `BANGER_PROGRAMS`); the default image and kernel,
+//! and tars of root file systems, in `target/template` (or `BANGER_SMOKE_TEMPLATE`); and the programs with fail
+//! points in `target/banger-fail` (or `BANGER_FAIL_PROGRAMS`).
 
 mod agreement;
 mod files;

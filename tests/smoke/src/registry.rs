@@ -1,4 +1,4 @@
-//! A real registry on the loopback, images for it made by real tools, and a proxy before it that can be told to fail.
+//! A real registry on the loopback interface, tools to fill it, and a proxy that can break connections.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-/// Debian's `docker-registry`, with its images in a folder of its own.
+/// Debian's `docker-registry`, with its images in a temporary directory. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Registry {
     program: Child,
@@ -25,10 +25,10 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts one, on a free port; with `users`, a file as `htpasswd -B` makes it, only for them.
+    /// Starts a registry on a free port. With `users`, a file from `htpasswd -B`, it requires a login.
     ///
     /// # Errors
-    /// When it is not installed, or does not start.
+    /// Returns an error if it is not installed or does not start.
     pub fn start(users: Option<&Path>) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let users =
@@ -59,21 +59,21 @@ impl Registry {
                 .parse()
                 .ok()
         });
-        // Or it would wait, once the pipe is full.
+        // The registry would block when the pipe is full.
         thread::spawn(move || lines.for_each(drop));
         let address = told.context("docker-registry has not said where it listens")?;
         Ok(Self { program, address, _folder: folder })
     }
 
-    /// Where it listens.
+    /// Returns the address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Pushes `image`, as skopeo names one (`oci:FOLDER:TAG`), as `name`; `more` goes to skopeo.
+    /// Pushes `image`, a skopeo name such as `oci:DIRECTORY:TAG`, as `name`. `more` are additional arguments of skopeo.
     ///
     /// # Errors
-    /// When skopeo fails.
+    /// Returns an error if skopeo fails.
     pub fn push(&self, image: &str, name: &str, more: &[&str]) -> Result<()> {
         let to = format!("docker://{}/{name}", self.address);
         let skopeo = ["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"];
@@ -83,7 +83,7 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = self.program.kill();
         let _ = self.program.wait();
     }
@@ -92,17 +92,18 @@ impl Drop for Registry {
 /// Runs a tool that must succeed.
 ///
 /// # Errors
-/// When it does not, with what it said.
+/// Returns an error with its standard error if it fails.
 pub fn run(command: &mut Command) -> Result<()> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 
-/// An OCI layout made by `umoci`, with one image, tagged `x`, of `layers`, each a tar; `config` goes to `umoci config`.
+/// Creates an OCI layout with an image of these tars, tagged `x`, and returns its skopeo name. `config` are arguments
+/// of `umoci config`.
 ///
 /// # Errors
-/// When umoci fails.
+/// Returns an error if umoci fails.
 pub fn layout(folder: &Path, layers: &[PathBuf], config: &[&str]) -> Result<String> {
     let umoci = |args: &[&str]| run(Command::new("umoci").args(args));
     let layout = folder.display().to_string();
@@ -116,18 +117,18 @@ pub fn layout(folder: &Path, layers: &[PathBuf], config: &[&str]) -> Result<Stri
     Ok(format!("oci:{image}"))
 }
 
-/// What a proxy does with the bytes that come from behind it.
+/// How a proxy forwards the registry's bytes.
 #[derive(Debug, Clone, Copy)]
 pub enum Manners {
-    /// Passes all of them on.
+    /// Forwards all bytes.
     Good,
-    /// Breaks each connection after some of them: at most so many, by chance.
+    /// Breaks each connection after a pseudo-random number of bytes below this limit.
     Breaking(u64),
-    /// Passes so many on, on all connections together, and then none until it is told to be good.
+    /// Forwards this many bytes on all connections together, then blocks until [`Proxy::behave`] is called.
     Holding(u64),
 }
 
-/// A proxy before a registry.
+/// A proxy in front of a registry.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -148,10 +149,10 @@ impl State {
 }
 
 impl Proxy {
-    /// Starts one before `registry`.
+    /// Starts a proxy in front of `registry`.
     ///
     /// # Errors
-    /// When no socket can be had.
+    /// Returns an error if it cannot listen on a socket.
     pub fn start(registry: SocketAddr, manners: Manners) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
@@ -162,30 +163,30 @@ impl Proxy {
         thread::spawn(move || {
             for (number, caller) in (1..).zip(listener.incoming().map_while(Result::ok)) {
                 let state = shared.clone();
-                // A connection that breaks is what this is for.
+                // Broken connections are expected here.
                 thread::spawn(move || drop(serve(&caller, registry, &state, number)));
             }
         });
         Ok(Self { address, state })
     }
 
-    /// Where it listens.
+    /// Returns the address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Has it behave otherwise from now on.
+    /// Changes how it forwards bytes from now on.
     pub fn behave(&self, manners: Manners) {
         *self.state.manners.lock().unwrap_or_else(PoisonError::into_inner) = manners;
         self.state.changed.notify_all();
     }
 
-    /// Bytes it has passed on from the registry so far.
+    /// Returns the number of bytes forwarded from the registry so far.
     pub fn passed(&self) -> u64 {
         self.state.passed.load(Ordering::SeqCst)
     }
 
-    /// Waits until it has passed on `bytes`.
+    /// Waits until it has forwarded `bytes`.
     pub fn wait_for(&self, bytes: u64) {
         let manners = self.state.manners.lock().unwrap_or_else(PoisonError::into_inner);
         let wait = self.state.changed.wait_while(manners, |_| self.passed() < bytes);
@@ -199,7 +200,7 @@ fn serve(caller: &TcpStream, registry: SocketAddr, state: &State, number: u64) -
     thread::spawn(move || std::io::copy(&mut from, &mut to).and_then(|_| to.shutdown(Shutdown::Write)));
     let (mut server, mut caller) = (&server, caller);
     let mut buffer = [0; 16 << 10];
-    // Any numbers do that are not the same from connection to connection: Knuth's multiplicative hash.
+    // Any numbers work that differ between connections: Knuth's multiplicative hash.
     let chance = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
     let mut of_connection = 0;
     loop {

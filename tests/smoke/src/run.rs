@@ -1,4 +1,4 @@
-//! A command under way, and what came of it.
+//! Running commands and their results.
 
 use std::{
     io::{Read, Write},
@@ -11,19 +11,20 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A bound against hanging, not a measure of speed: a slow machine boots a guest without KVM in a fraction of it.
+/// Timeout against hangs, not a measure of speed: a slow machine boots a guest without KVM in a fraction of it.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// The pause between two looks at what has no event to wait for.
+/// Interval between checks of a condition without events.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The longest pause where there are events: a look may be of more than they tell.
+/// Longest interval between checks with events: a condition may depend on more than the events report.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Looks until `holds`, with a pause after each look; for what is seen in a guest, which sends no events.
+/// Waits until `holds` returns true, and checks it at intervals. Use it for a guest's state, for which there are no
+/// events.
 ///
 /// # Errors
-/// When a look fails, or it does not come to hold.
+/// Returns an error if a check fails, or after a timeout.
 pub fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     while !holds()? {
@@ -33,11 +34,11 @@ pub fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> 
     Ok(())
 }
 
-/// Looks until `holds`, at first and whenever a follower of events prints something; `follow` starts one that first
-/// prints what it remembers.
+/// Waits until `holds` returns true, and checks it again whenever a follower of events prints something. `follow`
+/// starts a follower, which first prints past events.
 ///
 /// # Errors
-/// As [`until`]; and when a follower prints nothing.
+/// Returns an error as [`until`] does, or if a follower prints nothing.
 pub(crate) fn until_event(
     what: &str,
     mut holds: impl FnMut() -> Result<bool>,
@@ -49,7 +50,7 @@ pub(crate) fn until_event(
     while !holds()? {
         ensure!(Instant::now() < deadline, "not within {} s: {what}", LIMIT.as_secs());
         if follower.stdout.recv_timeout(LONGEST_PAUSE) == Err(RecvTimeoutError::Disconnected) {
-            // Its daemon was killed.
+            // The follower's daemon was killed.
             follower = follow()?;
             follower.wait_for_stdout("\n")?;
         }
@@ -57,7 +58,7 @@ pub(crate) fn until_event(
     Ok(())
 }
 
-/// A command that runs. It is killed when this is dropped.
+/// A running command. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -67,24 +68,24 @@ pub struct Running {
     seen: String,
 }
 
-/// A command that has ended.
+/// A command that has exited.
 #[derive(Debug)]
 pub struct Finished {
-    /// What was run.
+    /// The command, for messages.
     pub what: String,
     /// Its exit status.
     pub status: ExitStatus,
-    /// What it wrote to standard output.
+    /// Its standard output.
     pub stdout: String,
-    /// What it wrote to standard error.
+    /// Its standard error.
     pub stderr: String,
 }
 
 impl Running {
-    /// Starts `command`, told of as `what`.
+    /// Starts `command`. Messages call it `what`.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// Returns an error if it cannot be started.
     pub fn start(mut command: Command, what: String) -> Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| what.clone())?;
@@ -93,10 +94,10 @@ impl Running {
         Ok(Self { child, what, stdout, stderr, seen: String::new() })
     }
 
-    /// Waits until standard error has had `text`.
+    /// Waits until standard error contains `text`.
     ///
     /// # Errors
-    /// When the command ends before, or it takes too long.
+    /// Returns an error if the command exits before that, or after a timeout.
     pub fn wait_for_stderr(&mut self, text: &str) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
         while !self.seen.contains(text) {
@@ -109,15 +110,15 @@ impl Running {
         Ok(())
     }
 
-    /// What standard error has had so far, of what was waited for.
+    /// Returns the standard error that [`wait_for_stderr`](Self::wait_for_stderr) has read so far.
     pub fn stderr(&self) -> &str {
         &self.seen
     }
 
-    /// Waits until standard output has had `text`, and returns all of it so far.
+    /// Waits until standard output contains `text`, and returns everything that it has read.
     ///
     /// # Errors
-    /// When the command ends before, or it takes too long.
+    /// Returns an error if the command exits before that, or after a timeout.
     pub fn wait_for_stdout(&mut self, text: &str) -> Result<String> {
         let deadline = Instant::now() + LIMIT;
         let mut seen = String::new();
@@ -133,20 +134,20 @@ impl Running {
     /// Sends it a signal.
     ///
     /// # Errors
-    /// When it has ended.
+    /// Returns an error if it has exited.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("pid")?;
         Ok(kill_process(pid, signal)?)
     }
 
-    /// Gives it `input` and then the end of standard input, and waits for its end.
+    /// Writes `input` to standard input, closes it, and waits until the command exits.
     ///
     /// # Errors
-    /// When it does not end.
+    /// Returns an error if it does not exit.
     pub fn finish(mut self, input: &[u8]) -> Result<Finished> {
         if let Some(mut stdin) = self.child.stdin.take() {
             let input = input.to_vec();
-            // It may end without reading everything, and must be able to write while it reads.
+            // It may exit without reading everything, and must be able to write while it reads.
             thread::spawn(move || stdin.write_all(&input));
         }
         let deadline = Instant::now() + LIMIT;
@@ -174,13 +175,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // One that has ended cannot be killed.
+        // A process that has exited cannot be killed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Reads `pipe` to its end in a thread, so that neither side ever waits for the other.
+/// Reads `pipe` to its end in a thread, so that neither side waits for the other.
 fn pump(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     let (sender, receiver) = channel();
     thread::spawn(move || {
@@ -195,18 +196,18 @@ fn pump(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
 }
 
 impl Finished {
-    /// Its standard output, if it succeeded.
+    /// Returns its standard output if it succeeded.
     ///
     /// # Errors
-    /// When it did not, with all it said.
+    /// Returns an error with its output if it failed.
     pub fn success(self) -> Result<String> {
         self.code(0)
     }
 
-    /// Its standard output, if it ended with `code`.
+    /// Returns its standard output if its exit code is `code`.
     ///
     /// # Errors
-    /// When it did not, with all it said.
+    /// Returns an error with its output if it has another exit code.
     pub fn code(self, code: i32) -> Result<String> {
         let Self { what, status, stdout, stderr } = self;
         ensure!(
@@ -216,10 +217,10 @@ impl Finished {
         Ok(stdout)
     }
 
-    /// Its standard error, if it failed with `code` and said each of `texts`.
+    /// Returns its standard error if its exit code is `code` and each of `texts` is in it.
     ///
     /// # Errors
-    /// When it did not.
+    /// Returns an error otherwise.
     pub fn fails(self, code: i32, texts: &[&str]) -> Result<String> {
         let Self { what, status, stdout, stderr } = self;
         ensure!(

@@ -1,4 +1,4 @@
-//! The main program of the scenarios: selects them, runs the slow ones first, and prints each result as it ends.
+//! The main program of the scenarios: selects them, runs slow ones first, and prints each result when it ends.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a test program reports to a person
 
 use std::{
@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::{Host, shared};
 
-/// A function that uses banger as a person would, and what the runner knows about it.
+/// A function that uses banger as a person would, and its metadata.
 #[derive(Debug)]
 pub struct Scenario {
     /// The path of its module.
@@ -36,18 +36,18 @@ pub struct Scenario {
 
 inventory::collect!(Scenario);
 
-/// What `#[scenario(...)]` says about a function.
+/// An argument of `#[scenario(...)]`: a tier, or that the scenario is slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mark {
     /// Runs on the machine itself, with its VMM.
     Here,
     /// Runs in the lab, with Firecracker on KVM.
     Lab,
-    /// Runs in the lab, with Firecracker on KVM, on request only: what it tests is the same on each VMM.
+    /// Runs in the lab, with Firecracker on KVM, on request only: it tests the same on each VMM.
     LabMore,
     /// Runs in the lab, with QEMU on KVM.
     LabQemu,
-    /// Takes several times as long as most, and so starts first.
+    /// Takes several times as long as most scenarios, and so starts first.
     Slow,
 }
 
@@ -86,7 +86,7 @@ impl Scenario {
     }
 }
 
-/// Longest time for a scenario. The slowest takes a tenth of it.
+/// Timeout for a scenario. The slowest takes a tenth of it.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 
 static TIER: OnceLock<Mark> = OnceLock::new();
@@ -131,7 +131,7 @@ impl Options {
             expected: None,
             names: Vec::new(),
         };
-        // Both `--tier lab` and `--tier=lab`.
+        // Accepts both `--tier lab` and `--tier=lab`.
         let mut words = words.flat_map(|word| match word.split_once('=') {
             Some((option, value)) if word.starts_with("--") => vec![option.to_owned(), value.to_owned()],
             _ => vec![word],
@@ -142,7 +142,7 @@ impl Options {
                 "--exact" => options.exact = true,
                 "--list" => options.list = true,
                 "--help" | "-h" => options.help = true,
-                // As cargo's users write it: output is always shown.
+                // Accepted because cargo's users write it: output is always shown.
                 "--nocapture" => {}
                 "--tier" => options.tier = value()?.parse()?,
                 "--expect" => options.expected = Some(value()?),
@@ -161,7 +161,7 @@ impl Options {
     }
 }
 
-/// Runs what the command line asks for.
+/// Runs the scenarios that the command line selects.
 pub fn main() -> ExitCode {
     match Options::parse(std::env::args().skip(1)).and_then(|options| run(&options)) {
         Ok(code) => code,
@@ -215,7 +215,7 @@ fn run(options: &Options) -> Result<ExitCode> {
 fn run_all(scenarios: Vec<&'static Scenario>, threads: usize) -> Vec<String> {
     let left = Mutex::new(VecDeque::from(scenarios));
     let failed = Mutex::new(Vec::new());
-    // The lock is open again when this returns; in the loop's own condition it would be held while a scenario runs.
+    // The lock is released when this returns; in the loop's own condition it would be held while a scenario runs.
     let next = || lock(&left).pop_front();
     thread::scope(|scope| {
         for _ in 0..threads.max(1) {
@@ -244,8 +244,8 @@ fn lock<T>(mutex: &Mutex<T>) -> impl std::ops::DerefMut<Target = T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs a scenario in a thread of its name, which a panic prints. A scenario that has not ended after `limit` fails, and
-/// its thread runs on.
+/// Runs a scenario in a thread with its name, which a panic prints. A scenario that runs longer than `limit` fails,
+/// and its thread keeps running.
 fn run_one(scenario: &'static Scenario, path: &str, limit: Duration) -> Result<()> {
     let (sender, result) = mpsc::channel();
     let run = move || drop(sender.send((scenario.run)()));
@@ -260,7 +260,7 @@ fn run_one(scenario: &'static Scenario, path: &str, limit: Duration) -> Result<(
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 struct Message<'a>(&'a (dyn Any + Send));
 
 impl fmt::Display for Message<'_> {
@@ -276,7 +276,7 @@ fn vmm_of(checks: &Value) -> Result<String> {
     let check = checks.as_array().into_iter().flatten().find(|check| check["name"] == "VMM");
     let message = check.and_then(|check| check["message"].as_str()).context("no check `VMM`")?;
     let vmm = message.split(' ').next().unwrap_or_default();
-    // "firecracker 1.12.1 with KVM", "qemu 7.2.22 without KVM, in software".
+    // For example "firecracker 1.12.1 with KVM" or "qemu 7.2.22 without KVM, in software".
     let accelerator = match (message.contains(" with KVM"), message.contains(" without KVM")) {
         (true, false) => "kvm",
         (false, true) => "tcg",

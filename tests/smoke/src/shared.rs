@@ -1,4 +1,4 @@
-//! What scenarios share: made by the first that needs it, and deleted after the last.
+//! Hosts that scenarios share: the first scenario that needs one creates it; all are deleted after the last.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,16 +11,16 @@ type Shared = Mutex<Option<Arc<Host>>>;
 static DEBIAN: Shared = Mutex::new(None);
 static TINY: Shared = Mutex::new(None);
 
-/// Returns a host with a running VM `box` of the default image, which has a user `dev`. Scenarios that use it leave the
-/// VM and the host's configuration as they are, and give their files on the host names that no other scenario uses.
+/// Returns a host with a running VM `box` of the default image, which has a user `dev`. Scenarios that use it must
+/// not change the VM or the host's configuration, and need unique names for their files on the host.
 ///
 /// # Errors
-/// When the VM does not start.
+/// Returns an error if the VM does not start.
 pub fn debian() -> Result<Arc<Host>> {
     first_made(&DEBIAN, Host::with_debian)
 }
 
-/// Returns the host whose files hosts with the image `tiny` are linked to.
+/// Returns the host whose files are linked into hosts with the image `tiny`.
 pub(crate) fn tiny() -> Result<Arc<Host>> {
     first_made(&TINY, Host::with_tiny)
 }
@@ -35,10 +35,10 @@ fn first_made(shared: &Shared, make: impl FnOnce() -> Result<Host>) -> Result<Ar
     Ok(host)
 }
 
-/// Deletes all of it.
+/// Deletes the shared hosts.
 ///
 /// # Errors
-/// When a scenario has left something in the shared VM's host.
+/// Returns an error if a scenario has left something on the shared VM's host.
 pub(crate) fn delete() -> Result<()> {
     let taken = |shared: &Shared| shared.lock().unwrap_or_else(PoisonError::into_inner).take();
     drop(taken(&TINY));
@@ -48,11 +48,11 @@ pub(crate) fn delete() -> Result<()> {
 }
 
 impl Host {
-    /// A host that also has an image `tiny`: a busybox, and no init, so that the agent stays PID 1 and a guest is up in
-    /// the least time.
+    /// Returns a host that also has an image `tiny`: busybox without an init, so that the agent stays PID 1 and a
+    /// guest boots as fast as possible.
     ///
     /// # Errors
-    /// As [`new`](Self::new); and when the image cannot be made.
+    /// Returns an error as [`new`](Self::new) does, or if the image cannot be created.
     pub fn tiny() -> Result<Self> {
         let (template, host) = (tiny()?, Self::bare()?);
         for name in ["state", "cache", "config"] {

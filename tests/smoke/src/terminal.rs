@@ -1,4 +1,4 @@
-//! A real terminal: the controlling one of a command, with the scenario's hand on its other end.
+//! A real terminal: the controlling terminal of a command, with the scenario at its other end.
 
 use std::{
     fs::File,
@@ -16,7 +16,7 @@ use rustix::{
     termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize},
 };
 
-/// A bound against hanging.
+/// Timeout against hangs.
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// A command on a terminal of its own.
@@ -33,7 +33,7 @@ impl Terminal {
     /// Starts `command` on a new terminal of this size.
     ///
     /// # Errors
-    /// When there is no terminal to be had, or the command does not start.
+    /// Returns an error if no terminal can be opened, or if the command does not start.
     pub fn start(command: &Command, rows: u16, cols: u16) -> Result<Self> {
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
         grantpt(&ours)?;
@@ -42,10 +42,10 @@ impl Terminal {
         let theirs = File::from(rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty())?);
         let ours = File::from(ours);
         resize(&ours, rows, cols)?;
-        // `setsid --ctty` makes the terminal the controlling one, as a shell's is.
+        // `setsid --ctty` makes it the controlling terminal, as for a shell.
         let mut session = Command::new("setsid");
         session.args(["--ctty", "--wait"]);
-        // Who runs the scenarios in the background has these ignored, as everything has that is started from there.
+        // A shell starts background jobs with these signals ignored, and their children inherit that.
         session.args(["env", "--default-signal=INT,QUIT"]);
         session.arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
@@ -73,15 +73,15 @@ impl Terminal {
     /// Types `text`.
     ///
     /// # Errors
-    /// When the terminal is gone.
+    /// Returns an error if the terminal is closed.
     pub fn keys(&mut self, text: &str) -> Result<()> {
         Ok(self.ours.write_all(text.as_bytes())?)
     }
 
-    /// Waits until `text` is shown after what was waited for before, and returns what was shown up to it.
+    /// Waits until `text` is shown after the text of the previous call, and returns the output up to its end.
     ///
     /// # Errors
-    /// When it never is.
+    /// Returns an error after a timeout.
     pub fn shows(&mut self, text: &str) -> Result<String> {
         let deadline = Instant::now() + LIMIT;
         loop {
@@ -95,30 +95,30 @@ impl Terminal {
         }
     }
 
-    /// Gives the terminal another size.
+    /// Resizes the terminal.
     ///
     /// # Errors
-    /// When it is gone.
+    /// Returns an error if the terminal is closed.
     pub fn resize(&self, rows: u16, cols: u16) -> Result<()> {
         resize(&self.ours, rows, cols)
     }
 
-    /// Whether the terminal's own line editing and echo are on, as a shell leaves and expects them.
+    /// Returns whether line editing and echo are on, as a shell leaves and expects them.
     ///
     /// # Errors
-    /// When it is gone.
+    /// Returns an error if the terminal is closed.
     pub fn is_cooked(&self) -> Result<bool> {
         let modes: Termios = tcgetattr(&self.theirs)?;
         Ok(modes.local_modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG))
     }
 
-    /// Waits until the command has ended.
+    /// Waits until the command exits.
     ///
     /// # Errors
-    /// When it does not, with what was shown last.
+    /// Returns an error with the last output after a timeout.
     pub fn ended(&mut self) -> Result<ExitStatus> {
         let deadline = Instant::now() + LIMIT;
-        // Looked at again and again: what is shown has no end while this side holds the other open too.
+        // Poll: the output does not end, because this process has the terminal's other end open too.
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
@@ -133,7 +133,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // A scenario that failed may have left it running; one that ended cannot be killed.
+        // A failed scenario may have left it running; a process that has exited cannot be killed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

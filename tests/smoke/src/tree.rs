@@ -1,13 +1,13 @@
-//! Small root file systems, as tars, for guests that must be odd.
+//! Small root file systems, as tars, for unusual guests.
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
-/// The statically linked busybox of the host (Debian's `busybox-static`).
+/// Returns the host's statically linked busybox (Debian's `busybox-static`).
 ///
 /// # Errors
-/// When it is not installed.
+/// Returns an error if it is not installed.
 pub fn static_busybox() -> Result<Vec<u8>> {
     ["/usr/bin/busybox", "/bin/busybox"]
         .iter()
@@ -15,10 +15,10 @@ pub fn static_busybox() -> Result<Vec<u8>> {
         .context("there is no busybox: install the package busybox-static")
 }
 
-/// A program of the host's with all that it is linked to: paths in a root file system, and what is there.
+/// Returns a host's program and its shared libraries: their paths in a root file system, and their contents.
 ///
 /// # Errors
-/// When it is not installed.
+/// Returns an error if it is not installed.
 pub fn with_libraries(program: &str) -> Result<Vec<(String, Vec<u8>)>> {
     let linked = Command::new("ldd").arg(program).output()?;
     ensure!(linked.status.success(), "ldd cannot read {program}: is it installed?");
@@ -31,7 +31,7 @@ pub fn with_libraries(program: &str) -> Result<Vec<(String, Vec<u8>)>> {
 /// Writes a tar at `path` with these files (mode 0755) and symbolic links.
 ///
 /// # Errors
-/// When it cannot be written.
+/// Returns an error if it cannot be written.
 pub fn tar_of(path: &Path, files: &[(&str, &[u8])], links: &[(&str, &str)]) -> Result<()> {
     let mut tar = tar::Builder::new(fs::File::create(path)?);
     for (name, bytes) in files {
@@ -50,11 +50,11 @@ pub fn tar_of(path: &Path, files: &[(&str, &[u8])], links: &[(&str, &str)]) -> R
     Ok(tar.finish()?)
 }
 
-/// Writes a tar at `path` of a guest that has the static busybox, by the names of all its commands, and `programs` of this
-/// host, named by their paths, with their libraries.
+/// Writes a tar at `path` with the static busybox, by the names of all its commands, and with `programs` of this
+/// host, named by their paths, and their libraries.
 ///
 /// # Errors
-/// When a program is not there, or the tar cannot be written.
+/// Returns an error if a program is missing, or if the tar cannot be written.
 pub fn tar_with(path: &Path, programs: &[&str]) -> Result<()> {
     let mut files = BTreeMap::from([("bin/busybox".to_owned(), static_busybox()?)]);
     for program in programs {
@@ -68,5 +68,5 @@ pub fn tar_with(path: &Path, programs: &[&str]) -> Result<()> {
     tar_of(path, &files, &links.collect::<Vec<_>>())
 }
 
-/// The init of a guest that turns against its host (`fixtures/hostile-init.c`), statically linked.
+/// The init of a guest that attacks its host (`fixtures/hostile-init.c`), statically linked.
 pub const HOSTILE_INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hostile-init"));

@@ -1,4 +1,4 @@
-//! Which crate may depend on which, held against `cargo metadata`.
+//! Checks dependencies between crates with `cargo metadata`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::{
     project::Project,
 };
 
-/// The crates of the workspace, each with those that it may use.
+/// The workspace's crates, each with the crates that it may depend on.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("banger-proto", &[]),
     ("banger-api", &[]),
@@ -38,10 +38,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("xtask", &[]),
 ];
 
-/// What the command must not carry: the daemon's store.
+/// Crates that `banger` must not depend on, even indirectly: the daemon's store.
 const FOREIGN_TO_BANGER: &[&str] = &["rusqlite"];
 
-/// Describes each dependency that must not be.
+/// Describes each forbidden dependency.
 pub(super) fn violations(project: &Project, packages: &[Package]) -> Result<Vec<String>> {
     let tree = output(&mut cargo(project, &["tree", "-p", "banger", "-e", "normal", "--prefix", "none"]))?;
     let mut wrong = outside_the_table(packages);
@@ -50,7 +50,7 @@ pub(super) fn violations(project: &Project, packages: &[Package]) -> Result<Vec<
     Ok(wrong)
 }
 
-/// Dependencies within the workspace, tests' aside, that the table does not have.
+/// Returns dependencies within the workspace that the table does not allow, except those of tests.
 fn outside_the_table(packages: &[Package]) -> Vec<String> {
     let allowed: BTreeMap<_, _> = ALLOWED.iter().copied().collect();
     let members: BTreeSet<_> = packages.iter().map(|package| package.name.as_str()).collect();
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn the_table_has_no_cycle() {
-        // Each crate only uses those above it.
+        // Each crate only depends on those above it.
         for (number, (name, allowed)) in ALLOWED.iter().enumerate() {
             let above: Vec<_> = ALLOWED[..number].iter().map(|(name, _)| *name).collect();
             assert!(allowed.iter().all(|used| above.contains(used)), "{name}");

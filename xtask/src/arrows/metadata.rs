@@ -1,4 +1,4 @@
-//! The workspace's packages, as `cargo metadata` describes them.
+//! The workspace's packages, read from `cargo metadata`.
 
 use std::path::PathBuf;
 
@@ -26,15 +26,15 @@ pub(super) struct Package {
 #[derive(Debug, Deserialize)]
 pub(super) struct Dependency {
     pub(super) name: String,
-    /// `None` is an ordinary one.
+    /// `None` for an ordinary dependency.
     pub(super) kind: Option<String>,
 }
 
-/// A library, a program or another thing that cargo builds of a package.
+/// A library, program or other target of a package.
 #[derive(Debug, Deserialize)]
 pub(super) struct Target {
     pub(super) kind: Vec<String>,
-    /// The root module's file.
+    /// The file of the root module.
     pub(super) src_path: PathBuf,
 }
 

@@ -1,4 +1,4 @@
-//! Dependencies between crates, and between the modules of each crate.
+//! Checks dependencies between crates, and between the modules of each crate.
 
 mod crates;
 mod metadata;
@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 
 use crate::project::Project;
 
-/// Checks the crates against their table, and each crate's modules for circles.
+/// Checks the crates against their table, and each crate's modules for cycles.
 pub(crate) fn run(project: &Project) -> Result<()> {
     let packages = metadata::packages(project)?;
     let wrong = crates::violations(project, &packages)?;

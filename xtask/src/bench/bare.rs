@@ -1,4 +1,4 @@
-//! The same VM without banger: the very processes that banger starts, on copies of the disks.
+//! Runs a VM without banger: the same processes, started directly on copies of its disks.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -21,10 +21,10 @@ use tempfile::TempDir;
 use super::stage::Stage;
 use crate::command::check;
 
-/// The port that a guest's agent dials on the host, once it is up.
+/// Vsock port on the host that the guest's agent connects to when it is up.
 const READY_PORT: u32 = 1025;
 
-/// How long the vsock device may take to be there, and the guest.
+/// Timeout for the vsock device and for the guest.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A VM's processes and disks.
@@ -32,15 +32,15 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub(super) struct Bare {
     device: Vec<OsString>,
     qemu: Vec<OsString>,
-    /// Disks as the VM left them.
+    /// Disks as the VM left them when it stopped.
     disks: TempDir,
-    /// What the arguments say in place of this launcher's own folders.
+    /// Directories in the recorded arguments; each boot replaces them.
     vm: PathBuf,
     runtime: PathBuf,
 }
 
 impl Bare {
-    /// Learns how the running `vm` was started, and stops it.
+    /// Reads the command lines of the running `vm`, and stops it.
     pub(super) fn of(stage: &Stage, vm: &str) -> Result<Self> {
         let id = stage.vm_id(vm)?;
         let device = command_line_of("banger-vsock-device", &id)?;
@@ -53,7 +53,7 @@ impl Bare {
         Ok(Self { device, qemu, disks, vm: folder, runtime })
     }
 
-    /// Boots it, and returns how long that took until the agent called.
+    /// Boots the VM and returns the time until its agent connects.
     pub(super) fn boot(&self) -> Result<Duration> {
         let folder = tempfile::tempdir_in(self.disks.path().parent().context("disks are in a folder")?)?;
         copy_disks(self.disks.path(), folder.path())?;
@@ -114,15 +114,15 @@ fn copy_disks(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The arguments of the process of this program that has `needle` in them.
+/// Returns the arguments of a process that runs `program` and has `needle` in its arguments.
 fn command_line_of(program: &str, needle: &str) -> Result<Vec<OsString>> {
     for entry in fs::read_dir("/proc")? {
-        // A process may end while it is looked at.
+        // The process may exit while it is read.
         let line = fs::read(entry?.path().join("cmdline")).unwrap_or_default();
         let words: Vec<_> = line.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
         let is_program = words.first().is_some_and(|word| word.ends_with(program.as_bytes()));
         if is_program && find(&line, needle.as_bytes()).is_some() {
-            // Each word has a NUL after it, so that an empty one more is split off.
+            // Each word ends with a NUL, so `split` returns an extra empty word.
             let count = words.len() - 1;
             return Ok(words.into_iter().take(count).map(OsString::from_vec).collect());
         }
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn a_process_is_found_by_its_arguments() {
         let mut child = Command::new("sleep").arg("60.0625").spawn().unwrap();
-        // A program that has just been started has no arguments for a moment.
+        // A program that has just started has no arguments yet.
         let mut lines = (0..500).map(|_| {
             thread::sleep(Duration::from_millis(10));
             command_line_of("sleep", "60.0625")

@@ -1,4 +1,4 @@
-//! A command run over the agent's protocol and nothing else.
+//! Runs a command over the agent's protocol without banger.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -10,16 +10,16 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-/// The vsock port on which the agent listens.
+/// Vsock port on which the agent listens.
 const AGENT_PORT: u32 = 1024;
 
-/// Frames of another kind carry a stream's bytes.
+/// Frame kind of messages; other kinds carry the bytes of a stream.
 const CONTROL: u8 = 0;
 
-/// More than any frame of this exchange.
+/// Maximum length of a frame, in bytes; frames of this exchange are shorter.
 const MAX_FRAME: u32 = 1 << 20;
 
-/// Runs `true` in the guest behind this vsock, and returns how long it took.
+/// Runs `true` in the guest behind this vsock, and returns the duration.
 pub(super) fn raw(vsock: &Path) -> Result<Duration> {
     let start = Instant::now();
     let mut stream = UnixStream::connect(vsock).with_context(|| vsock.display().to_string())?;
@@ -50,7 +50,7 @@ fn frame(message: &Value) -> Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// The next message; what the command prints is passed over.
+/// Returns the next message and skips the command's output.
 fn control(reader: &mut impl Read) -> Result<Value> {
     loop {
         let mut length = [0; 4];

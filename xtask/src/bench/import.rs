@@ -1,4 +1,4 @@
-//! An image's import, beside what a person would do by hand.
+//! Measures the import of an image against tar and mke2fs.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::{
     project::Project,
 };
 
-/// Unpacks a Debian, fills it up with copies of its own files to about 1 GB, and packs it again.
+/// Unpacks a Debian, copies its own files until it has about 1 GB, and packs it again.
 const FILL: &str = "set -eu
     rm -rf \"$2\"; mkdir \"$2\"
     tar -x --numeric-owner --exclude='./dev/*' -C \"$2\" -f \"$1\"
@@ -27,7 +27,7 @@ const FILL: &str = "set -eu
     tar -c --numeric-owner -C \"$2\" -f \"$3\" .
     rm -rf \"$2\"";
 
-/// What a person would do by hand.
+/// The same import with standard tools.
 const BY_HAND: &str = "set -eu
     mkdir \"$2/root\"
     tar -x --numeric-owner -C \"$2/root\" -f \"$1\"
@@ -36,7 +36,7 @@ const BY_HAND: &str = "set -eu
 
 const NAME: &str = "bench";
 
-/// A Debian of about 1 GB, made once.
+/// Returns a tar of a Debian of about 1 GB, which is created once.
 pub(super) fn tar(project: &Project) -> Result<PathBuf> {
     let tar = project.target().join("bench/debian.tar");
     if tar.exists() {
@@ -53,7 +53,7 @@ pub(super) fn tar(project: &Project) -> Result<PathBuf> {
     Ok(tar)
 }
 
-/// The image is deleted again, which is not measured.
+/// Measures `banger image import`. The image is deleted afterwards, which is not measured.
 pub(super) fn banger(stage: &Stage, tar: &Path) -> Result<Duration> {
     let taken = timed(stage.banger(&["image", "import", NAME]).arg(tar))?;
     stage.ok(&["image", "delete", NAME])?;
@@ -65,7 +65,7 @@ pub(super) fn bare(project: &Project, tar: &Path) -> Result<Duration> {
     let start = Instant::now();
     check(as_root("sh")?.args(["-c", BY_HAND, "by-hand"]).arg(tar).arg(folder.path()))?;
     let taken = start.elapsed();
-    // Owners within are a user namespace's, so that only its root may delete them.
+    // The files belong to a user namespace's users, so only its root can delete them.
     check(as_root("rm")?.arg("-rf").arg(folder.path().join("root")))?;
     Ok(taken)
 }

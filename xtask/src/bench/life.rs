@@ -1,4 +1,4 @@
-//! A VM's life, beside other parts of it.
+//! Measures commands of a VM's lifecycle against each other.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::{
     project::Project,
 };
 
-/// Goals: times over the other thing's, and milliseconds.
+/// Goals: maximum ratios to the other command's time, and milliseconds.
 const START_GOAL: f64 = 1.10;
 const STOP_GOAL: f64 = 0.5;
 const DELETE_GOAL: f64 = 0.3;
@@ -26,19 +26,19 @@ const CREATES_GOAL: f64 = 2.6;
 const LIST_GOAL: f64 = 2.0;
 const ADOPT_GOAL: f64 = 1000.0;
 
-/// VMs that are listed.
+/// Number of VMs for `vm list`.
 const LISTED: usize = 200;
 
-/// VMs that a daemon takes over.
+/// Number of running VMs that the daemon adopts.
 const ADOPTED: usize = 10;
 
-/// VMs that are made at once.
+/// Number of VMs created in parallel.
 const AT_ONCE: usize = 4;
 
-/// A guest of a busybox under the agent as PID 1.
+/// Image with only busybox; the agent is PID 1 in its guests.
 const TINY: &str = "tiny";
 
-/// Imports the image of the guests.
+/// Imports the guests' image.
 fn tiny(stage: &Stage) -> Result<()> {
     let busybox = find_program("busybox").context("busybox is missing: run `cargo xtask setup`")?;
     let folder = stage.folder().join(TINY);
@@ -55,7 +55,7 @@ fn create<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&["vm", "create", "--name", name], hardware.as_slice(), more].concat()
 }
 
-/// Starts, stops and deletes.
+/// Measures start, stop, delete and parallel creates.
 pub(super) fn life(stage: &Stage, runs: usize) -> Result<()> {
     tiny(stage)?;
     stage.ok(&create("life", &[]))?;
@@ -94,7 +94,7 @@ fn created_and_deleted(stage: &Stage) -> Result<Duration> {
     Ok(taken)
 }
 
-/// A list of many VMs that are down, beside that of a host that has none.
+/// Measures `vm list` with many stopped VMs and with none.
 pub(super) fn list(project: &Project, empty: &Stage, runs: usize) -> Result<()> {
     let full = Stage::new(project)?;
     tiny(&full)?;
@@ -106,7 +106,7 @@ pub(super) fn list(project: &Project, empty: &Stage, runs: usize) -> Result<()> 
     compare("vm list of 200 / of none", LIST_GOAL, runs, || list(&full), || list(empty))
 }
 
-/// What a daemon that starts itself takes for VMs that run, by its own account.
+/// Measures how long a restarted daemon takes to adopt running VMs, as its log reports.
 pub(super) fn adopt(stage: &Stage) -> Result<()> {
     tiny(stage)?;
     let names: Vec<_> = (0..ADOPTED).map(|number| format!("adopted{number}")).collect();

@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::command::{check, say};
 
-/// Measures both in turn, so that what else the machine does falls on both.
+/// Measures both in turn, so that other load on the machine affects both.
 pub(super) fn compare(
     name: &str,
     goal: f64,
@@ -18,7 +18,7 @@ pub(super) fn compare(
     mut bare: impl FnMut() -> Result<Duration>,
 ) -> Result<()> {
     say(format!("measuring {name}"));
-    // Once for the caches.
+    // The first run fills the caches and is not counted.
     banger()?;
     bare()?;
     let mut times = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! What banger adds to what it uses, as ratios of medians: the machine's own speed cancels out.
+//! Measures banger's overhead as ratios of medians, which cancels out the machine's speed.
 
 mod bare;
 mod exec;
@@ -19,40 +19,40 @@ use stage::Stage;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// How often each side is measured
+    /// Number of measurements of each side
     #[arg(long, default_value_t = 7)]
     runs: usize,
-    /// What to measure; everything if nothing is said
+    /// Benchmarks to run; all by default
     what: Vec<What>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum What {
-    /// `vm run --rm -- true`, beside QEMU itself
+    /// `vm run --rm -- true`, compared with QEMU alone
     Run,
-    /// `vm exec`, beside the protocol itself
+    /// `vm exec`, compared with the agent's protocol alone
     Exec,
-    /// `vm ssh`, beside `vm exec`
+    /// `vm ssh`, compared with `vm exec`
     Ssh,
-    /// `ps`, beside curl
+    /// `ps`, compared with curl
     Ps,
-    /// `image import`, beside tar and mke2fs
+    /// `image import`, compared with tar and mke2fs
     Import,
-    /// `image pull`, beside umoci, mke2fs and skopeo
+    /// `image pull`, compared with umoci, mke2fs and skopeo
     Pull,
-    /// Starts, stops, deletes, and several creates at once, beside a start or a create
+    /// Start, stop, delete and parallel creates, compared with a start or a create
     Life,
-    /// `vm list` of many, beside that of none
+    /// `vm list` of many VMs, compared with none
     List,
-    /// The daemon's own time for taking over VMs that run
+    /// The time that the daemon takes to adopt running VMs
     Adopt,
-    /// A large repository into a VM and changes out of it, beside the bare stream, git itself and an exec
+    /// A large repository into a VM and changes out of it, compared with a bare stream, git and `vm exec`
     Workspace,
     /// The daemon's memory, idle and for each VM
     Memory,
 }
 
-/// Goals: times over the bare thing's, and MiB.
+/// Goals: maximum ratios to the bare command's time, and MiB.
 const RUN_GOAL: f64 = 1.2;
 const EXEC_GOAL: f64 = 3.0;
 const SSH_GOAL: f64 = 3.0;
@@ -61,7 +61,7 @@ const IMPORT_GOAL: f64 = 1.0 / 3.0;
 const IDLE_GOAL: f64 = 30.0;
 const VM_GOAL: f64 = 2.0;
 
-/// VMs over which the daemon's growth is spread.
+/// Number of VMs for measuring the daemon's memory per VM.
 const VMS: u8 = 3;
 
 pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<()> {
@@ -73,7 +73,7 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     let wanted = |what| arguments.what.is_empty() || arguments.what.contains(&what);
     let runs = arguments.runs;
     println!("{:36} {:>10} {:>10} {:>8} {:>8}", "", "banger", "bare", "ratio", "goal");
-    // First, while the daemon is young.
+    // First, because later commands grow the daemon's memory.
     if wanted(What::Memory) {
         memory(&stage)?;
     }

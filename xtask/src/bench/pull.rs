@@ -1,4 +1,4 @@
-//! An image of about 1 GB from a registry on the loopback, beside the tools that people use for that.
+//! Measures the pull of an image of about 1 GB from a local registry against standard tools.
 
 use std::{
     fs,
@@ -21,12 +21,12 @@ use crate::{
     project::Project,
 };
 
-/// Goals: times over the tool's, and MiB.
+/// Goals: maximum ratios to the tool's time, and MiB.
 const CACHED_GOAL: f64 = 0.2;
 const LOOPBACK_GOAL: f64 = 1.3;
 const MEMORY_GOAL: f64 = 256.0;
 
-/// What a person would do by hand with an OCI layout.
+/// Builds the same file system from an OCI layout with standard tools.
 const BY_HAND: &str = "set -eu
     umoci unpack --image \"$1:x\" \"$2/bundle\"
     mke2fs -q -F -t ext4 -d \"$2/bundle/rootfs\" \"$2/root.ext4\" 2G
@@ -60,7 +60,7 @@ pub(super) fn pull(project: &Project, stage: &Stage, runs: usize) -> Result<()> 
     Ok(())
 }
 
-/// The tar of a Debian of about 1 GB as the one layer of an image, made once.
+/// Returns an OCI layout whose only layer is a Debian of about 1 GB. It is created once.
 fn layout(project: &Project) -> Result<PathBuf> {
     let layout = project.target().join("bench/layout");
     if layout.exists() {
@@ -86,12 +86,12 @@ fn by_hand(project: &Project, layout: &Path) -> Result<Duration> {
         as_root("sh")?.args(["-c", BY_HAND, "by-hand"]).arg(layout).arg(folder.path()).stdout(Stdio::null()),
     )?;
     let taken = start.elapsed();
-    // Owners within are a user namespace's, so that only its root may delete them.
+    // The files belong to a user namespace's users, so only its root can delete them.
     check(as_root("rm")?.arg("-rf").arg(folder.path().join("bundle")))?;
     Ok(taken)
 }
 
-/// Debian's `docker-registry`. Dropping it ends it.
+/// Debian's `docker-registry`. Dropping it kills the process.
 struct Registry {
     program: Child,
     address: String,
@@ -117,7 +117,7 @@ impl Registry {
             let address = line.split("listening on ").nth(1)?;
             Some(address.chars().take_while(|c| c.is_ascii_digit() || ".:".contains(*c)).collect())
         });
-        // Or it would wait, once the pipe is full.
+        // The registry would block when the pipe is full.
         thread::spawn(move || lines.for_each(drop));
         let address = told.context("docker-registry has not said where it listens")?;
         Ok(Self { program, address, _folder: folder })
@@ -126,7 +126,7 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = self.program.kill();
         let _ = self.program.wait();
     }

@@ -1,4 +1,4 @@
-//! Folders of their own for banger, with the template's image and kernel in them.
+//! Directories for a separate bangerd, with the template's image and kernel in them.
 
 use std::{
     fs,
@@ -16,12 +16,12 @@ use crate::{
     template,
 };
 
-/// Dropping it ends its VMs and its daemon.
+/// An isolated banger for benchmarks. Dropping it deletes its VMs and stops its daemon.
 #[derive(Debug)]
 pub(super) struct Stage {
     programs: PathBuf,
     folder: TempDir,
-    /// A socket's path may have 107 bytes at most, and the workspace may be anywhere.
+    /// Outside the workspace, because a socket's path is limited to 107 bytes.
     runtime: TempDir,
 }
 
@@ -59,7 +59,7 @@ impl Stage {
         banger
     }
 
-    /// What banger finds these folders by.
+    /// Returns the environment variables that make banger use these directories.
     pub(super) fn environment(&self) -> [(&'static str, PathBuf); 4] {
         let part = |name: &str| self.folder.path().join(name);
         [
@@ -80,7 +80,7 @@ impl Stage {
             .with_context(|| format!("banger {} printed no JSON", arguments.join(" ")))
     }
 
-    /// A field of one VM that is text.
+    /// Returns a VM's id.
     pub(super) fn vm_id(&self, vm: &str) -> Result<String> {
         let shown = self.json(&["vm", "show", vm])?;
         Ok(shown["id"].as_str().with_context(|| format!("no id in {shown}"))?.to_owned())
@@ -90,17 +90,17 @@ impl Stage {
         Ok(self.runtime.path().join("banger/vms").join(self.vm_id(vm)?))
     }
 
-    /// The daemon's resident memory in MiB.
+    /// Returns the daemon's resident memory in MiB.
     pub(super) fn daemon_memory(&self) -> Result<f64> {
         self.daemon_status("VmRSS:")
     }
 
-    /// The most that it ever was.
+    /// Returns the daemon's peak resident memory in MiB.
     pub(super) fn daemon_peak(&self) -> Result<f64> {
         self.daemon_status("VmHWM:")
     }
 
-    /// A line of the kernel's about the daemon (proc_pid_status(5)), in MiB.
+    /// Returns a field of the daemon's `/proc/PID/status` in MiB (proc_pid_status(5)).
     fn daemon_status(&self, field: &str) -> Result<f64> {
         let status = self.json(&["daemon", "status"])?;
         let pid = status["pid"].as_u64().with_context(|| format!("no pid in {status}"))?;

@@ -1,4 +1,4 @@
-//! A large repository into a VM and its changes out, beside the bare stream, git itself, and an exec.
+//! Measures `vm workspace` with a large repository against a bare stream, git, tar and `vm exec`.
 
 use std::{
     fs,
@@ -16,22 +16,22 @@ use super::{
 };
 use crate::command::{check, output, say};
 
-/// Goals: shares of the stream's rate, and times over the other thing's.
+/// Goals: a minimum share of the stream's rate, and maximum ratios to the other command's time.
 const RATE_GOAL: f64 = 0.8;
 const CLONE_GOAL: f64 = 1.0 / 3.0;
 const AGAIN_GOAL: f64 = 0.1;
 const EXPORT_GOAL: f64 = 2.0;
 const SMALL_GOAL: f64 = 1.3;
 
-/// And over what does the same in the guest: there is no less to do than that, however slow the guest is.
+/// Maximum ratios to the same work in the guest, which is a lower bound however slow the guest is.
 const TAR_GOAL: f64 = 1.0;
 const EXPORT_THERE_GOAL: f64 = 2.0;
 
-/// The repository: so many files, each of so many bytes of words.
+/// Size of the repository: number of files, and bytes of words in each.
 const FILES: usize = 100_000;
 const BYTES: usize = 10_000;
 
-/// Files with local edits when it is first sent, edited before it is sent again, and edited in the VM.
+/// Files edited before the first `prepare` (and again in the VM), and before the second.
 const DIRTY: usize = 100;
 const AGAIN: usize = 10;
 
@@ -89,7 +89,7 @@ pub(super) fn workspace(stage: &Stage, runs: usize) -> Result<()> {
     stage.ok(&["vm", "delete", "--force", "--discard", NAME])
 }
 
-/// All of it, with the repository, by tar on both sides.
+/// Sends the whole directory, including `.git`, with tar on both sides.
 fn tar(stage: &Stage, large: &Path) -> Result<Duration> {
     let script = "mkdir /root/tar && tar -x -C /root/tar";
     let start = Instant::now();
@@ -100,7 +100,7 @@ fn tar(stage: &Stage, large: &Path) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// By git's own means over ssh as banger has it, and the edited files by tar.
+/// Pushes with git over banger's ssh configuration, checks out, and sends the edited files with tar.
 fn push(stage: &Stage, large: &Path) -> Result<Duration> {
     stage.ok(&["vm", "exec", NAME, "--", "git", "init", "-q", "/root/pushed"])?;
     let config = String::from_utf8(output(stage.banger(&["ssh-config", "-q"]).stdin(Stdio::null()))?)?;
@@ -129,7 +129,7 @@ fn push(stage: &Stage, large: &Path) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// What `from` writes, into `to`.
+/// Pipes the output of `from` into `to`.
 fn into(from: &mut Command, to: &mut Command) -> Result<()> {
     let mut from = from.stdout(Stdio::piped()).spawn()?;
     let written = from.stdout.take().context("no pipe")?;
@@ -138,7 +138,7 @@ fn into(from: &mut Command, to: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// A repository of words that compress as source text does, all of it committed and packed.
+/// Creates a repository of words that compress like source text, all committed and packed.
 fn repository(root: &Path, files: usize) -> Result<PathBuf> {
     say(format_args!("making a repository of {files} files"));
     let mut number = 1_u64;
@@ -174,7 +174,7 @@ fn edit(root: &Path, files: std::ops::Range<usize>, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of the packs of `root`.
+/// Returns the size of the packs of `root` in bytes.
 fn pack_size(root: &Path) -> Result<f64> {
     let folder = root.join(".git/objects/pack");
     let sizes = fs::read_dir(&folder)?.map(|entry| Ok(entry?.metadata()?.len()));

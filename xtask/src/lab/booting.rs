@@ -1,4 +1,4 @@
-//! What a lab is booted from, made once for all labs of a run.
+//! Prepares the disks and programs of a lab, once for all labs of a run, and boots labs.
 
 use std::{ffi::OsString, fs::File, path::PathBuf, time::Duration};
 
@@ -11,19 +11,19 @@ use super::{
 };
 use crate::{command::say, project::Project, template};
 
-/// In MiB.
+/// Default memory of a lab, in MiB.
 pub(super) const DEFAULT_MEMORY: u32 = 6144;
 
 pub(super) const FROZEN: &str = "the lab froze: QEMU emulates it no further";
 
-/// All that a lab is booted from.
+/// Everything that a lab is booted from.
 pub(super) struct Lab<'a> {
     project: &'a Project,
     system: system::System,
     tools: PathBuf,
-    /// The scenarios' program.
+    /// The test program with the scenarios.
     smoke: Option<PathBuf>,
-    /// With the template in it; each lab gets a copy.
+    /// Work disk with the template in it; each lab gets a copy.
     work_disk: File,
 }
 
@@ -57,7 +57,7 @@ impl<'a> Lab<'a> {
     }
 }
 
-/// Fetches what is not there of the lab's system and of what it runs.
+/// Downloads missing parts: the lab's system and Firecracker.
 pub(crate) fn fetch(project: &Project) -> Result<()> {
     fetched(project).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Runs the scenarios of the lab's tiers, a few in each lab: one that freezes costs only those that it had not finished.
+//! Runs the scenarios of the lab's tiers, a few in each lab: if a lab freezes, only its unfinished ones run again.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -21,19 +21,19 @@ use crate::{
     scenarios::{self as suite, Scenario},
 };
 
-/// What a lab runs.
+/// A tier of scenarios that run in the lab.
 struct Tier {
-    /// As the scenarios' program knows it.
+    /// The tier's name for `--tier`.
     name: &'static str,
-    /// What VMs must run with.
+    /// The VMM and accelerator that VMs must use.
     vmm: &'static str,
-    /// Shell commands that come before.
+    /// Shell commands that run before the scenarios.
     setting: &'static str,
 }
 
 const TIERS: [Tier; 2] = [
     Tier { name: "lab", vmm: FIRECRACKER, setting: ":" },
-    // With the vsock of the lab's kernel, which QEMU uses where banger-vsock-device is missing.
+    // QEMU uses the vsock of the lab's kernel, because banger-vsock-device is missing.
     Tier {
         name: "lab-qemu",
         vmm: "qemu/kvm",
@@ -43,31 +43,31 @@ const TIERS: [Tier; 2] = [
     },
 ];
 
-/// On request.
+/// Scenarios that run on request.
 const MORE: Tier = Tier { name: "lab-more", vmm: FIRECRACKER, setting: ":" };
 
 const FIRECRACKER: &str = "firecracker/kvm";
 
-/// Labs at a time, as each has one processor.
+/// Number of labs in parallel; each has one processor.
 const LABS: usize = 2;
 
-/// Scenarios in a lab; a slow one counts as several.
+/// Number of scenarios in a lab; a slow one counts as `SLOW`.
 const CHUNK: usize = 4;
 const SLOW: usize = 2;
 
-/// For a lab: each scenario takes many seconds where two emulations are on top of each other.
+/// Time limit for a lab. Under two nested emulations, each scenario takes many seconds.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 
-/// Labs that may freeze over a chunk before that is taken for more than the emulator's bad luck.
+/// Maximum number of labs for a chunk: if all of them freeze, the run fails.
 const TRIES: usize = 3;
 
-/// Scenarios that one lab runs, one after the other.
+/// Scenarios that one lab runs in sequence.
 struct Chunk {
     tier: &'static Tier,
     names: Vec<String>,
 }
 
-/// What has become of all so far.
+/// The results so far.
 #[derive(Default)]
 struct Tally {
     passed: usize,
@@ -76,8 +76,8 @@ struct Tally {
     frozen: usize,
 }
 
-/// Runs the lab's scenarios, with those on request if `more`, and returns how many there are. The programs and the
-/// template are there.
+/// Runs the lab's scenarios, with those on request if `more`, and returns how many passed. The programs and the
+/// template must exist.
 pub(crate) fn scenarios(project: &Project, more: bool) -> Result<usize> {
     let program = suite::build(project)?;
     let mut chunks = VecDeque::new();
@@ -92,7 +92,7 @@ pub(crate) fn scenarios(project: &Project, more: bool) -> Result<usize> {
         loop {
             let Some(chunk) = lock().pop_front() else { return Ok(()) };
             if let Err(error) = lab.run_chunk(chunk, &tally) {
-                // The other labs would end in the same way.
+                // The other labs would fail in the same way.
                 lock().clear();
                 return Err(error);
             }
@@ -115,7 +115,7 @@ pub(crate) fn scenarios(project: &Project, more: bool) -> Result<usize> {
     Ok(passed)
 }
 
-/// Groups scenarios for one lab each, in their order.
+/// Groups scenarios into chunks of one lab each, in order.
 fn chunks_of(scenarios: Vec<Scenario>) -> Vec<Vec<String>> {
     let mut chunks: Vec<Vec<String>> = Vec::new();
     let mut room = 0;
@@ -135,7 +135,7 @@ fn chunks_of(scenarios: Vec<Scenario>) -> Vec<Vec<String>> {
     chunks
 }
 
-/// Splits what a lab has printed of `names`: those that passed and those that failed.
+/// Parses a lab's output: returns which of `names` passed and which failed.
 fn results(text: &str, names: &[String]) -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut passed, mut failed) = (BTreeSet::new(), BTreeSet::new());
     for line in text.lines() {
@@ -152,7 +152,7 @@ fn results(text: &str, names: &[String]) -> (BTreeSet<String>, BTreeSet<String>)
 }
 
 impl Lab<'_> {
-    /// Runs a chunk in a lab of its own; what a lab that freezes has not finished goes to another.
+    /// Runs a chunk in a lab of its own. If the lab freezes, the unfinished scenarios run in a fresh one.
     fn run_chunk(&self, chunk: Chunk, tally: &Mutex<Tally>) -> Result<()> {
         let Chunk { tier, mut names } = chunk;
         for left in (0..TRIES).rev() {
@@ -166,7 +166,7 @@ impl Lab<'_> {
                 tally.failed.extend(failed.iter().map(|name| format!("{name} (tier {})", tier.name)));
                 tally.labs += 1;
                 tally.frozen += usize::from(end == End::Frozen);
-                // Under the lock, so that what one lab printed is not in the midst of another's.
+                // Under the lock, so that the outputs of two labs do not mix.
                 print!("{text}");
                 println!("these took {} s in a lab", start.elapsed().as_secs());
                 io::stdout().flush()?;
@@ -192,7 +192,7 @@ impl Lab<'_> {
         bail!("no lab was booted")
     }
 
-    /// Runs scenarios in a fresh lab, and returns how it ended with all that they printed.
+    /// Runs scenarios in a fresh lab. Returns how the lab ended, and its output.
     fn run_in_lab(&self, tier: &Tier, names: &[String]) -> Result<(End, String)> {
         let script = format!(
             "{}\nexec /in/smoke/scenarios --tier {} --expect {} --test-threads 1 --exact {} 2>&1",

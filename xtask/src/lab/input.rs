@@ -1,4 +1,4 @@
-//! The two disks that a run brings into the lab: what goes in, and the room to work in.
+//! Creates the two disks of a run: the input disk and the work disk.
 
 use std::{
     ffi::OsString,
@@ -15,25 +15,25 @@ use crate::command::{as_root, check};
 
 const INIT: &str = include_str!("init.sh");
 
-/// Sparse: only what is written takes room.
+/// Size of the work disk, which is sparse.
 const WORK_DISK: &str = "16G";
 
-/// What a run brings in.
+/// Contents of a lab's input disk.
 #[derive(Debug)]
 pub(super) struct Input<'a> {
-    /// The built programs' folder; it may not be there yet.
+    /// Directory of the built programs; it may not exist yet.
     pub(super) programs: &'a Path,
-    /// Those whose daemon can be killed at any of its steps; the same goes.
+    /// Directory of the programs whose bangerd has fail points; it may not exist yet.
     pub(super) failing: &'a Path,
     pub(super) tools: &'a Path,
-    /// The scenarios' program, which the lab has as /in/smoke/scenarios.
+    /// The test program with the scenarios, /in/smoke/scenarios in the lab.
     pub(super) smoke: Option<&'a Path>,
     pub(super) command: &'a [OsString],
     pub(super) terminal: bool,
 }
 
 impl Input<'_> {
-    /// Makes `in.ext4` in `folder`.
+    /// Creates the input disk, `in.ext4`, in a directory.
     pub(super) fn make_disk(&self, folder: &Path) -> Result<()> {
         let staged = folder.join("in");
         for name in ["programs", "failing", "tools", "smoke"] {
@@ -51,7 +51,7 @@ impl Input<'_> {
         if self.terminal {
             fs::write(staged.join("terminal"), terminal::description()?)?;
         }
-        // Room for the file system's own tables.
+        // Space for the file system's metadata.
         let mebibytes = size / (1 << 20) * 9 / 8 + 32;
         make_ext4(&folder.join("in.ext4"), &format!("{mebibytes}M"), Some(&staged))?;
         fs::remove_dir_all(&staged)?;
@@ -59,8 +59,8 @@ impl Input<'_> {
     }
 }
 
-/// Makes a work disk in `cache`, with the template in it if there is one. It has no name any more, so that it goes with
-/// xtask, however that ends.
+/// Creates a work disk in `cache`, with the template in it if there is one. The file is already unlinked, so it
+/// disappears when xtask exits, even if killed.
 pub(super) fn make_work_disk(template: &Path, cache: &Path) -> Result<File> {
     let folder = tempfile::Builder::new().prefix("work-").tempdir_in(cache)?;
     let disk = folder.path().join("work.ext4");
@@ -68,7 +68,7 @@ pub(super) fn make_work_disk(template: &Path, cache: &Path) -> Result<File> {
     Ok(File::open(disk)?)
 }
 
-/// Copies a work disk to `folder`, sharing its blocks where the file system can.
+/// Copies a work disk into a directory, sharing blocks if the file system supports it.
 pub(super) fn copy_work_disk(disk: &File, folder: &Path) -> Result<()> {
     let mut cp = Command::new("cp");
     cp.args(["--reflink=auto", "--sparse=always", "/dev/stdin"]).arg(folder.join("work.ext4"));
@@ -78,7 +78,7 @@ pub(super) fn copy_work_disk(disk: &File, folder: &Path) -> Result<()> {
 fn make_ext4(disk: &Path, size: &str, content: Option<&Path>) -> Result<()> {
     let lazy = "lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0";
     let mut mke2fs = as_root("mke2fs")?;
-    // Even when quiet, it says that it makes a file.
+    // mke2fs prints a message about the new file even with `-q`.
     mke2fs.stdout(Stdio::null()).args(["-q", "-F", "-t", "ext4", "-m", "0", "-E", lazy]);
     if let Some(content) = content {
         mke2fs.arg("-d").arg(content);
@@ -86,7 +86,7 @@ fn make_ext4(disk: &Path, size: &str, content: Option<&Path>) -> Result<()> {
     check(mke2fs.arg(disk).arg(size))
 }
 
-/// Each word with a NUL after it, so that nothing needs quoting.
+/// Terminates each argument with a NUL, so that nothing needs quoting.
 fn words(command: &[OsString]) -> Result<Vec<u8>> {
     ensure!(!command.is_empty(), "there is no command to run");
     Ok(command.iter().flat_map(|word| word.as_bytes().iter().copied().chain([0])).collect())
@@ -101,7 +101,7 @@ fn files_of(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     }
 }
 
-/// Links `files` into `folder`, or copies them from another file system, and returns their length in all.
+/// Hard-links `files` into a directory, or copies them across file systems. Returns their total length.
 fn copy_files(files: &[(String, PathBuf)], folder: &Path) -> Result<u64> {
     let mut size = 0;
     for (name, file) in files {

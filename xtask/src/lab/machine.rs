@@ -1,4 +1,4 @@
-//! QEMU, from its start to its end.
+//! Runs a lab in QEMU, from start to end.
 
 use std::{
     fs::File,
@@ -16,34 +16,34 @@ use tempfile::TempDir;
 use super::{pulse::Pulse, system::System, terminal};
 use crate::command::say;
 
-/// The kernel's own lines go to the serial port, and to whoever looks for a reason. A panic ends QEMU.
+/// The kernel logs to the serial port, where a failure can be diagnosed. A panic ends QEMU.
 const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 i8042.noaux i8042.nokbd 8250.nr_uarts=1";
 
-/// How often the end is looked for.
+/// Interval between checks whether QEMU has exited.
 const TICK: Duration = Duration::from_millis(20);
 
 /// How a lab ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
-    /// Its command did, with this exit status.
+    /// Its command exited with this status.
     Status(u8),
-    /// Its time was up.
+    /// Its time limit was reached.
     TimeUp,
-    /// Its pulse stopped.
+    /// Its heartbeat stopped.
     Frozen,
 }
 
-/// Where what the lab's command writes goes, and whether it has a terminal on which somebody types.
+/// Sinks for the output of the lab's command, and whether it has an interactive terminal.
 pub(super) struct Talk {
     pub(super) out: Box<dyn Write + Send>,
     pub(super) err: Box<dyn Write + Send>,
     pub(super) typed: bool,
 }
 
-/// The lab, ready to boot.
+/// A lab that is ready to boot.
 pub(super) struct Machine<'a> {
     pub(super) system: &'a System,
-    /// Has `in.ext4` and `work.ext4`.
+    /// Directory with `in.ext4` and `work.ext4`.
     pub(super) folder: TempDir,
     pub(super) memory: u32,
     pub(super) limit: Option<Duration>,
@@ -51,9 +51,9 @@ pub(super) struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    /// Runs the lab to its end, and says what of its own it has on the console unless its command ended.
+    /// Runs the lab until it ends. Unless the lab's command exited, reports the last lines of the console.
     pub(super) fn run(self) -> Result<End> {
-        // A socket's path may have 107 bytes at most, and the workspace may be anywhere.
+        // Outside the workspace, because a socket's path is limited to 107 bytes.
         let sockets = tempfile::Builder::new().prefix("xtask-").tempdir_in("/tmp")?;
         let listen = |name: &str| UnixListener::bind(sockets.path().join(name));
         let (out, err, status) = (listen("out")?, listen("err")?, listen("status")?);
@@ -67,14 +67,14 @@ impl Machine<'_> {
         let sockets_path = sockets.path().to_path_buf();
         let out = thread::spawn(move || pump(&out, stdout, typed));
         let err = thread::spawn(move || pump(&err, stderr, false));
-        // QEMU has everything open once the lab is up: the folders go now, as nobody may be there to do it later.
+        // When the lab is up, QEMU has opened all files. Delete the directories now, as xtask may be killed later.
         let pulse = Pulse::default();
         let heard = pulse.clone();
         let status = thread::spawn(move || read_status(&status, || drop((folder, sockets)), &heard));
 
         let early = qemu.wait(limit, &pulse)?;
         for name in ["out", "err", "status"] {
-            // For a thread to which QEMU never came.
+            // Unblocks a thread to which QEMU never connected.
             let _ = UnixStream::connect(sockets_path.join(name));
         }
         ended(out)?;
@@ -93,7 +93,7 @@ impl Machine<'_> {
     }
 
     fn command(&self, sockets: &Path) -> Command {
-        // QEMU must not outlive xtask, however that ends.
+        // QEMU must not outlive xtask, even if xtask is killed.
         let mut qemu = Command::new("setpriv");
         qemu.args([
             "--pdeathsig",
@@ -112,7 +112,7 @@ impl Machine<'_> {
             qemu.args([option, value]);
         };
         add("-serial", &format!("file:{}", folder.join("console").display()));
-        // In the order in which the initrd mounts them. What is written to the first goes to a file in TMPDIR.
+        // The initrd mounts the disks in this order. Writes to the first go to a temporary file in TMPDIR.
         for (name, file, options) in [
             ("root", self.system.root_disk(), "snapshot=on"),
             ("in", folder.join("in.ext4"), "readonly=on"),
@@ -134,12 +134,12 @@ impl Machine<'_> {
     }
 }
 
-/// Killed when dropped.
+/// A QEMU process. Dropping it kills the process.
 #[derive(Debug)]
 struct Qemu(Child);
 
 impl Qemu {
-    /// Waits for its end, or ends it early and says why.
+    /// Waits until QEMU exits, or kills it and returns the reason.
     fn wait(&mut self, limit: Option<Duration>, pulse: &Pulse) -> Result<Option<End>> {
         let deadline = limit.map(|limit| Instant::now() + limit);
         while self.0.try_wait()?.is_none() {
@@ -163,12 +163,12 @@ impl Drop for Qemu {
     }
 }
 
-/// Passes bytes on as they come; with `both_ways`, also what is typed.
+/// Copies bytes to `sink` as they arrive; with `both_ways`, also copies standard input to the port.
 fn pump(listener: &UnixListener, mut sink: impl Write, both_ways: bool) -> Result<()> {
     let (mut port, _) = listener.accept()?;
     if both_ways {
         let mut port = port.try_clone()?;
-        // Ends with xtask, as nothing else ends a read of a terminal.
+        // Ends only when xtask exits, because nothing else ends a read of a terminal.
         thread::spawn(move || io::copy(&mut io::stdin(), &mut port));
     }
     let mut buffer = vec![0; 1 << 16];
@@ -176,14 +176,14 @@ fn pump(listener: &UnixListener, mut sink: impl Write, both_ways: bool) -> Resul
         let count = port.read(&mut buffer)?;
         let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
         if sink.write_all(bytes).and_then(|()| sink.flush()).is_err() {
-            // Nobody listens any more, but the lab still talks, and must not wait.
+            // The sink is closed, but the lab must be able to continue writing.
             io::copy(&mut port, &mut io::sink())?;
             return Ok(());
         }
     }
 }
 
-/// Reads the lab's lines: that it is up, then its pulse, and the exit status of its command.
+/// Reads the lab's status port: `ready`, then heartbeats, then the exit status of its command.
 fn read_status(listener: &UnixListener, ready: impl FnOnce(), pulse: &Pulse) -> Result<Option<u8>> {
     let (port, _) = listener.accept()?;
     let mut lines = BufReader::new(port).lines();
@@ -209,7 +209,7 @@ fn ended<T>(thread: JoinHandle<Result<T>>) -> Result<T> {
     thread.join().unwrap_or_else(|_| bail!("a thread of the lab's panicked"))
 }
 
-/// The end of the console, enough for a kernel's panic.
+/// Returns the last 4096 bytes of the console, enough for a kernel panic.
 fn tail(console: &mut File) -> Result<String> {
     let length = console.metadata()?.len();
     console.seek(SeekFrom::Start(length.saturating_sub(4096)))?;
@@ -218,7 +218,7 @@ fn tail(console: &mut File) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// A path as a value among QEMU's comma-separated ones.
+/// Quotes a path for QEMU's comma-separated options.
 fn quoted(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }

@@ -1,5 +1,5 @@
-//! A throw-away host with real KVM, emulated: QEMU plays a machine with AMD's virtualisation, in which Debian's kernel
-//! has a true `/dev/kvm` and Firecracker runs unmodified.
+//! Runs a throw-away host with real KVM. QEMU emulates a machine with AMD's virtualisation, on which Debian's kernel
+//! has a real `/dev/kvm` and Firecracker runs unmodified.
 
 mod booting;
 mod chunks;
@@ -24,36 +24,36 @@ use crate::{command::say, programs, project::Project, scenarios as suite, setup,
 pub(crate) struct Arguments {
     #[command(subcommand)]
     what: Option<What>,
-    /// Ends the lab after this long, with exit status 124: 90s, 20m, 1h [default: 20m; none for a shell]
+    /// Stop the lab after this long, with exit status 124: 90s, 20m, 1h [default: 20m; none for a shell]
     #[arg(long, global = true, value_parser = parse_duration)]
     time_limit: Option<Duration>,
-    /// The lab's memory in MiB
+    /// Memory of the lab, in MiB
     #[arg(long, global = true, default_value_t = DEFAULT_MEMORY)]
     memory: u32,
-    /// Builds nothing: brings what is in target/banger/ and target/template/, and no scenarios
+    /// Build nothing: use target/banger/ and target/template/ as they are, and no scenarios
     #[arg(long, global = true)]
     no_build: bool,
-    /// The command and its arguments
+    /// Command and its arguments
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// An interactive shell in the lab; scenarios are in /in/smoke
+    /// Start an interactive shell in the lab; scenarios are in /in/smoke
     Shell,
-    /// The scenarios that CI runs in the lab
+    /// Run the scenarios that CI runs in the lab
     Scenarios {
-        /// Also those whose subject is the same on each VMM, twice as many
+        /// Also run those that test the same on each VMM, about twice as many
         #[arg(long)]
         more: bool,
     },
 }
 
-/// For a command that does not say.
+/// Time limit for a command without `--time-limit`.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(20 * 60);
 
-/// As `timeout` has it.
+/// Exit status of a timeout, as in timeout(1).
 const TIMED_OUT: u8 = 124;
 
 pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {

@@ -1,25 +1,27 @@
-//! The lab's pulse. QEMU's emulation of AMD's virtualisation can get to where the lab stands still and whatever waits
-//! for it waits for ever. That is the emulator's fault and says nothing about what is tested.
+//! Detects a frozen lab by its heartbeat.
+//!
+//! QEMU's emulation of AMD's virtualisation can freeze, and everything that waits for the lab then waits forever.
+//! That is the emulator's fault and says nothing about the code under test.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// For how long the lab may be silent. It says a word every five seconds; later, when it and the host have other work.
+/// Maximum time between heartbeats. The lab sends one every five seconds, or later when it or the host is busy.
 const SILENCE: Duration = Duration::from_secs(90);
 
-/// When the lab was last heard of. It is not missed before its first word.
+/// Time of the last heartbeat. A lab that has not sent its first one is not frozen.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pulse(Arc<Mutex<Option<Instant>>>);
 
 impl Pulse {
-    /// It has said a word.
+    /// Records a heartbeat.
     pub(super) fn beat(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// Whether it stands still.
+    /// Returns whether the lab has frozen.
     pub(super) fn has_stopped(&self) -> bool {
         self.silent_for(SILENCE)
     }

@@ -1,4 +1,4 @@
-//! The lab's root disk, kernel and initrd: made once for each recipe.
+//! Builds the lab's root disk, kernel and initrd, once for each recipe.
 
 use std::{
     fs,
@@ -16,10 +16,10 @@ use crate::{
 const DISK: &str = include_str!("disk.sh");
 const INITRD_INIT: &str = include_str!("initrd-init.sh");
 
-/// On top of Debian's smallest variant.
+/// Packages in addition to Debian's minimal variant.
 const PACKAGES: &str = "linux-image-cloud-amd64,busybox-static,cpio,curl,e2fsprogs,git,iproute2,kmod,less,openssh-client,procps,qemu-system-x86,rsync,seabios,strace,vim-tiny";
 
-/// The system that a lab boots.
+/// Directory with the system that a lab boots.
 #[derive(Debug)]
 pub(super) struct System {
     folder: PathBuf,
@@ -39,7 +39,7 @@ impl System {
     }
 }
 
-/// Finds the lab's parts in `cache`, or makes them.
+/// Returns the lab's system in `cache`, after building it if needed.
 pub(super) fn prepare(cache: &Path) -> Result<System> {
     let suite = debian::suite()?;
     let recipe = [DISK, INITRD_INIT, PACKAGES, &suite].join("\0");
@@ -57,7 +57,7 @@ pub(super) fn prepare(cache: &Path) -> Result<System> {
     let out = partial.path().join("host");
     fs::create_dir(&out)?;
     check(as_root("sh")?.args(["-c", DISK, "disk"]).arg(&tar).arg(&init).arg(&out))?;
-    // One of an older recipe takes as much room; a lab that runs has it open.
+    // Systems of older recipes waste space. A running lab keeps its files open.
     for entry in fs::read_dir(cache)? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with("host-") {

@@ -1,11 +1,11 @@
-//! The developer's terminal, lent to a shell in the lab.
+//! The developer's terminal, as used by a shell in the lab.
 
 use std::{env, io};
 
 use anyhow::Result;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
-/// The size and type of the terminal, as shell assignments for the lab's init.
+/// Returns the terminal's size and type as shell assignments for the lab's init.
 pub(super) fn description() -> Result<String> {
     let size = tcgetwinsize(io::stdin()).ok().filter(|size| size.ws_row > 0);
     let (rows, columns) = size.map_or((24, 80), |size| (size.ws_row, size.ws_col));
@@ -14,14 +14,14 @@ pub(super) fn description() -> Result<String> {
     Ok(format!("ROWS={rows}\nCOLUMNS={columns}\nTERM={kind}\n"))
 }
 
-/// The terminal in raw mode, so that every key is the lab's; as it was when dropped.
+/// The terminal in raw mode, so that the lab receives every key. Dropping it restores the mode.
 #[derive(Debug)]
 pub(super) struct Raw {
     before: Option<Termios>,
 }
 
 impl Raw {
-    /// Does nothing when standard input is no terminal.
+    /// Enters raw mode. Does nothing if standard input is not a terminal.
     pub(super) fn enter() -> Result<Self> {
         let before = tcgetattr(io::stdin()).ok();
         if let Some(before) = &before {

@@ -5,13 +5,13 @@ use toml::de::DeTable;
 
 use super::lists::{only, text};
 
-/// Characters of minisign's public key: base64 of 42 bytes.
+/// Length of a minisign public key in characters: base64 of 42 bytes.
 const KEY_LENGTH: usize = 56;
 
-/// A catalog at a URL, and whose signature it has to have.
+/// A catalog at a URL, and the key that must have signed it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CatalogUrl {
-    /// Where it is; its signature is beside it, as `URL.minisig`.
+    /// The catalog's URL; its signature is at `URL.minisig`.
     pub url: String,
     /// The public key, as minisign(1) prints it.
     pub key: String,

@@ -1,26 +1,26 @@
-//! `[[file_sync]]`: files of the user's that are in every VM, or that a project asks for.
+//! `[[file_sync]]`: user files that are copied into every VM, or that a project requests.
 
 use serde::Serialize;
 use toml::de::{DeTable, DeValue};
 
 use super::lists::{entries, only, text};
 
-/// What is not under a VM's work disk would not be there for long.
+/// Mount point of the work disk; files outside of it would not last.
 const GUEST_HOME: &str = "/root";
 
-/// A file or folder of the user's, and where it is in a VM.
+/// A file or directory of the user, and its path in a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FileSync {
-    /// Where it is here: absolute, or `~/` and the rest.
+    /// Path on the host: absolute, or beginning with `~/`.
     pub host: String,
-    /// Where it is there, as a path beneath `/root`.
+    /// Path in the guest, relative to `/root`.
     pub guest: String,
-    /// Permission bits of a file; `None` is 0600. What is in a folder keeps its own.
+    /// Permission bits of a file; `None` means 0600. Files in a directory keep their own.
     pub mode: Option<u32>,
 }
 
 impl FileSync {
-    /// Reads the list that `value` is. An error names the entry and what is wrong with it.
+    /// Parses the list `value`. An error names the entry and its problem.
     pub(super) fn read_all(value: &DeValue<'_>) -> Result<Vec<Self>, String> {
         entries("file_sync", value, Self::read)
     }
@@ -42,7 +42,7 @@ impl FileSync {
     }
 }
 
-/// The path beneath `/root` that `guest` is.
+/// Returns `guest` relative to `/root`.
 fn beneath_home(guest: &str) -> Result<String, String> {
     let rest = guest.strip_prefix("~/").or_else(|| guest.strip_prefix(GUEST_HOME)?.strip_prefix('/'));
     let rest = rest.map(|rest| rest.trim_matches('/')).filter(|rest| !rest.is_empty() && is_plain(guest));
@@ -53,7 +53,7 @@ fn is_plain(path: &str) -> bool {
     !path.split('/').any(|name| matches!(name, "." | "..")) && !path.contains(['\0', '\n'])
 }
 
-/// Permission bits, as chmod(1) has them.
+/// Parses permission bits in octal, as for chmod(1).
 fn octal(mode: &str) -> Result<u32, String> {
     let digits = matches!(mode.len(), 3 | 4) && mode.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
     let bits = u32::from_str_radix(mode, 8).ok().filter(|bits| digits && *bits <= 0o777);

@@ -1,4 +1,4 @@
-//! The keys, each declared once: name, type and bounds, where it may be set, its variable, its default, and its help.
+//! The keys, each declared once: name, type and limits, scope, environment variable, default, and help.
 
 use super::{
     AutoStop, CatalogUrl, FileSync, HostSize, Key, Origin, Project, ProjectFiles, RegistryHost, Scope,
@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{Defaults, ImageName, Limits, Name, Period, Size, Vmm};
 
-/// Makes of the declarations: [`KEYS`], the fields of a [`Layer`], and an accessor each of a [`Config`].
+/// Generates [`KEYS`], the fields of a [`Layer`], and the accessors of a [`Config`] from the declarations.
 macro_rules! keys {
     ($(
         [$section:ident]
@@ -16,7 +16,7 @@ macro_rules! keys {
             $name:ident: $type:ident $(in $range:expr)?, $scope:ident, $variable:expr, $how:ident($default:expr);
         )*
     )*) => {
-        /// All that can be configured, in the order to show it.
+        /// All configuration keys, in display order.
         pub const KEYS: &[Key] = &[$($(
             Key {
                 section: stringify!($section),
@@ -27,7 +27,7 @@ macro_rules! keys {
             },
         )*)*];
 
-        /// What one source says.
+        /// The values that one source sets.
         #[derive(Debug, Clone, Default, PartialEq)]
         pub struct Layer {
             $($($name: Option<Setting<$type>>,)*)*
@@ -38,7 +38,7 @@ macro_rules! keys {
         }
 
         impl Layer {
-            /// Takes the value of `key` from a source; says why when it is none.
+            /// Sets `key` to the source's value; an error says why the value is invalid.
             pub(super) fn set(&mut self, key: &Key, raw: &Raw<'_>, origin: Origin) -> Result<(), String> {
                 match key.name {
                     $($(
@@ -48,14 +48,14 @@ macro_rules! keys {
                             self.$name = Some(Setting { value, origin });
                         }
                     )*)*
-                    // All of the table are above.
+                    // `KEYS` has no other names.
                     _ => {}
                 }
                 Ok(())
             }
 
-            /// This one's values, and `lower`'s where it has none. Files are those of both, this one's last; registries
-            /// and catalogs too, this one's first.
+            /// Merges two layers: this one's values win over `lower`'s. Lists are concatenated: files with this one's
+            /// last, registries and catalogs with this one's first.
             pub(super) fn over(self, lower: Self) -> Self {
                 let file_sync = lower.file_sync.into_iter().chain(self.file_sync).collect();
                 let registries = self.registries.into_iter().chain(lower.registries).collect();
@@ -68,7 +68,7 @@ macro_rules! keys {
         impl Config {
             $($( keys!(@accessor $help $name $type $how $default); )*)*
 
-            /// Each key's value, and where it comes from.
+            /// Returns each key's value and origin.
             pub fn shown(&self) -> Vec<ShownKey> {
                 let mut keys = KEYS.iter();
                 let values = [$($( {
@@ -117,25 +117,25 @@ keys! {
     /// Size of the system overlay
     system_overlay_size: Size in Limits::LEAST_DISK..=Limits::MOST_DISK, Project,
         Some("BANGER_SYSTEM_OVERLAY_SIZE"), default(|_| Defaults::DISK);
-    /// The program that runs VMs
+    /// VMM that runs VMs
     vmm: Vmm, Project, Some("BANGER_VMM"), told("firecracker where KVM works, else qemu");
-    /// Whether a VM's network reaches out
+    /// Outbound network access of VMs
     nat: bool, Project, Some("BANGER_NAT"), default(|_| true);
-    /// Whether the files that a project's banger.toml asks for go into its VM
+    /// Policy for user files that a project's banger.toml requests: ask, always or never
     project_file_sync: ProjectFiles, Host, Some("BANGER_PROJECT_FILE_SYNC"), default(|_| ProjectFiles::Ask);
-    /// How long an orderly power-off may take before it is ended by force
+    /// Timeout for an orderly power-off before the VM is killed
     stop_timeout: Period in Period::seconds(0)..=Period::seconds(Limits::STOP_TIMEOUT_S), Host, None, default(|_| Defaults::STOP);
-    /// How long a guest may take until its agent has answered
+    /// Timeout for the first answer of a guest's agent
     ready_timeout: Period in Period::seconds(1)..=Period::hours(1), Host, None, default(|_| Defaults::READY);
 
     [daemon]
-    /// How often what running VMs use is looked at
+    /// Sampling interval for the resource use of running VMs
     stats_interval: Period in Period::seconds(1)..=Period::hours(1), Host, None, default(|_| Defaults::STATS);
-    /// How long a VM may go unused until it is stopped
+    /// Idle time after which a running VM is stopped
     auto_stop_stale_after: AutoStop, Host, None, default(|_| AutoStop::Off);
 
     [ssh]
-    /// Whether ssh to a VM that is down starts it
+    /// Start a stopped VM when ssh connects to it
     autostart: bool, Host, Some("BANGER_SSH_AUTOSTART"), default(|_| false);
 }
 
@@ -153,13 +153,13 @@ impl Key {
         }
     }
 
-    /// Section and name, as in "vm.memory".
+    /// Returns section and name, as in "vm.memory".
     pub(super) fn path(&self) -> String {
         format!("{}.{}", self.section, self.name)
     }
 }
 
-/// The configuration that applies: an accessor for each of [`KEYS`].
+/// The effective configuration, with an accessor for each of [`KEYS`].
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Config {
     layer: Layer,
@@ -167,38 +167,38 @@ pub struct Config {
 }
 
 impl Config {
-    /// `layers` over one another, the strongest first, over the defaults for `host`.
+    /// Stacks `layers`, strongest first, over the defaults for `host`.
     pub fn new(layers: impl IntoIterator<Item = Layer>, host: HostSize) -> Self {
         let layer = layers.into_iter().reduce(Layer::over).unwrap_or_default();
         Self { layer, host }
     }
 
-    /// The files of the user's that are in every VM. Of two for one place, the later one counts.
+    /// Returns the user files that are copied into every VM. If two have the same target, the later one is used.
     pub fn file_sync(&self) -> &[FileSync] {
         &self.layer.file_sync
     }
 
-    /// Registries that are not reached the ordinary way. Of two entries for one, the first counts.
+    /// Returns the registries with special connection settings. If one is listed twice, the first entry is used.
     pub fn registries(&self) -> &[RegistryHost] {
         &self.layer.registries
     }
 
-    /// Catalogs at URLs, the strongest first.
+    /// Returns the catalogs at URLs, strongest first.
     pub fn catalogs(&self) -> &[CatalogUrl] {
         &self.layer.catalogs
     }
 
-    /// What the project's file says beside the keys, if there is one.
+    /// Returns the settings of the project's file that are not keys, if there is one.
     pub fn project(&self) -> Option<&Project> {
         self.layer.project.as_ref()
     }
 
-    /// The image's name.
+    /// Returns the name of the image.
     pub fn image_name(&self) -> &str {
         self.image().map_or(Defaults::IMAGE, ImageName::as_str)
     }
 
-    /// The kernel's name, for an image that prefers `preferred`.
+    /// Returns the name of the kernel for an image that prefers `preferred`.
     pub fn kernel_name<'a>(&'a self, preferred: Option<&'a str>) -> &'a str {
         self.kernel().map(Name::as_str).or(preferred).unwrap_or(Defaults::KERNEL)
     }

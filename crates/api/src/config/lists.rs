@@ -4,7 +4,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::nearest::nearest;
 
-/// Reads each table of the list `name` that `value` is. An error names the entry and what is wrong with it.
+/// Parses each table of the list `value`, called `name`. An error names the entry and its problem.
 pub(super) fn entries<T>(
     name: &str,
     value: &DeValue<'_>,
@@ -18,7 +18,7 @@ pub(super) fn entries<T>(
     entries.iter().enumerate().map(read).collect()
 }
 
-/// Refuses a key that is none of `known`.
+/// Returns an error if `table` has a key that is not in `known`.
 pub(super) fn only(table: &DeTable<'_>, known: &[&'static str]) -> Result<(), String> {
     for name in table.keys().map(|name| name.get_ref().as_ref()) {
         if !known.contains(&name) {
@@ -30,7 +30,7 @@ pub(super) fn only(table: &DeTable<'_>, known: &[&'static str]) -> Result<(), St
     Ok(())
 }
 
-/// The text that `name` is in `table`, if it is there.
+/// Returns the string called `name` in `table`, if present.
 pub(super) fn text(table: &DeTable<'_>, name: &str) -> Result<Option<String>, String> {
     match table.get(name).map(|value| value.get_ref()) {
         None => Ok(None),

@@ -1,8 +1,8 @@
-//! The configuration: what applies when a command or request does not say.
+//! The configuration: values for everything that a command or request does not set.
 //!
-//! Every key is declared in `keys`, once. What one source says is a [`Layer`]: a file's text ([`Layer::of_file`]) or the
-//! environment ([`Layer::of_variables`]). Layers over one another, and the built-in defaults under them, are a
-//! [`Config`]. Nothing here reads a file; the programs do, each the files that it may.
+//! Every key is declared once, in `keys`. A [`Layer`] holds the values of one source: the text of a file
+//! ([`Layer::of_file`]) or the environment ([`Layer::of_variables`]). A [`Config`] stacks layers over the built-in
+//! defaults. This module reads no files; each program reads those that it may.
 
 mod catalog;
 mod file_sync;
@@ -30,56 +30,56 @@ pub use workspace::{Project, Said};
 
 use crate::{ApiError, ConfigPart, ErrorKind, Remedy, Size};
 
-/// Longest file that is read, in bytes.
+/// Maximum length of a configuration file, in bytes.
 pub const CONFIG_MAX: u64 = 64 << 10;
 
-/// What can be configured.
+/// A configuration key.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
-    /// The table that it is in: "vm".
+    /// Its section, a TOML table: "vm".
     pub section: &'static str,
-    /// Its own name, which no other key has: "memory".
+    /// Its name, which no other key has: "memory".
     pub name: &'static str,
-    /// What it is.
+    /// Its help text.
     pub help: &'static str,
-    /// Where it may be set.
+    /// The configuration files that may set it.
     pub scope: Scope,
-    /// The variable that sets it.
+    /// The environment variable that sets it.
     pub variable: Option<&'static str>,
 }
 
-/// Where a key may be set.
+/// The configuration files that may set a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Also in a project's `banger.toml`.
+    /// Also a project's `banger.toml`.
     Project,
-    /// Only for a user or the whole host.
+    /// Only the files of a user or of the whole host.
     Host,
 }
 
-/// Whose file it is.
+/// Owner of a configuration file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     /// A repository's `banger.toml`.
     Project,
-    /// The user's.
+    /// The user's `config.toml`.
     User,
-    /// The host's.
+    /// The host's `config.toml`.
     System,
 }
 
-/// Where a value comes from.
+/// Source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody has set it.
+    /// The built-in default.
     BuiltIn,
     /// A line of a file.
     File {
-        /// Whose.
+        /// Its owner.
         owner: Owner,
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Counted from 1.
+        /// The line, counted from 1.
         line: usize,
     },
     /// An environment variable.
@@ -87,7 +87,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// The layer, in one word.
+    /// Returns the name of the layer.
     pub fn layer(&self) -> &'static str {
         match self {
             Self::BuiltIn => "built in",
@@ -98,7 +98,7 @@ impl Origin {
         }
     }
 
-    /// In a word or two, for a help text; nothing when it is built in.
+    /// Returns a short name for help texts; `None` for a built-in default.
     pub fn short(&self) -> Option<String> {
         match self {
             Self::BuiltIn => None,
@@ -118,52 +118,52 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A value, and who says so.
+/// A value and its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Setting<T> {
     pub(crate) value: T,
     pub(crate) origin: Origin,
 }
 
-/// What the host has, of which a VM gets a share.
+/// The host's resources, which decide the defaults of a VM.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HostSize {
-    /// Processors, where they can be told.
+    /// Number of CPUs, if known.
     pub cpus: Option<usize>,
-    /// Memory in all, where it can be told.
+    /// Total memory, if known.
     pub memory: Option<Size>,
 }
 
-/// A key as `config show` tells it.
+/// A key as `config show` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ShownKey {
     /// Its section and name: "vm.memory".
     pub key: String,
-    /// Its value as one would write it, or what decides where it depends on more.
+    /// Its value as a user would write it, or a description of what it depends on.
     pub value: String,
-    /// The layer that says so: "environment", "project", "user", "system" or "built in".
+    /// The layer that sets it: "environment", "project", "user", "system" or "built in".
     pub layer: &'static str,
-    /// The file and line, or the variable.
+    /// The file and line, or the environment variable.
     pub origin: String,
-    /// What it is.
+    /// Its help text.
     pub help: &'static str,
-    /// The variable that sets it.
+    /// The environment variable that sets it.
     pub variable: Option<&'static str>,
     /// Its own name: "memory".
     #[serde(skip)]
     pub name: &'static str,
-    /// The origin in a word, for a help text.
+    /// Short name of the origin, for help texts.
     #[serde(skip)]
     pub short: Option<String>,
 }
 
-/// A source of configuration that cannot be used.
+/// Error for a configuration source that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot use {place}: {problem}")]
 pub struct ConfigError {
-    /// The file, or the variable.
+    /// The file, or the environment variable.
     place: String,
-    /// What is wrong with it, with the line.
+    /// The problem, with its line.
     problem: String,
     part: ConfigPart,
 }

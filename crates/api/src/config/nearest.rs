@@ -1,11 +1,11 @@
-//! What somebody may have meant.
+//! Suggestions for misspelled names.
 
-/// Most letters that a slip of the fingers gets wrong.
+/// Maximum number of letters that a typing error gets wrong.
 const SLIPS: usize = 3;
 
-/// The one of `known` that `word` is most like or begins, if there is such a one.
+/// Returns the entry of `known` that is closest to `word` or begins with it, if one is close enough.
 pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Longer than any name: no slip, and not worth the time.
+    // Longer than any name: not a typing error, and slow to compare.
     if word.len() > 64 {
         return None;
     }
@@ -14,7 +14,7 @@ pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
     (far <= SLIPS.min(name.len() / 2)).then_some(name)
 }
 
-/// Letters to insert, remove or replace to make `from` into `to` (Levenshtein).
+/// Returns the number of letters to insert, remove or replace to turn `from` into `to` (Levenshtein).
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();

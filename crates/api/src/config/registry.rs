@@ -1,4 +1,4 @@
-//! `[[registry]]`: registries that are not reached the ordinary way.
+//! `[[registry]]`: registries with mirrors, plain HTTP or their own certificates.
 
 use std::path::PathBuf;
 
@@ -8,16 +8,16 @@ use toml::de::{DeTable, DeValue};
 use super::lists::{only, text};
 use crate::Reference;
 
-/// How one registry is reached.
+/// Connection settings of one registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RegistryHost {
-    /// As in a [`Reference`], with its port where it has one.
+    /// Host, as in a [`Reference`], with its port if it has one.
     pub host: String,
-    /// Registries that are asked before it, in this order; `http://` before one says that it speaks that.
+    /// Mirrors to try before it, in this order; `http://` before a mirror selects plain HTTP.
     pub mirrors: Vec<String>,
-    /// Whether it speaks http, where everybody can read along and change what comes.
+    /// Whether it uses plain HTTP, where anyone on the way can read and change the data.
     pub plain_http: bool,
-    /// A file of certificates (PEM) that are trusted besides the system's.
+    /// A file of certificates (PEM) that are trusted in addition to the system's.
     pub ca: Option<PathBuf>,
 }
 
@@ -58,7 +58,7 @@ fn read_mirror(value: &DeValue<'_>) -> Result<String, String> {
     }
 }
 
-/// Whether references can name it as their registry.
+/// Returns whether a reference can name `text` as its registry.
 fn is_host(text: &str) -> bool {
     format!("{text}/x").parse::<Reference>().is_ok_and(|reference| reference.registry() == text)
 }

@@ -1,4 +1,4 @@
-//! From a file's text to a layer.
+//! Parsing of a configuration file into a layer.
 
 use std::{io, path::Path};
 
@@ -13,19 +13,21 @@ use super::{
 };
 use crate::ConfigPart;
 
-/// The lists that are beside the sections.
+/// Lists at the top level, beside the sections.
 const FILE_SYNC: &str = "file_sync";
 const REGISTRY: &str = "registry";
 const CATALOG: &str = "catalog";
 
-/// The name of the file a project has.
+/// Name of a project's configuration file.
 pub const PROJECT_FILE: &str = "banger.toml";
 
 impl Layer {
-    /// What came of reading at most [`CONFIG_MAX`] + 1 bytes of the file at `path`; there need not be one.
+    /// Parses the file at `path`; a missing file is an empty layer.
+    ///
+    /// `bytes` is the result of reading at most [`CONFIG_MAX`] + 1 bytes of it.
     ///
     /// # Errors
-    /// When it cannot be read or is too long; else as [`of_text`](Self::of_text).
+    /// Returns an error if the file cannot be read or is too long, and as [`of_text`](Self::of_text).
     pub fn of_file(owner: Owner, path: &Path, bytes: io::Result<Vec<u8>>) -> Result<Self, ConfigError> {
         let unreadable = |problem: String| ConfigError {
             place: path.display().to_string(),
@@ -46,10 +48,10 @@ impl Layer {
         Self::of_text(owner, path, text)
     }
 
-    /// What the file at `path`, with this `text`, says.
+    /// Parses `text`, the content of the file at `path`.
     ///
     /// # Errors
-    /// When it is not TOML, or has a key or value that is not known there; the error has the line.
+    /// Returns an error, with the line, if it is not TOML, or a key or value is not allowed in this file.
     pub fn of_text(owner: Owner, path: &Path, text: &str) -> Result<Self, ConfigError> {
         let mut layer = Self::default();
         layer.read(owner, path, text).map_err(|problem| ConfigError {
@@ -144,7 +146,7 @@ fn raw<'a>(value: &'a DeValue<'_>) -> Raw<'a> {
     }
 }
 
-/// All that the file of `owner` can have, as section and name.
+/// Returns all keys that a file of `owner` can have, as section and name.
 fn keys(owner: Owner) -> impl Iterator<Item = (&'static str, &'static str)> + Clone {
     let of_project = WORKSPACE_KEYS.iter().filter(move |_| owner == Owner::Project);
     KEYS.iter().map(|key| (key.section, key.name)).chain(of_project.map(|name| (WORKSPACE, *name)))
@@ -157,7 +159,7 @@ fn unknown_key(owner: Owner, section: &str, name: &str, line: usize) -> String {
     format!("unknown key {section}.{} on line {line}: {meant}", shortened(name))
 }
 
-/// A name at the top of the file that is no section: a slip, or a key that lacks its section.
+/// Returns the error for an unknown name at the top level: a misspelled section, or a key without its section.
 fn unknown_section(owner: Owner, name: &str, line: usize) -> String {
     let name = &shortened(name);
     let mut sections: Vec<_> = keys(owner).map(|key| key.0).collect();
@@ -177,7 +179,7 @@ fn unknown_section(owner: Owner, name: &str, line: usize) -> String {
     }
 }
 
-/// So much of a name as fits into an error.
+/// Returns `name`, cut to a length that fits into an error.
 fn shortened(name: &str) -> String {
     if name.chars().count() <= 64 {
         return name.to_owned();

@@ -1,20 +1,20 @@
-//! What values can be, and how they are read.
+//! Types of configuration values, and their parsing.
 
 use std::{fmt, ops::RangeInclusive, str::FromStr};
 
 use crate::{ImageName, InvalidPeriod, Name, Period, Size, Vmm};
 
-/// A value as a source has it.
+/// A value, with its type in the source.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Raw<'a> {
     pub(super) shape: Shape,
     pub(super) text: &'a str,
 }
 
-/// What a source says that a value is.
+/// Type of a value in its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// The environment, which knows nothing but words.
+    /// The value of an environment variable, which has no type.
     Word,
     /// A TOML string.
     Text,
@@ -22,21 +22,21 @@ pub(super) enum Shape {
     Number,
     /// A TOML boolean.
     Truth,
-    /// Anything else of TOML's; the text names it.
+    /// Any other TOML type; the text names it.
     Other,
 }
 
-/// A type that a key can be of.
+/// A type that a key can have.
 pub(super) trait Value: Sized {
-    /// What it may be in a file.
+    /// Shapes that a file may use for it.
     const SHAPES: &'static [Shape];
-    /// How it is written, in words with an example.
+    /// Expected syntax with an example, for error messages.
     const WRITTEN: &'static str;
 
-    /// Reads `text`, whatever its shape.
+    /// Parses `text`, whatever its shape.
     fn of(text: &str) -> Result<Self, String>;
 
-    /// The value of `raw`, or why it is none.
+    /// Parses `raw`, or returns the reason why it is invalid.
     fn read(raw: &Raw<'_>) -> Result<Self, String> {
         if raw.shape == Shape::Word || Self::SHAPES.contains(&raw.shape) {
             return Self::of(raw.text);
@@ -87,7 +87,7 @@ impl Value for bool {
     }
 }
 
-/// Refuses what is out of bounds.
+/// Returns an error if `value` is outside `range`.
 pub(super) fn within<T: PartialOrd + fmt::Display>(
     value: &T,
     range: &RangeInclusive<T>,
@@ -98,20 +98,20 @@ pub(super) fn within<T: PartialOrd + fmt::Display>(
     Err(format!("{value} cannot be had: from {} to {}", range.start(), range.end()))
 }
 
-/// When a VM that nobody uses is stopped.
+/// Idle time after which a VM is stopped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AutoStop {
     /// Never.
     #[default]
     Off,
-    /// After so long.
+    /// After this idle time.
     After(Period),
 }
 
 impl FromStr for AutoStop {
     type Err = InvalidPeriod;
 
-    /// `off`, or a length of time; none at all is off too.
+    /// Parses `off` or a duration; a duration of zero is `off` too.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text == "off" {
             return Ok(Self::Off);
@@ -130,19 +130,19 @@ impl fmt::Display for AutoStop {
     }
 }
 
-/// Whether files of the user's go into a VM because a project asks for them.
+/// Policy for user files that a project requests for its VM.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ProjectFiles {
-    /// If the user says so when asked.
+    /// The user is asked.
     #[default]
     Ask,
-    /// They do.
+    /// They are sent.
     Always,
-    /// They do not.
+    /// They are not sent.
     Never,
 }
 
-/// A word that is no [`ProjectFiles`].
+/// Error for a text that is not a [`ProjectFiles`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is none of ask, always and never")]
 pub struct InvalidProjectFiles(String);

@@ -1,4 +1,4 @@
-//! The environment variables, all of them.
+//! All environment variables of banger.
 
 use std::ffi::OsString;
 
@@ -8,39 +8,39 @@ use super::{
 };
 use crate::ConfigPart;
 
-/// An environment variable of banger's.
+/// An environment variable of banger.
 #[derive(Debug, Clone, Copy)]
 pub struct Variable {
-    /// What it is called.
+    /// Its name.
     pub name: &'static str,
-    /// What it does.
+    /// Its help text.
     pub help: &'static str,
 }
 
 impl Variable {
-    /// The daemon's program.
+    /// Path of the daemon's program.
     pub const BANGERD: Self = Self {
         name: "BANGER_BANGERD",
         help: "Path of the daemon that is started; else the one beside banger, else one on PATH",
     };
-    /// What the daemon logs.
+    /// Log filter of a daemon that the client starts.
     pub const LOG: Self = Self {
         name: "BANGER_LOG",
         help: "What a daemon that is started logs: error, warn, info, debug, trace, or these by module",
     };
-    /// The system's configuration.
+    /// Path of the system's configuration file.
     pub const SYSTEM_CONFIG: Self = Self {
         name: "BANGER_SYSTEM_CONFIG",
         help: "Path of the system's configuration, else /etc/banger/config.toml",
     };
-    /// Where Debian's packages come from.
+    /// Address of the Debian mirror.
     pub const DEBIAN_MIRROR: Self = Self {
         name: "BANGER_DEBIAN_MIRROR",
         help: "Address of the Debian mirror that catalog images and kernels are made from, as http://HOST/debian",
     };
 }
 
-/// Every variable: those of the keys, then those that are about the programs.
+/// Returns all variables: first those of the keys, then those of the programs.
 pub fn variables() -> Vec<Variable> {
     let of_keys = KEYS.iter().filter_map(|key| Some(Variable { name: key.variable?, help: key.help }));
     of_keys
@@ -49,10 +49,10 @@ pub fn variables() -> Vec<Variable> {
 }
 
 impl Layer {
-    /// What the environment says, which `lookup` looks up. An empty variable says nothing.
+    /// Reads a layer from the environment, through `lookup`. Empty variables are ignored.
     ///
     /// # Errors
-    /// When a variable's value is none that its key can have.
+    /// Returns an error if a variable's value is not valid for its key.
     pub fn of_variables(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
         let mut layer = Self::default();
         for key in KEYS {

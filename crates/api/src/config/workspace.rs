@@ -1,4 +1,4 @@
-//! What a project's file has beside the keys: `[workspace]`, and the files that it asks for.
+//! `[workspace]` and `[[file_sync]]`: the settings of a project's file that are not keys.
 
 use std::path::PathBuf;
 
@@ -7,54 +7,55 @@ use toml::de::{DeArray, DeTable, DeValue};
 use super::FileSync;
 use crate::{Forward, InvalidForward};
 
-/// The section of it that no other file may have.
+/// The section that only a project's file may have.
 pub(super) const WORKSPACE: &str = "workspace";
 
-/// Its keys.
+/// Keys of that section.
 pub(super) const WORKSPACE_KEYS: [&str; 3] = ["env", "ports", "setup"];
 
-/// Most of each that a project may ask for.
+/// Maximum number of each that a project may request.
 const MAX_VARIABLES: usize = 256;
 const MAX_PORTS: usize = 64;
 const MAX_COMMANDS: usize = 64;
 
-/// Most files, and longest path: the user is asked about all of them at once, and must be able to see them.
+/// Maximum number of files, and maximum length of a path in bytes. The user is asked about all files at once, and
+/// must be able to see them.
 const MAX_FILES: usize = 16;
 const MAX_PATH: usize = 200;
 
-/// Longest name of a variable, and longest value, in bytes.
+/// Maximum length of a variable's name and of its value, in bytes.
 const MAX_NAME: usize = 64;
 const MAX_VALUE: usize = 4 << 10;
 
-/// Longest command, in bytes.
+/// Maximum length of a command, in bytes.
 const MAX_COMMAND: usize = 16 << 10;
 
-/// What a project's file says of its VM beside the keys.
+/// The settings of a project's file that are not keys.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Project {
-    /// The file.
+    /// Path of the file.
     pub file: PathBuf,
-    /// Variables, each a name and a value.
+    /// Environment variables, each a name and a value.
     pub env: Vec<Said<(String, String)>>,
-    /// Ports to bring to the host; `None` when it does not say.
+    /// Ports to forward to the host; `None` if the file does not set them.
     pub ports: Option<Vec<Said<Forward>>>,
-    /// Lines for the guest's shell, in their order; `None` when it does not say.
+    /// Commands for the guest's shell, in order; `None` if the file does not set them.
     pub setup: Option<Vec<Said<String>>>,
-    /// Files of the user's that it asks for. That it asks is no leave to send them.
+    /// User files that it requests. A request is not permission to send them.
     pub file_sync: Vec<FileSync>,
 }
 
-/// Something, and where it is said.
+/// A value, and the line that sets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said<T> {
-    /// What.
+    /// The value.
     pub value: T,
     /// The line, counted from 1.
     pub line: usize,
 }
 
 impl Project {
-    /// Reads the files that it asks for. An error says what is wrong.
+    /// Parses the requested files. An error describes the problem.
     pub(super) fn files(value: &DeValue<'_>) -> Result<Vec<FileSync>, String> {
         let files = FileSync::read_all(value)?;
         if files.len() > MAX_FILES {
@@ -66,8 +67,8 @@ impl Project {
         }
     }
 
-    /// Takes `value` for `name`, one of [`WORKSPACE_KEYS`]; `line` tells the line of a byte. An error says which line and
-    /// what is wrong there.
+    /// Sets `name`, one of [`WORKSPACE_KEYS`], to `value`; `line` returns the line of a byte offset. An error names
+    /// the line and the problem there.
     pub(super) fn set(
         &mut self,
         name: &str,
@@ -88,7 +89,7 @@ impl Project {
             }
             "ports" => self.ports = Some(each(list(MAX_PORTS)?, port, wrong, line)?),
             "setup" => self.setup = Some(each(list(MAX_COMMANDS)?, command, wrong, line)?),
-            // All of the table are above.
+            // `WORKSPACE_KEYS` has no other names.
             _ => {}
         }
         Ok(())

@@ -16,75 +16,75 @@ use crate::{
 };
 
 impl Client {
-    /// All images, by name.
+    /// Returns all images, by name.
     ///
     /// # Errors
-    /// As every call.
+    /// Returns an error if the request fails.
     pub async fn images(&self) -> Result<Vec<Image>, ApiError> {
         self.call(Method::GET, "/v1/images", nothing).await
     }
 
-    /// The images of the catalog.
+    /// Returns the catalog's images.
     ///
     /// # Errors
-    /// When a catalog's file is broken; else as every call.
+    /// Returns an error if a catalog's file is broken, or the request fails.
     pub async fn catalog_images(&self) -> Result<Vec<CatalogEntry>, ApiError> {
         self.call(Method::GET, "/v1/catalog/images", nothing).await
     }
 
-    /// Asks the catalogs at URLs what they have now; its result is nothing.
+    /// Fetches the catalogs at URLs; the operation has no result.
     ///
     /// # Errors
-    /// As every call.
+    /// Returns an error if the request fails.
     pub async fn refresh_catalogs(&self) -> Result<Events, ApiError> {
         self.follow(Method::POST, "/v1/catalog/refresh", || Ok(nothing())).await
     }
 
-    /// The image that `reference` names.
+    /// Returns the image that `reference` names.
     ///
     /// # Errors
-    /// When none or several do.
+    /// Returns an error if none or several match.
     pub async fn image(&self, reference: &str) -> Result<Image, ApiError> {
         self.call(Method::GET, &format!("/v1/images/{}", segment(reference)), nothing).await
     }
 
-    /// Makes an image of a tar in a regular file, which the daemon reads itself; its result is an [`Image`].
+    /// Creates an image from a tar in a regular file, which the daemon reads itself; the result is an [`Image`].
     ///
     /// # Errors
-    /// As every call.
+    /// Returns an error if the request fails.
     pub async fn import_image_file(&self, name: &ImageName, tar: File) -> Result<Events, ApiError> {
         self.ensure_daemon().await?;
         let path = format!("/v1/images?name={}", segment(name.as_str()));
         Ok(Events::new(self.send_with(Some(tar), Method::POST, &path, nothing()).await?.into_body()))
     }
 
-    /// Makes an image of a tar; its result is an [`Image`].
+    /// Creates an image from a tar; the result is an [`Image`].
     ///
     /// # Errors
-    /// As every call.
+    /// Returns an error if the request fails.
     pub async fn import_image(
         &self,
         name: &ImageName,
         tar: impl AsyncRead + Send + 'static,
     ) -> Result<Events, ApiError> {
-        // The tar can be sent once only.
+        // The tar can be sent only once.
         self.ensure_daemon().await?;
         let path = format!("/v1/images?name={}", segment(name.as_str()));
         Ok(Events::new(self.send(Method::POST, &path, stream_of(tar)).await?.into_body()))
     }
 
-    /// Gets an image of the catalog or a registry; its result is an [`Image`].
+    /// Pulls an image from the catalog or a registry; the result is an [`Image`].
     ///
     /// # Errors
-    /// As every call.
+    /// Returns an error if the request fails.
     pub async fn pull_image(&self, pull: &PullImage) -> Result<Events, ApiError> {
         self.follow(Method::POST, "/v1/images/pull", || json(pull)).await
     }
 
-    /// Makes an image of a bundle, which the daemon reads itself; its result is an [`Image`].
+    /// Creates an image from a bundle, which the daemon reads itself; the result is an [`Image`].
     ///
     /// # Errors
-    /// As every call.
+    /// Returns an error if the request fails.
     pub async fn import_bundle(
         &self,
         bundle: File,
@@ -96,10 +96,10 @@ impl Client {
         Ok(Events::new(self.send_with(Some(bundle), Method::POST, &path, nothing()).await?.into_body()))
     }
 
-    /// Makes an image of the bundle at `url`; its result is an [`Image`].
+    /// Creates an image from the bundle at `url`; the result is an [`Image`].
     ///
     /// # Errors
-    /// As every call.
+    /// Returns an error if the request fails.
     pub async fn download_bundle(
         &self,
         url: &str,
@@ -111,10 +111,11 @@ impl Client {
         self.follow(Method::POST, &format!("/v1/bundles?{}", query.join("&")), || Ok(nothing())).await
     }
 
-    /// Writes an image into the file `out`, which the daemon does itself; its result is a [`Bundle`](banger_api::Bundle).
+    /// Exports an image to the file `out`, which the daemon writes itself; the result is a
+    /// [`Bundle`](banger_api::Bundle).
     ///
     /// # Errors
-    /// As every call.
+    /// Returns an error if the request fails.
     pub async fn bundle_image(&self, reference: &str, out: File) -> Result<Events, ApiError> {
         self.ensure_daemon().await?;
         let path = format!("/v1/images/{}/bundle", segment(reference));
@@ -124,58 +125,58 @@ impl Client {
     /// Deletes an image.
     ///
     /// # Errors
-    /// When there is none, or a VM uses it.
+    /// Returns an error if there is no such image, or a VM uses it.
     pub async fn delete_image(&self, reference: &str) -> Result<(), ApiError> {
         self.ask(Method::DELETE, &format!("/v1/images/{}", segment(reference))).await
     }
 
-    /// Gives an image one more name; its result is an [`Image`].
+    /// Adds a name to an image; the result is an [`Image`].
     ///
     /// # Errors
-    /// As every call.
+    /// Returns an error if the request fails.
     pub async fn tag_image(&self, reference: &str, tag: &NameImage) -> Result<Events, ApiError> {
         self.follow(Method::POST, &format!("/v1/images/{}/tag", segment(reference)), || json(tag)).await
     }
 
-    /// Gives an image another name.
+    /// Renames an image.
     ///
     /// # Errors
-    /// When there is none, or the name is taken.
+    /// Returns an error if there is no such image, or the name is in use.
     pub async fn rename_image(&self, reference: &str, name: &ImageName) -> Result<Image, ApiError> {
         let rename = NameImage { name: name.clone(), replace_built: false };
         let path = format!("/v1/images/{}/rename", segment(reference));
         http::read(self.sent(Method::POST, &path, || json(&rename)).await?).await
     }
 
-    /// Makes a file of the user's an image, where it is; its result is an [`Image`].
+    /// Registers a user's file as an image, in place; the result is an [`Image`].
     ///
     /// # Errors
-    /// As every call.
+    /// Returns an error if the request fails.
     pub async fn register_image(&self, register: &RegisterImage) -> Result<Events, ApiError> {
         self.follow(Method::POST, "/v1/images/register", || json(register)).await
     }
 
-    /// Copies the file of a registered image into banger's own store; its result is an [`Image`].
+    /// Copies the file of a registered image into banger's own store; the result is an [`Image`].
     ///
     /// # Errors
-    /// As every call.
+    /// Returns an error if the request fails.
     pub async fn promote_image(&self, reference: &str) -> Result<Events, ApiError> {
         let path = format!("/v1/images/{}/promote", segment(reference));
         self.follow(Method::POST, &path, || Ok(nothing())).await
     }
 
-    /// Makes an image of what is on the disks of a VM that is down; its result is an [`Image`].
+    /// Creates an image from the disks of a stopped VM; the result is an [`Image`].
     ///
     /// # Errors
-    /// When there is no such VM.
+    /// Returns an error if there is no such VM.
     pub async fn commit_vm(&self, reference: &str, commit: &CommitVm) -> Result<Events, ApiError> {
         self.follow(Method::POST, &format!("/v1/vms/{}/commit", segment(reference)), || json(commit)).await
     }
 
-    /// Empties the caches; its result is a [`Pruned`](banger_api::Pruned).
+    /// Empties the caches; the result is a [`Pruned`](banger_api::Pruned).
     ///
     /// # Errors
-    /// As every call.
+    /// Returns an error if the request fails.
     pub async fn prune_cache(&self, prune: PruneCache) -> Result<Events, ApiError> {
         self.follow(Method::POST, "/v1/images/prune", || json(&prune)).await
     }

@@ -11,36 +11,36 @@ use crate::{
 };
 
 impl Client {
-    /// All kernels, by name.
+    /// Returns all kernels, by name.
     ///
     /// # Errors
-    /// As every call.
+    /// Returns an error if the request fails.
     pub async fn kernels(&self) -> Result<Vec<Kernel>, ApiError> {
         self.call(Method::GET, "/v1/kernels", nothing).await
     }
 
-    /// The catalog's kernels.
+    /// Returns the catalog's kernels.
     ///
     /// # Errors
-    /// As every call.
+    /// Returns an error if the request fails.
     pub async fn available_kernels(&self) -> Result<Vec<AvailableKernel>, ApiError> {
         self.call(Method::GET, "/v1/catalog/kernels", nothing).await
     }
 
-    /// The kernel that `reference` names.
+    /// Returns the kernel that `reference` names.
     ///
     /// # Errors
-    /// When none or several do.
+    /// Returns an error if none or several match.
     pub async fn kernel(&self, reference: &str) -> Result<Kernel, ApiError> {
         self.call(Method::GET, &format!("/v1/kernels/{}", segment(reference)), nothing).await
     }
 
-    /// Makes a kernel of a package, a kernel, or a tar of such; its result is a [`Kernel`].
+    /// Creates a kernel from a package, a kernel, or a tar of these; the result is a [`Kernel`].
     ///
-    /// In a tar are `kernel`, `config` and `modules/...`, and in `files/...` what else holds some of them.
+    /// A tar contains `kernel`, `config` and `modules/...`, and in `files/...` other packages or kernels.
     ///
     /// # Errors
-    /// As every call.
+    /// Returns an error if the request fails.
     pub async fn import_kernel(
         &self,
         name: &Name,
@@ -51,10 +51,10 @@ impl Client {
         Ok(Events::new(self.send(Method::POST, &path, stream_of(bytes)).await?.into_body()))
     }
 
-    /// Gets a kernel from the catalog; its result is a [`Kernel`].
+    /// Pulls a kernel from the catalog; the result is a [`Kernel`].
     ///
     /// # Errors
-    /// As every call.
+    /// Returns an error if the request fails.
     pub async fn pull_kernel(&self, name: &Name) -> Result<Events, ApiError> {
         self.follow(Method::POST, "/v1/kernels/pull", || json(&Pull { name: name.clone() })).await
     }
@@ -62,7 +62,7 @@ impl Client {
     /// Deletes a kernel.
     ///
     /// # Errors
-    /// When there is none, or a VM uses it.
+    /// Returns an error if there is no such kernel, or a VM uses it.
     pub async fn delete_kernel(&self, reference: &str) -> Result<(), ApiError> {
         self.ask(Method::DELETE, &format!("/v1/kernels/{}", segment(reference))).await
     }

@@ -23,10 +23,10 @@ struct Thing {
 }
 
 impl Client {
-    /// Starts the daemon where none runs, and replaces one whose program has been replaced.
+    /// Starts the daemon if none runs, and restarts a daemon whose program was replaced.
     ///
     /// # Errors
-    /// When it does not start, or the old one is busy.
+    /// Returns an error if it does not start, or the old one is busy.
     pub async fn ensure_daemon(&self) -> Result<(), ApiError> {
         match self.send(Method::GET, "/v1/daemon", nothing()).await {
             Ok(_) => Ok(()),
@@ -35,19 +35,19 @@ impl Client {
         }
     }
 
-    /// Stops the daemon, if one runs, and starts it. VMs run on.
+    /// Stops the daemon, if one runs, and starts it. VMs keep running.
     ///
     /// # Errors
-    /// When it is busy, unless by `force`; when it does not start.
+    /// Returns an error if it is busy and `force` is not set, or if it does not start.
     pub async fn restart_daemon(&self, force: bool) -> Result<(), ApiError> {
         self.stop_daemon(force).await?;
         self.daemon.reach_or_start().await.map(drop)
     }
 
-    /// Stops the daemon and waits until it has ended; false when none runs. VMs run on.
+    /// Stops the daemon and waits until it has ended; false if none runs. VMs keep running.
     ///
     /// # Errors
-    /// When it is busy, unless by `force`.
+    /// Returns an error if it is busy and `force` is not set.
     pub async fn stop_daemon(&self, force: bool) -> Result<bool, ApiError> {
         let Some(stream) = self.daemon.reach().await? else { return Ok(false) };
         let process = DaemonProcess::behind(&stream)?;
@@ -61,67 +61,67 @@ impl Client {
         Ok(true)
     }
 
-    /// What the daemon says of itself; `None` when none runs.
+    /// Returns the daemon's status; `None` if none runs.
     ///
     /// # Errors
-    /// When it does not answer as it should.
+    /// Returns an error if its response is invalid.
     pub async fn daemon_status(&self) -> Result<Option<DaemonStatus>, ApiError> {
         self.call_running("/v1/daemon").await
     }
 
-    /// The names of all there is of `kind`: `vms`, `images`, `kernels` or `catalog/kernels`. None when no daemon runs: whoever completes a word
-    /// does not want one to be started.
+    /// Returns the names of all objects of `kind`: `vms`, `images`, `kernels` or `catalog/kernels`. Shell
+    /// completion uses it, so it starts no daemon: if none runs, the list is empty.
     ///
     /// # Errors
-    /// When it does not answer as it should.
+    /// Returns an error if the daemon's response is invalid.
     pub async fn names(&self, kind: &str) -> Result<Vec<String>, ApiError> {
         let things: Vec<Thing> = self.call_running(&format!("/v1/{kind}")).await?.unwrap_or_default();
         Ok(things.into_iter().map(|thing| thing.name).collect())
     }
 
-    /// Whether `status` is of the build that would be started now.
+    /// Returns whether `status` is of the build that would be started now.
     ///
     /// # Errors
-    /// When the daemon's program cannot be looked at.
+    /// Returns an error if the daemon's program cannot be examined.
     pub fn is_current(&self, status: &DaemonStatus) -> Result<bool, ApiError> {
         Ok(self.daemon.build()?.to_string() == status.build)
     }
 
-    /// Brings the world in line with the store, and tells what was amiss.
+    /// Repairs differences between the store and the host, and returns what was wrong.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub async fn repair(&self) -> Result<Vec<String>, ApiError> {
         self.call(Method::POST, "/v1/daemon/repair", nothing).await
     }
 
-    /// What is under way, and what ended not long ago.
+    /// Returns the operations that are in progress or ended recently.
     ///
     /// # Errors
-    /// As every call.
+    /// Returns an error if the request fails.
     pub async fn operations(&self) -> Result<Vec<Operation>, ApiError> {
         self.call(Method::GET, "/v1/operations", nothing).await
     }
 
-    /// What an operation has told, and what it tells until its end. Hanging up does not end it.
+    /// Returns all events of an operation, past and future. Closing the connection does not cancel it.
     ///
     /// # Errors
-    /// When there is no such operation.
+    /// Returns an error if there is no such operation.
     pub async fn follow_operation(&self, operation: &str) -> Result<Events, ApiError> {
         let path = format!("/v1/operations/{}/events", segment(operation));
         self.follow(Method::GET, &path, || Ok(nothing())).await
     }
 
-    /// Asks an operation to undo what it has done and end.
+    /// Cancels an operation, which undoes its work and ends.
     ///
     /// # Errors
-    /// When there is no such operation.
+    /// Returns an error if there is no such operation.
     pub async fn cancel(&self, operation: &str) -> Result<(), ApiError> {
         self.ask(Method::DELETE, &format!("/v1/operations/{}", segment(operation))).await
     }
 
-    /// Sends a request whose body can be made again, so that it can be sent again to a daemon of the right build, or to
-    /// one that lives.
+    /// Sends a request whose body can be created again, so that the request can be repeated to a daemon of the right
+    /// build, or to a new one.
     pub(super) async fn sent(
         &self,
         method: Method,
@@ -130,7 +130,7 @@ impl Client {
     ) -> Result<hyper::Response<hyper::body::Incoming>, ApiError> {
         match self.send(method.clone(), path, body()?).await {
             Err(error) if error.kind == ErrorKind::VersionSkew => self.restart_daemon(false).await?,
-            // A daemon that is just being killed still takes connections; a question can be asked again.
+            // A daemon that is being killed may still accept connections; a GET is safe to repeat.
             Err(error) if error.kind == ErrorKind::Io && method == Method::GET => {}
             result => return result,
         }
@@ -155,7 +155,7 @@ impl Client {
         http::read(self.sent(method, path, || Ok(body())).await?).await
     }
 
-    /// What the daemon that runs, of whatever build, says at `path`; `None` when none does.
+    /// Returns the response of the running daemon, of any build, at `path`; `None` if none runs.
     pub(super) async fn call_running<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ApiError> {
         let Some(stream) = self.daemon.reach().await? else { return Ok(None) };
         let stream = Passing { stream, file: None };

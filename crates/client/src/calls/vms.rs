@@ -10,108 +10,108 @@ use crate::{
 };
 
 impl Client {
-    /// All VMs, the oldest first.
+    /// Returns all VMs, oldest first.
     ///
     /// # Errors
-    /// As every call.
+    /// Returns an error if the request fails.
     pub async fn vms(&self) -> Result<Vec<Vm>, ApiError> {
         self.call(Method::GET, "/v1/vms", nothing).await
     }
 
-    /// The VM that `reference` names.
+    /// Returns the VM that `reference` names.
     ///
     /// # Errors
-    /// When none or several do.
+    /// Returns an error if none or several match.
     pub async fn vm(&self, reference: &str) -> Result<Vm, ApiError> {
         self.call(Method::GET, &vm_path(reference), nothing).await
     }
 
-    /// The VM that `reference` names, once it has been seen to end, or after a while if it does not; `None` when no daemon
-    /// runs: one that was stopped is not to be started by whoever wonders why.
+    /// Returns the VM that `reference` names once it has ended, or after a timeout if it does not end; `None` if no
+    /// daemon runs. It does not start a daemon, because the user may have stopped it.
     ///
     /// # Errors
-    /// When none or several do.
+    /// Returns an error if none or several match.
     pub async fn vm_ended(&self, reference: &str) -> Result<Option<Vm>, ApiError> {
         self.call_running(&format!("{}/ended", vm_path(reference))).await
     }
 
-    /// Makes a VM and starts it; its result is a [`Vm`].
+    /// Creates and starts a VM; the result is a [`Vm`].
     ///
     /// # Errors
-    /// When the request makes no sense.
+    /// Returns an error if the request is invalid.
     pub async fn run_vm(&self, request: &CreateVm) -> Result<Events, ApiError> {
         self.follow(Method::POST, "/v1/vms", || json(request)).await
     }
 
-    /// Starts a VM; its result is a [`Vm`].
+    /// Starts a VM; the result is a [`Vm`].
     ///
     /// # Errors
-    /// When there is no such VM.
+    /// Returns an error if there is no such VM.
     pub async fn start_vm(&self, reference: &str, options: &StartVm) -> Result<Events, ApiError> {
         self.follow(Method::POST, &format!("{}/start", vm_path(reference)), || json(options)).await
     }
 
-    /// Stops a VM; its result is a [`Vm`].
+    /// Stops a VM; the result is a [`Vm`].
     ///
     /// # Errors
-    /// When there is no such VM.
+    /// Returns an error if there is no such VM.
     pub async fn stop_vm(&self, reference: &str, options: StopVm) -> Result<Events, ApiError> {
         self.follow(Method::POST, &format!("{}/stop", vm_path(reference)), || json(&options)).await
     }
 
-    /// Stops a VM and starts it again; its result is a [`Vm`].
+    /// Stops a VM and starts it again; the result is a [`Vm`].
     ///
     /// # Errors
-    /// When there is no such VM.
+    /// Returns an error if there is no such VM.
     pub async fn restart_vm(&self, reference: &str, options: &RestartVm) -> Result<Events, ApiError> {
         self.follow(Method::POST, &format!("{}/restart", vm_path(reference)), || json(options)).await
     }
 
-    /// Sends a signal to a VM's VMM; its result is a [`Vm`].
+    /// Sends a signal to a VM's VMM; the result is a [`Vm`].
     ///
     /// # Errors
-    /// When there is no such VM.
+    /// Returns an error if there is no such VM.
     pub async fn kill_vm(&self, reference: &str, kill: KillVm) -> Result<Events, ApiError> {
         self.follow(Method::POST, &format!("{}/kill", vm_path(reference)), || json(&kill)).await
     }
 
-    /// Pauses a VM; its result is a [`Vm`].
+    /// Pauses a VM; the result is a [`Vm`].
     ///
     /// # Errors
-    /// When there is no such VM.
+    /// Returns an error if there is no such VM.
     pub async fn pause_vm(&self, reference: &str) -> Result<Events, ApiError> {
         self.follow(Method::POST, &format!("{}/pause", vm_path(reference)), || Ok(nothing())).await
     }
 
-    /// Lets a paused VM go on; its result is a [`Vm`].
+    /// Resumes a paused VM; the result is a [`Vm`].
     ///
     /// # Errors
-    /// When there is no such VM.
+    /// Returns an error if there is no such VM.
     pub async fn resume_vm(&self, reference: &str) -> Result<Events, ApiError> {
         self.follow(Method::POST, &format!("{}/resume", vm_path(reference)), || Ok(nothing())).await
     }
 
-    /// Changes a VM's hardware; its result is a [`Vm`].
+    /// Changes a VM's hardware; the result is a [`Vm`].
     ///
     /// # Errors
-    /// When there is no such VM, or it cannot have that.
+    /// Returns an error if there is no such VM, or the change is not possible.
     pub async fn set_vm(&self, reference: &str, wanted: SetVm) -> Result<Events, ApiError> {
         self.follow(Method::PATCH, &vm_path(reference), || json(&wanted)).await
     }
 
-    /// Deletes a VM, with `force` also one that runs, or is being started or stopped; its result is nothing.
+    /// Deletes a VM, with `force` even while it runs, starts or stops; the operation has no result.
     ///
     /// # Errors
-    /// When there is no such VM.
+    /// Returns an error if there is no such VM.
     pub async fn delete_vm(&self, reference: &str, force: bool) -> Result<Events, ApiError> {
         let path = format!("{}?force={force}", vm_path(reference));
         self.follow(Method::DELETE, &path, || Ok(nothing())).await
     }
 
-    /// A raw stream to a port of a running VM's guest.
+    /// Opens a raw stream to a port of a running VM's guest.
     ///
     /// # Errors
-    /// When there is no such VM, it does not run, or nothing listens there.
+    /// Returns an error if there is no such VM, it does not run, or nothing listens at the port.
     pub async fn tunnel(&self, reference: &str, port: u32) -> Result<Tunnel, ApiError> {
         let path = format!("{}/tunnel?port={port}", vm_path(reference));
         http::upgraded(self.sent(Method::GET, &path, || Ok(nothing())).await?).await

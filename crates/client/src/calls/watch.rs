@@ -1,4 +1,4 @@
-//! Watching: logs, what VMs use, and what happens.
+//! Logs, resource use, and events of the daemon.
 
 use std::fmt::Write;
 
@@ -12,26 +12,26 @@ use crate::{
 };
 
 impl Client {
-    /// A log of a VM.
+    /// Returns a log of a VM.
     ///
     /// # Errors
-    /// When there is no such VM.
+    /// Returns an error if there is no such VM.
     pub async fn logs(&self, reference: &str, read: &ReadLog) -> Result<Parts, ApiError> {
         self.parts(&format!("{}/logs{}", vm_path(reference), log_query(read))).await
     }
 
-    /// The daemon's own log.
+    /// Returns the daemon's own log.
     ///
     /// # Errors
-    /// As every call.
+    /// Returns an error if the request fails.
     pub async fn daemon_log(&self, read: &ReadLog) -> Result<Parts, ApiError> {
         self.parts(&format!("/v1/daemon/logs{}", log_query(read))).await
     }
 
-    /// What happens: lines of JSON, each a [`Happening`](banger_api::Happening).
+    /// Returns the daemon's events: lines of JSON, each a [`Happening`](banger_api::Happening).
     ///
     /// # Errors
-    /// As every call.
+    /// Returns an error if the request fails.
     pub async fn events(&self, watch: WatchEvents) -> Result<Parts, ApiError> {
         let mut path = format!("/v1/events?follow={}", watch.follow);
         if let Some(since) = watch.since {
@@ -40,10 +40,10 @@ impl Client {
         self.parts(&path).await
     }
 
-    /// What these VMs use; of none, all that run.
+    /// Returns the resource use of these VMs; if `vms` is empty, of all running VMs.
     ///
     /// # Errors
-    /// When one of them is gone.
+    /// Returns an error if one of them no longer exists.
     pub async fn stats(&self, vms: &[Id]) -> Result<Vec<VmStats>, ApiError> {
         let vms: Vec<_> = vms.iter().map(Id::as_str).collect();
         self.call(Method::GET, &format!("/v1/stats?vms={}", vms.join(",")), nothing).await

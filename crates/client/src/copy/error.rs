@@ -1,4 +1,4 @@
-//! What to tell of a copy that has failed.
+//! Errors of copies.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use banger_api::{ApiError, ErrorKind, Remedy};
 use banger_files::{UnpackError, Unpacked};
 use banger_proto::{ExitStatus, OwnFailure};
 
-/// What the agent's end of a copy said last, and the kind of failure that its status tells.
+/// Returns the error for an agent that exited with `status` and printed `why` last.
 pub(super) fn said(vm: &str, status: ExitStatus, why: &str) -> ApiError {
     let own = match status {
         ExitStatus::Code(code) => OwnFailure::of(code),
@@ -22,7 +22,7 @@ pub(super) fn said(vm: &str, status: ExitStatus, why: &str) -> ApiError {
     ApiError::new(kind, format!("in VM {vm}: {why}"))
 }
 
-/// Why the host's end could not write.
+/// Returns the error for the host's end, which could not write.
 pub(super) fn not_unpacked(error: UnpackError) -> ApiError {
     let kind = match &error {
         UnpackError::Stream(_) => ErrorKind::Guest,
@@ -37,7 +37,7 @@ pub(super) fn not_unpacked(error: UnpackError) -> ApiError {
         UnpackError::Write { source, .. } => match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::NotPermitted,
-            // Whoever read it has had enough.
+            // The program that reads the output has closed it.
             io::ErrorKind::BrokenPipe => ErrorKind::Cancelled,
             _ => ErrorKind::Io,
         },
@@ -50,7 +50,7 @@ pub(super) fn not_unpacked(error: UnpackError) -> ApiError {
     }
 }
 
-/// `error`, with what had been copied before it.
+/// Adds to `error` what was copied before it.
 pub(super) fn partly(mut error: ApiError, done: Unpacked) -> ApiError {
     error.message.push_str(&done.so_far());
     error

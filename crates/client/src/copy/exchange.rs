@@ -1,4 +1,4 @@
-//! A workspace's streams, both ways: one thread here has what goes to the guest, another takes what comes.
+//! The streams of a workspace operation: one thread produces data for the guest, another consumes data from it.
 
 use std::{future::Future, pin::pin, time::Duration};
 
@@ -23,14 +23,15 @@ use crate::{
     exec::{garbage, run},
 };
 
-/// How long a thread may take from the last byte to its end: it has what came still to write.
+/// Timeout for a thread to end after the last byte: it must still write what was received.
 const NOTICE: Duration = Duration::from_secs(600);
 
-/// Has the agent of VM `vm` do what `request` says: what `send` writes goes to it, and `receive` reads what comes. Both
-/// results are returned when it has done it.
+/// Sends `request` to the agent of VM `vm`: `send` writes the data for it, `receive` reads the data from it. Returns
+/// both results when the agent has finished.
 ///
 /// # Errors
-/// When the VM cannot be reached, its agent fails, or `send` or `receive` do; `Cancelled` when it was stopped.
+/// Returns an error if the VM cannot be reached, or its agent, `send` or `receive` fail; `Cancelled` if it was
+/// stopped.
 pub async fn exchange<S: Send + 'static, R: Send + 'static>(
     client: &Client,
     vm: &str,
@@ -42,7 +43,7 @@ pub async fn exchange<S: Send + 'static, R: Send + 'static>(
 ) -> Result<(S, R), ApiError> {
     let mut stop = pin!(stop);
     let wants_input = request.action != WorkspaceAction::List;
-    // What there is to do here before anything can be sent, is done while the guest gets ready.
+    // Local work before the first byte runs while the guest prepares.
     let (sender, parts) = mpsc::channel(WAITING);
     let sending = spawn_blocking(move || send(ToGuest(sender)));
     let (input, output) = tokio::select! {
@@ -51,7 +52,7 @@ pub async fn exchange<S: Send + 'static, R: Send + 'static>(
     };
     let (came, coming) = mpsc::channel(WAITING);
     let receiving = spawn_blocking(move || receive(FromGuest::new(coming)));
-    // Nothing is passed over.
+    // This side skips no files.
     let (_, passed) = mpsc::unbounded_channel();
     let mut lines = Lines::default();
     let streams = Streams { input, output, parts: wants_input.then_some(parts), passed, came: Some(came) };
@@ -61,7 +62,7 @@ pub async fn exchange<S: Send + 'static, R: Send + 'static>(
     };
     let why = lines.end(ended.status, tell);
     if ended.whole {
-        // What broke off here is why the agent failed, not what the agent says of it.
+        // If sending failed here, the agent failed because of that, so the local error is returned.
         let sent = result(sending).await?;
         return match why {
             Some(why) => Err(said(vm, ended.status, &why)),

@@ -1,4 +1,4 @@
-//! From a guest to the host.
+//! Copying from a guest to the host.
 
 use std::{future::Future, io::BufReader, pin::pin, time::Duration};
 
@@ -24,14 +24,14 @@ use crate::{
     exec::{ExecOutput, Output, garbage, run},
 };
 
-/// How long the removal of what is half made is waited for.
+/// Timeout for the removal of partial files.
 const UNDO: Duration = Duration::from_secs(60);
 
-/// Copies what is at `source` to `destination`, as `cp -a` would, until `stop`. With `follow`, a link at `source` stands
-/// for what it leads to.
+/// Copies `source` to `destination`, as `cp -a` would, until `stop`. With `follow`, a link at `source` is replaced by
+/// its target.
 ///
 /// # Errors
-/// When the VM cannot be reached, or not everything could be copied; `Cancelled` when it was stopped.
+/// Returns an error if the VM cannot be reached, or not everything could be copied; `Cancelled` if it was stopped.
 pub async fn copy_out(
     client: &Client,
     source: &GuestPath,
@@ -60,7 +60,7 @@ pub async fn copy_out(
         () = &mut stop => return Err(undone(unpacking).await),
     };
     let failure = match (unpacked, ended) {
-        // A stream that ends early is explained by what ended it.
+        // If the stream ended early, report the error that ended it instead.
         (Err(error), _) if !matches!(error, UnpackError::Stream(StreamError::Truncated)) => {
             not_unpacked(error)
         }
@@ -77,7 +77,7 @@ pub async fn copy_out(
     Err(partly(failure, done))
 }
 
-/// The thread's work.
+/// Runs in the thread that writes the host's files.
 fn write(destination: Destination, stream: FromGuest) -> (Result<(), UnpackError>, Unpacked) {
     let stream = BufReader::with_capacity(PART, stream);
     let mut done = Unpacked::default();
@@ -88,7 +88,7 @@ fn write(destination: Destination, stream: FromGuest) -> (Result<(), UnpackError
     (unpacked, done)
 }
 
-/// Gives the thread what comes, until the agent's end has ended, or, without a status, the thread's has.
+/// Passes data to the thread until the agent exits; returns no status if the thread ends first.
 async fn drain(
     mut output: ExecOutput,
     parts: mpsc::Sender<Bytes>,
@@ -112,7 +112,7 @@ async fn drain(
     }
 }
 
-/// Waits until the thread, whose stream has broken, has removed what is half made.
+/// Waits until the thread, whose stream has ended, has removed partial files.
 async fn undone(unpacking: JoinHandle<(Result<(), UnpackError>, Unpacked)>) -> ApiError {
     match timeout(UNDO, unpacking).await {
         Ok(Ok((_, done))) => partly(stopped(), done),

@@ -1,16 +1,16 @@
-//! What the agent's end of a copy says, a line at a time. The last line is the reason when it fails.
+//! Messages of the agent's end of a copy, in lines. If it fails, the last line is the reason.
 
 use banger_proto::ExitStatus;
 
 use super::CopyEvent;
 
-/// Longest line in bytes: two of the longest paths, and some words.
+/// Maximum length of a line, in bytes: two paths of maximum length, and some words.
 const LINE: usize = 16 << 10;
 
-/// Most lines that are passed on.
+/// Maximum number of lines that are passed on.
 const LINES: usize = 1000;
 
-/// Lines as they arrive, in pieces, from a guest that may be hostile.
+/// Lines that arrive in pieces, from a guest that may be hostile.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     begun: Vec<u8>,
@@ -19,7 +19,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Takes `bytes` in, and tells of every line but the last.
+    /// Adds `bytes`, and reports every line except the last.
     pub(super) fn push(&mut self, bytes: &[u8], tell: &mut dyn FnMut(CopyEvent)) {
         for byte in bytes {
             match byte {
@@ -30,7 +30,7 @@ impl Lines {
         }
     }
 
-    /// Why the end of `status` was a failure, if it was one. All else is told.
+    /// Returns the reason if `status` is a failure, and reports all other lines.
     pub(super) fn end(&mut self, status: ExitStatus, tell: &mut dyn FnMut(CopyEvent)) -> Option<String> {
         if !self.begun.is_empty() {
             self.line(tell);

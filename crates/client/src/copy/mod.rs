@@ -1,5 +1,5 @@
-//! Copying files between the host and a guest. A thread reads or writes the host's files; the agent does the same with
-//! the guest's; between them is a stream of `banger-files`, with the windows and the hang-up of an exec.
+//! Copying files between the host and a guest. A thread reads or writes the host's files; the agent does the same
+//! with the guest's. A `banger-files` stream connects them, with the flow control and cancellation of an exec.
 
 mod error;
 mod exchange;
@@ -20,44 +20,45 @@ pub use incoming::copy_out;
 pub use outgoing::copy_in;
 pub use pipe::{FromGuest, ToGuest};
 
-/// How long a guest may leave the host waiting: its disk may be slow, and it writes out what it holds in memory at times.
+/// Timeout for a guest without progress: its disk may be slow, and it sometimes writes back the data it holds in
+/// memory.
 const SILENCE: Duration = Duration::from_secs(120);
 
 /// A path in a guest.
 #[derive(Debug, Clone)]
 pub struct GuestPath {
-    /// The VM, by id, name, or the beginning of either.
+    /// The VM, by id, name, or a prefix of either.
     pub vm: String,
-    /// The path, as the guest's file system has it; a relative one is the user's home's.
+    /// The path in the guest's file system; relative to the user's home directory.
     pub path: Vec<u8>,
-    /// Who reads or writes, by name or number; root when left out.
+    /// The user that reads or writes, by name or number; root if unset.
     pub user: Option<String>,
 }
 
-/// What is copied into a guest.
+/// The source of a copy into a guest.
 #[derive(Debug)]
 pub enum Origin {
-    /// A file, folder or link.
+    /// A file, directory or link.
     Files(Box<Source>),
-    /// All that can be read here, as a file.
+    /// All data that can be read from this file, copied as a file.
     Input(File),
 }
 
-/// Where what comes from a guest goes.
+/// The destination of a copy from a guest.
 #[derive(Debug)]
 pub enum Destination {
-    /// A path, as `cp` would take it.
+    /// A path, with the rules of `cp`.
     Files(PathBuf),
-    /// Here, if it is a file.
+    /// This file, if the source is a file.
     Output(File),
 }
 
-/// What there is to tell while files are copied.
+/// Progress of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CopyEvent {
-    /// So many bytes are through by now.
+    /// Number of bytes transferred so far.
     Through(u64),
-    /// Something was passed over: a sentence.
+    /// An object was skipped; the text is a sentence.
     PassedOver(String),
 }
 

@@ -1,4 +1,4 @@
-//! From the host into a guest.
+//! Copying from the host into a guest.
 
 use std::{
     future::Future,
@@ -27,7 +27,7 @@ use crate::{
 /// Copies `origin` to `target`, as `cp -a` would, until `stop`.
 ///
 /// # Errors
-/// When the VM cannot be reached, or not everything could be copied; `Cancelled` when it was stopped.
+/// Returns an error if the VM cannot be reached, or not everything could be copied; `Cancelled` if it was stopped.
 pub async fn copy_in(
     client: &Client,
     origin: Origin,
@@ -70,12 +70,12 @@ pub async fn copy_in(
     }
 }
 
-/// The thread's work. Returns how many things could not be read.
+/// Runs in the thread that reads the host's files. Returns how many of them could not be read.
 fn read(origin: Origin, out: ToGuest, passed: &mpsc::UnboundedSender<String>) -> io::Result<u64> {
     let out = BufWriter::with_capacity(PART, out);
     match origin {
         Origin::Files(source) => pack(&source, out, &mut |sentence| {
-            // Nobody listens any more when it was stopped.
+            // The receiver is dropped when the copy was stopped.
             let _ = passed.send(sentence);
         }),
         Origin::Input(input) => pack_input(input, out).map(|()| 0),

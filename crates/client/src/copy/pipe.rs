@@ -1,17 +1,17 @@
-//! Between a thread that blocks and the connection, which does not.
+//! Pipes between a blocking thread and the asynchronous connection.
 
 use std::io::{self, Read, Write};
 
 use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
-/// Most bytes at a time.
+/// Maximum number of bytes in a chunk.
 pub(super) const PART: usize = 64 << 10;
 
-/// Parts that may wait for the other side.
+/// Maximum number of chunks that wait for the other side.
 pub(super) const WAITING: usize = 4;
 
-/// The thread's end towards the guest.
+/// The thread's end of the pipe to the guest.
 #[derive(Debug)]
 pub struct ToGuest(pub(super) mpsc::Sender<Bytes>);
 
@@ -29,7 +29,7 @@ impl Write for ToGuest {
     }
 }
 
-/// The thread's end from the guest.
+/// The thread's end of the pipe from the guest.
 #[derive(Debug)]
 pub struct FromGuest {
     parts: mpsc::Receiver<Bytes>,

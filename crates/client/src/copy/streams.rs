@@ -1,4 +1,4 @@
-//! The streams of an exec of the agent's own, between the connection and the threads that read and write here.
+//! The streams of an agent's exec, between the connection and the threads that read and write here.
 
 use std::time::Duration;
 
@@ -17,31 +17,31 @@ use crate::{
     exec::{ExecInput, ExecOutput, Output},
 };
 
-/// How long the sending thread may take to end after its last part, which the guest has acknowledged by exiting.
+/// Timeout for the sending thread to end after its last chunk, which the guest has acknowledged by exiting.
 const LAST: Duration = Duration::from_secs(60);
 
-/// All that goes one way or the other.
+/// The streams in both directions.
 pub(super) struct Streams<R = ReadHalf<Tunnel>, W = WriteHalf<Tunnel>> {
     pub(super) input: ExecInput<W>,
     pub(super) output: ExecOutput<R>,
-    /// What the sending thread has for the guest; `None` when the guest wants nothing.
+    /// Data from the sending thread for the guest; `None` if the guest accepts none.
     pub(super) parts: Option<mpsc::Receiver<Bytes>>,
-    /// What that thread has passed over.
+    /// Messages about what that thread skipped.
     pub(super) passed: mpsc::UnboundedReceiver<String>,
-    /// To the receiving thread; without one, what comes is dropped.
+    /// Data for the receiving thread; if `None`, data from the guest is dropped.
     pub(super) came: Option<mpsc::Sender<Bytes>>,
 }
 
-/// How it went.
+/// The end of the transfer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ended {
-    /// How the agent's end ended.
+    /// The exit status of the agent's end.
     pub(super) status: ExitStatus,
-    /// Whether all had been sent by then.
+    /// Whether all data had been sent by then.
     pub(super) whole: bool,
 }
 
-/// How far the sending is.
+/// State of the sending direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sending {
     On,
@@ -50,7 +50,7 @@ enum Sending {
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Streams<R, W> {
-    /// Passes everything on until the agent's end has ended.
+    /// Transfers all data until the agent's end has exited.
     pub(super) async fn pass(
         mut self,
         lines: &mut Lines,
@@ -71,14 +71,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Streams<R, W> {
                         if let Some(thread) = &self.came
                             && thread.send(bytes).await.is_err()
                         {
-                            // It has had enough, and its own result says why.
+                            // The thread has ended, and its own result says why.
                             self.came = None;
                         }
                     }
                     Output::Stderr(bytes) => lines.push(&bytes, tell),
                     Output::Taken(bytes) => self.input.taken(bytes),
                     Output::Exited(status) => {
-                        // The guest knows the end by what was sent, and may exit before the end is noticed here.
+                        // The guest detects the end in the data, and may exit before the end is detected here.
                         let whole = match sending {
                             Sending::Done => true,
                             Sending::On => matches!(timeout(LAST, parts.recv()).await, Ok(None)),
@@ -88,7 +88,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Streams<R, W> {
                     }
                 },
                 part = parts.recv(), if may_send => {
-                    // A guest that takes no more has said why, or will.
+                    // A guest that accepts no more data has reported the reason, or will.
                     sending = match part {
                         Some(bytes) => {
                             through += bytes.len() as u64;
@@ -97,7 +97,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Streams<R, W> {
                             if sent.is_ok() { Sending::On } else { Sending::Broken }
                         }
                         None => {
-                            // It knows the end by what was sent, and may have exited already.
+                            // The guest detects the end in the data, and may have exited already.
                             let _ = self.input.end_stdin().await;
                             Sending::Done
                         }
@@ -123,7 +123,7 @@ mod tests {
         exited
     }
 
-    /// Passes on what `parts` has, while `then` happens beside it.
+    /// Transfers the data of `parts` while `then` runs concurrently.
     async fn pass(
         input: impl AsyncWrite + Unpin,
         output: impl AsyncRead + Unpin,
@@ -143,13 +143,13 @@ mod tests {
         ended.unwrap()
     }
 
-    /// The guest exits first, and only then does the sending thread do what `ends` does.
+    /// The guest exits first; only then does the sending thread run `ends`.
     async fn exited_before_the_end(ends: impl FnOnce(mpsc::Sender<Bytes>)) -> Ended {
         let (parts, receiver) = mpsc::channel(1);
         pass(tokio::io::sink(), &exited()[..], receiver, async { ends(parts) }).await
     }
 
-    /// The guest takes nothing any more when it is sent what `parts` has; that it has exited is seen only then.
+    /// The guest accepts no more data when `parts` are sent; its exit is detected only then.
     async fn exited_and_gone(parts: mpsc::Receiver<Bytes>) -> Ended {
         let (input, _) = duplex(1);
         let (mut guest, output) = duplex(1024);

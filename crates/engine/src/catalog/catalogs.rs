@@ -1,4 +1,4 @@
-//! The catalogs: those in files, and copies of those at URLs, refreshed when a name is looked up.
+//! The catalogs: those in files, and cached copies of those at URLs, refreshed by lookups of names.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
     remote::{may_be_elsewhere, registries},
 };
 
-/// How long a copy answers for the names that are in it.
+/// Maximum age of a copy that is used, without a refresh, for the names in it.
 const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 
 /// The catalogs.
@@ -26,7 +26,7 @@ pub struct Catalogs {
     files: CatalogFiles,
     config: Arc<ConfigFiles>,
     operations: Operations,
-    /// Held while the copies of catalogs at URLs are written, or removed.
+    /// Held while copies of catalogs at URLs are written or removed.
     refreshing: Mutex<()>,
 }
 
@@ -42,13 +42,13 @@ impl Catalogs {
         self.operations.start(OperationKind::CatalogRefresh, "catalogs", OnHangUp::Cancel, work)
     }
 
-    /// Returns everything that can be fetched by name, as far as it is known without asking a URL.
+    /// Returns everything that can be fetched by name, according to files and cached copies.
     pub(crate) fn all(&self) -> Result<Arc<Catalog>, ApiError> {
         Ok(self.files.layers(self.config.now()?.catalogs())?.all)
     }
 
-    /// Returns the catalog to look for a name in that `has` finds. The catalogs at URLs are downloaded unless the user's or
-    /// the host's own has the name, or a fresh copy.
+    /// Returns the merged catalog for the lookup of a name; `has` searches a catalog for it. Downloads the catalogs at
+    /// URLs first, unless the user's or the system's file has the name, or a catalog has it and the copies are fresh.
     pub(crate) async fn with(
         &self,
         has: impl Fn(&Catalog) -> bool,
@@ -62,7 +62,7 @@ impl Catalogs {
         Ok(self.all()?)
     }
 
-    /// Downloads the catalogs at URLs whose copies are older than `max_age`. Warns of one that cannot be reached, and keeps
+    /// Downloads the catalogs at URLs whose copies are older than `max_age`. Warns of an unreachable one, and keeps
     /// its copy.
     async fn refresh_older(&self, max_age: Duration, context: &Context) -> Result<(), EngineError> {
         let config = self.config.now()?;
@@ -98,12 +98,12 @@ impl Catalogs {
         Ok(())
     }
 
-    /// Waits until no copy is being written; none is until the guard is dropped.
+    /// Waits until no copy is being written. No write starts until the guard is dropped.
     pub(crate) async fn not_refreshing(&self) -> MutexGuard<'_, ()> {
         self.refreshing.lock().await
     }
 
-    /// Returns the directory with the copies of catalogs at URLs, and the paths of those that are configured.
+    /// Returns the directory of the cached copies, and the paths of the copies of configured catalogs.
     pub(crate) fn copies(&self) -> Result<(PathBuf, Vec<PathBuf>), ApiError> {
         let folder = self.files.copies().to_owned();
         let used = self.config.now()?.catalogs().iter().map(|wanted| copy_of(&folder, wanted)).collect();

@@ -1,7 +1,7 @@
-//! Catalog files: the user's catalog over the system's, over copies of those at URLs, over the one built in; read again
-//! whenever a file has changed.
+//! Catalog files: the user's catalog over the system's, over cached copies of those at URLs, over the built-in one.
+//! They are read again after a file changes.
 //!
-//! A file that is broken is an error of the request that needs it: what is here already needs none.
+//! A broken file is an error of the request that needs it. Images and kernels that exist locally need no catalog.
 
 use std::{
     io,
@@ -15,12 +15,12 @@ use banger_image::{CATALOG_MAX, Catalog};
 use super::signed::{copy_of, read_copy};
 use crate::config::{Identity, identity, read_up_to};
 
-/// The files, and what they said when they were last looked at.
+/// The catalog files, and the catalogs last read from them.
 #[derive(Debug)]
 pub(crate) struct CatalogFiles {
-    /// The strongest first.
+    /// The files, highest precedence first.
     files: [PathBuf; 2],
-    /// Where the copies of catalogs at URLs are.
+    /// The directory of the cached copies of catalogs at URLs.
     copies: PathBuf,
     last: Mutex<Option<Seen>>,
 }
@@ -32,12 +32,12 @@ struct Seen {
     layers: Layers,
 }
 
-/// What there is.
+/// The merged catalogs.
 #[derive(Debug, Clone)]
 pub(crate) struct Layers {
-    /// Of the user's and the system's files.
+    /// The user's and the system's files.
     pub(crate) own: Arc<Catalog>,
-    /// In all.
+    /// All catalogs.
     pub(crate) all: Arc<Catalog>,
 }
 
@@ -47,12 +47,12 @@ impl CatalogFiles {
         Self { files, copies: dirs.cache.join("catalogs"), last: Mutex::new(None) }
     }
 
-    /// The folder with the copies of catalogs at URLs.
+    /// Returns the directory of the cached copies of catalogs at URLs.
     pub(crate) fn copies(&self) -> &Path {
         &self.copies
     }
 
-    /// What the files say now, over the copies of `signed`, the strongest first.
+    /// Returns the current catalogs of the files, over the copies of `signed`, highest precedence first.
     pub(crate) fn layers(&self, signed: &[CatalogUrl]) -> Result<Layers, ApiError> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let copies = signed.iter().map(|wanted| copy_of(&self.copies, wanted));
@@ -63,7 +63,7 @@ impl CatalogFiles {
         {
             return Ok(seen.layers.clone());
         }
-        // Looked at before it is read: one that changes in between is read again the next time.
+        // Identified before reading, so that a file that changes in between is read again the next time.
         let [user, system] = &self.files;
         let own = layer(user)?.over(&layer(system)?);
         let copies = signed.iter().filter_map(|wanted| read_copy(&self.copies, wanted));
@@ -73,7 +73,7 @@ impl CatalogFiles {
         Ok(layers)
     }
 
-    /// Whether the files can be used; nothing where there are none.
+    /// Checks that the files can be used; returns `None` if there are none.
     pub(crate) fn check(&self) -> Option<Check> {
         let there: Vec<_> = self.files.iter().filter(|path| identity(path).is_some()).collect();
         if there.is_empty() {
@@ -89,7 +89,7 @@ impl CatalogFiles {
     }
 }
 
-/// What the file at `path` says; there need not be one.
+/// Reads the catalog file at `path`; a missing file is an empty catalog.
 fn layer(path: &Path) -> Result<Catalog, ApiError> {
     let file = path.display();
     let unusable = |problem: String| {

@@ -1,4 +1,4 @@
-//! What can be fetched by name.
+//! Catalogs of the images and kernels that can be fetched by name.
 
 mod catalogs;
 mod files;

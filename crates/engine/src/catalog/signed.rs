@@ -1,4 +1,4 @@
-//! Catalogs at URLs: asked for what they have, and kept once their signatures have been verified.
+//! Catalogs at URLs: downloaded, and cached once their signatures are verified.
 
 use std::{
     fs,
@@ -18,17 +18,17 @@ use crate::{
     remote::{may_be_elsewhere, registries},
 };
 
-/// Longest copy: a catalog with its signature above it.
+/// Maximum length of a copy, in bytes: a catalog with its signature above it.
 const COPY_MAX: u64 = CATALOG_MAX + (16 << 10);
 
-/// Where in `folder` the copy of a catalog is: another key's is another.
+/// Returns the path of a catalog's copy in a directory. It depends on the URL and the key.
 pub(crate) fn copy_of(folder: &Path, wanted: &CatalogUrl) -> PathBuf {
     let digest = Sha256::digest(format!("{}\n{}", wanted.url, wanted.key));
     let name: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     folder.join(name)
 }
 
-/// What the copy in `folder` says; one that is broken is as good as none.
+/// Reads a catalog's copy from a directory; ignores and logs a broken one.
 pub(super) fn read_copy(folder: &Path, wanted: &CatalogUrl) -> Option<Catalog> {
     let path = copy_of(folder, wanted);
     let bytes = read_up_to(&path, COPY_MAX).ok()?;
@@ -36,7 +36,7 @@ pub(super) fn read_copy(folder: &Path, wanted: &CatalogUrl) -> Option<Catalog> {
     read.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "not used")).ok()
 }
 
-/// Asks all the catalogs at URLs, and tells what came of it; what they have is not kept.
+/// Downloads all catalogs at URLs and reports the results, without caching the catalogs.
 pub(crate) async fn check(config: &Config, folder: &Path) -> Vec<Check> {
     let registries = registries(config, Vec::new());
     let mut checks = Vec::new();
@@ -75,7 +75,7 @@ fn signed(wanted: &CatalogUrl) -> SignedCatalog<'_> {
     SignedCatalog { url: &wanted.url, key: &wanted.key }
 }
 
-/// The catalog as it is kept, and as it is read.
+/// Downloads a catalog; returns the bytes to cache and the catalog read from them.
 fn fetch(
     wanted: &CatalogUrl,
     registries: &Registries,
@@ -87,7 +87,7 @@ fn fetch(
     Ok((bytes, catalog))
 }
 
-/// Downloads a catalog and replaces its copy in `folder`. Returns false, and keeps the copy, when that was signed later.
+/// Downloads a catalog and replaces its copy. Returns false, and keeps the copy, if that was signed later.
 pub(super) fn refresh_copy(
     wanted: &CatalogUrl,
     registries: &Registries,
@@ -103,7 +103,7 @@ pub(super) fn refresh_copy(
     Ok(true)
 }
 
-/// Whether what has come was signed before the copy in `folder`: a mirror must not bring back what was withdrawn.
+/// Returns whether the downloaded catalog was signed before the copy: a mirror must not restore withdrawn entries.
 fn is_older(signed_bytes: &[u8], folder: &Path, wanted: &CatalogUrl) -> bool {
     let signed_at = |bytes: &[u8]| signed(wanted).signed_at(bytes);
     let copy = read_up_to(&copy_of(folder, wanted), COPY_MAX).ok();
@@ -117,7 +117,7 @@ pub(super) fn older(wanted: &CatalogUrl) -> String {
 
 pub(super) fn is_younger(path: &Path, age: Duration) -> bool {
     let written = fs::metadata(path).and_then(|meta| meta.modified()).ok();
-    // One of the future is of no known age.
+    // The age of a copy from the future is unknown.
     written.and_then(|written| written.elapsed().ok()).is_some_and(|elapsed| elapsed < age)
 }
 

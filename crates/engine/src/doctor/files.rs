@@ -1,4 +1,4 @@
-//! banger's folders, its sockets' paths, and the program that goes into guests.
+//! Checks of banger's directories, its sockets' paths, and the agent program.
 
 use std::{
     fs::{self, File},
@@ -12,10 +12,10 @@ use crate::{
     admission::of_nearest, dirs, error::EngineError, files::disk_usage, layout::SET_ASIDE, programs::Programs,
 };
 
-/// Longest path of a Unix socket (unix(7)), without the zero at its end.
+/// Maximum path length of a Unix socket (unix(7)), without the terminating zero.
 const SOCKET_PATH: usize = 107;
 
-/// Longest name of a socket below a VM's runtime folder.
+/// Maximum length of a socket's name below a VM's runtime directory.
 const SOCKET_NAME: usize = "/vsock.sock_4294967295".len();
 
 pub(super) fn all(dirs: &Dirs, programs: &Programs) -> Vec<Check> {
@@ -32,7 +32,7 @@ pub(super) fn all(dirs: &Dirs, programs: &Programs) -> Vec<Check> {
     .collect()
 }
 
-/// A folder of this user's alone, or one that can be made.
+/// Checks that a directory belongs to this user only, or can be created.
 pub(crate) fn own_folder(name: &str, path: &Path) -> Finding {
     if dirs::is_private(path).map_err(ApiError::from)? {
         return Ok(Check::pass(name, path.display().to_string()));
@@ -51,7 +51,7 @@ pub(crate) fn own_folder(name: &str, path: &Path) -> Finding {
     Err(ApiError::new(ErrorKind::NotPermitted, message).remedy(Remedy::MakeDirectoryWritable))
 }
 
-/// What an earlier store spoke of, which nobody but its user can tell the worth of; none is not worth a word.
+/// Warns of files set aside from an earlier store: only the user can judge their value. `None` if there are none.
 fn set_aside(state: &Path) -> Option<Check> {
     let entries = fs::read_dir(state).into_iter().flatten().flatten().map(|entry| entry.path());
     let aside: Vec<_> = entries
@@ -68,7 +68,7 @@ fn set_aside(state: &Path) -> Option<Check> {
     })
 }
 
-/// A path that is too long for a socket fails late and unclearly.
+/// Checks the length of socket paths; a path that is too long fails late, with an unclear error.
 pub(crate) fn sockets(dirs: &Dirs) -> Finding {
     let longest = dirs.vm_runtime("0123456789abcdef").as_os_str().len() + SOCKET_NAME;
     if longest <= SOCKET_PATH {
@@ -82,7 +82,7 @@ pub(crate) fn sockets(dirs: &Dirs) -> Finding {
     Err(ApiError::new(ErrorKind::Invalid, message).remedy(Remedy::ShortenRuntimeDirectory))
 }
 
-/// The program that goes into every guest.
+/// Checks the agent program, which is copied into every guest.
 pub(crate) fn agent(path: &Path) -> Finding {
     File::open(path).map_err(|error| {
         let message = format!("cannot read the guest agent {}: {error}", path.display());
@@ -91,7 +91,7 @@ pub(crate) fn agent(path: &Path) -> Finding {
     Ok(Check::pass("guest agent", path.display().to_string()))
 }
 
-/// A file that a row of the store speaks of.
+/// Checks that a file of a row in the store exists and is not empty.
 pub(crate) fn of_row(kind: SubjectKind, name: &str, path: &Path) -> Result<(), ApiError> {
     match path.metadata() {
         Ok(meta) if meta.len() > 0 => Ok(()),
@@ -106,7 +106,7 @@ fn lost(kind: SubjectKind, name: &str, path: &Path, how: &str) -> ApiError {
     ApiError::new(ErrorKind::Io, message).about(kind, name).remedy(Remedy::RestoreFile)
 }
 
-/// The name of the file system that `path` is on, or will be.
+/// Returns the type of the file system that contains `path`, or will contain it.
 pub(super) fn file_system(path: &Path) -> String {
     let magic = of_nearest(path, |path| Ok(rustix::fs::statfs(path)?.f_type));
     // statfs(2) and linux/magic.h.

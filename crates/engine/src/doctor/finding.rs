@@ -1,11 +1,11 @@
-//! What came of a check.
+//! The result of a check.
 
 use banger_api::{ApiError, Check};
 
-/// What came of a check: its words, or the error of a start that would fail by it.
+/// The result of a check, or the error with which a start would fail.
 pub(super) type Finding = Result<Check, ApiError>;
 
-/// A failure as a check tells it.
+/// Converts a finding to a check; an error becomes a failed check.
 pub(super) fn told(name: &str, finding: Finding) -> Check {
     finding.unwrap_or_else(|error| Check::fail(name, error))
 }

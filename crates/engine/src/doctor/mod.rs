@@ -1,8 +1,8 @@
-//! What this host is like for VMs: the checks of `banger doctor`, and those of them that a start makes first.
+//! Checks whether this host can run VMs: those of `banger doctor`, and those that a start makes first.
 //!
-//! A check finds something, or fails with the very error that a start would end with. `doctor` tells all of them; the
-//! preflight of a start makes those that cost no time, and tells every failure at once. Nothing here starts a daemon,
-//! and nothing on the host is made or changed, but for the daemon's kept verdict on KVM.
+//! A check returns a result, or fails with the error that a start would return. `doctor` runs all of them. The
+//! preflight of a start runs those that cost no time, and reports all failures together. Nothing here starts a daemon
+//! or changes the host; only the KVM verdict is cached.
 
 mod files;
 mod finding;
@@ -27,11 +27,11 @@ use finding::told;
 pub(crate) use files::{agent, of_row, own_folder, sockets};
 pub(crate) use room::fresh_disks;
 
-/// Looks at everything that VMs need of this host; `stronger` is what is configured over the daemon's own files. KVM is
-/// probed again, and that verdict holds for the daemon too.
+/// Checks everything that VMs need of this host; `stronger` is a configuration layer above the daemon's own files.
+/// KVM is probed again, and the daemon uses the new verdict too.
 pub async fn doctor(dirs: &Dirs, programs: &Programs, stronger: Layer) -> Vec<Check> {
     let files = Arc::new(ConfigFiles::of(dirs));
-    // A broken file is told by whoever reads all layers; here, the rest is looked at without it.
+    // The CLI, which reads all layers, reports a broken file; here, the other checks run without it.
     let layers = [stronger].into_iter().chain(files.layers().unwrap_or_default());
     let config = Config::new(layers, host_size());
     let vmms = Vmms::new(vmms::search(programs, &dirs.runtime, true), files);
@@ -45,7 +45,7 @@ pub async fn doctor(dirs: &Dirs, programs: &Programs, stronger: Layer) -> Vec<Ch
     checks.push(overlay(dirs));
     let catalog = CatalogFiles::of(dirs);
     checks.extend(catalog.check());
-    // A broken one has been told; what is built in is there all the same.
+    // A broken file was reported above; then the built-in catalog is used.
     let layers = catalog.layers(config.catalogs());
     let layers = layers.map_or_else(|_| Arc::new(banger_image::catalog().clone()), |layers| layers.all);
     checks.extend(check_signed(&config, catalog.copies()).await);
@@ -53,7 +53,7 @@ pub async fn doctor(dirs: &Dirs, programs: &Programs, stronger: Layer) -> Vec<Ch
     checks
 }
 
-/// Which system overlay VMs get, and why.
+/// Returns the kind of system overlay that VMs use, and the reason.
 fn overlay(dirs: &Dirs) -> Check {
     let kind = files::file_system(&dirs.state);
     Check::pass(

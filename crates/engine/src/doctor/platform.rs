@@ -1,10 +1,10 @@
-//! The processor, the kernel, and the programs of this host that banger runs.
+//! Checks of the architecture, the kernel, and the host's programs that banger runs.
 
 use std::{env, path::PathBuf};
 
 use banger_api::{ApiError, Check, ErrorKind, Remedy};
 
-/// The oldest kernel that VMs can be watched on: `pidfd_open` (its manual page).
+/// The oldest kernel with `pidfd_open`, which banger needs to notice a VM's end (pidfd_open(2)).
 const KERNEL_SINCE: (u32, u32) = (5, 3);
 
 pub(super) fn architecture() -> Check {
@@ -36,7 +36,7 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// The programs that some requests need.
+/// Checks the programs that some requests need.
 pub(super) fn tools() -> impl Iterator<Item = Check> {
     [
         ("e2fsck", "a work disk is checked by it before it grows"),
@@ -53,7 +53,7 @@ pub(super) fn tools() -> impl Iterator<Item = Check> {
     })
 }
 
-/// Where a program is, as those who run it look for it.
+/// Finds a program in `PATH`, then in the usual directories, as the code that runs it does.
 fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from);

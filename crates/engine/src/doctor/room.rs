@@ -1,11 +1,11 @@
-//! Memory and disk space.
+//! Checks of memory and disk space.
 
 use banger_api::{ApiError, Check, Config, Dirs, ErrorKind, Size};
 
 use super::finding::Finding;
 use crate::admission;
 
-/// Whether the host has the memory that a VM gets by default.
+/// Checks that the host has the memory of a default VM available.
 pub(super) fn memory(config: &Config) -> Finding {
     let wanted = config.memory();
     admission::memory(wanted)?;
@@ -21,10 +21,10 @@ pub(super) fn memory(config: &Config) -> Finding {
     })
 }
 
-/// Below this, one more image does not fit.
+/// With less free space than this, one more image does not fit.
 const LITTLE: Size = Size::gib(2);
 
-/// Whether the state folder's file system has room for a fresh VM's disks.
+/// Checks that the state directory's file system has room for a new VM's disks.
 pub(super) fn space(dirs: &Dirs) -> Finding {
     fresh_disks(dirs)?;
     let folder = dirs.state.display();
@@ -43,7 +43,7 @@ pub(super) fn space(dirs: &Dirs) -> Finding {
     })
 }
 
-/// A fresh VM's disks are sparse: they take no more than the reserve leaves.
+/// Checks the space for a new VM's disks. They are sparse, so only the reserve must be free.
 pub(crate) fn fresh_disks(dirs: &Dirs) -> Result<(), ApiError> {
     admission::space(&dirs.state, "a VM's disks", Size::bytes(0))
 }

@@ -1,4 +1,4 @@
-//! The store, and what it has of what a VM gets by default.
+//! Checks of the store, and of the default image and kernel.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::{
     store::{ImageRecord, KernelRecord, Store},
 };
 
-/// What the store holds.
+/// The contents of the store.
 #[derive(Debug, Default)]
 pub(super) struct StoreSnapshot {
     there: bool,
@@ -21,7 +21,7 @@ pub(super) struct StoreSnapshot {
     kernels: Vec<KernelRecord>,
 }
 
-/// Reads all of the store at `path`, without a trace.
+/// Reads the whole store at `path`, without changing anything.
 pub(super) fn open(path: &Path) -> Result<StoreSnapshot, ApiError> {
     let Some(store) = Store::open_read_only(path)? else { return Ok(StoreSnapshot::default()) };
     Ok(StoreSnapshot {
@@ -62,7 +62,7 @@ pub(super) fn all(store: &Result<StoreSnapshot, ApiError>, config: &Config, cata
     checks
 }
 
-/// An image that is a file of the user's, which is not as it was.
+/// Warns of a registered image whose file is missing or has changed.
 fn outside(image: &ImageRecord) -> Option<Check> {
     let outside = image.outside.as_ref()?;
     let how =
@@ -72,7 +72,7 @@ fn outside(image: &ImageRecord) -> Option<Check> {
     Some(Check::warn("registered image", error.remedy(Remedy::RestoreRegisteredFile)))
 }
 
-/// The image or kernel that a VM gets by default: here, or to be had.
+/// Checks that the default image or kernel exists locally or in the catalog.
 fn default(
     kind: SubjectKind,
     name: &str,

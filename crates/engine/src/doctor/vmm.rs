@@ -1,11 +1,11 @@
-//! What runs VMs.
+//! Checks of KVM and the VMMs.
 
 use banger_api::{ApiError, Check, ErrorKind, Remedy, Vmm as ApiVmm};
 use banger_vmm::{Accel, HostVmms, KvmVerdict, VmmKind};
 
 use crate::{error::EngineError, vmms::kind};
 
-/// KVM, each program, and the one that is used.
+/// Checks KVM, each VMM program, and the one that is used.
 pub(super) fn all(found: &HostVmms, configured: Option<ApiVmm>) -> Vec<Check> {
     let mut checks = vec![kvm(found)];
     checks.extend(found.programs().into_iter().map(|(name, program)| match program {
@@ -29,7 +29,7 @@ fn kvm(found: &HostVmms) -> Check {
     }
 }
 
-/// How to get the program `name`; banger's own, the vsock device, comes with banger.
+/// Returns how to install program `name`. The vsock device is banger's own and comes with it.
 fn to_install(name: &str) -> Remedy {
     match name {
         "firecracker" | "qemu" => Remedy::InstallProgram { program: name.to_owned() },
@@ -37,7 +37,7 @@ fn to_install(name: &str) -> Remedy {
     }
 }
 
-/// The VMM of a VM that asks for none, and the network that its guest gets.
+/// Returns the VMM used for a VM that requests none, and its guest's network.
 fn chosen(found: &HostVmms, configured: Option<ApiVmm>) -> Vec<Check> {
     let (vmm, slower) = match banger_vmm::choose(configured.map(kind), found) {
         Ok(chosen) => chosen,

@@ -1,4 +1,4 @@
-//! Bundles: images that are handed from host to host in one file.
+//! Bundles: images that are copied between hosts, each as one file.
 
 use std::{
     fs::{self, File},
@@ -23,23 +23,23 @@ use crate::{
     store::ImageRecord,
 };
 
-/// Largest bundle that is downloaded, in bytes.
+/// Maximum size of a downloaded bundle, in bytes.
 const BUNDLE_MAX: u64 = 64 << 30;
 
-/// What is known of a bundle before it is read.
+/// Options that a request sets for a bundle before it is read.
 #[derive(Debug, Default)]
 pub(super) struct BundleOptions {
-    /// What its image is to be called; as the bundle says when left out.
+    /// The name of the image. Default: the bundle's name for it.
     pub(super) name: Option<ImageName>,
-    /// Of all its bytes.
+    /// Digest of the whole bundle.
     pub(super) sha256: Option<Digest>,
-    /// The kernel that suits it; as the bundle says when left out.
+    /// The kernel for the image. Default: the bundle's.
     pub(super) kernel: Option<Name>,
 }
 
 impl Images {
-    /// Makes an image of a bundle, called as that says or `name`; all its bytes have the digest `sha256`, where there is
-    /// one.
+    /// Imports an image from a bundle, under the bundle's name or `name`. Verifies the bundle's digest, if `sha256`
+    /// is set.
     pub fn import_bundle(
         self: &Arc<Self>,
         file: File,
@@ -53,7 +53,7 @@ impl Images {
         })
     }
 
-    /// Makes an image of the bundle at `url`, as of one in a file.
+    /// Downloads the bundle at `url` and imports it, as [`import_bundle`](Self::import_bundle) does a file.
     pub fn download_bundle(
         self: &Arc<Self>,
         url: String,
@@ -71,14 +71,14 @@ impl Images {
         })
     }
 
-    /// Writes the image that `reference` names into the file `out`, as a bundle.
+    /// Writes the image that `reference` names to the file `out`, as a bundle.
     pub fn bundle(self: &Arc<Self>, reference: String, out: File) -> Events {
         let (images, target) = (self.clone(), reference.clone());
         let work = |context| async move { images.write_bundle(&reference, out, &context).await };
         self.operations.start(OperationKind::ImageBundle, &target, OnHangUp::Cancel, work)
     }
 
-    /// Writes the image that `reference` names into the file `out`, which its owner has handed over.
+    /// Writes the image that `reference` names to the file `out`, which the client opened.
     async fn write_bundle(
         &self,
         reference: &str,
@@ -107,7 +107,7 @@ impl Images {
         Ok(Bundle { name, sha256, size })
     }
 
-    /// Makes an image of the bundle in `file`.
+    /// Creates an image from the bundle in `file`.
     async fn unpack_bundle(
         self: &Arc<Self>,
         file: fs::File,
@@ -117,7 +117,7 @@ impl Images {
     ) -> Result<ImageRecord, EngineError> {
         let BundleOptions { name, sha256, kernel } = options;
         let again = file.try_clone().map_err(EngineError::file("open", "the bundle"))?;
-        // Read twice, so that what cannot be is told before all of it is unpacked.
+        // Reads the manifest first, so that a taken name or a full disk is refused before unpacking.
         let manifest = context
             .blocking(move |context| -> Result<_, EngineError> {
                 Ok(open_bundle(again, context)?.manifest().clone())
@@ -134,7 +134,7 @@ impl Images {
         self.publish_new(written.staged, image)
     }
 
-    /// Gets the image `entry` of the catalog from a bundle. Two who ask at once share one fetch.
+    /// Fetches the catalog's image `entry` from a bundle. Concurrent requests share one fetch.
     pub(super) async fn pull_bundle(
         self: &Arc<Self>,
         entry: &CatalogImage,
@@ -162,7 +162,7 @@ impl Images {
         self.unpack_bundle(file, options, ImageSource::Catalog, context).await
     }
 
-    /// What is at `url`, in a file that has no name.
+    /// Downloads `url` to an unnamed file.
     async fn downloaded(
         &self,
         url: String,
@@ -188,7 +188,7 @@ impl Images {
     }
 }
 
-/// Opens a regular file; anything else might be waited for.
+/// Opens a regular file. Opening anything else could block.
 fn open(path: &Path) -> io::Result<fs::File> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
@@ -196,7 +196,7 @@ fn open(path: &Path) -> io::Result<fs::File> {
     fs::File::open(path)
 }
 
-/// A file that is hashed as it is written.
+/// A file whose content is hashed as it is written.
 struct Hashed {
     out: fs::File,
     hash: Sha256,

@@ -1,4 +1,4 @@
-//! The images' service: find, import, list, delete.
+//! The image service: finds, imports, lists and deletes images.
 
 use std::{
     fs,
@@ -33,16 +33,16 @@ use crate::{
     store::{ImageRecord, Store, StoreError, VmRecord},
 };
 
-/// Where a root file system's tar comes from.
+/// The source of a root file system's tar.
 #[derive(Debug)]
 pub enum Tar<R> {
-    /// A regular file, which its owner has handed over to be read.
+    /// A regular file that the client opened.
     File(fs::File),
-    /// Bytes that come once.
+    /// A stream that can be read only once.
     Stream(R),
 }
 
-/// The images.
+/// The image service.
 #[derive(Debug)]
 pub struct Images {
     pub(super) dirs: Arc<Dirs>,
@@ -50,7 +50,7 @@ pub struct Images {
     pub(super) config: Arc<ConfigFiles>,
     pub(super) catalogs: Arc<Catalogs>,
     pub(super) operations: Operations,
-    /// Held while an image is made that another request may be making too.
+    /// Held while an image is created, so that concurrent requests do not create it twice.
     pub(super) publishing: Mutex<()>,
     pub(super) turns: Turns,
 }
@@ -74,10 +74,10 @@ impl Images {
         }
     }
 
-    /// Returns all images, by name.
+    /// Returns all images, sorted by name.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn list(&self) -> Result<Vec<Image>, ApiError> {
         let vms = self.store.vms()?;
         Ok(self.store.images()?.iter().map(|image| self.describe(image, &vms)).collect())
@@ -86,7 +86,7 @@ impl Images {
     /// Returns the image that `reference` names.
     ///
     /// # Errors
-    /// When none or several do.
+    /// Returns an error if no image or several match.
     pub fn show(&self, reference: &str) -> Result<Image, ApiError> {
         Ok(self.describe(&self.resolve(reference)?, &self.store.vms()?))
     }
@@ -94,7 +94,7 @@ impl Images {
     /// Returns the catalog's images.
     ///
     /// # Errors
-    /// When one of its files is broken.
+    /// Returns an error if a catalog file is broken.
     pub fn available(&self) -> Result<Vec<CatalogEntry>, ApiError> {
         let images = self.store.images()?;
         let entry = |image: &CatalogImage| CatalogEntry {
@@ -111,7 +111,7 @@ impl Images {
         Ok(self.catalogs.all()?.images.iter().map(entry).collect())
     }
 
-    /// Makes an image of a tar of a root file system.
+    /// Creates an image from a tar of a root file system.
     pub fn import<R: Read + Send + 'static>(self: &Arc<Self>, name: ImageName, tar: Tar<R>) -> Events {
         let target = name.to_string();
         self.operation(OperationKind::ImageImport, &target, move |images, context| async move {
@@ -122,7 +122,7 @@ impl Images {
     /// Deletes an image that no VM uses.
     ///
     /// # Errors
-    /// When there is none, or it is in use.
+    /// Returns an error if there is no such image, or it is in use.
     pub fn delete(&self, reference: &str) -> Result<(), ApiError> {
         let image = self.resolve(reference)?;
         if !self.store.delete_image(&image.id)? {
@@ -132,7 +132,7 @@ impl Images {
         Ok(remove_dir(self.dir(&image.id).path())?)
     }
 
-    /// Starts an operation that makes an image.
+    /// Starts an operation that creates an image.
     pub(crate) fn operation<W>(
         self: &Arc<Self>,
         kind: OperationKind,
@@ -147,7 +147,7 @@ impl Images {
         self.operations.start(kind, target, OnHangUp::Cancel, work)
     }
 
-    /// Returns the image that `reference` names, if it is here.
+    /// Returns the local image that `reference` names.
     pub(super) fn resolve(&self, reference: &str) -> Result<ImageRecord, ApiError> {
         let images = self.store.images()?;
         Ok(resolve_image(&images, reference)
@@ -162,7 +162,7 @@ impl Images {
         context: &Context,
     ) -> Result<ImageRecord, EngineError> {
         self.refuse_taken(&name)?;
-        // Packed or not, the image is no smaller than what is read; of a stream nobody knows.
+        // The image is at least as large as the file, compressed or not. A stream's size is unknown.
         let size = match &tar {
             Tar::File(file) => file.metadata().map_or(0, |meta| meta.len()),
             Tar::Stream(_) => 0,
@@ -181,7 +181,7 @@ impl Images {
         self.publish_new(written.staged, image)
     }
 
-    /// Has `make` write a root file system into a staged directory, and syncs it.
+    /// Calls `make` to write a root file system into a staged directory, and syncs it.
     pub(super) async fn write_rootfs(
         &self,
         context: &Context,
@@ -200,12 +200,12 @@ impl Images {
         Ok(WrittenRootfs { staged, info })
     }
 
-    /// Creates the directory of an image to be.
+    /// Creates the directory of a new image.
     pub(crate) fn stage(&self) -> Result<Staged, EngineError> {
         Staged::create(self.dirs.state.join("images"))
     }
 
-    /// Publishes `image`, whose synced files are in `staged`, under a name that is free.
+    /// Publishes `image`, whose synced files are in `staged`, under an unused name.
     pub(crate) fn publish_new(&self, staged: Staged, image: ImageRecord) -> Result<ImageRecord, EngineError> {
         let image = ImageRecord { id: staged.id().clone(), ..image };
         match staged.publish(|| self.store.insert_image(&image)) {
@@ -221,7 +221,7 @@ impl Images {
         if is_taken { Err(taken(SubjectKind::Image, name.as_str())) } else { Ok(()) }
     }
 
-    /// Refuses an image whose file is gone, or not what it was when it was registered.
+    /// Refuses an image whose registered file is gone or has changed.
     pub(crate) fn check_usable(&self, image: &ImageRecord) -> Result<(), ApiError> {
         let Some(outside) = image.outside.as_ref().filter(|_| is_link(&self.dir(&image.id).rootfs())) else {
             return Ok(());
@@ -233,13 +233,13 @@ impl Images {
             .remedy(Remedy::RestoreRegisteredFile))
     }
 
-    /// The user's file, where the image is still one.
+    /// Returns the user's file of a registered image that is not promoted.
     fn registered_file(&self, image: &ImageRecord) -> Option<PathBuf> {
         let is_outside = is_link(&self.dir(&image.id).rootfs());
         image.outside.as_ref().filter(|_| is_outside).map(|outside| outside.path.clone())
     }
 
-    /// What an image's file takes on the disk, whoever's it is.
+    /// Returns the disk space of an image's file, also of a registered one.
     fn disk_usage(&self, image: &ImageRecord) -> Size {
         match self.registered_file(image) {
             Some(path) => of_blocks(&path),
@@ -247,7 +247,7 @@ impl Images {
         }
     }
 
-    /// Whether other images have the same file.
+    /// Returns whether other images share the same file.
     fn is_shared(&self, image: &ImageRecord) -> bool {
         fs::symlink_metadata(self.dir(&image.id).rootfs()).is_ok_and(|meta| meta.nlink() > 1)
     }
@@ -281,7 +281,7 @@ impl Images {
     }
 }
 
-/// The directory that `staged` is.
+/// Returns `staged` as an image directory.
 pub(crate) fn staged_dir(staged: &Staged) -> ImageDir {
     ImageDir::at(staged.path().to_owned())
 }
@@ -294,7 +294,7 @@ pub(super) struct WrittenRootfs {
 }
 
 impl WrittenRootfs {
-    /// Returns the row that would publish it.
+    /// Returns the row that publishes it.
     pub(super) fn record(&self, name: ImageName, source: ImageSource, kernel: Option<String>) -> ImageRecord {
         let info = self.info.clone();
         ImageRecord {

@@ -1,6 +1,6 @@
-//! Images: imported, pulled, made of one another and of VMs, listed, deleted.
+//! Images: imported, pulled, created from other images and from VMs, listed, deleted.
 //!
-//! [`Images`] owns them. Its methods are spread over the files by where an image comes from.
+//! [`Images`] owns them. Its methods are split into files by the source of an image.
 
 mod bundles;
 mod images;

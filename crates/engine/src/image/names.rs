@@ -1,4 +1,4 @@
-//! More names of an image, and other ones.
+//! Tags and renames of images.
 
 use std::{fs, sync::Arc};
 
@@ -15,14 +15,14 @@ use crate::{
     store::{ImageRecord, StoreError},
 };
 
-/// A name that a new image may have, and the image that gives it up.
+/// A name for a new image, and the image that it replaces.
 #[derive(Debug)]
 pub(crate) struct Slot {
     replaces: Option<Id>,
 }
 
 impl Images {
-    /// Gives an image one more name.
+    /// Adds a name to an image.
     pub fn tag(self: &Arc<Self>, reference: String, tag: NameImage) -> Events {
         let target = tag.name.to_string();
         self.operation(OperationKind::ImageTag, &target, move |images, context| async move {
@@ -30,10 +30,10 @@ impl Images {
         })
     }
 
-    /// Reserves nothing, but says early whether an image may be called `name`.
+    /// Checks early whether a new image can have `name`. Reserves nothing.
     ///
     /// # Errors
-    /// When the name is taken; but with `replace_built` not by an image that a build made and that no VM uses.
+    /// Returns an error if the name is taken. With `replace_built`, a build's image that no VM uses does not count.
     pub(crate) fn slot_for(&self, name: &ImageName, replace_built: bool) -> Result<Slot, EngineError> {
         let taken_by = self.store.images()?.into_iter().find(|image| image.name == *name);
         match taken_by {
@@ -70,8 +70,8 @@ impl Images {
         Ok(image)
     }
 
-    /// Gives the image that `reference` names one more name: an image of its own, whose file is the same. Either can be
-    /// deleted without the other.
+    /// Adds a name to the image that `reference` names: a separate image that shares its file. Either can be deleted
+    /// without the other.
     async fn tag_as(
         self: &Arc<Self>,
         reference: &str,
@@ -86,15 +86,15 @@ impl Images {
         let slot = self.slot_for(&tag.name, tag.replace_built)?;
         let staged = self.stage()?;
         let rootfs = self.dir(&image.id).rootfs();
-        // Of a file that is not banger's own there is a symbolic link, and so there are two.
+        // For a registered file, this links the symbolic link, not the file.
         fs::hard_link(&rootfs, staged_dir(&staged).rootfs()).map_err(EngineError::file("link", &rootfs))?;
         self.publish_in(slot, staged, ImageRecord { name: tag.name, created_at: Timestamp::now(), ..image })
     }
 
-    /// Gives the image that `reference` names the name `name`.
+    /// Renames the image that `reference` names to `name`.
     ///
     /// # Errors
-    /// When there is none, or the name is taken.
+    /// Returns an error if there is no such image, or the name is taken.
     pub fn rename(&self, reference: &str, name: &ImageName) -> Result<Image, ApiError> {
         let image = self.resolve(reference)?;
         match self.store.rename_image(&image, name) {

@@ -1,4 +1,4 @@
-//! Files of the user's that are images: looked at, and compared with what they were.
+//! The user's files that are registered as images: inspected, and compared with their state at registration.
 
 use std::{
     fs::{self, File},
@@ -11,7 +11,7 @@ use banger_api::{ApiError, ErrorKind, Remedy, Size};
 
 use crate::{error::EngineError, store::Outside};
 
-/// Says what has become of a registered file, if it is not as it was.
+/// Returns a registered file's problem, if it is gone or has changed.
 pub(crate) fn problem_of(file: &Outside) -> Result<Option<&'static str>, EngineError> {
     match look(&file.path) {
         Ok(now) if now == *file => Ok(None),
@@ -31,13 +31,13 @@ pub(super) fn of_blocks(path: &Path) -> Size {
     Size::bytes(fs::metadata(path).map_or(0, |meta| meta.blocks() * 512))
 }
 
-/// The file as it is now.
+/// Returns the file's current state.
 pub(super) fn look(path: &Path) -> Result<Outside, EngineError> {
     if !path.is_absolute() {
         let message = format!("{} is not a whole path", path.display());
         return Err(ApiError::new(ErrorKind::Invalid, message).into());
     }
-    // Only a regular file: opening anything else could wait for ever.
+    // Only a regular file: opening anything else could block forever.
     let meta = fs::metadata(path).map_err(EngineError::file("look at", path))?;
     if !meta.is_file() {
         return Err(

@@ -1,4 +1,4 @@
-//! Images of registries: resolved, fetched, and made into a disk while they come in.
+//! Registry images: resolved, downloaded, and written to a disk while they download.
 
 use std::{fs, sync::Arc};
 
@@ -11,24 +11,24 @@ use crate::{
     remote::registries, store::ImageRecord,
 };
 
-/// How many times larger than packed an image gets on the disk, for a guess before anything is fetched.
+/// Assumed ratio of an image's size on disk to its compressed size, before anything is downloaded.
 const UNPACKED: u64 = 3;
 
-/// How an image is to be fetched.
+/// Options of a pull.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PullOptions {
     /// Size of its file system.
     pub(super) size: Option<Size>,
-    /// What its user shows to registries.
+    /// The user's credentials for registries.
     pub(super) credentials: Vec<Credentials>,
-    /// What it is called here, where that is not as in its registry.
+    /// The local name, if it differs from the registry's.
     pub(super) name: Option<ImageName>,
-    /// The kernel that suits it.
+    /// The kernel for the image.
     pub(super) kernel: Option<String>,
 }
 
 impl Images {
-    /// Gets the image that `reference` names in its registry as it is there now; one that is here already is left alone.
+    /// Pulls the current version of the image that `reference` names, unless the local image is that version.
     pub(super) async fn pull_reference(
         self: &Arc<Self>,
         reference: Reference,
@@ -69,7 +69,7 @@ impl Images {
         let options = RootfsOptions { size: size.map(Size::as_bytes), label: String::new() };
         let written = self
             .write_rootfs(context, move |folder, out, progress| {
-                // Not if it has been deleted meanwhile.
+                // Fails if the image was deleted meanwhile.
                 if let Some((rootfs, info)) = same
                     && fs::hard_link(rootfs, out).is_ok()
                 {
@@ -86,7 +86,7 @@ impl Images {
         self.publish_pulled(written, image, &reference, old)
     }
 
-    /// Gives a pulled image its name. An older one that has it goes, or is called by its digest from now on if VMs use it.
+    /// Publishes a pulled image. Deletes an older one with its name, or renames it to its digest if VMs use it.
     fn publish_pulled(
         &self,
         written: WrittenRootfs,
@@ -104,18 +104,18 @@ impl Images {
         Ok(image)
     }
 
-    /// Returns how registries, and other hosts, are reached: as configured, with the user's `credentials`.
+    /// Returns the access to registries and other hosts: as configured, with the user's `credentials`.
     pub(super) fn registries(&self, credentials: Vec<Credentials>) -> Result<Registries, ApiError> {
         Ok(registries(&*self.config.now()?, credentials))
     }
 
-    /// Waits until nobody fetches anything; nobody does until the guard is dropped.
+    /// Waits until no request is fetching an image. None starts until the guard is dropped.
     pub(crate) async fn not_fetching(&self) -> impl Drop + use<> {
         self.turns.none().await
     }
 }
 
-/// What the image's file system is.
+/// Returns the properties of the image's file system.
 fn info_of(image: &ImageRecord) -> RootfsInfo {
     RootfsInfo {
         size: image.size.as_bytes(),

@@ -1,8 +1,8 @@
-//! Images that are files of the user's: registered where they are, never written and never deleted; and promoted, which
-//! makes a copy of banger's own.
+//! Images that are the user's files: registered in place, never written and never deleted. Promoting one copies its
+//! file into banger's store.
 //!
-//! Such an image's folder has a symbolic link to the file. A promotion puts the copy in its place and only then says so
-//! in the row: what the folder has is what counts.
+//! A registered image's directory has a symbolic link to the file. A promotion replaces the link with the copy, and
+//! only then updates the row: the directory is authoritative.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::{
 };
 
 impl Images {
-    /// Makes a file of the user's an image, where it is.
+    /// Registers a user's file as an image, in place.
     pub fn register(self: &Arc<Self>, register: RegisterImage) -> Events {
         let target = register.name.to_string();
         self.operation(OperationKind::ImageRegister, &target, move |images, context| async move {
@@ -88,7 +88,7 @@ impl Images {
         self.publish_new(staged, image)
     }
 
-    /// Refuses a kernel that is neither here nor in the catalog.
+    /// Refuses a kernel that is neither local nor in the catalog.
     fn is_kernel(&self, name: &str) -> Result<(), EngineError> {
         match resolve(&self.store.kernels()?, name) {
             Ok(_) => Ok(()),

@@ -1,4 +1,4 @@
-//! Images of the catalog, from the first of their sources that can be reached.
+//! Catalog images, fetched from the first of their sources that can be reached.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::{
 };
 
 impl Images {
-    /// Gets an image of the catalog or a registry.
+    /// Pulls an image of the catalog or of a registry.
     pub fn pull(self: &Arc<Self>, pull: PullImage) -> Events {
         let PullImage { name, size, credentials } = pull;
         let target = name.to_string();
@@ -30,8 +30,8 @@ impl Images {
         })
     }
 
-    /// Returns the image that `reference` names: one that is here, by all of its name or a beginning, else one of the
-    /// catalog or of a registry, which is fetched first.
+    /// Returns the image that `reference` names: a local one, by its full name or a prefix, else one of the catalog
+    /// or of a registry, which is fetched first.
     pub(crate) async fn find_or_fetch(
         self: &Arc<Self>,
         reference: &str,
@@ -42,7 +42,7 @@ impl Images {
         if let Some(image) = exact_image(&images, reference) {
             return Ok(image.clone());
         }
-        // Before the beginnings of other images' names: it is all of this one's. A broken catalog hides no image that is here.
+        // A catalog's full name precedes a prefix of a local name. A broken catalog hides no local image.
         if !self.catalogs.all().is_ok_and(|catalog| catalog.image(reference).is_some()) {
             match resolve_image(&images, reference) {
                 Ok(image) => return Ok(image.clone()),
@@ -62,12 +62,12 @@ impl Images {
             let error = ApiError::from(error);
             let elsewhere =
                 matches!(error.kind, ErrorKind::NotFound | ErrorKind::NotPermitted | ErrorKind::Unreachable);
-            // A slip in the name of an image that is here ends at a registry too.
+            // A typo in the name of a local image also ends at a registry.
             if elsewhere { error.remedy(Remedy::ListImages).into() } else { error.into() }
         })
     }
 
-    /// Gets the image `name` of the catalog, else of a registry.
+    /// Fetches the image `name` of the catalog, else of a registry.
     pub(super) async fn fetch(
         self: &Arc<Self>,
         name: ImageName,
@@ -99,7 +99,7 @@ impl Images {
                 Ok(image) => return Ok(image),
                 Err(error) => {
                     let error = ApiError::from(error);
-                    // What is wrong with the content is not mended by having another's.
+                    // Another source does not fix an error in the content.
                     if !may_be_elsewhere(error.kind) {
                         return Err(error.into());
                     }
@@ -134,7 +134,7 @@ impl Images {
         }
     }
 
-    /// Makes the catalog's image `entry` of packages. Two who ask at once share one fetch.
+    /// Builds the catalog's image `entry` from packages. Concurrent requests share one build.
     async fn make_of_packages(
         self: &Arc<Self>,
         entry: &CatalogImage,
@@ -157,7 +157,7 @@ impl Images {
     }
 }
 
-/// What the image of an entry is called here: as the entry, but for one that is a registry's under the same name.
+/// Returns an entry's local name: the full registry name if the source has the same name, else the entry's.
 fn stored_name(entry: &CatalogImage, source: &Source) -> Result<ImageName, ApiError> {
     let meant =
         entry.name.reference().map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;

@@ -1,4 +1,4 @@
-//! Which request fetches which image.
+//! Locks that let one request at a time fetch an image.
 
 use std::{
     collections::HashMap,
@@ -8,16 +8,16 @@ use std::{
 use banger_api::ImageName;
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
-/// Turns at fetching: of several requests for one image, one fetches it and the others wait.
+/// Locks for fetching: of concurrent requests for one image, one fetches it and the others wait.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     turns: Mutex<HashMap<ImageName, Weak<tokio::sync::Mutex<()>>>>,
-    /// Shared by those who fetch: what is in the cache stays while anyone does.
+    /// Shared by all fetches: the cache is not cleaned while one is running.
     cache: Arc<RwLock<()>>,
 }
 
 impl Turns {
-    /// Waits until nobody else fetches `name`.
+    /// Waits until no other request is fetching `name`.
     pub(super) async fn turn(&self, name: &ImageName) -> (OwnedMutexGuard<()>, OwnedRwLockReadGuard<()>) {
         let turns = {
             let mut all = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
@@ -32,7 +32,7 @@ impl Turns {
         (turns.lock_owned().await, self.cache.clone().read_owned().await)
     }
 
-    /// Waits until nobody fetches anything; nobody does until what this gives is dropped.
+    /// Waits until no request is fetching. None starts until the returned guard is dropped.
     pub(super) async fn none(&self) -> OwnedRwLockWriteGuard<()> {
         self.cache.clone().write_owned().await
     }

@@ -1,4 +1,4 @@
-//! The boot initrds: one for each kernel and build of the agent, made when first needed.
+//! The boot initrds: one for each kernel and build of the agent, built when first needed.
 
 use std::{
     fs,
@@ -25,7 +25,7 @@ use crate::{
 pub(crate) struct Initrds {
     dirs: Arc<Dirs>,
     programs: Programs,
-    /// Digest of the agent that is installed. It changes only with a new build, and that restarts the daemon.
+    /// Digest of the installed agent. Only a new build changes it, and that restarts the daemon.
     agent: OnceCell<String>,
     making: Mutex<()>,
 }
@@ -52,14 +52,14 @@ impl Initrds {
         Ok(path)
     }
 
-    /// Returns where the initrd of a kernel is, or would be.
+    /// Returns the path of a kernel's initrd, which need not exist yet.
     pub(crate) async fn path(&self, kernel: &Id, context: &Context) -> Result<PathBuf, EngineError> {
         let agent = self.programs.agent.clone();
         let digest = self.agent.get_or_try_init(|| context.blocking(move |_| digest(&agent))).await?;
         Ok(initrds(&self.dirs).join(format!("{kernel}-{digest}.cpio")))
     }
 
-    /// Removes the initrds of a kernel that is gone.
+    /// Removes the initrds of a deleted kernel.
     pub(super) fn remove(&self, kernel: &Id) {
         let entries = fs::read_dir(initrds(&self.dirs)).into_iter().flatten().flatten();
         for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(kernel.as_str()))
@@ -71,7 +71,7 @@ impl Initrds {
     }
 }
 
-/// The first 8 bytes of a file's SHA-256, in hexadecimal: enough to tell builds apart.
+/// Returns the first 8 bytes of a file's SHA-256, in hexadecimal: enough to distinguish builds.
 fn digest(path: &Path) -> Result<String, EngineError> {
     let unreadable = |source: io::Error| {
         let message = format!("cannot read the guest agent {}: {source}", path.display());

@@ -1,4 +1,4 @@
-//! The kernels' service: find, import, pull, list, delete.
+//! The kernel service: finds, imports, pulls, lists and deletes kernels.
 
 use std::{io::Read, path::Path, sync::Arc};
 
@@ -27,7 +27,7 @@ use crate::{
     store::{KernelRecord, Store, StoreError, VmRecord},
 };
 
-/// The kernels.
+/// The kernel service.
 #[derive(Debug)]
 pub struct Kernels {
     dirs: Arc<Dirs>,
@@ -36,7 +36,7 @@ pub struct Kernels {
     catalogs: Arc<Catalogs>,
     operations: Operations,
     initrds: Arc<Initrds>,
-    /// Held while a kernel is fetched that another request may be fetching too.
+    /// Held while a kernel is fetched, so that concurrent requests do not fetch it twice.
     publishing: Mutex<()>,
 }
 
@@ -52,19 +52,19 @@ impl Kernels {
         Self { dirs, store, config, catalogs, operations, initrds, publishing: Mutex::default() }
     }
 
-    /// Returns all kernels, by name.
+    /// Returns all kernels, sorted by name.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn list(&self) -> Result<Vec<Kernel>, ApiError> {
         let vms = self.store.vms()?;
         Ok(self.store.kernels()?.iter().map(|kernel| self.describe(kernel, &vms)).collect())
     }
 
-    /// Returns the catalog's kernels, in its order.
+    /// Returns the catalog's kernels, in the catalog's order.
     ///
     /// # Errors
-    /// When one of its files is broken, or the store cannot be read.
+    /// Returns an error if a catalog file is broken, or the store cannot be read.
     pub fn available(&self) -> Result<Vec<AvailableKernel>, ApiError> {
         let kernels = self.store.kernels()?;
         let here = |name: &str| kernels.iter().any(|kernel| kernel.name.as_str() == name);
@@ -79,10 +79,10 @@ impl Kernels {
         Ok(available.collect())
     }
 
-    /// Returns the kernel that `reference` names, with its details: its files are read for that.
+    /// Returns the kernel that `reference` names, with details read from its files.
     ///
     /// # Errors
-    /// When none or several do, or its files cannot be read.
+    /// Returns an error if no kernel or several match, or its files cannot be read.
     pub fn show(&self, reference: &str) -> Result<Kernel, ApiError> {
         let kernels = self.store.kernels()?;
         let kernel = resolve(&kernels, reference)
@@ -91,7 +91,7 @@ impl Kernels {
         Ok(Kernel { details, ..self.describe(kernel, &self.store.vms()?) })
     }
 
-    /// Makes a kernel of a package, a kernel, or a tar of such.
+    /// Creates a kernel from a package, a kernel file, or a tar of these.
     pub fn import(self: &Arc<Self>, name: Name, input: impl Read + Send + 'static) -> Events {
         let target = name.to_string();
         self.operation(OperationKind::KernelImport, &target, move |kernels, context| async move {
@@ -99,7 +99,7 @@ impl Kernels {
         })
     }
 
-    /// Gets a kernel from the catalog.
+    /// Pulls a kernel from the catalog.
     pub fn pull(self: &Arc<Self>, name: Name) -> Events {
         let target = name.to_string();
         self.operation(OperationKind::KernelPull, &target, move |kernels, context| async move {
@@ -124,7 +124,7 @@ impl Kernels {
     /// Deletes a kernel that no VM uses.
     ///
     /// # Errors
-    /// When there is none, or it is in use.
+    /// Returns an error if there is no such kernel, or it is in use.
     pub fn delete(&self, reference: &str) -> Result<(), ApiError> {
         let kernels = self.store.kernels()?;
         let kernel = resolve(&kernels, reference)
@@ -141,7 +141,7 @@ impl Kernels {
         KernelDir::of(&self.dirs, id)
     }
 
-    /// The kernel that `reference` names, pulled first when only the catalog has it.
+    /// Returns the kernel that `reference` names; pulls it first if only the catalog has it.
     pub(crate) async fn find_or_fetch(
         &self,
         reference: &str,
@@ -166,7 +166,7 @@ impl Kernels {
         }
     }
 
-    /// Gets the catalog's kernel `name`. Two who ask at once share one fetch.
+    /// Fetches the catalog's kernel `name`. Concurrent requests share one fetch.
     async fn fetch(&self, name: Name, context: &Context) -> Result<KernelRecord, EngineError> {
         let _one_at_a_time = context.unless_cancelled(async { Ok(self.publishing.lock().await) }).await?;
         if let Some(kernel) = self.store.kernels()?.into_iter().find(|kernel| kernel.name == name) {
@@ -184,7 +184,7 @@ impl Kernels {
         .await
     }
 
-    /// Makes kernel `name` of a package, a kernel, or a tar of such.
+    /// Creates kernel `name` from a package, a kernel file, or a tar of these.
     async fn import_from(
         &self,
         name: Name,
@@ -201,7 +201,7 @@ impl Kernels {
         .await
     }
 
-    /// Publishes what `make` puts into a folder, from `source` or else from what it came in.
+    /// Publishes the files that `make` writes. The recorded source is `source`, else the input's format.
     async fn publish(
         &self,
         name: Name,
@@ -253,7 +253,7 @@ impl Kernels {
         }
     }
 
-    /// Refuses to start `vmm` with a kernel that would not boot there, rather than to wait for it.
+    /// Returns an error if `vmm` cannot boot the kernel, instead of waiting for a start to time out.
     pub(crate) async fn check_boots(
         &self,
         id: &Id,
@@ -280,7 +280,7 @@ impl Kernels {
             .into())
     }
 
-    /// What a kernel brings, by its files.
+    /// Reads a kernel's details from its files.
     fn details(&self, kernel: &KernelRecord) -> Result<KernelDetails, EngineError> {
         let details = banger_image::kernel_details(self.dir(&kernel.id).path())?;
         let driver = |name: &str, presence: Option<Presence>, boot| Driver {

@@ -1,4 +1,4 @@
-//! Kernels, and the boot initrds made of them.
+//! Kernels, and the boot initrds built from them.
 
 mod initrds;
 mod kernels;

@@ -1,11 +1,11 @@
-//! Waiting until a log has more.
+//! Waits until a log changes.
 
 use std::{io, mem::MaybeUninit, path::PathBuf};
 
 use banger_sys::Watched;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
-/// Watches a log's file for being written, and its folder for another file in its place.
+/// Watches a log's file for writes, and its directory for a new file at the log's path.
 #[derive(Debug)]
 pub(super) struct Changes {
     inotify: Watched,
@@ -13,11 +13,11 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// Watches the log at `path`, whose folder must be there.
+    /// Watches the log at `path`, whose directory must exist.
     pub(super) fn of(path: PathBuf) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         if let Some(folder) = path.parent() {
-            // Not every write to a file in it: the VM's disks are there too.
+            // Not writes to all files in the directory: the VM's disks are in it too.
             inotify::add_watch(&inotify, folder, WatchFlags::CREATE | WatchFlags::MOVED_TO)?;
         }
         let changes = Self { inotify: Watched::new(inotify)?, path };
@@ -25,7 +25,7 @@ impl Changes {
         Ok(changes)
     }
 
-    /// Watches the file that is at the path now; one that is watched already is watched once.
+    /// Watches the current file at the path. Watching the same file again has no effect.
     pub(super) fn watch_file(&self) -> io::Result<()> {
         match inotify::add_watch(&self.inotify, &self.path, WatchFlags::MODIFY) {
             Ok(_) | Err(rustix::io::Errno::NOENT) => Ok(()),
@@ -33,7 +33,7 @@ impl Changes {
         }
     }
 
-    /// Waits until something has changed since the last time.
+    /// Waits for a change since the last call.
     pub(super) async fn next(&self) -> io::Result<()> {
         let mut ready = self.inotify.readable().await?;
         let mut events = [MaybeUninit::uninit(); 4096];

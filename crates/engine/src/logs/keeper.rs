@@ -1,5 +1,5 @@
-//! A VM's keeper: the process that its console and its VMM's own words go to, so that they are kept while the daemon is
-//! away, and however much a guest has to say.
+//! A VM's keeper: the process that writes the console and the VMM's output to logs. They are kept while the daemon is
+//! not running, and stay within their caps however much a guest writes.
 
 use std::{
     io::{self, Write},
@@ -11,28 +11,28 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Rotating;
 
-/// Most bytes kept of a console: enough for many boots, and less than a guest can hurt with.
+/// Maximum size of a console log, in bytes: enough for many boots, too small to fill the disk.
 pub const CONSOLE_MAX: u64 = 2 << 20;
 
-/// Most bytes kept of what a VMM and its helpers say.
+/// Maximum size of the log of a VMM and its helpers, in bytes.
 const VMM_MAX: u64 = 1 << 20;
 
-/// Bytes that are taken from a pipe at a time.
+/// Number of bytes read from a pipe at a time.
 const PART: usize = 16 << 10;
 
-/// Keeps what comes from standard input, the console, at `console`, and what comes from the pipe that stands where standard
-/// output would, the VMM's words, at `vmm`; until the console ends. It is the whole of the process
-/// `bangerd console CONSOLE VMM`, which is given its two pipes as the only descriptors a process can be started with.
+/// Copies the console, from standard input, to the log `console`, and the VMM's output, from the pipe in place of
+/// standard output, to the log `vmm`, until the console ends. The process `bangerd console CONSOLE VMM` runs only this.
+/// Its pipes are standard input and output because a process can be started with no other descriptors.
 ///
 /// # Errors
-/// When a pipe cannot be read.
+/// Returns an error if a pipe cannot be read.
 pub fn keeper_main(console: &Path, vmm: &Path) -> io::Result<()> {
     let console = (rustix::stdio::stdin(), Rotating::with_times(console, CONSOLE_MAX));
     let words = (rustix::stdio::stdout(), Rotating::with_times(vmm, VMM_MAX));
     keep(console, words)
 }
 
-/// A helper may outlive the VMM, so the end of the console is the end of all; what has been said by then is kept.
+/// Copies until the console ends, as a helper may outlive the VMM; then copies the output written so far.
 fn keep(
     mut console: (BorrowedFd<'_>, impl Write),
     mut words: (BorrowedFd<'_>, impl Write),
@@ -41,7 +41,7 @@ fn keep(
     let (mut runs, mut talks) = (true, true);
     while runs {
         let mut pipes = [PollFd::new(&console.0, PollFlags::IN), PollFd::new(&words.0, PollFlags::IN)];
-        // The words come second, and are not looked at once they have ended.
+        // The VMM's pipe comes second, and is not polled after its end.
         let looked_at = pipes.get_mut(..if talks { 2 } else { 1 }).unwrap_or_default();
         match poll(looked_at, None) {
             Err(rustix::io::Errno::INTR) => continue,
@@ -61,7 +61,7 @@ fn keep(
     Ok(())
 }
 
-/// Copies what is there; false at the end.
+/// Copies the available bytes, up to the buffer's size; returns false at the end.
 fn copy_part(from: BorrowedFd<'_>, to: &mut impl Write, buffer: &mut [u8]) -> io::Result<bool> {
     let count = match rustix::io::read(from, &mut *buffer) {
         Err(rustix::io::Errno::INTR) => return Ok(true),

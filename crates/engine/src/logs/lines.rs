@@ -1,4 +1,4 @@
-//! Which lines of a log are wanted.
+//! Filters for the lines of a log.
 
 use std::collections::HashSet;
 
@@ -6,43 +6,43 @@ use banger_api::Id;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-/// Longest line that is looked at; of a longer one, only the rest is lost.
+/// Maximum length of an examined line, in bytes. A longer line is cut at this length.
 const LINE_MAX: usize = 64 << 10;
 
-/// What the agent's lines on a console begin with.
+/// Prefix of the agent's lines on a console.
 const AGENT: &[u8] = b"banger-agent: ";
 
-/// LineFilter lines.
+/// Selects lines of a log.
 #[derive(Debug)]
 pub(crate) enum LineFilter {
-    /// All, and what is not yet a line.
+    /// All bytes, including an unfinished line.
     All,
-    /// Those that the agent has written to the console.
+    /// Lines that the agent wrote to the console.
     OfAgent,
-    /// Those of the daemon's log.
+    /// Lines of the daemon's log.
     Entries(Entries),
 }
 
 /// Entries of the daemon's log: lines of JSON.
 #[derive(Debug, Default)]
 pub(crate) struct Entries {
-    /// Only those about this VM.
+    /// Only entries about this VM.
     pub(crate) about: Option<About>,
-    /// Only those written since then.
+    /// Only entries written since then.
     pub(crate) since: Option<Timestamp>,
 }
 
-/// A VM, as the daemon's log has it: by its id or name, or by an operation on it.
+/// A VM in the daemon's log: named by its id or name, or by an operation on it.
 #[derive(Debug)]
 pub(crate) struct About {
     pub(crate) id: Id,
     pub(crate) name: String,
-    /// What was before is about another VM of that name.
+    /// Earlier entries are about another VM of that name.
     pub(crate) created_at: Timestamp,
     pub(crate) operations: HashSet<String>,
 }
 
-/// What is looked at in an entry.
+/// The fields of an entry that the filter uses.
 #[derive(Debug, Deserialize)]
 struct Entry {
     timestamp: Timestamp,
@@ -55,7 +55,7 @@ struct Fields {
     operation: Option<String>,
 }
 
-/// Picks wanted lines out of bytes as they come.
+/// Selects lines from a stream of bytes.
 #[derive(Debug)]
 pub(super) struct Picker {
     wanted: LineFilter,
@@ -67,7 +67,7 @@ impl Picker {
         Self { wanted, begun: Vec::new() }
     }
 
-    /// What is wanted of the lines that `part` ends.
+    /// Returns the selected lines that end in `part`.
     pub(super) fn pick(&mut self, part: Vec<u8>) -> Vec<u8> {
         if matches!(self.wanted, LineFilter::All) {
             return part;
@@ -94,7 +94,7 @@ impl LineFilter {
     fn has(&mut self, line: &[u8]) -> bool {
         match self {
             Self::All => true,
-            // A carriage return may be left of the line before.
+            // A carriage return may be left over from the line before.
             Self::OfAgent => line.strip_prefix(b"\r").unwrap_or(line).starts_with(AGENT),
             Self::Entries(entries) => {
                 let entry = serde_json::from_slice::<Entry>(line);
@@ -106,7 +106,7 @@ impl LineFilter {
 
 impl Entries {
     fn has(&mut self, entry: &Entry) -> bool {
-        // Also of those that are too old: an operation is recognised by an earlier entry.
+        // Checked for entries that are too old as well: they name the operations of later entries.
         let about = self.about.as_mut().is_none_or(|vm| vm.concerns(entry));
         about && self.since.is_none_or(|since| entry.timestamp >= since)
     }
@@ -124,7 +124,7 @@ impl About {
     }
 }
 
-/// The last `count` lines of `text`.
+/// Returns the last `count` lines of `text`.
 pub(super) fn last(text: &[u8], count: usize) -> &[u8] {
     let whole = text.strip_suffix(b"\n").unwrap_or(text);
     let Some(nth) = count.checked_sub(1) else { return &[] };
@@ -138,7 +138,7 @@ pub(super) fn last(text: &[u8], count: usize) -> &[u8] {
 mod tests {
     use super::*;
 
-    /// What is picked of `text`, whatever pieces it comes in.
+    /// Returns the lines selected from `text`, and checks that the size of the parts does not matter.
     fn picked(wanted: impl Fn() -> LineFilter, text: &str) -> String {
         let by = |size: usize| {
             let mut picker = Picker::new(wanted());

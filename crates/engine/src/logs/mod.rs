@@ -1,9 +1,9 @@
-//! Logs: written so that none ever grows over its cap, and read while they are written.
+//! Logs: limited in size, and read while they are written.
 //!
-//! A log is a file and an older one of it. [`Rotating`] writes both; with [`Times`] beside them it can be told what was
-//! written since when. A VM's console and its VMM's words come through pipes to a [`keeper_main`] of the VM's own, a
-//! process that lives on without the daemon. [`Reader`] reads a log in order across its two files, and goes on where
-//! it was when more has come; [`send`] gives it to whoever wants to read it, line by line where not all are wanted.
+//! A log is a file and an older, rotated file. [`Rotating`] writes both. [`Times`](times::Times) beside them records
+//! which bytes were written when. A VM's console and VMM output go through pipes to the VM's [`keeper_main`], a process
+//! that keeps running without the daemon. [`Reader`] reads a log in order across its two files, and continues when more
+//! is written. [`send`] sends it to a client, whole or filtered by line.
 
 mod changes;
 mod keeper;
@@ -21,7 +21,7 @@ pub(crate) use reader::Reader;
 pub use rotating::Rotating;
 pub(crate) use send::{Log, send};
 
-/// The file that is the older one of the log at `path`.
+/// Returns the path of the older file of the log at `path`.
 fn older(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".1");

@@ -1,4 +1,4 @@
-//! Reading a log that is being written.
+//! Reads a log that is being written.
 
 use std::{
     fs::{self, File},
@@ -11,17 +11,17 @@ use jiff::Timestamp;
 
 use super::{older, times::Times};
 
-/// Reads a log's bytes in order, the older file first. At the end it can be asked again when more has come, also when
-/// the log has been rotated meanwhile. Who is slower than two rotations misses what they dropped.
+/// Reads a log's bytes in order, the older file first. At the end, reading can continue when more is written, also
+/// after a rotation. A reader that is slower than two rotations misses what they dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     path: PathBuf,
-    /// The file that is being read; it may have another name by now, or none.
+    /// The file being read. It may have been renamed or deleted by now.
     held: Option<File>,
 }
 
 impl Reader {
-    /// The log at `path`, which need not be there yet; with `since`, from what was written then.
+    /// Opens the log at `path`, which need not exist yet. With `since`, starts at what was written then.
     pub(crate) fn open(path: &Path, since: Option<Timestamp>) -> io::Result<Self> {
         let mut reader = Self { path: path.to_owned(), held: None };
         let files = [older(path), path.to_owned()];
@@ -30,7 +30,7 @@ impl Reader {
             let from = since.map_or(Some(0), |since| Times::at(file).since(since.as_second()));
             match from {
                 Some(from) => held.seek(SeekFrom::Start(from))?,
-                // All of it is too old; but it is what the next file follows.
+                // All of it is too old, but the next file continues it.
                 None => held.seek(SeekFrom::End(0))?,
             };
             reader.held = Some(held);
@@ -41,17 +41,17 @@ impl Reader {
         Ok(reader)
     }
 
-    /// How many bytes there are now that have not been read.
+    /// Returns the number of bytes that are available and unread.
     pub(super) fn left(&mut self) -> io::Result<u64> {
         let Some(held) = &mut self.held else { return Ok(0) };
         let meta = held.metadata()?;
         let of_held = meta.len().saturating_sub(held.stream_position()?);
-        // Nothing, when that is the file that is held.
+        // `None` if it is the file being read.
         let current = fs::metadata(&self.path).ok().filter(|current| identity(current) != identity(&meta));
         Ok(of_held + current.map_or(0, |current| current.len()))
     }
 
-    /// Reads what comes next into `buffer`; 0 when there is no more for now.
+    /// Reads the next bytes into `buffer`; returns 0 if there are none yet.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let count = self.read_held(buffer)?;
@@ -59,7 +59,7 @@ impl Reader {
                 return Ok(count);
             }
             let Some(next) = self.next_file()? else { return Ok(0) };
-            // Between the look at its end and its rotation, more may have been written to it.
+            // More may have been written between the read of its end and its rotation.
             let count = self.read_held(buffer)?;
             if count > 0 {
                 return Ok(count);
@@ -78,7 +78,7 @@ impl Reader {
         }
     }
 
-    /// The file that follows the one that is held; `None` while that one is still written.
+    /// Opens the file that follows the one being read; `None` if that is still the current one.
     fn next_file(&self) -> io::Result<Option<File>> {
         let Some(held) = &self.held else { return open(&self.path) };
         let held = identity(&held.metadata()?);
@@ -90,7 +90,7 @@ impl Reader {
         if is_held(&older) {
             return open(&self.path);
         }
-        // Rotated twice while it was read.
+        // It was rotated twice while being read.
         match open(&older)? {
             Some(next) => Ok(Some(next)),
             None => open(&self.path),

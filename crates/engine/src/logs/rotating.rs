@@ -1,4 +1,4 @@
-//! A log that never grows over its cap.
+//! A log of limited size.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -10,8 +10,8 @@ use jiff::Timestamp;
 
 use super::{older, times::Times};
 
-/// Writes a log: when its file is half of the cap, it becomes the older one of two. Writing never fails, so that a full
-/// disk stops nobody who has something to say: what cannot be kept is lost.
+/// Writes a log. A file that would exceed half of the cap becomes the older one of two. Writes never fail, so that a
+/// full disk does not stop the writer: bytes that cannot be stored are lost.
 #[derive(Debug)]
 pub struct Rotating {
     path: PathBuf,
@@ -22,22 +22,22 @@ pub struct Rotating {
 }
 
 impl Rotating {
-    /// The log at `path`, going on where it ended. Its two files together never hold more than `cap` bytes.
+    /// Opens the log at `path` to append to it. Its two files together never exceed `cap` bytes.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// Returns an error if it cannot be opened.
     pub fn open(path: &Path, cap: u64) -> io::Result<Self> {
         let mut log = Self::new(path, cap);
         log.opened()?;
         Ok(log)
     }
 
-    /// The same, opened at the first write, and again later if that fails.
+    /// Creates a log that is opened at the first write, and again later if that fails.
     fn new(path: &Path, cap: u64) -> Self {
         Self { path: path.to_owned(), half: cap / 2, file: None, size: 0, times: None }
     }
 
-    /// A log that can be told what was written since when.
+    /// Creates a log that records when its bytes were written.
     pub(super) fn with_times(path: &Path, cap: u64) -> Self {
         Self { times: Some(Times::at(path)), ..Self::new(path, cap) }
     }
@@ -45,7 +45,7 @@ impl Rotating {
     fn opened(&mut self) -> io::Result<&mut File> {
         if self.file.is_none() {
             for file in [older(&self.path), self.path.clone()] {
-                // Of a build that kept more.
+                // Left by a build with a larger cap.
                 if fs::metadata(&file).is_ok_and(|meta| meta.len() > self.half) {
                     fs::remove_file(&file)?;
                 }
@@ -62,7 +62,7 @@ impl Rotating {
         self.file.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Keeps `bytes`, written at `now`; of more than there is room for, the end.
+    /// Appends `bytes`, written at `now`; only their end if they exceed half of the cap.
     fn keep(&mut self, bytes: &[u8], now: Timestamp) -> io::Result<()> {
         let room = usize::try_from(self.half).unwrap_or(usize::MAX);
         let bytes = bytes.get(bytes.len().saturating_sub(room)..).unwrap_or_default();
@@ -77,7 +77,7 @@ impl Rotating {
         match file.write_all(bytes) {
             Ok(()) => self.size += bytes.len() as u64,
             Err(error) => {
-                // Some of it may have found room.
+                // Some of the bytes may have been written.
                 self.size = file.metadata()?.len();
                 return Err(error);
             }
@@ -93,9 +93,9 @@ impl Rotating {
                 }
                 self.file = None;
             }
-            // Somebody has removed it.
+            // The file was removed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.file = None,
-            // Better lost than over the cap.
+            // Losing the log is better than exceeding the cap.
             Err(_) => {
                 self.opened()?.set_len(0)?;
                 self.size = 0;
@@ -110,7 +110,7 @@ impl Rotating {
 
 impl Write for Rotating {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // There is nowhere to tell of it: this is the log.
+        // An error in the log cannot be logged.
         let _ = self.keep(bytes, Timestamp::now());
         Ok(bytes.len())
     }
@@ -148,7 +148,7 @@ mod tests {
                 let kept = on_disk(&path);
                 prop_assert!(kept.len() as u64 <= cap, "{} of {cap}", kept.len());
             }
-            // A part that does not fit by itself loses its beginning; what follows the last such is whole.
+            // A part larger than half of the cap loses its beginning. What follows the last such part is complete.
             let end = parts.last().map_or(0, |(part, _)| part.len().min(usize::try_from(cap / 2).unwrap()));
             prop_assert!(on_disk(&path).ends_with(&all[all.len() - end..]));
         }

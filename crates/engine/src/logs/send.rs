@@ -1,4 +1,4 @@
-//! Sending a log to whoever wants to read it.
+//! Sends a log to a client.
 
 use std::{io, path::PathBuf, pin::pin};
 
@@ -12,10 +12,10 @@ use super::{
     lines::{LineFilter, Picker, last},
 };
 
-/// Bytes that are read and sent at a time.
+/// Number of bytes read and sent at a time.
 const PART: usize = 64 << 10;
 
-/// What to send of which log.
+/// A log, and which part of it to send.
 #[derive(Debug)]
 pub(crate) struct Log {
     pub(crate) path: PathBuf,
@@ -25,12 +25,12 @@ pub(crate) struct Log {
     pub(crate) follow: bool,
 }
 
-/// Whoever reads has gone.
+/// The client has disconnected.
 #[derive(Debug)]
 struct HungUp;
 
-/// Sends what there is of `log`, and when it is followed, what is written until `ended`. Waits for a slow reader, which
-/// holds up nobody else; ends when it has gone.
+/// Sends the content of `log`; if it is followed, also what is written until `ended` completes. Waits for a slow
+/// client without delaying others. Returns when the client disconnects.
 pub(crate) async fn send(
     log: Log,
     ended: impl Future<Output = ()>,
@@ -45,7 +45,7 @@ pub(crate) async fn send(
     let changes = Changes::of(path)?;
     let mut goes_on = true;
     loop {
-        // First the watch, then the look, so that nothing falls between them.
+        // The watch is added before reading, so that no write in between is missed.
         changes.watch_file()?;
         if sending.what_has_come().await?.is_err() || !goes_on {
             return Ok(());
@@ -65,7 +65,7 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
-    /// Sends what is there now, even if more is written all the time; of that, only the last `tail` lines.
+    /// Sends the current content, even if more is written meanwhile. With `tail`, only its last lines.
     async fn what_there_is(&mut self, tail: Option<usize>) -> io::Result<Result<(), HungUp>> {
         let mut left = self.reader.left()?;
         let mut all = Vec::new();
@@ -88,7 +88,7 @@ impl Sending<'_> {
         }
     }
 
-    /// Sends what has come since.
+    /// Sends what was written since.
     async fn what_has_come(&mut self) -> io::Result<Result<(), HungUp>> {
         loop {
             let part = self.read(PART).await?;
@@ -102,7 +102,7 @@ impl Sending<'_> {
         }
     }
 
-    /// Reads off the async threads: the disk may be slow.
+    /// Reads on a blocking thread, as the disk may be slow.
     async fn read(&mut self, most: usize) -> io::Result<Vec<u8>> {
         let mut reader = std::mem::take(&mut self.reader);
         let reading = tokio::task::spawn_blocking(move || {
@@ -166,7 +166,7 @@ mod tests {
             })
             .collect();
         let [mut first, mut second] = <[_; 2]>::try_from(followers).unwrap();
-        // Both have begun.
+        // Both have started.
         assert_eq!(first.recv().await.unwrap(), "old\nlast\n");
         assert_eq!(second.recv().await.unwrap(), "last\n");
         let mut expected = String::new();
@@ -174,7 +174,7 @@ mod tests {
             let line = format!("line {n}\n");
             writer.write_all(line.as_bytes()).unwrap();
             expected += &line;
-            // Each sees each line: a rotation loses nothing to one that keeps up.
+            // Both receive each line: a reader that keeps up loses nothing to a rotation.
             for parts in [&mut first, &mut second] {
                 assert_eq!(parts.recv().await.unwrap(), line);
             }

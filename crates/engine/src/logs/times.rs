@@ -1,7 +1,7 @@
-//! When what was written: beside a log `x.log`, the file `x.times` with a line for each second in which something was.
+//! Times of writes: beside a log `x.log`, the file `x.times` has a line for each second with a write.
 //!
-//! When there are too many, two neighbours become one: what was written lately can be told to the second, what is older
-//! the more roughly the older it is, and there is never more than [`MOST`] lines.
+//! Above [`MOST`] lines, each pair of neighbours is merged into one. So recent writes are known to the second, and
+//! older ones less precisely the older they are.
 
 use std::{
     fs::{self, OpenOptions},
@@ -9,13 +9,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Most lines.
+/// Maximum number of lines.
 const MOST: usize = 512;
 
-/// Most bytes that are read of a file: each line has three numbers.
+/// Maximum number of bytes read from a file. Each line has three numbers.
 const READ: u64 = 64 << 10;
 
-/// What was written from one second to another begins here.
+/// The offset of the bytes written from second `first` to second `last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Row {
     first: i64,
@@ -23,7 +23,7 @@ struct Row {
     offset: u64,
 }
 
-/// The seconds of one file of a log.
+/// The rows of one file of a log.
 #[derive(Debug)]
 pub(super) struct Times {
     path: PathBuf,
@@ -31,10 +31,10 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// The times of the file at `log`.
+    /// Reads the times of the log file `log`.
     pub(super) fn at(log: &Path) -> Self {
         let path = match log.extension() {
-            // The older file's are the older times.
+            // The older file of the log has the older file of the times.
             Some(extension) if extension == "1" => {
                 super::older(&log.with_extension("").with_extension("times"))
             }
@@ -42,13 +42,13 @@ impl Times {
         };
         let mut text = String::new();
         if let Ok(file) = fs::File::open(&path) {
-            // As much as can be read: the rest of the log is told by its place.
+            // Errors are ignored: a log without rows is read from its start.
             let _ = file.take(READ).read_to_string(&mut text);
         }
         Self { path, rows: text.split_inclusive('\n').filter_map(parse).collect() }
     }
 
-    /// Notes that what is written from `offset` on is written at `second`.
+    /// Records that the bytes from `offset` on are written at `second`.
     pub(super) fn note(&mut self, second: i64, offset: u64) {
         if self.rows.last().is_some_and(|row| row.last == second) {
             return;
@@ -57,7 +57,7 @@ impl Times {
         if self.rows.len() < MOST {
             self.rows.push(row);
             let file = OpenOptions::new().append(true).create(true).open(&self.path);
-            // On a full disk, the times are rougher.
+            // On a full disk, the times are less precise.
             let _ = file.and_then(|mut file| file.write_all(line(&row).as_bytes()));
             return;
         }
@@ -67,19 +67,19 @@ impl Times {
         let _ = fs::write(&new, text).and_then(|()| fs::rename(&new, &self.path));
     }
 
-    /// The log's file has become the older one.
+    /// Rotates the times with the log's file.
     pub(super) fn rotate(&mut self) {
         let _ = fs::rename(&self.path, super::older(&self.path));
         self.rows.clear();
     }
 
-    /// The log's file has become empty.
+    /// Clears the times, as the log's file is empty.
     pub(super) fn restart(&mut self) {
         let _ = fs::remove_file(&self.path);
         self.rows.clear();
     }
 
-    /// Where what was written at `second` or later begins; `None` when nothing was. All of a log without times counts.
+    /// Returns the offset of what was written from `second` on, `None` if nothing was, or 0 if there are no rows.
     pub(super) fn since(&self, second: i64) -> Option<u64> {
         if self.rows.is_empty() {
             return Some(0);
@@ -92,7 +92,7 @@ fn line(row: &Row) -> String {
     format!("{} {} {}\n", row.first, row.last, row.offset)
 }
 
-/// A whole line; one that was cut off by a full disk or a crash is none.
+/// Parses a complete line; returns `None` for one cut off by a full disk or a crash.
 fn parse(line: &str) -> Option<Row> {
     let mut words = line.strip_suffix('\n')?.split(' ');
     let row = Row {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Store, StoreError, json, name_taken, parsed, returned_name, to_json};
 use crate::step::Step;
 
-/// An image, as it is kept.
+/// An image's row.
 #[derive(Debug, Clone)]
 pub(crate) struct ImageRecord {
     pub(crate) id: Id,
@@ -24,18 +24,18 @@ pub(crate) struct ImageRecord {
     pub(crate) kernel: Option<String>,
     pub(crate) source: ImageSource,
     pub(crate) created_at: Timestamp,
-    /// What it is called in its registry, nothing left out.
+    /// Full reference in its registry, with all defaults filled in.
     pub(crate) reference: Option<String>,
-    /// Of its manifest.
+    /// Digest of its manifest.
     pub(crate) digest: Option<Digest>,
     pub(crate) config: ImageConfig,
-    /// The file of its user's that it is.
+    /// The user's file, if the image is a registered one.
     pub(crate) outside: Option<Outside>,
-    /// Of all that a build made it of.
+    /// Digest of all inputs of the build that created it.
     pub(crate) build_key: Option<Digest>,
 }
 
-/// A file of a user's, as it was when it became an image.
+/// A user's file, in its state when it was registered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outside {
     pub(crate) path: PathBuf,
@@ -95,13 +95,13 @@ impl Store {
         })
     }
 
-    /// Publishes an image whose files are in place.
+    /// Inserts an image whose files are in place.
     pub(crate) fn insert_image(&self, image: &ImageRecord) -> Result<(), StoreError> {
         self.write_and_tell(Step::ImageInsert, |transaction| Ok(((), Some(insert(transaction, image)?))))
     }
 
-    /// Publishes an image in the place of `old`, which goes; or is called `kept` from now on, if VMs use it. Tells whether it
-    /// is gone.
+    /// Inserts an image in place of `old`, which is deleted, or renamed to `kept` if VMs use it. Returns whether it
+    /// was deleted.
     pub(crate) fn replace_image(
         &self,
         image: &ImageRecord,
@@ -120,7 +120,7 @@ impl Store {
         })
     }
 
-    /// Publishes an image in the place of `old`, which a build made and no VM uses.
+    /// Inserts an image in place of `old`. Deletes `old` if a build created it and no VM uses it.
     pub(crate) fn insert_image_for(&self, image: &ImageRecord, old: &Id) -> Result<(), StoreError> {
         self.write_and_tell(Step::ImageInsert, |transaction| {
             let name = returned_name(transaction, DELETE_BUILT, [old.as_str()])?;
@@ -130,7 +130,7 @@ impl Store {
         })
     }
 
-    /// Gives an image another name.
+    /// Renames an image.
     pub(crate) fn rename_image(&self, image: &ImageRecord, name: &ImageName) -> Result<(), StoreError> {
         let update = "UPDATE images SET name = ? WHERE id = ?";
         self.write_and_tell(Step::ImageRename, |transaction| {
@@ -141,7 +141,7 @@ impl Store {
         })
     }
 
-    /// From here on an image's file is banger's own.
+    /// Records that an image's file is now banger's own.
     pub(crate) fn promote_image(&self, id: &Id) -> Result<(), StoreError> {
         let update = "UPDATE images SET outside = NULL WHERE id = ? RETURNING name";
         self.write_and_tell(Step::ImagePromote, |transaction| {
@@ -150,7 +150,7 @@ impl Store {
         })
     }
 
-    /// Forgets an image; false when a VM uses it.
+    /// Deletes an image's row; returns false if a VM uses it.
     pub(crate) fn delete_image(&self, id: &Id) -> Result<bool, StoreError> {
         self.write_and_tell(Step::ImageDelete, |transaction| {
             let gone = delete(transaction, id)?;
@@ -183,7 +183,7 @@ fn insert(transaction: &Transaction<'_>, image: &ImageRecord) -> Result<Happenin
     Ok(HappeningKind::ImageCreated { id: image.id.clone(), name: image.name.clone() })
 }
 
-/// Deletes the row of an image that no VM uses.
+/// Deletes the row of an image, unless a VM uses it.
 fn delete(transaction: &Transaction<'_>, id: &Id) -> Result<Option<HappeningKind>, StoreError> {
     let delete = "DELETE FROM images WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM vms WHERE image_id = ?1)
         RETURNING name";

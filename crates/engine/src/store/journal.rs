@@ -1,7 +1,7 @@
-//! The journal: what a VM has taken from the host, or was about to.
+//! The journal: resources that a VM has taken from the host, or was about to take.
 //!
-//! A row is written before its resource is taken, and goes when the resource has been given back; so whatever kills
-//! the daemon, all that is held can be found from here.
+//! A row is written before its resource is taken, and deleted after the resource is released. So whatever kills the
+//! daemon, the next one finds every held resource here.
 
 use banger_api::Id;
 use rusqlite::{OptionalExtension, params};
@@ -9,12 +9,12 @@ use rusqlite::{OptionalExtension, params};
 use super::{Store, StoreError, json, to_json};
 use crate::{resource::Resource, step::Step};
 
-/// For how long a resource is held.
+/// Lifetime of a held resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// As long as there is the VM.
+    /// For the VM's lifetime.
     Vm,
-    /// As long as it runs.
+    /// While the VM runs.
     Run,
 }
 
@@ -35,8 +35,8 @@ pub(crate) struct JournalRow {
 }
 
 impl Store {
-    /// Writes down what is about to be taken. What is written down already, by a daemon that was killed before it took
-    /// it, is not written again.
+    /// Records a resource that is about to be taken. A row left by a daemon that was killed before it took the
+    /// resource is reused.
     pub(crate) fn journal(&self, vm: &Id, scope: Scope, resource: &Resource) -> Result<i64, StoreError> {
         let values = params![vm.as_str(), scope.as_str(), to_json("resource", resource)?];
         self.write(resource.journalled(), |transaction| {
@@ -51,7 +51,7 @@ impl Store {
         })
     }
 
-    /// Puts more about what was taken into its row.
+    /// Updates a row with more about its resource.
     pub(crate) fn amend_journal(&self, row: i64, resource: &Resource) -> Result<(), StoreError> {
         self.execute(
             Step::JournalAmend,
@@ -61,13 +61,13 @@ impl Store {
         Ok(())
     }
 
-    /// Strikes what has been given back.
+    /// Deletes the row of a released resource.
     pub(crate) fn strike_journal(&self, row: &JournalRow) -> Result<(), StoreError> {
         self.execute(row.resource.struck(), "DELETE FROM journal WHERE id = ?", [row.id])?;
         Ok(())
     }
 
-    /// What `vm` holds, the last taken first; only what it holds while it runs, or all.
+    /// Returns what `vm` holds, the last taken first. [`Scope::Run`] limits that to resources held while it runs.
     pub(crate) fn journal_of(&self, vm: &Id, scope: Scope) -> Result<Vec<JournalRow>, StoreError> {
         let select = "SELECT id, resource FROM journal WHERE vm_id = ?1 AND (scope = 'run' OR ?2 = 'vm') ORDER BY id DESC";
         self.query(select, params![vm.as_str(), scope.as_str()], |row| {

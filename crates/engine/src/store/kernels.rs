@@ -7,7 +7,7 @@ use rusqlite::params;
 use super::{Store, StoreError, name_taken, parsed, returned_name};
 use crate::step::Step;
 
-/// A kernel, as it is kept.
+/// A kernel's row.
 #[derive(Debug, Clone)]
 pub(crate) struct KernelRecord {
     pub(crate) id: Id,
@@ -43,7 +43,7 @@ impl Store {
         })
     }
 
-    /// Publishes a kernel whose files are in place.
+    /// Inserts a kernel whose files are in place.
     pub(crate) fn insert_kernel(&self, kernel: &KernelRecord) -> Result<(), StoreError> {
         let insert = "INSERT INTO kernels VALUES (?, ?, ?, ?, ?, ?, ?)";
         let values = params![
@@ -62,7 +62,7 @@ impl Store {
         })
     }
 
-    /// Forgets a kernel; false when a VM uses it.
+    /// Deletes a kernel's row; returns false if a VM uses it.
     pub(crate) fn delete_kernel(&self, id: &Id) -> Result<bool, StoreError> {
         let delete =
             "DELETE FROM kernels WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM vms WHERE kernel_id = ?1)

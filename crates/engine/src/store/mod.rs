@@ -1,9 +1,8 @@
-//! The store: one SQLite file with every VM, image and kernel, and the journal of what VMs hold of the host.
+//! The store: one SQLite file with every VM, image and kernel, and the journal of the host resources VMs hold.
 //!
-//! Every access goes through [`Store`], which holds the one connection; each method is one transaction and takes
-//! well under a millisecond, so async code calls them directly. WAL with `synchronous=NORMAL` survives the death of
-//! the process at any point. It may lose the last commits with the host's power, and then what they spoke of is swept
-//! as belonging to no row.
+//! Every access goes through [`Store`], which holds the one connection. Each method is one transaction and takes well
+//! under a millisecond, so async code calls it directly. WAL with `synchronous=NORMAL` survives the death of the
+//! process at any point. A power loss may lose the last commits; then startup removes the files without rows.
 
 mod images;
 mod journal;
@@ -29,7 +28,7 @@ pub(crate) use journal::Scope;
 pub(crate) use kernels::KernelRecord;
 pub(crate) use vms::{Handle, NewVm, VmRecord};
 
-/// The schema, a step a version. A step that has shipped is never changed.
+/// The schema, one migration per version. A released migration is never changed.
 const MIGRATIONS: &[&str] = &["
     CREATE TABLE images (
         id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, entries INTEGER NOT NULL, os TEXT,
@@ -67,57 +66,57 @@ const MIGRATIONS: &[&str] = &["
     UPDATE vms SET ran_with = json_object('vmm', handle ->> 'vmm', 'accel', handle ->> 'accel') WHERE handle IS NOT NULL;
 "];
 
-/// How long a statement waits for another process (`sqlite3` in someone's hands) to let go of the file.
+/// Timeout for another process (such as a user's `sqlite3`) to unlock the file.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// How often a store is copied anew because it has changed meanwhile; a daemon writes in bursts of milliseconds.
+/// Maximum number of attempts to copy a store that changes meanwhile. A daemon writes in bursts of milliseconds.
 const COPIES: usize = 20;
 
-/// What the store says no with.
+/// An error of the store.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The file is there and is not a store.
+    /// The file exists and is not a valid store.
     #[error("the store {} cannot be read: {source}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What SQLite says.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
-    /// A later banger has written it.
+    /// A later version of banger has written it.
     #[error("the store {} has schema {found}, this build knows {known}", path.display())]
     Newer {
         /// The file.
         path: PathBuf,
-        /// Its schema.
+        /// The file's schema version.
         found: usize,
-        /// Ours.
+        /// The latest schema version of this build.
         known: usize,
     },
-    /// It is there and may not be written.
+    /// The file exists and cannot be written.
     #[error("the store {} cannot be written", .0.display())]
     Unwritable(PathBuf),
-    /// It could not be copied, to be looked at.
+    /// The file could not be copied for reading.
     #[error("the store {} cannot be copied to be looked at: {source}", path.display())]
     NotCopied {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// The name is taken.
     #[error("the name {0} is taken")]
     NameTaken(String),
-    /// A value in a row is not what this build writes.
+    /// A value in a row cannot be parsed by this build.
     #[error("the store holds {what} that cannot be read: {source}")]
     Value {
-        /// Which.
+        /// The column.
         what: &'static str,
-        /// Why.
+        /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Anything else.
+    /// Any other SQLite error.
     #[error("the store refused: {0}")]
     Sqlite(#[from] rusqlite::Error),
 }
@@ -141,7 +140,7 @@ impl From<StoreError> for ApiError {
     }
 }
 
-/// A number that no two stores of a user share, as far as 31 random bits go.
+/// Returns a random number that distinguishes a user's stores, as far as 31 bits allow.
 fn random_id() -> i32 {
     i32::from_be_bytes(random::random()) & i32::MAX
 }
@@ -151,13 +150,13 @@ fn random_id() -> i32 {
 pub(crate) struct Store {
     connection: Mutex<Connection>,
     happenings: Happenings,
-    /// Where the copy is that this is open on, for [`open_read_only`](Store::open_read_only); goes after the connection.
+    /// The copy's directory, after [`open_read_only`](Store::open_read_only). Dropped after the connection.
     copy: Option<TempDir>,
 }
 
 impl Store {
-    /// Opens the store at `path`, making it if there is none, and brings its schema up to date. Whatever is refused keeps
-    /// its bytes.
+    /// Opens the store at `path`, creating it if there is none, and migrates its schema. A file that is refused is
+    /// left unchanged.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let mut connection = connect(path)?;
         migrate(&mut connection, MIGRATIONS).map_err(unreadable(path))?;
@@ -165,8 +164,8 @@ impl Store {
         Ok(Self { connection: Mutex::new(connection), happenings: Happenings::default(), copy: None })
     }
 
-    /// The store at `path` as it is now, to be looked at and not written; `None` when there is none. What is opened is a
-    /// copy, brought up to date: nothing beside the file appears or changes, whoever has it open and however they ended.
+    /// Opens the store at `path` for reading only; returns `None` if there is none. Opens a migrated copy, so that
+    /// nothing beside the original is created or changed, even while a daemon has it open or after one was killed.
     pub(crate) fn open_read_only(path: &Path) -> Result<Option<Self>, StoreError> {
         let Some(folder) = copied(path)? else { return Ok(None) };
         let copy = folder.path().join("store.db");
@@ -180,36 +179,36 @@ impl Store {
         Ok(Some(Self { copy: Some(folder), ..Self::open(&copy).map_err(told_of_original)? }))
     }
 
-    /// Where changes of VMs, images and kernels are told.
+    /// Returns the events to which changes of VMs, images and kernels are reported.
     pub(crate) fn happenings(&self) -> &Happenings {
         &self.happenings
     }
 
-    /// Which store this is: one that is begun anew is another.
+    /// Returns the store's id. A store that is created anew has another id.
     pub(crate) fn id(&self) -> Result<String, StoreError> {
         let id: i64 = self.connection().pragma_query_value(None, "application_id", |row| row.get(0))?;
         Ok(format!("{id:08x}"))
     }
 
-    /// Whether it speaks of nothing.
+    /// Returns whether there are no VMs, images or kernels.
     pub(crate) fn is_empty(&self) -> Result<bool, StoreError> {
         let any = "SELECT EXISTS (SELECT 1 FROM vms) OR EXISTS (SELECT 1 FROM images) OR EXISTS (SELECT 1 FROM kernels)";
         let any: bool = self.connection().query_row(any, [], |row| row.get(0))?;
         Ok(!any)
     }
 
-    /// Puts everything into the one file, which can then be copied; it is open for use all the same.
+    /// Checkpoints the write-ahead log into the one file, which can then be copied. The store stays open.
     pub(crate) fn settle(&self) -> Result<(), StoreError> {
         let connection = self.connection();
         Step::Settle.around(|| Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?))
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
-        // A panic elsewhere cannot have left a transaction half done: dropping one rolls it back.
+        // A panic elsewhere cannot have left a transaction open: dropping one rolls it back.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The one way to write: a transaction that is a step. What goes around it is refused by SQLite.
+    /// Writes in a transaction that is a step. SQLite refuses writes by any other way.
     fn write<T>(
         &self,
         step: Step,
@@ -218,7 +217,7 @@ impl Store {
         self.write_and_tell(step, |transaction| Ok((work(transaction)?, [] as [HappeningKind; 0])))
     }
 
-    /// Writes, and tells what has happened by that, in the order of the writes.
+    /// Writes, and reports the returned events, in the order of the writes.
     fn write_and_tell<T, H: IntoIterator<Item = HappeningKind>>(
         &self,
         step: Step,
@@ -238,7 +237,7 @@ impl Store {
         Ok(value)
     }
 
-    /// Writes with one statement; how many rows it changed.
+    /// Writes with one statement; returns the number of changed rows.
     fn execute(&self, step: Step, sql: &str, values: impl rusqlite::Params) -> Result<usize, StoreError> {
         self.write(step, |transaction| Ok(transaction.prepare_cached(sql)?.execute(values)?))
     }
@@ -260,18 +259,18 @@ impl Store {
     }
 }
 
-/// Opens a connection to a store that is whole and of a schema that this build knows.
+/// Opens a connection to a store that is intact and has a known schema.
 fn connect(path: &Path) -> Result<Connection, StoreError> {
     let has = |suffix: &str| fs::metadata(beside(path, suffix)).is_ok_and(|file| file.len() > 0);
     let has_log = has("-wal");
     if has_log && !has("") {
-        // SQLite would take it for a new store, and throw the log away.
+        // SQLite would treat the file as a new store, and discard the log.
         return Err(damaged(path, "it is empty, and its write-ahead log is not"));
     }
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(unreadable(path))?;
-    // Until it is known to be a whole one of ours, not even its own log is put into it.
+    // Until the checks have passed, closing the connection must not checkpoint even the store's own log.
     let keep_log = |on| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, on);
     keep_log(has_log).map_err(unreadable(path))?;
     check(&connection, path)?;
@@ -285,7 +284,7 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Refuses what is damaged, another program's, a later banger's, or closed to writing.
+/// Refuses a store that is damaged, another program's, from a later version of banger, or read-only.
 fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     connection.busy_timeout(BUSY).map_err(unreadable(path))?;
     let number = |sql| connection.query_row(sql, [], |row| row.get::<_, usize>(0)).map_err(unreadable(path));
@@ -307,7 +306,7 @@ fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Brings a schema up to date with `steps`, each in a transaction of its own with its number.
+/// Migrates a schema with `steps`, each in its own transaction that also sets the version.
 fn migrate(connection: &mut Connection, steps: &[&str]) -> Result<(), rusqlite::Error> {
     let found: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     for (version, step) in steps.iter().enumerate().skip(found) {
@@ -324,13 +323,13 @@ fn migrate(connection: &mut Connection, steps: &[&str]) -> Result<(), rusqlite::
     Ok(())
 }
 
-/// Closes a connection to writing, or opens it.
+/// Forbids or allows writes on a connection.
 fn read_only(connection: &Connection, on: bool) -> Result<(), rusqlite::Error> {
     connection.pragma_update(None, "query_only", on)
 }
 
-/// Copies a store with its log into a folder of its own; `None` when there is none. One that changes meanwhile, under a
-/// daemon at work, is copied again.
+/// Copies a store with its log into a temporary directory; returns `None` if there is none. A store that a running
+/// daemon changes meanwhile is copied again.
 fn copied(path: &Path) -> Result<Option<TempDir>, StoreError> {
     let failed = |source| StoreError::NotCopied { path: path.to_owned(), source };
     let stamp = || {
@@ -357,7 +356,7 @@ fn copied(path: &Path) -> Result<Option<TempDir>, StoreError> {
     Err(failed(io::ErrorKind::ResourceBusy.into()))
 }
 
-/// The file that SQLite keeps beside a store under this suffix.
+/// Returns the path of a store's companion file: SQLite appends this suffix.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -373,7 +372,7 @@ fn damaged(path: &Path, why: &str) -> StoreError {
     unreadable(path)(rusqlite::Error::SqliteFailure(code, Some(why.to_owned())))
 }
 
-/// A text column as the type it stands for.
+/// Parses a text column.
 fn parsed<T: std::str::FromStr>(row: &rusqlite::Row<'_>, column: &'static str) -> Result<T, StoreError>
 where
     T::Err: std::error::Error + Send + Sync + 'static,
@@ -382,7 +381,7 @@ where
     text.parse().map_err(|source: T::Err| StoreError::Value { what: column, source: Box::new(source) })
 }
 
-/// A JSON column as the type it stands for.
+/// Parses a JSON column.
 fn json<T: serde::de::DeserializeOwned>(
     row: &rusqlite::Row<'_>,
     column: &'static str,
@@ -395,7 +394,7 @@ fn to_json<T: serde::Serialize>(what: &'static str, value: &T) -> Result<String,
     serde_json::to_string(value).map_err(|source| StoreError::Value { what, source: Box::new(source) })
 }
 
-/// Runs a statement that returns the name of the row that it changes; `None` when there was none.
+/// Runs a statement that returns the name of the row it changes; returns `None` if there is no such row.
 fn returned_name<T: std::str::FromStr>(
     transaction: &Transaction<'_>,
     sql: &str,
@@ -409,7 +408,7 @@ where
     rows.next()?.map(|row| parsed(row, "name")).transpose()
 }
 
-/// An insert that found the name taken, told so.
+/// Converts an insert's error to [`StoreError::NameTaken`] if the name is taken.
 fn name_taken(error: rusqlite::Error, name: &str) -> StoreError {
     match error.sqlite_error() {
         Some(code) if code.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE => {

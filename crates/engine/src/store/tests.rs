@@ -1,4 +1,4 @@
-//! The store's file: whatever is found in its place, nothing is lost.
+//! Tests of the store's file: whatever is at its path, no data is lost.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -7,14 +7,14 @@ use rusqlite::params;
 
 use super::*;
 
-/// A folder, and the path of a store in it.
+/// Returns a directory, and the path of a store in it.
 fn place() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
     (dir, path)
 }
 
-/// Every file beside `path` with its bytes.
+/// Returns every file beside `path` with its bytes.
 fn files(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let entries = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> = entries.map(|path| (path.clone(), fs::read(path).unwrap_or_default())).collect();
@@ -22,7 +22,7 @@ fn files(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// A store of schema `version` with an image, a kernel and a stopped VM.
+/// Creates a store of schema `version` with an image, a kernel and a stopped VM.
 fn with_rows(path: &Path, version: usize) {
     let mut connection = connect(path).unwrap();
     migrate(&mut connection, &MIGRATIONS[..version]).unwrap();
@@ -77,7 +77,7 @@ fn a_cut_store_keeps_the_log_of_a_daemon_that_was_killed() {
         fs::copy(beside(&path, suffix), kept.path().join(format!("store.db{suffix}"))).unwrap();
     }
     drop(store);
-    // As when the power went before the log was put into the file: the file is empty, the log holds everything.
+    // As after a power loss before the checkpoint: the file is empty, the log holds everything.
     let path = kept.path().join("store.db");
     assert!(fs::metadata(beside(&path, "-wal")).unwrap().len() > 0);
     fs::write(&path, "").unwrap();
@@ -117,7 +117,7 @@ fn a_store_that_may_not_be_written_is_refused_at_once() {
     drop(Store::open(&path).unwrap());
     fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
     let opened = Store::open(&path);
-    // Modes do not bind root.
+    // File modes do not restrict root.
     if rustix::process::geteuid().is_root() {
         opened.unwrap();
     } else {
@@ -236,7 +236,7 @@ fn looking_at_a_store_makes_and_changes_nothing() {
     assert!(looked_at.delete_vm(&id).is_err(), "it cannot be written");
     assert_eq!(files(&path), settled);
 
-    // A daemon has it open, and its last word is in the log only.
+    // A daemon has it open, and its last write is only in the log.
     let store = Store::open(&path).unwrap();
     store.delete_vm(&id).unwrap();
     let open = files(&path);
@@ -273,7 +273,7 @@ fn a_name_moves_only_from_an_image_that_was_built_and_is_not_in_use() {
     store.insert_image(&built).unwrap();
     assert!(matches!(store.insert_image(&next), Err(StoreError::NameTaken(_))));
     store.insert_image_for(&next, &built.id).unwrap();
-    // One that a VM uses, and one that no build has made, stay.
+    // An image that a VM uses, and one that no build created, are kept.
     let wanted = image(3, "image", key);
     assert!(matches!(store.insert_image_for(&wanted, &used.id), Err(StoreError::NameTaken(_))));
     store.rename_image(&used, &"other".parse().unwrap()).unwrap();

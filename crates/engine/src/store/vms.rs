@@ -14,13 +14,13 @@ use crate::step::Step;
 /// First vsock context id of a guest: 0 to 2 are the hypervisor, loopback and the host.
 const FIRST_CID: u32 = 3;
 
-/// A context id to begin the search for a free one at. Another user's daemon knows nothing of this store, and with the
-/// host kernel's vsock all guests of the host share the ids: so VMs begin all over the place.
+/// Returns a random context id from which to search for a free one. With the host kernel's vsock, all guests of the
+/// host share the ids, and another user's daemon does not know this store's.
 fn first_cid() -> u32 {
     (u32::from_be_bytes(crate::random::random()) >> 2).max(FIRST_CID)
 }
 
-/// A VM, as it is kept.
+/// A VM's row.
 #[derive(Debug, Clone)]
 pub(crate) struct VmRecord {
     pub(crate) id: Id,
@@ -34,19 +34,19 @@ pub(crate) struct VmRecord {
     pub(crate) memory: Size,
     pub(crate) system_overlay_size: Size,
     pub(crate) disk_size: Size,
-    /// The VMM that was asked for.
+    /// The requested VMM.
     pub(crate) vmm: Option<Vmm>,
-    /// What it last ran with.
+    /// The VMM and accelerator of its last run.
     pub(crate) ran_with: Option<RanWith>,
-    /// Whether its network reaches out.
+    /// True if its network reaches the outside.
     pub(crate) nat: bool,
     pub(crate) rm: bool,
     pub(crate) cid: u32,
-    /// Whether somebody has been told that it is there.
+    /// True once a client knows of the VM. Else the next daemon deletes it.
     pub(crate) acknowledged: bool,
     pub(crate) created_at: Timestamp,
     pub(crate) started_at: Option<Timestamp>,
-    /// When somebody last had to do with its guest.
+    /// Time of the last use of its guest.
     pub(crate) last_used_at: Option<Timestamp>,
     pub(crate) last_error: Option<String>,
     pub(crate) handle: Option<Handle>,
@@ -61,22 +61,22 @@ impl Named for VmRecord {
     }
 }
 
-/// What is alive on the host for a running VM.
+/// Host state of a running VM.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Handle {
     pub(crate) vmm: Vmm,
     pub(crate) accel: Accel,
     /// The VMM's process id.
     pub(crate) pid: u32,
-    /// Its API or QMP socket.
+    /// The VMM's API or QMP socket.
     pub(crate) control: PathBuf,
-    /// The way to the agent.
+    /// The connection to the agent.
     pub(crate) guest: GuestChannel,
-    /// The network, in words.
+    /// The network, as text.
     pub(crate) network: String,
 }
 
-/// A VM to be.
+/// A VM to create.
 #[derive(Debug, Clone)]
 pub(crate) struct NewVm {
     pub(crate) id: Id,
@@ -106,7 +106,7 @@ impl Store {
         Ok(self.query(&select, [id.as_str()], read)?.pop())
     }
 
-    /// Reserves a VM's name and context id: all that two VMs may not share.
+    /// Reserves a VM's name and context id, which must be unique.
     pub(crate) fn insert_vm(&self, vm: &NewVm) -> Result<(), StoreError> {
         self.write_and_tell(Step::VmInsert, |transaction| {
             let free = "SELECT min(cid) FROM (SELECT ?1 AS cid UNION SELECT cid + 1 FROM vms WHERE cid >= ?1)
@@ -136,13 +136,13 @@ impl Store {
         })
     }
 
-    /// Records that a VM is on its way up or down.
+    /// Records a VM's new state while it starts or stops.
     pub(crate) fn set_vm_state(&self, id: &Id, state: VmState) -> Result<(), StoreError> {
         let update = "UPDATE vms SET state = ? WHERE id = ?";
         self.change_state(Step::VmState, id, (state, None), update, params![state.as_str(), id.as_str()])
     }
 
-    /// Records that a VM runs, and what is alive for it.
+    /// Records that a VM runs, and its handle.
     pub(crate) fn set_vm_running(&self, id: &Id, at: Timestamp, handle: &Handle) -> Result<(), StoreError> {
         let update = "UPDATE vms SET state = 'running', acknowledged = 1, started_at = ?1, last_used_at = ?1, last_error = NULL, handle = ?2,
             ran_with = ?3 WHERE id = ?4";
@@ -151,7 +151,7 @@ impl Store {
         self.change_state(Step::VmRunning, id, (VmState::Running, None), update, values)
     }
 
-    /// Records that nothing is alive for a VM any more; in state `error` when there is one.
+    /// Records that a VM no longer runs: in state `error` with an error, else `stopped`.
     pub(crate) fn set_vm_down(&self, id: &Id, error: Option<&str>) -> Result<(), StoreError> {
         let state = if error.is_some() { VmState::Error } else { VmState::Stopped };
         let update =
@@ -160,7 +160,7 @@ impl Store {
         self.change_state(Step::VmDown, id, (state, error), update, values)
     }
 
-    /// Runs `update`, which puts a VM into a state, perhaps because of an error; and tells that, if it was in another.
+    /// Runs `update`, which sets a VM's state, with an optional error. Reports the change if the state is new.
     fn change_state(
         &self,
         step: Step,
@@ -180,7 +180,7 @@ impl Store {
         })
     }
 
-    /// Records another hardware; what is left out stays. With a VMM, what the VM last ran with binds it no more.
+    /// Changes a VM's hardware; unset fields keep their values. Setting a VMM clears what the VM last ran with.
     pub(crate) fn set_vm_hardware(&self, id: &Id, wanted: &SetVm) -> Result<(), StoreError> {
         let update = "UPDATE vms SET vcpu = coalesce(?, vcpu), memory = coalesce(?, memory),
             nat = coalesce(?, nat), disk_size = coalesce(?, disk_size), vmm = coalesce(?5, vmm),
@@ -200,32 +200,32 @@ impl Store {
         })
     }
 
-    /// Records that somebody had to do with a VM's guest at `at`.
+    /// Records that a VM's guest was used at `at`.
     pub(crate) fn touch_vm(&self, id: &Id, at: Timestamp) -> Result<(), StoreError> {
         let update = "UPDATE vms SET last_used_at = ? WHERE id = ?";
         self.execute(Step::VmTouch, update, params![at.to_string(), id.as_str()])?;
         Ok(())
     }
 
-    /// Records that somebody was told of a VM that has not been started.
+    /// Records that a client knows of a VM that has not been started.
     pub(crate) fn acknowledge_vm(&self, id: &Id) -> Result<(), StoreError> {
         self.execute(Step::VmAcknowledge, "UPDATE vms SET acknowledged = 1 WHERE id = ?", [id.as_str()])?;
         Ok(())
     }
 
-    /// Records that a VM whose start failed stays all the same, for somebody to look at, and goes with no session.
+    /// Keeps a VM whose start failed, so that the user can inspect it, also after its session.
     pub(crate) fn keep_vm(&self, id: &Id) -> Result<(), StoreError> {
         self.execute(Step::VmKeep, "UPDATE vms SET acknowledged = 1, rm = 0 WHERE id = ?", [id.as_str()])?;
         Ok(())
     }
 
-    /// Records that a VM is to go: as if nobody had been told of it, the next daemon finishes what this one may not.
+    /// Marks a VM for deletion by clearing `acknowledged`: if this daemon dies first, the next one deletes it.
     pub(crate) fn condemn_vm(&self, id: &Id) -> Result<(), StoreError> {
         self.execute(Step::VmCondemn, "UPDATE vms SET acknowledged = 0 WHERE id = ?", [id.as_str()])?;
         Ok(())
     }
 
-    /// Forgets a VM. Refused while its journal holds anything.
+    /// Deletes a VM's row. SQLite refuses while the journal has rows of the VM.
     pub(crate) fn delete_vm(&self, id: &Id) -> Result<(), StoreError> {
         let delete = "DELETE FROM vms WHERE id = ? RETURNING name";
         self.write_and_tell(Step::VmDelete, |transaction| {
@@ -234,7 +234,7 @@ impl Store {
         })
     }
 
-    /// Whether a VM has this name.
+    /// Returns whether a VM has this name.
     pub(crate) fn has_vm_named(&self, name: &VmName) -> Result<bool, StoreError> {
         let connection = self.connection();
         let mut select = connection.prepare_cached("SELECT 1 FROM vms WHERE name = ?")?;
@@ -242,7 +242,7 @@ impl Store {
     }
 }
 
-/// What a VM is called, and what it is doing, if there is such a VM.
+/// Returns the name and state of a VM, if it exists.
 fn name_and_state(transaction: &Transaction<'_>, id: &Id) -> Result<Option<(VmName, VmState)>, StoreError> {
     let mut select = transaction.prepare_cached("SELECT name, state FROM vms WHERE id = ?")?;
     let mut rows = select.query([id.as_str()])?;

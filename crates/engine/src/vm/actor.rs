@@ -1,4 +1,4 @@
-//! A VM's owner: the one task that changes it, and that sees its processes die.
+//! The actor of a VM: the only task that changes the VM, and that notices when its processes exit.
 
 use std::{collections::VecDeque, future::Future, pin::pin, sync::Arc, time::Duration};
 
@@ -22,14 +22,14 @@ use crate::{
     store::{ImageRecord, VmRecord},
 };
 
-/// Requests that may wait for the owner's attention; more are refused because it is busy.
+/// Maximum number of requests in the actor's queue; further requests are refused as busy.
 const WAITING: usize = 8;
 
-/// A change of a VM, which answers nothing but that it is done.
+/// A change to a VM. Its result carries no value.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
     Start(Personal),
-    /// Ends by force after so long.
+    /// Ends the VM by force after this timeout.
     Stop(Duration),
     Restart(Duration, Personal),
     Kill(KillSignal),
@@ -41,16 +41,16 @@ pub(crate) enum Change {
     },
 }
 
-/// Where the result of a request goes.
+/// Channel for the result of a request.
 pub(super) type Answer<T> = oneshot::Sender<Result<T, EngineError>>;
 
-/// What is asked of a VM's owner, with where the answer goes.
+/// A request to a VM's actor, with the channel for its answer.
 #[derive(Debug)]
 pub(super) enum Ask {
     Change(Change, Answer<()>),
-    /// Answers the image that it has made.
+    /// Answers with the created image.
     Commit(CommitVm, Answer<ImageRecord>),
-    /// Answers what was amiss.
+    /// Answers with the problems found.
     Look(Answer<Vec<String>>),
 }
 
@@ -75,7 +75,7 @@ impl Ask {
         match self {
             Self::Change(_, answer) => send(answer, Ok(())),
             Self::Look(answer) => send(answer, Ok(Vec::new())),
-            // Policy never finds nothing to do for one.
+            // Unreachable: the policy never decides `Nothing` for a commit.
             Self::Commit(_, answer) => send(answer, Err(EngineError::Cancelled)),
         }
     }
@@ -89,14 +89,14 @@ impl Ask {
     }
 }
 
-/// A request to a VM's owner.
+/// A request to a VM's actor, with the operation that it belongs to.
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) ask: Ask,
     pub(super) context: Context,
 }
 
-/// The owner's own state.
+/// State of the actor.
 #[derive(Debug)]
 pub(super) struct Actor {
     services: Arc<Services>,
@@ -107,13 +107,13 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    /// Makes the owner of VM `id`, with its processes, and the way to reach it.
+    /// Creates the actor of VM `id` with the VM's live processes, and the sender of its requests.
     pub(super) fn new(services: Arc<Services>, id: Id, alive: Alive) -> (Self, mpsc::Sender<Message>) {
         let (sender, inbox) = mpsc::channel(WAITING);
         (Self { services, id, inbox, waiting: VecDeque::new(), alive }, sender)
     }
 
-    /// Lives until the VM is deleted or the engine has let go of it.
+    /// Runs until the VM is deleted or the engine drops the sender.
     pub(super) async fn run(mut self) {
         loop {
             let message = match self.waiting.pop_front() {
@@ -148,7 +148,7 @@ impl Actor {
         }
     }
 
-    /// Does what is asked. True when the VM is gone.
+    /// Carries out a request. Returns true if the VM was deleted.
     async fn carry_out(&mut self, Message { ask, context }: Message, record: &VmRecord) -> bool {
         let Self { services, id, inbox, waiting, alive } = self;
         let (services, id) = (&**services, &*id);
@@ -200,7 +200,7 @@ impl Actor {
         record.ok_or_else(|| ApiError::new(ErrorKind::NotFound, format!("no VM {}", self.id)).into())
     }
 
-    /// A process of a VM that should run has ended.
+    /// Cleans up after a process of a running VM has exited.
     async fn died(&mut self, death: Death) {
         tracing::warn!(vm = %self.id, %death, "a process of the VM ended");
         if let Err(error) = stop::clean_up(&self.services, &self.id, &mut self.alive, death).await {
@@ -209,7 +209,7 @@ impl Actor {
     }
 }
 
-/// Stops and starts a VM, as one thing; one that is down is only started.
+/// Restarts a VM as one operation. A VM that is down is only started.
 async fn restart(
     services: &Services,
     record: &VmRecord,
@@ -226,7 +226,7 @@ async fn restart(
     start::start(services, record, context, alive, personal).await
 }
 
-/// The requests that come while `work` is done.
+/// The requests that arrive during `work`.
 struct Queue<'a> {
     record: &'a VmRecord,
     work: Work,
@@ -236,7 +236,7 @@ struct Queue<'a> {
 }
 
 impl Queue<'_> {
-    /// Waits for `done`, while others who ask wait, interrupt it, or are refused.
+    /// Awaits `done`. Meanwhile, new requests are queued, interrupt the work, or are refused.
     async fn during<T>(&mut self, done: impl Future<Output = T>) -> T {
         let mut done = pin!(done);
         loop {

@@ -1,4 +1,4 @@
-//! Changing a VM's hardware while it is down.
+//! Changes a VM's hardware while the VM is down.
 
 use std::{fs, path::Path};
 
@@ -7,7 +7,7 @@ use banger_api::{ApiError, ErrorKind, SetVm, Size};
 use super::services::Services;
 use crate::{error::EngineError, operation::Context, store::VmRecord};
 
-/// Gives the VM of `record` the hardware that is `wanted`, from its next start on.
+/// Sets the hardware of the VM of `record`, effective at its next start.
 pub(super) async fn change(
     services: &Services,
     record: &VmRecord,
@@ -28,8 +28,8 @@ pub(super) async fn change(
     Ok(())
 }
 
-/// Makes the work disk larger. The file system on it is checked first; it grows in the guest, at the next start: there
-/// the kernel does it with its journal, so that nothing can break it half-way.
+/// Enlarges the work disk after checking its file system. The guest grows the file system at the next start: its
+/// kernel uses the journal, so an interruption cannot damage it.
 async fn grow(
     services: &Services,
     record: &VmRecord,
@@ -37,7 +37,7 @@ async fn grow(
     size: Size,
 ) -> Result<(), EngineError> {
     let disk = services.vm_dir(record).work_disk();
-    // One that was never started has none yet.
+    // A VM that was never started has no disk yet.
     if size == record.disk_size || !disk.exists() {
         return Ok(());
     }
@@ -50,7 +50,7 @@ async fn grow(
         .await
 }
 
-/// What is added takes no room until it is written.
+/// Extends the file. The new part is sparse: it uses no space until it is written.
 fn lengthen(disk: &Path, size: Size) -> Result<(), EngineError> {
     let file = fs::OpenOptions::new().write(true).open(disk).map_err(EngineError::file("open", disk))?;
     let now = file.metadata().map_err(EngineError::file("look at", disk))?.len();

@@ -1,4 +1,4 @@
-//! Making an image of what is on the disks of a VM that is down. Its owner does it, so that it is not started meanwhile.
+//! Creates an image from the disks of a VM that is down. The VM's actor does it, so that the VM cannot start meanwhile.
 
 use banger_api::{ApiError, CommitVm, ErrorKind, ImageSource, Remedy, Size, SubjectKind};
 use banger_image::{Disks, RootfsOptions};
@@ -13,7 +13,7 @@ use crate::{
     store::{ImageRecord, VmRecord},
 };
 
-/// Makes the image and returns it.
+/// Creates the image and returns it.
 pub(super) async fn commit(
     services: &Services,
     record: &VmRecord,

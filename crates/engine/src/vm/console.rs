@@ -1,23 +1,23 @@
-//! The end of the guest's console, for errors to show.
+//! The last lines of the guest's console, for error messages.
 
 use std::{io, path::Path};
 
 use crate::logs::{CONSOLE_MAX, Reader};
 
-/// Console lines that go into an error.
+/// Maximum number of console lines in an error.
 pub(super) const CONSOLE_LINES: usize = 12;
 
-/// Most characters of a console line that are put into an error.
+/// Maximum number of characters of a console line in an error.
 const LINE_MAX: usize = 400;
 
-/// How far from the end a panic's reason is looked for.
+/// Number of lines at the end of the log that are searched for a kernel panic.
 const PANIC_WITHIN: usize = 100;
 
 fn read_all(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     let mut reader = Reader::open(path, None)?;
     let mut buffer = vec![0; 64 << 10];
-    // A guest that goes on talking must not be listened to for ever.
+    // Bounded, because a guest may write without end.
     while (text.len() as u64) < 2 * CONSOLE_MAX {
         let count = reader.read(&mut buffer)?;
         if count == 0 {
@@ -28,8 +28,8 @@ fn read_all(path: &Path) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The last `count` lines of the log at `path` that say anything, without control characters; after a panic of the
-/// kernel, those from its reason on, which a trace of its stack would crowd out.
+/// Returns the last `count` non-empty lines of the log at `path`, without control characters. After a kernel panic,
+/// returns the lines from its reason on, because the stack trace would crowd the reason out.
 pub(super) fn last_lines(path: &Path, count: usize) -> Vec<String> {
     let text = read_all(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

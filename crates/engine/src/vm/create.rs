@@ -1,4 +1,4 @@
-//! Making a VM.
+//! Creates VMs.
 
 use std::sync::Arc;
 
@@ -16,15 +16,15 @@ use crate::{
     store::{ImageRecord, KernelRecord, NewVm, StoreError},
 };
 
-/// Made-up names that are tried before giving up on them being free.
+/// Number of attempts to insert a VM without a name. The last attempt uses the name `vm-ID`.
 const NAME_TRIES: usize = 20;
 
 impl Vms {
-    /// Makes a VM and, unless asked not to, starts it, fetching its image and kernel where they are missing. With `rm`, the stream stays
-    /// open after `done`, and the VM is deleted when it is hung up.
+    /// Creates a VM and, unless `no_start` is set, starts it. Fetches a missing image and kernel. With `rm`, the
+    /// event stream stays open after `done`, and bangerd deletes the VM when the client closes it.
     ///
     /// # Errors
-    /// When the request makes no sense; nothing is done then.
+    /// Returns an error, and does nothing, if the request is invalid.
     pub fn run(self: &Arc<Self>, request: CreateVm) -> Result<Events, ApiError> {
         check(&request)?;
         let hang_up = if request.detach { OnHangUp::GoOn } else { OnHangUp::Cancel };
@@ -48,7 +48,7 @@ impl Vms {
     async fn make_and_start(&self, mut request: CreateVm, context: &Context) -> Result<Vm, EngineError> {
         let services = &self.services;
         let defaults = services.config.now()?;
-        // Before anything is made or fetched: all of it could be in vain.
+        // Before anything is created or fetched, so that no work is wasted.
         preflight::before_create(services, &request, context).await?;
         if let Some(name) = &request.name
             && services.store.has_vm_named(name)?
@@ -74,8 +74,8 @@ impl Vms {
         self.show_by_id(&id)
     }
 
-    /// A VM that failed to start is undone if nobody could want it: it was cancelled, was not to be kept, or never
-    /// came so far as to have a console. Otherwise it stays in state `error`, for its logs.
+    /// Deletes or keeps a VM that failed to start. Deletes it if the operation was cancelled, `rm` was set, or the VM
+    /// has no console log. Otherwise keeps it for its logs. A VM that runs is always kept.
     async fn undo_or_keep(&self, id: &Id, rm: bool, context: &Context, error: EngineError) -> EngineError {
         let services = &self.services;
         let stays = match services.store.vm(id) {
@@ -135,14 +135,14 @@ impl Vms {
                 Err(error) => return Err(error.into()),
             }
         }
-        // Most made-up names are taken; the id never is.
+        // Most generated names are taken; the id never is.
         vm.name = format!("vm-{}", vm.id).parse().map_err(internal)?;
         self.services.store.insert_vm(&vm)?;
         Ok(vm.id)
     }
 }
 
-/// Refuses what cannot be made, before anything is. What is not asked for is as configured, which is in bounds.
+/// Validates the request before creating anything. Unset fields use configured defaults, which are within the limits.
 fn check(request: &CreateVm) -> Result<(), ApiError> {
     let disks = [("a work disk", request.disk_size), ("a system overlay", request.system_overlay_size)];
     check_hardware(request.vcpu, request.memory, disks)?;

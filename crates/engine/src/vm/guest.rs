@@ -1,4 +1,4 @@
-//! The daemon's own talk with the agent in a guest: identity when it comes up, power-off when it goes down.
+//! The daemon's connection to the agent in a guest: configuration at start, power-off at stop, inspection.
 //!
 //! The guest is hostile: everything it sends is bounded in size and time.
 
@@ -14,13 +14,13 @@ use tokio::{
 
 use crate::{error::EngineError, store::Handle};
 
-/// How long a guest may take to answer once it is up. A guest without KVM takes a second or two, and longer on a busy host.
+/// Timeout for an answer from a running guest. A guest without KVM needs a second or two, and longer on a busy host.
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// The first generation of agents that can be asked how their guests are.
+/// First agent generation that supports `Inspect`.
 const INSPECTS: u32 = 2;
 
-/// How the guest of a running VM is, by its own account; nothing, when its agent is of before that question.
+/// Asks the guest of a running VM for its load, memory and network use. Returns `None` if its agent is too old.
 pub(super) async fn inspect(handle: &Handle) -> Result<Option<Inspection>, EngineError> {
     let (mut agent, greeting) = Agent::greeted(banger_vmm::connect(&handle.guest, AGENT_PORT).await?).await?;
     if greeting.generation < INSPECTS {
@@ -40,7 +40,7 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    /// Takes a connection from its greeting on.
+    /// Receives the greeting on a new connection.
     pub(super) async fn greeted(stream: GuestStream) -> Result<(Self, Greeting), EngineError> {
         let mut agent = Self { stream, decoder: Decoder::default() };
         let greeting = agent.receive().await?;
@@ -48,7 +48,7 @@ impl Agent {
         Ok((agent, greeting))
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a request and waits for the reply.
     pub(super) async fn ask(&mut self, request: &Request) -> Result<Reply, EngineError> {
         let mut bytes = BytesMut::new();
         Frame::control(request).map_err(|error| garbage(&error))?.encode(&mut bytes);

@@ -1,8 +1,8 @@
-//! What hardware a VM can have.
+//! Limits of a VM's hardware.
 
 use banger_api::{ApiError, ErrorKind, Limits, Size};
 
-/// Refuses hardware that no VM has; what is `None` is not asked for.
+/// Rejects hardware outside the limits. `None` means not requested.
 pub(super) fn check_hardware<const N: usize>(
     vcpu: Option<u32>,
     memory: Option<Size>,

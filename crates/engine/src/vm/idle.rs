@@ -1,4 +1,4 @@
-//! The stale sweep: running VMs that nobody has used for long are stopped, where that is configured.
+//! The stale sweep: stops running VMs that have been unused for the configured time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,10 +8,10 @@ use jiff::{SignedDuration, Timestamp};
 use super::vms::Vms;
 use crate::{error::EngineError, store::VmRecord};
 
-/// How often to look.
+/// Interval between sweeps.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// Looks for unused VMs and stops them, for ever.
+/// Stops unused VMs, in an endless loop.
 pub(crate) async fn stop_idle(vms: Arc<Vms>) {
     loop {
         let after = stale_after(&vms);
@@ -25,7 +25,7 @@ pub(crate) async fn stop_idle(vms: Arc<Vms>) {
 }
 
 fn stale_after(vms: &Vms) -> Option<Duration> {
-    // Requests tell of a configuration that is broken; nothing is stopped by one.
+    // Requests report a broken configuration; the sweep then stops nothing.
     match vms.services.config.now().map(|config| config.auto_stop_stale_after()) {
         Ok(AutoStop::After(after)) => Some(after.as_duration()),
         Ok(AutoStop::Off) | Err(_) => None,
@@ -44,8 +44,8 @@ fn stop_unused(vms: &Arc<Vms>, after: Duration) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Since when a running VM has been unused, if that is longer than `after`; by its row, and by the sessions that are
-/// open and the last use that was not written down.
+/// Returns since when a running VM has been unused, if that is longer than `after`. Considers the store's record, the
+/// open sessions, and the last use, which may not be in the store yet.
 fn unused_since(
     vm: &VmRecord,
     (sessions, last): (usize, Option<Timestamp>),
@@ -57,7 +57,7 @@ fn unused_since(
     (vm.state == VmState::Running && sessions == 0 && unused).then_some(since)
 }
 
-/// Stops it in order, beside what else there is to do; asked again while that goes on, its owner has nothing to do.
+/// Starts a graceful stop in the background. The VM's actor ignores a repeated request.
 fn stop(vms: &Arc<Vms>, vm: VmRecord, since: Timestamp) {
     tracing::info!(vm = %vm.id, name = %vm.name, %since, "stopped: nobody has used it since");
     match vms.stop(vm.id.as_str(), StopVm::default()) {
@@ -94,7 +94,7 @@ mod tests {
             (vm(Running, nine, None), 0, true),
             (vm(Running, nine, nine), 1, false),
             (vm(Running, nine, ten), 0, false),
-            // Used before it was last started.
+            // Used before its last start.
             (vm(Running, ten, nine), 0, false),
             (vm(Paused, nine, nine), 0, false),
             (vm(Stopped, None, nine), 0, false),

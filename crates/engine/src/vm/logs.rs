@@ -1,4 +1,4 @@
-//! A VM's logs.
+//! Logs of a VM.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -13,12 +13,12 @@ use crate::{
 };
 
 impl Vms {
-    /// A log of a VM, as far as it is kept; when it is followed, until the VM is down.
+    /// Returns the retained part of a VM's log. With `follow`, the stream continues until the VM is down.
     ///
     /// # Errors
-    /// When there is no such VM.
+    /// Returns an error if there is no such VM.
     pub fn logs(self: &Arc<Self>, reference: &str, read: ReadLog) -> Result<Parts, ApiError> {
-        // Before the look at its state, so that its end is not missed.
+        // Subscribe before reading the state, so that the VM's end is not missed.
         let happenings = self.services.store.happenings().follow();
         let vm = self.services.find_vm(reference)?;
         let dir = self.services.vm_dir(&vm);

@@ -1,4 +1,4 @@
-//! Looking whether a VM is as the store says, and making it so.
+//! Compares a VM with its store record and repairs differences.
 
 use banger_api::VmState;
 
@@ -9,8 +9,7 @@ use crate::{
     vmms::kind,
 };
 
-/// Looks whether the VM of `record`, to which nothing is being done, is as it should be. Mends what can be mended, and
-/// returns what was amiss.
+/// Checks an idle VM against its `record`. Repairs what it can, and returns the problems found.
 pub(super) async fn look(
     services: &Services,
     record: &VmRecord,

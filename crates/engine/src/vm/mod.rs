@@ -8,17 +8,17 @@
 //!                       │  ▼                  ▼  │ guest ends   ▼
 //!            stopped, error ◀─────────── stopping ◀─────────────┘
 //!                  ▲                             │
-//!                  └───── kill, from any of these, and by itself
+//!                  └───── from any of these: kill, or the VM ends by itself
 //! ```
 //!
-//! `restart` is a stop and a start as one thing. `set` changes what is down, and `commit` makes an image of it. What is down ends by `delete`; everything
-//! else by `delete --force`, which interrupts what is under way. A guest that powered itself off leaves `stopped`, one
-//! that broke leaves `error`, with why.
+//! `restart` is a stop and a start as one operation. `set` changes a VM that is down, and `commit` creates an image
+//! from it. `delete` removes a VM that is down; `delete --force` removes any VM and interrupts work in progress. A
+//! guest that powered itself off leaves state `stopped`; a guest that failed leaves state `error` with the reason.
 //!
-//! Each VM has one owner, its [`actor`]: a task to which requests and the deaths of its processes come as messages.
-//! [`policy`] says what is allowed when. [`start`], [`stop`], [`pause`], [`change`] and [`commit`] are the work. What they
-//! take from the host is a [`Resource`](crate::resource::Resource), written to the journal first. [`Vms`] is the service
-//! that the daemon's routes call.
+//! Each VM has one owner, its [`actor`]: a task that receives requests as messages and notices when the VM's
+//! processes exit. [`policy`] decides which requests are allowed in which state. [`start`], [`stop`], [`pause`],
+//! [`change`] and [`commit`] carry them out. Each host resource that they acquire is a
+//! [`Resource`](crate::resource::Resource), written to the journal first. The daemon's routes call [`Vms`].
 
 mod actor;
 mod change;

@@ -1,6 +1,6 @@
-//! Names for VMs that were given none.
+//! Generates names for VMs that were given none.
 
-/// 32 of each, so that a name takes ten random bits.
+/// 32 words in each list, so that a name uses ten random bits.
 const HOW: [&str; 32] = [
     "amber", "bold", "brave", "brisk", "calm", "clear", "clever", "cosy", "crisp", "eager", "fair", "fleet",
     "fond", "gentle", "glad", "keen", "kind", "light", "lively", "lucky", "merry", "mild", "neat", "nimble",
@@ -12,7 +12,7 @@ const WHO: [&str; 32] = [
     "panda", "robin", "seal", "stoat", "swan", "tern", "whale", "wren",
 ];
 
-/// A name out of 16 random bits, such as `brave-otter`.
+/// Returns a name built from 16 random bits, such as `brave-otter`.
 pub(crate) fn from_random(bits: u16) -> String {
     let pick = |words: [&'static str; 32], bits: u16| words[usize::from(bits % 32)];
     format!("{}-{}", pick(HOW, bits), pick(WHO, bits >> 5))

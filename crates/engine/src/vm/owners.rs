@@ -1,4 +1,4 @@
-//! The owners of all VMs, and how they are asked.
+//! The actors of all VMs, and requests to them.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{error::EngineError, operation::Context, store::ImageRecord};
 
-/// The owners of all VMs.
+/// The actors of all VMs.
 #[derive(Debug)]
 pub(crate) struct Owners {
     services: Arc<Services>,
@@ -28,7 +28,7 @@ impl Owners {
         Self { services, senders: Mutex::default() }
     }
 
-    /// Gives VM `id` an owner, with the processes that it has already.
+    /// Starts an actor for VM `id`, with the VM's live processes.
     pub(crate) fn add(self: &Arc<Self>, id: &Id, alive: Alive) {
         let (actor, sender) = Actor::new(self.services.clone(), id.clone(), alive);
         self.lock().insert(id.clone(), sender);
@@ -39,13 +39,13 @@ impl Owners {
         });
     }
 
-    /// Has a VM changed by its owner, and waits for the result.
+    /// Asks the VM's actor for a change, and waits for the result.
     pub(crate) async fn change(&self, id: &Id, change: Change, context: &Context) -> Result<(), EngineError> {
         tracing::info!(vm = %id, operation = %context.id(), ?change, "asked");
         self.ask(id, context, |answer| Ask::Change(change, answer)).await
     }
 
-    /// Has an image made of a VM's disks by its owner.
+    /// Asks the VM's actor to create an image from the VM's disks.
     pub(super) async fn commit(
         &self,
         id: &Id,
@@ -55,7 +55,7 @@ impl Owners {
         self.ask(id, context, |answer| Ask::Commit(commit, answer)).await
     }
 
-    /// Has a VM's owner look whether the VM is as the store says. Returns what was amiss.
+    /// Asks the VM's actor to compare the VM with the store. Returns the problems found.
     pub(crate) async fn look(&self, id: &Id, context: &Context) -> Result<Vec<String>, EngineError> {
         self.ask(id, context, Ask::Look).await
     }
@@ -78,7 +78,7 @@ impl Owners {
     }
 }
 
-/// A VM that has gone while something was asked of it.
+/// Returns the error for a VM that was deleted while a request was pending.
 pub(super) fn gone(id: &Id) -> EngineError {
     ApiError::new(ErrorKind::NotFound, format!("VM {id} is gone")).into()
 }

@@ -1,4 +1,4 @@
-//! Letting a VM's virtual CPUs stand still, and go on.
+//! Pauses and resumes a VM's virtual CPUs.
 
 use banger_api::{ApiError, ErrorKind, Remedy, SubjectKind, VmState};
 use banger_proto::{AGENT_PORT, Configure, Reply, Request};
@@ -15,7 +15,7 @@ use crate::{
 pub(super) async fn pause(services: &Services, record: &VmRecord) -> Result<(), EngineError> {
     let handle = handle(record)?;
     let vmm = banger_vmm::control(kind(handle.vmm));
-    // First, so that whoever finds it paused knows why its guest is silent.
+    // Recorded first, so that the state explains why the guest does not answer.
     services.store.set_vm_state(&record.id, VmState::Paused)?;
     if let Err(error) = vmm.pause(&handle.control).await {
         services.store.set_vm_state(&record.id, VmState::Running)?;
@@ -24,7 +24,7 @@ pub(super) async fn pause(services: &Services, record: &VmRecord) -> Result<(), 
     Ok(())
 }
 
-/// Lets a paused VM go on, and gives its guest the time of day.
+/// Resumes a paused VM and sets its guest's clock.
 pub(super) async fn resume(services: &Services, record: &VmRecord) -> Result<(), EngineError> {
     let handle = handle(record)?;
     banger_vmm::control(kind(handle.vmm)).resume(&handle.control).await?;

@@ -1,8 +1,8 @@
-//! What is allowed when: a pure function of a VM's state, what is being done to it, and what is asked.
+//! Decides which requests are allowed: a pure function of a VM's state, the work in progress, and the request.
 
 use banger_api::VmState;
 
-/// What is asked of a VM.
+/// A request to a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Request {
     Start,
@@ -12,29 +12,29 @@ pub(super) enum Request {
     Pause,
     Resume,
     Set,
-    /// Make an image of what is on its disks.
+    /// Create an image from its disks.
     Commit,
-    /// Look whether it is as it should be.
+    /// Compare it with its store record.
     Look,
     Delete {
         force: bool,
     },
 }
 
-/// What is being done to a VM: one thing at a time.
+/// Work in progress on a VM; one at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Work {
     Start,
     Stop,
     Restart,
-    /// Something that is over in a moment: a kill, a pause, a resumption, a change.
+    /// Short work: kill, pause, resume, set, or look.
     Moment,
     Commit,
     Delete,
 }
 
 impl Work {
-    /// The work that a request is.
+    /// Returns the kind of work that a request causes.
     pub(super) fn of(request: Request) -> Self {
         match request {
             Request::Start => Self::Start,
@@ -47,35 +47,35 @@ impl Work {
     }
 }
 
-/// What comes of a request.
+/// Decision on a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// Do it.
+    /// Run it now.
     Run,
-    /// Wait until what is being done is done, then decide again.
+    /// Queue it until the current work ends, then decide again.
     Wait,
-    /// Cancel what is being done, let it undo, then decide again.
+    /// Cancel the current work, wait for its undo, then decide again.
     Interrupt,
-    /// It is so already.
+    /// Nothing to do: the VM is in that state already.
     Nothing,
-    /// No, and why.
+    /// Refuse it for this reason.
     Refuse(Refusal),
 }
 
-/// Why a request is not carried out.
+/// Reason why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// This is being done to it, and must end first.
+    /// This work is in progress and must end first.
     Busy(Work),
-    /// It must run for this.
+    /// The VM must be running.
     NotRunning,
-    /// It must not run for this.
+    /// The VM must be down.
     Running,
-    /// It must be resumed first.
+    /// The VM must be resumed first.
     Paused,
 }
 
-/// Decides on `asked` for a VM in `state`, to which `doing` is being done.
+/// Decides on request `asked` for a VM in `state` with work `doing` in progress.
 pub(super) fn decide(state: VmState, doing: Option<Work>, asked: Request) -> Decision {
     match doing {
         Some(work) => meanwhile(work, asked),
@@ -97,7 +97,7 @@ fn idle(state: VmState, asked: Request) -> Decision {
         }
         (Request::Set | Request::Commit | Request::Delete { force: false }, Running | Paused)
         | (Request::Commit, Starting | Stopping) => Refuse(Refusal::Running),
-        // Nobody is at work on one that is on its way up or down: what the last daemon left is taken on from here.
+        // An earlier bangerd left the VM starting or stopping, without work in progress: the request runs from there.
         _ => Run,
     }
 }
@@ -176,7 +176,7 @@ mod tests {
         }
     }
 
-    /// A VM as its owner has it, with requests that come and work that ends in any order.
+    /// Model of a VM and its actor, with requests that arrive and work that ends in any order.
     #[derive(Debug)]
     struct Model {
         state: VmState,
@@ -275,7 +275,7 @@ mod tests {
                     None => model.end(ends.next().unwrap_or(true)),
                 }
             }
-            // A deletion by force gets there in any case, after whatever waits before it.
+            // A forced deletion always succeeds, after the requests queued before it.
             asked += 1;
             model.ask(Request::Delete { force: true });
             for _ in 0..asked + 1 {

@@ -1,5 +1,4 @@
-//! The checks that a start makes before it does anything: those that start no process and take no time. All that is
-//! wrong is told together.
+//! Checks before a start: those that are fast and start no process. All problems are reported together.
 
 use banger_api::{ApiError, CreateVm, ErrorKind, Remedy, SubjectKind};
 
@@ -13,7 +12,7 @@ use crate::{
     store::VmRecord,
 };
 
-/// Before a VM is made: what is missing for it is not fetched, and nothing is reserved, when it could not start.
+/// Checks before a VM is created, so that nothing is fetched or reserved for a VM that could not start.
 pub(crate) async fn before_create(
     services: &Services,
     request: &CreateVm,
@@ -31,7 +30,7 @@ pub(crate) async fn before_create(
     problems.all("the VM cannot be made")
 }
 
-/// Before the VM of `record` is started.
+/// Checks before the VM of `record` is started.
 pub(crate) async fn before_start(
     services: &Services,
     record: &VmRecord,
@@ -44,7 +43,7 @@ pub(crate) async fn before_start(
     problems.all(&format!("VM {} cannot start", record.name))
 }
 
-/// Before the running VM of `record` is stopped to be started again, which frees the memory that it needs.
+/// Checks before the running VM of `record` is restarted. Memory is not checked, because the stop frees it.
 pub(crate) async fn before_restart(services: &Services, record: &VmRecord) -> Result<(), EngineError> {
     let problems = of_vm(services, record).await?;
     problems.all(&format!("VM {} runs on, as it could not start again", record.name))
@@ -64,7 +63,7 @@ async fn of_vm(services: &Services, record: &VmRecord) -> Result<Problems, Engin
         &record.kernel,
         &services.kernels.dir(&record.kernel_id).vmlinux(),
     ));
-    // What is not there yet is made.
+    // The start creates missing disks.
     if !services.vm_dir(record).work_disk().exists() {
         problems.add(fresh_disks(&services.dirs));
     }
@@ -79,7 +78,7 @@ fn of_host(services: &Services) -> Problems {
     problems
 }
 
-/// What is wrong so far.
+/// Problems found so far.
 #[derive(Debug, Default)]
 struct Problems(Vec<ApiError>);
 
@@ -90,7 +89,7 @@ impl Problems {
         }
     }
 
-    /// One problem is the error; several are one error of the first's kind, with all of them as its causes.
+    /// Returns one problem as it is. Several become one error of the first's kind, with all of them as causes.
     fn all(mut self, what: &str) -> Result<(), EngineError> {
         if self.0.len() < 2 {
             return self.0.pop().map_or(Ok(()), |error| Err(error.into()));

@@ -1,4 +1,4 @@
-//! Processes that outlive the daemon: known by pid and start time, watched through a pidfd.
+//! Processes that outlive the daemon: identified by pid and start time, watched through a pidfd.
 
 use std::{
     fmt, fs,
@@ -19,14 +19,14 @@ use rustix::process::{
 
 use crate::{error::EngineError, resource::ProcessRole};
 
-/// How long a VMM may take to end once its guest has; the guest's connections break first.
+/// Timeout for the VMM to exit after its guest has ended. The guest's connections break first.
 pub(super) const ENDS: Duration = Duration::from_secs(10);
 
-/// How long the console's keeper may take to write what is left in its pipe. Without that, a panic is not seen and its VM
-/// passes for one that powered off.
+/// Timeout for the log keeper to write the rest of its pipe. If it is cut short, a panic goes unnoticed and the VM
+/// seems to have powered off.
 const CONSOLE_WRITTEN: Duration = Duration::from_secs(60);
 
-/// How long a killed process may take to be gone: one that hangs in the kernel is told of, not waited for.
+/// Timeout for a killed process to disappear. A process that hangs in the kernel is reported, not awaited.
 const GONE: Duration = Duration::from_secs(60);
 
 /// A live process.
@@ -36,14 +36,14 @@ pub(crate) struct LiveProcess {
     pidfd: Watched,
 }
 
-/// How a process ended.
+/// Exit status of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExitReason {
-    /// It exited with this status.
+    /// Exited with this status.
     Exited(i32),
-    /// A signal of this number killed it.
+    /// Killed by the signal with this number.
     Killed(i32),
-    /// The kernel does not say: another daemon started it.
+    /// Unknown: the process is a child of an earlier daemon.
     Unknown,
 }
 
@@ -57,7 +57,7 @@ impl fmt::Display for ExitReason {
     }
 }
 
-/// The end of a process without which its VM does not run.
+/// Exit of a process that its VM needs to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Death {
     pub(crate) role: ProcessRole,
@@ -71,8 +71,7 @@ impl fmt::Display for Death {
 }
 
 impl Death {
-    /// How likely it caused the end of the VM's other processes: a VMM fails without its helper, and a helper exits when its
-    /// VMM has ended.
+    /// Returns how likely this exit caused others: a VMM fails without its helper, and a helper exits after its VMM.
     fn rank(self) -> u8 {
         match (self.role, self.reason) {
             (_, ExitReason::Killed(_)) => 3,
@@ -83,19 +82,19 @@ impl Death {
     }
 }
 
-/// The processes of a VM; none while it is down.
+/// The live processes of a VM; none while it is down.
 #[derive(Debug, Default)]
 pub(crate) struct Alive {
     /// Runs the guest.
     pub(crate) vmm: Option<LiveProcess>,
-    /// What the VMM needs to run.
+    /// Processes that the VMM needs to run.
     pub(crate) helpers: Vec<(ProcessRole, LiveProcess)>,
-    /// The console's keeper: it ends by itself, after the VMM.
+    /// The log keeper: it exits by itself, after the VMM.
     pub(crate) console: Option<LiveProcess>,
 }
 
 impl Alive {
-    /// Adds a process in its role.
+    /// Adds a process with its role.
     pub(crate) fn add(&mut self, role: ProcessRole, process: LiveProcess) {
         match role {
             ProcessRole::Vmm => self.vmm = Some(process),
@@ -104,8 +103,8 @@ impl Alive {
         }
     }
 
-    /// Waits for the end of the VMM or a helper; for ever, when there are none. When several have ended, returns the one that
-    /// most likely caused the others' end.
+    /// Waits until the VMM or a helper exits; for ever if there are none. If several have exited, returns the one
+    /// that most likely caused the others to exit.
     pub(crate) async fn first_death(&self) -> Death {
         let mut deaths: Vec<_> =
             self.needed().map(|(role, process)| (role, Box::pin(process.ended()))).collect();
@@ -124,14 +123,14 @@ impl Alive {
         others.fold(first, |cause, death| if death.rank() > cause.rank() { death } else { cause })
     }
 
-    /// The processes without which the VM does not run.
+    /// Returns the processes that the VM needs to run.
     fn needed(&self) -> impl Iterator<Item = (ProcessRole, &LiveProcess)> {
         let helpers = self.helpers.iter().map(|(role, process)| (*role, process));
         helpers.chain(self.vmm.iter().map(|vmm| (ProcessRole::Vmm, vmm)))
     }
 
-    /// Waits until all that the VMM wrote to the console is in its file. A VMM that runs on without a helper is ended first:
-    /// the keeper reads for as long as it runs.
+    /// Waits until the console log contains everything that the VMM wrote. Kills the VMM first if it still runs,
+    /// because the log keeper reads until the VMM exits.
     pub(crate) async fn console_written(&self) {
         if let Some(vmm) = &self.vmm
             && let Err(error) = vmm.kill().await
@@ -146,16 +145,16 @@ impl Alive {
     }
 }
 
-/// When process `pid` began, in clock ticks since boot: with the pid, it names a process for good
-/// (`/proc/pid/stat`, field 22). `None` when there is no such process.
+/// Returns the start time of process `pid` in clock ticks since boot (`/proc/pid/stat`, field 22). Together with
+/// the pid, it identifies a process. Returns `None` if there is no such process.
 pub(crate) fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses, and may hold anything.
+    // The second field is the program's name in parentheses, which may contain any character.
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// The processes of this user that run `program` with `marker` in an argument.
+/// Returns this user's processes that run `program` with `marker` in an argument.
 pub(crate) fn find(program: &Path, marker: &str) -> Vec<u32> {
     let marked = own_processes().filter(|pid| {
         let folder = format!("/proc/{pid}");
@@ -167,7 +166,7 @@ pub(crate) fn find(program: &Path, marker: &str) -> Vec<u32> {
     marked.collect()
 }
 
-/// The processes of this user.
+/// Returns this user's processes.
 fn own_processes() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -176,8 +175,7 @@ fn own_processes() -> impl Iterator<Item = u32> {
     })
 }
 
-/// The processes of this user that have something in one of `dirs`, a directory for each VM, among their arguments: pid
-/// and VM.
+/// Returns the pid and VM of this user's processes that have a VM's path below one of `dirs` in their arguments.
 pub(crate) fn of_dirs(dirs: &[PathBuf]) -> Vec<(u32, Id)> {
     let mut found = Vec::new();
     for pid in own_processes() {
@@ -188,7 +186,7 @@ pub(crate) fn of_dirs(dirs: &[PathBuf]) -> Vec<(u32, Id)> {
     found
 }
 
-/// The VM's id that stands in `line` behind `folder` and a slash.
+/// Returns the VM id that follows a directory's path and a slash in `line`.
 fn id_after(line: &[u8], folder: &[u8]) -> Option<Id> {
     let at = line.windows(folder.len()).position(|window| window == folder)?;
     let rest = line.get(at + folder.len()..)?.strip_prefix(b"/")?;
@@ -196,7 +194,7 @@ fn id_after(line: &[u8], folder: &[u8]) -> Option<Id> {
     std::str::from_utf8(rest.get(..end)?).ok()?.parse().ok()
 }
 
-/// Kills process `pid`, whatever it is.
+/// Kills process `pid`, whatever program it runs.
 pub(crate) async fn kill(pid: u32) -> Result<(), EngineError> {
     match open(pid)? {
         Some(process) => process.kill().await,
@@ -208,14 +206,14 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 
-/// Process `pid` if it is the one that began at `started`; `None` when that one is gone.
+/// Opens process `pid` if it started at `started`. Returns `None` if that process has ended.
 pub(crate) fn adopt(pid: u32, started: u64) -> Result<Option<LiveProcess>, EngineError> {
     let Some(process) = open(pid)? else { return Ok(None) };
-    // Only now: the pid cannot go to another process while the pidfd is open and the start time is right.
+    // Checked after the open: while the pidfd is open and the start time matches, the pid cannot be reused.
     Ok((start_time(pid) == Some(started)).then_some(process))
 }
 
-/// Process `pid`; `None` when there is none.
+/// Opens process `pid`. Returns `None` if there is none.
 pub(crate) fn open(pid: u32) -> Result<Option<LiveProcess>, EngineError> {
     let wrong = |source| EngineError::File { action: "watch", path: format!("/proc/{pid}").into(), source };
     let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
@@ -229,22 +227,22 @@ pub(crate) fn open(pid: u32) -> Result<Option<LiveProcess>, EngineError> {
 }
 
 impl LiveProcess {
-    /// Waits until it has ended, and says how.
+    /// Waits until the process has ended, and returns its exit status.
     pub(crate) async fn ended(&self) -> ExitReason {
         match self.pidfd.readable().await {
             Ok(mut ready) => ready.retain_ready(),
-            // An error here can only say that the reactor is going down.
+            // The only possible error is that the reactor is shutting down.
             Err(_) => return ExitReason::Unknown,
         }
         self.exit_reason().ok().flatten().unwrap_or(ExitReason::Unknown)
     }
 
-    /// Returns how it ended, if it has ended and that is known.
+    /// Returns the exit status, if the process has ended and the status is known.
     fn ended_already(&self) -> Option<ExitReason> {
         self.exit_reason().ok()?
     }
 
-    /// Returns how a child of this process ended; an error for any other process.
+    /// Returns the exit status of a child of this process, or an error for any other process.
     fn exit_reason(&self) -> rustix::io::Result<Option<ExitReason>> {
         let status = rustix::process::waitid(
             WaitId::PidFd(self.pidfd.as_fd()),
@@ -258,7 +256,7 @@ impl LiveProcess {
         })
     }
 
-    /// Sends it a signal, by its Linux number. One that has ended needs none.
+    /// Sends a signal by its Linux number. Does nothing if the process has ended.
     pub(crate) fn signal(&self, number: i32) -> Result<(), EngineError> {
         let sent = match signal_of(number) {
             Some(signal) => pidfd_send_signal(&self.pidfd, signal),
@@ -274,7 +272,7 @@ impl LiveProcess {
         }
     }
 
-    /// Kills it, and waits until it is gone.
+    /// Kills the process and waits until it has ended.
     pub(crate) async fn kill(&self) -> Result<(), EngineError> {
         let failed =
             |source| EngineError::File { action: "kill", path: format!("/proc/{}", self.pid).into(), source };
@@ -313,7 +311,7 @@ mod tests {
     fn a_helper_that_failed_is_the_cause_of_its_vmms_end_and_not_the_other_way() {
         use ExitReason::{Exited, Killed, Unknown};
         use ProcessRole::{Vmm, VsockDevice};
-        // The cause, and what follows it.
+        // A cause and its consequence.
         for (cause, consequence) in [
             ((VsockDevice, Killed(9)), (Vmm, Exited(1))),
             ((VsockDevice, Exited(1)), (Vmm, Exited(1))),

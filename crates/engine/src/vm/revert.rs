@@ -1,4 +1,4 @@
-//! Giving back what a VM takes from the host: from the journal's row alone, any number of times.
+//! Releases a VM's host resources, from the journal's records alone. Releasing twice is harmless.
 
 use banger_api::Id;
 
@@ -10,8 +10,8 @@ use crate::{
     store::{Scope, Store},
 };
 
-/// Gives back what `vm` holds in `scope`, the last taken first. What cannot be given back stays in the journal; the
-/// first such error is returned, all are logged.
+/// Releases the resources of `vm` in `scope`, the last acquired first. A resource that cannot be released stays in
+/// the journal. All such errors are logged, and the first one is returned.
 pub(crate) async fn revert(store: &Store, vm: &Id, scope: Scope) -> Result<(), EngineError> {
     let mut first = None;
     for row in store.journal_of(vm, scope)? {
@@ -26,7 +26,7 @@ pub(crate) async fn revert(store: &Store, vm: &Id, scope: Scope) -> Result<(), E
     first.map_or(Ok(()), Err)
 }
 
-/// Gives one thing back. What is gone already is given back.
+/// Releases one resource. Succeeds if it is gone already.
 async fn give_back(resource: &Resource) -> Result<(), EngineError> {
     match resource {
         Resource::Folder { path } => remove_dir(path),

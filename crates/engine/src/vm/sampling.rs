@@ -1,4 +1,4 @@
-//! Sampling what running VMs use, so that the next `vm stats` has something to compare with.
+//! Samples the CPU time of running VMs, so that the next `vm stats` has a value to compare with.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,13 +7,13 @@ use banger_api::{Defaults, HappeningKind, VmState};
 use super::{services::Services, stats::sample_cpu, vms::Vms};
 use crate::error::EngineError;
 
-/// Samples running VMs, as often as is configured, for ever. While none runs, waits until one does.
+/// Samples running VMs at the configured interval, in an endless loop. While no VM runs, waits for one.
 pub(crate) async fn sample(vms: Arc<Vms>) {
     let mut happenings = vms.services.store.happenings().follow();
     loop {
         match sample_all(&vms) {
             Ok(0) => loop {
-                // Whatever was missed may have been it.
+                // A missed event may have been the start of a VM.
                 if let HappeningKind::VmState { to: VmState::Running, .. } | HappeningKind::Missed { .. } =
                     happenings.next().await.what
                 {
@@ -30,11 +30,11 @@ pub(crate) async fn sample(vms: Arc<Vms>) {
 }
 
 fn interval(services: &Services) -> Duration {
-    // Requests tell of a configuration that is broken.
+    // Requests report a broken configuration.
     services.config.now().map_or(Defaults::STATS, |config| config.stats_interval()).as_duration()
 }
 
-/// Samples the running VMs, and says how many there are.
+/// Samples the running VMs and returns their number.
 fn sample_all(vms: &Vms) -> Result<usize, EngineError> {
     let Vms { services, samples, .. } = vms;
     let vms: Vec<_> = services.store.vms()?.into_iter().filter(|vm| vm.handle.is_some()).collect();

@@ -1,4 +1,4 @@
-//! What the work on a VM uses of the engine.
+//! Parts of the engine that the work on VMs uses.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
     vmms::Vmms,
 };
 
-/// What the work on a VM uses of the engine.
+/// Parts of the engine that the work on VMs uses.
 #[derive(Debug)]
 pub(crate) struct Services {
     pub(crate) dirs: Arc<Dirs>,

@@ -1,4 +1,4 @@
-//! Bringing a VM up: its disks, its sockets, its processes, and the agent's first word.
+//! Starts a VM: its disks, its sockets, its processes, and the agent's first request.
 
 use std::{
     fs,
@@ -35,22 +35,21 @@ use crate::{
     store::{Handle, Scope, VmRecord},
 };
 
-/// How long a helper may take to make its socket; the end of one that fails is noticed at once.
+/// Timeout for a helper to create its socket. A helper that exits is noticed at once.
 const HELPER_READY: Duration = Duration::from_secs(60);
 
-/// Most bytes of an image's variables: less than Linux lets a program have, and than fits into a message.
+/// Maximum size of an image's environment variables, in bytes: below the limits of Linux and of a message.
 const MAX_VARIABLES: usize = 128 << 10;
 
-/// The command line every VM's kernel gets. The console is the first serial port; a panic is a reset, and a reset ends
-/// the VMM; the network card stays `eth0`. A systemd that has not been started before asks nobody for its root's password;
-/// SELinux stays off, as no image has its labels. Left out are: the check that timers tick, which panics when a busy host without
-/// KVM lets the guest wait; self-tests of ciphers, a tenth of the boot without KVM; and probes for hardware that no VMM
-/// here has.
+/// Kernel command line of every VM. The console is the first serial port. A panic causes a reset, and a reset ends
+/// the VMM. The network card stays `eth0`. systemd does not prompt for a root password at first boot. SELinux is off,
+/// because no image has its labels. Disabled are: the timer check, which panics when a busy host without KVM delays
+/// the guest; cipher self-tests, a tenth of the boot without KVM; and probes for hardware that no VMM provides.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet net.ifnames=0 no_timer_check cryptomgr.notests \
     i8042.noaux i8042.nokbd 8250.nr_uarts=1 systemd.firstboot=no selinux=0 banger.root=overlay banger.work=1";
 
-/// Starts the VM of `record`. What fails is undone, but for a guest that is up and never answers: it stays, so that it
-/// can be looked at.
+/// Starts the VM of `record`. A failed start is undone. Exception: a VM that runs but whose agent never answers is
+/// kept, so that the user can examine it.
 pub(super) async fn start(
     services: &Services,
     record: &VmRecord,
@@ -59,7 +58,7 @@ pub(super) async fn start(
     personal: Personal,
 ) -> Result<(), EngineError> {
     if matches!(record.state, VmState::Starting | VmState::Stopping) {
-        // What could not be given back when the daemon started.
+        // Resources that bangerd could not release when it started.
         revert(&services.store, &record.id, Scope::Run).await?;
         services.store.set_vm_down(&record.id, None)?;
     }
@@ -73,13 +72,13 @@ pub(super) async fn start(
     }
     *alive = Alive::default();
     revert(&services.store, &record.id, Scope::Run).await?;
-    // One that somebody has called off is no worse for it.
+    // A cancelled start records no error.
     let why = (error.kind != ErrorKind::Cancelled).then_some(error.message.as_str());
     services.store.set_vm_down(&record.id, why)?;
     Err(error.into())
 }
 
-/// Where a VM's processes write: what its keeper reads.
+/// Write ends of the pipes that the log keeper reads.
 struct Pipes {
     console: OwnedFd,
     words: OwnedFd,
@@ -91,7 +90,7 @@ struct Start<'a> {
     context: &'a Context,
     alive: &'a mut Alive,
     personal: Personal,
-    /// Whether its VMM has been started and the row says `running`.
+    /// True once the VMM has been started and the record says `running`.
     booted: bool,
 }
 
@@ -100,7 +99,7 @@ impl Start<'_> {
         let (services, record) = (self.services, self.record);
         let limit = services.config.now()?.ready_timeout();
         self.context.stage("starting VM").await;
-        // Disks first of all, so that a VM's folder is in the journal before anything is in it.
+        // `disks` is first in the join, so that the VM's directory is in the journal before anything is in it.
         let (disks, initrd, vmm) =
             tokio::join!(self.disks(), services.initrds.ensure(&record.kernel_id, self.context), self.vmm());
         let (disks, initrd, vmm) = (disks?, initrd?, vmm?);
@@ -136,7 +135,7 @@ impl Start<'_> {
         Ok(())
     }
 
-    /// The VMM to use, said once when it is a slower one.
+    /// Returns the VMM to use, and reports once if it is a slower one.
     async fn vmm(&self) -> Result<Box<dyn Vmm>, EngineError> {
         let (vmm, slower) = self.services.vmms.choose_for(self.record).await?;
         if vmm.accel() == Accel::Kvm
@@ -154,7 +153,7 @@ impl Start<'_> {
         Ok(vmm)
     }
 
-    /// The VM's own disks, made when there are none yet, after the image's.
+    /// Returns the image's disk and the VM's own disks, which are created if missing.
     async fn disks(&self) -> Result<Vec<Disk>, EngineError> {
         let began = now_ns();
         let dir = self.services.vm_dir(self.record);
@@ -179,7 +178,7 @@ impl Start<'_> {
             .blocking(move |_| -> Result<(), EngineError> {
                 for (path, size, label) in [overlay, work] {
                     if !path.exists() {
-                        // Whole or not there: a half-made disk would be taken for the user's.
+                        // Renamed when complete: a partial disk would be mistaken for the user's disk.
                         let partial = path.with_extension("partial");
                         banger_image::write_empty_ext4(&partial, size.as_bytes(), label)?;
                         fs::rename(&partial, &path).map_err(EngineError::file("name", &path))?;
@@ -192,7 +191,7 @@ impl Start<'_> {
         Ok(disks)
     }
 
-    /// Starts the plan's processes, the keeper of what they say first, and returns the VMM's pid.
+    /// Starts the log keeper, then the plan's processes. Returns the VMM's pid.
     async fn launch(&mut self, plan: &LaunchPlan) -> Result<u32, EngineError> {
         let pipes = self.keeper()?;
         for planned in &plan.processes {
@@ -210,7 +209,7 @@ impl Start<'_> {
             if let Some(socket) = &planned.ready
                 && let Some(death) = self.socket_appears(socket).await?
             {
-                // The keeper reads for as long as a pipe is open.
+                // The log keeper reads as long as a pipe is open.
                 drop(pipes);
                 return Err(self.died(death).await);
             }
@@ -220,7 +219,7 @@ impl Start<'_> {
         vmm.ok_or_else(|| self.vmm_error("its launch plan has no VMM".to_owned()))
     }
 
-    /// Starts the keeper and returns the pipes that it reads.
+    /// Starts the log keeper and returns the write ends of its pipes.
     fn keeper(&mut self) -> Result<Pipes, EngineError> {
         let program = &self.services.programs.bangerd;
         let failed = |error: rustix::io::Errno| EngineError::Program {
@@ -232,7 +231,7 @@ impl Start<'_> {
         let dir = self.services.vm_dir(self.record);
         let mut command = Command::new(program);
         command.arg("console").args([dir.console_log(), dir.vmm_log()]);
-        // It reads both: a process is given descriptors in these three places and no other.
+        // The keeper reads from both, stdout included: a child gets descriptors only as stdin, stdout and stderr.
         command.stdin(console).stdout(words).stderr(Stdio::null());
         let keeper = self.spawn(ProcessRole::Console, program, command)?;
         self.alive.add(ProcessRole::Console, keeper);
@@ -254,18 +253,18 @@ impl Start<'_> {
             started: pid.and_then(process::start_time),
         };
         let row = self.services.store.journal(&self.record.id, Scope::Run, &resource(None))?;
-        // A group of its own: what is sent to the daemon's group is not meant for VMs.
+        // Own process group: signals to the daemon's group must not reach VMs.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").current_dir("/");
         let failed = |source| EngineError::Program { program: program.to_owned(), source };
         let child = command.spawn().map_err(failed)?;
         self.services.store.amend_journal(row, &resource(Some(child.id())))?;
         tracing::info!(vm = %self.record.id, %role, pid = child.id(), program = %program.display(), "started");
-        // A child stays a zombie until it is waited for, so its pid is still its own here.
+        // An unreaped child stays a zombie, so its pid cannot have been reused.
         process::open(child.id())?.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))
     }
 
-    /// Waits until a helper has made its socket. Returns the death that prevented it.
+    /// Waits until a helper has created its socket. Returns the exit of a process that prevented it.
     async fn socket_appears(&self, socket: &Path) -> Result<Option<Death>, EngineError> {
         let appears = timeout(HELPER_READY, dirs::appears(socket));
         tokio::select! {
@@ -278,7 +277,7 @@ impl Start<'_> {
         }
     }
 
-    /// Waits until the guest's agent has called, and gives it its identity.
+    /// Waits for the agent's connection and sends the guest its configuration.
     async fn first_word(&self, plan: &LaunchPlan, ready: &mut GuestListener) -> Result<(), EngineError> {
         let began = now_ns();
         let accepted = async { Ok(ready.accept().await?) };
@@ -305,7 +304,7 @@ impl Start<'_> {
         Ok(())
     }
 
-    /// The image's variables.
+    /// Returns the image's environment variables, up to [`MAX_VARIABLES`] bytes.
     fn variables(&self) -> Result<Vec<String>, EngineError> {
         let images = self.services.store.images()?;
         let image = images.into_iter().find(|image| image.id == self.record.image_id);
@@ -317,7 +316,7 @@ impl Start<'_> {
         Ok(image.map(|image| image.config.env.into_iter().take_while(fits).collect()).unwrap_or_default())
     }
 
-    /// The agent's own account of the boot, moved to the host's clock.
+    /// Adds the boot phases that the agent reports, converted to the host's clock.
     fn boot_spans(&self, greeting: &Greeting, called_ns: u64) {
         let Some(last) = greeting.boot.last() else { return };
         let powered_ns = called_ns.saturating_sub(last.at_us.saturating_mul(1000));
@@ -329,13 +328,13 @@ impl Start<'_> {
         }
     }
 
-    /// `future`, unless the VM ends or the operation is cancelled first.
+    /// Awaits `future`, unless the VM ends or the operation is cancelled first.
     async fn unless_ended<T>(
         &self,
         future: impl Future<Output = Result<T, EngineError>>,
     ) -> Result<T, EngineError> {
         tokio::select! {
-            // A guest that ends breaks its connections a moment before its VMM ends, which tells more.
+            // A guest that ends breaks its connections shortly before its VMM exits. The exit explains more.
             result = future => match result {
                 Err(broke @ EngineError::Guest(_)) => match timeout(ENDS, self.alive.first_death()).await {
                     Ok(death) => Err(self.died(death).await),
@@ -374,7 +373,7 @@ impl Start<'_> {
         ApiError::new(ErrorKind::Io, message).log(log.display().to_string()).into()
     }
 
-    /// The VM is up and its agent is silent: it stays, for its user to look at.
+    /// Records a VM that runs but whose agent never answered. It is kept, so that the user can examine it.
     fn never_answered(&mut self, handle: &Handle, limit: Period) -> Result<(), EngineError> {
         let VmRecord { id, name, .. } = self.record;
         self.booted = true;

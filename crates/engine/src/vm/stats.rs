@@ -1,4 +1,4 @@
-//! What VMs use: of the host by the kernel's account, of themselves by their guests'.
+//! Resource use of VMs: on the host as the kernel reports it, inside as the guest reports it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,13 +21,13 @@ use crate::{
     store::{Scope, VmRecord},
 };
 
-/// Least time between two looks at a VM's CPU time that are compared: the kernel counts in hundredths of a second.
+/// Minimum time between two samples that are compared: the kernel counts CPU time in hundredths of a second.
 const LEAST_NS: u64 = 1_000_000_000;
 
-/// How long a guest may take to tell of itself: nobody waits longer for a silent one.
+/// Timeout for the guest's statistics.
 const GUEST: Duration = Duration::from_secs(2);
 
-/// CPU time of a VM's processes up to a moment.
+/// CPU time of a VM's processes up to a point in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sample {
     at_ns: u64,
@@ -39,7 +39,7 @@ struct Sample {
 pub(super) struct Samples(Mutex<HashMap<Id, (Option<Sample>, Sample)>>);
 
 impl Samples {
-    /// Takes a sample, and returns the one to compare it with.
+    /// Records a sample and returns the earlier one to compare it with.
     fn take(&self, vm: &Id, sample: Sample) -> Option<Sample> {
         let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((before, last)) = samples.get_mut(vm) else {
@@ -53,13 +53,13 @@ impl Samples {
         *before
     }
 
-    /// Forgets all VMs but these.
+    /// Removes the samples of all VMs except `vms`.
     pub(super) fn keep(&self, vms: &HashSet<&Id>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| vms.contains(id));
     }
 }
 
-/// Takes a sample of a VM's CPU time, if it runs.
+/// Samples a VM's CPU time if the VM runs.
 pub(super) fn sample_cpu(services: &Services, samples: &Samples, vm: &VmRecord) -> Result<(), EngineError> {
     if let Some(used) = processes_use(services, vm)? {
         samples.take(&vm.id, Sample { at_ns: now_ns(), cpu_ns: used.cpu_ns });
@@ -67,7 +67,7 @@ pub(super) fn sample_cpu(services: &Services, samples: &Samples, vm: &VmRecord) 
     Ok(())
 }
 
-/// What a process of a VM uses.
+/// Resource use of a VM's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ProcessUse {
     cpu_ns: u64,
@@ -75,7 +75,7 @@ struct ProcessUse {
     resident: u64,
 }
 
-/// What all processes of a VM use; the start is the first one's.
+/// Returns the total use of a VM's processes, with the start time of the first one.
 fn processes_use(services: &Services, vm: &VmRecord) -> Result<Option<ProcessUse>, EngineError> {
     let mut all: Option<ProcessUse> = None;
     for row in services.store.journal_of(&vm.id, Scope::Run)? {
@@ -94,8 +94,8 @@ fn processes_use(services: &Services, vm: &VmRecord) -> Result<Option<ProcessUse
     Ok(all)
 }
 
-/// What process `pid` uses, if it is the one that began at `started`. The guest's memory is the VMM's: its helpers, which
-/// have it too, are not counted for it again.
+/// Returns the use of process `pid` if it started at `started`. Guest memory counts for the VMM only, because its
+/// helpers map the same memory.
 fn process_use(pid: u32, started: u64, is_vmm: bool) -> Option<ProcessUse> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (cpu_ticks, began) = cpu_and_start(&stat)?;
@@ -112,39 +112,39 @@ fn process_use(pid: u32, started: u64, is_vmm: bool) -> Option<ProcessUse> {
     })
 }
 
-/// CPU time, in the kernel and not, and the start since boot, in clock ticks (`/proc/pid/stat`, fields 14, 15 and 22).
+/// Returns CPU time (user and kernel) and start time since boot, in clock ticks (`/proc/pid/stat`, fields 14, 15, 22).
 fn cpu_and_start(stat: &str) -> Option<(u64, u64)> {
-    // The second field is the program's name in parentheses, and may hold anything.
+    // The second field is the program's name in parentheses, which may contain any character.
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace().skip(11);
     let cpu = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
     Some((cpu, fields.nth(6)?.parse().ok()?))
 }
 
-/// A line of `/proc/pid/status`, such as `RssAnon:      1234 kB`, in bytes.
+/// Returns the value of a line of `/proc/pid/status`, such as `RssAnon:      1234 kB`, in bytes.
 fn resident_of(status: &str, name: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib: Option<u64> = line.and_then(|line| line.split_ascii_whitespace().next()?.parse().ok());
     kib.unwrap_or(0) * 1024
 }
 
-/// How busy, in percent of one CPU, and over how many seconds.
+/// Returns the CPU use in percent of one CPU, and the seconds it was measured over.
 #[allow(clippy::cast_precision_loss)] // for people
 fn busy(from: Sample, to: Sample) -> Option<(f64, f64)> {
     let over = to.at_ns.checked_sub(from.at_ns).filter(|over| *over > 0)?;
-    // A helper that has ended takes its time with it.
+    // The total shrinks when a helper exits.
     let cpu = to.cpu_ns.saturating_sub(from.cpu_ns);
     let tenths = (cpu as f64 * 1000.0 / over as f64).round();
     Some((tenths / 10.0, (over as f64 / 1e8).round() / 10.0))
 }
 
-/// Nanoseconds since the host's boot, which process starts are told in.
+/// Returns nanoseconds since the host's boot, the clock of process start times.
 fn since_boot_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
-/// What `vm` uses now.
+/// Returns the current resource use of `vm`.
 pub(super) async fn stats(
     services: &Services,
     samples: &Samples,
@@ -155,7 +155,7 @@ pub(super) async fn stats(
     let cpu = used.and_then(|used| {
         let now = Sample { at_ns: now_ns(), cpu_ns: used.cpu_ns };
         let from = samples.take(&vm.id, now);
-        // Of one that has only just been started, all there is.
+        // Without an earlier sample, compare with the start of the VM's first process.
         let began = || Sample {
             at_ns: now.at_ns.saturating_sub(since_boot_ns().saturating_sub(used.started_ns)),
             cpu_ns: 0,
@@ -180,13 +180,13 @@ pub(super) async fn stats(
     })
 }
 
-/// A disk that is there.
+/// Returns a disk's sizes, or `None` if the file does not exist.
 fn disk(name: &str, path: &Path) -> Result<Option<DiskStats>, EngineError> {
     match fs::metadata(path) {
         Ok(meta) => Ok(Some(DiskStats {
             name: name.to_owned(),
             apparent: Size::bytes(meta.size()),
-            // In units of 512 bytes, whatever the file system's are (stat(2)).
+            // In units of 512 bytes, whatever the file system's block size (stat(2)).
             real: Size::bytes(meta.blocks().saturating_mul(512)),
         })),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -194,7 +194,7 @@ fn disk(name: &str, path: &Path) -> Result<Option<DiskStats>, EngineError> {
     }
 }
 
-/// What the guest of a running VM says, if it does so in time and its agent knows the question.
+/// Returns the guest's own statistics, if the VM runs and its agent supports them and answers in time.
 async fn guest_stats(vm: &VmRecord) -> Option<GuestStats> {
     let handle = vm.handle.as_ref().filter(|_| vm.state == VmState::Running)?;
     match tokio::time::timeout(GUEST, guest::inspect(handle)).await {

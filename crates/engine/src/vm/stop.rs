@@ -1,4 +1,4 @@
-//! Taking a VM down: with its agent's help, by Ctrl-Alt-Del, or by force; killing it; and deleting it.
+//! Stops a VM through its agent, by Ctrl-Alt-Del, or by force; kills it; deletes it.
 
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ use crate::{
     vmms::kind,
 };
 
-/// How long a VMM may take to end after a signal that it may handle.
+/// Timeout for a VMM to exit after a signal that it may handle.
 const SIGNALLED: Duration = Duration::from_secs(30);
 
-/// Stops a running VM. What its programs have written is kept. Half of `grace` is for the agent's way, half for
-/// Ctrl-Alt-Del.
+/// Stops a running VM: through its agent, by Ctrl-Alt-Del, and then by force. The agent has half of `grace`,
+/// Ctrl-Alt-Del the rest. A forced end loses data that the guest has not synced.
 pub(super) async fn stop(
     services: &Services,
     record: &VmRecord,
@@ -63,7 +63,7 @@ pub(super) async fn stop(
     down(services, &record.id, alive, None).await
 }
 
-/// Asks the agent. True when the VMM has ended after half of `grace`.
+/// Asks the agent to power off. Returns true if the VMM exits within half of `grace`.
 async fn power_off(handle: &Handle, vmm: &LiveProcess, grace: Duration) -> bool {
     let deadline = Instant::now() + grace / 2;
     let grace_ms = u64::try_from(grace.as_millis()).ok();
@@ -77,7 +77,7 @@ async fn power_off(handle: &Handle, vmm: &LiveProcess, grace: Duration) -> bool 
             tracing::warn!(?reply, "the agent does not power off");
             false
         }
-        // The guest may have been quicker than its answer.
+        // The guest may have ended before its answer was sent.
         Ok(Err(error)) => {
             tracing::warn!(%error, "the agent does not power off");
             timeout_at(Instant::now(), vmm.ended()).await.is_ok()
@@ -98,14 +98,14 @@ async fn ctrl_alt_del(handle: &Handle, vmm: &LiveProcess, deadline: Instant) -> 
     }
 }
 
-/// A paused guest cannot power itself off.
+/// Resumes a paused guest, which cannot power itself off.
 async fn wake(handle: &Handle) {
     if let Err(error) = banger_vmm::control(kind(handle.vmm)).resume(&handle.control).await {
         tracing::warn!(%error, "not resumed before the stop");
     }
 }
 
-/// Sends a VM's VMM a signal, and waits for its end.
+/// Sends a signal to a VM's VMM and waits until it exits.
 pub(super) async fn kill(
     services: &Services,
     record: &VmRecord,
@@ -128,7 +128,7 @@ pub(super) async fn kill(
     down(services, &record.id, alive, None).await
 }
 
-/// Gives back what a VM that has ended, or is to end now, held while it ran.
+/// Releases the run's resources, which ends the VM if it still runs.
 async fn down(
     services: &Services,
     id: &Id,
@@ -141,8 +141,8 @@ async fn down(
     Ok(())
 }
 
-/// Deletes a VM with all that it has, ending it by force if it runs. One whose disks have gone must not come back with
-/// empty ones: so there is no way back from the first step.
+/// Deletes a VM with its disks, by force if it runs. The first step cannot be undone: a VM whose disks are deleted
+/// must not return with empty ones.
 pub(super) async fn delete(services: &Services, id: &Id, alive: &mut Alive) -> Result<(), EngineError> {
     services.store.condemn_vm(id)?;
     *alive = Alive::default();
@@ -151,14 +151,14 @@ pub(super) async fn delete(services: &Services, id: &Id, alive: &mut Alive) -> R
     Ok(())
 }
 
-/// Whether a guest's kernel has panicked, and the last lines of its console.
+/// Returns whether the guest's kernel has panicked, and the last lines of its console.
 pub(crate) fn last_words(dir: &VmDir) -> (bool, Vec<String>) {
     let lines = console::last_lines(&dir.console_log(), CONSOLE_LINES);
     (lines.iter().any(|line| line.contains("Kernel panic")), lines)
 }
 
-/// Records that a VM has ended by itself, and gives back what it held. A guest that powered itself off is stopped;
-/// one that broke is in state `error`.
+/// Records that a VM has ended by itself, and releases its resources. The state becomes `stopped` if the guest
+/// powered itself off, and `error` if it failed.
 pub(super) async fn clean_up(
     services: &Services,
     id: &Id,

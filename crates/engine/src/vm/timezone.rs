@@ -1,8 +1,8 @@
-//! The host's time zone, which its guests have too.
+//! The host's time zone, which guests use too.
 
 use std::{fs, path::Path};
 
-/// The name of the zone that the link at `localtime` leads to, such as `Europe/Berlin`; `None` where it is no link to one.
+/// Returns the time zone that the link `localtime` points to, such as `Europe/Berlin`, or `None` if it is no such link.
 pub(super) fn timezone(localtime: &Path) -> Option<String> {
     let target = fs::read_link(localtime).ok()?;
     let (_, name) = target.to_str()?.split_once("/zoneinfo/")?;

@@ -1,4 +1,4 @@
-//! The VMs' service: list, change, delete, reach.
+//! The VM service: lists, shows, changes and deletes VMs, and connects to their guests.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ use crate::{
     store::VmRecord,
 };
 
-/// The VMs.
+/// The VM service.
 #[derive(Debug)]
 pub struct Vms {
     pub(super) services: Arc<Services>,
@@ -42,7 +42,7 @@ impl Vms {
     /// Returns all VMs, the oldest first.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn list(&self) -> Result<Vec<Vm>, ApiError> {
         Ok(self.services.store.vms()?.into_iter().map(|record| self.describe(record)).collect())
     }
@@ -50,18 +50,18 @@ impl Vms {
     /// Returns the VM that `reference` names.
     ///
     /// # Errors
-    /// When none or several do.
+    /// Returns an error if no VM or several VMs match.
     pub fn show(&self, reference: &str) -> Result<Vm, ApiError> {
         Ok(self.describe(self.services.find_vm(reference)?))
     }
 
-    /// Returns the VM that `reference` names, once it has been seen to end, or after a while if it does not: so a client
-    /// whose session broke off learns why.
+    /// Returns the VM that `reference` names, after it has ended or a timeout. A client whose session broke off uses
+    /// it to learn why.
     ///
     /// # Errors
-    /// When none or several do.
+    /// Returns an error if no VM or several VMs match.
     pub async fn show_ended(&self, reference: &str) -> Result<Vm, ApiError> {
-        // Before the look at its state, so that its end is not missed.
+        // Subscribe before reading the state, so that the VM's end is not missed.
         let mut happenings = self.services.store.happenings().follow();
         let id = self.services.find_vm(reference)?.id;
         let ended = async {
@@ -89,10 +89,10 @@ impl Vms {
         }
     }
 
-    /// Returns what the VMs use that `references` name, each once; of none, all that run.
+    /// Returns the resource use of the VMs in `references`, each once, or of all running VMs if it is empty.
     ///
     /// # Errors
-    /// When a reference names none or several, or the store cannot be read.
+    /// Returns an error if a reference matches no VM or several, or the store cannot be read.
     pub async fn stats(self: &Arc<Self>, references: &[String]) -> Result<Vec<VmStats>, ApiError> {
         let vms = self.services.store.vms()?;
         let mut wanted = Vec::new();
@@ -108,7 +108,7 @@ impl Vms {
                 }
             }
         }
-        // All at once: a silent guest delays nobody's answer.
+        // Ask all guests at once, so that a silent one delays no other.
         let mut asked = JoinSet::new();
         for (place, vm) in wanted.into_iter().enumerate() {
             let vms = self.clone();
@@ -128,7 +128,7 @@ impl Vms {
     /// Starts a VM.
     ///
     /// # Errors
-    /// When there is no such VM.
+    /// Returns an error if there is no such VM.
     pub fn start(self: &Arc<Self>, reference: &str, options: StartVm) -> Result<Events, ApiError> {
         self.change(OperationKind::VmStart, reference, Change::Start(options.personal))
     }
@@ -136,24 +136,24 @@ impl Vms {
     /// Stops a VM.
     ///
     /// # Errors
-    /// When there is no such VM.
+    /// Returns an error if there is no such VM.
     pub fn stop(self: &Arc<Self>, reference: &str, options: StopVm) -> Result<Events, ApiError> {
         self.change(OperationKind::VmStop, reference, Change::Stop(self.grace(options.timeout_s)?))
     }
 
-    /// Stops a VM and starts it again, as one operation.
+    /// Restarts a VM as one operation.
     ///
     /// # Errors
-    /// When there is no such VM.
+    /// Returns an error if there is no such VM.
     pub fn restart(self: &Arc<Self>, reference: &str, options: RestartVm) -> Result<Events, ApiError> {
         let grace = self.grace(options.timeout_s)?;
         self.change(OperationKind::VmRestart, reference, Change::Restart(grace, options.personal))
     }
 
-    /// Sends a signal to a VM's VMM, and waits for its end.
+    /// Sends a signal to a VM's VMM and waits until it exits.
     ///
     /// # Errors
-    /// When there is no such VM.
+    /// Returns an error if there is no such VM.
     pub fn kill(self: &Arc<Self>, reference: &str, kill: KillVm) -> Result<Events, ApiError> {
         self.change(OperationKind::VmKill, reference, Change::Kill(kill.signal))
     }
@@ -161,15 +161,15 @@ impl Vms {
     /// Pauses a VM's virtual CPUs.
     ///
     /// # Errors
-    /// When there is no such VM.
+    /// Returns an error if there is no such VM.
     pub fn pause(self: &Arc<Self>, reference: &str) -> Result<Events, ApiError> {
         self.change(OperationKind::VmPause, reference, Change::Pause)
     }
 
-    /// Continues a paused VM.
+    /// Resumes a paused VM.
     ///
     /// # Errors
-    /// When there is no such VM.
+    /// Returns an error if there is no such VM.
     pub fn resume(self: &Arc<Self>, reference: &str) -> Result<Events, ApiError> {
         self.change(OperationKind::VmResume, reference, Change::Resume)
     }
@@ -177,7 +177,7 @@ impl Vms {
     /// Changes a VM's hardware.
     ///
     /// # Errors
-    /// When there is no such VM, or it cannot have that.
+    /// Returns an error if there is no such VM, or a value is outside the limits.
     pub fn set(self: &Arc<Self>, reference: &str, mut wanted: SetVm) -> Result<Events, ApiError> {
         check_hardware(wanted.vcpu, wanted.memory, [("a work disk", wanted.disk_size)])?;
         wanted.disk_size = wanted.disk_size.map(|size| size.down_to(Limits::DISK_UNIT));
@@ -191,7 +191,7 @@ impl Vms {
         change: Change,
     ) -> Result<Events, ApiError> {
         let record = self.services.find_vm(reference)?;
-        // A stop that is given up on would end by force, and lose what is not on the disks yet.
+        // A stop that is cancelled when the client disconnects would end by force and lose unsynced data.
         let hang_up = match change {
             Change::Stop(_) | Change::Restart(..) => OnHangUp::GoOn,
             _ => OnHangUp::Cancel,
@@ -205,10 +205,10 @@ impl Vms {
         Ok(self.operations.start(kind, name.as_str(), hang_up, work))
     }
 
-    /// Makes an image of what is on the disks of a VM that is down.
+    /// Creates an image from the disks of a VM that is down.
     ///
     /// # Errors
-    /// When there is no such VM.
+    /// Returns an error if there is no such VM.
     pub fn commit(&self, reference: &str, commit: CommitVm) -> Result<Events, ApiError> {
         let record = self.services.find_vm(reference)?;
         let owners = self.owners.clone();
@@ -220,10 +220,10 @@ impl Vms {
         ))
     }
 
-    /// Deletes a VM with its disks.
+    /// Deletes a VM and its disks.
     ///
     /// # Errors
-    /// When there is no such VM.
+    /// Returns an error if there is no such VM.
     pub fn delete(&self, reference: &str, force: bool) -> Result<Events, ApiError> {
         let record = self.services.find_vm(reference)?;
         Ok(self.delete_by_id(record.id, record.name.as_str(), force))
@@ -234,14 +234,14 @@ impl Vms {
         let work = move |context: Context| async move {
             owners.change(&id, Change::Delete { force }, &context).await
         };
-        // Half a deletion helps nobody: it is finished even when the client hangs up.
+        // A deletion runs to its end even if the client disconnects: a half-deleted VM is of no use.
         self.operations.start(OperationKind::VmDelete, name, OnHangUp::GoOn, work)
     }
 
-    /// Deletes a VM that was to go with its session, which has ended.
+    /// Deletes an `rm` VM whose session has ended.
     pub(super) async fn end_session(&self, vm: &Vm) {
         match self.services.store.vm(&vm.id) {
-            // The client has deleted it itself.
+            // The client has deleted it already.
             Ok(None) => return,
             Ok(Some(_)) => tracing::info!(vm = %vm.id, name = %vm.name, "its session ended"),
             Err(error) => tracing::error!(vm = %vm.id, name = %vm.name, %error, "cannot be looked up"),
@@ -250,10 +250,10 @@ impl Vms {
         while events.recv().await.is_some() {}
     }
 
-    /// A raw stream to a port of a running VM's guest. While it is open, so is the session.
+    /// Opens a raw stream to a port of a running VM's guest. The session is open as long as the stream.
     ///
     /// # Errors
-    /// When there is no such VM, it does not run, or nothing listens there.
+    /// Returns an error if there is no such VM, it does not run, or nothing listens on the port.
     pub async fn tunnel(&self, reference: &str, port: u32) -> Result<(GuestStream, Session), ApiError> {
         let record = self.services.find_vm(reference)?;
         let Some(handle) = record.handle.filter(|_| record.state == VmState::Running) else {
@@ -271,7 +271,7 @@ impl Vms {
         Ok((banger_vmm::connect(&handle.guest, port).await.map_err(EngineError::from)?, session))
     }
 
-    /// Returns a VM as the API shows it.
+    /// Converts a record to the API's VM.
     fn describe(&self, record: VmRecord) -> Vm {
         let handle = record.handle.as_ref();
         let last_used_at = self.services.sessions.last(&record.id);
@@ -303,7 +303,7 @@ impl Vms {
         Ok(self.describe(self.services.store.vm(id)?.ok_or_else(|| gone(id))?))
     }
 
-    /// How long an orderly power-off may take.
+    /// Returns the timeout for a graceful stop.
     fn grace(&self, timeout_s: Option<u64>) -> Result<Duration, ApiError> {
         match timeout_s {
             None => Ok(self.services.config.now()?.stop_timeout().as_duration()),

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::host::{Host, names_in};
 
-/// A row of the journal with its VM.
+/// A record of the journal with its VM.
 #[derive(Debug)]
 struct Held {
     vm: String,
@@ -20,8 +20,8 @@ struct Held {
 impl Host {
     /// Checks that the store and the host agree.
     ///
-    /// No VM is between two states, VMs that are down hold nothing in the journal but their disks, and every process and
-    /// directory of the host has a row.
+    /// No VM is between two states, VMs that are down hold nothing in the journal except their disks, and every
+    /// process and directory of the host has a record.
     pub(crate) fn agrees(&self) -> Result<()> {
         let store = self.store()?;
         let running = settled_vms(&store)?;
@@ -42,7 +42,7 @@ impl Host {
         for (directory, table) in [("state/images", "images"), ("state/kernels", "kernels")] {
             self.has_only(directory, &texts(&store, &format!("SELECT id FROM {table}"))?)?;
         }
-        // The verdict on KVM is kept in a file.
+        // bangerd caches the KVM verdict in a file.
         self.has_only("run", &["vms", "kvm.json"].map(str::to_owned).into())?;
         self.has_only_processes(&held)
     }
@@ -58,7 +58,7 @@ impl Host {
         Ok(())
     }
 
-    /// Returns the journal's processes, as role and pid, in the order of their start.
+    /// Returns role and pid of the processes in the journal, in the order of their start.
     pub(crate) fn processes_of_vms(&self) -> Result<Vec<(String, u32)>> {
         let processes = held(&self.store()?)?.into_iter().filter_map(|row| {
             let (role, pid) = (row.resource["role"].as_str()?, row.resource["pid"].as_u64()?);
@@ -92,7 +92,7 @@ impl Host {
     fn has_only_processes(&self, held: &[Held]) -> Result<()> {
         let known: BTreeSet<_> = held.iter().filter_map(|row| row.resource["pid"].as_u64()).collect();
         let mut seen = self.processes()?;
-        // A console's keeper exits by itself soon after its VMM.
+        // A log keeper exits by itself soon after its VMM.
         for (pid, _) in
             seen.extract_if(.., |(pid, line)| line.contains(" console ") && !known.contains(&u64::from(*pid)))
         {
@@ -129,7 +129,7 @@ pub(crate) fn is_clean(disk: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Counts the VMs that run, and refuses states that no VM has while nothing is in progress.
+/// Counts the running VMs, and rejects states that no VM has while nothing is in progress.
 fn settled_vms(store: &Connection) -> Result<usize> {
     let states = texts(store, "SELECT name || ' ' || state || ' ' || (handle IS NOT NULL) FROM vms")?;
     let known = [" running 1", " paused 1", " created 0", " stopped 0", " error 0"];
@@ -157,7 +157,7 @@ fn texts(store: &Connection, select: &str) -> Result<BTreeSet<String>> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Returns how often a VM was booted with its present work disk; 0 without a disk.
+/// Returns how often a VM was booted with its current work disk; 0 without a disk.
 pub(crate) fn boots(host: &Host, id: &str) -> Result<u32> {
     let mut number = [0; 4];
     let file = match fs::File::open(host.vm_dir(id).join("work.ext4")) {

@@ -11,7 +11,7 @@ use crate::{
     vmm::faults::{Fault, Phase},
 };
 
-/// VMs that are created at the same time.
+/// Number of VMs created at the same time.
 const MANY: usize = 100;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -36,7 +36,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials
 }
 
-/// The second start waits for the first, and then has nothing to do.
+/// The second start waits for the first, and then finds nothing to do.
 async fn two_starts(vmm: Vmm) -> Result<()> {
     let host = Host::new()?;
     let engine = host.open().await?;
@@ -69,7 +69,7 @@ async fn stop_while_starting(vmm: Vmm) -> Result<()> {
     ended(create(&engine, CreateVm { no_start: true, ..small("box", "tiny", vmm)? })).await?;
     let started = start(&engine, "box")?;
     hanging.recv(&mut [0]).await?;
-    // Waits for the start to end.
+    // This request waits for the start to end.
     let paused = pause(&engine, "box")?;
     ended(stop(&engine, "box", 60)).await?;
     let error = ended(Ok(started)).await.err().context("it was started")?;

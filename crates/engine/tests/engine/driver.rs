@@ -1,4 +1,4 @@
-//! Every call of the engine's API that the tests make, and a daemon that makes them as commands.
+//! All engine API calls that the tests make, and a daemon that executes them as commands.
 //!
 //! No other file calls [`Engine`]'s methods.
 
@@ -28,7 +28,7 @@ use tokio::{
 /// A command to a test daemon.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Command {
-    /// Does nothing; the daemon has opened the store by then.
+    /// Does nothing. The daemon has opened the store when it answers.
     Open,
     CreateVm {
         name: String,
@@ -55,7 +55,7 @@ pub(crate) enum Command {
     ShowVm(String),
     /// Waits until a VM no longer runs, and returns it.
     VmEnded(String),
-    /// Creates `vms` VMs, runs a program in each and deletes them; returns the number of tasks alive afterwards.
+    /// Creates `vms` VMs, runs a program in each and deletes them. Returns the number of tasks alive afterwards.
     Soak {
         vms: u32,
         vmm: Vmm,
@@ -93,7 +93,7 @@ pub(crate) enum Command {
     Repair,
     /// Waits until no operation is in progress.
     Idle,
-    /// Closes the store, as the last step of an orderly exit.
+    /// Closes the store, the last step of a graceful exit.
     Close,
 }
 
@@ -316,7 +316,7 @@ pub(crate) async fn carry_out(engine: &Engine, command: Command) -> Result<Value
     }
 }
 
-/// VMs at the same time.
+/// Number of concurrent VMs.
 const AT_ONCE: u32 = 4;
 
 async fn soak(engine: &Engine, vms: u32, vmm: Vmm) -> Result<usize> {
@@ -338,7 +338,7 @@ async fn soak(engine: &Engine, vms: u32, vmm: Vmm) -> Result<usize> {
         done??;
     }
     idle(engine).await;
-    // Lets tasks run that are about to end.
+    // Let tasks finish that are about to end.
     for _ in 0..100 {
         yield_now().await;
     }
@@ -357,7 +357,7 @@ fn internal(error: impl std::fmt::Display) -> ApiError {
     ApiError::new(ErrorKind::Internal, format!("{error:#}"))
 }
 
-/// Runs a test daemon: reads commands from standard input and writes results, a line of JSON each.
+/// Runs a test daemon: reads commands from standard input and writes results, one line of JSON each.
 pub(crate) async fn serve(dirs: Dirs, programs: Programs) -> Result<()> {
     let (commands, mut waiting) = mpsc::unbounded_channel();
     std::thread::spawn(move || {

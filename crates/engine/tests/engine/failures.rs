@@ -21,13 +21,13 @@ use crate::{
     vmm::faults::{Fault, Phase},
 };
 
-/// The stages of a start at which a VM can fail.
+/// Phases of a start in which a VM can fail.
 const STARTING: [Phase; 5] = [Phase::Device, Phase::Launch, Phase::Boot, Phase::Call, Phase::Configure];
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for vmm in VMMS {
-        // The slowest first: these wait for a timeout of the engine.
+        // The slowest first: these wait for an engine timeout.
         let mut add = |name: &str, test: Box<dyn FnOnce() -> Result<()> + Send>| {
             trials.push(trial(format!("failures::{name}::{vmm:?}"), test));
         };
@@ -59,7 +59,7 @@ async fn never_started(vmm: Vmm) -> Result<(Host, Engine)> {
     Ok((host, engine))
 }
 
-/// Returns a host with a running VM `box` that has this fault.
+/// Returns a host with a running VM `box` that has a fault.
 async fn running(vmm: Vmm, fault: (Phase, Fault)) -> Result<(Host, Engine)> {
     let host = Host::new()?;
     host.fault(Some(fault))?;
@@ -75,7 +75,7 @@ fn failed(result: Result<Value, ApiError>, kind: ErrorKind) -> Result<ApiError> 
     Ok(error)
 }
 
-/// Returns the id of an operation, its first event.
+/// Returns the id of an operation from its first event.
 async fn id_of(events: &mut Events) -> Result<String> {
     match events.recv().await {
         Some(Event::Started { operation }) => Ok(operation.to_string()),
@@ -83,7 +83,7 @@ async fn id_of(events: &mut Events) -> Result<String> {
     }
 }
 
-/// A process of the VM dies during a start: the start fails, holds nothing, and the next start works.
+/// A process of the VM dies during a start: the start fails, releases its resources, and the next start works.
 async fn dies(vmm: Vmm, phase: Phase) -> Result<()> {
     let (host, engine) = never_started(vmm).await?;
     host.fault(Some((phase, Fault::Dies)))?;
@@ -97,7 +97,7 @@ async fn dies(vmm: Vmm, phase: Phase) -> Result<()> {
     host.agrees()
 }
 
-/// A restart is refused before the stop when the start would be: the VM runs on.
+/// A restart whose start would fail is refused before the stop: the VM keeps running.
 async fn restart_that_could_not_start(vmm: Vmm) -> Result<()> {
     let (host, engine) = never_started(vmm).await?;
     ended(start(&engine, "box")).await?;
@@ -116,7 +116,7 @@ async fn restart_that_could_not_start(vmm: Vmm) -> Result<()> {
     host.agrees()
 }
 
-/// A start that hangs is cancelled, by request and by a client that hangs up.
+/// A start that hangs is cancelled, by request and by a client that disconnects.
 async fn cancelled(vmm: Vmm, phase: Phase) -> Result<()> {
     let (host, engine) = never_started(vmm).await?;
     host.fault(Some((phase, Fault::Hangs)))?;
@@ -138,7 +138,7 @@ async fn cancelled(vmm: Vmm, phase: Phase) -> Result<()> {
     host.agrees()
 }
 
-/// A create is cancelled after its first event, its second, and so on until it is faster than the cancel.
+/// A create is cancelled after its first event, its second, and so on until it ends before the cancel.
 async fn cancelled_at_each_event(vmm: Vmm) -> Result<()> {
     let host = Host::new()?;
     let engine = host.open().await?;
@@ -152,7 +152,7 @@ async fn cancelled_at_each_event(vmm: Vmm) -> Result<()> {
                 None => anyhow::bail!("it ended without a result"),
             }
         }
-        // Fails when the operation has just ended.
+        // Fails if the operation has just ended.
         let _ = cancel(&engine, &id);
         match ended(Ok(events)).await {
             // It ended before the cancel.
@@ -182,7 +182,7 @@ async fn guest_that_takes_no_identity(vmm: Vmm) -> Result<()> {
     host.agrees()
 }
 
-/// The VM stays up for its user to inspect, and a stop uses Ctrl-Alt-Del.
+/// The VM keeps running so that the user can examine it, and a stop uses Ctrl-Alt-Del.
 async fn guest_that_never_answers(vmm: Vmm) -> Result<()> {
     let (host, engine) = never_started(vmm).await?;
     fs::write(host.path("config/config.toml"), "[vm]\nready_timeout = '1s'\n")?;
@@ -241,7 +241,7 @@ async fn hung_vmm_does_not_pause(vmm: Vmm) -> Result<()> {
     host.agrees()
 }
 
-/// A starting daemon does not adopt a process whose control socket talks nonsense.
+/// A starting daemon does not adopt a process whose control socket returns garbage.
 fn garbling_vmm_is_not_adopted(vmm: Vmm) -> Result<()> {
     let mut host = Host::new()?;
     host.fault(Some((Phase::Control, Fault::Garbles)))?;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-/// A tar with these files.
+/// Returns a tar archive with these files.
 pub(crate) fn tar(files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
     for (name, bytes) in files {
@@ -14,7 +14,7 @@ pub(crate) fn tar(files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
     Ok(tar.into_inner()?)
 }
 
-/// A kernel archive: an ELF file with the words by which the drivers that a VM needs are found in a kernel, built in.
+/// Returns a kernel archive: an ELF file with the strings that identify the built-in drivers that a VM needs.
 pub(crate) fn kernel() -> Result<Vec<u8>> {
     let words = [
         "Linux version 6.1.0-fake (test) #1",
@@ -28,19 +28,19 @@ pub(crate) fn kernel() -> Result<Vec<u8>> {
         "virtio_rng.%d",
     ];
     let text = words.join("\0") + "\0";
-    // The note of a kernel that boots by PVH: its name, of four bytes, its content, of eight, and its type, 18.
+    // Note of a kernel that boots by PVH: name size 4, content size 8, type 18.
     let mut note: Vec<u8> = [4u32, 8, 18].iter().flat_map(|number| number.to_le_bytes()).collect();
     note.extend(b"Xen\0");
     note.extend(0x0100_0000u64.to_le_bytes());
     tar(&[("kernel", &elf(&[(1, text.as_bytes()), (4, &note)]))])
 }
 
-/// What goes into boot initrds: a static program, which no guest of these tests runs.
+/// Returns the agent for boot initrds: a static program, which no guest of these tests runs.
 pub(crate) fn agent() -> Vec<u8> {
     elf(&[(1, b"banger-agent")])
 }
 
-/// An x86-64 executable with these segments, each with its type.
+/// Returns an x86-64 executable with segments of these types.
 fn elf(segments: &[(u32, &[u8])]) -> Vec<u8> {
     let mut header = b"\x7fELF\x02\x01\x01".to_vec();
     header.resize(16, 0);

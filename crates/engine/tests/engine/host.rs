@@ -29,29 +29,29 @@ use crate::{
 /// A file that the test process keeps locked until it exits.
 pub(crate) const LOCK: &str = "lock";
 
-/// The programs that the engine looks for by name.
+/// Programs that the engine finds by name.
 const PROGRAMS: [&str; 4] = ["bangerd", "firecracker", "qemu-system-x86_64", "banger-vsock-device"];
 
-/// What all tests of a run share.
+/// Directories that all tests of a run share.
 #[derive(Debug)]
 pub(crate) struct Bench {
-    /// The hosts' directories, among them a template.
+    /// The hosts' directories, including a template.
     hosts: TempDir,
-    /// Hard links to the test program, so it is on the same file system.
+    /// Hard links to the test program, so on the same file system as the program.
     programs: TempDir,
     _lock: File,
 }
 
-/// How a command went whose daemon was killed.
+/// Result of a command whose daemon was killed.
 #[derive(Debug)]
 pub(crate) struct Killed {
-    /// The fail points that it reached, each with a count.
+    /// The fail points that the command reached, each with a count.
     pub(crate) points: Vec<String>,
-    /// The command's result; `None` when the daemon died before it answered.
+    /// The command's result, or `None` if the daemon died before it answered.
     pub(crate) result: Option<Result<Value, ApiError>>,
 }
 
-/// A test daemon, a process of its own.
+/// A test daemon in its own process.
 #[derive(Debug)]
 struct Daemon {
     process: Child,
@@ -69,7 +69,7 @@ pub(crate) struct Host {
 static BENCH: OnceLock<Result<Bench, String>> = OnceLock::new();
 
 impl Bench {
-    /// Returns the bench of this run, made on the first call.
+    /// Returns the bench of this run, created on the first call.
     pub(crate) fn get() -> Result<&'static Self> {
         let bench = BENCH.get_or_init(|| Self::set_up().map_err(|error| format!("{error:#}")));
         bench.as_ref().map_err(|error| anyhow!("the tests' directories: {error}"))
@@ -82,7 +82,7 @@ impl Bench {
         let programs = tempfile::Builder::new().prefix("engine-").tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let own = env::current_exe()?;
         for name in PROGRAMS {
-            // Not symbolic links: the engine recognises a process by the path of its program.
+            // Not symbolic links: the engine identifies a process by the path of its program.
             fs::hard_link(&own, programs.path().join(name))?;
         }
         fs::write(programs.path().join("banger-agent"), fixtures::agent())?;
@@ -115,7 +115,7 @@ impl Bench {
         Programs { bangerd, agent }
     }
 
-    /// Removes everything that the tests have made, if they have made anything.
+    /// Removes everything that the tests have created.
     pub(crate) fn clear() -> Result<()> {
         if let Some(Ok(bench)) = BENCH.get() {
             fs::remove_dir_all(bench.programs.path())?;
@@ -125,7 +125,7 @@ impl Bench {
     }
 }
 
-/// Returns a directory in memory if there is one with enough room: the thousands of commits to the stores wait for no disk.
+/// Returns a directory in memory if it has enough room, so that the stores' thousands of commits wait for no disk.
 fn in_memory() -> PathBuf {
     let room = rustix::fs::statvfs("/dev/shm").map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
     if room >= 2 << 30 { "/dev/shm".into() } else { env::temp_dir() }
@@ -178,7 +178,7 @@ impl Host {
         Ok(driver::open(dirs(&self.root), Bench::get()?.programs()).await?)
     }
 
-    /// Sends a command to the daemon, starting one if none runs. The outer error is the daemon's death.
+    /// Sends a command to the daemon, starting one if none runs. The outer error means that the daemon died.
     pub(crate) fn ask(&mut self, command: Command) -> Result<Result<Value, ApiError>> {
         if self.daemon.is_none() {
             self.daemon = Some(self.start_daemon(&Bench::get()?.programs(), &[])?);
@@ -193,7 +193,7 @@ impl Host {
         self.ask(command)?.context(what)
     }
 
-    /// Executes a command in a fresh daemon that is killed at `point`, else after the command.
+    /// Executes a command in a new daemon that is killed at `point`, or after the command.
     pub(crate) fn killed(&mut self, point: Option<&str>, command: &Command) -> Result<Killed> {
         self.kill_daemon()?;
         let record = self.path("record");
@@ -265,11 +265,11 @@ impl Drop for Host {
 }
 
 impl Daemon {
-    /// Returns its answer; `None` when it has died.
+    /// Returns the daemon's answer, or `None` if it died.
     fn ask(&mut self, command: &Command) -> Result<Option<Result<Value, ApiError>>> {
         let mut line = serde_json::to_string(command)?;
         line.push('\n');
-        // Fails when the daemon was killed while opening the store.
+        // Fails if the daemon was killed while opening the store.
         let _ = self.commands.write_all(line.as_bytes());
         let mut answer = String::new();
         match self.answers.read_line(&mut answer)? {
@@ -300,7 +300,7 @@ pub(crate) fn programs() -> Result<Programs> {
     Ok(Programs { bangerd, agent })
 }
 
-/// Kills process `pid`, if it still runs, and waits for its exit.
+/// Kills process `pid` and waits for its exit.
 pub(crate) fn kill(pid: u32) -> Result<()> {
     use rustix::{
         event::{PollFd, PollFlags, poll},
@@ -309,10 +309,10 @@ pub(crate) fn kill(pid: u32) -> Result<()> {
     };
     let pid = Pid::from_raw(i32::try_from(pid)?).context("pid 0")?;
     let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
-    // It may have exited just now.
+    // The process may have exited meanwhile.
     let _ = pidfd_send_signal(&pidfd, Signal::KILL);
     retry_on_intr(|| poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None))?;
-    // A child of this process, started by an engine in it, would stay as a zombie.
+    // An engine in this process started it as a child, which would stay a zombie.
     let _ = waitid(
         WaitId::PidFd(std::os::fd::AsFd::as_fd(&pidfd)),
         WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
@@ -320,7 +320,7 @@ pub(crate) fn kill(pid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Returns the names in a directory; none when it does not exist.
+/// Returns the names in a directory; none if it does not exist.
 pub(crate) fn names_in(directory: &Path) -> Result<BTreeSet<String>> {
     match fs::read_dir(directory) {
         Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
@@ -329,7 +329,7 @@ pub(crate) fn names_in(directory: &Path) -> Result<BTreeSet<String>> {
     }
 }
 
-/// Links the files under `from` into `to`, and copies the store, which is written to.
+/// Hard-links the files under `from` into `to`, except the store, which is copied because tests write to it.
 fn link_tree(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
         let entry = entry?;
@@ -347,7 +347,7 @@ fn link_tree(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs an asynchronous test on its own runtime, which ends every engine that the test has opened.
+/// Runs an asynchronous test on its own runtime, which drops every engine that the test has opened.
 pub(crate) fn run<T>(test: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async { tokio::time::timeout(crate::HANGING, test).await });

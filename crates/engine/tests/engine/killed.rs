@@ -1,7 +1,6 @@
 //! Kills the daemon before and after every write of the store, in every command.
 //!
-//! Afterwards a fresh daemon takes over. Everything that was acknowledged must exist and be whole, and nothing else may
-//! be left.
+//! Then a new daemon starts. Everything that was acknowledged must exist and be intact; nothing else may remain.
 
 use std::{
     collections::BTreeSet,
@@ -22,7 +21,7 @@ use crate::{
     vmm::faults::{Fault, Phase},
 };
 
-/// The points at which daemons were killed, by name; and the number of kills.
+/// Names of the points at which daemons were killed, and the number of kills.
 static TALLY: Mutex<(BTreeSet<String>, usize)> = Mutex::new((BTreeSet::new(), 0));
 
 /// The state of the host before a command.
@@ -46,7 +45,7 @@ enum Before {
     Committable,
 }
 
-/// What the command does to its VM, image or kernel.
+/// Effect of the command on its VM, image or kernel.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Effect {
     Makes,
@@ -54,7 +53,7 @@ enum Effect {
     Removes,
 }
 
-/// A command that is killed at each of its points.
+/// A command whose daemon is killed at each of its points.
 #[derive(Debug, Clone, Copy)]
 struct Case {
     name: &'static str,
@@ -63,7 +62,7 @@ struct Case {
     does: Effect,
 }
 
-/// Where commands are killed.
+/// Host and VMM of a case.
 #[derive(Debug)]
 struct Stage {
     host: Host,
@@ -74,7 +73,7 @@ const fn case(name: &'static str, before: Before, does: Effect, command: fn(&Sta
     Case { name, before, command, does }
 }
 
-/// Commands about a VM, on each VMM.
+/// Commands on a VM, run with each VMM.
 #[rustfmt::skip]
 const VMS: &[Case] = &[
     case("vm_create", Before::NoVm, Effect::Makes, |stage| stage.create(true)),
@@ -87,13 +86,13 @@ const VMS: &[Case] = &[
     case("vm_pause", Before::Running, Effect::Keeps, |_| Command::PauseVm(the("box"))),
     case("vm_resume", Before::Paused, Effect::Keeps, |_| Command::ResumeVm(the("box"))),
     case("vm_set", Before::Stopped, Effect::Keeps, |_| Command::SetVm { name: the("box"), disk_size: Size::mib(128) }),
-    // To the daemon, `vm workspace` and `vm cp` are the same: a session with the guest.
+    // For the daemon, `vm workspace` and `vm cp` are the same: a session with the guest.
     case("vm_exec", Before::Running, Effect::Keeps, |_| Command::Exec { vm: the("box"), argv: vec![the("true")] }),
     case("vm_delete", Before::Running, Effect::Removes, |_| Command::DeleteVm(the("box"))),
     case("daemon_stop", Before::Running, Effect::Keeps, |_| Command::Close),
 ];
 
-/// Commands about images and kernels.
+/// Commands on images and kernels.
 #[rustfmt::skip]
 const IMAGES: &[Case] = &[
     case("image_import", Before::NoMore, Effect::Makes, |stage| {
@@ -149,7 +148,7 @@ pub(crate) fn all_points_were_reached() -> Result<()> {
 
 fn count(point: &str) {
     let mut tally = TALLY.lock().unwrap_or_else(PoisonError::into_inner);
-    // Without the count.
+    // Drop the count from the name.
     tally.0.insert(point.split('#').next().unwrap_or_default().to_owned());
     tally.1 += 1;
 }
@@ -182,7 +181,7 @@ impl Stage {
         let before = self.vm()?;
         let boots_before = before.as_ref().map_or(Ok(0), |vm| boots(&self.host, vm.id()))?;
         let acknowledged = matches!(self.host.killed(Some(point), command)?.result, Some(Ok(_)));
-        // A fresh daemon finishes or undoes what the killed one had begun.
+        // A new daemon finishes or undoes what the killed one had begun.
         self.host.ok(Command::Idle)?;
         self.host.agrees()?;
         match command {
@@ -341,14 +340,14 @@ impl Stage {
         Ok(())
     }
 
-    /// Makes the user's file to register.
+    /// Creates the user's file to register.
     fn copy_of_tiny(&mut self) -> Result<()> {
         let copy = self.host.path("more.ext4");
         if !copy.exists() {
             let tiny = self.host.ok(Command::ShowImage(the("tiny")))?;
             let id = tiny["id"].as_str().context("id")?;
             let rootfs = self.host.path("state/images").join(id).join("rootfs.ext4");
-            // It is sparse.
+            // The file is sparse.
             let copied =
                 std::process::Command::new("cp").arg("--sparse=always").args([rootfs, copy]).status()?;
             ensure!(copied.success(), "cp: {copied}");
@@ -361,7 +360,7 @@ impl Stage {
     }
 }
 
-/// Returns an object; `None` when it does not exist.
+/// Returns an object, or `None` if it does not exist.
 fn found(result: Result<Value, ApiError>) -> Result<Option<Value>, ApiError> {
     match result {
         Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
@@ -369,7 +368,7 @@ fn found(result: Result<Value, ApiError>) -> Result<Option<Value>, ApiError> {
     }
 }
 
-/// A VM as the API shows it.
+/// A VM as the API returns it.
 #[derive(Debug)]
 struct ShownVm(Value);
 
@@ -395,7 +394,7 @@ fn first_start() -> Result<()> {
     at_all_points(&first(None)?, |point| first(Some(point)).map(drop))
 }
 
-/// A VM that fails to start is kept for its user to inspect.
+/// A VM that fails to start is kept, so that the user can examine it.
 fn start_that_fails() -> Result<()> {
     let mut host = Host::new()?;
     host.fault(Some((Phase::Boot, Fault::Panics)))?;
@@ -444,7 +443,7 @@ fn pull() -> Result<()> {
     })
 }
 
-/// A pull of a tag that has moved: the old image is removed, or kept under another name for a VM that uses it.
+/// A pull of a tag that has moved: the old image is removed, or kept under another name if a VM uses it.
 fn pull_of_a_moved_tag() -> Result<()> {
     let mut host = Host::new()?;
     let registry = Registry::start(Image::with("content", "old")?)?;

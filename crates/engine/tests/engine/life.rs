@@ -1,4 +1,4 @@
-//! A VM's life on each VMM.
+//! A VM's lifecycle on each VMM.
 
 use std::fs;
 

@@ -1,8 +1,9 @@
 //! Tests of the engine on fake VMMs, which are real processes. No virtual machine runs.
 //!
-//! All of it is one program, because cargo builds no other program for the tests of a library. Started as `firecracker`,
-//! `qemu-system-x86_64` or `banger-vsock-device` it is that ([`vmm`]); as `bangerd` it is a daemon that takes commands
-//! ([`driver`]), a console's keeper, or the KVM probe; else it runs the tests, each on its own [`host`].
+//! Everything is one program, because cargo builds no other program for the tests of a library. Started as
+//! `firecracker`, `qemu-system-x86_64` or `banger-vsock-device`, it acts as that program ([`vmm`]). As `bangerd`, it
+//! is a daemon that executes commands ([`driver`]), a log keeper, or the KVM probe. Otherwise it runs the tests, each
+//! on its own [`host`].
 
 mod agreement;
 mod concurrency;
@@ -30,7 +31,7 @@ use std::{
 use anyhow::{Context, Result};
 use libtest_mimic::{Arguments, Failed, Trial};
 
-/// A test that takes longer hangs. Far above what any test needs.
+/// Timeout after which a test counts as hung, far above what any test needs.
 const HANGING: Duration = Duration::from_secs(120);
 
 fn main() -> ExitCode {
@@ -67,7 +68,7 @@ async fn bangerd(arguments: &[OsString]) -> Result<()> {
         Some("console") => Ok(banger_engine::keeper_main(path(1)?, path(2)?)?),
         Some("kvm-probe") => Ok(writeln!(io::stdout(), r#"{{"verdict":"usable","reason":"a fake one"}}"#)?),
         Some("daemon") => {
-            // As the real daemon does.
+            // Same as in the real daemon.
             banger_sys::give_back_early();
             vmm::end_with_the_test(path(1)?)?;
             driver::serve(host::dirs(path(1)?), host::programs()?).await
@@ -78,7 +79,7 @@ async fn bangerd(arguments: &[OsString]) -> Result<()> {
 
 fn tests() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Tests mostly wait, for processes and for timeouts of the engine.
+    // Tests mostly wait for processes and engine timeouts.
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     arguments.test_threads.get_or_insert(4 * processors);
     let all = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.list;
@@ -106,6 +107,6 @@ fn trial(name: impl Into<String>, test: impl FnOnce() -> Result<()> + Send + 'st
 
 /// Writes a line to standard error.
 fn say(line: &str) {
-    // There is no other place to report it.
+    // There is no other place to report a failure.
     let _ = writeln!(io::stderr(), "{line}");
 }

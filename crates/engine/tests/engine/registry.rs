@@ -15,7 +15,7 @@ use crate::fixtures;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// An image of one layer.
+/// An image with one layer.
 #[derive(Debug, Clone)]
 pub(crate) struct Image {
     manifest: Vec<u8>,
@@ -64,7 +64,7 @@ impl Registry {
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let image = served.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                // A killed daemon hangs up early.
+                // A killed daemon disconnects early.
                 thread::spawn(move || drop(answer(&image, &stream)));
             }
         });
@@ -110,6 +110,6 @@ fn answer(image: &Image, mut stream: &TcpStream) -> Result<()> {
         stream.write_all(body)?;
     }
     stream.shutdown(std::net::Shutdown::Write)?;
-    // Wait until the client hangs up.
+    // Wait until the client disconnects.
     Ok(input.read_to_end(&mut Vec::new()).map(drop)?)
 }

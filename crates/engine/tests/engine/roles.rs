@@ -39,13 +39,13 @@ fn a_process_is_killed(vmm: Vmm, role: &str, watched: bool) -> Result<()> {
     }
     kill(pid)?;
     if role == "console" {
-        // The console's further output is lost; the VM runs on.
+        // Further console output is lost; the VM keeps running.
         host.ok(Command::Exec { vm: name(), argv: vec!["true".to_owned()] })?;
         host.ok(Command::StopVm(name()))?;
     } else {
         let vm = host.ok(Command::VmEnded(name()))?;
         let why = vm["last_error"].as_str().unwrap_or_default();
-        // A daemon that did not run at the time does not know how the process ended.
+        // A daemon that did not run at that time cannot know how the process ended.
         let words = if watched { format!("its {role} was killed by signal 9") } else { "ended".to_owned() };
         ensure!(vm["state"] == "error" && why.contains(&words), "{vm}");
     }

@@ -1,4 +1,4 @@
-//! Many VMs must not make the daemon grow.
+//! Checks that the daemon does not grow with the number of VMs.
 
 use std::fs;
 
@@ -12,22 +12,22 @@ use crate::{
     trial,
 };
 
-/// VMs before the first measurement, which fill the daemon's bounded histories; and in total.
+/// Number of VMs before the first measurement, which fill the daemon's bounded histories, and in total.
 const WARM_UP: u32 = 40;
 const VMS: u32 = 100;
 
-/// Growth of the daemon's memory between the measurements. The allocator does not return all memory; a leak of 80 KiB a
-/// VM exceeds this.
+/// Maximum growth of the daemon's memory. The allocator does not return all memory, but a leak of 80 KiB per VM
+/// exceeds this.
 const GROWTH_KIB: u64 = 4 << 10;
 
-/// Idle threads for blocking work exit only after ten seconds; descriptors and tasks are exact.
+/// Maximum number of additional threads: idle ones exit only after ten seconds. Descriptors and tasks are exact.
 const MORE_THREADS: u64 = 8;
 
 pub(crate) fn trials() -> Vec<Trial> {
     VMMS.into_iter().map(|vmm| trial(format!("soak::{vmm:?}"), move || soak(vmm))).collect()
 }
 
-/// The resources of a process.
+/// Resource use of a process.
 #[derive(Debug)]
 struct Usage {
     resident_kib: u64,

@@ -1,4 +1,4 @@
-//! The `ar` container of a Debian package (deb(5), "common" ar format): finds `data.tar.*` in a stream.
+//! Finds `data.tar.*` in the `ar` container of a Debian package (deb(5), "common" ar format), from a stream.
 
 use std::io::{self, Read};
 
@@ -8,7 +8,7 @@ use crate::error::PackageError;
 pub(crate) const MAGIC: &[u8; 8] = b"!<arch>\n";
 const HEADER: usize = 60;
 
-/// The bytes of the member whose name starts with `prefix`.
+/// Returns the bytes of the member whose name starts with `prefix`.
 pub(crate) fn member<R: Read>(mut input: R, prefix: &str) -> Result<io::Take<R>, PackageError> {
     let mut magic = [0; 8];
     read_exact(&mut input, &mut magic, PackageError::NotDeb)?;
@@ -27,7 +27,7 @@ pub(crate) fn member<R: Read>(mut input: R, prefix: &str) -> Result<io::Take<R>,
         if header[..16].starts_with(prefix.as_bytes()) {
             return Ok(input.take(size));
         }
-        // Members begin at even offsets.
+        // Members start at even offsets.
         let padded = size + size % 2;
         let skipped =
             io::copy(&mut input.by_ref().take(padded), &mut io::sink()).map_err(PackageError::Read)?;
@@ -37,7 +37,7 @@ pub(crate) fn member<R: Read>(mut input: R, prefix: &str) -> Result<io::Take<R>,
     }
 }
 
-/// Fills `buffer`; false when the input had already ended.
+/// Fills `buffer`; returns false if the input had already ended.
 fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<bool, PackageError> {
     let mut filled = 0;
     while filled < buffer.len() {

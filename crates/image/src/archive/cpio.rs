@@ -1,5 +1,7 @@
-//! The cpio of an RPM's payload: entries of the kind "newc" (cpio(5), "New ASCII Format"), or of rpm's own kind, which
-//! leaves to the package's header what there is to say of a file (rpm's lib/cpio.c, "stripped").
+//! Reads the cpio archive of an RPM's payload.
+//!
+//! Entries are "newc" (cpio(5), "New ASCII Format"), or rpm's own kind, which leaves a file's metadata to the
+//! package's header (rpm's lib/cpio.c, "stripped").
 
 use std::io::{self, Read};
 
@@ -8,10 +10,10 @@ use super::reader::{Counted, entry, text};
 use super::rpm::Files;
 use crate::error::{ArchiveError, EntryProblem};
 
-/// Most entries; a distribution's full kernel has 6 000.
+/// Maximum number of entries; a distribution's full kernel has 6 000.
 const MAX_ENTRIES: u64 = 200_000;
 
-/// Fields of a newc header after its magic, of 8 hexadecimal digits each, and the places of those that matter here.
+/// Number of fields in a newc header after its magic, 8 hexadecimal digits each, and the indexes of those used here.
 const FIELDS: usize = 13;
 const MODE: usize = 1;
 const LINKS: usize = 4;
@@ -22,11 +24,11 @@ const NAME_SIZE: usize = 11;
 const TYPE: u32 = 0o170_000;
 const REGULAR: u32 = 0o100_000;
 
-/// One entry.
+/// An entry of a cpio archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CpioEntry {
     pub(crate) path: String,
-    /// Size of a regular file in bytes. None for all else, and for a name whose content comes with a later one.
+    /// Size of a regular file in bytes; `None` for other types, and for a hard link whose content follows later.
     pub(crate) size: Option<u64>,
 }
 
@@ -42,12 +44,12 @@ pub(crate) struct CpioReader<'a, R> {
 }
 
 impl<'a, R: Read> CpioReader<'a, R> {
-    /// Over a payload whose package has `files` in its header.
+    /// Creates a reader of a payload; `files` comes from the package's header.
     pub(crate) fn new(input: R, files: &'a Files) -> Self {
         Self { input, files, position: 0, data_end: 0, entries: 0, last: "the start".to_owned() }
     }
 
-    /// The next entry, or nothing after the end mark.
+    /// Returns the next entry, or `None` at the end marker.
     pub(crate) fn next(&mut self) -> Result<Option<CpioEntry>, ArchiveError> {
         let distance = self.data_end - self.position;
         self.skip(distance)?;
@@ -62,7 +64,7 @@ impl<'a, R: Read> CpioReader<'a, R> {
             b"070701" | b"070702" => match self.newc()? {
                 (path, _) if path == "TRAILER!!!" => return Ok(None),
                 (path, fields) => {
-                    // Of several names of one file, the last has the content.
+                    // Of several hard links to a file, the last has the content.
                     let elsewhere = fields[LINKS] > 1 && fields[SIZE] == 0;
                     (path, fields[MODE], u64::from(fields[SIZE]), elsewhere)
                 }
@@ -83,13 +85,13 @@ impl<'a, R: Read> CpioReader<'a, R> {
         Ok(Some(CpioEntry { path, size }))
     }
 
-    /// What is left of the current entry's bytes.
+    /// Returns a reader of the rest of the current entry's data.
     pub(crate) fn data(&mut self) -> impl Read + '_ {
         let left = self.data_end - self.position;
         Counted { position: &mut self.position, input: self.input.by_ref().take(left) }
     }
 
-    /// A newc header after its magic, and the name that follows it.
+    /// Reads a newc header after its magic, and the name that follows.
     fn newc(&mut self) -> Result<(String, [u32; FIELDS]), ArchiveError> {
         let fields = self.numbers::<FIELDS>()?;
         let length = usize::try_from(fields[NAME_SIZE]).unwrap_or(usize::MAX);
@@ -120,7 +122,7 @@ impl<'a, R: Read> CpioReader<'a, R> {
         Ok(numbers)
     }
 
-    /// Headers and data begin at multiples of four.
+    /// Skips padding: headers and data start at multiples of four.
     fn pad(&mut self) -> Result<(), ArchiveError> {
         self.skip(self.position.next_multiple_of(4) - self.position)
     }

@@ -1,16 +1,16 @@
 //! One checked member of a tar archive.
 
-/// A member, its extensions applied. The path is as stored: it may be absolute or hold `..`.
+/// A member with its extensions applied. The path is as stored: it may be absolute or contain `..`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Member {
-    /// UTF-8, no NUL, not empty.
+    /// UTF-8, without NUL, not empty.
     pub(crate) path: String,
     pub(crate) kind: MemberKind,
     /// Permission bits, at most 0o7777.
     pub(crate) mode: u16,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    /// Seconds and nanoseconds since the epoch, within what ext4 stores.
+    /// Seconds and nanoseconds since the epoch, within ext4's range.
     pub(crate) mtime: (i64, u32),
     /// Full names and values, in the archive's order.
     pub(crate) xattrs: Vec<(String, Vec<u8>)>,
@@ -21,7 +21,7 @@ pub(crate) enum MemberKind {
     File {
         /// Logical size in bytes.
         size: u64,
-        /// Where its bytes are, ascending and disjoint; the rest reads as zeros.
+        /// The stored bytes, ascending and disjoint; gaps read as zeros.
         extents: Vec<Extent>,
     },
     Folder,
@@ -38,12 +38,12 @@ pub(crate) enum MemberKind {
     Fifo,
 }
 
-/// A run of a file's bytes in the archive. All in bytes.
+/// A run of a file's bytes in the archive. All values are in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Extent {
-    /// Where in the file.
+    /// Offset in the file.
     pub(crate) at: u64,
-    /// Where in the archive.
+    /// Offset in the archive.
     pub(crate) archive: u64,
     pub(crate) length: u64,
 }

@@ -1,6 +1,6 @@
-//! Reading archives: tar members one after another, the `ar` that a Debian package is, and an RPM with its cpio.
+//! Readers of archives: tar, the `ar` container of a Debian package, and RPMs with their cpio payload.
 //!
-//! Nothing here touches a file system: bytes in, checked members out.
+//! They access no file system: they turn bytes into checked members.
 
 pub(crate) mod ar;
 mod cpio;
@@ -18,11 +18,11 @@ pub(crate) use member::{Extent, Member, MemberKind};
 pub(crate) use reader::TarReader;
 pub(crate) use sparse::filled;
 
-/// Longest name of one file in bytes: `NAME_MAX` of Linux and of ext4.
+/// Maximum length of a file name, in bytes: `NAME_MAX` of Linux and of ext4.
 pub(crate) const NAME_MAX: usize = 255;
 
-/// Longest path in bytes: `PATH_MAX` of Linux.
+/// Maximum length of a path, in bytes: `PATH_MAX` of Linux.
 pub(crate) const PATH_MAX: usize = 4096;
 
-/// Largest file in bytes: 2^32 - 1 blocks of 4096 bytes, ext4's limit.
+/// Maximum size of a file, in bytes: 2^32 - 1 blocks of 4096 bytes, ext4's limit.
 pub(crate) const MAX_FILE: u64 = 0xffff_ffff * 4096;

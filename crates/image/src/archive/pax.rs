@@ -1,10 +1,10 @@
 //! PAX extended headers (POSIX.1-2017, pax, "pax Extended Header"): `<length> <key>=<value>\n` records.
 //!
-//! Values are taken by their stated length, since binary ones (extended attributes) may hold newlines.
+//! A record's length delimits its value, because binary values (extended attributes) may contain newlines.
 
 use crate::error::EntryProblem;
 
-/// What extended headers say about the next member, or, if global, about all that follow.
+/// Extended header records for the next member, or, if global, for all that follow.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pax {
     pub(crate) path: Option<Vec<u8>>,
@@ -22,14 +22,14 @@ pub(crate) struct Pax {
 pub(crate) struct PaxSparse {
     pub(crate) name: Option<Vec<u8>>,
     pub(crate) size: Option<u64>,
-    /// Version 1.0: the map lies before the data.
+    /// Version 1.0: the map precedes the data.
     pub(crate) in_data: bool,
     /// Versions 0.0 and 0.1: offset and length, alternating.
     pub(crate) map: Option<Vec<u64>>,
 }
 
 impl Pax {
-    /// Adds the records of one extended header.
+    /// Parses the records of one extended header.
     pub(crate) fn read(&mut self, mut bytes: &[u8], most_segments: usize) -> Result<(), EntryProblem> {
         // Some writers pad the last record with NULs.
         while !bytes.is_empty() && bytes[0] != 0 {
@@ -77,7 +77,7 @@ impl Pax {
     }
 }
 
-/// A decimal number of ASCII digits.
+/// Parses a decimal number of ASCII digits.
 pub(crate) fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -85,7 +85,7 @@ pub(crate) fn number(digits: &[u8]) -> Option<u64> {
     str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Seconds with an optional sign and fraction; a negative time with a fraction rounds towards the past.
+/// Parses seconds with an optional sign and fraction; a negative time with a fraction rounds towards the past.
 fn time(value: &[u8]) -> Option<(i64, u32)> {
     let (negative, value) = match value.strip_prefix(b"-") {
         Some(rest) => (true, rest),

@@ -1,7 +1,7 @@
-//! The tar reader: ustar, GNU (long names, old sparse files) and PAX, one member after another.
+//! The tar reader: ustar, GNU (long names, old sparse files) and PAX.
 //!
-//! Written over any `Read`, so that the same checks serve a package's stream, a spool file and a fuzzer's bytes.
-//! Formats: POSIX.1-2017 "ustar Interchange Format" and "pax Extended Header"; GNU tar manual, "Basic Tar Format".
+//! It reads any `Read`, so the same checks apply to a package's stream, a spool file and a fuzzer's bytes. Formats:
+//! POSIX.1-2017 "ustar Interchange Format" and "pax Extended Header"; GNU tar manual, "Basic Tar Format".
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -15,13 +15,13 @@ use crate::error::{ArchiveError, EntryProblem};
 
 const BLOCK: u64 = 512;
 
-/// Largest long name or extended header in bytes: 16 times the largest set of attributes ext4 can store.
+/// Maximum size of a long name or extended header, in bytes: 16 times ext4's largest set of attributes.
 const MAX_EXTENSION: u64 = 1 << 20;
 
-/// Most data runs of all sparse files together (24 MiB of memory).
+/// Maximum number of data runs of all sparse files together (24 MiB of memory).
 const MAX_SEGMENTS: usize = 1 << 20;
 
-/// Times that ext4 can store: 34 bits of seconds, from 1901 to 2446.
+/// Times that ext4 can store, in seconds: 34 bits, from 1901 to 2446.
 const TIMES: (i64, i64) = (-(1 << 31), (1 << 34) - (1 << 31) - 1);
 
 /// Device numbers that ext4 can store.
@@ -32,7 +32,7 @@ const MAX_MINOR: u32 = 0xf_ffff;
 pub(crate) struct TarReader<R> {
     input: R,
     skip: fn(&mut R, u64) -> io::Result<()>,
-    /// Length of the input, where it can be told in advance.
+    /// Length of the input, if known in advance.
     length: Option<u64>,
     position: u64,
     next_header: u64,
@@ -44,11 +44,11 @@ pub(crate) struct TarReader<R> {
 }
 
 impl<R: Read + Seek> TarReader<R> {
-    /// Over an input whose data can be skipped by seeking. Starts at its beginning.
+    /// Creates a reader of a seekable input, from its beginning.
     pub(crate) fn seekable(mut input: R) -> Result<Self, ArchiveError> {
         let length = input.seek(SeekFrom::End(0)).map_err(ArchiveError::Read)?;
         input.rewind().map_err(ArchiveError::Read)?;
-        // A distance over i64::MAX is beyond any length and was refused before.
+        // A distance over i64::MAX exceeds any length, and `reserve` has already rejected it.
         Ok(Self::new(
             input,
             |input, n| input.seek_relative(i64::try_from(n).unwrap_or(i64::MAX)),
@@ -58,7 +58,7 @@ impl<R: Read + Seek> TarReader<R> {
 }
 
 impl<R: Read> TarReader<R> {
-    /// Over an input that can only be read on.
+    /// Creates a reader of an input that can only be read forward.
     pub(crate) fn stream(input: R) -> Self {
         let skip = |input: &mut R, n| match io::copy(&mut input.by_ref().take(n), &mut io::sink())? {
             skipped if skipped == n => Ok(()),
@@ -81,7 +81,7 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// The next member, or nothing after the end mark.
+    /// Returns the next member, or `None` at the end marker.
     pub(crate) fn next(&mut self) -> Result<Option<Member>, ArchiveError> {
         let mut pax = self.globals.clone();
         let mut long_name = None;
@@ -101,7 +101,7 @@ impl<R: Read> TarReader<R> {
                         pax.read(&bytes, self.segments_left).map_err(|problem| entry(&name, problem))?;
                     }
                 }
-                // A volume label: says nothing about a tree.
+                // A volume label does not describe a file.
                 b'V' => self.skip_header_data(&header, &name)?,
                 _ => {
                     let path = pax.sparse.name.take().or(pax.path.take()).or(long_name);
@@ -116,12 +116,12 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// What follows the end mark, once that was read.
+    /// Returns the input, after the end marker was read.
     pub(crate) fn rest(self) -> R {
         self.input
     }
 
-    /// What is left of the current member's stored bytes.
+    /// Returns a reader of the rest of the current member's stored bytes.
     pub(crate) fn data(&mut self) -> impl Read + '_ {
         let left = self.data_end.saturating_sub(self.position);
         Counted { position: &mut self.position, input: self.input.by_ref().take(left) }
@@ -155,7 +155,7 @@ impl<R: Read> TarReader<R> {
         Ok(Some(header))
     }
 
-    /// Reads up to one block; less only at the end of the input.
+    /// Reads up to one block; fewer bytes only at the end of the input.
     fn read_block(&mut self, block: &mut [u8; BLOCK as usize]) -> Result<usize, ArchiveError> {
         let mut filled = 0;
         while filled < block.len() {
@@ -175,7 +175,7 @@ impl<R: Read> TarReader<R> {
         if self.read_block(&mut block)? < block.len() { Err(self.truncated()) } else { Ok(block) }
     }
 
-    /// Reserves `size` bytes of data from the current position on.
+    /// Reserves `size` bytes of data from the current position.
     fn reserve(&mut self, size: u64, shown: &str) -> Result<(), ArchiveError> {
         let end = self.position.checked_add(size);
         let next = end
@@ -227,7 +227,7 @@ impl<R: Read> TarReader<R> {
             text(bytes, "its target").map_err(refuse)
         };
         let kind = match header.as_bytes()[156] {
-            // Before ustar, a folder was a file whose name ends in a slash.
+            // Before ustar, a directory was a file whose name ends in a slash.
             0 | b'0' | b'7' if !path.ends_with('/') => self.file(header, &pax, shown)?,
             b'S' => self.file(header, &pax, shown)?,
             0 | b'0' | b'5' | b'7' => MemberKind::Folder,
@@ -258,7 +258,7 @@ impl<R: Read> TarReader<R> {
             mode: u16::try_from(mode).unwrap_or_default(),
             uid: owner(uid).map_err(refuse)?,
             gid: owner(gid).map_err(refuse)?,
-            // The kernel does the same to times it can't store.
+            // The kernel also clamps times that ext4 cannot store.
             mtime: if mtime.0 < TIMES.0 || mtime.0 > TIMES.1 {
                 (mtime.0.clamp(TIMES.0, TIMES.1), 0)
             } else {
@@ -303,7 +303,7 @@ impl<R: Read> TarReader<R> {
         Ok(MemberKind::File { size, extents })
     }
 
-    /// The map of an old GNU sparse file: 4 runs in the header, 21 in each block that follows.
+    /// Reads the map of an old GNU sparse file: 4 runs in the header, 21 in each following block.
     fn gnu_map(&mut self, header: &Header, shown: &str) -> Result<Vec<(u64, u64)>, ArchiveError> {
         let refuse = |problem| entry(shown, problem);
         let gnu = header.as_gnu().ok_or(refuse(EntryProblem::Sparse))?;
@@ -355,7 +355,7 @@ impl<R: Read> TarReader<R> {
     }
 }
 
-/// Keeps the reader's position right while a member's data is read.
+/// Updates the reader's position while a member's data is read.
 pub(super) struct Counted<'a, R> {
     pub(super) position: &'a mut u64,
     pub(super) input: R,
@@ -374,7 +374,7 @@ pub(super) fn entry(shown: &str, problem: EntryProblem) -> ArchiveError {
     ArchiveError::Entry { entry: shown.chars().take(PATH_MAX).collect(), problem }
 }
 
-/// Sum of the header's bytes, its checksum field taken as spaces.
+/// Sums the header's bytes, with the checksum field as spaces.
 fn checksum(block: &[u8; BLOCK as usize]) -> u32 {
     let sum = |bytes: &[u8]| bytes.iter().map(|b| u32::from(*b)).sum::<u32>();
     sum(&block[..148]) + 8 * u32::from(b' ') + sum(&block[156..])
@@ -387,7 +387,7 @@ fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// A name that can be used: UTF-8, not empty, no NUL, no part over 255 bytes.
+/// Checks a name: UTF-8, not empty, no NUL, no component over 255 bytes.
 pub(super) fn text(bytes: Vec<u8>, what: &'static str) -> Result<String, EntryProblem> {
     if bytes.is_empty() {
         return Err(EntryProblem::EmptyName(what));
@@ -401,13 +401,13 @@ pub(super) fn text(bytes: Vec<u8>, what: &'static str) -> Result<String, EntryPr
     String::from_utf8(bytes).map_err(|_| EntryProblem::NotUtf8(what))
 }
 
-/// A number of a header; one that was left blank, as some writers do, is zero, as GNU tar reads it.
+/// Returns a header's number. A blank field, as some writers leave it, is zero, as in GNU tar.
 fn number(field: &[u8], read: io::Result<u64>) -> io::Result<u64> {
     if field.iter().all(|byte| matches!(byte, 0 | b' ')) { Ok(0) } else { read }
 }
 
 fn owner(id: u64) -> Result<u32, EntryProblem> {
-    // The highest id means "unchanged" to chown and belongs to nobody.
+    // The highest id means "unchanged" to chown and is not a valid owner.
     u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or(EntryProblem::Owner(id))
 }
 

@@ -1,5 +1,7 @@
-//! The container of an RPM package: lead, signature, header, and behind them the payload (rpm's docs/manual/format_v4.md
-//! and format_v6.md). Of the header is read only what a payload may leave to it.
+//! Reads the container of an RPM package: lead, signature, header, payload.
+//!
+//! Formats: rpm's docs/manual/format_v4.md and format_v6.md. From the header it reads only metadata that a payload
+//! may leave out.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -9,17 +11,17 @@ use crate::error::PackageError;
 
 pub(crate) const MAGIC: [u8; 4] = [0xed, 0xab, 0xee, 0xdb];
 
-/// Length of the lead, in bytes, and the place in it of the kind of package: 0 is one of programs.
+/// Length of the lead in bytes, and the position of the package type in it: 0 is a binary package.
 const LEAD: usize = 96;
 const KIND: std::ops::Range<usize> = 6..8;
 
 const HEADER_MAGIC: [u8; 4] = [0x8e, 0xad, 0xe8, 0x01];
 
-/// Most entries, and most bytes of data, of a header; those of a kernel with 6 000 files have under 100 and 2 MB.
+/// Maximum number of entries and of data bytes in a header; a kernel with 6 000 files has under 100 and 2 MB.
 const MAX_ENTRIES: u32 = 4096;
 const MAX_DATA: u32 = 32 << 20;
 
-/// Most files of a package.
+/// Maximum number of files in a package.
 const MAX_FILES: usize = 200_000;
 
 /// Tags of the header (rpm's include/rpm/rpmtag.h).
@@ -32,7 +34,7 @@ const FOLDER_NAMES: u32 = 1118;
 const PAYLOAD_FORMAT: u32 = 1124;
 const LONG_FILE_SIZES: u32 = 5008;
 
-/// What a header says of the package's files, in its order.
+/// Metadata of the package's files, in the header's order.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
     folders: Vec<String>,
@@ -40,23 +42,23 @@ pub(crate) struct Files {
     folder_of: Vec<u64>,
     sizes: Vec<u64>,
     modes: Vec<u64>,
-    /// For each inode, the last file that has it.
+    /// The last file with each inode.
     last_of: HashMap<u64, usize>,
     inodes: Vec<u64>,
 }
 
-/// One file of a header.
+/// Metadata of one file.
 #[derive(Debug)]
 pub(crate) struct PackagedFile {
     pub(crate) path: String,
     pub(crate) size: u64,
     pub(crate) mode: u32,
-    /// Whether its content comes with it, and not with a later name of the same file.
+    /// Whether the content is stored with this name, not with a later hard link.
     pub(crate) content_is_here: bool,
 }
 
 impl Files {
-    /// The file number `index`.
+    /// Returns the file with this index.
     pub(crate) fn get(&self, index: usize) -> Option<PackagedFile> {
         let folder = self.folders.get(usize::try_from(*self.folder_of.get(index)?).ok()?)?;
         let name = self.names.get(index)?;
@@ -73,7 +75,7 @@ impl Files {
     }
 }
 
-/// Reads up to the payload, and what the header says of the files in it.
+/// Reads everything before the payload, and returns the metadata of its files.
 pub(crate) fn header(input: &mut impl Read) -> Result<Files, PackageError> {
     let mut lead = [0; LEAD];
     fill(input, &mut lead)?;
@@ -84,7 +86,7 @@ pub(crate) fn header(input: &mut impl Read) -> Result<Files, PackageError> {
         return Err(PackageError::Rpm("it is a source package"));
     }
     let signature = Header::read(input)?;
-    // The signature's length is made a multiple of 8.
+    // The signature is padded to a multiple of 8 bytes.
     let padding = signature.data.len().next_multiple_of(8) - signature.data.len();
     fill(input, &mut [0; 8][..padding])?;
     let header = Header::read(input)?;
@@ -97,15 +99,15 @@ pub(crate) fn header(input: &mut impl Read) -> Result<Files, PackageError> {
 
 const BEYOND: PackageError = PackageError::Rpm("its header points beyond its end");
 
-/// What a header has under a tag.
+/// A tag's value in a header.
 struct Value<'a> {
     kind: u32,
     count: usize,
-    /// From its beginning to the end of all data.
+    /// The data from the value's start to the end of the header.
     data: &'a [u8],
 }
 
-/// A header structure: what is in it by tags, and the bytes.
+/// A header structure: its index entries and its data.
 struct Header {
     entries: Vec<[u32; 4]>,
     data: Vec<u8>,
@@ -162,7 +164,7 @@ impl Header {
         }
     }
 
-    /// Numbers of 16, 32 or 64 bits; none where there is no such tag.
+    /// Returns a tag's numbers of 16, 32 or 64 bits; none if the tag is missing.
     fn numbers(&self, tag: u32) -> Result<Vec<u64>, PackageError> {
         let Some(Value { kind, count, data }) = self.find(tag)? else { return Ok(Vec::new()) };
         let width = match kind {
@@ -176,7 +178,7 @@ impl Header {
         Ok(data.chunks_exact(width).map(number).collect())
     }
 
-    /// Strings; none where there is no such tag. What is not UTF-8 in them is replaced.
+    /// Returns a tag's strings, with invalid UTF-8 replaced; none if the tag is missing.
     fn strings(&self, tag: u32) -> Result<Vec<String>, PackageError> {
         let Some(Value { kind, count, data }) = self.find(tag)? else { return Ok(Vec::new()) };
         if !matches!(kind, 6 | 8 | 9) {
@@ -216,7 +218,7 @@ mod tests {
     use std::fs;
     use std::sync::OnceLock;
 
-    /// A package with a plain payload, of an ordinary file, two names of one, a link and folders.
+    /// Builds a package with an uncompressed payload: a file, two hard links, a symlink and directories.
     fn package() -> &'static [u8] {
         static PACKAGE: OnceLock<Vec<u8>> = OnceLock::new();
         PACKAGE.get_or_init(|| {
@@ -232,7 +234,7 @@ mod tests {
         })
     }
 
-    /// What a package's regular files hold, those whose content is with them.
+    /// Returns the regular files whose content is stored with their name.
     fn contents(package: &[u8]) -> Result<Vec<(String, Vec<u8>)>, String> {
         let mut input = package;
         let files = header(&mut input).map_err(|error| error.to_string())?;
@@ -252,7 +254,7 @@ mod tests {
         read().map_err(|error| error.to_string())
     }
 
-    /// The same package with a payload that leaves names, sizes and modes to the header.
+    /// Rewrites the package's payload so that it leaves names, sizes and modes to the header.
     fn stripped() -> Vec<u8> {
         let mut input = package();
         let files = header(&mut input).unwrap();

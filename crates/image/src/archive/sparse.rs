@@ -1,4 +1,4 @@
-//! Sparse files: their maps, checked against the sizes they have to fit, and their bytes with the holes as zeros.
+//! Sparse files: validates their maps, and reads them with the holes as zeros.
 
 use std::io::{self, Read};
 
@@ -8,7 +8,7 @@ use crate::error::EntryProblem;
 
 /// Turns `(offset, length)` pairs of a sparse file into extents.
 ///
-/// They must ascend, lie within `size`, and sum up to `stored`, the bytes that lie in the archive from `data` on.
+/// They must ascend, lie within `size`, and sum up to `stored`, the number of bytes in the archive from `data` on.
 pub(super) fn extents(
     map: impl IntoIterator<Item = (u64, u64)>,
     size: u64,
@@ -35,7 +35,9 @@ pub(super) fn extents(
     if used == stored { Ok(extents) } else { Err(EntryProblem::Sparse) }
 }
 
-/// All `size` bytes of a file whose stored bytes, those of `extents`, are what `data` reads. Fewer where `data` ends early.
+/// Reads all `size` bytes of a file, with holes as zeros.
+///
+/// `data` reads the stored bytes, those of `extents`. The result is shorter if `data` ends early.
 pub(crate) fn filled<'a>(data: impl Read + 'a, size: u64, extents: &'a [Extent]) -> impl Read + 'a {
     Filled { data, size, extents, position: 0 }
 }
@@ -43,7 +45,7 @@ pub(crate) fn filled<'a>(data: impl Read + 'a, size: u64, extents: &'a [Extent])
 struct Filled<'a, R> {
     data: R,
     size: u64,
-    /// Those not yet read to their end.
+    /// Extents not yet read to their end.
     extents: &'a [Extent],
     position: u64,
 }
@@ -69,7 +71,7 @@ impl<R: Read> Read for Filled<'_, R> {
     }
 }
 
-/// The map at the start of the data of a version 1.0 sparse file: decimal lines, first their count of pairs.
+/// Parser of the map before the data of a version 1.0 sparse file: decimal lines, the first is the number of pairs.
 #[derive(Debug, Default)]
 pub(super) struct MapParser {
     line: Vec<u8>,
@@ -78,7 +80,7 @@ pub(super) struct MapParser {
 }
 
 impl MapParser {
-    /// Takes one block; true when the map is complete (what is left of the block is padding).
+    /// Parses one block; returns true when the map is complete (the rest of the block is padding).
     pub(super) fn block(&mut self, block: &[u8], most_segments: usize) -> Result<bool, EntryProblem> {
         for byte in block {
             if *byte != b'\n' {
@@ -110,7 +112,7 @@ impl MapParser {
     }
 }
 
-/// Pairs of neighbours.
+/// Returns consecutive numbers as pairs.
 pub(super) fn pairs(numbers: &[u64]) -> impl Iterator<Item = (u64, u64)> {
     numbers.chunks_exact(2).map(|pair| (pair[0], pair[1]))
 }

@@ -1,10 +1,10 @@
-//! Archives made for tests, by our own hand or by the real programs.
+//! Archives for tests, written directly or by the real programs.
 
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// What `program` makes of `bytes`.
+/// Returns the output of `program` for the input `bytes`.
 pub(crate) fn pipe(program: &str, args: &[&str], bytes: &[u8]) -> Vec<u8> {
     let mut child = Command::new(program)
         .args(args)
@@ -21,7 +21,7 @@ pub(crate) fn pipe(program: &str, args: &[&str], bytes: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// A Debian package's container.
+/// Creates the `ar` container of a Debian package.
 pub(crate) fn ar(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut bytes = b"!<arch>\n".to_vec();
     for (name, content) in members {
@@ -34,7 +34,7 @@ pub(crate) fn ar(members: &[(&str, &[u8])]) -> Vec<u8> {
     bytes
 }
 
-/// An RPM of what is in `root`, its payload packed as `payload` says in rpm's words, made by the real program.
+/// Builds an RPM of the files in `root` with `rpmbuild`; `payload` is rpm's name for the compression.
 pub(crate) fn rpm(root: &Path, payload: &str) -> Vec<u8> {
     let work = tempfile::tempdir().unwrap();
     let spec = work.path().join("kernel.spec");
@@ -59,7 +59,7 @@ pub(crate) fn rpm(root: &Path, payload: &str) -> Vec<u8> {
     std::fs::read(work.path().join("RPMS/out.rpm")).unwrap()
 }
 
-/// One record of a PAX extended header.
+/// Creates a record of a PAX extended header.
 pub(crate) fn pax_record(key: &str, value: &[u8]) -> Vec<u8> {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
@@ -72,19 +72,19 @@ pub(crate) fn pax_record(key: &str, value: &[u8]) -> Vec<u8> {
     record
 }
 
-/// Writes tar archives byte by byte, wrong ones too.
+/// Writes tar archives byte by byte, including invalid ones.
 #[derive(Debug, Default)]
 pub(crate) struct TarWriter {
     pub(crate) bytes: Vec<u8>,
 }
 
 impl TarWriter {
-    /// An entry with its name and link exactly as given (up to 100 bytes each).
+    /// Adds an entry with exactly this name and link (up to 100 bytes each).
     pub(crate) fn raw(&mut self, kind: u8, name: &[u8], link: &[u8], size: u64, data: &[u8]) -> &mut Self {
         self.raw_with(kind, name, link, size, data, |_| ())
     }
 
-    /// The same, with the header changed before its checksum is made.
+    /// Adds an entry like `raw`, but changes the header before its checksum is computed.
     pub(crate) fn raw_with(
         &mut self,
         kind: u8,
@@ -131,13 +131,13 @@ impl TarWriter {
         self.raw(b'1', name.as_bytes(), target.as_bytes(), 0, b"")
     }
 
-    /// An extended header for the entry that follows.
+    /// Adds an extended header for the next entry.
     pub(crate) fn pax(&mut self, records: &[(&str, &[u8])]) -> &mut Self {
         let body: Vec<u8> = records.iter().flat_map(|(key, value)| pax_record(key, value)).collect();
         self.raw(b'x', b"pax", b"", body.len() as u64, &body)
     }
 
-    /// The archive with its end mark.
+    /// Returns the archive with its end marker.
     pub(crate) fn end(&mut self) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.resize(bytes.len() + 1024, 0);

@@ -1,8 +1,8 @@
-//! Bundles: an image in one file, to be handed from host to host.
+//! Bundles: images in one file, for transfer between hosts.
 //!
-//! A tar packed with zstd, which `tar --zstd -x` unpacks: `manifest.json`, then `rootfs.ext4`, whose holes are left out as
-//! GNU tar does (its manual, "PAX Format, Version 1.0"). Times and owners are fixed, and what is a hole is told by the
-//! bytes, not by the file: the same image gives the same bundle.
+//! A bundle is a tar compressed with zstd, for `tar --zstd -x`: `manifest.json`, then `rootfs.ext4` as a sparse file
+//! in GNU tar's format (its manual, "PAX Format, Version 1.0"). Times and owners are fixed, and holes are found by
+//! content, not from the file: the same image gives the same bundle.
 
 mod read;
 mod runs;
@@ -19,69 +19,69 @@ pub use write::write_bundle;
 use crate::error::BundleError;
 use crate::error::bundle::{MANIFEST, ROOTFS};
 
-/// The version that is written, and the only one that is read.
+/// Version of the format that banger writes, and the only one that it reads.
 const VERSION: u32 = 1;
 
-/// Longest manifest in bytes.
+/// Maximum length of a manifest, in bytes.
 const MANIFEST_MAX: u64 = 1 << 20;
 
-/// Largest file system in bytes, holes included.
+/// Maximum size of a file system in bytes, holes included.
 const ROOTFS_MAX: u64 = 1 << 40;
 
-/// What a bundle says of its image.
+/// A bundle's manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BundleManifest {
-    /// Of the format.
+    /// Version of the format.
     version: u32,
-    /// What the image is called.
+    /// The image's name.
     pub name: ImageName,
-    /// The distribution's own name for itself.
+    /// The distribution's own name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub os: Option<String>,
-    /// For which processors.
+    /// The processor architecture.
     arch: String,
-    /// The program that becomes PID 1.
+    /// The program that runs as PID 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<String>,
-    /// The kernel it prefers.
+    /// The image's preferred kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<Name>,
-    /// What is to run in it, and how.
+    /// The program to run, its arguments, environment, user and directory.
     #[serde(default)]
     pub config: ImageConfig,
-    /// Files and folders in it.
+    /// Number of files and directories.
     pub entries: u64,
-    /// Size of its file system in bytes.
+    /// Size of the file system in bytes.
     size: u64,
-    /// Of the file system, holes included.
+    /// Digest of the file system, holes included.
     sha256: Digest,
 }
 
-/// What is known of an image without looking at its bytes.
+/// An image's metadata for a bundle, without its bytes.
 #[derive(Debug, Clone)]
 pub struct BundleImage {
-    /// What it is called.
+    /// The image's name.
     pub name: ImageName,
-    /// The distribution's own name for itself.
+    /// The distribution's own name.
     pub os: Option<String>,
-    /// The program that becomes PID 1.
+    /// The program that runs as PID 1.
     pub init: Option<String>,
-    /// The kernel it prefers.
+    /// The image's preferred kernel.
     pub kernel: Option<Name>,
-    /// What is to run in it, and how.
+    /// The program to run, its arguments, environment, user and directory.
     pub config: ImageConfig,
-    /// Files and folders in it.
+    /// Number of files and directories.
     pub entries: u64,
 }
 
 impl BundleManifest {
-    /// The size of the file system in bytes.
+    /// Returns the size of the file system in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Reads a manifest, and refuses what could not be an image's.
+    /// Parses and validates a manifest.
     fn parse(bytes: &[u8]) -> Result<Self, BundleError> {
         let refused = |problem: String| Err(BundleError::Manifest(problem));
         let manifest: Self = match serde_json::from_slice(bytes) {

@@ -1,4 +1,4 @@
-//! A bundle into an image's file system. It may be anybody's: nothing in it is believed before it was checked.
+//! Extracts an image's file system from a bundle. Bundles are untrusted: everything is checked before use.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -19,13 +19,13 @@ use crate::publish::{self, folder_of, write_error};
 use crate::rootfs::verify_ext4;
 use crate::{ImageError, Progress, RootfsInfo};
 
-/// Bytes copied at once.
+/// Buffer size for copies, in bytes.
 const PIECE: usize = 1 << 20;
 
 /// A bundle whose manifest has been read.
 pub struct Opened<'a> {
     tar: TarReader<Box<dyn Read + 'a>>,
-    /// Of what has been read of the file.
+    /// Hash of the compressed bytes read so far.
     packed: Rc<RefCell<Sha256>>,
     manifest: BundleManifest,
     progress: &'a dyn Progress,
@@ -40,7 +40,7 @@ impl std::fmt::Debug for Opened<'_> {
 /// Reads the manifest of the bundle `input`, from its start.
 ///
 /// # Errors
-/// When it cannot be read or is none; when `progress` says to stop.
+/// Returns an error if the file cannot be read or is not a bundle, or if `progress` cancels.
 pub fn open_bundle(input: File, progress: &dyn Progress) -> Result<Opened<'_>, ImageError> {
     stopped_or(progress, open(input, progress))
 }
@@ -85,7 +85,7 @@ impl<R: Read> Read for Hashed<R> {
     }
 }
 
-/// The next member, which has to be the file `expected`.
+/// Returns the size and extents of the next member, which must be the file `expected`.
 fn next<R: Read>(tar: &mut TarReader<R>, expected: &'static str) -> Result<(u64, Vec<Extent>), ImageError> {
     let refused = |found| ImageError::Bundle(BundleError::Order { expected, found });
     match tar.next().map_err(|error| ImageError::Bundle(error.into()))? {
@@ -97,10 +97,11 @@ fn next<R: Read>(tar: &mut TarReader<R>, expected: &'static str) -> Result<(u64,
     }
 }
 
-/// Refuses what follows the archive, but for the zeros that fill a tar's last record. At its end, zstd's checksum is
-/// compared.
+/// Rejects bytes after the archive, except the zeros that fill a tar's last record.
+///
+/// Reading to the end also makes zstd verify its checksum.
 fn only_padding(rest: impl Read) -> Result<(), ImageError> {
-    /// GNU tar's records have 10 KiB, others' up to twice that.
+    /// Maximum length of a record: 10 KiB in GNU tar, up to 20 KiB in others.
     const RECORD: u64 = 20 << 10;
     let read = |error| ImageError::Bundle(ArchiveError::Read(error).into());
     let mut bytes = Vec::new();
@@ -112,17 +113,16 @@ fn only_padding(rest: impl Read) -> Result<(), ImageError> {
 }
 
 impl Opened<'_> {
-    /// What it says of its image.
+    /// Returns the bundle's manifest.
     pub fn manifest(&self) -> &BundleManifest {
         &self.manifest
     }
 
-    /// Makes the file `out` of the image's file system; all of the bundle's bytes have the digest `expected`, where there is
-    /// one.
+    /// Writes the image's file system to `out`, and checks that the whole bundle has the digest `expected`, if given.
     ///
     /// # Errors
-    /// When they have not; when the bundle does not hold what its manifest says, or not a sound ext4 file system; when there
-    /// is no space for it, or no `e2fsck`; when `progress` says to stop. Then there is no `out`.
+    /// Returns an error if the digest differs; if the content does not match the manifest or is not a valid ext4 file
+    /// system; if space or `e2fsck` is missing; if `progress` cancels. `out` is then unchanged.
     pub fn write(self, expected: Option<Digest>, out: &Path) -> Result<RootfsInfo, ImageError> {
         let progress = self.progress;
         stopped_or(progress, self.write_file(expected, out))
@@ -165,7 +165,7 @@ impl Opened<'_> {
         Ok(RootfsInfo { size, entries, init, os, config, digest: None })
     }
 
-    /// Writes the stored runs where they belong; what is between them stays a hole.
+    /// Writes the stored runs to their positions; the gaps stay holes.
     fn copy(&mut self, extents: &[Extent], file: &File, out: &Path) -> Result<(), ImageError> {
         let mut data = self.tar.data();
         let mut buffer = vec![0; PIECE];

@@ -1,4 +1,4 @@
-//! Where a file has bytes that are not zero. By its content: two copies of a file may have different holes.
+//! Finds the non-zero runs of a file by content, because copies of a file may have different holes.
 
 use std::fs::File;
 use std::io;
@@ -11,23 +11,23 @@ use sha2::{Digest as _, Sha256};
 
 use crate::Progress;
 
-/// Bytes that are a hole if they are all zero.
+/// Size of a block that becomes a hole if all its bytes are zero.
 pub(super) const GRAIN: usize = 64 << 10;
 
-/// Most runs; beyond, the last one takes in the zeros between.
+/// Maximum number of runs. When it is reached, the last run is extended over the zeros that follow.
 const MOST: usize = 1 << 19;
 
 static ZEROS: [u8; GRAIN] = [0; GRAIN];
 
-/// Where a file's bytes are, and what they are.
+/// The runs and the digest of a file.
 pub(super) struct Scan {
-    /// Start and length of each run, ascending.
+    /// Start and length of each run, in ascending order.
     pub(super) runs: Vec<(u64, u64)>,
-    /// Of the whole file.
+    /// Digest of the whole file.
     pub(super) digest: Digest,
 }
 
-/// Reads all of `file`, which has `size` bytes.
+/// Scans all `size` bytes of `file`.
 pub(super) fn of(file: &File, size: u64, progress: &dyn Progress) -> io::Result<Scan> {
     let mut runs: Vec<(u64, u64)> = Vec::new();
     let mut hash = Sha256::new();
@@ -62,7 +62,7 @@ pub(super) fn of(file: &File, size: u64, progress: &dyn Progress) -> io::Result<
     Ok(Scan { runs, digest: Digest::sha256(hash.finalize().into()) })
 }
 
-/// Where data begins, from `at` on; a file system that knows of no holes has it right there.
+/// Returns the start of the next data at or after `at`; `at` itself on a file system without holes.
 fn next_data(file: &File, at: u64) -> io::Result<Option<u64>> {
     match seek(file, SeekFrom::Data(at)) {
         Ok(data) => Ok(Some(data)),

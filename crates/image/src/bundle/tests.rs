@@ -1,4 +1,4 @@
-//! Bundles: there and back, as GNU tar reads them, and hostile ones.
+//! Tests of bundles: round trips, extraction with GNU tar, hostile input.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -25,7 +25,7 @@ fn image() -> BundleImage {
     }
 }
 
-/// A file system, and the bundle of it.
+/// Writes a file system and a bundle of it.
 fn bundle(folder: &Path) -> (PathBuf, Vec<u8>) {
     let rootfs = folder.join("rootfs");
     write_empty_ext4(&rootfs, SIZE, "x").unwrap();
@@ -40,7 +40,7 @@ fn read(folder: &Path, bytes: &[u8], expected: Option<Digest>) -> Result<RootfsI
     open_bundle(file, &Silent)?.write(expected, &folder.join("back"))
 }
 
-/// A tar of these members, packed.
+/// Creates a compressed tar of these members.
 fn made_of(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut tar = TarWriter::default();
     for (name, content) in members {

@@ -1,4 +1,4 @@
-//! An image's file system into a bundle.
+//! Writes an image's file system as a bundle.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -13,16 +13,17 @@ use crate::progress::stopped_or;
 use crate::publish::write_error;
 use crate::{ImageError, Progress};
 
-/// How hard zstd tries.
+/// zstd compression level.
 const LEVEL: i32 = 3;
 
-/// What a tar is made of, in bytes.
+/// Size of a tar block, in bytes.
 const BLOCK: usize = 512;
 
-/// Writes the bundle of `image`, whose file system is in the file `rootfs`, to `out`; `name` is what errors call that.
+/// Writes the bundle of `image` to `out`. `rootfs` is the image's file system; errors use `name` as the name of
+/// `out`.
 ///
 /// # Errors
-/// When a file cannot be read or written, or `progress` says to stop: what was written then is worth nothing.
+/// Returns an error if a file cannot be read or written, or if `progress` cancels. The output is then incomplete.
 pub fn write_bundle(
     image: BundleImage,
     rootfs: &Path,
@@ -77,7 +78,7 @@ fn write(
     Ok(manifest)
 }
 
-/// The bytes of all runs, one after another.
+/// Copies the bytes of all runs, one after another.
 fn copy(
     file: &File,
     rootfs: &Path,
@@ -105,7 +106,7 @@ fn copy(
     Ok(())
 }
 
-/// The map of a sparse file of version 1.0: decimal lines, in whole blocks; an empty run marks the end.
+/// Formats the map of a sparse file, version 1.0: decimal lines in whole blocks, with an empty run at the end.
 fn map(runs: &[(u64, u64)], size: u64) -> Vec<u8> {
     let mut text = format!("{}\n", runs.len() + 1);
     for (start, length) in runs.iter().chain([&(size, 0)]) {
@@ -122,7 +123,7 @@ fn sparse_records(size: u64) -> Vec<u8> {
     records.map(|(key, value)| record(&format!("GNU.sparse.{key}"), value)).concat().into_bytes()
 }
 
-/// A record of an extended header: its length, which counts its own digits too, a key and a value.
+/// Formats a record of an extended header: its length (which includes its own digits), a key and a value.
 fn record(key: &str, value: &str) -> String {
     let rest = key.len() + value.len() + " =\n".len();
     let digits = |number: usize| number.to_string().len();
@@ -138,7 +139,7 @@ fn member(tar: &mut impl Write, kind: EntryType, name: &str, content: &[u8]) -> 
 
 fn header(kind: EntryType, name: &str, size: u64) -> Header {
     let mut header = Header::new_ustar();
-    // All names are short and of ASCII.
+    // All names are short ASCII.
     header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
     header.set_entry_type(kind);
     header.set_mode(0o644);
@@ -150,7 +151,7 @@ fn header(kind: EntryType, name: &str, size: u64) -> Header {
     header
 }
 
-/// What fills the last block.
+/// Returns the padding of the last block.
 fn padding(size: u64) -> &'static [u8] {
     static ZEROS: [u8; BLOCK] = [0; BLOCK];
     let used = usize::try_from(size % BLOCK as u64).unwrap_or_default();

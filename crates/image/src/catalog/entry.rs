@@ -1,4 +1,4 @@
-//! An image's entry, checked field by field where it is read: a catalog may be anybody's.
+//! Image entries of a catalog. Parsing validates every field, because catalogs are untrusted.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,42 +7,42 @@ use banger_api::{Digest, ImageName, Name, Reference, Size};
 use reqwest::Url;
 use serde::Deserialize;
 
-/// Most sources of one image.
+/// Maximum number of sources of an image.
 const MOST_SOURCES: usize = 8;
 
-/// Most packages of one recipe.
+/// Maximum number of packages in a recipe.
 const MOST_PACKAGES: usize = 500;
 
-/// Most characters of what is there for people.
+/// Maximum length of a human-readable text or a word, in characters.
 const MAX_TEXT: usize = 200;
 
-/// What `mmdebstrap` can start with: mmdebstrap(1), "VARIANTS", without those that are made by hand.
+/// Variants of `mmdebstrap`: mmdebstrap(1), "VARIANTS", without those that need manual steps.
 const VARIANTS: [&str; 7] = ["essential", "apt", "minbase", "required", "important", "buildd", "standard"];
 
 /// An image in the catalog.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CatalogImage {
-    /// What it is called.
+    /// The image's name.
     pub name: ImageName,
-    /// What it is, in a line.
+    /// One-line description.
     pub description: Text,
-    /// Whose system it is.
+    /// The image's distribution.
     pub distro: Text,
-    /// For which processors.
+    /// The processor architecture.
     #[serde(default)]
     pub arch: Arch,
-    /// The kernel that suits it.
+    /// The kernel that suits the image.
     pub kernel: Option<Name>,
-    /// What it takes on the disk, about.
+    /// Approximate size on disk.
     #[serde(deserialize_with = "size")]
     pub size: Size,
-    /// Where it comes from; the first that can be reached gives it.
+    /// Sources of the image. banger uses the first that it can reach.
     #[serde(rename = "source", deserialize_with = "sources")]
     pub sources: Vec<Source>,
 }
 
-/// A line for people: printable, at most 200 characters.
+/// A human-readable line: 1 to 200 characters, no control characters.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Text(String);
@@ -63,7 +63,7 @@ impl fmt::Display for Text {
     }
 }
 
-/// Processors that VMs have.
+/// Processor architectures of VMs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -81,34 +81,34 @@ impl fmt::Display for Arch {
     }
 }
 
-/// Where an image comes from.
+/// A source of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawSource")]
 pub enum Source {
-    /// A registry.
+    /// A reference to an image in a registry.
     Oci(Reference),
-    /// A file made by `banger image bundle`.
+    /// A file written by `banger image bundle`.
     Bundle {
-        /// Where it is.
+        /// Path or URL of the file.
         place: Place,
-        /// Of all its bytes.
+        /// Digest of the whole file.
         sha256: Digest,
     },
-    /// Packages of Debian.
+    /// Debian packages, installed by `mmdebstrap`.
     Mmdebstrap(Recipe),
 }
 
-/// Where a file is.
+/// The location of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// On this host.
+    /// A path on this host.
     Path(PathBuf),
-    /// Elsewhere.
+    /// A URL.
     Url(String),
 }
 
 impl Source {
-    /// What it is called in a registry, if it is in one.
+    /// Returns the image's reference, if the source is a registry.
     pub fn reference(&self) -> Option<&Reference> {
         match self {
             Self::Oci(reference) => Some(reference),
@@ -116,7 +116,7 @@ impl Source {
         }
     }
 
-    /// What kind it is, as its key in the catalog says.
+    /// Returns the kind of source, as its key in the catalog.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Oci(_) => "oci",
@@ -126,20 +126,20 @@ impl Source {
     }
 }
 
-/// How `mmdebstrap` makes an image.
+/// The `mmdebstrap` recipe of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// Debian's release.
     pub suite: String,
-    /// What `mmdebstrap` calls the set of packages to start with.
+    /// The `mmdebstrap` variant: the initial set of packages.
     pub variant: String,
-    /// Packages added to that.
+    /// Packages to install in addition.
     #[serde(default)]
     pub packages: Vec<String>,
 }
 
-/// A source as it is written: one of these.
+/// A source as written in the catalog: `oci`, `bundle` with `sha256`, or `mmdebstrap`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawSource {
@@ -179,7 +179,7 @@ impl TryFrom<RawSource> for Source {
 }
 
 impl Recipe {
-    /// Refuses what would be more than a word of `mmdebstrap`'s arguments or of an apt source.
+    /// Rejects values that are more than one word in `mmdebstrap`'s arguments or an apt source.
     fn check(&self) -> Result<(), String> {
         if !is_word(&self.suite) {
             return Err(format!("{:?} is no release of Debian", self.suite));
@@ -197,15 +197,17 @@ impl Recipe {
     }
 }
 
-/// Whether a text is what Debian calls a release or a package: no option, and one word wherever it is put.
+/// Returns whether a text is a valid name of a Debian release or package.
+///
+/// It is a single word and cannot be read as an option.
 pub(super) fn is_word(text: &str) -> bool {
     let rest = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '-');
     text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.len() <= MAX_TEXT && text.chars().all(rest)
 }
 
-/// Whether a text is a URL of https or http.
+/// Returns whether a text is an https or http URL.
 pub(super) fn is_url(text: &str) -> bool {
-    // As it was written: what is parsed has lost what cannot be in one.
+    // The parser corrects invalid characters, so accept only text that parsing leaves unchanged.
     Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.as_str() == text)
 }
 

@@ -1,4 +1,4 @@
-//! Images made of Debian packages by `mmdebstrap`.
+//! Builds images from Debian packages with `mmdebstrap`.
 
 use std::fs;
 use std::path::Path;
@@ -9,10 +9,10 @@ use crate::error::IoContext;
 use crate::program::{HostCommand, find};
 use crate::{ImageError, Progress, RootfsInfo, RootfsOptions, import_rootfs};
 
-/// Time for all packages to be downloaded, unpacked and configured.
+/// Timeout for downloading, unpacking and configuring all packages.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
-/// What dpkg leaves out of an image or, after all, takes: nobody reads manuals in there, licences have to be kept.
+/// dpkg path filters. They exclude manuals, translations and documentation, but keep licences, which are required.
 const PATHS: [&str; 4] = [
     "path-exclude=/usr/share/man/*",
     "path-exclude=/usr/share/locale/*",
@@ -20,15 +20,15 @@ const PATHS: [&str; 4] = [
     "path-include=/usr/share/doc/*/copyright",
 ];
 
-/// Makes the image of `recipe` as an ext4 file `out`, its packages fresh from a mirror; `work` holds what is temporary.
+/// Builds the image of `recipe` as an ext4 file `out`, from current packages. `work` holds temporary files.
 ///
-/// `mmdebstrap` does it, as root or, for anyone else, in a user namespace with the user's range of ids. Packages come
-/// from where this host gets its own if it runs Debian, of whatever release, else from `mmdebstrap`'s default mirror;
-/// the environment's `BANGER_DEBIAN_MIRROR` comes before both. The image keeps these sources for its own apt.
+/// `mmdebstrap` runs as root, or for other users in a user namespace with the user's range of ids. Packages come from
+/// `BANGER_DEBIAN_MIRROR` if that is set, else from the package sources of this host if it runs Debian (any release),
+/// else from `mmdebstrap`'s default mirror. The image keeps these sources for its own apt.
 ///
 /// # Errors
-/// When `mmdebstrap` or what it needs is not installed, or it fails, or takes over 30 minutes; else as
-/// [`import_rootfs`].
+/// Returns an error if `mmdebstrap` or a program that it needs is not installed, if it fails, or if it runs for over
+/// 30 minutes; else as [`import_rootfs`].
 pub fn fetch_image(
     recipe: &Recipe,
     work: &Path,
@@ -44,7 +44,7 @@ pub fn fetch_image(
     let command = program.command();
     command.arg(if root { "--mode=root" } else { "--mode=unshare" });
     if root {
-        // Swept by the caller if it should stay. In a user namespace, a user's private folder is out of reach.
+        // The caller removes leftovers. In a user namespace, mmdebstrap cannot access a user's private directory.
         command.env("TMPDIR", std::path::absolute(work).during("find", work)?);
     }
     command
@@ -57,7 +57,7 @@ pub fn fetch_image(
     program.run(progress, |tar| import_rootfs(tar, work, out, &options, progress))
 }
 
-/// Refuses what `mmdebstrap` would fail at later and less clearly.
+/// Checks for user namespace support, where `mmdebstrap` would fail later with a less clear message.
 fn require_user_namespaces() -> Result<(), ImageError> {
     find("newuidmap")?;
     let user = rustix::process::getuid().as_raw();

@@ -1,5 +1,6 @@
-//! The catalog's kernels: from Debian packages, found and verified by apt, which leaves the host's own state alone; or
-//! from files whose digests are known.
+//! Fetches the catalog's kernels from Debian packages or from files with known digests.
+//!
+//! apt finds and verifies the packages, without changing the host's own apt state.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,20 +13,22 @@ use crate::program::HostCommand;
 use crate::publish::write_error;
 use crate::{DownloadRequest, ImageError, KernelInfo, Progress, Registries, download, import_kernel};
 
-/// Time for each step; the largest download is 30 MB.
+/// Timeout for each apt command; the largest download is 30 MB.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
-/// Largest file of a kernel, in bytes; a distribution's packages have under 200 MB.
+/// Maximum size of a kernel's file, in bytes; a distribution's packages have under 200 MB.
 const MAX_DOWNLOAD: u64 = 1 << 30;
 
-/// Fetches the kernel `entry` into the folder `dest`; `work` holds what is temporary.
+/// Fetches the kernel `entry` into the directory `dest`. `work` holds temporary files.
 ///
-/// A Debian package's is the newest. `apt-get` gets it, as any user, with indices of its own in `work`: it checks them by
-/// Debian's signatures and the package by them. Packages come from where this host gets its own if it runs Debian, of
-/// whatever release, else from the environment's `BANGER_DEBIAN_MIRROR`. Files come as [`download`] gets them.
+/// For a Debian package, `apt-get` downloads the newest version, as any user, with its own package lists in `work`.
+/// It verifies the lists by Debian's signatures and the package by the lists. Packages come from
+/// `BANGER_DEBIAN_MIRROR` if that is set, else from the package sources of this host if it runs Debian (any release).
+/// [`download`] fetches files.
 ///
 /// # Errors
-/// When there is no apt or no source of Debian packages, or a download fails; else as [`import_kernel`].
+/// Returns an error if apt or a source of Debian packages is missing, or if a download fails; else as
+/// [`import_kernel`].
 pub fn fetch_kernel(
     entry: &CatalogKernel,
     registries: &Registries,
@@ -72,7 +75,7 @@ fn fetch_package(
     import_kernel(deb, dest, progress)
 }
 
-/// apt with all its state in one folder.
+/// An apt configuration with all its state in one directory.
 struct Apt<'a> {
     folder: PathBuf,
     progress: &'a dyn Progress,
@@ -80,7 +83,7 @@ struct Apt<'a> {
 
 impl<'a> Apt<'a> {
     fn new(work: &Path, sources: &[String], progress: &'a dyn Progress) -> Result<Self, ImageError> {
-        // apt reads relative paths from its own folders on.
+        // apt resolves relative paths against its own directories.
         let folder = std::path::absolute(work).during("find", work)?.join("apt");
         for name in ["state/lists/partial", "cache/archives/partial", "deb"] {
             let path = folder.join(name);
@@ -93,7 +96,7 @@ impl<'a> Apt<'a> {
         Ok(Self { folder, progress })
     }
 
-    /// Runs one of apt's programs, and returns its output.
+    /// Runs an apt program and returns its output.
     fn run(&self, program: &'static str, arguments: &[&str]) -> Result<String, ImageError> {
         let mut program = HostCommand::new(program, LIMIT)?;
         let command = program.command();
@@ -109,7 +112,7 @@ impl<'a> Apt<'a> {
             command.arg("-o").arg(value);
         }
         for option in [
-            // The host's other sources and its preferences among packages are for the host.
+            // The host's other sources and its package pins do not apply here.
             "Dir::Etc::sourceparts=/dev/null",
             "Dir::Etc::preferences=/dev/null",
             "Dir::Etc::preferencesparts=/dev/null",
@@ -117,7 +120,7 @@ impl<'a> Apt<'a> {
             "Acquire::Retries=3",
             // As root, apt downloads as the user _apt, who may not write to `work`.
             "APT::Sandbox::User=root",
-            // A source that can't be reached is an error, not a reason to use what is left.
+            // An unreachable source is an error; apt must not continue with the remaining ones.
             "APT::Update::Error-Mode=any",
             "APT::Architecture=amd64",
             "APT::Architectures=amd64",
@@ -128,7 +131,7 @@ impl<'a> Apt<'a> {
         program.output(self.progress)
     }
 
-    /// The package that was downloaded.
+    /// Opens the downloaded package.
     fn downloaded(&self) -> Result<Option<File>, ImageError> {
         let folder = self.folder.join("deb");
         for entry in fs::read_dir(&folder).during("read", &folder)? {
@@ -141,11 +144,13 @@ impl<'a> Apt<'a> {
     }
 }
 
-/// The package with the kernel itself, of what `apt-cache depends` says: the newest that `package` depends on.
+/// Returns the package that holds the kernel: the first that `package` depends on, or `package` itself.
+///
+/// `depends` is the output of `apt-cache depends`.
 fn real_package<'a>(depends: &'a str, package: &'a str) -> Option<&'a str> {
     let names = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
     let mut kernels = names.filter(|name| name.starts_with("linux-image-"));
-    // A package that apt does not know has no lines at all.
+    // apt prints nothing for an unknown package.
     kernels.next().or_else(|| depends.lines().any(|line| line == package).then_some(package))
 }
 

@@ -1,4 +1,4 @@
-//! A kernel's entry, checked field by field where it is read: a catalog may be anybody's.
+//! Kernel entries of a catalog. Parsing validates every field, because catalogs are untrusted.
 
 use std::fmt;
 
@@ -8,48 +8,48 @@ use serde::{Deserialize, Deserializer};
 
 use super::entry::{Text, is_url, is_word};
 
-/// Most files of one kernel.
+/// Maximum number of files of a kernel.
 const MOST_FILES: usize = 16;
 
 /// A kernel in the catalog.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CatalogKernel {
-    /// What it is called.
+    /// The kernel's name.
     pub name: Name,
-    /// What it is, in a line for people.
+    /// One-line description.
     pub description: Text,
-    /// Where it comes from.
+    /// The kernel's source.
     pub source: KernelSource,
-    /// What getting it takes on the disk, about, in MiB.
+    /// Approximate disk space needed to fetch the kernel, in MiB.
     pub space_mib: u64,
 }
 
-/// Where a kernel comes from.
+/// A source of a kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum KernelSource {
-    /// A package of Debian's, found and verified by apt.
+    /// A Debian package, found and verified by apt.
     Apt {
         /// Debian's release.
         #[serde(deserialize_with = "word")]
         suite: String,
-        /// The kernel's package, or one that depends on the newest.
+        /// The kernel's package, or a package that depends on the newest kernel.
         #[serde(deserialize_with = "word")]
         package: String,
     },
-    /// Files, which together are one kernel: packages, a kernel, a tar as `import_kernel` takes.
+    /// Files that together form one kernel: packages, a kernel, or a tar as accepted by `import_kernel`.
     Files(#[serde(deserialize_with = "files")] Vec<Download>),
 }
 
-/// A file that is downloaded.
+/// A file to download.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Download {
-    /// Where it is.
+    /// The file's URL.
     #[serde(deserialize_with = "url")]
     pub url: String,
-    /// Its digest; written as 64 hexadecimal digits.
+    /// The file's digest, written as 64 hexadecimal digits.
     #[serde(deserialize_with = "sha256")]
     pub sha256: Digest,
 }

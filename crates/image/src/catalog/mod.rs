@@ -1,5 +1,6 @@
-//! Images and kernels that can be fetched by name: those that this program was built with, and those of its users' own
-//! catalogs over them.
+//! Images and kernels that can be fetched by name.
+//!
+//! Users' own catalogs override the built-in one.
 
 mod entry;
 mod image;
@@ -23,22 +24,22 @@ pub use kernel::fetch_kernel;
 pub use kernel_entry::{CatalogKernel, Download, KernelSource};
 pub use signed::SignedCatalog;
 
-/// Longest catalog in bytes.
+/// Maximum length of a catalog, in bytes.
 pub const CATALOG_MAX: u64 = 1 << 20;
 
-/// Most images, and most kernels, of one catalog.
+/// Maximum number of images, and of kernels, in a catalog.
 const MOST_ENTRIES: usize = 1000;
 
-/// What can be fetched by name.
+/// A catalog of images and kernels that can be fetched by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Catalog {
-    /// Images, in the order to show them.
+    /// Images, in display order.
     pub images: Vec<CatalogImage>,
-    /// Kernels, in the order to show them.
+    /// Kernels, in display order.
     pub kernels: Vec<CatalogKernel>,
 }
 
-/// A catalog as it is written.
+/// A catalog as written in TOML.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
@@ -48,20 +49,20 @@ struct Raw {
     kernel: Vec<Spanned<CatalogKernel>>,
 }
 
-/// The catalog that this program was built with.
+/// Returns the built-in catalog.
 pub fn catalog() -> &'static Catalog {
     static CATALOG: OnceLock<Catalog> = OnceLock::new();
-    // A test reads it whole; there is no other way to a mistake in it.
+    // A test parses it, so the build contains no invalid catalog.
     CATALOG.get_or_init(|| Catalog::parse(EMBEDDED).unwrap_or_default())
 }
 
 const EMBEDDED: &str = include_str!("catalog.toml");
 
 impl Catalog {
-    /// The catalog that `text` is.
+    /// Parses a catalog.
     ///
     /// # Errors
-    /// When it is not TOML, has a key or value that is not known there, or names something twice.
+    /// Returns an error if `text` is not TOML, has an unknown key or an invalid value, or uses a name twice.
     pub fn parse(text: &str) -> Result<Self, CatalogError> {
         let error = |at: usize, problem: String| {
             let line = text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
@@ -75,7 +76,7 @@ impl Catalog {
         Ok(Self { images, kernels })
     }
 
-    /// This catalog over a weaker one: of two entries with one name, this one's stays.
+    /// Merges `weaker` into this catalog. If both have an entry with the same name, this catalog's entry is kept.
     #[must_use]
     pub fn over(mut self, weaker: &Self) -> Self {
         let images = weaker.images.iter().filter(|image| self.image(image.name.as_str()).is_none());
@@ -87,18 +88,18 @@ impl Catalog {
         self
     }
 
-    /// The image called `name`.
+    /// Returns the image with this name.
     pub fn image(&self, name: &str) -> Option<&CatalogImage> {
         self.images.iter().find(|image| image.name.as_str() == name)
     }
 
-    /// The kernel called `name`.
+    /// Returns the kernel with this name.
     pub fn kernel(&self, name: &str) -> Option<&CatalogKernel> {
         self.kernels.iter().find(|kernel| kernel.name.as_str() == name)
     }
 }
 
-/// The entries, or where one is too many and why.
+/// Returns the entries, or the position of and reason for the first excess or duplicate entry.
 fn unique<T, N: Eq + Hash + std::fmt::Display>(
     what: &str,
     entries: Vec<Spanned<T>>,

@@ -1,4 +1,4 @@
-//! Catalogs at URLs. One counts only once its signature has been verified: nothing of it is read before.
+//! Catalogs at URLs. banger reads a catalog only after verifying its signature.
 
 use std::io::Read;
 use std::path::Path;
@@ -11,33 +11,33 @@ use crate::error::IoContext;
 use crate::oci::{Registries, RegistryError, Timing};
 use crate::{DownloadRequest, ImageError, Progress, download};
 
-/// Longest signature in bytes: minisign(1) allows comments of 1 and 8 KiB.
+/// Maximum length of a signature, in bytes: minisign(1) allows comments of 1 and 8 KiB.
 const SIGNATURE_MAX: u64 = 16 << 10;
 
-/// Lines of a signature.
+/// Number of lines in a signature.
 const SIGNATURE_LINES: usize = 4;
 
-/// Somebody may wait for what is in a catalog that was kept.
+/// Timeouts. They are short because a user may be waiting while a cached copy exists.
 const TIMING: Timing = Timing {
     connect: Duration::from_secs(5),
     idle: Duration::from_secs(10),
     back_off: Duration::from_millis(100),
 };
 
-/// A catalog at a URL, and whose signature it has to have, which is beside it as `URL.minisig`.
+/// A catalog at a URL, with the key that must sign it. The signature is at `URL.minisig`.
 #[derive(Debug, Clone, Copy)]
 pub struct SignedCatalog<'a> {
-    /// Where it is.
+    /// The catalog's URL.
     pub url: &'a str,
     /// The public key as minisign(1) prints it.
     pub key: &'a str,
 }
 
 impl SignedCatalog<'_> {
-    /// Downloads it; what is returned is its signature and the catalog below, to be kept.
+    /// Downloads and verifies the catalog. Returns the signature followed by the catalog, for caching.
     ///
     /// # Errors
-    /// As [`download`], and as [`read`](Self::read).
+    /// As [`download`] and [`read`](Self::read).
     pub fn fetch(
         &self,
         registries: &Registries,
@@ -68,18 +68,20 @@ impl SignedCatalog<'_> {
         Ok(signed)
     }
 
-    /// Reads a catalog that has its signature above it.
+    /// Verifies and parses a catalog that follows its signature.
     ///
     /// # Errors
-    /// When the signature is not the key's over all that follows it; when that is no catalog.
+    /// Returns an error if the signature is not the key's signature of the rest, or if the rest is not a catalog.
     pub fn read(&self, signed: &[u8]) -> Result<Catalog, ImageError> {
         let (_, text) = self.verified(signed)?;
         let text = std::str::from_utf8(text).map_err(|error| self.refused(error.to_string()))?;
         Catalog::parse(text).map_err(|source| ImageError::Catalog { url: self.url.to_owned(), source })
     }
 
-    /// When a catalog was signed that has its signature above it, in seconds since 1970. Not known where minisign(1) was
-    /// given a trusted comment of its own; none of what the key has not signed.
+    /// Returns when a catalog that follows its signature was signed, in seconds since 1970.
+    ///
+    /// `None` if the signature is invalid, or if the trusted comment has no timestamp because minisign(1) was given
+    /// another comment.
     #[must_use]
     pub fn signed_at(&self, signed: &[u8]) -> Option<u64> {
         let (signature, _) = self.verified(signed).ok()?;
@@ -87,7 +89,7 @@ impl SignedCatalog<'_> {
         fields.find_map(|field| field.strip_prefix("timestamp:"))?.parse().ok()
     }
 
-    /// The signature of a catalog that has it above it, and the catalog.
+    /// Verifies the signature, and returns it and the catalog that follows it.
     fn verified<'a>(&self, signed: &'a [u8]) -> Result<(Signature, &'a [u8]), ImageError> {
         let line_ends = signed.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
         let (signature, text) = line_ends
@@ -99,7 +101,7 @@ impl SignedCatalog<'_> {
         let key = PublicKey::from_base64(self.key).map_err(refused)?;
         let signature = std::str::from_utf8(signature).unwrap_or_default();
         let signature = Signature::decode(signature).map_err(refused)?;
-        // Not of minisign before 0.10: which of its two kinds a signature is, is not signed.
+        // Rejects signatures of minisign before 0.10 (legacy): the signature does not cover its own kind.
         key.verify(text, &signature, false).map_err(refused)?;
         Ok((signature, text))
     }
@@ -113,7 +115,7 @@ impl SignedCatalog<'_> {
 mod tests {
     use super::*;
 
-    /// Made by minisign 0.11.
+    /// Created by minisign 0.11.
     const KEY: &str = "RWTLbQPlU81T4uSwOG8iGzswRA9ckd+MNEHQMePZUM6k/8djojzL6lpM";
     const SIGNED: &str = "\
          untrusted comment: signature from minisign secret key\n\
@@ -136,7 +138,7 @@ mod tests {
         for at in 0..SIGNED.len() {
             let mut changed = SIGNED.as_bytes().to_vec();
             changed[at] ^= 1;
-            // The first line is for people, and not signed.
+            // The first line is a comment and is not signed.
             let ignored = SIGNED.find('\n').unwrap();
             if at > ignored {
                 let error = catalog.read(&changed).unwrap_err();

@@ -1,18 +1,17 @@
-//! Where this host gets Debian packages from, so that a guest's come from there too: the mirror that works here, may be
-//! used here, and is near.
+//! The host's Debian package sources, which guests use too: such a mirror is reachable, permitted and near.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-/// Lines for an apt `sources.list` (sources.list(5)) with the packages of Debian's `suite`, its updates and its security
-/// fixes; none when this host has no Debian sources.
+/// Returns lines for an apt `sources.list` (sources.list(5)) with Debian's `suite`, its updates and its security
+/// fixes.
 ///
-/// They are the host's own, from `/etc/apt/sources.list` and `/etc/apt/sources.list.d`, with its release's name replaced
-/// by `suite`'s where it is another one. Left out are sources of other makers, those that only work on this host (files,
-/// discs), and those with a password in their address: an image shows it to everyone who has the image.
+/// The lines are the host's own, from `/etc/apt/sources.list` and `/etc/apt/sources.list.d`, with the host's release
+/// replaced by `suite`. There are none if this host has no Debian sources. Third-party sources and those that only work
+/// on this host (files, discs) are left out. So are URLs with a password, which everyone who has the image could read.
 ///
-/// `BANGER_DEBIAN_MIRROR` (an address as `http://HOST/debian`) replaces them all; it has to have updates too.
+/// `BANGER_DEBIAN_MIRROR` (a URL such as `http://HOST/debian`) replaces all of them; it must have updates too.
 pub(super) fn lines(suite: &str) -> Vec<String> {
     if let Some(mirror) = std::env::var("BANGER_DEBIAN_MIRROR").ok().filter(|mirror| usable(mirror)) {
         return [suite.to_owned(), format!("{suite}-updates")]
@@ -27,14 +26,14 @@ pub(super) fn lines(suite: &str) -> Vec<String> {
     host_sources(Path::new("/etc/apt"), host, suite)
 }
 
-/// The host's description of itself.
+/// Parses `/etc/os-release`.
 fn os_release() -> HashMap<String, String> {
     let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let pairs = text.lines().filter_map(|line| line.split_once('='));
     pairs.map(|(key, value)| (key.to_owned(), value.trim_matches('"').to_owned())).collect()
 }
 
-/// The sources in folder `apt` of Debian's release `host`, for `suite`. A file that can't be read has none.
+/// Returns the sources in the directory `apt` of Debian's release `host`, for `suite`. Unreadable files are skipped.
 fn host_sources(apt: &Path, host: &str, suite: &str) -> Vec<String> {
     let mut files = vec![apt.join("sources.list")];
     let parts = fs::read_dir(apt.join("sources.list.d")).into_iter().flatten().flatten();
@@ -68,7 +67,7 @@ struct Source {
     signed_by: Option<String>,
 }
 
-/// `deb [signed-by=FILE] URI SUITE COMPONENT...`
+/// Parses `deb [signed-by=FILE] URI SUITE COMPONENT...`.
 fn one_line(line: &str) -> Option<Source> {
     let rest = line.split('#').next()?.trim().strip_prefix("deb")?.strip_prefix([' ', '\t'])?.trim_start();
     let (options, rest) = match rest.strip_prefix('[') {
@@ -82,7 +81,7 @@ fn one_line(line: &str) -> Option<Source> {
     Some(Source { uri, suite, components, signed_by: signed_by.map(str::to_owned) })
 }
 
-/// A stanza of a deb822 file: each of its addresses with each of its suites.
+/// Parses a stanza of a deb822 file: one source for each pair of URI and suite.
 fn stanza(text: &str) -> Vec<Source> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let fields: HashMap<String, &str> = lines
@@ -105,7 +104,7 @@ fn stanza(text: &str) -> Vec<Source> {
         .collect()
 }
 
-/// Whether a guest could use the source as well, and may be shown it.
+/// Returns whether a guest can use the source and may see its URI.
 fn usable(uri: &str) -> bool {
     let address = uri.strip_prefix("http://").or_else(|| uri.strip_prefix("https://"));
     address.is_some_and(|address| {
@@ -114,7 +113,7 @@ fn usable(uri: &str) -> bool {
     })
 }
 
-/// The option with the keys that a source is signed with: its own, if in a file, else Debian's where they are installed.
+/// Returns the `signed-by` option: the source's key file, else Debian's keyring if it is installed.
 fn key(signed_by: Option<&str>) -> String {
     const DEBIAN: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
     let file = signed_by.filter(|file| file.starts_with('/') && !file.contains([' ', ']']));

@@ -1,4 +1,4 @@
-//! Catalogs: the one built in, broken ones, and one over another.
+//! Tests of the built-in catalog, broken catalogs, and a catalog over another.
 
 use proptest::prelude::*;
 
@@ -24,7 +24,7 @@ fn the_embedded_catalog_is_sound() {
             image.name
         );
         for source in &image.sources {
-            // Else a name would mean another image here than to a registry.
+            // Otherwise the name would denote another image here than in a registry.
             if let Source::Oci(reference) = source {
                 assert_eq!(image.name.reference().unwrap().to_string(), reference.to_string());
             }

@@ -1,44 +1,44 @@
-//! Why a bundle was refused.
+//! Errors of bundles.
 
 use super::archive::ArchiveError;
 
-/// The names of a bundle's members, in their order.
+/// Names of a bundle's members, in order.
 pub(crate) const MANIFEST: &str = "manifest.json";
 pub(crate) const ROOTFS: &str = "rootfs.ext4";
 
-/// Why a bundle was refused.
+/// Reason for rejecting a bundle.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BundleError {
-    /// It is packed otherwise, or not at all.
+    /// The file is not compressed with zstd.
     #[error("it is not packed with zstd")]
     NotZstd,
-    /// It is no sound archive.
+    /// The file is not a valid archive.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    /// Something else is where a member has to be.
+    /// A member is not the expected one.
     #[error("{found} is where the file {expected} has to be")]
     Order {
-        /// What has to be there.
+        /// Name of the expected member.
         expected: &'static str,
-        /// What is.
+        /// The member found.
         found: String,
     },
-    /// There is more in it than there may be.
+    /// The bundle has an excess member.
     #[error("{0} is in it too: it may hold {MANIFEST} and {ROOTFS} only")]
     More(String),
-    /// The manifest is none.
+    /// The manifest is invalid.
     #[error("its {MANIFEST} is not usable: {0}")]
     Manifest(String),
-    /// The file system is not as long as the manifest says.
+    /// The file system's length differs from the manifest's.
     #[error("its {ROOTFS} has {found} bytes, and not {expected} as its {MANIFEST} says")]
     Size {
-        /// As the manifest says.
+        /// Length in the manifest, in bytes.
         expected: u64,
-        /// As it is.
+        /// Actual length, in bytes.
         found: u64,
     },
-    /// What should be a file system is none.
+    /// The root file system is not a valid ext4 file system.
     #[error("its {ROOTFS} is not a sound ext4 file system: {0}")]
     FileSystem(String),
 }

@@ -1,11 +1,11 @@
-//! Why a text is no catalog.
+//! Errors of catalogs.
 
-/// Why a text is no catalog.
+/// Reason for rejecting a catalog.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
 pub struct CatalogError {
-    /// Where, counted from 1.
+    /// Line number, starting at 1.
     pub line: usize,
-    /// What is wrong there.
+    /// The problem.
     pub problem: String,
 }

@@ -1,58 +1,58 @@
-//! Why a file system was refused.
+//! Errors of file systems.
 
 use std::io;
 
 use super::archive::EntryProblem;
 
-/// Why a file system was refused.
+/// Reason for rejecting a file system.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DiskProblem {
-    /// Its file could not be read.
+    /// Reading the file failed.
     #[error("it cannot be read")]
     Read(#[source] io::Error),
-    /// It has no ext4 superblock.
+    /// The file has no ext4 superblock.
     #[error("it is not an ext4 file system")]
     NotExt4,
-    /// It was not unmounted, or a kernel has found errors in it.
+    /// The file system was not unmounted, or a kernel has found errors in it.
     #[error("it is mounted, was not unmounted in order, or has errors: unmount it, and check it with e2fsck")]
     Unclean,
-    /// The file is shorter than the file system in it.
+    /// The file is shorter than its file system.
     #[error("its file has {found} bytes, and the file system {expected}")]
     Short {
-        /// Bytes of the file.
+        /// Length of the file, in bytes.
         found: u64,
-        /// Bytes that the superblock promises.
+        /// Length in the superblock, in bytes.
         expected: u64,
     },
-    /// It uses what is not understood here.
+    /// The file system uses an unsupported feature.
     #[error("it uses {0}, which banger does not read")]
     Unsupported(&'static str),
-    /// A structure in it makes no sense.
+    /// A structure of the file system is invalid.
     #[error("its {what} is damaged (inode {inode})")]
     Damaged {
         /// The structure.
         what: &'static str,
-        /// Whose; 0 is nobody's.
+        /// The structure's inode; 0 if it belongs to none.
         inode: u32,
     },
-    /// Somebody else has written to it.
+    /// Another process wrote to the file system.
     #[error("it was changed meanwhile")]
     Changed,
-    /// It has more than any real one.
+    /// The file system exceeds a limit.
     #[error("it has more than {limit} {what}")]
     TooMuch {
-        /// What is counted.
+        /// The unit counted.
         what: &'static str,
         /// The limit.
         limit: u64,
     },
-    /// One thing in it is not acceptable.
+    /// An entry is invalid.
     #[error("{path:?}: {problem}")]
     Entry {
-        /// Where it is.
+        /// Path of the entry.
         path: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: EntryProblem,
     },
 }

@@ -1,24 +1,24 @@
-//! Failures by what to do about them.
+//! Failures classified by remedy.
 
-/// What kind of failure an error is, for those who answer to it.
+/// The kind of a failure, for callers that react to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// The input, or what was asked for, is not acceptable.
+    /// The input or the request is invalid.
     Invalid,
-    /// What was asked for is not there.
+    /// The requested object does not exist.
     NotFound,
-    /// Whoever has it does not give it to this user.
+    /// The user lacks permission.
     NotPermitted,
-    /// Whoever has it cannot be reached, or is out of order.
+    /// A server cannot be reached, or does not work.
     Unreachable,
     /// A disk is full.
     NoSpace,
     /// A program is not installed on this host.
     MissingProgram,
-    /// The caller stopped it.
+    /// The caller cancelled the operation.
     Cancelled,
-    /// Something took longer than it may.
+    /// The operation timed out.
     Timeout,
     /// The operating system, or a program on this host, failed.
     Io,

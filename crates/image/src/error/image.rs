@@ -1,4 +1,4 @@
-//! Why an image, kernel or initrd could not be made, by operation and object.
+//! Errors of images, kernels and initrds, by operation and object.
 
 use std::error::Error;
 use std::io;
@@ -17,34 +17,34 @@ use super::manifest::ManifestError;
 use super::package::PackageError;
 use super::registry::RegistryError;
 
-/// Why an image, kernel or initrd could not be made.
+/// Reason why banger cannot create an image, kernel or initrd.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// The operating system refused something.
+    /// An operation of the operating system failed.
     #[error("cannot {operation} {}", path.display())]
     Io {
-        /// Verb, as in "read" or "create".
+        /// A verb, such as "read" or "create".
         operation: &'static str,
-        /// What it was about.
+        /// Path of the operation's object.
         path: PathBuf,
-        /// The reason given.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The disk is full, or would become so.
+    /// The disk is full, or would be.
     #[error("not enough space in {}: {needed} bytes needed, {available} available", folder.display())]
     NoSpace {
-        /// The folder whose file system is too small.
+        /// Directory on the file system that is too small.
         folder: PathBuf,
-        /// Bytes that were going to be written there; a lower bound when the input's length is unknown.
+        /// Bytes to write there; a lower bound if the input's length is unknown.
         needed: u64,
-        /// Bytes an ordinary user could still write there.
+        /// Bytes available there to an ordinary user.
         available: u64,
     },
-    /// The caller no longer wants the result.
+    /// The caller cancelled the operation.
     #[error("cancelled")]
     Cancelled,
-    /// The input is packed in a way that is not read here.
+    /// The input has an unsupported compression.
     #[error("{what} is compressed with {compression}; gzip, zstd and xz can be read")]
     Compression {
         /// The input.
@@ -61,14 +61,14 @@ pub enum ImageError {
     /// An image's archive was refused.
     #[error("the image's archive was refused")]
     ImageArchive(#[source] ManifestError),
-    /// Some bytes are not those that were asked for.
+    /// Content has another digest than expected.
     #[error("{what} has the digest {found}, and not {expected}")]
     Digest {
-        /// What they are.
+        /// Name of the content.
         what: &'static str,
-        /// The digest that was asked for.
+        /// The expected digest.
         expected: Digest,
-        /// Theirs.
+        /// The actual digest.
         found: Digest,
     },
     /// A package was refused.
@@ -77,55 +77,55 @@ pub enum ImageError {
     /// A kernel was refused.
     #[error("the kernel is not usable")]
     Kernel(#[source] KernelError),
-    /// A kernel's modules can't be used.
+    /// A kernel's modules were refused.
     #[error("the kernel's modules cannot be used")]
     Modules(#[source] ModuleError),
-    /// A kernel tar was refused.
+    /// A kernel archive was refused.
     #[error("the kernel archive was refused")]
     KernelArchive(#[source] ArchiveError),
-    /// There is no kernel in it.
+    /// The input contains no kernel.
     #[error("there is no kernel in it: no /boot/vmlinuz-*, and no /lib/modules/RELEASE/vmlinuz")]
     NoKernel,
-    /// There are several kernels in it.
+    /// The input contains several kernels.
     #[error("there is more than one kernel in it: also {entry:?}")]
     ManyKernels {
-        /// The second.
+        /// The second kernel.
         entry: String,
     },
-    /// There are modules for several kernels in it.
+    /// The input contains modules for several kernels.
     #[error("there are modules for Linux {first} and for {second} in it")]
     ManyReleases {
-        /// Those that came first.
+        /// Release of the first modules.
         first: String,
-        /// The others.
+        /// Release of the others.
         second: String,
     },
-    /// A file that a kernel is made of cannot be used.
+    /// A file of a kernel was refused.
     #[error("the kernel's files: {entry:?} {problem}")]
     KernelEntry {
         /// The entry.
         entry: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
-    /// The agent does not fit into an initrd.
+    /// A program cannot be the agent in an initrd.
     #[error("{} cannot be the agent in a boot initrd: {reason}", path.display())]
     Agent {
-        /// The program.
+        /// Path of the program.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: &'static str,
     },
-    /// The folder for the result already has a kernel in it.
+    /// The destination directory already contains a kernel.
     #[error("{} already has a kernel in it", path.display())]
     NotEmpty {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
     },
-    /// The file system asked for does not hold the content.
+    /// The content does not fit into the requested file system.
     #[error("a file system of {size} bytes is too small: the content needs at least {needed} bytes")]
     TooSmall {
-        /// Size asked for, in bytes.
+        /// Requested size, in bytes.
         size: u64,
         /// Smallest size known to be needed, in bytes.
         needed: u64,
@@ -133,36 +133,36 @@ pub enum ImageError {
     /// A disk or image was refused.
     #[error("the file system in {} is not usable", path.display())]
     Disk {
-        /// Its file.
+        /// Path of the disk or image.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: DiskProblem,
     },
     /// The size or label of a file system is out of range.
     #[error("a file system of {size} bytes with label {label:?} cannot be made: {reason}")]
     Geometry {
-        /// Size asked for, in bytes.
+        /// Requested size, in bytes.
         size: u64,
-        /// Label asked for.
+        /// Requested label.
         label: String,
-        /// What is wrong.
+        /// The problem.
         reason: &'static str,
     },
-    /// The ext4 writer gave up.
+    /// The ext4 writer failed.
     #[error("cannot write the ext4 file system {}", path.display())]
     Ext4 {
         /// The file being written.
         path: PathBuf,
-        /// The writer's reason.
+        /// The writer's error.
         source: mkext4::Error,
     },
-    /// A program that this needs is not installed.
+    /// A required program is not installed.
     #[error("the program {program} is not installed")]
     MissingProgram {
         /// The program.
         program: &'static str,
     },
-    /// This user has no ranges of subordinate ids, which a user namespace with many users needs.
+    /// This user has no ranges of subordinate ids; a user namespace with many users needs them.
     #[error("/etc/subuid and /etc/subgid have no ids for this user")]
     NoSubordinateIds,
     /// A program on this host failed.
@@ -170,75 +170,75 @@ pub enum ImageError {
     Program {
         /// The program.
         program: &'static str,
-        /// How it ended.
+        /// Exit status or signal.
         status: String,
-        /// The last lines it printed to its standard error.
+        /// The last lines of its standard error.
         output: Vec<String>,
     },
-    /// A program on this host was stopped because it took too long.
+    /// A program on this host timed out and was stopped.
     #[error("{program} was stopped after {} minutes{}", limit.as_secs() / 60, tail(output))]
     ProgramTimeout {
         /// The program.
         program: &'static str,
-        /// The time it had.
+        /// The timeout.
         limit: Duration,
-        /// The last lines it printed to its standard error.
+        /// The last lines of its standard error.
         output: Vec<String>,
     },
-    /// An image could not be had from its registry.
+    /// Returns the first line of `text`, shortened and without control characters.
     #[error("cannot pull {reference}")]
     Registry {
-        /// The image.
+        /// The image's reference.
         reference: String,
-        /// Why not.
+        /// The reason.
         source: Box<RegistryError>,
     },
     /// A URL was refused.
     #[error("cannot download {url}: {problem}")]
     Url {
-        /// The URL, as far as it is one.
+        /// The URL, or the text that is not a URL.
         url: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
-    /// A file could not be downloaded.
+    /// A download failed.
     #[error("cannot download {url}")]
     Download {
-        /// Where it is.
+        /// The URL.
         url: String,
-        /// Why not.
+        /// The reason.
         source: Box<RegistryError>,
     },
-    /// A catalog is not signed as it has to be.
+    /// A catalog's signature is missing or invalid.
     #[error("the catalog {url} has to be signed with the key {key}: {problem}")]
     Unsigned {
-        /// Where it is.
+        /// URL of the catalog.
         url: String,
-        /// Whose signature it has to have.
+        /// Public key that must have signed it.
         key: String,
-        /// What it has instead.
+        /// The problem.
         problem: String,
     },
-    /// A catalog is none.
+    /// A catalog is invalid.
     #[error("cannot use the catalog {url}")]
     Catalog {
-        /// Where it is.
+        /// URL of the catalog.
         url: String,
-        /// What is wrong with it.
+        /// The problem.
         source: CatalogError,
     },
-    /// A package archive does not have what the catalog names.
+    /// A Debian package is not available.
     #[error("package {package}: {problem}")]
     Apt {
         /// The package.
         package: String,
-        /// What is wrong.
+        /// The problem.
         problem: &'static str,
     },
 }
 
 impl ImageError {
-    /// What kind of failure this is.
+    /// Returns the kind of failure.
     pub fn kind(&self) -> FailureKind {
         let mut source: Option<&(dyn Error + 'static)> = Some(self);
         while let Some(error) = source {
@@ -266,14 +266,14 @@ impl ImageError {
     }
 }
 
-/// A program's last lines, for the end of a message.
+/// Formats a program's last lines for the end of a message.
 fn tail(output: &[String]) -> String {
     if output.is_empty() { String::new() } else { format!(": {}", output.join("\n")) }
 }
 
 /// Attaches an operation and a path to an I/O error.
 pub(crate) trait IoContext<T> {
-    /// `operation` is a verb: "cannot {operation} {path}".
+    /// Adds the context "cannot {operation} {path}"; `operation` is a verb.
     fn during(self, operation: &'static str, path: &Path) -> Result<T, ImageError>;
 }
 

@@ -1,74 +1,74 @@
-//! Why an image's documents were refused.
+//! Errors of an image's documents.
 
 use banger_api::Digest;
 
-/// Why an image's documents were refused.
+/// Reason for rejecting an image's documents.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManifestError {
-    /// Not what it should be at all.
+    /// The document is not valid JSON, or lacks a required field.
     #[error("the {document} cannot be read")]
     Json {
         /// Index, manifest or configuration.
         document: &'static str,
-        /// Where and why.
+        /// The parser's error.
         source: serde_json::Error,
     },
-    /// It goes on for too long.
+    /// The document exceeds a limit.
     #[error("the {document} has more than {limit} {unit}")]
     TooMany {
         /// Index, manifest or configuration.
         document: &'static str,
-        /// What there is too much of.
+        /// The unit counted.
         unit: &'static str,
-        /// How many there may be.
+        /// The limit.
         limit: u64,
     },
-    /// A manifest of the form that Docker gave up in 2017.
+    /// A Docker schema 1 manifest, deprecated in 2017.
     #[error(
         "the image has a Docker schema 1 manifest, which is not read here: push it again with a current tool"
     )]
     Schema1,
-    /// A document of another kind than asked for, or of none that is known.
+    /// The document has another or an unknown media type.
     #[error("this is no image {expected}: its media type is {found:?}")]
     Kind {
         /// Index or manifest.
         expected: &'static str,
-        /// The media type it has.
+        /// Media type of the document.
         found: String,
     },
-    /// Something else than an image that is kept in a registry: a chart, a signature.
+    /// An artifact other than an image, such as a chart or a signature.
     #[error("this is an artifact of the type {0:?}, not an image")]
     Artifact(String),
-    /// An index, or an image, without anything for the platform.
+    /// The index or image does not support the platform.
     #[error("the image is not made for linux/amd64, only for {}", if found.is_empty() { "nothing" } else { found })]
     Platform {
-        /// The platforms there are.
+        /// The supported platforms.
         found: String,
     },
-    /// A layer that cannot be used.
+    /// A layer was refused.
     #[error("layer {digest} {problem}")]
     Layer {
-        /// Which.
+        /// Digest of the layer.
         digest: Digest,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// Manifest and configuration do not belong together.
+    /// The manifest and the configuration have different numbers of layers.
     #[error("the manifest has {layers} layers, the configuration {diff_ids}")]
     LayerCount {
-        /// How many the manifest names.
+        /// Number of layers in the manifest.
         layers: usize,
-        /// How many the configuration names.
+        /// Number of layers in the configuration.
         diff_ids: usize,
     },
-    /// An archive with more images than one.
+    /// An archive contains several images.
     #[error("there are {0} images in it: save one alone")]
     Several(usize),
-    /// A part of an archive that is not there.
+    /// A part of an archive is missing.
     #[error("it has no {0}")]
     Missing(String),
-    /// A NUL where a program's words come from.
+    /// A string in the configuration contains a NUL.
     #[error("the configuration has a NUL in its {0}")]
     Nul(&'static str),
 }

@@ -1,6 +1,6 @@
-//! What can go wrong in this crate.
+//! Errors of this crate.
 //!
-//! The errors of all its parts are here, below the parts, since [`ImageError`] holds any of them.
+//! They are in one module below all others, because [`ImageError`] contains each of them.
 
 mod archive;
 pub(crate) mod bundle;

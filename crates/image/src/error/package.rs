@@ -1,29 +1,29 @@
-//! Why a package was refused.
+//! Errors of Debian packages and RPMs.
 
 use std::io;
 
 use super::archive::ArchiveError;
 
-/// Why a Debian package or an RPM was refused.
+/// Reason for rejecting a Debian package or an RPM.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackageError {
-    /// No `!<arch>` at its start, or a broken member header.
+    /// The file does not start with `!<arch>`, or a member header is invalid.
     #[error("not a Debian package")]
     NotDeb,
-    /// An RPM that is damaged, or of a kind that holds no files.
+    /// The RPM is damaged, or of a kind without files.
     #[error("not a usable RPM: {0}")]
     Rpm(&'static str),
-    /// It ends early.
+    /// The package is truncated.
     #[error("the package is truncated")]
     Truncated,
-    /// It has no `data.tar` member.
+    /// The package has no `data.tar` member.
     #[error("no data.tar in it")]
     NoData,
-    /// Its `data.tar`, or an RPM's payload, is not a sound archive.
+    /// `data.tar`, or an RPM's payload, is not a valid archive.
     #[error("its content was refused")]
     Archive(#[source] ArchiveError),
-    /// It could not be read.
+    /// Reading the package failed.
     #[error("it cannot be read")]
     Read(#[source] io::Error),
 }

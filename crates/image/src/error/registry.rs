@@ -1,4 +1,4 @@
-//! What can go wrong with a registry, by what a person can do about it.
+//! Errors of registries, by remedy.
 
 use std::error::Error;
 use std::io;
@@ -10,77 +10,77 @@ use banger_api::Digest;
 use super::failure::FailureKind;
 use super::manifest::ManifestError;
 
-/// Longest text taken from a registry into a message, in characters.
+/// Maximum length of a registry's text in a message, in characters.
 const LONGEST_MESSAGE: usize = 200;
 
-/// Why an image could not be had from a registry.
+/// Reason why a registry request failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegistryError {
-    /// The registry does not have it, or does not say that it has.
+    /// The registry does not have the object, or hides it.
     #[error("{host} does not have {what}{}", said(message))]
     NotFound {
         /// The registry.
         host: String,
-        /// What was asked for.
+        /// The requested object.
         what: String,
-        /// What it said.
+        /// The registry's message.
         message: String,
     },
-    /// The registry wants another user, or any.
+    /// The registry requires a login, or refuses access to this user.
     #[error("{host} refuses access{}: {}", said(message), advice(host, *shown))]
     NotPermitted {
         /// The registry.
         host: String,
-        /// What it said.
+        /// The registry's message.
         message: String,
-        /// Whether it was shown credentials.
+        /// Whether banger sent credentials.
         shown: bool,
     },
-    /// No connection.
+    /// The connection failed.
     #[error("cannot reach {host}: {reason}")]
     Unreachable {
-        /// The registry, or who speaks for it.
+        /// The registry, or another server that it refers to.
         host: String,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// Nothing came for too long.
+    /// The server did not answer in time.
     #[error("{host} did not answer within {limit:?}")]
     Stalled {
-        /// The registry, or who speaks for it.
+        /// The registry, or another server that it refers to.
         host: String,
-        /// The time it had.
+        /// The timeout.
         limit: Duration,
     },
-    /// Whoever answers is not known to be the registry.
+    /// The server's certificate is not trusted.
     #[error("the certificate of {host} is not trusted ({reason}): if it has a CA of its own, configure that")]
     Certificate {
         /// The registry.
         host: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// The file with a registry's CA is not usable.
+    /// The file with a registry's CA cannot be used.
     #[error("cannot use {} as the CA of {host}: {reason}", path.display())]
     Ca {
         /// The registry.
         host: String,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// The registry is out of order, or wants fewer requests.
+    /// The registry failed, or limits the rate of requests.
     #[error("{host} answers with status {status}{}", said(message))]
     Status {
         /// The registry.
         host: String,
-        /// Of HTTP.
+        /// HTTP status code.
         status: u16,
-        /// What it said.
+        /// The registry's message.
         message: String,
-        /// When it wants to be asked again.
+        /// Delay that the registry asks for before a retry.
         retry_after: Option<Duration>,
     },
     /// A transfer ended early.
@@ -88,58 +88,58 @@ pub enum RegistryError {
     Cut {
         /// The registry.
         host: String,
-        /// Of what: a digest, or in words.
+        /// The content: a digest, or a description.
         what: String,
-        /// What is there.
+        /// Bytes received.
         done: u64,
-        /// What there should be.
+        /// Expected bytes.
         size: u64,
     },
-    /// An answer that makes no sense.
+    /// A response is invalid.
     #[error("{host} gave an answer that cannot be used: {problem}")]
     Answer {
-        /// The registry, or who speaks for it.
+        /// The registry, or another server that it refers to.
         host: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// An answer that is longer than anything sound.
+    /// A response is too long.
     #[error("{host} sends more than {limit} bytes as {what}")]
     TooLong {
         /// The registry.
         host: String,
-        /// What was asked for.
+        /// The requested object.
         what: &'static str,
-        /// How long it may be.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// Content of another length than the manifest says.
+    /// The content's length differs from the manifest's.
     #[error("{digest} should have {expected} bytes and has {found}")]
     WrongLength {
-        /// Of what.
+        /// Digest of the content.
         digest: Digest,
-        /// By the manifest.
+        /// Length in the manifest, in bytes.
         expected: u64,
-        /// By the content or the registry.
+        /// Actual length, or the registry's, in bytes.
         found: u64,
     },
-    /// Content that is not what its name says.
+    /// The content has another digest than requested.
     #[error("{host} sent something else as {expected}: its digest is {found}")]
     WrongDigest {
         /// The registry.
         host: String,
-        /// What was asked for.
+        /// The requested digest.
         expected: Digest,
-        /// What came.
+        /// The actual digest.
         found: Digest,
     },
-    /// What it has is not an image for here.
+    /// The registry's image is not usable here.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
 }
 
 impl RegistryError {
-    /// What kind of failure this is.
+    /// Returns the kind of failure.
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::NotFound { .. } => FailureKind::NotFound,
@@ -150,7 +150,7 @@ impl RegistryError {
         }
     }
 
-    /// Whether it may well go away when it is tried again.
+    /// Returns whether the error is transient, so that a retry may succeed.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Stalled { .. } | Self::Cut { .. } => true,
@@ -159,7 +159,7 @@ impl RegistryError {
         }
     }
 
-    /// For a request to `host` that had no answer, or only the beginning of one.
+    /// Creates the error for a request to `host` with no response, or an incomplete one.
     pub(crate) fn of_request(host: &str, limit: Duration, error: &reqwest::Error) -> Self {
         let host = host.to_owned();
         if error.is_timeout() {
@@ -168,9 +168,9 @@ impl RegistryError {
         let mut reason = String::new();
         let mut next: Option<&(dyn Error + 'static)> = error.source();
         while let Some(cause) = next {
-            // Only the innermost says why; those around it where.
+            // The innermost error has the reason; the outer ones only have the context.
             reason = cause.to_string();
-            // An I/O error's source is that of the error in it, which is passed over so.
+            // `source()` of an I/O error skips the error that it wraps, so get that one explicitly.
             let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
             next = inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| cause.source());
             if let Some(rustls::Error::InvalidCertificate(_)) = cause.downcast_ref() {
@@ -185,7 +185,7 @@ impl RegistryError {
     }
 }
 
-/// The first line of `text`, without what a terminal would act on.
+/// Returns the first line of `text`, shortened and without control characters.
 pub(crate) fn sanitised(text: &str) -> String {
     let line = text.trim().lines().next().unwrap_or_default();
     line.chars().filter(|c| !c.is_control()).take(LONGEST_MESSAGE).collect()

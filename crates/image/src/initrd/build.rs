@@ -1,4 +1,4 @@
-//! Puts an initrd together.
+//! Builds an initrd.
 
 use std::io::Write;
 use std::path::Path;
@@ -8,30 +8,30 @@ use crate::codec;
 use crate::kernel::{KernelError, Linkage, Loaded, ModuleTree, boot_modules, extract_vmlinux, program};
 use crate::{ImageError, publish};
 
-/// Largest agent in bytes; its own budget is 3 MiB, a debug build has ten times that.
+/// Maximum size of the agent, in bytes; its own budget is 3 MiB, a debug build has ten times that.
 const MAX_AGENT: u64 = 64 << 20;
 
-/// Largest kernel in bytes, as in an import.
+/// Maximum size of a kernel in bytes, as for an import.
 const MAX_KERNEL: u64 = 512 << 20;
 
-/// What an initrd holds.
+/// Contents of an initrd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitrdInfo {
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// The modules in it, in load order.
+    /// The modules, in load order.
     pub modules: Vec<String>,
 }
 
-/// Builds the boot initrd for the kernel imported into `kernel_dir`, with `agent` as its `/init`, in the file `out`.
+/// Builds the boot initrd for the kernel imported into `kernel_dir`, in the file `out`.
 ///
-/// In it: `/init`; `/banger/modules`, one path a line in load order; `/banger/modules.d/*.ko`; the folders `/dev`,
-/// `/proc`, `/sys` and `/new`; and `/dev/console`, without which a kernel whose own initramfs is empty gives `/init`
-/// no output.
+/// It contains `agent` as `/init`; `/banger/modules`, one path per line in load order; `/banger/modules.d/*.ko`; the
+/// directories `/dev`, `/proc`, `/sys` and `/new`; and `/dev/console`, without which a kernel with an empty built-in
+/// initramfs gives `/init` no output.
 ///
 /// # Errors
-/// When the agent is no static x86-64 program, a module that another needs is missing, or a file can't be read or
-/// written. `out` then stays as it was.
+/// Returns an error if the agent is not a static x86-64 program, a module that another needs is missing, or a file
+/// cannot be read or written. `out` is then unchanged.
 pub fn build_initrd(kernel_dir: &Path, agent: &Path, out: &Path) -> Result<InitrdInfo, ImageError> {
     let agent = read_agent(agent)?;
     let modules = read_modules(kernel_dir)?;
@@ -63,7 +63,7 @@ fn read_modules(kernel_dir: &Path) -> Result<Vec<Loaded>, ImageError> {
         return Ok(Vec::new());
     }
     let tree = ModuleTree::scan(&folder).map_err(ImageError::Modules)?;
-    // The list of what is built in spares reading the kernel.
+    // If `modules.builtin` exists, the kernel need not be read.
     let vmlinux = if tree.is_builtin("ext4").is_some() { Vec::new() } else { read_vmlinux(kernel_dir)? };
     boot_modules(&tree, &vmlinux).map_err(ImageError::Modules)
 }
@@ -160,7 +160,7 @@ mod tests {
         let bytes = fs::read(lab.path("initrd")).unwrap();
         assert_eq!(info.size, bytes.len() as u64);
 
-        // Read back by the real cpio reader of busybox.
+        // Extract it with busybox's cpio.
         let into = lab.path("x");
         fs::create_dir(&into).unwrap();
         let unpack = Command::new("busybox")

@@ -1,18 +1,18 @@
-//! Writing a cpio archive of the "newc" kind (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
+//! Writes cpio archives in the "newc" format (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
 
 /// Type bits of a mode, as in `st_mode`.
 const FOLDER: u32 = 0o040000;
 const FILE: u32 = 0o100000;
 const CHAR_DEVICE: u32 = 0o020000;
 
-/// An archive in memory. Owners are root, times 0, inode numbers ascend: nothing of the host gets in.
+/// An archive in memory. It holds nothing of the host: owners are root, times 0, inode numbers ascend.
 #[derive(Debug, Default)]
 pub(super) struct Cpio {
     bytes: Vec<u8>,
     inodes: u32,
 }
 
-/// Contents over 4 GiB can't be told in 8 hexadecimal digits.
+/// Error for content over 4 GiB, whose size does not fit into 8 hexadecimal digits.
 #[derive(Debug)]
 pub(super) struct TooLarge;
 
@@ -34,7 +34,7 @@ impl Cpio {
         self.entry(path, CHAR_DEVICE | permissions, device, b"")
     }
 
-    /// Adds the end mark.
+    /// Adds the end marker and returns the archive.
     pub(super) fn finish(mut self) -> Result<Vec<u8>, TooLarge> {
         self.inodes = 0;
         self.entry("TRAILER!!!", 0, (0, 0), b"")?;

@@ -1,4 +1,4 @@
-//! Which modules a boot needs, in an order in which each finds loaded what it depends on.
+//! Selects the modules needed at boot, in an order that loads dependencies first.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -9,25 +9,26 @@ use super::features::{BOOT_MODULES, Presence, presence};
 use super::modules::{ModInfo, ModuleTree};
 use crate::error::ModuleError;
 
-/// Deepest chain of dependencies; the longest of the boot modules has 4.
+/// Maximum depth of a chain of dependencies; the longest of the boot modules has 4.
 const MAX_DEPTH: usize = 32;
 
-/// What `softdep` calls an algorithm, and the modules that bring it: `MODULE_ALIAS_CRYPTO` in Linux' crypto/ and arch/x86/crypto/.
+/// Algorithm names used by `softdep`, with the modules that implement them.
 ///
-/// The guest has no `modprobe` to look aliases up, so they are resolved here.
+/// Source: `MODULE_ALIAS_CRYPTO` in Linux' crypto/ and arch/x86/crypto/. The guest has no `modprobe` to resolve
+/// aliases, so they are resolved here.
 const ALGORITHMS: [(&str, &[&str]); 2] =
     [("crc32c", &["crc32c_generic", "crc32c_intel"]), ("crc16", &["crc16"])];
 
 /// A module to load.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Loaded {
-    /// With underscores.
+    /// The module's name, with underscores.
     pub(crate) name: String,
-    /// Unpacked.
+    /// The module's file, decompressed.
     pub(crate) image: Vec<u8>,
 }
 
-/// The modules of `tree` that a boot needs, in load order.
+/// Returns the modules of `tree` needed at boot, in load order.
 pub(crate) fn boot_modules(tree: &ModuleTree, vmlinux: &[u8]) -> Result<Vec<Loaded>, ModuleError> {
     let mut resolver = Resolver { tree, vmlinux, done: HashSet::new(), open: Vec::new(), order: Vec::new() };
     for feature in &BOOT_MODULES {
@@ -77,7 +78,7 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    /// A soft dependency: loaded if it is there, and never a reason to fail.
+    /// Adds a soft dependency if it exists; a missing one is not an error.
     fn add_soft(&mut self, name: &str) -> Result<(), ModuleError> {
         let algorithm = ALGORITHMS.iter().find(|(alias, _)| *alias == name).map(|(_, modules)| *modules);
         for module in algorithm.unwrap_or(&[name]) {
@@ -88,7 +89,8 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    /// Without `modules.builtin`, the name in the kernel's symbols and parameters is what there is to go by.
+    /// Returns whether `name` is built in. Without `modules.builtin`, searches the kernel's symbols and parameters
+    /// for it.
     fn is_builtin(&self, name: &str) -> bool {
         self.tree.is_builtin(name).unwrap_or_else(|| memmem::find(self.vmlinux, name.as_bytes()).is_some())
     }

@@ -1,4 +1,4 @@
-//! What a kernel was built with: its configuration, as a file beside it or embedded in it (`CONFIG_IKCONFIG`).
+//! A kernel's build configuration, from a file beside it or embedded in it (`CONFIG_IKCONFIG`).
 
 use std::collections::HashMap;
 
@@ -6,25 +6,25 @@ use memchr::memmem;
 
 use crate::codec;
 
-/// What stands before an embedded configuration, which is packed by gzip (Linux, kernel/configs.c).
+/// Marker before an embedded configuration, which is compressed with gzip (Linux, kernel/configs.c).
 const EMBEDDED: &[u8] = b"IKCFG_ST";
 
-/// Largest configuration in bytes; a distribution's has 300 kB.
+/// Maximum size of a configuration, in bytes; a distribution's has 300 kB.
 pub(super) const MAX_CONFIG: u64 = 4 << 20;
 
-/// How an option is set.
+/// Setting of an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Choice {
     BuiltIn,
     Module,
 }
 
-/// The options that are set to `y` or `m`, without their `CONFIG_`.
+/// The options set to `y` or `m`, without the prefix `CONFIG_`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Config(HashMap<String, Choice>);
 
 impl Config {
-    /// Reads a configuration; none when it has no option at all.
+    /// Parses a configuration; `None` if it sets no option.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(text);
         let options = text.lines().filter_map(|line| {
@@ -40,14 +40,14 @@ impl Config {
         (!options.is_empty()).then_some(Self(options))
     }
 
-    /// The configuration that is embedded in a kernel, if one is.
+    /// Returns the configuration embedded in a kernel, if any.
     pub(super) fn embedded(vmlinux: &[u8]) -> Option<Self> {
         let at = memmem::find(vmlinux, EMBEDDED)? + EMBEDDED.len();
         let text = codec::read_limited(flate2::read::GzDecoder::new(&vmlinux[at..]), MAX_CONFIG).ok()?;
         Self::parse(&text)
     }
 
-    /// How `option` is set; none when it is not.
+    /// Returns the setting of `option`, if set.
     pub(super) fn get(&self, option: &str) -> Option<Choice> {
         self.0.get(option.strip_prefix("CONFIG_").unwrap_or(option)).copied()
     }

@@ -1,8 +1,8 @@
-//! The kernel inside its container: a `bzImage`'s payload, found by its setup header, unpacked to the ELF `vmlinux`.
+//! Extracts the ELF `vmlinux` from a `bzImage`: finds the payload by the setup header and decompresses it.
 //!
 //! Layout and fields: Documentation/arch/x86/boot.rst of Linux, "The Real-Mode Kernel Header". Payloads:
-//! arch/x86/boot/compressed/Makefile; every compressor but gzip gets the unpacked size appended, as 4 bytes, little
-//! endian (scripts/Makefile.lib, "size_append").
+//! arch/x86/boot/compressed/Makefile. For every compressor except gzip, the build appends the uncompressed size as 4
+//! bytes, little endian (scripts/Makefile.lib, "size_append").
 
 use std::borrow::Cow;
 use std::io::{self, Read};
@@ -11,10 +11,10 @@ use super::KernelError;
 use super::elf;
 use crate::codec::{self, Packing, ReadError};
 
-/// Largest unpacked kernel in bytes. Distributions' are 50 to 100 MB.
+/// Maximum size of an uncompressed kernel, in bytes. Distributions' are 50 to 100 MB.
 pub(crate) const MAX_VMLINUX: u64 = 512 << 20;
 
-/// Block of a legacy LZ4 frame, unpacked, in bytes (LZ4 frame format, "Legacy frame").
+/// Size of a decompressed block of a legacy LZ4 frame, in bytes (LZ4 frame format, "Legacy frame").
 const LZ4_BLOCK: usize = 8 << 20;
 
 const BOOT_FLAG: usize = 0x1fe;
@@ -25,10 +25,10 @@ const LOAD_FLAGS: usize = 0x211;
 const PAYLOAD_OFFSET: usize = 0x248;
 const PAYLOAD_LENGTH: usize = 0x24c;
 
-/// The ELF `vmlinux` in the bytes of a `vmlinux` (also a compressed one) or a `vmlinuz`.
+/// Extracts the ELF `vmlinux` from a `vmlinux` (may be compressed) or a `vmlinuz`.
 ///
 /// # Errors
-/// When the bytes are not an x86-64 kernel, are damaged, or are packed in a way that is not read here.
+/// Returns an error if the bytes are not an x86-64 kernel, are damaged, or have an unsupported compression.
 pub fn extract_vmlinux(bytes: &[u8]) -> Result<Cow<'_, [u8]>, KernelError> {
     let vmlinux = if bytes.is_empty() {
         return Err(KernelError::Empty);
@@ -45,7 +45,7 @@ pub fn extract_vmlinux(bytes: &[u8]) -> Result<Cow<'_, [u8]>, KernelError> {
     Ok(vmlinux)
 }
 
-/// Whether something that begins with `start`, of 1 KiB or all of it, may be a kernel.
+/// Returns whether a file may be a kernel. `start` is its first 1 KiB, or all of it if shorter.
 pub(super) fn may_be_kernel(start: &[u8]) -> bool {
     start.starts_with(elf::MAGIC) || is_bzimage(start) || Packing::of(start) != Packing::Plain
 }
@@ -58,18 +58,18 @@ fn field<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..)?.first_chunk().copied()
 }
 
-/// The compressed kernel in a bzImage.
+/// Returns the compressed kernel in a bzImage.
 fn payload(bytes: &[u8]) -> Result<&[u8], KernelError> {
     const HEADER: KernelError = KernelError::OutOfBounds("setup header");
     const PAYLOAD: KernelError = KernelError::OutOfBounds("payload");
     let version = u16::from_le_bytes(field(bytes, VERSION).ok_or(HEADER)?);
-    // Before 2.08 there was no payload_offset; bit 0 of loadflags parts a bzImage from a zImage.
+    // Before 2.08 there was no payload_offset; bit 0 of loadflags distinguishes a bzImage from a zImage.
     let [flags] = field(bytes, LOAD_FLAGS).ok_or(HEADER)?;
     if version < 0x208 || flags & 1 == 0 {
         return Err(KernelError::OldProtocol { version });
     }
     let [sectors] = field(bytes, SETUP_SECTS).ok_or(HEADER)?;
-    // "If this field contains 0, the real value is 4"; the boot sector itself comes on top.
+    // "If this field contains 0, the real value is 4"; the boot sector is not included in it.
     let setup = (usize::from(if sectors == 0 { 4 } else { sectors }) + 1) * 512;
     let position = |offset| {
         field(bytes, offset).and_then(|field| usize::try_from(u32::from_le_bytes(field)).ok()).ok_or(HEADER)
@@ -87,7 +87,7 @@ fn unpack(payload: &[u8]) -> Result<Vec<u8>, KernelError> {
                 zstd::stream::read::Decoder::with_buffer(payload).map_err(|e| damaged("zstd", e))?;
             read("zstd", decoder.single_frame())
         }
-        // Only the first stream: the size that follows is none.
+        // Decode only the first stream: the appended size follows it.
         Packing::Xz => read("xz", first_xz_stream(payload)?),
         Packing::Other("lz4 (legacy)") => legacy_lz4(payload),
         Packing::Other(name) => Err(KernelError::Compression(name)),
@@ -116,12 +116,12 @@ fn damaged(format: &'static str, source: io::Error) -> KernelError {
     KernelError::Damaged { format, source }
 }
 
-/// A legacy LZ4 frame: after the magic, blocks that each say their packed size; no end mark.
+/// Decompresses a legacy LZ4 frame: a magic, then blocks with their compressed size; no end marker.
 fn legacy_lz4(payload: &[u8]) -> Result<Vec<u8>, KernelError> {
     let mut rest = payload.get(4..).unwrap_or_default();
     let mut output = Vec::new();
     let mut block = vec![0; LZ4_BLOCK];
-    // Four bytes or fewer can't be a block: they are the unpacked size that the kernel's build appends.
+    // Four bytes or fewer are not a block, but the uncompressed size appended by the kernel's build.
     while rest.len() > 4 {
         let size = field(rest, 0).map_or(0, u32::from_le_bytes);
         let packed = usize::try_from(size).ok().and_then(|size| rest.get(4..size.checked_add(4)?));

@@ -1,4 +1,4 @@
-//! What an imported kernel brings: told of its files, whenever they were imported.
+//! Details of an imported kernel, determined from its files.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::{KernelError, elf};
 use crate::ImageError;
 use crate::codec;
 
-/// Drivers that people ask for, by their modules, and the options that they are built with.
+/// Other drivers that users look for: module name and configuration option.
 const OTHERS: [(&str, &str); 17] = [
     ("btrfs", "BTRFS_FS"),
     ("xfs", "XFS_FS"),
@@ -31,12 +31,12 @@ const OTHERS: [(&str, &str); 17] = [
     ("kvm", "KVM"),
 ];
 
-/// Where a VMM has its devices.
+/// The bus that a VMM uses for devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bus {
-    /// QEMU.
+    /// PCI, used by QEMU.
     Pci,
-    /// Memory-mapped registers: Firecracker.
+    /// Memory-mapped registers, used by Firecracker.
     Mmio,
 }
 
@@ -49,27 +49,27 @@ impl Bus {
     }
 }
 
-/// What a kernel brings.
+/// Details of an imported kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelDetails {
     /// Size of `vmlinux` in bytes.
     pub size: u64,
-    /// How many modules there are.
+    /// Number of modules.
     pub modules: u64,
-    /// Whether Firecracker can boot it: it finds devices over memory-mapped registers.
+    /// Whether Firecracker can boot the kernel: it supports virtio over memory-mapped registers.
     pub firecracker: bool,
-    /// Whether QEMU can boot it: it has a PVH entry point, and finds devices over PCI.
+    /// Whether QEMU can boot the kernel: it has a PVH entry point and supports virtio over PCI.
     pub qemu: bool,
-    /// The drivers that VMs boot with, in the order in which they are loaded.
+    /// Drivers needed at boot, in load order.
     pub boot: Vec<(&'static str, Presence)>,
-    /// Others that people ask for. None where nothing tells: no list of what is built in, no configuration.
+    /// Other drivers. `None` if unknown, because there is no `modules.builtin` and no configuration.
     pub others: Vec<(&'static str, Option<Presence>)>,
 }
 
-/// Tells what the kernel brings that was imported into `kernel_dir`.
+/// Returns details of the kernel imported into `kernel_dir`.
 ///
 /// # Errors
-/// When its files cannot be read.
+/// Returns an error if the files cannot be read.
 pub fn kernel_details(kernel_dir: &Path) -> Result<KernelDetails, ImageError> {
     let vmlinux = vmlinux(kernel_dir)?;
     let tree = modules(kernel_dir)?;
@@ -93,11 +93,12 @@ pub fn kernel_details(kernel_dir: &Path) -> Result<KernelDetails, ImageError> {
     })
 }
 
-/// Whether the kernel that was imported into `kernel_dir` finds devices on `bus`. Where there are modules, they and their
-/// list tell, in a few milliseconds.
+/// Returns whether the kernel imported into `kernel_dir` supports devices on `bus`.
+///
+/// With `modules.builtin` this takes a few milliseconds, because the kernel itself is not read.
 ///
 /// # Errors
-/// When its files cannot be read.
+/// Returns an error if the files cannot be read.
 pub fn kernel_finds(kernel_dir: &Path, bus: Bus) -> Result<bool, ImageError> {
     let tree = modules(kernel_dir)?;
     let listed = tree.as_ref().is_some_and(|tree| tree.is_builtin(bus.driver()).is_some());
@@ -116,13 +117,13 @@ fn modules(kernel_dir: &Path) -> Result<Option<ModuleTree>, ImageError> {
     modules.is_dir().then(|| ModuleTree::scan(&modules)).transpose().map_err(ImageError::Modules)
 }
 
-/// How there is a driver, as far as the modules, their list of what is built in, or the configuration tell.
+/// Determines a driver's presence from the modules, `modules.builtin` or the configuration; `None` if unknown.
 fn told(name: &str, option: &str, tree: Option<&ModuleTree>, config: Option<&Config>) -> Option<Presence> {
     if tree.is_some_and(|tree| tree.path(name).is_some()) {
         return Some(Presence::Module);
     }
     let built_in = tree.and_then(|tree| tree.is_builtin(name));
-    // As a module it would have been there.
+    // The module is missing, so an option set to `m` counts as absent.
     let built_in = built_in.or(config.map(|config| config.get(option) == Some(Choice::BuiltIn)))?;
     Some(if built_in { Presence::BuiltIn } else { Presence::Absent })
 }

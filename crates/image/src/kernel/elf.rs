@@ -1,4 +1,4 @@
-//! What the ELF headers of a kernel or a program say.
+//! ELF headers of kernels and programs.
 
 use object::LittleEndian;
 use object::elf;
@@ -23,10 +23,10 @@ fn header(bytes: &[u8]) -> Result<(&Header, &[elf::ProgramHeader64<LittleEndian>
     Ok((header, segments))
 }
 
-/// Refuses what no VMM could load: not x86-64, nothing to load, segments beyond the end.
+/// Rejects kernels that no VMM can load: not x86-64, nothing to load, or segments outside the file.
 pub(crate) fn check_kernel(bytes: &[u8]) -> Result<(), KernelError> {
     let (header, segments) = header(bytes).map_err(KernelError::Elf)?;
-    // Relocatable kernels are still ET_EXEC; ET_DYN is what a position-independent one would be.
+    // Relocatable kernels are still ET_EXEC; a position-independent one would be ET_DYN.
     if !matches!(header.e_type(LittleEndian), elf::ET_EXEC | elf::ET_DYN) {
         return Err(KernelError::Elf("an object file, not a linked program"));
     }
@@ -41,26 +41,26 @@ pub(crate) fn check_kernel(bytes: &[u8]) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Whether a kernel has a PVH entry point, through which QEMU boots an uncompressed one.
+/// Returns whether a kernel has a PVH entry point, with which QEMU boots an uncompressed kernel.
 pub(crate) fn has_pvh_entry(bytes: &[u8]) -> bool {
     let Ok((_, segments)) = header(bytes) else { return false };
     segments.iter().any(|segment| {
         let Ok(Some(mut notes)) = segment.notes(LittleEndian, bytes) else { return false };
-        // A malformed note ends the walk: what follows it has no known place.
+        // After a malformed note, the position of the next one is unknown.
         std::iter::from_fn(|| notes.next().ok().flatten())
             .any(|note| note.name() == b"Xen" && note.n_type(LittleEndian) == PHYS32_ENTRY)
     })
 }
 
-/// What kind of program an ELF file is.
+/// The linkage of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Linkage {
     Static,
-    /// It asks for a dynamic linker.
+    /// The program needs a dynamic linker.
     Dynamic,
 }
 
-/// Tells a static program from a dynamic one; refuses what is no x86-64 program.
+/// Returns a program's linkage; refuses files that are not x86-64 programs.
 pub(crate) fn program(bytes: &[u8]) -> Result<Linkage, &'static str> {
     let (header, segments) = header(bytes)?;
     if !matches!(header.e_type(LittleEndian), elf::ET_EXEC | elf::ET_DYN) {

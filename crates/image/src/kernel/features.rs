@@ -1,23 +1,23 @@
-//! What a guest kernel must have, and how to tell that it does.
+//! Features that a guest kernel must have, and their detection.
 //!
-//! A feature is there as a module, or built in. What is built in is read from `modules.builtin` where the kernel's
-//! build left one, else told by a string that only that driver's source has.
+//! A feature is a module or built in. Built-in features are read from `modules.builtin` if it exists, else detected
+//! by a string that only the driver's source contains.
 
 use memchr::memmem;
 
 use super::KernelError;
 use super::modules::ModuleTree;
 
-/// One driver that a boot initrd loads when it is a module.
+/// A driver that the boot initrd loads if it is a module.
 #[derive(Debug)]
 pub(crate) struct Feature {
     /// The module's name, with underscores.
     pub(crate) module: &'static str,
     pub(crate) what: &'static str,
     pub(crate) option: &'static str,
-    /// Bytes that its object code holds; each is followed by the file of Linux it was found in.
+    /// Bytes in the driver's object code. Each use names the Linux source file that contains them.
     tell_tale: &'static [u8],
-    /// No VM boots without it.
+    /// Whether every VM needs the driver.
     pub(crate) required: bool,
 }
 
@@ -28,7 +28,7 @@ impl Feature {
     }
 }
 
-/// Every driver of a boot initrd, in the order in which they should be loaded.
+/// Drivers of a boot initrd, in load order.
 pub(crate) const BOOT_MODULES: [Feature; 8] = [
     Feature {
         module: "virtio_pci",
@@ -96,21 +96,21 @@ pub(crate) const BOOT_MODULES: [Feature; 8] = [
     },
 ];
 
-/// The drivers that find devices, of which one VMM or another needs one.
+/// Drivers that enumerate virtio devices. Each VMM needs one of them.
 const BUSES: [&str; 2] = ["virtio_pci", "virtio_mmio"];
 
-/// How a kernel has a feature.
+/// Presence of a feature in a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// As a module, which is there.
+    /// The feature is a module, and the module exists.
     Module,
-    /// In the kernel itself.
+    /// The feature is built into the kernel.
     BuiltIn,
-    /// Not at all.
+    /// The kernel lacks the feature.
     Absent,
 }
 
-/// How the kernel `vmlinux` with `modules` has `feature`.
+/// Returns the presence of `feature` in the kernel `vmlinux` with `modules`.
 pub(crate) fn presence(feature: &Feature, vmlinux: &[u8], modules: Option<&ModuleTree>) -> Presence {
     if modules.is_some_and(|tree| tree.path(feature.module).is_some()) {
         return Presence::Module;
@@ -123,7 +123,7 @@ pub(crate) fn presence(feature: &Feature, vmlinux: &[u8], modules: Option<&Modul
     }
 }
 
-/// Refuses a kernel that lacks what every VM needs.
+/// Rejects a kernel that lacks a feature that every VM needs.
 pub(crate) fn require_all(vmlinux: &[u8], modules: Option<&ModuleTree>) -> Result<(), KernelError> {
     let missing = BOOT_MODULES
         .iter()
@@ -142,9 +142,9 @@ pub(crate) fn require_all(vmlinux: &[u8], modules: Option<&ModuleTree>) -> Resul
     Ok(())
 }
 
-/// The release in a kernel's banner (init/version-timestamp.c: "Linux version " UTS_RELEASE " (").
+/// Returns the release from a kernel's banner (init/version-timestamp.c: "Linux version " UTS_RELEASE " (").
 pub(crate) fn release(vmlinux: &[u8]) -> Result<String, KernelError> {
-    // Linux cuts a release at 64 bytes (__NEW_UTS_LEN).
+    // Linux limits a release to 64 bytes (__NEW_UTS_LEN).
     const MAX: usize = 64;
     const BANNER: &[u8] = b"Linux version ";
     memmem::find_iter(vmlinux, BANNER)

@@ -1,4 +1,4 @@
-//! Importing kernels: whatever they come in, all end in the same checks.
+//! Imports kernels. All input formats pass the same checks.
 
 use std::fs::File;
 use std::io::Read;
@@ -15,37 +15,37 @@ use crate::error::IoContext;
 use crate::progress::{self, Watched, stopped_or};
 use crate::{ImageError, Progress};
 
-/// What an imported kernel is.
+/// Properties of an imported kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelInfo {
-    /// Its release, as `uname -r` in the guest will print it.
+    /// The release, as `uname -r` prints it in the guest.
     pub release: String,
-    /// What it came in: `deb`, `rpm`, or `files`.
+    /// Format of the input: `deb`, `rpm`, or `files`.
     pub source: &'static str,
-    /// Whether there is a `modules` folder beside `vmlinux`.
+    /// Whether there is a `modules` directory beside `vmlinux`.
     pub modules: bool,
-    /// Whether it has a PVH entry point, through which QEMU boots an uncompressed kernel.
+    /// Whether the kernel has a PVH entry point, with which QEMU boots an uncompressed kernel.
     pub pvh: bool,
-    /// Whether it finds devices over PCI, as QEMU's.
+    /// Whether the kernel supports virtio over PCI, as QEMU needs.
     pub virtio_pci: bool,
-    /// Whether it finds devices over memory-mapped registers, as Firecracker's.
+    /// Whether the kernel supports virtio over memory-mapped registers, as Firecracker needs.
     pub virtio_mmio: bool,
     /// Size of `vmlinux` in bytes.
     pub size: u64,
 }
 
-/// Imports the kernel in `input` into the folder `dest`: `vmlinux`, `modules` and `config`, the latter two where there are
-/// any.
+/// Imports the kernel in `input` into the directory `dest`, as `vmlinux` and, if present, `modules` and `config`.
 ///
-/// By its content it is one of these:
-/// - a Debian package or an RPM, with the kernel in `/boot` or `/lib/modules/<release>`, its modules in the latter;
-/// - a vmlinuz (bzImage) or a vmlinux, packed or not;
-/// - a tar with `kernel` (one of the above but the packages), its modules as `modules/...`, laid out as in
-///   `/lib/modules/<release>`, the `config` it was built with, and in `files/...` packages or a kernel.
+/// The content of `input` decides its format:
+/// - a Debian package or an RPM, with the kernel in `/boot` or `/lib/modules/<release>` and its modules in the
+///   latter;
+/// - a vmlinuz (bzImage) or a vmlinux, compressed or not;
+/// - a tar with `kernel` (a vmlinuz or a vmlinux), its modules as `modules/...`, laid out as in
+///   `/lib/modules/<release>`, its build configuration as `config`, and packages or a kernel in `files/...`.
 ///
 /// # Errors
-/// When it is none of them, the kernel or its modules can't be used, or `dest` has a kernel; then nothing is left in
-/// `dest`.
+/// Returns an error if the format is unknown, the kernel or its modules cannot be used, or `dest` already has a
+/// kernel. Files that the import wrote to `dest` are then removed.
 pub fn import_kernel(
     input: impl Read,
     dest: &Path,
@@ -54,7 +54,7 @@ pub fn import_kernel(
     import(dest, progress, |parts| parts.take("the kernel", Watched::new(input, None, progress), false))
 }
 
-/// The same of several files, which together have all of a kernel.
+/// Imports a kernel from several files that together contain it; else as [`import_kernel`].
 pub(crate) fn import_kernel_files(
     files: Vec<(PathBuf, File)>,
     dest: &Path,
@@ -69,7 +69,7 @@ pub(crate) fn import_kernel_files(
     })
 }
 
-/// Makes the folder, has `take` bring the kernel's parts, and checks them.
+/// Creates the directory, calls `take` to read the kernel's parts, and checks them.
 fn import(
     dest: &Path,
     progress: &dyn Progress,
@@ -86,7 +86,7 @@ fn import(
     stopped_or(progress, result)
 }
 
-/// Checks a kernel and the modules already in `destination`, and writes it there.
+/// Checks a kernel and the modules already in `destination`, and writes the kernel there.
 fn finish(
     image: &[u8],
     source: &'static str,
@@ -122,7 +122,7 @@ fn finish(
     Ok(info)
 }
 
-/// Refuses modules that this kernel would not load, or that lack others which they need.
+/// Rejects modules that this kernel would not load, or whose dependencies are missing.
 fn check_modules(tree: &ModuleTree, vmlinux: &[u8], kernel: &str) -> Result<(), ModuleError> {
     for path in BOOT_MODULES.iter().filter_map(|feature| tree.path(feature.module)) {
         let modules = ModInfo::read(path)?.release;

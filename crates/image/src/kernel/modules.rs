@@ -1,7 +1,7 @@
-//! A kernel's modules as files: found by name, with what they say of themselves.
+//! A kernel's module files, by name, and the metadata in them.
 //!
-//! The tree is as in `/lib/modules/<release>`. What `depmod` makes (`modules.dep`) is not needed: a package does not
-//! carry it, and each module names what it depends on itself (`.modinfo`, include/linux/module.h of Linux).
+//! The tree is laid out as `/lib/modules/<release>`. `depmod`'s output (`modules.dep`) is not needed: packages do not
+//! contain it, and each module lists its own dependencies (`.modinfo`, include/linux/module.h of Linux).
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
@@ -15,19 +15,19 @@ use object::read::{Object, ObjectSection};
 use super::ModuleError;
 use crate::codec::{self, ReadError};
 
-/// Deepest level of folders; Linux' own tree has 8.
+/// Maximum depth of directories; Linux' own tree has 8.
 const MAX_DEPTH: usize = 16;
 
-/// Most files and folders; a distribution's full kernel has 5 000 modules.
+/// Maximum number of files and directories; a distribution's full kernel has 5 000 modules.
 pub(crate) const MAX_FILES: usize = 50_000;
 
-/// Largest module in bytes, unpacked; Debian's largest has 8 MB.
+/// Maximum size of a decompressed module, in bytes; Debian's largest has 8 MB.
 pub(crate) const MAX_MODULE: u64 = 64 << 20;
 
-/// Largest `modules.builtin` in bytes; real ones have under 10 kB.
+/// Maximum size of `modules.builtin`, in bytes; real ones have under 10 kB.
 const MAX_BUILTIN: u64 = 4 << 20;
 
-/// The modules in a folder, by name. Symlinks are not followed.
+/// The modules in a directory, by name. Symlinks are not followed.
 #[derive(Debug)]
 pub(crate) struct ModuleTree {
     root: PathBuf,
@@ -36,7 +36,7 @@ pub(crate) struct ModuleTree {
 }
 
 impl ModuleTree {
-    /// Reads the names in `root` and its `modules.builtin`.
+    /// Scans `root` for modules and reads its `modules.builtin`.
     pub(crate) fn scan(root: &Path) -> Result<Self, ModuleError> {
         let mut tree = Self { root: root.to_owned(), paths: BTreeMap::new(), builtin: None };
         for path in walk(root)? {
@@ -54,7 +54,7 @@ impl ModuleTree {
     }
 
     fn insert(&mut self, name: String, path: PathBuf) {
-        // depmod(8): "updates" comes before everything else.
+        // depmod(8): "updates" takes precedence.
         let replaces = path.starts_with(self.root.join("updates"));
         match self.paths.entry(name) {
             std::collections::btree_map::Entry::Occupied(mut known) => {
@@ -68,36 +68,36 @@ impl ModuleTree {
         }
     }
 
-    /// The file of module `name` (either spelling).
+    /// Returns the file of module `name`, spelled with `-` or `_`.
     pub(crate) fn path(&self, name: &str) -> Option<&Path> {
         self.paths.get(&normal(name)).map(PathBuf::as_path)
     }
 
-    /// How many there are.
+    /// Returns the number of modules.
     pub(crate) fn count(&self) -> u64 {
         self.paths.len() as u64
     }
 
-    /// Whether `name` is built in; unknown where there is no `modules.builtin`.
+    /// Returns whether `name` is built in; `None` without a `modules.builtin`.
     pub(crate) fn is_builtin(&self, name: &str) -> Option<bool> {
         self.builtin.as_ref().map(|names| names.contains(&normal(name)))
     }
 }
 
-/// What a module says of itself, and its unpacked bytes.
+/// A module's metadata and its decompressed bytes.
 #[derive(Debug)]
 pub(crate) struct ModInfo {
     pub(crate) image: Vec<u8>,
-    /// Modules that must be loaded before.
+    /// Modules that must be loaded first.
     pub(crate) depends: Vec<String>,
-    /// Modules or aliases that should be loaded before, if they exist.
+    /// Modules or aliases that should be loaded first, if they exist.
     pub(crate) soft_before: Vec<String>,
-    /// Release of the kernel it was built for.
+    /// Release of the kernel that the module was built for.
     pub(crate) release: Option<String>,
 }
 
 impl ModInfo {
-    /// Reads and unpacks the module at `path`.
+    /// Reads and decompresses the module at `path`.
     pub(crate) fn read(path: &Path) -> Result<Self, ModuleError> {
         let failed = |source| ModuleError::Read { path: path.to_owned(), source };
         let wrong = |reason| ModuleError::NotModule { path: path.to_owned(), reason };
@@ -126,7 +126,7 @@ impl ModInfo {
         let Some((key, value)) = record.split_once('=') else { return };
         match key {
             "depends" => self.depends.extend(value.split(',').filter(|name| !name.is_empty()).map(normal)),
-            // "pre: a b post: c": what stands behind post is loaded afterwards, and is not needed to boot.
+            // "pre: a b post: c": modules after "post:" are loaded later, and are not needed to boot.
             "softdep" => {
                 let before = value.split_whitespace().skip_while(|word| *word != "pre:").skip(1);
                 self.soft_before.extend(before.take_while(|word| *word != "post:").map(normal));
@@ -137,7 +137,7 @@ impl ModInfo {
     }
 }
 
-/// A module's name as the kernel spells it: `-` and `_` are the same.
+/// Returns a module's name as the kernel spells it, with `_` instead of `-`.
 pub(crate) fn normal(name: &str) -> String {
     name.replace('-', "_")
 }
@@ -158,7 +158,7 @@ fn builtin_names(file: File, path: &Path) -> Result<HashSet<String>, ModuleError
     Ok(text.lines().filter_map(|line| module_name(Path::new(line.trim()))).collect())
 }
 
-/// All regular files under `root`, sorted; symlinks and special files left out.
+/// Returns all regular files under `root`, sorted, without symlinks and special files.
 pub(crate) fn walk(root: &Path) -> Result<Vec<PathBuf>, ModuleError> {
     let mut files = Vec::new();
     let mut folders = vec![(root.to_owned(), 0)];

@@ -1,4 +1,4 @@
-//! What kernels come in, recognised by content and taken apart: Debian packages, RPMs, tars, and kernels themselves.
+//! Reads the input formats of kernels, detected by content: Debian packages, RPMs, tars and plain kernels.
 
 use std::io::{self, Cursor, Read};
 use std::path::Path;
@@ -14,10 +14,10 @@ use crate::error::PackageError;
 use crate::progress;
 use crate::{ImageError, Progress};
 
-/// Bytes by which everything is recognised: a bzImage by its header at 0x202, a tar by its magic at 257.
+/// Bytes read to detect a format: a bzImage has its magic at 0x202, a tar at 257.
 const START: u64 = 1024;
 
-/// What a file is, by how it begins.
+/// A file's format, detected from its first bytes.
 enum Kind {
     Deb,
     Rpm,
@@ -38,24 +38,24 @@ impl Kind {
     }
 }
 
-/// What a file of an archive is to the import.
+/// The role of an archive's file in the import.
 enum Part<'a> {
     Kernel,
     Config,
-    /// A file of the modules' tree, with its path there.
+    /// A file of the module tree, with its path there.
     Module(&'a Path),
-    /// A file to be taken apart itself.
+    /// A package or kernel inside the archive.
     Inner,
     Ignored,
 }
 
-/// The parts of one kernel, from one file or several.
+/// The parts of one kernel, from one or several files.
 pub(super) struct Parts<'a, 'd> {
     pub(super) destination: &'a mut Destination<'d>,
     pub(super) kernel: Option<Vec<u8>>,
-    /// What it came in, in a word.
+    /// The input's format: `deb`, `rpm` or `files`.
     pub(super) source: &'static str,
-    /// The kernel whose modules there are, by the name of their folder.
+    /// Release of the modules, from the name of their directory.
     release: Option<String>,
     progress: &'a dyn Progress,
 }
@@ -65,7 +65,7 @@ impl<'a, 'd> Parts<'a, 'd> {
         Self { destination, kernel: None, source: "files", release: None, progress }
     }
 
-    /// Takes what is in `input`, called `name` for people. A tar is only taken where it is not in another.
+    /// Reads the parts in `input`, named `name` in errors. A tar is accepted only if `inner` is false.
     pub(super) fn take(&mut self, name: &str, mut input: impl Read, inner: bool) -> Result<(), ImageError> {
         let mut start = Vec::new();
         let read = input.by_ref().take(START).read_to_end(&mut start);
@@ -78,7 +78,7 @@ impl<'a, 'd> Parts<'a, 'd> {
         match kind {
             Kind::Deb => self.deb(input),
             Kind::Rpm => self.rpm(input),
-            // A box, so that the type of what is read does not grow without end.
+            // Boxed, because the type of the nested readers would be infinite.
             Kind::Tar if !inner => self.tar(Box::new(input) as Box<dyn Read + '_>),
             Kind::Tar => Err(refused(name, "is a tar: a package or a kernel is expected there")),
             Kind::Kernel => {
@@ -117,7 +117,7 @@ impl<'a, 'd> Parts<'a, 'd> {
         Ok(())
     }
 
-    /// A file of a package.
+    /// Reads a file of a package.
     fn packaged(&mut self, path: &str, size: u64, data: impl Read) -> Result<(), ImageError> {
         let plain = plain(path);
         let below = plain.strip_prefix("usr/").unwrap_or(plain).strip_prefix("lib/modules/");
@@ -142,7 +142,7 @@ impl<'a, 'd> Parts<'a, 'd> {
         self.put(part, path, size, data, package_archive)
     }
 
-    /// A tar of files: `kernel`, `config`, `modules/...`, and whatever else holds some of it in `files/...`.
+    /// Reads a tar of `kernel`, `config`, `modules/...`, and packages or a kernel in `files/...`.
     fn tar(&mut self, input: impl Read) -> Result<(), ImageError> {
         let mut tar = TarReader::stream(input);
         while let Some(member) = tar.next().map_err(ImageError::KernelArchive)? {
@@ -160,7 +160,7 @@ impl<'a, 'd> Parts<'a, 'd> {
                     let data = filled(tar.data(), *size, extents);
                     self.put(part, &member.path, *size, data, ImageError::KernelArchive)?;
                 }
-                // `build` and `source` of a real tree are symlinks.
+                // In a real tree, `build` and `source` are symlinks.
                 MemberKind::Folder | MemberKind::Symlink(_) if path.starts_with("modules/") => {}
                 MemberKind::Folder if matches!(path, "" | "." | "modules" | "files") => {}
                 _ => return Err(refused(&member.path, EXPECTED)),
@@ -206,7 +206,7 @@ impl<'a, 'd> Parts<'a, 'd> {
         }
     }
 
-    /// A package may have the same kernel in both of its places.
+    /// Records the kernel. A package may hold the same kernel in `/boot` and in `/lib/modules`.
     fn kernel(&mut self, name: &str, bytes: Vec<u8>) -> Result<(), ImageError> {
         match &self.kernel {
             Some(kernel) if *kernel != bytes => Err(ImageError::ManyKernels { entry: name.to_owned() }),
@@ -246,7 +246,7 @@ fn package_archive(error: ArchiveError) -> ImageError {
     ImageError::Package(PackageError::Archive(error))
 }
 
-/// A package's content, unpacked.
+/// Decompresses a package's content.
 fn unpacked<'a>(content: impl Read + 'a) -> Result<Box<dyn Read + 'a>, ImageError> {
     let content = codec::unpacked(content).map_err(|error| ImageError::Package(PackageError::Read(error)))?;
     content.map_err(|compression| ImageError::Compression {
@@ -255,12 +255,12 @@ fn unpacked<'a>(content: impl Read + 'a) -> Result<Box<dyn Read + 'a>, ImageErro
     })
 }
 
-/// A member's path without what says only where it starts.
+/// Removes a leading `./` and outer slashes from a member's path.
 fn plain(path: &str) -> &str {
     path.trim_start_matches("./").trim_matches('/')
 }
 
-/// A file at `path` below `/lib/modules/<release>`: wanted if it is a module or a list of modules.
+/// Classifies a file at `path` below `/lib/modules/<release>`: a module, a list of modules, or ignored.
 fn module(path: &str) -> Part<'_> {
     let name = path.rsplit('/').next().unwrap_or(path);
     if name.contains(".ko") || name.starts_with("modules.") {

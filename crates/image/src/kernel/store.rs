@@ -1,4 +1,4 @@
-//! The folder a kernel is imported into: fresh, filled by checked names only, emptied again when the import fails.
+//! The directory into which a kernel is imported. It accepts only checked names, and is emptied if the import fails.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -9,10 +9,10 @@ use crate::ImageError;
 use crate::error::IoContext;
 use crate::publish::write_error;
 
-/// Most bytes of all modules together; a distribution's full kernel has 400 MB.
+/// Maximum size of all modules together, in bytes; a distribution's full kernel has 400 MB.
 const MAX_BYTES: u64 = 4 << 30;
 
-/// A folder for one kernel. What was put there is removed again unless [`Destination::keep`] is called.
+/// A directory for one kernel. Dropping it removes its files, unless [`Destination::keep`] was called.
 #[derive(Debug)]
 pub(super) struct Destination<'a> {
     path: &'a Path,
@@ -23,7 +23,7 @@ pub(super) struct Destination<'a> {
 }
 
 impl<'a> Destination<'a> {
-    /// Makes `path`, or takes it over if there is no kernel in it.
+    /// Creates the directory `path`, or uses an existing one without a kernel.
     pub(super) fn new(path: &'a Path) -> Result<Self, ImageError> {
         let created = match fs::create_dir(path) {
             Ok(()) => true,
@@ -38,14 +38,14 @@ impl<'a> Destination<'a> {
         Ok(Self { path, created, kept: false, files: 0, bytes: 0 })
     }
 
-    /// The modules' folder, whether or not it is there.
+    /// Returns the path of the module directory, which may not exist.
     pub(super) fn modules(&self) -> PathBuf {
         self.path.join("modules")
     }
 
-    /// Writes a file of the modules' tree. `relative` must be a plain relative path.
+    /// Writes a file of the module tree. `relative` must be a plain relative path.
     ///
-    /// The modules' folder is made here and no symlink is ever made in it, so no path can lead out of it.
+    /// This type creates the module directory and never a symlink in it, so no path can lead outside.
     pub(super) fn add_module_file(&mut self, relative: &Path, content: &[u8]) -> Result<(), ImageError> {
         let plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
         self.files += 1;
@@ -68,17 +68,17 @@ impl<'a> Destination<'a> {
         file.write_all(content).map_err(|source| write_error(source, &path, content.len() as u64))
     }
 
-    /// Writes what the kernel was built with.
+    /// Writes the kernel's build configuration.
     pub(super) fn write_config(&self, content: &[u8]) -> Result<(), ImageError> {
         let path = self.path.join("config");
         fs::write(&path, content).map_err(|source| write_error(source, &path, content.len() as u64))
     }
 
-    /// Writes the kernel itself, and makes everything durable.
+    /// Writes the kernel itself, and syncs all files to disk.
     pub(super) fn write_kernel(&self, vmlinux: &[u8]) -> Result<(), ImageError> {
         let path = self.path.join("vmlinux");
         fs::write(&path, vmlinux).map_err(|source| write_error(source, &path, vmlinux.len() as u64))?;
-        // One call for the thousand files of a kernel's modules, where an fsync of each takes seconds.
+        // One syncfs call for a thousand module files; an fsync of each takes seconds.
         let folder = File::open(self.path).during("open", self.path)?;
         rustix::fs::syncfs(&folder).during("sync", self.path)
     }
@@ -93,7 +93,7 @@ impl Drop for Destination<'_> {
         if self.kept {
             return;
         }
-        // The import has failed and its error is on its way; what can't be removed is swept by the caller with its folder.
+        // The import's error is already being returned. The caller removes leftovers with their directory.
         let _ = fs::remove_dir_all(self.modules());
         let _ = fs::remove_file(self.path.join("vmlinux"));
         let _ = fs::remove_file(self.path.join("config"));

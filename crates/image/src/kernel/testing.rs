@@ -1,4 +1,4 @@
-//! Small ELF files, kernels and modules made for tests.
+//! Small ELF files, kernels and modules for tests.
 
 use super::features::BOOT_MODULES;
 
@@ -6,7 +6,7 @@ fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
     bytes[at..at + N].copy_from_slice(&value);
 }
 
-/// A 64-bit ELF executable with the segments `(type, content)`.
+/// Creates a 64-bit ELF executable with the segments `(type, content)`.
 pub(crate) fn elf(segments: &[(u32, &[u8])]) -> Vec<u8> {
     let mut bytes = vec![0; 64 + 56 * segments.len()];
     put(&mut bytes, 0, *b"\x7fELF\x02\x01\x01");
@@ -31,13 +31,13 @@ pub(crate) fn elf(segments: &[(u32, &[u8])]) -> Vec<u8> {
     bytes
 }
 
-/// A kernel of `release` with everything built in but the modules named in `without`.
+/// Creates a kernel of `release` with all features built in, except the modules named in `without`.
 pub(crate) fn vmlinux(release: &str, without: &[&str]) -> Vec<u8> {
     let mut text = format!("Linux version {release} (test) #1\0").into_bytes();
     for feature in BOOT_MODULES.iter().filter(|feature| !without.contains(&feature.module)) {
         text.extend(feature.tell_tale());
     }
-    // Some bulk, so that compressors have something to do.
+    // Some bulk for the compressors.
     text.extend((0..100_000u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()));
     let mut note = Vec::new();
     note.extend([4u32, 8, 18].iter().flat_map(|n| n.to_le_bytes()));
@@ -46,7 +46,7 @@ pub(crate) fn vmlinux(release: &str, without: &[&str]) -> Vec<u8> {
     elf(&[(1, &text), (4, &note)])
 }
 
-/// A bzImage around `payload`, as the kernel's build lays it out.
+/// Creates a bzImage around `payload`, laid out as by the kernel's build.
 pub(crate) fn bzimage(payload: &[u8]) -> Vec<u8> {
     let before = 700;
     let mut bytes = vec![0; 5 * 512 + before];
@@ -62,7 +62,7 @@ pub(crate) fn bzimage(payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A module: an ELF object with a `.modinfo` section.
+/// Creates a module: an ELF object with a `.modinfo` section.
 pub(crate) fn module(records: &[&str]) -> Vec<u8> {
     let info: Vec<u8> = records.iter().flat_map(|record| [record.as_bytes(), b"\0"].concat()).collect();
     let names = b"\0.modinfo\0.shstrtab\0";

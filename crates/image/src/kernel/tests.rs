@@ -1,4 +1,4 @@
-//! Whole imports of small kernels, packed by the real compressors, and of everything that is none.
+//! Tests that import small kernels, compressed by the real compressors, and reject other files.
 
 use std::fs;
 
@@ -10,14 +10,14 @@ use crate::{ArchiveError, FailureKind, ImageError, Progress, Silent};
 
 const RELEASE: &str = "6.1.0-56-test-amd64";
 
-/// What `size_append` of the kernel's build does.
+/// Appends the uncompressed size, as `size_append` of the kernel's build does.
 fn with_size(mut packed: Vec<u8>, size: usize) -> Vec<u8> {
     packed.extend(u32::try_from(size).unwrap().to_le_bytes());
     packed
 }
 
 fn payloads(kernel: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
-    // The options that Linux' scripts/Makefile.lib uses.
+    // Options from Linux' scripts/Makefile.lib.
     vec![
         ("gzip", pipe("gzip", &["-n", "-9", "-c"], kernel)),
         (
@@ -39,7 +39,7 @@ fn kernel_error(result: Result<KernelInfo, ImageError>) -> KernelError {
     }
 }
 
-/// A kernel archive.
+/// Creates an archive with only a kernel.
 fn tar_of(kernel: &[u8]) -> Vec<u8> {
     TarWriter::default().file("kernel", kernel).end()
 }
@@ -119,7 +119,7 @@ fn what_is_no_kernel_is_refused_by_name() {
     }
 }
 
-/// An archive with a kernel and modules built for `release`.
+/// Creates an archive with a kernel and modules built for `release`.
 fn with_modules(kernel: &[u8], release: &str) -> TarWriter {
     let vermagic = format!("vermagic={release} SMP mod_unload");
     let mut tar = TarWriter::default();
@@ -206,7 +206,7 @@ fn one_kernel_is_enough_and_one_too_many_is_refused() {
     assert!(matches!(&error, ImageError::ManyKernels { entry } if entry == "files/b"), "{error:?}");
     assert!(!dest.exists());
 
-    // The same one in both of its places is one.
+    // Two copies of the same kernel count as one.
     let lib = format!("lib/modules/{RELEASE}/vmlinuz");
     let same = TarWriter::default().file(&lib, &kernel).file("boot/vmlinuz-x", &kernel).end();
     assert_eq!(import_kernel(&deb(&same)[..], &dest, &Silent).unwrap().source, "deb");
@@ -333,7 +333,7 @@ fn what_a_kernel_brings_is_told_by_its_files() {
         |name: &str| [Bus::Mmio, Bus::Pci].map(|bus| kernel_finds(&folder.path().join(name), bus).unwrap());
     assert_eq!((finds("alone"), finds("mmio")), ([true, true], [true, false]));
 
-    // A list of what is built in knows better than a configuration, and a configuration better than nothing.
+    // `modules.builtin` takes precedence over a configuration.
     let config = b"CONFIG_XFS_FS=y\nCONFIG_TUN=m\n";
     let configured =
         of(&TarWriter::default().file("kernel", &whole).file("config", config).end(), "configured");

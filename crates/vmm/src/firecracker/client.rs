@@ -1,4 +1,4 @@
-//! A client of Firecracker's API: one request a connection, over its Unix socket.
+//! A client of Firecracker's API: one request per connection, over a Unix socket.
 
 use std::{path::Path, time::Duration};
 
@@ -11,11 +11,11 @@ use tokio::{net::UnixStream, time::timeout};
 
 use crate::VmmError;
 
-/// How long one request may take. Firecracker answers in under a millisecond and carries a late one out all the same, so
-/// this is only for one that hangs.
+/// Timeout for a request. Firecracker answers in under a millisecond and executes a late request anyway, so only a
+/// hung one exceeds this.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Longest answer that is read, in bytes.
+/// Maximum size of a response, in bytes.
 const ANSWER_MAX: usize = 64 << 10;
 
 #[derive(Deserialize)]
@@ -23,7 +23,7 @@ struct Fault {
     fault_message: String,
 }
 
-/// Asks `method path`, which must succeed; what comes back is of no interest.
+/// Sends a request, which must succeed. The response's content is ignored.
 pub(super) async fn request(
     control: &Path,
     method: &'static str,
@@ -34,7 +34,7 @@ pub(super) async fn request(
         let stream = UnixStream::connect(control).await;
         let stream = stream.map_err(|source| VmmError::Socket { path: control.to_owned(), source })?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(garbled)?;
-        // It ends with the sender.
+        // The connection ends with its sender.
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
@@ -86,7 +86,7 @@ mod tests {
 
     #[tokio::test]
     async fn answers_are_taken_as_firecracker_gives_them() {
-        // As Firecracker 1.12.1 words them.
+        // The exact responses of Firecracker 1.12.1.
         answered_with("HTTP/1.1 204 No Content\r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\r\n")
             .await
             .unwrap();

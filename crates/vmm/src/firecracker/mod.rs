@@ -1,7 +1,7 @@
-//! Firecracker: a configuration file to start with, and its HTTP API to talk to it afterwards.
+//! Firecracker: a configuration file for the start, and its HTTP API afterwards.
 //!
-//! The whole VM is in the configuration file, so that a start costs no round trips. Shapes are those of Firecracker's
-//! `firecracker.yaml` from 1.8 to 1.17.
+//! The configuration file contains the whole VM, so that a start needs no round trips. Its format is that of
+//! Firecracker's `firecracker.yaml`, versions 1.8 to 1.17.
 
 mod client;
 
@@ -13,7 +13,7 @@ use crate::{
     Accel, BoxFuture, Control, GuestChannel, LaunchPlan, ProcessSpec, Role, VmSpec, Vmm, VmmError, VmmKind,
 };
 
-/// Firecracker as it is installed.
+/// The installed Firecracker.
 #[derive(Debug, Clone)]
 pub(crate) struct Firecracker {
     pub(crate) program: PathBuf,
@@ -61,22 +61,22 @@ struct Vsock<'a> {
 #[derive(Serialize)]
 struct Entropy {}
 
-/// The configuration file for `spec`.
+/// Returns the configuration file for `spec`.
 fn render(spec: &VmSpec, vsock: &Path) -> Result<Vec<u8>, VmmError> {
     let drives = spec.disks.iter().enumerate().map(|(number, disk)| Drive {
         drive_id: format!("disk{number}"),
         path_on_host: &disk.path,
-        // The boot initrd mounts the root; Firecracker need not name one on the command line.
+        // The boot initrd mounts the root, so Firecracker does not need to put it on the kernel command line.
         is_root_device: false,
         is_read_only: disk.read_only,
-        // What the guest has synced is on the host's disk. Firecracker's own default acknowledges it before.
+        // Data that the guest has synced is on the host's disk. Firecracker's default acknowledges a sync earlier.
         cache_type: if disk.read_only { "Unsafe" } else { "Writeback" },
     });
     let config = Config {
         boot_source: BootSource {
             kernel_image_path: &spec.kernel,
             initrd_path: &spec.initrd,
-            // There is no PCI bus to look for.
+            // There is no PCI bus to probe.
             boot_args: format!("{} pci=off", spec.cmdline),
         },
         drives: drives.collect(),
@@ -110,7 +110,7 @@ impl Vmm for Firecracker {
             control.as_ref(),
             "--config-file".as_ref(),
             config.as_ref(),
-            // Standard output is the guest's console alone.
+            // Standard output carries only the guest's console.
             "--log-path".as_ref(),
             "/proc/self/fd/2".as_ref(),
             "--level".as_ref(),

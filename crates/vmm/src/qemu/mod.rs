@@ -1,9 +1,9 @@
-//! QEMU, as a stand-in for Firecracker: `q35`, virtio over PCI, the kernel booted directly through PVH.
+//! QEMU, the fallback for Firecracker: `q35`, virtio over PCI, the kernel booted directly through PVH.
 //!
-//! Its vsock is `banger-vsock-device`, a process beside it with the same Unix sockets as Firecracker's, or the host
-//! kernel's where that program is missing and `/dev/vhost-vsock` can be opened. Its network is QEMU's own: a guest reaches out through the host's
-//! connections and needs no privilege for it. What it also reaches, at 10.0.2.2, is whatever listens on the host's
-//! loopback: QEMU has no option to leave that out and keep the way out.
+//! Its vsock is `banger-vsock-device`, a separate process with the same Unix sockets as Firecracker's. If that
+//! program is missing and `/dev/vhost-vsock` can be opened, it is the host kernel's vsock. Its network is QEMU's user
+//! network: the guest's connections go out through the host's, without privileges. The guest also reaches listeners
+//! on the host's loopback interface, at 10.0.2.2: QEMU has no option to block that and keep outgoing connections.
 
 mod qmp;
 
@@ -20,7 +20,7 @@ use crate::{
     Vmm, VmmError, VmmKind,
 };
 
-/// QEMU as it is installed, and how it will be used.
+/// The installed QEMU, and how to use it.
 #[derive(Debug, Clone)]
 pub(crate) struct Qemu {
     pub(crate) program: PathBuf,
@@ -29,25 +29,25 @@ pub(crate) struct Qemu {
     pub(crate) vsock: Vsock,
 }
 
-/// Where a QEMU guest's vsock comes from.
+/// Provider of a QEMU guest's vsock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Vsock {
-    /// `banger-vsock-device`, this program.
+    /// The program `banger-vsock-device`, at this path.
     Device(PathBuf),
-    /// The host's kernel.
+    /// The host kernel.
     Kernel,
 }
 
-/// The addresses of QEMU's user network (its manual, "Network emulation").
+/// Addresses of QEMU's user network (its manual, "Network emulation").
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 const NAMESERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 
-/// The processor where QEMU translates: all that it can, but for the promise that `rep movsb` is fast (ERMS, FSRM). It is
-/// translated byte by byte, and a kernel that believes the promise takes more than twice as long to copy anything.
+/// CPU model without KVM: all features, except the claim that `rep movsb` is fast (ERMS, FSRM). QEMU translates it
+/// byte by byte, and a kernel that relies on the claim takes more than twice as long to copy anything.
 const TRANSLATED_CPU: &str = "max,-erms,-fsrm";
 
-/// Ports from here on are for guests' calls to the host kernel's vsock, one for each context id.
+/// First port for guests that connect to the host kernel's vsock; each context id has its own port.
 const FIRST_READY_PORT: u32 = 1 << 31;
 
 impl Vmm for Qemu {
@@ -90,7 +90,7 @@ impl Vmm for Qemu {
     }
 }
 
-/// QEMU's monitor, by QMP.
+/// QEMU's monitor, over QMP.
 #[derive(Debug)]
 pub(crate) struct Monitor;
 
@@ -124,7 +124,7 @@ impl Arguments {
     }
 }
 
-/// A path within an option's value, where a comma is written twice.
+/// Returns a path as part of an option's value, where commas are doubled.
 fn value(path: &Path) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let bytes = path.as_os_str().as_bytes();
@@ -141,7 +141,8 @@ fn joined(parts: &[&dyn AsRef<std::ffi::OsStr>]) -> OsString {
 }
 
 impl Qemu {
-    /// The host's own vsock has one port of each number for all VMs of all its users: each VM gets one of its own.
+    /// Returns the port that the guest connects to when it is up. The host kernel's vsock has one set of ports for
+    /// all VMs of all users, so each VM gets its own port there.
     fn ready_port(&self, spec: &VmSpec) -> u32 {
         match self.vsock {
             Vsock::Device(_) => spec.ready_port,
@@ -155,7 +156,7 @@ impl Qemu {
         arguments.option("-display", "none");
         arguments
             .option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-        // What no guest of ours uses is off: each device costs the guest a probe.
+        // Devices that our guests never use are off: each costs the guest a probe.
         arguments
             .option("-machine", "q35,memory-backend=memory,usb=off,vmport=off,sata=off,smbus=off,smm=off");
         let (accel, cpu) = match self.accel {
@@ -166,7 +167,7 @@ impl Qemu {
         arguments.option("-cpu", cpu);
         arguments.option("-smp", spec.vcpu.to_string());
         arguments.option("-m", format!("{memory}M"));
-        // Shared, because the vsock device is another process.
+        // Shared, because the vsock device is a separate process.
         arguments.option("-object", format!("memory-backend-memfd,id=memory,size={memory}M,share=on"));
         arguments.option("-kernel", &spec.kernel);
         arguments.option("-initrd", &spec.initrd);
@@ -222,7 +223,7 @@ fn disks(spec: &VmSpec, arguments: &mut Arguments) {
             "node-name": format!("disk{number}"),
             "read-only": disk.read_only,
             "discard": "unmap",
-            // An image is shared by its VMs; a VM's own disks have one owner by the store.
+            // VMs share an image; the store ensures that only one VM uses each of the other disks.
             "file": { "driver": "file", "filename": disk.path, "locking": "off" },
         });
         arguments.option("-blockdev", node.to_string());
@@ -236,7 +237,7 @@ fn network(spec: &VmSpec, arguments: &mut Arguments) -> Option<GuestNetwork> {
     }
     let reach = if spec.network == Network::Isolated { ",restrict=on" } else { "" };
     arguments.option("-netdev", format!("user,id=net0,ipv6=off{reach}"));
-    // Nothing boots from the network, so its boot ROM need not be there.
+    // Nothing boots from the network, so the boot ROM may be missing.
     arguments.option("-device", "virtio-net-pci,netdev=net0,disable-legacy=on,romfile=");
     Some(GuestNetwork {
         interface: "eth0".to_owned(),

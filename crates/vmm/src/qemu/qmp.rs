@@ -1,4 +1,4 @@
-//! QMP, QEMU's control protocol: JSON, a line a message. (QEMU, docs/interop/qmp-spec.rst.)
+//! QMP, QEMU's control protocol: JSON, one message per line (QEMU, docs/interop/qmp-spec.rst).
 
 use std::{path::Path, time::Duration};
 
@@ -14,14 +14,13 @@ use tokio::{
 
 use crate::VmmError;
 
-/// How long one command may take, with the greeting. QEMU carries a late one out all the same, so this is only for a QEMU
-/// that hangs.
+/// Timeout for one command with the greeting. QEMU executes late commands anyway, so only a hung QEMU exceeds it.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Longest line that is read, in bytes; QEMU's greeting has some 200.
+/// Maximum length of a line, in bytes; QEMU's greeting has some 200.
 const LINE_MAX: u64 = 64 << 10;
 
-/// Events that may come before an answer.
+/// Maximum number of events before an answer.
 const EVENTS_MAX: usize = 100;
 
 struct Qmp {
@@ -29,7 +28,7 @@ struct Qmp {
     writer: OwnedWriteHalf,
 }
 
-/// Has `command` carried out by the QEMU at `control`. What it returns is of no interest.
+/// Executes `command` in the QEMU at `control`. Its return value is ignored.
 pub(super) async fn execute(control: &Path, command: Value) -> Result<(), VmmError> {
     let executed = async {
         let stream = UnixStream::connect(control).await;
@@ -92,7 +91,7 @@ mod tests {
             let (mut reader, mut writer) = stream.into_split();
             writer.write_all(lines.as_bytes()).await.unwrap();
             drop(writer);
-            // Until the client is done.
+            // Wait until the client is done.
             let _ = reader.read_to_end(&mut Vec::new()).await;
         });
         let result = execute(&path, json!({ "execute": "query-status" })).await;
@@ -102,7 +101,7 @@ mod tests {
 
     #[tokio::test]
     async fn greeting_then_capabilities_then_the_command_with_events_between() {
-        // As QEMU 7.2 says it.
+        // The exact lines of QEMU 7.2.
         spoken_to_by(concat!(
             r#"{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": ""}, "capabilities": ["oob"]}}"#,
             "\r\n{\"return\": {}}\r\n",

@@ -1,4 +1,4 @@
-//! A fake QEMU and guest: sets up virtqueues in shared memory, and speaks virtio-vsock over them.
+//! A fake QEMU and guest, which sets up virtqueues in shared memory and speaks virtio-vsock over them.
 
 use std::{
     fs::File,
@@ -19,7 +19,7 @@ use vmm_sys_util::{
     eventfd::EventFd,
 };
 
-/// Everything that takes longer hangs.
+/// Timeout after which an operation counts as hung.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 pub(crate) const CID: u64 = 7;
@@ -48,7 +48,7 @@ pub(crate) struct Packet {
 }
 
 impl Packet {
-    /// One from the guest, which buffers 64 KiB.
+    /// Creates a packet from a guest that buffers 64 KiB.
     pub(crate) fn new(op: u16, (host, guest): (u32, u32)) -> Self {
         Self { op, host, guest, flags: 0, buf_alloc: 64 << 10, fwd_cnt: 0, payload: Vec::new() }
     }
@@ -77,7 +77,7 @@ impl Packet {
         bytes
     }
 
-    /// One to the guest.
+    /// Decodes a packet to the guest.
     fn decode(bytes: &[u8]) -> Self {
         let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
         assert_eq!(bytes[..16], [HOST.to_le_bytes(), CID.to_le_bytes()].concat(), "the context ids");
@@ -98,11 +98,11 @@ impl Packet {
     }
 }
 
-/// Entries of each ring.
+/// Number of entries of each ring.
 pub(crate) const RING: u16 = 64;
-/// Bytes of a buffer of the rx ring; Linux's are of about this size.
+/// Size of a buffer of the rx ring, in bytes; Linux's are of about this size.
 const RX_BUFFER: u32 = 4096;
-/// Bytes of a buffer of the tx ring: a whole packet.
+/// Size of a buffer of the tx ring, in bytes: a whole packet.
 const TX_BUFFER: u32 = 68 << 10;
 const MEMORY: usize = 8 << 20;
 
@@ -156,14 +156,14 @@ pub(crate) struct Guest {
     pub(crate) rx: Ring,
     pub(crate) tx: Ring,
     bases: [u16; 2],
-    /// Buffers go back to the rx ring after they were read.
+    /// True to return buffers to the rx ring after they were read.
     pub(crate) refills: bool,
     /// The buffer of the last packet.
     pub(crate) last_head: u16,
 }
 
 impl Guest {
-    /// Connects to a device, starts its rings and gives it buffers.
+    /// Connects to a device, starts its rings and provides rx buffers.
     pub(crate) fn boot(vhost_socket: &Path) -> Self {
         let mut guest = Self::boot_without_buffers(vhost_socket);
         for head in 0..RING {
@@ -183,7 +183,7 @@ impl Guest {
         let mut guest = Self { frontend, memory, rx, tx, bases: [0; 2], refills: true, last_head: 0 };
         guest.negotiate();
         guest.resume();
-        // The device has done what was requested before this.
+        // The device answers after it has processed the earlier requests.
         guest.frontend.get_features().unwrap();
         guest
     }
@@ -276,7 +276,7 @@ impl Guest {
         self.memory.store(available, GuestAddress(at), Ordering::Release).unwrap();
     }
 
-    /// Sets the index of the available ring to anything.
+    /// Sets the index of the available ring to any value.
     pub(crate) fn claim_available(&mut self, index: usize, available: u16) {
         let at = self.ring(index).available_ring() + 2;
         self.memory.store(available, GuestAddress(at), Ordering::Release).unwrap();
@@ -292,7 +292,7 @@ impl Guest {
         self.memory.load(GuestAddress(at), Ordering::Acquire).unwrap()
     }
 
-    /// Waits for a buffer that the device returns: its head and how much was written to it.
+    /// Waits for a buffer that the device returns. Returns its head and the number of bytes written to it.
     pub(crate) fn take_used(&mut self, index: usize) -> (u16, u32) {
         loop {
             let used = self.used(index);
@@ -303,7 +303,7 @@ impl Guest {
                 let element: [u32; 2] = self.memory.read_obj(GuestAddress(at)).unwrap();
                 return (u16::try_from(element[0]).unwrap(), element[1]);
             }
-            // The notification that is wanted is of the next one.
+            // Request a notification of the next buffer only.
             let (wanted, at) = (ring.used, ring.available_ring() + 4 + 2 * u64::from(RING));
             self.memory.store(wanted, GuestAddress(at), Ordering::Release).unwrap();
             fence(Ordering::SeqCst);
@@ -338,7 +338,7 @@ impl Guest {
         }
     }
 
-    /// Puts bytes into the tx ring without telling the device.
+    /// Puts bytes into the tx ring without notifying the device.
     pub(crate) fn put(&mut self, bytes: &[u8]) {
         // The header and the payload have a descriptor each, as with Linux.
         while self.available(1).wrapping_sub(self.tx.used) == RING / 2 {
@@ -353,7 +353,7 @@ impl Guest {
         self.make_available(1, head);
     }
 
-    /// Sends bytes that may be no packet.
+    /// Sends bytes that may not be a valid packet.
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
         self.put(bytes);
         self.tx.kick.write(1).unwrap();
@@ -366,7 +366,7 @@ impl Guest {
     /// Waits until the device has processed everything and sent what it could.
     pub(crate) fn settle(&mut self) -> Vec<Packet> {
         let mut others = Vec::new();
-        // RSTs go first: the second one goes after everything that the first turn sent.
+        // RSTs are sent first: the second one is sent after everything that the first turn sent.
         for round in [1, 2] {
             let ports = (u32::MAX, u32::MAX - round);
             self.send(&Packet::new(op::CREDIT_UPDATE, ports));

@@ -4,7 +4,7 @@ use proc_macro::{TokenStream, TokenTree};
 
 /// Registers a `fn() -> anyhow::Result<()>` as a scenario with these marks, variants of `banger_smoke::Mark`.
 ///
-/// `#[scenario(Here, Lab, Slow)]` runs it in the tiers `here` and `lab`, before all that are not slow.
+/// `#[scenario(Here, Lab, Slow)]` runs it in the tiers `here` and `lab`, before scenarios that are not slow.
 #[proc_macro_attribute]
 pub fn scenario(marks: TokenStream, function: TokenStream) -> TokenStream {
     let mut words = function.clone().into_iter().map(|token| token.to_string());

@@ -1,4 +1,4 @@
-//! Bundles that go from host to host, and catalogs that say where they are: the user's own, and a team's at a URL.
+//! Bundles that move between hosts, and catalogs that list them: the user's own, and a team's at a URL.
 
 use std::{
     fs,
@@ -11,16 +11,16 @@ use anyhow::{Context, Result, ensure};
 use banger_smoke::{FileServer, Host, Manners, Proxy, run, scenario, static_busybox, tar_of};
 use serde_json::Value;
 
-/// Bytes that cannot be packed, so that a bundle takes more than one connection that breaks.
+/// Random bytes in a bundle, which do not compress, so that its download takes more than one breaking connection.
 const NOISE: u64 = 6 << 20;
 
-/// A bundle, and what its maker was told of it.
+/// A bundle and its reported checksum.
 struct Bundle {
     path: PathBuf,
     sha256: String,
 }
 
-/// Makes an image `box` on a host of its own, and a bundle of it in `folder`.
+/// Creates an image `box` on a host of its own, and a bundle of it in a directory.
 fn bundle(folder: &Path) -> Result<Bundle> {
     let host = Host::new()?;
     let (tar, mut noise) = (host.path("box.tar"), Vec::new());
@@ -46,7 +46,7 @@ fn bundle(folder: &Path) -> Result<Bundle> {
     Ok(Bundle { path, sha256 })
 }
 
-/// What the catalog has, by name.
+/// Returns the catalog's entry of this name.
 fn available(host: &Host, name: &str) -> Result<Value> {
     let entries = host.json(&["image", "list", "--available"])?;
     let entry = entries.as_array().into_iter().flatten().find(|entry| entry["name"] == name);
@@ -75,7 +75,7 @@ fn a_bundle_is_an_image_on_another_host() -> Result<()> {
     let refused = host.banger(&["image", "pull", &path, "--name", "other", "--sha256", &wrong])?;
     refused.fails(1, &[&bundle.sha256, &wrong])?;
 
-    // From a server whose connections break: what has come need not come again.
+    // From a server whose connections break: bytes that have arrived are not downloaded again.
     let server = FileServer::start(folder.path())?;
     let proxy = Proxy::start(server.address(), Manners::Breaking(4 << 20))?;
     let url = format!("http://{}/box.tar.zst", proxy.address());
@@ -116,7 +116,7 @@ fn a_catalog_of_the_users_has_sources_in_order() -> Result<()> {
     assert_eq!(available(&host, "team/box")?["here"], true);
     assert_eq!(host.json(&["image", "show", "team/box"])?["source"], "catalog");
 
-    // A mistake is told with its line by what needs the catalog, and hides nothing that is here.
+    // Commands that need the catalog report a mistake with its line; local images stay usable.
     fs::write(host.path("config/banger/catalog.toml"), "\n[[images]]\n")?;
     host.banger(&["image", "list", "--available"])?.fails(1, &["catalog.toml:2", "unknown field"])?;
     host.ok(&["vm", "create", "--no-start", "--image", "team/box"])?;
@@ -152,7 +152,7 @@ fn a_catalog_at_a_url_counts_once_it_is_signed() -> Result<()> {
     let pulled = host.banger(&["image", "pull", "team/box"])?;
     pulled.fails(1, &["cannot reach 127.0.0.1:1"])?;
 
-    // A mirror that has an older one brings nothing back.
+    // An older catalog from a mirror is rejected.
     fs::write(&catalog, text.replace("Theirs", "Withdrawn"))?;
     sign(&["-t", "timestamp:1"])?;
     let listed = host.banger(&["image", "list", "--available"])?;
@@ -165,13 +165,13 @@ fn a_catalog_at_a_url_counts_once_it_is_signed() -> Result<()> {
     let doctor = host.banger(&["doctor", "-o", "json"])?;
     ensure!(doctor.stdout.contains("signed catalog") && doctor.stdout.contains(&key), "{}", doctor.stdout);
 
-    // What was verified once is of use when nobody answers.
+    // The last verified copy is used when the server cannot be reached.
     drop(server);
     let listed = host.banger(&["image", "list", "--available"])?;
     ensure!(listed.stderr.contains("its last copy is used"), "{}", listed.stderr);
     ensure!(listed.success()?.contains("Theirs"), "the copy is lost");
 
-    // It goes once it is asked no more.
+    // `prune` deletes the copy when its catalog is no longer configured.
     let pruned = || Ok::<_, anyhow::Error>(host.json(&["image", "cache", "prune"])?["kinds"][2].clone());
     assert_eq!(pruned()?["files"], 0);
     fs::write(host.path("config/banger/config.toml"), "")?;

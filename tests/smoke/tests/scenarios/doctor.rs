@@ -1,4 +1,4 @@
-//! What the host is like, what is configured, and what is refused before it begins.
+//! Checks of the host and of the configuration, and requests that are refused before they start.
 
 use std::{fs, io::Write, os::unix::net::UnixStream, process::Command};
 
@@ -6,13 +6,13 @@ use anyhow::Result;
 use banger_smoke::{Finished, Host, Running, scenario, tar_of};
 use serde_json::Value;
 
-/// The verdict of the check called `name`.
+/// Returns the verdict of the check called `name`.
 fn verdict<'a>(checks: &'a Value, name: &str) -> &'a str {
     let check = checks.as_array().and_then(|checks| checks.iter().find(|check| check["name"] == name));
     check.and_then(|check| check["verdict"].as_str()).unwrap_or("not checked")
 }
 
-/// Runs a shell script with `banger` as `$0`, in a mount namespace where the state folder is a file system of `size`.
+/// Runs a shell script with `banger` as `$0`, in a mount namespace whose state directory is a file system of `size`.
 fn on_a_small_disk(host: &Host, size: &str, script: &str, arguments: &[&str]) -> Result<Finished> {
     let script = format!("mount -t tmpfs -o size={size} none \"$XDG_STATE_HOME\"; {script}");
     let banger = host.command(&[]);
@@ -46,7 +46,7 @@ fn a_store_that_is_none_fails_and_keeps_its_bytes() -> Result<()> {
     assert!(said.contains("FAIL   store") && said.contains("aside"), "{said}");
     assert_eq!(fs::read(state.join("store.db"))?, [0x5a; 8192]);
     assert_eq!(fs::read_dir(&state)?.count(), 1);
-    // What the daemon says then is the same; it logs, and leaves the store alone.
+    // The daemon reports the same error; it logs, and does not change the store.
     host.banger(&["ps"])?.fails(1, &["cannot be read", "aside"])?;
     assert_eq!(fs::read(state.join("store.db"))?, [0x5a; 8192]);
     fs::remove_file(state.join("store.db"))?;
@@ -64,7 +64,7 @@ fn a_mistake_in_a_file_is_told_and_the_daemon_lives() -> Result<()> {
     let told = ["config.toml: unknown key vm.memroy on line 3: did you mean memory?"];
     host.banger(&["vm", "run", "--", "true"])?.fails(125, &told)?;
     host.banger(&["config", "show"])?.fails(1, &told)?;
-    // A client of the API leaves things out, which the daemon looks up in the same file.
+    // An API client leaves fields out, for which the daemon reads the same file.
     let mut api = UnixStream::connect(host.path("run/banger/bangerd.sock"))?;
     api.write_all(b"POST /v1/vms HTTP/1.1\r\nhost: b\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}")?;
     let answer = std::io::read_to_string(api)?;
@@ -141,7 +141,7 @@ fn a_vm_boots_as_the_last_check_and_what_is_there_is_repaired_first() -> Result<
     let checks = host.json(&["doctor", "--fix", "--boot"])?;
     assert_eq!((verdict(&checks, "repair"), verdict(&checks, "boot")), ("PASS", "PASS"));
     assert_eq!(verdict(&checks, "default image"), "PASS");
-    // What a command would get, it looks at: here an image that is nowhere.
+    // doctor checks what a command would use: here an image that does not exist.
     let mut doctor = host.command(&["doctor", "-q"]);
     doctor.env("BANGER_IMAGE", "no-such-image");
     let failing = Running::start(doctor, "doctor for another image".to_owned())?.finish(b"")?.code(1)?;

@@ -1,4 +1,4 @@
-//! Images that are made here: of a VM's disks, by a build, of a file of the user's, and of one another.
+//! Images made on the host: from a VM's disks, by a build, from a file of the user, and by tagging.
 
 use std::{fs, process::Command};
 
@@ -21,13 +21,13 @@ fn sh(host: &Host, vm: &str, script: &str) -> Result<String> {
     host.ok(&["vm", "exec", vm, "--", "sh", "-c", script])
 }
 
-/// What `script` prints in a fresh VM of `image`.
+/// Returns the output of `script` in a fresh VM of `image`.
 fn in_fresh(host: &Host, image: &str, script: &str) -> Result<String> {
     let run = [&["vm", "run", "--rm", "--image", image], SMALL, &["--", "sh", "-c", script]];
     host.ok(&run.concat())
 }
 
-/// The names of all images but those of the template.
+/// Returns the names of all images except those of the template.
 fn names(host: &Host) -> Result<Vec<String>> {
     let images = host.json(&["image", "list"])?;
     let names = images.as_array().into_iter().flatten().filter_map(|image| image["name"].as_str());
@@ -67,7 +67,7 @@ fn what_was_done_in_a_vm_is_in_the_image_made_of_it() -> Result<()> {
     let run = [&["vm", "run", "--rm", "--image", "team/golden:home"], SMALL];
     let cat: &[&str] = &["--", "busybox", "cat", "/root/file"];
     assert_eq!(host.ok(&[run.concat().as_slice(), cat].concat())?, "home\n");
-    // A disk that the guest's kernel has made larger is another ext4 than before.
+    // The guest's kernel changes the ext4 layout when it grows a disk.
     host.ok(&["vm", "set", "--disk-size", "20G", "box"])?;
     host.ok(&["vm", "start", "box"])?;
     host.ok(&["vm", "exec", "box", "--", "busybox", "cp", "/bin/busybox", "/root/large"])?;
@@ -79,11 +79,11 @@ fn what_was_done_in_a_vm_is_in_the_image_made_of_it() -> Result<()> {
         &["--", "busybox", "cmp", "/bin/busybox", "/root/large"],
     ];
     host.ok(&run.concat())?;
-    // What it was made of is as it was, and goes on.
+    // The original image is unchanged, and the VM still works.
     assert_eq!(in_fresh(&host, "tiny", "busybox ls /bin")?, "busybox\nsh\n");
     host.ok(&["vm", "start", "box"])?;
     assert_eq!(host.ok(&["vm", "exec", "box", "--", "busybox", "cat", "/opt/new"])?, "new\n");
-    // An image of an image of a VM.
+    // An image of a VM whose image was made from a VM.
     make(&host, "second", "golden")?;
     host.ok(&["vm", "exec", "second", "--", "busybox", "rm", "/opt/new"])?;
     host.ok(&["vm", "stop", "second"])?;
@@ -113,7 +113,7 @@ fn a_cancelled_commit_leaves_nothing_and_the_vm_as_it_was() -> Result<()> {
     let run = ["vm", "run", "--rm", "--image", "golden", "--memory", "512M", "--", "sh", "-c"];
     let os = host.ok(&[&run[..], &["grep ^ID= /etc/os-release"]].concat())?;
     assert_eq!(os, "ID=debian\n");
-    // Whoever starts the VM waits; whoever deletes it by force does not.
+    // During a commit, the VM cannot be deleted, except by force, which cancels the commit.
     let mut commit = host.start(&["image", "commit", "box", "more"])?;
     commit.wait_for_stderr("write the file system")?;
     host.banger(&["vm", "delete", "box"])?.fails(1, &["is being made an image of"])?;
@@ -161,7 +161,7 @@ fn a_file_of_the_users_is_an_image_where_it_is() -> Result<()> {
         .fails(1, &["no kernel \"none\""])?;
     host.banger(&["image", "register", "mine", "/etc/passwd"])?.fails(1, &["/etc/passwd"])?;
     host.banger(&["image", "register", "mine", "/dev/null"])?.fails(1, &["not a regular file"])?;
-    // Without its modules it has no disks, and is refused as by `kernel import`.
+    // Without its modules the kernel has no disk drivers, and is refused as by `kernel import`.
     host.banger(&["image", "register", "mine", &path, "--kernel", &kernel])?
         .fails(1, &["CONFIG_VIRTIO_BLK"])?;
     assert_eq!(names(&host)?, ["tiny"]);
@@ -172,7 +172,7 @@ fn a_file_of_the_users_is_an_image_where_it_is() -> Result<()> {
     host.ok(&["vm", "stop", "box"])?;
     host.ok(&["image", "commit", "box", "more"])?;
     assert_eq!(in_fresh(&host, "more", "busybox cat /more")?, "more\n");
-    // Out of the way, and back.
+    // Move the file away, and back.
     let away = host.path("away.ext4");
     fs::rename(&file, &away)?;
     host.banger(&["vm", "start", "box"])?.fails(1, &["is gone", &path])?;
@@ -184,7 +184,7 @@ fn a_file_of_the_users_is_an_image_where_it_is() -> Result<()> {
     fs::remove_file(&file)?;
     host.ok(&["vm", "start", "box"])?;
     assert_eq!(sh(&host, "box", "busybox cat /more")?, "more\n");
-    // One that somebody writes to is no image any more.
+    // A file that has changed is refused.
     fs::copy(rootfs(&host, "tiny")?, &file)?;
     host.ok(&["image", "register", "written", &path])?;
     fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
@@ -215,7 +215,7 @@ fn a_build_is_made_once_and_its_name_moves() -> Result<()> {
     let again = build(&["--env", "WHAT=one"])?;
     assert!(again.stderr.contains("nothing has changed"), "{again:?}");
     assert_eq!(host.json(&["image", "show", "golden"])?["id"], id);
-    // Of other variables another, in its place; but not while a VM uses it.
+    // Other environment variables build another image, which replaces the first, unless a VM uses that.
     build(&["--env", "WHAT=two"])?.success()?;
     assert_eq!(in_fresh(&host, "golden", "busybox cat /opt/what")?, "two\n");
     make(&host, "box", "golden")?;
@@ -230,7 +230,7 @@ fn a_build_is_made_once_and_its_name_moves() -> Result<()> {
     let bad = Running::start(command, "banger image build bad".to_owned())?;
     bad.finish(b"echo before\nexit 7\n")?.fails(1, &["before", "ended with status 7", "--keep"])?;
     host.ok(&["vm", "delete", "--force", "box"])?;
-    // One that is broken off, in order and not.
+    // An interrupted build, and a killed one.
     fs::write(&script, "echo begun\nbusybox sleep 1000\n")?;
     for (signal, status) in [(Signal::INT, Some(130)), (Signal::KILL, None)] {
         let args = ["image", "build", "never", "--from", "tiny", "--run", &path, "--memory", "128M"];
@@ -263,7 +263,7 @@ fn the_caches_are_emptied_of_what_can_be_had_again() -> Result<()> {
     assert_eq!((initrds()?, fs::read_dir(&blobs)?.count()), (before, 2));
     let pruned = host.ok(&["image", "cache", "prune"])?;
     assert!(pruned.contains("layers") && pruned.contains("FREED"), "{pruned}");
-    // The one that is in use stays; the template's, of another build of the agent, may have been there too.
+    // The initrd in use is kept. There may have been the template's too, for another build of the agent.
     assert_eq!((initrds()?, fs::read_dir(&blobs)?.count()), (1, 0));
     assert_eq!(in_fresh(&host, "tiny", "echo up")?, "up\n");
     Ok(())

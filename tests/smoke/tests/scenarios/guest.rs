@@ -1,4 +1,4 @@
-//! What a running guest tells and takes: files both ways, listeners, health.
+//! A running guest: files in both directions, listeners, health.
 
 use std::{
     ffi::OsStr,
@@ -16,14 +16,14 @@ use banger_smoke::{Finished, Host, Running, scenario, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// `banger vm cp`, to its end.
+/// Runs `banger vm cp` until it exits.
 fn cp(host: &Host, source: impl AsRef<OsStr>, target: impl AsRef<OsStr>) -> Result<Finished> {
     let mut command = host.command(&["vm", "cp"]);
     command.arg(source.as_ref()).arg(target.as_ref());
     Running::start(command, "banger vm cp".to_owned())?.finish(b"")
 }
 
-/// What there is at `path`: permissions, time, content; for a folder, of everything in it.
+/// Collects the name, mode, time and content of `path`, and of everything below a directory.
 fn look(path: &Path, found: &mut Vec<(String, u32, i64, Vec<u8>)>) -> Result<()> {
     let meta = fs::symlink_metadata(path)?;
     let name = path.file_name().context("name")?.to_string_lossy().into_owned();
@@ -125,7 +125,7 @@ fn what_is_cut_short_leaves_nothing_half_made(host: &Host) -> Result<()> {
     until("the guest has tidied up", || Ok(names()?.is_empty()))
 }
 
-/// A web server of a line, a line at a time.
+/// A minimal web server, and two other listeners.
 const HTTPD: &str = r#"
 use IO::Socket::INET;
 my $web = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => 8080, Listen => 5) or die;

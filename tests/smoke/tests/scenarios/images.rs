@@ -1,4 +1,4 @@
-//! Images of all kinds, as they are: whatever is their init, or none, and whatever they lack.
+//! Images of all kinds: with any init or none, and with programs missing.
 
 use std::{
     fs,
@@ -20,12 +20,12 @@ fn git(folder: &Path, args: &[&str]) -> Result<String> {
     Running::start(command, format!("git {}", args.join(" ")))?.finish(b"")?.success()
 }
 
-/// Boots a VM of `image`, called as it is.
+/// Starts a VM of `image`, with the same name.
 fn boot(host: &Host, image: &str) -> Result<()> {
     host.ok(&["vm", "run", "-d", "--name", image, "--image", image, "--memory", "256M"]).map(drop)
 }
 
-/// Ends VM `vm` in order, as its init does it or the agent.
+/// Stops VM `vm` cleanly, by its init or by the agent.
 fn stop(host: &Host, vm: &str) -> Result<()> {
     let stopped = host.banger(&["vm", "stop", "--timeout", "30s", vm])?;
     assert!(!stopped.stderr.contains("by force"), "{}", stopped.stderr);
@@ -33,12 +33,12 @@ fn stop(host: &Host, vm: &str) -> Result<()> {
     host.disks_are_clean(vm)
 }
 
-/// What VM `vm` says to `words`, behind which a busybox or a shell reads its arguments.
+/// Returns the output of a command in VM `vm`. Its first words name the program: a busybox or a shell.
 fn says(host: &Host, vm: &str, words: &[&str]) -> Result<String> {
     host.ok(&[&["vm", "exec", vm, "--"], words].concat())
 }
 
-/// All that can be done with a VM, by means of its program `cat`, which is called by these words.
+/// Checks that commands, copies and workspaces work in VM `vm`. The words in `cat` run its `cat`.
 fn works(host: &Host, vm: &str, cat: &[&str]) -> Result<()> {
     let exec = [&["vm", "exec", vm, "--"], cat].concat();
     assert_eq!(host.start(&exec)?.finish(b"by a pipe")?.success()?, "by a pipe");
@@ -58,7 +58,7 @@ fn works(host: &Host, vm: &str, cat: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A repository with one file.
+/// Creates a repository with one file.
 fn repository(host: &Host, name: &str) -> Result<PathBuf> {
     let root = host.path(&format!("repo-{name}"));
     fs::create_dir(&root)?;
@@ -69,13 +69,13 @@ fn repository(host: &Host, name: &str) -> Result<PathBuf> {
     Ok(root)
 }
 
-/// Waits until process 1 of VM `vm` is `program`, which a session does not wait for.
+/// Waits until PID 1 of VM `vm` is `program`, because a session does not wait for it.
 fn is_pid_1(host: &Host, vm: &str, program: &str) -> Result<()> {
     let script = "until [ /proc/1/exe -ef \"$0\" ]; do sleep 0.2; done";
     says(host, vm, &["sh", "-c", script, program]).map(drop)
 }
 
-/// A login shell of VM `vm`, by a pipe.
+/// Runs a script from a pipe in a login shell of VM `vm`.
 fn shell(host: &Host, vm: &str, script: &str) -> Result<Finished> {
     host.start(&["vm", "shell", vm])?.finish(script.as_bytes())
 }
@@ -90,7 +90,7 @@ fn systemd_in_an_image_of_another_machine() -> Result<()> {
     let own = shell(&host, "arch", "echo $0 $HOME; id -un; exit 7\n")?;
     assert_eq!(own.code(7)?, "-bash /root\nroot\n");
     works(&host, "arch", &["cat"])?;
-    // Neither a disk that is elsewhere nor a question on the console holds the boot up.
+    // Neither a missing disk nor a question on the console blocks the boot.
     let wait = "until systemctl -q is-active sysinit.target; do sleep 0.2; done; systemctl --failed --plain --no-legend";
     assert_eq!(says(&host, "arch", &["sh", "-c", wait])?, "");
     let fstab = says(&host, "arch", &["cat", "/etc/fstab"])?;
@@ -120,7 +120,7 @@ fn openrc_under_sysvinit() -> Result<()> {
     stop(&host, "openrc")
 }
 
-/// An image of a busybox by all its names, and `/sbin/init` among them, with these files.
+/// Imports an image with busybox under some of its names, among them `/sbin/init`, and with these files.
 fn busybox(host: &Host, name: &str, files: &[(&str, &str)]) -> Result<()> {
     let tar = host.path("busybox.tar");
     let mut contents = vec![("bin/busybox", static_busybox()?)];
@@ -175,7 +175,7 @@ fn scripts_as_inits_and_an_init_that_cannot_be_run() -> Result<()> {
     stop(&host, "broken")
 }
 
-/// An image as `docker save` writes it, of the root file system in `tar`.
+/// Writes an image in the format of `docker save`, with the root file system in `tar`.
 fn saved(host: &Host, tar: &Path, config: &Value) -> Result<PathBuf> {
     let sum = Running::start(
         {

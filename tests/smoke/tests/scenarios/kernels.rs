@@ -1,4 +1,4 @@
-//! Kernels in whatever they come in: imported, shown, booted, refused.
+//! Kernels in every format: imported, shown, booted, refused.
 
 use std::{
     fs,
@@ -10,16 +10,16 @@ use anyhow::{Context, Result, ensure};
 use banger_smoke::{Host, scenario};
 use serde_json::Value;
 
-/// Largest boot initrd in bytes: it is read, copied and unpacked at each start.
+/// Maximum size of the boot initrd, in bytes: each start reads, copies and unpacks it.
 const MAX_INITRD: u64 = 8 << 20;
 
-/// The folder of a kernel's files.
+/// Returns the directory of a kernel's files.
 fn files_of(host: &Host, kernel: &str) -> Result<PathBuf> {
     let id = host.ok(&["kernel", "show", "-q", kernel])?;
     Ok(host.path("state/banger/kernels").join(id.trim()))
 }
 
-/// An RPM with these files, each a source and its path in the package.
+/// Builds an RPM with these files, each a source and its path in the package.
 fn rpm(host: &Host, name: &str, files: &[(&Path, &str)]) -> Result<String> {
     let (root, top) = (host.path(&format!("{name}.root")), host.path("rpm"));
     for (source, path) in files {
@@ -50,7 +50,7 @@ fn rpm(host: &Host, name: &str, files: &[(&Path, &str)]) -> Result<String> {
     Ok(top.join(format!("RPMS/{name}.rpm")).display().to_string())
 }
 
-/// How a kernel has a driver.
+/// Returns how a kernel provides a driver: built in, as a module, or not.
 fn presence(kernel: &Value, driver: &str) -> Value {
     let drivers = kernel["details"]["drivers"].as_array().into_iter().flatten();
     drivers.filter(|it| it["name"] == driver).map(|it| it["presence"].clone()).next().unwrap_or_default()
@@ -142,7 +142,7 @@ fn a_kernel_in_a_folder_is_found_there() -> Result<()> {
     fs::write(folder.join("config"), "CONFIG_9P_FS=y\n")?;
     let path = folder.display().to_string();
 
-    // Without modules, what Debian builds as modules is missing.
+    // Without modules, the drivers that Debian builds as modules are missing.
     host.banger(&["kernel", "import", "alone", &path])?.fails(1, &["CONFIG_VIRTIO_BLK=y or =m"])?;
     let vmlinux = folder.join("vmlinux").display().to_string();
     host.banger(&["kernel", "import", "alone", &vmlinux])?.fails(1, &["CONFIG_VIRTIO_BLK=y or =m"])?;
@@ -174,7 +174,7 @@ fn the_catalog_says_what_there_is_and_what_is_here() -> Result<()> {
     assert_eq!(names.lines().count(), kernels.len());
     host.banger(&["kernel", "pull", "other"])?
         .fails(1, &["the catalog has no kernel other", "debian-cloud"])?;
-    // What is here is not fetched again.
+    // A local kernel is not downloaded again.
     assert_eq!(host.ok(&["kernel", "pull", "debian-cloud"])?, "debian-cloud\n");
     Ok(())
 }

@@ -1,5 +1,7 @@
-//! Killed, on a real VM: the daemon in each phase of what it does, and each process of a VM. What a command has reported
-//! as done is done afterwards, whole, and nothing else is left. Tests of `banger-engine` kill at every point, without VMs.
+//! Kills the daemon in the middle of commands, and each process of a VM, with real VMs.
+//!
+//! A command that has reported success is done completely, and nothing else is left. Tests of `banger-engine` kill at
+//! every point, without VMs.
 
 use std::fs;
 
@@ -9,36 +11,36 @@ use banger_smoke::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A command in the middle of which the daemon is killed.
+/// A command during which the daemon is killed.
 struct Case {
     before: Before,
     args: &'static [&'static str],
     does: Effect,
 }
 
-/// What there is before it.
+/// The state before the command.
 #[derive(Clone, Copy, PartialEq)]
 enum Before {
     NoVm,
     Stopped,
     Running,
-    /// It runs, and has no workspace.
+    /// A running VM without a workspace.
     NoWorkspace,
-    /// It runs, and has a workspace with work in it.
+    /// A running VM with a workspace that has changes.
     Workspace,
     /// No image and no kernel `more`.
     NoMore,
     /// An image and a kernel `more`.
     More,
-    /// No image `more`, and one `another`.
+    /// No image `more`, but one `another`.
     Another,
-    /// An image `more` that is a file of the user's.
+    /// An image `more` that is a registered file of the user.
     Registered,
-    /// No image `more`, and a VM `source` that is down.
+    /// No image `more`, and a stopped VM `source`.
     Committable,
 }
 
-/// What has become of what it is about once it has said that it is done.
+/// The effect of a command that has reported success.
 #[derive(Clone, Copy, PartialEq)]
 enum Effect {
     Makes,
@@ -50,7 +52,7 @@ const fn case(before: Before, args: &'static [&'static str], does: Effect) -> Ca
     Case { before, args, does }
 }
 
-/// Small, and up in a second or two.
+/// A small VM, which boots in a second or two.
 #[rustfmt::skip]
 const MAKE: &[&str] = &[
     "vm", "create", "--name", "box", "--image", "tiny", "--vcpu", "1", "--memory", "128M",
@@ -62,7 +64,7 @@ const MAKE_ONLY: &[&str] = &[
     "--disk-size", "64M", "--system-overlay-size", "64M", "--no-start",
 ];
 
-/// The default one once more.
+/// The default kernel, imported again.
 #[rustfmt::skip]
 const KERNEL: &[&str] = &[
     "kernel", "import", "more", "--image", "kernel/vmlinux", "--modules", "kernel/modules",
@@ -75,7 +77,7 @@ fn a_daemon_killed_as_it_makes_or_deletes_a_vm_loses_nothing_and_leaves_nothing(
         case(Before::Running, &["vm", "delete", "--force", "box"], Effect::Removes),
     ];
     if !in_lab() {
-        // No VMM has a part in it.
+        // No VMM is involved.
         cases.push(case(Before::NoVm, MAKE_ONLY, Effect::Makes));
     }
     kill_in_each(&cases)
@@ -123,7 +125,7 @@ fn a_daemon_killed_as_it_makes_or_deletes_images_and_kernels_leaves_each_whole_o
     ])
 }
 
-/// Carries out each command, with the daemon killed at the point in the middle of those that the command comes to.
+/// Runs each command once to record its fail points, and again with the daemon killed at the middle one.
 fn kill_in_each(cases: &[Case]) -> Result<()> {
     let host = stage()?;
     for case in cases {
@@ -145,7 +147,7 @@ fn middle<T>(points: &[T]) -> Option<&T> {
     points.get(points.len() / 2)
 }
 
-/// A host with what the commands need.
+/// Creates a host with everything that the commands need.
 fn stage() -> Result<Host> {
     let host = Host::tiny()?.failing()?;
     tar_of(&host.path("more.tar"), &[("bin/busybox", &static_busybox()?)], &[])?;
@@ -207,7 +209,7 @@ fn kill_in(host: &Host, case: &Case, point: &str) -> Result<()> {
     Ok(())
 }
 
-/// The image's file system is there and without fault.
+/// Checks that the image's file system exists and has no errors.
 fn is_whole(host: &Host, image: &str) -> Result<()> {
     let shown = host.json(&["image", "show", image])?;
     let folder = host.path("state/banger/images").join(shown["id"].as_str().context("id")?);
@@ -218,7 +220,7 @@ fn is_whole(host: &Host, image: &str) -> Result<()> {
     Ok(())
 }
 
-/// What was begun with a workspace has left nothing half made, and can be done now.
+/// Checks that a killed workspace command has left nothing incomplete, and succeeds now.
 fn workspace_goes_on(host: &Host, case: &Case) -> Result<()> {
     let there = |script: &str| host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script]);
     until("the agent has removed what was half made", || {
@@ -229,15 +231,15 @@ fn workspace_goes_on(host: &Host, case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// Runs `banger` where the repository is.
+/// Runs `banger` in the directory with the repository.
 fn within(host: &Host, args: &[&str]) -> Result<String> {
     let mut command = host.command(args);
     command.current_dir(host.path(""));
     Running::start(command, format!("banger {}", args.join(" ")))?.finish(b"")?.success()
 }
 
-/// Starts the next daemon, as any command does, and waits until it has done what the last one had begun: a guest that
-/// was being stopped is stopped in order.
+/// Starts the next daemon, as any command does, and waits until it has completed the last one's work: a guest that
+/// was stopping shuts down cleanly.
 fn taken_over(host: &Host) -> Result<()> {
     let on_their_way = ["starting", "stopping"].map(serde_json::Value::from);
     host.until("no VM is on its way", || {
@@ -246,9 +248,9 @@ fn taken_over(host: &Host) -> Result<()> {
     })
 }
 
-/// Runs a command with a daemon that is killed at `point`, if there is one; also returns the points that it came to.
+/// Runs a command with a daemon that is killed at `point`, if given. Also returns the fail points that it reached.
 fn armed(host: &Host, point: Option<&str>, args: &[&str]) -> Result<(Vec<String>, Finished)> {
-    // By force: it may not have noticed yet that the last session has ended.
+    // By force: the daemon may not have noticed yet that the last session has ended.
     host.ok(&["daemon", "stop", "--force"])?;
     let mut starts = host.command(&["ps"]);
     let record = arm(&mut starts, host, point)?;
@@ -259,7 +261,7 @@ fn armed(host: &Host, point: Option<&str>, args: &[&str]) -> Result<(Vec<String>
     Ok((reached(&record, point)?, finished))
 }
 
-/// Has the daemon that `command` starts record its points, and be killed at one.
+/// Makes the daemon that `command` starts record its fail points, and be killed at `point`.
 fn arm(command: &mut std::process::Command, host: &Host, point: Option<&str>) -> Result<std::path::PathBuf> {
     let record = host.path("record");
     fs::write(&record, "")?;
@@ -287,7 +289,7 @@ fn a_daemon_killed_in_a_start_that_fails_leaves_the_vm_to_be_looked_at() -> Resu
     let (points, finished) = armed(&host, None, &args)?;
     finished.fails(125, &["Kernel panic"])?;
     host.ok(&["vm", "delete", "bad"])?;
-    // Those at the end are of the failure; a start that succeeds comes to the others.
+    // The last points belong to the failure; a start that succeeds reaches the others.
     let point = points.last().context("a start that fails comes to no point")?;
     armed(&host, Some(point), &args)?;
     host.ok(&["ps"])?;
@@ -404,7 +406,7 @@ impl Before {
     }
 }
 
-/// Makes the image or kernel `more`, or deletes it.
+/// Imports or deletes the image or kernel `more`.
 fn more(host: &Host, what: &str, wanted: bool, source: &[&str]) -> Result<()> {
     let there = host.banger(&[what, "show", "more"])?.status.success();
     let mut command = match (there, wanted) {
@@ -422,7 +424,7 @@ struct Vm {
     state: String,
 }
 
-/// The VM `box`, if there is one.
+/// Returns the VM `box`, if it exists.
 fn vm(host: &Host) -> Result<Option<Vm>> {
     let vms = host.json(&["ps", "-a"])?;
     let vm = vms.as_array().into_iter().flatten().find(|vm| vm["name"] == "box");
@@ -460,14 +462,14 @@ fn each_process_of_a_vm_is_killed_and_the_vm_says_so_and_starts_again() -> Resul
         }
         kill(pid)?;
         if role == "console" {
-            // What the guest writes from now on is lost; nothing else is.
+            // Only what the guest writes to the console from now on is lost.
             has_its_data(&host)?;
             host.ok(&["vm", "stop", "box"])?;
         } else {
             host.until("it is seen", || Ok(vm(&host)?.is_some_and(|vm| vm.state != "running")))?;
             let vm = host.json(&["vm", "show", "box"])?;
             let why = vm["last_error"].as_str().unwrap_or_default();
-            // A daemon that was not there cannot tell how.
+            // A daemon that was not running cannot know the reason.
             let words =
                 if watched { format!("its {role} was killed by signal 9") } else { "ended".to_owned() };
             ensure!(vm["state"] == "error" && why.contains(&words), "{role}: {vm}");
@@ -485,7 +487,7 @@ fn each_process_of_a_vm_is_killed_and_the_vm_says_so_and_starts_again() -> Resul
 fn a_guest_whose_agent_is_killed_can_be_stopped_and_started_again() -> Result<()> {
     let host = Host::new()?;
     let tar = host.path("init.tar");
-    // The agent is PID 1 itself, and cannot be killed, where there is no init.
+    // Without an init, the agent is PID 1 and cannot be killed.
     let init: &[u8] = b"#!/bin/sh\nwhile :; do sleep 1000; done\n";
     tar_of(&tar, &[("bin/busybox", &static_busybox()?), ("sbin/init", init)], &[("bin/sh", "/bin/busybox")])?;
     host.ok(&["image", "import", "tiny", &tar.display().to_string()])?;

@@ -1,4 +1,4 @@
-//! A VM's whole life: every verb, in any order, at once, with the daemon killed in the middle.
+//! A VM's lifecycle: every command, in any order and in parallel, and with a killed daemon.
 
 use std::{fs, thread};
 
@@ -7,7 +7,7 @@ use banger_smoke::{Host, Terminal, scenario, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-/// A small VM of the tiny image, made as `args` say.
+/// Creates a small VM of the image `tiny`, with more arguments.
 fn make(host: &Host, name: &str, args: &[&str]) -> Result<()> {
     let small =
         ["vm", "create", "--name", name, "--image", "tiny", "--memory", "256M", "--disk-size", "256M"];
@@ -40,14 +40,14 @@ fn what_is_written_survives_stops_and_the_hardware_changes_in_between() -> Resul
     host.ok(&["vm", "set", "--vcpu", "2", "box"])?;
     host.ok(&["vm", "start", "box"])?;
     assert_eq!(sh(&host, "box", "busybox nproc")?, "2\n");
-    // Neither is synced.
+    // Neither file is synced.
     sh(&host, "box", "echo kept > /root/file; echo also > /file")?;
     host.banger(&["vm", "set", "--vcpu", "1", "box"])?.fails(1, &["box is running", "banger vm stop box"])?;
     host.ok(&["vm", "stop", "box"])?;
     host.banger(&["vm", "set", "--disk-size", "128M", "box"])?.fails(1, &["256M", "only grows"])?;
     host.banger(&["vm", "set", "box"])?.fails(2, &["--disk-size"])?;
     host.ok(&["vm", "set", "--disk-size", "1.3G", "--memory", "300M", "box"])?;
-    // It keeps to its VMM until told otherwise.
+    // The VM keeps its VMM until the user sets one.
     let ran_with = || Ok::<_, anyhow::Error>(host.json(&["vm", "show", "box"])?["ran_with"]["vmm"].clone());
     let vmm = ran_with()?.as_str().context("it has run with nothing")?.to_owned();
     host.ok(&["vm", "set", "--vmm", &vmm, "box"])?;
@@ -62,7 +62,7 @@ fn what_is_written_survives_stops_and_the_hardware_changes_in_between() -> Resul
     assert_ne!(boot_id(&host, "box")?, before);
     assert_eq!(sh(&host, "box", "busybox cat /root/file")?, "kept\n");
     host.ok(&["vm", "stop", "--timeout", "30s", "box"])?;
-    // Both are there already.
+    // The VM is already stopped.
     host.ok(&["vm", "stop", "box"])?;
     host.ok(&["vm", "kill", "box"])?;
     host.ok(&["vm", "delete", "box"])?;
@@ -83,7 +83,7 @@ fn a_vm_stands_still_and_goes_on_and_is_killed_as_asked() -> Result<()> {
     assert_eq!(state(&host, "box")?, "paused");
     host.ok(&["vm", "resume", "box"])?;
     assert_eq!(boot_id(&host, "box")?, before);
-    // A paused guest is woken, so that it can end in order.
+    // A stop resumes a paused guest, so that it can shut down cleanly.
     sh(&host, "box", "echo kept > /root/file")?;
     host.ok(&["vm", "pause", "box"])?;
     host.ok(&["vm", "stop", "box"])?;
@@ -147,14 +147,14 @@ fn commands_on_one_vm_at_once_wait_or_are_told_what_is_going_on() -> Result<()> 
     let first = host.start(&["vm", "start", "box"])?;
     host.until("it starts", || Ok(state(&host, "box")? == "starting"))?;
     let busy = host.banger(&["vm", "delete", "box"])?;
-    // It may have come up meanwhile.
+    // The VM may have started in the meantime.
     busy.fails(1, &["banger vm delete --force box"])?;
     let again = host.start(&["vm", "start", "box"])?;
     first.finish(b"")?.success()?;
     again.finish(b"")?.success()?;
     let stop = host.start(&["vm", "stop", "box"])?;
     host.until("it is on its way down", || Ok(state(&host, "box")? != "running"))?;
-    // After the stop, whenever that is.
+    // This runs after the stop, whenever that is.
     host.ok(&["vm", "start", "box"])?;
     stop.finish(b"")?.success()?;
     assert_eq!(state(&host, "box")?, "running");
@@ -163,7 +163,7 @@ fn commands_on_one_vm_at_once_wait_or_are_told_what_is_going_on() -> Result<()> 
         let (one, two) = (scope.spawn(restart), scope.spawn(|| host.banger(&["vm", "delete", "-f", "box"])));
         (one.join().unwrap(), two.join().unwrap())
     });
-    // Whoever came first, the deletion got there.
+    // The deletion succeeds, whichever came first.
     one?;
     two?.success()?;
     host.nothing_left()
@@ -179,7 +179,7 @@ fn operations_are_listed_followed_and_cancelled() -> Result<()> {
         operations[0]["id"].as_str().unwrap_or_default().clone_into(&mut id);
         Ok(!id.is_empty())
     })?;
-    // A client that dies does not take a detached start with it.
+    // A detached start continues when its client is killed.
     run.signal(Signal::KILL)?;
     host.ok(&["operations", "--follow", &id[..8]])?;
     assert_eq!(state(&host, "box")?, "running");
@@ -208,7 +208,7 @@ fn a_killed_daemon_leaves_vms_running_and_the_next_one_has_them() -> Result<()> 
     let before = (boot_id(&host, "one")?, boot_id(&host, "two")?);
     kill_daemon(&host)?;
     assert_eq!((boot_id(&host, "one")?, boot_id(&host, "two")?), before);
-    // An end that nobody watched is told all the same, with the console's last lines.
+    // A VMM's end is reported even if no daemon was watching, with the console's last lines.
     let pid = host.json(&["vm", "show", "two"])?["pid"].as_i64().unwrap();
     kill_daemon(&host)?;
     kill_process(Pid::from_raw(i32::try_from(pid)?).unwrap(), Signal::KILL)?;
@@ -237,7 +237,7 @@ fn a_store_that_is_moved_away_takes_no_disk_with_it() -> Result<()> {
     assert_eq!(aside.len(), 1, "{aside:?}");
     assert!(aside[0].join("vms").join(id).join("work.ext4").exists());
     assert!(host.ok(&["doctor"])?.contains(&aside[0].display().to_string()));
-    // With its store everything is back.
+    // Restoring the store restores everything.
     host.ok(&["daemon", "stop"])?;
     fs::rename(host.path("store.db"), state.join("store.db"))?;
     host.ok(&["vm", "start", "box"])?;

@@ -1,4 +1,4 @@
-//! The scenarios, in one program: `cargo test -p banger-smoke -- --help` says how to choose among them.
+//! All scenarios in one program. `cargo test -p banger-smoke -- --help` shows how to select some.
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // the scenarios are tests
 
 mod catalogs;

@@ -1,4 +1,4 @@
-//! A repository says what its VM is to have, and the VM has it.
+//! Projects: a repository declares what its VM has.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 const SMALL: &[&str] = &["vm", "run", "--vcpu", "1", "--memory", "256M", "--disk-size", "256M"];
 
-/// A repository with these files.
+/// Creates a repository with these files.
 fn repository(host: &Host, files: &[(&str, &str)]) -> Result<PathBuf> {
     let root = host.path("app");
     fs::create_dir(&root)?;
@@ -27,7 +27,7 @@ fn repository(host: &Host, files: &[(&str, &str)]) -> Result<PathBuf> {
     Ok(root)
 }
 
-/// `banger` with these arguments and variables, not yet started.
+/// Returns `banger` with these arguments and environment variables, not yet started.
 fn with(host: &Host, variables: &[(&str, &str)], args: &[&str]) -> Command {
     let mut command = host.command(args);
     command.envs(variables.iter().copied());
@@ -63,7 +63,7 @@ fn a_vm_has_what_its_project_says() -> Result<()> {
     fs::write(host.path(".thing"), "a thing\n")?;
     let path = root.to_str().context("path")?;
 
-    // From another folder: it is the repository's file that counts.
+    // From another directory: the repository's own file is used.
     let plan = host.json(&["vm", "run", path, "--dry-run"])?;
     let of = |kind: &str, key: &str| -> Vec<Value> {
         let all = plan["tools"][kind].as_array().cloned().unwrap_or_default();
@@ -83,7 +83,7 @@ fn a_vm_has_what_its_project_says() -> Result<()> {
     }
     shown.fails(0, &["image: \"debian:12\" is not used", "forwardPorts: the project's own file says"])?;
 
-    // What is piped in is for the command, not for what is waited for before.
+    // Piped input is for the command, not for the setup before it.
     let script = "cat ../setup ../.of/thing; stat -c %a ../.of/thing; echo \"$GREETING $MORE $OTHER\"; ls .. | grep -v lost; cat; \
                   grep MemTotal /proc/meminfo";
     let args = [
@@ -154,13 +154,13 @@ fn files_go_only_where_their_user_lets_them() -> Result<()> {
     ensure!(!never.stderr.contains("files of yours"), "{}", never.stderr);
     assert_eq!(never.success()?, "none\n");
 
-    // A project cannot give itself leave.
+    // A project cannot give itself permission.
     fs::write(root.join("banger.toml"), "[vm]\nproject_file_sync = 'always'\n")?;
     run(with(&host, &[], &args), &args)?
         .finish(b"")?
         .fails(125, &["vm.project_file_sync on line 2 cannot be set in banger.toml"])?;
 
-    // Whoever says yes is asked again only about something else.
+    // After a yes, banger only asks again about other files.
     let mut text = "[[file_sync]]\nhost = '~/.thing'\n".to_owned();
     for (answer, seen) in [(Some("n"), "none"), (Some("y"), "a thing"), (None, "a thing")] {
         fs::write(root.join("banger.toml"), &text)?;
@@ -214,7 +214,7 @@ fn a_dev_containers_commands_are_run_once_in_the_background() -> Result<()> {
     let path = root.to_str().context("path")?;
     let planned = host.banger(&["vm", "run", path, "--dry-run"])?;
     planned.fails(0, &["initializeCommand: it is for the host, where nothing of a repository is run"])?;
-    // Free a moment ago, and nobody else's for what this takes.
+    // Free just now, and unlikely to be taken during the scenario.
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
     let forward = format!("{port}:localhost:7000");
     let made =
@@ -228,7 +228,7 @@ fn a_dev_containers_commands_are_run_once_in_the_background() -> Result<()> {
     })?;
     let log = "create\na\nb $(id)\nstart /root/repo\n";
     assert_eq!(there("cat log")?, log);
-    // As it was told, by ssh, to what a command has left running.
+    // Forwarded with ssh, as the message said, to a server that a setup command has left running.
     let way = host.start(&["vm", "ssh", "box", "-N", "-L", &forward])?;
     until("the port is here", || Ok(ask(port, b"hello").is_ok_and(|answer| answer == "5 bytes, hello")))?;
     way.signal(rustix::process::Signal::TERM)?;
@@ -239,7 +239,7 @@ fn a_dev_containers_commands_are_run_once_in_the_background() -> Result<()> {
     host.nothing_left()
 }
 
-/// Answers each caller, once it sends no more, with what it has sent.
+/// Answers each client, once it stops sending, with the bytes that it has sent.
 const ANSWERS: &str = r#"
     use IO::Socket;
     my $listener = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => 7000, Listen => 200) or die;
@@ -253,7 +253,7 @@ const ANSWERS: &str = r#"
     }
 "#;
 
-/// What whoever listens there answers, once all is sent.
+/// Sends bytes to a local port and returns the answer.
 fn ask(port: u16, sent: &[u8]) -> Result<String> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.write_all(sent)?;
@@ -281,7 +281,7 @@ fn a_port_is_here_while_the_session_lasts() -> Result<()> {
         Ok(digits.parse()?)
     };
     let at = port("7000")?;
-    // More than any window on the way, and many at a time.
+    // More than any buffer on the way, and many connections in parallel.
     let large = "x".repeat(3 << 20);
     ensure!(ask(at, large.as_bytes())? == format!("3145728 bytes, {large}"), "not what was sent");
     let answers: Vec<_> = std::thread::scope(|scope| {
@@ -293,14 +293,14 @@ fn a_port_is_here_while_the_session_lasts() -> Result<()> {
         let sent = format!("{number}!");
         assert_eq!(answer?, format!("{} bytes, {sent}", sent.len()));
     }
-    // Where nobody listens, the caller hears of it by the end, and the session's user does not.
+    // If nothing listens in the guest, the connection is closed, and the session prints nothing about it.
     let mut nobody = TcpStream::connect((Ipv4Addr::LOCALHOST, port("7003")?))?;
     let heard = nobody.read(&mut [0]);
     ensure!(
         matches!(&heard, Ok(0)) || matches!(&heard, Err(error) if error.kind() == ErrorKind::ConnectionReset),
         "{heard:?}"
     );
-    // It goes with the session.
+    // The port is closed with the session.
     session.signal(rustix::process::Signal::TERM)?;
     let ended = session.finish(b"")?;
     ensure!(ended.stderr.lines().count() == told.lines().count(), "{}", ended.stderr);

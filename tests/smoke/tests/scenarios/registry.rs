@@ -1,4 +1,4 @@
-//! Images of registries: real ones, filled by real tools, behind a password, and behind a proxy that fails.
+//! Images from registries: real ones, filled by real tools, with a password, and behind a proxy that fails.
 
 use std::{
     fs,
@@ -12,13 +12,13 @@ use banger_smoke::{Host, Manners, Proxy, Registry, Running, layout, run, scenari
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// What the images of these scenarios are called. No registry has this name: what is configured says where it is.
+/// Name of the image. No registry has this name: the configuration sets a mirror for it.
 const BOX: &str = "registry.test/team/box";
 
-/// Bytes of the layer that takes its time.
+/// Size of the large layer, in bytes.
 const LARGE: usize = 24 << 20;
 
-/// Has `host` look for the images of `registry.test`, and those without a registry, at `registry`.
+/// Configures `registry` as the mirror of `registry.test` and of the default registry.
 fn configure(host: &Host, registry: std::net::SocketAddr) -> Result<()> {
     let entry = |name: &str| format!("[[registry]]\nhost = '{name}'\nmirrors = ['http://{registry}']\n");
     fs::create_dir_all(host.path("config/banger"))?;
@@ -26,7 +26,7 @@ fn configure(host: &Host, registry: std::net::SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Two layers, the upper of which replaces and deletes; and one that is large, and not to be made smaller.
+/// Returns three layers: a base, one that replaces and deletes files, and a large one that does not compress.
 fn layers(host: &Host) -> Result<Vec<PathBuf>> {
     let [base, upper, large] = ["base.tar", "upper.tar", "large.tar"].map(|name| host.path(name));
     let busybox = static_busybox()?;
@@ -40,7 +40,7 @@ fn layers(host: &Host) -> Result<Vec<PathBuf>> {
     Ok(vec![base, upper, large])
 }
 
-/// Bytes that cannot be packed.
+/// Returns bytes that do not compress.
 fn noise() -> Vec<u8> {
     let mut state = 1u64;
     let words = std::iter::repeat_with(|| {
@@ -53,7 +53,7 @@ fn noise() -> Vec<u8> {
     words.take(LARGE / 8).flatten().collect()
 }
 
-/// A registry with the image, tagged 1 and latest.
+/// Starts a registry with the image, tagged 1 and latest.
 fn filled(host: &Host) -> Result<Registry> {
     let registry = Registry::start(None)?;
     let config = ["--config.env", "COLOUR=red", "--config.workingdir", "/srv", "--config.cmd", "/bin/sh"];
@@ -64,7 +64,7 @@ fn filled(host: &Host) -> Result<Registry> {
     Ok(registry)
 }
 
-/// What is in the image, by a VM of it.
+/// Checks the contents of the image in a VM.
 fn check_in_vm(host: &Host, image: &str) -> Result<()> {
     let script = "busybox cat /etc/motd; busybox ls /etc/gone; busybox stat -c %s /srv/noise";
     let seen = host.banger(&["vm", "run", "--rm", "--image", image, "--", "sh", "-c", script])?;
@@ -84,12 +84,12 @@ fn a_vm_of_an_image_that_is_in_a_registry() -> Result<()> {
     let registry = filled(&host)?;
     let proxy = Proxy::start(registry.address(), Manners::Good)?;
     configure(&host, proxy.address())?;
-    // Without a word about pulling, and by the short name.
+    // Without an explicit pull, and by the short name.
     let ran = host.banger(&["vm", "run", "--rm", "--image", "box", "--", "busybox", "cat", "/etc/motd"])?;
     ensure!(ran.stderr.contains("image box is not here yet"), "{}", ran.stderr);
     assert_eq!(ran.success()?, "above");
     check_in_vm(&host, "docker.io/library/box:latest")?;
-    // The same layers under another name, and an unchanged tag: none of them is moved again.
+    // The same layers under another name, and an unchanged tag: no layer is downloaded again.
     let before = proxy.passed();
     assert_eq!(host.ok(&["image", "pull", &format!("{BOX}:1")])?, format!("{BOX}:1\n"));
     host.ok(&["image", "pull", "box"])?;
@@ -146,7 +146,7 @@ fn images_that_other_tools_have_made_or_saved() -> Result<()> {
         host.json(&["image", "show", "registry.test/team/built:1"])?["config"]["working_dir"],
         "/work"
     );
-    // As files, packed or not, and as a stream.
+    // As an archive, and compressed as a stream.
     let copy = |to: &str, path: &Path| {
         let from = format!("oci:{}:x", host.path("layout").display());
         run(Command::new("skopeo").args([
@@ -184,7 +184,7 @@ fn a_login_is_the_users_own() -> Result<()> {
     let name = format!("{}/team/box:1", registry.address());
     let refused = host.banger(&["image", "pull", &name])?;
     ensure!(refused.stderr.contains("docker login"), "{}", refused.stderr);
-    // As skopeo keeps it, with a wrong password first; then by a helper, for a VM.
+    // First a wrong password, then the login that skopeo saves.
     let logins = host.path(".docker/config.json");
     fs::create_dir_all(host.path(".docker"))?;
     fs::write(
@@ -197,7 +197,7 @@ fn a_login_is_the_users_own() -> Result<()> {
     run(Command::new("skopeo").args(login).arg(&logins).arg(registry.address().to_string()))?;
     host.ok(&["image", "pull", &name])?;
     host.ok(&["image", "delete", &name])?;
-    // Also where only a catalog says that it is asked.
+    // Also if only a catalog refers to the registry.
     let entry = format!(
         "[[image]]\nname = 'ours'\ndescription = 'Ours'\ndistro = 'busybox'\nsize = '10M'\n\
          source = [{{ oci = '{name}' }}]\n"
@@ -228,7 +228,7 @@ fn connections_that_break_are_no_reason_to_begin_anew() -> Result<()> {
     let image = format!("{}/team/box", proxy.address());
     host.ok(&["image", "pull", &image])?;
     check_in_vm(&host, &image)?;
-    // What was on its way when a connection broke comes twice, and nothing else.
+    // Only bytes that were in transit when a connection broke are sent twice.
     ensure!(proxy.passed() < 2 * LARGE as u64, "{} bytes", proxy.passed());
     Ok(())
 }
@@ -243,7 +243,7 @@ fn a_tag_that_moves_leaves_vms_what_they_have() -> Result<()> {
     let old = host.json(&["image", "show", BOX])?;
     let other = layout(&host.path("other"), &[host.path("base.tar")], &[])?;
     registry.push(&other, "team/box:latest", &[])?;
-    // Nobody asks again for what is here, until told to.
+    // A local image is only updated by an explicit pull.
     host.ok(&[&make[..], &["same"]].concat())?;
     host.ok(&["image", "pull", BOX])?;
     let new = host.json(&["image", "show", BOX])?;
@@ -251,7 +251,7 @@ fn a_tag_that_moves_leaves_vms_what_they_have() -> Result<()> {
     let kept = format!("{BOX}@{}", old["digest"].as_str().context("no digest")?);
     assert_eq!(host.json(&["image", "show", &kept])?["used_by"], json!(["old", "same"]));
     assert_eq!(host.json(&["vm", "show", "old"])?["image"], kept);
-    // Of an image that nobody uses, nothing stays.
+    // A replaced image is deleted if no VM uses it.
     registry.push(&format!("oci:{}:x", host.path("layout").display()), "team/box:latest", &[])?;
     host.ok(&["vm", "delete", "old", "same"])?;
     host.ok(&["image", "pull", BOX])?;
@@ -278,7 +278,7 @@ fn of_two_who_want_one_image_one_works() -> Result<()> {
     second.finish(b"")?.success()?;
     ensure!(proxy.passed() < 2 * LARGE as u64, "{} bytes", proxy.passed());
     assert_eq!(images(&host)?.len(), 1);
-    // One who gives up leaves it to the next, and what it has of it.
+    // A cancelled pull keeps its downloaded bytes for the next pull.
     host.ok(&["image", "delete", BOX])?;
     fs::remove_dir_all(host.path("cache/banger/blobs"))?;
     let start = proxy.passed();
@@ -294,7 +294,7 @@ fn of_two_who_want_one_image_one_works() -> Result<()> {
     Ok(())
 }
 
-/// In bytes, of all in a directory.
+/// Returns the total size of a directory's files, in bytes.
 fn length_of_files(directory: &Path) -> Result<u64> {
     fs::read_dir(directory)?.map(|entry| Ok(entry?.metadata()?.len())).sum()
 }
@@ -338,7 +338,7 @@ fn a_daemon_killed_at_any_stage_of_a_pull_leaves_nothing_half_made() -> Result<(
     let blobs = host.path("cache/banger/blobs");
     for at in [1 << 20, 10 << 20, 20 << 20] {
         pull_and_die(None, Some(at))?;
-        // The rest of what the proxy has passed on was still in sockets.
+        // The other bytes that the proxy forwarded were still in socket buffers.
         let kept = length_of_files(&blobs.join("sha256"))?;
         ensure!(kept > 0 || at < 20 << 20, "nothing was kept");
         let moved = whole()?;
@@ -356,8 +356,8 @@ fn a_daemon_killed_at_any_stage_of_a_pull_leaves_nothing_half_made() -> Result<(
     check_in_vm(&host, BOX)
 }
 
-/// Pulls onto disks of these sizes in MiB, caches first, in a mount namespace that this daemon alone is in; only the last
-/// does. Between two of them nothing of an image may be there.
+/// Pulls with caches and state on disks of these sizes in MiB, in a private mount namespace. Only the last pull
+/// succeeds; after the others, no file of an image may be left.
 const ON_SMALL_DISKS: &str = "set -e
     mount -t tmpfs -o size=8m none \"$XDG_CACHE_HOME\"
     mount -t tmpfs -o size=100m none \"$XDG_STATE_HOME\"
@@ -397,7 +397,7 @@ fn a_disk_that_is_full_at_any_stage_has_nothing_left_on_it() -> Result<()> {
     assert_eq!(failed, ["pulled: 1"; 4], "{pulls:?}");
     assert_eq!(*done, "pulled: 0", "{pulls:?}");
     assert!(image.starts_with("registry.test/team/large:1 "), "{pulls:?}");
-    // Before anything is fetched, while it is, while it is unpacked, and before it is written.
+    // Before the download, during it, during unpacking, and before writing the image.
     let told: Vec<_> = pulls.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
     assert_eq!(told.len(), 4, "{pulls:?}");
     assert!(told.iter().all(|line| line.contains("not enough space")), "{pulls:?}");

@@ -1,4 +1,4 @@
-//! Sessions: a command or a shell in a VM of its own.
+//! Sessions: commands and shells in VMs.
 
 use std::thread;
 
@@ -62,7 +62,7 @@ fn a_shell_has_a_real_terminal() -> Result<()> {
     terminal.resize(50, 120)?;
     terminal.keys("until [ \"$(stty size)\" = '50 120' ]; do sleep 0.1; done; echo at $((60 + 0))\n")?;
     terminal.shows("at 60")?;
-    // Sums, so that what is waited for is not the echo of what was typed, and the program is there to be interrupted.
+    // Sums, so that the expected text is not the echo of the input, and the program runs before it is interrupted.
     terminal.keys("sh -c 'echo at $((60 + 1)); exec sleep 1000'\n")?;
     terminal.shows("at 61")?;
     terminal.keys("\x03")?;

@@ -1,4 +1,4 @@
-//! Many VMs, one after the other and side by side: the daemon is the same afterwards as before.
+//! Many VMs, in sequence and in parallel: the daemon's resource usage is the same before and after.
 
 use std::{
     fs,
@@ -9,22 +9,23 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use banger_smoke::{Host, scenario};
 
-/// VMs at a time.
+/// Number of VMs at a time.
 const AT_ONCE: u32 = 4;
 
-/// VMs in all; tests of `banger-engine` go through a hundred without VMs.
+/// Number of VMs in all; tests of `banger-engine` create a hundred without real VMs.
 const VMS: u32 = 12;
 
-/// VMs after which the daemon has what it keeps.
+/// Number of VMs after which the daemon's memory is stable.
 const WARM_UP: u32 = AT_ONCE;
 
-/// What the daemon may have grown by after the warm-up. The allocator keeps what it once had, for each of its threads.
+/// Maximum growth of the daemon after the warm-up, in KiB. The allocator keeps freed memory for each of its threads.
 const GROWTH_KIB: i64 = 3 << 9;
 
-/// Threads that wait for blocking work end after ten idle seconds; descriptors are exact.
+/// Maximum number of additional threads: those for blocking work exit after ten idle seconds. Descriptors must not
+/// grow.
 const MORE_THREADS: i64 = 8;
 
-/// What a process has.
+/// Resource usage of a process.
 #[derive(Debug, Clone, Copy)]
 struct Usage {
     resident_kib: i64,
@@ -67,7 +68,7 @@ fn the_daemon_does_not_grow_with_the_vms_that_have_been() -> Result<()> {
     Ok(())
 }
 
-/// Makes so many VMs, runs a command in each, and deletes it.
+/// Creates this many VMs, runs a command in each, and deletes it.
 fn make_and_delete(host: &Host, vms: u32) -> Result<()> {
     let next = AtomicU32::new(0);
     thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! ssh into VMs that have no sshd: sessions, files, forwards, and what an editor makes of them.
+//! ssh into VMs that have no sshd: sessions, files, forwards, and how an editor uses them.
 
 use std::{
     fs::{self, File},
@@ -19,7 +19,7 @@ use banger_smoke::{
 };
 use rustix::process::Signal;
 
-/// One of OpenSSH's programs, told of VMs as an Include would.
+/// Returns an OpenSSH program that uses banger's ssh configuration.
 fn tool(host: &Host, program: &str, args: &[&str]) -> Result<Command> {
     let config = host.ok(&["ssh-config", "-q"])?;
     let mut command = host.tool(program);
@@ -31,7 +31,7 @@ fn start(host: &Host, program: &str, args: &[&str]) -> Result<Running> {
     Running::start(tool(host, program, args)?, format!("{program} {}", args.join(" ")))
 }
 
-/// The same, to its end.
+/// Runs an OpenSSH program until it exits.
 fn run(host: &Host, program: &str, args: &[&str]) -> Result<Finished> {
     start(host, program, args)?.finish(b"")
 }
@@ -50,7 +50,7 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// All bytes there are, many times, in no simple order.
+/// Returns pseudo-random bytes of all values.
 fn noise(length: u32) -> Vec<u8> {
     (0..length / 4).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
 }
@@ -85,7 +85,7 @@ fn variables_come_as_far_as_they_may(host: &Host) -> Result<()> {
 fn streams_are_kept_to_the_byte(host: &Host) -> Result<()> {
     let (there, back) = (host.path("there"), host.path("back"));
     fs::write(&there, noise(8 << 20))?;
-    // Keys are exchanged again and again meanwhile.
+    // Keys are exchanged repeatedly during the transfer.
     let mut cat = tool(host, "ssh", &["-o", "RekeyLimit=1M", "box.vm", "cat"])?;
     let status = cat.stdin(File::open(&there)?).stdout(File::create(&back)?).status()?;
     ensure!(status.success() && fs::read(&there)? == fs::read(&back)?, "what came back is not what went");
@@ -169,7 +169,7 @@ fn scp_keeps_what_it_is_told_to(host: &Host, tree: &Path) -> Result<()> {
     run(host, "scp", &["box.vm:/no-such-file", &text(tree)])?.fails(1, &["No such file"]).map(drop)
 }
 
-/// In one directory: sftp reads it in several answers.
+/// Number of files in one directory, more than sftp reads in one response.
 const FILES: usize = 600;
 
 fn sftp_does_all_that_files_are_for(host: &Host) -> Result<()> {
@@ -253,7 +253,7 @@ fn rsync_needs_only_itself_in_the_guest() -> Result<()> {
     Ok(())
 }
 
-/// Servers in the guest, on a port and at a path: each answers what it is told, in capitals, once that has ended.
+/// Servers in the guest, on a port and on a Unix socket, that answer with their input in capitals when it ends.
 const SERVER: &str = r#"
 use IO::Socket::INET; use IO::Socket::UNIX;
 unlink "/tmp/server";
@@ -264,12 +264,12 @@ $SIG{CHLD} = "IGNORE"; my $first = fork; my $socket = $first ? $tcp : $unix;
 while (my $caller = $socket->accept) { local $/; print $caller uc <$caller>; close $caller; }
 "#;
 
-/// Says something to what listens at a port of the guest's or at a path there, and prints what comes back.
+/// Sends text to a port or Unix socket in the guest, and prints the answer.
 const CALL: &str = r#"use IO::Socket::INET; use IO::Socket::UNIX; local $/;
 my $s = $ARGV[0] =~ /^\d/ ? IO::Socket::INET->new(PeerAddr => $ARGV[0]) : IO::Socket::UNIX->new(Peer => $ARGV[0]);
 $s or die "cannot call: $!\n"; print $s "from the guest"; $s->flush; shutdown $s, 1; print <$s>;"#;
 
-/// Says something, ends that, and reads the answer to its end.
+/// Sends text, ends the stream with `end`, and returns the answer.
 fn say(mut stream: impl Read + Write, end: impl FnOnce() -> std::io::Result<()>) -> Result<String> {
     stream.write_all(b"from the host")?;
     end()?;
@@ -283,14 +283,14 @@ fn say_at(path: &Path) -> Result<String> {
     say(&stream, || stream.shutdown(std::net::Shutdown::Write))
 }
 
-/// A server here, which answers as those in the guest; its port.
+/// Starts a server on the host that answers like those in the guest, and returns its port.
 fn server_here() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     let port = listener.local_addr()?.port();
     thread::spawn(move || {
         for caller in listener.incoming().flatten() {
             let mut said = String::new();
-            // Whoever calls is the scenario itself.
+            // The scenario is the only client, and notices errors.
             let _ = (&caller)
                 .read_to_string(&mut said)
                 .and_then(|_| (&caller).write_all(said.to_uppercase().as_bytes()));
@@ -355,7 +355,7 @@ fn by_socks(host: &Host) -> Result<()> {
         let length = u8::try_from(name.len())?;
         stream.write_all(&[&[5, 1, 0, 3, length], name.as_bytes(), &to.to_be_bytes()].concat())?;
         let mut answer = [0; 10];
-        // ssh hangs up on what it cannot connect.
+        // ssh closes the connection if it cannot connect.
         let _ = stream.read_exact(&mut answer);
         Ok((stream, answer[0]))
     };
@@ -395,7 +395,7 @@ fn out_of_the_guest(host: &Host) -> Result<()> {
     })
 }
 
-/// Asks an agent for its keys, and prints how many it has, and the first.
+/// Asks an ssh agent for its keys, and prints their number and the first one.
 const KEYS: &str = r#"use IO::Socket::UNIX; my $s = IO::Socket::UNIX->new(Peer => $ENV{SSH_AUTH_SOCK}) or die "no agent: $!\n";
 print $s pack("NC", 1, 11); $s->flush; read $s, my $n, 4; read $s, my $b, unpack("N", $n);
 my ($kind, $keys, $key) = unpack("CNN/a", $b); print "$kind $keys ", unpack("H*", $key), "\n";"#;
@@ -455,7 +455,7 @@ fn sessions_over_one_connection_never_wait_for_each_other() -> Result<()> {
         }
         anyhow::Ok(())
     })?;
-    // One whose program does not read, and which has sent as much as it can.
+    // A session whose program does not read, and which has sent as much as it can.
     let mut stuck = tool(&host, "ssh", &shared(&["box.vm", "echo $$; exec sleep 1000"]))?;
     let mut stuck = stuck.stdin(File::open("/dev/zero")?).stdout(Stdio::piped()).spawn()?;
     let mut pid = String::new();
@@ -495,11 +495,11 @@ fn a_connection_in_the_background_outlives_the_session_that_began_it() -> Result
 #[scenario(Here)]
 fn an_editor_finds_its_way() -> Result<()> {
     let host = Host::with_debian()?;
-    // What it is, by a script on standard input of a shell without a terminal.
+    // It probes the host with a script on the standard input of a shell without a terminal.
     let probe = start(&host, "ssh", &["-T", "-o", "ConnectTimeout=15", "box.vm", "bash -s"])?;
     let script = b"uname -sm; echo HOME=$HOME; command -v perl; mkdir -p ~/.editor && echo made; exit 0\n";
     assert_eq!(probe.finish(script)?.success()?, "Linux x86_64\nHOME=/root\n/usr/bin/perl\nmade\n");
-    // Its server, brought along, begun in the background, and left there.
+    // It uploads its server, starts it in the background, and leaves it running.
     fs::write(host.path("server.pl"), SERVER)?;
     run(&host, "scp", &[&text(&host.path("server.pl")), "box.vm:.editor/server.pl"])?.success()?;
     let begin = b"cd ~/.editor; nohup perl server.pl > log 2>&1 < /dev/null & \nuntil grep -q listening ~/.editor/log; do sleep 0.1; done 2>/dev/null; echo begun\n";
@@ -508,11 +508,11 @@ fn an_editor_finds_its_way() -> Result<()> {
         let name = format!("server {round}");
         let forward = format!("{}:127.0.0.1:8080", text(&host.path(&name)));
         let window = start(&host, "ssh", &["-T", "-L", &forward, "box.vm", "bash"])?;
-        // Reading the script to its end keeps the window open.
+        // bash waits for more of the script, which keeps the connection open.
         until("the forward is there", || {
             Ok(say_at(&host.path(&name)).is_ok_and(|answer| answer == "FROM THE HOST"))
         })?;
-        // The line breaks in the middle of things.
+        // The connection breaks.
         window.signal(Signal::KILL)?;
         window.finish(b"")?;
     }

@@ -1,4 +1,4 @@
-//! What goes wrong: each ends with an error that a person can act on, and nothing left behind.
+//! Failures: each ends with an error that a person can act on, and leaves nothing behind.
 
 use std::{fs, process::Command, thread};
 
@@ -45,7 +45,7 @@ fn a_guest_whose_init_dies_is_told_with_its_console() -> Result<()> {
         &[("bin/busybox", &static_busybox()?)],
         &[("sbin/init", "/bin/busybox"), ("bin/sh", "/bin/busybox")],
     )?;
-    // Busybox as `init` needs no inittab; a script that ends does what is wanted.
+    // Busybox's `init` keeps running without an inittab; a script that exits is what this test needs.
     let script: &[u8] = b"#!/bin/sh\necho about to end\nexit 3\n";
     tar_of(
         &tar,
@@ -65,7 +65,7 @@ fn a_guest_that_answers_garbage_is_told_and_can_be_deleted() -> Result<()> {
     tar_of(&tar, &[("sbin/init", HOSTILE_INIT), ("bin/busybox", &static_busybox()?)], &[])?;
     host.ok(&["image", "import", "hostile", &tar.display().to_string()])?;
     host.ok(&["vm", "run", "-d", "--name", "box", "--image", "hostile"])?;
-    // The agent is ended by what this does, perhaps before it can tell.
+    // This command ends the agent, perhaps before it can report the exit status.
     host.banger(&["vm", "exec", "box", "--", "/bin/busybox", "touch", "/turn"])?;
     host.start(&["vm", "logs", "-f", "box"])?.wait_for_stdout("hostile: turned")?;
     let exec = host.banger(&["vm", "exec", "box", "--", "/bin/busybox", "true"])?;
@@ -148,7 +148,7 @@ fn a_session_that_has_ended_keeps_the_daemon_from_nothing() -> Result<()> {
     host.banger(&["daemon", "restart"])?.fails(1, &["1 open session", "--force"])?;
     host.ok(&["daemon", "stop", "--force"])?;
     sleeping.finish(b"")?.fails(125, &["connection"])?;
-    // Not even by the session that wonders why it has ended.
+    // The interrupted session has not started it again either.
     host.banger(&["daemon", "status"])?.fails(1, &["does not run"])?;
     Ok(())
 }
@@ -168,7 +168,7 @@ fn a_daemon_killed_in_the_middle_of_a_run_leaves_nothing() -> Result<()> {
 fn a_guest_that_powers_itself_off_is_stopped() -> Result<()> {
     let host = Host::tiny()?;
     host.ok(&["vm", "run", "-d", "--name", "box", "--image", "tiny"])?;
-    // The guest goes down under the session, which may or may not hear of it first.
+    // The guest goes down during the session, which may or may not notice it first.
     host.banger(&["vm", "exec", "box", "--", "sh", "-c", "sync; echo b > /proc/sysrq-trigger"])?;
     host.until("it runs no more", || Ok(host.json(&["vm", "show", "box"])?["state"] != "running"))?;
     let vm = host.json(&["vm", "show", "box"])?;
@@ -228,7 +228,7 @@ fn a_full_disk_stops_an_import_and_leaves_nothing_of_it() -> Result<()> {
     let host = Host::bare()?;
     let tar = host.path("large.tar");
     tar_of(&tar, &[("large", &vec![7; 60 << 20])], &[])?;
-    // A state folder on a file system of 32 MiB, in a mount namespace that this daemon alone is in.
+    // The state directory is a file system of 32 MiB, in a mount namespace that only this daemon uses.
     let script = "mount -t tmpfs -o size=32m none \"$XDG_STATE_HOME\" && \"$0\" image import large \"$1\"; status=$?; \
                   find \"$XDG_STATE_HOME/banger/images\" -mindepth 1; \"$0\" image list -o json; exit $status";
     let banger = host.command(&[]);

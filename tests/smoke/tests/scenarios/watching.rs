@@ -1,4 +1,4 @@
-//! Watching a VM: its logs, what it uses, and what happens to it.
+//! Watching a VM: its logs, resource usage and events.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use banger_smoke::{Host, Terminal, scenario};
 use serde_json::Value;
 
-/// A small VM of the tiny image.
+/// Creates a small VM of the image `tiny`.
 fn make(host: &Host, name: &str) -> Result<()> {
     let small =
         ["vm", "create", "--name", name, "--image", "tiny", "--memory", "256M", "--disk-size", "256M"];
@@ -18,7 +18,7 @@ fn sh(host: &Host, vm: &str, script: &str) -> Result<String> {
     host.ok(&["vm", "exec", vm, "--", "/bin/busybox", "sh", "-c", script])
 }
 
-/// Lines of JSON.
+/// Parses lines of JSON.
 fn lines(text: &str) -> Result<Vec<Value>> {
     text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
 }
@@ -40,7 +40,7 @@ fn logs_show_what_was_said_and_follow_what_is_until_the_vm_is_down() -> Result<(
     assert!(about.iter().any(|line| line["fields"]["role"] == "VMM"), "{about:?}");
     host.banger(&["vm", "logs", "box", "--vmm", "--agent"])?.fails(2, &["--vmm", "--agent"])?;
 
-    // Two follow; a third does not read, and holds up nobody.
+    // Two followers read; a third does not, and must not block the others.
     let follow = || host.start(&["vm", "logs", "-f", "-n", "1", "box"]);
     let (mut one, mut two, idle) = (follow()?, follow()?, follow()?);
     for follower in [&mut one, &mut two] {
@@ -54,7 +54,7 @@ fn logs_show_what_was_said_and_follow_what_is_until_the_vm_is_down() -> Result<(
     for follower in [one, two, idle] {
         follower.finish(b"")?.success()?;
     }
-    // Of a VM that is down, there is nothing to wait for.
+    // Following a stopped VM ends at once.
     assert!(logs(&["-f"])?.contains("later-43"));
     Ok(())
 }
@@ -63,8 +63,8 @@ fn logs_show_what_was_said_and_follow_what_is_until_the_vm_is_down() -> Result<(
 fn a_guest_that_floods_its_console_fills_no_disk() -> Result<()> {
     let host = Host::tiny()?;
     make(&host, "box")?;
-    // More than is kept, so that it is rotated while it is followed. Firecracker's serial port costs the guest an exit
-    // for each byte, which takes minutes where its host is emulated too: there, less.
+    // More than is kept, so that the log rotates while it is followed. Firecracker's serial port costs the guest an
+    // exit for each byte, which takes minutes if its host is emulated too: write less there.
     let is_slow = host.json(&["vm", "show", "box"])?["vmm"] == "firecracker";
     let (flood, least) = if is_slow { (10_000, 10_000) } else { (2_300_000, 1 << 20) };
     let mut follower = host.start(&["vm", "logs", "-f", "--agent", "box"])?;
@@ -107,7 +107,7 @@ fn stats_tell_what_a_vm_uses() -> Result<()> {
     let mut terminal = Terminal::start(&host.command(&["vm", "stats"]), 24, 120)?;
     terminal.shows("NAME")?;
     terminal.shows("box")?;
-    // Drawn again, in the same place.
+    // The table is redrawn in place.
     terminal.shows("\x1b[2A")?;
     terminal.keys("\x03")?;
     terminal.ended()?;
@@ -154,7 +154,7 @@ fn a_vm_that_nobody_uses_is_stopped_where_that_is_wanted() -> Result<()> {
     host.ok(&["daemon", "restart"])?;
     let mut events = host.start(&["events", "-f", "--since", "1h"])?;
     make(&host, "box")?;
-    // Used for longer than that, it stays.
+    // A VM that is used for longer than the limit keeps running.
     sh(&host, "box", "busybox sleep 6")?;
     assert_eq!(host.json(&["vm", "show", "box"])?["state"], "running");
     let told = events.wait_for_stdout("\"to\":\"stopped\"")?;

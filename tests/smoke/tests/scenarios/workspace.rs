@@ -1,4 +1,4 @@
-//! A repository goes in as it is, and what was done there comes out.
+//! Workspaces: a repository is sent to a VM unchanged, and its changes come back.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,10 +14,10 @@ use banger_smoke::{Finished, Host, Running, in_lab, scenario, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// Repositories of the round trip.
+/// Number of repositories for the round trip.
 const ROUND_TRIPS: u64 = 10;
 
-/// Those in the lab: the workspace's own code is the same there.
+/// Number in the lab, where the workspace's own code is the same.
 const ROUND_TRIPS_IN_LAB: u64 = 3;
 
 #[rustfmt::skip]
@@ -25,14 +25,14 @@ const RUN: &[&str] = &[
     "vm", "run", "-d", "--name", "box", "--vcpu", "1", "--memory", "256M", "--disk-size", "256M", "--image",
 ];
 
-/// Runs git here as its user would.
+/// Runs git on the host, without global configuration.
 fn git(folder: &Path, args: &[&str]) -> Result<String> {
     let mut command = Command::new("git");
     command.current_dir(folder).args(args).env("GIT_CONFIG_GLOBAL", "/dev/null");
     Running::start(command, format!("git {}", args.join(" ")))?.finish(b"")?.success()
 }
 
-/// A repository with a commit, in the host's folder.
+/// Creates a repository with a commit in the host's directory.
 fn repository(host: &Host) -> Result<PathBuf> {
     let root = host.path("repo");
     fs::create_dir(&root)?;
@@ -47,7 +47,7 @@ fn repository(host: &Host) -> Result<PathBuf> {
     Ok(root)
 }
 
-/// `banger` in the repository.
+/// Runs `banger` in the repository.
 fn within(host: &Host, root: &Path, args: &[&str]) -> Result<Finished> {
     start_within(host, root, args)?.finish(b"")
 }
@@ -58,13 +58,13 @@ fn start_within(host: &Host, root: &Path, args: &[&str]) -> Result<Running> {
     Running::start(command, format!("banger {}", args.join(" ")))
 }
 
-/// All that is the user's own in a repository.
+/// Returns everything in a repository that banger must not change: refs, files, status and index.
 fn users(root: &Path) -> Result<impl PartialEq + std::fmt::Debug + use<>> {
     let refs = git(root, &["for-each-ref", "refs/heads", "refs/remotes", "refs/tags"])?;
     Ok((refs, tree(root)?, git(root, &["status", "--porcelain=v2"])?, git(root, &["ls-files", "-s"])?))
 }
 
-/// Every file and link but git's: kind, whether it is a program, and content, by path.
+/// Returns every file and link outside `.git` by path: its kind, whether it is executable, and its content.
 fn tree(root: &Path) -> Result<BTreeMap<PathBuf, (char, Vec<u8>)>> {
     let mut all = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
@@ -100,14 +100,14 @@ impl Numbers {
     }
 }
 
-/// Names that a shell has between single quotes. Each is a file at some time, and some are folders at another.
+/// File names for single quotes in a shell script. Each is a file at times, and some are directories at others.
 #[rustfmt::skip]
 const NAMES: &[&str] = &[
     "a", "b", "dir", "dir/c", "dir/d", "dir/sub/e", "-x", "a\nb", "\"q\"", "é", "A", " s ", "x.log", "dir/x.log",
     "dir/.gitignore", "$HOME", "*", "tab\t", ".dot", "dir/-n",
 ];
 
-/// What every script begins with: makes room for a file, whatever is there.
+/// Start of every script: a function that makes room for a file, whatever exists at its path.
 const ROOM: &str = r#"
     room() {
         folder=${1%/*}
@@ -120,7 +120,7 @@ const ROOM: &str = r#"
     }
 "#;
 
-/// A shell script that does random work in a repository.
+/// Returns a shell script that makes random changes in a repository.
 fn work(numbers: &mut Numbers, steps: usize, commits: bool) -> String {
     let mut script = format!("set -e\n{ROOM}");
     for _ in 0..steps {
@@ -140,7 +140,7 @@ fn work(numbers: &mut Numbers, steps: usize, commits: bool) -> String {
     script
 }
 
-/// The files of a tree that git would take.
+/// Returns the files of a tree that git does not ignore.
 fn of_git(root: &Path) -> Result<BTreeMap<PathBuf, (char, Vec<u8>)>> {
     let listed = Command::new("git")
         .current_dir(root)
@@ -152,7 +152,8 @@ fn of_git(root: &Path) -> Result<BTreeMap<PathBuf, (char, Vec<u8>)>> {
     Ok(all)
 }
 
-/// Host, guest, random work and commits there, and out: the same files, and nothing of the user's is touched.
+/// Sends a repository, changes and commits at random in the guest, and gets the work back: the files are the same,
+/// and the user's own are unchanged.
 #[scenario(Here, LabMore, Slow)]
 fn what_goes_in_and_is_worked_on_comes_out_the_same() -> Result<()> {
     let trips = if in_lab() { ROUND_TRIPS_IN_LAB } else { ROUND_TRIPS };
@@ -234,14 +235,14 @@ fn a_throw_away_vm_leaves_its_commits_here() -> Result<()> {
     assert_eq!(users(&root)?, before);
     assert_eq!(git(&root, &["log", "--format=%s %an", "main..refs/banger/box/HEAD"])?, "x A U Thor\n");
     assert_eq!(git(&root, &["show", "refs/banger/box/uncommitted:new"])?, "y\n");
-    // Where nothing was done but what is ignored, nothing is kept; nor where that was not wanted.
+    // Nothing is saved if only ignored files have changed, or with `--discard`.
     git(&root, &["update-ref", "-d", "refs/banger/box/HEAD"])?;
     within(&host, &root, &[&make[..], &["--", "true"]].concat())?.success()?;
     let build = "mkdir target; echo built > target/out; git status >/dev/null";
     within(&host, &root, &[&make[..], &["--", "sh", "-c", build]].concat())?.success()?;
     within(&host, &root, &[&make[..], &["--discard", "--", "sh", "-c", "echo z > z"]].concat())?.success()?;
     assert!(git(&root, &["rev-parse", "--verify", "-q", "refs/banger/box/HEAD"]).is_err());
-    // The command's status is ours, whatever is brought out.
+    // The exit status is the command's, even if work is saved.
     within(&host, &root, &[&make[..], &["--", "sh", "-c", "echo z > z; exit 7"]].concat())?.code(7)?;
     host.nothing_left()
 }
@@ -261,7 +262,7 @@ fn sent_again_only_changes_go_and_work_there_is_never_overwritten() -> Result<()
     let there = |script: &str| host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script]);
     assert_eq!(there("ls -A /root | grep -v lost || true")?, "", "a dry run makes nothing");
 
-    // A guest without git gets all that git needs, and the files.
+    // A guest without git also gets the files that git needs.
     within(&host, &root, &prepare)?.fails(0, &["one untracked file stays here", "2 files"])?;
     assert_eq!(there("cat repo/README.md repo/.git/HEAD")?, "a readme\nref: refs/heads/main\n");
     within(&host, &root, &prepare)?.fails(0, &["has all of it"])?;
@@ -284,7 +285,7 @@ fn sent_again_only_changes_go_and_work_there_is_never_overwritten() -> Result<()
         ])
     );
 
-    // Deleted with force, with work in it: down, it is started for that.
+    // Deleting a VM saves its work. A stopped VM is started for that.
     host.ok(&["vm", "stop", "box"])?;
     host.banger(&["vm", "delete", "box"])?.fails(0, &["refs/banger/box/uncommitted"])?;
     assert_eq!(git(&root, &["show", "refs/banger/box/uncommitted:new"])?, "new\n");
@@ -299,12 +300,12 @@ fn what_breaks_in_the_middle_leaves_nothing_half_made() -> Result<()> {
     let there = |script: &str| host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script]);
     let nothing_there = || Ok(there("ls -A /root | grep -v lost || true")?.is_empty());
     let prepare = ["vm", "workspace", "prepare", "box", "--include-untracked"];
-    // More than the disk has.
+    // More than the disk has space for.
     let large = fs::File::create(root.join("large"))?;
     large.set_len(400 << 20)?;
     within(&host, &root, &prepare)?.fails(1, &["in VM box: cannot write", "space"])?;
     ensure!(nothing_there()?, "something is left: {}", there("ls -laR /root")?);
-    // Ctrl-C, and a client that is killed.
+    // Ctrl-C, and a killed client.
     large.set_len(200 << 20)?;
     for (signal, status) in [(Signal::INT, Some(130)), (Signal::KILL, None)] {
         let mut sending = start_within(&host, &root, &prepare)?;
@@ -313,7 +314,7 @@ fn what_breaks_in_the_middle_leaves_nothing_half_made() -> Result<()> {
         ensure!(sending.finish(b"")?.status.code() == status, "{signal:?}");
         until("nothing is left in the guest", nothing_there)?;
     }
-    // Two at once: one is told, or comes when the other has ended; what is there is whole.
+    // Two in parallel: one is refused, or runs after the other; the result is complete.
     large.set_len(20 << 20)?;
     let (one, two) = thread::scope(|scope| {
         let send = || within(&host, &root, &prepare);
@@ -339,7 +340,7 @@ fn what_cannot_go_in_is_told_before_a_vm_is_made() -> Result<()> {
     let run = |folder: &Path, more: &[&str]| {
         within(&host, folder, &[&["vm", "run", "--rm", "."], more, &["--", "true"]].concat())
     };
-    // The host's own folder may be in a repository.
+    // The host's own directory may be inside a repository.
     let outside = tempfile::tempdir()?;
     run(outside.path(), &[])?.fails(125, &["is in no git repository", "git init"])?;
     let bare = host.path("bare");

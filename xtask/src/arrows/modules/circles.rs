@@ -1,4 +1,4 @@
-//! Circles among a module and its children.
+//! Finds cycles among a module and its children.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -7,18 +7,18 @@ use super::{
     tree::{Id, Tree},
 };
 
-/// Modules of one parent that use each other, directly or through others.
+/// A cycle: modules with the same parent that use each other, directly or through others.
 #[derive(Debug)]
 pub(super) struct Circle<'a> {
-    /// Every module of the circle; the parent itself can be one.
+    /// Every module of the cycle; the parent itself can be one.
     pub(super) members: BTreeSet<Id>,
-    /// A shortest way around.
+    /// A shortest path around the cycle.
     pub(super) around: Vec<&'a Arrow>,
 }
 
 type Graph<'a> = BTreeMap<Id, BTreeMap<Id, &'a Arrow>>;
 
-/// The circles of a tree, those of outer modules first.
+/// Returns the cycles of a tree, those of outer modules first.
 pub(super) fn circles<'a>(tree: &Tree, arrows: &'a [Arrow]) -> Vec<Circle<'a>> {
     let mut families: BTreeMap<Id, Graph<'a>> = BTreeMap::new();
     for arrow in arrows {
@@ -28,7 +28,7 @@ pub(super) fn circles<'a>(tree: &Tree, arrows: &'a [Arrow]) -> Vec<Circle<'a>> {
     families.values().flat_map(circles_of).collect()
 }
 
-/// The closest module above two files, and what each of them is in among that module and its children.
+/// Returns the closest common module of two files, and which of it and its children contains each file.
 fn siblings(tree: &Tree, from: Id, to: Id) -> (Id, Id, Id) {
     let (from, to) = (ancestry(tree, from), ancestry(tree, to));
     let common = from.iter().zip(&to).take_while(|(one, other)| one == other).count();
@@ -36,7 +36,7 @@ fn siblings(tree: &Tree, from: Id, to: Id) -> (Id, Id, Id) {
     (parent, *from.get(common).unwrap_or(&parent), *to.get(common).unwrap_or(&parent))
 }
 
-/// A file's modules from the root down.
+/// Returns a file's modules, from the root down.
 fn ancestry(tree: &Tree, id: Id) -> Vec<Id> {
     let mut modules: Vec<Id> =
         std::iter::successors(Some(id), |id| tree.modules[*id].parent.map(|parent| tree.file_of(parent)))
@@ -61,7 +61,7 @@ fn circles_of<'a>(graph: &Graph<'a>) -> Vec<Circle<'a>> {
     found
 }
 
-/// What a module uses, directly or through others.
+/// Returns the modules that a module uses, directly or through others.
 fn reachable(graph: &Graph<'_>, from: Id) -> BTreeSet<Id> {
     let mut reached = BTreeSet::new();
     let mut next = vec![from];
@@ -72,7 +72,7 @@ fn reachable(graph: &Graph<'_>, from: Id) -> BTreeSet<Id> {
     reached
 }
 
-/// The shortest way from a module back to itself.
+/// Returns a shortest path from a module back to itself.
 fn way_around<'a>(graph: &Graph<'a>, start: Id) -> Vec<&'a Arrow> {
     let mut ways: BTreeMap<Id, Vec<&'a Arrow>> = BTreeMap::new();
     let mut next = VecDeque::from([(start, Vec::new())]);

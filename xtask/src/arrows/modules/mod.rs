@@ -1,18 +1,19 @@
-//! No circle of uses among the modules of a crate.
+//! Checks that the modules of a crate do not use each other in a cycle.
 //!
-//! A file *uses* another when it names an item that the other file defines: in a `use`, in an expression or
-//! type, or in the arguments of a macro or an attribute. What counts:
+//! A file *uses* another if it names an item that the other file defines: in a `use`, in an expression or type, or in
+//! the arguments of a macro or an attribute. The rules:
 //!
-//! - A re-export is followed to the file that defines the item, and is no use itself. So a `mod.rs` that declares
-//!   its children and re-exports their items uses nothing.
+//! - A re-export counts for the file that defines the item, and is no use itself. So a `mod.rs` that declares its
+//!   children and re-exports their items uses nothing.
 //! - `T::method`, `Self::method` and `self.method` also use the file of the inherent impl block that has the method.
-//!   Other method calls are not seen: they would need the receiver's type.
-//! - A block `mod` belongs to its file. A name that a file does not visibly define is one that its macros define.
-//! - Code for tests does not count: `#[cfg(test)]`, `#[test]`, and targets other than a library or a program.
+//!   Other method calls are ignored: they would need the receiver's type.
+//! - A block `mod` belongs to its file. If a file does not visibly define a name, its macros are assumed to.
+//! - Test code is ignored: `#[cfg(test)]`, `#[test]`, and targets other than a library or a program.
 //!
-//! Each module and its children are then checked together. A child stands for all files below it, and the parent
-//! stands for its own file. They form a *circle* when one uses another that uses the first, directly or through
-//! others. So neither siblings nor a child and its parent may need each other: what both need belongs below both.
+//! Each module is then checked together with its children. A child includes all files below it; the parent is only
+//! its own file. They form a *cycle* (in messages: a circle) if one uses another that uses the first, directly or
+//! through others. So siblings must not depend on each other, nor a child and its parent: move the shared code below
+//! both.
 
 mod circles;
 mod resolve;
@@ -26,10 +27,10 @@ use super::metadata::Package;
 use crate::project::Project;
 use tree::{Id, ROOT, Tree};
 
-/// Crates that may still have circles.
+/// Crates that may still have cycles.
 const EXEMPT: &[&str] = &[];
 
-/// Describes each circle among the modules of the packages' libraries and programs.
+/// Describes each cycle among the modules of the packages' libraries and programs.
 pub(super) fn circles(project: &Project, packages: &[Package]) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     for package in packages {
@@ -49,7 +50,7 @@ pub(super) fn circles(project: &Project, packages: &[Package]) -> Result<Vec<Str
     Ok(wrong.into_iter().map(|circle| circle.replace(&root, "")).collect())
 }
 
-/// Describes each circle of a target: its modules, and the uses of a shortest way around.
+/// Describes each cycle of a target: its modules, and the uses along a shortest path.
 fn circles_of(root: &Path) -> Result<Vec<String>> {
     let tree = Tree::read(root)?;
     let arrows = resolve::arrows(&tree);
@@ -77,7 +78,7 @@ mod tests {
 
     use super::*;
 
-    /// The circles of a crate with these files, its directory's name left out.
+    /// Returns the cycles of a crate with these files, as paths relative to its directory.
     fn circles_in(files: &[(&str, &str)]) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -149,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_reexport_is_followed_to_the_file_that_defines_the_item() {
-        // By name, by glob and under another name; `b` uses `a::low` only.
+        // By name, by glob and under another name; `b` only uses `a::low`.
         let found = circles_in(&[
             ("lib.rs", "mod a; mod b; pub use a::*; pub use b::B as Bee;"),
             ("a.rs", "mod low; pub use low::{Low, Low as Deep}; pub use crate::b::B;"),

@@ -1,10 +1,10 @@
-//! Which file defines what a path names.
+//! Resolves paths to the files that define the items.
 
 use std::collections::BTreeMap;
 
 use super::tree::{Id, Module, ROOT, Tree};
 
-/// Where a file uses an item that another defines.
+/// A use of an item by a file that does not define it.
 #[derive(Debug)]
 pub(super) struct Arrow {
     pub(super) from: Id,
@@ -14,7 +14,7 @@ pub(super) struct Arrow {
     pub(super) item: String,
 }
 
-/// The arrows between a tree's files, one for each pair.
+/// Returns the uses between a tree's files, one for each pair of files.
 pub(super) fn arrows(tree: &Tree) -> Vec<Arrow> {
     let resolver = Resolver::new(tree);
     let mut found: BTreeMap<(Id, Id), Arrow> = BTreeMap::new();
@@ -32,7 +32,7 @@ pub(super) fn arrows(tree: &Tree) -> Vec<Arrow> {
     found.into_values().collect()
 }
 
-/// What a name stands for. It can be a module and a function at once.
+/// A module or an item that a name refers to. A name can be a module and a function at once.
 #[derive(Debug, Clone)]
 enum Meaning {
     Module(Id),
@@ -41,7 +41,7 @@ enum Meaning {
 
 struct Resolver<'a> {
     tree: &'a Tree,
-    /// The files with inherent methods of a type: by the type's module and name, and the method's name.
+    /// Files with inherent methods of a type, by the type's module, the type's name and the method's name.
     methods: BTreeMap<(Id, String, String), Vec<Id>>,
 }
 
@@ -62,7 +62,7 @@ impl<'a> Resolver<'a> {
         resolver
     }
 
-    /// The files that define what a path in a module names, each with the item's whole path.
+    /// Returns the files that define what a path refers to, each with the item's full path.
     fn definitions(&self, from: Id, path: &[String]) -> Vec<(Id, String)> {
         let mut found = Vec::new();
         for (meaning, rest) in self.meanings(from, path, &mut Vec::new()) {
@@ -79,7 +79,7 @@ impl<'a> Resolver<'a> {
         found
     }
 
-    /// What a path in a module names, each with the number of segments left over: those within an item.
+    /// Resolves a path in a module. Each result has the number of remaining segments, which are within an item.
     fn meanings(&self, from: Id, path: &[String], pending: &mut Vec<(Id, String)>) -> Vec<(Meaning, usize)> {
         let mut module = from;
         let mut rest = path;
@@ -99,12 +99,12 @@ impl<'a> Resolver<'a> {
         };
         let mut meanings = self.named(module, first, pending);
         if meanings.is_empty() && explicit {
-            // A macro of that module defines it.
+            // A macro in that module defines it.
             meanings.push(Meaning::Item(module, first.clone()));
         }
         let mut found = Vec::new();
         while let Some((next, others)) = rest.split_first() {
-            // A function can have a module's name, and nothing is within it.
+            // A function can have the same name as a module, and contains no items.
             if meanings.iter().any(|meaning| matches!(meaning, Meaning::Module(_))) {
                 meanings.retain(|meaning| matches!(meaning, Meaning::Module(_)));
             }
@@ -128,7 +128,7 @@ impl<'a> Resolver<'a> {
         found
     }
 
-    /// What a name stands for in a module: its own, imported, or by a glob.
+    /// Resolves a name in a module: defined there, imported, or from a glob import.
     fn named(&self, id: Id, name: &str, pending: &mut Vec<(Id, String)>) -> Vec<Meaning> {
         let module: &Module = &self.tree.modules[id];
         let mut found: Vec<Meaning> =

@@ -29,14 +29,14 @@ pub(super) struct Tree {
 /// A module: a file, or a block within one.
 #[derive(Debug)]
 pub(super) struct Module {
-    /// Its path from the crate's root, such as `vm::start`; empty for the root.
+    /// The path from the crate's root, such as `vm::start`; empty for the root.
     pub(super) path: String,
     pub(super) parent: Option<Id>,
     pub(super) file: PathBuf,
     /// Whether the module is a block in its parent's file.
     inline: bool,
     pub(super) children: BTreeMap<String, Id>,
-    /// The names of what it defines.
+    /// Names of the items that it defines.
     pub(super) items: BTreeSet<String>,
     pub(super) imports: Vec<Import>,
     pub(super) uses: Vec<Use>,
@@ -44,16 +44,16 @@ pub(super) struct Module {
     pub(super) methods: Vec<(Vec<String>, String)>,
 }
 
-/// A `use`, one for each name.
+/// One imported name of a `use`.
 #[derive(Debug)]
 pub(super) struct Import {
-    /// The name in this module; `None` for a glob.
+    /// The name in this module, or `None` for a glob import.
     pub(super) name: Option<String>,
     pub(super) used: Use,
     pub(super) reexport: bool,
 }
 
-/// A path as it is written in a module, and its line.
+/// A path as written in a module, and its line.
 #[derive(Debug)]
 pub(super) struct Use {
     pub(super) path: Vec<String>,
@@ -70,7 +70,7 @@ impl Tree {
         Ok(tree)
     }
 
-    /// The module whose file a module is in.
+    /// Returns the module whose file contains a module.
     pub(super) fn file_of(&self, mut id: Id) -> Id {
         while let (true, Some(parent)) = (self.modules[id].inline, self.modules[id].parent) {
             id = parent;
@@ -101,7 +101,7 @@ impl Tree {
         id
     }
 
-    /// Reads a module's file; `folder` has the files of its children.
+    /// Reads a module's file; the directory has the files of its children.
     fn read_file(&mut self, id: Id, folder: &Path) -> Result<()> {
         let path = self.modules[id].file.clone();
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -136,10 +136,10 @@ impl Tree {
     }
 }
 
-/// Collects what a module defines, imports and uses.
+/// Collects the items, imports and uses of a module.
 struct Reader<'a> {
     module: &'a mut Module,
-    /// The type of the impl block around, as written.
+    /// The type of the enclosing impl block, as written.
     self_type: Option<Vec<String>>,
 }
 
@@ -149,7 +149,7 @@ impl Reader<'_> {
         self.module.uses.push(used);
     }
 
-    /// A path with the impl block's type in place of `Self`.
+    /// Replaces `Self` in a path with the impl block's type.
     fn without_self(&self, path: Vec<String>) -> Vec<String> {
         match (&self.self_type, path.split_first()) {
             (Some(self_type), Some((first, rest))) if first == "Self" => {
@@ -190,7 +190,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Paths and calls of own methods in tokens that syn leaves as they are: arguments of macros and attributes.
+    /// Collects paths and calls of `self` methods from tokens that syn does not parse: arguments of macros and
+    /// attributes.
     fn tokens(&mut self, tokens: TokenStream) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
         let is = |at: usize, mark: char| matches!(tokens.get(at), Some(TokenTree::Punct(p)) if p.as_char() == mark);
@@ -307,7 +308,7 @@ fn segments(path: &syn::Path) -> Vec<String> {
     path.segments.iter().map(|segment| segment.ident.unraw().to_string()).collect()
 }
 
-/// Whether `#[test]`, `#[cfg(test)]` or `#[cfg(all(test, …))]` keeps an item out of the program.
+/// Returns whether `#[test]`, `#[cfg(test)]` or `#[cfg(all(test, …))]` excludes an item from the program.
 fn for_tests(attributes: &[Attribute]) -> bool {
     fn needs_test(condition: &Meta) -> bool {
         let Meta::List(list) = condition else { return condition.path().is_ident("test") };
@@ -342,7 +343,7 @@ fn attributes(item: &Item) -> &[Attribute] {
     }
 }
 
-/// The name that an item defines.
+/// Returns the name that an item defines.
 fn defined(item: &Item) -> Option<&Ident> {
     match item {
         Item::Const(item) => Some(&item.ident),

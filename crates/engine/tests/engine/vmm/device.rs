@@ -1,4 +1,4 @@
-//! The fake vsock device: the real one's arguments and sockets; see [`vsock`](super::vsock).
+//! The fake vsock device: same arguments and sockets as the real one; see [`vsock`](super::vsock).
 
 use std::{
     collections::VecDeque,
@@ -28,7 +28,7 @@ pub(crate) async fn main(args: &[OsString]) -> Result<()> {
     end_with_the_test(&root)?;
     Faults::of(&root).reach(Phase::Device).await;
     let host = UnixListener::bind(uds)?;
-    // The engine starts QEMU when this socket appears, which must not be between bind and listen.
+    // The engine starts QEMU when this socket appears. Renamed so that it never appears between bind and listen.
     let partial = socket.with_extension("partial");
     let guest = UnixListener::bind(&partial)?;
     std::fs::rename(partial, socket)?;
@@ -36,7 +36,7 @@ pub(crate) async fn main(args: &[OsString]) -> Result<()> {
 }
 
 async fn serve(host: &UnixListener, guest: &UnixListener, uds: &Path) -> Result<()> {
-    // Connections of the host that the guest has not accepted, and accepting connections of the guest.
+    // Host connections that the guest has not accepted, and guest connections that wait to accept one.
     let (mut calling, mut accepting) = (VecDeque::new(), VecDeque::new());
     loop {
         tokio::select! {
@@ -59,13 +59,13 @@ async fn serve(host: &UnixListener, guest: &UnixListener, uds: &Path) -> Result<
 }
 
 async fn call(guest: UnixStream, path: PathBuf) {
-    // If the host does not listen, the guest's connection ends.
+    // If the host does not listen, the guest's connection is closed.
     if let Ok(host) = UnixStream::connect(path).await {
         splice(host, guest).await;
     }
 }
 
 async fn splice(mut host: UnixStream, mut guest: UnixStream) {
-    // Either side may hang up at any time.
+    // Either side may disconnect at any time.
     let _ = copy_bidirectional(&mut host, &mut guest).await;
 }

@@ -1,4 +1,4 @@
-//! The fault that a test gives to the VMs of its host, in a file that the fake VMMs read.
+//! The fault that a test injects into the VMs of its host, in a file that the fake VMMs read.
 
 use std::{
     future::pending,
@@ -13,37 +13,37 @@ use tokio::net::UnixDatagram;
 
 use super::{console, die};
 
-/// A stage of a VM's life.
+/// A phase of a VM's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Phase {
     /// The vsock device is about to create its socket.
     Device,
     /// The VMM is about to create its control socket.
     Launch,
-    /// The guest's kernel runs; the agent has not called yet.
+    /// The guest's kernel runs; the agent has not connected yet.
     Boot,
-    /// The agent has called, but not sent its greeting.
+    /// The agent has connected, but not sent its greeting.
     Call,
-    /// The agent has received its identity.
+    /// The agent has received its configuration.
     Configure,
     /// The VMM's control socket receives a request.
     Control,
     /// The agent has received a power-off request; Ctrl-Alt-Del still works.
     PowerOff,
-    /// As before, but Ctrl-Alt-Del does not work either.
+    /// Same as `PowerOff`, but Ctrl-Alt-Del does not work either.
     Reset,
 }
 
-/// What goes wrong at a stage.
+/// Effect of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Fault {
     /// The process exits with status 1.
     Dies,
-    /// The guest's kernel panics, which is a reset.
+    /// The guest's kernel panics, which causes a reset.
     Panics,
     /// The process stops responding.
     Hangs,
-    /// The response is nonsense, or a refusal.
+    /// The response is garbage, or a refusal.
     Garbles,
 }
 
@@ -64,12 +64,12 @@ impl Faults {
         Self { fault: serde_json::from_slice(&text).unwrap_or(None), reached: root.join(REACHED) }
     }
 
-    /// Returns whether this is the fault.
+    /// Returns whether the fault is `fault` in `phase`.
     pub(super) fn is(&self, phase: Phase, fault: Fault) -> bool {
         self.fault == Some((phase, fault))
     }
 
-    /// Applies the fault of `phase`, if any. Returns true when the response must be wrong.
+    /// Applies the fault of `phase`, if any. Returns true if the response must be wrong.
     pub(super) async fn reach(&self, phase: Phase) -> bool {
         match self.fault {
             Some((at, fault)) if at == phase => match fault {
@@ -80,7 +80,7 @@ impl Faults {
                 }
                 Fault::Hangs => {
                     let told = StdDatagram::unbound().and_then(|socket| socket.send_to(&[0], &self.reached));
-                    // The test may not listen.
+                    // The test may not be listening.
                     drop(told);
                     pending().await
                 }
@@ -91,7 +91,7 @@ impl Faults {
     }
 }
 
-/// Sets the fault of the VMs in `root` that start from now on.
+/// Sets the fault of the VMs in `root` that start afterwards.
 pub(crate) fn set(root: &Path, fault: Option<(Phase, Fault)>) -> Result<()> {
     Ok(std::fs::write(root.join(FILE), serde_json::to_vec(&fault)?)?)
 }

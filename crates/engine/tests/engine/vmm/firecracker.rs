@@ -119,7 +119,7 @@ pub(super) async fn serve(stream: UnixStream, switches: &Switches) -> Result<()>
         };
         stream.write_all(answer.as_bytes()).await?;
         stream.flush().await?;
-        // After the response, as a real guest takes longer.
+        // After the response, because a real guest takes longer.
         if body.ends_with(b"\"SendCtrlAltDel\"}") {
             switches.ctrl_alt_del();
         }

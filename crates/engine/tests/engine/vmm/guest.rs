@@ -22,7 +22,7 @@ use super::{
     reset,
 };
 
-/// Runs the guest, from the first line of its console on.
+/// Runs the guest, starting with the first line of its console.
 pub(super) async fn boot(hardware: Hardware, switches: Switches) -> Result<()> {
     let Hardware { vsock, disks, .. } = hardware;
     let faults = switches.faults;
@@ -42,7 +42,7 @@ pub(super) async fn boot(hardware: Hardware, switches: Switches) -> Result<()> {
     spawn_local(async move { first.serve(call).await });
     loop {
         let Ok(stream) = vsock.accept(AGENT_PORT).await else {
-            // QEMU runs on without its vsock device, and the guest with it.
+            // QEMU and the guest keep running without the vsock device.
             return pending().await;
         };
         let server = server.clone();
@@ -50,7 +50,7 @@ pub(super) async fn boot(hardware: Hardware, switches: Switches) -> Result<()> {
     }
 }
 
-/// Counts boots in the boot block of the work disk, which ext4 does not use. A replaced disk starts at 1 again.
+/// Counts boots in the work disk's boot block, which ext4 does not use. A replaced disk starts at 1 again.
 fn count_boot(disk: &Path) -> Result<u32> {
     let file = OpenOptions::new().read(true).write(true).open(disk)?;
     let mut number = [0; 4];
@@ -60,7 +60,7 @@ fn count_boot(disk: &Path) -> Result<u32> {
     Ok(boots)
 }
 
-/// A machine that changes nothing on the host that it runs on.
+/// A fake machine that does not change the host.
 #[derive(Debug)]
 struct Fake {
     faults: Faults,
@@ -76,7 +76,7 @@ impl Machine for Fake {
         Ok(())
     }
 
-    /// Prepares a program of the host, run as the test's user. Only tests choose it.
+    /// Prepares a program of the host, which runs as the test's user. Only tests choose it.
     fn command(&self, request: &Exec, env: &BTreeMap<String, String>) -> Result<Command, Failure> {
         let [program, args @ ..] = request.argv.as_slice() else {
             return Err(Failure::new(FailureKind::Invalid, "this guest has no shell"));

@@ -1,7 +1,7 @@
 //! Fake VMMs: processes with the command lines, control sockets, console and exit statuses of the real ones.
 //!
-//! The virtual machine is a task, [`guest`], that runs the real agent's protocol code on the machine's [`vsock`]. A test
-//! can make it fail, see [`faults`].
+//! The virtual machine is a task, [`guest`], that runs the real agent's protocol code on the machine's [`vsock`]. A
+//! test can inject faults, see [`faults`].
 
 mod device;
 pub(crate) mod faults;
@@ -39,11 +39,11 @@ use vsock::Vsock;
 struct Hardware {
     control: PathBuf,
     vsock: Vsock,
-    /// The disks in the guest's order.
+    /// The disks in guest order.
     disks: Vec<PathBuf>,
 }
 
-/// What control sockets can switch.
+/// State that control sockets can change.
 #[derive(Debug, Clone)]
 struct Switches {
     faults: Faults,
@@ -57,7 +57,7 @@ enum Control {
     Qmp,
 }
 
-/// Runs the machine. Returns only when it cannot be set up.
+/// Runs the machine. Returns only if it cannot be set up.
 async fn run(hardware: Hardware, control: Control) -> Result<()> {
     let root = root_of(&hardware.control)?;
     end_with_the_test(&root)?;
@@ -76,7 +76,7 @@ async fn run(hardware: Hardware, control: Control) -> Result<()> {
     pending().await
 }
 
-/// Polls `guest` while the machine is not paused, as its virtual CPU.
+/// Polls `guest`, as its virtual CPU, while the machine is not paused.
 async fn unless_paused(guest: LocalSet, mut paused: watch::Receiver<bool>) {
     let mut guest = pin!(guest);
     loop {
@@ -103,7 +103,7 @@ async fn serve(listener: UnixListener, control: Control, switches: Switches) {
                 Control::Firecracker => firecracker::serve(stream, &switches).await,
                 Control::Qmp => qemu::serve(stream, &switches).await,
             };
-            // A client that hangs up early is normal.
+            // A client that disconnects early is normal.
             drop(served);
         });
     }
@@ -118,22 +118,22 @@ impl Switches {
     }
 }
 
-/// Exits as a VMM does when its guest resets.
+/// Exits like a VMM whose guest resets.
 fn reset() -> ! {
     console("reboot: Restarting system");
     exit(0)
 }
 
-/// Exits as a VMM does that fails.
+/// Exits like a VMM that fails.
 fn die(words: &str) -> ! {
-    // Nobody may read it.
+    // The reader may be gone.
     let _ = writeln!(io::stderr(), "{words}");
     exit(1)
 }
 
 /// Writes a line to the guest's console.
 fn console(line: &str) {
-    // A guest does not notice when the console's keeper has been killed.
+    // A guest does not notice that the log keeper was killed.
     let _ = writeln!(io::stdout(), "{line}");
 }
 
@@ -142,7 +142,7 @@ fn root_of(path: &Path) -> Result<PathBuf> {
     Ok(path.ancestors().nth(4).context("a socket outside of a test")?.to_owned())
 }
 
-/// Makes this process exit when the test process has exited, however that ends.
+/// Makes this process exit when the test process exits, however that happens.
 pub(crate) fn end_with_the_test(root: &Path) -> Result<()> {
     let lock = File::open(root.with_file_name(crate::host::LOCK)).context("the tests' lock")?;
     thread::spawn(move || {
@@ -159,7 +159,7 @@ fn value<'a>(args: &'a [OsString], option: &str) -> Result<&'a Path> {
     Ok(Path::new(args.get(at + 1).with_context(|| format!("{option} has no value"))?))
 }
 
-/// Reads a line and not a byte more: another protocol follows.
+/// Reads a line and not one byte more, because another protocol follows.
 async fn line(stream: &mut UnixStream) -> io::Result<String> {
     use tokio::io::AsyncReadExt;
     let mut line = Vec::new();

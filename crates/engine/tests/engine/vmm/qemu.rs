@@ -43,7 +43,7 @@ fn values<'a>(args: &'a [OsString], option: &'a str) -> impl Iterator<Item = &'a
     pairs.filter(move |(name, _)| *name == option).filter_map(|(_, value)| OsStr::to_str(value))
 }
 
-/// Returns the path that follows `prefix` in a value of `option`; its commas are doubled there.
+/// Returns the path that follows `prefix` in a value of `option`, where commas are doubled.
 fn part(args: &[OsString], option: &str, prefix: &str) -> Option<PathBuf> {
     let value = values(args, option).find_map(|value| value.strip_prefix(prefix))?.replace(",,", "\0");
     Some(value.split(',').next()?.replace('\0', ",").into())
@@ -87,7 +87,7 @@ pub(super) async fn serve(stream: UnixStream, switches: &Switches) -> Result<()>
             _ => error(&format!("The command {name} has not been found")),
         };
         say(&mut stream, &answer).await?;
-        // After the response, as a real guest takes longer.
+        // After the response, because a real guest takes longer.
         let keys = ["ctrl", "alt", "delete"].map(|key| json!({ "type": "qcode", "data": key }));
         match name {
             "send-key" if command["arguments"]["keys"] == json!(keys) => switches.ctrl_alt_del(),

@@ -1,8 +1,8 @@
 //! A guest's end of the vsock: Firecracker's own, or that of a vsock device.
 //!
-//! The fake QEMU and the fake vsock device do not speak vhost-user, which needs a guest's memory. QEMU opens a connection
-//! to the device's socket for each stream. Its first line is `CALL PORT`, which the device connects to the host's port; or
-//! `ACCEPT`, which the device joins with the host's next connection.
+//! The fake QEMU and the fake vsock device do not speak vhost-user, which needs a guest's memory. QEMU opens a
+//! connection to the device's socket for each stream. Its first line is `CALL PORT`, which the device connects to the
+//! host's port, or `ACCEPT`, which the device joins with the host's next connection.
 
 use std::{
     io,
@@ -18,7 +18,7 @@ use super::line;
 
 #[derive(Debug)]
 pub(super) enum Vsock {
-    /// A hybrid vsock of this process.
+    /// A hybrid vsock in this process.
     Own { path: PathBuf, listener: UnixListener },
     /// The socket of a vsock device.
     Device(PathBuf),
@@ -37,7 +37,7 @@ impl Vsock {
         }
     }
 
-    /// Accepts a connection of the host to `port` of the guest.
+    /// Accepts a connection from the host to `port` of the guest.
     pub(super) async fn accept(&self, port: u32) -> io::Result<UnixStream> {
         loop {
             let mut stream = match self {
