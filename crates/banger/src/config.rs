@@ -1,4 +1,4 @@
-//! The configuration that applies to a command here: the environment, the project's file, the user's, the system's.
+//! The configuration of a command, from the environment and the files of the project, the user and the system.
 
 use std::{
     env,
@@ -13,15 +13,15 @@ use banger_api::{
     config::{CONFIG_MAX, Layer, Owner, PROJECT_FILE, ShownKey},
 };
 
-/// What applies here.
+/// Loads the configuration for the current directory.
 pub(crate) fn load() -> Result<Config, ApiError> {
     load_at(env::current_dir().ok().as_deref())
 }
 
-/// What applies to a VM for the repository that `path` is in; without one, what applies here.
+/// Loads the configuration for the repository that contains `path`; without a path, for the current directory.
 pub(crate) fn load_for(path: Option<&Path>) -> Result<Config, ApiError> {
     match path {
-        // Where it really is, as git sees it. A path that is not there has no project; who needs it says so.
+        // The canonical path, as git sees it. A missing path has no project; the code that needs the path reports it.
         Some(path) => load_at(fs::canonicalize(path).ok().as_deref()),
         None => load(),
     }
@@ -44,7 +44,7 @@ fn load_at(place: Option<&Path>) -> Result<Config, ApiError> {
     Ok(Config::new(layers, host_size()))
 }
 
-/// `request` with what it leaves out as in `config`.
+/// Returns `request` with unset fields filled from `config`.
 pub(crate) fn fill(config: &Config, request: CreateVm) -> CreateVm {
     CreateVm {
         image: request.image.or_else(|| config.image().map(ToString::to_string)),
@@ -59,13 +59,13 @@ pub(crate) fn fill(config: &Config, request: CreateVm) -> CreateVm {
     }
 }
 
-/// Each key's value and origin, for help texts: what is built in where the configuration cannot be used. The command
-/// itself then says why.
+/// Returns each key's value and origin for help texts: the built-in ones if the configuration is invalid. The command
+/// itself then reports the error.
 pub(crate) fn shown() -> Vec<ShownKey> {
     load().unwrap_or_else(|_| Config::new([], host_size())).shown()
 }
 
-/// Puts into the help of `command`'s flags which variable sets each, and what applies without either.
+/// Adds the environment variable and the effective default to the help of each of `command`'s flags.
 pub(crate) fn with_defaults(command: clap::Command, defaults: &[ShownKey]) -> clap::Command {
     let flags: Vec<_> = command.get_arguments().map(|flag| flag.get_id().clone()).collect();
     let known = defaults.iter().filter(|key| flags.iter().any(|flag| flag.as_str() == key.name));
@@ -79,8 +79,8 @@ pub(crate) fn with_defaults(command: clap::Command, defaults: &[ShownKey]) -> cl
     })
 }
 
-/// The nearest file of a project from `here` up to the root of the git repository that it is in; outside of one, only
-/// `here` itself is looked at.
+/// Returns the nearest project file from `here` up to the root of its git repository. Outside a repository, looks
+/// only in `here`.
 fn project_file(here: &Path) -> Option<PathBuf> {
     let is_root = |folder: &&Path| folder.join(".git").exists();
     let root = here.ancestors().find(is_root).unwrap_or(here);
@@ -89,7 +89,7 @@ fn project_file(here: &Path) -> Option<PathBuf> {
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // A repository may bring anything under that name; a pipe would be waited for.
+    // A repository may have anything under that name; reading a pipe would block.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a file"));
     }

@@ -1,4 +1,4 @@
-//! Leave to send the files that a project asks for: the user's, and for exactly those.
+//! The user's permission to send the files that a project requests, valid for exactly those files.
 
 use std::{
     fs, io,
@@ -14,7 +14,7 @@ use ring::digest::{SHA256, digest};
 
 use crate::{error::CommandError, file_sync, ui::Ui};
 
-/// The files that the project of `config` asks for and may have; what the user agrees to is kept within `state`.
+/// Returns the files that the project of `config` requests and the user permits; stores the permission in `state`.
 pub(crate) fn files(config: &Config, state: &Path, ui: &Ui) -> Result<Vec<FileSync>, CommandError> {
     let Some(project) = config.project().filter(|project| !project.file_sync.is_empty()) else {
         return Ok(Vec::new());
@@ -51,7 +51,7 @@ fn agreed(project: &Project, agreement: &Agreement, ui: &Ui) -> Result<bool, Com
     Ok(true)
 }
 
-/// What the user agrees to: a file that is there once that is so.
+/// The user's permission to send files; its file exists once the user has agreed.
 #[derive(Debug)]
 struct Agreement {
     path: PathBuf,
@@ -59,7 +59,7 @@ struct Agreement {
 }
 
 impl Agreement {
-    /// To exactly the files that `project` asks for, where it is.
+    /// Returns the permission for exactly the files that `project` requests, at the project's path.
     fn about(project: &Project, state: &Path) -> io::Result<Self> {
         let about = serde_json::to_vec(&(project.file.as_os_str().as_bytes(), &project.file_sync))?;
         let name: String =

@@ -1,5 +1,6 @@
-//! What the user shows to registries: as `docker login` and `podman login` keep it, in their files or in the programs
-//! that these name. The daemon reads neither: it gets what is for the one registry that it is to ask.
+//! The user's credentials for registries, as `docker login` and `podman login` store them: in their files, or in the
+//! credential helpers that the files name. The daemon reads neither: the CLI sends it only the credentials of the
+//! registries that a request needs.
 
 use std::{
     collections::HashMap,
@@ -17,16 +18,16 @@ use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 use crate::ui::Ui;
 
-/// Docker's own registry as its files have it.
+/// Docker Hub's name in login files.
 const DOCKER_HUB: &str = "index.docker.io";
 
-/// How long a program may take; it may ask the user for something.
+/// Timeout of a credential helper; it may ask the user for input.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What a program says in the place of a name when the secret is an identity token.
+/// User name that a credential helper returns when the secret is an identity token.
 const TOKEN: &str = "<token>";
 
-/// A registry's credentials as a file has them (docker-login(1), "Configuration").
+/// A registry's credentials in a login file (docker-login(1), "Configuration").
 #[derive(Debug, Default, Deserialize)]
 struct Entry {
     /// base64 of NAME:SECRET.
@@ -44,7 +45,7 @@ struct LoginFile {
     creds_store: Option<String>,
 }
 
-/// What a credential helper prints.
+/// Output of a credential helper.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Helped {
@@ -52,14 +53,14 @@ struct Helped {
     secret: String,
 }
 
-/// Where a registry's credentials are.
+/// Location of a registry's credentials.
 #[derive(Debug, PartialEq, Eq)]
 enum Place {
     Here { username: String, secret: String },
     Helper { program: String, server: String },
 }
 
-/// What the user shows for the image `name`, should it have to be fetched: of one that is here, nobody is asked.
+/// Returns the user's credentials for the image `name` if it must be pulled; none if it exists locally.
 pub(crate) async fn if_needed(client: &Client, name: Option<&str>, ui: &Ui) -> Vec<Credentials> {
     let Some(Ok(name)) = name.map(str::parse::<ImageName>) else { return Vec::new() };
     if client.images().await.is_ok_and(|here| resolve_image(&here, name.as_str()).is_ok()) {
@@ -68,9 +69,9 @@ pub(crate) async fn if_needed(client: &Client, name: Option<&str>, ui: &Ui) -> V
     of_user(client, &name, ui).await
 }
 
-/// What the user shows for the image `name`; what cannot be had is told.
+/// Returns the user's credentials for the image `name`; warns about those that cannot be read.
 pub(crate) async fn of_user(client: &Client, name: &ImageName, ui: &Ui) -> Vec<Credentials> {
-    // The daemon tells what is wrong with a catalog.
+    // The daemon reports errors in a catalog.
     let catalog = client.catalog_images().await.unwrap_or_default();
     let names = match catalog.into_iter().find(|entry| entry.name == *name) {
         Some(entry) => entry.references,
@@ -118,7 +119,7 @@ fn find(reference: &Reference) -> Result<Option<Place>, String> {
     Ok(None)
 }
 
-/// The files that hold logins, the first that has one for a registry wins.
+/// Returns the possible login files; the first with credentials for a registry is used.
 fn files(variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
     let home = variable("HOME");
     let in_home = |rest: &str| home.as_ref().map(|home| home.join(rest));
@@ -148,7 +149,7 @@ fn read(path: &Path) -> Result<Option<LoginFile>, String> {
 }
 
 impl LoginFile {
-    /// Where the credentials for `reference` are: those of the longest beginning of its path, as Podman has it.
+    /// Returns where the credentials for `reference` are: those of the longest matching path prefix, like Podman.
     fn place(&self, reference: &Reference) -> Result<Option<Place>, &'static str> {
         let whole = format!("{}/{}", reference.registry(), reference.repository());
         let mut path = whole.as_str();
@@ -163,7 +164,7 @@ impl LoginFile {
                 if let Some(place) = entry.place()? {
                     return Ok(Some(place));
                 }
-                // With a store for all, the file only says that there is one.
+                // With `credsStore`, the file only says that credentials exist.
                 if let Some(program) = &self.creds_store {
                     return helper(program, reference).map(Some);
                 }
@@ -189,13 +190,13 @@ impl Entry {
         let text = BASE64_STANDARD.decode(&self.auth).map_err(|_| BROKEN)?;
         let text = String::from_utf8(text).map_err(|_| BROKEN)?;
         let (username, secret) = text.split_once(':').ok_or(BROKEN)?;
-        // Docker before 1.10 filled it up with NULs.
+        // Docker before 1.10 padded it with NULs.
         let secret = secret.trim_end_matches('\0').to_owned();
         Ok(Some(Place::Here { username: username.to_owned(), secret }))
     }
 }
 
-/// A key of a login file as a registry and a path: `https://index.docker.io/v1/` is `docker.io`.
+/// Returns a login file's key as registry and path: `https://index.docker.io/v1/` becomes `docker.io`.
 fn plain(key: &str) -> String {
     let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     let key = key.trim_end_matches('/');
@@ -216,8 +217,8 @@ fn helper(name: &str, reference: &Reference) -> Result<Place, &'static str> {
     Ok(Place::Helper { program: format!("docker-credential-{name}"), server })
 }
 
-/// Asks a credential helper (github.com/docker/docker-credential-helpers, "Development"); `None` when it has nothing for
-/// this server.
+/// Asks a credential helper (github.com/docker/docker-credential-helpers, "Development"). Returns `None` if it has no
+/// credentials for this server.
 async fn ask(program: &str, server: &str) -> Result<Option<(String, String)>, String> {
     let failed = |error: io::Error| format!("cannot run {program}: {error}");
     let mut child = Command::new(program)
@@ -242,7 +243,7 @@ async fn ask(program: &str, server: &str) -> Result<Option<(String, String)>, St
 fn understood(program: &str, output: &Output) -> Result<Option<(String, String)>, String> {
     let words = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
-        // The one text that helpers share for that, on their standard output.
+        // The message that all helpers print on standard output when they have none.
         let nothing = words.contains("credentials not found");
         let told = words.lines().next().unwrap_or_default();
         return if nothing { Ok(None) } else { Err(format!("{program} failed: {told}")) };

@@ -1,4 +1,4 @@
-//! A command's failure, and the exit status that it is.
+//! A command's failure and its exit status.
 
 use std::{io, path::Path};
 
@@ -7,36 +7,36 @@ use rustix::process::Signal;
 
 /// Exit status of a command that failed.
 const FAILED: u8 = 1;
-/// Exit status where the guest command's own status would be, and banger itself failed.
+/// Exit status of banger's own failure in commands that otherwise return the guest command's status.
 const FAILED_IN_SESSION: u8 = 125;
 /// Exit status of wrong usage.
 const USAGE: u8 = 2;
 
-/// Why a command failed.
+/// A command's failure.
 #[derive(Debug)]
 pub(crate) struct CommandError {
-    /// What to tell; nothing when it has been told, or when there is nobody left to tell.
+    /// Error to print; `None` if it was already printed, or if the output has no reader.
     pub(crate) error: Option<ApiError>,
     pub(crate) status: u8,
 }
 
 impl CommandError {
-    /// A failure of `vm run`, `exec`, `shell` or `ssh`.
+    /// Returns a failure of `vm run`, `exec`, `shell` or `ssh`.
     pub(crate) fn in_session(error: ApiError) -> Self {
         Self { error: Some(error), status: FAILED_IN_SESSION }
     }
 
-    /// Wrong usage that only shows when the arguments are looked at together.
+    /// Returns a usage error that only the combination of arguments shows.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self { error: Some(ApiError::new(ErrorKind::Invalid, message)), status: USAGE }
     }
 
-    /// The end by a signal, as a shell tells it of a command.
+    /// Returns the failure after a signal, with the status that a shell uses (128+n).
     pub(crate) fn interrupted(signal: Signal) -> Self {
         Self::told(u8::try_from(128 + signal.as_raw()).unwrap_or(u8::MAX))
     }
 
-    /// A failure that has been told.
+    /// Returns a failure that was already reported.
     pub(crate) fn told(status: u8) -> Self {
         Self { error: None, status }
     }
@@ -50,7 +50,7 @@ impl From<ApiError> for CommandError {
 
 impl From<io::Error> for CommandError {
     fn from(error: io::Error) -> Self {
-        // Whoever read the output has had enough.
+        // The reader of the output has closed it.
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self::told(FAILED);
         }
@@ -58,7 +58,7 @@ impl From<io::Error> for CommandError {
     }
 }
 
-/// The failure to read a file of the user's.
+/// Returns the error for a user's file that cannot be read.
 pub(crate) fn unreadable(path: &Path, error: &io::Error) -> ApiError {
     let kind = match error.kind() {
         io::ErrorKind::NotFound => ErrorKind::NotFound,

@@ -1,4 +1,4 @@
-//! Files of the user's that are in every VM: put there at each start, by the user.
+//! The user's files that banger copies into every VM at each start, on the user's behalf.
 
 use std::{
     env,
@@ -24,13 +24,13 @@ use crate::{
     ui::{Table, Ui},
 };
 
-/// Permissions of a file whose entry does not say.
+/// Permissions of a file whose entry sets none.
 const PRIVATE: u32 = 0o600;
 
-/// What a guest path is beneath.
+/// Directory that guest paths are relative to.
 const GUEST_HOME: &[u8] = b"/root";
 
-/// Puts the configured files into `vm`. What is not here, or cannot go, is told, and is no failure.
+/// Copies the configured files into `vm`. Warns about missing and unreadable files, but does not fail.
 pub(crate) async fn after_start(client: &Client, ui: &Ui, vm: &Vm) {
     let config = match config::load() {
         Ok(config) => config,
@@ -39,7 +39,7 @@ pub(crate) async fn after_start(client: &Client, ui: &Ui, vm: &Vm) {
     put(client, ui, vm, config.file_sync().to_vec()).await;
 }
 
-/// Puts the files of `entries` into `vm`, and tells what does not go.
+/// Copies the files of `entries` into `vm`; warns about those that it skips.
 pub(crate) async fn put(client: &Client, ui: &Ui, vm: &Vm, entries: Vec<FileSync>) {
     if entries.is_empty() {
         return;
@@ -53,7 +53,7 @@ pub(crate) async fn put(client: &Client, ui: &Ui, vm: &Vm, entries: Vec<FileSync
     }
 }
 
-/// What goes where, for people. Nothing in it can mislead them about the rest of a line.
+/// Returns a table of host and guest paths. They are quoted, so that they cannot mislead about the rest of a line.
 pub(crate) fn table(entries: &[FileSync]) -> Table {
     let mut table = Table::new(["YOUR FILE", "IN THE VM"]);
     for entry in entries {
@@ -82,7 +82,7 @@ fn broken(error: io::Error) -> ApiError {
     ApiError::new(ErrorKind::Io, error.to_string())
 }
 
-/// Writes all that `entries` name to `out`; returns what was passed over.
+/// Writes all files that `entries` name to `out`; returns messages about those that it skipped.
 fn write_all(entries: &[FileSync], out: impl Write) -> io::Result<Vec<String>> {
     let mut sync = Sync { out: PathWriter::new(out)?, passed: Vec::new() };
     for entry in entries {
@@ -96,7 +96,7 @@ fn write_all(entries: &[FileSync], out: impl Write) -> io::Result<Vec<String>> {
     Ok(sync.passed)
 }
 
-/// `host` with the user's home in place of `~`.
+/// Returns `host` with the user's home directory in place of `~`.
 fn expanded(host: &str) -> Option<PathBuf> {
     match host.strip_prefix("~/") {
         Some(rest) => env::var_os("HOME").map(|home| Path::new(&home).join(rest)),
@@ -123,7 +123,7 @@ impl<W: Write> Sync<W> {
         }
     }
 
-    /// What is in a folder keeps its permissions.
+    /// Sends an entry of a directory with its own permissions.
     fn thing(&mut self, path: &Path, guest: &[u8], meta: &Metadata) -> io::Result<()> {
         if meta.is_symlink() {
             self.pass(path, "it is a symbolic link");

@@ -1,4 +1,4 @@
-//! Ports of a guest on the host's loopback, for as long as a session lasts.
+//! Forwards a guest's ports to the host's loopback during a session.
 
 use std::{
     io::{self, ErrorKind},
@@ -22,13 +22,13 @@ use crate::{
     ui::Ui,
 };
 
-/// Most bytes at a time.
+/// Maximum size of a read, in bytes.
 const PART: usize = 32 << 10;
 
-/// How long to wait when nobody can be let in, as when this process has too many files open.
+/// Delay after a failed accept, for example when this process has too many open files.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Ports that listen here for those of a VM.
+/// Listeners on the host that forward to ports of a VM.
 #[derive(Debug)]
 pub(crate) struct Forwards<'a> {
     client: &'a Client,
@@ -37,7 +37,7 @@ pub(crate) struct Forwards<'a> {
 }
 
 impl<'a> Forwards<'a> {
-    /// Listens for each of `ports` of `vm`, and tells where. One that cannot be had here is replaced by another.
+    /// Listens for each of `ports` of `vm` and prints the addresses. Another port replaces one that cannot be bound.
     pub(crate) async fn listen(client: &'a Client, ui: &Ui, vm: &'a Vm, ports: &[Forward]) -> Self {
         let mut listeners = Vec::new();
         for Forward { host, guest } in ports {
@@ -54,14 +54,14 @@ impl<'a> Forwards<'a> {
         Self { client, vm, listeners }
     }
 
-    /// Lets callers through while `session` lasts.
+    /// Accepts connections while `session` runs.
     pub(crate) async fn during<T>(&self, session: impl Future<Output = T>) -> T {
         let places = Semaphore::new(CHANNELS);
         let accepting = self.listeners.iter().map(|(listener, port)| self.accept(listener, *port, &places));
         let accepting = join_all(accepting);
         tokio::select! {
             ended = session => ended,
-            // Which goes on for as long as it is let.
+            // This branch never completes.
             _ = accepting, if !self.listeners.is_empty() => std::future::pending().await,
         }
     }
@@ -76,7 +76,7 @@ impl<'a> Forwards<'a> {
             tokio::select! {
                 (place, called) = next => match called {
                     Ok((stream, _)) => open.push(async move {
-                        // It is closed, which says enough.
+                        // Closing the connection is enough to show the error.
                         let _ = self.pass_on(stream, port).await;
                         drop(place);
                     }),
@@ -87,7 +87,7 @@ impl<'a> Forwards<'a> {
         }
     }
 
-    /// Passes bytes on both ways, until both have ended, or one side is gone.
+    /// Copies bytes in both directions until both have ended or one side has disconnected.
     async fn pass_on(&self, stream: TcpStream, port: u16) -> Result<(), ApiError> {
         let to = Endpoint::Tcp { host: "localhost".to_owned(), port };
         let connect = Connect { to, user: None };
@@ -101,7 +101,7 @@ impl<'a> Forwards<'a> {
                     SocketEvent::Data(bytes) => writer.write_all(&bytes).await.map_err(gone)?,
                     SocketEvent::End => writer.shutdown().await.map_err(gone)?,
                     SocketEvent::Taken(bytes) => {
-                        // The other half ends only with this one.
+                        // The receiver is dropped only together with this half.
                         let _ = tell_taken.send(bytes);
                     }
                     SocketEvent::Closed => return Ok(()),
@@ -112,7 +112,7 @@ impl<'a> Forwards<'a> {
     }
 }
 
-/// Gives the guest what the caller sends. Ends when the caller is gone; that it sends no more is no end.
+/// Sends the caller's bytes to the guest until the connection breaks. End of input only ends the guest's input.
 async fn feed(
     mut input: ExecInput,
     mut reader: OwnedReadHalf,
@@ -137,7 +137,7 @@ async fn feed(
     }
 }
 
-/// A listener on `port` of the loopback, where it is, and why it is elsewhere.
+/// Returns a listener on `port` of the loopback, its address, and the reason if it uses another port.
 async fn listen(port: u16) -> io::Result<(TcpListener, std::net::SocketAddr, String)> {
     let bind = async |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
     let (listener, instead) = match bind(port).await {

@@ -1,8 +1,8 @@
-//! What a user can do about an error of the daemon's: the one table that puts kinds, subjects and remedies into words.
+//! Hints for errors of the daemon: the one table from kinds, subjects and remedies to words.
 
 use banger_api::{ApiError, ConfigPart, ErrorKind, Remedy, Subject, SubjectKind, config::Variable};
 
-/// Returns what to do next, where anything is known to help.
+/// Returns what the user can do next, if anything is known to help.
 pub(crate) fn hint_for(error: &ApiError) -> Option<String> {
     if let Some(hint) = &error.hint {
         return Some(hint.clone());
@@ -40,7 +40,7 @@ fn list(command: &str) -> String {
     format!("see `banger {command} list`, and `banger {command} list --available` for what the catalog has")
 }
 
-/// Returns how to get a program of the host's, or what works without it.
+/// Returns how to install a host program, or what works without it.
 fn install(program: &str) -> String {
     match program {
         "firecracker" => "VMs run with qemu instead; firecracker starts them faster where KVM works",
@@ -57,7 +57,7 @@ fn install(program: &str) -> String {
     .to_owned()
 }
 
-/// The group of commands for things of this kind.
+/// Returns the command group for subjects of this kind.
 fn command(kind: SubjectKind) -> Option<&'static str> {
     match kind {
         SubjectKind::Vm => Some("vm"),
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(hint_for(&ApiError::new(ErrorKind::NotFound, "")), None);
     }
 
-    /// Adds the sources below `directory` to `found`.
+    /// Adds the source files below `directory` to `found`.
     fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();

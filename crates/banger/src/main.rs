@@ -1,5 +1,5 @@
-//! `banger`: the command line. Thin: a file for each command in [`commands`], which calls the daemon by
-//! `banger_client` and hands what comes to [`ui`], the only thing that prints.
+//! `banger`: the command line, a thin layer. Each command has a file in [`commands`], calls the daemon through
+//! `banger_client` and passes the result to [`ui`], the only module that prints.
 
 mod commands;
 mod config;
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         Err(error) => return ui.failed(&error::CommandError::from(error)),
     };
     let result = runtime.block_on(cli.command.run(&ui));
-    // A thread may be waiting for standard input, which may never come.
+    // A thread may be blocked reading standard input, possibly forever.
     runtime.shutdown_background();
     match result {
         Ok(code) => code,

@@ -1,4 +1,4 @@
-//! Following an operation, and ending it in order when the user presses Ctrl-C.
+//! Following an operation, and cancelling it cleanly when the user presses Ctrl-C.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::{
     ui::{Progress, Ui},
 };
 
-/// How long the undoing of a cancelled operation is waited for; the daemon goes on with it in any case.
+/// Timeout for the rollback of a cancelled operation; the daemon continues it in any case.
 const UNDO: Duration = Duration::from_secs(30);
 
-/// The result of the operation behind `events`, which is shown while it lasts. On the first Ctrl-C it is cancelled, and
-/// its undoing waited for; a second one leaves that to the daemon.
+/// Returns the result of the operation behind `events` and shows its progress. The first Ctrl-C cancels the operation
+/// and waits for its rollback; a second one leaves the rollback to the daemon.
 pub(crate) async fn watch<T: DeserializeOwned>(
     client: &Client,
     events: &mut Events,
@@ -34,7 +34,7 @@ pub(crate) async fn watch<T: DeserializeOwned>(
     let Some(operation) = events.operation().cloned() else { return Err(CommandError::interrupted(signal)) };
     progress.clear();
     ui.note("undoing what was begun …");
-    // It may have ended just now.
+    // The operation may have just ended.
     match client.cancel(operation.as_str()).await {
         Err(error) if error.kind != ErrorKind::NotFound => return Err(error.into()),
         _ => {}
@@ -46,7 +46,7 @@ pub(crate) async fn watch<T: DeserializeOwned>(
         }
     };
     match timeout(UNDO, undone).await {
-        // It was quicker than the user; what was made is theirs to keep or delete.
+        // The operation finished before the cancellation; the user may keep or delete the result.
         Ok(Some(Ok(result))) => Ok(result),
         Ok(Some(Err(error))) if error.kind != ErrorKind::Cancelled => Err(error.into()),
         Ok(_) => Err(CommandError::interrupted(signal)),
@@ -57,7 +57,8 @@ pub(crate) async fn watch<T: DeserializeOwned>(
     }
 }
 
-/// What the operation behind `events` comes to, which is shown while it lasts. It goes on when this is left.
+/// Returns the result of the operation behind `events` and shows its progress. The operation continues if the caller
+/// stops following it.
 pub(crate) async fn follow<T: DeserializeOwned>(events: &mut Events, ui: &Ui) -> Result<T, CommandError> {
     let progress = Progress::new();
     Ok(events.result(|event| progress.show(ui, event)).await?.0)

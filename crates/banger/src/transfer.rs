@@ -1,4 +1,4 @@
-//! A transfer to a guest or from it: shown when it takes long, and stopped by Ctrl-C.
+//! A transfer to or from a guest, with progress if it takes long; Ctrl-C stops it.
 
 use std::{
     cell::Cell,
@@ -20,13 +20,13 @@ use crate::{
     ui::{Progress, Ui},
 };
 
-/// How often it is shown how far it is; what is quicker need not be shown.
+/// Interval of progress updates; a quicker transfer shows none.
 const SHOW: Duration = Duration::from_millis(500);
 
-/// Hears of how far it is.
+/// Callback that receives the transfer's events.
 pub(crate) type Tell<'a> = &'a mut dyn FnMut(CopyEvent);
 
-/// Ends when the user does not want it any more.
+/// Future that completes when the user stops the transfer.
 pub(crate) type Stop<'a> = Pin<&'a mut dyn Future<Output = ()>>;
 
 /// A transfer to or from `vm`.
@@ -35,14 +35,14 @@ pub(crate) struct Transfer<'a> {
     pub(crate) client: &'a Client,
     pub(crate) ui: &'a Ui,
     pub(crate) vm: &'a str,
-    /// What it is, for people: "copy into VM box".
+    /// Description for people: "copy into VM box".
     pub(crate) stage: &'a str,
-    /// Whether it is shown at all.
+    /// Whether to show progress.
     pub(crate) shown: bool,
 }
 
 impl Transfer<'_> {
-    /// Does `work`. On Ctrl-C it is stopped, and undoes what is half made.
+    /// Runs `work`. Ctrl-C stops it, and `work` then removes partial results.
     pub(crate) async fn run<T>(
         self,
         work: impl AsyncFnOnce(Tell<'_>, Stop<'_>) -> Result<T, ApiError>,
@@ -85,7 +85,7 @@ impl Transfer<'_> {
     }
 }
 
-/// Opens files of the user's to send to a guest.
+/// Opens a user's files to send them to a guest.
 pub(crate) fn open_source(path: &Path, follow_link: bool) -> Result<Source, ApiError> {
     Source::open(path, follow_link).map_err(unreadable)
 }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::{error::CommandError, ui::Ui};
 
-/// How long somebody who pressed Tab waits for names.
+/// Timeout for names after a press of Tab.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Print a shell's completion script
@@ -20,17 +20,17 @@ const PATIENCE: Duration = Duration::from_millis(500);
   source <(banger completion bash)                    this shell
   banger completion fish > ~/.config/fish/completions/banger.fish")]
 pub(crate) struct Completion {
-    /// The shell
+    /// Shell to print the script for
     shell: Shell,
 }
 
-/// Names of what there is, for arguments that take one.
+/// Adds the names of existing objects to the completion of arguments that accept them.
 pub(super) fn with_names(command: clap::Command) -> clap::Command {
     let named = |argument: clap::Arg| {
         let is_option = argument.get_long().is_some();
         let kinds: &[&str] = match argument.get_id().as_str() {
             "vm" | "vms" => &["vms"],
-            // What a VM is made of is fetched when it is not here.
+            // A new VM's image and kernel may also come from the catalog.
             "image" if is_option => &["images", "catalog/images"],
             "image" | "images" => &["images"],
             "catalog_image" => &["catalog/images"],
@@ -44,7 +44,7 @@ pub(super) fn with_names(command: clap::Command) -> clap::Command {
     command.mut_args(named).mut_subcommands(with_names)
 }
 
-/// None at all when they cannot be had: a shell has no place for an error.
+/// Returns no names on failure: a shell cannot show errors.
 fn names(kinds: &[&str]) -> Vec<CompletionCandidate> {
     let asked = async {
         let client = Client::new().ok()?;

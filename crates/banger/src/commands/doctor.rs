@@ -12,21 +12,21 @@ use crate::{
     ui::{Format, Ui},
 };
 
-/// Look at what VMs need of this host, and tell what to do about what is missing
+/// Check this host for what VMs need, and show how to fix problems
 ///
-/// PASS is as it should be, WARN works but could be better, FAIL does not work; the exit status is 1 with a FAIL. Nothing
-/// is changed, and no daemon is started, unless asked for. KVM is probed anew, also for the daemon, which otherwise keeps
-/// its verdict until the next boot.
+/// PASS is as it should be, WARN works but could be better, FAIL does not work. The exit status is 1 if a check
+/// fails. Without options, doctor changes nothing and starts no daemon. It probes KVM again, also for the daemon,
+/// which otherwise keeps its result until the next boot.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger doctor
   banger doctor --boot               boots a VM as the last check
   banger doctor -q                   only the names of what does not pass")]
 pub(crate) struct Doctor {
-    /// First let the daemon bring what is there in line with its store
+    /// First let the daemon repair what differs from its store
     #[arg(long)]
     fix: bool,
-    /// Boot a VM as the last check, and delete it
+    /// Boot a VM as the last check, then delete it
     #[arg(long)]
     boot: bool,
     #[command(flatten)]
@@ -54,7 +54,7 @@ impl Doctor {
     }
 }
 
-/// An error as a check that it fails.
+/// Returns an error as a failed check.
 fn failed(name: &str, error: ApiError) -> Check {
     let more = match &error.log {
         Some(log) => format!("see {log}"),
@@ -63,7 +63,7 @@ fn failed(name: &str, error: ApiError) -> Check {
     Check::fail(name, if hint_for(&error).is_some() { error } else { error.hint(more) })
 }
 
-/// Whether the configuration can be used, and what a VM gets by it.
+/// Checks the configuration, and shows the defaults of new VMs.
 fn configuration() -> Vec<Check> {
     match config::load() {
         Ok(config) => vec![
@@ -74,19 +74,19 @@ fn configuration() -> Vec<Check> {
     }
 }
 
-/// What is configured here and has a variable, as that: the host is looked at for what a command here would ask for,
-/// and the daemon's program knows nothing of a project.
+/// Returns the configured values as environment variables. The daemon's program then checks the host for what a
+/// command in this directory would use; it does not read the project's configuration itself.
 fn configured() -> Vec<(&'static str, String)> {
     let set = crate::config::shown().into_iter().filter(|key| key.short.is_some());
     set.filter_map(|key| Some((key.variable?, key.value))).collect()
 }
 
-/// Which layers say anything.
+/// Returns the sources that set a value.
 fn sources(config: &Config) -> String {
     let mut places: Vec<_> =
         config.shown().into_iter().map(|key| key.origin).filter(|place| place != "built in").collect();
     for place in &mut places {
-        // Which line is for `config show` to tell.
+        // `config show` shows the line numbers.
         let end = place.rfind(':').unwrap_or(place.len());
         place.truncate(end);
     }
@@ -95,7 +95,7 @@ fn sources(config: &Config) -> String {
     if places.is_empty() { "nothing is set: all is built in".to_owned() } else { places.join(", ") }
 }
 
-/// What a VM gets that its command could say, with where that comes from unless it is built in.
+/// Returns the defaults of new VMs, with the source of each that is not built in.
 fn defaults(config: &Config) -> String {
     let of_vms = config.shown().into_iter().filter(|key| key.variable.is_some());
     let told = of_vms.map(|key| {
@@ -105,7 +105,7 @@ fn defaults(config: &Config) -> String {
     told.collect::<Vec<_>>().join(", ")
 }
 
-/// What the daemon found amiss, and mended.
+/// Lets the daemon repair what differs from its store; returns what it repaired.
 async fn repair(client: &Client) -> Vec<Check> {
     match client.repair().await {
         Err(error) => vec![failed("repair", error)],
@@ -114,7 +114,7 @@ async fn repair(client: &Client) -> Vec<Check> {
     }
 }
 
-/// Whether the daemon runs, and is the one that would be started.
+/// Checks whether the daemon runs, and whether it is the current build.
 async fn daemon(client: &Client) -> Result<Check, ApiError> {
     let Some(status) = client.daemon_status().await? else {
         return Ok(Check::pass("daemon", "does not run; it starts by itself"));
@@ -132,7 +132,7 @@ async fn daemon(client: &Client) -> Result<Check, ApiError> {
     ))
 }
 
-/// A VM from its making to its deletion.
+/// Creates a VM, runs a command in it and deletes it.
 async fn boot(client: &Client, ui: &Ui) -> Result<Check, CommandError> {
     let began = Instant::now();
     let booted = async {
@@ -151,7 +151,7 @@ async fn boot(client: &Client, ui: &Ui) -> Result<Check, CommandError> {
             Ok(Check::pass("boot", format!("a VM booted{vmm}, ran a command and was deleted in {took:.1} s")))
         }
         Err(CommandError { error: Some(error), .. }) => Ok(failed("boot", error)),
-        // Interrupted, and told so.
+        // Interrupted, and already reported.
         Err(told) => Err(told),
     }
 }

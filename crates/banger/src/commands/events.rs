@@ -6,9 +6,9 @@ use jiff::Timestamp;
 
 use crate::{commands::since::since, error::CommandError, ui::Ui};
 
-/// Print what happens to VMs, images, kernels and operations, as lines of JSON
+/// Print events of VMs, images, kernels and operations as JSON lines
 ///
-/// The daemon remembers what has happened lately since it was started.
+/// The daemon keeps only recent events, and none from before its start.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger events                 what is remembered
@@ -16,10 +16,10 @@ use crate::{commands::since::since, error::CommandError, ui::Ui};
   banger events -f --since 5m   both, of the last five minutes
   banger events -f | jq -r 'select(.kind == \"vm_state\") | .name + \" \" + .to'")]
 pub(crate) struct EventsCommand {
-    /// Go on with what happens from now on
+    /// Follow new events
     #[arg(short, long)]
     follow: bool,
-    /// Only what is newer: 90s, 10m, 2h, or a time such as 2026-11-25T10:00
+    /// Show only events newer than this: 90s, 10m, 2h, or a time such as 2026-11-25T10:00
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Timestamp>,
 }

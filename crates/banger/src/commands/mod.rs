@@ -1,4 +1,4 @@
-//! The commands: a file each, with its arguments, whose doc comments are its help, and what it does.
+//! The commands. Each has a file with its arguments, whose doc comments are the help text, and its code.
 
 mod completion;
 mod config;
@@ -23,7 +23,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{error::CommandError, ui::Ui};
 
-/// A Linux machine of your own in seconds: a microVM with its own kernel, thrown away or kept as you like.
+/// Run Linux microVMs in seconds, each with its own kernel, to throw away or to keep
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, before_help = EXAMPLES, max_term_width = 110)]
 pub(crate) struct Cli {
@@ -32,7 +32,7 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// All commands, their help as it applies on this host.
+    /// Returns all commands, with the effective defaults of this host in their help.
     pub(crate) fn on_this_host() -> clap::Command {
         let defaults = crate::config::shown();
         let with_defaults = |command| crate::config::with_defaults(command, &defaults);
@@ -45,7 +45,7 @@ impl Cli {
     }
 }
 
-/// What a command is, how it is used by example, and only then every option.
+/// Help template: description, examples and usage first, then all options.
 const HELP: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
 
 fn examples_first(command: clap::Command) -> clap::Command {
@@ -62,31 +62,31 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make VMs and work in them
+    /// Manage VMs and work in them
     #[command(subcommand)]
     Vm(vm::VmCommand),
     /// List VMs (the same as `vm list`)
     Ps(vm::list::List),
-    /// Root file systems that VMs are made of
+    /// Manage images, the root file systems of VMs
     #[command(subcommand)]
     Image(image::ImageCommand),
-    /// Guest kernels
+    /// Manage guest kernels
     #[command(subcommand)]
     Kernel(kernel::KernelCommand),
     Operations(operations::Operations),
     Events(events::EventsCommand),
     SshConfig(ssh_config::SshConfig),
     SshProxy(ssh_proxy::SshProxy),
-    /// The daemon, which starts by itself
+    /// Manage the daemon, which starts automatically
     #[command(subcommand)]
     Daemon(daemon::DaemonCommand),
     Doctor(doctor::Doctor),
-    /// What applies when a command does not say
+    /// Show the effective configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
     /// Print a shell's completion script
     Completion(completion::Completion),
-    /// Print the versions of banger and of the daemon that runs
+    /// Print the versions of banger and of the running daemon
     Version(version::Version),
 }
 
@@ -114,7 +114,7 @@ impl Command {
 mod tests {
     use super::*;
 
-    /// Commands and arguments without a word of help, by their paths.
+    /// Finds commands and arguments without help, by their paths.
     fn without_help(command: &clap::Command, path: &str, found: &mut Vec<String>) {
         if command.get_about().is_none() {
             found.push(path.to_owned());

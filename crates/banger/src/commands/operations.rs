@@ -11,9 +11,9 @@ use crate::{
     ui::{Format, Table, Ui},
 };
 
-/// Show what the daemon is doing, follow it, or cancel it
+/// Show the daemon's operations, follow one, or cancel one
 ///
-/// What a command began goes on being listed for ten minutes after it has ended.
+/// An operation stays listed for ten minutes after it has ended.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -25,10 +25,10 @@ use crate::{
 pub(crate) struct Operations {
     #[command(subcommand)]
     command: Option<OperationsCommand>,
-    /// Also those that have ended
+    /// Include operations that have ended
     #[arg(short, long)]
     all: bool,
-    /// Show what this one does until it ends, and how it ended
+    /// Follow this operation until it ends
     #[arg(short, long, value_name = "ID", value_parser = reference())]
     follow: Option<String>,
     #[command(flatten)]
@@ -37,9 +37,9 @@ pub(crate) struct Operations {
 
 #[derive(Debug, clap::Subcommand)]
 enum OperationsCommand {
-    /// Ask one to undo what it has done, and end
+    /// Cancel an operation and undo its changes
     Cancel {
-        /// Its id, or the beginning of it
+        /// Id, or a unique prefix of it
         #[arg(value_parser = reference())]
         operation: String,
     },
@@ -54,7 +54,7 @@ impl Operations {
         }
         if let Some(operation) = self.follow {
             let mut events = client.follow_operation(&operation).await?;
-            // Its result is for whoever asked for it.
+            // Its result is for the command that started it.
             follow::<Value>(&mut events, ui).await?;
             return Ok(ExitCode::SUCCESS);
         }

@@ -2,7 +2,7 @@
 
 use clap::builder::NonEmptyStringValueParser;
 
-/// A VM, image or kernel as the user names it: by id, name, or the beginning of either.
+/// Returns the parser of a VM, image or kernel argument: an id, a name, or a unique prefix of either.
 pub(super) fn reference() -> NonEmptyStringValueParser {
     NonEmptyStringValueParser::new()
 }

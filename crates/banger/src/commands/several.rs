@@ -1,4 +1,5 @@
-//! Doing one thing to several VMs: named against one list, each once, all at the same time, told in the order given.
+//! Commands on several VMs: resolved against one list without duplicates, run concurrently, printed in the order
+//! given.
 
 use std::{collections::HashSet, process::ExitCode};
 
@@ -13,7 +14,7 @@ use crate::{
     workspace::Workspaces,
 };
 
-/// Does `act` to every VM that `references` name. Those that go well do so even when others don't.
+/// Runs `act` on every VM in `references`. A failure does not stop the others.
 pub(super) async fn each(
     client: &Client,
     ui: &Ui,
@@ -33,7 +34,7 @@ pub(super) async fn each(
     if failed { Err(CommandError::told(1)) } else { Ok(ExitCode::SUCCESS) }
 }
 
-/// The same, with an operation that gives the VM back, whose progress is shown.
+/// Like [`each`], for an operation that returns the VM; shows its progress.
 pub(super) async fn follow_each(
     client: &Client,
     ui: &Ui,
@@ -43,7 +44,7 @@ pub(super) async fn follow_each(
     each(client, ui, references, async |vm| follow(ui, start(vm).await?).await.map(drop)).await
 }
 
-/// The same, for VMs that are up then: they get the user's files.
+/// Like [`follow_each`], for an operation that starts the VM; then copies the user's files into it.
 pub(super) async fn start_each(
     client: &Client,
     ui: &Ui,
@@ -63,8 +64,8 @@ async fn follow(ui: &Ui, mut events: Events) -> Result<Vm, ApiError> {
     Ok(events.result::<Vm>(|event| progress.show(ui, event)).await?.0)
 }
 
-/// Deletes every VM that `references` name; without `force`, only those that are down. Unless it is to be `discard`ed, the
-/// work that is in a VM alone is brought here first.
+/// Deletes every VM in `references`; without `force`, only those that are stopped. Unless `discard` is set, first
+/// pulls the work that exists only in the VM.
 pub(super) async fn delete_each(
     client: &Client,
     ui: &Ui,
@@ -75,7 +76,7 @@ pub(super) async fn delete_each(
     let workspaces = Workspaces::new(client, ui);
     let delete = async |vm: &Vm| {
         let down = matches!(vm.state, VmState::Created | VmState::Stopped | VmState::Error);
-        // One that may not be deleted need not be looked at.
+        // A VM that will not be deleted needs no check.
         let rescued =
             if (down || force) && !discard { rescue(&workspaces, client, vm).await? } else { false };
         client.delete_vm(vm.id.as_str(), force || rescued).await?.result::<()>(|_| {}).await?;
@@ -85,7 +86,8 @@ pub(super) async fn delete_each(
     each(client, ui, references, delete).await
 }
 
-/// Brings the work that is in `vm` alone here, for which it is started if it is down. Whether there could be any.
+/// Pulls the work that exists only in `vm`, which is started or resumed if necessary. Returns whether it has
+/// workspaces.
 async fn rescue(workspaces: &Workspaces<'_>, client: &Client, vm: &Vm) -> Result<bool, ApiError> {
     if workspaces.of(vm)?.is_empty() {
         return Ok(false);
@@ -108,7 +110,7 @@ async fn rescue(workspaces: &Workspaces<'_>, client: &Client, vm: &Vm) -> Result
     })
 }
 
-/// What `act` makes of every VM that `references` name, each once, in the order given.
+/// Runs `act` on every VM in `references`, each once; returns the results in the order given.
 pub(super) async fn gather<T>(
     client: &Client,
     references: &[String],

@@ -1,9 +1,9 @@
-//! A moment as the user says it.
+//! The parser of time arguments.
 
 use banger_api::Period;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
-/// So long ago, or a time: by the clock here unless it says by which.
+/// Parses a duration before now, or a time; a time without an offset is in the local time zone.
 pub(super) fn since(text: &str) -> Result<Timestamp, String> {
     let wrong = || {
         format!(

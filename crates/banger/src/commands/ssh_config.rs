@@ -10,21 +10,21 @@ use crate::{
     ui::{Format, Table, Ui},
 };
 
-/// Show what tells ssh the way into VMs, or have your ssh include it
+/// Print or install the OpenSSH configuration for `ssh VM.vm`
 ///
-/// Then `ssh VM.vm` works, and with it scp, sftp, rsync, port forwards and an editor's remote mode, with any image: banger
-/// itself is the other end. ssh asks for no key, and knows the VMs by a file of banger's own. The key that is shown is for
-/// an sshd of an image's own, which lets root in by it.
+/// With it, ssh, scp, sftp, rsync, port forwarding and an editor's remote mode work with any image, because banger
+/// itself is the SSH server. ssh needs no key, and knows the VMs by banger's own known_hosts file. The key shown is
+/// for an image's own sshd, which accepts it for root.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger ssh-config --install              once; then: ssh box.vm, scp -r src box.vm:
   banger ssh-config --uninstall            ~/.ssh/config as it was
   ssh -F \"$(banger ssh-config -q)\" box.vm  without a change to it")]
 pub(crate) struct SshConfig {
-    /// Let ~/.ssh/config begin with an Include of it
+    /// Add an Include line at the beginning of ~/.ssh/config
     #[arg(long, conflicts_with = "uninstall")]
     install: bool,
-    /// Remove that from ~/.ssh/config
+    /// Remove that line from ~/.ssh/config
     #[arg(long)]
     uninstall: bool,
     #[command(flatten)]
@@ -35,15 +35,15 @@ pub(crate) struct SshConfig {
 struct Shown {
     /// The configuration to include.
     file: PathBuf,
-    /// The line that does.
+    /// The line that includes it.
     include: String,
-    /// The file by which ssh knows the VMs.
+    /// The file with the VMs' host key.
     known_hosts: PathBuf,
-    /// The key by which an sshd in a guest lets root in.
+    /// The key that an sshd in a guest accepts for root.
     key: PathBuf,
     /// The user's own configuration.
     ssh_config: PathBuf,
-    /// Whether that has the line.
+    /// Whether the user's configuration has the line.
     installed: bool,
 }
 
@@ -68,7 +68,7 @@ impl SshConfig {
             ui.note(format_args!("{} {words}: ssh VM.vm", path.display()));
             return Ok(ExitCode::SUCCESS);
         }
-        // What it shows is there, if it can be.
+        // Creates the key that is shown, if possible.
         personal::key(client.dirs(), ui);
         let shown = Shown {
             file: files.config(),

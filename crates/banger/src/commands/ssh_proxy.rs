@@ -4,13 +4,13 @@ use banger_client::Client;
 
 use crate::{error::CommandError, ssh::Proxy, ui::Ui};
 
-/// Serve ssh on the standard streams: what ssh runs by itself to reach a VM
+/// Serve SSH on the standard streams, as ssh's ProxyCommand
 #[derive(Debug, clap::Args)]
 #[command(hide = true)]
 pub(crate) struct SshProxy {
     /// The VM's name, with or without .vm
     host: String,
-    /// File to write to when the program in the VM has ended by itself
+    /// File to write to when the program in the VM has exited by itself
     #[arg(long, hide = true)]
     ended: Option<PathBuf>,
 }

@@ -1,10 +1,10 @@
-//! Variables for commands in guests, from flags and files.
+//! Environment variables for guest commands, from flags and files.
 
 use std::{fs, path::PathBuf};
 
 use banger_api::{ApiError, ErrorKind};
 
-/// The variables of `files`, and `more`, which beat them.
+/// Returns the variables in `files`, then `more`, which override them.
 pub(super) fn variables(
     files: &[PathBuf],
     more: Vec<(String, String)>,
@@ -25,7 +25,7 @@ pub(super) fn variables(
     Ok(all)
 }
 
-/// A variable as `NAME=VALUE`, or `NAME` for the value it has here.
+/// Parses a variable as `NAME=VALUE`, or `NAME` for its value in this process.
 pub(super) fn variable(text: &str) -> Result<(String, String), String> {
     let (name, value) = match text.split_once('=') {
         Some((name, value)) => (name, value.to_owned()),

@@ -4,7 +4,7 @@ use banger_client::Client;
 
 use crate::{error::CommandError, ui::Ui};
 
-/// Print the versions of banger and of the daemon that runs
+/// Print the versions of banger and of the running daemon
 #[derive(Debug, clap::Args)]
 pub(crate) struct Version {}
 

@@ -1,4 +1,4 @@
-//! A session with a program in a guest: this process's streams, terminal and signals are the program's.
+//! A session with a program in a guest: it gets this process's standard streams, terminal and signals.
 
 mod raw_mode;
 mod stdin;
@@ -23,31 +23,31 @@ use tokio::{
 
 use crate::ui::now_ns;
 
-/// Signals that are the guest program's business.
+/// Signals that are forwarded to the guest program.
 const FORWARDED: [Signal; 6] =
     [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
 
-/// How a session ended.
+/// The end of a session.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
-    /// When the guest's first byte came, or its end.
+    /// Time of the guest's first byte, or of its exit if it wrote none.
     pub(crate) first_byte_ns: u64,
 }
 
 /// A command to run in a guest, and its user.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct GuestCommand {
-    /// Program and arguments; none at all are a login shell.
+    /// Program and arguments; if empty, a login shell.
     pub(crate) argv: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) cwd: Option<String>,
     pub(crate) user: Option<String>,
-    /// Leaves standard input, and the terminal, to what is run next.
+    /// Leaves standard input and the terminal to the next command.
     pub(crate) no_stdin: bool,
 }
 
-/// Runs `command` in VM `reference`. It has a terminal when this process has one for all three streams.
+/// Runs `command` in VM `reference`; it gets a terminal if all three of this process's streams are terminals.
 pub(crate) async fn run(client: &Client, reference: &str, command: GuestCommand) -> Result<Ended, ApiError> {
     let reads = !command.no_stdin;
     let is_terminal =
@@ -72,13 +72,13 @@ pub(crate) async fn run(client: &Client, reference: &str, command: GuestCommand)
         Ok(streams) => streams,
         Err(error) => return Err(told_better(client, reference, error).await),
     };
-    // From here on the terminal's keys are the guest's; it is as it was again when this is dropped.
+    // From here on keys go to the guest; dropping this restores the terminal.
     let _raw = if is_terminal { Some(RawMode::enter().map_err(local("set up the terminal"))?) } else { None };
     let (tell_taken, taken) = mpsc::unbounded_channel();
     let mut shown = pin!(show(output, tell_taken));
     let session = tokio::select! {
         ended = &mut shown => ended,
-        // A guest that takes no more has said why, or will.
+        // A guest that accepts no more input has sent the reason, or will.
         error = steer(input, taken, reads, is_terminal) => match error.kind {
             ErrorKind::Guest => shown.await,
             _ => Err(error),
@@ -90,7 +90,7 @@ pub(crate) async fn run(client: &Client, reference: &str, command: GuestCommand)
     }
 }
 
-/// The end of a VM explains a connection that broke, or was not to be had, better than the connection does.
+/// Replaces a connection error by the reason why the VM ended, if it has ended.
 pub(crate) async fn told_better(client: &Client, reference: &str, broke: ApiError) -> ApiError {
     if !matches!(broke.kind, ErrorKind::Guest | ErrorKind::Io) {
         return broke;
@@ -107,7 +107,7 @@ pub(crate) async fn told_better(client: &Client, reference: &str, broke: ApiErro
     }
 }
 
-/// Writes what comes, until the end.
+/// Writes the guest's output until its program exits.
 async fn show(mut output: ExecOutput, taken: mpsc::UnboundedSender<usize>) -> Result<Ended, ApiError> {
     let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
     let mut first_byte_ns = None;
@@ -118,7 +118,7 @@ async fn show(mut output: ExecOutput, taken: mpsc::UnboundedSender<usize>) -> Re
             Output::Stdout(bytes) => write(&mut stdout, &bytes).await,
             Output::Stderr(bytes) => write(&mut stderr, &bytes).await,
             Output::Taken(bytes) => {
-                // The other half ends only with this one.
+                // The receiver is dropped only together with this half.
                 let _ = taken.send(bytes);
                 Ok(())
             }
@@ -128,7 +128,7 @@ async fn show(mut output: ExecOutput, taken: mpsc::UnboundedSender<usize>) -> Re
         };
         match written {
             Ok(()) => {}
-            // Whoever read the output has had enough: the program hears of it as it would here.
+            // The reader of the output has closed it: the session ends as by SIGPIPE, like a local program.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 let status = ExitStatus::Signal(Signal::PIPE.as_raw());
                 return Ok(Ended { status, first_byte_ns: first_byte_ns.unwrap_or_else(now_ns) });
@@ -143,7 +143,7 @@ async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &Bytes) -> io::Res
     stream.flush().await
 }
 
-/// Sends input, signals and the terminal's size, until that fails.
+/// Sends input, signals and the terminal's size until an error occurs.
 async fn steer(
     mut input: ExecInput,
     mut taken: mpsc::UnboundedReceiver<usize>,
@@ -182,7 +182,7 @@ async fn next(stdin: &mut Option<Stdin>) -> Option<io::Result<Bytes>> {
     stdin.as_mut()?.next().await
 }
 
-/// The signals that come, of those asked for.
+/// Returns a channel that receives the signals in `kinds`.
 pub(crate) fn signals(kinds: &'static [Signal]) -> Result<mpsc::UnboundedReceiver<Signal>, ApiError> {
     let (sender, receiver) = mpsc::unbounded_channel();
     for kind in kinds {

@@ -1,4 +1,4 @@
-//! The terminal handed over to a guest, and taken back whatever happens.
+//! The terminal in raw mode during a session, always restored at its end.
 
 use std::io;
 
@@ -7,14 +7,14 @@ use rustix::{
     termios::{OptionalActions, Termios, tcgetattr, tcsetattr},
 };
 
-/// While this is there, every key goes through as it is.
+/// Keeps the terminal in raw mode, where every key reaches the guest, until dropped.
 #[derive(Debug)]
 pub(crate) struct RawMode {
     before: Termios,
 }
 
 impl RawMode {
-    /// Puts the terminal on standard input into raw mode.
+    /// Switches the terminal on standard input to raw mode.
     pub(crate) fn enter() -> io::Result<Self> {
         let before = tcgetattr(stdin())?;
         let mut raw = before.clone();
@@ -26,7 +26,7 @@ impl RawMode {
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        // A terminal that is gone needs nothing.
+        // A closed terminal needs no restoring.
         let _ = tcsetattr(stdin(), OptionalActions::Drain, &self.before);
     }
 }

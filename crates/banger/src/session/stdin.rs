@@ -1,5 +1,5 @@
-//! Standard input, read by a thread of its own: it may be a file, a pipe or a terminal, may be shared with other
-//! programs, and so can neither be watched in one way nor be made non-blocking.
+//! Standard input, read by its own thread. It may be a file, a pipe or a terminal, and other programs may share it:
+//! so no single way of polling fits all, and it cannot be made non-blocking.
 
 use std::{
     io::{self, Read},
@@ -11,17 +11,17 @@ use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::mpsc;
 
-/// Most bytes at a time.
+/// Maximum size of a read, in bytes.
 pub(crate) const PART: usize = 64 << 10;
 
-/// What is read ahead. Nothing more is read once it is dropped, so that what is typed after the session is not lost.
+/// Input that was read ahead. Dropping it stops reading, so that input typed after the session is not lost.
 #[derive(Debug)]
 pub(crate) struct Stdin {
     parts: mpsc::Receiver<io::Result<Bytes>>,
     _stop: io::PipeWriter,
 }
 
-/// Begins to read.
+/// Starts the reading thread.
 pub(crate) fn read_ahead() -> io::Result<Stdin> {
     let (stopped, stop) = io::pipe()?;
     let (sender, parts) = mpsc::channel(1);
@@ -31,7 +31,7 @@ pub(crate) fn read_ahead() -> io::Result<Stdin> {
 }
 
 impl Stdin {
-    /// The next part; `None` at the end.
+    /// Returns the next part; `None` at the end of input.
     pub(crate) async fn next(&mut self) -> Option<io::Result<Bytes>> {
         self.parts.recv().await
     }
@@ -56,7 +56,7 @@ fn read(stdin: OwnedFd, stopped: &io::PipeReader, parts: &mpsc::Sender<io::Resul
     }
 }
 
-/// Waits until there is something to read; false when nothing more is wanted.
+/// Waits for input; returns false if reading must stop.
 fn wait(stdin: impl AsFd, stopped: impl AsFd) -> io::Result<bool> {
     let mut both = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(&stopped, PollFlags::IN)];
     poll(&mut both, None)?;

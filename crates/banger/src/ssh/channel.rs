@@ -1,4 +1,4 @@
-//! A channel as its task has it, and its bytes on their way to the guest.
+//! A channel as its task sees it, and the flow of its bytes to the guest.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -13,20 +13,20 @@ use tokio::{
 
 use super::wire::Message;
 
-/// Most bytes of a packet, which goes to the guest as a whole.
+/// Maximum size of a packet, in bytes; the guest receives each packet as a whole.
 pub(super) const PACKET: u32 = 32 << 10;
 
-/// How long a guest may take for what was sent before ssh closed the channel.
+/// Timeout for the guest to accept what ssh sent before it closed the channel.
 const LINGER: Duration = Duration::from_secs(30);
 
-/// What ssh says of a channel beside its bytes. Whatever of those waits, it does not.
+/// ssh's messages about a channel other than data. They do not wait behind data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Control {
-    /// Its terminal has another size.
+    /// The terminal has a new size.
     Resize(TerminalSize),
     /// A signal by its Linux number.
     Signal(i32),
-    /// Whoever reads what it writes has had enough.
+    /// The reader of the program's output has closed it.
     Unwanted,
 }
 
@@ -37,43 +37,43 @@ impl Control {
     }
 }
 
-/// What comes by a channel.
+/// Incoming data of a channel.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Data(Bytes),
-    /// There will be no more.
+    /// End of the data.
     End,
 }
 
-/// What a channel's task does, or whoever opens one or answers ssh.
+/// A command for the connection's task, from other tasks.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Sends bytes, for which the channel's window has room; of standard error, with its number.
+    /// Sends bytes that fit in the channel's window; `extended` is the number of a stream such as standard error.
     Data {
         channel: u32,
         extended: Option<u32>,
         bytes: Bytes,
     },
-    /// Lets ssh send so many bytes more.
+    /// Lets ssh send this many more bytes.
     Took {
         channel: u32,
         bytes: u32,
     },
     Eof(u32),
     Close(u32),
-    /// Tells ssh something: a request that wants no answer.
+    /// Sends ssh a request that wants no reply.
     Tell {
         channel: u32,
         what: &'static str,
         fields: Message,
     },
-    /// Lets ssh have the channel that it asked for, or not.
+    /// Accepts the channel that ssh requested.
     Accept(u32),
     Reject {
         channel: u32,
         reason: Refusal,
     },
-    /// Asks ssh for a channel; nothing when it will not have it.
+    /// Requests a channel from ssh; `opened` receives `None` if ssh refuses.
     Open {
         kind: &'static str,
         fields: Message,
@@ -83,10 +83,10 @@ pub(super) enum Command {
     Answer(Option<Message>),
 }
 
-/// Why ssh does not get a channel (RFC 4254, 5.1).
+/// Reason for refusing ssh a channel (RFC 4254, 5.1).
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// What it leads to cannot be reached.
+    /// The target cannot be reached.
     ConnectFailed(String),
     UnknownKind,
     TooMany,
@@ -102,7 +102,7 @@ impl Refusal {
     }
 }
 
-/// The way to the task that has the connection.
+/// Sends commands to the task that owns the connection.
 #[derive(Debug, Clone)]
 pub(super) struct Link(mpsc::Sender<Command>);
 
@@ -112,15 +112,15 @@ impl Link {
     }
 
     /// # Errors
-    /// When the connection has ended.
+    /// Returns an error if the connection has ended.
     pub(super) async fn send(&self, command: Command) -> Result<(), ApiError> {
         self.0.send(command).await.map_err(|_| closed())
     }
 
-    /// A channel that ssh is asked for.
+    /// Requests a channel from ssh.
     ///
     /// # Errors
-    /// When it will not have it.
+    /// Returns an error if ssh refuses it.
     pub(super) async fn open(&self, kind: &'static str, fields: Message) -> Result<Channel, ApiError> {
         let (opened, channel) = oneshot::channel();
         self.send(Command::Open { kind, fields, opened }).await?;
@@ -133,11 +133,11 @@ impl Link {
 pub(super) struct Channel {
     pub(super) reader: Reader,
     pub(super) writer: Writer,
-    /// Ends when ssh has closed the channel.
+    /// Closed when ssh closes the channel.
     pub(super) controls: mpsc::UnboundedReceiver<Control>,
 }
 
-/// What comes by it.
+/// Incoming data of a channel.
 #[derive(Debug)]
 pub(super) struct Reader {
     number: u32,
@@ -145,7 +145,7 @@ pub(super) struct Reader {
     parts: mpsc::UnboundedReceiver<Part>,
 }
 
-/// What goes by it.
+/// Outgoing data of a channel.
 #[derive(Debug)]
 pub(super) struct Writer {
     number: u32,
@@ -177,7 +177,7 @@ impl Reader {
         self.parts.recv().await
     }
 
-    /// Lets ssh send `count` bytes more.
+    /// Lets ssh send `count` more bytes.
     async fn took(&self, count: usize) -> Result<(), ApiError> {
         let bytes = u32::try_from(count).unwrap_or(u32::MAX);
         self.link.send(Command::Took { channel: self.number, bytes }).await
@@ -185,14 +185,14 @@ impl Reader {
 }
 
 impl Writer {
-    /// Sends `bytes` as fast as ssh takes them; of another stream, with its number.
+    /// Sends `bytes` as fast as ssh accepts them; `extended` is the number of another stream.
     ///
     /// # Errors
-    /// When ssh has closed the channel.
+    /// Returns an error if ssh has closed the channel.
     pub(super) async fn write(&self, mut bytes: Bytes, extended: Option<u32>) -> Result<(), ApiError> {
         while !bytes.is_empty() {
             let most = bytes.len().min(self.packet as usize).max(1);
-            // As much as there is room for; at least for one byte, which is waited for.
+            // As much as fits in the window; at least one byte, after waiting for it.
             let count = self.window.available_permits().clamp(1, most);
             let room = self.window.acquire_many(u32::try_from(count).unwrap_or(1)).await;
             room.map_err(|_| closed())?.forget();
@@ -202,18 +202,18 @@ impl Writer {
         Ok(())
     }
 
-    /// Sends that there will be no more.
+    /// Sends the end of the data.
     ///
     /// # Errors
-    /// When the connection has ended.
+    /// Returns an error if the connection has ended.
     pub(super) async fn end(&self) -> Result<(), ApiError> {
         self.link.send(Command::Eof(self.number)).await
     }
 
-    /// Tells ssh something of the channel's program.
+    /// Sends ssh a request about the channel's program.
     ///
     /// # Errors
-    /// When the connection has ended.
+    /// Returns an error if the connection has ended.
     pub(super) async fn tell(&self, what: &'static str, fields: Message) -> Result<(), ApiError> {
         self.link.send(Command::Tell { channel: self.number, what, fields }).await
     }
@@ -225,8 +225,8 @@ impl Writer {
     }
 }
 
-/// Gives the guest what comes by the channel, until ssh has closed that, or wants nothing more of it. What ssh had sent to
-/// its end before still gets there.
+/// Sends the channel's data to the guest until ssh closes the channel or wants no more output. Data that ssh sent
+/// before it closed the channel still arrives.
 pub(super) async fn feed(
     mut input: ExecInput,
     mut channel: Reader,
@@ -240,7 +240,7 @@ pub(super) async fn feed(
             control = controls.recv(), if late.is_none() => match control {
                 Some(Control::Resize(size)) => input.resize(size).await?,
                 Some(Control::Signal(signal)) => input.signal(signal).await?,
-                // The program hears of it as of a line that breaks.
+                // To the program, this is a broken connection.
                 Some(Control::Unwanted) => return Ok(()),
                 None => late = Some(Instant::now() + LINGER),
             },
@@ -261,8 +261,8 @@ pub(super) async fn feed(
     Ok(())
 }
 
-/// How a channel, or a forwarded port's connection, has ended, of whose two halves one has come to its end before the
-/// other: `out` from the guest, `fed` to it. Nothing when that was for the host's side to say.
+/// Returns how a channel or a forwarded connection ended, from its two halves: `out` from the guest and `fed` to it.
+/// Returns `None` if the host's side ended it.
 pub(crate) async fn ended<T>(
     out: impl Future<Output = Result<T, ApiError>>,
     fed: impl Future<Output = Result<(), ApiError>>,
@@ -272,14 +272,14 @@ pub(crate) async fn ended<T>(
         ended = &mut out => ended.map(Some),
         fed = fed => match fed {
             Ok(()) => Ok(None),
-            // A guest that takes no more has said why, or will.
+            // A guest that accepts no more input has sent the reason, or will.
             Err(error) if error.kind == ErrorKind::Guest => out.await.map(Some),
             Err(error) => Err(error),
         },
     }
 }
 
-/// ssh does not take what is for it any more.
+/// Returns the error for a channel that ssh has closed.
 fn closed() -> ApiError {
     ApiError::new(ErrorKind::Cancelled, "ssh has closed the channel")
 }

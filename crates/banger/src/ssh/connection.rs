@@ -1,8 +1,8 @@
-//! A connection: channels over one transport, each with a window of its own each way (RFC 4254, 5).
+//! A connection: channels over one transport, each with its own window in each direction (RFC 4254, 5).
 //!
-//! One task has the transport and all that is known of channels; a channel's own task has a [`Channel`], and tells of
-//! what it does by [`Command`]s. What ssh sends is always taken, since it sends no more than a channel's window; and what
-//! is sent was let by ssh's. So no channel ever waits for another.
+//! One task owns the transport and the state of all channels. Each channel's task has a [`Channel`] and sends
+//! [`Command`]s. The connection's task accepts all data from ssh, because ssh never exceeds a channel's window, and
+//! it sends only what fits in ssh's window. So no channel ever waits for another.
 
 use std::{collections::HashMap, io, sync::Arc};
 
@@ -17,28 +17,28 @@ use super::{
     wire::{Fields, Malformed, Message, Transport, WireError},
 };
 
-/// Bytes of a channel that ssh may send ahead.
+/// Receive window of a channel, in bytes.
 const WINDOW: u32 = 2 << 20;
 
-/// Commands that wait to be obeyed; who has more waits.
+/// Maximum number of queued commands; further senders wait.
 const COMMANDS: usize = 32;
 
-/// Bytes that are to go out from which on nobody may send more, and from which on no more is taken in either: by then ssh
-/// asks and does not listen.
+/// Limits on queued output, in bytes. From the first on, no commands are executed; from the second on, no input is
+/// read, because ssh then sends requests without reading the replies.
 const ENOUGH: usize = 256 << 10;
 const TOO_MUCH: usize = 4 << 20;
 
-/// The service that ssh asks for first, and what it then wants to do.
+/// The service that ssh requests first, and the one that it wants after authentication.
 const USERAUTH: &str = "ssh-userauth";
 const CONNECTION: &str = "ssh-connection";
 
-/// Numbers of messages.
+/// Message numbers.
 pub(super) mod number {
     pub(in crate::ssh) const SERVICE_REQUEST: u8 = 5;
     pub(in crate::ssh) const SERVICE_ACCEPT: u8 = 6;
     pub(in crate::ssh) const USERAUTH_REQUEST: u8 = 50;
     pub(in crate::ssh) const USERAUTH_SUCCESS: u8 = 52;
-    /// Of what may come once the user is known.
+    /// First of the messages that require authentication.
     pub(in crate::ssh) const FIRST_OF_CONNECTION: u8 = 80;
     pub(in crate::ssh) const GLOBAL_REQUEST: u8 = 80;
     pub(in crate::ssh) const REQUEST_SUCCESS: u8 = 81;
@@ -56,12 +56,12 @@ pub(super) mod number {
     pub(in crate::ssh) const FAILURE: u8 = 100;
 }
 
-/// Who says what ssh gets.
+/// Decides how to answer ssh's requests.
 pub(super) trait Answers {
-    /// Takes note of whom ssh comes as.
+    /// Records the user that ssh logs in as.
     fn enter(&mut self, user: String);
 
-    /// ssh asks for a channel; nothing when that is answered later, by a command.
+    /// Handles a request for a channel; `None` if a command answers it later.
     fn open(
         &mut self,
         kind: &str,
@@ -69,17 +69,17 @@ pub(super) trait Answers {
         fields: &mut Fields,
     ) -> Result<Option<Result<(), Refusal>>, WireError>;
 
-    /// ssh asks for something of a channel's; false when it does not get it.
+    /// Handles a request about a channel; returns false to refuse it.
     fn request(&mut self, channel: u32, what: &str, fields: &mut Fields) -> Result<bool, WireError>;
 
-    /// ssh asks for something that is not of a channel's, which is answered by a command.
+    /// Handles a global request; a command answers it.
     fn global(&mut self, what: &str, wants_reply: bool, fields: &mut Fields) -> Result<(), WireError>;
 
-    /// ssh has closed a channel.
+    /// Handles the closing of a channel by ssh.
     fn closed(&mut self, channel: u32);
 }
 
-/// Why a connection has ended other than in order.
+/// Error that ends a connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectionError {
     #[error(transparent)]
@@ -88,20 +88,20 @@ pub(super) enum ConnectionError {
     Io(#[from] io::Error),
 }
 
-/// What is known of a channel.
+/// State of a channel.
 #[derive(Debug)]
 struct Entry {
     /// ssh's number for it.
     theirs: u32,
     /// Bytes that ssh may still send.
     room: u32,
-    /// Bytes that were taken and that ssh has not been told of.
+    /// Bytes consumed since the last window adjustment.
     taken: u32,
-    /// Bytes that may still be sent.
+    /// Bytes that may still be sent to ssh.
     window: Arc<Semaphore>,
     data: mpsc::UnboundedSender<Part>,
     controls: mpsc::UnboundedSender<Control>,
-    /// This side has closed it.
+    /// Whether this side has closed it.
     closed: bool,
 }
 
@@ -114,9 +114,9 @@ struct Connection<S> {
     is_authenticated: bool,
     last: u32,
     channels: HashMap<u32, Entry>,
-    /// Those that ssh has been asked for.
+    /// Channels that were requested from ssh.
     asked: HashMap<u32, oneshot::Sender<Option<Channel>>>,
-    /// Those that ssh asks for, with its own numbers for them.
+    /// Channels that ssh has requested, with ssh's numbers for them.
     waiting: HashMap<u32, u32>,
 }
 
@@ -163,7 +163,7 @@ impl<S: Answers> Connection<S> {
         }
     }
 
-    /// Takes in a message of ssh's.
+    /// Handles a message from ssh.
     fn receive(&mut self, message: Bytes) -> Result<(), WireError> {
         let mut fields = Fields::of(message);
         match fields.byte()? {
@@ -183,7 +183,7 @@ impl<S: Answers> Connection<S> {
             number::CONFIRMATION => self.confirmed(&mut fields),
             number::OPEN_FAILURE => {
                 if let Some(opened) = self.asked.remove(&fields.u32()?) {
-                    // Nobody may wait any more.
+                    // The requester may no longer be waiting.
                     let _ = opened.send(None);
                 }
                 Ok(())
@@ -194,7 +194,7 @@ impl<S: Answers> Connection<S> {
                 self.data(channel, bytes)
             }
             number::EXTENDED_DATA => {
-                // A client has no stream of the kind; its bytes count all the same.
+                // A client has no such stream; its bytes still count against the window.
                 let (channel, _, bytes) = (fields.u32()?, fields.u32()?, fields.bytes()?);
                 self.took(channel, u32::try_from(bytes.len()).unwrap_or(u32::MAX), true)
             }
@@ -216,7 +216,7 @@ impl<S: Answers> Connection<S> {
         self.transport.send(message)
     }
 
-    /// Lets anybody in: whoever talks to this process's standard streams is its user already.
+    /// Accepts every user: the peer on this process's standard streams is already its user.
     fn authenticate(&mut self, fields: &mut Fields) -> Result<(), WireError> {
         let (user, service) = (fields.text()?, fields.text()?);
         if service != CONNECTION {
@@ -229,7 +229,7 @@ impl<S: Answers> Connection<S> {
         self.send(&Message::new(number::USERAUTH_SUCCESS))
     }
 
-    /// A number that no channel has.
+    /// Returns an unused channel number.
     fn number(&mut self) -> u32 {
         loop {
             self.last = self.last.wrapping_add(1);
@@ -239,7 +239,7 @@ impl<S: Answers> Connection<S> {
         }
     }
 
-    /// Notes a channel that ssh calls `theirs`, and makes what its task has of it.
+    /// Records a channel that ssh calls `theirs`; returns the [`Channel`] for its task.
     fn enter(&mut self, number: u32, theirs: u32, window: u32, packet: u32) -> Channel {
         let (data, parts) = mpsc::unbounded_channel();
         let (tell, controls) = mpsc::unbounded_channel();
@@ -266,7 +266,7 @@ impl<S: Answers> Connection<S> {
         match self.server.open(&kind, channel, fields)? {
             Some(Ok(())) => self.obey(Command::Accept(number)),
             Some(Err(reason)) => self.obey(Command::Reject { channel: number, reason }),
-            // Its task says.
+            // Its task answers later.
             None => Ok(()),
         }
     }
@@ -299,13 +299,13 @@ impl<S: Answers> Connection<S> {
         let count = u32::try_from(bytes.len()).map_err(|_| WireError::TooLong)?;
         entry.room = entry.room.checked_sub(count).ok_or(WireError::TooLong)?;
         if entry.data.send(Part::Data(bytes)).is_err() {
-            // Nobody wants it any more; ssh is not to wait for that.
+            // The task no longer wants the data; ssh must not wait for it.
             return self.took(channel, count, false);
         }
         Ok(())
     }
 
-    /// Notes that `bytes` were taken, and lets ssh send as many when that is worth a message.
+    /// Counts `bytes` as consumed, and widens ssh's window once that is worth a message.
     fn took(&mut self, channel: u32, bytes: u32, uncounted: bool) -> Result<(), WireError> {
         let Some(entry) = self.channels.get_mut(&channel) else { return Ok(()) };
         if uncounted {
@@ -344,7 +344,7 @@ impl<S: Answers> Connection<S> {
         self.send(&Message::new(answer).u32(theirs))
     }
 
-    /// Does what a task says. A channel that ssh has closed is no more.
+    /// Executes a task's command; ignores commands for channels that ssh has closed.
     fn obey(&mut self, command: Command) -> Result<(), WireError> {
         let message = match command {
             Command::Took { channel, bytes } => return self.took(channel, bytes, false),
@@ -393,13 +393,13 @@ impl<S: Answers> Connection<S> {
         self.send(&message)
     }
 
-    /// ssh's number for a channel, if neither side has closed it.
+    /// Returns ssh's number for a channel that neither side has closed.
     fn open_still(&self, channel: u32) -> Option<u32> {
         self.channels.get(&channel).filter(|entry| !entry.closed).map(|entry| entry.theirs)
     }
 }
 
-/// What a request says to a channel's program, if that is what it is for.
+/// Returns the control message in a request, if it is one.
 fn control(what: &str, fields: &mut Fields) -> Result<Option<Control>, Malformed> {
     Ok(match what {
         "window-change" => Some(Control::resize(fields.u32()?, fields.u32()?)),

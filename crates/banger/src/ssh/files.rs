@@ -1,5 +1,6 @@
-//! What ssh needs to know: a host key, the file that pins it, a configuration that has both and the way in, and a key for
-//! an sshd in a guest. They are made on first use, and anew when they are not as they should be; only the keys stay.
+//! The files that ssh needs: a host key, the file that pins it, a configuration with both and the ProxyCommand, and a
+//! key for an sshd in a guest. banger creates them on first use and rewrites those that differ; it never replaces the
+//! keys.
 
 use std::{
     fmt::Display,
@@ -17,13 +18,13 @@ use tempfile::NamedTempFile;
 
 use super::wire::{ClientKey, HostKey};
 
-/// What follows a VM's name where a host's is asked for.
+/// Suffix of a VM's name as a host name.
 pub(crate) const SUFFIX: &str = ".vm";
 
-/// What is wrong with a path that ssh would take for something else, by its versions in different ways.
+/// Bytes that ssh interprets in paths, differently in its versions.
 const NOT_IN_PATHS: &[u8] = b"\"\\*?[]%$";
 
-/// The files.
+/// Paths and key of banger's ssh files.
 #[derive(Debug)]
 pub(crate) struct SshFiles {
     folder: PathBuf,
@@ -31,7 +32,7 @@ pub(crate) struct SshFiles {
 }
 
 impl SshFiles {
-    /// Those in the state folder, for a ProxyCommand that is `program`.
+    /// Creates or updates the files in the state directory; `program` serves as the ProxyCommand.
     pub(crate) fn prepare(dirs: &Dirs, program: &Path) -> Result<Self, ApiError> {
         let folder = dirs.ssh();
         make_folder(&folder)?;
@@ -43,12 +44,13 @@ impl SshFiles {
         Ok(files)
     }
 
-    /// The file with the key for sshds in guests, there or not.
+    /// Returns the path of the key for sshds in guests; it may not exist.
     pub(crate) fn client_key(dirs: &Dirs) -> PathBuf {
         dirs.ssh().join("id_ed25519")
     }
 
-    /// That key's public part, a line of an `authorized_keys` file; with it, the file beside it that ssh looks for.
+    /// Returns that key's public part as a line of an `authorized_keys` file; also writes the `.pub` file that ssh
+    /// looks for.
     pub(crate) fn public_key(dirs: &Dirs) -> Result<String, ApiError> {
         make_folder(&dirs.ssh())?;
         let path = Self::client_key(dirs);
@@ -59,13 +61,14 @@ impl SshFiles {
         Ok(line)
     }
 
-    /// This program, as ssh is to run it.
+    /// Returns the path of this program, for ssh to run.
     pub(crate) fn program() -> Result<PathBuf, ApiError> {
         let cannot = |error| ApiError::new(ErrorKind::Io, format!("cannot tell where banger is: {error}"));
         std::env::current_exe().map_err(cannot)
     }
 
-    /// What ssh runs to reach a VM; with `ended`, a file is written to when the program there has ended by itself.
+    /// Returns the ProxyCommand for a VM. With `ended`, the proxy writes to that file when the guest's program has
+    /// exited by itself.
     pub(crate) fn proxy_command(program: &Path, ended: Option<&Path>) -> Result<Vec<u8>, ApiError> {
         let mut command = shell_word(program)?;
         command.extend(b" ssh-proxy ");
@@ -78,17 +81,17 @@ impl SshFiles {
         Ok(command)
     }
 
-    /// The configuration to be included.
+    /// Returns the path of the configuration to include.
     pub(crate) fn config(&self) -> PathBuf {
         self.folder.join("config")
     }
 
-    /// The file with the host key that all VMs have.
+    /// Returns the path of the file with the host key that all VMs share.
     pub(crate) fn known_hosts(&self) -> PathBuf {
         self.folder.join("known_hosts")
     }
 
-    /// The line for ssh's own configuration.
+    /// Returns the line to add to ssh's own configuration.
     pub(crate) fn include(&self) -> Result<Vec<u8>, ApiError> {
         Ok([b"Include ".as_slice(), &word(&self.config())?].concat())
     }
@@ -103,14 +106,14 @@ fn make_folder(folder: &Path) -> Result<(), ApiError> {
     made.map_err(failed("make", folder))
 }
 
-/// The key by which ssh knows all VMs.
+/// Returns the host key that all VMs share.
 fn host_key(folder: &Path) -> Result<HostKey, ApiError> {
     let path = folder.join("host_key");
     let hint = format!("remove {}: a new key is made, and ssh told of it", path.display());
     first(&path, || HostKey::generate().ok(), HostKey::read, &hint)
 }
 
-/// The key at `path`, else a new one. Of two that make one at once, the first to be there is everybody's.
+/// Returns the key at `path`, or creates one. If two processes create one at once, both use the first.
 fn first<K, E: Display>(
     path: &Path,
     make: impl FnOnce() -> Option<Vec<u8>>,
@@ -140,7 +143,7 @@ fn first<K, E: Display>(
     }
 }
 
-/// Gives `path` this content, at once and whole, unless it has it.
+/// Replaces the content of `path` atomically, if it differs.
 fn keep(path: &Path, content: &[u8]) -> Result<(), ApiError> {
     if fs::read(path).is_ok_and(|there| there == content) {
         return Ok(());
@@ -149,7 +152,7 @@ fn keep(path: &Path, content: &[u8]) -> Result<(), ApiError> {
     file.persist(path).map(drop).map_err(|error| failed("write", path)(error.error))
 }
 
-/// A file that will be at `path`, with all that is to be in it.
+/// Returns a temporary file beside `path` that holds all of `content`, on disk.
 pub(super) fn written(path: &Path, content: &[u8], mode: u32) -> io::Result<NamedTempFile> {
     let mut file = NamedTempFile::new_in(path.parent().unwrap_or(Path::new("/")))?;
     file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
@@ -158,7 +161,7 @@ pub(super) fn written(path: &Path, content: &[u8], mode: u32) -> io::Result<Name
     Ok(file)
 }
 
-/// What is told of VMs to ssh. Both ends agree on what is quick and that everybody has, whatever else is configured: the
+/// Returns ssh's configuration for VMs. It fixes fast algorithms that every ssh has, whatever else is configured: the
 /// bytes never leave the host.
 fn config(program: &Path, known_hosts: &Path) -> Result<Vec<u8>, ApiError> {
     let mut text = format!("# banger makes this anew when it is not so.\nHost *{SUFFIX}\n    ProxyCommand ")
@@ -183,7 +186,7 @@ fn config(program: &Path, known_hosts: &Path) -> Result<Vec<u8>, ApiError> {
     Ok(text)
 }
 
-/// `path` as a word of ssh's configuration.
+/// Returns `path` as a word of ssh's configuration.
 fn word(path: &Path) -> Result<Vec<u8>, ApiError> {
     let bytes = path.as_os_str().as_bytes();
     if let Some(byte) = bytes.iter().find(|byte| NOT_IN_PATHS.contains(byte) || byte.is_ascii_control()) {
@@ -198,7 +201,7 @@ fn word(path: &Path) -> Result<Vec<u8>, ApiError> {
     Ok([b"\"", bytes, b"\""].concat())
 }
 
-/// `path` as a word of the shell that runs a ProxyCommand, in which ssh puts its own things after percent signs.
+/// Returns `path` as a word of the shell that runs a ProxyCommand, where ssh expands percent signs.
 fn shell_word(path: &Path) -> Result<Vec<u8>, ApiError> {
     let bytes = path.as_os_str().as_bytes();
     if bytes.iter().any(|byte| byte.is_ascii_control()) {

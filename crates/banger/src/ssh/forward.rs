@@ -1,4 +1,4 @@
-//! Forwards: connections into the guest, and those that come out of it.
+//! Forwarded connections, into the guest and out of it.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -13,18 +13,18 @@ use super::{
     wire::Message,
 };
 
-/// What a channel is opened with for whom calls at a socket in the guest.
+/// Kind of channel to open for a connection to a socket in the guest.
 #[derive(Debug, Clone)]
 enum Opener {
-    /// Of a forwarded port, with the address as ssh gave it.
+    /// For a forwarded port, with the address as ssh gave it.
     Tcp(String, u16),
-    /// Of a forwarded path.
+    /// For a forwarded path.
     Unix(Vec<u8>),
-    /// Of the user's agent.
+    /// For the user's ssh-agent.
     Agent,
 }
 
-/// Connects to `to` in the guest, and passes bytes on.
+/// Connects to `to` in the guest and copies bytes.
 pub(super) async fn direct(
     shared: &Shared,
     link: &Link,
@@ -35,7 +35,7 @@ pub(super) async fn direct(
     let number = channel.number();
     match banger_client::connect(&shared.client, shared.vm_id(), Connect { to, user }).await {
         Ok((input, output)) => {
-            // ssh may have gone.
+            // ssh may have disconnected.
             if link.send(Command::Accept(number)).await.is_ok() {
                 pass_on(channel, input, output).await;
             }
@@ -48,7 +48,7 @@ pub(super) async fn direct(
     }
 }
 
-/// Listens at `at` in the guest until that is cancelled; where, with the port that was chosen.
+/// Listens at `at` in the guest until cancelled; returns the endpoint, with the port that was chosen.
 pub(super) async fn listen(
     shared: &Arc<Shared>,
     link: &Link,
@@ -69,7 +69,7 @@ pub(super) async fn listen(
     Err(ApiError::new(ErrorKind::Invalid, "too many sockets listen in the guest for this connection"))
 }
 
-/// Returns the path of the socket in the guest behind which the user's agent is; the first call makes it.
+/// Returns the guest's socket for the user's ssh-agent, created on the first call.
 pub(super) async fn agent_socket<'a>(
     shared: &'a Arc<Shared>,
     link: &Link,
@@ -78,7 +78,7 @@ pub(super) async fn agent_socket<'a>(
     Ok(shared.agent_socket.get_or_try_init(|| forward_agent(shared, link, user)).await?)
 }
 
-/// Makes a socket in the guest behind which the user's agent is; its path.
+/// Creates a socket in the guest that forwards the user's ssh-agent; returns its path.
 async fn forward_agent(shared: &Arc<Shared>, link: &Link, user: Option<&str>) -> Result<Vec<u8>, ApiError> {
     let listen = Listen { at: None, user: user.map(str::to_owned) };
     let listener = banger_client::listen(&shared.client, shared.vm_id(), listen).await?;
@@ -89,7 +89,7 @@ async fn forward_agent(shared: &Arc<Shared>, link: &Link, user: Option<&str>) ->
     Ok(path)
 }
 
-/// Opens a channel for each caller, until the guest or ssh ends.
+/// Opens a channel for each connection until the guest or ssh ends.
 async fn accept(shared: Arc<Shared>, link: Link, mut listener: GuestListener, opener: Opener) {
     while let Ok(called) = listener.next().await {
         let Some(place) = shared.place_in_time().await else { return };
@@ -103,7 +103,7 @@ async fn accept(shared: Arc<Shared>, link: Link, mut listener: GuestListener, op
 
 async fn answer(shared: &Shared, link: &Link, called: Called, opener: Opener) {
     let opened = open(link, opener, called.from).await;
-    // Taken also when ssh does not want it, so that the caller hears of that.
+    // Attached even if ssh refuses, so that the caller sees the connection close.
     let taken = banger_client::take(&shared.client, shared.vm_id(), called.caller).await;
     match (opened, taken) {
         (Ok(channel), Ok((input, output))) => pass_on(channel, input, output).await,
@@ -121,14 +121,14 @@ async fn open(link: &Link, opener: Opener, from: Option<SocketAddr>) -> Result<C
             link.open("forwarded-tcpip", fields.bytes(address.as_bytes()).u32(from_port.into())).await
         }
         Opener::Unix(path) => {
-            // The path, and a field for whatever comes to OpenSSH's mind.
+            // The path, and a field that OpenSSH reserves.
             link.open("forwarded-streamlocal@openssh.com", Message::fields().bytes(&path).bytes(b"")).await
         }
         Opener::Agent => link.open("auth-agent@openssh.com", Message::fields()).await,
     }
 }
 
-/// Passes bytes on both ways, until both have ended, or ssh has closed the channel.
+/// Copies bytes in both directions until both have ended or ssh has closed the channel.
 async fn pass_on(channel: Channel, input: ExecInput, mut output: SocketOutput) {
     let Channel { reader, writer, controls } = channel;
     let (tell_taken, taken) = mpsc::unbounded_channel();
@@ -136,19 +136,19 @@ async fn pass_on(channel: Channel, input: ExecInput, mut output: SocketOutput) {
         loop {
             match output.next().await? {
                 SocketEvent::Data(bytes) => {
-                    // ssh may have closed the channel, and what it sent before is still on its way.
+                    // ssh may have closed the channel while data that it sent before is still on its way.
                     let _ = writer.write(bytes, None).await;
                 }
                 SocketEvent::End => writer.end().await?,
                 SocketEvent::Taken(bytes) => {
-                    // The other half ends only with this one.
+                    // The receiver is dropped only together with this half.
                     let _ = tell_taken.send(bytes);
                 }
                 SocketEvent::Closed => return Ok(()),
             }
         }
     };
-    // However it ends, the channel has no other way to tell.
+    // Closing the channel is the only way to report how it ended.
     let _ = ended(out, feed(input, reader, taken, controls)).await;
     writer.close().await;
 }

@@ -1,7 +1,8 @@
-//! ssh into a VM whose image need not know of it: an SSH server on the standard streams of a process of the user's, which
-//! ssh starts as its ProxyCommand, turns channels into operations of the VM's agent.
+//! ssh into a VM whose image need not support it. ssh starts banger as its ProxyCommand, and banger serves SSH on its
+//! standard streams: it turns channels into operations of the VM's agent.
 //!
-//! [`files`] are what ssh needs to know of it, [`users_config`] tells ssh where they are, [`proxy`] finds the VM and serves.
+//! [`files`] writes the files that ssh needs, [`users_config`] includes them in ssh's configuration, [`proxy`] finds
+//! the VM and serves the connection.
 
 mod channel;
 mod connection;

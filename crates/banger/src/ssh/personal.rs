@@ -1,19 +1,19 @@
-//! What of its user's a guest gets at each start.
+//! The user's settings that a guest receives at each start.
 
 use banger_api::{ApiError, Dirs, Personal};
 
 use super::files::SshFiles;
 use crate::{hints::hint_for, ui::Ui};
 
-/// A key of banger's own for the sshd that the image may have, and the user's locale. Without what is not to be had, which
-/// is told, a guest is of no less use.
+/// Returns banger's key for an sshd in the image, and the user's locale. A failure is only a warning: the VM works
+/// without them.
 pub(crate) fn of_user(dirs: &Dirs, ui: &Ui) -> Personal {
     let locale = locale(|name| std::env::var(name).ok());
-    // Both have been looked at.
+    // Both values have been validated.
     Personal::new(key(dirs, ui).into_iter().collect(), locale).unwrap_or_default()
 }
 
-/// The key, made if it is not there; where that cannot be, it is told.
+/// Returns the key, created on first use; warns if that fails.
 pub(crate) fn key(dirs: &Dirs, ui: &Ui) -> Option<String> {
     let tell = |error: &ApiError| {
         let hint = hint_for(error).map(|hint| format!("; {hint}")).unwrap_or_default();
@@ -22,10 +22,10 @@ pub(crate) fn key(dirs: &Dirs, ui: &Ui) -> Option<String> {
     SshFiles::public_key(dirs).inspect_err(tell).ok()
 }
 
-/// What `LANG` would have to be for the messages, times and characters that the user sees here.
+/// Returns the user's locale for messages, times and characters, as a value for `LANG`.
 fn locale(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
     let set = ["LC_ALL", "LANG"].into_iter().filter_map(variable).find(|name| !name.is_empty())?;
-    // C is no choice of a user's, but what is without one.
+    // C means that the user has chosen no locale.
     Some(set).filter(|name| Personal::is_locale(name) && !matches!(name.as_str(), "C" | "POSIX"))
 }
 

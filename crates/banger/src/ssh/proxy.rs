@@ -1,4 +1,4 @@
-//! A connection of ssh's, from the name that it asks for to its end.
+//! A connection from ssh, from looking up the VM's name to the end.
 
 use std::{fmt::Display, path::PathBuf};
 
@@ -20,21 +20,21 @@ use crate::{
     ui::{Progress, Ui},
 };
 
-/// A connection to be served.
+/// A connection to serve.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     /// The VM's name, with or without [`SUFFIX`], or its id.
     pub(crate) host: String,
-    /// A file to make when the guest's program has told how it ended.
+    /// File to write to when the guest's program has exited.
     pub(crate) ended: Option<PathBuf>,
 }
 
 impl Proxy {
-    /// Finds the VM, starts it where that is configured, and serves ssh on the standard streams, until ssh has gone. With
-    /// this process, all that it has open in the guest ends.
+    /// Finds the VM, starts it if configured, and serves ssh on the standard streams until ssh disconnects. When this
+    /// process ends, so does everything that it has open in the guest.
     pub(crate) async fn serve(self, client: Client, ui: &Ui) -> Result<(), ApiError> {
-        // Ctrl-C and a terminal that goes are for ssh to hear of, which may live on in the background with other sessions.
-        // Who leads a session already is at no terminal of ssh's.
+        // Ctrl-C and a closed terminal are for ssh, which may continue in the background with other sessions. setsid
+        // fails for a session leader, which does not share ssh's terminal.
         let _ = setsid();
         tokio::select! {
             served = self.talk(client, ui) => served,
@@ -52,7 +52,7 @@ impl Proxy {
         let transport = Transport::new(key).map_err(|error| failed(&error))?;
         let (reader, writer) = stdio::streams().map_err(|error| failed(&error))?;
         match serve(reader, writer, transport, |link| Server::new(shared, link)).await {
-            // Without a word too ssh may go.
+            // ssh may also disconnect without a message.
             Ok(()) | Err(ConnectionError::Wire(WireError::Disconnected) | ConnectionError::Io(_)) => Ok(()),
             Err(error) => Err(failed(&error)),
         }
@@ -63,7 +63,7 @@ fn failed(error: &dyn Display) -> ApiError {
     ApiError::new(ErrorKind::Io, format!("cannot serve ssh: {error}"))
 }
 
-/// The VM with this name or id: a beginning would be another one's tomorrow, and ssh would not know.
+/// Returns the VM with exactly this name or id. A prefix could match another VM later, unnoticed by ssh.
 async fn find(client: &Client, name: &str) -> Result<Vm, ApiError> {
     let mut vms = client.vms().await?.into_iter();
     vms.find(|vm| vm.name.as_str() == name || vm.id.as_str() == name).ok_or_else(|| {
@@ -71,11 +71,11 @@ async fn find(client: &Client, name: &str) -> Result<Vm, ApiError> {
     })
 }
 
-/// `vm`, running; started if it is down and may be.
+/// Returns `vm` once it runs; starts it if it is stopped and the configuration allows that.
 pub(crate) async fn running(client: &Client, vm: Vm, ui: &Ui) -> Result<Vm, ApiError> {
     match vm.state {
         VmState::Running => return Ok(vm),
-        // It needs only to be waited for.
+        // It only needs to be waited for.
         VmState::Starting => {}
         VmState::Paused => {
             let error = ApiError::new(ErrorKind::NotRunning, format!("VM {} is paused", vm.name));

@@ -1,7 +1,6 @@
-//! What ssh asks for, channel by channel.
+//! ssh's requests, channel by channel.
 //!
-//! Nothing here waits for the guest: what waits is a task of its channel's, or the one that answers global requests, which
-//! are answered in their order.
+//! Nothing here waits for the guest. A channel's own task waits, or the task that answers global requests in order.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,11 +19,11 @@ use super::{
     wire::{Fields, Message, WireError},
 };
 
-/// Most variables of a session, and most bytes of each.
+/// Maximum number of a session's variables, and maximum size of each in bytes.
 const VARIABLES: usize = 100;
 const VARIABLE: usize = 32 << 10;
 
-/// Global requests that wait for their answers.
+/// Maximum number of unanswered global requests.
 const WAITING: usize = 100;
 
 /// A connection's sessions and forwards.
@@ -38,7 +37,7 @@ pub(super) struct Server {
     global: mpsc::Sender<Global>,
 }
 
-/// A request that is not of a channel.
+/// A request that does not concern a channel.
 #[derive(Debug)]
 struct Global {
     what: Asks,
@@ -50,7 +49,7 @@ struct Global {
 enum Asks {
     Listen(Endpoint),
     Cancel(Endpoint),
-    /// What nobody here knows.
+    /// An unknown request.
     Else,
 }
 
@@ -152,7 +151,7 @@ impl Answers for Server {
     }
 }
 
-/// Variables that ssh may set: Debian's server's, and those that say whether there may be colour.
+/// Returns whether ssh may set this variable: those that Debian's server accepts, and those about colour.
 fn is_taken(name: &str) -> bool {
     name == "LANG" || name.starts_with("LC_") || matches!(name, "COLORTERM" | "NO_COLOR")
 }
@@ -174,14 +173,14 @@ fn with_terminal(asked: &mut Asked, term: String, size: TerminalSize) -> bool {
     true
 }
 
-/// Answers global requests, one after another.
+/// Answers global requests in order.
 async fn answer(shared: Arc<Shared>, link: Link, mut queue: mpsc::Receiver<Global>) {
     while let Some(Global { what, user, wants_reply }) = queue.recv().await {
         let success = || Some(Message::new(number::REQUEST_SUCCESS));
         let answer = match what {
             Asks::Listen(at) => {
                 let any = matches!(at, Endpoint::Tcp { port: 0, .. });
-                // ssh says that it was refused, and has no place for why.
+                // ssh reports only the refusal; the protocol has no field for the reason.
                 match forward::listen(&shared, &link, at, user).await {
                     Ok(Endpoint::Tcp { port, .. }) if any => {
                         success().map(|message| message.u32(port.into()))

@@ -1,4 +1,4 @@
-//! A session: a program in the guest whose streams are a channel's.
+//! A session: a program in the guest that uses a channel as its streams.
 
 use std::{collections::BTreeMap, fs, sync::Arc};
 
@@ -17,17 +17,17 @@ use super::{
 };
 use crate::{hints::hint_for, session::told_better};
 
-/// The stream of a channel that standard error goes on (RFC 4254, 5.2).
+/// The channel's stream for standard error (RFC 4254, 5.2).
 const STDERR: Option<u32> = Some(1);
 
-/// Exit status where the program's own would be, and banger itself failed.
+/// Exit status of banger's own failure, in place of the program's.
 const FAILED: u32 = 125;
 
-/// What there is where OpenSSH's server would have addresses, and has none either: some programs go by their being set.
+/// Values that OpenSSH's server sets when it has no addresses; some programs test whether the variables are set.
 const CONNECTION: [(&str, &str); 2] =
     [("SSH_CLIENT", "UNKNOWN 65535 65535"), ("SSH_CONNECTION", "UNKNOWN 65535 UNKNOWN 65535")];
 
-/// What ssh has asked for before it says what is to be run.
+/// A session's settings before ssh says what to run.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) channel: Channel,
@@ -35,11 +35,11 @@ pub(super) struct Asked {
     pub(super) user: Option<String>,
     pub(super) env: BTreeMap<String, String>,
     pub(super) terminal: Option<TerminalSize>,
-    /// Whether the user's agent is to be there.
+    /// Whether to forward the user's ssh-agent.
     pub(super) agent: bool,
 }
 
-/// What a session runs (RFC 4254, 6.5).
+/// The program that a session runs (RFC 4254, 6.5).
 #[derive(Debug)]
 pub(super) enum SessionRequest {
     Shell,
@@ -47,11 +47,11 @@ pub(super) enum SessionRequest {
     Sftp,
 }
 
-/// Runs `program`, and tells ssh how that went.
+/// Runs `program` and reports to ssh how it ended.
 pub(super) async fn run(shared: Arc<Shared>, link: Link, asked: Asked, program: SessionRequest) {
     let Asked { channel: Channel { reader, writer, controls }, place, user, mut env, terminal, agent } =
         asked;
-    // A raw terminal does not go back to the line's beginning by itself.
+    // A terminal in raw mode needs a carriage return for each line.
     let line_end = if terminal.is_some() { "\r\n" } else { "\n" };
     let result = async {
         env.extend(CONNECTION.map(|(name, value)| (name.to_owned(), value.to_owned())));
@@ -77,7 +77,7 @@ pub(super) async fn run(shared: Arc<Shared>, link: Link, asked: Asked, program: 
         Err(error) => {
             let error = shared.by_name(told_better(&shared.client, shared.vm_id(), error).await);
             tell(&writer, line_end, "banger", &error).await;
-            // ssh may have gone.
+            // ssh may have disconnected.
             let _ = writer.tell("exit-status", Message::fields().u32(FAILED)).await;
         }
     }
@@ -103,7 +103,7 @@ async fn start(
     shared.connect().await?.exec(exec).await
 }
 
-/// Gives ssh what comes, until the program's end.
+/// Sends the guest's output to ssh until the program exits.
 async fn show(
     mut output: ExecOutput,
     writer: &Writer,
@@ -114,7 +114,7 @@ async fn show(
             Output::Stdout(bytes) => writer.write(bytes, None).await?,
             Output::Stderr(bytes) => writer.write(bytes, STDERR).await?,
             Output::Taken(bytes) => {
-                // The other half ends only with this one.
+                // The receiver is dropped only together with this half.
                 let _ = taken.send(bytes);
             }
             Output::Exited(status) => return Ok(status),
@@ -122,13 +122,13 @@ async fn show(
     }
 }
 
-/// Tells ssh how the program ended. OpenSSH takes no notice of a signal, and has it as a status too.
+/// Reports to ssh how the program ended. OpenSSH ignores a signal, so it gets an exit status too.
 async fn tell_end(shared: &Shared, writer: &Writer, status: ExitStatus) {
     if let Some(file) = &shared.ended {
-        // Then a status of ssh's own is not told from the program's.
+        // This distinguishes the program's exit status from ssh's own.
         let _ = fs::write(file, "\n");
     }
-    // ssh may have gone.
+    // ssh may have disconnected.
     if let ExitStatus::Signal(signal) = status {
         let name = signals::name(signal);
         let fields = Message::fields().bytes(name.as_bytes()).boolean(false).bytes(b"").bytes(b"");
@@ -137,10 +137,10 @@ async fn tell_end(shared: &Shared, writer: &Writer, status: ExitStatus) {
     let _ = writer.tell("exit-status", Message::fields().u32(status.shell_code().into())).await;
 }
 
-/// Tells the user, on standard error.
+/// Prints an error to the user, on standard error.
 async fn tell(writer: &Writer, line_end: &str, what: &str, error: &ApiError) {
     let hint = hint_for(error).map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
     let text = format!("{what}: {}\n{hint}", error.message).replace('\n', line_end);
-    // ssh may have gone.
+    // ssh may have disconnected.
     let _ = writer.write(text.into(), STDERR).await;
 }

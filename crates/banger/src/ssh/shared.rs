@@ -1,4 +1,4 @@
-//! What all channels of a connection work with.
+//! State that all channels of a connection share.
 
 use std::{
     collections::HashMap,
@@ -15,30 +15,30 @@ use tokio::{
     task::{AbortHandle, JoinHandle},
 };
 
-/// Channels at a time, or callers of forwarded ports: each is a connection to the agent, which serves 200.
+/// Maximum number of channels or forwarded connections. Each is a connection to the agent, which serves 200.
 pub(crate) const CHANNELS: usize = 120;
 
-/// Sockets that may listen in the guest for one connection.
+/// Maximum number of listeners in the guest for one connection.
 const LISTENERS: usize = 40;
 
-/// How long a connection to the agent that was made beforehand may have waited: the agent's patience is longer.
+/// Maximum age of a connection to the agent that was opened early; the agent's timeout is longer.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// What all channels share.
+/// State that all channels of a connection share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) client: Client,
     pub(super) vm: Vm,
-    /// A file to make when the guest's program has told how it ended.
+    /// File to write to when the guest's program has exited.
     pub(super) ended: Option<PathBuf>,
     places: Arc<Semaphore>,
     listeners: Mutex<HashMap<String, AbortHandle>>,
-    /// The path in the guest of the socket behind which the user's agent is: one for a connection.
+    /// The guest's socket for the user's ssh-agent, one for each connection.
     pub(super) agent_socket: OnceCell<Vec<u8>>,
     first: Mutex<Option<Beforehand>>,
 }
 
-/// A connection to the agent that is made before there is anything to ask.
+/// A connection to the agent that is opened before any request.
 #[derive(Debug)]
 struct Beforehand {
     since: Instant,
@@ -58,7 +58,7 @@ impl Shared {
         })
     }
 
-    /// Connects to the VM's agent already, for the first session: beside the key exchange it costs no time.
+    /// Connects to the VM's agent early, for the first session: during the key exchange, this costs no time.
     pub(super) fn connect_beforehand(self: &Arc<Self>) {
         let shared = self.clone();
         let connecting =
@@ -66,7 +66,7 @@ impl Shared {
         *locked(&self.first) = Some(Beforehand { since: Instant::now(), connecting });
     }
 
-    /// A connection to the VM's agent.
+    /// Returns a connection to the VM's agent.
     pub(super) async fn connect(&self) -> Result<Agent, ApiError> {
         let first = locked(&self.first).take();
         if let Some(first) = first
@@ -78,12 +78,12 @@ impl Shared {
         banger_client::agent(&self.client, self.vm_id()).await
     }
 
-    /// A VM is named by its id, so that another one with the name is not taken for it.
+    /// Returns the VM's id; another VM could get the same name.
     pub(super) fn vm_id(&self) -> &str {
         self.vm.id.as_str()
     }
 
-    /// `error` with the VM's name in it, which its user knows it by.
+    /// Returns `error` with the VM's name, which the user knows, in place of its id.
     pub(super) fn by_name(&self, mut error: ApiError) -> ApiError {
         let subject = error.subject.as_mut().map(|subject| &mut subject.name);
         for text in [&mut error.message].into_iter().chain(&mut error.hint).chain(subject) {
@@ -92,17 +92,17 @@ impl Shared {
         error
     }
 
-    /// A place for one more channel; `None` when there are too many.
+    /// Returns a permit for one more channel; `None` if there are too many.
     pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
         self.places.clone().try_acquire_owned().ok()
     }
 
-    /// A place for one more channel, once there is one.
+    /// Waits for a permit for one more channel.
     pub(super) async fn place_in_time(&self) -> Option<OwnedSemaphorePermit> {
         self.places.clone().acquire_owned().await.ok()
     }
 
-    /// Keeps what listens at `at` until it is cancelled; false when there are too many.
+    /// Registers the listener at `at` until it is cancelled; returns false if there are too many.
     pub(super) fn keep_listener(&self, at: &Endpoint, listener: AbortHandle) -> bool {
         let mut listeners = locked(&self.listeners);
         if listeners.len() >= LISTENERS {
@@ -113,7 +113,7 @@ impl Shared {
         true
     }
 
-    /// Ends what listens at `at`; false when nothing does.
+    /// Stops the listener at `at`; returns false if there is none.
     pub(super) fn cancel_listener(&self, at: &Endpoint) -> bool {
         let listener = locked(&self.listeners).remove(&name_of(at));
         listener.map(|listener| listener.abort()).is_some()
@@ -127,7 +127,7 @@ fn name_of(at: &Endpoint) -> String {
     }
 }
 
-/// What is in there is whole at every moment, whoever has panicked.
+/// Locks a mutex; a panic elsewhere never leaves its value inconsistent.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,6 @@
-//! Signals by the names that SSH has for them and by Linux's numbers.
+//! Signals by their SSH names and Linux numbers.
 
-/// Those that RFC 4254 names, and some that OpenSSH passes on beside them.
+/// The signals in RFC 4254, and others that OpenSSH forwards.
 const NAMES: [(i32, &str); 18] = [
     (1, "HUP"),
     (2, "INT"),
@@ -22,16 +22,16 @@ const NAMES: [(i32, &str); 18] = [
     (31, "SYS"),
 ];
 
-/// The number of the signal that is called `name`, if it is one of Linux's.
+/// Returns the Linux number of the signal `name`, if there is one.
 pub(super) fn number(name: &str) -> Option<i32> {
     NAMES.iter().find(|(_, known)| *known == name).map(|(number, _)| *number)
 }
 
-/// What the signal with this number is called.
+/// Returns the SSH name of a signal.
 pub(super) fn name(number: i32) -> String {
     match NAMES.iter().find(|(known, _)| *known == number) {
         Some((_, name)) => (*name).to_owned(),
-        // As RFC 4254 has it for those that it does not name.
+        // RFC 4254's form for signals that it does not name.
         None => format!("{number}@linux"),
     }
 }

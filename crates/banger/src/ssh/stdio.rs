@@ -1,4 +1,4 @@
-//! This process's standard streams, which ssh talks to.
+//! This process's standard streams, which ssh uses.
 
 use std::{
     io,
@@ -16,7 +16,7 @@ use tokio::{
 pub(super) type Input = Box<dyn AsyncRead + Send + Unpin>;
 pub(super) type Output = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// Standard input and output: pipes, as OpenSSH makes them, or whatever else.
+/// Returns standard input and output: pipes, as OpenSSH creates them, or any other file.
 pub(super) fn streams() -> io::Result<(Input, Output)> {
     let input: Input = match pipe::Receiver::from_owned_fd(copy(io::stdin())?) {
         Ok(pipe) => Box::new(pipe),
@@ -29,16 +29,16 @@ pub(super) fn streams() -> io::Result<(Input, Output)> {
     Ok((input, output))
 }
 
-/// Waits until nobody can read standard output any more. What ssh has sent last may never be read, so that the end of
-/// standard input would not show.
+/// Waits until standard output has no reader. ssh's last bytes may never be read, so the end of standard input would
+/// go unnoticed.
 pub(super) async fn client_gone() -> io::Result<()> {
     let (tell, gone) = oneshot::channel();
     let stdout = copy(io::stdout())?;
-    // Not one of the runtime's, which would be waited for.
+    // A separate thread, because the runtime would wait for its own threads at exit.
     thread::Builder::new().name("ssh's end".to_owned()).spawn(move || {
-        // Asked for nothing, it waits for what is always told.
+        // poll(2) reports errors and hang-ups even if no events are requested.
         let gone = poll(&mut [PollFd::new(&stdout, PollFlags::empty())], None);
-        // Nobody may wait any more.
+        // The receiver may be gone.
         let _ = tell.send(gone);
     })?;
     match gone.await {

@@ -1,6 +1,7 @@
-//! ssh's own configuration, and the lines in it that include banger's.
+//! The lines in ssh's own configuration that include banger's.
 //!
-//! They are its first: after a `Host` line, an Include counts for that host alone. All other bytes stay as they are.
+//! They are at its beginning: after a `Host` line, an Include applies only to that host. All other bytes stay
+//! unchanged.
 
 use std::{
     fs::{self, DirBuilder},
@@ -14,26 +15,26 @@ use banger_api::{ApiError, ErrorKind};
 use super::files::{failed, written};
 
 const BEGIN: &[u8] = b"# banger: begin\n";
-/// In a file that was made for these lines, and goes with them.
+/// First line in a file that banger created; banger deletes that file with its lines.
 const BEGIN_OF_OURS: &[u8] = b"# banger: begin, in a file that banger made\n";
 const END: &[u8] = b"# banger: end\n";
 
-/// Longest configuration that is taken for one.
+/// Maximum size of a configuration, in bytes.
 const LONGEST: u64 = 4 << 20;
 
-/// Most links from one to the next, as in Linux.
+/// Maximum number of symbolic links followed, as in Linux.
 const LINKS: usize = 40;
 
-/// What to do to the file.
+/// The change to make to the file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Edit<'a> {
-    /// Have it begin with this line.
+    /// Put this line at the beginning.
     Install(&'a [u8]),
-    /// Have it without any line of banger's.
+    /// Remove all of banger's lines.
     Uninstall,
 }
 
-/// Changes the configuration at `path` so, at once and whole; false when it is so already.
+/// Changes the configuration at `path` atomically; returns false if it needs no change.
 pub(crate) fn edit(path: &Path, edit: Edit<'_>) -> Result<bool, ApiError> {
     let path = &end_of_links(path).map_err(failed("look at", path))?;
     let old = read(path)?;
@@ -63,18 +64,18 @@ pub(crate) fn edit(path: &Path, edit: Edit<'_>) -> Result<bool, ApiError> {
     Ok(true)
 }
 
-/// Whether the configuration at `path` includes `line` at its beginning.
+/// Returns whether the configuration at `path` includes `line` at its beginning.
 pub(crate) fn is_installed(path: &Path, line: &[u8]) -> bool {
     fs::read(path).is_ok_and(|text| installed(Some(&text), line) == Ok(Some(text)))
 }
 
-/// Where the links at `path` lead, whether there is anything or not.
+/// Returns the target of the symbolic links at `path`, which may not exist.
 fn end_of_links(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..LINKS {
         match fs::read_link(&path) {
             Ok(target) => path = path.parent().unwrap_or(Path::new("/")).join(target),
-            // It is there and no link, or not there.
+            // The path is no link, or does not exist.
             Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound) => {
                 return Ok(path);
             }
@@ -84,7 +85,7 @@ fn end_of_links(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("there are too many links"))
 }
 
-/// What is in the file, and its permissions.
+/// Returns the file's content and permissions.
 fn read(path: &Path) -> Result<Option<(Vec<u8>, u32)>, ApiError> {
     let meta = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -103,11 +104,11 @@ fn read(path: &Path) -> Result<Option<(Vec<u8>, u32)>, ApiError> {
     Err(ApiError::new(ErrorKind::NotPermitted, format!("cannot change {}: it {wrong}", path.display())))
 }
 
-/// A beginning has no end.
+/// Error for a begin line without an end line.
 #[derive(Debug, PartialEq, Eq)]
 struct Unclosed;
 
-/// `text` with banger's lines at its beginning; there need not be any.
+/// Returns `text` with banger's lines at its beginning; replaces existing ones.
 fn installed(text: Option<&[u8]>, line: &[u8]) -> Result<Option<Vec<u8>>, Unclosed> {
     let ours = text.is_none_or(|text| text.starts_with(BEGIN_OF_OURS));
     let rest = without(text.unwrap_or_default())?;
@@ -115,14 +116,14 @@ fn installed(text: Option<&[u8]>, line: &[u8]) -> Result<Option<Vec<u8>>, Unclos
     Ok(Some([begin, line, b"\n", END, &rest].concat()))
 }
 
-/// `text` without banger's lines; nothing, where the file was made for them and has no other.
+/// Returns `text` without banger's lines, or `None` if banger created the file and nothing else is in it.
 fn uninstalled(text: Option<&[u8]>) -> Result<Option<Vec<u8>>, Unclosed> {
     let Some(text) = text else { return Ok(None) };
     let rest = without(text)?;
     Ok(Some(rest).filter(|rest| !rest.is_empty() || !text.starts_with(BEGIN_OF_OURS)))
 }
 
-/// `text` without what is between a beginning and its end.
+/// Returns `text` without the lines between begin and end lines.
 fn without(text: &[u8]) -> Result<Vec<u8>, Unclosed> {
     let mut kept = Vec::with_capacity(text.len());
     let mut inside = false;
@@ -148,7 +149,7 @@ mod tests {
 
     const LINE: &[u8] = b"Include \"/state/ssh/config\"";
 
-    /// Texts of lines that may be like ours, with any ends.
+    /// Generates texts with lines similar to banger's, with any line ends.
     fn texts() -> impl Strategy<Value = Vec<u8>> {
         let line = prop_oneof![
             prop::collection::vec(any::<u8>(), 0..20),

@@ -1,4 +1,4 @@
-//! Checks, one a line, and under each that is not as it should be what to do about it.
+//! Checks, one on each line, with a hint below each that needs attention.
 
 use std::fmt::Write as _;
 
@@ -42,7 +42,7 @@ pub(super) fn lines(checks: &[Check]) -> String {
         let (style, name) = (style(check.verdict), name(check));
         let blank = " ".repeat(widest - name.width());
         let message = on_one_line(&check.message);
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "{style}{}{style:#}   {name}{blank}   {message}", check.verdict);
         if let Some(hint) = hint(check) {
             let indent = " ".repeat("PASS".len() + 3 + widest + 3);

@@ -1,14 +1,14 @@
-//! Bytes of a guest's, or of a log, for standard output.
+//! Bytes from a guest or a log, printed on standard output.
 
 use std::io::{self, IsTerminal, Write};
 
 use super::text::harmless;
 
-/// Prints bytes as they come; on a terminal, without what it would take for commands: a guest must not drive it.
+/// Prints bytes as they arrive; removes control characters on a terminal, so that a guest cannot control it.
 #[derive(Debug)]
 pub(crate) struct Console {
     is_terminal: bool,
-    /// The beginning of a character whose end has not come.
+    /// The first bytes of an incomplete character.
     begun: Vec<u8>,
 }
 
@@ -37,7 +37,7 @@ impl Console {
     }
 }
 
-/// How many bytes at the end are the beginning of a character.
+/// Returns how many bytes at the end belong to an incomplete character.
 fn begun_character(bytes: &[u8]) -> usize {
     for (before, byte) in bytes.iter().rev().take(3).enumerate() {
         let length = match byte {

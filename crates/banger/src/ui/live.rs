@@ -1,4 +1,4 @@
-//! A table that is drawn again and again in the same place of a terminal.
+//! A table that is redrawn in place on a terminal.
 
 use std::{
     fmt::Write as _,
@@ -7,16 +7,16 @@ use std::{
 
 use super::table::Table;
 
-/// The place.
+/// State of the redrawn table.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
-    /// Lines that are there.
+    /// Number of lines on the screen.
     drawn: usize,
 }
 
 impl Live {
     pub(crate) fn draw(&mut self, table: &Table) -> io::Result<()> {
-        // A terminal that does not tell its size has the usual one.
+        // A terminal that reports no size is assumed to have the usual one.
         let (rows, cols) = match rustix::termios::tcgetwinsize(rustix::stdio::stdout()) {
             Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row.into(), size.ws_col.into()),
             _ => (24, 80),
@@ -26,11 +26,12 @@ impl Live {
         stdout.flush()
     }
 
-    /// The table over what is there. No line may be broken by the terminal, and the first must stay in reach.
+    /// Returns the bytes that draw `table` over the previous one. Lines must not wrap, and the first must stay on
+    /// screen.
     fn frame(&mut self, table: &str, rows: usize, cols: usize) -> String {
         let mut frame = String::new();
         if self.drawn > 0 {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(frame, "\x1b[{}A", self.drawn);
         }
         self.drawn = 0;

@@ -1,4 +1,4 @@
-//! All that is printed: data on standard output, everything else on standard error.
+//! All output: data on standard output, everything else on standard error.
 
 mod checks;
 mod clock;

@@ -1,4 +1,4 @@
-//! The one who prints.
+//! The printer that commands use.
 
 use std::{
     fmt::Display,
@@ -20,13 +20,13 @@ use super::{
 };
 use crate::{error::CommandError, hints::hint_for};
 
-/// Most bytes of an answer to a question.
+/// Maximum length of an answer to a question, in bytes.
 const ANSWER: u64 = 1000;
 
-/// The one who prints.
+/// The printer that commands use.
 #[derive(Debug)]
 pub(crate) struct Ui {
-    /// When banger was started, in nanoseconds of [`now_ns`](super::now_ns).
+    /// Time of banger's start, in nanoseconds of [`now_ns`](super::now_ns).
     pub(crate) began_ns: u64,
 }
 
@@ -35,24 +35,24 @@ impl Ui {
         Self { began_ns }
     }
 
-    /// A line of data.
+    /// Prints a line of data.
     pub(crate) fn line(&self, text: impl Display) -> io::Result<()> {
         writeln!(io::stdout(), "{text}")
     }
 
-    /// Bytes as they are, but for what a terminal would take for commands.
+    /// Prints bytes; on a terminal, without control characters.
     pub(crate) fn console(&self, bytes: &[u8]) -> io::Result<()> {
         Console::new().print(bytes)
     }
 
-    /// Bytes as they are.
+    /// Prints bytes unchanged.
     pub(crate) fn raw(&self, bytes: &[u8]) -> io::Result<()> {
         let mut out = io::stdout().lock();
         out.write_all(bytes)?;
         out.flush()
     }
 
-    /// Bytes as they come, printed so.
+    /// Prints the parts of a stream as they arrive, as [`Console`] does.
     pub(crate) async fn print_all(&self, mut parts: Parts) -> Result<(), CommandError> {
         let mut console = Console::new();
         while let Some(part) = parts.next().await? {
@@ -61,13 +61,13 @@ impl Ui {
         Ok(())
     }
 
-    /// A value as JSON.
+    /// Prints a value as JSON.
     pub(crate) fn json(&self, value: &impl Serialize) -> io::Result<()> {
         let text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
         self.line(text)
     }
 
-    /// Things as a table, as JSON, or as ids only.
+    /// Prints a list as a table, as JSON, or as ids only.
     pub(crate) fn list<T: Serialize>(
         &self,
         format: &Format,
@@ -82,7 +82,7 @@ impl Ui {
         }
     }
 
-    /// One thing as a table of its fields, as JSON, or as its id only.
+    /// Prints one value as a table of its fields, as JSON, or as its id only.
     pub(crate) fn show<T: Serialize>(
         &self,
         format: &Format,
@@ -97,7 +97,8 @@ impl Ui {
         }
     }
 
-    /// Prints `checks` as a table, as JSON, or as the names of those that do not pass; fails when one of them does.
+    /// Prints `checks` as a table, as JSON, or as the names of those that did not pass; returns failure if one
+    /// failed.
     pub(crate) fn checks(&self, format: &Format, checks: &[Check]) -> io::Result<ExitCode> {
         match format {
             Format { quiet: true, .. } => {
@@ -111,17 +112,17 @@ impl Ui {
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
-    /// A table as data.
+    /// Prints a table as data.
     pub(crate) fn table(&self, table: Table) -> io::Result<()> {
         write!(io::stdout(), "{table}")
     }
 
-    /// Whether there is somebody to ask.
+    /// Returns whether a user can answer questions.
     pub(crate) fn can_ask(&self) -> bool {
         io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 
-    /// Whether the user says yes to `question`; no is what anything else is.
+    /// Asks `question`; returns whether the user answered yes. Any other answer means no.
     pub(crate) fn ask(&self, question: impl Display) -> io::Result<bool> {
         write!(io::stderr(), "{question} [y/N] ")?;
         let mut answer = String::new();
@@ -129,17 +130,17 @@ impl Ui {
         Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
     }
 
-    /// Something worth knowing.
+    /// Prints a message.
     pub(crate) fn note(&self, message: impl Display) {
         self.stderr(format_args!("{}", harmless(&message.to_string())));
     }
 
-    /// Something that should be known.
+    /// Prints a warning.
     pub(crate) fn warning(&self, message: impl Display) {
         self.stderr(format_args!("{WARNING}warning:{WARNING:#} {}", harmless(&message.to_string())));
     }
 
-    /// What failed, why, what next, and where the log is.
+    /// Prints what failed, why, what to do next, and where the log is.
     pub(crate) fn error(&self, error: &ApiError) {
         let colon = if error.causes.is_empty() { "" } else { ":" };
         self.stderr(format_args!("{ERROR}error:{ERROR:#} {}{colon}", harmless(&error.message)));
@@ -164,7 +165,7 @@ impl Ui {
         }
     }
 
-    /// Tells of a command's failure; the exit status is for `main` to return.
+    /// Prints a command's error; returns the exit status for `main`.
     pub(crate) fn failed(&self, failure: &CommandError) -> ExitCode {
         if let Some(error) = &failure.error {
             self.error(error);
@@ -172,13 +173,13 @@ impl Ui {
         failure.status.into()
     }
 
-    /// How long ago something was.
+    /// Returns how long ago `then` was.
     pub(crate) fn ago(&self, then: Timestamp) -> String {
         table::ago(Timestamp::now().as_second() - then.as_second())
     }
 
     fn stderr(&self, line: std::fmt::Arguments<'_>) {
-        // Without a standard error there is nowhere to say so.
+        // Without standard error, there is nowhere to report this.
         let _ = writeln!(anstream::stderr(), "{line}");
     }
 }

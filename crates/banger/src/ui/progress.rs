@@ -1,4 +1,4 @@
-//! What an operation does, while it lasts: moving lines on a terminal, plain lines elsewhere.
+//! Progress of an operation: updated lines on a terminal, plain lines elsewhere.
 
 use std::{
     cell::{Cell, RefCell},
@@ -11,21 +11,21 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{printer::Ui, text::harmless};
 
-/// How often the moving line moves.
+/// Interval of the spinner's updates.
 const TICK: Duration = Duration::from_millis(120);
 
-/// The line of one of several things.
+/// Template for the line of a part.
 const PART: &str =
     "  {prefix} {bar:20} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
 
-/// The same, when nobody knows how long it is.
+/// Template for a part of unknown size.
 const ENDLESS: &str = "  {prefix} {binary_bytes}, {binary_bytes_per_sec}";
 
-/// Most lines for parts; a terminal has not many more.
+/// Maximum number of lines for parts; a terminal has few more.
 const PARTS: usize = 8;
 
-/// Shows an operation's events. Elsewhere than on a terminal, a stage is told only once it shows itself to be a long
-/// one by telling how far it is: what takes no time is not worth a line in a log.
+/// Shows an operation's events. Off a terminal, a stage is printed only when it reports progress: short stages are
+/// not worth a line in a log.
 #[derive(Debug)]
 pub(crate) struct Progress {
     lines: MultiProgress,
@@ -45,7 +45,7 @@ impl Progress {
         Self { lines, bar, parts: RefCell::default(), stage: RefCell::default(), told: Cell::new(false) }
     }
 
-    /// Shows `event`, as far as it is of the moment; a result or error is for others to tell.
+    /// Shows `event` if it is about progress; others report results and errors.
     pub(crate) fn show(&self, ui: &Ui, event: &Event) {
         match event {
             Event::Stage { stage } => {
@@ -72,7 +72,7 @@ impl Progress {
         }
     }
 
-    /// Shows one of several things in a line of its own, until it is done.
+    /// Shows one part on its own line until it is complete.
     fn part(&self, name: &str, done: u64, total: Option<u64>) {
         let mut parts = self.parts.borrow_mut();
         if total == Some(done) {
@@ -99,7 +99,7 @@ impl Progress {
         part.set_position(done);
     }
 
-    /// Takes the moving lines away.
+    /// Removes the progress lines.
     pub(crate) fn clear(&self) {
         self.parts.borrow_mut().drain().for_each(|(_, part)| part.finish_and_clear());
         self.bar.finish_and_clear();

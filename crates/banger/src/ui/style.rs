@@ -1,4 +1,4 @@
-//! Colours of the words that begin a line.
+//! Colours of the words at the start of a line.
 
 use anstyle::{AnsiColor, Style};
 

@@ -6,10 +6,10 @@ use unicode_width::UnicodeWidthStr;
 
 use super::text::harmless;
 
-/// How a list is printed.
+/// Output format of a list.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Format {
-    /// Print a table, or JSON
+    /// Print a table or JSON
     #[arg(short, long, value_enum, default_value = "table", value_name = "FORMAT")]
     pub(crate) output: Output,
     /// Print ids only
@@ -18,7 +18,7 @@ pub(crate) struct Format {
 }
 
 impl Format {
-    /// Whether it is for people.
+    /// Returns whether the output is a table for people.
     pub(crate) fn is_table(&self) -> bool {
         self.output == Output::Table && !self.quiet
     }
@@ -26,13 +26,13 @@ impl Format {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Output {
-    /// For people
+    /// Human-readable table
     Table,
-    /// For programs
+    /// JSON for programs
     Json,
 }
 
-/// Rows under a heading.
+/// Rows below a header.
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
@@ -43,12 +43,12 @@ impl Table {
         Self { rows: vec![heading.map(str::to_owned).to_vec()] }
     }
 
-    /// Two columns, names and values, without a heading.
+    /// Returns a table of two columns, names and values, without a header.
     pub(crate) fn of_fields<const N: usize>(fields: [(&str, String); N]) -> Self {
         Self { rows: fields.map(|(name, value)| vec![format!("{name}:"), value]).to_vec() }
     }
 
-    /// Whether it has nothing but its heading.
+    /// Returns whether the table has only its header.
     pub(crate) fn is_empty(&self) -> bool {
         self.rows.len() < 2
     }
@@ -76,7 +76,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// `seconds` as one rounded unit.
+/// Returns `seconds` as one rounded unit.
 pub(super) fn ago(seconds: i64) -> String {
     let of = |count: i64, unit: &str| format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" });
     match seconds {

@@ -1,4 +1,4 @@
-//! Where the time of a command went, as a waterfall.
+//! Durations of a command's steps, drawn as a waterfall.
 
 use std::fmt::Write;
 
@@ -6,10 +6,10 @@ use banger_api::Span;
 
 use super::{clock::now_ns, printer::Ui};
 
-/// Characters of the widest bar.
+/// Maximum width of a bar, in characters.
 const WIDTH: u64 = 40;
 
-/// Spans of this process and of the daemon, by one clock.
+/// Spans of this process and of the daemon, on the same clock.
 #[derive(Debug)]
 pub(crate) struct Timing {
     began_ns: u64,
@@ -21,7 +21,7 @@ impl Timing {
         Self { began_ns: ui.began_ns, spans: Vec::new() }
     }
 
-    /// Notes that `name` lasted from `start_ns` until now.
+    /// Records that `name` lasted from `start_ns` until now.
     pub(crate) fn end(&mut self, name: &str, start_ns: u64) {
         self.spans.push(Span { name: name.to_owned(), start_ns, end_ns: now_ns() });
     }
@@ -31,7 +31,7 @@ impl Timing {
         self.spans.extend(spans);
     }
 
-    /// Prints all of it; `until_ns` is the guest's first byte.
+    /// Prints all spans; `until_ns` is the time of the guest's first byte.
     pub(crate) fn print(mut self, ui: &Ui, until_ns: u64) {
         self.spans.push(Span { name: "total".to_owned(), start_ns: self.began_ns, end_ns: until_ns });
         ui.note(self.waterfall());
@@ -49,7 +49,7 @@ impl Timing {
             let length = span.end_ns.saturating_sub(span.start_ns);
             let blank = usize::try_from(from * WIDTH / whole).unwrap_or(0);
             let bar = usize::try_from((length * WIDTH).div_ceil(whole)).unwrap_or(0).max(1);
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
                 "{:name_width$} {:>9.1} ms  {}{}",
@@ -64,7 +64,7 @@ impl Timing {
     }
 }
 
-#[allow(clippy::cast_precision_loss)] // for people
+#[allow(clippy::cast_precision_loss)] // precision is irrelevant for people
 fn ms(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e6
 }

@@ -1,11 +1,11 @@
-//! What to tell of a repository that cannot go in, or of work that cannot come out.
+//! Errors about repositories that cannot be sent, and about work that cannot be pulled.
 
 use std::io;
 
 use banger_api::{ApiError, ErrorKind};
 use banger_workspace::{GitError, WorkspaceError};
 
-/// `error`, with what helps. It is about VM `vm`, if it is about one.
+/// Returns `error` as an API error with a hint; `vm` names the VM concerned, if there is one.
 pub(super) fn told(error: WorkspaceError, vm: Option<&str>) -> ApiError {
     let kind = kind(&error);
     let message = match &error {

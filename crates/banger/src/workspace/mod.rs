@@ -1,4 +1,4 @@
-//! Workspaces: a repository of the user's in a VM, what is known of it here, and what has become of it there.
+//! Workspaces: a user's repository in a VM, its record on the host, and the changes made in the guest.
 
 mod error;
 pub(crate) mod tools;
@@ -27,10 +27,10 @@ use crate::{
     ui::Ui,
 };
 
-/// Bytes on their way at a time.
+/// Size of transfer buffers, in bytes.
 const BUFFER: usize = 64 << 10;
 
-/// All workspaces of the user's.
+/// All of the user's workspaces.
 #[derive(Debug)]
 pub(crate) struct Workspaces<'a> {
     client: &'a Client,
@@ -39,20 +39,20 @@ pub(crate) struct Workspaces<'a> {
     cache: PathBuf,
 }
 
-/// How a workspace was put into a VM.
+/// Result of sending a workspace to a VM.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Put {
-    /// Files that were written.
+    /// Number of files written.
     pub(crate) files: usize,
-    /// Files that were removed.
+    /// Number of files removed.
     pub(crate) removed: usize,
-    /// Files that are neither tracked nor ignored, and were left out.
+    /// Number of files left out because they are neither tracked nor ignored.
     pub(crate) left_out: usize,
-    /// Repositories within it, which were left out.
+    /// Nested repositories, which were left out.
     pub(crate) repositories: Vec<Vec<u8>>,
 }
 
-/// Something that looks at a repository, on a thread that may wait.
+/// A function that takes a snapshot of a repository; runs on a thread that may block.
 pub(crate) trait Look: FnOnce() -> Result<Snapshot, WorkspaceError> + Send + 'static {}
 
 impl<T: FnOnce() -> Result<Snapshot, WorkspaceError> + Send + 'static> Look for T {}
@@ -71,17 +71,17 @@ impl<'a> Workspaces<'a> {
         Self { client, ui, records, cache: dirs.cache.join("workspace") }
     }
 
-    /// The daemon's client.
+    /// Returns the daemon's client.
     pub(crate) fn client(&self) -> &'a Client {
         self.client
     }
 
-    /// What is known of the workspaces of `vm`.
+    /// Returns the records of the workspaces of `vm`.
     pub(crate) fn of(&self, vm: &Vm) -> Result<Vec<Record>, ApiError> {
         self.records.of(vm.id.as_str()).map_err(about(vm))
     }
 
-    /// The workspace of `vm` at `guest`, or the only one that it has.
+    /// Returns the workspace of `vm` at `guest`, or its only workspace.
     pub(crate) fn find(&self, vm: &Vm, guest: Option<&str>) -> Result<Record, ApiError> {
         let mut records = self.of(vm)?;
         if let Some(guest) = guest {
@@ -105,14 +105,14 @@ impl<'a> Workspaces<'a> {
         }
     }
 
-    /// Forgets the workspaces of a VM that is gone.
+    /// Deletes the records of a deleted VM's workspaces.
     pub(crate) fn forget(&self, vm: &Vm) {
         if let Err(error) = self.records.forget(vm.id.as_str()) {
             self.ui.warning(format_args!("what is known of the workspaces of VM {} stays: {error}", vm.name));
         }
     }
 
-    /// Looks at the repository that `path` is in, as it is at the moment of the call.
+    /// Returns a function that takes a snapshot of the repository containing `path` when called.
     pub(crate) fn looking(&self, path: &Path, options: Options) -> impl Look + use<> {
         let (path, cache) = (path.to_owned(), self.cache.clone());
         move || {
@@ -121,20 +121,20 @@ impl<'a> Workspaces<'a> {
         }
     }
 
-    /// That repository as it is at this moment.
+    /// Takes a snapshot of the repository containing `path`.
     pub(crate) async fn snapshot(&self, path: &Path, options: Options) -> Result<Snapshot, ApiError> {
         blocking(self.looking(path, options)).await?.map_err(|error| error::told(error, None))
     }
 
-    /// Puts what `look` finds to `guest` in `vm`: all of it, or what has changed since it was put there last. The guest gets
-    /// ready meanwhile.
+    /// Sends the snapshot that `look` takes to `guest` in `vm`: all of it, or the changes since the last time. The
+    /// guest prepares at the same time.
     pub(crate) async fn put(&self, vm: &Vm, guest: &str, look: impl Look) -> Result<Put, CommandError> {
         let known = self.records.find(vm.id.as_str(), guest.as_bytes()).map_err(about(vm))?;
         let Some(record) = known else { return self.place(vm, guest, look).await };
         let (listed, snapshot) = tokio::join!(self.list(vm, guest.as_bytes()), blocking(look));
         let snapshot = snapshot?.map_err(about(vm))?;
         let listed = match listed {
-            // A folder that is gone is sent anew.
+            // A deleted directory is sent again in full.
             Err(CommandError { error: Some(error), .. }) if error.kind == ErrorKind::NotFound => {
                 return self.place(vm, guest, move || Ok(snapshot)).await;
             }
@@ -156,7 +156,7 @@ impl<'a> Workspaces<'a> {
         }
     }
 
-    /// Puts all of what `look` finds to `guest` in `vm`, where nothing is yet.
+    /// Sends the whole snapshot that `look` takes to `guest` in `vm`, which must not exist.
     async fn place(&self, vm: &Vm, guest: &str, look: impl Look) -> Result<Put, CommandError> {
         let place = guest.as_bytes().to_vec();
         let send = move |out| {
@@ -168,7 +168,7 @@ impl<'a> Workspaces<'a> {
         placed.map_err(|failure| occupied(failure, vm, guest))
     }
 
-    /// Sends the commits of `snapshot` to the workspace of `record`; false when all are there.
+    /// Sends the commits of `snapshot` to the workspace of `record`; returns false if it has them all.
     pub(crate) async fn push(
         &self,
         vm: &Vm,
@@ -186,7 +186,7 @@ impl<'a> Workspaces<'a> {
         }
     }
 
-    /// Sends what `write` writes, and keeps what is known then.
+    /// Sends what `write` writes, then stores the workspace's record.
     async fn send(
         &self,
         vm: &Vm,
@@ -202,7 +202,7 @@ impl<'a> Workspaces<'a> {
         Ok(put)
     }
 
-    /// Puts the folder `path`, whatever is in it, to `guest` in `vm`.
+    /// Copies the directory `path` with all its contents to `guest` in `vm`.
     pub(crate) async fn copy(&self, vm: &Vm, guest: &str, path: &Path) -> Result<(), CommandError> {
         let source = open_source(&path.join("."), false)?;
         let send = move |out| {
@@ -215,7 +215,7 @@ impl<'a> Workspaces<'a> {
         let (unread, _) = placed.map_err(|failure| occupied(failure, vm, guest))?;
         unread.into_iter().for_each(|told| self.ui.warning(told));
         let (path, guest_path) = (path.to_owned(), guest.as_bytes().to_vec());
-        // What is no repository comes out by `vm cp` alone.
+        // Without a repository, only `vm cp` can copy the directory out again.
         let record = blocking(move || {
             Git::find()
                 .map_err(WorkspaceError::from)
@@ -228,7 +228,7 @@ impl<'a> Workspaces<'a> {
         Ok(())
     }
 
-    /// All that was done in the workspace of `record`.
+    /// Fetches all changes made in the workspace of `record`.
     async fn changes(&self, vm: &Vm, record: Record) -> Result<(Changes, WorkspaceStatus), CommandError> {
         let place = record.guest().to_vec();
         let listed = self.list(vm, &place).await?;
@@ -248,7 +248,8 @@ impl<'a> Workspaces<'a> {
         Ok((changes, found))
     }
 
-    /// What was done in the workspace of `record` as a patch, since the commit `base` or the one that was sent.
+    /// Returns the changes in the workspace of `record` as a patch against the commit `base`, or against the sent
+    /// commit.
     pub(crate) async fn export(
         &self,
         vm: &Vm,
@@ -264,7 +265,7 @@ impl<'a> Workspaces<'a> {
         Ok(exported.await?.map_err(about(vm))?)
     }
 
-    /// Brings what was done in the workspace of `record` into the repository that it came from.
+    /// Pulls the changes in the workspace of `record` into the repository that it was sent from.
     pub(crate) async fn pull(&self, vm: &Vm, record: Record) -> Result<Pulled, CommandError> {
         let (changes, found) = self.changes(vm, record).await?;
         self.bring(vm, changes, found).await
@@ -275,7 +276,7 @@ impl<'a> Workspaces<'a> {
         let (name, guest) = (vm.name.to_string(), changes.guest().to_vec());
         let pulled = blocking(move || pull(&found.repository, &name, &changes, reach.as_ref()));
         let pulled = pulled.await?.map_err(about(vm))?;
-        // As it is by now: something may have been sent meanwhile.
+        // Reads the record again: something may have been sent meanwhile.
         if let Some(mut record) = self.records.find(vm.id.as_str(), &guest).map_err(about(vm))? {
             record.note_pulled(&pulled);
             self.keep(vm, &record)?;
@@ -289,10 +290,10 @@ impl<'a> Workspaces<'a> {
         Ok(pulled)
     }
 
-    /// Whether all in the workspace of `record` is as it was sent.
+    /// Returns whether the workspace of `record` is unchanged since it was sent.
     async fn is_as_sent(&self, vm: &Vm, record: &Record) -> Result<bool, CommandError> {
         let listed = match self.list(vm, record.guest()).await {
-            // There is nothing that could be lost.
+            // A deleted workspace has nothing to lose.
             Err(CommandError { error: Some(error), .. }) if error.kind == ErrorKind::NotFound => {
                 return Ok(true);
             }
@@ -301,7 +302,7 @@ impl<'a> Workspaces<'a> {
         Ok(record.is_as_sent(&listed))
     }
 
-    /// Brings all work that is in `vm` alone here, before it is gone.
+    /// Pulls all work that exists only in `vm`, before the VM is deleted.
     pub(crate) async fn rescue(&self, vm: &Vm) -> Result<(), CommandError> {
         for record in self.of(vm)? {
             if self.is_as_sent(vm, &record).await? {
@@ -313,7 +314,7 @@ impl<'a> Workspaces<'a> {
             for (path, why) in &changes.left_out {
                 self.ui.warning(format_args!("{} in {place} is not brought here: {why}", shown(path)));
             }
-            // What a build has made is ignored, and is no work.
+            // Build output is ignored by git and does not count as work.
             if !found.has_work {
                 continue;
             }
@@ -333,7 +334,7 @@ impl<'a> Workspaces<'a> {
         self.records.keep(vm.id.as_str(), record).map_err(about(vm))
     }
 
-    /// How git here reaches git in `vm`: by this very program.
+    /// Returns how git on the host reaches git in `vm`: through this program.
     fn reach(&self, vm: &Vm) -> Result<Reach, ApiError> {
         let program = env::current_exe().map_err(|error| ApiError::new(ErrorKind::Io, error.to_string()))?;
         let words = ["vm", "exec", vm.id.as_str(), "--"].map(OsString::from);
@@ -347,7 +348,7 @@ impl<'a> Workspaces<'a> {
         Ok(listed)
     }
 
-    /// Small files of the guest's, by path.
+    /// Returns small files of the guest by path.
     async fn files(
         &self,
         vm: &Vm,
@@ -397,12 +398,12 @@ impl<'a> Workspaces<'a> {
     }
 }
 
-/// What was done in a workspace.
+/// The changes made in a workspace.
 #[derive(Debug)]
 pub(crate) struct Exported {
     pub(crate) patch: Vec<u8>,
     pub(crate) changes: Vec<Change>,
-    /// What is not in the patch, each with why.
+    /// Paths that are not in the patch, each with the reason.
     pub(crate) left_out: Vec<LeftOut>,
 }
 
@@ -411,11 +412,11 @@ pub(crate) struct Exported {
 pub(crate) struct WorkspaceStatus {
     repository: Repository,
     own_refs: bool,
-    /// Whether anything was done there that is to be kept.
+    /// Whether the guest has work to keep.
     has_work: bool,
 }
 
-/// What to do when something that was not sent from here is at `guest`.
+/// Adds a hint to the error for a `guest` path that something not sent from this host occupies.
 fn occupied(failure: CommandError, vm: &Vm, guest: &str) -> CommandError {
     match failure.error {
         Some(error) if error.kind == ErrorKind::AlreadyExists => {
@@ -429,12 +430,12 @@ fn occupied(failure: CommandError, vm: &Vm, guest: &str) -> CommandError {
     }
 }
 
-/// A path as people see it.
+/// Returns a path for display.
 pub(crate) fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
 }
 
-/// The time that the agent tells when all is in place.
+/// Reads the time that the agent sends once all files are in place.
 fn time(mut input: FromGuest) -> Result<Time, ApiError> {
     let mut bytes = [0; 12];
     input.read_exact(&mut bytes).map_err(broken)?;
@@ -446,7 +447,7 @@ fn broken(error: io::Error) -> ApiError {
     ApiError::new(ErrorKind::Io, format!("the transfer broke: {error}"))
 }
 
-/// What to tell of an error that is about `vm`.
+/// Returns a function that converts errors about `vm`.
 fn about(vm: &Vm) -> impl FnOnce(WorkspaceError) -> ApiError + Send + use<> {
     let name = vm.name.to_string();
     move |error| error::told(error, Some(&name))

@@ -1,4 +1,4 @@
-//! What a repository asks for, carried out in its VM: first its tools, then its own commands.
+//! Installs the tools that a repository declares in its VM, then runs its setup commands.
 
 use banger_api::{
     ApiError, Forward, Vm,
@@ -15,39 +15,40 @@ use crate::{
     ui::Ui,
 };
 
-/// Where the guest says how it goes.
+/// The job's log in the guest.
 const LOG: &str = "/var/log/banger-tools.log";
 
-/// Runs the tools' script, which it is given with its arguments in one word, and without the variables that the next word
-/// names; then the program that it is given behind those. No tool or name has anything in it that a shell takes apart.
+/// Runs the tools' script with the arguments in the first word, and without the variables that the second word names;
+/// then runs the program in the remaining words. Arguments and names contain nothing that a shell would split or
+/// expand.
 const JOB: &str = r#"set -f; tools=$1; names=$2; shift 2; failed=0
 [ -z "$tools" ] || ( [ -z "$names" ] || unset $names; exec sh -c "$0" tools $tools ) || failed=1
 [ $# -eq 0 ] || "$@" || failed=$((failed + 2))
 exit $failed"#;
 
-/// What its status is made of.
+/// Bits of the job's exit status.
 const TOOLS_FAILED: u8 = 1;
 const SETUP_FAILED: u8 = 2;
 
-/// Runs the job that it is given with what else it is given, and leaves it to itself.
+/// Runs the job in the background, detached, with the remaining words as its arguments.
 const IN_BACKGROUND: &str = "sh -c \"$0\" \"$@\" </dev/null >/var/log/banger-tools.log 2>&1 &";
 
-/// Runs it, and says how it goes.
+/// Runs the job in the foreground and shows its output.
 const WAITED_FOR: &str = "exec sh -c \"$0\" \"$@\" </dev/null >&2";
 
-/// What is to be carried out in a VM.
+/// Tools and setup commands to run in a VM.
 #[derive(Debug)]
 pub(crate) struct Job<'a> {
     pub(crate) plan: &'a Plan,
-    /// Where the repository is there.
+    /// The repository's path in the guest.
     pub(crate) folder: &'a str,
-    /// The user's variables, over those of the plan.
+    /// The user's variables, which override those of the plan.
     pub(crate) env: &'a [(String, String)],
-    /// Whether to return only when all is done.
+    /// Whether to wait until the job is done.
     pub(crate) waited: bool,
 }
 
-/// What the project's own file says, as a plan takes it.
+/// Returns what the project file sets, in the form that a plan accepts.
 pub(crate) fn own(project: Option<&Project>) -> Own {
     let Some(project) = project else { return Own::default() };
     let place = |line| Place { file: PROJECT_FILE, line: Some(line) };
@@ -72,8 +73,7 @@ pub(crate) fn own(project: Option<&Project>) -> Own {
     Own { env: env.collect(), ports, setup }
 }
 
-/// Carries `job` out in `vm`: in the background, or before anything else when it is waited for. What fails is told, and is
-/// no failure.
+/// Runs `job` in `vm`: in the background, or in the foreground if it is waited for. Failures are only warnings.
 pub(crate) async fn carry_out(client: &Client, ui: &Ui, vm: &Vm, job: Job<'_>) {
     let Job { plan, waited, .. } = job;
     let mut names: Vec<_> = plan.tools.iter().map(|tool| format!("{} {}", tool.name, tool.version)).collect();
@@ -111,11 +111,11 @@ pub(crate) async fn carry_out(client: &Client, ui: &Ui, vm: &Vm, job: Job<'_>) {
 }
 
 impl Job<'_> {
-    /// What is run in the guest.
+    /// Returns the command line for the guest.
     fn argv(&self) -> Vec<String> {
         let script = if self.waited { WAITED_FOR } else { IN_BACKGROUND };
         let mut argv = ["sh", "-c", script, JOB, SCRIPT].map(str::to_owned).to_vec();
-        // What the repository sets is for its commands alone.
+        // Variables that the repository sets are only for its own commands.
         let own = self.own_env().into_iter().map(|(name, _)| name);
         let own: Vec<_> = own.filter(|name| self.env.iter().all(|(other, _)| other != name)).collect();
         argv.extend([arguments(self.plan).join(" "), own.join(" ")]);
@@ -126,7 +126,7 @@ impl Job<'_> {
         argv
     }
 
-    /// The variables that it is run with.
+    /// Returns the job's environment variables.
     fn env(&self) -> Vec<(String, String)> {
         [self.own_env().as_slice(), self.env].concat()
     }
@@ -161,7 +161,7 @@ mod tests {
         Config::new([layer], HostSize::default()).project().unwrap().clone()
     }
 
-    /// What the job for that file prints in `folder`, and its status.
+    /// Runs the job for that file; returns its output and exit status.
     fn run(folder: &Path, text: &str) -> (String, Option<i32>) {
         let plan = banger_tools::plan(folder, own(Some(&project(text))));
         let env = [("B".to_owned(), "b of mine".to_owned())];
@@ -196,7 +196,7 @@ mod tests {
         let plan = banger_tools::plan(folder.path(), own(Some(&project(text))));
         let env = [("B".to_owned(), "mine".to_owned())];
         let job = Job { plan: &plan, folder: folder.path().to_str().unwrap(), env: &env, waited: true };
-        // In place of the tools' script: what it would see.
+        // Replaces the tools' script by one that prints what it receives.
         let mut argv = job.argv();
         argv[4] = "echo \"tools: $1 <${A-}> <$B> <${containerWorkspaceFolder-}>\"".to_owned();
         let mut command = process::Command::new("/bin/sh");

@@ -7,12 +7,12 @@ use crate::{
     ui::{Format, Table, Ui},
 };
 
-/// Show each value that applies here, and where it comes from
+/// Show each configuration value and its source
 ///
-/// A command's flag beats the environment, which beats banger.toml (the nearest one from the working folder, or from the
-/// PATH of `vm run PATH`, up to the root of its git repository), which beats ~/.config/banger/config.toml, which beats
-/// /etc/banger/config.toml, which beats what is built in. A file that is changed applies from the next command on. What
-/// banger.toml says of its workspace is shown by `vm run PATH --dry-run`.
+/// In order of precedence: a command's flag; the environment; banger.toml, the nearest one from the current directory
+/// (or from the PATH of `vm run PATH`) up to the root of its git repository; ~/.config/banger/config.toml;
+/// /etc/banger/config.toml; the built-in default. A change to a file applies from the next command on. For the
+/// workspace settings in banger.toml, see `vm run PATH --dry-run`.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger config show
@@ -39,7 +39,7 @@ fn table(keys: &[ShownKey]) -> Table {
     table
 }
 
-/// Puts all environment variables below the help.
+/// Adds all environment variables below the help.
 pub(in crate::commands) fn with_variables(command: clap::Command) -> clap::Command {
     let variables = variables();
     let widest = variables.iter().map(|variable| variable.name.len()).max().unwrap_or(0);

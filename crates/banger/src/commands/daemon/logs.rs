@@ -10,16 +10,16 @@ use banger_client::Client;
 
 use crate::{error::CommandError, ui::Ui};
 
-/// Most bytes that are printed: the end of the log is what is looked for.
+/// Maximum number of bytes printed from each log file; the end of a log matters most.
 const MOST: u64 = 1 << 20;
 
-/// Print the end of the daemon's log, lines of JSON
+/// Print the end of the daemon's log as JSON lines
 #[derive(Debug, clap::Args)]
 pub(crate) struct Logs {
-    /// Go on with what comes, until the daemon stops
+    /// Follow the log until the daemon stops
     #[arg(short, long)]
     follow: bool,
-    /// Only the last lines, so many
+    /// Number of lines to show from the end
     #[arg(short = 'n', long, value_name = "LINES")]
     tail: Option<usize>,
 }
@@ -33,7 +33,7 @@ impl Logs {
             ui.print_all(client.daemon_log(&read).await?).await?;
             return Ok(ExitCode::SUCCESS);
         }
-        // Without the daemon: it may be what does not start.
+        // Reads the files directly, because the daemon may be what fails to start.
         match end_of(&client.dirs().daemon_log())? {
             Some(text) => ui.console(last(&text, self.tail))?,
             None => ui.note("there is no log yet: bangerd has never run"),
@@ -42,7 +42,7 @@ impl Logs {
     }
 }
 
-/// The last lines of the log at `path`, of both its files; `None` when there is neither.
+/// Returns the end of the log at `path`, from both of its files; `None` if neither exists.
 fn end_of(path: &Path) -> Result<Option<Vec<u8>>, ApiError> {
     let mut older = path.as_os_str().to_owned();
     older.push(".1");
@@ -66,14 +66,14 @@ fn read_end(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     file.take(MOST).read_to_end(&mut text)?;
     if length > MOST {
-        // What it begins with is the end of a line.
+        // The first line is incomplete.
         let line = text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| end + 1);
         text.drain(..line);
     }
     Ok(text)
 }
 
-/// The last `count` lines of `text`, or all of it.
+/// Returns the last `count` lines of `text`, or all of it.
 fn last(text: &[u8], count: Option<usize>) -> &[u8] {
     let Some(count) = count else { return text };
     let lines: Vec<_> = text.split_inclusive(|byte| *byte == b'\n').collect();

@@ -4,10 +4,10 @@ use banger_client::Client;
 
 use crate::{error::CommandError, ui::Ui};
 
-/// Stop the daemon and start it again; VMs run on
+/// Restart the daemon; VMs keep running
 #[derive(Debug, clap::Args)]
 pub(crate) struct Restart {
-    /// Also when it is busy: what is under way is undone, and sessions break
+    /// Restart even if it is busy: running operations are undone and sessions end
     #[arg(short, long)]
     force: bool,
 }

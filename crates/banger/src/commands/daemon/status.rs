@@ -8,9 +8,9 @@ use crate::{
     ui::{Format, Table, Ui},
 };
 
-/// Show whether the daemon runs, and what it found on this host
+/// Show the daemon's status and what it detected on this host
 ///
-/// The exit status is 1 when it does not run.
+/// The exit status is 1 if the daemon does not run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Status {
     #[command(flatten)]

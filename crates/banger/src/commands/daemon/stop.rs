@@ -4,10 +4,10 @@ use banger_client::Client;
 
 use crate::{error::CommandError, ui::Ui};
 
-/// Stop the daemon; VMs run on
+/// Stop the daemon; VMs keep running
 #[derive(Debug, clap::Args)]
 pub(crate) struct Stop {
-    /// Also when it is busy: what is under way is undone, and sessions break
+    /// Stop even if it is busy: running operations are undone and sessions end
     #[arg(short, long)]
     force: bool,
 }

@@ -25,22 +25,22 @@ use crate::{
     ui::Ui,
 };
 
-/// Of all that goes into a build's key: another number makes all builds anew.
+/// Part of every build's key; a new number invalidates all earlier builds.
 const GENERATION: &[u8] = b"banger image build 1\0";
 
-/// Largest script.
+/// Maximum size of a script, in bytes.
 const MAX_SCRIPT: u64 = 16 << 20;
 
-/// Bytes of a script sent at once.
+/// Maximum number of bytes of a script sent at once.
 const PART: usize = 32 << 10;
 
-/// Make an image of another one and scripts that change it
+/// Build an image from another image and scripts
 ///
-/// A VM of the image is started, the scripts are run there as root by `sh`, one after the other and in /, and it is stopped and
-/// committed, as `image commit` does. The first script that fails ends the build, and the VM is deleted.
+/// banger starts a VM from the image, runs the scripts in it in order, as root with `sh` in /, stops the VM and
+/// commits it, as `image commit` does. The first script that fails ends the build, and the VM is deleted.
 ///
-/// When nothing has changed (the image, the scripts, the variables), the image that was built then is taken. A NAME that an
-/// earlier build gave, and that no VM uses, moves to the new image.
+/// If the image, the scripts and the variables have not changed, banger reuses the image of the earlier build. If
+/// NAME belongs to an earlier build's image that no VM uses, the name moves to the new image.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger image build golden --from debian-bookworm --run setup.sh
@@ -49,31 +49,31 @@ const PART: usize = 32 << 10;
 pub(crate) struct Build {
     /// Name for the image
     name: ImageName,
-    /// The image to begin with, fetched if it is not here yet
+    /// Base image, pulled if it is not local
     #[arg(long = "from", value_name = "IMAGE", value_parser = reference())]
     image: String,
-    /// A script, or - for standard input; may be given several times
+    /// Script to run, or - for standard input; repeatable
     #[arg(long = "run", required = true, value_name = "SCRIPT")]
     scripts: Vec<PathBuf>,
-    /// Set a variable for the scripts; without a value, to the one it has here
+    /// Set an environment variable for the scripts; without VALUE, copy it from the host
     #[arg(short, long, value_parser = variable, value_name = "NAME[=VALUE]")]
     env: Vec<(String, String)>,
-    /// Also take what is in /root
+    /// Include /root
     #[arg(long)]
     with_home: bool,
-    /// Virtual CPUs of the VM
+    /// Number of the VM's virtual CPUs
     #[arg(long, value_name = "COUNT")]
     vcpu: Option<u32>,
-    /// Memory of the VM, as 512M or 4G
+    /// Memory of the VM, such as 512M or 4G
     #[arg(long, value_name = "SIZE")]
     memory: Option<Size>,
-    /// Size of the layer that takes the changes
+    /// Size of the writable layer for the changes (system overlay)
     #[arg(long, value_name = "SIZE")]
     system_overlay_size: Option<Size>,
-    /// Build it again, even if nothing has changed
+    /// Build again even if nothing has changed
     #[arg(long)]
     no_cache: bool,
-    /// Keep the VM, to look at it, however the build ends
+    /// Keep the VM for inspection, also after a failed build
     #[arg(long)]
     keep: bool,
 }
@@ -107,7 +107,7 @@ impl Build {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Refuses a name that the image would not get, before anything is done for it.
+    /// Refuses a name that the image could not get, before any work is done.
     fn name_can_be_had(&self, images: &[Image]) -> Result<(), ApiError> {
         let Some(image) = images.iter().find(|image| image.name == self.name) else { return Ok(()) };
         if image.build_key.is_none() {
@@ -140,7 +140,7 @@ impl Build {
         }
     }
 
-    /// The digest of all that the image will be made of.
+    /// Returns the digest of everything that determines the image.
     fn key(&self, base: &Image, scripts: &[Vec<u8>]) -> Digest {
         let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
         hash.update(GENERATION);
@@ -222,7 +222,7 @@ impl Build {
         Ok(watch::<Image>(client, &mut events, ui).await?.0)
     }
 
-    /// Runs a script in the VM; what it prints is talk.
+    /// Runs a script in the VM; prints its output on standard error.
     async fn carry_out(&self, client: &Client, vm: &Vm, script: &[u8]) -> Result<ExitStatus, ApiError> {
         let exec = Exec {
             argv: ["sh", "-s"].map(str::to_owned).to_vec(),
@@ -238,7 +238,7 @@ impl Build {
             while let Some(bytes) = left.filter(|bytes| bytes.is_empty() || input.window() > 0) {
                 let (part, rest) = bytes.split_at(bytes.len().min(input.window()).min(PART));
                 let sent = if part.is_empty() { input.end_stdin().await } else { input.stdin(part).await };
-                // A script that takes no more has ended, and its output says how.
+                // A script that accepts no more input has ended; its output shows the result.
                 left = (sent.is_ok() && !part.is_empty()).then_some(rest);
             }
             match output.next().await? {
@@ -272,7 +272,7 @@ fn read(path: &PathBuf) -> Result<Vec<u8>, ApiError> {
     Ok(script)
 }
 
-/// Deletes the build's VM. If this is cut short too, the daemon does it when `session` is hung up.
+/// Deletes the build's VM. If this is interrupted too, the daemon deletes it once `session` is closed.
 async fn delete(client: &Client, vm: &Vm, session: Events, ui: &Ui) {
     let deleted = async { client.delete_vm(vm.id.as_str(), true).await?.result::<()>(|_| {}).await };
     match deleted.await {

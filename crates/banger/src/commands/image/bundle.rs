@@ -17,29 +17,29 @@ use crate::{
     ui::{Format, Table, Ui},
 };
 
-/// Write an image into one file, for other hosts
+/// Write an image to one file, for other hosts
 ///
-/// The file is a .tar.zst with the image's file system and what there is to know of it. `banger image pull FILE` makes the
-/// image of it, here or elsewhere; the same image gives the same bytes.
+/// The file is a .tar.zst with the image's file system and metadata. `banger image pull FILE` creates the image from
+/// it, on any host. The same image always produces the same bytes.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger image bundle tools tools.tar.zst
   banger image pull ./tools.tar.zst --name tools")]
 pub(crate) struct Bundle {
-    /// Id, name, or the beginning of either
+    /// Id, name, or unique prefix of either
     #[arg(value_parser = reference())]
     image: String,
-    /// The file to write
+    /// File to write
     #[arg(value_hint = clap::ValueHint::FilePath)]
     out: PathBuf,
-    /// Replace a file that is there
+    /// Replace an existing file
     #[arg(long)]
     force: bool,
     #[command(flatten)]
     format: Format,
 }
 
-/// What was written, and where.
+/// The result: the file and its digest.
 #[derive(Serialize)]
 struct Told {
     path: PathBuf,
@@ -59,7 +59,7 @@ impl Bundle {
         let folder = out.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
         let mut temporary = tempfile::Builder::new()
             .prefix(".partial-")
-            // It is made to be shared, as far as the user's umask says.
+            // A bundle is meant to be shared, as far as the user's umask allows.
             .permissions(fs::Permissions::from_mode(0o666))
             .tempfile_in(folder)
             .map_err(cannot)?;

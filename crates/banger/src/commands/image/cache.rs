@@ -25,17 +25,18 @@ impl CacheCommand {
 
 /// Empty the caches
 ///
-/// What goes is fetched or made again when it is needed: layers of images from registries, boot initrds of kernels and
-/// builds of banger that are here no more, and catalogs that are asked no more. Images, kernels and VMs stay.
+/// This removes image layers from registries, boot initrds of deleted kernels and of other builds of banger, and
+/// catalogs that are no longer configured. banger downloads or builds them again when needed. Images, kernels and VMs
+/// stay.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger image cache prune --dry-run
   banger image cache prune")]
 pub(crate) struct Prune {
-    /// Only show what would go
+    /// Show what would be removed, and remove nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Print a table, or JSON
+    /// Print a table or JSON
     #[arg(short, long, value_enum, default_value = "table", value_name = "FORMAT")]
     output: Output,
 }

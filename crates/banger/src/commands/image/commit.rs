@@ -5,21 +5,21 @@ use banger_client::Client;
 
 use crate::{commands::reference::reference, error::CommandError, operation::watch, ui::Ui};
 
-/// Make an image of what is on a stopped VM's disks
+/// Create an image from a stopped VM's disks
 ///
-/// It has what the VM's root has, and prefers the same kernel. /root, which is a disk of its own, is as in the VM's image. Left
-/// out is what tells one machine from another: its machine id, ssh's host keys, and the seed of its random numbers.
+/// The image has the VM's root file system and prefers the same kernel. /root is a separate disk, and stays as in the
+/// VM's image. Data that identifies a machine is left out: its machine id, ssh host keys and random seed.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm stop box && banger image commit box golden
   banger image commit --with-home box golden:with-dotfiles")]
 pub(crate) struct Commit {
-    /// Id or name of the VM, or the beginning of either
+    /// Id or name of the VM, or unique prefix of either
     #[arg(value_parser = reference())]
     vm: String,
     /// Name for the image
     name: ImageName,
-    /// Also what is in /root, with all the secrets that may be there
+    /// Include /root, with all secrets in it
     #[arg(long)]
     with_home: bool,
 }

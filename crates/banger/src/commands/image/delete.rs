@@ -7,13 +7,13 @@ use crate::{commands::reference::reference, error::CommandError, ui::Ui};
 
 /// Delete images that no VM uses
 ///
-/// Of a registered image, only that it is one: the file stays.
+/// Deleting a registered image removes only its registration: the file stays.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger image delete golden-old
   banger image delete team/base:1 team/base:2")]
 pub(crate) struct Delete {
-    /// Ids, names, or beginnings of either
+    /// Ids, names, or unique prefixes of either
     #[arg(required = true, value_name = "IMAGE", value_parser = reference())]
     images: Vec<String>,
 }
@@ -38,7 +38,7 @@ impl Delete {
     }
 }
 
-/// Deletes the image that `reference` names, unless that was one before.
+/// Deletes the image that `reference` names, unless it is in `seen`.
 async fn delete<'a>(
     client: &Client,
     images: &'a [Image],

@@ -11,10 +11,10 @@ use banger_client::Client;
 
 use crate::{error::CommandError, operation::watch, ui::Ui};
 
-/// Make an image of a root file system's tar
+/// Create an image from a tar of a root file system
 ///
-/// The tar may be packed with gzip, zstd or xz. Owners, modes, links, devices and extended attributes are kept; nothing
-/// is unpacked onto this machine.
+/// The tar may be compressed with gzip, zstd or xz. Owners, modes, links, devices and extended attributes are kept.
+/// Nothing is extracted onto the host.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger image import alpine alpine-minirootfs.tar.gz
@@ -22,7 +22,7 @@ use crate::{error::CommandError, operation::watch, ui::Ui};
 pub(crate) struct Import {
     /// Name for the image
     name: ImageName,
-    /// The tar, or - for standard input
+    /// Tar file, or - for standard input
     tar: PathBuf,
 }
 
@@ -52,7 +52,7 @@ impl Import {
     }
 }
 
-/// Where the next read would be: standard input may have been read before.
+/// Returns the read position: a part of standard input may already have been read.
 fn position(mut file: &File) -> io::Result<u64> {
     file.stream_position()
 }

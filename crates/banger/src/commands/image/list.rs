@@ -9,10 +9,10 @@ use crate::{
     ui::{Format, Table, Ui},
 };
 
-/// List images that are here, or that the catalog has
+/// List local images, or those of the catalog
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
-    /// Those of the catalog, which `image pull` and a VM's first use fetch
+    /// List the catalog's images, which `image pull` and the first use in a VM download
     #[arg(long)]
     available: bool,
     #[command(flatten)]
@@ -54,7 +54,7 @@ fn table(ui: &Ui, images: &[Image]) -> Table {
     table
 }
 
-/// What it takes there, and whose that is.
+/// Returns the image's disk usage, and whether its file is the user's or shared.
 pub(super) fn on_disk(image: &Image) -> String {
     match (&image.outside, image.shared) {
         (Some(_), _) => format!("{}, yours", image.disk_usage),
@@ -63,7 +63,7 @@ pub(super) fn on_disk(image: &Image) -> String {
     }
 }
 
-/// The first names, and how many more there are.
+/// Returns the first names and the number of the others.
 fn few(names: &[String]) -> String {
     match names {
         [first, second, _, rest @ ..] => format!("{first}, {second} and {} more", rest.len() + 1),

@@ -36,7 +36,7 @@ pub(crate) enum ImageCommand {
     Rename(rename::Rename),
     #[command(visible_alias = "rm")]
     Delete(delete::Delete),
-    /// What is kept so that it need not be fetched or made again
+    /// Manage the cache of layers, initrds and catalogs
     #[command(subcommand)]
     Cache(cache::CacheCommand),
 }

@@ -7,12 +7,12 @@ use crate::{commands::reference::reference, error::CommandError, operation::watc
 
 /// Copy the file of a registered image into banger's own store
 ///
-/// The file that it was registered from is as it was, and is needed no more.
+/// The original file stays unchanged and is no longer needed.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger image promote mine")]
 pub(crate) struct Promote {
-    /// Id, name, or the beginning of either
+    /// Id, name, or unique prefix of either
     #[arg(value_parser = reference())]
     image: String,
 }

@@ -5,13 +5,13 @@ use banger_client::{Client, Events};
 
 use crate::{credentials, error::CommandError, operation::watch, ui::Ui};
 
-/// How a bundle's name ends.
+/// Suffix of a bundle's name.
 const BUNDLE: &str = ".tar.zst";
 
-/// Get an image from the catalog, a registry or a bundle
+/// Pull an image from the catalog, a registry or a bundle
 ///
-/// What is there already is fetched again only if its tag has moved; VMs keep the image that they were made of. A download
-/// that was cut short goes on where it was. Logins are those of `docker login` and `podman login`; mirrors, plain http and
+/// An existing image is downloaded again only if its tag has moved; VMs keep the image that they were created from.
+/// An interrupted download is resumed. Logins are those of `docker login` and `podman login`. Mirrors, plain HTTP and
 /// CAs are configured in config.toml, under `[[registry]]`.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
@@ -21,16 +21,17 @@ const BUNDLE: &str = ".tar.zst";
   banger image pull ./tools.tar.zst --name tools
   banger image pull https://example.com/tools.tar.zst --sha256 9f86d0...")]
 pub(crate) struct Pull {
-    /// A bundle's file or URL; else its name in the catalog; else `[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`, by default of docker.io
+    /// Bundle's file or URL; else catalog name; else `[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`, by default from
+    /// docker.io
     #[arg(id = "catalog_image", value_name = "NAME|FILE|URL")]
     image: String,
-    /// Size of its file system [default: 1.5 times its content, at least 1G; unused space takes none]
+    /// Size of the file system [default: 1.5 times the content, at least 1G; unused space occupies no disk]
     #[arg(long)]
     size: Option<Size>,
-    /// Name for a bundle's image [default: the one in the bundle]
+    /// Name for a bundle's image [default: the name in the bundle]
     #[arg(long)]
     name: Option<ImageName>,
-    /// What the bundle's SHA-256 has to be
+    /// Expected SHA-256 of the bundle
     #[arg(long, value_parser = sha256)]
     sha256: Option<Digest>,
 }
@@ -66,7 +67,7 @@ impl Pull {
     }
 }
 
-/// What an argument is, if it is a bundle.
+/// The bundle that an image argument names, if it names one.
 enum Bundle {
     File(File),
     Url,
@@ -85,7 +86,7 @@ fn bundle(image: &str) -> Result<Bundle, ApiError> {
     Ok(Bundle::None)
 }
 
-/// A digest, with or without what kind it is: `sha256sum` prints none.
+/// Parses a digest, with or without its `sha256:` prefix: `sha256sum` prints none.
 fn sha256(text: &str) -> Result<Digest, InvalidDigest> {
     format!("sha256:{}", text.strip_prefix("sha256:").unwrap_or(text)).parse()
 }

@@ -14,10 +14,10 @@ use crate::{
     ui::Ui,
 };
 
-/// Use a root file system of yours as an image, where it is
+/// Use an ext4 root file system as an image, in place
 ///
-/// The file is an ext4 file system. VMs only read it, banger never writes or deletes it; when it has changed or is gone, they
-/// do not start. `image promote` makes a copy that is banger's own.
+/// VMs only read the file; banger never writes or deletes it. If the file has changed or is missing, the VMs do not
+/// start. `image promote` copies it into banger's own store.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger image register mine rootfs.ext4 --kernel debian-cloud
@@ -25,10 +25,10 @@ use crate::{
 pub(crate) struct Register {
     /// Name for the image
     name: ImageName,
-    /// The ext4 file
+    /// Ext4 file
     #[arg(value_name = "FILE")]
     rootfs: PathBuf,
-    /// The kernel it prefers: one of `kernel list`, or the path (with a /) of a vmlinuz or vmlinux, which is imported
+    /// Preferred kernel: a name from `kernel list`, or the path (with a /) of a vmlinuz or vmlinux to import
     #[arg(long, value_name = "KERNEL")]
     kernel: Option<String>,
 }
@@ -50,7 +50,7 @@ impl Register {
     }
 }
 
-/// Makes a kernel of the file, by the image's name, and returns that.
+/// Imports the file as a kernel with the image's name; returns that name.
 async fn import(client: &Client, image: &ImageName, file: &Path, ui: &Ui) -> Result<String, CommandError> {
     let name: Name = image.as_str().parse().map_err(|error| {
         CommandError::usage(format!(

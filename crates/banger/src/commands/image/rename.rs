@@ -5,17 +5,17 @@ use banger_client::Client;
 
 use crate::{commands::reference::reference, error::CommandError, ui::Ui};
 
-/// Give an image another name
+/// Rename an image
 ///
-/// VMs made of it are none the wiser.
+/// VMs created from it are not affected.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger image rename golden golden-old")]
 pub(crate) struct Rename {
-    /// Id, name, or the beginning of either
+    /// Id, name, or unique prefix of either
     #[arg(value_parser = reference())]
     image: String,
-    /// The name that it gets
+    /// New name
     name: ImageName,
 }
 

@@ -10,10 +10,10 @@ use crate::{
     ui::{Format, Table, Ui},
 };
 
-/// Show an image in full
+/// Show an image's details
 #[derive(Debug, clap::Args)]
 pub(crate) struct Show {
-    /// Id, name, or the beginning of either
+    /// Id, name, or unique prefix of either
     #[arg(value_parser = reference())]
     image: String,
     #[command(flatten)]

@@ -5,18 +5,19 @@ use banger_client::Client;
 
 use crate::{commands::reference::reference, error::CommandError, operation::watch, ui::Ui};
 
-/// Give an image one more name
+/// Add a second name to an image
 ///
-/// The two are then images of their own, which can be deleted one without the other. They share one file: it takes no room.
+/// The names are then two images, which can be deleted independently. They share one file, so the second takes no
+/// disk space.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger image tag debian-bookworm team/base:2026-11
   banger image tag team/base:2026-11 golden")]
 pub(crate) struct Tag {
-    /// Id, name, or the beginning of either
+    /// Id, name, or unique prefix of either
     #[arg(value_parser = reference())]
     image: String,
-    /// The other name
+    /// Second name
     name: ImageName,
 }
 

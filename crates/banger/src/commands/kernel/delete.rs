@@ -7,7 +7,7 @@ use crate::{commands::reference::reference, error::CommandError, ui::Ui};
 /// Delete a kernel that no VM uses
 #[derive(Debug, clap::Args)]
 pub(crate) struct Delete {
-    /// Id, name, or the beginning of either
+    /// Id, name, or unique prefix of either
     #[arg(value_parser = reference())]
     kernel: String,
 }

@@ -1,4 +1,4 @@
-//! A folder with a kernel in it: where in there the kernel is, its modules, and what it was built with.
+//! Finds the kernel, its modules and its build configuration in a directory.
 
 use std::{
     collections::BTreeSet,
@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where the parts of a kernel are.
+/// Paths of a kernel's parts.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct KernelFiles {
     pub(super) kernel: PathBuf,
@@ -14,7 +14,7 @@ pub(super) struct KernelFiles {
     pub(super) config: Option<PathBuf>,
 }
 
-/// Why a folder cannot be taken for a kernel.
+/// Error for a directory that cannot be imported as a kernel.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FolderError {
     #[error("cannot read {}: {source}", path.display())]
@@ -32,10 +32,10 @@ fn names(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// What kernels are called, before a dash and their release.
+/// File names of kernels, without a dash and the release.
 const KERNELS: [&str; 4] = ["vmlinuz", "vmlinux", "bzImage", "Image"];
 
-/// Looks into `folder`.
+/// Finds the parts of a kernel.
 pub(super) fn look(folder: &Path) -> Result<KernelFiles, FolderError> {
     let releases = releases(folder)?;
     let beside = |folder: &PathBuf| called(folder, &KERNELS);
@@ -50,18 +50,18 @@ pub(super) fn look(folder: &Path) -> Result<KernelFiles, FolderError> {
     let mut around: Vec<_> = kernel.parent().map(Path::to_owned).into_iter().collect();
     around.extend(modules.clone());
     let mut configs = distinct(around.iter().map(|folder| called(folder, &["config"])))?;
-    // One of several could be another kernel's.
+    // With several, each could be another kernel's.
     let config = if configs.len() == 1 { configs.pop() } else { None };
     Ok(KernelFiles { kernel, modules, config })
 }
 
-/// The modules that belong to `kernel`.
+/// Returns the modules that belong to `kernel`.
 fn modules(folder: &Path, kernel: &Path, releases: Vec<PathBuf>) -> Result<Option<PathBuf>, FolderError> {
     let plain = folder.join("modules");
     let mut found: Vec<_> = [folder.to_owned(), plain].into_iter().filter(|path| has_modules(path)).collect();
     found.extend(releases);
     if found.len() > 1 {
-        // A kernel that lies among modules, or is called by their release, has told which are its own.
+        // The directory of the kernel, or its release, decides which modules are its own.
         let name = kernel.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let release = name.split_once('-').map(|(_, release)| release);
         let own = |path: &&PathBuf| {
@@ -75,19 +75,19 @@ fn modules(folder: &Path, kernel: &Path, releases: Vec<PathBuf>) -> Result<Optio
     Ok(found.pop())
 }
 
-/// Whether a folder is as /lib/modules/RELEASE.
+/// Returns whether a directory is like /lib/modules/RELEASE.
 fn has_modules(folder: &Path) -> bool {
     folder.join("kernel").is_dir()
         || ["modules.builtin", "modules.dep", "modules.order"].iter().any(|name| folder.join(name).is_file())
 }
 
-/// The folders with modules in `lib/modules` and `usr/lib/modules`, which may be the same place.
+/// Returns the module directories in `lib/modules` and `usr/lib/modules`, which may be the same directory.
 fn releases(folder: &Path) -> Result<Vec<PathBuf>, FolderError> {
     let of = |place: PathBuf| Ok(entries(&place)?.into_iter().filter(|path| has_modules(path)).collect());
     distinct(["lib/modules", "usr/lib/modules"].iter().map(|place| of(folder.join(place))))
 }
 
-/// The files in `folder` with one of these names, or one of them and a dash and more.
+/// Returns the files in a directory with one of these names, alone or followed by a dash and more.
 fn called(folder: &Path, names: &[&str]) -> Result<Vec<PathBuf>, FolderError> {
     let fits = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -97,7 +97,7 @@ fn called(folder: &Path, names: &[&str]) -> Result<Vec<PathBuf>, FolderError> {
     Ok(entries(folder)?.into_iter().filter(fits).collect())
 }
 
-/// What is in a folder, in order; nothing where there is none.
+/// Returns the entries of a directory in order; none if it does not exist.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, FolderError> {
     let failed = |source| FolderError::Read { path: folder.to_owned(), source };
     let entries = match fs::read_dir(folder) {
@@ -112,7 +112,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, FolderError> {
     Ok(entries)
 }
 
-/// Each file or folder once, whatever links lead to it.
+/// Returns each file or directory once, even if several links lead to it.
 fn distinct(
     found: impl Iterator<Item = Result<Vec<PathBuf>, FolderError>>,
 ) -> Result<Vec<PathBuf>, FolderError> {
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    /// A folder with these files, and what is found in it, by its path from there.
+    /// Creates a directory with these files; returns the relative paths that are found in it.
     fn found(files: &[&str]) -> Result<(String, Option<String>, Option<String>), String> {
         let folder = tempfile::tempdir().unwrap();
         for file in files {
@@ -163,10 +163,10 @@ mod tests {
     fn kernels_are_found_in_the_shapes_there_are() {
         assert_eq!(found(&["vmlinux"]), is("vmlinux", None, None));
         assert_eq!(found(&["bzImage", "modules/kernel/a.ko"]), is("bzImage", Some("modules"), None));
-        // As /lib/modules/RELEASE itself.
+        // Like /lib/modules/RELEASE itself.
         let fedora = ["vmlinuz", "config", "kernel/fs/ext4.ko.xz", "modules.builtin", "build -> /usr/src"];
         assert_eq!(found(&fedora), is("vmlinuz", Some(""), Some("config")));
-        // As `make modules_install INSTALL_MOD_PATH=DIR` and a boot folder beside it.
+        // Like `make modules_install INSTALL_MOD_PATH=DIR` with a boot directory beside it.
         let install =
             ["boot/vmlinuz-6.1", "boot/config-6.1", "boot/System.map-6.1", "lib/modules/6.1/modules.dep"];
         assert_eq!(found(&install), is("boot/vmlinuz-6.1", Some("lib/modules/6.1"), Some("boot/config-6.1")));

@@ -13,13 +13,14 @@ use tokio::net::unix::pipe;
 use super::folder::{self, FolderError, KernelFiles};
 use crate::{error::CommandError, operation::watch, ui::Ui};
 
-/// Make a kernel of packages, of files, or of this host's own
+/// Create a kernel from packages, from files, or from this host's own
 ///
-/// What a FILE is, its content tells: a Debian package, an RPM, a vmlinuz (bzImage) or a vmlinux. Several are taken for the
-/// parts of one kernel. In a folder the kernel is searched for, with its modules in `modules`, in `lib/modules/RELEASE` or
-/// beside it.
+/// The type of a FILE is detected from its content: a Debian package, an RPM, a vmlinuz (bzImage) or a vmlinux.
+/// Several FILEs are parts of one kernel. In a directory, banger searches for the kernel, and for its modules in
+/// `modules`, in `lib/modules/RELEASE` or beside it.
 ///
-/// A kernel must have what every VM boots with, built in or as modules: virtio disks and vsock, ext4, overlayfs.
+/// A kernel must have the drivers that every VM boots with, built in or as modules: virtio disks and vsock, ext4,
+/// overlayfs.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger kernel import mine linux-image-6.1.0-56-cloud-amd64.deb
@@ -31,16 +32,16 @@ use crate::{error::CommandError, operation::watch, ui::Ui};
 pub(crate) struct Import {
     /// Name for the kernel
     name: Name,
-    /// Packages, a kernel, or a folder
+    /// Packages, a kernel, or a directory
     #[arg(value_name = "FILE", conflicts_with_all = ["image", "host"])]
     files: Vec<PathBuf>,
-    /// A vmlinuz (bzImage) or vmlinux
+    /// Kernel file: a vmlinuz (bzImage) or vmlinux
     #[arg(long, value_name = "FILE", conflicts_with = "host")]
     image: Option<PathBuf>,
-    /// The folder of its modules, as /lib/modules/RELEASE
+    /// Directory of its modules, such as /lib/modules/RELEASE
     #[arg(long, value_name = "DIR", requires = "image")]
     modules: Option<PathBuf>,
-    /// The kernel that this host runs, with its modules
+    /// Import the running kernel of this host, with its modules
     #[arg(long)]
     host: bool,
 }
@@ -76,18 +77,18 @@ pub(crate) async fn send_files(
     send_tar(client, name, of_found(found)?).await
 }
 
-/// Sends the parts of a kernel as a tar, made while it is sent.
+/// Sends the parts of a kernel as a tar, created while it is sent.
 async fn send_tar(client: &Client, name: &Name, parts: Parts) -> Result<Events, CommandError> {
     let (reader, writer) = io::pipe()?;
     thread::Builder::new().name("tar".to_owned()).spawn(move || {
-        // A reader that is gone has told why; a tar that is cut short is refused as such.
+        // If the reader is gone, its side reports the reason; a truncated tar is rejected as such.
         let _ = parts.write(writer);
     })?;
     let reader = pipe::Receiver::from_owned_fd(reader.into())?;
     Ok(client.import_kernel(name, reader).await?)
 }
 
-/// What goes into a tar: files by their names in it, and a folder of modules.
+/// Content of the tar: files by their names in it, and a directory of modules.
 struct Parts {
     files: Vec<(String, File)>,
     modules: Option<PathBuf>,
@@ -137,7 +138,7 @@ fn of_found(found: KernelFiles) -> Result<Parts, CommandError> {
         fs::read_dir(folder).map_err(cannot("read", folder))?;
     }
     let mut files = vec![("kernel".to_owned(), open(&found.kernel)?)];
-    // It only tells more of the kernel: one that cannot be read is done without.
+    // The configuration only adds details, so it is optional.
     let config = found.config.and_then(|path| File::open(path).ok());
     files.extend(config.map(|config| ("config".to_owned(), config)));
     Ok(Parts { files, modules: found.modules })
@@ -147,7 +148,7 @@ fn open(path: &Path) -> Result<File, ApiError> {
     File::open(path).map_err(cannot("open", path))
 }
 
-/// Appends the regular files under `folder` that modules consist of; links such as `build` lead out of it.
+/// Appends a directory's regular files; symbolic links such as `build` lead out of it and are skipped.
 fn append_files(tar: &mut tar::Builder<impl io::Write>, folder: &Path, name: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -161,7 +162,7 @@ fn append_files(tar: &mut tar::Builder<impl io::Write>, folder: &Path, name: &Pa
     Ok(())
 }
 
-/// Where distributions keep the kernel that runs, its modules, and what it was built with.
+/// Returns the paths of the running kernel, its modules and its configuration, as distributions install them.
 fn host_kernel() -> KernelFiles {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let modules = PathBuf::from("/lib/modules").join(&release);

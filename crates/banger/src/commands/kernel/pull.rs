@@ -5,13 +5,13 @@ use banger_client::Client;
 
 use crate::{error::CommandError, operation::watch, ui::Ui};
 
-/// Get a kernel from the catalog
+/// Pull a kernel from the catalog
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger kernel pull debian-cloud
   banger kernel list --available     what there is")]
 pub(crate) struct Pull {
-    /// Its name in the catalog
+    /// Name in the catalog
     #[arg(id = "catalog_kernel", value_name = "NAME")]
     name: Name,
 }

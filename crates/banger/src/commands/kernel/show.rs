@@ -9,10 +9,10 @@ use crate::{
     ui::{Format, Table, Ui},
 };
 
-/// Show a kernel in full: what boots it, and which drivers it has
+/// Show a kernel's details: drivers, and VMMs that can boot it
 #[derive(Debug, clap::Args)]
 pub(crate) struct Show {
-    /// Id, name, or the beginning of either
+    /// Id, name, or unique prefix of either
     #[arg(value_parser = reference())]
     kernel: String,
     #[command(flatten)]
@@ -43,7 +43,7 @@ fn table(ui: &Ui, kernel: &Kernel) -> Table {
     table
 }
 
-/// What a kernel brings. Drivers that VMs boot with come first in each row.
+/// Returns a kernel's details. In each row, the drivers that VMs boot with come first.
 fn rows(details: &KernelDetails) -> Vec<(&'static str, String)> {
     let vmms = [(details.firecracker, "firecracker"), (details.qemu, "qemu")];
     let boots = vmms.iter().filter(|(boots, _)| *boots).map(|(_, vmm)| *vmm).collect::<Vec<_>>();

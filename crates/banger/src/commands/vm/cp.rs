@@ -17,12 +17,12 @@ use crate::{
     ui::Ui,
 };
 
-/// Copy files and folders into a running VM or out of it
+/// Copy files between the host and a running VM
 ///
-/// One of the two is VM:PATH, the other a path here. A path in the VM that is not absolute begins at the user's home. As
-/// with `cp -a`, a folder is copied with all that is in it, permissions, times and symbolic links are kept, and where
-/// the target is a folder the copy goes into it; FOLDER/. is only what is in the folder. As the owner is another one
-/// afterwards, set-user-id bits are not kept. A path here that has a colon is written as ./a:b.
+/// One of SOURCE and TARGET is VM:PATH, the other a path on the host. A relative path in the VM starts at the user's
+/// home directory. As with `cp -a`, a directory is copied with all its content, and permissions, times and symbolic
+/// links are kept. If the target is a directory, the copy is created inside it. DIR/. copies only the content of the
+/// directory. Set-user-id bits are dropped, because the owner changes. Write a host path with a colon as ./a:b.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm cp ./src box:/root/           a folder into the VM
@@ -30,21 +30,21 @@ use crate::{
   date | banger vm cp - box:/root/date    what comes by a pipe
   banger vm cp box:/etc/os-release -      a file, printed")]
 pub(crate) struct Cp {
-    /// VM:PATH, a path here, or - for standard input
+    /// VM:PATH, a path on the host, or - for standard input
     #[arg(value_parser = OsStringValueParser::new().map(place), value_name = "SOURCE")]
     source: Place,
-    /// VM:PATH, a path here, or - for standard output
+    /// VM:PATH, a path on the host, or - for standard output
     #[arg(value_parser = OsStringValueParser::new().map(place), value_name = "TARGET")]
     target: Place,
-    /// Read as this user of the VM, or make what is copied theirs, by name or number [default: root]
+    /// User of the VM, by name or number, who reads the source or owns the copy [default: root]
     #[arg(short, long)]
     user: Option<String>,
-    /// If the source is a symbolic link, copy what it leads to
+    /// If the source is a symbolic link, copy its target
     #[arg(short = 'L', long)]
     follow_link: bool,
 }
 
-/// Where something is.
+/// Location of a source or a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
     Guest { vm: String, path: Vec<u8> },
@@ -52,7 +52,7 @@ enum Place {
     Standard,
 }
 
-/// Which way it goes.
+/// Direction of a copy.
 enum Way {
     In(Origin),
     Out { destination: Destination, follow_link: bool },
@@ -71,7 +71,7 @@ impl Cp {
                 let follow_link = self.follow_link;
                 (vm, path, Way::Out { destination: Destination::Files(to.into()), follow_link })
             }
-            // A link cannot be printed.
+            // A link cannot be printed, so it is followed.
             (Place::Guest { vm, path }, Place::Standard) => {
                 let destination = Destination::Output(descriptor(io::stdout())?);
                 (vm, path, Way::Out { destination, follow_link: true })
@@ -92,7 +92,7 @@ impl Cp {
     }
 }
 
-/// Copies, and shows how far that is when it takes long and is `shown`.
+/// Copies, with progress if the copy takes long and `shown` is set.
 async fn copy(ui: &Ui, guest: &GuestPath, way: Way, shown: bool) -> Result<ExitCode, CommandError> {
     let client = Client::new()?;
     let stage = match way {
@@ -108,7 +108,7 @@ async fn copy(ui: &Ui, guest: &GuestPath, way: Way, shown: bool) -> Result<ExitC
     });
     match copied.await {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        // Whoever read it has had enough.
+        // The reader of the output has closed it.
         Err(CommandError { error: Some(error), .. }) if error.kind == ErrorKind::Cancelled => {
             Err(CommandError::told(1))
         }
@@ -116,7 +116,7 @@ async fn copy(ui: &Ui, guest: &GuestPath, way: Way, shown: bool) -> Result<ExitC
     }
 }
 
-/// As docker and scp have it: what comes before the first colon is a VM's name, unless there is a slash in it.
+/// Parses a location like docker and scp: text before the first colon is a VM's name, unless it has a slash.
 fn place(text: OsString) -> Place {
     let bytes = text.as_bytes();
     if bytes == b"-" {
@@ -126,7 +126,7 @@ fn place(text: OsString) -> Place {
     let (vm, path) = (bytes.get(..colon).unwrap_or_default(), bytes.get(colon + 1..).unwrap_or_default());
     match std::str::from_utf8(vm) {
         Ok(vm) if !vm.is_empty() && !vm.contains('/') => {
-            // The user's home, as with scp.
+            // The user's home directory, as in scp.
             let path = if path.is_empty() { b"." } else { path };
             Place::Guest { vm: vm.to_owned(), path: path.to_owned() }
         }
@@ -134,7 +134,7 @@ fn place(text: OsString) -> Place {
     }
 }
 
-/// A standard stream as it is, without a buffer that is for lines.
+/// Returns a standard stream without line buffering.
 fn descriptor(stream: impl AsFd) -> io::Result<File> {
     Ok(stream.as_fd().try_clone_to_owned()?.into())
 }

@@ -6,7 +6,7 @@ use banger_client::Client;
 use super::hardware::Hardware;
 use crate::{config, error::CommandError, file_sync, operation::watch, ui::Ui};
 
-/// Make a VM, start it, and print its name
+/// Create a VM, start it, and print its name
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm create --name box
@@ -14,7 +14,7 @@ use crate::{config, error::CommandError, file_sync, operation::watch, ui::Ui};
 pub(crate) struct Create {
     #[command(flatten)]
     hardware: Hardware,
-    /// Only make it; `banger vm start` starts it
+    /// Only create the VM; `banger vm start` starts it
     #[arg(long)]
     no_start: bool,
 }

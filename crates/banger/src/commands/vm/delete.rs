@@ -8,19 +8,19 @@ use crate::{
     ui::Ui,
 };
 
-/// Delete VMs with their disks
+/// Delete VMs and their disks
 ///
-/// What was done in a repository that was sent there, and is nowhere else, is brought here first, as refs/banger/VM/...; a VM
-/// that is down is started for that.
+/// Work in a repository that banger sent to the VM, and that exists nowhere else, is first saved on the host as
+/// refs/banger/VM/...; a stopped VM is started for that.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Delete {
-    /// Also while they run, or are being started or stopped, which is cut short
+    /// Delete running VMs too, and interrupt a start or stop
     #[arg(short, long)]
     force: bool,
-    /// Also what was done in repositories there
+    /// Delete unsaved work in the VM's repositories too
     #[arg(long)]
     discard: bool,
-    /// Ids, names, or beginnings of either
+    /// Ids, names, or unique prefixes of either
     #[arg(required = true, value_name = "VM", value_parser = reference())]
     vms: Vec<String>,
 }

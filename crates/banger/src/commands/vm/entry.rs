@@ -1,4 +1,4 @@
-//! What a VM without a repository runs: the user's command, else what its image is made for, else a shell.
+//! The command of a VM without a repository: the user's, else the image's own, else a shell.
 
 use std::path::Path;
 
@@ -6,14 +6,14 @@ use banger_api::{Image, ImageConfig};
 
 use crate::session::GuestCommand;
 
-/// Shells that are an image's command because it has none of its own.
+/// Shells: an image with one of these as its command has no program of its own.
 const SHELLS: [&str; 8] = ["sh", "bash", "ash", "dash", "zsh", "ksh", "fish", "busybox"];
 
-/// Programs that are there to be PID 1.
+/// Programs that run as PID 1.
 const INITS: [&str; 2] = ["init", "systemd"];
 
-/// The user's `command`, or an `entrypoint` with it, run as `image` says; without either, what the image says if it has no
-/// init, or a login shell.
+/// Returns the user's `command`, or `entrypoint` with it, with the user and directory of `image`. Without either,
+/// returns the image's own command if it has no init, or else a login shell.
 pub(super) fn guest_command(image: &Image, entrypoint: Option<&str>, command: &[String]) -> GuestCommand {
     let ImageConfig { working_dir, user, .. } = image.config.clone();
     let argv: Vec<_> = match entrypoint {
@@ -28,7 +28,7 @@ pub(super) fn guest_command(image: &Image, entrypoint: Option<&str>, command: &[
     }
 }
 
-/// The program that `image` is made for, if that is more than a shell or an init.
+/// Returns the program that `image` is for, unless it is only a shell or an init.
 fn made_for(image: &Image) -> Vec<String> {
     let argv = [image.config.entrypoint.as_slice(), &image.config.cmd].concat();
     let of_no_use = match argv.as_slice() {

@@ -14,26 +14,26 @@ use crate::{
 
 /// Run a command in a running VM
 ///
-/// The exit status is the command's own, 128+n when signal n ended it, or 125 when banger itself failed. It has a
-/// terminal when banger has one.
+/// The exit status is the command's own, 128+n if signal n ended it, or 125 if banger itself failed. The command gets
+/// a terminal if banger has one.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm exec box -- nproc
   tar c . | banger vm exec box -w /tmp -- tar x")]
 pub(crate) struct ExecArgs {
-    /// Id, name, or the beginning of either
+    /// Id, name, or unique prefix of either
     #[arg(value_parser = reference())]
     vm: String,
     /// User by name or number [default: root]
     #[arg(short, long)]
     user: Option<String>,
-    /// Folder to run it in [default: the user's home]
+    /// Working directory [default: the user's home directory]
     #[arg(short = 'w', long, value_name = "FOLDER")]
     workdir: Option<String>,
-    /// Set a variable; without a value, to the one it has here
+    /// Set an environment variable; without VALUE, copy it from the host
     #[arg(short, long, value_parser = variable, value_name = "NAME[=VALUE]")]
     env: Vec<(String, String)>,
-    /// Set the variables of a file, NAME=VALUE a line; --env beats it
+    /// Set environment variables from a file, one NAME=VALUE per line; --env overrides them
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
     /// Command and its arguments

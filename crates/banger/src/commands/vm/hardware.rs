@@ -1,4 +1,4 @@
-//! What a VM to be is made of, as the commands that make one take it.
+//! Hardware arguments of the commands that create a VM.
 
 use banger_api::{Config, CreateVm, Limits, Size, VmName, Vmm};
 use banger_client::Client;
@@ -7,40 +7,40 @@ use crate::{commands::reference::reference, config, credentials, ssh::personal, 
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Hardware {
-    /// Name the VM: a-z, 0-9 and -, at most 63 [default: made up]
+    /// Name of the VM: a-z, 0-9 and -, at most 63 characters [default: generated]
     #[arg(long)]
     name: Option<VmName>,
-    /// Image: one that is here, of the catalog, or of a registry, as alpine:3.20 or ghcr.io/org/thing
+    /// Image: local, from the catalog, or from a registry, such as alpine:3.20 or ghcr.io/org/thing
     #[arg(long, value_parser = reference())]
     image: Option<String>,
-    /// Kernel
+    /// Kernel: local or from the catalog
     #[arg(long, value_parser = reference())]
     kernel: Option<String>,
-    /// Virtual CPUs, 1 to 32
+    /// Number of virtual CPUs, 1 to 32
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(Limits::VCPU)), value_name = "COUNT")]
     vcpu: Option<u32>,
-    /// Memory, as 512M or 4G; a bare number is MiB
+    /// Memory, such as 512M or 4G; a bare number is MiB
     #[arg(long, value_name = "SIZE")]
     memory: Option<Size>,
-    /// Size of the disk at /root
+    /// Size of the work disk, mounted at /root
     #[arg(long, value_name = "SIZE")]
     disk_size: Option<Size>,
-    /// Size of the layer over the image that takes all other changes
+    /// Size of the writable layer over the image (system overlay)
     #[arg(long, value_name = "SIZE")]
     system_overlay_size: Option<Size>,
-    /// Run it with firecracker or qemu
+    /// VMM: firecracker or qemu
     #[arg(long)]
     vmm: Option<Vmm>,
-    /// Let its network reach out
+    /// Allow outbound network connections
     #[arg(long, overrides_with = "no_nat")]
     nat: bool,
-    /// Let its network reach nothing
+    /// Allow no network connections
     #[arg(long, overrides_with = "nat")]
     no_nat: bool,
 }
 
 impl Hardware {
-    /// The request for such a VM: by its flags, else as in `config`.
+    /// Returns the request for such a VM: unset flags are filled from `config`.
     pub(super) async fn request(&self, config: &Config, client: &Client, ui: &Ui) -> CreateVm {
         let flags = CreateVm {
             name: self.name.clone(),
@@ -61,7 +61,7 @@ impl Hardware {
     }
 }
 
-/// A pair of flags as what they say, if anything.
+/// Returns the value of a pair of opposite flags, if one is set.
 pub(super) fn switch(on: bool, off: bool) -> Option<bool> {
     (on || off).then_some(on)
 }

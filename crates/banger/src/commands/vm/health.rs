@@ -15,25 +15,25 @@ use crate::{
     ui::{Format, Ui},
 };
 
-/// How far a guest's clock may be off: from a few seconds on, builds and certificates go wrong.
+/// Maximum offset of a guest's clock. From a few seconds on, builds and certificate checks fail.
 const CLOCK: Duration = Duration::from_secs(5);
 
-/// How long an agent that is well takes to answer at most.
+/// Maximum answer time of a healthy agent.
 const PROMPT: Duration = Duration::from_secs(1);
 
-/// What must be left of a disk or of memory, in percent of all: below, it is worth knowing; and it does not work.
+/// Minimum free space of a disk or of memory, in percent. Below the first the check warns, below the second it fails.
 const LITTLE: u64 = 10;
 const NONE: u64 = 1;
 
-/// Check that a VM runs, answers, keeps time, and has disk and memory left
+/// Check a VM's state, agent, clock, free disk space and free memory
 ///
-/// Fails with exit status 1 when a check does.
+/// The exit status is 1 if a check fails.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm health box
   banger vm health box -o json")]
 pub(crate) struct Health {
-    /// Id, name, or the beginning of either
+    /// Id, name, or unique prefix of either
     #[arg(value_parser = reference())]
     vm: String,
     #[command(flatten)]
@@ -60,7 +60,7 @@ impl Health {
     }
 }
 
-/// Since the Unix epoch.
+/// Returns the time since the Unix epoch.
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
@@ -118,7 +118,7 @@ fn agent(vm: &Vm, pong: &Answered<()>) -> [Check; 2] {
     [answered, generation]
 }
 
-/// Checks of what the guest says of itself, which was asked for and came between these times.
+/// Returns checks of what the guest reports about itself, in an answer requested at `asked` and received at `came`.
 fn guest(vm: &Vm, seen: Result<Inspection, ApiError>, asked: Duration, came: Duration) -> Vec<Check> {
     let seen = match seen {
         Ok(seen) => seen,
@@ -157,7 +157,7 @@ fn memory(vm: &Vm, seen: &Inspection) -> Check {
     left("memory".to_owned(), ErrorKind::NoMemory, seen.memory_available, seen.memory_total, hint)
 }
 
-/// Whether of `total` enough is left, else an error of this kind. A guest may claim anything.
+/// Checks that enough of `total` is available; `kind` is the error's kind if not. A guest may report any values.
 fn left(name: String, kind: ErrorKind, available: u64, total: u64, hint: String) -> Check {
     let message = format!("{} of {} left", Size::bytes(available), Size::bytes(total));
     let share = u128::from(available) * 100 / u128::from(total).max(1);

@@ -9,18 +9,18 @@ use crate::{
     ui::Ui,
 };
 
-/// End VMs without asking their guests
+/// Kill VMs without an orderly shutdown
 ///
-/// What a guest has not synced is lost. The VM can be started again.
+/// Data that a guest has not synced is lost. The VM can be started again.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm kill box
   banger vm kill --signal TERM box")]
 pub(crate) struct Kill {
-    /// What to send to the VMM: KILL, TERM, INT, HUP, QUIT or ABRT
+    /// Signal for the VMM: KILL, TERM, INT, HUP, QUIT or ABRT
     #[arg(short, long, default_value = "KILL")]
     signal: KillSignal,
-    /// Ids, names, or beginnings of either
+    /// Ids, names, or unique prefixes of either
     #[arg(required = true, value_name = "VM", value_parser = reference())]
     vms: Vec<String>,
 }

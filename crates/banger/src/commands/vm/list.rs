@@ -11,7 +11,7 @@ use crate::{
 /// List VMs
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
-    /// Stopped and broken ones too
+    /// Include stopped and failed VMs
     #[arg(short, long)]
     all: bool,
     #[command(flatten)]

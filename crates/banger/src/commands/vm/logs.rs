@@ -10,9 +10,9 @@ use crate::{
     ui::Ui,
 };
 
-/// Print what a VM's console has shown, or another log of the VM
+/// Print a VM's console log, or another log of the VM
 ///
-/// The last 2 MiB of a console are kept, and 1 MiB of what its VMM says, also while the VM is down.
+/// banger keeps the last 2 MiB of a console and 1 MiB of its VMM's log, also while the VM is stopped.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm logs box               the console, as far as it is kept
@@ -20,36 +20,36 @@ use crate::{
   banger vm logs --since 10m box   what it showed in the last ten minutes
   banger vm logs --daemon box      what bangerd has done with the VM")]
 pub(crate) struct Logs {
-    /// Id, name, or the beginning of either
+    /// Id, name, or unique prefix of either
     #[arg(value_parser = reference())]
     vm: String,
     #[command(flatten)]
     source: Source,
-    /// Go on with what comes, until the VM is down
+    /// Follow the log until the VM stops
     #[arg(short, long)]
     follow: bool,
-    /// Only what is newer: 90s, 10m, 2h, or a time such as 2026-11-25T10:00
+    /// Show only lines newer than this: 90s, 10m, 2h, or a time such as 2026-11-25T10:00
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Timestamp>,
-    /// Only the last lines, so many
+    /// Number of lines to show from the end
     #[arg(short = 'n', long, value_name = "LINES")]
     tail: Option<usize>,
 }
 
-/// One of them.
+/// The log to print.
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
 struct Source {
-    /// The guest's console (the default)
+    /// Show the guest's console (the default)
     #[arg(long)]
     console: bool,
-    /// The VMM's own words instead
+    /// Show the VMM's log instead
     #[arg(long)]
     vmm: bool,
-    /// Only the lines of banger's agent on the console
+    /// Show only the agent's lines of the console
     #[arg(long)]
     agent: bool,
-    /// The lines about the VM in the daemon's log instead, in JSON
+    /// Show the daemon's log lines about the VM instead, as JSON
     #[arg(long)]
     daemon: bool,
 }

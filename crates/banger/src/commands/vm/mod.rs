@@ -55,7 +55,7 @@ pub(crate) enum VmCommand {
     Health(health::Health),
     Logs(logs::Logs),
     Stats(stats::Stats),
-    /// Git repositories into VMs, and work back out
+    /// Send git repositories into VMs, and get changes back
     #[command(subcommand)]
     Workspace(workspace::WorkspaceCommand),
     #[command(visible_alias = "rm")]

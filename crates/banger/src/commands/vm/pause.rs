@@ -8,10 +8,10 @@ use crate::{
     ui::Ui,
 };
 
-/// Let VMs stand still, with all that they have in memory
+/// Pause running VMs in memory; `vm resume` continues them
 #[derive(Debug, clap::Args)]
 pub(crate) struct Pause {
-    /// Ids, names, or beginnings of either
+    /// Ids, names, or unique prefixes of either
     #[arg(required = true, value_name = "VM", value_parser = reference())]
     vms: Vec<String>,
 }

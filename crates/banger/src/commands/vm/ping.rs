@@ -9,28 +9,28 @@ use crate::{
     ui::{Format, Table, Ui},
 };
 
-/// Ask a running VM's agent whether it is there, and tell how long the answer took
+/// Measure how fast a running VM's agent answers
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm ping box
   banger vm ping box -c 10 -o json")]
 pub(crate) struct Ping {
-    /// Id, name, or the beginning of either
+    /// Id, name, or unique prefix of either
     #[arg(value_parser = reference())]
     vm: String,
-    /// Ask so many times, one after another
+    /// Number of requests, sent one after another
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     count: u32,
     #[command(flatten)]
     format: Format,
 }
 
-/// An answer.
+/// An answered request.
 #[derive(Debug, Serialize)]
 struct Pong {
-    /// The question's number, from 1.
+    /// Number of the request, from 1.
     number: u32,
-    /// Milliseconds between the question and the answer.
+    /// Milliseconds between request and answer.
     round_trip_ms: f64,
 }
 
@@ -47,7 +47,7 @@ impl Ping {
     }
 }
 
-/// In milliseconds, to the microsecond.
+/// Returns a duration in milliseconds, to the microsecond.
 #[allow(clippy::cast_precision_loss)] // for people, and far from 2^53
 pub(super) fn in_ms(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0

@@ -11,20 +11,20 @@ use crate::{
     ui::{Format, Table, Ui},
 };
 
-/// List what listens in running VMs, and which of it speaks HTTP
+/// List listening ports of running VMs, and which of them speak HTTP
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm ports box
   banger vm ports web db -o json")]
 pub(crate) struct Ports {
-    /// Ids, names, or beginnings of either
+    /// Ids, names, or unique prefixes of either
     #[arg(required = true, value_name = "VM", value_parser = reference())]
     vms: Vec<String>,
     #[command(flatten)]
     format: Format,
 }
 
-/// A listener of a VM.
+/// A listening port of a VM.
 #[derive(Debug, Serialize)]
 struct Port {
     vm: VmName,
@@ -35,9 +35,9 @@ struct Port {
     process: Option<String>,
     /// Whether it speaks HTTP.
     http: bool,
-    /// Where the host reaches it, if it does.
+    /// Address at which the host reaches it, if it does.
     endpoint: Option<String>,
-    /// The same for a browser.
+    /// The same as a URL, if it speaks HTTP.
     url: Option<String>,
 }
 
@@ -72,8 +72,8 @@ impl Port {
     }
 }
 
-/// The name by which the host reaches what listens at `address` in `vm`. No VM has a network that leads from the host
-/// into the guest; one that does is `NAME.vm`, for addresses that are not the guest's loopback.
+/// Returns the host name at which the host reaches a listener at `address` in `vm`. No VM has a network from the host
+/// into the guest; for one that does, the name is `NAME.vm`, except for the guest's loopback addresses.
 fn host_of(_vm: &Vm, _address: IpAddr) -> Option<String> {
     None
 }

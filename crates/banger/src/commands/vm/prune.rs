@@ -6,21 +6,21 @@ use banger_client::Client;
 use super::list;
 use crate::{commands::several::delete_each, error::CommandError, ui::Ui};
 
-/// Delete all VMs that are down, with their disks
+/// Delete all VMs that are not running, with their disks
 ///
-/// It shows them first, and asks. Those that run, are paused, or are on their way up or down stay.
+/// The command lists the VMs and asks for confirmation. VMs that are running, paused, starting or stopping are kept.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm prune --dry-run
   banger vm prune --force")]
 pub(crate) struct Prune {
-    /// Don't ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     force: bool,
-    /// Also what was done in repositories there
+    /// Delete unsaved work in the VMs' repositories too
     #[arg(long)]
     discard: bool,
-    /// Only show what would be deleted
+    /// Show what would be deleted, and delete nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
 }

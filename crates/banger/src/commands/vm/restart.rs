@@ -12,13 +12,13 @@ use crate::{
 
 /// Stop VMs and start them again
 ///
-/// One that is down is only started.
+/// A stopped VM is only started.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Restart {
-    /// How long an orderly power-off may take before it is ended by force
+    /// Timeout for an orderly shutdown, after which the VM is stopped by force
     #[arg(short, long, value_name = "PERIOD")]
     timeout: Option<Period>,
-    /// Ids, names, or beginnings of either
+    /// Ids, names, or unique prefixes of either
     #[arg(required = true, value_name = "VM", value_parser = reference())]
     vms: Vec<String>,
 }

@@ -8,10 +8,10 @@ use crate::{
     ui::Ui,
 };
 
-/// Let paused VMs go on
+/// Resume paused VMs
 #[derive(Debug, clap::Args)]
 pub(crate) struct Resume {
-    /// Ids, names, or beginnings of either
+    /// Ids, names, or unique prefixes of either
     #[arg(required = true, value_name = "VM", value_parser = reference())]
     vms: Vec<String>,
 }

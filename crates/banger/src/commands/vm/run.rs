@@ -27,18 +27,20 @@ use crate::{
     },
 };
 
-/// Make a VM and run a command or a shell in it
+/// Create a VM and run a command or a shell in it
 ///
-/// With a PATH, the git repository that it is in goes along, as it is on the disk at this moment, and the command runs
-/// there, as root. Without a PATH, it runs in the image's working directory and as its user; and without a command too, it is
-/// what the image's entrypoint and command say, if the image has no init. Else it is a login shell. A command stands for
-/// itself: an entrypoint is not put before it, unless by --entrypoint. The image's variables are set in all that is run in
-/// the VM. The exit status is the command's own, 128+n when signal n ended it, or 125
-/// when banger itself failed. The VM stays afterwards, unless --rm: then what was done in the repository and is nowhere
-/// else is brought here first, as refs/banger/VM/...
+/// With PATH, banger sends the git repository that contains it, in its current state on disk, and runs the command
+/// there as root. Without PATH, the command runs in the image's working directory and as the image's user. Without
+/// PATH and without a command, banger runs the image's entrypoint and command if the image has no init. Otherwise the
+/// default is a login shell. A command replaces the image's entrypoint; --entrypoint sets another one. The image's
+/// environment variables are set for everything that runs in the VM.
 ///
-/// Once the repository is there, the tools that it asks for are made ready, and the setup commands of its banger.toml, or
-/// else of its dev container, are run: once, in the background, with a log in the VM.
+/// The exit status is the command's own, 128+n if signal n ended it, or 125 if banger itself failed. The VM is kept
+/// afterwards. With --rm it is deleted, after saving work in the repository that exists nowhere else on the host, as
+/// refs/banger/VM/...
+///
+/// Once the repository is in the VM, banger installs the tools that it requires and runs the setup commands of its
+/// banger.toml, or else of its dev container: once, in the background, with a log in the VM.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm run .
@@ -51,46 +53,46 @@ use crate::{
   echo hello | banger vm run --rm -- cat
   banger vm run -d --name box")]
 pub(crate) struct Run {
-    /// A path in the git repository that goes along [default: none does]
+    /// Path in the git repository to send [default: none]
     path: Option<PathBuf>,
     #[command(flatten)]
     selection: Selection,
-    /// Show what of the repository would go along, and what it asks for, and make nothing
+    /// Show what would be sent and what the repository requires, and create nothing
     #[arg(long, requires = "path")]
     dry_run: bool,
-    /// Print that as a table, or JSON
+    /// Print the dry run as a table or JSON
     #[arg(short, long, value_enum, default_value = "table", value_name = "FORMAT", requires = "dry_run")]
     output: Output,
     #[command(flatten)]
     hardware: Hardware,
-    /// Set a variable for the command; without a value, to the one it has here
+    /// Set an environment variable for the command; without VALUE, copy it from the host
     #[arg(short, long, value_parser = variable, value_name = "NAME[=VALUE]")]
     env: Vec<(String, String)>,
-    /// Set the variables of a file, NAME=VALUE a line; --env beats it
+    /// Set environment variables from a file, one NAME=VALUE per line; --env overrides them
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-    /// While the session lasts, bring this port of the VM to 127.0.0.1 here
+    /// Forward this port of the VM to 127.0.0.1 on the host during the session
     #[arg(short, long, value_name = "[HOST:]GUEST")]
     port: Vec<Forward>,
-    /// Let the command wait until the repository's tools are ready and its setup commands have been run
+    /// Wait for the repository's tools and setup commands before running the command
     #[arg(long, requires = "path", conflicts_with = "no_tools")]
     wait_tools: bool,
-    /// Leave the repository's tools and setup commands alone
+    /// Do not install the repository's tools or run its setup commands
     #[arg(long, requires = "path")]
     no_tools: bool,
-    /// Delete the VM however the session ends
+    /// Delete the VM when the session ends, also after a failure
     #[arg(long, conflicts_with = "detach")]
     rm: bool,
-    /// With --rm, also what was done in the repository
+    /// With --rm, delete unsaved work in the repository too
     #[arg(long, requires = "rm")]
     discard: bool,
     /// Leave the VM running in the background and print its name
     #[arg(short, long, conflicts_with = "command")]
     detach: bool,
-    /// Run this program, in place of the image's entrypoint, with CMD as its arguments
+    /// Run this program instead of the image's entrypoint, with CMD as its arguments
     #[arg(long, value_name = "PROGRAM", conflicts_with = "detach")]
     entrypoint: Option<String>,
-    /// Print where the time went
+    /// Print how long each step took
     #[arg(long)]
     timing: bool,
     /// Command and its arguments [default: the image's own if it has no init, else a login shell]
@@ -128,10 +130,10 @@ impl Run {
             files.extend(consent::files(&config, &client.dirs().state, ui)?);
         }
         let plan = taken.as_ref().map(|taken| taken.tools.clone()).unwrap_or_default();
-        // What other files say may be meant for others; this one is for banger.
+        // Notes about other files may be meant for other programs; this file is banger's own.
         let own = plan.notes.iter().filter(|note| note.place.file == PROJECT_FILE);
         own.for_each(|note| ui.warning(note));
-        // The daemon does not delete what work may be in.
+        // The daemon must not delete a VM that may have unsaved work.
         let rm = self.rm && (taken.is_none() || self.discard);
         let asked = now_ns();
         let hardware = self.hardware.request(&config, &client, ui).await;
@@ -184,7 +186,7 @@ impl Run {
         Ok(ended.status.shell_code().into())
     }
 
-    /// What is to be run in `vm`, but for its variables.
+    /// Returns the command to run in `vm`, without environment variables.
     async fn guest_command(&self, client: &Client, vm: &Vm) -> Result<GuestCommand, ApiError> {
         if self.path.is_none() {
             let image = client.image(&vm.image).await?;
@@ -194,7 +196,7 @@ impl Run {
         Ok(GuestCommand { argv, cwd: Some(self.selection.guest_path.clone()), ..GuestCommand::default() })
     }
 
-    /// Takes what goes along, if something does.
+    /// Prepares the repository to send, if there is one.
     async fn look(
         &self,
         workspaces: &Workspaces<'_>,
@@ -208,7 +210,7 @@ impl Run {
         Ok(Some(taken))
     }
 
-    /// Puts into `vm` what belongs there, and begins what is to be carried out there.
+    /// Copies files and the repository into `vm`, and starts the repository's tools and setup commands.
     async fn furnish(
         &self,
         workspaces: &Workspaces<'_>,
@@ -231,7 +233,7 @@ impl Run {
         Ok(())
     }
 
-    /// The ports that `plan` and the flags ask for, each once.
+    /// Returns the ports that `plan` and the flags request, without duplicates.
     fn ports(&self, plan: &Plan) -> Vec<Forward> {
         let mut ports = Vec::new();
         let planned = plan.ports.iter().map(|port| Forward { host: port.host, guest: port.guest });
@@ -244,16 +246,16 @@ impl Run {
     }
 }
 
-/// What a fresh VM gets before its command runs.
+/// Content of a new VM that is set up before its command runs.
 struct GuestSetup<'a> {
     files: Vec<FileSync>,
     taken: Option<Taken>,
     plan: &'a Plan,
-    /// The user's own, for setup commands.
+    /// The user's own variables, for setup commands.
     variables: &'a [(String, String)],
 }
 
-/// Tells how to bring `ports` here, of a VM that no session is with.
+/// Prints how to forward `ports` of a VM that runs without a session.
 fn tell_of_ports(ui: &Ui, vm: &Vm, ports: &[Forward]) {
     if ports.is_empty() {
         return;
@@ -263,7 +265,7 @@ fn tell_of_ports(ui: &Ui, vm: &Vm, ports: &[Forward]) {
     ui.note(format_args!("`banger vm ssh {} -N{options}` brings its ports here", vm.name));
 }
 
-/// Brings the work that is in `vm` here. False when that is not to be had, and the VM must not go.
+/// Pulls the work that exists only in `vm`. Returns false if that fails and the VM must be kept.
 async fn rescued(workspaces: &Workspaces<'_>, vm: &Vm, ui: &Ui) -> bool {
     let Err(failure) = workspaces.rescue(vm).await else { return true };
     if let Some(error) = failure.error {
@@ -273,7 +275,7 @@ async fn rescued(workspaces: &Workspaces<'_>, vm: &Vm, ui: &Ui) -> bool {
     false
 }
 
-/// Deletes a VM whose session is over. If this is cut short too, the daemon does it when `session` is hung up.
+/// Deletes a VM after its session. If this is interrupted too, the daemon deletes it once `session` is closed.
 async fn delete(client: &Client, vm: &Vm, session: Events, ui: &Ui) {
     let deleted = async { client.delete_vm(vm.id.as_str(), true).await?.result::<()>(|_| {}).await };
     match deleted.await {

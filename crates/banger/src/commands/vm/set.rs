@@ -10,35 +10,35 @@ use crate::{
     ui::Ui,
 };
 
-/// Change the hardware of VMs that are down
+/// Change the hardware of stopped VMs
 ///
-/// It is there at the next start. The work disk only grows; its file system is checked first, and grows with it. A VM keeps
-/// to the program that it last ran with, and to KVM if it had that; --vmm chooses anew.
+/// A change applies at the next start. The work disk can only grow; its file system is checked first, and grows with
+/// it. A VM keeps the VMM that it last ran with, and KVM if it used that; --vmm changes this.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm set --vcpu 4 --memory 8G box
   banger vm set --disk-size 32G box
   banger vm set --vmm qemu box       it ran with firecracker, and KVM is gone")]
 pub(crate) struct Set {
-    /// Virtual CPUs, 1 to 32
+    /// Number of virtual CPUs, 1 to 32
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(Limits::VCPU)), value_name = "COUNT")]
     vcpu: Option<u32>,
-    /// Memory, as 512M or 4G; a bare number is MiB
+    /// Memory, such as 512M or 4G; a bare number is MiB
     #[arg(long, value_name = "SIZE")]
     memory: Option<Size>,
-    /// Size of the disk at /root, which only grows
+    /// Size of the work disk at /root, which can only grow
     #[arg(long, value_name = "SIZE")]
     disk_size: Option<Size>,
-    /// Run it with firecracker or qemu from its next start on
+    /// VMM from the next start on: firecracker or qemu
     #[arg(long)]
     vmm: Option<Vmm>,
-    /// Let its network reach out
+    /// Allow outbound network connections
     #[arg(long, overrides_with = "no_nat")]
     nat: bool,
-    /// Let its network reach nothing
+    /// Allow no network connections
     #[arg(long, overrides_with = "nat")]
     no_nat: bool,
-    /// Ids, names, or beginnings of either
+    /// Ids, names, or unique prefixes of either
     #[arg(required = true, value_name = "VM", value_parser = reference())]
     vms: Vec<String>,
 }

@@ -12,13 +12,13 @@ use crate::{
 /// Open a login shell in a running VM
 #[derive(Debug, clap::Args)]
 pub(crate) struct Shell {
-    /// Id, name, or the beginning of either
+    /// Id, name, or unique prefix of either
     #[arg(value_parser = reference())]
     vm: String,
     /// User by name or number [default: root]
     #[arg(short, long)]
     user: Option<String>,
-    /// Set a variable; without a value, to the one it has here
+    /// Set an environment variable; without VALUE, copy it from the host
     #[arg(short, long, value_parser = variable, value_name = "NAME[=VALUE]")]
     env: Vec<(String, String)>,
 }

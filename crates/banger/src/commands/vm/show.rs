@@ -9,10 +9,10 @@ use crate::{
     ui::{Format, Table, Ui},
 };
 
-/// Show a VM in full
+/// Show a VM's state, hardware, network and last error
 #[derive(Debug, clap::Args)]
 pub(crate) struct Show {
-    /// Id, name, or the beginning of either
+    /// Id, name, or unique prefix of either
     #[arg(value_parser = reference())]
     vm: String,
     #[command(flatten)]

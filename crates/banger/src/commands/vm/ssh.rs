@@ -30,21 +30,22 @@ use crate::{
     ui::Ui,
 };
 
-/// What ssh ends with when it fails itself; a program may as well.
+/// Exit status of ssh when ssh itself fails; a program may return it too.
 const FAILED: i32 = 255;
 
-/// The program, and where it is got.
+/// Name of the ssh program, searched for in PATH.
 const SSH: &str = "ssh";
 
-/// How long after a signal that ends ssh it gets the signal again. OpenSSH 9.2 looks whether it should end and then polls:
-/// a signal that comes between the two is not noticed until there is something else to do, which may be never.
+/// Delay before ssh receives a terminating signal again. OpenSSH 9.2 checks for signals and then polls: it misses a
+/// signal between the two until something else happens, which may be never.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Open a shell in a VM, or run a command there, by your own ssh
+/// Open a shell or run a command in a VM with your own ssh
 ///
-/// Works with any image: banger is the other end, and there need be neither network nor sshd. The exit status is the
-/// command's own, 128+n when signal n ended it, or 125 when ssh or banger failed. A command of one word is a line for the
-/// user's shell; of several, it is a program and its arguments. `banger ssh-config --install` makes it work as `ssh VM.vm`.
+/// This works with any image: banger is the SSH server, and the VM needs neither network nor sshd. The exit status is
+/// the command's own, 128+n if signal n ended it, or 125 if ssh or banger failed. A command of one word is a line for
+/// the user's shell; several words are a program and its arguments. For `ssh VM.vm`, run `banger ssh-config
+/// --install` once.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm ssh box
@@ -53,10 +54,10 @@ const AGAIN: Duration = Duration::from_secs(1);
   banger vm ssh box -L 8080:localhost:80 -N
   banger vm ssh box -A -- git pull")]
 pub(crate) struct Ssh {
-    /// Id, name, or the beginning of either; after USER@, as that user instead of root
+    /// Id, name, or unique prefix of either; USER@ before it sets the user, instead of root
     #[arg(value_parser = reference())]
     vm: String,
-    /// Options of ssh's own, such as -L, -A or -t
+    /// Options for ssh, such as -L, -A or -t
     #[arg(allow_hyphen_values = true, value_name = "SSH OPTION")]
     options: Vec<OsString>,
     /// Command and its arguments [default: a login shell]
@@ -96,7 +97,7 @@ impl Ssh {
     }
 }
 
-/// The command as ssh passes it on, for a shell.
+/// Returns the command as one line for a shell, as ssh sends it.
 fn line(command: &[String]) -> Option<String> {
     match command {
         [] => None,
@@ -105,7 +106,7 @@ fn line(command: &[String]) -> Option<String> {
     }
 }
 
-/// `word` as a shell takes it for one.
+/// Quotes `word` for a shell.
 fn quoted(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_@%+:,./-".contains(&byte);
     if !word.is_empty() && word.bytes().all(plain) {
@@ -123,12 +124,12 @@ fn program() -> Result<PathBuf, ApiError> {
     })
 }
 
-/// The way for another process to write to `pipe`, while this one has it open.
+/// Returns a path through which another process can write to `pipe` while this process has it open.
 fn path_of(pipe: &PipeWriter) -> PathBuf {
     format!("/proc/{}/fd/{}", std::process::id(), pipe.as_raw_fd()).into()
 }
 
-/// Waits for ssh's end, and passes signals on to it.
+/// Waits until ssh exits; forwards signals to it.
 async fn wait(mut ssh: Child, mut signals: UnboundedReceiver<Signal>) -> Result<ExitStatus, ApiError> {
     let mut ending = None;
     let pid = ssh.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
@@ -142,10 +143,10 @@ async fn wait(mut ssh: Child, mut signals: UnboundedReceiver<Signal>) -> Result<
         if matches!(signal, Signal::TERM | Signal::HUP) {
             ending = Some(signal);
         }
-        // A terminal has told both.
+        // The terminal has sent this signal to both processes.
         let told = by_terminal && matches!(signal, Signal::INT | Signal::QUIT);
         if let Some(pid) = pid.filter(|_| !told) {
-            // It may have ended just now.
+            // ssh may have just exited.
             let _ = kill_process(pid, signal);
         }
     }
@@ -159,7 +160,7 @@ fn exit_code(status: ExitStatus, ended: &PipeReader) -> u8 {
     }
 }
 
-/// Whether something was written to the pipe.
+/// Returns whether something was written to the pipe.
 fn was_told(pipe: &PipeReader) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut pipe = [PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)];
@@ -191,7 +192,7 @@ mod tests {
         let mut ssh = Command::new("sh");
         ssh.args(["-c", "trap 'trap \"exit 3\" TERM' TERM; echo; while :; do sleep 0.01; done"]);
         let mut ssh = ssh.stdout(std::process::Stdio::piped()).spawn().unwrap();
-        // It has set its trap.
+        // The shell has set its trap.
         tokio::io::AsyncReadExt::read_u8(&mut ssh.stdout.take().unwrap()).await.unwrap();
         sender.send(Signal::TERM).unwrap();
         assert_eq!(wait(ssh, signals).await.unwrap().code(), Some(3));

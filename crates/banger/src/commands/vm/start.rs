@@ -10,10 +10,10 @@ use crate::{
     ui::Ui,
 };
 
-/// Start VMs that are down
+/// Start stopped VMs
 #[derive(Debug, clap::Args)]
 pub(crate) struct Start {
-    /// Ids, names, or beginnings of either
+    /// Ids, names, or unique prefixes of either
     #[arg(required = true, value_name = "VM", value_parser = reference())]
     vms: Vec<String>,
 }

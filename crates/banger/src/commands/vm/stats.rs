@@ -9,24 +9,24 @@ use crate::{
     ui::{Format, Live, Table, Ui},
 };
 
-/// How often the table is drawn.
+/// Interval between updates of the table.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Show what VMs use of CPUs, memory, disks and network
+/// Show the CPU, memory, disk and network usage of VMs
 ///
-/// On a terminal the table goes on until Ctrl-C. CPU is in percent of one CPU of the host, over the last seconds; memory
-/// is what the VM's processes hold of the host's; disks are what their files take, of what they seem to be. The rest is
-/// the guest's own account.
+/// On a terminal, the table is updated until Ctrl-C. CPU is in percent of one host CPU, over the last seconds. Memory
+/// is the host memory that the VM's processes hold. Disks show the space that their files occupy, of their apparent
+/// size. All other values are reported by the guest.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm stats                  all VMs that run
   banger vm stats --no-stream box  one, once
   banger vm stats -o json          for programs, once")]
 pub(crate) struct Stats {
-    /// Ids, names, or beginnings of either; without any, all that run
+    /// Ids, names, or unique prefixes of either [default: all running VMs]
     #[arg(value_name = "VM", value_parser = reference())]
     vms: Vec<String>,
-    /// Print once, also on a terminal
+    /// Print the table once, even on a terminal
     #[arg(long)]
     no_stream: bool,
     #[command(flatten)]
@@ -62,7 +62,7 @@ impl Stats {
     }
 }
 
-/// Draws until Ctrl-C, or until there is none of the wanted VMs any more.
+/// Updates the table until Ctrl-C, or until none of the wanted VMs exists.
 async fn stream(client: &Client, mut wanted: Vec<Id>) -> Result<(), CommandError> {
     let mut live = Live::default();
     loop {

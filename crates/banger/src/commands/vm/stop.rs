@@ -9,18 +9,18 @@ use crate::{
     ui::Ui,
 };
 
-/// Stop VMs: in order within 10 s, else by force
+/// Stop VMs: orderly within 10 s, else by force
 ///
-/// What their programs have written is kept, and they can be started again.
+/// Files that their programs have written are kept. The VMs can be started again.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm stop box
   banger vm stop --timeout 1m box db")]
 pub(crate) struct Stop {
-    /// How long an orderly power-off may take before it is ended by force
+    /// Timeout for an orderly shutdown, after which the VM is stopped by force
     #[arg(short, long, value_name = "PERIOD")]
     timeout: Option<Period>,
-    /// Ids, names, or beginnings of either
+    /// Ids, names, or unique prefixes of either
     #[arg(required = true, value_name = "VM", value_parser = reference())]
     vms: Vec<String>,
 }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::ssh::wire::HostKey;
 
-/// Gives ssh whatever it asks for.
+/// A server that accepts every session and every request.
 #[derive(Default)]
 struct Anything {
     channels: Vec<Channel>,
@@ -39,7 +39,7 @@ impl Answers for Anything {
     }
 }
 
-/// A connection whose user is known, and what its channels' tasks say.
+/// Returns an authenticated connection, and the commands of its channels' tasks.
 fn connection() -> (Connection<Anything>, mpsc::Receiver<Command>) {
     let transport = Transport::new(HostKey::read(&HostKey::generate().unwrap()).unwrap()).unwrap();
     let (commands, queue) = mpsc::channel(COMMANDS);
@@ -67,7 +67,7 @@ fn data(length: usize) -> Message {
     Message::new(number::DATA).u32(1).bytes(&vec![0; length])
 }
 
-/// The messages that have gone out since, which are in clear as no keys were exchanged.
+/// Returns the messages sent since the last call; they are in clear because no keys were exchanged.
 fn sent(connection: &mut Connection<Anything>) -> Vec<Vec<u8>> {
     let out = connection.transport.buffers().1.split();
     let mut left = &out[..];
@@ -162,7 +162,7 @@ proptest! {
         let (mut connection, _queue) = connection();
         let _channel = open(&mut connection, 10);
         for (number, rest) in messages {
-            // What is refused ends a connection, and shall have done no harm by then.
+            // A refused message ends the connection, and must do no harm before that.
             let _ = take(&mut connection, &Message::new(number).raw(&rest));
         }
     }

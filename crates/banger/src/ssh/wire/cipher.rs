@@ -1,14 +1,14 @@
-//! Packets: in clear until keys have been exchanged (RFC 4253, 6), then AES-256-GCM (RFC 5647, as OpenSSH does it).
+//! Packets: in clear until the key exchange (RFC 4253, 6), then AES-256-GCM (RFC 5647, as OpenSSH implements it).
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 use super::error::WireError;
 
-/// What it is called.
+/// Name of the cipher.
 pub(super) const ALGORITHM: &str = "aes256-gcm@openssh.com";
 
-/// Longest packet that is taken, as OpenSSH's.
+/// Maximum length of a packet, as in OpenSSH.
 const LONGEST: usize = 256 << 10;
 
 const LENGTH: usize = 4;
@@ -17,7 +17,7 @@ const BLOCK: usize = 16;
 const CLEAR_BLOCK: usize = 8;
 const LEAST_PADDING: usize = 4;
 
-/// One way of a connection.
+/// Cipher for one direction of a connection.
 #[derive(Debug)]
 pub(super) enum Cipher {
     Clear,
@@ -30,7 +30,7 @@ impl Cipher {
         Ok(Self::Gcm { key: Box::new(LessSafeKey::new(key)), nonce })
     }
 
-    /// Appends the packet that carries `payload` to `out`.
+    /// Appends the packet with `payload` to `out`.
     pub(super) fn seal(&mut self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
         let (block, before) = match self {
             Self::Clear => (CLEAR_BLOCK, LENGTH + 1),
@@ -52,7 +52,7 @@ impl Cipher {
         Ok(())
     }
 
-    /// The payload of the next packet; `None` when more bytes are needed.
+    /// Returns the payload of the next packet; `None` if more bytes are needed.
     pub(super) fn open(&mut self, bytes: &mut BytesMut) -> Result<Option<Bytes>, WireError> {
         let Some(header) = bytes.first_chunk::<LENGTH>().copied() else { return Ok(None) };
         let length = u32::from_be_bytes(header) as usize;
@@ -77,7 +77,7 @@ impl Cipher {
     }
 }
 
-/// The nonce for a packet: four bytes that stay, and eight that count.
+/// Returns the nonce for a packet: four fixed bytes and an eight-byte counter.
 fn next(nonce: &mut [u8; NONCE_LEN]) -> Nonce {
     let this = Nonce::assume_unique_for_key(*nonce);
     if let Some(counter) = nonce.last_chunk_mut::<8>() {

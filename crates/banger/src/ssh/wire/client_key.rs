@@ -1,4 +1,4 @@
-//! The key by which a guest's sshd knows the user: as OpenSSH keeps one that no passphrase protects (its `PROTOCOL.key`).
+//! The user's key for a guest's sshd, in OpenSSH's format without a passphrase (its `PROTOCOL.key`).
 
 use std::fmt;
 
@@ -19,20 +19,20 @@ const END: &str = "-----END OPENSSH PRIVATE KEY-----";
 /// Characters of base64 in a line, as OpenSSH writes it.
 const LINE: usize = 70;
 
-/// What the part to be encrypted is filled up to a multiple of, also where it is not encrypted.
+/// Block size for padding the private part, which applies even without encryption.
 const BLOCK: usize = 8;
 
-/// What stands behind the key, in both files and in a guest.
+/// Comment of the key, in both files and in the guest.
 const COMMENT: &str = "made-by-banger";
 
-/// An Ed25519 key of the user's.
+/// A user's Ed25519 key.
 #[derive(Debug)]
 pub(in crate::ssh) struct ClientKey {
-    /// The public part, as messages have it.
+    /// The public part in wire format.
     blob: Bytes,
 }
 
-/// A file that has no such key.
+/// Error for a file without such a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::ssh) struct NoKey;
 
@@ -49,7 +49,7 @@ impl From<Malformed> for NoKey {
 }
 
 impl ClientKey {
-    /// The bytes of a file with a new one.
+    /// Returns the content of a file with a new key.
     pub(in crate::ssh) fn generate() -> Result<Vec<u8>, Unspecified> {
         let (mut seed, mut check) = ([0; 32], [0; 4]);
         let random = SystemRandom::new();
@@ -58,7 +58,7 @@ impl ClientKey {
         file(&seed, u32::from_be_bytes(check))
     }
 
-    /// The one in a file with these bytes.
+    /// Reads the key from a file's content.
     pub(in crate::ssh) fn read(bytes: &[u8]) -> Result<Self, NoKey> {
         let text = std::str::from_utf8(bytes).map_err(|_| NoKey)?;
         let inner = text.trim().strip_prefix(BEGIN).and_then(|text| text.strip_suffix(END)).ok_or(NoKey)?;
@@ -84,7 +84,7 @@ impl ClientKey {
         Err(NoKey)
     }
 
-    /// Its public part, as a line of an `authorized_keys` file has it.
+    /// Returns the public part as a line of an `authorized_keys` file.
     pub(in crate::ssh) fn public(&self) -> String {
         format!("{ALGORITHM} {} {COMMENT}", BASE64_STANDARD.encode(&self.blob))
     }
@@ -94,7 +94,7 @@ fn public_blob(public: &[u8]) -> Bytes {
     Bytes::copy_from_slice(Message::fields().bytes(ALGORITHM.as_bytes()).bytes(public).as_bytes())
 }
 
-/// The file of the key that `seed` makes. By `check`, twice in it, OpenSSH sees whether it has decrypted it well.
+/// Returns the file of the key with this `seed`. It has `check` twice, by which OpenSSH detects a wrong passphrase.
 fn file(seed: &[u8; 32], check: u32) -> Result<Vec<u8>, Unspecified> {
     let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| Unspecified)?;
     let public = pair.public_key().as_ref();

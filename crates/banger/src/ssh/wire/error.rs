@@ -1,8 +1,8 @@
-//! Why a connection cannot go on.
+//! Errors that end a connection.
 
 use super::fields::Malformed;
 
-/// Why a connection cannot go on.
+/// Error that ends a connection.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(in crate::ssh) enum WireError {

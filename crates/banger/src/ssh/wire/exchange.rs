@@ -19,10 +19,10 @@ const COOKIE: usize = 16;
 const METHODS: [&str; 2] = ["curve25519-sha256", "curve25519-sha256@libssh.org"];
 const UNCOMPRESSED: &str = "none";
 
-/// What a hash is.
+/// A SHA-256 hash.
 pub(super) type Hash = [u8; 32];
 
-/// What is offered: one of each.
+/// Returns this side's offer: one algorithm of each kind.
 pub(super) fn offer() -> Result<Message, WireError> {
     let mut cookie = [0; COOKIE];
     SystemRandom::new().fill(&mut cookie).map_err(|_| WireError::Crypto)?;
@@ -31,7 +31,7 @@ pub(super) fn offer() -> Result<Message, WireError> {
         key::ALGORITHM.to_owned(),
         cipher::ALGORITHM.to_owned(),
         cipher::ALGORITHM.to_owned(),
-        // The cipher is its own.
+        // Unused: the cipher authenticates packets itself.
         "hmac-sha2-256".to_owned(),
         "hmac-sha2-256".to_owned(),
         UNCOMPRESSED.to_owned(),
@@ -44,7 +44,7 @@ pub(super) fn offer() -> Result<Message, WireError> {
     Ok(message.boolean(false).u32(0))
 }
 
-/// Whether the client's next packet is a guess that was wrong; an error when it has nothing of what is offered.
+/// Returns whether the client's next packet is a wrong guess; fails if the two sides share no algorithm.
 pub(super) fn agree(theirs: Bytes) -> Result<bool, WireError> {
     let mut fields = Fields::of(theirs);
     fields.byte()?;
@@ -68,7 +68,7 @@ pub(super) fn agree(theirs: Bytes) -> Result<bool, WireError> {
     Ok(follows && !(guessed(0, &METHODS) && guessed(1, &[key::ALGORITHM])))
 }
 
-/// What both sides have said before the exchange.
+/// The versions and offers that both sides have sent.
 #[derive(Debug)]
 pub(super) struct Said<'a> {
     pub(super) client_version: &'a [u8],
@@ -77,7 +77,7 @@ pub(super) struct Said<'a> {
     pub(super) server_offer: &'a [u8],
 }
 
-/// The outcome of an exchange.
+/// Result of an exchange.
 #[derive(Debug)]
 pub(super) struct Agreed {
     pub(super) reply: Message,
@@ -108,7 +108,7 @@ pub(super) fn answer(said: &Said<'_>, client: Bytes, key: &HostKey) -> Result<Ag
 }
 
 impl Agreed {
-    /// The ciphers from and to the client (RFC 4253, 7.2).
+    /// Returns the ciphers from and to the client (RFC 4253, 7.2).
     pub(super) fn ciphers(&self, session: &Hash) -> Result<[cipher::Cipher; 2], WireError> {
         let derive = |letter: u8| {
             let hashed = [self.shared.as_slice(), &self.hash, &[letter], session].concat();

@@ -1,12 +1,12 @@
-//! A message: its number, and fields (RFC 4251, 5).
+//! A message: its number and fields (RFC 4251, 5).
 
 use bytes::Bytes;
 
-/// A field that is not there, or is cut short.
+/// Error for a missing or truncated field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::ssh) struct Malformed;
 
-/// What is left to be read of a message.
+/// The unread part of a message.
 #[derive(Debug, Clone)]
 pub(in crate::ssh) struct Fields(Bytes);
 
@@ -28,13 +28,13 @@ impl Fields {
         bytes.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)).ok_or(Malformed)
     }
 
-    /// A length and so many bytes.
+    /// Reads a length and that many bytes.
     pub(in crate::ssh) fn bytes(&mut self) -> Result<Bytes, Malformed> {
         let length = self.u32()? as usize;
         self.take(length)
     }
 
-    /// The same, as text; what is not UTF-8 in it is replaced.
+    /// Reads a length and that many bytes as text; replaces invalid UTF-8.
     pub(in crate::ssh) fn text(&mut self) -> Result<String, Malformed> {
         Ok(String::from_utf8_lossy(&self.bytes()?).into_owned())
     }
@@ -47,7 +47,7 @@ impl Fields {
     }
 }
 
-/// A message that is being put together.
+/// A message under construction.
 #[derive(Debug, Clone)]
 pub(in crate::ssh) struct Message(Vec<u8>);
 
@@ -56,7 +56,7 @@ impl Message {
         Self(vec![number])
     }
 
-    /// Fields without a message.
+    /// Returns fields without a message number.
     pub(in crate::ssh) fn fields() -> Self {
         Self(Vec::new())
     }
@@ -72,19 +72,19 @@ impl Message {
     }
 
     pub(in crate::ssh) fn bytes(mut self, bytes: &[u8]) -> Self {
-        // What is put in is a packet's at most.
+        // The bytes fit in a packet.
         self = self.u32(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
         self.0.extend_from_slice(bytes);
         self
     }
 
-    /// Bytes without their length.
+    /// Appends bytes without their length.
     pub(in crate::ssh) fn raw(mut self, bytes: &[u8]) -> Self {
         self.0.extend_from_slice(bytes);
         self
     }
 
-    /// A number that may be long and is not negative, without needless bytes.
+    /// Appends a non-negative multiple-precision number, without needless bytes.
     pub(super) fn long(self, number: &[u8]) -> Self {
         let start = number.iter().position(|byte| *byte != 0).unwrap_or(number.len());
         let number = number.get(start..).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The key by which ssh knows the server.
+//! The key that identifies the server to ssh.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use ring::{
@@ -9,36 +9,36 @@ use ring::{
 
 use super::Message;
 
-/// What keys of this kind are called.
+/// Name of this kind of key.
 pub(super) const ALGORITHM: &str = "ssh-ed25519";
 
-/// An Ed25519 key.
+/// An Ed25519 host key.
 #[derive(Debug)]
 pub(in crate::ssh) struct HostKey(Ed25519KeyPair);
 
 impl HostKey {
-    /// The bytes of a new one (PKCS #8).
+    /// Returns the bytes of a new key (PKCS #8).
     pub(in crate::ssh) fn generate() -> Result<Vec<u8>, Unspecified> {
         Ok(Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())?.as_ref().to_vec())
     }
 
-    /// The one that has these bytes.
+    /// Reads a key from its bytes.
     pub(in crate::ssh) fn read(bytes: &[u8]) -> Result<Self, KeyRejected> {
         Ed25519KeyPair::from_pkcs8(bytes).map(Self)
     }
 
-    /// Its public part, as a line of a known_hosts file has it.
+    /// Returns the public part as in a line of a `known_hosts` file.
     pub(in crate::ssh) fn public(&self) -> String {
         format!("{ALGORITHM} {}", BASE64_STANDARD.encode(self.blob()))
     }
 
-    /// Its public part, as messages have it.
+    /// Returns the public part in wire format.
     pub(super) fn blob(&self) -> Vec<u8> {
         let public = self.0.public_key().as_ref();
         Message::fields().bytes(ALGORITHM.as_bytes()).bytes(public).as_bytes().to_vec()
     }
 
-    /// Its signature of `what`, as messages have it.
+    /// Returns the signature of `what` in wire format.
     pub(super) fn sign(&self, what: &[u8]) -> Vec<u8> {
         let signature = self.0.sign(what);
         Message::fields().bytes(ALGORITHM.as_bytes()).bytes(signature.as_ref()).as_bytes().to_vec()

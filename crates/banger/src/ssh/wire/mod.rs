@@ -1,8 +1,8 @@
-//! SSH as far as it is spoken here (RFC 4251 to 4254): one algorithm of each kind, no authentication, the server's side.
-//! Bytes in, messages out; nothing waits.
+//! A subset of SSH (RFC 4251 to 4254): the server's side, one algorithm of each kind, no authentication. It turns
+//! bytes into messages and never waits.
 //!
-//! What comes is from a process of the same user, and what it protects never leaves the host: the key exchange and the
-//! encryption are there because ssh does nothing without. They are `ring`'s.
+//! The peer is a process of the same user, and the data never leaves the host. Key exchange and encryption exist only
+//! because ssh requires them; `ring` implements them.
 
 mod cipher;
 mod client_key;

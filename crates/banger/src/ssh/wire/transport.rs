@@ -1,4 +1,4 @@
-//! The transport: versions, key exchanges whenever the client wants one, and between them messages.
+//! The transport: versions, key exchanges whenever the client starts one, and messages between them.
 
 use bytes::{Bytes, BytesMut};
 
@@ -9,10 +9,10 @@ use super::{
     exchange::{self, ECDH_INIT, Hash, KEXINIT, NEWKEYS, Said},
 };
 
-/// What this side calls itself. Only to its own kind OpenSSH tells that nobody reads a program's output any more.
+/// This side's version. OpenSSH reports that a program's output lost its reader only to servers called OpenSSH.
 const VERSION: &str = concat!("SSH-2.0-OpenSSH_for_banger_", env!("CARGO_PKG_VERSION"));
 
-/// Longest line with a version, by RFC 4253.
+/// Maximum length of a version line (RFC 4253).
 const VERSION_MAX: usize = 255;
 
 const DISCONNECT: u8 = 1;
@@ -29,16 +29,16 @@ pub(in crate::ssh) struct Transport {
     client_version: Option<Bytes>,
     opening: Cipher,
     sealing: Cipher,
-    /// What this side has offered in an exchange that is under way.
+    /// This side's offer in the current exchange.
     our_offer: Option<Message>,
-    /// What the client has.
+    /// The client's offer in the current exchange.
     their_offer: Option<Bytes>,
-    /// From the client's end of an exchange on.
+    /// Cipher for the client's packets once it has sent its NEWKEYS.
     next_opening: Option<Cipher>,
     session: Option<Hash>,
-    /// The next packet is a guess that was wrong.
+    /// Whether the next packet is a wrong guess, to be skipped.
     skip: bool,
-    /// How many packets have come.
+    /// Number of packets received.
     received: u32,
 }
 
@@ -62,12 +62,12 @@ impl Transport {
         Ok(transport)
     }
 
-    /// Where to put bytes as they arrive, and those that are to go out.
+    /// Returns the buffers for incoming and outgoing bytes.
     pub(in crate::ssh) fn buffers(&mut self) -> (&mut BytesMut, &mut BytesMut) {
         (&mut self.incoming, &mut self.outgoing)
     }
 
-    /// Whether keys are being exchanged, and nothing else may be sent.
+    /// Returns whether a key exchange is in progress, during which nothing else may be sent.
     pub(in crate::ssh) fn is_exchanging(&self) -> bool {
         self.our_offer.is_some()
     }
@@ -77,13 +77,13 @@ impl Transport {
         self.sealing.seal(message.as_bytes(), &mut self.outgoing)
     }
 
-    /// Tells that the message that was received last is not known here.
+    /// Reports that the last received message is not supported.
     pub(in crate::ssh) fn unimplemented(&mut self) -> Result<(), WireError> {
         let number = self.received.wrapping_sub(1);
         self.send(&Message::new(UNIMPLEMENTED).u32(number))
     }
 
-    /// The next message that is not of the transport's own; `None` when more bytes are needed.
+    /// Returns the next message that the transport does not handle itself; `None` if more bytes are needed.
     pub(in crate::ssh) fn next(&mut self) -> Result<Option<Bytes>, WireError> {
         if self.client_version.is_none() && !self.read_version()? {
             return Ok(None);
@@ -116,7 +116,7 @@ impl Transport {
         self.session.is_none() || self.their_offer.is_some() || self.next_opening.is_some()
     }
 
-    /// Reads the client's version; false when more bytes are needed.
+    /// Reads the client's version; returns false if more bytes are needed.
     fn read_version(&mut self) -> Result<bool, WireError> {
         let Some(end) = self.incoming.iter().position(|byte| *byte == b'\n') else {
             return if self.incoming.len() > VERSION_MAX { Err(WireError::Version) } else { Ok(false) };
@@ -201,7 +201,7 @@ mod tests {
         }
     }
 
-    /// The client's side of an exchange, with `ours` on its other; what was agreed.
+    /// Runs the client's side of an exchange with `ours`.
     fn exchanged(ours: &mut Transport, client: &mut Client) -> Result<(), WireError> {
         let offer = exchange::offer()?;
         client.send(&offer, ours);
@@ -269,7 +269,7 @@ mod tests {
             ours.send(&Message::new(200 + round)).unwrap();
             assert_eq!(client.receive(&mut ours).unwrap(), [200 + round].as_slice());
         }
-        // In the middle of one, nothing else may come.
+        // During an exchange, other messages are refused.
         client.send(&exchange::offer().unwrap(), &mut ours);
         client.send(&Message::new(94), &mut ours);
         assert!(matches!(ours.next(), Err(WireError::Unexpected(94))));

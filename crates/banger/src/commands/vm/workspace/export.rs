@@ -11,33 +11,33 @@ use crate::{
     workspace::{Workspaces, shown},
 };
 
-/// Most files of the summary; the patch has all.
+/// Maximum number of files in the summary; the patch has all.
 const SHOWN: usize = 50;
 
-/// Bring what was done in a VM back as a patch
+/// Export a VM's changes as a patch
 ///
-/// The patch has everything that has changed since the commit that was sent: commits, edits, new files, deletions, renames,
-/// modes and links, binary files too, but no ignored files. Local edits that went along are part of it. Nothing changes in
-/// the VM, and nothing here.
+/// The patch has every change since the commit that was sent: commits, edits, new files, deletions, renames, modes
+/// and links, also of binary files, but no ignored files. It includes local edits that were sent. Nothing changes in
+/// the VM or on the host.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm workspace export box | git apply
   banger vm workspace export box --output box.patch
   banger vm workspace export box -o json               what has changed, without the patch")]
 pub(crate) struct Export {
-    /// Id, name, or the beginning of either
+    /// Id, name, or unique prefix of either
     #[arg(value_parser = reference())]
     vm: String,
-    /// Folder of the repository in the VM [default: the only one that there is]
+    /// Directory of the repository in the VM [default: the only one]
     #[arg(long, value_name = "FOLDER")]
     guest_path: Option<String>,
     /// File for the patch [default: standard output]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Since this commit [default: the one that was sent]
+    /// Commit to compare with [default: the one that was sent]
     #[arg(long, value_name = "COMMIT")]
     base_commit: Option<String>,
-    /// Print the list of files that have changed in place of the patch
+    /// Print the list of changed files instead of the patch
     #[arg(short = 'o', value_enum, value_name = "FORMAT", conflicts_with = "output")]
     list: Option<Output>,
 }

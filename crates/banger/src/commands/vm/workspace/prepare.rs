@@ -13,9 +13,10 @@ use crate::{
 
 /// Send a git repository into a running VM
 ///
-/// It goes as it is on the disk at this moment: tracked files with local edits, deletions and what is staged, and recent
-/// history. Ignored files never go. Sent again, only what has changed goes; what was changed in the VM meanwhile is never
-/// overwritten. The VM needs no git. The tools and setup commands that it asks for are for `banger vm run PATH`.
+/// banger sends the repository's current state on disk: tracked files with local edits, deletions and staged changes,
+/// and recent history. Ignored files are sent only with `--mode full-copy`. If the repository was sent before, only
+/// changes are sent, and changes in the VM are never overwritten. The VM needs no git. To install the tools that the
+/// repository requires and run its setup commands, use `banger vm run PATH`.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm workspace prepare box
@@ -23,18 +24,18 @@ use crate::{
   banger vm workspace prepare box --branch try --from origin/main
   banger vm workspace prepare box --dry-run")]
 pub(crate) struct Prepare {
-    /// Id, name, or the beginning of either
+    /// Id, name, or unique prefix of either
     #[arg(value_parser = reference())]
     vm: String,
-    /// A path in the repository
+    /// Path in the repository
     #[arg(default_value = ".")]
     path: PathBuf,
     #[command(flatten)]
     selection: Selection,
-    /// Show what would go, and send nothing
+    /// Show what would be sent, and send nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print what would go as a table, or JSON
+    /// Print the dry run as a table or JSON
     #[arg(short, long, value_enum, default_value = "table", value_name = "FORMAT", requires = "dry_run")]
     output: Output,
 }

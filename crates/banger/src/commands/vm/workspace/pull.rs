@@ -10,21 +10,21 @@ use crate::{
     workspace::Workspaces,
 };
 
-/// Bring the commits and the other work of a VM into the repository here
+/// Pull a VM's commits and uncommitted work into the host's repository
 ///
-/// They arrive as refs/banger/VM/heads/BRANCH, refs/banger/VM/HEAD, and, for what is in no commit, as
-/// refs/banger/VM/uncommitted. Your branches, index and files stay as they are; so does what another VM of that name had
-/// left there, as refs/banger/VM/replaced/COMMIT.
+/// They are stored as refs/banger/VM/heads/BRANCH, refs/banger/VM/HEAD and, for uncommitted work,
+/// refs/banger/VM/uncommitted. Your branches, index and files stay unchanged. Refs of an earlier VM with that name
+/// are kept as refs/banger/VM/replaced/COMMIT.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm workspace pull box
   git log ..refs/banger/box/HEAD
   git merge refs/banger/box/HEAD")]
 pub(crate) struct Pull {
-    /// Id, name, or the beginning of either
+    /// Id, name, or unique prefix of either
     #[arg(value_parser = reference())]
     vm: String,
-    /// Folder of the repository in the VM [default: the only one that there is]
+    /// Directory of the repository in the VM [default: the only one]
     #[arg(long, value_name = "FOLDER")]
     guest_path: Option<String>,
     #[command(flatten)]

@@ -11,19 +11,19 @@ use crate::{
     workspace::{Workspaces, shown},
 };
 
-/// Send the new commits of the repository here to a VM
+/// Push new commits of the host's repository to a VM
 ///
-/// They arrive beside what was done there, as the branch host/BRANCH, for the VM's own git to merge. Its branches, index and
-/// files stay as they are; `workspace prepare` updates those.
+/// They are stored as the branch host/BRANCH, for the VM's own git to merge. The VM's branches, index and files stay
+/// unchanged; `workspace prepare` updates those.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm workspace push box
   banger vm exec box -w /root/repo -- git merge host/main")]
 pub(crate) struct Push {
-    /// Id, name, or the beginning of either
+    /// Id, name, or unique prefix of either
     #[arg(value_parser = reference())]
     vm: String,
-    /// Folder of the repository in the VM [default: the only one that there is]
+    /// Directory of the repository in the VM [default: the only one]
     #[arg(long, value_name = "FOLDER")]
     guest_path: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What of a repository goes into a VM, and where to: as `run` and `workspace prepare` take it.
+//! The repository content to send to a VM, and its path there: arguments of `run` and `workspace prepare`.
 
 use std::{
     io,
@@ -20,30 +20,30 @@ use crate::{
     workspace::{self, Put, Workspaces, shown},
 };
 
-/// Where a workspace is in the guest, unless it is said.
+/// Default path of a workspace in the guest.
 const GUEST_PATH: &str = "/root/repo";
 
-/// Generations of commits, unless it is said.
+/// Default number of commit generations to send.
 pub(super) const DEPTH: u32 = 10;
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Selection {
-    /// Folder in the VM for the repository
+    /// Directory in the VM for the repository
     #[arg(long, default_value = GUEST_PATH, value_parser = absolute, value_name = "FOLDER")]
     pub(crate) guest_path: String,
-    /// What goes: tracked files and recent history, the folder with all that is in it, or history alone
+    /// Content to send: tracked files and recent history, the whole directory, or history only
     #[arg(long, value_enum, default_value = "shallow")]
     mode: WorkspaceMode,
-    /// Generations of commits that go
+    /// Number of commit generations to send
     #[arg(long, default_value_t = DEPTH, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
     depth: u32,
     /// Also send files that git neither tracks nor ignores
     #[arg(long)]
     include_untracked: bool,
-    /// Make this branch there, and check it out
+    /// Create this branch in the VM, and check it out
     #[arg(long, value_name = "NAME")]
     branch: Option<String>,
-    /// Let that branch begin at this commit, with its files in place of those on the disk
+    /// Start that branch at this commit, with its files instead of those on disk
     #[arg(long, requires = "branch", value_name = "COMMIT")]
     from: Option<String>,
 }
@@ -51,15 +51,15 @@ pub(crate) struct Selection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum WorkspaceMode {
-    /// Tracked files as they are on the disk, and recent history
+    /// Tracked files in their state on disk, and recent history
     Shallow,
-    /// The folder with all that is in it: any folder, also with submodules or ignored files
+    /// The whole directory, which may have submodules or ignored files, or no repository
     FullCopy,
     /// Recent history, without the files
     Metadata,
 }
 
-/// What would go, for `--dry-run`.
+/// The content that would be sent, for `--dry-run`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Plan {
     root: PathBuf,
@@ -70,11 +70,11 @@ pub(crate) struct Plan {
     files: Vec<PlannedFile>,
     bytes: u64,
     left_out: usize,
-    /// What it asks for of the VM.
+    /// Tools, variables, ports and setup commands that the repository requests.
     tools: banger_tools::Plan,
-    /// The user's files that it asks for.
+    /// The user's files that it requests.
     file_sync: Vec<FileSync>,
-    /// Whether those go.
+    /// The setting that decides whether those are sent.
     project_file_sync: String,
 }
 
@@ -84,7 +84,7 @@ struct PlannedFile {
     size: u64,
 }
 
-/// What goes, ready to be sent, and what it asks for of the VM.
+/// Content ready to be sent, and the plan for its tools.
 #[derive(Debug)]
 pub(crate) struct Taken {
     source: WorkspaceSource,
@@ -98,7 +98,7 @@ enum WorkspaceSource {
 }
 
 impl Selection {
-    /// Takes what is selected of what `path` is in, whose own file says `project`.
+    /// Prepares the selected content of the repository at `path`; `project` is the content of its own file.
     pub(crate) async fn take(
         &self,
         workspaces: &Workspaces<'_>,
@@ -117,7 +117,7 @@ impl Selection {
         Ok(Taken { source: WorkspaceSource::Snapshot(Box::new(snapshot)), tools })
     }
 
-    /// Sends what was taken to `vm`.
+    /// Sends the prepared content to `vm`.
     pub(crate) async fn put(
         &self,
         workspaces: &Workspaces<'_>,
@@ -135,7 +135,7 @@ impl Selection {
         }
     }
 
-    /// Takes what is selected of what `path` is in, and sends it to `vm`.
+    /// Prepares the selected content of the repository at `path`, and sends it to `vm`.
     pub(crate) async fn take_and_put(
         &self,
         workspaces: &Workspaces<'_>,
@@ -151,7 +151,7 @@ impl Selection {
         Ok(Some(put))
     }
 
-    /// What is wanted of a snapshot; `None` when all of the folder is.
+    /// Returns the options of a snapshot; `None` for a full copy.
     fn options(&self) -> Option<Options> {
         let mode = match self.mode {
             WorkspaceMode::FullCopy => return None,
@@ -167,7 +167,7 @@ impl Selection {
         })
     }
 
-    /// What would go where `config` applies.
+    /// Returns the plan for sending `taken` with this `config`.
     pub(crate) fn plan(&self, taken: &Taken, config: &Config) -> Plan {
         let empty = Plan {
             root: PathBuf::new(),
@@ -202,7 +202,7 @@ impl Selection {
 }
 
 impl Plan {
-    /// Prints it for people: the files as data, the rest as talk.
+    /// Prints the plan: tables on standard output, the rest on standard error.
     pub(crate) fn print(&self, ui: &Ui) -> Result<(), CommandError> {
         let mut table = Table::new(["SIZE", "FILE"]);
         for file in &self.files {
@@ -225,7 +225,7 @@ impl Plan {
         Ok(())
     }
 
-    /// What the repository asks for, a table a kind.
+    /// Prints what the repository requests, with a table for each kind.
     fn print_asked_for(&self, ui: &Ui) -> io::Result<()> {
         let mut tools = Table::new(["TOOL", "VERSION", "ASKED FOR IN", "WHY"]);
         for tool in &self.tools.tools {
@@ -260,7 +260,7 @@ impl Plan {
     }
 }
 
-/// Tells what does not go.
+/// Reports what is not sent.
 fn left_behind(ui: &Ui, put: &Put) {
     match put.left_out {
         0 => {}
