@@ -1,4 +1,4 @@
-//! The agent's children, and, when it is PID 1, everybody's orphans.
+//! The agent's child processes and, when it is PID 1, all orphans.
 
 use std::{cell::RefCell, collections::HashMap, io, process::Command, rc::Rc};
 
@@ -9,15 +9,16 @@ use tokio::{
     sync::oneshot,
 };
 
-/// Starts programs and learns how they end. There is one reaper, because waiting for orphans would take others' children.
+/// Starts programs and reports how they end. There is one reaper, because waiting for orphans would also reap the
+/// children of other waiters.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Children(Rc<RefCell<HashMap<i32, oneshot::Sender<ExitStatus>>>>);
 
-/// A program that was started.
+/// A started program.
 #[derive(Debug)]
 pub(crate) struct Child {
     pub(crate) pid: Pid,
-    /// Told when it has ended.
+    /// Receives the exit status when the program ends.
     pub(crate) ended: oneshot::Receiver<ExitStatus>,
 }
 
@@ -26,13 +27,13 @@ impl Children {
     pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         let child = command.spawn()?;
         let (tell, ended) = oneshot::channel();
-        // Nothing is reaped between the spawn and this line: the reaper is a task of the same thread.
+        // The reaper cannot run between the spawn and this line: it is a task of the same thread.
         let raw = i32::try_from(child.id()).map_err(io::Error::other)?;
         self.0.borrow_mut().insert(raw, tell);
         Ok(Child { pid: Pid::from_child(&child), ended })
     }
 
-    /// Reaps for ever.
+    /// Reaps children forever.
     pub(crate) async fn reap(self) -> io::Result<()> {
         let mut died = signal(SignalKind::child())?;
         loop {
@@ -47,7 +48,7 @@ impl Children {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             let teller = self.0.borrow_mut().remove(&pid.as_raw_nonzero().get());
             if let (Some(teller), Some(status)) = (teller, exit_status(status)) {
-                // Whoever started it may not wait any more.
+                // The receiver may have been dropped.
                 let _ = teller.send(status);
             }
         }

@@ -1,4 +1,4 @@
-//! A connection with the host, in frames.
+//! A connection to the host, in frames.
 
 use std::io;
 
@@ -9,21 +9,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use crate::stream::{Duplex, Socket};
 
-/// The host's side of a connection.
+/// The receiving half of a connection.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     stream: ReadHalf<Socket>,
     decoder: Decoder,
 }
 
-/// The agent's side of a connection.
+/// The sending half of a connection.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     stream: WriteHalf<Socket>,
     bytes: BytesMut,
 }
 
-/// Takes a connection's two sides apart.
+/// Splits a connection into its halves.
 pub(crate) fn split(stream: impl Duplex + 'static) -> (Incoming, Outgoing) {
     let (read, write) = tokio::io::split(Box::pin(stream) as Socket);
     (
@@ -33,7 +33,7 @@ pub(crate) fn split(stream: impl Duplex + 'static) -> (Incoming, Outgoing) {
 }
 
 impl Incoming {
-    /// The next frame; `None` when the host has hung up.
+    /// Returns the next frame, or `None` if the host has closed the connection.
     pub(crate) async fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         loop {
             if let Some(frame) = self.decoder.next_frame()? {
@@ -42,7 +42,7 @@ impl Incoming {
             match self.stream.read_buf(self.decoder.buffer()).await {
                 Ok(0) => return self.decoder.finish().map(|()| None),
                 Ok(_) => {}
-                // A connection that breaks is one that was hung up, less politely.
+                // A broken connection counts as closed.
                 Err(_) => return Ok(None),
             }
         }
@@ -62,9 +62,9 @@ impl Outgoing {
         self.send(&Frame::control(message).map_err(io::Error::other)?).await
     }
 
-    /// Ends the agent's side in order, so that the last frame is not lost.
+    /// Closes the sending half in order, so that the last frame is not lost.
     pub(crate) async fn finish(mut self) {
-        // The host may have hung up already.
+        // The host may have closed the connection.
         let _ = self.stream.shutdown().await;
     }
 }

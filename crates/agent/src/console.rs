@@ -1,15 +1,15 @@
-//! What the agent says on the guest's console.
+//! Messages of the agent on the guest's console.
 
 use std::{io::Write, process::ExitCode};
 
-/// Says why this process cannot go on, and returns its status.
+/// Prints why this process cannot continue, and returns its exit code.
 pub(crate) fn fail(message: &str) -> ExitCode {
     say(message);
     ExitCode::FAILURE
 }
 
-/// One line on the console, which `banger vm logs` shows.
+/// Prints one line on the console, which `banger vm logs` shows.
 pub(crate) fn say(message: &str) {
-    // There is nowhere else to say it.
+    // There is no other place to report an error.
     let _ = writeln!(std::io::stderr(), "banger-agent: {message}");
 }

@@ -1,4 +1,4 @@
-//! Copying files: an exec like any other, of the agent itself, so that whose files they are is for the kernel to say.
+//! Copies files. A copy is an exec of the agent itself, so that the kernel enforces file permissions.
 
 use std::{
     ffi::OsStr,
@@ -12,16 +12,16 @@ use banger_proto::{CopyDirection, CopyFiles, Exec};
 
 use crate::own::{self, BUFFER, Failed, tell};
 
-/// The word by which the agent is told to do it.
+/// The agent's subcommand for copies.
 pub(crate) const COMMAND: &str = "copy";
 
-/// The program that carries out `request`.
+/// Returns the exec that carries out `request`.
 pub(crate) fn as_exec(request: &CopyFiles) -> serde_json::Result<Exec> {
     let stdin = request.direction == CopyDirection::In;
     Ok(Exec { user: request.user.clone(), stdin, ..own::exec(COMMAND, request)? })
 }
 
-/// That program.
+/// Runs the subcommand.
 pub(crate) fn run(request: &str) -> Result<(), Failed> {
     let request: CopyFiles = serde_json::from_str(request)?;
     let path = Path::new(OsStr::from_bytes(&request.path));

@@ -1,10 +1,10 @@
-//! Why a request of the host's was not carried out.
+//! Failures of the host's requests.
 
 use std::io;
 
 use banger_proto::{FailureKind, Reply};
 
-/// A failure, as it is told to the host.
+/// A failure, as reported to the host.
 #[derive(Debug)]
 pub struct Failure {
     kind: FailureKind,
@@ -17,7 +17,7 @@ impl Failure {
         Self { kind, message: message.into() }
     }
 
-    /// Of an I/O error while doing `what`: "cannot {what}: …".
+    /// Returns a failure for an I/O error while doing `what`: "cannot {what}: …".
     pub(crate) fn io(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Self {
         move |error| {
             let kind = match error.kind() {

@@ -1,4 +1,4 @@
-//! The init of the guest's image: which program it is, and how to tell those apart that run.
+//! The image's init: finds its program, and detects the kind of the running one.
 
 use std::{
     fs::{self, File},
@@ -9,21 +9,21 @@ use std::{
 
 use banger_proto::{Executable, InitKind, Root, find_init, kind_of_init};
 
-/// Most bytes read of a text.
+/// Maximum size of a text that is read, in bytes.
 const MAX_TEXT: u64 = 64 << 10;
 
-/// The path of the init of the system at `root`, if it has one.
+/// Returns the path of the init of the system at `root`, if it has one.
 pub(crate) fn find(root: &Path) -> Option<&'static str> {
     find_init(&System(root))
 }
 
-/// The kind of init that PID 1 is.
+/// Returns the kind of init that runs as PID 1.
 pub(crate) fn running() -> InitKind {
     program(Path::new("/proc/1/exe"))
         .map_or(InitKind::Other, |init| kind_of_init(&System(Path::new("/")), &init))
 }
 
-/// A system by its root folder, which is this process's own but in tests.
+/// A system by its root directory; only tests use another than this process's own.
 struct System<'a>(&'a Path);
 
 impl System<'_> {
@@ -38,7 +38,7 @@ impl Root for System<'_> {
     }
 
     fn text(&self, path: &str) -> Option<String> {
-        // What is no file might not end, or not begin.
+        // Anything else than a regular file might block or never end.
         fs::metadata(self.at(path)).ok().filter(fs::Metadata::is_file)?;
         let mut bytes = Vec::new();
         File::open(self.at(path)).ok()?.take(MAX_TEXT).read_to_end(&mut bytes).ok()?;

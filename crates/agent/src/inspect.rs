@@ -1,4 +1,4 @@
-//! How the guest is doing, as the kernel tells it.
+//! The guest's state, as the kernel reports it.
 
 use std::{
     fs,
@@ -9,10 +9,10 @@ use std::{
 use banger_proto::{DiskUsage, Inspection, InterfaceUsage};
 use rustix::fs::statvfs;
 
-/// Most network interfaces that are told of: a guest's own bridges and containers may make any number.
+/// Maximum number of network interfaces in a report: bridges and containers in a guest may create any number.
 const INTERFACES: usize = 64;
 
-/// Looks at the guest. What cannot be read is zero, or left out.
+/// Inspects the guest. Values that cannot be read are zero or omitted.
 pub(crate) fn inspect() -> Inspection {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let (memory_total, memory_available) = memory(&read("/proc/meminfo"));
@@ -28,7 +28,7 @@ pub(crate) fn inspect() -> Inspection {
     }
 }
 
-/// The root and, where it is a file system of its own, the work disk.
+/// Returns the usage of the root and of a separately mounted work disk.
 fn disks() -> Vec<DiskUsage> {
     let device = |path: &str| fs::metadata(path).ok().map(|meta| meta.dev());
     let mut paths = vec!["/"];
@@ -47,7 +47,7 @@ fn disks() -> Vec<DiskUsage> {
     paths.into_iter().filter_map(usage).collect()
 }
 
-/// proc(5): seconds since the boot, with hundredths, and another figure.
+/// Parses proc(5) uptime: seconds since boot with hundredths, and another number.
 fn uptime_ms(uptime: &str) -> u64 {
     let Some((seconds, hundredths)) = uptime.split_whitespace().next().and_then(|word| word.split_once('.'))
     else {
@@ -58,13 +58,13 @@ fn uptime_ms(uptime: &str) -> u64 {
     seconds.saturating_mul(1000).saturating_add(hundredths.min(99) * 10)
 }
 
-/// proc(5): the averages of one, five and fifteen minutes, and other figures.
+/// Returns the first number of proc(5) loadavg: the average of one minute.
 fn load(loadavg: &str) -> f64 {
     let load = loadavg.split_whitespace().next().and_then(|word| word.parse().ok());
     load.filter(|load: &f64| load.is_finite()).unwrap_or(0.0)
 }
 
-/// proc(5): all memory and what programs could still have, in bytes.
+/// Returns total and available memory from proc(5) meminfo, in bytes.
 fn memory(meminfo: &str) -> (u64, u64) {
     let bytes = |name: &str| {
         let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
@@ -74,11 +74,11 @@ fn memory(meminfo: &str) -> (u64, u64) {
     (bytes("MemTotal").unwrap_or(0), bytes("MemAvailable").unwrap_or(0))
 }
 
-/// proc(5): two lines of headings, then for each interface its name and sixteen figures, of which the first is bytes
-/// received and the ninth bytes sent.
+/// Parses proc(5) net/dev: two header lines, then each interface's name and sixteen numbers. The first number is the
+/// bytes received, the ninth the bytes sent.
 fn interfaces(dev: &str) -> Vec<InterfaceUsage> {
     let interface = |line: &str| {
-        // A name may have a colon in it, the figures have none.
+        // A name may contain a colon, the numbers do not.
         let (name, figures) = line.rsplit_once(':')?;
         let mut figures = figures.split_whitespace();
         let received = figures.next()?.parse().ok()?;

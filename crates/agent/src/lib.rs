@@ -1,10 +1,10 @@
-//! `banger-agent`: the program of ours inside every guest.
+//! `banger-agent`: banger's program inside every guest.
 //!
-//! As `/init` of the boot initrd it brings the root file system up (`boot`), then answers the host over vsock
-//! (`vsock`), either as PID 1 itself or, where the image has an init of its own, as a child of that.
+//! As `/init` of the boot initrd, it mounts the root file system (`boot`). It then serves the host over vsock
+//! (`vsock`), either as PID 1 or, if the image has an init, as a child of that.
 //!
-//! It is a library so that tests can run its protocol code: a [`Server`] speaks the protocol over any stream, and leaves
-//! the machine's duties to a [`Machine`]. In a guest that is `power::Power`; the engine's tests have one that changes
+//! It is a library so that tests can run its protocol code: a [`Server`] speaks the protocol over any stream, and a
+//! [`Machine`] changes the machine. In a guest that is `power::Power`; the engine's tests use one that changes
 //! nothing on the host.
 
 mod boot;
@@ -38,7 +38,7 @@ pub use crate::{failure::Failure, machine::Machine, marks::Booted, server::Serve
 
 use crate::{console::fail, power::Power};
 
-/// Runs the program that the arguments ask for.
+/// Runs the program that the arguments select.
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
         [workspace::COMMAND, request] => own::run(workspace::run, request),
         [sftp::COMMAND] => sftp::run(),
         ["--version"] => {
-            // Of no use to anybody when it cannot be written.
+            // A write error cannot be reported.
             let _ = writeln!(std::io::stdout(), "banger-agent {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }

@@ -1,4 +1,4 @@
-//! The port between the agent's protocol and the machine that it runs on.
+//! The interface between the agent's protocol and the machine that it runs on.
 
 use std::{collections::BTreeMap, fmt::Debug, future::Future, process::Command, time::Duration};
 
@@ -6,21 +6,21 @@ use banger_proto::{Configure, Exec};
 
 use crate::{configure, exec, failure::Failure, power::Power};
 
-/// The machine of a [`Server`](crate::Server).
+/// The machine that a [`Server`](crate::Server) controls.
 pub trait Machine: Debug + 'static {
-    /// Applies an identity: names, network, clock, users' keys.
+    /// Applies an identity: names, network, clock, authorized keys.
     fn configure(&self, wanted: &Configure) -> impl Future<Output = Result<(), Failure>>;
 
     /// Prepares the program of `request`, without its standard streams, in a process group of its own.
     ///
     /// # Errors
-    /// When there is no such user, directory or shell.
+    /// Returns an error if the user, directory or shell does not exist, or an argument is invalid.
     fn command(&self, request: &Exec, env: &BTreeMap<String, String>) -> Result<Command, Failure>;
 
-    /// Writes what programs have written to the disks.
+    /// Writes unwritten data to the disks.
     fn sync(&self);
 
-    /// Ends the machine in order, within `grace` if that is given.
+    /// Powers the machine off in order, within `grace` if given.
     fn power_off(&self, grace: Option<Duration>) -> impl Future<Output = ()>;
 }
 

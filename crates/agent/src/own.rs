@@ -1,4 +1,4 @@
-//! Programs that are the agent itself, run as an exec for the host: whose files they may touch is for the kernel to say.
+//! Subcommands of the agent, run as execs for the host, so that the kernel enforces file permissions.
 
 use std::{
     fmt::Display,
@@ -13,16 +13,16 @@ use banger_proto::{Exec, OwnFailure};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Bytes on their way at a time; a pipe holds as many.
+/// Buffer size in bytes; the capacity of a pipe.
 pub(crate) const BUFFER: usize = 64 << 10;
 
-/// The agent, told by the word `command` to carry out `request`.
+/// Returns the exec of the agent's subcommand `command` with `request` as its argument.
 pub(crate) fn exec(command: &str, request: &impl Serialize) -> serde_json::Result<Exec> {
     let argv = vec!["/proc/self/exe".to_owned(), command.to_owned(), serde_json::to_string(request)?];
     Ok(Exec { argv, ..Exec::default() })
 }
 
-/// Why such a program has failed.
+/// The failure of a subcommand.
 #[derive(Debug)]
 pub(crate) struct Failed {
     why: String,
@@ -30,12 +30,12 @@ pub(crate) struct Failed {
 }
 
 impl Failed {
-    /// With `why` as the last line that the host hears of it.
+    /// Returns a failure with `why` as its last line to the host.
     pub(crate) fn because(why: impl Into<String>) -> Self {
         Self { why: why.into(), kind: None }
     }
 
-    /// `error`, which came up while something was made, with what had been made by then.
+    /// Returns the failure for `error` while unpacking; `so_far` lists what exists by then.
     pub(crate) fn unpacking(error: &UnpackError, so_far: &str) -> Self {
         let kind = match error {
             UnpackError::Occupied(_) => Some(OwnFailure::Exists),
@@ -47,7 +47,7 @@ impl Failed {
         Self { why: format!("{error}{so_far}"), kind }
     }
 
-    /// `error`, which came up while `doing` something.
+    /// Returns the failure for `error` while `doing` something.
     pub(crate) fn doing(doing: impl Display, error: &io::Error) -> Self {
         Self { why: format!("{doing}: {error}"), kind: kind(error) }
     }
@@ -73,7 +73,7 @@ fn kind(error: &io::Error) -> Option<OwnFailure> {
     }
 }
 
-/// Carries out `request`.
+/// Runs the subcommand `work` with `request`, and returns its exit code.
 pub(crate) fn run(work: impl FnOnce(&str) -> Result<(), Failed>, request: &str) -> ExitCode {
     let done = outlive_the_host().map_err(Failed::from);
     match done.and_then(|_runtime| work(request)) {
@@ -85,22 +85,22 @@ pub(crate) fn run(work: impl FnOnce(&str) -> Result<(), Failed>, request: &str) 
     }
 }
 
-/// A host that hangs up breaks the stream too, and by that the work ends in order: what is half made is removed. The
-/// hang-up itself is listened for so that it does not end the program before.
+/// Catches SIGHUP, so that a disconnect of the host does not kill the program. The disconnect also breaks the stream:
+/// the work then ends in order and removes partial results.
 fn outlive_the_host() -> io::Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let _in_it = runtime.enter();
-    // It stays listened for when nobody asks whether it came.
+    // The handler stays installed after the stream is dropped.
     drop(signal(SignalKind::hangup())?);
     Ok(runtime)
 }
 
-/// Standard input without the buffer that is for lines.
+/// Returns standard input as a file, without the standard library's buffer.
 pub(crate) fn stdin() -> io::Result<File> {
     whole_file(io::stdin())
 }
 
-/// Standard output, so.
+/// Returns standard output as a file, without the standard library's line buffer.
 pub(crate) fn stdout() -> io::Result<File> {
     whole_file(io::stdout())
 }
@@ -109,9 +109,9 @@ fn whole_file(stream: impl AsFd) -> io::Result<File> {
     Ok(stream.as_fd().try_clone_to_owned()?.into())
 }
 
-/// A line for the host. A path has its line breaks as Rust writes them.
+/// Writes a line to the host. Line breaks in it are escaped as in Rust.
 pub(crate) fn tell(text: impl Display) {
     let line = text.to_string().replace('\n', "\\n");
-    // There is nowhere else to say it.
+    // There is no other place to report an error.
     let _ = writeln!(io::stderr(), "{line}");
 }

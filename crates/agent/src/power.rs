@@ -1,4 +1,4 @@
-//! Ending the guest. It always ends by a reset: that ends the process of either VMM, and a power-off not of both.
+//! Shuts the guest down, always by a reset: a reset ends both VMMs' processes, a power-off does not.
 
 use std::{fs, os::fd::OwnedFd, rc::Rc, time::Duration};
 
@@ -16,26 +16,26 @@ use tokio::{
 
 use crate::{console::say, init};
 
-/// How long programs may take to end by themselves, when the agent ends them.
+/// Time for programs to end by themselves, when the agent ends them.
 const TERM: Duration = Duration::from_secs(2);
 
-/// How long the image's init may take where the host does not say how long it waits.
+/// Timeout for the image's init, if the host does not set one.
 const INIT: Duration = Duration::from_secs(60);
 
-/// What of the host's time is for the agent, if the init has not ended the guest: [`TERM`], and as much to sync.
+/// Time reserved for the agent at the end of the host's timeout: [`TERM`], and as much to sync.
 const LAST: Duration = Duration::from_secs(4);
 
-/// Who ends the guest.
+/// The process that ends the guest.
 #[derive(Debug, Clone)]
 pub(crate) enum Power {
-    /// The agent, which is PID 1, with the file systems that it mounted, those on top first.
+    /// The agent as PID 1, with descriptors of the file systems that it mounted, last one first.
     Own(Rc<Vec<OwnedFd>>),
-    /// The image's init, which is asked.
+    /// The image's init, at the agent's request.
     AskInit,
 }
 
 impl Power {
-    /// Ends the guest in order, within `grace` if that is said.
+    /// Ends the guest in order, within `grace` if given.
     pub(crate) async fn off(&self, grace: Option<Duration>) {
         match self {
             Power::Own(mounted) => {
@@ -55,9 +55,9 @@ impl Power {
     }
 }
 
-/// Ends the guest in order when the host presses Ctrl-Alt-Del, which the kernel tells PID 1 by `SIGINT`.
+/// Ends the guest in order on Ctrl-Alt-Del, which the kernel reports to PID 1 as `SIGINT`.
 pub(crate) async fn on_ctrl_alt_del(power: Power) {
-    // Fails only without CAP_SYS_BOOT, which PID 1 has. The key would then be a reset at once.
+    // Fails only without CAP_SYS_BOOT, which PID 1 has. The key would then reset the machine at once.
     let _ = reboot(RebootCommand::CadOff);
     match signal(SignalKind::interrupt()) {
         Ok(mut pressed) => {
@@ -68,7 +68,7 @@ pub(crate) async fn on_ctrl_alt_del(power: Power) {
     }
 }
 
-/// Resets the machine at once. What is not on the disks by then is lost, so it is put there first.
+/// Resets the machine at once. Syncs the disks first, because unwritten data would be lost.
 pub(crate) fn reset() {
     sync();
     if let Err(error) = reboot(RebootCommand::Restart) {
@@ -78,7 +78,7 @@ pub(crate) fn reset() {
 
 async fn end_programs() {
     signal_all(Signal::TERM);
-    // Each end of a child is a SIGCHLD; the reaper takes them off the list.
+    // Each child that ends causes a SIGCHLD; the reaper removes it from the process list.
     if let Ok(mut died) = signal(SignalKind::child()) {
         let deadline = Instant::now() + TERM;
         while others() && timeout(deadline - Instant::now(), died.recv()).await.is_ok() {
@@ -88,10 +88,10 @@ async fn end_programs() {
     signal_all(Signal::KILL);
 }
 
-/// Every process but this one and the kernel's own threads (kill(2), -1).
+/// Sends `signal` to every process except this one and the kernel's own threads (kill(2), -1).
 fn signal_all(signal: Signal) {
     for pid in processes() {
-        // It may have ended since.
+        // The process may have ended since.
         let _ = kill_process(pid, signal);
     }
 }
@@ -100,7 +100,7 @@ fn others() -> bool {
     processes().next().is_some()
 }
 
-/// All processes that run a program, but this one.
+/// Returns all processes that run a program, except this one.
 fn processes() -> impl Iterator<Item = Pid> {
     let own = rustix::process::getpid();
     let names = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -108,17 +108,17 @@ fn processes() -> impl Iterator<Item = Pid> {
     pids.filter(move |pid| *pid != own && runs_a_program(*pid))
 }
 
-/// A kernel thread, and a process that has ended, has no memory map (proc(5)).
+/// Returns whether a process has a memory map; kernel threads and ended processes have none (proc(5)).
 fn runs_a_program(pid: Pid) -> bool {
     fs::read(format!("/proc/{}/maps", pid.as_raw_nonzero())).is_ok_and(|maps| !maps.is_empty())
 }
 
-/// Makes the file systems read-only, so that their journals are closed and a check finds nothing to do.
+/// Makes the file systems read-only. This closes their journals, so that a check finds nothing to repair.
 fn read_only(mounted: &[OwnedFd]) {
     use std::os::fd::AsRawFd;
     sync();
     for folder in mounted {
-        // The path of the descriptor leads to mounts that no other path reaches any more.
+        // The path of a descriptor leads to mounts that no other path reaches.
         let path = format!("/proc/self/fd/{}", folder.as_raw_fd());
         if let Err(error) = mount_remount(path, MountFlags::RDONLY, c"") {
             say(&format!("a disk could not be closed, only synced: {error}"));
@@ -126,22 +126,23 @@ fn read_only(mounted: &[OwnedFd]) {
     }
 }
 
-/// Each init has its own word for "end, and reset". False when this one does not listen to it: a script, say.
+/// Asks the init to reset the machine, by the signal of its kind. Returns false if this init ignores the signal, such
+/// as a script.
 fn ask_init() -> bool {
     let signal = match init::running() {
         // systemd(1): SIGRTMIN+5 starts reboot.target. 34 is glibc's SIGRTMIN.
         InitKind::Systemd => banger_sys::signal_of(34 + 5),
         // busybox init.c: SIGTERM is reboot.
         InitKind::Busybox => Some(Signal::TERM),
-        // What the kernel sends for Ctrl-Alt-Del; sysvinit, openrc-init, runit and s6 all know it.
+        // The kernel's signal for Ctrl-Alt-Del; sysvinit, openrc-init, runit and s6 all handle it.
         InitKind::Other => Some(Signal::INT),
     };
     let signal = signal.filter(|signal| listens_to(*signal));
     signal.is_some_and(|signal| kill_process(Pid::INIT, signal).is_ok())
 }
 
-/// Whether PID 1 has a handler for `signal`, or blocks it to read it from a descriptor; the kernel drops all others that
-/// are sent to it (proc(5)).
+/// Returns whether PID 1 handles `signal`, or blocks it to read it from a descriptor. The kernel drops all other
+/// signals to PID 1 (proc(5)).
 fn listens_to(signal: Signal) -> bool {
     let status = fs::read_to_string("/proc/1/status").unwrap_or_default();
     let masks = status.lines().filter_map(|line| {

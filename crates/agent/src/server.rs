@@ -19,7 +19,7 @@ use crate::{
     workspace,
 };
 
-/// How long the host may take to say what it wants.
+/// Timeout for the host's request.
 const REQUEST: Duration = Duration::from_secs(30);
 
 /// Speaks the agent's protocol on behalf of a machine.
@@ -30,7 +30,7 @@ pub struct Server<M> {
     machine: M,
     children: Children,
     callers: Callers,
-    /// The image's variables, once the host has told them.
+    /// The image's variables, once the host has sent them.
     env: RefCell<BTreeMap<String, String>>,
 }
 
@@ -45,7 +45,7 @@ impl<M: Machine> Server<M> {
         Rc::new(Self { booted, boot_id, machine, children, callers, env })
     }
 
-    /// Carries out the one request of a connection.
+    /// Serves the one request of a connection.
     pub async fn serve(&self, stream: impl Duplex + 'static) {
         let (mut incoming, mut outgoing) = connection::split(stream);
         let greeting = Greeting {
@@ -61,7 +61,7 @@ impl<M: Machine> Server<M> {
         let request = match timeout(REQUEST, incoming.next()).await {
             Ok(Ok(Some(frame))) => frame.parse::<Request>(),
             Ok(Err(error)) => Err(error),
-            // The host has hung up, or is silent.
+            // The host has closed the connection, or is silent.
             Ok(Ok(None)) | Err(_) => return,
         };
         let grace = match &request {
@@ -88,7 +88,7 @@ impl<M: Machine> Server<M> {
             },
             Err(error) => malformed(&error).into(),
         };
-        // A host that has hung up does not want the answer.
+        // The host may have closed the connection.
         let _ = outgoing.say(&reply).await;
         outgoing.finish().await;
         if let Some(grace) = grace {
@@ -122,7 +122,7 @@ impl<M: Machine> Server<M> {
     }
 }
 
-/// The program that is to be run for `request`, if one is.
+/// Returns the program to run for `request`, if it runs one.
 fn program(request: &Request) -> Option<serde_json::Result<Exec>> {
     match request {
         Request::Exec(program) => Some(Ok(program.clone())),

@@ -7,33 +7,33 @@ use banger_sys::Credentials;
 
 use crate::failure::Failure;
 
-/// A user, as far as a login needs it.
+/// A user, with the fields that a login needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct User {
     pub(crate) name: String,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    /// All groups, the user's own among them.
+    /// All groups, including the user's own.
     pub(crate) groups: Vec<u32>,
     pub(crate) home: String,
     pub(crate) shell: String,
 }
 
 impl User {
-    /// What a program or thread of theirs runs as.
+    /// Returns the credentials for the user's programs and threads.
     pub(crate) fn credentials(&self) -> Credentials {
         Credentials { uid: self.uid, gid: self.gid, groups: self.groups.clone() }
     }
 }
 
-/// The guest's user called `wanted`: `USER[:GROUP]`, each a name or a number; root where nobody is named.
+/// Finds the guest's user `wanted`: `USER[:GROUP]`, each a name or a number; root by default.
 pub(crate) fn of_guest(wanted: Option<&str>) -> Result<User, Failure> {
     let read = |path: &str| fs::read(path).unwrap_or_default();
     find(&read("/etc/passwd"), &read("/etc/group"), wanted.unwrap_or("root"))
         .map_err(|missing| Failure::new(FailureKind::NotFound, missing))
 }
 
-/// The user called `wanted`, names before numbers. Root is there even where no file says so, and any number is somebody.
+/// Finds the user `wanted`, names before numbers. Root needs no entry in `passwd`, and any number is valid.
 fn find(passwd: &[u8], group: &[u8], wanted: &str) -> Result<User, String> {
     let (passwd, group) = (String::from_utf8_lossy(passwd), String::from_utf8_lossy(group));
     let (wanted, own_group) =
@@ -47,7 +47,7 @@ fn find(passwd: &[u8], group: &[u8], wanted: &str) -> Result<User, String> {
         .or_else(|| number.map(nameless))
         .ok_or_else(|| format!("there is no user {wanted:?} in the guest"))?;
     match own_group.filter(|name| !name.is_empty()) {
-        // As for a container: this group and no other.
+        // As for a container: only this group.
         Some(name) => {
             user.gid = group_number(&group, name)
                 .ok_or_else(|| format!("there is no group {name:?} in the guest"))?;
@@ -58,7 +58,7 @@ fn find(passwd: &[u8], group: &[u8], wanted: &str) -> Result<User, String> {
     Ok(user)
 }
 
-/// The user of a number that no file has.
+/// Returns the user of a number that no file lists.
 fn nameless(uid: u32) -> User {
     User { name: uid.to_string(), uid, home: "/".into(), ..root() }
 }
@@ -74,7 +74,7 @@ fn root() -> User {
     }
 }
 
-/// passwd(5): name, password, user, group, comment, home, shell.
+/// Parses passwd(5): name, password, user, group, comment, home, shell.
 fn user(line: &str) -> Option<User> {
     let mut fields = line.split(':');
     let name = fields.next().filter(|name| !name.is_empty())?.to_owned();
@@ -95,7 +95,7 @@ fn group_number(file: &str, wanted: &str) -> Option<u32> {
     }
 }
 
-/// group(5): name, password, number, members.
+/// Finds a user's groups in group(5): name, password, number, members.
 fn groups(file: &str, user: &User) -> Vec<u32> {
     let member = |line: &str| {
         let mut fields = line.split(':');

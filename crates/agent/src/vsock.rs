@@ -1,4 +1,4 @@
-//! The agent's way to the host: vsock.
+//! Serves the host over vsock.
 
 use std::{io, process::ExitCode, rc::Rc, sync::Arc};
 
@@ -16,7 +16,7 @@ use crate::{
     server::Server,
 };
 
-/// Connections at a time: each exec holds four descriptors of the 1024 that a process has by default.
+/// Maximum number of connections: each exec holds four of the 1024 descriptors that a process has by default.
 const CONNECTIONS: usize = 200;
 
 /// Serves until the guest ends.
@@ -41,11 +41,11 @@ pub(crate) fn run(mut booted: Booted, power: Power) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Dials the host once, so that it need not ask again and again whether the guest is up.
+/// Dials the host once, so that it need not poll for the guest.
 async fn call_the_host(server: Rc<Server<Power>>, port: u32) {
     match VsockStream::connect(VsockAddr::new(VMADDR_CID_HOST, port)).await {
         Ok(stream) => server.serve(stream).await,
-        // Nobody there waits: the guest restarted by itself, say.
+        // No process on the host waits, for example because the guest restarted by itself.
         Err(error) => say(&format!("the host does not take the call: {error}")),
     }
 }
@@ -54,7 +54,7 @@ async fn accept(server: Rc<Server<Power>>, listener: VsockListener) -> io::Resul
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let (stream, from) = listener.accept().await?;
-        // Any user of the guest can dial this port too, and would be root by it.
+        // Any user of the guest can also dial this port, and would get root's rights.
         if from.cid() != VMADDR_CID_HOST {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Bytes from the host for a program or socket that may be slower: as many as the host may send ahead.
+//! Queues bytes from the host for a slower program or socket, up to the host's window.
 
 use std::{cell::Cell, rc::Rc};
 
@@ -6,21 +6,21 @@ use banger_proto::{Frame, Reply, STDIN_WINDOW};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-/// Where bytes are put as they come.
+/// The sending end of a queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
     bytes: mpsc::UnboundedSender<Bytes>,
     waiting: Rc<Cell<usize>>,
 }
 
-/// Where they are had from.
+/// The receiving end of a queue.
 #[derive(Debug)]
 pub(crate) struct Queued {
     bytes: mpsc::UnboundedReceiver<Bytes>,
     waiting: Rc<Cell<usize>>,
 }
 
-/// The host has sent more than it may.
+/// The host has exceeded the window.
 #[derive(Debug)]
 pub(crate) struct OverWindow;
 
@@ -31,33 +31,33 @@ pub(crate) fn queue() -> (Queue, Queued) {
 }
 
 impl Queue {
-    /// Takes `bytes` in; none at all are the end.
+    /// Queues `bytes`; empty bytes are the end.
     pub(crate) fn push(&self, bytes: Bytes) -> Result<(), OverWindow> {
         let waiting = self.waiting.get() + bytes.len();
         if waiting > STDIN_WINDOW {
             return Err(OverWindow);
         }
         self.waiting.set(waiting);
-        // Nobody may want them any more.
+        // The receiver may have been dropped.
         let _ = self.bytes.send(bytes);
         Ok(())
     }
 }
 
 impl Queued {
-    /// The next bytes; none at all are the end.
+    /// Returns the next bytes; empty bytes are the end.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
         self.bytes.recv().await
     }
 
-    /// Notes that `count` bytes are taken; what to tell the host of it.
+    /// Records that `count` bytes are consumed, and returns the message for the host.
     pub(crate) fn taken(&self, count: usize) -> Reply {
         self.waiting.set(self.waiting.get().saturating_sub(count));
         Reply::Taken { bytes: u32::try_from(count).unwrap_or(u32::MAX) }
     }
 }
 
-/// Tells the host, through whoever sends it frames; false when that has ended.
+/// Sends `reply` to the host through the sender of `frames`; returns false if the connection has ended.
 pub(crate) async fn tell(frames: &mpsc::Sender<Frame>, reply: &Reply) -> bool {
     match Frame::control(reply) {
         Ok(frame) => frames.send(frame).await.is_ok(),

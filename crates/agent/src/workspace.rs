@@ -1,4 +1,4 @@
-//! A workspace's end in the guest: placed, changed, listed and fetched from, an exec each. Nothing of git is needed here.
+//! Places, changes, lists and fetches a workspace in the guest, each as an exec. Does not need git.
 
 use std::{
     ffi::OsStr,
@@ -19,22 +19,22 @@ use rustix::{
 
 use crate::own::{self, BUFFER, Failed, tell};
 
-/// The word by which the agent is told to do it.
+/// The agent's subcommand for workspaces.
 pub(crate) const COMMAND: &str = "workspace";
 
-/// Bytes of paths that may be fetched at a time: those of a few hundred thousand files.
+/// Maximum size of the list of paths to fetch, in bytes: a few hundred thousand files.
 const MAX_PATHS: u64 = 64 << 20;
 
-/// Longer than the clock by which files are stamped stands still.
+/// Interval for polling the clock that stamps files.
 const TICK: Duration = Duration::from_millis(1);
 
-/// The program that carries out `request`.
+/// Returns the exec that carries out `request`.
 pub(crate) fn as_exec(request: &Workspace) -> serde_json::Result<Exec> {
     let stdin = request.action != WorkspaceAction::List;
     Ok(Exec { stdin, ..own::exec(COMMAND, request)? })
 }
 
-/// That program.
+/// Runs the subcommand.
 pub(crate) fn run(request: &str) -> Result<(), Failed> {
     let request: Workspace = serde_json::from_str(request)?;
     let path = Path::new(OsStr::from_bytes(&request.path));
@@ -61,10 +61,10 @@ fn unpacked(
     Ok(own::stdout()?.write_all(&settled().to_bytes())?)
 }
 
-/// A moment at which all was as it was sent. What changes later has a later time.
+/// Returns a time at which all files were as sent. Every later change has a later time.
 fn settled() -> Time {
     let then = Time::now();
-    // Files are stamped by a clock that ticks, and may be a tick behind.
+    // The clock that stamps files ticks, and may be a tick behind.
     while coarse() <= then {
         sleep(TICK);
     }
@@ -93,7 +93,7 @@ fn fetch(path: &Path) -> io::Result<()> {
     out.end()?.flush()
 }
 
-/// Sends what is at `path`, if there is something. The inner error is the reading's.
+/// Sends the file or link at `path`, if it exists. The inner error is from reading.
 fn send(tree: &Tree, path: &[u8], out: &mut PathWriter<impl Write>) -> io::Result<io::Result<()>> {
     let found = match tree.look(path) {
         Ok(Some(found)) => found,

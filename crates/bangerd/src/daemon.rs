@@ -1,4 +1,4 @@
-//! What serves and what the routes work on.
+//! State that the daemon's routes share.
 
 use std::time::Instant;
 
@@ -7,19 +7,19 @@ use banger_engine::Engine;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// What the routes work on.
+/// The daemon's shared state.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     pub(crate) engine: Engine,
     pub(crate) build: ProgramId,
     pub(crate) started: Instant,
-    /// Told when the daemon should end.
+    /// Notified when the daemon should stop.
     pub(crate) stop: Notify,
-    /// Cancelled when it ends.
+    /// Cancelled when the daemon stops.
     pub(crate) stopping: CancellationToken,
 }
 
-/// Who is at the other end of a connection, by user number.
+/// User id of a connection's client.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub(crate) u32);
 

@@ -1,4 +1,4 @@
-//! The process `bangerd doctor`: looks at the host, and prints the checks as a line of JSON.
+//! The process `bangerd doctor`: checks the host, and prints the checks as a line of JSON.
 
 use std::{
     io::{self, Write},
@@ -21,7 +21,7 @@ pub(crate) fn run() -> ExitCode {
 fn look() -> Result<Vec<Check>, ApiError> {
     let dirs = find_dirs()?;
     let (bangerd, _) = own_program()?;
-    // What a command here would get; a variable that makes no sense is told by `banger` itself.
+    // The variables that apply to a command here; `banger` itself reports malformed ones.
     let environment = Layer::of_variables(|name| std::env::var_os(name)).unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io("start"))?;
     Ok(runtime.block_on(banger_engine::doctor(&dirs, &programs(bangerd), environment)))

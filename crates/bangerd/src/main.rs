@@ -1,8 +1,8 @@
-//! `bangerd`, the daemon that owns VMs. `banger` starts it when it is needed; nobody need call it by hand.
+//! `bangerd`, the daemon that owns VMs. `banger` starts it when needed; users need not start it.
 //!
-//! It serves HTTP on a Unix socket ([`routes`]), and is also the program of two small processes of its own: the keeper
-//! of a VM's console, and the KVM probe, which must be able to hang without harm. `bangerd doctor` looks at the host where
-//! the daemon itself may not be able to start.
+//! It serves HTTP on a Unix socket ([`routes`]). It is also the program of two small processes: the keeper of a VM's
+//! console, and the KVM probe, which may hang without harm. `bangerd doctor` checks a host on which the daemon itself
+//! may not be able to start.
 
 mod daemon;
 mod doctor;
@@ -17,10 +17,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-/// The daemon that owns banger's VMs.
+/// The daemon that owns banger's VMs
 ///
-/// `banger` starts it by itself. It keeps its state under XDG_STATE_HOME, its sockets under XDG_RUNTIME_DIR, and runs
-/// until `banger daemon stop`; VMs run on without it.
+/// `banger` starts it automatically. It keeps its state under XDG_STATE_HOME and its sockets under XDG_RUNTIME_DIR,
+/// and runs until `banger daemon stop`. VMs continue to run without it.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
@@ -30,22 +30,22 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Keep a VM's console and its VMM's words, which come through two pipes, in files that do not grow without bound.
+    /// Write a VM's console and its VMM's output, read from two pipes, to files of limited size
     #[command(hide = true)]
     Console {
-        /// The console's file.
+        /// File for the console
         console: PathBuf,
-        /// The file of the VMM's words.
+        /// File for the VMM's output
         vmm: PathBuf,
     },
-    /// Find out whether KVM can run a guest, and print it as JSON.
+    /// Test whether KVM can run a guest, and print the result as JSON
     #[command(hide = true)]
     KvmProbe,
-    /// List the points at which this daemon can be killed by `BANGER_FAIL_POINT`.
+    /// List the points at which `BANGER_FAIL_POINT` can kill this daemon
     #[cfg(feature = "fail-points")]
     #[command(hide = true)]
     FailPoints,
-    /// Look at what VMs need of this host, and print it as JSON; no daemon is started.
+    /// Check what VMs need on this host, and print the checks as JSON, without starting a daemon
     #[command(hide = true)]
     Doctor,
 }

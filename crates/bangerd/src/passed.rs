@@ -1,5 +1,5 @@
-//! A file that comes with a request: its client has opened it and hands over the descriptor with the first byte
-//! (`SCM_RIGHTS`, unix(7)), so that a large one need not go through the socket, and the daemon opens nothing of a user's.
+//! A file that comes with a request: the client opens it and sends the descriptor with the first byte (`SCM_RIGHTS`,
+//! unix(7)). So a large file need not pass through the socket, and the daemon opens none of the user's files.
 
 use std::{
     fs::File,
@@ -16,7 +16,7 @@ use tokio::{
     net::UnixStream,
 };
 
-/// The file that came over a connection, until it is taken.
+/// The file that a connection received, until it is taken.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PassedFile(Arc<Mutex<Option<File>>>);
 
@@ -30,7 +30,7 @@ impl PassedFile {
     }
 }
 
-/// A connection that keeps the last descriptor that came over it.
+/// A connection that keeps the last descriptor it received.
 #[derive(Debug)]
 pub(crate) struct Receiving {
     stream: UnixStream,
@@ -46,7 +46,7 @@ impl Receiving {
     fn receive(&self, bytes: &mut [u8]) -> io::Result<usize> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        // What does not fit into the space is closed by the kernel.
+        // The kernel closes descriptors that do not fit into the space.
         let received =
             recvmsg(&self.stream, &mut [IoSliceMut::new(bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
         for message in control.drain() {

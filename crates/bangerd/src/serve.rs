@@ -1,4 +1,4 @@
-//! The daemon's loop: connections in, requests to the routes, until it is told to stop.
+//! The daemon's main loop: accepts connections and routes requests, until a stop is requested.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -26,19 +26,19 @@ use crate::{
     routes,
 };
 
-/// Connections at a time; each holds a few KiB, and a stream holds one as long as it lasts.
+/// Maximum number of connections; each needs a few KiB, and a stream occupies one while it lasts.
 const CONNECTIONS: u32 = 512;
 
-/// How long a client may take to send a request's head.
+/// Timeout for a client to send a request's head.
 const HEAD: Duration = Duration::from_secs(60);
 
-/// How long the undoing of operations may hold up the end.
+/// Time that a stop waits for operations to be undone.
 const UNDO: Duration = Duration::from_secs(20);
 
-/// How long answers that are on their way may hold up the end.
+/// Time that a stop waits for responses in progress.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// Serves until a stop is asked for, by request or signal. VMs run on.
+/// Serves until a request or a signal stops it. VMs continue to run.
 pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), ApiError> {
     let failed =
         |error: std::io::Error| ApiError::new(ErrorKind::Io, format!("bangerd cannot serve: {error}"));
@@ -52,7 +52,7 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
-                // Of one connection, or for want of descriptors: others may go better, but not at full speed.
+                // The error of one connection, or too few descriptors: try others, but not at full speed.
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept");
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -93,7 +93,7 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
         });
     }
     drop(listener);
-    // The socket stays: the next daemon, which holds the lock then, replaces it.
+    // The socket stays: the next daemon, which then holds the lock, replaces it.
     end_operations(&daemon.engine).await;
     daemon.stopping.cancel();
     if tokio::time::timeout(LAST_WORDS, places.acquire_many(CONNECTIONS)).await.is_err() {
@@ -104,18 +104,18 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
     Ok(())
 }
 
-/// The socket's mode keeps others out already; its peer's credentials make sure.
+/// Returns the peer if it is this user or root. The socket's mode already excludes others; this makes sure.
 fn same_user(stream: &UnixStream) -> Option<Peer> {
     let own = rustix::process::getuid().as_raw();
     let uid = stream.peer_cred().ok()?.uid();
     (uid == own || uid == 0).then_some(Peer(uid))
 }
 
-/// Cancels what is under way, and waits for the undoing.
+/// Cancels all running operations, and waits until they are undone.
 async fn end_operations(engine: &Engine) {
     for operation in engine.under_way() {
         tracing::info!(operation = %operation.id, kind = ?operation.kind, "cancelled: bangerd stops");
-        // One that has just ended needs no cancelling.
+        // It may have ended just now.
         let _ = engine.cancel(operation.id.as_str());
     }
     if tokio::time::timeout(UNDO, engine.idle()).await.is_err() {

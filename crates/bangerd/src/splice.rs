@@ -1,16 +1,16 @@
-//! A client's connection and a guest's, joined.
+//! Joins a client's connection with a guest's.
 
 use std::{future::pending, io};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, copy_buf, split};
 
-/// Bytes that are passed on at a time; a frame of the agent's has as many at most.
+/// Maximum bytes to forward at a time; a frame of the agent has at most as many.
 const PART: usize = 64 << 10;
 
-/// Passes bytes on both ways, until the guest has closed its side and all it said is through, or nobody takes that any more.
+/// Forwards bytes in both directions, until all of the guest's output is delivered or the client disconnects.
 ///
-/// A guest that reads no more may still have something to say: a program that has ended has left its last input unread,
-/// and how it ended is what comes after.
+/// A guest that no longer reads may still send: a program that has ended leaves its last input unread, and its exit
+/// status follows.
 pub(crate) async fn splice(
     client: impl AsyncRead + AsyncWrite,
     guest: impl AsyncRead + AsyncWrite,
@@ -80,7 +80,7 @@ mod tests {
         let (client, mut guest, spliced) = joined();
         drop(client);
         assert_eq!(guest.read(&mut [0; 8]).await.unwrap(), 0);
-        // It says more than anybody takes.
+        // The guest writes until the connection breaks.
         while guest.write_all(&[0; 1024]).await.is_ok() {}
         spliced.await.unwrap().unwrap_err();
     }

@@ -1,5 +1,5 @@
-//! From the first instruction to the first request: folders, the lock, the log, the store, the socket; and the word
-//! to whoever started the daemon that it is there, or why it is not.
+//! Starts the daemon: directories, lock, log, store, socket. Reports to the process that started it that it is ready,
+//! or why not.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -22,20 +22,20 @@ use tracing_subscriber::{
 
 use crate::{daemon::Daemon, serve::serve};
 
-/// How long to wait for another daemon to release the lock. One that is going down has 20 s for undoing and 5 s for its
-/// last answers; its end releases the lock at once.
+/// Timeout for another daemon to release the lock. A daemon that stops has 20 s to undo operations and 5 s for its
+/// last responses; its end releases the lock at once.
 const LOCK: Duration = Duration::from_secs(120);
 
-/// Most bytes of the log that are kept.
+/// Maximum size of the log, in bytes.
 const LOG_MAX: u64 = 8 << 20;
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until a stop is requested.
 pub(crate) fn run() -> ExitCode {
     banger_sys::give_back_early();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = runtime.map_err(io("start")).and_then(|runtime| {
         let result = runtime.block_on(run_async());
-        // Long synchronous work that was cancelled may still be looking at its progress.
+        // Cancelled synchronous work may not have noticed it yet.
         runtime.shutdown_background();
         result
     });
@@ -50,7 +50,8 @@ pub(crate) fn run() -> ExitCode {
 }
 
 async fn run_async() -> Result<(), ApiError> {
-    // A session of its own: closing the terminal it was started from is not meant for it. Fails only where that is so.
+    // A new session, so that closing the terminal does not affect the daemon. Fails only if this process already
+    // leads a process group.
     let _ = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let dirs = find_dirs()?;
@@ -67,20 +68,20 @@ async fn run_async() -> Result<(), ApiError> {
     serve(Daemon::new(engine, build), listener).await
 }
 
-/// banger's folders, by this process's environment.
+/// Returns banger's directories, from this process's environment.
 pub(crate) fn find_dirs() -> Result<Dirs, ApiError> {
     let uid = rustix::process::getuid().as_raw();
     Dirs::find(|name| std::env::var_os(name).map(PathBuf::from), uid)
         .map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))
 }
 
-/// The programs that belong to this one.
+/// Returns the paths of the programs that belong to this one.
 pub(crate) fn programs(bangerd: PathBuf) -> Programs {
     let agent = bangerd.with_file_name("banger-agent");
     Programs { bangerd, agent }
 }
 
-/// Takes the lock that keeps a second daemon from serving the same folders. One that is going down is waited for.
+/// Locks the directories against a second daemon. Waits for a daemon that is stopping.
 async fn lock(path: &Path) -> Result<File, ApiError> {
     let file = OpenOptions::new()
         .write(true)
@@ -97,7 +98,7 @@ async fn lock(path: &Path) -> Result<File, ApiError> {
     }
 }
 
-/// Logs lines of JSON to `path`, which goes on where it ended.
+/// Appends lines of JSON to the log at `path`.
 fn log_to(path: &Path) -> Result<(), ApiError> {
     let log = Rotating::open(path, LOG_MAX).map_err(io("open the log"))?;
     let filter = std::env::var(Variable::LOG.name).ok().and_then(|text| text.parse().ok());
@@ -108,7 +109,7 @@ fn log_to(path: &Path) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// This program's path, and which build it is. Told at the start: later the file may be another.
+/// Returns this program's path and build id. Must run at the start, because the file may be replaced later.
 pub(crate) fn own_program() -> Result<(PathBuf, ProgramId), ApiError> {
     let path = std::env::current_exe().map_err(io("find its own program"))?;
     let meta = fs::metadata(&path).map_err(io("look at its own program"))?;
@@ -116,7 +117,7 @@ pub(crate) fn own_program() -> Result<(PathBuf, ProgramId), ApiError> {
     Ok((path, ProgramId { device: meta.dev(), inode: meta.ino(), size: meta.size(), modified_ns }))
 }
 
-/// Listens at `path`; the lock says that a socket there is a dead daemon's.
+/// Listens at `path`. Removes an old socket there: the lock ensures that its daemon is dead.
 fn listen(path: &Path) -> Result<UnixListener, ApiError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -129,9 +130,9 @@ fn listen(path: &Path) -> Result<UnixListener, ApiError> {
     Ok(listener)
 }
 
-/// One line to whoever started the daemon, who then goes on; standard output is nothing more than that.
+/// Prints one line for the process that started the daemon, then redirects standard output to /dev/null.
 fn report(word: &serde_json::Value) {
-    // Nobody may be there any more, or it was started by hand.
+    // That process may have ended.
     let _ = writeln!(io::stdout(), "{word}");
     if let Ok(null) = OpenOptions::new().write(true).open("/dev/null") {
         let _ = rustix::stdio::dup2_stdout(null);

@@ -1,4 +1,4 @@
-//! The body of a request that is as long as its client likes.
+//! The body of a request, of unlimited length.
 
 use std::{
     io,
@@ -10,11 +10,11 @@ use std::{
 use axum::body::{BodyDataStream, Bytes};
 use futures_util::{Stream, StreamExt};
 
-/// How long a client that still sends may take to hear that nobody wants it any more, and hang up.
+/// Time for a client that still sends to notice that its data is not wanted, and disconnect.
 const HEARD: Duration = Duration::from_secs(60);
 
-/// A body that is read to its end even when nobody wants the rest of it: a connection that is closed while its client
-/// still sends breaks before the client has read why.
+/// A body that is read to its end even if the rest is not needed. If the daemon closed the connection while the
+/// client sends, it would break before the client reads the reason.
 pub(crate) struct Upload(pub(crate) Option<BodyDataStream>);
 
 impl Stream for Upload {

@@ -6,10 +6,10 @@ use serde::{Serialize, de::DeserializeOwned};
 /// Length of a frame's header in bytes.
 pub const HEADER_LEN: usize = 5;
 
-/// Largest payload of a control frame in bytes: room for an environment at Linux's usual 128 KiB limit per string.
+/// Maximum payload of a control frame, in bytes: fits an environment at Linux's usual limit of 128 KiB per string.
 pub const MAX_CONTROL: usize = 1 << 20;
 
-/// Largest payload of a data frame in bytes.
+/// Maximum payload of a data frame, in bytes.
 pub const MAX_DATA: usize = 1 << 20;
 
 const CONTROL: u8 = 0;
@@ -20,7 +20,7 @@ const CONTROL: u8 = 0;
 pub enum Stream {
     /// Host to guest.
     Stdin = 1,
-    /// Guest to host; with a terminal, everything it shows.
+    /// Guest to host; with a terminal, all its output.
     Stdout = 2,
     /// Guest to host; never used with a terminal.
     Stderr = 3,
@@ -42,21 +42,21 @@ impl Stream {
 pub enum Frame {
     /// A message in JSON; [`Frame::parse`] reads it.
     Control(Bytes),
-    /// Bytes of a stream; none at all end it.
+    /// Bytes of a stream; empty bytes end it.
     Data(Stream, Bytes),
 }
 
-/// What is wrong with bytes that should have been a frame.
+/// An error in the bytes of a frame.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// The header names a kind that this side does not know.
+    /// The header has a kind that this side does not know.
     #[error("frame of unknown kind {0}")]
     UnknownKind(u8),
-    /// The header promises more than a frame of its kind may hold.
+    /// The header announces more bytes than a frame of its kind may hold.
     #[error("frame of {length} bytes, over the limit of {limit}")]
     TooLong {
-        /// What the header promises, in bytes.
+        /// Length in the header, in bytes.
         length: usize,
         /// The limit, in bytes.
         limit: usize,
@@ -64,7 +64,7 @@ pub enum FrameError {
     /// The connection ended inside a frame.
     #[error("connection ended in the middle of a frame")]
     Truncated,
-    /// A control frame came where none fits, or a data frame in place of a message.
+    /// A frame of the wrong type arrived, such as a data frame in place of a message.
     #[error("unexpected {0} frame")]
     Unexpected(&'static str),
     /// The JSON of a control frame is not the message expected here.
@@ -73,10 +73,10 @@ pub enum FrameError {
 }
 
 impl Frame {
-    /// Makes the control frame that carries `message`.
+    /// Creates the control frame that carries `message`.
     ///
     /// # Errors
-    /// When the message does not serialise, or is over [`MAX_CONTROL`].
+    /// Returns an error if the message does not serialise, or is longer than [`MAX_CONTROL`].
     pub fn control<T: Serialize>(message: &T) -> Result<Self, FrameError> {
         let payload = serde_json::to_vec(message)?;
         if payload.len() > MAX_CONTROL {
@@ -85,7 +85,7 @@ impl Frame {
         Ok(Self::Control(payload.into()))
     }
 
-    /// Makes the data frame that ends `stream`.
+    /// Creates the data frame that ends `stream`.
     pub fn end(stream: Stream) -> Self {
         Self::Data(stream, Bytes::new())
     }
@@ -93,7 +93,7 @@ impl Frame {
     /// Reads the message that a control frame carries.
     ///
     /// # Errors
-    /// When this is a data frame, or its JSON is not a `T`.
+    /// Returns an error if this is a data frame, or its JSON is not a `T`.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, FrameError> {
         match self {
             Self::Control(payload) => Ok(serde_json::from_slice(payload)?),
@@ -101,7 +101,7 @@ impl Frame {
         }
     }
 
-    /// Appends the frame's bytes to `out`. A data frame over [`MAX_DATA`] is written as several.
+    /// Appends the encoded frame to `out`. Splits a data frame longer than [`MAX_DATA`].
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::Control(payload) => put(out, CONTROL, payload),
@@ -123,22 +123,22 @@ fn put(out: &mut BytesMut, kind: u8, payload: &[u8]) {
     out.put_slice(payload);
 }
 
-/// Cuts a stream of bytes into frames.
+/// Splits a stream of bytes into frames.
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: BytesMut,
 }
 
 impl Decoder {
-    /// Where to put bytes as they arrive.
+    /// Returns the buffer to which the caller appends received bytes.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
 
-    /// The next whole frame; `None` when more bytes are needed.
+    /// Returns the next complete frame, or `None` if more bytes are needed.
     ///
     /// # Errors
-    /// When the bytes cannot be a frame. The connection is then of no more use.
+    /// Returns an error if the bytes are not a frame. The connection is then unusable.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let Some((header, _)) = self.buffer.split_first_chunk::<HEADER_LEN>() else { return Ok(None) };
         let [a, b, c, d, kind] = *header;
@@ -163,10 +163,10 @@ impl Decoder {
         }))
     }
 
-    /// Says whether the connection may end here.
+    /// Checks that the connection may end here.
     ///
     /// # Errors
-    /// [`FrameError::Truncated`] when part of a frame is left.
+    /// Returns [`FrameError::Truncated`] if part of a frame is left.
     pub fn finish(&self) -> Result<(), FrameError> {
         if self.buffer.is_empty() { Ok(()) } else { Err(FrameError::Truncated) }
     }

@@ -1,60 +1,60 @@
-//! Which program of a root file system is its init, if one is: told of an image by the host, and acted on by the agent.
+//! Finds the init of a root file system. The host reports it for an image, the agent runs it.
 //!
-//! An init is the first of [`INITS`] that can be run and would bring up a system. These would not:
+//! An init is the first of [`INITS`] that is executable and would boot a system. These would not:
 //!
-//! - what only runs the one program that it is given (`tini` and its like);
-//! - a busybox whose boot is missing. Container images have `/sbin/init` as a name of their busybox, and an inittab that
-//!   asks for openrc, but no openrc. What tells is the first program that busybox would start: the first in `/etc/inittab`,
-//!   or where there is no such file, `/etc/init.d/rcS`.
+//! - programs that only run another program, such as `tini`;
+//! - a busybox without its boot scripts. Container images have `/sbin/init` as a name of their busybox, and an
+//!   inittab that needs openrc, but no openrc. The check looks for the first program that busybox would start: the
+//!   first in `/etc/inittab`, or without that file `/etc/init.d/rcS`.
 //!
-//! Where none is left, the agent stays PID 1.
+//! If there is no init, the agent stays PID 1.
 
-/// Where distributions have their init, in the order in which kernel and initrds look.
+/// Paths of distributions' inits, in the order in which kernel and initrds look.
 const INITS: [&str; 3] = ["/sbin/init", "/etc/init", "/usr/lib/systemd/systemd"];
 
-/// Programs that run one other, and are not to be had without.
+/// Programs that only run another program.
 const WRAPPERS: [&str; 5] = ["tini", "tini-static", "dumb-init", "catatonit", "docker-init"];
 
-/// Where busybox's init looks for programs (its `init.c`).
+/// Directories in which busybox's init looks for programs (its `init.c`).
 const FOLDERS: [&str; 4] = ["/sbin", "/usr/sbin", "/bin", "/usr/bin"];
 
-/// What busybox starts without being asked, by the words of its inittab.
+/// Actions of an inittab that busybox starts by itself.
 const STARTS: [&str; 4] = ["sysinit", "wait", "once", "respawn"];
 
-/// A root file system, as seen from its own root: no link leads out of it.
+/// A root file system. Links are resolved within it.
 pub trait Root {
-    /// The file at `path`, all links followed, if it can be run.
+    /// Returns the file at `path`, with all links followed, if it is executable.
     fn program(&self, path: &str) -> Option<Executable>;
-    /// The text at `path`, or the beginning of it.
+    /// Returns the text at `path`, or its beginning.
     fn text(&self, path: &str) -> Option<String>;
 }
 
-/// A file that can be run.
+/// An executable file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Executable {
-    /// The name that it was found under behind all links, without its folder.
+    /// File name after all links are followed, without its directory.
     pub name: String,
-    /// What tells the file from others, whatever its names.
+    /// Identifies the file, independent of its names.
     pub file: u64,
 }
 
-/// Kinds of init that have to be told apart.
+/// Kinds of init that the agent distinguishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InitKind {
     /// systemd.
     Systemd,
-    /// busybox's.
+    /// busybox's init.
     Busybox,
     /// Any other: sysvinit, openrc-init, runit, s6, a script, …
     Other,
 }
 
-/// The path of the init of `root`.
+/// Returns the path of the init of `root`, if it has one.
 pub fn find_init(root: &impl Root) -> Option<&'static str> {
     INITS.into_iter().find(|path| root.program(path).is_some_and(|program| brings_up(root, &program)))
 }
 
-/// What kind of init `program` is.
+/// Returns the kind of init that `program` is.
 pub fn kind_of_init(root: &impl Root, program: &Executable) -> InitKind {
     let is_busybox = || root.program("/bin/busybox").is_some_and(|busybox| busybox.file == program.file);
     match program.name.as_str() {
@@ -82,7 +82,7 @@ fn can_be_run(root: &impl Root, program: &str) -> bool {
     FOLDERS.iter().any(|folder| root.program(&format!("{folder}/{program}")).is_some())
 }
 
-/// The first program of an inittab, whose lines are `id:runlevels:action:process`.
+/// Returns the first program of an inittab, whose lines are `id:runlevels:action:process`.
 fn first_started(inittab: &str) -> Option<&str> {
     let mut lines = inittab.lines().map(str::trim).filter(|line| !line.starts_with('#'));
     lines.find_map(|line| {
@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    /// Programs by path, each with the name behind its links and its file, and texts by path.
+    /// Programs by path, each with its resolved name and its file, and texts by path.
     #[derive(Default)]
     struct Files(BTreeMap<&'static str, Executable>, BTreeMap<&'static str, &'static str>);
 

@@ -1,31 +1,32 @@
-//! The wire between the host and `banger-agent` in a guest.
+//! The protocol between the host and `banger-agent` in a guest.
 //!
 //! One connection carries one operation. The agent speaks first:
 //!
 //! ```text
 //! agent → host   Greeting                          generation, boot marks
 //! host  → agent  Request                           ping | configure | exec | power_off | inspect | ports | copy
-//!                                                  | sftp | connect | listen | take
-//! agent → host   Reply                             one, or for exec, copy and sftp: started … exited; for connect
-//!                                                  and take: connected … closed; for listen: listening, called …
+//!                                                  | workspace | sftp | connect | listen | take
+//! agent → host   Reply                             one, or for exec, copy, workspace and sftp: started … exited;
+//!                                                  for connect and take: connected … closed;
+//!                                                  for listen: listening, called …
 //! ```
 //!
-//! During an exec, data frames (`stdin` towards the guest, `stdout` and `stderr` from it) and
-//! [`ExecControl`] messages pass between `started` and `exited`. An empty data frame ends its stream. At most
-//! [`STDIN_WINDOW`] bytes of stdin are on their way at a time, so that a program that reads nothing never keeps a
-//! signal from getting through.
+//! During an exec, data frames (`stdin` to the guest, `stdout` and `stderr` from it) and [`ExecControl`] messages
+//! pass between `started` and `exited`. An empty data frame ends its stream. The host sends at most [`STDIN_WINDOW`]
+//! bytes of stdin ahead, so that a program that does not read never blocks a signal.
 //!
-//! A socket in the guest is a program as far as frames go: `stdin` goes to it under the same window, `stdout` comes from
-//! it, and either end of a stream is a half-close. A listener's connection tells of each caller by a number, and a caller
-//! is taken by a connection of its own.
+//! A socket in the guest uses the frames of a program: `stdin` goes to it under the same window, `stdout` comes from
+//! it, and the end of either stream is a half-close. A listener's connection reports each incoming connection by a
+//! number, and the host takes it by a separate connection.
 //!
-//! Either side may have dialled: when a guest boots, its agent dials [`READY_PORT`] on the host once, or the port that
-//! `banger.ready=` on the kernel's command line names, and that connection is an ordinary one from the greeting on. Later the host dials [`AGENT_PORT`].
+//! Either side may dial. When a guest boots, its agent dials [`READY_PORT`] on the host once, or the port in
+//! `banger.ready=` on the kernel command line; that connection is an ordinary one from the greeting on. Later the
+//! host dials [`AGENT_PORT`].
 //!
-//! The protocol only grows. An agent stays in its VM through upgrades of the host, so fields are added with
-//! defaults, unknown fields are ignored, and a request an agent does not know is answered `failed: unsupported`.
+//! The protocol only grows. An agent stays in its VM through upgrades of the host, so new fields have defaults,
+//! unknown fields are ignored, and an agent replies `failed: unsupported` to a request that it does not know.
 //!
-//! Nothing here does I/O: bytes in, values out.
+//! This crate does no I/O: bytes in, values out.
 
 mod frame;
 mod init;
@@ -40,20 +41,20 @@ pub use message::{
     WorkspaceAction,
 };
 
-/// Counts the additions to the protocol; told in the greeting, never refused.
+/// Number of the protocol's last addition; sent in the greeting, never a reason to refuse.
 pub const GENERATION: u32 = 5;
 
-/// The vsock port on which the agent listens.
+/// Vsock port on which the agent listens.
 pub const AGENT_PORT: u32 = 1024;
 
-/// The vsock port on the host that the agent dials once, when the guest is up.
+/// Vsock port on the host that the agent dials once, when the guest is up.
 pub const READY_PORT: u32 = 1025;
 
-/// The first generation of agents that give programs the image's variables.
+/// First generation of agents that set the image's variables for programs.
 pub const GENERATION_OF_VARIABLES: u32 = 5;
 
-/// The first generation of agents that know sftp, sockets, and a command line in [`Exec`].
+/// First generation of agents that support SFTP, sockets, and a command line in [`Exec`].
 pub const GENERATION_OF_SOCKETS: u32 = 3;
 
-/// Bytes of stdin that the host may send beyond those that [`Reply::Taken`] has told of.
+/// Bytes of stdin that the host may send beyond those acknowledged by [`Reply::Taken`].
 pub const STDIN_WINDOW: usize = 1 << 20;

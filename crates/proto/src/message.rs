@@ -10,59 +10,60 @@ use serde::{Deserialize, Serialize};
 /// The first message on every connection, from the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Greeting {
-    /// The protocol generation that this agent speaks; see [`GENERATION`](crate::GENERATION).
+    /// Protocol generation of this agent; see [`GENERATION`](crate::GENERATION).
     pub generation: u32,
-    /// The agent's own version, for people.
+    /// Version of the agent, for people.
     pub version: String,
     /// The guest's boot id (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: String,
-    /// What the agent did while the guest came up, in order.
+    /// Boot steps of the agent, in order.
     #[serde(default)]
     pub boot: Vec<BootMark>,
-    /// The init that was given PID 1; `None` when the agent is PID 1.
+    /// The init that runs as PID 1; `None` if the agent does.
     #[serde(default)]
     pub init: Option<String>,
 }
 
-/// A moment of the guest's boot.
+/// A completed step of the guest's boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootMark {
-    /// What was done by then: `init`, `modules`, `root`, `work_disk`, `listening`.
+    /// Name of the step: `init`, `modules`, `root`, `work_disk`, `listening`.
     pub name: String,
     /// Microseconds since the guest's kernel started.
     pub at_us: u64,
 }
 
-/// What the host asks for, once a connection.
+/// A request of the host, one per connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Request {
     /// Answered by [`Reply::Pong`].
     Ping,
-    /// Gives the guest its identity; answered by [`Reply::Configured`]. May come again at any time.
+    /// Sets the guest's identity; answered by [`Reply::Configured`]. May be sent again at any time.
     Configure(Configure),
     /// Runs a program; answered by [`Reply::Started`], later [`Reply::Exited`].
     Exec(Exec),
     /// Syncs and ends the guest; answered by [`Reply::PoweringOff`] once the file systems are synced.
     PowerOff(PowerOff),
-    /// Looks at the guest; answered by [`Reply::Inspected`]. Since generation 2.
+    /// Inspects the guest; answered by [`Reply::Inspected`]. Since generation 2.
     Inspect,
-    /// Looks for what listens in the guest; answered by [`Reply::Ports`]. Since generation 2.
+    /// Lists the guest's listeners; answered by [`Reply::Ports`]. Since generation 2.
     Ports,
-    /// Copies files, as an exec whose stdin or stdout is a stream of `banger-files`. What it passes over is told on
-    /// stderr, a line each; when it fails, the last line says why. Since generation 2.
+    /// Copies files, as an exec whose stdin or stdout is a stream of `banger-files`. Its stderr has a line for each
+    /// file that is skipped; if it fails, the last line says why. Since generation 2.
     Copy(CopyFiles),
-    /// Works on a workspace, as an exec whose stdin and stdout are what the action says. Its stderr is as for
+    /// Works on a workspace, as an exec; the action defines its stdin and stdout. Its stderr is as for
     /// [`Copy`](Self::Copy). Since generation 3.
     Workspace(Workspace),
     /// Serves SFTP, version 3, on stdin and stdout, as an exec. Since generation 3.
     Sftp(Sftp),
-    /// Connects to a socket in the guest; answered by [`Reply::Connected`], later [`Reply::Closed`]. Since generation 3.
+    /// Connects to a socket in the guest; answered by [`Reply::Connected`], later [`Reply::Closed`]. Since
+    /// generation 3.
     Connect(Connect),
-    /// Listens in the guest for as long as this connection stays; answered by [`Reply::Listening`], then by
-    /// [`Reply::Called`] for each caller. Since generation 3.
+    /// Listens in the guest while this connection is open; answered by [`Reply::Listening`], then by
+    /// [`Reply::Called`] for each incoming connection. Since generation 3.
     Listen(Listen),
-    /// Takes a caller; answered as connect is. Since generation 3.
+    /// Takes an incoming connection; answered as [`Connect`](Self::Connect) is. Since generation 3.
     Take(Take),
     /// A request of a later generation.
     #[serde(other)]
@@ -72,29 +73,29 @@ pub enum Request {
 /// A guest's identity.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configure {
-    /// Host name, also put into `/etc/hosts` and `/etc/hostname`.
+    /// Host name, also written to `/etc/hosts` and `/etc/hostname`.
     #[serde(default)]
     pub hostname: Option<String>,
-    /// More lines for `/etc/hosts`: names by address.
+    /// Additional lines for `/etc/hosts`: names by address.
     #[serde(default)]
     pub hosts: BTreeMap<String, Vec<String>>,
-    /// The guest's network; `None` leaves it alone.
+    /// The guest's network; `None` leaves it unchanged.
     #[serde(default)]
     pub network: Option<NetworkConfig>,
-    /// Nanoseconds since the Unix epoch, to set the clock by.
+    /// Time to set the clock to, in nanoseconds since the Unix epoch.
     #[serde(default)]
     pub clock_ns: Option<u64>,
-    /// Name of a time zone, such as `Europe/Berlin`, to have where the image knows it. Since generation 3.
+    /// Name of a time zone to set, such as `Europe/Berlin`, if the image has it. Since generation 3.
     #[serde(default)]
     pub timezone: Option<String>,
-    /// Keys by which sshd lets root in, where the image has one: a line each, as in an `authorized_keys` file. None leaves
-    /// the guest's alone. Since generation 4.
+    /// Authorized keys of root, if the image has an sshd: a line each, as in an `authorized_keys` file. An empty list
+    /// leaves the guest's unchanged. Since generation 4.
     #[serde(default)]
     pub authorized_keys: Vec<String>,
-    /// Name of a locale, such as `de_DE.UTF-8`, to have where the image knows it. Since generation 4.
+    /// Name of a locale to set, such as `de_DE.UTF-8`, if the image has it. Since generation 4.
     #[serde(default)]
     pub locale: Option<String>,
-    /// Variables of every program that is run for the host, as `NAME=VALUE`: the image's. Since generation 5.
+    /// The image's variables, as `NAME=VALUE`, for every program run for the host. Since generation 5.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
 }
@@ -104,15 +105,15 @@ pub struct Configure {
 pub struct NetworkConfig {
     /// Interface name in the guest, such as `eth0`.
     pub interface: String,
-    /// Addresses to have.
+    /// Addresses of the interface.
     pub addresses: Vec<AddressConfig>,
     /// Default gateway.
     #[serde(default)]
     pub gateway: Option<Ipv4Addr>,
-    /// Name servers, for `/etc/resolv.conf`; none leaves the file alone.
+    /// Name servers for `/etc/resolv.conf`; an empty list leaves the file unchanged.
     #[serde(default)]
     pub nameservers: Vec<Ipv4Addr>,
-    /// Largest packet in bytes; `None` leaves the interface's own.
+    /// Maximum size of a packet in bytes; `None` keeps the interface's own.
     #[serde(default)]
     pub mtu: Option<u32>,
 }
@@ -132,21 +133,21 @@ pub struct Exec {
     /// Program and arguments. Empty means a login shell of the user.
     #[serde(default)]
     pub argv: Vec<String>,
-    /// A command line in bytes, for the user's shell to run in place of `argv`. Since generation 3; an older agent takes
-    /// no notice.
+    /// A command line in bytes that the user's shell runs in place of `argv`. Since generation 3; older agents ignore
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command_line: Option<Vec<u8>>,
-    /// Variables on top of the user's login environment.
+    /// Environment variables in addition to the user's login environment.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// Working directory; `None` is the user's home.
     #[serde(default)]
     pub cwd: Option<String>,
-    /// User by name or number, as in `/etc/passwd`; `None` is root. Since generation 5 also `USER:GROUP`, and numbers that
-    /// no file has.
+    /// User by name or number, as in `/etc/passwd`; `None` is root. Since generation 5 also `USER:GROUP`, and numbers
+    /// that no file lists.
     #[serde(default)]
     pub user: Option<String>,
-    /// Gives the program a terminal of this size in place of three pipes.
+    /// Size of the program's terminal; `None` for three pipes.
     #[serde(default)]
     pub terminal: Option<TerminalSize>,
     /// Whether the host will send stdin; otherwise it is empty from the start.
@@ -159,19 +160,19 @@ pub struct Exec {
 pub struct TerminalSize {
     /// Lines.
     pub rows: u16,
-    /// Characters a line.
+    /// Characters per line.
     pub cols: u16,
 }
 
-/// What the host may say while a program runs.
+/// Messages of the host while a program runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "control", rename_all = "snake_case")]
 pub enum ExecControl {
-    /// The terminal has another size now.
+    /// The terminal has a new size.
     Resize(TerminalSize),
-    /// Send this signal, by its Linux number, to the program's process group.
+    /// Sends this signal, by its Linux number, to the program's process group.
     Signal {
-        /// 1 to 64.
+        /// Signal number, 1 to 64.
         signal: i32,
     },
     /// A message of a later generation.
@@ -179,30 +180,30 @@ pub enum ExecControl {
     Unknown,
 }
 
-/// How to end the guest.
+/// Options for ending the guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PowerOff {
-    /// How long the host waits for the guest's end, in milliseconds. Since generation 5.
+    /// Time that the host waits for the guest to end, in milliseconds. Since generation 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_ms: Option<u64>,
 }
 
-/// Files to be copied from the guest or into it.
+/// Files to copy from the guest or into it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyFiles {
-    /// Which way.
+    /// Direction of the copy.
     pub direction: CopyDirection,
-    /// The path in the guest, in bytes as its file system has it; a relative one is the user's home's.
+    /// Path in the guest, as the bytes of its file system; relative to the user's home.
     pub path: Vec<u8>,
-    /// Whether `path`, when it is a symbolic link, stands for what it leads to.
+    /// Whether to follow `path` if it is a symbolic link.
     #[serde(default)]
     pub follow: bool,
-    /// Who reads, or becomes the owner, by name or number; `None` is root.
+    /// User who reads or owns the files, by name or number; `None` is root.
     #[serde(default)]
     pub user: Option<String>,
 }
 
-/// Which way files are copied.
+/// Direction of a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CopyDirection {
@@ -212,32 +213,32 @@ pub enum CopyDirection {
     In,
 }
 
-/// A folder of the guest in which a workspace is or shall be, and what is to be done there.
+/// A directory in the guest for a workspace, and an action on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workspace {
-    /// The absolute path of the folder, in bytes as the guest's file system has it.
+    /// Absolute path of the directory, as the bytes of the guest's file system.
     pub path: Vec<u8>,
-    /// What to do.
+    /// The action.
     pub action: WorkspaceAction,
 }
 
-/// How an exec of the agent itself fails, by its exit status; they are Linux's error numbers. Any other is a failure of no
-/// particular kind.
+/// Exit statuses of an exec of the agent itself that fails; they are Linux's error numbers. Any other status is a
+/// failure of no particular kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum OwnFailure {
-    /// What it is about is not there.
+    /// The file or directory does not exist.
     NotFound = 2,
-    /// Somebody else is at it.
+    /// Another process is working on it.
     Busy = 16,
-    /// Something is there already.
+    /// The target already exists.
     Exists = 17,
     /// The disk is full.
     NoSpace = 28,
 }
 
 impl OwnFailure {
-    /// From an exit status.
+    /// Returns the failure with this exit status, if there is one.
     pub fn of(status: u8) -> Option<Self> {
         [Self::NotFound, Self::Busy, Self::Exists, Self::NoSpace]
             .into_iter()
@@ -245,26 +246,27 @@ impl OwnFailure {
     }
 }
 
-/// What can be done with a workspace.
+/// An action on a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkspaceAction {
-    /// Places the tree of `banger-files` on stdin where nothing is yet, and says on stdout when it was there (a time of
-    /// `banger-files`, 12 bytes): what has not changed since then is as it was sent.
+    /// Places the tree of `banger-files` from stdin at a path where nothing exists. Writes a time to stdout (a time
+    /// of `banger-files`, 12 bytes): files that have not changed since then are as sent.
     Place,
-    /// So for the changes of `banger-files` on stdin, to a workspace that is there.
+    /// Applies the changes of `banger-files` from stdin to an existing workspace. Writes a time as
+    /// [`Place`](Self::Place) does.
     Change,
-    /// Sends a listing of `banger-files` to stdout.
+    /// Writes a listing of `banger-files` to stdout.
     List,
-    /// Sends the files and links whose paths come on stdin, each ended by a zero byte, to stdout as a stream of
-    /// `banger-files`. What is not there is left out.
+    /// Writes files and links to stdout as a stream of `banger-files`. Reads their paths from stdin, each ended by a
+    /// zero byte. Missing paths are left out.
     Fetch,
 }
 
-/// Whose files SFTP is to be served of.
+/// The user of an SFTP session.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sftp {
-    /// Who, by name or number; `None` is root.
+    /// User by name or number; `None` is root.
     #[serde(default)]
     pub user: Option<String>,
 }
@@ -275,12 +277,12 @@ pub struct Sftp {
 pub enum Endpoint {
     /// TCP.
     Tcp {
-        /// An address or a name. To listen: `localhost` for loopback, nothing or `*` for everywhere.
+        /// An address or a name. To listen: `localhost` for loopback, empty or `*` for all addresses.
         host: String,
-        /// The port. To listen: 0 for any that is free.
+        /// The port. To listen: 0 for any free port.
         port: u16,
     },
-    /// A stream socket in the file system.
+    /// A Unix stream socket.
     Unix {
         /// Its path, in bytes.
         path: Vec<u8>,
@@ -290,9 +292,9 @@ pub enum Endpoint {
 /// A socket to connect to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connect {
-    /// Where.
+    /// Endpoint of the socket.
     pub to: Endpoint,
-    /// With whose rights, by name or number; `None` is root.
+    /// User with whose rights to connect, by name or number; `None` is root.
     #[serde(default)]
     pub user: Option<String>,
 }
@@ -300,101 +302,102 @@ pub struct Connect {
 /// A socket to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listen {
-    /// Where; `None` is a socket that nobody but the user can reach, in a folder of its own.
+    /// Endpoint of the socket; `None` is a socket in a private directory, which only the user can reach.
     #[serde(default)]
     pub at: Option<Endpoint>,
-    /// With whose rights, by name or number; `None` is root.
+    /// User with whose rights to listen, by name or number; `None` is root.
     #[serde(default)]
     pub user: Option<String>,
 }
 
-/// A caller to be taken.
+/// An incoming connection to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Take {
     /// Its number, from [`Reply::Called`].
     pub caller: u64,
 }
 
-/// What the agent answers.
+/// A reply of the agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum Reply {
     /// To a ping.
     Pong,
-    /// To configure: everything is in force.
+    /// To configure: everything is applied.
     Configured,
-    /// To exec: the program runs.
+    /// To exec: the program has started.
     Started {
         /// Its process id in the guest.
         pid: u32,
     },
-    /// During exec: the program has read this much more of its stdin; see [`STDIN_WINDOW`](crate::STDIN_WINDOW).
+    /// During exec: the program has read this many more bytes of its stdin; see
+    /// [`STDIN_WINDOW`](crate::STDIN_WINDOW).
     Taken {
-        /// Bytes.
+        /// Number of bytes.
         bytes: u32,
     },
-    /// To exec, last of all: the program ended, and all its output has been sent.
+    /// To exec, as the last reply: the program has ended, and all its output was sent.
     Exited {
-        /// How.
+        /// Exit status of the program.
         status: ExitStatus,
     },
     /// To inspect.
     Inspected(Inspection),
     /// To ports.
     Ports {
-        /// What listens, by port.
+        /// All listeners, sorted by port.
         listeners: Vec<Listener>,
     },
-    /// To connect and take: bytes go both ways now.
+    /// To connect and take: data can flow in both directions.
     Connected,
-    /// To connect and take, last of all: both ways have ended, and all that came has been sent.
+    /// To connect and take, as the last reply: both directions have ended, and all data was sent.
     Closed,
     /// To listen.
     Listening {
-        /// Where, with the port or path that was chosen.
+        /// Endpoint of the listener, with the port or path that was chosen.
         at: Endpoint,
     },
-    /// During listen: somebody waits to be taken.
+    /// During listen: a connection waits for the host to take it.
     Called {
-        /// The number to take it by.
+        /// Number of the connection, for [`Take`].
         caller: u64,
-        /// Where it calls from, if that has an address.
+        /// Address of the peer, if it has one.
         #[serde(default)]
         from: Option<SocketAddr>,
     },
-    /// To power off: file systems are synced, the guest is going down.
+    /// To power off: file systems are synced, the guest shuts down.
     PoweringOff,
-    /// In place of any other answer.
+    /// In place of any other reply.
     Failed {
-        /// For programs.
+        /// Kind of failure, for programs.
         kind: FailureKind,
-        /// For people: what failed and why.
+        /// Message for people: what failed and why.
         message: String,
     },
 }
 
-/// How a guest is doing, by its own account.
+/// State of the guest, as the agent reports it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Inspection {
-    /// Since when its kernel runs, in milliseconds.
+    /// Time since the guest's kernel started, in milliseconds.
     #[serde(default)]
     pub uptime_ms: u64,
-    /// Its clock, in nanoseconds since the Unix epoch.
+    /// The guest's clock, in nanoseconds since the Unix epoch.
     #[serde(default)]
     pub clock_ns: u64,
-    /// Programs that ran or wanted to, on average over the last minute.
+    /// Average number of running or waiting programs over the last minute.
     #[serde(default)]
     pub load: f64,
-    /// Memory in bytes.
+    /// Total memory in bytes.
     #[serde(default)]
     pub memory_total: u64,
-    /// Memory that programs could still have, in bytes.
+    /// Memory available to programs, in bytes.
     #[serde(default)]
     pub memory_available: u64,
     /// File systems of the VM's disks.
     #[serde(default)]
     pub disks: Vec<DiskUsage>,
-    /// Network interfaces, but for loopback.
+    /// Network interfaces, except loopback.
     #[serde(default)]
     pub interfaces: Vec<InterfaceUsage>,
 }
@@ -402,11 +405,11 @@ pub struct Inspection {
 /// A file system in the guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskUsage {
-    /// Where it is mounted: `/`, `/root`.
+    /// Mount point: `/`, `/root`.
     pub path: String,
     /// Its size in bytes.
     pub total: u64,
-    /// What can still be written, in bytes.
+    /// Free space for programs, in bytes.
     pub available: u64,
 }
 
@@ -421,12 +424,12 @@ pub struct InterfaceUsage {
     pub sent: u64,
 }
 
-/// A socket in the guest that others can reach.
+/// A listening socket in the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
-    /// What it speaks.
+    /// Transport protocol.
     pub protocol: Transport,
-    /// Where it listens; unspecified for everywhere.
+    /// Address at which it listens; unspecified for all addresses.
     pub address: IpAddr,
     /// Its port.
     pub port: u16,
@@ -436,7 +439,7 @@ pub struct Listener {
     /// That process's name.
     #[serde(default)]
     pub process: Option<String>,
-    /// Whether it answered when it was spoken to in HTTP.
+    /// Whether it responded to an HTTP request.
     #[serde(default)]
     pub http: bool,
 }
@@ -451,18 +454,18 @@ pub enum Transport {
     Udp,
 }
 
-/// How a program ended.
+/// Exit status of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExitStatus {
-    /// It exited with this status, 0 to 255.
+    /// The program exited with this code, 0 to 255.
     Code(u8),
-    /// This signal, by its Linux number, killed it.
+    /// A signal killed the program; its Linux number.
     Signal(i32),
 }
 
 impl ExitStatus {
-    /// The status as a shell gives it: 128 + n for signal n.
+    /// Returns the status as a shell reports it: 128 + n for signal n.
     pub fn shell_code(self) -> u8 {
         match self {
             Self::Code(code) => code,
@@ -475,15 +478,15 @@ impl ExitStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
-    /// There is no such program, user or folder.
+    /// The program, user or directory does not exist.
     NotFound,
-    /// It is there but may not be used so.
+    /// It exists, but its use is not permitted.
     NotPermitted,
-    /// The request makes no sense.
+    /// The request is invalid.
     Invalid,
     /// This agent does not know the request.
     Unsupported,
-    /// Anything else; the message says what.
+    /// Any other failure; see the message.
     #[serde(other)]
     Internal,
 }

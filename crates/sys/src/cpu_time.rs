@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// Returns the CPU time of the calling thread; what a guest has executed in its `KVM_RUN` is included.
+/// Returns the CPU time of the calling thread, including guest code run in its `KVM_RUN`.
 pub(crate) fn of_this_thread() -> Duration {
     duration(clock_gettime(ClockId::ThreadCPUTime))
 }
@@ -12,7 +12,7 @@ pub(crate) fn of_this_thread() -> Duration {
 /// Returns the CPU time of process `pid`, the sum of its threads.
 ///
 /// # Errors
-/// When there is no such process.
+/// Returns an error if there is no such process.
 pub fn process_cpu_time(pid: u32) -> io::Result<Duration> {
     let pid = i32::try_from(pid).map_err(io::Error::other)?;
     let mut clock = 0;
@@ -29,7 +29,7 @@ pub fn process_cpu_time(pid: u32) -> io::Result<Duration> {
     Ok(duration(Timespec { tv_sec: time.tv_sec, tv_nsec: time.tv_nsec }))
 }
 
-/// A clock's reading; the kernel returns no negative CPU time.
+/// Converts a clock's time; the kernel returns no negative CPU time.
 fn duration(time: Timespec) -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }

@@ -1,14 +1,14 @@
-//! ext4 while it is mounted.
+//! Operations on a mounted ext4 file system.
 
 use std::{io, os::fd::AsFd};
 
 use rustix::ioctl::{Setter, ioctl, opcode};
 
-/// Lets the mounted ext4 of which `folder` is the root grow to `blocks` blocks of its own. The kernel does it with the
-/// journal, so that a crash leaves the old size or the new; what has that size already stays as it is.
+/// Grows the mounted ext4 that has this root directory to `blocks` of its blocks. The kernel journals the change, so
+/// that a crash leaves the old size or the new. A file system of that size is not changed.
 ///
 /// # Errors
-/// When it is no ext4, or the device is smaller.
+/// Returns an error if it is not an ext4, or the device is smaller.
 pub fn grow_ext4(folder: impl AsFd, blocks: u64) -> io::Result<()> {
     // EXT4_IOC_RESIZE_FS of <linux/ext4.h>: _IOW('f', 16, __u64).
     const RESIZE: rustix::ioctl::Opcode = opcode::write::<u64>(b'f', 16);

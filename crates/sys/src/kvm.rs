@@ -1,9 +1,9 @@
-//! Whether KVM really runs a guest: a few instructions in long mode, through the kernel's interface.
+//! Tests whether KVM really runs a guest: a few instructions in long mode, through the kernel's interface.
 //!
-//! That `/dev/kvm` opens and makes a VM says little: where KVM is itself emulated, guests crawl, or die at
-//! `lock cmpxchg16b`, which every Linux kernel executes. So the probe executes a counted loop and that instruction.
-//! Its speed is CPU time: a busy host delays a guest, and only an emulated processor makes it cost more. `KVM_RUN` may
-//! hang beyond any signal: run this in a process of its own, and bound that process's CPU time.
+//! A `/dev/kvm` that opens and creates a VM proves little: where KVM itself is emulated, guests are very slow, or die
+//! at `lock cmpxchg16b`, which every Linux kernel executes. So the probe executes a counted loop and that
+//! instruction. It measures CPU time: a busy host delays a guest, but only an emulated processor raises its CPU time.
+//! `KVM_RUN` may hang beyond any signal: run this in a separate process, and limit that process's CPU time.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use crate::cpu_time;
 
-/// How a guest did.
+/// Outcome of the test guest.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum KvmOutcome {
-    /// The guest did everything, in this much CPU time.
+    /// The guest ran to its end, in this much CPU time.
     Ran(Duration),
     /// `/dev/kvm` could not be opened.
     CannotOpen(std::io::Error),
-    /// KVM would not make a VM.
+    /// KVM could not create a VM.
     CannotSetUp(std::io::Error),
-    /// The guest ended in some other way.
+    /// The guest ended in another way.
     Died(String),
 }
 
@@ -32,7 +32,7 @@ const PML4: usize = 0x1000;
 const PDPT: usize = 0x2000;
 const PD: usize = 0x3000;
 const CODE: usize = 0x8000;
-/// 16 bytes, aligned, for `cmpxchg16b`.
+/// Operand of `cmpxchg16b`: 16 bytes, aligned.
 const DATA: usize = 0x9000;
 
 /// 64-bit code: count 100 000 down, exchange 16 bytes of zeroes for a one, halt.
@@ -50,7 +50,7 @@ const GUEST: [u8; 28] = [
     0xf4,                               // hlt
 ];
 
-/// Runs the guest.
+/// Runs the test guest.
 pub fn probe() -> KvmOutcome {
     let kvm = match Kvm::new() {
         Ok(kvm) => kvm,
@@ -158,8 +158,8 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, of that length, and used by nobody after its owner has gone. Failure would only
-        // leak it, in a process that is about to end.
+        // SAFETY: the mapping is ours, of that length, and unused after its owner is dropped. Failure would only leak
+        // it, in a process that is about to end.
         let _ = unsafe { munmap(self.address.cast(), MEMORY) };
     }
 }

@@ -1,4 +1,4 @@
-//! Kernel interfaces: the one crate with unsafe code. A file for each topic; each function is safe to call.
+//! Safe functions for kernel interfaces: the one crate with unsafe code. One file for each topic.
 #![allow(unsafe_code)]
 
 mod cpu_time;

@@ -1,4 +1,4 @@
-//! A program that leads a session of its own, as a user of its own.
+//! Starts a program in a new session, as a given user.
 
 use std::{io, os::unix::process::CommandExt, process::Command};
 
@@ -8,19 +8,19 @@ use rustix::{
     thread::{set_thread_gid, set_thread_groups, set_thread_uid},
 };
 
-/// Whom a program runs as.
+/// User and groups of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// User number.
+    /// User id.
     pub uid: u32,
-    /// Number of the user's own group.
+    /// Id of the user's primary group.
     pub gid: u32,
-    /// Numbers of all other groups of the user.
+    /// Ids of the supplementary groups, which may include `gid`.
     pub groups: Vec<u32>,
 }
 
-/// Makes the program of `command` lead a new session, and so a process group of its own, as `credentials`; with
-/// `terminal`, its standard input becomes the session's terminal. What fails then is the error of its spawn.
+/// Makes the program of `command` lead a new session and process group, as `credentials`. With `terminal`, its
+/// standard input becomes the session's terminal. The spawn returns errors of these steps.
 pub fn lead_session(command: &mut Command, credentials: Credentials, terminal: bool) {
     let groups: Vec<Gid> = credentials.groups.iter().copied().map(Gid::from_raw).collect();
     let (uid, gid) = (Uid::from_raw(credentials.uid), Gid::from_raw(credentials.gid));

@@ -1,8 +1,8 @@
-//! Signals by their numbers, the real-time ones too.
+//! Converts signal numbers, including those of real-time signals.
 
 use rustix::process::Signal;
 
-/// The signal of this Linux number: 1 to 31, and 34 to 64; the C library keeps 32 and 33 to itself.
+/// Returns the signal with this Linux number: 1 to 31, and 34 to 64; the C library reserves 32 and 33.
 pub fn signal_of(number: i32) -> Option<Signal> {
     match number {
         1..=31 => Signal::from_named_raw(number),

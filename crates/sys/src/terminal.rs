@@ -1,4 +1,4 @@
-//! A pseudo-terminal: what a terminal's program would be on the other side of.
+//! Pseudo-terminals for programs.
 
 use std::{
     io,
@@ -14,21 +14,21 @@ use rustix::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd};
 
-/// The side of a new pseudo-terminal that programs run on.
+/// The side of a pseudo-terminal that programs use.
 pub type TerminalSide = OwnedFd;
 
-/// The controlling side of a pseudo-terminal. Reading ends when no program has the other side open any more.
+/// The controlling side of a pseudo-terminal. Reads end once no program has the other side open.
 #[derive(Debug)]
 pub struct Terminal(AsyncFd<OwnedFd>);
 
 impl Terminal {
-    /// Opens a pseudo-terminal of this size, and returns the side for its program too.
+    /// Opens a pseudo-terminal of this size, and returns it with the side for its program.
     ///
     /// # Errors
-    /// When there is no `devpts`, or there are too many.
+    /// Returns an error if there is no `devpts`, or too many pseudo-terminals are open.
     ///
     /// # Panics
-    /// Outside a tokio runtime.
+    /// Panics outside a tokio runtime.
     pub fn open(rows: u16, cols: u16) -> io::Result<(Self, TerminalSide)> {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let ours = openpt(flags)?;
@@ -44,25 +44,25 @@ impl Terminal {
         Ok((terminal, theirs))
     }
 
-    /// Gives it another size; its foreground program is told.
+    /// Sets the terminal's size; the kernel notifies its foreground program.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Returns an error if the kernel refuses.
     pub fn resize(&self, rows: u16, cols: u16) -> io::Result<()> {
         let size = Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
         Ok(tcsetwinsize(self.0.get_ref(), size)?)
     }
 
-    /// Reads what is there, without waiting.
+    /// Reads available data, without waiting.
     ///
     /// # Errors
-    /// `WouldBlock` when there is nothing now.
+    /// Returns `WouldBlock` if no data is available.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         end_of_file(rustix::io::read(self.0.get_ref(), buffer))
     }
 }
 
-/// Linux tells by `EIO` that no program has the other side open (tty_ldisc, `n_tty_read`).
+/// Converts `EIO`: Linux returns it when no program has the other side open (tty_ldisc, `n_tty_read`).
 fn end_of_file(read: rustix::io::Result<usize>) -> io::Result<usize> {
     match read {
         Err(Errno::IO) => Ok(0),

@@ -1,4 +1,4 @@
-//! A file descriptor that the async runtime watches for being readable: pidfds, inotify.
+//! A file descriptor whose readability the async runtime watches: pidfds, inotify.
 
 use std::{
     io,
@@ -10,7 +10,7 @@ use tokio::io::{
     unix::{AsyncFd, AsyncFdReadyGuard},
 };
 
-/// An owned descriptor, watched for being readable. It cannot be taken out or replaced while it is watched.
+/// An owned descriptor, watched for readability. It cannot be moved out or replaced.
 #[derive(Debug)]
 pub struct Watched(AsyncFd<OwnedFd>);
 
@@ -18,10 +18,10 @@ impl Watched {
     /// Watches `fd`.
     ///
     /// # Errors
-    /// When it is of a kind that epoll refuses, such as a regular file.
+    /// Returns an error if epoll refuses its kind, such as a regular file.
     ///
     /// # Panics
-    /// Outside a tokio runtime.
+    /// Panics outside a tokio runtime.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         // SAFETY: an `OwnedFd` is open and the same until it is dropped, and this type never lets it be replaced: it
         // hands out no `&mut OwnedFd`.
@@ -29,10 +29,10 @@ impl Watched {
         Ok(Self(watched?))
     }
 
-    /// Waits until it is readable. It stays so until the guard clears it.
+    /// Waits until the descriptor is readable. It stays so until the guard clears it.
     ///
     /// # Errors
-    /// When the runtime is going down.
+    /// Returns an error if the runtime is shutting down.
     pub async fn readable(&self) -> io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
         self.0.readable().await
     }

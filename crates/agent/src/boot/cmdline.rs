@@ -1,5 +1,5 @@
-//! The agent's own words on the kernel's command line: `banger.root=overlay|plain`, `banger.work=0|1`
-//! and `banger.ready=PORT`.
+//! The agent's parameters on the kernel command line: `banger.root=overlay|plain`, `banger.work=0|1` and
+//! `banger.ready=PORT`.
 
 use std::fs;
 
@@ -7,22 +7,22 @@ use banger_proto::READY_PORT;
 
 use super::error::{BootError, failed};
 
-/// How the root file system is made of disks.
+/// Layout of the root file system on the disks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RootKind {
-    /// The first disk, read-only, under what is written to the second.
+    /// The first disk is the read-only lower layer, the second the upper layer.
     Overlay,
-    /// The first disk as it is.
+    /// The first disk is mounted directly, writable.
     Plain,
 }
 
-/// What the host wants.
+/// The host's parameters for this boot.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct CmdLine {
     pub(super) root: RootKind,
-    /// Whether the next disk is to be mounted at `/root`.
+    /// Whether to mount the next disk at `/root`.
     pub(super) work: bool,
-    /// The port of the host to dial when the guest is up.
+    /// Vsock port on the host that the agent dials when the guest is up.
     pub(super) ready_port: u32,
 }
 

@@ -13,10 +13,10 @@ use rustix::{
 
 use super::error::{BootError, failed};
 
-/// How long the kernel may take to find a disk after its driver has been loaded; the host bounds the whole boot.
+/// Timeout for a disk to appear after its driver is loaded. The host limits the duration of the whole boot.
 const APPEARS: Duration = Duration::from_secs(60);
 
-/// `/dev/vda`, `/dev/vdb`, …
+/// The disks `/dev/vda`, `/dev/vdb`, …
 #[derive(Debug)]
 pub(super) struct Disks(std::ops::RangeInclusive<char>);
 
@@ -25,7 +25,7 @@ impl Disks {
         Self('a'..='z')
     }
 
-    /// The next disk, once the kernel has found it.
+    /// Waits for the next disk and returns its path.
     pub(super) fn next(&mut self) -> Result<PathBuf, BootError> {
         let letter = self.0.next().unwrap_or('z');
         let path = PathBuf::from(format!("/dev/vd{letter}"));

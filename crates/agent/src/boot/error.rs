@@ -1,8 +1,8 @@
-//! Why a guest cannot come up.
+//! Errors of the boot.
 
 use std::{io, path::PathBuf};
 
-/// One step of the boot that failed.
+/// A boot step that failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BootError {
     #[error("cannot {action} {}: {source}", path.display())]
@@ -13,7 +13,7 @@ pub(super) enum BootError {
     CmdLine(String),
 }
 
-/// For `map_err`: what was being done to which path.
+/// For `map_err`: adds the action and the path to an I/O error.
 pub(super) fn failed<E: Into<io::Error>>(
     action: &'static str,
     path: impl Into<PathBuf>,

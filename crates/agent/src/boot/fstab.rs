@@ -1,8 +1,7 @@
-//! An `/etc/fstab` that was written for another machine: an image may be made of one.
+//! Adapts the image's `/etc/fstab`, which may have been written for another machine.
 //!
-//! Its disks are not here, and systemd waits for them and then gives up on the boot, as other inits do. The VM's own disks
-//! are mounted by now, so that a line is left out, as a comment, if the boot would need a disk for it that is not there.
-//! What may be missing by its own words (`nofail`, `noauto`) stays.
+//! systemd waits for missing disks and then aborts the boot; other inits do so too. The VM's own disks are mounted by
+//! now, so the agent comments out the lines that need a missing disk. It keeps lines with `nofail` or `noauto`.
 
 use std::{io, path::Path};
 
@@ -10,13 +9,13 @@ use crate::configure::files::{place, read};
 
 const FSTAB: &str = "etc/fstab";
 
-/// What stands before a line that is left out.
+/// Prefix of a line that is commented out.
 const LEFT_OUT: &str = "# not in this VM (add nofail to have it tried): ";
 
-/// How a disk is named by what is on it: udev finds it, or nobody.
+/// Tags that name a disk by its content. Such a disk counts as missing: only udev resolves tags.
 const BY_CONTENT: [&str; 4] = ["UUID=", "LABEL=", "PARTUUID=", "PARTLABEL="];
 
-/// Leaves out what needs disks that are not there.
+/// Comments out the lines that need missing disks.
 pub(super) fn leave_out_missing(root: &Path) -> io::Result<()> {
     let path = root.join(FSTAB);
     let Some(old) = read(&path)? else { return Ok(()) };
@@ -35,7 +34,7 @@ fn without_missing(fstab: &[u8], is_there: impl Fn(&str) -> bool) -> Vec<u8> {
     new
 }
 
-/// fstab(5): device, folder, type, options.
+/// Returns whether a line needs a missing disk. Fields by fstab(5): device, mount point, type, options.
 fn needs_missing(line: &str, is_there: impl Fn(&str) -> bool) -> bool {
     let mut fields = line.split_whitespace();
     let device = fields.next().filter(|device| !device.starts_with('#')).unwrap_or_default();

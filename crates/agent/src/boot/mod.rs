@@ -1,4 +1,4 @@
-//! From the kernel's first program to a guest that can be talked to: modules, root, work disk, and PID 1's hand-over.
+//! Boots the guest as PID 1: modules, root, work disk, and the start of the image's init.
 
 mod cmdline;
 mod disks;
@@ -30,11 +30,11 @@ use crate::{
     vsock,
 };
 
-/// Descriptors that a program may ask for at most; systemd's figure.
+/// Hard limit of open descriptors for programs; systemd's value.
 const DESCRIPTORS: u64 = 512 << 10;
 
-/// The whole life of PID 1, until it is the image's init or the guest ends. A boot that fails resets the machine, which
-/// ends the VMM; the console has the reason.
+/// Runs PID 1 until it becomes the image's init or the guest ends. If the boot fails, it prints the reason on the
+/// console and resets the machine, which ends the VMM.
 pub(crate) fn boot() -> ExitCode {
     let mut booted = Booted::default();
     booted.mark("init");
@@ -61,7 +61,7 @@ fn bring_up(booted: &mut Booted) -> Result<root::Root, BootError> {
         root::place_at_home(&work)?;
         booted.mark("work_disk");
     }
-    // Before the image's init starts anything; a guest without is of no less use.
+    // Done before the image's init starts anything. Failures here do not stop the boot.
     if let Err(error) = sshd::restrict(Path::new("/")) {
         say(&format!("sshd is as it is configured: {error}"));
     }
@@ -74,7 +74,7 @@ fn bring_up(booted: &mut Booted) -> Result<root::Root, BootError> {
     Ok(root)
 }
 
-/// Gives PID 1 to the image's init, with the agent as its child; or stays PID 1, and serves.
+/// Turns PID 1 into the image's init, with the agent as its child. Without an init, PID 1 itself serves the host.
 fn hand_over(mut booted: Booted, root: root::Root) {
     if let Some(init) = init::find(Path::new("/")) {
         booted.init = Some(init.to_owned());
@@ -86,7 +86,7 @@ fn hand_over(mut booted: Booted, root: root::Root) {
         say(&format!("cannot run {init}, and go on without: {error}"));
         booted.init = None;
         if let Ok((mut agent, mut tell)) = beside {
-            // One that has ended needs no telling.
+            // Fails if the agent has ended.
             let _ = tell.write_all(&[0]);
             let _ = agent.wait();
         }
@@ -99,17 +99,17 @@ fn hand_over(mut booted: Booted, root: root::Root) {
     vsock::run(booted, Power::Own(Rc::new(root.mounted)));
 }
 
-/// Starts the agent that is to go on when this process has become the init. It is told otherwise through the pipe, whose
-/// end here is closed by the becoming.
+/// Starts the agent that serves while this process becomes the init. A successful exec closes this end of the pipe; a
+/// byte in the pipe reports a failed one.
 fn serve_beside_init(booted: &Booted) -> io::Result<(Child, PipeWriter)> {
     let (told, tell) = io::pipe()?;
     let mut agent = Command::new("/proc/self/exe");
-    // systemd leaves a process with such a name alone until the very end (its "Root storage daemons" page).
+    // systemd does not kill a process with such a name until the very end (its "Root storage daemons" page).
     agent.arg0("@banger-agent").arg("serve").arg(serde_json::to_string(booted)?).process_group(0);
     Ok((agent.stdin(told).spawn()?, tell))
 }
 
-/// Waits until PID 1 is the image's init. False when it could not be run.
+/// Waits until PID 1 is the image's init. Returns false if the init cannot be run.
 pub(crate) fn init_runs() -> bool {
     io::stdin().read(&mut [0]).is_ok_and(|told| told == 0)
 }

@@ -1,4 +1,4 @@
-//! The kernel's own file systems, in the initrd and where there is no init to mount them.
+//! Mounts the kernel's file systems, in the initrd and in guests without an init.
 
 use std::{
     fs::{self, Permissions},
@@ -17,7 +17,7 @@ use crate::console::say;
 
 const NO_PROGRAMS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
-/// What the boot itself needs; the new root takes them over.
+/// Mounts `/dev`, `/proc` and `/sys` for the boot; the new root receives them later.
 pub(super) fn kernel_file_systems() -> Result<(), BootError> {
     for (kind, path, flags) in [
         ("devtmpfs", "/dev", MountFlags::NOSUID),
@@ -25,7 +25,7 @@ pub(super) fn kernel_file_systems() -> Result<(), BootError> {
         ("sysfs", "/sys", NO_PROGRAMS),
     ] {
         match mount(kind, path, kind, flags, None) {
-            // The kernel mounts devtmpfs itself where it is built so.
+            // Some kernels mount devtmpfs themselves.
             Ok(()) | Err(Errno::BUSY) => {}
             Err(error) => return Err(failed("mount", path)(error)),
         }
@@ -33,7 +33,8 @@ pub(super) fn kernel_file_systems() -> Result<(), BootError> {
     Ok(())
 }
 
-/// Terminals, shared memory, a process's own descriptors, a place for temporary files: wanted before the init comes to it, and taken over by every init as they are.
+/// Sets up terminals, shared memory, a process's own descriptors and `/tmp`. Programs need them before the init
+/// mounts them, and every init keeps existing ones.
 pub(super) fn for_every_root() -> Result<(), BootError> {
     for (path, kind, flags, options) in [
         ("/dev/pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, c"gid=5,mode=620,ptmxmode=666"),
@@ -60,14 +61,14 @@ pub(super) fn for_every_root() -> Result<(), BootError> {
     Ok(())
 }
 
-/// The rest of what an init does, as far as programs rely on it. Nothing of it keeps a guest from being of use.
+/// Mounts the other file systems that an init mounts and programs need. Failures are only logged.
 pub(super) fn for_no_init() {
     let unmountable = |path: &str, error: io::Error| say(&format!("cannot mount {path}: {error}"));
     for (path, kind, flags, options) in [
         ("/run", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=755")),
         ("/sys/fs/cgroup", "cgroup2", NO_PROGRAMS, None),
     ] {
-        // An image may lack the folder; sysfs has its own.
+        // An image may lack `/run`; sysfs provides `/sys/fs/cgroup`.
         let made = fs::create_dir_all(path).map_err(|error| unmountable(path, error));
         if made.is_ok()
             && let Err(error) = mount(kind, path, kind, flags, options)

@@ -1,4 +1,4 @@
-//! The root file system: put together in the initrd, then entered.
+//! Assembles the root file system in the initrd and enters it.
 
 use std::{
     fs::{self, File},
@@ -30,13 +30,13 @@ const UPPER: &str = "/banger/upper";
 const WORK: &str = "/banger/work";
 const HOME: &str = "/root";
 
-/// The root file system, and every disk that was mounted for it to be written to, the last mounted first.
+/// The root file system, with a descriptor of each writable mount, the last mounted first.
 #[derive(Debug)]
 pub(super) struct Root {
     pub(super) mounted: Vec<OwnedFd>,
 }
 
-/// Puts the root together at `/new`.
+/// Assembles the root at `/new`.
 pub(super) fn mount(kind: RootKind, disks: &mut Disks) -> Result<Root, BootError> {
     let mut root = Root { mounted: Vec::new() };
     match kind {
@@ -49,10 +49,10 @@ pub(super) fn mount(kind: RootKind, disks: &mut Disks) -> Result<Root, BootError
             let [upper, work] = ["upper", "work"].map(|name| format!("{UPPER}/{name}"));
             make(&upper)?;
             make(&work)?;
-            // The upper folder becomes the root's own: it must be as open as a root is.
+            // The upper directory becomes the root directory, so it needs a root directory's permissions.
             fs::set_permissions(&upper, fs::Permissions::from_mode(0o755)).map_err(failed("open", &upper))?;
             make(NEW)?;
-            // However the kernel was configured: what `image commit` reads has each name's content in one place.
+            // Set explicitly, whatever the kernel's defaults: `image commit` needs each name's content in one place.
             let plain = "redirect_dir=off,metacopy=off,index=off";
             let options = format!("lowerdir={BASE},upperdir={upper},workdir={work},{plain}\0");
             let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes()).unwrap_or(c"");
@@ -68,25 +68,25 @@ impl Root {
     /// Mounts the work disk, for [`place_at_home`].
     pub(super) fn mount_work_disk(&mut self, disk: &Path) -> Result<OwnedFd, BootError> {
         self.mount_disk(disk, WORK)?;
-        // A disk that has not grown is of no less use.
+        // The work disk is usable even if its file system cannot grow.
         if let Err(error) = fill(disk, WORK) {
             say(&format!("the work disk's file system does not grow with it: {error}"));
         }
         Ok(File::open(WORK).map_err(failed("open", WORK))?.into())
     }
 
-    /// Makes it the root of everything. The initrd's files go: they are memory.
+    /// Makes this the root of the system. Removes the initrd's modules, which occupy memory.
     pub(super) fn enter(&self) -> Result<(), BootError> {
         for name in ["dev", "proc", "sys"] {
             let (from, to) = (format!("/{name}"), format!("{NEW}/{name}"));
-            // A link would lead out of the new root.
+            // A symbolic link would lead out of the new root.
             let there = fs::symlink_metadata(&to).is_ok_and(|meta| meta.is_dir());
             if !there {
                 make_in_place(&to)?;
             }
             mount_move(&from, &to).map_err(failed("move to", to))?;
         }
-        // Only what lies on the initrd itself: the rest of the folder has disks mounted on it.
+        // Removes only files of the initrd itself: the rest of `/banger` has disks mounted on it.
         let modules = "/banger/modules.d";
         fs::remove_dir_all(modules).map_err(failed("remove", modules))?;
         chdir(NEW).map_err(failed("enter", NEW))?;
@@ -102,16 +102,16 @@ impl Root {
         self.keep(at)
     }
 
-    /// Keeps a way to a mounted file system, for the time when it is closed.
+    /// Keeps a descriptor of a mount, so that the power-off can remount it read-only.
     fn keep(&mut self, at: &str) -> Result<(), BootError> {
         self.mounted.insert(0, File::open(at).map_err(failed("open", at))?.into());
         Ok(())
     }
 }
 
-/// Mounts the disk `work` at the root user's home. A fresh one gets what the image has there.
+/// Mounts the work disk at the root user's home. Copies the image's files there to a fresh disk.
 pub(super) fn place_at_home(work: &OwnedFd) -> Result<(), BootError> {
-    // Only in the entered root do the image's links lead where they are to.
+    // The image's symbolic links resolve correctly only in the entered root.
     if !Path::new(HOME).is_dir() {
         make_in_place(HOME)?;
     }
@@ -126,14 +126,14 @@ fn mount_ext4(disk: &Path, at: &str, flags: MountFlags) -> Result<(), BootError>
         .map_err(failed("mount the disk", disk))
 }
 
-/// Lets the file system on `disk`, mounted at `at`, take all of it: the disk may have been made larger.
+/// Grows the file system on `disk`, mounted at `at`, to the disk's size. The disk may have been enlarged.
 fn fill(disk: &Path, at: &str) -> io::Result<()> {
     let mut disk = File::open(disk)?;
     let size = disk.seek(SeekFrom::End(0))?;
     let root = File::open(at)?;
     let blocks = size / rustix::fs::fstatvfs(&root)?.f_frsize.max(1);
-    // The superblock's own count, its low half (ext4's disk layout: 1 KiB in, field 2): the kernel says a line of every
-    // growth, of none too.
+    // The low half of the superblock's block count (ext4's disk layout: 1 KiB in, field 2). Without this check the
+    // kernel logs a line even if nothing grows.
     let mut count = [0; 4];
     disk.read_exact_at(&mut count, 1024 + 4)?;
     if u64::from(u32::from_le_bytes(count)) < blocks { grow_ext4(root, blocks) } else { Ok(()) }
@@ -143,7 +143,7 @@ fn make(path: &str) -> Result<(), BootError> {
     fs::create_dir_all(path).map_err(failed("make", path))
 }
 
-/// Makes a folder in place of what may be there and leads to none: a file, or a link to nowhere.
+/// Creates a directory, replacing a file or a dangling link at `path`.
 fn make_in_place(path: &str) -> Result<(), BootError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("replace", path)(error)),

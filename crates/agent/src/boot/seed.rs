@@ -1,7 +1,7 @@
-//! A fresh work disk gets what the image has in its root user's home.
+//! Copies the image's files in the root user's home to a fresh work disk.
 //!
-//! It is fresh while it holds nothing but `lost+found`, which goes when it is seeded. The copy is made in a folder of
-//! its own first, so that one cut short is made again, and nothing of the user's is ever written over.
+//! A disk is fresh while it holds only `lost+found`, which seeding removes. The copy is made in a separate directory
+//! first, so that an interrupted copy is repeated and the user's files are never overwritten.
 
 use std::{
     fs, io,
@@ -14,7 +14,7 @@ use super::error::{BootError, failed};
 const SEEDING: &str = ".banger-seeding";
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// Copies `home` to the work disk mounted at `disk`, if that is fresh.
+/// Copies `home` to the work disk mounted at `disk`, if the disk is fresh.
 pub(super) fn seed(home: &Path, disk: &Path) -> Result<(), BootError> {
     let copy = disk.join(SEEDING);
     if copy.exists() {
@@ -37,7 +37,7 @@ fn is_fresh(disk: &Path) -> io::Result<bool> {
     Ok(names == [LOST_AND_FOUND])
 }
 
-/// Moves what is in `copy` to `disk`; what an interrupted seeding has moved already stays.
+/// Moves the entries of `copy` to `disk`; keeps entries that an interrupted seeding has already moved.
 fn publish(copy: &Path, disk: &Path) -> io::Result<()> {
     for entry in fs::read_dir(copy)? {
         let entry = entry?;
@@ -49,7 +49,7 @@ fn publish(copy: &Path, disk: &Path) -> io::Result<()> {
     fs::remove_dir_all(copy)
 }
 
-/// Copies files, folders and links with their owners and modes; sockets and devices have no place in a home.
+/// Copies files, directories and links with their owners and modes; skips sockets and devices.
 fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;

@@ -1,4 +1,4 @@
-//! The files that tell names, `/etc/hosts` and its like; and how a file of the guest's is given what is to be in it.
+//! Content of `/etc/hosts`, and helpers that read and atomically replace the guest's files.
 
 use std::{
     collections::BTreeMap,
@@ -13,11 +13,11 @@ use rustix::process::{getegid, geteuid};
 const BEGIN: &str = "# banger: begin";
 const END: &str = "# banger: end";
 
-/// Most bytes of a file that is read to be changed.
+/// Maximum size of a file that is read in order to change it, in bytes.
 const LONGEST: u64 = 1 << 20;
 
-/// `old` with the lines between banger's marks made anew; everything else stays as it is. A file that had no name for
-/// the guest itself gets one.
+/// Returns `old` with the lines between banger's markers replaced; all other lines are kept. Adds `localhost` if the
+/// file does not have it.
 pub(super) fn hosts(old: &str, hostname: Option<&str>, more: &BTreeMap<String, Vec<String>>) -> String {
     let mut lines: Vec<String> = Vec::new();
     let mut inside = false;
@@ -33,14 +33,14 @@ pub(super) fn hosts(old: &str, hostname: Option<&str>, more: &BTreeMap<String, V
     if !lines.iter().any(|line| line.starts_with("127.0.0.1") && line.contains("localhost")) {
         lines.push("127.0.0.1 localhost".to_owned());
     }
-    // Debian's way (its reference, 5.1.1): the host's own name has an address even without a network.
+    // As in Debian (its reference, 5.1.1): the guest's own name has an address even without a network.
     lines.extend(hostname.map(|name| format!("127.0.1.1 {name}")));
     lines.extend(more.iter().map(|(address, names)| format!("{address} {}", names.join(" "))));
     lines.push(END.to_owned());
     lines.join("\n") + "\n"
 }
 
-/// Gives `path` this content, at once and whole. A link, such as systemd-resolved's, is replaced by a file.
+/// Replaces the content of `path` atomically. A link, such as systemd-resolved's, is replaced by a file.
 pub(super) fn replace(path: &str, content: &str) -> io::Result<()> {
     let path = Path::new(path);
     let is_link = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
@@ -55,7 +55,7 @@ pub(super) fn replace(path: &str, content: &str) -> io::Result<()> {
     fs::rename(partial, path)
 }
 
-/// What is in the file at `path`; `None` when nothing is there.
+/// Returns the content of the file at `path`, or `None` if it does not exist.
 pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.is_file() => Err(not("a file", path)),
@@ -66,8 +66,8 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Gives the file at `path` this content, at once and whole, unless it has it; and makes it root's, with these permissions:
-/// by default those that it has, else 0644.
+/// Writes `content` to `path` atomically, unless it is unchanged. Sets root as the owner, and these permissions: by
+/// default the file's own, or 0644 for a new file.
 pub(crate) fn place(path: &Path, content: &[u8], mode: Option<u32>) -> io::Result<()> {
     let there = read(path)?;
     let mode = match (mode, &there) {
@@ -77,21 +77,21 @@ pub(crate) fn place(path: &Path, content: &[u8], mode: Option<u32>) -> io::Resul
     };
     if there.is_none_or(|old| old != content) {
         let partial = path.with_extension("banger-new");
-        // What one that was killed has left.
+        // Left by a process that was killed.
         let _ = fs::remove_file(&partial);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
         file.write_all(content)?;
         file.set_permissions(Permissions::from_mode(mode))?;
-        // Not synced: over an old file, ext4 writes what is in it before the name.
+        // Not synced: when a rename replaces a file, ext4 writes the new data before the name.
         fs::rename(partial, path)?;
     }
     own(path, mode)
 }
 
-/// Makes what is at `path` root's, with these permissions.
+/// Sets root as the owner of `path`, and these permissions.
 pub(super) fn own(path: &Path, mode: u32) -> io::Result<()> {
     let meta = fs::symlink_metadata(path)?;
-    // Whose this process is, is root.
+    // The agent runs as root; a test runs as its user.
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
     if meta.uid() != user {
         lchown(path, Some(user), Some(group))?;
@@ -102,7 +102,7 @@ pub(super) fn own(path: &Path, mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// What is at `path` is none.
+/// Returns the error that `path` is not `what`.
 pub(super) fn not(what: &str, path: &Path) -> io::Error {
     io::Error::other(format!("{} is not {what}", path.display()))
 }

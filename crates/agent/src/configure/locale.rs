@@ -1,33 +1,33 @@
-//! The guest's locale: its user's, where the image knows it. One that is not known has programs complain at every turn.
+//! Sets the guest's locale to the user's, if the image has it. Many programs print warnings if a locale is unknown.
 
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
 use super::files::{place, read};
 
-/// Where a system's own locale is told: Debian's place, and everybody else's.
+/// Files that set the system's locale: Debian's, and that of all other distributions.
 const PLACES: [&str; 2] = ["etc/default/locale", "etc/locale.conf"];
 
 const KNOWN: &str = "usr/lib/locale";
 const ARCHIVE: &str = "usr/lib/locale/locale-archive";
 
-/// glibc's `locarchive.h`: how an archive begins, and where in its head offset and length of its names are.
+/// Start of a locale archive, and header positions of its names' offset and length (glibc's `locarchive.h`).
 const MAGIC: u32 = 0xde02_0109;
 const NAMES: [usize; 2] = [20, 24];
 
-/// Most bytes of names: all of glibc's have some 20 KiB.
+/// Maximum size of the names, in bytes: all of glibc's have about 20 KiB.
 const NAMES_MAX: usize = 1 << 20;
 
-/// musl knows no other, and needs no file for it.
+/// musl's dynamic linker. musl has only C.UTF-8, and needs no file for it.
 const MUSL: &str = "lib/ld-musl-x86_64.so.1";
 
-/// What every system with a current C library has.
+/// The locale of every system with a current C library.
 const UTF8: &str = "C.UTF-8";
 
-/// Before a value that banger has set: with another value, it is not banger's any more.
+/// Prefix of a comment that repeats the value banger has set. A different value is not banger's.
 const MARK: &str = "# banger: ";
 const LANG: &str = "LANG=";
 
-/// Makes `name` the locale of the system at `root`, if that knows it and has none of its own.
+/// Sets locale `name` in the system at `root`, unless it is unknown or another is configured.
 pub(super) fn set(root: &Path, name: &str) -> io::Result<()> {
     if !is_known(root, name) {
         return Ok(());
@@ -46,12 +46,12 @@ pub(super) fn set(root: &Path, name: &str) -> io::Result<()> {
     place(&path, new.as_bytes(), None)
 }
 
-/// What a session in the system at `root` has as `LANG`, if anything.
+/// Returns `LANG` for a session in the system at `root`, if there is a known locale.
 pub(crate) fn of_session(root: &Path) -> Option<String> {
     own(root).into_iter().chain([UTF8.to_owned()]).find(|name| is_known(root, name))
 }
 
-/// What the system says itself.
+/// Returns the locale that the system itself configures.
 fn own(root: &Path) -> Option<String> {
     PLACES.into_iter().find_map(|place| {
         let text = String::from_utf8(read(&root.join(place)).ok()??).ok()?;
@@ -71,13 +71,13 @@ fn is_known(root: &Path, name: &str) -> bool {
         || has_name(&root.join(ARCHIVE), &normal).unwrap_or(false)
 }
 
-/// Whether `name` stays where locales are, and is nothing but a name.
+/// Returns whether `name` is a plain file name, which cannot lead out of the locale directory.
 fn is_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-@".contains(&byte);
     name.starts_with(|first: char| first.is_ascii_alphabetic()) && name.len() < 64 && name.bytes().all(plain)
 }
 
-/// `name` as glibc writes it, with its character set in small letters and digits only: `de_DE.utf8`.
+/// Returns `name` as glibc normalises it: the character set in lower-case letters and digits, as in `de_DE.utf8`.
 fn normal(name: &str) -> String {
     let Some((language, rest)) = name.split_once('.') else { return name.to_owned() };
     let (charset, modifier) = rest.split_at(rest.find('@').unwrap_or(rest.len()));
@@ -87,7 +87,7 @@ fn normal(name: &str) -> String {
     format!("{language}.{iso}{charset}{modifier}")
 }
 
-/// Whether `name` is among the names of glibc's archive of locales.
+/// Returns whether `name` is in glibc's locale archive.
 fn has_name(archive: &Path, name: &str) -> io::Result<bool> {
     let archive = File::open(archive)?;
     let mut head = [0; 32];
@@ -113,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    /// A system that knows C.UTF-8 and `de_DE.UTF-8`, and has these files.
+    /// Creates a system that has C.UTF-8, `de_DE.UTF-8`, and these files.
     fn system(files: &[(&str, &str)]) -> TempDir {
         let root = tempfile::tempdir().unwrap();
         for folder in ["usr/lib/locale/C.utf8", "usr/lib/locale/de_DE.utf8", "etc/default"] {

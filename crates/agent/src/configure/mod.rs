@@ -1,4 +1,5 @@
-//! A guest's identity: names, network, clock, time zone, locale, variables, who gets in. The same message twice changes nothing the second time.
+//! Applies a guest's identity: names, network, clock, time zone, locale, variables, authorized keys. Applying the
+//! same message twice changes nothing the second time.
 
 pub(crate) mod files;
 pub(crate) mod locale;
@@ -18,7 +19,7 @@ use rustix::{
 
 use crate::{console::say, failure::Failure};
 
-/// Puts `wanted` in force.
+/// Applies `wanted`.
 pub(crate) fn configure(wanted: &Configure) -> Result<(), Failure> {
     if let Some(nanoseconds) = wanted.clock_ns {
         let (tv_sec, tv_nsec) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
@@ -45,7 +46,7 @@ pub(crate) fn configure(wanted: &Configure) -> Result<(), Failure> {
     if let Some(name) = &wanted.timezone {
         timezone::set(Path::new("/"), name).map_err(Failure::io("set the time zone"))?;
     }
-    // A guest without these is of no less use.
+    // The guest is usable without these, so failures are only logged.
     if let Err(error) = sshd::authorize(Path::new("/"), &wanted.authorized_keys) {
         say(&format!("sshd does not let root in by banger's key: {error}"));
     }
@@ -62,7 +63,7 @@ pub(crate) fn configure(wanted: &Configure) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A name goes into files that other programs take apart.
+/// Checks a host name, because it is written to files that other programs parse.
 fn check_name(name: &str) -> Result<(), Failure> {
     let fits = !name.is_empty() && name.len() <= 253;
     if fits && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)) {

@@ -1,4 +1,4 @@
-//! Changes of network interfaces: requests to the kernel over rtnetlink, each with its acknowledgement.
+//! Changes network interfaces: sends requests to the kernel over rtnetlink, each with an acknowledgement.
 
 use std::{io, net::Ipv4Addr, os::fd::OwnedFd};
 
@@ -10,7 +10,7 @@ use rustix::{
     },
 };
 
-// Numbers of linux/netlink.h, linux/rtnetlink.h, linux/if_link.h and linux/if_addr.h.
+// Constants from linux/netlink.h, linux/rtnetlink.h, linux/if_link.h and linux/if_addr.h.
 const NEW_LINK: u16 = 16;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
@@ -31,7 +31,7 @@ const MAIN_TABLE: u8 = 254;
 const STATIC_ROUTE: u8 = 4;
 const UNICAST: u8 = 1;
 
-/// Length of a message's header.
+/// Length of a message's header, in bytes.
 const HEADER: usize = 16;
 
 /// A socket to the kernel's network configuration.
@@ -48,7 +48,7 @@ impl Netlink {
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Returns an interface's number, or `None` if there is no interface with this name.
+    /// Returns an interface's index, or `None` if there is no interface with this name.
     pub(super) fn interface(&self, name: &str) -> io::Result<Option<u32>> {
         match name_to_index(&self.socket, name) {
             Ok(index) => Ok(Some(index)),
@@ -57,7 +57,7 @@ impl Netlink {
         }
     }
 
-    /// Brings an interface up, with this MTU if there is one.
+    /// Brings an interface up, and sets its MTU if `mtu` is given.
     pub(super) fn bring_up(&mut self, interface: u32, mtu: Option<u32>) -> io::Result<()> {
         let mut body = vec![0; 4];
         for word in [interface, INTERFACE_UP, INTERFACE_UP] {
@@ -83,14 +83,14 @@ impl Netlink {
 
     /// Makes `gateway` the default route.
     pub(super) fn set_default_route(&mut self, interface: u32, gateway: Ipv4Addr) -> io::Result<()> {
-        // Lengths of destination and source are 0 bits, the scope is 0: everywhere.
+        // Destination and source prefixes have 0 bits, the scope is 0: everywhere.
         let mut body = vec![IPV4, 0, 0, 0, MAIN_TABLE, STATIC_ROUTE, 0, UNICAST, 0, 0, 0, 0];
         attribute(&mut body, ROUTE_INTERFACE, interface.to_ne_bytes());
         attribute(&mut body, ROUTE_GATEWAY, gateway.octets());
         self.request(NEW_ROUTE, REPLACE | CREATE, &body)
     }
 
-    /// Sends a request. The kernel has answered it by the time that it is sent, so this does not block.
+    /// Sends a request and checks the reply. The kernel replies before the send returns, so this does not block.
     fn request(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
         self.sequence += 1;
         let length = u32::try_from(HEADER + body.len()).map_err(io::Error::other)?;
@@ -108,14 +108,14 @@ impl Netlink {
     }
 }
 
-/// Appends an attribute with a value of 4 bytes, after which the next one is aligned.
+/// Appends an attribute with a value of 4 bytes, which keeps the next one aligned.
 fn attribute(body: &mut Vec<u8>, kind: u16, value: [u8; 4]) {
     body.extend(8u16.to_ne_bytes());
     body.extend(kind.to_ne_bytes());
     body.extend(value);
 }
 
-/// Reads the error number in an answer: 0 acknowledges the request.
+/// Reads the error number in a reply: 0 acknowledges the request.
 fn acknowledgement(answer: &[u8], sequence: u32) -> io::Result<()> {
     let word = |at: usize| answer.get(at..).and_then(|bytes| bytes.first_chunk::<4>().copied());
     let kind = answer.get(4..).and_then(|bytes| bytes.first_chunk::<2>().copied());

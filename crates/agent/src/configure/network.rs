@@ -5,8 +5,8 @@ use banger_proto::{FailureKind, NetworkConfig};
 use super::netlink::Netlink;
 use crate::failure::Failure;
 
-/// Brings up loopback, which programs rely on even without a network, and the interface that `wanted` names, with its
-/// addresses and default route.
+/// Brings up loopback and the interface in `wanted`, with its addresses and default route. Programs rely on loopback
+/// even without a network.
 pub(super) fn apply(wanted: Option<&NetworkConfig>) -> Result<(), Failure> {
     let mut netlink = Netlink::open().map_err(Failure::io("use netlink"))?;
     if let Some(loopback) = netlink.interface("lo").map_err(Failure::io("look for lo"))? {
@@ -51,7 +51,7 @@ mod tests {
     fn an_interface_gets_its_mtu_its_addresses_and_the_default_route() {
         const INSIDE: &str = "INSIDE_NAMESPACE";
         if env::var_os(INSIDE).is_none() {
-            // Once more, in a network namespace of its own.
+            // Run the test again in a new network namespace.
             let mut test = Command::new("unshare");
             test.args(["--map-root-user", "--net", "--"]).arg(env::current_exe().unwrap());
             test.arg("an_interface_gets_its_mtu_its_addresses_and_the_default_route");
@@ -68,7 +68,7 @@ mod tests {
             nameservers: Vec::new(),
             mtu: Some(1400),
         };
-        // The same configuration twice is no error.
+        // Applying the same configuration twice is not an error.
         for _ in 0..2 {
             apply(Some(&wanted)).unwrap();
             let address = ip(&["-oneline", "-4", "address", "show", "net0"]);

@@ -1,6 +1,6 @@
-//! An sshd that the image has: root gets in by key only, and banger's is one of the keys.
+//! Configures the image's sshd: root logs in by key only, and banger's key is authorized.
 //!
-//! What is not as it would have to be, such as a link where a file is to be, is somebody's own doing, and stays.
+//! Anything unexpected, such as a link in place of a file, is the user's own setup and is not changed.
 
 use std::{
     fs, io,
@@ -17,10 +17,10 @@ const CONFIG: &str = "etc/ssh/sshd_config";
 const DROP_INS: &str = "etc/ssh/sshd_config.d";
 const DROP_IN: &str = "etc/ssh/sshd_config.d/00-banger.conf";
 
-/// How sshd's own configuration may name its drop-ins.
+/// Patterns by which sshd's own configuration may include its drop-ins.
 const ALL_DROP_INS: [&str; 2] = ["/etc/ssh/sshd_config.d/*.conf", "sshd_config.d/*.conf"];
 
-/// What is in force, whatever else is configured: sshd takes the first value that it comes to.
+/// Settings that override all others: sshd uses the first value that it reads.
 const RULES: &str = "# banger: begin
 PermitRootLogin prohibit-password
 PasswordAuthentication no
@@ -30,21 +30,22 @@ KbdInteractiveAuthentication no
 const BEGIN: &[u8] = b"# banger: begin\n";
 const END: &[u8] = b"# banger: end\n";
 
-/// What stands behind banger's keys, and hardly behind any other.
+/// Comment of banger's keys; unlikely for any other key.
 const COMMENT: &str = "made-by-banger";
 
-/// Lets nobody in by password and root by key only, where the system at `root` has an sshd. To be called before that runs.
+/// Restricts root to logins by key, and disables passwords, where an sshd exists in `root`. Must run before sshd
+/// starts.
 pub(crate) fn restrict(root: &Path) -> io::Result<()> {
     if !is_there(root) {
         return Ok(());
     }
     let config = root.join(CONFIG);
     match read(&config)? {
-        // Not by an Include: sshd knows that since 8.2, and does not start with what it does not know.
+        // Not by an Include: sshd supports it since 8.2, and does not start if it reads an unknown keyword.
         Some(old) if !has_drop_ins(&old) => {
             place(&config, &[RULES.as_bytes(), without_rules(&old)].concat(), None)
         }
-        // With none there, the distribution's own is elsewhere and has them.
+        // Without this file, the distribution's own configuration is elsewhere and includes the drop-ins.
         _ => {
             folder(&root.join(DROP_INS), 0o755)?;
             place(&root.join(DROP_IN), RULES.as_bytes(), Some(0o644))
@@ -52,8 +53,8 @@ pub(crate) fn restrict(root: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a host key where the system at `root` has an sshd and none yet: images are committed without, so that no two VMs
-/// have the same, and most distributions make them only when sshd is installed.
+/// Creates a host key if the system at `root` has an sshd and no host key. Images are committed without host keys, so
+/// that no two VMs share one, and most distributions create them only when sshd is installed.
 pub(crate) fn make_host_key(root: &Path) -> io::Result<()> {
     let (keygen, key) = (root.join("usr/bin/ssh-keygen"), root.join("etc/ssh/ssh_host_ed25519_key"));
     let Some(folder) = key.parent().filter(|folder| folder.is_dir()) else { return Ok(()) };
@@ -75,7 +76,7 @@ fn has_host_key(folder: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Lets root in by `keys`, in place of those of the last time, where the system at `root` has an sshd.
+/// Authorizes `keys` for root in place of banger's previous ones, where an sshd exists in `root`.
 pub(super) fn authorize(root: &Path, keys: &[String]) -> io::Result<()> {
     if keys.is_empty() || !is_there(root) {
         return Ok(());
@@ -85,7 +86,7 @@ pub(super) fn authorize(root: &Path, keys: &[String]) -> io::Result<()> {
     if !meta.is_dir() {
         return Err(not("a folder", &home));
     }
-    // sshd's StrictModes: whoever could write to one of these could let anybody in.
+    // sshd's StrictModes: a user who can write to one of these could authorize any key.
     own(&home, meta.mode() & 0o7777 & !0o022)?;
     let folder_of_keys = home.join(".ssh");
     folder(&folder_of_keys, 0o700)?;
@@ -99,7 +100,7 @@ fn is_there(root: &Path) -> bool {
     PROGRAMS.iter().any(|name| is_program(root.join(name))) || fs::symlink_metadata(root.join(CONFIG)).is_ok()
 }
 
-/// Whether the drop-ins come before all else in `config`.
+/// Returns whether `config` includes the drop-ins before any other setting.
 fn has_drop_ins(config: &[u8]) -> bool {
     let config = String::from_utf8_lossy(config);
     let mut settings =
@@ -110,7 +111,7 @@ fn has_drop_ins(config: &[u8]) -> bool {
         && words.any(|path| ALL_DROP_INS.contains(&path))
 }
 
-/// `config` without the rules that it may begin with.
+/// Returns `config` without the rules at its beginning.
 fn without_rules(config: &[u8]) -> &[u8] {
     if !config.starts_with(BEGIN) {
         return config;
@@ -119,7 +120,7 @@ fn without_rules(config: &[u8]) -> &[u8] {
     end.and_then(|end| config.get(end + END.len()..)).unwrap_or(config)
 }
 
-/// The user's lines of `old` as they are, and then `keys`.
+/// Returns the user's lines of `old` unchanged, followed by `keys`.
 fn with_keys(old: &[u8], keys: &[String]) -> Vec<u8> {
     let mut new: Vec<u8> =
         old.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_ours(line)).flatten().copied().collect();
@@ -134,14 +135,14 @@ fn with_keys(old: &[u8], keys: &[String]) -> Vec<u8> {
     new
 }
 
-/// Whether `line` is a key of banger's, and nothing that somebody has changed.
+/// Returns whether `line` is one of banger's keys, unchanged.
 fn is_ours(line: &[u8]) -> bool {
     let line = String::from_utf8_lossy(line);
     let words: Vec<_> = line.split_whitespace().collect();
     matches!(words.as_slice(), [kind, _, COMMENT] if !kind.starts_with('#'))
 }
 
-/// Makes sure of a folder; one that is there keeps its permissions.
+/// Creates a directory if it does not exist; an existing one keeps its permissions.
 fn folder(path: &Path, mode: u32) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => Ok(()),
@@ -161,7 +162,7 @@ mod tests {
 
     use super::*;
 
-    /// A system with these files, and a home that others may write to.
+    /// Creates a system with these files, and a home that others can write to.
     fn system(files: &[(&str, &str)]) -> TempDir {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("root")).unwrap();
@@ -269,7 +270,7 @@ mod tests {
         }
         assert_eq!((text(&root, CONFIG).as_str(), text(&root, DROP_IN).as_str()), (DEBIANS, RULES));
         assert_eq!((mode(&root, CONFIG), mode(&root, DROP_IN)), (0o755, 0o644));
-        // As where the distribution's own is in /usr/etc.
+        // As in distributions whose own configuration is in /usr/etc.
         let root = system(&[("usr/sbin/sshd", "")]);
         restrict(root.path()).unwrap();
         assert_eq!(text(&root, DROP_IN), RULES);

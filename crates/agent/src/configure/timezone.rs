@@ -1,8 +1,8 @@
-//! The guest's time zone: a link to one that its image knows.
+//! The guest's time zone: a link to a zone that its image has.
 
 use std::{fs, io, os::unix::fs::symlink, path::Path};
 
-/// Sets zone `name` in the system at `root`. An image that does not know it keeps its own.
+/// Sets zone `name` in the system at `root`. An image without that zone keeps its own.
 pub(super) fn set(root: &Path, name: &str) -> io::Result<()> {
     let zone = Path::new("/usr/share/zoneinfo").join(name);
     let below = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
@@ -14,14 +14,14 @@ pub(super) fn set(root: &Path, name: &str) -> io::Result<()> {
         return Ok(());
     }
     let partial = localtime.with_extension("banger-new");
-    // What one that was killed has left.
+    // Left by a process that was killed.
     let _ = fs::remove_file(&partial);
     symlink(&zone, &partial)?;
     fs::rename(&partial, &localtime)?;
     fs::write(below(Path::new("/etc/timezone")), format!("{name}\n"))
 }
 
-/// Whether `name` stays where zones are.
+/// Returns whether `name` is a relative path that cannot lead out of the zone directory.
 fn is_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-/".contains(&byte);
     !name.is_empty() && name.len() < 64 && !name.starts_with('/') && name.bytes().all(plain)

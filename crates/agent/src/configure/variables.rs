@@ -1,17 +1,17 @@
-//! The variables that the image gives to its programs, and how a login shell keeps the `PATH` among them.
+//! The image's environment variables, and a profile that keeps its `PATH` in login shells.
 
 use std::{collections::BTreeMap, io, path::Path};
 
 use super::files::place;
 
-/// Most variables of an image.
+/// Maximum number of an image's variables.
 const MOST: usize = 1000;
 
-/// What `/etc/profile`, which sets a path of its own, reads afterwards.
+/// Scripts that `/etc/profile` reads after it has set its own path.
 const PROFILES: &str = "etc/profile.d";
 const PROFILE: &str = "etc/profile.d/banger-image.sh";
 
-/// By name: of `NAME=VALUE`, those that can be variables. What an image has besides is of no use to anybody.
+/// Returns variables of the form `NAME=VALUE` by name. Skips entries that cannot be variables.
 pub(crate) fn by_name(variables: &[String]) -> BTreeMap<String, String> {
     let pairs = variables.iter().filter_map(|variable| variable.split_once('='));
     let usable =
@@ -19,7 +19,7 @@ pub(crate) fn by_name(variables: &[String]) -> BTreeMap<String, String> {
     usable.take(MOST).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// Lets login shells of the system at `root` have `path`, where it has them read more than `/etc/profile`.
+/// Sets `path` in login shells of the system at `root`, if its `/etc/profile` reads other scripts.
 pub(super) fn keep_path(root: &Path, path: &str) -> io::Result<()> {
     if !root.join(PROFILES).is_dir() {
         return Ok(());

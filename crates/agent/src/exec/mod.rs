@@ -1,4 +1,4 @@
-//! Running a program for the host: its streams one way and the other, signals, and how it ended.
+//! Runs a program for the host: forwards its streams and signals, and reports its exit status.
 
 mod output;
 mod program;
@@ -25,13 +25,13 @@ use crate::{
     window::{OverWindow, Queue, queue},
 };
 
-/// Frames that may wait for a slow host; its slowness then reaches the program.
+/// Maximum number of frames queued for a slow host; beyond it, the program has to wait.
 const WAITING: usize = 4;
 
-/// How long a program may go on after its host has hung up and it was told so.
+/// Time for a program to end after SIGHUP, when its host has disconnected.
 const HANG_UP: Duration = Duration::from_secs(5);
 
-/// Runs `command`, which is the program of `request`, and tells the host how that went.
+/// Runs `command`, the program of `request`, and reports the outcome to the host.
 pub(crate) async fn exec(
     request: &Exec,
     command: Result<Command, Failure>,
@@ -42,7 +42,7 @@ pub(crate) async fn exec(
     let program = match command.and_then(|command| program::start(request, command, children)) {
         Ok(program) => program,
         Err(failure) => {
-            // A host that has hung up does not want the answer.
+            // The host may have closed the connection.
             let _ = outgoing.say(&Reply::from(failure)).await;
             return outgoing.finish().await;
         }
@@ -55,7 +55,7 @@ pub(crate) async fn exec(
     let (frames, mut waiting) = mpsc::channel(WAITING);
     let (end, ended) = watch::channel(false);
     let (to_stdin, stdin) = queue();
-    // Aborted all together when this function returns.
+    // All tasks are aborted when this function returns.
     let mut tasks = JoinSet::new();
     tasks.spawn_local(stdin::feed(program.input, stdin, frames.clone(), ended.clone()));
     for (source, stream) in program.outputs {
@@ -72,16 +72,16 @@ pub(crate) async fn exec(
         status = &mut child.ended => status,
         () = obey(incoming, child.pid, program.terminal, to_stdin) => return hang_up(child).await,
     };
-    // The tasks take what the program has still written, and end; with them the queue.
+    // The tasks send the program's remaining output and end, which closes the queue.
     end.send_replace(true);
     if let (Ok(status), Ok(Ok(mut outgoing))) = (status, writer.await) {
-        // As above.
+        // The host may have closed the connection.
         let _ = outgoing.say(&Reply::Exited { status }).await;
         outgoing.finish().await;
     }
 }
 
-/// Does what the host says, until it hangs up or says something that makes no sense.
+/// Carries out the host's messages, until it disconnects or sends an invalid one.
 async fn obey(mut incoming: Incoming, pid: Pid, terminal: Option<Rc<Terminal>>, stdin: Queue) {
     while let Ok(Some(frame)) = incoming.next().await {
         let control = match &frame {
@@ -94,12 +94,12 @@ async fn obey(mut incoming: Incoming, pid: Pid, terminal: Option<Rc<Terminal>>, 
         };
         match (control, &terminal) {
             (Ok(ExecControl::Resize(size)), Some(terminal)) => {
-                // A terminal whose program has ended need not be told.
+                // The program may have ended.
                 let _ = terminal.resize(size.rows, size.cols);
             }
             (Ok(ExecControl::Signal { signal }), _) => {
                 if let Some(signal) = signal_of(signal) {
-                    // It may have ended just now.
+                    // The program may have ended just now.
                     let _ = kill_process_group(pid, signal);
                 }
             }
@@ -109,10 +109,10 @@ async fn obey(mut incoming: Incoming, pid: Pid, terminal: Option<Rc<Terminal>>, 
     }
 }
 
-/// Ends a program whose host has gone, as a terminal's programs are ended when its line breaks.
+/// Ends a program whose host has disconnected, as a terminal does when its line breaks.
 async fn hang_up(child: Child) {
     for signal in [Signal::HUP, Signal::CONT] {
-        // It may have ended just now.
+        // The program may have ended just now.
         let _ = kill_process_group(child.pid, signal);
     }
     if timeout(HANG_UP, child.ended).await.is_err() {

@@ -1,4 +1,4 @@
-//! A program's output, as it goes to the host.
+//! Sends a program's output to the host.
 
 use std::{io, rc::Rc, time::Duration};
 
@@ -12,13 +12,13 @@ use tokio::{
     time::timeout,
 };
 
-/// Most bytes of a frame; a pipe holds as many.
+/// Maximum data in a frame, in bytes; the capacity of a pipe.
 const PART: usize = 64 << 10;
 
-/// How long a terminal may take to show what its program wrote last: the kernel passes it on from a worker.
+/// Timeout for a terminal's last output: the kernel forwards it from a worker.
 const FLUSH: Duration = Duration::from_millis(200);
 
-/// Where a program's output comes from.
+/// The source of a program's output.
 #[derive(Debug)]
 pub(super) enum Source {
     Pipe(pipe::Receiver),
@@ -33,11 +33,11 @@ impl Source {
         }
     }
 
-    /// What is left once the program has ended. Its own children may keep the stream open for ever, so its end is not
-    /// waited for.
+    /// Reads what is left after the program has ended. Does not wait for the stream's end, because the program's
+    /// children may keep it open forever.
     async fn rest(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            // What was written is in the pipe.
+            // All written bytes are in the pipe already.
             Self::Pipe(pipe) => pipe.try_read(buffer),
             Self::Terminal(terminal) => match timeout(FLUSH, (&**terminal).read(buffer)).await {
                 Ok(read) => read,
@@ -47,7 +47,7 @@ impl Source {
     }
 }
 
-/// Sends all that comes from `source`, and then the stream's end.
+/// Sends all data from `source`, then the end of the stream.
 pub(super) async fn forward(
     mut source: Source,
     stream: Stream,
@@ -77,6 +77,6 @@ pub(super) async fn forward(
             return;
         }
     }
-    // A host that has hung up knows.
+    // The host may have closed the connection.
     let _ = frames.send(Frame::end(stream)).await;
 }

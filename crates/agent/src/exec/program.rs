@@ -1,4 +1,4 @@
-//! Starting a program as a login of its user would: groups, environment, folder, shell.
+//! Starts a program as a login of its user would: groups, environment, directory, shell.
 
 use std::{
     collections::BTreeMap,
@@ -26,14 +26,14 @@ use crate::{
     users::{self, User},
 };
 
-/// Where programs are looked for, by root and by others; Debian's login.defs.
+/// `PATH` of root, and below of other users; from Debian's login.defs.
 pub(crate) const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const USER_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games";
 
-/// And before that in a user's home, where it is there: what mise, rustup and pip have installed.
+/// Directories in a user's home that precede `PATH` if they exist: programs from mise, rustup and pip.
 const HOME_PATH: [&str; 3] = [".local/share/mise/shims", ".cargo/bin", ".local/bin"];
 
-/// A program that runs.
+/// A running program.
 #[derive(Debug)]
 pub(super) struct RunningProgram {
     pub(super) child: Child,
@@ -42,7 +42,7 @@ pub(super) struct RunningProgram {
     pub(super) terminal: Option<Rc<Terminal>>,
 }
 
-/// The program of `request` as a login of its user would start it, with the image's variables `env`.
+/// Prepares the program of `request` as a login of its user would, with the image's variables `env`.
 pub(crate) fn login(request: &Exec, env: &BTreeMap<String, String>) -> Result<Command, Failure> {
     let user = users::of_guest(request.user.as_deref())?;
     let mut command = command(request, env, &user)?;
@@ -50,7 +50,7 @@ pub(crate) fn login(request: &Exec, env: &BTreeMap<String, String>) -> Result<Co
     Ok(command)
 }
 
-/// Starts `command`, which is the program of `request`.
+/// Starts `command`, the program of `request`.
 pub(super) fn start(
     request: &Exec,
     mut command: Command,
@@ -113,7 +113,7 @@ fn environment(user: &User) -> [(&'static str, &str); 3] {
     [("HOME", &user.home), ("USER", &user.name), ("LOGNAME", &user.name)]
 }
 
-/// Where programs of `user` are looked for; `images` is what the image says.
+/// Returns the `PATH` of `user`; `images` is the image's `PATH`.
 fn path(user: &User, images: Option<&String>) -> String {
     let home = Path::new(&user.home);
     let own = HOME_PATH.iter().map(|folder| home.join(folder)).filter(|folder| folder.is_dir());

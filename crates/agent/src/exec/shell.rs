@@ -1,4 +1,4 @@
-//! Which shell a user gets.
+//! Selects a user's shell.
 
 use std::path::Path;
 
@@ -6,21 +6,21 @@ use banger_proto::FailureKind;
 
 use crate::{failure::Failure, programs::is_program, users::User};
 
-/// What is looked for where the user's own is not there, the best first.
+/// Shells that replace a missing one, the best first.
 const SHELLS: [&str; 6] = ["bash", "zsh", "ash", "dash", "sh", "busybox"];
 
-/// Shells that let nobody in. Whoever has come as far as here has the whole VM.
+/// Shells that refuse logins. They are not used: the client controls the whole VM anyway.
 const CLOSED: [&str; 2] = ["nologin", "false"];
 
-/// A shell that is there.
+/// An existing shell.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Shell {
     pub(super) path: String,
-    /// What it is to be called: a busybox goes by that.
+    /// Name to run it by; a busybox depends on it.
     pub(super) name: String,
 }
 
-/// The shell of `user`, else the best in the folders of `path`.
+/// Returns the shell of `user`, or else the best in the directories of `path`.
 pub(super) fn of(user: &User, path: &str) -> Result<Shell, Failure> {
     let name = |shell: &str| Path::new(shell).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let own = name(&user.shell);

@@ -1,4 +1,4 @@
-//! A program's standard input, as the host sends it.
+//! Forwards the host's input to a program.
 
 use std::rc::Rc;
 
@@ -12,19 +12,19 @@ use tokio::{
 
 use crate::window::{Queued, tell};
 
-/// The character by which a terminal is told that there is no more input.
+/// The character that ends a terminal's input.
 const END_OF_TRANSMISSION: [u8; 1] = [4];
 
-/// Where a program's input goes.
+/// The destination of a program's input.
 #[derive(Debug)]
 pub(super) enum Input {
-    /// Nowhere: the program has `/dev/null`.
+    /// No input: the program reads `/dev/null`.
     Nothing,
     Pipe(pipe::Sender),
     Terminal(Rc<Terminal>),
 }
 
-/// Gives the program its input as fast as it takes it, and tells the host of it, until the program has ended.
+/// Writes queued input to the program and acknowledges it to the host, until the program ends.
 pub(super) async fn feed(
     mut input: Input,
     mut queued: Queued,
@@ -35,7 +35,7 @@ pub(super) async fn feed(
         while let Some(bytes) = queued.next().await {
             if bytes.is_empty() {
                 if let Input::Terminal(terminal) = &input {
-                    // Its program may have ended.
+                    // The program may have ended.
                     let _ = (&**terminal).write_all(&END_OF_TRANSMISSION).await;
                 }
                 return;
@@ -46,7 +46,7 @@ pub(super) async fn feed(
                 Input::Terminal(terminal) => (&**terminal).write_all(&bytes).await,
             };
             if written.is_err() {
-                // The program has closed its input: what else comes is nobody's.
+                // The program has closed its input: discard the rest.
                 input = Input::Nothing;
             }
             if !tell(&frames, &queued.taken(bytes.len())).await {

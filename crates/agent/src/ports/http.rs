@@ -1,4 +1,4 @@
-//! Whether a listener speaks HTTP, found by asking it.
+//! Detects whether a listener speaks HTTP by sending it a request.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -13,19 +13,19 @@ use tokio::{
     time::timeout,
 };
 
-/// How long a listener may take to answer: one that speaks HTTP takes milliseconds, another may say nothing for ever.
+/// Timeout for a listener's response: HTTP takes milliseconds, other listeners may never send anything.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Most listeners that are asked, all at once: each takes a descriptor.
+/// Maximum number of listeners to probe, all at once: each needs a descriptor.
 const ASKED: usize = 64;
 
 const QUESTION: &[u8] =
     b"HEAD / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: banger\r\nConnection: close\r\n\r\n";
 
-/// What every answer begins with, whatever it says.
+/// Start of every HTTP response.
 const ANSWER: &[u8; 5] = b"HTTP/";
 
-/// Asks those of `listeners` that may speak it.
+/// Probes the TCP listeners among `listeners`.
 pub(super) async fn ask_all(listeners: &mut [Listener]) {
     let mut asked = JoinSet::new();
     let streams = listeners.iter().enumerate().filter(|(_, listener)| listener.protocol == Transport::Tcp);
@@ -42,7 +42,7 @@ pub(super) async fn ask_all(listeners: &mut [Listener]) {
     }
 }
 
-/// Where what listens at `address` can be reached from within.
+/// Returns the address at which a listener on `address` is reachable inside the guest.
 fn reachable(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
 
-    /// A listener that answers its first caller so, and then hangs up.
+    /// Starts a listener that sends `answer` to its first client and disconnects.
     fn answers(answer: &'static [u8]) -> Listener {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();

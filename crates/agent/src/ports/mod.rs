@@ -1,4 +1,4 @@
-//! What listens in the guest, whose it is, and whether it speaks HTTP.
+//! Lists the guest's listeners with their processes, and detects which speak HTTP.
 
 mod http;
 mod owners;
@@ -11,13 +11,13 @@ use tokio::task::spawn_blocking;
 
 use table::Socket;
 
-/// Most listeners that are told of.
+/// Maximum number of listeners in a report.
 const LISTENERS: usize = 1000;
 
-/// Most bytes of a table of the kernel's: some 25 000 sockets.
+/// Maximum size of a kernel table to read, in bytes: about 25 000 sockets.
 const TABLE: u64 = 4 << 20;
 
-/// The kernel's tables, and what they are of.
+/// The kernel's socket tables and their protocols.
 const TABLES: [(&str, Transport); 4] = [
     ("/proc/net/tcp", Transport::Tcp),
     ("/proc/net/tcp6", Transport::Tcp),
@@ -25,9 +25,9 @@ const TABLES: [(&str, Transport); 4] = [
     ("/proc/net/udp6", Transport::Udp),
 ];
 
-/// What listens, in order of port.
+/// Returns all listeners, sorted by port.
 pub(crate) async fn ports() -> Vec<Listener> {
-    // A guest may have many processes with many files: others' connections go on meanwhile.
+    // A guest may have many processes with many files: other connections continue meanwhile.
     let mut listeners = spawn_blocking(listeners).await.unwrap_or_default();
     http::ask_all(&mut listeners).await;
     listeners

@@ -1,4 +1,4 @@
-//! Whose a socket is: the first process that has it open.
+//! Finds the owner of a socket: the first process that has it open.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -6,22 +6,22 @@ use std::{
     path::Path,
 };
 
-/// Most descriptors that are looked at.
+/// Maximum number of descriptors to scan.
 const DESCRIPTORS: usize = 200_000;
 
-/// A process.
+/// A process that owns a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Owner {
     pub(super) pid: u32,
     pub(super) name: String,
 }
 
-/// The owners of the sockets with these inodes, by inode.
+/// Returns the owners of the sockets with these inodes, by inode.
 pub(super) fn of(mut inodes: HashSet<u64>) -> HashMap<u64, Owner> {
     let mut owners = HashMap::new();
     let mut left = DESCRIPTORS;
     for pid in pids() {
-        // A process that has ended meanwhile has none.
+        // A process that has ended meanwhile has no descriptors.
         let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         for descriptor in descriptors {
             if inodes.is_empty() || left == 0 {
@@ -37,7 +37,7 @@ pub(super) fn of(mut inodes: HashSet<u64>) -> HashMap<u64, Owner> {
     owners
 }
 
-/// All processes, the oldest first as far as their numbers tell.
+/// Returns all process ids in ascending order, roughly the oldest first.
 fn pids() -> Vec<u32> {
     let names = fs::read_dir("/proc").into_iter().flatten().flatten();
     let mut pids: Vec<u32> = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
@@ -50,7 +50,7 @@ fn name(pid: u32) -> String {
     String::from_utf8_lossy(&name).trim_end().to_owned()
 }
 
-/// The inode in what a socket's descriptor leads to: `socket:[12345]`.
+/// Parses the inode in the link target of a socket's descriptor: `socket:[12345]`.
 fn socket(target: &Path) -> Option<u64> {
     target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }

@@ -1,24 +1,25 @@
-//! The kernel's tables of sockets: `/proc/net/tcp` and its like (proc(5), and `get_tcp4_sock` in `net/ipv4/tcp_ipv4.c`).
+//! Parses the kernel's socket tables, such as `/proc/net/tcp` (proc(5), and `get_tcp4_sock` in
+//! `net/ipv4/tcp_ipv4.c`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use banger_proto::Transport;
 
-/// A socket that waits for others.
+/// A listening socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Socket {
     pub(super) address: IpAddr,
     pub(super) port: u16,
-    /// By which the descriptors of its processes name it.
+    /// Inode number, which also identifies the socket in its processes' descriptors.
     pub(super) inode: u64,
 }
 
 /// `TCP_LISTEN` of `include/net/tcp_states.h`.
 const LISTEN: &str = "0A";
-/// `TCP_CLOSE`: what a datagram socket is in that has no peer.
+/// `TCP_CLOSE`: the state of a datagram socket without a peer.
 const UNCONNECTED: &str = "07";
 
-/// The sockets in `table` that wait for others. A line that makes no sense is passed over.
+/// Returns the listening sockets in `table`. Skips malformed lines.
 pub(super) fn listening(table: &str, protocol: Transport) -> impl Iterator<Item = Socket> {
     let state = match protocol {
         Transport::Tcp => LISTEN,
@@ -40,7 +41,7 @@ fn socket(line: &str, wanted: &str) -> Option<Socket> {
     Some(Socket { address: ip(address)?, port: u16::from_str_radix(port, 16).ok()?, inode })
 }
 
-/// Words of 32 bits, each as this machine has it in memory.
+/// Parses words of 32 bits, each in this machine's byte order.
 fn ip(hex: &str) -> Option<IpAddr> {
     let word = |at: usize| {
         let word = u32::from_str_radix(hex.get(at * 8..at * 8 + 8)?, 16).ok()?;

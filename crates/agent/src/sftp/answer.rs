@@ -1,4 +1,4 @@
-//! The requests, each with its answer.
+//! Carries out SFTP requests and builds their responses.
 
 use std::{
     fs::{self, File, Metadata},
@@ -20,10 +20,10 @@ use super::{
     path::{expanded, path, real},
 };
 
-/// The version that is spoken.
+/// The protocol version of this server.
 const VERSION: u32 = 3;
 
-/// OpenSSH's extensions that are known, with their versions.
+/// OpenSSH's extensions that this server supports, with their versions.
 const EXTENSIONS: [(&[u8], &[u8]); 8] = [
     (b"posix-rename@openssh.com", b"1"),
     (b"statvfs@openssh.com", b"2"),
@@ -35,10 +35,10 @@ const EXTENSIONS: [(&[u8], &[u8]); 8] = [
     (b"expand-path@openssh.com", b"1"),
 ];
 
-/// Most entries of a folder in one answer.
+/// Maximum number of directory entries in one response.
 const ENTRIES: usize = 100;
 
-/// Kinds of packets: what is asked, and what is answered with other than a status.
+/// Packet types: requests, and responses other than a status.
 mod kind {
     pub(super) const INIT: u8 = 1;
     pub(super) const VERSION: u8 = 2;
@@ -68,7 +68,7 @@ mod kind {
     pub(super) const EXTENDED_REPLY: u8 = 201;
 }
 
-/// How a file is to be opened.
+/// Flags for opening a file.
 mod how {
     pub(super) const READ: u32 = 1;
     pub(super) const WRITE: u32 = 2;
@@ -85,11 +85,11 @@ pub(super) struct Server {
     names: Names,
 }
 
-/// An answer: a packet, or nothing but that it is done.
+/// A response: a packet, or `None` for a status of success.
 type Answer = Result<Option<Packet>, Refused>;
 
 impl Server {
-    /// The answer to `packet`, as it goes out.
+    /// Returns the encoded response to `packet`.
     pub(super) fn answer(&mut self, packet: &[u8]) -> io::Result<Vec<u8>> {
         let mut fields = Fields::of(packet);
         let malformed = |_| io::Error::new(io::ErrorKind::InvalidData, "a packet without a number");
@@ -134,7 +134,7 @@ impl Server {
             kind::RENAME => done(rename(fields)),
             kind::READLINK => name(id, bytes_of(&fs::read_link(path(fields.bytes()?))?)),
             kind::SYMLINK => {
-                // OpenSSH sends the target first, against the draft, and by now everybody does.
+                // OpenSSH sends the target first, contrary to the draft, and all other clients now do the same.
                 let (target, link) = (path(fields.bytes()?), path(fields.bytes()?));
                 done(symlink(target, link))
             }
@@ -190,7 +190,7 @@ impl Server {
         while found.len() < ENTRIES {
             let Some(entry) = entries.next() else { break };
             let name = entry?.file_name();
-            // It may be gone by now.
+            // It may have been deleted meanwhile.
             if let Ok(meta) = fs::symlink_metadata(path.join(&name)) {
                 found.push((name.into_encoded_bytes(), meta));
             }
@@ -245,7 +245,7 @@ fn attributes(id: u32, meta: &Metadata) -> Answer {
     Ok(Some(put(Packet::answering(kind::ATTRS, id), meta)))
 }
 
-/// One name, of which nothing more is said.
+/// Returns a single name without attributes.
 fn name(id: u32, bytes: &[u8]) -> Answer {
     Ok(Some(put_none(Packet::answering(kind::NAME, id).u32(1).bytes(bytes).bytes(bytes))))
 }
@@ -267,21 +267,21 @@ fn open_flags(how: u32) -> Result<OFlags, Refused> {
             flags |= flag;
         }
     }
-    // A terminal that is opened is not to become the session's.
+    // Opening a terminal must not make it the session's controlling terminal.
     Ok(flags | OFlags::CLOEXEC | OFlags::NOCTTY)
 }
 
-/// The draft's rename, which replaces nothing.
+/// Renames as the draft requires: without replacing the target.
 fn rename(fields: &mut Fields<'_>) -> Result<(), Refused> {
     let (from, to) = (path(fields.bytes()?), path(fields.bytes()?));
     match renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE) {
-        // A file system that does not know how to.
+        // The file system does not support `NOREPLACE`.
         Err(Errno::INVAL | Errno::NOSYS) if fs::symlink_metadata(&to).is_err() => Ok(fs::rename(from, to)?),
         renamed => Ok(renamed?),
     }
 }
 
-/// A file system's size and room, as statvfs(3) has it.
+/// Returns a file system's size and free space, in the fields of statvfs(3).
 fn space(id: u32, of: &StatVfs) -> Packet {
     [
         of.f_bsize,
@@ -293,7 +293,7 @@ fn space(id: u32, of: &StatVfs) -> Packet {
         of.f_ffree,
         of.f_favail,
         of.f_fsid,
-        // Read-only and without set-user-id have the same bits there.
+        // The bits for read-only and no set-user-id are the same in SFTP.
         of.f_flag.bits() & 3,
         of.f_namemax,
     ]
@@ -315,7 +315,7 @@ mod tests {
 
     use super::*;
 
-    /// Asks for `kind` with the fields that `fill` puts in; the answer's kind and its fields.
+    /// Sends a request of type `kind` with the fields from `fill`; returns the response's type and fields.
     fn ask(server: &mut Server, kind: u8, fill: impl FnOnce(Packet) -> Packet) -> (u8, Vec<u8>) {
         let request = fill(Packet::answering(kind, 7)).finish().unwrap();
         let answer = server.answer(&request[4..]).unwrap();

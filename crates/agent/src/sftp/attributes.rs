@@ -1,4 +1,4 @@
-//! A file's attributes, as packets have them.
+//! A file's attributes in packets.
 
 use std::{
     fs::{File, Metadata},
@@ -26,16 +26,16 @@ const PERMISSIONS: u32 = 4;
 const TIMES: u32 = 8;
 const EXTENDED: u32 = 1 << 31;
 
-/// The bits of a mode that can be set.
+/// Mode bits that can be set.
 const SETTABLE: u32 = 0o7777;
 
-/// What a request says that a file's attributes are to be.
+/// File attributes that a request sets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct AttributeChange {
     size: Option<u64>,
     owner: Option<(u32, u32)>,
     permissions: Option<u32>,
-    /// Of the last access and the last change, in seconds.
+    /// Times of the last access and modification, in seconds.
     times: Option<(u32, u32)>,
 }
 
@@ -56,7 +56,7 @@ impl AttributeChange {
             wanted.times = Some((fields.u32()?, fields.u32()?));
         }
         if flags & EXTENDED != 0 {
-            // Nobody says anything by them; a count that is too high runs out of fields.
+            // No client uses extensions; a count that is too high runs out of fields.
             for _ in 0..fields.u32()? {
                 let _ = (fields.bytes()?, fields.bytes()?);
             }
@@ -64,16 +64,16 @@ impl AttributeChange {
         Ok(wanted)
     }
 
-    /// Permissions for what is being made.
+    /// Returns the permissions of a new file or directory, or `otherwise` if there are none.
     pub(super) fn mode(&self, otherwise: u32) -> Mode {
         Mode::from_raw_mode(self.permissions.unwrap_or(otherwise) & SETTABLE)
     }
 
-    /// Gives what is at `path` these attributes; with `follow`, what a link there leads to.
+    /// Applies these attributes to `path`; with `follow`, to the target of a link there.
     pub(super) fn apply(&self, path: &Path, follow: bool) -> io::Result<()> {
         let flags = if follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
         if let Some(size) = self.size {
-            // A link has no size that could be set.
+            // The size of a link cannot be set.
             let file = follow.then(|| File::options().write(true).open(path)).ok_or(Errno::INVAL)??;
             file.set_len(size)?;
         }
@@ -89,7 +89,7 @@ impl AttributeChange {
         Ok(())
     }
 
-    /// Gives `file` these attributes.
+    /// Applies these attributes to `file`.
     pub(super) fn apply_to(&self, file: &File) -> io::Result<()> {
         if let Some(size) = self.size {
             file.set_len(size)?;
@@ -113,9 +113,9 @@ impl AttributeChange {
     }
 }
 
-/// Puts what `meta` says into `packet`.
+/// Appends the attributes of `meta` to `packet`.
 pub(super) fn put(packet: Packet, meta: &Metadata) -> Packet {
-    // The protocol's clock ends in 2106.
+    // The protocol's times end in 2106.
     let time = |seconds: i64| u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
     packet
         .u32(SIZE | OWNER | PERMISSIONS | TIMES)
@@ -127,12 +127,12 @@ pub(super) fn put(packet: Packet, meta: &Metadata) -> Packet {
         .u32(time(meta.mtime()))
 }
 
-/// Puts in that nothing is said.
+/// Appends an empty set of attributes.
 pub(super) fn put_none(packet: Packet) -> Packet {
     packet.u32(0)
 }
 
-/// A path's bytes.
+/// Returns a path's bytes.
 pub(super) fn bytes_of(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
 }

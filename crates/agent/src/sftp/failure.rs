@@ -1,4 +1,4 @@
-//! Why a request is not carried out, as the protocol tells it.
+//! Failures of requests, as status responses.
 
 use std::io;
 
@@ -8,16 +8,16 @@ use super::packet::{Malformed, Packet};
 
 const STATUS: u8 = 101;
 
-/// The outcome of a request that has no answer of its own.
+/// A result of a request that is neither success nor data.
 #[derive(Debug)]
 pub(super) enum Refused {
-    /// There is no more.
+    /// There is nothing more to read.
     End,
     Io(io::Error),
-    /// The packet is none, or names a handle that is not there.
+    /// The packet is malformed, or names an unknown handle.
     Malformed,
     Unsupported,
-    /// More files are open than may be.
+    /// Too many files are open.
     TooMany,
 }
 
@@ -40,7 +40,7 @@ impl From<Malformed> for Refused {
 }
 
 impl Refused {
-    /// The code, and words for people.
+    /// Returns the status code and a message for people.
     fn status(&self) -> (u32, String) {
         match self {
             Self::End => (1, "End of file".to_owned()),
@@ -61,7 +61,7 @@ impl Refused {
     }
 }
 
-/// The answer to request `id`: done, or why not.
+/// Returns the status response to request `id`.
 pub(super) fn status(id: u32, outcome: Result<(), Refused>) -> Packet {
     let (code, message) = match outcome {
         Ok(()) => (0, "Success".to_owned()),

@@ -1,4 +1,4 @@
-//! What a client has open.
+//! A client's open files and directories.
 
 use std::{
     collections::BTreeMap,
@@ -8,15 +8,15 @@ use std::{
 
 use super::failure::Refused;
 
-/// Most files and folders that are open at a time; told to clients that ask.
+/// Maximum number of open files and directories; reported to clients that ask.
 pub(super) const MOST: usize = 200;
 
-/// Something open.
+/// An open file or directory.
 #[derive(Debug)]
 pub(super) enum Handle {
     File {
         file: File,
-        /// Whether all that is written goes to its end.
+        /// Whether all writes go to the end of the file.
         appends: bool,
     },
     Folder {
@@ -25,7 +25,7 @@ pub(super) enum Handle {
     },
 }
 
-/// All that is open, by the numbers that clients hand back as they got them.
+/// All open handles by number; clients send the number back as they received it.
 #[derive(Debug, Default)]
 pub(super) struct Handles {
     last: u32,
@@ -33,14 +33,14 @@ pub(super) struct Handles {
 }
 
 impl Handles {
-    /// Whether there is room for one more.
+    /// Returns an error if the maximum number of handles is open.
     pub(super) fn room(&self) -> Result<(), Refused> {
         if self.open.len() < MOST { Ok(()) } else { Err(Refused::TooMany) }
     }
 
     pub(super) fn add(&mut self, handle: Handle) -> [u8; 4] {
         self.last = self.last.wrapping_add(1);
-        // After four milliards of them, one of the first may still be open.
+        // After 2^32 handles, one of the first may still be open.
         while self.open.contains_key(&self.last) {
             self.last = self.last.wrapping_add(1);
         }

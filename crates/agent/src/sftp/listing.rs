@@ -1,4 +1,4 @@
-//! Entries of folders in the words of `ls -l`, which clients show as they are.
+//! Directory entries in the format of `ls -l`, which clients show unchanged.
 
 use std::{
     collections::HashMap,
@@ -12,15 +12,15 @@ const MONTHS: [&str; 12] =
 
 const DAY: i64 = 24 * 60 * 60;
 
-/// What is older than this is shown with its year.
+/// Age in seconds from which a date shows the year.
 const RECENT: i64 = DAY * 365 / 2;
 
-/// The guest's users and groups by number.
+/// Names of the guest's users and groups, by number.
 #[derive(Debug, Default)]
 pub(super) struct Names(Option<[HashMap<u32, String>; 2]>);
 
 impl Names {
-    /// `name` with what `meta` says, as `ls -l` has it.
+    /// Returns `name` and `meta` as a line of `ls -l`.
     pub(super) fn line(&mut self, name: &[u8], meta: &Metadata) -> Vec<u8> {
         let tables = self.0.get_or_insert_with(|| {
             ["/etc/passwd", "/etc/group"].map(|path| by_number(&fs::read(path).unwrap_or_default()))
@@ -37,7 +37,7 @@ impl Names {
     }
 }
 
-/// The names in a file whose first field is one and whose third is a number.
+/// Parses lines whose first field is a name and whose third is a number.
 fn by_number(file: &[u8]) -> HashMap<u32, String> {
     let entry = |line: &str| {
         let mut fields = line.split(':');
@@ -47,7 +47,7 @@ fn by_number(file: &[u8]) -> HashMap<u32, String> {
     String::from_utf8_lossy(file).lines().filter_map(entry).collect()
 }
 
-/// As in `drwxr-xr-x`.
+/// Formats a mode, as in `drwxr-xr-x`.
 fn permissions(mode: u32) -> String {
     let kind = match mode & 0o170_000 {
         0o040_000 => 'd',
@@ -74,7 +74,7 @@ fn permissions(mode: u32) -> String {
     text
 }
 
-/// Seconds since 1970 as a date in UTC.
+/// Formats seconds since 1970 as a date in UTC.
 fn time(seconds: i64, now: i64) -> String {
     let (year, month, day) = date(seconds.div_euclid(DAY));
     let month = MONTHS.get(month).copied().unwrap_or_default();
@@ -85,8 +85,8 @@ fn time(seconds: i64, now: i64) -> String {
     format!("{month} {day:>2}  {year}")
 }
 
-/// Days since 1970 as year, month from 0, and day: Gregorian, in years that begin in March, so that a leap day is the
-/// last of one.
+/// Converts days since 1970 to year, month from 0, and day in the Gregorian calendar. Years begin in March here, so
+/// that a leap day is the last day of a year.
 fn date(days: i64) -> (i64, usize, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);

@@ -1,7 +1,7 @@
-//! SFTP, version 3 (draft-ietf-secsh-filexfer-02) with OpenSSH's extensions: an exec like any other, of the agent itself,
-//! so that any image has it, and whose files they are is for the kernel to say.
+//! Serves SFTP, version 3 (draft-ietf-secsh-filexfer-02), with OpenSSH's extensions.
 //!
-//! Requests are answered one after another; what a client sends ahead waits in the pipe.
+//! It is an exec of the agent itself, so that it works in any image and the kernel enforces file permissions. The
+//! server handles requests one after another; requests that a client sends ahead wait in the pipe.
 
 mod answer;
 mod attributes;
@@ -22,19 +22,19 @@ use banger_proto::{Exec, Sftp};
 
 use crate::console::fail;
 
-/// The word by which the agent is told to do it.
+/// The agent's subcommand for SFTP.
 pub(crate) const COMMAND: &str = "sftp";
 
-/// Bytes that are read at a time; a pipe holds as many.
+/// Size of the read buffer, in bytes; the capacity of a pipe.
 const BUFFER: usize = 64 << 10;
 
-/// The program that carries out `request`.
+/// Returns the exec that carries out `request`.
 pub(crate) fn as_exec(request: Sftp) -> Exec {
     let argv = vec!["/proc/self/exe".to_owned(), COMMAND.to_owned()];
     Exec { argv, user: request.user, stdin: true, ..Exec::default() }
 }
 
-/// That program.
+/// Runs the subcommand.
 pub(crate) fn run() -> ExitCode {
     match whole_file(io::stdin()).and_then(|stdin| Ok((stdin, whole_file(io::stdout())?))) {
         Ok((stdin, stdout)) => match serve(BufReader::with_capacity(BUFFER, stdin), stdout) {
@@ -45,7 +45,7 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-/// Answers what comes from `client` until that ends.
+/// Responds to requests from `client` until it ends.
 fn serve(mut client: impl Read, mut to_client: impl Write) -> io::Result<()> {
     let mut server = answer::Server::default();
     while let Some(packet) = packet::read(&mut client)? {
@@ -54,7 +54,7 @@ fn serve(mut client: impl Read, mut to_client: impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// A standard stream without the buffer that is for lines.
+/// Returns a standard stream as a file, without the standard library's buffer.
 fn whole_file(stream: impl AsFd) -> io::Result<File> {
     Ok(stream.as_fd().try_clone_to_owned()?.into())
 }

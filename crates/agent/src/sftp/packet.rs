@@ -1,19 +1,19 @@
-//! Packets: a length, a kind, a number to be answered with, and fields. They come from whoever has the session, and are
-//! believed nothing but what their length allows.
+//! Packets: a length, a type, a request id, and fields. Their content is untrusted: every read is checked against the
+//! length.
 
 use std::io::{self, Read};
 
-/// Longest packet, as OpenSSH has it.
+/// Maximum length of a packet, in bytes; OpenSSH's value.
 pub(super) const LONGEST: usize = 256 << 10;
 
-/// Most bytes of a file in one packet: OpenSSH's, which leaves room for the rest.
+/// Maximum file data in one packet, in bytes; OpenSSH's value, which leaves room for the other fields.
 pub(super) const MOST_DATA: usize = LONGEST - 1024;
 
-/// A field that is not there, or is cut short.
+/// A field is missing or truncated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// The next packet, without its length; `None` at the end.
+/// Reads the next packet, without its length; returns `None` at the end.
 pub(super) fn read(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0; 4];
     let mut have = 0;
@@ -35,7 +35,7 @@ pub(super) fn read(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(packet))
 }
 
-/// What is left to be read of a packet.
+/// The unread part of a packet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fields<'a>(&'a [u8]);
 
@@ -62,7 +62,7 @@ impl<'a> Fields<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// A length and so many bytes.
+    /// Reads a length and that many bytes.
     pub(super) fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
         let length = self.u32()? as usize;
         let (field, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
@@ -71,17 +71,17 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A packet that is being put together.
+/// A packet under construction.
 #[derive(Debug)]
 pub(super) struct Packet(Vec<u8>);
 
 impl Packet {
-    /// One of this kind, without a number.
+    /// Creates a packet of this type, without an id.
     pub(super) fn new(kind: u8) -> Self {
         Self(vec![0, 0, 0, 0, kind])
     }
 
-    /// One of this kind, in answer to request `id`.
+    /// Creates a packet of this type, in response to request `id`.
     pub(super) fn answering(kind: u8, id: u32) -> Self {
         Self::new(kind).u32(id)
     }
@@ -97,13 +97,13 @@ impl Packet {
     }
 
     pub(super) fn bytes(mut self, bytes: &[u8]) -> Self {
-        // Whoever puts in more than a packet may hold is found out when it is finished.
+        // Too long a field makes the packet too long, which `finish` rejects.
         self.0.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
         self.0.extend_from_slice(bytes);
         self
     }
 
-    /// Its bytes as they go out.
+    /// Returns the encoded packet.
     pub(super) fn finish(mut self) -> io::Result<Vec<u8>> {
         let length = self.0.len().saturating_sub(4);
         let header = u32::try_from(length).ok().filter(|_| length <= LONGEST);

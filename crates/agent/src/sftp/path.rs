@@ -1,4 +1,4 @@
-//! Paths as clients name them.
+//! Paths in clients' requests.
 
 use std::{
     env,
@@ -10,13 +10,13 @@ use std::{
 
 use crate::users;
 
-/// The path that `bytes` are; none at all are the folder where the session began.
+/// Returns the path in `bytes`; an empty one is the session's first directory.
 pub(super) fn path(bytes: &[u8]) -> PathBuf {
     let bytes = if bytes.is_empty() { b"." } else { bytes };
     OsStr::from_bytes(bytes).into()
 }
 
-/// `path` without links and dots. What it names itself need not be there.
+/// Returns `path` without links and dots. The last component need not exist.
 pub(super) fn real(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -28,7 +28,7 @@ pub(super) fn real(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// `bytes` with the home that a tilde at their beginning stands for.
+/// Expands a tilde at the beginning of `bytes` to a home directory.
 pub(super) fn expanded(bytes: &[u8]) -> io::Result<PathBuf> {
     let Some(rest) = bytes.strip_prefix(b"~") else { return Ok(path(bytes)) };
     let end = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());

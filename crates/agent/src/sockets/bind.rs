@@ -1,4 +1,4 @@
-//! Listening on a socket in the guest.
+//! Listens on a socket in the guest.
 
 use std::{
     ffi::OsStr,
@@ -26,16 +26,16 @@ use super::{
 };
 use crate::{children::Children, failure::Failure, stream::Socket, users::User};
 
-/// Callers that may wait in the kernel.
+/// Maximum number of connections that wait in the kernel.
 const BACKLOG: i32 = 128;
 
-/// Where sockets are that are nobody's but one user's.
+/// Directory of sockets that only one user can reach.
 const PRIVATE: &str = "/run/banger";
 
-/// A socket that listens. What it has put into the file system goes with it.
+/// A listening socket. Dropping it removes its files.
 #[derive(Debug)]
 pub(super) struct Bound {
-    /// Where, with what was chosen.
+    /// Its endpoint, with the port or path that was chosen.
     pub(super) at: Endpoint,
     listener: Listener,
     _left: Left,
@@ -43,22 +43,22 @@ pub(super) struct Bound {
 
 #[derive(Debug)]
 enum Listener {
-    /// Of both families, where there are both.
+    /// For both address families, if the guest has both.
     Tcp(TcpListener, Option<TcpListener>),
     Unix(UnixListener),
 }
 
-/// What is in the file system.
+/// Files of a listener.
 #[derive(Debug)]
 enum Left {
     Nothing,
-    /// A socket somewhere, removed as the user who made it.
+    /// A socket, removed with the rights of the user who created it.
     Socket(PathBuf, User),
-    /// A folder of our own.
+    /// A directory that the agent created.
     Folder(PathBuf),
 }
 
-/// Listens at `at` as `user`.
+/// Listens at `at` as `user`; `None` is a private socket.
 pub(super) async fn bind(at: Option<&Endpoint>, user: User, children: &Children) -> Result<Bound, Failure> {
     match at {
         Some(Endpoint::Tcp { host, port }) => {
@@ -79,7 +79,7 @@ pub(super) async fn bind(at: Option<&Endpoint>, user: User, children: &Children)
     }
 }
 
-/// The address to listen at, and one of the other family that goes with it.
+/// Returns the address to listen at, and the matching one of the other family.
 async fn families(host: &str, children: &Children) -> Result<(IpAddr, Option<IpAddr>), Failure> {
     match host {
         "" | "*" => Ok((Ipv4Addr::UNSPECIFIED.into(), Some(Ipv6Addr::UNSPECIFIED.into()))),
@@ -99,7 +99,7 @@ fn bind_tcp(
 ) -> io::Result<(StdTcpListener, Option<StdTcpListener>)> {
     let first = StdTcpListener::bind((first, port))?;
     let port = first.local_addr()?.port();
-    // A guest need not have IPv6; and its socket may take IPv4 in too, where that is taken already.
+    // The guest may lack IPv6, or its IPv6 socket also accepts IPv4, where the port is already in use.
     let second = second.and_then(|address| StdTcpListener::bind((address, port)).ok());
     Ok((first, second))
 }
@@ -117,7 +117,7 @@ fn of_tcp(host: &str, first: StdTcpListener, second: Option<StdTcpListener>) -> 
 async fn bind_unix(path: PathBuf, user: &User, left: Left) -> Result<Bound, Failure> {
     let at = Endpoint::Unix { path: path.as_os_str().as_bytes().to_vec() };
     let what = format!("listen at {}", path.display());
-    // What was there already stays.
+    // Fails if the path exists.
     let bound = with_rights_of(user, move || bind_unix_here(&path)).await;
     let listener = bound.and_then(UnixListener::from_std).map_err(Failure::io(what))?;
     Ok(Bound { at, listener: Listener::Unix(listener), _left: left })
@@ -127,13 +127,13 @@ fn bind_unix_here(path: &Path) -> io::Result<StdUnixListener> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    // Before anybody can connect.
+    // Done before any process can connect.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     listen(&socket, BACKLOG)?;
     Ok(socket.into())
 }
 
-/// A new folder that only `user` can enter.
+/// Creates a directory that only `user` can enter.
 fn private_folder(user: &User) -> io::Result<PathBuf> {
     fs::create_dir_all(PRIVATE)?;
     let mut random = [0; 8];
@@ -145,7 +145,7 @@ fn private_folder(user: &User) -> io::Result<PathBuf> {
 }
 
 impl Bound {
-    /// The next who calls, and where from.
+    /// Accepts the next connection, and returns it with its peer's address.
     pub(super) async fn accept(&mut self) -> io::Result<(Socket, Option<SocketAddr>)> {
         let (socket, from) = match &self.listener {
             Listener::Unix(listener) => return Ok((Box::pin(listener.accept().await?.0), None)),
@@ -155,7 +155,7 @@ impl Bound {
                 accepted = second.accept() => accepted?,
             },
         };
-        // What is typed is not to wait for more of it.
+        // Send typed characters without delay.
         let _ = socket.set_nodelay(true);
         Ok((Box::pin(socket), Some(from)))
     }
@@ -166,12 +166,12 @@ impl Drop for Left {
         match self {
             Self::Nothing => {}
             Self::Folder(folder) => {
-                // It may be gone.
+                // It may have been removed already.
                 let _ = fs::remove_dir_all(folder);
             }
             Self::Socket(path, user) => {
                 let (path, user) = (std::mem::take(path), user.clone());
-                // It may be gone, or not be the user's to remove any more.
+                // It may have been removed already, or the user may no longer remove it.
                 let remove = move || give_up_rights(&user).and_then(|()| fs::remove_file(path));
                 let _ = thread::Builder::new().spawn(remove);
             }

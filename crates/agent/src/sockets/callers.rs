@@ -1,4 +1,4 @@
-//! Those who have called at a listener and wait for the host to take them.
+//! Accepted connections that wait for the host to take them.
 
 use std::{
     cell::RefCell,
@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::stream::Socket;
 
-/// All who wait, by number.
+/// All waiting connections, by number.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Callers(Rc<RefCell<Table>>);
 
@@ -23,12 +23,12 @@ struct Table {
 #[derive(Debug)]
 struct Caller {
     socket: Socket,
-    /// Where it has a place, for as long as its listener is there.
+    /// Free places of its listener, as long as that exists.
     places: Weak<Semaphore>,
 }
 
 impl Callers {
-    /// Lets `socket` wait on one of the `places` of its listener; its number.
+    /// Adds `socket` on one of its listener's `places`, and returns its number.
     pub(super) fn wait(&self, socket: Socket, places: &Rc<Semaphore>) -> u64 {
         let mut table = self.0.borrow_mut();
         table.last += 1;
@@ -37,14 +37,14 @@ impl Callers {
         number
     }
 
-    /// Takes a caller, unless it has been or its listener is gone.
+    /// Removes a connection, and returns it unless its listener has ended.
     pub(super) fn take(&self, number: u64) -> Option<Socket> {
         let caller = self.0.borrow_mut().waiting.remove(&number)?;
         caller.places.upgrade()?.add_permits(1);
         Some(caller.socket)
     }
 
-    /// Hangs up on a caller that nobody has taken.
+    /// Closes a connection that the host has not taken.
     pub(super) fn give_up(&self, number: u64) {
         drop(self.take(number));
     }

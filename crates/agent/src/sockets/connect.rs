@@ -1,4 +1,4 @@
-//! Connecting to a socket in the guest.
+//! Connects to a socket in the guest.
 
 use std::{io, net::SocketAddr, os::unix::net::UnixStream as StdUnixStream, time::Duration};
 
@@ -13,14 +13,14 @@ use super::{names::addresses, rights::with_rights_of};
 use crate::stream::Socket;
 use crate::{children::Children, failure::Failure, users::User};
 
-/// How long a server may take to accept.
+/// Timeout for a server to accept.
 const ACCEPT: Duration = Duration::from_secs(20);
 
-/// Connects to `to` as `user`; to the first address of a name that takes it.
+/// Connects to `to` as `user`; tries a name's addresses in order.
 pub(super) async fn connect(to: &Endpoint, user: User, children: &Children) -> Result<Socket, Failure> {
     match to {
         Endpoint::Tcp { host, port } => {
-            // The first is what a name most likely means.
+            // Keeps the first error: the first address is most likely the intended one.
             let mut failure = None;
             for address in addresses(host, children).await? {
                 match connect_tcp((address, *port).into()).await {
@@ -45,12 +45,12 @@ async fn connect_tcp(address: SocketAddr) -> Result<TcpStream, Failure> {
     let connected = timeout(ACCEPT, TcpStream::connect(address)).await;
     let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let socket = connected.map_err(Failure::io(format!("connect to {address}")))?;
-    // What is typed is not to wait for more of it.
+    // Send typed characters without delay.
     let _ = socket.set_nodelay(true);
     Ok(socket)
 }
 
-/// Without waiting for a place in a full queue, which may never come.
+/// Connects without waiting in a full queue, which may stay full forever.
 fn connect_unix(path: &[u8]) -> io::Result<StdUnixStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

@@ -1,4 +1,4 @@
-//! Sockets in the guest, for the host: connecting to one, listening on one, and the bytes that then go both ways.
+//! Sockets in the guest, for the host: connects, listens, and forwards data in both directions.
 
 mod bind;
 mod callers;
@@ -21,13 +21,13 @@ use crate::{
     users,
 };
 
-/// Callers of a listener that may wait to be taken; more wait in the kernel.
+/// Maximum number of connections of a listener that wait for the host; more wait in the kernel.
 const WAITING: usize = 32;
 
-/// How long a caller waits to be taken.
+/// Timeout for the host to take a connection.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Connects, and passes bytes on until both ways have ended.
+/// Connects, and forwards data until both directions have ended.
 pub(crate) async fn connect(request: Connect, incoming: Incoming, outgoing: Outgoing, children: &Children) {
     let socket = match users::of_guest(request.user.as_deref()) {
         Ok(user) => connect::connect(&request.to, user, children).await,
@@ -39,7 +39,7 @@ pub(crate) async fn connect(request: Connect, incoming: Incoming, outgoing: Outg
     }
 }
 
-/// Passes the bytes of a caller on.
+/// Forwards the data of an accepted connection.
 pub(crate) async fn take(request: Take, incoming: Incoming, outgoing: Outgoing, callers: &Callers) {
     match callers.take(request.caller) {
         Some(socket) => splice::splice(socket, incoming, outgoing).await,
@@ -50,7 +50,7 @@ pub(crate) async fn take(request: Take, incoming: Incoming, outgoing: Outgoing, 
     }
 }
 
-/// Listens, and tells the host of callers, until it hangs up.
+/// Listens, and reports connections to the host, until the host disconnects.
 pub(crate) async fn listen(
     request: Listen,
     mut incoming: Incoming,
@@ -70,7 +70,7 @@ pub(crate) async fn listen(
         return;
     }
     tokio::select! {
-        // It has nothing more to say, and is listened to only for its hanging up.
+        // The host sends nothing more; this waits until it disconnects.
         _ = incoming.next() => {}
         _ = tell_of_callers(&mut bound, &mut outgoing, callers) => {}
     }
@@ -97,7 +97,7 @@ async fn tell_of_callers(
 }
 
 async fn refuse(failure: Failure, mut outgoing: Outgoing) {
-    // A host that has hung up does not want the answer.
+    // The host may have closed the connection.
     let _ = outgoing.say(&Reply::from(failure)).await;
     outgoing.finish().await;
 }

@@ -1,4 +1,4 @@
-//! Names of hosts, as the guest knows them. A static program cannot ask the C library.
+//! Resolves host names as the guest does. A static program cannot use the C library's resolver.
 
 use std::{
     fs,
@@ -12,19 +12,19 @@ use tokio::{io::AsyncReadExt, net::unix::pipe, time::timeout};
 
 use crate::{children::Children, exec::ROOT_PATH, failure::Failure};
 
-/// Longest name, by the DNS.
+/// Maximum length of a name, by the DNS.
 const LONGEST: usize = 253;
 
-/// Most addresses of a name that are tried.
+/// Maximum number of a name's addresses to try.
 const ADDRESSES: usize = 8;
 
-/// Most bytes of an answer.
+/// Maximum size of getent's output, in bytes.
 const ANSWER: u64 = 4096;
 
-/// How long a name server may take.
+/// Timeout for name servers.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// The addresses of `host`: itself, loopback, what `/etc/hosts` says, or what the guest's own `getent` does.
+/// Resolves `host`: an address, `localhost`, or a name by `/etc/hosts` or the guest's own `getent`.
 pub(super) async fn addresses(host: &str, children: &Children) -> Result<Vec<IpAddr>, Failure> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
@@ -52,7 +52,7 @@ fn check(host: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// hosts(5): address, names, comment.
+/// Finds `host` in hosts(5): address, names, comment.
 fn in_hosts(file: &str, host: &str) -> Vec<IpAddr> {
     let lines = file.lines().filter_map(|line| line.split('#').next());
     let of_host = |line: &str| {
@@ -70,7 +70,7 @@ async fn by_getent(host: &str, children: &Children) -> Result<Vec<IpAddr>, Failu
     getent.args(["ahosts", host]).env_clear().env("PATH", ROOT_PATH);
     getent.stdin(Stdio::null()).stderr(Stdio::null()).stdout(sender.into_blocking_fd().map_err(cannot())?);
     children.spawn(&mut getent).map_err(cannot())?;
-    // Its end of the pipe, which would keep the answer from ending.
+    // Closes its end of the pipe, which would keep the output from ending.
     drop(getent);
     let mut text = String::new();
     match timeout(LIMIT, answer.take(ANSWER).read_to_string(&mut text)).await {
@@ -83,7 +83,7 @@ async fn by_getent(host: &str, children: &Children) -> Result<Vec<IpAddr>, Failu
     Ok(in_answer(&text))
 }
 
-/// A line for each address and kind of socket: address, kind, name.
+/// Parses getent's output: a line for each address and socket type, with address, type and name.
 fn in_answer(text: &str) -> Vec<IpAddr> {
     let mut found = Vec::new();
     for address in text.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()) {

@@ -1,4 +1,4 @@
-//! What is done with a user's own rights, by the agent, which is root.
+//! Runs work of the agent, which is root, with a user's rights.
 
 use std::{io, thread};
 
@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 
 use crate::users::User;
 
-/// Does `work` as `user`, in a thread of its own: to Linux, users are the threads', and one that has given up root's
-/// rights cannot have them again.
+/// Runs `work` as `user` in a new thread. In Linux, credentials belong to threads, and a thread that has dropped
+/// root's rights cannot regain them.
 pub(super) async fn with_rights_of<T: Send + 'static>(
     user: &User,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -19,13 +19,13 @@ pub(super) async fn with_rights_of<T: Send + 'static>(
     let (tell, done) = oneshot::channel();
     let user = user.clone();
     thread::Builder::new().spawn(move || {
-        // Nobody may wait any more.
+        // The receiver may have been dropped.
         let _ = tell.send(give_up_rights(&user).and_then(|()| work()));
     })?;
     done.await.unwrap_or_else(|_| Err(io::Error::other("its thread has ended")))
 }
 
-/// Makes the calling thread one of `user`, for ever.
+/// Sets the calling thread's credentials to those of `user`, permanently.
 pub(super) fn give_up_rights(user: &User) -> io::Result<()> {
     let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
     set_thread_groups(&groups)?;

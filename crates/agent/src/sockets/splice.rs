@@ -1,4 +1,4 @@
-//! A socket in the guest and a connection of the host's, joined: in frames, under the windows of an exec.
+//! Joins a socket in the guest with a connection to the host: in frames, with the windows of an exec.
 
 use banger_proto::{Frame, Reply, Stream};
 use bytes::Bytes;
@@ -13,13 +13,13 @@ use crate::{
     window::{Queue, Queued, queue, tell},
 };
 
-/// Most bytes of a frame.
+/// Maximum data in a frame, in bytes.
 const PART: usize = 64 << 10;
 
-/// Frames that may wait for a slow host; its slowness then reaches the socket's other side.
+/// Maximum number of frames queued for a slow host; beyond it, the socket's peer has to wait.
 const WAITING: usize = 4;
 
-/// Passes bytes on until both ways have ended, or the host has hung up.
+/// Forwards data until both directions have ended, or the host disconnects.
 pub(super) async fn splice(socket: Socket, incoming: Incoming, mut outgoing: Outgoing) {
     if outgoing.say(&Reply::Connected).await.is_err() {
         return;
@@ -38,7 +38,7 @@ pub(super) async fn splice(socket: Socket, incoming: Incoming, mut outgoing: Out
     tokio::select! {
         sent = both_ways => {
             if let Ok(mut outgoing) = sent {
-                // A host that has hung up knows.
+                // The host may have closed the connection.
                 let _ = outgoing.say(&Reply::Closed).await;
                 outgoing.finish().await;
             }
@@ -47,7 +47,7 @@ pub(super) async fn splice(socket: Socket, incoming: Incoming, mut outgoing: Out
     }
 }
 
-/// Takes what the host sends, until it hangs up or says something that makes no sense.
+/// Queues the host's data, until it disconnects or sends an invalid frame.
 async fn receive(mut incoming: Incoming, to_socket: Queue) {
     while let Ok(Some(Frame::Data(Stream::Stdin, bytes))) = incoming.next().await {
         if to_socket.push(bytes).is_err() {
@@ -56,7 +56,7 @@ async fn receive(mut incoming: Incoming, to_socket: Queue) {
     }
 }
 
-/// Sends all that comes from the socket, and then its end.
+/// Sends all data from the socket, then its end.
 async fn out_of(mut socket: impl AsyncRead + Unpin, frames: mpsc::Sender<Frame>) {
     let mut buffer = vec![0; PART];
     while let Ok(count @ 1..) = socket.read(&mut buffer).await {
@@ -65,15 +65,15 @@ async fn out_of(mut socket: impl AsyncRead + Unpin, frames: mpsc::Sender<Frame>)
             return;
         }
     }
-    // A host that has hung up knows.
+    // The host may have closed the connection.
     let _ = frames.send(Frame::end(Stream::Stdout)).await;
 }
 
-/// Gives the socket what the host has sent, until the end of that, or until it takes no more.
+/// Writes the host's data to the socket, until the data ends or a write fails.
 async fn into(mut socket: impl AsyncWrite + Unpin, mut queued: Queued, frames: mpsc::Sender<Frame>) {
     while let Some(bytes) = queued.next().await {
         if bytes.is_empty() {
-            // It may be broken by now.
+            // The socket may be broken.
             let _ = socket.shutdown().await;
             return;
         }

@@ -1,4 +1,4 @@
-//! The daemon itself, and operations.
+//! Routes for the daemon itself and for operations.
 
 use std::time::Duration;
 
@@ -34,14 +34,14 @@ pub(super) async fn daemon_status(State(daemon): Shared) -> Answer<DaemonStatus>
     }))
 }
 
-/// This process's resident memory in bytes (`/proc/self/statm`, second field, in pages).
+/// Returns this process's resident memory in bytes (`/proc/self/statm`, second field, in pages).
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
     pages * rustix::param::page_size() as u64
 }
 
-/// How long a stop waits for what is ending: whose client has read its end already asks for the next thing at once.
+/// Time that a stop waits for ending work: a client that has read an operation's end sends its next request at once.
 const ENDING: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize)]
@@ -53,7 +53,7 @@ pub(super) struct Stop {
 pub(super) async fn stop_daemon(State(daemon): Shared, Query(Stop { force }): Query<Stop>) -> Answer<Value> {
     if !force {
         let ended = async { tokio::join!(daemon.engine.idle(), daemon.engine.no_sessions()) };
-        // What goes on is told below.
+        // Work that continues is reported below.
         let _ = timeout(ENDING, ended).await;
     }
     let under_way = daemon.engine.under_way();
@@ -71,7 +71,7 @@ pub(super) async fn stop_daemon(State(daemon): Shared, Query(Stop { force }): Qu
     Ok(Json(json!({})))
 }
 
-/// Brings the world in line with the store, and says what was amiss.
+/// Repairs the host's state to match the store, and returns the problems found.
 pub(super) async fn repair(State(daemon): Shared) -> Answer<Vec<String>> {
     Ok(Json(daemon.engine.repair().await?))
 }
@@ -80,7 +80,7 @@ pub(super) async fn operations(State(daemon): Shared) -> Json<Vec<Operation>> {
     Json(daemon.engine.operations())
 }
 
-/// What an operation has told, and what it tells until its end.
+/// Streams an operation's past events, and later ones until its end.
 pub(super) async fn follow(State(daemon): Shared, Path(id): Path<String>) -> Result<Response, Failure> {
     Ok(stream_of(daemon.engine.follow(&id)?))
 }

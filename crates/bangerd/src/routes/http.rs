@@ -1,4 +1,4 @@
-//! Requests and responses in the API's form.
+//! Requests and responses in the API's format.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -37,7 +37,7 @@ impl IntoResponse for Failure {
     }
 }
 
-/// A JSON body, or an error of ours that says what is wrong with it.
+/// A JSON body; a malformed one is rejected with an API error that says why.
 pub(super) struct Checked<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Checked<T> {
@@ -47,13 +47,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Checked<T> {
         let invalid =
             |why: String| Failure(ApiError::new(ErrorKind::Invalid, format!("malformed request: {why}")));
         let body = Bytes::from_request(request, state).await.map_err(|error| invalid(error.to_string()))?;
-        // Options may all be left out.
+        // All options may be omitted.
         let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
         serde_json::from_slice(&body).map(Self).map_err(|error| invalid(error.to_string()))
     }
 }
 
-/// An operation's events as lines of JSON. When the client hangs up, the body is dropped, and with it the events.
+/// Returns an operation's events as lines of JSON. When the client disconnects, the body is dropped, and the events
+/// with it.
 pub(super) fn stream_of(events: Events) -> Response {
     let lines = stream::unfold(events, |mut events| async move {
         let event = events.recv().await?;
@@ -64,7 +65,7 @@ pub(super) fn stream_of(events: Events) -> Response {
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
 
-/// A request's body as something synchronous work can read.
+/// Returns a request's body as a reader for synchronous code.
 pub(super) fn reader_of(body: Body) -> SyncIoBridge<StreamReader<Upload, Bytes>> {
     SyncIoBridge::new(StreamReader::new(Upload(Some(body.into_data_stream()))))
 }

@@ -1,4 +1,4 @@
-//! Images.
+//! Routes for images.
 
 use std::fs::File;
 
@@ -40,7 +40,7 @@ pub(super) struct ImportImage {
     name: ImageName,
 }
 
-/// The tar is the body, or a file that came with the request.
+/// Imports a tar: the body, or a file passed with the request.
 pub(super) async fn import_image(
     State(daemon): Shared,
     Query(import): Query<ImportImage>,
@@ -62,7 +62,7 @@ pub(super) struct ImportBundle {
     url: Option<String>,
 }
 
-/// The bundle is what a URL has, or a file that came with the request.
+/// Imports a bundle from a URL, or from a file passed with the request.
 pub(super) async fn import_bundle(
     State(daemon): Shared,
     Query(import): Query<ImportBundle>,
@@ -75,7 +75,7 @@ pub(super) async fn import_bundle(
     }))
 }
 
-/// The bundle goes into a file that came with the request.
+/// Writes a bundle to a file passed with the request.
 pub(super) async fn bundle_image(
     State(daemon): Shared,
     Path(image): Path<String>,

@@ -1,4 +1,4 @@
-//! Kernels.
+//! Routes for kernels.
 
 use axum::{
     Json,

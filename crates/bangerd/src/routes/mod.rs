@@ -1,4 +1,4 @@
-//! The routes of the API, a short function each: take the request apart, ask the engine, put the answer together.
+//! The routes of the API: short functions that parse requests, call the engine and build responses.
 
 mod daemon;
 mod http;
@@ -23,7 +23,7 @@ use banger_engine::asked_by;
 use crate::daemon::{Daemon, Peer};
 use http::{Failure, Shared};
 
-/// All routes.
+/// Returns all routes.
 pub(crate) fn routes(daemon: Arc<Daemon>) -> Router {
     Router::new()
         .route("/v1/daemon", get(daemon::daemon_status))
@@ -70,7 +70,7 @@ pub(crate) fn routes(daemon: Arc<Daemon>) -> Router {
         .with_state(daemon)
 }
 
-/// Turns away, before anything is done, a client that would have started another build of the daemon.
+/// Rejects clients of a different build before doing any work.
 async fn same_build(State(daemon): Shared, headers: HeaderMap, request: Request, next: Next) -> Response {
     let ours = daemon.build.to_string();
     match headers.get(BUILD_HEADER) {

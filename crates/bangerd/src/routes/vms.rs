@@ -1,4 +1,4 @@
-//! VMs.
+//! Routes for VMs.
 
 use std::io;
 

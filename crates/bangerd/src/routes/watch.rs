@@ -1,4 +1,4 @@
-//! Watching: logs, what VMs use, and what happens.
+//! Routes for logs, statistics and events.
 
 use std::io;
 
@@ -35,7 +35,7 @@ pub(super) async fn events(State(daemon): Shared, Query(watch): Query<WatchEvent
 
 #[derive(Deserialize)]
 pub(super) struct Of {
-    /// References with commas between them, which no name or id has.
+    /// References, separated by commas, which no name or id contains.
     #[serde(default)]
     vms: String,
 }
@@ -46,7 +46,8 @@ pub(super) async fn stats(State(daemon): Shared, Query(of): Query<Of>) -> Answer
     Ok(Json(daemon.engine.vms.stats(&references).await?))
 }
 
-/// Bytes as they come. When the daemon stops, the body breaks off, so that nobody takes that for its end.
+/// Streams bytes as they arrive. When the daemon stops, it cuts the body off, so that no client takes that for its
+/// end.
 fn stream_of_parts(daemon: &Daemon, content_type: &str, parts: Parts) -> Response {
     let stopping = daemon.stopping.clone();
     let parts = stream::unfold((parts, stopping), |(mut parts, stopping)| async move {
