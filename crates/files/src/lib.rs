@@ -1,16 +1,16 @@
-//! A file, folder or symbolic link as a stream of bytes, and both of its ends: [`pack`] and [`unpack`].
+//! Sends a file, directory or symbolic link as a stream of bytes: [`pack`] writes it, [`unpack`] reads it.
 //!
 //! ```text
 //! stream = magic, item, end
-//! item   = link | file, part …, whole | folder, item …, leave | remove
+//! item   = link | file, part …, whole | directory, item …, leave | remove
 //! ```
 //!
-//! Names are single components, never paths: what is unpacked is made in the folder that was entered last, by its
-//! descriptor, and no link is ever gone through. So a stream cannot name anything outside of where it is unpacked to.
-//! Both ends block; `client` and `agent` put threads, processes and connections around them.
+//! Names are single components, never paths. [`unpack`] creates them relative to the descriptor of the current
+//! directory and follows no link, so a stream cannot name anything outside its target. Both ends block; `client` and
+//! `agent` provide the threads, processes and connections.
 //!
-//! A workspace is such a stream too, of single paths ([`PathWriter`]), and is either [placed](place) whole or
-//! [changed](change). What has become of it is told by a [`list`]ing.
+//! A workspace is such a stream of single paths ([`PathWriter`]). It is [placed](place) as a whole, or applied as
+//! [changes](change). A [`list`]ing shows its current state.
 
 mod listing;
 mod pack;

@@ -1,12 +1,12 @@
-//! What is in a folder, as a stream of records: all that is needed to tell what has changed in it, without its content.
+//! Lists a directory as a stream of records, which show what has changed in it without its content.
 //!
 //! ```text
 //! listing = magic, record …, end
 //! record  = kind, path (length in 2 bytes), mode, size, modified, changed
 //! ```
 //!
-//! Numbers are big-endian. A folder that holds a `.git` of its own is told and not gone into; of the outermost `.git`
-//! come only what git calls refs, its `HEAD`, its index and what it excludes.
+//! Numbers are big-endian. A directory with its own `.git` is recorded, but not listed. Of the top-level `.git`, only
+//! git's refs, `HEAD`, the index and the exclude patterns are listed.
 
 use std::{
     io::{self, Read, Write},
@@ -27,26 +27,26 @@ use crate::{
 const MAGIC: [u8; 4] = *b"bnl\x01";
 const END: u8 = 0;
 
-/// Most records of a listing: some times more than the largest repositories have.
+/// Maximum number of records of a listing: several times more than the largest repositories need.
 pub const MAX_LISTED: usize = 4 << 20;
 
-/// Longest path in bytes: Linux's `PATH_MAX`.
+/// Maximum length of a path, in bytes: Linux's `PATH_MAX`.
 const MAX_PATH: usize = 4096;
 
-/// What of the outermost `.git` is listed: single files, and folders with all that is in them.
+/// Listed parts of the top-level `.git`: single files, and directories with their content.
 const GIT_FILES: &[&[u8]] = &[b".git/HEAD", b".git/index", b".git/packed-refs", b".git/info/exclude"];
 const GIT_FOLDERS: &[&[u8]] = &[b".git/refs", b".git/info"];
 
-/// What is listed.
+/// The kind of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file.
     File,
     /// A symbolic link.
     Link,
-    /// A repository of its own, with all that is in it.
+    /// A nested repository, with everything in it.
     Repository,
-    /// A folder that could not be read, or is too deep in others.
+    /// A directory that could not be read, or is nested too deep.
     Unread,
     /// A device, pipe or socket.
     Special,
@@ -69,24 +69,24 @@ impl Kind {
 /// A record of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// The path, beneath the folder that is listed.
+    /// Path below the listed directory.
     pub path: Vec<u8>,
-    /// What it is.
+    /// Kind of the file.
     pub kind: Kind,
     /// Permission bits.
     pub mode: u32,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// When its content was last modified.
+    /// Modification time of the content.
     pub modified: Time,
-    /// When anything of it last changed.
+    /// Time of the last change of content or metadata.
     pub changed: Time,
 }
 
-/// Lists the folder `root` to `out`. What goes away meanwhile is left out.
+/// Lists the directory `root` to `out`. Files that disappear meanwhile are left out.
 ///
 /// # Errors
-/// When `out` cannot be written or `root` cannot be read.
+/// Returns an error if `out` cannot be written or `root` cannot be read.
 pub fn list(root: impl AsFd, mut out: impl Write) -> io::Result<()> {
     out.write_all(&MAGIC)?;
     let mut lister = Lister { out: &mut out };
@@ -163,7 +163,7 @@ impl<W: Write> Lister<'_, W> {
     }
 }
 
-/// Whether what is at `path` is listed, or gone into when it is a folder.
+/// Returns whether `path` is listed, or descended into if it is a directory.
 fn wanted(path: &[u8], is_folder: bool) -> bool {
     let Some(within) = path.strip_prefix(b".git") else { return true };
     match within.first() {
@@ -178,7 +178,7 @@ fn beneath(path: &[u8], folder: &[u8]) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
 }
 
-/// Reads a listing that may be hostile: its paths are safe, and there is an end to them.
+/// Reads a possibly hostile listing: its paths are safe, and the number of records is limited.
 #[derive(Debug)]
 pub struct ListingReader<R> {
     input: R,
@@ -186,10 +186,10 @@ pub struct ListingReader<R> {
 }
 
 impl<R: Read> ListingReader<R> {
-    /// Over a listing that begins here.
+    /// Starts reading a listing.
     ///
     /// # Errors
-    /// When it does not begin as one.
+    /// Returns an error if `input` does not start with a listing's first bytes.
     pub fn new(mut input: R) -> Result<Self, StreamError> {
         let mut magic = [0; 4];
         fill(&mut input, &mut magic)?;
@@ -200,10 +200,10 @@ impl<R: Read> ListingReader<R> {
         }
     }
 
-    /// The next record; `None` at the end.
+    /// Returns the next record, or `None` at the end.
     ///
     /// # Errors
-    /// When the listing is of no more use.
+    /// Returns an error if the listing is malformed, ends early or cannot be read.
     pub fn next_record(&mut self) -> Result<Option<Listed>, StreamError> {
         let [kind] = self.array()?;
         if kind == END {

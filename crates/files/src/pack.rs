@@ -1,4 +1,4 @@
-//! The sending end: a file, folder or link, and all that is in it, into a stream.
+//! The sending end: writes a file, directory or link, with its content, to a stream.
 
 use std::{
     ffi::OsStr,
@@ -16,28 +16,28 @@ use rustix::fs::OFlags;
 
 use crate::stream::{Entry, Item, MAX_DEPTH, MAX_PART, MAX_TARGET, Writer};
 
-/// Why nothing can be packed.
+/// Errors of packing.
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {
-    /// There is nothing to read, or it may not be read.
+    /// The source does not exist or cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// What.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// It has no content that could be copied.
+    /// The source has no content that can be copied.
     #[error("{} is {what}, which cannot be copied", path.display())]
     Special {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// What it is: "a socket".
+        /// Its kind: "a socket".
         what: &'static str,
     },
 }
 
-/// What is to be packed.
+/// A file, directory or link to pack.
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
@@ -46,11 +46,13 @@ pub struct Source {
 }
 
 impl Source {
-    /// What is at `path`. A symbolic link is itself, unless `follow` or a slash at the end of `path` asks for what it
-    /// leads to. A path that ends in `.` or `..` is a folder without a name: only what is in it.
+    /// Opens the source at `path`.
+    ///
+    /// A symbolic link is packed as a link, unless `follow` is set or `path` ends in a slash. A path that ends in `.`
+    /// or `..` is a directory without a name: only its content is packed.
     ///
     /// # Errors
-    /// When there is nothing, or nothing that can be packed.
+    /// Returns an error if nothing is at `path`, or if it cannot be packed.
     pub fn open(path: &Path, follow: bool) -> Result<Self, PackError> {
         let bytes = path.as_os_str().as_bytes();
         let last = bytes.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
@@ -70,11 +72,12 @@ impl Source {
     }
 }
 
-/// Packs `source` into `out`. What is passed over is told to `tell`, a sentence each; the number of things among it that
-/// should have been there, but could not be read, is returned.
+/// Packs `source` into `out`, and returns the number of files that could not be read.
+///
+/// The callback receives one sentence about each file that is skipped, and about a source that is a link.
 ///
 /// # Errors
-/// When `out` cannot be written.
+/// Returns an error if `out` cannot be written.
 pub fn pack(source: &Source, out: impl Write, tell: &mut dyn FnMut(String)) -> io::Result<u64> {
     let mut packer = Packer { out: Writer::new(out)?, buffer: vec![0; MAX_PART], unread: 0, tell };
     if source.meta.is_symlink() {
@@ -85,10 +88,10 @@ pub fn pack(source: &Source, out: impl Write, tell: &mut dyn FnMut(String)) -> i
     Ok(packer.unread)
 }
 
-/// Packs what `input` has as a file without a name.
+/// Packs the bytes of `input` as a file without a name.
 ///
 /// # Errors
-/// When `out` cannot be written, or `input` cannot be read to its end.
+/// Returns an error if `out` cannot be written, or if `input` cannot be read to its end.
 pub fn pack_input(mut input: impl Read, out: impl Write) -> io::Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let entry = Entry {
@@ -105,7 +108,7 @@ pub fn pack_input(mut input: impl Read, out: impl Write) -> io::Result<()> {
     copied?
 }
 
-/// Copies all of `input`. The outer error is the writing's, the inner one the reading's.
+/// Copies all of `input`. The outer error is from writing, the inner one from reading.
 pub(crate) fn copy(
     input: &mut impl Read,
     out: &mut Writer<impl Write>,
@@ -202,7 +205,7 @@ impl<W: Write> Packer<'_, W> {
     }
 }
 
-/// A regular file, and not what may have come in its place since it was looked at.
+/// Opens a regular file. Fails if it has been replaced by something else in the meantime.
 fn open(path: &Path, no_link: bool) -> io::Result<File> {
     let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     flags.set(OFlags::NOFOLLOW, no_link);
@@ -210,7 +213,7 @@ fn open(path: &Path, no_link: bool) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no file any more")) }
 }
 
-/// The names in a folder, in the order of their bytes.
+/// Returns the names in a directory, in byte order.
 fn names(path: &Path) -> io::Result<Vec<Vec<u8>>> {
     let names = fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().into_vec()));
     let mut names = names.collect::<io::Result<Vec<_>>>()?;
@@ -218,7 +221,7 @@ fn names(path: &Path) -> io::Result<Vec<Vec<u8>>> {
     Ok(names)
 }
 
-/// What it is, if that is nothing that can be copied.
+/// Returns the kind of a file that cannot be copied.
 fn special(meta: &Metadata) -> Option<&'static str> {
     use std::os::unix::fs::FileTypeExt;
     let kind = meta.file_type();

@@ -1,4 +1,4 @@
-//! A stream of single paths: folders are entered and left as the paths ask for it.
+//! A stream of single paths: the writer enters and leaves directories as the paths require.
 
 use std::io::{self, Read, Write};
 
@@ -8,38 +8,38 @@ use crate::{
     tree::Time,
 };
 
-/// Permissions of folders that come with a path.
+/// Permissions of directories that are implied by a path.
 const FOLDER: u32 = 0o755;
 
-/// Whether `path` names something beneath where it begins, in components that a stream can carry.
+/// Returns whether `path` stays below its starting directory, in components that a stream can carry.
 pub fn safe_path(path: &[u8]) -> bool {
     let component =
         |name: &[u8]| !matches!(name, b"" | b"." | b"..") && name.len() <= MAX_NAME && !name.contains(&0);
     path.split(|byte| *byte == b'/').all(component) && depth(path) < MAX_DEPTH
 }
 
-/// Folders that `path` is in.
+/// Returns the number of directories in `path`.
 fn depth(path: &[u8]) -> usize {
     path.iter().filter(|byte| **byte == b'/').count()
 }
 
-/// Writes such a stream. In the order of their bytes, paths cost the fewest items.
+/// Writes a stream of single paths. Paths in byte order need the fewest items.
 #[derive(Debug)]
 pub struct PathWriter<W> {
     out: Writer<W>,
-    /// The folder entered last.
+    /// The directory entered last.
     inside: Vec<u8>,
-    /// What folders were last modified at.
+    /// Modification time of directories.
     now: Time,
     buffer: Vec<u8>,
 }
 
 impl<W: Write> PathWriter<W> {
-    /// Begins a stream.
+    /// Starts a stream.
     ///
     /// # Errors
-    /// When it cannot be written; so for all that follows, and with `InvalidInput` when a path is not a
-    /// [safe](safe_path) one.
+    /// Returns an error if the stream cannot be written. The other methods do too, and return `InvalidInput` if a
+    /// path is not [safe](safe_path).
     pub fn new(out: W) -> io::Result<Self> {
         let mut out = Writer::new(out)?;
         let now = Time::now();
@@ -47,10 +47,10 @@ impl<W: Write> PathWriter<W> {
         Ok(Self { out, inside: Vec::new(), now, buffer: vec![0; MAX_PART] })
     }
 
-    /// Writes a file with all that `content` has. The inner error is the reading's: then the file is not made.
+    /// Writes a file with the bytes of `content`. The inner error is from reading; the file is then not created.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// Returns the errors of [`new`](Self::new).
     pub fn file(
         &mut self,
         path: &[u8],
@@ -65,46 +65,46 @@ impl<W: Write> PathWriter<W> {
         Ok(copied)
     }
 
-    /// Has what is written go on.
+    /// Flushes the stream.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// Returns the errors of [`new`](Self::new).
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 
-    /// Writes a link to `target`.
+    /// Writes a symbolic link to `target`.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// Returns the errors of [`new`](Self::new).
     pub fn link(&mut self, path: &[u8], modified: Time, target: Vec<u8>) -> io::Result<()> {
         let name = self.go_to(path)?;
         self.out.item(&Item::Link(entry(name, 0o777, modified), target))
     }
 
-    /// Writes that what is at `path` is to go.
+    /// Writes a removal of `path`.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// Returns the errors of [`new`](Self::new).
     pub fn remove(&mut self, path: &[u8]) -> io::Result<()> {
         let name = self.go_to(path)?;
         self.out.item(&Item::Remove(name.to_vec()))
     }
 
-    /// Writes a folder with these permissions, which it gets if it is not there yet.
+    /// Writes a directory. It gets the permissions `mode` only if it is created.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// Returns the errors of [`new`](Self::new).
     pub fn folder(&mut self, path: &[u8], mode: u32) -> io::Result<()> {
         let name = self.go_to(path)?;
         self.out.item(&Item::Folder(entry(name, mode, self.now)))?;
         self.out.item(&Item::Leave)
     }
 
-    /// Ends the stream, and returns what it was written to.
+    /// Ends the stream, and returns the underlying writer.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// Returns the errors of [`new`](Self::new).
     pub fn end(mut self) -> io::Result<W> {
         for _ in 0..=components(&self.inside).count() {
             self.out.item(&Item::Leave)?;
@@ -113,7 +113,7 @@ impl<W: Write> PathWriter<W> {
         Ok(self.out.into_inner())
     }
 
-    /// Enters the folder that `path` is in, and returns its name there.
+    /// Enters the directory of `path`, and returns the last component.
     fn go_to<'p>(&mut self, path: &'p [u8]) -> io::Result<&'p [u8]> {
         if !safe_path(path) {
             let message = format!("{} cannot be a file's path", String::from_utf8_lossy(path));

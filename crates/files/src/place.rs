@@ -1,4 +1,4 @@
-//! A tree that appears whole where nothing was, and changes to one that is there.
+//! Places a complete tree where nothing was, and changes an existing tree.
 
 use std::{
     fs,
@@ -14,14 +14,16 @@ use rustix::{
 
 use crate::unpack::{Manner, UnpackError, Unpacked, failed, open, unpack_within};
 
-/// What becomes a tree, beside where it is to be. There is at most one in a folder, whose lock its maker holds.
+/// Name of the staging directory next to the target. Its parent holds at most one, whose creator holds the lock.
 const STAGING: &str = ".banger-staging";
 
-/// Unpacks `stream`, of single paths, as `target`, which appears when it is whole. The folders that it is in are made;
-/// it itself must not be there, or be an empty folder.
+/// Unpacks `stream`, of single paths, as `target`, which appears only when it is complete.
+///
+/// Missing parent directories are created. `target` must not exist, or must be an empty directory.
 ///
 /// # Errors
-/// As [`unpack`](crate::unpack); and `Occupied` when `target` is there, `Busy` when somebody else is at it.
+/// Returns the errors of [`unpack`](crate::unpack), `Occupied` if `target` exists, and `Busy` if another process
+/// holds the lock.
 pub fn place(stream: impl Read, target: &Path, done: &mut Unpacked) -> Result<(), UnpackError> {
     let folder = Locked::holding(target, true)?;
     match fs::symlink_metadata(target) {
@@ -31,7 +33,7 @@ pub fn place(stream: impl Read, target: &Path, done: &mut Unpacked) -> Result<()
         Ok(_) => return Err(UnpackError::Occupied(target.to_owned())),
     }
     let staging = folder.path.join(STAGING);
-    // Of one that was killed.
+    // Left by a killed process.
     remove(&staging)?;
     let placed = folder.stage().map_err(failed(&staging)).and_then(|fd| {
         unpack_within(stream, (fd, &staging), Manner::Fresh, done)?;
@@ -43,16 +45,17 @@ pub fn place(stream: impl Read, target: &Path, done: &mut Unpacked) -> Result<()
     })
 }
 
-/// Unpacks `stream`, of single paths and removals, into the folder `target`. Each file is whole or as it was.
+/// Applies `stream`, of single paths and removals, to the directory `target`. Each file is replaced as a whole or
+/// stays.
 ///
 /// # Errors
-/// As [`unpack`](crate::unpack); and `Busy` when somebody else is at it.
+/// Returns the errors of [`unpack`](crate::unpack), and `Busy` if another process holds the lock.
 pub fn change(stream: impl Read, target: &Path, done: &mut Unpacked) -> Result<(), UnpackError> {
     let _folder = Locked::holding(target, false)?;
     unpack_within(stream, (open(target)?, target), Manner::Changed, done)
 }
 
-/// The folder that a tree is in, and nobody else's meanwhile.
+/// The parent directory of a tree, locked.
 struct Locked {
     fd: OwnedFd,
     path: PathBuf,
@@ -85,14 +88,14 @@ impl Locked {
 
     fn rename(&self, target: &Path) -> io::Result<()> {
         let name = target.file_name().unwrap_or_default();
-        // An empty folder gives way to another, all else does not.
+        // The rename replaces an empty directory, and fails for anything else.
         Ok(renameat(&self.fd, STAGING, &self.fd, name)?)
     }
 }
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        // Closing is not enough: a process that is being started by another thread has the descriptor until it execs.
+        // Closing is not enough: a process that another thread is starting has the descriptor until it execs.
         let _ = flock(&self.fd, FlockOperation::Unlock);
     }
 }
@@ -173,7 +176,7 @@ mod tests {
         assert_eq!(fs::read_to_string(target.join("z")).unwrap(), "new");
         let missing = change(&*changes, &folder.path().join("none/x"), &mut done).unwrap_err();
         assert!(matches!(missing, UnpackError::NoFolder(_)), "{missing}");
-        // What places knows no removals.
+        // A stream to place may not contain removals.
         assert!(place(&*changes, &folder.path().join("other"), &mut done).is_err());
     }
 

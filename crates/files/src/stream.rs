@@ -1,8 +1,8 @@
-//! The stream's bytes. Numbers are big-endian.
+//! The encoding of a stream. Numbers are big-endian.
 
 use std::io::{self, Read, Write};
 
-/// What every stream begins with: a name, and the version of what follows.
+/// The first bytes of every stream: a name, and the version of the format.
 const MAGIC: [u8; 4] = *b"bng\x01";
 
 const FOLDER: u8 = 1;
@@ -12,87 +12,88 @@ const LINK: u8 = 4;
 const END: u8 = 5;
 const REMOVE: u8 = 6;
 
-/// The length that no part has: the file could not be read to its end.
+/// A length that no part has. It marks a file that could not be read to its end.
 const BROKEN: u32 = u32::MAX;
 
-/// Longest name in bytes: Linux's `NAME_MAX`.
+/// Maximum length of a name, in bytes: Linux's `NAME_MAX`.
 pub const MAX_NAME: usize = 255;
 
-/// Longest target of a symbolic link in bytes: less than Linux's `PATH_MAX`.
+/// Maximum length of a symbolic link's target, in bytes: less than Linux's `PATH_MAX`.
 pub const MAX_TARGET: usize = 4095;
 
-/// Deepest nesting of folders: whoever unpacks holds a descriptor for each, of the 1024 that a process has by default.
+/// Maximum nesting of directories. The receiver holds a descriptor for each, of the 1024 that a process has by
+/// default.
 pub const MAX_DEPTH: usize = 256;
 
-/// Most bytes of a part.
+/// Maximum length of a part, in bytes.
 pub const MAX_PART: usize = 64 << 10;
 
-/// What there is to know of a file, folder or link.
+/// The name and metadata of a file, directory or link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its name; empty for an outermost one that has none, such as what came from a pipe.
+    /// Its name; empty for a top-level item without one, such as the data of a pipe.
     pub name: Vec<u8>,
-    /// Its permission bits.
+    /// Permission bits.
     pub mode: u32,
-    /// When it was modified: seconds since the Unix epoch.
+    /// Modification time, in seconds since the Unix epoch.
     pub seconds: i64,
-    /// And nanoseconds.
+    /// Nanoseconds of the modification time.
     pub nanoseconds: u32,
 }
 
 /// An item of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
-    /// What follows is in this folder.
+    /// Enters a directory: the items that follow are in it.
     Folder(Entry),
-    /// What follows is where this folder is.
+    /// Leaves the directory entered last.
     Leave,
-    /// The parts of this file follow.
+    /// A file, whose parts follow.
     File(Entry),
-    /// A symbolic link, and what it leads to.
+    /// A symbolic link and its target.
     Link(Entry, Vec<u8>),
-    /// What has this name in the folder entered last is to go: a file, a link, or a folder if it is empty.
+    /// Removes this name from the directory entered last: a file, a link, or an empty directory.
     Remove(Vec<u8>),
-    /// The stream's end.
+    /// The end of the stream.
     End,
 }
 
 /// A part of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Part<'a> {
-    /// Its next bytes.
+    /// The next bytes of the file.
     Bytes(&'a [u8]),
-    /// That was all of it.
+    /// The file is complete.
     Whole,
-    /// It could not be read to its end.
+    /// The file could not be read to its end.
     Broken,
 }
 
-/// Why a stream is of no more use.
+/// Errors of reading a stream.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
-    /// It ended too early.
+    /// The stream ended early.
     #[error("it ended in the middle")]
     Truncated,
-    /// Its bytes are not those of such a stream.
+    /// The stream is malformed.
     #[error("it makes no sense: {0}")]
     Malformed(&'static str),
-    /// It could not be read.
+    /// Reading failed.
     #[error("{0}")]
     Read(io::Error),
 }
 
-/// Writes a stream. The order of its items is the caller's business.
+/// Writes a stream. The caller is responsible for the order of its items.
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a stream.
+    /// Starts a stream.
     ///
     /// # Errors
-    /// When it cannot be written; so for all that follows.
+    /// Returns an error if the stream cannot be written. The other methods do too.
     pub fn new(mut out: W) -> io::Result<Self> {
         out.write_all(&MAGIC)?;
         Ok(Self { out })
@@ -101,7 +102,7 @@ impl<W: Write> Writer<W> {
     /// Writes `item`.
     ///
     /// # Errors
-    /// `InvalidInput` when a name or target is too long.
+    /// Returns `InvalidInput` if a name or target is too long.
     pub fn item(&mut self, item: &Item) -> io::Result<()> {
         match item {
             Item::Folder(entry) => self.entry(FOLDER, entry),
@@ -122,10 +123,10 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Writes the next bytes of the file begun last.
+    /// Writes the next bytes of the current file.
     ///
     /// # Errors
-    /// When they cannot be written.
+    /// Returns an error if they cannot be written.
     pub fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
         for part in bytes.chunks(MAX_PART) {
             self.out.write_all(&u32::try_from(part.len()).map_err(io::Error::other)?.to_be_bytes())?;
@@ -134,23 +135,23 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Ends the file begun last, of which that was all if it is `whole`.
+    /// Ends the current file. `whole` says whether all of it was written.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// Returns an error if the mark cannot be written.
     pub fn end_file(&mut self, whole: bool) -> io::Result<()> {
         self.out.write_all(&if whole { 0 } else { BROKEN }.to_be_bytes())
     }
 
-    /// Has what is written go on.
+    /// Flushes the stream.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// Returns an error if the bytes cannot be written.
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 
-    /// What it is written to.
+    /// Returns the underlying writer.
     pub fn into_inner(self) -> W {
         self.out
     }
@@ -172,7 +173,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Reads a stream that may be hostile: what comes out is bounded, in order, and has names that are safe to make.
+/// Reads a possibly hostile stream: its items are bounded and correctly nested, and their names are safe to create.
 #[derive(Debug)]
 pub struct Reader<R> {
     input: R,
@@ -183,25 +184,25 @@ pub struct Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
-    /// Over a stream that begins here.
+    /// Starts reading a stream.
     ///
     /// # Errors
-    /// When it does not begin as one.
+    /// Returns an error if `input` does not start with a stream's first bytes.
     pub fn new(input: R) -> Result<Self, StreamError> {
         let mut reader = Self { input, depth: 0, begun: false, in_file: false, part: Vec::new() };
         if reader.array()? == MAGIC { Ok(reader) } else { Err(malformed("it begins otherwise")) }
     }
 
-    /// The next item. What is left of a file is skipped.
+    /// Returns the next item. Skips the rest of the current file.
     ///
     /// # Errors
-    /// When the stream is of no more use.
+    /// Returns an error if the stream is malformed, ends early or cannot be read.
     pub fn next_item(&mut self) -> Result<Item, StreamError> {
         while self.in_file {
             self.next_part()?;
         }
         let [kind] = self.array()?;
-        // One item, and nothing beside it.
+        // A stream has exactly one top-level item.
         match (kind, self.depth, self.begun) {
             (END, 0, true) => return Ok(Item::End),
             (END, ..) => return Err(malformed("an end in the middle")),
@@ -239,10 +240,10 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// The next part of the file that [`next_item`](Self::next_item) has begun.
+    /// Returns the next part of the file that [`next_item`](Self::next_item) has started.
     ///
     /// # Errors
-    /// When the stream is of no more use.
+    /// Returns an error if the stream is malformed, ends early or cannot be read.
     pub fn next_part(&mut self) -> Result<Part<'_>, StreamError> {
         if !self.in_file {
             return Ok(Part::Whole);
@@ -262,14 +263,14 @@ impl<R: Read> Reader<R> {
         let mode = u32::from_be_bytes(self.array()?);
         let seconds = i64::from_be_bytes(self.array()?);
         let nanoseconds = u32::from_be_bytes(self.array()?);
-        // Beyond, they would mean something else to utimensat(2).
+        // utimensat(2) gives larger values a special meaning.
         if nanoseconds >= 1_000_000_000 {
             return Err(malformed("a time that is none"));
         }
         Ok(Entry { name: self.name()?, mode, seconds, nanoseconds })
     }
 
-    /// A single component. Only what is outermost may have none.
+    /// Reads a single component. Only the top-level item may have an empty name.
     fn name(&mut self) -> Result<Vec<u8>, StreamError> {
         let name = self.bytes(MAX_NAME)?;
         let nameless = name.is_empty() && self.depth > 0;

@@ -1,4 +1,4 @@
-//! The files of a folder by their paths, with no link ever gone through.
+//! Access to the files below a directory by path, without following any link.
 
 use std::{
     fs::File,
@@ -13,23 +13,23 @@ use rustix::{
     io::Errno,
 };
 
-/// A moment, by the clock of the system that it was on.
+/// A time, from the clock of the system that recorded it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Time {
     /// Seconds since the Unix epoch.
     pub seconds: i64,
-    /// And nanoseconds, less than a second of them.
+    /// Nanoseconds, less than a second.
     pub nanoseconds: u32,
 }
 
 impl Time {
-    /// This moment.
+    /// Returns the current time.
     pub fn now() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { seconds: i64::try_from(now.as_secs()).unwrap_or(0), nanoseconds: now.subsec_nanos() }
     }
 
-    /// As bytes: the seconds, then the nanoseconds, both big-endian.
+    /// Encodes the seconds, then the nanoseconds, both big-endian.
     pub fn to_bytes(self) -> [u8; 12] {
         let mut bytes = [0; 12];
         let (seconds, nanoseconds) = bytes.split_at_mut(8);
@@ -38,7 +38,7 @@ impl Time {
         bytes
     }
 
-    /// From such bytes; `None` when they are no time.
+    /// Decodes such bytes. Returns `None` if they are no valid time.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (seconds, nanoseconds) = bytes.split_first_chunk::<8>()?;
         let nanoseconds = u32::from_be_bytes(nanoseconds.try_into().ok()?);
@@ -49,20 +49,20 @@ impl Time {
 /// A file's metadata, as `lstat` returns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileStat {
-    /// Its type and permissions, as `st_mode` has them.
+    /// File type and permissions, as in `st_mode`.
     pub mode: u32,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// When its content was last modified.
+    /// Modification time of the content.
     pub modified: Time,
-    /// When anything of it last changed.
+    /// Time of the last change of content or metadata.
     pub changed: Time,
-    /// Its number in its file system.
+    /// Inode number.
     pub inode: u64,
 }
 
 impl FileStat {
-    /// From the kernel's record.
+    /// Converts the kernel's record.
     pub fn of(stat: &Stat) -> Self {
         Self {
             mode: stat.st_mode,
@@ -73,7 +73,7 @@ impl FileStat {
         }
     }
 
-    /// What kind of thing it is.
+    /// Returns the file type.
     pub fn file_type(&self) -> FileType {
         FileType::from_raw_mode(self.mode)
     }
@@ -83,26 +83,26 @@ fn time(seconds: i64, nanoseconds: impl TryInto<u32>) -> Time {
     Time { seconds, nanoseconds: nanoseconds.try_into().unwrap_or(0) }
 }
 
-/// A folder, and what is in it.
+/// An open directory, whose files are accessed by path.
 #[derive(Debug)]
 pub struct Tree {
     root: OwnedFd,
 }
 
 impl Tree {
-    /// The folder at `path`.
+    /// Opens the directory at `path`.
     ///
     /// # Errors
-    /// When there is none, or it may not be entered.
+    /// Returns an error if it does not exist, or may not be entered.
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self { root: open(path, flags, Mode::empty())? })
     }
 
-    /// What is at `path`; `None` when there is nothing, or a link or a file where a folder would have to be.
+    /// Returns the metadata of `path`, or `None` if nothing is there or a component is not a directory.
     ///
     /// # Errors
-    /// When it cannot be looked at.
+    /// Returns an error if the metadata cannot be read.
     pub fn look(&self, path: &[u8]) -> io::Result<Option<FileStat>> {
         match self.within(path, OFlags::PATH | OFlags::NOFOLLOW) {
             Ok(fd) => Ok(Some(FileStat::of(&fstat(fd)?))),
@@ -111,12 +111,12 @@ impl Tree {
         }
     }
 
-    /// The regular file at `path`, and what it is like.
+    /// Opens the regular file at `path`, and returns it with its metadata.
     ///
     /// # Errors
-    /// When it cannot be opened, or is none.
+    /// Returns an error if it cannot be opened, or is not a regular file.
     pub fn file(&self, path: &[u8]) -> io::Result<(File, FileStat)> {
-        // What has come in its place must neither be waited for nor become our terminal.
+        // A file that was replaced meanwhile must neither block nor become our controlling terminal.
         let fd = self.within(path, OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY)?;
         let found = FileStat::of(&fstat(&fd)?);
         if found.file_type() != FileType::RegularFile {
@@ -125,10 +125,10 @@ impl Tree {
         Ok((fd.into(), found))
     }
 
-    /// Where the link at `path` leads to.
+    /// Returns the target of the link at `path`.
     ///
     /// # Errors
-    /// When it cannot be read, or is none.
+    /// Returns an error if it cannot be read, or is not a link.
     pub fn link(&self, path: &[u8]) -> io::Result<Vec<u8>> {
         let link = self.within(path, OFlags::PATH | OFlags::NOFOLLOW)?;
         Ok(readlinkat(&link, "", Vec::new())?.into_bytes())

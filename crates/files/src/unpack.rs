@@ -1,7 +1,7 @@
-//! The receiving end: what a stream holds, made where it was asked for and nowhere else.
+//! The receiving end: creates a stream's entries in the target, and nowhere else.
 //!
-//! Files and links are made under a name of their own first and then renamed, so that what was there is whole until
-//! what replaces it is, and a link that was there is replaced and not written through.
+//! Files and links are created under a temporary name and then renamed, so the old file stays whole until the new one
+//! is complete. An existing link is replaced, not written through, unless the user names it as the target of a file.
 
 use std::{
     ffi::OsStr,
@@ -24,84 +24,86 @@ use rustix::{
 
 use crate::stream::{Entry, Item, Part, Reader, StreamError};
 
-/// How what comes is made.
+/// How the entries of a stream are created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
-    /// Beside what is there, and in its place when it is whole.
+    /// Next to existing files, which they replace when complete.
     Copied,
-    /// So, and what is to go goes.
+    /// Like `Copied`, and the stream's removals are carried out.
     Changed,
-    /// In a folder that nobody else sees yet.
+    /// In a directory that no other process sees yet.
     Fresh,
 }
 
-/// Permissions that are kept. What makes a program run as its owner is not: the owner is another one now.
+/// Permission bits that are kept. Setuid and setgid are dropped, because the owner changes.
 const KEPT: u32 = 0o1777;
 
 const NEW: OFlags = OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
 
-/// Permissions of a file that came without any, as from a pipe.
+/// Permissions of a file that arrives without any, as from a pipe.
 const PLAIN: u32 = 0o644;
 
-/// Why unpacking has ended early.
+/// Errors of unpacking.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
-    /// The stream is of no use.
+    /// The stream is invalid or cannot be read.
     #[error("what came cannot be unpacked: {0}")]
     Stream(#[from] StreamError),
-    /// There is no folder for it to be in.
+    /// The target's parent directory does not exist.
     #[error("there is no folder {}", .0.display())]
     NoFolder(PathBuf),
-    /// A folder must be there, and something else is.
+    /// A directory is required, but something else exists.
     #[error("{} is not a folder", .0.display())]
     NotAFolder(PathBuf),
-    /// What has no name of its own needs one.
+    /// The target is a directory, and the data has no name for a file in it.
     #[error("{} is a folder: say how the file in it is to be called", .0.display())]
     NeedsName(PathBuf),
-    /// Only a file replaces a file.
+    /// Something exists that is neither a file nor a link, and is not replaced.
     #[error("{} is {is} and is not replaced", path.display())]
     NotReplaced {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// What it is: "a folder".
+        /// Its kind, as the message names it.
         is: &'static str,
     },
-    /// A file was wanted, and something else came.
+    /// A file was expected, but the stream holds something else.
     #[error("it is {0}, not a file")]
     NotAFile(&'static str),
-    /// Only what is not there can be placed, or an empty folder.
+    /// The target exists, and is not an empty directory.
     #[error("there is something at {} already", .0.display())]
     Occupied(PathBuf),
-    /// Somebody else is at it.
+    /// Another process is placing or changing a tree in this directory.
     #[error("something else is being placed in {} at this moment", .0.display())]
     Busy(PathBuf),
-    /// Only a part of the file came.
+    /// Only a part of the file arrived.
     #[error("it could not be read to its end")]
     Broken,
-    /// It could not be written.
+    /// A file or directory could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// What has been unpacked.
+/// The numbers of unpacked files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Unpacked {
-    /// Files and links.
+    /// Files and links created.
     pub files: u64,
-    /// Files of which only a part came, so that they were not made.
+    /// Files not created, because only a part of them arrived.
     pub broken: u64,
 }
 
-/// Unpacks `stream` to `target`, as `cp -a` would: into it where it is a folder, else as it, in a folder that is there.
-/// `done` counts what has been unpacked, also before an error.
+/// Unpacks `stream` to `target`, as `cp -a` would.
+///
+/// If `target` is a directory, unpacks into it. Otherwise creates `target`, in an existing directory. `done` counts
+/// the files unpacked, also before an error.
 ///
 /// # Errors
-/// When the stream ends early or is none, or something cannot be made.
+/// Returns an error if the stream is invalid or ends early, or if something cannot be created.
 pub fn unpack(stream: impl Read, target: &Path, done: &mut Unpacked) -> Result<(), UnpackError> {
     let mut reader = Reader::new(stream)?;
     let mut first = reader.next_item()?;
@@ -128,7 +130,7 @@ pub fn unpack(stream: impl Read, target: &Path, done: &mut Unpacked) -> Result<(
     }
 }
 
-/// Unpacks what is in the nameless folder that `stream` is into `folder`, which is at `path`.
+/// Unpacks the content of the stream's unnamed directory into `folder`, which is at `path`.
 pub(crate) fn unpack_within(
     stream: impl Read,
     (folder, path): (OwnedFd, &Path),
@@ -144,10 +146,10 @@ pub(crate) fn unpack_within(
     }
 }
 
-/// Writes the file that `stream` holds to `out`.
+/// Writes the file in `stream` to `out`.
 ///
 /// # Errors
-/// When it holds something else or ends early, or `out` cannot be written.
+/// Returns an error if the stream holds something else or ends early, or if `out` cannot be written.
 pub fn unpack_into(stream: impl Read, out: &mut impl Write) -> Result<(), UnpackError> {
     let mut reader = Reader::new(stream)?;
     match reader.next_item()? {
@@ -163,7 +165,7 @@ pub fn unpack_into(stream: impl Read, out: &mut impl Write) -> Result<(), Unpack
 }
 
 impl Unpacked {
-    /// The end of a sentence about what went wrong: what had been made by then.
+    /// Returns a message suffix with the number of files copied before an error.
     pub fn so_far(self) -> String {
         match self.files {
             0 => String::new(),
@@ -181,13 +183,13 @@ impl Unpacked {
     }
 }
 
-/// Where the outermost thing goes.
+/// The destination of the top-level item.
 enum Place {
-    /// Into this folder, which is at `path`, under this name.
+    /// Under this name in this directory, which is at `path`.
     In { folder: OwnedFd, path: PathBuf, name: Vec<u8> },
-    /// It is this folder; only what is in it goes anywhere.
+    /// This directory itself: only the content is unpacked.
     Itself { folder: OwnedFd },
-    /// Into this device or pipe, which stays what it is.
+    /// This device or pipe, which is written to and kept.
     Device(File),
 }
 
@@ -212,7 +214,7 @@ impl Place {
             },
             Ok(_) if is_folder => Err(UnpackError::NotAFolder(target.to_owned())),
             Ok(meta) => match first {
-                // A file that the user names by a link is where the link leads.
+                // If the user names a link to a file, write to the link's target.
                 Item::File(_) if meta.is_file() => {
                     Self::beside(&fs::canonicalize(target).map_err(failed(target))?)
                 }
@@ -232,7 +234,7 @@ impl Place {
         }
     }
 
-    /// In the folder that `target` is in, under its name.
+    /// Returns the place of `target` in its parent directory.
     fn beside(target: &Path) -> Result<Self, UnpackError> {
         let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
@@ -241,7 +243,7 @@ impl Place {
     }
 }
 
-/// A folder that the user has named.
+/// Opens a directory that the user has named.
 pub(crate) fn open(path: &Path) -> Result<OwnedFd, UnpackError> {
     openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|error| {
         match error {
@@ -252,7 +254,7 @@ pub(crate) fn open(path: &Path) -> Result<OwnedFd, UnpackError> {
     })
 }
 
-/// A folder that was entered, and, if it was made for that, what it is to be like when it is left.
+/// An entered directory. If it was created, `made` holds the attributes to set when it is left.
 struct Folder {
     fd: OwnedFd,
     made: Option<Entry>,
@@ -260,7 +262,7 @@ struct Folder {
 
 struct Unpacker<'a> {
     folders: Vec<Folder>,
-    /// Of the innermost folder; for people.
+    /// Path of the innermost directory, for messages.
     path: PathBuf,
     manner: Manner,
     done: &'a mut Unpacked,
@@ -298,7 +300,7 @@ impl<'a> Unpacker<'a> {
             Err(Errno::EXIST) => false,
             Err(error) => return Err(failed(&path)(error.into())),
         };
-        // A folder that may not be listed can still be written into.
+        // An existing directory that may not be listed may still be writable.
         let access = if made { OFlags::RDONLY } else { OFlags::PATH };
         let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(folder, &*entry.name, flags, Mode::empty()).map_err(|error| match error {
@@ -351,7 +353,7 @@ impl<'a> Unpacker<'a> {
     fn remove(&mut self, name: &[u8]) -> Result<(), UnpackError> {
         let folder = self.innermost()?;
         let removed = match unlinkat(folder, name, AtFlags::empty()) {
-            // What somebody else has put into it stays, and it with that.
+            // Keep a directory that still has other files in it.
             Err(Errno::ISDIR) => match unlinkat(folder, name, AtFlags::REMOVEDIR) {
                 Err(Errno::NOTEMPTY) => Ok(()),
                 removed => removed,
@@ -364,7 +366,7 @@ impl<'a> Unpacker<'a> {
         }
     }
 
-    /// Makes sure that what is there may be replaced. Where nobody else is, making it says so itself.
+    /// Checks that an existing file may be replaced. In a fresh directory, creating the file fails if it exists.
     fn make_room(&self, entry: &Entry, path: &Path) -> Result<(), UnpackError> {
         match self.manner {
             Manner::Fresh => Ok(()),
@@ -372,7 +374,7 @@ impl<'a> Unpacker<'a> {
         }
     }
 
-    /// The name under which it is made, if that is its own: nobody sees a part of it where nobody looks.
+    /// Returns the final name if the file can be created under it: no other process sees it yet.
     fn own_name<'e>(&self, entry: &'e Entry) -> Option<&'e [u8]> {
         (self.manner == Manner::Fresh).then_some(&*entry.name)
     }
@@ -387,7 +389,7 @@ impl<'a> Unpacker<'a> {
     }
 }
 
-/// Only files and links make room for others.
+/// Checks that only a file or a link is replaced.
 fn may_replace(folder: BorrowedFd<'_>, entry: &Entry, path: &Path) -> Result<(), UnpackError> {
     let is = match statat(folder, &*entry.name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(old) => match FileType::from_raw_mode(old.st_mode) {
@@ -401,7 +403,7 @@ fn may_replace(folder: BorrowedFd<'_>, entry: &Entry, path: &Path) -> Result<(),
     Err(UnpackError::NotReplaced { path: path.to_owned(), is })
 }
 
-/// Writes the rest of a file to `out`, which is at `path`; false when only a part of it came.
+/// Writes the rest of a file to `out`, which is at `path`. Returns false if only a part of it arrived.
 fn copy(reader: &mut Reader<impl Read>, out: &mut impl Write, path: &Path) -> Result<bool, UnpackError> {
     loop {
         match reader.next_part()? {
@@ -412,7 +414,7 @@ fn copy(reader: &mut Reader<impl Read>, out: &mut impl Write, path: &Path) -> Re
     }
 }
 
-/// Gives a file or folder its permissions and time.
+/// Sets a file's or directory's permissions and time.
 fn dress(fd: BorrowedFd<'_>, entry: &Entry) -> io::Result<()> {
     fchmod(fd, Mode::from_raw_mode(entry.mode & KEPT))?;
     Ok(futimens(fd, &times(entry))?)
@@ -423,7 +425,7 @@ fn times(entry: &Entry) -> Timestamps {
     Timestamps { last_access: time, last_modification: time }
 }
 
-/// What is there under a name of its own until it is whole, and removed if it never is.
+/// A file under a temporary name until it is complete. It is removed if it never is.
 struct Temporary<'a> {
     folder: BorrowedFd<'a>,
     name: Vec<u8>,
@@ -431,7 +433,7 @@ struct Temporary<'a> {
 }
 
 impl<'a> Temporary<'a> {
-    /// Makes it under `own` name, or one that nobody else has.
+    /// Creates it under the name `own`, or under an unused temporary name.
     fn make<T>(
         folder: BorrowedFd<'a>,
         own: Option<&[u8]>,
@@ -442,7 +444,7 @@ impl<'a> Temporary<'a> {
             return Ok((Self { folder, name: name.to_vec(), renamed: false }, made));
         }
         let pid = std::process::id();
-        // Others' leftovers may have some of these names; nobody has all.
+        // Leftovers of other processes may have some of these names, but not all.
         for number in 0..1000 {
             let name = format!(".banger-{pid}-{number}").into_bytes();
             match make(&name) {
@@ -466,7 +468,7 @@ impl<'a> Temporary<'a> {
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
         if !self.renamed {
-            // Why it is not wanted is told already.
+            // The caller already reports the failure.
             let _ = unlinkat(self.folder, &*self.name, AtFlags::empty());
         }
     }

@@ -1,8 +1,8 @@
-//! Real trees: archived by the real tar, made into a file system, and read back by the kernel, entry for entry.
+//! Real trees: archived by the real tar, converted to a file system, and compared entry by entry through the kernel.
 //!
-//! GNU tar holds the mounted file system against its archive (`--compare`): types, modes, owners, sizes, times, contents,
-//! links and devices. What it does not look at, extended attributes and what there is too much, is listed on both sides.
-//! Mounting takes root, in a mount namespace of the test's own.
+//! GNU tar compares the mounted file system with its archive (`--compare`): types, modes, owners, sizes, times,
+//! contents, links and devices. The rest, extended attributes and surplus entries, is compared as lists of both
+//! sides. The test mounts as root, in its own mount namespace.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -12,7 +12,7 @@ use std::process::Command;
 
 use banger_image::{RootfsOptions, Silent, import_rootfs_file};
 
-/// A shell script that makes a tree in the current folder, and options for the tar of it.
+/// A name, a shell script that creates a tree in the current directory, and options for tar.
 type Tree = (&'static str, &'static str, &'static [&'static str]);
 
 const TREES: &[Tree] = &[
@@ -98,7 +98,7 @@ line' 'quo\"te' \"it's\" 'star*' 'back\\slash' '%s' .hidden ...dots 'ünï©ød�
     ),
 ];
 
-/// What is compared inside of the mount: against the archive, then names and attributes as the tree has them.
+/// A script that compares the mount with the archive, and its names and attributes with the tree's.
 const COMPARE: &str = r#"
     mount -o loop,ro "$1" "$2"
     cd "$2"

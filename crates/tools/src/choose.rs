@@ -1,4 +1,4 @@
-//! One version a tool, of all that the files ask for.
+//! Chooses one version per tool from all requests.
 
 use super::{
     findings::{Findings, RequestedTool},
@@ -6,10 +6,10 @@ use super::{
     plan::Tool,
 };
 
-/// What other tools run on, and is made ready before them.
+/// Tools that others run on. They are installed first.
 const RUNTIMES: &[&str] = &["node", "python", "java", "ruby", "go", "rust", "erlang", "php", "dotnet"];
 
-/// The first of each name; those after it that it does not satisfy are noted.
+/// Returns the first request for each tool. Later requests that it does not satisfy are noted.
 pub(super) fn tools(found: &mut Findings) -> Vec<Tool> {
     let mut winners: Vec<RequestedTool> = Vec::new();
     for asked in std::mem::take(&mut found.asked) {
@@ -25,7 +25,7 @@ pub(super) fn tools(found: &mut Findings) -> Vec<Tool> {
             }
         }
     }
-    // Stable: the order of the files is otherwise kept.
+    // The sort is stable: otherwise the order of the files is kept.
     winners.sort_by_key(|winner| !RUNTIMES.contains(&winner.name.as_str()));
     winners.into_iter().map(tool).collect()
 }

@@ -1,4 +1,4 @@
-//! What the readers find, checked as it comes in.
+//! Collects and validates what the readers find.
 
 use std::fmt;
 
@@ -10,20 +10,20 @@ use super::{
     word::{ToolName, VariableName, Version, Word},
 };
 
-/// Most of each that a repository may ask for.
+/// Maximum numbers of each that a repository may request.
 const MAX_TOOLS: usize = 128;
 const MAX_VARIABLES: usize = 256;
 const MAX_EXTRAS: usize = 32;
 const MAX_NOTES: usize = 128;
 
-/// Longest value of a variable, in bytes: Linux takes no argument or variable of 128 KiB, and nobody means one of 4.
+/// Maximum length of a variable's value, in bytes. Linux accepts less than 128 KiB; real values need less than 4 KiB.
 const MAX_VALUE: usize = 4 << 10;
 
-/// Variables that decide what the guest's own programs are and trust.
+/// Variables that determine which programs the guest runs and trusts.
 const RESERVED: &[&str] = &["PATH", "HOME", "USER", "LOGNAME", "SHELL", "IFS", "ENV", "BASH_ENV"];
 const RESERVED_BEGINNINGS: &[&str] = &["LD_", "MISE_"];
 
-/// A tool that a file asks for.
+/// A tool that a file requests.
 #[derive(Debug, Clone)]
 pub(super) struct RequestedTool {
     pub(super) name: ToolName,
@@ -35,17 +35,17 @@ pub(super) struct RequestedTool {
     pub(super) targets: Vec<Word>,
 }
 
-/// What has been found so far, in the order of precedence.
+/// Everything found so far, in order of precedence.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) asked: Vec<RequestedTool>,
     pub(super) variables: Vec<Variable>,
-    /// What somebody has said of ports, and of what to run, if anybody has.
+    /// Ports and commands, once a file specifies them.
     pub(super) ports: Option<Vec<Port>>,
     pub(super) setup: Option<Vec<Command>>,
-    /// The dev container's file, once one is read.
+    /// The dev container file that was read first.
     pub(super) devcontainer: Option<Place>,
-    /// The name of the repository's folder, if it can be told.
+    /// The name of the repository's directory, if known.
     pub(super) basename: Option<String>,
     notes: Vec<Note>,
     left_out: usize,
@@ -56,7 +56,7 @@ impl Findings {
         Self { basename, ..Self::default() }
     }
 
-    /// Takes a tool that `text` says the version of; what is wrong with either is noted. Returns what was taken.
+    /// Adds a tool with the version in `text`, and returns it. Invalid values are noted.
     pub(super) fn ask(&mut self, source: Place, name: &str, text: &str) -> Option<&mut RequestedTool> {
         let name = match normal(name).parse::<ToolName>() {
             Ok(name) => name,
@@ -96,7 +96,7 @@ impl Findings {
         None
     }
 
-    /// The harmless ones of `words`, such as a toolchain's components; what is wrong with the others is noted.
+    /// Returns the valid `words`, such as a toolchain's components. The others are noted.
     pub(super) fn words(&mut self, place: Place, what: &str, words: &[&str]) -> Vec<Word> {
         let mut harmless = Vec::new();
         for text in words {
@@ -116,7 +116,7 @@ impl Findings {
         harmless
     }
 
-    /// Takes an environment variable; what is wrong with it is noted. The first of a name wins.
+    /// Adds an environment variable. An invalid one is noted. The first of each name wins.
     pub(super) fn variable(&mut self, source: Place, name: &str, value: &str) {
         match variable(source, name, value) {
             Ok(variable) => self.take(variable),
@@ -142,7 +142,7 @@ impl Findings {
         }
     }
 
-    /// Notes what is not done.
+    /// Adds a note.
     pub(super) fn note(&mut self, kind: NoteKind, place: Place, message: impl fmt::Display) {
         if self.notes.len() == MAX_NOTES {
             self.left_out += 1;
@@ -151,7 +151,7 @@ impl Findings {
         }
     }
 
-    /// All notes, and one that says how many more there would be.
+    /// Returns all notes, and one with the number of notes left out.
     pub(super) fn into_notes(self) -> Vec<Note> {
         let Self { mut notes, left_out, .. } = self;
         if let Some(last) = notes.last().filter(|_| left_out > 0) {
@@ -166,13 +166,13 @@ impl Findings {
         &self.notes
     }
 
-    /// What was asked for, each as `name version`.
+    /// Returns the requests, each as `name version`.
     #[cfg(test)]
     pub(super) fn asked_for(&self) -> Vec<String> {
         self.asked.iter().map(|asked| format!("{} {}", asked.name, asked.version)).collect()
     }
 
-    /// The notes, each as `line: message`.
+    /// Returns the notes, each as `line: message`.
     #[cfg(test)]
     pub(super) fn messages(&self) -> Vec<String> {
         let line = |place: Place| place.line.map(|line| format!("{line}: ")).unwrap_or_default();
@@ -180,7 +180,7 @@ impl Findings {
     }
 }
 
-/// Tools' other names, as mise has them.
+/// Converts tools' alternative names, as mise does.
 fn normal(name: &str) -> &str {
     match name {
         "nodejs" => "node",

@@ -1,4 +1,4 @@
-//! Reading files of a repository: bounded, and through no link.
+//! Reads files of a repository, with a size limit and without following links.
 
 use std::{
     fs::File,
@@ -12,10 +12,10 @@ use rustix::{
     io::Errno,
 };
 
-/// Longest file that is read, in bytes.
+/// Maximum size of a file, in bytes.
 pub(super) const MAX_FILE: u64 = 1 << 20;
 
-/// Why a file cannot be read.
+/// Errors of reading a file.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReadError {
     #[error("it is, or is behind, a symbolic link, and links are not followed")]
@@ -28,7 +28,7 @@ pub(super) enum ReadError {
     Io(#[from] io::Error),
 }
 
-/// A repository's root.
+/// A repository's root directory.
 #[derive(Debug)]
 pub(super) struct Folder(OwnedFd);
 
@@ -38,7 +38,7 @@ impl Folder {
         Ok(Self(openat(CWD, root, flags, Mode::empty())?))
     }
 
-    /// What is in the file at `path`, whose folders are separated by `/`; `None` when there is no such file.
+    /// Reads the file at `path`, whose components are separated by `/`. Returns `None` if it does not exist.
     pub(super) fn read(&self, path: &str) -> Result<Option<Vec<u8>>, ReadError> {
         let (folders, name) =
             path.rsplit_once('/').map_or((None, path), |(folders, name)| (Some(folders), name));
@@ -58,7 +58,7 @@ fn enter(folder: BorrowedFd<'_>, name: &str) -> Result<Option<OwnedFd>, ReadErro
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(folder, name, flags, Mode::empty()) {
         Ok(fd) => Ok(Some(fd)),
-        // A file of that name is not a folder with our file in it; a link might lead to one.
+        // If a file has the directory's name, our file does not exist. A link might lead to it.
         Err(Errno::NOTDIR | Errno::LOOP) if is_link(folder, name) => Err(ReadError::Link),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(error) => Err(io::Error::from(error).into()),
@@ -71,13 +71,13 @@ fn is_link(folder: BorrowedFd<'_>, name: &str) -> bool {
 }
 
 fn read(folder: BorrowedFd<'_>, name: &str) -> Result<Option<Vec<u8>>, ReadError> {
-    // A pipe without a writer must not hold us up, nor a terminal become ours.
+    // Do not block on a pipe without a writer, and do not acquire a controlling terminal.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match openat(folder, name, flags, Mode::empty()) {
         Ok(fd) => File::from(fd),
         Err(Errno::NOENT) => return Ok(None),
         Err(Errno::LOOP) => return Err(ReadError::Link),
-        // A socket, or a device that is not there.
+        // A socket, or a device that does not exist.
         Err(Errno::NXIO | Errno::NODEV) => return Err(ReadError::NotAFile),
         Err(error) => return Err(io::Error::from(error).into()),
     };
@@ -85,7 +85,7 @@ fn read(folder: BorrowedFd<'_>, name: &str) -> Result<Option<Vec<u8>>, ReadError
         return Err(ReadError::NotAFile);
     }
     let mut bytes = Vec::new();
-    // One more than may be: a file can grow while it is read.
+    // One byte more than allowed, because a file can grow while it is read.
     file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE { Err(ReadError::TooLong) } else { Ok(Some(bytes)) }
 }

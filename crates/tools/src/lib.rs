@@ -1,14 +1,14 @@
-//! What a repository asks for of its guest: tools, environment, ports, commands; and what carries that out there.
+//! Reads the tools, environment, ports and commands that a repository requests, and installs them in its guest.
 //!
 //! ```text
-//! plan(root) ─▶ folder: a file's bytes ─▶ readers: one a family of files ─▶ findings ─▶ choose ─▶ Plan
+//! plan(root) ─▶ folder: a file's bytes ─▶ readers: one per family of files ─▶ findings ─▶ choose ─▶ Plan
 //!                                             Plan ─▶ arguments ─▶ SCRIPT, and then SETUP, in the guest
 //! ```
 //!
-//! Only `folder` does I/O; the readers are functions of bytes. Nothing that a file holds makes a plan fail: what cannot
-//! be used becomes a [`Note`] with its place.
+//! Only `folder` does I/O; the readers are functions of bytes. No file can make a plan fail: a part that cannot be
+//! used becomes a [`Note`] with its place.
 //!
-//! What the project's own file says ([`Own`]) wins. When several others name one tool, the first of this list does:
+//! The project's own file ([`Own`]) takes precedence. If several others name one tool, the first in this list does:
 //!
 //! 1. `mise.toml`, `.mise.toml`, `.config/mise.toml`
 //! 2. `.tool-versions`

@@ -1,21 +1,21 @@
-//! What could not be used of a repository's files, and where it is.
+//! Notes about the parts of a repository's files that cannot be used.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// Longest message of a note, in characters.
+/// Maximum length of a note's message, in characters.
 const LONGEST: usize = 400;
 
-/// Most characters of a repository's own that a message repeats.
+/// Maximum length of a repository's text that a message quotes, in characters.
 const SHOWN: usize = 64;
 
 /// A place in the repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Place {
-    /// The file, from the repository's root.
+    /// The file, relative to the repository's root.
     pub file: &'static str,
-    /// The line, counted from 1, where it is known.
+    /// The line, counted from 1, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<usize>,
 }
@@ -40,35 +40,36 @@ impl fmt::Display for Place {
     }
 }
 
-/// What kind of thing a note tells.
+/// The kind of a note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum NoteKind {
-    /// A file cannot be read, or is not what its name promises.
+    /// A file cannot be read, or its format is wrong.
     Unread,
-    /// A name or value is not one, or is beyond a limit.
+    /// A name or value is invalid, or exceeds a limit.
     Refused,
-    /// Another place says otherwise, and wins.
+    /// Another place takes precedence.
     Overruled,
-    /// It is understood, and not carried out.
+    /// The request is understood, but not carried out.
     NotFollowed,
 }
 
-/// Something in the repository that the plan does not do, and why.
+/// A part of the repository's files that is not in the plan, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Note {
-    /// What kind of thing this tells.
+    /// The kind of this note.
     pub kind: NoteKind,
-    /// Where it is.
+    /// The place of that part.
     #[serde(flatten)]
     pub place: Place,
-    /// What and why: one line, without control characters.
+    /// The message: one line, without control characters.
     pub message: String,
 }
 
 impl Note {
-    /// Messages hold words of parsers and of the repository; neither may move a terminal's cursor.
+    /// Creates a note. A message may quote parsers and the repository, so control characters are removed: they could
+    /// move a terminal's cursor.
     pub(super) fn new(kind: NoteKind, place: Place, message: impl fmt::Display) -> Self {
         let message = message.to_string();
         let clean = message.chars().map(|c| if c.is_control() { ' ' } else { c });
@@ -83,7 +84,7 @@ impl fmt::Display for Note {
     }
 }
 
-/// A text of the repository's as a message repeats it: quoted, escaped, shortened.
+/// Formats a repository's text for a message: quoted, escaped, shortened.
 pub(super) fn shown(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{:?}…", text.get(..end).unwrap_or_default()),

@@ -1,4 +1,4 @@
-//! The plan: what a repository asks for.
+//! The plan: everything that a repository requests.
 
 use serde::Serialize;
 
@@ -7,37 +7,37 @@ use crate::{
     word::{ToolName, VariableName, Version, Word},
 };
 
-/// Longest that a command is called in the log, in characters.
+/// Maximum length of a command's label, in characters.
 const LONGEST_LABEL: usize = 80;
 
-/// What a repository asks for.
+/// Everything that a repository requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Plan {
-    /// The tools, each once; those that others run on come first.
+    /// Tools, each once; those that others run on come first.
     pub tools: Vec<Tool>,
-    /// The environment, each variable once.
+    /// Environment variables, each once.
     pub env: Vec<Variable>,
-    /// Ports of the guest to bring to the host.
+    /// Guest ports to forward to the host.
     pub ports: Vec<Port>,
-    /// What to run in a fresh guest, in this order, once its tools are ready.
+    /// Commands to run in a new guest, in this order, after its tools are installed.
     pub setup: Vec<Command>,
-    /// The name of the repository's folder here, if it can be told.
+    /// Name of the repository's directory on the host, if known.
     #[serde(skip)]
     pub folder: Option<String>,
-    /// What is in its files and not in the plan.
+    /// Parts of the files that are not in the plan.
     pub notes: Vec<Note>,
 }
 
-/// A tool to make ready.
+/// A tool to install.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tool {
-    /// Its name, as mise has it.
+    /// Its name in mise.
     pub name: ToolName,
-    /// What to ask for: a version, the beginning of one, a channel, or `latest`.
+    /// The version to request: a version, the beginning of one, a channel, or `latest`.
     pub version: Version,
-    /// Where that is said.
+    /// Place of the request.
     pub source: Place,
-    /// How the version came of what is said there, for people.
+    /// How the version follows from the request, as text for the user.
     pub reason: String,
     /// Components of a toolchain.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -47,68 +47,70 @@ pub struct Tool {
     pub targets: Vec<Word>,
 }
 
-/// An environment variable. Its value is the repository's: for a guest only, and never part of a shell's text.
+/// An environment variable. The repository chooses its value, which is only for a guest and never part of a shell
+/// script.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Variable {
     /// Its name.
     pub name: VariableName,
     /// Its value: at most 4 KiB, without NUL.
     pub value: String,
-    /// Where that is said.
+    /// Place of the definition.
     pub source: Place,
 }
 
-/// A port of the guest, and the one on the host's loopback that is to lead to it.
+/// A port of the guest, and the port on the host's loopback that is forwarded to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Port {
-    /// On the host.
+    /// Port on the host.
     pub host: u16,
-    /// In the guest.
+    /// Port in the guest.
     pub guest: u16,
-    /// Where that is said.
+    /// Place of the request.
     pub source: Place,
 }
 
-/// What the project's own file says. It wins over all others.
+/// The settings of the project's own file. They take precedence over all others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Own {
-    /// Variables: where each is said, its name and its value. One that cannot be used becomes a note.
+    /// Environment variables: place, name and value. An invalid one becomes a note.
     pub env: Vec<(Place, String, String)>,
-    /// Ports, in place of all others, if it says.
+    /// Ports that replace all others, if set.
     pub ports: Option<Vec<Port>>,
-    /// What to run, in place of all else, if it says.
+    /// Commands that replace all others, if set.
     pub setup: Option<Vec<Command>>,
 }
 
-/// A command of the repository's own, for a guest only.
+/// A command of the repository, which runs only in a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Command {
-    /// Where it is asked for.
+    /// Place of the request.
     pub source: Place,
-    /// The key that asks for it: `setup`, or that of a moment in a dev container's life.
+    /// Its key: `setup`, or a dev container's lifecycle key.
     pub key: &'static str,
-    /// Its name, where several of one key may be run side by side.
+    /// Its name, if one key has several commands that may run in parallel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What is run.
+    /// The shell script or program to run.
     pub run: Run,
 }
 
-/// What a command runs. Neither form has a NUL in it.
+/// A shell script or a program. Neither contains a NUL.
 ///
-/// A shell's text may name `${containerWorkspaceFolder}`, `${containerWorkspaceFolderBasename}` and
-/// `${localWorkspaceFolderBasename}`: who runs it gives them as environment variables, so that no value gets into the text.
+/// A shell script may use `${containerWorkspaceFolder}`, `${containerWorkspaceFolderBasename}` and
+/// `${localWorkspaceFolderBasename}`. The caller sets them as environment variables, so that no value becomes part of
+/// the script.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Run {
-    /// A text for the guest's `/bin/sh -c`.
+    /// A script for the guest's `/bin/sh -c`.
     Shell(String),
     /// A program and its arguments, without a shell.
     Program(Vec<String>),
 }
 
 impl Command {
-    /// What it is called: its beginning in one line.
+    /// Returns the beginning of the command as one line.
     pub fn label(&self) -> String {
         let text = match &self.run {
             Run::Shell(text) => text.trim().to_owned(),

@@ -1,12 +1,12 @@
-//! Ranges of versions, as npm, Python, Poetry, Ruby and Cargo write them, and what can be asked for that is in one.
+//! Ranges of versions, and the version to request for a range. Notations: npm, Python, Poetry, Ruby and Cargo.
 
 use std::{cmp::Ordering, fmt};
 
-/// A version's numbers, the most significant first.
+/// A version's numbers, most significant first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Numbers(Vec<u32>);
 
-/// Versions from one on, up to and without another.
+/// Versions from an inclusive lower bound to an exclusive upper bound.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Span {
     from: Option<Numbers>,
@@ -14,38 +14,39 @@ struct Span {
     without: Vec<Numbers>,
 }
 
-/// A set of versions: those of any of its spans.
+/// A set of versions: the union of its spans.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Range(Vec<Span>);
 
-/// What to ask for.
+/// The version to request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Choice {
-    /// The newest there is.
+    /// The newest version.
     Latest,
-    /// The newest that begins with this.
+    /// The newest version that begins with this.
     Newest(String),
 }
 
-/// Most comparisons in one range.
+/// Maximum number of comparisons in one range.
 const MAX_COMPARISONS: usize = 32;
 
 impl Range {
-    /// Reads a range; `None` when it is none, or in a notation that is not known.
+    /// Parses a range. Returns `None` if the notation is not supported.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let spans: Option<Vec<_>> =
             text.split('|').filter(|part| !part.is_empty()).map(Span::parse).collect();
         spans.map(|spans| if spans.is_empty() { vec![Span::default()] } else { spans }).map(Self)
     }
 
-    /// What is in it and can be asked for: of several spans the newest, of that span all of a release if all is in it,
-    /// else its lowest.
+    /// Returns a version in the range that can be requested.
+    ///
+    /// It is from the newest span: a whole release if all of it is in the span, otherwise the lowest version.
     pub(super) fn choice(&self) -> Option<Choice> {
         let choices = self.0.iter().filter_map(|span| Some((&span.from, span.choice()?)));
         choices.max_by(|(a, _), (b, _)| order_of_starts(a.as_ref(), b.as_ref())).map(|(_, choice)| choice)
     }
 
-    /// Whether it has what is installed when `version` is asked for.
+    /// Returns whether a request for `version` installs a version in the range.
     pub(super) fn allows(&self, version: &str) -> bool {
         if version == "latest" {
             return self.0.iter().any(|span| span.below.is_none());
@@ -75,7 +76,7 @@ impl Span {
             let (version, after) = cut(after.trim_start(), is_of_version);
             rest = after;
             if (operator, version) == ("", "-") {
-                // `18 - 20`: what came before is the lower bound.
+                // `18 - 20`: the version before is the lower bound.
                 let (last, after) = cut(rest.trim_start(), is_of_version);
                 rest = after;
                 span.from.as_ref()?;
@@ -87,11 +88,11 @@ impl Span {
         None
     }
 
-    /// Leaves what also satisfies one comparison.
+    /// Restricts the span to versions that also satisfy one comparison.
     fn narrow(&mut self, operator: &str, version: &str) -> Option<()> {
         let numbers = Numbers::of(version)?;
         if numbers.0.is_empty() {
-            // `*`; anything but no version at all.
+            // `*`: any version. The other operators have no meaning with it.
             return matches!(operator, "" | "=" | "==" | ">=" | "^" | "~").then_some(());
         }
         let (from, below) = match operator {
@@ -134,7 +135,7 @@ impl Span {
             let length = from.0.len().min(version.0.len());
             version.first(length).order(&from.first(length)) != Ordering::Less
         });
-        // The newest 20 may be beyond 20.5.
+        // The newest 20 may be 20.5 or later.
         let is_before = self
             .below
             .as_ref()
@@ -148,12 +149,12 @@ fn is_of_version(c: char) -> bool {
     c.is_ascii_alphanumeric() || "._*+-".contains(c)
 }
 
-/// What `text` begins with that `belongs`, and the rest.
+/// Splits `text` after its leading characters that `belongs` accepts.
 fn cut(text: &str, belongs: impl Fn(char) -> bool) -> (&str, &str) {
     text.split_at(text.find(|c| !belongs(c)).unwrap_or(text.len()))
 }
 
-/// The one of two bounds that leaves less: `new`, if `old` is `when` compared with it.
+/// Returns the stricter of two bounds: `new`, if `old` compares to it as `when`.
 fn later(old: Option<Numbers>, new: Option<Numbers>, when: Ordering) -> Option<Numbers> {
     match (old, new) {
         (Some(old), Some(new)) if old.order(&new) == when => Some(new),
@@ -163,7 +164,7 @@ fn later(old: Option<Numbers>, new: Option<Numbers>, when: Ordering) -> Option<N
 }
 
 impl Numbers {
-    /// The numbers of `1.2.3`, `v1.2.x`, `1.*`; what comes after them, such as `-rc.1`, is left out.
+    /// Parses the numbers of `1.2.3`, `v1.2.x` or `1.*`. A suffix such as `-rc.1` is ignored.
     fn of(version: &str) -> Option<Self> {
         let version = version.strip_prefix('v').unwrap_or(version);
         let mut numbers = Vec::new();
@@ -180,18 +181,18 @@ impl Numbers {
         Some(Self(numbers))
     }
 
-    /// The numbers of a version that is nothing but numbers.
+    /// Parses a version that consists of numbers only.
     fn plain(version: &str) -> Option<Self> {
         version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.').then(|| Self::of(version))?
     }
 
-    /// So many of its numbers, with zeros for those that it lacks.
+    /// Returns the first `length` numbers, padded with zeros.
     fn first(&self, length: usize) -> Self {
         let given = self.0.iter().copied();
         Self(given.chain(std::iter::repeat(0)).take(length).collect())
     }
 
-    /// What comes after all that begin with it.
+    /// Returns the version that follows all those beginning with this one.
     fn next(&self) -> Option<Self> {
         let mut numbers = self.0.clone();
         let last = numbers.last_mut()?;
@@ -199,7 +200,7 @@ impl Numbers {
         Some(Self(numbers))
     }
 
-    /// What comes before all that begin with it, if that can be told.
+    /// Returns the version before all those beginning with this one, if it is known.
     fn previous(&self) -> Option<Self> {
         let mut numbers = self.significant().to_vec();
         let last = numbers.last_mut()?;
@@ -207,7 +208,7 @@ impl Numbers {
         Some(Self(numbers))
     }
 
-    /// The first that `^` leaves out: after the leftmost number that is not 0.
+    /// Returns the upper bound of `^`, which increments the leftmost number that is not 0.
     fn caret(&self) -> Option<Self> {
         let length = self.0.iter().position(|number| *number != 0).map_or(self.0.len(), |at| at + 1);
         self.first(length).next()

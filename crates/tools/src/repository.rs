@@ -1,4 +1,4 @@
-//! From a repository's files to its plan.
+//! Creates a plan from a repository's files.
 
 use std::path::Path;
 
@@ -11,8 +11,8 @@ use crate::{
     readers::{FILES, Reader},
 };
 
-/// Reads what the repository at `root`, whose own file says `own`, asks for. What cannot be read or used is in the plan's
-/// notes.
+/// Reads the requests of the repository at `root`, with the settings `own` of its own file. Whatever cannot be read
+/// or used is in the plan's notes.
 pub fn plan(root: &Path, own: Own) -> Plan {
     let mut found = Findings::new(basename(root));
     own.env.iter().for_each(|(source, name, value)| found.variable(*source, name, value));
@@ -34,7 +34,7 @@ fn source(folder: &Folder, file: &'static str, reader: Reader, found: &mut Findi
     }
 }
 
-/// The name of the repository's folder, also where `root` is `.`.
+/// Returns the name of the repository's directory, also if `root` is `.`.
 fn basename(root: &Path) -> Option<String> {
     let root = root.canonicalize().ok()?;
     Some(root.file_name()?.to_str()?.to_owned())
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(basename(Path::new("/")), None);
     }
 
-    /// Pieces that the files are made of, in and out of place.
+    /// Fragments of the files, to combine in valid and invalid ways.
     const PIECES: &str = "(\\[(tools|env|toolchain|project|tool\\.poetry\\.dependencies)\\]\n|node|nodejs|python|go |rust|\
         toolchain |channel|components|targets|requires-python|'|\"|=|\\{|\\}|\\[|\\]|,|:|\n| |#|//|/\\*|\\*/|[0-9]|\\.|\
         >=|<|\\^|~|\\*|\\||-|\\$\\(id\\)|`id`|;|\"features\"|\"image\"|\"version\"|\"engines\"|\"postCreateCommand\"|\

@@ -1,4 +1,4 @@
-//! The version to install, from a file's text.
+//! Parses the version to install from a file's text.
 
 use std::borrow::Cow;
 
@@ -13,14 +13,14 @@ use super::{
 pub(super) struct RequestedVersion {
     pub(super) version: Version,
     pub(super) reason: String,
-    /// Every version that satisfies the file, where it is known.
+    /// Every version that satisfies the file, if known.
     pub(super) range: Option<Range>,
 }
 
-/// Why a text gives no version to install.
+/// Errors of a text that names no version to install.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum VersionError {
-    /// A place or revision, not a version.
+    /// The text is a path or revision, not a version.
     #[error("{0} names no version that can be installed")]
     NotAVersion(String),
     #[error("{0} is a range of versions that is not understood")]
@@ -74,7 +74,7 @@ fn is_range(text: &str) -> bool {
         || text.split('.').any(|part| matches!(part, "x" | "X"))
 }
 
-/// Words that only one tool's own files have, as mise has them.
+/// Converts names that only one tool's files use, as mise does.
 fn translated<'a>(tool: &str, text: &'a str) -> Cow<'a, str> {
     let text = text.strip_prefix("prefix:").unwrap_or(text);
     let is_number = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
@@ -89,7 +89,7 @@ fn translated<'a>(tool: &str, text: &'a str) -> Cow<'a, str> {
         ("go", _) => without("go").unwrap_or(text).into(),
         ("ruby", _) => without("ruby-").unwrap_or(text).into(),
         ("python", _) => without("cpython-").or(without("cpython@")).unwrap_or(text).into(),
-        // Java 8 and before call themselves so.
+        // Java 8 and earlier use this prefix.
         ("java", _) => without("1.")
             .map(|rest| rest.split_once('.').map_or(rest, |(major, _)| major))
             .unwrap_or(text)

@@ -1,20 +1,22 @@
-//! What carries a plan out in a guest, as data.
+//! The script that installs a plan's tools in a guest.
 
 use super::plan::{Plan, Tool};
 
-/// A POSIX shell script that makes a plan's tools ready in a guest: `sh -c SCRIPT tools ARGUMENT...`, as root, with
-/// [`arguments`].
+/// A POSIX shell script that installs a plan's tools in a guest.
 ///
-/// It installs with mise if the guest has it, and gives no trust to files of the repository; else Rust with rustup if that
-/// is there; else the newest that the distribution has. What it prints is a log, whose last line says how many of how many
-/// tools were made ready; its status is 0 when that is all of them. It sets no limit to its time: who runs it does. What
-/// mise has installed is found in `~/.local/share/mise/shims`.
+/// Run it as root, as `sh -c SCRIPT tools ARGUMENT...`, with [`arguments`].
 ///
-/// The text is the same for every repository. All that a repository has a say in are the arguments, which are harmless
-/// words; the plan's environment is not for this script.
+/// It installs with mise if the guest has it, without trusting the repository's files; otherwise Rust with rustup, if
+/// present, and the rest in the distribution's newest version. It prints a log, whose last line says how many of the
+/// tools were installed. Its status is 0 if all were. It has no timeout: the caller sets one. Tools installed by mise
+/// are in `~/.local/share/mise/shims`.
+///
+/// The text is the same for every repository. A repository affects only the arguments, which are validated words. The
+/// plan's environment is not for this script.
 pub const SCRIPT: &str = include_str!("script.sh");
 
-/// The arguments of [`SCRIPT`] for `plan`, one a tool: `node@20`, `rust@1.80,component=clippy,target=x86_64-unknown-none`.
+/// Returns the arguments of [`SCRIPT`] for `plan`, one per tool: `node@20`,
+/// `rust@1.80,component=clippy,target=x86_64-unknown-none`.
 pub fn arguments(plan: &Plan) -> Vec<String> {
     plan.tools.iter().map(argument).collect()
 }
@@ -41,18 +43,18 @@ pub(super) mod tests {
 
     use crate::note::Place;
 
-    /// Stands in for whatever installs: writes down how it was called, and fails at what is called `fails`.
+    /// A program in place of every installer: it logs its arguments, and fails if one contains `fails`.
     const RECORDER: &str = "#!/bin/sh\nprintf '%s\\n' \"${0##*/} $*\" >>\"${0%/*}/log\"\n\
         case \" $* \" in *fails*) exit 1 ;; esac\n";
 
-    /// A guest's programs.
+    /// A directory with a guest's programs.
     struct Guest(tempfile::TempDir);
 
     impl Guest {
         fn with(programs: &[&str]) -> Self {
             let dir = tempfile::tempdir().unwrap();
-            // By a process of its own: a program that is open for writing here, or in a child that another test is
-            // about to start, cannot be run.
+            // Write it in another process: a program that is open for writing, here or in a child that another test
+            // is about to start, cannot be run.
             let mut writer = Command::new("/bin/sh")
                 .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
                 .arg(dir.path().join("recorder"))
@@ -65,7 +67,7 @@ pub(super) mod tests {
             Self(dir)
         }
 
-        /// What was called, what was printed, and whether it went well.
+        /// Returns the logged calls, the output, and whether the script succeeded.
         fn run(&self, shell: &[PathBuf], arguments: &[&str]) -> (Vec<String>, String, bool) {
             let log = self.0.path().join("log");
             let _ = fs::remove_file(&log);
@@ -92,7 +94,7 @@ pub(super) mod tests {
         found.unwrap_or_else(|| panic!("{program} is not installed: run cargo xtask setup"))
     }
 
-    /// This host's own shell, and the one of small guests.
+    /// Returns this host's shell, and that of small guests.
     pub(crate) fn shells() -> [Vec<PathBuf>; 2] {
         [vec!["/bin/sh".into()], vec![find("busybox"), "sh".into()]]
     }

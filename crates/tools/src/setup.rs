@@ -1,14 +1,14 @@
-//! What runs a repository's own commands in a guest, as data.
+//! The script that runs a repository's own commands in a guest.
 
 use crate::plan::{Plan, Run};
 
 /// A POSIX shell script that runs commands in a guest: `sh -c SETUP setup ARGUMENT...`, with [`setup_arguments`].
 ///
-/// It runs them one after the other, until one fails. What it prints is a log; its status is 0 when all went well. The
-/// text is the same for every repository: its commands are words among the arguments, and never part of the text.
+/// It runs them in order, until one fails. It prints a log; its status is 0 if all succeeded. The text is the same
+/// for every repository: the commands are arguments, and never part of the text.
 pub const SETUP: &str = include_str!("setup.sh");
 
-/// The arguments of [`SETUP`] for the commands of `plan`, in `folder`.
+/// Returns the arguments of [`SETUP`] for the commands of `plan`, in the directory `folder`.
 pub fn setup_arguments(plan: &Plan, folder: &str) -> Vec<String> {
     let mut arguments = vec![folder.to_owned()];
     for command in &plan.setup {
@@ -22,8 +22,9 @@ pub fn setup_arguments(plan: &Plan, folder: &str) -> Vec<String> {
     arguments
 }
 
-/// The variables for the commands of `plan`, whose repository is at `folder` in the guest: its own, and those that a dev
-/// container's commands may name.
+/// Returns the environment variables for the commands of `plan`, whose repository is at `folder` in the guest.
+///
+/// They are the plan's own, and those that a dev container's commands may use.
 pub fn setup_variables(plan: &Plan, folder: &str) -> Vec<(String, String)> {
     let basename = folder.rsplit('/').next().unwrap_or_default();
     let here = plan.folder.as_deref().unwrap_or(basename);
@@ -57,7 +58,7 @@ mod tests {
         Run::Program(words.iter().map(|word| (*word).to_owned()).collect())
     }
 
-    /// What was printed in `folder` under `shell`, and whether it went well.
+    /// Returns the output in `folder` under `shell`, and whether the script succeeded.
     fn run(shell: &[std::path::PathBuf], folder: &Path, plan: &Plan) -> (String, bool) {
         let output = process::Command::new(&shell[0])
             .args(&shell[1..])

@@ -1,38 +1,38 @@
-//! Harmless words: all that a repository's names may be made of before they reach anything that is run.
+//! Validated words: the only form in which a repository's names reach anything that is executed.
 
 use std::{fmt, str::FromStr};
 
 use serde::Serialize;
 
-/// Longest word in bytes. The longest version of a released tool has about 40.
+/// Maximum length of a word, in bytes. The longest version of a released tool has about 40.
 const LONGEST: usize = 64;
 
-/// Why a text is not a harmless word.
+/// Errors of an invalid word.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidWord {
-    /// There is nothing.
+    /// The text is empty.
     #[error("it is empty")]
     Empty,
-    /// It goes on for too long.
+    /// The text is too long.
     #[error("it has {0} bytes, more than {LONGEST}")]
     TooLong(usize),
-    /// A character that has no place in it.
+    /// The text contains a character that is not allowed.
     #[error("{character:?} at position {position} cannot be in it: only {allowed} can")]
     Character {
-        /// The first wrong character.
+        /// The first such character.
         character: char,
-        /// Where it is, counted from 1.
+        /// Its position, counted from 1.
         position: usize,
-        /// What may be used.
+        /// The characters that are allowed.
         allowed: &'static str,
     },
-    /// It begins with a character that may only come later.
+    /// The first character is not allowed in this position.
     #[error("it cannot begin with {0:?}")]
     Start(char),
 }
 
-/// What a kind of word is made of.
+/// The characters that one kind of word allows.
 struct Alphabet {
     may_begin: fn(char) -> bool,
     may_follow: fn(char) -> bool,
@@ -76,7 +76,7 @@ macro_rules! checked_text {
         pub struct $type(String);
 
         impl $type {
-            /// The text.
+            /// Returns the text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -97,12 +97,12 @@ macro_rules! checked_text {
 }
 
 checked_text! {
-    /// A tool's name, as mise has it: 1 to 64 of `a-z 0-9 - _`, beginning with a letter or digit.
+    /// A tool's name in mise: 1 to 64 of `a-z 0-9 - _`, beginning with a letter or digit.
     ToolName, NAME
 }
 
 checked_text! {
-    /// What to ask for of a tool: a version, the beginning of one, a channel, or `latest`. 1 to 64 letters, digits and
+    /// A version to request: a version, the beginning of one, a channel, or `latest`. 1 to 64 letters, digits and
     /// `. _ + -`, beginning with a letter or digit.
     Version, WORD
 }
@@ -113,17 +113,17 @@ checked_text! {
 }
 
 checked_text! {
-    /// An environment variable's name: 1 to 64 letters, digits and `_`, not beginning with a digit.
+    /// The name of an environment variable: 1 to 64 letters, digits and `_`, not beginning with a digit.
     VariableName, VARIABLE
 }
 
 impl Version {
-    /// The newest there is.
+    /// Returns `latest`, the newest version.
     pub fn latest() -> Self {
         Self("latest".to_owned())
     }
 
-    /// Whether it is the newest there is.
+    /// Returns whether this is `latest`.
     pub fn is_latest(&self) -> bool {
         self.0 == "latest"
     }

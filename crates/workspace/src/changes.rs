@@ -1,5 +1,5 @@
-//! What was done in a guest, as a patch: its listing, the files that it names, and git, which puts them together here.
-//! The guest's own git has no part in it, nor has its repository but for its index, which is read as data.
+//! Computes a guest's changes as a patch, from its listing and changed files, with the host's git. The guest's git is
+//! not involved. Of its `.git`, only `HEAD`, the index and the excludes are read, as data.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,80 +28,80 @@ const INDEX: &[u8] = b".git/index";
 const HEAD: &[u8] = b".git/HEAD";
 const EXCLUDE: &[u8] = b".git/info/exclude";
 
-/// Most bytes of the files that say what is ignored, and of an index: far beyond the largest repositories'.
+/// Maximum size of the ignore files and the index together, in bytes: far more than the largest repositories need.
 const MAX_RULES: usize = 256 << 20;
 
-/// A file beyond this is put on the disk before git gets it.
+/// Maximum size of a file buffered in memory before git receives it, in bytes. Larger ones go to disk.
 const IN_MEMORY: usize = 8 << 20;
 
-/// Where the guest's files are kept in the scratch, as a commit.
+/// Ref of the commit with the guest's files in the scratch.
 const WORK: &str = "refs/banger/work";
 
-/// A guest's workspace, looked at from the host.
+/// A guest's workspace, seen from the host.
 #[derive(Debug)]
 pub struct Guest {
     record: Record,
     scratch: Scratch,
-    /// What the user has git ignore everywhere, as arguments.
+    /// git arguments for the user's global excludes.
     excludes: Vec<String>,
     listed: Vec<Listed>,
-    /// Files that say what is ignored and tracked, as they came.
+    /// The content of the ignore files, `HEAD` and the index.
     rules: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-/// A file's mode as git has it, and its blob: an id, or a mark of the import's.
+/// git's mode of a file, and its blob: an id, or a mark of the import.
 type Blob = (u32, String);
 
-/// A path that is in the guest and not in what comes of it, and why.
+/// A path in the guest that is left out of the result, and the reason.
 pub type LeftOut = (Vec<u8>, &'static str);
 
-/// What has become of a file.
+/// The kind of a change to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeKind {
-    /// It is new.
+    /// The file is new.
     Added,
-    /// It is another one now.
+    /// The file's content or permissions differ.
     Modified,
-    /// It is gone.
+    /// The file is deleted.
     Deleted,
-    /// It has another path.
+    /// The file has another path.
     Renamed,
-    /// It is a link now, or none any more.
+    /// A file became a link, or the reverse.
     TypeChanged,
 }
 
-/// A file that is not as it was.
+/// A changed file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// What has become of it.
+    /// The kind of the change.
     pub change: ChangeKind,
-    /// Its path; bytes that are no UTF-8 are shown as U+FFFD.
+    /// Its path; bytes that are not UTF-8 are shown as U+FFFD.
     pub path: String,
-    /// The path that it had.
+    /// Its previous path, if it was renamed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old_path: Option<String>,
 }
 
-/// All that was done.
+/// All changes in a guest.
 #[derive(Debug)]
 pub struct Changes {
     scratch: Scratch,
     record: Record,
-    /// The commit that was sent, or a tree without anything.
+    /// The commit that was sent, or the empty tree.
     base: String,
-    /// A commit with the files that the guest has.
+    /// The commit with the guest's files.
     work: String,
-    /// What its `HEAD` says.
+    /// Content of the guest's `HEAD`.
     head: Vec<u8>,
-    /// Paths that are in the guest and not in this.
+    /// Paths in the guest that are left out of the changes.
     pub left_out: Vec<LeftOut>,
 }
 
-/// Reads a listing that comes from a guest.
+/// Reads a listing from a guest.
 ///
 /// # Errors
-/// When it makes no sense.
+/// Returns an error if it is malformed.
 pub fn read_listing(input: impl Read) -> Result<Vec<Listed>, WorkspaceError> {
     let mut reader = ListingReader::new(input)?;
     let mut listed = Vec::new();
@@ -111,10 +111,10 @@ pub fn read_listing(input: impl Read) -> Result<Vec<Listed>, WorkspaceError> {
     Ok(listed)
 }
 
-/// Reads files that come from a guest and are small, by path.
+/// Reads small files from a guest, by path.
 ///
 /// # Errors
-/// When they make no sense, or are too large together.
+/// Returns an error if they are malformed, or too large together.
 pub fn read_files(input: impl Read) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, WorkspaceError> {
     let mut files = BTreeMap::new();
     let mut left = MAX_RULES;
@@ -133,10 +133,11 @@ pub fn read_files(input: impl Read) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Worksp
 }
 
 impl Guest {
-    /// The workspace of `record`, which has what is `listed`. What git makes of it is made in `cache`.
+    /// Opens the workspace of `record`, with the guest's listing `listed`. git's temporary data is created in
+    /// `cache`.
     ///
     /// # Errors
-    /// When the cache cannot be written.
+    /// Returns an error if the cache cannot be written.
     pub fn new(
         repository: &Repository,
         record: Record,
@@ -149,13 +150,13 @@ impl Guest {
         Ok(Self { record, scratch, excludes, listed, rules: BTreeMap::new() })
     }
 
-    /// Whether the guest has commits, branches or tags of its own.
+    /// Returns whether the guest's commits, branches or tags differ from those sent.
     pub fn has_own_refs(&self) -> bool {
         let own = |file: &&Listed| self.record.files.get(&file.path).is_none_or(|sent| !sent.is(file));
         self.listed.iter().filter(|file| is_state(&file.path)).any(|file| own(&file))
     }
 
-    /// The paths of the files that say what is ignored and what is tracked, to be fetched first.
+    /// Returns the paths of the ignore files, `HEAD` and the index, which have to be fetched first.
     pub fn rules(&self) -> Vec<Vec<u8>> {
         let wanted = |file: &&Listed| {
             file.kind == Kind::File
@@ -168,11 +169,12 @@ impl Guest {
         self.listed.iter().filter(wanted).map(|file| file.path.clone()).collect()
     }
 
-    /// Takes them, and returns the paths whose content is to be fetched: of all that belongs to the workspace and is not
-    /// known to be as it was sent.
+    /// Accepts the fetched `rules`, and returns the paths to fetch next.
+    ///
+    /// These are all files of the workspace whose content is not known to be as sent.
     ///
     /// # Errors
-    /// When git cannot tell what is ignored.
+    /// Returns an error if git cannot determine what is ignored.
     pub fn wanted(&mut self, rules: BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Vec<Vec<u8>>, WorkspaceError> {
         self.rules = rules;
         let tracked = self.tracked()?;
@@ -192,8 +194,8 @@ impl Guest {
         Ok(unknown.filter(|file| self.known(file).is_none()).map(|file| file.path.clone()).collect())
     }
 
-    /// Whether anything of the workspace's files is new, changed or gone. To be asked when the rules were
-    /// [taken](Self::wanted): what is ignored is no work.
+    /// Returns whether a file of the workspace is new, changed or deleted. Call it after [`wanted`](Self::wanted):
+    /// ignored files do not count.
     pub fn has_work(&self) -> bool {
         let sent = &self.record.files;
         let there: BTreeSet<_> = self.listed.iter().map(|file| file.path.as_slice()).collect();
@@ -201,26 +203,26 @@ impl Guest {
             || sent.keys().any(|path| !path.starts_with(b".git/") && !there.contains(path.as_slice()))
     }
 
-    /// The blob that a file is, if it is as it was sent, and was as it was staged then.
+    /// Returns a file's mode and blob, if it is as sent, and was as staged then.
     fn known(&self, file: &Listed) -> Option<(u32, &str)> {
         let sent = self.record.files.get(&file.path).filter(|sent| sent.is(file))?;
         Some((sent.mode, sent.id.as_deref()?))
     }
 
-    /// What the guest tracks.
+    /// Returns the paths that the guest tracks.
     fn tracked(&self) -> Result<BTreeSet<Vec<u8>>, WorkspaceError> {
         let index = self.rules.get(INDEX).map(|bytes| parse(bytes, self.record.known.id_length));
         if let Some(Ok(Index::Whole(entries, _))) = index {
             return Ok(entries.into_iter().map(|entry| entry.path).collect());
         }
-        // Without one that can be read, what the commit has.
+        // Without a readable index, the commit's paths.
         match self.record.commit() {
             Some(commit) => Ok(tree_entries(&self.scratch, commit)?.into_keys().collect()),
             None => Ok(BTreeSet::new()),
         }
     }
 
-    /// Those of `paths` that the guest's rules, or the user's own everywhere, say to be ignored.
+    /// Returns those of `paths` that the guest's or the user's global rules ignore.
     fn ignored<'a>(
         &self,
         paths: impl Iterator<Item = &'a [u8]>,
@@ -243,16 +245,16 @@ impl Guest {
             self.excludes.iter().map(String::as_str).chain(["check-ignore", "--no-index", "-z", "--stdin"]);
         match run(self.scratch.command(arguments), &input) {
             Ok(output) => Ok(output.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()),
-            // As it says that none is.
+            // git fails without a message if it ignores none.
             Err(GitError::Failed { stderr, .. }) if stderr.is_empty() => Ok(BTreeSet::new()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Takes the files that were wanted, and puts all together.
+    /// Reads the fetched files, and computes the changes.
     ///
     /// # Errors
-    /// When what comes makes no sense, or git cannot put it together.
+    /// Returns an error if the stream is malformed, or if git fails.
     pub fn take(mut self, files: impl Read) -> Result<Changes, WorkspaceError> {
         let commit = self.record.commit();
         let (base, before) = match commit {
@@ -268,7 +270,7 @@ impl Guest {
         })?;
         let (now, left_out) = self.now(came, &before);
         import.commit(commit)?;
-        // First, as a file may be a folder now, whose files go with it.
+        // Delete first: a new directory may have a deleted file's name, and would be deleted with it.
         for path in before.keys().filter(|path| !now.contains_key(path.as_slice())) {
             import.delete(path)?;
         }
@@ -281,7 +283,8 @@ impl Guest {
         Ok(Changes { scratch: self.scratch, record: self.record, base, work, head, left_out })
     }
 
-    /// What the workspace consists of, given what `came` and what was there `before`; and what is left out of it.
+    /// Returns the current files and the paths left out. Files are taken from `came`, known blobs, and submodules in
+    /// `before`.
     fn now(
         &self,
         mut came: BTreeMap<Vec<u8>, Blob>,
@@ -292,7 +295,7 @@ impl Guest {
             let path = &file.path;
             let blob = came.remove(path).or_else(|| match file.kind {
                 Kind::File | Kind::Link => self.known(file).map(|(mode, id)| (mode, id.to_owned())),
-                // A submodule stays as it is.
+                // A submodule stays unchanged.
                 Kind::Repository => before.get(path).filter(|(mode, _)| *mode == GITLINK).cloned(),
                 Kind::Unread | Kind::Special => None,
             });
@@ -307,10 +310,10 @@ impl Guest {
 }
 
 impl Changes {
-    /// The patch from the commit `base`, or from the one that was sent, for `git apply`.
+    /// Returns the patch from the commit `base`, or from the one that was sent, for `git apply`.
     ///
     /// # Errors
-    /// When git cannot make it.
+    /// Returns an error if git fails.
     pub fn patch(&self, base: Option<&str>) -> Result<Vec<u8>, WorkspaceError> {
         #[rustfmt::skip]
         let arguments = [
@@ -320,10 +323,10 @@ impl Changes {
         Ok(self.scratch.run(&arguments, &[])?)
     }
 
-    /// The files that the patch changes.
+    /// Returns the files that the patch changes.
     ///
     /// # Errors
-    /// When git cannot tell.
+    /// Returns an error if git fails.
     pub fn list(&self, base: Option<&str>) -> Result<Vec<Change>, WorkspaceError> {
         let arguments =
             ["diff-tree", "-r", "-z", "-M", "--name-status", base.unwrap_or(&self.base), &self.work];
@@ -349,12 +352,12 @@ impl Changes {
         &self.scratch
     }
 
-    /// Refs at which this workspace's work was put before.
+    /// Returns the refs that received this workspace's work before.
     pub(crate) fn pulled(&self) -> &BTreeMap<String, String> {
         &self.record.known.pulled
     }
 
-    /// The workspace's folder in the guest.
+    /// Returns the workspace's directory in the guest.
     pub fn guest(&self) -> &[u8] {
         self.record.guest()
     }
@@ -367,17 +370,17 @@ impl Changes {
         &self.work
     }
 
-    /// The commit that was sent.
+    /// Returns the commit that was sent.
     pub(crate) fn sent(&self) -> Option<&str> {
         self.record.commit()
     }
 
-    /// Whether that commit was sent at some time.
+    /// Returns whether the commit `id` was ever sent.
     pub(crate) fn was_sent(&self, id: &str) -> bool {
         self.record.known.commits.contains(id)
     }
 
-    /// What is checked out in the guest: `heads/NAME`, or `HEAD` when that is no branch.
+    /// Returns the guest's branch as `heads/NAME`, or `HEAD` if it is detached.
     pub(crate) fn head(&self) -> Option<&str> {
         let head = std::str::from_utf8(&self.head).ok()?.trim_end();
         match head.strip_prefix("ref: refs/") {
@@ -388,12 +391,12 @@ impl Changes {
     }
 }
 
-/// The tree that has nothing.
+/// Creates the empty tree, and returns its id.
 fn empty_tree(scratch: &Scratch) -> Result<String, WorkspaceError> {
     Ok(object_id(&scratch.run(&["hash-object", "-t", "tree", "-w", "--stdin"], &[])?)?)
 }
 
-/// Why git would not take a file at `path`.
+/// Returns the reason why git would refuse a file at `path`.
 fn refused(path: &[u8]) -> Option<&'static str> {
     let of_git = |name: &[u8]| {
         let name = name.to_ascii_lowercase();
@@ -402,7 +405,7 @@ fn refused(path: &[u8]) -> Option<&'static str> {
     path.split(|byte| *byte == b'/').any(of_git).then_some("it could be taken for a repository's own")
 }
 
-/// What some file systems take for nothing at the end of a name.
+/// Returns whether some file systems ignore `rest` at the end of a name.
 fn is_padding(rest: &[u8]) -> bool {
     !rest.is_empty() && (rest.iter().all(|byte| matches!(byte, b' ' | b'.')) || rest.first() == Some(&b':'))
 }
@@ -421,8 +424,7 @@ fn to_os(path: &[u8]) -> std::ffi::OsString {
     std::ffi::OsString::from_vec(path.to_vec())
 }
 
-/// Calls `take` with each file and link of a stream of paths: its path, mode as git has it, and content. What came only
-/// in part counts as not there.
+/// Calls `take` with each file and link in a stream: its path, git's mode, and content. Incomplete files are skipped.
 fn each_file(
     input: impl Read,
     mut take: impl FnMut(&[u8], u32, &mut dyn Read) -> Result<(), WorkspaceError>,
@@ -458,7 +460,7 @@ fn joined(folders: &[Vec<u8>], name: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The file that has begun, if all of it comes.
+/// Reads the current file. Returns `None` if it is incomplete.
 fn spooled(reader: &mut Reader<impl Read>) -> Result<Option<SpooledTempFile>, WorkspaceError> {
     let mut spool = spooled_tempfile(IN_MEMORY);
     loop {
@@ -473,7 +475,7 @@ fn spooled(reader: &mut Reader<impl Read>) -> Result<Option<SpooledTempFile>, Wo
     }
 }
 
-/// `git fast-import`: blobs as they come, then one commit.
+/// A running `git fast-import`: blobs as they arrive, then one commit.
 struct Import {
     child: Child,
     stdin: io::BufWriter<ChildStdin>,
@@ -500,7 +502,7 @@ impl Import {
         Ok(Self { child, stdin: io::BufWriter::with_capacity(64 << 10, stdin), marks: 0 })
     }
 
-    /// Gives it a blob, and returns its mark.
+    /// Sends a blob, and returns its mark.
     fn blob(&mut self, content: &mut dyn Read) -> Result<usize, WorkspaceError> {
         let mut bytes = spooled_tempfile(IN_MEMORY);
         let size = io::copy(content, &mut bytes).map_err(writing(std::env::temp_dir()))?;
@@ -550,7 +552,7 @@ impl Import {
         self.stdin.write_all(bytes).map_err(|error| self.failed(error))
     }
 
-    /// Why it takes no more: what it has said itself, if it has.
+    /// Returns the error for a failed write: git's own message, if there is one.
     fn failed(&mut self, source: io::Error) -> WorkspaceError {
         let _ = self.child.kill();
         let stderr = heard(self.child.stderr.take());

@@ -1,5 +1,5 @@
-//! What was committed in a guest, and what was not yet, brought into the host's repository under names of its own. The
-//! user's branches, index and files are never touched.
+//! Pulls a guest's commits and uncommitted work into the host's repository, under separate refs. The user's branches,
+//! index and files are never changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,22 +21,24 @@ use crate::{
     repository::object_id,
 };
 
-/// Where the guest's refs are in the scratch.
+/// Prefix of the guest's refs in the scratch.
 const FETCHED: &str = "refs/guest/";
 
-/// What work is called that is in no commit of the guest's, and where stays what others have taken the names of.
+/// Name of the ref for uncommitted work, and the prefix for commits whose ref was replaced.
 const UNCOMMITTED: &str = "uncommitted";
 const REPLACED: &str = "replaced/";
 
-/// How git is reached in a guest: the program here, with all its arguments, to which `git upload-pack PATH` is added.
+/// How to run git in a guest: a program on the host with its arguments, to which `git upload-pack PATH` is appended.
 #[derive(Debug, Clone)]
 pub struct Reach(pub Vec<OsString>);
 
-/// Brings what is committed in the guest that `changes` are of, and those changes, into `repository` under
-/// `refs/banger/NAME/`. When the guest `has_own_refs`, its git is asked, by `reach`.
+/// Pulls the guest's commits and `changes` into `repository`, under `refs/banger/NAME/`.
+///
+/// `reach` is needed to fetch from the guest's git if the guest `has_own_refs`.
 ///
 /// # Errors
-/// When the guest's git cannot be asked or what it sends is not whole, or the repository cannot be written.
+/// Returns an error if fetching from the guest fails, if its data is incomplete, or if the repository cannot be
+/// written.
 pub fn pull(
     repository: &Repository,
     name: &str,
@@ -68,7 +70,7 @@ pub fn pull(
     Ok(Pulled { refs, uncommitted: uncommitted.is_some(), replaced })
 }
 
-/// Fetches all branches, and what is checked out, into the scratch. What comes is checked by git.
+/// Fetches all branches, and a detached `HEAD`, into the scratch. git verifies the objects.
 fn fetch(scratch: &Scratch, reach: &Reach, changes: &Changes) -> Result<(), WorkspaceError> {
     let mut url = b"ext::".to_vec();
     for word in &reach.0 {
@@ -94,7 +96,7 @@ fn fetch(scratch: &Scratch, reach: &Reach, changes: &Changes) -> Result<(), Work
     Ok(())
 }
 
-/// As git's `ext` wants a word.
+/// Escapes a byte for git's `ext` transport.
 fn escaped(byte: u8) -> Vec<u8> {
     match byte {
         b'%' | b' ' => vec![b'%', byte],
@@ -107,14 +109,14 @@ fn fetched(scratch: &Scratch) -> Result<Vec<(String, String)>, WorkspaceError> {
     pairs(listed)
 }
 
-/// A name and an id a line, as for-each-ref was asked for.
+/// Parses lines of a name and an id, as for-each-ref prints them.
 fn pairs(listed: Vec<u8>) -> Result<Vec<(String, String)>, WorkspaceError> {
     let listed = String::from_utf8(listed).map_err(|_| odd("for-each-ref", "a name that is no UTF-8"))?;
     let pairs = listed.lines().filter_map(|line| line.split_once(' '));
     Ok(pairs.map(|(name, id)| (name.into(), id.into())).collect())
 }
 
-/// A commit of the guest's files on top of `head`, if they are not as that has them.
+/// Commits the guest's files on top of `head`, if they differ from it.
 fn uncommitted(
     scratch: &Scratch,
     changes: &Changes,
@@ -145,7 +147,7 @@ fn uncommitted(
     Ok(Some(object_id(&run(command, &[])?)?))
 }
 
-/// Copies all objects of `from` into `to`, an index never before its pack.
+/// Copies all objects of `from` to `to`, each pack before its index.
 fn take_over(from: &Path, to: &Path) -> Result<(), WorkspaceError> {
     for folder in files(from)? {
         let name = folder.file_name().unwrap_or_default();
@@ -172,7 +174,7 @@ fn files(folder: &Path) -> Result<Vec<std::path::PathBuf>, WorkspaceError> {
     entries.map(|entry| Ok(entry.map_err(reading(folder))?.path())).collect()
 }
 
-/// Copies `file` into `folder`, whole and read-only, unless it is there.
+/// Copies `file` into `folder`, atomically and read-only, unless it exists.
 fn copy(file: &Path, folder: &Path) -> Result<(), WorkspaceError> {
     let target = folder.join(file.file_name().unwrap_or_default());
     if target.exists() {
@@ -189,8 +191,10 @@ fn copy(file: &Path, folder: &Path) -> Result<(), WorkspaceError> {
     copied().map_err(writing(&target))
 }
 
-/// Sets `refs`, with a log of what they were, in place of all that is under `place`. What was not `pulled` from the same
-/// VM, or from a branch that is gone, stays by another name, unless the new refs have it too.
+/// Replaces all refs under `place` by `refs`, with reflogs.
+///
+/// An old commit is kept under `replaced/`, unless it was `pulled` from this VM and its branch still exists, or the
+/// new refs contain it.
 fn update(
     repository: &Repository,
     place: &str,
@@ -205,7 +209,8 @@ fn update(
         if own.starts_with(REPLACED) || new == Some(&old) {
             continue;
         }
-        // A ref that stays has it in its log; what was uncommitted and is not any more is committed, or undone.
+        // A ref that stays has the old commit in its reflog. Uncommitted work that has vanished was committed or
+        // undone.
         let known = pulled.get(&name) == Some(&old) && (new.is_some() || own == UNCOMMITTED);
         if !known && !is_within(repository, &old, refs)? {
             let kept = format!("{place}{REPLACED}{}", old.get(..12).unwrap_or(&old));
@@ -217,7 +222,7 @@ fn update(
             before.push_str(&format!("delete {name} {old}\n"));
         }
     }
-    // By themselves and first: a branch may be called as a folder of branches was.
+    // Apply these first and separately: a new branch may have the name of an old directory of branches.
     if !before.is_empty() {
         update_refs(repository, &before)?;
     }
@@ -226,14 +231,14 @@ fn update(
     Ok(replaced)
 }
 
-/// The refs under `place`, each with its commit.
+/// Returns the refs under `place`, each with its commit.
 fn standing(repository: &Repository, place: &str) -> Result<Vec<(String, String)>, WorkspaceError> {
     let mut command = repository.git.command(["for-each-ref", "--format=%(refname) %(objectname)", place]);
     command.current_dir(&repository.root);
     pairs(run(command, &[])?)
 }
 
-/// Whether one of `refs` has the commit `id` in its history.
+/// Returns whether the history of one of `refs` contains the commit `id`.
 fn is_within(repository: &Repository, id: &str, refs: &[(String, String)]) -> Result<bool, WorkspaceError> {
     let ids = refs.iter().map(|(_, id)| id.as_str());
     let mut command =
@@ -242,7 +247,7 @@ fn is_within(repository: &Repository, id: &str, refs: &[(String, String)]) -> Re
     Ok(run(command, &[])?.is_empty())
 }
 
-/// Carries out `changes`, as git's update-ref wants them, all or none.
+/// Applies `changes`, in the format of `git update-ref --stdin`, all or none.
 fn update_refs(repository: &Repository, changes: &str) -> Result<(), WorkspaceError> {
     let arguments = ["update-ref", "--create-reflog", "-m", "banger vm workspace pull", "--stdin"];
     let mut command = repository.git.command(arguments);

@@ -1,4 +1,4 @@
-//! Why a repository cannot go into a VM, or its work not come out.
+//! Errors of sending a repository to a VM and of bringing work back.
 
 use std::{io, path::PathBuf};
 
@@ -6,101 +6,101 @@ use banger_files::StreamError;
 
 use crate::git::GitError;
 
-/// What is wrong with a repository, a workspace or what came from one.
+/// An error about a repository, a workspace, or data from a workspace.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkspaceError {
-    /// Git cannot do it.
+    /// git failed.
     #[error(transparent)]
     Git(#[from] GitError),
-    /// There is nothing where one is looked for.
+    /// The path does not exist.
     #[error("there is no folder {}", .0.display())]
     NoFolder(PathBuf),
-    /// It is in no repository.
+    /// The path is not in a git repository.
     #[error("{} is in no git repository", .0.display())]
     NoRepository(PathBuf),
-    /// It has no files of its own.
+    /// The repository is bare.
     #[error("{} is a bare repository, which has no files", .0.display())]
     Bare(PathBuf),
-    /// Its configuration says that its files are in a folder where it is not found.
+    /// The repository's configuration names a working tree that does not belong to it.
     #[error("the repository's configuration says that its files are in {}, which does not hold it", .0.display())]
     Elsewhere(PathBuf),
-    /// Git does not trust it.
+    /// git does not trust the repository's owner.
     #[error("the repository at {} is somebody else's, and git does not read it", .0.display())]
     SomebodyElses(PathBuf),
-    /// It has parts that are repositories themselves.
+    /// The repository has submodules.
     #[error("it has submodules: {}", names(.0))]
     Submodules(Vec<Vec<u8>>),
-    /// Some of its objects are with its origin only.
+    /// The repository is a partial clone, so some objects are only at its origin.
     #[error("it is a partial clone: not all that it needs is on this host")]
     Partial,
-    /// There is no such commit.
+    /// The commit does not exist.
     #[error("there is no commit {0}")]
     NoCommit(String),
-    /// It has no commit at all.
+    /// The repository has no commit yet.
     #[error("it has no commit yet")]
     Unborn,
-    /// A branch cannot be called so.
+    /// The name is not valid for a branch.
     #[error("a branch cannot be called {0}")]
     BranchName(String),
-    /// A file of the repository's cannot be read.
+    /// A file of the repository cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Something cannot be written here.
+    /// A file on the host cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The index makes no sense.
+    /// An index is malformed.
     #[error("the index of {place} cannot be read: {why}")]
     Index {
-        /// Whose it is.
+        /// Its owner, for the message.
         place: String,
-        /// What is wrong with it.
+        /// The problem.
         why: &'static str,
     },
-    /// Git would not take such a path.
+    /// git would refuse this path.
     #[error("{} cannot be sent: {why}", String::from_utf8_lossy(path))]
     Path {
-        /// Which.
+        /// The path.
         path: Vec<u8>,
-        /// What is wrong with it.
+        /// The problem.
         why: &'static str,
     },
-    /// Sending would overwrite what was done in the VM.
+    /// Sending would overwrite changes in the VM.
     #[error("the VM has changes of its own where this would write: {}", names(.0))]
     Conflicts(Vec<Vec<u8>>),
-    /// Another repository is there.
+    /// The workspace came from another repository.
     #[error("what is there came from another repository, {}", .0.display())]
     Another(PathBuf),
-    /// The guest says what makes no sense.
+    /// Data from the guest is malformed.
     #[error("what came from the guest is of no use: {0}")]
     Guest(#[from] StreamError),
-    /// The guest has more than is taken from one.
+    /// The guest's data exceeds a limit.
     #[error("the guest has more changes than are taken from one: {0}")]
     TooMuch(String),
-    /// What is known of a workspace cannot be read.
+    /// The record of a workspace cannot be read.
     #[error("what is known of this workspace ({}) cannot be read: {why}", path.display())]
     Record {
-        /// Where it is.
+        /// Its path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         why: String,
     },
-    /// What was to be sent could not be.
+    /// Sending failed.
     #[error("it could not be sent: {0}")]
     Sending(io::Error),
 }
 
-/// A few names, and how many more there are.
+/// Lists the first few names, and the number of the others.
 fn names(paths: &[Vec<u8>]) -> String {
     const SHOWN: usize = 8;
     let shown: Vec<_> = paths.iter().take(SHOWN).map(|path| String::from_utf8_lossy(path)).collect();

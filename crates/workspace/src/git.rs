@@ -1,4 +1,4 @@
-//! The `git` program: where it is, what of the environment it sees, and how long it and its output may be.
+//! Runs the `git` program: finds it, and limits its environment, run time and output.
 
 use std::{
     env,
@@ -17,81 +17,81 @@ use rustix::{
     fs::OFlags,
 };
 
-/// How long git may take. Packing the recent history of the largest repositories takes minutes.
+/// Timeout for git. Packing the recent history of the largest repositories takes minutes.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
-/// Most bytes of output: the names of some million files.
+/// Maximum size of the output, in bytes: the names of some million files.
 const MAX_OUTPUT: usize = 1 << 30;
 
-/// Most of what it says on standard error.
+/// Maximum size of the text kept from standard error, in bytes.
 const MAX_STDERR: u64 = 16 << 10;
 
-/// What of the environment reaches git. All that could make it look elsewhere or run something is left out.
+/// Environment variables that git inherits. Those that could redirect it or make it run something are left out.
 const KEPT: &[&str] = &["PATH", "HOME", "XDG_CONFIG_HOME", "TMPDIR", "USER", "LOGNAME"];
 
-/// What else of it reaches a program of ours that git runs.
+/// Returns whether a banger program that git runs inherits this variable too.
 pub(crate) fn is_ours(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| name.starts_with("XDG_") || name.starts_with("BANGER_"))
 }
 
-/// Why git did not do what it was to do.
+/// Errors of running git.
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
-    /// It is not installed.
+    /// git is not installed.
     #[error("there is no program `git` in any folder of PATH")]
     Missing,
-    /// It could not be run, or talked to.
+    /// git could not be run, or communication with it failed.
     #[error("cannot run git {what}: {source}")]
     Run {
-        /// The command.
+        /// The git command.
         what: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// It ended with an error.
+    /// git exited with an error.
     #[error("git {what} failed: {stderr}")]
     Failed {
-        /// The command.
+        /// The git command.
         what: String,
-        /// What it said.
+        /// Its standard error.
         stderr: String,
     },
-    /// It took too long.
+    /// git timed out.
     #[error("git {what} took longer than {} s", LIMIT.as_secs())]
     TimedOut {
-        /// The command.
+        /// The git command.
         what: String,
     },
-    /// It said something that makes no sense.
+    /// git's output is malformed.
     #[error("git {what} said what makes no sense: {why}")]
     Odd {
-        /// The command.
+        /// The git command.
         what: String,
-        /// What is wrong with it.
+        /// The problem.
         why: String,
     },
 }
 
-/// The program.
+/// The `git` program.
 #[derive(Debug, Clone)]
 pub struct Git {
     program: PathBuf,
 }
 
 impl Git {
-    /// Finds it.
+    /// Finds git in `PATH`.
     ///
     /// # Errors
-    /// `Missing`.
+    /// Returns `Missing` if it is not there.
     pub fn find() -> Result<Self, GitError> {
         let path = env::var_os("PATH").unwrap_or_default();
-        // An empty or relative folder of PATH is wherever one happens to be, such as in a hostile repository.
+        // Skip empty and relative directories of PATH: they could be in a hostile repository.
         let mut programs =
             env::split_paths(&path).filter(|folder| folder.is_absolute()).map(|folder| folder.join("git"));
         programs.find(|program| is_program(program)).map(|program| Self { program }).ok_or(GitError::Missing)
     }
 
-    /// A command of git's, with what is needed of the environment and no question asked.
+    /// Returns a git command with a minimal environment, which never prompts.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(&self.program);
         command.env_clear();
@@ -119,7 +119,7 @@ fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// Runs `command` with `input` and returns what it writes.
+/// Runs `command` with `input`, and returns its output.
 pub(crate) fn run(mut command: Command, input: &[u8]) -> Result<Vec<u8>, GitError> {
     let what = name(&command);
     let failed = |source| GitError::Run { what: what.clone(), source };
@@ -131,14 +131,14 @@ pub(crate) fn run(mut command: Command, input: &[u8]) -> Result<Vec<u8>, GitErro
         let stderr = child.stderr.take();
         scope.spawn(move || {
             if let Some(mut stdin) = stdin {
-                // What it does not want, it says so itself.
+                // git reports it if it needed this input.
                 let _ = stdin.write_all(input);
             }
         });
         let stderr = scope.spawn(move || heard(stderr));
         let output = output(&mut child, &what);
         if output.is_err() {
-            // It may have ended just now.
+            // It may have exited already.
             let _ = child.kill();
         }
         let status = child.wait();
@@ -148,7 +148,7 @@ pub(crate) fn run(mut command: Command, input: &[u8]) -> Result<Vec<u8>, GitErro
     })
 }
 
-/// All that `child` writes, if that ends in time.
+/// Reads the output of `child` until it ends or the timeout expires.
 fn output(child: &mut Child, what: &str) -> Result<Vec<u8>, GitError> {
     let deadline = Instant::now() + LIMIT;
     let failed = |source| GitError::Run { what: what.to_owned(), source };
@@ -174,11 +174,11 @@ fn output(child: &mut Child, what: &str) -> Result<Vec<u8>, GitError> {
     }
 }
 
-/// What a program says on standard error, on one line.
+/// Returns a program's standard error as one line.
 pub(crate) fn heard(stderr: Option<impl Read>) -> String {
     let mut said = Vec::new();
     if let Some(mut stderr) = stderr {
-        // What cannot be read has not been said.
+        // Report what could be read.
         let _ = stderr.by_ref().take(MAX_STDERR).read_to_end(&mut said);
         let _ = io::copy(&mut stderr, &mut io::sink());
     }
@@ -186,7 +186,7 @@ pub(crate) fn heard(stderr: Option<impl Read>) -> String {
     said.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
-/// The first argument that is a command.
+/// Returns the git command among the arguments.
 fn name(command: &Command) -> String {
     let mut arguments = command.get_args().peekable();
     while let Some(argument) = arguments.next() {
@@ -203,7 +203,7 @@ pub(crate) fn odd(what: &str, why: impl Into<String>) -> GitError {
     GitError::Odd { what: what.to_owned(), why: why.into() }
 }
 
-/// `git cat-file --batch`: asked for one object after the other.
+/// A running `git cat-file --batch`, which reads objects one by one.
 #[derive(Debug)]
 pub(crate) struct Objects {
     child: Child,
@@ -220,7 +220,7 @@ pub(crate) struct ObjectHeader {
 }
 
 impl Objects {
-    /// Begins, with a `command` that ends in `cat-file --batch`.
+    /// Starts `command`, which ends in `cat-file --batch`.
     pub(crate) fn begin(mut command: Command) -> Result<Self, GitError> {
         let failed = |source| GitError::Run { what: "cat-file".to_owned(), source };
         let mut child = command
@@ -234,7 +234,7 @@ impl Objects {
         Ok(Self { child, stdin, stdout: io::BufReader::with_capacity(64 << 10, stdout) })
     }
 
-    /// Asks for the object `id`; its content is what [`content`](Self::content) then reads.
+    /// Requests the object `id`. [`content`](Self::content) then reads its content.
     pub(crate) fn ask(&mut self, id: &str) -> Result<ObjectHeader, GitError> {
         let failed = |source| GitError::Run { what: "cat-file".to_owned(), source };
         let stdin = self.stdin.as_mut().ok_or_else(|| odd("cat-file", "it has ended"))?;
@@ -254,12 +254,12 @@ impl Objects {
         }
     }
 
-    /// The content of the object asked for last, of `size` bytes.
+    /// Returns a reader of the requested object's content, of `size` bytes.
     pub(crate) fn content(&mut self, size: u64) -> BlobReader<'_> {
         BlobReader { objects: self, left: size, ended: false }
     }
 
-    /// All of it.
+    /// Reads the requested object's whole content.
     pub(crate) fn bytes(&mut self, header: &ObjectHeader) -> Result<Vec<u8>, GitError> {
         let mut bytes = Vec::new();
         let read = self.content(header.size).read_to_end(&mut bytes);
@@ -270,14 +270,14 @@ impl Objects {
 
 impl Drop for Objects {
     fn drop(&mut self) {
-        // By this it ends, whatever it is at.
+        // Closing its input ends it, unless it is busy.
         self.stdin = None;
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Reads a blob's bytes.
+/// Reads the bytes of an object.
 #[derive(Debug)]
 pub(crate) struct BlobReader<'a> {
     objects: &'a mut Objects,
@@ -303,9 +303,9 @@ impl Read for BlobReader<'_> {
     }
 }
 
-/// All of a file; `None` when there is none.
+/// Reads a whole file. Returns `None` if it does not exist.
 pub(crate) fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    // A pipe that a hostile repository has there is not waited for.
+    // Do not block on a pipe in a hostile repository.
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
     match File::options().read(true).custom_flags(flags).open(path) {
         Ok(file) => {

@@ -1,4 +1,4 @@
-//! The `.git` of a workspace in a guest, but for objects and index: small files, written here byte by byte.
+//! The `.git` of a workspace in a guest, except objects and index: small files that banger writes itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,27 +11,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Repository, repository::is_id};
 
-/// Most bytes of such a file.
+/// Maximum size of such a file, in bytes.
 const MAX_SMALL: u64 = 1 << 20;
 
-/// What is checked out in the guest.
+/// The commit, branch and merge that are checked out in the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct CheckedOut {
-    /// Its commit; `None` before the first one.
+    /// The commit; `None` before the first one.
     pub(crate) commit: Option<String>,
-    /// Its branch, such as `refs/heads/main`; `None` for none.
+    /// The branch, such as `refs/heads/main`; `None` if `HEAD` is detached.
     pub(crate) branch: Option<String>,
-    /// The merge that is under way: files of `.git`, by name.
+    /// The files of `.git` that record a merge in progress, by name.
     #[serde(default)]
     pub(crate) merging: BTreeMap<String, Vec<u8>>,
 }
 
-/// What tells git that a merge is under way, and the commits that go into it.
+/// The files that record a merge in progress; those of `MERGE_HEADS` name commits.
 const MERGE_HEADS: &[&str] = &["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD"];
 const MERGE_FILES: &[&str] = &["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "MERGE_MODE", "MERGE_MSG"];
 
 impl CheckedOut {
-    /// What is checked out in `repository`, with a merge that is under way there.
+    /// Returns what is checked out in `repository`, with a merge in progress.
     pub(crate) fn of(repository: &Repository) -> Self {
         let mut merging = BTreeMap::new();
         for name in MERGE_FILES {
@@ -42,17 +42,17 @@ impl CheckedOut {
         Self { commit: repository.head.clone(), branch: repository.branch.clone(), merging }
     }
 
-    /// The commits that are needed for it.
+    /// Returns the commits that the checkout needs.
     pub(crate) fn commits(&self) -> impl Iterator<Item = &str> {
         let merged = MERGE_HEADS.iter().filter_map(|name| std::str::from_utf8(self.merging.get(*name)?).ok());
         self.commit.as_deref().into_iter().chain(merged.flat_map(str::lines).filter(|line| is_id(line)))
     }
 }
 
-/// A path in the workspace, and what is to be there.
+/// A path in the workspace, and the file's content.
 pub(crate) type SmallFile = (Vec<u8>, Vec<u8>);
 
-/// Settings that say how files and blobs differ, and who commits.
+/// Settings that affect the conversion between files and blobs, and the committer's identity.
 const TAKEN_OVER: &[&str] = &[
     "core.autocrlf",
     "core.eol",
@@ -63,7 +63,7 @@ const TAKEN_OVER: &[&str] = &[
     "user.email",
 ];
 
-/// The files, by their paths in the workspace.
+/// Returns the files, with their paths in the workspace.
 pub(crate) fn files(
     repository: &Repository,
     out: &CheckedOut,
@@ -96,7 +96,7 @@ pub(crate) fn files(
     files
 }
 
-/// The branch of the origin's that the one checked out follows.
+/// Returns the remote-tracking ref that the checked-out branch follows, if the remote is `origin`.
 fn upstream(repository: &Repository, out: &CheckedOut) -> Option<(String, String)> {
     let branch = out.branch.as_deref()?.strip_prefix("refs/heads/")?;
     let merge = repository.config.get(&format!("branch.{branch}.merge"))?.strip_prefix(b"refs/heads/")?;
@@ -104,12 +104,13 @@ fn upstream(repository: &Repository, out: &CheckedOut) -> Option<(String, String
         return None;
     }
     let name = format!("refs/remotes/origin/{}", String::from_utf8_lossy(merge));
-    // One that was never fetched is none.
+    // It does not exist if the branch was never fetched.
     let commit = repository.commit(&name).ok()?;
     Some((name, commit))
 }
 
-/// What goes of git's own files as it is. None behind a link: a hostile repository's may lead to the user's keys.
+/// Reads a file of `.git` to send unchanged. Follows no link, which could lead to the user's keys in a hostile
+/// repository.
 fn to_be_sent(folder: &Path, name: &str) -> Option<Vec<u8>> {
     let (file, _) = Tree::open(folder).ok()?.file(name.as_bytes()).ok()?;
     let mut bytes = Vec::new();
@@ -137,7 +138,7 @@ fn line(id: &str) -> Vec<u8> {
     format!("{id}\n").into_bytes()
 }
 
-/// The guest's configuration: what says how its files are to be understood, where it came from, and who works there.
+/// Returns the guest's configuration: how to interpret files, where they came from, and who commits.
 fn config(repository: &Repository, out: &CheckedOut) -> Vec<u8> {
     let mut file = File::default();
     let get = |key: &str| repository.config.get(key);
@@ -149,7 +150,7 @@ fn config(repository: &Repository, out: &CheckedOut) -> Vec<u8> {
     }
     file.set("core", None, "filemode", get("core.filemode").unwrap_or(b"true"));
     file.set("core", None, "bare", b"false");
-    // The index is the host's: of what it says of a file, only size and time are true in the guest too.
+    // The index is the host's. Of its file metadata, only size and time are valid in the guest too.
     file.set("core", None, "checkStat", b"minimal");
     file.set("core", None, "trustctime", b"false");
     file.set("core", None, "untrackedCache", b"false");
@@ -162,7 +163,7 @@ fn config(repository: &Repository, out: &CheckedOut) -> Vec<u8> {
             file.set(section, None, name, value);
         }
     }
-    // There is no key in the guest to sign with.
+    // The guest has no key to sign with.
     file.set("commit", None, "gpgsign", b"false");
     file.set("tag", None, "gpgsign", b"false");
     if let Some(url) = get("remote.origin.url") {
@@ -179,7 +180,7 @@ fn config(repository: &Repository, out: &CheckedOut) -> Vec<u8> {
     file.text
 }
 
-/// A configuration file of git's, being written.
+/// A git configuration file under construction.
 #[derive(Debug, Default)]
 struct File {
     text: Vec<u8>,
@@ -209,7 +210,7 @@ fn escaped(byte: u8, in_value: bool) -> Vec<u8> {
     match byte {
         b'"' | b'\\' => vec![b'\\', byte],
         b'\n' if in_value => b"\\n".to_vec(),
-        // A subsection can have neither.
+        // A subsection may contain neither.
         b'\n' | 0 => Vec::new(),
         _ => vec![byte],
     }

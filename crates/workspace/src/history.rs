@@ -1,4 +1,4 @@
-//! The recent history of a commit: as many generations as are wanted, and where that ends.
+//! The recent history of a commit: a number of generations, and the commits where it ends.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -10,23 +10,24 @@ use crate::{
 /// Commits, and where their history ends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct History {
-    /// All of them.
+    /// All commits.
     pub(crate) commits: BTreeSet<String>,
-    /// Those among them with a parent that is not.
+    /// The commits with a parent that is not in `commits`.
     pub(crate) shallow: BTreeSet<String>,
 }
 
-/// Commits and their ancestors, so many generations of them, each with its parents.
+/// Commits and a number of generations of ancestors, each with its parents.
 #[derive(Debug, Default)]
 pub(crate) struct Lineage {
     tips: Vec<String>,
     parents: HashMap<String, Vec<String>>,
-    /// Commits whose parents are not here.
+    /// Commits whose parents are missing in this repository.
     ends: HashSet<String>,
 }
 
 impl Lineage {
-    /// Those of the commits `tips`, `depth` generations in all, as `objects` has them. Those in `ends` have no parents here.
+    /// Reads the commits `tips` and their ancestors, `depth` generations in all. Parents of the commits `ends` are
+    /// missing.
     pub(crate) fn of(
         objects: &mut Objects,
         tips: Vec<String>,
@@ -57,7 +58,7 @@ impl Lineage {
         Ok(lineage)
     }
 
-    /// All of them but those that `known` has, and what only those lead to.
+    /// Returns all commits except those in `known`, and those reachable only through them.
     pub(crate) fn without(&self, known: &BTreeSet<String>) -> History {
         let mut history = History::default();
         let mut waiting: Vec<&String> = self.tips.iter().collect();
@@ -77,7 +78,7 @@ impl Lineage {
     }
 }
 
-/// The parents that a commit names.
+/// Returns the parents that a commit names.
 fn parents(commit: &[u8]) -> Vec<String> {
     let lines = commit.split(|byte| *byte == b'\n');
     let header = lines.take_while(|line| !line.is_empty());
@@ -97,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_is_known_is_left_out_with_what_only_that_leads_to() {
-        // e is a merge of d and b; d, c, b, a are in a row but that d's parent is c and b's is a.
+        // e merges d and b. d, c, b and a are in a row.
         let row = [("e", &["d", "b"][..]), ("d", &["c"]), ("c", &["b"]), ("b", &["a"])];
         let parents = row.map(|(id, parents)| (id.to_owned(), set(parents).into_iter().collect()));
         let lineage = Lineage { tips: vec!["e".to_owned()], parents: parents.into(), ends: HashSet::new() };

@@ -1,6 +1,6 @@
-//! Git's index, read: which paths are tracked, in which state. Format: git's `gitformat-index(5)`, versions 2 to 4.
+//! Parses git's index: the tracked paths and their state. Format: git's `gitformat-index(5)`, versions 2 to 4.
 //!
-//! It may be a hostile guest's, or a hostile repository's.
+//! The input may come from a hostile guest or repository.
 
 use crate::WorkspaceError;
 use crate::git::odd;
@@ -9,37 +9,37 @@ use crate::git::odd;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct IndexEntry {
     pub(crate) path: Vec<u8>,
-    /// As git has it: 0o100644, 0o100755, 0o120000, 0o160000.
+    /// git's mode: 0o100644, 0o100755, 0o120000, 0o160000.
     pub(crate) mode: u32,
     /// The object's id, in hex digits.
     pub(crate) id: String,
-    /// 0; 1 to 3 for the sides of a conflict.
+    /// The stage: 0, or 1 to 3 for the sides of a conflict.
     pub(crate) stage: u8,
-    /// Whether its file need not be there.
+    /// Whether the file may be missing from the working tree.
     pub(crate) skip_worktree: bool,
-    /// Whether it was announced only, without content.
+    /// Whether the entry is "intent to add", without content.
     pub(crate) intent_to_add: bool,
-    /// When its file was last modified, in seconds, and its size, when it was last as the index says.
+    /// The file's modification time, in seconds, and its size, when git last updated the entry.
     pub(crate) modified: u32,
     pub(crate) size: u32,
 }
 
-/// A submodule's commit.
+/// Mode of a submodule's commit.
 pub(crate) const GITLINK: u32 = 0o160_000;
 
-/// A folder that stands for all that is in it.
+/// Mode of a directory that replaces all entries below it.
 const SPARSE_FOLDER: u32 = 0o040_000;
 
-/// An index.
+/// A parsed index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Index {
-    /// By itself; with the tree that all of it makes, if it tells.
+    /// A complete index, and the id of its tree if the index records it.
     Whole(Vec<IndexEntry>, Option<String>),
-    /// Parts of it are in another file, or folded into folders; git itself can unfold it.
+    /// A split index, or one with collapsed directories. git can expand it.
     Folded,
 }
 
-/// Reads an index of a repository whose object ids have `id_length` bytes.
+/// Parses the index of a repository whose object ids have `id_length` bytes.
 pub(crate) fn parse(bytes: &[u8], id_length: usize) -> Result<Index, &'static str> {
     let mut input = Input { bytes, at: 0 };
     if input.take(4)? != b"DIRC" {
@@ -50,7 +50,7 @@ pub(crate) fn parse(bytes: &[u8], id_length: usize) -> Result<Index, &'static st
         return Err("it is of an unknown version");
     }
     let count = input.u32()?;
-    // The shortest entry.
+    // The minimum size of an entry.
     let most = bytes.len() / (42 + id_length);
     if usize::try_from(count).map_or(true, |count| count > most) {
         return Err("it promises more entries than it holds");
@@ -67,7 +67,7 @@ pub(crate) fn parse(bytes: &[u8], id_length: usize) -> Result<Index, &'static st
     while input.left() > id_length {
         let name = input.take(4)?;
         folded |= name == b"link";
-        // Lower case means: who does not know it cannot read the index.
+        // A lower-case name marks an extension that every reader must understand.
         if name.first().is_some_and(u8::is_ascii_lowercase) && !matches!(name, b"link" | b"sdir") {
             return Err("it has an unknown extension");
         }
@@ -80,8 +80,8 @@ pub(crate) fn parse(bytes: &[u8], id_length: usize) -> Result<Index, &'static st
     Ok(if folded { Index::Folded } else { Index::Whole(entries, tree) })
 }
 
-/// The tree of the whole index, as the extension `TREE` has it first: an empty path, how many entries it has, -1 when that
-/// is not known, how many trees are in it, and its id.
+/// Returns the tree of the whole index. The extension `TREE` starts with it: an empty path, the number of entries (-1
+/// if the tree is unknown), the number of subtrees, and the id.
 fn root_tree(extension: &[u8], id_length: usize) -> Option<String> {
     let line = extension.strip_prefix(b"\0")?;
     let end = line.iter().position(|byte| *byte == b'\n')?;
@@ -120,7 +120,7 @@ fn entry(
         [before.get(..kept).unwrap_or_default(), input.until_zero()?].concat()
     } else {
         let path = input.until_zero()?.to_vec();
-        // Entries have a multiple of 8 bytes, with one to eight zeros at the end.
+        // An entry is padded with one to eight zeros to a multiple of 8 bytes.
         let length = input.at - begin;
         input.take((8 - length % 8) % 8)?;
         path
@@ -162,7 +162,7 @@ impl<'a> Input<'a> {
         self.take(4)?.try_into().map(u32::from_be_bytes).map_err(|_| TRUNCATED)
     }
 
-    /// As git's packs have it for offsets.
+    /// Reads a variable-length number, encoded as offsets in git's packs.
     fn varint(&mut self) -> Result<usize, &'static str> {
         let mut value = 0_usize;
         loop {
@@ -184,7 +184,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// So, of an index that must be whole.
+/// Parses an index that must be complete.
 pub(crate) fn parse_whole(
     bytes: &[u8],
     id_length: usize,
@@ -210,7 +210,7 @@ mod tests {
         assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Each version that git writes says the same as `git ls-files`.
+    /// For each version, the parser agrees with `git ls-files`.
     #[test]
     fn what_git_writes_is_read() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,9 +1,10 @@
-//! Git repositories of the user's, put into VMs and brought back. All of it runs as the user, on the host, by the `git`
-//! program; the guest needs none to receive a repository or to have its files brought back.
+//! Sends the user's git repositories to VMs and brings work back. Everything runs as the user on the host, with the
+//! host's `git`. The guest needs no git to receive a repository or to return its files.
 //!
-//! A repository's own configuration is never in force when git reads objects, files or an index: that happens in a
-//! [`Scratch`], an empty repository that borrows its objects. So no hook, filter or monitor that it names is run. What
-//! comes from a guest is data: listings, files, and packs that are checked before they are kept.
+//! git reads files, indexes and guest data only in a [`Scratch`], an empty repository that borrows the objects of the
+//! real one. In the real repository, banger runs only git commands that execute nothing from its configuration: no
+//! hook, filter or monitor. Everything from a guest is data: listings, files, and packs that are checked before they
+//! are stored.
 
 mod changes;
 mod commits;

@@ -1,4 +1,4 @@
-//! The objects that a guest needs, as a pack.
+//! Packs the objects that a guest needs.
 
 use std::{fs, path::PathBuf};
 
@@ -13,14 +13,14 @@ use crate::{
 /// A pack and its index.
 #[derive(Debug)]
 pub(crate) struct Pack {
-    /// Its name, which tells what is in it.
+    /// Its name, which identifies its content.
     pub(crate) name: String,
     pub(crate) pack: PathBuf,
     pub(crate) index: PathBuf,
 }
 
-/// Packs all objects of the commits of `history`, and those that are staged in the scratch's index, but none that are
-/// reachable from `known` commits; `None` when that is nothing.
+/// Packs the objects of `history` and the blobs `staged`. Leaves out those reachable from the commits `known`, and
+/// returns `None` if nothing remains.
 pub(crate) fn pack(
     scratch: &Scratch,
     history: &History,
@@ -38,7 +38,7 @@ pub(crate) fn pack(
     fs::create_dir_all(&made).map_err(writing(&made))?;
     let base = made.join("pack");
     let base = base.to_str().ok_or_else(|| odd("pack-objects", "the cache folder is not UTF-8"))?;
-    // What is packed already is taken over as it is; to look for more likenesses would take longer than to send.
+    // Reuse existing deltas. Searching for more would take longer than sending the data.
     let arguments =
         ["pack-objects", "--revs", "--quiet", "--window=0", "--non-empty", "--delta-base-offset", base];
     scratch.run(&arguments, wanted.as_bytes())?;

@@ -1,5 +1,5 @@
-//! What is known of a workspace on the host: what was sent, and how it was there then. By it is told what has changed
-//! since, on either side. One file a workspace, in the user's state.
+//! The host's record of a workspace: the state that was sent. From it, banger detects later changes on either side.
+//! There is one file per workspace, in the user's state directory.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,25 +23,25 @@ const MAGIC: &[u8; 4] = b"bnw\x01";
 /// A file as it was placed in the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Placed {
-    /// As git has it: 0o100644, 0o100755 or 0o120000.
+    /// git's mode: 0o100644, 0o100755 or 0o120000.
     pub(crate) mode: u32,
     pub(crate) size: u64,
     pub(crate) modified: Time,
-    /// The file on the host's disk, as it was then, if it came from there.
+    /// The host's file at that time, if the content came from it.
     pub(crate) host: Option<FileStat>,
-    /// Its blob, if it was as staged.
+    /// The id of its blob, if the file was as staged.
     pub(crate) id: Option<String>,
-    /// By the guest's clock: what has changed later is not as it was placed.
+    /// Time of placing, by the guest's clock. The guest has modified a file with a later change time.
     pub(crate) placed: Time,
 }
 
 impl Placed {
-    /// Whether the guest's file is still as it was placed.
+    /// Returns whether the guest's file is unchanged since it was placed.
     pub(crate) fn is(&self, listed: &Listed) -> bool {
         listed.changed <= self.placed && self.is_like(listed)
     }
 
-    /// Whether the guest's file looks as this one would.
+    /// Returns whether the guest's file has the metadata of this one.
     pub(crate) fn is_like(&self, listed: &Listed) -> bool {
         let kind = if self.mode == LINK { Kind::Link } else { Kind::File };
         listed.kind == kind
@@ -51,63 +51,63 @@ impl Placed {
     }
 }
 
-/// Modes as git has them.
+/// git's modes of files.
 pub(crate) const FILE: u32 = 0o100_644;
 pub(crate) const PROGRAM: u32 = 0o100_755;
 pub(crate) const LINK: u32 = 0o120_000;
 
-/// What has been brought in.
+/// The result of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulled {
-    /// The refs in the host's repository, with the commits that they are at now.
+    /// The refs in the host's repository, with their current commits.
     pub refs: Vec<(String, String)>,
-    /// Whether there is work that is in no commit; it is in the one called `uncommitted`.
+    /// Whether there is uncommitted work. Its ref is called `uncommitted`.
     pub uncommitted: bool,
-    /// The refs by which there is still what another VM of that name, or a branch that is gone, has left.
+    /// The refs that keep work of an earlier VM of this name or of a deleted branch.
     pub replaced: BTreeSet<String>,
 }
 
-/// What is known of a workspace.
+/// The record of a workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub(crate) known: Known,
-    /// The files, by path.
+    /// The files that were sent, by path.
     pub(crate) files: BTreeMap<Vec<u8>, Placed>,
     /// The index as it was sent.
     pub(crate) index: Option<Vec<u8>>,
 }
 
-/// What is known of the whole.
+/// The record's data besides files and index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Known {
     guest: Vec<u8>,
     pub(crate) root: PathBuf,
-    /// Bytes of an object's id.
+    /// Length of an object id, in bytes.
     pub(crate) id_length: usize,
-    /// What was checked out when it was sent last.
+    /// What was checked out at the last send.
     pub(crate) out: CheckedOut,
     /// All commits that were sent.
     pub(crate) commits: BTreeSet<String>,
-    /// Those of them whose parents were not.
+    /// The sent commits whose parents were not sent.
     pub(crate) shallow: BTreeSet<String>,
-    /// Blobs that were sent for being staged.
+    /// Blobs that were sent because they were staged.
     pub(crate) staged: BTreeSet<String>,
-    /// Refs of the host's at which its work was put, with the commits that they were at then.
+    /// Refs of the host that received the guest's work, with the commits that they got.
     #[serde(default)]
     pub(crate) pulled: BTreeMap<String, String>,
 }
 
-/// What a record's file begins with.
+/// The header of a record file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Head {
     known: Known,
-    /// Bytes of the index, if there is one.
+    /// Length of the index in bytes, if there is one.
     index: Option<usize>,
     files: usize,
 }
 
 impl Record {
-    /// Of a workspace at `guest`, from the repository at `root`, in which nothing is known to be.
+    /// Creates an empty record for a workspace at `guest`, sent from the repository at `root`.
     pub(crate) fn new(guest: &[u8], root: &Path, id_length: usize) -> Self {
         let known = Known {
             guest: guest.to_vec(),
@@ -122,7 +122,7 @@ impl Record {
         Self { known, files: BTreeMap::new(), index: None }
     }
 
-    /// Of a workspace at `guest` that is a copy of the folder of `repository`, of whose files nothing is known.
+    /// Creates a record for a copy of `repository` at `guest`, whose files are not recorded.
     pub fn of_copy(guest: &[u8], repository: &Repository) -> Self {
         let mut record = Self::new(guest, repository.root(), repository.id_length());
         record.known.out = CheckedOut {
@@ -133,8 +133,8 @@ impl Record {
         record
     }
 
-    /// Whether all that is `listed` is as it was sent, as far as that can be told without looking into files: nothing is
-    /// new, changed or gone. Git may have looked at the files anew.
+    /// Returns whether the files `listed` are as sent: none is new, changed or deleted, judging by metadata. Of
+    /// `.git`, only `HEAD` and refs count, because git may refresh the index.
     pub fn is_as_sent(&self, listed: &[Listed]) -> bool {
         let there: BTreeSet<_> = listed.iter().map(|file| file.path.as_slice()).collect();
         let of_others = |path: &[u8]| path == b".git/index" || path.starts_with(b".git/") && !is_state(path);
@@ -145,22 +145,22 @@ impl Record {
             && self.files.keys().filter(|path| !of_others(path)).all(|path| there.contains(path.as_slice()))
     }
 
-    /// Notes where its work has been put.
+    /// Records the refs that received the guest's work.
     pub fn note_pulled(&mut self, pulled: &Pulled) {
         self.known.pulled = pulled.refs.iter().cloned().collect();
     }
 
-    /// Its folder in the guest.
+    /// Returns the workspace's directory in the guest.
     pub fn guest(&self) -> &[u8] {
         &self.known.guest
     }
 
-    /// The folder of the repository that it came from.
+    /// Returns the root directory of the repository that was sent.
     pub fn root(&self) -> &Path {
         &self.known.root
     }
 
-    /// The commit that was checked out when it was sent last.
+    /// Returns the commit that was checked out at the last send.
     pub fn commit(&self) -> Option<&str> {
         self.known.out.commit.as_deref()
     }
@@ -195,7 +195,7 @@ impl Record {
     }
 }
 
-/// Whether the file of git's at `path` says what is committed and checked out.
+/// Returns whether the git file at `path` records commits or what is checked out.
 pub(crate) fn is_state(path: &[u8]) -> bool {
     path == b".git/HEAD" || path == b".git/packed-refs" || path.starts_with(b".git/refs/")
 }
@@ -272,22 +272,22 @@ impl<'a> Input<'a> {
     }
 }
 
-/// All records of a user's.
+/// All records of a user.
 #[derive(Debug, Clone)]
 pub struct Records {
     folder: PathBuf,
 }
 
 impl Records {
-    /// In `folder`, which is made when there is something to record.
+    /// Uses the directory `folder`, which is created when the first record is saved.
     pub fn within(folder: PathBuf) -> Self {
         Self { folder }
     }
 
-    /// The workspaces of the VM whose id is `vm`.
+    /// Returns the records of the VM with id `vm`.
     ///
     /// # Errors
-    /// When one cannot be read.
+    /// Returns an error if a record cannot be read.
     pub fn of(&self, vm: &str) -> Result<Vec<Record>, WorkspaceError> {
         let folder = self.folder.join(vm);
         let entries = match fs::read_dir(&folder) {
@@ -306,18 +306,18 @@ impl Records {
         Ok(records)
     }
 
-    /// The workspace at `guest` in that VM.
+    /// Returns the record of the workspace at `guest` in the VM.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// Returns an error if the record cannot be read.
     pub fn find(&self, vm: &str, guest: &[u8]) -> Result<Option<Record>, WorkspaceError> {
         Ok(load(&self.path(vm, guest))?.filter(|record| record.guest() == guest))
     }
 
-    /// Keeps `record` in place of what was known.
+    /// Saves `record`, replacing an older one.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// Returns an error if it cannot be written.
     pub fn keep(&self, vm: &str, record: &Record) -> Result<(), WorkspaceError> {
         let folder = self.folder.join(vm);
         fs::create_dir_all(&folder).map_err(writing(&folder))?;
@@ -329,10 +329,10 @@ impl Records {
         Ok(())
     }
 
-    /// Forgets all that is known of that VM.
+    /// Deletes all records of the VM.
     ///
     /// # Errors
-    /// When it cannot be removed.
+    /// Returns an error if they cannot be removed.
     pub fn forget(&self, vm: &str) -> Result<(), WorkspaceError> {
         let folder = self.folder.join(vm);
         match fs::remove_dir_all(&folder) {
@@ -342,7 +342,7 @@ impl Records {
     }
 
     fn path(&self, vm: &str, guest: &[u8]) -> PathBuf {
-        // FNV-1a, by which a path of any bytes and length becomes a name.
+        // FNV-1a turns a path of any bytes and length into a file name.
         let hash = guest.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
         });

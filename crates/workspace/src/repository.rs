@@ -1,4 +1,4 @@
-//! A repository on the host: where its parts are, what is checked out, and how it is configured.
+//! A repository on the host: its directories, what is checked out, and its configuration.
 
 use std::{
     collections::BTreeMap,
@@ -15,26 +15,26 @@ use crate::{
     git::{Git, GitError, odd, read_file, run},
 };
 
-/// A git repository with files.
+/// A git repository with a working tree.
 #[derive(Debug)]
 pub struct Repository {
     pub(crate) git: Git,
-    /// The folder that holds its files.
+    /// The root directory of the working tree.
     pub(crate) root: PathBuf,
-    /// What belongs to these files alone: `HEAD`, the index.
+    /// The git directory of this working tree: `HEAD` and the index.
     pub(crate) own: PathBuf,
-    /// What all working trees of it share: objects, refs.
+    /// The git directory that all its working trees share: objects and refs.
     pub(crate) common: PathBuf,
-    /// The commit that is checked out; `None` before the first one.
+    /// The checked-out commit; `None` before the first one.
     pub(crate) head: Option<String>,
-    /// That commit's tree.
+    /// The tree of that commit.
     pub(crate) tree: Option<String>,
-    /// The branch that is checked out, such as `refs/heads/main`; `None` when none is.
+    /// The checked-out branch, such as `refs/heads/main`; `None` if `HEAD` is detached.
     pub(crate) branch: Option<String>,
     pub(crate) config: Config,
 }
 
-/// What git's configuration says, the last word of each key. Keys are as `git config --list` has them.
+/// git's configuration, with the last value of each key. Keys are as in `git config --list`.
 #[derive(Debug, Default)]
 pub(crate) struct Config {
     values: BTreeMap<String, Vec<u8>>,
@@ -50,7 +50,7 @@ impl Config {
         for entry in listed.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()) {
             let (key, value) = match entry.iter().position(|byte| *byte == b'\n') {
                 Some(end) => (entry.get(..end).unwrap_or_default(), entry.get(end + 1..).unwrap_or_default()),
-                // A key without a value is a yes.
+                // A key without a value means true.
                 None => (entry, &b"true"[..]),
             };
             values.insert(String::from_utf8_lossy(key).into_owned(), value.to_vec());
@@ -60,10 +60,10 @@ impl Config {
 }
 
 impl Repository {
-    /// The repository that `path` is in.
+    /// Finds the repository that contains `path`.
     ///
     /// # Errors
-    /// When it is in none, or in one that cannot be sent.
+    /// Returns an error if there is none, or if it cannot be sent.
     pub fn find(git: &Git, path: &Path) -> Result<Self, WorkspaceError> {
         let folder = fs::canonicalize(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => WorkspaceError::NoFolder(path.to_owned()),
@@ -86,7 +86,7 @@ impl Repository {
             return Err(WorkspaceError::Partial);
         }
         let head = text(&head?)?;
-        // Before the first commit there is nothing.
+        // The output is empty before the first commit.
         let (head, tree) = match head.split_once('\n') {
             Some((head, tree)) => (Some(object_id(head.as_bytes())?), Some(object_id(tree.as_bytes())?)),
             None => (None, None),
@@ -95,48 +95,48 @@ impl Repository {
         Ok(Self { git: git.clone(), root, own, common, head, tree, branch, config })
     }
 
-    /// The folder that holds its files.
+    /// Returns the root directory of the working tree.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The commit that is checked out.
+    /// Returns the checked-out commit.
     pub fn head(&self) -> Option<&str> {
         self.head.as_deref()
     }
 
-    /// The branch that is checked out, without `refs/heads/`.
+    /// Returns the checked-out branch, without `refs/heads/`.
     pub fn branch(&self) -> Option<&str> {
         self.branch.as_deref().map(|name| name.strip_prefix("refs/heads/").unwrap_or(name))
     }
 
-    /// The name of its folder, for the guest's.
+    /// Returns the name of its directory, to name the guest's.
     pub fn name(&self) -> &OsStr {
         self.root.file_name().unwrap_or(OsStr::new("repo"))
     }
 
-    /// Bytes of an object's id.
+    /// Returns the length of an object id, in bytes.
     pub(crate) fn id_length(&self) -> usize {
         if self.config.get("extensions.objectformat") == Some(b"sha256") { 32 } else { 20 }
     }
 
-    /// The index as it is in its file; `None` when nothing was ever staged.
+    /// Reads the index file. Returns `None` if nothing was ever staged.
     pub(crate) fn index(&self) -> Result<Option<Vec<u8>>, WorkspaceError> {
         let path = self.own.join("index");
         read_file(&path).map_err(reading(path))
     }
 
-    /// The commits whose parents this clone does not have.
+    /// Returns the commits whose parents this clone does not have.
     pub(crate) fn shallow(&self) -> Result<Vec<String>, WorkspaceError> {
         let path = self.common.join("shallow");
         let lines = read_file(&path).map_err(reading(path))?.unwrap_or_default();
         Ok(String::from_utf8_lossy(&lines).lines().map(str::to_owned).collect())
     }
 
-    /// The id of the commit that `name` stands for.
+    /// Resolves `name` to the id of a commit.
     ///
     /// # Errors
-    /// `NoCommit`.
+    /// Returns `NoCommit` if there is none.
     pub fn commit(&self, name: &str) -> Result<String, WorkspaceError> {
         let wanted = format!("{name}^{{commit}}");
         match in_folder(
@@ -151,12 +151,12 @@ impl Repository {
     }
 }
 
-/// The branch that is checked out, by its whole name.
+/// Returns the full name of the checked-out branch.
 fn branch(git: &Git, root: &Path, own: &Path) -> Result<Option<String>, WorkspaceError> {
     let path = own.join("HEAD");
     let head = read_file(&path).map_err(reading(path))?.unwrap_or_default();
     match head.strip_prefix(b"ref: ") {
-        // Where refs are in a table, this is for those who do not know of it.
+        // With reftable, `HEAD` holds this placeholder.
         Some(b"refs/heads/.invalid\n") => match in_folder(git, root, &["symbolic-ref", "--quiet", "HEAD"]) {
             Ok(name) => Ok(Some(text(&name)?)),
             Err(GitError::Failed { .. }) => Ok(None),
@@ -167,7 +167,7 @@ fn branch(git: &Git, root: &Path, own: &Path) -> Result<Option<String>, Workspac
     }
 }
 
-/// The folders of the repository that `folder` is in: of its files, of what is its own, of what is shared.
+/// Returns the working tree's root for `folder`, its git directory, and the shared git directory.
 fn places(git: &Git, folder: &Path) -> Result<(PathBuf, PathBuf, PathBuf), WorkspaceError> {
     let ask = |what: &[&str]| {
         let printed = in_folder(git, folder, &[&["rev-parse", "--path-format=absolute"], what].concat())?;
@@ -179,14 +179,14 @@ fn places(git: &Git, folder: &Path) -> Result<(PathBuf, PathBuf, PathBuf), Works
     if let [root, own, common] = all.split(|byte| *byte == b'\n').collect::<Vec<_>>().as_slice() {
         return Ok((path(root), path(own), path(common)));
     }
-    // A path with line breaks can only be told from others by itself.
+    // If a path contains a line break, query each separately.
     let one = |what| ask(&[what]).map(|bytes| path(&bytes));
     let places = || Ok((one("--show-toplevel")?, one("--git-dir")?, one("--git-common-dir")?));
     places().map_err(|error| unlike(folder, error))
 }
 
-/// Whether the `.git` of `root` is, or names, the folder `own`. The configuration of a hostile repository may name any
-/// other folder as its files', such as the one with the user's keys.
+/// Returns whether the `.git` of `root` is, or names, the directory `own`. A hostile repository's configuration may
+/// name any other directory as its working tree, such as the one with the user's keys.
 fn leads_to(root: &Path, own: &Path) -> bool {
     let place = root.join(".git");
     let named = if place.is_file() { read_file(&place).ok().flatten() } else { None };
@@ -201,7 +201,7 @@ fn leads_to(root: &Path, own: &Path) -> bool {
     matches!((fs::canonicalize(place), fs::canonicalize(own)), (Ok(place), Ok(own)) if place == own)
 }
 
-/// Why there is no repository in `folder` that can be sent.
+/// Converts an error of git about `folder` to a more specific one.
 fn unlike(folder: &Path, error: GitError) -> WorkspaceError {
     let folder = folder.to_owned();
     match error {
@@ -218,20 +218,21 @@ fn unlike(folder: &Path, error: GitError) -> WorkspaceError {
     }
 }
 
-/// Asks git in `folder`, where the repository's own configuration is read: only what runs none of it.
+/// Runs git in `folder`, where the repository's own configuration applies. Only for commands that run nothing from
+/// it.
 fn in_folder(git: &Git, folder: &Path, arguments: &[&str]) -> Result<Vec<u8>, GitError> {
     let mut command = git.command(arguments);
     command.current_dir(folder);
     run(command, &[])
 }
 
-/// The id that git has printed.
+/// Parses the id that git has printed.
 pub(crate) fn object_id(printed: &[u8]) -> Result<String, GitError> {
     let id = text(printed)?;
     if is_id(&id) { Ok(id) } else { Err(odd("rev-parse", format!("`{id}` is no object's id"))) }
 }
 
-/// Whether `text` is an object's whole id.
+/// Returns whether `text` is a full object id.
 pub(crate) fn is_id(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

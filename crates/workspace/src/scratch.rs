@@ -1,5 +1,5 @@
-//! An empty repository that borrows the objects of another one. Here git does all its reading and making: no
-//! configuration but our own is in force, and what is made is gone with it.
+//! An empty repository that borrows another's objects. git reads files and creates objects only here: no
+//! configuration but banger's applies, and everything it creates is deleted with the scratch.
 
 use std::{
     ffi::OsStr,
@@ -19,28 +19,28 @@ use crate::{
     git::{Git, GitError, run},
 };
 
-/// What the folders of scratches begin with.
+/// Prefix of the scratches' directory names.
 const PREFIX: &str = "git-";
 
-/// Longer than one takes to be locked after it was made.
+/// Longer than the time between a scratch's creation and its lock.
 const YOUNG: Duration = Duration::from_secs(60);
 
-/// Such a repository.
+/// A temporary repository that borrows another's objects.
 #[derive(Debug)]
 pub struct Scratch {
     git: Git,
     folder: TempDir,
-    /// Held for as long as it is in use.
+    /// Held while the scratch is in use.
     _lock: OwnedFd,
-    /// Where files are looked for: nowhere, unless said otherwise.
+    /// The working tree of git commands, empty by default.
     files: PathBuf,
 }
 
 impl Scratch {
-    /// Makes one in `parent`, which is made too, for the objects of `repository`.
+    /// Creates a scratch in `parent` for the objects of `repository`. Creates `parent` if it is missing.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// Returns an error if it cannot be written.
     pub fn of(repository: &Repository, parent: &Path) -> Result<Self, WorkspaceError> {
         fs::create_dir_all(parent).map_err(writing(parent))?;
         sweep(parent);
@@ -66,17 +66,17 @@ impl Scratch {
         Ok(scratch)
     }
 
-    /// The folder.
+    /// Returns the scratch's directory.
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Where files that git is to look at may be put.
+    /// Returns the directory for files that git has to read.
     pub(crate) fn files(&self) -> &Path {
         &self.files
     }
 
-    /// Writes a file of the repository's.
+    /// Writes a file of the scratch's repository.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), WorkspaceError> {
         let path = self.path().join(name);
         fs::write(&path, bytes).map_err(writing(path))
@@ -87,12 +87,12 @@ impl Scratch {
         fs::create_dir_all(&path).map_err(writing(path))
     }
 
-    /// A git command here.
+    /// Returns a git command that runs in the scratch.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         self.command_over(&self.files, arguments)
     }
 
-    /// So, with the files in `files`. Only what reads none of their content.
+    /// Like `command`, with `files` as the working tree. Only for commands that do not read file contents.
     pub(crate) fn command_over<S: AsRef<OsStr>>(
         &self,
         files: &Path,
@@ -109,20 +109,20 @@ impl Scratch {
         command
     }
 
-    /// Runs a git command here, and returns what it writes.
+    /// Runs a git command in the scratch, and returns its output.
     pub(crate) fn run(&self, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, GitError> {
         run(self.command(arguments), input)
     }
 }
 
-/// Removes what scratches have left that were killed. One that is just being made has no lock yet, but is young.
+/// Removes the scratches of killed processes. A new one is not locked yet, but young.
 fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let of_ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
         let age = entry.metadata().and_then(|meta| meta.modified()).map(|then| then.elapsed());
         let old = matches!(age, Ok(Ok(age)) if age > YOUNG);
         if of_ours && old && locked(&entry.path()).is_ok() {
-            // What cannot be removed is in nobody's way.
+            // A scratch that cannot be removed does no harm.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -134,7 +134,7 @@ fn locked(folder: &Path) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// A path as git's list of alternates wants it: a line, in quotes when it would not be one.
+/// Formats a path for git's list of alternates: one per line, quoted if needed.
 fn quoted(path: &Path) -> Vec<u8> {
     let bytes = path.as_os_str().as_bytes();
     if !bytes.iter().any(|byte| matches!(byte, b'\n' | b'"' | b'#')) {
@@ -143,7 +143,7 @@ fn quoted(path: &Path) -> Vec<u8> {
     [quote(bytes).as_slice(), b"\n"].concat()
 }
 
-/// A path in quotes, as git reads it.
+/// Quotes a path as git expects it.
 pub(crate) fn quote(path: &[u8]) -> Vec<u8> {
     let mut quoted = vec![b'"'];
     for byte in path {

@@ -1,4 +1,4 @@
-//! A snapshot on its way to a guest: all of it the first time, then what has changed on the host since.
+//! Sends a snapshot to a guest: everything the first time, then only the host's changes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,61 +23,63 @@ use crate::{
     snapshot::FileSource,
 };
 
-/// How often a file is read that changes while it is.
+/// Maximum number of attempts to read a file that keeps changing.
 const READINGS: usize = 5;
 
-/// Files of git's that the host writes again when something else is checked out or staged.
+/// git's files that the host writes again after a checkout or when something is staged.
 const HEAD: &[u8] = b".git/HEAD";
 const INDEX: &[u8] = b".git/index";
 
-/// What is to be sent.
+/// A snapshot, and the parts of it to send.
 #[derive(Debug)]
 pub struct Sending {
     snapshot: Snapshot,
-    /// What is there already.
+    /// The workspace's record, if it exists already.
     record: Option<Record>,
     guest: Vec<u8>,
-    /// Paths of the snapshot to be written.
+    /// Paths of the snapshot to write.
     writes: BTreeSet<Vec<u8>>,
-    /// Paths that are to go, and folders that go if they are empty, the deepest first.
+    /// Paths to remove, and directories to remove if they are empty, deepest first.
     removals: Vec<Vec<u8>>,
     git: Part,
 }
 
-/// What goes of the repository beside its files.
+/// The git data to send, besides files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// It is there already.
+    /// Nothing: the guest has it already.
     Nothing,
-    /// New commits, by a name of their own.
+    /// New commits, under a separate ref.
     Commits,
     /// Commits, index and what is checked out.
     All,
 }
 
-/// What has been sent.
+/// The result of sending.
 #[derive(Debug)]
 pub struct Sent {
     record: Record,
     placed: BTreeSet<Vec<u8>>,
-    /// Files that were written.
+    /// Number of files written.
     pub files: usize,
-    /// Files that were removed.
+    /// Number of files removed.
     pub removed: usize,
 }
 
 impl Sending {
-    /// All of `snapshot`, to `guest`, where nothing is yet.
+    /// Prepares to send all of `snapshot` to `guest`, where nothing exists yet.
     pub fn whole(snapshot: Snapshot, guest: &[u8]) -> Self {
         let writes = snapshot.files.keys().cloned().collect();
         Self { snapshot, record: None, guest: guest.to_vec(), writes, removals: Vec::new(), git: Part::All }
     }
 
-    /// What of `snapshot` is not as `record` says that it is in the guest, which has what is `listed` and, if that is not
-    /// as it was sent, the index `index`; `None` when nothing is to be sent.
+    /// Prepares to send the parts of `snapshot` that differ from `record`. Returns `None` if there are none.
+    ///
+    /// `listed` is the guest's listing, and `index` its index, if that is not as it was sent.
     ///
     /// # Errors
-    /// `Conflicts` when the guest has changed what would be written or removed; `Another` when it is of another repository.
+    /// Returns `Conflicts` if the guest has changed what would be written or removed, and `Another` if the workspace
+    /// came from another repository.
     pub fn changes(
         snapshot: Snapshot,
         record: Record,
@@ -117,11 +119,11 @@ impl Sending {
         Ok(Some(Self { snapshot, record: Some(record), guest, writes, removals, git }))
     }
 
-    /// The commits of `snapshot` that are not in the workspace of `record` yet, and nothing else: there they are
-    /// `refs/remotes/host/BRANCH`; `None` when all are there.
+    /// Prepares to send only new commits of `snapshot`, as `refs/remotes/host/BRANCH`. Returns `None` if there are
+    /// none.
     ///
     /// # Errors
-    /// `Unborn` when there is no commit at all.
+    /// Returns `Unborn` if there is no commit at all.
     pub fn commits(snapshot: Snapshot, record: Record) -> Result<Option<Self>, WorkspaceError> {
         let record = of_this(&snapshot, record)?;
         let commit = snapshot.out.commit.as_ref().ok_or(WorkspaceError::Unborn)?;
@@ -133,17 +135,17 @@ impl Sending {
         Ok(Some(Self { snapshot, record: Some(record), guest, writes, removals, git: Part::Commits }))
     }
 
-    /// Whether the guest has an index other than the one that was sent, so that it has to be looked at first.
+    /// Returns whether the guest's index differs from the one sent. It then has to be fetched first.
     pub fn has_own_index(record: &Record, listed: &[Listed]) -> bool {
         let file = listed.iter().find(|file| file.path == INDEX);
         file.is_some_and(|file| record.files.get(INDEX).is_none_or(|sent| !sent.is(file)))
     }
 
-    /// Writes it to `out`, as the agent wants it.
+    /// Writes the stream for the agent to `out`.
     ///
     /// # Errors
-    /// When something cannot be read here or `out` not be written; then the stream has no end, and the guest makes nothing
-    /// of it.
+    /// Returns an error if something cannot be read here, or if `out` cannot be written. The stream then has no end,
+    /// which the guest treats as an error.
     pub fn write(self, out: impl Write) -> Result<Sent, WorkspaceError> {
         let known = self.record.as_ref();
         let empty =
@@ -153,7 +155,7 @@ impl Sending {
             Writer { out: PathWriter::new(out).map_err(WorkspaceError::Sending)?, sent: BTreeMap::new() };
         let (history, pack) = thread::scope(|scope| {
             let packing = scope.spawn(|| (self.git != Part::Nothing).then(|| self.pack()).transpose());
-            // The guest makes the files while git packs.
+            // The guest writes the files while git packs.
             let written =
                 writer.files(&self).and_then(|()| writer.out.flush().map_err(WorkspaceError::Sending));
             let packed = packing.join().unwrap_or_else(|_| {
@@ -201,7 +203,7 @@ impl Sending {
 }
 
 impl Sent {
-    /// What is known of the workspace now that all is in place, at `placed` by the guest's clock.
+    /// Returns the new record, once everything is in place at the time `placed` of the guest's clock.
     pub fn placed(mut self, placed: Time) -> Record {
         for path in &self.placed {
             if let Some(file) = self.record.files.get_mut(path) {
@@ -242,7 +244,7 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Sends a file as it is now, which may be another than it was when it was looked at.
+    /// Sends a file as it is now, which may differ from the snapshot.
     fn on_disk(&mut self, snapshot: &Snapshot, path: &[u8], id: Option<&str>) -> Result<(), WorkspaceError> {
         let place = || snapshot.repository.root().join(String::from_utf8_lossy(path).into_owned());
         let mut last = None;
@@ -269,7 +271,7 @@ impl<W: Write> Writer<W> {
                     }
                     Err(error) => (FILE, Err(error)),
                 },
-                // It has become a folder, say, and is as good as gone.
+                // It has become a directory, for example: treat it as deleted.
                 _ => return Ok(()),
             };
             match sent {
@@ -309,7 +311,7 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Sends the repository: its objects, what is checked out, and last its index.
+    /// Sends the repository: its objects, what is checked out, and the index last.
     fn git(&mut self, sending: &Sending, known: &Known, pack: Option<&Pack>) -> Result<(), WorkspaceError> {
         let snapshot = &sending.snapshot;
         if sending.record.is_none() {
@@ -322,7 +324,7 @@ impl<W: Write> Writer<W> {
         self.objects(pack)?;
         let files = guest_git::files(&snapshot.repository, &snapshot.out, &known.shallow, &known.commits);
         for (path, bytes) in files {
-            // What the guest's user may have set there stays.
+            // Keep files that the guest's user may have edited.
             let once = [&b".git/config"[..], b".git/info/exclude", b".git/info/sparse-checkout"];
             if sending.record.is_none() || !once.contains(&path.as_slice()) {
                 self.bytes(&path, Time::now(), &bytes)?;
@@ -334,7 +336,7 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Sends commits alone, and the ref by which they are found.
+    /// Sends only commits, and the ref that names them.
     fn commits(
         &mut self,
         sending: &Sending,
@@ -390,13 +392,13 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// A file that must not change while it is read.
+/// A reader of a file that fails if the file changes meanwhile.
 struct Steady {
     file: File,
     found: FileStat,
 }
 
-/// The kind of error when it has.
+/// The kind of that error.
 const CHANGED: io::ErrorKind = io::ErrorKind::ResourceBusy;
 
 impl Read for Steady {
@@ -414,7 +416,7 @@ impl Read for Steady {
     }
 }
 
-/// `record`, if it is of the repository of `snapshot`, which may have been moved.
+/// Returns `record` if it belongs to the repository of `snapshot`, which may have been moved.
 fn of_this(snapshot: &Snapshot, mut record: Record) -> Result<Record, WorkspaceError> {
     let repository = &snapshot.repository;
     if record.root() == repository.root() {
@@ -428,7 +430,7 @@ fn of_this(snapshot: &Snapshot, mut record: Record) -> Result<Record, WorkspaceE
     Ok(record)
 }
 
-/// A file's mode as git has it, and its permissions in the guest.
+/// Returns git's mode of a file, and its permissions in the guest.
 fn modes(mode: u32) -> (u32, u32) {
     if mode & 0o100 != 0 { (PROGRAM, 0o755) } else { (FILE, 0o644) }
 }
@@ -437,7 +439,7 @@ fn is_of_git(path: &[u8]) -> bool {
     path.starts_with(b".git/")
 }
 
-/// Whether a file of the host is as it was when `file` was placed.
+/// Returns whether a file on the host is unchanged since `file` was placed.
 fn is_as_sent(content: &FileSource, file: &Placed) -> bool {
     match content {
         FileSource::OnDisk { found, .. } => file.host.as_ref() == Some(found),
@@ -447,7 +449,7 @@ fn is_as_sent(content: &FileSource, file: &Placed) -> bool {
     }
 }
 
-/// Whether what is staged is as it was sent, whatever else the index says of files.
+/// Returns whether the same content is staged as was sent, whatever metadata the index has.
 fn same_index(snapshot: &Snapshot, record: &Record) -> Result<bool, WorkspaceError> {
     match (&snapshot.index, &record.index) {
         (None, None) => Ok(true),
@@ -465,7 +467,7 @@ fn same_entries(one: &[IndexEntry], other: &[IndexEntry]) -> bool {
     one.len() == other.len() && one.iter().zip(other).all(|(one, other)| staged(one) == staged(other))
 }
 
-/// Paths at which the guest has something of its own where the host would write or remove.
+/// Returns the paths that the host would write or remove, but the guest has changed.
 fn conflicts(
     snapshot: &Snapshot,
     record: &Record,
@@ -480,7 +482,7 @@ fn conflicts(
         let as_placed = placed.is_some_and(|placed| placed.is(file));
         let in_the_way = writes.contains(path)
             || gone.contains(path)
-            // A file where a folder is to be, or the other way round.
+            // A file where a directory is needed, or the reverse.
             || (!snapshot.files.contains_key(path)
                 && (beneath(writes, path).is_some() || parents(path).any(|parent| writes.contains(parent))));
         if in_the_way && !as_placed && !would_be(snapshot, file) {
@@ -488,13 +490,13 @@ fn conflicts(
         }
     }
     let there: BTreeSet<_> = listed.iter().map(|file| &file.path).collect();
-    // What the guest has deleted and the host has changed.
+    // Files that the guest has deleted and the host has changed.
     let deleted = writes.iter().filter(|path| record.files.contains_key(*path) && !there.contains(path));
     found.extend(deleted.cloned());
     found
 }
 
-/// Whether the guest's file is what the host would write there.
+/// Returns whether the guest's file looks like the one that the host would write.
 fn would_be(snapshot: &Snapshot, file: &Listed) -> bool {
     let Some(FileSource::OnDisk { found, .. }) = snapshot.files.get(&file.path) else { return false };
     let mode = if found.file_type() == FileType::Symlink { LINK } else { modes(found.mode).0 };
@@ -509,19 +511,19 @@ fn would_be(snapshot: &Snapshot, file: &Listed) -> bool {
     placed.is_like(file)
 }
 
-/// A path of `paths` in the folder `folder`.
+/// Returns a path of `paths` below the directory `folder`.
 fn beneath<'a>(paths: &'a BTreeSet<Vec<u8>>, folder: &[u8]) -> Option<&'a Vec<u8>> {
     let begin = [folder, b"/"].concat();
     paths.range(begin.clone()..).next().filter(|path| path.starts_with(&begin))
 }
 
-/// The folders that `path` is in, the innermost first.
+/// Returns the parent directories of `path`, innermost first.
 fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let slashes = path.iter().enumerate().rev().filter(|(_, byte)| **byte == b'/');
     slashes.map(|(at, _)| path.get(..at).unwrap_or_default())
 }
 
-/// Files of git's that the guest has changed, where the host would write.
+/// Returns git's files that the host would write, but the guest has changed.
 fn git_conflicts(
     snapshot: &Snapshot,
     record: &Record,
@@ -550,13 +552,13 @@ fn git_conflicts(
     found
 }
 
-/// `gone`, with the folders that nothing of the snapshot is left in, the deepest first.
+/// Returns `gone` with the directories that become empty by it, deepest first.
 fn with_folders(gone: &BTreeSet<Vec<u8>>, snapshot: &Snapshot) -> Vec<Vec<u8>> {
     let left: BTreeSet<&[u8]> = snapshot.files.keys().flat_map(|path| parents(path)).collect();
     let folders: BTreeSet<&[u8]> =
         gone.iter().flat_map(|path| parents(path)).filter(|folder| !left.contains(folder)).collect();
     let mut all: Vec<_> = gone.iter().cloned().collect();
-    // A folder sorts before what is in it.
+    // A directory sorts before its entries.
     all.extend(folders.into_iter().rev().map(<[u8]>::to_vec));
     all
 }

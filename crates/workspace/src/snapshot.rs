@@ -1,4 +1,4 @@
-//! A repository as it is on the host's disk at this moment: which files go to a guest, and which commits.
+//! The current state of a repository on the host: the files and commits to send to a guest.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,48 +19,48 @@ use crate::{
     record::Record,
 };
 
-/// What goes.
+/// The parts of a repository to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// Files, and recent history.
+    /// Files and recent history.
     #[default]
     Shallow,
-    /// Recent history, without the files.
+    /// Recent history without files.
     Metadata,
 }
 
-/// What is wanted of a snapshot.
+/// Options of a snapshot.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What goes.
+    /// Parts to send.
     pub mode: Mode,
-    /// Generations of commits, at least one.
+    /// Number of generations of commits, at least one.
     pub depth: u32,
-    /// Whether files that are neither tracked nor ignored go too.
+    /// Whether to send files that are neither tracked nor ignored.
     pub include_untracked: bool,
-    /// A branch to be made in the guest and checked out there.
+    /// Branch to create and check out in the guest.
     pub branch: Option<String>,
-    /// A commit to be checked out there as it is, in place of what is on the disk.
+    /// Commit to check out in the guest, instead of the files on disk.
     pub from: Option<String>,
 }
 
-/// Where the bytes of a file in a snapshot come from.
+/// Source of a file's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FileSource {
-    /// What is on the host's disk. `id` is its blob's, when the index says that it is as staged.
+    /// A file on the host's disk. `id` is its blob, if the index shows that the file is as staged.
     OnDisk { found: FileStat, id: Option<String> },
     /// A blob.
     Blob { id: String, mode: u32, size: u64 },
 }
 
-/// The index as its file has it, and when that was written.
+/// The content of the index file, and its modification time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct IndexFile {
     pub(crate) bytes: Vec<u8>,
     pub(crate) modified: Time,
 }
 
-/// A repository as it goes to a guest.
+/// The state of a repository to send to a guest.
 #[derive(Debug)]
 pub struct Snapshot {
     pub(crate) repository: Repository,
@@ -70,20 +70,20 @@ pub struct Snapshot {
     pub(crate) out: CheckedOut,
     pub(crate) index: Option<IndexFile>,
     pub(crate) entries: Vec<IndexEntry>,
-    /// Blobs that are staged and in no commit that goes.
+    /// Staged blobs that the checked-out commit does not have.
     pub(crate) staged: Vec<String>,
     lineage: Lineage,
-    /// Files that are neither tracked nor ignored, and stay behind.
+    /// Number of files that are not sent because they are neither tracked nor ignored.
     pub(crate) left_out: usize,
-    /// Repositories within it, which stay behind.
+    /// Nested repositories, which are not sent.
     pub(crate) repositories: Vec<Vec<u8>>,
 }
 
 impl Snapshot {
-    /// Looks at `repository`. What git has to make for it is made in `cache`.
+    /// Takes a snapshot of `repository`. git's temporary data is created in `cache`.
     ///
     /// # Errors
-    /// When it has what cannot be sent, or cannot be read.
+    /// Returns an error if it contains something that cannot be sent, or cannot be read.
     pub fn take(repository: Repository, options: &Options, cache: &Path) -> Result<Self, WorkspaceError> {
         let scratch = Scratch::of(&repository, cache)?;
         let tree = Tree::open(&repository.root).map_err(reading(&repository.root))?;
@@ -122,7 +122,7 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// The files that go, each with its size in bytes, in the order of their paths.
+    /// Returns the files to send with their sizes in bytes, ordered by path.
     pub fn files(&self) -> impl Iterator<Item = (&[u8], u64)> {
         self.files.iter().map(|(path, content)| {
             let size = match content {
@@ -133,38 +133,38 @@ impl Snapshot {
         })
     }
 
-    /// The repository that it is of.
+    /// Returns the snapshot's repository.
     pub fn repository(&self) -> &Repository {
         &self.repository
     }
 
-    /// The commit that is checked out there.
+    /// Returns the commit to check out in the guest.
     pub fn commit(&self) -> Option<&str> {
         self.out.commit.as_deref()
     }
 
-    /// The branch that is checked out there, without `refs/heads/`.
+    /// Returns the branch to check out in the guest, without `refs/heads/`.
     pub fn branch(&self) -> Option<&str> {
         self.out.branch.as_deref().map(|name| name.strip_prefix("refs/heads/").unwrap_or(name))
     }
 
-    /// How many files that are neither tracked nor ignored stay behind.
+    /// Returns the number of files not sent because they are neither tracked nor ignored.
     pub fn left_out(&self) -> usize {
         self.left_out
     }
 
-    /// Repositories within it, which stay behind.
+    /// Returns the nested repositories, which are not sent.
     pub fn repositories(&self) -> &[Vec<u8>] {
         &self.repositories
     }
 
-    /// The commits that go, but for those that `record` says are there.
+    /// Returns the commits to send, without those that `record` lists.
     pub(crate) fn history(&self, record: Option<&Record>) -> History {
         let none = BTreeSet::new();
         self.lineage.without(record.map_or(&none, |record| &record.known.commits))
     }
 
-    /// Asks for the history of `tips`, while there is something else to do.
+    /// Reads the history of `tips` on another thread.
     fn lineage(
         &self,
         tips: Vec<String>,
@@ -180,7 +180,7 @@ impl Snapshot {
         }))
     }
 
-    /// What is in the working tree.
+    /// Adds the files of the working tree.
     fn take_disk(&mut self, include_untracked: bool) -> Result<(), WorkspaceError> {
         let (entries, tree) = self.take_index()?;
         self.entries = entries;
@@ -227,13 +227,13 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The file or link at `path`.
+    /// Returns the metadata of the file or link at `path`.
     fn look(&self, path: &[u8]) -> Result<Option<FileStat>, WorkspaceError> {
         let found = self.tree.look(path).map_err(reading(String::from_utf8_lossy(path).into_owned()))?;
         Ok(found.filter(|found| matches!(found.file_type(), FileType::RegularFile | FileType::Symlink)))
     }
 
-    /// Reads the index, unfolded, and the tree that it says that it makes.
+    /// Reads the index, expanded, and returns its entries and the tree that it records.
     fn take_index(&mut self) -> Result<(Vec<IndexEntry>, Option<String>), WorkspaceError> {
         let Some(bytes) = self.repository.index()? else { return Ok((Vec::new(), None)) };
         let path = self.repository.own.join("index");
@@ -255,7 +255,7 @@ impl Snapshot {
         Ok((entries, tree))
     }
 
-    /// The index, after git has made one file of all its parts.
+    /// Lets git combine all parts of the index into one file.
     fn unfolded(&self, place: &str) -> Result<(Vec<u8>, Vec<IndexEntry>), WorkspaceError> {
         let own = &self.repository.own;
         for name in std::fs::read_dir(own).map_err(reading(own))?.flatten().map(|entry| entry.file_name()) {
@@ -278,7 +278,7 @@ impl Snapshot {
         Ok((bytes, entries))
     }
 
-    /// Blobs of the index, which makes `tree`, that the commit does not have.
+    /// Returns the blobs of the index that the commit does not have. `tree` is the index's tree, if known.
     fn staged(&self, entries: &[IndexEntry], tree: Option<&str>) -> Result<Vec<String>, WorkspaceError> {
         let announced = entries.iter().any(|entry| entry.intent_to_add);
         if tree.is_some() && tree == self.repository.tree.as_deref() && !announced {
@@ -289,7 +289,7 @@ impl Snapshot {
             None => BTreeMap::new(),
         };
         if announced {
-            // What was announced only stands for nothing, which not every repository has.
+            // Such entries name the empty blob, which not every repository has.
             self.scratch.run(&["hash-object", "-w", "--stdin"], &[])?;
         }
         let mut staged: Vec<_> = entries
@@ -302,7 +302,8 @@ impl Snapshot {
         Ok(staged)
     }
 
-    /// Files that are neither tracked nor ignored, each ended by a zero byte, and repositories, by a slash before that.
+    /// Returns untracked files that are not ignored, each terminated by a zero byte. Nested repositories end in a
+    /// slash.
     fn untracked(&self) -> Result<Vec<u8>, WorkspaceError> {
         let exclude = self.repository.common.join("info/exclude");
         if let Some(patterns) = crate::git::read_file(&exclude).map_err(reading(exclude))? {
@@ -316,7 +317,7 @@ impl Snapshot {
         Ok(run(command, &[])?)
     }
 
-    /// What a commit has.
+    /// Adds the files of the commit.
     fn take_commit(&mut self) -> Result<(), WorkspaceError> {
         let Some(commit) = self.out.commit.clone() else { return Ok(()) };
         let mut submodules = Vec::new();
@@ -351,7 +352,8 @@ impl Snapshot {
     }
 }
 
-/// Whether the file of `entry` is as the index, `written` then, says: by its size and times, as git itself has it.
+/// Returns whether a file matches its index entry by size and time, as git compares them. `written` is the index's
+/// time.
 fn is_as_staged(entry: &IndexEntry, found: &FileStat, written: Time) -> bool {
     let kind = match found.file_type() {
         FileType::Symlink => 0o120_000,
@@ -363,11 +365,11 @@ fn is_as_staged(entry: &IndexEntry, found: &FileStat, written: Time) -> bool {
         && entry.mode == kind
         && i64::from(entry.modified) == found.modified.seconds
         && u64::from(entry.size) == found.size & u64::from(u32::MAX)
-        // A file that was modified while the index was written may have been so after it was looked at.
+        // A file modified in the second in which the index was written may have changed after git read it.
         && found.modified.seconds < written.seconds
 }
 
-/// What makes git ignore what its user has it ignore everywhere.
+/// Returns arguments that make git apply the user's global excludes.
 pub(crate) fn excludes_file(repository: &Repository) -> Vec<String> {
     let Some(path) = repository.config.get("core.excludesfile") else { return Vec::new() };
     vec!["-c".to_owned(), format!("core.excludesFile={}", String::from_utf8_lossy(path))]
@@ -382,17 +384,17 @@ fn branch(scratch: &Scratch, name: &str) -> Result<String, WorkspaceError> {
     }
 }
 
-/// A file of a commit.
+/// A file in a commit's tree.
 #[derive(Debug)]
 struct TreeEntry {
     path: Vec<u8>,
     mode: u32,
     id: String,
-    /// Bytes; 0 where it was not asked for.
+    /// Size in bytes; 0 if it was not requested.
     size: u64,
 }
 
-/// The files of a commit: mode and id, by path.
+/// Returns the files of a commit: mode and id by path.
 pub(crate) fn tree_entries(
     scratch: &Scratch,
     commit: &str,
@@ -408,7 +410,7 @@ fn list_tree(scratch: &Scratch, arguments: &[&str]) -> Result<Vec<TreeEntry>, Wo
         let (words, path) = words(line)?;
         let (mode, id, size) = match words.as_slice() {
             [mode, _, id] => (mode, id, 0),
-            // A submodule has none.
+            // A submodule has no size.
             [mode, _, id, size] => (mode, id, size.parse().unwrap_or(0)),
             _ => return Err(odd("ls-tree", "a line of other words").into()),
         };
@@ -418,7 +420,7 @@ fn list_tree(scratch: &Scratch, arguments: &[&str]) -> Result<Vec<TreeEntry>, Wo
     lines.map(entry).collect()
 }
 
-/// The words before the tab, and the path after it.
+/// Splits a line into the words before the tab and the path after it.
 fn words(line: &[u8]) -> Result<(Vec<&str>, Vec<u8>), GitError> {
     let tab =
         line.iter().position(|byte| *byte == b'\t').ok_or_else(|| odd("ls-tree", "a line without a path"))?;

@@ -1,4 +1,4 @@
-//! What comes out, and what goes in again.
+//! Changes pulled from the guest, and changes sent again.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -13,7 +13,7 @@ use banger_workspace::{ChangeKind, Options, WorkspaceError};
 use common::{OPTIONS, World, executable, git, tree, tried, write};
 use proptest::prelude::*;
 
-/// Applies what was done in the guest to a clean checkout of what was sent, and returns its files.
+/// Applies the guest's changes to a clean checkout of what was sent, and returns its files.
 fn applied(world: &World, patch: &[u8]) -> std::collections::BTreeMap<PathBuf, (char, Vec<u8>)> {
     let clean = world.path("clean");
     let _ = fs::remove_dir_all(&clean);
@@ -26,7 +26,7 @@ fn applied(world: &World, patch: &[u8]) -> std::collections::BTreeMap<PathBuf, (
     tree(&clean)
 }
 
-/// A repository of a few files, and its guest.
+/// A repository with a few files, and its guest.
 fn sent() -> (World, banger_workspace::Record) {
     let world = World::new();
     for name in ["a", "b", "c", "dir/d", "dir/e", "dir/sub/f"] {
@@ -78,7 +78,7 @@ fn all_that_was_done_is_in_the_patch_and_the_guest_is_left_alone() {
     assert_eq!(before, (fs::read(guest.join(".git/index")).unwrap(), git(&guest, &["for-each-ref"])));
     assert_eq!(git(&world.host(), &["status", "--porcelain"]), "");
 
-    // Since a commit that the guest was not sent from.
+    // A patch against a commit that the guest never received.
     world.write("b", "later");
     world.commit_all("later");
     let since = changes.patch(Some(git(&world.host(), &["rev-parse", "HEAD"]).trim())).unwrap();
@@ -93,7 +93,7 @@ fn a_guest_in_which_nothing_was_done_has_no_patch() {
     let changes = world.changes(&record).unwrap();
     assert!(changes.patch(None).unwrap().is_empty());
     assert!(changes.list(None).unwrap().is_empty());
-    // Nor has one in which git has looked around.
+    // Refreshing the index is not a change either.
     fs::remove_file(world.guest().join(".git/index")).unwrap();
     git(&world.guest(), &["reset", "-q"]);
     assert!(world.changes(&record).unwrap().patch(None).unwrap().is_empty());
@@ -181,7 +181,7 @@ fn again_goes_only_what_has_changed() {
     let (record, bytes) = world.send_again(record, &OPTIONS).unwrap();
     assert_eq!(bytes, 0);
 
-    // Files of every kind of change, on the host alone.
+    // Every kind of change, on the host only.
     world.write("a", "edited");
     fs::remove_dir_all(world.host().join("dir/sub")).unwrap();
     fs::remove_file(world.host().join("b")).unwrap();
@@ -199,14 +199,14 @@ fn again_goes_only_what_has_changed() {
     assert_eq!(git(&world.guest(), &status), git(&world.host(), &status));
     git(&world.guest(), &["fsck", "--strict"]);
 
-    // A commit of what is there already.
+    // A commit of files that the guest already has.
     world.commit_all("third");
     let (record, bytes) = world.send_again(record, &OPTIONS).unwrap();
     assert!(bytes < 20_000, "{bytes}");
     assert_eq!(git(&world.guest(), &["log", "--format=%s"]), "third\nsecond\nfirst\n");
     git(&world.guest(), &["fsck", "--strict"]);
 
-    // And back to an earlier branch.
+    // Then to an earlier branch.
     git(&world.host(), &["checkout", "-q", "-b", "back", "HEAD~2"]);
     world.send_again(record, &OPTIONS).unwrap();
     assert_eq!(tree(&world.guest()), tree(&world.host()));
@@ -224,7 +224,7 @@ fn what_was_done_there_is_never_overwritten() {
         assert_eq!(tree(&world.guest()), before);
         paths.into_iter().map(|path| String::from_utf8(path).unwrap()).collect::<Vec<_>>()
     };
-    // The same file on both sides; elsewhere each side may do as it likes.
+    // The same file on both sides is a conflict; changes to different files are not.
     let (world, record) = sent();
     write(&world.guest(), "a", "there");
     write(&world.guest(), "own", "there");
@@ -233,14 +233,14 @@ fn what_was_done_there_is_never_overwritten() {
     assert_eq!(fs::read_to_string(world.guest().join("b")).unwrap(), "here");
     world.write("a", "here");
     assert_eq!(refused(&world, &record), ["a"]);
-    // A file that is removed here and edited there, and the other way round.
+    // A file removed here and edited there, and the reverse.
     let (world, record) = sent();
     fs::remove_file(world.host().join("a")).unwrap();
     write(&world.guest(), "a", "there");
     world.write("b", "here");
     fs::remove_file(world.guest().join("b")).unwrap();
     assert_eq!(refused(&world, &record), ["a", "b"]);
-    // A folder with files of its own where a file is to be.
+    // A directory with new files where a file is needed.
     let (world, record) = sent();
     fs::remove_dir_all(world.host().join("dir")).unwrap();
     world.write("dir", "a file now");
@@ -267,7 +267,7 @@ fn another_repository_does_not_take_its_place_and_one_that_was_moved_does() {
     let record = world.send_all(world.snapshot_of(&first, &OPTIONS).unwrap()).unwrap();
     let again = |record| world.send_again(record, &OPTIONS).map(drop);
     assert!(matches!(again(record.clone()), Err(WorkspaceError::Another(root)) if root.ends_with("first")));
-    // Where it was is nothing any more, and its commits are here.
+    // The old path no longer exists, and this repository has its commits.
     fs::remove_dir_all(&first).unwrap();
     again(record.clone()).unwrap();
     fs::remove_dir_all(world.host()).unwrap();
@@ -277,7 +277,7 @@ fn another_repository_does_not_take_its_place_and_one_that_was_moved_does() {
     assert!(matches!(again(record), Err(WorkspaceError::Another(_))));
 }
 
-/// What a step of a random session does to a file.
+/// A step of a random session, for one file.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Write(u8),
@@ -350,7 +350,7 @@ fn play(root: &Path, steps: &[(u8, Step)]) {
             Step::Program => {}
             Step::Link => {
                 make_room(&path);
-                // A loop, but where a folder may come to be: `git apply` stumbles over that, whoever made the patch.
+                // A link to itself, but not where a directory may be needed later: `git apply` fails on such a loop.
                 symlink(if name == "dir" { "nowhere" } else { name }, &path).unwrap();
             }
             Step::Rename(to) => {
@@ -374,7 +374,7 @@ fn play(root: &Path, steps: &[(u8, Step)]) {
     }
 }
 
-/// The files of a tree that git would take: tracked ones, and those that are not ignored.
+/// Returns the files of a tree that git would include: tracked ones, and those not ignored.
 fn of_git(root: &Path) -> std::collections::BTreeMap<PathBuf, (char, Vec<u8>)> {
     let listed = tried(root, &["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).stdout;
     let listed: std::collections::BTreeSet<_> = listed.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
@@ -386,7 +386,7 @@ fn of_git(root: &Path) -> std::collections::BTreeMap<PathBuf, (char, Vec<u8>)> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 15, max_shrink_iters: 60, ..ProptestConfig::default() })]
 
-    /// Host, guest, random work on both sides, and out to a clean checkout.
+    /// Random work on the host and in the guest, checked in a clean checkout.
     #[test]
     fn a_round_trip_loses_nothing(first in steps(), edits in steps(), there in steps(), later in steps()) {
         let world = World::new();
@@ -403,7 +403,7 @@ proptest! {
 
         play(&world.host(), &later);
         let (record, _) = world.send_again(record, &options).unwrap();
-        // What is removed there must be so here: all else is as on the host.
+        // Files removed there must be removed here; everything else is as on the host.
         prop_assert_eq!(git(&world.guest(), &status), git(&world.host(), &status));
         git(&world.guest(), &["fsck", "--strict"]);
 

@@ -1,4 +1,4 @@
-//! What is committed in a guest comes into the host's repository, beside what is the user's.
+//! Commits of a guest, pulled into the host's repository beside the user's own.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -18,7 +18,7 @@ fn sent() -> (World, banger_workspace::Record) {
     (world, record)
 }
 
-/// All that is the user's.
+/// Returns everything that belongs to the user.
 fn users(world: &World) -> impl PartialEq + std::fmt::Debug + use<> {
     let refs = git(&world.host(), &["for-each-ref", "refs/heads", "refs/tags", "refs/remotes", "refs/stash"]);
     (
@@ -58,7 +58,7 @@ fn commits_and_what_is_not_committed_arrive_and_nothing_else_changes() {
     assert_eq!(show("uncommitted:c"), "not committed");
     git(&world.host(), &["fsck", "--strict"]);
 
-    // What was pulled once is not lost when the guest writes its history anew.
+    // Work that was pulled once survives when the guest rewrites its history.
     git(&guest, &["add", "-A"]);
     git(&guest, &["commit", "-q", "--amend", "-m", "amended"]);
     let again = world.pull(&mut record).unwrap();
@@ -120,7 +120,7 @@ fn new_commits_go_in_beside_what_was_done_there() {
     git(&world.guest(), &["merge", "-q", "--no-edit", "host/main"]);
     git(&world.guest(), &["fsck", "--strict"]);
     assert!(world.push(record.clone()).unwrap().is_none());
-    // And out again, with what came from here.
+    // Pull again, including the commits that came from here.
     let pulled = world.pull(&mut record).unwrap();
     assert_eq!(
         git(&world.host(), &["log", "--format=%s", "main..refs/banger/box/HEAD"]),
@@ -129,7 +129,7 @@ fn new_commits_go_in_beside_what_was_done_there() {
     assert!(!pulled.uncommitted);
 }
 
-/// A VM that has the name of one that is gone takes its refs over, and what they had stays.
+/// A VM that reuses a deleted one's name takes over its refs. Their old commits are kept.
 #[test]
 fn what_another_vm_of_the_name_has_left_stays() {
     let (world, mut record) = sent();
@@ -149,7 +149,7 @@ fn what_another_vm_of_the_name_has_left_stays() {
         format!("refs/banger/box/replaced/{}", &id[..12])
     });
 
-    // Another VM, which knows nothing of the first, with a branch below where one was.
+    // Another VM without the first one's record, with a branch below the name of an old one.
     git(&guest, &["checkout", "-q", "-f", "main"]);
     git(&guest, &["reset", "-q", "--hard", base.trim()]);
     git(&guest, &["branch", "-q", "-D", "topic"]);
@@ -163,16 +163,16 @@ fn what_another_vm_of_the_name_has_left_stays() {
         was.each_ref().map(|name| log(name)),
         ["of the first\n", "topic of the first\n", "Uncommitted work in VM box\n"]
     );
-    // Once: it is not the first's any more.
+    // Only once: the refs now belong to this VM.
     assert!(world.pull(&mut record).unwrap().replaced.is_empty());
-    // A branch that goes in the same VM leaves what it had too.
+    // A branch deleted in the same VM leaves its commits too.
     git(&guest, &["checkout", "-q", "--detach", base.trim()]);
     git(&guest, &["branch", "-q", "-D", "topic/deep"]);
     assert_eq!(world.pull(&mut record).unwrap().replaced.len(), 1);
     git(&world.host(), &["fsck", "--strict"]);
 }
 
-/// A commit that git itself would not check out is not taken in.
+/// A commit that git itself would not check out is rejected.
 #[test]
 fn hostile_objects_stay_outside() {
     let (world, mut record) = sent();

@@ -1,4 +1,4 @@
-//! What goes in: repositories of every kind, as git itself sees them before and after.
+//! Sending repositories of every kind, compared by git before and after.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -10,7 +10,7 @@ use common::{OPTIONS, World, executable, git, tree, tried, write};
 
 const STATUS: &[&str] = &["status", "--porcelain=v2", "-z", "--untracked-files=no"];
 
-/// The guest's repository is whole, and says of itself what the host's says.
+/// Checks that the guest's repository is intact, and has the same status as the host's.
 fn agrees(world: &World) {
     git(&world.guest(), &["fsck", "--strict"]);
     assert_eq!(git(&world.guest(), STATUS), git(&world.host(), STATUS));
@@ -22,7 +22,7 @@ fn agrees(world: &World) {
     );
 }
 
-/// A repository with something of every kind, and changes of every kind to it.
+/// A repository with files of every kind, and changes of every kind.
 fn varied() -> World {
     let world = World::new();
     for name in ["plain", "edited", "staged", "both", "deleted", "unstaged-delete", "becomes-link", "mode"] {
@@ -67,7 +67,7 @@ fn varied() -> World {
     world
 }
 
-/// So, with all that is tracked as it was committed.
+/// Like `varied`, with all tracked files as committed.
 fn varied_and_committed() -> World {
     let world = varied();
     git(&world.host(), &["reset", "-q", "--hard"]);
@@ -86,7 +86,7 @@ fn every_kind_of_change_arrives_as_it_is() {
     assert_eq!(tree(&world.guest()), expected);
     assert_eq!(git(&world.guest(), &["rev-list", "--count", "HEAD"]).trim(), "10");
     assert_eq!(world.snapshot(&OPTIONS).unwrap().left_out(), 2);
-    // Whoever commits there is who commits here, and unsigned.
+    // Commits in the guest have the host's author, and are unsigned.
     assert_eq!(git(&world.guest(), &["config", "user.email"]).trim(), "author@example.com");
 }
 
@@ -122,7 +122,7 @@ fn an_unborn_branch_a_detached_head_and_nothing_at_all() {
 
 #[test]
 fn working_trees_sparse_ones_shallow_clones_and_split_indexes() {
-    // A working tree of its own.
+    // A separate working tree.
     let world = varied_and_committed();
     git(&world.host(), &["worktree", "add", "-q", "-b", "side", "../side"]);
     write(&world.path("host/side"), "edited", "in the working tree");
@@ -138,7 +138,7 @@ fn working_trees_sparse_ones_shallow_clones_and_split_indexes() {
     assert_eq!(git(&world.guest(), STATUS), git(&world.path("host/side"), STATUS));
     assert_eq!(git(&world.guest(), &["branch", "--show-current"]).trim(), "side");
 
-    // A sparse one, also with its index folded.
+    // A sparse checkout, also with a sparse index.
     for folded in ["false", "true"] {
         let world = varied_and_committed();
         git(&world.host(), &["config", "index.sparse", folded]);
@@ -152,7 +152,7 @@ fn working_trees_sparse_ones_shallow_clones_and_split_indexes() {
         assert_eq!(fs::read_to_string(world.guest().join("dir/sub/deep")).unwrap(), "deep");
     }
 
-    // A clone that has not all of its history.
+    // A shallow clone.
     let world = varied_and_committed();
     fs::rename(world.host(), world.path("host/full")).unwrap();
     let url = format!("file://{}", world.path("host/full").display());
@@ -160,7 +160,7 @@ fn working_trees_sparse_ones_shallow_clones_and_split_indexes() {
     world.send(&OPTIONS).unwrap();
     agrees(&world);
     assert_eq!(git(&world.guest(), &["rev-list", "--count", "HEAD"]).trim(), "3");
-    // It follows what it followed here.
+    // The branch follows the same upstream as here.
     assert_eq!(git(&world.guest(), &["config", "remote.origin.url"]).trim(), url);
     assert_eq!(
         git(&world.guest(), &["rev-parse", "@{upstream}"]),
@@ -191,7 +191,7 @@ fn conflicts_merges_and_depth() {
     assert_eq!(git(&world.guest(), &["rev-list", "--count", "HEAD"]).trim(), "1");
     assert_eq!(git(&world.guest(), &["status"]), git(&world.host(), &["status"]));
 
-    // A merge that is concluded there is one of both.
+    // Concluding the merge there creates a commit with both parents.
     let concluded = |root: &std::path::Path| {
         write(root, "a", "both\n");
         git(root, &["commit", "-qam", "both"]);
@@ -204,14 +204,14 @@ fn conflicts_merges_and_depth() {
     assert_eq!(concluded(&kept), git(&world.host(), &["rev-parse", "main", "side"]));
     git(&kept, &["fsck", "--strict"]);
 
-    // Concluded here, it is over there too.
+    // Once it is concluded here, the guest has no merge in progress either.
     concluded(&world.host());
     world.send_again(record, &OPTIONS).unwrap();
     agrees(&world);
     assert_eq!(git(&world.guest(), &["status"]), git(&world.host(), &["status"]));
 }
 
-/// A repository that somebody has made by hand leads to nothing of the user's outside of it.
+/// A hostile repository gives no access to the user's files outside it.
 #[test]
 fn what_leads_out_of_a_repository_stays() {
     let world = varied();
@@ -225,18 +225,18 @@ fn what_leads_out_of_a_repository_stays() {
     let sent = |name: &str| fs::read_to_string(world.guest().join(".git").join(name)).unwrap_or_default();
     assert_eq!((sent("info/exclude"), sent("MERGE_MSG")), (String::new(), String::new()));
 
-    // Its files are where it is, whatever it says.
+    // The working tree is where the repository is, whatever its configuration says.
     let find = |world: &World| Repository::find(&Git::find().unwrap(), &world.host());
     git(&world.host(), &["config", "core.worktree", world.path(".").to_str().unwrap()]);
     assert!(matches!(find(&world), Err(WorkspaceError::Elsewhere(_))));
     git(&world.host(), &["config", "core.worktree", world.host().to_str().unwrap()]);
     assert!(find(&world).is_ok());
-    // Which its own folder need not be.
+    // The git directory may be elsewhere.
     let elsewhere = world.path("a place\nof its own ");
     git(&world.host(), &["init", "-q", "--separate-git-dir", elsewhere.to_str().unwrap()]);
     assert!(find(&world).is_ok());
 
-    // And a pipe is not waited for.
+    // A pipe does not block.
     let world = varied();
     let _ = fs::remove_file(world.host().join(".git/info/exclude"));
     let pipe = world.host().join(".git/info/exclude");
@@ -289,7 +289,7 @@ fn what_cannot_be_sent_says_why() {
     assert!(matches!(find(&world.path("empty")), WorkspaceError::NoRepository(_)));
     git(&world.path("empty"), &["init", "-q", "--bare"]);
     assert!(matches!(find(&world.path("empty")), WorkspaceError::Bare(_)));
-    // With a submodule, each is named.
+    // The error names each submodule.
     world.write("a", "a");
     world.commit_all("a");
     let other = World::new();
@@ -298,7 +298,7 @@ fn what_cannot_be_sent_says_why() {
     git(&world.host(), &["submodule", "--quiet", "add", other.host().to_str().unwrap(), "sub"]);
     let Err(WorkspaceError::Submodules(paths)) = world.snapshot(&OPTIONS) else { panic!("sent") };
     assert_eq!(paths, [b"sub".to_vec()]);
-    // Somebody else's.
+    // A repository of another user.
     let theirs = World::new();
     let nobody = rustix::process::Uid::from_raw(65534);
     if rustix::process::geteuid().is_root() {
@@ -320,7 +320,7 @@ fn a_repository_within_it_stays_behind() {
     assert!(snapshot.files().all(|(path, _)| !path.starts_with(b"inner")));
 }
 
-/// Nothing that a repository's configuration names is ever run.
+/// Commands that a repository's configuration names are never run.
 #[test]
 fn a_hostile_configuration_runs_nothing() {
     let world = varied();

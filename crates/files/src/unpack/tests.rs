@@ -3,7 +3,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use super::*;
 use crate::{Source, Writer, pack, pack_input, stream::MAX_DEPTH};
 
-/// A folder with `in`, where streams are unpacked, and `out`, which they must not touch.
+/// A directory with `in`, where streams are unpacked, and `out`, which they must not change.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("in")).unwrap();
@@ -28,7 +28,7 @@ fn entry(name: &str) -> Entry {
     Entry { name: name.into(), mode: 0o6755, seconds: 1, nanoseconds: 2 }
 }
 
-/// Unpacks these items, each file with a word in it, into `in`.
+/// Unpacks these items into `in`, each file with the content `word`.
 fn unpacked(folder: &Path, items: &[Item]) -> Result<Unpacked, UnpackError> {
     let mut bytes = Vec::new();
     let mut writer = Writer::new(&mut bytes).unwrap();
@@ -79,7 +79,7 @@ fn a_tree_comes_out_as_it_went_in() {
 fn where_things_go_is_as_with_cp() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
-    // A file: into a folder, as a new name, over a file, over the file that a link leads to.
+    // A file: into a directory, as a new name, over a file, over the target of a link.
     copied(&at("out/file"), &at("in")).unwrap();
     copied(&at("out/file"), &at("in/new")).unwrap();
     fs::write(at("in/old"), "old").unwrap();
@@ -87,13 +87,13 @@ fn where_things_go_is_as_with_cp() {
     copied(&at("out/file"), &at("in/link")).unwrap();
     assert_eq!(fs::read_to_string(at("in/old")).unwrap(), "untouched");
     assert_eq!(names(&at("in")), ["file", "link", "new", "old"]);
-    // A folder: into a folder, as a new name, and its contents alone.
+    // A directory: into a directory, as a new name, and only its content.
     copied(&at("out"), &at("in")).unwrap();
     copied(&at("out"), &at("in/as")).unwrap();
     copied(&at("out/."), &at("in/as/")).unwrap();
     assert_eq!(names(&at("in/as")), ["file"]);
     assert_eq!(names(&at("in/out")), ["file"]);
-    // Where there is no place for it.
+    // To places where it cannot go.
     let error = |from: &str, to: &str| copied(&at(from), &at(to)).unwrap_err().to_string();
     assert!(error("out/file", "missing/x").ends_with("/missing"), "{}", error("out/file", "missing/x"));
     assert!(error("out/file", "in/missing/").contains("there is no folder"));
@@ -139,7 +139,7 @@ fn a_hostile_stream_writes_nothing_outside() {
     let up = b"../out".to_vec();
     let file = || Item::File(entry("file"));
     for items in [
-        // Through a link that it makes itself, to a folder or to a file.
+        // Through a link to a directory or file that the stream creates.
         vec![
             Item::Folder(entry("a")),
             Item::Link(entry("l"), out.clone()),
@@ -156,13 +156,13 @@ fn a_hostile_stream_writes_nothing_outside() {
             Item::Leave,
             Item::End,
         ],
-        // By its name.
+        // Through names.
         vec![Item::File(entry("../out/file")), Item::End],
         vec![Item::Folder(entry("..")), Item::Folder(entry("out")), file(), Item::End],
         vec![Item::Folder(entry("/")), file(), Item::End],
-        // By leaving more than it entered.
+        // By leaving more directories than it entered.
         vec![Item::Folder(entry("c")), Item::Leave, Item::Leave, Item::Folder(entry("out")), file()],
-        // The same through a link that is already there.
+        // Through a link that already exists.
         vec![Item::Folder(entry("there")), file(), Item::Leave, Item::End],
     ] {
         let _ = fs::remove_file(folder.path().join("in/there"));

@@ -1,7 +1,8 @@
-//! An image in a tar: an OCI image layout (OCI image specification, "Image Layout"), or what `docker save` writes.
+//! An image in a tar archive: an OCI image layout (OCI image specification, "Image Layout"), or the output of
+//! `docker save`.
 //!
-//! Its documents are held against their digests as a registry's are; its layers only against their `diff_id`s, which
-//! those name.
+//! Documents are verified against their digests, as a registry's are. Layers are verified only against their
+//! `diff_id`s, which the documents name.
 
 use std::path::Path;
 
@@ -17,10 +18,10 @@ use crate::error::ManifestError;
 use crate::rootfs::{Archive, RootfsInfo, RootfsOptions, Unpacked, write_layers};
 use crate::{ImageError, Progress};
 
-/// Most indexes that lead from one to another.
+/// Maximum number of indexes that refer to one another.
 const MOST_INDEXES: usize = 4;
 
-/// One of the images that `docker save` writes (its "Image JSON" notes: `manifest.json`).
+/// One image in `manifest.json`, which `docker save` writes (its "Image JSON" notes).
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Saved {
@@ -28,24 +29,24 @@ struct Saved {
     layers: Vec<String>,
 }
 
-/// An image in a tar.
+/// An image in a tar archive.
 #[derive(Debug)]
 pub(crate) struct ImageArchive<'a> {
     archive: &'a Archive,
     digest: Option<Digest>,
     config: ImageConfig,
-    /// Where each layer is, and the digest of its tar, from the lowest to the uppermost.
+    /// Each layer's path and the digest of its uncompressed tar, lowest layer first.
     layers: Vec<(String, Digest)>,
 }
 
 impl<'a> ImageArchive<'a> {
-    /// The image that `archive` holds; `None` when it is something else.
+    /// Returns the image in `archive`, or `None` if it holds something else.
     pub(crate) fn of(archive: &'a Archive) -> Result<Option<Self>, ImageError> {
         if archive.open("oci-layout").is_some() && archive.open("index.json").is_some() {
             return Self::of_layout(archive).map(Some);
         }
         let Some(bytes) = document(archive, "manifest.json")? else { return Ok(None) };
-        // A root file system may well have a file of that name.
+        // A root file system may also have a file of this name.
         let Ok(saved) = serde_json::from_slice::<Vec<Saved>>(&bytes) else { return Ok(None) };
         match <[Saved; 1]>::try_from(saved) {
             Ok([saved]) => Self::of_saved(archive, saved).map(Some),
@@ -84,7 +85,7 @@ impl<'a> ImageArchive<'a> {
         Ok(Self { archive, digest: None, config, layers })
     }
 
-    /// Makes the ext4 file `out` of it, its layers unpacked into nameless files in `spool_dir` meanwhile.
+    /// Writes the ext4 file `out`. The layers are first unpacked into unnamed files in `spool_dir`.
     pub(crate) fn write(
         self,
         spool_dir: &Path,
@@ -106,7 +107,7 @@ fn path_of(digest: Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-/// A document that is named by its digest.
+/// Reads a document by its digest and verifies it.
 fn blob(archive: &Archive, digest: Digest) -> Result<Vec<u8>, ImageError> {
     let bytes = needed(archive, &path_of(digest))?;
     let found = Digest::sha256(sha2::Sha256::digest(&bytes).into());

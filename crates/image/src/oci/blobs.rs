@@ -1,8 +1,8 @@
-//! Blobs by digest in a folder: `sha256/HEX`, and `sha256/HEX.partial` while they come in.
+//! A directory of blobs by digest: `sha256/HEX`, and `sha256/HEX.partial` while a blob downloads.
 //!
-//! A blob gets its name only after its digest was checked. It is not synced for that: a power cut may leave a name
-//! with less behind it, so documents are checked again when they are read, and layers by whoever unpacks them. A partial
-//! one is never trusted; its lock says who adds to it.
+//! A blob gets its final name only after its digest is verified. A downloaded layer is not synced before, so a power
+//! loss may leave it incomplete. Readers therefore verify blobs again: documents when they are read, layers when they
+//! are unpacked. A partial blob is never trusted. Its lock shows that a process is writing to it.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
@@ -17,26 +17,26 @@ use crate::ImageError;
 use crate::error::IoContext;
 use crate::publish;
 
-/// Bytes read at once.
+/// Size of the read buffer, in bytes.
 const BUFFER: usize = 256 << 10;
 
-/// A folder of blobs.
+/// A directory of blobs.
 #[derive(Debug, Clone)]
 pub struct Blobs {
     folder: PathBuf,
 }
 
-/// What there is of a blob.
+/// The state of a blob in the cache.
 pub(super) enum Claim {
-    /// All of it.
+    /// The blob is complete.
     Whole(File),
-    /// Nothing, or a part, for the caller to add to.
+    /// The blob is missing or partial, and the caller may write it.
     Ours(Partial),
-    /// So much, and somebody else is adding to it.
+    /// Another process is writing the blob; its current length.
     Taken(u64),
 }
 
-/// An unfinished blob that nobody else writes. Several may read it.
+/// An unfinished blob with an exclusive writer. Others may read it.
 pub(super) struct Partial {
     file: Arc<File>,
     path: PathBuf,
@@ -44,20 +44,20 @@ pub(super) struct Partial {
 }
 
 impl Blobs {
-    /// The blobs in `folder`, which is made if it is not there.
+    /// Opens the blobs in `folder`, and creates the directory if it is missing.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// Returns an error if the directory cannot be created.
     pub fn open(folder: &Path) -> Result<Self, ImageError> {
         let folder = folder.join("sha256");
         fs::create_dir_all(&folder).during("create", &folder)?;
         Ok(Self { folder })
     }
 
-    /// A blob that is there as a whole. Its bytes are still to be held against a digest by who uses them.
+    /// Opens a complete blob. The caller has to verify its digest.
     ///
     /// # Errors
-    /// When it is there and cannot be opened.
+    /// Returns an error if the blob exists but cannot be opened.
     pub fn get(&self, digest: &Digest) -> Result<Option<File>, ImageError> {
         let path = self.path(digest);
         match File::open(&path) {
@@ -66,10 +66,10 @@ impl Blobs {
         }
     }
 
-    /// Adds a small blob: a manifest, a configuration.
+    /// Adds a small blob, such as a manifest or a configuration.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// Returns an error if the blob cannot be written.
     pub fn insert(&self, bytes: &[u8]) -> Result<Digest, ImageError> {
         let digest = Digest::sha256(Sha256::digest(bytes).into());
         let path = self.path(&digest);
@@ -82,7 +82,7 @@ impl Blobs {
         Ok(digest)
     }
 
-    /// A small blob, checked; a damaged one is removed. One beyond `limit` is none.
+    /// Reads and verifies a small blob. Removes one that is damaged or longer than `limit`, and returns `None`.
     pub(super) fn document(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>, ImageError> {
         let Some(file) = self.get(digest)? else { return Ok(None) };
         let mut bytes = Vec::new();
@@ -94,13 +94,13 @@ impl Blobs {
         Ok(None)
     }
 
-    /// Removes a blob that is there as a whole.
+    /// Removes a complete blob.
     pub(super) fn remove(&self, digest: &Digest) -> Result<(), ImageError> {
         let path = self.path(digest);
         fs::remove_file(&path).during("remove", &path)
     }
 
-    /// Whether a blob's bytes are those of its digest.
+    /// Returns whether a blob's bytes match its digest.
     pub(super) fn is_sound(&self, digest: &Digest, file: &File) -> Result<bool, ImageError> {
         let mut hash = Sha256::new();
         let mut buffer = vec![0; BUFFER];
@@ -115,7 +115,7 @@ impl Blobs {
         }
     }
 
-    /// The whole blob, or the right to add to it.
+    /// Returns the complete blob, or the exclusive right to write it.
     pub(super) fn claim(&self, digest: &Digest) -> Result<Claim, ImageError> {
         let whole = self.path(digest);
         let path = self.folder.join(format!("{}.partial", digest.hex()));
@@ -132,7 +132,7 @@ impl Blobs {
                 Err(TryLockError::WouldBlock) => return Ok(Claim::Taken(metadata.len())),
                 Err(TryLockError::Error(error)) => return Err(error).during("lock", &path),
             }
-            // Who had the lock before may have finished or removed it since it was opened.
+            // The previous holder of the lock may have finished or removed the file after it was opened here.
             let current = fs::metadata(&path).is_ok_and(|now| now.ino() == metadata.ino());
             if current && !whole.exists() {
                 return Ok(Claim::Ours(Partial { file: Arc::new(file), path, whole }));
@@ -143,7 +143,7 @@ impl Blobs {
         }
     }
 
-    /// Where its blobs are.
+    /// Returns the directory of the blobs.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -162,12 +162,12 @@ impl Partial {
         Ok(self.file.metadata().during("inspect", &self.path)?.len())
     }
 
-    /// Reads some of what is there.
+    /// Reads some of the bytes present.
     pub(super) fn read_at(&self, buffer: &mut [u8], position: u64) -> Result<usize, ImageError> {
         self.file.read_at(buffer, position).during("read", &self.path)
     }
 
-    /// Adds `bytes` at `position`, its end; `missing` bytes are still to come, with these.
+    /// Writes `bytes` at `position`, the end. `missing` bytes, including these, are still to be written.
     pub(super) fn write(&self, bytes: &[u8], position: u64, missing: u64) -> Result<(), ImageError> {
         let written = self.file.write_all_at(bytes, position);
         written.map_err(|source| publish::write_error(source, &self.path, missing))
@@ -177,12 +177,12 @@ impl Partial {
         self.file.set_len(length).during("shorten", &self.path)
     }
 
-    /// Gives it its name: its digest was checked.
+    /// Gives the verified blob its final name.
     pub(super) fn finish(self) -> Result<(), ImageError> {
         fs::rename(&self.path, &self.whole).during("rename a finished download to", &self.whole)
     }
 
-    /// Removes what there is.
+    /// Removes the partial blob.
     pub(super) fn discard(self) -> Result<(), ImageError> {
         self.truncate(0)?;
         fs::remove_file(&self.path).during("remove", &self.path)
@@ -191,7 +191,7 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // Readers may keep the file open for longer; closing it unlocks it in any case.
+        // Readers may keep the file open for longer, so unlock it explicitly.
         let _ = self.file.unlock();
     }
 }
@@ -225,7 +225,7 @@ mod tests {
         let Claim::Ours(first) = blobs.claim(&digest).unwrap() else { panic!() };
         first.write(b"hel", 0, 5).unwrap();
         assert!(matches!(blobs.claim(&digest).unwrap(), Claim::Taken(3)));
-        // Somebody still reads it.
+        // A reader still has the file open.
         let reader = Arc::clone(first.file());
         drop(first);
         let Claim::Ours(second) = blobs.claim(&digest).unwrap() else { panic!() };

@@ -1,15 +1,15 @@
-//! What a registry wants to be shown: the `WWW-Authenticate` header (RFC 9110, 11.6.1).
+//! The authentication that a registry asks for: the `WWW-Authenticate` header (RFC 9110, 11.6.1).
 
-/// One way to show who one is.
+/// An authentication scheme.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Challenge {
-    /// The user's name and secret themselves.
+    /// The user name and secret themselves.
     Basic,
-    /// A token, to be had from somebody else.
+    /// A token from a token server.
     Bearer { realm: String, service: Option<String>, scope: Option<String> },
 }
 
-/// The best challenge in a header's value: a bearer's before a basic one, others are skipped.
+/// Returns the best challenge in the header's values: bearer before basic. Other schemes are skipped.
 pub(super) fn parse<'a>(values: impl IntoIterator<Item = &'a str>) -> Option<Challenge> {
     let mut found = None;
     for value in values {
@@ -32,7 +32,7 @@ pub(super) fn parse<'a>(values: impl IntoIterator<Item = &'a str>) -> Option<Cha
 
 type Parameters = Vec<(String, String)>;
 
-/// Schemes with their parameters. What does not follow the grammar ends the list.
+/// Parses the schemes and their parameters. The list ends at the first syntax error.
 fn challenges(value: &str) -> Vec<(String, Parameters)> {
     let mut all: Vec<(String, Parameters)> = Vec::new();
     let mut rest = value.trim_start_matches([' ', '\t', ',']);
@@ -55,7 +55,7 @@ fn challenges(value: &str) -> Vec<(String, Parameters)> {
     all
 }
 
-/// A parameter's value: a token or a quoted string.
+/// Parses a parameter's value: a token or a quoted string.
 fn parameter(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         return token(text).map(|(value, rest)| (value.to_owned(), rest));

@@ -1,4 +1,5 @@
-//! One layer from a registry into the cache: resumed after every break, hashed as it comes, readable meanwhile.
+//! Downloads one layer to the cache. It resumes after each interruption, hashes the bytes as they arrive, and lets
+//! readers follow.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -22,25 +23,25 @@ use super::source::Source;
 use crate::error::RegistryError;
 use crate::{ImageError, Progress, publish};
 
-/// Bytes of an earlier download that are hashed at once.
+/// Size of the buffer for hashing an earlier download, in bytes.
 const BUFFER: usize = 1 << 20;
 
-/// Bytes that a transfer has to bring to count as one that goes on.
+/// Bytes that a transfer must receive to count as progress.
 const ADVANCE: u64 = 64 << 10;
 
-/// How often it is looked whether somebody else is done with a blob.
+/// Interval between checks whether another process has finished a blob.
 const POLL: Duration = Duration::from_millis(100);
 
-/// A layer on its way.
+/// The download of one layer.
 pub(super) struct Fetch {
     pub(super) layer: Layer,
-    /// What those who unpack it read.
+    /// The file that the layer's readers follow.
     pub(super) growing: Arc<Growing>,
-    /// Whether readers may have seen bytes that a sound download does not have.
+    /// Whether readers may have seen bytes that a correct download does not have.
     suspect: AtomicBool,
 }
 
-/// What is needed to fetch layers.
+/// Everything that a download needs.
 #[derive(Clone, Copy)]
 pub(super) struct Means<'a> {
     pub(super) source: &'a Source,
@@ -49,18 +50,18 @@ pub(super) struct Means<'a> {
     pub(super) progress: &'a dyn Progress,
 }
 
-/// What is there of a layer.
+/// The state of an unfinished layer.
 struct Filling {
     partial: Partial,
     hash: Sha256,
     length: u64,
-    /// The most there ever was.
+    /// The greatest length so far.
     furthest: u64,
-    /// Whether it has bytes of an earlier download or of another host.
+    /// Whether it contains bytes of an earlier download or of another host.
     mixed: bool,
 }
 
-/// Why a transfer ended.
+/// The reason why a transfer failed.
 enum Trouble {
     Registry(RegistryError),
     Local(ImageError),
@@ -87,7 +88,7 @@ impl Fetch {
         self.suspect.load(Ordering::Relaxed)
     }
 
-    /// Brings the layer into the cache, unless it is there.
+    /// Downloads the layer to the cache, unless it is already there.
     pub(super) async fn run(&self, means: Means<'_>) -> Result<(), ImageError> {
         loop {
             match means.blobs.claim(&self.layer.digest)? {
@@ -105,7 +106,7 @@ impl Fetch {
         }
     }
 
-    /// Uses what is in the cache; false when that was damaged and is gone.
+    /// Uses the cached blob. Returns false if it was damaged, and removes it.
     fn take(&self, file: File, means: Means<'_>) -> Result<bool, ImageError> {
         let Layer { digest, size, .. } = self.layer;
         let found = file.metadata().map_or(0, |metadata| metadata.len());
@@ -138,7 +139,7 @@ impl Fetch {
         Ok(())
     }
 
-    /// Hashes what an earlier download left.
+    /// Hashes the bytes that an earlier download left.
     async fn begin(&self, partial: Partial, means: Means<'_>) -> Result<Filling, ImageError> {
         let there = partial.len()?;
         let mut filling = Filling { partial, hash: Sha256::new(), length: 0, furthest: 0, mixed: there > 0 };
@@ -154,7 +155,7 @@ impl Fetch {
                 return Ok(filling);
             }
             self.advance(&mut filling, &buffer[..n], means);
-            // It may take long, and others go on.
+            // Hashing can take long, so let other downloads run.
             yield_now().await;
         }
     }
@@ -194,7 +195,7 @@ impl Fetch {
         }
     }
 
-    /// Takes from `host` what is missing, and checks the whole.
+    /// Downloads the missing bytes from `host`, and verifies the whole layer.
     async fn transfer(
         &self,
         filling: &mut Filling,
@@ -238,7 +239,7 @@ impl Fetch {
         Err(RegistryError::WrongDigest { host: host.name.clone(), expected: digest, found }.into())
     }
 
-    /// Sees where in the blob an answer begins, which has to be where the file ends.
+    /// Checks that a response starts where the file ends.
     fn place(
         &self,
         filling: &mut Filling,
@@ -254,7 +255,7 @@ impl Fetch {
                 Err(host.unusable("it sends a part of a blob, and was asked for all of it").into())
             }
             _ => {
-                // It does not resume: from the beginning then, at the next try.
+                // The host does not resume: the next try starts from the beginning.
                 self.restart(filling)?;
                 Err(RegistryError::Cut { host: host.name.clone(), what: digest.to_string(), done: 0, size }
                     .into())
@@ -280,11 +281,11 @@ impl Fetch {
     }
 }
 
-/// Whether a 206 is for all from `start` to the end of `size` bytes (RFC 9110, 14.4).
+/// Returns whether a 206 response covers `start` to the end of `size` bytes (RFC 9110, 14.4).
 fn continues(response: &Response, start: u64, size: u64) -> bool {
     let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
     let mut expected = String::new();
-    // Writing to a string does not fail.
+    // Writing to a string never fails.
     let _ = write!(expected, "bytes {start}-{}/", size - 1);
     let total = range.and_then(|range| range.strip_prefix(&expected));
     total.is_some_and(|total| total == "*" || total.parse() == Ok(size))

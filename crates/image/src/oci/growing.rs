@@ -1,11 +1,11 @@
-//! A file that one thread fills while others read it.
+//! A file that one thread writes while others read it.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// A file that is being filled. Readers wait for what is not there yet.
+/// A file that is being written. Readers wait for the bytes that are still missing.
 #[derive(Default)]
 pub(super) struct Growing {
     state: Mutex<State>,
@@ -14,9 +14,9 @@ pub(super) struct Growing {
 
 #[derive(Default)]
 struct State {
-    /// None until it is known.
+    /// `None` until the file is known.
     file: Option<Arc<File>>,
-    /// Bytes at its beginning that may be read. Falls when the filler has to begin anew.
+    /// Readable bytes at the beginning. Shrinks when the writer has to start over.
     length: u64,
     end: Option<End>,
 }
@@ -24,12 +24,12 @@ struct State {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Whole,
-    /// There will be no more; the filler tells why, elsewhere.
+    /// No more bytes will arrive. The writer reports the reason elsewhere.
     Broken,
 }
 
 impl Growing {
-    /// So much may be read, of this file.
+    /// Makes the first `length` bytes of `file` readable.
     pub(super) fn reach(&self, file: &Arc<File>, length: u64) {
         let mut state = self.state();
         state.file.get_or_insert_with(|| Arc::clone(file));
@@ -37,13 +37,13 @@ impl Growing {
         self.changed.notify_all();
     }
 
-    /// Its content is whole, and what it should be.
+    /// Marks the content as complete and verified.
     pub(super) fn finish(&self) {
         self.state().end.get_or_insert(End::Whole);
         self.changed.notify_all();
     }
 
-    /// There will be no more, unless it is whole already. Has to follow in any case, as readers wait for it.
+    /// Ends the file as broken, unless it is complete. The writer must always call this, because readers wait for it.
     pub(super) fn close(&self) {
         self.state().end.get_or_insert(End::Broken);
         self.changed.notify_all();
@@ -53,7 +53,7 @@ impl Growing {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for something after `position`: the file and its length now. None at its end.
+    /// Waits for bytes after `position`. Returns the file and its current length, or `None` at the end.
     fn beyond(&self, position: u64) -> io::Result<Option<(Arc<File>, u64)>> {
         let mut state = self.state();
         loop {
@@ -71,8 +71,8 @@ impl Growing {
 
 /// Reads a growing file from its beginning.
 ///
-/// When the filler begins anew it goes on at its place, once that is reached again: the digest of the whole file and
-/// that of what was read of it decide.
+/// If the writer starts over, the reader keeps its position and continues once the file reaches it again. The digests
+/// of the whole file and of the unpacked content then detect any mixture.
 pub(super) struct Follower {
     growing: Arc<Growing>,
     position: u64,
@@ -91,7 +91,7 @@ impl Read for Follower {
         let n = file.read_at(&mut buffer[..most], self.position)?;
         self.position += n as u64;
         if n == 0 && most > 0 {
-            // It was shortened since: what comes next is waited for.
+            // The file was truncated since; retry and wait for more bytes.
             return Err(io::ErrorKind::Interrupted.into());
         }
         Ok(n)

@@ -1,4 +1,4 @@
-//! One registry, or a mirror of it, asked about one repository (OCI distribution specification, "Pull").
+//! Requests to one registry or mirror for one repository (OCI distribution specification, "Pull").
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,33 +16,33 @@ use super::manifest::LONGEST_DOCUMENT;
 use super::registries::{Registries, Route, Timing, is_loopback};
 use crate::error::{RegistryError, sanitised};
 
-/// Manifests and indexes that are understood.
+/// Media types of the supported manifests and indexes.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
-/// Longest answer of a token server, and longest text that goes with a failure, in bytes.
+/// Maximum size of a token server's response and of an error response, in bytes.
 const LONGEST_TOKEN: u64 = 256 << 10;
 
-/// Time for any whole answer but a blob's, however it trickles.
+/// Timeout for reading a whole response other than a blob, however slowly it arrives.
 const DOCUMENT_TIME: Duration = Duration::from_secs(120);
 
-/// One registry and one repository in it.
+/// One repository in one registry or mirror.
 pub(super) struct RegistryEndpoint {
     pub(super) name: String,
     base: Url,
     repository: String,
     credentials: Option<Credentials>,
     client: Client,
-    /// For requests with a secret in their body.
+    /// Client for requests with a secret in their body, which must not be redirected.
     direct: Client,
-    /// What was last accepted, or is now to be tried.
+    /// The `Authorization` header that was accepted last, or that is to be tried next.
     login: Mutex<Option<Arc<HeaderValue>>>,
-    /// Set once it could not be reached, so that a mirror is not waited for again.
+    /// Set once a request gets no response. banger then does not wait for this mirror again.
     down: AtomicBool,
     timing: Timing,
 }
 
-/// What is asked for, by its place under the repository.
+/// A resource to request, as a path below the repository.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum RegistryPath<'a> {
     Tag(&'a str),
@@ -68,7 +68,7 @@ impl RegistryEndpoint {
     ) -> Result<Self, RegistryError> {
         let client = route.client()?;
         let credentials = registries.credentials.iter().find(|shown| shown.registry == route.name);
-        // Each client reads all of the system's CAs.
+        // A second client is built only when needed, because each reads all of the system's CA certificates.
         let identity = credentials.is_some_and(|shown| shown.username.is_empty());
         let direct = if identity { route.direct_client()? } else { client.clone() };
         Ok(Self {
@@ -84,30 +84,30 @@ impl RegistryEndpoint {
         })
     }
 
-    /// Whether a request got no answer before.
+    /// Returns whether an earlier request got no response.
     pub(super) fn is_down(&self) -> bool {
         self.down.load(Ordering::Relaxed)
     }
 
-    /// The digest that a tag points to, where the registry tells it in a header.
+    /// Returns the digest that a tag points to, if the registry sends it in a header.
     pub(super) async fn digest_of(&self, tag: &str) -> Result<Option<Digest>, RegistryError> {
         let response = self.send(Method::HEAD, RegistryPath::Tag(tag), 0).await?;
         let digest = response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
         Ok(digest.and_then(|digest| digest.parse().ok()))
     }
 
-    /// A whole manifest, index or configuration.
+    /// Fetches a whole manifest, index or configuration.
     pub(super) async fn document(&self, wanted: RegistryPath<'_>) -> Result<Vec<u8>, RegistryError> {
         let response = self.send(Method::GET, wanted, 0).await?;
         self.whole(response, "a manifest or configuration", LONGEST_DOCUMENT).await
     }
 
-    /// A blob from its byte `from` on, if the registry wants to; its status tells.
+    /// Requests a blob from byte `from` on. The response's status says whether the registry honours the range.
     pub(super) async fn blob(&self, digest: Digest, from: u64) -> Result<Response, RegistryError> {
         self.send(Method::GET, RegistryPath::Blob(digest), from).await
     }
 
-    /// What comes next of an answer.
+    /// Reads the next chunk of a response's body.
     pub(super) async fn chunk(&self, response: &mut Response) -> Result<Option<bytes::Bytes>, RegistryError> {
         match timeout(self.timing.idle, response.chunk()).await {
             Ok(chunk) => chunk.map_err(|error| self.failed(&error)),
@@ -115,7 +115,7 @@ impl RegistryEndpoint {
         }
     }
 
-    /// Answers 200, 206 and 416; all others are errors.
+    /// Sends a request. Returns responses with status 200, 206 or 416, and an error for any other.
     async fn send(
         &self,
         method: Method,
@@ -135,7 +135,7 @@ impl RegistryEndpoint {
         };
         let login = self.login.lock().await.clone();
         let mut response = self.answer(request(login.as_deref())).await?;
-        // Whoever is behind a redirect is not to be shown anything.
+        // Never log in to the target of a redirect.
         let same = |url: &Url| url.origin() == self.base.origin();
         if response.status() == StatusCode::UNAUTHORIZED && same(response.url()) {
             let login = self.log_in(login, response.headers()).await?;
@@ -154,7 +154,7 @@ impl RegistryEndpoint {
         }
     }
 
-    /// What to show after a refusal of `used`.
+    /// Returns the header to send after the registry has refused `used`.
     async fn log_in(
         &self,
         used: Option<Arc<HeaderValue>>,
@@ -175,7 +175,7 @@ impl RegistryEndpoint {
             }
             _ => return Err(self.not_permitted(String::new())),
         };
-        // The client knows how to write the header.
+        // reqwest formats the header.
         let header = request.build().ok().and_then(|mut request| request.headers_mut().remove(AUTHORIZATION));
         let unusable = || self.unusable("its token has characters that no token has");
         let header = Arc::new(header.ok_or_else(unusable)?);
@@ -183,7 +183,7 @@ impl RegistryEndpoint {
         Ok(header)
     }
 
-    /// Asks the registry's token server ("Docker Registry v2 authentication").
+    /// Requests a token from the registry's token server ("Docker Registry v2 authentication").
     async fn token(
         &self,
         realm: &str,
@@ -202,7 +202,7 @@ impl RegistryEndpoint {
         }
         let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.repository));
         let request = match &self.credentials {
-            // An identity token.
+            // An empty user name means that the secret is an identity token.
             Some(shown) if shown.username.is_empty() => {
                 let mut form = url.clone();
                 form.query_pairs_mut()
@@ -237,7 +237,7 @@ impl RegistryEndpoint {
         token.ok_or_else(|| self.unusable("its token server sends no token"))
     }
 
-    /// All of an answer, refused beyond `limit`.
+    /// Reads a whole response body, and fails beyond `limit` bytes.
     async fn whole(
         &self,
         mut response: Response,
@@ -263,12 +263,12 @@ impl RegistryEndpoint {
             .unwrap_or_else(|_| Err(RegistryError::Stalled { host: self.name.clone(), limit: DOCUMENT_TIME }))
     }
 
-    /// The error that an answer stands for, of the registry or of its token server, which has nothing to be wanted.
+    /// Converts an error response to an error. `wanted` is `None` for a response of the token server.
     async fn refusal(&self, response: Response, wanted: Option<RegistryPath<'_>>) -> RegistryError {
         let status = response.status();
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = retry_after.and_then(|value| value.parse().ok()).map(Duration::from_secs);
-        // Without its text a refusal is still one.
+        // A body that cannot be read does not hide the status.
         let body = self.whole(response, "an error", LONGEST_TOKEN).await.unwrap_or_default();
         let message = message(&body);
         let host = self.name.clone();
@@ -295,7 +295,7 @@ impl RegistryEndpoint {
         RegistryError::Stalled { host: self.name.clone(), limit: self.timing.idle }
     }
 
-    /// The error for an answer that makes no sense.
+    /// Returns the error for a response that cannot be used.
     pub(super) fn unusable(&self, problem: &str) -> RegistryError {
         RegistryError::Answer { host: self.name.clone(), problem: problem.to_owned() }
     }
@@ -320,7 +320,7 @@ struct Reason {
     message: String,
 }
 
-/// What a registry says of a failure; other servers say it in their own way.
+/// Extracts the message of a registry's error body, or the text of any other server's.
 fn message(body: &[u8]) -> String {
     let first =
         serde_json::from_slice::<Refusal>(body).ok().and_then(|refusal| refusal.errors.into_iter().next());

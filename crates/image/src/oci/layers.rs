@@ -1,4 +1,4 @@
-//! An image's layers, unpacked on several threads.
+//! Unpacks an image's layers on several threads.
 
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,13 +7,13 @@ use std::thread;
 
 use crate::{ImageError, Progress};
 
-/// Most layers unpacked at once.
+/// Maximum number of layers unpacked at once.
 const MOST_THREADS: usize = 4;
 
-/// Calls `unpack` with each of `layers` and its index, on a few threads; what it made of them, in their order.
+/// Calls `unpack` for each layer on several threads, and returns the results in the layers' order.
 ///
 /// # Errors
-/// The first there was; it stops the others at their next read.
+/// Returns the first error. It stops the other layers at their next read.
 pub(super) fn each_layer<T: Send, R: Read + Send>(
     layers: Vec<R>,
     progress: &dyn Progress,
@@ -28,8 +28,8 @@ pub(super) fn each_layer<T: Send, R: Read + Send>(
     }
 }
 
-/// As [`each_layer`], with others that can fail and that are to be stopped too. Without a failure there is a value for
-/// each layer.
+/// Like [`each_layer`], but shares `first` with other work, so that either side's failure stops both. Without a
+/// failure there is one value per layer.
 pub(super) fn each_layer_until<T: Send, R: Read + Send>(
     layers: Vec<R>,
     first: &FirstFailure,
@@ -58,16 +58,16 @@ fn lock<T>(slot: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What ended the work on an image's layers.
+/// The error that ended the work on an image's layers.
 pub(super) struct Failure {
-    /// Of the layer.
+    /// Index of the layer.
     pub(super) index: usize,
     pub(super) error: ImageError,
-    /// Whether its bytes could be read, but not be used.
+    /// Whether the layer's bytes could be read, but not unpacked.
     pub(super) unpacking: bool,
 }
 
-/// Keeps the first failure: those after it are likely its consequences.
+/// Keeps only the first failure, because later ones are probably its consequences.
 #[derive(Default)]
 pub(super) struct FirstFailure {
     failure: Mutex<Option<Failure>>,
@@ -89,7 +89,7 @@ impl FirstFailure {
     }
 }
 
-/// A layer that ends in an error once its result is of no use any more.
+/// A reader of a layer that fails once the work has failed or was cancelled.
 struct Stoppable<'a, R> {
     layer: R,
     first: &'a FirstFailure,
@@ -118,7 +118,7 @@ mod tests {
         }
     }
 
-    /// Reads for ever.
+    /// Never ends.
     struct Endless;
     impl Read for Endless {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn the_first_failure_stops_the_others() {
-        // One thread alone would never come to the second.
+        // A single thread would never reach the second layer.
         if thread::available_parallelism().unwrap().get() == 1 {
             return;
         }

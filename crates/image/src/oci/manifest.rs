@@ -1,46 +1,46 @@
-//! What an image's documents say: indexes, manifests and configurations of the OCI image specification and of Docker's
-//! image manifest version 2, schema 2. Bytes in, checked values out; who has the bytes holds them against their digest.
+//! Parsers for an image's documents: indexes, manifests and configurations of the OCI image specification and of
+//! Docker's image manifest version 2, schema 2. They check values; the caller verifies digests.
 
 use banger_api::{Digest, ImageConfig};
 use serde::Deserialize;
 
 use crate::error::{ManifestError, sanitised};
 
-/// Longest index, manifest or configuration, in bytes.
+/// Maximum size of an index, manifest or configuration, in bytes.
 pub const LONGEST_DOCUMENT: u64 = 4 << 20;
 
-/// Most layers of an image; Docker itself makes up to 127.
+/// Maximum number of layers of an image. Docker itself creates up to 127.
 const MOST_LAYERS: usize = 256;
 
-/// Most variables, and most words of a command.
+/// Maximum number of environment variables, and of arguments of a command.
 const MOST_WORDS: usize = 4096;
 
-/// The platform that guests run.
+/// The guests' platform.
 const PLATFORM: (&str, &str) = ("linux", "amd64");
 
 /// An image's manifest and configuration, for one platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
-    /// Of the manifest itself.
+    /// Digest of the manifest itself.
     pub digest: Digest,
-    /// From the lowest to the uppermost.
+    /// Lowest layer first.
     pub layers: Vec<Layer>,
-    /// How the image wants to be run.
+    /// The image's run configuration.
     pub config: ImageConfig,
 }
 
-/// One layer of an image: a tar, packed in a way that its first bytes tell.
+/// One layer of an image: a tar, whose compression shows in its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layer {
-    /// Of the packed bytes.
+    /// Digest of the compressed bytes.
     pub digest: Digest,
-    /// Of the packed bytes.
+    /// Size of the compressed bytes.
     pub size: u64,
-    /// Digest of the tar.
+    /// Digest of the uncompressed tar.
     pub diff_id: Digest,
 }
 
-/// What a tag or a digest can lead to.
+/// A document that a tag or digest can refer to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
     /// One image for several platforms.
@@ -49,7 +49,7 @@ pub enum Document {
     Manifest(Unconfigured),
 }
 
-/// The images of several platforms.
+/// The images for several platforms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Index {
     entries: Vec<Descriptor>,
@@ -63,16 +63,16 @@ pub struct Unconfigured {
     layers: Vec<Descriptor>,
 }
 
-/// Where some content is, and how much of it.
+/// A reference to content: its type, digest and size.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// Its kind; an index may leave it out.
+    /// Media type; optional in an index.
     #[serde(default)]
     media_type: String,
-    /// Its name.
+    /// Digest of the content.
     pub digest: Digest,
-    /// Its length.
+    /// Size in bytes.
     pub size: u64,
     #[serde(default)]
     urls: Option<Vec<String>>,
@@ -88,7 +88,7 @@ struct Platform {
     variant: Option<String>,
 }
 
-/// A document of any kind, to see which.
+/// A document of any kind, parsed to detect which.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct AnyDocument {
@@ -125,10 +125,10 @@ struct RootFs {
     diff_ids: Option<Vec<Digest>>,
 }
 
-/// Reads an index or a manifest, whose digest is `digest`.
+/// Parses an index or a manifest, whose digest is `digest`.
 ///
 /// # Errors
-/// When it is neither, or not one that can be used.
+/// Returns an error if the document is neither, or is not supported.
 pub fn parse_document(bytes: &[u8], digest: Digest) -> Result<Document, ManifestError> {
     let any: AnyDocument = json(bytes, "manifest")?;
     let media_type = any.media_type.unwrap_or_default();
@@ -155,12 +155,12 @@ pub fn parse_document(bytes: &[u8], digest: Digest) -> Result<Document, Manifest
     }
 }
 
-/// Reads an index.
+/// Parses an index.
 ///
 /// # Errors
-/// When it is none.
+/// Returns an error if the document is not an index.
 pub fn parse_index(bytes: &[u8]) -> Result<Index, ManifestError> {
-    // An index holds no digest of its own.
+    // The digest is not used, because an index does not record its own.
     match parse_document(bytes, Digest::sha256([0; 32]))? {
         Document::Index(index) => Ok(index),
         Document::Manifest(_) => {
@@ -169,10 +169,10 @@ pub fn parse_index(bytes: &[u8]) -> Result<Index, ManifestError> {
     }
 }
 
-/// Reads a manifest, whose digest is `digest`.
+/// Parses a manifest, whose digest is `digest`.
 ///
 /// # Errors
-/// When it is none, or has layers that cannot be used.
+/// Returns an error if the document is not a manifest, or has unsupported layers.
 pub fn parse_manifest(bytes: &[u8], digest: Digest) -> Result<Unconfigured, ManifestError> {
     match parse_document(bytes, digest)? {
         Document::Manifest(manifest) => Ok(manifest),
@@ -182,10 +182,10 @@ pub fn parse_manifest(bytes: &[u8], digest: Digest) -> Result<Unconfigured, Mani
     }
 }
 
-/// Reads an image's configuration: how it wants to be run, and the digests of its layers' tars.
+/// Parses an image's configuration: how to run the image, and its layers' `diff_id`s.
 ///
 /// # Errors
-/// When it is none, is for another platform, or has a NUL in it.
+/// Returns an error if the document is not a configuration, is for another platform, or contains a NUL.
 pub fn parse_config(bytes: &[u8]) -> Result<(ImageConfig, Vec<Digest>), ManifestError> {
     let file: ConfigFile = json(bytes, "configuration")?;
     if (file.os.as_str(), file.architecture.as_str()) != PLATFORM {
@@ -203,10 +203,10 @@ pub fn parse_config(bytes: &[u8]) -> Result<(ImageConfig, Vec<Digest>), Manifest
 }
 
 impl Index {
-    /// The entry for linux/amd64: of several, one that any such processor runs.
+    /// Returns the entry for linux/amd64, preferring one without a CPU variant.
     ///
     /// # Errors
-    /// When there is none, naming those there are.
+    /// Returns an error that names the available platforms if none fits.
     pub fn choose(&self) -> Result<&Descriptor, ManifestError> {
         let fits = |entry: &&Descriptor| {
             entry.platform.as_ref().is_some_and(|p| (p.os.as_str(), p.architecture.as_str()) == PLATFORM)
@@ -220,10 +220,10 @@ impl Index {
         chosen.ok_or_else(|| ManifestError::Platform { found: self.platforms() })
     }
 
-    /// The entry for linux/amd64, where an index has no other image, as one on the disk may.
+    /// Returns the entry for linux/amd64. Fails if the index has several images, as an index on disk may.
     ///
     /// # Errors
-    /// As [`choose`](Self::choose); when there are several images.
+    /// Fails like [`choose`](Self::choose), and if the index has several images.
     pub fn only(&self) -> Result<&Descriptor, ManifestError> {
         let without_platform = self.entries.iter().filter(|entry| entry.platform.is_none()).count();
         match without_platform {
@@ -232,7 +232,7 @@ impl Index {
         }
     }
 
-    /// Those there are, without what only says something about the images.
+    /// Lists the platforms, leaving out attestations and similar entries.
     fn platforms(&self) -> String {
         let mut found: Vec<String> = Vec::new();
         for platform in self.entries.iter().filter_map(|entry| entry.platform.as_ref()) {
@@ -246,15 +246,15 @@ impl Index {
 }
 
 impl Unconfigured {
-    /// Where the configuration is.
+    /// Returns the descriptor of the configuration.
     pub fn config(&self) -> &Descriptor {
         &self.config
     }
 
-    /// The whole image, with the configuration that [`Self::config`] names.
+    /// Combines the manifest with the configuration that [`Self::config`] refers to.
     ///
     /// # Errors
-    /// When the configuration is not usable, or not this manifest's.
+    /// Returns an error if the configuration is not usable, or does not match this manifest.
     pub fn configure(self, config: &[u8]) -> Result<Manifest, ManifestError> {
         let (config, diff_ids) = parse_config(config)?;
         if self.layers.len() != diff_ids.len() {

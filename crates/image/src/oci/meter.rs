@@ -1,4 +1,4 @@
-//! How far the layers of an image are, told no more often than anybody can look.
+//! Reports the download progress of an image's layers, at a limited rate.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,10 +9,10 @@ use banger_api::Digest;
 use super::manifest::Layer;
 use crate::Progress;
 
-/// Least time between two reports on a layer.
+/// Minimum interval between two reports on a layer.
 const STEP: Duration = Duration::from_millis(100);
 
-/// Passes on how far each layer is, and all of them.
+/// Reports the progress of each layer and of all together.
 pub(super) struct Meter<'a> {
     progress: &'a dyn Progress,
     total: u64,
@@ -25,12 +25,12 @@ struct Part {
 }
 
 impl<'a> Meter<'a> {
-    /// For layers of `total` bytes.
+    /// Creates a meter for layers of `total` bytes in all.
     pub(super) fn new(total: u64, progress: &'a dyn Progress) -> Self {
         Self { progress, total, parts: Mutex::default() }
     }
 
-    /// `done` bytes of `layer` are there.
+    /// Records that `done` bytes of `layer` are present.
     pub(super) fn set(&self, layer: &Layer, done: u64) {
         let now = Instant::now();
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -40,7 +40,7 @@ impl<'a> Meter<'a> {
         parts.insert(layer.digest, Part { done, told });
         if due {
             let sum = parts.values().map(|part| part.done).sum();
-            // Not under the lock: what a listener does is its own matter.
+            // Report without the lock, because the listener may block.
             drop(parts);
             self.progress.part(&layer.digest.short(), done, Some(layer.size));
             self.progress.bytes(sum, Some(self.total));

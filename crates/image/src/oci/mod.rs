@@ -1,8 +1,8 @@
-//! Images in OCI registries: found by name, fetched layer by layer into a cache of blobs.
+//! Pulls images from OCI registries into a cache of blobs.
 //!
-//! [`Remote`] is one image. `source` asks its registry and that one's mirrors, each of which is a `host`; `fetch` brings
-//! one layer into the [`Blobs`], and whoever unpacks it follows the `growing` file. Nothing that a registry says is
-//! believed but what has the right digest.
+//! [`Remote`] is one image. `source` queries its registry and the mirrors, each of which is a `host`. `fetch`
+//! downloads one layer to the [`Blobs`], and its reader follows the `growing` file. Nothing from a registry is
+//! trusted unless its digest matches.
 
 mod archive;
 mod blobs;

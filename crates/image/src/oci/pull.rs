@@ -1,4 +1,4 @@
-//! From an image in a registry to its file system.
+//! Pulls an image from a registry into a file system.
 
 use std::path::Path;
 
@@ -6,14 +6,14 @@ use super::{Blobs, Remote};
 use crate::rootfs::{RootfsInfo, RootfsOptions, Unpacked, write_layers};
 use crate::{ImageError, Progress};
 
-/// Makes the ext4 file `out` of `remote`'s layers, which are unpacked while they come in. The same image gives the same
-/// bytes.
+/// Writes the ext4 file `out` from the layers of `remote`, and unpacks them while they download.
 ///
-/// The packed layers stay in `blobs`; unpacked, they are in nameless files in `spool_dir` meanwhile.
+/// The same image always gives the same bytes. The compressed layers stay in `blobs`. The unpacked ones are unnamed
+/// files in `spool_dir` until `out` is written.
 ///
 /// # Errors
-/// When a layer cannot be had, is damaged or has an entry that is not acceptable; when disk or file system are too small;
-/// when `progress` says to stop. Then there is no `out`, or the one that was there before.
+/// Returns an error if a layer cannot be downloaded, is damaged or has an entry that is not acceptable; if the disk
+/// or the file system is too small; or if `progress` is cancelled. `out` is then unchanged or missing.
 pub fn pull_image(
     remote: &Remote,
     blobs: &Blobs,

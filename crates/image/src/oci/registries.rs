@@ -1,4 +1,4 @@
-//! How registries are reached: what the user configures, and what follows from a host's name.
+//! How banger connects to registries: the user's configuration, and defaults that follow from a host's name.
 
 use std::fs::File;
 use std::net::IpAddr;
@@ -12,44 +12,44 @@ use reqwest::{Certificate, Client, Url};
 use crate::codec::{ReadError, read_limited};
 use crate::error::{RegistryError, sanitised};
 
-/// Most redirects followed for one request.
+/// Maximum number of redirects followed for one request.
 const MOST_REDIRECTS: usize = 5;
 
-/// Longest file with CAs, in bytes; all of a system's together have 250 kB.
+/// Maximum size of a file of CA certificates, in bytes. All of a system's certificates together are 250 kB.
 const LONGEST_CA: u64 = 4 << 20;
 
-/// How one registry is reached.
+/// The configuration of one registry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RegistryHost {
-    /// Its name in references, with its port where it has one.
+    /// The registry's name in references, with its port if it has one.
     pub host: String,
-    /// Registries that are asked first, in this order: `HOST[:PORT]`, with `http://` before it where that is meant.
+    /// Mirrors to try first, in this order: `HOST[:PORT]`, with the prefix `http://` for plain HTTP.
     pub mirrors: Vec<String>,
-    /// Whether it speaks http only.
+    /// Whether the registry speaks only HTTP.
     pub plain_http: bool,
-    /// A file with certificates (PEM) of CAs that are trusted besides the system's.
+    /// A file of CA certificates (PEM) to trust in addition to the system's.
     pub ca: Option<PathBuf>,
 }
 
-/// How all registries are reached. A proxy comes from `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`.
+/// The configuration of all registries. Proxies are read from `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`.
 #[derive(Debug, Clone, Default)]
 pub struct Registries {
-    /// Those that are not reached the ordinary way.
+    /// Registries with a configuration.
     pub hosts: Vec<RegistryHost>,
-    /// The user's.
+    /// The user's credentials.
     pub credentials: Vec<Credentials>,
-    /// How long things may take.
+    /// Timeouts and retry delays.
     pub timing: Timing,
 }
 
-/// How long a registry may take.
+/// Timeouts and retry delays for requests to a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// Until there is a connection.
+    /// Timeout for establishing a connection.
     pub connect: Duration,
-    /// Until an answer begins, or goes on.
+    /// Timeout for a response to start, or to continue.
     pub idle: Duration,
-    /// Between the first try and the second; doubled for each further one.
+    /// Delay before the first retry; doubled for each further one.
     pub back_off: Duration,
 }
 
@@ -63,9 +63,9 @@ impl Default for Timing {
     }
 }
 
-/// A registry, or a mirror of one, as it is to be reached.
+/// How to reach a registry or a mirror.
 pub(crate) struct Route<'a> {
-    /// Its name, for people and for looking up credentials.
+    /// Its name, for messages and for finding credentials.
     pub(super) name: &'a str,
     scheme: Scheme,
     ca: Option<&'a Path>,
@@ -81,13 +81,13 @@ enum Scheme {
 }
 
 impl Registries {
-    /// The mirrors of `registry`.
+    /// Returns the mirrors of `registry`.
     pub(super) fn mirrors<'a>(&'a self, registry: &str) -> Vec<Route<'a>> {
         let mirrors = self.host(registry).map(|host| host.mirrors.as_slice()).unwrap_or_default();
         mirrors.iter().map(|mirror| self.route(mirror)).collect()
     }
 
-    /// The way to a registry, or to a mirror as it is written in [`RegistryHost::mirrors`].
+    /// Returns the route to a registry, or to a mirror as written in [`RegistryHost::mirrors`].
     pub(crate) fn route<'a>(&'a self, place: &'a str) -> Route<'a> {
         let place = place.trim_end_matches('/');
         let (scheme, name) = match (place.strip_prefix("http://"), place.strip_prefix("https://")) {
@@ -111,12 +111,12 @@ impl Registries {
 }
 
 impl Route<'_> {
-    /// Whether it may be spoken to by http.
+    /// Returns whether plain HTTP may be used.
     pub(crate) fn speaks_http(&self) -> bool {
         self.scheme != Scheme::Https
     }
 
-    /// The URL of its root; a registry on this host is asked which it speaks.
+    /// Returns the URL of the API's root. A registry on this host is probed for its scheme.
     pub(super) async fn base(&self, client: &Client) -> Result<Url, RegistryError> {
         let authority = if self.name == "docker.io" { "registry-1.docker.io" } else { self.name };
         let url = |scheme: &str| {
@@ -130,7 +130,8 @@ impl Route<'_> {
             Scheme::Http => url("http"),
             Scheme::Https => url("https"),
             Scheme::Either => {
-                // Nothing secret goes with this request. A server that expects TLS answers 400, or no HTTP at all.
+                // This request carries no secret. A server that expects TLS answers 400, or with something that is
+                // not HTTP.
                 let answer = client.get(url("http")?).timeout(self.timing.idle).send().await;
                 let plain = match answer {
                     Ok(answer) => answer.status() != reqwest::StatusCode::BAD_REQUEST,
@@ -141,7 +142,7 @@ impl Route<'_> {
         }
     }
 
-    /// A client that follows redirects, but never from https to http.
+    /// Returns a client that follows redirects, but never from https to http.
     pub(crate) fn client(&self) -> Result<Client, RegistryError> {
         self.client_with(|| {
             Policy::custom(|attempt| {
@@ -157,13 +158,13 @@ impl Route<'_> {
         })
     }
 
-    /// A client for requests with a secret in their body, which a redirect could carry elsewhere.
+    /// Returns a client for requests with a secret in the body. It follows no redirects, which could leak the secret.
     pub(super) fn direct_client(&self) -> Result<Client, RegistryError> {
         self.client_with(Policy::none)
     }
 
     fn client_with(&self, redirects: impl Fn() -> Policy) -> Result<Client, RegistryError> {
-        // Another part of the program may have chosen one already; then that is as good.
+        // Another part of the program may have installed a provider already, which works as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let extra = self.ca.map(|path| self.certificates(path)).transpose()?.unwrap_or_default();
         let builder = || {
@@ -171,10 +172,10 @@ impl Route<'_> {
                 .user_agent(concat!("banger/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(self.timing.connect)
                 .redirect(redirects());
-            // As everywhere: a proxy's loopback is another one.
+            // A proxy would connect to its own loopback address, not to this host's.
             if is_loopback(self.name) { builder.no_proxy() } else { builder }
         };
-        // It can't be built on a host without any CA, where plain http works all the same.
+        // On a host without CA certificates the first build fails; plain HTTP still works without any.
         let client =
             builder().tls_certs_merge(extra).build().or_else(|_| builder().tls_certs_only([]).build());
         client.map_err(|error| RegistryError::of_request(self.name, self.timing.idle, &error))
@@ -197,7 +198,7 @@ impl Route<'_> {
     }
 }
 
-/// Whether a host, with or without its port, is this one.
+/// Returns whether `authority`, with or without a port, is a loopback host.
 pub(super) fn is_loopback(authority: &str) -> bool {
     let url = Url::parse(&format!("http://{authority}/")).ok();
     url.as_ref().and_then(Url::host_str).is_some_and(|host| {

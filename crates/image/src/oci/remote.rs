@@ -1,4 +1,4 @@
-//! One image in a registry: found by its name, its layers brought into the cache and unpacked meanwhile.
+//! An image in a registry: resolved by name, its layers downloaded to the cache and unpacked at the same time.
 
 use std::fmt;
 use std::io::Read;
@@ -21,10 +21,10 @@ use super::source::Source;
 use crate::error::IoContext;
 use crate::{FailureKind, ImageError, Progress};
 
-/// Most layers fetched at once.
+/// Maximum number of layers downloaded at once.
 const MOST_TRANSFERS: usize = 4;
 
-/// How often it is asked whether to go on.
+/// Interval between checks for cancellation.
 const POLL: Duration = Duration::from_millis(50);
 
 /// An image in a registry.
@@ -36,10 +36,10 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Asks the registry, or its mirrors, for the image's manifest for linux/amd64 and its configuration.
+    /// Requests the image's linux/amd64 manifest and its configuration from the registry or its mirrors.
     ///
     /// # Errors
-    /// When they can't be had, or are not those of an image that can run here.
+    /// Returns an error if they cannot be fetched, or do not describe an image that can run here.
     pub fn resolve(
         reference: &Reference,
         registries: &Registries,
@@ -61,24 +61,24 @@ impl Remote {
         Ok(Self { source, manifest, tag_digest, driver })
     }
 
-    /// What the image consists of.
+    /// Returns the image's manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// The digest that the tag itself points to: of an index, or of the manifest.
+    /// Returns the digest that the tag points to, of an index or of a manifest.
     pub fn tag_digest(&self) -> Digest {
         self.tag_digest
     }
 
-    /// Fetches the layers that are not in the cache, and hands each of them (its index, its packed bytes) to `unpack`
-    /// while it comes in; what that made of them, in the layers' order.
+    /// Downloads the missing layers, and calls `unpack` for each layer while it downloads.
     ///
-    /// `unpack` has to hold what it unpacks against the layer's `diff_id`. It may be called once more for a layer
-    /// whose bytes turned out to be damaged.
+    /// `unpack` receives the layer's index and its compressed bytes. It has to verify what it unpacks against the
+    /// layer's `diff_id`. It may be called again for a layer whose bytes turn out to be damaged. The results are
+    /// returned in the layers' order.
     ///
     /// # Errors
-    /// The first there was, of a download or of `unpack`; it ends the others.
+    /// Returns the first error of a download or of `unpack`. It stops all others.
     pub fn layers<T: Send>(
         &self,
         blobs: &Blobs,
@@ -129,7 +129,7 @@ impl Remote {
         }
     }
 
-    /// Whether a layer could not be unpacked because of what was in the cache, which then is no more.
+    /// Returns whether unpacking failed because of damaged bytes in the cache, which are then removed.
     fn was_damaged(
         &self,
         fetches: &Fetches,
@@ -148,7 +148,7 @@ impl Remote {
                 blobs.remove(digest)?;
                 return Ok(true);
             }
-            // Nobody has checked it yet, so it is not to be resumed.
+            // These bytes are not verified yet, so the download must not resume from them.
             Claim::Ours(partial) => partial.discard()?,
             Claim::Whole(_) | Claim::Taken(_) => {}
         }
@@ -162,10 +162,10 @@ impl fmt::Debug for Remote {
     }
 }
 
-/// The layers on their way: each blob once, even if several layers have it.
+/// The downloads of an image: one per blob, even if several layers share it.
 struct Fetches {
     all: Vec<Fetch>,
-    /// For each layer its place in `all`.
+    /// For each layer, the index of its download in `all`.
     of_layer: Vec<usize>,
 }
 
@@ -183,21 +183,21 @@ impl Fetches {
         Self { all, of_layer }
     }
 
-    /// Fetches all, a few at a time, up to the first failure.
+    /// Runs all downloads, a few at a time, until the first failure.
     async fn run(&self, means: Means<'_>, first: &FirstFailure) {
         let fetches = self.all.iter().enumerate().map(|(at, fetch)| async move {
             let fetched = fetch.run(means).await;
             let index = self.of_layer.iter().position(|of| *of == at).unwrap_or_default();
-            // Before those who wait for it learn that there will be no more.
+            // Set the failure before the readers learn that no more data will arrive.
             fetched.map_err(|error| first.set(Failure { index, error, unpacking: false }))
         });
         let all = stream::iter(fetches).buffer_unordered(MOST_TRANSFERS);
-        // The failure is told where it is found.
+        // The failure is already in `first`.
         let _: Result<(), ()> = all.try_collect().await;
     }
 }
 
-/// Lets go of all who wait for layers, however the fetching ends.
+/// Wakes all readers that wait for layers, however the downloads end.
 struct Closed<'a>(&'a Fetches);
 
 impl Drop for Closed<'_> {
@@ -206,7 +206,7 @@ impl Drop for Closed<'_> {
     }
 }
 
-/// Runs what is asynchronous here.
+/// Runs asynchronous work on the calling thread.
 pub(crate) struct Driver(Option<Runtime>);
 
 impl Driver {
@@ -215,7 +215,7 @@ impl Driver {
         runtime.map(|runtime| Self(Some(runtime))).during("prepare connections to", Path::new("other hosts"))
     }
 
-    /// Runs `work` to its end on this thread; None if `stop` said so before.
+    /// Runs `work` to its end on this thread. Returns `None` if `stop` returns true before that.
     pub(crate) fn run<T>(&self, stop: impl Fn() -> bool, work: impl Future<Output = T>) -> Option<T> {
         self.0.as_ref()?.block_on(async {
             let mut work = std::pin::pin!(work);
@@ -232,7 +232,7 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // Without waiting, as it may be dropped where that is not allowed.
+        // Do not wait for the runtime: it may be dropped where blocking is not allowed.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }

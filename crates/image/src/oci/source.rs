@@ -1,4 +1,4 @@
-//! One image's registry and its mirrors: who is asked, how often, and what is kept of the answers.
+//! One image's registry and its mirrors: their order, retries, and the caching of documents.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use super::registries::Registries;
 use crate::error::RegistryError;
 use crate::{ImageError, Progress};
 
-/// Most tries of one request, or of a transfer that does not advance.
+/// Maximum number of tries of one request, or of a transfer that makes no progress.
 const MOST_TRIES: u32 = 5;
 
-/// Longest wait that a registry can ask for.
+/// Maximum delay that a registry can ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// Most indexes on the way to a manifest.
+/// Maximum number of indexes on the way to a manifest.
 const MOST_INDEXES: usize = 3;
 
-/// Who has an image.
+/// The hosts that serve an image.
 pub(super) struct Source {
     reference: Reference,
-    /// Asked first, each once: what they fail in is the registry's to answer.
+    /// Tried first, each once. If they all fail, the registry is asked.
     mirrors: Vec<RegistryEndpoint>,
     pub(super) registry: RegistryEndpoint,
     back_off: Duration,
@@ -51,12 +51,12 @@ impl Source {
         Ok(Self { reference: reference.clone(), mirrors, registry, back_off: registries.timing.back_off })
     }
 
-    /// The mirrors that could be reached so far.
+    /// Returns the mirrors that have not been unreachable so far.
     pub(super) fn mirrors(&self) -> impl Iterator<Item = &RegistryEndpoint> {
         self.mirrors.iter().filter(|mirror| !mirror.is_down())
     }
 
-    /// The digest that the reference points to, and the manifest for here that it leads to.
+    /// Returns the digest that the reference points to, and the manifest for this platform.
     pub(super) async fn resolve(
         &self,
         blobs: &Blobs,
@@ -84,10 +84,10 @@ impl Source {
         Err(self.refused(self.registry.unusable("its indexes lead to ever more indexes")))
     }
 
-    /// What a tag stands for now. Asking for that first costs nothing where pulls are counted, and often suffices.
+    /// Resolves a tag to a digest. A HEAD request does not count as a pull, and the cache often has the rest.
     async fn current<'a>(&self, tag: &'a str) -> RegistryPath<'a> {
         for host in self.mirrors().chain([&self.registry]) {
-            // Whatever went wrong goes wrong again, or not, when the manifest is asked for.
+            // Ignore errors: a lasting one recurs when the manifest is requested.
             if let Ok(Some(digest)) = host.digest_of(tag).await {
                 return RegistryPath::Manifest(digest);
             }
@@ -95,7 +95,7 @@ impl Source {
         RegistryPath::Tag(tag)
     }
 
-    /// A manifest, an index or a configuration, from the cache where it is there.
+    /// Returns a manifest, an index or a configuration, from the cache if possible.
     async fn document(
         &self,
         wanted: RegistryPath<'_>,
@@ -126,7 +126,7 @@ impl Source {
         Ok((blobs.insert(&bytes)?, bytes))
     }
 
-    /// The first good answer of a mirror, or that of the registry.
+    /// Returns the first good answer of a mirror, or that of the registry.
     async fn ask<T>(
         &self,
         progress: &dyn Progress,
@@ -153,7 +153,7 @@ impl Source {
         Tries::new(self.back_off)
     }
 
-    /// The error for the image as a whole.
+    /// Converts a registry's error to one that names the image.
     pub(super) fn refused(&self, error: RegistryError) -> ImageError {
         refused(&self.reference, error)
     }
@@ -163,7 +163,7 @@ fn refused(reference: &Reference, error: RegistryError) -> ImageError {
     ImageError::Registry { reference: reference.to_string(), source: Box::new(error) }
 }
 
-/// How often something was tried.
+/// Counts the tries of a request.
 pub(crate) struct Tries {
     made: u32,
     back_off: Duration,
@@ -174,10 +174,10 @@ impl Tries {
         Self { made: 0, back_off }
     }
 
-    /// Waits until it may be tried again.
+    /// Waits until the next try is due.
     ///
     /// # Errors
-    /// `error`, when it will not go away or was met too often.
+    /// Returns `error` if retrying does not help, or if the maximum number of tries is reached.
     pub(crate) async fn again(
         &mut self,
         error: RegistryError,
@@ -197,7 +197,7 @@ impl Tries {
         Ok(())
     }
 
-    /// It went on in the meantime.
+    /// Starts counting anew, after progress.
     pub(crate) fn reset(&mut self) {
         self.made = 0;
     }

@@ -1,4 +1,4 @@
-//! Documents as registries have them, and as nobody should.
+//! Tests of valid, broken and hostile documents.
 
 use banger_api::{Digest, ImageConfig};
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! A tar as a whole: where its files are, and what it is as a root file system.
+//! A tar archive: its index of files, and its use as a root file system.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,7 +14,7 @@ use crate::archive::ArchiveError;
 use crate::codec::Packing;
 use crate::{ImageError, Progress};
 
-/// A tar that is not packed, or no longer, and its tree.
+/// An uncompressed tar and its tree.
 #[derive(Debug)]
 pub(crate) struct Archive {
     file: File,
@@ -22,7 +22,7 @@ pub(crate) struct Archive {
 }
 
 impl Archive {
-    /// Reads a tar, plain or packed with gzip, zstd or xz, through a nameless file in `spool_dir`.
+    /// Reads a tar, plain or compressed with gzip, zstd or xz, through an unnamed file in `spool_dir`.
     pub(crate) fn of(
         input: impl Read,
         spool_dir: &Path,
@@ -31,7 +31,7 @@ impl Archive {
         Self::indexed(spool(input, Kind::Archive, spool_dir, progress)?.file, progress)
     }
 
-    /// Reads a tar in a regular file; one that is not packed stays where it is.
+    /// Reads a tar in a regular file. An uncompressed one is used in place.
     pub(crate) fn of_file(tar: File, spool_dir: &Path, progress: &dyn Progress) -> Result<Self, ImageError> {
         let unreadable = |error| ImageError::Archive(ArchiveError::Read(error));
         let meta = tar.metadata().map_err(unreadable)?;
@@ -53,7 +53,7 @@ impl Archive {
         Ok(Self { file, tree: merge.tree() })
     }
 
-    /// The bytes of the file `path`, links followed; `None` when there is none, or one with holes.
+    /// Opens the file `path`, following links. Returns `None` if it is missing, no regular file, or sparse.
     pub(crate) fn open(&self, path: &str) -> Option<impl Read + Send + '_> {
         let NodeKind::File { size, extents, .. } = &self.tree.node(self.tree.lookup(path)?).kind else {
             return None;
@@ -62,7 +62,7 @@ impl Archive {
         (stored == *size).then(|| Content::new(&self.file, *size, extents))
     }
 
-    /// Makes the ext4 file `out` of it as a root file system.
+    /// Writes the archive to the ext4 file `out`, as a root file system.
     pub(crate) fn write(
         &self,
         out: &Path,

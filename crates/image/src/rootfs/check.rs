@@ -1,4 +1,4 @@
-//! Checking a file system that a guest has written to.
+//! Checks a file system that a guest has written to.
 
 use std::fs::File;
 use std::io;
@@ -10,27 +10,27 @@ use crate::error::IoContext;
 use crate::program::HostCommand;
 use crate::{ImageError, Progress};
 
-/// How long a check may take: a large disk of a slow host takes minutes.
+/// Timeout for a check. A large disk on a slow host takes minutes.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
-/// Exit status of e2fsck(8) when it has mended all that it found.
+/// Exit status of e2fsck(8) when it has repaired all errors.
 const MENDED: i32 = 1;
 
-/// Checks the ext4 in file `path`, which nothing may have open. What can be mended without a choice is: a journal that
-/// was not played back, above all.
+/// Checks the ext4 in file `path`, which must not be in use. `e2fsck` makes all repairs that need no decision, above
+/// all it replays the journal.
 ///
 /// # Errors
-/// When there is no `e2fsck`, or the file system is damaged beyond that.
+/// Returns an error if `e2fsck` is missing, or if it cannot repair the damage.
 pub fn check_ext4(path: &Path, progress: &dyn Progress) -> Result<(), ImageError> {
     let mut e2fsck = HostCommand::new("e2fsck", LIMIT)?.accept(MENDED);
     e2fsck.command().args(["-f", "-p"]).arg(path);
     e2fsck.output(progress).map(drop)
 }
 
-/// Checks the ext4 that is all of `file`, at `path`, and changes nothing: one made elsewhere has to be sound as it is.
+/// Checks the ext4 that fills `file`, at `path`, without changing it: a file system made elsewhere must be sound.
 ///
 /// # Errors
-/// When there is no `e2fsck`, or the file is something else, or anything is wrong with it: then as a program's failure.
+/// Returns an error if `e2fsck` is missing, if the file is not such an ext4, or if `e2fsck` finds any error.
 pub(crate) fn verify_ext4(file: &File, path: &Path, progress: &dyn Progress) -> Result<(), ImageError> {
     if !fills(file).during("read", path)? {
         let output = vec!["its superblock is not that of an ext4 of this size".to_owned()];
@@ -41,7 +41,8 @@ pub(crate) fn verify_ext4(file: &File, path: &Path, progress: &dyn Progress) -> 
     e2fsck.output(progress).map(drop)
 }
 
-/// Whether a file begins with a superblock of ext4 (kernel documentation, "ext4: Super Block") whose blocks are all of it.
+/// Returns whether an ext4 superblock (kernel documentation, "ext4: Super Block") accounts for exactly the whole
+/// file.
 fn fills(file: &File) -> io::Result<bool> {
     const MAGIC: u16 = 0xef53;
     let mut block = [0; 1024];
@@ -53,7 +54,7 @@ fn fills(file: &File) -> io::Result<bool> {
     let wide = word(0x60) & 0x80 != 0;
     let blocks = u64::from(word(0x4)) | if wide { u64::from(word(0x150)) << 32 } else { 0 };
     let magic = u16::from_le_bytes([block[0x38], block[0x39]]) == MAGIC;
-    // The largest block that ext4 has is of 64 KiB.
+    // The largest block size of ext4 is 64 KiB.
     let size = (word(0x18) <= 6).then(|| blocks.checked_mul(1024 << word(0x18))).flatten();
     Ok(magic && size == Some(file.metadata()?.len()))
 }
@@ -71,7 +72,7 @@ mod tests {
         let path = dir.path().join("disk");
         write_empty_ext4(&path, 64 << 20, "work").unwrap();
         check_ext4(&path, &Silent).unwrap();
-        // The root folder's inode and the tables around it.
+        // Overwrite the root directory's inode and the tables around it.
         let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
         file.write_all_at(&vec![0x5a; 1 << 20], 4096).unwrap();
         assert_eq!(check_ext4(&path, &Silent).unwrap_err().kind(), FailureKind::Io);

@@ -1,5 +1,5 @@
-//! An image of what is on a VM's disks. No VM is booted for it and nothing is mounted: the file systems are read where
-//! they are, and the new one gets its bytes from there.
+//! Creates an image from a VM's disks. No VM is booted and nothing is mounted: banger reads the file systems in place
+//! and copies their bytes to the new one.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,25 +11,25 @@ use crate::error::IoContext;
 use crate::progress::stopped_or;
 use crate::{ImageError, Progress};
 
-/// The disks of a VM that is down, with which nobody does anything else meanwhile.
+/// The disks of a stopped VM. Nothing else may use them meanwhile.
 #[derive(Debug, Clone)]
 pub struct Disks {
-    /// Its image's root file system. It is only read.
+    /// The root file system of the VM's image. It is only read.
     pub base: PathBuf,
-    /// Its system overlay, which is checked, and mended if its journal was not played back.
+    /// The VM's system overlay. It is checked, and repaired if its journal was not replayed.
     pub overlay: PathBuf,
-    /// Its work disk, if that is to be `/root`; checked too.
+    /// The VM's work disk, if it becomes `/root`. It is checked and repaired too.
     pub home: Option<PathBuf>,
 }
 
-/// Makes an ext4 file `out` of what the VM's root shows.
+/// Writes the VM's root, with all disks merged, to the ext4 file `out`.
 ///
-/// What tells one machine from another is left out: its machine id, ssh's host keys, and the seed of its random numbers.
-/// The same disks give the same bytes.
+/// Files that identify the machine are left out: its machine id, ssh's host keys, and the random seed. The same disks
+/// give the same bytes.
 ///
 /// # Errors
-/// When a file system is damaged or of a kind that is not read; when something in it cannot be stored; when the disk is
-/// full, `e2fsck` is missing, or `progress` says to stop. Then there is no `out`, or the one that was there before.
+/// Returns an error if a file system is damaged or not supported; if something in it cannot be stored; if the disk is
+/// full, `e2fsck` is missing, or `progress` is cancelled. `out` is then unchanged or missing.
 pub fn commit_rootfs(
     disks: &Disks,
     out: &Path,
@@ -50,10 +50,10 @@ pub fn commit_rootfs(
     stopped_or(progress, write_tree(&tree, &files, out, options, progress))
 }
 
-/// What is in the ext4 file `path`, all of which is read but for the files' bytes.
+/// Describes the ext4 file `path`. Reads all of its metadata.
 ///
 /// # Errors
-/// As [`commit_rootfs`].
+/// Returns the errors of [`commit_rootfs`].
 pub fn inspect_rootfs(path: &Path, progress: &dyn Progress) -> Result<RootfsInfo, ImageError> {
     let file = File::open(path).during("open", path)?;
     let size = file.metadata().during("look at", path)?.len();

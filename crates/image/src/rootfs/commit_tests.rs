@@ -1,5 +1,4 @@
-//! Commits held against what the kernel's overlayfs shows, where the tests are run by root; and disks that no kernel
-//! has written.
+//! Compares commits with the kernel's overlayfs, if run as root, and reads disks that no kernel has written.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -11,10 +10,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::{DiskProblem, ImageError, Silent};
 
-/// Disks of a VM, and a folder to mount them in.
+/// The disks of a VM, and a directory to mount them in.
 struct Lab(tempfile::TempDir);
 
-/// What an image has before the VM changes it.
+/// A script that creates the image's files, before the VM changes them.
 const BASE: &str = r#"
     mkdir -p etc/ssh var/lib/dbus root home usr/bin deep/er/est kept gone swapped turned many lost
     echo old > changed; echo same > same; echo below > deep/er/est/below; echo x > gone/x; echo y > swapped/y
@@ -29,7 +28,7 @@ const BASE: &str = r#"
     setfattr -n user.big -v "$(printf 'v%.0s' $(seq 3000))" renamed
 "#;
 
-/// What the VM does to it, in all the ways that overlayfs keeps track of.
+/// A script for the VM's changes, of every kind that overlayfs records.
 const CHANGES: &str = r#"
     echo new >> changed; rm -r gone; rm -r swapped; mkdir swapped; echo z > swapped/z
     rm to-folder; mkdir to-folder; echo in > to-folder/in; rm -r turned; echo turned > turned
@@ -61,7 +60,7 @@ impl Lab {
         self.0.path().join(name)
     }
 
-    /// Runs `script` where mounts are its own; what it prints.
+    /// Runs `script` in its own mount namespace, and returns its output.
     fn alone(&self, script: &str) -> String {
         let mut shell = Command::new("unshare");
         shell.args(["--mount", "bash", "-euc", script]).current_dir(self.0.path()).stdin(Stdio::null());
@@ -92,13 +91,13 @@ trait OnPath {
 }
 
 impl OnPath for &str {
-    /// A shell's lines that do `script` in this folder.
+    /// Returns shell lines that run `script` in this directory.
     fn on(self, script: &str) -> String {
         format!("( cd {self}; {script} )\n")
     }
 }
 
-/// Lines that mount the VM's root at `m`, as the agent does.
+/// Returns shell lines that mount the VM's root at `m`, as the agent does.
 fn mounted(script: &str) -> String {
     let options = "lowerdir=b,upperdir=o/upper,workdir=o/work,redirect_dir=off,metacopy=off,index=off";
     format!(
@@ -108,7 +107,7 @@ fn mounted(script: &str) -> String {
     )
 }
 
-/// Lines that print all there is to know of a tree: type, mode, owner, size, links, time, target, attributes, content.
+/// A script that prints everything about a tree: type, mode, owner, size, links, time, target, attributes, content.
 const LISTED: &str = r#"
     find . -path ./lost+found -prune -o \( -type d -printf '%p %y %m %U:%G %T@\n' -o -type c -printf '%p %y %m %U:%G %T@ ' \
         -exec stat -c '%t:%T' {} + -o -type b -printf '%p %y %m %U:%G %T@ ' -exec stat -c '%t:%T' {} + \
@@ -135,7 +134,7 @@ fn a_commit_is_what_the_kernels_overlay_shows() {
         "rm etc/ssh/ssh_host_*; rm var/lib/dbus/machine-id; : > etc/machine-id
         touch -d @0 etc etc/machine-id etc/ssh var/lib/dbus; {LISTED}"
     )));
-    // That was looked at without what a commit leaves out; the disks have it again.
+    // The listing was made without the files that a commit leaves out. Put them back.
     lab.alone(&mounted("echo own > etc/machine-id; touch etc/ssh/ssh_host_rsa_key var/lib/dbus/machine-id; chmod 600 etc/machine-id; chmod 644 etc/machine-id"));
     let info = lab.commit(false).unwrap();
     assert_eq!(info.os.as_deref(), Some("Base 1"));
@@ -151,7 +150,7 @@ fn a_commit_is_what_the_kernels_overlay_shows() {
         assert!(shown.contains(part), "the scenario has lost {part}");
     }
     assert!(shown.lines().count() > 4000);
-    // Holes stay holes.
+    // Holes are preserved.
     let blocks = |path: &Path| std::os::unix::fs::MetadataExt::blocks(&fs::metadata(path).unwrap());
     assert!(blocks(&lab.path("image")) < (40 << 20) / 512);
     lab.commit(false).unwrap();
@@ -196,7 +195,7 @@ fn a_disk_that_a_killed_vm_has_left_is_mended_first() {
         return;
     }
     let lab = Lab::new();
-    // Copied while it is mounted: what is in the journal is not in its place.
+    // Copied while mounted, so that the journal is not replayed yet.
     lab.alone("mount -o loop overlay o; mkdir o/upper; echo there > o/upper/file; sync; cp overlay copy; umount o; mv copy overlay");
     let bytes = File::open(lab.path("overlay")).unwrap();
     assert!(matches!(crate::ext4::Ext4::open(&bytes), Err(DiskProblem::Unclean)));
@@ -217,7 +216,7 @@ fn ways_of_overlayfs_that_are_not_in_use_are_refused() {
         let error = lab.commit(false).unwrap_err();
         assert!(matches!(error, ImageError::Disk { source: DiskProblem::Unsupported(_), .. }), "{error:?}");
     }
-    // What an overlayfs inside the VM has noted is the VM's own.
+    // Attributes that an overlayfs inside the VM has set belong to the VM.
     let lab = Lab::new();
     lab.alone(
         "mount -o loop overlay o; mkdir -p o/upper/d
@@ -228,7 +227,7 @@ fn ways_of_overlayfs_that_are_not_in_use_are_refused() {
     assert_eq!(left, "trusted.overlay.overlay.opaque=\"y\"\n");
 }
 
-/// An image that mke2fs has made, of blocks of `block` bytes and with these `features`.
+/// Creates an image with mke2fs, with blocks of `block` bytes and these `features`.
 fn made_elsewhere(folder: &Path, block: &str, features: &str, size: &str) -> PathBuf {
     let (tree, image) = (folder.join("tree"), folder.join("base"));
     let script =
@@ -246,7 +245,7 @@ fn made_elsewhere(folder: &Path, block: &str, features: &str, size: &str) -> Pat
 
 #[test]
 fn file_systems_of_other_makers_are_read() {
-    // 1 KiB of group descriptors are of 16 groups, or 128 MiB; others are further on.
+    // 1 KiB of group descriptors covers 16 groups, or 128 MiB. With 600M, further descriptors are elsewhere.
     let meta = "meta_bg,^resize_inode";
     for (block, features, size) in [
         ("1024", "64bit", "8M"),
@@ -267,7 +266,7 @@ fn file_systems_of_other_makers_are_read() {
     }
 }
 
-/// Where the inode of `path` is in the image, in bytes.
+/// Returns the offset of the inode of `path` in the image, in bytes.
 fn inode_at(image: &Path, path: &str) -> u64 {
     let request = format!("imap {path}");
     let output = Command::new("/usr/sbin/debugfs").args(["-R", &request]).arg(image).output().unwrap();
@@ -278,7 +277,7 @@ fn inode_at(image: &Path, path: &str) -> u64 {
     block * 4096 + u64::from_str_radix(&offset, 16).unwrap()
 }
 
-/// What a reader makes of the image that mke2fs has made, once `harm` has been at it.
+/// Reads an image of mke2fs after `harm` has changed it.
 fn harmed(harm: impl FnOnce(&Path, &File)) -> Result<(), ImageError> {
     let dir = tempfile::tempdir().unwrap();
     let path = made_elsewhere(dir.path(), "4096", "64bit", "8M");
@@ -305,7 +304,7 @@ fn folders_in_circles_are_refused() {
 
 #[test]
 fn extent_trees_that_lead_to_the_same_block_again_and_again_are_refused() {
-    /// Where an inode has its extents (Linux, Documentation/filesystems/ext4/inodes.rst), in bytes.
+    /// Offset of the extents in an inode (Linux, Documentation/filesystems/ext4/inodes.rst), in bytes.
     const EXTENTS: u64 = 0x28;
     let node = |entries: u16, depth: u16, entry: [u8; 12]| {
         let mut bytes = Vec::new();
@@ -313,11 +312,11 @@ fn extent_trees_that_lead_to_the_same_block_again_and_again_are_refused() {
         (0..entries).for_each(|_| bytes.extend(entry));
         bytes
     };
-    // An index entry: its first block, and the block with the node below.
+    // An index entry: its first block, and the block of the node below.
     let index = |below: u32| [[0; 4], below.to_le_bytes(), [0; 4]].concat().try_into().unwrap();
     // An extent of one block.
     let leaf = [[0; 4], [1, 0, 0, 0], [100, 0, 0, 0]].concat().try_into().unwrap();
-    // As many steps as a tree of depth five has leaves; of leaves with nothing in them, too.
+    // As many steps as a tree of depth five has leaves, also if the leaves are empty.
     for leaves in [1, 0] {
         let bomb = harmed(|path, file| {
             let last = 2047;
@@ -360,7 +359,7 @@ fn what_is_no_ext4_is_refused() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// Nothing that a guest could write makes more of a reader than an error, checksums or not.
+    /// A guest that damages its disk causes at most an error in the reader, with or without checksums.
     #[test]
     fn damaged_disks_are_read_or_refused(
         changes in prop::collection::vec((0..600_usize, 0..4096_usize, any::<u32>()), 1..12),
@@ -381,13 +380,13 @@ proptest! {
         let path = dir.path().join("disk");
         fs::write(&path, &bytes).unwrap();
         let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-        // In blocks that have something in them: the rest is never read.
+        // Change only blocks with data: the others are never read.
         let used: Vec<_> = bytes.chunks(4096).enumerate().filter(|(_, block)| block.iter().any(|byte| *byte != 0)).collect();
         for (nth, at, value) in changes {
             let (block, _) = used[nth % used.len()];
             file.write_all_at(&value.to_le_bytes(), (block * 4096 + at / 4 * 4) as u64).unwrap();
         }
-        // What is in its folder `upper` lies over the rest of it.
+        // The image's directory `upper` is used as an upper layer on top of the image.
         let both = [(); 2].map(|()| overlay::Disk::open(&path, &file));
         if let [Ok(base), Ok(upper)] = both
             && let Ok(tree) = overlay::merged(&[base, upper], &Silent)

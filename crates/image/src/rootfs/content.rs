@@ -1,4 +1,4 @@
-//! The bytes of one file, read from the spooled archive by position.
+//! Reads one file's bytes from the spooled archive by position.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,12 +6,12 @@ use std::os::unix::fs::FileExt;
 
 use crate::archive::Extent;
 
-/// Size of an ext4 block in bytes.
+/// Size of an ext4 block, in bytes.
 pub(super) const BLOCK: u64 = 4096;
 
-/// The parts of a file that get blocks of their own: its extents grown to whole blocks, joined where they touch.
+/// Returns the parts of a file that get blocks: its extents, grown to whole blocks and joined where they touch.
 ///
-/// As `(offset, length)` in bytes; only the last may end inside a block, at the file's end.
+/// Each is `(offset, length)` in bytes. Only the last may end inside a block, at the file's end.
 pub(super) fn runs(size: u64, extents: &[Extent]) -> Vec<(u64, u64)> {
     let mut runs: Vec<(u64, u64)> = Vec::with_capacity(extents.len());
     for extent in extents.iter().filter(|extent| extent.length > 0) {
@@ -25,7 +25,7 @@ pub(super) fn runs(size: u64, extents: &[Extent]) -> Vec<(u64, u64)> {
     runs
 }
 
-/// Reads the runs of a file one after another, zeros where the archive has nothing.
+/// Reads the runs of a file in order, with zeros where the archive has no data.
 pub(super) struct Content<'a> {
     spool: &'a File,
     extents: &'a [Extent],

@@ -1,4 +1,4 @@
-//! A copy of a root file system: shared blocks where the host's file system can, else only what is not a hole.
+//! Copies a root file system: as a reflink if the host's file system supports it, otherwise without its holes.
 
 use std::fs::File;
 use std::io;
@@ -11,13 +11,15 @@ use crate::error::IoContext;
 use crate::publish::{self, write_error};
 use crate::{DiskProblem, ImageError, Progress, progress};
 
-/// Bytes copied at once.
+/// Size of a chunk, in bytes.
 const PIECE: u64 = 1 << 20;
 
-/// Copies the file `from` to `out`, which appears whole or not at all, and only if `unchanged` when all is copied.
+/// Copies the file `from` to `out`, which appears complete or not at all, and only if `unchanged` returns true after
+/// the copy.
 ///
 /// # Errors
-/// When a file cannot be read or written; when `from` was changed meanwhile; when `progress` says to stop.
+/// Returns an error if a file cannot be read or written, if `from` was changed meanwhile, or if `progress` is
+/// cancelled.
 pub fn copy_rootfs(
     from: &Path,
     out: &Path,
@@ -26,7 +28,7 @@ pub fn copy_rootfs(
 ) -> Result<(), ImageError> {
     let source = File::open(from).during("open", from)?;
     let (file, temporary) = publish::begin(out)?;
-    // Not every file system can.
+    // Not every file system supports it.
     if rustix::fs::ioctl_ficlone(&file, &source).is_err() {
         copy(&source, from, &file, out, progress)?;
     }
@@ -48,7 +50,7 @@ fn copy(
     let mut buffer = vec![0; usize::try_from(PIECE).unwrap_or(4096)];
     let mut at = 0;
     while at < length {
-        // None is left when nothing but a hole is.
+        // Fails when only a hole is left.
         let Ok(data) = rustix::fs::seek(source, SeekFrom::Data(at)) else { break };
         let end = rustix::fs::seek(source, SeekFrom::Hole(data)).during("read", from)?;
         at = data;
@@ -65,7 +67,7 @@ fn copy(
     Ok(())
 }
 
-/// A file that ends early has been changed, which is told when all is read.
+/// Ignores an early end of the file: it was changed, which is reported when the copy is done.
 fn cut_short(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::UnexpectedEof { Ok(()) } else { Err(error) }
 }

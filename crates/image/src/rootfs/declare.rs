@@ -1,4 +1,4 @@
-//! A tree as the ext4 writer wants it: how large it gets, and its inodes one by one.
+//! Passes a tree to the ext4 writer: computes its size, and declares its inodes.
 
 use std::collections::HashMap;
 
@@ -9,36 +9,36 @@ use super::tree::{NodeId, NodeKind, ROOT, Tree};
 use crate::Progress;
 use crate::archive::{ArchiveError, EntryProblem};
 
-/// Blocks of the image's journal, the smallest there is: the image is only ever mounted read-only.
+/// Size of the image's journal, in blocks: the minimum, because the image is only mounted read-only.
 pub(super) const JOURNAL: u32 = 1024;
 
-/// Smallest file system in bytes where nobody says how large it is to be.
+/// Minimum default size of a file system, in bytes.
 const ROOMY: u64 = 1 << 30;
 
-/// Most names of one file in ext4.
+/// Maximum number of names of one file in ext4.
 const MAX_LINKS: u32 = 65_000;
 
-/// Longest symlink target that fits into its inode, in bytes.
+/// Maximum length of a symlink's target that fits into its inode, in bytes.
 const INLINE_TARGET: usize = 59;
 
-/// The folder that every ext4 has for what e2fsck finds.
+/// Directory that every ext4 has for files that e2fsck recovers.
 const LOST_FOUND: &str = "lost+found";
 
-/// What a tree takes.
+/// The space that a tree needs.
 #[derive(Debug, Default)]
 pub(super) struct Measure {
-    /// Names, the root left out.
+    /// Number of names, without the root.
     pub(super) entries: u64,
-    /// Inodes, those that are ext4's own included.
+    /// Number of inodes, with ext4's own.
     pub(super) inodes: u64,
-    /// Blocks that the content takes at least.
+    /// Minimum number of blocks for the content.
     pub(super) blocks: u64,
 }
 
 impl Measure {
-    /// Of everything that can be reached in `tree`.
+    /// Measures everything reachable in `tree`.
     pub(super) fn of(tree: &Tree) -> Self {
-        // ext4 has ten inodes of its own, and lost+found.
+        // ext4 has ten inodes of its own, and lost+found; a few more do no harm.
         let mut measure = Self { inodes: 12, ..Self::default() };
         let mut seen = vec![false; tree.len()];
         let mut left = vec![ROOT];
@@ -72,17 +72,18 @@ impl Measure {
         measure
     }
 
-    /// Inodes to make, with a little room.
+    /// Returns the number of inodes to create, with some spare.
     pub(super) fn inodes(&self) -> u32 {
         u32::try_from(self.inodes + self.inodes / 16 + 64).unwrap_or(u32::MAX)
     }
 
-    /// Bytes needed at least.
+    /// Returns the minimum size, in bytes.
     pub(super) fn least(&self) -> u64 {
         (self.blocks + self.inodes / 16 + u64::from(JOURNAL)) * BLOCK
     }
 
-    /// Bytes of a file system with room: half as much again, and at least a GiB. What is not used takes no space.
+    /// Returns the default size, in bytes: one and a half times the minimum, and at least 1 GiB. Unused blocks take
+    /// no space.
     pub(super) fn roomy(&self) -> u64 {
         (self.least() + self.least() / 2).next_multiple_of(1 << 20).max(ROOMY)
     }
@@ -95,7 +96,7 @@ pub(super) struct Unfilled {
     pub(super) node: NodeId,
 }
 
-/// Why a tree could not be declared.
+/// The reason why a tree cannot be declared.
 #[derive(Debug)]
 pub(super) enum DeclareError {
     Entry(ArchiveError),
@@ -108,8 +109,8 @@ impl From<mkext4::Error> for DeclareError {
     }
 }
 
-/// Declares `tree`, folders before what is in them and names in order, and tells which files want bytes, in the order
-/// in which the archives have them.
+/// Declares `tree`, directories before their entries and names in order. Returns the files that need bytes, in the
+/// archives' order.
 pub(super) fn declare(
     tree: &Tree,
     builder: &mut FsBuilder,
@@ -195,7 +196,7 @@ fn meta(tree: &Tree, id: NodeId) -> Meta {
     Meta::new(of.mode, of.uid, of.gid, of.mtime)
 }
 
-/// Runs and the holes between them.
+/// Converts runs to segments, with the holes between them.
 fn segments(size: u64, runs: &[(u64, u64)]) -> Vec<SparseSeg> {
     let mut segments = Vec::with_capacity(2 * runs.len() + 1);
     let mut at = 0;

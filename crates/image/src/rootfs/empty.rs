@@ -1,4 +1,4 @@
-//! The frame of a file system, and file systems with nothing in them.
+//! The geometry of a file system, and empty file systems.
 
 use std::fs::File;
 use std::io;
@@ -12,23 +12,23 @@ use crate::ImageError;
 use crate::error::IoContext;
 use crate::publish::write_error;
 
-/// Smallest file system in bytes: the smallest journal may take a quarter of it.
+/// Minimum size of a file system, in bytes. The smallest journal may take a quarter of it.
 pub(super) const MIN_SIZE: u64 = 16 << 20;
 
-/// Largest: below 2^32 blocks, ext4's limit without 64-bit block numbers.
+/// Maximum size, in bytes: below 2^32 blocks, ext4's limit without 64-bit block numbers.
 const MAX_SIZE: u64 = 15 << 40;
 
-/// Bytes of a block group.
+/// Size of a block group, in bytes.
 const GROUP: u64 = 128 << 20;
 
-/// Same input, same image: what another program would draw at random is fixed. Two such file systems in one VM don't
-/// disturb each other, as nothing mounts them by their UUID.
+/// A fixed UUID, so that the same input gives the same image. Two such file systems in one VM do not conflict,
+/// because nothing mounts them by UUID.
 const UUID: [u8; 16] = *b"banger-ext4-fs-1";
 
-/// 2024-01-01, in seconds since the epoch: the time of what no archive has a time for.
+/// 2024-01-01, in seconds since the epoch. Used where an archive has no time.
 const EPOCH: i64 = 1_704_067_200;
 
-/// Options for a file system of `size` bytes, nothing of it kept back for root.
+/// Returns options for a file system of `size` bytes, with no blocks reserved for root.
 pub(super) fn frame(size: u64, label: &str, inodes: InodeCount) -> Result<Options, ImageError> {
     let reason = match () {
         () if size < MIN_SIZE => "smaller than 16 MiB",
@@ -46,7 +46,7 @@ pub(super) fn frame(size: u64, label: &str, inodes: InodeCount) -> Result<Option
     Err(ImageError::Geometry { size, label: label.to_owned(), reason })
 }
 
-/// The ext4 writer's error, with the full disk told apart.
+/// Converts an error of the ext4 writer, and detects a full disk.
 pub(super) fn ext4_error(error: mkext4::Error, path: &Path, needed: u64) -> ImageError {
     match error {
         mkext4::Error::Io(source) => write_error(source, path, needed),
@@ -54,18 +54,18 @@ pub(super) fn ext4_error(error: mkext4::Error, path: &Path, needed: u64) -> Imag
     }
 }
 
-/// Writes an empty ext4 file system with a journal, of `size` bytes (a multiple of 4096), into the file `path`.
+/// Writes an empty ext4 file system with a journal to the file `path`. `size` is in bytes, a multiple of 4096.
 ///
-/// It takes milliseconds: the file is sparse, inode tables are left unwritten, and nothing is synced; a caller to whom
-/// that matters writes under another name, syncs and renames.
+/// It takes milliseconds: the file is sparse, inode tables stay unwritten, and nothing is synced. For durability,
+/// write under another name, sync and rename.
 ///
 /// # Errors
-/// When size or label (16 bytes) are out of range, or the file can't be written.
+/// Returns an error if the size or the label (16 bytes) is out of range, or if the file cannot be written.
 pub fn write_empty_ext4(path: &Path, size: u64, label: &str) -> Result<(), ImageError> {
     let options = frame(size, label, InodeCount::Auto)?;
     let failed = |error| ext4_error(error, path, 0);
     let layout = FsBuilder::new(options.clone()).and_then(FsBuilder::seal).or_else(|error| {
-        // A last group too short for its own tables: mke2fs, too, leaves it unused.
+        // The last group is too short for its own tables. Leave it unused, as mke2fs does.
         let size_bytes = size / GROUP * GROUP;
         if size_bytes == 0 {
             return Err(error);
@@ -81,7 +81,7 @@ pub fn write_empty_ext4(path: &Path, size: u64, label: &str) -> Result<(), Image
     Ok(())
 }
 
-/// A new file of its final length: zeros need no writing.
+/// A new file of its final length, in which zeros need no writing.
 struct Sparse<'a>(&'a File);
 
 impl RegionSink for Sparse<'_> {

@@ -1,4 +1,4 @@
-//! Merging of layers without writing a file system, for fuzz targets.
+//! Merges layers without writing a file system, for fuzz targets.
 
 use std::io::Cursor;
 
@@ -9,7 +9,7 @@ use crate::{ImageError, Silent};
 /// Merges the tars `layers` and returns the number of entries.
 ///
 /// # Errors
-/// The errors of a pull of such layers.
+/// Returns the errors that a pull of such layers returns.
 pub fn merge(layers: &[&[u8]]) -> Result<u64, ImageError> {
     let mut merge = Merge::new();
     for layer in layers {

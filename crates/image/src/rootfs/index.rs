@@ -1,4 +1,4 @@
-//! From archives' members to a tree: names checked, links resolved in the tree, limits kept, whiteouts carried out.
+//! Merges archives' members into a tree: checks names, resolves links, enforces limits, applies whiteouts.
 
 use std::io::{Read, Seek};
 
@@ -8,23 +8,23 @@ use crate::archive::{ArchiveError, EntryProblem, Member, MemberKind, NAME_MAX, T
 use crate::progress;
 use crate::{ImageError, Progress};
 
-/// Most entries of all archives of one image, and most nodes of a tree: what keeps memory within 2 GB. A large
-/// development system has half a million.
+/// Maximum number of entries of all archives of one image, and of nodes of a tree. It limits memory to 2 GB. A large
+/// development system has half a million entries.
 pub(super) const MAX_ENTRIES: u64 = 1 << 20;
 
-/// Most bytes of all files together, holes included: what keeps sums within 64 bits.
+/// Maximum size of all files together, in bytes, holes included, so that sums fit into 64 bits.
 pub(super) const MAX_BYTES: u64 = 1 << 50;
 
-/// Before the name of what a layer deletes (OCI image specification, "Whiteouts").
+/// Prefix of a whiteout: the rest is the name that the layer deletes (OCI image specification, "Whiteouts").
 const WHITEOUT: &str = ".wh.";
 
-/// In a folder of which nothing that is below is to be seen (there, "Opaque Whiteout").
+/// Name that hides all lower content of its directory (there, "Opaque Whiteout").
 const OPAQUE: &str = ".wh..wh..opq";
 
-/// Before the names of AUFS' own files, from which whiteouts come; they mean nothing here.
+/// Prefix of AUFS's own files, the origin of whiteouts. They have no meaning here.
 const AUFS: &str = ".wh..wh.";
 
-/// The members of one archive, each checked by itself.
+/// The members of one archive, not merged yet.
 #[derive(Debug)]
 pub(super) struct Index {
     members: Vec<Member>,
@@ -46,7 +46,7 @@ impl Index {
     }
 }
 
-/// A tree that archives are put into, one over the other.
+/// A tree into which archives are merged, one on top of another.
 #[derive(Debug)]
 pub(super) struct Merge {
     tree: Tree,
@@ -59,7 +59,7 @@ impl Merge {
         Self { tree: Tree::new(), bytes: 0, archives: 0 }
     }
 
-    /// Puts all of an archive over what is there; whiteouts are files like any other.
+    /// Merges a whole archive. Whiteouts count as ordinary files.
     pub(super) fn archive(&mut self, index: Index) -> Result<(), ImageError> {
         let empty = index.members.is_empty();
         for member in index.members {
@@ -69,7 +69,7 @@ impl Merge {
         if empty { Err(ImageError::Archive(ArchiveError::Empty)) } else { Ok(()) }
     }
 
-    /// Puts a layer over those that are there. What it deletes is theirs, never its own, in whatever order it says so.
+    /// Merges a layer. Its whiteouts affect only the layers below, wherever they are in the archive.
     pub(super) fn layer(&mut self, index: Index) -> Result<(), ImageError> {
         let mut rest = Vec::with_capacity(index.members.len());
         for member in index.members {
@@ -114,7 +114,7 @@ fn too_much(what: &'static str, limit: u64) -> ImageError {
     ImageError::Archive(ArchiveError::TooMuch { what, limit })
 }
 
-/// Does what `path` says if it is a whiteout; false when it is none.
+/// Applies `path` if it is a whiteout. Returns false if it is not.
 fn white_out(tree: &mut Tree, path: &str) -> Result<bool, EntryProblem> {
     let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let Some(hidden) = name.strip_prefix(WHITEOUT) else { return Ok(false) };
@@ -150,7 +150,7 @@ fn put(tree: &mut Tree, member: Member, archive: u16) -> Result<(), EntryProblem
     tree.put(&path, Node { attributes, kind })
 }
 
-/// The parts of a path from the root.
+/// Splits a path into its components.
 fn parts<'a>(path: &'a str, what: &'static str) -> Result<Vec<&'a str>, EntryProblem> {
     path.split('/')
         .filter(|part| !matches!(*part, "" | "."))

@@ -1,4 +1,4 @@
-//! What a tree says about the system in it.
+//! Detects the system in a tree.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,28 +8,28 @@ use banger_proto::{Executable, Root, find_init};
 use super::content::Content;
 use super::tree::{NodeKind, Tree};
 
-/// os-release(5).
+/// Paths of os-release(5).
 const OS_RELEASES: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
 
-/// Most bytes read of a text.
+/// Maximum number of bytes read of a text file.
 const MAX_TEXT: u64 = 64 << 10;
 
-/// Most characters of a system's name.
+/// Maximum length of a system's name, in characters.
 const MAX_NAME: usize = 100;
 
-/// A tree whose files are in archives, as a root file system.
+/// A root file system: a tree whose files are in archives.
 pub(super) struct System<'a> {
     pub(super) tree: &'a Tree,
     pub(super) archives: &'a [&'a File],
 }
 
 impl System<'_> {
-    /// The path of its init.
+    /// Returns the path of the init.
     pub(super) fn init(&self) -> Option<String> {
         find_init(self).map(ToOwned::to_owned)
     }
 
-    /// Its name for people.
+    /// Returns the system's display name.
     pub(super) fn os(&self) -> Option<String> {
         OS_RELEASES.iter().filter_map(|path| pretty_name(&self.text(path)?)).next()
     }

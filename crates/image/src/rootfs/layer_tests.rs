@@ -1,4 +1,4 @@
-//! Layers over layers: what each deletes, replaces and leaves, held against a model; e2fsck judges every image.
+//! Layers on top of layers: deletions, replacements and the rest, compared with a model. e2fsck checks every image.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,7 +18,7 @@ fn digest(bytes: &[u8]) -> Digest {
     Digest::sha256(sha2::Sha256::digest(bytes).into())
 }
 
-/// What a folder is in the entries of one (Linux, Documentation/filesystems/ext4/directory.rst).
+/// The file type of a directory in a directory entry (Linux, Documentation/filesystems/ext4/directory.rst).
 const FOLDER: u8 = 2;
 
 struct Image {
@@ -41,7 +41,7 @@ fn image(layers: &[Vec<u8>]) -> Image {
 }
 
 impl Image {
-    /// Every path in it, files with their content.
+    /// Returns every path, with the content of files.
     fn content(&self) -> BTreeMap<String, Option<Vec<u8>>> {
         self.result.as_ref().unwrap();
         let fs = Fs::open(File::open(self.dir.path().join("image")).unwrap()).unwrap();
@@ -86,7 +86,7 @@ fn whiteouts_are_of_what_is_below_in_whatever_order() {
         names.iter().for_each(|name| _ = upper.file(name, b""));
         assert_eq!(image(&[base.clone(), upper.end()]).names(), ["/d", "/d/b", "/d/c", "/f"]);
     }
-    // In a layer's own files a whiteout finds nothing, be it before or after them.
+    // A whiteout does not affect its own layer's files, whether it comes before or after them.
     let both = TarWriter::default().file("d/a", b"2").file("d/.wh.a", b"").end();
     assert_eq!(image(&[base.clone(), both]).content()["/d/a"], Some(b"2".to_vec()));
     let folder = TarWriter::default().file(".wh.d", b"").file("d/new", b"").end();
@@ -95,7 +95,7 @@ fn whiteouts_are_of_what_is_below_in_whatever_order() {
     assert_eq!(image(&[base.clone(), opaque]).names(), ["/d", "/d/new", "/f"]);
     let all = TarWriter::default().file("x", b"").file(".wh..wh..opq", b"").end();
     assert_eq!(image(&[base.clone(), all]).names(), ["/x"]);
-    // Of what is not there, of AUFS' own, twice, and as a folder or link: nothing else happens.
+    // Whiteouts of missing files, of AUFS's own, repeated, and as a directory or link have no other effect.
     let mut odd = TarWriter::default();
     odd.file("no/.wh.where", b"").file(".wh..wh.plnk", b"").folder(".wh..wh.aufs").file("d/.wh.a", b"");
     odd.file("d/.wh.a", b"").symlink("d/.wh.b", "x").folder(".wh.f/");
@@ -124,7 +124,7 @@ fn what_is_above_replaces_what_is_below() {
         .file("f", b"1")
         .end();
     let upper = TarWriter::default()
-        // Through a link to a folder, which stays; a link between layers; a file for a folder and the other way round.
+        // Through a link to a directory, which stays; a link between layers; a file for a directory, and the reverse.
         .file("lib/so", b"2")
         .hard_link("c", "b")
         .file("a", b"2")
@@ -176,7 +176,7 @@ fn a_layer_that_only_fills_disks_is_refused() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
-/// What a layer does to a path.
+/// A layer's change to a path.
 #[derive(Debug, Clone)]
 enum Change {
     Folder,
@@ -192,7 +192,7 @@ fn below(path: &str) -> impl Fn(&String) -> bool {
     move |other| other.starts_with(&prefix)
 }
 
-/// The layer's changes as a layered file system would show them; `None` when an entry's parent is no folder.
+/// Applies a layer's changes as a layered file system would. Returns `None` if an entry's parent is not a directory.
 fn model(model: &mut Model, changes: &[(String, Change)]) -> Option<()> {
     for (path, change) in changes {
         match change {

@@ -1,4 +1,4 @@
-//! An image's layers, put one over the other in memory and written as one file system.
+//! Merges an image's layers in memory and writes them as one file system.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,7 +12,7 @@ use super::write::{RootfsInfo, RootfsOptions, write_tree};
 use crate::progress::stopped_or;
 use crate::{ImageError, Progress};
 
-/// A layer, unpacked into a file that has no name.
+/// A layer, unpacked into an unnamed file.
 #[derive(Debug)]
 pub(crate) struct Unpacked {
     file: File,
@@ -20,10 +20,11 @@ pub(crate) struct Unpacked {
 }
 
 impl Unpacked {
-    /// Unpacks a layer's tar, plain or packed, into a nameless file in `spool_dir`, and checks its members.
+    /// Unpacks a layer's tar, plain or compressed, into an unnamed file in `spool_dir`, and checks its members.
     ///
     /// # Errors
-    /// When its unpacked bytes are others than `diff_id` says; else as [`import_rootfs`](super::import_rootfs).
+    /// Returns an error if the unpacked bytes do not match `diff_id`, or for the reasons of
+    /// [`import_rootfs`](super::import_rootfs).
     pub(crate) fn of(
         packed: impl Read,
         diff_id: Digest,
@@ -43,10 +44,10 @@ impl Unpacked {
     }
 }
 
-/// Makes an ext4 file `out` of `layers`, the lowest first. The same layers give the same bytes.
+/// Writes the ext4 file `out` from `layers`, lowest first. The same layers give the same bytes.
 ///
 /// # Errors
-/// As [`import_rootfs`](super::import_rootfs).
+/// Returns the errors of [`import_rootfs`](super::import_rootfs).
 pub(crate) fn write_layers(
     layers: Vec<Unpacked>,
     out: &Path,

@@ -1,4 +1,4 @@
-//! Root file systems: a tar in, one ext4 file out, nothing ever unpacked onto the host's file system.
+//! Root file systems: converts tars to one ext4 file, without unpacking anything onto the host's file system.
 
 mod archive;
 mod check;

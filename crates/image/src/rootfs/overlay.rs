@@ -1,9 +1,9 @@
-//! What a VM's root shows: its image with its system overlay over it, put together as the guest's overlayfs does (Linux,
+//! Merges a VM's image and system overlay into the tree that the guest's overlayfs shows (Linux,
 //! Documentation/filesystems/overlayfs.rst).
 //!
-//! The agent mounts it without redirects, metadata-only copies and an index, so that a name's content is all in one
-//! layer; what says otherwise is refused. Attributes of overlayfs' own are left out, but for those that it keeps for an
-//! overlayfs inside it: the image will lie under an overlayfs again.
+//! The agent mounts the overlay without redirects, metadata-only copies and an index, so each name's content is in
+//! one layer. Disks that use these features are refused. overlayfs's own attributes are left out, except those that
+//! it keeps for a nested overlayfs: the new image becomes the lower layer of an overlayfs again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
@@ -21,36 +21,36 @@ use crate::ext4::{Ext4, ROOT_INODE};
 use crate::progress;
 use crate::{ImageError, Progress};
 
-/// Before the names of overlayfs' own attributes, and then of those inside it.
+/// Prefix of overlayfs's own attributes, and of those that belong to a nested overlayfs.
 const OWN: &str = "trusted.overlay.";
 const INSIDE: &str = "trusted.overlay.overlay.";
 
-/// On a folder of which nothing below is to be seen: "y".
+/// Set to "y" on a directory that hides the directory below it.
 const OPAQUE: &str = "trusted.overlay.opaque";
 
-/// Ways of overlayfs to put a name's content elsewhere or to hide it, that are not in use.
+/// Attributes of overlayfs features that are not supported, and the features' names.
 const FOREIGN: [(&str, &str); 3] = [
     ("trusted.overlay.redirect", "overlayfs' redirects"),
     ("trusted.overlay.metacopy", "overlayfs' metadata-only copies"),
     ("trusted.overlay.whiteout", "overlayfs' whiteouts in attributes"),
 ];
 
-/// Where on the overlay's disk the upper layer is.
+/// Directory of the upper layer on the overlay's disk.
 const UPPER: &str = "upper";
 
-/// The name in the root at which the work disk is.
+/// Name in the root directory where the work disk is mounted.
 const HOME_NAME: &str = "root";
 
-/// The disks, by their place in the list of them.
+/// Indexes into the list of disks.
 const BASE: usize = 0;
 const OVERLAY: usize = 1;
-/// The work disk, if it is to be `/root`.
+/// The work disk, if it becomes `/root`.
 const HOME: usize = 2;
 
-/// Where something is found: on which disk, and its inode there.
+/// The disk and inode number of a file.
 type Found = (usize, u32);
 
-/// A file system, and the file that it is in.
+/// A file system, and the file that contains it.
 #[derive(Debug)]
 pub(super) struct Disk<'a> {
     pub(super) path: &'a Path,
@@ -64,19 +64,19 @@ impl<'a> Disk<'a> {
     }
 }
 
-/// What becomes of a name that tells one machine from another.
+/// How to treat a file that identifies a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Identity {
-    /// It goes, and is made anew where it is missing.
+    /// Left out. The guest creates it anew.
     Left,
-    /// It stays without content, which is how it is known to be made anew.
+    /// Kept, but empty, which shows the guest that it has to be filled.
     Emptied,
 }
 
-/// What of a machine is its own: two VMs of one image must not share it.
+/// Returns how to treat `path` if two VMs of one image must not share it.
 fn identity(path: &str) -> Option<Identity> {
     match path {
-        // Missing, it would be a first boot to systemd, which undoes what was enabled and disabled (machine-id(5)).
+        // systemd takes a missing file for a first boot, which resets what was enabled and disabled (machine-id(5)).
         "/etc/machine-id" => Some(Identity::Emptied),
         "/var/lib/dbus/machine-id" | "/var/lib/systemd/random-seed" => Some(Identity::Left),
         _ => {
@@ -87,7 +87,7 @@ fn identity(path: &str) -> Option<Identity> {
     }
 }
 
-/// Puts the disks together: the image's, the overlay's if there is one, and the work disk if it is to be `/root`.
+/// Merges the disks: the image's, the overlay's if any, and the work disk if it becomes `/root`.
 pub(super) fn merged(disks: &[Disk<'_>], progress: &dyn Progress) -> Result<Tree, ImageError> {
     let mut overlay = Overlay {
         disks,
@@ -107,11 +107,11 @@ pub(super) fn merged(disks: &[Disk<'_>], progress: &dyn Progress) -> Result<Tree
     Ok(overlay.tree)
 }
 
-/// A folder of the tree whose names are still to be put into it.
+/// A directory of the tree whose entries are still to be added.
 struct Place {
     id: NodeId,
     path: String,
-    /// The folders that it shows, the uppermost first.
+    /// The directories that are merged in it, uppermost first.
     shows: Vec<Found>,
 }
 
@@ -119,9 +119,9 @@ struct Overlay<'a> {
     disks: &'a [Disk<'a>],
     progress: &'a dyn Progress,
     tree: Tree,
-    /// Files that have several names.
+    /// Files with several hard links.
     links: HashMap<Found, NodeId>,
-    /// Folders that have been come to: each has one name.
+    /// Directories visited so far. Each has only one name.
     seen: HashSet<Found>,
     names: u64,
     bytes: u64,
@@ -133,7 +133,7 @@ impl Overlay<'_> {
         let mut shows = vec![(BASE, ROOT_INODE)];
         if self.disks.len() > OVERLAY {
             let names = self.ask(OVERLAY, "", |files| files.names(ROOT_INODE))?;
-            // A VM that never came so far has no upper folder.
+            // The overlay has no upper directory if the VM never booted that far.
             let upper = names.into_iter().find(|(name, _)| name == UPPER);
             shows.extend(upper.map(|(_, upper)| (OVERLAY, upper)));
             shows.reverse();
@@ -177,7 +177,7 @@ impl Overlay<'_> {
         Ok(())
     }
 
-    /// Puts what `found` shows, the uppermost first, into folder `parent`, if anything.
+    /// Adds the merged entry of `found`, uppermost first, to directory `parent`. A whiteout adds nothing.
     fn put(&mut self, parent: NodeId, name: &str, path: &str, found: &[Found]) -> Result<(), ImageError> {
         let top = found[0];
         if let Some(node) = self.links.get(&top) {
@@ -208,7 +208,7 @@ impl Overlay<'_> {
         Ok(())
     }
 
-    /// What anything but a folder is in the image; `None` when it is nothing there.
+    /// Returns the kind of a file that is not a directory. `None` leaves it out of the image.
     fn kind(&mut self, found: Found, inode: &Inode, path: &str) -> Result<Option<NodeKind>, ImageError> {
         let (disk, number) = found;
         Ok(Some(match (inode.file_type(), inode.dev_numbers()) {
@@ -229,11 +229,11 @@ impl Overlay<'_> {
                 None => {
                     let extents = self.ask(disk, path, |files| files.extents(number, inode))?;
                     self.bytes = self.bytes.saturating_add(inode.size);
-                    // There are three at most.
+                    // There are at most three disks.
                     NodeKind::File { size: inode.size, archive: disk as u16, extents }
                 }
             },
-            // A socket without the process that made it is nothing.
+            // A socket is useless without the process that created it.
             _ => return Ok(None),
         }))
     }
@@ -242,7 +242,7 @@ impl Overlay<'_> {
         self.ask(disk, path, |files| files.inode(number))
     }
 
-    /// What the inode says, and whether nothing below its folder is to be seen.
+    /// Returns the inode's attributes, and whether the directory is opaque.
     fn attributes(
         &self,
         (disk, number): Found,
@@ -267,7 +267,7 @@ impl Overlay<'_> {
         Ok((attributes, opaque))
     }
 
-    /// Asks a disk about what is at `path`.
+    /// Queries a disk about `path`.
     fn ask<T>(
         &self,
         disk: usize,
@@ -281,7 +281,7 @@ impl Overlay<'_> {
         self.refused(disk, path, DiskProblem::Entry { path: String::new(), problem })
     }
 
-    /// A problem with `path`, or with an entry in it.
+    /// Returns the error for a problem with `path`, or with an entry in it.
     fn refused(&self, disk: usize, path: &str, problem: DiskProblem) -> ImageError {
         let source = match problem {
             DiskProblem::Entry { path: name, problem } => {

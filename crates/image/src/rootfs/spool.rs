@@ -1,4 +1,4 @@
-//! An archive's bytes, unpacked into a file that has no name: hashed and capped on the way.
+//! Unpacks an archive's bytes into an unnamed file, hashes them, and limits their size.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,35 +18,35 @@ use crate::progress::{self, Watched};
 use crate::publish::{available, write_error};
 use crate::{ImageError, Progress};
 
-/// Most bytes of an archive, unpacked.
+/// Maximum unpacked size of an archive, in bytes.
 const MAX_ARCHIVE: u64 = 256 << 30;
 
-/// What every archive may unpack to, however well it is packed, in bytes.
+/// Unpacked size that is allowed at any compression ratio, in bytes.
 const MODEST: u64 = 2 << 30;
 
-/// How many times larger than packed it may get beyond that. Programs and texts come to ten times, if that.
+/// Maximum compression ratio beyond that size. Programs and text reach ten at most.
 const RATIO: u64 = 100;
 
-/// What is left of a disk for others, in bytes.
+/// Free disk space to keep for others, in bytes.
 const RESERVE: u64 = 256 << 20;
 
-/// Bytes handed from the thread that unpacks to the one that hashes and writes, at once.
+/// Size of a chunk, in bytes. One thread unpacks chunks, another hashes and writes them.
 const CHUNK: usize = 1 << 20;
 
-/// Chunks on their way at most.
+/// Maximum number of chunks in flight.
 const CHUNKS: usize = 4;
 
-/// Zeros of this many bytes are left out of the spool.
+/// Size of a run of zeros that is left as a hole in the spool, in bytes.
 const HOLE: usize = 64 << 10;
 
 static ZEROS: [u8; HOLE] = [0; HOLE];
 
-/// What an archive is.
+/// The kind of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// All of a root file system: it has something in it.
+    /// A whole root file system, which must not be empty.
     Archive,
-    /// One of several at once, which may be empty. Others tell how far it is.
+    /// One of several unpacked at once, which may be empty. The caller reports the progress.
     Layer,
 }
 
@@ -54,11 +54,11 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(super) struct Spool {
     pub(super) file: File,
-    /// Of the unpacked bytes.
+    /// Digest of the unpacked bytes.
     pub(super) digest: Digest,
 }
 
-/// Unpacks `input` into a file in `folder`.
+/// Unpacks `input` into an unnamed file in `folder`.
 pub(super) fn spool(
     input: impl Read,
     kind: Kind,
@@ -78,12 +78,12 @@ pub(super) fn spool(
     let mut start = Vec::new();
     input.by_ref().take(512).read_to_end(&mut start).map_err(read)?;
     refuse_other_than_tar(&start, kind)?;
-    // Not before: whoever makes the archive may have a stage of its own until then.
+    // Not earlier, because the source of the archive may report a stage of its own until its first bytes arrive.
     watching.stage("read the archive");
     let (chunks, taken) = sync_channel(CHUNKS);
     let (empty, returned) = channel();
     for _ in 0..CHUNKS {
-        // The other end is in this function.
+        // Cannot fail: the receiver is in this function.
         let _ = empty.send(Vec::with_capacity(CHUNK));
     }
     thread::scope(|scope| {
@@ -92,14 +92,14 @@ pub(super) fn spool(
         let unpacked = unpack(io::Cursor::new(start).chain(input), &packed, &chunks, &returned);
         drop(chunks);
         let written = writer.join().unwrap_or_else(|_| Err(read(io::Error::other("the writer died"))));
-        // A writer that has failed is why nobody takes what is unpacked.
+        // If the writer has failed, its error is the cause.
         let digest = written?;
         unpacked.map(|()| digest)
     })
     .map(|digest| Spool { file, digest })
 }
 
-/// Fills chunks for as long as somebody takes them.
+/// Fills chunks as long as the writer accepts them.
 fn unpack(
     mut input: impl Read,
     packed: &AtomicU64,
@@ -126,14 +126,14 @@ fn unpack(
     Ok(())
 }
 
-/// Hashes and writes chunks until there are no more.
+/// Hashes and writes chunks until the sender is gone.
 fn write(
     file: &File,
     folder: &Path,
     chunks: &Receiver<Vec<u8>>,
     empty: &std::sync::mpsc::Sender<Vec<u8>>,
 ) -> Result<Digest, ImageError> {
-    /// Bytes between two looks at the free space.
+    /// Bytes written between two checks of the free space.
     const LOOK: u64 = 256 << 20;
     let mut hash = sha2::Sha256::new();
     let failed = |source, length| write_error(source, &folder.join("the unpacked archive"), length);
@@ -152,24 +152,24 @@ fn write(
             }
             at += piece.len() as u64;
         }
-        // Nobody wants it when all has been unpacked.
+        // Fails once everything is unpacked; the buffer is then not needed.
         let _ = empty.send(chunk);
     }
     file.set_len(at).map_err(|source| failed(source, at))?;
     Ok(Digest::sha256(hash.finalize().into()))
 }
 
-/// Refuses an endless stream of something else by its first block, before it has filled the disk.
+/// Rejects an endless stream that is not a tar by its first block, instead of filling the disk.
 fn refuse_other_than_tar(start: &[u8], kind: Kind) -> Result<(), ImageError> {
     match TarReader::stream(start).next() {
         Ok(None) if kind == Kind::Archive => Err(ImageError::Archive(ArchiveError::Empty)),
         Err(error @ (ArchiveError::NotTar | ArchiveError::Empty)) => Err(ImageError::Archive(error)),
-        // All else is looked at when all of it is there.
+        // Other errors are found when the whole archive is read.
         Ok(_) | Err(_) => Ok(()),
     }
 }
 
-/// Counts what is read.
+/// A reader that counts the bytes read.
 struct Counted<'a, R> {
     input: R,
     count: &'a AtomicU64,

@@ -1,4 +1,4 @@
-//! Whole imports: what tar and compressors really make, and what no sane tar holds. e2fsck judges every image.
+//! Whole imports: output of the real tar and compressors, and hostile tars. e2fsck checks every image.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,7 +13,7 @@ use crate::archive::testing::{TarWriter, pipe};
 use crate::{ArchiveError, EntryProblem, FailureKind, ImageError, Progress, Silent};
 use crate::{import_rootfs, import_rootfs_file};
 
-/// A folder with an image in it, perhaps.
+/// A directory for an image.
 struct Lab(tempfile::TempDir);
 
 impl Lab {
@@ -29,7 +29,7 @@ impl Lab {
         self.import_with(tar, &RootfsOptions { size: Some(64 << 20), label: String::new() })
     }
 
-    /// The same, from a file.
+    /// Imports a tar from a file.
     fn import_file(&self, tar: &Path) -> Result<RootfsInfo, ImageError> {
         let file = File::open(tar).unwrap();
         let options = RootfsOptions { size: Some(64 << 20), label: String::new() };
@@ -215,7 +215,7 @@ fn an_endless_stream_that_is_no_tar_is_refused_at_its_start() {
 fn numbers_left_blank_are_zero() {
     let mut tar = TarWriter::default();
     tar.raw_with(b'0', b"blank", b"", 1, b"x", |header| {
-        // Owners and times, 108 to 124 and 136 to 148 (POSIX ustar).
+        // Owners and times are at 108 to 124 and 136 to 148 (POSIX ustar).
         header.as_mut_bytes()[108..124].fill(0);
         header.as_mut_bytes()[136..148].fill(b' ');
     });
@@ -408,7 +408,7 @@ proptest! {
         for (at, value) in changes {
             let at = at % tar.len();
             tar[at] = value;
-            // A checksum that fits, so that more than the checksum's check is tested.
+            // Fix the checksum, so that more than its check is tested.
             let header = at / 512 * 512;
             let sum: u32 = tar[header..header + 512].iter().enumerate()
                 .map(|(i, byte)| if (148..156).contains(&i) { 32 } else { u32::from(*byte) }).sum();

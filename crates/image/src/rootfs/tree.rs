@@ -1,4 +1,4 @@
-//! The tree of an archive's entries as a Linux kernel would see it, kept in memory only.
+//! The tree of an archive's entries as a Linux kernel would see it, in memory only.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,16 @@ use crate::archive::{EntryProblem, Extent};
 /// Index of a node in its tree.
 pub(super) type NodeId = u32;
 
-/// The root folder.
+/// The root directory.
 pub(super) const ROOT: NodeId = 0;
 
-/// Most symlinks followed for one path, as in Linux.
+/// Maximum number of symlinks followed for one path, as in Linux.
 const MAX_SYMLINKS: u32 = 40;
 
-/// Deepest folder; a path of 4096 bytes has at most 2048 parts.
+/// Maximum depth of a directory. A path of 4096 bytes has at most 2048 components.
 const MAX_DEPTH: u32 = 1024;
 
-/// What the inode of a node says.
+/// Attributes of a node's inode.
 #[derive(Debug, Clone)]
 pub(super) struct Attributes {
     /// Permission bits.
@@ -29,7 +29,7 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
-    /// Of a folder that the archive does not name.
+    /// Returns the attributes of a directory that the archive does not list.
     fn implied() -> Self {
         Self { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0), xattrs: Vec::new() }
     }
@@ -45,9 +45,9 @@ pub(super) struct Node {
 pub(super) enum NodeKind {
     Folder(Folder),
     File {
-        /// Bytes, holes included.
+        /// Size in bytes, holes included.
         size: u64,
-        /// Which of the image's archives they are in.
+        /// Index of the archive that holds the bytes.
         archive: u16,
         extents: Vec<Extent>,
     },
@@ -70,7 +70,7 @@ pub(super) struct Folder {
     depth: u32,
 }
 
-/// All entries that are still in place; replaced ones stay in `nodes`, out of reach.
+/// All entries. Replaced ones stay in `nodes`, but are unreachable.
 #[derive(Debug)]
 pub(super) struct Tree {
     nodes: Vec<Node>,
@@ -82,7 +82,7 @@ impl Tree {
         Self { nodes: vec![Node { attributes: Attributes::implied(), kind: NodeKind::Folder(root) }] }
     }
 
-    /// What is said of the root folder itself.
+    /// Sets the attributes of the root directory.
     pub(super) fn set_root(&mut self, attributes: Attributes) {
         self.nodes[ROOT as usize].attributes = attributes;
     }
@@ -91,7 +91,7 @@ impl Tree {
         &self.nodes[id as usize]
     }
 
-    /// All nodes ever made, implied folders and replaced ones included.
+    /// Returns the number of nodes ever created, with implied directories and replaced nodes.
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
     }
@@ -107,7 +107,7 @@ impl Tree {
         self.folder(folder)?.children.get(name).copied()
     }
 
-    /// Puts a folder at `path`; one that is there already keeps its content.
+    /// Adds a directory at `path`. An existing directory keeps its content.
     pub(super) fn put_folder(&mut self, path: &[&str], attributes: Attributes) -> Result<(), EntryProblem> {
         let Some((name, parents)) = path.split_last() else {
             self.set_root(attributes);
@@ -123,7 +123,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Puts anything but a folder at `path`, in place of what is there.
+    /// Adds anything but a directory at `path`, replacing what is there.
     pub(super) fn put(&mut self, path: &[&str], node: Node) -> Result<(), EntryProblem> {
         let (name, parents) = path.split_last().ok_or(EntryProblem::EmptyName("its name"))?;
         let parent = self.parent(parents)?;
@@ -132,7 +132,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Gives what is at `target` another name.
+    /// Adds a hard link at `path` to `target`.
     pub(super) fn put_link(&mut self, path: &[&str], target: &[&str]) -> Result<(), EntryProblem> {
         let shown = || target.join("/");
         let (last, parents) =
@@ -149,7 +149,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Takes `name` out of the folder `path`, with all that is in it; nothing when it is not there.
+    /// Removes `name` and everything below it from directory `path`, if it exists.
     pub(super) fn remove(&mut self, path: &[&str], name: &str) {
         if let Some(folder) = self.lookup(&path.join("/"))
             && let NodeKind::Folder(folder) = &mut self.nodes[folder as usize].kind
@@ -158,7 +158,7 @@ impl Tree {
         }
     }
 
-    /// Empties the folder `path`; nothing when it is not there.
+    /// Removes everything in directory `path`, if it exists.
     pub(super) fn clear(&mut self, path: &[&str]) {
         if let Some(folder) = self.lookup(&path.join("/"))
             && let NodeKind::Folder(folder) = &mut self.nodes[folder as usize].kind
@@ -167,17 +167,17 @@ impl Tree {
         }
     }
 
-    /// What `path` leads to from the root, symlinks followed without ever leaving it.
+    /// Resolves `path` from the root, following symlinks that stay in it.
     pub(super) fn lookup(&self, path: &str) -> Option<NodeId> {
         Some(self.follow(ROOT, path)?.0)
     }
 
-    /// The same, with the name that it has behind all links.
+    /// Like `lookup`, and also returns the name of the entry at the end of all links.
     pub(super) fn lookup_named<'a>(&'a self, path: &'a str) -> Option<(NodeId, &'a str)> {
         self.follow(ROOT, path)
     }
 
-    /// The folder `path`, made where it is missing.
+    /// Returns the directory `path`, creating missing components.
     fn parent(&mut self, path: &[&str]) -> Result<NodeId, EntryProblem> {
         let mut at = ROOT;
         for (i, name) in path.iter().enumerate() {
@@ -198,11 +198,12 @@ impl Tree {
         Ok(at)
     }
 
-    /// What `path`, read in folder `at`, leads to, and its name there. Leaving the root is nowhere, not the root again.
+    /// Resolves `path` in directory `at`, and returns the node and its name. A path that leaves the root has no
+    /// result.
     fn follow<'a>(&'a self, mut at: NodeId, path: &'a str) -> Option<(NodeId, &'a str)> {
         let mut links = 0;
         let mut last = "";
-        // What is left to walk: of each path the rest of it, the innermost link's last.
+        // The paths still to walk, each without the components already done; the innermost link's is last.
         let mut left = vec![path];
         while let Some(path) = left.pop() {
             if path.starts_with('/') {
@@ -236,7 +237,7 @@ impl Tree {
         Some((at, last))
     }
 
-    /// A new folder `name` in folder `parent`, in place of what is there.
+    /// Creates directory `name` in directory `parent`, replacing what is there.
     pub(super) fn new_folder(
         &mut self,
         parent: NodeId,
@@ -253,7 +254,7 @@ impl Tree {
         Ok(id)
     }
 
-    /// A node that has no name yet.
+    /// Adds a node that has no name yet.
     pub(super) fn add(&mut self, node: Node) -> NodeId {
         // The limit on nodes is far below 32 bits and checked after every entry.
         let id = NodeId::try_from(self.nodes.len()).unwrap_or(NodeId::MAX);
@@ -261,7 +262,7 @@ impl Tree {
         id
     }
 
-    /// Gives node `id` a name in folder `parent`.
+    /// Gives node `id` a name in directory `parent`.
     pub(super) fn link(&mut self, parent: NodeId, name: &str, id: NodeId) {
         if let NodeKind::Folder(folder) = &mut self.nodes[parent as usize].kind {
             folder.children.insert(name.into(), id);

@@ -1,4 +1,4 @@
-//! From a tree to an ext4 file: laid out, then written in the order in which the archives have its files.
+//! Writes a tree to an ext4 file: computes the layout, then writes files in the archives' order.
 
 use std::fs::File;
 use std::io;
@@ -19,34 +19,34 @@ use crate::progress;
 use crate::publish::{self, folder_of, write_error};
 use crate::{ImageError, Progress};
 
-/// How a root file system is made.
+/// Options for creating a root file system.
 #[derive(Debug, Clone, Default)]
 pub struct RootfsOptions {
-    /// Size of the file system in bytes; when none is given, one and a half times its content and at least 1 GiB. It is
-    /// the file's length: what is not used takes no space.
+    /// Size of the file system and the file, in bytes. The default is one and a half times the content, and at least
+    /// 1 GiB. Unused blocks take no space.
     pub size: Option<u64>,
-    /// Its label, at most 16 bytes; may be empty.
+    /// Label, at most 16 bytes; may be empty.
     pub label: String,
 }
 
-/// What an imported root file system is.
+/// A description of a root file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RootfsInfo {
     /// Size of the file system in bytes.
     pub size: u64,
-    /// Names in it.
+    /// Number of names.
     pub entries: u64,
-    /// The program that its agent gives PID 1 to ([`banger_proto::find_init`]).
+    /// Path of the init, to which the agent hands over PID 1 ([`banger_proto::find_init`]).
     pub init: Option<String>,
-    /// What its os-release calls it; printable, at most 100 characters.
+    /// Name of the system in os-release; printable, at most 100 characters.
     pub os: Option<String>,
-    /// What it says of the programs in it; nothing where it was made of a plain tar.
+    /// The image's run configuration; empty for a plain tar.
     pub config: ImageConfig,
-    /// The digest of its manifest, where it has one.
+    /// Digest of the image's manifest, if it has one.
     pub digest: Option<Digest>,
 }
 
-/// Makes the ext4 file `out` of a tree whose files are in `archives`.
+/// Writes the ext4 file `out` from a tree whose files are in `archives`.
 pub(crate) fn write_tree(
     tree: &Tree,
     archives: &[&File],
@@ -65,7 +65,7 @@ pub(crate) fn write_tree(
     let file = &file;
     let image = Image { file, done: 0, total: measure.least(), much, progress };
     let written = thread::scope(|scope| {
-        // The disk is at work meanwhile, so that little is left for the sync at the end.
+        // Sync while writing, so that little is left for the sync at the end.
         let syncing = scope.spawn(move || told.iter().try_for_each(|()| file.sync_data()));
         let written = write(&layout, &unfilled, tree, archives, image);
         let synced = syncing.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs died")));
@@ -77,7 +77,7 @@ pub(crate) fn write_tree(
     Ok(describe(tree, archives, layout.image_len()))
 }
 
-/// What a file system of `size` bytes with this tree is.
+/// Describes a file system of `size` bytes with this tree.
 pub(super) fn describe(tree: &Tree, archives: &[&File], size: u64) -> RootfsInfo {
     let entries = Measure::of(tree).entries;
     let system = System { tree, archives };
@@ -85,7 +85,7 @@ pub(super) fn describe(tree: &Tree, archives: &[&File], size: u64) -> RootfsInfo
     RootfsInfo { size, entries, init, os, config: ImageConfig::default(), digest: None }
 }
 
-/// Where everything goes in the file system, and the files that want bytes.
+/// Computes the layout, and returns it with the files that need bytes.
 fn lay_out(
     tree: &Tree,
     measure: &Measure,
@@ -109,7 +109,7 @@ fn lay_out(
         })?;
         match builder.seal() {
             Ok(layout) => return Ok((layout, unfilled)),
-            // Every other reason was ruled out before: it does not fit.
+            // Every other reason was ruled out before: the content does not fit.
             Err(_) if options.size.is_some() => return Err(too_small(size)),
             Err(error) if size > 2 * measure.roomy() => {
                 return Err(ext4_error(error, out, 0));
@@ -138,12 +138,12 @@ fn write(
     Ok(())
 }
 
-/// A new file of its final length, and how far it is written.
+/// A new file of its final length, with its progress.
 struct Image<'a> {
     file: &'a File,
     done: u64,
     total: u64,
-    /// Is told whenever there is much to sync.
+    /// Receives a message whenever there is enough to sync.
     much: SyncSender<()>,
     progress: &'a dyn Progress,
 }
@@ -158,7 +158,7 @@ impl RegionSink for Image<'_> {
         let before = self.done;
         self.done += bytes.len() as u64;
         if before / MUCH != self.done / MUCH {
-            // It may not be done with what it was told before: that will be in the next.
+            // The channel is full while an earlier sync runs; the next sync covers these bytes too.
             let _ = self.much.try_send(());
         }
         if before / STEP != self.done / STEP {

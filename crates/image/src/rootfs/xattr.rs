@@ -2,16 +2,16 @@
 
 use crate::archive::EntryProblem;
 
-/// Bytes for attributes in the one block that an inode can have for them: less its header and end mark.
+/// Bytes for attributes in an inode's single attribute block, without header and end mark.
 const ROOM: usize = 4096 - 32 - 4;
 
-/// Names of access lists, which ext4 stores in a form of its own.
+/// Names of access control lists, which ext4 stores in its own format.
 const ACCESS_LISTS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
-/// Namespaces that ext4 has.
+/// Attribute namespaces that ext4 supports.
 const NAMESPACES: [&str; 3] = ["user.", "trusted.", "security."];
 
-/// The attributes to store: the last of each name, without those that no Linux could set on ext4.
+/// Returns the attributes to store: the last of each name, without those that ext4 does not support.
 pub(super) fn stored(mut found: Vec<(String, Vec<u8>)>) -> Result<Vec<(String, Vec<u8>)>, EntryProblem> {
     for (name, value) in &mut found {
         if ACCESS_LISTS.contains(&name.as_str()) {
@@ -21,7 +21,7 @@ pub(super) fn stored(mut found: Vec<(String, Vec<u8>)>) -> Result<Vec<(String, V
     fitting(found)
 }
 
-/// The same, of attributes in the form that ext4 stores already.
+/// Like [`stored`], for attributes that are already in ext4's format.
 pub(super) fn fitting(found: Vec<(String, Vec<u8>)>) -> Result<Vec<(String, Vec<u8>)>, EntryProblem> {
     let mut stored: Vec<(String, Vec<u8>)> = Vec::with_capacity(found.len());
     let mut used = 0;
@@ -34,7 +34,7 @@ pub(super) fn fitting(found: Vec<(String, Vec<u8>)>) -> Result<Vec<(String, Vec<
             }
             name.len() - space.len()
         } else {
-            // Those of macOS, for example.
+            // macOS attributes, for example.
             continue;
         };
         stored.retain(|(other, _)| *other != name);
@@ -47,7 +47,7 @@ pub(super) fn fitting(found: Vec<(String, Vec<u8>)>) -> Result<Vec<(String, Vec<
     Ok(stored)
 }
 
-/// An access list as programs see it (acl(5), version 2) in ext4's form: version 1, ids only where they mean something.
+/// Converts an access control list to ext4's format: acl(5) version 2 to version 1, with ids only for named entries.
 fn access_list(value: &[u8]) -> Option<Vec<u8>> {
     const USER: u16 = 2;
     const GROUP: u16 = 8;

@@ -1,4 +1,4 @@
-//! Registries that stall, cut, lie and never end.
+//! Registries that stall, cut connections, lie and never end a response.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,14 +10,14 @@ use crate::server::{Answer, Request, Server};
 
 const SIZE: usize = 300_000;
 
-/// How a request for a layer is answered.
+/// How the server answers a request for a layer.
 type Way = fn(&mut Answer, &[u8]);
 
 fn image() -> Image {
     Image::of(&[noise(1, SIZE), noise(2, 50)])
 }
 
-/// Counts requests for the first layer, and hands each with its number to `spoil`.
+/// Serves `image`, and passes each numbered request for the first layer to `spoil`.
 fn layer_server(
     image: &Image,
     spoil: impl Fn(usize, &Request, &mut Answer, &[u8]) -> bool + Send + Sync + 'static,
@@ -94,7 +94,7 @@ fn breaks_are_resumed_where_they_were() {
         assert!(layers == image.layers, "{name} {at}");
         let starts = server.starts(&image.layers[0]);
         assert!(starts.is_sorted() && starts.len() >= 4, "{name} {at}: {starts:?}");
-        // After a reset what had come in may be lost with it, and a busy machine stalls too.
+        // A reset may lose bytes already received, and a busy machine may stall too.
         if name == "cut" {
             let then = |n: usize| (n * at).min(SIZE - 1);
             assert_eq!(starts, [0, then(1), then(2), then(3)], "{name} {at}");
@@ -375,7 +375,7 @@ fn what_cannot_be_unpacked_ends_the_other_downloads() {
     let name = format!("{}/x", server.host).parse().unwrap();
     let remote = banger_image::Remote::resolve(&name, &registries, &cache.blobs, &Told::default()).unwrap();
     let made: Result<Vec<()>, _> = remote.layers(&cache.blobs, &Told::default(), |_, layer| {
-        // What has come in is enough to tell.
+        // The bytes received so far are enough to fail.
         let _ = layer.read(&mut [0; 5]);
         Err(ImageError::Apt { package: "x".to_owned(), problem: "bad" })
     });

@@ -1,4 +1,4 @@
-//! Images to be served, and the pulling of them.
+//! Images to serve, and helpers to pull them.
 
 use std::collections::HashMap;
 
@@ -22,7 +22,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> Digest {
     Digest::sha256(Sha256::digest(bytes).into())
 }
 
-/// Bytes that no compression makes smaller, of their own for each `seed`.
+/// Returns incompressible bytes, different for each `seed`.
 pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -45,7 +45,7 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Of packed layers, each with its media type and its tar's digest.
+    /// Creates an image from compressed layers, each with its media type and its tar's digest.
     pub(crate) fn new(layers: &[(Vec<u8>, &str, Digest)]) -> Self {
         let diff_ids: Vec<Digest> = layers.iter().map(|(_, _, diff_id)| *diff_id).collect();
         let config = json!({
@@ -64,7 +64,7 @@ impl Image {
         Self { manifest: manifest.to_string().into_bytes(), config, layers }
     }
 
-    /// Of layers that are what they are: nobody looks into them.
+    /// Creates an image from arbitrary bytes as layers, which no test unpacks.
     pub(crate) fn of(layers: &[Vec<u8>]) -> Self {
         let plain = "application/vnd.oci.image.layer.v1.tar";
         Self::new(&layers.iter().map(|bytes| (bytes.clone(), plain, sha256(bytes))).collect::<Vec<_>>())
@@ -74,7 +74,7 @@ impl Image {
         sha256(&self.manifest)
     }
 
-    /// Its blobs by digest.
+    /// Returns its blobs by digest.
     pub(crate) fn blobs(&self) -> HashMap<Digest, Vec<u8>> {
         self.layers.iter().chain([&self.config]).map(|bytes| (sha256(bytes), bytes.clone())).collect()
     }
@@ -84,7 +84,7 @@ pub(crate) fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
     json!({"mediaType": media_type, "digest": sha256(bytes), "size": bytes.len()})
 }
 
-/// What was told, and whether it is to stop.
+/// Records progress reports, and can cancel the pull.
 #[derive(Default)]
 pub(crate) struct Told {
     log: Mutex<Vec<String>>,
@@ -119,7 +119,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap()
 }
 
-/// A registry at `host`, without TLS, that is soon tried again.
+/// Configures a registry at `host` without TLS and with short retry delays.
 pub(crate) fn plain(host: &str) -> Registries {
     let host = RegistryHost { host: host.to_owned(), plain_http: true, ..RegistryHost::default() };
     Registries { hosts: vec![host], credentials: Vec::new(), timing: brief() }
@@ -137,7 +137,7 @@ pub(crate) fn user(registry: &str, username: &str, secret: &str) -> Credentials 
     Credentials { registry: registry.to_owned(), username: username.to_owned(), secret: secret.to_owned() }
 }
 
-/// Where an image is pulled to.
+/// A cache to pull images into.
 pub(crate) struct Cache {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) blobs: Blobs,
@@ -150,7 +150,7 @@ impl Cache {
         Self { folder, blobs }
     }
 
-    /// Names of what is in it, but for the documents.
+    /// Returns names and sizes of the partial blobs.
     pub(crate) fn partial(&self) -> Vec<(String, u64)> {
         let entries = std::fs::read_dir(self.folder.path().join("sha256")).unwrap();
         let entries = entries.map(|entry| entry.unwrap());
@@ -166,7 +166,7 @@ impl Cache {
         self.pull_with(name, registries, &Told::default()).map(|(_, layers)| layers)
     }
 
-    /// The manifest, and the packed layers as they were read.
+    /// Returns the manifest, and the compressed layers as `unpack` received them.
     pub(crate) fn pull_with(
         &self,
         name: &str,
@@ -187,7 +187,7 @@ impl Cache {
     }
 }
 
-/// The registry's error in `pulled`.
+/// Returns the registry's error in `pulled`.
 #[track_caller]
 pub(crate) fn refused<T>(pulled: Result<T, ImageError>) -> RegistryError {
     match pulled {

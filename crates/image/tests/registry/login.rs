@@ -1,4 +1,4 @@
-//! What registries are shown, and who else is not.
+//! The credentials that registries receive, and that no other host receives.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ fn image() -> Image {
     Image::of(&[noise(1, 300_000)])
 }
 
-/// A server for tokens, which answers in a way of its own.
+/// A token server that answers with `answer`.
 fn tokens(answer: impl Fn(&Request, &mut Answer) + Send + Sync + 'static) -> Server {
     Server::new(&image(), move |request, to| {
         answer(request, to);
@@ -20,7 +20,7 @@ fn tokens(answer: impl Fn(&Request, &mut Answer) + Send + Sync + 'static) -> Ser
     })
 }
 
-/// A registry that wants a token of `realm`; those it takes are for `accepts` to say.
+/// A registry that requires a token of `realm`. `accepts` decides which tokens are valid.
 fn registry(realm: String, accepts: impl Fn(&str, &Request) -> bool + Send + Sync + 'static) -> Server {
     let challenge = format!("Bearer realm=\"{realm}\",service=\"here\",scope=\"repository:x:pull\"");
     Server::new(&image(), move |request, answer| {
@@ -82,7 +82,7 @@ fn a_token_that_runs_out_is_renewed() {
         let token = given.fetch_add(1, Ordering::SeqCst);
         answer.send(200, &[], format!("{{\"token\":\"t{token}\"}}").as_bytes());
     });
-    // The first is for documents, and no more when the layer's turn has come.
+    // The first token is valid for documents, but no longer for the layer.
     let hex = sha256(&image().layers[0]).hex();
     let accepts = move |shown: &str, request: &Request| (shown == "t1") == request.path.ends_with(&hex);
     let registry = registry(format!("http://{}/", token.host), accepts);

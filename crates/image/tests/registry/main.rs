@@ -1,4 +1,4 @@
-//! Images from registries: a real one, and servers that do all that a registry should not.
+//! Pulls from a real registry, and from servers that misbehave.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! Mirrors: asked first, never trusted, never needed.
+//! Mirrors: tried first, never trusted, never required.
 
 use crate::images::{Cache, Image, Told, noise, plain, refused, sha256};
 use crate::server::{Request, Server};
@@ -11,7 +11,7 @@ fn blobs(server: &Server) -> usize {
     server.seen().iter().filter(|request| request.is_blob()).count()
 }
 
-/// Pulls from `registry` by way of `mirrors`.
+/// Pulls from `registry` with `mirrors`.
 fn pull(
     registry: &Server,
     mirrors: &[String],

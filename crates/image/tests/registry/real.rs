@@ -1,4 +1,4 @@
-//! Against Debian's `docker-registry`, filled by `skopeo`.
+//! Tests with Debian's `docker-registry`, filled by `skopeo`.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,7 +18,7 @@ use crate::images::{
     user,
 };
 
-/// `docker-registry` on a port of its own.
+/// `docker-registry` on its own port.
 struct Registry {
     host: String,
     program: Child,
@@ -30,7 +30,7 @@ impl Registry {
         Self::start_with("", "")
     }
 
-    /// With more of a configuration, of `http` and of the whole.
+    /// Starts it with further configuration, of `http` and at the top level.
     fn start_with(http: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = format!(
@@ -51,12 +51,12 @@ impl Registry {
         let line = lines.find(|line| line.as_ref().unwrap().contains("listening on")).unwrap().unwrap();
         let port: String =
             line.split("127.0.0.1:").nth(1).unwrap().chars().take_while(char::is_ascii_digit).collect();
-        // Or it would wait, once the pipe is full.
+        // Drain the output: the registry would block on a full pipe.
         thread::spawn(move || lines.for_each(drop));
         Self { host: format!("127.0.0.1:{port}"), program, _folder: folder }
     }
 
-    /// Pushes an OCI layout's image.
+    /// Pushes the image of an OCI layout.
     fn push(&self, layout: &Path, name: &str, more: &[&str]) {
         let status = Command::new("skopeo")
             .args(["--insecure-policy", "copy", "--all", "--preserve-digests", "--quiet"])
@@ -77,7 +77,7 @@ impl Drop for Registry {
     }
 }
 
-/// The output of `program` for `input`.
+/// Runs `program` with `input`, and returns its output.
 fn piped(program: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
     let mut child =
         Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -90,7 +90,7 @@ fn piped(program: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// A tar with one file of `size` bytes.
+/// Returns a tar with one file of `size` bytes.
 fn tar(seed: u64, size: usize) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(format!("file{seed}")), noise(seed, size)).unwrap();
@@ -98,7 +98,7 @@ fn tar(seed: u64, size: usize) -> Vec<u8> {
     output.stdout
 }
 
-/// One gzip layer, one zstd layer.
+/// An image with one gzip layer and one zstd layer.
 fn image(seed: u64, size: usize) -> Image {
     let (first, second) = (tar(seed, size), tar(seed + 1, size / 2));
     let gzip = piped("gzip", &["-1c"], &first);
@@ -106,7 +106,7 @@ fn image(seed: u64, size: usize) -> Image {
     Image::new(&[(gzip, GZIP, sha256(&first)), (zstd, ZSTD, sha256(&second))])
 }
 
-/// An OCI layout with blobs, and `root` as its only image, under the tag `x`.
+/// Creates an OCI layout with blobs, and `root` as its only image, with the tag `x`.
 fn layout(blobs: &[&[u8]], media_type: &str, root: &[u8]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let sha = folder.path().join("blobs/sha256");
@@ -128,7 +128,7 @@ fn layout_of(image: &Image) -> tempfile::TempDir {
     layout(&blobs, MANIFEST, &image.manifest)
 }
 
-/// Between a client and a registry: counts, notes requests, and can stop in the middle.
+/// A relay between client and registry that records requests and can stop the transfer.
 struct Relay {
     host: String,
     notes: Arc<Notes>,
@@ -138,7 +138,7 @@ struct Relay {
 #[derive(Default)]
 struct Notes {
     requests: Mutex<Vec<String>>,
-    /// Bytes that may still go to clients.
+    /// Bytes that clients may still receive.
     allowance: Mutex<Option<u64>>,
 }
 
@@ -161,12 +161,12 @@ impl Relay {
         Self { host, notes, held }
     }
 
-    /// Request lines since the last time, with what was asked for of the blob.
+    /// Returns the request lines since the last call, each with its range.
     fn requests(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.notes.requests))
     }
 
-    /// Lets no more than so many bytes through, from now on.
+    /// Limits the bytes that pass from now on.
     fn allow(&self, bytes: Option<u64>) {
         *lock(&self.notes.allowance) = bytes;
     }
@@ -205,7 +205,7 @@ impl Notes {
                 if *left == 0 {
                     drop(allowance);
                     let _ = holding.send(());
-                    // Nothing any more, until somebody hangs up.
+                    // Send nothing more until the connection is closed.
                     let _ = std::io::copy(&mut server, &mut std::io::sink());
                     break;
                 }
@@ -219,7 +219,7 @@ fn blobs(requests: &[String]) -> Vec<&String> {
     requests.iter().filter(|request| request.contains("/blobs/")).collect()
 }
 
-/// Pulls in a process of its own, which is told by variables.
+/// Starts a pull in another process, configured by environment variables.
 fn child(name: &str, cache: &Path, variables: &[(&str, &str)]) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "real::pull_as_told", "--nocapture"])
@@ -406,7 +406,7 @@ fn a_proxy_is_used() {
     let registry = Registry::start();
     let image = image(1, 1000);
     registry.push(layout_of(&image).path(), "x:1", &[]);
-    // A proxy that knows one registry, under any name.
+    // A proxy that sends every request to the one registry, whatever the host.
     let proxy = Relay::start(&registry.host);
     let address = format!("http://{}", proxy.host);
     let cache = tempfile::tempdir().unwrap();

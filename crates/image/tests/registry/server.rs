@@ -1,4 +1,4 @@
-//! A registry of a few lines, whose every answer a test can spoil.
+//! A minimal registry, in which a test can replace any response.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -8,7 +8,7 @@ use std::thread;
 
 use crate::images::{Image, MANIFEST, lock};
 
-/// A request, without a body but where it has a length.
+/// A request. Its body is read only if it has a length.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Request {
     pub(crate) method: String,
@@ -22,7 +22,7 @@ impl Request {
         self.headers.get(name).map(String::as_str)
     }
 
-    /// The first byte it wants.
+    /// Returns the first byte of the requested range.
     pub(crate) fn start(&self) -> usize {
         let range = self.header("range").and_then(|range| range.strip_prefix("bytes="));
         range.map_or(0, |range| range.trim_end_matches('-').parse().unwrap())
@@ -53,15 +53,15 @@ impl Request {
     }
 }
 
-/// One connection's answer.
+/// The response on one connection.
 pub(crate) struct Answer {
     stream: TcpStream,
 }
 
 impl Answer {
-    /// Sends what is given, as it is.
+    /// Sends `bytes` unchanged.
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
-        // Whoever does not want it any more is right.
+        // The client may have closed the connection, which is fine.
         let _ = self.stream.write_all(bytes);
     }
 
@@ -77,7 +77,7 @@ impl Answer {
         self.raw(body);
     }
 
-    /// `bytes` from `start` on, as a registry that resumes does.
+    /// Sends `bytes` from `start` on, as a registry that supports ranges does.
     pub(crate) fn part(&mut self, start: usize, bytes: &[u8], cut: usize) {
         let length = (bytes.len() - start).to_string();
         let range = format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len());
@@ -88,12 +88,12 @@ impl Answer {
         self.raw(&bytes[start..cut.max(start)]);
     }
 
-    /// Waits until the client is gone.
+    /// Waits until the client closes the connection.
     pub(crate) fn stall(&mut self) {
         let _ = std::io::Read::read(&mut self.stream, &mut [0; 1]);
     }
 
-    /// Ends the connection the hard way.
+    /// Resets the connection.
     pub(crate) fn reset(&mut self) {
         let linger = Some(std::time::Duration::ZERO);
         rustix::net::sockopt::set_socket_linger(&self.stream, linger).unwrap();
@@ -102,7 +102,7 @@ impl Answer {
 
 type Handler = dyn Fn(&Request, &mut Answer) -> bool + Send + Sync;
 
-/// A server on a port of its own, for as long as the test lasts.
+/// A server on its own port, which runs until it is dropped.
 pub(crate) struct Server {
     pub(crate) host: String,
     seen: Arc<Mutex<Vec<Request>>>,
@@ -111,7 +111,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Asks `spoil` first; what that does not answer (false) is answered from `image`, under any name and tag.
+    /// Calls `spoil` for each request. If it returns false, serves `image` under any name and tag.
     pub(crate) fn new(
         image: &Image,
         spoil: impl Fn(&Request, &mut Answer) -> bool + Send + Sync + 'static,
@@ -150,12 +150,12 @@ impl Server {
         Self { host: address.to_string(), seen, address, stop }
     }
 
-    /// All requests so far.
+    /// Returns all requests so far.
     pub(crate) fn seen(&self) -> Vec<Request> {
         lock(&self.seen).clone()
     }
 
-    /// Where requests for the layer `bytes` began.
+    /// Returns where requests for the layer `bytes` started.
     pub(crate) fn starts(&self, bytes: &[u8]) -> Vec<usize> {
         let hex = crate::images::sha256(bytes).hex();
         self.seen().iter().filter(|request| request.path.ends_with(&hex)).map(Request::start).collect()
@@ -169,7 +169,7 @@ impl Drop for Server {
     }
 }
 
-/// What a good registry does.
+/// Answers as a correct registry does.
 pub(crate) fn serve(image: &Image, request: &Request, answer: &mut Answer) {
     let digest = image.digest().to_string();
     let manifest = [("Content-Type", MANIFEST), ("Docker-Content-Digest", &*digest)];

@@ -1,4 +1,4 @@
-//! `.tool-versions`.
+//! Reads `.tool-versions`.
 
 use super::text::Text;
 use crate::{
@@ -20,7 +20,7 @@ pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
     }
 }
 
-/// Notes versions after the first, to which their tool falls back.
+/// Notes further versions, which asdf would use as fallbacks.
 pub(super) fn only_the_first(place: Place, others: usize, found: &mut Findings) {
     if others > 0 {
         found.note(NoteKind::NotFollowed, place, "of several versions only the first is made ready");

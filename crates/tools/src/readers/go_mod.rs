@@ -1,18 +1,18 @@
-//! `go.mod`: its `toolchain` and `go` lines.
+//! Reads `go.mod`: its `toolchain` and `go` lines.
 
 use super::text::{Text, before};
 use crate::{findings::Findings, note::Place};
 
 pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
     let Some(text) = Text::of(file, bytes, found) else { return };
-    // What is asked for first wins, wherever it is in the file; `default` asks for nothing more.
+    // The first request wins, so `toolchain` comes first, wherever it is in the file; `default` requests nothing.
     let toolchain = directive(&text, "toolchain").filter(|(_, version)| *version != "default");
     for (place, version) in [toolchain, directive(&text, "go")].into_iter().flatten() {
         found.ask(place, "go", version);
     }
 }
 
-/// What the line that begins with `word` says.
+/// Returns the value of the line that begins with `word`.
 fn directive<'a>(text: &Text<'a>, word: &str) -> Option<(Place, &'a str)> {
     text.lines().find_map(|(place, line)| {
         let rest = before(line, "//").strip_prefix(word)?;

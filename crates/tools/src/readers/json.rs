@@ -1,4 +1,4 @@
-//! JSON, and JSON with comments and trailing commas.
+//! Parses JSON, and JSON with comments and trailing commas.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::{
     note::{NoteKind, Place, shown},
 };
 
-/// The object in a file of JSON; what is none is noted.
+/// Parses a JSON file with an object. Anything else is noted.
 pub(super) fn object(
     file: &'static str,
     bytes: &[u8],
@@ -28,7 +28,7 @@ pub(super) fn object(
     }
 }
 
-/// A value as a message shows it.
+/// Formats a value for a message.
 pub(super) fn brief(value: &Value) -> String {
     match value {
         Value::String(text) => shown(text),
@@ -38,8 +38,8 @@ pub(super) fn brief(value: &Value) -> String {
     }
 }
 
-/// `bytes` with spaces for comments and for commas before a closing bracket. All else stays where it is, so that errors
-/// name the right line.
+/// Replaces comments, and commas before a closing bracket, by spaces. Everything else keeps its position, so that
+/// errors name the right line.
 pub(super) fn without_comments(bytes: &[u8]) -> Vec<u8> {
     let mut plain = bytes.to_vec();
     let (mut at, mut comma) = (0, None);
@@ -66,18 +66,18 @@ pub(super) fn without_comments(bytes: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// The length of the comment that `bytes` begins with, without the end of its line.
+/// Returns the length of the comment that `bytes` begins with, without the end of its line.
 fn comment(bytes: &[u8]) -> usize {
     let end = if bytes.get(1) == Some(&b'/') {
         bytes.iter().position(|byte| *byte == b'\n')
     } else {
-        // From the third byte on: `/*/` does not end itself.
+        // Start at the third byte: `/*/` is not a complete comment.
         bytes.get(2..).and_then(|inner| inner.windows(2).position(|pair| pair == b"*/")).map(|at| at + 4)
     };
     end.unwrap_or(bytes.len())
 }
 
-/// The length of the string that `bytes` begins with, quotes included.
+/// Returns the length of the string that `bytes` begins with, quotes included.
 fn string(bytes: &[u8]) -> usize {
     let mut escaped = false;
     let end = bytes.iter().skip(1).position(|byte| {

@@ -1,4 +1,4 @@
-//! `mise.toml`: tools, and plain variables of the environment.
+//! Reads `mise.toml`: tools, and plain environment variables.
 
 use toml::{
     Spanned,
@@ -21,7 +21,7 @@ pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
     each(&text, table.get_ref(), "env", found, variable);
 }
 
-/// Hands what is in the table `section` to `take`, in the file's order.
+/// Calls `take` with each entry of the table `section`, in the file's order.
 fn each(
     text: &Text<'_>,
     table: &DeTable<'_>,

@@ -1,4 +1,4 @@
-//! The readers, one for each family of files: functions of a file's bytes that add to [`Findings`].
+//! The readers, one per family of files: functions that parse a file's bytes and add to [`Findings`].
 
 mod asdf;
 mod devcontainer;
@@ -13,10 +13,10 @@ mod version_file;
 
 use crate::findings::Findings;
 
-/// What reads one file.
+/// A function that reads one file.
 pub(crate) type Reader = fn(&'static str, &[u8], &mut Findings);
 
-/// The files that are read, with the one that wins first.
+/// The files to read, in order of precedence.
 pub(crate) const FILES: &[(&str, Reader)] = &[
     ("mise.toml", mise::read),
     (".mise.toml", mise::read),

@@ -1,4 +1,4 @@
-//! `package.json`: the versions of node, and of its package manager.
+//! Reads `package.json`: the versions of node and of its package manager.
 
 use serde_json::Value;
 
@@ -8,13 +8,13 @@ use crate::{
     note::{NoteKind, Place, shown},
 };
 
-/// What can be in `packageManager`.
+/// Package managers accepted in `packageManager`.
 const MANAGERS: &[&str] = &["npm", "pnpm", "yarn", "bun"];
 
 pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
     let Some(object) = json::object(file, bytes, found) else { return };
     let place = Place::file(file);
-    // A pinned version before a range.
+    // A pinned version takes precedence over a range.
     for section in ["volta", "engines"] {
         match object.get(section).and_then(|section| section.get("node")) {
             None => {}
@@ -32,7 +32,7 @@ pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
 fn package_manager(place: Place, manager: &str, found: &mut Findings) {
     match manager.split_once('@') {
         Some((name, version)) if MANAGERS.contains(&name) => {
-            // After the plus is the archive's digest, which only that manager's own loader knows to check.
+            // The plus is followed by the archive's digest, which only that manager's own loader can verify.
             found.ask(place, name, before(version, "+"));
         }
         _ => {

@@ -1,9 +1,9 @@
-//! `pyproject.toml`: the versions of Python that it is for.
+//! Reads `pyproject.toml`: the Python versions that it supports.
 
 use super::text::{Text, at};
 use crate::{findings::Findings, note::NoteKind};
 
-/// Where the versions are, with the one that wins first.
+/// The keys of the version, in order of precedence.
 const PLACES: &[&[&str]] = &[
     &["project", "requires-python"],
     &["tool", "poetry", "dependencies", "python"],

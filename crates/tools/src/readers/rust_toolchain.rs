@@ -1,4 +1,4 @@
-//! `rust-toolchain.toml`, and `rust-toolchain`, which holds the same or one line.
+//! Reads `rust-toolchain.toml`, and `rust-toolchain`, which has the same format or a single line.
 
 use toml::de::DeTable;
 
@@ -22,7 +22,7 @@ pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
     }
 }
 
-/// The channel that is the one line of an old file, which rustup also knows by its lacking `.toml`.
+/// Returns the channel of a single-line file, whose name has no `.toml`, as in rustup.
 fn old_form<'a>(text: &Text<'a>) -> Option<(Place, &'a str)> {
     let mut lines = text.lines();
     let (place, line) = lines.next().filter(|_| !text.file.ends_with(".toml"))?;

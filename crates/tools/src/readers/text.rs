@@ -1,4 +1,4 @@
-//! From a file's bytes to text and TOML, with lines.
+//! Decodes a file's bytes as text and TOML, with line numbers.
 
 use std::str;
 
@@ -12,17 +12,17 @@ use crate::{
     note::{NoteKind, Place},
 };
 
-/// A file that is text.
+/// A text file.
 #[derive(Debug)]
 pub(super) struct Text<'a> {
     pub(super) file: &'static str,
     pub(super) text: &'a str,
-    /// Where each line but the first begins.
+    /// Start of each line except the first.
     starts: Vec<usize>,
 }
 
 impl<'a> Text<'a> {
-    /// The text of `file`; what is not UTF-8 is noted, and none.
+    /// Decodes `file` as UTF-8. Returns `None` and adds a note if it is not.
     pub(super) fn of(file: &'static str, bytes: &'a [u8], found: &mut Findings) -> Option<Self> {
         match str::from_utf8(bytes) {
             Ok(text) => {
@@ -39,7 +39,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Its lines without what follows a `#`, trimmed and not empty, with their places.
+    /// Returns the trimmed lines that are not empty, without comments (`#`), and their places.
     pub(super) fn lines(&self) -> impl Iterator<Item = (Place, &'a str)> {
         let file = self.file;
         let lines = self.text.lines().zip(1..);
@@ -47,7 +47,7 @@ impl<'a> Text<'a> {
         lines.filter(|(_, line)| !line.is_empty())
     }
 
-    /// Its top table; what is not TOML is noted, and none.
+    /// Parses the file as TOML. Returns `None` and adds a note if it is not.
     pub(super) fn toml(&self, found: &mut Findings) -> Option<Spanned<DeTable<'a>>> {
         match DeTable::parse(self.text) {
             Ok(table) => Some(table),
@@ -62,30 +62,30 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// The place of the byte at `at`.
+    /// Returns the place of the byte at `at`.
     pub(super) fn place(&self, at: usize) -> Place {
         Place::line(self.file, self.starts.partition_point(|start| *start <= at) + 1)
     }
 
-    /// The place of a value of its TOML.
+    /// Returns the place of a TOML value.
     pub(super) fn place_of<T>(&self, value: &Spanned<T>) -> Place {
         self.place(value.span().start)
     }
 }
 
-/// What comes before `mark`, or everything.
+/// Returns the text before `mark`, or all of it.
 pub(super) fn before<'a>(line: &'a str, mark: &str) -> &'a str {
     line.split_once(mark).map_or(line, |(before, _)| before)
 }
 
-/// The value that `keys` lead to through tables.
+/// Returns the value at `keys` in nested tables.
 pub(super) fn at<'t, 'a>(table: &'t DeTable<'a>, keys: &[&str]) -> Option<&'t Spanned<DeValue<'a>>> {
     let (last, folders) = keys.split_last()?;
     let table = folders.iter().try_fold(table, |table, key| table.get(*key)?.get_ref().as_table())?;
     table.get(*last)
 }
 
-/// The strings of a string or an array of strings; `None` when it is or holds anything else.
+/// Returns the strings of a string or an array of strings, or `None` for anything else.
 pub(super) fn strings<'t>(value: &'t DeValue<'_>) -> Option<Vec<&'t str>> {
     match value {
         DeValue::String(text) => Some(vec![text.as_ref()]),

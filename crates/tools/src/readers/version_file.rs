@@ -1,4 +1,4 @@
-//! Files that hold one tool's version: `.nvmrc`, `.python-version` and their like.
+//! Reads files with the version of one tool, such as `.nvmrc` and `.python-version`.
 
 use super::{asdf::only_the_first, text::Text};
 use crate::{

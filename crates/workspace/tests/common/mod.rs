@@ -1,5 +1,5 @@
-//! Repositories made by git itself, and a folder that stands for a guest's: what the agent does there is done here by the
-//! same functions.
+//! Repositories created by git, and a directory that represents the guest's. The tests call the agent's functions
+//! directly.
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses some of it
 
 use std::{
@@ -18,7 +18,7 @@ use banger_workspace::{
     pull, read_files, read_listing,
 };
 
-/// Folders for a host and a guest.
+/// Directories for a host and a guest.
 pub(crate) struct World {
     folder: tempfile::TempDir,
 }
@@ -70,7 +70,7 @@ impl World {
         Snapshot::take(repository, options, &self.cache())
     }
 
-    /// Sends the host's repository to where nothing is.
+    /// Sends the host's repository to an empty place.
     pub(crate) fn send(&self, options: &Options) -> Result<Record, WorkspaceError> {
         self.send_all(self.snapshot(options)?)
     }
@@ -83,7 +83,7 @@ impl World {
         Ok(sent.placed(settled()))
     }
 
-    /// Sends what has changed since `record`; also the number of bytes that went.
+    /// Sends the changes since `record`. Also returns the number of bytes sent.
     pub(crate) fn send_again(
         &self,
         record: Record,
@@ -103,7 +103,7 @@ impl World {
         Ok((sent.placed(settled()), stream.len()))
     }
 
-    /// Sends the host's commits alone.
+    /// Sends only the host's commits.
     pub(crate) fn push(&self, record: Record) -> Result<Option<Record>, WorkspaceError> {
         let snapshot = self.snapshot(&Options { mode: Mode::Metadata, ..OPTIONS })?;
         let Some(sending) = Sending::commits(snapshot, record)? else { return Ok(None) };
@@ -119,7 +119,7 @@ impl World {
         read_listing(&*bytes)
     }
 
-    /// All that was done in the guest since `record`.
+    /// Returns all changes in the guest since `record`.
     pub(crate) fn changes(&self, record: &Record) -> Result<Changes, WorkspaceError> {
         let repository = Repository::find(&Git::find()?, &self.host())?;
         let mut guest = Guest::new(&repository, record.clone(), self.listing()?, &self.cache())?;
@@ -128,11 +128,11 @@ impl World {
         guest.take(&*self.fetched(&wanted))
     }
 
-    /// Brings it into the host's repository, as from a VM `box`.
+    /// Pulls the changes into the host's repository, as from a VM `box`.
     pub(crate) fn pull(&self, record: &mut Record) -> Result<Pulled, WorkspaceError> {
         let repository = Repository::find(&Git::find()?, &self.host())?;
         let guest = Guest::new(&repository, record.clone(), self.listing()?, &self.cache())?;
-        // As `banger vm exec box --` would; the guest's folder is another one here.
+        // As `banger vm exec box --` would; only the guest's directory differs here.
         let inside = format!("shift 2; exec git upload-pack {}", self.guest().display());
         let reach = Reach(["sh", "-c", &inside, "-"].map(Into::into).to_vec());
         let reach = guest.has_own_refs().then_some(reach);
@@ -141,7 +141,7 @@ impl World {
         Ok(pulled)
     }
 
-    /// As the agent would send these files.
+    /// Packs these files as the agent would send them.
     fn fetched(&self, paths: &[Vec<u8>]) -> Vec<u8> {
         let tree = Tree::open(&self.guest()).unwrap();
         let mut out = PathWriter::new(Vec::new()).unwrap();
@@ -159,10 +159,10 @@ impl World {
     }
 }
 
-/// A moment after which changes have a later time.
+/// Returns a time, and waits until later changes have a later one.
 pub(crate) fn settled() -> Time {
     let now = Time::now();
-    // Longer than the clock by which files are stamped stands still.
+    // Longer than the tick of the clock that stamps files.
     sleep(Duration::from_millis(15));
     now
 }
@@ -177,7 +177,7 @@ pub(crate) fn executable(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Runs git as its user would, and returns what it writes.
+/// Runs git as its user would, and returns its output.
 pub(crate) fn git(folder: &Path, arguments: &[&str]) -> String {
     let output = tried(folder, arguments);
     assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -194,7 +194,7 @@ pub(crate) fn tried(folder: &Path, arguments: &[&str]) -> std::process::Output {
         .unwrap()
 }
 
-/// Every file and link but git's own: kind, whether it is a program, and content, by path.
+/// Returns every file and link except git's own: kind, whether it is executable, and content, by path.
 pub(crate) fn tree(root: &Path) -> BTreeMap<PathBuf, (char, Vec<u8>)> {
     let mut all = BTreeMap::new();
     let mut folders = vec![root.to_owned()];

@@ -1,4 +1,4 @@
-//! The commands of a dev container's life.
+//! Reads the lifecycle commands of a dev container.
 
 use serde_json::{Map, Value};
 
@@ -9,17 +9,17 @@ use crate::{
     readers::json::brief,
 };
 
-/// Most commands that are taken of a file.
+/// Maximum number of commands read from a file.
 const MAX_COMMANDS: usize = 64;
 
-/// Longest command in bytes, all of its arguments together.
+/// Maximum length of a command with all its arguments, in bytes.
 const MAX_LENGTH: usize = 16 << 10;
 
-/// When in a container's life: once it is made, when the content has come in, after that for the first time, at a start.
+/// The lifecycle keys: after creation, after a content update, after the first update, at each start.
 const KEYS: &[&str] = &["onCreateCommand", "updateContentCommand", "postCreateCommand", AT_EACH_START];
 pub(super) const AT_EACH_START: &str = "postStartCommand";
 
-/// What dev containers replace in a text, beside the three that [`Run`] leaves to the environment.
+/// Variables that dev containers substitute, besides the three that [`Run`] leaves to the environment.
 const REPLACED: &[&str] = &["${localEnv:", "${containerEnv:", "${localWorkspaceFolder}", "${devcontainerId}"];
 const FROM_ENVIRONMENT: &[&str] = &["${containerWorkspaceFolder", "${localWorkspaceFolderBasename}"];
 
@@ -42,7 +42,7 @@ pub(super) fn read(source: Place, object: &Map<String, Value>, found: &mut Findi
     commands
 }
 
-/// Hands each command of a value to `take`: an object names several, anything else is one.
+/// Calls `take` with each command of a value: an object names several, anything else is one.
 fn each(
     value: Option<&Value>,
     found: &mut Findings,
@@ -57,7 +57,7 @@ fn each(
     }
 }
 
-/// Why a command is left out.
+/// Errors of a command that is left out.
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
     #[error("{0} is not a command")]

@@ -1,4 +1,4 @@
-//! A dev container's environment.
+//! Reads a dev container's environment.
 
 use serde_json::{Map, Value};
 
@@ -8,11 +8,11 @@ use crate::{
     readers::json::brief,
 };
 
-/// The only thing that is replaced in a value: all else is the host's, or not known before there is a guest.
+/// The only variable that is substituted. The others are the host's, or unknown before the guest exists.
 const BASENAME: &str = "${localWorkspaceFolderBasename}";
 
 pub(super) fn read(source: Place, object: &Map<String, Value>, found: &mut Findings) {
-    // What a tool sets for its own processes is over what the container has.
+    // `remoteEnv`, which tools set for their own processes, takes precedence over `containerEnv`.
     for section in ["remoteEnv", "containerEnv"] {
         let variables = object.get(section).and_then(Value::as_object);
         for (name, value) in variables.into_iter().flatten() {

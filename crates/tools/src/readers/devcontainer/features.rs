@@ -1,4 +1,4 @@
-//! The features of a dev container that are tools.
+//! Reads the dev container features that are tools.
 
 use serde_json::{Map, Value};
 
@@ -8,10 +8,10 @@ use crate::{
     readers::text::before,
 };
 
-/// Where the features are that are known.
+/// Prefix of the supported features.
 const OFFICIAL: &str = "ghcr.io/devcontainers/features/";
 
-/// The official features that are a tool of the same name.
+/// The official features that install a tool of the same name.
 const TOOLS: &[&str] =
     &["node", "python", "go", "rust", "java", "ruby", "php", "dotnet", "terraform", "kubectl", "helm"];
 
@@ -34,7 +34,7 @@ fn tool(feature: &str) -> Option<&str> {
 }
 
 fn ask(source: Place, tool: &str, options: &Value, found: &mut Findings) {
-    // A string in place of options is the version.
+    // A string instead of options is the version.
     let version = match options {
         Value::String(version) => Some(version.as_str()),
         options => options.get("version").map_or(Some("latest"), Value::as_str),

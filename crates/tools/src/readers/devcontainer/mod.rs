@@ -1,4 +1,4 @@
-//! `devcontainer.json`: tools, environment, and what to run in a guest once it is there.
+//! Reads `devcontainer.json`: tools, environment, ports, and commands to run in a new guest.
 
 mod commands;
 mod environment;
@@ -15,10 +15,10 @@ use crate::{
     plan::Port,
 };
 
-/// Most ports that are taken of a file.
+/// Maximum number of ports read from a file.
 const MAX_PORTS: usize = 64;
 
-/// What a file may have that is not carried out, and why.
+/// Keys that are not supported, and the reasons.
 const NOT_FOLLOWED: &[(&str, &str)] = &[
     ("build", "no Dockerfile is built"),
     ("dockerFile", "no Dockerfile is built"),
@@ -104,7 +104,7 @@ fn ports(source: Place, object: &serde_json::Map<String, Value>, found: &mut Fin
     ports
 }
 
-/// A number, or one behind the guest's own name. Other names are those of other containers.
+/// Parses a number, or one after the guest's own name. Other names refer to other containers.
 fn port(value: &Value) -> Option<u16> {
     let number = match value {
         Value::Number(number) => number.as_u64()?.try_into().ok()?,
