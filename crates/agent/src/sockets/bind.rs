@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdTcpListener},
     os::unix::{
         ffi::OsStrExt,
-        fs::{DirBuilderExt, PermissionsExt, chown},
+        fs::{DirBuilderExt, FileTypeExt, PermissionsExt, chown},
         net::UnixListener as StdUnixListener,
     },
     path::{Path, PathBuf},
@@ -70,11 +70,15 @@ pub(super) async fn bind(at: Option<&Endpoint>, user: User, children: &Children)
         }
         Some(Endpoint::Unix { path }) => {
             let path = PathBuf::from(OsStr::from_bytes(path));
-            bind_unix(path.clone(), &user, Left::Socket(path, user.clone())).await
+            let (at, listener) = bind_unix(path.clone(), &user).await?;
+            // Only now: a file that was in the way is not this listener's.
+            Ok(Bound { at, listener, _left: Left::Socket(path, user) })
         }
         None => {
             let folder = private_folder(&user).map_err(Failure::io("make a folder for a socket"))?;
-            bind_unix(folder.join("agent"), &user, Left::Folder(folder)).await
+            let left = Left::Folder(folder.clone());
+            let (at, listener) = bind_unix(folder.join("agent"), &user).await?;
+            Ok(Bound { at, listener, _left: left })
         }
     }
 }
@@ -114,22 +118,27 @@ fn of_tcp(host: &str, first: StdTcpListener, second: Option<StdTcpListener>) -> 
     Ok(Bound { at, listener, _left: Left::Nothing })
 }
 
-async fn bind_unix(path: PathBuf, user: &User, left: Left) -> Result<Bound, Failure> {
+async fn bind_unix(path: PathBuf, user: &User) -> Result<(Endpoint, Listener), Failure> {
     let at = Endpoint::Unix { path: path.as_os_str().as_bytes().to_vec() };
     let what = format!("listen at {}", path.display());
     // Fails if the path exists.
     let bound = with_rights_of(user, move || bind_unix_here(&path)).await;
     let listener = bound.and_then(UnixListener::from_std).map_err(Failure::io(what))?;
-    Ok(Bound { at, listener: Listener::Unix(listener), _left: left })
+    Ok((at, Listener::Unix(listener)))
 }
 
 fn bind_unix_here(path: &Path) -> io::Result<StdUnixListener> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    // Done before any process can connect.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    listen(&socket, BACKLOG)?;
+    // Its mode is set before any process can connect.
+    let opened = fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        .and_then(|()| Ok(listen(&socket, BACKLOG)?));
+    if let Err(error) = opened {
+        // The file may have been removed already.
+        let _ = fs::remove_file(path);
+        return Err(error);
+    }
     Ok(socket.into())
 }
 
@@ -171,8 +180,12 @@ impl Drop for Left {
             }
             Self::Socket(path, user) => {
                 let (path, user) = (std::mem::take(path), user.clone());
-                // It may have been removed already, or the user may no longer remove it.
-                let remove = move || give_up_rights(&user).and_then(|()| fs::remove_file(path));
+                // It may have been removed or replaced already, or the user may no longer remove it.
+                let remove = move || {
+                    give_up_rights(&user)?;
+                    let is_socket = fs::symlink_metadata(&path)?.file_type().is_socket();
+                    if is_socket { fs::remove_file(path) } else { Ok(()) }
+                };
                 let _ = thread::Builder::new().spawn(remove);
             }
         }

@@ -389,6 +389,12 @@ fn out_of_the_guest(host: &Host) -> Result<()> {
     assert_eq!(mode, "dev 600\n");
     let taken = ["-o", "ExitOnForwardFailure=yes", "-R", &path, "box.vm", "true"];
     ssh(host, &taken)?.fails(255, &["remote port forwarding failed"])?;
+    // A listener that could not be created removes neither another one's socket nor a file of the user's.
+    host.ok(&["vm", "exec", "box", "--", "sh", "-c", "test -S /home/dev/socket && echo kept > /root/kept"])?;
+    let file = format!("/root/kept:{here}");
+    ssh(host, &["-o", "ExitOnForwardFailure=yes", "-R", &file, "box.vm", "true"])?
+        .fails(255, &["remote port forwarding failed"])?;
+    assert_eq!(host.ok(&["vm", "exec", "box", "--", "sh", "-c", "cat /root/kept; rm /root/kept"])?, "kept\n");
     forwards.finish(b"")?.success()?;
     until("the guest has closed what listened", || {
         Ok(host.banger(&["vm", "exec", "box", "--", "test", "!", "-e", "/home/dev/socket"])?.status.success())
