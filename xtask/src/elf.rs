@@ -21,7 +21,7 @@ pub(crate) fn is_static(bytes: &[u8]) -> Result<bool> {
 
 fn field<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N]> {
     let field = bytes.get(at..).and_then(|rest| rest.first_chunk::<N>());
-    field.copied().context("ELF file ends in its headers")
+    field.copied().context("the ELF file is truncated in its headers")
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ pub(crate) fn build_failing(project: &Project) -> Result<()> {
 /// Copies `program` into a directory atomically, unless that file has the same bytes: a new file is a new build, for
 /// which the client replaces a running daemon.
 fn install(program: &Path, folder: &Path) -> Result<()> {
-    let target = folder.join(program.file_name().context("a program has a name")?);
+    let target = folder.join(program.file_name().context("the program has no file name")?);
     let bytes = fs::read(program).with_context(|| program.display().to_string())?;
     if fs::read(&target).is_ok_and(|there| there == bytes) {
         return Ok(());

@@ -81,7 +81,7 @@ fn subordinate_ids() -> Result<()> {
     if listed("/etc/subuid") && listed("/etc/subgid") {
         return Ok(());
     }
-    say(format!("giving {user} a range of subordinate ids"));
+    say(format!("assigning {user} a range of subordinate ids"));
     let range = "200000-265535";
     check(privileged("usermod")?.args(["--add-subuids", range, "--add-subgids", range, &user]))
 }

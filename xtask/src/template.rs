@@ -48,7 +48,7 @@ pub(crate) fn make_systems(project: &Project) -> Result<()> {
     for (name, packages, change) in SYSTEMS {
         let tar = folder.join(format!("{name}.tar.zst"));
         if !tar.exists() {
-            say(format!("making a system with {packages} for the scenarios"));
+            say(format!("creating a system with {packages} for the scenarios"));
             // mmdebstrap chooses the compression by the file name's extension.
             let partial = folder.join(format!("partial-{name}.tar.zst"));
             debian::bootstrap(&debian::suite()?, packages, change, &partial)?;

@@ -11,7 +11,7 @@ pub struct Digest([u8; 32]);
 
 /// Error for a text that is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a digest is sha256: and 64 of 0-9 and a-f")]
+#[error("a digest is sha256: followed by 64 digits of 0-9 and a-f")]
 pub struct InvalidDigest;
 
 impl Digest {

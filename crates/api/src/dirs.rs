@@ -25,7 +25,7 @@ pub struct Dirs {
 /// Error for a user without a home directory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "HOME is not set, so there is nowhere to keep anything; set HOME, or XDG_CONFIG_HOME, XDG_STATE_HOME and XDG_CACHE_HOME"
+    "cannot find banger's directories: HOME is not set, nor all of XDG_CONFIG_HOME, XDG_STATE_HOME and XDG_CACHE_HOME"
 )]
 pub struct DirsError;
 

@@ -54,7 +54,7 @@ pub enum InvalidImageName {
         allowed: &'static str,
     },
     /// The text before the first slash looks like a registry, but is not a valid host.
-    #[error("{0:?} is no registry's host")]
+    #[error("{0:?} is not a registry host")]
     Host(String),
     /// The text after the `@` is not a digest.
     #[error(transparent)]
@@ -253,7 +253,7 @@ fn misplaced_separator(component: &str) -> Option<usize> {
 
 fn checked_tag(tag: &str, offset: usize) -> Result<&str, InvalidImageName> {
     const PART: &str = "tag";
-    const ALLOWED: &str = "a-z, A-Z, 0-9 and _, and after these . and -";
+    const ALLOWED: &str = "a-z, A-Z, 0-9 and _, then also . and -";
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     match tag.chars().next() {
         None => return Err(InvalidImageName::Empty(PART)),
@@ -386,13 +386,13 @@ mod tests {
                 "a-",
                 "'-' at position 2 cannot be in an image's name: use a-z and 0-9, with one of . _ - between them",
             ),
-            ("../x", "\"..\" is no registry's host"),
+            ("../x", "\"..\" is not a registry host"),
             ("a.b:x/c", "'x' at position 5 cannot be in an image's registry's port: use 0-9"),
             (
                 "a:-1",
-                "'-' at position 3 cannot be in an image's tag: use a-z, A-Z, 0-9 and _, and after these . and -",
+                "'-' at position 3 cannot be in an image's tag: use a-z, A-Z, 0-9 and _, then also . and -",
             ),
-            ("a@sha256:12", "a digest is sha256: and 64 of 0-9 and a-f"),
+            ("a@sha256:12", "a digest is sha256: followed by 64 digits of 0-9 and a-f"),
         ] {
             assert_eq!(text.parse::<Reference>().unwrap_err().to_string(), message, "{text}");
         }

@@ -69,7 +69,7 @@ impl OperationKind {
             Self::VmPause => "pause VM",
             Self::VmResume => "resume VM",
             Self::VmSet => "change VM",
-            Self::VmLook => "look at VM",
+            Self::VmLook => "check VM",
             Self::VmDelete => "delete VM",
             Self::ImageImport => "import image",
             Self::ImagePull => "pull image",

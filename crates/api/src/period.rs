@@ -11,7 +11,7 @@ pub struct Period(u64);
 
 /// Error for a text that is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a length of time: write a number with s, m or h, such as 90s, 5m or 1h30m")]
+#[error("{text:?} is not a duration: write a number with s, m or h, such as 90s, 5m or 1h30m")]
 pub struct InvalidPeriod {
     text: String,
 }

@@ -16,7 +16,7 @@ const LOCALE: usize = 63;
 #[non_exhaustive]
 pub enum InvalidPersonal {
     /// There are too many keys.
-    #[error("there can be {KEYS} authorized keys at most, not {0}")]
+    #[error("{0} authorized keys; the limit is {KEYS}")]
     TooManyKeys(usize),
     /// A line that is not a public key; options are not allowed.
     #[error("{0:?} is not a public key: use a kind, base64 and a comment, in {KEY} bytes at most")]

@@ -333,7 +333,7 @@ impl std::str::FromStr for KillSignal {
             "ABRT" | "6" => Self::Abrt,
             "KILL" | "9" => Self::Kill,
             "TERM" | "15" => Self::Term,
-            _ => return Err(format!("{text:?} ends no VM: use KILL, TERM, INT, HUP, QUIT or ABRT")),
+            _ => return Err(format!("{text:?} is not supported: use KILL, TERM, INT, HUP, QUIT or ABRT")),
         })
     }
 }

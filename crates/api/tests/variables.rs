@@ -29,7 +29,7 @@ fn every_variable_in_the_sources_is_declared() -> io::Result<()> {
     for entry in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))? {
         words(&entry?.path().join("src"), &mut found)?;
     }
-    assert!(found.len() >= declared.len(), "the sources are not where they were");
+    assert!(found.len() >= declared.len(), "the sources have moved");
     found.retain(|name| !declared.contains(name.as_str()) && !OF_TESTS.contains(&name.as_str()));
     assert_eq!(found, BTreeSet::new());
     Ok(())

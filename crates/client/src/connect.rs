@@ -70,7 +70,7 @@ impl Daemon {
 
     /// Returns the identity of the program that would be started now.
     pub(crate) fn build(&self) -> Result<ProgramId, ApiError> {
-        let meta = fs::metadata(&self.program).map_err(failed("look at", &self.program))?;
+        let meta = fs::metadata(&self.program).map_err(failed("stat", &self.program))?;
         let modified_ns = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
         Ok(ProgramId { device: meta.dev(), inode: meta.ino(), size: meta.size(), modified_ns })
     }
@@ -86,7 +86,7 @@ impl Daemon {
                     Ok(peer) if peer.uid() == own || peer.uid() == 0 => Ok(Some(stream)),
                     Ok(_) => Err(ApiError::new(
                         ErrorKind::NotPermitted,
-                        format!("what listens at {} is another user's", socket.display()),
+                        format!("the process that listens at {} belongs to another user", socket.display()),
                     )),
                     Err(error) => Err(failed("connect to", &socket)(error)),
                 }
@@ -110,13 +110,13 @@ impl Daemon {
             return Ok(stream);
         }
         self.start().await?;
-        self.reach().await?.ok_or_else(|| self.did_not_start("it ended at once"))
+        self.reach().await?.ok_or_else(|| self.did_not_start("it exited at once"))
     }
 
     /// Locks the start: two clients that find no daemon at the same time must not both start one.
     async fn start_lock(&self) -> Result<File, ApiError> {
         let folder = &self.dirs.runtime;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("make", folder))?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("create", folder))?;
         check_folder(folder)?;
         let path = folder.join("start.lock");
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
@@ -125,7 +125,7 @@ impl Daemon {
         match timeout(START, locked).await {
             Ok(Ok(locked)) => locked.map_err(failed("lock", &path)),
             Ok(Err(error)) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),
-            Err(_) => Err(self.did_not_start("another banger has been starting it for too long")),
+            Err(_) => Err(self.did_not_start("timed out while another banger was starting it")),
         }
     }
 
@@ -139,12 +139,12 @@ impl Daemon {
         match timeout(START, first_line.read_line(&mut line)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(self.did_not_start(&error.to_string())),
-            Err(_) => return Err(self.did_not_start(&format!("it was not ready in {} s", START.as_secs()))),
+            Err(_) => return Err(self.did_not_start(&format!("timed out after {} s", START.as_secs()))),
         }
         match serde_json::from_str(&line) {
             Ok(FirstLine::Ready(true)) => Ok(()),
             Ok(FirstLine::Error(error)) => Err(*error),
-            Ok(FirstLine::Ready(false)) | Err(_) => Err(self.did_not_start("it ended without a word")),
+            Ok(FirstLine::Ready(false)) | Err(_) => Err(self.did_not_start("it exited silently")),
         }
     }
 
@@ -176,7 +176,7 @@ impl DaemonProcess {
         match tokio::task::spawn_blocking(wait).await {
             Ok(Ok(0)) => Err(ApiError::new(
                 ErrorKind::Timeout,
-                format!("bangerd has not stopped in {} s", START.as_secs()),
+                format!("bangerd did not stop within {} s", START.as_secs()),
             )),
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(Self::unseen(error.into())),
@@ -185,7 +185,7 @@ impl DaemonProcess {
     }
 
     fn unseen(error: io::Error) -> ApiError {
-        ApiError::new(ErrorKind::Io, format!("cannot wait for bangerd's end: {error}"))
+        ApiError::new(ErrorKind::Io, format!("cannot wait for bangerd to exit: {error}"))
     }
 }
 
@@ -193,9 +193,9 @@ impl DaemonProcess {
 fn check_folder(folder: &Path) -> Result<(), ApiError> {
     let wrong = match fs::symlink_metadata(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed("look at", folder)(error)),
+        Err(error) => return Err(failed("stat", folder)(error)),
         Ok(meta) if meta.is_symlink() => "is a symbolic link",
-        Ok(meta) if !meta.is_dir() => "is not a folder",
+        Ok(meta) if !meta.is_dir() => "is not a directory",
         Ok(meta) if meta.uid() != rustix::process::getuid().as_raw() => "belongs to another user",
         Ok(_) => return Ok(()),
     };
@@ -227,6 +227,6 @@ mod tests {
         std::os::unix::fs::symlink(dir.path(), dir.path().join("link")).unwrap();
         assert!(check_folder(&dir.path().join("link")).unwrap_err().message.contains("symbolic link"));
         fs::write(dir.path().join("file"), "").unwrap();
-        assert!(check_folder(&dir.path().join("file")).unwrap_err().message.contains("not a folder"));
+        assert!(check_folder(&dir.path().join("file")).unwrap_err().message.contains("not a directory"));
     }
 }

@@ -42,8 +42,8 @@ impl Client {
         };
         match timeout(LIMIT, listen).await {
             Ok(result) => drop(result.map_err(|error| failed(error.to_string()))?),
-            Err(_) => return Err(failed(format!("it has said nothing in {} s", LIMIT.as_secs()))),
+            Err(_) => return Err(failed(format!("timed out after {} s", LIMIT.as_secs()))),
         }
-        serde_json::from_slice(&said).map_err(|error| failed(format!("its answer makes no sense: {error}")))
+        serde_json::from_slice(&said).map_err(|error| failed(format!("its output is invalid: {error}")))
     }
 }

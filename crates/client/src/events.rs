@@ -78,11 +78,11 @@ impl Events {
                 _ => {}
             }
         }
-        let message = "bangerd went away in the middle of the operation; what it had begun is undone when it starts again";
+        let message = "bangerd exited during the operation; its next start undoes the unfinished work";
         Err(ApiError::new(ErrorKind::Io, message).remedy(Remedy::ReadDaemonLog))
     }
 }
 
 fn nonsense(why: &str) -> ApiError {
-    ApiError::new(ErrorKind::Internal, format!("bangerd's event makes no sense: {why}"))
+    ApiError::new(ErrorKind::Internal, format!("bangerd sent an invalid event: {why}"))
 }

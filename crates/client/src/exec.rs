@@ -205,7 +205,7 @@ impl<S: AsyncRead + Unpin> ExecOutput<S> {
                 Frame::Data(_, bytes) if bytes.is_empty() => {}
                 Frame::Data(Stream::Stdout, bytes) => return Ok(Output::Stdout(bytes)),
                 Frame::Data(Stream::Stderr, bytes) => return Ok(Output::Stderr(bytes)),
-                Frame::Data(Stream::Stdin, _) => return Err(garbage("stdin came from it")),
+                Frame::Data(Stream::Stdin, _) => return Err(garbage("it sent data for stdin")),
                 Frame::Control(_) => match frame.parse().map_err(|error| garbage(&error.to_string()))? {
                     Reply::Taken { bytes } => return Ok(Output::Taken(bytes as usize)),
                     Reply::Exited { status } => return Ok(Output::Exited(status)),
@@ -225,7 +225,7 @@ impl<S: AsyncRead + Unpin> ExecOutput<S> {
                 return Ok(frame);
             }
             match self.stream.read_buf(self.decoder.buffer()).await {
-                Ok(0) => return Err(lost("it was closed; the VM may have ended")),
+                Ok(0) => return Err(lost("it was closed; the VM may have stopped")),
                 Ok(_) => {}
                 Err(error) => return Err(lost(&error.to_string())),
             }
@@ -252,7 +252,7 @@ pub(crate) fn refused(reference: &str, reply: Reply) -> ApiError {
 fn too_old(reference: &str) -> ApiError {
     ApiError::new(
         ErrorKind::VersionSkew,
-        format!("VM {reference} runs an older agent, which cannot do this yet"),
+        format!("VM {reference} runs an older agent, which does not support this request"),
     )
     .about(SubjectKind::Vm, reference)
     .remedy(Remedy::UpdateAgent)
@@ -269,7 +269,7 @@ pub(crate) fn unexpected(reply: Reply) -> ApiError {
             };
             ApiError::new(kind, message)
         }
-        other => garbage(&format!("it said {other:?} where that means nothing")),
+        other => garbage(&format!("unexpected reply {other:?}")),
     }
 }
 

@@ -115,7 +115,7 @@ impl Client {
 pub(crate) async fn read<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, ApiError> {
     let bytes = read_bytes(response).await?;
     serde_json::from_slice(&bytes).map_err(|error| {
-        ApiError::new(ErrorKind::Internal, format!("bangerd's answer makes no sense: {error}"))
+        ApiError::new(ErrorKind::Internal, format!("bangerd sent an invalid response: {error}"))
     })
 }
 
@@ -133,7 +133,7 @@ pub(crate) async fn upgraded(response: Response<Incoming>) -> Result<Tunnel, Api
 
 #[allow(clippy::needless_pass_by_value)] // for map_err
 pub(crate) fn broken(error: hyper::Error) -> ApiError {
-    let message = format!("the connection to bangerd broke, which may have been stopped: {error}");
+    let message = format!("the connection to bangerd broke (bangerd may have been stopped): {error}");
     ApiError::new(ErrorKind::Io, message).remedy(Remedy::ReadDaemonLog)
 }
 

@@ -122,7 +122,7 @@ impl SocketOutput {
         match frame {
             Frame::Data(Stream::Stdout, bytes) if bytes.is_empty() => Ok(SocketEvent::End),
             Frame::Data(Stream::Stdout, bytes) => Ok(SocketEvent::Data(bytes)),
-            Frame::Data(..) => Err(garbage("a socket has one stream each way")),
+            Frame::Data(..) => Err(garbage("it sent data on a stream that a socket does not have")),
             Frame::Control(_) => match frame.parse().map_err(|error| garbage(&error.to_string()))? {
                 Reply::Taken { bytes } => Ok(SocketEvent::Taken(bytes as usize)),
                 Reply::Closed => Ok(SocketEvent::Closed),

@@ -12,15 +12,11 @@ use crate::project::Project;
 pub(crate) fn run(project: &Project) -> Result<()> {
     let packages = metadata::packages(project)?;
     let wrong = crates::violations(project, &packages)?;
-    ensure!(
-        wrong.is_empty(),
-        "the crates depend on each other in ways they must not:\n  {}",
-        wrong.join("\n  ")
-    );
+    ensure!(wrong.is_empty(), "crates have forbidden dependencies:\n  {}", wrong.join("\n  "));
     let circles = modules::circles(project, &packages)?;
     ensure!(
         circles.is_empty(),
-        "modules of a crate use each other in a circle (xtask/src/arrows/modules has the rules):\n  {}",
+        "modules depend on each other in a cycle (xtask/src/arrows/modules has the rules):\n  {}",
         circles.join("\n  ")
     );
     Ok(())

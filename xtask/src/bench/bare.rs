@@ -55,7 +55,7 @@ impl Bare {
 
     /// Boots the VM and returns the time until its agent connects.
     pub(super) fn boot(&self) -> Result<Duration> {
-        let folder = tempfile::tempdir_in(self.disks.path().parent().context("disks are in a folder")?)?;
+        let folder = tempfile::tempdir_in(self.disks.path().parent().context("no parent directory")?)?;
         copy_disks(self.disks.path(), folder.path())?;
         let sockets = tempfile::Builder::new().prefix("xtask-").tempdir_in("/tmp")?;
         let listener = UnixListener::bind(sockets.path().join(format!("vsock.sock_{READY_PORT}")))?;
@@ -67,12 +67,12 @@ impl Bare {
         let vhost = sockets.path().join("vhost.sock");
         while !vhost.exists() {
             if start.elapsed() > PATIENCE {
-                bail!("the vsock device did not come up");
+                bail!("the vsock device did not start");
             }
             thread::sleep(Duration::from_millis(1));
         }
         let _qemu = self.start(&self.qemu, sockets.path(), folder.path())?;
-        call.recv_timeout(PATIENCE).context("the guest's agent did not call")??;
+        call.recv_timeout(PATIENCE).context("the guest's agent did not connect")??;
         Ok(start.elapsed())
     }
 
@@ -82,7 +82,7 @@ impl Bare {
             replace(&word, self.vm.as_os_str(), disks.as_os_str())
         });
         let words: Vec<_> = replaced.collect();
-        let (program, arguments) = words.split_first().context("a process has a program")?;
+        let (program, arguments) = words.split_first().context("the process has no command line")?;
         let mut command = Command::new(program);
         command
             .args(arguments)
@@ -127,7 +127,7 @@ fn command_line_of(program: &str, needle: &str) -> Result<Vec<OsString>> {
             return Ok(words.into_iter().take(count).map(OsString::from_vec).collect());
         }
     }
-    bail!("there is no {program} for VM {needle}")
+    bail!("no {program} process for VM {needle}")
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {

@@ -56,7 +56,7 @@ fn control(reader: &mut impl Read) -> Result<Value> {
         let mut length = [0; 4];
         reader.read_exact(&mut length)?;
         let length = u32::from_be_bytes(length);
-        ensure!(length <= MAX_FRAME, "a frame of {length} bytes");
+        ensure!(length <= MAX_FRAME, "a frame of {length} bytes is too long");
         let mut rest = vec![0; usize::try_from(length)? + 1];
         reader.read_exact(&mut rest)?;
         if let Some((&CONTROL, payload)) = rest.split_first() {

@@ -42,7 +42,7 @@ pub(super) fn tar(project: &Project) -> Result<PathBuf> {
     if tar.exists() {
         return Ok(tar);
     }
-    say("making a tar of 1 GB");
+    say("creating a tar archive of 1 GB");
     fs::create_dir_all(project.target().join("bench"))?;
     let partial = tempfile::Builder::new().prefix("partial-").tempdir_in(project.target().join("bench"))?;
     let (small, large) = (partial.path().join("small.tar"), partial.path().join("large.tar"));

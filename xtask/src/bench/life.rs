@@ -98,7 +98,7 @@ fn created_and_deleted(stage: &Stage) -> Result<Duration> {
 pub(super) fn list(project: &Project, empty: &Stage, runs: usize) -> Result<()> {
     let full = Stage::new(project)?;
     tiny(&full)?;
-    say(format!("making {LISTED} VMs to list"));
+    say(format!("creating {LISTED} VMs to list"));
     for number in 0..LISTED {
         full.ok(&create(&format!("listed{number}"), &["--no-start"]))?;
     }
@@ -118,8 +118,8 @@ pub(super) fn adopt(stage: &Stage) -> Result<()> {
     let log = fs::read_to_string(status["log"].as_str().context("no log in the daemon's status")?)?;
     let lines = log.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let told = lines.map(|line| line["fields"].clone()).find(|fields| fields["took_ms"].is_number());
-    let told = told.context("the daemon's log does not tell how long it took")?;
-    ensure!(told["vms"] == ADOPTED && status["running_vms"] == ADOPTED, "not all were adopted: {told}");
+    let told = told.context("the daemon's log has no took_ms")?;
+    ensure!(told["vms"] == ADOPTED && status["running_vms"] == ADOPTED, "not all VMs were adopted: {told}");
     goal("daemon, taking over 10 VMs, ms", told["took_ms"].as_f64().unwrap_or(f64::MAX), ADOPT_GOAL);
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     stage.ok(&[&["vm", "delete", "--force"], names.as_slice()].concat())

@@ -67,7 +67,7 @@ fn layout(project: &Project) -> Result<PathBuf> {
         return Ok(layout);
     }
     let tar = import::tar(project)?;
-    say("making an image of it");
+    say("creating an image from it");
     let partial = tempfile::Builder::new().prefix("partial-").tempdir_in(project.target().join("bench"))?;
     let made = partial.path().join("layout");
     let umoci = |arguments: &[&str]| check(Command::new("umoci").args(arguments));
@@ -119,7 +119,7 @@ impl Registry {
         });
         // The registry would block when the pipe is full.
         thread::spawn(move || lines.for_each(drop));
-        let address = told.context("docker-registry has not said where it listens")?;
+        let address = told.context("docker-registry printed no address")?;
         Ok(Self { program, address, _folder: folder })
     }
 }

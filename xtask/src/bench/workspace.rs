@@ -134,13 +134,13 @@ fn into(from: &mut Command, to: &mut Command) -> Result<()> {
     let mut from = from.stdout(Stdio::piped()).spawn()?;
     let written = from.stdout.take().context("no pipe")?;
     check(to.stdin(written).stdout(Stdio::null()))?;
-    ensure!(from.wait()?.success(), "what was to be sent could not be read");
+    ensure!(from.wait()?.success(), "the command that writes the data failed");
     Ok(())
 }
 
 /// Creates a repository of words that compress like source text, all committed and packed.
 fn repository(root: &Path, files: usize) -> Result<PathBuf> {
-    say(format_args!("making a repository of {files} files"));
+    say(format_args!("creating a repository of {files} files"));
     let mut number = 1_u64;
     for file in 0..files {
         let folder = root.join(format!("d{}", file / 100));

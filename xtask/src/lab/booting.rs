@@ -14,7 +14,7 @@ use crate::{command::say, project::Project, template};
 /// Default memory of a lab, in MiB.
 pub(super) const DEFAULT_MEMORY: u32 = 6144;
 
-pub(super) const FROZEN: &str = "the lab froze: QEMU emulates it no further";
+pub(super) const FROZEN: &str = "the lab froze: QEMU stopped emulating it";
 
 /// Everything that a lab is booted from.
 pub(super) struct Lab<'a> {

@@ -174,7 +174,7 @@ impl Lab<'_> {
             match end {
                 End::Frozen if names.is_empty() => return Ok(()),
                 End::Frozen if left > 0 => {
-                    say(format_args!("{FROZEN}; again, in a fresh one: {}", names.join(", ")));
+                    say(format_args!("{FROZEN}; retrying in a fresh one: {}", names.join(", ")));
                 }
                 End::Frozen => bail!("{FROZEN}, in each of {TRIES} labs, with {}", names.join(", ")),
                 End::TimeUp => {
@@ -183,8 +183,8 @@ impl Lab<'_> {
                 // The tally has the failures.
                 End::Status(_) if names.is_empty() && !failed.is_empty() => return Ok(()),
                 End::Status(status) => {
-                    ensure!(names.is_empty(), "the lab has not run {}: status {status}", names.join(", "));
-                    ensure!(status == 0, "the scenarios' program ended with status {status} in the lab");
+                    ensure!(names.is_empty(), "the lab did not run {}: status {status}", names.join(", "));
+                    ensure!(status == 0, "the scenarios' program failed in the lab: exit status {status}");
                     return Ok(());
                 }
             }
@@ -208,7 +208,7 @@ impl Lab<'_> {
         let end = self.boot(&command, DEFAULT_MEMORY, Some(LIMIT), talk)?;
         let mut text = Vec::new();
         printed.rewind()?;
-        printed.read_to_end(&mut text).context("what the lab printed")?;
+        printed.read_to_end(&mut text).context("cannot read the lab's output")?;
         Ok((end, String::from_utf8_lossy(&text).into_owned()))
     }
 }

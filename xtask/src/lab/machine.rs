@@ -190,7 +190,7 @@ fn read_status(listener: &UnixListener, ready: impl FnOnce(), pulse: &Pulse) -> 
     let Some(first) = lines.next().transpose()? else { return Ok(None) };
     ready();
     if first != "ready" {
-        bail!("the lab said `{first}` in place of `ready`");
+        bail!("the lab sent `{first}` instead of `ready`");
     }
     for line in lines {
         let line = line?;
@@ -199,14 +199,14 @@ fn read_status(listener: &UnixListener, ready: impl FnOnce(), pulse: &Pulse) -> 
             Some(("status", status)) => {
                 return Ok(Some(status.parse().with_context(|| format!("exit status `{status}`"))?));
             }
-            _ => bail!("the lab said `{line}`"),
+            _ => bail!("unexpected line from the lab: `{line}`"),
         }
     }
     Ok(None)
 }
 
 fn ended<T>(thread: JoinHandle<Result<T>>) -> Result<T> {
-    thread.join().unwrap_or_else(|_| bail!("a thread of the lab's panicked"))
+    thread.join().unwrap_or_else(|_| bail!("a thread of the lab panicked"))
 }
 
 /// Returns the last 4096 bytes of the console, enough for a kernel panic.

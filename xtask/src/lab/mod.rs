@@ -78,7 +78,7 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
     Ok(match lab.boot(&command, arguments.memory, limit, talk)? {
         End::Status(status) => ExitCode::from(status),
         End::TimeUp => {
-            say("the lab's time was up");
+            say("the lab timed out");
             ExitCode::from(TIMED_OUT)
         }
         End::Frozen => bail!(FROZEN),

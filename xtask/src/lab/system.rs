@@ -49,7 +49,7 @@ pub(super) fn prepare(cache: &Path) -> Result<System> {
         return Ok(system);
     }
 
-    say("making the lab's disk, about a minute");
+    say("creating the lab's disk, in about a minute");
     let partial = tempfile::Builder::new().prefix("partial-").tempdir_in(cache)?;
     let (tar, init) = (partial.path().join("root.tar"), partial.path().join("initrd-init"));
     fs::write(&init, INITRD_INIT)?;

@@ -20,15 +20,15 @@ pub struct CatalogUrl {
 impl CatalogUrl {
     pub(super) fn read(table: &DeTable<'_>) -> Result<Self, String> {
         only(table, &["url", "key"])?;
-        let url = text(table, "url")?.ok_or("it needs url, where the catalog is")?;
+        let url = text(table, "url")?.ok_or("url is missing: the URL of the catalog")?;
         let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
         if rest.is_empty() || rest.contains(|c: char| matches!(c, '?' | '#' | '@') || !c.is_ascii_graphic()) {
-            return Err(format!("url {url:?} must be an address of https, without ?, # and @"));
+            return Err(format!("url {url:?} must be an https URL without ?, # or @"));
         }
-        let key = text(table, "key")?.ok_or("it needs key, the public key that minisign prints")?;
+        let key = text(table, "key")?.ok_or("key is missing: the public key that minisign prints")?;
         let base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/');
         if key.len() != KEY_LENGTH || !key.chars().all(base64) {
-            return Err(format!("key {key:?} is none of minisign's: its second line, as RWQ..."));
+            return Err(format!("key {key:?} is not a minisign public key such as RWQ..."));
         }
         Ok(Self { url, key })
     }
@@ -51,18 +51,18 @@ mod tests {
         let read_one = |url: &str, key: &str| read(&format!("[[catalog]]\nurl = '{url}'\nkey = '{key}'\n"));
         assert_eq!(read_one("https://a.io/c.toml", KEY).unwrap()[0].key, KEY);
         for (url, key, why) in [
-            ("a.io/c.toml", KEY, "must be an address"),
-            ("https://", KEY, "must be an address"),
-            ("https://a.io/c?token=1", KEY, "must be an address"),
-            ("https://me:secret@a.io/c", KEY, "must be an address"),
-            ("https://a.io/c d", KEY, "must be an address"),
-            ("https://a.io/c.toml", "", "none of minisign's"),
-            ("https://a.io/c.toml", &KEY.replace('Q', "-"), "none of minisign's"),
+            ("a.io/c.toml", KEY, "must be an https URL"),
+            ("https://", KEY, "must be an https URL"),
+            ("https://a.io/c?token=1", KEY, "must be an https URL"),
+            ("https://me:secret@a.io/c", KEY, "must be an https URL"),
+            ("https://a.io/c d", KEY, "must be an https URL"),
+            ("https://a.io/c.toml", "", "is not a minisign public key"),
+            ("https://a.io/c.toml", &KEY.replace('Q', "-"), "is not a minisign public key"),
         ] {
             let error = read_one(url, key).unwrap_err();
             assert!(error.starts_with("entry 1: ") && error.contains(why), "{url} {key}: {error}");
         }
-        assert!(read(&format!("[[catalog]]\nkey = '{KEY}'\n")).unwrap_err().contains("needs url"));
-        assert!(read("[[catalog]]\nurl = 'https://a.io/c'\n").unwrap_err().contains("needs key"));
+        assert!(read(&format!("[[catalog]]\nkey = '{KEY}'\n")).unwrap_err().contains("url is missing"));
+        assert!(read("[[catalog]]\nurl = 'https://a.io/c'\n").unwrap_err().contains("key is missing"));
     }
 }

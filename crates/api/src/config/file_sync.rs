@@ -28,14 +28,14 @@ impl FileSync {
     fn read(table: &DeTable<'_>) -> Result<Self, String> {
         only(table, &["host", "guest", "mode"])?;
         let text = |name| text(table, name);
-        let host = text("host")?.ok_or("it needs host, a path here")?;
+        let host = text("host")?.ok_or("host is missing: a path on the host")?;
         if !host.starts_with('/') && !host.starts_with("~/") || !is_plain(&host) {
             return Err(format!("host {host:?} must be absolute or begin with ~/, without `..`"));
         }
         let guest = match (text("guest")?, host.strip_prefix("~/")) {
             (Some(guest), _) => beneath_home(&guest)?,
             (None, Some(rest)) => beneath_home(&format!("~/{rest}"))?,
-            (None, None) => return Err("it needs guest, a path under /root".to_owned()),
+            (None, None) => return Err("guest is missing: a path under /root".to_owned()),
         };
         let mode = text("mode")?.as_deref().map(octal).transpose()?;
         Ok(Self { host, guest, mode })
@@ -57,7 +57,7 @@ fn is_plain(path: &str) -> bool {
 fn octal(mode: &str) -> Result<u32, String> {
     let digits = matches!(mode.len(), 3 | 4) && mode.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
     let bits = u32::from_str_radix(mode, 8).ok().filter(|bits| digits && *bits <= 0o777);
-    bits.ok_or_else(|| format!("mode {mode:?} is none: write it as \"0600\""))
+    bits.ok_or_else(|| format!("mode {mode:?} is not valid: expected octal up to 0777, such as \"0600\""))
 }
 
 #[cfg(test)]
@@ -82,17 +82,17 @@ mod tests {
     #[test]
     fn what_leads_elsewhere_is_refused_by_its_entry() {
         for (entry, why) in [
-            ("guest = '/root/x'", "needs host"),
+            ("guest = '/root/x'", "host is missing"),
             ("host = 'x'", "must be absolute or begin with ~/"),
             ("host = '~/../x'", "without `..`"),
-            ("host = '/x'", "needs guest"),
+            ("host = '/x'", "guest is missing"),
             ("host = '/x'\nguest = '/etc/x'", "must be under /root"),
             ("host = '/x'\nguest = '/root'", "must be under /root"),
             ("host = '/x'\nguest = '/rooted/x'", "must be under /root"),
             ("host = '/x'\nguest = '/root/../etc'", "without `..`"),
-            ("host = '~/x'\nmode = '0888'", "is none"),
-            ("host = '~/x'\nmode = '4755'", "is none"),
-            ("host = '~/x'\nmode = 384", "must be a text in quotes"),
+            ("host = '~/x'\nmode = '0888'", "is not valid"),
+            ("host = '~/x'\nmode = '4755'", "is not valid"),
+            ("host = '~/x'\nmode = 384", "must be a quoted string"),
             ("host = '~/x'\nguets = '/root/x'", "did you mean guest?"),
         ] {
             let error =

@@ -88,7 +88,7 @@ macro_rules! keys {
     };
     (@accessor $help:literal $name:ident $type:ident told $default:expr) => {
         #[doc = $help]
-        #[doc = "; `None` where nobody has set it."]
+        #[doc = "; `None` if it is not set."]
         pub fn $name(&self) -> Option<&$type> {
             self.layer.$name.as_ref().map(|set| &set.value)
         }

@@ -10,7 +10,7 @@ pub(super) fn entries<T>(
     value: &DeValue<'_>,
     read: impl Fn(&DeTable<'_>) -> Result<T, String>,
 ) -> Result<Vec<T>, String> {
-    let entries = value.as_array().ok_or(format!("write each as a table of its own: [[{name}]]"))?;
+    let entries = value.as_array().ok_or(format!("write each entry as a table: [[{name}]]"))?;
     let read = |(index, entry): (usize, &toml::Spanned<DeValue<'_>>)| {
         let table = entry.get_ref().as_table().ok_or(format!("write it as [[{name}]]"));
         table.and_then(&read).map_err(|why| format!("entry {}: {why}", index + 1))
@@ -35,6 +35,6 @@ pub(super) fn text(table: &DeTable<'_>, name: &str) -> Result<Option<String>, St
     match table.get(name).map(|value| value.get_ref()) {
         None => Ok(None),
         Some(DeValue::String(text)) => Ok(Some(text.to_string())),
-        Some(_) => Err(format!("{name} must be a text in quotes")),
+        Some(_) => Err(format!("{name} must be a quoted string")),
     }
 }

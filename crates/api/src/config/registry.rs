@@ -24,9 +24,9 @@ pub struct RegistryHost {
 impl RegistryHost {
     pub(super) fn read(table: &DeTable<'_>) -> Result<Self, String> {
         only(table, &["host", "mirrors", "plain_http", "ca"])?;
-        let host = text(table, "host")?.ok_or("it needs host, a registry")?;
+        let host = text(table, "host")?.ok_or("host is missing: the name of a registry")?;
         if !is_host(&host) {
-            return Err(format!("host {host:?} is no registry: write it as \"HOST\" or \"HOST:PORT\""));
+            return Err(format!("host {host:?} is not a registry: write it as \"HOST\" or \"HOST:PORT\""));
         }
         let mirrors = match table.get("mirrors").map(|value| value.get_ref()) {
             None => Vec::new(),
@@ -49,12 +49,12 @@ impl RegistryHost {
 }
 
 fn read_mirror(value: &DeValue<'_>) -> Result<String, String> {
-    let mirror = value.as_str().ok_or("a mirror must be a text in quotes")?;
+    let mirror = value.as_str().ok_or("a mirror must be a quoted string")?;
     let host = mirror.strip_prefix("http://").or_else(|| mirror.strip_prefix("https://")).unwrap_or(mirror);
     if is_host(host) {
         Ok(mirror.to_owned())
     } else {
-        Err(format!("mirror {mirror:?} is no registry: write it as \"HOST:PORT\" or \"http://HOST:PORT\""))
+        Err(format!("mirror {mirror:?} is not a registry: write it as \"HOST:PORT\" or \"http://HOST:PORT\""))
     }
 }
 
@@ -85,12 +85,12 @@ mod tests {
     #[test]
     fn what_is_no_registry_is_refused_by_its_entry() {
         for (entry, why) in [
-            ("mirrors = []", "needs host"),
-            ("host = 'alpine'", "is no registry"),
-            ("host = 'https://a.io'", "is no registry"),
-            ("host = 'a.io/x'", "is no registry"),
+            ("mirrors = []", "host is missing"),
+            ("host = 'alpine'", "is not a registry"),
+            ("host = 'https://a.io'", "is not a registry"),
+            ("host = 'a.io/x'", "is not a registry"),
             ("host = 'a.io'\nmirrors = 'b.io'", "must be a list"),
-            ("host = 'a.io'\nmirrors = ['b.io/x']", "mirror \"b.io/x\" is no registry"),
+            ("host = 'a.io'\nmirrors = ['b.io/x']", "mirror \"b.io/x\" is not a registry"),
             ("host = 'a.io'\nplain_http = 1", "must be true or false"),
             ("host = 'a.io'\nca = 'ca.pem'", "must be an absolute path"),
             ("host = 'a.io'\nmirorrs = []", "did you mean mirrors?"),

@@ -66,7 +66,7 @@ impl Layer {
         let line = |at: usize| text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
         let document = DeTable::parse(text).map_err(|error| {
             let line = error.span().map(|span| format!(" on line {}", line(span.start))).unwrap_or_default();
-            format!("it is not TOML{line}: {}", error.message())
+            format!("invalid TOML{line}: {}", error.message())
         })?;
         let mut file_sync = Vec::new();
         let mut project = Project { file: path.to_owned(), ..Project::default() };
@@ -175,7 +175,7 @@ fn unknown_section(owner: Owner, name: &str, line: usize) -> String {
             let section = keys(owner).find(|key| key.1 == meant).map_or("vm", |key| key.0);
             format!("unknown key {name} on line {line}: did you mean {meant}, below [{section}]?")
         }
-        None => format!("unknown key {name} on line {line}: there are [{}]", sections.join("] and [")),
+        None => format!("unknown key {name} on line {line}: the sections are [{}]", sections.join("] and [")),
     }
 }
 
@@ -221,19 +221,19 @@ mod tests {
             ("[vm]\ncolour = 1\n", "unknown key vm.colour on line 2: [vm] has image, kernel, vcpu"),
             ("\n[vmm]\n", "unknown section vmm on line 2: did you mean [vm]?"),
             ("memory = '4G'\n", "unknown key memory on line 1: did you mean memory, below [vm]?"),
-            ("network = 1\n", "unknown key network on line 1: there are [vm] and [daemon]"),
+            ("network = 1\n", "unknown key network on line 1: the sections are [vm] and [daemon]"),
             ("vm = 1\n", "vm on line 1 is a section"),
             ("[vm]\nmemory = 'lots'\n", "vm.memory on line 2: \"lots\" is not a size"),
-            ("[vm]\nmemory = '64M'\n", "vm.memory on line 2: 64M cannot be had: from 128M to 1T"),
+            ("[vm]\nmemory = '64M'\n", "vm.memory on line 2: 64M is out of range: from 128M to 1T"),
             (
                 "[vm]\nvcpu = '4'\n",
-                "vm.vcpu on line 2: the text \"4\" cannot be a value here: write a number",
+                "vm.vcpu on line 2: the string \"4\" is not valid here: expected a number",
             ),
-            ("[vm]\nvcpu = 0\n", "vm.vcpu on line 2: 0 cannot be had: from 1 to 32"),
-            ("[vm]\nnat = [true]\n", "vm.nat on line 2: a list cannot be a value here: write true or false"),
+            ("[vm]\nvcpu = 0\n", "vm.vcpu on line 2: 0 is out of range: from 1 to 32"),
+            ("[vm]\nnat = [true]\n", "vm.nat on line 2: a list is not valid here: expected true or false"),
             ("[vm]\nvmm = 'xen'\n", "vm.vmm on line 2: \"xen\" is not a VMM"),
             ("[vm]\nimage = 'Böx'\n", "vm.image on line 2: 'B' at position 1"),
-            ("[vm]\nmemory = \n", "it is not TOML on line 2"),
+            ("[vm]\nmemory = \n", "invalid TOML on line 2"),
         ] {
             let found = read(Owner::User, text).unwrap_err();
             assert!(

@@ -42,9 +42,9 @@ pub(super) trait Value: Sized {
             return Self::of(raw.text);
         }
         Err(match raw.shape {
-            Shape::Other => format!("{} cannot be a value here: write {}", raw.text, Self::WRITTEN),
-            Shape::Text => format!("the text {:?} cannot be a value here: write {}", raw.text, Self::WRITTEN),
-            _ => format!("{} cannot be a value here: write {}", raw.text, Self::WRITTEN),
+            Shape::Other => format!("{} is not valid here: expected {}", raw.text, Self::WRITTEN),
+            Shape::Text => format!("the string {:?} is not valid here: expected {}", raw.text, Self::WRITTEN),
+            _ => format!("{} is not valid here: expected {}", raw.text, Self::WRITTEN),
         })
     }
 }
@@ -62,20 +62,20 @@ macro_rules! values {
 }
 
 values! {
-    ImageName: Text, "an image's name in quotes, as \"debian-bookworm\" or \"alpine:3.20\"";
-    Name: Text, "a name in quotes, as \"debian-bookworm\"";
+    ImageName: Text, "an image name in quotes, such as \"debian-bookworm\" or \"alpine:3.20\"";
+    Name: Text, "a name in quotes, such as \"debian-bookworm\"";
     Vmm: Text, "\"firecracker\" or \"qemu\"";
-    Size: Text | Number, "a size, as \"4G\", or a number of MiB";
-    Period: Text | Number, "a length of time, as \"90s\", or a number of seconds";
+    Size: Text | Number, "a size such as \"4G\", or a number of MiB";
+    Period: Text | Number, "a duration such as \"90s\", or a number of seconds";
     ProjectFiles: Text, "\"ask\", \"always\" or \"never\"";
-    AutoStop: Text | Number, "a length of time, as \"2h\", or \"off\"";
+    AutoStop: Text | Number, "a duration such as \"2h\", or \"off\"";
 }
 
 impl Value for u32 {
     const SHAPES: &'static [Shape] = &[Shape::Number];
     const WRITTEN: &'static str = "a number";
     fn of(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| format!("{text:?} is not a number that fits here"))
+        text.parse().map_err(|_| format!("{text:?} is not a valid number"))
     }
 }
 
@@ -95,7 +95,7 @@ pub(super) fn within<T: PartialOrd + fmt::Display>(
     if range.contains(value) {
         return Ok(());
     }
-    Err(format!("{value} cannot be had: from {} to {}", range.start(), range.end()))
+    Err(format!("{value} is out of range: from {} to {}", range.start(), range.end()))
 }
 
 /// Idle time after which a VM is stopped.
@@ -144,7 +144,7 @@ pub enum ProjectFiles {
 
 /// Error for a text that is not a [`ProjectFiles`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is none of ask, always and never")]
+#[error("{0:?} is not one of ask, always and never")]
 pub struct InvalidProjectFiles(String);
 
 impl FromStr for ProjectFiles {

@@ -21,22 +21,22 @@ impl Variable {
     /// Path of the daemon's program.
     pub const BANGERD: Self = Self {
         name: "BANGER_BANGERD",
-        help: "Path of the daemon that is started; else the one beside banger, else one on PATH",
+        help: "Path of the bangerd to start, instead of the one beside banger or on PATH",
     };
     /// Log filter of a daemon that the client starts.
     pub const LOG: Self = Self {
         name: "BANGER_LOG",
-        help: "What a daemon that is started logs: error, warn, info, debug, trace, or these by module",
+        help: "Log level of a new daemon: error, warn, info, debug or trace, for all or for each module",
     };
     /// Path of the system's configuration file.
     pub const SYSTEM_CONFIG: Self = Self {
         name: "BANGER_SYSTEM_CONFIG",
-        help: "Path of the system's configuration, else /etc/banger/config.toml",
+        help: "Path of the system's configuration file, instead of /etc/banger/config.toml",
     };
     /// Address of the Debian mirror.
     pub const DEBIAN_MIRROR: Self = Self {
         name: "BANGER_DEBIAN_MIRROR",
-        help: "Address of the Debian mirror that catalog images and kernels are made from, as http://HOST/debian",
+        help: "URL of the Debian mirror for catalog images and kernels, such as http://HOST/debian",
     };
 }
 

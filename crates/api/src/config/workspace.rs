@@ -132,7 +132,7 @@ fn variable(name: &str, value: &DeValue<'_>) -> Result<(String, String), String>
     if !is_name {
         let shown: String = name.chars().take(MAX_NAME).collect();
         return Err(format!(
-            "{shown:?} is no variable's name: at most {MAX_NAME} letters, digits and _, no digit first"
+            "{shown:?} is not a variable name: at most {MAX_NAME} letters, digits and _, no digit first"
         ));
     }
     match value {
@@ -141,7 +141,7 @@ fn variable(name: &str, value: &DeValue<'_>) -> Result<(String, String), String>
         }
         DeValue::String(value) if value.contains('\0') => Err(format!("the value of {name} has a NUL in it")),
         DeValue::String(value) => Ok((name.to_owned(), value.to_string())),
-        _ => Err(format!("the value of {name} must be a text in quotes")),
+        _ => Err(format!("the value of {name} must be a quoted string")),
     }
 }
 
@@ -162,7 +162,7 @@ fn command(value: &DeValue<'_>) -> Result<String, String> {
         }
         DeValue::String(text) if text.contains('\0') => Err("a command has a NUL in it".to_owned()),
         DeValue::String(text) => Ok(text.to_string()),
-        _ => Err("a command is a line for the shell, in quotes".to_owned()),
+        _ => Err("a command must be a quoted string".to_owned()),
     }
 }
 
@@ -222,13 +222,16 @@ mod tests {
             (&format!("[workspace]\nports = [{many}]\n"), "it has 65 entries, more than 64"),
             ("[workspace]\nsetup = 'make'\n", "workspace.setup on line 2: it must be a list"),
             ("[workspace]\nsetup = ['a',\n' ']\n", "workspace.setup on line 3: a command is empty"),
-            ("[workspace]\nsetup = [1]\n", "a command is a line for the shell"),
+            ("[workspace]\nsetup = [1]\n", "a command must be a quoted string"),
             ("[workspace]\nsetup = [\"a\\u0000\"]\n", "a command has a NUL"),
             (&format!("[workspace]\nsetup = ['{long}']\n"), "a command is longer than 16 KiB"),
             ("[workspace]\nenv = ['A=1']\n", "workspace.env on line 2: it must be a table"),
-            ("[workspace.env]\n1A = ''\n", "workspace.env on line 2: \"1A\" is no variable's name"),
-            ("[workspace.env]\nA = ''\n'B=' = ''\n", "workspace.env on line 3: \"B=\" is no variable's name"),
-            ("[workspace.env]\nA = 1\n", "workspace.env on line 2: the value of A must be a text"),
+            ("[workspace.env]\n1A = ''\n", "workspace.env on line 2: \"1A\" is not a variable name"),
+            (
+                "[workspace.env]\nA = ''\n'B=' = ''\n",
+                "workspace.env on line 3: \"B=\" is not a variable name",
+            ),
+            ("[workspace.env]\nA = 1\n", "workspace.env on line 2: the value of A must be a quoted string"),
             ("[workspace.env]\nA = \"\\u0000\"\n", "the value of A has a NUL"),
             (
                 &"[[file_sync]]\nhost = '~/x'\n".repeat(17),

@@ -71,7 +71,7 @@ pub async fn exchange<S: Send + 'static, R: Send + 'static>(
     }
     match why {
         Some(why) => Err(said(vm, ended.status, &why)),
-        None => Err(garbage("it took only a part of what was sent and called that all")),
+        None => Err(garbage("it reported success but received only part of the data")),
     }
 }
 
@@ -79,6 +79,6 @@ async fn result<T>(thread: JoinHandle<Result<T, ApiError>>) -> Result<T, ApiErro
     match timeout(NOTICE, thread).await {
         Ok(Ok(result)) => result,
         Ok(Err(error)) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),
-        Err(_) => Err(ApiError::new(ErrorKind::Timeout, "what came could not be taken in")),
+        Err(_) => Err(ApiError::new(ErrorKind::Timeout, "timed out while the host processed the data")),
     }
 }

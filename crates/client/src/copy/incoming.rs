@@ -69,7 +69,7 @@ pub async fn copy_out(
             Some((status, why)) => said(&source.vm, status, &why),
             None => match unpacked {
                 Ok(()) if done.broken == 0 => return Ok(()),
-                Ok(()) => garbage("it called a part of a file all of it"),
+                Ok(()) => garbage("it reported success but sent only part of a file"),
                 Err(error) => not_unpacked(error),
             },
         },

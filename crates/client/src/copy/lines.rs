@@ -41,8 +41,8 @@ impl Lines {
                 None
             }
             (_, Some(last)) => Some(last),
-            (ExitStatus::Code(code), None) => Some(format!("the copying ended with status {code}")),
-            (ExitStatus::Signal(signal), None) => Some(format!("signal {signal} ended the copying")),
+            (ExitStatus::Code(code), None) => Some(format!("the copy failed with exit status {code}")),
+            (ExitStatus::Signal(signal), None) => Some(format!("signal {signal} ended the copy")),
         }
     }
 
@@ -58,7 +58,7 @@ impl Lines {
         self.told += 1;
         match self.told {
             ..LINES => tell(CopyEvent::PassedOver(line)),
-            LINES => tell(CopyEvent::PassedOver("there is more that is not told here".to_owned())),
+            LINES => tell(CopyEvent::PassedOver("further messages are not shown".to_owned())),
             _ => {}
         }
     }
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!((told.len(), why.as_deref()), (2, Some("no space")));
         let (told, why) = heard(&parts, ExitStatus::Code(0));
         assert_eq!((told, why), (vec!["a pipe".into(), "another".into(), "no space".into()], None));
-        assert_eq!(heard(&[], ExitStatus::Signal(9)).1.unwrap(), "signal 9 ended the copying");
+        assert_eq!(heard(&[], ExitStatus::Signal(9)).1.unwrap(), "signal 9 ended the copy");
     }
 
     #[test]

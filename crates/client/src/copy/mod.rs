@@ -69,10 +69,10 @@ impl GuestPath {
 }
 
 fn stopped() -> ApiError {
-    ApiError::new(ErrorKind::Cancelled, "the copying was stopped")
+    ApiError::new(ErrorKind::Cancelled, "the copy was cancelled")
 }
 
 fn silent() -> ApiError {
-    let message = format!("the guest has neither sent nor taken anything for {} s", SILENCE.as_secs());
+    let message = format!("the guest has neither sent nor received anything for {} s", SILENCE.as_secs());
     ApiError::new(ErrorKind::Timeout, message)
 }

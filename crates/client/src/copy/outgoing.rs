@@ -54,17 +54,17 @@ pub async fn copy_in(
         return Err(said(&target.vm, ended.status, &why));
     }
     if !ended.whole {
-        return Err(garbage("it took only a part of what was sent and called that all"));
+        return Err(garbage("it reported success but received only part of the data"));
     }
     match packing.await {
         Ok(Ok(0)) => Ok(()),
         Ok(Ok(unread)) => {
-            let things = if unread == 1 { "one thing".to_owned() } else { format!("{unread} things") };
-            let message = format!("{things} could not be read; all else was copied");
+            let things = if unread == 1 { "one file".to_owned() } else { format!("{unread} files") };
+            let message = format!("{things} could not be read; everything else was copied");
             Err(ApiError::new(ErrorKind::Io, message))
         }
         Ok(Err(error)) => {
-            Err(ApiError::new(ErrorKind::Io, format!("cannot read what was to be copied: {error}")))
+            Err(ApiError::new(ErrorKind::Io, format!("cannot read the source of the copy: {error}")))
         }
         Err(error) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),
     }

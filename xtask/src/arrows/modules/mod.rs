@@ -42,7 +42,7 @@ pub(super) fn circles(project: &Project, packages: &[Package]) -> Result<Vec<Str
         }
         match (EXEMPT.contains(&package.name.as_str()), found.is_empty()) {
             (true, false) => {}
-            (true, true) => wrong.push(format!("{} has no circle: remove it from EXEMPT", package.name)),
+            (true, true) => wrong.push(format!("{} has no cycle: remove it from EXEMPT", package.name)),
             (false, _) => wrong.extend(found.into_iter().map(|circle| format!("{}: {circle}", package.name))),
         }
     }
@@ -64,7 +64,7 @@ fn describe(tree: &Tree, circle: &circles::Circle<'_>) -> String {
         (_, path) => path,
     };
     let members: Vec<_> = circle.members.iter().map(name).collect();
-    let mut text = format!("{} form a circle", members.join(", "));
+    let mut text = format!("{} form a cycle", members.join(", "));
     for arrow in &circle.around {
         let file = tree.modules[arrow.from].file.display();
         text.push_str(&format!("\n    {file}:{} uses {}", arrow.line, arrow.item));
@@ -100,7 +100,7 @@ mod tests {
             ("c.rs", "pub struct C;\nfn c() { vec![crate::a::a()]; }"),
         ]);
         let expected =
-            "a, b, c form a circle\n    a.rs:2 uses b::f\n    b.rs:1 uses c::C\n    c.rs:2 uses a::a";
+            "a, b, c form a cycle\n    a.rs:2 uses b::f\n    b.rs:1 uses c::C\n    c.rs:2 uses a::a";
         assert_eq!(found, [expected]);
     }
 
@@ -112,7 +112,7 @@ mod tests {
             ("b.rs", "use crate::c::C; pub struct B;"),
             ("c.rs", "use crate::{a::A, b::B}; pub struct C;"),
         ]);
-        assert_eq!(found, ["a, b, c form a circle\n    b.rs:1 uses c::C\n    c.rs:1 uses b::B"]);
+        assert_eq!(found, ["a, b, c form a cycle\n    b.rs:1 uses c::C\n    c.rs:1 uses b::B"]);
     }
 
     #[test]
@@ -133,7 +133,7 @@ mod tests {
             ("a.rs", "mod b;\npub struct A(b::B);"),
             ("a/b.rs", "pub struct B;\nfn b(a: super::A) {}"),
         ]);
-        assert_eq!(found, ["a, a::b form a circle\n    a.rs:2 uses a::b::B\n    a/b.rs:2 uses a::A"]);
+        assert_eq!(found, ["a, a::b form a cycle\n    a.rs:2 uses a::b::B\n    a/b.rs:2 uses a::A"]);
     }
 
     #[test]
@@ -145,7 +145,7 @@ mod tests {
             ("a/two.rs", "use crate::b::B; pub fn two() {}"),
             ("b.rs", "use crate::a::One; pub struct B;"),
         ]);
-        assert_eq!(found, ["a, b form a circle\n    a/two.rs:1 uses b::B\n    b.rs:1 uses a::one::One"]);
+        assert_eq!(found, ["a, b form a cycle\n    a/two.rs:1 uses b::B\n    b.rs:1 uses a::one::One"]);
     }
 
     #[test]
@@ -163,7 +163,7 @@ mod tests {
             ("a.rs", "pub struct A(crate::Bee);"),
             ("b.rs", "pub struct B; fn b(a: crate::A) {}"),
         ]);
-        assert_eq!(found, ["a, b form a circle\n    a.rs:1 uses b::B\n    b.rs:1 uses a::A"]);
+        assert_eq!(found, ["a, b form a cycle\n    a.rs:1 uses b::B\n    b.rs:1 uses a::A"]);
     }
 
     #[test]
@@ -198,7 +198,7 @@ mod tests {
             ("start.rs", "use crate::host::Host; impl Host { fn start(&self) { self.stop(); } }"),
             ("stop.rs", "use crate::host::Host; impl Host { fn stop(&self) { Self::start(self) } }"),
         ]);
-        let expected = "start, stop form a circle\n    start.rs:1 uses host::Host::stop\n    stop.rs:1 uses host::Host::start";
+        let expected = "start, stop form a cycle\n    start.rs:1 uses host::Host::stop\n    stop.rs:1 uses host::Host::start";
         assert_eq!(found, [expected]);
     }
 
