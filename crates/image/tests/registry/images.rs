@@ -158,6 +158,12 @@ impl Cache {
         entries.filter(|(name, _)| name.contains("partial")).collect()
     }
 
+    /// Returns the size of the partial blob of one layer. A pull that fails may leave those of other layers.
+    pub(crate) fn partial_of(&self, layer: &[u8]) -> Option<u64> {
+        let name = format!("{}.partial", sha256(layer).hex());
+        self.partial().into_iter().find_map(|(other, size)| (other == name).then_some(size))
+    }
+
     pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join("sha256").join(name)
     }
