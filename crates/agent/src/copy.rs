@@ -31,8 +31,8 @@ pub(crate) fn run(request: &str) -> Result<(), Failed> {
                 Source::open(path, request.follow).map_err(|error| Failed::because(error.to_string()))?;
             match pack(&source, BufWriter::with_capacity(BUFFER, own::stdout()?), &mut tell)? {
                 0 => Ok(()),
-                1 => Err(Failed::because("one thing could not be read")),
-                several => Err(Failed::because(format!("{several} things could not be read"))),
+                1 => Err(Failed::because("one file could not be read")),
+                several => Err(Failed::because(format!("{several} files could not be read"))),
             }
         }
         CopyDirection::In => {

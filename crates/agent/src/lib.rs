@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
         ["serve", booted] => match serde_json::from_str::<Booted>(booted) {
             Ok(_) if !boot::init_runs() => ExitCode::FAILURE,
             Ok(booted) => vsock::run(booted, Power::AskInit),
-            Err(error) => fail(&format!("cannot read what the boot has left: {error}")),
+            Err(error) => fail(&format!("cannot parse the boot data: {error}")),
         },
         [copy::COMMAND, request] => own::run(copy::run, request),
         [workspace::COMMAND, request] => own::run(workspace::run, request),

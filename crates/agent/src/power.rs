@@ -47,7 +47,7 @@ impl Power {
                 if ask_init() {
                     sleep(grace.map_or(INIT, |grace| grace.saturating_sub(LAST))).await;
                 }
-                say("the init does not end the guest: the agent does");
+                say("the init did not shut down the guest; the agent does");
                 end_programs().await;
                 reset();
             }
@@ -72,7 +72,7 @@ pub(crate) async fn on_ctrl_alt_del(power: Power) {
 pub(crate) fn reset() {
     sync();
     if let Err(error) = reboot(RebootCommand::Restart) {
-        say(&format!("cannot reset: {error}"));
+        say(&format!("cannot reset the machine: {error}"));
     }
 }
 
@@ -121,7 +121,7 @@ fn read_only(mounted: &[OwnedFd]) {
         // The path of a descriptor leads to mounts that no other path reaches.
         let path = format!("/proc/self/fd/{}", folder.as_raw_fd());
         if let Err(error) = mount_remount(path, MountFlags::RDONLY, c"") {
-            say(&format!("a disk could not be closed, only synced: {error}"));
+            say(&format!("cannot remount a disk read-only; it is only synced: {error}"));
         }
     }
 }

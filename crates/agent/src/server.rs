@@ -115,7 +115,7 @@ impl<M: Machine> Server<M> {
             Request::Inspect => Reply::Inspected(inspect::inspect()),
             Request::Ports => Reply::Ports { listeners: ports::ports().await },
             _ => {
-                Failure::new(FailureKind::Unsupported, "this agent is older than the request; restart the VM")
+                Failure::new(FailureKind::Unsupported, "this agent is older and does not support the request")
                     .into()
             }
         }

@@ -46,7 +46,7 @@ async fn call_the_host(server: Rc<Server<Power>>, port: u32) {
     match VsockStream::connect(VsockAddr::new(VMADDR_CID_HOST, port)).await {
         Ok(stream) => server.serve(stream).await,
         // No process on the host waits, for example because the guest restarted by itself.
-        Err(error) => say(&format!("the host does not take the call: {error}")),
+        Err(error) => say(&format!("cannot connect to the host: {error}")),
     }
 }
 
@@ -62,7 +62,7 @@ async fn accept(server: Rc<Server<Power>>, listener: VsockListener) -> io::Resul
         spawn_local(async move {
             match place {
                 Ok(_place) => server.serve(stream).await,
-                Err(_) => say("more connections than the agent can serve: one was refused"),
+                Err(_) => say("too many connections: one was refused"),
             }
         });
     }

@@ -33,20 +33,20 @@ fn agreed(project: &Project, agreement: &Agreement, ui: &Ui) -> Result<bool, Com
     if !ui.can_ask() {
         let hosts: Vec<_> = project.file_sync.iter().map(|entry| format!("{:?}", entry.host)).collect();
         ui.warning(format_args!(
-            "{PROJECT_FILE} of {root} asks for files of yours, which stay here: {}; BANGER_PROJECT_FILE_SYNC=always sends \
-             them, and never says no more of it",
+            "{PROJECT_FILE} of {root} requests your files, which were not sent: {}; \
+             BANGER_PROJECT_FILE_SYNC=always sends them, and =never hides this warning",
             hosts.join(", ")
         ));
         return Ok(false);
     }
-    ui.note(format_args!("{PROJECT_FILE} of {root} asks for files of yours in its VM:"));
+    ui.note(format_args!("{PROJECT_FILE} of {root} requests your files in its VM:"));
     ui.note(file_sync::table(&project.file_sync));
     if !ui.ask("Send them?")? {
-        ui.note("they stay here");
+        ui.note("the files were not sent");
         return Ok(false);
     }
     if let Err(error) = agreement.keep() {
-        ui.warning(format_args!("it will be asked again, as {}: {error}", agreement.path.display()));
+        ui.warning(format_args!("banger will ask again: cannot write {}: {error}", agreement.path.display()));
     }
     Ok(true)
 }

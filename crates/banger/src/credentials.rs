@@ -86,7 +86,7 @@ pub(crate) async fn of_user(client: &Client, name: &ImageName, ui: &Ui) -> Vec<C
 
 fn look(name: &ImageName, ui: &Ui) -> Option<(Reference, Place)> {
     let reference = name.reference().ok()?;
-    let tell = |error: &String| ui.warning(format_args!("registries are asked without a login: {error}"));
+    let tell = |error: &String| ui.warning(format_args!("no registry login is used: {error}"));
     let place = find(&reference).inspect_err(tell).ok()??;
     Some((reference, place))
 }
@@ -98,7 +98,7 @@ impl Place {
             Self::Here { username, secret } => Ok(Some((username, secret))),
             Self::Helper { program, server } => ask(&program, &server).await,
         };
-        let tell = |error: &String| ui.warning(format_args!("{registry} is asked without a login: {error}"));
+        let tell = |error: &String| ui.warning(format_args!("no login is used for {registry}: {error}"));
         let opened = opened.inspect_err(tell).ok().flatten();
         opened
             .into_iter()
@@ -186,7 +186,7 @@ impl Entry {
         if self.auth.is_empty() {
             return Ok(None);
         }
-        const BROKEN: &str = "a login in it is no base64 of NAME:SECRET";
+        const BROKEN: &str = "a login in it is not base64 of NAME:SECRET";
         let text = BASE64_STANDARD.decode(&self.auth).map_err(|_| BROKEN)?;
         let text = String::from_utf8(text).map_err(|_| BROKEN)?;
         let (username, secret) = text.split_once(':').ok_or(BROKEN)?;
@@ -208,7 +208,7 @@ fn plain(key: &str) -> String {
 
 fn helper(name: &str, reference: &Reference) -> Result<Place, &'static str> {
     if name.is_empty() || name.contains(['/', '\0']) {
-        return Err("a credential helper in it is no program's name");
+        return Err("a credential helper in it is not a program name");
     }
     let server = match reference.registry() {
         "docker.io" => format!("https://{DOCKER_HUB}/v1/"),
@@ -236,7 +236,7 @@ async fn ask(program: &str, server: &str) -> Result<Option<(String, String)>, St
         child.wait_with_output().await
     };
     let output = timeout(LIMIT, answered).await;
-    let output = output.map_err(|_| format!("{program} has not answered in {} s", LIMIT.as_secs()))?;
+    let output = output.map_err(|_| format!("{program} timed out after {} s", LIMIT.as_secs()))?;
     understood(program, &output.map_err(failed)?)
 }
 
@@ -248,8 +248,8 @@ fn understood(program: &str, output: &Output) -> Result<Option<(String, String)>
         let told = words.lines().next().unwrap_or_default();
         return if nothing { Ok(None) } else { Err(format!("{program} failed: {told}")) };
     }
-    let helped: Helped = serde_json::from_slice(&output.stdout)
-        .map_err(|_| format!("{program} has not answered with JSON"))?;
+    let helped: Helped =
+        serde_json::from_slice(&output.stdout).map_err(|_| format!("{program} did not return valid JSON"))?;
     let username = if helped.username == TOKEN { String::new() } else { helped.username };
     Ok(Some((username, helped.secret)))
 }

@@ -55,7 +55,7 @@ pub(crate) async fn put(client: &Client, ui: &Ui, vm: &Vm, entries: Vec<FileSync
 
 /// Returns a table of host and guest paths. They are quoted, so that they cannot mislead about the rest of a line.
 pub(crate) fn table(entries: &[FileSync]) -> Table {
-    let mut table = Table::new(["YOUR FILE", "IN THE VM"]);
+    let mut table = Table::new(["HOST PATH", "GUEST PATH"]);
     for entry in entries {
         table.row([format!("{:?}", entry.host), format!("{:?}", format!("/root/{}", entry.guest))]);
     }
@@ -70,7 +70,7 @@ async fn send(
 ) -> Result<Vec<String>, CommandError> {
     let send = move |out: ToGuest| write_all(&entries, BufWriter::new(out)).map_err(broken);
     let receive = |mut input: FromGuest| io::copy(&mut input, &mut io::sink()).map_err(broken);
-    let stage = format!("sync files to VM {}", vm.name);
+    let stage = format!("Syncing files to {}", vm.name);
     let transfer = Transfer { client, ui, vm: vm.name.as_str(), stage: &stage, shown: true };
     let request = Workspace { path: GUEST_HOME.to_vec(), action: WorkspaceAction::Change };
     let exchanged = transfer
@@ -133,7 +133,7 @@ impl<W: Write> Sync<W> {
         } else if meta.is_dir() {
             self.folder(path, guest, meta)
         } else {
-            self.pass(path, "it is neither a file nor a folder");
+            self.pass(path, "it is neither a file nor a directory");
             Ok(())
         }
     }

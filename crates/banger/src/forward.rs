@@ -47,7 +47,7 @@ impl<'a> Forwards<'a> {
                     listeners.push((listener, *guest));
                 }
                 Err(error) => {
-                    ui.warning(format_args!("port {guest} of VM {} is not brought here: {error}", vm.name));
+                    ui.warning(format_args!("cannot forward port {guest} of VM {}: {error}", vm.name));
                 }
             }
         }
@@ -144,11 +144,11 @@ async fn listen(port: u16) -> io::Result<(TcpListener, std::net::SocketAddr, Str
         Ok(listener) => (listener, String::new()),
         Err(error) => {
             let why = match error.kind() {
-                ErrorKind::AddrInUse => "taken".to_owned(),
+                ErrorKind::AddrInUse => "in use".to_owned(),
                 ErrorKind::PermissionDenied => "not permitted".to_owned(),
-                _ => format!("not to be had: {error}"),
+                _ => format!("not available: {error}"),
             };
-            (bind(0).await?, format!(", as {port} here is {why}"))
+            (bind(0).await?, format!(" (port {port} on the host is {why})"))
         }
     };
     let at = listener.local_addr()?;
@@ -170,7 +170,7 @@ mod tests {
         let (_other, other_at, instead) = listen(at.port()).await.unwrap();
         assert_ne!(other_at.port(), at.port());
         assert_eq!(other_at.ip(), Ipv4Addr::LOCALHOST);
-        assert_eq!(instead, format!(", as {} here is taken", at.port()));
+        assert_eq!(instead, format!(" (port {} on the host is in use)", at.port()));
         drop(taken);
     }
 }

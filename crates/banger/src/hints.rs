@@ -20,14 +20,14 @@ fn for_kind(kind: ErrorKind, subject: Option<&Subject>) -> Option<String> {
         (ErrorKind::NotFound, Some((SubjectKind::Image, _))) => list("image"),
         (ErrorKind::NotFound, Some((SubjectKind::Kernel, _))) => list("kernel"),
         (ErrorKind::NotFound, Some((SubjectKind::Operation, _))) => {
-            "it may have ended long ago; see `banger operations --all`".to_owned()
+            "ended operations are listed for ten minutes: see `banger operations --all`".to_owned()
         }
-        (ErrorKind::Ambiguous, Some(_)) => "write more of the name or id".to_owned(),
+        (ErrorKind::Ambiguous, Some(_)) => "use a longer prefix of the name or id".to_owned(),
         (ErrorKind::AlreadyExists, Some((kind, name))) => {
             format!("choose another name, or delete it with: banger {} delete {name}", command(kind)?)
         }
         (ErrorKind::NoMemory, _) => {
-            "ask for less with --memory, or stop VMs that are not needed; `banger ps` lists them".to_owned()
+            "reduce --memory, or stop VMs that are not needed; `banger ps` lists running VMs".to_owned()
         }
         (ErrorKind::NoSpace, _) => {
             "delete VMs and images that are not needed: see `banger ps -a` and `banger image list`".to_owned()
@@ -37,14 +37,14 @@ fn for_kind(kind: ErrorKind, subject: Option<&Subject>) -> Option<String> {
 }
 
 fn list(command: &str) -> String {
-    format!("see `banger {command} list`, and `banger {command} list --available` for what the catalog has")
+    format!("see `banger {command} list`, or `banger {command} list --available` for the catalog")
 }
 
 /// Returns how to install a host program, or what works without it.
 fn install(program: &str) -> String {
     match program {
         "firecracker" => "VMs run with qemu instead; firecracker starts them faster where KVM works",
-        "qemu" => "it runs VMs where firecracker cannot (Debian: apt install qemu-system-x86)",
+        "qemu" => "qemu runs VMs where firecracker cannot (Debian: apt install qemu-system-x86)",
         "e2fsck" => "Debian: apt install e2fsprogs",
         "mmdebstrap" => "Debian: apt install mmdebstrap; elsewhere: banger image import",
         "newuidmap" => "Debian: apt install uidmap",
@@ -74,40 +74,40 @@ fn for_remedy(remedy: &Remedy, subject: Option<&Subject>) -> Option<String> {
         Remedy::StartVm => format!("start it with: banger vm start {name}"),
         Remedy::StopVm => format!("stop it first with: banger vm stop {name}"),
         Remedy::StopOrDeleteVm => {
-            format!("`banger vm stop {name}` stops it; `banger vm delete --force {name}` deletes it as it is")
+            format!("stop it first with: banger vm stop {name}; or use: banger vm delete --force {name}")
         }
-        Remedy::ResumeVm => format!("go on with: banger vm resume {name}"),
+        Remedy::ResumeVm => format!("resume it with: banger vm resume {name}"),
         Remedy::RestartVm => {
-            format!("see `banger vm logs {name}`; `banger vm restart {name}` gets it back")
+            format!("see `banger vm logs {name}`, or restart it with: banger vm restart {name}")
         }
-        Remedy::UpdateAgent => format!("`banger vm restart {name}` gives it this banger's agent"),
+        Remedy::UpdateAgent => format!("update its agent with: banger vm restart {name}"),
         Remedy::ReadLogs => format!("see `banger vm logs {name}`"),
-        Remedy::KillVm => format!("end it without asking: banger vm kill {name}"),
-        Remedy::DeleteVmByForce => format!("`banger vm delete --force {name}` cuts that short"),
+        Remedy::KillVm => format!("kill it with: banger vm kill {name}"),
+        Remedy::DeleteVmByForce => format!("interrupt that with: banger vm delete --force {name}"),
         Remedy::ReadConsole => {
-            format!("it stays: see `banger vm logs {name}`, then `banger vm delete {name}`")
+            format!("see `banger vm logs {name}`, then delete it with: banger vm delete {name}")
         }
         Remedy::ChangeImageOrKernel => {
-            "the kernel or the image does not boot; the console tells how far it came".to_owned()
+            "the kernel or the image does not boot; the console shows how far it got".to_owned()
         }
         Remedy::Wait => {
-            "wait for that to end, then try again; `banger operations` tells how far it is".to_owned()
+            "wait until that ends, then try again; `banger operations` shows its progress".to_owned()
         }
         Remedy::DeleteVms { .. } => "delete these VMs first".to_owned(),
-        Remedy::TagImage { image, name } => format!("for another name of that: banger image tag {image} {name}"),
+        Remedy::TagImage { image, name } => format!("tag the image with: banger image tag {image} {name}"),
         Remedy::NameBundle => {
-            format!("choose another with --name, or delete it with: banger image delete {name}")
+            format!("choose another name with --name, or delete it with: banger image delete {name}")
         }
         Remedy::ListImages => list("image"),
         Remedy::ChooseKernel => {
-            "choose another with --kernel; `banger kernel show` tells what boots one".to_owned()
+            "choose another with --kernel; `banger kernel show` lists the VMMs that boot a kernel".to_owned()
         }
         Remedy::PullKernel { kernels } => {
-            format!("it has {}; others come by `banger kernel import`", kernels.join(", "))
+            format!("it has {}; import other kernels with: banger kernel import", kernels.join(", "))
         }
         Remedy::ImportPackagesTogether => {
-            "a kernel that comes in several packages is imported with all of them at once (kernel-core and \
-             kernel-modules-core, linux-image and linux-modules); `banger kernel list --available` has others"
+            "import all packages of a kernel in one command (kernel-core and kernel-modules-core, linux-image and \
+             linux-modules); `banger kernel list --available` lists other kernels"
                 .to_owned()
         }
         Remedy::CheckCatalogSignature => {
@@ -117,7 +117,7 @@ fn for_remedy(remedy: &Remedy, subject: Option<&Subject>) -> Option<String> {
         }
         Remedy::CorrectCatalog { line } => {
             let what = if line.is_some() { "line" } else { "file" };
-            format!("correct or remove that {what}, then run the command again; images that are here need none")
+            format!("correct or remove that {what}, then run the command again; local images do not need it")
         }
         Remedy::CorrectConfig { part } => {
             let what = match part {
@@ -128,65 +128,65 @@ fn for_remedy(remedy: &Remedy, subject: Option<&Subject>) -> Option<String> {
             format!("{what}, then run the command again")
         }
         Remedy::RestoreFile => format!(
-            "put it back; or delete the VMs that use it, then: banger {group} delete {name}, and pull or import it again"
+            "restore it; or delete the VMs that use it, run `banger {group} delete {name}`, and pull or import it again"
         ),
         Remedy::RestoreRegisteredFile => format!(
-            "put it back as it was; or delete the VMs that use it, then: banger image delete {name}, and register it again"
+            "restore it; or delete the VMs that use it, run `banger image delete {name}`, and register it again"
         ),
         Remedy::RestoreStore => {
-            "put that store back in its place to have them again, or remove the directory".to_owned()
+            "restore that store in its original place to use them again, or remove the directory".to_owned()
         }
-        Remedy::StopWriting => "unmount it, and stop what writes to it, then try again".to_owned(),
+        Remedy::StopWriting => "unmount it, stop programs that write to it, and try again".to_owned(),
         Remedy::MoveStoreAside { path } => format!(
-            "nothing was changed; to begin anew, move {} aside, with the -wal and -shm files beside it",
+            "nothing was changed; to start with an empty store, move {} aside, with its -wal and -shm files",
             path.display()
         ),
         Remedy::RunNewerBanger => "run the newer banger that wrote it; nothing was changed".to_owned(),
         Remedy::MakeStoreWritable => {
-            "it must be this user's, writable, and on a file system that is".to_owned()
+            "it must belong to you and be writable, on a writable file system".to_owned()
         }
         Remedy::ReplaceDirectory => {
-            "remove it, or set XDG_RUNTIME_DIR to a directory of your own".to_owned()
+            "remove it, or set XDG_RUNTIME_DIR to a directory that belongs to you".to_owned()
         }
-        Remedy::MakeDirectory => "make it first".to_owned(),
-        Remedy::CopyToDirectory => "name a directory to copy it to".to_owned(),
+        Remedy::MakeDirectory => "create it first".to_owned(),
+        Remedy::CopyToDirectory => "specify a directory as the target".to_owned(),
         Remedy::MakeDirectoryWritable => {
-            "make it yours, or set XDG_STATE_HOME, XDG_CACHE_HOME and XDG_RUNTIME_DIR to directories that are"
+            "make it writable, or set XDG_STATE_HOME, XDG_CACHE_HOME and XDG_RUNTIME_DIR to writable directories"
                 .to_owned()
         }
         Remedy::ShortenRuntimeDirectory => "set XDG_RUNTIME_DIR to a directory with a shorter path".to_owned(),
         Remedy::Reinstall => {
-            "banger-agent belongs in the directory of bangerd; build it with `cargo xtask build`, or reinstall"
+            "banger-agent must be in the directory of bangerd; build it with `cargo xtask build`, or reinstall"
                 .to_owned()
         }
         Remedy::InstallOneBuild => "banger and bangerd must be of the same build; reinstall them".to_owned(),
         Remedy::InstallDaemon => format!("install it there, or set {} to its path", Variable::BANGERD.name),
         Remedy::InstallProgram { program } => install(program),
         Remedy::InstallVmm => {
-            "install firecracker where KVM works, or qemu; `banger doctor` then says whether it can be used".to_owned()
+            "install firecracker where KVM works, or qemu; then check it with: banger doctor".to_owned()
         }
         Remedy::MakeKvmUsable => "make KVM usable, or set vm.vmm to qemu".to_owned(),
-        Remedy::RunWithQemu => "a VM with --vmm qemu reaches out".to_owned(),
+        Remedy::RunWithQemu => "use --vmm qemu for VMs that need a network".to_owned(),
         Remedy::AddSubordinateIds => {
             "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER".to_owned()
         }
         Remedy::ForceDaemonStop => {
-            "wait for it to end, or stop all the same with: banger daemon stop --force".to_owned()
+            "wait until it ends, or stop anyway with: banger daemon stop --force".to_owned()
         }
-        Remedy::RestartDaemon => "run `banger daemon restart`; VMs run on".to_owned(),
+        Remedy::RestartDaemon => "run `banger daemon restart`; VMs keep running".to_owned(),
         Remedy::ReadDaemonLog => "run the command again, and see `banger daemon logs`".to_owned(),
-        Remedy::StopOtherDaemon => "`banger daemon stop` ends one that runs".to_owned(),
+        Remedy::StopOtherDaemon => "stop it with: banger daemon stop".to_owned(),
         Remedy::SetVmm { vmm, in_software } => {
             let how =
-                if *in_software { "in software, some ten times slower".to_owned() } else { format!("with {vmm}") };
+                if *in_software { "in software, about ten times slower".to_owned() } else { format!("with {vmm}") };
             format!(
-                "`banger doctor` probes KVM again and lists what is missing; to run it {how}: banger vm set --vmm {vmm} {name}"
+                "`banger doctor` checks KVM again; to run the VM {how}, use: banger vm set --vmm {vmm} {name}"
             )
         }
         Remedy::TryWhenLessBusy => {
             "try again when the host is less busy; --vmm qemu runs a new VM in software".to_owned()
         }
-        Remedy::RunDoctor => "`banger doctor` looks at all of the host".to_owned(),
+        Remedy::RunDoctor => "check the whole host with: banger doctor".to_owned(),
         _ => return None,
     })
 }

@@ -33,7 +33,7 @@ pub(crate) async fn watch<T: DeserializeOwned>(
     };
     let Some(operation) = events.operation().cloned() else { return Err(CommandError::interrupted(signal)) };
     progress.clear();
-    ui.note("undoing what was begun …");
+    ui.note("Undoing the operation");
     // The operation may have just ended.
     match client.cancel(operation.as_str()).await {
         Err(error) if error.kind != ErrorKind::NotFound => return Err(error.into()),
@@ -51,7 +51,8 @@ pub(crate) async fn watch<T: DeserializeOwned>(
         Ok(Some(Err(error))) if error.kind != ErrorKind::Cancelled => Err(error.into()),
         Ok(_) => Err(CommandError::interrupted(signal)),
         Err(_) => {
-            let error = ApiError::new(ErrorKind::Timeout, "the undoing takes long; bangerd goes on with it");
+            let error =
+                ApiError::new(ErrorKind::Timeout, "the operation is not undone yet; bangerd continues that");
             Err(error.hint("see `banger ps -a` and `banger daemon logs`").into())
         }
     }

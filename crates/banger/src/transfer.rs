@@ -35,7 +35,7 @@ pub(crate) struct Transfer<'a> {
     pub(crate) client: &'a Client,
     pub(crate) ui: &'a Ui,
     pub(crate) vm: &'a str,
-    /// Description for people: "copy into VM box".
+    /// Description for people: "Copying into box".
     pub(crate) stage: &'a str,
     /// Whether to show progress.
     pub(crate) shown: bool,

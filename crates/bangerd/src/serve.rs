@@ -54,7 +54,7 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
                 Ok((stream, _)) => stream,
                 // The error of one connection, or too few descriptors: try others, but not at full speed.
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept");
+                    tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
@@ -97,10 +97,10 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
     end_operations(&daemon.engine).await;
     daemon.stopping.cancel();
     if tokio::time::timeout(LAST_WORDS, places.acquire_many(CONNECTIONS)).await.is_err() {
-        tracing::warn!("some connections were cut off");
+        tracing::warn!("some connections were closed before their responses ended");
     }
     daemon.engine.close();
-    tracing::info!("bangerd stops; VMs run on");
+    tracing::info!("bangerd is stopping; VMs keep running");
     Ok(())
 }
 
@@ -114,11 +114,11 @@ fn same_user(stream: &UnixStream) -> Option<Peer> {
 /// Cancels all running operations, and waits until they are undone.
 async fn end_operations(engine: &Engine) {
     for operation in engine.under_way() {
-        tracing::info!(operation = %operation.id, kind = ?operation.kind, "cancelled: bangerd stops");
+        tracing::info!(operation = %operation.id, kind = ?operation.kind, "cancelled: bangerd is stopping");
         // It may have ended just now.
         let _ = engine.cancel(operation.id.as_str());
     }
     if tokio::time::timeout(UNDO, engine.idle()).await.is_err() {
-        tracing::warn!("operations were left half done; the next start undoes them");
+        tracing::warn!("operations did not finish; the next start undoes them");
     }
 }

@@ -20,7 +20,7 @@ pub(crate) async fn splice(
     let up = async {
         let sent = copy_buf(&mut BufReader::with_capacity(PART, from_client), &mut to_guest).await;
         if let Err(error) = sent.and(to_guest.shutdown().await) {
-            tracing::debug!(%error, "a guest takes no more");
+            tracing::debug!(%error, "a guest accepts no more input");
         }
         pending().await
     };

@@ -42,7 +42,7 @@ pub(crate) fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(kind = %error.kind, message = %error.message, "bangerd cannot go on");
+            tracing::error!(kind = %error.kind, message = %error.message, "bangerd failed");
             report(&json!({ "error": error }));
             ExitCode::FAILURE
         }
@@ -60,7 +60,7 @@ async fn run_async() -> Result<(), ApiError> {
     let _lock = lock(&dirs.runtime.join("bangerd.lock")).await?;
     log_to(&dirs.daemon_log())?;
     let (bangerd, build) = own_program()?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), %build, pid = std::process::id(), "bangerd starts");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), %build, pid = std::process::id(), "bangerd is starting");
     let engine = Engine::open(dirs.clone(), programs(bangerd)).await?;
     let listener = listen(&dirs.socket())?;
     engine.warm_up();
@@ -88,10 +88,10 @@ async fn lock(path: &Path) -> Result<File, ApiError> {
         .create(true)
         .truncate(false)
         .open(path)
-        .map_err(io("open the lock"))?;
+        .map_err(io("open the lock file"))?;
     let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file));
     match tokio::time::timeout(LOCK, locked).await {
-        Ok(Ok(locked)) => locked.map_err(io("lock")),
+        Ok(Ok(locked)) => locked.map_err(io("lock its directories")),
         Ok(Err(error)) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),
         Err(_) => Err(ApiError::new(ErrorKind::Busy, format!("another bangerd holds {}", path.display()))
             .remedy(Remedy::StopOtherDaemon)),
@@ -111,8 +111,8 @@ fn log_to(path: &Path) -> Result<(), ApiError> {
 
 /// Returns this program's path and build id. Must run at the start, because the file may be replaced later.
 pub(crate) fn own_program() -> Result<(PathBuf, ProgramId), ApiError> {
-    let path = std::env::current_exe().map_err(io("find its own program"))?;
-    let meta = fs::metadata(&path).map_err(io("look at its own program"))?;
+    let path = std::env::current_exe().map_err(io("find its own executable"))?;
+    let meta = fs::metadata(&path).map_err(io("stat its own executable"))?;
     let modified_ns = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
     Ok((path, ProgramId { device: meta.dev(), inode: meta.ino(), size: meta.size(), modified_ns }))
 }
@@ -126,7 +126,8 @@ fn listen(path: &Path) -> Result<UnixListener, ApiError> {
         _ => {}
     }
     let listener = UnixListener::bind(path).map_err(io("listen on its socket"))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(io("close its socket to others"))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        .map_err(io("set the permissions of its socket"))?;
     Ok(listener)
 }
 

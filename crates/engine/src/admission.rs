@@ -30,7 +30,7 @@ fn memory_in(wanted: Size, room: Room) -> Result<(), ApiError> {
     if wanted <= available {
         return Ok(());
     }
-    let message = format!("memory of {wanted} cannot be had: the host has {available} available of {total}");
+    let message = format!("{wanted} of memory requested; the host has {available} available of {total}");
     Err(ApiError::new(ErrorKind::NoMemory, message))
 }
 
@@ -46,8 +46,11 @@ fn space_in(folder: &Path, what: &str, wanted: Size, room: Room) -> Result<(), A
     if needed <= available {
         return Ok(());
     }
-    let parts =
-        if wanted > Size::bytes(0) { format!(" ({wanted}, and {RESERVE} stay free)") } else { String::new() };
+    let parts = if wanted > Size::bytes(0) {
+        format!(" ({wanted} plus a reserve of {RESERVE})")
+    } else {
+        String::new()
+    };
     let message = format!(
         "not enough space for {what}: it needs {needed}{parts}, and {} has {available} free of {total}",
         folder.display()
@@ -99,7 +102,7 @@ mod tests {
         assert_eq!(memory_in(Size::gib(3), room), Ok(()));
         let error = memory_in(Size::gib(64), room).unwrap_err();
         assert_eq!(error.kind, ErrorKind::NoMemory);
-        assert_eq!(error.message, "memory of 64G cannot be had: the host has 3.1G available of 24G");
+        assert_eq!(error.message, "64G of memory requested; the host has 3.1G available of 24G");
     }
 
     #[test]
@@ -111,7 +114,7 @@ mod tests {
         assert_eq!(error.kind, ErrorKind::NoSpace);
         assert_eq!(
             error.message,
-            "not enough space for the import: it needs 301M (45M, and 256M stay free), and /s has 300M free of 1G"
+            "not enough space for the import: it needs 301M (45M plus a reserve of 256M), and /s has 300M free of 1G"
         );
     }
 

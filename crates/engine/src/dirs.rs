@@ -19,13 +19,13 @@ pub(crate) fn private(path: &Path) -> Result<(), EngineError> {
     match fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(EngineError::file("make", path)(error)),
+        Err(error) => return Err(EngineError::file("create", path)(error)),
     }
     if is_private(path)? {
         return Ok(());
     }
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))
-        .map_err(EngineError::file("close", path))
+        .map_err(EngineError::file("change the permissions of", path))
 }
 
 /// Returns whether `path` is a directory of this user that is closed to others. False if it is missing, or is open to
@@ -36,12 +36,12 @@ pub(crate) fn private(path: &Path) -> Result<(), EngineError> {
 pub(crate) fn is_private(path: &Path) -> Result<bool, EngineError> {
     let meta = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        meta => meta.map_err(EngineError::file("look at", path))?,
+        meta => meta.map_err(EngineError::file("stat", path))?,
     };
     let wrong = if meta.file_type().is_symlink() {
         "is a symbolic link"
     } else if !meta.is_dir() {
-        "is not a folder"
+        "is not a directory"
     } else if meta.uid() != rustix::process::getuid().as_raw() {
         "belongs to another user"
     } else {
@@ -88,7 +88,7 @@ mod tests {
         let error = private(&dir.path().join("link")).unwrap_err().to_string();
         assert!(error.contains("is a symbolic link"), "{error}");
         fs::write(dir.path().join("file"), "").unwrap();
-        assert!(private(&dir.path().join("file")).unwrap_err().to_string().contains("is not a folder"));
+        assert!(private(&dir.path().join("file")).unwrap_err().to_string().contains("is not a directory"));
     }
 
     #[tokio::test]

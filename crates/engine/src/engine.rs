@@ -176,7 +176,7 @@ impl Engine {
     /// Checkpoints the store into its one file. The daemon does this last, before it exits.
     pub fn close(&self) {
         if let Err(error) = self.store.settle() {
-            tracing::warn!(%error, "the store's write-ahead log stays for the next start");
+            tracing::warn!(%error, "cannot checkpoint the store's write-ahead log; the next start does it");
         }
     }
 

@@ -63,7 +63,7 @@ pub(crate) fn reach(step: &str, moment: Moment) {
     if let Some(path) = env::var_os(RECORD) {
         let file = OpenOptions::new().append(true).create(true).open(path);
         if let Err(error) = file.and_then(|mut file| file.write_all(format!("{nth}\n").as_bytes())) {
-            tracing::error!(%error, nth, "not recorded");
+            tracing::error!(%error, nth, "cannot record a fail point");
         }
     }
     if env::var(KILL).is_ok_and(|wanted| wanted == nth || (*times == 1 && wanted == point)) {

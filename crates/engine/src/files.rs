@@ -19,7 +19,7 @@ pub(crate) fn sync(path: &Path) -> Result<(), EngineError> {
 pub(crate) fn sync_tree(dir: &Path) -> Result<(), EngineError> {
     for entry in fs::read_dir(dir).map_err(EngineError::file("read", dir))? {
         let entry = entry.map_err(EngineError::file("read", dir))?;
-        let kind = entry.file_type().map_err(EngineError::file("look at", entry.path()))?;
+        let kind = entry.file_type().map_err(EngineError::file("stat", entry.path()))?;
         if kind.is_dir() {
             sync_tree(&entry.path())?;
         } else if kind.is_file() {
@@ -31,7 +31,8 @@ pub(crate) fn sync_tree(dir: &Path) -> Result<(), EngineError> {
 
 /// Makes a finished file read-only, and syncs it to the disk.
 pub(crate) fn seal(path: &Path) -> Result<(), EngineError> {
-    fs::set_permissions(path, fs::Permissions::from_mode(0o400)).map_err(EngineError::file("close", path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o400))
+        .map_err(EngineError::file("change the permissions of", path))?;
     sync(path)
 }
 

@@ -289,7 +289,7 @@ impl Operations {
         let entry = find(&mut entries, id)?;
         if !entry.is_running() {
             let Operation { id, state, .. } = &entry.operation;
-            let message = format!("operation {id} has ended already: {}", state.as_str());
+            let message = format!("operation {id} has already ended: {}", state.as_str());
             return Err(ApiError::new(ErrorKind::NotFound, message));
         }
         entry.cancel.cancel();
@@ -368,7 +368,7 @@ impl Context {
     /// Sends `event` to the client. If the client is gone, the work continues; `cancel` undoes it where needed.
     async fn pass_on(&self, event: Event) {
         if self.events.send(event).await.is_err() {
-            tracing::debug!(operation = %self.id, "nobody listens");
+            tracing::debug!(operation = %self.id, "the client has disconnected");
         }
     }
 

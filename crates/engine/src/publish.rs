@@ -49,7 +49,7 @@ impl Staged {
         let partial = self.path().to_owned();
         sync(&partial)?;
         let published = self.parent.join(self.id.as_str());
-        std::fs::rename(&partial, &published).map_err(EngineError::file("name", &partial))?;
+        std::fs::rename(&partial, &published).map_err(EngineError::file("rename", &partial))?;
         self.dir.0 = Some(published);
         sync(&self.parent)?;
         let row = insert()?;
@@ -79,7 +79,7 @@ impl Drop for RemovedOnDrop {
         if let Some(path) = &self.0
             && let Err(error) = remove_dir(path)
         {
-            tracing::warn!(%error, "the next start removes it");
+            tracing::warn!(%error, "a directory was not removed; the next start removes it");
         }
     }
 }

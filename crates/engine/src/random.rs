@@ -12,7 +12,7 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     if let Err(error) = getrandom::fill(&mut bytes) {
         // Ids must not repeat: continuing without random bytes would confuse VMs with each other.
-        panic!("the kernel gives no random bytes: {error}");
+        panic!("cannot get random bytes from the kernel: {error}");
     }
     bytes
 }

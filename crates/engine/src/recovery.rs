@@ -52,7 +52,7 @@ impl Recovery {
                         finish_stop(&vms, &record);
                     }
                     Err(error) => {
-                        tracing::error!(vm = %record.id, name = %record.name, %error, "left as it is");
+                        tracing::error!(vm = %record.id, name = %record.name, %error, "cannot recover the VM");
                         owners.add(&record.id, Alive::default());
                     }
                 }
@@ -62,9 +62,9 @@ impl Recovery {
         // A task fails only by a panic, which has been logged.
         while tasks.join_next().await.is_some() {}
         for found in sweep(&self.services)? {
-            tracing::info!(found, "swept");
+            tracing::info!(found, "cleaned up");
         }
-        tracing::info!(vms, took_ms = millis(began.elapsed()), "took over what there was");
+        tracing::info!(vms, took_ms = millis(began.elapsed()), "recovered the VMs of the last daemon");
         Ok(())
     }
 
@@ -85,7 +85,7 @@ impl Recovery {
                     // The VM was deleted meanwhile, and needs no check.
                     banger_api::Event::Error { error } if error.kind == ErrorKind::NotFound => {}
                     banger_api::Event::Error { error } => {
-                        found.push(format!("VM {name} could not be looked at: {error}"));
+                        found.push(format!("cannot check VM {name}: {error}"));
                     }
                     _ => {}
                 }
@@ -93,9 +93,7 @@ impl Recovery {
         }
         match self.operations.while_idle(|| sweep(&self.services)) {
             Some(swept) => found.extend(swept?),
-            None => found.push(
-                "something is under way, so files that belong to nothing were not looked for".to_owned(),
-            ),
+            None => found.push("an operation is running, so leftover files were not checked".to_owned()),
         }
         found.extend(end_strays(&self.services).await?);
         Ok(found)
@@ -125,17 +123,17 @@ fn set_aside_files_of_another_store(services: &Services) -> Result<(), EngineErr
         let earlier = marked.unwrap_or_else(|| Timestamp::now().as_second().to_string());
         let aside = state.join(format!("{SET_ASIDE}{earlier}"));
         if move_kept(state, &aside)? {
-            tracing::warn!(folder = %aside.display(), "what an earlier store spoke of was put aside");
+            tracing::warn!(folder = %aside.display(), "moved the files of another store aside");
         }
         let back = state.join(format!("{SET_ASIDE}{own}"));
         if back.exists() && move_kept(&back, state)? {
-            tracing::warn!(folder = %back.display(), "came back with its store");
+            tracing::warn!(folder = %back.display(), "restored the files of this store");
             remove_dir(&back)?;
         }
     }
     let partial = mark.with_extension("partial");
     fs::write(&partial, format!("{own}\n")).map_err(EngineError::file("write", &partial))?;
-    fs::rename(&partial, &mark).map_err(EngineError::file("name", &mark))
+    fs::rename(&partial, &mark).map_err(EngineError::file("write", &mark))
 }
 
 /// Moves the store's directories from `from` to `to`; returns false if all are empty.
@@ -174,7 +172,7 @@ async fn take_over(services: &Services, record: &VmRecord) -> Result<Taken, Engi
     if !record.acknowledged || record.rm {
         vm::revert(&services.store, id, Scope::Vm).await?;
         services.store.delete_vm(id)?;
-        tracing::info!(vm = %id, %name, "undone: its making, or its session, ended with the last daemon");
+        tracing::info!(vm = %id, %name, "deleted: its creation or its session ended with the last daemon");
         return Ok(Taken::Gone);
     }
     let adopted = match record.state {
@@ -183,7 +181,7 @@ async fn take_over(services: &Services, record: &VmRecord) -> Result<Taken, Engi
     };
     match (record.state, adopted) {
         (VmState::Stopping, Some(alive)) => {
-            tracing::info!(vm = %id, %name, "adopted, to be stopped in order");
+            tracing::info!(vm = %id, %name, "adopted; continuing its stop");
             return Ok(Taken::Stopping(alive));
         }
         (_, Some(alive)) => {
@@ -192,11 +190,11 @@ async fn take_over(services: &Services, record: &VmRecord) -> Result<Taken, Engi
         }
         (VmState::Running | VmState::Paused, None) => {
             let (_, console) = vm::last_words(&VmDir::of(&services.dirs, id));
-            let why = format!("it ended while no bangerd was watching\n{}", console.join("\n"));
+            let why = format!("it ended while bangerd was not running\n{}", console.join("\n"));
             went_down(services, record, Some(&why)).await?;
         }
         (VmState::Starting, None) => {
-            went_down(services, record, Some("bangerd ended while it was being started")).await?;
+            went_down(services, record, Some("bangerd ended while the VM was being started")).await?;
         }
         // It ended, as requested.
         (VmState::Stopping, None) => went_down(services, record, None).await?,
@@ -210,14 +208,14 @@ async fn take_over(services: &Services, record: &VmRecord) -> Result<Taken, Engi
 /// Continues a stop; no client waits for it.
 fn finish_stop(vms: &Arc<Vms>, record: &VmRecord) {
     if let Err(error) = vms.stop(record.id.as_str(), StopVm::default()) {
-        tracing::warn!(vm = %record.id, name = %record.name, %error, "the stop does not go on");
+        tracing::warn!(vm = %record.id, name = %record.name, %error, "cannot continue the stop");
     }
 }
 
 async fn went_down(services: &Services, record: &VmRecord, why: Option<&str>) -> Result<(), EngineError> {
     vm::revert(&services.store, &record.id, Scope::Run).await?;
     services.store.set_vm_down(&record.id, why)?;
-    tracing::warn!(vm = %record.id, name = %record.name, why, "is down");
+    tracing::warn!(vm = %record.id, name = %record.name, why, "the VM is not running");
     Ok(())
 }
 
@@ -279,8 +277,8 @@ fn remove_unknown(there: Vec<PathBuf>, known: &HashSet<String>) -> Vec<String> {
     let unknown = there.into_iter().filter(|path| !known.contains(&name(path)));
     unknown
         .map(|path| match remove_dir(&path) {
-            Ok(()) => format!("{} belonged to nothing, and was removed", path.display()),
-            Err(error) => format!("{} belongs to nothing, and stays: {error}", path.display()),
+            Ok(()) => format!("removed leftover {}", path.display()),
+            Err(error) => format!("leftover {} was not removed: {error}", path.display()),
         })
         .collect()
 }
@@ -297,7 +295,7 @@ async fn end_strays(services: &Services) -> Result<Vec<String>, EngineError> {
     let mut found = Vec::new();
     for (pid, id) in strays(services) {
         vm::kill(pid).await?;
-        found.push(format!("process {pid} ran for VM {id}, which is not in the store, and was ended"));
+        found.push(format!("killed process {pid} of VM {id}, which is not in the store"));
     }
     Ok(found)
 }

@@ -22,7 +22,7 @@ pub(crate) fn unresolved(kind: SubjectKind, reference: &str, error: RefError) ->
 }
 
 pub(crate) fn taken(kind: SubjectKind, name: &str) -> ApiError {
-    ApiError::new(ErrorKind::AlreadyExists, format!("{} {name} exists already", kind.as_str()))
+    ApiError::new(ErrorKind::AlreadyExists, format!("{} {name} already exists", kind.as_str()))
         .about(kind, name)
 }
 

@@ -44,7 +44,7 @@ impl fmt::Display for ProcessRole {
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Folder { path } => write!(f, "folder {}", path.display()),
+            Self::Folder { path } => write!(f, "directory {}", path.display()),
             Self::Process { role, pid: Some(pid), .. } => write!(f, "process {pid} ({role})"),
             Self::Process { role, .. } => write!(f, "a process ({role})"),
         }

@@ -60,7 +60,7 @@ impl Sessions {
 
     fn write_down(&self, vm: &Id) {
         if let Err(error) = self.store.touch_vm(vm, Timestamp::now()) {
-            tracing::warn!(%vm, %error, "its use is not written down");
+            tracing::warn!(%vm, %error, "cannot record the last use of the VM");
         }
     }
 
@@ -146,7 +146,7 @@ mod tests {
         let now = Instant::now();
         assert!(sessions.begins(&one, now));
         assert!(!sessions.begins(&one, now));
-        assert!(sessions.begins(&other, now), "each VM has its own");
+        assert!(sessions.begins(&other, now), "each VM has its own sessions");
         assert_eq!((sessions.count(&one), sessions.count(&other), sessions.total()), (2, 1, 3));
         assert!(sessions.ends(&one, now + WRITTEN_EVERY));
         sessions.forget(&other);

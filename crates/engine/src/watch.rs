@@ -57,7 +57,7 @@ pub(crate) fn sending(log: Log, ended: impl Future<Output = ()> + Send + 'static
         };
         tokio::select! {
             sent = there => if let Err(error) = sent {
-                tracing::warn!(%error, "a log is not sent to its end");
+                tracing::warn!(%error, "cannot send the rest of a log");
             },
             () = to.closed() => {}
         }

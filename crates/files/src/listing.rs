@@ -196,7 +196,7 @@ impl<R: Read> ListingReader<R> {
         if magic == MAGIC {
             Ok(Self { input, left: MAX_LISTED })
         } else {
-            Err(malformed("it begins otherwise"))
+            Err(malformed("invalid magic number"))
         }
     }
 
@@ -209,17 +209,17 @@ impl<R: Read> ListingReader<R> {
         if kind == END {
             return Ok(None);
         }
-        self.left = self.left.checked_sub(1).ok_or_else(|| malformed("more records than there may be"))?;
+        self.left = self.left.checked_sub(1).ok_or_else(|| malformed("too many records"))?;
         let kind = Kind::ALL.into_iter().find(|known| known.byte() == kind);
-        let kind = kind.ok_or_else(|| malformed("a record of unknown kind"))?;
+        let kind = kind.ok_or_else(|| malformed("unknown record kind"))?;
         let length = usize::from(u16::from_be_bytes(self.array()?));
         if length > MAX_PATH {
-            return Err(malformed("a path too long"));
+            return Err(malformed("path too long"));
         }
         let mut path = vec![0; length];
         fill(&mut self.input, &mut path)?;
         if !safe_path(&path) {
-            return Err(malformed("a path that is none"));
+            return Err(malformed("invalid path"));
         }
         let mode = u32::from_be_bytes(self.array()?) & 0o7777;
         let size = u64::from_be_bytes(self.array()?);
@@ -228,7 +228,7 @@ impl<R: Read> ListingReader<R> {
     }
 
     fn time(&mut self) -> Result<Time, StreamError> {
-        Time::from_bytes(&self.array::<12>()?).ok_or_else(|| malformed("a time that is none"))
+        Time::from_bytes(&self.array::<12>()?).ok_or_else(|| malformed("invalid time"))
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], StreamError> {

@@ -81,7 +81,7 @@ impl Source {
 pub fn pack(source: &Source, out: impl Write, tell: &mut dyn FnMut(String)) -> io::Result<u64> {
     let mut packer = Packer { out: Writer::new(out)?, buffer: vec![0; MAX_PART], unread: 0, tell };
     if source.meta.is_symlink() {
-        (packer.tell)(format!("{} is a symbolic link, and is copied as one", source.path.display()));
+        (packer.tell)(format!("{} is a symbolic link, and is copied as a link", source.path.display()));
     }
     packer.thing(&source.path, source.name.clone(), &source.meta, 0)?;
     packer.out.item(&Item::End)?;
@@ -154,7 +154,7 @@ impl<W: Write> Packer<'_, W> {
 
     fn folder(&mut self, path: &Path, entry: Entry, depth: usize) -> io::Result<()> {
         if depth == MAX_DEPTH {
-            self.failed(path, "it is too deep in other folders");
+            self.failed(path, "directories are nested too deeply");
             return Ok(());
         }
         self.out.item(&Item::Folder(entry))?;
@@ -175,7 +175,7 @@ impl<W: Write> Packer<'_, W> {
 
     fn link(&mut self, path: &Path, entry: Entry) -> io::Result<()> {
         match fs::read_link(path) {
-            Ok(target) if target.as_os_str().len() > MAX_TARGET => self.failed(path, "it leads too far"),
+            Ok(target) if target.as_os_str().len() > MAX_TARGET => self.failed(path, "target too long"),
             Ok(target) => return self.out.item(&Item::Link(entry, target.into_os_string().into_vec())),
             Err(error) => self.failed(path, error),
         }
@@ -210,7 +210,11 @@ fn open(path: &Path, no_link: bool) -> io::Result<File> {
     let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     flags.set(OFlags::NOFOLLOW, no_link);
     let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no file any more")) }
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("it is no longer a regular file"))
+    }
 }
 
 /// Returns the names in a directory, in byte order.

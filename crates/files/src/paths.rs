@@ -116,7 +116,7 @@ impl<W: Write> PathWriter<W> {
     /// Enters the directory of `path`, and returns the last component.
     fn go_to<'p>(&mut self, path: &'p [u8]) -> io::Result<&'p [u8]> {
         if !safe_path(path) {
-            let message = format!("{} cannot be a file's path", String::from_utf8_lossy(path));
+            let message = format!("{} is not a valid path", String::from_utf8_lossy(path));
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let (folder, name) = match path.iter().rposition(|byte| *byte == b'/') {

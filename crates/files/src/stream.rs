@@ -73,10 +73,10 @@ pub enum Part<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
     /// The stream ended early.
-    #[error("it ended in the middle")]
+    #[error("the stream ended early")]
     Truncated,
     /// The stream is malformed.
-    #[error("it makes no sense: {0}")]
+    #[error("malformed stream: {0}")]
     Malformed(&'static str),
     /// Reading failed.
     #[error("{0}")]
@@ -190,7 +190,7 @@ impl<R: Read> Reader<R> {
     /// Returns an error if `input` does not start with a stream's first bytes.
     pub fn new(input: R) -> Result<Self, StreamError> {
         let mut reader = Self { input, depth: 0, begun: false, in_file: false, part: Vec::new() };
-        if reader.array()? == MAGIC { Ok(reader) } else { Err(malformed("it begins otherwise")) }
+        if reader.array()? == MAGIC { Ok(reader) } else { Err(malformed("invalid magic number")) }
     }
 
     /// Returns the next item. Skips the rest of the current file.
@@ -205,10 +205,10 @@ impl<R: Read> Reader<R> {
         // A stream has exactly one top-level item.
         match (kind, self.depth, self.begun) {
             (END, 0, true) => return Ok(Item::End),
-            (END, ..) => return Err(malformed("an end in the middle")),
-            (_, 0, true) => return Err(malformed("more than one thing")),
-            (LEAVE, 0, _) => return Err(malformed("a folder left that was not entered")),
-            (REMOVE, 0, _) => return Err(malformed("a removal outside of any folder")),
+            (END, ..) => return Err(malformed("unexpected end marker")),
+            (_, 0, true) => return Err(malformed("more than one top-level item")),
+            (LEAVE, 0, _) => return Err(malformed("end of a directory that was not entered")),
+            (REMOVE, 0, _) => return Err(malformed("removal outside a directory")),
             _ => self.begun = true,
         }
         if kind == LEAVE {
@@ -220,7 +220,7 @@ impl<R: Read> Reader<R> {
         }
         let entry = self.entry()?;
         match kind {
-            FOLDER if self.depth == MAX_DEPTH => Err(malformed("folders too deep in each other")),
+            FOLDER if self.depth == MAX_DEPTH => Err(malformed("directories are nested too deeply")),
             FOLDER => {
                 self.depth += 1;
                 Ok(Item::Folder(entry))
@@ -232,11 +232,11 @@ impl<R: Read> Reader<R> {
             LINK => {
                 let target = self.bytes(MAX_TARGET)?;
                 if target.is_empty() || target.contains(&0) {
-                    return Err(malformed("a link to nowhere"));
+                    return Err(malformed("invalid link target"));
                 }
                 Ok(Item::Link(entry, target))
             }
-            _ => Err(malformed("an item of unknown kind")),
+            _ => Err(malformed("unknown item kind")),
         }
     }
 
@@ -254,7 +254,7 @@ impl<R: Read> Reader<R> {
             return Ok(if length == 0 { Part::Whole } else { Part::Broken });
         }
         let length = usize::try_from(length).ok().filter(|length| *length <= MAX_PART);
-        self.part.resize(length.ok_or_else(|| malformed("a part too long"))?, 0);
+        self.part.resize(length.ok_or_else(|| malformed("part too long"))?, 0);
         fill(&mut self.input, &mut self.part)?;
         Ok(Part::Bytes(&self.part))
     }
@@ -265,7 +265,7 @@ impl<R: Read> Reader<R> {
         let nanoseconds = u32::from_be_bytes(self.array()?);
         // utimensat(2) gives larger values a special meaning.
         if nanoseconds >= 1_000_000_000 {
-            return Err(malformed("a time that is none"));
+            return Err(malformed("invalid time"));
         }
         Ok(Entry { name: self.name()?, mode, seconds, nanoseconds })
     }
@@ -275,7 +275,7 @@ impl<R: Read> Reader<R> {
         let name = self.bytes(MAX_NAME)?;
         let nameless = name.is_empty() && self.depth > 0;
         if nameless || name == b"." || name == b".." || name.iter().any(|byte| matches!(byte, 0 | b'/')) {
-            return Err(malformed("a name that is none"));
+            return Err(malformed("invalid name"));
         }
         Ok(name)
     }
@@ -283,7 +283,7 @@ impl<R: Read> Reader<R> {
     fn bytes(&mut self, most: usize) -> Result<Vec<u8>, StreamError> {
         let length = usize::from(u16::from_be_bytes(self.array()?));
         if length > most {
-            return Err(malformed("a name too long"));
+            return Err(malformed("name too long"));
         }
         let mut bytes = vec![0; length];
         fill(&mut self.input, &mut bytes)?;

@@ -120,7 +120,7 @@ impl Tree {
         let fd = self.within(path, OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY)?;
         let found = FileStat::of(&fstat(&fd)?);
         if found.file_type() != FileType::RegularFile {
-            return Err(io::Error::other("it is no file any more"));
+            return Err(io::Error::other("it is no longer a regular file"));
         }
         Ok((fd.into(), found))
     }

@@ -47,16 +47,16 @@ const PLAIN: u32 = 0o644;
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
     /// The stream is invalid or cannot be read.
-    #[error("what came cannot be unpacked: {0}")]
+    #[error("cannot unpack the received data: {0}")]
     Stream(#[from] StreamError),
     /// The target's parent directory does not exist.
-    #[error("there is no folder {}", .0.display())]
+    #[error("there is no directory {}", .0.display())]
     NoFolder(PathBuf),
     /// A directory is required, but something else exists.
-    #[error("{} is not a folder", .0.display())]
+    #[error("{} is not a directory", .0.display())]
     NotAFolder(PathBuf),
     /// The target is a directory, and the data has no name for a file in it.
-    #[error("{} is a folder: say how the file in it is to be called", .0.display())]
+    #[error("{} is a directory, and the input has no file name", .0.display())]
     NeedsName(PathBuf),
     /// Something exists that is neither a file nor a link, and is not replaced.
     #[error("{} is {is} and is not replaced", path.display())]
@@ -67,16 +67,16 @@ pub enum UnpackError {
         is: &'static str,
     },
     /// A file was expected, but the stream holds something else.
-    #[error("it is {0}, not a file")]
+    #[error("the source is {0}, not a file")]
     NotAFile(&'static str),
     /// The target exists, and is not an empty directory.
-    #[error("there is something at {} already", .0.display())]
+    #[error("{} already exists and is not an empty directory", .0.display())]
     Occupied(PathBuf),
     /// Another process is placing or changing a tree in this directory.
-    #[error("something else is being placed in {} at this moment", .0.display())]
+    #[error("another process is writing to {}", .0.display())]
     Busy(PathBuf),
     /// Only a part of the file arrived.
-    #[error("it could not be read to its end")]
+    #[error("the file could not be read completely")]
     Broken,
     /// A file or directory could not be written.
     #[error("cannot write {}: {source}", path.display())]
@@ -142,7 +142,7 @@ pub(crate) fn unpack_within(
         Item::Folder(entry) if entry.name.is_empty() => {
             Unpacker::new(folder, path.to_owned(), manner, done).rest(&mut reader)
         }
-        _ => Err(StreamError::Malformed("it does not begin with a folder without a name").into()),
+        _ => Err(StreamError::Malformed("the first item is not an unnamed directory").into()),
     }
 }
 
@@ -154,7 +154,7 @@ pub fn unpack_into(stream: impl Read, out: &mut impl Write) -> Result<(), Unpack
     let mut reader = Reader::new(stream)?;
     match reader.next_item()? {
         Item::File(_) => {}
-        Item::Folder(_) => return Err(UnpackError::NotAFile("a folder")),
+        Item::Folder(_) => return Err(UnpackError::NotAFile("a directory")),
         _ => return Err(UnpackError::NotAFile("a symbolic link")),
     }
     let path = Path::new("standard output");
@@ -199,7 +199,7 @@ impl Place {
             Item::Folder(entry) => (&entry.name, true),
             Item::File(entry) | Item::Link(entry, _) => (&entry.name, false),
             Item::Leave | Item::Remove(_) | Item::End => {
-                return Err(StreamError::Malformed("it begins with an end").into());
+                return Err(StreamError::Malformed("the first item is not a file, link or directory").into());
             }
         };
         let last = target.as_os_str().as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
@@ -289,7 +289,7 @@ impl<'a> Unpacker<'a> {
             Item::File(entry) => self.file(&entry, reader),
             Item::Link(entry, target) => self.link(&entry, &target),
             Item::Remove(name) if self.manner == Manner::Changed => self.remove(&name),
-            Item::Remove(_) => Err(StreamError::Malformed("a removal where nothing is changed").into()),
+            Item::Remove(_) => Err(StreamError::Malformed("unexpected removal").into()),
         }
     }
 
@@ -380,7 +380,7 @@ impl<'a> Unpacker<'a> {
     }
 
     fn innermost(&self) -> Result<BorrowedFd<'_>, UnpackError> {
-        let folder = self.folders.last().ok_or(StreamError::Malformed("more folders left than entered"))?;
+        let folder = self.folders.last().ok_or(StreamError::Malformed("unbalanced end of a directory"))?;
         Ok(folder.fd.as_fd())
     }
 
@@ -394,7 +394,7 @@ fn may_replace(folder: BorrowedFd<'_>, entry: &Entry, path: &Path) -> Result<(),
     let is = match statat(folder, &*entry.name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(old) => match FileType::from_raw_mode(old.st_mode) {
             FileType::RegularFile | FileType::Symlink => return Ok(()),
-            FileType::Directory => "a folder",
+            FileType::Directory => "a directory",
             _ => "a device, pipe or socket",
         },
         Err(Errno::NOENT) => return Ok(()),

@@ -72,7 +72,7 @@ pub fn download(
                 Ok(()) => return Ok(()),
                 Err(Trouble::Local(error)) => return Err(error),
                 Err(Trouble::Remote(RegistryError::WrongDigest { .. })) if download.resumed => {
-                    progress.log("what came in parts does not fit together: starting over");
+                    progress.log("the parts of the download do not match: starting over");
                     download.restart()?;
                 }
                 Err(Trouble::Remote(error)) => {
@@ -85,7 +85,7 @@ pub fn download(
         }
     };
     Driver::new()?.run(|| progress.cancelled(), work).unwrap_or(Err(ImageError::Cancelled))?;
-    (&out).rewind().during("read again what was written in", folder)?;
+    (&out).rewind().during("read back the temporary file in", folder)?;
     Ok(out)
 }
 
@@ -93,16 +93,15 @@ pub fn download(
 pub(crate) fn parse(registries: &Registries, text: &str) -> Result<Url, ImageError> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     let Some(url) = url else {
-        return Err(ImageError::Url { url: text.to_owned(), problem: "it is no URL of https or http" });
+        return Err(ImageError::Url { url: text.to_owned(), problem: "it is not an https or http URL" });
     };
     let refused = |problem| Err(ImageError::Url { url: shown(&url), problem });
     if !url.username().is_empty() || url.password().is_some() {
-        return refused("a URL cannot have a user or a password here");
+        return refused("the URL must not contain a user or a password");
     }
     if url.scheme() == "http" && !registries.route(&authority(&url)).speaks_http() {
         return refused(
-            "everybody can change what comes by http: write https, or allow it in config.toml by a [[registry]] of that \
-             host with plain_http",
+            "plain HTTP is not allowed for this host: no [[registry]] in config.toml sets plain_http for it",
         );
     }
     Ok(url)
@@ -215,11 +214,7 @@ impl Download<'_> {
                 let continues =
                     range.is_some_and(|range| range.starts_with(&format!("bytes {}-", self.length)));
                 self.resumed = true;
-                if continues {
-                    Ok(())
-                } else {
-                    Err(answer("it sends another part than it was asked for").into())
-                }
+                if continues { Ok(()) } else { Err(answer("it sent a different part than requested").into()) }
             }
             // The server has no bytes after the incomplete copy, so its file has changed.
             StatusCode::RANGE_NOT_SATISFIABLE if self.length > 0 => {
@@ -494,8 +489,8 @@ mod tests {
             ("http://10.0.0.1:8080/x", None),
             ("http://10.0.0.1/x", Some("plain_http")),
             ("http://localhost.test/x", Some("plain_http")),
-            ("ftp://127.0.0.1/x", Some("no URL of https")),
-            ("/x", Some("no URL of https")),
+            ("ftp://127.0.0.1/x", Some("not an https or http URL")),
+            ("/x", Some("not an https or http URL")),
             ("https://me:secret@a.test/x", Some("a user or a password")),
         ] {
             let error = parse(&registries, url).err().map(|error| error.to_string());

@@ -210,16 +210,16 @@ impl<'a> Ext4<'a> {
         let damaged = |what| DiskProblem::Damaged { what, inode: number };
         let inode = self.inode(number)?;
         if inode.file_type() != FileType::Dir {
-            return Err(damaged("folder"));
+            return Err(damaged("directory"));
         }
         let mut names = Vec::new();
         for extent in self.extents(number, &inode)? {
             for block in 0..extent.length / self.block_size {
-                self.spend(&self.folder_blocks, MAX_FOLDER_BLOCKS, "blocks of folders")?;
+                self.spend(&self.folder_blocks, MAX_FOLDER_BLOCKS, "directory blocks")?;
                 let bytes = self.block(extent.archive / self.block_size + block, number)?;
                 // Blocks of hashes look like blocks without names.
                 for entry in DirentIter::new(&bytes) {
-                    let entry = entry.map_err(|_| damaged("folder"))?;
+                    let entry = entry.map_err(|_| damaged("directory"))?;
                     let skipped: &[&[u8]] = &[b".", b"..", LOST_FOUND];
                     if skipped
                         .iter()
@@ -283,7 +283,7 @@ impl<'a> Ext4<'a> {
                 self.walk(number, &child, Some(below), next, extents)?;
                 continue;
             }
-            self.spend(&self.extents, MAX_EXTENTS, "parts of files")?;
+            self.spend(&self.extents, MAX_EXTENTS, "extents")?;
             let leaf = Leaf::decode(entry);
             let (at, length) = (u64::from(leaf.logical), u64::from(leaf.len()));
             if at < *next || length == 0 || leaf.start.saturating_add(length) > self.blocks {
@@ -353,7 +353,7 @@ fn name(bytes: &[u8]) -> Result<String> {
         "" => Err(refuse(EntryProblem::EmptyName("its name"))),
         _ if name.contains('\0') => Err(refuse(EntryProblem::Nul("its name"))),
         // No kernel creates such a name; in a path it would be two names.
-        _ if name.contains('/') => Err(DiskProblem::Damaged { what: "name with a / in it", inode: 0 }),
+        _ if name.contains('/') => Err(DiskProblem::Damaged { what: "name with a /", inode: 0 }),
         _ if name.len() > NAME_MAX => Err(refuse(EntryProblem::TooLong("its name"))),
         _ => Ok(name.to_owned()),
     }

@@ -33,7 +33,7 @@ pub(crate) fn publish(file: &File, temporary: TempPath, path: &Path) -> Result<(
 
 /// Returns the bytes available to an ordinary user in a directory.
 pub(crate) fn available(folder: &Path) -> Result<u64, ImageError> {
-    let stat = rustix::fs::statvfs(folder).during("ask for the free space of", folder)?;
+    let stat = rustix::fs::statvfs(folder).during("read the free space of", folder)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 

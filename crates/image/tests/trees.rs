@@ -48,7 +48,7 @@ const TREES: &[Tree] = &[
         &["--format=gnu"],
     ),
     (
-        "a hundred thousand files in a folder",
+        "a hundred thousand files in a directory",
         "mkdir many && cd many && seq -f 'file-%06g' 100000 | xargs touch -d @1700000000 && echo x > file-050000",
         &["--format=gnu"],
     ),
@@ -68,7 +68,7 @@ line' 'quo\"te' \"it's\" 'star*' 'back\\slash' '%s' .hidden ...dots 'ünï©ød�
         &["--format=gnu", "--sparse"],
     ),
     (
-        "sparse files as POSIX has them",
+        "sparse files in POSIX format",
         "truncate -s 100M hole && printf x | dd of=hole bs=1 seek=50000000 conv=notrunc status=none && echo plain > plain",
         &["--format=posix", "--sparse"],
     ),
@@ -112,7 +112,7 @@ const COMPARE: &str = r#"
 
 #[test]
 fn trees_are_read_back_entry_for_entry() {
-    assert!(rustix::process::geteuid().is_root(), "mounting takes root");
+    assert!(rustix::process::geteuid().is_root(), "mounting requires root");
     let failures: Vec<String> = TREES.iter().filter_map(|tree| check(tree).err()).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }

@@ -18,7 +18,7 @@ pub(super) fn tools(found: &mut Findings) -> Vec<Tool> {
             Some(winner) if agree(winner, &asked) => {}
             Some(winner) => {
                 let message = format!(
-                    "{} {}, {}, is overruled by {} of {}",
+                    "{} {} ({}) is overridden by {} from {}",
                     asked.name, asked.version, asked.reason, winner.version, winner.source
                 );
                 found.note(NoteKind::Overruled, asked.source, message);
@@ -66,8 +66,8 @@ mod tests {
         assert_eq!(
             notes,
             [
-                "node 18, as written, is overruled by 20 of a",
-                "node 20.1.0, as written, is overruled by 20 of a"
+                "node 18 (as written) is overridden by 20 from a",
+                "node 20.1.0 (as written) is overridden by 20 from a"
             ]
         );
     }

@@ -61,7 +61,7 @@ impl Findings {
         let name = match normal(name).parse::<ToolName>() {
             Ok(name) => name,
             Err(why) if name.contains(':') => {
-                let message = format_args!("{} is of a backend, and those are not used ({why})", shown(name));
+                let message = format_args!("{} names a backend, which is not supported ({why})", shown(name));
                 return self.refuse(NoteKind::NotFollowed, source, message);
             }
             Err(why) => {
@@ -71,7 +71,7 @@ impl Findings {
         };
         match RequestedVersion::of(name.as_str(), text) {
             Ok(_) if self.asked.len() == MAX_TOOLS => {
-                let message = format_args!("{name} is left out: there are {MAX_TOOLS} tools before it");
+                let message = format_args!("{name} is skipped: the limit is {MAX_TOOLS} tools");
                 self.refuse(NoteKind::Refused, source, message)
             }
             Ok(RequestedVersion { version, reason, range }) => {
@@ -131,11 +131,14 @@ impl Findings {
         match self.variables.iter().find(|earlier| earlier.name == *name) {
             Some(earlier) if earlier.value == *value => {}
             Some(earlier) => {
-                let message = format!("the variable {name}: {} says otherwise, and wins", earlier.source);
+                let message = format!(
+                    "the variable {name}: {} sets another value and takes precedence",
+                    earlier.source
+                );
                 self.note(NoteKind::Overruled, *source, message);
             }
             None if self.variables.len() == MAX_VARIABLES => {
-                let message = format!("{name} is left out: there are {MAX_VARIABLES} variables before it");
+                let message = format!("{name} is skipped: the limit is {MAX_VARIABLES} variables");
                 self.note(NoteKind::Refused, *source, message);
             }
             None => self.variables.push(variable),
@@ -155,7 +158,7 @@ impl Findings {
     pub(super) fn into_notes(self) -> Vec<Note> {
         let Self { mut notes, left_out, .. } = self;
         if let Some(last) = notes.last().filter(|_| left_out > 0) {
-            let message = format_args!("from here on {left_out} more notes are left out");
+            let message = format_args!("{left_out} more notes are not shown");
             notes.push(Note::new(NoteKind::Refused, last.place, message));
         }
         notes
@@ -197,7 +200,7 @@ fn variable(source: Place, name: &str, value: &str) -> Result<Variable, String> 
     let is_reserved = RESERVED.contains(&name.as_str())
         || RESERVED_BEGINNINGS.iter().any(|beginning| name.as_str().starts_with(beginning));
     if is_reserved {
-        return Err("it is the guest's own".to_owned());
+        return Err("it is reserved for the guest".to_owned());
     }
     if value.len() > MAX_VALUE {
         return Err(format!("its value is longer than {} KiB", MAX_VALUE >> 10));
@@ -250,11 +253,11 @@ mod tests {
         assert_eq!(
             found.messages(),
             [
-                "1: the variable A: f:1 says otherwise, and wins",
-                "1: the variable \"PATH\": it is the guest's own",
-                "1: the variable \"LD_PRELOAD\": it is the guest's own",
-                "1: the variable \"B=\": its name cannot be used: '=' at position 2 cannot be in it: only letters, \
-                 digits and _ can",
+                "1: the variable A: f:1 sets another value and takes precedence",
+                "1: the variable \"PATH\": it is reserved for the guest",
+                "1: the variable \"LD_PRELOAD\": it is reserved for the guest",
+                "1: the variable \"B=\": its name cannot be used: '=' at position 2 is not allowed: use letters, \
+                 digits and _",
                 "1: the variable \"C\": its value has a NUL in it",
                 "1: the variable \"D\": its value is longer than 4 KiB",
             ]
@@ -272,6 +275,6 @@ mod tests {
         assert_eq!(found.words(PLACE, "target", &["a"; 100]).len(), MAX_EXTRAS);
         let notes = found.into_notes();
         assert_eq!(notes.len(), MAX_NOTES + 1);
-        assert_eq!(notes.last().unwrap().message, "from here on 1489 more notes are left out");
+        assert_eq!(notes.last().unwrap().message, "1489 more notes are not shown");
     }
 }

@@ -1,12 +1,12 @@
 //! Reads the tools, environment, ports and commands that a repository requests, and installs them in its guest.
 //!
 //! ```text
-//! plan(root) ─▶ folder: a file's bytes ─▶ readers: one per family of files ─▶ findings ─▶ choose ─▶ Plan
+//! plan(root) ─▶ repository_dir: a file's bytes ─▶ readers: one per family of files ─▶ findings ─▶ choose ─▶ Plan
 //!                                             Plan ─▶ arguments ─▶ SCRIPT, and then SETUP, in the guest
 //! ```
 //!
-//! Only `folder` does I/O; the readers are functions of bytes. No file can make a plan fail: a part that cannot be
-//! used becomes a [`Note`] with its place.
+//! Only `repository_dir` does I/O; the readers are functions of bytes. No file can make a plan fail: a part that cannot
+//! be used becomes a [`Note`] with its place.
 //!
 //! The project's own file ([`Own`]) takes precedence. If several others name one tool, the first in this list does:
 //!
@@ -20,12 +20,12 @@
 
 mod choose;
 mod findings;
-mod folder;
 mod note;
 mod plan;
 mod range;
 mod readers;
 mod repository;
+mod repository_dir;
 mod requested;
 mod script;
 mod setup;

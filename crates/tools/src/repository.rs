@@ -5,10 +5,10 @@ use std::path::Path;
 use crate::{
     choose,
     findings::Findings,
-    folder::Folder,
     note::{NoteKind, Place},
     plan::{Own, Plan},
     readers::{FILES, Reader},
+    repository_dir::RepositoryDir,
 };
 
 /// Reads the requests of the repository at `root`, with the settings `own` of its own file. Whatever cannot be read
@@ -17,8 +17,8 @@ pub fn plan(root: &Path, own: Own) -> Plan {
     let mut found = Findings::new(basename(root));
     own.env.iter().for_each(|(source, name, value)| found.variable(*source, name, value));
     (found.ports, found.setup) = (own.ports, own.setup);
-    match Folder::open(root) {
-        Ok(folder) => FILES.iter().for_each(|(file, reader)| source(&folder, file, *reader, &mut found)),
+    match RepositoryDir::open(root) {
+        Ok(dir) => FILES.iter().for_each(|(file, reader)| source(&dir, file, *reader, &mut found)),
         Err(error) => {
             found.note(NoteKind::Unread, Place::file("."), format_args!("it cannot be read: {error}"))
         }
@@ -26,8 +26,8 @@ pub fn plan(root: &Path, own: Own) -> Plan {
     plan_of(found)
 }
 
-fn source(folder: &Folder, file: &'static str, reader: Reader, found: &mut Findings) {
-    match folder.read(file) {
+fn source(dir: &RepositoryDir, file: &'static str, reader: Reader, found: &mut Findings) {
+    match dir.read(file) {
         Ok(Some(bytes)) => reader(file, &bytes, found),
         Ok(None) => {}
         Err(error) => found.note(NoteKind::Unread, Place::file(file), error),
@@ -51,7 +51,7 @@ fn plan_of(mut found: Findings) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{folder::MAX_FILE, plan::Port};
+    use crate::{plan::Port, repository_dir::MAX_FILE};
     use proptest::prelude::*;
     use std::{fs, os::unix::fs::symlink};
 
@@ -102,11 +102,11 @@ mod tests {
         assert_eq!(
             notes,
             [
-                "banger.toml:2: the variable \"PATH\": it is the guest's own",
-                "mise.toml:2: the variable A: banger.toml:2 says otherwise, and wins",
-                ".devcontainer.json: the variable A: banger.toml:2 says otherwise, and wins",
-                ".devcontainer.json: forwardPorts: the project's own file says otherwise, and wins",
-                ".devcontainer.json: postCreateCommand: the project's own file says otherwise, and wins",
+                "banger.toml:2: the variable \"PATH\": it is reserved for the guest",
+                "mise.toml:2: the variable A: banger.toml:2 sets another value and takes precedence",
+                ".devcontainer.json: the variable A: banger.toml:2 sets another value and takes precedence",
+                ".devcontainer.json: forwardPorts: the project's banger.toml takes precedence",
+                ".devcontainer.json: postCreateCommand: the project's banger.toml takes precedence",
             ]
         );
     }

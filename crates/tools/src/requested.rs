@@ -21,11 +21,11 @@ pub(super) struct RequestedVersion {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum VersionError {
     /// The text is a path or revision, not a version.
-    #[error("{0} names no version that can be installed")]
+    #[error("{0} is not a version that can be installed")]
     NotAVersion(String),
-    #[error("{0} is a range of versions that is not understood")]
+    #[error("{0} is not a supported version range")]
     Range(String),
-    #[error("no version that can be asked for is in {0}")]
+    #[error("no version in {0} can be requested")]
     Nothing(String),
     #[error("{text} is not a version: {why}")]
     Word { text: String, why: InvalidWord },
@@ -137,12 +137,12 @@ mod tests {
     #[test]
     fn what_cannot_be_asked_for() {
         for (text, error) in [
-            ("", "\"\" names no version"),
-            ("system", "\"system\" names no version"),
-            ("path:/opt/node", "\"path:/opt/node\" names no version"),
-            ("ref:main", "\"ref:main\" names no version"),
-            (">=a", "\">=a\" is a range of versions that is not understood"),
-            (">=20 <18", "no version that can be asked for is in \">=20 <18\""),
+            ("", "\"\" is not a version that can be installed"),
+            ("system", "\"system\" is not a version that can be installed"),
+            ("path:/opt/node", "\"path:/opt/node\" is not a version that can be installed"),
+            ("ref:main", "\"ref:main\" is not a version that can be installed"),
+            (">=a", "\">=a\" is not a supported version range"),
+            (">=20 <18", "no version in \">=20 <18\" can be requested"),
             ("-g", "\"-g\" is not a version: it cannot begin with '-'"),
             ("$(id)", "\"$(id)\" is not a version: '$' at position 1"),
         ] {

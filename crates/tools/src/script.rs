@@ -130,7 +130,7 @@ pub(super) mod tests {
                 "mise exec rust@1.80 -- rustup component add clippy",
                 "mise exec rust@1.80 -- rustup target add x86_64-unknown-none",
             ],
-            "tools: 2 of 2 made ready",
+            "tools: 2 of 2 installed",
         );
     }
 
@@ -161,7 +161,7 @@ pub(super) mod tests {
                 "rustup toolchain install --no-self-update --profile minimal stable",
                 "rustup default stable",
             ],
-            "tools: 2 of 2 made ready",
+            "tools: 2 of 2 installed",
         );
     }
 
@@ -195,7 +195,7 @@ pub(super) mod tests {
                 ],
             ),
         ] {
-            assert_calls(&[manager], &["node@20", "go@1.22"], calls, "tools: 2 of 2 made ready");
+            assert_calls(&[manager], &["node@20", "go@1.22"], calls, "tools: 2 of 2 installed");
         }
     }
 
@@ -210,23 +210,23 @@ pub(super) mod tests {
                 "mise exec rust@1 -- rustup component add fails",
                 "mise use --global go@1",
             ],
-            "tools: 1 of 3 made ready",
+            "tools: 1 of 3 installed",
         );
         assert_calls(
             &["dnf"],
             &["deno@1", "unknown@1", "jq@1"],
             &["dnf -y install jq"],
-            "tools: 1 of 3 made ready",
+            "tools: 1 of 3 installed",
         );
-        assert_calls(&[], &["node@20"], &[], "tools: 0 of 1 made ready");
-        assert_calls(&["mise"], &[], &[], "tools: 0 of 0 made ready");
+        assert_calls(&[], &["node@20"], &[], "tools: 0 of 1 installed");
+        assert_calls(&["mise"], &[], &[], "tools: 0 of 0 installed");
     }
 
     #[test]
     fn what_is_no_tool_with_a_version_runs_nothing() {
         let wrong =
             ["-g@1", "a@", "@1", "a", "a@-x", "a@1,target=-x", "a@$(id)", "a b@1", "a@1;id", "", "a@*"];
-        assert_calls(&["mise"], &wrong, &[], "tools: 0 of 11 made ready");
+        assert_calls(&["mise"], &wrong, &[], "tools: 0 of 11 installed");
     }
 
     #[test]

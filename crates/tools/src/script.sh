@@ -1,11 +1,11 @@
-# Makes tools ready in a guest. Each argument is NAME@VERSION, with ",component=NAME" and ",target=NAME" behind it for
-# parts of a toolchain. Goes on after a failure; the last line says how many of how many were made ready, and the status
-# is 0 when that is all of them. Runs under any POSIX shell and takes nothing from outside but the programs that install.
+# Installs tools in a guest. Each argument is NAME@VERSION, followed by ",component=NAME" and ",target=NAME" for parts
+# of a toolchain. Continues after a failure. The last line says how many tools were installed; the exit status is 0 if
+# all were. Runs under any POSIX shell and needs only the programs that install.
 set -uf
 exec 2>&1
 
-# mise and rustup obey files of the folder they are started in and above it. A repository's own are not trusted, so they
-# are started where none is.
+# mise and rustup obey files in the working directory and above it. Those of a repository are not trusted, so both are
+# started in a directory without any.
 cd / || exit 1
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive MISE_YES=1
 
@@ -22,7 +22,7 @@ run() {
     "$@" </dev/null
 }
 
-# Takes the first of $parts: "kind" and "part" are what it says. Fails when there is none.
+# Moves the first of $parts to "kind" and "part". Fails if there is none.
 next_part() {
     [ -n "$parts" ] || return 1
     kind=${parts%%=*}
@@ -34,7 +34,7 @@ next_part() {
     esac
 }
 
-# A login shell's PATH is the distribution's, which knows nothing of what mise has installed.
+# A login shell's PATH is the distribution's, without the tools that mise has installed.
 reach_shims() {
     [ -n "${HOME-}" ] || return 0
     profile=$HOME/.profile
@@ -50,7 +50,7 @@ reach_shims() {
     printf '%s\n' "$line" >>"$profile"
 }
 
-# The default of the whole guest: nothing has to be said in a folder, or trusted there, for the tool to be found.
+# Sets the default of the whole guest, so that no directory needs a trusted configuration file.
 with_mise() {
     run mise use --global "$name@$version" || return 1
     reach_shims
@@ -76,7 +76,7 @@ find_manager() {
     return 1
 }
 
-# The one of five that is for $manager; "-" is none.
+# Sets $packages to the argument for $manager; "-" means that there is no package.
 pick() {
     case $manager in
     apt-get) packages=$1 ;;
@@ -88,7 +88,7 @@ pick() {
     [ "$packages" != - ]
 }
 
-# What $name is called where; in order apt-get, apk, dnf, pacman, zypper.
+# The packages of $name for apt-get, apk, dnf, pacman and zypper, in this order.
 find_packages() {
     case $name in
     cmake) pick cmake cmake cmake cmake cmake ;;
@@ -120,7 +120,7 @@ find_packages() {
     esac
 }
 
-# Once, and before the first package: an image's lists are as old as the image, or not there. dnf does it by itself.
+# Runs once, before the first package: an image's package lists are outdated or missing. dnf refreshes them by itself.
 refresh() {
     [ -z "$refreshed" ] || return 0
     refreshed=yes
@@ -129,7 +129,7 @@ refresh() {
     apk) run apk update ;;
     pacman) run pacman -Sy --noconfirm ;;
     zypper) run zypper --non-interactive refresh ;;
-    esac || say "the lists of packages could not be refreshed; going on with those that are there"
+    esac || say "cannot refresh the package lists; using the existing ones"
 }
 
 install() {
@@ -145,22 +145,22 @@ install() {
 
 with_packages() {
     if ! find_manager; then
-        say "there is neither mise nor a package manager that is known"
+        say "found neither mise nor a supported package manager"
         return 1
     fi
     if ! find_packages; then
-        say "$manager has no package that is known to be $name"
+        say "no $manager package is known for $name"
         return 1
     fi
     refresh
-    # One word a package; the table above is all that comes here.
+    # Split into one word per package; only the table above sets it.
     # shellcheck disable=SC2086
     install $packages || return 1
-    say "$name is the newest that $manager has; that may not be the version asked for, $version"
+    say "installed the newest $name of $manager; the requested version is $version"
     while next_part; do
         case $part in
         clippy | rustfmt) ;;
-        *) say "$name has no $kind $part this way" ;;
+        *) say "cannot install $kind $part of $name with $manager" ;;
         esac
     done
 }
@@ -175,7 +175,7 @@ make_ready() {
     fi
 }
 
-# Takes $argument apart. Who calls has checked it; that it is no option is looked at again, here where it would be one.
+# Splits $argument. The caller has validated it; this checks again that it is not an option of an installer.
 take_apart() {
     case $argument in
     [!a-z0-9]* | *[!A-Za-z0-9._+@,=-]* | *@[!A-Za-z0-9]* | *=[!A-Za-z0-9]*) return 1 ;;
@@ -197,13 +197,13 @@ refreshed=
 ready=0
 for argument in "$@"; do
     if ! take_apart; then
-        say "an argument is not NAME@VERSION, and left out"
+        say "skipping an argument that is not NAME@VERSION"
     elif make_ready; then
         ready=$((ready + 1))
-        say "$name is ready"
+        say "$name is installed"
     else
-        say "$name could not be made ready"
+        say "cannot install $name"
     fi
 done
-say "$ready of $# made ready"
+say "$ready of $# installed"
 [ "$ready" -eq $# ]

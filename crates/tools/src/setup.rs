@@ -91,7 +91,7 @@ mod tests {
                  setup: running cp a a b $(id) '\"\n\
                  setup: running echo \"$containerWorkspaceFolder ${localWorkspaceFolderBasename}\"\n/root/repo repo\n\
                  setup: running printf %s, 0 1 2 3 4 5 6 7 8 9 10 11\n0,1,2,3,4,5,6,7,8,9,10,11,\
-                 setup: running exit 0\nsetup: all is done\n"
+                 setup: running exit 0\nsetup: all commands succeeded\n"
             );
             assert!(fine);
             assert_eq!(fs::read_to_string(folder.path().join("a b $(id) '\"")).unwrap(), "one\n");
@@ -102,10 +102,10 @@ mod tests {
     fn what_fails_stops_what_comes_after() {
         let folder = tempfile::tempdir().unwrap();
         for (command, told) in [
-            (shell("exit 3"), "setup: exit 3 failed with status 3, and what comes after it is left out\n"),
-            (program(&["false"]), "setup: false failed with status 1, and what comes after it is left out\n"),
-            (shell("kill -9 $$"), "setup: kill -9 $$ failed with status 137, and"),
-            (program(&["/no/program", "x"]), "setup: /no/program x failed with status 127, and"),
+            (shell("exit 3"), "setup: exit 3 failed with status 3; the commands after it are skipped\n"),
+            (program(&["false"]), "setup: false failed with status 1; the commands after it are skipped\n"),
+            (shell("kill -9 $$"), "setup: kill -9 $$ failed with status 137; the"),
+            (program(&["/no/program", "x"]), "setup: /no/program x failed with status 127; the"),
         ] {
             let plan = plan(vec![shell("echo before"), command, shell("echo after")]);
             for shell in shells() {
@@ -116,7 +116,7 @@ mod tests {
         }
         for shell in shells() {
             let (printed, fine) = run(&shell, &folder.path().join("none"), &plan(vec![]));
-            assert!(!fine && printed.contains("setup: there is no folder"), "{printed}");
+            assert!(!fine && printed.contains("setup: there is no directory"), "{printed}");
         }
     }
 

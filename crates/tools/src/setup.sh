@@ -1,6 +1,6 @@
-# Runs a repository's own commands in a guest, in its folder and one after the other, until one fails. Arguments are the
-# folder; then for each command the number of its words, what to call it, and the words. The status is 0 when all went
-# well. Runs under any POSIX shell.
+# Runs a repository's own commands in a guest, in its directory and one after the other, until one fails. Arguments are
+# the directory; then for each command the number of its words, its label, and the words. The exit status is 0 if all
+# succeeded. Runs under any POSIX shell.
 set -u
 exec 2>&1
 
@@ -14,15 +14,15 @@ step() {
     say "running $called"
     "$@" </dev/null && return
     status=$?
-    say "$called failed with status $status, and what comes after it is left out"
+    say "$called failed with status $status; the commands after it are skipped"
     return 1
 }
 
-# What was made ready for the repository is here.
+# The tools that were installed for the repository.
 export PATH="${HOME:-/root}/.local/share/mise/shims:${HOME:-/root}/.cargo/bin:$PATH"
 
 cd "$1" || {
-    say "there is no folder $1"
+    say "there is no directory $1"
     exit 1
 }
 shift
@@ -39,4 +39,4 @@ while [ "$#" -gt 0 ]; do
     eval "step $words" || exit 1
     shift "$count"
 done
-say "all is done"
+say "all commands succeeded"

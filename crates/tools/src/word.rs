@@ -18,7 +18,7 @@ pub enum InvalidWord {
     #[error("it has {0} bytes, more than {LONGEST}")]
     TooLong(usize),
     /// The text contains a character that is not allowed.
-    #[error("{character:?} at position {position} cannot be in it: only {allowed} can")]
+    #[error("{character:?} at position {position} is not allowed: use {allowed}")]
     Character {
         /// The first such character.
         character: char,
@@ -140,9 +140,9 @@ mod tests {
         for (text, message) in [
             ("", "it is empty"),
             ("-rf", "it cannot begin with '-'"),
-            ("a b", "' ' at position 2 cannot be in it: only a-z, 0-9, - and _ can"),
-            ("Node", "'N' at position 1 cannot be in it: only a-z, 0-9, - and _ can"),
-            ("npm:x", "':' at position 4 cannot be in it: only a-z, 0-9, - and _ can"),
+            ("a b", "' ' at position 2 is not allowed: use a-z, 0-9, - and _"),
+            ("Node", "'N' at position 1 is not allowed: use a-z, 0-9, - and _"),
+            ("npm:x", "':' at position 4 is not allowed: use a-z, 0-9, - and _"),
             (&long, "it has 65 bytes, more than 64"),
         ] {
             assert_eq!(text.parse::<ToolName>().unwrap_err().to_string(), message, "{text}");

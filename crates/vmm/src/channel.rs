@@ -88,15 +88,12 @@ async fn connect_hybrid(path: &Path, port: u32) -> io::Result<UnixStream> {
     let mut answer = Vec::with_capacity(ANSWER_MAX);
     while answer.last() != Some(&b'\n') {
         if answer.len() == ANSWER_MAX {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the vsock device answers with something else than OK",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the vsock device did not answer OK"));
         }
         match stream.read_u8().await {
             Ok(byte) => answer.push(byte),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nothing listens there"));
+                return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nothing listens on the port"));
             }
             Err(error) => return Err(error),
         }

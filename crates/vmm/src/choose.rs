@@ -17,7 +17,7 @@ pub fn choose(wanted: Option<VmmKind>, found: &HostVmms) -> Result<(Box<dyn Vmm>
     match wanted {
         Some(VmmKind::Firecracker) => Ok((Box::new(firecracker(found)?), None)),
         Some(VmmKind::Qemu) => {
-            let slower = |unknown| format!("the VM runs without KVM, some ten times slower: {unknown}");
+            let slower = |unknown| format!("the VM runs without KVM, about ten times slower: {unknown}");
             Ok((Box::new(qemu(found)?), unknown(found).map(slower)))
         }
         None => match firecracker(found) {
@@ -83,7 +83,7 @@ fn qemu(found: &HostVmms) -> Result<Qemu, VmmError> {
 fn slower(found: &HostVmms, accel: Accel) -> String {
     match (accel, &found.firecracker) {
         (Accel::Tcg, _) => format!(
-            "VMs run without KVM here, some ten times slower: {}; a host with KVM, or a cloud VM with nested \
+            "VMs run without KVM, about ten times slower: {}; a host with KVM, or a cloud VM with nested \
              virtualisation, runs them at full speed",
             found.kvm.reason
         ),

@@ -106,7 +106,7 @@ impl HostVmms {
         };
         let vsock = match (&self.vsock_device, self.vhost_vsock) {
             (Some(device), _) => Ok(device.display().to_string()),
-            (None, true) => Ok("/dev/vhost-vsock, the host kernel's own".to_owned()),
+            (None, true) => Ok("/dev/vhost-vsock, of the host kernel".to_owned()),
             (None, false) => Err(NO_VSOCK.to_owned()),
         };
         [("firecracker", told(&self.firecracker)), ("qemu", told(&self.qemu)), ("qemu's vsock", vsock)]
@@ -130,10 +130,10 @@ async fn program(name: &str, search: &VmmSearch, since: [u32; 2]) -> Result<Inst
     let program = search.find(name).ok_or_else(|| unfit(format!("{name} is not installed")))?;
     let shown = program.display();
     let line = version_line(&program).await.map_err(|late| Unfit {
-        why: format!("{shown} has not printed its version in {} s", late.0.as_secs()),
+        why: format!("{shown} did not print its version within {} s", late.0.as_secs()),
         late: true,
     })?;
-    let (numbers, version) = version_in(&line).ok_or_else(|| unfit(format!("{shown} tells no version")))?;
+    let (numbers, version) = version_in(&line).ok_or_else(|| unfit(format!("{shown} prints no version")))?;
     if numbers.as_slice() < since.as_slice() {
         let [major, minor] = since;
         return Err(unfit(format!("{name} {version} is too old: {major}.{minor} or later is needed")));

@@ -9,7 +9,7 @@ use crate::kind::VmmKind;
 #[non_exhaustive]
 pub enum VmmError {
     /// No VMM on this host can run a VM.
-    #[error("nothing here can run a VM: {why}")]
+    #[error("no VMM on this host can run a VM: {why}")]
     NoVmm {
         /// Reason why each VMM cannot be used, and the remedy.
         why: String,
@@ -29,13 +29,13 @@ pub enum VmmError {
         why: String,
     },
     /// A VM's speed depends on KVM, and the probe has no verdict.
-    #[error("cannot tell whether KVM works: {why}")]
+    #[error("cannot determine whether KVM works: {why}")]
     KvmUnknown {
         /// Reason why there is no verdict.
         why: String,
     },
     /// Something did not answer in time.
-    #[error("{what} has not answered in {} ms", limit.as_millis())]
+    #[error("{what} did not answer within {} ms", limit.as_millis())]
     Timeout {
         /// Name of the peer.
         what: String,
@@ -43,7 +43,7 @@ pub enum VmmError {
         limit: Duration,
     },
     /// A peer does not follow its protocol.
-    #[error("{what} answers what it should not: {answer}")]
+    #[error("unexpected answer from {what}: {answer}")]
     Protocol {
         /// Firecracker's API, QMP, or the vsock's handshake.
         what: &'static str,

@@ -131,7 +131,7 @@ fn judge(outcome: KvmOutcome, emulated: bool) -> KvmProbe {
             (Broken, format!("a guest that should use 0.1 ms of CPU time used {took:.0} ms{emulated}"))
         }
         KvmOutcome::CannotOpen(error) => (Unavailable, cannot_open(&error)),
-        KvmOutcome::CannotSetUp(error) => (Unavailable, format!("KVM makes no VM: {error}")),
+        KvmOutcome::CannotSetUp(error) => (Unavailable, format!("KVM cannot create a VM: {error}")),
         KvmOutcome::Died(how) => (Broken, format!("a guest of a few instructions died: {how}{emulated}")),
         other => (Broken, format!("{other:?}")),
     };
@@ -146,7 +146,7 @@ fn cannot_open(error: &std::io::Error) -> String {
                 .to_owned()
         }
         std::io::ErrorKind::PermissionDenied => {
-            "you may not open /dev/kvm: join its group (usually `sudo usermod \
+            "no permission to open /dev/kvm: join its group (usually `sudo usermod \
                                                  -aG kvm $USER`, then log in again)"
                 .to_owned()
         }
@@ -187,14 +187,15 @@ async fn run(command: &[PathBuf], limits: Limits) -> KvmProbe {
     };
     let pid = child.id();
     tokio::select! {
-        answer = answer(&mut child) => answer.unwrap_or_else(|error| unknown(format!("cannot read the probe: {error}"))),
+        answer = answer(&mut child) => answer
+            .unwrap_or_else(|error| unknown(format!("cannot read the probe's output: {error}"))),
         () = uses(pid, limits.cpu) => {
             let limit = limits.cpu.as_secs_f64();
             let reason = format!("a guest of a few instructions did not end in {limit} s of CPU time");
             KvmProbe::new(KvmVerdict::Broken, reason)
         }
         () = sleep(limits.wall) => unknown(format!(
-            "the probe has not ended in {} s and has used {} ms of CPU time; the host is too busy, or KVM hangs",
+            "the probe did not end within {} s and has used {} ms of CPU time; the host is too busy, or KVM hangs",
             limits.wall.as_secs(),
             cpu_time(pid).as_millis(),
         )),

@@ -106,7 +106,7 @@ fn run(
                         | VhostUserError::PartialMessage
                         | VhostUserError::SocketBroken(_),
                     ) => return Ok(()),
-                    Err(error) => log(format_args!("cannot do what QEMU requests: {error}")),
+                    Err(error) => log(format_args!("cannot handle a request from QEMU: {error}")),
                 },
                 LISTENER => muxer.listener_event(),
                 // The rings are processed after any event.

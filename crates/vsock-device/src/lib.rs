@@ -49,7 +49,7 @@ pub enum Error {
         source: io::Error,
     },
     /// QEMU's connection cannot be accepted.
-    #[error("cannot accept the connection of QEMU: {0}")]
+    #[error("cannot accept the connection from QEMU: {0}")]
     Accept(io::Error),
     /// The process cannot be set up.
     #[error("cannot set up the process: {0}")]

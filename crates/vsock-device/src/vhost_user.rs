@@ -66,7 +66,7 @@ impl VhostUser {
 }
 
 /// Requests of features that the device does not offer.
-const NOT_OFFERED: Error = Error::InvalidOperation("the vsock device does not offer this");
+const NOT_OFFERED: Error = Error::InvalidOperation("not supported by the vsock device");
 
 impl VhostUserBackendReqHandlerMut for VhostUser {
     fn set_owner(&mut self) -> Result<()> {

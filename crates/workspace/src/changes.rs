@@ -124,7 +124,7 @@ pub fn read_files(input: impl Read) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Worksp
             content.read_to_end(&mut bytes).map_err(WorkspaceError::Sending)?;
             left = left
                 .checked_sub(bytes.len())
-                .ok_or_else(|| WorkspaceError::TooMuch("its rules of what is ignored".to_owned()))?;
+                .ok_or_else(|| WorkspaceError::TooMuch("ignore files".to_owned()))?;
             files.insert(path.to_vec(), bytes);
         }
         Ok(())
@@ -402,7 +402,7 @@ fn refused(path: &[u8]) -> Option<&'static str> {
         let name = name.to_ascii_lowercase();
         name == b".git" || name == b"git~1" || name.strip_prefix(b".git").is_some_and(is_padding)
     };
-    path.split(|byte| *byte == b'/').any(of_git).then_some("it could be taken for a repository's own")
+    path.split(|byte| *byte == b'/').any(of_git).then_some("git rejects paths that look like .git")
 }
 
 /// Returns whether some file systems ignore `rest` at the end of a name.
@@ -413,8 +413,8 @@ fn is_padding(rest: &[u8]) -> bool {
 fn reason(kind: Kind) -> &'static str {
     match kind {
         Kind::File | Kind::Link => "it could not be read",
-        Kind::Repository => "it is a repository of its own",
-        Kind::Unread => "it is a folder that could not be read",
+        Kind::Repository => "it is a separate repository",
+        Kind::Unread => "it is a directory that could not be read",
         Kind::Special => "it is a device, pipe or socket",
     }
 }
@@ -432,7 +432,7 @@ fn each_file(
     let mut reader = Reader::new(input)?;
     match reader.next_item()? {
         Item::Folder(entry) if entry.name.is_empty() => {}
-        _ => return Err(StreamError::Malformed("it does not begin with a folder without a name").into()),
+        _ => return Err(StreamError::Malformed("the first item is not an unnamed directory").into()),
     }
     let mut folders: Vec<Vec<u8>> = Vec::new();
     loop {
@@ -440,7 +440,7 @@ fn each_file(
             Item::End => return Ok(()),
             Item::Folder(entry) => folders.push(joined(&folders, &entry.name)),
             Item::Leave => _ = folders.pop(),
-            Item::Remove(_) => return Err(StreamError::Malformed("a removal").into()),
+            Item::Remove(_) => return Err(StreamError::Malformed("unexpected removal").into()),
             Item::Link(entry, target) => take(&joined(&folders, &entry.name), LINK, &mut &*target)?,
             Item::File(entry) => {
                 let path = joined(&folders, &entry.name);
@@ -498,7 +498,7 @@ impl Import {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|source| GitError::Run { what: FAST_IMPORT.to_owned(), source })?;
-        let stdin = child.stdin.take().ok_or_else(|| odd(FAST_IMPORT, "it has no input"))?;
+        let stdin = child.stdin.take().ok_or_else(|| odd(FAST_IMPORT, "it has no standard input"))?;
         Ok(Self { child, stdin: io::BufWriter::with_capacity(64 << 10, stdin), marks: 0 })
     }
 

@@ -111,7 +111,7 @@ fn fetched(scratch: &Scratch) -> Result<Vec<(String, String)>, WorkspaceError> {
 
 /// Parses lines of a name and an id, as for-each-ref prints them.
 fn pairs(listed: Vec<u8>) -> Result<Vec<(String, String)>, WorkspaceError> {
-    let listed = String::from_utf8(listed).map_err(|_| odd("for-each-ref", "a name that is no UTF-8"))?;
+    let listed = String::from_utf8(listed).map_err(|_| odd("for-each-ref", "a name is not UTF-8"))?;
     let pairs = listed.lines().filter_map(|line| line.split_once(' '));
     Ok(pairs.map(|(name, id)| (name.into(), id.into())).collect())
 }

@@ -14,25 +14,25 @@ pub enum WorkspaceError {
     #[error(transparent)]
     Git(#[from] GitError),
     /// The path does not exist.
-    #[error("there is no folder {}", .0.display())]
+    #[error("there is no directory {}", .0.display())]
     NoFolder(PathBuf),
     /// The path is not in a git repository.
-    #[error("{} is in no git repository", .0.display())]
+    #[error("{} is not in a git repository", .0.display())]
     NoRepository(PathBuf),
     /// The repository is bare.
     #[error("{} is a bare repository, which has no files", .0.display())]
     Bare(PathBuf),
     /// The repository's configuration names a working tree that does not belong to it.
-    #[error("the repository's configuration says that its files are in {}, which does not hold it", .0.display())]
+    #[error("the repository's core.worktree is {}, which does not belong to the repository", .0.display())]
     Elsewhere(PathBuf),
     /// git does not trust the repository's owner.
-    #[error("the repository at {} is somebody else's, and git does not read it", .0.display())]
+    #[error("the repository at {} belongs to another user, and git does not read it", .0.display())]
     SomebodyElses(PathBuf),
     /// The repository has submodules.
     #[error("it has submodules: {}", names(.0))]
     Submodules(Vec<Vec<u8>>),
     /// The repository is a partial clone, so some objects are only at its origin.
-    #[error("it is a partial clone: not all that it needs is on this host")]
+    #[error("it is a partial clone: some of its objects are not on this host")]
     Partial,
     /// The commit does not exist.
     #[error("there is no commit {0}")]
@@ -41,7 +41,7 @@ pub enum WorkspaceError {
     #[error("it has no commit yet")]
     Unborn,
     /// The name is not valid for a branch.
-    #[error("a branch cannot be called {0}")]
+    #[error("{0} is not a valid branch name")]
     BranchName(String),
     /// A file of the repository cannot be read.
     #[error("cannot read {}: {source}", path.display())]
@@ -76,19 +76,19 @@ pub enum WorkspaceError {
         why: &'static str,
     },
     /// Sending would overwrite changes in the VM.
-    #[error("the VM has changes of its own where this would write: {}", names(.0))]
+    #[error("the VM has changes that this would overwrite: {}", names(.0))]
     Conflicts(Vec<Vec<u8>>),
     /// The workspace came from another repository.
-    #[error("what is there came from another repository, {}", .0.display())]
+    #[error("the workspace came from another repository, {}", .0.display())]
     Another(PathBuf),
     /// Data from the guest is malformed.
-    #[error("what came from the guest is of no use: {0}")]
+    #[error("cannot read the data from the guest: {0}")]
     Guest(#[from] StreamError),
     /// The guest's data exceeds a limit.
-    #[error("the guest has more changes than are taken from one: {0}")]
+    #[error("the guest's {0} are too large")]
     TooMuch(String),
     /// The record of a workspace cannot be read.
-    #[error("what is known of this workspace ({}) cannot be read: {why}", path.display())]
+    #[error("cannot read the workspace record {}: {why}", path.display())]
     Record {
         /// Its path.
         path: PathBuf,
@@ -96,7 +96,7 @@ pub enum WorkspaceError {
         why: String,
     },
     /// Sending failed.
-    #[error("it could not be sent: {0}")]
+    #[error("the transfer failed: {0}")]
     Sending(io::Error),
 }
 

@@ -38,7 +38,7 @@ pub(crate) fn is_ours(name: &OsStr) -> bool {
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
     /// git is not installed.
-    #[error("there is no program `git` in any folder of PATH")]
+    #[error("git was not found on PATH")]
     Missing,
     /// git could not be run, or communication with it failed.
     #[error("cannot run git {what}: {source}")]
@@ -57,13 +57,13 @@ pub enum GitError {
         stderr: String,
     },
     /// git timed out.
-    #[error("git {what} took longer than {} s", LIMIT.as_secs())]
+    #[error("git {what} timed out after {} s", LIMIT.as_secs())]
     TimedOut {
         /// The git command.
         what: String,
     },
     /// git's output is malformed.
-    #[error("git {what} said what makes no sense: {why}")]
+    #[error("unexpected output of git {what}: {why}")]
     Odd {
         /// The git command.
         what: String,
@@ -169,7 +169,7 @@ fn output(child: &mut Child, what: &str) -> Result<Vec<u8>, GitError> {
             count => all.extend_from_slice(part.get(..count).unwrap_or_default()),
         }
         if all.len() > MAX_OUTPUT {
-            return Err(odd(what, "more than there can be"));
+            return Err(odd(what, "it is too large"));
         }
     }
 }
@@ -237,7 +237,7 @@ impl Objects {
     /// Requests the object `id`. [`content`](Self::content) then reads its content.
     pub(crate) fn ask(&mut self, id: &str) -> Result<ObjectHeader, GitError> {
         let failed = |source| GitError::Run { what: "cat-file".to_owned(), source };
-        let stdin = self.stdin.as_mut().ok_or_else(|| odd("cat-file", "it has ended"))?;
+        let stdin = self.stdin.as_mut().ok_or_else(|| odd("cat-file", "it has exited"))?;
         stdin.write_all(format!("{id}\n").as_bytes()).map_err(failed)?;
         let mut line = Vec::new();
         // Longer than any header.
@@ -248,7 +248,7 @@ impl Objects {
             [id, kind, size] if size.bytes().all(|byte| byte.is_ascii_digit()) => Ok(ObjectHeader {
                 id: (*id).to_owned(),
                 kind: (*kind).to_owned(),
-                size: size.parse().map_err(|_| odd("cat-file", "a size too large"))?,
+                size: size.parse().map_err(|_| odd("cat-file", "an object is too large"))?,
             }),
             _ => Err(odd("cat-file", format!("object {id}: {}", line.trim()))),
         }

@@ -43,17 +43,17 @@ pub(crate) enum Index {
 pub(crate) fn parse(bytes: &[u8], id_length: usize) -> Result<Index, &'static str> {
     let mut input = Input { bytes, at: 0 };
     if input.take(4)? != b"DIRC" {
-        return Err("it begins otherwise");
+        return Err("its header is invalid");
     }
     let version = input.u32()?;
     if !(2..=4).contains(&version) {
-        return Err("it is of an unknown version");
+        return Err("its version is not supported");
     }
     let count = input.u32()?;
     // The minimum size of an entry.
     let most = bytes.len() / (42 + id_length);
     if usize::try_from(count).map_or(true, |count| count > most) {
-        return Err("it promises more entries than it holds");
+        return Err("its number of entries is too large");
     }
     let mut entries: Vec<IndexEntry> = Vec::new();
     let mut folded = false;
@@ -96,7 +96,7 @@ fn hex(id: &[u8]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-const TRUNCATED: &str = "it ends too early";
+const TRUNCATED: &str = "it is truncated";
 
 fn entry(
     input: &mut Input<'_>,
@@ -116,7 +116,7 @@ fn entry(
     let extended = if flags & 0x4000 != 0 && version >= 3 { input.u16()? } else { 0 };
     let path = if version == 4 {
         let strip = input.varint()?;
-        let kept = before.len().checked_sub(strip).ok_or("a path that is shorter than nothing")?;
+        let kept = before.len().checked_sub(strip).ok_or("a path is invalid")?;
         [before.get(..kept).unwrap_or_default(), input.until_zero()?].concat()
     } else {
         let path = input.until_zero()?.to_vec();
@@ -171,7 +171,7 @@ impl<'a> Input<'a> {
             if byte & 0x80 == 0 {
                 return Ok(value);
             }
-            value = value.checked_add(1).filter(|value| *value < 1 << 24).ok_or("a number too large")?;
+            value = value.checked_add(1).filter(|value| *value < 1 << 24).ok_or("a number is too large")?;
         }
     }
 
@@ -192,7 +192,7 @@ pub(crate) fn parse_whole(
 ) -> Result<Vec<IndexEntry>, WorkspaceError> {
     match parse(bytes, id_length) {
         Ok(Index::Whole(entries, _)) => Ok(entries),
-        Ok(Index::Folded) => Err(odd("update-index", "it has left the index folded").into()),
+        Ok(Index::Folded) => Err(odd("update-index", "the index is still split or sparse").into()),
         Err(why) => Err(WorkspaceError::Index { place: place.to_owned(), why }),
     }
 }

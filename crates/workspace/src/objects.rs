@@ -37,7 +37,7 @@ pub(crate) fn pack(
     let made = scratch.path().join("made");
     fs::create_dir_all(&made).map_err(writing(&made))?;
     let base = made.join("pack");
-    let base = base.to_str().ok_or_else(|| odd("pack-objects", "the cache folder is not UTF-8"))?;
+    let base = base.to_str().ok_or_else(|| odd("pack-objects", "the cache directory is not UTF-8"))?;
     // Reuse existing deltas. Searching for more would take longer than sending the data.
     let arguments =
         ["pack-objects", "--revs", "--quiet", "--window=0", "--non-empty", "--delta-base-offset", base];

@@ -181,7 +181,7 @@ impl Record {
     fn read(bytes: &[u8]) -> Result<Self, String> {
         let mut input = Input { bytes };
         if input.take(MAGIC.len())? != MAGIC {
-            return Err("it begins otherwise".to_owned());
+            return Err("its header is invalid".to_owned());
         }
         let length = input.u32()? as usize;
         let head: Head = serde_json::from_slice(input.take(length)?).map_err(|error| error.to_string())?;
@@ -246,13 +246,13 @@ struct Input<'a> {
 
 impl<'a> Input<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
-        let (taken, rest) = self.bytes.split_at_checked(count).ok_or("it ends too early")?;
+        let (taken, rest) = self.bytes.split_at_checked(count).ok_or("it is truncated")?;
         self.bytes = rest;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        self.take(N)?.try_into().map_err(|_| "it ends too early".to_owned())
+        self.take(N)?.try_into().map_err(|_| "it is truncated".to_owned())
     }
 
     fn u16(&mut self) -> Result<u16, String> {
@@ -268,7 +268,7 @@ impl<'a> Input<'a> {
     }
 
     fn time(&mut self) -> Result<Time, String> {
-        Time::from_bytes(self.take(12)?).ok_or_else(|| "it has a time that is none".to_owned())
+        Time::from_bytes(self.take(12)?).ok_or_else(|| "a time is invalid".to_owned())
     }
 }
 

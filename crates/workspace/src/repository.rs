@@ -229,7 +229,7 @@ fn in_folder(git: &Git, folder: &Path, arguments: &[&str]) -> Result<Vec<u8>, Gi
 /// Parses the id that git has printed.
 pub(crate) fn object_id(printed: &[u8]) -> Result<String, GitError> {
     let id = text(printed)?;
-    if is_id(&id) { Ok(id) } else { Err(odd("rev-parse", format!("`{id}` is no object's id"))) }
+    if is_id(&id) { Ok(id) } else { Err(odd("rev-parse", format!("`{id}` is not an object id"))) }
 }
 
 /// Returns whether `text` is a full object id.

@@ -159,7 +159,7 @@ impl Sending {
             let written =
                 writer.files(&self).and_then(|()| writer.out.flush().map_err(WorkspaceError::Sending));
             let packed = packing.join().unwrap_or_else(|_| {
-                Err(WorkspaceError::Sending(io::Error::other("the thread that packs has panicked")))
+                Err(WorkspaceError::Sending(io::Error::other("the packing thread panicked")))
             });
             written.and(packed)
         })?
@@ -409,7 +409,7 @@ impl Read for Steady {
             if (now.size, now.modified, now.changed)
                 != (self.found.size, self.found.modified, self.found.changed)
             {
-                return Err(io::Error::new(CHANGED, "it changes while it is read"));
+                return Err(io::Error::new(CHANGED, "it changed while it was read"));
             }
         }
         Ok(count)

@@ -219,7 +219,7 @@ impl Snapshot {
 
     fn tracked(&mut self, entry: &IndexEntry, written: Time) -> Result<(), WorkspaceError> {
         if !safe_path(&entry.path) {
-            return Err(WorkspaceError::Path { path: entry.path.clone(), why: "it is too deep in folders" });
+            return Err(WorkspaceError::Path { path: entry.path.clone(), why: "it is nested too deeply" });
         }
         let Some(found) = self.look(&entry.path)? else { return Ok(()) };
         let id = is_as_staged(entry, &found, written).then(|| entry.id.clone());
@@ -329,7 +329,7 @@ impl Snapshot {
                 continue;
             }
             if !safe_path(&path) {
-                return Err(WorkspaceError::Path { path, why: "it is too deep in folders" });
+                return Err(WorkspaceError::Path { path, why: "it is nested too deeply" });
             }
             staging.extend_from_slice(format!("{mode:o} {id} 0\t").as_bytes());
             staging.extend_from_slice(&path);
@@ -345,7 +345,7 @@ impl Snapshot {
         run(command, &staging)?;
         if !staging.is_empty() {
             let bytes = std::fs::read(&index).map_err(reading(index))?;
-            self.entries = parse_whole(&bytes, self.repository.id_length(), "the scratch")?;
+            self.entries = parse_whole(&bytes, self.repository.id_length(), "the temporary repository")?;
             self.index = Some(IndexFile { bytes, modified: Time::now() });
         }
         Ok(())
@@ -412,7 +412,7 @@ fn list_tree(scratch: &Scratch, arguments: &[&str]) -> Result<Vec<TreeEntry>, Wo
             [mode, _, id] => (mode, id, 0),
             // A submodule has no size.
             [mode, _, id, size] => (mode, id, size.parse().unwrap_or(0)),
-            _ => return Err(odd("ls-tree", "a line of other words").into()),
+            _ => return Err(odd("ls-tree", "a malformed line").into()),
         };
         let mode = u32::from_str_radix(mode, 8).map_err(|error| odd("ls-tree", error.to_string()))?;
         Ok(TreeEntry { path, mode, id: (*id).to_owned(), size })

@@ -359,5 +359,5 @@ fn a_hostile_configuration_runs_nothing() {
     let changes = world.changes(&record).unwrap();
     changes.patch(None).unwrap();
     changes.list(None).unwrap();
-    assert!(!ran.exists(), "the repository's configuration has run something");
+    assert!(!ran.exists(), "the repository's configuration ran a program");
 }

@@ -37,7 +37,7 @@ impl Host {
         let running = self.settled_vms(&store)?;
         let held = held(&store)?;
         for row in &held {
-            ensure!(row.scope == "vm" || row.running, "VM {} is down and holds {}", row.vm, row.resource);
+            ensure!(row.scope == "vm" || row.running, "stopped VM {} holds {}", row.vm, row.resource);
         }
         let once: BTreeSet<_> = held.iter().map(|row| row.resource.to_string()).collect();
         ensure!(once.len() == held.len(), "held more than once: {once:?} of {} rows", held.len());
@@ -46,7 +46,7 @@ impl Host {
             let known = rows.filter_map(|row| row.resource["path"].as_str()).map(PathBuf::from).collect();
             self.has_only(folder, &known)?;
         }
-        ensure!(names_in(&self.path("run/banger/vms"))?.len() == running, "{running} VMs run");
+        ensure!(names_in(&self.path("run/banger/vms"))?.len() == running, "{running} VMs are running");
         for (folder, table) in [("state/banger/images", "images"), ("state/banger/kernels", "kernels")] {
             let ids = texts(&store, &format!("SELECT id FROM {table}"))?;
             self.has_only(folder, &ids.iter().map(|id| self.path(folder).join(id)).collect())?;
@@ -72,9 +72,9 @@ impl Host {
             run(Command::new("cp").arg("--sparse=always").args([&disk, &copy]))?;
             // Exit code 1: e2fsck has replayed the journal.
             let replay = e2fsck(&["-y", "-E", "journal_only"], &copy)?;
-            ensure!(matches!(replay, 0 | 1), "VM {vm}: the journal of {name}: e2fsck ended with {replay}");
+            ensure!(matches!(replay, 0 | 1), "VM {vm}: the journal of {name}: e2fsck exited with {replay}");
             let check = e2fsck(&["-f", "-n"], &copy)?;
-            ensure!(check == 0, "VM {vm}: {name} is damaged: e2fsck -fn ended with {check}");
+            ensure!(check == 0, "VM {vm}: {name} is damaged: e2fsck -fn exited with {check}");
             fs::remove_file(&copy)?;
         }
         Ok(())
@@ -102,14 +102,14 @@ impl Host {
     fn settled_vms(&self, store: &Connection) -> Result<usize> {
         let states = texts(store, "SELECT state || ' ' || (handle IS NOT NULL) FROM vms")?;
         let known = ["running 1", "paused 1", "created 0", "stopped 0", "error 0"];
-        ensure!(states.iter().all(|state| known.contains(&state.as_str())), "half alive: {states:?}");
+        ensure!(states.iter().all(|state| known.contains(&state.as_str())), "unexpected states: {states:?}");
         Ok(states.iter().filter(|state| state.ends_with('1')).count())
     }
 
     fn has_only(&self, folder: &str, known: &BTreeSet<PathBuf>) -> Result<()> {
         let folder = self.path(folder);
         let there = names_in(&folder)?.into_iter().map(|name| folder.join(name)).collect::<BTreeSet<_>>();
-        ensure!(there.is_subset(known), "in no row: {:?}", there.difference(known));
+        ensure!(there.is_subset(known), "not in the store: {:?}", there.difference(known));
         Ok(())
     }
 
@@ -117,13 +117,12 @@ impl Host {
         let known: BTreeSet<i64> = held.iter().filter_map(|row| row.resource["pid"].as_i64()).collect();
         let mut seen = Vec::new();
         // The daemon's KVM probe exits by itself, and so does the console process of a VMM that has exited.
-        let agree = until("the journal has each process and no other", || {
+        let agree = until("the journal lists exactly the running processes", || {
             seen = self.processes()?;
             let pids = seen.iter().map(|(pid, _)| *pid).filter(|pid| *pid != daemon);
             Ok(pids.map(i64::from).collect::<BTreeSet<_>>() == known)
         });
-        agree
-            .with_context(|| format!("the journal has {known:?}, the daemon is {daemon}, there are {seen:?}"))
+        agree.with_context(|| format!("journal: {known:?}; daemon: {daemon}; processes: {seen:?}"))
     }
 
     fn holds_no_device(&self) -> Result<()> {
@@ -132,7 +131,7 @@ impl Host {
         ensure!(!mounts.contains(&folder), "mounted: {mounts}");
         for device in fs::read_dir("/sys/block").into_iter().flatten() {
             let file = fs::read_to_string(device?.path().join("loop/backing_file")).unwrap_or_default();
-            ensure!(!file.contains(&folder), "a loop device has {file}");
+            ensure!(!file.contains(&folder), "a loop device uses {file}");
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use crate::{
 fn made(variable: &str, name: &str) -> Result<PathBuf> {
     let in_target = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(name);
     let path = std::env::var_os(variable).map_or_else(in_target, PathBuf::from);
-    fs::canonicalize(&path).with_context(|| format!("{}: `cargo xtask test` makes it", path.display()))
+    fs::canonicalize(&path).with_context(|| format!("{}: `cargo xtask test` creates it", path.display()))
 }
 
 fn template() -> Result<PathBuf> {
@@ -253,13 +253,13 @@ impl Drop for Host {
         let torn_down = self.tear_down();
         for (pid, line) in self.processes().unwrap_or_default() {
             // The daemon may still be exiting; a failed scenario may have left other processes.
-            tracing_line(&format!("ending what is left: {pid} {line}"));
+            tracing_line(&format!("killing a leftover process: {pid} {line}"));
             if let Some(pid) = rustix::process::Pid::from_raw(pid) {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
         if let Err(error) = torn_down {
-            tracing_line(&format!("the scenario's host was not torn down well: {error:#}"));
+            tracing_line(&format!("cannot clean up the scenario's host: {error:#}"));
         }
     }
 }

@@ -61,7 +61,7 @@ impl Registry {
         });
         // The registry would block when the pipe is full.
         thread::spawn(move || lines.for_each(drop));
-        let address = told.context("docker-registry has not said where it listens")?;
+        let address = told.context("docker-registry did not print its address")?;
         Ok(Self { program, address, _folder: folder })
     }
 

@@ -28,7 +28,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     while !holds()? {
-        ensure!(Instant::now() < deadline, "not within {} s: {what}", LIMIT.as_secs());
+        ensure!(Instant::now() < deadline, "timed out after {} s: {what}", LIMIT.as_secs());
         thread::sleep(PAUSE);
     }
     Ok(())
@@ -48,7 +48,7 @@ pub(crate) fn until_event(
     let mut follower = follow()?;
     follower.wait_for_stdout("\n")?;
     while !holds()? {
-        ensure!(Instant::now() < deadline, "not within {} s: {what}", LIMIT.as_secs());
+        ensure!(Instant::now() < deadline, "timed out after {} s: {what}", LIMIT.as_secs());
         if follower.stdout.recv_timeout(LONGEST_PAUSE) == Err(RecvTimeoutError::Disconnected) {
             // The follower's daemon was killed.
             follower = follow()?;
@@ -104,7 +104,7 @@ impl Running {
             let left = deadline.saturating_duration_since(Instant::now());
             let part = self.stderr.recv_timeout(left);
             let part =
-                part.with_context(|| format!("{}: never said {text:?}, but: {}", self.what, self.seen))?;
+                part.with_context(|| format!("{}: did not print {text:?}, but: {}", self.what, self.seen))?;
             self.seen.push_str(&String::from_utf8_lossy(&part));
         }
         Ok(())
@@ -125,7 +125,7 @@ impl Running {
         while !seen.contains(text) {
             let left = deadline.saturating_duration_since(Instant::now());
             let part = self.stdout.recv_timeout(left);
-            let part = part.with_context(|| format!("{}: never printed {text:?}, but: {seen}", self.what))?;
+            let part = part.with_context(|| format!("{}: did not print {text:?}, but: {seen}", self.what))?;
             seen.push_str(&String::from_utf8_lossy(&part));
         }
         Ok(seen)
@@ -162,7 +162,7 @@ impl Running {
                         self.child.kill()?;
                         self.child.wait()?;
                         let all = String::from_utf8_lossy(all);
-                        bail!("{} has not ended in {} s; so far: {all}", self.what, LIMIT.as_secs())
+                        bail!("{} did not exit within {} s; output so far: {all}", self.what, LIMIT.as_secs())
                     }
                 }
             }
@@ -228,7 +228,7 @@ impl Finished {
             "{what}: {status}, not {code}\nstdout: {stdout}\nstderr: {stderr}"
         );
         for text in texts {
-            ensure!(stderr.contains(text), "{what}: does not say {text:?}: {stderr}");
+            ensure!(stderr.contains(text), "{what}: did not print {text:?}, but: {stderr}");
         }
         Ok(stderr)
     }

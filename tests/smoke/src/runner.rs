@@ -99,12 +99,12 @@ pub fn in_lab() -> bool {
 const HELP: &str = "\
 Usage: scenarios [OPTIONS] [NAME]...
 
-Runs the scenarios with one of the NAMEs in their own, by default all of the tier.
+Runs the scenarios whose names contain a NAME; by default all of the tier.
 
 Options:
   --tier TIER        here (default), lab or lab-more (Firecracker on KVM), or lab-qemu (QEMU on KVM)
-  --exact            a NAME is the whole name of a scenario
-  --list             prints the names, with `slow` after those that start first, and runs nothing
+  --exact            matches whole names only
+  --list             prints the names, with `slow` after those that start first, and exits
   --test-threads N   how many run at a time [default: one for each processor]
   --expect VMM       fails at once unless VMs run with this: firecracker/kvm, qemu/kvm or qemu/tcg
 ";
@@ -200,8 +200,8 @@ fn run(options: &Options) -> Result<ExitCode> {
     let count = selected.len();
     let mut failed = run_all(selected, options.threads);
     if let Err(error) = shared::delete() {
-        println!("FAILED  the VM that scenarios share: {error:?}");
-        failed.push("the VM that scenarios share".to_owned());
+        println!("FAILED  the shared VM: {error:?}");
+        failed.push("the shared VM".to_owned());
     }
     let seconds = start.elapsed().as_secs_f64();
     println!("{count} scenarios run with {used} in {seconds:.0} s, {} failed", failed.len());
@@ -252,9 +252,9 @@ fn run_one(scenario: &'static Scenario, path: &str, limit: Duration) -> Result<(
     let thread = thread::Builder::new().name(path.to_owned()).spawn(run)?;
     match result.recv_timeout(limit) {
         Ok(result) => result,
-        Err(RecvTimeoutError::Timeout) => bail!("it hangs: it has not ended in {} s", limit.as_secs()),
+        Err(RecvTimeoutError::Timeout) => bail!("timed out after {} s", limit.as_secs()),
         Err(RecvTimeoutError::Disconnected) => match thread.join() {
-            Ok(()) => bail!("it ended without a result"),
+            Ok(()) => bail!("its thread returned no result"),
             Err(panic) => bail!("{}", Message(panic.as_ref())),
         },
     }
@@ -338,6 +338,6 @@ mod tests {
         assert!(run_one(scenario(|| bail!("no")), "m::n", LIMIT).is_err());
         run_one(scenario(|| Ok(())), "m::n", LIMIT).unwrap();
         let hung = run_one(scenario(hangs), "m::n", Duration::from_millis(10)).unwrap_err();
-        assert!(hung.to_string().contains("it hangs"), "{hung}");
+        assert!(hung.to_string().contains("timed out"), "{hung}");
     }
 }

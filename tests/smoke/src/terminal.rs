@@ -90,7 +90,7 @@ impl Terminal {
                 return Ok(std::mem::replace(&mut self.seen, rest));
             }
             let part = self.shown.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-            let part = part.with_context(|| format!("{text:?} was never shown, but: {:?}", self.seen))?;
+            let part = part.with_context(|| format!("{text:?} was not shown, but: {:?}", self.seen))?;
             self.seen.push_str(&String::from_utf8_lossy(&part));
         }
     }
@@ -125,7 +125,7 @@ impl Terminal {
             }
             match self.shown.recv_timeout(Duration::from_millis(50)) {
                 Ok(part) => self.seen.push_str(&String::from_utf8_lossy(&part)),
-                Err(_) => ensure!(Instant::now() < deadline, "it has not ended; last shown: {:?}", self.seen),
+                Err(_) => ensure!(Instant::now() < deadline, "it did not exit; last output: {:?}", self.seen),
             }
         }
     }

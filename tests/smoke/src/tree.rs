@@ -12,7 +12,7 @@ pub fn static_busybox() -> Result<Vec<u8>> {
     ["/usr/bin/busybox", "/bin/busybox"]
         .iter()
         .find_map(|path| fs::read(path).ok())
-        .context("there is no busybox: install the package busybox-static")
+        .context("busybox is not installed: install the package busybox-static")
 }
 
 /// Returns a host's program and its shared libraries: their paths in a root file system, and their contents.

@@ -7,9 +7,9 @@ use std::{io, path::PathBuf};
 pub(super) enum BootError {
     #[error("cannot {action} {}: {source}", path.display())]
     Path { action: &'static str, path: PathBuf, source: io::Error },
-    #[error("there is no disk {0} after {1} s")]
+    #[error("disk {0} not found after {1} s")]
     NoDisk(PathBuf, u64),
-    #[error("the kernel's command line has {0:?}, which is none of this agent's words")]
+    #[error("invalid argument {0:?} on the kernel command line")]
     CmdLine(String),
 }
 

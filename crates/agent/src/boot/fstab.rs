@@ -10,7 +10,7 @@ use crate::configure::files::{place, read};
 const FSTAB: &str = "etc/fstab";
 
 /// Prefix of a line that is commented out.
-const LEFT_OUT: &str = "# not in this VM (add nofail to have it tried): ";
+const LEFT_OUT: &str = "# not in this VM (add nofail to keep the line): ";
 
 /// Tags that name a disk by its content. Such a disk counts as missing: only udev resolves tags.
 const BY_CONTENT: [&str; 4] = ["UUID=", "LABEL=", "PARTUUID=", "PARTLABEL="];

@@ -63,13 +63,13 @@ fn bring_up(booted: &mut Booted) -> Result<root::Root, BootError> {
     }
     // Done before the image's init starts anything. Failures here do not stop the boot.
     if let Err(error) = sshd::restrict(Path::new("/")) {
-        say(&format!("sshd is as it is configured: {error}"));
+        say(&format!("cannot configure sshd: {error}"));
     }
     if let Err(error) = fstab::leave_out_missing(Path::new("/")) {
-        say(&format!("/etc/fstab is as it was: {error}"));
+        say(&format!("cannot update /etc/fstab: {error}"));
     }
     if let Err(error) = sshd::make_host_key(Path::new("/")) {
-        say(&format!("sshd has no host key: {error}"));
+        say(&format!("cannot create a host key for sshd: {error}"));
     }
     Ok(root)
 }
@@ -83,7 +83,7 @@ fn hand_over(mut booted: Booted, root: root::Root) {
             say(&format!("cannot serve the host: {error}"));
         }
         let error = Command::new(init).exec();
-        say(&format!("cannot run {init}, and go on without: {error}"));
+        say(&format!("cannot run {init}, continuing without it: {error}"));
         booted.init = None;
         if let Ok((mut agent, mut tell)) = beside {
             // Fails if the agent has ended.
@@ -94,7 +94,7 @@ fn hand_over(mut booted: Booted, root: root::Root) {
     mounts::for_no_init();
     let limit = Rlimit { current: Some(1024), maximum: Some(DESCRIPTORS) };
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        say(&format!("cannot raise the limit of descriptors: {error}"));
+        say(&format!("cannot raise the file descriptor limit: {error}"));
     }
     vsock::run(booted, Power::Own(Rc::new(root.mounted)));
 }

@@ -40,7 +40,7 @@ pub(super) fn for_every_root() -> Result<(), BootError> {
         ("/dev/pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, c"gid=5,mode=620,ptmxmode=666"),
         ("/dev/shm", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=1777"),
     ] {
-        fs::create_dir_all(path).map_err(failed("make", path))?;
+        fs::create_dir_all(path).map_err(failed("create", path))?;
         mount(kind, path, kind, flags, options).map_err(failed("mount", path))?;
     }
     for (name, target) in
@@ -49,14 +49,14 @@ pub(super) fn for_every_root() -> Result<(), BootError> {
         if let Err(error) = symlink(format!("/proc/{target}"), format!("/dev/{name}"))
             && error.kind() != io::ErrorKind::AlreadyExists
         {
-            say(&format!("cannot make /dev/{name}: {error}"));
+            say(&format!("cannot create /dev/{name}: {error}"));
         }
     }
     let tmp = Path::new("/tmp");
     if !tmp.exists() {
         let made =
             fs::create_dir(tmp).and_then(|()| fs::set_permissions(tmp, Permissions::from_mode(0o1777)));
-        made.map_err(failed("make", tmp))?;
+        made.map_err(failed("create", tmp))?;
     }
     Ok(())
 }

@@ -50,7 +50,8 @@ pub(super) fn mount(kind: RootKind, disks: &mut Disks) -> Result<Root, BootError
             make(&upper)?;
             make(&work)?;
             // The upper directory becomes the root directory, so it needs a root directory's permissions.
-            fs::set_permissions(&upper, fs::Permissions::from_mode(0o755)).map_err(failed("open", &upper))?;
+            fs::set_permissions(&upper, fs::Permissions::from_mode(0o755))
+                .map_err(failed("set the permissions of", &upper))?;
             make(NEW)?;
             // Set explicitly, whatever the kernel's defaults: `image commit` needs each name's content in one place.
             let plain = "redirect_dir=off,metacopy=off,index=off";
@@ -70,7 +71,7 @@ impl Root {
         self.mount_disk(disk, WORK)?;
         // The work disk is usable even if its file system cannot grow.
         if let Err(error) = fill(disk, WORK) {
-            say(&format!("the work disk's file system does not grow with it: {error}"));
+            say(&format!("cannot grow the work disk's file system: {error}"));
         }
         Ok(File::open(WORK).map_err(failed("open", WORK))?.into())
     }
@@ -84,15 +85,15 @@ impl Root {
             if !there {
                 make_in_place(&to)?;
             }
-            mount_move(&from, &to).map_err(failed("move to", to))?;
+            mount_move(&from, &to).map_err(failed("move a mount to", to))?;
         }
         // Removes only files of the initrd itself: the rest of `/banger` has disks mounted on it.
         let modules = "/banger/modules.d";
         fs::remove_dir_all(modules).map_err(failed("remove", modules))?;
-        chdir(NEW).map_err(failed("enter", NEW))?;
+        chdir(NEW).map_err(failed("change to", NEW))?;
         mount_move(".", "/").map_err(failed("move", NEW))?;
-        chroot(".").map_err(failed("enter", NEW))?;
-        chdir("/").map_err(failed("enter", "/"))?;
+        chroot(".").map_err(failed("change the root to", NEW))?;
+        chdir("/").map_err(failed("change to", "/"))?;
         mounts::for_every_root()
     }
 
@@ -117,7 +118,8 @@ pub(super) fn place_at_home(work: &OwnedFd) -> Result<(), BootError> {
     }
     let disk = format!("/proc/self/fd/{}", work.as_raw_fd());
     seed::seed(Path::new(HOME), Path::new(&disk))?;
-    fs::set_permissions(&disk, fs::Permissions::from_mode(0o700)).map_err(failed("close", WORK))?;
+    fs::set_permissions(&disk, fs::Permissions::from_mode(0o700))
+        .map_err(failed("set the permissions of", WORK))?;
     mount_move(disk, HOME).map_err(failed("move the work disk to", HOME))
 }
 
@@ -140,7 +142,7 @@ fn fill(disk: &Path, at: &str) -> io::Result<()> {
 }
 
 fn make(path: &str) -> Result<(), BootError> {
-    fs::create_dir_all(path).map_err(failed("make", path))
+    fs::create_dir_all(path).map_err(failed("create", path))
 }
 
 /// Creates a directory, replacing a file or a dangling link at `path`.

@@ -22,7 +22,7 @@ pub(super) fn seed(home: &Path, disk: &Path) -> Result<(), BootError> {
     } else if !is_fresh(disk).map_err(failed("read", disk))? {
         return Ok(());
     }
-    fs::create_dir(&copy).map_err(failed("make", &copy))?;
+    fs::create_dir(&copy).map_err(failed("create", &copy))?;
     copy_tree(home, &copy).map_err(failed("copy the image's home to", disk))?;
     publish(&copy, disk).map_err(failed("fill", disk))?;
     let lost = disk.join(LOST_AND_FOUND);

@@ -59,7 +59,7 @@ pub(super) fn replace(path: &str, content: &str) -> io::Result<()> {
 pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.is_file() => Err(not("a file", path)),
-        Ok(meta) if meta.len() > LONGEST => Err(not("as short as it should be", path)),
+        Ok(meta) if meta.len() > LONGEST => Err(not("a file of at most 1 MiB", path)),
         Ok(_) => fs::read(path).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),

@@ -48,17 +48,17 @@ pub(crate) fn configure(wanted: &Configure) -> Result<(), Failure> {
     }
     // The guest is usable without these, so failures are only logged.
     if let Err(error) = sshd::authorize(Path::new("/"), &wanted.authorized_keys) {
-        say(&format!("sshd does not let root in by banger's key: {error}"));
+        say(&format!("cannot add banger's key to root's authorized_keys: {error}"));
     }
     if let Some(path) = variables::by_name(&wanted.env).get("PATH")
         && let Err(error) = variables::keep_path(Path::new("/"), path)
     {
-        say(&format!("login shells do not have the image's PATH: {error}"));
+        say(&format!("cannot set the image's PATH for login shells: {error}"));
     }
     if let Some(name) = &wanted.locale
         && let Err(error) = locale::set(Path::new("/"), name)
     {
-        say(&format!("the locale is not set: {error}"));
+        say(&format!("cannot set the locale: {error}"));
     }
     Ok(())
 }

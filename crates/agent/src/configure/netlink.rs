@@ -125,7 +125,7 @@ fn acknowledgement(answer: &[u8], sequence: u32) -> io::Result<()> {
             0 => Ok(()),
             error => Err(io::Error::from_raw_os_error(error.saturating_neg())),
         },
-        _ => Err(io::Error::other("the kernel's answer is not an acknowledgement")),
+        _ => Err(io::Error::other("the kernel's reply is not an acknowledgement")),
     }
 }
 

@@ -9,12 +9,12 @@ use crate::failure::Failure;
 /// even without a network.
 pub(super) fn apply(wanted: Option<&NetworkConfig>) -> Result<(), Failure> {
     let mut netlink = Netlink::open().map_err(Failure::io("use netlink"))?;
-    if let Some(loopback) = netlink.interface("lo").map_err(Failure::io("look for lo"))? {
+    if let Some(loopback) = netlink.interface("lo").map_err(Failure::io("find interface lo"))? {
         netlink.bring_up(loopback, None).map_err(Failure::io("bring up lo"))?;
     }
     let Some(wanted) = wanted else { return Ok(()) };
     let name = &wanted.interface;
-    let interface = netlink.interface(name).map_err(Failure::io(format_args!("look for {name}")))?;
+    let interface = netlink.interface(name).map_err(Failure::io(format_args!("find interface {name}")))?;
     let interface = interface.ok_or_else(|| {
         Failure::new(
             FailureKind::NotFound,
@@ -23,7 +23,7 @@ pub(super) fn apply(wanted: Option<&NetworkConfig>) -> Result<(), Failure> {
     })?;
     netlink.bring_up(interface, wanted.mtu).map_err(Failure::io(format_args!("bring up {name}")))?;
     for address in &wanted.addresses {
-        let what = format_args!("give {name} the address {}", address.address);
+        let what = format_args!("add address {} to {name}", address.address);
         netlink.add_address(interface, address.address, address.prefix).map_err(Failure::io(what))?;
     }
     if let Some(gateway) = wanted.gateway {

@@ -84,7 +84,7 @@ pub(super) fn authorize(root: &Path, keys: &[String]) -> io::Result<()> {
     let home = root.join("root");
     let meta = fs::symlink_metadata(&home)?;
     if !meta.is_dir() {
-        return Err(not("a folder", &home));
+        return Err(not("a directory", &home));
     }
     // sshd's StrictModes: a user who can write to one of these could authorize any key.
     own(&home, meta.mode() & 0o7777 & !0o022)?;
@@ -146,7 +146,7 @@ fn is_ours(line: &[u8]) -> bool {
 fn folder(path: &Path, mode: u32) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => Ok(()),
-        Ok(_) => Err(not("a folder", path)),
+        Ok(_) => Err(not("a directory", path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             fs::DirBuilder::new().recursive(true).mode(mode).create(path)
         }
@@ -239,7 +239,7 @@ mod tests {
         let inode = || fs::metadata(root.path().join(KEYS)).unwrap().ino();
         let before = inode();
         again();
-        assert_eq!(inode(), before, "it is as it is to be, and was written again");
+        assert_eq!(inode(), before, "an unchanged file was written again");
     }
 
     #[test]
@@ -248,7 +248,9 @@ mod tests {
         let elsewhere = root.path().join("elsewhere");
         let key = keys(&["ssh-ed25519 AAAA"]);
         symlink(&elsewhere, root.path().join("root/.ssh")).unwrap();
-        assert!(authorize(root.path(), &key).unwrap_err().to_string().contains("root/.ssh is not a folder"));
+        assert!(
+            authorize(root.path(), &key).unwrap_err().to_string().contains("root/.ssh is not a directory")
+        );
         fs::remove_file(root.path().join("root/.ssh")).unwrap();
         fs::create_dir(root.path().join("root/.ssh")).unwrap();
         symlink(elsewhere.join("file"), root.path().join(KEYS)).unwrap();

@@ -25,7 +25,7 @@ pub(super) fn keep_path(root: &Path, path: &str) -> io::Result<()> {
         return Ok(());
     }
     let quoted = path.replace('\'', r"'\''");
-    let text = format!("# The path of this VM's image, by banger.\nPATH='{quoted}'\nexport PATH\n");
+    let text = format!("# PATH of this VM's image, set by banger.\nPATH='{quoted}'\nexport PATH\n");
     place(&root.join(PROFILE), text.as_bytes(), Some(0o644))
 }
 

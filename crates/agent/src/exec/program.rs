@@ -58,7 +58,7 @@ pub(super) fn start(
 ) -> Result<RunningProgram, Failure> {
     let what = format!("run {}", command.get_program().to_string_lossy());
     let (input, outputs, terminal) =
-        streams(request, &mut command).map_err(Failure::io("make the program's streams"))?;
+        streams(request, &mut command).map_err(Failure::io("create the program's streams"))?;
     let child = children.spawn(&mut command).map_err(Failure::io(what))?;
     Ok(RunningProgram { child, input, outputs, terminal })
 }
@@ -96,9 +96,9 @@ fn command(request: &Exec, env: &BTreeMap<String, String>, user: &User) -> Resul
     command.envs(checked(&request.env)?);
     let folder = match &request.cwd {
         Some(folder) => {
-            let meta = fs::metadata(folder).map_err(Failure::io(format!("enter {folder}")))?;
+            let meta = fs::metadata(folder).map_err(Failure::io(format!("change to directory {folder}")))?;
             if !meta.is_dir() {
-                return Err(Failure::new(FailureKind::Invalid, format!("{folder} is not a folder")));
+                return Err(Failure::new(FailureKind::Invalid, format!("{folder} is not a directory")));
             }
             folder.as_str()
         }
@@ -127,7 +127,7 @@ fn checked(env: &BTreeMap<String, String>) -> Result<&BTreeMap<String, String>, 
         .iter()
         .find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0'));
     match bad {
-        Some((name, _)) => Err(Failure::new(FailureKind::Invalid, format!("{name:?} cannot be a variable"))),
+        Some((name, _)) => Err(Failure::new(FailureKind::Invalid, format!("invalid variable {name:?}"))),
         None => Ok(env),
     }
 }

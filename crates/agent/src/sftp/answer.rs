@@ -92,7 +92,7 @@ impl Server {
     /// Returns the encoded response to `packet`.
     pub(super) fn answer(&mut self, packet: &[u8]) -> io::Result<Vec<u8>> {
         let mut fields = Fields::of(packet);
-        let malformed = |_| io::Error::new(io::ErrorKind::InvalidData, "a packet without a number");
+        let malformed = |_| io::Error::new(io::ErrorKind::InvalidData, "packet without a request id");
         let kind = fields.byte().map_err(malformed)?;
         if kind == kind::INIT {
             return version().finish();

@@ -28,7 +28,10 @@ pub(super) fn read(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     }
     let length = u32::from_be_bytes(length) as usize;
     if length == 0 || length > LONGEST {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a packet of {length} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("invalid packet length: {length} bytes"),
+        ));
     }
     let mut packet = vec![0; length];
     from.read_exact(&mut packet)?;
@@ -107,7 +110,8 @@ impl Packet {
     pub(super) fn finish(mut self) -> io::Result<Vec<u8>> {
         let length = self.0.len().saturating_sub(4);
         let header = u32::try_from(length).ok().filter(|_| length <= LONGEST);
-        let header = header.ok_or_else(|| io::Error::other(format!("an answer of {length} bytes")))?;
+        let header =
+            header.ok_or_else(|| io::Error::other(format!("response of {length} bytes is too long")))?;
         if let Some(place) = self.0.first_chunk_mut() {
             *place = header.to_be_bytes();
         }

@@ -63,7 +63,7 @@ pub(super) async fn bind(at: Option<&Endpoint>, user: User, children: &Children)
     match at {
         Some(Endpoint::Tcp { host, port }) => {
             let (first, second) = families(host, children).await?;
-            let what = format!("listen at {host}:{port}");
+            let what = format!("listen on {host}:{port}");
             let port = *port;
             let bound = with_rights_of(&user, move || bind_tcp(first, second, port)).await;
             bound.and_then(|(first, second)| of_tcp(host, first, second)).map_err(Failure::io(what))
@@ -75,7 +75,7 @@ pub(super) async fn bind(at: Option<&Endpoint>, user: User, children: &Children)
             Ok(Bound { at, listener, _left: Left::Socket(path, user) })
         }
         None => {
-            let folder = private_folder(&user).map_err(Failure::io("make a folder for a socket"))?;
+            let folder = private_folder(&user).map_err(Failure::io("create a directory for a socket"))?;
             let left = Left::Folder(folder.clone());
             let (at, listener) = bind_unix(folder.join("agent"), &user).await?;
             Ok(Bound { at, listener, _left: left })
@@ -120,7 +120,7 @@ fn of_tcp(host: &str, first: StdTcpListener, second: Option<StdTcpListener>) -> 
 
 async fn bind_unix(path: PathBuf, user: &User) -> Result<(Endpoint, Listener), Failure> {
     let at = Endpoint::Unix { path: path.as_os_str().as_bytes().to_vec() };
-    let what = format!("listen at {}", path.display());
+    let what = format!("listen on {}", path.display());
     // Fails if the path exists.
     let bound = with_rights_of(user, move || bind_unix_here(&path)).await;
     let listener = bound.and_then(UnixListener::from_std).map_err(Failure::io(what))?;

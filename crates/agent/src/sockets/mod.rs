@@ -44,7 +44,7 @@ pub(crate) async fn take(request: Take, incoming: Incoming, outgoing: Outgoing, 
     match callers.take(request.caller) {
         Some(socket) => splice::splice(socket, incoming, outgoing).await,
         None => {
-            let failure = Failure::new(FailureKind::NotFound, "the caller does not wait any more");
+            let failure = Failure::new(FailureKind::NotFound, "the caller is no longer waiting");
             refuse(failure, outgoing).await;
         }
     }

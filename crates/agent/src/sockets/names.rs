@@ -39,7 +39,7 @@ pub(super) async fn addresses(host: &str, children: &Children) -> Result<Vec<IpA
     }
     let found = by_getent(host, children).await?;
     if found.is_empty() {
-        return Err(Failure::new(FailureKind::NotFound, format!("the guest knows no host {host:?}")));
+        return Err(Failure::new(FailureKind::NotFound, format!("the guest cannot resolve host {host:?}")));
     }
     Ok(found)
 }
@@ -76,7 +76,7 @@ async fn by_getent(host: &str, children: &Children) -> Result<Vec<IpAddr>, Failu
     match timeout(LIMIT, answer.take(ANSWER).read_to_string(&mut text)).await {
         Ok(read) => read.map_err(cannot())?,
         Err(_) => {
-            let message = format!("no name server of the guest's has answered in {} s", LIMIT.as_secs());
+            let message = format!("name lookup in the guest timed out after {} s", LIMIT.as_secs());
             return Err(Failure::new(FailureKind::Internal, message));
         }
     };

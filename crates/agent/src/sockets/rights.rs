@@ -22,7 +22,7 @@ pub(super) async fn with_rights_of<T: Send + 'static>(
         // The receiver may have been dropped.
         let _ = tell.send(give_up_rights(&user).and_then(|()| work()));
     })?;
-    done.await.unwrap_or_else(|_| Err(io::Error::other("its thread has ended")))
+    done.await.unwrap_or_else(|_| Err(io::Error::other("the worker thread ended")))
 }
 
 /// Sets the calling thread's credentials to those of `user`, permanently.

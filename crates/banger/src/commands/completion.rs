@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Print a shell's completion script
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
-  source <(banger completion bash)                    this shell
+  source <(banger completion bash)                    for this shell
   banger completion fish > ~/.config/fish/completions/banger.fish")]
 pub(crate) struct Completion {
     /// Shell to print the script for

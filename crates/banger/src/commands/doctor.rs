@@ -20,8 +20,8 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger doctor
-  banger doctor --boot               boots a VM as the last check
-  banger doctor -q                   only the names of what does not pass")]
+  banger doctor --boot               boot a VM as the last check
+  banger doctor -q                   print only the names of checks that do not pass")]
 pub(crate) struct Doctor {
     /// First let the daemon repair what differs from its store
     #[arg(long)]
@@ -58,7 +58,7 @@ impl Doctor {
 fn failed(name: &str, error: ApiError) -> Check {
     let more = match &error.log {
         Some(log) => format!("see {log}"),
-        None => "`banger daemon logs` may tell more".to_owned(),
+        None => "see `banger daemon logs`".to_owned(),
     };
     Check::fail(name, if hint_for(&error).is_some() { error } else { error.hint(more) })
 }
@@ -92,7 +92,7 @@ fn sources(config: &Config) -> String {
     }
     places.sort();
     places.dedup();
-    if places.is_empty() { "nothing is set: all is built in".to_owned() } else { places.join(", ") }
+    if places.is_empty() { "nothing is set; the built-in values apply".to_owned() } else { places.join(", ") }
 }
 
 /// Returns the defaults of new VMs, with the source of each that is not built in.
@@ -109,7 +109,7 @@ fn defaults(config: &Config) -> String {
 async fn repair(client: &Client) -> Vec<Check> {
     match client.repair().await {
         Err(error) => vec![failed("repair", error)],
-        Ok(amiss) if amiss.is_empty() => vec![Check::pass("repair", "nothing was amiss")],
+        Ok(amiss) if amiss.is_empty() => vec![Check::pass("repair", "nothing to repair")],
         Ok(amiss) => amiss.into_iter().map(|found| Check::pass("repair", found)).collect(),
     }
 }
@@ -117,18 +117,18 @@ async fn repair(client: &Client) -> Vec<Check> {
 /// Checks whether the daemon runs, and whether it is the current build.
 async fn daemon(client: &Client) -> Result<Check, ApiError> {
     let Some(status) = client.daemon_status().await? else {
-        return Ok(Check::pass("daemon", "does not run; it starts by itself"));
+        return Ok(Check::pass("daemon", "not running; it starts automatically"));
     };
     let message =
-        format!("bangerd {} runs, process {}, {} VMs", status.version, status.pid, status.running_vms);
+        format!("bangerd {} is running, process {}, {} VMs", status.version, status.pid, status.running_vms);
     if client.is_current(&status)? {
         return Ok(Check::pass("daemon", message));
     }
-    let message = format!("{message}; its program has been replaced since");
+    let message = format!("{message}; its program has been replaced since it started");
     let error = ApiError::new(ErrorKind::VersionSkew, message);
     Ok(Check::warn(
         "daemon",
-        error.hint("the next command replaces it, or now: banger daemon restart; VMs run on"),
+        error.hint("the next command restarts it, or run `banger daemon restart` now; VMs keep running"),
     ))
 }
 
@@ -163,7 +163,7 @@ async fn run_true(client: &Client, vm: &Vm) -> Result<(), ApiError> {
         match output.next().await? {
             Output::Exited(ExitStatus::Code(0)) => return Ok(()),
             Output::Exited(status) => {
-                let message = format!("`true` in the VM ended with status {}", status.shell_code());
+                let message = format!("`true` in the VM exited with status {}", status.shell_code());
                 return Err(ApiError::new(ErrorKind::Guest, message));
             }
             _ => {}

@@ -11,9 +11,9 @@ use crate::{commands::since::since, error::CommandError, ui::Ui};
 /// The daemon keeps only recent events, and none from before its start.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
-  banger events                 what is remembered
-  banger events -f              what happens from now on
-  banger events -f --since 5m   both, of the last five minutes
+  banger events                 recent events
+  banger events -f              new events
+  banger events -f --since 5m   events of the last five minutes, then new ones
   banger events -f | jq -r 'select(.kind == \"vm_state\") | .name + \" \" + .to'")]
 pub(crate) struct EventsCommand {
     /// Follow new events

@@ -54,11 +54,11 @@ fn examples_first(command: clap::Command) -> clap::Command {
 
 const EXAMPLES: &str = "\
 Examples:
-  banger vm run --rm -- uname -a     a command in a fresh VM, which is gone afterwards
-  banger vm run                      a shell in a fresh VM
-  banger vm run -d --name box        a VM that stays
-  banger vm exec box -- make test    a command in it
-  banger vm delete --force box       its end";
+  banger vm run --rm -- uname -a     run a command in a new VM, then delete the VM
+  banger vm run                      open a shell in a new VM
+  banger vm run -d --name box        create a VM and leave it running
+  banger vm exec box -- make test    run a command in it
+  banger vm delete --force box       delete it";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -66,7 +66,7 @@ impl Operations {
 }
 
 fn table(ui: &Ui, operations: &[Operation]) -> Table {
-    let mut table = Table::new(["ID", "WHAT", "OF", "STATE", "STAGE", "SINCE", "OWNER"]);
+    let mut table = Table::new(["ID", "KIND", "TARGET", "STATE", "STAGE", "SINCE", "OWNER"]);
     for operation in operations {
         table.row([
             operation.id.to_string(),

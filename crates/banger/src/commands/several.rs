@@ -99,13 +99,13 @@ async fn rescue(workspaces: &Workspaces<'_>, client: &Client, vm: &Vm) -> Result
             client.start_vm(vm.id.as_str(), &StartVm::default()).await?.result::<Vm>(|_| {}).await?;
         }
         workspaces.rescue(vm).await.map_err(|failure| {
-            failure.error.unwrap_or_else(|| ApiError::new(ErrorKind::Cancelled, "it was stopped"))
+            failure.error.unwrap_or_else(|| ApiError::new(ErrorKind::Cancelled, "interrupted"))
         })
     };
     rescued.await.map(|()| true).map_err(|error: ApiError| {
         let message =
-            format!("VM {} may have work that is nowhere else, and stays: {}", vm.name, error.message);
-        let hint = format!("`banger vm delete --discard {}` deletes it with that", vm.name);
+            format!("VM {} was not deleted, because its work could not be saved: {}", vm.name, error.message);
+        let hint = format!("delete it without saving its work: banger vm delete --discard {}", vm.name);
         ApiError { message, ..error }.hint(hint)
     })
 }
@@ -134,6 +134,6 @@ fn unknown(reference: &str, error: RefError) -> ApiError {
             ErrorKind::Ambiguous,
             format!("{reference:?} could be any of the VMs {}", names.join(", ")),
         )
-        .hint("write more of the name or id"),
+        .hint("use a longer prefix of the name or id"),
     }
 }

@@ -7,7 +7,7 @@ use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 pub(super) fn since(text: &str) -> Result<Timestamp, String> {
     let wrong = || {
         format!(
-            "{text:?} is no moment: write how long ago, such as 90s, 10m or 2h, or a time such as 2026-11-25T10:00"
+            "{text:?} is not a time: use a duration before now, such as 90s or 2h, or a time such as 2026-11-25T10:00"
         )
     };
     if let Ok(ago) = text.parse::<Period>() {
@@ -33,7 +33,7 @@ mod tests {
         assert!(since("2026-11-25T10:00").is_ok());
         assert!(since("2026-11-25 10:00:05").is_ok());
         for text in ["", "soon", "10x", "2026-13-01T00:00"] {
-            assert!(since(text).unwrap_err().contains("no moment"), "{text}");
+            assert!(since(text).unwrap_err().contains("not a time"), "{text}");
         }
     }
 }

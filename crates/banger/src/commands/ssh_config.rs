@@ -17,9 +17,9 @@ use crate::{
 /// for an image's own sshd, which accepts it for root.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
-  banger ssh-config --install              once; then: ssh box.vm, scp -r src box.vm:
-  banger ssh-config --uninstall            ~/.ssh/config as it was
-  ssh -F \"$(banger ssh-config -q)\" box.vm  without a change to it")]
+  banger ssh-config --install              once, then: ssh box.vm, scp -r src box.vm:
+  banger ssh-config --uninstall            restore ~/.ssh/config
+  ssh -F \"$(banger ssh-config -q)\" box.vm  without changing ~/.ssh/config")]
 pub(crate) struct SshConfig {
     /// Add an Include line at the beginning of ~/.ssh/config
     #[arg(long, conflicts_with = "uninstall")]
@@ -55,7 +55,7 @@ impl SshConfig {
             ui.note(format_args!(
                 "{} {}",
                 path.display(),
-                if was { "is as it was" } else { "has no line of banger's" }
+                if was { "was restored" } else { "has no lines from banger" }
             ));
             return Ok(ExitCode::SUCCESS);
         }
@@ -64,8 +64,8 @@ impl SshConfig {
         let line = files.include()?;
         if self.install {
             let changed = edit(&path, Edit::Install(&line))?;
-            let words = if changed { "includes it now" } else { "includes it already" };
-            ui.note(format_args!("{} {words}: ssh VM.vm", path.display()));
+            let words = if changed { "now includes" } else { "already includes" };
+            ui.note(format_args!("{} {words} banger's configuration: use ssh VM.vm", path.display()));
             return Ok(ExitCode::SUCCESS);
         }
         // Creates the key that is shown, if possible.
@@ -80,7 +80,7 @@ impl SshConfig {
         };
         ui.show(&self.format, &shown, |shown| shown.file.display().to_string(), table)?;
         if !shown.installed && self.format.is_table() {
-            ui.note("`banger ssh-config --install` puts that line first in your ssh's configuration");
+            ui.note("add that line to ~/.ssh/config with: banger ssh-config --install");
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -93,7 +93,7 @@ fn table(shown: &Shown) -> Table {
         ("line", shown.include.clone()),
         ("known hosts", shown.known_hosts.display().to_string()),
         ("key", shown.key.display().to_string()),
-        ("your ssh's", format!("{} {installed}", shown.ssh_config.display())),
+        ("ssh config", format!("{} {installed}", shown.ssh_config.display())),
     ])
 }
 

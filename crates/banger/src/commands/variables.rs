@@ -29,9 +29,7 @@ pub(super) fn variables(
 pub(super) fn variable(text: &str) -> Result<(String, String), String> {
     let (name, value) = match text.split_once('=') {
         Some((name, value)) => (name, value.to_owned()),
-        None => {
-            (text, std::env::var(text).map_err(|_| format!("{text} is not set here; write {text}=VALUE"))?)
-        }
+        None => (text, std::env::var(text).map_err(|_| format!("{text} is not set; use {text}=VALUE"))?),
     };
     if name.is_empty() {
         return Err("a variable needs a name".to_owned());

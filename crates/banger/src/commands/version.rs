@@ -13,7 +13,7 @@ impl Version {
         ui.line(format_args!("banger {}", env!("CARGO_PKG_VERSION")))?;
         match Client::new()?.daemon_status().await? {
             Some(status) => ui.line(format_args!("bangerd {}", status.version))?,
-            None => ui.line("bangerd does not run")?,
+            None => ui.line("bangerd is not running")?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -100,7 +100,7 @@ pub(crate) async fn told_better(client: &Client, reference: &str, broke: ApiErro
             let error = vm.last_error.unwrap_or_else(|| "its guest powered off".to_owned());
             let mut lines = error.lines().map(str::to_owned);
             let why = lines.next().unwrap_or_default();
-            let message = format!("VM {} ended under the session: {why}", vm.name);
+            let message = format!("VM {} ended during the session: {why}", vm.name);
             ApiError { console: lines.collect(), ..ApiError::new(ErrorKind::Guest, message).log(vm.console) }
         }
         _ => broke,
@@ -173,7 +173,7 @@ async fn steer(
     }
     .await;
     match result {
-        Ok(()) => ApiError::new(ErrorKind::Internal, "the session ended without an end"),
+        Ok(()) => ApiError::new(ErrorKind::Internal, "the session ended without an exit status"),
         Err(error) => error,
     }
 }
@@ -195,7 +195,7 @@ pub(crate) fn signals(kinds: &'static [Signal]) -> Result<mpsc::UnboundedReceive
 
 fn size() -> Result<TerminalSize, ApiError> {
     let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout());
-    let size = size.map_err(|error| local("ask for the terminal's size")(error.into()))?;
+    let size = size.map_err(|error| local("read the terminal's size")(error.into()))?;
     Ok(TerminalSize { rows: size.ws_row.max(1), cols: size.ws_col.max(1) })
 }
 

@@ -96,8 +96,8 @@ impl Refusal {
     pub(super) fn parts(&self) -> (u32, &str) {
         match self {
             Self::ConnectFailed(why) => (2, why),
-            Self::UnknownKind => (3, "there is no such kind of channel"),
-            Self::TooMany => (4, "there are too many channels"),
+            Self::UnknownKind => (3, "unknown channel type"),
+            Self::TooMany => (4, "too many channels"),
         }
     }
 }

@@ -55,7 +55,7 @@ impl SshFiles {
         make_folder(&dirs.ssh())?;
         let path = Self::client_key(dirs);
         let hint =
-            format!("remove {}: a new key is made, and is in VMs from their next start", path.display());
+            format!("remove {} to create a new key, which VMs receive at their next start", path.display());
         let line = first(&path, || ClientKey::generate().ok(), ClientKey::read, &hint)?.public();
         keep(&path.with_extension("pub"), format!("{line}\n").as_bytes())?;
         Ok(line)
@@ -63,7 +63,7 @@ impl SshFiles {
 
     /// Returns the path of this program, for ssh to run.
     pub(crate) fn program() -> Result<PathBuf, ApiError> {
-        let cannot = |error| ApiError::new(ErrorKind::Io, format!("cannot tell where banger is: {error}"));
+        let cannot = |error| ApiError::new(ErrorKind::Io, format!("cannot find banger's own path: {error}"));
         std::env::current_exe().map_err(cannot)
     }
 
@@ -103,13 +103,13 @@ impl SshFiles {
 
 fn make_folder(folder: &Path) -> Result<(), ApiError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(failed("make", folder))
+    made.map_err(failed("create", folder))
 }
 
 /// Returns the host key that all VMs share.
 fn host_key(folder: &Path) -> Result<HostKey, ApiError> {
     let path = folder.join("host_key");
-    let hint = format!("remove {}: a new key is made, and ssh told of it", path.display());
+    let hint = format!("remove {} to create a new key", path.display());
     first(&path, || HostKey::generate().ok(), HostKey::read, &hint)
 }
 
@@ -133,7 +133,7 @@ fn first<K, E: Display>(
     if let Some(key) = there()? {
         return Ok(key);
     }
-    let unmade = || ApiError::new(ErrorKind::Io, "the host has no random numbers for a key");
+    let unmade = || ApiError::new(ErrorKind::Io, "cannot get random numbers for a key");
     let file = written(path, &make().ok_or_else(unmade)?, 0o600).map_err(failed("write", path))?;
     match file.persist_noclobber(path) {
         Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => {
@@ -164,7 +164,7 @@ pub(super) fn written(path: &Path, content: &[u8], mode: u32) -> io::Result<Name
 /// Returns ssh's configuration for VMs. It fixes fast algorithms that every ssh has, whatever else is configured: the
 /// bytes never leave the host.
 fn config(program: &Path, known_hosts: &Path) -> Result<Vec<u8>, ApiError> {
-    let mut text = format!("# banger makes this anew when it is not so.\nHost *{SUFFIX}\n    ProxyCommand ")
+    let mut text = format!("# Written by banger; it overwrites changes.\nHost *{SUFFIX}\n    ProxyCommand ")
         .into_bytes();
     text.extend(SshFiles::proxy_command(program, None)?);
     text.extend(b"\n    UserKnownHostsFile ");
@@ -191,12 +191,12 @@ fn word(path: &Path) -> Result<Vec<u8>, ApiError> {
     let bytes = path.as_os_str().as_bytes();
     if let Some(byte) = bytes.iter().find(|byte| NOT_IN_PATHS.contains(byte) || byte.is_ascii_control()) {
         let message = format!(
-            "ssh's configuration cannot have the path {}: there is {:?} in it",
+            "ssh's configuration cannot contain the path {}: it has the character {:?}",
             path.display(),
             char::from(*byte)
         );
         let error = ApiError::new(ErrorKind::Invalid, message);
-        return Err(error.hint("set XDG_STATE_HOME to a folder with a plainer name"));
+        return Err(error.hint("set XDG_STATE_HOME to a directory without such characters"));
     }
     Ok([b"\"", bytes, b"\""].concat())
 }
@@ -205,8 +205,8 @@ fn word(path: &Path) -> Result<Vec<u8>, ApiError> {
 fn shell_word(path: &Path) -> Result<Vec<u8>, ApiError> {
     let bytes = path.as_os_str().as_bytes();
     if bytes.iter().any(|byte| byte.is_ascii_control()) {
-        let message = format!("ssh's configuration cannot have the path {path:?}");
-        return Err(ApiError::new(ErrorKind::Invalid, message).hint("install banger elsewhere"));
+        let message = format!("ssh's configuration cannot contain the path {path:?}");
+        return Err(ApiError::new(ErrorKind::Invalid, message).hint("install banger in another directory"));
     }
     let mut word = vec![b'\''];
     for byte in bytes {

@@ -83,7 +83,7 @@ async fn forward_agent(shared: &Arc<Shared>, link: &Link, user: Option<&str>) ->
     let listen = Listen { at: None, user: user.map(str::to_owned) };
     let listener = banger_client::listen(&shared.client, shared.vm_id(), listen).await?;
     let Endpoint::Unix { path } = listener.at().clone() else {
-        return Err(ApiError::new(ErrorKind::Guest, "the guest listens elsewhere than it was told to"));
+        return Err(ApiError::new(ErrorKind::Guest, "the guest listens at another address than requested"));
     };
     tokio::spawn(accept(shared.clone(), link.clone(), listener, Opener::Agent));
     Ok(path)

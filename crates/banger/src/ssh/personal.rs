@@ -17,7 +17,7 @@ pub(crate) fn of_user(dirs: &Dirs, ui: &Ui) -> Personal {
 pub(crate) fn key(dirs: &Dirs, ui: &Ui) -> Option<String> {
     let tell = |error: &ApiError| {
         let hint = hint_for(error).map(|hint| format!("; {hint}")).unwrap_or_default();
-        ui.warning(format_args!("an sshd in a VM gets no key of banger's: {error}{hint}"));
+        ui.warning(format_args!("VMs receive no ssh key: {error}{hint}"));
     };
     SshFiles::public_key(dirs).inspect_err(tell).ok()
 }

@@ -79,14 +79,14 @@ pub(crate) async fn running(client: &Client, vm: Vm, ui: &Ui) -> Result<Vm, ApiE
         VmState::Starting => {}
         VmState::Paused => {
             let error = ApiError::new(ErrorKind::NotRunning, format!("VM {} is paused", vm.name));
-            return Err(error.hint(format!("go on with: banger vm resume {}", vm.name)));
+            return Err(error.hint(format!("resume it with: banger vm resume {}", vm.name)));
         }
         _ if crate::config::load()?.autostart() => {}
         state => {
             let why = vm.last_error.as_deref().and_then(|error| error.lines().next());
             let why = why.map(|line| format!(": {line}")).unwrap_or_default();
             let error = ApiError::new(ErrorKind::NotRunning, format!("VM {} is {state}{why}", vm.name));
-            let hint = "or let ssh do that, by ssh.autostart in the configuration";
+            let hint = "or set ssh.autostart in the configuration";
             return Err(error.hint(format!("start it with: banger vm start {}; {hint}", vm.name)));
         }
     }

@@ -86,7 +86,7 @@ impl Answers for Server {
                 let (host, port) = (fields.text()?, fields.u32()?);
                 match u16::try_from(port) {
                     Ok(port) => Endpoint::Tcp { host, port },
-                    Err(_) => return Ok(Some(Err(Refusal::ConnectFailed(format!("port {port} is none"))))),
+                    Err(_) => return Ok(Some(Err(Refusal::ConnectFailed(format!("invalid port {port}"))))),
                 }
             }
             "direct-streamlocal@openssh.com" => Endpoint::Unix { path: fields.bytes()?.to_vec() },

@@ -61,7 +61,7 @@ pub(super) async fn run(shared: Arc<Shared>, link: Link, asked: Asked, program: 
                     env.insert("SSH_AUTH_SOCK".to_owned(), String::from_utf8_lossy(path).into_owned());
                 }
                 Err(error) => {
-                    tell(&writer, line_end, "the agent cannot be forwarded", &shared.by_name(error)).await
+                    tell(&writer, line_end, "cannot forward the ssh-agent", &shared.by_name(error)).await
                 }
             }
         }

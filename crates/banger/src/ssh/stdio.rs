@@ -43,7 +43,7 @@ pub(super) async fn client_gone() -> io::Result<()> {
     })?;
     match gone.await {
         Ok(gone) => Ok(gone.map(drop)?),
-        Err(_) => Err(io::Error::other("the thread that waits for ssh's end has ended")),
+        Err(_) => Err(io::Error::other("the thread that waits for ssh to exit has ended")),
     }
 }
 

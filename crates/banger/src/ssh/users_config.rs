@@ -36,7 +36,7 @@ pub(crate) enum Edit<'a> {
 
 /// Changes the configuration at `path` atomically; returns false if it needs no change.
 pub(crate) fn edit(path: &Path, edit: Edit<'_>) -> Result<bool, ApiError> {
-    let path = &end_of_links(path).map_err(failed("look at", path))?;
+    let path = &end_of_links(path).map_err(failed("read", path))?;
     let old = read(path)?;
     let (text, mode) = old.as_ref().map_or((None, 0o600), |(text, mode)| (Some(text.as_slice()), *mode));
     let new = match edit {
@@ -46,7 +46,7 @@ pub(crate) fn edit(path: &Path, edit: Edit<'_>) -> Result<bool, ApiError> {
     let new = new.map_err(|Unclosed| {
         let message =
             format!("{} has a line `# banger: begin` and no `# banger: end` after it", path.display());
-        ApiError::new(ErrorKind::Invalid, message).hint("remove what is left of banger's lines there")
+        ApiError::new(ErrorKind::Invalid, message).hint("remove the rest of banger's lines from it")
     })?;
     if new.as_deref() == text {
         return Ok(false);
@@ -57,7 +57,7 @@ pub(crate) fn edit(path: &Path, edit: Edit<'_>) -> Result<bool, ApiError> {
     };
     if let Some(folder) = path.parent() {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.map_err(failed("make", folder))?;
+        made.map_err(failed("create", folder))?;
     }
     let file = written(path, &new, mode).map_err(failed("write", path))?;
     file.persist(path).map_err(|error| failed("write", path)(error.error))?;
@@ -82,14 +82,14 @@ fn end_of_links(path: &Path) -> io::Result<PathBuf> {
             Err(error) => return Err(error),
         }
     }
-    Err(io::Error::other("there are too many links"))
+    Err(io::Error::other("too many symbolic links"))
 }
 
 /// Returns the file's content and permissions.
 fn read(path: &Path) -> Result<Option<(Vec<u8>, u32)>, ApiError> {
     let meta = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        meta => meta.map_err(failed("look at", path))?,
+        meta => meta.map_err(failed("stat", path))?,
     };
     let wrong = if !meta.is_file() {
         "is not a file"

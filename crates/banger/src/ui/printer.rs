@@ -161,7 +161,7 @@ impl Ui {
             self.stderr(format_args!("{HINT}log:{HINT:#} {}", harmless(log)));
         }
         if error.kind == ErrorKind::Internal {
-            self.stderr(format_args!("this is a fault of banger's own; `banger daemon logs` has more"));
+            self.stderr(format_args!("this is a bug in banger; see `banger daemon logs`"));
         }
     }
 

@@ -53,32 +53,32 @@ fn hint(error: &WorkspaceError, vm: Option<&str>) -> Option<String> {
     let vm = vm.unwrap_or("VM");
     Some(match error {
         WorkspaceError::Git(GitError::Missing) => {
-            "install git; `--mode full-copy` does without it".to_owned()
+            "install git, or use `--mode full-copy`, which does not need it".to_owned()
         }
         WorkspaceError::NoRepository(_) => {
-            "`git init` makes it one; `--mode full-copy` takes any folder, as it is".to_owned()
+            "run `git init`, or send the directory as it is with `--mode full-copy`".to_owned()
         }
         WorkspaceError::Bare(_) => {
             "clone it and send the clone, or send it as it is with `--mode full-copy`".to_owned()
         }
         WorkspaceError::Elsewhere(_) => {
-            "core.worktree names it; if you trust the repository, unset that, or send the folder by `--mode full-copy`"
+            "if you trust the repository, unset core.worktree, or send the directory with `--mode full-copy`"
                 .to_owned()
         }
-        WorkspaceError::Submodules(_) => "`--mode full-copy` takes them too, and all other files".to_owned(),
+        WorkspaceError::Submodules(_) => "`--mode full-copy` sends them too, with all other files".to_owned(),
         WorkspaceError::Partial => {
-            "`--mode full-copy` takes what is here; `git fetch --refetch --no-filter` fetches the rest"
+            "fetch the rest with `git fetch --refetch --no-filter`, or send local files with `--mode full-copy`"
                 .to_owned()
         }
         WorkspaceError::SomebodyElses(path) => {
             format!("if you trust it: git config --global --add safe.directory {}", path.display())
         }
         WorkspaceError::Conflicts(_) => format!(
-            "`banger vm workspace pull {vm}` brings what was done there here, and nothing was overwritten; commit or undo \
-             it in the VM, or send to another folder with --guest-path"
+            "nothing was overwritten; save the VM's work with `banger vm workspace pull {vm}`, and commit or undo \
+             it in the VM, or send to another directory with --guest-path"
         ),
-        WorkspaceError::Another(_) => "send to another folder with --guest-path".to_owned(),
-        WorkspaceError::Record { path, .. } => format!("move {} away to go on without it", path.display()),
+        WorkspaceError::Another(_) => "send to another directory with --guest-path".to_owned(),
+        WorkspaceError::Record { path, .. } => format!("move {} away to continue without it", path.display()),
         _ => return None,
     })
 }

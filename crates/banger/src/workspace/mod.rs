@@ -91,16 +91,16 @@ impl<'a> Workspaces<'a> {
             (1, Some(record)) => Ok(record),
             (0, _) => {
                 let place = guest.map(|guest| format!(" at {guest}")).unwrap_or_default();
-                let message = format!("VM {} has no workspace{place} that was sent from here", vm.name);
+                let message = format!("VM {} has no workspace{place} that was sent from this host", vm.name);
                 Err(ApiError::new(ErrorKind::NotFound, message)
-                    .hint(format!("`banger vm workspace prepare {} PATH` sends one", vm.name)))
+                    .hint(format!("send one with: banger vm workspace prepare {} PATH", vm.name)))
             }
             (_, last) => {
                 let mut names: Vec<_> =
                     records.iter().chain(&last).map(|record| shown(record.guest())).collect();
                 names.sort();
                 let message = format!("VM {} has several workspaces: {}", vm.name, names.join(", "));
-                Err(ApiError::new(ErrorKind::Ambiguous, message).hint("say which with --guest-path"))
+                Err(ApiError::new(ErrorKind::Ambiguous, message).hint("select one with --guest-path"))
             }
         }
     }
@@ -108,7 +108,7 @@ impl<'a> Workspaces<'a> {
     /// Deletes the records of a deleted VM's workspaces.
     pub(crate) fn forget(&self, vm: &Vm) {
         if let Err(error) = self.records.forget(vm.id.as_str()) {
-            self.ui.warning(format_args!("what is known of the workspaces of VM {} stays: {error}", vm.name));
+            self.ui.warning(format_args!("cannot delete the workspace records of VM {}: {error}", vm.name));
         }
     }
 
@@ -283,7 +283,7 @@ impl<'a> Workspaces<'a> {
         }
         for name in &pulled.replaced {
             self.ui.note(format_args!(
-                "what another VM {}, or a branch that is gone, had left is now {name}",
+                "saved the ref of an earlier VM {}, or of a deleted branch, as {name}",
                 vm.name
             ));
         }
@@ -312,7 +312,7 @@ impl<'a> Workspaces<'a> {
             let place = shown(record.guest());
             let (changes, found) = self.changes(vm, record).await?;
             for (path, why) in &changes.left_out {
-                self.ui.warning(format_args!("{} in {place} is not brought here: {why}", shown(path)));
+                self.ui.warning(format_args!("{} in {place} is not saved: {why}", shown(path)));
             }
             // Build output is ignored by git and does not count as work.
             if !found.has_work {
@@ -321,7 +321,7 @@ impl<'a> Workspaces<'a> {
             let pulled = self.bring(vm, changes, found).await?;
             let refs: Vec<_> = pulled.refs.iter().map(|(name, _)| name.as_str()).collect();
             self.ui.warning(format_args!(
-                "what was done in {place} of VM {} was nowhere else; it is now in {} as {}",
+                "saved {0}'s work in {place} to {2} in {1}",
                 vm.name,
                 root.display(),
                 refs.join(", ")
@@ -383,10 +383,10 @@ impl<'a> Workspaces<'a> {
     ) -> Result<(S, R), CommandError> {
         let stage = match action {
             WorkspaceAction::Place | WorkspaceAction::Change => {
-                format!("send the repository to VM {}", vm.name)
+                format!("Sending the repository to {}", vm.name)
             }
             WorkspaceAction::List | WorkspaceAction::Fetch => {
-                format!("look at the repository in VM {}", vm.name)
+                format!("Checking {} for unsaved work", vm.name)
             }
         };
         let request = Workspace { path: guest.to_vec(), action };
@@ -421,7 +421,7 @@ fn occupied(failure: CommandError, vm: &Vm, guest: &str) -> CommandError {
     match failure.error {
         Some(error) if error.kind == ErrorKind::AlreadyExists => {
             let hint = format!(
-                "name another folder with --guest-path; or, if it is of no use: banger vm exec {} -- rm -r {guest}",
+                "use another directory with --guest-path, or delete this one with: banger vm exec {} -- rm -r {guest}",
                 vm.name
             );
             CommandError { error: Some(error.hint(hint)), ..failure }
@@ -440,11 +440,11 @@ fn time(mut input: FromGuest) -> Result<Time, ApiError> {
     let mut bytes = [0; 12];
     input.read_exact(&mut bytes).map_err(broken)?;
     Time::from_bytes(&bytes)
-        .ok_or_else(|| ApiError::new(ErrorKind::Guest, "the guest has told a time that is none"))
+        .ok_or_else(|| ApiError::new(ErrorKind::Guest, "the guest has sent an invalid time"))
 }
 
 fn broken(error: io::Error) -> ApiError {
-    ApiError::new(ErrorKind::Io, format!("the transfer broke: {error}"))
+    ApiError::new(ErrorKind::Io, format!("the transfer failed: {error}"))
 }
 
 /// Returns a function that converts errors about `vm`.

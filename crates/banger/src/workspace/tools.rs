@@ -89,21 +89,21 @@ pub(crate) async fn carry_out(client: &Client, ui: &Ui, vm: &Vm, job: Job<'_>) {
     let (argv, env, cwd) = (job.argv(), job.env(), Some("/".to_owned()));
     let command = GuestCommand { argv, env, cwd, no_stdin: true, ..GuestCommand::default() };
     let done = if waited {
-        ui.note(format_args!("making ready in VM {}: {names}", vm.name));
+        ui.note(format_args!("Installing {names} in {}", vm.name));
         session::run(client, vm.id.as_str(), command).await.map(|ended| ended.status)
     } else {
-        ui.note(format_args!("being made ready in VM {}: {names}; {LOG} there tells how it goes", vm.name));
+        ui.note(format_args!("Installing {names} in {} (log: {LOG})", vm.name));
         begun(client, vm, command).await
     };
     let bits = match done {
         Ok(ExitStatus::Code(bits @ 0..=3)) => bits,
-        Ok(_) => return ui.warning("what the repository asks for was not made ready to the end"),
+        Ok(_) => return ui.warning("the installation of the repository's tools did not finish"),
         Err(error) => {
-            return ui.warning(format_args!("what the repository asks for is not made ready: {error}"));
+            return ui.warning(format_args!("cannot install the repository's tools: {error}"));
         }
     };
     if bits & TOOLS_FAILED != 0 {
-        ui.warning("not all tools that the repository asks for could be made ready");
+        ui.warning("some of the repository's tools could not be installed");
     }
     if bits & SETUP_FAILED != 0 {
         ui.warning("the repository's setup failed");
@@ -181,7 +181,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let text = "[workspace]\nenv = { A = \"it's $(id)\", B = 'b' }\nsetup = ['echo \"$A, $B\"']\n";
         let (printed, status) = run(folder.path(), text);
-        assert!(printed.contains("\nit's $(id), b of mine\nsetup: all is done\n"), "{printed}");
+        assert!(printed.contains("\nit's $(id), b of mine\nsetup: all commands succeeded\n"), "{printed}");
         assert_eq!(status, Some(0));
         let (printed, status) = run(folder.path(), "[workspace]\nsetup = ['exit 3', 'echo after']\n");
         assert!(printed.contains("setup: exit 3 failed with status 3"), "{printed}");
@@ -211,7 +211,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(".tool-versions"), "no-such-tool 1\n").unwrap();
         let (printed, status) = run(folder.path(), "[workspace]\nsetup = ['echo ran']\n");
-        assert!(printed.contains("tools: 0 of 1 made ready\nsetup: running echo ran\nran\n"), "{printed}");
+        assert!(printed.contains("tools: 0 of 1 installed\nsetup: running echo ran\nran\n"), "{printed}");
         assert_eq!(status, Some(TOOLS_FAILED.into()));
         let (printed, status) = run(folder.path(), "");
         assert!(!printed.contains("setup"), "{printed}");

@@ -70,7 +70,7 @@ impl Catalogs {
             return Ok(());
         }
         let _one_at_a_time = context.unless_cancelled(async { Ok(self.refreshing.lock().await) }).await?;
-        context.stage("ask the catalogs").await;
+        context.stage("fetch the catalogs").await;
         for wanted in config.catalogs() {
             let copies = self.files.copies().to_owned();
             if is_younger(&copy_of(&copies, wanted), max_age) {
@@ -90,10 +90,10 @@ impl Catalogs {
                 Err(error) => return Err(error.into()),
             };
             let copy = match read_copy(&copies, &wanted) {
-                Some(_) => "its last copy is used",
-                None => "what it has is not known",
+                Some(_) => "the cached copy is used",
+                None => "its entries are not available",
             };
-            context.warn(format!("{problem}: {copy}")).await;
+            context.warn(format!("{problem}; {copy}")).await;
         }
         Ok(())
     }

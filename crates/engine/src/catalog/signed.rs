@@ -33,7 +33,8 @@ pub(super) fn read_copy(folder: &Path, wanted: &CatalogUrl) -> Option<Catalog> {
     let path = copy_of(folder, wanted);
     let bytes = read_up_to(&path, COPY_MAX).ok()?;
     let read = signed(wanted).read(&bytes);
-    read.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "not used")).ok()
+    read.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "a cached catalog is not used"))
+        .ok()
 }
 
 /// Downloads all catalogs at URLs and reports the results, without caching the catalogs.
@@ -47,7 +48,7 @@ pub(crate) async fn check(config: &Config, folder: &Path) -> Vec<Check> {
         let title = "signed catalog";
         checks.push(match fetched.map_err(ApiError::from) {
             Ok((bytes, _)) if is_older(&bytes, folder, wanted) => {
-                let message = format!("{}; its last copy is used", older(wanted));
+                let message = format!("{}; the cached copy is used", older(wanted));
                 let error = ApiError::new(ErrorKind::Invalid, message);
                 Check::warn(title, error.remedy(Remedy::CheckCatalogSignature))
             }
@@ -57,11 +58,11 @@ pub(crate) async fn check(config: &Config, folder: &Path) -> Vec<Check> {
             }
             Err(mut error) if may_be_elsewhere(error.kind) => {
                 let copy = if read_copy(folder, wanted).is_some() {
-                    "its last copy is used"
+                    "the cached copy is used"
                 } else {
-                    "there is no copy of it"
+                    "there is no cached copy"
                 };
-                error.message.push_str("; until it answers, ");
+                error.message.push_str("; ");
                 error.message.push_str(copy);
                 Check::warn(title, error)
             }
@@ -112,7 +113,7 @@ fn is_older(signed_bytes: &[u8], folder: &Path, wanted: &CatalogUrl) -> bool {
 }
 
 pub(super) fn older(wanted: &CatalogUrl) -> String {
-    format!("what {} has was signed before the copy that is here", wanted.url)
+    format!("the catalog at {} has an older signature than the cached copy", wanted.url)
 }
 
 pub(super) fn is_younger(path: &Path, age: Duration) -> bool {

@@ -21,9 +21,9 @@ const SOCKET_NAME: usize = "/vsock.sock_4294967295".len();
 pub(super) fn all(dirs: &Dirs, programs: &Programs) -> Vec<Check> {
     let folder = |name: &str, path: &Path| told(name, own_folder(name, path));
     vec![
-        folder("state folder", &dirs.state),
-        folder("cache folder", &dirs.cache),
-        folder("runtime folder", &dirs.runtime),
+        folder("state directory", &dirs.state),
+        folder("cache directory", &dirs.cache),
+        folder("runtime directory", &dirs.runtime),
         told("sockets", sockets(dirs)),
         told("guest agent", agent(&programs.agent)),
     ]
@@ -38,16 +38,19 @@ pub(crate) fn own_folder(name: &str, path: &Path) -> Finding {
         return Ok(Check::pass(name, path.display().to_string()));
     }
     if path.exists() {
-        return Ok(Check::pass(name, format!("{} is closed to others on the next use", path.display())));
+        return Ok(Check::pass(
+            name,
+            format!("{} is open to other users; the next use makes it private", path.display()),
+        ));
     }
     let writable = |folder: &Path| {
         rustix::fs::access(folder, rustix::fs::Access::EXISTS)?;
         Ok(rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok())
     };
     if of_nearest(path, writable).unwrap_or(false) {
-        return Ok(Check::pass(name, format!("{} is made on first use", path.display())));
+        return Ok(Check::pass(name, format!("{} will be created on first use", path.display())));
     }
-    let message = format!("{} is not there, and you may not make it", path.display());
+    let message = format!("{} does not exist, and this user cannot create it", path.display());
     Err(ApiError::new(ErrorKind::NotPermitted, message).remedy(Remedy::MakeDirectoryWritable))
 }
 
@@ -60,11 +63,8 @@ fn set_aside(state: &Path) -> Option<Check> {
     let size: u64 = aside.iter().map(|folder| disk_usage(folder).as_bytes()).sum();
     let named = aside.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
     (!aside.is_empty()).then(|| {
-        let message = format!(
-            "{named}: {} of VMs, images and kernels of a store that is here no more",
-            Size::bytes(size)
-        );
-        Check::warn("put aside", ApiError::new(ErrorKind::Store, message).remedy(Remedy::RestoreStore))
+        let message = format!("{named}: {} of VMs, images and kernels of another store", Size::bytes(size));
+        Check::warn("set aside", ApiError::new(ErrorKind::Store, message).remedy(Remedy::RestoreStore))
     })
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn of_row(kind: SubjectKind, name: &str, path: &Path) -> Result<(), A
         Ok(meta) if meta.len() > 0 => Ok(()),
         Ok(_) => Err(lost(kind, name, path, "is empty")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(lost(kind, name, path, "is gone")),
-        Err(error) => Err(EngineError::file("look at", path)(error).into()),
+        Err(error) => Err(EngineError::file("stat", path)(error).into()),
     }
 }
 

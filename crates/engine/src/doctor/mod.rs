@@ -58,9 +58,7 @@ fn overlay(dirs: &Dirs) -> Check {
     let kind = files::file_system(&dirs.state);
     Check::pass(
         "system overlay",
-        format!(
-            "overlay: a sparse disk of the VM's own over the image, mounted in the guest; works on {kind} as on any"
-        ),
+        format!("overlay: a sparse disk for each VM over the image, mounted in the guest; works on {kind}"),
     )
 }
 
@@ -82,7 +80,7 @@ mod tests {
         let (dirs, programs) = host(dir.path());
         let checks = doctor(&dirs, &programs, Layer::default()).await;
         let of = |name: &str| checks.iter().find(|check| check.name == name).unwrap();
-        assert_eq!((of("store").verdict, of("state folder").verdict), (Verdict::Pass, Verdict::Pass));
+        assert_eq!((of("store").verdict, of("state directory").verdict), (Verdict::Pass, Verdict::Pass));
         assert!(of("store").message.contains("first use"), "{:?}", of("store"));
         assert!(of("default image").message.contains("first use"), "{:?}", of("default image"));
         let mut names: Vec<_> = checks.iter().map(|check| &check.name).collect();

@@ -23,11 +23,11 @@ pub(super) fn kernel() -> Check {
     match version(&release) {
         Some(found) if found < KERNEL_SINCE => {
             let message = format!(
-                "Linux {release} has no pidfd_open, by which a VM's end is noticed; Linux {major}.{minor} has it"
+                "Linux {release} has no pidfd_open, which banger needs; Linux {major}.{minor} or later has it"
             );
             Check::fail("kernel", ApiError::new(ErrorKind::VersionSkew, message))
         }
-        _ => Check::pass("kernel", format!("Linux {release}: has what banger needs")),
+        _ => Check::pass("kernel", format!("Linux {release} is supported")),
     }
 }
 
@@ -39,15 +39,15 @@ fn version(release: &str) -> Option<(u32, u32)> {
 /// Checks the programs that some requests need.
 pub(super) fn tools() -> impl Iterator<Item = Check> {
     [
-        ("e2fsck", "a work disk is checked by it before it grows"),
-        ("mmdebstrap", "catalog images are made by it"),
-        ("apt-get", "catalog kernels come by it"),
+        ("e2fsck", "checks a work disk before it grows"),
+        ("mmdebstrap", "builds catalog images"),
+        ("apt-get", "downloads catalog kernels"),
     ]
     .into_iter()
     .map(|(name, purpose)| match find(name) {
         Some(path) => Check::pass(name, format!("{}: {purpose}", path.display())),
         None => {
-            let error = ApiError::new(ErrorKind::MissingProgram, format!("not installed: {purpose}"));
+            let error = ApiError::new(ErrorKind::MissingProgram, format!("not installed; it {purpose}"));
             Check::warn(name, error.remedy(Remedy::InstallProgram { program: name.to_owned() }))
         }
     })

@@ -32,14 +32,13 @@ pub(super) fn space(dirs: &Dirs) -> Finding {
         Some(room) => {
             let message = format!("{} free of {} for {folder}", room.available, room.total);
             if room.available < LITTLE {
-                let message =
-                    format!("{message}; one image takes about 0.5G, and what a VM writes comes on top");
+                let message = format!("{message}; one image takes about 0.5G, plus what each VM writes");
                 Check::warn("disk space", ApiError::new(ErrorKind::NoSpace, message))
             } else {
                 Check::pass("disk space", message)
             }
         }
-        None => Check::pass("disk space", format!("{folder} is on a file system without a size")),
+        None => Check::pass("disk space", format!("{folder} is on a file system without a size limit")),
     })
 }
 

@@ -23,7 +23,7 @@ fn kvm(found: &HostVmms) -> Check {
         KvmVerdict::Usable => Check::pass("KVM", probed),
         KvmVerdict::Unknown => Check::warn("KVM", not_usable(probed).remedy(Remedy::TryWhenLessBusy)),
         _ => {
-            let message = format!("{probed}; VMs run without it, with qemu, some ten times slower");
+            let message = format!("{probed}; VMs run in qemu without KVM, about ten times slower");
             Check::warn("KVM", not_usable(message).remedy(Remedy::MakeKvmUsable))
         }
     }
@@ -67,12 +67,12 @@ fn chosen(found: &HostVmms, configured: Option<ApiVmm>) -> Vec<Check> {
         None => Check::pass("VMM", name),
     };
     let network = match vmm.kind() {
-        VmmKind::Qemu => Check::pass("network", "user mode: guests reach out through qemu's own network"),
+        VmmKind::Qemu => Check::pass("network", "user mode: guests reach the network through qemu"),
         VmmKind::Firecracker => Check::warn(
             "network",
             ApiError::new(
                 ErrorKind::Unreachable,
-                "user mode: guests have no network with firecracker yet; exec, shell and pipes need none",
+                "user mode: guests have no network with firecracker yet; exec, shell and pipes work without one",
             )
             .remedy(Remedy::RunWithQemu),
         ),

@@ -191,7 +191,7 @@ impl Images {
 /// Opens a regular file. Opening anything else could block.
 fn open(path: &Path) -> io::Result<fs::File> {
     if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
     fs::File::open(path)
 }

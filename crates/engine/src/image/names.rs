@@ -65,7 +65,7 @@ impl Images {
             result => result?,
         }
         if let Err(error) = remove_dir(self.dir(&old).path()) {
-            tracing::warn!(%error, "the next start removes it");
+            tracing::warn!(%error, "a directory was not removed; the next start removes it");
         }
         Ok(image)
     }

@@ -34,11 +34,11 @@ pub(super) fn of_blocks(path: &Path) -> Size {
 /// Returns the file's current state.
 pub(super) fn look(path: &Path) -> Result<Outside, EngineError> {
     if !path.is_absolute() {
-        let message = format!("{} is not a whole path", path.display());
+        let message = format!("{} is not an absolute path", path.display());
         return Err(ApiError::new(ErrorKind::Invalid, message).into());
     }
     // Only a regular file: opening anything else could block forever.
-    let meta = fs::metadata(path).map_err(EngineError::file("look at", path))?;
+    let meta = fs::metadata(path).map_err(EngineError::file("stat", path))?;
     if !meta.is_file() {
         return Err(
             ApiError::new(ErrorKind::Invalid, format!("{} is not a regular file", path.display())).into()
@@ -47,7 +47,7 @@ pub(super) fn look(path: &Path) -> Result<Outside, EngineError> {
     File::open(path).map_err(EngineError::file("open", path))?;
     if meta.len() % 512 != 0 {
         let message =
-            format!("{} has {} bytes, which is no whole number of sectors", path.display(), meta.len());
+            format!("the size of {} is {} bytes, which is not a multiple of 512", path.display(), meta.len());
         return Err(ApiError::new(ErrorKind::Invalid, message).into());
     }
     Ok(Outside {

@@ -54,7 +54,7 @@ impl Images {
         let fits = |image: &ImageRecord| size.is_none_or(|size| size == image.size);
         match &old {
             Some(old) if old.digest == Some(digest) && fits(old) => {
-                context.note(format!("{name} is here already, as it is in {}", reference.registry())).await;
+                context.note(format!("{name} is up to date with {}", reference.registry())).await;
                 return Ok(old.clone());
             }
             Some(old) if old.digest.is_none() => return Err(taken(SubjectKind::Image, name.as_str()).into()),
@@ -99,7 +99,7 @@ impl Images {
         let kept = old.digest.map_or_else(|| old.name.clone(), |digest| reference.name_of(digest));
         let is_gone = staged.publish(|| self.store.replace_image(&image, &old.id, &kept))?;
         if is_gone && let Err(error) = remove_dir(self.dir(&old.id).path()) {
-            tracing::warn!(%error, "the next start removes it");
+            tracing::warn!(%error, "a directory was not removed; the next start removes it");
         }
         Ok(image)
     }

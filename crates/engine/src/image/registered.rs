@@ -52,7 +52,7 @@ impl Images {
         }
         self.refuse_taken(&name)?;
         let staged = self.stage()?;
-        context.stage("look at the file system").await;
+        context.stage("check the file system").await;
         let (outside, info) = {
             let path = path.clone();
             context

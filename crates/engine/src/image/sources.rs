@@ -51,9 +51,9 @@ impl Images {
             }
         }
         let name = reference.parse::<ImageName>().map_err(|error| {
-            ApiError::new(ErrorKind::Invalid, format!("{reference:?} cannot be an image: {error}"))
+            ApiError::new(ErrorKind::Invalid, format!("{reference:?} is not a valid image name: {error}"))
         })?;
-        context.note(format!("image {reference} is not here yet: it is fetched now, once")).await;
+        context.note(format!("image {reference} is not in the store yet: fetching it")).await;
         let began = now_ns();
         let options = PullOptions { credentials, ..PullOptions::default() };
         let fetched = self.fetch(name, options, context).await;

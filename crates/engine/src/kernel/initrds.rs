@@ -65,7 +65,7 @@ impl Initrds {
         for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(kernel.as_str()))
         {
             if let Err(error) = fs::remove_file(entry.path()) {
-                tracing::warn!(path = %entry.path().display(), %error, "not removed");
+                tracing::warn!(path = %entry.path().display(), %error, "cannot remove an initrd");
             }
         }
     }

@@ -156,7 +156,7 @@ impl Kernels {
                 let Some(entry) = catalog.kernel(reference) else {
                     return Err(no_such(SubjectKind::Kernel, reference).into());
                 };
-                context.note(format!("kernel {reference} is not here yet: it is fetched now, once")).await;
+                context.note(format!("kernel {reference} is not in the store yet: fetching it")).await;
                 let began = now_ns();
                 let fetched = self.fetch(entry.name.clone(), context).await;
                 context.spans.end("fetch kernel", began);

@@ -85,7 +85,7 @@ pub enum StoreError {
         source: rusqlite::Error,
     },
     /// A later version of banger has written it.
-    #[error("the store {} has schema {found}, this build knows {known}", path.display())]
+    #[error("the store {} has schema version {found}; this build supports up to {known}", path.display())]
     Newer {
         /// The file.
         path: PathBuf,
@@ -98,7 +98,7 @@ pub enum StoreError {
     #[error("the store {} cannot be written", .0.display())]
     Unwritable(PathBuf),
     /// The file could not be copied for reading.
-    #[error("the store {} cannot be copied to be looked at: {source}", path.display())]
+    #[error("the store {} cannot be copied for reading: {source}", path.display())]
     NotCopied {
         /// The file.
         path: PathBuf,
@@ -109,7 +109,7 @@ pub enum StoreError {
     #[error("the name {0} is taken")]
     NameTaken(String),
     /// A value in a row cannot be parsed by this build.
-    #[error("the store holds {what} that cannot be read: {source}")]
+    #[error("the store has an invalid {what}: {source}")]
     Value {
         /// The column.
         what: &'static str,
@@ -117,7 +117,7 @@ pub enum StoreError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Any other SQLite error.
-    #[error("the store refused: {0}")]
+    #[error("store error: {0}")]
     Sqlite(#[from] rusqlite::Error),
 }
 

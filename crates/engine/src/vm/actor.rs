@@ -280,22 +280,22 @@ fn refused(request: Request, name: &VmName, refusal: Refusal) -> ApiError {
                     Work::Stop => "is being stopped",
                     Work::Restart => "is being restarted",
                     Work::Moment => "has too many requests waiting",
-                    Work::Commit => "is being made an image of",
+                    Work::Commit => "is being committed to an image",
                     Work::Delete => "is being deleted",
                 },
                 if is_deletion { Remedy::DeleteVmByForce } else { Remedy::Wait },
             )
         }
-        (Refusal::NotRunning, _) => error(ErrorKind::NotRunning, "does not run", Remedy::StartVm),
+        (Refusal::NotRunning, _) => error(ErrorKind::NotRunning, "is not running", Remedy::StartVm),
         (Refusal::Running, Request::Delete { .. }) => {
             error(ErrorKind::Busy, "is running", Remedy::StopOrDeleteVm)
         }
         (Refusal::Running, Request::Commit) => {
-            error(ErrorKind::Busy, "is not stopped, and an image is made only of one that is", Remedy::StopVm)
+            error(ErrorKind::Busy, "is not stopped; only a stopped VM can be committed", Remedy::StopVm)
         }
         (Refusal::Running, _) => error(
             ErrorKind::Busy,
-            "is running, and its hardware changes only while it is stopped",
+            "is running; its hardware can only change while it is stopped",
             Remedy::StopVm,
         ),
         (Refusal::Paused, _) => error(ErrorKind::NotRunning, "is paused", Remedy::ResumeVm),
@@ -304,6 +304,6 @@ fn refused(request: Request, name: &VmName, refusal: Refusal) -> ApiError {
 
 fn send<T>(answer: Answer<T>, result: Result<T, EngineError>) {
     if answer.send(result).is_err() {
-        tracing::debug!("nobody waits for the answer");
+        tracing::debug!("the request was dropped before its answer");
     }
 }

@@ -17,9 +17,7 @@ pub(super) async fn change(
     if let Some(size) = wanted.disk_size {
         let VmRecord { name, disk_size, .. } = record;
         if size < *disk_size {
-            let message = format!(
-                "the work disk of VM {name} has {disk_size} and cannot shrink to {size}: it only grows"
-            );
+            let message = format!("the work disk of VM {name} has {disk_size} and cannot shrink to {size}");
             return Err(ApiError::new(ErrorKind::Invalid, message).into());
         }
         grow(services, record, context, size).await?;
@@ -53,9 +51,9 @@ async fn grow(
 /// Extends the file. The new part is sparse: it uses no space until it is written.
 fn lengthen(disk: &Path, size: Size) -> Result<(), EngineError> {
     let file = fs::OpenOptions::new().write(true).open(disk).map_err(EngineError::file("open", disk))?;
-    let now = file.metadata().map_err(EngineError::file("look at", disk))?.len();
+    let now = file.metadata().map_err(EngineError::file("stat", disk))?.len();
     if now < size.as_bytes() {
-        file.set_len(size.as_bytes()).map_err(EngineError::file("lengthen", disk))?;
+        file.set_len(size.as_bytes()).map_err(EngineError::file("extend", disk))?;
     }
     file.sync_all().map_err(EngineError::file("sync", disk))
 }

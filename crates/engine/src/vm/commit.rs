@@ -22,8 +22,10 @@ pub(super) async fn commit(
 ) -> Result<ImageRecord, EngineError> {
     let dir = services.vm_dir(record);
     if !dir.overlay().exists() {
-        let message =
-            format!("VM {} has never been started: it is as its image {}", record.name, record.image);
+        let message = format!(
+            "VM {} has never been started; its content is that of image {}",
+            record.name, record.image
+        );
         let remedy = Remedy::TagImage { image: record.image.clone(), name: wanted.name.to_string() };
         let error = ApiError::new(ErrorKind::Invalid, message).about(SubjectKind::Vm, &record.name);
         return Err(error.remedy(remedy).into());

@@ -86,12 +86,12 @@ impl Vms {
         let has_console = || VmDir::of(&services.dirs, id).console_log().exists();
         if stays || !(rm || context.cancel.is_cancelled() || !has_console()) {
             if let Err(error) = services.store.keep_vm(id) {
-                tracing::error!(vm = %id, %error, "kept, but not recorded as such");
+                tracing::error!(vm = %id, %error, "cannot record that the VM is kept");
             }
             return error;
         }
         if let Err(left) = self.owners.change(id, Change::Delete { force: true }, context).await {
-            tracing::error!(vm = %id, error = %left, "not undone; the next start of bangerd tries again");
+            tracing::error!(vm = %id, error = %left, "cannot delete the VM; the next start of bangerd tries again");
         }
         error
     }
@@ -148,10 +148,10 @@ fn check(request: &CreateVm) -> Result<(), ApiError> {
     check_hardware(request.vcpu, request.memory, disks)?;
     let invalid = |message: &str| Err(ApiError::new(ErrorKind::Invalid, message));
     if request.rm && request.detach {
-        return invalid("a VM that is deleted with its session cannot be detached from it");
+        return invalid("rm and detach cannot be used together: a detached VM has no session");
     }
     if request.rm && request.no_start {
-        return invalid("a VM that is not started has no session with which it could be deleted");
+        return invalid("rm and no_start cannot be used together: a VM that is not started has no session");
     }
     Ok(())
 }
@@ -161,10 +161,9 @@ fn made_up() -> Result<VmName, EngineError> {
 }
 
 fn internal(error: InvalidName) -> EngineError {
-    ApiError::new(ErrorKind::Internal, format!("a made-up name: {error}")).into()
+    ApiError::new(ErrorKind::Internal, format!("invalid generated name: {error}")).into()
 }
 
 fn name_in_use(name: &VmName) -> ApiError {
-    ApiError::new(ErrorKind::AlreadyExists, format!("there is a VM {name} already"))
-        .about(SubjectKind::Vm, name)
+    ApiError::new(ErrorKind::AlreadyExists, format!("VM {name} already exists")).about(SubjectKind::Vm, name)
 }

@@ -83,9 +83,9 @@ fn garbage(error: &banger_proto::FrameError) -> EngineError {
 }
 
 fn lost(error: &std::io::Error) -> EngineError {
-    EngineError::Guest(format!("the connection to the guest's agent broke: {error}"))
+    EngineError::Guest(format!("the connection to the guest agent broke: {error}"))
 }
 
 fn silent() -> EngineError {
-    EngineError::Guest(format!("the guest's agent has not answered in {} s", ANSWER.as_secs()))
+    EngineError::Guest(format!("the guest agent did not answer within {} s", ANSWER.as_secs()))
 }

@@ -12,11 +12,11 @@ pub(super) fn check_hardware<const N: usize>(
     if let Some(vcpu) = vcpu
         && !(1..=Limits::VCPU).contains(&vcpu)
     {
-        return invalid(format!("{vcpu} virtual CPUs cannot be had: from 1 to {}", Limits::VCPU));
+        return invalid(format!("{vcpu} virtual CPUs requested; the limit is {}", Limits::VCPU));
     }
     let within = |what: &str, size: Option<Size>, least: Size, most: Size| match size {
         Some(size) if !(least..=most).contains(&size) => {
-            invalid(format!("{what} of {size} cannot be had: from {least} to {most}"))
+            invalid(format!("{what} of {size} requested; the range is {least} to {most}"))
         }
         _ => Ok(()),
     };

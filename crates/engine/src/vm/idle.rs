@@ -18,7 +18,7 @@ pub(crate) async fn stop_idle(vms: Arc<Vms>) {
         if let Some(after) = after
             && let Err(error) = stop_unused(&vms, after)
         {
-            tracing::warn!(%error, "cannot look for unused VMs");
+            tracing::warn!(%error, "cannot check for unused VMs");
         }
         tokio::time::sleep(after.map_or(EVERY, |after| EVERY.min(after))).await;
     }
@@ -59,13 +59,13 @@ fn unused_since(
 
 /// Starts a graceful stop in the background. The VM's actor ignores a repeated request.
 fn stop(vms: &Arc<Vms>, vm: VmRecord, since: Timestamp) {
-    tracing::info!(vm = %vm.id, name = %vm.name, %since, "stopped: nobody has used it since");
+    tracing::info!(vm = %vm.id, name = %vm.name, %since, "stopping an unused VM");
     match vms.stop(vm.id.as_str(), StopVm::default()) {
         Ok(mut events) => {
             vms.services.store.happenings().tell(HappeningKind::VmUnused { id: vm.id, name: vm.name, since });
             tokio::spawn(async move { while events.recv().await.is_some() {} });
         }
-        Err(error) => tracing::warn!(vm = %vm.id, %error, "an unused VM is not stopped"),
+        Err(error) => tracing::warn!(vm = %vm.id, %error, "cannot stop an unused VM"),
     }
 }
 

@@ -22,21 +22,21 @@ pub(super) async fn look(
             if let Some(handle) = &record.handle
                 && let Err(error) = banger_vmm::control(kind(handle.vmm)).answers(&handle.control).await
             {
-                found(format!("runs, but its VMM does not answer: {error}"));
+                found(format!("is running, but its VMM does not answer: {error}"));
             }
             return Ok(findings);
         }
         VmState::Created | VmState::Stopped | VmState::Error => {}
-        state => found(format!("was {state}, but nothing runs for it: it is down now")),
+        state => found(format!("was {state}, but none of its processes was running; it is down now")),
     }
     let held = services.store.journal_of(&record.id, Scope::Run)?;
     for row in &held {
-        found(format!("was down and still held something, which is given back: {}", row.resource));
+        found(format!("was down but still held {}, which is released now", row.resource));
     }
     *alive = Alive::default();
     revert(&services.store, &record.id, Scope::Run).await?;
     if !matches!(record.state, VmState::Created | VmState::Stopped | VmState::Error) {
-        services.store.set_vm_down(&record.id, Some("nothing ran for it"))?;
+        services.store.set_vm_down(&record.id, Some("none of its processes was running"))?;
     }
     Ok(findings)
 }

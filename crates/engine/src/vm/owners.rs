@@ -41,7 +41,7 @@ impl Owners {
 
     /// Asks the VM's actor for a change, and waits for the result.
     pub(crate) async fn change(&self, id: &Id, change: Change, context: &Context) -> Result<(), EngineError> {
-        tracing::info!(vm = %id, operation = %context.id(), ?change, "asked");
+        tracing::info!(vm = %id, operation = %context.id(), ?change, "requested");
         self.ask(id, context, |answer| Ask::Change(change, answer)).await
     }
 

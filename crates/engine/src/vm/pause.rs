@@ -47,14 +47,17 @@ pub(super) async fn resume(services: &Services, record: &VmRecord) -> Result<(),
 
 fn handle(record: &VmRecord) -> Result<&Handle, EngineError> {
     record.handle.as_ref().ok_or_else(|| {
-        ApiError::new(ErrorKind::NotRunning, format!("VM {} does not run", record.name)).into()
+        ApiError::new(ErrorKind::NotRunning, format!("VM {} is not running", record.name)).into()
     })
 }
 
 fn silent(record: &VmRecord, why: &str) -> EngineError {
     let VmRecord { name, .. } = record;
-    ApiError::new(ErrorKind::Guest, format!("VM {name} runs again, but its agent is not to be had: {why}"))
-        .about(SubjectKind::Vm, name)
-        .remedy(Remedy::RestartVm)
-        .into()
+    ApiError::new(
+        ErrorKind::Guest,
+        format!("VM {name} is running again, but its guest agent cannot be reached: {why}"),
+    )
+    .about(SubjectKind::Vm, name)
+    .remedy(Remedy::RestartVm)
+    .into()
 }

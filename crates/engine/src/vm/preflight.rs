@@ -26,8 +26,8 @@ pub(crate) async fn before_create(
         let memory = request.memory.map_or_else(|| services.config.now().map(|config| config.memory()), Ok);
         problems.add(memory.and_then(admission::memory));
     }
-    context.spans.end("look before", began);
-    problems.all("the VM cannot be made")
+    context.spans.end("checks before create", began);
+    problems.all("the VM cannot be created")
 }
 
 /// Checks before the VM of `record` is started.
@@ -39,14 +39,14 @@ pub(crate) async fn before_start(
     let began = now_ns();
     let mut problems = of_vm(services, record).await?;
     problems.add(admission::memory(record.memory));
-    context.spans.end("look before start", began);
+    context.spans.end("checks before start", began);
     problems.all(&format!("VM {} cannot start", record.name))
 }
 
 /// Checks before the running VM of `record` is restarted. Memory is not checked, because the stop frees it.
 pub(crate) async fn before_restart(services: &Services, record: &VmRecord) -> Result<(), EngineError> {
     let problems = of_vm(services, record).await?;
-    problems.all(&format!("VM {} runs on, as it could not start again", record.name))
+    problems.all(&format!("VM {} was not restarted", record.name))
 }
 
 async fn of_vm(services: &Services, record: &VmRecord) -> Result<Problems, EngineError> {
@@ -73,7 +73,7 @@ async fn of_vm(services: &Services, record: &VmRecord) -> Result<Problems, Engin
 fn of_host(services: &Services) -> Problems {
     let mut problems = Problems::default();
     problems.add(agent(&services.programs.agent).map(drop));
-    problems.add(own_folder("runtime folder", &services.dirs.runtime).map(drop));
+    problems.add(own_folder("runtime directory", &services.dirs.runtime).map(drop));
     problems.add(sockets(&services.dirs).map(drop));
     problems
 }

@@ -140,7 +140,7 @@ impl Alive {
         if let Some(console) = &self.console
             && tokio::time::timeout(CONSOLE_WRITTEN, console.ended()).await.is_err()
         {
-            tracing::warn!(pid = console.pid, "the console's keeper has not ended");
+            tracing::warn!(pid = console.pid, "the log keeper has not ended");
         }
     }
 }

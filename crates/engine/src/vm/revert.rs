@@ -18,7 +18,7 @@ pub(crate) async fn revert(store: &Store, vm: &Id, scope: Scope) -> Result<(), E
         match give_back(&row.resource).await {
             Ok(()) => store.strike_journal(&row)?,
             Err(error) => {
-                tracing::error!(%vm, resource = ?row.resource, %error, "not given back");
+                tracing::error!(%vm, resource = ?row.resource, %error, "cannot release a resource");
                 first.get_or_insert(error);
             }
         }

@@ -22,7 +22,7 @@ pub(crate) async fn sample(vms: Arc<Vms>) {
             },
             Ok(_) => tokio::time::sleep(interval(&vms.services)).await,
             Err(error) => {
-                tracing::warn!(%error, "cannot sample what VMs use");
+                tracing::warn!(%error, "cannot sample the CPU time of VMs");
                 tokio::time::sleep(interval(&vms.services)).await;
             }
         }

@@ -181,7 +181,7 @@ impl Start<'_> {
                         // Renamed when complete: a partial disk would be mistaken for the user's disk.
                         let partial = path.with_extension("partial");
                         banger_image::write_empty_ext4(&partial, size.as_bytes(), label)?;
-                        fs::rename(&partial, &path).map_err(EngineError::file("name", &path))?;
+                        fs::rename(&partial, &path).map_err(EngineError::file("write", &path))?;
                     }
                 }
                 Ok(())
@@ -270,7 +270,11 @@ impl Start<'_> {
         tokio::select! {
             made = appears => match made {
                 Ok(made) => made.map(|()| None),
-                Err(_) => Err(self.vmm_error(format!("{} has not appeared in {} s", socket.display(), HELPER_READY.as_secs()))),
+                Err(_) => Err(self.vmm_error(format!(
+                    "{} did not appear within {} s",
+                    socket.display(),
+                    HELPER_READY.as_secs()
+                ))),
             },
             death = self.alive.first_death() => Ok(Some(death)),
             () = self.context.cancel.cancelled() => Err(EngineError::Cancelled),
@@ -361,7 +365,7 @@ impl Start<'_> {
             let why = words.first().map(|line| format!(": {line}")).unwrap_or_default();
             format!("VM {} did not start: its {death}{why}", self.record.name)
         } else {
-            format!("VM {} ended before its agent had answered: its {death}", self.record.name)
+            format!("VM {} ended before its guest agent answered: its {death}", self.record.name)
         };
         let error = ApiError::new(ErrorKind::Guest, message).log(path.display().to_string());
         let error = error.about(SubjectKind::Vm, &self.record.name).remedy(Remedy::ChangeImageOrKernel);
@@ -379,7 +383,7 @@ impl Start<'_> {
         self.booted = true;
         self.services.store.set_vm_running(id, Timestamp::now(), handle)?;
         let (path, console) = self.console_lines();
-        let message = format!("VM {name} is up, but its agent has not answered in {limit}");
+        let message = format!("VM {name} is running, but its guest agent did not answer within {limit}");
         let error = ApiError::new(ErrorKind::Timeout, message).log(path.display().to_string());
         let error = error.about(SubjectKind::Vm, name).remedy(Remedy::ReadConsole);
         Err(ApiError { console, ..error }.into())
@@ -414,5 +418,5 @@ fn network(network: &banger_vmm::GuestNetwork) -> NetworkConfig {
 }
 
 fn duplicate(pipe: &OwnedFd) -> Result<Stdio, EngineError> {
-    Ok(pipe.try_clone().map_err(EngineError::file("write to", "a pipe"))?.into())
+    Ok(pipe.try_clone().map_err(EngineError::file("duplicate", "a pipe"))?.into())
 }

@@ -190,7 +190,7 @@ fn disk(name: &str, path: &Path) -> Result<Option<DiskStats>, EngineError> {
             real: Size::bytes(meta.blocks().saturating_mul(512)),
         })),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(EngineError::file("look at", path)(error)),
+        Err(error) => Err(EngineError::file("stat", path)(error)),
     }
 }
 
@@ -200,11 +200,11 @@ async fn guest_stats(vm: &VmRecord) -> Option<GuestStats> {
     match tokio::time::timeout(GUEST, guest::inspect(handle)).await {
         Ok(Ok(inspection)) => inspection.map(by_its_own_account),
         Ok(Err(error)) => {
-            tracing::debug!(vm = %vm.id, %error, "its guest does not tell of itself");
+            tracing::debug!(vm = %vm.id, %error, "cannot get statistics from the guest");
             None
         }
         Err(_) => {
-            tracing::debug!(vm = %vm.id, "its guest does not tell of itself in time");
+            tracing::debug!(vm = %vm.id, "the guest did not send statistics in time");
             None
         }
     }
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(
             busy(at(10, 100), at(12, 50)),
             Some((0.0, 2.0)),
-            "a process that ended is no negative use"
+            "a process that ended does not count as negative use"
         );
         assert_eq!(busy(at(10, 0), at(10, 5)), None);
     }

@@ -50,7 +50,7 @@ pub(super) async fn stop(
         if !ended && !context.cancel.is_cancelled() {
             context
                 .warn(format!(
-                    "VM {} did not power off in {} s and was ended by force; what it had not synced is lost",
+                    "VM {} did not power off within {} s and was killed; unsynced data is lost",
                     record.name,
                     grace.as_secs()
                 ))
@@ -74,12 +74,12 @@ async fn power_off(handle: &Handle, vmm: &LiveProcess, grace: Duration) -> bool 
     match timeout_at(deadline, asked).await {
         Ok(Ok(Reply::PoweringOff)) => timeout_at(deadline, vmm.ended()).await.is_ok(),
         Ok(Ok(reply)) => {
-            tracing::warn!(?reply, "the agent does not power off");
+            tracing::warn!(?reply, "the guest agent does not power off");
             false
         }
         // The guest may have ended before its answer was sent.
         Ok(Err(error)) => {
-            tracing::warn!(%error, "the agent does not power off");
+            tracing::warn!(%error, "the guest agent does not power off");
             timeout_at(Instant::now(), vmm.ended()).await.is_ok()
         }
         Err(_) => false,
@@ -91,7 +91,7 @@ async fn ctrl_alt_del(handle: &Handle, vmm: &LiveProcess, deadline: Instant) -> 
     match timeout_at(deadline, pressed).await {
         Ok(Ok(())) => timeout_at(deadline, vmm.ended()).await.is_ok(),
         Ok(Err(error)) => {
-            tracing::warn!(%error, "Ctrl-Alt-Del was not pressed");
+            tracing::warn!(%error, "cannot send Ctrl-Alt-Del");
             false
         }
         Err(_) => false,
@@ -101,7 +101,7 @@ async fn ctrl_alt_del(handle: &Handle, vmm: &LiveProcess, deadline: Instant) -> 
 /// Resumes a paused guest, which cannot power itself off.
 async fn wake(handle: &Handle) {
     if let Err(error) = banger_vmm::control(kind(handle.vmm)).resume(&handle.control).await {
-        tracing::warn!(%error, "not resumed before the stop");
+        tracing::warn!(%error, "cannot resume the VM before the stop");
     }
 }
 
@@ -118,8 +118,11 @@ pub(super) async fn kill(
         let ended = context.unless_cancelled(async { Ok(timeout(SIGNALLED, vmm.ended()).await.is_ok()) });
         if !ended.await? {
             let VmRecord { name, .. } = record;
-            let message =
-                format!("VM {name} has not ended in {} s of signal {}", SIGNALLED.as_secs(), signal.number());
+            let message = format!(
+                "VM {name} did not end within {} s after signal {}",
+                SIGNALLED.as_secs(),
+                signal.number()
+            );
             let error = ApiError::new(ErrorKind::Timeout, message).about(SubjectKind::Vm, name);
             return Err(error.remedy(Remedy::KillVm).into());
         }

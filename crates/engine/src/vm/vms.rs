@@ -243,8 +243,8 @@ impl Vms {
         match self.services.store.vm(&vm.id) {
             // The client has deleted it already.
             Ok(None) => return,
-            Ok(Some(_)) => tracing::info!(vm = %vm.id, name = %vm.name, "its session ended"),
-            Err(error) => tracing::error!(vm = %vm.id, name = %vm.name, %error, "cannot be looked up"),
+            Ok(Some(_)) => tracing::info!(vm = %vm.id, name = %vm.name, "deleting a VM: its session ended"),
+            Err(error) => tracing::error!(vm = %vm.id, name = %vm.name, %error, "cannot look up the VM"),
         }
         let mut events = self.delete_by_id(vm.id.clone(), vm.name.as_str(), true);
         while events.recv().await.is_some() {}
@@ -310,7 +310,7 @@ impl Vms {
             Some(seconds @ 0..=Limits::STOP_TIMEOUT_S) => Ok(Duration::from_secs(seconds)),
             Some(seconds) => {
                 let most = Limits::STOP_TIMEOUT_S;
-                let message = format!("a stop cannot take {seconds} s: from 0 to {most}");
+                let message = format!("stop timeout of {seconds} s requested; the limit is {most} s");
                 Err(ApiError::new(ErrorKind::Invalid, message))
             }
         }

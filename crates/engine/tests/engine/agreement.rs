@@ -134,7 +134,7 @@ fn settled_vms(store: &Connection) -> Result<usize> {
     let states = texts(store, "SELECT name || ' ' || state || ' ' || (handle IS NOT NULL) FROM vms")?;
     let known = [" running 1", " paused 1", " created 0", " stopped 0", " error 0"];
     let is_known = |state: &String| known.iter().any(|known| state.ends_with(known));
-    ensure!(states.iter().all(is_known), "half alive: {states:?}");
+    ensure!(states.iter().all(is_known), "inconsistent states: {states:?}");
     Ok(states.iter().filter(|state| state.ends_with('1')).count())
 }
 

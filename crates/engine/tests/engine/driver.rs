@@ -192,7 +192,7 @@ pub(crate) async fn ended(events: Result<Events, ApiError>) -> Result<Value, Api
             _ => {}
         }
     }
-    Err(ApiError::new(ErrorKind::Internal, "an operation has neither worked nor failed"))
+    Err(ApiError::new(ErrorKind::Internal, "an operation ended without a result"))
 }
 
 /// Runs a program in a VM's guest, which must succeed, and returns its output.
@@ -328,7 +328,7 @@ async fn soak(engine: &Engine, vms: u32, vmm: Vmm) -> Result<usize> {
                 let name = format!("box-{number}");
                 ended(create(&engine, small(&name, "tiny", vmm)?)).await?;
                 let said = exec(&engine, &name, &["sh", "-c", "echo $HOSTNAME"]).await?;
-                ensure!(said.trim() == name, "{name} says that it is {said}");
+                ensure!(said.trim() == name, "the host name of {name} is {said}");
                 ended(delete(&engine, &name, true)).await?;
             }
             anyhow::Ok(())

@@ -205,7 +205,7 @@ impl Host {
         daemon.end()?;
         let points: Vec<_> = fs::read_to_string(&record)?.lines().map(str::to_owned).collect();
         if let Some(point) = point {
-            ensure!(points.iter().any(|come| come == point), "it came only to {points:?}");
+            ensure!(points.iter().any(|come| come == point), "it reached only {points:?}");
         }
         Ok(Killed { points, result })
     }
@@ -274,7 +274,7 @@ impl Daemon {
         let mut answer = String::new();
         match self.answers.read_line(&mut answer)? {
             0 => Ok(None),
-            _ if !answer.ends_with('\n') => bail!("half an answer: {answer}"),
+            _ if !answer.ends_with('\n') => bail!("incomplete answer: {answer}"),
             _ => Ok(Some(serde_json::from_str(&answer)?)),
         }
     }

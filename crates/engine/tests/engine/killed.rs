@@ -214,7 +214,7 @@ impl Stage {
             }
             Effect::Keeps => ensure!(
                 after.as_ref().map(ShownVm::id) == before.as_ref().map(ShownVm::id),
-                "the VM is another, or gone"
+                "the VM was replaced, or is gone"
             ),
         }
         let Some(vm) = after else { return Ok(()) };
@@ -227,7 +227,7 @@ impl Stage {
         let boots = boots(&self.host, vm.id())?;
         ensure!(
             boots >= boots_before + u32::from(!runs),
-            "its work disk is another: {boots_before}, {boots}"
+            "its work disk was replaced: {boots_before}, {boots}"
         );
         Ok(())
     }

@@ -69,7 +69,7 @@ fn a_tree_comes_out_as_it_went_in() {
     assert_eq!(fs::read(copy.join("big")).unwrap(), vec![9; 200_000]);
     assert_eq!(fs::read_link(copy.join("link")).unwrap(), Path::new("../nowhere"));
     let [odd_now, odd_then] = [&copy, &tree].map(|tree| fs::metadata(tree.join(odd)).unwrap());
-    assert_eq!(odd_now.mode() & 0o7777, 0o751, "permissions but for set-user-id");
+    assert_eq!(odd_now.mode() & 0o7777, 0o751, "all permissions except set-user-id");
     assert_eq!((odd_now.mtime(), odd_now.mtime_nsec()), (odd_then.mtime(), odd_then.mtime_nsec()));
     assert_eq!(fs::metadata(copy.join("empty")).unwrap().mode() & 0o7777, 0o555);
     assert_eq!(names(&copy).len(), 4);
@@ -96,12 +96,12 @@ fn where_things_go_is_as_with_cp() {
     // To places where it cannot go.
     let error = |from: &str, to: &str| copied(&at(from), &at(to)).unwrap_err().to_string();
     assert!(error("out/file", "missing/x").ends_with("/missing"), "{}", error("out/file", "missing/x"));
-    assert!(error("out/file", "in/missing/").contains("there is no folder"));
-    assert!(error("out/file", "in/new/").contains("is not a folder"));
-    assert!(error("out/file", "in/new/x").ends_with("in/new is not a folder"));
-    assert!(error("out", "in/new").contains("is not a folder"));
+    assert!(error("out/file", "in/missing/").contains("there is no directory"));
+    assert!(error("out/file", "in/new/").contains("is not a directory"));
+    assert!(error("out/file", "in/new/x").ends_with("in/new is not a directory"));
+    assert!(error("out", "in/new").contains("is not a directory"));
     fs::create_dir_all(at("in/dir/file")).unwrap();
-    assert!(error("out/file", "in/dir").ends_with("file is a folder and is not replaced"));
+    assert!(error("out/file", "in/dir").ends_with("file is a directory and is not replaced"));
 }
 
 #[test]
@@ -129,7 +129,10 @@ fn a_device_is_written_into_and_stays() {
     let folder = folder();
     rustix::fs::mknodat(CWD, folder.path().join("in/pipe"), FileType::Fifo, Mode::RUSR, 0).unwrap();
     let error = unpacked(folder.path(), &[Item::File(entry("pipe")), Item::End]).unwrap_err();
-    assert!(matches!(error, UnpackError::NotReplaced { .. }), "only where it was named: {error}");
+    assert!(
+        matches!(error, UnpackError::NotReplaced { .. }),
+        "a pipe is kept unless the user named it: {error}"
+    );
 }
 
 #[test]
@@ -172,7 +175,11 @@ fn a_hostile_stream_writes_nothing_outside() {
         assert_eq!(names(&folder.path().join("out")), ["file"], "{items:?}");
         assert_eq!(names(folder.path()), ["in", "out"]);
     }
-    assert_eq!(fs::read_to_string(folder.path().join("in/b/file")).unwrap(), "word", "a link is replaced");
+    assert_eq!(
+        fs::read_to_string(folder.path().join("in/b/file")).unwrap(),
+        "word",
+        "a link was not replaced"
+    );
 }
 
 #[test]
@@ -210,7 +217,7 @@ fn deep_folders_are_packed_as_deep_as_they_can_be_unpacked() {
     let source = Source::open(&folder.path().join("out"), false).unwrap();
     let unread = pack(&source, &mut bytes, &mut |text| said.push(text)).unwrap();
     assert_eq!((unread, said.len()), (1, 1));
-    assert!(said[0].ends_with("too deep in other folders"), "{said:?}");
+    assert!(said[0].ends_with("directories are nested too deeply"), "{said:?}");
     unpack(&*bytes, &folder.path().join("in"), &mut Unpacked::default()).unwrap();
 }
 

@@ -80,7 +80,7 @@ pub(crate) fn header(input: &mut impl Read) -> Result<Files, PackageError> {
     let mut lead = [0; LEAD];
     fill(input, &mut lead)?;
     if !lead.starts_with(&MAGIC) {
-        return Err(PackageError::Rpm("it does not begin as one"));
+        return Err(PackageError::Rpm("it does not start with the magic number of an RPM"));
     }
     if lead[KIND] != [0, 0] {
         return Err(PackageError::Rpm("it is a source package"));
@@ -92,7 +92,7 @@ pub(crate) fn header(input: &mut impl Read) -> Result<Files, PackageError> {
     let header = Header::read(input)?;
     let format = header.strings(PAYLOAD_FORMAT)?;
     if format.first().is_some_and(|format| format != "cpio") {
-        return Err(PackageError::Rpm("its payload is no cpio archive"));
+        return Err(PackageError::Rpm("its payload is not a cpio archive"));
     }
     header.files()
 }
@@ -171,7 +171,7 @@ impl Header {
             3 => 2,
             4 => 4,
             5 => 8,
-            _ => return Err(PackageError::Rpm("its header has something else where numbers belong")),
+            _ => return Err(PackageError::Rpm("a number in its header has the wrong type")),
         };
         let data = data.get(..count * width).ok_or(BEYOND)?;
         let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
@@ -182,7 +182,7 @@ impl Header {
     fn strings(&self, tag: u32) -> Result<Vec<String>, PackageError> {
         let Some(Value { kind, count, data }) = self.find(tag)? else { return Ok(Vec::new()) };
         if !matches!(kind, 6 | 8 | 9) {
-            return Err(PackageError::Rpm("its header has something else where names belong"));
+            return Err(PackageError::Rpm("a string in its header has the wrong type"));
         }
         let strings: Vec<_> = data.split_inclusive(|byte| *byte == 0).take(count).collect();
         match strings.last() {

@@ -90,24 +90,24 @@ impl BundleManifest {
         };
         let Self { version, arch, size, os, init, config, .. } = &manifest;
         if *version != VERSION {
-            return refused(format!("it is of version {version}, and this program reads {VERSION}"));
+            return refused(format!("it has version {version}; only version {VERSION} is supported"));
         }
         if arch != "amd64" {
-            return refused(format!("it is for {arch:?}, and VMs here are amd64"));
+            return refused(format!("it is for {arch:?}; only \"amd64\" is supported"));
         }
         if *size == 0 || *size > ROOTFS_MAX {
             return refused(format!("a file system of {size} bytes is out of range"));
         }
         if os.as_deref().is_some_and(|os| os.chars().count() > 100 || os.contains(char::is_control)) {
-            return refused("its os is not a name".to_owned());
+            return refused("its os is longer than 100 characters or contains control characters".to_owned());
         }
         if init.as_deref().is_some_and(|init| !init.starts_with('/') || init.contains(char::is_control)) {
-            return refused("its init is not a program's path".to_owned());
+            return refused("its init is not a valid absolute path".to_owned());
         }
         let single = [&config.working_dir, &config.user].into_iter().flatten();
         let several = [&config.env, &config.entrypoint, &config.cmd].into_iter().flatten();
         if single.chain(several).any(|word| word.contains('\0')) {
-            return refused("its config has a NUL in it".to_owned());
+            return refused("its config contains a NUL".to_owned());
         }
         Ok(manifest)
     }

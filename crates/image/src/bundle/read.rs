@@ -62,7 +62,7 @@ fn open(mut input: File, progress: &dyn Progress) -> Result<Opened<'_>, ImageErr
     let mut tar = TarReader::stream(Box::new(unpacked) as Box<dyn Read>);
     let (size, _) = next(&mut tar, MANIFEST)?;
     if size > MANIFEST_MAX {
-        let problem = format!("it has {size} bytes, and may have {MANIFEST_MAX}");
+        let problem = format!("it has {size} bytes; the limit is {MANIFEST_MAX}");
         return Err(ImageError::Bundle(BundleError::Manifest(problem)));
     }
     let mut text = Vec::new();
@@ -93,7 +93,7 @@ fn next<R: Read>(tar: &mut TarReader<R>, expected: &'static str) -> Result<(u64,
             Ok((size, extents))
         }
         Some(member) => Err(refused(format!("{:?}", member.path))),
-        None => Err(refused("the end".to_owned())),
+        None => Err(refused("the end of the archive".to_owned())),
     }
 }
 
@@ -107,7 +107,7 @@ fn only_padding(rest: impl Read) -> Result<(), ImageError> {
     let mut bytes = Vec::new();
     rest.take(RECORD + 1).read_to_end(&mut bytes).map_err(read)?;
     if bytes.len() as u64 > RECORD || bytes.iter().any(|byte| *byte != 0) {
-        return Err(ImageError::Bundle(BundleError::More("more after the end".to_owned())));
+        return Err(ImageError::Bundle(BundleError::More("data after the end of the archive".to_owned())));
     }
     Ok(())
 }

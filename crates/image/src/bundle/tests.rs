@@ -135,31 +135,31 @@ fn hostile_bundles_are_refused() {
         }
     };
     let order = refused(&[(ROOTFS, &rootfs), (MANIFEST, text.as_bytes())]);
-    assert_eq!(order, "\"rootfs.ext4\" is where the file manifest.json has to be");
+    assert_eq!(order, "expected the file manifest.json, found \"rootfs.ext4\"");
     let escape = refused(&[(MANIFEST, text.as_bytes()), ("../rootfs.ext4", &rootfs)]);
-    assert_eq!(escape, "\"../rootfs.ext4\" is where the file rootfs.ext4 has to be");
+    assert_eq!(escape, "expected the file rootfs.ext4, found \"../rootfs.ext4\"");
     let none = refused(&[(MANIFEST, text.as_bytes())]);
-    assert_eq!(none, "the end is where the file rootfs.ext4 has to be");
+    assert_eq!(none, "expected the file rootfs.ext4, found the end of the archive");
     let two = refused(&[(MANIFEST, text.as_bytes()), (ROOTFS, &rootfs), (ROOTFS, &rootfs)]);
-    assert!(two.starts_with("\"rootfs.ext4\" is in it too"), "{two}");
+    assert!(two.starts_with("unexpected \"rootfs.ext4\""), "{two}");
     let long = refused(&[(MANIFEST, &vec![b' '; 2 << 20])]);
-    assert!(long.contains("may have 1048576"), "{long}");
+    assert!(long.contains("the limit is 1048576"), "{long}");
     for (key, value, problem) in [
         ("version", 2.into(), "version 2"),
         ("arch", "arm64".into(), "arm64"),
-        ("name", "../x".into(), "registry's host"),
+        ("name", "../x".into(), "registry host"),
         ("size", (1u64 << 60).into(), "out of range"),
-        ("size", 8192.into(), "has 4096 bytes, and not 8192"),
-        ("init", "x\n".into(), "not a program's path"),
+        ("size", 8192.into(), "has 4096 bytes; its manifest.json says 8192"),
+        ("init", "x\n".into(), "not a valid absolute path"),
         ("more", 1.into(), "unknown field `more`"),
         ("config", serde_json::json!({ "cmd": ["\0"] }), "a NUL"),
-        ("sha256", Digest::sha256([0; 32]).to_string().into(), "and not sha256:0000"),
+        ("sha256", Digest::sha256([0; 32]).to_string().into(), "expected sha256:0000"),
     ] {
         let error = refused(&[(MANIFEST, with(key, value).as_bytes()), (ROOTFS, &rootfs)]);
         assert!(error.contains(problem), "{key}: {error}");
     }
     let other = refused(&[(MANIFEST, text.as_bytes()), (ROOTFS, &rootfs)]);
-    assert!(other.contains("its superblock is not"), "{other}");
+    assert!(other.contains("its superblock does not"), "{other}");
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn write(
     progress: &dyn Progress,
 ) -> Result<BundleManifest, ImageError> {
     let file = File::open(rootfs).during("open", rootfs)?;
-    let size = file.metadata().during("look at", rootfs)?.len();
+    let size = file.metadata().during("stat", rootfs)?.len();
     progress.stage("read the image");
     let scan = runs::of(&file, size, progress).during("read", rootfs)?;
     let BundleImage { name: image_name, os, init, kernel, config, entries } = image;

@@ -51,7 +51,7 @@ impl TryFrom<String> for Text {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
         if text.is_empty() || text.chars().count() > MAX_TEXT || text.contains(char::is_control) {
-            return Err(format!("it has to be one line of 1 to {MAX_TEXT} characters"));
+            return Err(format!("it must be one line of 1 to {MAX_TEXT} characters"));
         }
         Ok(Self(text))
     }
@@ -163,17 +163,18 @@ impl TryFrom<RawSource> for Source {
                 } else if is_url(&bundle) {
                     Place::Url(bundle)
                 } else {
-                    return Err(format!("bundle {bundle:?} has to be a URL, or a whole path, from / on"));
+                    return Err(format!("bundle {bundle:?} must be a URL or an absolute path"));
                 };
                 let sha256 = sha256.ok_or("a bundle needs its sha256")?;
                 let sha256 = format!("sha256:{}", sha256.strip_prefix("sha256:").unwrap_or(&sha256));
-                let sha256 = sha256.parse().map_err(|_| "sha256 has to be 64 of 0-9 and a-f".to_owned())?;
+                let sha256 =
+                    sha256.parse().map_err(|_| "sha256 must be 64 digits of 0-9 and a-f".to_owned())?;
                 Ok(Self::Bundle { place, sha256 })
             }
             RawSource { oci: None, bundle: None, sha256: None, mmdebstrap: Some(recipe) } => {
                 recipe.check().map(|()| Self::Mmdebstrap(recipe))
             }
-            _ => Err("a source has one of oci, bundle (with sha256) and mmdebstrap".to_owned()),
+            _ => Err("a source must have exactly one of oci, bundle (with sha256) and mmdebstrap".to_owned()),
         }
     }
 }
@@ -182,16 +183,16 @@ impl Recipe {
     /// Rejects values that are more than one word in `mmdebstrap`'s arguments or an apt source.
     fn check(&self) -> Result<(), String> {
         if !is_word(&self.suite) {
-            return Err(format!("{:?} is no release of Debian", self.suite));
+            return Err(format!("{:?} is not a Debian release name", self.suite));
         }
         if !VARIANTS.contains(&self.variant.as_str()) {
-            return Err(format!("variant {:?} is none of {}", self.variant, VARIANTS.join(", ")));
+            return Err(format!("variant {:?} is not one of {}", self.variant, VARIANTS.join(", ")));
         }
         if self.packages.len() > MOST_PACKAGES {
             return Err(format!("more than {MOST_PACKAGES} packages"));
         }
         match self.packages.iter().find(|package| !is_word(package)) {
-            Some(package) => Err(format!("{package:?} is no package's name")),
+            Some(package) => Err(format!("{package:?} is not a package name")),
             None => Ok(()),
         }
     }

@@ -60,9 +60,7 @@ fn fetch_package(
     let refused = |problem| ImageError::Apt { package: package.to_owned(), problem };
     let sources = sources::lines(suite);
     if sources.is_empty() {
-        return Err(refused(
-            "this host has no Debian package source; set BANGER_DEBIAN_MIRROR to the address of a mirror",
-        ));
+        return Err(refused("this host has no Debian package source, and BANGER_DEBIAN_MIRROR is not set"));
     }
     let apt = Apt::new(work, &sources, progress)?;
     progress.stage("read the package lists");

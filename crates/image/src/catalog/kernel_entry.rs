@@ -68,7 +68,11 @@ impl fmt::Display for KernelSource {
 
 fn word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
-    if is_word(&text) { Ok(text) } else { Err(D::Error::custom(format!("{text:?} is no name of Debian's"))) }
+    if is_word(&text) {
+        Ok(text)
+    } else {
+        Err(D::Error::custom(format!("{text:?} is not a name of a Debian release or package")))
+    }
 }
 
 fn files<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Download>, D::Error> {
@@ -81,7 +85,7 @@ fn files<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Download>, D:
 
 fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let url = String::deserialize(deserializer)?;
-    if is_url(&url) { Ok(url) } else { Err(D::Error::custom(format!("{url:?} is no URL of https or http"))) }
+    if is_url(&url) { Ok(url) } else { Err(D::Error::custom(format!("{url:?} is not an https or http URL"))) }
 }
 
 fn sha256<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {

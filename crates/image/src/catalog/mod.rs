@@ -113,7 +113,7 @@ fn unique<T, N: Eq + Hash + std::fmt::Display>(
         }
         let name = name(entry.get_ref());
         if seen.contains(&name) {
-            return Err((at, format!("there is another {what} {name} before this one")));
+            return Err((at, format!("duplicate {what} {name}")));
         }
         seen.insert(name);
     }

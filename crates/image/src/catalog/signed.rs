@@ -49,14 +49,14 @@ impl SignedCatalog<'_> {
             let mut bytes = Vec::new();
             let mut file =
                 download(&registries, DownloadRequest { url, sha256: None, limit }, work, progress)?;
-            file.read_to_end(&mut bytes).during("read again what was written in", work)?;
+            file.read_to_end(&mut bytes).during("read back the temporary file in", work)?;
             Ok(bytes)
         };
         let text = get(self.url, CATALOG_MAX)?;
         let beside = format!("{}.minisig", self.url);
         let mut signed = get(&beside, SIGNATURE_MAX).map_err(|error| match error {
             ImageError::Download { source, .. } if matches!(*source, RegistryError::NotFound { .. }) => {
-                self.refused(format!("it is not signed, there is no {beside}"))
+                self.refused(format!("it is not signed: {beside} does not exist"))
             }
             error => error,
         })?;
@@ -96,7 +96,7 @@ impl SignedCatalog<'_> {
             .take(SIGNATURE_LINES)
             .nth(SIGNATURE_LINES - 1)
             .and_then(|at| signed.split_at_checked(at))
-            .ok_or_else(|| self.refused("its signature is none".to_owned()))?;
+            .ok_or_else(|| self.refused("its signature is incomplete".to_owned()))?;
         let refused = |error: minisign_verify::Error| self.refused(error.to_string());
         let key = PublicKey::from_base64(self.key).map_err(refused)?;
         let signature = std::str::from_utf8(signature).unwrap_or_default();

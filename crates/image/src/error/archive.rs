@@ -30,7 +30,7 @@ pub enum ArchiveError {
         problem: EntryProblem,
     },
     /// The archive decompresses to far more than any real one.
-    #[error("the archive unpacks to more than {ratio} times its size: it was made to fill disks")]
+    #[error("the archive decompresses to more than {ratio} times its size: a decompression bomb")]
     Bomb {
         /// The limit.
         ratio: u64,
@@ -70,28 +70,28 @@ pub enum EntryProblem {
     #[error("{0} is empty")]
     EmptyName(&'static str),
     /// The name, or the link target, contains a NUL.
-    #[error("{0} has a NUL in it")]
+    #[error("{0} contains a NUL")]
     Nul(&'static str),
     /// A file name is over 255 bytes, or a path or target over 4095.
     #[error("{0} is too long")]
     TooLong(&'static str),
     /// The name, or the hard link's target, contains `..`.
-    #[error("{0} has \"..\" in it")]
+    #[error("{0} contains \"..\"")]
     DotDot(&'static str),
     /// The entry's type does not exist in a root file system.
     #[error("unsupported type {0:?}")]
     Type(char),
     /// The entry's parent is not a directory.
-    #[error("its parent {0:?} is not a folder")]
+    #[error("its parent {0:?} is not a directory")]
     ParentNotFolder(String),
     /// The entry's parent is reached through a symlink that leaves the root, dangles or loops.
-    #[error("its parent is behind the symlink {0:?}, which leads nowhere inside the archive")]
+    #[error("its parent is behind the symlink {0:?}, which does not lead to a directory in the archive")]
     ParentLink(String),
     /// A hard link's target does not precede it in the archive.
-    #[error("hard link to {0:?}, which is not in the archive before it")]
+    #[error("hard link to {0:?}, which does not precede it in the archive")]
     LinkTarget(String),
     /// A hard link to a directory.
-    #[error("hard link to the folder {0:?}")]
+    #[error("hard link to the directory {0:?}")]
     LinkToFolder(String),
     /// More hard links to a file than ext4 can count.
     #[error("more than {0} hard links to one file")]
@@ -112,9 +112,9 @@ pub enum EntryProblem {
     #[error("extended attribute {0:?} cannot be stored")]
     Xattr(String),
     /// A whiteout names nothing, its own directory or the parent directory.
-    #[error("a whiteout that names nothing")]
+    #[error("whiteout without a valid name")]
     Whiteout,
     /// Directories are nested too deeply.
-    #[error("folders nested more than {0} deep")]
+    #[error("directories nested more than {0} levels deep")]
     TooDeep(u32),
 }

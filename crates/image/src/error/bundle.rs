@@ -11,13 +11,13 @@ pub(crate) const ROOTFS: &str = "rootfs.ext4";
 #[non_exhaustive]
 pub enum BundleError {
     /// The file is not compressed with zstd.
-    #[error("it is not packed with zstd")]
+    #[error("it is not compressed with zstd")]
     NotZstd,
     /// The file is not a valid archive.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     /// A member is not the expected one.
-    #[error("{found} is where the file {expected} has to be")]
+    #[error("expected the file {expected}, found {found}")]
     Order {
         /// Name of the expected member.
         expected: &'static str,
@@ -25,13 +25,13 @@ pub enum BundleError {
         found: String,
     },
     /// The bundle has an excess member.
-    #[error("{0} is in it too: it may hold {MANIFEST} and {ROOTFS} only")]
+    #[error("unexpected {0}: a bundle contains only {MANIFEST} and {ROOTFS}")]
     More(String),
     /// The manifest is invalid.
-    #[error("its {MANIFEST} is not usable: {0}")]
+    #[error("its {MANIFEST} is invalid: {0}")]
     Manifest(String),
     /// The file system's length differs from the manifest's.
-    #[error("its {ROOTFS} has {found} bytes, and not {expected} as its {MANIFEST} says")]
+    #[error("its {ROOTFS} has {found} bytes; its {MANIFEST} says {expected}")]
     Size {
         /// Length in the manifest, in bytes.
         expected: u64,
@@ -39,6 +39,6 @@ pub enum BundleError {
         found: u64,
     },
     /// The root file system is not a valid ext4 file system.
-    #[error("its {ROOTFS} is not a sound ext4 file system: {0}")]
+    #[error("its {ROOTFS} is not a valid ext4 file system: {0}")]
     FileSystem(String),
 }

@@ -15,10 +15,10 @@ pub enum DiskProblem {
     #[error("it is not an ext4 file system")]
     NotExt4,
     /// The file system was not unmounted, or a kernel has found errors in it.
-    #[error("it is mounted, was not unmounted in order, or has errors: unmount it, and check it with e2fsck")]
+    #[error("it is mounted, or it needs e2fsck: it was not unmounted cleanly or has errors")]
     Unclean,
     /// The file is shorter than its file system.
-    #[error("its file has {found} bytes, and the file system {expected}")]
+    #[error("its file has {found} bytes; the file system has {expected}")]
     Short {
         /// Length of the file, in bytes.
         found: u64,
@@ -26,7 +26,7 @@ pub enum DiskProblem {
         expected: u64,
     },
     /// The file system uses an unsupported feature.
-    #[error("it uses {0}, which banger does not read")]
+    #[error("it uses {0}, which banger does not support")]
     Unsupported(&'static str),
     /// A structure of the file system is invalid.
     #[error("its {what} is damaged (inode {inode})")]
@@ -37,7 +37,7 @@ pub enum DiskProblem {
         inode: u32,
     },
     /// Another process wrote to the file system.
-    #[error("it was changed meanwhile")]
+    #[error("it changed while it was being read")]
     Changed,
     /// The file system exceeds a limit.
     #[error("it has more than {limit} {what}")]

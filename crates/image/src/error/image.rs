@@ -45,7 +45,7 @@ pub enum ImageError {
     #[error("cancelled")]
     Cancelled,
     /// The input has an unsupported compression.
-    #[error("{what} is compressed with {compression}; gzip, zstd and xz can be read")]
+    #[error("{what} is compressed with {compression}; supported are gzip, zstd and xz")]
     Compression {
         /// The input.
         what: String,
@@ -62,7 +62,7 @@ pub enum ImageError {
     #[error("the image's archive was refused")]
     ImageArchive(#[source] ManifestError),
     /// Content has another digest than expected.
-    #[error("{what} has the digest {found}, and not {expected}")]
+    #[error("{what} has the digest {found}; expected {expected}")]
     Digest {
         /// Name of the content.
         what: &'static str,
@@ -84,16 +84,16 @@ pub enum ImageError {
     #[error("the kernel archive was refused")]
     KernelArchive(#[source] ArchiveError),
     /// The input contains no kernel.
-    #[error("there is no kernel in it: no /boot/vmlinuz-*, and no /lib/modules/RELEASE/vmlinuz")]
+    #[error("no kernel found: neither /boot/vmlinuz-* nor /lib/modules/RELEASE/vmlinuz")]
     NoKernel,
     /// The input contains several kernels.
-    #[error("there is more than one kernel in it: also {entry:?}")]
+    #[error("more than one kernel found: also {entry:?}")]
     ManyKernels {
         /// The second kernel.
         entry: String,
     },
     /// The input contains modules for several kernels.
-    #[error("there are modules for Linux {first} and for {second} in it")]
+    #[error("modules found for both Linux {first} and Linux {second}")]
     ManyReleases {
         /// Release of the first modules.
         first: String,
@@ -117,7 +117,7 @@ pub enum ImageError {
         reason: &'static str,
     },
     /// The destination directory already contains a kernel.
-    #[error("{} already has a kernel in it", path.display())]
+    #[error("{} already contains a kernel", path.display())]
     NotEmpty {
         /// The directory.
         path: PathBuf,
@@ -139,7 +139,7 @@ pub enum ImageError {
         source: DiskProblem,
     },
     /// The size or label of a file system is out of range.
-    #[error("a file system of {size} bytes with label {label:?} cannot be made: {reason}")]
+    #[error("cannot create a file system of {size} bytes with label {label:?}: {reason}")]
     Geometry {
         /// Requested size, in bytes.
         size: u64,
@@ -176,7 +176,7 @@ pub enum ImageError {
         output: Vec<String>,
     },
     /// A program on this host timed out and was stopped.
-    #[error("{program} was stopped after {} minutes{}", limit.as_secs() / 60, tail(output))]
+    #[error("{program} timed out after {} minutes{}", limit.as_secs() / 60, tail(output))]
     ProgramTimeout {
         /// The program.
         program: &'static str,
@@ -210,7 +210,7 @@ pub enum ImageError {
         source: Box<RegistryError>,
     },
     /// A catalog's signature is missing or invalid.
-    #[error("the catalog {url} has to be signed with the key {key}: {problem}")]
+    #[error("the catalog {url} must be signed with the key {key}: {problem}")]
     Unsigned {
         /// URL of the catalog.
         url: String,

@@ -11,7 +11,7 @@ pub enum KernelError {
     #[error("the file is empty")]
     Empty,
     /// The file is not an ELF file, a bzImage or a package.
-    #[error("neither a vmlinux (ELF) nor a vmlinuz (bzImage), and neither a Debian package nor an RPM")]
+    #[error("not a vmlinux (ELF), a vmlinuz (bzImage), a Debian package or an RPM")]
     NotKernel,
     /// A bzImage has a boot protocol without the payload's position.
     #[error("its boot protocol {}.{:02} is older than 2.08 (Linux 2.6.26)", version >> 8, version & 0xff)]
@@ -20,10 +20,10 @@ pub enum KernelError {
         version: u16,
     },
     /// A header points beyond the end of the file.
-    #[error("the {0} lies outside the file: truncated or damaged")]
+    #[error("the {0} lies outside the file: it is truncated or damaged")]
     OutOfBounds(&'static str),
     /// The payload has an unsupported compression.
-    #[error("its payload is compressed with {0}; gzip, xz, zstd and lz4 can be read")]
+    #[error("its payload is compressed with {0}; supported are gzip, xz, zstd and lz4")]
     Compression(&'static str),
     /// The payload's format is unknown.
     #[error("its payload is in an unknown format (starts with {start:02x?})")]
@@ -40,7 +40,7 @@ pub enum KernelError {
         source: io::Error,
     },
     /// The kernel is larger than any real one.
-    #[error("it is larger than {limit} bytes unpacked")]
+    #[error("it is larger than {limit} bytes when decompressed")]
     TooLarge {
         /// The limit in bytes.
         limit: u64,
@@ -49,7 +49,7 @@ pub enum KernelError {
     #[error("not an x86-64 kernel: {0}")]
     Elf(&'static str),
     /// The kernel has no "Linux version" banner.
-    #[error("no Linux version banner in it: not a Linux kernel")]
+    #[error("not a Linux kernel: it has no Linux version banner")]
     NoRelease,
     /// The kernel lacks a feature that every VM needs, built in or as a module.
     #[error("it has no {what}, built in or as a module; it needs {option}=y or =m")]
@@ -98,7 +98,7 @@ pub enum ModuleError {
         kernel: String,
     },
     /// A module's dependency is missing.
-    #[error("module {module} needs {dependency}, which is neither there nor built in")]
+    #[error("module {module} needs {dependency}, which is neither present nor built in")]
     Dependency {
         /// The module.
         module: String,

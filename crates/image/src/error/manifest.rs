@@ -25,12 +25,10 @@ pub enum ManifestError {
         limit: u64,
     },
     /// A Docker schema 1 manifest, deprecated in 2017.
-    #[error(
-        "the image has a Docker schema 1 manifest, which is not read here: push it again with a current tool"
-    )]
+    #[error("the image has a Docker schema 1 manifest; supported are Docker schema 2 and OCI manifests")]
     Schema1,
     /// The document has another or an unknown media type.
-    #[error("this is no image {expected}: its media type is {found:?}")]
+    #[error("not an image {expected}: its media type is {found:?}")]
     Kind {
         /// Index or manifest.
         expected: &'static str,
@@ -38,10 +36,10 @@ pub enum ManifestError {
         found: String,
     },
     /// An artifact other than an image, such as a chart or a signature.
-    #[error("this is an artifact of the type {0:?}, not an image")]
+    #[error("not an image, but an artifact of type {0:?}")]
     Artifact(String),
     /// The index or image does not support the platform.
-    #[error("the image is not made for linux/amd64, only for {}", if found.is_empty() { "nothing" } else { found })]
+    #[error("no image for linux/amd64; available platforms: {}", if found.is_empty() { "none" } else { found })]
     Platform {
         /// The supported platforms.
         found: String,
@@ -63,12 +61,12 @@ pub enum ManifestError {
         diff_ids: usize,
     },
     /// An archive contains several images.
-    #[error("there are {0} images in it: save one alone")]
+    #[error("it contains {0} images; expected one")]
     Several(usize),
     /// A part of an archive is missing.
     #[error("it has no {0}")]
     Missing(String),
     /// A string in the configuration contains a NUL.
-    #[error("the configuration has a NUL in its {0}")]
+    #[error("the configuration contains a NUL in its {0}")]
     Nul(&'static str),
 }

@@ -18,7 +18,7 @@ pub enum PackageError {
     #[error("the package is truncated")]
     Truncated,
     /// The package has no `data.tar` member.
-    #[error("no data.tar in it")]
+    #[error("it has no data.tar")]
     NoData,
     /// `data.tar`, or an RPM's payload, is not a valid archive.
     #[error("its content was refused")]

@@ -54,7 +54,7 @@ pub enum RegistryError {
         limit: Duration,
     },
     /// The server's certificate is not trusted.
-    #[error("the certificate of {host} is not trusted ({reason}): if it has a CA of its own, configure that")]
+    #[error("the certificate of {host} is trusted neither by this host nor by a configured CA: {reason}")]
     Certificate {
         /// The registry.
         host: String,
@@ -96,7 +96,7 @@ pub enum RegistryError {
         size: u64,
     },
     /// A response is invalid.
-    #[error("{host} gave an answer that cannot be used: {problem}")]
+    #[error("{host} sent an invalid response: {problem}")]
     Answer {
         /// The registry, or another server that it refers to.
         host: String,
@@ -104,7 +104,7 @@ pub enum RegistryError {
         problem: String,
     },
     /// A response is too long.
-    #[error("{host} sends more than {limit} bytes as {what}")]
+    #[error("{host} sent more than {limit} bytes for {what}")]
     TooLong {
         /// The registry.
         host: String,
@@ -124,7 +124,7 @@ pub enum RegistryError {
         found: u64,
     },
     /// The content has another digest than requested.
-    #[error("{host} sent something else as {expected}: its digest is {found}")]
+    #[error("{host} sent content with the digest {found}; expected {expected}")]
     WrongDigest {
         /// The registry.
         host: String,
@@ -197,7 +197,7 @@ fn said(message: &str) -> String {
 
 fn advice(host: &str, shown: bool) -> String {
     match shown {
-        true => format!("the credentials do not permit it, see `docker login {host}`"),
-        false => format!("it may not exist, or need `docker login {host}`"),
+        true => format!("the credentials do not permit it; see `docker login {host}`"),
+        false => format!("the image may not exist, or may need `docker login {host}`"),
     }
 }

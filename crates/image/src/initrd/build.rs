@@ -51,9 +51,7 @@ fn read_agent(path: &Path) -> Result<Vec<u8>, ImageError> {
     let bytes = codec::read_file(path, MAX_AGENT)?.ok_or(refused("it is larger than 64 MiB"))?;
     match program(&bytes).map_err(refused)? {
         Linkage::Static => Ok(bytes),
-        Linkage::Dynamic => Err(refused(
-            "it is dynamically linked, and an initrd has no libraries; build it with +crt-static",
-        )),
+        Linkage::Dynamic => Err(refused("it is dynamically linked, and an initrd has no libraries")),
     }
 }
 

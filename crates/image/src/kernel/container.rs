@@ -137,7 +137,7 @@ fn legacy_lz4(payload: &[u8]) -> Result<Vec<u8>, KernelError> {
     if let Some(size) = field(rest, 0).map(u32::from_le_bytes)
         && u64::from(size) != output.len() as u64
     {
-        return Err(damaged("lz4", io::Error::new(io::ErrorKind::InvalidData, "unpacked size is wrong")));
+        return Err(damaged("lz4", io::Error::new(io::ErrorKind::InvalidData, "wrong decompressed size")));
     }
     Ok(output)
 }

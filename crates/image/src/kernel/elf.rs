@@ -16,7 +16,7 @@ type Header = elf::FileHeader64<LittleEndian>;
 fn header(bytes: &[u8]) -> Result<(&Header, &[elf::ProgramHeader64<LittleEndian>]), &'static str> {
     let header = Header::parse(bytes).map_err(|_| "no 64-bit little-endian ELF header")?;
     if header.endian().is_err() || header.e_machine(LittleEndian) != elf::EM_X86_64 {
-        return Err("built for another kind of processor");
+        return Err("built for another architecture");
     }
     let segments =
         header.program_headers(LittleEndian, bytes).map_err(|_| "program headers outside the file")?;
@@ -33,10 +33,10 @@ pub(crate) fn check_kernel(bytes: &[u8]) -> Result<(), KernelError> {
     let mut loaded =
         segments.iter().filter(|segment| segment.p_type(LittleEndian) == elf::PT_LOAD).peekable();
     if loaded.peek().is_none() {
-        return Err(KernelError::Elf("nothing in it to load"));
+        return Err(KernelError::Elf("it has no loadable segment"));
     }
     if loaded.any(|segment| segment.data(LittleEndian, bytes).is_err()) {
-        return Err(KernelError::OutOfBounds("part of the kernel to load"));
+        return Err(KernelError::OutOfBounds("loadable segment"));
     }
     Ok(())
 }

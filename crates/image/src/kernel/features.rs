@@ -135,7 +135,7 @@ pub(crate) fn require_all(vmlinux: &[u8], modules: Option<&ModuleTree>) -> Resul
     let buses = BOOT_MODULES.iter().filter(|feature| BUSES.contains(&feature.module));
     if buses.map(|bus| presence(bus, vmlinux, modules)).all(|presence| presence == Presence::Absent) {
         return Err(KernelError::Missing {
-            what: "way to find devices",
+            what: "virtio transport",
             option: "CONFIG_VIRTIO_MMIO (Firecracker) or CONFIG_VIRTIO_PCI (QEMU)",
         });
     }

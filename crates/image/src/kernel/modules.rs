@@ -102,7 +102,8 @@ impl ModInfo {
         let failed = |source| ModuleError::Read { path: path.to_owned(), source };
         let wrong = |reason| ModuleError::NotModule { path: path.to_owned(), reason };
         let file = File::open(path).map_err(failed)?;
-        let input = codec::unpacked(file).map_err(failed)?.map_err(|_| wrong("packed in an unknown way"))?;
+        let input =
+            codec::unpacked(file).map_err(failed)?.map_err(|_| wrong("its compression is not supported"))?;
         let image = codec::read_limited(input, MAX_MODULE).map_err(|error| match error {
             ReadError::TooLarge => wrong("too large"),
             ReadError::Io(source) => failed(source),
@@ -174,7 +175,10 @@ pub(crate) fn walk(root: &Path) -> Result<Vec<PathBuf>, ModuleError> {
             let kind = entry.file_type().map_err(failed)?;
             if kind.is_dir() {
                 if depth == MAX_DEPTH {
-                    return Err(ModuleError::TooMuch { what: "levels of folders", limit: MAX_DEPTH as u64 });
+                    return Err(ModuleError::TooMuch {
+                        what: "levels of directories",
+                        limit: MAX_DEPTH as u64,
+                    });
                 }
                 folders.push((entry.path(), depth + 1));
             } else if kind.is_file() {

@@ -80,7 +80,7 @@ impl<'a, 'd> Parts<'a, 'd> {
             Kind::Rpm => self.rpm(input),
             // Boxed, because the type of the nested readers would be infinite.
             Kind::Tar if !inner => self.tar(Box::new(input) as Box<dyn Read + '_>),
-            Kind::Tar => Err(refused(name, "is a tar: a package or a kernel is expected there")),
+            Kind::Tar => Err(refused(name, "is a tar archive; expected a package or a kernel")),
             Kind::Kernel => {
                 let bytes = codec::read_limited(input, MAX_VMLINUX).map_err(|error| match error {
                     ReadError::TooLarge => ImageError::Kernel(KernelError::TooLarge { limit: MAX_VMLINUX }),
@@ -232,7 +232,7 @@ impl<'a, 'd> Parts<'a, 'd> {
 }
 
 const EXPECTED: &str =
-    "is not expected there: files \"kernel\" and \"config\" are, and the folders \"modules\" and \"files\"";
+    "is unexpected: allowed are files \"kernel\" and \"config\", and directories \"modules\" and \"files\"";
 
 fn refused(entry: &str, problem: &'static str) -> ImageError {
     ImageError::KernelEntry { entry: entry.to_owned(), problem }

@@ -56,13 +56,13 @@ impl<'a> Destination<'a> {
             return Err(refused("is not a plain relative path"));
         }
         if self.files > MAX_FILES || self.bytes > MAX_BYTES {
-            return Err(refused("is too much: more files or bytes than any kernel's modules have"));
+            return Err(refused("exceeds the limits for the number and size of a kernel's modules"));
         }
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(|source| write_error(source, folder, 0))?;
         }
         let mut file = File::create_new(&path).map_err(|source| match source.kind() {
-            io::ErrorKind::AlreadyExists => refused("comes twice"),
+            io::ErrorKind::AlreadyExists => refused("occurs twice"),
             _ => write_error(source, &path, 0),
         })?;
         file.write_all(content).map_err(|source| write_error(source, &path, content.len() as u64))

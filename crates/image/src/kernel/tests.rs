@@ -158,7 +158,7 @@ fn files_with_modules_are_imported() {
 
     let again = import_kernel(&tar[..], &dest, &Silent);
     assert!(matches!(again, Err(ImageError::NotEmpty { .. })));
-    assert!(dest.join("vmlinux").is_file(), "a folder that was full is left alone");
+    assert!(dest.join("vmlinux").is_file(), "a directory with a kernel is left unchanged");
 
     let other = with_modules(&image, "5.0.0-other").end();
     let other = import_kernel(&other[..], &folder.path().join("x"), &Silent);
@@ -171,13 +171,13 @@ fn other_archives_are_refused_by_entry() {
     let folder = tempfile::tempdir().unwrap();
     let dest = folder.path().join("out");
     let cases = [
-        (TarWriter::default().symlink("kernel", "/etc/passwd").end(), "kernel", "is not expected there"),
-        (TarWriter::default().file("vmlinuz", b"").end(), "vmlinuz", "is not expected there"),
+        (TarWriter::default().symlink("kernel", "/etc/passwd").end(), "kernel", "is unexpected"),
+        (TarWriter::default().file("vmlinuz", b"").end(), "vmlinuz", "is unexpected"),
         (TarWriter::default().file("modules/../../x.ko", b"").end(), "../../x.ko", "is not a plain"),
         (
             TarWriter::default().file("modules/x.ko", b"").file("modules/x.ko", b"").end(),
             "x.ko",
-            "comes twice",
+            "occurs twice",
         ),
     ];
     for (tar, name, text) in cases {

@@ -126,7 +126,7 @@ impl Blobs {
             let mut options = File::options();
             options.read(true).write(true).create(true).truncate(false);
             let file = options.open(&path).during("open", &path)?;
-            let metadata = file.metadata().during("inspect", &path)?;
+            let metadata = file.metadata().during("stat", &path)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(Claim::Taken(metadata.len())),
@@ -159,7 +159,7 @@ impl Partial {
     }
 
     pub(super) fn len(&self) -> Result<u64, ImageError> {
-        Ok(self.file.metadata().during("inspect", &self.path)?.len())
+        Ok(self.file.metadata().during("stat", &self.path)?.len())
     }
 
     /// Reads some of the bytes present.
@@ -174,7 +174,7 @@ impl Partial {
     }
 
     pub(super) fn truncate(&self, length: u64) -> Result<(), ImageError> {
-        self.file.set_len(length).during("shorten", &self.path)
+        self.file.set_len(length).during("truncate", &self.path)
     }
 
     /// Gives the verified blob its final name.

@@ -166,7 +166,7 @@ impl Fetch {
                 Ok(()) => return Ok(()),
                 Err(Trouble::Local(error)) => return Err(error),
                 Err(Trouble::Registry(error)) => {
-                    means.progress.log(&format!("the next one is asked: {error}"));
+                    means.progress.log(&format!("{error}; trying the next host"));
                     if filling.length > 0 {
                         filling.mixed = true;
                     }
@@ -181,7 +181,7 @@ impl Fetch {
                 Ok(()) => return Ok(()),
                 Err(Trouble::Local(error)) => return Err(error),
                 Err(Trouble::Registry(RegistryError::WrongDigest { .. })) if filling.mixed => {
-                    means.progress.log("what came of it before was damaged: starting over");
+                    means.progress.log("the partial download was damaged: starting over");
                     filling.mixed = false;
                 }
                 Err(Trouble::Registry(error)) => {
@@ -252,7 +252,7 @@ impl Fetch {
             StatusCode::OK => self.restart(filling).map_err(Trouble::Local),
             StatusCode::PARTIAL_CONTENT if continues(response, filling.length, size) => Ok(()),
             _ if filling.length == 0 => {
-                Err(host.unusable("it sends a part of a blob, and was asked for all of it").into())
+                Err(host.unusable("it sent a part of a blob instead of all of it").into())
             }
             _ => {
                 // The host does not resume: the next try starts from the beginning.

@@ -58,7 +58,7 @@ impl Growing {
         let mut state = self.state();
         loop {
             match (&state.file, state.end) {
-                (_, Some(End::Broken)) => return Err(io::Error::other("the download was given up")),
+                (_, Some(End::Broken)) => return Err(io::Error::other("the download was aborted")),
                 (Some(file), _) if state.length > position => {
                     return Ok(Some((Arc::clone(file), state.length)));
                 }
@@ -139,6 +139,6 @@ mod tests {
         let mut follower = Follower::new(Arc::clone(&growing));
         let reading = thread::spawn(move || follower.read(&mut [0; 8]).map_err(|error| error.to_string()));
         growing.close();
-        assert_eq!(reading.join().unwrap().unwrap_err(), "the download was given up");
+        assert_eq!(reading.join().unwrap().unwrap_err(), "the download was aborted");
     }
 }

@@ -177,7 +177,7 @@ impl RegistryEndpoint {
         };
         // reqwest formats the header.
         let header = request.build().ok().and_then(|mut request| request.headers_mut().remove(AUTHORIZATION));
-        let unusable = || self.unusable("its token has characters that no token has");
+        let unusable = || self.unusable("its token contains invalid characters");
         let header = Arc::new(header.ok_or_else(unusable)?);
         *login = Some(Arc::clone(&header));
         Ok(header)
@@ -191,7 +191,7 @@ impl RegistryEndpoint {
         scope: Option<String>,
     ) -> Result<String, RegistryError> {
         let mut url =
-            Url::parse(realm).map_err(|_| self.unusable("the address of its token server is no URL"))?;
+            Url::parse(realm).map_err(|_| self.unusable("the address of its token server is not a URL"))?;
         let private = match url.scheme() {
             "https" => true,
             "http" => self.base.scheme() == "http" || url.host_str().is_some_and(is_loopback),
@@ -232,9 +232,9 @@ impl RegistryEndpoint {
         }
         let bytes = self.whole(response, "a token", LONGEST_TOKEN).await?;
         let answer: Token =
-            serde_json::from_slice(&bytes).map_err(|_| self.unusable("its token server sends no token"))?;
+            serde_json::from_slice(&bytes).map_err(|_| self.unusable("its token server sent no token"))?;
         let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty());
-        token.ok_or_else(|| self.unusable("its token server sends no token"))
+        token.ok_or_else(|| self.unusable("its token server sent no token"))
     }
 
     /// Reads a whole response body, and fails beyond `limit` bytes.

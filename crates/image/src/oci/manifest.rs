@@ -164,7 +164,7 @@ pub fn parse_index(bytes: &[u8]) -> Result<Index, ManifestError> {
     match parse_document(bytes, Digest::sha256([0; 32]))? {
         Document::Index(index) => Ok(index),
         Document::Manifest(_) => {
-            Err(ManifestError::Kind { expected: "index", found: "a manifest's".to_owned() })
+            Err(ManifestError::Kind { expected: "index", found: "an image manifest".to_owned() })
         }
     }
 }
@@ -177,7 +177,7 @@ pub fn parse_manifest(bytes: &[u8], digest: Digest) -> Result<Unconfigured, Mani
     match parse_document(bytes, digest)? {
         Document::Manifest(manifest) => Ok(manifest),
         Document::Index(_) => {
-            Err(ManifestError::Kind { expected: "manifest", found: "an index's".to_owned() })
+            Err(ManifestError::Kind { expected: "manifest", found: "an image index".to_owned() })
         }
     }
 }
@@ -193,11 +193,11 @@ pub fn parse_config(bytes: &[u8]) -> Result<(ImageConfig, Vec<Digest>), Manifest
     }
     let run = file.config.unwrap_or_default();
     let config = ImageConfig {
-        env: words(run.env, "variables")?,
+        env: words(run.env, "environment variables")?,
         working_dir: word(run.working_dir, "working directory")?,
         user: word(run.user, "user")?,
-        entrypoint: words(run.entrypoint, "entry point")?,
-        cmd: words(run.cmd, "command")?,
+        entrypoint: words(run.entrypoint, "entrypoint arguments")?,
+        cmd: words(run.cmd, "command arguments")?,
     };
     Ok((config, file.rootfs.diff_ids.unwrap_or_default()))
 }
@@ -281,13 +281,15 @@ fn check_layers(layers: &[Descriptor]) -> Result<(), ManifestError> {
             || kind.contains("nondistributable")
             || kind.contains("foreign")
         {
-            return refuse("is not kept in the registry, its licence forbids that".to_owned());
+            return refuse("is not stored in the registry: its licence forbids redistribution".to_owned());
         }
         let tar = ["application/vnd.oci.image.layer.v1.tar", "application/vnd.docker.image.rootfs.diff.tar"]
             .iter()
             .find_map(|tar| kind.strip_prefix(tar));
         if !matches!(tar, Some("" | "+gzip" | "+zstd" | ".gzip" | ".zstd")) {
-            return refuse(format!("is of the type {kind:?}; tar, and tar with gzip or zstd, can be read"));
+            return refuse(format!(
+                "has the type {kind:?}; supported are tar, and tar compressed with gzip or zstd"
+            ));
         }
         match total.checked_add(layer.size) {
             Some(sum) => total = sum,

@@ -120,7 +120,7 @@ impl Route<'_> {
     pub(super) async fn base(&self, client: &Client) -> Result<Url, RegistryError> {
         let authority = if self.name == "docker.io" { "registry-1.docker.io" } else { self.name };
         let url = |scheme: &str| {
-            let problem = || "its name is no host's".to_owned();
+            let problem = || "its name is not a host name".to_owned();
             Url::parse(&format!("{scheme}://{authority}/v2/"))
                 .ok()
                 .filter(|url| url.path() == "/v2/" && url.username().is_empty())
@@ -193,7 +193,7 @@ impl Route<'_> {
         })?;
         match Certificate::from_pem_bundle(&pem) {
             Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-            _ => Err(refuse("there are no certificates (PEM) in it".to_owned())),
+            _ => Err(refuse("it contains no PEM certificates".to_owned())),
         }
     }
 }

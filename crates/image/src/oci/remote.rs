@@ -46,7 +46,7 @@ impl Remote {
         blobs: &Blobs,
         progress: &dyn Progress,
     ) -> Result<Self, ImageError> {
-        progress.stage("ask the registry");
+        progress.stage("query the registry");
         let driver = Driver::new()?;
         let ask = async || {
             let source = Source::new(reference, registries, progress).await?;
@@ -94,7 +94,7 @@ impl Remote {
         if !self.was_damaged(&fetches, &failure, blobs, progress)? {
             return Err(failure.error);
         }
-        progress.log("what was in the cache was damaged: starting over");
+        progress.log("a cached layer was damaged: starting over");
         let fetches = Fetches::new(&self.manifest);
         self.attempt(&fetches, blobs, progress, &unpack).map_err(|failure| failure.error)
     }

@@ -42,7 +42,7 @@ impl Source {
         for route in registries.mirrors(reference.registry()) {
             match RegistryEndpoint::new(&route, repository, registries).await {
                 Ok(mirror) => mirrors.push(mirror),
-                Err(error) => progress.log(&format!("a mirror is left out: {error}")),
+                Err(error) => progress.log(&format!("skipping a mirror: {error}")),
             }
         }
         let route = registries.route(reference.registry());
@@ -81,7 +81,7 @@ impl Source {
             digest = next.map_err(|error| self.refused(error.into()))?;
             (_, bytes) = self.document(RegistryPath::Manifest(digest), blobs, progress).await?;
         }
-        Err(self.refused(self.registry.unusable("its indexes lead to ever more indexes")))
+        Err(self.refused(self.registry.unusable("its indexes are nested too deeply")))
     }
 
     /// Resolves a tag to a digest. A HEAD request does not count as a pull, and the cache often has the rest.
@@ -135,7 +135,7 @@ impl Source {
         for mirror in self.mirrors() {
             match request(mirror).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => progress.log(&format!("the next one is asked: {error}")),
+                Err(error) => progress.log(&format!("{error}; trying the next host")),
             }
         }
         let mut tries = self.tries();

@@ -73,10 +73,13 @@ fn an_index_leads_to_the_image_for_here() {
     assert_eq!(chosen(&[arm.clone(), newer.clone(), exact]).unwrap(), 3);
     assert_eq!(chosen(&[about.clone(), newer]).unwrap(), 2);
     assert_eq!(chosen(std::slice::from_ref(&unnamed)).unwrap(), 5);
-    refuses(chosen(&[unnamed.clone(), unnamed]), "only for nothing");
-    refuses(chosen(&[arm.clone(), arm, about]), "not made for linux/amd64, only for linux/arm/v7");
+    refuses(chosen(&[unnamed.clone(), unnamed]), "available platforms: none");
+    refuses(
+        chosen(&[arm.clone(), arm, about]),
+        "no image for linux/amd64; available platforms: linux/arm/v7",
+    );
     let odd = entry(1, json!({"os": "a\u{1b}[2Jb", "architecture": "c\nd"}));
-    refuses(chosen(&[odd]), "only for a[2Jb/c");
+    refuses(chosen(&[odd]), "available platforms: a[2Jb/c");
 }
 
 #[test]
@@ -87,8 +90,11 @@ fn what_is_no_image_is_refused() {
             json!({"schemaVersion": 2, "config": descriptor("application/vnd.cncf.helm.config.v1+json"), "layers": []}),
             "artifact",
         ),
-        (json!({"schemaVersion": 2}), "no image manifest or index"),
-        (json!({"manifests": [], "config": descriptor(CONFIG), "layers": []}), "no image manifest or index"),
+        (json!({"schemaVersion": 2}), "not an image manifest or index"),
+        (
+            json!({"manifests": [], "config": descriptor(CONFIG), "layers": []}),
+            "not an image manifest or index",
+        ),
         (json!([]), "cannot be read"),
         (manifest(&vec![descriptor(LAYER); 257]), "more than 256 layers"),
         (
@@ -96,7 +102,7 @@ fn what_is_no_image_is_refused() {
             "licence",
         ),
         (manifest(&[descriptor("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip")]), "licence"),
-        (manifest(&[descriptor("application/vnd.oci.image.layer.v1.tar+encrypted")]), "is of the type"),
+        (manifest(&[descriptor("application/vnd.oci.image.layer.v1.tar+encrypted")]), "has the type"),
         (manifest(&[json!({"mediaType": LAYER, "digest": ZERO, "size": -1})]), "cannot be read"),
         (manifest(&[json!({"mediaType": LAYER, "digest": "sha512:00", "size": 1})]), "cannot be read"),
         (manifest(&vec![json!({"mediaType": LAYER, "digest": ZERO, "size": u64::MAX}); 2]), "cannot have"),
@@ -104,8 +110,8 @@ fn what_is_no_image_is_refused() {
         refuses(document(&value), message);
     }
     let index = json!({"schemaVersion": 2, "manifests": []}).to_string();
-    refuses(parse_manifest(index.as_bytes(), zero()), "no image manifest");
-    refuses(parse_index(manifest(&[]).to_string().as_bytes()), "no image index");
+    refuses(parse_manifest(index.as_bytes(), zero()), "not an image manifest");
+    refuses(parse_index(manifest(&[]).to_string().as_bytes()), "not an image index");
     refuses(parse_document(&vec![b' '; 4 << 20 | 1], zero()), "more than 4194304 bytes");
 }
 
@@ -113,9 +119,9 @@ fn what_is_no_image_is_refused() {
 fn configurations_that_cannot_be_used_are_refused() {
     let parse = |value: &Value| parse_config(value.to_string().as_bytes());
     for (run, message) in [
-        (json!({"Env": ["A=\0"]}), "NUL in its variables"),
+        (json!({"Env": ["A=\0"]}), "NUL in its environment variables"),
         (json!({"User": "\0"}), "NUL in its user"),
-        (json!({"Cmd": vec!["x"; 5000]}), "more than 4096 command"),
+        (json!({"Cmd": vec!["x"; 5000]}), "more than 4096 command arguments"),
         (json!({"Cmd": "x"}), "cannot be read"),
     ] {
         refuses(parse(&config(&run)), message);
@@ -123,7 +129,7 @@ fn configurations_that_cannot_be_used_are_refused() {
     let mut other = config(&Value::Null);
     assert_eq!(parse(&other).unwrap().0, ImageConfig::default());
     other["architecture"] = "arm64".into();
-    refuses(parse(&other), "only for linux/arm64");
+    refuses(parse(&other), "available platforms: linux/arm64");
 }
 
 proptest! {

@@ -36,7 +36,7 @@ impl Archive {
         let unreadable = |error| ImageError::Archive(ArchiveError::Read(error));
         let meta = tar.metadata().map_err(unreadable)?;
         if !meta.is_file() {
-            return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
+            return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
         }
         let mut start = [0; 6];
         let length = tar.read_at(&mut start, 0).map_err(unreadable)?;

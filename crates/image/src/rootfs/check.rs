@@ -33,7 +33,7 @@ pub fn check_ext4(path: &Path, progress: &dyn Progress) -> Result<(), ImageError
 /// Returns an error if `e2fsck` is missing, if the file is not such an ext4, or if `e2fsck` finds any error.
 pub(crate) fn verify_ext4(file: &File, path: &Path, progress: &dyn Progress) -> Result<(), ImageError> {
     if !fills(file).during("read", path)? {
-        let output = vec!["its superblock is not that of an ext4 of this size".to_owned()];
+        let output = vec!["its superblock does not describe an ext4 file system of this size".to_owned()];
         return Err(ImageError::Program { program: "e2fsck", status: "not run".to_owned(), output });
     }
     let mut e2fsck = HostCommand::new("e2fsck", LIMIT)?;

@@ -56,7 +56,7 @@ pub fn commit_rootfs(
 /// Returns the errors of [`commit_rootfs`].
 pub fn inspect_rootfs(path: &Path, progress: &dyn Progress) -> Result<RootfsInfo, ImageError> {
     let file = File::open(path).during("open", path)?;
-    let size = file.metadata().during("look at", path)?.len();
+    let size = file.metadata().during("stat", path)?.len();
     let tree = merged(&[Disk::open(path, &file)?], progress)?;
     Ok(describe(&tree, &[&file], size))
 }

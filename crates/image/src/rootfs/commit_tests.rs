@@ -147,7 +147,7 @@ fn a_commit_is_what_the_kernels_overlay_shows() {
     for part in
         ["./deep/moved", "security.capability=", "system.posix_acl_default=", "user.added=", "link ./link4"]
     {
-        assert!(shown.contains(part), "the scenario has lost {part}");
+        assert!(shown.contains(part), "the scenario lacks {part}");
     }
     assert!(shown.lines().count() > 4000);
     // Holes are preserved.
@@ -155,7 +155,7 @@ fn a_commit_is_what_the_kernels_overlay_shows() {
     assert!(blocks(&lab.path("image")) < (40 << 20) / 512);
     lab.commit(false).unwrap();
     let again = fs::read(lab.path("image")).unwrap();
-    assert!(first == again, "the same disks gave other bytes");
+    assert!(first == again, "the same disks gave different bytes");
 }
 
 /// Fails with the first lines that differ.
@@ -299,7 +299,7 @@ fn folders_in_circles_are_refused() {
             .output();
         assert!(link.unwrap().status.success());
     });
-    assert!(is_damaged(circle, "folder"));
+    assert!(is_damaged(circle, "directory"));
 }
 
 #[test]

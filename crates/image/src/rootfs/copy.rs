@@ -45,7 +45,7 @@ fn copy(
     out: &Path,
     progress: &dyn Progress,
 ) -> Result<(), ImageError> {
-    let length = source.metadata().during("look at", from)?.len();
+    let length = source.metadata().during("stat", from)?.len();
     file.set_len(length).map_err(|error| write_error(error, out, 0))?;
     let mut buffer = vec![0; usize::try_from(PIECE).unwrap_or(4096)];
     let mut at = 0;

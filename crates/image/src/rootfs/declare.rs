@@ -124,7 +124,7 @@ pub(super) fn declare(
         let Some(folder) = tree.folder(id) else { continue };
         for (name, child) in &folder.children {
             if id == ROOT && &**name == LOST_FOUND {
-                progress.log("left out /lost+found: every ext4 has its own");
+                progress.log("left out /lost+found: every ext4 file system has its own");
                 continue;
             }
             if let Some(first) = handles.get(child) {

@@ -34,7 +34,7 @@ pub(super) fn frame(size: u64, label: &str, inodes: InodeCount) -> Result<Option
         () if size < MIN_SIZE => "smaller than 16 MiB",
         () if size > MAX_SIZE => "larger than 15 TiB",
         () if !size.is_multiple_of(BLOCK) => "not a multiple of 4096 bytes",
-        () if label.len() > 16 || label.contains('\0') => "its label is over 16 bytes or has a NUL in it",
+        () if label.len() > 16 || label.contains('\0') => "the label is over 16 bytes or contains a NUL",
         () => {
             let mut options = Options::new(size, UUID, EPOCH);
             options.label = Some(label.to_owned()).filter(|label| !label.is_empty());

@@ -148,7 +148,7 @@ impl Overlay<'_> {
     fn folder(&mut self, place: &Place) -> Result<(), ImageError> {
         let mut names: BTreeMap<String, Vec<Found>> = BTreeMap::new();
         for (disk, inode) in place.shows.iter().copied() {
-            let damaged = DiskProblem::Damaged { what: "folder", inode };
+            let damaged = DiskProblem::Damaged { what: "directory", inode };
             if !self.seen.insert((disk, inode)) {
                 return Err(self.refused(disk, &place.path, damaged));
             }
@@ -222,7 +222,7 @@ impl Overlay<'_> {
             }
             (FileType::Regular, _) => match identity(path) {
                 Some(Identity::Left) => {
-                    self.progress.log(&format!("left out {path}: each VM is to have its own"));
+                    self.progress.log(&format!("left out {path}: every VM creates its own"));
                     return Ok(None);
                 }
                 Some(Identity::Emptied) => NodeKind::File { size: 0, archive: 0, extents: Vec::new() },

@@ -91,7 +91,8 @@ pub(super) fn spool(
         let writer = scope.spawn(move || write(file, folder, &taken, &empty));
         let unpacked = unpack(io::Cursor::new(start).chain(input), &packed, &chunks, &returned);
         drop(chunks);
-        let written = writer.join().unwrap_or_else(|_| Err(read(io::Error::other("the writer died"))));
+        let written =
+            writer.join().unwrap_or_else(|_| Err(read(io::Error::other("the writer thread panicked"))));
         // If the writer has failed, its error is the cause.
         let digest = written?;
         unpacked.map(|()| digest)

@@ -68,7 +68,7 @@ pub(crate) fn write_tree(
         // Sync while writing, so that little is left for the sync at the end.
         let syncing = scope.spawn(move || told.iter().try_for_each(|()| file.sync_data()));
         let written = write(&layout, &unfilled, tree, archives, image);
-        let synced = syncing.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs died")));
+        let synced = syncing.join().unwrap_or_else(|_| Err(io::Error::other("the sync thread panicked")));
         written.and(synced.map_err(mkext4::Error::Io))
     });
     written.map_err(|error| ext4_error(error, out, measure.least()))?;

@@ -41,7 +41,7 @@ fn a_good_pull_is_told_and_the_next_one_asks_only_for_the_tag() {
     assert_eq!(manifest.digest, image.digest());
     assert_eq!((manifest.config.env.len(), manifest.config.working_dir.as_deref()), (1, Some("/w")));
     let total = SIZE as u64 + 50;
-    assert_eq!(*lock(&told.sum), (total, total), "what is there twice comes once");
+    assert_eq!(*lock(&told.sum), (total, total), "a duplicate layer is downloaded once");
     assert_eq!(lock(&told.parts)[&sha256(&image.layers[0]).short()], (SIZE as u64, SIZE as u64));
     assert_eq!(server.starts(&image.layers[0]), [0]);
     assert!(cache.partial().is_empty());
@@ -55,7 +55,7 @@ fn a_good_pull_is_told_and_the_next_one_asks_only_for_the_tag() {
 
     let pinned = format!("{}/a/b@{}", server.host, image.digest());
     cache.pull(&pinned, &plain(&server.host)).unwrap();
-    assert_eq!(server.seen().len(), before + 1, "what its digest names is not asked for");
+    assert_eq!(server.seen().len(), before + 1, "a cached digest is not requested");
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn wrong_lengths_and_digests_are_refused() {
             },
             "broke after",
         ),
-        ("other", |answer, _| answer.send(200, &[], &noise(9, SIZE)), "sent something else as"),
+        ("other", |answer, _| answer.send(200, &[], &noise(9, SIZE)), "sent content with the digest"),
     ];
     for (name, way, message) in ways {
         let image = image();
@@ -254,8 +254,8 @@ fn bad_documents_are_refused() {
     for (body, message) in [
         (&b"{"[..], "the manifest cannot be read"),
         (b"{\"schemaVersion\":1,\"fsLayers\":[]}", "schema 1"),
-        (b"{\"schemaVersion\":2}", "no image manifest or index"),
-        (b"{\"schemaVersion\":2,\"manifests\":[]}", "only for nothing"),
+        (b"{\"schemaVersion\":2}", "not an image manifest or index"),
+        (b"{\"schemaVersion\":2,\"manifests\":[]}", "available platforms: none"),
         (b"<html>", "cannot be read"),
     ] {
         let image = image();

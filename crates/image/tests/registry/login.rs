@@ -51,7 +51,7 @@ fn a_token_is_fetched_as_it_should_be() {
         let registry = registry(format!("http://{}/token", token.host), |shown, _| shown == "good");
         assert!(pull(&registry, users).unwrap() == image().layers);
         let seen = token.seen();
-        assert_eq!(seen.len(), 1, "one is enough");
+        assert_eq!(seen.len(), 1, "one token is enough");
         match users {
             [] => {
                 assert_eq!(
@@ -71,7 +71,7 @@ fn a_token_is_fetched_as_it_should_be() {
             }
         }
         let leaked = registry.seen().iter().any(|request| format!("{request:?}").contains("bWU6c2VjcmV0"));
-        assert!(!leaked, "the registry gets the token");
+        assert!(!leaked, "the registry must not receive the password");
     }
 }
 

@@ -233,7 +233,7 @@ fn child(name: &str, cache: &Path, variables: &[(&str, &str)]) -> Child {
 }
 
 #[test]
-#[ignore = "is run by other tests, in a process of its own"]
+#[ignore = "run by other tests, in a separate process"]
 fn pull_as_told() {
     let Ok(name) = std::env::var("NAME") else { return };
     let cache = tempfile::tempdir().unwrap();
@@ -325,7 +325,7 @@ fn the_right_image_of_an_index_is_taken() {
     let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).to_string();
     registry.push(layout(&all, INDEX, index.as_bytes()).path(), "x:2", &[]);
     let error = refused(cache.pull(&format!("{}/x:2", registry.host), &registries));
-    assert_eq!(error.to_string(), "the image is not made for linux/amd64, only for linux/arm64/v8");
+    assert_eq!(error.to_string(), "no image for linux/amd64; available platforms: linux/arm64/v8");
 }
 
 fn tar_digest(program: &str, packed: &[u8]) -> Digest {

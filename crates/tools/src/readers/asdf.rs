@@ -11,7 +11,7 @@ pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
     for (place, line) in text.lines() {
         let mut words = line.split_whitespace();
         let (Some(name), Some(version)) = (words.next(), words.next()) else {
-            found.note(NoteKind::Unread, place, "it has a name and no version");
+            found.note(NoteKind::Unread, place, "the version is missing");
             continue;
         };
         if found.ask(place, name, version).is_some() {
@@ -23,7 +23,7 @@ pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
 /// Notes further versions, which asdf would use as fallbacks.
 pub(super) fn only_the_first(place: Place, others: usize, found: &mut Findings) {
     if others > 0 {
-        found.note(NoteKind::NotFollowed, place, "of several versions only the first is made ready");
+        found.note(NoteKind::NotFollowed, place, "of several versions, only the first is installed");
     }
 }
 
@@ -42,9 +42,9 @@ mod tests {
         assert_eq!(
             found.messages(),
             [
-                "3: of several versions only the first is made ready",
-                "4: it has a name and no version",
-                "7: x: \"system\" names no version that can be installed",
+                "3: of several versions, only the first is installed",
+                "4: the version is missing",
+                "7: x: \"system\" is not a version that can be installed",
             ]
         );
     }

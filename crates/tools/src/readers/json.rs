@@ -22,7 +22,7 @@ pub(super) fn object(
         }
         Err(error) => {
             let place = Place::line(file, error.line());
-            found.note(NoteKind::Unread, place, format_args!("it is not JSON: {error}"));
+            found.note(NoteKind::Unread, place, format_args!("invalid JSON: {error}"));
             None
         }
     }

@@ -47,7 +47,7 @@ fn tool(place: Place, name: &str, value: &DeValue<'_>, found: &mut Findings) {
         value => (Some(value), 0),
     };
     let Some(version) = first.and_then(version) else {
-        let message = format_args!("{} has no version that is a string", shown(name));
+        let message = format_args!("{} has no version string", shown(name));
         found.note(NoteKind::NotFollowed, place, message);
         return;
     };
@@ -56,7 +56,7 @@ fn tool(place: Place, name: &str, value: &DeValue<'_>, found: &mut Findings) {
     }
     only_the_first(place, others, found);
     if first.and_then(DeValue::as_table).is_some_and(|table| table.len() > 1) {
-        found.note(NoteKind::NotFollowed, place, format_args!("of {} only the version is used", shown(name)));
+        found.note(NoteKind::NotFollowed, place, format_args!("only the version of {} is used", shown(name)));
     }
 }
 
@@ -69,7 +69,7 @@ fn version<'t>(value: &'t DeValue<'_>) -> Option<&'t str> {
 
 fn variable(place: Place, name: &str, value: &DeValue<'_>, found: &mut Findings) {
     let why = match value.as_str() {
-        _ if name == "_" => "what [env] loads from elsewhere is not loaded".to_owned(),
+        _ if name == "_" => "`_` in [env] is not supported".to_owned(),
         Some(value) if ["{{", "{%"].iter().any(|mark| value.contains(mark)) => {
             format!("the variable {} is a template", shown(name))
         }
@@ -100,8 +100,8 @@ mod tests {
         assert_eq!(
             found.messages(),
             [
-                "3: of several versions only the first is made ready",
-                "6: of \"ruby\" only the version is used",
+                "3: of several versions, only the first is installed",
+                "6: only the version of \"ruby\" is used",
             ]
         );
     }
@@ -118,16 +118,16 @@ mod tests {
         assert_eq!(
             found.messages(),
             [
-                "2: \"npm:x\" is of a backend, and those are not used (':' at position 4 cannot be in it: only a-z, \
-                 0-9, - and _ can)",
-                "3: \"a\" has no version that is a string",
-                "4: \"b\" has no version that is a string",
-                "5: \"c\" has no version that is a string",
-                "6: d: \"path:/x\" names no version that can be installed",
+                "2: \"npm:x\" names a backend, which is not supported (':' at position 4 is not allowed: use a-z, \
+                 0-9, - and _)",
+                "3: \"a\" has no version string",
+                "4: \"b\" has no version string",
+                "5: \"c\" has no version string",
+                "6: d: \"path:/x\" is not a version that can be installed",
                 "9: the variable \"B\" is not a string",
                 "10: the variable \"C\" is a template",
-                "11: what [env] loads from elsewhere is not loaded",
-                "12: the variable \"PATH\": it is the guest's own",
+                "11: `_` in [env] is not supported",
+                "12: the variable \"PATH\": it is reserved for the guest",
             ]
         );
     }
@@ -138,6 +138,6 @@ mod tests {
             let found = read_text(text);
             assert_eq!((found.asked_for(), found.messages()), (vec![], vec![]), "{text}");
         }
-        assert!(read_text("[tools\n").messages()[0].starts_with("1: it is not TOML: "));
+        assert!(read_text("[tools\n").messages()[0].starts_with("1: invalid TOML: "));
     }
 }

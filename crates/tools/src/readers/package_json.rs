@@ -79,7 +79,7 @@ mod tests {
             (r#"{"packageManager": "evil@1"}"#, "packageManager \"evil@1\" is not known"),
             (r#"{"packageManager": "npm@-g"}"#, "npm: \"-g\" is not a version: it cannot begin with '-'"),
             ("[]", "it is not a JSON object"),
-            ("{\n// no\n}", "2: it is not JSON: key must be a string at line 2 column 1"),
+            ("{\n// no\n}", "2: invalid JSON: key must be a string at line 2 column 1"),
         ] {
             assert_eq!(read_text(text).messages(), [note], "{text}");
         }

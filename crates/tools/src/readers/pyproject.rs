@@ -59,7 +59,7 @@ mod tests {
             found.messages(),
             [
                 "2: project.requires-python is not a string",
-                "2: python: \">=a\" is a range of versions that is not understood"
+                "2: python: \">=a\" is not a supported version range"
             ]
         );
     }

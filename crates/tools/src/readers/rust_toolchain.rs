@@ -31,7 +31,7 @@ fn old_form<'a>(text: &Text<'a>) -> Option<(Place, &'a str)> {
 
 fn toolchain(text: &Text<'_>, table: &DeTable<'_>, found: &mut Findings) {
     let Some(channel) = at(table, &["toolchain", "channel"]) else {
-        found.note(NoteKind::NotFollowed, Place::file(text.file), "it names no channel");
+        found.note(NoteKind::NotFollowed, Place::file(text.file), "the channel is missing");
         return;
     };
     let place = text.place_of(channel);
@@ -92,8 +92,7 @@ mod tests {
             found.messages(),
             [
                 "3: \"--x\" is not a component: it cannot begin with '-'",
-                "3: \"a b\" is not a component: ' ' at position 2 cannot be in it: only letters, digits, ., _, + and \
-                 - can",
+                "3: \"a b\" is not a component: ' ' at position 2 is not allowed: use letters, digits, ., _, + and -",
             ]
         );
     }
@@ -101,8 +100,8 @@ mod tests {
     #[test]
     fn what_is_no_toolchain_is_noted() {
         for (text, note) in [
-            ("", "it names no channel"),
-            ("[toolchain]\npath = '/x'\n", "it names no channel"),
+            ("", "the channel is missing"),
+            ("[toolchain]\npath = '/x'\n", "the channel is missing"),
             ("[toolchain]\nchannel = 1\n", "2: the channel is not a string"),
             ("[toolchain]\nchannel = 'stable'\ntargets = 1\n", "3: targets is not a list of strings"),
         ] {

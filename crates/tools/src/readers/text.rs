@@ -56,7 +56,7 @@ impl<'a> Text<'a> {
                     Some(span) => self.place(span.start),
                     None => Place::file(self.file),
                 };
-                found.note(NoteKind::Unread, place, format_args!("it is not TOML: {}", error.message()));
+                found.note(NoteKind::Unread, place, format_args!("invalid TOML: {}", error.message()));
                 None
             }
         }

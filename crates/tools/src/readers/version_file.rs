@@ -41,13 +41,13 @@ mod tests {
     #[test]
     fn other_versions_and_none_are_noted() {
         for (text, note) in [
-            ("3.12\n3.11\n", "1: of several versions only the first is made ready"),
+            ("3.12\n3.11\n", "1: of several versions, only the first is installed"),
             ("# nothing\n", "it is empty"),
-            ("system\n", "1: python: \"system\" names no version that can be installed"),
+            ("system\n", "1: python: \"system\" is not a version that can be installed"),
             (
                 "$(id)\n",
-                "1: python: \"$(id)\" is not a version: '$' at position 1 cannot be in it: only letters, digits, ., \
-                 _, + and - can",
+                "1: python: \"$(id)\" is not a version: '$' at position 1 is not allowed: use letters, digits, ., _, \
+                 + and -",
             ),
         ] {
             let mut found = Findings::default();

@@ -129,8 +129,9 @@ impl Vmm for Firecracker {
             guest: GuestChannel::Hybrid(vsock),
             ready_port: spec.ready_port,
             network: None,
-            network_note: "none: there is no network with firecracker yet; exec, shell and pipes need none"
-                .to_owned(),
+            network_note:
+                "none: there is no network with firecracker yet; exec, shell and pipes work without one"
+                    .to_owned(),
         })
     }
 }

@@ -81,8 +81,8 @@ impl Vmm for Qemu {
             guest,
             ready_port,
             network_note: match network {
-                Some(_) if spec.network == Network::Isolated => "isolated: nothing is reached".to_owned(),
-                Some(_) => "user: out through the host's connections".to_owned(),
+                Some(_) if spec.network == Network::Isolated => "isolated: no connections".to_owned(),
+                Some(_) => "user: outgoing connections through the host".to_owned(),
                 None => "none".to_owned(),
             },
             network,

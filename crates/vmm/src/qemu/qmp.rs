@@ -61,7 +61,7 @@ impl Qmp {
                 return Err(protocol(answer.to_string()));
             }
         }
-        Err(protocol("events without end".to_owned()))
+        Err(protocol("too many events before the answer".to_owned()))
     }
 
     async fn line(&mut self) -> Result<Value, VmmError> {

@@ -39,10 +39,10 @@ fn bundle(folder: &Path) -> Result<Bundle> {
     fs::write(&sums, format!("{sha256}  {}\n", path.display()))?;
     run(Command::new("sha256sum").args(["--check", "--quiet"]).arg(&sums))?;
     host.banger(&["image", "bundle", "box", &path.display().to_string()])?
-        .fails(1, &["is there already", "--force"])?;
+        .fails(1, &["already exists", "--force"])?;
     let again = folder.join("again.tar.zst");
     host.ok(&["image", "bundle", "box", &again.display().to_string()])?;
-    ensure!(fs::read(&again)? == fs::read(&path)?, "the same image gives another bundle");
+    ensure!(fs::read(&again)? == fs::read(&path)?, "the same image produced a different bundle");
     Ok(Bundle { path, sha256 })
 }
 
@@ -70,7 +70,7 @@ fn a_bundle_is_an_image_on_another_host() -> Result<()> {
 
     let host = Host::new()?;
     assert_eq!(host.ok(&["image", "pull", &path])?, "box\n");
-    host.banger(&["image", "pull", &path])?.fails(1, &["image box exists already", "--name"])?;
+    host.banger(&["image", "pull", &path])?.fails(1, &["image box already exists", "--name"])?;
     let wrong = "0".repeat(64);
     let refused = host.banger(&["image", "pull", &path, "--name", "other", "--sha256", &wrong])?;
     refused.fails(1, &[&bundle.sha256, &wrong])?;
@@ -156,7 +156,7 @@ fn a_catalog_at_a_url_counts_once_it_is_signed() -> Result<()> {
     fs::write(&catalog, text.replace("Theirs", "Withdrawn"))?;
     sign(&["-t", "timestamp:1"])?;
     let listed = host.banger(&["image", "list", "--available"])?;
-    ensure!(listed.stderr.contains("was signed before the copy that is here"), "{}", listed.stderr);
+    ensure!(listed.stderr.contains("has an older signature than the cached copy"), "{}", listed.stderr);
     ensure!(!listed.success()?.contains("Withdrawn"), "an older catalog is used");
 
     fs::write(&catalog, text.replace("box:1", "box:0"))?;
@@ -168,8 +168,8 @@ fn a_catalog_at_a_url_counts_once_it_is_signed() -> Result<()> {
     // The last verified copy is used when the server cannot be reached.
     drop(server);
     let listed = host.banger(&["image", "list", "--available"])?;
-    ensure!(listed.stderr.contains("its last copy is used"), "{}", listed.stderr);
-    ensure!(listed.success()?.contains("Theirs"), "the copy is lost");
+    ensure!(listed.stderr.contains("the cached copy is used"), "{}", listed.stderr);
+    ensure!(listed.success()?.contains("Theirs"), "the cached copy is not used");
 
     // `prune` deletes the copy when its catalog is no longer configured.
     let pruned = || Ok::<_, anyhow::Error>(host.json(&["image", "cache", "prune"])?["kinds"][2].clone());

@@ -57,7 +57,7 @@ fn what_was_done_in_a_vm_is_in_the_image_made_of_it() -> Result<()> {
         .fails(1, &["is not stopped", "banger vm stop box"])?;
     host.ok(&["vm", "stop", "box"])?;
     assert_eq!(host.ok(&["image", "commit", "box", "golden"])?, "golden\n");
-    host.banger(&["image", "commit", "box", "golden"])?.fails(1, &["image golden exists already"])?;
+    host.banger(&["image", "commit", "box", "golden"])?.fails(1, &["image golden already exists"])?;
     is_clean(&host, "golden")?;
     let look = "busybox cat /opt/new /opt/d/link; busybox stat -c %a /bin; busybox stat -c %s /etc/machine-id
         busybox stat -c %h /opt/new; busybox ls /bin /root; busybox stat -c %t:%T /opt/null";
@@ -116,7 +116,7 @@ fn a_cancelled_commit_leaves_nothing_and_the_vm_as_it_was() -> Result<()> {
     // During a commit, the VM cannot be deleted, except by force, which cancels the commit.
     let mut commit = host.start(&["image", "commit", "box", "more"])?;
     commit.wait_for_stderr("write the file system")?;
-    host.banger(&["vm", "delete", "box"])?.fails(1, &["is being made an image of"])?;
+    host.banger(&["vm", "delete", "box"])?.fails(1, &["is being committed to an image"])?;
     host.ok(&["vm", "delete", "--force", "box"])?;
     commit.finish(b"")?.fails(1, &["cancelled"])?;
     assert_eq!(names(&host)?, ["golden"]);
@@ -130,14 +130,14 @@ fn an_image_has_as_many_names_as_it_is_given() -> Result<()> {
     make(&host, "box", "tiny")?;
     assert_eq!(host.ok(&["image", "tag", "tiny", "team/base:1"])?, "team/base:1\n");
     host.ok(&["image", "tag", "team/base:1", "other"])?;
-    host.banger(&["image", "tag", "tiny", "other"])?.fails(1, &["image other exists already"])?;
+    host.banger(&["image", "tag", "tiny", "other"])?.fails(1, &["image other already exists"])?;
     let shown = host.json(&["image", "show", "other"])?;
     assert_eq!((&shown["shared"], &shown["used_by"]), (&json!(true), &json!([])));
     let listed = host.ok(&["image", "list"])?;
     assert!(listed.contains("shared") && listed.contains("box"), "{listed}");
     host.ok(&["image", "rename", "tiny", "small"])?;
     assert_eq!(host.json(&["vm", "show", "box"])?["image"], "small");
-    host.banger(&["image", "rename", "small", "other"])?.fails(1, &["other exists already"])?;
+    host.banger(&["image", "rename", "small", "other"])?.fails(1, &["other already exists"])?;
     host.banger(&["image", "delete", "small", "nothing", "other", "other"])?
         .fails(1, &["used by box", "nothing"])?;
     assert_eq!(names(&host)?, ["small", "team/base:1"]);
@@ -192,7 +192,7 @@ fn a_file_of_the_users_is_an_image_where_it_is() -> Result<()> {
     let run = [&["vm", "run", "--rm", "--image", "written"], SMALL, &["--", "true"]];
     host.banger(&run.concat())?.fails(125, &["has changed since it was registered"])?;
     host.ok(&["image", "delete", "written"])?;
-    ensure!(file.exists(), "a file of the user's was deleted");
+    ensure!(file.exists(), "the user's file was deleted");
     host.agrees()
 }
 
@@ -222,13 +222,13 @@ fn a_build_is_made_once_and_its_name_moves() -> Result<()> {
     build(&["--env", "WHAT=three"])?.fails(1, &["used by box", "image rename golden"])?;
     build(&["--env", "WHAT=two"])?.success()?;
     let other = ["image", "build", "tiny", "--from", "golden", "--run", &path];
-    host.banger(&other)?.fails(1, &["no build has made"])?;
+    host.banger(&other)?.fails(1, &["not created by a build"])?;
     // A script from standard input that fails.
     let mut command =
         host.command(&["image", "build", "bad", "--from", "golden", "--memory", "128M", "--run", "-"]);
     command.current_dir(host.path(""));
     let bad = Running::start(command, "banger image build bad".to_owned())?;
-    bad.finish(b"echo before\nexit 7\n")?.fails(1, &["before", "ended with status 7", "--keep"])?;
+    bad.finish(b"echo before\nexit 7\n")?.fails(1, &["before", "exited with status 7", "--keep"])?;
     host.ok(&["vm", "delete", "--force", "box"])?;
     // An interrupted build, and a killed one.
     fs::write(&script, "echo begun\nbusybox sleep 1000\n")?;
@@ -238,7 +238,7 @@ fn a_build_is_made_once_and_its_name_moves() -> Result<()> {
         build.wait_for_stderr("begun")?;
         build.signal(signal)?;
         assert_eq!(build.finish(b"")?.status.code(), status);
-        host.until("its VM is gone", || Ok(host.json(&["ps", "-a"])? == json!([])))?;
+        host.until("its VM is deleted", || Ok(host.json(&["ps", "-a"])? == json!([])))?;
     }
     assert_eq!(names(&host)?, ["golden", "tiny"]);
     host.nothing_left()?;

@@ -73,7 +73,7 @@ fn a_tree_goes_and_comes_back_as_it_was(host: &Host) -> Result<()> {
     let (mut went, mut came) = (Vec::new(), Vec::new());
     look(&tree, &mut went)?;
     look(&host.path("back"), &mut came)?;
-    assert!(went[1..] == came[1..] && went.len() == 7, "what came back is not what went");
+    assert!(went[1..] == came[1..] && went.len() == 7, "the copied data differs");
     Ok(())
 }
 
@@ -99,12 +99,13 @@ fn users_have_what_is_theirs(host: &Host) -> Result<()> {
 fn what_cannot_be_copied_is_told(host: &Host) -> Result<()> {
     let here = host.path("here");
     fs::write(&here, "here")?;
-    cp(host, &here, "box:/no/such/place")?.fails(1, &["in VM box: there is no folder /no/such"])?;
+    cp(host, &here, "box:/no/such/place")?.fails(1, &["in VM box: there is no directory /no/such"])?;
     cp(host, "box:/no-such-file", &here)?.fails(1, &["in VM box: cannot read /no-such-file"])?;
-    cp(host, "box:/etc", "-")?.fails(1, &["it is a folder, not a file"])?;
-    cp(host, "box:/etc/passwd", host.path("no/place"))?.fails(1, &["there is no folder", "make it first"])?;
-    cp(host, "box:/etc", &here)?.fails(1, &["here is not a folder"])?;
-    cp(host, "here", "there")?.fails(2, &["neither is in a VM"])?;
+    cp(host, "box:/etc", "-")?.fails(1, &["the source is a directory, not a file"])?;
+    cp(host, "box:/etc/passwd", host.path("no/place"))?
+        .fails(1, &["there is no directory", "create it first"])?;
+    cp(host, "box:/etc", &here)?.fails(1, &["here is not a directory"])?;
+    cp(host, "here", "there")?.fails(2, &["neither path is in a VM"])?;
     let script = "cd /srv && mkdir part && echo fine > part/file && mkfifo part/pipe";
     host.ok(&["vm", "exec", "box", "--", "sh", "-c", script])?;
     let part = cp(host, "box:/srv/part", host.path("part"))?;
@@ -119,10 +120,10 @@ fn what_is_cut_short_leaves_nothing_half_made(host: &Host) -> Result<()> {
     host.ok(&["vm", "exec", "box", "--", "mkdir", "/srv/cut"])?;
     let mut endless = host.command(&["vm", "cp", "-", "box:/srv/cut/file"]);
     let mut cut = endless.stdin(File::open("/dev/zero")?).spawn()?;
-    until("the guest has begun", || Ok(names()?.starts_with(".banger")))?;
+    until("the guest has started to write", || Ok(names()?.starts_with(".banger")))?;
     kill_process(Pid::from_child(&cut), Signal::INT)?;
     assert_eq!(cut.wait()?.code(), Some(130));
-    until("the guest has tidied up", || Ok(names()?.is_empty()))
+    until("the guest has removed the partial file", || Ok(names()?.is_empty()))
 }
 
 /// A minimal web server, and two other listeners.

@@ -133,7 +133,7 @@ fn kill_in_each(cases: &[Case]) -> Result<()> {
         case.before.bring_about(&host)?;
         let (points, finished) = armed(&host, None, case.args)?;
         finished.success()?;
-        let point = middle(&points).with_context(|| format!("banger {command} comes to no point"))?;
+        let point = middle(&points).with_context(|| format!("banger {command} reached no fail point"))?;
         kill_in(&host, case, point).with_context(|| format!("banger {command}, killed at {point}"))?;
         eprintln!("bangerd was killed at {point} of banger {command}");
     }
@@ -178,7 +178,7 @@ fn kill_in(host: &Host, case: &Case, point: &str) -> Result<()> {
     host.agrees()?;
     if case.args[0] == "image" || case.args[0] == "kernel" {
         let there = host.banger(&[case.args[0], "show", "more"])?.status.success();
-        ensure!(!told || there == (case.does == Effect::Makes), "told that it is done, and it is not");
+        ensure!(!told || there == (case.does == Effect::Makes), "it was reported as done, but is not");
         if there && case.args[0] == "image" {
             is_whole(host, "more")?;
         }
@@ -186,11 +186,11 @@ fn kill_in(host: &Host, case: &Case, point: &str) -> Result<()> {
     }
     let after = vm(host)?;
     match case.does {
-        Effect::Makes => ensure!(after.is_some() || !told, "a VM that was told of is gone"),
-        Effect::Removes => ensure!(after.is_none() || !told, "a VM is there that was told to be gone"),
+        Effect::Makes => ensure!(after.is_some() || !told, "a VM that was reported as created is missing"),
+        Effect::Removes => ensure!(after.is_none() || !told, "a VM that was reported as deleted exists"),
         Effect::Keeps => ensure!(
             after.as_ref().map(|vm| &vm.id) == before.as_ref().map(|vm| &vm.id),
-            "the VM is another, or gone"
+            "the VM was replaced or is missing"
         ),
     }
     let Some(vm) = after else { return Ok(()) };
@@ -223,11 +223,11 @@ fn is_whole(host: &Host, image: &str) -> Result<()> {
 /// Checks that a killed workspace command has left nothing incomplete, and succeeds now.
 fn workspace_goes_on(host: &Host, case: &Case) -> Result<()> {
     let there = |script: &str| host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script]);
-    until("the agent has removed what was half made", || {
+    until("the agent has removed incomplete files", || {
         Ok(!there("ls -A /root")?.contains(".banger-staging"))
     })?;
     within(host, case.args)?;
-    ensure!(there("cat /root/repo/file")?.contains("sent"), "the file is not as it was sent");
+    ensure!(there("cat /root/repo/file")?.contains("sent"), "the file differs from what was sent");
     Ok(())
 }
 
@@ -242,7 +242,7 @@ fn within(host: &Host, args: &[&str]) -> Result<String> {
 /// was stopping shuts down cleanly.
 fn taken_over(host: &Host) -> Result<()> {
     let on_their_way = ["starting", "stopping"].map(serde_json::Value::from);
-    host.until("no VM is on its way", || {
+    host.until("no VM is starting or stopping", || {
         let vms = host.json(&["ps", "-a"])?;
         Ok(!vms.as_array().into_iter().flatten().any(|vm| on_their_way.contains(&vm["state"])))
     })
@@ -274,7 +274,7 @@ fn arm(command: &mut std::process::Command, host: &Host, point: Option<&str>) ->
 
 fn reached(record: &std::path::Path, point: Option<&str>) -> Result<Vec<String>> {
     let points: Vec<_> = fs::read_to_string(record)?.lines().map(str::to_owned).collect();
-    ensure!(point.is_none_or(|point| points.iter().any(|come| come == point)), "came only to {points:?}");
+    ensure!(point.is_none_or(|point| points.iter().any(|come| come == point)), "reached only {points:?}");
     Ok(points)
 }
 
@@ -290,7 +290,7 @@ fn a_daemon_killed_in_a_start_that_fails_leaves_the_vm_to_be_looked_at() -> Resu
     finished.fails(125, &["Kernel panic"])?;
     host.ok(&["vm", "delete", "bad"])?;
     // The last points belong to the failure; a start that succeeds reaches the others.
-    let point = points.last().context("a start that fails comes to no point")?;
+    let point = points.last().context("a failed start reached no fail point")?;
     armed(&host, Some(point), &args)?;
     host.ok(&["ps"])?;
     host.agrees().with_context(|| format!("killed at {point}"))?;
@@ -323,7 +323,7 @@ fn a_daemon_killed_as_a_tag_moves_has_the_new_image_and_the_one_that_a_vm_uses()
     ensure!(!killed.status.success(), "it was not killed");
     host.ok(&pull)?;
     host.agrees()?;
-    ensure!(host.json(&["image", "show", &name])?["digest"] != before["digest"], "it is not the new one");
+    ensure!(host.json(&["image", "show", &name])?["digest"] != before["digest"], "it is not the new image");
     let kept = host.json(&["vm", "show", "keeps"])?["image"].as_str().context("image")?.to_owned();
     ensure!(host.json(&["image", "show", &kept])?["id"] == before["id"], "the VM has {kept}");
     host.ok(&["vm", "delete", "keeps"])?;
@@ -344,7 +344,7 @@ fn a_daemon_killed_in_its_very_first_start_is_followed_by_one_that_works() -> Re
         anyhow::Ok(points)
     };
     let points = first(None)?;
-    let point = middle(&points).context("the first start comes to no point")?;
+    let point = middle(&points).context("the first start reached no fail point")?;
     first(Some(point)).with_context(|| format!("killed at {point}"))?;
     Ok(())
 }
@@ -434,7 +434,7 @@ fn vm(host: &Host) -> Result<Option<Vm>> {
 
 fn has_its_data(host: &Host) -> Result<()> {
     let kept = host.ok(&["vm", "exec", "box", "--", "busybox", "cat", "/root/kept", "/etc/kept"])?;
-    ensure!(kept == "kept\nkept\n", "the VM has lost what was in it: {kept:?}");
+    ensure!(kept == "kept\nkept\n", "the VM has lost its files: {kept:?}");
     Ok(())
 }
 
@@ -466,7 +466,7 @@ fn each_process_of_a_vm_is_killed_and_the_vm_says_so_and_starts_again() -> Resul
             has_its_data(&host)?;
             host.ok(&["vm", "stop", "box"])?;
         } else {
-            host.until("it is seen", || Ok(vm(&host)?.is_some_and(|vm| vm.state != "running")))?;
+            host.until("the exit is noticed", || Ok(vm(&host)?.is_some_and(|vm| vm.state != "running")))?;
             let vm = host.json(&["vm", "show", "box"])?;
             let why = vm["last_error"].as_str().unwrap_or_default();
             // A daemon that was not running cannot know the reason.
@@ -479,7 +479,7 @@ fn each_process_of_a_vm_is_killed_and_the_vm_says_so_and_starts_again() -> Resul
         host.ok(&["vm", "start", "box"])?;
         has_its_data(&host)?;
     }
-    eprintln!("killed, with a daemon that watches and without: {}", roles.join(", "));
+    eprintln!("killed, with and without a running daemon: {}", roles.join(", "));
     Ok(())
 }
 

@@ -44,12 +44,12 @@ fn what_is_written_survives_stops_and_the_hardware_changes_in_between() -> Resul
     sh(&host, "box", "echo kept > /root/file; echo also > /file")?;
     host.banger(&["vm", "set", "--vcpu", "1", "box"])?.fails(1, &["box is running", "banger vm stop box"])?;
     host.ok(&["vm", "stop", "box"])?;
-    host.banger(&["vm", "set", "--disk-size", "128M", "box"])?.fails(1, &["256M", "only grows"])?;
+    host.banger(&["vm", "set", "--disk-size", "128M", "box"])?.fails(1, &["256M", "cannot shrink"])?;
     host.banger(&["vm", "set", "box"])?.fails(2, &["--disk-size"])?;
     host.ok(&["vm", "set", "--disk-size", "1.3G", "--memory", "300M", "box"])?;
     // The VM keeps its VMM until the user sets one.
     let ran_with = || Ok::<_, anyhow::Error>(host.json(&["vm", "show", "box"])?["ran_with"]["vmm"].clone());
-    let vmm = ran_with()?.as_str().context("it has run with nothing")?.to_owned();
+    let vmm = ran_with()?.as_str().context("no VMM in ran_with")?.to_owned();
     host.ok(&["vm", "set", "--vmm", &vmm, "box"])?;
     assert_eq!(ran_with()?, Value::Null);
     host.ok(&["vm", "start", "box"])?;
@@ -87,7 +87,7 @@ fn a_vm_stands_still_and_goes_on_and_is_killed_as_asked() -> Result<()> {
     sh(&host, "box", "echo kept > /root/file")?;
     host.ok(&["vm", "pause", "box"])?;
     host.ok(&["vm", "stop", "box"])?;
-    host.banger(&["vm", "pause", "box"])?.fails(1, &["does not run", "banger vm start box"])?;
+    host.banger(&["vm", "pause", "box"])?.fails(1, &["is not running", "banger vm start box"])?;
     host.ok(&["vm", "start", "box"])?;
     assert_eq!(sh(&host, "box", "busybox cat /root/file")?, "kept\n");
     host.banger(&["vm", "kill", "--signal", "STOP", "box"])?.fails(2, &["STOP", "TERM"])?;
@@ -106,12 +106,12 @@ fn a_session_that_ends_while_its_vm_stands_still_takes_nothing_with_it() -> Resu
     make(&host, "box", &[])?;
     for _ in 0..3 {
         let session = host.start(&["vm", "exec", "box", "--", "busybox", "sleep", "1000"])?;
-        until("it is open", || Ok(sh(&host, "box", "busybox ps")?.contains("sleep 1000")))?;
+        until("the session is open", || Ok(sh(&host, "box", "busybox ps")?.contains("sleep 1000")))?;
         host.ok(&["vm", "pause", "box"])?;
         session.signal(Signal::KILL)?;
         session.finish(b"")?;
         host.ok(&["vm", "resume", "box"])?;
-        until("its program is told", || Ok(!sh(&host, "box", "busybox ps")?.contains("sleep 1000")))?;
+        until("its program exited", || Ok(!sh(&host, "box", "busybox ps")?.contains("sleep 1000")))?;
     }
     Ok(())
 }
@@ -145,7 +145,7 @@ fn commands_on_one_vm_at_once_wait_or_are_told_what_is_going_on() -> Result<()> 
     let host = Host::tiny()?;
     make(&host, "box", &["--no-start"])?;
     let first = host.start(&["vm", "start", "box"])?;
-    host.until("it starts", || Ok(state(&host, "box")? == "starting"))?;
+    host.until("it is starting", || Ok(state(&host, "box")? == "starting"))?;
     let busy = host.banger(&["vm", "delete", "box"])?;
     // The VM may have started in the meantime.
     busy.fails(1, &["banger vm delete --force box"])?;
@@ -153,7 +153,7 @@ fn commands_on_one_vm_at_once_wait_or_are_told_what_is_going_on() -> Result<()> 
     first.finish(b"")?.success()?;
     again.finish(b"")?.success()?;
     let stop = host.start(&["vm", "stop", "box"])?;
-    host.until("it is on its way down", || Ok(state(&host, "box")? != "running"))?;
+    host.until("it is stopping", || Ok(state(&host, "box")? != "running"))?;
     // This runs after the stop, whenever that is.
     host.ok(&["vm", "start", "box"])?;
     stop.finish(b"")?.success()?;
@@ -174,7 +174,7 @@ fn operations_are_listed_followed_and_cancelled() -> Result<()> {
     let host = Host::tiny()?;
     let run = host.start(&["vm", "run", "-d", "--name", "box", "--image", "tiny", "--memory", "256M"])?;
     let mut id = String::new();
-    host.until("it is under way", || {
+    host.until("the operation has started", || {
         let operations = host.json(&["operations"])?;
         operations[0]["id"].as_str().unwrap_or_default().clone_into(&mut id);
         Ok(!id.is_empty())
@@ -186,11 +186,11 @@ fn operations_are_listed_followed_and_cancelled() -> Result<()> {
     let all = host.json(&["operations", "-a"])?;
     let ended = all.as_array().unwrap().iter().find(|operation| operation["id"] == id.as_str()).unwrap();
     assert_eq!((&ended["kind"], &ended["state"]), (&json!("vm_run"), &json!("done")));
-    host.banger(&["operations", "cancel", &id])?.fails(1, &["has ended already: done"])?;
+    host.banger(&["operations", "cancel", &id])?.fails(1, &["has already ended: done"])?;
     host.ok(&["vm", "stop", "box"])?;
 
     let start = host.start(&["vm", "start", "box"])?;
-    host.until("it starts", || Ok(state(&host, "box")? == "starting"))?;
+    host.until("it is starting", || Ok(state(&host, "box")? == "starting"))?;
     let operations = host.json(&["operations"])?;
     host.ok(&["operations", "cancel", operations[0]["id"].as_str().unwrap()])?;
     start.finish(b"")?.fails(1, &["cancelled"])?;
@@ -214,7 +214,7 @@ fn a_killed_daemon_leaves_vms_running_and_the_next_one_has_them() -> Result<()> 
     kill_process(Pid::from_raw(i32::try_from(pid)?).unwrap(), Signal::KILL)?;
     let two = host.json(&["vm", "show", "two"])?;
     assert_eq!(two["state"], "error");
-    assert!(two["last_error"].as_str().unwrap().contains("while no bangerd was watching"), "{two}");
+    assert!(two["last_error"].as_str().unwrap().contains("while bangerd was not running"), "{two}");
     assert_eq!(boot_id(&host, "one")?, before.0);
     host.ok(&["vm", "start", "two"])?;
     assert_ne!(boot_id(&host, "two")?, before.1);

@@ -81,7 +81,7 @@ fn a_vm_has_what_its_project_says() -> Result<()> {
     for text in ["GREETING", "7001", "touch ../never", "banger.toml:8", "~/.thing"] {
         ensure!(shown.stdout.contains(text), "no {text}: {}", shown.stdout);
     }
-    shown.fails(0, &["image: \"debian:12\" is not used", "forwardPorts: the project's own file says"])?;
+    shown.fails(0, &["image: \"debian:12\" is not used", "forwardPorts: the project's banger.toml takes"])?;
 
     // Piped input is for the command, not for the setup before it.
     let script = "cat ../setup ../.of/thing; stat -c %a ../.of/thing; echo \"$GREETING $MORE $OTHER\"; ls .. | grep -v lost; cat; \
@@ -115,7 +115,7 @@ fn a_vm_has_what_its_project_says() -> Result<()> {
         "it's $(me) more /root/repo\na thing\n600\nit's $(me) more other\nrepo\nsetup\npiped\n"
     );
     let memory: u64 = memory.split_whitespace().next().context("memory")?.parse()?;
-    ensure!(memory < 204_800, "{memory} KiB is not what the project asks for");
+    ensure!(memory < 204_800, "{memory} KiB is more than the project requests");
     host.nothing_left()
 }
 
@@ -149,9 +149,9 @@ fn files_go_only_where_their_user_lets_them() -> Result<()> {
     let refused = run(with(&host, &[], &args), &args)?.finish(b"")?;
     ensure!(refused.stdout == "none\n", "it was sent: {refused:?}");
     refused
-        .fails(0, &["asks for files of yours, which stay here: \"~/.thing\"", "PROJECT_FILE_SYNC=always"])?;
+        .fails(0, &["requests your files, which were not sent: \"~/.thing\"", "PROJECT_FILE_SYNC=always"])?;
     let never = run(with(&host, &[("BANGER_PROJECT_FILE_SYNC", "never")], &args), &args)?.finish(b"")?;
-    ensure!(!never.stderr.contains("files of yours"), "{}", never.stderr);
+    ensure!(!never.stderr.contains("your files"), "{}", never.stderr);
     assert_eq!(never.success()?, "none\n");
 
     // A project cannot give itself permission.
@@ -180,7 +180,7 @@ fn files_go_only_where_their_user_lets_them() -> Result<()> {
     terminal.shows("Send them? [y/N]")?;
     terminal.keys("\n")?;
     terminal.shows("none")?;
-    ensure!(terminal.ended()?.success(), "refused once more");
+    ensure!(terminal.ended()?.success(), "the second refusal");
     host.nothing_left()
 }
 
@@ -213,24 +213,26 @@ fn a_dev_containers_commands_are_run_once_in_the_background() -> Result<()> {
     let root = repository(&host, &[(".devcontainer.json", container), ("serve.pl", ANSWERS)])?;
     let path = root.to_str().context("path")?;
     let planned = host.banger(&["vm", "run", path, "--dry-run"])?;
-    planned.fails(0, &["initializeCommand: it is for the host, where nothing of a repository is run"])?;
+    planned.fails(0, &["initializeCommand: a repository's commands never run on the host"])?;
     // Free just now, and unlikely to be taken during the scenario.
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
     let forward = format!("{port}:localhost:7000");
     let made =
         host.banger(&[SMALL, &["-d", "--name", "box", "-p", &format!("{port}:7000"), path]].concat())?;
-    let told =
-        ["4 setup commands; /var/log/banger-tools.log", &format!("`banger vm ssh box -N -L {forward}`")];
+    let told = [
+        "4 setup commands in box (log: /var/log/banger-tools.log)",
+        &format!("`banger vm ssh box -N -L {forward}`"),
+    ];
     made.fails(0, &told)?;
     let there = |script: &str| host.ok(&["vm", "exec", "box", "--", "sh", "-c", script]);
     until("all commands have been run", || {
-        Ok(there("cat /var/log/banger-tools.log")?.contains("setup: all is done"))
+        Ok(there("cat /var/log/banger-tools.log")?.contains("setup: all commands succeeded"))
     })?;
     let log = "create\na\nb $(id)\nstart /root/repo\n";
     assert_eq!(there("cat log")?, log);
     // Forwarded with ssh, as the message said, to a server that a setup command has left running.
     let way = host.start(&["vm", "ssh", "box", "-N", "-L", &forward])?;
-    until("the port is here", || Ok(ask(port, b"hello").is_ok_and(|answer| answer == "5 bytes, hello")))?;
+    until("the port answers", || Ok(ask(port, b"hello").is_ok_and(|answer| answer == "5 bytes, hello")))?;
     way.signal(rustix::process::Signal::TERM)?;
     way.finish(b"")?;
     host.ok(&["vm", "restart", "box"])?;
@@ -271,7 +273,7 @@ fn a_port_is_here_while_the_session_lasts() -> Result<()> {
     let args =
         [SMALL, &["--rm", "--name", "box", "-p", &ports, "-p", "7003", "--", "perl", "-e", ANSWERS]].concat();
     let mut session = host.start(&args)?;
-    session.wait_for_stderr("here is taken\n")?;
+    session.wait_for_stderr("on the host is in use)\n")?;
     session.wait_for_stderr("port 7003 of VM box is at 127.0.0.1:")?;
     session.wait_for_stdout("listening")?;
     let told = session.stderr().to_owned();
@@ -283,7 +285,7 @@ fn a_port_is_here_while_the_session_lasts() -> Result<()> {
     let at = port("7000")?;
     // More than any buffer on the way, and many connections in parallel.
     let large = "x".repeat(3 << 20);
-    ensure!(ask(at, large.as_bytes())? == format!("3145728 bytes, {large}"), "not what was sent");
+    ensure!(ask(at, large.as_bytes())? == format!("3145728 bytes, {large}"), "the received data differs");
     let answers: Vec<_> = std::thread::scope(|scope| {
         let callers: Vec<_> =
             (0..20).map(|number| scope.spawn(move || ask(at, format!("{number}!").as_bytes()))).collect();

@@ -86,7 +86,7 @@ fn a_vm_of_an_image_that_is_in_a_registry() -> Result<()> {
     configure(&host, proxy.address())?;
     // Without an explicit pull, and by the short name.
     let ran = host.banger(&["vm", "run", "--rm", "--image", "box", "--", "busybox", "cat", "/etc/motd"])?;
-    ensure!(ran.stderr.contains("image box is not here yet"), "{}", ran.stderr);
+    ensure!(ran.stderr.contains("image box is not in the store yet"), "{}", ran.stderr);
     assert_eq!(ran.success()?, "above");
     check_in_vm(&host, "docker.io/library/box:latest")?;
     // The same layers under another name, and an unchanged tag: no layer is downloaded again.
@@ -269,7 +269,7 @@ fn of_two_who_want_one_image_one_works() -> Result<()> {
     let first = host.start(&["image", "pull", BOX])?;
     proxy.wait_for(4 << 20);
     let second = host.start(&["image", "pull", BOX])?;
-    host.until("both are under way", || {
+    host.until("both operations have started", || {
         let operations = host.json(&["operations"])?;
         Ok(operations.as_array().is_some_and(|all| all.len() == 2))
     })?;
@@ -325,7 +325,7 @@ fn a_daemon_killed_at_any_stage_of_a_pull_leaves_nothing_half_made() -> Result<(
     let whole = || -> Result<u64> {
         assert_eq!(images(&host)?, [] as [Value; 0], "half-published");
         let left = fs::read_dir(host.path("state/banger/images"))?.count();
-        assert_eq!(left, 1, "what was half made is swept, and only that");
+        assert_eq!(left, 1, "exactly the incomplete image is removed");
         let before = proxy.passed();
         host.ok(&["image", "pull", BOX])?;
         let image = host
@@ -340,14 +340,14 @@ fn a_daemon_killed_at_any_stage_of_a_pull_leaves_nothing_half_made() -> Result<(
         pull_and_die(None, Some(at))?;
         // The other bytes that the proxy forwarded were still in socket buffers.
         let kept = length_of_files(&blobs.join("sha256"))?;
-        ensure!(kept > 0 || at < 20 << 20, "nothing was kept");
+        ensure!(kept > 0 || at < 20 << 20, "no downloaded data was kept");
         let moved = whole()?;
         let rest = (LARGE + (LARGE >> 2)) as u64 - kept;
-        ensure!(moved < rest, "killed at {at} with {kept} bytes, {moved} came afterwards");
+        ensure!(moved < rest, "killed at {at} with {kept} bytes, {moved} were downloaded afterwards");
         fs::remove_dir_all(&blobs)?;
     }
     for point in
-        ["stage/ask the registry", "stage/pull", "stage/write the file system", "image/insert:before"]
+        ["stage/query the registry", "stage/pull", "stage/write the file system", "image/insert:before"]
     {
         pull_and_die(Some(point), None).with_context(|| point.to_owned())?;
         whole().with_context(|| point.to_owned())?;

@@ -58,7 +58,7 @@ fn a_shell_has_a_real_terminal() -> Result<()> {
     terminal.shows("30 100")?;
     terminal.shows("/dev/pts/")?;
     terminal.shows("42")?;
-    assert!(!terminal.is_cooked()?, "a session puts the terminal into raw mode");
+    assert!(!terminal.is_cooked()?, "the terminal is not in raw mode");
     terminal.resize(50, 120)?;
     terminal.keys("until [ \"$(stty size)\" = '50 120' ]; do sleep 0.1; done; echo at $((60 + 0))\n")?;
     terminal.shows("at 60")?;
@@ -70,7 +70,7 @@ fn a_shell_has_a_real_terminal() -> Result<()> {
     terminal.shows("at 62")?;
     terminal.keys("exit 7\n")?;
     assert_eq!(terminal.ended()?.code(), Some(7));
-    assert!(terminal.is_cooked()?, "the terminal is as it was");
+    assert!(terminal.is_cooked()?, "the terminal's modes were not restored");
     Ok(())
 }
 

@@ -59,7 +59,7 @@ fn the_daemon_does_not_grow_with_the_vms_that_have_been() -> Result<()> {
     make_and_delete(&host, VMS - WARM_UP)?;
     let after = Usage::of(pid)?;
     eprintln!("{VMS} VMs, {AT_ONCE} at a time: after {WARM_UP} bangerd had {before:?}, at the end {after:?}");
-    ensure!(host.daemon_pid()? == pid, "bangerd has been replaced");
+    ensure!(host.daemon_pid()? == pid, "bangerd was restarted");
     host.nothing_left()?;
     host.agrees()?;
     ensure!(after.resident_kib - before.resident_kib <= GROWTH_KIB, "memory: {before:?}, {after:?}");
@@ -98,7 +98,7 @@ fn one(host: &Host) -> Result<()> {
     let name = host.ok(RUN)?;
     let name = name.trim();
     let said = host.ok(&["vm", "exec", name, "--", "busybox", "hostname"])?;
-    ensure!(said.trim() == name, "{name} says that it is {said}");
+    ensure!(said.trim() == name, "the hostname of {name} is {said}");
     host.ok(&["vm", "delete", "--force", name])?;
     Ok(())
 }

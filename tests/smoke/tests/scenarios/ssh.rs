@@ -88,7 +88,7 @@ fn streams_are_kept_to_the_byte(host: &Host) -> Result<()> {
     // Keys are exchanged repeatedly during the transfer.
     let mut cat = tool(host, "ssh", &["-o", "RekeyLimit=1M", "box.vm", "cat"])?;
     let status = cat.stdin(File::open(&there)?).stdout(File::create(&back)?).status()?;
-    ensure!(status.success() && fs::read(&there)? == fs::read(&back)?, "what came back is not what went");
+    ensure!(status.success() && fs::read(&there)? == fs::read(&back)?, "the copied data differs");
     let sum = ssh(host, &["box.vm", "head -c 30000000 /dev/zero | tee /dev/stderr | sha256sum"])?;
     assert_eq!(sum.stderr.len(), 30_000_000);
     sum.success().map(drop)
@@ -131,7 +131,7 @@ fn a_terminal_is_one_to_its_last_key() -> Result<()> {
     terminal.shows("at 62")?;
     terminal.keys("exit 7\n")?;
     assert_eq!(terminal.ended()?.code(), Some(7));
-    assert!(terminal.is_cooked()?, "the terminal is as it was");
+    assert!(terminal.is_cooked()?, "the terminal's modes were not restored");
     Ok(())
 }
 
@@ -161,10 +161,7 @@ fn scp_keeps_what_it_is_told_to(host: &Host, tree: &Path) -> Result<()> {
     run(host, "scp", &["-r", "-p", "box.vm:tree", &text(&host.path("back"))])?.success()?;
     let script = fs::metadata(host.path("back/script"))?;
     assert_eq!((script.mode() & 0o777, script.mtime()), (0o750, 1_000_000_000));
-    ensure!(
-        fs::read(host.path("back/big"))? == fs::read(tree.join("big"))?,
-        "what came back is not what went"
-    );
+    ensure!(fs::read(host.path("back/big"))? == fs::read(tree.join("big"))?, "the copied data differs");
     run(host, "scp", &["box.vm:~dev/.bashrc", &text(&host.path("home"))])?.success()?;
     run(host, "scp", &["box.vm:/no-such-file", &text(tree)])?.fails(1, &["No such file"]).map(drop)
 }
@@ -209,7 +206,7 @@ fn what_was_cut_short_goes_on(host: &Host, tree: &Path) -> Result<()> {
     fs::write(host.path("batch"), format!("reput {big} part\nreget part {}\n", text(&part)))?;
     run(host, "sftp", &["-b", &text(&host.path("batch")), "box.vm"])?.success()?;
     ssh(host, &["box.vm", "cmp tree/big part"])?.success()?;
-    ensure!(fs::read(&part)? == fs::read(&big)?, "what came back is not what went");
+    ensure!(fs::read(&part)? == fs::read(&big)?, "the copied data differs");
     Ok(())
 }
 
@@ -248,7 +245,7 @@ fn rsync_needs_only_itself_in_the_guest() -> Result<()> {
     assert!(rsync(&there, "box.vm:/root/tree/")?.contains("folder/big"));
     assert_eq!(rsync(&there, "box.vm:/root/tree/")?, "", "nothing has changed");
     rsync("box.vm:/root/tree/", &text(&host.path("back")))?;
-    ensure!(fs::read(host.path("back/folder/big"))? == noise(4 << 20), "what came back is not what went");
+    ensure!(fs::read(host.path("back/folder/big"))? == noise(4 << 20), "the copied data differs");
     assert_eq!(fs::read_link(host.path("back/link"))?, Path::new("folder/big"));
     Ok(())
 }
@@ -336,7 +333,7 @@ fn into_the_guest(host: &Host) -> Result<()> {
             })
             .collect();
         for call in calls {
-            assert_eq!(call.join().map_err(|_| anyhow!("a call has panicked"))??, both.len());
+            assert_eq!(call.join().map_err(|_| anyhow!("a call panicked"))??, both.len());
         }
         anyhow::Ok(())
     })?;
@@ -365,7 +362,7 @@ fn by_socks(host: &Host) -> Result<()> {
         assert_eq!(say(&stream, || stream.shutdown(std::net::Shutdown::Write))?, "FROM THE HOST");
     }
     connect("no-such-host.invalid", 80)?;
-    socks.wait_for_stderr("the guest knows no host \"no-such-host.invalid\"")?;
+    socks.wait_for_stderr("the guest cannot resolve host \"no-such-host.invalid\"")?;
     socks.finish(b"")?.success().map(drop)
 }
 
@@ -380,7 +377,7 @@ fn out_of_the_guest(host: &Host) -> Result<()> {
     let rows = listening.as_array().into_iter().flatten();
     let chosen = rows.filter(|row| row["address"] == "127.0.0.1" && row["port"] != 8080);
     let ports: Vec<_> = chosen.map(|row| row["port"].to_string()).collect();
-    let [port] = ports.as_slice() else { bail!("it listens at {ports:?}: {listening}") };
+    let [port] = ports.as_slice() else { bail!("listening on ports {ports:?}: {listening}") };
     for at in [format!("127.0.0.1:{port}"), "/home/dev/socket".to_owned()] {
         let call = host.ok(&["vm", "exec", "box", "--user", "dev", "--", "perl", "-e", CALL, &at])?;
         assert_eq!(call, "FROM THE GUEST");
@@ -396,7 +393,7 @@ fn out_of_the_guest(host: &Host) -> Result<()> {
         .fails(255, &["remote port forwarding failed"])?;
     assert_eq!(host.ok(&["vm", "exec", "box", "--", "sh", "-c", "cat /root/kept; rm /root/kept"])?, "kept\n");
     forwards.finish(b"")?.success()?;
-    until("the guest has closed what listened", || {
+    until("the guest has closed its listeners", || {
         Ok(host.banger(&["vm", "exec", "box", "--", "test", "!", "-e", "/home/dev/socket"])?.status.success())
     })
 }
@@ -413,7 +410,7 @@ fn the_users_agent_is_there_for_the_session_and_nobody_else() -> Result<()> {
     let mut agent =
         Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn()?;
     let kept = (|| {
-        until("the agent is there", || Ok(UnixStream::connect(&socket).is_ok()))?;
+        until("the agent is listening", || Ok(UnixStream::connect(&socket).is_ok()))?;
         let quiet = ["-q", "-t", "ed25519", "-N", "", "-f", &text(&key)];
         ensure!(Command::new("ssh-keygen").args(quiet).status()?.success(), "ssh-keygen");
         let added = Command::new("ssh-add").arg("-q").arg(&key).env("SSH_AUTH_SOCK", &socket).status()?;
@@ -432,7 +429,7 @@ fn the_users_agent_is_there_for_the_session_and_nobody_else() -> Result<()> {
         );
         assert_eq!(lines.collect::<Vec<_>>(), ["dev 600", "dev 700"]);
         assert_eq!(with_agent(&["box.vm", "echo .$SSH_AUTH_SOCK."])?.success()?, "..\n");
-        until("the socket is gone", || {
+        until("the socket is removed", || {
             Ok(host.ok(&["vm", "exec", "box", "--", "ls", "/run/banger"])?.is_empty())
         })
     })();
@@ -469,7 +466,7 @@ fn sessions_over_one_connection_never_wait_for_each_other() -> Result<()> {
     assert_eq!(ssh(&host, &shared(&["box.vm", "echo another"]))?.success()?, "another\n");
     stuck.kill()?;
     stuck.wait()?;
-    until("its program has ended", || {
+    until("its program has exited", || {
         Ok(!host.banger(&["vm", "exec", "box", "--", "kill", "-0", pid.trim()])?.status.success())
     })?;
     let forward = format!("0:127.0.0.1:{}", server_here()?);
@@ -495,7 +492,7 @@ fn a_connection_in_the_background_outlives_the_session_that_began_it() -> Result
     assert_eq!(ssh(&host, &shared(&["box.vm", "hostname"]))?.success()?, "box\n");
     ssh(&host, &shared(&["-O", "exit", "box.vm"]))?.success()?;
     host.ok(&["vm", "delete", "--force", "box"])?;
-    until("ssh and its way in have gone", || Ok(host.nothing_left().is_ok()))
+    until("ssh and its proxy have exited", || Ok(host.nothing_left().is_ok()))
 }
 
 #[scenario(Here)]
@@ -515,7 +512,7 @@ fn an_editor_finds_its_way() -> Result<()> {
         let forward = format!("{}:127.0.0.1:8080", text(&host.path(&name)));
         let window = start(&host, "ssh", &["-T", "-L", &forward, "box.vm", "bash"])?;
         // bash waits for more of the script, which keeps the connection open.
-        until("the forward is there", || {
+        until("the port is forwarded", || {
             Ok(say_at(&host.path(&name)).is_ok_and(|answer| answer == "FROM THE HOST"))
         })?;
         // The connection breaks.
@@ -538,10 +535,10 @@ fn a_killed_ssh_leaves_nothing_in_the_guest() -> Result<()> {
     let left = || -> Result<bool> {
         Ok(host.banger(&["vm", "exec", "box", "--", "sh", "-c", left, &pid])?.status.success())
     };
-    ensure!(left()?, "nothing was there before");
+    ensure!(left()?, "the program and the socket do not exist");
     killed.signal(Signal::KILL)?;
-    until("all of it is gone", || Ok(!left()?))?;
-    until("nothing listens any more", || {
+    until("the program and the socket are gone", || Ok(!left()?))?;
+    until("the guest no longer listens", || {
         let ports = host.json(&["vm", "ports", "box"])?;
         Ok(ports.as_array().into_iter().flatten().all(|row| row["port"] != 9000))
     })?;
@@ -628,6 +625,6 @@ fn the_users_own_configuration_includes_it_and_is_as_it_was() -> Result<()> {
     fs::remove_file(&path)?;
     host.ok(&["ssh-config", "--install"])?;
     host.ok(&["ssh-config", "--uninstall"])?;
-    ensure!(!path.exists(), "a file that was not there is");
+    ensure!(!path.exists(), "a file that did not exist was left");
     Ok(())
 }

@@ -31,7 +31,7 @@ fn a_name_can_be_had_once() -> Result<()> {
     });
     let (won, lost): (Vec<_>, Vec<_>) = [one?, two?].into_iter().partition(|run| run.status.success());
     assert_eq!((won.len(), lost.len()), (1, 1));
-    assert!(lost[0].stderr.contains("there is a VM same already"), "{}", lost[0].stderr);
+    assert!(lost[0].stderr.contains("VM same already exists"), "{}", lost[0].stderr);
     assert_eq!(host.ok(&["vm", "exec", "same", "--", "busybox", "echo", "fine"])?, "fine\n");
     Ok(())
 }
@@ -112,7 +112,7 @@ fn an_upload_that_is_refused_at_its_beginning_is_told_why() -> Result<()> {
 fn ctrl_c_while_it_starts_undoes_it() -> Result<()> {
     let host = Host::new()?;
     let run = host.start(&["vm", "run", "--name", "box", "--", "true"])?;
-    host.until("there is a VM", || Ok(host.json(&["ps", "-a"])? != json!([])))?;
+    host.until("a VM exists", || Ok(host.json(&["ps", "-a"])? != json!([])))?;
     run.signal(Signal::INT)?;
     run.finish(b"")?.code(130)?;
     host.nothing_left()
@@ -142,14 +142,14 @@ fn a_session_that_has_ended_keeps_the_daemon_from_nothing() -> Result<()> {
         host.ok(&["daemon", "restart"])?;
     }
     let sleeping = host.start(&["vm", "exec", "box", "--", "busybox", "sleep", "1000"])?;
-    until("it is open", || {
+    until("the session is open", || {
         Ok(host.ok(&["vm", "exec", "box", "--", "busybox", "ps"])?.contains("sleep 1000"))
     })?;
     host.banger(&["daemon", "restart"])?.fails(1, &["1 open session", "--force"])?;
     host.ok(&["daemon", "stop", "--force"])?;
     sleeping.finish(b"")?.fails(125, &["connection"])?;
     // The interrupted session has not started it again either.
-    host.banger(&["daemon", "status"])?.fails(1, &["does not run"])?;
+    host.banger(&["daemon", "status"])?.fails(1, &["is not running"])?;
     Ok(())
 }
 
@@ -157,7 +157,7 @@ fn a_session_that_has_ended_keeps_the_daemon_from_nothing() -> Result<()> {
 fn a_daemon_killed_in_the_middle_of_a_run_leaves_nothing() -> Result<()> {
     let host = Host::new()?;
     let run = host.start(&["vm", "run", "--rm", "--", "true"])?;
-    host.until("there is a VM", || Ok(host.json(&["ps", "-a"])? != json!([])))?;
+    host.until("a VM exists", || Ok(host.json(&["ps", "-a"])? != json!([])))?;
     let daemon = Pid::from_raw(host.daemon_pid()?).unwrap();
     kill_process(daemon, Signal::KILL)?;
     run.finish(b"")?.fails(125, &["bangerd"])?;
@@ -170,7 +170,7 @@ fn a_guest_that_powers_itself_off_is_stopped() -> Result<()> {
     host.ok(&["vm", "run", "-d", "--name", "box", "--image", "tiny"])?;
     // The guest goes down during the session, which may or may not notice it first.
     host.banger(&["vm", "exec", "box", "--", "sh", "-c", "sync; echo b > /proc/sysrq-trigger"])?;
-    host.until("it runs no more", || Ok(host.json(&["vm", "show", "box"])?["state"] != "running"))?;
+    host.until("the VM has stopped", || Ok(host.json(&["vm", "show", "box"])?["state"] != "running"))?;
     let vm = host.json(&["vm", "show", "box"])?;
     assert_eq!((&vm["state"], &vm["last_error"]), (&"stopped".into(), &serde_json::Value::Null));
     Ok(())
@@ -183,7 +183,7 @@ fn a_vm_whose_vmm_is_killed_says_so_and_starts_again() -> Result<()> {
     let daemon = host.daemon_pid()?;
     let pid = host.json(&["vm", "show", "box"])?["pid"].as_i64().unwrap();
     kill_process(Pid::from_raw(i32::try_from(pid)?).unwrap(), Signal::KILL)?;
-    host.until("it runs no more", || Ok(host.json(&["vm", "show", "box"])?["state"] != "running"))?;
+    host.until("the VM has stopped", || Ok(host.json(&["vm", "show", "box"])?["state"] != "running"))?;
     let vm = host.json(&["vm", "show", "box"])?;
     assert_eq!(vm["state"], "error");
     assert!(vm["last_error"].as_str().unwrap().contains("killed by signal 9"), "{vm}");
@@ -216,7 +216,7 @@ fn without_its_vmm_nothing_is_fetched_or_made() -> Result<()> {
     command.env("PATH", host.path("nothing")).env("BANGER_BANGERD", programs.join("bangerd"));
     let run = Running::start(command, "banger vm run, with nothing on PATH".to_owned())?.finish(b"")?;
     let said = run.fails(125, &["firecracker cannot run a VM here: firecracker is not installed"])?;
-    assert!(!said.contains("fetched"), "{said}");
+    assert!(!said.contains("fetching"), "{said}");
     let mut stop = host.command(&["daemon", "stop"]);
     stop.env("BANGER_BANGERD", programs.join("bangerd"));
     Running::start(stop, "banger daemon stop".to_owned())?.finish(b"")?.success()?;
@@ -252,6 +252,6 @@ fn a_session_that_is_killed_takes_its_vm_with_it() -> Result<()> {
     run.wait_for_stdout("ready\n")?;
     run.signal(Signal::KILL)?;
     run.finish(b"")?;
-    host.until("there is no VM", || Ok(host.json(&["ps", "-a"])? == json!([])))?;
+    host.until("no VM exists", || Ok(host.json(&["ps", "-a"])? == json!([])))?;
     host.nothing_left()
 }

@@ -82,7 +82,7 @@ fn a_guest_that_floods_its_console_fills_no_disk() -> Result<()> {
             kept += entry.metadata()?.len();
         }
     }
-    assert!((least..=(2 << 20) + (64 << 10)).contains(&kept), "{kept} bytes of a console are kept");
+    assert!((least..=(2 << 20) + (64 << 10)).contains(&kept), "{kept} bytes of the console are kept");
     assert_eq!(host.ok(&["vm", "logs", "-n", "1", "box"])?, "banger-agent: the-end\r\n");
     host.ok(&["vm", "delete", "--force", "box"])?;
     follower.finish(b"")?.success()?;
@@ -99,7 +99,7 @@ fn stats_tell_what_a_vm_uses() -> Result<()> {
     assert_eq!((&vm["name"], &vm["state"]), (&"box".into(), &"running".into()));
     assert!(vm["cpu_percent"].as_f64().is_some_and(|percent| percent > 0.0), "{vm}");
     let resident = vm["resident"].as_u64().unwrap_or_default();
-    assert!((32 << 20..1 << 30).contains(&resident), "its memory counts, once: {vm}");
+    assert!((32 << 20..1 << 30).contains(&resident), "its memory is counted exactly once: {vm}");
     for disk in vm["disks"].as_array().context("disks")? {
         assert!(disk["real"].as_u64() < disk["apparent"].as_u64(), "{vm}");
     }

@@ -191,7 +191,11 @@ fn round_trip(host: &Host, seed: u64) -> Result<()> {
     let status = ["status", "--porcelain=v2", "-z"];
     let there = |script: &str| host.ok(&["vm", "exec", "box", "-w", &guest, "--", "sh", "-c", script]);
     let told = there("git fsck --strict >/dev/null && git status --porcelain=v2 -z")?;
-    ensure!(told == git(&root, &status)?, "git there says {told:?}, here {:?}", git(&root, &status)?);
+    ensure!(
+        told == git(&root, &status)?,
+        "git status in the guest: {told:?}; on the host: {:?}",
+        git(&root, &status)?
+    );
 
     there(&work(&mut numbers, 15, true))?;
     let patch = host.path("patch");
@@ -204,13 +208,13 @@ fn round_trip(host: &Host, seed: u64) -> Result<()> {
     }
     let copy = host.path(&format!("copy-{seed}"));
     host.ok(&["vm", "cp", &format!("box:{guest}"), copy.to_str().context("path")?])?;
-    ensure!(tree(&clean)? == of_git(&copy)?, "the patch makes other files than the guest has");
+    ensure!(tree(&clean)? == of_git(&copy)?, "the patched files differ from the guest's");
 
     host.ok(&[&["vm", "workspace", "pull", "box"], &place[..]].concat())?;
-    ensure!(users(&root)? == before, "something of the user's was touched");
+    ensure!(users(&root)? == before, "the user's files or refs were changed");
     git(&root, &["fsck", "--strict"])?;
     let head = ["rev-parse", "refs/banger/box/HEAD"];
-    ensure!(git(&root, &head)? == there("git rev-parse HEAD")?, "the guest's commits are not here");
+    ensure!(git(&root, &head)? == there("git rev-parse HEAD")?, "the guest's commits were not pulled");
     Ok(())
 }
 
@@ -230,7 +234,7 @@ fn a_throw_away_vm_leaves_its_commits_here() -> Result<()> {
     let make = ["vm", "run", "--rm", "--name", "box", "--image", "git", "--memory", "256M", "."];
     let script = "pwd; git status --porcelain; echo x >> README.md; git commit -qam x; echo y > new";
     let ran = within(&host, &root.join("src"), &[&make[..], &["--", "sh", "-c", script]].concat())?;
-    ensure!(ran.stderr.contains("refs/banger/box/"), "it does not tell: {}", ran.stderr);
+    ensure!(ran.stderr.contains("refs/banger/box/"), "it does not report the ref: {}", ran.stderr);
     assert_eq!(ran.success()?, "/root/repo\n M src/main.c\n");
     assert_eq!(users(&root)?, before);
     assert_eq!(git(&root, &["log", "--format=%s %an", "main..refs/banger/box/HEAD"])?, "x A U Thor\n");
@@ -260,12 +264,12 @@ fn sent_again_only_changes_go_and_work_there_is_never_overwritten() -> Result<()
     let files = json!([{ "path": "README.md", "size": 9 }, { "path": "src/main.c", "size": 10 }]);
     assert_eq!((&plan["files"], &plan["left_out"], &plan["branch"]), (&files, &json!(1), &json!("main")));
     let there = |script: &str| host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script]);
-    assert_eq!(there("ls -A /root | grep -v lost || true")?, "", "a dry run makes nothing");
+    assert_eq!(there("ls -A /root | grep -v lost || true")?, "", "a dry run creates nothing");
 
     // A guest without git also gets the files that git needs.
-    within(&host, &root, &prepare)?.fails(0, &["one untracked file stays here", "2 files"])?;
+    within(&host, &root, &prepare)?.fails(0, &["one untracked file was not sent", "2 files"])?;
     assert_eq!(there("cat repo/README.md repo/.git/HEAD")?, "a readme\nref: refs/heads/main\n");
-    within(&host, &root, &prepare)?.fails(0, &["has all of it"])?;
+    within(&host, &root, &prepare)?.fails(0, &["is up to date"])?;
     fs::write(root.join("src/main.c"), "int edited;\n")?;
     fs::remove_file(root.join("README.md"))?;
     within(&host, &root, &prepare)?.fails(0, &["one file written, 1 removed"])?;
@@ -304,15 +308,15 @@ fn what_breaks_in_the_middle_leaves_nothing_half_made() -> Result<()> {
     let large = fs::File::create(root.join("large"))?;
     large.set_len(400 << 20)?;
     within(&host, &root, &prepare)?.fails(1, &["in VM box: cannot write", "space"])?;
-    ensure!(nothing_there()?, "something is left: {}", there("ls -laR /root")?);
+    ensure!(nothing_there()?, "files are left: {}", there("ls -laR /root")?);
     // Ctrl-C, and a killed client.
     large.set_len(200 << 20)?;
     for (signal, status) in [(Signal::INT, Some(130)), (Signal::KILL, None)] {
         let mut sending = start_within(&host, &root, &prepare)?;
-        sending.wait_for_stderr("send the repository")?;
+        sending.wait_for_stderr("Sending the repository")?;
         sending.signal(signal)?;
         ensure!(sending.finish(b"")?.status.code() == status, "{signal:?}");
-        until("nothing is left in the guest", nothing_there)?;
+        until("no file is left in the guest", nothing_there)?;
     }
     // Two in parallel: one is refused, or runs after the other; the result is complete.
     large.set_len(20 << 20)?;
@@ -322,7 +326,7 @@ fn what_breaks_in_the_middle_leaves_nothing_half_made() -> Result<()> {
         (one.join().unwrap(), two.join().unwrap())
     });
     let (went, refused): (Vec<_>, Vec<_>) = [one?, two?].into_iter().partition(|run| run.status.success());
-    ensure!(!went.is_empty(), "neither went: {refused:?}");
+    ensure!(!went.is_empty(), "neither succeeded: {refused:?}");
     for refused in refused {
         refused.fails(1, &["in VM box: "])?;
     }
@@ -342,7 +346,7 @@ fn what_cannot_go_in_is_told_before_a_vm_is_made() -> Result<()> {
     };
     // The host's own directory may be inside a repository.
     let outside = tempfile::tempdir()?;
-    run(outside.path(), &[])?.fails(125, &["is in no git repository", "git init"])?;
+    run(outside.path(), &[])?.fails(125, &["is not in a git repository", "git init"])?;
     let bare = host.path("bare");
     fs::create_dir(&bare)?;
     git(&bare, &["init", "-q", "--bare"])?;

@@ -31,7 +31,7 @@ impl Show {
 }
 
 fn table(keys: &[ShownKey]) -> Table {
-    let mut table = Table::new(["KEY", "VALUE", "FROM", "WHERE"]);
+    let mut table = Table::new(["KEY", "VALUE", "SOURCE", "LOCATION"]);
     for key in keys {
         let place = if key.layer == key.origin { String::new() } else { key.origin.clone() };
         table.row([key.key.clone(), key.value.clone(), key.layer.to_owned(), place]);

@@ -20,7 +20,7 @@ pub(crate) struct Status {
 impl Status {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let Some(status) = Client::new()?.daemon_status().await? else {
-            ui.note("bangerd does not run; it starts with the first command that needs it");
+            ui.note("bangerd is not running; it starts with the first command that needs it");
             return Ok(ExitCode::FAILURE);
         };
         ui.show(&self.format, &status, |status| status.pid.to_string(), table)?;

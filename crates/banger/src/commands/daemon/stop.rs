@@ -15,7 +15,7 @@ pub(crate) struct Stop {
 impl Stop {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         if !Client::new()?.stop_daemon(self.force).await? {
-            ui.note("bangerd does not run");
+            ui.note("bangerd is not running");
         }
         Ok(ExitCode::SUCCESS)
     }

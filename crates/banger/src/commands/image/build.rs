@@ -111,9 +111,9 @@ impl Build {
     fn name_can_be_had(&self, images: &[Image]) -> Result<(), ApiError> {
         let Some(image) = images.iter().find(|image| image.name == self.name) else { return Ok(()) };
         if image.build_key.is_none() {
-            let message = format!("there is an image {} already, which no build has made", image.name);
+            let message = format!("image {} already exists and was not created by a build", image.name);
             return Err(
-                ApiError::new(ErrorKind::AlreadyExists, message).hint("choose another name, or rename that")
+                ApiError::new(ErrorKind::AlreadyExists, message).hint("choose another name, or rename it")
             );
         }
         if image.used_by.is_empty() {
@@ -121,7 +121,7 @@ impl Build {
         }
         let message = format!("image {} is used by {}", image.name, image.used_by.join(", "));
         Err(ApiError::new(ErrorKind::Busy, message).hint(format!(
-            "delete these VMs first, or let them have it: banger image rename {0} {0}-old",
+            "delete these VMs first, or rename their image: banger image rename {0} {0}-old",
             image.name
         )))
     }
@@ -183,7 +183,7 @@ impl Build {
         let (vm, _) = watch::<Vm>(client, &mut events, ui).await?;
         let built = self.build_in(client, ui, &vm, scripts, key).await;
         if self.keep {
-            ui.note(format_args!("VM {0} stays; `banger vm delete {0}` ends it", vm.name));
+            ui.note(format_args!("VM {0} is kept; delete it with: banger vm delete {0}", vm.name));
         } else {
             delete(client, &vm, events, ui).await;
         }
@@ -200,18 +200,18 @@ impl Build {
     ) -> Result<Image, CommandError> {
         let mut signals = session::signals(&[Signal::INT, Signal::TERM, Signal::HUP])?;
         for (path, script) in self.scripts.iter().zip(scripts) {
-            ui.note(format_args!("running {} …", path.display()));
+            ui.note(format_args!("Running {}", path.display()));
             let status = tokio::select! {
                 status = self.carry_out(client, vm, script) => status?,
                 Some(signal) = signals.recv() => return Err(CommandError::interrupted(signal)),
             };
             if status != ExitStatus::Code(0) {
                 let how = match status {
-                    ExitStatus::Code(code) => format!("ended with status {code}"),
+                    ExitStatus::Code(code) => format!("exited with status {code}"),
                     ExitStatus::Signal(signal) => format!("was killed by signal {signal}"),
                 };
                 let error = ApiError::new(ErrorKind::Guest, format!("the script {} {how}", path.display()));
-                return Err(error.hint("--keep keeps the VM, to look at what it has done").into());
+                return Err(error.hint("use --keep to keep the VM for inspection").into());
             }
         }
         drop(signals);

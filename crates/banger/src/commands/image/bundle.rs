@@ -84,7 +84,7 @@ impl Bundle {
 }
 
 fn there_already(out: &Path) -> ApiError {
-    ApiError::new(ErrorKind::AlreadyExists, format!("{} is there already", out.display()))
+    ApiError::new(ErrorKind::AlreadyExists, format!("{} already exists", out.display()))
         .hint("replace it with --force, or choose another name")
 }
 

@@ -55,11 +55,11 @@ impl Prune {
 }
 
 fn table(pruned: &Pruned) -> Table {
-    let mut table = Table::new(["WHAT", "FILES", if pruned.dry_run { "WOULD FREE" } else { "FREED" }]);
+    let mut table = Table::new(["KIND", "FILES", if pruned.dry_run { "WOULD FREE" } else { "FREED" }]);
     for kind in &pruned.kinds {
         table.row([kind.kind.clone(), kind.files.to_string(), kind.size.to_string()]);
     }
     let files: u64 = pruned.kinds.iter().map(|kind| kind.files).sum();
-    table.row(["in all".to_owned(), files.to_string(), pruned.size.to_string()]);
+    table.row(["total".to_owned(), files.to_string(), pruned.size.to_string()]);
     table
 }

@@ -61,6 +61,6 @@ pub(super) fn unknown(reference: &str, error: RefError) -> ApiError {
             ErrorKind::Ambiguous,
             format!("{reference:?} could be any of the images {}", names.join(", ")),
         )
-        .hint("write more of the name or id"),
+        .hint("use a longer prefix of the name or id"),
     }
 }

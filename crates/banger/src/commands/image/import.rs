@@ -39,7 +39,7 @@ impl Import {
         };
         let meta = tar.metadata().map_err(cannot)?;
         if meta.is_dir() {
-            return Err(CommandError::usage(format!("{} is a folder, not a tar", self.tar.display())));
+            return Err(CommandError::usage(format!("{} is a directory, not a tar", self.tar.display())));
         }
         let mut events = if meta.is_file() && position(&tar)? == 0 {
             client.import_image_file(&self.name, tar).await?

@@ -57,7 +57,7 @@ fn table(ui: &Ui, images: &[Image]) -> Table {
 /// Returns the image's disk usage, and whether its file is the user's or shared.
 pub(super) fn on_disk(image: &Image) -> String {
     match (&image.outside, image.shared) {
-        (Some(_), _) => format!("{}, yours", image.disk_usage),
+        (Some(_), _) => format!("{}, registered", image.disk_usage),
         (None, true) => format!("{}, shared", image.disk_usage),
         (None, false) => image.disk_usage.to_string(),
     }
@@ -72,7 +72,7 @@ fn few(names: &[String]) -> String {
 }
 
 fn available(entries: &[CatalogEntry]) -> Table {
-    let mut table = Table::new(["NAME", "DISTRO", "SIZE", "SOURCES", "HERE", "DESCRIPTION"]);
+    let mut table = Table::new(["NAME", "DISTRO", "SIZE", "SOURCES", "LOCAL", "DESCRIPTION"]);
     for entry in entries {
         table.row([
             entry.name.to_string(),

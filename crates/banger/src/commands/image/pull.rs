@@ -41,7 +41,7 @@ impl Pull {
         let client = Client::new()?;
         let bundle = bundle(&self.image)?;
         if self.size.is_some() && !matches!(bundle, Bundle::None) {
-            return Err(CommandError::usage("a bundle's file system has its size: leave --size out"));
+            return Err(CommandError::usage("--size does not apply to bundles: their size is fixed"));
         }
         let mut events = match bundle {
             Bundle::File(file) => client.import_bundle(file, self.name.as_ref(), self.sha256).await?,
@@ -56,12 +56,12 @@ impl Pull {
     async fn by_name(self, client: &Client, ui: &Ui) -> Result<Events, CommandError> {
         let Self { image, size, name, sha256 } = self;
         if name.is_some() || sha256.is_some() {
-            let message = format!("--name and --sha256 are for a bundle, and {image} is no file here");
+            let message = format!("--name and --sha256 are only for bundles, and {image} is not a file");
             return Err(CommandError::usage(message));
         }
         let name: ImageName = image
             .parse()
-            .map_err(|error| CommandError::usage(format!("{image:?} cannot be an image: {error}")))?;
+            .map_err(|error| CommandError::usage(format!("{image:?} is not an image name: {error}")))?;
         let credentials = credentials::of_user(client, &name, ui).await;
         Ok(client.pull_image(&PullImage { name, size, credentials }).await?)
     }

@@ -54,7 +54,7 @@ impl Register {
 async fn import(client: &Client, image: &ImageName, file: &Path, ui: &Ui) -> Result<String, CommandError> {
     let name: Name = image.as_str().parse().map_err(|error| {
         CommandError::usage(format!(
-            "a kernel cannot be called as the image is ({error}): import it with `banger kernel import` first"
+            "the image's name is not valid for a kernel ({error}): import it with `banger kernel import`"
         ))
     })?;
     let mut events = send_files(client, &name, file, None).await?;

@@ -49,7 +49,7 @@ fn table(ui: &Ui, image: &Image) -> Table {
             image
                 .outside
                 .as_ref()
-                .map_or_else(|| "banger's own".to_owned(), |path| path.display().to_string()),
+                .map_or_else(|| "managed by banger".to_owned(), |path| path.display().to_string()),
         ),
         ("created", ui.ago(image.created_at)),
         ("used by", image.used_by.join(", ")),

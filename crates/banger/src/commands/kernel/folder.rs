@@ -19,12 +19,12 @@ pub(super) struct KernelFiles {
 pub(super) enum FolderError {
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("there is no kernel in {}: no vmlinuz, vmlinux, bzImage or Image, with or without -RELEASE, there or in its boot or \
-             lib/modules/RELEASE", .0.display())]
+    #[error("there is no kernel in {}: no vmlinuz, vmlinux, bzImage or Image, with or without -RELEASE, in it, \
+             in boot or in lib/modules/RELEASE", .0.display())]
     NoKernel(PathBuf),
     #[error("there are several kernels in {}: {}", folder.display(), names(found))]
     ManyKernels { folder: PathBuf, found: Vec<PathBuf> },
-    #[error("there are several folders of modules in {}: {}", folder.display(), names(found))]
+    #[error("there are several module directories in {}: {}", folder.display(), names(found))]
     ManyModules { folder: PathBuf, found: Vec<PathBuf> },
 }
 
@@ -181,7 +181,7 @@ mod tests {
         let two = ["vmlinuz-6.2", "lib/modules/6.1/modules.dep", "lib/modules/6.2/modules.dep"];
         assert_eq!(found(&two), is("vmlinuz-6.2", Some("lib/modules/6.2"), None));
         let unclear = ["vmlinuz", "lib/modules/6.1/modules.dep", "lib/modules/6.2/modules.dep"];
-        let several = "there are several folders of modules in DIR: DIR/lib/modules/6.1, DIR/lib/modules/6.2";
+        let several = "there are several module directories in DIR: DIR/lib/modules/6.1, DIR/lib/modules/6.2";
         assert_eq!(found(&unclear), Err(several.to_owned()));
     }
 

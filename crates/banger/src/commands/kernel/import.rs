@@ -56,7 +56,7 @@ impl Import {
             ([], Some(image)) => send_files(&client, name, image, modules).await?,
             ([], None) if self.host => send_tar(&client, name, of_found(host_kernel())?).await?,
             ([], None) => {
-                return Err(CommandError::usage("name a FILE or a folder, or use --image FILE or --host"));
+                return Err(CommandError::usage("name a FILE or a directory, or use --image FILE or --host"));
             }
             (files, _) => send_tar(&client, name, of_files(files)?).await?,
         };
@@ -112,7 +112,7 @@ fn of_files(files: &[PathBuf]) -> Result<Parts, CommandError> {
     let mut parts = Parts { files: Vec::new(), modules: None };
     for (number, path) in files.iter().enumerate() {
         if path.is_dir() {
-            let text = format!("{} is a folder: it is imported alone", path.display());
+            let text = format!("{} is a directory and must be imported alone", path.display());
             return Err(CommandError::usage(text));
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -127,7 +127,7 @@ fn of_folder(folder: &Path) -> Result<Parts, CommandError> {
         FolderError::NoKernel(_) => ApiError::new(ErrorKind::NotFound, error.to_string()),
         FolderError::ManyKernels { .. } | FolderError::ManyModules { .. } => {
             ApiError::new(ErrorKind::Ambiguous, error.to_string())
-                .hint("say which with --image FILE and --modules DIR")
+                .hint("select them with --image FILE and --modules DIR")
         }
     })?;
     of_found(found)
@@ -180,7 +180,7 @@ fn cannot(action: &str, path: &Path) -> impl FnOnce(io::Error) -> ApiError {
         let kind = if denied { ErrorKind::NotPermitted } else { ErrorKind::Io };
         let error = ApiError::new(kind, format!("{what}: {error}"));
         if denied {
-            error.hint("some distributions let only root read kernels: copy it with sudo first")
+            error.hint("on some distributions only root can read kernels: copy it with sudo first")
         } else {
             error
         }

@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger kernel list
-  banger kernel list --available     what `banger kernel pull` can get")]
+  banger kernel list --available     list kernels that `banger kernel pull` downloads")]
 pub(crate) struct List {
     /// List the catalog's kernels instead; -q prints their names
     #[arg(long)]
@@ -52,7 +52,7 @@ fn table(ui: &Ui, kernels: &[Kernel]) -> Table {
 }
 
 fn available(kernels: &[AvailableKernel]) -> Table {
-    let mut table = Table::new(["NAME", "ABOUT", "HERE", "DESCRIPTION"]);
+    let mut table = Table::new(["NAME", "SIZE", "LOCAL", "DESCRIPTION"]);
     for kernel in kernels {
         table.row([
             kernel.name.clone(),

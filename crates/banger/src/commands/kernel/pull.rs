@@ -9,7 +9,7 @@ use crate::{error::CommandError, operation::watch, ui::Ui};
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger kernel pull debian-cloud
-  banger kernel list --available     what there is")]
+  banger kernel list --available     list the available kernels")]
 pub(crate) struct Pull {
     /// Name in the catalog
     #[arg(id = "catalog_kernel", value_name = "NAME")]

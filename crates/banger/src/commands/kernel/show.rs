@@ -56,7 +56,7 @@ fn rows(details: &KernelDetails) -> Vec<(&'static str, String)> {
         ("built in", DriverPresence::BuiltIn),
         ("as modules", DriverPresence::Module),
         ("missing", DriverPresence::Missing),
-        ("not known", DriverPresence::Unknown),
+        ("unknown", DriverPresence::Unknown),
     ] {
         let drivers = details.drivers.iter().filter(|driver| driver.presence == presence);
         let names: Vec<_> = drivers.map(|driver| driver.name.as_str()).collect();

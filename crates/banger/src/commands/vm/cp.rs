@@ -25,10 +25,10 @@ use crate::{
 /// directory. Set-user-id bits are dropped, because the owner changes. Write a host path with a colon as ./a:b.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
-  banger vm cp ./src box:/root/           a folder into the VM
-  banger vm cp box:/var/log ./log         a folder out of it
-  date | banger vm cp - box:/root/date    what comes by a pipe
-  banger vm cp box:/etc/os-release -      a file, printed")]
+  banger vm cp ./src box:/root/           copy a directory into the VM
+  banger vm cp box:/var/log ./log         copy a directory out of the VM
+  date | banger vm cp - box:/root/date    copy piped input to a file
+  banger vm cp box:/etc/os-release -      print a file")]
 pub(crate) struct Cp {
     /// VM:PATH, a path on the host, or - for standard input
     #[arg(value_parser = OsStringValueParser::new().map(place), value_name = "SOURCE")]
@@ -64,7 +64,7 @@ impl Cp {
         let (vm, path, way) = match (self.source, self.target) {
             (Place::Guest { .. }, Place::Guest { .. }) => {
                 return Err(CommandError::usage(
-                    "both are in VMs: copy from the one to here, then to the other",
+                    "source and target are both in VMs: copy to the host first, then into the VM",
                 ));
             }
             (Place::Guest { vm, path }, Place::Here(to)) => {
@@ -84,7 +84,7 @@ impl Cp {
                 (vm, path, Way::In(Origin::Input(descriptor(io::stdin())?)))
             }
             (Place::Here(_) | Place::Standard, _) => {
-                return Err(CommandError::usage("neither is in a VM: write one as VM:PATH"));
+                return Err(CommandError::usage("neither path is in a VM: write one as VM:PATH"));
             }
         };
         let guest = GuestPath { vm, path, user: self.user };
@@ -96,8 +96,8 @@ impl Cp {
 async fn copy(ui: &Ui, guest: &GuestPath, way: Way, shown: bool) -> Result<ExitCode, CommandError> {
     let client = Client::new()?;
     let stage = match way {
-        Way::In(_) => format!("copy into VM {}", guest.vm),
-        Way::Out { .. } => format!("copy from VM {}", guest.vm),
+        Way::In(_) => format!("Copying into {}", guest.vm),
+        Way::Out { .. } => format!("Copying from {}", guest.vm),
     };
     let transfer = Transfer { client: &client, ui, vm: &guest.vm, stage: &stage, shown };
     let copied = transfer.run(async |tell, stop| match way {

@@ -28,7 +28,7 @@ pub(crate) struct ExecArgs {
     #[arg(short, long)]
     user: Option<String>,
     /// Working directory [default: the user's home directory]
-    #[arg(short = 'w', long, value_name = "FOLDER")]
+    #[arg(short = 'w', long, value_name = "DIRECTORY")]
     workdir: Option<String>,
     /// Set an environment variable; without VALUE, copy it from the host
     #[arg(short, long, value_parser = variable, value_name = "NAME[=VALUE]")]

@@ -66,27 +66,27 @@ fn now() -> Duration {
 }
 
 fn state(vm: &Vm) -> Check {
-    let start = format!("`banger vm start {}` starts it", vm.name);
+    let start = format!("start it with: banger vm start {}", vm.name);
     let fails = |message: &str, hint: String| {
         Check::fail("state", ApiError::new(ErrorKind::NotRunning, message).hint(hint))
     };
     match vm.state {
         VmState::Running => Check::pass("state", "running"),
         VmState::Starting | VmState::Stopping => {
-            fails(&vm.state.to_string(), "ask again when that is done".to_owned())
+            fails(&vm.state.to_string(), "try again when that has ended".to_owned())
         }
-        VmState::Paused => fails("paused", format!("`banger vm resume {}` lets it go on", vm.name)),
+        VmState::Paused => fails("paused", format!("resume it with: banger vm resume {}", vm.name)),
         VmState::Created | VmState::Stopped => fails(&vm.state.to_string(), start),
         VmState::Error => {
             let why = vm.last_error.as_deref().and_then(|error| error.lines().next()).unwrap_or("unknown");
-            let hint = format!("`banger vm logs {}` has its console; {start}", vm.name);
+            let hint = format!("see `banger vm logs {}`, or {start}", vm.name);
             fails(&format!("error: {why}"), hint)
         }
     }
 }
 
 fn silent(vm: &Vm, error: ApiError) -> Check {
-    let hint = format!("see `banger vm logs {0}`; `banger vm restart {0}` starts it anew", vm.name);
+    let hint = format!("see `banger vm logs {0}`, or restart it with: banger vm restart {0}", vm.name);
     Check::fail("agent", with_hint(error, hint))
 }
 
@@ -109,9 +109,9 @@ fn agent(vm: &Vm, pong: &Answered<()>) -> [Check; 2] {
         Check::warn("agent version", ApiError::new(ErrorKind::VersionSkew, message).hint(hint))
     };
     let generation = match theirs {
-        GENERATION => Check::pass("agent version", format!("{version}, generation {theirs}, as this banger")),
+        GENERATION => Check::pass("agent version", format!("{version}, generation {theirs}, up to date")),
         ..GENERATION => {
-            differs("older", format!("`banger vm restart {}` gives it this banger's agent", vm.name))
+            differs("older", format!("install this banger's agent with: banger vm restart {}", vm.name))
         }
         _ => differs("newer", "use the banger that started the VM".to_owned()),
     };
@@ -122,7 +122,7 @@ fn agent(vm: &Vm, pong: &Answered<()>) -> [Check; 2] {
 fn guest(vm: &Vm, seen: Result<Inspection, ApiError>, asked: Duration, came: Duration) -> Vec<Check> {
     let seen = match seen {
         Ok(seen) => seen,
-        Err(error) => return vec![Check::warn("guest", with_hint(error, "ask again".to_owned()))],
+        Err(error) => return vec![Check::warn("guest", with_hint(error, "try again".to_owned()))],
     };
     let mut checks = vec![clock(vm, Duration::from_nanos(seen.clock_ns), asked, came)];
     checks.extend(seen.disks.iter().map(|disk| room(vm, disk)));
@@ -133,11 +133,11 @@ fn guest(vm: &Vm, seen: Result<Inspection, ApiError>, asked: Duration, came: Dur
 fn clock(vm: &Vm, theirs: Duration, asked: Duration, came: Duration) -> Check {
     let off = asked.saturating_sub(theirs).max(theirs.saturating_sub(came));
     match off.as_secs() {
-        _ if off <= CLOCK => Check::pass("clock", "as this host's"),
+        _ if off <= CLOCK => Check::pass("clock", "same as this host's"),
         seconds => {
             let side = if theirs > came { "ahead of" } else { "behind" };
             let error = ApiError::new(ErrorKind::Guest, format!("{seconds} s {side} this host's"));
-            Check::warn("clock", error.hint(format!("`banger vm restart {}` sets it", vm.name)))
+            Check::warn("clock", error.hint(format!("correct it with: banger vm restart {}", vm.name)))
         }
     }
 }
@@ -145,15 +145,15 @@ fn clock(vm: &Vm, theirs: Duration, asked: Duration, came: Duration) -> Check {
 fn room(vm: &Vm, disk: &DiskUsage) -> Check {
     let hint = match disk.path.as_str() {
         "/root" => {
-            format!("delete files there, or stop the VM and `banger vm set {} --disk-size SIZE`", vm.name)
+            format!("delete files there, or stop the VM and run `banger vm set {} --disk-size SIZE`", vm.name)
         }
-        path => format!("delete files under {path}; /root is a disk of its own"),
+        path => format!("delete files under {path}; /root is a separate disk"),
     };
     left(format!("disk {}", disk.path), ErrorKind::NoSpace, disk.available, disk.total, hint)
 }
 
 fn memory(vm: &Vm, seen: &Inspection) -> Check {
-    let hint = format!("end programs, or stop the VM and `banger vm set {} --memory SIZE`", vm.name);
+    let hint = format!("end programs, or stop the VM and run `banger vm set {} --memory SIZE`", vm.name);
     left("memory".to_owned(), ErrorKind::NoMemory, seen.memory_available, seen.memory_total, hint)
 }
 
@@ -187,13 +187,13 @@ mod tests {
     #[test]
     fn a_vm_that_does_not_run_fails_with_what_to_do() {
         for (name, message, hint) in [
-            ("stopped", "stopped", "`banger vm start box` starts it"),
-            ("created", "created", "`banger vm start box` starts it"),
-            ("paused", "paused", "`banger vm resume box` lets it go on"),
+            ("stopped", "stopped", "start it with: banger vm start box"),
+            ("created", "created", "start it with: banger vm start box"),
+            ("paused", "paused", "resume it with: banger vm resume box"),
             (
                 "error",
                 "error: its VMM died",
-                "`banger vm logs box` has its console; `banger vm start box` starts it",
+                "see `banger vm logs box`, or start it with: banger vm start box",
             ),
         ] {
             let error = ApiError::new(ErrorKind::NotRunning, message).hint(hint);
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(
             verdicts(90, 110),
             [&[Verdict::Pass][..], &rest].concat(),
-            "a slow answer is no wrong clock"
+            "a slow answer is not a clock error"
         );
         assert_eq!(verdicts(105, 105)[0], Verdict::Pass);
         assert_eq!(verdicts(106, 106)[0], Verdict::Warn);

@@ -15,10 +15,10 @@ use crate::{
 /// banger keeps the last 2 MiB of a console and 1 MiB of its VMM's log, also while the VM is stopped.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
-  banger vm logs box               the console, as far as it is kept
-  banger vm logs -f -n 20 box      its last lines, and then what comes, until the VM is down
-  banger vm logs --since 10m box   what it showed in the last ten minutes
-  banger vm logs --daemon box      what bangerd has done with the VM")]
+  banger vm logs box               print the console log
+  banger vm logs -f -n 20 box      print its last 20 lines, then follow it until the VM stops
+  banger vm logs --since 10m box   print its last ten minutes
+  banger vm logs --daemon box      print bangerd's log lines about the VM")]
 pub(crate) struct Logs {
     /// Id, name, or unique prefix of either
     #[arg(value_parser = reference())]

@@ -86,7 +86,8 @@ fn word(protocol: Transport) -> &'static str {
 }
 
 fn table(ports: &[Port]) -> Table {
-    let mut table = Table::new(["VM", "PROTOCOL", "ADDRESS", "PORT", "PROCESS", "PID", "SPEAKS", "ENDPOINT"]);
+    let mut table =
+        Table::new(["VM", "PROTOCOL", "ADDRESS", "PORT", "PROCESS", "PID", "SERVICE", "ENDPOINT"]);
     for port in ports {
         table.row([
             port.vm.to_string(),
@@ -120,9 +121,9 @@ mod tests {
             url: None,
         };
         insta::assert_snapshot!(table(&[port(22, false), port(80, true)]), @r"
-        VM    PROTOCOL   ADDRESS   PORT   PROCESS    PID   SPEAKS   ENDPOINT
+        VM    PROTOCOL   ADDRESS   PORT   PROCESS    PID   SERVICE   ENDPOINT
         box   tcp        0.0.0.0   22     python 3   7
-        box   tcp        0.0.0.0   80     python 3   7     http     box.vm:80
+        box   tcp        0.0.0.0   80     python 3   7     http      box.vm:80
         ");
     }
 }

@@ -50,7 +50,7 @@ impl Prune {
 fn confirmed(ui: &Ui, vms: &[Vm]) -> Result<bool, CommandError> {
     if !ui.can_ask() {
         return Err(CommandError::usage(
-            "there is no terminal to ask on: use --force to delete, or --dry-run to look",
+            "cannot ask for confirmation without a terminal: use --force or --dry-run",
         ));
     }
     ui.note(list::table(ui, vms));

@@ -113,7 +113,7 @@ impl Run {
         let client = Client::new()?;
         let workspaces = Workspaces::new(&client, ui);
         let mut timing = Timing::new(ui);
-        timing.end("banger starts", ui.began_ns);
+        timing.end("start banger", ui.began_ns);
         let variables = variables(&self.env_file, self.env.clone())?;
         let config = config::load_for(self.path.as_deref())?;
         let taken = self.look(&workspaces, &config, &mut timing).await?;
@@ -139,7 +139,7 @@ impl Run {
         let hardware = self.hardware.request(&config, &client, ui).await;
         let request = CreateVm { rm, detach: self.detach, ..hardware };
         let mut events = client.run_vm(&request).await?;
-        timing.end("reach bangerd", asked);
+        timing.end("connect to bangerd", asked);
         let (vm, spans) = watch::<Vm>(&client, &mut events, ui).await?;
         timing.add(spans);
         let content = GuestSetup { files, taken, plan: &plan, variables: &variables };
@@ -181,7 +181,7 @@ impl Run {
             timing.print(ui, ended.first_byte_ns);
         }
         if stays {
-            ui.note(format_args!("VM {0} stays; `banger vm delete {0}` ends it", vm.name));
+            ui.note(format_args!("VM {0} is kept; delete it with: banger vm delete {0}", vm.name));
         }
         Ok(ended.status.shell_code().into())
     }
@@ -206,7 +206,7 @@ impl Run {
         let Some(path) = &self.path else { return Ok(None) };
         let began = now_ns();
         let taken = self.selection.take(workspaces, path, config.project()).await?;
-        timing.end("look at the repository", began);
+        timing.end("read the repository", began);
         Ok(Some(taken))
     }
 
@@ -262,7 +262,7 @@ fn tell_of_ports(ui: &Ui, vm: &Vm, ports: &[Forward]) {
     }
     let options: String =
         ports.iter().map(|port| format!(" -L {}:localhost:{}", port.host, port.guest)).collect();
-    ui.note(format_args!("`banger vm ssh {} -N{options}` brings its ports here", vm.name));
+    ui.note(format_args!("forward its ports to this host with `banger vm ssh {} -N{options}`", vm.name));
 }
 
 /// Pulls the work that exists only in `vm`. Returns false if that fails and the VM must be kept.
@@ -271,7 +271,7 @@ async fn rescued(workspaces: &Workspaces<'_>, vm: &Vm, ui: &Ui) -> bool {
     if let Some(error) = failure.error {
         ui.error(&error);
     }
-    ui.warning(format_args!("what was done in VM {} could not be brought here", vm.name));
+    ui.warning(format_args!("the work in VM {} could not be saved", vm.name));
     false
 }
 

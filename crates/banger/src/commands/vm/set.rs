@@ -18,7 +18,7 @@ use crate::{
 #[command(before_help = "Examples:
   banger vm set --vcpu 4 --memory 8G box
   banger vm set --disk-size 32G box
-  banger vm set --vmm qemu box       it ran with firecracker, and KVM is gone")]
+  banger vm set --vmm qemu box       after firecracker, on a host without KVM")]
 pub(crate) struct Set {
     /// Number of virtual CPUs, 1 to 32
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(Limits::VCPU)), value_name = "COUNT")]
@@ -55,7 +55,7 @@ impl Set {
         };
         if wanted == SetVm::default() {
             return Err(CommandError::usage(
-                "say what to change: --vcpu, --memory, --disk-size, --vmm, --nat or --no-nat",
+                "specify what to change: --vcpu, --memory, --disk-size, --vmm, --nat or --no-nat",
             ));
         }
         follow_each(&client, ui, &self.vms, async |vm| client.set_vm(vm.id.as_str(), wanted).await).await

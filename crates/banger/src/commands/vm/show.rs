@@ -30,8 +30,8 @@ impl Show {
 fn table(ui: &Ui, vm: &Vm) -> Table {
     let vmm = match (vm.pid, vm.ran_with) {
         (Some(_), Some(ran)) => ran.to_string(),
-        (_, Some(ran)) => format!("none: it last ran on {ran}"),
-        (_, None) => "none: it does not run".to_owned(),
+        (_, Some(ran)) => format!("none; it last ran with {ran}"),
+        (_, None) => "none".to_owned(),
     };
     Table::of_fields([
         ("name", vm.name.to_string()),
@@ -44,7 +44,7 @@ fn table(ui: &Ui, vm: &Vm) -> Table {
         ("system overlay", vm.system_overlay_size.to_string()),
         ("work disk", vm.disk_size.to_string()),
         ("created", ui.ago(vm.created_at)),
-        ("started", vm.started_at.map(|at| ui.ago(at)).unwrap_or_else(|| "it does not run".to_owned())),
+        ("started", vm.started_at.map(|at| ui.ago(at)).unwrap_or_else(|| "not running".to_owned())),
         ("used", vm.last_used_at.map(|at| ui.ago(at)).unwrap_or_else(|| "never".to_owned())),
         ("VMM", vmm),
         ("process", vm.pid.map(|pid| pid.to_string()).unwrap_or_else(|| "none".to_owned())),

@@ -81,7 +81,7 @@ impl Ssh {
         };
         let vm = client.vm(vm.strip_suffix(SUFFIX).unwrap_or(vm)).await?;
         let vm = ssh::running(&client, vm, ui).await?;
-        let (ended, tell_ended) = io::pipe().map_err(failed("make a pipe"))?;
+        let (ended, tell_ended) = io::pipe().map_err(failed("create a pipe"))?;
         let way = SshFiles::proxy_command(&banger, Some(&path_of(&tell_ended)))?;
         let mut option = b"ProxyCommand=".to_vec();
         option.extend(way);

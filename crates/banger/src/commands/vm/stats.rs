@@ -19,9 +19,9 @@ const EVERY: Duration = Duration::from_secs(1);
 /// size. All other values are reported by the guest.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
-  banger vm stats                  all VMs that run
-  banger vm stats --no-stream box  one, once
-  banger vm stats -o json          for programs, once")]
+  banger vm stats                  all running VMs
+  banger vm stats --no-stream box  one VM, once
+  banger vm stats -o json          JSON, once")]
 pub(crate) struct Stats {
     /// Ids, names, or unique prefixes of either [default: all running VMs]
     #[arg(value_name = "VM", value_parser = reference())]

@@ -38,7 +38,7 @@ pub(in crate::ssh) struct NoKey;
 
 impl fmt::Display for NoKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("it is not an Ed25519 key of OpenSSH's without a passphrase")
+        f.write_str("it is not an OpenSSH Ed25519 key without a passphrase")
     }
 }
 

@@ -6,19 +6,19 @@ use super::fields::Malformed;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(in crate::ssh) enum WireError {
-    #[error("it is no SSH of version 2")]
+    #[error("the client does not use SSH version 2")]
     Version,
-    #[error("it has no {what} that is known here ({ours})")]
+    #[error("the client supports no known {what} algorithm ({ours})")]
     NothingInCommon { what: &'static str, ours: String },
-    #[error("a packet is too long")]
+    #[error("packet too long")]
     TooLong,
-    #[error("a message makes no sense")]
+    #[error("malformed message")]
     Malformed,
-    #[error("message {0} came where it means nothing")]
+    #[error("unexpected message {0}")]
     Unexpected(u8),
-    #[error("a packet or key is not what it should be")]
+    #[error("invalid packet or key")]
     Crypto,
-    #[error("it has ended the connection")]
+    #[error("the client closed the connection")]
     Disconnected,
 }
 

@@ -79,7 +79,7 @@ pub(crate) async fn main(args: &[OsString]) -> Result<()> {
     let BootSource { kernel_image_path, initrd_path, .. } = config.boot_source;
     let disks: Vec<_> = config.drives.into_iter().map(|drive| drive.path_on_host).collect();
     for path in disks.iter().chain([&kernel_image_path, &initrd_path]) {
-        ensure!(path.is_file(), "{} is not there", path.display());
+        ensure!(path.is_file(), "{} does not exist", path.display());
     }
     let control = value(args, "--api-sock")?.to_owned();
     ensure!(

@@ -27,7 +27,7 @@ pub(crate) async fn main(args: &[OsString]) -> Result<()> {
     });
     let disks = disks.collect::<Result<Vec<_>>>()?;
     for path in disks.iter().map(PathBuf::as_path).chain([value(args, "-kernel")?, value(args, "-initrd")?]) {
-        ensure!(path.is_file(), "{} is not there", path.display());
+        ensure!(path.is_file(), "{} does not exist", path.display());
     }
     let control = part(args, "-qmp", "unix:").context("no QMP socket")?;
     let vsock = part(args, "-chardev", "socket,id=vsock,path=").context("no vsock device")?;

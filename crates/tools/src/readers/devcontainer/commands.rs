@@ -28,7 +28,7 @@ pub(super) fn read(source: Place, object: &Map<String, Value>, found: &mut Findi
     for key in KEYS.iter().copied() {
         let take = |name: Option<&str>, value: &Value, found: &mut Findings| match run(value) {
             Ok(_) if commands.len() == MAX_COMMANDS => {
-                let message = format_args!("{key} is left out: there are {MAX_COMMANDS} commands before it");
+                let message = format_args!("{key} is skipped: the limit is {MAX_COMMANDS} commands");
                 found.note(NoteKind::Refused, source, message);
             }
             Ok(run) => commands.push(Command { source, key, name: name.map(ToOwned::to_owned), run }),
@@ -68,7 +68,7 @@ enum CommandError {
     Nul,
     #[error("it is longer than {} KiB", MAX_LENGTH >> 10)]
     TooLong,
-    #[error("{0}…}} is not replaced")]
+    #[error("{0}…}} is not supported")]
     Replaced(&'static str),
 }
 
@@ -150,10 +150,10 @@ mod tests {
             (serde_json::json!([]), "postCreateCommand: it is empty"),
             (serde_json::json!("a\0b"), "postCreateCommand: it has a NUL in it"),
             (serde_json::json!(long), "postCreateCommand: it is longer than 16 KiB"),
-            (serde_json::json!("echo ${localEnv:HOME}"), "postCreateCommand: ${localEnv:…} is not replaced"),
+            (serde_json::json!("echo ${localEnv:HOME}"), "postCreateCommand: ${localEnv:…} is not supported"),
             (
                 serde_json::json!(["ls", "${containerWorkspaceFolder}"]),
-                "postCreateCommand: ${containerWorkspaceFolder…} is not replaced",
+                "postCreateCommand: ${containerWorkspaceFolder…} is not supported",
             ),
         ] {
             let (commands, notes) = read_value(serde_json::json!({"postCreateCommand": value}));

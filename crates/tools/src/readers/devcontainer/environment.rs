@@ -31,7 +31,7 @@ fn replaced(value: &Value, basename: Option<&str>) -> Result<String, String> {
     let Some(text) = value.as_str() else { return Err(format!("is {}, not a string", brief(value))) };
     let rest = if basename.is_some() { text.replace(BASENAME, "") } else { text.to_owned() };
     if rest.contains("${") {
-        return Err(format!("has {}, which is not replaced", shown(text)));
+        return Err(format!("has {}, which is not supported", shown(text)));
     }
     Ok(basename.map_or(text.to_owned(), |basename| text.replace(BASENAME, basename)))
 }
@@ -53,11 +53,11 @@ mod tests {
         assert_eq!(
             found.messages(),
             [
-                "the variable \"$\": its name cannot be used: '$' at position 1 cannot be in it: only letters, digits \
-                 and _ can",
-                "remoteEnv: the variable \"P\" has \"${containerEnv:PATH}:/x\", which is not replaced",
-                "the variable A: f says otherwise, and wins",
-                "containerEnv: the variable \"C\" has \"${localEnv:HOME}\", which is not replaced",
+                "the variable \"$\": its name cannot be used: '$' at position 1 is not allowed: use letters, digits \
+                 and _",
+                "remoteEnv: the variable \"P\" has \"${containerEnv:PATH}:/x\", which is not supported",
+                "the variable A: f sets another value and takes precedence",
+                "containerEnv: the variable \"C\" has \"${localEnv:HOME}\", which is not supported",
                 "containerEnv: the variable \"D\" is null, not a string",
             ]
         );

@@ -21,7 +21,7 @@ pub(super) fn read(source: Place, object: &Map<String, Value>, found: &mut Findi
         match tool(feature) {
             Some(tool) => ask(source, tool, options, found),
             None => {
-                let message = format_args!("the feature {} is not used", shown(feature));
+                let message = format_args!("the feature {} is not supported", shown(feature));
                 found.note(NoteKind::NotFollowed, source, message);
             }
         }
@@ -76,7 +76,7 @@ mod tests {
         let notes = found.messages();
         assert_eq!(notes[0], "the version of the feature php is not a string");
         assert!(notes[1].starts_with("ruby: \"$(id)\" is not a version"), "{notes:?}");
-        assert_eq!(notes[2], "the feature \"ghcr.io/evil/features/node:1\" is not used");
+        assert_eq!(notes[2], "the feature \"ghcr.io/evil/features/node:1\" is not supported");
     }
 
     #[test]

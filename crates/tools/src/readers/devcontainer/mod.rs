@@ -20,31 +20,31 @@ const MAX_PORTS: usize = 64;
 
 /// Keys that are not supported, and the reasons.
 const NOT_FOLLOWED: &[(&str, &str)] = &[
-    ("build", "no Dockerfile is built"),
-    ("dockerFile", "no Dockerfile is built"),
-    ("dockerComposeFile", "Docker Compose is not used"),
-    ("initializeCommand", "it is for the host, where nothing of a repository is run"),
-    ("mounts", "nothing of the host is mounted"),
-    ("workspaceMount", "nothing of the host is mounted"),
-    ("workspaceFolder", "--guest-path says where the repository is"),
-    ("runArgs", "there is no container to run with them"),
-    ("capAdd", "there is no container to have them"),
-    ("securityOpt", "there is no container to have them"),
-    ("appPort", "only forwardPorts are followed"),
-    ("portsAttributes", "ports have none here"),
-    ("otherPortsAttributes", "ports have none here"),
-    ("remoteUser", "all is run as root"),
-    ("containerUser", "all is run as root"),
-    ("hostRequirements", "flags, or banger.toml, say how large a VM is"),
-    ("secrets", "none are asked for"),
-    ("waitFor", "--wait-tools says whether to wait, and that is for all"),
-    ("postAttachCommand", "nothing attaches"),
+    ("build", "Dockerfiles are not built"),
+    ("dockerFile", "Dockerfiles are not built"),
+    ("dockerComposeFile", "Docker Compose is not supported"),
+    ("initializeCommand", "a repository's commands never run on the host"),
+    ("mounts", "host directories are not mounted"),
+    ("workspaceMount", "host directories are not mounted"),
+    ("workspaceFolder", "--guest-path sets the repository's path"),
+    ("runArgs", "a VM is not a container"),
+    ("capAdd", "a VM is not a container"),
+    ("securityOpt", "a VM is not a container"),
+    ("appPort", "only forwardPorts is supported"),
+    ("portsAttributes", "port attributes are not supported"),
+    ("otherPortsAttributes", "port attributes are not supported"),
+    ("remoteUser", "all commands run as root"),
+    ("containerUser", "all commands run as root"),
+    ("hostRequirements", "flags or banger.toml set the size of a VM"),
+    ("secrets", "secrets are not supported"),
+    ("waitFor", "--wait-tools waits for all commands"),
+    ("postAttachCommand", "there is no attach step"),
 ];
 
 pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
     let source = Place::file(file);
     if let Some(first) = found.devcontainer {
-        let message = format_args!("{first} is there, and wins");
+        let message = format_args!("{first} takes precedence");
         found.note(NoteKind::Overruled, source, message);
         return;
     }
@@ -56,7 +56,8 @@ pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
     features::read(source, &object, found);
     environment::read(source, &object, found);
     if let Some(image) = object.get("image") {
-        let message = format_args!("image: {} is not used, as none is pulled from a registry", brief(image));
+        let message =
+            format_args!("image: {} is not used: dev container images are not pulled", brief(image));
         found.note(NoteKind::NotFollowed, source, message);
     }
     let ports = ports(source, &object, found);
@@ -68,7 +69,8 @@ pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
     let commands = commands::read(source, &object, found);
     if found.setup.is_none() {
         if commands.iter().any(|command| command.key == AT_EACH_START) {
-            let message = format_args!("{AT_EACH_START} is run when the VM is made, and not at each start");
+            let message =
+                format_args!("{AT_EACH_START} runs once, when the VM is created, not at each start");
             found.note(NoteKind::NotFollowed, source, message);
         }
         found.setup = Some(commands);
@@ -80,7 +82,7 @@ pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
 }
 
 fn overruled(source: Place, key: &str, found: &mut Findings) {
-    let message = format_args!("{key}: the project's own file says otherwise, and wins");
+    let message = format_args!("{key}: the project's banger.toml takes precedence");
     found.note(NoteKind::Overruled, source, message);
 }
 
@@ -152,12 +154,12 @@ mod tests {
         assert_eq!(
             found.messages(),
             [
-                "build: no Dockerfile is built",
-                "dockerComposeFile: Docker Compose is not used",
-                "initializeCommand: it is for the host, where nothing of a repository is run",
-                "remoteUser: all is run as root",
-                "image: \"debian:12\" is not used, as none is pulled from a registry",
-                "postStartCommand is run when the VM is made, and not at each start",
+                "build: Dockerfiles are not built",
+                "dockerComposeFile: Docker Compose is not supported",
+                "initializeCommand: a repository's commands never run on the host",
+                "remoteUser: all commands run as root",
+                "image: \"debian:12\" is not used: dev container images are not pulled",
+                "postStartCommand runs once, when the VM is created, not at each start",
             ]
         );
         assert_eq!(found.setup.map(|commands| commands.len()), Some(1));
@@ -167,7 +169,7 @@ mod tests {
     fn the_first_file_wins() {
         let mut found = read_text(r#"{"forwardPorts": [1]}"#);
         read("other", br#"{"forwardPorts": [2]}"#, &mut found);
-        assert_eq!(found.messages(), [".devcontainer.json is there, and wins"]);
+        assert_eq!(found.messages(), [".devcontainer.json takes precedence"]);
         assert_eq!(found.ports.unwrap().iter().map(|port| port.guest).collect::<Vec<_>>(), [1]);
     }
 }

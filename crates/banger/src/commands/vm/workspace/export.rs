@@ -23,13 +23,13 @@ const SHOWN: usize = 50;
 #[command(before_help = "Examples:
   banger vm workspace export box | git apply
   banger vm workspace export box --output box.patch
-  banger vm workspace export box -o json               what has changed, without the patch")]
+  banger vm workspace export box -o json               list of changed files, without the patch")]
 pub(crate) struct Export {
     /// Id, name, or unique prefix of either
     #[arg(value_parser = reference())]
     vm: String,
     /// Directory of the repository in the VM [default: the only one]
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "DIRECTORY")]
     guest_path: Option<String>,
     /// File for the patch [default: standard output]
     #[arg(long, value_name = "FILE")]
@@ -91,7 +91,7 @@ fn line(change: &Change) -> String {
         ChangeKind::Modified => "modified",
         ChangeKind::Deleted => "deleted",
         ChangeKind::Renamed => "renamed",
-        ChangeKind::TypeChanged => "another kind",
+        ChangeKind::TypeChanged => "type changed",
     };
     let from = change.old_path.as_ref().map(|path| format!("{path} -> ")).unwrap_or_default();
     format!("{what:12} {from}{}", change.path).replace('\n', "\\n")

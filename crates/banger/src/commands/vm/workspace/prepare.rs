@@ -58,7 +58,7 @@ impl Prepare {
         let place = &self.selection.guest_path;
         match self.selection.take_and_put(&workspaces, ui, &vm, &self.path).await? {
             Some(put) if put.files == 0 && put.removed == 0 => {
-                ui.note(format_args!("{place} in VM {} has all of it", vm.name));
+                ui.note(format_args!("{place} in VM {} is up to date", vm.name));
             }
             Some(put) => {
                 let files =

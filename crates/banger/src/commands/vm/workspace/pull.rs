@@ -25,7 +25,7 @@ pub(crate) struct Pull {
     #[arg(value_parser = reference())]
     vm: String,
     /// Directory of the repository in the VM [default: the only one]
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "DIRECTORY")]
     guest_path: Option<String>,
     #[command(flatten)]
     format: Format,
@@ -49,7 +49,7 @@ impl Pull {
         let refs: Vec<_> = pulled.refs.into_iter().map(|(name, commit)| Ref { name, commit }).collect();
         ui.list(&self.format, &refs, |one| one.name.clone(), table)?;
         if self.format.is_table() {
-            ui.note(format_args!("they are in {}", root.display()));
+            ui.note(format_args!("the refs are in {}", root.display()));
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -24,7 +24,7 @@ pub(crate) struct Push {
     #[arg(value_parser = reference())]
     vm: String,
     /// Directory of the repository in the VM [default: the only one]
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "DIRECTORY")]
     guest_path: Option<String>,
 }
 
@@ -46,9 +46,9 @@ impl Push {
         let snapshot = workspaces.snapshot(&root, options).await?;
         let branch = snapshot.branch().unwrap_or("detached").to_owned();
         if workspaces.push(&vm, record, snapshot).await? {
-            ui.note(format_args!("{place} in VM {} has them as host/{branch}", vm.name));
+            ui.note(format_args!("{place} in VM {} has the commits as host/{branch}", vm.name));
         } else {
-            ui.note(format_args!("{place} in VM {} has all commits", vm.name));
+            ui.note(format_args!("{place} in VM {} is up to date", vm.name));
         }
         Ok(ExitCode::SUCCESS)
     }

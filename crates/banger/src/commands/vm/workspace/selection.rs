@@ -29,7 +29,7 @@ pub(super) const DEPTH: u32 = 10;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Selection {
     /// Directory in the VM for the repository
-    #[arg(long, default_value = GUEST_PATH, value_parser = absolute, value_name = "FOLDER")]
+    #[arg(long, default_value = GUEST_PATH, value_parser = absolute, value_name = "DIRECTORY")]
     pub(crate) guest_path: String,
     /// Content to send: tracked files and recent history, the whole directory, or history only
     #[arg(long, value_enum, default_value = "shallow")]
@@ -217,7 +217,7 @@ impl Plan {
         let branch = self.branch.as_deref().unwrap_or("no branch");
         let Self { root, guest_path, files, bytes, left_out, .. } = self;
         ui.note(format_args!(
-            "{} would go to {guest_path}: {} files, {}, at {commit} on {branch}; {left_out} untracked files would not",
+            "would send {} to {guest_path}: {} files, {}, at {commit} on {branch}, without {left_out} untracked files",
             root.display(),
             files.len(),
             Size::bytes(*bytes),
@@ -227,20 +227,20 @@ impl Plan {
 
     /// Prints what the repository requests, with a table for each kind.
     fn print_asked_for(&self, ui: &Ui) -> io::Result<()> {
-        let mut tools = Table::new(["TOOL", "VERSION", "ASKED FOR IN", "WHY"]);
+        let mut tools = Table::new(["TOOL", "VERSION", "SOURCE", "REASON"]);
         for tool in &self.tools.tools {
             let (name, version) = (tool.name.to_string(), tool.version.to_string());
             tools.row([name, version, tool.source.to_string(), tool.reason.clone()]);
         }
-        let mut variables = Table::new(["VARIABLE", "ASKED FOR IN"]);
+        let mut variables = Table::new(["VARIABLE", "SOURCE"]);
         for variable in &self.tools.env {
             variables.row([variable.name.to_string(), variable.source.to_string()]);
         }
-        let mut ports = Table::new(["PORT", "HERE", "ASKED FOR IN"]);
+        let mut ports = Table::new(["PORT", "HOST PORT", "SOURCE"]);
         for port in &self.tools.ports {
             ports.row([port.guest.to_string(), port.host.to_string(), port.source.to_string()]);
         }
-        let mut setup = Table::new(["COMMAND", "ASKED FOR IN", "AS"]);
+        let mut setup = Table::new(["COMMAND", "SOURCE", "KEY"]);
         for command in &self.tools.setup {
             let name = command.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
             setup.row([command.label(), command.source.to_string(), format!("{}{name}", command.key)]);
@@ -252,7 +252,7 @@ impl Plan {
         }
         if !self.file_sync.is_empty() {
             ui.note(format_args!(
-                "project_file_sync says whether those files go: {}",
+                "project_file_sync decides whether these files are sent: {}",
                 self.project_file_sync
             ));
         }
@@ -264,13 +264,13 @@ impl Plan {
 fn left_behind(ui: &Ui, put: &Put) {
     match put.left_out {
         0 => {}
-        1 => ui.note("one untracked file stays here; --include-untracked takes it along"),
+        1 => ui.note("one untracked file was not sent; --include-untracked sends it"),
         count => {
-            ui.note(format_args!("{count} untracked files stay here; --include-untracked takes them along"))
+            ui.note(format_args!("{count} untracked files were not sent; --include-untracked sends them too"))
         }
     }
     for repository in &put.repositories {
-        ui.note(format_args!("{} is a repository of its own, and stays here", shown(repository)));
+        ui.note(format_args!("{} is a nested repository and was not sent", shown(repository)));
     }
 }
 

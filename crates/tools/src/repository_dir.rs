@@ -18,7 +18,7 @@ pub(super) const MAX_FILE: u64 = 1 << 20;
 /// Errors of reading a file.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReadError {
-    #[error("it is, or is behind, a symbolic link, and links are not followed")]
+    #[error("its path contains a symbolic link, and links are not followed")]
     Link,
     #[error("it is not a regular file")]
     NotAFile,
@@ -30,9 +30,9 @@ pub(super) enum ReadError {
 
 /// A repository's root directory.
 #[derive(Debug)]
-pub(super) struct Folder(OwnedFd);
+pub(super) struct RepositoryDir(OwnedFd);
 
-impl Folder {
+impl RepositoryDir {
     pub(super) fn open(root: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self(openat(CWD, root, flags, Mode::empty())?))
@@ -43,9 +43,9 @@ impl Folder {
         let (folders, name) =
             path.rsplit_once('/').map_or((None, path), |(folders, name)| (Some(folders), name));
         let mut inner = None;
-        for folder in folders.into_iter().flat_map(|folders| folders.split('/')) {
+        for dir in folders.into_iter().flat_map(|folders| folders.split('/')) {
             let outer = inner.as_ref().unwrap_or(&self.0).as_fd();
-            match enter(outer, folder)? {
+            match enter(outer, dir)? {
                 Some(fd) => inner = Some(fd),
                 None => return Ok(None),
             }
@@ -54,26 +54,26 @@ impl Folder {
     }
 }
 
-fn enter(folder: BorrowedFd<'_>, name: &str) -> Result<Option<OwnedFd>, ReadError> {
+fn enter(dir: BorrowedFd<'_>, name: &str) -> Result<Option<OwnedFd>, ReadError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match openat(folder, name, flags, Mode::empty()) {
+    match openat(dir, name, flags, Mode::empty()) {
         Ok(fd) => Ok(Some(fd)),
         // If a file has the directory's name, our file does not exist. A link might lead to it.
-        Err(Errno::NOTDIR | Errno::LOOP) if is_link(folder, name) => Err(ReadError::Link),
+        Err(Errno::NOTDIR | Errno::LOOP) if is_link(dir, name) => Err(ReadError::Link),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(error) => Err(io::Error::from(error).into()),
     }
 }
 
-fn is_link(folder: BorrowedFd<'_>, name: &str) -> bool {
-    statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+fn is_link(dir: BorrowedFd<'_>, name: &str) -> bool {
+    statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
 }
 
-fn read(folder: BorrowedFd<'_>, name: &str) -> Result<Option<Vec<u8>>, ReadError> {
+fn read(dir: BorrowedFd<'_>, name: &str) -> Result<Option<Vec<u8>>, ReadError> {
     // Do not block on a pipe without a writer, and do not acquire a controlling terminal.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = match openat(folder, name, flags, Mode::empty()) {
+    let file = match openat(dir, name, flags, Mode::empty()) {
         Ok(fd) => File::from(fd),
         Err(Errno::NOENT) => return Ok(None),
         Err(Errno::LOOP) => return Err(ReadError::Link),
@@ -101,11 +101,11 @@ mod tests {
         fs::create_dir_all(dir.path().join("a/b")).unwrap();
         fs::write(dir.path().join("a/b/c"), "deep").unwrap();
         fs::write(dir.path().join("f"), "").unwrap();
-        let folder = Folder::open(dir.path()).unwrap();
-        assert_eq!(folder.read("a/b/c").unwrap().unwrap(), b"deep");
-        assert_eq!(folder.read("f").unwrap().unwrap(), b"");
+        let dir = RepositoryDir::open(dir.path()).unwrap();
+        assert_eq!(dir.read("a/b/c").unwrap().unwrap(), b"deep");
+        assert_eq!(dir.read("f").unwrap().unwrap(), b"");
         for missing in ["g", "g/h", "f/h", "a/g"] {
-            assert!(folder.read(missing).unwrap().is_none(), "{missing}");
+            assert!(dir.read(missing).unwrap().is_none(), "{missing}");
         }
     }
 
@@ -114,22 +114,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         fs::write(path("file"), "here").unwrap();
-        fs::create_dir(path("folder")).unwrap();
-        fs::write(path("folder/file"), "here").unwrap();
+        fs::create_dir(path("dir")).unwrap();
+        fs::write(path("dir/file"), "here").unwrap();
         symlink("file", path("link")).unwrap();
         symlink("nowhere", path("dangling")).unwrap();
-        symlink("folder", path("linked")).unwrap();
+        symlink("dir", path("linked")).unwrap();
         rustix::fs::mknodat(CWD, path("pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
         fs::write(path("most"), vec![b'a'; MAX_FILE as usize]).unwrap();
         fs::write(path("long"), vec![b'a'; MAX_FILE as usize + 1]).unwrap();
-        let folder = Folder::open(dir.path()).unwrap();
+        let dir = RepositoryDir::open(dir.path()).unwrap();
         for name in ["link", "dangling", "linked/file"] {
-            assert!(matches!(folder.read(name), Err(ReadError::Link)), "{name}");
+            assert!(matches!(dir.read(name), Err(ReadError::Link)), "{name}");
         }
-        for name in ["pipe", "folder"] {
-            assert!(matches!(folder.read(name), Err(ReadError::NotAFile)), "{name}");
+        for name in ["pipe", "dir"] {
+            assert!(matches!(dir.read(name), Err(ReadError::NotAFile)), "{name}");
         }
-        assert_eq!(folder.read("most").unwrap().unwrap().len() as u64, MAX_FILE);
-        assert!(matches!(folder.read("long"), Err(ReadError::TooLong)));
+        assert_eq!(dir.read("most").unwrap().unwrap().len() as u64, MAX_FILE);
+        assert!(matches!(dir.read("long"), Err(ReadError::TooLong)));
     }
 }
