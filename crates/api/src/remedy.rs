@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Vmm;
 
 /// The thing that an error is about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Subject {
     /// Its kind.
     pub kind: SubjectKind,
@@ -16,7 +17,7 @@ pub struct Subject {
 }
 
 /// Kinds of things that errors are about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SubjectKind {
@@ -47,7 +48,7 @@ impl SubjectKind {
 }
 
 /// A part of the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ConfigPart {
@@ -63,7 +64,7 @@ pub enum ConfigPart {
 }
 
 /// A remedy, beyond what the error's kind and subject imply. Remedies are added, never changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Remedy {
@@ -79,6 +80,8 @@ pub enum Remedy {
     RestartVm,
     /// Kill the subject, a VM.
     KillVm,
+    /// Delete the subject, a VM.
+    DeleteVm,
     /// Delete the subject, a VM, by force.
     DeleteVmByForce,
     /// Restart the subject, a VM, to install the agent of this build in it.

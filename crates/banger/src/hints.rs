@@ -83,6 +83,7 @@ fn for_remedy(remedy: &Remedy, subject: Option<&Subject>) -> Option<String> {
         Remedy::UpdateAgent => format!("update its agent with: banger vm restart {name}"),
         Remedy::ReadLogs => format!("see `banger vm logs {name}`"),
         Remedy::KillVm => format!("kill it with: banger vm kill {name}"),
+        Remedy::DeleteVm => format!("delete it with: banger vm delete {name}"),
         Remedy::DeleteVmByForce => format!("interrupt that with: banger vm delete --force {name}"),
         Remedy::ReadConsole => {
             format!("see `banger vm logs {name}`, then delete it with: banger vm delete {name}")

@@ -104,13 +104,16 @@ pub(super) struct Actor {
     inbox: mpsc::Receiver<Message>,
     waiting: VecDeque<Message>,
     alive: Alive,
+    /// Whether a deletion failed: some disks may be gone, and a start would create empty ones. The next daemon
+    /// finishes the deletion.
+    is_partly_deleted: bool,
 }
 
 impl Actor {
     /// Creates the actor of VM `id` with the VM's live processes, and the sender of its requests.
     pub(super) fn new(services: Arc<Services>, id: Id, alive: Alive) -> (Self, mpsc::Sender<Message>) {
         let (sender, inbox) = mpsc::channel(WAITING);
-        (Self { services, id, inbox, waiting: VecDeque::new(), alive }, sender)
+        (Self { services, id, inbox, waiting: VecDeque::new(), alive, is_partly_deleted: false }, sender)
     }
 
     /// Runs until the VM is deleted or the engine drops the sender.
@@ -136,7 +139,12 @@ impl Actor {
                     continue;
                 }
             };
-            match decide(record.state, None, message.ask.request()) {
+            let request = message.ask.request();
+            if self.is_partly_deleted && !matches!(request, Request::Delete { .. } | Request::Look) {
+                refuse(message, &record.name, Refusal::PartlyDeleted);
+                continue;
+            }
+            match decide(record.state, None, request) {
                 Decision::Refuse(refusal) => refuse(message, &record.name, refusal),
                 Decision::Nothing => message.ask.answer_nothing(),
                 Decision::Run | Decision::Wait | Decision::Interrupt => {
@@ -150,7 +158,7 @@ impl Actor {
 
     /// Carries out a request. Returns true if the VM was deleted.
     async fn carry_out(&mut self, Message { ask, context }: Message, record: &VmRecord) -> bool {
-        let Self { services, id, inbox, waiting, alive } = self;
+        let Self { services, id, inbox, waiting, alive, is_partly_deleted } = self;
         let (services, id) = (&**services, &*id);
         let work = Work::of(ask.request());
         let mut queue = Queue { record, work, inbox, waiting, interrupt: &context.cancel };
@@ -181,6 +189,7 @@ impl Actor {
                 if is_gone {
                     services.sessions.forget(id);
                 }
+                *is_partly_deleted |= is_deletion && !is_gone;
                 send(answer, result);
                 is_gone
             }
@@ -297,6 +306,11 @@ fn refused(request: Request, name: &VmName, refusal: Refusal) -> ApiError {
             ErrorKind::Busy,
             "is running; its hardware can only change while it is stopped",
             Remedy::StopVm,
+        ),
+        (Refusal::PartlyDeleted, _) => error(
+            ErrorKind::Busy,
+            "is partly deleted: its deletion failed, and only another deletion is possible",
+            Remedy::DeleteVm,
         ),
         (Refusal::Paused, _) => error(ErrorKind::NotRunning, "is paused", Remedy::ResumeVm),
     }

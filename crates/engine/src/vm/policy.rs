@@ -73,6 +73,8 @@ pub(super) enum Refusal {
     Running,
     /// The VM must be resumed first.
     Paused,
+    /// A deletion of the VM failed.
+    PartlyDeleted,
 }
 
 /// Decides on request `asked` for a VM in `state` with work `doing` in progress.

@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     driver::{
-        Command, cancel, comes_to, create, ended, exec, idle, pause, restart, small, start, stop, vm,
+        Command, cancel, comes_to, create, delete, ended, exec, idle, pause, restart, small, start, stop, vm,
         watch,
     },
     host::{Host, VMMS, names_in, run},
@@ -42,6 +42,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         add("vmm_that_talks_nonsense", Box::new(move || run(vmm_that_talks_nonsense(vmm))));
         add("guest_that_ends_by_itself", Box::new(move || run(guest_that_ends_by_itself(vmm))));
         add("restart_that_could_not_start", Box::new(move || run(restart_that_could_not_start(vmm))));
+        add("partly_deleted_vm_does_not_start", Box::new(move || run(partly_deleted_vm_does_not_start(vmm))));
         add("cancelled_at_each_event", Box::new(move || run(cancelled_at_each_event(vmm))));
         let stages = STARTING.into_iter().filter(move |phase| *phase != Phase::Device || vmm == Vmm::Qemu);
         for phase in stages {
@@ -114,6 +115,27 @@ async fn restart_that_could_not_start(vmm: Vmm) -> Result<()> {
     fs::rename(&aside, &rootfs)?;
     ended(restart(&engine, "box")).await?;
     ensure!(vm(&engine, "box")?.pid != before.pid);
+    host.agrees()
+}
+
+/// After a deletion that failed, some disks are gone: a start would create empty ones.
+async fn partly_deleted_vm_does_not_start(vmm: Vmm) -> Result<()> {
+    let (host, engine) = never_started(vmm).await?;
+    ended(start(&engine, "box")).await?;
+    ended(stop(&engine, "box", 5)).await?;
+    // A path with a zero byte cannot be removed.
+    let store = rusqlite::Connection::open(host.path("state/store.db"))?;
+    let resource = r#"{"kind":"folder","path":"/a\u0000b"}"#;
+    let insert = "INSERT INTO journal (vm_id, scope, resource) VALUES (?1, 'vm', ?2)";
+    store.execute(insert, (vm(&engine, "box")?.id.as_str(), resource))?;
+    failed(ended(delete(&engine, "box", false)).await, ErrorKind::Io)?;
+    for events in [start(&engine, "box"), restart(&engine, "box")] {
+        let error = failed(ended(events).await, ErrorKind::Busy)?;
+        ensure!(error.message.contains("partly deleted"), "{error:?}");
+    }
+    store.execute("DELETE FROM journal WHERE resource = ?1", [resource])?;
+    ended(delete(&engine, "box", false)).await?;
+    ensure!(vm(&engine, "box").is_err());
     host.agrees()
 }
 
