@@ -11,6 +11,7 @@ mod fuzz;
 mod lab;
 mod programs;
 mod project;
+mod python;
 mod scenarios;
 mod setup;
 mod suite;

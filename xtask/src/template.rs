@@ -12,6 +12,7 @@ use crate::{
     command::{check, say},
     debian,
     project::Project,
+    python,
 };
 
 /// Root file systems: name, Debian packages, and a script that changes the tree. If the packages were installed on
@@ -31,6 +32,7 @@ pub(crate) fn folder(project: &Project) -> PathBuf {
 /// Prepares the template. The directory gets its final name when it is complete.
 pub(crate) fn prepare(project: &Project) -> Result<()> {
     make_systems(project)?;
+    python::install(project)?;
     let template = folder(project);
     if template.exists() {
         return Ok(());

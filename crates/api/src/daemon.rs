@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Request header with the [`ProgramId`] of the `bangerd` that the client would start. A daemon of another build
@@ -28,7 +29,7 @@ impl fmt::Display for ProgramId {
 }
 
 /// Status of the daemon: `GET /v1/daemon`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct DaemonStatus {
     /// Its version.
     pub version: String,

@@ -1,12 +1,13 @@
 //! Events of the daemon, as the API reports them.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ErrorKind, Id, ImageName, Name, OperationKind, VmName, VmState};
 
 /// An event: a JSON line of `GET /v1/events`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Happening {
     /// Time of the event.
     pub time: Timestamp,
@@ -16,7 +17,7 @@ pub struct Happening {
 }
 
 /// Kinds of events. Kinds and fields are added, never changed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum HappeningKind {
@@ -148,7 +149,7 @@ pub enum HappeningKind {
 }
 
 /// Options of `GET /v1/events`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WatchEvents {
     /// Continue with new events.
     #[serde(default)]

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Credentials, Digest, Id, ImageName, Name, Named, Size};
 
 /// Source of an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ImageSource {
@@ -48,7 +49,7 @@ impl ImageSource {
 }
 
 /// An image: an immutable root file system, and the kernel it prefers.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Image {
     /// Its id.
     pub id: Id,
@@ -109,7 +110,7 @@ impl Named for Image {
 }
 
 /// Settings of the programs in an image (OCI image configuration, "config").
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ImageConfig {
     /// Environment variables, as `NAME=VALUE`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -129,7 +130,7 @@ pub struct ImageConfig {
 }
 
 /// An image in the catalog: `GET /v1/catalog/images`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct CatalogEntry {
     /// Its name.
     pub name: ImageName,
@@ -154,7 +155,7 @@ pub struct CatalogEntry {
 }
 
 /// An image exported to a file, the result of `POST /v1/images/{image}/bundle`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Bundle {
     /// The image's name.
     pub name: ImageName,
@@ -165,7 +166,7 @@ pub struct Bundle {
 }
 
 /// Request to pull an image from the catalog or a registry: `POST /v1/images/pull`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PullImage {
     /// A name in the catalog, else in a registry.
@@ -179,7 +180,7 @@ pub struct PullImage {
 }
 
 /// Request to add a name to an image, or to rename it: `POST /v1/images/{image}/tag` and `/rename`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NameImage {
     /// The new name.
@@ -190,7 +191,7 @@ pub struct NameImage {
 }
 
 /// Request to use a user's file as an image, in place: `POST /v1/images/register`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegisterImage {
     /// Its name.
@@ -203,7 +204,7 @@ pub struct RegisterImage {
 }
 
 /// Request to create an image from a VM's disks: `POST /v1/vms/{vm}/commit`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommitVm {
     /// The image's name.
@@ -218,7 +219,7 @@ pub struct CommitVm {
 }
 
 /// Request to empty the caches: `POST /v1/images/prune`.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PruneCache {
     /// Only report what would be removed.
@@ -227,7 +228,7 @@ pub struct PruneCache {
 }
 
 /// Files that were removed from the caches, or would be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pruned {
     /// The files, by kind.
     pub kinds: Vec<PrunedKind>,
@@ -238,7 +239,7 @@ pub struct Pruned {
 }
 
 /// Files of one kind in the caches.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PrunedKind {
     /// The kind: `layers`, `boot initrds` or `catalogs`.
     pub kind: String,
@@ -249,7 +250,7 @@ pub struct PrunedKind {
 }
 
 /// Request to pull a kernel from the catalog: `POST /v1/kernels/pull`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pull {
     /// The entry's name.

@@ -1,12 +1,13 @@
 //! Kernels, as the API reports them.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Id, Name, Named, Size};
 
 /// A guest kernel.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Kernel {
     /// Its id.
     pub id: Id,
@@ -33,7 +34,7 @@ pub struct Kernel {
 }
 
 /// Details of a kernel.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct KernelDetails {
     /// Size of the kernel itself, uncompressed.
     pub vmlinux: Size,
@@ -48,7 +49,7 @@ pub struct KernelDetails {
 }
 
 /// A driver, and its presence in a kernel.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Driver {
     /// Its module's name.
     pub name: String,
@@ -59,7 +60,7 @@ pub struct Driver {
 }
 
 /// Presence of a driver in a kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DriverPresence {
     /// Built into the kernel.
@@ -73,7 +74,7 @@ pub enum DriverPresence {
 }
 
 /// A kernel in the catalog: `GET /v1/catalog/kernels`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct AvailableKernel {
     /// Its name, used to pull it.
     pub name: String,

@@ -24,6 +24,7 @@ mod period;
 mod personal;
 mod reference;
 mod remedy;
+mod schema;
 mod size;
 mod stats;
 mod vm;

@@ -1,10 +1,11 @@
 //! Logs, as the API returns them.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A log of a VM.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogSource {
     /// The guest's serial console.
@@ -31,7 +32,7 @@ impl LogSource {
 }
 
 /// Options of `GET /v1/vms/REF/logs` and `GET /v1/daemon/logs`, which return the log's bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReadLog {
     /// The log of a VM; unused for the daemon, which has only one.
     #[serde(default)]

@@ -1,5 +1,6 @@
 //! User settings that a guest receives: SSH keys and a locale.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Maximum number of keys: the user's own, and some of the people they work with.
@@ -27,14 +28,14 @@ pub enum InvalidPersonal {
 }
 
 /// User settings that a guest receives at each start. All are optional.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Unchecked")]
 pub struct Personal {
     authorized_keys: Vec<String>,
     locale: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Unchecked {
     authorized_keys: Vec<String>,

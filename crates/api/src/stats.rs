@@ -1,12 +1,13 @@
 //! Resource use of VMs, as the API reports it.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Id, Size, VmName, VmState};
 
 /// Resource use of a VM: an element of `GET /v1/stats`, which lists all running VMs, or those in `?vms=REF,REF`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VmStats {
     /// Its id.
     pub id: Id,
@@ -37,7 +38,7 @@ pub struct VmStats {
 }
 
 /// A disk of a VM, as a file on the host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DiskStats {
     /// `system_overlay` or `work`.
     pub name: String,
@@ -48,7 +49,7 @@ pub struct DiskStats {
 }
 
 /// A guest's report on itself, which may be false.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GuestStats {
     /// Time since its kernel started, in milliseconds.
     pub uptime_ms: u64,

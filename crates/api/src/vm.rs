@@ -1,12 +1,13 @@
 //! VMs, as the API reports them.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Credentials, Id, Named, Personal, Size, VmName};
 
 /// State of a VM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VmState {
     /// Created, never started.
@@ -47,7 +48,7 @@ impl std::fmt::Display for VmState {
 }
 
 /// The program that runs a VM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Vmm {
     /// Firecracker, with KVM.
@@ -77,7 +78,7 @@ impl std::str::FromStr for Vmm {
 }
 
 /// Acceleration of a VM's virtual CPUs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Accel {
     /// Hardware virtualisation (KVM).
@@ -87,7 +88,7 @@ pub enum Accel {
 }
 
 /// The VMM that ran a VM, and the acceleration of its virtual CPUs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RanWith {
     /// The VMM.
     pub vmm: Vmm,
@@ -106,7 +107,7 @@ impl std::fmt::Display for RanWith {
 }
 
 /// A VM.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Vm {
     /// Its id.
     pub id: Id,
@@ -171,7 +172,7 @@ impl Named for Vm {
 }
 
 /// Request to create a VM: `POST /v1/vms`. Unset fields use the configuration, then the built-in defaults.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateVm {
     /// The name; generated if unset.
@@ -220,7 +221,7 @@ pub struct CreateVm {
 }
 
 /// Options of `POST /v1/vms/REF/start`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StartVm {
     /// User settings that the guest receives.
@@ -229,7 +230,7 @@ pub struct StartVm {
 }
 
 /// Options of `POST /v1/vms/REF/restart`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestartVm {
     /// As in [`StopVm`].
@@ -241,7 +242,7 @@ pub struct RestartVm {
 }
 
 /// Options of `POST /v1/vms/REF/stop`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StopVm {
     /// Timeout for an orderly power-off before the VM is killed, in seconds.
@@ -250,7 +251,7 @@ pub struct StopVm {
 }
 
 /// Request to send a signal to a VM's VMM: `POST /v1/vms/REF/kill`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KillVm {
     /// The signal.
@@ -259,7 +260,7 @@ pub struct KillVm {
 }
 
 /// Request to change a VM's hardware: `PATCH /v1/vms/REF`. Unset fields stay unchanged.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetVm {
     /// Number of virtual CPUs.
@@ -280,7 +281,7 @@ pub struct SetVm {
 }
 
 /// Options of `DELETE /v1/vms/REF`.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 pub struct DeleteVm {
     /// Delete it even while it runs, starts or stops; a start or stop in progress is aborted.
     #[serde(default)]
@@ -288,7 +289,7 @@ pub struct DeleteVm {
 }
 
 /// A signal to a VMM: one that ends a process, and so its VM.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum KillSignal {
     /// Ends the VMM immediately.

@@ -124,6 +124,16 @@ impl Host {
         command
     }
 
+    /// Returns Python with the packages of the client in `tests/python`, not yet started.
+    ///
+    /// # Errors
+    /// Returns an error if the packages are not installed.
+    pub fn python(&self) -> Result<Command> {
+        let mut python = self.tool("python3");
+        python.env("PYTHONPATH", made("BANGER_PYTHON", "python")?);
+        Ok(python)
+    }
+
     /// Returns any program with this host's environment, not yet started.
     pub fn tool(&self, program: &str) -> Command {
         let mut command = Command::new(program);

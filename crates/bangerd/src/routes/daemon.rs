@@ -8,6 +8,7 @@ use axum::{
     response::Response,
 };
 use banger_api::{ApiError, DaemonStatus, ErrorKind, Operation, Remedy, VmState};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -44,7 +45,7 @@ fn resident() -> u64 {
 /// Time that a stop waits for ending work: a client that has read an operation's end sends its next request at once.
 const ENDING: Duration = Duration::from_secs(5);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Stop {
     #[serde(default)]
     force: bool,

@@ -13,6 +13,7 @@ use banger_api::{
     RegisterImage,
 };
 use banger_engine::Tar;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -35,7 +36,7 @@ pub(super) async fn image(State(daemon): Shared, Path(image): Path<String>) -> A
     Ok(Json(daemon.engine.images.show(&image)?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct ImportImage {
     name: ImageName,
 }
@@ -55,7 +56,7 @@ pub(super) async fn pull_image(State(daemon): Shared, Checked(pull): Checked<Pul
     stream_of(daemon.engine.images.pull(pull))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct ImportBundle {
     name: Option<ImageName>,
     sha256: Option<Digest>,
@@ -85,7 +86,7 @@ pub(super) async fn bundle_image(
 }
 
 fn handed_over(passed: &PassedFile) -> Result<File, ApiError> {
-    passed.take().ok_or_else(|| ApiError::new(ErrorKind::Invalid, "no file came with the request"))
+    passed.take().ok_or_else(|| ApiError::new(ErrorKind::Invalid, "no file was sent with the request"))
 }
 
 pub(super) async fn delete_image(State(daemon): Shared, Path(image): Path<String>) -> Answer<Value> {

@@ -7,6 +7,7 @@ use axum::{
     response::Response,
 };
 use banger_api::{ApiError, AvailableKernel, ErrorKind, Kernel, Name, Pull};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
@@ -26,7 +27,7 @@ pub(super) async fn kernel(State(daemon): Shared, Path(kernel): Path<String>) ->
     Ok(Json(shown.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))??))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct ImportKernel {
     name: Name,
 }

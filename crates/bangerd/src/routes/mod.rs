@@ -4,65 +4,35 @@ mod daemon;
 mod http;
 mod images;
 mod kernels;
+mod openapi;
 mod vms;
 mod watch;
 
 use std::sync::Arc;
 
 use axum::{
-    Router,
+    Json, Router,
     extract::{Request, State},
     http::HeaderMap,
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{delete, get, post},
 };
-use banger_api::{ApiError, BUILD_HEADER, ErrorKind, Remedy};
+use banger_api::{
+    ApiError, AvailableKernel, BUILD_HEADER, Bundle, CatalogEntry, CommitVm, CreateVm, DaemonStatus,
+    DeleteVm, ErrorKind, Happening, Image, Kernel, KillVm, NameImage, Operation, PruneCache, Pruned, Pull,
+    PullImage, ReadLog, RegisterImage, Remedy, RestartVm, SetVm, StartVm, StopVm, Vm, VmStats, WatchEvents,
+};
 use banger_engine::asked_by;
+use serde_json::Value;
 
 use crate::daemon::{Daemon, Peer};
 use http::{Failure, Shared};
+use openapi::{Api, Doc};
 
 /// Returns all routes.
 pub(crate) fn routes(daemon: Arc<Daemon>) -> Router {
-    Router::new()
-        .route("/v1/daemon", get(daemon::daemon_status))
-        .route("/v1/daemon/stop", post(daemon::stop_daemon))
-        .route("/v1/daemon/repair", post(daemon::repair))
-        .route("/v1/daemon/logs", get(watch::daemon_log))
-        .route("/v1/events", get(watch::events))
-        .route("/v1/stats", get(watch::stats))
-        .route("/v1/operations", get(daemon::operations))
-        .route("/v1/operations/{id}", delete(daemon::cancel))
-        .route("/v1/operations/{id}/events", get(daemon::follow))
-        .route("/v1/vms", get(vms::vms).post(vms::run_vm))
-        .route("/v1/vms/{vm}", get(vms::vm).patch(vms::set_vm).delete(vms::delete_vm))
-        .route("/v1/vms/{vm}/ended", get(vms::vm_ended))
-        .route("/v1/vms/{vm}/start", post(vms::start_vm))
-        .route("/v1/vms/{vm}/stop", post(vms::stop_vm))
-        .route("/v1/vms/{vm}/restart", post(vms::restart_vm))
-        .route("/v1/vms/{vm}/kill", post(vms::kill_vm))
-        .route("/v1/vms/{vm}/pause", post(vms::pause_vm))
-        .route("/v1/vms/{vm}/resume", post(vms::resume_vm))
-        .route("/v1/vms/{vm}/commit", post(images::commit_vm))
-        .route("/v1/vms/{vm}/logs", get(watch::logs))
-        .route("/v1/vms/{vm}/tunnel", get(vms::tunnel))
-        .route("/v1/images", get(images::images).post(images::import_image))
-        .route("/v1/bundles", post(images::import_bundle))
-        .route("/v1/catalog/refresh", post(images::refresh_catalogs))
-        .route("/v1/catalog/images", get(images::catalog_images))
-        .route("/v1/images/pull", post(images::pull_image))
-        .route("/v1/images/register", post(images::register_image))
-        .route("/v1/images/prune", post(images::prune_cache))
-        .route("/v1/images/{image}/tag", post(images::tag_image))
-        .route("/v1/images/{image}/rename", post(images::rename_image))
-        .route("/v1/images/{image}/promote", post(images::promote_image))
-        .route("/v1/images/{image}", get(images::image).delete(images::delete_image))
-        .route("/v1/images/{image}/bundle", post(images::bundle_image))
-        .route("/v1/kernels", get(kernels::kernels).post(kernels::import_kernel))
-        .route("/v1/catalog/kernels", get(kernels::available_kernels))
-        .route("/v1/kernels/pull", post(kernels::pull_kernel))
-        .route("/v1/kernels/{kernel}", get(kernels::kernel).delete(kernels::delete_kernel))
+    api()
+        .router()
         .fallback(|| async {
             Failure(ApiError::new(ErrorKind::NotFound, "there is no such route in this API"))
         })
@@ -70,17 +40,234 @@ pub(crate) fn routes(daemon: Arc<Daemon>) -> Router {
         .with_state(daemon)
 }
 
+/// The OpenAPI document of the routes.
+async fn openapi() -> Json<Value> {
+    Json(api().document())
+}
+
+fn api() -> Api {
+    watching(kernels(images(vms(daemon(Api::new())))))
+}
+
+fn daemon(api: Api) -> Api {
+    api.get("/v1/openapi.json", openapi, Doc::new("getOpenApi", "Get this document"))
+        .get(
+            "/v1/daemon",
+            daemon::daemon_status,
+            Doc::new("getDaemon", "Show the daemon's state").returns::<DaemonStatus>(),
+        )
+        .post(
+            "/v1/daemon/stop",
+            daemon::stop_daemon,
+            Doc::new("stopDaemon", "Stop the daemon; VMs continue to run").query::<daemon::Stop>(),
+        )
+        .post(
+            "/v1/daemon/repair",
+            daemon::repair,
+            Doc::new("repair", "Repair differences between the store and the host; returns what was wrong")
+                .returns::<Vec<String>>(),
+        )
+        .get(
+            "/v1/operations",
+            daemon::operations,
+            Doc::new("listOperations", "List operations, including those that ended recently")
+                .returns::<Vec<Operation>>(),
+        )
+        .delete(
+            "/v1/operations/{id}",
+            daemon::cancel,
+            Doc::new("cancelOperation", "Cancel an operation; it undoes its work"),
+        )
+        .get(
+            "/v1/operations/{id}/events",
+            daemon::follow,
+            Doc::new("followOperation", "Follow an operation: its past events, then later ones")
+                .runs::<Value>(),
+        )
+}
+
+fn vms(api: Api) -> Api {
+    api.get("/v1/vms", vms::vms, Doc::new("listVms", "List VMs").returns::<Vec<Vm>>())
+        .post(
+            "/v1/vms",
+            vms::run_vm,
+            Doc::new("createVm", "Create a VM, and start it").body::<CreateVm>().runs::<Vm>(),
+        )
+        .get("/v1/vms/{vm}", vms::vm, Doc::new("getVm", "Show a VM").returns::<Vm>())
+        .patch(
+            "/v1/vms/{vm}",
+            vms::set_vm,
+            Doc::new("setVm", "Change the hardware of a stopped VM").body::<SetVm>().runs::<Vm>(),
+        )
+        .delete(
+            "/v1/vms/{vm}",
+            vms::delete_vm,
+            Doc::new("deleteVm", "Delete a VM with its disks").query::<DeleteVm>().runs::<Option<Vm>>(),
+        )
+        .get(
+            "/v1/vms/{vm}/ended",
+            vms::vm_ended,
+            Doc::new("getEndedVm", "Show a VM once its VMM has exited").returns::<Vm>(),
+        )
+        .post(
+            "/v1/vms/{vm}/start",
+            vms::start_vm,
+            Doc::new("startVm", "Start a VM").body::<StartVm>().runs::<Vm>(),
+        )
+        .post(
+            "/v1/vms/{vm}/stop",
+            vms::stop_vm,
+            Doc::new("stopVm", "Shut a VM down; kill it after a timeout").body::<StopVm>().runs::<Vm>(),
+        )
+        .post(
+            "/v1/vms/{vm}/restart",
+            vms::restart_vm,
+            Doc::new("restartVm", "Stop a VM and start it").body::<RestartVm>().runs::<Vm>(),
+        )
+        .post(
+            "/v1/vms/{vm}/kill",
+            vms::kill_vm,
+            Doc::new("killVm", "Send a VM's VMM a signal").body::<KillVm>().runs::<Vm>(),
+        )
+        .post(
+            "/v1/vms/{vm}/pause",
+            vms::pause_vm,
+            Doc::new("pauseVm", "Pause a running VM in memory").runs::<Vm>(),
+        )
+        .post(
+            "/v1/vms/{vm}/resume",
+            vms::resume_vm,
+            Doc::new("resumeVm", "Continue a paused VM").runs::<Vm>(),
+        )
+        .post(
+            "/v1/vms/{vm}/commit",
+            images::commit_vm,
+            Doc::new("commitVm", "Create an image from a stopped VM's disks")
+                .body::<CommitVm>()
+                .runs::<Image>(),
+        )
+        .get(
+            "/v1/vms/{vm}/logs",
+            watch::logs,
+            Doc::new("getVmLog", "Read a log of a VM").query::<ReadLog>().bytes("application/octet-stream"),
+        )
+        .get(
+            "/v1/vms/{vm}/tunnel",
+            vms::tunnel,
+            Doc::new("openTunnel", "Open a byte stream to a vsock port of a VM's guest")
+                .query::<vms::Tunnel>()
+                .upgrades(),
+        )
+}
+
+fn images(api: Api) -> Api {
+    api.get("/v1/images", images::images, Doc::new("listImages", "List images").returns::<Vec<Image>>())
+        .post("/v1/images", images::import_image, Doc::new("importImage", "Create an image from a tar in the body").query::<images::ImportImage>().upload().runs::<Image>())
+        .get("/v1/images/{image}", images::image, Doc::new("getImage", "Show an image").returns::<Image>())
+        .delete("/v1/images/{image}", images::delete_image, Doc::new("deleteImage", "Delete an image that no VM uses"))
+        .post("/v1/images/pull", images::pull_image, Doc::new("pullImage", "Pull an image from the catalog or a registry").body::<PullImage>().runs::<Image>())
+        .post("/v1/images/register", images::register_image, Doc::new("registerImage", "Use an ext4 file of the host as an image").body::<RegisterImage>().runs::<Image>())
+        .post("/v1/images/prune", images::prune_cache, Doc::new("pruneCache", "Empty the caches").body::<PruneCache>().runs::<Pruned>())
+        .post("/v1/images/{image}/tag", images::tag_image, Doc::new("tagImage", "Give an image another name, beside the first").body::<NameImage>().runs::<Image>())
+        .post("/v1/images/{image}/rename", images::rename_image, Doc::new("renameImage", "Rename an image").body::<NameImage>().returns::<Image>())
+        .post("/v1/images/{image}/promote", images::promote_image, Doc::new("promoteImage", "Copy a registered image into the store").runs::<Image>())
+        .post("/v1/images/{image}/bundle", images::bundle_image, Doc::new("bundleImage", "Write an image to a file whose descriptor comes with the request").runs::<Bundle>())
+        .post("/v1/bundles", images::import_bundle, Doc::new("importBundle", "Create an image from a bundle at a URL, or in a file whose descriptor comes with the request").query::<images::ImportBundle>().runs::<Image>())
+        .get("/v1/catalog/images", images::catalog_images, Doc::new("listCatalogImages", "List the catalog's images").returns::<Vec<CatalogEntry>>())
+        .post("/v1/catalog/refresh", images::refresh_catalogs, Doc::new("refreshCatalogs", "Download the catalogs at URLs").runs::<Value>())
+}
+
+fn kernels(api: Api) -> Api {
+    api.get("/v1/kernels", kernels::kernels, Doc::new("listKernels", "List kernels").returns::<Vec<Kernel>>())
+        .post(
+            "/v1/kernels",
+            kernels::import_kernel,
+            Doc::new("importKernel", "Create a kernel from packages or files in the body")
+                .query::<kernels::ImportKernel>()
+                .upload()
+                .runs::<Kernel>(),
+        )
+        .get(
+            "/v1/kernels/{kernel}",
+            kernels::kernel,
+            Doc::new("getKernel", "Show a kernel").returns::<Kernel>(),
+        )
+        .delete(
+            "/v1/kernels/{kernel}",
+            kernels::delete_kernel,
+            Doc::new("deleteKernel", "Delete a kernel that no VM uses"),
+        )
+        .post(
+            "/v1/kernels/pull",
+            kernels::pull_kernel,
+            Doc::new("pullKernel", "Pull a kernel from the catalog").body::<Pull>().runs::<Kernel>(),
+        )
+        .get(
+            "/v1/catalog/kernels",
+            kernels::available_kernels,
+            Doc::new("listCatalogKernels", "List the catalog's kernels").returns::<Vec<AvailableKernel>>(),
+        )
+}
+
+fn watching(api: Api) -> Api {
+    api.get(
+        "/v1/daemon/logs",
+        watch::daemon_log,
+        Doc::new("getDaemonLog", "Read the daemon's log, lines of JSON").query::<ReadLog>().lines::<Value>(),
+    )
+    .get(
+        "/v1/events",
+        watch::events,
+        Doc::new("getEvents", "Read events of VMs, images, kernels and operations")
+            .query::<WatchEvents>()
+            .lines::<Happening>(),
+    )
+    .get(
+        "/v1/stats",
+        watch::stats,
+        Doc::new("getStats", "Show the resource use of running VMs")
+            .query::<watch::Of>()
+            .returns::<Vec<VmStats>>(),
+    )
+}
+
 /// Rejects clients of a different build before doing any work.
 async fn same_build(State(daemon): Shared, headers: HeaderMap, request: Request, next: Next) -> Response {
     let ours = daemon.build.to_string();
     match headers.get(BUILD_HEADER) {
         Some(theirs) if theirs.as_bytes() != ours.as_bytes() => {
-            let error = ApiError::new(ErrorKind::VersionSkew, "bangerd is of another build than this banger");
+            let error =
+                ApiError::new(ErrorKind::VersionSkew, "bangerd is a different build than this banger");
             Failure(error.remedy(Remedy::RestartDaemon)).into_response()
         }
         _ => match request.extensions().get::<Peer>() {
             Some(Peer(uid)) => asked_by(*uid, next.run(request)).await,
             None => next.run(request).await,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use expect_test::expect_file;
+
+    use super::*;
+
+    #[test]
+    fn the_document_is_as_checked_in() {
+        let document = format!("{:#}\n", api().document());
+        expect_file!["../../../../docs/src/reference/openapi.json"].assert_eq(&document);
+    }
+
+    #[test]
+    fn every_operation_has_an_id_of_its_own() {
+        let document = api().document();
+        let paths = document["paths"].as_object().unwrap().values();
+        let operations: Vec<_> = paths.flat_map(|methods| methods.as_object().unwrap().values()).collect();
+        let ids: BTreeSet<_> =
+            operations.iter().map(|operation| operation["operationId"].as_str().unwrap()).collect();
+        assert_eq!(ids.len(), operations.len());
     }
 }

@@ -10,6 +10,7 @@ use axum::{
 };
 use banger_api::{CreateVm, DeleteVm, KillVm, RestartVm, SetVm, StartVm, StopVm, Vm};
 use hyper_util::rt::TokioIo;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::splice::splice;
@@ -91,7 +92,7 @@ pub(super) async fn delete_vm(
     Ok(stream_of(daemon.engine.vms.delete(&vm, options.force)?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Tunnel {
     port: u32,
 }
@@ -111,7 +112,7 @@ pub(super) async fn tunnel(
             Err(error) => Err(io::Error::other(error)),
         };
         if let Err(error) = spliced {
-            tracing::debug!(%error, "tunnel broke");
+            tracing::debug!(%error, "tunnel failed");
         }
         drop(session);
     });

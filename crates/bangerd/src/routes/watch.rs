@@ -12,6 +12,7 @@ use axum::{
 use banger_api::{ReadLog, VmStats, WatchEvents};
 use banger_engine::Parts;
 use futures_util::stream;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::http::{Answer, Failure, Shared};
@@ -33,7 +34,7 @@ pub(super) async fn events(State(daemon): Shared, Query(watch): Query<WatchEvent
     stream_of_parts(&daemon, "application/x-ndjson", daemon.engine.events(watch))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Of {
     /// References, separated by commas, which no name or id contains.
     #[serde(default)]
@@ -53,7 +54,7 @@ fn stream_of_parts(daemon: &Daemon, content_type: &str, parts: Parts) -> Respons
     let parts = stream::unfold((parts, stopping), |(mut parts, stopping)| async move {
         let part = tokio::select! {
             part = parts.recv() => Ok(part?),
-            () = stopping.cancelled() => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "bangerd stops")),
+            () = stopping.cancelled() => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "bangerd is stopping")),
         };
         Some((part, (parts, stopping)))
     });

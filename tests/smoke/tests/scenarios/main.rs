@@ -1,6 +1,7 @@
 //! All scenarios in one program. `cargo test -p banger-smoke -- --help` shows how to select some.
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // the scenarios are tests
 
+mod api;
 mod catalogs;
 mod doctor;
 mod golden;

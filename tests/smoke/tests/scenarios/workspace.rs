@@ -359,7 +359,7 @@ fn what_cannot_go_in_is_told_before_a_vm_is_made() -> Result<()> {
     command.current_dir(&root).env("PATH", host.path("nowhere"));
     Running::start(command, "banger without git".to_owned())?
         .finish(b"")?
-        .fails(125, &["`git`", "install git"])?;
+        .fails(125, &["git was not found", "install git"])?;
     git(&root, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "./.", "sub"])?;
     run(&root, &[])?.fails(125, &["submodules: sub", "--mode full-copy"])?;
     host.nothing_left()
