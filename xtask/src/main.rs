@@ -3,6 +3,7 @@
 
 mod arrows;
 mod bench;
+mod book;
 mod command;
 mod debian;
 mod deny;
@@ -48,6 +49,8 @@ enum Task {
     Arrows,
     /// Check licences, banned crates, duplicates and sources of third-party crates
     Deny,
+    /// Build the manual into target/book, and check links
+    Book,
     /// Download the image and the kernel that the scenarios start from, once
     Template,
     /// Run everything that CI runs
@@ -91,6 +94,7 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Arrows => arrows::run(&project)?,
         Task::Deny => deny::run(&project)?,
+        Task::Book => book::run(&project)?,
         Task::Template => template::prepare(&project)?,
         Task::Test { no_lab } => suite::run(&project, !no_lab)?,
         Task::Fuzz(arguments) => fuzz::run(&project, &arguments)?,

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    arrows,
+    arrows, book,
     command::{cargo, check},
     deny, lab,
     programs::{self, TEST_FEATURES},
@@ -30,7 +30,8 @@ fn all(steps: &mut Steps, project: &Project, with_lab: bool) -> Result<()> {
         if with_lab {
             lab::fetch(project)?;
         }
-        template::make_systems(project)
+        template::make_systems(project)?;
+        book::install(project).map(drop)
     };
     thread::scope(|scope| {
         let systems = scope.spawn(systems);
@@ -40,6 +41,7 @@ fn all(steps: &mut Steps, project: &Project, with_lab: bool) -> Result<()> {
             template::prepare(project)
         })
     })?;
+    steps.step("manual", || book::run(project))?;
     let (mut here, mut in_lab) = (0, 0);
     steps.step("scenarios here", || {
         here = scenarios::run(project)?;

@@ -9,6 +9,8 @@ mod error;
 mod file_sync;
 mod forward;
 mod hints;
+#[cfg(test)]
+mod manual;
 mod operation;
 mod session;
 mod ssh;

@@ -19,6 +19,7 @@ mod vm;
 
 use std::process::ExitCode;
 
+use banger_api::config::ShownKey;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{error::CommandError, ui::Ui};
@@ -34,8 +35,12 @@ pub(crate) struct Cli {
 impl Cli {
     /// Returns all commands, with the effective defaults of this host in their help.
     pub(crate) fn on_this_host() -> clap::Command {
-        let defaults = crate::config::shown();
-        let with_defaults = |command| crate::config::with_defaults(command, &defaults);
+        Self::with_defaults(&crate::config::shown())
+    }
+
+    /// Returns all commands, with these defaults in their help.
+    pub(crate) fn with_defaults(defaults: &[ShownKey]) -> clap::Command {
+        let with_defaults = |command| crate::config::with_defaults(command, defaults);
         let command = Self::command()
             .mut_subcommand("vm", |vm| {
                 vm.mut_subcommand("run", with_defaults).mut_subcommand("create", with_defaults)

@@ -1,0 +1,73 @@
+//! The generated pages of the manual, compared with the code that they describe.
+//!
+//! `UPDATE_EXPECT=1 cargo test -p banger manual` writes them anew.
+
+use std::fmt::Write as _;
+
+use banger_api::{
+    Config, HostSize,
+    config::{KEYS, Scope, ShownKey, variables},
+};
+use expect_test::expect_file;
+
+use crate::commands::Cli;
+
+const GENERATED: &str =
+    "<!-- Generated from the code by `UPDATE_EXPECT=1 cargo test -p banger manual`. -->\n";
+
+/// Returns the built-in defaults, with a rule in place of those that depend on the host.
+fn defaults() -> Vec<ShownKey> {
+    let mut keys = Config::new([], HostSize::default()).shown();
+    for key in &mut keys {
+        match key.name {
+            "vcpu" => "a quarter of the host's, at most 4".clone_into(&mut key.value),
+            "memory" => "an eighth of the host's, at most 8G".clone_into(&mut key.value),
+            _ => {}
+        }
+    }
+    keys
+}
+
+/// Adds `command`, called `path`, and its subcommands to `page`.
+fn add_help(page: &mut String, path: &str, command: &mut clap::Command) {
+    let help = command.render_long_help().to_string();
+    let lines = help.trim_end().lines().map(|line| line.trim_end());
+    let _ = write!(page, "\n## {path}\n\n```text\n{}\n```\n", lines.collect::<Vec<_>>().join("\n"));
+    let mut inner: Vec<_> = command.get_subcommands_mut().filter(|inner| !inner.is_hide_set()).collect();
+    inner.retain(|inner| inner.get_name() != "help");
+    inner.sort_by_key(|inner| inner.get_name().to_owned());
+    for inner in inner {
+        add_help(page, &format!("{path} {}", inner.get_name()), inner);
+    }
+}
+
+#[test]
+fn every_command_and_its_options() {
+    let mut command = Cli::with_defaults(&defaults()).term_width(100);
+    command.build();
+    let mut page = format!("# Commands\n\n{GENERATED}\nThe help of every command, as `--help` prints it.\n");
+    add_help(&mut page, "banger", &mut command);
+    expect_file!["../../../docs/src/reference/commands.md"].assert_eq(&page);
+}
+
+#[test]
+fn every_configuration_key_and_variable() {
+    let mut page = format!(
+        "# Configuration\n\n{GENERATED}\n[Configure banger](../guide/configuration.md) explains where settings can be \
+         and their precedence.\n\n## Keys\n\n| key | default | environment variable | in `banger.toml` | meaning |\n\
+         |---|---|---|---|---|\n"
+    );
+    for (key, shown) in KEYS.iter().zip(defaults()) {
+        let variable = key.variable.map_or(String::new(), |name| format!("`{name}`"));
+        let in_project = if key.scope == Scope::Project { "yes" } else { "no" };
+        let (name, default) = (&shown.key, &shown.value);
+        let _ = writeln!(page, "| `{name}` | {default} | {variable} | {in_project} | {} |", key.help);
+    }
+    page.push_str("\n## Other environment variables\n\n| variable | meaning |\n|---|---|\n");
+    for variable in
+        variables().into_iter().filter(|variable| KEYS.iter().all(|key| key.variable != Some(variable.name)))
+    {
+        let _ = writeln!(page, "| `{}` | {} |", variable.name, variable.help);
+    }
+    expect_file!["../../../docs/src/reference/configuration.md"].assert_eq(&page);
+}
