@@ -17,6 +17,7 @@ mod scenarios;
 mod setup;
 mod suite;
 mod template;
+mod words;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -51,6 +52,8 @@ enum Task {
     Deny,
     /// Build the manual into target/book, and check links
     Book,
+    /// Find words in comments and documents that have a plainer one
+    Words,
     /// Download the image and the kernel that the scenarios start from, once
     Template,
     /// Run everything that CI runs
@@ -95,6 +98,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Arrows => arrows::run(&project)?,
         Task::Deny => deny::run(&project)?,
         Task::Book => book::run(&project)?,
+        Task::Words => words::run(&project)?,
         Task::Template => template::prepare(&project)?,
         Task::Test { no_lab } => suite::run(&project, !no_lab)?,
         Task::Fuzz(arguments) => fuzz::run(&project, &arguments)?,

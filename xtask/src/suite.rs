@@ -13,7 +13,7 @@ use crate::{
     deny, lab,
     programs::{self, TEST_FEATURES},
     project::Project,
-    scenarios, setup, template,
+    scenarios, setup, template, words,
 };
 
 pub(crate) fn run(project: &Project, with_lab: bool) -> Result<()> {
@@ -62,6 +62,7 @@ fn before_scenarios(steps: &mut Steps, project: &Project) -> Result<()> {
     let run = |arguments: &[&str]| check(&mut cargo(project, arguments));
     steps.step("format", || run(&["fmt", "--all", "--check"]))?;
     steps.step("arrows", || arrows::run(project))?;
+    steps.step("words", || words::run(project))?;
     steps.step("third-party crates", || deny::run(project))?;
     let clippy =
         ["clippy", "--workspace", "--features", TEST_FEATURES, "--all-targets", "--", "-D", "warnings"];
