@@ -1,6 +1,6 @@
 //! The generated pages of the manual, compared with the code that they describe.
 //!
-//! `UPDATE_EXPECT=1 cargo test -p banger manual` writes them anew.
+//! `UPDATE_CONTRACTS=1 cargo test -p banger manual` writes them anew.
 
 use std::fmt::Write as _;
 
@@ -8,12 +8,11 @@ use banger_api::{
     Config, HostSize,
     config::{KEYS, Scope, ShownKey, variables},
 };
-use expect_test::expect_file;
 
 use crate::commands::Cli;
 
 const GENERATED: &str =
-    "<!-- Generated from the code by `UPDATE_EXPECT=1 cargo test -p banger manual`. -->\n";
+    "<!-- Generated from the code by `UPDATE_CONTRACTS=1 cargo test -p banger manual`. -->\n";
 
 /// Returns the built-in defaults, with a rule in place of those that depend on the host.
 fn defaults() -> Vec<ShownKey> {
@@ -47,7 +46,7 @@ fn every_command_and_its_options() {
     command.build();
     let mut page = format!("# Commands\n\n{GENERATED}\nThe help of every command, as `--help` prints it.\n");
     add_help(&mut page, "banger", &mut command);
-    expect_file!["../../../docs/src/reference/commands.md"].assert_eq(&page);
+    banger_contract::check("docs/src/reference/commands.md", &page);
 }
 
 #[test]
@@ -69,5 +68,5 @@ fn every_configuration_key_and_variable() {
     {
         let _ = writeln!(page, "| `{}` | {} |", variable.name, variable.help);
     }
-    expect_file!["../../../docs/src/reference/configuration.md"].assert_eq(&page);
+    banger_contract::check("docs/src/reference/configuration.md", &page);
 }

@@ -33,6 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "banger-fuzz",
         &["banger-api", "banger-client", "banger-files", "banger-image", "banger-proto", "banger-workspace"],
     ),
+    ("banger-contract", &[]),
     ("banger-smoke-macros", &[]),
     ("banger-smoke", &["banger-smoke-macros"]),
     ("xtask", &[]),

@@ -251,14 +251,12 @@ async fn same_build(State(daemon): Shared, headers: HeaderMap, request: Request,
 mod tests {
     use std::collections::BTreeSet;
 
-    use expect_test::expect_file;
-
     use super::*;
 
     #[test]
     fn the_document_is_as_checked_in() {
         let document = format!("{:#}\n", api().document());
-        expect_file!["../../../../docs/src/reference/openapi.json"].assert_eq(&document);
+        banger_contract::check("docs/src/reference/openapi.json", &document);
     }
 
     #[test]
