@@ -21,9 +21,11 @@ pub(crate) fn run(data: &[u8]) {
                 }
             }
             let built_in = banger_image::catalog();
-            let both = catalog.clone().over(built_in);
-            assert!(both.images.starts_with(&catalog.images) && both.kernels.starts_with(&catalog.kernels));
-            assert!(built_in.images.iter().all(|image| both.image(image.name.as_str()).is_some()));
+            let merged = catalog.clone().with_fallback(built_in);
+            assert!(
+                merged.images.starts_with(&catalog.images) && merged.kernels.starts_with(&catalog.kernels)
+            );
+            assert!(built_in.images.iter().all(|image| merged.image(image.name.as_str()).is_some()));
         }
         Err(error) => assert!((1..=text.matches('\n').count() + 1).contains(&error.line)),
     }

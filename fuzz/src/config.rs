@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use banger_api::{
-    Config, HostSize,
+    Config, HostResources,
     config::{Layer, Owner},
 };
 
@@ -13,15 +13,15 @@ pub(crate) fn run(data: &[u8]) {
     let Ok(word) = std::str::from_utf8(parts.next().unwrap_or_default()) else { return };
     let mut layers = Vec::new();
     for owner in [Owner::Project, Owner::User] {
-        match Layer::of_file(owner, Path::new("/config.toml"), Ok(bytes.clone())) {
+        match Layer::from_file(owner, Path::new("/config.toml"), Ok(bytes.clone())) {
             Ok(layer) => layers.push(layer),
             // TOML's error messages may quote a line of the file.
             Err(error) => assert!(error.to_string().len() < 1000 + 2 * bytes.len()),
         }
     }
-    layers.extend(Layer::of_variables(|_| Some(word.into())));
-    let config = Config::new(layers, HostSize::default());
-    for key in config.shown() {
+    layers.extend(Layer::from_env(|_| Some(word.into())));
+    let config = Config::new(layers, HostResources::default());
+    for key in config.entries() {
         assert!(!key.value.is_empty());
     }
 }

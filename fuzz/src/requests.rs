@@ -1,13 +1,13 @@
 //! Parses requests to bangerd as body, query and path: a parsed value stays the same when it is written and read again.
 
 use banger_api::{
-    CreateVm, DeleteVm, Event, Id, KillVm, Name, Pull, PullImage, RestartVm, SetVm, Size, StartVm, StopVm,
-    VmName,
+    CreateVm, DeleteVm, Id, KillVm, Name, OperationEvent, Pull, PullImage, RestartVm, SetVm, Size, StartVm,
+    StopVm, VmName,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Checks that a body and a query stay the same when they are written and read again.
-fn both<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
+fn check_round_trip<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
     let parsed = [serde_json::from_slice::<T>(bytes).ok(), serde_urlencoded::from_bytes::<T>(bytes).ok()];
     for value in parsed.into_iter().flatten() {
         let written = serde_json::to_vec(&value).expect("a parsed value serializes");
@@ -17,17 +17,17 @@ fn both<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
 }
 
 pub(crate) fn run(data: &[u8]) {
-    both::<CreateVm>(data);
-    both::<SetVm>(data);
-    both::<PullImage>(data);
-    both::<StopVm>(data);
-    both::<StartVm>(data);
-    both::<RestartVm>(data);
-    both::<KillVm>(data);
-    both::<DeleteVm>(data);
-    both::<Pull>(data);
+    check_round_trip::<CreateVm>(data);
+    check_round_trip::<SetVm>(data);
+    check_round_trip::<PullImage>(data);
+    check_round_trip::<StopVm>(data);
+    check_round_trip::<StartVm>(data);
+    check_round_trip::<RestartVm>(data);
+    check_round_trip::<KillVm>(data);
+    check_round_trip::<DeleteVm>(data);
+    check_round_trip::<Pull>(data);
     // The client reads events from any program that listens at the socket.
-    both::<Event>(data);
+    check_round_trip::<OperationEvent>(data);
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(name) = text.parse::<VmName>() {
         assert_eq!(name.as_str(), text);

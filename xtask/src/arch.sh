@@ -1,6 +1,6 @@
-# Lays a Debian out as Arch is, with one folder for programs and one for libraries, and makes it what images of real
-# machines may be: with disks that are elsewhere, a root that no shell lets in and whose home is behind a link, SELinux, and
-# no first start yet.
+# Changes a Debian root file system to the layout of Arch: one directory for programs and one for libraries. Also adds
+# what images of real machines may have: mounts of missing disks, a root user without a login shell and with a symbolic
+# link as home directory, SELinux, and no machine id yet.
 set -eu
 cd "$1"
 rm -rf usr/share/doc usr/share/man usr/share/locale var/lib/apt/lists

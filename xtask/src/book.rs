@@ -19,13 +19,13 @@ const MDBOOK: &str = "0.5.4";
 
 /// Builds the manual into `target/book`. Fails on a warning of mdBook and on a broken link.
 pub(crate) fn run(project: &Project) -> Result<()> {
-    links(project)?;
+    check_links(project)?;
     let mdbook = install(project)?;
     let built = Command::new(&mdbook).arg("build").arg(project.root().join("docs")).output();
     let built = built.with_context(|| mdbook.display().to_string())?;
-    let said = String::from_utf8_lossy(&built.stderr);
-    let is_clean = built.status.success() && !said.contains("WARN") && !said.contains("ERROR");
-    ensure!(is_clean, "mdbook build docs: {}\n{said}", built.status);
+    let stderr = String::from_utf8_lossy(&built.stderr);
+    let is_clean = built.status.success() && !stderr.contains("WARN") && !stderr.contains("ERROR");
+    ensure!(is_clean, "mdbook build docs: {}\n{stderr}", built.status);
     say("the manual is in target/book");
     Ok(())
 }
@@ -54,7 +54,7 @@ pub(crate) fn install(project: &Project) -> Result<PathBuf> {
 }
 
 /// Checks that the files and headings exist to which links between Markdown files lead.
-fn links(project: &Project) -> Result<()> {
+fn check_links(project: &Project) -> Result<()> {
     let mut git = Command::new("git");
     git.current_dir(project.root()).args([
         "ls-files",
@@ -71,7 +71,7 @@ fn links(project: &Project) -> Result<()> {
         let path = project.root().join(name);
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {name}"))?;
         for link in local_links(&text) {
-            if !leads_somewhere(&path, link) {
+            if !link_target_exists(&path, link) {
                 broken.push(format!("{name}: {link}"));
             }
         }
@@ -96,7 +96,7 @@ fn local_links(text: &str) -> Vec<&str> {
 }
 
 /// Returns whether the file of a link in the file `from` exists, and the heading in it.
-fn leads_somewhere(from: &Path, link: &str) -> bool {
+fn link_target_exists(from: &Path, link: &str) -> bool {
     let (file, heading) = link.split_once('#').unwrap_or((link, ""));
     let target = if file.is_empty() { from.to_owned() } else { from.with_file_name(file) };
     if heading.is_empty() {
@@ -139,7 +139,7 @@ mod tests {
             ("to.md#four", false),
             ("no.md", false),
         ] {
-            assert_eq!(leads_somewhere(&from, link), expected, "{link}");
+            assert_eq!(link_target_exists(&from, link), expected, "{link}");
         }
     }
 }

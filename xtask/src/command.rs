@@ -63,11 +63,11 @@ fn exit_code(status: ExitStatus) -> ExitCode {
 
 /// Returns the path of a program.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
-    program_folders().into_iter().map(|folder| folder.join(name)).find(|path| path.is_file())
+    program_dirs().into_iter().map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
 /// The directories of PATH, and the system's own, which an ordinary user's PATH may lack.
-fn program_folders() -> Vec<PathBuf> {
+fn program_dirs() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from)).collect()
 }
@@ -84,7 +84,7 @@ pub(crate) fn as_root(program: &str) -> Result<Command> {
     }
     let mut unshare = Command::new("unshare");
     unshare.args(["--map-root-user", "--map-auto", "--"]).arg(path);
-    unshare.env("PATH", env::join_paths(program_folders())?);
+    unshare.env("PATH", env::join_paths(program_dirs())?);
     Ok(unshare)
 }
 

@@ -40,8 +40,10 @@ fn apt_sources() -> Result<Vec<PathBuf>> {
         }
     }
     // Like apt, which ignores files with other extensions.
-    let named = |file: &PathBuf| file.extension().is_some_and(|end| end == "list" || end == "sources");
-    files.retain(|file| named(file) && fs::metadata(file).is_ok_and(|file| file.len() > 0));
+    let has_apt_extension = |file: &PathBuf| {
+        file.extension().is_some_and(|extension| extension == "list" || extension == "sources")
+    };
+    files.retain(|file| has_apt_extension(file) && fs::metadata(file).is_ok_and(|file| file.len() > 0));
     files.sort();
     Ok(files)
 }

@@ -32,13 +32,13 @@ struct Licenses {
 #[derive(Debug, Deserialize)]
 struct Bans {
     /// Crates that must not be used in any version.
-    deny: Vec<Listed>,
+    deny: Vec<ListedCrate>,
     /// Versions (`name@version`) of crates that may be used beside another version.
-    skip: Vec<Listed>,
+    skip: Vec<ListedCrate>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Listed {
+struct ListedCrate {
     #[serde(rename = "crate")]
     name: String,
     reason: String,
@@ -65,55 +65,55 @@ pub(crate) fn run(project: &Project) -> Result<()> {
     let metadata = ["metadata", "--format-version", "1", "--all-features", "--filter-platform", TRIPLE];
     let json = output(&mut cargo(project, &metadata))?;
     let metadata: Metadata = serde_json::from_slice(&json).context("cargo metadata")?;
-    let wrong = violations(&rules, &metadata.packages);
-    if !wrong.is_empty() {
-        bail!("third-party crates break the rules of deny.toml:\n  {}", wrong.join("\n  "));
+    let violations = violations(&rules, &metadata.packages);
+    if !violations.is_empty() {
+        bail!("third-party crates break the rules of deny.toml:\n  {}", violations.join("\n  "));
     }
     Ok(())
 }
 
 fn violations(rules: &Rules, packages: &[Package]) -> Vec<String> {
-    let mut wrong = Vec::new();
+    let mut violations = Vec::new();
     for Package { name, version, license, source } in packages {
         match license {
-            None => wrong.push(format!("{name} {version} names no licence")),
+            None => violations.push(format!("{name} {version} names no licence")),
             Some(license) if !is_allowed(license, &rules.licenses.allow) => {
-                wrong.push(format!("{name} {version} has the licence {license}"));
+                violations.push(format!("{name} {version} has the licence {license}"));
             }
             Some(_) => {}
         }
         if let Some(banned) = rules.bans.deny.iter().find(|banned| banned.name == *name) {
-            wrong.push(format!("{name} {version} is banned: {}", banned.reason));
+            violations.push(format!("{name} {version} is banned: {}", banned.reason));
         }
         if let Some(source) = source.as_ref().filter(|source| *source != CRATES_IO) {
-            wrong.push(format!("{name} {version} is from {source}"));
+            violations.push(format!("{name} {version} is from {source}"));
         }
     }
-    wrong.extend(duplicates(&rules.bans.skip, packages));
-    wrong
+    violations.extend(duplicates(&rules.bans.skip, packages));
+    violations
 }
 
 /// Returns crates with several versions that `skip` does not list, and unused entries of `skip`.
-fn duplicates(skip: &[Listed], packages: &[Package]) -> Vec<String> {
+fn duplicates(skip: &[ListedCrate], packages: &[Package]) -> Vec<String> {
     let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for package in packages {
         versions.entry(&package.name).or_default().push(&package.version);
     }
     versions.retain(|_, versions| versions.len() > 1);
-    let mut wrong = Vec::new();
-    for Listed { name: entry, .. } in skip {
+    let mut violations = Vec::new();
+    for ListedCrate { name: entry, .. } in skip {
         let used = entry.split_once('@').and_then(|(name, version)| {
             let versions = versions.get_mut(name)?;
-            versions.iter().position(|found| *found == version).map(|position| versions.remove(position))
+            versions.iter().position(|other| *other == version).map(|position| versions.remove(position))
         });
         if used.is_none() {
-            wrong.push(format!("{entry} in `skip` is no longer a duplicate"));
+            violations.push(format!("{entry} in `skip` is no longer a duplicate"));
         }
     }
     for (name, versions) in versions.iter().filter(|(_, versions)| versions.len() > 1) {
-        wrong.push(format!("{name} is used in several versions: {}", versions.join(", ")));
+        violations.push(format!("{name} is used in several versions: {}", versions.join(", ")));
     }
-    wrong
+    violations
 }
 
 /// Returns whether `allow` satisfies an SPDX expression; a slash is an old spelling of OR.
@@ -136,15 +136,15 @@ fn any_of(words: &mut Words, allow: &[String]) -> Option<bool> {
 
 /// Parses `license AND license …`.
 fn all_of(words: &mut Words, allow: &[String]) -> Option<bool> {
-    let mut allowed = one(words, allow)?;
+    let mut allowed = primary(words, allow)?;
     while words.next_if_eq(&"AND").is_some() {
-        allowed &= one(words, allow)?;
+        allowed &= primary(words, allow)?;
     }
     Some(allowed)
 }
 
 /// Parses an expression in parentheses, or a licence with its exception.
-fn one(words: &mut Words, allow: &[String]) -> Option<bool> {
+fn primary(words: &mut Words, allow: &[String]) -> Option<bool> {
     if words.next_if_eq(&"(").is_some() {
         let allowed = any_of(words, allow)?;
         return words.next_if_eq(&")").map(|_| allowed);
@@ -180,20 +180,21 @@ mod tests {
         }
     }
 
-    fn with(package: Package) -> Vec<String> {
+    fn violations_with(package: Package) -> Vec<String> {
         violations(&rules(), &[package, self::package("syn", "2.0.1"), self::package("syn", "3.0.0")])
     }
 
     #[test]
     fn crates_that_keep_the_rules_pass() {
-        assert_eq!(with(package("bytes", "1.0.0")), [""; 0]);
-        assert_eq!(with(Package { source: None, ..package("banger", "0.1.0") }), [""; 0]);
+        assert_eq!(violations_with(package("bytes", "1.0.0")), [""; 0]);
+        assert_eq!(violations_with(Package { source: None, ..package("banger", "0.1.0") }), [""; 0]);
     }
 
     #[test]
     fn a_licence_that_is_not_listed_fails() {
-        let license =
-            |license: &str| with(Package { license: Some(license.into()), ..package("a", "1.0.0") });
+        let license = |license: &str| {
+            violations_with(Package { license: Some(license.into()), ..package("a", "1.0.0") })
+        };
         for allowed in [
             "MIT",
             "GPL-3.0 OR MIT",
@@ -216,19 +217,28 @@ mod tests {
         ] {
             assert_eq!(license(refused), [format!("a 1.0.0 has the licence {refused}")]);
         }
-        assert_eq!(with(Package { license: None, ..package("a", "1.0.0") }), ["a 1.0.0 names no licence"]);
+        assert_eq!(
+            violations_with(Package { license: None, ..package("a", "1.0.0") }),
+            ["a 1.0.0 names no licence"]
+        );
     }
 
     #[test]
     fn banned_crates_and_other_sources_fail() {
-        assert_eq!(with(package("openssl-sys", "0.9.0")), ["openssl-sys 0.9.0 is banned: TLS is rustls"]);
+        assert_eq!(
+            violations_with(package("openssl-sys", "0.9.0")),
+            ["openssl-sys 0.9.0 is banned: TLS is rustls"]
+        );
         let git = Package { source: Some("git+https://example.com/a".into()), ..package("a", "1.0.0") };
-        assert_eq!(with(git), ["a 1.0.0 is from git+https://example.com/a"]);
+        assert_eq!(violations_with(git), ["a 1.0.0 is from git+https://example.com/a"]);
     }
 
     #[test]
     fn duplicates_are_listed_and_the_list_has_no_others() {
-        assert_eq!(with(package("syn", "1.0.0")), ["syn is used in several versions: 1.0.0, 3.0.0"]);
+        assert_eq!(
+            violations_with(package("syn", "1.0.0")),
+            ["syn is used in several versions: 1.0.0, 3.0.0"]
+        );
         assert_eq!(
             violations(&rules(), &[package("syn", "3.0.0")]),
             ["syn@2.0.1 in `skip` is no longer a duplicate"]

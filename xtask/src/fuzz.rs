@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     let corpus = project.root().join("fuzz/corpus");
-    let all = names(&corpus)?;
+    let all = target_names(&corpus)?;
     let targets = if arguments.targets.is_empty() { &all } else { &arguments.targets };
     for target in targets {
         ensure!(all.contains(target), "unknown target {target}; the targets are {}", all.join(", "));
@@ -45,10 +45,10 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     let program = out.join(TRIPLE).join("release/banger-fuzz");
     for target in targets {
         say(format_args!("fuzzing {target} for {} s", arguments.seconds));
-        let [found, artifacts] = ["found", "artifacts"].map(|kind| out.join(kind).join(target));
-        fs::create_dir_all(&found)?;
+        let [new_inputs, artifacts] = ["found", "artifacts"].map(|kind| out.join(kind).join(target));
+        fs::create_dir_all(&new_inputs)?;
         fs::create_dir_all(&artifacts)?;
-        let saved = corpus.join(target);
+        let saved_inputs = corpus.join(target);
         let fuzz = |directories: [&Path; 2]| {
             let mut fuzz = Command::new(&program);
             fuzz.env("BANGER_FUZZ_TARGET", target)
@@ -60,21 +60,25 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<()> {
         };
         // libFuzzer writes new inputs to the first directory.
         check(
-            fuzz([&found, &saved])
+            fuzz([&new_inputs, &saved_inputs])
                 .arg(format!("-max_total_time={}", arguments.seconds))
                 .arg("-print_final_stats=1"),
         )
         .with_context(|| format!("{target} failed; its input is in {}", artifacts.display()))?;
         if arguments.save {
             // Keep only inputs that reach new code: hit counts and comparisons would add hundreds.
-            check(fuzz([&saved, &found]).args(["-set_cover_merge=1", "-use_counters=0", "-use_cmp=0"]))?;
+            check(fuzz([&saved_inputs, &new_inputs]).args([
+                "-set_cover_merge=1",
+                "-use_counters=0",
+                "-use_cmp=0",
+            ]))?;
         }
     }
     Ok(())
 }
 
 /// Returns the targets' names. Each target has a corpus, or its test fails.
-fn names(corpus: &Path) -> Result<Vec<String>> {
+fn target_names(corpus: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(corpus).with_context(|| corpus.display().to_string())? {
         names.push(entry?.file_name().to_string_lossy().into_owned());

@@ -41,8 +41,8 @@ pub(crate) fn build(project: &Project, out: Option<&Path>) -> Result<()> {
             .env("RUSTFLAGS", "-C target-feature=+crt-static"),
     )?;
 
-    let built = project.cargo_target();
-    let agent = built.join(TRIPLE).join("agent/banger-agent");
+    let target_dir = project.cargo_target();
+    let agent = target_dir.join(TRIPLE).join("agent/banger-agent");
     let bytes = fs::read(&agent).with_context(|| agent.display().to_string())?;
     ensure!(elf::is_static(&bytes)?, "{} is not static", agent.display());
     ensure!(
@@ -54,18 +54,18 @@ pub(crate) fn build(project: &Project, out: Option<&Path>) -> Result<()> {
     let out = out.map_or_else(|| project.programs(), Path::to_path_buf);
     fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
     for program in ["banger", "bangerd", "banger-vsock-device"] {
-        install(&built.join("release").join(program), &out)?;
+        install(&target_dir.join("release").join(program), &out)?;
     }
     install(&agent, &out)
 }
 
 /// Builds bangerd with fail points and copies it to `target/banger-fail`, together with the other programs, which
 /// must already be built.
-pub(crate) fn build_failing(project: &Project) -> Result<()> {
+pub(crate) fn build_with_fail_points(project: &Project) -> Result<()> {
     say("building bangerd with fail points");
     // With the test profile, whose libraries are already compiled.
     check(&mut cargo(project, &["build", "--workspace", "--features", TEST_FEATURES, "--bin", "bangerd"]))?;
-    let out = project.failing_programs();
+    let out = project.programs_with_fail_points();
     fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
     install(&project.cargo_target().join("debug/bangerd"), &out)?;
     for program in ["banger", "banger-agent", "banger-vsock-device"] {
@@ -76,13 +76,13 @@ pub(crate) fn build_failing(project: &Project) -> Result<()> {
 
 /// Copies `program` into a directory atomically, unless that file has the same bytes: a new file is a new build, for
 /// which the client replaces a running daemon.
-fn install(program: &Path, folder: &Path) -> Result<()> {
-    let target = folder.join(program.file_name().context("the program has no file name")?);
+fn install(program: &Path, dir: &Path) -> Result<()> {
+    let target = dir.join(program.file_name().context("the program has no file name")?);
     let bytes = fs::read(program).with_context(|| program.display().to_string())?;
-    if fs::read(&target).is_ok_and(|there| there == bytes) {
+    if fs::read(&target).is_ok_and(|existing| existing == bytes) {
         return Ok(());
     }
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
     file.write_all(&bytes)?;
     file.as_file().set_permissions(fs::Permissions::from_mode(0o755))?;
     file.persist(&target).with_context(|| target.display().to_string())?;
@@ -97,8 +97,8 @@ mod tests {
 
     #[test]
     fn the_same_bytes_stay_the_same_file_and_others_replace_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let (from, to) = (folder.path().join("program"), folder.path().join("out"));
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("program"), dir.path().join("out"));
         fs::create_dir(&to).unwrap();
         let inode = || fs::metadata(to.join("program")).unwrap().ino();
 

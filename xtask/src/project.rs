@@ -30,7 +30,7 @@ impl Project {
 
     /// Returns cargo's target directory.
     pub(crate) fn cargo_target(&self) -> PathBuf {
-        env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.target(), |folder| self.root.join(folder))
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.target(), |dir| self.root.join(dir))
     }
 
     /// Returns the directory of the built programs, side by side as when installed.
@@ -39,7 +39,7 @@ impl Project {
     }
 
     /// Returns the directory of the programs whose bangerd has fail points.
-    pub(crate) fn failing_programs(&self) -> PathBuf {
+    pub(crate) fn programs_with_fail_points(&self) -> PathBuf {
         self.target().join("banger-fail")
     }
 }

@@ -63,12 +63,19 @@ fn parse(listed: &str) -> Vec<Scenario> {
 pub(crate) fn run(project: &Project) -> Result<usize> {
     let program = build(project)?;
     let count = list(&program, "here")?.len();
-    check(Command::new(program).args(["--tier", "here", "--test-threads", "2", "--expect", &expected()]))?;
+    check(Command::new(program).args([
+        "--tier",
+        "here",
+        "--test-threads",
+        "2",
+        "--expect",
+        &expected_vmm(),
+    ]))?;
     Ok(count)
 }
 
 /// Returns the VMM and accelerator that VMs must use on this machine, found without banger's own check of KVM.
-fn expected() -> String {
+fn expected_vmm() -> String {
     let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let has_kvm = flags.split_whitespace().any(|word| word == "vmx" || word == "svm")
         && fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();

@@ -44,11 +44,11 @@ pub(crate) fn run() -> Result<()> {
 }
 
 fn packages() -> Result<()> {
-    let there = |probe: &str| {
+    let is_installed = |probe: &str| {
         if probe.starts_with('/') { Path::new(probe).exists() } else { find_program(probe).is_some() }
     };
     let missing: Vec<_> =
-        PACKAGES.iter().filter(|(_, probe)| !there(probe)).map(|(package, _)| *package).collect();
+        PACKAGES.iter().filter(|(_, probe)| !is_installed(probe)).map(|(package, _)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -74,11 +74,11 @@ fn subordinate_ids() -> Result<()> {
         return Ok(());
     }
     let user = String::from_utf8(command::output(Command::new("id").arg("-un"))?)?.trim().to_owned();
-    let listed = |file: &str| {
+    let has_range = |file: &str| {
         let text = fs::read_to_string(file).unwrap_or_default();
         text.lines().any(|line| line.split(':').next() == Some(user.as_str()))
     };
-    if listed("/etc/subuid") && listed("/etc/subgid") {
+    if has_range("/etc/subuid") && has_range("/etc/subgid") {
         return Ok(());
     }
     say(format!("assigning {user} a range of subordinate ids"));

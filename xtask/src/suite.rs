@@ -18,19 +18,19 @@ use crate::{
 
 pub(crate) fn run(project: &Project, with_lab: bool) -> Result<()> {
     let mut steps = Steps::default();
-    let result = all(&mut steps, project, with_lab);
+    let result = run_steps(&mut steps, project, with_lab);
     steps.summary();
     result
 }
 
-fn all(steps: &mut Steps, project: &Project, with_lab: bool) -> Result<()> {
+fn run_steps(steps: &mut Steps, project: &Project, with_lab: bool) -> Result<()> {
     steps.step("setup", setup::run)?;
     // Runs beside the checks: it needs none of banger's programs and mostly waits for the mirror and the disk.
     let systems = || {
         if with_lab {
             lab::fetch(project)?;
         }
-        template::make_systems(project)?;
+        template::build_systems(project)?;
         book::install(project).map(drop)
     };
     thread::scope(|scope| {
@@ -42,18 +42,18 @@ fn all(steps: &mut Steps, project: &Project, with_lab: bool) -> Result<()> {
         })
     })?;
     steps.step("manual", || book::run(project))?;
-    let (mut here, mut in_lab) = (0, 0);
+    let (mut host_count, mut lab_count) = (0, 0);
     steps.step("scenarios here", || {
-        here = scenarios::run(project)?;
+        host_count = scenarios::run(project)?;
         Ok(())
     })?;
     if with_lab {
         steps.step("scenarios in the lab", || {
-            in_lab = lab::scenarios(project, false)?;
+            lab_count = lab::scenarios(project, false)?;
             Ok(())
         })?;
     }
-    println!("scenarios run: {here} here, {in_lab} in the lab");
+    println!("scenarios run: {host_count} here, {lab_count} in the lab");
     Ok(())
 }
 
@@ -78,12 +78,12 @@ fn before_scenarios(steps: &mut Steps, project: &Project) -> Result<()> {
     steps.step("unit tests and build", || {
         thread::scope(|scope| {
             let build = scope.spawn(|| programs::build(project, None));
-            let tested = run(&tests);
+            let result = run(&tests);
             build.join().unwrap_or_else(|_| bail!("a thread panicked"))?;
-            tested
+            result
         })
     })?;
-    steps.step("build with fail points", || programs::build_failing(project))
+    steps.step("build with fail points", || programs::build_with_fail_points(project))
 }
 
 /// The finished steps, each with its duration and whether it passed.

@@ -25,15 +25,15 @@ const SYSTEMS: [(&str, &str, Option<&str>); 3] = [
 ];
 
 /// Returns the template's directory, with `state`, `cache`, `config` and the tars.
-pub(crate) fn folder(project: &Project) -> PathBuf {
+pub(crate) fn dir(project: &Project) -> PathBuf {
     project.target().join("template")
 }
 
 /// Prepares the template. The directory gets its final name when it is complete.
 pub(crate) fn prepare(project: &Project) -> Result<()> {
-    make_systems(project)?;
+    build_systems(project)?;
     python::install(project)?;
-    let template = folder(project);
+    let template = dir(project);
     if template.exists() {
         return Ok(());
     }
@@ -43,16 +43,16 @@ pub(crate) fn prepare(project: &Project) -> Result<()> {
 }
 
 /// Builds missing root file systems, which needs none of banger's programs.
-pub(crate) fn make_systems(project: &Project) -> Result<()> {
-    let template = folder(project);
-    let folder = if template.exists() { template } else { partial(project) };
-    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+pub(crate) fn build_systems(project: &Project) -> Result<()> {
+    let template = dir(project);
+    let dir = if template.exists() { template } else { partial(project) };
+    fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     for (name, packages, change) in SYSTEMS {
-        let tar = folder.join(format!("{name}.tar.zst"));
+        let tar = dir.join(format!("{name}.tar.zst"));
         if !tar.exists() {
             say(format!("creating a system with {packages} for the scenarios"));
             // mmdebstrap chooses the compression by the file name's extension.
-            let partial = folder.join(format!("partial-{name}.tar.zst"));
+            let partial = dir.join(format!("partial-{name}.tar.zst"));
             debian::bootstrap(&debian::suite()?, packages, change, &partial)?;
             fs::rename(&partial, &tar).with_context(|| tar.display().to_string())?;
         }
@@ -61,11 +61,11 @@ pub(crate) fn make_systems(project: &Project) -> Result<()> {
 }
 
 fn partial(project: &Project) -> PathBuf {
-    folder(project).with_extension("partial")
+    dir(project).with_extension("partial")
 }
 
 /// Pulls the default image and kernel into a directory.
-fn fetch(project: &Project, folder: &Path) -> Result<()> {
+fn fetch(project: &Project, dir: &Path) -> Result<()> {
     say("fetching the image and the kernel for the scenarios");
     // Outside the workspace, because a socket's path is limited to 107 bytes.
     let runtime = tempfile::Builder::new().prefix("xtask-").tempdir_in("/tmp")?;
@@ -75,12 +75,12 @@ fn fetch(project: &Project, folder: &Path) -> Result<()> {
         for (variable, name) in
             [("XDG_STATE_HOME", "state"), ("XDG_CACHE_HOME", "cache"), ("XDG_CONFIG_HOME", "config")]
         {
-            banger.env(variable, folder.join(name));
+            banger.env(variable, dir.join(name));
         }
         check(&mut banger)
     };
     for name in ["state", "cache", "config"] {
-        let part = folder.join(name);
+        let part = dir.join(name);
         // Left by an interrupted run.
         if part.exists() {
             fs::remove_dir_all(&part)?;

@@ -1,7 +1,7 @@
 //! Finds words in comments and in Markdown that have a plainer word, so that they stay out.
 //!
-//! Readers search for the field's own terms. `PLAINER` lists words that hide them, each with words to use instead;
-//! `EXCEPTIONS` lists the places where one of them is right.
+//! Readers search for the field's own terms. `REPLACEMENTS` lists words that hide them, each with words to use
+//! instead; `EXCEPTIONS` lists the places where one of them is right.
 
 use std::{fs, path::Path};
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Words and phrases in lower case, each with what to write instead.
-const PLAINER: &[(&str, &str)] = &[
+const REPLACEMENTS: &[(&str, &str)] = &[
     ("amiss", "wrong, inconsistent"),
     ("as good as", "say what it is treated as"),
     ("be had", "be available"),
@@ -48,7 +48,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[("xtask/src/words.rs", "", "the list
 struct Finding {
     line: usize,
     word: &'static str,
-    instead: &'static str,
+    replacement: &'static str,
 }
 
 /// Fails if a comment or a Markdown file of the project has a word that has a plainer one.
@@ -56,18 +56,21 @@ pub(crate) fn run(project: &Project) -> Result<()> {
     let mut git = std::process::Command::new("git");
     git.current_dir(project.root()).args(["ls-files", "-z", "--", "*.rs", "*.md"]);
     let listed = String::from_utf8(output(&mut git)?).context("a file's name is not UTF-8")?;
-    let (mut files, mut found) = (0, 0);
+    let (mut file_count, mut finding_count) = (0, 0);
     for name in listed.split_terminator('\0') {
         let text =
             fs::read_to_string(project.root().join(name)).with_context(|| format!("cannot read {name}"))?;
-        files += 1;
-        for Finding { line, word, instead } in findings(Path::new(name), &text) {
-            println!("{name}:{line}: {word:?}; instead: {instead}");
-            found += 1;
+        file_count += 1;
+        for Finding { line, word, replacement } in findings(Path::new(name), &text) {
+            println!("{name}:{line}: {word:?}; instead: {replacement}");
+            finding_count += 1;
         }
     }
-    ensure!(found == 0, "{found} words have plainer ones; the list is PLAINER in xtask/src/words.rs");
-    command::say(format!("words: {files} files, all plain"));
+    ensure!(
+        finding_count == 0,
+        "{finding_count} words have plainer ones; the list is REPLACEMENTS in xtask/src/words.rs"
+    );
+    command::say(format!("words: {file_count} files, all plain"));
     Ok(())
 }
 
@@ -83,18 +86,18 @@ fn findings(path: &Path, text: &str) -> Vec<Finding> {
             words.extend(split.filter(|word| !word.is_empty()).map(|word| (number + 1, word.to_lowercase())));
         }
     }
-    let mut found = Vec::new();
+    let mut findings = Vec::new();
     for (start, (line, _)) in words.iter().enumerate() {
-        for (word, instead) in PLAINER {
+        for (word, replacement) in REPLACEMENTS {
             let mut phrase = word.split(' ').zip(&words[start..]);
             let length = word.split(' ').count();
             let matches = words.len() - start >= length && phrase.all(|(part, (_, word))| part == word);
             if matches && !is_exception(path, word) {
-                found.push(Finding { line: *line, word, instead });
+                findings.push(Finding { line: *line, word, replacement });
             }
         }
     }
-    found
+    findings
 }
 
 /// Returns the comment in a line of Rust, if it has one.
@@ -114,7 +117,7 @@ mod tests {
     use super::*;
 
     fn words(path: &str, text: &str) -> Vec<(usize, &'static str)> {
-        findings(Path::new(path), text).into_iter().map(|found| (found.line, found.word)).collect()
+        findings(Path::new(path), text).into_iter().map(|finding| (finding.line, finding.word)).collect()
     }
 
     #[test]
@@ -129,8 +132,8 @@ mod tests {
 
     #[test]
     fn every_word_is_in_lower_case_and_has_another_one() {
-        for (word, instead) in PLAINER {
-            assert!(!instead.is_empty() && word.to_lowercase() == *word, "{word}");
+        for (word, replacement) in REPLACEMENTS {
+            assert!(!replacement.is_empty() && word.to_lowercase() == *word, "{word}");
         }
     }
 }

@@ -26,30 +26,30 @@ impl Children {
     /// Starts `command`.
     pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         let child = command.spawn()?;
-        let (tell, ended) = oneshot::channel();
+        let (sender, ended) = oneshot::channel();
         // The reaper cannot run between the spawn and this line: it is a task of the same thread.
         let raw = i32::try_from(child.id()).map_err(io::Error::other)?;
-        self.0.borrow_mut().insert(raw, tell);
+        self.0.borrow_mut().insert(raw, sender);
         Ok(Child { pid: Pid::from_child(&child), ended })
     }
 
     /// Reaps children forever.
     pub(crate) async fn reap(self) -> io::Result<()> {
-        let mut died = signal(SignalKind::child())?;
+        let mut sigchld = signal(SignalKind::child())?;
         loop {
-            self.reap_the_dead();
-            if died.recv().await.is_none() {
+            self.reap_exited();
+            if sigchld.recv().await.is_none() {
                 return Ok(());
             }
         }
     }
 
-    fn reap_the_dead(&self) {
+    fn reap_exited(&self) {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            let teller = self.0.borrow_mut().remove(&pid.as_raw_nonzero().get());
-            if let (Some(teller), Some(status)) = (teller, exit_status(status)) {
+            let sender = self.0.borrow_mut().remove(&pid.as_raw_nonzero().get());
+            if let (Some(sender), Some(status)) = (sender, exit_status(status)) {
                 // The receiver may have been dropped.
-                let _ = teller.send(status);
+                let _ = sender.send(status);
             }
         }
     }

@@ -58,7 +58,7 @@ impl Outgoing {
     }
 
     /// Sends a message.
-    pub(crate) async fn say<T: Serialize>(&mut self, message: &T) -> io::Result<()> {
+    pub(crate) async fn send_message<T: Serialize>(&mut self, message: &T) -> io::Result<()> {
         self.send(&Frame::control(message).map_err(io::Error::other)?).await
     }
 

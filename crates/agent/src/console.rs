@@ -4,12 +4,12 @@ use std::{io::Write, process::ExitCode};
 
 /// Prints why this process cannot continue, and returns its exit code.
 pub(crate) fn fail(message: &str) -> ExitCode {
-    say(message);
+    log(message);
     ExitCode::FAILURE
 }
 
 /// Prints one line on the console, which `banger vm logs` shows.
-pub(crate) fn say(message: &str) {
+pub(crate) fn log(message: &str) {
     // There is no other place to report an error.
     let _ = writeln!(std::io::stderr(), "banger-agent: {message}");
 }

@@ -10,7 +10,7 @@ use std::{
 use banger_files::{Source, Unpacked, pack, unpack};
 use banger_proto::{CopyDirection, CopyFiles, Exec};
 
-use crate::own::{self, BUFFER, Failed, tell};
+use crate::subcommand::{self, BUFFER, SubcommandError, report};
 
 /// The agent's subcommand for copies.
 pub(crate) const COMMAND: &str = "copy";
@@ -18,27 +18,27 @@ pub(crate) const COMMAND: &str = "copy";
 /// Returns the exec that carries out `request`.
 pub(crate) fn as_exec(request: &CopyFiles) -> serde_json::Result<Exec> {
     let stdin = request.direction == CopyDirection::In;
-    Ok(Exec { user: request.user.clone(), stdin, ..own::exec(COMMAND, request)? })
+    Ok(Exec { user: request.user.clone(), stdin, ..subcommand::exec(COMMAND, request)? })
 }
 
 /// Runs the subcommand.
-pub(crate) fn run(request: &str) -> Result<(), Failed> {
+pub(crate) fn run(request: &str) -> Result<(), SubcommandError> {
     let request: CopyFiles = serde_json::from_str(request)?;
     let path = Path::new(OsStr::from_bytes(&request.path));
     match request.direction {
         CopyDirection::Out => {
-            let source =
-                Source::open(path, request.follow).map_err(|error| Failed::because(error.to_string()))?;
-            match pack(&source, BufWriter::with_capacity(BUFFER, own::stdout()?), &mut tell)? {
+            let source = Source::open(path, request.follow)
+                .map_err(|error| SubcommandError::new(error.to_string()))?;
+            match pack(&source, BufWriter::with_capacity(BUFFER, subcommand::stdout()?), &mut report)? {
                 0 => Ok(()),
-                1 => Err(Failed::because("one file could not be read")),
-                several => Err(Failed::because(format!("{several} files could not be read"))),
+                1 => Err(SubcommandError::new("one file could not be read")),
+                count => Err(SubcommandError::new(format!("{count} files could not be read"))),
             }
         }
         CopyDirection::In => {
             let mut done = Unpacked::default();
-            let unpacked = unpack(BufReader::with_capacity(BUFFER, own::stdin()?), path, &mut done);
-            unpacked.map_err(|error| Failed::unpacking(&error, &done.so_far()))
+            let unpacked = unpack(BufReader::with_capacity(BUFFER, subcommand::stdin()?), path, &mut done);
+            unpacked.map_err(|error| SubcommandError::from_unpack(&error, &done.so_far()))
         }
     }
 }

@@ -17,15 +17,15 @@ impl Failure {
         Self { kind, message: message.into() }
     }
 
-    /// Returns a failure for an I/O error while doing `what`: "cannot {what}: …".
-    pub(crate) fn io(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Self {
+    /// Returns a failure for an I/O error while doing `action`: "cannot {action}: …".
+    pub(crate) fn io(action: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Self {
         move |error| {
             let kind = match error.kind() {
                 io::ErrorKind::NotFound => FailureKind::NotFound,
                 io::ErrorKind::PermissionDenied => FailureKind::NotPermitted,
                 _ => FailureKind::Internal,
             };
-            Self::new(kind, format!("cannot {what}: {error}"))
+            Self::new(kind, format!("cannot {action}: {error}"))
         }
     }
 }

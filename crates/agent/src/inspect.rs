@@ -10,7 +10,7 @@ use banger_proto::{DiskUsage, Inspection, InterfaceUsage};
 use rustix::fs::statvfs;
 
 /// Maximum number of network interfaces in a report: bridges and containers in a guest may create any number.
-const INTERFACES: usize = 64;
+const MAX_INTERFACES: usize = 64;
 
 /// Inspects the guest. Values that cannot be read are zero or omitted.
 pub(crate) fn inspect() -> Inspection {
@@ -79,14 +79,14 @@ fn memory(meminfo: &str) -> (u64, u64) {
 fn interfaces(dev: &str) -> Vec<InterfaceUsage> {
     let interface = |line: &str| {
         // A name may contain a colon, the numbers do not.
-        let (name, figures) = line.rsplit_once(':')?;
-        let mut figures = figures.split_whitespace();
-        let received = figures.next()?.parse().ok()?;
-        let sent = figures.nth(7)?.parse().ok()?;
+        let (name, numbers) = line.rsplit_once(':')?;
+        let mut numbers = numbers.split_whitespace();
+        let received = numbers.next()?.parse().ok()?;
+        let sent = numbers.nth(7)?.parse().ok()?;
         Some(InterfaceUsage { name: name.trim().to_owned(), received, sent })
     };
     let all = dev.lines().skip(2).filter_map(interface);
-    all.filter(|interface| interface.name != "lo").take(INTERFACES).collect()
+    all.filter(|interface| interface.name != "lo").take(MAX_INTERFACES).collect()
 }
 
 #[cfg(test)]
@@ -126,14 +126,18 @@ mod tests {
         }
         assert_eq!(memory("MemTotal: 99999999999999999 kB"), (0, 0));
         let many: String = (0..1000).map(|n| format!("e{n}: 1 0 0 0 0 0 0 0 1\n")).collect();
-        assert_eq!(interfaces(&format!("\n\n{many}")).len(), INTERFACES);
+        assert_eq!(interfaces(&format!("\n\n{many}")).len(), MAX_INTERFACES);
     }
 
     #[test]
     fn this_machine_can_be_looked_at() {
-        let seen = inspect();
-        assert!(seen.uptime_ms > 0 && seen.clock_ns > 0 && seen.memory_total >= seen.memory_available);
-        assert_eq!(seen.disks[0].path, "/");
-        assert!(seen.disks[0].total >= seen.disks[0].available);
+        let inspection = inspect();
+        assert!(
+            inspection.uptime_ms > 0
+                && inspection.clock_ns > 0
+                && inspection.memory_total >= inspection.memory_available
+        );
+        assert_eq!(inspection.disks[0].path, "/");
+        assert!(inspection.disks[0].total >= inspection.disks[0].available);
     }
 }

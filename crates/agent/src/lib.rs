@@ -8,6 +8,7 @@
 //! nothing on the host.
 
 mod boot;
+mod boot_record;
 mod children;
 mod configure;
 mod connection;
@@ -18,8 +19,6 @@ mod failure;
 mod init;
 mod inspect;
 mod machine;
-mod marks;
-mod own;
 mod ports;
 mod power;
 mod programs;
@@ -27,6 +26,7 @@ mod server;
 mod sftp;
 mod sockets;
 mod stream;
+mod subcommand;
 mod users;
 mod vsock;
 mod window;
@@ -34,7 +34,9 @@ mod workspace;
 
 use std::{io::Write, process::ExitCode};
 
-pub use crate::{failure::Failure, machine::Machine, marks::Booted, server::Server, stream::Duplex};
+pub use crate::{
+    boot_record::BootRecord, failure::Failure, machine::Machine, server::Server, stream::Duplex,
+};
 
 use crate::{console::fail, power::Power};
 
@@ -43,13 +45,13 @@ pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         _ if std::process::id() == 1 => boot::boot(),
-        ["serve", booted] => match serde_json::from_str::<Booted>(booted) {
-            Ok(_) if !boot::init_runs() => ExitCode::FAILURE,
-            Ok(booted) => vsock::run(booted, Power::AskInit),
+        ["serve", record] => match serde_json::from_str::<BootRecord>(record) {
+            Ok(_) if !boot::wait_for_init() => ExitCode::FAILURE,
+            Ok(record) => vsock::run(record, Power::Init),
             Err(error) => fail(&format!("cannot parse the boot data: {error}")),
         },
-        [copy::COMMAND, request] => own::run(copy::run, request),
-        [workspace::COMMAND, request] => own::run(workspace::run, request),
+        [copy::COMMAND, request] => subcommand::run(copy::run, request),
+        [workspace::COMMAND, request] => subcommand::run(workspace::run, request),
         [sftp::COMMAND] => sftp::run(),
         ["--version"] => {
             // A write error cannot be reported.

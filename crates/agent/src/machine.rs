@@ -9,7 +9,7 @@ use crate::{configure, exec, failure::Failure, power::Power};
 /// The machine that a [`Server`](crate::Server) controls.
 pub trait Machine: Debug + 'static {
     /// Applies an identity: names, network, clock, authorized keys.
-    fn configure(&self, wanted: &Configure) -> impl Future<Output = Result<(), Failure>>;
+    fn configure(&self, request: &Configure) -> impl Future<Output = Result<(), Failure>>;
 
     /// Prepares the program of `request`, without its standard streams, in a process group of its own.
     ///
@@ -25,8 +25,8 @@ pub trait Machine: Debug + 'static {
 }
 
 impl Machine for Power {
-    async fn configure(&self, wanted: &Configure) -> Result<(), Failure> {
-        configure::configure(wanted)
+    async fn configure(&self, request: &Configure) -> Result<(), Failure> {
+        configure::configure(request)
     }
 
     fn command(&self, request: &Exec, env: &BTreeMap<String, String>) -> Result<Command, Failure> {

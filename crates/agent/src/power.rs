@@ -14,40 +14,40 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{console::say, init};
+use crate::{console::log, init};
 
 /// Time for programs to end by themselves, when the agent ends them.
-const TERM: Duration = Duration::from_secs(2);
+const TERM_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Timeout for the image's init, if the host does not set one.
-const INIT: Duration = Duration::from_secs(60);
+const INIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Time reserved for the agent at the end of the host's timeout: [`TERM`], and as much to sync.
-const LAST: Duration = Duration::from_secs(4);
+/// Time reserved for the agent at the end of the host's timeout: [`TERM_TIMEOUT`], and as much to sync.
+const AGENT_RESERVE: Duration = Duration::from_secs(4);
 
 /// The process that ends the guest.
 #[derive(Debug, Clone)]
 pub(crate) enum Power {
     /// The agent as PID 1, with descriptors of the file systems that it mounted, last one first.
-    Own(Rc<Vec<OwnedFd>>),
+    Agent(Rc<Vec<OwnedFd>>),
     /// The image's init, at the agent's request.
-    AskInit,
+    Init,
 }
 
 impl Power {
     /// Ends the guest in order, within `grace` if given.
     pub(crate) async fn off(&self, grace: Option<Duration>) {
         match self {
-            Power::Own(mounted) => {
+            Power::Agent(mounted) => {
                 end_programs().await;
-                read_only(mounted);
+                remount_read_only(mounted);
                 reset();
             }
-            Power::AskInit => {
+            Power::Init => {
                 if ask_init() {
-                    sleep(grace.map_or(INIT, |grace| grace.saturating_sub(LAST))).await;
+                    sleep(grace.map_or(INIT_TIMEOUT, |grace| grace.saturating_sub(AGENT_RESERVE))).await;
                 }
-                say("the init did not shut down the guest; the agent does");
+                log("the init did not shut down the guest; the agent does");
                 end_programs().await;
                 reset();
             }
@@ -64,7 +64,7 @@ pub(crate) async fn on_ctrl_alt_del(power: Power) {
             pressed.recv().await;
             power.off(None).await;
         }
-        Err(error) => say(&format!("cannot listen for Ctrl-Alt-Del: {error}")),
+        Err(error) => log(&format!("cannot listen for Ctrl-Alt-Del: {error}")),
     }
 }
 
@@ -72,16 +72,16 @@ pub(crate) async fn on_ctrl_alt_del(power: Power) {
 pub(crate) fn reset() {
     sync();
     if let Err(error) = reboot(RebootCommand::Restart) {
-        say(&format!("cannot reset the machine: {error}"));
+        log(&format!("cannot reset the machine: {error}"));
     }
 }
 
 async fn end_programs() {
     signal_all(Signal::TERM);
     // Each child that ends causes a SIGCHLD; the reaper removes it from the process list.
-    if let Ok(mut died) = signal(SignalKind::child()) {
-        let deadline = Instant::now() + TERM;
-        while others() && timeout(deadline - Instant::now(), died.recv()).await.is_ok() {
+    if let Ok(mut sigchld) = signal(SignalKind::child()) {
+        let deadline = Instant::now() + TERM_TIMEOUT;
+        while other_programs_run() && timeout(deadline - Instant::now(), sigchld.recv()).await.is_ok() {
             tokio::task::yield_now().await;
         }
     }
@@ -96,7 +96,7 @@ fn signal_all(signal: Signal) {
     }
 }
 
-fn others() -> bool {
+fn other_programs_run() -> bool {
     processes().next().is_some()
 }
 
@@ -114,14 +114,14 @@ fn runs_a_program(pid: Pid) -> bool {
 }
 
 /// Makes the file systems read-only. This closes their journals, so that a check finds nothing to repair.
-fn read_only(mounted: &[OwnedFd]) {
+fn remount_read_only(mounted: &[OwnedFd]) {
     use std::os::fd::AsRawFd;
     sync();
-    for folder in mounted {
+    for mount in mounted {
         // The path of a descriptor leads to mounts that no other path reaches.
-        let path = format!("/proc/self/fd/{}", folder.as_raw_fd());
+        let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
         if let Err(error) = mount_remount(path, MountFlags::RDONLY, c"") {
-            say(&format!("cannot remount a disk read-only; it is only synced: {error}"));
+            log(&format!("cannot remount a disk read-only; it is only synced: {error}"));
         }
     }
 }
@@ -137,13 +137,13 @@ fn ask_init() -> bool {
         // The kernel's signal for Ctrl-Alt-Del; sysvinit, openrc-init, runit and s6 all handle it.
         InitKind::Other => Some(Signal::INT),
     };
-    let signal = signal.filter(|signal| listens_to(*signal));
+    let signal = signal.filter(|signal| handles_signal(*signal));
     signal.is_some_and(|signal| kill_process(Pid::INIT, signal).is_ok())
 }
 
 /// Returns whether PID 1 handles `signal`, or blocks it to read it from a descriptor. The kernel drops all other
 /// signals to PID 1 (proc(5)).
-fn listens_to(signal: Signal) -> bool {
+fn handles_signal(signal: Signal) -> bool {
     let status = fs::read_to_string("/proc/1/status").unwrap_or_default();
     let masks = status.lines().filter_map(|line| {
         let mask = line.strip_prefix("SigCgt:").or_else(|| line.strip_prefix("SigBlk:"))?;

@@ -6,43 +6,43 @@ use banger_proto::{Exec, FailureKind, FrameError, GENERATION, Greeting, Reply, R
 use tokio::{task::spawn_local, time::timeout};
 
 use crate::{
+    boot_record::BootRecord,
     children::Children,
     configure::variables,
     connection, copy, exec,
     failure::Failure,
     inspect,
     machine::Machine,
-    marks::Booted,
     ports, sftp,
-    sockets::{self, Callers},
+    sockets::{self, PendingConnections},
     stream::Duplex,
     workspace,
 };
 
 /// Timeout for the host's request.
-const REQUEST: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Speaks the agent's protocol on behalf of a machine.
 #[derive(Debug)]
 pub struct Server<M> {
-    booted: Booted,
+    boot: BootRecord,
     boot_id: String,
     machine: M,
     children: Children,
-    callers: Callers,
+    pending: PendingConnections,
     /// The image's variables, once the host has sent them.
     env: RefCell<BTreeMap<String, String>>,
 }
 
 impl<M: Machine> Server<M> {
     /// Returns a server for `machine`, and reaps this process's children in a task of the current `LocalSet`.
-    pub fn start(booted: Booted, machine: M) -> Rc<Self> {
+    pub fn start(boot: BootRecord, machine: M) -> Rc<Self> {
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let children = Children::default();
         spawn_local(children.clone().reap());
         let boot_id = boot_id.trim().to_owned();
-        let (callers, env) = (Callers::default(), RefCell::default());
-        Rc::new(Self { booted, boot_id, machine, children, callers, env })
+        let (pending, env) = (PendingConnections::default(), RefCell::default());
+        Rc::new(Self { boot, boot_id, machine, children, pending, env })
     }
 
     /// Serves the one request of a connection.
@@ -52,13 +52,13 @@ impl<M: Machine> Server<M> {
             generation: GENERATION,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             boot_id: self.boot_id.clone(),
-            boot: self.booted.marks.clone(),
-            init: self.booted.init.clone(),
+            boot: self.boot.marks.clone(),
+            init: self.boot.init.clone(),
         };
-        if outgoing.say(&greeting).await.is_err() {
+        if outgoing.send_message(&greeting).await.is_err() {
             return;
         }
-        let request = match timeout(REQUEST, incoming.next()).await {
+        let request = match timeout(REQUEST_TIMEOUT, incoming.next()).await {
             Ok(Ok(Some(frame))) => frame.parse::<Request>(),
             Ok(Err(error)) => Err(error),
             // The host has closed the connection, or is silent.
@@ -73,10 +73,10 @@ impl<M: Machine> Server<M> {
                 return sockets::connect(request, incoming, outgoing, &self.children).await;
             }
             Ok(Request::Listen(request)) => {
-                return sockets::listen(request, incoming, outgoing, &self.children, &self.callers).await;
+                return sockets::listen(request, incoming, outgoing, &self.children, &self.pending).await;
             }
-            Ok(Request::Take(request)) => {
-                return sockets::take(request, incoming, outgoing, &self.callers).await;
+            Ok(Request::Accept(request)) => {
+                return sockets::accept(request, incoming, outgoing, &self.pending).await;
             }
             Ok(request) => match program(&request) {
                 Some(Ok(program)) => {
@@ -84,19 +84,19 @@ impl<M: Machine> Server<M> {
                     return exec::exec(&program, command, incoming, outgoing, &self.children).await;
                 }
                 Some(Err(error)) => Failure::new(FailureKind::Internal, error.to_string()).into(),
-                None => self.answer(&request).await,
+                None => self.reply_to(&request).await,
             },
             Err(error) => malformed(&error).into(),
         };
         // The host may have closed the connection.
-        let _ = outgoing.say(&reply).await;
+        let _ = outgoing.send_message(&reply).await;
         outgoing.finish().await;
         if let Some(grace) = grace {
             self.machine.power_off(grace).await;
         }
     }
 
-    async fn answer(&self, request: &Request) -> Reply {
+    async fn reply_to(&self, request: &Request) -> Reply {
         match request {
             Request::Ping => Reply::Pong,
             Request::Configure(configure) => match self.machine.configure(configure).await {

@@ -26,27 +26,26 @@ impl User {
     }
 }
 
-/// Finds the guest's user `wanted`: `USER[:GROUP]`, each a name or a number; root by default.
-pub(crate) fn of_guest(wanted: Option<&str>) -> Result<User, Failure> {
+/// Finds the guest's user `spec`: `USER[:GROUP]`, each a name or a number; root by default.
+pub(crate) fn lookup(spec: Option<&str>) -> Result<User, Failure> {
     let read = |path: &str| fs::read(path).unwrap_or_default();
-    find(&read("/etc/passwd"), &read("/etc/group"), wanted.unwrap_or("root"))
+    find(&read("/etc/passwd"), &read("/etc/group"), spec.unwrap_or("root"))
         .map_err(|missing| Failure::new(FailureKind::NotFound, missing))
 }
 
-/// Finds the user `wanted`, names before numbers. Root needs no entry in `passwd`, and any number is valid.
-fn find(passwd: &[u8], group: &[u8], wanted: &str) -> Result<User, String> {
+/// Finds the user `spec`, names before numbers. Root needs no entry in `passwd`, and any number is valid.
+fn find(passwd: &[u8], group: &[u8], spec: &str) -> Result<User, String> {
     let (passwd, group) = (String::from_utf8_lossy(passwd), String::from_utf8_lossy(group));
-    let (wanted, own_group) =
-        wanted.split_once(':').map_or((wanted, None), |(user, group)| (user, Some(group)));
+    let (name, group_name) = spec.split_once(':').map_or((spec, None), |(user, group)| (user, Some(group)));
     let users = || passwd.lines().filter_map(user);
-    let number: Option<u32> = wanted.parse().ok();
+    let number: Option<u32> = name.parse().ok();
     let mut user = users()
-        .find(|user| user.name == wanted)
+        .find(|user| user.name == name)
         .or_else(|| users().find(|user| Some(user.uid) == number))
-        .or_else(|| matches!(wanted, "root" | "0").then(root))
-        .or_else(|| number.map(nameless))
-        .ok_or_else(|| format!("there is no user {wanted:?} in the guest"))?;
-    match own_group.filter(|name| !name.is_empty()) {
+        .or_else(|| matches!(name, "root" | "0").then(root))
+        .or_else(|| number.map(unnamed))
+        .ok_or_else(|| format!("there is no user {name:?} in the guest"))?;
+    match group_name.filter(|name| !name.is_empty()) {
         // As for a container: only this group.
         Some(name) => {
             user.gid = group_number(&group, name)
@@ -59,7 +58,7 @@ fn find(passwd: &[u8], group: &[u8], wanted: &str) -> Result<User, String> {
 }
 
 /// Returns the user of a number that no file lists.
-fn nameless(uid: u32) -> User {
+fn unnamed(uid: u32) -> User {
     User { name: uid.to_string(), uid, home: "/".into(), ..root() }
 }
 
@@ -79,19 +78,19 @@ fn user(line: &str) -> Option<User> {
     let mut fields = line.split(':');
     let name = fields.next().filter(|name| !name.is_empty())?.to_owned();
     let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
-    let or = |field: Option<&str>, otherwise: &str| {
-        field.filter(|text| !text.is_empty()).unwrap_or(otherwise).to_owned()
+    let or = |field: Option<&str>, default: &str| {
+        field.filter(|text| !text.is_empty()).unwrap_or(default).to_owned()
     };
     let home = or(fields.nth(1), "/");
     let shell = or(fields.next(), "/bin/sh");
     Some(User { name, uid, gid, groups: Vec::new(), home, shell })
 }
 
-fn group_number(file: &str, wanted: &str) -> Option<u32> {
-    let named = file.lines().find_map(|line| line.strip_prefix(wanted)?.strip_prefix(':'));
+fn group_number(file: &str, name: &str) -> Option<u32> {
+    let named = file.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     match named {
         Some(rest) => rest.split(':').nth(1)?.parse().ok(),
-        None => wanted.parse().ok(),
+        None => name.parse().ok(),
     }
 }
 
@@ -128,17 +127,17 @@ mod tests {
 
     #[test]
     fn a_group_stands_for_all_others_and_numbers_need_no_file() {
-        let of = |wanted| find(PASSWD, GROUP, wanted).map(|user| (user.uid, user.gid, user.groups));
-        assert_eq!(of("dev:sudo"), Ok((1000, 27, vec![27])));
-        assert_eq!(of("dev:5"), Ok((1000, 5, vec![5])));
-        assert_eq!(of("root:docker"), Ok((0, 999, vec![999])));
-        assert_eq!(of("dev:"), of("dev"));
-        assert_eq!(of("65532:65532"), Ok((65532, 65532, vec![65532])));
-        assert_eq!(of("dev:wheel"), Err("there is no group \"wheel\" in the guest".to_owned()));
-        assert_eq!(of("4294967296"), Err("there is no user \"4294967296\" in the guest".to_owned()));
-        assert!(of(":5").is_err());
-        let nobodys = find(b"", b"", "65532").unwrap();
-        assert_eq!((nobodys.name.as_str(), nobodys.gid, nobodys.home.as_str()), ("65532", 0, "/"));
+        let found = |spec| find(PASSWD, GROUP, spec).map(|user| (user.uid, user.gid, user.groups));
+        assert_eq!(found("dev:sudo"), Ok((1000, 27, vec![27])));
+        assert_eq!(found("dev:5"), Ok((1000, 5, vec![5])));
+        assert_eq!(found("root:docker"), Ok((0, 999, vec![999])));
+        assert_eq!(found("dev:"), found("dev"));
+        assert_eq!(found("65532:65532"), Ok((65532, 65532, vec![65532])));
+        assert_eq!(found("dev:wheel"), Err("there is no group \"wheel\" in the guest".to_owned()));
+        assert_eq!(found("4294967296"), Err("there is no user \"4294967296\" in the guest".to_owned()));
+        assert!(found(":5").is_err());
+        let unnamed = find(b"", b"", "65532").unwrap();
+        assert_eq!((unnamed.name.as_str(), unnamed.gid, unnamed.home.as_str()), ("65532", 0, "/"));
     }
 
     #[test]

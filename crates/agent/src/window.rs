@@ -8,34 +8,34 @@ use tokio::sync::mpsc;
 
 /// The sending end of a queue.
 #[derive(Debug)]
-pub(crate) struct Queue {
+pub(crate) struct QueueSender {
     bytes: mpsc::UnboundedSender<Bytes>,
     waiting: Rc<Cell<usize>>,
 }
 
 /// The receiving end of a queue.
 #[derive(Debug)]
-pub(crate) struct Queued {
+pub(crate) struct QueueReceiver {
     bytes: mpsc::UnboundedReceiver<Bytes>,
     waiting: Rc<Cell<usize>>,
 }
 
 /// The host has exceeded the window.
 #[derive(Debug)]
-pub(crate) struct OverWindow;
+pub(crate) struct WindowExceeded;
 
-pub(crate) fn queue() -> (Queue, Queued) {
+pub(crate) fn queue() -> (QueueSender, QueueReceiver) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let waiting = Rc::new(Cell::new(0));
-    (Queue { bytes: sender, waiting: waiting.clone() }, Queued { bytes: receiver, waiting })
+    (QueueSender { bytes: sender, waiting: waiting.clone() }, QueueReceiver { bytes: receiver, waiting })
 }
 
-impl Queue {
+impl QueueSender {
     /// Queues `bytes`; empty bytes are the end.
-    pub(crate) fn push(&self, bytes: Bytes) -> Result<(), OverWindow> {
+    pub(crate) fn push(&self, bytes: Bytes) -> Result<(), WindowExceeded> {
         let waiting = self.waiting.get() + bytes.len();
         if waiting > STDIN_WINDOW {
-            return Err(OverWindow);
+            return Err(WindowExceeded);
         }
         self.waiting.set(waiting);
         // The receiver may have been dropped.
@@ -44,21 +44,21 @@ impl Queue {
     }
 }
 
-impl Queued {
+impl QueueReceiver {
     /// Returns the next bytes; empty bytes are the end.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
         self.bytes.recv().await
     }
 
     /// Records that `count` bytes are consumed, and returns the message for the host.
-    pub(crate) fn taken(&self, count: usize) -> Reply {
+    pub(crate) fn acknowledge(&self, count: usize) -> Reply {
         self.waiting.set(self.waiting.get().saturating_sub(count));
-        Reply::Taken { bytes: u32::try_from(count).unwrap_or(u32::MAX) }
+        Reply::Acknowledged { bytes: u32::try_from(count).unwrap_or(u32::MAX) }
     }
 }
 
 /// Sends `reply` to the host through the sender of `frames`; returns false if the connection has ended.
-pub(crate) async fn tell(frames: &mpsc::Sender<Frame>, reply: &Reply) -> bool {
+pub(crate) async fn send_reply(frames: &mpsc::Sender<Frame>, reply: &Reply) -> bool {
     match Frame::control(reply) {
         Ok(frame) => frames.send(frame).await.is_ok(),
         Err(_) => false,

@@ -51,15 +51,15 @@ impl Check {
 
     /// Creates a check of something that works, but not as well as it could.
     pub fn warn(name: impl Into<String>, error: ApiError) -> Self {
-        Self::of_error(name, Verdict::Warn, error)
+        Self::from_error(name, Verdict::Warn, error)
     }
 
     /// Creates a check of something that does not work.
     pub fn fail(name: impl Into<String>, error: ApiError) -> Self {
-        Self::of_error(name, Verdict::Fail, error)
+        Self::from_error(name, Verdict::Fail, error)
     }
 
-    fn of_error(name: impl Into<String>, verdict: Verdict, error: ApiError) -> Self {
+    fn from_error(name: impl Into<String>, verdict: Verdict, error: ApiError) -> Self {
         Self { name: name.into(), verdict, message: error.message.clone(), error: Some(Box::new(error)) }
     }
 }

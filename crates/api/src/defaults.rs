@@ -12,13 +12,13 @@ impl Defaults {
     /// The kernel of images without a preference.
     pub const KERNEL: &str = "debian-cloud";
     /// Size of the system overlay and of the work disk.
-    pub const DISK: Size = Size::gib(8);
+    pub const DISK_SIZE: Size = Size::gib(8);
     /// Timeout for an orderly power-off.
-    pub const STOP: Period = Period::seconds(10);
+    pub const STOP_TIMEOUT: Period = Period::seconds(10);
     /// Timeout for the first answer of a guest's agent.
-    pub const READY: Period = Period::seconds(90);
+    pub const READY_TIMEOUT: Period = Period::seconds(90);
     /// Sampling interval for the resource use of running VMs.
-    pub const STATS: Period = Period::seconds(10);
+    pub const STATS_INTERVAL: Period = Period::seconds(10);
 
     /// Returns the virtual CPUs for a host with `cpus`: a quarter of them, from 1 to 4; 2 if unknown.
     pub fn vcpu(cpus: Option<usize>) -> u32 {

@@ -151,7 +151,8 @@ pub struct CatalogEntry {
     #[serde(default)]
     pub references: Vec<ImageName>,
     /// Whether an image with this name exists locally.
-    pub here: bool,
+    #[serde(rename = "here")]
+    pub local: bool,
 }
 
 /// An image exported to a file, the result of `POST /v1/images/{image}/bundle`.

@@ -19,10 +19,10 @@ const OFFICIAL: &str = "library/";
 const DEFAULT_TAG: &str = "latest";
 
 /// Maximum length of registry and repository together, in bytes.
-const LONGEST_REPOSITORY: usize = 255;
+const MAX_REPOSITORY: usize = 255;
 
 /// Maximum length of a tag, in bytes.
-const LONGEST_TAG: usize = 128;
+const MAX_TAG: usize = 128;
 
 /// Error for a text that is not an image's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -156,8 +156,8 @@ impl FromStr for Reference {
         let official = registry == DEFAULT_REGISTRY && !repository.contains('/');
         let repository = if official { OFFICIAL.to_owned() + &repository } else { repository };
         let length = registry.len() + 1 + repository.len();
-        if length > LONGEST_REPOSITORY {
-            return Err(InvalidImageName::TooLong { part: "name", limit: LONGEST_REPOSITORY, length });
+        if length > MAX_REPOSITORY {
+            return Err(InvalidImageName::TooLong { part: "name", limit: MAX_REPOSITORY, length });
         }
         Ok(Self { registry: registry.to_owned(), repository, tag: tag.map(str::to_owned), digest })
     }
@@ -239,7 +239,7 @@ fn check_repository(path: &str, offset: usize) -> Result<(), InvalidImageName> {
 fn misplaced_separator(component: &str) -> Option<usize> {
     let is_separator = |c: char| matches!(c, '.' | '_' | '-');
     let mut at = 0;
-    while let Some(start) = component[at..].find(is_separator).map(|found| at + found) {
+    while let Some(start) = component[at..].find(is_separator).map(|index| at + index) {
         let rest = &component[start..];
         let run = &rest[..rest.find(|c| !is_separator(c)).unwrap_or(rest.len())];
         let inside = start > 0 && run.len() < rest.len();
@@ -267,8 +267,8 @@ fn checked_tag(tag: &str, offset: usize) -> Result<&str, InvalidImageName> {
         }
         Some(_) => allow(PART, tag, offset, ALLOWED, |c| word(c) || matches!(c, '.' | '-'))?,
     }
-    if tag.len() > LONGEST_TAG {
-        return Err(InvalidImageName::TooLong { part: PART, limit: LONGEST_TAG, length: tag.len() });
+    if tag.len() > MAX_TAG {
+        return Err(InvalidImageName::TooLong { part: PART, limit: MAX_TAG, length: tag.len() });
     }
     Ok(tag)
 }

@@ -85,7 +85,8 @@ pub struct AvailableKernel {
     /// Its source: a package, or URLs.
     pub source: String,
     /// Whether a kernel with this name exists locally.
-    pub here: bool,
+    #[serde(rename = "here")]
+    pub local: bool,
 }
 
 impl Named for Kernel {

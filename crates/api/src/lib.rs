@@ -1,8 +1,8 @@
 //! The API between `banger` and `bangerd`, and the product's value types.
 //!
 //! HTTP/1.1 and JSON over a Unix socket. Short requests return one JSON value or an [`ApiError`]. Long ones return a
-//! stream of [`Event`]s, one JSON line each, that ends with `done` or `error`. The types guarantee valid values:
-//! every [`VmName`] is a valid name, every [`Size`] a valid size. This crate does no I/O.
+//! stream of [`OperationEvent`]s, one JSON line each, that ends with `done` or `error`. The types guarantee valid
+//! values: every [`VmName`] is a valid name, every [`Size`] a valid size. This crate does no I/O.
 
 mod check;
 pub mod config;
@@ -12,8 +12,9 @@ mod defaults;
 mod digest;
 mod dirs;
 mod error;
+mod event;
 mod forward;
-mod happening;
+mod guest_settings;
 mod image;
 mod image_name;
 mod kernel;
@@ -21,7 +22,6 @@ mod log;
 mod name;
 mod operation;
 mod period;
-mod personal;
 mod reference;
 mod remedy;
 mod schema;
@@ -30,15 +30,16 @@ mod stats;
 mod vm;
 
 pub use check::{Check, Verdict};
-pub use config::{AutoStop, Config, HostSize, ProjectFiles};
+pub use config::{AutoStop, Config, HostResources, ProjectFiles};
 pub use credentials::Credentials;
 pub use daemon::{BUILD_HEADER, DaemonStatus, ProgramId};
 pub use defaults::Defaults;
 pub use digest::{Digest, InvalidDigest};
 pub use dirs::{Dirs, DirsError};
 pub use error::{ApiError, ErrorKind};
+pub use event::{Event, EventKind, WatchEvents};
 pub use forward::{Forward, InvalidForward};
-pub use happening::{Happening, HappeningKind, WatchEvents};
+pub use guest_settings::{GuestSettings, InvalidGuestSettings};
 pub use image::{
     Bundle, CatalogEntry, CommitVm, Image, ImageConfig, ImageSource, NameImage, PruneCache, Pruned,
     PrunedKind, Pull, PullImage, RegisterImage,
@@ -47,14 +48,13 @@ pub use image_name::{ImageName, InvalidImageName, Reference};
 pub use kernel::{AvailableKernel, Driver, DriverPresence, Kernel, KernelDetails};
 pub use log::{LogSource, ReadLog};
 pub use name::{Id, InvalidName, Name, VmName};
-pub use operation::{Event, Operation, OperationKind, OperationState, Span};
+pub use operation::{Operation, OperationEvent, OperationKind, OperationState, Span};
 pub use period::{InvalidPeriod, Period};
-pub use personal::{InvalidPersonal, Personal};
 pub use reference::{Named, RefError, exact_image, resolve, resolve_image};
 pub use remedy::{ConfigPart, Remedy, Subject, SubjectKind};
 pub use size::{InvalidSize, Size};
 pub use stats::{DiskStats, GuestStats, VmStats};
 pub use vm::{
-    Accel, CreateVm, DeleteVm, KillSignal, KillVm, Limits, RanWith, RestartVm, SetVm, StartVm, StopVm, Vm,
+    Accel, CreateVm, DeleteVm, KillSignal, KillVm, LastRun, Limits, RestartVm, SetVm, StartVm, StopVm, Vm,
     VmState, Vmm,
 };

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 /// Maximum length of a name in characters: that of a DNS label, because a VM's name becomes one.
-const LONGEST: usize = 63;
+const MAX_LEN: usize = 63;
 
 /// Error for a text that is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,7 +15,7 @@ pub enum InvalidName {
     #[error("a name cannot be empty")]
     Empty,
     /// The text is too long.
-    #[error("a name has at most {LONGEST} characters, this one has {0}")]
+    #[error("a name has at most {MAX_LEN} characters, this one has {0}")]
     TooLong(usize),
     /// A character is not allowed in a name.
     #[error("{character:?} at position {position} cannot be in a name: use {allowed}")]
@@ -39,7 +39,7 @@ fn check(text: &str, inner: &[char], allowed: &'static str) -> Result<(), Invali
             return Err(InvalidName::Character { character, position: index + 1, allowed });
         }
     }
-    if text.len() > LONGEST {
+    if text.len() > MAX_LEN {
         return Err(InvalidName::TooLong(text.len()));
     }
     match (text.chars().next(), text.chars().next_back()) {

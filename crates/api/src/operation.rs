@@ -28,7 +28,8 @@ pub enum OperationKind {
     /// Changes a VM's hardware.
     VmSet,
     /// Checks whether a VM matches its record in the store.
-    VmLook,
+    #[serde(rename = "vm_look")]
+    VmCheck,
     /// Deletes a VM.
     VmDelete,
     /// Creates an image from a tar archive.
@@ -70,7 +71,7 @@ impl OperationKind {
             Self::VmPause => "pause VM",
             Self::VmResume => "resume VM",
             Self::VmSet => "change VM",
-            Self::VmLook => "check VM",
+            Self::VmCheck => "check VM",
             Self::VmDelete => "delete VM",
             Self::ImageImport => "import image",
             Self::ImagePull => "pull image",
@@ -155,7 +156,7 @@ pub struct Operation {
 /// One line of an operation's event stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
+pub enum OperationEvent {
     /// The first event: the operation's id, which can be used to cancel it.
     Started {
         /// The id.

@@ -21,7 +21,7 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 
 /// Maximum duration in seconds: ten years, so that adding it to a time cannot overflow.
-const LONGEST: u64 = 10 * 365 * 24 * HOUR;
+const MAX_SECONDS: u64 = 10 * 365 * 24 * HOUR;
 
 impl Period {
     /// Creates a duration from a number of seconds.
@@ -52,7 +52,7 @@ impl FromStr for Period {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let invalid = || InvalidPeriod { text: text.to_owned() };
         if let Ok(seconds) = number(text) {
-            return Some(Self(seconds)).filter(|period| period.0 <= LONGEST).ok_or_else(invalid);
+            return Some(Self(seconds)).filter(|period| period.0 <= MAX_SECONDS).ok_or_else(invalid);
         }
         let (mut rest, mut total, mut last) = (text, 0_u64, u64::MAX);
         while !rest.is_empty() {
@@ -72,7 +72,7 @@ impl FromStr for Period {
             total = total.checked_add(seconds).ok_or_else(invalid)?;
             (rest, last) = (rest.get(end + 1..).unwrap_or_default(), unit);
         }
-        if text.is_empty() || total > LONGEST {
+        if text.is_empty() || total > MAX_SECONDS {
             return Err(invalid());
         }
         Ok(Self(total))
@@ -126,7 +126,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_shown_reads_back(seconds in 0..LONGEST) {
+        fn what_is_shown_reads_back(seconds in 0..MAX_SECONDS) {
             let period = Period::seconds(seconds);
             prop_assert_eq!(period.to_string().parse::<Period>().unwrap(), period);
         }

@@ -10,12 +10,12 @@ pub trait Named {
     fn name(&self) -> &str;
 }
 
-/// Error for a reference that does not name exactly one thing.
+/// Error for a reference that does not name exactly one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefError {
     /// Nothing has that id, name or prefix.
     NotFound,
-    /// Several things have this prefix; these are their names.
+    /// Several items have this prefix; these are their names.
     Ambiguous(Vec<String>),
 }
 
@@ -23,24 +23,24 @@ pub enum RefError {
 ///
 /// # Errors
 /// Returns an error if nothing or more than one thing matches.
-pub fn resolve<'a, T: Named>(things: &'a [T], reference: &str) -> Result<&'a T, RefError> {
-    let exact = |fits: &dyn Fn(&T) -> bool| things.iter().find(|thing| fits(thing));
-    if let Some(thing) = exact(&|thing| thing.id().as_str() == reference) {
-        return Ok(thing);
+pub fn resolve<'a, T: Named>(items: &'a [T], reference: &str) -> Result<&'a T, RefError> {
+    let exact = |matches: &dyn Fn(&T) -> bool| items.iter().find(|item| matches(item));
+    if let Some(item) = exact(&|item| item.id().as_str() == reference) {
+        return Ok(item);
     }
-    if let Some(thing) = exact(&|thing| thing.name() == reference) {
-        return Ok(thing);
+    if let Some(item) = exact(&|item| item.name() == reference) {
+        return Ok(item);
     }
     if reference.is_empty() {
         return Err(RefError::NotFound);
     }
-    let begins =
-        |thing: &&T| thing.id().as_str().starts_with(reference) || thing.name().starts_with(reference);
-    let found: Vec<&T> = things.iter().filter(begins).collect();
-    match found.as_slice() {
+    let has_prefix =
+        |item: &&T| item.id().as_str().starts_with(reference) || item.name().starts_with(reference);
+    let candidates: Vec<&T> = items.iter().filter(has_prefix).collect();
+    match candidates.as_slice() {
         [] => Err(RefError::NotFound),
-        [thing] => Ok(thing),
-        several => Err(RefError::Ambiguous(several.iter().map(|thing| thing.name().to_owned()).collect())),
+        [item] => Ok(item),
+        several => Err(RefError::Ambiguous(several.iter().map(|item| item.name().to_owned()).collect())),
     }
 }
 
@@ -75,9 +75,9 @@ mod tests {
     use proptest::prelude::*;
 
     #[derive(Debug, PartialEq)]
-    struct Thing(Id, String);
+    struct Item(Id, String);
 
-    impl Named for Thing {
+    impl Named for Item {
         fn id(&self) -> &Id {
             &self.0
         }
@@ -86,48 +86,44 @@ mod tests {
         }
     }
 
-    fn thing(id: u64, name: &str) -> Thing {
-        Thing(Id::from_random(id.to_be_bytes()), name.into())
+    fn item(id: u64, name: &str) -> Item {
+        Item(Id::from_random(id.to_be_bytes()), name.into())
     }
 
     #[test]
     fn exact_beats_prefix_and_id_beats_name() {
-        let things = [thing(0xab, "box"), thing(0xcd, "boxer"), thing(0xef, "00000000000000ab")];
-        assert_eq!(resolve(&things, "box"), Ok(&things[0]));
-        assert_eq!(resolve(&things, "boxe"), Ok(&things[1]));
-        assert_eq!(resolve(&things, "00000000000000ab"), Ok(&things[0]));
-        assert_eq!(resolve(&things, "bo"), Err(RefError::Ambiguous(vec!["box".into(), "boxer".into()])));
-        assert_eq!(resolve(&things, ""), Err(RefError::NotFound));
-        assert_eq!(resolve(&things, "x"), Err(RefError::NotFound));
+        let items = [item(0xab, "box"), item(0xcd, "boxer"), item(0xef, "00000000000000ab")];
+        assert_eq!(resolve(&items, "box"), Ok(&items[0]));
+        assert_eq!(resolve(&items, "boxe"), Ok(&items[1]));
+        assert_eq!(resolve(&items, "00000000000000ab"), Ok(&items[0]));
+        assert_eq!(resolve(&items, "bo"), Err(RefError::Ambiguous(vec!["box".into(), "boxer".into()])));
+        assert_eq!(resolve(&items, ""), Err(RefError::NotFound));
+        assert_eq!(resolve(&items, "x"), Err(RefError::NotFound));
     }
 
     #[test]
     fn an_image_with_a_tag_is_named_whole() {
-        let images = [
-            thing(1, "alpine:latest"),
-            thing(2, "alpine:3.20"),
-            thing(3, "golden"),
-            thing(4, "ghcr.io/a/b:1"),
-        ];
-        let found = |reference| resolve_image(&images, reference).map(|image| image.1.as_str());
-        assert_eq!(found("alpine"), Ok("alpine:latest"));
-        assert_eq!(found("docker.io/library/alpine:3.20"), Ok("alpine:3.20"));
-        assert_eq!(found("alpine:3"), Err(RefError::NotFound));
-        assert_eq!(found("gold"), Ok("golden"));
-        assert_eq!(found("golden:latest"), Err(RefError::NotFound));
-        assert_eq!(found("ghcr.io/a/b"), Err(RefError::NotFound));
-        assert!(matches!(found("alp"), Err(RefError::Ambiguous(_))));
-        assert_eq!(found("0000000000000003"), Ok("golden"));
+        let images =
+            [item(1, "alpine:latest"), item(2, "alpine:3.20"), item(3, "golden"), item(4, "ghcr.io/a/b:1")];
+        let resolved = |reference| resolve_image(&images, reference).map(|image| image.1.as_str());
+        assert_eq!(resolved("alpine"), Ok("alpine:latest"));
+        assert_eq!(resolved("docker.io/library/alpine:3.20"), Ok("alpine:3.20"));
+        assert_eq!(resolved("alpine:3"), Err(RefError::NotFound));
+        assert_eq!(resolved("gold"), Ok("golden"));
+        assert_eq!(resolved("golden:latest"), Err(RefError::NotFound));
+        assert_eq!(resolved("ghcr.io/a/b"), Err(RefError::NotFound));
+        assert!(matches!(resolved("alp"), Err(RefError::Ambiguous(_))));
+        assert_eq!(resolved("0000000000000003"), Ok("golden"));
     }
 
     proptest! {
         #[test]
         fn what_is_found_is_what_was_meant(names in prop::collection::hash_set("[ab]{1,4}", 0..6), reference in "[ab]{0,4}") {
-            let things: Vec<_> = names.iter().enumerate().map(|(i, name)| thing(i as u64, name)).collect();
-            let exact = things.iter().find(|t| t.1 == reference);
-            match resolve(&things, &reference) {
+            let items: Vec<_> = names.iter().enumerate().map(|(i, name)| item(i as u64, name)).collect();
+            let exact = items.iter().find(|t| t.1 == reference);
+            match resolve(&items, &reference) {
                 Ok(found) => prop_assert!(exact.map_or(found.1.starts_with(&reference), |t| t == found)),
-                Err(RefError::NotFound) => prop_assert!(reference.is_empty() || !things.iter().any(|t| t.1.starts_with(&reference))),
+                Err(RefError::NotFound) => prop_assert!(reference.is_empty() || !items.iter().any(|t| t.1.starts_with(&reference))),
                 Err(RefError::Ambiguous(several)) => prop_assert!(exact.is_none() && several.len() > 1),
             }
         }

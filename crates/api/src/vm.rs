@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Credentials, Id, Named, Personal, Size, VmName};
+use crate::{Credentials, GuestSettings, Id, Named, Size, VmName};
 
 /// State of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -89,14 +89,14 @@ pub enum Accel {
 
 /// The VMM that ran a VM, and the acceleration of its virtual CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct RanWith {
+pub struct LastRun {
     /// The VMM.
     pub vmm: Vmm,
     /// The acceleration of its virtual CPUs.
     pub accel: Accel,
 }
 
-impl std::fmt::Display for RanWith {
+impl std::fmt::Display for LastRun {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let accel = match self.accel {
             Accel::Kvm => "with KVM",
@@ -128,7 +128,7 @@ pub struct Vm {
     /// Size of the work disk in bytes.
     pub disk_size: Size,
     /// Whether it has outbound network access.
-    #[serde(default = "yes")]
+    #[serde(default = "default_true")]
     pub nat: bool,
     /// Whether it is deleted when its session ends.
     pub rm: bool,
@@ -151,7 +151,7 @@ pub struct Vm {
     pub accel: Option<Accel>,
     /// The VMM and acceleration of its current or last run; its next start uses the same.
     #[serde(default)]
-    pub ran_with: Option<RanWith>,
+    pub ran_with: Option<LastRun>,
     /// Description of its network, while it runs.
     #[serde(default)]
     pub network: Option<String>,
@@ -214,7 +214,7 @@ pub struct CreateVm {
     pub detach: bool,
     /// User settings that the guest receives.
     #[serde(default)]
-    pub personal: Personal,
+    pub personal: GuestSettings,
     /// The user's credentials for registries, in case the image must be pulled.
     #[serde(default)]
     pub credentials: Vec<Credentials>,
@@ -226,7 +226,7 @@ pub struct CreateVm {
 pub struct StartVm {
     /// User settings that the guest receives.
     #[serde(default)]
-    pub personal: Personal,
+    pub personal: GuestSettings,
 }
 
 /// Options of `POST /v1/vms/REF/restart`.
@@ -238,7 +238,7 @@ pub struct RestartVm {
     pub timeout_s: Option<u64>,
     /// User settings that the guest receives.
     #[serde(default)]
-    pub personal: Personal,
+    pub personal: GuestSettings,
 }
 
 /// Options of `POST /v1/vms/REF/stop`.
@@ -340,7 +340,7 @@ impl std::str::FromStr for KillSignal {
 }
 
 /// Returns the value of a flag that is missing in data of an older build.
-fn yes() -> bool {
+fn default_true() -> bool {
     true
 }
 
@@ -350,17 +350,17 @@ pub struct Limits;
 
 impl Limits {
     /// Maximum number of virtual CPUs: Firecracker's limit.
-    pub const VCPU: u32 = 32;
+    pub const MAX_VCPU: u32 = 32;
     /// Minimum memory: a Debian kernel with its initrd boots with this much.
-    pub const LEAST_MEMORY: Size = Size::mib(128);
+    pub const MIN_MEMORY: Size = Size::mib(128);
     /// Maximum memory.
-    pub const MOST_MEMORY: Size = Size::gib(1024);
+    pub const MAX_MEMORY: Size = Size::gib(1024);
     /// Maximum timeout of a stop, in seconds: an hour.
-    pub const STOP_TIMEOUT_S: u64 = 3600;
+    pub const MAX_STOP_TIMEOUT_S: u64 = 3600;
     /// Disk sizes are a multiple of this many bytes, a block of ext4; requested sizes are rounded down.
     pub const DISK_UNIT: u64 = 4096;
     /// Minimum size of a disk: an ext4 file system with a journal.
-    pub const LEAST_DISK: Size = Size::mib(64);
+    pub const MIN_DISK: Size = Size::mib(64);
     /// Maximum size of a disk.
-    pub const MOST_DISK: Size = Size::gib(128);
+    pub const MAX_DISK: Size = Size::gib(128);
 }

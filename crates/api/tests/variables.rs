@@ -6,16 +6,16 @@ use std::{collections::BTreeSet, fs, io, path::Path};
 const OF_TESTS: &[&str] = &["BANGER_FAIL_POINT", "BANGER_FAIL_POINT_RECORD"];
 
 /// Collects the words that begin with `BANGER_` from all sources in a directory.
-fn words(folder: &Path, found: &mut BTreeSet<String>) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
+fn words(dir: &Path, names: &mut BTreeSet<String>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         if path.is_dir() {
-            words(&path, found)?;
+            words(&path, names)?;
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path)?;
             let all = text.split(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
             let ours = all.filter(|word| word.strip_prefix("BANGER_").is_some_and(|name| !name.is_empty()));
-            found.extend(ours.map(str::to_owned));
+            names.extend(ours.map(str::to_owned));
         }
     }
     Ok(())

@@ -9,8 +9,8 @@ use std::{
 };
 
 use banger_api::{
-    ApiError, Config, CreateVm, Dirs, ErrorKind, HostSize, Size,
-    config::{CONFIG_MAX, Layer, Owner, PROJECT_FILE, ShownKey},
+    ApiError, Config, CreateVm, Dirs, ErrorKind, HostResources, Size,
+    config::{CONFIG_MAX, ConfigEntry, Layer, Owner, PROJECT_FILE},
 };
 
 /// Loads the configuration for the current directory.
@@ -27,25 +27,25 @@ pub(crate) fn load_for(path: Option<&Path>) -> Result<Config, ApiError> {
     }
 }
 
-fn load_at(place: Option<&Path>) -> Result<Config, ApiError> {
+fn load_at(dir: Option<&Path>) -> Result<Config, ApiError> {
     let uid = rustix::process::getuid().as_raw();
     let dirs = Dirs::find(|name| env::var_os(name).map(PathBuf::from), uid)
         .map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
-    let project = place.and_then(project_file);
+    let project = dir.and_then(project_file);
     let files = [
         project.map(|path| (Owner::Project, path)),
         Some((Owner::User, dirs.config_file())),
         Some((Owner::System, dirs.system_config.clone())),
     ];
-    let mut layers = vec![Layer::of_variables(|name| env::var_os(name))?];
+    let mut layers = vec![Layer::from_env(|name| env::var_os(name))?];
     for (owner, path) in files.into_iter().flatten() {
-        layers.push(Layer::of_file(owner, &path, read(&path))?);
+        layers.push(Layer::from_file(owner, &path, read(&path))?);
     }
     Ok(Config::new(layers, host_size()))
 }
 
 /// Returns `request` with unset fields filled from `config`.
-pub(crate) fn fill(config: &Config, request: CreateVm) -> CreateVm {
+pub(crate) fn fill_defaults(config: &Config, request: CreateVm) -> CreateVm {
     CreateVm {
         image: request.image.or_else(|| config.image().map(ToString::to_string)),
         kernel: request.kernel.or_else(|| config.kernel().map(ToString::to_string)),
@@ -61,15 +61,15 @@ pub(crate) fn fill(config: &Config, request: CreateVm) -> CreateVm {
 
 /// Returns each key's value and origin for help texts: the built-in ones if the configuration is invalid. The command
 /// itself then reports the error.
-pub(crate) fn shown() -> Vec<ShownKey> {
-    load().unwrap_or_else(|_| Config::new([], host_size())).shown()
+pub(crate) fn effective_keys() -> Vec<ConfigEntry> {
+    load().unwrap_or_else(|_| Config::new([], host_size())).entries()
 }
 
 /// Adds the environment variable and the effective default to the help of each of `command`'s flags.
-pub(crate) fn with_defaults(command: clap::Command, defaults: &[ShownKey]) -> clap::Command {
+pub(crate) fn with_defaults(command: clap::Command, defaults: &[ConfigEntry]) -> clap::Command {
     let flags: Vec<_> = command.get_arguments().map(|flag| flag.get_id().clone()).collect();
-    let known = defaults.iter().filter(|key| flags.iter().any(|flag| flag.as_str() == key.name));
-    known.fold(command, |command, key| {
+    let matching = defaults.iter().filter(|key| flags.iter().any(|flag| flag.as_str() == key.name));
+    matching.fold(command, |command, key| {
         command.mut_arg(key.name, |flag| {
             let help = flag.get_help().cloned().unwrap_or_default();
             let variable = key.variable.map(|name| format!(" [env: {name}]")).unwrap_or_default();
@@ -79,13 +79,13 @@ pub(crate) fn with_defaults(command: clap::Command, defaults: &[ShownKey]) -> cl
     })
 }
 
-/// Returns the nearest project file from `here` up to the root of its git repository. Outside a repository, looks
-/// only in `here`.
-fn project_file(here: &Path) -> Option<PathBuf> {
-    let is_root = |folder: &&Path| folder.join(".git").exists();
-    let root = here.ancestors().find(is_root).unwrap_or(here);
-    let folders = here.ancestors().take_while(|folder| folder.starts_with(root));
-    folders.map(|folder| folder.join(PROJECT_FILE)).find(|path| path.exists())
+/// Returns the nearest project file from `start` up to the root of its git repository. Outside a repository, looks
+/// only in `start`.
+fn project_file(start: &Path) -> Option<PathBuf> {
+    let is_root = |dir: &&Path| dir.join(".git").exists();
+    let root = start.ancestors().find(is_root).unwrap_or(start);
+    let dirs = start.ancestors().take_while(|dir| dir.starts_with(root));
+    dirs.map(|dir| dir.join(PROJECT_FILE)).find(|path| path.exists())
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -98,9 +98,9 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn host_size() -> HostSize {
+fn host_size() -> HostResources {
     let info = rustix::system::sysinfo();
-    HostSize {
+    HostResources {
         cpus: std::thread::available_parallelism().ok().map(NonZero::get),
         memory: Some(Size::bytes(info.totalram.saturating_mul(u64::from(info.mem_unit)))),
     }

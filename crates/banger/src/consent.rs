@@ -15,20 +15,20 @@ use ring::digest::{SHA256, digest};
 use crate::{error::CommandError, file_sync, ui::Ui};
 
 /// Returns the files that the project of `config` requests and the user permits; stores the permission in `state`.
-pub(crate) fn files(config: &Config, state: &Path, ui: &Ui) -> Result<Vec<FileSync>, CommandError> {
+pub(crate) fn permitted_files(config: &Config, state: &Path, ui: &Ui) -> Result<Vec<FileSync>, CommandError> {
     let Some(project) = config.project().filter(|project| !project.file_sync.is_empty()) else {
         return Ok(Vec::new());
     };
-    let agreement = Agreement::about(project, state)?;
-    let may = match config.project_file_sync() {
+    let consent = Consent::for_project(project, state)?;
+    let allowed = match config.project_file_sync() {
         ProjectFiles::Always => true,
         ProjectFiles::Never => false,
-        ProjectFiles::Ask => agreement.is_kept() || agreed(project, &agreement, ui)?,
+        ProjectFiles::Ask => consent.is_granted() || ask_user(project, &consent, ui)?,
     };
-    Ok(if may { project.file_sync.clone() } else { Vec::new() })
+    Ok(if allowed { project.file_sync.clone() } else { Vec::new() })
 }
 
-fn agreed(project: &Project, agreement: &Agreement, ui: &Ui) -> Result<bool, CommandError> {
+fn ask_user(project: &Project, consent: &Consent, ui: &Ui) -> Result<bool, CommandError> {
     let root = project.file.parent().unwrap_or(&project.file).display();
     if !ui.can_ask() {
         let hosts: Vec<_> = project.file_sync.iter().map(|entry| format!("{:?}", entry.host)).collect();
@@ -45,35 +45,35 @@ fn agreed(project: &Project, agreement: &Agreement, ui: &Ui) -> Result<bool, Com
         ui.note("the files were not sent");
         return Ok(false);
     }
-    if let Err(error) = agreement.keep() {
-        ui.warning(format_args!("banger will ask again: cannot write {}: {error}", agreement.path.display()));
+    if let Err(error) = consent.grant() {
+        ui.warning(format_args!("banger will ask again: cannot write {}: {error}", consent.path.display()));
     }
     Ok(true)
 }
 
 /// The user's permission to send files; its file exists once the user has agreed.
 #[derive(Debug)]
-struct Agreement {
+struct Consent {
     path: PathBuf,
-    about: Vec<u8>,
+    content: Vec<u8>,
 }
 
-impl Agreement {
+impl Consent {
     /// Returns the permission for exactly the files that `project` requests, at the project's path.
-    fn about(project: &Project, state: &Path) -> io::Result<Self> {
-        let about = serde_json::to_vec(&(project.file.as_os_str().as_bytes(), &project.file_sync))?;
+    fn for_project(project: &Project, state: &Path) -> io::Result<Self> {
+        let content = serde_json::to_vec(&(project.file.as_os_str().as_bytes(), &project.file_sync))?;
         let name: String =
-            digest(&SHA256, &about).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { path: state.join("project-files").join(name), about })
+            digest(&SHA256, &content).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { path: state.join("project-files").join(name), content })
     }
 
-    fn is_kept(&self) -> bool {
+    fn is_granted(&self) -> bool {
         self.path.exists()
     }
 
-    fn keep(&self) -> io::Result<()> {
+    fn grant(&self) -> io::Result<()> {
         self.path.parent().map_or(Ok(()), fs::create_dir_all)?;
-        fs::write(&self.path, &self.about)
+        fs::write(&self.path, &self.content)
     }
 }
 
@@ -89,12 +89,12 @@ mod tests {
     #[test]
     fn what_is_agreed_to_is_exactly_that() {
         let state = tempfile::tempdir().unwrap();
-        let about = |project: &Project| Agreement::about(project, state.path()).unwrap();
-        let asked = project("/a/banger.toml", &["~/x"]);
-        assert!(!about(&asked).is_kept());
-        about(&asked).keep().unwrap();
-        assert!(about(&asked).is_kept());
-        let mut other_mode = asked.clone();
+        let consent = |project: &Project| Consent::for_project(project, state.path()).unwrap();
+        let requested = project("/a/banger.toml", &["~/x"]);
+        assert!(!consent(&requested).is_granted());
+        consent(&requested).grant().unwrap();
+        assert!(consent(&requested).is_granted());
+        let mut other_mode = requested.clone();
         other_mode.file_sync[0].mode = Some(0o644);
         for other in [
             project("/b/banger.toml", &["~/x"]),
@@ -103,7 +103,7 @@ mod tests {
             project("/a/banger.toml", &[]),
             other_mode,
         ] {
-            assert!(!about(&other).is_kept(), "{other:?}");
+            assert!(!consent(&other).is_granted(), "{other:?}");
         }
     }
 }

@@ -22,10 +22,10 @@ use crate::ui::Ui;
 const DOCKER_HUB: &str = "index.docker.io";
 
 /// Timeout of a credential helper; it may ask the user for input.
-const LIMIT: Duration = Duration::from_secs(60);
+const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// User name that a credential helper returns when the secret is an identity token.
-const TOKEN: &str = "<token>";
+const TOKEN_USERNAME: &str = "<token>";
 
 /// A registry's credentials in a login file (docker-login(1), "Configuration").
 #[derive(Debug, Default, Deserialize)]
@@ -48,29 +48,29 @@ struct LoginFile {
 /// Output of a credential helper.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Helped {
+struct HelperOutput {
     username: String,
     secret: String,
 }
 
 /// Location of a registry's credentials.
 #[derive(Debug, PartialEq, Eq)]
-enum Place {
-    Here { username: String, secret: String },
+enum CredentialSource {
+    Inline { username: String, secret: String },
     Helper { program: String, server: String },
 }
 
 /// Returns the user's credentials for the image `name` if it must be pulled; none if it exists locally.
-pub(crate) async fn if_needed(client: &Client, name: Option<&str>, ui: &Ui) -> Vec<Credentials> {
+pub(crate) async fn for_missing_image(client: &Client, name: Option<&str>, ui: &Ui) -> Vec<Credentials> {
     let Some(Ok(name)) = name.map(str::parse::<ImageName>) else { return Vec::new() };
-    if client.images().await.is_ok_and(|here| resolve_image(&here, name.as_str()).is_ok()) {
+    if client.images().await.is_ok_and(|images| resolve_image(&images, name.as_str()).is_ok()) {
         return Vec::new();
     }
-    of_user(client, &name, ui).await
+    for_image(client, &name, ui).await
 }
 
 /// Returns the user's credentials for the image `name`; warns about those that cannot be read.
-pub(crate) async fn of_user(client: &Client, name: &ImageName, ui: &Ui) -> Vec<Credentials> {
+pub(crate) async fn for_image(client: &Client, name: &ImageName, ui: &Ui) -> Vec<Credentials> {
     // The daemon reports errors in a catalog.
     let catalog = client.catalog_images().await.unwrap_or_default();
     let names = match catalog.into_iter().find(|entry| entry.name == *name) {
@@ -78,57 +78,57 @@ pub(crate) async fn of_user(client: &Client, name: &ImageName, ui: &Ui) -> Vec<C
         None => vec![name.clone()],
     };
     let mut credentials = Vec::new();
-    for (reference, place) in names.iter().filter_map(|name| look(name, ui)) {
-        credentials.extend(place.open(&reference, ui).await);
+    for (reference, source) in names.iter().filter_map(|name| locate(name, ui)) {
+        credentials.extend(source.load(&reference, ui).await);
     }
     credentials
 }
 
-fn look(name: &ImageName, ui: &Ui) -> Option<(Reference, Place)> {
+fn locate(name: &ImageName, ui: &Ui) -> Option<(Reference, CredentialSource)> {
     let reference = name.reference().ok()?;
-    let tell = |error: &String| ui.warning(format_args!("no registry login is used: {error}"));
-    let place = find(&reference).inspect_err(tell).ok()??;
-    Some((reference, place))
+    let warn = |error: &String| ui.warning(format_args!("no registry login is used: {error}"));
+    let source = find_source(&reference).inspect_err(warn).ok()??;
+    Some((reference, source))
 }
 
-impl Place {
-    async fn open(self, reference: &Reference, ui: &Ui) -> Vec<Credentials> {
+impl CredentialSource {
+    async fn load(self, reference: &Reference, ui: &Ui) -> Vec<Credentials> {
         let registry = reference.registry().to_owned();
-        let opened = match self {
-            Self::Here { username, secret } => Ok(Some((username, secret))),
-            Self::Helper { program, server } => ask(&program, &server).await,
+        let result = match self {
+            Self::Inline { username, secret } => Ok(Some((username, secret))),
+            Self::Helper { program, server } => ask_helper(&program, &server).await,
         };
-        let tell = |error: &String| ui.warning(format_args!("no login is used for {registry}: {error}"));
-        let opened = opened.inspect_err(tell).ok().flatten();
-        opened
+        let warn = |error: &String| ui.warning(format_args!("no login is used for {registry}: {error}"));
+        let result = result.inspect_err(warn).ok().flatten();
+        result
             .into_iter()
             .map(|(username, secret)| Credentials { registry: registry.clone(), username, secret })
             .collect()
     }
 }
 
-fn find(reference: &Reference) -> Result<Option<Place>, String> {
-    for path in files(|name| env::var_os(name).map(PathBuf::from)) {
+fn find_source(reference: &Reference) -> Result<Option<CredentialSource>, String> {
+    for path in login_files(|name| env::var_os(name).map(PathBuf::from)) {
         if let Some(file) = read(&path)?
-            && let Some(place) =
-                file.place(reference).map_err(|error| format!("{}: {error}", path.display()))?
+            && let Some(source) =
+                file.source(reference).map_err(|error| format!("{}: {error}", path.display()))?
         {
-            return Ok(Some(place));
+            return Ok(Some(source));
         }
     }
     Ok(None)
 }
 
 /// Returns the possible login files; the first with credentials for a registry is used.
-fn files(variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
+fn login_files(variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
     let home = variable("HOME");
     let in_home = |rest: &str| home.as_ref().map(|home| home.join(rest));
     let config = variable("XDG_CONFIG_HOME").or_else(|| in_home(".config"));
-    let folder = variable("DOCKER_CONFIG").or_else(|| in_home(".docker"));
-    let podman = |folder: PathBuf| folder.join("containers/auth.json");
+    let dir = variable("DOCKER_CONFIG").or_else(|| in_home(".docker"));
+    let podman = |dir: PathBuf| dir.join("containers/auth.json");
     [
         variable("REGISTRY_AUTH_FILE"),
-        folder.map(|folder| folder.join("config.json")),
+        dir.map(|dir| dir.join("config.json")),
         variable("XDG_RUNTIME_DIR").map(podman),
         config.map(podman),
     ]
@@ -138,31 +138,31 @@ fn files(variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
 }
 
 fn read(path: &Path) -> Result<Option<LoginFile>, String> {
-    let tell = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", path.display());
+    let describe = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", path.display());
     match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| tell(&error)),
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| describe(&error)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Ok(None)
         }
-        Err(error) => Err(tell(&error)),
+        Err(error) => Err(describe(&error)),
     }
 }
 
 impl LoginFile {
     /// Returns where the credentials for `reference` are: those of the longest matching path prefix, like Podman.
-    fn place(&self, reference: &Reference) -> Result<Option<Place>, &'static str> {
-        let whole = format!("{}/{}", reference.registry(), reference.repository());
-        let mut path = whole.as_str();
+    fn source(&self, reference: &Reference) -> Result<Option<CredentialSource>, &'static str> {
+        let full = format!("{}/{}", reference.registry(), reference.repository());
+        let mut path = full.as_str();
         loop {
-            let of = |key: &&String| plain(key) == path;
+            let is_match = |key: &&String| normalize_key(key) == path;
             if let Some(program) =
-                self.cred_helpers.keys().find(of).and_then(|key| self.cred_helpers.get(key))
+                self.cred_helpers.keys().find(is_match).and_then(|key| self.cred_helpers.get(key))
             {
                 return helper(program, reference).map(Some);
             }
-            if let Some(entry) = self.auths.keys().find(of).and_then(|key| self.auths.get(key)) {
-                if let Some(place) = entry.place()? {
-                    return Ok(Some(place));
+            if let Some(entry) = self.auths.keys().find(is_match).and_then(|key| self.auths.get(key)) {
+                if let Some(source) = entry.source()? {
+                    return Ok(Some(source));
                 }
                 // With `credsStore`, the file only says that credentials exist.
                 if let Some(program) = &self.creds_store {
@@ -179,9 +179,12 @@ impl LoginFile {
 }
 
 impl Entry {
-    fn place(&self) -> Result<Option<Place>, &'static str> {
+    fn source(&self) -> Result<Option<CredentialSource>, &'static str> {
         if !self.identity_token.is_empty() {
-            return Ok(Some(Place::Here { username: String::new(), secret: self.identity_token.clone() }));
+            return Ok(Some(CredentialSource::Inline {
+                username: String::new(),
+                secret: self.identity_token.clone(),
+            }));
         }
         if self.auth.is_empty() {
             return Ok(None);
@@ -192,12 +195,12 @@ impl Entry {
         let (username, secret) = text.split_once(':').ok_or(BROKEN)?;
         // Docker before 1.10 padded it with NULs.
         let secret = secret.trim_end_matches('\0').to_owned();
-        Ok(Some(Place::Here { username: username.to_owned(), secret }))
+        Ok(Some(CredentialSource::Inline { username: username.to_owned(), secret }))
     }
 }
 
 /// Returns a login file's key as registry and path: `https://index.docker.io/v1/` becomes `docker.io`.
-fn plain(key: &str) -> String {
+fn normalize_key(key: &str) -> String {
     let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     let key = key.trim_end_matches('/');
     let key = key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key);
@@ -206,7 +209,7 @@ fn plain(key: &str) -> String {
     host.to_owned() + rest
 }
 
-fn helper(name: &str, reference: &Reference) -> Result<Place, &'static str> {
+fn helper(name: &str, reference: &Reference) -> Result<CredentialSource, &'static str> {
     if name.is_empty() || name.contains(['/', '\0']) {
         return Err("a credential helper in it is not a program name");
     }
@@ -214,12 +217,12 @@ fn helper(name: &str, reference: &Reference) -> Result<Place, &'static str> {
         "docker.io" => format!("https://{DOCKER_HUB}/v1/"),
         registry => registry.to_owned(),
     };
-    Ok(Place::Helper { program: format!("docker-credential-{name}"), server })
+    Ok(CredentialSource::Helper { program: format!("docker-credential-{name}"), server })
 }
 
 /// Asks a credential helper (github.com/docker/docker-credential-helpers, "Development"). Returns `None` if it has no
 /// credentials for this server.
-async fn ask(program: &str, server: &str) -> Result<Option<(String, String)>, String> {
+async fn ask_helper(program: &str, server: &str) -> Result<Option<(String, String)>, String> {
     let failed = |error: io::Error| format!("cannot run {program}: {error}");
     let mut child = Command::new(program)
         .arg("get")
@@ -229,45 +232,45 @@ async fn ask(program: &str, server: &str) -> Result<Option<(String, String)>, St
         .kill_on_drop(true)
         .spawn()
         .map_err(failed)?;
-    let answered = async {
+    let request = async {
         if let Some(mut stdin) = child.stdin.take() {
             stdin.write_all(server.as_bytes()).await?;
         }
         child.wait_with_output().await
     };
-    let output = timeout(LIMIT, answered).await;
-    let output = output.map_err(|_| format!("{program} timed out after {} s", LIMIT.as_secs()))?;
-    understood(program, &output.map_err(failed)?)
+    let output = timeout(HELPER_TIMEOUT, request).await;
+    let output = output.map_err(|_| format!("{program} timed out after {} s", HELPER_TIMEOUT.as_secs()))?;
+    parse_output(program, &output.map_err(failed)?)
 }
 
-fn understood(program: &str, output: &Output) -> Result<Option<(String, String)>, String> {
-    let words = String::from_utf8_lossy(&output.stdout);
+fn parse_output(program: &str, output: &Output) -> Result<Option<(String, String)>, String> {
+    let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         // The message that all helpers print on standard output when they have none.
-        let nothing = words.contains("credentials not found");
-        let told = words.lines().next().unwrap_or_default();
-        return if nothing { Ok(None) } else { Err(format!("{program} failed: {told}")) };
+        let not_found = text.contains("credentials not found");
+        let message = text.lines().next().unwrap_or_default();
+        return if not_found { Ok(None) } else { Err(format!("{program} failed: {message}")) };
     }
-    let helped: Helped =
+    let parsed: HelperOutput =
         serde_json::from_slice(&output.stdout).map_err(|_| format!("{program} did not return valid JSON"))?;
-    let username = if helped.username == TOKEN { String::new() } else { helped.username };
-    Ok(Some((username, helped.secret)))
+    let username = if parsed.username == TOKEN_USERNAME { String::new() } else { parsed.username };
+    Ok(Some((username, parsed.secret)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn place(file: &str, name: &str) -> Result<Option<Place>, &'static str> {
-        serde_json::from_str::<LoginFile>(file).unwrap().place(&name.parse().unwrap())
+    fn source(file: &str, name: &str) -> Result<Option<CredentialSource>, &'static str> {
+        serde_json::from_str::<LoginFile>(file).unwrap().source(&name.parse().unwrap())
     }
 
-    fn here(username: &str, secret: &str) -> Result<Option<Place>, &'static str> {
-        Ok(Some(Place::Here { username: username.to_owned(), secret: secret.to_owned() }))
+    fn inline(username: &str, secret: &str) -> Result<Option<CredentialSource>, &'static str> {
+        Ok(Some(CredentialSource::Inline { username: username.to_owned(), secret: secret.to_owned() }))
     }
 
-    fn helper(program: &str, server: &str) -> Result<Option<Place>, &'static str> {
-        Ok(Some(Place::Helper { program: program.to_owned(), server: server.to_owned() }))
+    fn helper(program: &str, server: &str) -> Result<Option<CredentialSource>, &'static str> {
+        Ok(Some(CredentialSource::Helper { program: program.to_owned(), server: server.to_owned() }))
     }
 
     #[test]
@@ -276,24 +279,24 @@ mod tests {
         let file = r#"{"auths": {"https://index.docker.io/v1/": {"auth": "dXNlcjpwYTpzcw=="},
             "quay.io": {"auth": "b3RoZXI6eA=="}, "quay.io/team": {"auth": "dXNlcjpwYTpzcw=="},
             "http://localhost:5000/v2/": {"identitytoken": "t"}, "empty.io": {}, "broken.io": {"auth": "%"}}}"#;
-        assert_eq!(place(file, "alpine"), here("user", "pa:ss"));
-        assert_eq!(place(file, "quay.io/team/x"), here("user", "pa:ss"));
-        assert_eq!(place(file, "quay.io/teams/x"), here("other", "x"));
-        assert_eq!(place(file, "localhost:5000/x"), here("", "t"));
-        assert_eq!(place(file, "ghcr.io/x"), Ok(None));
-        assert_eq!(place(file, "empty.io/x"), Ok(None));
-        assert!(place(file, "broken.io/x").is_err());
+        assert_eq!(source(file, "alpine"), inline("user", "pa:ss"));
+        assert_eq!(source(file, "quay.io/team/x"), inline("user", "pa:ss"));
+        assert_eq!(source(file, "quay.io/teams/x"), inline("other", "x"));
+        assert_eq!(source(file, "localhost:5000/x"), inline("", "t"));
+        assert_eq!(source(file, "ghcr.io/x"), Ok(None));
+        assert_eq!(source(file, "empty.io/x"), Ok(None));
+        assert!(source(file, "broken.io/x").is_err());
     }
 
     #[test]
     fn helpers_are_asked_for_what_is_theirs() {
         let file = r#"{"auths": {"a.io": {}, "b.io": {"auth": "b3RoZXI6eA=="}}, "credsStore": "pass",
             "credHelpers": {"gcr.io": "gcloud", "evil.io": "../x"}, "HttpHeaders": {}}"#;
-        assert_eq!(place(file, "gcr.io/x"), helper("docker-credential-gcloud", "gcr.io"));
-        assert_eq!(place(file, "a.io/x"), helper("docker-credential-pass", "a.io"));
-        assert_eq!(place(file, "b.io/x"), here("other", "x"));
-        assert_eq!(place(file, "alpine"), helper("docker-credential-pass", "https://index.docker.io/v1/"));
-        assert!(place(file, "evil.io/x").is_err());
+        assert_eq!(source(file, "gcr.io/x"), helper("docker-credential-gcloud", "gcr.io"));
+        assert_eq!(source(file, "a.io/x"), helper("docker-credential-pass", "a.io"));
+        assert_eq!(source(file, "b.io/x"), inline("other", "x"));
+        assert_eq!(source(file, "alpine"), helper("docker-credential-pass", "https://index.docker.io/v1/"));
+        assert!(source(file, "evil.io/x").is_err());
     }
 
     #[tokio::test]
@@ -310,16 +313,18 @@ mod tests {
             esac"#;
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
-        let ask = async |server| ask(program.to_str().unwrap(), server).await;
-        assert_eq!(ask("good.io").await, Ok(Some((String::new(), "s".to_owned()))));
-        assert_eq!(ask("none.io").await, Ok(None));
-        assert!(ask("locked.io").await.unwrap_err().ends_with("failed: the keychain is locked"));
+        let ask_helper = async |server| ask_helper(program.to_str().unwrap(), server).await;
+        assert_eq!(ask_helper("good.io").await, Ok(Some((String::new(), "s".to_owned()))));
+        assert_eq!(ask_helper("none.io").await, Ok(None));
+        assert!(ask_helper("locked.io").await.unwrap_err().ends_with("failed: the keychain is locked"));
     }
 
     #[test]
     fn files_are_looked_for_where_both_programs_keep_them() {
         let of = |set: &[(&str, &str)]| {
-            files(|name| set.iter().find(|(set, _)| *set == name).map(|(_, value)| PathBuf::from(value)))
+            login_files(|name| {
+                set.iter().find(|(set, _)| *set == name).map(|(_, value)| PathBuf::from(value))
+            })
         };
         let home = ["/h/.docker/config.json", "/h/.config/containers/auth.json"].map(PathBuf::from);
         assert_eq!(of(&[("HOME", "/h")]), home);

@@ -33,11 +33,11 @@ impl CommandError {
 
     /// Returns the failure after a signal, with the status that a shell uses (128+n).
     pub(crate) fn interrupted(signal: Signal) -> Self {
-        Self::told(u8::try_from(128 + signal.as_raw()).unwrap_or(u8::MAX))
+        Self::already_reported(u8::try_from(128 + signal.as_raw()).unwrap_or(u8::MAX))
     }
 
     /// Returns a failure that was already reported.
-    pub(crate) fn told(status: u8) -> Self {
+    pub(crate) fn already_reported(status: u8) -> Self {
         Self { error: None, status }
     }
 }
@@ -52,7 +52,7 @@ impl From<io::Error> for CommandError {
     fn from(error: io::Error) -> Self {
         // The reader of the output has closed it.
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self::told(FAILED);
+            return Self::already_reported(FAILED);
         }
         ApiError::new(ErrorKind::Io, error.to_string()).into()
     }

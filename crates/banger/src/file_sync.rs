@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Permissions of a file whose entry sets none.
-const PRIVATE: u32 = 0o600;
+const DEFAULT_MODE: u32 = 0o600;
 
 /// Directory that guest paths are relative to.
 const GUEST_HOME: &[u8] = b"/root";
@@ -36,16 +36,16 @@ pub(crate) async fn after_start(client: &Client, ui: &Ui, vm: &Vm) {
         Ok(config) => config,
         Err(error) => return ui.warning(format_args!("no files are synced: {error}")),
     };
-    put(client, ui, vm, config.file_sync().to_vec()).await;
+    copy_files(client, ui, vm, config.file_sync().to_vec()).await;
 }
 
 /// Copies the files of `entries` into `vm`; warns about those that it skips.
-pub(crate) async fn put(client: &Client, ui: &Ui, vm: &Vm, entries: Vec<FileSync>) {
+pub(crate) async fn copy_files(client: &Client, ui: &Ui, vm: &Vm, entries: Vec<FileSync>) {
     if entries.is_empty() {
         return;
     }
     match send(client, ui, vm, entries).await {
-        Ok(passed) => passed.into_iter().for_each(|told| ui.warning(told)),
+        Ok(skipped) => skipped.into_iter().for_each(|message| ui.warning(message)),
         Err(CommandError { error: Some(error), .. }) => {
             ui.warning(format_args!("no files are synced to VM {}: {error}", vm.name));
         }
@@ -68,82 +68,83 @@ async fn send(
     vm: &Vm,
     entries: Vec<FileSync>,
 ) -> Result<Vec<String>, CommandError> {
-    let send = move |out: ToGuest| write_all(&entries, BufWriter::new(out)).map_err(broken);
-    let receive = |mut input: FromGuest| io::copy(&mut input, &mut io::sink()).map_err(broken);
+    let send = move |out: ToGuest| write_all(&entries, BufWriter::new(out)).map_err(io_error);
+    let receive = |mut input: FromGuest| io::copy(&mut input, &mut io::sink()).map_err(io_error);
     let stage = format!("Syncing files to {}", vm.name);
-    let transfer = Transfer { client, ui, vm: vm.name.as_str(), stage: &stage, shown: true };
+    let transfer = Transfer { client, ui, vm: vm.name.as_str(), stage: &stage, show_progress: true };
     let request = Workspace { path: GUEST_HOME.to_vec(), action: WorkspaceAction::Change };
-    let exchanged = transfer
-        .run(async |tell, stop| exchange(client, vm.name.as_str(), request, send, receive, tell, stop).await);
-    exchanged.await.map(|(passed, _)| passed)
+    let result = transfer.run(async |on_event, cancelled| {
+        exchange(client, vm.name.as_str(), request, send, receive, on_event, cancelled).await
+    });
+    result.await.map(|(skipped, _)| skipped)
 }
 
-fn broken(error: io::Error) -> ApiError {
+fn io_error(error: io::Error) -> ApiError {
     ApiError::new(ErrorKind::Io, error.to_string())
 }
 
 /// Writes all files that `entries` name to `out`; returns messages about those that it skipped.
 fn write_all(entries: &[FileSync], out: impl Write) -> io::Result<Vec<String>> {
-    let mut sync = Sync { out: PathWriter::new(out)?, passed: Vec::new() };
+    let mut sync = Syncer { out: PathWriter::new(out)?, skipped: Vec::new() };
     for entry in entries {
-        let Some(path) = expanded(&entry.host) else {
-            sync.passed.push(format!("{} is not synced: HOME is not set", entry.host));
+        let Some(path) = expand_home(&entry.host) else {
+            sync.skipped.push(format!("{} is not synced: HOME is not set", entry.host));
             continue;
         };
-        sync.entry(&path, entry)?;
+        sync.send_entry(&path, entry)?;
     }
-    sync.out.end()?.flush()?;
-    Ok(sync.passed)
+    sync.out.finish()?.flush()?;
+    Ok(sync.skipped)
 }
 
 /// Returns `host` with the user's home directory in place of `~`.
-fn expanded(host: &str) -> Option<PathBuf> {
+fn expand_home(host: &str) -> Option<PathBuf> {
     match host.strip_prefix("~/") {
         Some(rest) => env::var_os("HOME").map(|home| Path::new(&home).join(rest)),
         None => Some(host.into()),
     }
 }
 
-struct Sync<W> {
+struct Syncer<W> {
     out: PathWriter<W>,
-    passed: Vec<String>,
+    skipped: Vec<String>,
 }
 
-impl<W: Write> Sync<W> {
-    fn entry(&mut self, path: &Path, entry: &FileSync) -> io::Result<()> {
+impl<W: Write> Syncer<W> {
+    fn send_entry(&mut self, path: &Path, entry: &FileSync) -> io::Result<()> {
         match fs::symlink_metadata(path) {
             Ok(meta) if meta.is_file() => {
-                self.file(path, entry.guest.as_bytes(), entry.mode.unwrap_or(PRIVATE), &meta)
+                self.send_file(path, entry.guest.as_bytes(), entry.mode.unwrap_or(DEFAULT_MODE), &meta)
             }
-            Ok(meta) => self.thing(path, entry.guest.as_bytes(), &meta),
+            Ok(meta) => self.send_child(path, entry.guest.as_bytes(), &meta),
             Err(error) => {
-                self.pass(path, error);
+                self.skip(path, error);
                 Ok(())
             }
         }
     }
 
     /// Sends an entry of a directory with its own permissions.
-    fn thing(&mut self, path: &Path, guest: &[u8], meta: &Metadata) -> io::Result<()> {
+    fn send_child(&mut self, path: &Path, guest: &[u8], meta: &Metadata) -> io::Result<()> {
         if meta.is_symlink() {
-            self.pass(path, "it is a symbolic link");
+            self.skip(path, "it is a symbolic link");
             Ok(())
         } else if meta.is_file() {
-            self.file(path, guest, meta.permissions().mode(), meta)
+            self.send_file(path, guest, meta.permissions().mode(), meta)
         } else if meta.is_dir() {
-            self.folder(path, guest, meta)
+            self.send_dir(path, guest, meta)
         } else {
-            self.pass(path, "it is neither a file nor a directory");
+            self.skip(path, "it is neither a file nor a directory");
             Ok(())
         }
     }
 
-    fn folder(&mut self, path: &Path, guest: &[u8], meta: &Metadata) -> io::Result<()> {
-        self.out.folder(guest, meta.permissions().mode())?;
+    fn send_dir(&mut self, path: &Path, guest: &[u8], meta: &Metadata) -> io::Result<()> {
+        self.out.directory(guest, meta.permissions().mode())?;
         let mut names = match fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
             Ok(entries) => entries.into_iter().map(|entry| entry.file_name()).collect::<Vec<_>>(),
             Err(error) => {
-                self.pass(path, error);
+                self.skip(path, error);
                 return Ok(());
             }
         };
@@ -152,14 +153,14 @@ impl<W: Write> Sync<W> {
             let path = path.join(&name);
             let guest = [guest, b"/", OsStr::as_bytes(&name)].concat();
             match fs::symlink_metadata(&path) {
-                Ok(meta) => self.thing(&path, &guest, &meta)?,
-                Err(error) => self.pass(&path, error),
+                Ok(meta) => self.send_child(&path, &guest, &meta)?,
+                Err(error) => self.skip(&path, error),
             }
         }
         Ok(())
     }
 
-    fn file(&mut self, path: &Path, guest: &[u8], mode: u32, meta: &Metadata) -> io::Result<()> {
+    fn send_file(&mut self, path: &Path, guest: &[u8], mode: u32, meta: &Metadata) -> io::Result<()> {
         let modified =
             Time { seconds: meta.mtime(), nanoseconds: u32::try_from(meta.mtime_nsec()).unwrap_or(0) };
         let read = match File::open(path) {
@@ -167,13 +168,13 @@ impl<W: Write> Sync<W> {
             Err(error) => Err(error),
         };
         if let Err(error) = read {
-            self.pass(path, error);
+            self.skip(path, error);
         }
         Ok(())
     }
 
-    fn pass(&mut self, path: &Path, why: impl std::fmt::Display) {
-        self.passed.push(format!("{} is not synced: {why}", path.display()));
+    fn skip(&mut self, path: &Path, why: impl std::fmt::Display) {
+        self.skipped.push(format!("{} is not synced: {why}", path.display()));
     }
 }
 
@@ -187,8 +188,8 @@ mod tests {
 
     #[test]
     fn files_are_private_folders_keep_their_modes_and_links_are_passed_over() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
         fs::create_dir_all(at("here/dir")).unwrap();
         fs::create_dir_all(at("there")).unwrap();
         fs::write(at("here/file"), "file").unwrap();
@@ -208,9 +209,9 @@ mod tests {
             entry("here/none", "none", None),
         ];
         let mut stream = Vec::new();
-        let passed = write_all(&entries, &mut stream).unwrap();
-        assert!(passed[0].contains("dir/link is not synced: it is a symbolic link"), "{passed:?}");
-        assert!(passed[1].contains("here/none is not synced: No such file"), "{passed:?}");
+        let skipped = write_all(&entries, &mut stream).unwrap();
+        assert!(skipped[0].contains("dir/link is not synced: it is a symbolic link"), "{skipped:?}");
+        assert!(skipped[1].contains("here/none is not synced: No such file"), "{skipped:?}");
         for _ in 0..2 {
             change(&*stream, &at("there"), &mut Unpacked::default()).unwrap();
         }

@@ -18,15 +18,15 @@ use tokio::{
 };
 
 use crate::{
-    ssh::{CHANNELS, ended},
+    ssh::{MAX_CHANNELS, join_directions},
     ui::Ui,
 };
 
 /// Maximum size of a read, in bytes.
-const PART: usize = 32 << 10;
+const MAX_READ: usize = 32 << 10;
 
 /// Delay after a failed accept, for example when this process has too many open files.
-const PATIENCE: Duration = Duration::from_millis(200);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Listeners on the host that forward to ports of a VM.
 #[derive(Debug)]
@@ -42,8 +42,8 @@ impl<'a> Forwards<'a> {
         let mut listeners = Vec::new();
         for Forward { host, guest } in ports {
             match listen(*host).await {
-                Ok((listener, at, instead)) => {
-                    ui.note(format_args!("port {guest} of VM {} is at {at}{instead}", vm.name));
+                Ok((listener, address, note)) => {
+                    ui.note(format_args!("port {guest} of VM {} is at {address}{note}", vm.name));
                     listeners.push((listener, *guest));
                 }
                 Err(error) => {
@@ -55,32 +55,32 @@ impl<'a> Forwards<'a> {
     }
 
     /// Accepts connections while `session` runs.
-    pub(crate) async fn during<T>(&self, session: impl Future<Output = T>) -> T {
-        let places = Semaphore::new(CHANNELS);
-        let accepting = self.listeners.iter().map(|(listener, port)| self.accept(listener, *port, &places));
+    pub(crate) async fn serve_during<T>(&self, session: impl Future<Output = T>) -> T {
+        let permits = Semaphore::new(MAX_CHANNELS);
+        let accepting = self.listeners.iter().map(|(listener, port)| self.accept(listener, *port, &permits));
         let accepting = join_all(accepting);
         tokio::select! {
-            ended = session => ended,
+            result = session => result,
             // This branch never completes.
             _ = accepting, if !self.listeners.is_empty() => std::future::pending().await,
         }
     }
 
-    async fn accept(&self, listener: &TcpListener, port: u16, places: &Semaphore) {
+    async fn accept(&self, listener: &TcpListener, port: u16, permits: &Semaphore) {
         let mut open = FuturesUnordered::new();
         loop {
             let next = async {
-                let place = places.acquire().await.ok();
-                (place, listener.accept().await)
+                let permit = permits.acquire().await.ok();
+                (permit, listener.accept().await)
             };
             tokio::select! {
-                (place, called) = next => match called {
+                (permit, accepted) = next => match accepted {
                     Ok((stream, _)) => open.push(async move {
                         // Closing the connection is enough to show the error.
-                        let _ = self.pass_on(stream, port).await;
-                        drop(place);
+                        let _ = self.relay(stream, port).await;
+                        drop(permit);
                     }),
-                    Err(_) => sleep(PATIENCE).await,
+                    Err(_) => sleep(ACCEPT_RETRY_DELAY).await,
                 },
                 Some(()) = open.next() => {}
             }
@@ -88,45 +88,45 @@ impl<'a> Forwards<'a> {
     }
 
     /// Copies bytes in both directions until both have ended or one side has disconnected.
-    async fn pass_on(&self, stream: TcpStream, port: u16) -> Result<(), ApiError> {
+    async fn relay(&self, stream: TcpStream, port: u16) -> Result<(), ApiError> {
         let to = Endpoint::Tcp { host: "localhost".to_owned(), port };
         let connect = Connect { to, user: None };
         let (input, mut output) = banger_client::connect(self.client, self.vm.id.as_str(), connect).await?;
-        stream.set_nodelay(true).map_err(gone)?;
+        stream.set_nodelay(true).map_err(io_error)?;
         let (reader, mut writer) = stream.into_split();
-        let (tell_taken, taken) = mpsc::unbounded_channel();
+        let (consumed_sender, consumed) = mpsc::unbounded_channel();
         let out = async {
             loop {
                 match output.next().await? {
-                    SocketEvent::Data(bytes) => writer.write_all(&bytes).await.map_err(gone)?,
-                    SocketEvent::End => writer.shutdown().await.map_err(gone)?,
-                    SocketEvent::Taken(bytes) => {
+                    SocketEvent::Data(bytes) => writer.write_all(&bytes).await.map_err(io_error)?,
+                    SocketEvent::End => writer.shutdown().await.map_err(io_error)?,
+                    SocketEvent::Acknowledged(bytes) => {
                         // The receiver is dropped only together with this half.
-                        let _ = tell_taken.send(bytes);
+                        let _ = consumed_sender.send(bytes);
                     }
                     SocketEvent::Closed => return Ok(()),
                 }
             }
         };
-        ended(out, feed(input, reader, taken)).await.map(drop)
+        join_directions(out, forward_input(input, reader, consumed)).await.map(drop)
     }
 }
 
 /// Sends the caller's bytes to the guest until the connection breaks. End of input only ends the guest's input.
-async fn feed(
+async fn forward_input(
     mut input: ExecInput,
     mut reader: OwnedReadHalf,
-    mut taken: mpsc::UnboundedReceiver<usize>,
+    mut consumed: mpsc::UnboundedReceiver<usize>,
 ) -> Result<(), ApiError> {
-    let mut buffer = vec![0; PART];
-    let mut is_over = false;
+    let mut buffer = vec![0; MAX_READ];
+    let mut input_ended = false;
     loop {
         tokio::select! {
-            Some(bytes) = taken.recv() => input.taken(bytes),
-            read = reader.read(&mut buffer), if !is_over && input.window() >= PART => {
-                match read.map_err(gone)? {
+            Some(bytes) = consumed.recv() => input.acknowledge(bytes),
+            read = reader.read(&mut buffer), if !input_ended && input.window() >= MAX_READ => {
+                match read.map_err(io_error)? {
                     0 => {
-                        is_over = true;
+                        input_ended = true;
                         input.end_stdin().await?;
                     }
                     count => input.stdin(buffer.get(..count).unwrap_or_default()).await?,
@@ -140,7 +140,7 @@ async fn feed(
 /// Returns a listener on `port` of the loopback, its address, and the reason if it uses another port.
 async fn listen(port: u16) -> io::Result<(TcpListener, std::net::SocketAddr, String)> {
     let bind = async |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
-    let (listener, instead) = match bind(port).await {
+    let (listener, note) = match bind(port).await {
         Ok(listener) => (listener, String::new()),
         Err(error) => {
             let why = match error.kind() {
@@ -151,11 +151,11 @@ async fn listen(port: u16) -> io::Result<(TcpListener, std::net::SocketAddr, Str
             (bind(0).await?, format!(" (port {port} on the host is {why})"))
         }
     };
-    let at = listener.local_addr()?;
-    Ok((listener, at, instead))
+    let address = listener.local_addr()?;
+    Ok((listener, address, note))
 }
 
-fn gone(error: io::Error) -> ApiError {
+fn io_error(error: io::Error) -> ApiError {
     ApiError::new(banger_api::ErrorKind::Io, error.to_string())
 }
 
@@ -165,12 +165,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_that_is_taken_is_replaced_and_nothing_but_the_loopback_listens() {
-        let (taken, at, instead) = listen(0).await.unwrap();
-        assert_eq!((at.ip(), instead.as_str()), (Ipv4Addr::LOCALHOST.into(), ""));
-        let (_other, other_at, instead) = listen(at.port()).await.unwrap();
-        assert_ne!(other_at.port(), at.port());
-        assert_eq!(other_at.ip(), Ipv4Addr::LOCALHOST);
-        assert_eq!(instead, format!(" (port {} on the host is in use)", at.port()));
-        drop(taken);
+        let (first, address, note) = listen(0).await.unwrap();
+        assert_eq!((address.ip(), note.as_str()), (Ipv4Addr::LOCALHOST.into(), ""));
+        let (_other, other_address, note) = listen(address.port()).await.unwrap();
+        assert_ne!(other_address.port(), address.port());
+        assert_eq!(other_address.ip(), Ipv4Addr::LOCALHOST);
+        assert_eq!(note, format!(" (port {} on the host is in use)", address.port()));
+        drop(first);
     }
 }

@@ -209,19 +209,19 @@ mod tests {
     fn kind_and_subject_say_what_to_do() {
         let not_found = ApiError::new(ErrorKind::NotFound, "").about(SubjectKind::Vm, "box");
         assert_eq!(hint(not_found), "see `banger ps -a`");
-        let taken = ApiError::new(ErrorKind::AlreadyExists, "").about(SubjectKind::Image, "tiny");
-        assert!(hint(taken).ends_with("banger image delete tiny"));
+        let existing = ApiError::new(ErrorKind::AlreadyExists, "").about(SubjectKind::Image, "tiny");
+        assert!(hint(existing).ends_with("banger image delete tiny"));
         assert_eq!(hint_for(&ApiError::new(ErrorKind::NotFound, "")), None);
     }
 
-    /// Adds the source files below `directory` to `found`.
-    fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(directory).unwrap() {
+    /// Adds the source files below `dir` to `files`.
+    fn rust_files(dir: &Path, files: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                sources(&path, found);
+                rust_files(&path, files);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.push(path);
+                files.push(path);
             }
         }
     }
@@ -229,15 +229,15 @@ mod tests {
     #[test]
     fn only_the_cli_has_commands_in_its_words() {
         let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let mut found = Vec::new();
+        let mut files = Vec::new();
         for entry in fs::read_dir(crates).unwrap() {
             let member = entry.unwrap().path();
             if !member.ends_with("banger") && member.join("src").is_dir() {
-                sources(&member.join("src"), &mut found);
+                rust_files(&member.join("src"), &mut files);
             }
         }
-        assert!(found.len() > 100, "{found:?}");
-        for path in found {
+        assert!(files.len() > 100, "{files:?}");
+        for path in files {
             let text = fs::read_to_string(&path).unwrap();
             for (number, line) in text.lines().enumerate() {
                 let is_comment = line.trim_start().starts_with("//");

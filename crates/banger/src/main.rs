@@ -25,19 +25,20 @@ use clap::FromArgMatches;
 use crate::{commands::Cli, ui::Ui};
 
 fn main() -> ExitCode {
-    let began_ns = ui::now_ns();
-    clap_complete::CompleteEnv::with_factory(Cli::on_this_host).complete();
-    let cli = Cli::from_arg_matches(&Cli::on_this_host().get_matches()).unwrap_or_else(|error| error.exit());
-    let ui = Ui::new(began_ns);
+    let start_ns = ui::now_ns();
+    clap_complete::CompleteEnv::with_factory(Cli::with_effective_defaults).complete();
+    let cli = Cli::from_arg_matches(&Cli::with_effective_defaults().get_matches())
+        .unwrap_or_else(|error| error.exit());
+    let ui = Ui::new(start_ns);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return ui.failed(&error::CommandError::from(error)),
+        Err(error) => return ui.report_failure(&error::CommandError::from(error)),
     };
     let result = runtime.block_on(cli.command.run(&ui));
     // A thread may be blocked reading standard input, possibly forever.
     runtime.shutdown_background();
     match result {
         Ok(code) => code,
-        Err(error) => ui.failed(&error),
+        Err(error) => ui.report_failure(&error),
     }
 }

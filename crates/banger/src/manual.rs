@@ -5,8 +5,8 @@
 use std::fmt::Write as _;
 
 use banger_api::{
-    Config, HostSize,
-    config::{KEYS, Scope, ShownKey, variables},
+    Config, HostResources,
+    config::{ConfigEntry, KEYS, Scope, variables},
 };
 
 use crate::commands::Cli;
@@ -15,8 +15,8 @@ const GENERATED: &str =
     "<!-- Generated from the code by `UPDATE_CONTRACTS=1 cargo test -p banger manual`. -->\n";
 
 /// Returns the built-in defaults, with a rule in place of those that depend on the host.
-fn defaults() -> Vec<ShownKey> {
-    let mut keys = Config::new([], HostSize::default()).shown();
+fn defaults() -> Vec<ConfigEntry> {
+    let mut keys = Config::new([], HostResources::default()).entries();
     for key in &mut keys {
         match key.name {
             "vcpu" => "a quarter of the host's, at most 4".clone_into(&mut key.value),
@@ -56,10 +56,10 @@ fn every_configuration_key_and_variable() {
          and their precedence.\n\n## Keys\n\n| key | default | environment variable | in `banger.toml` | meaning |\n\
          |---|---|---|---|---|\n"
     );
-    for (key, shown) in KEYS.iter().zip(defaults()) {
+    for (key, entry) in KEYS.iter().zip(defaults()) {
         let variable = key.variable.map_or(String::new(), |name| format!("`{name}`"));
         let in_project = if key.scope == Scope::Project { "yes" } else { "no" };
-        let (name, default) = (&shown.key, &shown.value);
+        let (name, default) = (&entry.key, &entry.value);
         let _ = writeln!(page, "| `{name}` | {default} | {variable} | {in_project} | {} |", key.help);
     }
     page.push_str("\n## Other environment variables\n\n| variable | meaning |\n|---|---|\n");

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Timeout for the rollback of a cancelled operation; the daemon continues it in any case.
-const UNDO: Duration = Duration::from_secs(30);
+const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Returns the result of the operation behind `events` and shows its progress. The first Ctrl-C cancels the operation
 /// and waits for its rollback; a second one leaves the rollback to the daemon.
@@ -39,13 +39,13 @@ pub(crate) async fn watch<T: DeserializeOwned>(
         Err(error) if error.kind != ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    let undone = async {
+    let rollback = async {
         tokio::select! {
             result = events.result::<T>(&mut show) => Some(result),
             _ = signals.recv() => None,
         }
     };
-    match timeout(UNDO, undone).await {
+    match timeout(ROLLBACK_TIMEOUT, rollback).await {
         // The operation finished before the cancellation; the user may keep or delete the result.
         Ok(Some(Ok(result))) => Ok(result),
         Ok(Some(Err(error))) if error.kind != ErrorKind::Cancelled => Err(error.into()),

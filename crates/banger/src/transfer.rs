@@ -9,25 +9,25 @@ use std::{
     time::Duration,
 };
 
-use banger_api::{ApiError, ErrorKind, Event};
+use banger_api::{ApiError, ErrorKind, OperationEvent};
 use banger_client::{Client, CopyEvent, PackError, Source};
 use rustix::process::Signal;
 use tokio::time::sleep;
 
 use crate::{
     error::CommandError,
-    session::{self, told_better},
+    session::{self, explain_vm_exit},
     ui::{Progress, Ui},
 };
 
 /// Interval of progress updates; a quicker transfer shows none.
-const SHOW: Duration = Duration::from_millis(500);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Callback that receives the transfer's events.
-pub(crate) type Tell<'a> = &'a mut dyn FnMut(CopyEvent);
+pub(crate) type OnEvent<'a> = &'a mut dyn FnMut(CopyEvent);
 
 /// Future that completes when the user stops the transfer.
-pub(crate) type Stop<'a> = Pin<&'a mut dyn Future<Output = ()>>;
+pub(crate) type Cancelled<'a> = Pin<&'a mut dyn Future<Output = ()>>;
 
 /// A transfer to or from `vm`.
 #[derive(Debug, Clone, Copy)]
@@ -38,47 +38,47 @@ pub(crate) struct Transfer<'a> {
     /// Description for people: "Copying into box".
     pub(crate) stage: &'a str,
     /// Whether to show progress.
-    pub(crate) shown: bool,
+    pub(crate) show_progress: bool,
 }
 
 impl Transfer<'_> {
     /// Runs `work`. Ctrl-C stops it, and `work` then removes partial results.
     pub(crate) async fn run<T>(
         self,
-        work: impl AsyncFnOnce(Tell<'_>, Stop<'_>) -> Result<T, ApiError>,
+        work: impl AsyncFnOnce(OnEvent<'_>, Cancelled<'_>) -> Result<T, ApiError>,
     ) -> Result<T, CommandError> {
         let mut signals = session::signals(&[Signal::INT, Signal::TERM, Signal::HUP])?;
-        let (signal, through) = (Cell::new(None), Cell::new(0));
-        let stop = pin!(async { signal.set(signals.recv().await) });
+        let (signal, transferred) = (Cell::new(None), Cell::new(0));
+        let cancelled = pin!(async { signal.set(signals.recv().await) });
         let progress = Progress::new();
-        let mut tell = |event| match event {
-            CopyEvent::Through(bytes) => through.set(bytes),
-            CopyEvent::PassedOver(message) => progress.show(self.ui, &Event::Warning { message }),
+        let mut on_event = |event| match event {
+            CopyEvent::Progress(bytes) => transferred.set(bytes),
+            CopyEvent::Skipped(message) => progress.show(self.ui, &OperationEvent::Warning { message }),
         };
         let show = async {
-            if !self.shown {
+            if !self.show_progress {
                 return pending::<()>().await;
             }
-            progress.show(self.ui, &Event::Stage { stage: self.stage.to_owned() });
+            progress.show(self.ui, &OperationEvent::Stage { stage: self.stage.to_owned() });
             loop {
-                sleep(SHOW).await;
-                progress.show(self.ui, &Event::Progress { done: through.get(), total: None });
+                sleep(PROGRESS_INTERVAL).await;
+                progress.show(self.ui, &OperationEvent::Progress { done: transferred.get(), total: None });
             }
         };
-        let done = tokio::select! {
-            done = work(&mut tell, stop) => Some(done),
+        let result = tokio::select! {
+            result = work(&mut on_event, cancelled) => Some(result),
             () = show => None,
         };
         progress.clear();
-        let Some(done) = done else { return Err(CommandError::told(1)) };
-        match (done, signal.get()) {
-            (Ok(done), _) => Ok(done),
+        let Some(result) = result else { return Err(CommandError::already_reported(1)) };
+        match (result, signal.get()) {
+            (Ok(result), _) => Ok(result),
             (Err(error), Some(signal)) => {
                 self.ui.note(error);
                 Err(CommandError::interrupted(signal))
             }
             (Err(error), None) if error.kind == ErrorKind::Guest => {
-                Err(told_better(self.client, self.vm, error).await.into())
+                Err(explain_vm_exit(self.client, self.vm, error).await.into())
             }
             (Err(error), None) => Err(error.into()),
         }

@@ -7,10 +7,10 @@ use std::{
 
 use banger_api::{ApiError, Check, config::Layer};
 
-use crate::startup::{find_dirs, io, own_program, programs};
+use crate::startup::{find_dirs, io_error, own_program, programs};
 
 pub(crate) fn run() -> ExitCode {
-    let checks = look().unwrap_or_else(|error| vec![Check::fail("bangerd", error)]);
+    let checks = run_checks().unwrap_or_else(|error| vec![Check::fail("bangerd", error)]);
     let line = serde_json::to_string(&checks).unwrap_or_default();
     match writeln!(io::stdout(), "{line}") {
         Ok(()) => ExitCode::SUCCESS,
@@ -18,11 +18,12 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-fn look() -> Result<Vec<Check>, ApiError> {
+fn run_checks() -> Result<Vec<Check>, ApiError> {
     let dirs = find_dirs()?;
     let (bangerd, _) = own_program()?;
     // The variables that apply to a command here; `banger` itself reports malformed ones.
-    let environment = Layer::of_variables(|name| std::env::var_os(name)).unwrap_or_default();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io("start"))?;
+    let environment = Layer::from_env(|name| std::env::var_os(name)).unwrap_or_default();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io_error("start"))?;
     Ok(runtime.block_on(banger_engine::doctor(&dirs, &programs(bangerd), environment)))
 }

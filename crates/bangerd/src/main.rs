@@ -1,12 +1,12 @@
 //! `bangerd`, the daemon that owns VMs. `banger` starts it when needed; users need not start it.
 //!
-//! It serves HTTP on a Unix socket ([`routes`]). It is also the program of two small processes: the keeper of a VM's
+//! It serves HTTP on a Unix socket ([`routes`]). It is also the program of two small processes: the logger of a VM's
 //! console, and the KVM probe, which may hang without harm. `bangerd doctor` checks a host on which the daemon itself
 //! may not be able to start.
 
 mod daemon;
 mod doctor;
-mod passed;
+mod fd_passing;
 mod routes;
 mod serve;
 mod splice;
@@ -53,7 +53,7 @@ enum Command {
 fn main() -> ExitCode {
     match Args::parse().command {
         None => startup::run(),
-        Some(Command::Console { console, vmm }) => match banger_engine::keeper_main(&console, &vmm) {
+        Some(Command::Console { console, vmm }) => match banger_engine::console_logger_main(&console, &vmm) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
         },

@@ -22,21 +22,21 @@ use tokio::{
 
 use crate::{
     daemon::{Daemon, Peer},
-    passed::Receiving,
+    fd_passing::FdReceivingStream,
     routes,
 };
 
 /// Maximum number of connections; each needs a few KiB, and a stream occupies one while it lasts.
-const CONNECTIONS: u32 = 512;
+const MAX_CONNECTIONS: u32 = 512;
 
 /// Timeout for a client to send a request's head.
-const HEAD: Duration = Duration::from_secs(60);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Time that a stop waits for operations to be undone.
-const UNDO: Duration = Duration::from_secs(20);
+const UNDO_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Time that a stop waits for responses in progress.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves until a request or a signal stops it. VMs continue to run.
 pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), ApiError> {
@@ -46,9 +46,9 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let daemon = Arc::new(daemon);
     let routes = routes::routes(daemon.clone());
-    let places = Arc::new(Semaphore::new(CONNECTIONS as usize));
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
     loop {
-        let place = places.clone().acquire_owned().await;
+        let slot = slots.clone().acquire_owned().await;
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
@@ -67,7 +67,7 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
             tracing::warn!("refused another user's connection");
             continue;
         };
-        let (stream, passed) = Receiving::new(stream);
+        let (stream, passed) = FdReceivingStream::new(stream);
         let router = TowerToHyperService::new(routes.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(passed.clone());
@@ -77,7 +77,7 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
         let stopping = daemon.stopping.clone();
         tokio::spawn(async move {
             let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(HEAD);
+            http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
             let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
@@ -89,14 +89,14 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
             if let Err(error) = ended {
                 tracing::debug!(%error, "connection ended");
             }
-            drop(place);
+            drop(slot);
         });
     }
     drop(listener);
     // The socket stays: the next daemon, which then holds the lock, replaces it.
     end_operations(&daemon.engine).await;
     daemon.stopping.cancel();
-    if tokio::time::timeout(LAST_WORDS, places.acquire_many(CONNECTIONS)).await.is_err() {
+    if tokio::time::timeout(RESPONSE_TIMEOUT, slots.acquire_many(MAX_CONNECTIONS)).await.is_err() {
         tracing::warn!("some connections were closed before their responses ended");
     }
     daemon.engine.close();
@@ -106,19 +106,19 @@ pub(crate) async fn serve(daemon: Daemon, listener: UnixListener) -> Result<(), 
 
 /// Returns the peer if it is this user or root. The socket's mode already excludes others; this makes sure.
 fn same_user(stream: &UnixStream) -> Option<Peer> {
-    let own = rustix::process::getuid().as_raw();
+    let own_uid = rustix::process::getuid().as_raw();
     let uid = stream.peer_cred().ok()?.uid();
-    (uid == own || uid == 0).then_some(Peer(uid))
+    (uid == own_uid || uid == 0).then_some(Peer(uid))
 }
 
 /// Cancels all running operations, and waits until they are undone.
 async fn end_operations(engine: &Engine) {
-    for operation in engine.under_way() {
+    for operation in engine.running_operations() {
         tracing::info!(operation = %operation.id, kind = ?operation.kind, "cancelled: bangerd is stopping");
         // It may have ended just now.
         let _ = engine.cancel(operation.id.as_str());
     }
-    if tokio::time::timeout(UNDO, engine.idle()).await.is_err() {
+    if tokio::time::timeout(UNDO_TIMEOUT, engine.idle()).await.is_err() {
         tracing::warn!("operations did not finish; the next start undoes them");
     }
 }

@@ -5,7 +5,7 @@ use std::{future::pending, io};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, copy_buf, split};
 
 /// Maximum bytes to forward at a time; a frame of the agent has at most as many.
-const PART: usize = 64 << 10;
+const CHUNK_SIZE: usize = 64 << 10;
 
 /// Forwards bytes in both directions, until all of the guest's output is delivered or the client disconnects.
 ///
@@ -18,14 +18,14 @@ pub(crate) async fn splice(
     let (from_client, mut to_client) = split(client);
     let (from_guest, mut to_guest) = split(guest);
     let up = async {
-        let sent = copy_buf(&mut BufReader::with_capacity(PART, from_client), &mut to_guest).await;
+        let sent = copy_buf(&mut BufReader::with_capacity(CHUNK_SIZE, from_client), &mut to_guest).await;
         if let Err(error) = sent.and(to_guest.shutdown().await) {
             tracing::debug!(%error, "a guest accepts no more input");
         }
         pending().await
     };
     let down = async {
-        copy_buf(&mut BufReader::with_capacity(PART, from_guest), &mut to_client).await?;
+        copy_buf(&mut BufReader::with_capacity(CHUNK_SIZE, from_guest), &mut to_client).await?;
         to_client.shutdown().await
     };
     tokio::select! {
@@ -54,9 +54,9 @@ mod tests {
         guest.write_all(b"exited").await.unwrap();
         drop(guest);
         let spliced = tokio::spawn(splice(client_end, guest_end));
-        let mut said = [0; 6];
-        client.read_exact(&mut said).await.unwrap();
-        assert_eq!(&said, b"exited");
+        let mut output = [0; 6];
+        client.read_exact(&mut output).await.unwrap();
+        assert_eq!(&output, b"exited");
         spliced.await.unwrap().unwrap();
     }
 
@@ -65,13 +65,13 @@ mod tests {
         let (mut client, mut guest, spliced) = joined();
         client.write_all(b"ask").await.unwrap();
         client.shutdown().await.unwrap();
-        let mut asked = String::new();
-        guest.read_to_string(&mut asked).await.unwrap();
+        let mut request = String::new();
+        guest.read_to_string(&mut request).await.unwrap();
         guest.write_all(b"answer").await.unwrap();
         drop(guest);
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).await.unwrap();
-        assert_eq!((asked.as_str(), answer.as_str()), ("ask", "answer"));
+        let mut response = String::new();
+        client.read_to_string(&mut response).await.unwrap();
+        assert_eq!((request.as_str(), response.as_str()), ("ask", "answer"));
         spliced.await.unwrap().unwrap();
     }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use banger_api::{ApiError, Dirs, ErrorKind, ProgramId, Remedy, config::Variable};
-use banger_engine::{Engine, Programs, Rotating};
+use banger_engine::{Engine, Programs, RotatingLog};
 use serde_json::json;
 use tokio::net::UnixListener;
 use tracing_subscriber::{
@@ -24,16 +24,16 @@ use crate::{daemon::Daemon, serve::serve};
 
 /// Timeout for another daemon to release the lock. A daemon that stops has 20 s to undo operations and 5 s for its
 /// last responses; its end releases the lock at once.
-const LOCK: Duration = Duration::from_secs(120);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Maximum size of the log, in bytes.
 const LOG_MAX: u64 = 8 << 20;
 
 /// Runs the daemon until a stop is requested.
 pub(crate) fn run() -> ExitCode {
-    banger_sys::give_back_early();
+    banger_sys::configure_malloc();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result = runtime.map_err(io("start")).and_then(|runtime| {
+    let result = runtime.map_err(io_error("start")).and_then(|runtime| {
         let result = runtime.block_on(run_async());
         // Cancelled synchronous work may not have noticed it yet.
         runtime.shutdown_background();
@@ -55,10 +55,10 @@ async fn run_async() -> Result<(), ApiError> {
     let _ = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let dirs = find_dirs()?;
-    banger_engine::private_dir(&dirs.state)?;
-    banger_engine::private_dir(&dirs.runtime)?;
+    banger_engine::create_private_dir(&dirs.state)?;
+    banger_engine::create_private_dir(&dirs.runtime)?;
     let _lock = lock(&dirs.runtime.join("bangerd.lock")).await?;
-    log_to(&dirs.daemon_log())?;
+    init_log(&dirs.daemon_log())?;
     let (bangerd, build) = own_program()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %build, pid = std::process::id(), "bangerd is starting");
     let engine = Engine::open(dirs.clone(), programs(bangerd)).await?;
@@ -88,10 +88,10 @@ async fn lock(path: &Path) -> Result<File, ApiError> {
         .create(true)
         .truncate(false)
         .open(path)
-        .map_err(io("open the lock file"))?;
+        .map_err(io_error("open the lock file"))?;
     let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file));
-    match tokio::time::timeout(LOCK, locked).await {
-        Ok(Ok(locked)) => locked.map_err(io("lock its directories")),
+    match tokio::time::timeout(LOCK_TIMEOUT, locked).await {
+        Ok(Ok(locked)) => locked.map_err(io_error("lock its directories")),
         Ok(Err(error)) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),
         Err(_) => Err(ApiError::new(ErrorKind::Busy, format!("another bangerd holds {}", path.display()))
             .remedy(Remedy::StopOtherDaemon)),
@@ -99,8 +99,8 @@ async fn lock(path: &Path) -> Result<File, ApiError> {
 }
 
 /// Appends lines of JSON to the log at `path`.
-fn log_to(path: &Path) -> Result<(), ApiError> {
-    let log = Rotating::open(path, LOG_MAX).map_err(io("open the log"))?;
+fn init_log(path: &Path) -> Result<(), ApiError> {
+    let log = RotatingLog::open(path, LOG_MAX).map_err(io_error("open the log"))?;
     let filter = std::env::var(Variable::LOG.name).ok().and_then(|text| text.parse().ok());
     let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let lines = tracing_subscriber::fmt::layer().json().with_writer(std::sync::Mutex::new(log));
@@ -111,8 +111,8 @@ fn log_to(path: &Path) -> Result<(), ApiError> {
 
 /// Returns this program's path and build id. Must run at the start, because the file may be replaced later.
 pub(crate) fn own_program() -> Result<(PathBuf, ProgramId), ApiError> {
-    let path = std::env::current_exe().map_err(io("find its own executable"))?;
-    let meta = fs::metadata(&path).map_err(io("stat its own executable"))?;
+    let path = std::env::current_exe().map_err(io_error("find its own executable"))?;
+    let meta = fs::metadata(&path).map_err(io_error("stat its own executable"))?;
     let modified_ns = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
     Ok((path, ProgramId { device: meta.dev(), inode: meta.ino(), size: meta.size(), modified_ns }))
 }
@@ -121,25 +121,25 @@ pub(crate) fn own_program() -> Result<(PathBuf, ProgramId), ApiError> {
 fn listen(path: &Path) -> Result<UnixListener, ApiError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(io("remove the old socket")(error));
+            return Err(io_error("remove the old socket")(error));
         }
         _ => {}
     }
-    let listener = UnixListener::bind(path).map_err(io("listen on its socket"))?;
+    let listener = UnixListener::bind(path).map_err(io_error("listen on its socket"))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-        .map_err(io("set the permissions of its socket"))?;
+        .map_err(io_error("set the permissions of its socket"))?;
     Ok(listener)
 }
 
 /// Prints one line for the process that started the daemon, then redirects standard output to /dev/null.
-fn report(word: &serde_json::Value) {
+fn report(message: &serde_json::Value) {
     // That process may have ended.
-    let _ = writeln!(io::stdout(), "{word}");
+    let _ = writeln!(io::stdout(), "{message}");
     if let Ok(null) = OpenOptions::new().write(true).open("/dev/null") {
         let _ = rustix::stdio::dup2_stdout(null);
     }
 }
 
-pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> ApiError {
-    move |error| ApiError::new(ErrorKind::Io, format!("bangerd cannot {what}: {error}"))
+pub(crate) fn io_error(action: &'static str) -> impl FnOnce(io::Error) -> ApiError {
+    move |error| ApiError::new(ErrorKind::Io, format!("bangerd cannot {action}: {error}"))
 }

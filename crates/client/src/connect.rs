@@ -27,10 +27,10 @@ use tokio::{
 
 /// Timeout for the daemon to start or to end. It may wait up to 120 s for a previous daemon to end, and up to 30 s
 /// for the VMMs that one left. The exit of a failing daemon is detected at once.
-const START: Duration = Duration::from_secs(180);
+const START_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Maximum length of the daemon's first line, in bytes.
-const FIRST_LINE: u64 = 64 << 10;
+const MAX_FIRST_LINE: u64 = 64 << 10;
 
 /// The daemon's directories, and the path of its program.
 #[derive(Debug)]
@@ -54,13 +54,13 @@ impl Daemon {
         let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
         let dirs = Dirs::find(variable, rustix::process::getuid().as_raw())
             .map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
-        let beside = std::env::current_exe().ok().map(|own| own.with_file_name("bangerd"));
+        let sibling = std::env::current_exe().ok().map(|exe| exe.with_file_name("bangerd"));
         let on_path = || {
             let path = std::env::var_os("PATH").unwrap_or_default();
-            std::env::split_paths(&path).map(|folder| folder.join("bangerd")).find(|path| path.is_file())
+            std::env::split_paths(&path).map(|dir| dir.join("bangerd")).find(|path| path.is_file())
         };
         let program =
-            variable(Variable::BANGERD.name).or(beside.filter(|path| path.is_file())).or_else(on_path);
+            variable(Variable::BANGERD.name).or(sibling.filter(|path| path.is_file())).or_else(on_path);
         let program = program.ok_or_else(|| {
             ApiError::new(ErrorKind::MissingProgram, "bangerd is neither beside banger nor on PATH")
                 .remedy(Remedy::InstallDaemon)
@@ -76,14 +76,14 @@ impl Daemon {
     }
 
     /// Connects to the running daemon; `None` if none runs.
-    pub(crate) async fn reach(&self) -> Result<Option<UnixStream>, ApiError> {
+    pub(crate) async fn connect(&self) -> Result<Option<UnixStream>, ApiError> {
         let socket = self.dirs.socket();
-        check_folder(&self.dirs.runtime)?;
+        check_dir(&self.dirs.runtime)?;
         match UnixStream::connect(&socket).await {
             Ok(stream) => {
-                let own = rustix::process::getuid().as_raw();
+                let uid = rustix::process::getuid().as_raw();
                 match stream.peer_cred() {
-                    Ok(peer) if peer.uid() == own || peer.uid() == 0 => Ok(Some(stream)),
+                    Ok(peer) if peer.uid() == uid || peer.uid() == 0 => Ok(Some(stream)),
                     Ok(_) => Err(ApiError::new(
                         ErrorKind::NotPermitted,
                         format!("the process that listens at {} belongs to another user", socket.display()),
@@ -101,31 +101,31 @@ impl Daemon {
     }
 
     /// Connects to the daemon, and starts it if none runs.
-    pub(crate) async fn reach_or_start(&self) -> Result<UnixStream, ApiError> {
-        if let Some(stream) = self.reach().await? {
+    pub(crate) async fn connect_or_start(&self) -> Result<UnixStream, ApiError> {
+        if let Some(stream) = self.connect().await? {
             return Ok(stream);
         }
         let _one_at_a_time = self.start_lock().await?;
-        if let Some(stream) = self.reach().await? {
+        if let Some(stream) = self.connect().await? {
             return Ok(stream);
         }
         self.start().await?;
-        self.reach().await?.ok_or_else(|| self.did_not_start("it exited at once"))
+        self.connect().await?.ok_or_else(|| self.start_error("it exited at once"))
     }
 
     /// Locks the start: two clients that find no daemon at the same time must not both start one.
     async fn start_lock(&self) -> Result<File, ApiError> {
-        let folder = &self.dirs.runtime;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("create", folder))?;
-        check_folder(folder)?;
-        let path = folder.join("start.lock");
+        let dir = &self.dirs.runtime;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("create", dir))?;
+        check_dir(dir)?;
+        let path = dir.join("start.lock");
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(failed("open", &path))?;
         let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file));
-        match timeout(START, locked).await {
+        match timeout(START_TIMEOUT, locked).await {
             Ok(Ok(locked)) => locked.map_err(failed("lock", &path)),
             Ok(Err(error)) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),
-            Err(_) => Err(self.did_not_start("timed out while another banger was starting it")),
+            Err(_) => Err(self.start_error("timed out while another banger was starting it")),
         }
     }
 
@@ -133,22 +133,22 @@ impl Daemon {
         let mut command = Command::new(&self.program);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).current_dir("/");
         let mut child = command.spawn().map_err(failed("run", &self.program))?;
-        let stdout = child.stdout.take().ok_or_else(|| self.did_not_start("it has no output"))?;
+        let stdout = child.stdout.take().ok_or_else(|| self.start_error("it has no output"))?;
         let mut line = String::new();
-        let mut first_line = BufReader::new(stdout.take(FIRST_LINE));
-        match timeout(START, first_line.read_line(&mut line)).await {
+        let mut first_line = BufReader::new(stdout.take(MAX_FIRST_LINE));
+        match timeout(START_TIMEOUT, first_line.read_line(&mut line)).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(self.did_not_start(&error.to_string())),
-            Err(_) => return Err(self.did_not_start(&format!("timed out after {} s", START.as_secs()))),
+            Ok(Err(error)) => return Err(self.start_error(&error.to_string())),
+            Err(_) => return Err(self.start_error(&format!("timed out after {} s", START_TIMEOUT.as_secs()))),
         }
         match serde_json::from_str(&line) {
             Ok(FirstLine::Ready(true)) => Ok(()),
             Ok(FirstLine::Error(error)) => Err(*error),
-            Ok(FirstLine::Ready(false)) | Err(_) => Err(self.did_not_start("it exited silently")),
+            Ok(FirstLine::Ready(false)) | Err(_) => Err(self.start_error("it exited silently")),
         }
     }
 
-    fn did_not_start(&self, why: &str) -> ApiError {
+    fn start_error(&self, why: &str) -> ApiError {
         ApiError::new(ErrorKind::Io, format!("bangerd did not start: {why}"))
             .log(self.dirs.daemon_log().display().to_string())
     }
@@ -161,57 +161,56 @@ pub(crate) struct DaemonProcess(OwnedFd);
 
 impl DaemonProcess {
     /// Returns the process that listens at the other end of `stream`.
-    pub(crate) fn behind(stream: &UnixStream) -> Result<Self, ApiError> {
+    pub(crate) fn of_peer(stream: &UnixStream) -> Result<Self, ApiError> {
         let open = || -> io::Result<Self> {
             let pid = stream.peer_cred()?.pid().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
             Ok(Self(pidfd_open(pid, PidfdFlags::empty())?))
         };
-        open().map_err(Self::unseen)
+        open().map_err(Self::wait_error)
     }
 
     /// Waits until it has ended.
-    pub(crate) async fn gone(self) -> Result<(), ApiError> {
-        let limit = Timespec { tv_sec: START.as_secs().cast_signed(), tv_nsec: 0 };
+    pub(crate) async fn wait(self) -> Result<(), ApiError> {
+        let limit = Timespec { tv_sec: START_TIMEOUT.as_secs().cast_signed(), tv_nsec: 0 };
         let wait = move || poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&limit));
         match tokio::task::spawn_blocking(wait).await {
             Ok(Ok(0)) => Err(ApiError::new(
                 ErrorKind::Timeout,
-                format!("bangerd did not stop within {} s", START.as_secs()),
+                format!("bangerd did not stop within {} s", START_TIMEOUT.as_secs()),
             )),
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(Self::unseen(error.into())),
+            Ok(Err(error)) => Err(Self::wait_error(error.into())),
             Err(error) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),
         }
     }
 
-    fn unseen(error: io::Error) -> ApiError {
+    fn wait_error(error: io::Error) -> ApiError {
         ApiError::new(ErrorKind::Io, format!("cannot wait for bangerd to exit: {error}"))
     }
 }
 
 /// In a shared directory such as `/tmp`, another user may have created a link or directory with this name.
-fn check_folder(folder: &Path) -> Result<(), ApiError> {
-    let wrong = match fs::symlink_metadata(folder) {
+fn check_dir(dir: &Path) -> Result<(), ApiError> {
+    let problem = match fs::symlink_metadata(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed("stat", folder)(error)),
+        Err(error) => return Err(failed("stat", dir)(error)),
         Ok(meta) if meta.is_symlink() => "is a symbolic link",
         Ok(meta) if !meta.is_dir() => "is not a directory",
         Ok(meta) if meta.uid() != rustix::process::getuid().as_raw() => "belongs to another user",
         Ok(_) => return Ok(()),
     };
-    let error =
-        ApiError::new(ErrorKind::NotPermitted, format!("cannot use {}: it {wrong}", folder.display()));
+    let error = ApiError::new(ErrorKind::NotPermitted, format!("cannot use {}: it {problem}", dir.display()));
     Err(error.remedy(Remedy::ReplaceDirectory))
 }
 
 fn failed(action: &str, path: &Path) -> impl FnOnce(io::Error) -> ApiError {
-    let what = format!("cannot {action} {}", path.display());
+    let message = format!("cannot {action} {}", path.display());
     move |error| {
         let kind = match error.kind() {
             io::ErrorKind::PermissionDenied => ErrorKind::NotPermitted,
             _ => ErrorKind::Io,
         };
-        ApiError::new(kind, format!("{what}: {error}"))
+        ApiError::new(kind, format!("{message}: {error}"))
     }
 }
 
@@ -222,11 +221,11 @@ mod tests {
     #[test]
     fn only_a_real_folder_of_ones_own_is_used() {
         let dir = tempfile::tempdir().unwrap();
-        check_folder(&dir.path().join("missing")).unwrap();
-        check_folder(dir.path()).unwrap();
+        check_dir(&dir.path().join("missing")).unwrap();
+        check_dir(dir.path()).unwrap();
         std::os::unix::fs::symlink(dir.path(), dir.path().join("link")).unwrap();
-        assert!(check_folder(&dir.path().join("link")).unwrap_err().message.contains("symbolic link"));
+        assert!(check_dir(&dir.path().join("link")).unwrap_err().message.contains("symbolic link"));
         fs::write(dir.path().join("file"), "").unwrap();
-        assert!(check_folder(&dir.path().join("file")).unwrap_err().message.contains("not a directory"));
+        assert!(check_dir(&dir.path().join("file")).unwrap_err().message.contains("not a directory"));
     }
 }

@@ -9,10 +9,10 @@ use crate::Client;
 
 /// Timeout for the checks, which limit themselves: two KVM probes have 60 s each, programs 60 s to print their
 /// versions, and each catalog's server 15 s. This limit is for a process that hangs in the kernel.
-const LIMIT: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Maximum size of its output, in bytes.
-const ANSWER: u64 = 1 << 20;
+const MAX_OUTPUT: u64 = 1 << 20;
 
 impl Client {
     /// Runs the checks of the host, with `environment` added to this process's own.
@@ -33,17 +33,17 @@ impl Client {
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
         let mut child = command.kill_on_drop(true).spawn().map_err(|error| failed(error.to_string()))?;
-        let mut said = Vec::new();
-        let listen = async {
+        let mut output = Vec::new();
+        let read = async {
             match child.stdout.take() {
-                Some(stdout) => stdout.take(ANSWER).read_to_end(&mut said).await,
+                Some(stdout) => stdout.take(MAX_OUTPUT).read_to_end(&mut output).await,
                 None => Ok(0),
             }
         };
-        match timeout(LIMIT, listen).await {
+        match timeout(TIMEOUT, read).await {
             Ok(result) => drop(result.map_err(|error| failed(error.to_string()))?),
-            Err(_) => return Err(failed(format!("timed out after {} s", LIMIT.as_secs()))),
+            Err(_) => return Err(failed(format!("timed out after {} s", TIMEOUT.as_secs()))),
         }
-        serde_json::from_slice(&said).map_err(|error| failed(format!("its output is invalid: {error}")))
+        serde_json::from_slice(&output).map_err(|error| failed(format!("its output is invalid: {error}")))
     }
 }

@@ -1,15 +1,15 @@
 //! The events of an operation, as they arrive.
 
-use banger_api::{ApiError, ErrorKind, Event, Id, Remedy, Span};
+use banger_api::{ApiError, ErrorKind, Id, OperationEvent, Remedy, Span};
 use bytes::BytesMut;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 
-use crate::http::broken;
+use crate::http::connection_error;
 
 /// Maximum length of an event, in bytes.
-const LINE: usize = 4 << 20;
+const MAX_EVENT: usize = 4 << 20;
 
 /// An operation's events. Dropping it closes the connection, which cancels the operation unless it is detached.
 #[derive(Debug)]
@@ -33,22 +33,23 @@ impl Events {
     ///
     /// # Errors
     /// Returns an error if the connection breaks, or an event is invalid.
-    pub async fn next(&mut self) -> Result<Option<Event>, ApiError> {
+    pub async fn next(&mut self) -> Result<Option<OperationEvent>, ApiError> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line = self.buffer.split_to(end + 1);
-                let event = serde_json::from_slice(&line).map_err(|error| nonsense(&error.to_string()))?;
-                if let Event::Started { operation } = &event {
+                let event =
+                    serde_json::from_slice(&line).map_err(|error| invalid_event(&error.to_string()))?;
+                if let OperationEvent::Started { operation } = &event {
                     self.operation = Some(operation.clone());
                 }
                 return Ok(Some(event));
             }
-            if self.buffer.len() > LINE {
-                return Err(nonsense("an event is too long"));
+            if self.buffer.len() > MAX_EVENT {
+                return Err(invalid_event("an event is too long"));
             }
             match self.body.frame().await {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(broken(error)),
+                Some(Err(error)) => return Err(connection_error(error)),
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         self.buffer.extend_from_slice(&data);
@@ -58,23 +59,23 @@ impl Events {
         }
     }
 
-    /// Returns the operation's result, and passes every event to `tell`.
+    /// Returns the operation's result, and passes every event to `on_event`.
     ///
     /// # Errors
     /// Returns the operation's own error, or one if the connection breaks before the operation ends.
     pub async fn result<T: DeserializeOwned>(
         &mut self,
-        mut tell: impl FnMut(&Event),
+        mut on_event: impl FnMut(&OperationEvent),
     ) -> Result<(T, Vec<Span>), ApiError> {
         while let Some(event) = self.next().await? {
-            tell(&event);
+            on_event(&event);
             match event {
-                Event::Done { result, spans } => {
+                OperationEvent::Done { result, spans } => {
                     let result =
-                        serde_json::from_value(result).map_err(|error| nonsense(&error.to_string()))?;
+                        serde_json::from_value(result).map_err(|error| invalid_event(&error.to_string()))?;
                     return Ok((result, spans));
                 }
-                Event::Error { error } => return Err(error),
+                OperationEvent::Error { error } => return Err(error),
                 _ => {}
             }
         }
@@ -83,6 +84,6 @@ impl Events {
     }
 }
 
-fn nonsense(why: &str) -> ApiError {
+fn invalid_event(why: &str) -> ApiError {
     ApiError::new(ErrorKind::Internal, format!("bangerd sent an invalid event: {why}"))
 }

@@ -35,8 +35,8 @@ pub enum Output {
     Stdout(Bytes),
     /// Bytes of its standard error.
     Stderr(Bytes),
-    /// The program has read this many bytes of its standard input; pass them to [`ExecInput::taken`].
-    Taken(usize),
+    /// The program has read this many bytes of its standard input; pass them to [`ExecInput::acknowledge`].
+    Acknowledged(usize),
     /// It has exited; no more messages follow.
     Exited(ExitStatus),
 }
@@ -102,10 +102,10 @@ impl Agent {
     }
 
     async fn run(mut self, request: Request) -> Result<(ExecInput, ExecOutput), ApiError> {
-        self.input.say(&request).await?;
-        match self.output.message().await? {
+        self.input.send_message(&request).await?;
+        match self.output.read_message().await? {
             Reply::Started { .. } => Ok((self.input, self.output)),
-            other => Err(refused(&self.reference, other)),
+            other => Err(request_error(&self.reference, other)),
         }
     }
 }
@@ -116,13 +116,13 @@ pub(crate) async fn dial(
     reference: &str,
 ) -> Result<(Greeting, ExecInput, ExecOutput), ApiError> {
     let (read, write) = tokio::io::split(client.tunnel(reference, AGENT_PORT).await?);
-    let mut output = ExecOutput::over(read);
-    Ok((output.message().await?, ExecInput::over(write), output))
+    let mut output = ExecOutput::new(read);
+    Ok((output.read_message().await?, ExecInput::new(write), output))
 }
 
 impl<S: AsyncWrite + Unpin> ExecInput<S> {
     /// Creates the sending half for the agent at the other end of `stream`.
-    pub(crate) fn over(stream: S) -> Self {
+    pub(crate) fn new(stream: S) -> Self {
         Self { stream, bytes: BytesMut::new(), window: STDIN_WINDOW }
     }
 
@@ -132,12 +132,12 @@ impl<S: AsyncWrite + Unpin> ExecInput<S> {
     }
 
     /// Returns whether the program has read all bytes that were sent.
-    pub fn all_is_taken(&self) -> bool {
+    pub fn all_acknowledged(&self) -> bool {
         self.window == STDIN_WINDOW
     }
 
     /// Records that the program has read `bytes`.
-    pub fn taken(&mut self, bytes: usize) {
+    pub fn acknowledge(&mut self, bytes: usize) {
         self.window = (self.window + bytes).min(STDIN_WINDOW);
     }
 
@@ -163,7 +163,7 @@ impl<S: AsyncWrite + Unpin> ExecInput<S> {
     /// # Errors
     /// Returns an error if the connection breaks.
     pub async fn resize(&mut self, size: TerminalSize) -> Result<(), ApiError> {
-        self.say(&ExecControl::Resize(size)).await
+        self.send_message(&ExecControl::Resize(size)).await
     }
 
     /// Sends the program's process group a signal, by its Linux number.
@@ -171,10 +171,10 @@ impl<S: AsyncWrite + Unpin> ExecInput<S> {
     /// # Errors
     /// Returns an error if the connection breaks.
     pub async fn signal(&mut self, signal: i32) -> Result<(), ApiError> {
-        self.say(&ExecControl::Signal { signal }).await
+        self.send_message(&ExecControl::Signal { signal }).await
     }
 
-    pub(crate) async fn say<T: Serialize>(&mut self, message: &T) -> Result<(), ApiError> {
+    pub(crate) async fn send_message<T: Serialize>(&mut self, message: &T) -> Result<(), ApiError> {
         let frame =
             Frame::control(message).map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
         self.send(&frame).await
@@ -183,14 +183,14 @@ impl<S: AsyncWrite + Unpin> ExecInput<S> {
     async fn send(&mut self, frame: &Frame) -> Result<(), ApiError> {
         self.bytes.clear();
         frame.encode(&mut self.bytes);
-        self.stream.write_all(&self.bytes).await.map_err(|error| lost(&error.to_string()))?;
-        self.stream.flush().await.map_err(|error| lost(&error.to_string()))
+        self.stream.write_all(&self.bytes).await.map_err(|error| connection_error(&error.to_string()))?;
+        self.stream.flush().await.map_err(|error| connection_error(&error.to_string()))
     }
 }
 
 impl<S: AsyncRead + Unpin> ExecOutput<S> {
     /// Creates the receiving half for the agent at the other end of `stream`.
-    pub fn over(stream: S) -> Self {
+    pub fn new(stream: S) -> Self {
         Self { stream, decoder: Decoder::default() }
     }
 
@@ -200,52 +200,56 @@ impl<S: AsyncRead + Unpin> ExecOutput<S> {
     /// Returns an error if the connection breaks, or the guest does not follow the protocol.
     pub async fn next(&mut self) -> Result<Output, ApiError> {
         loop {
-            let frame = self.frame().await?;
+            let frame = self.read_frame().await?;
             match frame {
                 Frame::Data(_, bytes) if bytes.is_empty() => {}
                 Frame::Data(Stream::Stdout, bytes) => return Ok(Output::Stdout(bytes)),
                 Frame::Data(Stream::Stderr, bytes) => return Ok(Output::Stderr(bytes)),
-                Frame::Data(Stream::Stdin, _) => return Err(garbage("it sent data for stdin")),
-                Frame::Control(_) => match frame.parse().map_err(|error| garbage(&error.to_string()))? {
-                    Reply::Taken { bytes } => return Ok(Output::Taken(bytes as usize)),
-                    Reply::Exited { status } => return Ok(Output::Exited(status)),
-                    other => return Err(unexpected(other)),
-                },
+                Frame::Data(Stream::Stdin, _) => return Err(protocol_error("it sent data for stdin")),
+                Frame::Control(_) => {
+                    match frame.parse().map_err(|error| protocol_error(&error.to_string()))? {
+                        Reply::Acknowledged { bytes } => return Ok(Output::Acknowledged(bytes as usize)),
+                        Reply::Exited { status } => return Ok(Output::Exited(status)),
+                        other => return Err(unexpected_reply(other)),
+                    }
+                }
             }
         }
     }
 
-    pub(crate) async fn message<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, ApiError> {
-        self.frame().await?.parse().map_err(|error| garbage(&error.to_string()))
+    pub(crate) async fn read_message<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, ApiError> {
+        self.read_frame().await?.parse().map_err(|error| protocol_error(&error.to_string()))
     }
 
-    pub(crate) async fn frame(&mut self) -> Result<Frame, ApiError> {
+    pub(crate) async fn read_frame(&mut self) -> Result<Frame, ApiError> {
         loop {
-            if let Some(frame) = self.decoder.next_frame().map_err(|error| garbage(&error.to_string()))? {
+            if let Some(frame) =
+                self.decoder.next_frame().map_err(|error| protocol_error(&error.to_string()))?
+            {
                 return Ok(frame);
             }
             match self.stream.read_buf(self.decoder.buffer()).await {
-                Ok(0) => return Err(lost("it was closed; the VM may have stopped")),
+                Ok(0) => return Err(connection_error("it was closed; the VM may have stopped")),
                 Ok(_) => {}
-                Err(error) => return Err(lost(&error.to_string())),
+                Err(error) => return Err(connection_error(&error.to_string())),
             }
         }
     }
 }
 
-fn lost(why: &str) -> ApiError {
+fn connection_error(why: &str) -> ApiError {
     ApiError::new(ErrorKind::Guest, format!("the connection to the guest broke: {why}"))
 }
 
-pub(crate) fn garbage(why: &str) -> ApiError {
+pub(crate) fn protocol_error(why: &str) -> ApiError {
     ApiError::new(ErrorKind::Guest, format!("the guest does not follow the agent's protocol: {why}"))
 }
 
 /// Returns the error for an agent of VM `reference` that refused a request with `reply`.
-pub(crate) fn refused(reference: &str, reply: Reply) -> ApiError {
+pub(crate) fn request_error(reference: &str, reply: Reply) -> ApiError {
     match reply {
         Reply::Failed { kind: FailureKind::Unsupported, .. } => too_old(reference),
-        other => unexpected(other),
+        other => unexpected_reply(other),
     }
 }
 
@@ -258,7 +262,7 @@ fn too_old(reference: &str) -> ApiError {
     .remedy(Remedy::UpdateAgent)
 }
 
-pub(crate) fn unexpected(reply: Reply) -> ApiError {
+pub(crate) fn unexpected_reply(reply: Reply) -> ApiError {
     match reply {
         Reply::Failed { kind, message } => {
             let kind = match kind {
@@ -269,7 +273,7 @@ pub(crate) fn unexpected(reply: Reply) -> ApiError {
             };
             ApiError::new(kind, message)
         }
-        other => garbage(&format!("unexpected reply {other:?}")),
+        other => protocol_error(&format!("unexpected reply {other:?}")),
     }
 }
 
@@ -279,7 +283,7 @@ mod tests {
 
     #[test]
     fn an_older_agent_is_told_of_with_what_helps() {
-        let failed = |kind| refused("box", Reply::Failed { kind, message: "no".to_owned() });
+        let failed = |kind| request_error("box", Reply::Failed { kind, message: "no".to_owned() });
         let old = failed(FailureKind::Unsupported);
         assert_eq!(old.kind, ErrorKind::VersionSkew);
         assert!(old.message.contains("VM box runs an older agent"), "{old}");

@@ -18,13 +18,13 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::ReaderStream;
 
-use crate::{client::Client, passing::Passing};
+use crate::{client::Client, fd_passing::FdPassingStream};
 
 /// Maximum size of a response that is not a stream, in bytes; a VM's console has 2 MiB.
-const ANSWER: usize = 16 << 20;
+const MAX_RESPONSE: usize = 16 << 20;
 
 /// Number of bytes that are read from a file and sent at once.
-const PART: usize = 256 << 10;
+const CHUNK_SIZE: usize = 256 << 10;
 
 /// The body of a request.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -33,20 +33,20 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 #[derive(Debug)]
 pub struct Tunnel(TokioIo<Upgraded>);
 
-pub(crate) fn nothing() -> Body {
+pub(crate) fn empty_body() -> Body {
     Full::default().map_err(|never| match never {}).boxed_unsync()
 }
 
-pub(crate) fn json<T: Serialize>(value: &T) -> Result<Body, ApiError> {
+pub(crate) fn json_body<T: Serialize>(value: &T) -> Result<Body, ApiError> {
     let bytes =
         serde_json::to_vec(value).map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
     Ok(Full::from(bytes).map_err(|never| match never {}).boxed_unsync())
 }
 
-pub(crate) fn stream_of(reader: impl AsyncRead + Send + 'static) -> Body {
+pub(crate) fn stream_body(reader: impl AsyncRead + Send + 'static) -> Body {
     use futures_util::TryStreamExt;
-    let parts = ReaderStream::with_capacity(reader, PART);
-    StreamBody::new(parts.map_ok(hyper::body::Frame::data)).boxed_unsync()
+    let chunks = ReaderStream::with_capacity(reader, CHUNK_SIZE);
+    StreamBody::new(chunks.map_ok(hyper::body::Frame::data)).boxed_unsync()
 }
 
 /// Percent-encodes `text` as a segment of a URL's path.
@@ -78,7 +78,7 @@ impl Client {
         path: &str,
         body: Body,
     ) -> Result<Response<Incoming>, ApiError> {
-        let stream = Passing { stream: self.daemon.reach_or_start().await?, file };
+        let stream = FdPassingStream { stream: self.daemon.connect_or_start().await?, file };
         let build = self.daemon.build()?.to_string();
         let response = self.send_over(stream, method, path, body, Some(build)).await?;
         if response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -90,13 +90,14 @@ impl Client {
     /// Sends a request over `stream`. A daemon of another build than `build` rejects it.
     pub(crate) async fn send_over(
         &self,
-        stream: Passing,
+        stream: FdPassingStream,
         method: Method,
         path: &str,
         body: Body,
         build: Option<String>,
     ) -> Result<Response<Incoming>, ApiError> {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(connection_error)?;
         tokio::spawn(connection.with_upgrades());
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "bangerd");
         if let Some(build) = build {
@@ -107,7 +108,7 @@ impl Client {
         }
         let request =
             request.body(body).map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
-        sender.send_request(request).await.map_err(broken)
+        sender.send_request(request).await.map_err(connection_error)
     }
 }
 
@@ -121,18 +122,18 @@ pub(crate) async fn read<T: DeserializeOwned>(response: Response<Incoming>) -> R
 
 /// Reads the bytes of a response.
 pub(crate) async fn read_bytes(response: Response<Incoming>) -> Result<Bytes, ApiError> {
-    match Limited::new(response.into_body(), ANSWER).collect().await {
+    match Limited::new(response.into_body(), MAX_RESPONSE).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) => Err(ApiError::new(ErrorKind::Io, format!("the connection to bangerd broke: {error}"))),
     }
 }
 
 pub(crate) async fn upgraded(response: Response<Incoming>) -> Result<Tunnel, ApiError> {
-    Ok(Tunnel(TokioIo::new(hyper::upgrade::on(response).await.map_err(broken)?)))
+    Ok(Tunnel(TokioIo::new(hyper::upgrade::on(response).await.map_err(connection_error)?)))
 }
 
 #[allow(clippy::needless_pass_by_value)] // for map_err
-pub(crate) fn broken(error: hyper::Error) -> ApiError {
+pub(crate) fn connection_error(error: hyper::Error) -> ApiError {
     let message = format!("the connection to bangerd broke (bangerd may have been stopped): {error}");
     ApiError::new(ErrorKind::Io, message).remedy(Remedy::ReadDaemonLog)
 }

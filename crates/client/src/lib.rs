@@ -1,7 +1,7 @@
 //! Client of bangerd: finds or starts the daemon, makes typed calls, follows event streams, and opens tunnels.
 //! Through a tunnel it speaks the agent's protocol. It knows nothing about terminals.
 
-mod ask;
+mod byte_stream;
 mod calls;
 mod client;
 mod connect;
@@ -9,17 +9,17 @@ mod copy;
 mod doctor;
 mod events;
 mod exec;
+mod fd_passing;
 mod http;
-mod parts;
-mod passing;
+mod request;
 mod socket;
 
-pub use ask::{Answered, inspect, ping, ports};
 pub use banger_files::{PackError, Source};
+pub use byte_stream::ByteStream;
 pub use client::Client;
 pub use copy::{CopyEvent, Destination, FromGuest, GuestPath, Origin, ToGuest, copy_in, copy_out, exchange};
 pub use events::Events;
 pub use exec::{Agent, ExecInput, ExecOutput, Output, agent, exec};
 pub use http::Tunnel;
-pub use parts::Parts;
-pub use socket::{Called, GuestListener, SocketEvent, SocketOutput, connect, listen, take};
+pub use request::{AgentResponse, inspect, ping, ports};
+pub use socket::{GuestListener, PendingConnection, SocketEvent, SocketOutput, accept, connect, listen};

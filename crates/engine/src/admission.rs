@@ -2,7 +2,7 @@
 //!
 //! - **Memory**: a VM's memory must be available on the host when it starts (`MemAvailable`, which counts caches that
 //!   the kernel can drop). Memory that running VMs were assigned and have not touched yet is not reserved.
-//! - **Disk**: [`RESERVE`] must stay free in the state directory's file system, so that the store, the logs and
+//! - **Disk**: [`MIN_FREE_SPACE`] must stay free in the state directory's file system, so that the store, the logs and
 //!   running VMs can still write. A VM's disks are sparse and may exceed the space there is. A write of known size
 //!   must fit above the reserve.
 
@@ -11,80 +11,83 @@ use std::{fs, io, path::Path};
 use banger_api::{ApiError, ErrorKind, Size};
 
 /// Space that must stay free in the state directory's file system.
-pub(crate) const RESERVE: Size = Size::mib(256);
+pub(crate) const MIN_FREE_SPACE: Size = Size::mib(256);
 
 /// The total and the available amount of memory or disk space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Room {
+pub(crate) struct Capacity {
     pub(crate) available: Size,
     pub(crate) total: Size,
 }
 
 /// Refuses more memory than the host has available. Refuses nothing if that is unknown.
-pub(crate) fn memory(wanted: Size) -> Result<(), ApiError> {
-    host_memory().map_or(Ok(()), |room| memory_in(wanted, room))
+pub(crate) fn check_memory(requested: Size) -> Result<(), ApiError> {
+    host_memory().map_or(Ok(()), |capacity| check_memory_in(requested, capacity))
 }
 
-fn memory_in(wanted: Size, room: Room) -> Result<(), ApiError> {
-    let Room { available, total } = room;
-    if wanted <= available {
+fn check_memory_in(requested: Size, capacity: Capacity) -> Result<(), ApiError> {
+    let Capacity { available, total } = capacity;
+    if requested <= available {
         return Ok(());
     }
-    let message = format!("{wanted} of memory requested; the host has {available} available of {total}");
+    let message = format!("{requested} of memory requested; the host has {available} available of {total}");
     Err(ApiError::new(ErrorKind::NoMemory, message))
 }
 
-/// Refuses to write `wanted` bytes for `what` if the file system would keep less than the reserve free. Refuses
+/// Refuses to write `requested` bytes for `what` if the file system would keep less than the reserve free. Refuses
 /// nothing if the free space is unknown.
-pub(crate) fn space(folder: &Path, what: &str, wanted: Size) -> Result<(), ApiError> {
-    disk(folder).map_or(Ok(()), |room| space_in(folder, what, wanted, room))
+pub(crate) fn check_space(dir: &Path, what: &str, requested: Size) -> Result<(), ApiError> {
+    disk_capacity(dir).map_or(Ok(()), |capacity| check_space_in(dir, what, requested, capacity))
 }
 
-fn space_in(folder: &Path, what: &str, wanted: Size, room: Room) -> Result<(), ApiError> {
-    let Room { available, total } = room;
-    let needed = Size::bytes(wanted.as_bytes().saturating_add(RESERVE.as_bytes()));
+fn check_space_in(dir: &Path, what: &str, requested: Size, capacity: Capacity) -> Result<(), ApiError> {
+    let Capacity { available, total } = capacity;
+    let needed = Size::bytes(requested.as_bytes().saturating_add(MIN_FREE_SPACE.as_bytes()));
     if needed <= available {
         return Ok(());
     }
-    let parts = if wanted > Size::bytes(0) {
-        format!(" ({wanted} plus a reserve of {RESERVE})")
+    let parts = if requested > Size::bytes(0) {
+        format!(" ({requested} plus a reserve of {MIN_FREE_SPACE})")
     } else {
         String::new()
     };
     let message = format!(
         "not enough space for {what}: it needs {needed}{parts}, and {} has {available} free of {total}",
-        folder.display()
+        dir.display()
     );
     Err(ApiError::new(ErrorKind::NoSpace, message))
 }
 
 /// Returns the host's memory, and the kernel's estimate of what is available without swapping.
-pub(crate) fn host_memory() -> Option<Room> {
-    meminfo(&fs::read_to_string("/proc/meminfo").ok()?)
+pub(crate) fn host_memory() -> Option<Capacity> {
+    parse_meminfo(&fs::read_to_string("/proc/meminfo").ok()?)
 }
 
-fn meminfo(text: &str) -> Option<Room> {
+fn parse_meminfo(text: &str) -> Option<Capacity> {
     let field = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
         let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
         Some(Size::bytes(kib.checked_mul(1024)?))
     };
-    Some(Room { available: field("MemAvailable")?, total: field("MemTotal")? })
+    Some(Capacity { available: field("MemAvailable")?, total: field("MemTotal")? })
 }
 
 /// Returns the space of the path's file system; for a missing path, that of its nearest existing ancestor.
-pub(crate) fn disk(folder: &Path) -> Option<Room> {
-    let stat = of_nearest(folder, |folder| rustix::fs::statvfs(folder).map_err(io::Error::from)).ok()?;
+pub(crate) fn disk_capacity(dir: &Path) -> Option<Capacity> {
+    let stat = with_existing_ancestor(dir, |dir| rustix::fs::statvfs(dir).map_err(io::Error::from)).ok()?;
     let size = |blocks: u64| Size::bytes(blocks.saturating_mul(stat.f_frsize));
     // A file system without a size, such as an unlimited tmpfs, has no limit to check.
-    (stat.f_blocks > 0).then(|| Room { available: size(stat.f_bavail), total: size(stat.f_blocks) })
+    (stat.f_blocks > 0).then(|| Capacity { available: size(stat.f_bavail), total: size(stat.f_blocks) })
 }
 
-/// Calls `ask` with `path`, or with its nearest existing ancestor.
-pub(crate) fn of_nearest<T>(path: &Path, ask: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
+/// Calls `operation` with `path`, or with its nearest existing ancestor.
+pub(crate) fn with_existing_ancestor<T>(
+    path: &Path,
+    operation: impl Fn(&Path) -> io::Result<T>,
+) -> io::Result<T> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for folder in path.ancestors() {
-        match ask(folder) {
+    for dir in path.ancestors() {
+        match operation(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => last = error,
             answer => return answer,
         }
@@ -98,19 +101,19 @@ mod tests {
 
     #[test]
     fn memory_is_refused_with_the_numbers() {
-        let room = Room { available: Size::mib(3174), total: Size::gib(24) };
-        assert_eq!(memory_in(Size::gib(3), room), Ok(()));
-        let error = memory_in(Size::gib(64), room).unwrap_err();
+        let capacity = Capacity { available: Size::mib(3174), total: Size::gib(24) };
+        assert_eq!(check_memory_in(Size::gib(3), capacity), Ok(()));
+        let error = check_memory_in(Size::gib(64), capacity).unwrap_err();
         assert_eq!(error.kind, ErrorKind::NoMemory);
         assert_eq!(error.message, "64G of memory requested; the host has 3.1G available of 24G");
     }
 
     #[test]
     fn the_reserve_stays_free() {
-        let room = Room { available: Size::mib(300), total: Size::gib(1) };
-        let ask = |mib| space_in(Path::new("/s"), "the import", Size::mib(mib), room);
-        assert_eq!((ask(0), ask(44)), (Ok(()), Ok(())));
-        let error = ask(45).unwrap_err();
+        let capacity = Capacity { available: Size::mib(300), total: Size::gib(1) };
+        let check = |mib| check_space_in(Path::new("/s"), "the import", Size::mib(mib), capacity);
+        assert_eq!((check(0), check(44)), (Ok(()), Ok(())));
+        let error = check(45).unwrap_err();
         assert_eq!(error.kind, ErrorKind::NoSpace);
         assert_eq!(
             error.message,
@@ -121,12 +124,13 @@ mod tests {
     #[test]
     fn the_kernels_numbers_are_read() {
         let text = "MemTotal:       24576000 kB\nMemFree:  1 kB\nMemAvailable:   3250000 kB\n";
-        let room = Room { available: Size::bytes(3_250_000 << 10), total: Size::bytes(24_576_000 << 10) };
-        assert_eq!(meminfo(text), Some(room));
+        let capacity =
+            Capacity { available: Size::bytes(3_250_000 << 10), total: Size::bytes(24_576_000 << 10) };
+        assert_eq!(parse_meminfo(text), Some(capacity));
         for text in
             ["", "MemTotal: 1 kB\n", "MemTotal: 1 kB\nMemAvailable: x kB\n", "MemTotal: 1\nMemAvailable: 1\n"]
         {
-            assert_eq!(meminfo(text), None, "{text}");
+            assert_eq!(parse_meminfo(text), None, "{text}");
         }
         assert!(host_memory().is_some());
     }
@@ -134,7 +138,7 @@ mod tests {
     #[test]
     fn a_folder_to_be_is_on_the_file_system_of_the_one_above() {
         let dir = tempfile::tempdir().unwrap();
-        let total = |path: &Path| disk(path).map(|room| room.total);
+        let total = |path: &Path| disk_capacity(path).map(|capacity| capacity.total);
         assert_eq!(total(&dir.path().join("a/b/c")), total(dir.path()));
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     image::Images,
     kernel::Initrds,
     layout::{blobs, initrds},
-    operation::{Context, Events, OnHangUp, Operations},
+    operation::{Context, Events, OnDisconnect, Operations},
     store::Store,
 };
 
@@ -36,27 +36,26 @@ impl Cache {
     pub fn prune(self: &Arc<Self>, prune: PruneCache) -> Events {
         let cache = self.clone();
         let work = move |context| async move { cache.remove_unused(prune, &context).await };
-        self.operations.start(OperationKind::CachePrune, "cache", OnHangUp::Cancel, work)
+        self.operations.start(OperationKind::CachePrune, "cache", OnDisconnect::Cancel, work)
     }
 
     async fn remove_unused(&self, prune: PruneCache, context: &Context) -> Result<Pruned, EngineError> {
         // A running pull needs its layers.
-        let _no_pulls = context.unless_cancelled(async { Ok(self.images.not_fetching().await) }).await?;
-        let _no_refresh =
-            context.unless_cancelled(async { Ok(self.catalogs.not_refreshing().await) }).await?;
+        let _no_pulls = context.unless_cancelled(async { Ok(self.images.lock_fetches().await) }).await?;
+        let _no_refresh = context.unless_cancelled(async { Ok(self.catalogs.lock_refresh().await) }).await?;
         let mut used_initrds = Vec::new();
         for kernel in self.store.kernels()? {
             used_initrds.push(self.initrds.path(&kernel.id, context).await?);
         }
-        let (copies, used_copies) = self.catalogs.copies()?;
+        let (catalog_dir, used_catalogs) = self.catalogs.cached_files()?;
         let (layers, initrds) = (blobs(&self.dirs), initrds(&self.dirs));
         context
             .blocking(move |context| -> Result<_, EngineError> {
-                let layers = files(&layers)?;
-                let mut initrds = files(&initrds)?;
+                let layers = files_below(&layers)?;
+                let mut initrds = files_below(&initrds)?;
                 initrds.retain(|path| !used_initrds.contains(path));
-                let mut catalogs = files(&copies)?;
-                catalogs.retain(|path| !used_copies.contains(path));
+                let mut catalogs = files_below(&catalog_dir)?;
+                catalogs.retain(|path| !used_catalogs.contains(path));
                 let mut kinds = Vec::new();
                 for (kind, files) in [("layers", layers), ("boot initrds", initrds), ("catalogs", catalogs)] {
                     context.check()?;
@@ -70,21 +69,21 @@ impl Cache {
 }
 
 /// Returns all files below a directory, which need not exist.
-fn files(folder: &Path) -> Result<Vec<PathBuf>, EngineError> {
-    let mut found = Vec::new();
-    let mut left = vec![folder.to_owned()];
-    while let Some(folder) = left.pop() {
-        let entries = match fs::read_dir(&folder) {
+fn files_below(dir: &Path) -> Result<Vec<PathBuf>, EngineError> {
+    let mut paths = Vec::new();
+    let mut pending = vec![dir.to_owned()];
+    while let Some(dir) = pending.pop() {
+        let entries = match fs::read_dir(&dir) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            entries => entries.map_err(EngineError::file("read", &folder))?,
+            entries => entries.map_err(EngineError::file("read", &dir))?,
         };
         for entry in entries {
-            let entry = entry.map_err(EngineError::file("read", &folder))?;
-            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            if is_folder { &mut left } else { &mut found }.push(entry.path());
+            let entry = entry.map_err(EngineError::file("read", &dir))?;
+            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_dir { &mut pending } else { &mut paths }.push(entry.path());
         }
     }
-    Ok(found)
+    Ok(paths)
 }
 
 fn remove(kind: &str, files: &[PathBuf], dry_run: bool) -> Result<PrunedKind, EngineError> {
@@ -113,12 +112,12 @@ mod tests {
             fs::write(dir.path().join(name), vec![1; 5000]).unwrap();
         }
         std::os::unix::fs::symlink("/", dir.path().join("link")).unwrap();
-        let found = files(dir.path()).unwrap();
-        let dry = remove("layers", &found, true).unwrap();
-        assert_eq!((dry.files, found.iter().all(|file| file.symlink_metadata().is_ok())), (4, true));
-        assert_eq!(remove("layers", &found, false).unwrap(), dry);
+        let paths = files_below(dir.path()).unwrap();
+        let dry = remove("layers", &paths, true).unwrap();
+        assert_eq!((dry.files, paths.iter().all(|file| file.symlink_metadata().is_ok())), (4, true));
+        assert_eq!(remove("layers", &paths, false).unwrap(), dry);
         assert!(dry.size.as_bytes() >= 15_000);
-        assert_eq!(files(dir.path()).unwrap(), [] as [PathBuf; 0]);
-        assert_eq!(files(&dir.path().join("none")).unwrap(), [] as [PathBuf; 0]);
+        assert_eq!(files_below(dir.path()).unwrap(), [] as [PathBuf; 0]);
+        assert_eq!(files_below(&dir.path().join("none")).unwrap(), [] as [PathBuf; 0]);
     }
 }

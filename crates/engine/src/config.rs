@@ -12,7 +12,7 @@ use std::{
 };
 
 use banger_api::{
-    ApiError, Config, Dirs, HostSize, Size,
+    ApiError, Config, Dirs, HostResources, Size,
     config::{CONFIG_MAX, Layer, Owner},
 };
 
@@ -21,11 +21,11 @@ use banger_api::{
 pub(crate) struct ConfigFiles {
     /// The files, highest precedence first.
     files: [(Owner, PathBuf); 2],
-    last: Mutex<Option<Seen>>,
+    cache: Mutex<Option<CachedConfig>>,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct CachedConfig {
     files: [Option<Identity>; 2],
     config: Arc<Config>,
 }
@@ -34,30 +34,30 @@ struct Seen {
 pub(crate) type Identity = (u64, u64, u64, i128);
 
 impl ConfigFiles {
-    pub(crate) fn of(dirs: &Dirs) -> Self {
+    pub(crate) fn new(dirs: &Dirs) -> Self {
         let files = [(Owner::User, dirs.config_file()), (Owner::System, dirs.system_config.clone())];
-        Self { files, last: Mutex::new(None) }
+        Self { files, cache: Mutex::new(None) }
     }
 
     /// Returns the current configuration.
-    pub(crate) fn now(&self) -> Result<Arc<Config>, ApiError> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn current(&self) -> Result<Arc<Config>, ApiError> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let files = self.files.each_ref().map(|(_, path)| identity(path));
-        if let Some(seen) = &*last
-            && seen.files == files
+        if let Some(cached) = &*cache
+            && cached.files == files
         {
-            return Ok(seen.config.clone());
+            return Ok(cached.config.clone());
         }
         // Identified before reading, so that a file that changes in between is read again the next time.
         let config = Arc::new(Config::new(self.layers()?, host_size()));
-        *last = Some(Seen { files, config: config.clone() });
+        *cache = Some(CachedConfig { files, config: config.clone() });
         Ok(config)
     }
 
     /// Reads each file's layer, highest precedence first.
     pub(crate) fn layers(&self) -> Result<Vec<Layer>, ApiError> {
         let layer =
-            |(owner, path): &(Owner, PathBuf)| Layer::of_file(*owner, path, read_up_to(path, CONFIG_MAX));
+            |(owner, path): &(Owner, PathBuf)| Layer::from_file(*owner, path, read_up_to(path, CONFIG_MAX));
         Ok(self.files.iter().map(layer).collect::<Result<_, _>>()?)
     }
 }
@@ -68,17 +68,17 @@ pub(crate) fn identity(path: &Path) -> Option<Identity> {
     Some((meta.dev(), meta.ino(), meta.size(), changed))
 }
 
-/// Reads a file, up to `most` + 1 bytes.
-pub(crate) fn read_up_to(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+/// Reads a file, up to `max` + 1 bytes.
+pub(crate) fn read_up_to(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    File::open(path)?.take(max + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
 /// Returns this host's number of CPUs and memory size.
-pub(crate) fn host_size() -> HostSize {
+pub(crate) fn host_size() -> HostResources {
     let info = rustix::system::sysinfo();
-    HostSize {
+    HostResources {
         cpus: std::thread::available_parallelism().ok().map(NonZero::get),
         memory: Some(Size::bytes(info.totalram.saturating_mul(u64::from(info.mem_unit)))),
     }
@@ -98,20 +98,20 @@ mod tests {
             _ => None,
         };
         let dirs = Dirs::find(lookup, 7).unwrap();
-        let files = ConfigFiles::of(&dirs);
-        assert_eq!(files.now().unwrap().disk_size(), Size::gib(8));
+        let files = ConfigFiles::new(&dirs);
+        assert_eq!(files.current().unwrap().disk_size(), Size::gib(8));
         fs::write(path.join("system.toml"), "[vm]\ndisk_size = '1G'\nvcpu = 2\n").unwrap();
-        assert_eq!(files.now().unwrap().disk_size(), Size::gib(1));
+        assert_eq!(files.current().unwrap().disk_size(), Size::gib(1));
         fs::create_dir_all(&dirs.config).unwrap();
         fs::write(dirs.config_file(), "[vm]\ndisk_size = '2G'\n").unwrap();
-        let config = files.now().unwrap();
+        let config = files.current().unwrap();
         assert_eq!((config.disk_size(), config.vcpu()), (Size::gib(2), 2));
         fs::write(dirs.config_file(), "[vm]\ndisk = '3G'\n").unwrap();
-        let error = files.now().unwrap_err();
+        let error = files.current().unwrap_err();
         assert!(error.message.contains("unknown key vm.disk on line 2: did you mean disk_size?"), "{error}");
         fs::write(dirs.config_file(), "x".repeat(70_000)).unwrap();
-        assert!(files.now().unwrap_err().message.contains("longer than 64 KiB"));
+        assert!(files.current().unwrap_err().message.contains("longer than 64 KiB"));
         fs::remove_file(dirs.config_file()).unwrap();
-        assert_eq!(files.now().unwrap().disk_size(), Size::gib(1));
+        assert_eq!(files.current().unwrap().disk_size(), Size::gib(1));
     }
 }

@@ -15,7 +15,7 @@ use crate::error::EngineError;
 /// Creates `path` and its missing parents for this user only (0700). An existing `path` must be a real directory of
 /// this user, and is closed to others: in a shared place such as `/tmp`, another user may have put a link or a
 /// directory under that name.
-pub(crate) fn private(path: &Path) -> Result<(), EngineError> {
+pub(crate) fn create_private(path: &Path) -> Result<(), EngineError> {
     match fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -38,7 +38,7 @@ pub(crate) fn is_private(path: &Path) -> Result<bool, EngineError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         meta => meta.map_err(EngineError::file("stat", path))?,
     };
-    let wrong = if meta.file_type().is_symlink() {
+    let problem = if meta.file_type().is_symlink() {
         "is a symbolic link"
     } else if !meta.is_dir() {
         "is not a directory"
@@ -47,17 +47,18 @@ pub(crate) fn is_private(path: &Path) -> Result<bool, EngineError> {
     } else {
         return Ok(meta.mode() & 0o077 == 0);
     };
-    let error = ApiError::new(ErrorKind::NotPermitted, format!("cannot use {}: it {wrong}", path.display()));
+    let error =
+        ApiError::new(ErrorKind::NotPermitted, format!("cannot use {}: it {problem}", path.display()));
     Err(error.remedy(Remedy::ReplaceDirectory).into())
 }
 
 /// Waits until a file exists at `path`. Its directory must exist.
-pub(crate) async fn appears(path: &Path) -> Result<(), EngineError> {
+pub(crate) async fn wait_until_exists(path: &Path) -> Result<(), EngineError> {
     let failed = || EngineError::file("wait for", path);
-    let folder = path.parent().unwrap_or(Path::new("/"));
+    let dir = path.parent().unwrap_or(Path::new("/"));
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
         .map_err(|error| failed()(error.into()))?;
-    inotify::add_watch(&watch, folder, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO)
+    inotify::add_watch(&watch, dir, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO)
         .map_err(|error| failed()(error.into()))?;
     let watch = Watched::new(watch).map_err(failed())?;
     // The watch was added before this check, so no event between the check and the wait is missed.
@@ -79,28 +80,30 @@ mod tests {
     fn a_folder_that_is_not_ours_alone_is_refused_or_closed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
-        private(&path).unwrap();
+        create_private(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        private(&path).unwrap();
+        create_private(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
         std::os::unix::fs::symlink(&path, dir.path().join("link")).unwrap();
-        let error = private(&dir.path().join("link")).unwrap_err().to_string();
+        let error = create_private(&dir.path().join("link")).unwrap_err().to_string();
         assert!(error.contains("is a symbolic link"), "{error}");
         fs::write(dir.path().join("file"), "").unwrap();
-        assert!(private(&dir.path().join("file")).unwrap_err().to_string().contains("is not a directory"));
+        assert!(
+            create_private(&dir.path().join("file")).unwrap_err().to_string().contains("is not a directory")
+        );
     }
 
     #[tokio::test]
     async fn a_file_is_seen_when_it_appears() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
-        let (seen, ()) = tokio::join!(appears(&path), async {
+        let (result, ()) = tokio::join!(wait_until_exists(&path), async {
             tokio::task::yield_now().await;
             fs::write(dir.path().join("other"), "").unwrap();
             fs::write(&path, "").unwrap();
         });
-        seen.unwrap();
-        appears(&path).await.unwrap();
+        result.unwrap();
+        wait_until_exists(&path).await.unwrap();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use banger_api::{ApiError, Dirs, HappeningKind, Operation, OperationState, ReadLog, WatchEvents};
+use banger_api::{ApiError, Dirs, EventKind, Operation, OperationState, ReadLog, WatchEvents};
 
 use crate::{
     cache::Cache,
@@ -17,9 +17,9 @@ use crate::{
     recovery::Recovery,
     sessions::Sessions,
     store::Store,
-    vm::{self, Owners, Services, Vms},
+    vm::{self, Actors, Services, Vms},
     vmms::{self, Vmms},
-    watch::{self, Parts},
+    watch::{self, ByteStream},
 };
 
 /// The engine. Each service owns its own state.
@@ -50,16 +50,16 @@ impl Engine {
     /// Returns an error if a directory or the store cannot be used.
     pub async fn open(dirs: Dirs, programs: Programs) -> Result<Self, ApiError> {
         for dir in [&dirs.state, &dirs.cache, &dirs.runtime] {
-            dirs::private(dir)?;
+            dirs::create_private(dir)?;
         }
         let dirs = Arc::new(dirs);
-        let config = Arc::new(ConfigFiles::of(&dirs));
+        let config = Arc::new(ConfigFiles::new(&dirs));
         let store = Arc::new(Store::open(&store_file(&dirs))?);
         let vmms = Arc::new(Vmms::new(vmms::search(&programs, &dirs.runtime, false), config.clone()));
         let engine = Self::compose(dirs, config, store, vmms, programs);
         engine.recovery.take_over().await?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        engine.store.happenings().tell(HappeningKind::DaemonStarted { version });
+        engine.store.event_log().publish(EventKind::DaemonStarted { version });
         tokio::spawn(vm::sample(engine.vms.clone()));
         tokio::spawn(vm::stop_idle(engine.vms.clone()));
         Ok(engine)
@@ -72,7 +72,7 @@ impl Engine {
         vmms: Arc<Vmms>,
         programs: Programs,
     ) -> Self {
-        let operations = Operations::new(store.happenings().clone());
+        let operations = Operations::new(store.event_log().clone());
         let sessions = Arc::new(Sessions::new(store.clone()));
         let catalogs = Arc::new(Catalogs::new(&dirs, config.clone(), operations.clone()));
         let initrds = Arc::new(Initrds::new(dirs.clone(), programs.clone()));
@@ -110,10 +110,10 @@ impl Engine {
             initrds,
             sessions: sessions.clone(),
         });
-        let owners = Arc::new(Owners::new(services.clone()));
-        let vms = Arc::new(Vms::new(services.clone(), owners.clone(), operations.clone()));
+        let actors = Arc::new(Actors::new(services.clone()));
+        let vms = Arc::new(Vms::new(services.clone(), actors.clone(), operations.clone()));
         let recovery =
-            Arc::new(Recovery { services, owners, vms: vms.clone(), operations: operations.clone() });
+            Arc::new(Recovery { services, actors, vms: vms.clone(), operations: operations.clone() });
         Self { vms, images, kernels, catalogs, cache, dirs, store, operations, sessions, vmms, recovery }
     }
 
@@ -128,7 +128,7 @@ impl Engine {
     }
 
     /// Returns the running operations.
-    pub fn under_way(&self) -> Vec<Operation> {
+    pub fn running_operations(&self) -> Vec<Operation> {
         let mut operations = self.operations();
         operations.retain(|operation| operation.state == OperationState::Running);
         operations
@@ -161,8 +161,8 @@ impl Engine {
     }
 
     /// Waits until no session with a guest is open.
-    pub async fn no_sessions(&self) {
-        self.sessions.none_open().await;
+    pub async fn sessions_closed(&self) {
+        self.sessions.all_closed().await;
     }
 
     /// Makes the host agree with the store, as startup does, and returns the problems found.
@@ -175,7 +175,7 @@ impl Engine {
 
     /// Checkpoints the store into its one file. The daemon does this last, before it exits.
     pub fn close(&self) {
-        if let Err(error) = self.store.settle() {
+        if let Err(error) = self.store.checkpoint() {
             tracing::warn!(%error, "cannot checkpoint the store's write-ahead log; the next start does it");
         }
     }
@@ -192,13 +192,13 @@ impl Engine {
     }
 
     /// Sends the daemon's own log.
-    pub fn daemon_log(&self, read: ReadLog) -> Parts {
+    pub fn daemon_log(&self, read: ReadLog) -> ByteStream {
         watch::daemon_log(&self.dirs, read)
     }
 
     /// Sends the events kept so far, then new ones if `watch` follows them, as lines of JSON.
-    pub fn events(&self, watch: WatchEvents) -> Parts {
-        watch::events(self.store.happenings(), watch)
+    pub fn events(&self, watch: WatchEvents) -> ByteStream {
+        watch::events(self.store.event_log(), watch)
     }
 }
 
@@ -206,6 +206,6 @@ impl Engine {
 ///
 /// # Errors
 /// Returns an error if it cannot be created, belongs to another user, or is a link or a file.
-pub fn private_dir(path: &Path) -> Result<(), ApiError> {
-    Ok(dirs::private(path)?)
+pub fn create_private_dir(path: &Path) -> Result<(), ApiError> {
+    Ok(dirs::create_private(path)?)
 }

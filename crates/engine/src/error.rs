@@ -106,17 +106,19 @@ fn image_error(error: &ImageError, message: String) -> ApiError {
         FailureKind::Unreachable => ErrorKind::Unreachable,
         _ => ErrorKind::Io,
     };
-    let told = ApiError::new(kind, message);
+    let api_error = ApiError::new(kind, message);
     match error {
         ImageError::NoKernel
         | ImageError::Kernel(KernelError::Missing { .. })
-        | ImageError::Modules(ModuleError::Dependency { .. }) => told.remedy(Remedy::ImportPackagesTogether),
-        ImageError::Unsigned { .. } => told.remedy(Remedy::CheckCatalogSignature),
-        ImageError::MissingProgram { program } => {
-            told.remedy(Remedy::InstallProgram { program: (*program).to_owned() })
+        | ImageError::Modules(ModuleError::Dependency { .. }) => {
+            api_error.remedy(Remedy::ImportPackagesTogether)
         }
-        ImageError::NoSubordinateIds => told.remedy(Remedy::AddSubordinateIds),
-        _ => told,
+        ImageError::Unsigned { .. } => api_error.remedy(Remedy::CheckCatalogSignature),
+        ImageError::MissingProgram { program } => {
+            api_error.remedy(Remedy::InstallProgram { program: (*program).to_owned() })
+        }
+        ImageError::NoSubordinateIds => api_error.remedy(Remedy::AddSubordinateIds),
+        _ => api_error,
     }
 }
 
@@ -128,10 +130,10 @@ fn vmm_error(error: &VmmError, message: String) -> ApiError {
         VmmError::Timeout { .. } | VmmError::KvmUnknown { .. } => ErrorKind::Timeout,
         _ => ErrorKind::Io,
     };
-    let told = ApiError::new(kind, message);
+    let api_error = ApiError::new(kind, message);
     match error {
-        VmmError::KvmUnknown { .. } => told.remedy(Remedy::TryWhenLessBusy),
-        VmmError::NoVmm { .. } | VmmError::Unusable { .. } => told.remedy(Remedy::RunDoctor),
-        _ => told,
+        VmmError::KvmUnknown { .. } => api_error.remedy(Remedy::TryWhenLessBusy),
+        VmmError::NoVmm { .. } | VmmError::Unusable { .. } => api_error.remedy(Remedy::RunDoctor),
+        _ => api_error,
     }
 }

@@ -15,19 +15,19 @@ use std::{
 use rustix::process::{Signal, getpid, kill_process};
 
 /// Environment variable with the point to be killed at: `journal/process:after`, or `…:after#2` for the second time.
-const KILL: &str = "BANGER_FAIL_POINT";
+const KILL_VAR: &str = "BANGER_FAIL_POINT";
 
 /// Environment variable with the path of the file to which every reached point appends a line.
-const RECORD: &str = "BANGER_FAIL_POINT_RECORD";
+const RECORD_VAR: &str = "BANGER_FAIL_POINT_RECORD";
 
 /// The side of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Moment {
+pub(crate) enum Side {
     Before,
     After,
 }
 
-impl fmt::Display for Moment {
+impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Before => "before",
@@ -37,36 +37,36 @@ impl fmt::Display for Moment {
 }
 
 /// Returns the name of the point on this side of a step.
-pub(crate) fn point(step: &str, moment: Moment) -> String {
-    format!("{step}:{moment}")
+pub(crate) fn point(step: &str, side: Side) -> String {
+    format!("{step}:{side}")
 }
 
 /// Kills the daemon if `BANGER_FAIL_POINT` names this stage of an operation, such as `stage/write the file system`.
 /// Stages are not among the steps' points: between two store writes, the next daemon can distinguish nothing except
 /// fetched files.
 pub(crate) fn reach_stage(stage: &str) {
-    if env::var(KILL).is_ok_and(|wanted| wanted.strip_prefix("stage/") == Some(stage)) {
+    if env::var(KILL_VAR).is_ok_and(|requested| requested.strip_prefix("stage/") == Some(stage)) {
         tracing::warn!(stage, "killed at a stage");
         let _ = kill_process(getpid(), Signal::KILL);
     }
 }
 
 /// Records a reached point, and kills the daemon if it is the one to be killed at.
-pub(crate) fn reach(step: &str, moment: Moment) {
+pub(crate) fn reach(step: &str, side: Side) {
     static REACHED: Mutex<Option<HashMap<String, u32>>> = Mutex::new(None);
-    let point = point(step, moment);
+    let point = point(step, side);
     // Held to the end, so that no other thread continues while this one is killed.
     let mut reached = REACHED.lock().unwrap_or_else(PoisonError::into_inner);
     let times = reached.get_or_insert_default().entry(point.clone()).or_default();
     *times += 1;
     let nth = format!("{point}#{times}");
-    if let Some(path) = env::var_os(RECORD) {
+    if let Some(path) = env::var_os(RECORD_VAR) {
         let file = OpenOptions::new().append(true).create(true).open(path);
         if let Err(error) = file.and_then(|mut file| file.write_all(format!("{nth}\n").as_bytes())) {
             tracing::error!(%error, nth, "cannot record a fail point");
         }
     }
-    if env::var(KILL).is_ok_and(|wanted| wanted == nth || (*times == 1 && wanted == point)) {
+    if env::var(KILL_VAR).is_ok_and(|requested| requested == nth || (*times == 1 && requested == point)) {
         tracing::warn!(nth, "killed at a fail point");
         // SIGKILL does not return.
         let _ = kill_process(getpid(), Signal::KILL);

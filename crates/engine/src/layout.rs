@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use banger_api::{Dirs, Id};
 
 /// Directories under the state directory whose entries are named by ids in the store.
-pub(crate) const OF_STORE: [&str; 3] = ["vms", "images", "kernels"];
+pub(crate) const STORE_DIRS: [&str; 3] = ["vms", "images", "kernels"];
 
 /// Prefix of the directories that hold the files of another store.
-pub(crate) const SET_ASIDE: &str = "set-aside-";
+pub(crate) const SET_ASIDE_PREFIX: &str = "set-aside-";
 
 /// Returns the path of the store's file.
 pub(crate) fn store_file(dirs: &Dirs) -> PathBuf {
@@ -30,7 +30,7 @@ pub(crate) fn initrds(dirs: &Dirs) -> PathBuf {
 pub(crate) struct VmDir(PathBuf);
 
 impl VmDir {
-    pub(crate) fn of(dirs: &Dirs, id: &Id) -> Self {
+    pub(crate) fn new(dirs: &Dirs, id: &Id) -> Self {
         Self(dirs.vm(id.as_str()))
     }
 
@@ -64,12 +64,12 @@ impl VmDir {
 pub(crate) struct ImageDir(PathBuf);
 
 impl ImageDir {
-    pub(crate) fn of(dirs: &Dirs, id: &Id) -> Self {
+    pub(crate) fn new(dirs: &Dirs, id: &Id) -> Self {
         Self(dirs.state.join("images").join(id.as_str()))
     }
 
     /// The directory of an image that is still being created.
-    pub(crate) fn at(path: PathBuf) -> Self {
+    pub(crate) fn from_path(path: PathBuf) -> Self {
         Self(path)
     }
 
@@ -88,12 +88,12 @@ impl ImageDir {
 pub(crate) struct KernelDir(PathBuf);
 
 impl KernelDir {
-    pub(crate) fn of(dirs: &Dirs, id: &Id) -> Self {
+    pub(crate) fn new(dirs: &Dirs, id: &Id) -> Self {
         Self(dirs.state.join("kernels").join(id.as_str()))
     }
 
     /// The directory of a kernel that is still being created.
-    pub(crate) fn at(path: PathBuf) -> Self {
+    pub(crate) fn from_path(path: PathBuf) -> Self {
         Self(path)
     }
 

@@ -3,6 +3,7 @@
 //! [`Engine`] composes the services that the daemon's routes call.
 
 mod admission;
+mod api_errors;
 mod cache;
 mod catalog;
 mod config;
@@ -10,10 +11,10 @@ mod dirs;
 mod doctor;
 mod engine;
 mod error;
+mod event_log;
 #[cfg(feature = "fail-points")]
 mod fail;
 mod files;
-mod happenings;
 mod image;
 mod kernel;
 mod layout;
@@ -23,7 +24,6 @@ mod programs;
 mod publish;
 mod random;
 mod recovery;
-mod refusals;
 mod remote;
 mod resource;
 mod sessions;
@@ -38,16 +38,16 @@ pub use banger_vmm::probe_main as kvm_probe_main;
 pub use cache::Cache;
 pub use catalog::Catalogs;
 pub use doctor::doctor;
-pub use engine::{Engine, private_dir};
+pub use engine::{Engine, create_private_dir};
 pub use error::EngineError;
 pub use image::{Images, Tar};
 pub use kernel::Kernels;
-pub use logs::{CONSOLE_MAX, Rotating, keeper_main};
-pub use operation::{Events, asked_by};
+pub use logs::{CONSOLE_MAX, RotatingLog, console_logger_main};
+pub use operation::{Events, with_requester};
 pub use programs::Programs;
 pub use sessions::Session;
 #[cfg(feature = "fail-points")]
 pub use step::fail_points;
 pub use store::StoreError;
 pub use vm::Vms;
-pub use watch::Parts;
+pub use watch::ByteStream;

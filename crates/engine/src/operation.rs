@@ -7,7 +7,7 @@ use std::{
 };
 
 use banger_api::{
-    ApiError, ErrorKind, Event, HappeningKind, Id, Operation, OperationKind, OperationState, Span,
+    ApiError, ErrorKind, EventKind, Id, Operation, OperationEvent, OperationKind, OperationState, Span,
     SubjectKind,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -15,38 +15,38 @@ use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::{error::EngineError, happenings::Happenings, random::random_id, spans::Spans};
+use crate::{error::EngineError, event_log::EventLog, random::random_id, spans::Spans};
 
 /// An operation's events; the last is `done` or `error`. Dropping the receiver disconnects the client.
-pub type Events = mpsc::Receiver<Event>;
+pub type Events = mpsc::Receiver<OperationEvent>;
 
 /// Events buffered for a slow client. Beyond that, progress is dropped and stages wait.
 const BACKLOG: usize = 64;
 
 /// Maximum number of an operation's events kept for later followers.
-const HISTORY: usize = 256;
+const MAX_HISTORY: usize = 256;
 
 /// Duration for which an ended operation stays listed.
-const KEPT: SignedDuration = SignedDuration::from_mins(10);
+const RETENTION: SignedDuration = SignedDuration::from_mins(10);
 
 /// Maximum number of ended operations that stay listed.
-const MOST_KEPT: usize = 100;
+const MAX_ENDED: usize = 100;
 
 tokio::task_local! {
     /// Uid of the user whose request is being handled.
-    static ASKER: u32;
+    static REQUESTER_UID: u32;
 }
 
 /// Handles a request of user `uid`, who owns the operations that it starts.
-pub async fn asked_by<T>(uid: u32, request: impl Future<Output = T>) -> T {
-    ASKER.scope(uid, request).await
+pub async fn with_requester<T>(uid: u32, request: impl Future<Output = T>) -> T {
+    REQUESTER_UID.scope(uid, request).await
 }
 
 /// An operation's context, through which its work reports events and notices cancellation.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     id: Id,
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<OperationEvent>,
     operations: Operations,
     /// Cancelled when the client disconnects (unless it detached), or requests it.
     pub(crate) cancel: CancellationToken,
@@ -56,7 +56,7 @@ pub(crate) struct Context {
 /// All running operations, and those that ended recently.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Operations {
-    happenings: Happenings,
+    event_log: EventLog,
     entries: Arc<Mutex<HashMap<Id, Entry>>>,
     ended: Arc<Notify>,
 }
@@ -66,8 +66,8 @@ struct Entry {
     operation: Operation,
     cancel: CancellationToken,
     /// The events that a later follower receives first.
-    history: VecDeque<Event>,
-    followers: Vec<mpsc::Sender<Event>>,
+    history: VecDeque<OperationEvent>,
+    followers: Vec<mpsc::Sender<OperationEvent>>,
 }
 
 impl Entry {
@@ -76,27 +76,30 @@ impl Entry {
     }
 
     /// Records `event` and sends it to all followers. Drops followers that read too slowly.
-    fn note(&mut self, event: &Event) {
+    fn record(&mut self, event: &OperationEvent) {
         match event {
-            Event::Stage { stage } => {
+            OperationEvent::Stage { stage } => {
                 stage.clone_into(&mut self.operation.stage);
                 (self.operation.done_bytes, self.operation.total_bytes) = (None, None);
             }
-            Event::Progress { done, total } => {
+            OperationEvent::Progress { done, total } => {
                 (self.operation.done_bytes, self.operation.total_bytes) = (Some(*done), *total);
             }
             _ => {}
         }
-        let of_the_moment = matches!(event, Event::Progress { .. } | Event::Part { .. } | Event::Log { .. });
-        if !of_the_moment {
-            if self.history.len() == HISTORY {
+        let is_transient = matches!(
+            event,
+            OperationEvent::Progress { .. } | OperationEvent::Part { .. } | OperationEvent::Log { .. }
+        );
+        if !is_transient {
+            if self.history.len() == MAX_HISTORY {
                 self.history.pop_front();
             }
             self.history.push_back(event.clone());
         }
         self.followers.retain(|follower| match follower.try_send(event.clone()) {
             Ok(()) => true,
-            Err(mpsc::error::TrySendError::Full(_)) => of_the_moment,
+            Err(mpsc::error::TrySendError::Full(_)) => is_transient,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
         });
     }
@@ -106,18 +109,18 @@ impl Entry {
         self.operation.ended_at = Some(Timestamp::now());
     }
 
-    fn began(&self) -> HappeningKind {
+    fn started_event(&self) -> EventKind {
         let Operation { id, kind, target, .. } = &self.operation;
-        HappeningKind::OperationStarted { id: id.clone(), operation: *kind, name: target.clone() }
+        EventKind::OperationStarted { id: id.clone(), operation: *kind, name: target.clone() }
     }
 
-    fn ended(&self, last: &Event) -> HappeningKind {
+    fn ended_event(&self, last: &OperationEvent) -> EventKind {
         let Operation { id, kind, target, .. } = &self.operation;
         let error = match last {
-            Event::Error { error } => Some(error),
+            OperationEvent::Error { error } => Some(error),
             _ => None,
         };
-        HappeningKind::OperationEnded {
+        EventKind::OperationEnded {
             id: id.clone(),
             operation: *kind,
             name: target.clone(),
@@ -129,15 +132,15 @@ impl Entry {
 
 /// The reaction to the client's disconnect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OnHangUp {
+pub(crate) enum OnDisconnect {
     Cancel,
-    GoOn,
+    Continue,
 }
 
 impl Operations {
-    /// Creates an empty table, which reports its operations to `happenings`.
-    pub(crate) fn new(happenings: Happenings) -> Self {
-        Self { happenings, ..Self::default() }
+    /// Creates an empty table, which reports its operations to `event_log`.
+    pub(crate) fn new(event_log: EventLog) -> Self {
+        Self { event_log, ..Self::default() }
     }
 
     /// Starts `work` as an operation. It runs to its end, undo included, even if the client disconnects.
@@ -145,14 +148,14 @@ impl Operations {
         &self,
         kind: OperationKind,
         target: &str,
-        hang_up: OnHangUp,
+        on_disconnect: OnDisconnect,
         work: impl FnOnce(Context) -> W + Send + 'static,
     ) -> Events
     where
         T: Serialize + Send + 'static,
         W: Future<Output = Result<T, EngineError>> + Send + 'static,
     {
-        self.start_and_then(kind, target, hang_up, work, |_, _| async {})
+        self.start_and_then(kind, target, on_disconnect, work, |_, _| async {})
     }
 
     /// Starts `work` as [`start`](Self::start) does. Runs `after` once `done` is sent, with the stream still open.
@@ -160,9 +163,9 @@ impl Operations {
         &self,
         kind: OperationKind,
         target: &str,
-        hang_up: OnHangUp,
+        on_disconnect: OnDisconnect,
         work: impl FnOnce(Context) -> W + Send + 'static,
-        after: impl FnOnce(T, mpsc::Sender<Event>) -> A + Send + 'static,
+        after: impl FnOnce(T, mpsc::Sender<OperationEvent>) -> A + Send + 'static,
     ) -> Events
     where
         T: Serialize + Send + 'static,
@@ -186,8 +189,8 @@ impl Operations {
             state: OperationState::Running,
             done_bytes: None,
             total_bytes: None,
-            owner: ASKER.try_with(|uid| *uid).ok(),
-            detached: hang_up == OnHangUp::GoOn,
+            owner: REQUESTER_UID.try_with(|uid| *uid).ok(),
+            detached: on_disconnect == OnDisconnect::Continue,
             ended_at: None,
         };
         let entry = Entry {
@@ -197,16 +200,16 @@ impl Operations {
             followers: Vec::new(),
         };
         self.prune();
-        self.happenings.tell(entry.began());
+        self.event_log.publish(entry.started_event());
         self.lock().insert(context.id.clone(), entry);
         let operations = self.clone();
         tokio::spawn(async move {
-            context.send(Event::Started { operation: context.id.clone() }).await;
+            context.send(OperationEvent::Started { operation: context.id.clone() }).await;
             let work = work(context.clone());
             tokio::pin!(work);
             let result = tokio::select! {
                 result = &mut work => result,
-                () = events.closed(), if hang_up == OnHangUp::Cancel => {
+                () = events.closed(), if on_disconnect == OnDisconnect::Cancel => {
                     context.cancel.cancel();
                     work.await
                 }
@@ -216,11 +219,11 @@ impl Operations {
                 Err(error) => {
                     let error = ApiError::from(error);
                     tracing::warn!(operation = %context.id, ?kind, kind = %error.kind, message = %error.message, "operation failed");
-                    (Event::Error { error }, None)
+                    (OperationEvent::Error { error }, None)
                 }
             };
             operations.end(&context.id, &last);
-            context.pass_on(last).await;
+            context.send_to_client(last).await;
             drop(context);
             if let Some(value) = value {
                 after(value, events).await;
@@ -230,16 +233,18 @@ impl Operations {
     }
 
     /// Records the end of an operation, with `last` as its last event.
-    fn end(&self, id: &Id, last: &Event) {
+    fn end(&self, id: &Id, last: &OperationEvent) {
         if let Some(entry) = self.lock().get_mut(id) {
             entry.end(match last {
-                Event::Error { error } if error.kind == ErrorKind::Cancelled => OperationState::Cancelled,
-                Event::Error { .. } => OperationState::Failed,
+                OperationEvent::Error { error } if error.kind == ErrorKind::Cancelled => {
+                    OperationState::Cancelled
+                }
+                OperationEvent::Error { .. } => OperationState::Failed,
                 _ => OperationState::Done,
             });
-            entry.note(last);
+            entry.record(last);
             entry.followers.clear();
-            self.happenings.tell(entry.ended(last));
+            self.event_log.publish(entry.ended_event(last));
         }
         self.ended.notify_waiters();
     }
@@ -256,14 +261,15 @@ impl Operations {
     fn prune(&self) {
         let now = Timestamp::now();
         let mut entries = self.lock();
-        entries.retain(|_, entry| entry.operation.ended_at.is_none_or(|at| now.duration_since(at) < KEPT));
+        entries
+            .retain(|_, entry| entry.operation.ended_at.is_none_or(|at| now.duration_since(at) < RETENTION));
         let mut ended: Vec<_> = entries
             .values()
             .filter_map(|entry| Some((entry.operation.ended_at?, entry.operation.id.clone())))
             .collect();
         ended.sort();
-        let too_many = ended.len().saturating_sub(MOST_KEPT);
-        for (_, id) in ended.drain(..too_many) {
+        let excess = ended.len().saturating_sub(MAX_ENDED);
+        for (_, id) in ended.drain(..excess) {
             entries.remove(&id);
         }
     }
@@ -272,7 +278,7 @@ impl Operations {
     pub(crate) fn follow(&self, id: &str) -> Result<Events, ApiError> {
         let mut entries = self.lock();
         let entry = find(&mut entries, id)?;
-        let (events, receiver) = mpsc::channel(HISTORY + BACKLOG);
+        let (events, receiver) = mpsc::channel(MAX_HISTORY + BACKLOG);
         for event in &entry.history {
             // The channel has room for all of the history.
             let _ = events.try_send(event.clone());
@@ -308,7 +314,7 @@ impl Operations {
     }
 
     /// Does `work` unless an operation is running. None starts meanwhile.
-    pub(crate) fn while_idle<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+    pub(crate) fn run_if_idle<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
         let entries = self.lock();
         let idle = !entries.values().any(Entry::is_running);
         idle.then(work)
@@ -321,9 +327,9 @@ impl Operations {
 
 /// Finds the operation by its id or a unique prefix of it.
 fn find<'a>(entries: &'a mut HashMap<Id, Entry>, id: &str) -> Result<&'a mut Entry, ApiError> {
-    let fits: Vec<Id> =
+    let matching: Vec<Id> =
         entries.keys().filter(|known| !id.is_empty() && known.as_str().starts_with(id)).cloned().collect();
-    let error = match fits.as_slice() {
+    let error = match matching.as_slice() {
         [one] => match entries.get_mut(one) {
             Some(entry) => return Ok(entry),
             None => return Err(no_operation(id)),
@@ -340,10 +346,10 @@ fn no_operation(id: &str) -> ApiError {
         .about(SubjectKind::Operation, id)
 }
 
-fn done<T: Serialize>(value: &T, spans: Vec<Span>) -> Event {
+fn done<T: Serialize>(value: &T, spans: Vec<Span>) -> OperationEvent {
     match serde_json::to_value(value) {
-        Ok(result) => Event::Done { result, spans },
-        Err(error) => Event::Error { error: ApiError::new(ErrorKind::Internal, error.to_string()) },
+        Ok(result) => OperationEvent::Done { result, spans },
+        Err(error) => OperationEvent::Error { error: ApiError::new(ErrorKind::Internal, error.to_string()) },
     }
 }
 
@@ -354,19 +360,19 @@ impl Context {
     }
 
     /// Sends `event` to the client and to all followers, and keeps it for later ones.
-    async fn send(&self, event: Event) {
+    async fn send(&self, event: OperationEvent) {
         self.record(&event);
-        self.pass_on(event).await;
+        self.send_to_client(event).await;
     }
 
-    fn record(&self, event: &Event) {
+    fn record(&self, event: &OperationEvent) {
         if let Some(entry) = self.operations.lock().get_mut(&self.id) {
-            entry.note(event);
+            entry.record(event);
         }
     }
 
     /// Sends `event` to the client. If the client is gone, the work continues; `cancel` undoes it where needed.
-    async fn pass_on(&self, event: Event) {
+    async fn send_to_client(&self, event: OperationEvent) {
         if self.events.send(event).await.is_err() {
             tracing::debug!(operation = %self.id, "the client has disconnected");
         }
@@ -376,19 +382,19 @@ impl Context {
     pub(crate) async fn stage(&self, stage: impl Into<String>) {
         let stage = stage.into();
         tracing::info!(operation = %self.id, stage);
-        self.send(Event::Stage { stage }).await;
+        self.send(OperationEvent::Stage { stage }).await;
     }
 
     /// Reports useful information.
     pub(crate) async fn note(&self, message: impl Into<String>) {
-        self.send(Event::Note { message: message.into() }).await;
+        self.send(OperationEvent::Note { message: message.into() }).await;
     }
 
     /// Reports a warning to the user, and logs it.
     pub(crate) async fn warn(&self, message: impl Into<String>) {
         let message = message.into();
         tracing::warn!(operation = %self.id, %message);
-        self.send(Event::Warning { message }).await;
+        self.send(OperationEvent::Warning { message }).await;
     }
 
     /// Returns an error if the operation is cancelled.
@@ -426,7 +432,7 @@ impl Context {
 impl banger_image::Progress for Context {
     fn stage(&self, stage: &str) {
         tracing::info!(operation = %self.id, stage);
-        let event = Event::Stage { stage: stage.to_owned() };
+        let event = OperationEvent::Stage { stage: stage.to_owned() };
         self.record(&event);
         // `cancelled` reports a client that is gone.
         let _ = self.events.blocking_send(event);
@@ -434,18 +440,18 @@ impl banger_image::Progress for Context {
         crate::fail::reach_stage(stage);
     }
     fn bytes(&self, done: u64, total: Option<u64>) {
-        let event = Event::Progress { done, total };
+        let event = OperationEvent::Progress { done, total };
         self.record(&event);
         let _ = self.events.try_send(event);
     }
     fn part(&self, name: &str, done: u64, total: Option<u64>) {
-        let event = Event::Part { name: name.to_owned(), done, total };
+        let event = OperationEvent::Part { name: name.to_owned(), done, total };
         self.record(&event);
         let _ = self.events.try_send(event);
     }
     fn log(&self, line: &str) {
         tracing::debug!(operation = %self.id, line);
-        let event = Event::Log { line: line.to_owned() };
+        let event = OperationEvent::Log { line: line.to_owned() };
         self.record(&event);
         let _ = self.events.try_send(event);
     }
@@ -463,19 +469,19 @@ mod tests {
         let operations = Operations::default();
         let (go, wait) = tokio::sync::oneshot::channel::<()>();
         let mut events =
-            operations.start(OperationKind::VmRun, "box", OnHangUp::Cancel, |context| async move {
+            operations.start(OperationKind::VmRun, "box", OnDisconnect::Cancel, |context| async move {
                 context.stage("working").await;
                 let _ = wait.await;
                 Ok(7)
             });
-        assert!(matches!(events.recv().await, Some(Event::Started { .. })));
-        assert_eq!(events.recv().await, Some(Event::Stage { stage: "working".into() }));
+        assert!(matches!(events.recv().await, Some(OperationEvent::Started { .. })));
+        assert_eq!(events.recv().await, Some(OperationEvent::Stage { stage: "working".into() }));
         assert_eq!(operations.list()[0].stage, "working");
         go.send(()).unwrap();
-        assert_eq!(events.recv().await, Some(Event::Done { result: 7.into(), spans: vec![] }));
+        assert_eq!(events.recv().await, Some(OperationEvent::Done { result: 7.into(), spans: vec![] }));
         assert_eq!(events.recv().await, None);
         assert_eq!(operations.list()[0].state, OperationState::Done);
-        assert!(operations.while_idle(|| ()).is_some());
+        assert!(operations.run_if_idle(|| ()).is_some());
     }
 
     #[tokio::test]
@@ -483,31 +489,31 @@ mod tests {
         let operations = Operations::default();
         let (go, wait) = tokio::sync::oneshot::channel::<()>();
         let mut events =
-            operations.start(OperationKind::VmRun, "box", OnHangUp::GoOn, |context| async move {
+            operations.start(OperationKind::VmRun, "box", OnDisconnect::Continue, |context| async move {
                 context.stage("first").await;
                 let _ = wait.await;
                 context.stage("second").await;
                 Ok(7)
             });
-        let Some(Event::Started { operation }) = events.recv().await else { panic!() };
-        assert_eq!(events.recv().await, Some(Event::Stage { stage: "first".into() }));
+        let Some(OperationEvent::Started { operation }) = events.recv().await else { panic!() };
+        assert_eq!(events.recv().await, Some(OperationEvent::Stage { stage: "first".into() }));
         drop(events);
         let mut early = operations.follow(operation.as_str()).unwrap();
-        assert!(operations.while_idle(|| ()).is_none());
+        assert!(operations.run_if_idle(|| ()).is_none());
         go.send(()).unwrap();
         operations.idle().await;
         let mut late = operations.follow(&operation.as_str()[..8]).unwrap();
         for follower in [&mut early, &mut late] {
-            let mut told = Vec::new();
+            let mut received = Vec::new();
             while let Some(event) = follower.recv().await {
-                told.push(event);
+                received.push(event);
             }
             assert_eq!(
-                told[1..],
+                received[1..],
                 [
-                    Event::Stage { stage: "first".into() },
-                    Event::Stage { stage: "second".into() },
-                    Event::Done { result: 7.into(), spans: vec![] },
+                    OperationEvent::Stage { stage: "first".into() },
+                    OperationEvent::Stage { stage: "second".into() },
+                    OperationEvent::Done { result: 7.into(), spans: vec![] },
                 ]
             );
         }
@@ -517,33 +523,35 @@ mod tests {
     #[tokio::test]
     async fn of_those_that_have_ended_only_the_last_are_kept() {
         let operations = Operations::default();
-        for _ in 0..MOST_KEPT + 5 {
+        for _ in 0..MAX_ENDED + 5 {
             let mut events =
-                operations.start(OperationKind::VmSet, "box", OnHangUp::GoOn, |_| async { Ok(()) });
+                operations.start(OperationKind::VmSet, "box", OnDisconnect::Continue, |_| async { Ok(()) });
             while events.recv().await.is_some() {}
         }
-        assert_eq!(operations.list().len(), MOST_KEPT);
+        assert_eq!(operations.list().len(), MAX_ENDED);
     }
 
     #[tokio::test]
     async fn hanging_up_cancels_unless_it_was_asked_to_go_on() {
-        for (hang_up, outcome) in [(OnHangUp::Cancel, "cancelled"), (OnHangUp::GoOn, "finished")] {
+        for (on_disconnect, outcome) in
+            [(OnDisconnect::Cancel, "cancelled"), (OnDisconnect::Continue, "finished")]
+        {
             let operations = Operations::default();
-            let (tell, told) = tokio::sync::oneshot::channel();
+            let (sender, receiver) = tokio::sync::oneshot::channel();
             let (go, wait) = tokio::sync::oneshot::channel::<()>();
-            let events = operations.start(OperationKind::VmRun, "box", hang_up, |context| async move {
+            let events = operations.start(OperationKind::VmRun, "box", on_disconnect, |context| async move {
                 let outcome = tokio::select! {
                     () = context.cancel.cancelled() => "cancelled",
                     _ = wait => "finished",
                 };
-                tell.send(outcome).unwrap();
+                sender.send(outcome).unwrap();
                 Ok(())
             });
             drop(events);
-            if hang_up == OnHangUp::GoOn {
+            if on_disconnect == OnDisconnect::Continue {
                 go.send(()).unwrap();
             }
-            assert_eq!(told.await.unwrap(), outcome);
+            assert_eq!(receiver.await.unwrap(), outcome);
         }
     }
 
@@ -551,13 +559,13 @@ mod tests {
     async fn an_operation_can_be_cancelled_by_its_id() {
         let operations = Operations::default();
         let mut events =
-            operations.start(OperationKind::VmRun, "box", OnHangUp::GoOn, |context| async move {
+            operations.start(OperationKind::VmRun, "box", OnDisconnect::Continue, |context| async move {
                 context.unless_cancelled(std::future::pending::<Result<(), _>>()).await
             });
-        let Some(Event::Started { operation }) = events.recv().await else { panic!() };
+        let Some(OperationEvent::Started { operation }) = events.recv().await else { panic!() };
         operations.cancel(operation.as_str()).unwrap();
         assert!(
-            matches!(events.recv().await, Some(Event::Error { error }) if error.kind == ErrorKind::Cancelled)
+            matches!(events.recv().await, Some(OperationEvent::Error { error }) if error.kind == ErrorKind::Cancelled)
         );
         assert_eq!(operations.cancel("nope").unwrap_err().kind, ErrorKind::NotFound);
     }

@@ -29,7 +29,7 @@ impl Staged {
     pub(crate) fn create(parent: PathBuf) -> Result<Self, EngineError> {
         let id = random_id();
         let path = parent.join(format!("{id}.partial"));
-        dirs::private(&path)?;
+        dirs::create_private(&path)?;
         Ok(Self { id, parent, dir: RemovedOnDrop(Some(path)) })
     }
 
@@ -65,7 +65,7 @@ pub(crate) struct RemovedOnDrop(Option<PathBuf>);
 impl RemovedOnDrop {
     /// Creates the directory for this user only.
     pub(crate) fn create(path: PathBuf) -> Result<Self, EngineError> {
-        dirs::private(&path)?;
+        dirs::create_private(&path)?;
         Ok(Self(Some(path)))
     }
 

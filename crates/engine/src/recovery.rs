@@ -1,6 +1,6 @@
 //! Makes the host agree with the store: when the daemon starts, and on request.
 //!
-//! At startup, the daemon serves no requests yet, so nothing here races with one. Later, each VM's owner checks its
+//! At startup, the daemon serves no requests yet, so nothing here races with one. Later, each VM's actor checks its
 //! VM, and directories without a row are removed only while no operation is running.
 
 use std::{
@@ -19,18 +19,18 @@ use tokio::task::JoinSet;
 use crate::{
     error::EngineError,
     files::remove_dir,
-    layout::{OF_STORE, SET_ASIDE, VmDir},
-    operation::{OnHangUp, Operations},
+    layout::{SET_ASIDE_PREFIX, STORE_DIRS, VmDir},
+    operation::{OnDisconnect, Operations},
     resource::{ProcessRole, Resource},
     store::{Scope, VmRecord},
-    vm::{self, Alive, Owners, Services, Vms},
+    vm::{self, Actors, Services, VmProcesses, Vms},
 };
 
 /// Takes over what the last daemon left, and repairs the host later.
 #[derive(Debug)]
 pub(crate) struct Recovery {
     pub(crate) services: Arc<Services>,
-    pub(crate) owners: Arc<Owners>,
+    pub(crate) actors: Arc<Actors>,
     pub(crate) vms: Arc<Vms>,
     pub(crate) operations: Operations,
 }
@@ -42,18 +42,18 @@ impl Recovery {
         set_aside_files_of_another_store(&self.services)?;
         let mut tasks = JoinSet::new();
         for record in self.services.store.vms()? {
-            let (services, owners, vms) = (self.services.clone(), self.owners.clone(), self.vms.clone());
+            let (services, actors, vms) = (self.services.clone(), self.actors.clone(), self.vms.clone());
             tasks.spawn(async move {
                 match take_over(&services, &record).await {
-                    Ok(Taken::Gone) => {}
-                    Ok(Taken::Up(alive) | Taken::Down(alive)) => owners.add(&record.id, alive),
-                    Ok(Taken::Stopping(alive)) => {
-                        owners.add(&record.id, alive);
+                    Ok(Takeover::Deleted) => {}
+                    Ok(Takeover::Running(processes) | Takeover::Down(processes)) => actors.add(&record.id, processes),
+                    Ok(Takeover::Stopping(processes)) => {
+                        actors.add(&record.id, processes);
                         finish_stop(&vms, &record);
                     }
                     Err(error) => {
                         tracing::error!(vm = %record.id, name = %record.name, %error, "cannot recover the VM");
-                        owners.add(&record.id, Alive::default());
+                        actors.add(&record.id, VmProcesses::default());
                     }
                 }
             });
@@ -61,7 +61,7 @@ impl Recovery {
         let vms = tasks.len();
         // A task fails only by a panic, which has been logged.
         while tasks.join_next().await.is_some() {}
-        for found in sweep(&self.services)? {
+        for found in remove_orphan_dirs(&self.services)? {
             tracing::info!(found, "cleaned up");
         }
         tracing::info!(vms, took_ms = millis(began.elapsed()), "recovered the VMs of the last daemon");
@@ -70,33 +70,33 @@ impl Recovery {
 
     /// Repairs the host as startup does, while the daemon serves. Returns the problems found.
     pub(crate) async fn repair(&self) -> Result<Vec<String>, EngineError> {
-        let mut found = Vec::new();
+        let mut problems = Vec::new();
         for record in self.services.store.vms()? {
-            let owners = self.owners.clone();
+            let actors = self.actors.clone();
             let (id, name) = (record.id, record.name);
-            let look = move |context| async move { owners.look(&id, &context).await };
-            let mut looked =
-                self.operations.start(OperationKind::VmLook, name.as_str(), OnHangUp::GoOn, look);
-            while let Some(event) = looked.recv().await {
+            let verify = move |context| async move { actors.verify(&id, &context).await };
+            let mut events =
+                self.operations.start(OperationKind::VmCheck, name.as_str(), OnDisconnect::Continue, verify);
+            while let Some(event) = events.recv().await {
                 match event {
-                    banger_api::Event::Done { result, .. } => {
-                        found.extend(serde_json::from_value::<Vec<String>>(result).unwrap_or_default());
+                    banger_api::OperationEvent::Done { result, .. } => {
+                        problems.extend(serde_json::from_value::<Vec<String>>(result).unwrap_or_default());
                     }
                     // The VM was deleted meanwhile, and needs no check.
-                    banger_api::Event::Error { error } if error.kind == ErrorKind::NotFound => {}
-                    banger_api::Event::Error { error } => {
-                        found.push(format!("cannot check VM {name}: {error}"));
+                    banger_api::OperationEvent::Error { error } if error.kind == ErrorKind::NotFound => {}
+                    banger_api::OperationEvent::Error { error } => {
+                        problems.push(format!("cannot check VM {name}: {error}"));
                     }
                     _ => {}
                 }
             }
         }
-        match self.operations.while_idle(|| sweep(&self.services)) {
-            Some(swept) => found.extend(swept?),
-            None => found.push("an operation is running, so leftover files were not checked".to_owned()),
+        match self.operations.run_if_idle(|| remove_orphan_dirs(&self.services)) {
+            Some(removed) => problems.extend(removed?),
+            None => problems.push("an operation is running, so leftover files were not checked".to_owned()),
         }
-        found.extend(end_strays(&self.services).await?);
-        Ok(found)
+        problems.extend(kill_orphans(&self.services).await?);
+        Ok(problems)
     }
 }
 
@@ -108,42 +108,42 @@ fn millis(time: Duration) -> u64 {
 /// They are moved to `set-aside-*`, not deleted: they may be the only copies. They move back when their store returns.
 fn set_aside_files_of_another_store(services: &Services) -> Result<(), EngineError> {
     let state = &services.dirs.state;
-    let mark = state.join("store.id");
+    let id_file = state.join("store.id");
     let own = services.store.id()?;
-    let marked = match fs::read_to_string(&mark) {
+    let recorded = match fs::read_to_string(&id_file) {
         Ok(text) => Some(text.trim().to_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(EngineError::file("read", &mark)(error)),
+        Err(error) => return Err(EngineError::file("read", &id_file)(error)),
     };
-    if marked.as_ref() == Some(&own) {
+    if recorded.as_ref() == Some(&own) {
         return Ok(());
     }
-    let of_nobody_known = marked.is_none() && services.store.is_empty()?;
-    if marked.is_some() || of_nobody_known {
-        let earlier = marked.unwrap_or_else(|| Timestamp::now().as_second().to_string());
-        let aside = state.join(format!("{SET_ASIDE}{earlier}"));
-        if move_kept(state, &aside)? {
+    let is_unowned = recorded.is_none() && services.store.is_empty()?;
+    if recorded.is_some() || is_unowned {
+        let earlier = recorded.unwrap_or_else(|| Timestamp::now().as_second().to_string());
+        let aside = state.join(format!("{SET_ASIDE_PREFIX}{earlier}"));
+        if move_store_dirs(state, &aside)? {
             tracing::warn!(folder = %aside.display(), "moved the files of another store aside");
         }
-        let back = state.join(format!("{SET_ASIDE}{own}"));
-        if back.exists() && move_kept(&back, state)? {
+        let back = state.join(format!("{SET_ASIDE_PREFIX}{own}"));
+        if back.exists() && move_store_dirs(&back, state)? {
             tracing::warn!(folder = %back.display(), "restored the files of this store");
             remove_dir(&back)?;
         }
     }
-    let partial = mark.with_extension("partial");
+    let partial = id_file.with_extension("partial");
     fs::write(&partial, format!("{own}\n")).map_err(EngineError::file("write", &partial))?;
-    fs::rename(&partial, &mark).map_err(EngineError::file("write", &mark))
+    fs::rename(&partial, &id_file).map_err(EngineError::file("write", &id_file))
 }
 
 /// Moves the store's directories from `from` to `to`; returns false if all are empty.
-fn move_kept(from: &Path, to: &Path) -> Result<bool, EngineError> {
-    let full: Vec<_> = OF_STORE.into_iter().filter(|name| !is_empty(&from.join(name))).collect();
-    if full.is_empty() {
+fn move_store_dirs(from: &Path, to: &Path) -> Result<bool, EngineError> {
+    let non_empty: Vec<_> = STORE_DIRS.into_iter().filter(|name| !is_empty(&from.join(name))).collect();
+    if non_empty.is_empty() {
         return Ok(false);
     }
-    crate::dirs::private(to)?;
-    for name in full {
+    crate::dirs::create_private(to)?;
+    for name in non_empty {
         let (from, to) = (from.join(name), to.join(name));
         // rename(2) replaces an empty directory. With a full one it fails, and both stay.
         fs::rename(&from, &to).map_err(EngineError::file("move", from))?;
@@ -151,58 +151,58 @@ fn move_kept(from: &Path, to: &Path) -> Result<bool, EngineError> {
     Ok(true)
 }
 
-fn is_empty(folder: &Path) -> bool {
-    fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
+fn is_empty(dir: &Path) -> bool {
+    fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none())
 }
 
 /// Outcome of taking over a VM of the last daemon.
-enum Taken {
-    Gone,
-    Down(Alive),
-    Up(Alive),
+enum Takeover {
+    Deleted,
+    Down(VmProcesses),
+    Running(VmProcesses),
     /// It runs, and must be stopped.
-    Stopping(Alive),
+    Stopping(VmProcesses),
 }
 
 /// Takes over one VM: adopts it if it runs and should, else releases its resources. Deletes a VM that no client
 /// knows, or that was to be deleted at the end of its session.
-async fn take_over(services: &Services, record: &VmRecord) -> Result<Taken, EngineError> {
+async fn take_over(services: &Services, record: &VmRecord) -> Result<Takeover, EngineError> {
     let VmRecord { id, name, .. } = record;
     // A session does not outlive the daemon that served it.
     if !record.acknowledged || record.rm {
         vm::revert(&services.store, id, Scope::Vm).await?;
         services.store.delete_vm(id)?;
         tracing::info!(vm = %id, %name, "deleted: its creation or its session ended with the last daemon");
-        return Ok(Taken::Gone);
+        return Ok(Takeover::Deleted);
     }
     let adopted = match record.state {
         VmState::Running | VmState::Paused | VmState::Stopping => adopt(services, record).await?,
         _ => None,
     };
     match (record.state, adopted) {
-        (VmState::Stopping, Some(alive)) => {
+        (VmState::Stopping, Some(processes)) => {
             tracing::info!(vm = %id, %name, "adopted; continuing its stop");
-            return Ok(Taken::Stopping(alive));
+            return Ok(Takeover::Stopping(processes));
         }
-        (_, Some(alive)) => {
+        (_, Some(processes)) => {
             tracing::info!(vm = %id, %name, "adopted");
-            return Ok(Taken::Up(alive));
+            return Ok(Takeover::Running(processes));
         }
         (VmState::Running | VmState::Paused, None) => {
-            let (_, console) = vm::last_words(&VmDir::of(&services.dirs, id));
+            let (_, console) = vm::console_tail(&VmDir::new(&services.dirs, id));
             let why = format!("it ended while bangerd was not running\n{}", console.join("\n"));
-            went_down(services, record, Some(&why)).await?;
+            record_down(services, record, Some(&why)).await?;
         }
         (VmState::Starting, None) => {
-            went_down(services, record, Some("bangerd ended while the VM was being started")).await?;
+            record_down(services, record, Some("bangerd ended while the VM was being started")).await?;
         }
         // It ended, as requested.
-        (VmState::Stopping, None) => went_down(services, record, None).await?,
+        (VmState::Stopping, None) => record_down(services, record, None).await?,
         (VmState::Created | VmState::Stopped | VmState::Error, None) => {
             vm::revert(&services.store, id, Scope::Run).await?;
         }
     }
-    Ok(Taken::Down(Alive::default()))
+    Ok(Takeover::Down(VmProcesses::default()))
 }
 
 /// Continues a stop; no client waits for it.
@@ -212,7 +212,7 @@ fn finish_stop(vms: &Arc<Vms>, record: &VmRecord) {
     }
 }
 
-async fn went_down(services: &Services, record: &VmRecord, why: Option<&str>) -> Result<(), EngineError> {
+async fn record_down(services: &Services, record: &VmRecord, why: Option<&str>) -> Result<(), EngineError> {
     vm::revert(&services.store, &record.id, Scope::Run).await?;
     services.store.set_vm_down(&record.id, why)?;
     tracing::warn!(vm = %record.id, name = %record.name, why, "the VM is not running");
@@ -221,26 +221,26 @@ async fn went_down(services: &Services, record: &VmRecord, why: Option<&str>) ->
 
 /// Returns the processes of a VM that should run, if they are alive and the same. Processes are identified by pid and
 /// start time; the VMM must also answer.
-async fn adopt(services: &Services, record: &VmRecord) -> Result<Option<Alive>, EngineError> {
+async fn adopt(services: &Services, record: &VmRecord) -> Result<Option<VmProcesses>, EngineError> {
     let Some(handle) = &record.handle else { return Ok(None) };
-    let mut alive = Alive::default();
+    let mut processes = VmProcesses::default();
     for row in services.store.journal_of(&record.id, Scope::Run)?.into_iter().rev() {
         let Resource::Process { role, pid: Some(pid), started: Some(started), .. } = row.resource else {
             continue;
         };
         match (vm::adopt(pid, started)?, role) {
-            (Some(process), role) => alive.add(role, process),
+            (Some(process), role) => processes.add(role, process),
             // Without it, only the guest's later output is lost.
             (None, ProcessRole::Console) => {}
             (None, _) => return Ok(None),
         }
     }
-    let vmm_is_there = alive.vmm.as_ref().is_some_and(|vmm| vmm.pid == handle.pid);
-    let answer = banger_vmm::control(crate::vmms::kind(handle.vmm)).answers(&handle.control).await;
+    let vmm_matches = processes.vmm.as_ref().is_some_and(|vmm| vmm.pid == handle.pid);
+    let answer = banger_vmm::control(crate::vmms::kind(handle.vmm)).ping(&handle.control).await;
     if let Err(error) = &answer {
         tracing::warn!(vm = %record.id, name = %record.name, %error, "its VMM does not answer");
     }
-    Ok((vmm_is_there && is_adopted(&answer)).then_some(alive))
+    Ok((vmm_matches && is_adopted(&answer)).then_some(processes))
 }
 
 /// Returns whether to adopt a VMM with a live process after this answer. After a timeout it may only be slow, and
@@ -251,30 +251,30 @@ fn is_adopted(answer: &Result<(), VmmError>) -> bool {
 
 /// Removes directories that belong to no row: those not published yet, and those left by a deletion. Returns what it
 /// removed.
-fn sweep(services: &Services) -> Result<Vec<String>, EngineError> {
+fn remove_orphan_dirs(services: &Services) -> Result<Vec<String>, EngineError> {
     // Listed before the rows are read, so that a directory created meanwhile is not in the list.
-    let there = |folder: PathBuf| {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let list = |dir: PathBuf| {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).collect::<Vec<_>>()
     };
     let state = &services.dirs.state;
-    let [disks, images, kernels] = OF_STORE.map(|name| there(state.join(name)));
-    let sockets = there(services.dirs.runtime.join("vms"));
+    let [disks, images, kernels] = STORE_DIRS.map(|name| list(state.join(name)));
+    let sockets = list(services.dirs.runtime.join("vms"));
     let mut vms: HashSet<String> = services.store.vms()?.into_iter().map(|vm| vm.id.into()).collect();
-    let mut found = remove_unknown(disks, &vms);
+    let mut messages = remove_unknown(disks, &vms);
     // A running VM that has no row still needs its sockets: they are its only connections.
-    vms.extend(strays(services).into_iter().map(|(_, id)| id.into()));
-    found.extend(remove_unknown(sockets, &vms));
+    vms.extend(orphan_processes(services).into_iter().map(|(_, id)| id.into()));
+    messages.extend(remove_unknown(sockets, &vms));
     let known = services.store.images()?.into_iter().map(|image| image.id.into()).collect();
-    found.extend(remove_unknown(images, &known));
+    messages.extend(remove_unknown(images, &known));
     let known = services.store.kernels()?.into_iter().map(|kernel| kernel.id.into()).collect();
-    found.extend(remove_unknown(kernels, &known));
-    Ok(found)
+    messages.extend(remove_unknown(kernels, &known));
+    Ok(messages)
 }
 
-fn remove_unknown(there: Vec<PathBuf>, known: &HashSet<String>) -> Vec<String> {
+fn remove_unknown(paths: Vec<PathBuf>, known: &HashSet<String>) -> Vec<String> {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let unknown = there.into_iter().filter(|path| !known.contains(&name(path)));
+    let unknown = paths.into_iter().filter(|path| !known.contains(&name(path)));
     unknown
         .map(|path| match remove_dir(&path) {
             Ok(()) => format!("removed leftover {}", path.display()),
@@ -284,20 +284,20 @@ fn remove_unknown(there: Vec<PathBuf>, known: &HashSet<String>) -> Vec<String> {
 }
 
 /// Returns the processes of VMs that the store does not know, as pid and VM id.
-fn strays(services: &Services) -> Vec<(u32, Id)> {
+fn orphan_processes(services: &Services) -> Vec<(u32, Id)> {
     let dirs = [services.dirs.runtime.join("vms"), services.dirs.state.join("vms")];
-    let mut found = vm::of_dirs(&dirs);
-    found.retain(|(_, id)| matches!(services.store.vm(id), Ok(None)));
-    found
+    let mut orphans = vm::processes_in_dirs(&dirs);
+    orphans.retain(|(_, id)| matches!(services.store.vm(id), Ok(None)));
+    orphans
 }
 
-async fn end_strays(services: &Services) -> Result<Vec<String>, EngineError> {
-    let mut found = Vec::new();
-    for (pid, id) in strays(services) {
+async fn kill_orphans(services: &Services) -> Result<Vec<String>, EngineError> {
+    let mut messages = Vec::new();
+    for (pid, id) in orphan_processes(services) {
         vm::kill(pid).await?;
-        found.push(format!("killed process {pid} of VM {id}, which is not in the store"));
+        messages.push(format!("killed process {pid} of VM {id}, which is not in the store"));
     }
-    Ok(found)
+    Ok(messages)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub(crate) fn registries(config: &Config, credentials: Vec<Credentials>) -> Regi
 }
 
 /// Returns whether another source may succeed after an error of this kind.
-pub(crate) fn may_be_elsewhere(kind: ErrorKind) -> bool {
+pub(crate) fn is_retryable_elsewhere(kind: ErrorKind) -> bool {
     matches!(
         kind,
         ErrorKind::Unreachable

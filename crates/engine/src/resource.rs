@@ -11,7 +11,8 @@ use crate::step::Step;
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Resource {
     /// A directory of banger's, with its contents.
-    Folder { path: PathBuf },
+    #[serde(rename = "folder")]
+    Directory { path: PathBuf },
     /// A process. Before it is started it has no pid: it is then identified by its program and by `marker`, the VM's
     /// id, which is one of its arguments.
     Process { role: ProcessRole, program: PathBuf, marker: String, pid: Option<u32>, started: Option<u64> },
@@ -44,7 +45,7 @@ impl fmt::Display for ProcessRole {
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Folder { path } => write!(f, "directory {}", path.display()),
+            Self::Directory { path } => write!(f, "directory {}", path.display()),
             Self::Process { role, pid: Some(pid), .. } => write!(f, "process {pid} ({role})"),
             Self::Process { role, .. } => write!(f, "a process ({role})"),
         }
@@ -53,18 +54,18 @@ impl fmt::Display for Resource {
 
 impl Resource {
     /// Returns the step that writes it to the journal, before it is taken.
-    pub(crate) fn journalled(&self) -> Step {
+    pub(crate) fn journal_step(&self) -> Step {
         match self {
-            Self::Folder { .. } => Step::JournalFolder,
+            Self::Directory { .. } => Step::JournalDirectory,
             Self::Process { .. } => Step::JournalProcess,
         }
     }
 
     /// Returns the step that deletes it from the journal, after it is released.
-    pub(crate) fn struck(&self) -> Step {
+    pub(crate) fn delete_step(&self) -> Step {
         match self {
-            Self::Folder { .. } => Step::JournalStrikeFolder,
-            Self::Process { .. } => Step::JournalStrikeProcess,
+            Self::Directory { .. } => Step::JournalDeleteDirectory,
+            Self::Process { .. } => Step::JournalDeleteProcess,
         }
     }
 }

@@ -13,20 +13,20 @@ use tokio::sync::Notify;
 use crate::store::Store;
 
 /// Minimum time between two writes of a VM's last use to the store. A daemon that dies loses no more than that.
-const WRITTEN_EVERY: Duration = Duration::from_secs(60);
+const WRITE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The open sessions of all VMs.
 #[derive(Debug)]
 pub(crate) struct Sessions {
     store: Arc<Store>,
-    vms: Mutex<HashMap<Id, Use>>,
+    vms: Mutex<HashMap<Id, Usage>>,
     ended: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Use {
+struct Usage {
     open: usize,
-    last: Option<Timestamp>,
+    last_used_at: Option<Timestamp>,
     written: Option<Instant>,
 }
 
@@ -39,8 +39,8 @@ pub struct Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if self.sessions.ends(&self.vm, Instant::now()) {
-            self.sessions.write_down(&self.vm);
+        if self.sessions.end(&self.vm, Instant::now()) {
+            self.sessions.store_last_use(&self.vm);
         }
     }
 }
@@ -52,13 +52,13 @@ impl Sessions {
 
     /// Opens a session with `vm`.
     pub(crate) fn open(self: &Arc<Self>, vm: &Id) -> Session {
-        if self.begins(vm, Instant::now()) {
-            self.write_down(vm);
+        if self.begin(vm, Instant::now()) {
+            self.store_last_use(vm);
         }
         Session { sessions: self.clone(), vm: vm.clone() }
     }
 
-    fn write_down(&self, vm: &Id) {
+    fn store_last_use(&self, vm: &Id) {
         if let Err(error) = self.store.touch_vm(vm, Timestamp::now()) {
             tracing::warn!(%vm, %error, "cannot record the last use of the VM");
         }
@@ -66,16 +66,16 @@ impl Sessions {
 
     /// Returns how many sessions with `vm` are open.
     pub(crate) fn count(&self, vm: &Id) -> usize {
-        self.lock().get(vm).map_or(0, |one| one.open)
+        self.lock().get(vm).map_or(0, |usage| usage.open)
     }
 
     /// Returns how many sessions are open in all.
     pub(crate) fn total(&self) -> usize {
-        self.lock().values().map(|one| one.open).sum()
+        self.lock().values().map(|usage| usage.open).sum()
     }
 
     /// Waits until no session is open.
-    pub(crate) async fn none_open(&self) {
+    pub(crate) async fn all_closed(&self) {
         loop {
             let ended = self.ended.notified();
             if self.total() == 0 {
@@ -86,8 +86,8 @@ impl Sessions {
     }
 
     /// Returns when the guest of `vm` was last used, as far as this daemon knows.
-    pub(crate) fn last(&self, vm: &Id) -> Option<Timestamp> {
-        self.lock().get(vm)?.last
+    pub(crate) fn last_used_at(&self, vm: &Id) -> Option<Timestamp> {
+        self.lock().get(vm)?.last_used_at
     }
 
     /// Forgets a deleted VM.
@@ -96,33 +96,33 @@ impl Sessions {
     }
 
     /// Counts a new session with `vm`; returns true if the use must be written to the store.
-    fn begins(&self, vm: &Id, now: Instant) -> bool {
-        let mut uses = self.lock();
-        let one = uses.entry(vm.clone()).or_default();
-        one.open += 1;
-        one.used(now)
+    fn begin(&self, vm: &Id, now: Instant) -> bool {
+        let mut usages = self.lock();
+        let usage = usages.entry(vm.clone()).or_default();
+        usage.open += 1;
+        usage.record_use(now)
     }
 
     /// Counts an ended session; returns true if the use must be written to the store. The VM may be deleted already.
-    fn ends(&self, vm: &Id, now: Instant) -> bool {
-        let is_due = self.lock().get_mut(vm).is_some_and(|one| {
-            one.open = one.open.saturating_sub(1);
-            one.used(now)
+    fn end(&self, vm: &Id, now: Instant) -> bool {
+        let is_due = self.lock().get_mut(vm).is_some_and(|usage| {
+            usage.open = usage.open.saturating_sub(1);
+            usage.record_use(now)
         });
         self.ended.notify_waiters();
         is_due
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Id, Use>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Id, Usage>> {
         self.vms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Use {
+impl Usage {
     /// Records a use; returns true if it must be written to the store.
-    fn used(&mut self, now: Instant) -> bool {
-        self.last = Some(Timestamp::now());
-        let due = self.written.is_none_or(|written| now - written >= WRITTEN_EVERY);
+    fn record_use(&mut self, now: Instant) -> bool {
+        self.last_used_at = Some(Timestamp::now());
+        let due = self.written.is_none_or(|written| now - written >= WRITE_INTERVAL);
         if due {
             self.written = Some(now);
         }
@@ -144,15 +144,15 @@ mod tests {
         let sessions = sessions_in(dir.path());
         let [one, other] = [[1; 8], [2; 8]].map(Id::from_random);
         let now = Instant::now();
-        assert!(sessions.begins(&one, now));
-        assert!(!sessions.begins(&one, now));
-        assert!(sessions.begins(&other, now), "each VM has its own sessions");
+        assert!(sessions.begin(&one, now));
+        assert!(!sessions.begin(&one, now));
+        assert!(sessions.begin(&other, now), "each VM has its own sessions");
         assert_eq!((sessions.count(&one), sessions.count(&other), sessions.total()), (2, 1, 3));
-        assert!(sessions.ends(&one, now + WRITTEN_EVERY));
+        assert!(sessions.end(&one, now + WRITE_INTERVAL));
         sessions.forget(&other);
-        assert!(!sessions.ends(&other, now + WRITTEN_EVERY));
+        assert!(!sessions.end(&other, now + WRITE_INTERVAL));
         assert_eq!((sessions.count(&one), sessions.total()), (1, 1));
-        assert!(sessions.last(&one).is_some() && sessions.last(&other).is_none());
+        assert!(sessions.last_used_at(&one).is_some() && sessions.last_used_at(&other).is_none());
     }
 
     #[tokio::test]
@@ -160,11 +160,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sessions = sessions_in(dir.path());
         let vm = Id::from_random([1; 8]);
-        sessions.none_open().await;
-        sessions.begins(&vm, Instant::now());
-        let mut waiting = std::pin::pin!(sessions.none_open());
+        sessions.all_closed().await;
+        sessions.begin(&vm, Instant::now());
+        let mut waiting = std::pin::pin!(sessions.all_closed());
         assert!(tokio::time::timeout(Duration::ZERO, &mut waiting).await.is_err());
-        sessions.ends(&vm, Instant::now());
+        sessions.end(&vm, Instant::now());
         waiting.await;
     }
 }

@@ -28,7 +28,7 @@ steps! {
     /// Upgrades the schema by one version.
     Migrate = "store/migrate",
     /// Checkpoints the write-ahead log into the database file.
-    Settle = "store/settle",
+    Checkpoint = "store/settle",
     ImageInsert = "image/insert",
     ImageReplace = "image/replace",
     ImageRename = "image/rename",
@@ -45,22 +45,22 @@ steps! {
     VmAcknowledge = "vm/acknowledge",
     VmKeep = "vm/keep",
     /// From here on, the VM will be deleted with its resources, even if the daemon dies.
-    VmCondemn = "vm/condemn",
+    VmMarkForDeletion = "vm/condemn",
     VmDelete = "vm/delete",
-    JournalFolder = "journal/folder",
+    JournalDirectory = "journal/folder",
     JournalProcess = "journal/process",
     /// Before this, the journalled resource is taken and its row is incomplete: a process has no pid.
-    JournalAmend = "journal/amend",
+    JournalUpdate = "journal/amend",
     /// Before these, the resource is released and its row still exists.
-    JournalStrikeFolder = "journal/strike/folder",
-    JournalStrikeProcess = "journal/strike/process",
+    JournalDeleteDirectory = "journal/strike/folder",
+    JournalDeleteProcess = "journal/strike/process",
 }
 
 /// Returns every point at which a test build can be killed.
 #[cfg(feature = "fail-points")]
 pub fn fail_points() -> Vec<String> {
-    use crate::fail::{Moment, point};
-    let both = |step: &Step| [Moment::Before, Moment::After].map(|moment| point(step.name(), moment));
+    use crate::fail::{Side, point};
+    let both = |step: &Step| [Side::Before, Side::After].map(|side| point(step.name(), side));
     Step::ALL.iter().flat_map(both).collect()
 }
 
@@ -68,10 +68,10 @@ impl Step {
     /// Performs the step, between its fail points.
     pub(crate) fn around<T, E>(self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         #[cfg(feature = "fail-points")]
-        crate::fail::reach(self.name(), crate::fail::Moment::Before);
+        crate::fail::reach(self.name(), crate::fail::Side::Before);
         let done = work()?;
         #[cfg(feature = "fail-points")]
-        crate::fail::reach(self.name(), crate::fail::Moment::After);
+        crate::fail::reach(self.name(), crate::fail::Side::After);
         Ok(done)
     }
 }

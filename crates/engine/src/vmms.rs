@@ -13,7 +13,7 @@ use std::{
 };
 
 use banger_api::{
-    Accel as ApiAccel, ApiError, ErrorKind, RanWith, Remedy, SubjectKind, VmName, Vmm as ApiVmm,
+    Accel as ApiAccel, ApiError, ErrorKind, LastRun, Remedy, SubjectKind, VmName, Vmm as ApiVmm,
 };
 use banger_vmm::{Accel, HostVmms, KvmProbe, KvmSource, Vmm, VmmError, VmmKind, VmmSearch};
 use tokio::sync::Mutex;
@@ -28,56 +28,57 @@ type Chosen = (Box<dyn Vmm>, Option<String>);
 pub(crate) struct Vmms {
     search: VmmSearch,
     config: Arc<ConfigFiles>,
-    found: Mutex<Option<HostVmms>>,
-    said_slower: AtomicBool,
+    detected: Mutex<Option<HostVmms>>,
+    slow_warning_shown: AtomicBool,
 }
 
 impl Vmms {
     pub(crate) fn new(search: VmmSearch, config: Arc<ConfigFiles>) -> Self {
-        Self { search, config, found: Mutex::new(None), said_slower: AtomicBool::new(false) }
+        Self { search, config, detected: Mutex::new(None), slow_warning_shown: AtomicBool::new(false) }
     }
 
-    /// Returns the VMM for a new VM: `wanted`, else the configured one.
-    pub(crate) async fn choose(&self, wanted: Option<ApiVmm>) -> Result<Chosen, EngineError> {
-        self.chosen(wanted, |chosen, _| Ok(chosen?)).await
+    /// Returns the VMM for a new VM: `requested`, else the configured one.
+    pub(crate) async fn choose(&self, requested: Option<ApiVmm>) -> Result<Chosen, EngineError> {
+        self.choose_with(requested, |chosen, _| Ok(chosen?)).await
     }
 
     /// Returns the VMM for the VM of `record`: the one it requests, else the one it last ran with.
-    pub(crate) async fn choose_for(&self, record: &VmRecord) -> Result<Chosen, EngineError> {
-        let wanted = record.vmm.or(record.ran_with.map(|ran| ran.vmm));
-        self.chosen(wanted, |chosen, kvm| keep(&record.name, record.ran_with, chosen, kvm)).await
+    pub(crate) async fn choose_for_vm(&self, record: &VmRecord) -> Result<Chosen, EngineError> {
+        let requested = record.vmm.or(record.ran_with.map(|ran| ran.vmm));
+        self.choose_with(requested, |chosen, kvm| refuse_move(&record.name, record.ran_with, chosen, kvm))
+            .await
     }
 
     /// Returns the choice as mapped by `accept`. Detects the host's VMMs again before returning an error.
-    async fn chosen(
+    async fn choose_with(
         &self,
-        wanted: Option<ApiVmm>,
+        requested: Option<ApiVmm>,
         accept: impl Fn(Result<Chosen, VmmError>, &KvmProbe) -> Result<Chosen, EngineError>,
     ) -> Result<Chosen, EngineError> {
-        let wanted = match wanted {
-            Some(wanted) => Some(wanted),
-            None => self.config.now()?.vmm().copied(),
+        let requested = match requested {
+            Some(requested) => Some(requested),
+            None => self.config.current()?.vmm().copied(),
         }
         .map(kind);
-        let choose = |found: &HostVmms| accept(banger_vmm::choose(wanted, found), &found.kvm);
-        let mut found = self.found.lock().await;
-        if let Some(known) = &*found
-            && known.still_there(&self.search)
-            && let Ok(chosen) = choose(known)
+        let choose = |detected: &HostVmms| accept(banger_vmm::choose(requested, detected), &detected.kvm);
+        let mut detected = self.detected.lock().await;
+        if let Some(cached) = &*detected
+            && cached.is_unchanged(&self.search)
+            && let Ok(chosen) = choose(cached)
         {
             return Ok(chosen);
         }
-        choose(found.insert(self.look().await))
+        choose(detected.insert(self.detect().await))
     }
 
     /// Detects the host's VMMs now.
-    pub(crate) async fn look(&self) -> HostVmms {
+    pub(crate) async fn detect(&self) -> HostVmms {
         banger_vmm::discover(&self.search).await
     }
 
     /// Returns true only the first time: the warning about a slower VMM is shown once.
-    pub(crate) fn first_to_say_slower(&self) -> bool {
-        !self.said_slower.swap(true, Ordering::Relaxed)
+    pub(crate) fn mark_slow_warning_shown(&self) -> bool {
+        !self.slow_warning_shown.swap(true, Ordering::Relaxed)
     }
 
     /// Returns the VMM that would run a VM, and the result of the KVM probe, as text.
@@ -89,15 +90,16 @@ impl Vmms {
             }
             Err(error) => error.to_string(),
         };
-        let kvm = self.found.lock().await.as_ref().map(|found| found.kvm.to_string()).unwrap_or_default();
+        let kvm =
+            self.detected.lock().await.as_ref().map(|detected| detected.kvm.to_string()).unwrap_or_default();
         (vmm, kvm)
     }
 }
 
 /// Refuses a choice that moves VM `name` from the program it last `ran` with, or from KVM to software.
-fn keep(
+fn refuse_move(
     name: &VmName,
-    ran: Option<RanWith>,
+    ran: Option<LastRun>,
     chosen: Result<Chosen, VmmError>,
     kvm: &KvmProbe,
 ) -> Result<Chosen, EngineError> {
@@ -122,15 +124,15 @@ fn keep(
 
 /// Searches beside bangerd, then in `PATH`. bangerd itself is the KVM probe. The verdict is cached in `runtime`, if
 /// that is a directory of this user only.
-pub(crate) fn search(programs: &Programs, runtime: &Path, again: bool) -> VmmSearch {
+pub(crate) fn search(programs: &Programs, runtime: &Path, reprobe: bool) -> VmmSearch {
     let is_ours = matches!(dirs::is_private(runtime), Ok(true));
     VmmSearch {
         directories: programs.bangerd.parent().map(PathBuf::from).into_iter().collect(),
         use_path: true,
         kvm: KvmSource::Probe {
             command: vec![programs.bangerd.clone(), "kvm-probe".into()],
-            kept: is_ours.then(|| runtime.join("kvm.json")),
-            again,
+            cache_file: is_ours.then(|| runtime.join("kvm.json")),
+            reprobe,
         },
     }
 }
@@ -167,9 +169,9 @@ mod tests {
         }
     }
 
-    const FIRECRACKER: RanWith = RanWith { vmm: ApiVmm::Firecracker, accel: ApiAccel::Kvm };
-    const FAST_QEMU: RanWith = RanWith { vmm: ApiVmm::Qemu, accel: ApiAccel::Kvm };
-    const SLOW_QEMU: RanWith = RanWith { vmm: ApiVmm::Qemu, accel: ApiAccel::Tcg };
+    const FIRECRACKER: LastRun = LastRun { vmm: ApiVmm::Firecracker, accel: ApiAccel::Kvm };
+    const FAST_QEMU: LastRun = LastRun { vmm: ApiVmm::Qemu, accel: ApiAccel::Kvm };
+    const SLOW_QEMU: LastRun = LastRun { vmm: ApiVmm::Qemu, accel: ApiAccel::Tcg };
 
     #[test]
     fn a_vm_never_moves_to_another_program_or_from_kvm_to_software() {
@@ -193,7 +195,7 @@ mod tests {
             let chosen = now.map(|vmm| (Box::new(vmm) as Box<dyn Vmm>, None));
             let case = format!("{ran:?} {chosen:?}");
             let kvm = KvmProbe::new(KvmVerdict::Broken, "a guest died");
-            match (keep(&"box".parse().unwrap(), ran, chosen, &kvm), refused) {
+            match (refuse_move(&"box".parse().unwrap(), ran, chosen, &kvm), refused) {
                 (Ok(_), None) => {}
                 (Err(error), Some((kind, offer))) => {
                     let error = ApiError::from(error);
@@ -223,7 +225,7 @@ mod tests {
         };
         let dirs = Dirs::find(|name| (name == "HOME").then(|| dir.to_owned()), 7).unwrap();
         let dirs = Dirs { system_config: dir.join("none.toml"), ..dirs };
-        Vmms::new(search, Arc::new(ConfigFiles::of(&dirs)))
+        Vmms::new(search, Arc::new(ConfigFiles::new(&dirs)))
     }
 
     #[tokio::test]
@@ -233,13 +235,13 @@ mod tests {
         let fast = host(dir.path(), KvmVerdict::Usable, &programs);
         let ran = |ran_with| VmRecord { ran_with, ..VmRecord::for_test() };
         for ran_with in [None, Some(FIRECRACKER)] {
-            assert_eq!(fast.choose_for(&ran(ran_with)).await.unwrap().0.kind(), VmmKind::Firecracker);
+            assert_eq!(fast.choose_for_vm(&ran(ran_with)).await.unwrap().0.kind(), VmmKind::Firecracker);
         }
-        let gone = ApiError::from(fast.choose_for(&ran(Some(SLOW_QEMU))).await.unwrap_err());
+        let gone = ApiError::from(fast.choose_for_vm(&ran(Some(SLOW_QEMU))).await.unwrap_err());
         assert_eq!(gone.kind, ErrorKind::MissingProgram);
         assert!(gone.message.contains("last ran on qemu without KVM"), "{gone}");
         let slow = host(dir.path(), KvmVerdict::Broken, &programs);
-        let error = ApiError::from(slow.choose_for(&ran(Some(FIRECRACKER))).await.unwrap_err());
+        let error = ApiError::from(slow.choose_for_vm(&ran(Some(FIRECRACKER))).await.unwrap_err());
         assert_eq!(error.kind, ErrorKind::NoKvm);
         assert!(error.message.contains("last ran on firecracker with KVM"), "{error}");
     }

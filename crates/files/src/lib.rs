@@ -20,7 +20,7 @@ mod stream;
 mod tree;
 mod unpack;
 
-pub use listing::{Kind, Listed, ListingReader, MAX_LISTED, list};
+pub use listing::{Kind, ListedFile, ListingReader, MAX_LISTED, list};
 pub use pack::{PackError, Source, pack, pack_input};
 pub use paths::{PathWriter, safe_path};
 pub use place::{change, place};

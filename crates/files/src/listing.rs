@@ -35,7 +35,7 @@ const MAX_PATH: usize = 4096;
 
 /// Listed parts of the top-level `.git`: single files, and directories with their content.
 const GIT_FILES: &[&[u8]] = &[b".git/HEAD", b".git/index", b".git/packed-refs", b".git/info/exclude"];
-const GIT_FOLDERS: &[&[u8]] = &[b".git/refs", b".git/info"];
+const GIT_DIRS: &[&[u8]] = &[b".git/refs", b".git/info"];
 
 /// The kind of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,20 +47,20 @@ pub enum Kind {
     /// A nested repository, with everything in it.
     Repository,
     /// A directory that could not be read, or is nested too deep.
-    Unread,
+    Unreadable,
     /// A device, pipe or socket.
     Special,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::File, Self::Link, Self::Repository, Self::Unread, Self::Special];
+    const ALL: [Self; 5] = [Self::File, Self::Link, Self::Repository, Self::Unreadable, Self::Special];
 
     fn byte(self) -> u8 {
         match self {
             Self::File => 1,
             Self::Link => 2,
             Self::Repository => 3,
-            Self::Unread => 4,
+            Self::Unreadable => 4,
             Self::Special => 5,
         }
     }
@@ -68,7 +68,7 @@ impl Kind {
 
 /// A record of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
+pub struct ListedFile {
     /// Path below the listed directory.
     pub path: Vec<u8>,
     /// Kind of the file.
@@ -90,7 +90,7 @@ pub struct Listed {
 pub fn list(root: impl AsFd, mut out: impl Write) -> io::Result<()> {
     out.write_all(&MAGIC)?;
     let mut lister = Lister { out: &mut out };
-    lister.folder(root, &mut Vec::new(), 0)?;
+    lister.directory(root, &mut Vec::new(), 0)?;
     out.write_all(&[END])?;
     out.flush()
 }
@@ -100,7 +100,7 @@ struct Lister<'a, W> {
 }
 
 impl<W: Write> Lister<'_, W> {
-    fn folder(&mut self, fd: impl AsFd, path: &mut Vec<u8>, depth: usize) -> io::Result<()> {
+    fn directory(&mut self, fd: impl AsFd, path: &mut Vec<u8>, depth: usize) -> io::Result<()> {
         let mut names: Vec<Vec<u8>> = Vec::new();
         for entry in Dir::read_from(&fd)? {
             let name = entry?.file_name().to_bytes().to_vec();
@@ -115,74 +115,74 @@ impl<W: Write> Lister<'_, W> {
                 path.push(b'/');
             }
             path.extend_from_slice(&name);
-            self.thing(&fd, &name, path, depth)?;
+            self.entry(&fd, &name, path, depth)?;
             path.truncate(length);
         }
         Ok(())
     }
 
-    fn thing(&mut self, folder: impl AsFd, name: &[u8], path: &mut Vec<u8>, depth: usize) -> io::Result<()> {
-        let stat = match statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+    fn entry(&mut self, dir: impl AsFd, name: &[u8], path: &mut Vec<u8>, depth: usize) -> io::Result<()> {
+        let stat = match statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let found = FileStat::of(&stat);
-        if !wanted(path, found.file_type() == FileType::Directory) {
+        let stat = FileStat::of(&stat);
+        if !is_listed(path, stat.file_type() == FileType::Directory) {
             return Ok(());
         }
-        match found.file_type() {
-            FileType::RegularFile => self.record(path, Kind::File, &found),
-            FileType::Symlink => self.record(path, Kind::Link, &found),
+        match stat.file_type() {
+            FileType::RegularFile => self.record(path, Kind::File, &stat),
+            FileType::Symlink => self.record(path, Kind::Link, &stat),
             FileType::Directory => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                match openat(&folder, name, flags, Mode::empty()) {
+                match openat(&dir, name, flags, Mode::empty()) {
                     Ok(fd) if path != b".git" && statat(&fd, ".git", AtFlags::SYMLINK_NOFOLLOW).is_ok() => {
-                        self.record(path, Kind::Repository, &found)
+                        self.record(path, Kind::Repository, &stat)
                     }
                     Ok(fd) if depth < MAX_DEPTH && path.len() < MAX_PATH - MAX_NAME => {
-                        self.folder(fd, path, depth + 1)
+                        self.directory(fd, path, depth + 1)
                     }
                     Err(Errno::NOENT) => Ok(()),
-                    _ => self.record(path, Kind::Unread, &found),
+                    _ => self.record(path, Kind::Unreadable, &stat),
                 }
             }
-            _ => self.record(path, Kind::Special, &found),
+            _ => self.record(path, Kind::Special, &stat),
         }
     }
 
-    fn record(&mut self, path: &[u8], kind: Kind, found: &FileStat) -> io::Result<()> {
+    fn record(&mut self, path: &[u8], kind: Kind, stat: &FileStat) -> io::Result<()> {
         let length = u16::try_from(path.len()).map_err(io::Error::other)?;
         self.out.write_all(&[kind.byte()])?;
         self.out.write_all(&length.to_be_bytes())?;
         self.out.write_all(path)?;
-        self.out.write_all(&(found.mode & 0o7777).to_be_bytes())?;
-        self.out.write_all(&found.size.to_be_bytes())?;
-        self.out.write_all(&found.modified.to_bytes())?;
-        self.out.write_all(&found.changed.to_bytes())
+        self.out.write_all(&(stat.mode & 0o7777).to_be_bytes())?;
+        self.out.write_all(&stat.size.to_be_bytes())?;
+        self.out.write_all(&stat.modified.to_bytes())?;
+        self.out.write_all(&stat.changed.to_bytes())
     }
 }
 
 /// Returns whether `path` is listed, or descended into if it is a directory.
-fn wanted(path: &[u8], is_folder: bool) -> bool {
+fn is_listed(path: &[u8], is_dir: bool) -> bool {
     let Some(within) = path.strip_prefix(b".git") else { return true };
     match within.first() {
         None => true,
-        Some(b'/') if is_folder => GIT_FOLDERS.iter().any(|folder| beneath(path, folder)),
-        Some(b'/') => GIT_FILES.contains(&path) || beneath(path, b".git/refs"),
+        Some(b'/') if is_dir => GIT_DIRS.iter().any(|dir| is_within(path, dir)),
+        Some(b'/') => GIT_FILES.contains(&path) || is_within(path, b".git/refs"),
         Some(_) => true,
     }
 }
 
-fn beneath(path: &[u8], folder: &[u8]) -> bool {
-    path.strip_prefix(folder).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+fn is_within(path: &[u8], dir: &[u8]) -> bool {
+    path.strip_prefix(dir).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
 }
 
 /// Reads a possibly hostile listing: its paths are safe, and the number of records is limited.
 #[derive(Debug)]
 pub struct ListingReader<R> {
     input: R,
-    left: usize,
+    remaining: usize,
 }
 
 impl<R: Read> ListingReader<R> {
@@ -194,7 +194,7 @@ impl<R: Read> ListingReader<R> {
         let mut magic = [0; 4];
         fill(&mut input, &mut magic)?;
         if magic == MAGIC {
-            Ok(Self { input, left: MAX_LISTED })
+            Ok(Self { input, remaining: MAX_LISTED })
         } else {
             Err(malformed("invalid magic number"))
         }
@@ -204,12 +204,12 @@ impl<R: Read> ListingReader<R> {
     ///
     /// # Errors
     /// Returns an error if the listing is malformed, ends early or cannot be read.
-    pub fn next_record(&mut self) -> Result<Option<Listed>, StreamError> {
+    pub fn next_record(&mut self) -> Result<Option<ListedFile>, StreamError> {
         let [kind] = self.array()?;
         if kind == END {
             return Ok(None);
         }
-        self.left = self.left.checked_sub(1).ok_or_else(|| malformed("too many records"))?;
+        self.remaining = self.remaining.checked_sub(1).ok_or_else(|| malformed("too many records"))?;
         let kind = Kind::ALL.into_iter().find(|known| known.byte() == kind);
         let kind = kind.ok_or_else(|| malformed("unknown record kind"))?;
         let length = usize::from(u16::from_be_bytes(self.array()?));
@@ -224,7 +224,7 @@ impl<R: Read> ListingReader<R> {
         let mode = u32::from_be_bytes(self.array()?) & 0o7777;
         let size = u64::from_be_bytes(self.array()?);
         let (modified, changed) = (self.time()?, self.time()?);
-        Ok(Some(Listed { path, kind, mode, size, modified, changed }))
+        Ok(Some(ListedFile { path, kind, mode, size, modified, changed }))
     }
 
     fn time(&mut self) -> Result<Time, StreamError> {
@@ -250,7 +250,7 @@ mod tests {
 
     use super::*;
 
-    fn read(bytes: &[u8]) -> Result<Vec<Listed>, StreamError> {
+    fn read(bytes: &[u8]) -> Result<Vec<ListedFile>, StreamError> {
         let mut reader = ListingReader::new(bytes)?;
         let mut all = Vec::new();
         while let Some(listed) = reader.next_record()? {
@@ -259,17 +259,17 @@ mod tests {
         Ok(all)
     }
 
-    fn listed(folder: &Path) -> Vec<Listed> {
+    fn listed(dir: &Path) -> Vec<ListedFile> {
         let mut bytes = Vec::new();
-        list(File::open(folder).unwrap(), &mut bytes).unwrap();
+        list(File::open(dir).unwrap(), &mut bytes).unwrap();
         read(&bytes).unwrap()
     }
 
     #[test]
     fn files_are_listed_and_of_git_what_its_state_is() {
-        let folder = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let write = |name: &str| {
-            let path = folder.path().join(name);
+            let path = dir.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, name).unwrap();
         };
@@ -289,10 +289,10 @@ mod tests {
         ] {
             write(name);
         }
-        fs::create_dir(folder.path().join("empty")).unwrap();
-        symlink("a", folder.path().join("link")).unwrap();
-        let all = listed(folder.path());
-        let told: Vec<_> =
+        fs::create_dir(dir.path().join("empty")).unwrap();
+        symlink("a", dir.path().join("link")).unwrap();
+        let all = listed(dir.path());
+        let kinds: Vec<_> =
             all.iter().map(|one| (String::from_utf8_lossy(&one.path).into_owned(), one.kind)).collect();
         let expected = [
             (".git/HEAD", Kind::File),
@@ -305,7 +305,7 @@ mod tests {
             ("link", Kind::Link),
             ("z", Kind::File),
         ];
-        assert_eq!(told, expected.map(|(path, kind)| (path.to_owned(), kind)));
+        assert_eq!(kinds, expected.map(|(path, kind)| (path.to_owned(), kind)));
         let z = all.last().unwrap();
         assert_eq!((z.size, z.mode & 0o600), (1, 0o600));
         assert!(z.changed >= z.modified && z.modified.seconds > 0);

@@ -78,14 +78,14 @@ impl Source {
 ///
 /// # Errors
 /// Returns an error if `out` cannot be written.
-pub fn pack(source: &Source, out: impl Write, tell: &mut dyn FnMut(String)) -> io::Result<u64> {
-    let mut packer = Packer { out: Writer::new(out)?, buffer: vec![0; MAX_PART], unread: 0, tell };
+pub fn pack(source: &Source, out: impl Write, report: &mut dyn FnMut(String)) -> io::Result<u64> {
+    let mut packer = Packer { out: Writer::new(out)?, buffer: vec![0; MAX_PART], unreadable: 0, report };
     if source.meta.is_symlink() {
-        (packer.tell)(format!("{} is a symbolic link, and is copied as a link", source.path.display()));
+        (packer.report)(format!("{} is a symbolic link, and is copied as a link", source.path.display()));
     }
-    packer.thing(&source.path, source.name.clone(), &source.meta, 0)?;
+    packer.entry(&source.path, source.name.clone(), &source.meta, 0)?;
     packer.out.item(&Item::End)?;
-    Ok(packer.unread)
+    Ok(packer.unreadable)
 }
 
 /// Packs the bytes of `input` as a file without a name.
@@ -127,14 +127,14 @@ pub(crate) fn copy(
 struct Packer<'a, W> {
     out: Writer<W>,
     buffer: Vec<u8>,
-    unread: u64,
-    tell: &'a mut dyn FnMut(String),
+    unreadable: u64,
+    report: &'a mut dyn FnMut(String),
 }
 
 impl<W: Write> Packer<'_, W> {
-    fn thing(&mut self, path: &Path, name: Vec<u8>, meta: &Metadata, depth: usize) -> io::Result<()> {
+    fn entry(&mut self, path: &Path, name: Vec<u8>, meta: &Metadata, depth: usize) -> io::Result<()> {
         if let Some(what) = special(meta) {
-            (self.tell)(format!("{} is {what}, and is not copied", path.display()));
+            (self.report)(format!("{} is {what}, and is not copied", path.display()));
             return Ok(());
         }
         let entry = Entry {
@@ -144,7 +144,7 @@ impl<W: Write> Packer<'_, W> {
             nanoseconds: u32::try_from(meta.mtime_nsec()).unwrap_or(0),
         };
         if meta.is_dir() {
-            self.folder(path, entry, depth)
+            self.directory(path, entry, depth)
         } else if meta.is_symlink() {
             self.link(path, entry)
         } else {
@@ -152,18 +152,18 @@ impl<W: Write> Packer<'_, W> {
         }
     }
 
-    fn folder(&mut self, path: &Path, entry: Entry, depth: usize) -> io::Result<()> {
+    fn directory(&mut self, path: &Path, entry: Entry, depth: usize) -> io::Result<()> {
         if depth == MAX_DEPTH {
             self.failed(path, "directories are nested too deeply");
             return Ok(());
         }
-        self.out.item(&Item::Folder(entry))?;
+        self.out.item(&Item::Directory(entry))?;
         match names(path) {
             Ok(names) => {
                 for name in names {
                     let path = path.join(OsStr::from_bytes(&name));
                     match fs::symlink_metadata(&path) {
-                        Ok(meta) => self.thing(&path, name, &meta, depth + 1)?,
+                        Ok(meta) => self.entry(&path, name, &meta, depth + 1)?,
                         Err(error) => self.failed(&path, error),
                     }
                 }
@@ -182,8 +182,8 @@ impl<W: Write> Packer<'_, W> {
         Ok(())
     }
 
-    fn file(&mut self, path: &Path, entry: Entry, no_link: bool) -> io::Result<()> {
-        let mut file = match open(path, no_link) {
+    fn file(&mut self, path: &Path, entry: Entry, no_follow: bool) -> io::Result<()> {
+        let mut file = match open(path, no_follow) {
             Ok(file) => file,
             Err(error) => {
                 self.failed(path, error);
@@ -199,16 +199,16 @@ impl<W: Write> Packer<'_, W> {
         Ok(())
     }
 
-    fn failed(&mut self, path: &Path, why: impl std::fmt::Display) {
-        self.unread += 1;
-        (self.tell)(format!("cannot read {}: {why}", path.display()));
+    fn failed(&mut self, path: &Path, reason: impl std::fmt::Display) {
+        self.unreadable += 1;
+        (self.report)(format!("cannot read {}: {reason}", path.display()));
     }
 }
 
 /// Opens a regular file. Fails if it has been replaced by something else in the meantime.
-fn open(path: &Path, no_link: bool) -> io::Result<File> {
+fn open(path: &Path, no_follow: bool) -> io::Result<File> {
     let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    flags.set(OFlags::NOFOLLOW, no_link);
+    flags.set(OFlags::NOFOLLOW, no_follow);
     let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
     if file.metadata()?.is_file() {
         Ok(file)

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Permissions of directories that are implied by a path.
-const FOLDER: u32 = 0o755;
+const IMPLIED_MODE: u32 = 0o755;
 
 /// Returns whether `path` stays below its starting directory, in components that a stream can carry.
 pub fn safe_path(path: &[u8]) -> bool {
@@ -28,7 +28,7 @@ fn depth(path: &[u8]) -> usize {
 pub struct PathWriter<W> {
     out: Writer<W>,
     /// The directory entered last.
-    inside: Vec<u8>,
+    current_dir: Vec<u8>,
     /// Modification time of directories.
     now: Time,
     buffer: Vec<u8>,
@@ -43,8 +43,8 @@ impl<W: Write> PathWriter<W> {
     pub fn new(out: W) -> io::Result<Self> {
         let mut out = Writer::new(out)?;
         let now = Time::now();
-        out.item(&Item::Folder(entry(b"", FOLDER, now)))?;
-        Ok(Self { out, inside: Vec::new(), now, buffer: vec![0; MAX_PART] })
+        out.item(&Item::Directory(entry(b"", IMPLIED_MODE, now)))?;
+        Ok(Self { out, current_dir: Vec::new(), now, buffer: vec![0; MAX_PART] })
     }
 
     /// Writes a file with the bytes of `content`. The inner error is from reading; the file is then not created.
@@ -58,7 +58,7 @@ impl<W: Write> PathWriter<W> {
         modified: Time,
         content: &mut impl Read,
     ) -> io::Result<io::Result<()>> {
-        let name = self.go_to(path)?;
+        let name = self.enter_parent(path)?;
         self.out.item(&Item::File(entry(name, mode, modified)))?;
         let copied = copy(content, &mut self.out, &mut self.buffer)?;
         self.out.end_file(copied.is_ok())?;
@@ -78,7 +78,7 @@ impl<W: Write> PathWriter<W> {
     /// # Errors
     /// Returns the errors of [`new`](Self::new).
     pub fn link(&mut self, path: &[u8], modified: Time, target: Vec<u8>) -> io::Result<()> {
-        let name = self.go_to(path)?;
+        let name = self.enter_parent(path)?;
         self.out.item(&Item::Link(entry(name, 0o777, modified), target))
     }
 
@@ -87,7 +87,7 @@ impl<W: Write> PathWriter<W> {
     /// # Errors
     /// Returns the errors of [`new`](Self::new).
     pub fn remove(&mut self, path: &[u8]) -> io::Result<()> {
-        let name = self.go_to(path)?;
+        let name = self.enter_parent(path)?;
         self.out.item(&Item::Remove(name.to_vec()))
     }
 
@@ -95,9 +95,9 @@ impl<W: Write> PathWriter<W> {
     ///
     /// # Errors
     /// Returns the errors of [`new`](Self::new).
-    pub fn folder(&mut self, path: &[u8], mode: u32) -> io::Result<()> {
-        let name = self.go_to(path)?;
-        self.out.item(&Item::Folder(entry(name, mode, self.now)))?;
+    pub fn directory(&mut self, path: &[u8], mode: u32) -> io::Result<()> {
+        let name = self.enter_parent(path)?;
+        self.out.item(&Item::Directory(entry(name, mode, self.now)))?;
         self.out.item(&Item::Leave)
     }
 
@@ -105,8 +105,8 @@ impl<W: Write> PathWriter<W> {
     ///
     /// # Errors
     /// Returns the errors of [`new`](Self::new).
-    pub fn end(mut self) -> io::Result<W> {
-        for _ in 0..=components(&self.inside).count() {
+    pub fn finish(mut self) -> io::Result<W> {
+        for _ in 0..=components(&self.current_dir).count() {
             self.out.item(&Item::Leave)?;
         }
         self.out.item(&Item::End)?;
@@ -114,24 +114,25 @@ impl<W: Write> PathWriter<W> {
     }
 
     /// Enters the directory of `path`, and returns the last component.
-    fn go_to<'p>(&mut self, path: &'p [u8]) -> io::Result<&'p [u8]> {
+    fn enter_parent<'p>(&mut self, path: &'p [u8]) -> io::Result<&'p [u8]> {
         if !safe_path(path) {
             let message = format!("{} is not a valid path", String::from_utf8_lossy(path));
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        let (folder, name) = match path.iter().rposition(|byte| *byte == b'/') {
+        let (dir, name) = match path.iter().rposition(|byte| *byte == b'/') {
             Some(slash) => (path.get(..slash).unwrap_or_default(), path.get(slash + 1..).unwrap_or_default()),
             None => (&b""[..], path),
         };
-        if self.inside != folder {
-            let common = components(&self.inside).zip(components(folder)).take_while(|(a, b)| a == b).count();
-            for _ in common..components(&self.inside).count() {
+        if self.current_dir != dir {
+            let common =
+                components(&self.current_dir).zip(components(dir)).take_while(|(a, b)| a == b).count();
+            for _ in common..components(&self.current_dir).count() {
                 self.out.item(&Item::Leave)?;
             }
-            for name in components(folder).skip(common) {
-                self.out.item(&Item::Folder(entry(name, FOLDER, self.now)))?;
+            for name in components(dir).skip(common) {
+                self.out.item(&Item::Directory(entry(name, IMPLIED_MODE, self.now)))?;
             }
-            self.inside = folder.to_vec();
+            self.current_dir = dir.to_vec();
         }
         Ok(name)
     }

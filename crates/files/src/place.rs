@@ -12,7 +12,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::unpack::{Manner, UnpackError, Unpacked, failed, open, unpack_within};
+use crate::unpack::{UnpackError, UnpackMode, Unpacked, failed, open, unpack_within};
 
 /// Name of the staging directory next to the target. Its parent holds at most one, whose creator holds the lock.
 const STAGING: &str = ".banger-staging";
@@ -25,21 +25,21 @@ const STAGING: &str = ".banger-staging";
 /// Returns the errors of [`unpack`](crate::unpack), `Occupied` if `target` exists, and `Busy` if another process
 /// holds the lock.
 pub fn place(stream: impl Read, target: &Path, done: &mut Unpacked) -> Result<(), UnpackError> {
-    let folder = Locked::holding(target, true)?;
+    let parent = LockedDir::lock_parent(target, true)?;
     match fs::symlink_metadata(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(target)(error)),
         Ok(meta) if meta.is_dir() && is_empty(target).map_err(failed(target))? => {}
         Ok(_) => return Err(UnpackError::Occupied(target.to_owned())),
     }
-    let staging = folder.path.join(STAGING);
+    let staging = parent.path.join(STAGING);
     // Left by a killed process.
     remove(&staging)?;
-    let placed = folder.stage().map_err(failed(&staging)).and_then(|fd| {
-        unpack_within(stream, (fd, &staging), Manner::Fresh, done)?;
-        folder.rename(target).map_err(failed(target))
+    let result = parent.stage().map_err(failed(&staging)).and_then(|fd| {
+        unpack_within(stream, (fd, &staging), UnpackMode::New, done)?;
+        parent.rename(target).map_err(failed(target))
     });
-    placed.or_else(|error| {
+    result.or_else(|error| {
         remove(&staging)?;
         Err(error)
     })
@@ -51,26 +51,26 @@ pub fn place(stream: impl Read, target: &Path, done: &mut Unpacked) -> Result<()
 /// # Errors
 /// Returns the errors of [`unpack`](crate::unpack), and `Busy` if another process holds the lock.
 pub fn change(stream: impl Read, target: &Path, done: &mut Unpacked) -> Result<(), UnpackError> {
-    let _folder = Locked::holding(target, false)?;
-    unpack_within(stream, (open(target)?, target), Manner::Changed, done)
+    let _lock = LockedDir::lock_parent(target, false)?;
+    unpack_within(stream, (open(target)?, target), UnpackMode::Update, done)
 }
 
 /// The parent directory of a tree, locked.
-struct Locked {
+struct LockedDir {
     fd: OwnedFd,
     path: PathBuf,
 }
 
-impl Locked {
-    fn holding(target: &Path, made: bool) -> Result<Self, UnpackError> {
+impl LockedDir {
+    fn lock_parent(target: &Path, create: bool) -> Result<Self, UnpackError> {
         let path = target.parent().filter(|_| target.file_name().is_some());
         let path = path.ok_or_else(|| UnpackError::Occupied(target.to_owned()))?;
-        if made {
+        if create {
             fs::create_dir_all(path).map_err(failed(path))?;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
-            Errno::NOENT => UnpackError::NoFolder(target.to_owned()),
+            Errno::NOENT => UnpackError::NoDirectory(target.to_owned()),
             _ => failed(path)(error.into()),
         })?;
         match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
@@ -93,15 +93,15 @@ impl Locked {
     }
 }
 
-impl Drop for Locked {
+impl Drop for LockedDir {
     fn drop(&mut self) {
         // Closing is not enough: a process that another thread is starting has the descriptor until it execs.
         let _ = flock(&self.fd, FlockOperation::Unlock);
     }
 }
 
-fn is_empty(folder: &Path) -> io::Result<bool> {
-    Ok(fs::read_dir(folder)?.next().is_none())
+fn is_empty(dir: &Path) -> io::Result<bool> {
+    Ok(fs::read_dir(dir)?.next().is_none())
 }
 
 fn remove(staging: &Path) -> Result<(), UnpackError> {
@@ -121,27 +121,27 @@ mod tests {
     fn stream(fill: impl Fn(&mut PathWriter<Vec<u8>>)) -> Vec<u8> {
         let mut writer = PathWriter::new(Vec::new()).unwrap();
         fill(&mut writer);
-        writer.end().unwrap()
+        writer.finish().unwrap()
     }
 
     fn tree() -> Vec<u8> {
         stream(|out| {
             out.file(b"a/b/file", 0o755, TIME, &mut &b"text"[..]).unwrap().unwrap();
             out.link(b"a/link", TIME, b"b/file".to_vec()).unwrap();
-            out.folder(b"empty", 0o755).unwrap();
+            out.directory(b"empty", 0o755).unwrap();
             out.file(b"z", 0o644, TIME, &mut &b"z"[..]).unwrap().unwrap();
         })
     }
 
     #[test]
     fn a_tree_appears_whole_where_nothing_was() {
-        let folder = tempfile::tempdir().unwrap();
-        let target = folder.path().join("src/deep/repo");
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("src/deep/repo");
         for cut in [1, 9, tree().len() - 2] {
             assert!(place(&tree()[..cut], &target, &mut Unpacked::default()).is_err());
             assert!(is_empty(target.parent().unwrap()).unwrap(), "{cut}");
         }
-        fs::create_dir_all(folder.path().join("src/deep").join(STAGING).join("left")).unwrap();
+        fs::create_dir_all(dir.path().join("src/deep").join(STAGING).join("left")).unwrap();
         fs::create_dir(&target).unwrap();
         let mut done = Unpacked::default();
         place(&*tree(), &target, &mut done).unwrap();
@@ -156,8 +156,8 @@ mod tests {
 
     #[test]
     fn a_change_replaces_and_removes_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let target = folder.path().join("repo");
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("repo");
         let mut done = Unpacked::default();
         place(&*tree(), &target, &mut done).unwrap();
         fs::write(target.join("a/b/mine"), "mine").unwrap();
@@ -174,30 +174,30 @@ mod tests {
         assert_eq!(fs::read_to_string(target.join("a/b/mine")).unwrap(), "mine");
         assert_eq!(fs::read_to_string(target.join("empty")).unwrap(), "now a file");
         assert_eq!(fs::read_to_string(target.join("z")).unwrap(), "new");
-        let missing = change(&*changes, &folder.path().join("none/x"), &mut done).unwrap_err();
-        assert!(matches!(missing, UnpackError::NoFolder(_)), "{missing}");
+        let missing = change(&*changes, &dir.path().join("none/x"), &mut done).unwrap_err();
+        assert!(matches!(missing, UnpackError::NoDirectory(_)), "{missing}");
         // A stream to place may not contain removals.
-        assert!(place(&*changes, &folder.path().join("other"), &mut done).is_err());
+        assert!(place(&*changes, &dir.path().join("other"), &mut done).is_err());
     }
 
     #[test]
     fn one_at_a_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let target = folder.path().join("repo");
-        let held = Locked::holding(&target, true).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("repo");
+        let lock = LockedDir::lock_parent(&target, true).unwrap();
         let busy = place(&*tree(), &target, &mut Unpacked::default()).unwrap_err();
         assert!(matches!(busy, UnpackError::Busy(_)), "{busy}");
-        drop(held);
+        drop(lock);
         place(&*tree(), &target, &mut Unpacked::default()).unwrap();
     }
 
     #[test]
     fn a_process_that_has_inherited_the_descriptor_does_not_hold_the_lock() {
-        let folder = tempfile::tempdir().unwrap();
-        let target = folder.path().join("repo");
-        let held = Locked::holding(&target, true).unwrap();
-        let _inherited = held.fd.try_clone().unwrap();
-        drop(held);
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("repo");
+        let lock = LockedDir::lock_parent(&target, true).unwrap();
+        let _inherited = lock.fd.try_clone().unwrap();
+        drop(lock);
         place(&*tree(), &target, &mut Unpacked::default()).unwrap();
     }
 

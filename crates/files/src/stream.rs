@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 /// The first bytes of every stream: a name, and the version of the format.
 const MAGIC: [u8; 4] = *b"bng\x01";
 
-const FOLDER: u8 = 1;
+const DIRECTORY: u8 = 1;
 const LEAVE: u8 = 2;
 const FILE: u8 = 3;
 const LINK: u8 = 4;
@@ -45,7 +45,7 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
     /// Enters a directory: the items that follow are in it.
-    Folder(Entry),
+    Directory(Entry),
     /// Leaves the directory entered last.
     Leave,
     /// A file, whose parts follow.
@@ -64,7 +64,7 @@ pub enum Part<'a> {
     /// The next bytes of the file.
     Bytes(&'a [u8]),
     /// The file is complete.
-    Whole,
+    Complete,
     /// The file could not be read to its end.
     Broken,
 }
@@ -105,7 +105,7 @@ impl<W: Write> Writer<W> {
     /// Returns `InvalidInput` if a name or target is too long.
     pub fn item(&mut self, item: &Item) -> io::Result<()> {
         match item {
-            Item::Folder(entry) => self.entry(FOLDER, entry),
+            Item::Directory(entry) => self.entry(DIRECTORY, entry),
             Item::File(entry) => self.entry(FILE, entry),
             Item::Link(entry, target) => {
                 self.entry(LINK, entry)?;
@@ -135,12 +135,12 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Ends the current file. `whole` says whether all of it was written.
+    /// Ends the current file. `complete` says whether all of it was written.
     ///
     /// # Errors
     /// Returns an error if the mark cannot be written.
-    pub fn end_file(&mut self, whole: bool) -> io::Result<()> {
-        self.out.write_all(&if whole { 0 } else { BROKEN }.to_be_bytes())
+    pub fn end_file(&mut self, complete: bool) -> io::Result<()> {
+        self.out.write_all(&if complete { 0 } else { BROKEN }.to_be_bytes())
     }
 
     /// Flushes the stream.
@@ -164,8 +164,8 @@ impl<W: Write> Writer<W> {
         self.bytes(&entry.name, MAX_NAME)
     }
 
-    fn bytes(&mut self, bytes: &[u8], most: usize) -> io::Result<()> {
-        let length = u16::try_from(bytes.len()).ok().filter(|_| bytes.len() <= most);
+    fn bytes(&mut self, bytes: &[u8], max: usize) -> io::Result<()> {
+        let length = u16::try_from(bytes.len()).ok().filter(|_| bytes.len() <= max);
         let length =
             length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a name is too long"))?;
         self.out.write_all(&length.to_be_bytes())?;
@@ -178,7 +178,7 @@ impl<W: Write> Writer<W> {
 pub struct Reader<R> {
     input: R,
     depth: usize,
-    begun: bool,
+    started: bool,
     in_file: bool,
     part: Vec<u8>,
 }
@@ -189,7 +189,7 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// Returns an error if `input` does not start with a stream's first bytes.
     pub fn new(input: R) -> Result<Self, StreamError> {
-        let mut reader = Self { input, depth: 0, begun: false, in_file: false, part: Vec::new() };
+        let mut reader = Self { input, depth: 0, started: false, in_file: false, part: Vec::new() };
         if reader.array()? == MAGIC { Ok(reader) } else { Err(malformed("invalid magic number")) }
     }
 
@@ -203,13 +203,13 @@ impl<R: Read> Reader<R> {
         }
         let [kind] = self.array()?;
         // A stream has exactly one top-level item.
-        match (kind, self.depth, self.begun) {
+        match (kind, self.depth, self.started) {
             (END, 0, true) => return Ok(Item::End),
             (END, ..) => return Err(malformed("unexpected end marker")),
             (_, 0, true) => return Err(malformed("more than one top-level item")),
             (LEAVE, 0, _) => return Err(malformed("end of a directory that was not entered")),
             (REMOVE, 0, _) => return Err(malformed("removal outside a directory")),
-            _ => self.begun = true,
+            _ => self.started = true,
         }
         if kind == LEAVE {
             self.depth -= 1;
@@ -220,10 +220,10 @@ impl<R: Read> Reader<R> {
         }
         let entry = self.entry()?;
         match kind {
-            FOLDER if self.depth == MAX_DEPTH => Err(malformed("directories are nested too deeply")),
-            FOLDER => {
+            DIRECTORY if self.depth == MAX_DEPTH => Err(malformed("directories are nested too deeply")),
+            DIRECTORY => {
                 self.depth += 1;
-                Ok(Item::Folder(entry))
+                Ok(Item::Directory(entry))
             }
             FILE => {
                 self.in_file = true;
@@ -246,12 +246,12 @@ impl<R: Read> Reader<R> {
     /// Returns an error if the stream is malformed, ends early or cannot be read.
     pub fn next_part(&mut self) -> Result<Part<'_>, StreamError> {
         if !self.in_file {
-            return Ok(Part::Whole);
+            return Ok(Part::Complete);
         }
         let length = u32::from_be_bytes(self.array()?);
         if matches!(length, 0 | BROKEN) {
             self.in_file = false;
-            return Ok(if length == 0 { Part::Whole } else { Part::Broken });
+            return Ok(if length == 0 { Part::Complete } else { Part::Broken });
         }
         let length = usize::try_from(length).ok().filter(|length| *length <= MAX_PART);
         self.part.resize(length.ok_or_else(|| malformed("part too long"))?, 0);
@@ -280,9 +280,9 @@ impl<R: Read> Reader<R> {
         Ok(name)
     }
 
-    fn bytes(&mut self, most: usize) -> Result<Vec<u8>, StreamError> {
+    fn bytes(&mut self, max: usize) -> Result<Vec<u8>, StreamError> {
         let length = usize::from(u16::from_be_bytes(self.array()?));
-        if length > most {
+        if length > max {
             return Err(malformed("name too long"));
         }
         let mut bytes = vec![0; length];
@@ -304,8 +304,8 @@ pub(crate) fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<(), Strea
     })
 }
 
-pub(crate) fn malformed(why: &'static str) -> StreamError {
-    StreamError::Malformed(why)
+pub(crate) fn malformed(problem: &'static str) -> StreamError {
+    StreamError::Malformed(problem)
 }
 
 #[cfg(test)]
@@ -343,9 +343,9 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let items = [
-            Item::Folder(entry(b"a b")),
+            Item::Directory(entry(b"a b")),
             Item::File(entry(b"\xff\n")),
-            Item::Folder(entry(b"in")),
+            Item::Directory(entry(b"in")),
             Item::Leave,
             Item::Link(entry(b"l"), b"../x".to_vec()),
             Item::Remove(b"gone".to_vec()),
@@ -377,7 +377,7 @@ mod tests {
             let bytes = written(&[Item::File(entry(name)), Item::End]);
             assert!(matches!(read(&bytes), Err(StreamError::Malformed(_))), "{name:?}");
         }
-        let nameless_within = [Item::Folder(entry(b"a")), Item::File(entry(b"")), Item::Leave, Item::End];
+        let nameless_within = [Item::Directory(entry(b"a")), Item::File(entry(b"")), Item::Leave, Item::End];
         assert!(read(&written(&nameless_within)).is_err());
         assert!(read(&written(&[Item::File(entry(b"")), Item::End])).is_ok());
     }
@@ -388,13 +388,13 @@ mod tests {
             &[Item::End][..],
             &[Item::Leave, Item::End],
             &[Item::File(entry(b"a")), Item::File(entry(b"b")), Item::End],
-            &[Item::Folder(entry(b"a")), Item::End],
+            &[Item::Directory(entry(b"a")), Item::End],
             &[Item::Remove(b"a".to_vec()), Item::End],
-            &[Item::Folder(entry(b"a")), Item::Remove(b"..".to_vec()), Item::Leave, Item::End],
+            &[Item::Directory(entry(b"a")), Item::Remove(b"..".to_vec()), Item::Leave, Item::End],
         ] {
             assert!(matches!(read(&written(items)), Err(StreamError::Malformed(_))), "{items:?}");
         }
-        let mut deep = vec![Item::Folder(entry(b"a")); MAX_DEPTH + 1];
+        let mut deep = vec![Item::Directory(entry(b"a")); MAX_DEPTH + 1];
         assert!(matches!(read(&written(&deep)), Err(StreamError::Malformed(_))));
         deep.truncate(3);
         assert!(matches!(read(&written(&deep)), Err(StreamError::Truncated)));

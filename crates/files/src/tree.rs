@@ -103,7 +103,7 @@ impl Tree {
     ///
     /// # Errors
     /// Returns an error if the metadata cannot be read.
-    pub fn look(&self, path: &[u8]) -> io::Result<Option<FileStat>> {
+    pub fn stat(&self, path: &[u8]) -> io::Result<Option<FileStat>> {
         match self.within(path, OFlags::PATH | OFlags::NOFOLLOW) {
             Ok(fd) => Ok(Some(FileStat::of(&fstat(fd)?))),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
@@ -118,11 +118,11 @@ impl Tree {
     pub fn file(&self, path: &[u8]) -> io::Result<(File, FileStat)> {
         // A file that was replaced meanwhile must neither block nor become our controlling terminal.
         let fd = self.within(path, OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY)?;
-        let found = FileStat::of(&fstat(&fd)?);
-        if found.file_type() != FileType::RegularFile {
+        let stat = FileStat::of(&fstat(&fd)?);
+        if stat.file_type() != FileType::RegularFile {
             return Err(io::Error::other("it is no longer a regular file"));
         }
-        Ok((fd.into(), found))
+        Ok((fd.into(), stat))
     }
 
     /// Returns the target of the link at `path`.
@@ -148,26 +148,26 @@ mod tests {
 
     #[test]
     fn no_link_is_gone_through() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
         fs::create_dir_all(at("tree/in")).unwrap();
         fs::write(at("tree/in/file"), "inside").unwrap();
         fs::write(at("file"), "outside").unwrap();
         symlink("..", at("tree/up")).unwrap();
         symlink("../file", at("tree/file")).unwrap();
         let tree = Tree::open(&at("tree")).unwrap();
-        let (_, found) = tree.file(b"in/file").unwrap();
-        assert_eq!((found.size, found.file_type()), (6, FileType::RegularFile));
-        assert_eq!(tree.look(b"in/file").unwrap(), Some(found));
-        assert_eq!(tree.look(b"file").unwrap().map(|found| found.file_type()), Some(FileType::Symlink));
+        let (_, stat) = tree.file(b"in/file").unwrap();
+        assert_eq!((stat.size, stat.file_type()), (6, FileType::RegularFile));
+        assert_eq!(tree.stat(b"in/file").unwrap(), Some(stat));
+        assert_eq!(tree.stat(b"file").unwrap().map(|stat| stat.file_type()), Some(FileType::Symlink));
         assert_eq!(tree.link(b"file").unwrap(), b"../file");
         for nothing in [&b"up/file"[..], b"in/file/x", b"none", b"none/x"] {
-            assert_eq!(tree.look(nothing).unwrap(), None, "{nothing:?}");
+            assert_eq!(tree.stat(nothing).unwrap(), None, "{nothing:?}");
         }
         for outside in [&b"file"[..], b"up/file", b"../file", b"/etc/passwd", b"up"] {
             assert!(tree.file(outside).is_err(), "{outside:?}");
         }
-        assert!(tree.look(b"../file").is_err());
+        assert!(tree.stat(b"../file").is_err());
     }
 
     #[test]

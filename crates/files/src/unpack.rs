@@ -26,22 +26,23 @@ use crate::stream::{Entry, Item, Part, Reader, StreamError};
 
 /// How the entries of a stream are created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Manner {
+pub(crate) enum UnpackMode {
     /// Next to existing files, which they replace when complete.
-    Copied,
-    /// Like `Copied`, and the stream's removals are carried out.
-    Changed,
+    Copy,
+    /// Like `Copy`, and the stream's removals are carried out.
+    Update,
     /// In a directory that no other process sees yet.
-    Fresh,
+    New,
 }
 
 /// Permission bits that are kept. Setuid and setgid are dropped, because the owner changes.
-const KEPT: u32 = 0o1777;
+const MODE_MASK: u32 = 0o1777;
 
-const NEW: OFlags = OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
+const NEW_FILE_FLAGS: OFlags =
+    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
 
 /// Permissions of a file that arrives without any, as from a pipe.
-const PLAIN: u32 = 0o644;
+const DEFAULT_MODE: u32 = 0o644;
 
 /// Errors of unpacking.
 #[derive(Debug, thiserror::Error)]
@@ -51,20 +52,20 @@ pub enum UnpackError {
     Stream(#[from] StreamError),
     /// The target's parent directory does not exist.
     #[error("there is no directory {}", .0.display())]
-    NoFolder(PathBuf),
+    NoDirectory(PathBuf),
     /// A directory is required, but something else exists.
     #[error("{} is not a directory", .0.display())]
-    NotAFolder(PathBuf),
+    NotADirectory(PathBuf),
     /// The target is a directory, and the data has no name for a file in it.
     #[error("{} is a directory, and the input has no file name", .0.display())]
     NeedsName(PathBuf),
     /// Something exists that is neither a file nor a link, and is not replaced.
-    #[error("{} is {is} and is not replaced", path.display())]
+    #[error("{} is {kind} and is not replaced", path.display())]
     NotReplaced {
         /// Its path.
         path: PathBuf,
         /// Its kind, as the message names it.
-        is: &'static str,
+        kind: &'static str,
     },
     /// A file was expected, but the stream holds something else.
     #[error("the source is {0}, not a file")]
@@ -107,40 +108,40 @@ pub struct Unpacked {
 pub fn unpack(stream: impl Read, target: &Path, done: &mut Unpacked) -> Result<(), UnpackError> {
     let mut reader = Reader::new(stream)?;
     let mut first = reader.next_item()?;
-    match Place::of(&first, target)? {
-        Place::In { folder, path, name } => {
-            if let Item::Folder(entry) | Item::File(entry) | Item::Link(entry, _) = &mut first {
+    match Destination::of(&first, target)? {
+        Destination::Entry { dir, path, name } => {
+            if let Item::Directory(entry) | Item::File(entry) | Item::Link(entry, _) = &mut first {
                 if entry.name.is_empty() {
-                    entry.mode = fs::metadata(target).map_or(PLAIN, |old| old.permissions().mode());
+                    entry.mode = fs::metadata(target).map_or(DEFAULT_MODE, |old| old.permissions().mode());
                 }
                 entry.name = name;
             }
-            let mut unpacker = Unpacker::new(folder, path, Manner::Copied, done);
+            let mut unpacker = Unpacker::new(dir, path, UnpackMode::Copy, done);
             unpacker.item(first, &mut reader)?;
             unpacker.rest(&mut reader)
         }
-        Place::Itself { folder } => {
-            Unpacker::new(folder, target.to_owned(), Manner::Copied, done).rest(&mut reader)
+        Destination::Directory { dir } => {
+            Unpacker::new(dir, target.to_owned(), UnpackMode::Copy, done).rest(&mut reader)
         }
-        Place::Device(mut device) => {
-            let whole = copy(&mut reader, &mut device, target)?;
-            done.count(whole);
+        Destination::Device(mut device) => {
+            let complete = copy(&mut reader, &mut device, target)?;
+            done.count(complete);
             Ok(())
         }
     }
 }
 
-/// Unpacks the content of the stream's unnamed directory into `folder`, which is at `path`.
+/// Unpacks the content of the stream's unnamed directory into `dir`, which is at `path`.
 pub(crate) fn unpack_within(
     stream: impl Read,
-    (folder, path): (OwnedFd, &Path),
-    manner: Manner,
+    (dir, path): (OwnedFd, &Path),
+    mode: UnpackMode,
     done: &mut Unpacked,
 ) -> Result<(), UnpackError> {
     let mut reader = Reader::new(stream)?;
     match reader.next_item()? {
-        Item::Folder(entry) if entry.name.is_empty() => {
-            Unpacker::new(folder, path.to_owned(), manner, done).rest(&mut reader)
+        Item::Directory(entry) if entry.name.is_empty() => {
+            Unpacker::new(dir, path.to_owned(), mode, done).rest(&mut reader)
         }
         _ => Err(StreamError::Malformed("the first item is not an unnamed directory").into()),
     }
@@ -154,7 +155,7 @@ pub fn unpack_into(stream: impl Read, out: &mut impl Write) -> Result<(), Unpack
     let mut reader = Reader::new(stream)?;
     match reader.next_item()? {
         Item::File(_) => {}
-        Item::Folder(_) => return Err(UnpackError::NotAFile("a directory")),
+        Item::Directory(_) => return Err(UnpackError::NotAFile("a directory")),
         _ => return Err(UnpackError::NotAFile("a symbolic link")),
     }
     let path = Path::new("standard output");
@@ -174,8 +175,8 @@ impl Unpacked {
         }
     }
 
-    fn count(&mut self, whole: bool) {
-        if whole {
+    fn count(&mut self, complete: bool) {
+        if complete {
             self.files += 1;
         } else {
             self.broken += 1;
@@ -184,62 +185,62 @@ impl Unpacked {
 }
 
 /// The destination of the top-level item.
-enum Place {
+enum Destination {
     /// Under this name in this directory, which is at `path`.
-    In { folder: OwnedFd, path: PathBuf, name: Vec<u8> },
+    Entry { dir: OwnedFd, path: PathBuf, name: Vec<u8> },
     /// This directory itself: only the content is unpacked.
-    Itself { folder: OwnedFd },
+    Directory { dir: OwnedFd },
     /// This device or pipe, which is written to and kept.
     Device(File),
 }
 
-impl Place {
+impl Destination {
     fn of(first: &Item, target: &Path) -> Result<Self, UnpackError> {
-        let (name, is_folder) = match first {
-            Item::Folder(entry) => (&entry.name, true),
+        let (name, is_dir) = match first {
+            Item::Directory(entry) => (&entry.name, true),
             Item::File(entry) | Item::Link(entry, _) => (&entry.name, false),
             Item::Leave | Item::Remove(_) | Item::End => {
                 return Err(StreamError::Malformed("the first item is not a file, link or directory").into());
             }
         };
         let last = target.as_os_str().as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        let in_a_folder = matches!(last, b"" | b"." | b"..") && !is_folder;
+        let must_be_dir = matches!(last, b"" | b"." | b"..") && !is_dir;
         match fs::metadata(target) {
-            Ok(meta) if meta.is_dir() => match (name.as_slice(), is_folder) {
-                ([], true) => Ok(Self::Itself { folder: open(target)? }),
+            Ok(meta) if meta.is_dir() => match (name.as_slice(), is_dir) {
+                ([], true) => Ok(Self::Directory { dir: open(target)? }),
                 ([], false) => Err(UnpackError::NeedsName(target.to_owned())),
                 (name, _) => {
-                    Ok(Self::In { folder: open(target)?, path: target.to_owned(), name: name.to_vec() })
+                    Ok(Self::Entry { dir: open(target)?, path: target.to_owned(), name: name.to_vec() })
                 }
             },
-            Ok(_) if is_folder => Err(UnpackError::NotAFolder(target.to_owned())),
+            Ok(_) if is_dir => Err(UnpackError::NotADirectory(target.to_owned())),
             Ok(meta) => match first {
                 // If the user names a link to a file, write to the link's target.
                 Item::File(_) if meta.is_file() => {
-                    Self::beside(&fs::canonicalize(target).map_err(failed(target))?)
+                    Self::entry_at(&fs::canonicalize(target).map_err(failed(target))?)
                 }
                 Item::File(_) => {
                     Ok(Self::Device(OpenOptions::new().write(true).open(target).map_err(failed(target))?))
                 }
-                _ => Self::beside(target),
+                _ => Self::entry_at(target),
             },
             Err(error) => match error.kind() {
-                io::ErrorKind::NotFound if in_a_folder => Err(UnpackError::NoFolder(target.to_owned())),
-                io::ErrorKind::NotADirectory if in_a_folder => {
-                    Err(UnpackError::NotAFolder(target.to_owned()))
+                io::ErrorKind::NotFound if must_be_dir => Err(UnpackError::NoDirectory(target.to_owned())),
+                io::ErrorKind::NotADirectory if must_be_dir => {
+                    Err(UnpackError::NotADirectory(target.to_owned()))
                 }
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::beside(target),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::entry_at(target),
                 _ => Err(failed(target)(error)),
             },
         }
     }
 
     /// Returns the place of `target` in its parent directory.
-    fn beside(target: &Path) -> Result<Self, UnpackError> {
-        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
-        let name = target.file_name().ok_or_else(|| UnpackError::NoFolder(folder.to_owned()))?;
-        Ok(Self::In { folder: open(folder)?, path: folder.to_owned(), name: name.as_bytes().to_vec() })
+    fn entry_at(target: &Path) -> Result<Self, UnpackError> {
+        let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let dir = dir.unwrap_or(Path::new("."));
+        let name = target.file_name().ok_or_else(|| UnpackError::NoDirectory(dir.to_owned()))?;
+        Ok(Self::Entry { dir: open(dir)?, path: dir.to_owned(), name: name.as_bytes().to_vec() })
     }
 }
 
@@ -247,30 +248,30 @@ impl Place {
 pub(crate) fn open(path: &Path) -> Result<OwnedFd, UnpackError> {
     openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|error| {
         match error {
-            Errno::NOENT => UnpackError::NoFolder(path.to_owned()),
-            Errno::NOTDIR => UnpackError::NotAFolder(path.to_owned()),
+            Errno::NOENT => UnpackError::NoDirectory(path.to_owned()),
+            Errno::NOTDIR => UnpackError::NotADirectory(path.to_owned()),
             _ => failed(path)(error.into()),
         }
     })
 }
 
-/// An entered directory. If it was created, `made` holds the attributes to set when it is left.
-struct Folder {
+/// An entered directory. If it was created, `created` holds the attributes to set when it is left.
+struct OpenDir {
     fd: OwnedFd,
-    made: Option<Entry>,
+    created: Option<Entry>,
 }
 
 struct Unpacker<'a> {
-    folders: Vec<Folder>,
+    dirs: Vec<OpenDir>,
     /// Path of the innermost directory, for messages.
     path: PathBuf,
-    manner: Manner,
+    mode: UnpackMode,
     done: &'a mut Unpacked,
 }
 
 impl<'a> Unpacker<'a> {
-    fn new(folder: OwnedFd, path: PathBuf, manner: Manner, done: &'a mut Unpacked) -> Self {
-        Self { folders: vec![Folder { fd: folder, made: None }], path, manner, done }
+    fn new(dir: OwnedFd, path: PathBuf, mode: UnpackMode, done: &'a mut Unpacked) -> Self {
+        Self { dirs: vec![OpenDir { fd: dir, created: None }], path, mode, done }
     }
 
     fn rest(mut self, reader: &mut Reader<impl Read>) -> Result<(), UnpackError> {
@@ -284,66 +285,68 @@ impl<'a> Unpacker<'a> {
 
     fn item(&mut self, item: Item, reader: &mut Reader<impl Read>) -> Result<(), UnpackError> {
         match item {
-            Item::Folder(entry) => self.enter(entry),
+            Item::Directory(entry) => self.enter(entry),
             Item::Leave | Item::End => self.leave(),
             Item::File(entry) => self.file(&entry, reader),
             Item::Link(entry, target) => self.link(&entry, &target),
-            Item::Remove(name) if self.manner == Manner::Changed => self.remove(&name),
+            Item::Remove(name) if self.mode == UnpackMode::Update => self.remove(&name),
             Item::Remove(_) => Err(StreamError::Malformed("unexpected removal").into()),
         }
     }
 
     fn enter(&mut self, entry: Entry) -> Result<(), UnpackError> {
-        let (folder, path) = (self.innermost()?, self.path_of(&entry));
-        let made = match mkdirat(folder, &*entry.name, Mode::RWXU) {
+        let (dir, path) = (self.current_dir()?, self.path_of(&entry));
+        let created = match mkdirat(dir, &*entry.name, Mode::RWXU) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
             Err(error) => return Err(failed(&path)(error.into())),
         };
         // An existing directory that may not be listed may still be writable.
-        let access = if made { OFlags::RDONLY } else { OFlags::PATH };
+        let access = if created { OFlags::RDONLY } else { OFlags::PATH };
         let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(folder, &*entry.name, flags, Mode::empty()).map_err(|error| match error {
-            Errno::NOTDIR | Errno::LOOP => UnpackError::NotAFolder(path.clone()),
+        let fd = openat(dir, &*entry.name, flags, Mode::empty()).map_err(|error| match error {
+            Errno::NOTDIR | Errno::LOOP => UnpackError::NotADirectory(path.clone()),
             _ => failed(&path)(error.into()),
         })?;
-        self.folders.push(Folder { fd, made: made.then_some(entry) });
+        self.dirs.push(OpenDir { fd, created: created.then_some(entry) });
         self.path = path;
         Ok(())
     }
 
     fn leave(&mut self) -> Result<(), UnpackError> {
-        let folder = self.folders.pop();
-        if let Some(Folder { fd, made: Some(entry) }) = folder {
-            dress(fd.as_fd(), &entry).map_err(failed(&self.path))?;
+        let dir = self.dirs.pop();
+        if let Some(OpenDir { fd, created: Some(entry) }) = dir {
+            set_attributes(fd.as_fd(), &entry).map_err(failed(&self.path))?;
         }
         self.path.pop();
         Ok(())
     }
 
     fn file(&mut self, entry: &Entry, reader: &mut Reader<impl Read>) -> Result<(), UnpackError> {
-        let (folder, path) = (self.innermost()?, self.path_of(entry));
-        self.make_room(entry, &path)?;
-        let make = |name: &[u8]| openat(folder, name, NEW, Mode::RUSR | Mode::WUSR);
-        let (temporary, fd) = Temporary::make(folder, self.own_name(entry), make).map_err(failed(&path))?;
+        let (dir, path) = (self.current_dir()?, self.path_of(entry));
+        self.check_replaceable(entry, &path)?;
+        let create = |name: &[u8]| openat(dir, name, NEW_FILE_FLAGS, Mode::RUSR | Mode::WUSR);
+        let (temporary, fd) =
+            Temporary::create(dir, self.final_name(entry), create).map_err(failed(&path))?;
         let mut file = File::from(fd);
-        let whole = copy(reader, &mut file, &path)?;
-        if whole {
-            dress(file.as_fd(), entry).map_err(failed(&path))?;
+        let complete = copy(reader, &mut file, &path)?;
+        if complete {
+            set_attributes(file.as_fd(), entry).map_err(failed(&path))?;
             temporary.rename(&entry.name).map_err(failed(&path))?;
         } else {
             drop(temporary);
         }
-        self.done.count(whole);
+        self.done.count(complete);
         Ok(())
     }
 
     fn link(&mut self, entry: &Entry, target: &[u8]) -> Result<(), UnpackError> {
-        let (folder, path) = (self.innermost()?, self.path_of(entry));
-        self.make_room(entry, &path)?;
-        let make = |name: &[u8]| symlinkat(target, folder, name);
-        let (temporary, ()) = Temporary::make(folder, self.own_name(entry), make).map_err(failed(&path))?;
-        utimensat(folder, &*temporary.name, &times(entry), AtFlags::SYMLINK_NOFOLLOW)
+        let (dir, path) = (self.current_dir()?, self.path_of(entry));
+        self.check_replaceable(entry, &path)?;
+        let create = |name: &[u8]| symlinkat(target, dir, name);
+        let (temporary, ()) =
+            Temporary::create(dir, self.final_name(entry), create).map_err(failed(&path))?;
+        utimensat(dir, &*temporary.name, &times(entry), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|error| failed(&path)(error.into()))?;
         temporary.rename(&entry.name).map_err(failed(&path))?;
         self.done.files += 1;
@@ -351,10 +354,10 @@ impl<'a> Unpacker<'a> {
     }
 
     fn remove(&mut self, name: &[u8]) -> Result<(), UnpackError> {
-        let folder = self.innermost()?;
-        let removed = match unlinkat(folder, name, AtFlags::empty()) {
+        let dir = self.current_dir()?;
+        let removed = match unlinkat(dir, name, AtFlags::empty()) {
             // Keep a directory that still has other files in it.
-            Err(Errno::ISDIR) => match unlinkat(folder, name, AtFlags::REMOVEDIR) {
+            Err(Errno::ISDIR) => match unlinkat(dir, name, AtFlags::REMOVEDIR) {
                 Err(Errno::NOTEMPTY) => Ok(()),
                 removed => removed,
             },
@@ -367,21 +370,21 @@ impl<'a> Unpacker<'a> {
     }
 
     /// Checks that an existing file may be replaced. In a fresh directory, creating the file fails if it exists.
-    fn make_room(&self, entry: &Entry, path: &Path) -> Result<(), UnpackError> {
-        match self.manner {
-            Manner::Fresh => Ok(()),
-            Manner::Copied | Manner::Changed => may_replace(self.innermost()?, entry, path),
+    fn check_replaceable(&self, entry: &Entry, path: &Path) -> Result<(), UnpackError> {
+        match self.mode {
+            UnpackMode::New => Ok(()),
+            UnpackMode::Copy | UnpackMode::Update => may_replace(self.current_dir()?, entry, path),
         }
     }
 
     /// Returns the final name if the file can be created under it: no other process sees it yet.
-    fn own_name<'e>(&self, entry: &'e Entry) -> Option<&'e [u8]> {
-        (self.manner == Manner::Fresh).then_some(&*entry.name)
+    fn final_name<'e>(&self, entry: &'e Entry) -> Option<&'e [u8]> {
+        (self.mode == UnpackMode::New).then_some(&*entry.name)
     }
 
-    fn innermost(&self) -> Result<BorrowedFd<'_>, UnpackError> {
-        let folder = self.folders.last().ok_or(StreamError::Malformed("unbalanced end of a directory"))?;
-        Ok(folder.fd.as_fd())
+    fn current_dir(&self) -> Result<BorrowedFd<'_>, UnpackError> {
+        let dir = self.dirs.last().ok_or(StreamError::Malformed("unbalanced end of a directory"))?;
+        Ok(dir.fd.as_fd())
     }
 
     fn path_of(&self, entry: &Entry) -> PathBuf {
@@ -390,8 +393,8 @@ impl<'a> Unpacker<'a> {
 }
 
 /// Checks that only a file or a link is replaced.
-fn may_replace(folder: BorrowedFd<'_>, entry: &Entry, path: &Path) -> Result<(), UnpackError> {
-    let is = match statat(folder, &*entry.name, AtFlags::SYMLINK_NOFOLLOW) {
+fn may_replace(dir: BorrowedFd<'_>, entry: &Entry, path: &Path) -> Result<(), UnpackError> {
+    let kind = match statat(dir, &*entry.name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(old) => match FileType::from_raw_mode(old.st_mode) {
             FileType::RegularFile | FileType::Symlink => return Ok(()),
             FileType::Directory => "a directory",
@@ -400,7 +403,7 @@ fn may_replace(folder: BorrowedFd<'_>, entry: &Entry, path: &Path) -> Result<(),
         Err(Errno::NOENT) => return Ok(()),
         Err(error) => return Err(failed(path)(error.into())),
     };
-    Err(UnpackError::NotReplaced { path: path.to_owned(), is })
+    Err(UnpackError::NotReplaced { path: path.to_owned(), kind })
 }
 
 /// Writes the rest of a file to `out`, which is at `path`. Returns false if only a part of it arrived.
@@ -408,15 +411,15 @@ fn copy(reader: &mut Reader<impl Read>, out: &mut impl Write, path: &Path) -> Re
     loop {
         match reader.next_part()? {
             Part::Bytes(bytes) => out.write_all(bytes).map_err(failed(path))?,
-            Part::Whole => return Ok(true),
+            Part::Complete => return Ok(true),
             Part::Broken => return Ok(false),
         }
     }
 }
 
 /// Sets a file's or directory's permissions and time.
-fn dress(fd: BorrowedFd<'_>, entry: &Entry) -> io::Result<()> {
-    fchmod(fd, Mode::from_raw_mode(entry.mode & KEPT))?;
+fn set_attributes(fd: BorrowedFd<'_>, entry: &Entry) -> io::Result<()> {
+    fchmod(fd, Mode::from_raw_mode(entry.mode & MODE_MASK))?;
     Ok(futimens(fd, &times(entry))?)
 }
 
@@ -427,28 +430,28 @@ fn times(entry: &Entry) -> Timestamps {
 
 /// A file under a temporary name until it is complete. It is removed if it never is.
 struct Temporary<'a> {
-    folder: BorrowedFd<'a>,
+    dir: BorrowedFd<'a>,
     name: Vec<u8>,
     renamed: bool,
 }
 
 impl<'a> Temporary<'a> {
-    /// Creates it under the name `own`, or under an unused temporary name.
-    fn make<T>(
-        folder: BorrowedFd<'a>,
-        own: Option<&[u8]>,
-        make: impl Fn(&[u8]) -> rustix::io::Result<T>,
+    /// Creates it under the name `final_name`, or under an unused temporary name.
+    fn create<T>(
+        dir: BorrowedFd<'a>,
+        final_name: Option<&[u8]>,
+        create: impl Fn(&[u8]) -> rustix::io::Result<T>,
     ) -> io::Result<(Self, T)> {
-        if let Some(name) = own {
-            let made = make(name)?;
-            return Ok((Self { folder, name: name.to_vec(), renamed: false }, made));
+        if let Some(name) = final_name {
+            let created = create(name)?;
+            return Ok((Self { dir, name: name.to_vec(), renamed: false }, created));
         }
         let pid = std::process::id();
         // Leftovers of other processes may have some of these names, but not all.
         for number in 0..1000 {
             let name = format!(".banger-{pid}-{number}").into_bytes();
-            match make(&name) {
-                Ok(made) => return Ok((Self { folder, name, renamed: false }, made)),
+            match create(&name) {
+                Ok(created) => return Ok((Self { dir, name, renamed: false }, created)),
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -458,7 +461,7 @@ impl<'a> Temporary<'a> {
 
     fn rename(mut self, name: &[u8]) -> io::Result<()> {
         if self.name != name {
-            renameat(self.folder, &*self.name, self.folder, name)?;
+            renameat(self.dir, &*self.name, self.dir, name)?;
         }
         self.renamed = true;
         Ok(())
@@ -469,7 +472,7 @@ impl Drop for Temporary<'_> {
     fn drop(&mut self) {
         if !self.renamed {
             // The caller already reports the failure.
-            let _ = unlinkat(self.folder, &*self.name, AtFlags::empty());
+            let _ = unlinkat(self.dir, &*self.name, AtFlags::empty());
         }
     }
 }

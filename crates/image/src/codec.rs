@@ -10,15 +10,15 @@ use crate::ImageError;
 use crate::error::IoContext;
 
 /// Memory limit of the xz decoder, in bytes; `xz -9` needs 65 MiB.
-const XZ_MEMORY: u64 = 512 << 20;
+const MAX_XZ_MEMORY: u64 = 512 << 20;
 
 /// Input buffer in bytes.
-const BUFFER: usize = 256 << 10;
+const BUFFER_SIZE: usize = 256 << 10;
 
 /// Compression of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Packing {
-    Plain,
+pub(crate) enum Compression {
+    Uncompressed,
     Gzip,
     Zstd,
     Xz,
@@ -26,53 +26,55 @@ pub(crate) enum Packing {
     Other(&'static str),
 }
 
-impl Packing {
+impl Compression {
     /// Detects the compression from the first bytes of a stream (six are enough).
     pub(crate) fn of(start: &[u8]) -> Self {
-        const MAGICS: [(&[u8], Packing); 8] = [
+        const MAGICS: [(&[u8], Compression); 8] = [
             // RFC 1952, 2.3.1.
-            (&[0x1f, 0x8b], Packing::Gzip),
+            (&[0x1f, 0x8b], Compression::Gzip),
             // RFC 8878, 3.1.1.
-            (&[0x28, 0xb5, 0x2f, 0xfd], Packing::Zstd),
+            (&[0x28, 0xb5, 0x2f, 0xfd], Compression::Zstd),
             // The .xz file format, 2.1.1.1.
-            (&[0xfd, b'7', b'z', b'X', b'Z', 0], Packing::Xz),
-            (b"BZh", Packing::Other("bzip2")),
-            (&[0x04, 0x22, 0x4d, 0x18], Packing::Other("lz4")),
+            (&[0xfd, b'7', b'z', b'X', b'Z', 0], Compression::Xz),
+            (b"BZh", Compression::Other("bzip2")),
+            (&[0x04, 0x22, 0x4d, 0x18], Compression::Other("lz4")),
             // LZ4 frame format, "legacy frame"; written by `lz4 -l` and the kernel's build.
-            (&[0x02, 0x21, 0x4c, 0x18], Packing::Other("lz4 (legacy)")),
-            (&[0x5d, 0, 0], Packing::Other("lzma")),
-            (&[0x89, b'L', b'Z', b'O'], Packing::Other("lzo")),
+            (&[0x02, 0x21, 0x4c, 0x18], Compression::Other("lz4 (legacy)")),
+            (&[0x5d, 0, 0], Compression::Other("lzma")),
+            (&[0x89, b'L', b'Z', b'O'], Compression::Other("lzo")),
         ];
         MAGICS
             .iter()
             .find(|(magic, _)| start.starts_with(magic))
-            .map_or(Packing::Plain, |(_, packing)| *packing)
+            .map_or(Compression::Uncompressed, |(_, compression)| *compression)
     }
 }
 
 /// Decompresses `input`; `Err` holds the name of an unsupported compression.
-pub(crate) fn unpacked<'a>(input: impl Read + 'a) -> io::Result<Result<Box<dyn Read + 'a>, &'static str>> {
-    let mut input = BufReader::with_capacity(BUFFER, input);
+pub(crate) fn decompressed<'a>(
+    input: impl Read + 'a,
+) -> io::Result<Result<Box<dyn Read + 'a>, &'static str>> {
+    let mut input = BufReader::with_capacity(BUFFER_SIZE, input);
     let mut start = Vec::with_capacity(6);
     input.by_ref().take(6).read_to_end(&mut start)?;
-    let packing = Packing::of(&start);
-    decoder(packing, BufReader::with_capacity(BUFFER, io::Cursor::new(start).chain(input)))
+    let compression = Compression::of(&start);
+    decoder(compression, BufReader::with_capacity(BUFFER_SIZE, io::Cursor::new(start).chain(input)))
 }
 
-/// Returns a decoder for all members or frames of a `packing` stream; `Err` as for [`unpacked`].
+/// Returns a decoder for all members or frames of a `compression` stream; `Err` as for [`decompressed`].
 pub(crate) fn decoder<'a>(
-    packing: Packing,
+    compression: Compression,
     input: impl BufRead + 'a,
 ) -> io::Result<Result<Box<dyn Read + 'a>, &'static str>> {
-    Ok(Ok(match packing {
-        Packing::Plain => Box::new(input),
-        Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
-        Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input)?),
-        Packing::Xz => {
-            let stream = Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED).map_err(io::Error::other)?;
+    Ok(Ok(match compression {
+        Compression::Uncompressed => Box::new(input),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input)?),
+        Compression::Xz => {
+            let stream = Stream::new_stream_decoder(MAX_XZ_MEMORY, CONCATENATED).map_err(io::Error::other)?;
             Box::new(liblzma::bufread::XzDecoder::new_stream(input, stream))
         }
-        Packing::Other(name) => return Ok(Err(name)),
+        Compression::Other(name) => return Ok(Err(name)),
     }))
 }
 
@@ -107,7 +109,7 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    fn packed(program: &str, args: &[&str], bytes: &[u8]) -> Vec<u8> {
+    fn compressed(program: &str, args: &[&str], bytes: &[u8]) -> Vec<u8> {
         crate::archive::testing::pipe(program, args, bytes)
     }
 
@@ -117,14 +119,14 @@ mod tests {
         for (program, args) in
             [("gzip", &["-c"][..]), ("xz", &["-c"]), ("zstd", &["-c"]), ("zstd", &["-19", "--long=27", "-c"])]
         {
-            let packed = packed(program, args, &bytes);
-            let mut twice = packed.clone();
-            twice.write_all(&packed).unwrap();
-            let back = read_limited(unpacked(&twice[..]).unwrap().unwrap(), 1 << 30).unwrap();
+            let compressed = compressed(program, args, &bytes);
+            let mut twice = compressed.clone();
+            twice.write_all(&compressed).unwrap();
+            let back = read_limited(decompressed(&twice[..]).unwrap().unwrap(), 1 << 30).unwrap();
             assert!(back == [&bytes[..], &bytes[..]].concat(), "{program} {args:?}");
-            let cut = unpacked(&packed[..packed.len() / 2]).unwrap().unwrap();
+            let cut = decompressed(&compressed[..compressed.len() / 2]).unwrap().unwrap();
             assert!(matches!(read_limited(cut, 1 << 30), Err(ReadError::Io(_))), "{program} {args:?} cut");
-            let capped = unpacked(&packed[..]).unwrap().unwrap();
+            let capped = decompressed(&compressed[..]).unwrap().unwrap();
             assert!(matches!(read_limited(capped, 1000), Err(ReadError::TooLarge)));
         }
     }
@@ -132,13 +134,13 @@ mod tests {
     #[test]
     fn other_packings_are_named() {
         for (start, name) in [(&b"BZh91AY"[..], "bzip2"), (&[0x04, 0x22, 0x4d, 0x18, 0, 0, 0], "lz4")] {
-            assert_eq!(unpacked(start).unwrap().err(), Some(name));
+            assert_eq!(decompressed(start).unwrap().err(), Some(name));
         }
     }
 
     #[test]
     fn short_plain_input_is_kept_whole() {
-        let bytes = read_limited(unpacked(&b"abc"[..]).unwrap().unwrap(), 10).unwrap();
+        let bytes = read_limited(decompressed(&b"abc"[..]).unwrap().unwrap(), 10).unwrap();
         assert_eq!(bytes, b"abc");
     }
 }

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
 use crate::error::IoContext;
-use crate::oci::{Driver, Registries, RegistryError, Timing, Tries};
+use crate::oci::{Driver, Registries, RegistryError, Retries, Timing};
 use crate::publish::{require_space, write_error};
 use crate::{ImageError, Progress};
 
@@ -29,7 +29,7 @@ pub struct DownloadRequest<'a> {
     pub limit: u64,
 }
 
-/// Downloads `wanted` into an unnamed file in the given directory, and returns it, rewound to its start.
+/// Downloads `request` into an unnamed file in the given directory, and returns it, rewound to its start.
 ///
 /// A broken transfer is resumed a few times. The environment sets the proxy. `registries` sets CAs and the hosts that
 /// may use plain HTTP; loopback hosts without a CA may use it too.
@@ -39,14 +39,14 @@ pub struct DownloadRequest<'a> {
 /// `progress` cancels.
 pub fn download(
     registries: &Registries,
-    wanted: DownloadRequest<'_>,
-    folder: &Path,
+    request: DownloadRequest<'_>,
+    dir: &Path,
     progress: &dyn Progress,
 ) -> Result<File, ImageError> {
-    let url = parse(registries, wanted.url)?;
-    let out = tempfile::tempfile_in(folder).during("create a temporary file in", folder)?;
-    let shown = shown(&url);
-    let failed = |source| ImageError::Download { url: shown.clone(), source: Box::new(source) };
+    let url = parse(registries, request.url)?;
+    let out = tempfile::tempfile_in(dir).during("create a temporary file in", dir)?;
+    let display_url = display_url(&url);
+    let failed = |source| ImageError::Download { url: display_url.clone(), source: Box::new(source) };
     let host = authority(&url);
     let client = registries.route(&host).client().map_err(failed)?;
     let timing = registries.timing;
@@ -55,37 +55,37 @@ pub fn download(
         host,
         client,
         timing,
-        wanted,
-        folder,
+        request,
+        dir,
         out: &out,
         progress,
         hash: Sha256::new(),
         length: 0,
         resumed: false,
-        version: None,
+        etag: None,
     };
     let work = async {
-        let mut tries = Tries::new(timing.back_off);
+        let mut retries = Retries::new(timing.back_off);
         loop {
             let before = download.length;
             match download.transfer().await {
                 Ok(()) => return Ok(()),
-                Err(Trouble::Local(error)) => return Err(error),
-                Err(Trouble::Remote(RegistryError::WrongDigest { .. })) if download.resumed => {
+                Err(TransferError::Local(error)) => return Err(error),
+                Err(TransferError::Remote(RegistryError::WrongDigest { .. })) if download.resumed => {
                     progress.log("the parts of the download do not match: starting over");
                     download.restart()?;
                 }
-                Err(Trouble::Remote(error)) => {
+                Err(TransferError::Remote(error)) => {
                     if download.length >= before + STEP {
-                        tries.reset();
+                        retries.reset();
                     }
-                    tries.again(error, progress).await.map_err(failed)?;
+                    retries.wait(error, progress).await.map_err(failed)?;
                 }
             }
         }
     };
     Driver::new()?.run(|| progress.cancelled(), work).unwrap_or(Err(ImageError::Cancelled))?;
-    (&out).rewind().during("read back the temporary file in", folder)?;
+    (&out).rewind().during("read back the temporary file in", dir)?;
     Ok(out)
 }
 
@@ -95,11 +95,11 @@ pub(crate) fn parse(registries: &Registries, text: &str) -> Result<Url, ImageErr
     let Some(url) = url else {
         return Err(ImageError::Url { url: text.to_owned(), problem: "it is not an https or http URL" });
     };
-    let refused = |problem| Err(ImageError::Url { url: shown(&url), problem });
+    let refused = |problem| Err(ImageError::Url { url: display_url(&url), problem });
     if !url.username().is_empty() || url.password().is_some() {
         return refused("the URL must not contain a user or a password");
     }
-    if url.scheme() == "http" && !registries.route(&authority(&url)).speaks_http() {
+    if url.scheme() == "http" && !registries.route(&authority(&url)).allows_http() {
         return refused(
             "plain HTTP is not allowed for this host: no [[registry]] in config.toml sets plain_http for it",
         );
@@ -114,7 +114,7 @@ fn authority(url: &Url) -> String {
 }
 
 /// Formats a URL for messages, without parts that may be secret.
-pub(crate) fn shown(url: &Url) -> String {
+pub(crate) fn display_url(url: &Url) -> String {
     format!("{}://{}{}", url.scheme(), authority(url), url.path())
 }
 
@@ -123,8 +123,8 @@ struct Download<'a> {
     host: String,
     client: Client,
     timing: Timing,
-    wanted: DownloadRequest<'a>,
-    folder: &'a Path,
+    request: DownloadRequest<'a>,
+    dir: &'a Path,
     out: &'a File,
     progress: &'a dyn Progress,
     /// Hash of the bytes in the file; `length` is their number.
@@ -133,22 +133,22 @@ struct Download<'a> {
     /// Whether the bytes came from more than one response.
     resumed: bool,
     /// The response's ETag, if it is strong: then the server promises identical bytes.
-    version: Option<HeaderValue>,
+    etag: Option<HeaderValue>,
 }
 
 /// Reason why a transfer ended.
-enum Trouble {
+enum TransferError {
     Remote(RegistryError),
     Local(ImageError),
 }
 
-impl From<RegistryError> for Trouble {
+impl From<RegistryError> for TransferError {
     fn from(error: RegistryError) -> Self {
         Self::Remote(error)
     }
 }
 
-impl From<ImageError> for Trouble {
+impl From<ImageError> for TransferError {
     fn from(error: ImageError) -> Self {
         Self::Local(error)
     }
@@ -156,35 +156,35 @@ impl From<ImageError> for Trouble {
 
 impl Download<'_> {
     /// Requests the missing bytes and verifies the complete file.
-    async fn transfer(&mut self) -> Result<(), Trouble> {
-        if self.wanted.sha256.is_none() && self.version.is_none() {
+    async fn transfer(&mut self) -> Result<(), TransferError> {
+        if self.request.sha256.is_none() && self.etag.is_none() {
             // Without a digest or an ETag, a mix of two versions of the file would go unnoticed.
             self.restart()?;
         }
         let mut request = self.client.get(self.url.clone());
         if self.length > 0 {
             request = request.header(RANGE, format!("bytes={}-", self.length));
-            if let Some(version) = &self.version {
-                request = request.header(IF_RANGE, version);
+            if let Some(etag) = &self.etag {
+                request = request.header(IF_RANGE, etag);
             }
         }
-        let mut response = self.within(request.send()).await?;
-        self.place(&response)?;
+        let mut response = self.with_timeout(request.send()).await?;
+        self.check_range(&response)?;
         if response.status() == StatusCode::OK {
-            let version = response.headers().get(ETAG).cloned();
-            self.version = version.filter(|version| !version.as_bytes().starts_with(b"W/"));
+            let etag = response.headers().get(ETAG).cloned();
+            self.etag = etag.filter(|etag| !etag.as_bytes().starts_with(b"W/"));
         }
         let total = response.content_length().and_then(|length| length.checked_add(self.length));
-        self.fits(total.unwrap_or_default())?;
-        require_space(self.folder, response.content_length().unwrap_or_default())?;
+        self.check_length(total.unwrap_or_default())?;
+        require_space(self.dir, response.content_length().unwrap_or_default())?;
         let mut reported = None;
         loop {
-            let chunk = self.within(response.chunk()).await.map_err(|error| match (error, total) {
-                (RegistryError::Unreachable { .. }, Some(size)) => self.cut(size),
+            let chunk = self.with_timeout(response.chunk()).await.map_err(|error| match (error, total) {
+                (RegistryError::Unreachable { .. }, Some(size)) => self.interrupted(size),
                 (error, _) => error,
             })?;
             let Some(chunk) = chunk else { break };
-            self.fits(self.length + chunk.len() as u64)?;
+            self.check_length(self.length + chunk.len() as u64)?;
             self.write(&chunk)?;
             if reported.is_none_or(|reported| self.length >= reported + STEP) {
                 reported = Some(self.length);
@@ -193,7 +193,7 @@ impl Download<'_> {
         }
         self.progress.bytes(self.length, total);
         let found = Digest::sha256(self.hash.clone().finalize().into());
-        match self.wanted.sha256 {
+        match self.request.sha256 {
             Some(expected) if expected != found => {
                 Err(RegistryError::WrongDigest { host: self.host.clone(), expected, found }.into())
             }
@@ -202,10 +202,12 @@ impl Download<'_> {
     }
 
     /// Checks where in the file a response starts. Starts over if it is the whole file.
-    fn place(&mut self, response: &Response) -> Result<(), Trouble> {
+    fn check_range(&mut self, response: &Response) -> Result<(), TransferError> {
         let host = self.host.clone();
-        let answer =
-            |problem: &str| RegistryError::Answer { host: host.clone(), problem: problem.to_owned() };
+        let invalid_response = |problem: &str| RegistryError::InvalidResponse {
+            host: host.clone(),
+            problem: problem.to_owned(),
+        };
         match response.status() {
             StatusCode::OK if self.length == 0 => Ok(()),
             StatusCode::OK => Ok(self.restart()?),
@@ -214,13 +216,17 @@ impl Download<'_> {
                 let continues =
                     range.is_some_and(|range| range.starts_with(&format!("bytes {}-", self.length)));
                 self.resumed = true;
-                if continues { Ok(()) } else { Err(answer("it sent a different part than requested").into()) }
+                if continues {
+                    Ok(())
+                } else {
+                    Err(invalid_response("it sent a different part than requested").into())
+                }
             }
             // The server has no bytes after the incomplete copy, so its file has changed.
             StatusCode::RANGE_NOT_SATISFIABLE if self.length > 0 => {
                 let size = self.length;
                 self.restart()?;
-                Err(self.cut(size).into())
+                Err(self.interrupted(size).into())
             }
             StatusCode::NOT_FOUND | StatusCode::GONE => {
                 let what = self.url.path().to_owned();
@@ -236,32 +242,32 @@ impl Download<'_> {
         }
     }
 
-    fn cut(&self, size: u64) -> RegistryError {
+    fn interrupted(&self, size: u64) -> RegistryError {
         let (host, what) = (self.host.clone(), "the file".to_owned());
-        RegistryError::Cut { host, what, done: self.length, size }
+        RegistryError::Interrupted { host, what, done: self.length, size }
     }
 
-    fn fits(&self, length: u64) -> Result<(), RegistryError> {
-        if length <= self.wanted.limit {
+    fn check_length(&self, length: u64) -> Result<(), RegistryError> {
+        if length <= self.request.limit {
             return Ok(());
         }
-        Err(RegistryError::TooLong { host: self.host.clone(), what: "the file", limit: self.wanted.limit })
+        Err(RegistryError::TooLong { host: self.host.clone(), what: "the file", limit: self.request.limit })
     }
 
-    async fn within<T>(
+    async fn with_timeout<T>(
         &self,
-        answer: impl Future<Output = Result<T, reqwest::Error>>,
+        request: impl Future<Output = Result<T, reqwest::Error>>,
     ) -> Result<T, RegistryError> {
         let limit = self.timing.idle;
-        match timeout(limit, answer).await {
-            Ok(answer) => answer.map_err(|error| RegistryError::of_request(&self.host, limit, &error)),
-            Err(_) => Err(RegistryError::Stalled { host: self.host.clone(), limit }),
+        match timeout(limit, request).await {
+            Ok(result) => result.map_err(|error| RegistryError::from_request(&self.host, limit, &error)),
+            Err(_) => Err(RegistryError::Timeout { host: self.host.clone(), limit }),
         }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), ImageError> {
         let mut out = self.out;
-        out.write_all(bytes).map_err(|error| unwritten(error, bytes.len() as u64))?;
+        out.write_all(bytes).map_err(|error| output_error(error, bytes.len() as u64))?;
         self.hash.update(bytes);
         self.length += bytes.len() as u64;
         Ok(())
@@ -269,7 +275,7 @@ impl Download<'_> {
 
     fn restart(&mut self) -> Result<(), ImageError> {
         let mut out = self.out;
-        out.set_len(0).and_then(|()| out.rewind()).map_err(|error| unwritten(error, 0))?;
+        out.set_len(0).and_then(|()| out.rewind()).map_err(|error| output_error(error, 0))?;
         self.hash = Sha256::new();
         self.length = 0;
         self.resumed = false;
@@ -277,7 +283,7 @@ impl Download<'_> {
     }
 }
 
-fn unwritten(error: io::Error, needed: u64) -> ImageError {
+fn output_error(error: io::Error, needed: u64) -> ImageError {
     write_error(error, Path::new("the downloaded file"), needed)
 }
 
@@ -337,14 +343,10 @@ mod tests {
                 answer((from, stream));
             }
         });
-        let folder = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let registries = Registries { timing, ..Registries::default() };
-        let result = super::download(
-            &registries,
-            DownloadRequest { url: &url, sha256, limit },
-            folder.path(),
-            &Silent,
-        );
+        let result =
+            super::download(&registries, DownloadRequest { url: &url, sha256, limit }, dir.path(), &Silent);
         server.join().unwrap();
         result.map(|mut out| {
             let mut bytes = Vec::new();
@@ -382,7 +384,7 @@ mod tests {
         })
     }
 
-    fn cut(bytes: &[u8], at: usize) -> Answer {
+    fn interrupted(bytes: &[u8], at: usize) -> Answer {
         answer("200 OK", "", bytes.len(), &bytes[..at])
     }
 
@@ -392,15 +394,18 @@ mod tests {
         assert!(download(&content, 1 << 30, vec![whole(&content)]).unwrap() == content);
         let answers = vec![
             answer("503 Service Unavailable", "", 0, b""),
-            cut(&content, 1_000_000),
+            interrupted(&content, 1_000_000),
             rest(content.clone()),
         ];
         assert!(download(&content, 1 << 30, answers).unwrap() == content);
         // A server that does not support ranges sends the whole file again.
-        let answers = vec![cut(&content, 1_000_000), whole(&content)];
+        let answers = vec![interrupted(&content, 1_000_000), whole(&content)];
         assert!(download(&content, 1 << 30, answers).unwrap() == content);
-        let answers =
-            vec![cut(&content, 1_000_000), answer("416 Range Not Satisfiable", "", 0, b""), whole(&content)];
+        let answers = vec![
+            interrupted(&content, 1_000_000),
+            answer("416 Range Not Satisfiable", "", 0, b""),
+            whole(&content),
+        ];
         assert!(download(&content, 1 << 30, answers).unwrap() == content);
     }
 
@@ -418,12 +423,12 @@ mod tests {
         let idle = Duration::from_secs(2);
         let answers = vec![stall as Answer, rest(content.clone())];
         assert!(download_within(idle, &content, 1 << 30, answers).unwrap() == content);
-        let mute = || -> Answer {
+        let unanswered = || -> Answer {
             Box::new(|(_, mut stream)| {
                 let _ = stream.read(&mut [0; 1]);
             })
         };
-        let error = download_within(IMPATIENT, &content, 1 << 30, (0..5).map(|_| mute()).collect());
+        let error = download_within(IMPATIENT, &content, 1 << 30, (0..5).map(|_| unanswered()).collect());
         let error = error.unwrap_err();
         assert_eq!(error.kind(), FailureKind::Timeout, "{error:?}");
     }
@@ -432,7 +437,7 @@ mod tests {
     fn parts_that_do_not_fit_together_are_fetched_anew() {
         let content = content();
         let other: Vec<u8> = content.iter().map(|byte| !byte).collect();
-        let answers = vec![cut(&other, 1_000_000), rest(content.clone()), whole(&content)];
+        let answers = vec![interrupted(&other, 1_000_000), rest(content.clone()), whole(&content)];
         assert!(download(&content, 1 << 30, answers).unwrap() == content);
     }
 
@@ -494,9 +499,12 @@ mod tests {
             ("https://me:secret@a.test/x", Some("a user or a password")),
         ] {
             let error = parse(&registries, url).err().map(|error| error.to_string());
-            let told = error.as_deref().unwrap_or_default();
-            assert!(told.contains(problem.unwrap_or_default()) && !told.contains("secret"), "{url}: {told}");
-            assert_eq!(error.is_some(), problem.is_some(), "{url}: {told}");
+            let message = error.as_deref().unwrap_or_default();
+            assert!(
+                message.contains(problem.unwrap_or_default()) && !message.contains("secret"),
+                "{url}: {message}"
+            );
+            assert_eq!(error.is_some(), problem.is_some(), "{url}: {message}");
         }
     }
 

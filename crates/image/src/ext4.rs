@@ -31,7 +31,7 @@ const META_BG: u32 = 0x10;
 const LARGEDIR: u32 = 0x4000;
 
 /// Supported incompatible features.
-const UNDERSTOOD: u32 = incompat::READER | META_BG | LARGEDIR;
+const SUPPORTED_FEATURES: u32 = incompat::READER | META_BG | LARGEDIR;
 
 /// State of a file system that was unmounted in order and in which no kernel found errors.
 const CLEAN: u16 = 1;
@@ -46,7 +46,7 @@ const MAX_GROUPS: u64 = 1 << 20;
 const MAX_EXTENTS: u64 = 4 << 20;
 
 /// Maximum number of blocks of all directories together. A million names fill a twentieth of them.
-const MAX_FOLDER_BLOCKS: u64 = 1 << 20;
+const MAX_DIRECTORY_BLOCKS: u64 = 1 << 20;
 
 /// Maximum depth of an extent tree, as in Linux.
 const MAX_DEPTH: u16 = 5;
@@ -68,7 +68,7 @@ pub(crate) struct Ext4<'a> {
     /// Start of each group's inode table, in blocks.
     tables: Vec<u64>,
     extents: Cell<u64>,
-    folder_blocks: Cell<u64>,
+    directory_blocks: Cell<u64>,
 }
 
 /// Reads and checks the superblock, at byte 1024, and returns it with the file system's size.
@@ -78,44 +78,46 @@ fn superblock(file: &File) -> Result<(Superblock, u64)> {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(DiskProblem::NotExt4),
         result => result.map_err(DiskProblem::Read)?,
     }
-    let of = Superblock::decode(&bytes).map_err(|_| DiskProblem::NotExt4)?;
-    if of.feature_incompat & incompat::RECOVER != 0 || of.state != CLEAN {
+    let superblock = Superblock::decode(&bytes).map_err(|_| DiskProblem::NotExt4)?;
+    if superblock.feature_incompat & incompat::RECOVER != 0 || superblock.state != CLEAN {
         return Err(DiskProblem::Unclean);
     }
-    match of.feature_incompat & !UNDERSTOOD {
+    match superblock.feature_incompat & !SUPPORTED_FEATURES {
         0 => {}
         0x8000 => return Err(DiskProblem::Unsupported("ext4's inline_data")),
         0x10000 => return Err(DiskProblem::Unsupported("ext4's encryption")),
         0x20000 => return Err(DiskProblem::Unsupported("ext4's casefold")),
         _ => return Err(DiskProblem::Unsupported("a feature of ext4")),
     }
-    if of.log_block_size > MAX_BLOCK_SHIFT {
+    if superblock.log_block_size > MAX_BLOCK_SHIFT {
         return Err(DiskProblem::Unsupported("blocks of more than 4096 bytes"));
     }
-    let size = of.blocks_count.checked_mul(1024 << of.log_block_size);
+    let size = superblock.blocks_count.checked_mul(1024 << superblock.log_block_size);
     let size = size.ok_or(DiskProblem::Damaged { what: "superblock", inode: 0 })?;
     let found = file.metadata().map_err(DiskProblem::Read)?.len();
     if found < size {
         return Err(DiskProblem::Short { found, expected: size });
     }
-    Ok((of, size))
+    Ok((superblock, size))
 }
 
 /// Returns the byte offset of `group`'s descriptor.
-fn descriptor_at(of: &Superblock, group: u64, length: u64) -> u64 {
-    let (block_size, first) = (of.block_size(), u64::from(of.first_data_block));
+fn descriptor_at(superblock: &Superblock, group: u64, length: u64) -> u64 {
+    let (block_size, first) = (superblock.block_size(), u64::from(superblock.first_data_block));
     let in_block = block_size / length;
     let block = group / in_block;
-    if of.feature_incompat & META_BG == 0 || block < u64::from(of.first_meta_bg) {
+    if superblock.feature_incompat & META_BG == 0 || block < u64::from(superblock.first_meta_bg) {
         return (first + 1) * block_size + group * length;
     }
     let of_block = block * in_block;
-    let at = first + of_block * u64::from(of.blocks_per_group) + u64::from(has_superblock(of, of_block));
+    let at = first
+        + of_block * u64::from(superblock.blocks_per_group)
+        + u64::from(has_superblock(superblock, of_block));
     at * block_size + group % in_block * length
 }
 
 /// Returns whether `group` starts with a copy of the superblock.
-fn has_superblock(of: &Superblock, group: u64) -> bool {
+fn has_superblock(superblock: &Superblock, group: u64) -> bool {
     let is_power = |base: u64| {
         let mut power = base;
         while power < group {
@@ -123,44 +125,50 @@ fn has_superblock(of: &Superblock, group: u64) -> bool {
         }
         power == group
     };
-    of.feature_ro_compat & ro_compat::SPARSE_SUPER == 0 || group < 2 || [3, 5, 7].into_iter().any(is_power)
+    superblock.feature_ro_compat & ro_compat::SPARSE_SUPER == 0
+        || group < 2
+        || [3, 5, 7].into_iter().any(is_power)
 }
 
 impl<'a> Ext4<'a> {
     pub(crate) fn open(file: &'a File) -> Result<Self> {
         let damaged = || DiskProblem::Damaged { what: "superblock", inode: 0 };
-        let (of, _) = superblock(file)?;
-        let block_size = 1024 << of.log_block_size;
-        let descriptor =
-            if of.feature_incompat & incompat::BIT64 != 0 { usize::from(of.desc_size) } else { 32 };
-        let sound = of.blocks_per_group > 0
-            && of.inodes_per_group > 0
-            && (128..=4096).contains(&of.inode_size)
-            && of.inode_size.is_power_of_two()
+        let (superblock, _) = superblock(file)?;
+        let block_size = 1024 << superblock.log_block_size;
+        let descriptor = if superblock.feature_incompat & incompat::BIT64 != 0 {
+            usize::from(superblock.desc_size)
+        } else {
+            32
+        };
+        let is_valid = superblock.blocks_per_group > 0
+            && superblock.inodes_per_group > 0
+            && (128..=4096).contains(&superblock.inode_size)
+            && superblock.inode_size.is_power_of_two()
             && (32..=1024).contains(&descriptor)
             && descriptor.is_power_of_two();
-        let data_blocks = of.blocks_count.checked_sub(of.first_data_block.into()).ok_or_else(damaged)?;
-        if !sound || data_blocks == 0 {
+        let data_blocks =
+            superblock.blocks_count.checked_sub(superblock.first_data_block.into()).ok_or_else(damaged)?;
+        if !is_valid || data_blocks == 0 {
             return Err(damaged());
         }
-        let groups = data_blocks.div_ceil(of.blocks_per_group.into());
+        let groups = data_blocks.div_ceil(superblock.blocks_per_group.into());
         if groups > MAX_GROUPS {
             return Err(DiskProblem::TooMuch { what: "block groups", limit: MAX_GROUPS });
         }
         let mut ext4 = Self {
             file,
             block_size,
-            blocks: of.blocks_count,
-            inodes: of.inodes_count,
-            inodes_per_group: of.inodes_per_group,
-            inode_size: of.inode_size,
+            blocks: superblock.blocks_count,
+            inodes: superblock.inodes_count,
+            inodes_per_group: superblock.inodes_per_group,
+            inode_size: superblock.inode_size,
             tables: Vec::new(),
             extents: Cell::new(0),
-            folder_blocks: Cell::new(0),
+            directory_blocks: Cell::new(0),
         };
         let mut bytes = vec![0; descriptor];
         for group in 0..groups {
-            ext4.read(descriptor_at(&of, group, descriptor as u64), &mut bytes)?;
+            ext4.read(descriptor_at(&superblock, group, descriptor as u64), &mut bytes)?;
             let group = GroupDesc::decode(&bytes).map_err(|_| damaged())?;
             ext4.tables.push(group.inode_table);
         }
@@ -171,9 +179,9 @@ impl<'a> Ext4<'a> {
         self.file.read_exact_at(bytes, at).map_err(DiskProblem::Read)
     }
 
-    fn block(&self, block: u64, whose: u32) -> Result<Vec<u8>> {
+    fn block(&self, block: u64, owner: u32) -> Result<Vec<u8>> {
         if block >= self.blocks {
-            return Err(DiskProblem::Damaged { what: "block number", inode: whose });
+            return Err(DiskProblem::Damaged { what: "block number", inode: owner });
         }
         // A block is at most 4096 bytes, see `superblock`.
         let mut bytes = vec![0; usize::try_from(self.block_size).unwrap_or(4096)];
@@ -181,7 +189,7 @@ impl<'a> Ext4<'a> {
         Ok(bytes)
     }
 
-    fn slot(&self, number: u32) -> Result<Vec<u8>> {
+    fn inode_bytes(&self, number: u32) -> Result<Vec<u8>> {
         let damaged = DiskProblem::Damaged { what: "inode number", inode: number };
         if number == 0 || number > self.inodes {
             return Err(damaged);
@@ -198,7 +206,7 @@ impl<'a> Ext4<'a> {
     /// Returns inode `number`, which must be in use.
     pub(crate) fn inode(&self, number: u32) -> Result<Inode> {
         let damaged = |_| DiskProblem::Damaged { what: "inode", inode: number };
-        let inode = Inode::decode(&self.slot(number)?).map_err(damaged)?;
+        let inode = Inode::decode(&self.inode_bytes(number)?).map_err(damaged)?;
         if inode.links_count == 0 || inode.file_type() == FileType::Unknown {
             return Err(DiskProblem::Damaged { what: "inode", inode: number });
         }
@@ -215,7 +223,7 @@ impl<'a> Ext4<'a> {
         let mut names = Vec::new();
         for extent in self.extents(number, &inode)? {
             for block in 0..extent.length / self.block_size {
-                self.spend(&self.folder_blocks, MAX_FOLDER_BLOCKS, "directory blocks")?;
+                self.count(&self.directory_blocks, MAX_DIRECTORY_BLOCKS, "directory blocks")?;
                 let bytes = self.block(extent.archive / self.block_size + block, number)?;
                 // Blocks of hashes look like blocks without names.
                 for entry in DirentIter::new(&bytes) {
@@ -269,21 +277,21 @@ impl<'a> Ext4<'a> {
     ) -> Result<()> {
         let damaged = || DiskProblem::Damaged { what: "extent tree", inode: number };
         let header = ExtentHeader::decode(node).map_err(|_| damaged())?;
-        let room = (node.len() - ExtentHeader::LEN) / ExtentHeader::ENTRY_LEN;
+        let max_entries = (node.len() - ExtentHeader::LEN) / ExtentHeader::ENTRY_LEN;
         let as_expected = match expected {
             Some(depth) => header.depth == depth && header.entries > 0,
             None => header.depth <= MAX_DEPTH,
         };
-        if !as_expected || usize::from(header.entries) > room {
+        if !as_expected || usize::from(header.entries) > max_entries {
             return Err(damaged());
         }
         for entry in (0..usize::from(header.entries)).map(|index| extent::entry(node, index)) {
-            if let Some(below) = header.depth.checked_sub(1) {
+            if let Some(child_depth) = header.depth.checked_sub(1) {
                 let child = self.block(ExtentIdx::decode(entry).leaf, number)?;
-                self.walk(number, &child, Some(below), next, extents)?;
+                self.walk(number, &child, Some(child_depth), next, extents)?;
                 continue;
             }
-            self.spend(&self.extents, MAX_EXTENTS, "extents")?;
+            self.count(&self.extents, MAX_EXTENTS, "extents")?;
             let leaf = Leaf::decode(entry);
             let (at, length) = (u64::from(leaf.logical), u64::from(leaf.len()));
             if at < *next || length == 0 || leaf.start.saturating_add(length) > self.blocks {
@@ -301,9 +309,9 @@ impl<'a> Ext4<'a> {
         Ok(())
     }
 
-    fn spend(&self, spent: &Cell<u64>, limit: u64, what: &'static str) -> Result<()> {
-        spent.set(spent.get() + 1);
-        if spent.get() > limit { Err(DiskProblem::TooMuch { what, limit }) } else { Ok(()) }
+    fn count(&self, counter: &Cell<u64>, limit: u64, what: &'static str) -> Result<()> {
+        counter.set(counter.get() + 1);
+        if counter.get() > limit { Err(DiskProblem::TooMuch { what, limit }) } else { Ok(()) }
     }
 
     /// Returns the target of symlink `number`.
@@ -333,7 +341,7 @@ impl<'a> Ext4<'a> {
             mkext4::Error::Unsupported(_) => DiskProblem::Unsupported("ext4's ea_inode"),
             _ => damaged(),
         };
-        let mut entries = ibody_entries(&self.slot(number)?, inode.extra_isize).map_err(refused)?;
+        let mut entries = ibody_entries(&self.inode_bytes(number)?, inode.extra_isize).map_err(refused)?;
         if inode.file_acl != 0 {
             let block = self.block(inode.file_acl, number)?;
             entries.extend(XattrBlockView::parse(&block).map_err(refused)?.entries);

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::oci::ImageArchive;
-use crate::progress::stopped_or;
+use crate::progress::or_cancelled;
 use crate::rootfs::{Archive, RootfsInfo, RootfsOptions};
 use crate::{ImageError, Progress};
 
@@ -27,7 +27,7 @@ pub fn import_rootfs(
     progress: &dyn Progress,
 ) -> Result<RootfsInfo, ImageError> {
     let archive = Archive::of(input, spool_dir, progress);
-    stopped_or(progress, archive.and_then(|archive| write(&archive, spool_dir, out, options, progress)))
+    or_cancelled(progress, archive.and_then(|archive| write(&archive, spool_dir, out, options, progress)))
 }
 
 /// As [`import_rootfs`], from a file. An uncompressed tar is not copied to `spool_dir`.
@@ -44,7 +44,7 @@ pub fn import_rootfs_file(
     progress: &dyn Progress,
 ) -> Result<RootfsInfo, ImageError> {
     let archive = Archive::of_file(tar, spool_dir, progress);
-    stopped_or(progress, archive.and_then(|archive| write(&archive, spool_dir, out, options, progress)))
+    or_cancelled(progress, archive.and_then(|archive| write(&archive, spool_dir, out, options, progress)))
 }
 
 fn write(

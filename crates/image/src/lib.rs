@@ -20,9 +20,9 @@ mod progress;
 mod publish;
 mod rootfs;
 
-pub use bundle::{BundleImage, BundleManifest, Opened, open_bundle, write_bundle};
+pub use bundle::{BundleImage, BundleManifest, BundleReader, open_bundle, write_bundle};
 pub use catalog::{
-    Arch, CATALOG_MAX, Catalog, CatalogImage, CatalogKernel, Download, KernelSource, Place, Recipe,
+    Arch, Catalog, CatalogImage, CatalogKernel, Download, KernelSource, Location, MAX_CATALOG, Recipe,
     SignedCatalog, Source, Text, catalog, fetch_image, fetch_kernel,
 };
 pub use download::{DownloadRequest, download};
@@ -33,11 +33,12 @@ pub use error::{
 pub use import::{import_rootfs, import_rootfs_file};
 pub use initrd::{InitrdInfo, build_initrd};
 pub use kernel::{
-    Bus, KernelDetails, KernelInfo, Presence, extract_vmlinux, import_kernel, kernel_details, kernel_finds,
+    Bus, KernelDetails, KernelInfo, Presence, extract_vmlinux, import_kernel, kernel_details,
+    kernel_supports_bus,
 };
 pub use oci::{
-    Blobs, Descriptor, Document, Index, LONGEST_DOCUMENT, Layer, Manifest, Registries, RegistryHost, Remote,
-    Timing, Unconfigured, parse_config, parse_document, parse_index, parse_manifest, pull_image,
+    Blobs, Descriptor, Document, Index, Layer, MAX_DOCUMENT, Manifest, Registries, RegistryHost, Remote,
+    Timing, UnconfiguredManifest, parse_config, parse_document, parse_index, parse_manifest, pull_image,
 };
 pub use progress::{Progress, Silent};
 #[doc(hidden)]

@@ -15,10 +15,10 @@ use crate::error::IoContext;
 use crate::{FailureKind, ImageError, Progress};
 
 /// Number of standard error lines kept.
-const KEPT: usize = 12;
+const MAX_LINES: usize = 12;
 
 /// Maximum length of such a line, in bytes.
-const LINE: u64 = 1000;
+const MAX_LINE: u64 = 1000;
 
 /// Interval between checks for cancellation and timeout.
 const POLL: Duration = Duration::from_millis(50);
@@ -27,10 +27,11 @@ const POLL: Duration = Duration::from_millis(50);
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Environment variables passed on to programs: the proxy settings.
-const PASSED: [&str; 6] = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
+const PASSED_VARIABLES: [&str; 6] =
+    ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
 
 /// Directories searched after those in `PATH`: a user's `PATH` often lacks the system programs.
-const SYSTEM: [&str; 3] = ["/usr/sbin", "/usr/bin", "/bin"];
+const SYSTEM_DIRS: [&str; 3] = ["/usr/sbin", "/usr/bin", "/bin"];
 
 /// A program to run.
 pub(crate) struct HostCommand {
@@ -38,15 +39,15 @@ pub(crate) struct HostCommand {
     command: Command,
     limit: Duration,
     /// Maximum exit status that counts as success.
-    accepted: i32,
+    max_status: i32,
 }
 
 /// Returns the path of the program `name`.
 pub(crate) fn find(name: &'static str) -> Result<PathBuf, ImageError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
-        .chain(SYSTEM.iter().map(PathBuf::from))
-        .map(|folder| folder.join(name))
+        .chain(SYSTEM_DIRS.iter().map(PathBuf::from))
+        .map(|dir| dir.join(name))
         .find(|path| path.is_absolute() && path.is_file())
         .ok_or(ImageError::MissingProgram { program: name })
 }
@@ -57,13 +58,13 @@ impl HostCommand {
         let mut command = Command::new(find(name)?);
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("LC_ALL", "C.UTF-8");
-        command.envs(PASSED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-        Ok(Self { name, command, limit, accepted: 0 })
+        command.envs(PASSED_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        Ok(Self { name, command, limit, max_status: 0 })
     }
 
-    /// Accepts exit statuses up to `most` as success.
-    pub(crate) fn accept(mut self, most: i32) -> Self {
-        self.accepted = most;
+    /// Accepts exit statuses up to `max_status` as success.
+    pub(crate) fn accept(mut self, max_status: i32) -> Self {
+        self.max_status = max_status;
         self
     }
 
@@ -89,11 +90,11 @@ impl HostCommand {
             return Err(ImageError::Io { operation: "run", path, source: std::io::ErrorKind::Other.into() });
         };
         let group = Pid::from_child(&child);
-        let (done, ended) = channel();
+        let (done, done_receiver) = channel();
         thread::scope(|scope| {
             let lines = scope.spawn(move || follow(stderr, progress));
             let limit = self.limit;
-            let watch = scope.spawn(move || watch(group, limit, &ended, progress));
+            let watch = scope.spawn(move || watch(group, limit, &done_receiver, progress));
             let consumed = consume(stdout);
             if consumed.is_err() {
                 // The program may block writing output that is no longer read.
@@ -105,7 +106,7 @@ impl HostCommand {
             });
             let output = lines.join().unwrap_or_default();
             let (status, expired) = status.during("wait for", &path)?;
-            let good = status.code().is_some_and(|code| (0..=self.accepted).contains(&code));
+            let succeeded = status.code().is_some_and(|code| (0..=self.max_status).contains(&code));
             if progress.cancelled() {
                 return Err(ImageError::Cancelled);
             }
@@ -114,8 +115,8 @@ impl HostCommand {
             }
             match consumed {
                 // A failed program's incomplete output is a consequence, not the reason.
-                Err(error) if good || error.kind() != FailureKind::Invalid => Err(error),
-                Ok(result) if good => Ok(result),
+                Err(error) if succeeded || error.kind() != FailureKind::Invalid => Err(error),
+                Ok(result) if succeeded => Ok(result),
                 _ => Err(ImageError::Program { program: self.name, status: status.to_string(), output }),
             }
         })
@@ -151,14 +152,14 @@ fn reap(child: &mut Child, group: Pid, stop: impl FnOnce() -> bool) -> std::io::
 }
 
 /// Ends the group on cancellation or timeout; returns whether it was a timeout.
-fn watch(group: Pid, limit: Duration, ended: &Receiver<()>, progress: &dyn Progress) -> bool {
+fn watch(group: Pid, limit: Duration, done_receiver: &Receiver<()>, progress: &dyn Progress) -> bool {
     let started = Instant::now();
-    let mut told: Option<(Instant, bool)> = None;
-    while ended.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
+    let mut terminated: Option<(Instant, bool)> = None;
+    while done_receiver.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
         // The group may have ended already; then the signals have no effect.
-        match told {
+        match terminated {
             None if progress.cancelled() || started.elapsed() > limit => {
-                told = Some((Instant::now(), !progress.cancelled()));
+                terminated = Some((Instant::now(), !progress.cancelled()));
                 let _ = kill_process_group(group, Signal::TERM);
             }
             Some((at, _)) if at.elapsed() > GRACE => {
@@ -167,27 +168,27 @@ fn watch(group: Pid, limit: Duration, ended: &Receiver<()>, progress: &dyn Progr
             _ => {}
         }
     }
-    told.is_some_and(|(_, expired)| expired)
+    terminated.is_some_and(|(_, expired)| expired)
 }
 
 /// Logs lines as they arrive, and returns the last ones.
 fn follow(stderr: impl Read, progress: &dyn Progress) -> Vec<String> {
     let mut input = BufReader::new(stderr);
-    let mut kept = VecDeque::with_capacity(KEPT + 1);
+    let mut last_lines = VecDeque::with_capacity(MAX_LINES + 1);
     let mut bytes = Vec::new();
-    while let Ok(1..) = input.by_ref().take(LINE).read_until(b'\n', &mut bytes) {
+    while let Ok(1..) = input.by_ref().take(MAX_LINE).read_until(b'\n', &mut bytes) {
         let line = String::from_utf8_lossy(&bytes);
         let line: String = line.trim().chars().filter(|c| !c.is_control()).collect();
         bytes.clear();
         if !line.is_empty() {
             progress.log(&line);
-            kept.push_back(line);
-            if kept.len() > KEPT {
-                kept.pop_front();
+            last_lines.push_back(line);
+            if last_lines.len() > MAX_LINES {
+                last_lines.pop_front();
             }
         }
     }
-    kept.into()
+    last_lines.into()
 }
 
 #[cfg(test)]
@@ -207,7 +208,7 @@ mod tests {
         assert_eq!(shell("echo hello; echo x >&2", 10).output(&Silent).unwrap(), "hello\n");
         let error = shell("seq 100 >&2; exit 3", 10).output(&Silent).unwrap_err();
         let ImageError::Program { output, status, .. } = &error else { panic!("{error:?}") };
-        assert!(output.last().unwrap() == "100" && output.len() == KEPT && status.contains('3'));
+        assert!(output.last().unwrap() == "100" && output.len() == MAX_LINES && status.contains('3'));
         assert!(error.to_string().ends_with("99\n100"), "{error}");
         let missing = HostCommand::new("no-such-program", GRACE).err().unwrap();
         assert_eq!(missing.to_string(), "the program no-such-program is not installed");

@@ -34,9 +34,9 @@ impl Progress for Silent {
 }
 
 /// Forwards cancellation and log lines, but no progress: used for one of several concurrent parts.
-pub(crate) struct OnlyStopping<'a>(pub(crate) &'a dyn Progress);
+pub(crate) struct CancelOnly<'a>(pub(crate) &'a dyn Progress);
 
-impl Progress for OnlyStopping<'_> {
+impl Progress for CancelOnly<'_> {
     fn stage(&self, _: &str) {}
     fn bytes(&self, _: u64, _: Option<u64>) {}
     fn log(&self, line: &str) {
@@ -50,7 +50,10 @@ impl Progress for OnlyStopping<'_> {
 /// Replaces an error with [`ImageError::Cancelled`] if the operation was cancelled.
 ///
 /// A cancelled input can cause any error.
-pub(crate) fn stopped_or<T>(progress: &dyn Progress, result: Result<T, ImageError>) -> Result<T, ImageError> {
+pub(crate) fn or_cancelled<T>(
+    progress: &dyn Progress,
+    result: Result<T, ImageError>,
+) -> Result<T, ImageError> {
     result.map_err(|error| if progress.cancelled() { ImageError::Cancelled } else { error })
 }
 
@@ -60,7 +63,7 @@ pub(crate) fn check(progress: &dyn Progress) -> Result<(), ImageError> {
 }
 
 /// A reader that reports progress, and fails once the operation is cancelled.
-pub(crate) struct Watched<'a, R> {
+pub(crate) struct ProgressReader<'a, R> {
     input: R,
     done: u64,
     reported: u64,
@@ -68,7 +71,7 @@ pub(crate) struct Watched<'a, R> {
     progress: &'a dyn Progress,
 }
 
-impl<'a, R: Read> Watched<'a, R> {
+impl<'a, R: Read> ProgressReader<'a, R> {
     pub(crate) fn new(input: R, total: Option<u64>, progress: &'a dyn Progress) -> Self {
         Self { input, done: 0, reported: 0, total, progress }
     }
@@ -77,7 +80,7 @@ impl<'a, R: Read> Watched<'a, R> {
 /// Bytes between two progress reports.
 const STEP: u64 = 4 << 20;
 
-impl<R: Read> Read for Watched<'_, R> {
+impl<R: Read> Read for ProgressReader<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.input.read(buffer)?;
         self.done += n as u64;

@@ -10,7 +10,7 @@ use crate::ImageError;
 use crate::error::IoContext;
 
 /// Returns the directory that contains `path`.
-pub(crate) fn folder_of(path: &Path) -> &Path {
+pub(crate) fn parent_dir(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
@@ -18,10 +18,9 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 }
 
 /// Creates a file beside `path`; dropping it before [`publish`] removes it.
-pub(crate) fn begin(path: &Path) -> Result<(File, TempPath), ImageError> {
-    let folder = folder_of(path);
-    let file =
-        NamedTempFile::with_prefix_in(".partial-", folder).during("create a temporary file in", folder)?;
+pub(crate) fn create_temporary(path: &Path) -> Result<(File, TempPath), ImageError> {
+    let dir = parent_dir(path);
+    let file = NamedTempFile::with_prefix_in(".partial-", dir).during("create a temporary file in", dir)?;
     Ok(file.into_parts())
 }
 
@@ -32,16 +31,16 @@ pub(crate) fn publish(file: &File, temporary: TempPath, path: &Path) -> Result<(
 }
 
 /// Returns the bytes available to an ordinary user in a directory.
-pub(crate) fn available(folder: &Path) -> Result<u64, ImageError> {
-    let stat = rustix::fs::statvfs(folder).during("read the free space of", folder)?;
+pub(crate) fn available_space(dir: &Path) -> Result<u64, ImageError> {
+    let stat = rustix::fs::statvfs(dir).during("read the free space of", dir)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// Returns an error if a directory has less than `needed` bytes available.
-pub(crate) fn require_space(folder: &Path, needed: u64) -> Result<(), ImageError> {
-    let available = available(folder)?;
+pub(crate) fn require_space(dir: &Path, needed: u64) -> Result<(), ImageError> {
+    let available = available_space(dir)?;
     if available < needed {
-        return Err(ImageError::NoSpace { folder: folder.to_owned(), needed, available });
+        return Err(ImageError::NoSpace { dir: dir.to_owned(), needed, available });
     }
     Ok(())
 }
@@ -49,12 +48,12 @@ pub(crate) fn require_space(folder: &Path, needed: u64) -> Result<(), ImageError
 /// Creates the error for a failed write of at least `needed` bytes to `path`.
 pub(crate) fn write_error(source: io::Error, path: &Path, needed: u64) -> ImageError {
     if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-        let folder = folder_of(path);
+        let dir = parent_dir(path);
         return ImageError::NoSpace {
-            folder: folder.to_owned(),
+            dir: dir.to_owned(),
             needed,
             // The write has already failed; failing to get a figure must not hide that.
-            available: available(folder).unwrap_or(0),
+            available: available_space(dir).unwrap_or(0),
         };
     }
     ImageError::Io { operation: "write", path: path.to_owned(), source }

@@ -121,8 +121,8 @@ fn check((name, make, options): &Tree) -> Result<(), String> {
     let lab = tempfile::tempdir().unwrap();
     let [tree, mount, lists, tar, image] =
         ["tree", "mount", "lists", "tree.tar", "image"].map(|name| lab.path().join(name));
-    for folder in [&tree, &mount, &lists] {
-        std::fs::create_dir(folder).unwrap();
+    for dir in [&tree, &mount, &lists] {
+        std::fs::create_dir(dir).unwrap();
     }
     run(Command::new("bash").args(["-euc", make]).current_dir(&tree), name)?;
     run(
@@ -147,7 +147,7 @@ fn run(command: &mut Command, name: &str) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    let [said, complained] =
+    let [stdout, stderr] =
         [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-    Err(format!("{name}: {command:?}: {said}{complained}"))
+    Err(format!("{name}: {command:?}: {stdout}{stderr}"))
 }

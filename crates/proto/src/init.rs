@@ -16,10 +16,10 @@ const INITS: [&str; 3] = ["/sbin/init", "/etc/init", "/usr/lib/systemd/systemd"]
 const WRAPPERS: [&str; 5] = ["tini", "tini-static", "dumb-init", "catatonit", "docker-init"];
 
 /// Directories in which busybox's init looks for programs (its `init.c`).
-const FOLDERS: [&str; 4] = ["/sbin", "/usr/sbin", "/bin", "/usr/bin"];
+const DIRS: [&str; 4] = ["/sbin", "/usr/sbin", "/bin", "/usr/bin"];
 
 /// Actions of an inittab that busybox starts by itself.
-const STARTS: [&str; 4] = ["sysinit", "wait", "once", "respawn"];
+const START_ACTIONS: [&str; 4] = ["sysinit", "wait", "once", "respawn"];
 
 /// A root file system. Links are resolved within it.
 pub trait Root {
@@ -51,7 +51,7 @@ pub enum InitKind {
 
 /// Returns the path of the init of `root`, if it has one.
 pub fn find_init(root: &impl Root) -> Option<&'static str> {
-    INITS.into_iter().find(|path| root.program(path).is_some_and(|program| brings_up(root, &program)))
+    INITS.into_iter().find(|path| root.program(path).is_some_and(|program| boots_system(root, &program)))
 }
 
 /// Returns the kind of init that `program` is.
@@ -64,22 +64,22 @@ pub fn kind_of_init(root: &impl Root, program: &Executable) -> InitKind {
     }
 }
 
-fn brings_up(root: &impl Root, program: &Executable) -> bool {
+fn boots_system(root: &impl Root, program: &Executable) -> bool {
     if WRAPPERS.contains(&program.name.as_str()) {
         return false;
     }
     kind_of_init(root, program) != InitKind::Busybox
         || match root.text("/etc/inittab") {
-            Some(inittab) => first_started(&inittab).is_some_and(|first| can_be_run(root, first)),
-            None => can_be_run(root, "/etc/init.d/rcS"),
+            Some(inittab) => first_started(&inittab).is_some_and(|first| is_runnable(root, first)),
+            None => is_runnable(root, "/etc/init.d/rcS"),
         }
 }
 
-fn can_be_run(root: &impl Root, program: &str) -> bool {
+fn is_runnable(root: &impl Root, program: &str) -> bool {
     if program.contains('/') {
         return root.program(program).is_some();
     }
-    FOLDERS.iter().any(|folder| root.program(&format!("{folder}/{program}")).is_some())
+    DIRS.iter().any(|dir| root.program(&format!("{dir}/{program}")).is_some())
 }
 
 /// Returns the first program of an inittab, whose lines are `id:runlevels:action:process`.
@@ -90,7 +90,7 @@ fn first_started(inittab: &str) -> Option<&str> {
         let (action, process) = (fields.nth(2)?, fields.next()?);
         let program = process.split_whitespace().next()?;
         // A dash makes it a login shell.
-        STARTS.contains(&action).then(|| program.trim_start_matches('-'))
+        START_ACTIONS.contains(&action).then(|| program.trim_start_matches('-'))
     })
 }
 
@@ -154,9 +154,9 @@ mod tests {
         let hard_linked = [("/sbin/init", "init", 1), ("/bin/busybox", "busybox", 1)];
         let with = |more: &[(&'static str, &'static str, u64)], inittab| {
             let texts = [("/etc/inittab", inittab)];
-            let found = [busybox, hard_linked].map(|there| init(&[&there, more].concat(), &texts));
-            assert_eq!(found[0], found[1]);
-            found[0]
+            let inits = [busybox, hard_linked].map(|files| init(&[&files, more].concat(), &texts));
+            assert_eq!(inits[0], inits[1]);
+            inits[0]
         };
         let (openrc, getty) = (("/sbin/openrc", "openrc", 2), ("/sbin/getty", "busybox", 1));
         assert_eq!(with(&[getty], ALPINES), None);
@@ -166,9 +166,9 @@ mod tests {
         assert_eq!(with(&[getty], "::shutdown:/sbin/getty\nnonsense\n:::\n"), None);
         let script = ("/etc/init.d/rcS", "rcS", 3);
         assert_eq!(with(&[script], ""), None);
-        for there in [busybox, hard_linked] {
-            assert_eq!(init(&there, &[]), None);
-            assert_eq!(init(&[&there[..], &[script]].concat(), &[]), Some("/sbin/init"));
+        for files in [busybox, hard_linked] {
+            assert_eq!(init(&files, &[]), None);
+            assert_eq!(init(&[&files[..], &[script]].concat(), &[]), Some("/sbin/init"));
         }
     }
 }

@@ -17,7 +17,7 @@
 //!
 //! A socket in the guest uses the frames of a program: `stdin` goes to it under the same window, `stdout` comes from
 //! it, and the end of either stream is a half-close. A listener's connection reports each incoming connection by a
-//! number, and the host takes it by a separate connection.
+//! number, and the host accepts it by a separate connection.
 //!
 //! Either side may dial. When a guest boots, its agent dials [`READY_PORT`] on the host once, or the port in
 //! `banger.ready=` on the kernel command line; that connection is an ordinary one from the greeting on. Later the
@@ -35,9 +35,9 @@ mod message;
 pub use frame::{Decoder, Frame, FrameError, HEADER_LEN, MAX_CONTROL, MAX_DATA, Stream};
 pub use init::{Executable, InitKind, Root, find_init, kind_of_init};
 pub use message::{
-    AddressConfig, BootMark, Configure, Connect, CopyDirection, CopyFiles, DiskUsage, Endpoint, Exec,
+    Accept, AddressConfig, BootMark, Configure, Connect, CopyDirection, CopyFiles, DiskUsage, Endpoint, Exec,
     ExecControl, ExitStatus, FailureKind, Greeting, Inspection, InterfaceUsage, Listen, Listener,
-    NetworkConfig, OwnFailure, PowerOff, Reply, Request, Sftp, Take, TerminalSize, Transport, Workspace,
+    NetworkConfig, PowerOff, Reply, Request, Sftp, SubcommandFailure, TerminalSize, Transport, Workspace,
     WorkspaceAction,
 };
 
@@ -56,5 +56,5 @@ pub const GENERATION_OF_VARIABLES: u32 = 5;
 /// First generation of agents that support SFTP, sockets, and a command line in [`Exec`].
 pub const GENERATION_OF_SOCKETS: u32 = 3;
 
-/// Bytes of stdin that the host may send beyond those acknowledged by [`Reply::Taken`].
+/// Bytes of stdin that the host may send beyond those acknowledged by [`Reply::Acknowledged`].
 pub const STDIN_WINDOW: usize = 1 << 20;

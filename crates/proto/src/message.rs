@@ -61,10 +61,11 @@ pub enum Request {
     /// generation 3.
     Connect(Connect),
     /// Listens in the guest while this connection is open; answered by [`Reply::Listening`], then by
-    /// [`Reply::Called`] for each incoming connection. Since generation 3.
+    /// [`Reply::Incoming`] for each incoming connection. Since generation 3.
     Listen(Listen),
-    /// Takes an incoming connection; answered as [`Connect`](Self::Connect) is. Since generation 3.
-    Take(Take),
+    /// Accepts an incoming connection; answered as [`Connect`](Self::Connect) is. Since generation 3.
+    #[serde(rename = "take")]
+    Accept(Accept),
     /// A request of a later generation.
     #[serde(other)]
     Unknown,
@@ -226,7 +227,7 @@ pub struct Workspace {
 /// failure of no particular kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum OwnFailure {
+pub enum SubcommandFailure {
     /// The file or directory does not exist.
     NotFound = 2,
     /// Another process is working on it.
@@ -237,7 +238,7 @@ pub enum OwnFailure {
     NoSpace = 28,
 }
 
-impl OwnFailure {
+impl SubcommandFailure {
     /// Returns the failure with this exit status, if there is one.
     pub fn of(status: u8) -> Option<Self> {
         [Self::NotFound, Self::Busy, Self::Exists, Self::NoSpace]
@@ -310,11 +311,12 @@ pub struct Listen {
     pub user: Option<String>,
 }
 
-/// An incoming connection to take.
+/// An incoming connection to accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Take {
-    /// Its number, from [`Reply::Called`].
-    pub caller: u64,
+pub struct Accept {
+    /// Its number, from [`Reply::Incoming`].
+    #[serde(rename = "caller")]
+    pub id: u64,
 }
 
 /// A reply of the agent.
@@ -332,7 +334,8 @@ pub enum Reply {
     },
     /// During exec: the program has read this many more bytes of its stdin; see
     /// [`STDIN_WINDOW`](crate::STDIN_WINDOW).
-    Taken {
+    #[serde(rename = "taken")]
+    Acknowledged {
         /// Number of bytes.
         bytes: u32,
     },
@@ -348,19 +351,21 @@ pub enum Reply {
         /// All listeners, sorted by port.
         listeners: Vec<Listener>,
     },
-    /// To connect and take: data can flow in both directions.
+    /// To connect and accept: data can flow in both directions.
     Connected,
-    /// To connect and take, as the last reply: both directions have ended, and all data was sent.
+    /// To connect and accept, as the last reply: both directions have ended, and all data was sent.
     Closed,
     /// To listen.
     Listening {
         /// Endpoint of the listener, with the port or path that was chosen.
         at: Endpoint,
     },
-    /// During listen: a connection waits for the host to take it.
-    Called {
-        /// Number of the connection, for [`Take`].
-        caller: u64,
+    /// During listen: a connection waits for the host to accept it.
+    #[serde(rename = "called")]
+    Incoming {
+        /// Number of the connection, for [`Accept`].
+        #[serde(rename = "caller")]
+        id: u64,
         /// Address of the peer, if it has one.
         #[serde(default)]
         from: Option<SocketAddr>,
@@ -565,20 +570,20 @@ mod tests {
         let list = Workspace { path: b"/r".into(), action: WorkspaceAction::List };
         let wire = serde_json::to_string(&Request::Workspace(list)).unwrap();
         assert_eq!(wire, r#"{"op":"workspace","path":[47,114],"action":"list"}"#);
-        assert_eq!(OwnFailure::of(28), Some(OwnFailure::NoSpace));
-        assert_eq!(OwnFailure::of(1), None);
+        assert_eq!(SubcommandFailure::of(28), Some(SubcommandFailure::NoSpace));
+        assert_eq!(SubcommandFailure::of(1), None);
         let tcp = Endpoint::Tcp { host: "localhost".into(), port: 80 };
         let unix = Endpoint::Unix { path: b"/a".into() };
         let wire = [
             serde_json::to_string(&Request::Sftp(Sftp { user: None })).unwrap(),
             serde_json::to_string(&Request::Connect(Connect { to: tcp, user: Some("dev".into()) })).unwrap(),
             serde_json::to_string(&Request::Listen(Listen { at: Some(unix.clone()), user: None })).unwrap(),
-            serde_json::to_string(&Request::Take(Take { caller: 7 })).unwrap(),
+            serde_json::to_string(&Request::Accept(Accept { id: 7 })).unwrap(),
             serde_json::to_string(&Exec { command_line: Some(b"a".into()), ..Exec::default() }).unwrap(),
             serde_json::to_string(&Reply::Connected).unwrap(),
             serde_json::to_string(&Reply::Closed).unwrap(),
             serde_json::to_string(&Reply::Listening { at: unix }).unwrap(),
-            serde_json::to_string(&Reply::Called { caller: 7, from: "127.0.0.1:9".parse().ok() }).unwrap(),
+            serde_json::to_string(&Reply::Incoming { id: 7, from: "127.0.0.1:9".parse().ok() }).unwrap(),
         ];
         assert_eq!(
             wire,

@@ -12,7 +12,7 @@ mod watched;
 
 pub use cpu_time::process_cpu_time;
 pub use ext4::grow_ext4;
-pub use memory::give_back_early;
+pub use memory::configure_malloc;
 pub use session::{Credentials, lead_session};
 pub use signal::signal_of;
 pub use terminal::{Terminal, TerminalSide};

@@ -5,7 +5,7 @@
 /// the memory that its threads once needed (mallopt(3)).
 ///
 /// Call it before any thread starts.
-pub fn give_back_early() {
+pub fn configure_malloc() {
     for (option, value) in [(libc::M_MMAP_THRESHOLD, 64 << 10), (libc::M_ARENA_MAX, 1)] {
         // SAFETY: sets a number in the allocator, which locks it. It fails only for values out of range.
         unsafe { libc::mallopt(option, value) };

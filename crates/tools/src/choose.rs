@@ -10,18 +10,18 @@ use super::{
 const RUNTIMES: &[&str] = &["node", "python", "java", "ruby", "go", "rust", "erlang", "php", "dotnet"];
 
 /// Returns the first request for each tool. Later requests that it does not satisfy are noted.
-pub(super) fn tools(found: &mut Findings) -> Vec<Tool> {
+pub(super) fn tools(findings: &mut Findings) -> Vec<Tool> {
     let mut winners: Vec<RequestedTool> = Vec::new();
-    for asked in std::mem::take(&mut found.asked) {
-        match winners.iter().find(|winner| winner.name == asked.name) {
-            None => winners.push(asked),
-            Some(winner) if agree(winner, &asked) => {}
+    for request in std::mem::take(&mut findings.requests) {
+        match winners.iter().find(|winner| winner.name == request.name) {
+            None => winners.push(request),
+            Some(winner) if agree(winner, &request) => {}
             Some(winner) => {
                 let message = format!(
                     "{} {} ({}) is overridden by {} from {}",
-                    asked.name, asked.version, asked.reason, winner.version, winner.source
+                    request.name, request.version, request.reason, winner.version, winner.source
                 );
-                found.note(NoteKind::Overruled, asked.source, message);
+                findings.note(NoteKind::Overruled, request.source, message);
             }
         }
     }
@@ -35,23 +35,23 @@ fn agree(winner: &RequestedTool, other: &RequestedTool) -> bool {
         || other.range.as_ref().is_some_and(|range| range.allows(winner.version.as_str()))
 }
 
-fn tool(asked: RequestedTool) -> Tool {
-    let RequestedTool { name, version, source, reason, components, targets, range: _ } = asked;
+fn tool(request: RequestedTool) -> Tool {
+    let RequestedTool { name, version, source, reason, components, targets, range: _ } = request;
     Tool { name, version, source, reason, components, targets }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::note::Place;
+    use crate::note::Location;
 
-    fn chosen(asked: &[(&'static str, &str, &str)]) -> (Vec<String>, Vec<String>) {
-        let mut found = Findings::default();
-        for (file, name, version) in asked {
-            found.ask(Place::file(file), name, version);
+    fn chosen(requests: &[(&'static str, &str, &str)]) -> (Vec<String>, Vec<String>) {
+        let mut findings = Findings::default();
+        for (file, name, version) in requests {
+            findings.request(Location::file(file), name, version);
         }
-        let tools = tools(&mut found);
-        (tools.iter().map(|tool| format!("{} {}", tool.name, tool.version)).collect(), found.messages())
+        let tools = tools(&mut findings);
+        (tools.iter().map(|tool| format!("{} {}", tool.name, tool.version)).collect(), findings.messages())
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    note::{Note, NoteKind, Place, shown},
+    note::{Location, Note, NoteKind, quoted},
     plan::{Command, Port, Variable},
     range::Range,
     requested::{RequestedVersion, VersionError},
@@ -21,14 +21,14 @@ const MAX_VALUE: usize = 4 << 10;
 
 /// Variables that determine which programs the guest runs and trusts.
 const RESERVED: &[&str] = &["PATH", "HOME", "USER", "LOGNAME", "SHELL", "IFS", "ENV", "BASH_ENV"];
-const RESERVED_BEGINNINGS: &[&str] = &["LD_", "MISE_"];
+const RESERVED_PREFIXES: &[&str] = &["LD_", "MISE_"];
 
 /// A tool that a file requests.
 #[derive(Debug, Clone)]
 pub(super) struct RequestedTool {
     pub(super) name: ToolName,
     pub(super) version: Version,
-    pub(super) source: Place,
+    pub(super) source: Location,
     pub(super) reason: String,
     pub(super) range: Option<Range>,
     pub(super) components: Vec<Word>,
@@ -38,13 +38,13 @@ pub(super) struct RequestedTool {
 /// Everything found so far, in order of precedence.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    pub(super) asked: Vec<RequestedTool>,
+    pub(super) requests: Vec<RequestedTool>,
     pub(super) variables: Vec<Variable>,
     /// Ports and commands, once a file specifies them.
     pub(super) ports: Option<Vec<Port>>,
     pub(super) setup: Option<Vec<Command>>,
     /// The dev container file that was read first.
-    pub(super) devcontainer: Option<Place>,
+    pub(super) devcontainer: Option<Location>,
     /// The name of the repository's directory, if known.
     pub(super) basename: Option<String>,
     notes: Vec<Note>,
@@ -57,29 +57,38 @@ impl Findings {
     }
 
     /// Adds a tool with the version in `text`, and returns it. Invalid values are noted.
-    pub(super) fn ask(&mut self, source: Place, name: &str, text: &str) -> Option<&mut RequestedTool> {
-        let name = match normal(name).parse::<ToolName>() {
+    pub(super) fn request(&mut self, source: Location, name: &str, text: &str) -> Option<&mut RequestedTool> {
+        let name = match canonical_name(name).parse::<ToolName>() {
             Ok(name) => name,
-            Err(why) if name.contains(':') => {
-                let message = format_args!("{} names a backend, which is not supported ({why})", shown(name));
+            Err(error) if name.contains(':') => {
+                let message =
+                    format_args!("{} names a backend, which is not supported ({error})", quoted(name));
                 return self.refuse(NoteKind::NotFollowed, source, message);
             }
-            Err(why) => {
-                let message = format_args!("{} is not a tool's name: {why}", shown(name));
+            Err(error) => {
+                let message = format_args!("{} is not a tool's name: {error}", quoted(name));
                 return self.refuse(NoteKind::Refused, source, message);
             }
         };
         match RequestedVersion::of(name.as_str(), text) {
-            Ok(_) if self.asked.len() == MAX_TOOLS => {
+            Ok(_) if self.requests.len() == MAX_TOOLS => {
                 let message = format_args!("{name} is skipped: the limit is {MAX_TOOLS} tools");
                 self.refuse(NoteKind::Refused, source, message)
             }
             Ok(RequestedVersion { version, reason, range }) => {
                 let (components, targets) = Default::default();
-                self.asked.push(RequestedTool { name, version, source, reason, range, components, targets });
-                self.asked.last_mut()
+                self.requests.push(RequestedTool {
+                    name,
+                    version,
+                    source,
+                    reason,
+                    range,
+                    components,
+                    targets,
+                });
+                self.requests.last_mut()
             }
-            Err(error @ (VersionError::NotAVersion(_) | VersionError::Nothing(_))) => {
+            Err(error @ (VersionError::NotAVersion(_) | VersionError::NoVersion(_))) => {
                 self.refuse(NoteKind::NotFollowed, source, format_args!("{name}: {error}"))
             }
             Err(error) => self.refuse(NoteKind::Refused, source, format_args!("{name}: {error}")),
@@ -89,51 +98,51 @@ impl Findings {
     fn refuse(
         &mut self,
         kind: NoteKind,
-        place: Place,
+        location: Location,
         message: impl fmt::Display,
     ) -> Option<&mut RequestedTool> {
-        self.note(kind, place, message);
+        self.note(kind, location, message);
         None
     }
 
     /// Returns the valid `words`, such as a toolchain's components. The others are noted.
-    pub(super) fn words(&mut self, place: Place, what: &str, words: &[&str]) -> Vec<Word> {
-        let mut harmless = Vec::new();
+    pub(super) fn words(&mut self, location: Location, what: &str, words: &[&str]) -> Vec<Word> {
+        let mut valid = Vec::new();
         for text in words {
             match text.parse() {
-                Ok(_) if harmless.len() == MAX_EXTRAS => {
+                Ok(_) if valid.len() == MAX_EXTRAS => {
                     let message = format_args!("there are more than {MAX_EXTRAS} {what}s");
-                    self.note(NoteKind::Refused, place, message);
+                    self.note(NoteKind::Refused, location, message);
                     break;
                 }
-                Ok(word) => harmless.push(word),
-                Err(why) => {
-                    let message = format_args!("{} is not a {what}: {why}", shown(text));
-                    self.note(NoteKind::Refused, place, message);
+                Ok(word) => valid.push(word),
+                Err(error) => {
+                    let message = format_args!("{} is not a {what}: {error}", quoted(text));
+                    self.note(NoteKind::Refused, location, message);
                 }
             }
         }
-        harmless
+        valid
     }
 
     /// Adds an environment variable. An invalid one is noted. The first of each name wins.
-    pub(super) fn variable(&mut self, source: Place, name: &str, value: &str) {
+    pub(super) fn variable(&mut self, source: Location, name: &str, value: &str) {
         match variable(source, name, value) {
-            Ok(variable) => self.take(variable),
-            Err(why) => {
-                self.note(NoteKind::Refused, source, format_args!("the variable {}: {why}", shown(name)));
+            Ok(variable) => self.add_variable(variable),
+            Err(error) => {
+                self.note(NoteKind::Refused, source, format_args!("the variable {}: {error}", quoted(name)));
             }
         }
     }
 
-    fn take(&mut self, variable: Variable) {
+    fn add_variable(&mut self, variable: Variable) {
         let Variable { name, value, source } = &variable;
-        match self.variables.iter().find(|earlier| earlier.name == *name) {
-            Some(earlier) if earlier.value == *value => {}
-            Some(earlier) => {
+        match self.variables.iter().find(|existing| existing.name == *name) {
+            Some(existing) if existing.value == *value => {}
+            Some(existing) => {
                 let message = format!(
                     "the variable {name}: {} sets another value and takes precedence",
-                    earlier.source
+                    existing.source
                 );
                 self.note(NoteKind::Overruled, *source, message);
             }
@@ -146,11 +155,11 @@ impl Findings {
     }
 
     /// Adds a note.
-    pub(super) fn note(&mut self, kind: NoteKind, place: Place, message: impl fmt::Display) {
+    pub(super) fn note(&mut self, kind: NoteKind, location: Location, message: impl fmt::Display) {
         if self.notes.len() == MAX_NOTES {
             self.left_out += 1;
         } else {
-            self.notes.push(Note::new(kind, place, message));
+            self.notes.push(Note::new(kind, location, message));
         }
     }
 
@@ -159,7 +168,7 @@ impl Findings {
         let Self { mut notes, left_out, .. } = self;
         if let Some(last) = notes.last().filter(|_| left_out > 0) {
             let message = format_args!("{left_out} more notes are not shown");
-            notes.push(Note::new(NoteKind::Refused, last.place, message));
+            notes.push(Note::new(NoteKind::Refused, last.location, message));
         }
         notes
     }
@@ -171,20 +180,20 @@ impl Findings {
 
     /// Returns the requests, each as `name version`.
     #[cfg(test)]
-    pub(super) fn asked_for(&self) -> Vec<String> {
-        self.asked.iter().map(|asked| format!("{} {}", asked.name, asked.version)).collect()
+    pub(super) fn requested(&self) -> Vec<String> {
+        self.requests.iter().map(|request| format!("{} {}", request.name, request.version)).collect()
     }
 
     /// Returns the notes, each as `line: message`.
     #[cfg(test)]
     pub(super) fn messages(&self) -> Vec<String> {
-        let line = |place: Place| place.line.map(|line| format!("{line}: ")).unwrap_or_default();
-        self.notes.iter().map(|note| format!("{}{}", line(note.place), note.message)).collect()
+        let line = |location: Location| location.line.map(|line| format!("{line}: ")).unwrap_or_default();
+        self.notes.iter().map(|note| format!("{}{}", line(note.location), note.message)).collect()
     }
 }
 
 /// Converts tools' alternative names, as mise does.
-fn normal(name: &str) -> &str {
+fn canonical_name(name: &str) -> &str {
     match name {
         "nodejs" => "node",
         "golang" => "go",
@@ -195,10 +204,10 @@ fn normal(name: &str) -> &str {
     }
 }
 
-fn variable(source: Place, name: &str, value: &str) -> Result<Variable, String> {
-    let name: VariableName = name.parse().map_err(|why| format!("its name cannot be used: {why}"))?;
+fn variable(source: Location, name: &str, value: &str) -> Result<Variable, String> {
+    let name: VariableName = name.parse().map_err(|error| format!("its name cannot be used: {error}"))?;
     let is_reserved = RESERVED.contains(&name.as_str())
-        || RESERVED_BEGINNINGS.iter().any(|beginning| name.as_str().starts_with(beginning));
+        || RESERVED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix));
     if is_reserved {
         return Err("it is reserved for the guest".to_owned());
     }
@@ -215,18 +224,18 @@ fn variable(source: Place, name: &str, value: &str) -> Result<Variable, String> 
 mod tests {
     use super::*;
 
-    const PLACE: Place = Place { file: "f", line: Some(1) };
+    const LOCATION: Location = Location { file: "f", line: Some(1) };
 
     #[test]
     fn names_are_those_of_mise_and_harmless() {
-        let mut found = Findings::default();
+        let mut findings = Findings::default();
         for (name, version) in
             [("nodejs", "20"), ("golang", "1.22"), ("npm:x", "1"), ("-g", "1"), ("a", ";id"), ("b", "system")]
         {
-            found.ask(PLACE, name, version);
+            findings.request(LOCATION, name, version);
         }
-        assert_eq!(found.asked_for(), ["node 20", "go 1.22"]);
-        let kinds: Vec<_> = found.notes().iter().map(|note| note.kind).collect();
+        assert_eq!(findings.requested(), ["node 20", "go 1.22"]);
+        let kinds: Vec<_> = findings.notes().iter().map(|note| note.kind).collect();
         assert_eq!(
             kinds,
             [NoteKind::NotFollowed, NoteKind::Refused, NoteKind::Refused, NoteKind::NotFollowed]
@@ -235,7 +244,7 @@ mod tests {
 
     #[test]
     fn variables_are_bounded_and_not_the_guests_own() {
-        let mut found = Findings::default();
+        let mut findings = Findings::default();
         let long = "a".repeat(MAX_VALUE + 1);
         for (name, value) in [
             ("A", "1"),
@@ -247,11 +256,11 @@ mod tests {
             ("C", "a\0b"),
             ("D", &long),
         ] {
-            found.variable(PLACE, name, value);
+            findings.variable(LOCATION, name, value);
         }
-        assert_eq!(found.variables.len(), 1);
+        assert_eq!(findings.variables.len(), 1);
         assert_eq!(
-            found.messages(),
+            findings.messages(),
             [
                 "1: the variable A: f:1 sets another value and takes precedence",
                 "1: the variable \"PATH\": it is reserved for the guest",
@@ -266,14 +275,14 @@ mod tests {
 
     #[test]
     fn no_repository_fills_the_memory() {
-        let mut found = Findings::default();
+        let mut findings = Findings::default();
         for number in 0..1000 {
-            found.ask(PLACE, &format!("t{number}"), "1");
-            found.variable(PLACE, &format!("V{number}"), "1");
+            findings.request(LOCATION, &format!("t{number}"), "1");
+            findings.variable(LOCATION, &format!("V{number}"), "1");
         }
-        assert_eq!((found.asked.len(), found.variables.len()), (MAX_TOOLS, MAX_VARIABLES));
-        assert_eq!(found.words(PLACE, "target", &["a"; 100]).len(), MAX_EXTRAS);
-        let notes = found.into_notes();
+        assert_eq!((findings.requests.len(), findings.variables.len()), (MAX_TOOLS, MAX_VARIABLES));
+        assert_eq!(findings.words(LOCATION, "target", &["a"; 100]).len(), MAX_EXTRAS);
+        let notes = findings.into_notes();
         assert_eq!(notes.len(), MAX_NOTES + 1);
         assert_eq!(notes.last().unwrap().message, "1489 more notes are not shown");
     }

@@ -8,7 +8,8 @@
 //! Only `repository_dir` does I/O; the readers are functions of bytes. No file can make a plan fail: a part that cannot
 //! be used becomes a [`Note`] with its place.
 //!
-//! The project's own file ([`Own`]) takes precedence. If several others name one tool, the first in this list does:
+//! The project's own file ([`ProjectSettings`]) takes precedence. If several others name one tool, the first in
+//! this list does:
 //!
 //! 1. `mise.toml`, `.mise.toml`, `.config/mise.toml`
 //! 2. `.tool-versions`
@@ -31,8 +32,8 @@ mod script;
 mod setup;
 mod word;
 
-pub use note::{Note, NoteKind, Place};
-pub use plan::{Command, Own, Plan, Port, Run, Tool, Variable};
+pub use note::{Location, Note, NoteKind};
+pub use plan::{Command, Plan, Port, ProjectSettings, Run, Tool, Variable};
 pub use repository::plan;
 pub use script::{SCRIPT, arguments};
 pub use setup::{SETUP, setup_arguments, setup_variables};

@@ -5,14 +5,14 @@ use std::fmt;
 use serde::Serialize;
 
 /// Maximum length of a note's message, in characters.
-const LONGEST: usize = 400;
+const MAX_MESSAGE: usize = 400;
 
 /// Maximum length of a repository's text that a message quotes, in characters.
-const SHOWN: usize = 64;
+const MAX_QUOTED: usize = 64;
 
 /// A place in the repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Place {
+pub struct Location {
     /// The file, relative to the repository's root.
     pub file: &'static str,
     /// The line, counted from 1, if known.
@@ -20,7 +20,7 @@ pub struct Place {
     pub line: Option<usize>,
 }
 
-impl Place {
+impl Location {
     pub(super) fn file(file: &'static str) -> Self {
         Self { file, line: None }
     }
@@ -30,7 +30,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     /// `FILE` or `FILE:LINE`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
@@ -62,7 +62,7 @@ pub struct Note {
     pub kind: NoteKind,
     /// The place of that part.
     #[serde(flatten)]
-    pub place: Place,
+    pub location: Location,
     /// The message: one line, without control characters.
     pub message: String,
 }
@@ -70,23 +70,23 @@ pub struct Note {
 impl Note {
     /// Creates a note. A message may quote parsers and the repository, so control characters are removed: they could
     /// move a terminal's cursor.
-    pub(super) fn new(kind: NoteKind, place: Place, message: impl fmt::Display) -> Self {
+    pub(super) fn new(kind: NoteKind, location: Location, message: impl fmt::Display) -> Self {
         let message = message.to_string();
         let clean = message.chars().map(|c| if c.is_control() { ' ' } else { c });
-        Self { kind, place, message: clean.take(LONGEST).collect() }
+        Self { kind, location, message: clean.take(MAX_MESSAGE).collect() }
     }
 }
 
 impl fmt::Display for Note {
     /// `FILE:LINE: MESSAGE`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.message)
+        write!(f, "{}: {}", self.location, self.message)
     }
 }
 
 /// Formats a repository's text for a message: quoted, escaped, shortened.
-pub(super) fn shown(text: &str) -> String {
-    match text.char_indices().nth(SHOWN) {
+pub(super) fn quoted(text: &str) -> String {
+    match text.char_indices().nth(MAX_QUOTED) {
         Some((end, _)) => format!("{:?}…", text.get(..end).unwrap_or_default()),
         None => format!("{text:?}"),
     }
@@ -99,10 +99,13 @@ mod tests {
     #[test]
     fn a_note_cannot_move_the_cursor_or_fill_the_screen() {
         let text = format!("a\u{1b}[2J\u{202e}\n{}", "b".repeat(1000));
-        let note = Note::new(NoteKind::Refused, Place::line("x", 2), format!("{} {text}", shown(&text)));
+        let note = Note::new(NoteKind::Refused, Location::line("x", 2), format!("{} {text}", quoted(&text)));
         assert!(note.message.starts_with("\"a\\u{1b}[2J\\u{202e}\\nb"), "{}", note.message);
         assert!(note.message.contains("b\"… a [2J"), "{}", note.message);
-        assert_eq!(note.message.chars().count(), LONGEST);
-        assert_eq!((note.place.to_string().as_str(), Place::file("y").to_string().as_str()), ("x:2", "y"));
+        assert_eq!(note.message.chars().count(), MAX_MESSAGE);
+        assert_eq!(
+            (note.location.to_string().as_str(), Location::file("y").to_string().as_str()),
+            ("x:2", "y")
+        );
     }
 }

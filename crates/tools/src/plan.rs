@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use crate::{
-    note::{Note, Place},
+    note::{Location, Note},
     word::{ToolName, VariableName, Version, Word},
 };
 
 /// Maximum length of a command's label, in characters.
-const LONGEST_LABEL: usize = 80;
+const MAX_LABEL: usize = 80;
 
 /// Everything that a repository requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -23,7 +23,7 @@ pub struct Plan {
     pub setup: Vec<Command>,
     /// Name of the repository's directory on the host, if known.
     #[serde(skip)]
-    pub folder: Option<String>,
+    pub dir_name: Option<String>,
     /// Parts of the files that are not in the plan.
     pub notes: Vec<Note>,
 }
@@ -35,8 +35,8 @@ pub struct Tool {
     pub name: ToolName,
     /// The version to request: a version, the beginning of one, a channel, or `latest`.
     pub version: Version,
-    /// Place of the request.
-    pub source: Place,
+    /// Location of the request.
+    pub source: Location,
     /// How the version follows from the request, as text for the user.
     pub reason: String,
     /// Components of a toolchain.
@@ -55,8 +55,8 @@ pub struct Variable {
     pub name: VariableName,
     /// Its value: at most 4 KiB, without NUL.
     pub value: String,
-    /// Place of the definition.
-    pub source: Place,
+    /// Location of the definition.
+    pub source: Location,
 }
 
 /// A port of the guest, and the port on the host's loopback that is forwarded to it.
@@ -66,15 +66,15 @@ pub struct Port {
     pub host: u16,
     /// Port in the guest.
     pub guest: u16,
-    /// Place of the request.
-    pub source: Place,
+    /// Location of the request.
+    pub source: Location,
 }
 
 /// The settings of the project's own file. They take precedence over all others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Own {
+pub struct ProjectSettings {
     /// Environment variables: place, name and value. An invalid one becomes a note.
-    pub env: Vec<(Place, String, String)>,
+    pub env: Vec<(Location, String, String)>,
     /// Ports that replace all others, if set.
     pub ports: Option<Vec<Port>>,
     /// Commands that replace all others, if set.
@@ -84,8 +84,8 @@ pub struct Own {
 /// A command of the repository, which runs only in a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Command {
-    /// Place of the request.
-    pub source: Place,
+    /// Location of the request.
+    pub source: Location,
     /// Its key: `setup`, or a dev container's lifecycle key.
     pub key: &'static str,
     /// Its name, if one key has several commands that may run in parallel.
@@ -117,7 +117,7 @@ impl Command {
             Run::Program(words) => words.join(" "),
         };
         let mut label: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        if let Some((end, _)) = label.char_indices().nth(LONGEST_LABEL) {
+        if let Some((end, _)) = label.char_indices().nth(MAX_LABEL) {
             label.truncate(end);
             label.push('…');
         }
@@ -131,11 +131,11 @@ mod tests {
 
     #[test]
     fn labels_are_one_short_line() {
-        let source = Place { file: "banger.toml", line: None };
+        let source = Location { file: "banger.toml", line: None };
         let label = |text: &str| {
             Command { source, key: "setup", name: None, run: Run::Shell(text.to_owned()) }.label()
         };
         assert_eq!(label(" a\n\tb\u{1b}[2J "), "a  b [2J");
-        assert_eq!(label(&"é".repeat(100)).chars().count(), LONGEST_LABEL + 1);
+        assert_eq!(label(&"é".repeat(100)).chars().count(), MAX_LABEL + 1);
     }
 }

@@ -9,9 +9,9 @@ struct Numbers(Vec<u32>);
 /// Versions from an inclusive lower bound to an exclusive upper bound.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Span {
-    from: Option<Numbers>,
-    below: Option<Numbers>,
-    without: Vec<Numbers>,
+    lower: Option<Numbers>,
+    upper: Option<Numbers>,
+    excluded: Vec<Numbers>,
 }
 
 /// A set of versions: the union of its spans.
@@ -42,21 +42,21 @@ impl Range {
     ///
     /// It is from the newest span: a whole release if all of it is in the span, otherwise the lowest version.
     pub(super) fn choice(&self) -> Option<Choice> {
-        let choices = self.0.iter().filter_map(|span| Some((&span.from, span.choice()?)));
-        choices.max_by(|(a, _), (b, _)| order_of_starts(a.as_ref(), b.as_ref())).map(|(_, choice)| choice)
+        let choices = self.0.iter().filter_map(|span| Some((&span.lower, span.choice()?)));
+        choices.max_by(|(a, _), (b, _)| compare_lower(a.as_ref(), b.as_ref())).map(|(_, choice)| choice)
     }
 
     /// Returns whether a request for `version` installs a version in the range.
     pub(super) fn allows(&self, version: &str) -> bool {
         if version == "latest" {
-            return self.0.iter().any(|span| span.below.is_none());
+            return self.0.iter().any(|span| span.upper.is_none());
         }
         let Some(numbers) = Numbers::plain(version) else { return false };
         self.0.iter().any(|span| span.allows(&numbers))
     }
 }
 
-fn order_of_starts(a: Option<&Numbers>, b: Option<&Numbers>) -> Ordering {
+fn compare_lower(a: Option<&Numbers>, b: Option<&Numbers>) -> Ordering {
     match (a, b) {
         (Some(a), Some(b)) => a.order(b),
         _ => a.is_some().cmp(&b.is_some()),
@@ -72,15 +72,15 @@ impl Span {
             if rest.is_empty() {
                 return Some(span);
             }
-            let (operator, after) = cut(rest, |c| "<>=!^~".contains(c));
-            let (version, after) = cut(after.trim_start(), is_of_version);
+            let (operator, after) = split_while(rest, |c| "<>=!^~".contains(c));
+            let (version, after) = split_while(after.trim_start(), is_version_char);
             rest = after;
             if (operator, version) == ("", "-") {
                 // `18 - 20`: the version before is the lower bound.
-                let (last, after) = cut(rest.trim_start(), is_of_version);
+                let (last, after) = split_while(rest.trim_start(), is_version_char);
                 rest = after;
-                span.from.as_ref()?;
-                span.below = Some(Numbers::of(last)?.next()?);
+                span.lower.as_ref()?;
+                span.upper = Some(Numbers::of(last)?.next()?);
                 continue;
             }
             span.narrow(operator, version)?;
@@ -95,7 +95,7 @@ impl Span {
             // `*`: any version. The other operators have no meaning with it.
             return matches!(operator, "" | "=" | "==" | ">=" | "^" | "~").then_some(());
         }
-        let (from, below) = match operator {
+        let (lower, upper) = match operator {
             "" | "=" | "==" | "===" => (Some(numbers.clone()), Some(numbers.next()?)),
             "^" => (Some(numbers.clone()), Some(numbers.caret()?)),
             "~" => (Some(numbers.clone()), Some(numbers.first(numbers.0.len().min(2)).next()?)),
@@ -108,54 +108,54 @@ impl Span {
             "<" => (None, Some(numbers)),
             "<=" => (None, Some(numbers.next()?)),
             "!=" => {
-                self.without.push(numbers);
+                self.excluded.push(numbers);
                 return Some(());
             }
             _ => return None,
         };
-        self.from = later(self.from.take(), from, Ordering::Less);
-        self.below = later(self.below.take(), below, Ordering::Greater);
+        self.lower = stricter(self.lower.take(), lower, Ordering::Less);
+        self.upper = stricter(self.upper.take(), upper, Ordering::Greater);
         Some(())
     }
 
     fn choice(&self) -> Option<Choice> {
-        let numbers = match (&self.from, &self.below) {
+        let numbers = match (&self.lower, &self.upper) {
             (_, None) => return Some(Choice::Latest),
-            (None, Some(below)) => below.previous()?,
-            (Some(from), Some(below)) => (1..=from.0.len().max(3))
-                .map(|length| from.first(length))
-                .find(|part| part.next().is_some_and(|next| next.order(below) != Ordering::Greater))?,
+            (None, Some(upper)) => upper.previous()?,
+            (Some(lower), Some(upper)) => (1..=lower.0.len().max(3))
+                .map(|length| lower.first(length))
+                .find(|part| part.next().is_some_and(|next| next.order(upper) != Ordering::Greater))?,
         };
-        let left_out = self.without.iter().any(|without| numbers.0.starts_with(&without.0));
-        (!left_out).then(|| Choice::Newest(numbers.to_string()))
+        let is_excluded = self.excluded.iter().any(|excluded| numbers.0.starts_with(&excluded.0));
+        (!is_excluded).then(|| Choice::Newest(numbers.to_string()))
     }
 
     fn allows(&self, version: &Numbers) -> bool {
-        let is_after = self.from.as_ref().is_none_or(|from| {
-            let length = from.0.len().min(version.0.len());
-            version.first(length).order(&from.first(length)) != Ordering::Less
+        let is_after = self.lower.as_ref().is_none_or(|lower| {
+            let length = lower.0.len().min(version.0.len());
+            version.first(length).order(&lower.first(length)) != Ordering::Less
         });
         // The newest 20 may be 20.5 or later.
         let is_before = self
-            .below
+            .upper
             .as_ref()
-            .is_none_or(|below| version.order(below) == Ordering::Less && !below.0.starts_with(&version.0));
-        let left_out = self.without.iter().any(|without| version.0.starts_with(&without.0));
-        is_after && is_before && !left_out
+            .is_none_or(|upper| version.order(upper) == Ordering::Less && !upper.0.starts_with(&version.0));
+        let is_excluded = self.excluded.iter().any(|excluded| version.0.starts_with(&excluded.0));
+        is_after && is_before && !is_excluded
     }
 }
 
-fn is_of_version(c: char) -> bool {
+fn is_version_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || "._*+-".contains(c)
 }
 
-/// Splits `text` after its leading characters that `belongs` accepts.
-fn cut(text: &str, belongs: impl Fn(char) -> bool) -> (&str, &str) {
-    text.split_at(text.find(|c| !belongs(c)).unwrap_or(text.len()))
+/// Splits `text` after its leading characters that `matches_class` accepts.
+fn split_while(text: &str, matches_class: impl Fn(char) -> bool) -> (&str, &str) {
+    text.split_at(text.find(|c| !matches_class(c)).unwrap_or(text.len()))
 }
 
 /// Returns the stricter of two bounds: `new`, if `old` compares to it as `when`.
-fn later(old: Option<Numbers>, new: Option<Numbers>, when: Ordering) -> Option<Numbers> {
+fn stricter(old: Option<Numbers>, new: Option<Numbers>, when: Ordering) -> Option<Numbers> {
     match (old, new) {
         (Some(old), Some(new)) if old.order(&new) == when => Some(new),
         (Some(old), _) => Some(old),
@@ -172,7 +172,7 @@ impl Numbers {
             if matches!(part, "*" | "x" | "X") {
                 break;
             }
-            let (digits, rest) = cut(part, |c| c.is_ascii_digit());
+            let (digits, rest) = split_while(part, |c| c.is_ascii_digit());
             numbers.push(digits.parse().ok()?);
             if !rest.is_empty() {
                 break;
@@ -188,8 +188,8 @@ impl Numbers {
 
     /// Returns the first `length` numbers, padded with zeros.
     fn first(&self, length: usize) -> Self {
-        let given = self.0.iter().copied();
-        Self(given.chain(std::iter::repeat(0)).take(length).collect())
+        let numbers = self.0.iter().copied();
+        Self(numbers.chain(std::iter::repeat(0)).take(length).collect())
     }
 
     /// Returns the version that follows all those beginning with this one.
@@ -276,12 +276,12 @@ mod tests {
             (">=1.2.3-rc.1 <2.0.0-0", "1"),
             (">=3.8,!=3.9.7,<4", "3"),
         ] {
-            let found = match Range::parse(range).and_then(|range| range.choice()) {
+            let actual = match Range::parse(range).and_then(|range| range.choice()) {
                 Some(Choice::Latest) => "latest".to_owned(),
                 Some(Choice::Newest(version)) => version,
                 None => "none".to_owned(),
             };
-            assert_eq!(found, choice, "{range}");
+            assert_eq!(actual, choice, "{range}");
         }
     }
 

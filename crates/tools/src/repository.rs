@@ -5,32 +5,32 @@ use std::path::Path;
 use crate::{
     choose,
     findings::Findings,
-    note::{NoteKind, Place},
-    plan::{Own, Plan},
+    note::{Location, NoteKind},
+    plan::{Plan, ProjectSettings},
     readers::{FILES, Reader},
     repository_dir::RepositoryDir,
 };
 
-/// Reads the requests of the repository at `root`, with the settings `own` of its own file. Whatever cannot be read
+/// Reads the requests of the repository at `root`, with the settings `project` of its own file. Whatever cannot be read
 /// or used is in the plan's notes.
-pub fn plan(root: &Path, own: Own) -> Plan {
-    let mut found = Findings::new(basename(root));
-    own.env.iter().for_each(|(source, name, value)| found.variable(*source, name, value));
-    (found.ports, found.setup) = (own.ports, own.setup);
+pub fn plan(root: &Path, project: ProjectSettings) -> Plan {
+    let mut findings = Findings::new(basename(root));
+    project.env.iter().for_each(|(source, name, value)| findings.variable(*source, name, value));
+    (findings.ports, findings.setup) = (project.ports, project.setup);
     match RepositoryDir::open(root) {
-        Ok(dir) => FILES.iter().for_each(|(file, reader)| source(&dir, file, *reader, &mut found)),
+        Ok(dir) => FILES.iter().for_each(|(file, reader)| read_file(&dir, file, *reader, &mut findings)),
         Err(error) => {
-            found.note(NoteKind::Unread, Place::file("."), format_args!("it cannot be read: {error}"))
+            findings.note(NoteKind::Unread, Location::file("."), format_args!("it cannot be read: {error}"))
         }
     }
-    plan_of(found)
+    build_plan(findings)
 }
 
-fn source(dir: &RepositoryDir, file: &'static str, reader: Reader, found: &mut Findings) {
+fn read_file(dir: &RepositoryDir, file: &'static str, reader: Reader, findings: &mut Findings) {
     match dir.read(file) {
-        Ok(Some(bytes)) => reader(file, &bytes, found),
+        Ok(Some(bytes)) => reader(file, &bytes, findings),
         Ok(None) => {}
-        Err(error) => found.note(NoteKind::Unread, Place::file(file), error),
+        Err(error) => findings.note(NoteKind::Unread, Location::file(file), error),
     }
 }
 
@@ -40,12 +40,12 @@ fn basename(root: &Path) -> Option<String> {
     Some(root.file_name()?.to_str()?.to_owned())
 }
 
-fn plan_of(mut found: Findings) -> Plan {
-    let tools = choose::tools(&mut found);
-    let env = std::mem::take(&mut found.variables);
-    let (ports, setup, folder) = (found.ports.take(), found.setup.take(), found.basename.take());
+fn build_plan(mut findings: Findings) -> Plan {
+    let tools = choose::tools(&mut findings);
+    let env = std::mem::take(&mut findings.variables);
+    let (ports, setup, dir_name) = (findings.ports.take(), findings.setup.take(), findings.basename.take());
     let (ports, setup) = (ports.unwrap_or_default(), setup.unwrap_or_default());
-    Plan { tools, env, ports, setup, folder, notes: found.into_notes() }
+    Plan { tools, env, ports, setup, dir_name, notes: findings.into_notes() }
 }
 
 #[cfg(test)]
@@ -66,14 +66,14 @@ mod tests {
     }
 
     fn read(root: &Path) -> Plan {
-        plan(root, Own::default())
+        plan(root, ProjectSettings::default())
     }
 
     #[test]
     fn an_empty_repository_asks_for_nothing() {
         let dir = repository(&[]);
-        let folder = basename(dir.path());
-        assert_eq!(read(dir.path()), Plan { folder, ..Plan::default() });
+        let dir_name = basename(dir.path());
+        assert_eq!(read(dir.path()), Plan { dir_name, ..Plan::default() });
     }
 
     #[test]
@@ -86,18 +86,18 @@ mod tests {
                     "postCreateCommand": "npm ci"}"#,
             ),
         ]);
-        let source = Place { file: "banger.toml", line: Some(2) };
-        let own = Own {
+        let source = Location { file: "banger.toml", line: Some(2) };
+        let project = ProjectSettings {
             env: [("A", "own"), ("PATH", "/x")]
                 .map(|(name, value)| (source, name.into(), value.into()))
                 .into(),
             ports: Some(vec![Port { host: 8080, guest: 80, source }]),
             setup: Some(vec![]),
         };
-        let plan = plan(dir.path(), own.clone());
+        let plan = plan(dir.path(), project.clone());
         let env: Vec<_> = plan.env.iter().map(|v| (v.name.as_str(), v.value.as_str())).collect();
         assert_eq!(env, [("A", "own"), ("B", "mise"), ("C", "container")]);
-        assert_eq!((Some(&plan.ports), Some(&plan.setup)), (own.ports.as_ref(), own.setup.as_ref()));
+        assert_eq!((Some(&plan.ports), Some(&plan.setup)), (project.ports.as_ref(), project.setup.as_ref()));
         let notes: Vec<_> = plan.notes.iter().map(ToString::to_string).collect();
         assert_eq!(
             notes,
@@ -150,8 +150,8 @@ mod tests {
         symlink(outside.path().join(".nvmrc"), dir.path().join(".nvmrc")).unwrap();
         let plan = read(dir.path());
         assert_eq!(plan.tools, []);
-        let places: Vec<_> = plan.notes.iter().map(|note| (note.kind, note.place.file)).collect();
-        assert_eq!(places, [(NoteKind::Unread, ".config/mise.toml"), (NoteKind::Unread, ".nvmrc")]);
+        let locations: Vec<_> = plan.notes.iter().map(|note| (note.kind, note.location.file)).collect();
+        assert_eq!(locations, [(NoteKind::Unread, ".config/mise.toml"), (NoteKind::Unread, ".nvmrc")]);
     }
 
     #[test]
@@ -168,9 +168,9 @@ mod tests {
         ];
         for (file, reader) in FILES {
             for input in &inputs {
-                let mut found = Findings::default();
-                reader(file, input.as_bytes(), &mut found);
-                assert_eq!(plan_of(found).tools, [], "{file}");
+                let mut findings = Findings::default();
+                reader(file, input.as_bytes(), &mut findings);
+                assert_eq!(build_plan(findings).tools, [], "{file}");
             }
         }
     }
@@ -198,9 +198,9 @@ mod tests {
         #[test]
         fn nothing_panics_and_nothing_unsafe_gets_through(text in PIECES, bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             for input in [text.as_bytes(), &bytes] {
-                let mut found = Findings::new(Some("repo".to_owned()));
-                FILES.iter().for_each(|(file, reader)| reader(file, input, &mut found));
-                let plan = plan_of(found);
+                let mut findings = Findings::new(Some("repo".to_owned()));
+                FILES.iter().for_each(|(file, reader)| reader(file, input, &mut findings));
+                let plan = build_plan(findings);
                 for tool in &plan.tools {
                     prop_assert!(is_harmless(tool.name.as_str()) && is_harmless(tool.version.as_str()), "{tool:?}");
                     prop_assert!(tool.components.iter().chain(&tool.targets).all(|word| is_harmless(word.as_str())));
@@ -215,12 +215,12 @@ mod tests {
             let quoted = |text: &str| serde_json::to_string(text).unwrap();
             let toml = format!("[tools]\n{} = {}", quoted(&name), quoted(&version));
             let json = format!(r#"{{"packageManager": {0}, "engines": {{"node": {0}}}}}"#, quoted(&version));
-            let mut found = Findings::default();
+            let mut findings = Findings::default();
             for (name, text) in [("mise.toml", &toml), ("package.json", &json)] {
                 let (file, reader) = FILES.iter().find(|(file, _)| *file == name).unwrap();
-                reader(file, text.as_bytes(), &mut found);
+                reader(file, text.as_bytes(), &mut findings);
             }
-            for tool in plan_of(found).tools {
+            for tool in build_plan(findings).tools {
                 prop_assert!(is_harmless(tool.name.as_str()) && is_harmless(tool.version.as_str()), "{tool:?}");
             }
         }

@@ -40,10 +40,10 @@ impl RepositoryDir {
 
     /// Reads the file at `path`, whose components are separated by `/`. Returns `None` if it does not exist.
     pub(super) fn read(&self, path: &str) -> Result<Option<Vec<u8>>, ReadError> {
-        let (folders, name) =
-            path.rsplit_once('/').map_or((None, path), |(folders, name)| (Some(folders), name));
+        let (parents, name) =
+            path.rsplit_once('/').map_or((None, path), |(parents, name)| (Some(parents), name));
         let mut inner = None;
-        for dir in folders.into_iter().flat_map(|folders| folders.split('/')) {
+        for dir in parents.into_iter().flat_map(|parents| parents.split('/')) {
             let outer = inner.as_ref().unwrap_or(&self.0).as_fd();
             match enter(outer, dir)? {
                 Some(fd) => inner = Some(fd),

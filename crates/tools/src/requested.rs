@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{
-    note::shown,
+    note::quoted,
     range::{Choice, Range},
     word::{InvalidWord, Version},
 };
@@ -26,43 +26,44 @@ pub(super) enum VersionError {
     #[error("{0} is not a supported version range")]
     Range(String),
     #[error("no version in {0} can be requested")]
-    Nothing(String),
-    #[error("{text} is not a version: {why}")]
-    Word { text: String, why: InvalidWord },
+    NoVersion(String),
+    #[error("{text} is not a version: {error}")]
+    Word { text: String, error: InvalidWord },
 }
 
 impl RequestedVersion {
     /// Parses a file's text for `tool`.
     pub(super) fn of(tool: &str, text: &str) -> Result<Self, VersionError> {
         let text = text.trim();
-        let written = translated(tool, text);
-        let word = written.as_ref();
+        let normalized_text = normalized(tool, text);
+        let word = normalized_text.as_ref();
         if word.is_empty()
             || word == "system"
             || ["path:", "ref:", "sub-"].iter().any(|p| word.starts_with(p))
         {
-            return Err(VersionError::NotAVersion(shown(text)));
+            return Err(VersionError::NotAVersion(quoted(text)));
         }
         if is_range(word) {
-            return Self::of_range(word);
+            return Self::from_range(word);
         }
-        let version = word.parse::<Version>().map_err(|why| VersionError::Word { text: shown(text), why })?;
+        let version =
+            word.parse::<Version>().map_err(|error| VersionError::Word { text: quoted(text), error })?;
         let reason =
-            if word == text { "as written".to_owned() } else { format!("written as {}", shown(text)) };
+            if word == text { "as written".to_owned() } else { format!("written as {}", quoted(text)) };
         let is_plain = word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
         let range =
             if version.is_latest() { Range::parse("*") } else { Range::parse(word).filter(|_| is_plain) };
         Ok(Self { version, reason, range })
     }
 
-    fn of_range(text: &str) -> Result<Self, VersionError> {
-        let range = Range::parse(text).ok_or_else(|| VersionError::Range(shown(text)))?;
+    fn from_range(text: &str) -> Result<Self, VersionError> {
+        let range = Range::parse(text).ok_or_else(|| VersionError::Range(quoted(text)))?;
         let (version, reason) = match range.choice() {
-            None => return Err(VersionError::Nothing(shown(text))),
-            Some(Choice::Latest) => (Version::latest(), format!("{} allows the latest", shown(text))),
+            None => return Err(VersionError::NoVersion(quoted(text))),
+            Some(Choice::Latest) => (Version::latest(), format!("{} allows the latest", quoted(text))),
             Some(Choice::Newest(numbers)) => {
-                let version = numbers.parse().map_err(|_| VersionError::Nothing(shown(text)))?;
-                (version, format!("{} allows {numbers}", shown(text)))
+                let version = numbers.parse().map_err(|_| VersionError::NoVersion(quoted(text)))?;
+                (version, format!("{} allows {numbers}", quoted(text)))
             }
         };
         Ok(Self { version, reason, range: Some(range) })
@@ -75,7 +76,7 @@ fn is_range(text: &str) -> bool {
 }
 
 /// Converts names that only one tool's files use, as mise does.
-fn translated<'a>(tool: &str, text: &'a str) -> Cow<'a, str> {
+fn normalized<'a>(tool: &str, text: &'a str) -> Cow<'a, str> {
     let text = text.strip_prefix("prefix:").unwrap_or(text);
     let is_number = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
     let without = |prefix: &str| text.strip_prefix(prefix).filter(|rest| is_number(rest));
@@ -146,16 +147,16 @@ mod tests {
             ("-g", "\"-g\" is not a version: it cannot begin with '-'"),
             ("$(id)", "\"$(id)\" is not a version: '$' at position 1"),
         ] {
-            let found = RequestedVersion::of("node", text).unwrap_err().to_string();
-            assert!(found.starts_with(error), "{text}: {found}");
+            let message = RequestedVersion::of("node", text).unwrap_err().to_string();
+            assert!(message.starts_with(error), "{text}: {message}");
         }
     }
 
     proptest! {
         #[test]
         fn only_harmless_words_come_out(tool in "node|go|java|python|rust|x", text in "(lts/|v|go|1\\.|>=|[ -~]|\\PC){0,12}") {
-            if let Ok(wanted) = RequestedVersion::of(&tool, &text) {
-                prop_assert_eq!(wanted.version.as_str().parse::<Version>(), Ok(wanted.version));
+            if let Ok(requested) = RequestedVersion::of(&tool, &text) {
+                prop_assert_eq!(requested.version.as_str().parse::<Version>(), Ok(requested.version));
             }
         }
     }

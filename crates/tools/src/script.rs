@@ -41,7 +41,7 @@ pub(super) mod tests {
         process::{Command, Stdio},
     };
 
-    use crate::note::Place;
+    use crate::note::Location;
 
     /// A program in place of every installer: it logs its arguments, and fails if one contains `fails`.
     const RECORDER: &str = "#!/bin/sh\nprintf '%s\\n' \"${0##*/} $*\" >>\"${0%/*}/log\"\n\
@@ -90,8 +90,8 @@ pub(super) mod tests {
 
     fn find(program: &str) -> PathBuf {
         let path = env::var_os("PATH").unwrap();
-        let found = env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.exists());
-        found.unwrap_or_else(|| panic!("{program} is not installed: run cargo xtask setup"))
+        let executable = env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.exists());
+        executable.unwrap_or_else(|| panic!("{program} is not installed: run cargo xtask setup"))
     }
 
     /// Returns this host's shell, and that of small guests.
@@ -103,8 +103,8 @@ pub(super) mod tests {
     fn assert_calls(programs: &[&str], arguments: &[&str], calls: &[&str], last: &str) {
         let guest = Guest::with(programs);
         for shell in shells() {
-            let (found, printed, fine) = guest.run(&shell, arguments);
-            assert_eq!(found, calls, "{shell:?}: {printed}");
+            let (actual, printed, fine) = guest.run(&shell, arguments);
+            assert_eq!(actual, calls, "{shell:?}: {printed}");
             assert_eq!(printed.lines().last(), Some(last), "{shell:?}: {printed}");
             let counts: Vec<_> = last.split(' ').filter_map(|word| word.parse::<usize>().ok()).collect();
             assert_eq!(fine, counts[0] == counts[1], "{shell:?}");
@@ -241,7 +241,7 @@ pub(super) mod tests {
         let tool = |name: &str, components: &[&str], targets: &[&str]| Tool {
             name: name.parse().unwrap(),
             version: "1.80".parse().unwrap(),
-            source: Place::file("f"),
+            source: Location::file("f"),
             reason: String::new(),
             components: components.iter().map(|word| word.parse().unwrap()).collect(),
             targets: targets.iter().map(|word| word.parse().unwrap()).collect(),

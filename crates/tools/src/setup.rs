@@ -8,9 +8,9 @@ use crate::plan::{Plan, Run};
 /// for every repository: the commands are arguments, and never part of the text.
 pub const SETUP: &str = include_str!("setup.sh");
 
-/// Returns the arguments of [`SETUP`] for the commands of `plan`, in the directory `folder`.
-pub fn setup_arguments(plan: &Plan, folder: &str) -> Vec<String> {
-    let mut arguments = vec![folder.to_owned()];
+/// Returns the arguments of [`SETUP`] for the commands of `plan`, in the directory `dir`.
+pub fn setup_arguments(plan: &Plan, dir: &str) -> Vec<String> {
+    let mut arguments = vec![dir.to_owned()];
     for command in &plan.setup {
         let words = match &command.run {
             Run::Shell(text) => vec!["/bin/sh".to_owned(), "-c".to_owned(), text.clone()],
@@ -22,30 +22,34 @@ pub fn setup_arguments(plan: &Plan, folder: &str) -> Vec<String> {
     arguments
 }
 
-/// Returns the environment variables for the commands of `plan`, whose repository is at `folder` in the guest.
+/// Returns the environment variables for the commands of `plan`, whose repository is at `dir` in the guest.
 ///
 /// They are the plan's own, and those that a dev container's commands may use.
-pub fn setup_variables(plan: &Plan, folder: &str) -> Vec<(String, String)> {
-    let basename = folder.rsplit('/').next().unwrap_or_default();
-    let here = plan.folder.as_deref().unwrap_or(basename);
-    let folders = [
-        ("containerWorkspaceFolder", folder),
+pub fn setup_variables(plan: &Plan, dir: &str) -> Vec<(String, String)> {
+    let basename = dir.rsplit('/').next().unwrap_or_default();
+    let host_dir_name = plan.dir_name.as_deref().unwrap_or(basename);
+    let workspace_variables = [
+        ("containerWorkspaceFolder", dir),
         ("containerWorkspaceFolderBasename", basename),
-        ("localWorkspaceFolderBasename", here),
+        ("localWorkspaceFolderBasename", host_dir_name),
     ];
     let own = plan.env.iter().map(|variable| (variable.name.as_str(), variable.value.as_str()));
-    folders.into_iter().chain(own).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    workspace_variables
+        .into_iter()
+        .chain(own)
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{note::Place, plan::Command, script::tests::shells};
+    use crate::{note::Location, plan::Command, script::tests::shells};
     use proptest::prelude::*;
     use std::{fs, path::Path, process};
 
     fn plan(commands: Vec<Run>) -> Plan {
-        let source = Place { file: "banger.toml", line: Some(1) };
+        let source = Location { file: "banger.toml", line: Some(1) };
         let command = |run| Command { source, key: "setup", name: None, run };
         Plan { setup: commands.into_iter().map(command).collect(), ..Plan::default() }
     }
@@ -58,12 +62,12 @@ mod tests {
         Run::Program(words.iter().map(|word| (*word).to_owned()).collect())
     }
 
-    /// Returns the output in `folder` under `shell`, and whether the script succeeded.
-    fn run(shell: &[std::path::PathBuf], folder: &Path, plan: &Plan) -> (String, bool) {
+    /// Returns the output in `dir` under `shell`, and whether the script succeeded.
+    fn run(shell: &[std::path::PathBuf], dir: &Path, plan: &Plan) -> (String, bool) {
         let output = process::Command::new(&shell[0])
             .args(&shell[1..])
             .args(["-c", SETUP, "setup"])
-            .args(setup_arguments(plan, folder.to_str().unwrap()))
+            .args(setup_arguments(plan, dir.to_str().unwrap()))
             .envs(setup_variables(plan, "/root/repo"))
             .output()
             .unwrap();
@@ -73,7 +77,7 @@ mod tests {
 
     #[test]
     fn commands_are_run_in_their_folder_one_after_the_other() {
-        let folder = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let words: Vec<_> = (0..12).map(|number| number.to_string()).collect();
         let words: Vec<_> = words.iter().map(String::as_str).collect();
         let plan = plan(vec![
@@ -84,7 +88,7 @@ mod tests {
             shell("\nexit 0\n"),
         ]);
         for shell in shells() {
-            let (printed, fine) = run(&shell, folder.path(), &plan);
+            let (printed, fine) = run(&shell, dir.path(), &plan);
             assert_eq!(
                 printed,
                 "setup: running cat; echo one >a; cd /\n\
@@ -94,14 +98,14 @@ mod tests {
                  setup: running exit 0\nsetup: all commands succeeded\n"
             );
             assert!(fine);
-            assert_eq!(fs::read_to_string(folder.path().join("a b $(id) '\"")).unwrap(), "one\n");
+            assert_eq!(fs::read_to_string(dir.path().join("a b $(id) '\"")).unwrap(), "one\n");
         }
     }
 
     #[test]
     fn what_fails_stops_what_comes_after() {
-        let folder = tempfile::tempdir().unwrap();
-        for (command, told) in [
+        let dir = tempfile::tempdir().unwrap();
+        for (command, message) in [
             (shell("exit 3"), "setup: exit 3 failed with status 3; the commands after it are skipped\n"),
             (program(&["false"]), "setup: false failed with status 1; the commands after it are skipped\n"),
             (shell("kill -9 $$"), "setup: kill -9 $$ failed with status 137; the"),
@@ -109,13 +113,13 @@ mod tests {
         ] {
             let plan = plan(vec![shell("echo before"), command, shell("echo after")]);
             for shell in shells() {
-                let (printed, fine) = run(&shell, folder.path(), &plan);
-                assert!(!fine && printed.contains("before\n") && printed.contains(told), "{printed}");
+                let (printed, fine) = run(&shell, dir.path(), &plan);
+                assert!(!fine && printed.contains("before\n") && printed.contains(message), "{printed}");
                 assert!(!printed.contains("echo after"), "{printed}");
             }
         }
         for shell in shells() {
-            let (printed, fine) = run(&shell, &folder.path().join("none"), &plan(vec![]));
+            let (printed, fine) = run(&shell, &dir.path().join("none"), &plan(vec![]));
             assert!(!fine && printed.contains("setup: there is no directory"), "{printed}");
         }
     }
@@ -124,15 +128,15 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn words_arrive_as_they_are(words in prop::collection::vec("[^\0]{0,12}", 0..14)) {
-            let folder = tempfile::tempdir().unwrap();
+            let dir = tempfile::tempdir().unwrap();
             let written = "printf '%s\\n' \"$#\" \"$@\" >out";
             let fixed = ["/bin/sh", "-c", written, "x"].map(str::to_owned).to_vec();
             let plan = plan(vec![Run::Program([fixed, words.clone()].concat())]);
             for shell in shells() {
-                prop_assert!(run(&shell, folder.path(), &plan).1);
+                prop_assert!(run(&shell, dir.path(), &plan).1);
                 let expected = format!("{}\n{}\n", words.len(), words.join("\n"));
                 let expected = if words.is_empty() { "0\n".to_owned() } else { expected };
-                prop_assert_eq!(fs::read_to_string(folder.path().join("out")).unwrap(), expected);
+                prop_assert_eq!(fs::read_to_string(dir.path().join("out")).unwrap(), expected);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::Serialize;
 
 /// Maximum length of a word, in bytes. The longest version of a released tool has about 40.
-const LONGEST: usize = 64;
+const MAX_WORD: usize = 64;
 
 /// Errors of an invalid word.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,7 +15,7 @@ pub enum InvalidWord {
     #[error("it is empty")]
     Empty,
     /// The text is too long.
-    #[error("it has {0} bytes, more than {LONGEST}")]
+    #[error("it has {0} bytes, more than {MAX_WORD}")]
     TooLong(usize),
     /// The text contains a character that is not allowed.
     #[error("{character:?} at position {position} is not allowed: use {allowed}")]
@@ -34,38 +34,38 @@ pub enum InvalidWord {
 
 /// The characters that one kind of word allows.
 struct Alphabet {
-    may_begin: fn(char) -> bool,
-    may_follow: fn(char) -> bool,
+    allowed_first: fn(char) -> bool,
+    allowed_rest: fn(char) -> bool,
     allowed: &'static str,
 }
 
 const NAME: Alphabet = Alphabet {
-    may_begin: |c| c.is_ascii_lowercase() || c.is_ascii_digit(),
-    may_follow: |c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_'),
+    allowed_first: |c| c.is_ascii_lowercase() || c.is_ascii_digit(),
+    allowed_rest: |c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_'),
     allowed: "a-z, 0-9, - and _",
 };
 
 const WORD: Alphabet = Alphabet {
-    may_begin: |c| c.is_ascii_alphanumeric(),
-    may_follow: |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '+' | '-'),
+    allowed_first: |c| c.is_ascii_alphanumeric(),
+    allowed_rest: |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '+' | '-'),
     allowed: "letters, digits, ., _, + and -",
 };
 
 const VARIABLE: Alphabet = Alphabet {
-    may_begin: |c| c.is_ascii_alphabetic() || c == '_',
-    may_follow: |c| c.is_ascii_alphanumeric() || c == '_',
+    allowed_first: |c| c.is_ascii_alphabetic() || c == '_',
+    allowed_rest: |c| c.is_ascii_alphanumeric() || c == '_',
     allowed: "letters, digits and _",
 };
 
 fn check(text: &str, alphabet: &Alphabet) -> Result<(), InvalidWord> {
-    if text.len() > LONGEST {
+    if text.len() > MAX_WORD {
         return Err(InvalidWord::TooLong(text.len()));
     }
     let first = text.chars().next().ok_or(InvalidWord::Empty)?;
-    if let Some((index, character)) = text.chars().enumerate().find(|(_, c)| !(alphabet.may_follow)(*c)) {
+    if let Some((index, character)) = text.chars().enumerate().find(|(_, c)| !(alphabet.allowed_rest)(*c)) {
         return Err(InvalidWord::Character { character, position: index + 1, allowed: alphabet.allowed });
     }
-    if (alphabet.may_begin)(first) { Ok(()) } else { Err(InvalidWord::Start(first)) }
+    if (alphabet.allowed_first)(first) { Ok(()) } else { Err(InvalidWord::Start(first)) }
 }
 
 macro_rules! checked_text {

@@ -24,7 +24,7 @@ use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 use crate::VmmError;
 
 /// Timeout for a guest to accept a connection. One without KVM needs a second or two, and longer on a busy host.
-const CONNECT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Maximum length of the answer to `CONNECT`, in bytes; `OK 4294967295\n` has 14.
 const ANSWER_MAX: usize = 16;
@@ -77,8 +77,8 @@ pub async fn connect(guest: &GuestChannel, port: u32) -> Result<GuestStream, Vmm
         }
         .map_err(|source| VmmError::Guest { port, source })
     };
-    let late = |_| VmmError::Timeout { what: "the guest's vsock".to_owned(), limit: CONNECT };
-    timeout(CONNECT, connecting).await.map_err(late)?
+    let timed_out = |_| VmmError::Timeout { what: "the guest's vsock".to_owned(), limit: CONNECT_TIMEOUT };
+    timeout(CONNECT_TIMEOUT, connecting).await.map_err(timed_out)?
 }
 
 async fn connect_hybrid(path: &Path, port: u32) -> io::Result<UnixStream> {
@@ -229,10 +229,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vsock");
         let mut listener = listen(&GuestChannel::Hybrid(path.clone()), 1025).unwrap();
-        let called = dir.path().join("vsock_1025");
-        let (accepted, _guest) = tokio::join!(listener.accept(), UnixStream::connect(&called));
+        let socket_path = dir.path().join("vsock_1025");
+        let (accepted, _guest) = tokio::join!(listener.accept(), UnixStream::connect(&socket_path));
         accepted.unwrap();
         drop(listener);
-        assert!(!called.exists());
+        assert!(!socket_path.exists());
     }
 }

@@ -7,27 +7,30 @@ use crate::{
     qemu::{self, Qemu, Vsock},
 };
 
-/// Chooses a VMM among those `found`. A slower choice comes with a sentence that says why and what to do, unless that
-/// choice was `wanted` and KVM's verdict is known.
+/// Chooses a VMM of `host`. A slower choice comes with a sentence that says why and what to do, unless that
+/// choice was `requested` and KVM's verdict is known.
 ///
 /// # Errors
-/// Returns an error if the wanted VMM cannot be used, or none can, or if KVM's verdict is unknown. In the last case, a
-/// `wanted` QEMU is chosen nevertheless, and runs the VM in software.
-pub fn choose(wanted: Option<VmmKind>, found: &HostVmms) -> Result<(Box<dyn Vmm>, Option<String>), VmmError> {
-    match wanted {
-        Some(VmmKind::Firecracker) => Ok((Box::new(firecracker(found)?), None)),
+/// Returns an error if the requested VMM cannot be used, or none can, or if KVM's verdict is unknown. In the last case,
+/// a requested QEMU is chosen nevertheless, and runs the VM in software.
+pub fn choose(
+    requested: Option<VmmKind>,
+    host: &HostVmms,
+) -> Result<(Box<dyn Vmm>, Option<String>), VmmError> {
+    match requested {
+        Some(VmmKind::Firecracker) => Ok((Box::new(firecracker(host)?), None)),
         Some(VmmKind::Qemu) => {
             let slower = |unknown| format!("the VM runs without KVM, about ten times slower: {unknown}");
-            Ok((Box::new(qemu(found)?), unknown(found).map(slower)))
+            Ok((Box::new(qemu(host)?), unknown(host).map(slower)))
         }
-        None => match firecracker(found) {
+        None => match firecracker(host) {
             Err(unknown @ VmmError::KvmUnknown { .. }) => Err(unknown),
             Ok(firecracker) => Ok((Box::new(firecracker), None)),
             Err(no_firecracker) => {
-                let qemu = qemu(found).map_err(|no_qemu| VmmError::NoVmm {
+                let qemu = qemu(host).map_err(|no_qemu| VmmError::NoVmm {
                     why: format!("{}; and {}", reason(&no_firecracker), reason(&no_qemu)),
                 })?;
-                let slower = slower(found, qemu.accel());
+                let slower = slower(host, qemu.accel());
                 Ok((Box::new(qemu), Some(slower)))
             }
         },
@@ -43,9 +46,9 @@ pub fn control(kind: VmmKind) -> &'static dyn Control {
 }
 
 /// Returns the error for a choice that needs KVM's verdict, if there is no verdict.
-fn unknown(found: &HostVmms) -> Option<VmmError> {
-    let why = || VmmError::KvmUnknown { why: found.kvm.reason.clone() };
-    (found.kvm.verdict == KvmVerdict::Unknown).then(why)
+fn unknown(host: &HostVmms) -> Option<VmmError> {
+    let why = || VmmError::KvmUnknown { why: host.kvm.reason.clone() };
+    (host.kvm.verdict == KvmVerdict::Unknown).then(why)
 }
 
 fn reason(error: &VmmError) -> String {
@@ -55,37 +58,37 @@ fn reason(error: &VmmError) -> String {
     }
 }
 
-fn firecracker(found: &HostVmms) -> Result<Firecracker, VmmError> {
+fn firecracker(host: &HostVmms) -> Result<Firecracker, VmmError> {
     // Checked first: without a verdict, the replacement for a missing Firecracker is unknown too.
-    if let Some(unknown) = unknown(found) {
+    if let Some(unknown) = unknown(host) {
         return Err(unknown);
     }
     let unusable = |why| VmmError::Unusable { vmm: VmmKind::Firecracker, why };
-    let program = found.firecracker.clone().map_err(unusable)?;
-    if !found.kvm.is_usable() {
-        return Err(VmmError::NoKvm { why: found.kvm.reason.clone() });
+    let program = host.firecracker.clone().map_err(unusable)?;
+    if !host.kvm.is_usable() {
+        return Err(VmmError::NoKvm { why: host.kvm.reason.clone() });
     }
     Ok(Firecracker { program: program.program, version: program.version })
 }
 
-fn qemu(found: &HostVmms) -> Result<Qemu, VmmError> {
+fn qemu(host: &HostVmms) -> Result<Qemu, VmmError> {
     let unusable = |why| VmmError::Unusable { vmm: VmmKind::Qemu, why };
-    let program = found.qemu.clone().map_err(unusable)?;
-    let vsock = match (&found.vsock_device, found.vhost_vsock) {
+    let program = host.qemu.clone().map_err(unusable)?;
+    let vsock = match (&host.vsock_device, host.vhost_vsock) {
         (Some(device), _) => Vsock::Device(device.clone()),
         (None, true) => Vsock::Kernel,
         (None, false) => return Err(unusable(format!("qemu has no vsock: {NO_VSOCK}"))),
     };
-    let accel = if found.kvm.is_usable() { Accel::Kvm } else { Accel::Tcg };
+    let accel = if host.kvm.is_usable() { Accel::Kvm } else { Accel::Tcg };
     Ok(Qemu { program: program.program, version: program.version, accel, vsock })
 }
 
-fn slower(found: &HostVmms, accel: Accel) -> String {
-    match (accel, &found.firecracker) {
+fn slower(host: &HostVmms, accel: Accel) -> String {
+    match (accel, &host.firecracker) {
         (Accel::Tcg, _) => format!(
             "VMs run without KVM, about ten times slower: {}; a host with KVM, or a cloud VM with nested \
              virtualisation, runs them at full speed",
-            found.kvm.reason
+            host.kvm.reason
         ),
         (Accel::Kvm, Err(why)) => format!("using qemu, which starts slower: {why}"),
         (Accel::Kvm, Ok(_)) => "using qemu, which starts slower".to_owned(),
@@ -99,10 +102,10 @@ mod tests {
 
     fn host(kvm: bool, firecracker: bool, qemu: bool, vsock: bool) -> HostVmms {
         let verdict = if kvm { KvmVerdict::Usable } else { KvmVerdict::Broken };
-        let found = |there, name: &str| {
+        let found = |is_installed, name: &str| {
             let found =
                 InstalledProgram { program: format!("/usr/bin/{name}").into(), version: "1.2".into() };
-            if there { Ok(found) } else { Err(format!("{name} is not installed")) }
+            if is_installed { Ok(found) } else { Err(format!("{name} is not installed")) }
         };
         HostVmms::for_test(
             KvmProbe::new(verdict, "because"),
@@ -116,7 +119,7 @@ mod tests {
     fn asked_for_beats_firecracker_beats_qemu() {
         use VmmKind::{Firecracker, Qemu};
         // wanted, (kvm, firecracker, qemu, vsock) → kind, with KVM, reported as slower
-        for (wanted, (kvm, firecracker, qemu, vsock), expected) in [
+        for (requested, (kvm, firecracker, qemu, vsock), expected) in [
             (None, (true, true, true, true), Ok((Firecracker, true, false))),
             (None, (true, false, true, true), Ok((Qemu, true, true))),
             (None, (false, true, true, true), Ok((Qemu, false, true))),
@@ -130,12 +133,12 @@ mod tests {
             (Some(Firecracker), (false, true, true, true), Err("firecracker needs KVM: because")),
             (Some(Firecracker), (true, false, true, true), Err("firecracker is not installed")),
         ] {
-            let chosen = choose(wanted, &host(kvm, firecracker, qemu, vsock));
+            let chosen = choose(requested, &host(kvm, firecracker, qemu, vsock));
             match (chosen, expected) {
-                (Ok((vmm, slower)), Ok((kind, with_kvm, said))) => {
+                (Ok((vmm, slower)), Ok((kind, with_kvm, is_slower))) => {
                     assert_eq!(
                         (vmm.kind(), vmm.accel() == Accel::Kvm, slower.is_some()),
-                        (kind, with_kvm, said)
+                        (kind, with_kvm, is_slower)
                     );
                 }
                 (Err(error), Err(text)) => assert!(error.to_string().contains(text), "{error}"),
@@ -148,8 +151,8 @@ mod tests {
     fn without_a_verdict_on_kvm_only_qemu_runs_and_only_when_wanted() {
         let mut unknown = host(true, true, true, true);
         unknown.kvm = KvmProbe::new(KvmVerdict::Unknown, "busy");
-        for wanted in [None, Some(VmmKind::Firecracker)] {
-            let error = choose(wanted, &unknown).unwrap_err();
+        for requested in [None, Some(VmmKind::Firecracker)] {
+            let error = choose(requested, &unknown).unwrap_err();
             assert!(matches!(error, VmmError::KvmUnknown { .. }), "{error}");
         }
         let (vmm, slower) = choose(Some(VmmKind::Qemu), &unknown).unwrap();

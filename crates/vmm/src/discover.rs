@@ -11,10 +11,10 @@ use crate::{
 
 /// Oldest supported Firecracker: the first with ACPI on x86, which Debian's kernel uses to find its devices
 /// (Firecracker's changelog, 1.8.0).
-const FIRECRACKER_SINCE: [u32; 2] = [1, 8];
+const MIN_FIRECRACKER: [u32; 2] = [1, 8];
 
 /// Oldest supported QEMU: Debian 11's, the oldest one tested.
-const QEMU_SINCE: [u32; 2] = [5, 2];
+const MIN_QEMU: [u32; 2] = [5, 2];
 
 /// Program of the vsock device (crates/vsock-device).
 const VSOCK_DEVICE: &str = "banger-vsock-device";
@@ -68,19 +68,21 @@ pub(crate) struct InstalledProgram {
 pub async fn discover(search: &VmmSearch) -> HostVmms {
     let (kvm, firecracker, qemu) = tokio::join!(
         probe::verdict(&search.kvm),
-        program("firecracker", search, FIRECRACKER_SINCE),
-        program("qemu-system-x86_64", search, QEMU_SINCE),
+        program("firecracker", search, MIN_FIRECRACKER),
+        program("qemu-system-x86_64", search, MIN_QEMU),
     );
     let vhost_vsock = fs::OpenOptions::new().read(true).write(true).open("/dev/vhost-vsock").is_ok();
-    let late = [&firecracker, &qemu].iter().any(|program| program.as_ref().is_err_and(|unfit| unfit.late));
+    let timed_out = [&firecracker, &qemu]
+        .iter()
+        .any(|program| program.as_ref().is_err_and(|unusable| unusable.timed_out));
     HostVmms {
         kvm,
-        firecracker: firecracker.map_err(|unfit| unfit.why),
-        qemu: qemu.map_err(|unfit| unfit.why),
+        firecracker: firecracker.map_err(|unusable| unusable.why),
+        qemu: qemu.map_err(|unusable| unusable.why),
         vsock_device: search.find(VSOCK_DEVICE),
         vhost_vsock,
         // If a program timed out, no evidence is kept, so that the next choice discovers again.
-        evidence: if late { Vec::new() } else { evidence(search) },
+        evidence: if timed_out { Vec::new() } else { evidence(search) },
     }
 }
 
@@ -90,18 +92,23 @@ fn evidence(search: &VmmSearch) -> Vec<(PathBuf, Option<Identity>)> {
     let programs = programs.map(|name| search.find(name).unwrap_or_else(|| name.into()));
     let devices = ["/dev/kvm", "/dev/vhost-vsock"].map(PathBuf::from);
     // `banger doctor` replaces the cached verdict.
-    let kept = match &search.kvm {
-        KvmSource::Probe { kept, .. } => kept.clone(),
+    let cache_file = match &search.kvm {
+        KvmSource::Probe { cache_file, .. } => cache_file.clone(),
         KvmSource::Fixed(_) => None,
     };
-    programs.into_iter().chain(devices).chain(kept).map(|path| (path.clone(), identity(&path))).collect()
+    programs
+        .into_iter()
+        .chain(devices)
+        .chain(cache_file)
+        .map(|path| (path.clone(), identity(&path)))
+        .collect()
 }
 
 impl HostVmms {
     /// Returns each program or device with its version and path, or the reason why it cannot be used.
     pub fn programs(&self) -> [(&'static str, Result<String, String>); 3] {
-        let told = |program: &Result<InstalledProgram, String>| match program {
-            Ok(found) => Ok(format!("{}, {}", found.version, found.program.display())),
+        let describe = |program: &Result<InstalledProgram, String>| match program {
+            Ok(installed) => Ok(format!("{}, {}", installed.version, installed.program.display())),
             Err(why) => Err(why.clone()),
         };
         let vsock = match (&self.vsock_device, self.vhost_vsock) {
@@ -109,34 +116,39 @@ impl HostVmms {
             (None, true) => Ok("/dev/vhost-vsock, of the host kernel".to_owned()),
             (None, false) => Err(NO_VSOCK.to_owned()),
         };
-        [("firecracker", told(&self.firecracker)), ("qemu", told(&self.qemu)), ("qemu's vsock", vsock)]
+        [
+            ("firecracker", describe(&self.firecracker)),
+            ("qemu", describe(&self.qemu)),
+            ("qemu's vsock", vsock),
+        ]
     }
 
     /// Returns whether the programs and devices are unchanged since [`discover`].
-    pub fn still_there(&self, search: &VmmSearch) -> bool {
+    pub fn is_unchanged(&self, search: &VmmSearch) -> bool {
         self.evidence == evidence(search)
     }
 }
 
 /// Reason why a program cannot be used.
-struct Unfit {
+struct UnusableProgram {
     why: String,
     /// True if the program only timed out.
-    late: bool,
+    timed_out: bool,
 }
 
-async fn program(name: &str, search: &VmmSearch, since: [u32; 2]) -> Result<InstalledProgram, Unfit> {
-    let unfit = |why| Unfit { why, late: false };
-    let program = search.find(name).ok_or_else(|| unfit(format!("{name} is not installed")))?;
+async fn program(name: &str, search: &VmmSearch, min: [u32; 2]) -> Result<InstalledProgram, UnusableProgram> {
+    let unusable = |why| UnusableProgram { why, timed_out: false };
+    let program = search.find(name).ok_or_else(|| unusable(format!("{name} is not installed")))?;
     let shown = program.display();
-    let line = version_line(&program).await.map_err(|late| Unfit {
-        why: format!("{shown} did not print its version within {} s", late.0.as_secs()),
-        late: true,
+    let line = version_line(&program).await.map_err(|timed_out| UnusableProgram {
+        why: format!("{shown} did not print its version within {} s", timed_out.0.as_secs()),
+        timed_out: true,
     })?;
-    let (numbers, version) = version_in(&line).ok_or_else(|| unfit(format!("{shown} prints no version")))?;
-    if numbers.as_slice() < since.as_slice() {
-        let [major, minor] = since;
-        return Err(unfit(format!("{name} {version} is too old: {major}.{minor} or later is needed")));
+    let (numbers, version) =
+        version_in(&line).ok_or_else(|| unusable(format!("{shown} prints no version")))?;
+    if numbers.as_slice() < min.as_slice() {
+        let [major, minor] = min;
+        return Err(unusable(format!("{name} {version} is too old: {major}.{minor} or later is needed")));
     }
     Ok(InstalledProgram { program: program.clone(), version: version.to_owned() })
 }

@@ -10,13 +10,13 @@ mod discover;
 mod error;
 mod firecracker;
 mod identity;
-mod kept;
 mod kind;
 mod probe;
 mod program;
 mod qemu;
 mod spec;
 mod verdict;
+mod verdict_cache;
 mod vmm;
 
 pub use channel::{GuestChannel, GuestListener, GuestStream, connect, listen};

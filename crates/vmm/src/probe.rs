@@ -24,21 +24,21 @@ use tokio::{
 };
 
 use crate::{
-    kept::{self, Conditions},
     verdict::{KvmProbe, KvmVerdict},
+    verdict_cache::{self, Conditions},
 };
 
 /// Maximum CPU time of the guest. It needs 0.1 ms with real KVM, and about a thousand times that with emulated KVM.
-const FAST: Duration = Duration::from_millis(50);
+const MAX_CPU_TIME: Duration = Duration::from_millis(50);
 
 /// Total CPU time of slow guests after which the fastest decides. On a nested host, a guest's CPU time includes other
 /// work of the outer host.
-const SLOW: Duration = Duration::from_millis(500);
+const MAX_TOTAL_CPU_TIME: Duration = Duration::from_millis(500);
 
 /// Limits of the child process.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    /// CPU time after which the guest counts as hung. The child needs about 10 ms, and at most [`SLOW`].
+    /// CPU time after which the guest counts as hung. The child needs about 10 ms, and at most [`MAX_TOTAL_CPU_TIME`].
     cpu: Duration,
     /// Wall-clock time after which there is no verdict: the host is too busy, or the child hangs in the kernel.
     wall: Duration,
@@ -47,10 +47,10 @@ struct Limits {
 const LIMITS: Limits = Limits { cpu: Duration::from_secs(2), wall: Duration::from_secs(60) };
 
 /// Interval for reading the child's CPU time; the kernel sends no notification.
-const POLL: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// CPU seconds after which the kernel ends a child whose parent is gone.
-const ORPHAN: u64 = 10;
+const ORPHAN_CPU_SECONDS: u64 = 10;
 
 /// Source of the KVM verdict.
 #[derive(Debug, Clone)]
@@ -60,9 +60,9 @@ pub enum KvmSource {
         /// The program and its arguments; its process calls [`probe_main`].
         command: Vec<PathBuf>,
         /// File that caches the verdict until the host reboots.
-        kept: Option<PathBuf>,
+        cache_file: Option<PathBuf>,
         /// True to probe despite a cached verdict. The new verdict replaces it.
-        again: bool,
+        reprobe: bool,
     },
     /// A fixed verdict.
     Fixed(KvmProbe),
@@ -70,24 +70,24 @@ pub enum KvmSource {
 
 /// Returns the verdict of `source`.
 pub(crate) async fn verdict(source: &KvmSource) -> KvmProbe {
-    let (command, file, again) = match source {
-        KvmSource::Probe { command, kept, again } => (command, kept.as_deref(), *again),
+    let (command, file, reprobe) = match source {
+        KvmSource::Probe { command, cache_file, reprobe } => (command, cache_file.as_deref(), *reprobe),
         KvmSource::Fixed(verdict) => return verdict.clone(),
     };
     // Read before the probe: if the conditions change meanwhile, the verdict is not valid for the new ones.
-    let conditions = command.first().and_then(|program| Conditions::now(program));
-    let kept = file.zip(conditions);
-    if let Some((file, conditions)) = &kept
-        && !again
-        && let Some(verdict) = kept::read(file, conditions)
+    let conditions = command.first().and_then(|program| Conditions::current(program));
+    let cache = file.zip(conditions);
+    if let Some((file, conditions)) = &cache
+        && !reprobe
+        && let Some(verdict) = verdict_cache::read(file, conditions)
     {
         return verdict;
     }
-    let verdict = asked_twice(command, LIMITS).await;
-    if let Some((file, conditions)) = kept
+    let verdict = run_with_retry(command, LIMITS).await;
+    if let Some((file, conditions)) = cache
         && matches!(verdict.verdict, KvmVerdict::Usable | KvmVerdict::Broken)
     {
-        kept::write(file, conditions, &verdict);
+        verdict_cache::write(file, conditions, &verdict);
     }
     verdict
 }
@@ -95,21 +95,24 @@ pub(crate) async fn verdict(source: &KvmSource) -> KvmProbe {
 /// Main function of the child: runs the guest and prints the verdict as a line of JSON.
 pub fn probe_main() -> ExitCode {
     // Fails only if the limit is already lower.
-    let _ = setrlimit(Resource::Cpu, Rlimit { current: Some(ORPHAN), maximum: Some(ORPHAN) });
-    let found = judge(fastest(), Path::new("/sys/module/kvm_pvm").exists());
-    let line = serde_json::to_string(&found).unwrap_or_default();
+    let _ = setrlimit(
+        Resource::Cpu,
+        Rlimit { current: Some(ORPHAN_CPU_SECONDS), maximum: Some(ORPHAN_CPU_SECONDS) },
+    );
+    let result = judge(fastest(), Path::new("/sys/module/kvm_pvm").exists());
+    let line = serde_json::to_string(&result).unwrap_or_default();
     match writeln!(std::io::stdout(), "{line}") {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-/// Runs the guest until it is fast once, or has been slow for [`SLOW`] in total.
+/// Runs the guest until it is fast once, or has been slow for [`MAX_TOTAL_CPU_TIME`] in total.
 fn fastest() -> KvmOutcome {
     let (mut fastest, mut used) = (Duration::MAX, Duration::ZERO);
     loop {
         match probe() {
-            KvmOutcome::Ran(took) if took > FAST && used < SLOW => {
+            KvmOutcome::Ran(took) if took > MAX_CPU_TIME && used < MAX_TOTAL_CPU_TIME => {
                 fastest = fastest.min(took);
                 used += took;
             }
@@ -123,7 +126,7 @@ fn judge(outcome: KvmOutcome, emulated: bool) -> KvmProbe {
     use KvmVerdict::{Broken, Unavailable, Usable};
     let emulated = if emulated { " (the host's KVM is kvm_pvm, an emulation)" } else { "" };
     let (verdict, reason) = match outcome {
-        KvmOutcome::Ran(took) if took <= FAST => {
+        KvmOutcome::Ran(took) if took <= MAX_CPU_TIME => {
             (Usable, format!("a guest ran in {:.1} ms of CPU time", took.as_secs_f64() * 1e3))
         }
         KvmOutcome::Ran(took) => {
@@ -155,7 +158,7 @@ fn cannot_open(error: &std::io::Error) -> String {
 }
 
 /// Runs the probe, and again if the first verdict is that KVM is broken.
-async fn asked_twice(command: &[PathBuf], limits: Limits) -> KvmProbe {
+async fn run_with_retry(command: &[PathBuf], limits: Limits) -> KvmProbe {
     let first = run(command, limits).await;
     if first.verdict != KvmVerdict::Broken {
         return first;
@@ -189,7 +192,7 @@ async fn run(command: &[PathBuf], limits: Limits) -> KvmProbe {
     tokio::select! {
         answer = answer(&mut child) => answer
             .unwrap_or_else(|error| unknown(format!("cannot read the probe's output: {error}"))),
-        () = uses(pid, limits.cpu) => {
+        () = wait_for_cpu_time(pid, limits.cpu) => {
             let limit = limits.cpu.as_secs_f64();
             let reason = format!("a guest of a few instructions did not end in {limit} s of CPU time");
             KvmProbe::new(KvmVerdict::Broken, reason)
@@ -204,27 +207,27 @@ async fn run(command: &[PathBuf], limits: Limits) -> KvmProbe {
 
 /// Returns the verdict that the child prints, or one derived from its exit status.
 async fn answer(child: &mut Child) -> std::io::Result<KvmProbe> {
-    let mut said = Vec::new();
+    let mut output = Vec::new();
     if let Some(stdout) = child.stdout.take() {
-        stdout.take(4096).read_to_end(&mut said).await?;
+        stdout.take(4096).read_to_end(&mut output).await?;
     }
-    if let Ok(verdict) = serde_json::from_slice(&said) {
+    if let Ok(verdict) = serde_json::from_slice(&output) {
         return Ok(verdict);
     }
-    let ended = child.wait().await?;
-    Ok(match ended.signal() {
+    let status = child.wait().await?;
+    Ok(match status.signal() {
         Some(signal) => {
             let reason = format!("signal {signal} killed the process of a guest of a few instructions");
             KvmProbe::new(KvmVerdict::Broken, reason)
         }
-        None => KvmProbe::new(KvmVerdict::Unknown, format!("the probe ended without a verdict: {ended}")),
+        None => KvmProbe::new(KvmVerdict::Unknown, format!("the probe ended without a verdict: {status}")),
     })
 }
 
 /// Waits until process `pid` has used `limit` of CPU time.
-async fn uses(pid: Option<u32>, limit: Duration) {
+async fn wait_for_cpu_time(pid: Option<u32>, limit: Duration) {
     while cpu_time(pid) < limit {
-        sleep(POLL.min(limit)).await;
+        sleep(POLL_INTERVAL.min(limit)).await;
     }
 }
 
@@ -260,10 +263,10 @@ mod tests {
     }
 
     /// Returns the verdict of a shell script as probe, and how often it ran.
-    async fn asked(text: &str, limits: Limits) -> (KvmProbe, usize) {
+    async fn run_script(text: &str, limits: Limits) -> (KvmProbe, usize) {
         let dir = tempfile::tempdir().unwrap();
         let (command, runs) = script(dir.path(), text);
-        let verdict = asked_twice(&command, limits).await;
+        let verdict = run_with_retry(&command, limits).await;
         (verdict, fs::read_to_string(runs).unwrap_or_default().lines().count())
     }
 
@@ -273,14 +276,14 @@ mod tests {
     #[tokio::test]
     async fn a_starved_probe_is_believed() {
         let limits = Limits { cpu: Duration::from_millis(200), ..LIMITS };
-        let (verdict, runs) = asked(&format!("sleep 0.5; {USABLE}"), limits).await;
+        let (verdict, runs) = run_script(&format!("sleep 0.5; {USABLE}"), limits).await;
         assert_eq!((verdict.verdict, runs), (Usable, 1));
     }
 
     #[tokio::test]
     async fn a_probe_that_uses_too_much_cpu_time_is_ended_and_asked_again() {
         let limits = Limits { cpu: Duration::from_millis(50), ..LIMITS };
-        let (verdict, runs) = asked("while :; do :; done", limits).await;
+        let (verdict, runs) = run_script("while :; do :; done", limits).await;
         assert_eq!((verdict.verdict, runs), (Broken, 2));
         assert!(verdict.reason.contains("0.05 s of CPU time, twice"), "{verdict}");
     }
@@ -288,29 +291,29 @@ mod tests {
     #[tokio::test]
     async fn a_probe_that_uses_no_cpu_time_gives_no_verdict() {
         let limits = Limits { wall: Duration::from_millis(50), ..LIMITS };
-        let (verdict, _) = asked("exec sleep 1000", limits).await;
+        let (verdict, _) = run_script("exec sleep 1000", limits).await;
         assert!(verdict.verdict == Unknown && verdict.reason.contains("too busy"), "{verdict}");
     }
 
     #[tokio::test]
     async fn only_the_second_of_two_failures_is_believed() {
-        assert_eq!(asked(BROKEN, LIMITS).await.1, 2);
+        assert_eq!(run_script(BROKEN, LIMITS).await.1, 2);
         let once = format!("if [ $(wc -l < $0) = 1 ]; then {BROKEN}; else {USABLE}; fi");
         let dir = tempfile::tempdir().unwrap();
         let (mut command, runs) = script(dir.path(), &once);
         command.push(runs.clone());
-        assert_eq!(asked_twice(&command, LIMITS).await.verdict, Usable);
+        assert_eq!(run_with_retry(&command, LIMITS).await.verdict, Usable);
         assert_eq!(fs::read_to_string(runs).unwrap().lines().count(), 2);
-        let (killed, runs) = asked("kill -9 $$", LIMITS).await;
+        let (killed, runs) = run_script("kill -9 $$", LIMITS).await;
         assert_eq!((killed.verdict, runs), (Broken, 2));
     }
 
     #[tokio::test]
     async fn a_probe_that_cannot_be_understood_gives_no_verdict() {
         for command in ["/bin/true", "/nonexistent"] {
-            assert_eq!(asked_twice(&[command.into()], LIMITS).await.verdict, Unknown);
+            assert_eq!(run_with_retry(&[command.into()], LIMITS).await.verdict, Unknown);
         }
-        let (denied, runs) = asked(r#"echo '{"verdict":"unavailable","reason":"group"}'"#, LIMITS).await;
+        let (denied, runs) = run_script(r#"echo '{"verdict":"unavailable","reason":"group"}'"#, LIMITS).await;
         assert_eq!((denied.verdict, runs), (Unavailable, 1));
     }
 
@@ -319,7 +322,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("kvm.json");
         let (command, runs) = script(dir.path(), BROKEN);
-        let probe = |again| KvmSource::Probe { command: command.clone(), kept: Some(file.clone()), again };
+        let probe =
+            |reprobe| KvmSource::Probe { command: command.clone(), cache_file: Some(file.clone()), reprobe };
         let count = || fs::read_to_string(&runs).unwrap().lines().count();
         if fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
             // Without a device there are no conditions to cache a verdict for.

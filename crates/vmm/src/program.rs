@@ -11,16 +11,16 @@ use std::{
 use tokio::{process::Command, time::timeout};
 
 /// Timeout for a program to print its version: only a hung program exceeds it. An idle host needs some 10 ms.
-const VERSION: Duration = Duration::from_secs(60);
+const VERSION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Usual program directories of Debian and most others, for a short `PATH` such as a service's.
-const USUAL: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/usr/sbin", "/usr/libexec"];
+const USUAL_DIRS: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/usr/sbin", "/usr/libexec"];
 
 /// Returns the first executable `name` in `directories`, then, with `use_path`, in `PATH` and the usual directories.
 /// Only absolute directories count, because a relative one in `PATH` depends on the current directory.
 pub(crate) fn find(name: &str, directories: &[PathBuf], use_path: bool) -> Option<PathBuf> {
     let path = env::var_os("PATH").filter(|_| use_path).unwrap_or_default();
-    let usual = USUAL.map(PathBuf::from).into_iter().filter(|_| use_path);
+    let usual = USUAL_DIRS.map(PathBuf::from).into_iter().filter(|_| use_path);
     let all = directories.iter().cloned().chain(env::split_paths(&path)).chain(usual);
     all.filter(|directory| directory.is_absolute())
         .map(|directory| directory.join(name))
@@ -33,17 +33,17 @@ fn is_program(path: &Path) -> bool {
 
 /// The program did not answer within this time.
 #[derive(Debug)]
-pub(crate) struct Late(pub(crate) Duration);
+pub(crate) struct TimedOut(pub(crate) Duration);
 
 /// Returns the first line that `program --version` prints, or an empty one if it cannot run or prints nothing.
-pub(crate) async fn version_line(program: &Path) -> Result<String, Late> {
+pub(crate) async fn version_line(program: &Path) -> Result<String, TimedOut> {
     let command = Command::new(program)
         .arg("--version")
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = timeout(VERSION, command).await.map_err(|_| Late(VERSION))?;
+    let output = timeout(VERSION_TIMEOUT, command).await.map_err(|_| TimedOut(VERSION_TIMEOUT))?;
     let stdout = output.map(|output| output.stdout).unwrap_or_default();
     Ok(String::from_utf8_lossy(&stdout).lines().next().unwrap_or_default().to_owned())
 }

@@ -29,7 +29,7 @@ pub trait Vmm: Send + Sync + fmt::Debug {
 /// Requests to a running VMM. They need only its control socket.
 pub trait Control: Send + Sync + fmt::Debug {
     /// Checks that the VMM at this control socket answers.
-    fn answers<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>>;
+    fn ping<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>>;
     /// Pauses the virtual CPUs.
     fn pause<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>>;
     /// Resumes the virtual CPUs.

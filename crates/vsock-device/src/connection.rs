@@ -12,7 +12,7 @@ use crate::packet::{
 };
 
 /// Maximum number of bytes from the guest that a connection buffers for a slow host program.
-const BUFFER: u32 = 256 << 10;
+const BUFFER_SIZE: u32 = 256 << 10;
 
 /// Maximum length of a host program's first line, in bytes; `CONNECT 4294967295\n` has 19.
 const MAX_LINE: usize = 32;
@@ -71,16 +71,16 @@ pub(crate) struct Connection {
     /// The flags of the SHUTDOWN sent to the guest.
     sent_shutdown: u32,
     /// The guest requested a credit update, or much credit was freed since the last one.
-    owes_credit: bool,
+    credit_due: bool,
     /// Bytes written to the host program, modulo 2^32, and that number as last reported to the guest.
     forwarded: u32,
-    told: u32,
+    reported: u32,
     /// Bytes sent to the guest, modulo 2^32; the size of its buffer, and the bytes that it has consumed.
     sent: u32,
     guest_buffer: u32,
     guest_consumed: u32,
     /// The value of `sent` when the device last requested credit from the guest.
-    asked: u32,
+    requested: u32,
     /// True while epoll watches the stream for writability.
     pub(crate) watches_writing: bool,
     /// True while the connection is in the muxer's queue.
@@ -100,13 +100,13 @@ impl Connection {
             to_host: VecDeque::new(),
             guest_shutdown: 0,
             sent_shutdown: 0,
-            owes_credit: false,
+            credit_due: false,
             forwarded: 0,
-            told: 0,
+            reported: 0,
             sent: 0,
             guest_buffer: 0,
             guest_consumed: 0,
-            asked: 0,
+            requested: 0,
             watches_writing: false,
             scheduled: false,
         }
@@ -120,11 +120,11 @@ impl Connection {
     /// Creates a connection that the guest has requested.
     pub(crate) fn from_guest(stream: UnixStream, ports: Ports, request: &Header) -> Self {
         let mut connection = Self::new(stream, State::Respond, Some(ports));
-        connection.note_credit(request);
+        connection.record_credit(request);
         connection
     }
 
-    fn note_credit(&mut self, header: &Header) {
+    fn record_credit(&mut self, header: &Header) {
         self.guest_buffer = header.buf_alloc;
         self.guest_consumed = header.fwd_cnt;
     }
@@ -134,7 +134,7 @@ impl Connection {
     }
 
     /// Returns whether bytes wait for the host program to read.
-    pub(crate) fn waits_to_write(&self) -> bool {
+    pub(crate) fn has_pending_writes(&self) -> bool {
         self.stream.is_some() && !self.to_host.is_empty()
     }
 
@@ -203,19 +203,19 @@ impl Connection {
                 break;
             }
             self.to_host.drain(..written);
-            self.forward(written);
+            self.count_forwarded(written);
         }
-        self.settle()
+        self.forward_shutdown()
     }
 
-    fn forward(&mut self, bytes: usize) {
+    fn count_forwarded(&mut self, bytes: usize) {
         // At most the size of a buffer.
         self.forwarded = self.forwarded.wrapping_add(u32::try_from(bytes).unwrap_or(0));
-        self.owes_credit |= self.forwarded.wrapping_sub(self.told) >= BUFFER / 4;
+        self.credit_due |= self.forwarded.wrapping_sub(self.reported) >= BUFFER_SIZE / 4;
     }
 
     /// Passes on the guest's SHUTDOWN once the bytes before it are written.
-    fn settle(&mut self) -> Result<(), End> {
+    fn forward_shutdown(&mut self) -> Result<(), End> {
         if !self.to_host.is_empty() {
             return Ok(());
         }
@@ -234,11 +234,11 @@ impl Connection {
 
     /// Handles a packet from the guest.
     pub(crate) fn receive(&mut self, header: &Header, payload: &[u8]) -> Result<(), End> {
-        self.note_credit(header);
+        self.record_credit(header);
         match (header.op, &self.state) {
             (op::RST, _) => {
-                let orderly = self.guest_shutdown & SHUTDOWN_SEND != 0 && !self.to_host.is_empty();
-                if !orderly {
+                let is_graceful = self.guest_shutdown & SHUTDOWN_SEND != 0 && !self.to_host.is_empty();
+                if !is_graceful {
                     return Err(End::Silent);
                 }
                 // Linux waits 8 s for the answer to its SHUTDOWN. The host program may still read the rest.
@@ -265,11 +265,11 @@ impl Connection {
                         let _ = stream.shutdown(Shutdown::Read);
                     }
                 }
-                self.settle()
+                self.forward_shutdown()
             }
             (op::CREDIT_UPDATE, State::Open) => Ok(()),
             (op::CREDIT_REQUEST, State::Open) => {
-                self.owes_credit = true;
+                self.credit_due = true;
                 Ok(())
             }
             _ => Err(End::Reset),
@@ -280,18 +280,23 @@ impl Connection {
         if self.to_host.is_empty() {
             let written = write(&mut self.stream, payload)?;
             payload = &payload[written..];
-            self.forward(written);
+            self.count_forwarded(written);
         }
         // The guest has sent more than its credit.
-        if self.to_host.len() + payload.len() > BUFFER as usize {
+        if self.to_host.len() + payload.len() > BUFFER_SIZE as usize {
             return Err(End::Reset);
         }
         self.to_host.extend(payload);
         Ok(())
     }
 
-    /// Returns the next packet for the guest, with its payload of at most `room` bytes in `bytes`.
-    pub(crate) fn next_packet(&mut self, guest_cid: u64, room: usize, bytes: &mut [u8]) -> Option<Header> {
+    /// Returns the next packet for the guest, with its payload of at most `capacity` bytes in `bytes`.
+    pub(crate) fn next_packet(
+        &mut self,
+        guest_cid: u64,
+        capacity: usize,
+        bytes: &mut [u8],
+    ) -> Option<Header> {
         let ports = self.ports?;
         let mut flags = 0;
         let mut len = 0;
@@ -306,12 +311,12 @@ impl Connection {
                 op::RESPONSE
             }
             // Linux itself reports credit only after most of its buffer was used, and then waits for bytes.
-            State::Open if self.sent.wrapping_sub(self.asked) > self.guest_buffer / 4 => {
-                self.asked = self.sent;
+            State::Open if self.sent.wrapping_sub(self.requested) > self.guest_buffer / 4 => {
+                self.requested = self.sent;
                 op::CREDIT_REQUEST
             }
             State::Open => {
-                len = self.next_payload(room, bytes);
+                len = self.next_payload(capacity, bytes);
                 let shutdown = self.next_shutdown();
                 if len > 0 {
                     op::RW
@@ -323,15 +328,15 @@ impl Connection {
                         self.to_host.clear();
                     }
                     op::SHUTDOWN
-                } else if self.owes_credit {
+                } else if self.credit_due {
                     op::CREDIT_UPDATE
                 } else {
                     return None;
                 }
             }
         };
-        self.told = self.forwarded;
-        self.owes_credit = false;
+        self.reported = self.forwarded;
+        self.credit_due = false;
         self.sent = self.sent.wrapping_add(len);
         Some(Header {
             src_cid: HOST_CID,
@@ -342,37 +347,37 @@ impl Connection {
             kind: STREAM,
             op,
             flags,
-            buf_alloc: BUFFER,
+            buf_alloc: BUFFER_SIZE,
             fwd_cnt: self.forwarded,
         })
     }
 
-    /// Reads the next payload from the host program, limited by the guest's credit and `room`.
-    fn next_payload(&mut self, room: usize, bytes: &mut [u8]) -> u32 {
-        let under_way = self.sent.wrapping_sub(self.guest_consumed);
-        let credit = usize::try_from(self.guest_buffer.saturating_sub(under_way)).unwrap_or(0);
-        let room = room.min(credit).min(MAX_PAYLOAD);
-        if room == 0 {
+    /// Reads the next payload from the host program, limited by the guest's credit and `capacity`.
+    fn next_payload(&mut self, capacity: usize, bytes: &mut [u8]) -> u32 {
+        let in_flight = self.sent.wrapping_sub(self.guest_consumed);
+        let credit = usize::try_from(self.guest_buffer.saturating_sub(in_flight)).unwrap_or(0);
+        let capacity = capacity.min(credit).min(MAX_PAYLOAD);
+        if capacity == 0 {
             return 0;
         }
         if self.to_guest.is_empty() {
             let len = self.read(credit.min(bytes.len()), bytes);
-            let now = len.min(room);
+            let now = len.min(capacity);
             self.to_guest.extend(&bytes[now..len]);
             return u32::try_from(now).unwrap_or(0);
         }
 
-        let len = self.to_guest.read(&mut bytes[..room]).unwrap_or(0);
+        let len = self.to_guest.read(&mut bytes[..capacity]).unwrap_or(0);
         if self.to_guest.is_empty() {
             self.to_guest = VecDeque::new();
         }
         u32::try_from(len).unwrap_or(0)
     }
 
-    fn read(&mut self, most: usize, bytes: &mut [u8]) -> usize {
+    fn read(&mut self, max: usize, bytes: &mut [u8]) -> usize {
         let Some(stream) = &mut self.stream else { return 0 };
         while self.readable && !self.host_sent_all {
-            match stream.read(&mut bytes[..most]) {
+            match stream.read(&mut bytes[..max]) {
                 Ok(0) => self.host_sent_all = true,
                 Ok(len) => return len,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,

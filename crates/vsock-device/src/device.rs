@@ -26,7 +26,7 @@ const KICKS: [u64; 2] = [2, 3];
 const CONNECTIONS: u64 = 4;
 
 /// Maximum number of events that one wait returns.
-const EVENTS: usize = 64;
+const MAX_EVENTS: usize = 64;
 
 /// A device's sockets and its guest.
 #[derive(Debug, Clone)]
@@ -88,7 +88,7 @@ fn run(
     vhost_user: &Arc<Mutex<VhostUser>>,
 ) -> Result<(), Error> {
     let mut requests = BackendReqHandler::from_stream(qemu, Arc::clone(vhost_user));
-    let mut events = Vec::with_capacity(EVENTS);
+    let mut events = Vec::with_capacity(MAX_EVENTS);
     let mut more = false;
     loop {
         let no_wait = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -118,7 +118,7 @@ fn run(
             }
         }
         // Only this thread locks it.
-        more = muxer.work(&mut vhost_user.lock().unwrap_or_else(PoisonError::into_inner));
+        more = muxer.process(&mut vhost_user.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -129,11 +129,11 @@ fn wait_failed(error: Errno) -> Error {
 /// Creates a socket that accepts connections as soon as its path exists.
 fn bind(path: &Path) -> Result<UnixListener, Error> {
     // A short name, because a socket's path has at most 107 bytes.
-    let unready = path.with_file_name(".s");
-    let bound = match fs::remove_file(&unready) {
+    let temporary = path.with_file_name(".s");
+    let bound = match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => UnixListener::bind(&unready),
+        _ => UnixListener::bind(&temporary),
     };
-    let bound = bound.and_then(|listener| fs::rename(&unready, path).map(|()| listener));
+    let bound = bound.and_then(|listener| fs::rename(&temporary, path).map(|()| listener));
     bound.map_err(|source| Error::Socket { path: path.to_owned(), source })
 }

@@ -22,7 +22,7 @@ use virtio_queue::DescriptorChain;
 use crate::{
     connection::{Connection, End, Ports},
     log,
-    packet::{HEADER, HOST_CID, Header, MAX_PAYLOAD, STREAM, op},
+    packet::{HEADER_SIZE, HOST_CID, Header, MAX_PAYLOAD, STREAM, op},
     ring::Memory,
     vhost_user::VhostUser,
 };
@@ -61,7 +61,7 @@ pub(crate) struct Muxer {
     next_id: u64,
     next_port: u32,
     /// The device has logged that it refuses connections.
-    said_full: bool,
+    logged_full: bool,
     bytes: Vec<u8>,
 }
 
@@ -86,7 +86,7 @@ impl Muxer {
             resets: VecDeque::new(),
             next_id: first_id,
             next_port: 0,
-            said_full: false,
+            logged_full: false,
             bytes: vec![0; MAX_PAYLOAD],
         }
     }
@@ -103,7 +103,7 @@ impl Muxer {
             Err(end) => return self.end(id, end),
         };
         if let Some(guest) = requested {
-            let ports = self.free_ports(guest);
+            let ports = self.allocate_ports(guest);
             self.by_ports.insert(ports, id);
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.request(ports);
@@ -111,7 +111,7 @@ impl Muxer {
         }
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let result =
-            connection.stream_event(closed).and_then(|()| watch_writing(&self.epoll, id, connection));
+            connection.stream_event(closed).and_then(|()| watch_writability(&self.epoll, id, connection));
         match result {
             Ok(()) => self.schedule(id),
             Err(end) => self.end(id, end),
@@ -119,7 +119,7 @@ impl Muxer {
     }
 
     /// Does all work that is possible now, in limited batches. Returns whether there is more.
-    pub(crate) fn work(&mut self, vhost_user: &mut VhostUser) -> bool {
+    pub(crate) fn process(&mut self, vhost_user: &mut VhostUser) -> bool {
         self.accept();
         // The replies to these packets are sent in the same turn.
         let more = self.receive_packets(vhost_user);
@@ -140,7 +140,7 @@ impl Muxer {
                     if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 // The process has too many open files. The next event triggers a retry.
                 Err(error) => {
-                    self.say_full(format_args!("cannot accept a connection: {error}"));
+                    self.log_full_once(format_args!("cannot accept a connection: {error}"));
                     return;
                 }
             }
@@ -150,7 +150,7 @@ impl Muxer {
     /// Adds a connection unless the limit is reached.
     fn add(&mut self, connection: Connection) -> Option<u64> {
         if self.connections.len() >= MAX_CONNECTIONS && !self.end_oldest_closing() {
-            self.say_full(format_args!(
+            self.log_full_once(format_args!(
                 "{MAX_CONNECTIONS} connections are open, which is the limit: another one was refused"
             ));
             return None;
@@ -174,14 +174,14 @@ impl Muxer {
         oldest.is_some()
     }
 
-    fn say_full(&mut self, line: std::fmt::Arguments<'_>) {
-        if !mem::replace(&mut self.said_full, true) {
+    fn log_full_once(&mut self, line: std::fmt::Arguments<'_>) {
+        if !mem::replace(&mut self.logged_full, true) {
             log(line);
         }
     }
 
     /// Returns an unused pair of ports for a port of the guest.
-    fn free_ports(&mut self, guest: u32) -> Ports {
+    fn allocate_ports(&mut self, guest: u32) -> Ports {
         loop {
             let host = FIRST_PORT | (self.next_port & (FIRST_PORT - 1));
             self.next_port = self.next_port.wrapping_add(1);
@@ -276,7 +276,7 @@ impl Muxer {
         };
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let result = payload.map_or(Err(End::Reset), |payload| connection.receive(header, payload));
-        match result.and_then(|()| watch_writing(&self.epoll, id, connection)) {
+        match result.and_then(|()| watch_writability(&self.epoll, id, connection)) {
             Ok(()) if connection.ports.is_none() => {
                 self.by_ports.remove(&ports);
             }
@@ -289,8 +289,9 @@ impl Muxer {
     fn open(&mut self, ports: Ports, request: &Header) {
         let mut path = self.socket.clone().into_os_string();
         path.push(format!("_{}", ports.host));
-        let connection =
-            connect_now(Path::new(&path)).ok().map(|stream| Connection::from_guest(stream, ports, request));
+        let connection = connect_nonblocking(Path::new(&path))
+            .ok()
+            .map(|stream| Connection::from_guest(stream, ports, request));
         match connection.and_then(|connection| self.add(connection)) {
             Some(id) => {
                 self.by_ports.insert(ports, id);
@@ -321,13 +322,14 @@ impl Muxer {
             };
             let head = chain.head_index();
             let writer = chain.writer(memory).ok();
-            let room = writer.as_ref().and_then(|writer| writer.available_bytes().checked_sub(HEADER));
-            let (Some(mut writer), Some(room)) = (writer, room) else {
+            let capacity =
+                writer.as_ref().and_then(|writer| writer.available_bytes().checked_sub(HEADER_SIZE));
+            let (Some(mut writer), Some(capacity)) = (writer, capacity) else {
                 // A buffer without room is returned unused.
                 ring.push(memory, head, 0);
                 continue;
             };
-            let Some(header) = self.next_packet(room, &mut bytes) else {
+            let Some(header) = self.next_packet(capacity, &mut bytes) else {
                 ring.unpop();
                 more = false;
                 break;
@@ -343,13 +345,13 @@ impl Muxer {
     }
 
     /// Returns the next packet for the guest, with its payload in `bytes`.
-    fn next_packet(&mut self, room: usize, bytes: &mut [u8]) -> Option<Header> {
+    fn next_packet(&mut self, capacity: usize, bytes: &mut [u8]) -> Option<Header> {
         if let Some(reset) = self.resets.pop_front() {
             return Some(reset);
         }
         while let Some(id) = self.scheduled.pop_front() {
             let connection = self.connections.get_mut(&id)?;
-            if let Some(header) = connection.next_packet(self.guest_cid, room, bytes) {
+            if let Some(header) = connection.next_packet(self.guest_cid, capacity, bytes) {
                 self.scheduled.push_back(id);
                 return Some(header);
             }
@@ -366,7 +368,7 @@ fn read_packet(
     bytes: &mut [u8],
 ) -> Option<(Header, Option<usize>)> {
     let mut reader = chain.reader(memory).ok()?;
-    let mut header = [0; HEADER];
+    let mut header = [0; HEADER_SIZE];
     reader.read_exact(&mut header).ok()?;
     let header = Header::from_bytes(&header);
     let len = if header.op == op::RW { usize::try_from(header.len).ok()? } else { 0 };
@@ -377,19 +379,19 @@ fn read_packet(
 /// Watches a stream for writability while bytes wait to be written.
 ///
 /// Otherwise the device would wake up each time a host program reads.
-fn watch_writing(epoll: &OwnedFd, id: u64, connection: &mut Connection) -> Result<(), End> {
-    let waits = connection.waits_to_write();
-    let Some(stream) = connection.stream().filter(|_| waits != connection.watches_writing) else {
+fn watch_writability(epoll: &OwnedFd, id: u64, connection: &mut Connection) -> Result<(), End> {
+    let pending = connection.has_pending_writes();
+    let Some(stream) = connection.stream().filter(|_| pending != connection.watches_writing) else {
         return Ok(());
     };
-    let flags = if waits { STREAM_EVENTS | epoll::EventFlags::OUT } else { STREAM_EVENTS };
+    let flags = if pending { STREAM_EVENTS | epoll::EventFlags::OUT } else { STREAM_EVENTS };
     epoll::modify(epoll, stream, epoll::EventData::new_u64(id), flags).map_err(|_| End::Reset)?;
-    connection.watches_writing = waits;
+    connection.watches_writing = pending;
     Ok(())
 }
 
 /// Connects without blocking. Fails if the listener's queue is full.
-fn connect_now(path: &Path) -> Result<UnixStream, Errno> {
+fn connect_nonblocking(path: &Path) -> Result<UnixStream, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;

@@ -4,7 +4,7 @@
 pub(crate) const HOST_CID: u64 = 2;
 
 /// Size of a header, in bytes.
-pub(crate) const HEADER: usize = 44;
+pub(crate) const HEADER_SIZE: usize = 44;
 
 /// Maximum payload of a packet from the guest, in bytes; Linux sends no larger ones.
 pub(crate) const MAX_PAYLOAD: usize = 64 << 10;
@@ -49,7 +49,7 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    pub(crate) fn from_bytes(bytes: &[u8; HEADER]) -> Self {
+    pub(crate) fn from_bytes(bytes: &[u8; HEADER_SIZE]) -> Self {
         let half = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         let word = |at: usize| u32::from(half(at)) | u32::from(half(at + 2)) << 16;
         let double = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
@@ -67,8 +67,8 @@ impl Header {
         }
     }
 
-    pub(crate) fn to_bytes(self) -> [u8; HEADER] {
-        let mut bytes = [0; HEADER];
+    pub(crate) fn to_bytes(self) -> [u8; HEADER_SIZE] {
+        let mut bytes = [0; HEADER_SIZE];
         let mut at = 0;
         let mut put = |field: &[u8]| {
             bytes[at..at + field.len()].copy_from_slice(field);
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_header_has_the_layout_of_the_specification() {
-        let bytes: [u8; HEADER] = std::array::from_fn(|at| u8::try_from(at).unwrap());
+        let bytes: [u8; HEADER_SIZE] = std::array::from_fn(|at| u8::try_from(at).unwrap());
         let header = Header::from_bytes(&bytes);
         assert_eq!(header.src_cid, 0x0706_0504_0302_0100);
         assert_eq!(header.dst_cid, 0x0f0e_0d0c_0b0a_0908);

@@ -66,7 +66,7 @@ impl VhostUser {
 }
 
 /// Requests of features that the device does not offer.
-const NOT_OFFERED: Error = Error::InvalidOperation("not supported by the vsock device");
+const UNSUPPORTED: Error = Error::InvalidOperation("not supported by the vsock device");
 
 impl VhostUserBackendReqHandlerMut for VhostUser {
     fn set_owner(&mut self) -> Result<()> {
@@ -78,7 +78,7 @@ impl VhostUserBackendReqHandlerMut for VhostUser {
     }
 
     fn reset_device(&mut self) -> Result<()> {
-        Err(NOT_OFFERED)
+        Err(UNSUPPORTED)
     }
 
     fn get_features(&mut self) -> Result<u64> {
@@ -186,7 +186,7 @@ impl VhostUserBackendReqHandlerMut for VhostUser {
     }
 
     fn get_queue_num(&mut self) -> Result<u64> {
-        Err(NOT_OFFERED)
+        Err(UNSUPPORTED)
     }
 
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
@@ -202,27 +202,27 @@ impl VhostUserBackendReqHandlerMut for VhostUser {
     }
 
     fn set_config(&mut self, _: u32, _: &[u8], _: VhostUserConfigFlags) -> Result<()> {
-        Err(NOT_OFFERED)
+        Err(UNSUPPORTED)
     }
 
     fn set_gpu_socket(&mut self, _: GpuBackend) -> Result<()> {
-        Err(NOT_OFFERED)
+        Err(UNSUPPORTED)
     }
 
     fn get_shared_object(&mut self, _: VhostUserSharedMsg) -> Result<File> {
-        Err(NOT_OFFERED)
+        Err(UNSUPPORTED)
     }
 
     fn get_inflight_fd(&mut self, _: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
-        Err(NOT_OFFERED)
+        Err(UNSUPPORTED)
     }
 
     fn set_inflight_fd(&mut self, _: &VhostUserInflight, _: File) -> Result<()> {
-        Err(NOT_OFFERED)
+        Err(UNSUPPORTED)
     }
 
     fn get_max_mem_slots(&mut self) -> Result<u64> {
-        Err(NOT_OFFERED)
+        Err(UNSUPPORTED)
     }
 
     fn add_mem_region(
@@ -231,11 +231,11 @@ impl VhostUserBackendReqHandlerMut for VhostUser {
         _: File,
         _: Option<bool>,
     ) -> Result<Option<u64>> {
-        Err(NOT_OFFERED)
+        Err(UNSUPPORTED)
     }
 
     fn remove_mem_region(&mut self, _: &VhostUserSingleMemoryRegion) -> Result<()> {
-        Err(NOT_OFFERED)
+        Err(UNSUPPORTED)
     }
 
     fn set_device_state_fd(
@@ -244,19 +244,19 @@ impl VhostUserBackendReqHandlerMut for VhostUser {
         _: VhostTransferStatePhase,
         _: File,
     ) -> Result<Option<File>> {
-        Err(NOT_OFFERED)
+        Err(UNSUPPORTED)
     }
 
     fn check_device_state(&mut self) -> Result<()> {
-        Err(NOT_OFFERED)
+        Err(UNSUPPORTED)
     }
 
     fn get_shmem_config(&mut self) -> Result<VhostUserShMemConfig> {
-        Err(NOT_OFFERED)
+        Err(UNSUPPORTED)
     }
 
     fn set_log_base(&mut self, _: &VhostUserLog, _: File) -> Result<()> {
-        Err(NOT_OFFERED)
+        Err(UNSUPPORTED)
     }
 }
 

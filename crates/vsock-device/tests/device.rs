@@ -12,7 +12,7 @@ use std::{
 };
 
 use banger_vsock_device::{Config, Device, MAX_CONNECTIONS};
-use driver::{CID, Guest, LIMIT, Packet, RING, op, read};
+use driver::{CID, Guest, Packet, RING, TIMEOUT, op, read};
 use tempfile::TempDir;
 
 const RECEIVE: u32 = 1;
@@ -61,14 +61,14 @@ impl RunningDevice {
     /// Connects as a host program and sends its line.
     fn dial(&self, port: u32) -> UnixStream {
         let mut client = UnixStream::connect(self.socket()).unwrap();
-        client.set_read_timeout(Some(LIMIT)).unwrap();
-        client.set_write_timeout(Some(LIMIT)).unwrap();
+        client.set_read_timeout(Some(TIMEOUT)).unwrap();
+        client.set_write_timeout(Some(TIMEOUT)).unwrap();
         client.write_all(format!("CONNECT {port}\n").as_bytes()).unwrap();
         client
     }
 
     /// Waits until the device has done all that it can: it closes a connection with an invalid line.
-    fn waits(&self) {
+    fn wait_until_processed(&self) {
         for _ in 0..2 {
             let mut client = UnixStream::connect(self.socket()).unwrap();
             client.write_all(b"nothing\n").unwrap();
@@ -91,7 +91,7 @@ fn connected() -> (RunningDevice, Guest, UnixStream, (u32, u32)) {
 }
 
 /// Panics unless the connection works in both directions.
-fn works(guest: &mut Guest, client: &mut UnixStream, ports: (u32, u32)) {
+fn check_connection(guest: &mut Guest, client: &mut UnixStream, ports: (u32, u32)) {
     client.write_all(b"to the guest").unwrap();
     let packet = guest.receive_op(op::RW);
     assert_eq!((packet.ports(), &packet.payload[..]), (ports, &b"to the guest"[..]));
@@ -100,10 +100,10 @@ fn works(guest: &mut Guest, client: &mut UnixStream, ports: (u32, u32)) {
 }
 
 /// Panics unless new connections work.
-fn still_serves(device: &RunningDevice, guest: &mut Guest) {
+fn check_device(device: &RunningDevice, guest: &mut Guest) {
     let mut client = device.dial(9);
     let ports = guest.accept(9, &mut client);
-    works(guest, &mut client, ports);
+    check_connection(guest, &mut client, ports);
     drop(client);
     assert_eq!(guest.receive_op(op::SHUTDOWN).ports(), ports);
     guest.send(&Packet::new(op::RST, ports));
@@ -118,13 +118,13 @@ fn a_host_program_connects_and_bytes_follow_its_line() {
     let device = RunningDevice::new();
     let mut guest = device.boot();
     let mut client = UnixStream::connect(device.socket()).unwrap();
-    client.set_read_timeout(Some(LIMIT)).unwrap();
+    client.set_read_timeout(Some(TIMEOUT)).unwrap();
     client.write_all(b"CONN").unwrap();
-    assert_eq!(guest.settle(), []);
+    assert_eq!(guest.wait_until_idle(), []);
     client.write_all(b"ECT 1024\nhello").unwrap();
     let ports = guest.accept(1024, &mut client);
     assert_eq!(guest.receive_op(op::RW).payload, b"hello");
-    works(&mut guest, &mut client, ports);
+    check_connection(&mut guest, &mut client, ports);
 }
 
 #[test]
@@ -133,11 +133,11 @@ fn a_line_that_is_not_understood_closes_the_connection() {
     let mut guest = device.boot();
     for line in ["HELLO 1024\n", "CONNECT -1\n", "CONNECT 4294967296\n", "CONNECT 1 2\n", &"1".repeat(32)] {
         let mut client = UnixStream::connect(device.socket()).unwrap();
-        client.set_read_timeout(Some(LIMIT)).unwrap();
+        client.set_read_timeout(Some(TIMEOUT)).unwrap();
         client.write_all(line.as_bytes()).unwrap();
         assert!(is_closed(&mut client), "{line}");
     }
-    assert_eq!(guest.settle(), []);
+    assert_eq!(guest.wait_until_idle(), []);
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_guest_connects_to_the_socket_of_its_port_and_no_other() {
     guest.send(&Packet::new(op::REQUEST, (1025, 5)));
     let (mut server, _) = listener.accept().unwrap();
     assert_eq!(guest.receive().op, op::RESPONSE);
-    works(&mut guest, &mut server, (1025, 5));
+    check_connection(&mut guest, &mut server, (1025, 5));
 
     guest.send(&Packet::new(op::REQUEST, (1026, 6)));
     let refused = guest.receive();
@@ -180,12 +180,12 @@ fn the_guest_is_sent_no_more_than_its_credit() {
             received.extend(guest.receive_op(op::RW).payload);
         }
         assert!(received.len() <= window);
-        assert_eq!(guest.settle(), [], "without credit");
+        assert_eq!(guest.wait_until_idle(), [], "without credit");
         let fwd_cnt = u32::try_from(received.len()).unwrap();
         guest.send(&Packet { fwd_cnt, ..Packet::new(op::CREDIT_UPDATE, ports) });
     }
     assert!(received == sent);
-    works(&mut guest, &mut writer.join().unwrap().unwrap(), ports);
+    check_connection(&mut guest, &mut writer.join().unwrap().unwrap(), ports);
 }
 
 /// Sends `payload` within the device's credit.
@@ -194,8 +194,8 @@ fn send_within_credit(guest: &mut Guest, ports: (u32, u32), payload: &[u8]) {
     let mut credit = guest.receive_op(op::CREDIT_UPDATE);
     let mut sent = 0;
     while sent < payload.len() {
-        let room = (credit.buf_alloc + credit.fwd_cnt) as usize - sent;
-        let now = room.min(60_000).min(payload.len() - sent);
+        let available = (credit.buf_alloc + credit.fwd_cnt) as usize - sent;
+        let now = available.min(60_000).min(payload.len() - sent);
         if now == 0 {
             credit = guest.receive_op(op::CREDIT_UPDATE);
             continue;
@@ -229,8 +229,8 @@ fn a_guest_that_ignores_its_credit_is_reset_and_the_others_are_served() {
     }
     assert_eq!(guest.receive_op(op::RST).ports(), ports);
     // Each packet in flight is reset, too.
-    guest.settle();
-    still_serves(&device, &mut guest);
+    guest.wait_until_idle();
+    check_device(&device, &mut guest);
     assert!(slow.read_to_end(&mut Vec::new()).unwrap() < 200 * 60_000);
 }
 
@@ -242,7 +242,7 @@ fn a_host_program_that_reads_nothing_holds_up_no_other() {
     for _ in 0..credit / (32 << 10) {
         guest.send(&Packet::bytes(ports, &[0; 32 << 10]));
     }
-    still_serves(&device, &mut guest);
+    check_device(&device, &mut guest);
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn each_direction_is_shut_down_by_itself() {
 
     let (_host, mut guest, mut client, ports) = connected();
     guest.send(&Packet::shutdown(ports, RECEIVE));
-    guest.settle();
+    guest.wait_until_idle();
     assert_eq!(client.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
     guest.send(&Packet::bytes(ports, b"still"));
     assert_eq!(read(&mut client, 5), b"still");
@@ -282,10 +282,10 @@ fn a_host_program_that_closes_is_waited_for_no_more() {
     drop(client);
     assert_eq!(guest.receive_op(op::RW).payload, b"last");
     assert_eq!(guest.receive_op(op::SHUTDOWN).flags & SEND, SEND);
-    guest.settle();
+    guest.wait_until_idle();
     guest.send(&Packet::bytes(ports, b"nobody reads this"));
     assert_eq!(guest.receive_op(op::RST).ports(), ports);
-    still_serves(&device, &mut guest);
+    check_device(&device, &mut guest);
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn what_a_guest_sent_before_it_closed_is_delivered_however_slow_the_host_program
     guest.send(&Packet::shutdown(ports, BOTH));
     // Linux waits at most 8 seconds for the answer.
     guest.send(&Packet::new(op::RST, ports));
-    guest.settle();
+    guest.wait_until_idle();
     let mut received = Vec::new();
     client.read_to_end(&mut received).unwrap();
     assert_eq!(received.len(), len);
@@ -308,7 +308,7 @@ fn a_reset_by_the_guest_closes_the_connection() {
     let (device, mut guest, mut client, ports) = connected();
     guest.send(&Packet::new(op::RST, ports));
     assert!(is_closed(&mut client));
-    still_serves(&device, &mut guest);
+    check_device(&device, &mut guest);
 }
 
 #[test]
@@ -321,7 +321,7 @@ fn a_host_program_that_leaves_before_the_guest_answers_ends_nothing_else() {
     client.shutdown(Shutdown::Read).unwrap();
     guest.send(&Packet::new(op::RESPONSE, ports));
     assert_eq!(guest.receive().op, op::RST);
-    still_serves(&device, &mut guest);
+    check_device(&device, &mut guest);
 
     let client = device.dial(1024);
     let ports = guest.receive_op(op::REQUEST).ports();
@@ -331,23 +331,23 @@ fn a_host_program_that_leaves_before_the_guest_answers_ends_nothing_else() {
         guest.send(&Packet::new(op::RESPONSE, ports));
     }
     assert_eq!(guest.receive().op, op::RST);
-    still_serves(&device, &mut guest);
+    check_device(&device, &mut guest);
 }
 
 #[test]
 fn host_programs_come_and_go_while_the_guest_is_paused() {
-    let (device, mut guest, mut stays, ports) = connected();
-    let mut leaves = device.dial(2000);
-    let left = guest.accept(2000, &mut leaves);
+    let (device, mut guest, mut staying_client, ports) = connected();
+    let mut leaving_client = device.dial(2000);
+    let leaving_ports = guest.accept(2000, &mut leaving_client);
     for _ in 0..3 {
         guest.pause();
         guest.tx.kick.write(1).unwrap();
         guest.rx.kick.write(1).unwrap();
-        let mut comes = device.dial(3000);
+        let mut new_client = device.dial(3000);
         for port in 0..100 {
             drop(device.dial(port));
         }
-        stays.write_all(b"while paused").unwrap();
+        staying_client.write_all(b"while paused").unwrap();
         // No other event occurs after the rings are started.
         guest.resume();
         let mut packets = vec![guest.receive(), guest.receive()];
@@ -356,16 +356,16 @@ fn host_programs_come_and_go_while_the_guest_is_paused() {
         assert_eq!((packets[1].ports(), &packets[1].payload[..]), (ports, &b"while paused"[..]));
         let new = packets[0].ports();
         guest.send(&Packet::new(op::RESPONSE, new));
-        read(&mut comes, 14);
-        works(&mut guest, &mut comes, new);
-        works(&mut guest, &mut stays, ports);
+        read(&mut new_client, 14);
+        check_connection(&mut guest, &mut new_client, new);
+        check_connection(&mut guest, &mut staying_client, ports);
         guest.send(&Packet::new(op::RST, new));
     }
     guest.pause();
-    drop(leaves);
+    drop(leaving_client);
     guest.resume();
     let shutdown = guest.receive();
-    assert_eq!((shutdown.op, shutdown.flags, shutdown.ports()), (op::SHUTDOWN, BOTH, left));
+    assert_eq!((shutdown.op, shutdown.flags, shutdown.ports()), (op::SHUTDOWN, BOTH, leaving_ports));
 }
 
 #[test]
@@ -387,14 +387,14 @@ fn a_full_ring_holds_packets_back_until_the_guest_gives_buffers() {
         thread::spawn(move || client.write_all(&sent))
     };
     let mut received = 0;
-    let mut taken = Vec::new();
+    let mut heads = Vec::new();
     while received < sent.len() {
         let packet = guest.receive();
         received += packet.payload.len();
-        taken.push(guest.last_head);
-        if taken.len() == 5 {
-            for head in taken.drain(..) {
-                guest.give_buffer(head);
+        heads.push(guest.last_head);
+        if heads.len() == 5 {
+            for head in heads.drain(..) {
+                guest.add_rx_buffer(head);
             }
             let fwd_cnt = u32::try_from(received).unwrap();
             guest.send(&Packet { fwd_cnt, ..Packet::new(op::CREDIT_UPDATE, ports) });
@@ -412,15 +412,15 @@ fn a_guest_that_takes_no_resets_is_not_listened_to() {
     for _ in 0..256 + u32::from(RING / 2) {
         guest.send_raw(&garbage);
     }
-    device.waits();
+    device.wait_until_processed();
     assert_eq!(guest.used(1), 256);
     for head in 0..RING {
-        guest.give_buffer(head);
+        guest.add_rx_buffer(head);
     }
     for _ in 0..256 + u32::from(RING / 2) {
         assert_eq!(guest.receive().op, op::RST);
     }
-    still_serves(&device, &mut guest);
+    check_device(&device, &mut guest);
 }
 
 #[test]
@@ -437,11 +437,11 @@ fn hostile_packets_end_at_most_their_own_connection() {
     guest.send_raw(&good[..43]);
     guest.send_raw(&with(0, &8_u64.to_le_bytes()));
     guest.send_raw(&with(8, &3_u64.to_le_bytes()));
-    assert_eq!(guest.settle(), []);
+    assert_eq!(guest.wait_until_idle(), []);
     // Another type is answered, and does not affect the connection.
     guest.send_raw(&with(28, &[2]));
-    assert_eq!(guest.settle().len(), 1);
-    works(&mut guest, &mut client, ports);
+    assert_eq!(guest.wait_until_idle().len(), 1);
+    check_connection(&mut guest, &mut client, ports);
     for bad in [
         with(24, &2_u32.to_le_bytes()),
         with(24, &u32::MAX.to_le_bytes()),
@@ -465,7 +465,7 @@ fn hostile_packets_end_at_most_their_own_connection() {
     let mut random = 1_u64;
     for round in 0..2000 {
         if round % 32 == 0 {
-            guest.settle();
+            guest.wait_until_idle();
         }
         let mut noise = with(24, &0_u32.to_le_bytes());
         for byte in &mut noise[16..] {
@@ -480,8 +480,8 @@ fn hostile_packets_end_at_most_their_own_connection() {
         noise[28..32].copy_from_slice(&[1, 0, op, 0]);
         guest.send_raw(&noise);
     }
-    guest.settle();
-    still_serves(&device, &mut guest);
+    guest.wait_until_idle();
+    check_device(&device, &mut guest);
 }
 
 #[test]
@@ -502,7 +502,7 @@ fn hostile_descriptors_are_returned_unused() {
         guest.tx.kick.write(1).unwrap();
         while guest.take_used(1).0 != 60 {}
     }
-    still_serves(&device, &mut guest);
+    check_device(&device, &mut guest);
 }
 
 #[test]
@@ -519,7 +519,7 @@ fn rx_buffers_without_room_are_returned_empty() {
     for head in [0, 1, 2] {
         assert_eq!(guest.take_used(0), (head, 0));
     }
-    guest.give_buffer(3);
+    guest.add_rx_buffer(3);
     assert_eq!(guest.receive().op, op::REQUEST);
 }
 
@@ -532,7 +532,7 @@ fn a_ring_that_makes_no_sense_is_served_again_after_it_is_restarted() {
         guest.claim_available(index, available.wrapping_add(RING + 1));
         guest.tx.kick.write(1).unwrap();
         let _client = device.dial(1);
-        device.waits();
+        device.wait_until_processed();
         // A broken tx ring does not stop the rx ring.
         if index == 1 {
             assert_eq!(guest.receive().guest, 1);
@@ -543,7 +543,7 @@ fn a_ring_that_makes_no_sense_is_served_again_after_it_is_restarted() {
         if index == 0 {
             assert_eq!(guest.receive().guest, 1);
         }
-        still_serves(&device, &mut guest);
+        check_device(&device, &mut guest);
     }
 }
 
@@ -565,7 +565,7 @@ fn the_number_of_connections_is_limited() {
     guest.send(&Packet::new(op::REQUEST, (1025, 5)));
     assert_eq!(guest.receive_op(op::RST).ports(), (1025, 5));
     for (client, ports) in [0, MAX_CONNECTIONS / 2, MAX_CONNECTIONS - 1].map(|at| &clients[at]) {
-        works(&mut guest, &mut client.try_clone().unwrap(), *ports);
+        check_connection(&mut guest, &mut client.try_clone().unwrap(), *ports);
     }
     // A connection whose end the guest does not confirm makes room.
     let (client, ports) = clients.remove(0);
@@ -582,5 +582,5 @@ fn the_end_of_qemu_closes_all_connections_and_another_one_is_served() {
     drop(guest);
     assert!(is_closed(&mut client));
     let mut guest = device.boot();
-    still_serves(&device, &mut guest);
+    check_device(&device, &mut guest);
 }

@@ -9,19 +9,19 @@ use std::{
     process::{Child, ChildStdin, Stdio},
 };
 
-use banger_files::{Item, Kind, Listed, ListingReader, Part, Reader, StreamError, safe_path};
+use banger_files::{Item, Kind, ListedFile, ListingReader, Part, Reader, StreamError, safe_path};
 use serde::Serialize;
 use tempfile::{SpooledTempFile, spooled_tempfile};
 
 use crate::{
-    Record, Repository, Scratch, WorkspaceError,
+    Record, Repository, TempRepository, WorkspaceError,
     error::writing,
-    git::{GitError, heard, odd, run},
+    git::{GitError, read_stderr, run, unexpected_output},
     index::{GITLINK, Index, parse},
-    record::{FILE, LINK, PROGRAM, is_state},
+    record::{FILE, LINK, PROGRAM, is_ref_file},
     repository::object_id,
-    scratch::quote,
     snapshot::{excludes_file, tree_entries},
+    temp_repo::quote,
 };
 
 const INDEX: &[u8] = b".git/index";
@@ -32,19 +32,19 @@ const EXCLUDE: &[u8] = b".git/info/exclude";
 const MAX_RULES: usize = 256 << 20;
 
 /// Maximum size of a file buffered in memory before git receives it, in bytes. Larger ones go to disk.
-const IN_MEMORY: usize = 8 << 20;
+const MAX_IN_MEMORY: usize = 8 << 20;
 
-/// Ref of the commit with the guest's files in the scratch.
+/// Ref of the commit with the guest's files in the temporary repository.
 const WORK: &str = "refs/banger/work";
 
 /// A guest's workspace, seen from the host.
 #[derive(Debug)]
 pub struct Guest {
     record: Record,
-    scratch: Scratch,
+    temp_repo: TempRepository,
     /// git arguments for the user's global excludes.
     excludes: Vec<String>,
-    listed: Vec<Listed>,
+    listed: Vec<ListedFile>,
     /// The content of the ignore files, `HEAD` and the index.
     rules: BTreeMap<Vec<u8>, Vec<u8>>,
 }
@@ -86,7 +86,7 @@ pub struct Change {
 /// All changes in a guest.
 #[derive(Debug)]
 pub struct Changes {
-    scratch: Scratch,
+    temp_repo: TempRepository,
     record: Record,
     /// The commit that was sent, or the empty tree.
     base: String,
@@ -102,7 +102,7 @@ pub struct Changes {
 ///
 /// # Errors
 /// Returns an error if it is malformed.
-pub fn read_listing(input: impl Read) -> Result<Vec<Listed>, WorkspaceError> {
+pub fn read_listing(input: impl Read) -> Result<Vec<ListedFile>, WorkspaceError> {
     let mut reader = ListingReader::new(input)?;
     let mut listed = Vec::new();
     while let Some(record) = reader.next_record()? {
@@ -117,14 +117,14 @@ pub fn read_listing(input: impl Read) -> Result<Vec<Listed>, WorkspaceError> {
 /// Returns an error if they are malformed, or too large together.
 pub fn read_files(input: impl Read) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, WorkspaceError> {
     let mut files = BTreeMap::new();
-    let mut left = MAX_RULES;
+    let mut remaining = MAX_RULES;
     each_file(input, |path, mode, content| {
         let mut bytes = Vec::new();
         if mode != LINK {
-            content.read_to_end(&mut bytes).map_err(WorkspaceError::Sending)?;
-            left = left
+            content.read_to_end(&mut bytes).map_err(WorkspaceError::Transfer)?;
+            remaining = remaining
                 .checked_sub(bytes.len())
-                .ok_or_else(|| WorkspaceError::TooMuch("ignore files".to_owned()))?;
+                .ok_or_else(|| WorkspaceError::TooLarge("ignore files".to_owned()))?;
             files.insert(path.to_vec(), bytes);
         }
         Ok(())
@@ -141,24 +141,26 @@ impl Guest {
     pub fn new(
         repository: &Repository,
         record: Record,
-        listed: Vec<Listed>,
+        listed: Vec<ListedFile>,
         cache: &Path,
     ) -> Result<Self, WorkspaceError> {
-        let scratch = Scratch::of(repository, cache)?;
+        let temp_repo = TempRepository::create(repository, cache)?;
         let listed = listed.into_iter().filter(|file| safe_path(&file.path)).collect();
         let excludes = excludes_file(repository);
-        Ok(Self { record, scratch, excludes, listed, rules: BTreeMap::new() })
+        Ok(Self { record, temp_repo, excludes, listed, rules: BTreeMap::new() })
     }
 
     /// Returns whether the guest's commits, branches or tags differ from those sent.
     pub fn has_own_refs(&self) -> bool {
-        let own = |file: &&Listed| self.record.files.get(&file.path).is_none_or(|sent| !sent.is(file));
-        self.listed.iter().filter(|file| is_state(&file.path)).any(|file| own(&file))
+        let is_changed = |file: &&ListedFile| {
+            self.record.files.get(&file.path).is_none_or(|sent| !sent.is_unchanged(file))
+        };
+        self.listed.iter().filter(|file| is_ref_file(&file.path)).any(|file| is_changed(&file))
     }
 
     /// Returns the paths of the ignore files, `HEAD` and the index, which have to be fetched first.
-    pub fn rules(&self) -> Vec<Vec<u8>> {
-        let wanted = |file: &&Listed| {
+    pub fn rule_paths(&self) -> Vec<Vec<u8>> {
+        let is_rule_file = |file: &&ListedFile| {
             file.kind == Kind::File
                 && (file.path == INDEX
                     || file.path == HEAD
@@ -166,7 +168,7 @@ impl Guest {
                     || file.path == b".gitignore"
                     || file.path.ends_with(b"/.gitignore"))
         };
-        self.listed.iter().filter(wanted).map(|file| file.path.clone()).collect()
+        self.listed.iter().filter(is_rule_file).map(|file| file.path.clone()).collect()
     }
 
     /// Accepts the fetched `rules`, and returns the paths to fetch next.
@@ -175,49 +177,52 @@ impl Guest {
     ///
     /// # Errors
     /// Returns an error if git cannot determine what is ignored.
-    pub fn wanted(&mut self, rules: BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Vec<Vec<u8>>, WorkspaceError> {
+    pub fn paths_to_fetch(
+        &mut self,
+        rules: BTreeMap<Vec<u8>, Vec<u8>>,
+    ) -> Result<Vec<Vec<u8>>, WorkspaceError> {
         self.rules = rules;
         let tracked = self.tracked()?;
-        let (certain, others): (Vec<_>, Vec<_>) = self
+        let (included, untracked): (Vec<_>, Vec<_>) = self
             .listed
             .iter()
             .filter(|file| !file.path.starts_with(b".git/"))
             .partition(|file| tracked.contains(&file.path) || file.kind == Kind::Repository);
-        let ignored = self.ignored(others.iter().map(|file| file.path.as_slice()))?;
-        let kept: BTreeSet<Vec<u8>> = certain
+        let ignored = self.ignored(untracked.iter().map(|file| file.path.as_slice()))?;
+        let kept: BTreeSet<Vec<u8>> = included
             .iter()
-            .chain(others.iter().filter(|file| !ignored.contains(&file.path)))
+            .chain(untracked.iter().filter(|file| !ignored.contains(&file.path)))
             .map(|file| file.path.clone())
             .collect();
         self.listed.retain(|file| kept.contains(&file.path));
         let unknown = self.listed.iter().filter(|file| matches!(file.kind, Kind::File | Kind::Link));
-        Ok(unknown.filter(|file| self.known(file).is_none()).map(|file| file.path.clone()).collect())
+        Ok(unknown.filter(|file| self.known_blob(file).is_none()).map(|file| file.path.clone()).collect())
     }
 
-    /// Returns whether a file of the workspace is new, changed or deleted. Call it after [`wanted`](Self::wanted):
-    /// ignored files do not count.
+    /// Returns whether a file of the workspace is new, changed or deleted. Call it after
+    /// [`paths_to_fetch`](Self::paths_to_fetch): ignored files do not count.
     pub fn has_work(&self) -> bool {
         let sent = &self.record.files;
-        let there: BTreeSet<_> = self.listed.iter().map(|file| file.path.as_slice()).collect();
-        self.listed.iter().any(|file| sent.get(&file.path).is_none_or(|sent| !sent.is(file)))
-            || sent.keys().any(|path| !path.starts_with(b".git/") && !there.contains(path.as_slice()))
+        let listed_paths: BTreeSet<_> = self.listed.iter().map(|file| file.path.as_slice()).collect();
+        self.listed.iter().any(|file| sent.get(&file.path).is_none_or(|sent| !sent.is_unchanged(file)))
+            || sent.keys().any(|path| !path.starts_with(b".git/") && !listed_paths.contains(path.as_slice()))
     }
 
     /// Returns a file's mode and blob, if it is as sent, and was as staged then.
-    fn known(&self, file: &Listed) -> Option<(u32, &str)> {
-        let sent = self.record.files.get(&file.path).filter(|sent| sent.is(file))?;
+    fn known_blob(&self, file: &ListedFile) -> Option<(u32, &str)> {
+        let sent = self.record.files.get(&file.path).filter(|sent| sent.is_unchanged(file))?;
         Some((sent.mode, sent.id.as_deref()?))
     }
 
     /// Returns the paths that the guest tracks.
     fn tracked(&self) -> Result<BTreeSet<Vec<u8>>, WorkspaceError> {
-        let index = self.rules.get(INDEX).map(|bytes| parse(bytes, self.record.known.id_length));
-        if let Some(Ok(Index::Whole(entries, _))) = index {
+        let index = self.rules.get(INDEX).map(|bytes| parse(bytes, self.record.state.id_length));
+        if let Some(Ok(Index::Complete(entries, _))) = index {
             return Ok(entries.into_iter().map(|entry| entry.path).collect());
         }
         // Without a readable index, the commit's paths.
         match self.record.commit() {
-            Some(commit) => Ok(tree_entries(&self.scratch, commit)?.into_keys().collect()),
+            Some(commit) => Ok(tree_entries(&self.temp_repo, commit)?.into_keys().collect()),
             None => Ok(BTreeSet::new()),
         }
     }
@@ -233,17 +238,17 @@ impl Guest {
         }
         for (path, bytes) in &self.rules {
             if path == EXCLUDE {
-                self.scratch.write("info/exclude", bytes)?;
+                self.temp_repo.write("info/exclude", bytes)?;
             } else if path != INDEX && path != HEAD {
-                let file = self.scratch.files().join(to_os(path));
-                let folder = file.parent().unwrap_or(self.scratch.files());
-                fs::create_dir_all(folder).map_err(writing(folder))?;
+                let file = self.temp_repo.files().join(to_os(path));
+                let dir = file.parent().unwrap_or(self.temp_repo.files());
+                fs::create_dir_all(dir).map_err(writing(dir))?;
                 fs::write(&file, bytes).map_err(writing(&file))?;
             }
         }
         let arguments =
             self.excludes.iter().map(String::as_str).chain(["check-ignore", "--no-index", "-z", "--stdin"]);
-        match run(self.scratch.command(arguments), &input) {
+        match run(self.temp_repo.command(arguments), &input) {
             Ok(output) => Ok(output.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()),
             // git fails without a message if it ignores none.
             Err(GitError::Failed { stderr, .. }) if stderr.is_empty() => Ok(BTreeSet::new()),
@@ -255,53 +260,53 @@ impl Guest {
     ///
     /// # Errors
     /// Returns an error if the stream is malformed, or if git fails.
-    pub fn take(mut self, files: impl Read) -> Result<Changes, WorkspaceError> {
+    pub fn into_changes(mut self, files: impl Read) -> Result<Changes, WorkspaceError> {
         let commit = self.record.commit();
         let (base, before) = match commit {
-            Some(commit) => (commit.to_owned(), tree_entries(&self.scratch, commit)?),
-            None => (empty_tree(&self.scratch)?, BTreeMap::new()),
+            Some(commit) => (commit.to_owned(), tree_entries(&self.temp_repo, commit)?),
+            None => (empty_tree(&self.temp_repo)?, BTreeMap::new()),
         };
-        let mut import = Import::begin(&self.scratch)?;
-        let mut came = BTreeMap::new();
+        let mut import = Import::start(&self.temp_repo)?;
+        let mut received = BTreeMap::new();
         each_file(files, |path, mode, content| {
             let mark = import.blob(content)?;
-            came.insert(path.to_vec(), (mode, format!(":{mark}")));
+            received.insert(path.to_vec(), (mode, format!(":{mark}")));
             Ok(())
         })?;
-        let (now, left_out) = self.now(came, &before);
+        let (current, left_out) = self.current_files(received, &before);
         import.commit(commit)?;
         // Delete first: a new directory may have a deleted file's name, and would be deleted with it.
-        for path in before.keys().filter(|path| !now.contains_key(path.as_slice())) {
+        for path in before.keys().filter(|path| !current.contains_key(path.as_slice())) {
             import.delete(path)?;
         }
-        for (path, (mode, id)) in now.iter().filter(|(path, blob)| before.get(**path) != Some(*blob)) {
+        for (path, (mode, id)) in current.iter().filter(|(path, blob)| before.get(**path) != Some(*blob)) {
             import.modify(*mode, id, path)?;
         }
-        import.end()?;
-        let work = object_id(&self.scratch.run(&["rev-parse", "--verify", WORK], &[])?)?;
+        import.finish()?;
+        let work = object_id(&self.temp_repo.run(&["rev-parse", "--verify", WORK], &[])?)?;
         let head = self.rules.remove(HEAD).unwrap_or_default();
-        Ok(Changes { scratch: self.scratch, record: self.record, base, work, head, left_out })
+        Ok(Changes { temp_repo: self.temp_repo, record: self.record, base, work, head, left_out })
     }
 
-    /// Returns the current files and the paths left out. Files are taken from `came`, known blobs, and submodules in
-    /// `before`.
-    fn now(
+    /// Returns the current files and the paths left out. Files are taken from `received`, known blobs, and submodules
+    /// in `before`.
+    fn current_files(
         &self,
-        mut came: BTreeMap<Vec<u8>, Blob>,
+        mut received: BTreeMap<Vec<u8>, Blob>,
         before: &BTreeMap<Vec<u8>, Blob>,
     ) -> (BTreeMap<&[u8], Blob>, Vec<LeftOut>) {
         let (mut now, mut left_out) = (BTreeMap::new(), Vec::new());
         for file in &self.listed {
             let path = &file.path;
-            let blob = came.remove(path).or_else(|| match file.kind {
-                Kind::File | Kind::Link => self.known(file).map(|(mode, id)| (mode, id.to_owned())),
+            let blob = received.remove(path).or_else(|| match file.kind {
+                Kind::File | Kind::Link => self.known_blob(file).map(|(mode, id)| (mode, id.to_owned())),
                 // A submodule stays unchanged.
                 Kind::Repository => before.get(path).filter(|(mode, _)| *mode == GITLINK).cloned(),
-                Kind::Unread | Kind::Special => None,
+                Kind::Unreadable | Kind::Special => None,
             });
-            match (refused(path), blob) {
-                (Some(why), _) => left_out.push((path.clone(), why)),
-                (None, None) => left_out.push((path.clone(), reason(file.kind))),
+            match (rejection(path), blob) {
+                (Some(problem), _) => left_out.push((path.clone(), problem)),
+                (None, None) => left_out.push((path.clone(), left_out_reason(file.kind))),
                 (None, Some(blob)) => _ = now.insert(path.as_slice(), blob),
             }
         }
@@ -320,7 +325,7 @@ impl Changes {
             "diff-tree", "-r", "-p", "--binary", "--full-index", "-M", "--no-color", "--no-ext-diff", "--no-textconv",
             "--src-prefix=a/", "--dst-prefix=b/", base.unwrap_or(&self.base), &self.work,
         ];
-        Ok(self.scratch.run(&arguments, &[])?)
+        Ok(self.temp_repo.run(&arguments, &[])?)
     }
 
     /// Returns the files that the patch changes.
@@ -330,12 +335,13 @@ impl Changes {
     pub fn list(&self, base: Option<&str>) -> Result<Vec<Change>, WorkspaceError> {
         let arguments =
             ["diff-tree", "-r", "-z", "-M", "--name-status", base.unwrap_or(&self.base), &self.work];
-        let listed = self.scratch.run(&arguments, &[])?;
+        let listed = self.temp_repo.run(&arguments, &[])?;
         let mut words =
             listed.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
         let mut changes = Vec::new();
         while let Some(status) = words.next().filter(|word| !word.is_empty()) {
-            let mut next = || words.next().ok_or_else(|| odd("diff-tree", "a change without a path"));
+            let mut next =
+                || words.next().ok_or_else(|| unexpected_output("diff-tree", "a change without a path"));
             let (change, old_path) = match status.chars().next() {
                 Some('A') => (ChangeKind::Added, None),
                 Some('D') => (ChangeKind::Deleted, None),
@@ -348,18 +354,18 @@ impl Changes {
         Ok(changes)
     }
 
-    pub(crate) fn scratch(&self) -> &Scratch {
-        &self.scratch
+    pub(crate) fn temp_repo(&self) -> &TempRepository {
+        &self.temp_repo
     }
 
     /// Returns the refs that received this workspace's work before.
     pub(crate) fn pulled(&self) -> &BTreeMap<String, String> {
-        &self.record.known.pulled
+        &self.record.state.pulled
     }
 
     /// Returns the workspace's directory in the guest.
-    pub fn guest(&self) -> &[u8] {
-        self.record.guest()
+    pub fn guest_path(&self) -> &[u8] {
+        self.record.guest_path()
     }
 
     pub(crate) fn base(&self) -> &str {
@@ -377,7 +383,7 @@ impl Changes {
 
     /// Returns whether the commit `id` was ever sent.
     pub(crate) fn was_sent(&self, id: &str) -> bool {
-        self.record.known.commits.contains(id)
+        self.record.state.commits.contains(id)
     }
 
     /// Returns the guest's branch as `heads/NAME`, or `HEAD` if it is detached.
@@ -392,17 +398,17 @@ impl Changes {
 }
 
 /// Creates the empty tree, and returns its id.
-fn empty_tree(scratch: &Scratch) -> Result<String, WorkspaceError> {
-    Ok(object_id(&scratch.run(&["hash-object", "-t", "tree", "-w", "--stdin"], &[])?)?)
+fn empty_tree(temp_repo: &TempRepository) -> Result<String, WorkspaceError> {
+    Ok(object_id(&temp_repo.run(&["hash-object", "-t", "tree", "-w", "--stdin"], &[])?)?)
 }
 
 /// Returns the reason why git would refuse a file at `path`.
-fn refused(path: &[u8]) -> Option<&'static str> {
-    let of_git = |name: &[u8]| {
+fn rejection(path: &[u8]) -> Option<&'static str> {
+    let looks_like_git = |name: &[u8]| {
         let name = name.to_ascii_lowercase();
         name == b".git" || name == b"git~1" || name.strip_prefix(b".git").is_some_and(is_padding)
     };
-    path.split(|byte| *byte == b'/').any(of_git).then_some("git rejects paths that look like .git")
+    path.split(|byte| *byte == b'/').any(looks_like_git).then_some("git rejects paths that look like .git")
 }
 
 /// Returns whether some file systems ignore `rest` at the end of a name.
@@ -410,11 +416,11 @@ fn is_padding(rest: &[u8]) -> bool {
     !rest.is_empty() && (rest.iter().all(|byte| matches!(byte, b' ' | b'.')) || rest.first() == Some(&b':'))
 }
 
-fn reason(kind: Kind) -> &'static str {
+fn left_out_reason(kind: Kind) -> &'static str {
     match kind {
         Kind::File | Kind::Link => "it could not be read",
         Kind::Repository => "it is a separate repository",
-        Kind::Unread => "it is a directory that could not be read",
+        Kind::Unreadable => "it is a directory that could not be read",
         Kind::Special => "it is a device, pipe or socket",
     }
 }
@@ -424,50 +430,50 @@ fn to_os(path: &[u8]) -> std::ffi::OsString {
     std::ffi::OsString::from_vec(path.to_vec())
 }
 
-/// Calls `take` with each file and link in a stream: its path, git's mode, and content. Incomplete files are skipped.
+/// Calls `visit` with each file and link in a stream: its path, git's mode, and content. Incomplete files are skipped.
 fn each_file(
     input: impl Read,
-    mut take: impl FnMut(&[u8], u32, &mut dyn Read) -> Result<(), WorkspaceError>,
+    mut visit: impl FnMut(&[u8], u32, &mut dyn Read) -> Result<(), WorkspaceError>,
 ) -> Result<(), WorkspaceError> {
     let mut reader = Reader::new(input)?;
     match reader.next_item()? {
-        Item::Folder(entry) if entry.name.is_empty() => {}
+        Item::Directory(entry) if entry.name.is_empty() => {}
         _ => return Err(StreamError::Malformed("the first item is not an unnamed directory").into()),
     }
-    let mut folders: Vec<Vec<u8>> = Vec::new();
+    let mut dirs: Vec<Vec<u8>> = Vec::new();
     loop {
         match reader.next_item()? {
             Item::End => return Ok(()),
-            Item::Folder(entry) => folders.push(joined(&folders, &entry.name)),
-            Item::Leave => _ = folders.pop(),
+            Item::Directory(entry) => dirs.push(joined(&dirs, &entry.name)),
+            Item::Leave => _ = dirs.pop(),
             Item::Remove(_) => return Err(StreamError::Malformed("unexpected removal").into()),
-            Item::Link(entry, target) => take(&joined(&folders, &entry.name), LINK, &mut &*target)?,
+            Item::Link(entry, target) => visit(&joined(&dirs, &entry.name), LINK, &mut &*target)?,
             Item::File(entry) => {
-                let path = joined(&folders, &entry.name);
+                let path = joined(&dirs, &entry.name);
                 let mode = if entry.mode & 0o100 != 0 { PROGRAM } else { FILE };
-                if let Some(mut content) = spooled(&mut reader)? {
-                    take(&path, mode, &mut content)?;
+                if let Some(mut content) = read_content(&mut reader)? {
+                    visit(&path, mode, &mut content)?;
                 }
             }
         }
     }
 }
 
-fn joined(folders: &[Vec<u8>], name: &[u8]) -> Vec<u8> {
-    match folders.last() {
-        Some(folder) => [folder, &b"/"[..], name].concat(),
+fn joined(dirs: &[Vec<u8>], name: &[u8]) -> Vec<u8> {
+    match dirs.last() {
+        Some(dir) => [dir, &b"/"[..], name].concat(),
         None => name.to_vec(),
     }
 }
 
 /// Reads the current file. Returns `None` if it is incomplete.
-fn spooled(reader: &mut Reader<impl Read>) -> Result<Option<SpooledTempFile>, WorkspaceError> {
-    let mut spool = spooled_tempfile(IN_MEMORY);
+fn read_content(reader: &mut Reader<impl Read>) -> Result<Option<SpooledTempFile>, WorkspaceError> {
+    let mut spool = spooled_tempfile(MAX_IN_MEMORY);
     loop {
         match reader.next_part()? {
             Part::Bytes(bytes) => spool.write_all(bytes).map_err(writing(std::env::temp_dir()))?,
             Part::Broken => return Ok(None),
-            Part::Whole => {
+            Part::Complete => {
                 io::Seek::rewind(&mut spool).map_err(writing(std::env::temp_dir()))?;
                 return Ok(Some(spool));
             }
@@ -483,8 +489,8 @@ struct Import {
 }
 
 impl Import {
-    fn begin(scratch: &Scratch) -> Result<Self, WorkspaceError> {
-        let mut command = scratch.command([
+    fn start(temp_repo: &TempRepository) -> Result<Self, WorkspaceError> {
+        let mut command = temp_repo.command([
             "-c",
             "fastimport.unpackLimit=1",
             "fast-import",
@@ -498,21 +504,22 @@ impl Import {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|source| GitError::Run { what: FAST_IMPORT.to_owned(), source })?;
-        let stdin = child.stdin.take().ok_or_else(|| odd(FAST_IMPORT, "it has no standard input"))?;
+        let stdin =
+            child.stdin.take().ok_or_else(|| unexpected_output(FAST_IMPORT, "it has no standard input"))?;
         Ok(Self { child, stdin: io::BufWriter::with_capacity(64 << 10, stdin), marks: 0 })
     }
 
     /// Sends a blob, and returns its mark.
     fn blob(&mut self, content: &mut dyn Read) -> Result<usize, WorkspaceError> {
-        let mut bytes = spooled_tempfile(IN_MEMORY);
+        let mut bytes = spooled_tempfile(MAX_IN_MEMORY);
         let size = io::copy(content, &mut bytes).map_err(writing(std::env::temp_dir()))?;
         io::Seek::rewind(&mut bytes).map_err(writing(std::env::temp_dir()))?;
         self.marks += 1;
-        self.say(format!("blob\nmark :{}\ndata {size}\n", self.marks).as_bytes())?;
+        self.send(format!("blob\nmark :{}\ndata {size}\n", self.marks).as_bytes())?;
         if let Err(error) = io::copy(&mut bytes, &mut self.stdin) {
             return Err(self.failed(error));
         }
-        self.say(b"\n")?;
+        self.send(b"\n")?;
         Ok(self.marks)
     }
 
@@ -521,25 +528,25 @@ impl Import {
         if let Some(parent) = parent {
             head.push_str(&format!("from {parent}\n"));
         }
-        self.say(head.as_bytes())
+        self.send(head.as_bytes())
     }
 
     fn modify(&mut self, mode: u32, id: &str, path: &[u8]) -> Result<(), WorkspaceError> {
-        self.say(&[format!("M {mode:o} {id} ").as_bytes(), &quote(path), b"\n"].concat())
+        self.send(&[format!("M {mode:o} {id} ").as_bytes(), &quote(path), b"\n"].concat())
     }
 
     fn delete(&mut self, path: &[u8]) -> Result<(), WorkspaceError> {
-        self.say(&[b"D ", &*quote(path), b"\n"].concat())
+        self.send(&[b"D ", &*quote(path), b"\n"].concat())
     }
 
-    fn end(mut self) -> Result<(), WorkspaceError> {
-        self.say(b"\ndone\n")?;
+    fn finish(mut self) -> Result<(), WorkspaceError> {
+        self.send(b"\ndone\n")?;
         if let Err(error) = self.stdin.flush() {
             return Err(self.failed(error));
         }
         let Self { mut child, stdin, .. } = self;
         drop(stdin);
-        let stderr = heard(child.stderr.take());
+        let stderr = read_stderr(child.stderr.take());
         let status = child.wait().map_err(|source| GitError::Run { what: FAST_IMPORT.to_owned(), source })?;
         if status.success() {
             Ok(())
@@ -548,14 +555,14 @@ impl Import {
         }
     }
 
-    fn say(&mut self, bytes: &[u8]) -> Result<(), WorkspaceError> {
+    fn send(&mut self, bytes: &[u8]) -> Result<(), WorkspaceError> {
         self.stdin.write_all(bytes).map_err(|error| self.failed(error))
     }
 
     /// Returns the error for a failed write: git's own message, if there is one.
     fn failed(&mut self, source: io::Error) -> WorkspaceError {
         let _ = self.child.kill();
-        let stderr = heard(self.child.stderr.take());
+        let stderr = read_stderr(self.child.stderr.take());
         let _ = self.child.wait();
         let what = FAST_IMPORT.to_owned();
         if stderr.is_empty() {

@@ -14,14 +14,14 @@ use std::{
 };
 
 use crate::{
-    Changes, Repository, Scratch, WorkspaceError,
+    Changes, Repository, TempRepository, WorkspaceError,
     error::{reading, writing},
-    git::{GitError, is_ours, odd, run},
+    git::{GitError, is_banger_variable, run, unexpected_output},
     record::Pulled,
     repository::object_id,
 };
 
-/// Prefix of the guest's refs in the scratch.
+/// Prefix of the guest's refs in the temporary repository.
 const FETCHED: &str = "refs/guest/";
 
 /// Name of the ref for uncommitted work, and the prefix for commits whose ref was replaced.
@@ -30,11 +30,11 @@ const REPLACED: &str = "replaced/";
 
 /// How to run git in a guest: a program on the host with its arguments, to which `git upload-pack PATH` is appended.
 #[derive(Debug, Clone)]
-pub struct Reach(pub Vec<OsString>);
+pub struct GuestGit(pub Vec<OsString>);
 
 /// Pulls the guest's commits and `changes` into `repository`, under `refs/banger/NAME/`.
 ///
-/// `reach` is needed to fetch from the guest's git if the guest `has_own_refs`.
+/// `guest_git` is needed to fetch from the guest's git if the guest `has_own_refs`.
 ///
 /// # Errors
 /// Returns an error if fetching from the guest fails, if its data is incomplete, or if the repository cannot be
@@ -43,42 +43,42 @@ pub fn pull(
     repository: &Repository,
     name: &str,
     changes: &Changes,
-    reach: Option<&Reach>,
+    guest_git: Option<&GuestGit>,
 ) -> Result<Pulled, WorkspaceError> {
-    let scratch = changes.scratch();
-    let place = format!("refs/banger/{name}/");
+    let temp_repo = changes.temp_repo();
+    let prefix = format!("refs/banger/{name}/");
     let mut refs = Vec::new();
     let mut head = changes.sent().map(str::to_owned);
-    if let Some(reach) = reach {
-        fetch(scratch, reach, changes)?;
-        for (fetched, id) in fetched(scratch)? {
-            let own = fetched.strip_prefix(FETCHED).unwrap_or(&fetched);
-            if changes.head() == Some(own) {
+    if let Some(guest_git) = guest_git {
+        fetch(temp_repo, guest_git, changes)?;
+        for (fetched, id) in fetched_refs(temp_repo)? {
+            let guest_ref = fetched.strip_prefix(FETCHED).unwrap_or(&fetched);
+            if changes.head() == Some(guest_ref) {
                 head = Some(id.clone());
             }
-            if own != "HEAD" && !changes.was_sent(&id) {
-                refs.push((format!("{place}{own}"), id));
+            if guest_ref != "HEAD" && !changes.was_sent(&id) {
+                refs.push((format!("{prefix}{guest_ref}"), id));
             }
         }
     }
-    let uncommitted = uncommitted(scratch, changes, head.as_deref(), name)?;
-    refs.extend(head.map(|id| (format!("{place}HEAD"), id)));
-    refs.extend(uncommitted.clone().map(|id| (format!("{place}{UNCOMMITTED}"), id)));
-    take_over(&scratch.path().join("objects"), &repository.common.join("objects"))?;
+    let uncommitted = uncommitted(temp_repo, changes, head.as_deref(), name)?;
+    refs.extend(head.map(|id| (format!("{prefix}HEAD"), id)));
+    refs.extend(uncommitted.clone().map(|id| (format!("{prefix}{UNCOMMITTED}"), id)));
+    copy_objects(&temp_repo.path().join("objects"), &repository.common_dir.join("objects"))?;
     refs.sort();
-    let replaced = update(repository, &place, &refs, changes.pulled())?;
+    let replaced = update(repository, &prefix, &refs, changes.pulled())?;
     Ok(Pulled { refs, uncommitted: uncommitted.is_some(), replaced })
 }
 
-/// Fetches all branches, and a detached `HEAD`, into the scratch. git verifies the objects.
-fn fetch(scratch: &Scratch, reach: &Reach, changes: &Changes) -> Result<(), WorkspaceError> {
+/// Fetches all branches, and a detached `HEAD`, into the temporary repository. git verifies the objects.
+fn fetch(temp_repo: &TempRepository, guest_git: &GuestGit, changes: &Changes) -> Result<(), WorkspaceError> {
     let mut url = b"ext::".to_vec();
-    for word in &reach.0 {
+    for word in &guest_git.0 {
         url.extend(word.as_bytes().iter().flat_map(|byte| escaped(*byte)));
         url.push(b' ');
     }
     url.extend_from_slice(b"git %s ");
-    url.extend(changes.guest().iter().flat_map(|byte| escaped(*byte)));
+    url.extend(changes.guest_path().iter().flat_map(|byte| escaped(*byte)));
     #[rustfmt::skip]
     let mut arguments: Vec<OsString> = [
         "-c", "protocol.allow=never", "-c", "protocol.ext.allow=always", "-c", "fetch.unpackLimit=1",
@@ -90,8 +90,8 @@ fn fetch(scratch: &Scratch, reach: &Reach, changes: &Changes) -> Result<(), Work
     if changes.head() == Some("HEAD") {
         arguments.push(format!("+HEAD:{FETCHED}HEAD").into());
     }
-    let mut command = scratch.command(arguments);
-    command.envs(std::env::vars_os().filter(|(name, _)| is_ours(name)));
+    let mut command = temp_repo.command(arguments);
+    command.envs(std::env::vars_os().filter(|(name, _)| is_banger_variable(name)));
     run(command, &[])?;
     Ok(())
 }
@@ -104,27 +104,28 @@ fn escaped(byte: u8) -> Vec<u8> {
     }
 }
 
-fn fetched(scratch: &Scratch) -> Result<Vec<(String, String)>, WorkspaceError> {
-    let listed = scratch.run(&["for-each-ref", "--format=%(refname) %(objectname)", FETCHED], &[])?;
-    pairs(listed)
+fn fetched_refs(temp_repo: &TempRepository) -> Result<Vec<(String, String)>, WorkspaceError> {
+    let listed = temp_repo.run(&["for-each-ref", "--format=%(refname) %(objectname)", FETCHED], &[])?;
+    parse_refs(listed)
 }
 
 /// Parses lines of a name and an id, as for-each-ref prints them.
-fn pairs(listed: Vec<u8>) -> Result<Vec<(String, String)>, WorkspaceError> {
-    let listed = String::from_utf8(listed).map_err(|_| odd("for-each-ref", "a name is not UTF-8"))?;
+fn parse_refs(listed: Vec<u8>) -> Result<Vec<(String, String)>, WorkspaceError> {
+    let listed =
+        String::from_utf8(listed).map_err(|_| unexpected_output("for-each-ref", "a name is not UTF-8"))?;
     let pairs = listed.lines().filter_map(|line| line.split_once(' '));
     Ok(pairs.map(|(name, id)| (name.into(), id.into())).collect())
 }
 
 /// Commits the guest's files on top of `head`, if they differ from it.
 fn uncommitted(
-    scratch: &Scratch,
+    temp_repo: &TempRepository,
     changes: &Changes,
     head: Option<&str>,
     name: &str,
 ) -> Result<Option<String>, WorkspaceError> {
     let tree = |commit: &str| -> Result<String, GitError> {
-        object_id(&scratch.run(&["rev-parse", "--verify", &format!("{commit}^{{tree}}")], &[])?)
+        object_id(&temp_repo.run(&["rev-parse", "--verify", &format!("{commit}^{{tree}}")], &[])?)
     };
     let work = tree(changes.work())?;
     let before = head.map_or_else(|| Ok(changes.base().to_owned()), tree)?;
@@ -136,32 +137,32 @@ fn uncommitted(
     if let Some(head) = head {
         arguments.extend(["-p", head]);
     }
-    let mut command = scratch.command(arguments);
+    let mut command = temp_repo.command(arguments);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    for whose in ["AUTHOR", "COMMITTER"] {
+    for role in ["AUTHOR", "COMMITTER"] {
         command
-            .env(format!("GIT_{whose}_NAME"), "banger")
-            .env(format!("GIT_{whose}_EMAIL"), "banger@localhost")
-            .env(format!("GIT_{whose}_DATE"), format!("@{now} +0000"));
+            .env(format!("GIT_{role}_NAME"), "banger")
+            .env(format!("GIT_{role}_EMAIL"), "banger@localhost")
+            .env(format!("GIT_{role}_DATE"), format!("@{now} +0000"));
     }
     Ok(Some(object_id(&run(command, &[])?)?))
 }
 
 /// Copies all objects of `from` to `to`, each pack before its index.
-fn take_over(from: &Path, to: &Path) -> Result<(), WorkspaceError> {
-    for folder in files(from)? {
-        let name = folder.file_name().unwrap_or_default();
-        let of_objects = name == "pack" || name.len() == 2;
-        if !of_objects || !folder.is_dir() {
+fn copy_objects(from: &Path, to: &Path) -> Result<(), WorkspaceError> {
+    for dir in files(from)? {
+        let name = dir.file_name().unwrap_or_default();
+        let is_object_dir = name == "pack" || name.len() == 2;
+        if !is_object_dir || !dir.is_dir() {
             continue;
         }
         let target = to.join(name);
         fs::create_dir_all(&target).map_err(writing(&target))?;
-        let mut all = files(&folder)?;
+        let mut all = files(&dir)?;
         all.sort_by_key(|path| path.extension() == Some(OsStr::new("idx")));
         for file in all {
-            let of_pack = file.extension().is_some_and(|kind| kind == "pack" || kind == "idx");
-            if name != "pack" || of_pack {
+            let is_pack_file = file.extension().is_some_and(|kind| kind == "pack" || kind == "idx");
+            if name != "pack" || is_pack_file {
                 copy(&file, &target)?;
             }
         }
@@ -169,19 +170,19 @@ fn take_over(from: &Path, to: &Path) -> Result<(), WorkspaceError> {
     Ok(())
 }
 
-fn files(folder: &Path) -> Result<Vec<std::path::PathBuf>, WorkspaceError> {
-    let entries = fs::read_dir(folder).map_err(reading(folder))?;
-    entries.map(|entry| Ok(entry.map_err(reading(folder))?.path())).collect()
+fn files(dir: &Path) -> Result<Vec<std::path::PathBuf>, WorkspaceError> {
+    let entries = fs::read_dir(dir).map_err(reading(dir))?;
+    entries.map(|entry| Ok(entry.map_err(reading(dir))?.path())).collect()
 }
 
-/// Copies `file` into `folder`, atomically and read-only, unless it exists.
-fn copy(file: &Path, folder: &Path) -> Result<(), WorkspaceError> {
-    let target = folder.join(file.file_name().unwrap_or_default());
+/// Copies `file` into `dir`, atomically and read-only, unless it exists.
+fn copy(file: &Path, dir: &Path) -> Result<(), WorkspaceError> {
+    let target = dir.join(file.file_name().unwrap_or_default());
     if target.exists() {
         return Ok(());
     }
     let copied = || -> io::Result<()> {
-        let mut copy = tempfile::Builder::new().prefix("tmp_obj_banger_").tempfile_in(folder)?;
+        let mut copy = tempfile::Builder::new().prefix("tmp_obj_banger_").tempfile_in(dir)?;
         io::copy(&mut fs::File::open(file)?, copy.as_file_mut())?;
         copy.as_file().set_permissions(fs::Permissions::from_mode(0o444))?;
         copy.as_file().sync_data()?;
@@ -191,29 +192,29 @@ fn copy(file: &Path, folder: &Path) -> Result<(), WorkspaceError> {
     copied().map_err(writing(&target))
 }
 
-/// Replaces all refs under `place` by `refs`, with reflogs.
+/// Replaces all refs under `prefix` by `refs`, with reflogs.
 ///
 /// An old commit is kept under `replaced/`, unless it was `pulled` from this VM and its branch still exists, or the
 /// new refs contain it.
 fn update(
     repository: &Repository,
-    place: &str,
+    prefix: &str,
     refs: &[(String, String)],
     pulled: &BTreeMap<String, String>,
 ) -> Result<BTreeSet<String>, WorkspaceError> {
     let mut replaced = BTreeSet::new();
     let mut before = String::new();
-    for (name, old) in standing(repository, place)? {
+    for (name, old) in existing_refs(repository, prefix)? {
         let new = refs.iter().find(|(other, _)| *other == name).map(|(_, id)| id);
-        let own = name.strip_prefix(place).unwrap_or_default();
-        if own.starts_with(REPLACED) || new == Some(&old) {
+        let short_name = name.strip_prefix(prefix).unwrap_or_default();
+        if short_name.starts_with(REPLACED) || new == Some(&old) {
             continue;
         }
         // A ref that stays has the old commit in its reflog. Uncommitted work that has vanished was committed or
         // undone.
-        let known = pulled.get(&name) == Some(&old) && (new.is_some() || own == UNCOMMITTED);
-        if !known && !is_within(repository, &old, refs)? {
-            let kept = format!("{place}{REPLACED}{}", old.get(..12).unwrap_or(&old));
+        let known = pulled.get(&name) == Some(&old) && (new.is_some() || short_name == UNCOMMITTED);
+        if !known && !is_reachable(repository, &old, refs)? {
+            let kept = format!("{prefix}{REPLACED}{}", old.get(..12).unwrap_or(&old));
             if replaced.insert(kept.clone()) {
                 before.push_str(&format!("update {kept} {old}\n"));
             }
@@ -231,15 +232,19 @@ fn update(
     Ok(replaced)
 }
 
-/// Returns the refs under `place`, each with its commit.
-fn standing(repository: &Repository, place: &str) -> Result<Vec<(String, String)>, WorkspaceError> {
-    let mut command = repository.git.command(["for-each-ref", "--format=%(refname) %(objectname)", place]);
+/// Returns the refs under `prefix`, each with its commit.
+fn existing_refs(repository: &Repository, prefix: &str) -> Result<Vec<(String, String)>, WorkspaceError> {
+    let mut command = repository.git.command(["for-each-ref", "--format=%(refname) %(objectname)", prefix]);
     command.current_dir(&repository.root);
-    pairs(run(command, &[])?)
+    parse_refs(run(command, &[])?)
 }
 
 /// Returns whether the history of one of `refs` contains the commit `id`.
-fn is_within(repository: &Repository, id: &str, refs: &[(String, String)]) -> Result<bool, WorkspaceError> {
+fn is_reachable(
+    repository: &Repository,
+    id: &str,
+    refs: &[(String, String)],
+) -> Result<bool, WorkspaceError> {
     let ids = refs.iter().map(|(_, id)| id.as_str());
     let mut command =
         repository.git.command(["rev-list", "--max-count=1", id, "--not"].into_iter().chain(ids));

@@ -15,7 +15,7 @@ pub enum WorkspaceError {
     Git(#[from] GitError),
     /// The path does not exist.
     #[error("there is no directory {}", .0.display())]
-    NoFolder(PathBuf),
+    NoDirectory(PathBuf),
     /// The path is not in a git repository.
     #[error("{} is not in a git repository", .0.display())]
     NoRepository(PathBuf),
@@ -24,16 +24,16 @@ pub enum WorkspaceError {
     Bare(PathBuf),
     /// The repository's configuration names a working tree that does not belong to it.
     #[error("the repository's core.worktree is {}, which does not belong to the repository", .0.display())]
-    Elsewhere(PathBuf),
+    ForeignWorkTree(PathBuf),
     /// git does not trust the repository's owner.
     #[error("the repository at {} belongs to another user, and git does not read it", .0.display())]
-    SomebodyElses(PathBuf),
+    UntrustedOwner(PathBuf),
     /// The repository has submodules.
     #[error("it has submodules: {}", names(.0))]
     Submodules(Vec<Vec<u8>>),
     /// The repository is a partial clone, so some objects are only at its origin.
     #[error("it is a partial clone: some of its objects are not on this host")]
-    Partial,
+    PartialClone,
     /// The commit does not exist.
     #[error("there is no commit {0}")]
     NoCommit(String),
@@ -60,51 +60,51 @@ pub enum WorkspaceError {
         source: io::Error,
     },
     /// An index is malformed.
-    #[error("the index of {place} cannot be read: {why}")]
+    #[error("the index of {location} cannot be read: {problem}")]
     Index {
         /// Its owner, for the message.
-        place: String,
+        location: String,
         /// The problem.
-        why: &'static str,
+        problem: &'static str,
     },
     /// git would refuse this path.
-    #[error("{} cannot be sent: {why}", String::from_utf8_lossy(path))]
+    #[error("{} cannot be sent: {problem}", String::from_utf8_lossy(path))]
     Path {
         /// The path.
         path: Vec<u8>,
         /// The problem.
-        why: &'static str,
+        problem: &'static str,
     },
     /// Sending would overwrite changes in the VM.
     #[error("the VM has changes that this would overwrite: {}", names(.0))]
     Conflicts(Vec<Vec<u8>>),
     /// The workspace came from another repository.
     #[error("the workspace came from another repository, {}", .0.display())]
-    Another(PathBuf),
+    OtherRepository(PathBuf),
     /// Data from the guest is malformed.
     #[error("cannot read the data from the guest: {0}")]
-    Guest(#[from] StreamError),
+    GuestData(#[from] StreamError),
     /// The guest's data exceeds a limit.
     #[error("the guest's {0} are too large")]
-    TooMuch(String),
+    TooLarge(String),
     /// The record of a workspace cannot be read.
-    #[error("cannot read the workspace record {}: {why}", path.display())]
+    #[error("cannot read the workspace record {}: {problem}", path.display())]
     Record {
         /// Its path.
         path: PathBuf,
         /// The problem.
-        why: String,
+        problem: String,
     },
     /// Sending failed.
     #[error("the transfer failed: {0}")]
-    Sending(io::Error),
+    Transfer(io::Error),
 }
 
 /// Lists the first few names, and the number of the others.
 fn names(paths: &[Vec<u8>]) -> String {
-    const SHOWN: usize = 8;
-    let shown: Vec<_> = paths.iter().take(SHOWN).map(|path| String::from_utf8_lossy(path)).collect();
-    let more = paths.len().saturating_sub(SHOWN);
+    const MAX_SHOWN: usize = 8;
+    let shown: Vec<_> = paths.iter().take(MAX_SHOWN).map(|path| String::from_utf8_lossy(path)).collect();
+    let more = paths.len().saturating_sub(MAX_SHOWN);
     let shown = shown.join(", ");
     if more == 0 { shown } else { format!("{shown} and {more} more") }
 }

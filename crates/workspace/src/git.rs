@@ -18,7 +18,7 @@ use rustix::{
 };
 
 /// Timeout for git. Packing the recent history of the largest repositories takes minutes.
-const LIMIT: Duration = Duration::from_secs(15 * 60);
+const TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// Maximum size of the output, in bytes: the names of some million files.
 const MAX_OUTPUT: usize = 1 << 30;
@@ -27,10 +27,10 @@ const MAX_OUTPUT: usize = 1 << 30;
 const MAX_STDERR: u64 = 16 << 10;
 
 /// Environment variables that git inherits. Those that could redirect it or make it run something are left out.
-const KEPT: &[&str] = &["PATH", "HOME", "XDG_CONFIG_HOME", "TMPDIR", "USER", "LOGNAME"];
+const PASSED_VARIABLES: &[&str] = &["PATH", "HOME", "XDG_CONFIG_HOME", "TMPDIR", "USER", "LOGNAME"];
 
 /// Returns whether a banger program that git runs inherits this variable too.
-pub(crate) fn is_ours(name: &OsStr) -> bool {
+pub(crate) fn is_banger_variable(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| name.starts_with("XDG_") || name.starts_with("BANGER_"))
 }
 
@@ -57,18 +57,18 @@ pub enum GitError {
         stderr: String,
     },
     /// git timed out.
-    #[error("git {what} timed out after {} s", LIMIT.as_secs())]
+    #[error("git {what} timed out after {} s", TIMEOUT.as_secs())]
     TimedOut {
         /// The git command.
         what: String,
     },
     /// git's output is malformed.
-    #[error("unexpected output of git {what}: {why}")]
-    Odd {
+    #[error("unexpected output of git {what}: {problem}")]
+    UnexpectedOutput {
         /// The git command.
         what: String,
         /// The problem.
-        why: String,
+        problem: String,
     },
 }
 
@@ -86,8 +86,7 @@ impl Git {
     pub fn find() -> Result<Self, GitError> {
         let path = env::var_os("PATH").unwrap_or_default();
         // Skip empty and relative directories of PATH: they could be in a hostile repository.
-        let mut programs =
-            env::split_paths(&path).filter(|folder| folder.is_absolute()).map(|folder| folder.join("git"));
+        let mut programs = env::split_paths(&path).filter(|dir| dir.is_absolute()).map(|dir| dir.join("git"));
         programs.find(|program| is_program(program)).map(|program| Self { program }).ok_or(GitError::Missing)
     }
 
@@ -95,7 +94,7 @@ impl Git {
     pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(&self.program);
         command.env_clear();
-        for name in KEPT {
+        for name in PASSED_VARIABLES {
             if let Some(value) = env::var_os(name) {
                 command.env(name, value);
             }
@@ -135,7 +134,7 @@ pub(crate) fn run(mut command: Command, input: &[u8]) -> Result<Vec<u8>, GitErro
                 let _ = stdin.write_all(input);
             }
         });
-        let stderr = scope.spawn(move || heard(stderr));
+        let stderr = scope.spawn(move || read_stderr(stderr));
         let output = output(&mut child, &what);
         if output.is_err() {
             // It may have exited already.
@@ -150,14 +149,14 @@ pub(crate) fn run(mut command: Command, input: &[u8]) -> Result<Vec<u8>, GitErro
 
 /// Reads the output of `child` until it ends or the timeout expires.
 fn output(child: &mut Child, what: &str) -> Result<Vec<u8>, GitError> {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + TIMEOUT;
     let failed = |source| GitError::Run { what: what.to_owned(), source };
     let mut stdout = child.stdout.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
     let (mut all, mut part) = (Vec::new(), vec![0; 64 << 10]);
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec::try_from(left).unwrap_or_default();
-        let ready = poll(&mut [PollFd::new(&stdout, PollFlags::IN)], Some(&left));
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let remaining = Timespec::try_from(remaining).unwrap_or_default();
+        let ready = poll(&mut [PollFd::new(&stdout, PollFlags::IN)], Some(&remaining));
         match ready {
             Ok(0) => return Err(GitError::TimedOut { what: what.to_owned() }),
             Ok(_) => {}
@@ -169,21 +168,21 @@ fn output(child: &mut Child, what: &str) -> Result<Vec<u8>, GitError> {
             count => all.extend_from_slice(part.get(..count).unwrap_or_default()),
         }
         if all.len() > MAX_OUTPUT {
-            return Err(odd(what, "it is too large"));
+            return Err(unexpected_output(what, "it is too large"));
         }
     }
 }
 
 /// Returns a program's standard error as one line.
-pub(crate) fn heard(stderr: Option<impl Read>) -> String {
-    let mut said = Vec::new();
+pub(crate) fn read_stderr(stderr: Option<impl Read>) -> String {
+    let mut text = Vec::new();
     if let Some(mut stderr) = stderr {
         // Report what could be read.
-        let _ = stderr.by_ref().take(MAX_STDERR).read_to_end(&mut said);
+        let _ = stderr.by_ref().take(MAX_STDERR).read_to_end(&mut text);
         let _ = io::copy(&mut stderr, &mut io::sink());
     }
-    let said = String::from_utf8_lossy(&said);
-    said.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+    let text = String::from_utf8_lossy(&text);
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 /// Returns the git command among the arguments.
@@ -199,8 +198,8 @@ fn name(command: &Command) -> String {
     String::new()
 }
 
-pub(crate) fn odd(what: &str, why: impl Into<String>) -> GitError {
-    GitError::Odd { what: what.to_owned(), why: why.into() }
+pub(crate) fn unexpected_output(what: &str, problem: impl Into<String>) -> GitError {
+    GitError::UnexpectedOutput { what: what.to_owned(), problem: problem.into() }
 }
 
 /// A running `git cat-file --batch`, which reads objects one by one.
@@ -221,7 +220,7 @@ pub(crate) struct ObjectHeader {
 
 impl Objects {
     /// Starts `command`, which ends in `cat-file --batch`.
-    pub(crate) fn begin(mut command: Command) -> Result<Self, GitError> {
+    pub(crate) fn start(mut command: Command) -> Result<Self, GitError> {
         let failed = |source| GitError::Run { what: "cat-file".to_owned(), source };
         let mut child = command
             .stdin(Stdio::piped())
@@ -235,9 +234,9 @@ impl Objects {
     }
 
     /// Requests the object `id`. [`content`](Self::content) then reads its content.
-    pub(crate) fn ask(&mut self, id: &str) -> Result<ObjectHeader, GitError> {
+    pub(crate) fn header(&mut self, id: &str) -> Result<ObjectHeader, GitError> {
         let failed = |source| GitError::Run { what: "cat-file".to_owned(), source };
-        let stdin = self.stdin.as_mut().ok_or_else(|| odd("cat-file", "it has exited"))?;
+        let stdin = self.stdin.as_mut().ok_or_else(|| unexpected_output("cat-file", "it has exited"))?;
         stdin.write_all(format!("{id}\n").as_bytes()).map_err(failed)?;
         let mut line = Vec::new();
         // Longer than any header.
@@ -248,15 +247,15 @@ impl Objects {
             [id, kind, size] if size.bytes().all(|byte| byte.is_ascii_digit()) => Ok(ObjectHeader {
                 id: (*id).to_owned(),
                 kind: (*kind).to_owned(),
-                size: size.parse().map_err(|_| odd("cat-file", "an object is too large"))?,
+                size: size.parse().map_err(|_| unexpected_output("cat-file", "an object is too large"))?,
             }),
-            _ => Err(odd("cat-file", format!("object {id}: {}", line.trim()))),
+            _ => Err(unexpected_output("cat-file", format!("object {id}: {}", line.trim()))),
         }
     }
 
     /// Returns a reader of the requested object's content, of `size` bytes.
     pub(crate) fn content(&mut self, size: u64) -> BlobReader<'_> {
-        BlobReader { objects: self, left: size, ended: false }
+        BlobReader { objects: self, remaining: size, ended: false }
     }
 
     /// Reads the requested object's whole content.
@@ -281,24 +280,24 @@ impl Drop for Objects {
 #[derive(Debug)]
 pub(crate) struct BlobReader<'a> {
     objects: &'a mut Objects,
-    left: u64,
+    remaining: u64,
     ended: bool,
 }
 
 impl Read for BlobReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.left == 0 {
+        if self.remaining == 0 {
             if !self.ended {
                 self.ended = true;
                 self.objects.stdout.read_exact(&mut [0])?;
             }
             return Ok(0);
         }
-        let count = self.objects.stdout.by_ref().take(self.left).read(buffer)?;
+        let count = self.objects.stdout.by_ref().take(self.remaining).read(buffer)?;
         if count == 0 && !buffer.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.left -= count as u64;
+        self.remaining -= count as u64;
         Ok(count)
     }
 }

@@ -9,14 +9,14 @@ use std::{
 use banger_files::Tree;
 use serde::{Deserialize, Serialize};
 
-use crate::{Repository, repository::is_id};
+use crate::{Repository, repository::is_object_id};
 
 /// Maximum size of such a file, in bytes.
-const MAX_SMALL: u64 = 1 << 20;
+const MAX_SMALL_FILE: u64 = 1 << 20;
 
 /// The commit, branch and merge that are checked out in the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(crate) struct CheckedOut {
+pub(crate) struct Checkout {
     /// The commit; `None` before the first one.
     pub(crate) commit: Option<String>,
     /// The branch, such as `refs/heads/main`; `None` if `HEAD` is detached.
@@ -30,12 +30,12 @@ pub(crate) struct CheckedOut {
 const MERGE_HEADS: &[&str] = &["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD"];
 const MERGE_FILES: &[&str] = &["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "MERGE_MODE", "MERGE_MSG"];
 
-impl CheckedOut {
+impl Checkout {
     /// Returns what is checked out in `repository`, with a merge in progress.
     pub(crate) fn of(repository: &Repository) -> Self {
         let mut merging = BTreeMap::new();
         for name in MERGE_FILES {
-            if let Some(bytes) = to_be_sent(&repository.own, name) {
+            if let Some(bytes) = read_small_file(&repository.git_dir, name) {
                 merging.insert((*name).to_owned(), bytes);
             }
         }
@@ -45,7 +45,10 @@ impl CheckedOut {
     /// Returns the commits that the checkout needs.
     pub(crate) fn commits(&self) -> impl Iterator<Item = &str> {
         let merged = MERGE_HEADS.iter().filter_map(|name| std::str::from_utf8(self.merging.get(*name)?).ok());
-        self.commit.as_deref().into_iter().chain(merged.flat_map(str::lines).filter(|line| is_id(line)))
+        self.commit
+            .as_deref()
+            .into_iter()
+            .chain(merged.flat_map(str::lines).filter(|line| is_object_id(line)))
     }
 }
 
@@ -53,7 +56,7 @@ impl CheckedOut {
 pub(crate) type SmallFile = (Vec<u8>, Vec<u8>);
 
 /// Settings that affect the conversion between files and blobs, and the committer's identity.
-const TAKEN_OVER: &[&str] = &[
+const COPIED_KEYS: &[&str] = &[
     "core.autocrlf",
     "core.eol",
     "core.safecrlf",
@@ -66,30 +69,32 @@ const TAKEN_OVER: &[&str] = &[
 /// Returns the files, with their paths in the workspace.
 pub(crate) fn files(
     repository: &Repository,
-    out: &CheckedOut,
+    checkout: &Checkout,
     shallow: &BTreeSet<String>,
     commits: &BTreeSet<String>,
 ) -> Vec<SmallFile> {
-    let excluded = to_be_sent(&repository.common, "info/exclude").unwrap_or_default();
+    let excluded = read_small_file(&repository.common_dir, "info/exclude").unwrap_or_default();
     let mut files = vec![
-        (b".git/HEAD".to_vec(), head(out)),
-        (b".git/config".to_vec(), config(repository, out)),
+        (b".git/HEAD".to_vec(), head(checkout)),
+        (b".git/config".to_vec(), config(repository, checkout)),
         (b".git/info/exclude".to_vec(), excluded),
     ];
-    if let (Some(commit), Some(branch)) = (&out.commit, &out.branch) {
+    if let (Some(commit), Some(branch)) = (&checkout.commit, &checkout.branch) {
         files.push((format!(".git/{branch}").into_bytes(), line(commit)));
     }
-    if let Some((name, commit)) = upstream(repository, out).filter(|(_, commit)| commits.contains(commit)) {
+    if let Some((name, commit)) =
+        upstream(repository, checkout).filter(|(_, commit)| commits.contains(commit))
+    {
         files.push((format!(".git/{name}").into_bytes(), line(&commit)));
     }
-    for (name, bytes) in &out.merging {
+    for (name, bytes) in &checkout.merging {
         files.push((format!(".git/{name}").into_bytes(), bytes.clone()));
     }
     if !shallow.is_empty() {
         files.push((b".git/shallow".to_vec(), shallow.iter().flat_map(|id| line(id)).collect()));
     }
     if is_sparse(repository)
-        && let Some(patterns) = to_be_sent(&repository.own, "info/sparse-checkout")
+        && let Some(patterns) = read_small_file(&repository.git_dir, "info/sparse-checkout")
     {
         files.push((b".git/info/sparse-checkout".to_vec(), patterns));
     }
@@ -97,8 +102,8 @@ pub(crate) fn files(
 }
 
 /// Returns the remote-tracking ref that the checked-out branch follows, if the remote is `origin`.
-fn upstream(repository: &Repository, out: &CheckedOut) -> Option<(String, String)> {
-    let branch = out.branch.as_deref()?.strip_prefix("refs/heads/")?;
+fn upstream(repository: &Repository, checkout: &Checkout) -> Option<(String, String)> {
+    let branch = checkout.branch.as_deref()?.strip_prefix("refs/heads/")?;
     let merge = repository.config.get(&format!("branch.{branch}.merge"))?.strip_prefix(b"refs/heads/")?;
     if repository.config.get(&format!("branch.{branch}.remote"))? != b"origin" {
         return None;
@@ -111,23 +116,23 @@ fn upstream(repository: &Repository, out: &CheckedOut) -> Option<(String, String
 
 /// Reads a file of `.git` to send unchanged. Follows no link, which could lead to the user's keys in a hostile
 /// repository.
-fn to_be_sent(folder: &Path, name: &str) -> Option<Vec<u8>> {
-    let (file, _) = Tree::open(folder).ok()?.file(name.as_bytes()).ok()?;
+fn read_small_file(dir: &Path, name: &str) -> Option<Vec<u8>> {
+    let (file, _) = Tree::open(dir).ok()?.file(name.as_bytes()).ok()?;
     let mut bytes = Vec::new();
-    file.take(MAX_SMALL + 1).read_to_end(&mut bytes).ok()?;
-    (bytes.len() as u64 <= MAX_SMALL).then_some(bytes)
+    file.take(MAX_SMALL_FILE + 1).read_to_end(&mut bytes).ok()?;
+    (bytes.len() as u64 <= MAX_SMALL_FILE).then_some(bytes)
 }
 
 fn is_sparse(repository: &Repository) -> bool {
-    repository.config.get("core.sparsecheckout").is_some_and(is_yes)
+    repository.config.get("core.sparsecheckout").is_some_and(is_true)
 }
 
-fn is_yes(value: &[u8]) -> bool {
+fn is_true(value: &[u8]) -> bool {
     matches!(value.to_ascii_lowercase().as_slice(), b"true" | b"yes" | b"on" | b"1")
 }
 
-fn head(out: &CheckedOut) -> Vec<u8> {
-    match (&out.branch, &out.commit) {
+fn head(checkout: &Checkout) -> Vec<u8> {
+    match (&checkout.branch, &checkout.commit) {
         (Some(branch), _) => format!("ref: {branch}\n").into_bytes(),
         (None, Some(commit)) => line(commit),
         (None, None) => b"ref: refs/heads/main\n".to_vec(),
@@ -139,8 +144,8 @@ fn line(id: &str) -> Vec<u8> {
 }
 
 /// Returns the guest's configuration: how to interpret files, where they came from, and who commits.
-fn config(repository: &Repository, out: &CheckedOut) -> Vec<u8> {
-    let mut file = File::default();
+fn config(repository: &Repository, checkout: &Checkout) -> Vec<u8> {
+    let mut file = ConfigFile::default();
     let get = |key: &str| repository.config.get(key);
     if repository.id_length() == 32 {
         file.set("core", None, "repositoryformatversion", b"1");
@@ -158,7 +163,7 @@ fn config(repository: &Repository, out: &CheckedOut) -> Vec<u8> {
         file.set("core", None, "sparseCheckout", b"true");
         file.set("core", None, "sparseCheckoutCone", get("core.sparsecheckoutcone").unwrap_or(b"true"));
     }
-    for key in TAKEN_OVER {
+    for key in COPIED_KEYS {
         if let (Some(value), Some((section, name))) = (get(key), key.split_once('.')) {
             file.set(section, None, name, value);
         }
@@ -170,7 +175,7 @@ fn config(repository: &Repository, out: &CheckedOut) -> Vec<u8> {
         file.set("remote", Some(b"origin"), "url", url);
         file.set("remote", Some(b"origin"), "fetch", b"+refs/heads/*:refs/remotes/origin/*");
     }
-    if let Some(branch) = out.branch.as_deref().and_then(|name| name.strip_prefix("refs/heads/")) {
+    if let Some(branch) = checkout.branch.as_deref().and_then(|name| name.strip_prefix("refs/heads/")) {
         let merge = get(&format!("branch.{branch}.merge"));
         if let (Some(b"origin"), Some(merge)) = (get(&format!("branch.{branch}.remote")), merge) {
             file.set("branch", Some(branch.as_bytes()), "remote", b"origin");
@@ -182,12 +187,12 @@ fn config(repository: &Repository, out: &CheckedOut) -> Vec<u8> {
 
 /// A git configuration file under construction.
 #[derive(Debug, Default)]
-struct File {
+struct ConfigFile {
     text: Vec<u8>,
     section: Vec<u8>,
 }
 
-impl File {
+impl ConfigFile {
     fn set(&mut self, section: &str, subsection: Option<&[u8]>, name: &str, value: &[u8]) {
         let mut header = format!("[{section}").into_bytes();
         if let Some(subsection) = subsection {

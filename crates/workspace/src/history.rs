@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::{
     WorkspaceError,
-    git::{Objects, odd},
+    git::{Objects, unexpected_output},
 };
 
 /// Commits, and where their history ends.
@@ -22,20 +22,20 @@ pub(crate) struct Lineage {
     tips: Vec<String>,
     parents: HashMap<String, Vec<String>>,
     /// Commits whose parents are missing in this repository.
-    ends: HashSet<String>,
+    boundary: HashSet<String>,
 }
 
 impl Lineage {
-    /// Reads the commits `tips` and their ancestors, `depth` generations in all. Parents of the commits `ends` are
+    /// Reads the commits `tips` and their ancestors, `depth` generations in all. Parents of the commits `boundary` are
     /// missing.
     pub(crate) fn of(
         objects: &mut Objects,
         tips: Vec<String>,
         depth: u32,
-        ends: Vec<String>,
+        boundary: Vec<String>,
     ) -> Result<Self, WorkspaceError> {
         let mut lineage =
-            Self { tips: tips.clone(), parents: HashMap::new(), ends: ends.into_iter().collect() };
+            Self { tips: tips.clone(), parents: HashMap::new(), boundary: boundary.into_iter().collect() };
         let mut generation = tips;
         for _ in 0..depth {
             let mut next = Vec::new();
@@ -43,12 +43,16 @@ impl Lineage {
                 if lineage.parents.contains_key(&id) {
                     continue;
                 }
-                let header = objects.ask(&id)?;
+                let header = objects.header(&id)?;
                 if header.kind != "commit" {
-                    return Err(odd("cat-file", format!("{id} is a {}, not a commit", header.kind)).into());
+                    return Err(unexpected_output(
+                        "cat-file",
+                        format!("{id} is a {}, not a commit", header.kind),
+                    )
+                    .into());
                 }
                 let parents = parents(&objects.bytes(&header)?);
-                if !lineage.ends.contains(&id) {
+                if !lineage.boundary.contains(&id) {
                     next.extend(parents.iter().cloned());
                 }
                 lineage.parents.insert(id, parents);
@@ -61,17 +65,17 @@ impl Lineage {
     /// Returns all commits except those in `known`, and those reachable only through them.
     pub(crate) fn without(&self, known: &BTreeSet<String>) -> History {
         let mut history = History::default();
-        let mut waiting: Vec<&String> = self.tips.iter().collect();
-        while let Some(id) = waiting.pop() {
+        let mut pending: Vec<&String> = self.tips.iter().collect();
+        while let Some(id) = pending.pop() {
             let Some(parents) = self.parents.get(id).filter(|_| !known.contains(id)) else { continue };
-            if history.commits.insert(id.clone()) && !self.ends.contains(id) {
-                waiting.extend(parents);
+            if history.commits.insert(id.clone()) && !self.boundary.contains(id) {
+                pending.extend(parents);
             }
         }
-        let is_there = |id: &String| history.commits.contains(id) || known.contains(id);
+        let is_present = |id: &String| history.commits.contains(id) || known.contains(id);
         let all = history.commits.iter().filter_map(|id| Some((id, self.parents.get(id)?)));
         let shallow = all.filter(|(id, parents)| {
-            !parents.is_empty() && (self.ends.contains(*id) || !parents.iter().all(is_there))
+            !parents.is_empty() && (self.boundary.contains(*id) || !parents.iter().all(is_present))
         });
         history.shallow = shallow.map(|(id, _)| id.clone()).collect();
         history
@@ -101,15 +105,16 @@ mod tests {
         // e merges d and b. d, c, b and a are in a row.
         let row = [("e", &["d", "b"][..]), ("d", &["c"]), ("c", &["b"]), ("b", &["a"])];
         let parents = row.map(|(id, parents)| (id.to_owned(), set(parents).into_iter().collect()));
-        let lineage = Lineage { tips: vec!["e".to_owned()], parents: parents.into(), ends: HashSet::new() };
+        let lineage =
+            Lineage { tips: vec!["e".to_owned()], parents: parents.into(), boundary: HashSet::new() };
         let of = |known: &[&str]| lineage.without(&set(known));
         assert_eq!(of(&[]), History { commits: set(&["b", "c", "d", "e"]), shallow: set(&["b"]) });
         assert_eq!(of(&["c", "b"]), History { commits: set(&["d", "e"]), shallow: set(&[]) });
         assert_eq!(of(&["d"]), History { commits: set(&["b", "e"]), shallow: set(&["b"]) });
         assert_eq!(of(&["e"]), History::default());
-        let ends = Lineage { ends: ["d".to_owned()].into(), ..lineage };
+        let boundary = Lineage { boundary: ["d".to_owned()].into(), ..lineage };
         assert_eq!(
-            ends.without(&set(&[])),
+            boundary.without(&set(&[])),
             History { commits: set(&["b", "d", "e"]), shallow: set(&["b", "d"]) }
         );
     }

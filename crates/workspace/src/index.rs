@@ -3,7 +3,7 @@
 //! The input may come from a hostile guest or repository.
 
 use crate::WorkspaceError;
-use crate::git::odd;
+use crate::git::unexpected_output;
 
 /// An entry of the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,15 +28,15 @@ pub(crate) struct IndexEntry {
 pub(crate) const GITLINK: u32 = 0o160_000;
 
 /// Mode of a directory that replaces all entries below it.
-const SPARSE_FOLDER: u32 = 0o040_000;
+const SPARSE_DIRECTORY: u32 = 0o040_000;
 
 /// A parsed index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Index {
     /// A complete index, and the id of its tree if the index records it.
-    Whole(Vec<IndexEntry>, Option<String>),
+    Complete(Vec<IndexEntry>, Option<String>),
     /// A split index, or one with collapsed directories. git can expand it.
-    Folded,
+    Incomplete,
 }
 
 /// Parses the index of a repository whose object ids have `id_length` bytes.
@@ -51,22 +51,22 @@ pub(crate) fn parse(bytes: &[u8], id_length: usize) -> Result<Index, &'static st
     }
     let count = input.u32()?;
     // The minimum size of an entry.
-    let most = bytes.len() / (42 + id_length);
-    if usize::try_from(count).map_or(true, |count| count > most) {
+    let max_count = bytes.len() / (42 + id_length);
+    if usize::try_from(count).map_or(true, |count| count > max_count) {
         return Err("its number of entries is too large");
     }
     let mut entries: Vec<IndexEntry> = Vec::new();
-    let mut folded = false;
+    let mut incomplete = false;
     for _ in 0..count {
-        let before = entries.last().map(|entry| entry.path.as_slice()).unwrap_or_default();
-        let entry = entry(&mut input, version, id_length, before)?;
-        folded |= entry.mode == SPARSE_FOLDER;
+        let previous_path = entries.last().map(|entry| entry.path.as_slice()).unwrap_or_default();
+        let entry = entry(&mut input, version, id_length, previous_path)?;
+        incomplete |= entry.mode == SPARSE_DIRECTORY;
         entries.push(entry);
     }
     let mut tree = None;
-    while input.left() > id_length {
+    while input.remaining() > id_length {
         let name = input.take(4)?;
-        folded |= name == b"link";
+        incomplete |= name == b"link";
         // A lower-case name marks an extension that every reader must understand.
         if name.first().is_some_and(u8::is_ascii_lowercase) && !matches!(name, b"link" | b"sdir") {
             return Err("it has an unknown extension");
@@ -77,7 +77,7 @@ pub(crate) fn parse(bytes: &[u8], id_length: usize) -> Result<Index, &'static st
             tree = root_tree(extension, id_length);
         }
     }
-    Ok(if folded { Index::Folded } else { Index::Whole(entries, tree) })
+    Ok(if incomplete { Index::Incomplete } else { Index::Complete(entries, tree) })
 }
 
 /// Returns the tree of the whole index. The extension `TREE` starts with it: an empty path, the number of entries (-1
@@ -102,9 +102,9 @@ fn entry(
     input: &mut Input<'_>,
     version: u32,
     id_length: usize,
-    before: &[u8],
+    previous_path: &[u8],
 ) -> Result<IndexEntry, &'static str> {
-    let begin = input.at;
+    let start = input.at;
     input.take(8)?;
     let modified = input.u32()?;
     input.take(12)?;
@@ -116,12 +116,12 @@ fn entry(
     let extended = if flags & 0x4000 != 0 && version >= 3 { input.u16()? } else { 0 };
     let path = if version == 4 {
         let strip = input.varint()?;
-        let kept = before.len().checked_sub(strip).ok_or("a path is invalid")?;
-        [before.get(..kept).unwrap_or_default(), input.until_zero()?].concat()
+        let prefix_length = previous_path.len().checked_sub(strip).ok_or("a path is invalid")?;
+        [previous_path.get(..prefix_length).unwrap_or_default(), input.until_zero()?].concat()
     } else {
         let path = input.until_zero()?.to_vec();
         // An entry is padded with one to eight zeros to a multiple of 8 bytes.
-        let length = input.at - begin;
+        let length = input.at - start;
         input.take((8 - length % 8) % 8)?;
         path
     };
@@ -143,15 +143,15 @@ struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    fn left(&self) -> usize {
+    fn remaining(&self) -> usize {
         self.bytes.len() - self.at
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], &'static str> {
         let end = self.at.checked_add(count).ok_or(TRUNCATED)?;
-        let taken = self.bytes.get(self.at..end).ok_or(TRUNCATED)?;
+        let bytes = self.bytes.get(self.at..end).ok_or(TRUNCATED)?;
         self.at = end;
-        Ok(taken)
+        Ok(bytes)
     }
 
     fn u16(&mut self) -> Result<u16, &'static str> {
@@ -178,22 +178,24 @@ impl<'a> Input<'a> {
     fn until_zero(&mut self) -> Result<&'a [u8], &'static str> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let length = rest.iter().position(|byte| *byte == 0).ok_or(TRUNCATED)?;
-        let taken = self.take(length)?;
+        let bytes = self.take(length)?;
         self.take(1)?;
-        Ok(taken)
+        Ok(bytes)
     }
 }
 
 /// Parses an index that must be complete.
-pub(crate) fn parse_whole(
+pub(crate) fn parse_complete(
     bytes: &[u8],
     id_length: usize,
-    place: &str,
+    location: &str,
 ) -> Result<Vec<IndexEntry>, WorkspaceError> {
     match parse(bytes, id_length) {
-        Ok(Index::Whole(entries, _)) => Ok(entries),
-        Ok(Index::Folded) => Err(odd("update-index", "the index is still split or sparse").into()),
-        Err(why) => Err(WorkspaceError::Index { place: place.to_owned(), why }),
+        Ok(Index::Complete(entries, _)) => Ok(entries),
+        Ok(Index::Incomplete) => {
+            Err(unexpected_output("update-index", "the index is still split or sparse").into())
+        }
+        Err(problem) => Err(WorkspaceError::Index { location: location.to_owned(), problem }),
     }
 }
 
@@ -205,45 +207,45 @@ mod tests {
 
     use super::*;
 
-    fn git(folder: &Path, arguments: &[&str]) {
-        let output = Command::new("git").current_dir(folder).args(arguments).output().unwrap();
+    fn git(dir: &Path, arguments: &[&str]) {
+        let output = Command::new("git").current_dir(dir).args(arguments).output().unwrap();
         assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// For each version, the parser agrees with `git ls-files`.
     #[test]
     fn what_git_writes_is_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path();
-        git(folder, &["init", "-q"]);
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        git(dir, &["init", "-q"]);
         for name in ["a", "a b", "dir/longer/name", "dir/longer/named", "z\n"] {
-            let path = folder.join(name);
+            let path = dir.join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, name).unwrap();
         }
         for version in ["2", "3", "4"] {
-            git(folder, &["update-index", "--index-version", version]);
-            git(folder, &["add", "-A"]);
+            git(dir, &["update-index", "--index-version", version]);
+            git(dir, &["add", "-A"]);
             if version != "2" {
                 let later = format!("later {version}");
-                fs::write(folder.join(&later), "x").unwrap();
-                git(folder, &["add", "-N", &later]);
-                git(folder, &["update-index", "--skip-worktree", "a"]);
+                fs::write(dir.join(&later), "x").unwrap();
+                git(dir, &["add", "-N", &later]);
+                git(dir, &["update-index", "--skip-worktree", "a"]);
             }
-            let Index::Whole(entries, _) = parse(&fs::read(folder.join(".git/index")).unwrap(), 20).unwrap()
+            let Index::Complete(entries, _) = parse(&fs::read(dir.join(".git/index")).unwrap(), 20).unwrap()
             else {
                 panic!("folded")
             };
             let listed =
-                Command::new("git").current_dir(folder).args(["ls-files", "-s", "-z"]).output().unwrap();
-            let told: Vec<u8> = entries
+                Command::new("git").current_dir(dir).args(["ls-files", "-s", "-z"]).output().unwrap();
+            let printed: Vec<u8> = entries
                 .iter()
                 .flat_map(|entry| {
                     let head = format!("{:06o} {} {}\t", entry.mode, entry.id, entry.stage);
                     [head.as_bytes(), &entry.path, b"\0"].concat()
                 })
                 .collect();
-            assert_eq!(String::from_utf8_lossy(&told), String::from_utf8_lossy(&listed.stdout));
+            assert_eq!(String::from_utf8_lossy(&printed), String::from_utf8_lossy(&listed.stdout));
             let a = &entries[0];
             assert_eq!((a.size, a.skip_worktree), (1, version != "2"));
             assert!(a.modified > 0);
@@ -252,16 +254,16 @@ mod tests {
                 usize::from(version != "2")
             );
         }
-        let tree = || match parse(&fs::read(folder.join(".git/index")).unwrap(), 20).unwrap() {
-            Index::Whole(_, tree) => tree,
-            Index::Folded => panic!("folded"),
+        let tree = || match parse(&fs::read(dir.join(".git/index")).unwrap(), 20).unwrap() {
+            Index::Complete(_, tree) => tree,
+            Index::Incomplete => panic!("folded"),
         };
         assert_eq!(tree(), None);
-        git(folder, &["add", "-A"]);
-        let written = Command::new("git").current_dir(folder).args(["write-tree"]).output().unwrap();
+        git(dir, &["add", "-A"]);
+        let written = Command::new("git").current_dir(dir).args(["write-tree"]).output().unwrap();
         assert_eq!(tree().as_deref(), Some(String::from_utf8_lossy(&written.stdout).trim()));
-        git(folder, &["update-index", "--split-index"]);
-        assert_eq!(parse(&fs::read(folder.join(".git/index")).unwrap(), 20), Ok(Index::Folded));
+        git(dir, &["update-index", "--split-index"]);
+        assert_eq!(parse(&fs::read(dir.join(".git/index")).unwrap(), 20), Ok(Index::Incomplete));
     }
 
     proptest! {

@@ -1,10 +1,10 @@
 //! Sends the user's git repositories to VMs and brings work back. Everything runs as the user on the host, with the
 //! host's `git`. The guest needs no git to receive a repository or to return its files.
 //!
-//! git reads files, indexes and guest data only in a [`Scratch`], an empty repository that borrows the objects of the
-//! real one. In the real repository, banger runs only git commands that execute nothing from its configuration: no
-//! hook, filter or monitor. Everything from a guest is data: listings, files, and packs that are checked before they
-//! are stored.
+//! git reads files, indexes and guest data only in a [`TempRepository`], an empty repository that borrows the
+//! objects of the real one. In the real repository, banger runs only git commands that execute nothing from its
+//! configuration: no hook, filter or monitor. Everything from a guest is data: listings, files, and packs that are
+//! checked before they are stored.
 
 mod changes;
 mod commits;
@@ -16,16 +16,16 @@ mod index;
 mod objects;
 mod record;
 mod repository;
-mod scratch;
 mod send;
 mod snapshot;
+mod temp_repo;
 
 pub use changes::{Change, ChangeKind, Changes, Guest, LeftOut, read_files, read_listing};
-pub use commits::{Reach, pull};
+pub use commits::{GuestGit, pull};
 pub use error::WorkspaceError;
 pub use git::{Git, GitError};
 pub use record::{Pulled, Record, Records};
 pub use repository::Repository;
-pub use scratch::Scratch;
-pub use send::{Sending, Sent};
+pub use send::{Upload, UploadResult};
 pub use snapshot::{Mode, Options, Snapshot};
+pub use temp_repo::TempRepository;

@@ -5,9 +5,9 @@ use std::{fs, path::PathBuf};
 use crate::{
     WorkspaceError,
     error::{reading, writing},
-    git::odd,
+    git::unexpected_output,
     history::History,
-    scratch::Scratch,
+    temp_repo::TempRepository,
 };
 
 /// A pack and its index.
@@ -22,31 +22,32 @@ pub(crate) struct Pack {
 /// Packs the objects of `history` and the blobs `staged`. Leaves out those reachable from the commits `known`, and
 /// returns `None` if nothing remains.
 pub(crate) fn pack(
-    scratch: &Scratch,
+    temp_repo: &TempRepository,
     history: &History,
     known: &[String],
     staged: &[String],
 ) -> Result<Option<Pack>, WorkspaceError> {
-    let ends: String = history.shallow.iter().map(|id| format!("{id}\n")).collect();
-    scratch.write("shallow", ends.as_bytes())?;
-    let wanted = history.commits.iter().chain(staged).map(|id| format!("{id}\n"));
-    let wanted: String = wanted.chain(known.iter().map(|id| format!("^{id}\n"))).collect();
-    if wanted.is_empty() {
+    let shallow: String = history.shallow.iter().map(|id| format!("{id}\n")).collect();
+    temp_repo.write("shallow", shallow.as_bytes())?;
+    let revisions = history.commits.iter().chain(staged).map(|id| format!("{id}\n"));
+    let revisions: String = revisions.chain(known.iter().map(|id| format!("^{id}\n"))).collect();
+    if revisions.is_empty() {
         return Ok(None);
     }
-    let made = scratch.path().join("made");
-    fs::create_dir_all(&made).map_err(writing(&made))?;
-    let base = made.join("pack");
-    let base = base.to_str().ok_or_else(|| odd("pack-objects", "the cache directory is not UTF-8"))?;
+    let dir = temp_repo.path().join("made");
+    fs::create_dir_all(&dir).map_err(writing(&dir))?;
+    let base = dir.join("pack");
+    let base =
+        base.to_str().ok_or_else(|| unexpected_output("pack-objects", "the cache directory is not UTF-8"))?;
     // Reuse existing deltas. Searching for more would take longer than sending the data.
     let arguments =
         ["pack-objects", "--revs", "--quiet", "--window=0", "--non-empty", "--delta-base-offset", base];
-    scratch.run(&arguments, wanted.as_bytes())?;
-    let mut names = fs::read_dir(&made).map_err(reading(&made))?.filter_map(|entry| {
+    temp_repo.run(&arguments, revisions.as_bytes())?;
+    let mut names = fs::read_dir(&dir).map_err(reading(&dir))?.filter_map(|entry| {
         let name = entry.ok()?.file_name().into_string().ok()?;
         name.strip_suffix(".pack").map(str::to_owned)
     });
     let Some(name) = names.next() else { return Ok(None) };
-    let path = |suffix: &str| made.join(format!("{name}.{suffix}"));
+    let path = |suffix: &str| dir.join(format!("{name}.{suffix}"));
     Ok(Some(Pack { pack: path("pack"), index: path("idx"), name }))
 }

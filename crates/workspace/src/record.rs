@@ -8,21 +8,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use banger_files::{FileStat, Kind, Listed, Time};
+use banger_files::{FileStat, Kind, ListedFile, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Repository, WorkspaceError,
     error::{reading, writing},
     git::read_file,
-    guest_git::CheckedOut,
+    guest_git::Checkout,
 };
 
 const MAGIC: &[u8; 4] = b"bnw\x01";
 
 /// A file as it was placed in the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Placed {
+pub(crate) struct SentFile {
     /// git's mode: 0o100644, 0o100755 or 0o120000.
     pub(crate) mode: u32,
     pub(crate) size: u64,
@@ -32,17 +32,17 @@ pub(crate) struct Placed {
     /// The id of its blob, if the file was as staged.
     pub(crate) id: Option<String>,
     /// Time of placing, by the guest's clock. The guest has modified a file with a later change time.
-    pub(crate) placed: Time,
+    pub(crate) placed_at: Time,
 }
 
-impl Placed {
+impl SentFile {
     /// Returns whether the guest's file is unchanged since it was placed.
-    pub(crate) fn is(&self, listed: &Listed) -> bool {
-        listed.changed <= self.placed && self.is_like(listed)
+    pub(crate) fn is_unchanged(&self, listed: &ListedFile) -> bool {
+        listed.changed <= self.placed_at && self.matches(listed)
     }
 
     /// Returns whether the guest's file has the metadata of this one.
-    pub(crate) fn is_like(&self, listed: &Listed) -> bool {
+    pub(crate) fn matches(&self, listed: &ListedFile) -> bool {
         let kind = if self.mode == LINK { Kind::Link } else { Kind::File };
         listed.kind == kind
             && listed.size == self.size
@@ -70,22 +70,24 @@ pub struct Pulled {
 /// The record of a workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    pub(crate) known: Known,
+    pub(crate) state: RecordState,
     /// The files that were sent, by path.
-    pub(crate) files: BTreeMap<Vec<u8>, Placed>,
+    pub(crate) files: BTreeMap<Vec<u8>, SentFile>,
     /// The index as it was sent.
     pub(crate) index: Option<Vec<u8>>,
 }
 
 /// The record's data besides files and index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Known {
-    guest: Vec<u8>,
+pub(crate) struct RecordState {
+    #[serde(rename = "guest")]
+    guest_path: Vec<u8>,
     pub(crate) root: PathBuf,
     /// Length of an object id, in bytes.
     pub(crate) id_length: usize,
     /// What was checked out at the last send.
-    pub(crate) out: CheckedOut,
+    #[serde(rename = "out")]
+    pub(crate) checkout: Checkout,
     /// All commits that were sent.
     pub(crate) commits: BTreeSet<String>,
     /// The sent commits whose parents were not sent.
@@ -100,80 +102,86 @@ pub(crate) struct Known {
 /// The header of a record file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Head {
-    known: Known,
+    #[serde(rename = "known")]
+    state: RecordState,
     /// Length of the index in bytes, if there is one.
     index: Option<usize>,
     files: usize,
 }
 
 impl Record {
-    /// Creates an empty record for a workspace at `guest`, sent from the repository at `root`.
-    pub(crate) fn new(guest: &[u8], root: &Path, id_length: usize) -> Self {
-        let known = Known {
-            guest: guest.to_vec(),
+    /// Creates an empty record for a workspace at `guest_path`, sent from the repository at `root`.
+    pub(crate) fn new(guest_path: &[u8], root: &Path, id_length: usize) -> Self {
+        let state = RecordState {
+            guest_path: guest_path.to_vec(),
             root: root.to_owned(),
             id_length,
-            out: CheckedOut::default(),
+            checkout: Checkout::default(),
             commits: BTreeSet::new(),
             shallow: BTreeSet::new(),
             staged: BTreeSet::new(),
             pulled: BTreeMap::new(),
         };
-        Self { known, files: BTreeMap::new(), index: None }
+        Self { state, files: BTreeMap::new(), index: None }
     }
 
-    /// Creates a record for a copy of `repository` at `guest`, whose files are not recorded.
-    pub fn of_copy(guest: &[u8], repository: &Repository) -> Self {
-        let mut record = Self::new(guest, repository.root(), repository.id_length());
-        record.known.out = CheckedOut {
+    /// Creates a record for a copy of `repository` at `guest_path`, whose files are not recorded.
+    pub fn for_copy(guest_path: &[u8], repository: &Repository) -> Self {
+        let mut record = Self::new(guest_path, repository.root(), repository.id_length());
+        record.state.checkout = Checkout {
             commit: repository.head.clone(),
             branch: repository.branch.clone(),
-            ..CheckedOut::default()
+            ..Checkout::default()
         };
         record
     }
 
     /// Returns whether the files `listed` are as sent: none is new, changed or deleted, judging by metadata. Of
     /// `.git`, only `HEAD` and refs count, because git may refresh the index.
-    pub fn is_as_sent(&self, listed: &[Listed]) -> bool {
-        let there: BTreeSet<_> = listed.iter().map(|file| file.path.as_slice()).collect();
-        let of_others = |path: &[u8]| path == b".git/index" || path.starts_with(b".git/") && !is_state(path);
+    pub fn is_unchanged(&self, listed: &[ListedFile]) -> bool {
+        let paths: BTreeSet<_> = listed.iter().map(|file| file.path.as_slice()).collect();
+        let is_not_compared =
+            |path: &[u8]| path == b".git/index" || path.starts_with(b".git/") && !is_ref_file(path);
         listed
             .iter()
-            .filter(|file| !of_others(&file.path))
-            .all(|file| self.files.get(&file.path).is_some_and(|sent| sent.is(file)))
-            && self.files.keys().filter(|path| !of_others(path)).all(|path| there.contains(path.as_slice()))
+            .filter(|file| !is_not_compared(&file.path))
+            .all(|file| self.files.get(&file.path).is_some_and(|sent| sent.is_unchanged(file)))
+            && self
+                .files
+                .keys()
+                .filter(|path| !is_not_compared(path))
+                .all(|path| paths.contains(path.as_slice()))
     }
 
     /// Records the refs that received the guest's work.
-    pub fn note_pulled(&mut self, pulled: &Pulled) {
-        self.known.pulled = pulled.refs.iter().cloned().collect();
+    pub fn set_pulled(&mut self, pulled: &Pulled) {
+        self.state.pulled = pulled.refs.iter().cloned().collect();
     }
 
     /// Returns the workspace's directory in the guest.
-    pub fn guest(&self) -> &[u8] {
-        &self.known.guest
+    pub fn guest_path(&self) -> &[u8] {
+        &self.state.guest_path
     }
 
     /// Returns the root directory of the repository that was sent.
     pub fn root(&self) -> &Path {
-        &self.known.root
+        &self.state.root
     }
 
     /// Returns the commit that was checked out at the last send.
     pub fn commit(&self) -> Option<&str> {
-        self.known.out.commit.as_deref()
+        self.state.checkout.commit.as_deref()
     }
 
     fn write(&self, mut out: impl Write) -> io::Result<()> {
         let index = self.index.as_ref().map(Vec::len);
-        let head = serde_json::to_vec(&Head { known: self.known.clone(), index, files: self.files.len() })?;
+        let head = serde_json::to_vec(&Head { state: self.state.clone(), index, files: self.files.len() })?;
         out.write_all(MAGIC)?;
         out.write_all(&u32::try_from(head.len()).map_err(io::Error::other)?.to_be_bytes())?;
         out.write_all(&head)?;
         out.write_all(self.index.as_deref().unwrap_or_default())?;
         for (path, file) in &self.files {
-            write_file(&mut out, path, file)?;
+            write_sent_file(&mut out, path, file)?;
         }
         out.flush()
     }
@@ -188,43 +196,43 @@ impl Record {
         let index = head.index.map(|length| input.take(length)).transpose()?.map(<[u8]>::to_vec);
         let mut files = BTreeMap::new();
         for _ in 0..head.files {
-            let (path, file) = read_one(&mut input)?;
+            let (path, file) = read_sent_file(&mut input)?;
             files.insert(path, file);
         }
-        Ok(Self { known: head.known, files, index })
+        Ok(Self { state: head.state, files, index })
     }
 }
 
 /// Returns whether the git file at `path` records commits or what is checked out.
-pub(crate) fn is_state(path: &[u8]) -> bool {
+pub(crate) fn is_ref_file(path: &[u8]) -> bool {
     path == b".git/HEAD" || path == b".git/packed-refs" || path.starts_with(b".git/refs/")
 }
 
-fn write_file(out: &mut impl Write, path: &[u8], file: &Placed) -> io::Result<()> {
+fn write_sent_file(out: &mut impl Write, path: &[u8], file: &SentFile) -> io::Result<()> {
     out.write_all(&u16::try_from(path.len()).map_err(io::Error::other)?.to_be_bytes())?;
     out.write_all(path)?;
     out.write_all(&file.mode.to_be_bytes())?;
     out.write_all(&file.size.to_be_bytes())?;
     out.write_all(&file.modified.to_bytes())?;
-    out.write_all(&file.placed.to_bytes())?;
+    out.write_all(&file.placed_at.to_bytes())?;
     let id = file.id.as_deref().unwrap_or_default();
     out.write_all(&[u8::try_from(id.len()).map_err(io::Error::other)?])?;
     out.write_all(id.as_bytes())?;
     out.write_all(&[u8::from(file.host.is_some())])?;
-    if let Some(found) = &file.host {
-        out.write_all(&found.mode.to_be_bytes())?;
-        out.write_all(&found.size.to_be_bytes())?;
-        out.write_all(&found.modified.to_bytes())?;
-        out.write_all(&found.changed.to_bytes())?;
-        out.write_all(&found.inode.to_be_bytes())?;
+    if let Some(stat) = &file.host {
+        out.write_all(&stat.mode.to_be_bytes())?;
+        out.write_all(&stat.size.to_be_bytes())?;
+        out.write_all(&stat.modified.to_bytes())?;
+        out.write_all(&stat.changed.to_bytes())?;
+        out.write_all(&stat.inode.to_be_bytes())?;
     }
     Ok(())
 }
 
-fn read_one(input: &mut Input<'_>) -> Result<(Vec<u8>, Placed), String> {
+fn read_sent_file(input: &mut Input<'_>) -> Result<(Vec<u8>, SentFile), String> {
     let length = usize::from(input.u16()?);
     let path = input.take(length)?.to_vec();
-    let (mode, size, modified, placed) = (input.u32()?, input.u64()?, input.time()?, input.time()?);
+    let (mode, size, modified, placed_at) = (input.u32()?, input.u64()?, input.time()?, input.time()?);
     let length = usize::from(*input.take(1)?.first().unwrap_or(&0));
     let id = String::from_utf8_lossy(input.take(length)?).into_owned();
     let host = match input.take(1)? {
@@ -237,7 +245,7 @@ fn read_one(input: &mut Input<'_>) -> Result<(Vec<u8>, Placed), String> {
             inode: input.u64()?,
         }),
     };
-    Ok((path, Placed { mode, size, modified, host, id: Some(id).filter(|id| !id.is_empty()), placed }))
+    Ok((path, SentFile { mode, size, modified, host, id: Some(id).filter(|id| !id.is_empty()), placed_at }))
 }
 
 struct Input<'a> {
@@ -246,9 +254,9 @@ struct Input<'a> {
 
 impl<'a> Input<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
-        let (taken, rest) = self.bytes.split_at_checked(count).ok_or("it is truncated")?;
+        let (bytes, rest) = self.bytes.split_at_checked(count).ok_or("it is truncated")?;
         self.bytes = rest;
-        Ok(taken)
+        Ok(bytes)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
@@ -275,55 +283,54 @@ impl<'a> Input<'a> {
 /// All records of a user.
 #[derive(Debug, Clone)]
 pub struct Records {
-    folder: PathBuf,
+    dir: PathBuf,
 }
 
 impl Records {
-    /// Uses the directory `folder`, which is created when the first record is saved.
-    pub fn within(folder: PathBuf) -> Self {
-        Self { folder }
+    /// Uses the directory `dir`, which is created when the first record is saved.
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir }
     }
 
     /// Returns the records of the VM with id `vm`.
     ///
     /// # Errors
     /// Returns an error if a record cannot be read.
-    pub fn of(&self, vm: &str) -> Result<Vec<Record>, WorkspaceError> {
-        let folder = self.folder.join(vm);
-        let entries = match fs::read_dir(&folder) {
+    pub fn list(&self, vm: &str) -> Result<Vec<Record>, WorkspaceError> {
+        let dir = self.dir.join(vm);
+        let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(reading(folder)(error)),
+            Err(error) => return Err(reading(dir)(error)),
         };
         let mut records = Vec::new();
         for entry in entries {
-            let path = entry.map_err(reading(&folder))?.path();
+            let path = entry.map_err(reading(&dir))?.path();
             if path.extension().is_none() {
                 records.extend(load(&path)?);
             }
         }
-        records.sort_by(|a, b| a.guest().cmp(b.guest()));
+        records.sort_by(|a, b| a.guest_path().cmp(b.guest_path()));
         Ok(records)
     }
 
-    /// Returns the record of the workspace at `guest` in the VM.
+    /// Returns the record of the workspace at `guest_path` in the VM.
     ///
     /// # Errors
     /// Returns an error if the record cannot be read.
-    pub fn find(&self, vm: &str, guest: &[u8]) -> Result<Option<Record>, WorkspaceError> {
-        Ok(load(&self.path(vm, guest))?.filter(|record| record.guest() == guest))
+    pub fn find(&self, vm: &str, guest_path: &[u8]) -> Result<Option<Record>, WorkspaceError> {
+        Ok(load(&self.path(vm, guest_path))?.filter(|record| record.guest_path() == guest_path))
     }
 
     /// Saves `record`, replacing an older one.
     ///
     /// # Errors
     /// Returns an error if it cannot be written.
-    pub fn keep(&self, vm: &str, record: &Record) -> Result<(), WorkspaceError> {
-        let folder = self.folder.join(vm);
-        fs::create_dir_all(&folder).map_err(writing(&folder))?;
-        let path = self.path(vm, record.guest());
-        let mut file =
-            tempfile::Builder::new().suffix(".new").tempfile_in(&folder).map_err(writing(&path))?;
+    pub fn save(&self, vm: &str, record: &Record) -> Result<(), WorkspaceError> {
+        let dir = self.dir.join(vm);
+        fs::create_dir_all(&dir).map_err(writing(&dir))?;
+        let path = self.path(vm, record.guest_path());
+        let mut file = tempfile::Builder::new().suffix(".new").tempfile_in(&dir).map_err(writing(&path))?;
         record.write(BufWriter::new(file.as_file_mut())).map_err(writing(&path))?;
         file.persist(&path).map_err(|error| writing(&path)(error.error))?;
         Ok(())
@@ -333,26 +340,27 @@ impl Records {
     ///
     /// # Errors
     /// Returns an error if they cannot be removed.
-    pub fn forget(&self, vm: &str) -> Result<(), WorkspaceError> {
-        let folder = self.folder.join(vm);
-        match fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(writing(folder)(error)),
+    pub fn remove(&self, vm: &str) -> Result<(), WorkspaceError> {
+        let dir = self.dir.join(vm);
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(writing(dir)(error)),
             _ => Ok(()),
         }
     }
 
-    fn path(&self, vm: &str, guest: &[u8]) -> PathBuf {
+    fn path(&self, vm: &str, guest_path: &[u8]) -> PathBuf {
         // FNV-1a turns a path of any bytes and length into a file name.
-        let hash = guest.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        let hash = guest_path.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        self.folder.join(vm).join(format!("{hash:016x}"))
+        self.dir.join(vm).join(format!("{hash:016x}"))
     }
 }
 
 fn load(path: &Path) -> Result<Option<Record>, WorkspaceError> {
     let Some(bytes) = read_file(path).map_err(reading(path))? else { return Ok(None) };
-    let record = Record::read(&bytes).map_err(|why| WorkspaceError::Record { path: path.to_owned(), why })?;
+    let record =
+        Record::read(&bytes).map_err(|problem| WorkspaceError::Record { path: path.to_owned(), problem })?;
     Ok(Some(record))
 }
 
@@ -363,36 +371,36 @@ mod tests {
     fn record() -> Record {
         let time = |seconds| Time { seconds, nanoseconds: 9 };
         let mut record = Record::new(b"/root/\xff repo", Path::new("/home/me/repo"), 20);
-        record.known.out = CheckedOut { commit: Some("c".repeat(40)), ..CheckedOut::default() };
-        record.known.commits.insert("c".repeat(40));
-        record.known.shallow.insert("d".repeat(40));
+        record.state.checkout = Checkout { commit: Some("c".repeat(40)), ..Checkout::default() };
+        record.state.commits.insert("c".repeat(40));
+        record.state.shallow.insert("d".repeat(40));
         record.index = Some(b"DIRC".to_vec());
-        let found = FileStat { mode: FILE, size: 1, modified: time(1), changed: time(2), inode: 3 };
-        let file = Placed {
+        let stat = FileStat { mode: FILE, size: 1, modified: time(1), changed: time(2), inode: 3 };
+        let file = SentFile {
             mode: FILE,
             size: 1,
             modified: time(1),
-            host: Some(found),
+            host: Some(stat),
             id: Some("e".repeat(40)),
-            placed: time(4),
+            placed_at: time(4),
         };
         record.files.insert(b"a\n".to_vec(), file.clone());
-        record.files.insert(b"b".to_vec(), Placed { host: None, id: None, ..file });
+        record.files.insert(b"b".to_vec(), SentFile { host: None, id: None, ..file });
         record
     }
 
     #[test]
     fn what_is_kept_is_found_until_it_is_forgotten() {
-        let folder = tempfile::tempdir().unwrap();
-        let records = Records::within(folder.path().join("workspaces"));
-        assert!(records.of("box").unwrap().is_empty());
-        records.keep("box", &record()).unwrap();
-        assert_eq!(records.find("box", record().guest()).unwrap(), Some(record()));
-        assert_eq!(records.of("box").unwrap(), [record()]);
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::new(dir.path().join("workspaces"));
+        assert!(records.list("box").unwrap().is_empty());
+        records.save("box", &record()).unwrap();
+        assert_eq!(records.find("box", record().guest_path()).unwrap(), Some(record()));
+        assert_eq!(records.list("box").unwrap(), [record()]);
         assert_eq!(records.find("box", b"/root/repo").unwrap(), None);
-        records.forget("box").unwrap();
-        records.forget("box").unwrap();
-        assert!(records.of("box").unwrap().is_empty());
+        records.remove("box").unwrap();
+        records.remove("box").unwrap();
+        assert!(records.list("box").unwrap().is_empty());
     }
 
     #[test]

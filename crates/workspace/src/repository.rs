@@ -12,7 +12,7 @@ use std::{
 use crate::{
     WorkspaceError,
     error::reading,
-    git::{Git, GitError, odd, read_file, run},
+    git::{Git, GitError, read_file, run, unexpected_output},
 };
 
 /// A git repository with a working tree.
@@ -22,9 +22,9 @@ pub struct Repository {
     /// The root directory of the working tree.
     pub(crate) root: PathBuf,
     /// The git directory of this working tree: `HEAD` and the index.
-    pub(crate) own: PathBuf,
+    pub(crate) git_dir: PathBuf,
     /// The git directory that all its working trees share: objects and refs.
-    pub(crate) common: PathBuf,
+    pub(crate) common_dir: PathBuf,
     /// The checked-out commit; `None` before the first one.
     pub(crate) head: Option<String>,
     /// The tree of that commit.
@@ -65,25 +65,25 @@ impl Repository {
     /// # Errors
     /// Returns an error if there is none, or if it cannot be sent.
     pub fn find(git: &Git, path: &Path) -> Result<Self, WorkspaceError> {
-        let folder = fs::canonicalize(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => WorkspaceError::NoFolder(path.to_owned()),
+        let dir = fs::canonicalize(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => WorkspaceError::NoDirectory(path.to_owned()),
             _ => reading(path)(error),
         })?;
-        let folder = if folder.is_dir() { folder } else { folder.parent().unwrap_or(&folder).to_owned() };
-        let ask = |arguments: &[&str]| in_folder(git, &folder, arguments);
-        let (places, config, head) = thread::scope(|scope| {
-            let head = scope.spawn(|| ask(&["rev-parse", "--revs-only", "HEAD^{commit}", "HEAD^{tree}"]));
-            let config = scope.spawn(|| ask(&["config", "--list", "-z", "--includes"]));
-            let nothing = |_| Err(odd("rev-parse", "nothing"));
-            (places(git, &folder), config.join().unwrap_or_else(nothing), head.join().unwrap_or_else(nothing))
+        let dir = if dir.is_dir() { dir } else { dir.parent().unwrap_or(&dir).to_owned() };
+        let query = |arguments: &[&str]| run_in(git, &dir, arguments);
+        let (paths, config, head) = thread::scope(|scope| {
+            let head = scope.spawn(|| query(&["rev-parse", "--revs-only", "HEAD^{commit}", "HEAD^{tree}"]));
+            let config = scope.spawn(|| query(&["config", "--list", "-z", "--includes"]));
+            let panicked = |_| Err(unexpected_output("rev-parse", "nothing"));
+            (paths(git, &dir), config.join().unwrap_or_else(panicked), head.join().unwrap_or_else(panicked))
         });
-        let (root, own, common) = places?;
-        if !leads_to(&root, &own) {
-            return Err(WorkspaceError::Elsewhere(root));
+        let (root, git_dir, common_dir) = paths?;
+        if !belongs_to(&root, &git_dir) {
+            return Err(WorkspaceError::ForeignWorkTree(root));
         }
         let config = Config::parse(&config?);
         if config.get("extensions.partialclone").is_some() {
-            return Err(WorkspaceError::Partial);
+            return Err(WorkspaceError::PartialClone);
         }
         let head = text(&head?)?;
         // The output is empty before the first commit.
@@ -91,8 +91,8 @@ impl Repository {
             Some((head, tree)) => (Some(object_id(head.as_bytes())?), Some(object_id(tree.as_bytes())?)),
             None => (None, None),
         };
-        let branch = branch(git, &root, &own)?;
-        Ok(Self { git: git.clone(), root, own, common, head, tree, branch, config })
+        let branch = branch(git, &root, &git_dir)?;
+        Ok(Self { git: git.clone(), root, git_dir, common_dir, head, tree, branch, config })
     }
 
     /// Returns the root directory of the working tree.
@@ -122,13 +122,13 @@ impl Repository {
 
     /// Reads the index file. Returns `None` if nothing was ever staged.
     pub(crate) fn index(&self) -> Result<Option<Vec<u8>>, WorkspaceError> {
-        let path = self.own.join("index");
+        let path = self.git_dir.join("index");
         read_file(&path).map_err(reading(path))
     }
 
     /// Returns the commits whose parents this clone does not have.
     pub(crate) fn shallow(&self) -> Result<Vec<String>, WorkspaceError> {
-        let path = self.common.join("shallow");
+        let path = self.common_dir.join("shallow");
         let lines = read_file(&path).map_err(reading(path))?.unwrap_or_default();
         Ok(String::from_utf8_lossy(&lines).lines().map(str::to_owned).collect())
     }
@@ -138,11 +138,11 @@ impl Repository {
     /// # Errors
     /// Returns `NoCommit` if there is none.
     pub fn commit(&self, name: &str) -> Result<String, WorkspaceError> {
-        let wanted = format!("{name}^{{commit}}");
-        match in_folder(
+        let revision = format!("{name}^{{commit}}");
+        match run_in(
             &self.git,
             &self.root,
-            &["rev-parse", "--verify", "--quiet", "--end-of-options", &wanted],
+            &["rev-parse", "--verify", "--quiet", "--end-of-options", &revision],
         ) {
             Ok(id) => Ok(object_id(&id)?),
             Err(GitError::Failed { .. }) => Err(WorkspaceError::NoCommit(name.to_owned())),
@@ -152,12 +152,12 @@ impl Repository {
 }
 
 /// Returns the full name of the checked-out branch.
-fn branch(git: &Git, root: &Path, own: &Path) -> Result<Option<String>, WorkspaceError> {
-    let path = own.join("HEAD");
+fn branch(git: &Git, root: &Path, git_dir: &Path) -> Result<Option<String>, WorkspaceError> {
+    let path = git_dir.join("HEAD");
     let head = read_file(&path).map_err(reading(path))?.unwrap_or_default();
     match head.strip_prefix(b"ref: ") {
         // With reftable, `HEAD` holds this placeholder.
-        Some(b"refs/heads/.invalid\n") => match in_folder(git, root, &["symbolic-ref", "--quiet", "HEAD"]) {
+        Some(b"refs/heads/.invalid\n") => match run_in(git, root, &["symbolic-ref", "--quiet", "HEAD"]) {
             Ok(name) => Ok(Some(text(&name)?)),
             Err(GitError::Failed { .. }) => Ok(None),
             Err(error) => Err(error.into()),
@@ -167,29 +167,29 @@ fn branch(git: &Git, root: &Path, own: &Path) -> Result<Option<String>, Workspac
     }
 }
 
-/// Returns the working tree's root for `folder`, its git directory, and the shared git directory.
-fn places(git: &Git, folder: &Path) -> Result<(PathBuf, PathBuf, PathBuf), WorkspaceError> {
-    let ask = |what: &[&str]| {
-        let printed = in_folder(git, folder, &[&["rev-parse", "--path-format=absolute"], what].concat())?;
-        Ok(printed.strip_suffix(b"\n").ok_or_else(|| odd("rev-parse", "no path"))?.to_vec())
+/// Returns the working tree's root for `dir`, its git directory, and the shared git directory.
+fn paths(git: &Git, dir: &Path) -> Result<(PathBuf, PathBuf, PathBuf), WorkspaceError> {
+    let query = |what: &[&str]| {
+        let output = run_in(git, dir, &[&["rev-parse", "--path-format=absolute"], what].concat())?;
+        Ok(output.strip_suffix(b"\n").ok_or_else(|| unexpected_output("rev-parse", "no path"))?.to_vec())
     };
     let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
-    let all =
-        ask(&["--show-toplevel", "--git-dir", "--git-common-dir"]).map_err(|error| unlike(folder, error))?;
-    if let [root, own, common] = all.split(|byte| *byte == b'\n').collect::<Vec<_>>().as_slice() {
-        return Ok((path(root), path(own), path(common)));
+    let all = query(&["--show-toplevel", "--git-dir", "--git-common-dir"])
+        .map_err(|error| find_error(dir, error))?;
+    if let [root, git_dir, common_dir] = all.split(|byte| *byte == b'\n').collect::<Vec<_>>().as_slice() {
+        return Ok((path(root), path(git_dir), path(common_dir)));
     }
     // If a path contains a line break, query each separately.
-    let one = |what| ask(&[what]).map(|bytes| path(&bytes));
-    let places = || Ok((one("--show-toplevel")?, one("--git-dir")?, one("--git-common-dir")?));
-    places().map_err(|error| unlike(folder, error))
+    let one = |what| query(&[what]).map(|bytes| path(&bytes));
+    let paths = || Ok((one("--show-toplevel")?, one("--git-dir")?, one("--git-common-dir")?));
+    paths().map_err(|error| find_error(dir, error))
 }
 
-/// Returns whether the `.git` of `root` is, or names, the directory `own`. A hostile repository's configuration may
+/// Returns whether the `.git` of `root` is, or names, the directory `git_dir`. A hostile repository's configuration may
 /// name any other directory as its working tree, such as the one with the user's keys.
-fn leads_to(root: &Path, own: &Path) -> bool {
-    let place = root.join(".git");
-    let named = if place.is_file() { read_file(&place).ok().flatten() } else { None };
+fn belongs_to(root: &Path, git_dir: &Path) -> bool {
+    let git_file = root.join(".git");
+    let named = if git_file.is_file() { read_file(&git_file).ok().flatten() } else { None };
     let named = named.as_deref().map(|text| {
         let mut path = text.strip_prefix(b"gitdir: ").unwrap_or(text);
         while let [rest @ .., b'\n' | b'\r'] = path {
@@ -197,47 +197,52 @@ fn leads_to(root: &Path, own: &Path) -> bool {
         }
         path
     });
-    let place = named.map_or(place, |path| root.join(OsStr::from_bytes(path)));
-    matches!((fs::canonicalize(place), fs::canonicalize(own)), (Ok(place), Ok(own)) if place == own)
+    let git_file = named.map_or(git_file, |path| root.join(OsStr::from_bytes(path)));
+    matches!((fs::canonicalize(git_file), fs::canonicalize(git_dir)), (Ok(git_file), Ok(git_dir)) if git_file == git_dir)
 }
 
-/// Converts an error of git about `folder` to a more specific one.
-fn unlike(folder: &Path, error: GitError) -> WorkspaceError {
-    let folder = folder.to_owned();
+/// Converts an error of git about `dir` to a more specific one.
+fn find_error(dir: &Path, error: GitError) -> WorkspaceError {
+    let dir = dir.to_owned();
     match error {
         GitError::Failed { stderr, .. } if stderr.contains("dubious ownership") => {
-            WorkspaceError::SomebodyElses(folder)
+            WorkspaceError::UntrustedOwner(dir)
         }
         GitError::Failed { stderr, .. } if stderr.contains("must be run in a work tree") => {
-            WorkspaceError::Bare(folder)
+            WorkspaceError::Bare(dir)
         }
         GitError::Failed { stderr, .. } if stderr.contains("not a git repository") => {
-            WorkspaceError::NoRepository(folder)
+            WorkspaceError::NoRepository(dir)
         }
         error => error.into(),
     }
 }
 
-/// Runs git in `folder`, where the repository's own configuration applies. Only for commands that run nothing from
+/// Runs git in `dir`, where the repository's own configuration applies. Only for commands that run nothing from
 /// it.
-fn in_folder(git: &Git, folder: &Path, arguments: &[&str]) -> Result<Vec<u8>, GitError> {
+fn run_in(git: &Git, dir: &Path, arguments: &[&str]) -> Result<Vec<u8>, GitError> {
     let mut command = git.command(arguments);
-    command.current_dir(folder);
+    command.current_dir(dir);
     run(command, &[])
 }
 
 /// Parses the id that git has printed.
-pub(crate) fn object_id(printed: &[u8]) -> Result<String, GitError> {
-    let id = text(printed)?;
-    if is_id(&id) { Ok(id) } else { Err(odd("rev-parse", format!("`{id}` is not an object id"))) }
+pub(crate) fn object_id(output: &[u8]) -> Result<String, GitError> {
+    let id = text(output)?;
+    if is_object_id(&id) {
+        Ok(id)
+    } else {
+        Err(unexpected_output("rev-parse", format!("`{id}` is not an object id")))
+    }
 }
 
 /// Returns whether `text` is a full object id.
-pub(crate) fn is_id(text: &str) -> bool {
+pub(crate) fn is_object_id(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn text(printed: &[u8]) -> Result<String, GitError> {
-    let text = std::str::from_utf8(printed).map_err(|error| odd("rev-parse", error.to_string()))?;
+fn text(output: &[u8]) -> Result<String, GitError> {
+    let text =
+        std::str::from_utf8(output).map_err(|error| unexpected_output("rev-parse", error.to_string()))?;
     Ok(text.trim_end_matches('\n').to_owned())
 }

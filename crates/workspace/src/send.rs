@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use banger_files::{FileStat, Listed, PathWriter, Time};
+use banger_files::{FileStat, ListedFile, PathWriter, Time};
 use rustix::fs::{FileType, fstat};
 
 use crate::{
@@ -17,14 +17,14 @@ use crate::{
     git::{GitError, Objects},
     guest_git,
     history::History,
-    index::{IndexEntry, parse_whole},
+    index::{IndexEntry, parse_complete},
     objects::{Pack, pack},
-    record::{FILE, Known, LINK, PROGRAM, Placed},
+    record::{FILE, LINK, PROGRAM, RecordState, SentFile},
     snapshot::FileSource,
 };
 
 /// Maximum number of attempts to read a file that keeps changing.
-const READINGS: usize = 5;
+const MAX_READS: usize = 5;
 
 /// git's files that the host writes again after a checkout or when something is staged.
 const HEAD: &[u8] = b".git/HEAD";
@@ -32,7 +32,7 @@ const INDEX: &[u8] = b".git/index";
 
 /// A snapshot, and the parts of it to send.
 #[derive(Debug)]
-pub struct Sending {
+pub struct Upload {
     snapshot: Snapshot,
     /// The workspace's record, if it exists already.
     record: Option<Record>,
@@ -41,12 +41,12 @@ pub struct Sending {
     writes: BTreeSet<Vec<u8>>,
     /// Paths to remove, and directories to remove if they are empty, deepest first.
     removals: Vec<Vec<u8>>,
-    git: Part,
+    git: GitPart,
 }
 
 /// The git data to send, besides files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+enum GitPart {
     /// Nothing: the guest has it already.
     Nothing,
     /// New commits, under a separate ref.
@@ -57,20 +57,27 @@ enum Part {
 
 /// The result of sending.
 #[derive(Debug)]
-pub struct Sent {
+pub struct UploadResult {
     record: Record,
-    placed: BTreeSet<Vec<u8>>,
+    written: BTreeSet<Vec<u8>>,
     /// Number of files written.
     pub files: usize,
     /// Number of files removed.
     pub removed: usize,
 }
 
-impl Sending {
+impl Upload {
     /// Prepares to send all of `snapshot` to `guest`, where nothing exists yet.
-    pub fn whole(snapshot: Snapshot, guest: &[u8]) -> Self {
+    pub fn full(snapshot: Snapshot, guest: &[u8]) -> Self {
         let writes = snapshot.files.keys().cloned().collect();
-        Self { snapshot, record: None, guest: guest.to_vec(), writes, removals: Vec::new(), git: Part::All }
+        Self {
+            snapshot,
+            record: None,
+            guest: guest.to_vec(),
+            writes,
+            removals: Vec::new(),
+            git: GitPart::All,
+        }
     }
 
     /// Prepares to send the parts of `snapshot` that differ from `record`. Returns `None` if there are none.
@@ -78,44 +85,44 @@ impl Sending {
     /// `listed` is the guest's listing, and `index` its index, if that is not as it was sent.
     ///
     /// # Errors
-    /// Returns `Conflicts` if the guest has changed what would be written or removed, and `Another` if the workspace
-    /// came from another repository.
+    /// Returns `Conflicts` if the guest has changed what would be written or removed, and `OtherRepository` if the
+    /// workspace came from another repository.
     pub fn changes(
         snapshot: Snapshot,
         record: Record,
-        listed: &[Listed],
+        listed: &[ListedFile],
         index: Option<&[u8]>,
     ) -> Result<Option<Self>, WorkspaceError> {
-        let record = of_this(&snapshot, record)?;
+        let record = for_repository_of(&snapshot, record)?;
         let writes: BTreeSet<_> = snapshot
             .files
             .iter()
-            .filter(|(path, content)| record.files.get(*path).is_none_or(|file| !is_as_sent(content, file)))
+            .filter(|(path, content)| record.files.get(*path).is_none_or(|file| !is_unchanged(content, file)))
             .map(|(path, _)| path.clone())
             .collect();
-        let gone: BTreeSet<_> = record
+        let deleted: BTreeSet<_> = record
             .files
             .keys()
-            .filter(|path| !is_of_git(path) && !snapshot.files.contains_key(*path))
+            .filter(|path| !is_git_path(path) && !snapshot.files.contains_key(*path))
             .cloned()
             .collect();
-        let git = snapshot.out != record.known.out || !same_index(&snapshot, &record)?;
-        if writes.is_empty() && gone.is_empty() && !git {
+        let git = snapshot.checkout != record.state.checkout || !same_index(&snapshot, &record)?;
+        if writes.is_empty() && deleted.is_empty() && !git {
             return Ok(None);
         }
-        let mut conflicts = conflicts(&snapshot, &record, listed, &writes, &gone);
+        let mut conflicts = conflicts(&snapshot, &record, listed, &writes, &deleted);
         if git {
             conflicts.extend(git_conflicts(&snapshot, &record, listed, index));
         }
         if !conflicts.is_empty() {
             return Err(WorkspaceError::Conflicts(conflicts));
         }
-        let mut removals = with_folders(&gone, &snapshot);
-        let merging = record.known.out.merging.keys();
-        let over = merging.filter(|name| !snapshot.out.merging.contains_key(*name));
-        removals.extend(over.map(|name| format!(".git/{name}").into_bytes()));
-        let guest = record.guest().to_vec();
-        let git = if git { Part::All } else { Part::Nothing };
+        let mut removals = with_empty_dirs(&deleted, &snapshot);
+        let merging = record.state.checkout.merging.keys();
+        let ended_merge_files = merging.filter(|name| !snapshot.checkout.merging.contains_key(*name));
+        removals.extend(ended_merge_files.map(|name| format!(".git/{name}").into_bytes()));
+        let guest = record.guest_path().to_vec();
+        let git = if git { GitPart::All } else { GitPart::Nothing };
         Ok(Some(Self { snapshot, record: Some(record), guest, writes, removals, git }))
     }
 
@@ -125,20 +132,20 @@ impl Sending {
     /// # Errors
     /// Returns `Unborn` if there is no commit at all.
     pub fn commits(snapshot: Snapshot, record: Record) -> Result<Option<Self>, WorkspaceError> {
-        let record = of_this(&snapshot, record)?;
-        let commit = snapshot.out.commit.as_ref().ok_or(WorkspaceError::Unborn)?;
-        if record.known.commits.contains(commit) {
+        let record = for_repository_of(&snapshot, record)?;
+        let commit = snapshot.checkout.commit.as_ref().ok_or(WorkspaceError::Unborn)?;
+        if record.state.commits.contains(commit) {
             return Ok(None);
         }
-        let guest = record.guest().to_vec();
+        let guest = record.guest_path().to_vec();
         let (writes, removals) = (BTreeSet::new(), Vec::new());
-        Ok(Some(Self { snapshot, record: Some(record), guest, writes, removals, git: Part::Commits }))
+        Ok(Some(Self { snapshot, record: Some(record), guest, writes, removals, git: GitPart::Commits }))
     }
 
     /// Returns whether the guest's index differs from the one sent. It then has to be fetched first.
-    pub fn has_own_index(record: &Record, listed: &[Listed]) -> bool {
+    pub fn has_own_index(record: &Record, listed: &[ListedFile]) -> bool {
         let file = listed.iter().find(|file| file.path == INDEX);
-        file.is_some_and(|file| record.files.get(INDEX).is_none_or(|sent| !sent.is(file)))
+        file.is_some_and(|file| record.files.get(INDEX).is_none_or(|sent| !sent.is_unchanged(file)))
     }
 
     /// Writes the stream for the agent to `out`.
@@ -146,68 +153,68 @@ impl Sending {
     /// # Errors
     /// Returns an error if something cannot be read here, or if `out` cannot be written. The stream then has no end,
     /// which the guest treats as an error.
-    pub fn write(self, out: impl Write) -> Result<Sent, WorkspaceError> {
-        let known = self.record.as_ref();
+    pub fn write(self, out: impl Write) -> Result<UploadResult, WorkspaceError> {
+        let previous = self.record.as_ref();
         let empty =
             Record::new(&self.guest, self.snapshot.repository.root(), self.snapshot.repository.id_length());
-        let mut record = known.cloned().unwrap_or(empty);
+        let mut record = previous.cloned().unwrap_or(empty);
         let mut writer =
-            Writer { out: PathWriter::new(out).map_err(WorkspaceError::Sending)?, sent: BTreeMap::new() };
+            Writer { out: PathWriter::new(out).map_err(WorkspaceError::Transfer)?, sent: BTreeMap::new() };
         let (history, pack) = thread::scope(|scope| {
-            let packing = scope.spawn(|| (self.git != Part::Nothing).then(|| self.pack()).transpose());
+            let packing = scope.spawn(|| (self.git != GitPart::Nothing).then(|| self.pack()).transpose());
             // The guest writes the files while git packs.
             let written =
-                writer.files(&self).and_then(|()| writer.out.flush().map_err(WorkspaceError::Sending));
-            let packed = packing.join().unwrap_or_else(|_| {
-                Err(WorkspaceError::Sending(io::Error::other("the packing thread panicked")))
+                writer.files(&self).and_then(|()| writer.out.flush().map_err(WorkspaceError::Transfer));
+            let pack_result = packing.join().unwrap_or_else(|_| {
+                Err(WorkspaceError::Transfer(io::Error::other("the packing thread panicked")))
             });
-            written.and(packed)
+            written.and(pack_result)
         })?
         .unwrap_or_default();
-        let known = &mut record.known;
-        known.shallow.extend(history.shallow);
-        known.commits.extend(history.commits);
-        if self.git == Part::Commits {
-            writer.commits(&self, known, pack.as_ref())?;
+        let state = &mut record.state;
+        state.shallow.extend(history.shallow);
+        state.commits.extend(history.commits);
+        if self.git == GitPart::Commits {
+            writer.commits(&self, state, pack.as_ref())?;
         }
-        if self.git == Part::All {
-            known.staged.extend(self.snapshot.staged.iter().cloned());
-            known.out = self.snapshot.out.clone();
-            writer.git(&self, known, pack.as_ref())?;
+        if self.git == GitPart::All {
+            state.staged.extend(self.snapshot.staged.iter().cloned());
+            state.checkout = self.snapshot.checkout.clone();
+            writer.git(&self, state, pack.as_ref())?;
             record.index = self.snapshot.index.as_ref().map(|index| index.bytes.clone());
         }
-        writer.out.end().and_then(|mut out| out.flush()).map_err(WorkspaceError::Sending)?;
+        writer.out.finish().and_then(|mut out| out.flush()).map_err(WorkspaceError::Transfer)?;
         let mut removed = 0;
         for path in &self.removals {
-            removed += usize::from(record.files.remove(path).is_some() && !is_of_git(path));
+            removed += usize::from(record.files.remove(path).is_some() && !is_git_path(path));
         }
-        let files = writer.sent.keys().filter(|path| !is_of_git(path)).count();
-        let placed = writer.sent.keys().cloned().collect();
+        let files = writer.sent.keys().filter(|path| !is_git_path(path)).count();
+        let written = writer.sent.keys().cloned().collect();
         record.files.extend(writer.sent);
-        Ok(Sent { record, placed, files, removed })
+        Ok(UploadResult { record, written, files, removed })
     }
 
     fn pack(&self) -> Result<(History, Option<Pack>), WorkspaceError> {
-        let known = self.record.as_ref();
-        let history = self.snapshot.history(known);
-        let sent = known.map(|record| &record.known.staged);
+        let record = self.record.as_ref();
+        let history = self.snapshot.history(record);
+        let sent = record.map(|record| &record.state.staged);
         let new = |id: &&String| sent.is_none_or(|sent| !sent.contains(*id));
         let staged: Vec<_> = match self.git {
-            Part::All => self.snapshot.staged.iter().filter(new).cloned().collect(),
-            Part::Commits | Part::Nothing => Vec::new(),
+            GitPart::All => self.snapshot.staged.iter().filter(new).cloned().collect(),
+            GitPart::Commits | GitPart::Nothing => Vec::new(),
         };
-        let known: Vec<_> = known.and_then(Record::commit).map(str::to_owned).into_iter().collect();
-        let pack = pack(&self.snapshot.scratch, &history, &known, &staged)?;
+        let known: Vec<_> = record.and_then(Record::commit).map(str::to_owned).into_iter().collect();
+        let pack = pack(&self.snapshot.temp_repo, &history, &known, &staged)?;
         Ok((history, pack))
     }
 }
 
-impl Sent {
-    /// Returns the new record, once everything is in place at the time `placed` of the guest's clock.
-    pub fn placed(mut self, placed: Time) -> Record {
-        for path in &self.placed {
+impl UploadResult {
+    /// Returns the new record, once everything is in place at the time `placed_at` of the guest's clock.
+    pub fn into_record(mut self, placed_at: Time) -> Record {
+        for path in &self.written {
             if let Some(file) = self.record.files.get_mut(path) {
-                file.placed = placed;
+                file.placed_at = placed_at;
             }
         }
         self.record
@@ -216,24 +223,24 @@ impl Sent {
 
 struct Writer<W> {
     out: PathWriter<W>,
-    sent: BTreeMap<Vec<u8>, Placed>,
+    sent: BTreeMap<Vec<u8>, SentFile>,
 }
 
 impl<W: Write> Writer<W> {
-    fn files(&mut self, sending: &Sending) -> Result<(), WorkspaceError> {
-        for path in &sending.removals {
-            self.out.remove(path).map_err(WorkspaceError::Sending)?;
+    fn files(&mut self, upload: &Upload) -> Result<(), WorkspaceError> {
+        for path in &upload.removals {
+            self.out.remove(path).map_err(WorkspaceError::Transfer)?;
         }
-        let snapshot = &sending.snapshot;
+        let snapshot = &upload.snapshot;
         let mut objects = None;
-        for path in &sending.writes {
+        for path in &upload.writes {
             match snapshot.files.get(path) {
                 Some(FileSource::OnDisk { id, .. }) => self.on_disk(snapshot, path, id.as_deref())?,
                 Some(FileSource::Blob { id, mode, size }) => {
                     let objects = match &mut objects {
                         Some(objects) => objects,
                         none => {
-                            none.insert(Objects::begin(snapshot.scratch.command(["cat-file", "--batch"]))?)
+                            none.insert(Objects::start(snapshot.temp_repo.command(["cat-file", "--batch"]))?)
                         }
                     };
                     self.blob(objects, path, id, *mode, *size)?;
@@ -246,28 +253,28 @@ impl<W: Write> Writer<W> {
 
     /// Sends a file as it is now, which may differ from the snapshot.
     fn on_disk(&mut self, snapshot: &Snapshot, path: &[u8], id: Option<&str>) -> Result<(), WorkspaceError> {
-        let place = || snapshot.repository.root().join(String::from_utf8_lossy(path).into_owned());
+        let full_path = || snapshot.repository.root().join(String::from_utf8_lossy(path).into_owned());
         let mut last = None;
-        for _ in 0..READINGS {
-            let Some(found) = snapshot.tree.look(path).map_err(reading(place()))? else { return Ok(()) };
-            let as_staged = match snapshot.files.get(path) {
-                Some(FileSource::OnDisk { found: then, .. }) if *then == found => id.map(str::to_owned),
+        for _ in 0..MAX_READS {
+            let Some(stat) = snapshot.tree.stat(path).map_err(reading(full_path()))? else { return Ok(()) };
+            let staged_id = match snapshot.files.get(path) {
+                Some(FileSource::OnDisk { stat: then, .. }) if *then == stat => id.map(str::to_owned),
                 _ => None,
             };
-            let (mode, sent) = match found.file_type() {
+            let (mode, sent) = match stat.file_type() {
                 FileType::Symlink => match snapshot.tree.link(path) {
                     Ok(target) => {
-                        self.out.link(path, found.modified, target).map_err(WorkspaceError::Sending)?;
+                        self.out.link(path, stat.modified, target).map_err(WorkspaceError::Transfer)?;
                         (LINK, Ok(()))
                     }
                     Err(error) => (LINK, Err(error)),
                 },
                 FileType::RegularFile => match snapshot.tree.file(path) {
-                    Ok((file, found)) => {
-                        let (git, permissions) = modes(found.mode);
-                        let mut steady = Steady { file, found };
-                        let written = self.out.file(path, permissions, found.modified, &mut steady);
-                        (git, written.map_err(WorkspaceError::Sending)?)
+                    Ok((file, stat)) => {
+                        let (git, permissions) = modes(stat.mode);
+                        let mut reader = UnchangedReader { file, stat };
+                        let written = self.out.file(path, permissions, stat.modified, &mut reader);
+                        (git, written.map_err(WorkspaceError::Transfer)?)
                     }
                     Err(error) => (FILE, Err(error)),
                 },
@@ -276,15 +283,15 @@ impl<W: Write> Writer<W> {
             };
             match sent {
                 Ok(()) => {
-                    self.placed(path, mode, found.size, found.modified, Some(found), as_staged);
+                    self.record(path, mode, stat.size, stat.modified, Some(stat), staged_id);
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => last = Some(error),
                 Err(error) if error.kind() == CHANGED => last = Some(error),
-                Err(error) => return Err(reading(place())(error)),
+                Err(error) => return Err(reading(full_path())(error)),
             }
         }
-        last.map_or(Ok(()), |error| Err(reading(place())(error)))
+        last.map_or(Ok(()), |error| Err(reading(full_path())(error)))
     }
 
     fn blob(
@@ -295,38 +302,44 @@ impl<W: Write> Writer<W> {
         mode: u32,
         size: u64,
     ) -> Result<(), WorkspaceError> {
-        let header = objects.ask(id)?;
+        let header = objects.header(id)?;
         let now = Time::now();
         if mode == LINK {
             let target = objects.bytes(&header)?;
-            self.out.link(path, now, target).map_err(WorkspaceError::Sending)?;
+            self.out.link(path, now, target).map_err(WorkspaceError::Transfer)?;
         } else {
             let (_, permissions) = modes(mode);
             let written = self.out.file(path, permissions, now, &mut objects.content(header.size));
             written
-                .map_err(WorkspaceError::Sending)?
+                .map_err(WorkspaceError::Transfer)?
                 .map_err(|source| GitError::Run { what: "cat-file".to_owned(), source })?;
         }
-        self.placed(path, mode, size, now, None, Some(id.to_owned()));
+        self.record(path, mode, size, now, None, Some(id.to_owned()));
         Ok(())
     }
 
     /// Sends the repository: its objects, what is checked out, and the index last.
-    fn git(&mut self, sending: &Sending, known: &Known, pack: Option<&Pack>) -> Result<(), WorkspaceError> {
-        let snapshot = &sending.snapshot;
-        if sending.record.is_none() {
-            for folder in
+    fn git(
+        &mut self,
+        upload: &Upload,
+        state: &RecordState,
+        pack: Option<&Pack>,
+    ) -> Result<(), WorkspaceError> {
+        let snapshot = &upload.snapshot;
+        if upload.record.is_none() {
+            for dir in
                 [&b".git/objects/info"[..], b".git/objects/pack", b".git/refs/heads", b".git/refs/tags"]
             {
-                self.out.folder(folder, 0o755).map_err(WorkspaceError::Sending)?;
+                self.out.directory(dir, 0o755).map_err(WorkspaceError::Transfer)?;
             }
         }
         self.objects(pack)?;
-        let files = guest_git::files(&snapshot.repository, &snapshot.out, &known.shallow, &known.commits);
+        let files =
+            guest_git::files(&snapshot.repository, &snapshot.checkout, &state.shallow, &state.commits);
         for (path, bytes) in files {
             // Keep files that the guest's user may have edited.
-            let once = [&b".git/config"[..], b".git/info/exclude", b".git/info/sparse-checkout"];
-            if sending.record.is_none() || !once.contains(&path.as_slice()) {
+            let first_time_only = [&b".git/config"[..], b".git/info/exclude", b".git/info/sparse-checkout"];
+            if upload.record.is_none() || !first_time_only.contains(&path.as_slice()) {
                 self.bytes(&path, Time::now(), &bytes)?;
             }
         }
@@ -339,18 +352,18 @@ impl<W: Write> Writer<W> {
     /// Sends only commits, and the ref that names them.
     fn commits(
         &mut self,
-        sending: &Sending,
-        known: &Known,
+        upload: &Upload,
+        state: &RecordState,
         pack: Option<&Pack>,
     ) -> Result<(), WorkspaceError> {
         self.objects(pack)?;
-        let before = sending.record.as_ref().map(|record| &record.known.shallow);
-        if before != Some(&known.shallow) {
-            let ends: String = known.shallow.iter().map(|id| format!("{id}\n")).collect();
-            self.bytes(b".git/shallow", Time::now(), ends.as_bytes())?;
+        let before = upload.record.as_ref().map(|record| &record.state.shallow);
+        if before != Some(&state.shallow) {
+            let shallow: String = state.shallow.iter().map(|id| format!("{id}\n")).collect();
+            self.bytes(b".git/shallow", Time::now(), shallow.as_bytes())?;
         }
-        let branch = sending.snapshot.branch().unwrap_or("detached");
-        let commit = sending.snapshot.commit().unwrap_or_default();
+        let branch = upload.snapshot.branch().unwrap_or("detached");
+        let commit = upload.snapshot.commit().unwrap_or_default();
         let path = format!(".git/refs/remotes/host/{branch}");
         self.bytes(path.as_bytes(), Time::now(), format!("{commit}\n").as_bytes())
     }
@@ -367,18 +380,18 @@ impl<W: Write> Writer<W> {
         let mut content = File::open(file).map_err(reading(file))?;
         let path = [b".git/objects/pack/", name.as_bytes()].concat();
         let written = self.out.file(&path, 0o444, Time::now(), &mut content);
-        written.map_err(WorkspaceError::Sending)?.map_err(reading(file))
+        written.map_err(WorkspaceError::Transfer)?.map_err(reading(file))
     }
 
     fn bytes(&mut self, path: &[u8], modified: Time, mut bytes: &[u8]) -> Result<(), WorkspaceError> {
         let size = bytes.len() as u64;
         let written = self.out.file(path, 0o644, modified, &mut bytes);
-        written.and_then(|read| read).map_err(WorkspaceError::Sending)?;
-        self.placed(path, FILE, size, modified, None, None);
+        written.and_then(|read| read).map_err(WorkspaceError::Transfer)?;
+        self.record(path, FILE, size, modified, None, None);
         Ok(())
     }
 
-    fn placed(
+    fn record(
         &mut self,
         path: &[u8],
         mode: u32,
@@ -387,27 +400,27 @@ impl<W: Write> Writer<W> {
         host: Option<FileStat>,
         id: Option<String>,
     ) {
-        let placed = Placed { mode, size, modified, host, id, placed: Time::default() };
-        self.sent.insert(path.to_vec(), placed);
+        let file = SentFile { mode, size, modified, host, id, placed_at: Time::default() };
+        self.sent.insert(path.to_vec(), file);
     }
 }
 
 /// A reader of a file that fails if the file changes meanwhile.
-struct Steady {
+struct UnchangedReader {
     file: File,
-    found: FileStat,
+    stat: FileStat,
 }
 
 /// The kind of that error.
 const CHANGED: io::ErrorKind = io::ErrorKind::ResourceBusy;
 
-impl Read for Steady {
+impl Read for UnchangedReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read(buffer)?;
         if count == 0 && !buffer.is_empty() {
             let now = FileStat::of(&fstat(&self.file)?);
             if (now.size, now.modified, now.changed)
-                != (self.found.size, self.found.modified, self.found.changed)
+                != (self.stat.size, self.stat.modified, self.stat.changed)
             {
                 return Err(io::Error::new(CHANGED, "it changed while it was read"));
             }
@@ -417,16 +430,16 @@ impl Read for Steady {
 }
 
 /// Returns `record` if it belongs to the repository of `snapshot`, which may have been moved.
-fn of_this(snapshot: &Snapshot, mut record: Record) -> Result<Record, WorkspaceError> {
+fn for_repository_of(snapshot: &Snapshot, mut record: Record) -> Result<Record, WorkspaceError> {
     let repository = &snapshot.repository;
     if record.root() == repository.root() {
         return Ok(record);
     }
-    let has_it = |commit| repository.commit(commit).is_ok();
-    if record.root().exists() || !record.commit().is_some_and(has_it) {
-        return Err(WorkspaceError::Another(record.root().to_owned()));
+    let has_commit = |commit| repository.commit(commit).is_ok();
+    if record.root().exists() || !record.commit().is_some_and(has_commit) {
+        return Err(WorkspaceError::OtherRepository(record.root().to_owned()));
     }
-    record.known.root = repository.root().to_owned();
+    record.state.root = repository.root().to_owned();
     Ok(record)
 }
 
@@ -435,14 +448,14 @@ fn modes(mode: u32) -> (u32, u32) {
     if mode & 0o100 != 0 { (PROGRAM, 0o755) } else { (FILE, 0o644) }
 }
 
-fn is_of_git(path: &[u8]) -> bool {
+fn is_git_path(path: &[u8]) -> bool {
     path.starts_with(b".git/")
 }
 
 /// Returns whether a file on the host is unchanged since `file` was placed.
-fn is_as_sent(content: &FileSource, file: &Placed) -> bool {
+fn is_unchanged(content: &FileSource, file: &SentFile) -> bool {
     match content {
-        FileSource::OnDisk { found, .. } => file.host.as_ref() == Some(found),
+        FileSource::OnDisk { stat, .. } => file.host.as_ref() == Some(stat),
         FileSource::Blob { id, mode, .. } => {
             file.host.is_none() && file.id.as_ref() == Some(id) && file.mode == *mode
         }
@@ -455,7 +468,7 @@ fn same_index(snapshot: &Snapshot, record: &Record) -> Result<bool, WorkspaceErr
         (None, None) => Ok(true),
         (Some(now), Some(then)) if now.bytes == *then => Ok(true),
         (Some(_), Some(then)) => {
-            let then = parse_whole(then, record.known.id_length, "the record")?;
+            let then = parse_complete(then, record.state.id_length, "the record")?;
             Ok(same_entries(&snapshot.entries, &then))
         }
         _ => Ok(false),
@@ -471,50 +484,51 @@ fn same_entries(one: &[IndexEntry], other: &[IndexEntry]) -> bool {
 fn conflicts(
     snapshot: &Snapshot,
     record: &Record,
-    listed: &[Listed],
+    listed: &[ListedFile],
     writes: &BTreeSet<Vec<u8>>,
-    gone: &BTreeSet<Vec<u8>>,
+    deleted: &BTreeSet<Vec<u8>>,
 ) -> Vec<Vec<u8>> {
-    let mut found = Vec::new();
-    for file in listed.iter().filter(|file| !is_of_git(&file.path)) {
+    let mut paths = Vec::new();
+    for file in listed.iter().filter(|file| !is_git_path(&file.path)) {
         let path = &file.path;
-        let placed = record.files.get(path);
-        let as_placed = placed.is_some_and(|placed| placed.is(file));
-        let in_the_way = writes.contains(path)
-            || gone.contains(path)
+        let sent = record.files.get(path);
+        let is_unchanged = sent.is_some_and(|sent| sent.is_unchanged(file));
+        let is_affected = writes.contains(path)
+            || deleted.contains(path)
             // A file where a directory is needed, or the reverse.
             || (!snapshot.files.contains_key(path)
-                && (beneath(writes, path).is_some() || parents(path).any(|parent| writes.contains(parent))));
-        if in_the_way && !as_placed && !would_be(snapshot, file) {
-            found.push(path.clone());
+                && (first_below(writes, path).is_some() || parents(path).any(|parent| writes.contains(parent))));
+        if is_affected && !is_unchanged && !is_identical(snapshot, file) {
+            paths.push(path.clone());
         }
     }
-    let there: BTreeSet<_> = listed.iter().map(|file| &file.path).collect();
+    let listed_paths: BTreeSet<_> = listed.iter().map(|file| &file.path).collect();
     // Files that the guest has deleted and the host has changed.
-    let deleted = writes.iter().filter(|path| record.files.contains_key(*path) && !there.contains(path));
-    found.extend(deleted.cloned());
-    found
+    let missing =
+        writes.iter().filter(|path| record.files.contains_key(*path) && !listed_paths.contains(path));
+    paths.extend(missing.cloned());
+    paths
 }
 
 /// Returns whether the guest's file looks like the one that the host would write.
-fn would_be(snapshot: &Snapshot, file: &Listed) -> bool {
-    let Some(FileSource::OnDisk { found, .. }) = snapshot.files.get(&file.path) else { return false };
-    let mode = if found.file_type() == FileType::Symlink { LINK } else { modes(found.mode).0 };
-    let placed = Placed {
+fn is_identical(snapshot: &Snapshot, file: &ListedFile) -> bool {
+    let Some(FileSource::OnDisk { stat, .. }) = snapshot.files.get(&file.path) else { return false };
+    let mode = if stat.file_type() == FileType::Symlink { LINK } else { modes(stat.mode).0 };
+    let sent = SentFile {
         mode,
-        size: found.size,
-        modified: found.modified,
+        size: stat.size,
+        modified: stat.modified,
         host: None,
         id: None,
-        placed: Time::default(),
+        placed_at: Time::default(),
     };
-    placed.is_like(file)
+    sent.matches(file)
 }
 
-/// Returns a path of `paths` below the directory `folder`.
-fn beneath<'a>(paths: &'a BTreeSet<Vec<u8>>, folder: &[u8]) -> Option<&'a Vec<u8>> {
-    let begin = [folder, b"/"].concat();
-    paths.range(begin.clone()..).next().filter(|path| path.starts_with(&begin))
+/// Returns a path of `paths` below the directory `dir`.
+fn first_below<'a>(paths: &'a BTreeSet<Vec<u8>>, dir: &[u8]) -> Option<&'a Vec<u8>> {
+    let prefix = [dir, b"/"].concat();
+    paths.range(prefix.clone()..).next().filter(|path| path.starts_with(&prefix))
 }
 
 /// Returns the parent directories of `path`, innermost first.
@@ -527,38 +541,38 @@ fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn git_conflicts(
     snapshot: &Snapshot,
     record: &Record,
-    listed: &[Listed],
+    listed: &[ListedFile],
     index: Option<&[u8]>,
 ) -> Vec<Vec<u8>> {
-    let branches = [&record.known.out.branch, &snapshot.out.branch]
+    let branches = [&record.state.checkout.branch, &snapshot.checkout.branch]
         .map(|branch| branch.as_ref().map(|branch| format!(".git/{branch}").into_bytes()));
-    let mut found = Vec::new();
+    let mut paths = Vec::new();
     for file in listed.iter().filter(|file| file.path == HEAD || branches.contains(&Some(file.path.clone())))
     {
-        if record.files.get(&file.path).is_none_or(|placed| !placed.is(file)) {
-            found.push(file.path.clone());
+        if record.files.get(&file.path).is_none_or(|sent| !sent.is_unchanged(file)) {
+            paths.push(file.path.clone());
         }
     }
-    let staged_there = index.is_some_and(|index| {
-        let parse = |bytes: &[u8]| parse_whole(bytes, record.known.id_length, "the VM").ok();
+    let index_changed = index.is_some_and(|index| {
+        let parse = |bytes: &[u8]| parse_complete(bytes, record.state.id_length, "the VM").ok();
         match (parse(index), record.index.as_deref().and_then(parse)) {
             (Some(now), Some(then)) => !same_entries(&now, &then),
             _ => true,
         }
     });
-    if staged_there {
-        found.push(INDEX.to_vec());
+    if index_changed {
+        paths.push(INDEX.to_vec());
     }
-    found
+    paths
 }
 
-/// Returns `gone` with the directories that become empty by it, deepest first.
-fn with_folders(gone: &BTreeSet<Vec<u8>>, snapshot: &Snapshot) -> Vec<Vec<u8>> {
-    let left: BTreeSet<&[u8]> = snapshot.files.keys().flat_map(|path| parents(path)).collect();
-    let folders: BTreeSet<&[u8]> =
-        gone.iter().flat_map(|path| parents(path)).filter(|folder| !left.contains(folder)).collect();
-    let mut all: Vec<_> = gone.iter().cloned().collect();
+/// Returns `deleted` with the directories that become empty by it, deepest first.
+fn with_empty_dirs(deleted: &BTreeSet<Vec<u8>>, snapshot: &Snapshot) -> Vec<Vec<u8>> {
+    let kept_dirs: BTreeSet<&[u8]> = snapshot.files.keys().flat_map(|path| parents(path)).collect();
+    let dirs: BTreeSet<&[u8]> =
+        deleted.iter().flat_map(|path| parents(path)).filter(|dir| !kept_dirs.contains(dir)).collect();
+    let mut all: Vec<_> = deleted.iter().cloned().collect();
     // A directory sorts before its entries.
-    all.extend(folders.into_iter().rev().map(<[u8]>::to_vec));
+    all.extend(dirs.into_iter().rev().map(<[u8]>::to_vec));
     all
 }

@@ -10,12 +10,12 @@ use banger_files::{FileStat, Time, Tree, safe_path};
 use rustix::fs::FileType;
 
 use crate::{
-    Repository, Scratch, WorkspaceError,
+    Repository, TempRepository, WorkspaceError,
     error::reading,
-    git::{GitError, Objects, odd, run},
-    guest_git::CheckedOut,
+    git::{GitError, Objects, run, unexpected_output},
+    guest_git::Checkout,
     history::{History, Lineage},
-    index::{GITLINK, Index, IndexEntry, parse, parse_whole},
+    index::{GITLINK, Index, IndexEntry, parse, parse_complete},
     record::Record,
 };
 
@@ -48,7 +48,7 @@ pub struct Options {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FileSource {
     /// A file on the host's disk. `id` is its blob, if the index shows that the file is as staged.
-    OnDisk { found: FileStat, id: Option<String> },
+    OnDisk { stat: FileStat, id: Option<String> },
     /// A blob.
     Blob { id: String, mode: u32, size: u64 },
 }
@@ -64,10 +64,10 @@ pub(crate) struct IndexFile {
 #[derive(Debug)]
 pub struct Snapshot {
     pub(crate) repository: Repository,
-    pub(crate) scratch: Scratch,
+    pub(crate) temp_repo: TempRepository,
     pub(crate) tree: Tree,
     pub(crate) files: BTreeMap<Vec<u8>, FileSource>,
-    pub(crate) out: CheckedOut,
+    pub(crate) checkout: Checkout,
     pub(crate) index: Option<IndexFile>,
     pub(crate) entries: Vec<IndexEntry>,
     /// Staged blobs that the checked-out commit does not have.
@@ -85,19 +85,19 @@ impl Snapshot {
     /// # Errors
     /// Returns an error if it contains something that cannot be sent, or cannot be read.
     pub fn take(repository: Repository, options: &Options, cache: &Path) -> Result<Self, WorkspaceError> {
-        let scratch = Scratch::of(&repository, cache)?;
+        let temp_repo = TempRepository::create(&repository, cache)?;
         let tree = Tree::open(&repository.root).map_err(reading(&repository.root))?;
-        let branch = options.branch.as_deref().map(|name| branch(&scratch, name)).transpose()?;
-        let mut out = CheckedOut::of(&repository);
+        let branch = options.branch.as_deref().map(|name| branch(&temp_repo, name)).transpose()?;
+        let mut checkout = Checkout::of(&repository);
         if branch.is_some() {
-            out.branch.clone_from(&branch);
+            checkout.branch.clone_from(&branch);
         }
         let mut snapshot = Self {
             repository,
-            scratch,
+            temp_repo,
             tree,
             files: BTreeMap::new(),
-            out,
+            checkout,
             index: None,
             entries: Vec::new(),
             staged: Vec::new(),
@@ -107,15 +107,16 @@ impl Snapshot {
         };
         if let Some(from) = &options.from {
             let commit = Some(snapshot.repository.commit(from)?);
-            snapshot.out = CheckedOut { commit, branch, ..CheckedOut::default() };
+            snapshot.checkout = Checkout { commit, branch, ..Checkout::default() };
         }
-        let tips: Vec<_> = snapshot.out.commits().map(str::to_owned).collect();
+        let tips: Vec<_> = snapshot.checkout.commits().map(str::to_owned).collect();
         let lineage = snapshot.lineage(tips, options.depth.max(1))?;
         match &options.from {
-            Some(_) => snapshot.take_commit()?,
-            None => snapshot.take_disk(options.include_untracked)?,
+            Some(_) => snapshot.read_commit()?,
+            None => snapshot.read_work_tree(options.include_untracked)?,
         }
-        snapshot.lineage = lineage.join().unwrap_or_else(|_| Err(odd("cat-file", "nothing").into()))?;
+        snapshot.lineage =
+            lineage.join().unwrap_or_else(|_| Err(unexpected_output("cat-file", "nothing").into()))?;
         if options.mode == Mode::Metadata {
             snapshot.files.clear();
         }
@@ -126,7 +127,7 @@ impl Snapshot {
     pub fn files(&self) -> impl Iterator<Item = (&[u8], u64)> {
         self.files.iter().map(|(path, content)| {
             let size = match content {
-                FileSource::OnDisk { found, .. } => found.size,
+                FileSource::OnDisk { stat, .. } => stat.size,
                 FileSource::Blob { size, .. } => *size,
             };
             (path.as_slice(), size)
@@ -140,12 +141,12 @@ impl Snapshot {
 
     /// Returns the commit to check out in the guest.
     pub fn commit(&self) -> Option<&str> {
-        self.out.commit.as_deref()
+        self.checkout.commit.as_deref()
     }
 
     /// Returns the branch to check out in the guest, without `refs/heads/`.
     pub fn branch(&self) -> Option<&str> {
-        self.out.branch.as_deref().map(|name| name.strip_prefix("refs/heads/").unwrap_or(name))
+        self.checkout.branch.as_deref().map(|name| name.strip_prefix("refs/heads/").unwrap_or(name))
     }
 
     /// Returns the number of files not sent because they are neither tracked nor ignored.
@@ -160,8 +161,8 @@ impl Snapshot {
 
     /// Returns the commits to send, without those that `record` lists.
     pub(crate) fn history(&self, record: Option<&Record>) -> History {
-        let none = BTreeSet::new();
-        self.lineage.without(record.map_or(&none, |record| &record.known.commits))
+        let empty = BTreeSet::new();
+        self.lineage.without(record.map_or(&empty, |record| &record.state.commits))
     }
 
     /// Reads the history of `tips` on another thread.
@@ -170,19 +171,19 @@ impl Snapshot {
         tips: Vec<String>,
         depth: u32,
     ) -> Result<JoinHandle<Result<Lineage, WorkspaceError>>, WorkspaceError> {
-        let ends = self.repository.shallow()?;
-        let command = self.scratch.command(["cat-file", "--batch"]);
+        let boundary = self.repository.shallow()?;
+        let command = self.temp_repo.command(["cat-file", "--batch"]);
         Ok(thread::spawn(move || {
             if tips.is_empty() {
                 return Ok(Lineage::default());
             }
-            Lineage::of(&mut Objects::begin(command)?, tips, depth, ends)
+            Lineage::of(&mut Objects::start(command)?, tips, depth, boundary)
         }))
     }
 
     /// Adds the files of the working tree.
-    fn take_disk(&mut self, include_untracked: bool) -> Result<(), WorkspaceError> {
-        let (entries, tree) = self.take_index()?;
+    fn read_work_tree(&mut self, include_untracked: bool) -> Result<(), WorkspaceError> {
+        let (entries, tree) = self.read_index()?;
         self.entries = entries;
         let submodules: Vec<_> = self
             .entries
@@ -196,12 +197,12 @@ impl Snapshot {
         let entries = std::mem::take(&mut self.entries);
         let written = self.index.as_ref().map_or(Time::default(), |index| index.modified);
         for entry in &entries {
-            self.tracked(entry, written)?;
+            self.add_tracked(entry, written)?;
         }
         let (staged, untracked) = thread::scope(|scope| {
             let staged = scope.spawn(|| self.staged(&entries, tree.as_deref()));
             let untracked = self.untracked();
-            (staged.join().unwrap_or_else(|_| Err(odd("ls-tree", "nothing").into())), untracked)
+            (staged.join().unwrap_or_else(|_| Err(unexpected_output("ls-tree", "nothing").into())), untracked)
         });
         self.staged = staged?;
         self.entries = entries;
@@ -210,58 +211,63 @@ impl Snapshot {
                 self.repositories.push(repository.to_vec());
             } else if !include_untracked {
                 self.left_out += 1;
-            } else if let Some(found) = self.look(path)?.filter(|_| safe_path(path)) {
-                self.files.insert(path.to_vec(), FileSource::OnDisk { found, id: None });
+            } else if let Some(stat) = self.stat(path)?.filter(|_| safe_path(path)) {
+                self.files.insert(path.to_vec(), FileSource::OnDisk { stat, id: None });
             }
         }
         Ok(())
     }
 
-    fn tracked(&mut self, entry: &IndexEntry, written: Time) -> Result<(), WorkspaceError> {
+    fn add_tracked(&mut self, entry: &IndexEntry, written: Time) -> Result<(), WorkspaceError> {
         if !safe_path(&entry.path) {
-            return Err(WorkspaceError::Path { path: entry.path.clone(), why: "it is nested too deeply" });
+            return Err(WorkspaceError::Path {
+                path: entry.path.clone(),
+                problem: "it is nested too deeply",
+            });
         }
-        let Some(found) = self.look(&entry.path)? else { return Ok(()) };
-        let id = is_as_staged(entry, &found, written).then(|| entry.id.clone());
-        self.files.insert(entry.path.clone(), FileSource::OnDisk { found, id });
+        let Some(stat) = self.stat(&entry.path)? else { return Ok(()) };
+        let id = matches_index(entry, &stat, written).then(|| entry.id.clone());
+        self.files.insert(entry.path.clone(), FileSource::OnDisk { stat, id });
         Ok(())
     }
 
     /// Returns the metadata of the file or link at `path`.
-    fn look(&self, path: &[u8]) -> Result<Option<FileStat>, WorkspaceError> {
-        let found = self.tree.look(path).map_err(reading(String::from_utf8_lossy(path).into_owned()))?;
-        Ok(found.filter(|found| matches!(found.file_type(), FileType::RegularFile | FileType::Symlink)))
+    fn stat(&self, path: &[u8]) -> Result<Option<FileStat>, WorkspaceError> {
+        let stat = self.tree.stat(path).map_err(reading(String::from_utf8_lossy(path).into_owned()))?;
+        Ok(stat.filter(|stat| matches!(stat.file_type(), FileType::RegularFile | FileType::Symlink)))
     }
 
     /// Reads the index, expanded, and returns its entries and the tree that it records.
-    fn take_index(&mut self) -> Result<(Vec<IndexEntry>, Option<String>), WorkspaceError> {
+    fn read_index(&mut self) -> Result<(Vec<IndexEntry>, Option<String>), WorkspaceError> {
         let Some(bytes) = self.repository.index()? else { return Ok((Vec::new(), None)) };
-        let path = self.repository.own.join("index");
-        let modified = Tree::open(&self.repository.own)
-            .and_then(|tree| tree.look(b"index"))
+        let path = self.repository.git_dir.join("index");
+        let modified = Tree::open(&self.repository.git_dir)
+            .and_then(|tree| tree.stat(b"index"))
             .map_err(reading(&path))?
-            .map_or(Time::default(), |found| found.modified);
-        self.scratch.write("index", &bytes)?;
-        let place = self.repository.root.display().to_string();
+            .map_or(Time::default(), |stat| stat.modified);
+        self.temp_repo.write("index", &bytes)?;
+        let location = self.repository.root.display().to_string();
         let (bytes, entries, tree) = match parse(&bytes, self.repository.id_length()) {
-            Ok(Index::Whole(entries, tree)) => (bytes, entries, tree),
-            Ok(Index::Folded) => {
-                let (bytes, entries) = self.unfolded(&place)?;
+            Ok(Index::Complete(entries, tree)) => (bytes, entries, tree),
+            Ok(Index::Incomplete) => {
+                let (bytes, entries) = self.expand_index(&location)?;
                 (bytes, entries, None)
             }
-            Err(why) => return Err(WorkspaceError::Index { place, why }),
+            Err(problem) => return Err(WorkspaceError::Index { location, problem }),
         };
         self.index = Some(IndexFile { bytes, modified });
         Ok((entries, tree))
     }
 
     /// Lets git combine all parts of the index into one file.
-    fn unfolded(&self, place: &str) -> Result<(Vec<u8>, Vec<IndexEntry>), WorkspaceError> {
-        let own = &self.repository.own;
-        for name in std::fs::read_dir(own).map_err(reading(own))?.flatten().map(|entry| entry.file_name()) {
+    fn expand_index(&self, location: &str) -> Result<(Vec<u8>, Vec<IndexEntry>), WorkspaceError> {
+        let git_dir = &self.repository.git_dir;
+        for name in
+            std::fs::read_dir(git_dir).map_err(reading(git_dir))?.flatten().map(|entry| entry.file_name())
+        {
             if let Some(name) = name.to_str().filter(|name| name.starts_with("sharedindex.")) {
-                let part = std::fs::read(own.join(name)).map_err(reading(own.join(name)))?;
-                self.scratch.write(name, &part)?;
+                let shared = std::fs::read(git_dir.join(name)).map_err(reading(git_dir.join(name)))?;
+                self.temp_repo.write(name, &shared)?;
             }
         }
         #[rustfmt::skip]
@@ -269,28 +275,28 @@ impl Snapshot {
             "-c", "core.sparseCheckout=true", "-c", "core.sparseCheckoutCone=true", "-c", "index.sparse=false",
             "-c", "core.splitIndex=false", "update-index", "--no-split-index", "--force-write-index",
         ];
-        let mut command = self.scratch.command(arguments);
-        command.env("GIT_INDEX_FILE", self.scratch.path().join("index"));
+        let mut command = self.temp_repo.command(arguments);
+        command.env("GIT_INDEX_FILE", self.temp_repo.path().join("index"));
         run(command, &[])?;
-        let path = self.scratch.path().join("index");
+        let path = self.temp_repo.path().join("index");
         let bytes = std::fs::read(&path).map_err(reading(path))?;
-        let entries = parse_whole(&bytes, self.repository.id_length(), place)?;
+        let entries = parse_complete(&bytes, self.repository.id_length(), location)?;
         Ok((bytes, entries))
     }
 
     /// Returns the blobs of the index that the commit does not have. `tree` is the index's tree, if known.
     fn staged(&self, entries: &[IndexEntry], tree: Option<&str>) -> Result<Vec<String>, WorkspaceError> {
-        let announced = entries.iter().any(|entry| entry.intent_to_add);
-        if tree.is_some() && tree == self.repository.tree.as_deref() && !announced {
+        let has_intent_to_add = entries.iter().any(|entry| entry.intent_to_add);
+        if tree.is_some() && tree == self.repository.tree.as_deref() && !has_intent_to_add {
             return Ok(Vec::new());
         }
-        let committed = match &self.out.commit {
-            Some(commit) => tree_entries(&self.scratch, commit)?,
+        let committed = match &self.checkout.commit {
+            Some(commit) => tree_entries(&self.temp_repo, commit)?,
             None => BTreeMap::new(),
         };
-        if announced {
+        if has_intent_to_add {
             // Such entries name the empty blob, which not every repository has.
-            self.scratch.run(&["hash-object", "-w", "--stdin"], &[])?;
+            self.temp_repo.run(&["hash-object", "-w", "--stdin"], &[])?;
         }
         let mut staged: Vec<_> = entries
             .iter()
@@ -305,31 +311,31 @@ impl Snapshot {
     /// Returns untracked files that are not ignored, each terminated by a zero byte. Nested repositories end in a
     /// slash.
     fn untracked(&self) -> Result<Vec<u8>, WorkspaceError> {
-        let exclude = self.repository.common.join("info/exclude");
+        let exclude = self.repository.common_dir.join("info/exclude");
         if let Some(patterns) = crate::git::read_file(&exclude).map_err(reading(exclude))? {
-            self.scratch.write("info/exclude", &patterns)?;
+            self.temp_repo.write("info/exclude", &patterns)?;
         }
         let excludes = excludes_file(&self.repository);
         let arguments =
             excludes.iter().map(String::as_str).chain(["ls-files", "-z", "--others", "--exclude-standard"]);
-        let mut command = self.scratch.command_over(&self.repository.root, arguments);
-        command.env("GIT_INDEX_FILE", self.scratch.path().join("index"));
+        let mut command = self.temp_repo.command_in(&self.repository.root, arguments);
+        command.env("GIT_INDEX_FILE", self.temp_repo.path().join("index"));
         Ok(run(command, &[])?)
     }
 
     /// Adds the files of the commit.
-    fn take_commit(&mut self) -> Result<(), WorkspaceError> {
-        let Some(commit) = self.out.commit.clone() else { return Ok(()) };
+    fn read_commit(&mut self) -> Result<(), WorkspaceError> {
+        let Some(commit) = self.checkout.commit.clone() else { return Ok(()) };
         let mut submodules = Vec::new();
         let mut staging = Vec::new();
         let arguments = ["ls-tree", "-r", "-z", "-l", "--full-tree", &commit];
-        for TreeEntry { path, mode, id, size } in list_tree(&self.scratch, &arguments)? {
+        for TreeEntry { path, mode, id, size } in list_tree(&self.temp_repo, &arguments)? {
             if mode == GITLINK {
                 submodules.push(path);
                 continue;
             }
             if !safe_path(&path) {
-                return Err(WorkspaceError::Path { path, why: "it is nested too deeply" });
+                return Err(WorkspaceError::Path { path, problem: "it is nested too deeply" });
             }
             staging.extend_from_slice(format!("{mode:o} {id} 0\t").as_bytes());
             staging.extend_from_slice(&path);
@@ -339,13 +345,13 @@ impl Snapshot {
         if !submodules.is_empty() {
             return Err(WorkspaceError::Submodules(submodules));
         }
-        let index = self.scratch.path().join("index");
-        let mut command = self.scratch.command(["update-index", "-z", "--index-info"]);
+        let index = self.temp_repo.path().join("index");
+        let mut command = self.temp_repo.command(["update-index", "-z", "--index-info"]);
         command.env("GIT_INDEX_FILE", &index);
         run(command, &staging)?;
         if !staging.is_empty() {
             let bytes = std::fs::read(&index).map_err(reading(index))?;
-            self.entries = parse_whole(&bytes, self.repository.id_length(), "the temporary repository")?;
+            self.entries = parse_complete(&bytes, self.repository.id_length(), "the temporary repository")?;
             self.index = Some(IndexFile { bytes, modified: Time::now() });
         }
         Ok(())
@@ -354,19 +360,19 @@ impl Snapshot {
 
 /// Returns whether a file matches its index entry by size and time, as git compares them. `written` is the index's
 /// time.
-fn is_as_staged(entry: &IndexEntry, found: &FileStat, written: Time) -> bool {
-    let kind = match found.file_type() {
+fn matches_index(entry: &IndexEntry, stat: &FileStat, written: Time) -> bool {
+    let kind = match stat.file_type() {
         FileType::Symlink => 0o120_000,
-        _ if found.mode & 0o100 != 0 => 0o100_755,
+        _ if stat.mode & 0o100 != 0 => 0o100_755,
         _ => 0o100_644,
     };
     entry.stage == 0
         && !entry.intent_to_add
         && entry.mode == kind
-        && i64::from(entry.modified) == found.modified.seconds
-        && u64::from(entry.size) == found.size & u64::from(u32::MAX)
+        && i64::from(entry.modified) == stat.modified.seconds
+        && u64::from(entry.size) == stat.size & u64::from(u32::MAX)
         // A file modified in the second in which the index was written may have changed after git read it.
-        && found.modified.seconds < written.seconds
+        && stat.modified.seconds < written.seconds
 }
 
 /// Returns arguments that make git apply the user's global excludes.
@@ -375,9 +381,9 @@ pub(crate) fn excludes_file(repository: &Repository) -> Vec<String> {
     vec!["-c".to_owned(), format!("core.excludesFile={}", String::from_utf8_lossy(path))]
 }
 
-fn branch(scratch: &Scratch, name: &str) -> Result<String, WorkspaceError> {
+fn branch(temp_repo: &TempRepository, name: &str) -> Result<String, WorkspaceError> {
     let full = format!("refs/heads/{name}");
-    match scratch.run(&["check-ref-format", &full], &[]) {
+    match temp_repo.run(&["check-ref-format", &full], &[]) {
         Ok(_) if !name.starts_with('-') => Ok(full),
         Ok(_) | Err(GitError::Failed { .. }) => Err(WorkspaceError::BranchName(name.to_owned())),
         Err(error) => Err(error.into()),
@@ -396,15 +402,15 @@ struct TreeEntry {
 
 /// Returns the files of a commit: mode and id by path.
 pub(crate) fn tree_entries(
-    scratch: &Scratch,
+    temp_repo: &TempRepository,
     commit: &str,
 ) -> Result<BTreeMap<Vec<u8>, (u32, String)>, WorkspaceError> {
-    let entries = list_tree(scratch, &["ls-tree", "-r", "-z", "--full-tree", commit])?;
+    let entries = list_tree(temp_repo, &["ls-tree", "-r", "-z", "--full-tree", commit])?;
     Ok(entries.into_iter().map(|entry| (entry.path, (entry.mode, entry.id))).collect())
 }
 
-fn list_tree(scratch: &Scratch, arguments: &[&str]) -> Result<Vec<TreeEntry>, WorkspaceError> {
-    let listed = scratch.run(arguments, &[])?;
+fn list_tree(temp_repo: &TempRepository, arguments: &[&str]) -> Result<Vec<TreeEntry>, WorkspaceError> {
+    let listed = temp_repo.run(arguments, &[])?;
     let lines = listed.split(|byte| *byte == 0).filter(|line| !line.is_empty());
     let entry = |line| {
         let (words, path) = words(line)?;
@@ -412,9 +418,10 @@ fn list_tree(scratch: &Scratch, arguments: &[&str]) -> Result<Vec<TreeEntry>, Wo
             [mode, _, id] => (mode, id, 0),
             // A submodule has no size.
             [mode, _, id, size] => (mode, id, size.parse().unwrap_or(0)),
-            _ => return Err(odd("ls-tree", "a malformed line").into()),
+            _ => return Err(unexpected_output("ls-tree", "a malformed line").into()),
         };
-        let mode = u32::from_str_radix(mode, 8).map_err(|error| odd("ls-tree", error.to_string()))?;
+        let mode =
+            u32::from_str_radix(mode, 8).map_err(|error| unexpected_output("ls-tree", error.to_string()))?;
         Ok(TreeEntry { path, mode, id: (*id).to_owned(), size })
     };
     lines.map(entry).collect()
@@ -422,9 +429,11 @@ fn list_tree(scratch: &Scratch, arguments: &[&str]) -> Result<Vec<TreeEntry>, Wo
 
 /// Splits a line into the words before the tab and the path after it.
 fn words(line: &[u8]) -> Result<(Vec<&str>, Vec<u8>), GitError> {
-    let tab =
-        line.iter().position(|byte| *byte == b'\t').ok_or_else(|| odd("ls-tree", "a line without a path"))?;
+    let tab = line
+        .iter()
+        .position(|byte| *byte == b'\t')
+        .ok_or_else(|| unexpected_output("ls-tree", "a line without a path"))?;
     let head = std::str::from_utf8(line.get(..tab).unwrap_or_default());
-    let head = head.map_err(|error| odd("ls-tree", error.to_string()))?;
+    let head = head.map_err(|error| unexpected_output("ls-tree", error.to_string()))?;
     Ok((head.split_whitespace().collect(), line.get(tab + 1..).unwrap_or_default().to_vec()))
 }

@@ -266,7 +266,9 @@ fn another_repository_does_not_take_its_place_and_one_that_was_moved_does() {
     git(&world.path("host"), &["clone", "-q", "repo", "first"]);
     let record = world.send_all(world.snapshot_of(&first, &OPTIONS).unwrap()).unwrap();
     let again = |record| world.send_again(record, &OPTIONS).map(drop);
-    assert!(matches!(again(record.clone()), Err(WorkspaceError::Another(root)) if root.ends_with("first")));
+    assert!(
+        matches!(again(record.clone()), Err(WorkspaceError::OtherRepository(root)) if root.ends_with("first"))
+    );
     // The old path no longer exists, and this repository has its commits.
     fs::remove_dir_all(&first).unwrap();
     again(record.clone()).unwrap();
@@ -274,7 +276,7 @@ fn another_repository_does_not_take_its_place_and_one_that_was_moved_does() {
     other.write("a", "of another");
     other.commit_all("another");
     fs::rename(other.host(), world.host()).unwrap();
-    assert!(matches!(again(record), Err(WorkspaceError::Another(_))));
+    assert!(matches!(again(record), Err(WorkspaceError::OtherRepository(_))));
 }
 
 /// A step of a random session, for one file.
@@ -325,13 +327,13 @@ fn play(root: &Path, steps: &[(u8, Step)]) {
     for (name, step) in steps {
         let name = NAMES[usize::from(*name)];
         let path = root.join(name);
-        let make_room = |path: &Path| {
-            let mut folder = path.parent();
-            while let Some(parent) = folder.filter(|parent| *parent != root) {
+        let clear_path = |path: &Path| {
+            let mut dir = path.parent();
+            while let Some(parent) = dir.filter(|parent| *parent != root) {
                 if parent.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
                     fs::remove_file(parent).unwrap();
                 }
-                folder = parent.parent();
+                dir = parent.parent();
             }
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             if path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
@@ -342,14 +344,14 @@ fn play(root: &Path, steps: &[(u8, Step)]) {
         };
         match step {
             Step::Write(content) => {
-                make_room(&path);
+                clear_path(&path);
                 fs::write(&path, [*content, b'\n'].repeat(usize::from(*content) + 1)).unwrap();
             }
             Step::Remove => _ = fs::remove_file(&path),
             Step::Program if path.symlink_metadata().is_ok_and(|meta| meta.is_file()) => executable(&path),
             Step::Program => {}
             Step::Link => {
-                make_room(&path);
+                clear_path(&path);
                 // A link to itself, but not where a directory may be needed later: `git apply` fails on such a loop.
                 symlink(if name == "dir" { "nowhere" } else { name }, &path).unwrap();
             }
@@ -361,7 +363,7 @@ fn play(root: &Path, steps: &[(u8, Step)]) {
                 {
                     let content = fs::read(&path).unwrap_or_default();
                     fs::remove_file(&path).unwrap();
-                    make_room(&to);
+                    clear_path(&to);
                     fs::write(to, content).unwrap();
                 }
             }

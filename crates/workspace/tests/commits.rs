@@ -44,17 +44,17 @@ fn commits_and_what_is_not_committed_arrive_and_nothing_else_changes() {
     let pulled = world.pull(&mut record).unwrap();
     assert!(pulled.uncommitted);
     let names: Vec<_> = pulled.refs.iter().map(|(name, _)| name.as_str()).collect();
-    let place = "refs/banger/box/";
+    let prefix = "refs/banger/box/";
     assert_eq!(
         names,
-        ["HEAD", "heads/main", "heads/other/branch", "uncommitted"].map(|name| format!("{place}{name}"))
+        ["HEAD", "heads/main", "heads/other/branch", "uncommitted"].map(|name| format!("{prefix}{name}"))
     );
     assert_eq!(users(&world), before);
-    let log = |name: &str| git(&world.host(), &["log", "--format=%s", &format!("main..{place}{name}")]);
+    let log = |name: &str| git(&world.host(), &["log", "--format=%s", &format!("main..{prefix}{name}")]);
     assert_eq!(log("heads/main"), "in the guest\n");
     assert_eq!(log("HEAD"), "on another branch\nin the guest\n");
     assert_eq!(log("uncommitted"), "Uncommitted work in VM box\non another branch\nin the guest\n");
-    let show = |name: &str| git(&world.host(), &["show", &format!("{place}{name}")]);
+    let show = |name: &str| git(&world.host(), &["show", &format!("{prefix}{name}")]);
     assert_eq!(show("uncommitted:c"), "not committed");
     git(&world.host(), &["fsck", "--strict"]);
 

@@ -5,7 +5,7 @@ mod common;
 
 use std::{fs, os::unix::fs::symlink};
 
-use banger_workspace::{Git, Mode, Options, Repository, Sending, WorkspaceError};
+use banger_workspace::{Git, Mode, Options, Repository, Upload, WorkspaceError};
 use common::{OPTIONS, World, executable, git, tree, tried, write};
 
 const STATUS: &[&str] = &["status", "--porcelain=v2", "-z", "--untracked-files=no"];
@@ -14,7 +14,7 @@ const STATUS: &[&str] = &["status", "--porcelain=v2", "-z", "--untracked-files=n
 fn agrees(world: &World) {
     git(&world.guest(), &["fsck", "--strict"]);
     assert_eq!(git(&world.guest(), STATUS), git(&world.host(), STATUS));
-    let head = |folder| String::from_utf8(tried(folder, &["rev-parse", "HEAD"]).stdout).unwrap();
+    let head = |dir| String::from_utf8(tried(dir, &["rev-parse", "HEAD"]).stdout).unwrap();
     assert_eq!(head(&world.guest()), head(&world.host()));
     assert_eq!(
         tried(&world.guest(), &["symbolic-ref", "HEAD"]).stdout,
@@ -133,7 +133,7 @@ fn working_trees_sparse_ones_shallow_clones_and_split_indexes() {
     );
     let snapshot = banger_workspace::Snapshot::take(side, &OPTIONS, &world.cache()).unwrap();
     let mut stream = Vec::new();
-    Sending::whole(snapshot, b"/r").write(&mut stream).unwrap();
+    Upload::full(snapshot, b"/r").write(&mut stream).unwrap();
     banger_files::place(&*stream, &world.guest(), &mut Default::default()).unwrap();
     assert_eq!(git(&world.guest(), STATUS), git(&world.path("host/side"), STATUS));
     assert_eq!(git(&world.guest(), &["branch", "--show-current"]).trim(), "side");
@@ -228,7 +228,7 @@ fn what_leads_out_of_a_repository_stays() {
     // The working tree is where the repository is, whatever its configuration says.
     let find = |world: &World| Repository::find(&Git::find().unwrap(), &world.host());
     git(&world.host(), &["config", "core.worktree", world.path(".").to_str().unwrap()]);
-    assert!(matches!(find(&world), Err(WorkspaceError::Elsewhere(_))));
+    assert!(matches!(find(&world), Err(WorkspaceError::ForeignWorkTree(_))));
     git(&world.host(), &["config", "core.worktree", world.host().to_str().unwrap()]);
     assert!(find(&world).is_ok());
     // The git directory may be elsewhere.
@@ -284,7 +284,7 @@ fn history_without_files() {
 fn what_cannot_be_sent_says_why() {
     let find = |path: &std::path::Path| Repository::find(&Git::find().unwrap(), path).unwrap_err();
     let world = World::new();
-    assert!(matches!(find(&world.path("none")), WorkspaceError::NoFolder(_)));
+    assert!(matches!(find(&world.path("none")), WorkspaceError::NoDirectory(_)));
     fs::create_dir(world.path("empty")).unwrap();
     assert!(matches!(find(&world.path("empty")), WorkspaceError::NoRepository(_)));
     git(&world.path("empty"), &["init", "-q", "--bare"]);
@@ -305,7 +305,7 @@ fn what_cannot_be_sent_says_why() {
         for path in [theirs.host(), theirs.host().join(".git")] {
             rustix::fs::chown(&path, Some(nobody), None).unwrap();
         }
-        assert!(matches!(find(&theirs.host()), WorkspaceError::SomebodyElses(_)));
+        assert!(matches!(find(&theirs.host()), WorkspaceError::UntrustedOwner(_)));
     }
 }
 

@@ -21,16 +21,16 @@ pub fn check(path: &str, generated: &str) {
         return;
     }
     // A missing file differs in every line.
-    let there = fs::read_to_string(&file).unwrap_or_default();
-    if let Some(diff) = difference(path, &there, generated) {
+    let checked_in = fs::read_to_string(&file).unwrap_or_default();
+    if let Some(diff) = difference(path, &checked_in, generated) {
         panic!("{path} is not what the code generates; {UPDATE}=1 cargo test writes it:\n{diff}");
     }
 }
 
-fn difference(path: &str, there: &str, generated: &str) -> Option<String> {
-    let diff = TextDiff::from_lines(there, generated);
+fn difference(path: &str, checked_in: &str, generated: &str) -> Option<String> {
+    let diff = TextDiff::from_lines(checked_in, generated);
     let text = diff.unified_diff().header(path, "generated").to_string();
-    (there != generated).then_some(text)
+    (checked_in != generated).then_some(text)
 }
 
 #[cfg(test)]

@@ -14,11 +14,11 @@ use serde_json::Value;
 use crate::{Host, host::names_in, run::until};
 
 /// Entries of the runtime directory that belong to the daemon.
-const OF_THE_DAEMON: [&str; 6] =
+const DAEMON_ENTRIES: [&str; 6] =
     ["bangerd.lock", "bangerd.sock", "kvm.json", "kvm.partial", "start.lock", "vms"];
 
 /// A row of the journal, with its VM.
-struct Held {
+struct JournalRow {
     vm: String,
     running: bool,
     scope: String,
@@ -35,25 +35,29 @@ impl Host {
         let daemon = self.daemon_pid()?;
         let store = self.store()?;
         let running = self.settled_vms(&store)?;
-        let held = held(&store)?;
-        for row in &held {
+        let journal = journal(&store)?;
+        for row in &journal {
             ensure!(row.scope == "vm" || row.running, "stopped VM {} holds {}", row.vm, row.resource);
         }
-        let once: BTreeSet<_> = held.iter().map(|row| row.resource.to_string()).collect();
-        ensure!(once.len() == held.len(), "held more than once: {once:?} of {} rows", held.len());
-        for (folder, scope) in [("state/banger/vms", "vm"), ("run/banger/vms", "run")] {
-            let rows = held.iter().filter(|row| row.scope == scope && row.resource["kind"] == "folder");
+        let distinct: BTreeSet<_> = journal.iter().map(|row| row.resource.to_string()).collect();
+        ensure!(
+            distinct.len() == journal.len(),
+            "held more than once: {distinct:?} of {} rows",
+            journal.len()
+        );
+        for (dir, scope) in [("state/banger/vms", "vm"), ("run/banger/vms", "run")] {
+            let rows = journal.iter().filter(|row| row.scope == scope && row.resource["kind"] == "folder");
             let known = rows.filter_map(|row| row.resource["path"].as_str()).map(PathBuf::from).collect();
-            self.has_only(folder, &known)?;
+            self.has_only(dir, &known)?;
         }
         ensure!(names_in(&self.path("run/banger/vms"))?.len() == running, "{running} VMs are running");
-        for (folder, table) in [("state/banger/images", "images"), ("state/banger/kernels", "kernels")] {
-            let ids = texts(&store, &format!("SELECT id FROM {table}"))?;
-            self.has_only(folder, &ids.iter().map(|id| self.path(folder).join(id)).collect())?;
+        for (dir, table) in [("state/banger/images", "images"), ("state/banger/kernels", "kernels")] {
+            let ids = query_strings(&store, &format!("SELECT id FROM {table}"))?;
+            self.has_only(dir, &ids.iter().map(|id| self.path(dir).join(id)).collect())?;
         }
-        let runtime = OF_THE_DAEMON.map(|name| self.path("run/banger").join(name)).into();
+        let runtime = DAEMON_ENTRIES.map(|name| self.path("run/banger").join(name)).into();
         self.has_only("run/banger", &runtime)?;
-        self.has_only_processes(daemon, &held)?;
+        self.has_only_processes(daemon, &journal)?;
         self.holds_no_device()
     }
 
@@ -84,8 +88,8 @@ impl Host {
     ///
     /// # Errors
     /// Returns an error if the store cannot be read.
-    pub fn processes_of_vms(&self) -> Result<Vec<(String, i32)>> {
-        let rows = held(&self.store()?)?.into_iter();
+    pub fn vm_processes(&self) -> Result<Vec<(String, i32)>> {
+        let rows = journal(&self.store()?)?.into_iter();
         let processes = rows.filter_map(|row| {
             let (role, pid) = (row.resource["role"].as_str()?, row.resource["pid"].as_i64()?);
             Some((role.to_owned(), i32::try_from(pid).ok()?))
@@ -100,21 +104,21 @@ impl Host {
 
     /// Returns the number of running or paused VMs. All others must be down, as no operation is in progress.
     fn settled_vms(&self, store: &Connection) -> Result<usize> {
-        let states = texts(store, "SELECT state || ' ' || (handle IS NOT NULL) FROM vms")?;
+        let states = query_strings(store, "SELECT state || ' ' || (handle IS NOT NULL) FROM vms")?;
         let known = ["running 1", "paused 1", "created 0", "stopped 0", "error 0"];
         ensure!(states.iter().all(|state| known.contains(&state.as_str())), "unexpected states: {states:?}");
         Ok(states.iter().filter(|state| state.ends_with('1')).count())
     }
 
-    fn has_only(&self, folder: &str, known: &BTreeSet<PathBuf>) -> Result<()> {
-        let folder = self.path(folder);
-        let there = names_in(&folder)?.into_iter().map(|name| folder.join(name)).collect::<BTreeSet<_>>();
-        ensure!(there.is_subset(known), "not in the store: {:?}", there.difference(known));
+    fn has_only(&self, dir: &str, known: &BTreeSet<PathBuf>) -> Result<()> {
+        let dir = self.path(dir);
+        let existing = names_in(&dir)?.into_iter().map(|name| dir.join(name)).collect::<BTreeSet<_>>();
+        ensure!(existing.is_subset(known), "not in the store: {:?}", existing.difference(known));
         Ok(())
     }
 
-    fn has_only_processes(&self, daemon: i32, held: &[Held]) -> Result<()> {
-        let known: BTreeSet<i64> = held.iter().filter_map(|row| row.resource["pid"].as_i64()).collect();
+    fn has_only_processes(&self, daemon: i32, journal: &[JournalRow]) -> Result<()> {
+        let known: BTreeSet<i64> = journal.iter().filter_map(|row| row.resource["pid"].as_i64()).collect();
         let mut seen = Vec::new();
         // The daemon's KVM probe exits by itself, and so does the console process of a VMM that has exited.
         let agree = until("the journal lists exactly the running processes", || {
@@ -126,18 +130,18 @@ impl Host {
     }
 
     fn holds_no_device(&self) -> Result<()> {
-        let folder = self.path("").display().to_string();
+        let dir = self.path("").display().to_string();
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        ensure!(!mounts.contains(&folder), "mounted: {mounts}");
+        ensure!(!mounts.contains(&dir), "mounted: {mounts}");
         for device in fs::read_dir("/sys/block").into_iter().flatten() {
             let file = fs::read_to_string(device?.path().join("loop/backing_file")).unwrap_or_default();
-            ensure!(!file.contains(&folder), "a loop device uses {file}");
+            ensure!(!file.contains(&dir), "a loop device uses {file}");
         }
         Ok(())
     }
 }
 
-fn held(store: &Connection) -> Result<Vec<Held>> {
+fn journal(store: &Connection) -> Result<Vec<JournalRow>> {
     let select = "SELECT vm_id, state IN ('running', 'paused'), scope, resource FROM journal
         JOIN vms ON vms.id = vm_id ORDER BY journal.id";
     let mut select = store.prepare(select)?;
@@ -145,12 +149,12 @@ fn held(store: &Connection) -> Result<Vec<Held>> {
         select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, String>(3)?)))?;
     rows.map(|row| {
         let (vm, running, scope, resource) = row?;
-        Ok(Held { vm, running, scope, resource: serde_json::from_str(&resource)? })
+        Ok(JournalRow { vm, running, scope, resource: serde_json::from_str(&resource)? })
     })
     .collect()
 }
 
-fn texts(store: &Connection, select: &str) -> Result<Vec<String>> {
+fn query_strings(store: &Connection, select: &str) -> Result<Vec<String>> {
     let mut select = store.prepare(select)?;
     let rows = select.query_map([], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)

@@ -26,19 +26,19 @@ impl FileServer {
     ///
     /// # Errors
     /// Returns an error if it cannot listen on a socket.
-    pub fn start(folder: &Path) -> Result<Self> {
+    pub fn start(dir: &Path) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
         let closed = Arc::new(AtomicBool::new(false));
-        let (folder, done) = (folder.to_owned(), closed.clone());
+        let (dir, done) = (dir.to_owned(), closed.clone());
         thread::spawn(move || {
-            for caller in listener.incoming().map_while(Result::ok) {
+            for client in listener.incoming().map_while(Result::ok) {
                 if done.load(Ordering::SeqCst) {
                     return;
                 }
-                let folder = folder.clone();
+                let dir = dir.clone();
                 // An error means that the client closed the connection.
-                thread::spawn(move || drop(serve(&caller, &folder)));
+                thread::spawn(move || drop(serve(&client, &dir)));
             }
         });
         Ok(Self { address, closed })
@@ -63,12 +63,12 @@ impl Drop for FileServer {
     }
 }
 
-fn serve(mut caller: &TcpStream, folder: &Path) -> io::Result<()> {
+fn serve(mut client: &TcpStream, dir: &Path) -> io::Result<()> {
     let (mut path, mut from) = (PathBuf::new(), None);
-    for line in BufReader::new(caller).lines() {
+    for line in BufReader::new(client).lines() {
         let line = line?;
         if let Some(rest) = line.strip_prefix("GET /") {
-            path = folder.join(rest.split(' ').next().unwrap_or_default());
+            path = dir.join(rest.split(' ').next().unwrap_or_default());
         } else if let Some(range) = line.to_lowercase().strip_prefix("range: bytes=") {
             from = range.trim_end_matches('-').parse::<usize>().ok();
         } else if line.is_empty() {
@@ -76,7 +76,7 @@ fn serve(mut caller: &TcpStream, folder: &Path) -> io::Result<()> {
         }
     }
     let Ok(bytes) = fs::read(path) else {
-        return caller.write_all(b"HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+        return client.write_all(b"HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
     };
     let size = bytes.len();
     let part = &bytes[from.unwrap_or_default().min(size)..];
@@ -85,6 +85,6 @@ fn serve(mut caller: &TcpStream, folder: &Path) -> io::Result<()> {
         Some(from) => format!("206 Partial Content\r\ncontent-range: bytes {from}-{}/{size}", size - 1),
     };
     let length = part.len();
-    write!(caller, "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n")?;
-    caller.write_all(part)
+    write!(client, "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n")?;
+    client.write_all(part)
 }

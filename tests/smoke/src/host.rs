@@ -16,20 +16,20 @@ use crate::{
 };
 
 /// Returns a path that `cargo xtask test` prepares: the value of `variable`, or `name` in `target`.
-fn made(variable: &str, name: &str) -> Result<PathBuf> {
+fn prepared(variable: &str, name: &str) -> Result<PathBuf> {
     let in_target = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(name);
     let path = std::env::var_os(variable).map_or_else(in_target, PathBuf::from);
     fs::canonicalize(&path).with_context(|| format!("{}: `cargo xtask test` creates it", path.display()))
 }
 
 fn template() -> Result<PathBuf> {
-    made("BANGER_SMOKE_TEMPLATE", "template")
+    prepared("BANGER_SMOKE_TEMPLATE", "template")
 }
 
 /// An isolated host. Dropping it deletes its VMs and stops its daemon.
 #[derive(Debug)]
 pub struct Host {
-    folder: TempDir,
+    dir: TempDir,
     programs: PathBuf,
 }
 
@@ -41,7 +41,7 @@ impl Host {
     pub fn new() -> Result<Self> {
         let template = template()?;
         let host = Self::bare()?;
-        link_tree(&template, host.folder.path()).context("cannot link the template")?;
+        link_tree(&template, host.dir.path()).context("cannot link the template")?;
         Ok(host)
     }
 
@@ -83,8 +83,8 @@ impl Host {
     ///
     /// # Errors
     /// Returns an error if that daemon is not built.
-    pub fn failing(mut self) -> Result<Self> {
-        self.programs = made("BANGER_FAIL_PROGRAMS", "banger-fail")?;
+    pub fn with_fail_points(mut self) -> Result<Self> {
+        self.programs = prepared("BANGER_FAIL_PROGRAMS", "banger-fail")?;
         Ok(self)
     }
 
@@ -93,13 +93,13 @@ impl Host {
     /// # Errors
     /// Returns an error if there are no programs, or if a directory cannot be created.
     pub fn bare() -> Result<Self> {
-        let programs = made("BANGER_PROGRAMS", "banger")?;
+        let programs = prepared("BANGER_PROGRAMS", "banger")?;
         // Beside the template if there is one, so that its files can be linked. Socket paths must stay short.
-        let beside = template().ok();
+        let template = template().ok();
         let parent =
-            beside.as_deref().and_then(Path::parent).map_or_else(std::env::temp_dir, Path::to_path_buf);
-        let folder = tempfile::Builder::new().prefix("smoke-").tempdir_in(parent)?;
-        let host = Self { folder, programs };
+            template.as_deref().and_then(Path::parent).map_or_else(std::env::temp_dir, Path::to_path_buf);
+        let dir = tempfile::Builder::new().prefix("smoke-").tempdir_in(parent)?;
+        let host = Self { dir, programs };
         for name in ["state", "cache", "config", "run"] {
             fs::create_dir_all(host.path(name))?;
         }
@@ -109,7 +109,7 @@ impl Host {
 
     /// Returns a path in the host's own directory.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.dir.path().join(name)
     }
 
     /// Returns the path of a built program.
@@ -130,14 +130,14 @@ impl Host {
     /// Returns an error if the packages are not installed.
     pub fn python(&self) -> Result<Command> {
         let mut python = self.tool("python3");
-        python.env("PYTHONPATH", made("BANGER_PYTHON", "python")?);
+        python.env("PYTHONPATH", prepared("BANGER_PYTHON", "python")?);
         Ok(python)
     }
 
     /// Returns any program with this host's environment, not yet started.
     pub fn tool(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command.env_remove("BANGER_LOG").env("HOME", self.folder.path()).env("NO_COLOR", "1");
+        command.env_remove("BANGER_LOG").env("HOME", self.dir.path()).env("NO_COLOR", "1");
         for (variable, name) in [
             ("XDG_STATE_HOME", "state"),
             ("XDG_CACHE_HOME", "cache"),
@@ -195,8 +195,8 @@ impl Host {
     ///
     /// # Errors
     /// Returns an error if a check fails, or after a timeout.
-    pub fn until(&self, what: &str, holds: impl FnMut() -> Result<bool>) -> Result<()> {
-        until_event(what, holds, || self.start(&["events", "-f", "--since", "1h"]))
+    pub fn until(&self, condition: &str, holds: impl FnMut() -> Result<bool>) -> Result<()> {
+        until_event(condition, holds, || self.start(&["events", "-f", "--since", "1h"]))
     }
 
     /// Returns the daemon's process id.
@@ -216,22 +216,22 @@ impl Host {
     pub fn nothing_left(&self) -> Result<()> {
         let vms = self.json(&["ps", "-a"])?;
         ensure!(vms == Value::Array(vec![]), "VMs are left: {vms}");
-        for folder in ["state/banger/vms", "run/banger/vms"] {
-            let left = names_in(&self.path(folder))?;
-            ensure!(left.is_empty(), "left in {folder}: {left:?}");
+        for dir in ["state/banger/vms", "run/banger/vms"] {
+            let remaining = names_in(&self.path(dir))?;
+            ensure!(remaining.is_empty(), "left in {dir}: {remaining:?}");
         }
         let daemon = self.daemon_pid()?;
-        let left: Vec<_> = self.processes()?.into_iter().filter(|(pid, _)| *pid != daemon).collect();
-        ensure!(left.is_empty(), "processes are left: {left:?}");
+        let remaining: Vec<_> = self.processes()?.into_iter().filter(|(pid, _)| *pid != daemon).collect();
+        ensure!(remaining.is_empty(), "processes are left: {remaining:?}");
         Ok(())
     }
 
     /// Returns the pid and command line of each process with this host's directory in its arguments, and of each
     /// bangerd with it in its environment.
     pub(crate) fn processes(&self) -> Result<Vec<(i32, String)>> {
-        let needle = self.folder.path().as_os_str().as_encoded_bytes();
+        let needle = self.dir.path().as_os_str().as_encoded_bytes();
         let has = |bytes: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
-        let mut found = Vec::new();
+        let mut processes = Vec::new();
         for entry in fs::read_dir("/proc")? {
             let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
                 continue;
@@ -239,12 +239,12 @@ impl Host {
             // A process may exit while it is read.
             let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
             let line = read("cmdline");
-            let daemon = read("environ");
-            if has(&line) || (has(&daemon) && contains(&line, b"bangerd")) {
-                found.push((pid, String::from_utf8_lossy(&line).replace('\0', " ")));
+            let environment = read("environ");
+            if has(&line) || (has(&environment) && contains(&line, b"bangerd")) {
+                processes.push((pid, String::from_utf8_lossy(&line).replace('\0', " ")));
             }
         }
-        Ok(found)
+        Ok(processes)
     }
 
     fn tear_down(&self) -> Result<()> {
@@ -260,23 +260,23 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        let torn_down = self.tear_down();
+        let result = self.tear_down();
         for (pid, line) in self.processes().unwrap_or_default() {
             // The daemon may still be exiting; a failed scenario may have left other processes.
-            tracing_line(&format!("killing a leftover process: {pid} {line}"));
+            print_line(&format!("killing a leftover process: {pid} {line}"));
             if let Some(pid) = rustix::process::Pid::from_raw(pid) {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
-        if let Err(error) = torn_down {
-            tracing_line(&format!("cannot clean up the scenario's host: {error:#}"));
+        if let Err(error) = result {
+            print_line(&format!("cannot clean up the scenario's host: {error:#}"));
         }
     }
 }
 
 /// Prints a line to the output of a failed scenario.
 #[allow(clippy::print_stderr)]
-fn tracing_line(text: &str) {
+fn print_line(text: &str) {
     eprintln!("{text}");
 }
 
@@ -284,11 +284,11 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 
-pub(crate) fn names_in(folder: &Path) -> Result<Vec<String>> {
-    match fs::read_dir(folder) {
+pub(crate) fn names_in(dir: &Path) -> Result<Vec<String>> {
+    match fs::read_dir(dir) {
         Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => bail!("{}: {error}", folder.display()),
+        Err(error) => bail!("{}: {error}", dir.display()),
     }
 }
 

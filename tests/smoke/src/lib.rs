@@ -20,7 +20,7 @@ pub use files::FileServer;
 pub use host::Host;
 #[doc(hidden)]
 pub use inventory::submit;
-pub use registry::{Manners, Proxy, Registry, layout, run};
+pub use registry::{Forwarding, Proxy, Registry, layout, run};
 pub use run::{Finished, Running, until};
 pub use runner::{Mark, Scenario, in_lab, main};
 pub use shared::debian;

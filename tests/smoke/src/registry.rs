@@ -19,9 +19,9 @@ use tempfile::TempDir;
 /// Debian's `docker-registry`, with its images in a temporary directory. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Registry {
-    program: Child,
+    process: Child,
     address: SocketAddr,
-    _folder: TempDir,
+    _dir: TempDir,
 }
 
 impl Registry {
@@ -30,27 +30,27 @@ impl Registry {
     /// # Errors
     /// Returns an error if it is not installed or does not start.
     pub fn start(users: Option<&Path>) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
+        let dir = tempfile::tempdir()?;
         let users =
             users.map(|path| format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", path.display()));
         let config = format!(
             "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
              http: {{addr: '127.0.0.1:0'}}\n{}",
-            folder.path().display(),
+            dir.path().display(),
             users.unwrap_or_default()
         );
-        let path = folder.path().join("config.yml");
+        let path = dir.path().join("config.yml");
         fs::write(&path, config)?;
-        let mut program = Command::new("docker-registry")
+        let mut process = Command::new("docker-registry")
             .arg("serve")
             .arg(path)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .context("docker-registry")?;
-        let stderr = program.stderr.take().context("stderr")?;
+        let stderr = process.stderr.take().context("stderr")?;
         let mut lines = BufReader::new(stderr).lines().map_while(Result::ok);
-        let told = lines.find_map(|line| {
+        let printed = lines.find_map(|line| {
             let address = line.split("listening on ").nth(1)?;
             address
                 .chars()
@@ -61,8 +61,8 @@ impl Registry {
         });
         // The registry would block when the pipe is full.
         thread::spawn(move || lines.for_each(drop));
-        let address = told.context("docker-registry did not print its address")?;
-        Ok(Self { program, address, _folder: folder })
+        let address = printed.context("docker-registry did not print its address")?;
+        Ok(Self { process, address, _dir: dir })
     }
 
     /// Returns the address on which it listens.
@@ -70,22 +70,23 @@ impl Registry {
         self.address
     }
 
-    /// Pushes `image`, a skopeo name such as `oci:DIRECTORY:TAG`, as `name`. `more` are additional arguments of skopeo.
+    /// Pushes `image`, a skopeo name such as `oci:DIRECTORY:TAG`, as `name`. `options` are additional arguments of
+    /// skopeo.
     ///
     /// # Errors
     /// Returns an error if skopeo fails.
-    pub fn push(&self, image: &str, name: &str, more: &[&str]) -> Result<()> {
+    pub fn push(&self, image: &str, name: &str, options: &[&str]) -> Result<()> {
         let to = format!("docker://{}/{name}", self.address);
         let skopeo = ["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"];
-        run(Command::new("skopeo").args(skopeo).args(more).args([image, &to]))
+        run(Command::new("skopeo").args(skopeo).args(options).args([image, &to]))
     }
 }
 
 impl Drop for Registry {
     fn drop(&mut self) {
         // It may have exited already.
-        let _ = self.program.kill();
-        let _ = self.program.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -104,9 +105,9 @@ pub fn run(command: &mut Command) -> Result<()> {
 ///
 /// # Errors
 /// Returns an error if umoci fails.
-pub fn layout(folder: &Path, layers: &[PathBuf], config: &[&str]) -> Result<String> {
+pub fn layout(dir: &Path, layers: &[PathBuf], config: &[&str]) -> Result<String> {
     let umoci = |args: &[&str]| run(Command::new("umoci").args(args));
-    let layout = folder.display().to_string();
+    let layout = dir.display().to_string();
     let image = format!("{layout}:x");
     umoci(&["init", "--layout", &layout])?;
     umoci(&["new", "--image", &image])?;
@@ -119,13 +120,13 @@ pub fn layout(folder: &Path, layers: &[PathBuf], config: &[&str]) -> Result<Stri
 
 /// How a proxy forwards the registry's bytes.
 #[derive(Debug, Clone, Copy)]
-pub enum Manners {
+pub enum Forwarding {
     /// Forwards all bytes.
-    Good,
+    All,
     /// Breaks each connection after a pseudo-random number of bytes below this limit.
-    Breaking(u64),
-    /// Forwards this many bytes on all connections together, then blocks until [`Proxy::behave`] is called.
-    Holding(u64),
+    BreakAfter(u64),
+    /// Forwards this many bytes on all connections together, then blocks until [`Proxy::set_forwarding`] is called.
+    BlockAfter(u64),
 }
 
 /// A proxy in front of a registry.
@@ -137,14 +138,14 @@ pub struct Proxy {
 
 #[derive(Debug)]
 struct State {
-    passed: AtomicU64,
-    manners: Mutex<Manners>,
+    forwarded: AtomicU64,
+    forwarding: Mutex<Forwarding>,
     changed: Condvar,
 }
 
 impl State {
-    fn manners(&self) -> Manners {
-        *self.manners.lock().unwrap_or_else(PoisonError::into_inner)
+    fn forwarding(&self) -> Forwarding {
+        *self.forwarding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -153,18 +154,21 @@ impl Proxy {
     ///
     /// # Errors
     /// Returns an error if it cannot listen on a socket.
-    pub fn start(registry: SocketAddr, manners: Manners) -> Result<Self> {
+    pub fn start(registry: SocketAddr, forwarding: Forwarding) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
-        let state =
-            State { passed: AtomicU64::new(0), manners: Mutex::new(manners), changed: Condvar::new() };
+        let state = State {
+            forwarded: AtomicU64::new(0),
+            forwarding: Mutex::new(forwarding),
+            changed: Condvar::new(),
+        };
         let state = Arc::new(state);
         let shared = state.clone();
         thread::spawn(move || {
-            for (number, caller) in (1..).zip(listener.incoming().map_while(Result::ok)) {
+            for (number, client) in (1..).zip(listener.incoming().map_while(Result::ok)) {
                 let state = shared.clone();
                 // Broken connections are expected here.
-                thread::spawn(move || drop(serve(&caller, registry, &state, number)));
+                thread::spawn(move || drop(serve(&client, registry, &state, number)));
             }
         });
         Ok(Self { address, state })
@@ -176,45 +180,49 @@ impl Proxy {
     }
 
     /// Changes how it forwards bytes from now on.
-    pub fn behave(&self, manners: Manners) {
-        *self.state.manners.lock().unwrap_or_else(PoisonError::into_inner) = manners;
+    pub fn set_forwarding(&self, forwarding: Forwarding) {
+        *self.state.forwarding.lock().unwrap_or_else(PoisonError::into_inner) = forwarding;
         self.state.changed.notify_all();
     }
 
     /// Returns the number of bytes forwarded from the registry so far.
-    pub fn passed(&self) -> u64 {
-        self.state.passed.load(Ordering::SeqCst)
+    pub fn forwarded(&self) -> u64 {
+        self.state.forwarded.load(Ordering::SeqCst)
     }
 
     /// Waits until it has forwarded `bytes`.
     pub fn wait_for(&self, bytes: u64) {
-        let manners = self.state.manners.lock().unwrap_or_else(PoisonError::into_inner);
-        let wait = self.state.changed.wait_while(manners, |_| self.passed() < bytes);
+        let forwarding = self.state.forwarding.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = self.state.changed.wait_while(forwarding, |_| self.forwarded() < bytes);
         drop(wait);
     }
 }
 
-fn serve(caller: &TcpStream, registry: SocketAddr, state: &State, number: u64) -> std::io::Result<()> {
+fn serve(client: &TcpStream, registry: SocketAddr, state: &State, number: u64) -> std::io::Result<()> {
     let server = TcpStream::connect(registry)?;
-    let (mut from, mut to) = (caller.try_clone()?, server.try_clone()?);
+    let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
     thread::spawn(move || std::io::copy(&mut from, &mut to).and_then(|_| to.shutdown(Shutdown::Write)));
-    let (mut server, mut caller) = (&server, caller);
+    let (mut server, mut client) = (&server, client);
     let mut buffer = [0; 16 << 10];
     // Any numbers work that differ between connections: Knuth's multiplicative hash.
-    let chance = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
-    let mut of_connection = 0;
+    let hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
+    let mut connection_bytes = 0;
     loop {
         let read = server.read(&mut buffer)?;
-        of_connection += read as u64;
-        let broken = matches!(state.manners(), Manners::Breaking(most) if of_connection > chance % most);
-        if read == 0 || broken {
-            return caller.shutdown(Shutdown::Both);
+        connection_bytes += read as u64;
+        let is_broken =
+            matches!(state.forwarding(), Forwarding::BreakAfter(limit) if connection_bytes > hash % limit);
+        if read == 0 || is_broken {
+            return client.shutdown(Shutdown::Both);
         }
-        let held = |manners: &mut Manners| matches!(manners, Manners::Holding(most) if state.passed.load(Ordering::SeqCst) >= *most);
-        let manners = state.manners.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(state.changed.wait_while(manners, held));
-        caller.write_all(&buffer[..read])?;
-        state.passed.fetch_add(read as u64, Ordering::SeqCst);
+        let is_blocked = |forwarding: &mut Forwarding| {
+            let forwarded = state.forwarded.load(Ordering::SeqCst);
+            matches!(forwarding, Forwarding::BlockAfter(limit) if forwarded >= *limit)
+        };
+        let forwarding = state.forwarding.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(state.changed.wait_while(forwarding, is_blocked));
+        client.write_all(&buffer[..read])?;
+        state.forwarded.fetch_add(read as u64, Ordering::SeqCst);
         state.changed.notify_all();
     }
 }

@@ -12,23 +12,23 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Timeout against hangs, not a measure of speed: a slow machine boots a guest without KVM in a fraction of it.
-const LIMIT: Duration = Duration::from_secs(240);
+const TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Interval between checks of a condition without events.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Longest interval between checks with events: a condition may depend on more than the events report.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// Waits until `holds` returns true, and checks it at intervals. Use it for a guest's state, for which there are no
 /// events.
 ///
 /// # Errors
 /// Returns an error if a check fails, or after a timeout.
-pub fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + LIMIT;
+pub fn until(condition: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + TIMEOUT;
     while !holds()? {
-        ensure!(Instant::now() < deadline, "timed out after {} s: {what}", LIMIT.as_secs());
+        ensure!(Instant::now() < deadline, "timed out after {} s: {condition}", TIMEOUT.as_secs());
         thread::sleep(PAUSE);
     }
     Ok(())
@@ -40,16 +40,16 @@ pub fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> 
 /// # Errors
 /// Returns an error as [`until`] does, or if a follower prints nothing.
 pub(crate) fn until_event(
-    what: &str,
+    condition: &str,
     mut holds: impl FnMut() -> Result<bool>,
     follow: impl Fn() -> Result<Running>,
 ) -> Result<()> {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + TIMEOUT;
     let mut follower = follow()?;
     follower.wait_for_stdout("\n")?;
     while !holds()? {
-        ensure!(Instant::now() < deadline, "timed out after {} s: {what}", LIMIT.as_secs());
-        if follower.stdout.recv_timeout(LONGEST_PAUSE) == Err(RecvTimeoutError::Disconnected) {
+        ensure!(Instant::now() < deadline, "timed out after {} s: {condition}", TIMEOUT.as_secs());
+        if follower.stdout.recv_timeout(MAX_PAUSE) == Err(RecvTimeoutError::Disconnected) {
             // The follower's daemon was killed.
             follower = follow()?;
             follower.wait_for_stdout("\n")?;
@@ -62,7 +62,7 @@ pub(crate) fn until_event(
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    what: String,
+    label: String,
     stdout: Receiver<Vec<u8>>,
     stderr: Receiver<Vec<u8>>,
     seen: String,
@@ -72,7 +72,7 @@ pub struct Running {
 #[derive(Debug)]
 pub struct Finished {
     /// The command, for messages.
-    pub what: String,
+    pub label: String,
     /// Its exit status.
     pub status: ExitStatus,
     /// Its standard output.
@@ -82,16 +82,16 @@ pub struct Finished {
 }
 
 impl Running {
-    /// Starts `command`. Messages call it `what`.
+    /// Starts `command`. Messages call it `label`.
     ///
     /// # Errors
     /// Returns an error if it cannot be started.
-    pub fn start(mut command: Command, what: String) -> Result<Self> {
+    pub fn start(mut command: Command, label: String) -> Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| what.clone())?;
+        let mut child = command.spawn().with_context(|| label.clone())?;
         let stdout = pump(child.stdout.take().context("stdout")?);
         let stderr = pump(child.stderr.take().context("stderr")?);
-        Ok(Self { child, what, stdout, stderr, seen: String::new() })
+        Ok(Self { child, label, stdout, stderr, seen: String::new() })
     }
 
     /// Waits until standard error contains `text`.
@@ -99,12 +99,12 @@ impl Running {
     /// # Errors
     /// Returns an error if the command exits before that, or after a timeout.
     pub fn wait_for_stderr(&mut self, text: &str) -> Result<()> {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + TIMEOUT;
         while !self.seen.contains(text) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let part = self.stderr.recv_timeout(left);
+            let timeout = deadline.saturating_duration_since(Instant::now());
+            let part = self.stderr.recv_timeout(timeout);
             let part =
-                part.with_context(|| format!("{}: did not print {text:?}, but: {}", self.what, self.seen))?;
+                part.with_context(|| format!("{}: did not print {text:?}, but: {}", self.label, self.seen))?;
             self.seen.push_str(&String::from_utf8_lossy(&part));
         }
         Ok(())
@@ -120,12 +120,13 @@ impl Running {
     /// # Errors
     /// Returns an error if the command exits before that, or after a timeout.
     pub fn wait_for_stdout(&mut self, text: &str) -> Result<String> {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + TIMEOUT;
         let mut seen = String::new();
         while !seen.contains(text) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let part = self.stdout.recv_timeout(left);
-            let part = part.with_context(|| format!("{}: did not print {text:?}, but: {seen}", self.what))?;
+            let timeout = deadline.saturating_duration_since(Instant::now());
+            let part = self.stdout.recv_timeout(timeout);
+            let part =
+                part.with_context(|| format!("{}: did not print {text:?}, but: {seen}", self.label))?;
             seen.push_str(&String::from_utf8_lossy(&part));
         }
         Ok(seen)
@@ -150,7 +151,7 @@ impl Running {
             // It may exit without reading everything, and must be able to write while it reads.
             thread::spawn(move || stdin.write_all(&input));
         }
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + TIMEOUT;
         let mut stdout = Vec::new();
         let mut stderr = self.seen.clone().into_bytes();
         for (pipe, all) in [(&self.stdout, &mut stdout), (&self.stderr, &mut stderr)] {
@@ -162,14 +163,18 @@ impl Running {
                         self.child.kill()?;
                         self.child.wait()?;
                         let all = String::from_utf8_lossy(all);
-                        bail!("{} did not exit within {} s; output so far: {all}", self.what, LIMIT.as_secs())
+                        bail!(
+                            "{} did not exit within {} s; output so far: {all}",
+                            self.label,
+                            TIMEOUT.as_secs()
+                        )
                     }
                 }
             }
         }
         let status = self.child.wait()?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Finished { what: self.what.clone(), status, stdout: text(stdout), stderr: text(stderr) })
+        Ok(Finished { label: self.label.clone(), status, stdout: text(stdout), stderr: text(stderr) })
     }
 }
 
@@ -209,10 +214,10 @@ impl Finished {
     /// # Errors
     /// Returns an error with its output if it has another exit code.
     pub fn code(self, code: i32) -> Result<String> {
-        let Self { what, status, stdout, stderr } = self;
+        let Self { label, status, stdout, stderr } = self;
         ensure!(
             status.code() == Some(code),
-            "{what}: {status}, not {code}\nstdout: {stdout}\nstderr: {stderr}"
+            "{label}: {status}, not {code}\nstdout: {stdout}\nstderr: {stderr}"
         );
         Ok(stdout)
     }
@@ -222,13 +227,13 @@ impl Finished {
     /// # Errors
     /// Returns an error otherwise.
     pub fn fails(self, code: i32, texts: &[&str]) -> Result<String> {
-        let Self { what, status, stdout, stderr } = self;
+        let Self { label, status, stdout, stderr } = self;
         ensure!(
             status.code() == Some(code),
-            "{what}: {status}, not {code}\nstdout: {stdout}\nstderr: {stderr}"
+            "{label}: {status}, not {code}\nstdout: {stdout}\nstderr: {stderr}"
         );
         for text in texts {
-            ensure!(stderr.contains(text), "{what}: did not print {text:?}, but: {stderr}");
+            ensure!(stderr.contains(text), "{label}: did not print {text:?}, but: {stderr}");
         }
         Ok(stderr)
     }

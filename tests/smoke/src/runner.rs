@@ -81,13 +81,13 @@ impl Scenario {
         format!("{module}::{}", self.name)
     }
 
-    fn is(&self, mark: Mark) -> bool {
+    fn has_mark(&self, mark: Mark) -> bool {
         self.marks.contains(&mark)
     }
 }
 
 /// Timeout for a scenario. The slowest takes a tenth of it.
-const LIMIT: Duration = Duration::from_secs(20 * 60);
+const TIMEOUT: Duration = Duration::from_secs(20 * 60);
 
 static TIER: OnceLock<Mark> = OnceLock::new();
 
@@ -156,8 +156,9 @@ impl Options {
 
     fn selects(&self, scenario: &Scenario) -> bool {
         let path = scenario.path();
-        let named = |name: &String| if self.exact { path == *name } else { path.contains(name.as_str()) };
-        scenario.is(self.tier) && (self.names.is_empty() || self.names.iter().any(named))
+        let matches_name =
+            |name: &String| if self.exact { path == *name } else { path.contains(name.as_str()) };
+        scenario.has_mark(self.tier) && (self.names.is_empty() || self.names.iter().any(matches_name))
     }
 }
 
@@ -179,21 +180,21 @@ fn run(options: &Options) -> Result<ExitCode> {
     }
     let mut selected: Vec<_> =
         inventory::iter::<Scenario>().filter(|scenario| options.selects(scenario)).collect();
-    selected.sort_by_key(|scenario| (!scenario.is(Mark::Slow), scenario.path()));
+    selected.sort_by_key(|scenario| (!scenario.has_mark(Mark::Slow), scenario.path()));
     let tier = options.tier.name();
     if options.list {
         for scenario in selected {
-            let slow = if scenario.is(Mark::Slow) { " slow" } else { "" };
+            let slow = if scenario.has_mark(Mark::Slow) { " slow" } else { "" };
             println!("{}{slow}", scenario.path());
         }
         return Ok(ExitCode::SUCCESS);
     }
     ensure!(!selected.is_empty(), "no scenario of tier {tier} matches {:?}", options.names);
 
-    let used = vmm_of(&Host::bare()?.checks()?)?;
-    println!("{} scenarios of tier {tier} with {used}, {} at a time", selected.len(), options.threads);
+    let vmm = vmm_of(&Host::bare()?.checks()?)?;
+    println!("{} scenarios of tier {tier} with {vmm}, {} at a time", selected.len(), options.threads);
     if let Some(expected) = &options.expected {
-        ensure!(used == *expected, "VMs run with {used} here, not with {expected}: see `banger doctor`");
+        ensure!(vmm == *expected, "VMs run with {vmm} here, not with {expected}: see `banger doctor`");
     }
     let _ = TIER.set(options.tier);
     let start = Instant::now();
@@ -204,7 +205,7 @@ fn run(options: &Options) -> Result<ExitCode> {
         failed.push("the shared VM".to_owned());
     }
     let seconds = start.elapsed().as_secs_f64();
-    println!("{count} scenarios run with {used} in {seconds:.0} s, {} failed", failed.len());
+    println!("{count} scenarios run with {vmm} in {seconds:.0} s, {} failed", failed.len());
     for name in &failed {
         println!("    {name}");
     }
@@ -213,17 +214,17 @@ fn run(options: &Options) -> Result<ExitCode> {
 
 /// Runs the scenarios in their order, `threads` at a time, and returns the names of those that failed.
 fn run_all(scenarios: Vec<&'static Scenario>, threads: usize) -> Vec<String> {
-    let left = Mutex::new(VecDeque::from(scenarios));
+    let queue = Mutex::new(VecDeque::from(scenarios));
     let failed = Mutex::new(Vec::new());
     // The lock is released when this returns; in the loop's own condition it would be held while a scenario runs.
-    let next = || lock(&left).pop_front();
+    let next = || lock(&queue).pop_front();
     thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
                 while let Some(scenario) = next() {
                     let path = scenario.path();
                     let start = Instant::now();
-                    let result = run_one(scenario, &path, LIMIT);
+                    let result = run_one(scenario, &path, TIMEOUT);
                     let seconds = start.elapsed().as_secs_f64();
                     let mut failed = lock(&failed);
                     match result {
@@ -255,15 +256,15 @@ fn run_one(scenario: &'static Scenario, path: &str, limit: Duration) -> Result<(
         Err(RecvTimeoutError::Timeout) => bail!("timed out after {} s", limit.as_secs()),
         Err(RecvTimeoutError::Disconnected) => match thread.join() {
             Ok(()) => bail!("its thread returned no result"),
-            Err(panic) => bail!("{}", Message(panic.as_ref())),
+            Err(panic) => bail!("{}", PanicMessage(panic.as_ref())),
         },
     }
 }
 
 /// The message of a panic.
-struct Message<'a>(&'a (dyn Any + Send));
+struct PanicMessage<'a>(&'a (dyn Any + Send));
 
-impl fmt::Display for Message<'_> {
+impl fmt::Display for PanicMessage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.downcast_ref::<&str>().copied();
         let text = text.or_else(|| self.0.downcast_ref::<String>().map(String::as_str));
@@ -334,9 +335,9 @@ mod tests {
             Box::leak(Box::new(Scenario { module: "m", name: "n", run, marks: &[] }))
         };
         let panics = scenario(|| panic!("because {}", 1));
-        assert!(run_one(panics, "m::n", LIMIT).unwrap_err().to_string().contains("because 1"));
-        assert!(run_one(scenario(|| bail!("no")), "m::n", LIMIT).is_err());
-        run_one(scenario(|| Ok(())), "m::n", LIMIT).unwrap();
+        assert!(run_one(panics, "m::n", TIMEOUT).unwrap_err().to_string().contains("because 1"));
+        assert!(run_one(scenario(|| bail!("no")), "m::n", TIMEOUT).is_err());
+        run_one(scenario(|| Ok(())), "m::n", TIMEOUT).unwrap();
         let hung = run_one(scenario(hangs), "m::n", Duration::from_millis(10)).unwrap_err();
         assert!(hung.to_string().contains("timed out"), "{hung}");
     }

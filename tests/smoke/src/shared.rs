@@ -17,20 +17,20 @@ static TINY: Shared = Mutex::new(None);
 /// # Errors
 /// Returns an error if the VM does not start.
 pub fn debian() -> Result<Arc<Host>> {
-    first_made(&DEBIAN, Host::with_debian)
+    get_or_create(&DEBIAN, Host::with_debian)
 }
 
 /// Returns the host whose files are linked into hosts with the image `tiny`.
 pub(crate) fn tiny() -> Result<Arc<Host>> {
-    first_made(&TINY, Host::with_tiny)
+    get_or_create(&TINY, Host::with_tiny)
 }
 
-fn first_made(shared: &Shared, make: impl FnOnce() -> Result<Host>) -> Result<Arc<Host>> {
+fn get_or_create(shared: &Shared, create: impl FnOnce() -> Result<Host>) -> Result<Arc<Host>> {
     let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(host) = &*shared {
         return Ok(host.clone());
     }
-    let host = Arc::new(make()?);
+    let host = Arc::new(create()?);
     *shared = Some(host.clone());
     Ok(host)
 }
@@ -40,9 +40,9 @@ fn first_made(shared: &Shared, make: impl FnOnce() -> Result<Host>) -> Result<Ar
 /// # Errors
 /// Returns an error if a scenario has left something on the shared VM's host.
 pub(crate) fn delete() -> Result<()> {
-    let taken = |shared: &Shared| shared.lock().unwrap_or_else(PoisonError::into_inner).take();
-    drop(taken(&TINY));
-    let Some(host) = taken(&DEBIAN) else { return Ok(()) };
+    let take = |shared: &Shared| shared.lock().unwrap_or_else(PoisonError::into_inner).take();
+    drop(take(&TINY));
+    let Some(host) = take(&DEBIAN) else { return Ok(()) };
     host.ok(&["vm", "delete", "--force", "box"])?;
     host.nothing_left()
 }

@@ -17,15 +17,15 @@ use rustix::{
 };
 
 /// Timeout against hangs.
-const LIMIT: Duration = Duration::from_secs(240);
+const TIMEOUT: Duration = Duration::from_secs(240);
 
 /// A command on a terminal of its own.
 #[derive(Debug)]
 pub struct Terminal {
     child: Child,
-    ours: File,
-    theirs: File,
-    shown: Receiver<Vec<u8>>,
+    ptm: File,
+    pts: File,
+    output: Receiver<Vec<u8>>,
     seen: String,
 }
 
@@ -35,13 +35,13 @@ impl Terminal {
     /// # Errors
     /// Returns an error if no terminal can be opened, or if the command does not start.
     pub fn start(command: &Command, rows: u16, cols: u16) -> Result<Self> {
-        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
-        grantpt(&ours)?;
-        unlockpt(&ours)?;
-        let name = ptsname(&ours, Vec::new())?;
-        let theirs = File::from(rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty())?);
-        let ours = File::from(ours);
-        resize(&ours, rows, cols)?;
+        let ptm = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+        grantpt(&ptm)?;
+        unlockpt(&ptm)?;
+        let name = ptsname(&ptm, Vec::new())?;
+        let pts = File::from(rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty())?);
+        let ptm = File::from(ptm);
+        resize(&ptm, rows, cols)?;
         // `setsid --ctty` makes it the controlling terminal, as for a shell.
         let mut session = Command::new("setsid");
         session.args(["--ctty", "--wait"]);
@@ -55,10 +55,10 @@ impl Terminal {
             };
         }
         session.env("TERM", "xterm");
-        session.stdin(theirs.try_clone()?).stdout(theirs.try_clone()?).stderr(theirs.try_clone()?);
+        session.stdin(pts.try_clone()?).stdout(pts.try_clone()?).stderr(pts.try_clone()?);
         let child = session.spawn().context("setsid")?;
-        let (sender, shown) = channel();
-        let mut reader = ours.try_clone()?;
+        let (sender, output) = channel();
+        let mut reader = ptm.try_clone()?;
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = reader.read(&mut buffer) {
@@ -67,29 +67,29 @@ impl Terminal {
                 }
             }
         });
-        Ok(Self { child, ours, theirs, shown, seen: String::new() })
+        Ok(Self { child, ptm, pts, output, seen: String::new() })
     }
 
     /// Types `text`.
     ///
     /// # Errors
     /// Returns an error if the terminal is closed.
-    pub fn keys(&mut self, text: &str) -> Result<()> {
-        Ok(self.ours.write_all(text.as_bytes())?)
+    pub fn send_keys(&mut self, text: &str) -> Result<()> {
+        Ok(self.ptm.write_all(text.as_bytes())?)
     }
 
     /// Waits until `text` is shown after the text of the previous call, and returns the output up to its end.
     ///
     /// # Errors
     /// Returns an error after a timeout.
-    pub fn shows(&mut self, text: &str) -> Result<String> {
-        let deadline = Instant::now() + LIMIT;
+    pub fn wait_for(&mut self, text: &str) -> Result<String> {
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some(at) = self.seen.find(text) {
                 let rest = self.seen.split_off(at + text.len());
                 return Ok(std::mem::replace(&mut self.seen, rest));
             }
-            let part = self.shown.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+            let part = self.output.recv_timeout(deadline.saturating_duration_since(Instant::now()));
             let part = part.with_context(|| format!("{text:?} was not shown, but: {:?}", self.seen))?;
             self.seen.push_str(&String::from_utf8_lossy(&part));
         }
@@ -100,7 +100,7 @@ impl Terminal {
     /// # Errors
     /// Returns an error if the terminal is closed.
     pub fn resize(&self, rows: u16, cols: u16) -> Result<()> {
-        resize(&self.ours, rows, cols)
+        resize(&self.ptm, rows, cols)
     }
 
     /// Returns whether line editing and echo are on, as a shell leaves and expects them.
@@ -108,7 +108,7 @@ impl Terminal {
     /// # Errors
     /// Returns an error if the terminal is closed.
     pub fn is_cooked(&self) -> Result<bool> {
-        let modes: Termios = tcgetattr(&self.theirs)?;
+        let modes: Termios = tcgetattr(&self.pts)?;
         Ok(modes.local_modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG))
     }
 
@@ -116,14 +116,14 @@ impl Terminal {
     ///
     /// # Errors
     /// Returns an error with the last output after a timeout.
-    pub fn ended(&mut self) -> Result<ExitStatus> {
-        let deadline = Instant::now() + LIMIT;
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        let deadline = Instant::now() + TIMEOUT;
         // Poll: the output does not end, because this process has the terminal's other end open too.
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }
-            match self.shown.recv_timeout(Duration::from_millis(50)) {
+            match self.output.recv_timeout(Duration::from_millis(50)) {
                 Ok(part) => self.seen.push_str(&String::from_utf8_lossy(&part)),
                 Err(_) => ensure!(Instant::now() < deadline, "it did not exit; last output: {:?}", self.seen),
             }

@@ -40,42 +40,42 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that `banger` must not depend on, even indirectly: the daemon's store.
-const FOREIGN_TO_BANGER: &[&str] = &["rusqlite"];
+const BANNED_FOR_BANGER: &[&str] = &["rusqlite"];
 
 /// Describes each forbidden dependency.
 pub(super) fn violations(project: &Project, packages: &[Package]) -> Result<Vec<String>> {
     let tree = output(&mut cargo(project, &["tree", "-p", "banger", "-e", "normal", "--prefix", "none"]))?;
-    let mut wrong = outside_the_table(packages);
-    wrong.extend(foreign(&String::from_utf8(tree)?));
+    let mut violations = disallowed_dependencies(packages);
+    violations.extend(banned_dependencies(&String::from_utf8(tree)?));
     ensure!(packages.len() == ALLOWED.len(), "the table names a crate that is not in the workspace");
-    Ok(wrong)
+    Ok(violations)
 }
 
 /// Returns dependencies within the workspace that the table does not allow, except those of tests.
-fn outside_the_table(packages: &[Package]) -> Vec<String> {
+fn disallowed_dependencies(packages: &[Package]) -> Vec<String> {
     let allowed: BTreeMap<_, _> = ALLOWED.iter().copied().collect();
     let members: BTreeSet<_> = packages.iter().map(|package| package.name.as_str()).collect();
-    let mut wrong = Vec::new();
+    let mut violations = Vec::new();
     for package in packages {
         let Some(allowed) = allowed.get(package.name.as_str()) else {
-            wrong.push(format!("{} is not in the table in xtask/src/arrows/crates.rs", package.name));
+            violations.push(format!("{} is not in the table in xtask/src/arrows/crates.rs", package.name));
             continue;
         };
         for dependency in &package.dependencies {
             let name = dependency.name.as_str();
             if members.contains(name) && dependency.kind.as_deref() != Some("dev") && !allowed.contains(&name)
             {
-                wrong.push(format!("{} must not depend on {name}", package.name));
+                violations.push(format!("{} must not depend on {name}", package.name));
             }
         }
     }
-    wrong
+    violations
 }
 
-fn foreign(tree: &str) -> Vec<String> {
+fn banned_dependencies(tree: &str) -> Vec<String> {
     let names: BTreeSet<_> = tree.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    let found = FOREIGN_TO_BANGER.iter().filter(|name| names.contains(*name));
-    found.map(|name| format!("banger must not reach {name}")).collect()
+    let banned = BANNED_FOR_BANGER.iter().filter(|name| names.contains(*name));
+    banned.map(|name| format!("banger must not reach {name}")).collect()
 }
 
 #[cfg(test)]
@@ -101,7 +101,7 @@ mod tests {
             package("banger-image", &[("banger-sys", Some("dev"))]),
             package("banger-vmm", &[("banger-sys", None), ("serde", None)]),
         ];
-        assert_eq!(outside_the_table(&packages), [""; 0]);
+        assert_eq!(disallowed_dependencies(&packages), [""; 0]);
     }
 
     #[test]
@@ -112,7 +112,7 @@ mod tests {
             package("banger-net", &[]),
         ];
         assert_eq!(
-            outside_the_table(&packages),
+            disallowed_dependencies(&packages),
             [
                 "banger-image must not depend on banger-vmm",
                 "banger-vmm must not depend on banger-image",
@@ -123,8 +123,11 @@ mod tests {
 
     #[test]
     fn what_is_foreign_to_banger_is_found_by_its_whole_name() {
-        assert_eq!(foreign("banger v0.1.0 (/w)\nrusqlite-macros v1\n"), [""; 0]);
-        assert_eq!(foreign("banger v0.1.0 (/w)\nrusqlite v0.41.0\n"), ["banger must not reach rusqlite"]);
+        assert_eq!(banned_dependencies("banger v0.1.0 (/w)\nrusqlite-macros v1\n"), [""; 0]);
+        assert_eq!(
+            banned_dependencies("banger v0.1.0 (/w)\nrusqlite v0.41.0\n"),
+            ["banger must not reach rusqlite"]
+        );
     }
 
     #[test]

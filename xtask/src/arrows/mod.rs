@@ -11,13 +11,13 @@ use crate::project::Project;
 /// Checks the crates against their table, and each crate's modules for cycles.
 pub(crate) fn run(project: &Project) -> Result<()> {
     let packages = metadata::packages(project)?;
-    let wrong = crates::violations(project, &packages)?;
-    ensure!(wrong.is_empty(), "crates have forbidden dependencies:\n  {}", wrong.join("\n  "));
-    let circles = modules::circles(project, &packages)?;
+    let violations = crates::violations(project, &packages)?;
+    ensure!(violations.is_empty(), "crates have forbidden dependencies:\n  {}", violations.join("\n  "));
+    let cycles = modules::cycles(project, &packages)?;
     ensure!(
-        circles.is_empty(),
+        cycles.is_empty(),
         "modules depend on each other in a cycle (xtask/src/arrows/modules has the rules):\n  {}",
-        circles.join("\n  ")
+        cycles.join("\n  ")
     );
     Ok(())
 }

@@ -25,7 +25,7 @@ use crate::command::check;
 const READY_PORT: u32 = 1025;
 
 /// Timeout for the vsock device and for the guest.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A VM's processes and disks.
 #[derive(Debug)]
@@ -35,51 +35,51 @@ pub(super) struct Bare {
     /// Disks as the VM left them when it stopped.
     disks: TempDir,
     /// Directories in the recorded arguments; each boot replaces them.
-    vm: PathBuf,
-    runtime: PathBuf,
+    vm_dir: PathBuf,
+    runtime_dir: PathBuf,
 }
 
 impl Bare {
     /// Reads the command lines of the running `vm`, and stops it.
-    pub(super) fn of(stage: &Stage, vm: &str) -> Result<Self> {
+    pub(super) fn from_running(stage: &Stage, vm: &str) -> Result<Self> {
         let id = stage.vm_id(vm)?;
         let device = command_line_of("banger-vsock-device", &id)?;
         let qemu = command_line_of("qemu-system-x86_64", &id)?;
         let runtime = stage.vm_runtime(vm)?;
         stage.ok(&["vm", "stop", vm])?;
-        let folder = stage.state().join("vms").join(&id);
-        let disks = tempfile::Builder::new().prefix("bare-").tempdir_in(stage.folder())?;
-        copy_disks(&folder, disks.path())?;
-        Ok(Self { device, qemu, disks, vm: folder, runtime })
+        let dir = stage.state().join("vms").join(&id);
+        let disks = tempfile::Builder::new().prefix("bare-").tempdir_in(stage.dir())?;
+        copy_disks(&dir, disks.path())?;
+        Ok(Self { device, qemu, disks, vm_dir: dir, runtime_dir: runtime })
     }
 
     /// Boots the VM and returns the time until its agent connects.
     pub(super) fn boot(&self) -> Result<Duration> {
-        let folder = tempfile::tempdir_in(self.disks.path().parent().context("no parent directory")?)?;
-        copy_disks(self.disks.path(), folder.path())?;
+        let dir = tempfile::tempdir_in(self.disks.path().parent().context("no parent directory")?)?;
+        copy_disks(self.disks.path(), dir.path())?;
         let sockets = tempfile::Builder::new().prefix("xtask-").tempdir_in("/tmp")?;
         let listener = UnixListener::bind(sockets.path().join(format!("vsock.sock_{READY_PORT}")))?;
-        let (called, call) = mpsc::channel();
-        thread::spawn(move || called.send(listener.accept().map(drop)));
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || sender.send(listener.accept().map(drop)));
 
         let start = Instant::now();
-        let _device = self.start(&self.device, sockets.path(), folder.path())?;
+        let _device = self.start(&self.device, sockets.path(), dir.path())?;
         let vhost = sockets.path().join("vhost.sock");
         while !vhost.exists() {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > TIMEOUT {
                 bail!("the vsock device did not start");
             }
             thread::sleep(Duration::from_millis(1));
         }
-        let _qemu = self.start(&self.qemu, sockets.path(), folder.path())?;
-        call.recv_timeout(PATIENCE).context("the guest's agent did not connect")??;
+        let _qemu = self.start(&self.qemu, sockets.path(), dir.path())?;
+        receiver.recv_timeout(TIMEOUT).context("the guest's agent did not connect")??;
         Ok(start.elapsed())
     }
 
-    fn start(&self, line: &[OsString], sockets: &Path, disks: &Path) -> Result<Killed> {
+    fn start(&self, line: &[OsString], sockets: &Path, disks: &Path) -> Result<KillOnDrop> {
         let replaced = line.iter().map(|word| {
-            let word = replace(word, self.runtime.as_os_str(), sockets.as_os_str());
-            replace(&word, self.vm.as_os_str(), disks.as_os_str())
+            let word = replace(word, self.runtime_dir.as_os_str(), sockets.as_os_str());
+            replace(&word, self.vm_dir.as_os_str(), disks.as_os_str())
         });
         let words: Vec<_> = replaced.collect();
         let (program, arguments) = words.split_first().context("the process has no command line")?;
@@ -90,14 +90,14 @@ impl Bare {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0);
-        Ok(Killed(command.spawn().with_context(|| format!("cannot start {}", program.display()))?))
+        Ok(KillOnDrop(command.spawn().with_context(|| format!("cannot start {}", program.display()))?))
     }
 }
 
 #[derive(Debug)]
-struct Killed(Child);
+struct KillOnDrop(Child);
 
-impl Drop for Killed {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

@@ -29,11 +29,11 @@ pub(super) fn raw(vsock: &Path) -> Result<Duration> {
     let mut answer = String::new();
     reader.read_line(&mut answer)?;
     ensure!(answer.starts_with("OK "), "the vsock device answered {answer:?}");
-    let greeting = control(&mut reader)?;
+    let greeting = read_message(&mut reader)?;
     ensure!(greeting["generation"].is_u64(), "the agent greeted with {greeting}");
     stream.write_all(&frame(&json!({ "op": "exec", "argv": ["true"] }))?)?;
     loop {
-        let reply = control(&mut reader)?;
+        let reply = read_message(&mut reader)?;
         match reply["reply"].as_str() {
             Some("exited") => return Ok(start.elapsed()),
             Some("started") => {}
@@ -51,7 +51,7 @@ fn frame(message: &Value) -> Result<Vec<u8>> {
 }
 
 /// Returns the next message and skips the command's output.
-fn control(reader: &mut impl Read) -> Result<Value> {
+fn read_message(reader: &mut impl Read) -> Result<Value> {
     loop {
         let mut length = [0; 4];
         reader.read_exact(&mut length)?;
@@ -73,6 +73,6 @@ mod tests {
     fn messages_are_read_between_the_bytes_of_streams() {
         let mut wire = vec![0, 0, 0, 2, 2, b'h', b'i'];
         wire.extend(frame(&json!({ "reply": "exited" })).unwrap());
-        assert_eq!(control(&mut wire.as_slice()).unwrap(), json!({ "reply": "exited" }));
+        assert_eq!(read_message(&mut wire.as_slice()).unwrap(), json!({ "reply": "exited" }));
     }
 }

@@ -55,17 +55,17 @@ pub(super) fn tar(project: &Project) -> Result<PathBuf> {
 
 /// Measures `banger image import`. The image is deleted afterwards, which is not measured.
 pub(super) fn banger(stage: &Stage, tar: &Path) -> Result<Duration> {
-    let taken = timed(stage.banger(&["image", "import", NAME]).arg(tar))?;
+    let elapsed = timed(stage.banger(&["image", "import", NAME]).arg(tar))?;
     stage.ok(&["image", "delete", NAME])?;
-    Ok(taken)
+    Ok(elapsed)
 }
 
 pub(super) fn bare(project: &Project, tar: &Path) -> Result<Duration> {
-    let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(project.target())?;
+    let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(project.target())?;
     let start = Instant::now();
-    check(as_root("sh")?.args(["-c", BY_HAND, "by-hand"]).arg(tar).arg(folder.path()))?;
-    let taken = start.elapsed();
+    check(as_root("sh")?.args(["-c", BY_HAND, "by-hand"]).arg(tar).arg(dir.path()))?;
+    let elapsed = start.elapsed();
     // The files belong to a user namespace's users, so only its root can delete them.
-    check(as_root("rm")?.arg("-rf").arg(folder.path().join("root")))?;
-    Ok(taken)
+    check(as_root("rm")?.arg("-rf").arg(dir.path().join("root")))?;
+    Ok(elapsed)
 }

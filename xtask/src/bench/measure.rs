@@ -26,23 +26,23 @@ pub(super) fn compare(
         times.0.push(banger()?);
         times.1.push(bare()?);
     }
-    line(name, median(&mut times.0), median(&mut times.1), goal);
+    print_comparison(name, median(&mut times.0), median(&mut times.1), goal);
     Ok(())
 }
 
-pub(super) fn line(name: &str, banger: Duration, bare: Duration, goal: f64) {
+pub(super) fn print_comparison(name: &str, banger: Duration, bare: Duration, goal: f64) {
     let ratio = banger.as_secs_f64() / bare.as_secs_f64();
     let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
     let (banger, bare) = (milliseconds(banger), milliseconds(bare));
     println!("{name:36} {banger:>10} {bare:>10} {ratio:8.2} {goal:8.2}  {}", verdict(ratio, goal));
 }
 
-pub(super) fn goal(name: &str, found: f64, goal: f64) {
-    println!("{name:36} {found:10.1} {:>10} {:>8} {goal:8.1}  {}", "", "", verdict(found, goal));
+pub(super) fn print_measurement(name: &str, measured: f64, goal: f64) {
+    println!("{name:36} {measured:10.1} {:>10} {:>8} {goal:8.1}  {}", "", "", verdict(measured, goal));
 }
 
-fn verdict(found: f64, goal: f64) -> &'static str {
-    if found <= goal { "ok" } else { "OVER" }
+fn verdict(measured: f64, goal: f64) -> &'static str {
+    if measured <= goal { "ok" } else { "OVER" }
 }
 
 fn median(times: &mut [Duration]) -> Duration {

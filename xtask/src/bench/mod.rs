@@ -14,7 +14,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 
 use crate::{programs, project::Project, setup, template};
-use measure::{compare, goal, timed};
+use measure::{compare, print_measurement, timed};
 use stage::Stage;
 
 #[derive(Debug, clap::Args)]
@@ -23,11 +23,11 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 7)]
     runs: usize,
     /// Benchmarks to run; all by default
-    what: Vec<What>,
+    what: Vec<Benchmark>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum What {
+enum Benchmark {
     /// `vm run --rm -- true`, compared with QEMU alone
     Run,
     /// `vm exec`, compared with the agent's protocol alone
@@ -70,54 +70,54 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     programs::build(project, None)?;
     template::prepare(project)?;
     let stage = Stage::new(project)?;
-    let wanted = |what| arguments.what.is_empty() || arguments.what.contains(&what);
+    let is_selected = |what| arguments.what.is_empty() || arguments.what.contains(&what);
     let runs = arguments.runs;
     println!("{:36} {:>10} {:>10} {:>8} {:>8}", "", "banger", "bare", "ratio", "goal");
     // First, because later commands grow the daemon's memory.
-    if wanted(What::Memory) {
+    if is_selected(Benchmark::Memory) {
         memory(&stage)?;
     }
-    if wanted(What::Ps) {
+    if is_selected(Benchmark::Ps) {
         let socket = stage.socket();
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--fail", "--unix-socket"]).arg(&socket).arg("http://localhost/v1/vms");
         let ps = || timed(&mut stage.banger(&["ps"]));
         compare("ps / curl", PS_GOAL, runs, ps, || timed(&mut curl))?;
     }
-    if wanted(What::Exec) || wanted(What::Ssh) || wanted(What::Run) {
+    if is_selected(Benchmark::Exec) || is_selected(Benchmark::Ssh) || is_selected(Benchmark::Run) {
         stage.ok(&["vm", "run", "-d", "--name", "box"])?;
     }
-    if wanted(What::Exec) {
+    if is_selected(Benchmark::Exec) {
         let vsock = stage.vm_runtime("box")?.join("vsock.sock");
         let banger = || timed(&mut stage.banger(&["vm", "exec", "box", "--", "true"]));
         compare("vm exec / protocol", EXEC_GOAL, runs, banger, || exec::raw(&vsock))?;
     }
-    if wanted(What::Ssh) {
+    if is_selected(Benchmark::Ssh) {
         let ssh = || timed(&mut stage.banger(&["vm", "ssh", "box", "--", "true"]));
         let exec = || timed(&mut stage.banger(&["vm", "exec", "box", "--", "true"]));
         compare("vm ssh / vm exec", SSH_GOAL, runs, ssh, exec)?;
     }
-    if wanted(What::Run) {
-        let bare = bare::Bare::of(&stage, "box")?;
+    if is_selected(Benchmark::Run) {
+        let bare = bare::Bare::from_running(&stage, "box")?;
         let banger = || timed(&mut stage.banger(&["vm", "run", "--rm", "--", "true"]));
         compare("vm run --rm / QEMU", RUN_GOAL, runs, banger, || bare.boot())?;
     }
-    if wanted(What::Life) {
+    if is_selected(Benchmark::Life) {
         life::life(&stage, runs)?;
     }
-    if wanted(What::List) {
+    if is_selected(Benchmark::List) {
         life::list(project, &Stage::new(project)?, runs)?;
     }
-    if wanted(What::Adopt) {
+    if is_selected(Benchmark::Adopt) {
         life::adopt(&Stage::new(project)?)?;
     }
-    if wanted(What::Workspace) {
+    if is_selected(Benchmark::Workspace) {
         workspace::workspace(&Stage::new(project)?, runs)?;
     }
-    if wanted(What::Pull) {
+    if is_selected(Benchmark::Pull) {
         pull::pull(project, &Stage::new(project)?, runs)?;
     }
-    if wanted(What::Import) {
+    if is_selected(Benchmark::Import) {
         let tar = import::tar(project)?;
         let banger = || import::banger(&stage, &tar);
         compare("image import / tar + mke2fs", IMPORT_GOAL, runs, banger, || import::bare(project, &tar))?;
@@ -128,11 +128,11 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<()> {
 fn memory(stage: &Stage) -> Result<()> {
     stage.ok(&["ps"])?;
     let idle = stage.daemon_memory()?;
-    goal("daemon, idle, MiB", idle, IDLE_GOAL);
+    print_measurement("daemon, idle, MiB", idle, IDLE_GOAL);
     for number in 0..VMS {
         stage.ok(&["vm", "run", "-d", "--name", &format!("memory{number}")])?;
     }
-    goal("daemon, for each VM, MiB", (stage.daemon_memory()? - idle) / f64::from(VMS), VM_GOAL);
+    print_measurement("daemon, for each VM, MiB", (stage.daemon_memory()? - idle) / f64::from(VMS), VM_GOAL);
     for number in 0..VMS {
         stage.ok(&["vm", "delete", "--force", &format!("memory{number}")])?;
     }

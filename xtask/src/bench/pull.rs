@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 
 use super::{
     import,
-    measure::{compare, goal, timed},
+    measure::{compare, print_measurement, timed},
     stage::Stage,
 };
 use crate::{
@@ -41,22 +41,22 @@ pub(super) fn pull(project: &Project, stage: &Stage, runs: usize) -> Result<()> 
     let (local, remote) = (format!("oci:{}:x", layout.display()), format!("docker://{name}"));
     check(Command::new("skopeo").args(skopeo).args([&local, &remote]))?;
     let cached = || {
-        let taken = timed(&mut stage.banger(&["image", "pull", &name]))?;
+        let elapsed = timed(&mut stage.banger(&["image", "pull", &name]))?;
         stage.ok(&["image", "delete", &name])?;
-        Ok(taken)
+        Ok(elapsed)
     };
     compare("pull, cached / umoci + mke2fs -d", CACHED_GOAL, runs, cached, || by_hand(project, &layout))?;
     let pulled = || {
-        fs::remove_dir_all(stage.folder().join("cache/banger/blobs"))?;
+        fs::remove_dir_all(stage.dir().join("cache/banger/blobs"))?;
         cached()
     };
     let copied = || {
-        let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(project.target())?;
-        let to = format!("oci:{}:x", folder.path().join("layout").display());
+        let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(project.target())?;
+        let to = format!("oci:{}:x", dir.path().join("layout").display());
         timed(Command::new("skopeo").args(skopeo).args([&remote, &to]))
     };
     compare("pull / skopeo copy", LOOPBACK_GOAL, runs, pulled, copied)?;
-    goal("pull, the daemon's peak, MiB", stage.daemon_peak()?, MEMORY_GOAL);
+    print_measurement("pull, the daemon's peak, MiB", stage.daemon_peak()?, MEMORY_GOAL);
     Ok(())
 }
 
@@ -69,65 +69,63 @@ fn layout(project: &Project) -> Result<PathBuf> {
     let tar = import::tar(project)?;
     say("creating an image from it");
     let partial = tempfile::Builder::new().prefix("partial-").tempdir_in(project.target().join("bench"))?;
-    let made = partial.path().join("layout");
+    let partial_layout = partial.path().join("layout");
     let umoci = |arguments: &[&str]| check(Command::new("umoci").args(arguments));
-    let image = format!("{}:x", made.display());
-    umoci(&["init", "--layout", &made.display().to_string()])?;
+    let image = format!("{}:x", partial_layout.display());
+    umoci(&["init", "--layout", &partial_layout.display().to_string()])?;
     umoci(&["new", "--image", &image])?;
     umoci(&["raw", "add-layer", "--image", &image, &tar.display().to_string()])?;
-    fs::rename(&made, &layout).with_context(|| layout.display().to_string())?;
+    fs::rename(&partial_layout, &layout).with_context(|| layout.display().to_string())?;
     Ok(layout)
 }
 
 fn by_hand(project: &Project, layout: &Path) -> Result<Duration> {
-    let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(project.target())?;
+    let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(project.target())?;
     let start = Instant::now();
-    check(
-        as_root("sh")?.args(["-c", BY_HAND, "by-hand"]).arg(layout).arg(folder.path()).stdout(Stdio::null()),
-    )?;
-    let taken = start.elapsed();
+    check(as_root("sh")?.args(["-c", BY_HAND, "by-hand"]).arg(layout).arg(dir.path()).stdout(Stdio::null()))?;
+    let elapsed = start.elapsed();
     // The files belong to a user namespace's users, so only its root can delete them.
-    check(as_root("rm")?.arg("-rf").arg(folder.path().join("bundle")))?;
-    Ok(taken)
+    check(as_root("rm")?.arg("-rf").arg(dir.path().join("bundle")))?;
+    Ok(elapsed)
 }
 
 /// Debian's `docker-registry`. Dropping it kills the process.
 struct Registry {
-    program: Child,
+    process: Child,
     address: String,
-    _folder: tempfile::TempDir,
+    _dir: tempfile::TempDir,
 }
 
 impl Registry {
     fn start(project: &Project) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(project.target())?;
+        let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(project.target())?;
         let config = format!(
             "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
              http: {{addr: '127.0.0.1:0'}}\n",
-            folder.path().display()
+            dir.path().display()
         );
-        let path = folder.path().join("config.yml");
+        let path = dir.path().join("config.yml");
         fs::write(&path, config)?;
         let mut registry = Command::new("docker-registry");
         registry.arg("serve").arg(path).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut program = registry.spawn().context("docker-registry")?;
-        let stderr = program.stderr.take().context("stderr")?;
+        let mut process = registry.spawn().context("docker-registry")?;
+        let stderr = process.stderr.take().context("stderr")?;
         let mut lines = BufReader::new(stderr).lines().map_while(Result::ok);
-        let told = lines.find_map(|line| {
+        let printed = lines.find_map(|line| {
             let address = line.split("listening on ").nth(1)?;
             Some(address.chars().take_while(|c| c.is_ascii_digit() || ".:".contains(*c)).collect())
         });
         // The registry would block when the pipe is full.
         thread::spawn(move || lines.for_each(drop));
-        let address = told.context("docker-registry printed no address")?;
-        Ok(Self { program, address, _folder: folder })
+        let address = printed.context("docker-registry printed no address")?;
+        Ok(Self { process, address, _dir: dir })
     }
 }
 
 impl Drop for Registry {
     fn drop(&mut self) {
         // It may have exited already.
-        let _ = self.program.kill();
-        let _ = self.program.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }

@@ -20,33 +20,30 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Stage {
     programs: PathBuf,
-    folder: TempDir,
+    dir: TempDir,
     /// Outside the workspace, because a socket's path is limited to 107 bytes.
     runtime: TempDir,
 }
 
 impl Stage {
     pub(super) fn new(project: &Project) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(project.target())?;
+        let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(project.target())?;
         let runtime = tempfile::Builder::new().prefix("xtask-").tempdir_in("/tmp")?;
-        let template = template::folder(project);
+        let template = template::dir(project);
         for part in ["state", "cache", "config"] {
             check(
-                Command::new("cp")
-                    .args(["-a", "--sparse=always"])
-                    .arg(template.join(part))
-                    .arg(folder.path()),
+                Command::new("cp").args(["-a", "--sparse=always"]).arg(template.join(part)).arg(dir.path()),
             )?;
         }
-        Ok(Self { programs: project.programs(), folder, runtime })
+        Ok(Self { programs: project.programs(), dir, runtime })
     }
 
-    pub(super) fn folder(&self) -> &Path {
-        self.folder.path()
+    pub(super) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     pub(super) fn state(&self) -> PathBuf {
-        self.folder.path().join("state/banger")
+        self.dir.path().join("state/banger")
     }
 
     pub(super) fn socket(&self) -> PathBuf {
@@ -61,7 +58,7 @@ impl Stage {
 
     /// Returns the environment variables that make banger use these directories.
     pub(super) fn environment(&self) -> [(&'static str, PathBuf); 4] {
-        let part = |name: &str| self.folder.path().join(name);
+        let part = |name: &str| self.dir.path().join(name);
         [
             ("XDG_RUNTIME_DIR", self.runtime.path().to_owned()),
             ("XDG_STATE_HOME", part("state")),

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    measure::{compare, line, timed},
+    measure::{compare, print_comparison, timed},
     stage::Stage,
 };
 use crate::command::{check, output, say};
@@ -25,25 +25,25 @@ const SMALL_GOAL: f64 = 1.3;
 
 /// Maximum ratios to the same work in the guest, which is a lower bound however slow the guest is.
 const TAR_GOAL: f64 = 1.0;
-const EXPORT_THERE_GOAL: f64 = 2.0;
+const EXPORT_GUEST_GOAL: f64 = 2.0;
 
 /// Size of the repository: number of files, and bytes of words in each.
 const FILES: usize = 100_000;
 const BYTES: usize = 10_000;
 
 /// Files edited before the first `prepare` (and again in the VM), and before the second.
-const DIRTY: usize = 100;
-const AGAIN: usize = 10;
+const FIRST_EDITS: usize = 100;
+const SECOND_EDITS: usize = 10;
 
 const NAME: &str = "workspace";
 
 pub(super) fn workspace(stage: &Stage, runs: usize) -> Result<()> {
-    let large = repository(&stage.folder().join("large"), FILES)?;
-    edit(&large, 0..DIRTY, "here")?;
+    let large = repository(&stage.dir().join("large"), FILES)?;
+    edit(&large, 0..FIRST_EDITS, "here")?;
     stage.ok(&["vm", "run", "-d", "--name", NAME, "--memory", "2G", "--disk-size", "12G"])?;
 
     say("measuring the bare stream");
-    let zeros = stage.folder().join("zeros");
+    let zeros = stage.dir().join("zeros");
     fs::File::create(&zeros)?.set_len((FILES * BYTES) as u64)?;
     let stream = timed_with(stage.banger(&["vm", "exec", NAME, "--", "sh", "-c", "cat >/dev/null"]), &zeros)?;
     fs::remove_file(&zeros)?;
@@ -52,37 +52,41 @@ pub(super) fn workspace(stage: &Stage, runs: usize) -> Result<()> {
     let first = prepare()?;
     let sent = (FILES * BYTES) as f64 + pack_size(&large)?;
     let rate = (sent / first.as_secs_f64()) / ((FILES * BYTES) as f64 / stream.as_secs_f64());
-    let verdict_of_rate = if rate >= RATE_GOAL { "ok" } else { "UNDER" };
+    let rate_verdict = if rate >= RATE_GOAL { "ok" } else { "UNDER" };
     println!(
-        "{:36} {:>10} {:>10} {rate:8.2} {RATE_GOAL:8.2}  {verdict_of_rate}",
+        "{:36} {:>10} {:>10} {rate:8.2} {RATE_GOAL:8.2}  {rate_verdict}",
         "prepare, of the stream's rate", "", ""
     );
 
-    edit(&large, DIRTY..DIRTY + AGAIN, "again")?;
-    line("prepare again / prepare", prepare()?, first, AGAIN_GOAL);
+    edit(&large, FIRST_EDITS..FIRST_EDITS + SECOND_EDITS, "again")?;
+    print_comparison("prepare again / prepare", prepare()?, first, AGAIN_GOAL);
 
-    let script = format!("for n in $(seq {DIRTY}); do echo there >> d$((n / 100))/f$n; done");
+    let script = format!("for n in $(seq {FIRST_EDITS}); do echo there >> d$((n / 100))/f$n; done");
     stage.ok(&["vm", "exec", NAME, "-w", "/root/repo", "--", "sh", "-c", &script])?;
     let export = || timed(stage.banger(&["vm", "workspace", "export", NAME]).stderr(Stdio::null()));
     let diff = || timed(Command::new("git").current_dir(&large).args(["diff", "HEAD"]));
     compare("workspace export / git diff", EXPORT_GOAL, runs.min(3), export, diff)?;
-    let there =
+    let guest_diff =
         || timed(&mut stage.banger(&["vm", "exec", NAME, "-w", "/root/repo", "--", "git", "diff", "HEAD"]));
-    compare("workspace export / git diff there", EXPORT_THERE_GOAL, runs.min(3), export, there)?;
+    compare("workspace export / git diff there", EXPORT_GUEST_GOAL, runs.min(3), export, guest_diff)?;
     stage.ok(&["vm", "exec", NAME, "--", "rm", "-r", "/root/repo"])?;
 
     say("measuring tar into the VM");
-    line("prepare / tar", first, tar(stage, &large)?, TAR_GOAL);
+    print_comparison("prepare / tar", first, tar(stage, &large)?, TAR_GOAL);
     stage.ok(&["vm", "exec", NAME, "--", "rm", "-r", "/root/tar"])?;
     say("measuring git push over ssh, a checkout, and the edited files");
-    line("prepare / push over ssh, checkout", first, push(stage, &large)?, CLONE_GOAL);
+    print_comparison("prepare / push over ssh, checkout", first, push(stage, &large)?, CLONE_GOAL);
 
-    let small = repository(&stage.folder().join("small"), 20)?;
+    let small = repository(&stage.dir().join("small"), 20)?;
     let mut number = 0;
     let small = || {
         number += 1;
-        let place = format!("/root/small{number}");
-        timed(stage.banger(&["vm", "workspace", "prepare", NAME, "--guest-path", &place]).current_dir(&small))
+        let guest_path = format!("/root/small{number}");
+        timed(
+            stage
+                .banger(&["vm", "workspace", "prepare", NAME, "--guest-path", &guest_path])
+                .current_dir(&small),
+        )
     };
     let exec = || timed(&mut stage.banger(&["vm", "exec", NAME, "--", "true"]));
     compare("prepare, of 20 files / vm exec", SMALL_GOAL, runs, small, exec)?;
@@ -93,7 +97,7 @@ pub(super) fn workspace(stage: &Stage, runs: usize) -> Result<()> {
 fn tar(stage: &Stage, large: &Path) -> Result<Duration> {
     let script = "mkdir /root/tar && tar -x -C /root/tar";
     let start = Instant::now();
-    into(
+    pipe(
         Command::new("tar").current_dir(large).args(["-c", "."]),
         &mut stage.banger(&["vm", "exec", NAME, "--", "sh", "-c", script]),
     )?;
@@ -116,8 +120,9 @@ fn push(stage: &Stage, large: &Path) -> Result<Duration> {
         ]),
     )?;
     stage.ok(&["vm", "exec", NAME, "-w", "/root/pushed", "--", "git", "checkout", "-q", "pushed"])?;
-    let edited: Vec<_> = (0..DIRTY + AGAIN).map(|file| format!("d{}/f{file}", file / 100)).collect();
-    into(
+    let edited: Vec<_> =
+        (0..FIRST_EDITS + SECOND_EDITS).map(|file| format!("d{}/f{file}", file / 100)).collect();
+    pipe(
         Command::new("tar").current_dir(large).arg("-c").args(edited),
         Command::new("ssh").envs(stage.environment()).args([
             "-F",
@@ -130,10 +135,10 @@ fn push(stage: &Stage, large: &Path) -> Result<Duration> {
 }
 
 /// Pipes the output of `from` into `to`.
-fn into(from: &mut Command, to: &mut Command) -> Result<()> {
+fn pipe(from: &mut Command, to: &mut Command) -> Result<()> {
     let mut from = from.stdout(Stdio::piped()).spawn()?;
-    let written = from.stdout.take().context("no pipe")?;
-    check(to.stdin(written).stdout(Stdio::null()))?;
+    let output_pipe = from.stdout.take().context("no pipe")?;
+    check(to.stdin(output_pipe).stdout(Stdio::null()))?;
     ensure!(from.wait()?.success(), "the command that writes the data failed");
     Ok(())
 }
@@ -143,18 +148,18 @@ fn repository(root: &Path, files: usize) -> Result<PathBuf> {
     say(format_args!("creating a repository of {files} files"));
     let mut number = 1_u64;
     for file in 0..files {
-        let folder = root.join(format!("d{}", file / 100));
-        fs::create_dir_all(&folder)?;
-        let mut out = BufWriter::new(fs::File::create(folder.join(format!("f{file}")))?);
-        let mut left = BYTES;
-        while left > 0 {
+        let dir = root.join(format!("d{}", file / 100));
+        fs::create_dir_all(&dir)?;
+        let mut out = BufWriter::new(fs::File::create(dir.join(format!("f{file}")))?);
+        let mut remaining = BYTES;
+        while remaining > 0 {
             // xorshift64
             number ^= number << 13;
             number ^= number >> 7;
             number ^= number << 17;
             let word = format!("word{:04} ", number % 5000);
             out.write_all(word.as_bytes())?;
-            left = left.saturating_sub(word.len());
+            remaining = remaining.saturating_sub(word.len());
         }
         out.flush()?;
     }
@@ -176,8 +181,8 @@ fn edit(root: &Path, files: std::ops::Range<usize>, text: &str) -> Result<()> {
 
 /// Returns the size of the packs of `root` in bytes.
 fn pack_size(root: &Path) -> Result<f64> {
-    let folder = root.join(".git/objects/pack");
-    let sizes = fs::read_dir(&folder)?.map(|entry| Ok(entry?.metadata()?.len()));
+    let dir = root.join(".git/objects/pack");
+    let sizes = fs::read_dir(&dir)?.map(|entry| Ok(entry?.metadata()?.len()));
     Ok(sizes.sum::<Result<u64>>()? as f64)
 }
 

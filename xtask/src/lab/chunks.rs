@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{
-    booting::{DEFAULT_MEMORY, FROZEN, Lab},
-    machine::{End, Talk},
+    boot::{DEFAULT_MEMORY, FROZEN, Lab},
+    machine::{CommandStdio, ExitReason},
 };
 use crate::{
     command::say,
@@ -28,38 +28,38 @@ struct Tier {
     /// The VMM and accelerator that VMs must use.
     vmm: &'static str,
     /// Shell commands that run before the scenarios.
-    setting: &'static str,
+    setup: &'static str,
 }
 
 const TIERS: [Tier; 2] = [
-    Tier { name: "lab", vmm: FIRECRACKER, setting: ":" },
+    Tier { name: "lab", vmm: FIRECRACKER, setup: ":" },
     // QEMU uses the vsock of the lab's kernel, because banger-vsock-device is missing.
     Tier {
         name: "lab-qemu",
         vmm: "qemu/kvm",
-        setting: "export BANGER_VMM=qemu BANGER_PROGRAMS=/run/programs PATH=/usr/sbin:/usr/bin:/sbin:/bin
+        setup: "export BANGER_VMM=qemu BANGER_PROGRAMS=/run/programs PATH=/usr/sbin:/usr/bin:/sbin:/bin
             mkdir $BANGER_PROGRAMS
             cp /in/programs/banger /in/programs/bangerd /in/programs/banger-agent $BANGER_PROGRAMS",
     },
 ];
 
 /// Scenarios that run on request.
-const MORE: Tier = Tier { name: "lab-more", vmm: FIRECRACKER, setting: ":" };
+const ON_REQUEST: Tier = Tier { name: "lab-more", vmm: FIRECRACKER, setup: ":" };
 
 const FIRECRACKER: &str = "firecracker/kvm";
 
 /// Number of labs in parallel; each has one processor.
-const LABS: usize = 2;
+const PARALLEL_LABS: usize = 2;
 
-/// Number of scenarios in a lab; a slow one counts as `SLOW`.
-const CHUNK: usize = 4;
-const SLOW: usize = 2;
+/// Number of scenarios in a lab; a slow one counts as `SLOW_SIZE`.
+const CHUNK_SIZE: usize = 4;
+const SLOW_SIZE: usize = 2;
 
 /// Time limit for a lab. Under two nested emulations, each scenario takes many seconds.
-const LIMIT: Duration = Duration::from_secs(20 * 60);
+const TIME_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// Maximum number of labs for a chunk: if all of them freeze, the run fails.
-const TRIES: usize = 3;
+const MAX_TRIES: usize = 3;
 
 /// Scenarios that one lab runs in sequence.
 struct Chunk {
@@ -76,18 +76,18 @@ struct Tally {
     frozen: usize,
 }
 
-/// Runs the lab's scenarios, with those on request if `more`, and returns how many passed. The programs and the
+/// Runs the lab's scenarios, with those on request if `on_request`, and returns how many passed. The programs and the
 /// template must exist.
-pub(crate) fn scenarios(project: &Project, more: bool) -> Result<usize> {
+pub(crate) fn scenarios(project: &Project, on_request: bool) -> Result<usize> {
     let program = suite::build(project)?;
     let mut chunks = VecDeque::new();
-    for tier in more.then_some(&MORE).into_iter().chain(&TIERS) {
+    for tier in on_request.then_some(&ON_REQUEST).into_iter().chain(&TIERS) {
         let names = chunks_of(suite::list(&program, tier.name)?);
         chunks.extend(names.into_iter().map(|names| Chunk { tier, names }));
     }
     let lab = Lab::prepare(project, Some(program))?;
-    let (left, tally) = (Mutex::new(chunks), Mutex::new(Tally::default()));
-    let lock = || left.lock().unwrap_or_else(PoisonError::into_inner);
+    let (queue, tally) = (Mutex::new(chunks), Mutex::new(Tally::default()));
+    let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
     let work = || {
         loop {
             let Some(chunk) = lock().pop_front() else { return Ok(()) };
@@ -99,7 +99,7 @@ pub(crate) fn scenarios(project: &Project, more: bool) -> Result<usize> {
         }
     };
     let result = thread::scope(|scope| {
-        let labs: Vec<_> = (0..LABS).map(|_| scope.spawn(work)).collect();
+        let labs: Vec<_> = (0..PARALLEL_LABS).map(|_| scope.spawn(work)).collect();
         labs.into_iter()
             .map(|lab| lab.join().unwrap_or_else(|_| bail!("a lab's thread panicked")))
             .fold(Ok(()), Result::and)
@@ -118,16 +118,16 @@ pub(crate) fn scenarios(project: &Project, more: bool) -> Result<usize> {
 /// Groups scenarios into chunks of one lab each, in order.
 fn chunks_of(scenarios: Vec<Scenario>) -> Vec<Vec<String>> {
     let mut chunks: Vec<Vec<String>> = Vec::new();
-    let mut room = 0;
+    let mut free = 0;
     for Scenario { name, slow } in scenarios {
-        let size = if slow { SLOW } else { 1 };
-        match chunks.last_mut().filter(|_| size <= room) {
+        let size = if slow { SLOW_SIZE } else { 1 };
+        match chunks.last_mut().filter(|_| size <= free) {
             Some(chunk) => {
-                room -= size;
+                free -= size;
                 chunk.push(name);
             }
             None => {
-                room = CHUNK - size;
+                free = CHUNK_SIZE - size;
                 chunks.push(vec![name]);
             }
         }
@@ -155,9 +155,9 @@ impl Lab<'_> {
     /// Runs a chunk in a lab of its own. If the lab freezes, the unfinished scenarios run in a fresh one.
     fn run_chunk(&self, chunk: Chunk, tally: &Mutex<Tally>) -> Result<()> {
         let Chunk { tier, mut names } = chunk;
-        for left in (0..TRIES).rev() {
+        for retries in (0..MAX_TRIES).rev() {
             let start = Instant::now();
-            let (end, text) = self.run_in_lab(tier, &names)?;
+            let (reason, text) = self.run_in_lab(tier, &names)?;
             let (passed, failed) = results(&text, &names);
             names.retain(|name| !passed.contains(name) && !failed.contains(name));
             {
@@ -165,24 +165,26 @@ impl Lab<'_> {
                 tally.passed += passed.len();
                 tally.failed.extend(failed.iter().map(|name| format!("{name} (tier {})", tier.name)));
                 tally.labs += 1;
-                tally.frozen += usize::from(end == End::Frozen);
+                tally.frozen += usize::from(reason == ExitReason::Frozen);
                 // Under the lock, so that the outputs of two labs do not mix.
                 print!("{text}");
                 println!("these took {} s in a lab", start.elapsed().as_secs());
                 io::stdout().flush()?;
             }
-            match end {
-                End::Frozen if names.is_empty() => return Ok(()),
-                End::Frozen if left > 0 => {
+            match reason {
+                ExitReason::Frozen if names.is_empty() => return Ok(()),
+                ExitReason::Frozen if retries > 0 => {
                     say(format_args!("{FROZEN}; retrying in a fresh one: {}", names.join(", ")));
                 }
-                End::Frozen => bail!("{FROZEN}, in each of {TRIES} labs, with {}", names.join(", ")),
-                End::TimeUp => {
-                    bail!("{} took longer in the lab than {} s", names.join(", "), LIMIT.as_secs())
+                ExitReason::Frozen => {
+                    bail!("{FROZEN}, in each of {MAX_TRIES} labs, with {}", names.join(", "))
+                }
+                ExitReason::TimedOut => {
+                    bail!("{} took longer in the lab than {} s", names.join(", "), TIME_LIMIT.as_secs())
                 }
                 // The tally has the failures.
-                End::Status(_) if names.is_empty() && !failed.is_empty() => return Ok(()),
-                End::Status(status) => {
+                ExitReason::Status(_) if names.is_empty() && !failed.is_empty() => return Ok(()),
+                ExitReason::Status(status) => {
                     ensure!(names.is_empty(), "the lab did not run {}: status {status}", names.join(", "));
                     ensure!(status == 0, "the scenarios' program failed in the lab: exit status {status}");
                     return Ok(());
@@ -193,23 +195,23 @@ impl Lab<'_> {
     }
 
     /// Runs scenarios in a fresh lab. Returns how the lab ended, and its output.
-    fn run_in_lab(&self, tier: &Tier, names: &[String]) -> Result<(End, String)> {
+    fn run_in_lab(&self, tier: &Tier, names: &[String]) -> Result<(ExitReason, String)> {
         let script = format!(
             "{}\nexec /in/smoke/scenarios --tier {} --expect {} --test-threads 1 --exact {} 2>&1",
-            tier.setting,
+            tier.setup,
             tier.name,
             tier.vmm,
             names.join(" ")
         );
         let command = ["sh", "-c", &script].map(OsString::from);
-        let mut printed = tempfile::tempfile()?;
-        let out = Box::new(printed.try_clone()?);
-        let talk = Talk { out, err: Box::new(io::stderr()), typed: false };
-        let end = self.boot(&command, DEFAULT_MEMORY, Some(LIMIT), talk)?;
+        let mut output_file = tempfile::tempfile()?;
+        let out = Box::new(output_file.try_clone()?);
+        let stdio = CommandStdio { out, err: Box::new(io::stderr()), interactive: false };
+        let reason = self.boot(&command, DEFAULT_MEMORY, Some(TIME_LIMIT), stdio)?;
         let mut text = Vec::new();
-        printed.rewind()?;
-        printed.read_to_end(&mut text).context("cannot read the lab's output")?;
-        Ok((end, String::from_utf8_lossy(&text).into_owned()))
+        output_file.rewind()?;
+        output_file.read_to_end(&mut text).context("cannot read the lab's output")?;
+        Ok((reason, String::from_utf8_lossy(&text).into_owned()))
     }
 }
 

@@ -1,12 +1,12 @@
 #!/bin/sh
-# disk.sh TAR INIT OUT: makes the lab's root disk, kernel and initrd from the tar of its root file system.
-# Runs as root, or as root of a user namespace, so that owners come out right.
+# disk.sh TAR INIT OUT: creates the lab's root disk, kernel and initrd from the tar of its root file system.
+# Runs as root, or as root of a user namespace, so that files keep their owners.
 set -eu
 tar=$1 init=$2 out=$3
 root=$out/root.partial
 rm -rf "$root"
 mkdir -p "$root"
-# A user namespace may not make device nodes, and the kernel brings its own.
+# A user namespace cannot create device nodes, and the kernel creates its own.
 tar -x --numeric-owner --exclude='./dev/*' -C "$root" -f "$tar"
 mkdir -p "$root/in" "$root/lab"
 

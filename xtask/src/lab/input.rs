@@ -24,7 +24,7 @@ pub(super) struct Input<'a> {
     /// Directory of the built programs; it may not exist yet.
     pub(super) programs: &'a Path,
     /// Directory of the programs whose bangerd has fail points; it may not exist yet.
-    pub(super) failing: &'a Path,
+    pub(super) programs_with_fail_points: &'a Path,
     pub(super) tools: &'a Path,
     /// The test program with the scenarios, /in/smoke/scenarios in the lab.
     pub(super) smoke: Option<&'a Path>,
@@ -34,26 +34,26 @@ pub(super) struct Input<'a> {
 
 impl Input<'_> {
     /// Creates the input disk, `in.ext4`, in a directory.
-    pub(super) fn make_disk(&self, folder: &Path) -> Result<()> {
-        let staged = folder.join("in");
+    pub(super) fn create_disk(&self, dir: &Path) -> Result<()> {
+        let staged = dir.join("in");
         for name in ["programs", "failing", "tools", "smoke"] {
             fs::create_dir_all(staged.join(name))?;
         }
-        let mut size = copy_files(&files_of(self.programs)?, &staged.join("programs"))?;
-        size += copy_files(&files_of(self.failing)?, &staged.join("failing"))?;
-        size += copy_files(&files_of(self.tools)?, &staged.join("tools"))?;
+        let mut size = copy_files(&files_in(self.programs)?, &staged.join("programs"))?;
+        size += copy_files(&files_in(self.programs_with_fail_points)?, &staged.join("failing"))?;
+        size += copy_files(&files_in(self.tools)?, &staged.join("tools"))?;
         let smoke = self.smoke.map(|program| ("scenarios".to_owned(), program.to_path_buf()));
         size += copy_files(smoke.as_slice(), &staged.join("smoke"))?;
         let init = staged.join("init");
         fs::write(&init, INIT)?;
         fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
-        fs::write(staged.join("command"), words(self.command)?)?;
+        fs::write(staged.join("command"), nul_terminated(self.command)?)?;
         if self.terminal {
             fs::write(staged.join("terminal"), terminal::description()?)?;
         }
         // Space for the file system's metadata.
         let mebibytes = size / (1 << 20) * 9 / 8 + 32;
-        make_ext4(&folder.join("in.ext4"), &format!("{mebibytes}M"), Some(&staged))?;
+        create_ext4(&dir.join("in.ext4"), &format!("{mebibytes}M"), Some(&staged))?;
         fs::remove_dir_all(&staged)?;
         Ok(())
     }
@@ -61,21 +61,21 @@ impl Input<'_> {
 
 /// Creates a work disk in `cache`, with the template in it if there is one. The file is already unlinked, so it
 /// disappears when xtask exits, even if killed.
-pub(super) fn make_work_disk(template: &Path, cache: &Path) -> Result<File> {
-    let folder = tempfile::Builder::new().prefix("work-").tempdir_in(cache)?;
-    let disk = folder.path().join("work.ext4");
-    make_ext4(&disk, WORK_DISK, template.exists().then_some(template))?;
+pub(super) fn create_work_disk(template: &Path, cache: &Path) -> Result<File> {
+    let dir = tempfile::Builder::new().prefix("work-").tempdir_in(cache)?;
+    let disk = dir.path().join("work.ext4");
+    create_ext4(&disk, WORK_DISK, template.exists().then_some(template))?;
     Ok(File::open(disk)?)
 }
 
 /// Copies a work disk into a directory, sharing blocks if the file system supports it.
-pub(super) fn copy_work_disk(disk: &File, folder: &Path) -> Result<()> {
+pub(super) fn copy_work_disk(disk: &File, dir: &Path) -> Result<()> {
     let mut cp = Command::new("cp");
-    cp.args(["--reflink=auto", "--sparse=always", "/dev/stdin"]).arg(folder.join("work.ext4"));
+    cp.args(["--reflink=auto", "--sparse=always", "/dev/stdin"]).arg(dir.join("work.ext4"));
     check(cp.stdin(disk.try_clone()?))
 }
 
-fn make_ext4(disk: &Path, size: &str, content: Option<&Path>) -> Result<()> {
+fn create_ext4(disk: &Path, size: &str, content: Option<&Path>) -> Result<()> {
     let lazy = "lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0";
     let mut mke2fs = as_root("mke2fs")?;
     // mke2fs prints a message about the new file even with `-q`.
@@ -87,25 +87,26 @@ fn make_ext4(disk: &Path, size: &str, content: Option<&Path>) -> Result<()> {
 }
 
 /// Terminates each argument with a NUL, so that nothing needs quoting.
-fn words(command: &[OsString]) -> Result<Vec<u8>> {
+fn nul_terminated(command: &[OsString]) -> Result<Vec<u8>> {
     ensure!(!command.is_empty(), "there is no command to run");
     Ok(command.iter().flat_map(|word| word.as_bytes().iter().copied().chain([0])).collect())
 }
 
-fn files_of(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let named = |entry: fs::DirEntry| (entry.file_name().to_string_lossy().into_owned(), entry.path());
-    match fs::read_dir(folder) {
-        Ok(entries) => entries.map(|entry| Ok(named(entry?))).collect(),
+fn files_in(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let name_and_path =
+        |entry: fs::DirEntry| (entry.file_name().to_string_lossy().into_owned(), entry.path());
+    match fs::read_dir(dir) {
+        Ok(entries) => entries.map(|entry| Ok(name_and_path(entry?))).collect(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => bail!("{}: {error}", folder.display()),
+        Err(error) => bail!("{}: {error}", dir.display()),
     }
 }
 
 /// Hard-links `files` into a directory, or copies them across file systems. Returns their total length.
-fn copy_files(files: &[(String, PathBuf)], folder: &Path) -> Result<u64> {
+fn copy_files(files: &[(String, PathBuf)], dir: &Path) -> Result<u64> {
     let mut size = 0;
     for (name, file) in files {
-        let target = folder.join(name);
+        let target = dir.join(name);
         fs::hard_link(file, &target)
             .or_else(|_| fs::copy(file, &target).map(drop))
             .with_context(|| file.display().to_string())?;
@@ -120,7 +121,10 @@ mod tests {
 
     #[test]
     fn words_are_kept_apart_whatever_is_in_them() {
-        assert_eq!(words(&["sh".into(), "a 'b'\n$c".into(), "".into()]).unwrap(), b"sh\0a 'b'\n$c\0\0");
-        assert!(words(&[]).is_err());
+        assert_eq!(
+            nul_terminated(&["sh".into(), "a 'b'\n$c".into(), "".into()]).unwrap(),
+            b"sh\0a 'b'\n$c\0\0"
+        );
+        assert!(nul_terminated(&[]).is_err());
     }
 }

@@ -1,29 +1,29 @@
 //! Runs a throw-away host with real KVM. QEMU emulates a machine with AMD's virtualisation, on which Debian's kernel
 //! has a real `/dev/kvm` and Firecracker runs unmodified.
 
-mod booting;
+mod boot;
 mod chunks;
 mod firecracker;
+mod heartbeat;
 mod input;
 mod machine;
-mod pulse;
 mod system;
 mod terminal;
 
 use std::{ffi::OsString, io, process::ExitCode, time::Duration};
 
 use anyhow::{Result, bail};
-use booting::{DEFAULT_MEMORY, FROZEN, Lab};
-use machine::{End, Talk};
+use boot::{DEFAULT_MEMORY, FROZEN, Lab};
+use machine::{CommandStdio, ExitReason};
 
-pub(crate) use self::{booting::fetch, chunks::scenarios};
+pub(crate) use self::{boot::fetch, chunks::scenarios};
 use crate::{command::say, programs, project::Project, scenarios as suite, setup, template};
 
 #[derive(Debug, clap::Args)]
 #[command(subcommand_negates_reqs = true)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    what: Option<What>,
+    subcommand: Option<LabCommand>,
     /// Stop the lab after this long, with exit status 124: 90s, 20m, 1h [default: 20m; none for a shell]
     #[arg(long, global = true, value_parser = parse_duration)]
     time_limit: Option<Duration>,
@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum What {
+enum LabCommand {
     /// Start an interactive shell in the lab; scenarios are in /in/smoke
     Shell,
     /// Run the scenarios that CI runs in the lab
@@ -62,26 +62,27 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
         None
     } else {
         programs::build(project, None)?;
-        programs::build_failing(project)?;
+        programs::build_with_fail_points(project)?;
         template::prepare(project)?;
         Some(suite::build(project)?)
     };
-    let terminal = match arguments.what {
-        Some(What::Scenarios { more }) => return scenarios(project, more).map(|_| ExitCode::SUCCESS),
-        Some(What::Shell) => true,
+    let terminal = match arguments.subcommand {
+        Some(LabCommand::Scenarios { more }) => return scenarios(project, more).map(|_| ExitCode::SUCCESS),
+        Some(LabCommand::Shell) => true,
         None => false,
     };
     let command = if terminal { vec!["bash".into(), "-l".into()] } else { arguments.command.clone() };
     let limit = arguments.time_limit.or((!terminal).then_some(DEFAULT_LIMIT));
     let lab = Lab::prepare(project, smoke)?;
-    let talk = Talk { out: Box::new(io::stdout()), err: Box::new(io::stderr()), typed: terminal };
-    Ok(match lab.boot(&command, arguments.memory, limit, talk)? {
-        End::Status(status) => ExitCode::from(status),
-        End::TimeUp => {
+    let stdio =
+        CommandStdio { out: Box::new(io::stdout()), err: Box::new(io::stderr()), interactive: terminal };
+    Ok(match lab.boot(&command, arguments.memory, limit, stdio)? {
+        ExitReason::Status(status) => ExitCode::from(status),
+        ExitReason::TimedOut => {
             say("the lab timed out");
             ExitCode::from(TIMED_OUT)
         }
-        End::Frozen => bail!(FROZEN),
+        ExitReason::Frozen => bail!(FROZEN),
     })
 }
 

@@ -22,20 +22,20 @@ const PACKAGES: &str = "linux-image-cloud-amd64,busybox-static,cpio,curl,e2fspro
 /// Directory with the system that a lab boots.
 #[derive(Debug)]
 pub(super) struct System {
-    folder: PathBuf,
+    dir: PathBuf,
 }
 
 impl System {
     pub(super) fn kernel(&self) -> PathBuf {
-        self.folder.join("vmlinuz")
+        self.dir.join("vmlinuz")
     }
 
     pub(super) fn initrd(&self) -> PathBuf {
-        self.folder.join("initrd")
+        self.dir.join("initrd")
     }
 
     pub(super) fn root_disk(&self) -> PathBuf {
-        self.folder.join("root.ext4")
+        self.dir.join("root.ext4")
     }
 }
 
@@ -44,8 +44,8 @@ pub(super) fn prepare(cache: &Path) -> Result<System> {
     let suite = debian::suite()?;
     let recipe = [DISK, INITRD_INIT, PACKAGES, &suite].join("\0");
     let hash: String = Sha256::digest(recipe).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let system = System { folder: cache.join(format!("host-{hash}")) };
-    if system.folder.exists() {
+    let system = System { dir: cache.join(format!("host-{hash}")) };
+    if system.dir.exists() {
         return Ok(system);
     }
 
@@ -64,6 +64,6 @@ pub(super) fn prepare(cache: &Path) -> Result<System> {
             fs::remove_dir_all(entry.path())?;
         }
     }
-    fs::rename(&out, &system.folder).with_context(|| system.folder.display().to_string())?;
+    fs::rename(&out, &system.dir).with_context(|| system.dir.display().to_string())?;
     Ok(system)
 }

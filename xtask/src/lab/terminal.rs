@@ -16,11 +16,11 @@ pub(super) fn description() -> Result<String> {
 
 /// The terminal in raw mode, so that the lab receives every key. Dropping it restores the mode.
 #[derive(Debug)]
-pub(super) struct Raw {
+pub(super) struct RawMode {
     before: Option<Termios>,
 }
 
-impl Raw {
+impl RawMode {
     /// Enters raw mode. Does nothing if standard input is not a terminal.
     pub(super) fn enter() -> Result<Self> {
         let before = tcgetattr(io::stdin()).ok();
@@ -33,7 +33,7 @@ impl Raw {
     }
 }
 
-impl Drop for Raw {
+impl Drop for RawMode {
     fn drop(&mut self) {
         if let Some(before) = &self.before {
             let _ = tcsetattr(io::stdin(), OptionalActions::Drain, before);

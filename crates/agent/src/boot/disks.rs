@@ -14,7 +14,7 @@ use rustix::{
 use super::error::{BootError, failed};
 
 /// Timeout for a disk to appear after its driver is loaded. The host limits the duration of the whole boot.
-const APPEARS: Duration = Duration::from_secs(60);
+const DISK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The disks `/dev/vda`, `/dev/vdb`, …
 #[derive(Debug)]
@@ -29,25 +29,25 @@ impl Disks {
     pub(super) fn next(&mut self) -> Result<PathBuf, BootError> {
         let letter = self.0.next().unwrap_or('z');
         let path = PathBuf::from(format!("/dev/vd{letter}"));
-        appears(&path)?;
+        wait_for(&path)?;
         Ok(path)
     }
 }
 
-fn appears(path: &Path) -> Result<(), BootError> {
+fn wait_for(path: &Path) -> Result<(), BootError> {
     if path.exists() {
         return Ok(());
     }
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK);
     let watch = watch.map_err(failed("wait for", path))?;
     inotify::add_watch(&watch, "/dev", inotify::WatchFlags::CREATE).map_err(failed("wait for", path))?;
-    let deadline = Instant::now() + APPEARS;
+    let deadline = Instant::now() + DISK_TIMEOUT;
     while !path.exists() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec::try_from(left).ok();
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(remaining).ok();
         let events = poll(&mut [PollFd::new(&watch, PollFlags::IN)], timeout.as_ref());
         if events.map_err(failed("wait for", path))? == 0 {
-            return Err(BootError::NoDisk(path.to_owned(), APPEARS.as_secs()));
+            return Err(BootError::NoDisk(path.to_owned(), DISK_TIMEOUT.as_secs()));
         }
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&watch, &mut buffer);

@@ -5,29 +5,29 @@
 
 use std::{io, path::Path};
 
-use crate::configure::files::{place, read};
+use crate::configure::files::{install, read};
 
 const FSTAB: &str = "etc/fstab";
 
 /// Prefix of a line that is commented out.
-const LEFT_OUT: &str = "# not in this VM (add nofail to keep the line): ";
+const COMMENT_PREFIX: &str = "# not in this VM (add nofail to keep the line): ";
 
 /// Tags that name a disk by its content. Such a disk counts as missing: only udev resolves tags.
 const BY_CONTENT: [&str; 4] = ["UUID=", "LABEL=", "PARTUUID=", "PARTLABEL="];
 
 /// Comments out the lines that need missing disks.
-pub(super) fn leave_out_missing(root: &Path) -> io::Result<()> {
+pub(super) fn comment_out_missing(root: &Path) -> io::Result<()> {
     let path = root.join(FSTAB);
     let Some(old) = read(&path)? else { return Ok(()) };
     let new = without_missing(&old, |device| root.join(device.trim_start_matches('/')).exists());
-    if new == old { Ok(()) } else { place(&path, &new, None) }
+    if new == old { Ok(()) } else { install(&path, &new, None) }
 }
 
-fn without_missing(fstab: &[u8], is_there: impl Fn(&str) -> bool) -> Vec<u8> {
+fn without_missing(fstab: &[u8], exists: impl Fn(&str) -> bool) -> Vec<u8> {
     let mut new = Vec::with_capacity(fstab.len());
     for line in fstab.split_inclusive(|byte| *byte == b'\n') {
-        if needs_missing(&String::from_utf8_lossy(line), &is_there) {
-            new.extend(LEFT_OUT.as_bytes());
+        if needs_missing(&String::from_utf8_lossy(line), &exists) {
+            new.extend(COMMENT_PREFIX.as_bytes());
         }
         new.extend(line);
     }
@@ -35,7 +35,7 @@ fn without_missing(fstab: &[u8], is_there: impl Fn(&str) -> bool) -> Vec<u8> {
 }
 
 /// Returns whether a line needs a missing disk. Fields by fstab(5): device, mount point, type, options.
-fn needs_missing(line: &str, is_there: impl Fn(&str) -> bool) -> bool {
+fn needs_missing(line: &str, exists: impl Fn(&str) -> bool) -> bool {
     let mut fields = line.split_whitespace();
     let device = fields.next().filter(|device| !device.starts_with('#')).unwrap_or_default();
     let may_be_missing = |options: &str| options.split(',').any(|word| matches!(word, "nofail" | "noauto"));
@@ -43,7 +43,7 @@ fn needs_missing(line: &str, is_there: impl Fn(&str) -> bool) -> bool {
         return false;
     }
     let by_content = BY_CONTENT.iter().any(|tag| device.starts_with(tag));
-    by_content || device.starts_with("/dev/") && !is_there(device)
+    by_content || device.starts_with("/dev/") && !exists(device)
 }
 
 #[cfg(test)]
@@ -55,11 +55,11 @@ mod tests {
     #[test]
     fn lines_for_disks_that_are_not_there_become_comments_once() {
         let root = tempfile::tempdir().unwrap();
-        for folder in ["etc", "dev"] {
-            fs::create_dir(root.path().join(folder)).unwrap();
+        for dir in ["etc", "dev"] {
+            fs::create_dir(root.path().join(dir)).unwrap();
         }
         let fstab = root.path().join(FSTAB);
-        leave_out_missing(root.path()).unwrap();
+        comment_out_missing(root.path()).unwrap();
         assert!(!fstab.exists());
 
         fs::write(root.path().join("dev/vda"), "").unwrap();
@@ -68,10 +68,10 @@ mod tests {
         let missing =
             ["LABEL=root\t/ ext4 errors=remount-ro 0 1\n", "UUID=1 /boot ext4\n", "  /dev/sda2 none swap"];
         fs::write(&fstab, format!("{kept}{}", missing.concat())).unwrap();
-        let left_out: String = missing.iter().map(|line| format!("{LEFT_OUT}{line}")).collect();
+        let commented: String = missing.iter().map(|line| format!("{COMMENT_PREFIX}{line}")).collect();
         for _ in 0..2 {
-            leave_out_missing(root.path()).unwrap();
-            assert_eq!(fs::read_to_string(&fstab).unwrap(), format!("{kept}{left_out}"));
+            comment_out_missing(root.path()).unwrap();
+            assert_eq!(fs::read_to_string(&fstab).unwrap(), format!("{kept}{commented}"));
         }
     }
 }

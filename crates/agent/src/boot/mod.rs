@@ -22,94 +22,94 @@ use error::BootError;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::{
+    boot_record::BootRecord,
     configure::sshd,
-    console::say,
+    console::log,
     init,
-    marks::Booted,
     power::{self, Power},
     vsock,
 };
 
 /// Hard limit of open descriptors for programs; systemd's value.
-const DESCRIPTORS: u64 = 512 << 10;
+const MAX_DESCRIPTORS: u64 = 512 << 10;
 
 /// Runs PID 1 until it becomes the image's init or the guest ends. If the boot fails, it prints the reason on the
 /// console and resets the machine, which ends the VMM.
 pub(crate) fn boot() -> ExitCode {
-    let mut booted = Booted::default();
-    booted.mark("init");
-    match bring_up(&mut booted) {
-        Ok(root) => hand_over(booted, root),
-        Err(error) => say(&format!("cannot boot: {error}")),
+    let mut record = BootRecord::default();
+    record.mark("init");
+    match bring_up(&mut record) {
+        Ok(root) => become_init(record, root),
+        Err(error) => log(&format!("cannot boot: {error}")),
     }
     power::reset();
     ExitCode::FAILURE
 }
 
-fn bring_up(booted: &mut Booted) -> Result<root::Root, BootError> {
+fn bring_up(record: &mut BootRecord) -> Result<root::Root, BootError> {
     mounts::kernel_file_systems()?;
     let cmdline = CmdLine::read()?;
-    booted.ready_port = cmdline.ready_port;
+    record.ready_port = cmdline.ready_port;
     modules::load()?;
-    booted.mark("modules");
+    record.mark("modules");
     let mut disks = disks::Disks::new();
     let mut root = root::mount(cmdline.root, &mut disks)?;
-    booted.mark("root");
+    record.mark("root");
     let work = if cmdline.work { Some(root.mount_work_disk(&disks.next()?)?) } else { None };
     root.enter()?;
     if let Some(work) = work {
-        root::place_at_home(&work)?;
-        booted.mark("work_disk");
+        root::mount_home(&work)?;
+        record.mark("work_disk");
     }
     // Done before the image's init starts anything. Failures here do not stop the boot.
     if let Err(error) = sshd::restrict(Path::new("/")) {
-        say(&format!("cannot configure sshd: {error}"));
+        log(&format!("cannot configure sshd: {error}"));
     }
-    if let Err(error) = fstab::leave_out_missing(Path::new("/")) {
-        say(&format!("cannot update /etc/fstab: {error}"));
+    if let Err(error) = fstab::comment_out_missing(Path::new("/")) {
+        log(&format!("cannot update /etc/fstab: {error}"));
     }
     if let Err(error) = sshd::make_host_key(Path::new("/")) {
-        say(&format!("cannot create a host key for sshd: {error}"));
+        log(&format!("cannot create a host key for sshd: {error}"));
     }
     Ok(root)
 }
 
 /// Turns PID 1 into the image's init, with the agent as its child. Without an init, PID 1 itself serves the host.
-fn hand_over(mut booted: Booted, root: root::Root) {
+fn become_init(mut record: BootRecord, root: root::Root) {
     if let Some(init) = init::find(Path::new("/")) {
-        booted.init = Some(init.to_owned());
-        let beside = serve_beside_init(&booted);
-        if let Err(error) = &beside {
-            say(&format!("cannot serve the host: {error}"));
+        record.init = Some(init.to_owned());
+        let spawned = spawn_agent(&record);
+        if let Err(error) = &spawned {
+            log(&format!("cannot serve the host: {error}"));
         }
         let error = Command::new(init).exec();
-        say(&format!("cannot run {init}, continuing without it: {error}"));
-        booted.init = None;
-        if let Ok((mut agent, mut tell)) = beside {
+        log(&format!("cannot run {init}, continuing without it: {error}"));
+        record.init = None;
+        if let Ok((mut agent, mut pipe)) = spawned {
             // Fails if the agent has ended.
-            let _ = tell.write_all(&[0]);
+            let _ = pipe.write_all(&[0]);
             let _ = agent.wait();
         }
     }
-    mounts::for_no_init();
-    let limit = Rlimit { current: Some(1024), maximum: Some(DESCRIPTORS) };
+    mounts::mount_without_init();
+    let limit = Rlimit { current: Some(1024), maximum: Some(MAX_DESCRIPTORS) };
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        say(&format!("cannot raise the file descriptor limit: {error}"));
+        log(&format!("cannot raise the file descriptor limit: {error}"));
     }
-    vsock::run(booted, Power::Own(Rc::new(root.mounted)));
+    vsock::run(record, Power::Agent(Rc::new(root.mounted)));
 }
 
 /// Starts the agent that serves while this process becomes the init. A successful exec closes this end of the pipe; a
 /// byte in the pipe reports a failed one.
-fn serve_beside_init(booted: &Booted) -> io::Result<(Child, PipeWriter)> {
-    let (told, tell) = io::pipe()?;
+fn spawn_agent(record: &BootRecord) -> io::Result<(Child, PipeWriter)> {
+    let (reader, writer) = io::pipe()?;
     let mut agent = Command::new("/proc/self/exe");
     // systemd does not kill a process with such a name until the very end (its "Root storage daemons" page).
-    agent.arg0("@banger-agent").arg("serve").arg(serde_json::to_string(booted)?).process_group(0);
-    Ok((agent.stdin(told).spawn()?, tell))
+    agent.arg0("@banger-agent").arg("serve").arg(serde_json::to_string(record)?).process_group(0);
+    Ok((agent.stdin(reader).spawn()?, writer))
 }
 
 /// Waits until PID 1 is the image's init. Returns false if the init cannot be run.
-pub(crate) fn init_runs() -> bool {
-    io::stdin().read(&mut [0]).is_ok_and(|told| told == 0)
+pub(crate) fn wait_for_init() -> bool {
+    io::stdin().read(&mut [0]).is_ok_and(|count| count == 0)
 }

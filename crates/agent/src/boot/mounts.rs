@@ -13,7 +13,7 @@ use rustix::{
 };
 
 use super::error::{BootError, failed};
-use crate::console::say;
+use crate::console::log;
 
 const NO_PROGRAMS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
@@ -35,7 +35,7 @@ pub(super) fn kernel_file_systems() -> Result<(), BootError> {
 
 /// Sets up terminals, shared memory, a process's own descriptors and `/tmp`. Programs need them before the init
 /// mounts them, and every init keeps existing ones.
-pub(super) fn for_every_root() -> Result<(), BootError> {
+pub(super) fn prepare_root() -> Result<(), BootError> {
     for (path, kind, flags, options) in [
         ("/dev/pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, c"gid=5,mode=620,ptmxmode=666"),
         ("/dev/shm", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=1777"),
@@ -49,31 +49,31 @@ pub(super) fn for_every_root() -> Result<(), BootError> {
         if let Err(error) = symlink(format!("/proc/{target}"), format!("/dev/{name}"))
             && error.kind() != io::ErrorKind::AlreadyExists
         {
-            say(&format!("cannot create /dev/{name}: {error}"));
+            log(&format!("cannot create /dev/{name}: {error}"));
         }
     }
     let tmp = Path::new("/tmp");
     if !tmp.exists() {
-        let made =
+        let created =
             fs::create_dir(tmp).and_then(|()| fs::set_permissions(tmp, Permissions::from_mode(0o1777)));
-        made.map_err(failed("create", tmp))?;
+        created.map_err(failed("create", tmp))?;
     }
     Ok(())
 }
 
 /// Mounts the other file systems that an init mounts and programs need. Failures are only logged.
-pub(super) fn for_no_init() {
-    let unmountable = |path: &str, error: io::Error| say(&format!("cannot mount {path}: {error}"));
+pub(super) fn mount_without_init() {
+    let log_error = |path: &str, error: io::Error| log(&format!("cannot mount {path}: {error}"));
     for (path, kind, flags, options) in [
         ("/run", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=755")),
         ("/sys/fs/cgroup", "cgroup2", NO_PROGRAMS, None),
     ] {
         // An image may lack `/run`; sysfs provides `/sys/fs/cgroup`.
-        let made = fs::create_dir_all(path).map_err(|error| unmountable(path, error));
-        if made.is_ok()
+        let created = fs::create_dir_all(path).map_err(|error| log_error(path, error));
+        if created.is_ok()
             && let Err(error) = mount(kind, path, kind, flags, options)
         {
-            unmountable(path, error.into());
+            log_error(path, error.into());
         }
     }
 }

@@ -22,9 +22,9 @@ use super::{
     error::{BootError, failed},
     mounts, seed,
 };
-use crate::console::say;
+use crate::console::log;
 
-const NEW: &str = "/new";
+const NEW_ROOT: &str = "/new";
 const BASE: &str = "/banger/base";
 const UPPER: &str = "/banger/upper";
 const WORK: &str = "/banger/work";
@@ -40,38 +40,38 @@ pub(super) struct Root {
 pub(super) fn mount(kind: RootKind, disks: &mut Disks) -> Result<Root, BootError> {
     let mut root = Root { mounted: Vec::new() };
     match kind {
-        RootKind::Plain => root.mount_disk(&disks.next()?, NEW)?,
+        RootKind::Plain => root.mount_disk(&disks.next()?, NEW_ROOT)?,
         RootKind::Overlay => {
-            make(BASE)?;
+            create_dir(BASE)?;
             let base = disks.next()?;
             mount_ext4(&base, BASE, MountFlags::RDONLY)?;
             root.mount_disk(&disks.next()?, UPPER)?;
             let [upper, work] = ["upper", "work"].map(|name| format!("{UPPER}/{name}"));
-            make(&upper)?;
-            make(&work)?;
+            create_dir(&upper)?;
+            create_dir(&work)?;
             // The upper directory becomes the root directory, so it needs a root directory's permissions.
             fs::set_permissions(&upper, fs::Permissions::from_mode(0o755))
                 .map_err(failed("set the permissions of", &upper))?;
-            make(NEW)?;
+            create_dir(NEW_ROOT)?;
             // Set explicitly, whatever the kernel's defaults: `image commit` needs each name's content in one place.
             let plain = "redirect_dir=off,metacopy=off,index=off";
             let options = format!("lowerdir={BASE},upperdir={upper},workdir={work},{plain}\0");
             let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes()).unwrap_or(c"");
-            rustix::mount::mount("overlay", NEW, "overlay", MountFlags::empty(), options)
-                .map_err(failed("mount the overlay at", NEW))?;
-            root.keep(NEW)?;
+            rustix::mount::mount("overlay", NEW_ROOT, "overlay", MountFlags::empty(), options)
+                .map_err(failed("mount the overlay at", NEW_ROOT))?;
+            root.keep(NEW_ROOT)?;
         }
     }
     Ok(root)
 }
 
 impl Root {
-    /// Mounts the work disk, for [`place_at_home`].
+    /// Mounts the work disk, for [`mount_home`].
     pub(super) fn mount_work_disk(&mut self, disk: &Path) -> Result<OwnedFd, BootError> {
         self.mount_disk(disk, WORK)?;
         // The work disk is usable even if its file system cannot grow.
-        if let Err(error) = fill(disk, WORK) {
-            say(&format!("cannot grow the work disk's file system: {error}"));
+        if let Err(error) = grow_file_system(disk, WORK) {
+            log(&format!("cannot grow the work disk's file system: {error}"));
         }
         Ok(File::open(WORK).map_err(failed("open", WORK))?.into())
     }
@@ -79,26 +79,26 @@ impl Root {
     /// Makes this the root of the system. Removes the initrd's modules, which occupy memory.
     pub(super) fn enter(&self) -> Result<(), BootError> {
         for name in ["dev", "proc", "sys"] {
-            let (from, to) = (format!("/{name}"), format!("{NEW}/{name}"));
+            let (from, to) = (format!("/{name}"), format!("{NEW_ROOT}/{name}"));
             // A symbolic link would lead out of the new root.
-            let there = fs::symlink_metadata(&to).is_ok_and(|meta| meta.is_dir());
-            if !there {
-                make_in_place(&to)?;
+            let is_dir = fs::symlink_metadata(&to).is_ok_and(|meta| meta.is_dir());
+            if !is_dir {
+                replace_with_dir(&to)?;
             }
             mount_move(&from, &to).map_err(failed("move a mount to", to))?;
         }
         // Removes only files of the initrd itself: the rest of `/banger` has disks mounted on it.
         let modules = "/banger/modules.d";
         fs::remove_dir_all(modules).map_err(failed("remove", modules))?;
-        chdir(NEW).map_err(failed("change to", NEW))?;
-        mount_move(".", "/").map_err(failed("move", NEW))?;
-        chroot(".").map_err(failed("change the root to", NEW))?;
+        chdir(NEW_ROOT).map_err(failed("change to", NEW_ROOT))?;
+        mount_move(".", "/").map_err(failed("move", NEW_ROOT))?;
+        chroot(".").map_err(failed("change the root to", NEW_ROOT))?;
         chdir("/").map_err(failed("change to", "/"))?;
-        mounts::for_every_root()
+        mounts::prepare_root()
     }
 
     fn mount_disk(&mut self, disk: &Path, at: &str) -> Result<(), BootError> {
-        make(at)?;
+        create_dir(at)?;
         mount_ext4(disk, at, MountFlags::empty())?;
         self.keep(at)
     }
@@ -111,10 +111,10 @@ impl Root {
 }
 
 /// Mounts the work disk at the root user's home. Copies the image's files there to a fresh disk.
-pub(super) fn place_at_home(work: &OwnedFd) -> Result<(), BootError> {
+pub(super) fn mount_home(work: &OwnedFd) -> Result<(), BootError> {
     // The image's symbolic links resolve correctly only in the entered root.
     if !Path::new(HOME).is_dir() {
-        make_in_place(HOME)?;
+        replace_with_dir(HOME)?;
     }
     let disk = format!("/proc/self/fd/{}", work.as_raw_fd());
     seed::seed(Path::new(HOME), Path::new(&disk))?;
@@ -129,7 +129,7 @@ fn mount_ext4(disk: &Path, at: &str, flags: MountFlags) -> Result<(), BootError>
 }
 
 /// Grows the file system on `disk`, mounted at `at`, to the disk's size. The disk may have been enlarged.
-fn fill(disk: &Path, at: &str) -> io::Result<()> {
+fn grow_file_system(disk: &Path, at: &str) -> io::Result<()> {
     let mut disk = File::open(disk)?;
     let size = disk.seek(SeekFrom::End(0))?;
     let root = File::open(at)?;
@@ -141,14 +141,14 @@ fn fill(disk: &Path, at: &str) -> io::Result<()> {
     if u64::from(u32::from_le_bytes(count)) < blocks { grow_ext4(root, blocks) } else { Ok(()) }
 }
 
-fn make(path: &str) -> Result<(), BootError> {
+fn create_dir(path: &str) -> Result<(), BootError> {
     fs::create_dir_all(path).map_err(failed("create", path))
 }
 
 /// Creates a directory, replacing a file or a dangling link at `path`.
-fn make_in_place(path: &str) -> Result<(), BootError> {
+fn replace_with_dir(path: &str) -> Result<(), BootError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("replace", path)(error)),
-        _ => make(path),
+        _ => create_dir(path),
     }
 }

@@ -14,7 +14,7 @@ const BEGIN: &str = "# banger: begin";
 const END: &str = "# banger: end";
 
 /// Maximum size of a file that is read in order to change it, in bytes.
-const LONGEST: u64 = 1 << 20;
+const MAX_SIZE: u64 = 1 << 20;
 
 /// Returns `old` with the lines between banger's markers replaced; all other lines are kept. Adds `localhost` if the
 /// file does not have it.
@@ -47,8 +47,8 @@ pub(super) fn replace(path: &str, content: &str) -> io::Result<()> {
     if !is_link && fs::read(path).is_ok_and(|old| old == content.as_bytes()) {
         return Ok(());
     }
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
     }
     let partial = path.with_extension("banger-new");
     fs::write(&partial, content)?;
@@ -58,8 +58,8 @@ pub(super) fn replace(path: &str, content: &str) -> io::Result<()> {
 /// Returns the content of the file at `path`, or `None` if it does not exist.
 pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::symlink_metadata(path) {
-        Ok(meta) if !meta.is_file() => Err(not("a file", path)),
-        Ok(meta) if meta.len() > LONGEST => Err(not("a file of at most 1 MiB", path)),
+        Ok(meta) if !meta.is_file() => Err(wrong_type("a file", path)),
+        Ok(meta) if meta.len() > MAX_SIZE => Err(wrong_type("a file of at most 1 MiB", path)),
         Ok(_) => fs::read(path).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -68,14 +68,14 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 
 /// Writes `content` to `path` atomically, unless it is unchanged. Sets root as the owner, and these permissions: by
 /// default the file's own, or 0644 for a new file.
-pub(crate) fn place(path: &Path, content: &[u8], mode: Option<u32>) -> io::Result<()> {
-    let there = read(path)?;
-    let mode = match (mode, &there) {
+pub(crate) fn install(path: &Path, content: &[u8], mode: Option<u32>) -> io::Result<()> {
+    let existing = read(path)?;
+    let mode = match (mode, &existing) {
         (Some(mode), _) => mode,
         (None, Some(_)) => fs::symlink_metadata(path)?.mode() & 0o7777,
         (None, None) => 0o644,
     };
-    if there.is_none_or(|old| old != content) {
+    if existing.is_none_or(|old| old != content) {
         let partial = path.with_extension("banger-new");
         // Left by a process that was killed.
         let _ = fs::remove_file(&partial);
@@ -85,11 +85,11 @@ pub(crate) fn place(path: &Path, content: &[u8], mode: Option<u32>) -> io::Resul
         // Not synced: when a rename replaces a file, ext4 writes the new data before the name.
         fs::rename(partial, path)?;
     }
-    own(path, mode)
+    set_owner_and_mode(path, mode)
 }
 
 /// Sets root as the owner of `path`, and these permissions.
-pub(super) fn own(path: &Path, mode: u32) -> io::Result<()> {
+pub(super) fn set_owner_and_mode(path: &Path, mode: u32) -> io::Result<()> {
     let meta = fs::symlink_metadata(path)?;
     // The agent runs as root; a test runs as its user.
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
@@ -102,9 +102,9 @@ pub(super) fn own(path: &Path, mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the error that `path` is not `what`.
-pub(super) fn not(what: &str, path: &Path) -> io::Error {
-    io::Error::other(format!("{} is not {what}", path.display()))
+/// Returns the error that `path` is not `expected`.
+pub(super) fn wrong_type(expected: &str, path: &Path) -> io::Error {
+    io::Error::other(format!("{} is not {expected}", path.display()))
 }
 
 #[cfg(test)]

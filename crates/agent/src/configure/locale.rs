@@ -2,12 +2,12 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
-use super::files::{place, read};
+use super::files::{install, read};
 
 /// Files that set the system's locale: Debian's, and that of all other distributions.
-const PLACES: [&str; 2] = ["etc/default/locale", "etc/locale.conf"];
+const CONFIG_FILES: [&str; 2] = ["etc/default/locale", "etc/locale.conf"];
 
-const KNOWN: &str = "usr/lib/locale";
+const LOCALES: &str = "usr/lib/locale";
 const ARCHIVE: &str = "usr/lib/locale/locale-archive";
 
 /// Start of a locale archive, and header positions of its names' offset and length (glibc's `locarchive.h`).
@@ -32,29 +32,29 @@ pub(super) fn set(root: &Path, name: &str) -> io::Result<()> {
     if !is_known(root, name) {
         return Ok(());
     }
-    let [debians, others] = PLACES.map(|place| root.join(place));
+    let [debians, others] = CONFIG_FILES.map(|file| root.join(file));
     let is_debian = root.join("etc/debian_version").exists() && !debians.is_symlink();
     let path = if is_debian { debians } else { others };
     let old = String::from_utf8(read(&path)?.unwrap_or_default()).map_err(io::Error::other)?;
     let is_ours = |name: &str| old.lines().any(|line| line == format!("{MARK}{LANG}{name}"));
-    if own(root).is_some_and(|name| !is_ours(&name)) {
+    if configured(root).is_some_and(|name| !is_ours(&name)) {
         return Ok(());
     }
     let is_other = |line: &&str| !line.strip_prefix(MARK).unwrap_or(line).starts_with(LANG);
     let mut new: String = old.lines().filter(is_other).map(|line| format!("{line}\n")).collect();
     new.push_str(&format!("{MARK}{LANG}{name}\n{LANG}{name}\n"));
-    place(&path, new.as_bytes(), None)
+    install(&path, new.as_bytes(), None)
 }
 
 /// Returns `LANG` for a session in the system at `root`, if there is a known locale.
-pub(crate) fn of_session(root: &Path) -> Option<String> {
-    own(root).into_iter().chain([UTF8.to_owned()]).find(|name| is_known(root, name))
+pub(crate) fn for_session(root: &Path) -> Option<String> {
+    configured(root).into_iter().chain([UTF8.to_owned()]).find(|name| is_known(root, name))
 }
 
 /// Returns the locale that the system itself configures.
-fn own(root: &Path) -> Option<String> {
-    PLACES.into_iter().find_map(|place| {
-        let text = String::from_utf8(read(&root.join(place)).ok()??).ok()?;
+fn configured(root: &Path) -> Option<String> {
+    CONFIG_FILES.into_iter().find_map(|file| {
+        let text = String::from_utf8(read(&root.join(file)).ok()??).ok()?;
         let value = text.lines().find_map(|line| line.trim().strip_prefix(LANG))?;
         Some(value.trim_matches(['"', '\'']).to_owned()).filter(|value| !value.is_empty())
     })
@@ -67,7 +67,7 @@ fn is_known(root: &Path, name: &str) -> bool {
     let normal = normal(name);
     matches!(name, "C" | "POSIX")
         || (name == UTF8 && root.join(MUSL).exists())
-        || [name, &normal].iter().any(|name| root.join(KNOWN).join(name).is_dir())
+        || [name, &normal].iter().any(|name| root.join(LOCALES).join(name).is_dir())
         || has_name(&root.join(ARCHIVE), &normal).unwrap_or(false)
 }
 
@@ -116,8 +116,8 @@ mod tests {
     /// Creates a system that has C.UTF-8, `de_DE.UTF-8`, and these files.
     fn system(files: &[(&str, &str)]) -> TempDir {
         let root = tempfile::tempdir().unwrap();
-        for folder in ["usr/lib/locale/C.utf8", "usr/lib/locale/de_DE.utf8", "etc/default"] {
-            fs::create_dir_all(root.path().join(folder)).unwrap();
+        for dir in ["usr/lib/locale/C.utf8", "usr/lib/locale/de_DE.utf8", "etc/default"] {
+            fs::create_dir_all(root.path().join(dir)).unwrap();
         }
         for (name, content) in files {
             fs::write(root.path().join(name), content).unwrap();
@@ -126,7 +126,7 @@ mod tests {
     }
 
     fn session(root: &TempDir) -> Option<String> {
-        of_session(root.path())
+        for_session(root.path())
     }
 
     fn text(root: &TempDir, name: &str) -> Option<String> {
@@ -135,19 +135,20 @@ mod tests {
 
     #[test]
     fn a_locale_that_the_image_knows_becomes_its_own() {
-        for (files, place) in [(&[("etc/debian_version", "12")][..], PLACES[0]), (&[], PLACES[1])] {
+        for (files, file) in [(&[("etc/debian_version", "12")][..], CONFIG_FILES[0]), (&[], CONFIG_FILES[1])]
+        {
             let root = system(files);
             assert_eq!(session(&root).as_deref(), Some("C.UTF-8"));
             for name in ["C.UTF-8", "de_DE.UTF-8", "de_DE.UTF-8", "fr_FR.UTF-8"] {
                 set(root.path(), name).unwrap();
             }
             let ours = "# banger: LANG=de_DE.UTF-8\nLANG=de_DE.UTF-8\n";
-            assert_eq!(text(&root, place).as_deref(), Some(ours));
+            assert_eq!(text(&root, file).as_deref(), Some(ours));
             assert_eq!(session(&root).as_deref(), Some("de_DE.UTF-8"));
             let theirs = ours.replace("\nLANG=de_DE.UTF-8", "\nLANG=de_DE.utf8");
-            fs::write(root.path().join(place), &theirs).unwrap();
+            fs::write(root.path().join(file), &theirs).unwrap();
             set(root.path(), "C.UTF-8").unwrap();
-            assert_eq!(text(&root, place), Some(theirs));
+            assert_eq!(text(&root, file), Some(theirs));
         }
     }
 

@@ -17,48 +17,48 @@ use rustix::{
     time::{ClockId, Timespec, clock_settime},
 };
 
-use crate::{console::say, failure::Failure};
+use crate::{console::log, failure::Failure};
 
-/// Applies `wanted`.
-pub(crate) fn configure(wanted: &Configure) -> Result<(), Failure> {
-    if let Some(nanoseconds) = wanted.clock_ns {
+/// Applies `request`.
+pub(crate) fn configure(request: &Configure) -> Result<(), Failure> {
+    if let Some(nanoseconds) = request.clock_ns {
         let (tv_sec, tv_nsec) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
         let time = Timespec { tv_sec: tv_sec.cast_signed(), tv_nsec: tv_nsec.cast_signed() };
         clock_settime(ClockId::Realtime, time).map_err(|error| Failure::io("set the clock")(error.into()))?;
     }
-    if let Some(name) = &wanted.hostname {
+    if let Some(name) = &request.hostname {
         check_name(name)?;
         sethostname(name.as_bytes()).map_err(|error| Failure::io("set the host name")(error.into()))?;
         files::replace("/etc/hostname", &format!("{name}\n")).map_err(Failure::io("write /etc/hostname"))?;
     }
-    for name in wanted.hosts.values().flatten() {
+    for name in request.hosts.values().flatten() {
         check_name(name)?;
     }
     let old = fs::read_to_string("/etc/hosts").unwrap_or_default();
-    let hosts = files::hosts(&old, wanted.hostname.as_deref(), &wanted.hosts);
+    let hosts = files::hosts(&old, request.hostname.as_deref(), &request.hosts);
     files::replace("/etc/hosts", &hosts).map_err(Failure::io("write /etc/hosts"))?;
-    network::apply(wanted.network.as_ref())?;
-    let servers = wanted.network.as_ref().map(|network| network.nameservers.as_slice()).unwrap_or_default();
+    network::apply(request.network.as_ref())?;
+    let servers = request.network.as_ref().map(|network| network.nameservers.as_slice()).unwrap_or_default();
     if !servers.is_empty() {
         let lines: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
         files::replace("/etc/resolv.conf", &lines).map_err(Failure::io("write /etc/resolv.conf"))?;
     }
-    if let Some(name) = &wanted.timezone {
+    if let Some(name) = &request.timezone {
         timezone::set(Path::new("/"), name).map_err(Failure::io("set the time zone"))?;
     }
     // The guest is usable without these, so failures are only logged.
-    if let Err(error) = sshd::authorize(Path::new("/"), &wanted.authorized_keys) {
-        say(&format!("cannot add banger's key to root's authorized_keys: {error}"));
+    if let Err(error) = sshd::authorize(Path::new("/"), &request.authorized_keys) {
+        log(&format!("cannot add banger's key to root's authorized_keys: {error}"));
     }
-    if let Some(path) = variables::by_name(&wanted.env).get("PATH")
-        && let Err(error) = variables::keep_path(Path::new("/"), path)
+    if let Some(path) = variables::by_name(&request.env).get("PATH")
+        && let Err(error) = variables::write_path_profile(Path::new("/"), path)
     {
-        say(&format!("cannot set the image's PATH for login shells: {error}"));
+        log(&format!("cannot set the image's PATH for login shells: {error}"));
     }
-    if let Some(name) = &wanted.locale
+    if let Some(name) = &request.locale
         && let Err(error) = locale::set(Path::new("/"), name)
     {
-        say(&format!("cannot set the locale: {error}"));
+        log(&format!("cannot set the locale: {error}"));
     }
     Ok(())
 }

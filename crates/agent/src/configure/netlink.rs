@@ -32,7 +32,7 @@ const STATIC_ROUTE: u8 = 4;
 const UNICAST: u8 = 1;
 
 /// Length of a message's header, in bytes.
-const HEADER: usize = 16;
+const HEADER_LEN: usize = 16;
 
 /// A socket to the kernel's network configuration.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl Netlink {
     /// Sends a request and checks the reply. The kernel replies before the send returns, so this does not block.
     fn request(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
         self.sequence += 1;
-        let length = u32::try_from(HEADER + body.len()).map_err(io::Error::other)?;
+        let length = u32::try_from(HEADER_LEN + body.len()).map_err(io::Error::other)?;
         let mut message = length.to_ne_bytes().to_vec();
         message.extend(kind.to_ne_bytes());
         message.extend((flags | REQUEST | ACK).to_ne_bytes());
@@ -102,9 +102,9 @@ impl Netlink {
         message.extend(body);
         send(&self.socket, &message, SendFlags::empty())?;
 
-        let mut answer = [0; 4096];
-        let (length, _) = recv(&self.socket, &mut answer, RecvFlags::empty())?;
-        acknowledgement(&answer[..length], self.sequence)
+        let mut reply = [0; 4096];
+        let (length, _) = recv(&self.socket, &mut reply, RecvFlags::empty())?;
+        acknowledgement(&reply[..length], self.sequence)
     }
 }
 
@@ -116,10 +116,10 @@ fn attribute(body: &mut Vec<u8>, kind: u16, value: [u8; 4]) {
 }
 
 /// Reads the error number in a reply: 0 acknowledges the request.
-fn acknowledgement(answer: &[u8], sequence: u32) -> io::Result<()> {
-    let word = |at: usize| answer.get(at..).and_then(|bytes| bytes.first_chunk::<4>().copied());
-    let kind = answer.get(4..).and_then(|bytes| bytes.first_chunk::<2>().copied());
-    let error = word(HEADER).map(i32::from_ne_bytes);
+fn acknowledgement(reply: &[u8], sequence: u32) -> io::Result<()> {
+    let word = |at: usize| reply.get(at..).and_then(|bytes| bytes.first_chunk::<4>().copied());
+    let kind = reply.get(4..).and_then(|bytes| bytes.first_chunk::<2>().copied());
+    let error = word(HEADER_LEN).map(i32::from_ne_bytes);
     match error.filter(|_| kind.map(u16::from_ne_bytes) == Some(ERROR)) {
         Some(error) if word(8).map(u32::from_ne_bytes) == Some(sequence) => match error {
             0 => Ok(()),
@@ -135,21 +135,21 @@ mod tests {
 
     #[test]
     fn answers_are_errors_or_acknowledgements() {
-        let answer = |kind: u16, sequence: u32, error: i32| {
-            let mut answer = 20u32.to_ne_bytes().to_vec();
-            answer.extend(kind.to_ne_bytes());
-            answer.extend([0; 2]);
-            answer.extend(sequence.to_ne_bytes());
-            answer.extend([0; 4]);
-            answer.extend(error.to_ne_bytes());
-            answer
+        let reply = |kind: u16, sequence: u32, error: i32| {
+            let mut reply = 20u32.to_ne_bytes().to_vec();
+            reply.extend(kind.to_ne_bytes());
+            reply.extend([0; 2]);
+            reply.extend(sequence.to_ne_bytes());
+            reply.extend([0; 4]);
+            reply.extend(error.to_ne_bytes());
+            reply
         };
-        assert!(acknowledgement(&answer(ERROR, 7, 0), 7).is_ok());
-        let refused = acknowledgement(&answer(ERROR, 7, -1), 7).unwrap_err();
+        assert!(acknowledgement(&reply(ERROR, 7, 0), 7).is_ok());
+        let refused = acknowledgement(&reply(ERROR, 7, -1), 7).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
-        assert!(acknowledgement(&answer(ERROR, 6, 0), 7).is_err());
-        assert!(acknowledgement(&answer(NEW_LINK, 7, 0), 7).is_err());
-        assert!(acknowledgement(&answer(ERROR, 7, 0)[..18], 7).is_err());
+        assert!(acknowledgement(&reply(ERROR, 6, 0), 7).is_err());
+        assert!(acknowledgement(&reply(NEW_LINK, 7, 0), 7).is_err());
+        assert!(acknowledgement(&reply(ERROR, 7, 0)[..18], 7).is_err());
         assert!(acknowledgement(&[], 7).is_err());
     }
 }

@@ -5,15 +5,15 @@ use banger_proto::{FailureKind, NetworkConfig};
 use super::netlink::Netlink;
 use crate::failure::Failure;
 
-/// Brings up loopback and the interface in `wanted`, with its addresses and default route. Programs rely on loopback
+/// Brings up loopback and the interface in `config`, with its addresses and default route. Programs rely on loopback
 /// even without a network.
-pub(super) fn apply(wanted: Option<&NetworkConfig>) -> Result<(), Failure> {
+pub(super) fn apply(config: Option<&NetworkConfig>) -> Result<(), Failure> {
     let mut netlink = Netlink::open().map_err(Failure::io("use netlink"))?;
     if let Some(loopback) = netlink.interface("lo").map_err(Failure::io("find interface lo"))? {
         netlink.bring_up(loopback, None).map_err(Failure::io("bring up lo"))?;
     }
-    let Some(wanted) = wanted else { return Ok(()) };
-    let name = &wanted.interface;
+    let Some(config) = config else { return Ok(()) };
+    let name = &config.interface;
     let interface = netlink.interface(name).map_err(Failure::io(format_args!("find interface {name}")))?;
     let interface = interface.ok_or_else(|| {
         Failure::new(
@@ -21,14 +21,14 @@ pub(super) fn apply(wanted: Option<&NetworkConfig>) -> Result<(), Failure> {
             format!("the guest has no network interface {name}: its kernel may lack virtio_net"),
         )
     })?;
-    netlink.bring_up(interface, wanted.mtu).map_err(Failure::io(format_args!("bring up {name}")))?;
-    for address in &wanted.addresses {
-        let what = format_args!("add address {} to {name}", address.address);
-        netlink.add_address(interface, address.address, address.prefix).map_err(Failure::io(what))?;
+    netlink.bring_up(interface, config.mtu).map_err(Failure::io(format_args!("bring up {name}")))?;
+    for address in &config.addresses {
+        let action = format_args!("add address {} to {name}", address.address);
+        netlink.add_address(interface, address.address, address.prefix).map_err(Failure::io(action))?;
     }
-    if let Some(gateway) = wanted.gateway {
-        let what = format_args!("route through {gateway}");
-        netlink.set_default_route(interface, gateway).map_err(Failure::io(what))?;
+    if let Some(gateway) = config.gateway {
+        let action = format_args!("route through {gateway}");
+        netlink.set_default_route(interface, gateway).map_err(Failure::io(action))?;
     }
     Ok(())
 }
@@ -61,7 +61,7 @@ mod tests {
         }
         ip(&["link", "add", "net0", "type", "veth", "peer", "name", "peer0"]);
         ip(&["link", "set", "peer0", "up"]);
-        let mut wanted = NetworkConfig {
+        let mut config = NetworkConfig {
             interface: "net0".into(),
             addresses: vec![AddressConfig { address: [10, 0, 2, 15].into(), prefix: 24 }],
             gateway: Some([10, 0, 2, 2].into()),
@@ -70,7 +70,7 @@ mod tests {
         };
         // Applying the same configuration twice is not an error.
         for _ in 0..2 {
-            apply(Some(&wanted)).unwrap();
+            apply(Some(&config)).unwrap();
             let address = ip(&["-oneline", "-4", "address", "show", "net0"]);
             assert!(address.contains("inet 10.0.2.15/24 brd 10.0.2.255 scope global net0"), "{address}");
             assert_eq!(
@@ -81,12 +81,12 @@ mod tests {
             assert!(ip(&["link", "show", "lo"]).contains("UP"));
         }
 
-        wanted.interface = "net1".into();
-        let failure = Reply::from(apply(Some(&wanted)).unwrap_err());
+        config.interface = "net1".into();
+        let failure = Reply::from(apply(Some(&config)).unwrap_err());
         assert!(matches!(failure, Reply::Failed { kind: FailureKind::NotFound, .. }), "{failure:?}");
-        wanted.interface = "net0".into();
-        wanted.gateway = Some([192, 0, 2, 1].into());
-        let failure = format!("{:?}", apply(Some(&wanted)).unwrap_err());
+        config.interface = "net0".into();
+        config.gateway = Some([192, 0, 2, 1].into());
+        let failure = format!("{:?}", apply(Some(&config)).unwrap_err());
         assert!(failure.contains("cannot route through 192.0.2.1: Network is unreachable"), "{failure}");
     }
 }

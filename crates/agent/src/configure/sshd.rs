@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use super::files::{not, own, place, read};
+use super::files::{install, read, set_owner_and_mode, wrong_type};
 use crate::programs::is_program;
 
 const PROGRAMS: [&str; 3] = ["usr/sbin/sshd", "usr/bin/sshd", "usr/local/sbin/sshd"];
@@ -36,19 +36,19 @@ const COMMENT: &str = "made-by-banger";
 /// Restricts root to logins by key, and disables passwords, where an sshd exists in `root`. Must run before sshd
 /// starts.
 pub(crate) fn restrict(root: &Path) -> io::Result<()> {
-    if !is_there(root) {
+    if !is_installed(root) {
         return Ok(());
     }
     let config = root.join(CONFIG);
     match read(&config)? {
         // Not by an Include: sshd supports it since 8.2, and does not start if it reads an unknown keyword.
         Some(old) if !has_drop_ins(&old) => {
-            place(&config, &[RULES.as_bytes(), without_rules(&old)].concat(), None)
+            install(&config, &[RULES.as_bytes(), without_rules(&old)].concat(), None)
         }
         // Without this file, the distribution's own configuration is elsewhere and includes the drop-ins.
         _ => {
-            folder(&root.join(DROP_INS), 0o755)?;
-            place(&root.join(DROP_IN), RULES.as_bytes(), Some(0o644))
+            create_dir(&root.join(DROP_INS), 0o755)?;
+            install(&root.join(DROP_IN), RULES.as_bytes(), Some(0o644))
         }
     }
 }
@@ -57,16 +57,16 @@ pub(crate) fn restrict(root: &Path) -> io::Result<()> {
 /// that no two VMs share one, and most distributions create them only when sshd is installed.
 pub(crate) fn make_host_key(root: &Path) -> io::Result<()> {
     let (keygen, key) = (root.join("usr/bin/ssh-keygen"), root.join("etc/ssh/ssh_host_ed25519_key"));
-    let Some(folder) = key.parent().filter(|folder| folder.is_dir()) else { return Ok(()) };
-    if !is_there(root) || !is_program(&keygen) || has_host_key(folder)? {
+    let Some(dir) = key.parent().filter(|dir| dir.is_dir()) else { return Ok(()) };
+    if !is_installed(root) || !is_program(&keygen) || has_host_key(dir)? {
         return Ok(());
     }
-    let made = Command::new(keygen).args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(key).status()?;
-    if made.success() { Ok(()) } else { Err(io::Error::other(format!("ssh-keygen failed ({made})"))) }
+    let status = Command::new(keygen).args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(key).status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("ssh-keygen failed ({status})"))) }
 }
 
-fn has_host_key(folder: &Path) -> io::Result<bool> {
-    for entry in fs::read_dir(folder)? {
+fn has_host_key(dir: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
         let name = name.to_string_lossy();
         if name.starts_with("ssh_host_") && name.ends_with("_key") {
@@ -78,25 +78,25 @@ fn has_host_key(folder: &Path) -> io::Result<bool> {
 
 /// Authorizes `keys` for root in place of banger's previous ones, where an sshd exists in `root`.
 pub(super) fn authorize(root: &Path, keys: &[String]) -> io::Result<()> {
-    if keys.is_empty() || !is_there(root) {
+    if keys.is_empty() || !is_installed(root) {
         return Ok(());
     }
     let home = root.join("root");
     let meta = fs::symlink_metadata(&home)?;
     if !meta.is_dir() {
-        return Err(not("a directory", &home));
+        return Err(wrong_type("a directory", &home));
     }
     // sshd's StrictModes: a user who can write to one of these could authorize any key.
-    own(&home, meta.mode() & 0o7777 & !0o022)?;
-    let folder_of_keys = home.join(".ssh");
-    folder(&folder_of_keys, 0o700)?;
-    own(&folder_of_keys, 0o700)?;
-    let path = folder_of_keys.join("authorized_keys");
+    set_owner_and_mode(&home, meta.mode() & 0o7777 & !0o022)?;
+    let ssh_dir = home.join(".ssh");
+    create_dir(&ssh_dir, 0o700)?;
+    set_owner_and_mode(&ssh_dir, 0o700)?;
+    let path = ssh_dir.join("authorized_keys");
     let old = read(&path)?.unwrap_or_default();
-    place(&path, &with_keys(&old, keys), Some(0o600))
+    install(&path, &with_keys(&old, keys), Some(0o600))
 }
 
-fn is_there(root: &Path) -> bool {
+fn is_installed(root: &Path) -> bool {
     PROGRAMS.iter().any(|name| is_program(root.join(name))) || fs::symlink_metadata(root.join(CONFIG)).is_ok()
 }
 
@@ -143,10 +143,10 @@ fn is_ours(line: &[u8]) -> bool {
 }
 
 /// Creates a directory if it does not exist; an existing one keeps its permissions.
-fn folder(path: &Path, mode: u32) -> io::Result<()> {
+fn create_dir(path: &Path, mode: u32) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => Ok(()),
-        Ok(_) => Err(not("a directory", path)),
+        Ok(_) => Err(wrong_type("a directory", path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             fs::DirBuilder::new().recursive(true).mode(mode).create(path)
         }

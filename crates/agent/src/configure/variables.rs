@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, io, path::Path};
 
-use super::files::place;
+use super::files::install;
 
 /// Maximum number of an image's variables.
-const MOST: usize = 1000;
+const MAX_VARIABLES: usize = 1000;
 
 /// Scripts that `/etc/profile` reads after it has set its own path.
-const PROFILES: &str = "etc/profile.d";
+const PROFILE_DIR: &str = "etc/profile.d";
 const PROFILE: &str = "etc/profile.d/banger-image.sh";
 
 /// Returns variables of the form `NAME=VALUE` by name. Skips entries that cannot be variables.
@@ -16,17 +16,17 @@ pub(crate) fn by_name(variables: &[String]) -> BTreeMap<String, String> {
     let pairs = variables.iter().filter_map(|variable| variable.split_once('='));
     let usable =
         pairs.filter(|(name, value)| !name.is_empty() && !name.contains('\0') && !value.contains('\0'));
-    usable.take(MOST).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    usable.take(MAX_VARIABLES).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// Sets `path` in login shells of the system at `root`, if its `/etc/profile` reads other scripts.
-pub(super) fn keep_path(root: &Path, path: &str) -> io::Result<()> {
-    if !root.join(PROFILES).is_dir() {
+pub(super) fn write_path_profile(root: &Path, path: &str) -> io::Result<()> {
+    if !root.join(PROFILE_DIR).is_dir() {
         return Ok(());
     }
     let quoted = path.replace('\'', r"'\''");
     let text = format!("# PATH of this VM's image, set by banger.\nPATH='{quoted}'\nexport PATH\n");
-    place(&root.join(PROFILE), text.as_bytes(), Some(0o644))
+    install(&root.join(PROFILE), text.as_bytes(), Some(0o644))
 }
 
 #[cfg(test)]
@@ -44,17 +44,17 @@ mod tests {
             pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
         );
         let many: Vec<_> = (0..2000).map(|n| format!("N{n}=")).collect();
-        assert_eq!(by_name(&many).len(), MOST);
+        assert_eq!(by_name(&many).len(), MAX_VARIABLES);
     }
 
     #[test]
     fn a_profile_has_the_path_whatever_is_in_it() {
         let root = tempfile::tempdir().unwrap();
-        keep_path(root.path(), "/a").unwrap();
+        write_path_profile(root.path(), "/a").unwrap();
         assert!(!root.path().join("etc").exists());
-        fs::create_dir_all(root.path().join(PROFILES)).unwrap();
+        fs::create_dir_all(root.path().join(PROFILE_DIR)).unwrap();
         let path = "/it's/$(here):/b";
-        keep_path(root.path(), path).unwrap();
+        write_path_profile(root.path(), path).unwrap();
         let script = ". \"$0\"; printf %s \"$PATH\"";
         let sourced =
             Command::new("/bin/sh").args(["-c", script]).arg(root.path().join(PROFILE)).output().unwrap();

@@ -22,14 +22,14 @@ use crate::{
     children::{Child, Children},
     connection::{Incoming, Outgoing},
     failure::Failure,
-    window::{OverWindow, Queue, queue},
+    window::{QueueSender, WindowExceeded, queue},
 };
 
 /// Maximum number of frames queued for a slow host; beyond it, the program has to wait.
-const WAITING: usize = 4;
+const MAX_WAITING_FRAMES: usize = 4;
 
 /// Time for a program to end after SIGHUP, when its host has disconnected.
-const HANG_UP: Duration = Duration::from_secs(5);
+const HANG_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs `command`, the program of `request`, and reports the outcome to the host.
 pub(crate) async fn exec(
@@ -43,16 +43,16 @@ pub(crate) async fn exec(
         Ok(program) => program,
         Err(failure) => {
             // The host may have closed the connection.
-            let _ = outgoing.say(&Reply::from(failure)).await;
+            let _ = outgoing.send_message(&Reply::from(failure)).await;
             return outgoing.finish().await;
         }
     };
     let mut child = program.child;
     let started = Reply::Started { pid: u32::try_from(child.pid.as_raw_pid()).unwrap_or_default() };
-    if outgoing.say(&started).await.is_err() {
+    if outgoing.send_message(&started).await.is_err() {
         return hang_up(child).await;
     }
-    let (frames, mut waiting) = mpsc::channel(WAITING);
+    let (frames, mut waiting) = mpsc::channel(MAX_WAITING_FRAMES);
     let (end, ended) = watch::channel(false);
     let (to_stdin, stdin) = queue();
     // All tasks are aborted when this function returns.
@@ -70,24 +70,29 @@ pub(crate) async fn exec(
     });
     let status = tokio::select! {
         status = &mut child.ended => status,
-        () = obey(incoming, child.pid, program.terminal, to_stdin) => return hang_up(child).await,
+        () = handle_messages(incoming, child.pid, program.terminal, to_stdin) => return hang_up(child).await,
     };
     // The tasks send the program's remaining output and end, which closes the queue.
     end.send_replace(true);
     if let (Ok(status), Ok(Ok(mut outgoing))) = (status, writer.await) {
         // The host may have closed the connection.
-        let _ = outgoing.say(&Reply::Exited { status }).await;
+        let _ = outgoing.send_message(&Reply::Exited { status }).await;
         outgoing.finish().await;
     }
 }
 
 /// Carries out the host's messages, until it disconnects or sends an invalid one.
-async fn obey(mut incoming: Incoming, pid: Pid, terminal: Option<Rc<Terminal>>, stdin: Queue) {
+async fn handle_messages(
+    mut incoming: Incoming,
+    pid: Pid,
+    terminal: Option<Rc<Terminal>>,
+    stdin: QueueSender,
+) {
     while let Ok(Some(frame)) = incoming.next().await {
         let control = match &frame {
             Frame::Data(Stream::Stdin, bytes) => match stdin.push(bytes.clone()) {
                 Ok(()) => continue,
-                Err(OverWindow) => return,
+                Err(WindowExceeded) => return,
             },
             Frame::Data(..) => return,
             Frame::Control(_) => frame.parse::<ExecControl>(),
@@ -115,7 +120,7 @@ async fn hang_up(child: Child) {
         // The program may have ended just now.
         let _ = kill_process_group(child.pid, signal);
     }
-    if timeout(HANG_UP, child.ended).await.is_err() {
+    if timeout(HANG_UP_TIMEOUT, child.ended).await.is_err() {
         let _ = kill_process_group(child.pid, Signal::KILL);
     }
 }

@@ -13,10 +13,10 @@ use tokio::{
 };
 
 /// Maximum data in a frame, in bytes; the capacity of a pipe.
-const PART: usize = 64 << 10;
+const MAX_CHUNK: usize = 64 << 10;
 
 /// Timeout for a terminal's last output: the kernel forwards it from a worker.
-const FLUSH: Duration = Duration::from_millis(200);
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The source of a program's output.
 #[derive(Debug)]
@@ -35,11 +35,11 @@ impl Source {
 
     /// Reads what is left after the program has ended. Does not wait for the stream's end, because the program's
     /// children may keep it open forever.
-    async fn rest(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    async fn read_rest(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             // All written bytes are in the pipe already.
             Self::Pipe(pipe) => pipe.try_read(buffer),
-            Self::Terminal(terminal) => match timeout(FLUSH, (&**terminal).read(buffer)).await {
+            Self::Terminal(terminal) => match timeout(FLUSH_TIMEOUT, (&**terminal).read(buffer)).await {
                 Ok(read) => read,
                 Err(_) => Ok(0),
             },
@@ -54,7 +54,7 @@ pub(super) async fn forward(
     frames: mpsc::Sender<Frame>,
     mut ended: watch::Receiver<bool>,
 ) {
-    let mut buffer = vec![0; PART];
+    let mut buffer = vec![0; MAX_CHUNK];
     let mut running = true;
     loop {
         let read = if running {
@@ -67,13 +67,13 @@ pub(super) async fn forward(
                 }
             }
         } else {
-            source.rest(&mut buffer).await
+            source.read_rest(&mut buffer).await
         };
-        let part = match read {
+        let chunk = match read {
             Ok(count @ 1..) => Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default()),
             Ok(0) | Err(_) => break,
         };
-        if frames.send(Frame::Data(stream, part)).await.is_err() {
+        if frames.send(Frame::Data(stream, chunk)).await.is_err() {
             return;
         }
     }

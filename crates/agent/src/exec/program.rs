@@ -44,7 +44,7 @@ pub(super) struct RunningProgram {
 
 /// Prepares the program of `request` as a login of its user would, with the image's variables `env`.
 pub(crate) fn login(request: &Exec, env: &BTreeMap<String, String>) -> Result<Command, Failure> {
-    let user = users::of_guest(request.user.as_deref())?;
+    let user = users::lookup(request.user.as_deref())?;
     let mut command = command(request, env, &user)?;
     lead_session(&mut command, user.credentials(), request.terminal.is_some());
     Ok(command)
@@ -56,17 +56,17 @@ pub(super) fn start(
     mut command: Command,
     children: &Children,
 ) -> Result<RunningProgram, Failure> {
-    let what = format!("run {}", command.get_program().to_string_lossy());
+    let action = format!("run {}", command.get_program().to_string_lossy());
     let (input, outputs, terminal) =
         streams(request, &mut command).map_err(Failure::io("create the program's streams"))?;
-    let child = children.spawn(&mut command).map_err(Failure::io(what))?;
+    let child = children.spawn(&mut command).map_err(Failure::io(action))?;
     Ok(RunningProgram { child, input, outputs, terminal })
 }
 
 fn command(request: &Exec, env: &BTreeMap<String, String>, user: &User) -> Result<Command, Failure> {
     let path = path(user, env.get("PATH"));
-    let shell = shell::of(user, &format!("{path}:{ROOT_PATH}"));
-    let of_environment = shell.as_ref().map_or(&user.shell, |shell| &shell.path).clone();
+    let shell = shell::find(user, &format!("{path}:{ROOT_PATH}"));
+    let shell_variable = shell.as_ref().map_or(&user.shell, |shell| &shell.path).clone();
     let mut command = match (&request.command_line, request.argv.as_slice()) {
         (Some(line), _) => {
             let Shell { path, name } = shell?;
@@ -91,21 +91,21 @@ fn command(request: &Exec, env: &BTreeMap<String, String>, user: &User) -> Resul
     if request.argv.iter().any(|word| word.contains('\0')) || line.contains(&0) {
         return Err(Failure::new(FailureKind::Invalid, "an argument has a NUL in it"));
     }
-    command.env_clear().envs(locale::of_session(Path::new("/")).map(|name| ("LANG", name))).envs(env);
-    command.envs(environment(user)).env("SHELL", of_environment).env("PATH", &path);
+    command.env_clear().envs(locale::for_session(Path::new("/")).map(|name| ("LANG", name))).envs(env);
+    command.envs(environment(user)).env("SHELL", shell_variable).env("PATH", &path);
     command.envs(checked(&request.env)?);
-    let folder = match &request.cwd {
-        Some(folder) => {
-            let meta = fs::metadata(folder).map_err(Failure::io(format!("change to directory {folder}")))?;
+    let dir = match &request.cwd {
+        Some(dir) => {
+            let meta = fs::metadata(dir).map_err(Failure::io(format!("change to directory {dir}")))?;
             if !meta.is_dir() {
-                return Err(Failure::new(FailureKind::Invalid, format!("{folder} is not a directory")));
+                return Err(Failure::new(FailureKind::Invalid, format!("{dir} is not a directory")));
             }
-            folder.as_str()
+            dir.as_str()
         }
         None if Path::new(&user.home).is_dir() => &user.home,
         None => "/",
     };
-    command.current_dir(folder);
+    command.current_dir(dir);
     Ok(command)
 }
 
@@ -113,13 +113,13 @@ fn environment(user: &User) -> [(&'static str, &str); 3] {
     [("HOME", &user.home), ("USER", &user.name), ("LOGNAME", &user.name)]
 }
 
-/// Returns the `PATH` of `user`; `images` is the image's `PATH`.
-fn path(user: &User, images: Option<&String>) -> String {
+/// Returns the `PATH` of `user`; `image_path` is the image's `PATH`.
+fn path(user: &User, image_path: Option<&String>) -> String {
     let home = Path::new(&user.home);
-    let own = HOME_PATH.iter().map(|folder| home.join(folder)).filter(|folder| folder.is_dir());
-    let systems = if user.uid == 0 { ROOT_PATH } else { USER_PATH };
-    let systems = images.map_or(systems, String::as_str);
-    own.map(|folder| format!("{}:", folder.display())).chain([systems.to_owned()]).collect()
+    let home_dirs = HOME_PATH.iter().map(|dir| home.join(dir)).filter(|dir| dir.is_dir());
+    let system = if user.uid == 0 { ROOT_PATH } else { USER_PATH };
+    let system = image_path.map_or(system, String::as_str);
+    home_dirs.map(|dir| format!("{}:", dir.display())).chain([system.to_owned()]).collect()
 }
 
 fn checked(env: &BTreeMap<String, String>) -> Result<&BTreeMap<String, String>, Failure> {

@@ -10,7 +10,7 @@ use crate::{failure::Failure, programs::is_program, users::User};
 const SHELLS: [&str; 6] = ["bash", "zsh", "ash", "dash", "sh", "busybox"];
 
 /// Shells that refuse logins. They are not used: the client controls the whole VM anyway.
-const CLOSED: [&str; 2] = ["nologin", "false"];
+const NO_LOGIN: [&str; 2] = ["nologin", "false"];
 
 /// An existing shell.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,20 +21,20 @@ pub(super) struct Shell {
 }
 
 /// Returns the shell of `user`, or else the best in the directories of `path`.
-pub(super) fn of(user: &User, path: &str) -> Result<Shell, Failure> {
+pub(super) fn find(user: &User, path: &str) -> Result<Shell, Failure> {
     let name = |shell: &str| Path::new(shell).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let own = name(&user.shell);
-    if !CLOSED.contains(&own.as_str()) && is_program(&user.shell) {
-        return Ok(Shell { path: user.shell.clone(), name: own });
+    let own_name = name(&user.shell);
+    if !NO_LOGIN.contains(&own_name.as_str()) && is_program(&user.shell) {
+        return Ok(Shell { path: user.shell.clone(), name: own_name });
     }
-    let folders = || path.split(':').filter(|folder| !folder.is_empty());
-    let all = SHELLS.iter().flat_map(|shell| folders().map(move |folder| format!("{folder}/{shell}")));
-    let found = all.into_iter().find(|path| is_program(path));
-    let found = found.map(|path| match name(&path).as_str() {
+    let dirs = || path.split(':').filter(|dir| !dir.is_empty());
+    let all = SHELLS.iter().flat_map(|shell| dirs().map(move |dir| format!("{dir}/{shell}")));
+    let shell = all.into_iter().find(|path| is_program(path));
+    let shell = shell.map(|path| match name(&path).as_str() {
         "busybox" => Shell { path, name: "sh".to_owned() },
-        shell => Shell { name: shell.to_owned(), path },
+        name => Shell { name: name.to_owned(), path },
     });
-    found.ok_or_else(|| {
+    shell.ok_or_else(|| {
         let why = format!(
             "the image has no shell: there is neither {} nor any of {} in {path}",
             user.shell,
@@ -63,24 +63,24 @@ mod tests {
             home: "/".into(),
             shell,
         };
-        let put = |folder: &Path, name: &str| {
-            fs::create_dir_all(folder).unwrap();
-            fs::write(folder.join(name), "").unwrap();
-            fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755)).unwrap();
-            folder.join(name).display().to_string()
+        let put = |dir: &Path, name: &str| {
+            fs::create_dir_all(dir).unwrap();
+            fs::write(dir.join(name), "").unwrap();
+            fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+            dir.join(name).display().to_string()
         };
         let missing = || user("/no/fish".to_owned());
-        let none = format!("{:?}", of(&missing(), &path).unwrap_err());
+        let none = format!("{:?}", find(&missing(), &path).unwrap_err());
         assert!(none.contains("neither /no/fish nor any of bash, zsh") && none.contains(&path), "{none}");
 
         let busybox = put(&two, "busybox");
-        assert_eq!(of(&missing(), &path).unwrap(), Shell { path: busybox, name: "sh".into() });
+        assert_eq!(find(&missing(), &path).unwrap(), Shell { path: busybox, name: "sh".into() });
         put(&one, "sh");
         let bash = put(&two, "bash");
-        assert_eq!(of(&missing(), &path).unwrap(), Shell { path: bash.clone(), name: "bash".into() });
+        assert_eq!(find(&missing(), &path).unwrap(), Shell { path: bash.clone(), name: "bash".into() });
         let nologin = put(&one, "nologin");
-        assert_eq!(of(&user(nologin), &path).unwrap().path, bash);
+        assert_eq!(find(&user(nologin), &path).unwrap().path, bash);
         let fish = put(&one, "fish");
-        assert_eq!(of(&user(fish.clone()), &path).unwrap(), Shell { path: fish, name: "fish".into() });
+        assert_eq!(find(&user(fish.clone()), &path).unwrap(), Shell { path: fish, name: "fish".into() });
     }
 }

@@ -10,7 +10,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-use crate::window::{Queued, tell};
+use crate::window::{QueueReceiver, send_reply};
 
 /// The character that ends a terminal's input.
 const END_OF_TRANSMISSION: [u8; 1] = [4];
@@ -27,7 +27,7 @@ pub(super) enum Input {
 /// Writes queued input to the program and acknowledges it to the host, until the program ends.
 pub(super) async fn feed(
     mut input: Input,
-    mut queued: Queued,
+    mut queued: QueueReceiver,
     frames: mpsc::Sender<Frame>,
     mut ended: watch::Receiver<bool>,
 ) {
@@ -49,7 +49,7 @@ pub(super) async fn feed(
                 // The program has closed its input: discard the rest.
                 input = Input::Nothing;
             }
-            if !tell(&frames, &queued.taken(bytes.len())).await {
+            if !send_reply(&frames, &queued.acknowledge(bytes.len())).await {
                 return;
             }
         }

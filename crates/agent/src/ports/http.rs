@@ -14,27 +14,27 @@ use tokio::{
 };
 
 /// Timeout for a listener's response: HTTP takes milliseconds, other listeners may never send anything.
-const LIMIT: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maximum number of listeners to probe, all at once: each needs a descriptor.
-const ASKED: usize = 64;
+const MAX_PROBES: usize = 64;
 
-const QUESTION: &[u8] =
+const REQUEST: &[u8] =
     b"HEAD / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: banger\r\nConnection: close\r\n\r\n";
 
 /// Start of every HTTP response.
-const ANSWER: &[u8; 5] = b"HTTP/";
+const RESPONSE_PREFIX: &[u8; 5] = b"HTTP/";
 
 /// Probes the TCP listeners among `listeners`.
-pub(super) async fn ask_all(listeners: &mut [Listener]) {
-    let mut asked = JoinSet::new();
+pub(super) async fn probe_all(listeners: &mut [Listener]) {
+    let mut probes = JoinSet::new();
     let streams = listeners.iter().enumerate().filter(|(_, listener)| listener.protocol == Transport::Tcp);
-    for (number, listener) in streams.take(ASKED) {
+    for (number, listener) in streams.take(MAX_PROBES) {
         let address = SocketAddr::new(reachable(listener.address), listener.port);
-        asked.spawn_local(async move { (number, timeout(LIMIT, speaks(address)).await == Ok(true)) });
+        probes.spawn_local(async move { (number, timeout(TIMEOUT, speaks_http(address)).await == Ok(true)) });
     }
-    while let Some(answer) = asked.join_next().await {
-        if let Ok((number, http)) = answer
+    while let Some(result) = probes.join_next().await {
+        if let Ok((number, http)) = result
             && let Some(listener) = listeners.get_mut(number)
         {
             listener.http = http;
@@ -51,15 +51,15 @@ fn reachable(address: IpAddr) -> IpAddr {
     }
 }
 
-async fn speaks(address: SocketAddr) -> bool {
-    let ask = async {
+async fn speaks_http(address: SocketAddr) -> bool {
+    let response = async {
         let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(QUESTION).await?;
-        let mut begin = [0; ANSWER.len()];
-        stream.read_exact(&mut begin).await?;
-        std::io::Result::Ok(begin)
+        stream.write_all(REQUEST).await?;
+        let mut prefix = [0; RESPONSE_PREFIX.len()];
+        stream.read_exact(&mut prefix).await?;
+        std::io::Result::Ok(prefix)
     };
-    ask.await.is_ok_and(|begin| begin == *ANSWER)
+    response.await.is_ok_and(|prefix| prefix == *RESPONSE_PREFIX)
 }
 
 #[cfg(test)]
@@ -74,16 +74,16 @@ mod tests {
 
     use super::*;
 
-    /// Starts a listener that sends `answer` to its first client and disconnects.
-    fn answers(answer: &'static [u8]) -> Listener {
+    /// Starts a listener that sends `response` to its first client and disconnects.
+    fn responds(response: &'static [u8]) -> Listener {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         thread::spawn(move || {
             let (mut stream, _) = socket.accept().unwrap();
-            let mut question = [0; 4];
-            stream.read_exact(&mut question).unwrap();
-            assert_eq!(&question, b"HEAD");
-            stream.write_all(answer).unwrap();
+            let mut request = [0; 4];
+            stream.read_exact(&mut request).unwrap();
+            assert_eq!(&request, b"HEAD");
+            stream.write_all(response).unwrap();
         });
         Listener {
             protocol: Transport::Tcp,
@@ -98,16 +98,16 @@ mod tests {
     #[tokio::test]
     async fn who_speaks_http_is_found_by_its_answer() {
         let mut listeners =
-            vec![answers(b"HTTP/1.1 501 No\r\n\r\n"), answers(b"SSH-2.0-x\r\n"), answers(b"HT")];
+            vec![responds(b"HTTP/1.1 501 No\r\n\r\n"), responds(b"SSH-2.0-x\r\n"), responds(b"HT")];
         listeners.push(Listener { protocol: Transport::Udp, ..listeners[0].clone() });
-        LocalSet::new().run_until(ask_all(&mut listeners)).await;
+        LocalSet::new().run_until(probe_all(&mut listeners)).await;
         assert_eq!(listeners.iter().map(|l| l.http).collect::<Vec<_>>(), [true, false, false, false]);
     }
 
     #[test]
     fn what_listens_everywhere_is_asked_on_loopback() {
-        for (address, asked) in [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.2.15", "10.0.2.15")] {
-            assert_eq!(reachable(address.parse().unwrap()), asked.parse::<IpAddr>().unwrap());
+        for (address, expected) in [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.2.15", "10.0.2.15")] {
+            assert_eq!(reachable(address.parse().unwrap()), expected.parse::<IpAddr>().unwrap());
         }
     }
 }

@@ -12,10 +12,10 @@ use tokio::task::spawn_blocking;
 use table::Socket;
 
 /// Maximum number of listeners in a report.
-const LISTENERS: usize = 1000;
+const MAX_LISTENERS: usize = 1000;
 
 /// Maximum size of a kernel table to read, in bytes: about 25 000 sockets.
-const TABLE: u64 = 4 << 20;
+const MAX_TABLE: u64 = 4 << 20;
 
 /// The kernel's socket tables and their protocols.
 const TABLES: [(&str, Transport); 4] = [
@@ -29,7 +29,7 @@ const TABLES: [(&str, Transport); 4] = [
 pub(crate) async fn ports() -> Vec<Listener> {
     // A guest may have many processes with many files: other connections continue meanwhile.
     let mut listeners = spawn_blocking(listeners).await.unwrap_or_default();
-    http::ask_all(&mut listeners).await;
+    http::probe_all(&mut listeners).await;
     listeners
 }
 
@@ -39,7 +39,7 @@ fn listeners() -> Vec<Listener> {
         sockets.extend(table::listening(&read(path), protocol).map(|socket| (protocol, socket)));
     }
     sockets.sort_by_key(|(protocol, socket)| (socket.port, *protocol, socket.address));
-    sockets.truncate(LISTENERS);
+    sockets.truncate(MAX_LISTENERS);
     let owners = owners::of(sockets.iter().map(|(_, socket)| socket.inode).collect());
     let listener = |(protocol, socket): (Transport, Socket)| {
         let owner = owners.get(&socket.inode);
@@ -61,6 +61,6 @@ fn listeners() -> Vec<Listener> {
 fn read(path: &str) -> String {
     let mut bytes = Vec::new();
     // A kernel without IPv6 has no such table.
-    let _ = File::open(path).map(|file| file.take(TABLE).read_to_end(&mut bytes));
+    let _ = File::open(path).map(|file| file.take(MAX_TABLE).read_to_end(&mut bytes));
     String::from_utf8_lossy(&bytes).into_owned()
 }

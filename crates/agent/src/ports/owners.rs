@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Maximum number of descriptors to scan.
-const DESCRIPTORS: usize = 200_000;
+const MAX_DESCRIPTORS: usize = 200_000;
 
 /// A process that owns a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,15 +19,15 @@ pub(super) struct Owner {
 /// Returns the owners of the sockets with these inodes, by inode.
 pub(super) fn of(mut inodes: HashSet<u64>) -> HashMap<u64, Owner> {
     let mut owners = HashMap::new();
-    let mut left = DESCRIPTORS;
+    let mut remaining = MAX_DESCRIPTORS;
     for pid in pids() {
         // A process that has ended meanwhile has no descriptors.
         let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         for descriptor in descriptors {
-            if inodes.is_empty() || left == 0 {
+            if inodes.is_empty() || remaining == 0 {
                 return owners;
             }
-            left -= 1;
+            remaining -= 1;
             let inode = fs::read_link(descriptor.path()).ok().and_then(|target| socket(&target));
             if let Some(inode) = inode.filter(|inode| inodes.remove(inode)) {
                 owners.insert(inode, Owner { pid, name: name(pid) });

@@ -29,11 +29,11 @@ pub(super) fn listening(table: &str, protocol: Transport) -> impl Iterator<Item 
 }
 
 /// Columns: number, local address, remote address, state, queues, timer, retransmits, user, timeout, inode.
-fn socket(line: &str, wanted: &str) -> Option<Socket> {
+fn socket(line: &str, expected_state: &str) -> Option<Socket> {
     let mut columns = line.split_ascii_whitespace();
     let local = columns.nth(1)?;
     let state = columns.nth(1)?;
-    if state != wanted {
+    if state != expected_state {
         return None;
     }
     let inode = columns.nth(5)?.parse().ok()?;
@@ -79,14 +79,14 @@ mod tests {
 
     #[test]
     fn listeners_are_found_and_connections_are_not() {
-        let found = |table, protocol| {
+        let parsed = |table, protocol| {
             listening(table, protocol)
                 .map(|socket| format!("{} {} {}", socket.address, socket.port, socket.inode))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(found(TCP, Transport::Tcp), ["127.0.0.1 8080 12345", "0.0.0.0 80 99"]);
-        assert_eq!(found(TCP6, Transport::Tcp), ["::1 8080 5"]);
-        assert_eq!(found(UDP, Transport::Udp), ["0.0.0.0 5353 16"]);
+        assert_eq!(parsed(TCP, Transport::Tcp), ["127.0.0.1 8080 12345", "0.0.0.0 80 99"]);
+        assert_eq!(parsed(TCP6, Transport::Tcp), ["::1 8080 5"]);
+        assert_eq!(parsed(UDP, Transport::Udp), ["0.0.0.0 5353 16"]);
     }
 
     #[test]

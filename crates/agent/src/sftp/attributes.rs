@@ -42,18 +42,18 @@ pub(super) struct AttributeChange {
 impl AttributeChange {
     pub(super) fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
         let flags = fields.u32()?;
-        let mut wanted = Self::default();
+        let mut change = Self::default();
         if flags & SIZE != 0 {
-            wanted.size = Some(fields.u64()?);
+            change.size = Some(fields.u64()?);
         }
         if flags & OWNER != 0 {
-            wanted.owner = Some((fields.u32()?, fields.u32()?));
+            change.owner = Some((fields.u32()?, fields.u32()?));
         }
         if flags & PERMISSIONS != 0 {
-            wanted.permissions = Some(fields.u32()?);
+            change.permissions = Some(fields.u32()?);
         }
         if flags & TIMES != 0 {
-            wanted.times = Some((fields.u32()?, fields.u32()?));
+            change.times = Some((fields.u32()?, fields.u32()?));
         }
         if flags & EXTENDED != 0 {
             // No client uses extensions; a count that is too high runs out of fields.
@@ -61,12 +61,12 @@ impl AttributeChange {
                 let _ = (fields.bytes()?, fields.bytes()?);
             }
         }
-        Ok(wanted)
+        Ok(change)
     }
 
-    /// Returns the permissions of a new file or directory, or `otherwise` if there are none.
-    pub(super) fn mode(&self, otherwise: u32) -> Mode {
-        Mode::from_raw_mode(self.permissions.unwrap_or(otherwise) & SETTABLE)
+    /// Returns the permissions of a new file or directory, or `default` if there are none.
+    pub(super) fn mode(&self, default: u32) -> Mode {
+        Mode::from_raw_mode(self.permissions.unwrap_or(default) & SETTABLE)
     }
 
     /// Applies these attributes to `path`; with `follow`, to the target of a link there.
@@ -114,7 +114,7 @@ impl AttributeChange {
 }
 
 /// Appends the attributes of `meta` to `packet`.
-pub(super) fn put(packet: Packet, meta: &Metadata) -> Packet {
+pub(super) fn append(packet: Packet, meta: &Metadata) -> Packet {
     // The protocol's times end in 2106.
     let time = |seconds: i64| u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
     packet
@@ -128,7 +128,7 @@ pub(super) fn put(packet: Packet, meta: &Metadata) -> Packet {
 }
 
 /// Appends an empty set of attributes.
-pub(super) fn put_none(packet: Packet) -> Packet {
+pub(super) fn append_empty(packet: Packet) -> Packet {
     packet.u32(0)
 }
 
@@ -154,18 +154,18 @@ mod tests {
             .bytes(b"value")
             .bytes(b"next");
         let wire = wire.finish().unwrap();
-        let mut fields = Fields::of(&wire[5..]);
-        let wanted = AttributeChange::read(&mut fields).unwrap();
+        let mut fields = Fields::new(&wire[5..]);
+        let change = AttributeChange::read(&mut fields).unwrap();
         let expected =
             AttributeChange { size: Some(9), owner: None, permissions: Some(0o100_644), times: Some((1, 2)) };
-        assert_eq!(wanted, expected);
-        assert_eq!(wanted.mode(0).as_raw_mode(), 0o644);
+        assert_eq!(change, expected);
+        assert_eq!(change.mode(0).as_raw_mode(), 0o644);
         assert_eq!(fields.bytes(), Ok(&b"next"[..]));
     }
 
     #[test]
     fn a_count_of_extensions_that_are_not_there_is_refused() {
         let wire = Packet::new(0).u32(EXTENDED).u32(u32::MAX).finish().unwrap();
-        assert_eq!(AttributeChange::read(&mut Fields::of(&wire[5..])), Err(Malformed));
+        assert_eq!(AttributeChange::read(&mut Fields::new(&wire[5..])), Err(Malformed));
     }
 }

@@ -6,10 +6,10 @@ use std::{
     path::PathBuf,
 };
 
-use super::failure::Refused;
+use super::status::StatusError;
 
 /// Maximum number of open files and directories; reported to clients that ask.
-pub(super) const MOST: usize = 200;
+pub(super) const MAX_HANDLES: usize = 200;
 
 /// An open file or directory.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(super) enum Handle {
         /// Whether all writes go to the end of the file.
         appends: bool,
     },
-    Folder {
+    Directory {
         path: PathBuf,
         entries: ReadDir,
     },
@@ -34,8 +34,8 @@ pub(super) struct Handles {
 
 impl Handles {
     /// Returns an error if the maximum number of handles is open.
-    pub(super) fn room(&self) -> Result<(), Refused> {
-        if self.open.len() < MOST { Ok(()) } else { Err(Refused::TooMany) }
+    pub(super) fn check_capacity(&self) -> Result<(), StatusError> {
+        if self.open.len() < MAX_HANDLES { Ok(()) } else { Err(StatusError::TooMany) }
     }
 
     pub(super) fn add(&mut self, handle: Handle) -> [u8; 4] {
@@ -48,22 +48,22 @@ impl Handles {
         self.last.to_be_bytes()
     }
 
-    pub(super) fn get(&mut self, name: &[u8]) -> Result<&mut Handle, Refused> {
-        self.open.get_mut(&number(name)?).ok_or(Refused::Malformed)
+    pub(super) fn get(&mut self, name: &[u8]) -> Result<&mut Handle, StatusError> {
+        self.open.get_mut(&number(name)?).ok_or(StatusError::Malformed)
     }
 
-    pub(super) fn file(&mut self, name: &[u8]) -> Result<(&mut File, bool), Refused> {
+    pub(super) fn file(&mut self, name: &[u8]) -> Result<(&mut File, bool), StatusError> {
         match self.get(name)? {
             Handle::File { file, appends } => Ok((file, *appends)),
-            Handle::Folder { .. } => Err(Refused::Malformed),
+            Handle::Directory { .. } => Err(StatusError::Malformed),
         }
     }
 
-    pub(super) fn close(&mut self, name: &[u8]) -> Result<(), Refused> {
-        self.open.remove(&number(name)?).map(drop).ok_or(Refused::Malformed)
+    pub(super) fn close(&mut self, name: &[u8]) -> Result<(), StatusError> {
+        self.open.remove(&number(name)?).map(drop).ok_or(StatusError::Malformed)
     }
 }
 
-fn number(name: &[u8]) -> Result<u32, Refused> {
-    name.try_into().map(u32::from_be_bytes).map_err(|_| Refused::Malformed)
+fn number(name: &[u8]) -> Result<u32, StatusError> {
+    name.try_into().map(u32::from_be_bytes).map_err(|_| StatusError::Malformed)
 }

@@ -3,13 +3,13 @@
 //! It is an exec of the agent itself, so that it works in any image and the kernel enforces file permissions. The
 //! server handles requests one after another; requests that a client sends ahead wait in the pipe.
 
-mod answer;
 mod attributes;
-mod failure;
 mod handles;
 mod listing;
 mod packet;
 mod path;
+mod server;
+mod status;
 
 use std::{
     fs::File,
@@ -36,7 +36,7 @@ pub(crate) fn as_exec(request: Sftp) -> Exec {
 
 /// Runs the subcommand.
 pub(crate) fn run() -> ExitCode {
-    match whole_file(io::stdin()).and_then(|stdin| Ok((stdin, whole_file(io::stdout())?))) {
+    match unbuffered(io::stdin()).and_then(|stdin| Ok((stdin, unbuffered(io::stdout())?))) {
         Ok((stdin, stdout)) => match serve(BufReader::with_capacity(BUFFER, stdin), stdout) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&format!("sftp: {error}")),
@@ -47,14 +47,14 @@ pub(crate) fn run() -> ExitCode {
 
 /// Responds to requests from `client` until it ends.
 fn serve(mut client: impl Read, mut to_client: impl Write) -> io::Result<()> {
-    let mut server = answer::Server::default();
+    let mut server = server::Server::default();
     while let Some(packet) = packet::read(&mut client)? {
-        to_client.write_all(&server.answer(&packet)?)?;
+        to_client.write_all(&server.respond(&packet)?)?;
     }
     Ok(())
 }
 
 /// Returns a standard stream as a file, without the standard library's buffer.
-fn whole_file(stream: impl AsFd) -> io::Result<File> {
+fn unbuffered(stream: impl AsFd) -> io::Result<File> {
     Ok(stream.as_fd().try_clone_to_owned()?.into())
 }

@@ -4,10 +4,10 @@
 use std::io::{self, Read};
 
 /// Maximum length of a packet, in bytes; OpenSSH's value.
-pub(super) const LONGEST: usize = 256 << 10;
+pub(super) const MAX_PACKET: usize = 256 << 10;
 
 /// Maximum file data in one packet, in bytes; OpenSSH's value, which leaves room for the other fields.
-pub(super) const MOST_DATA: usize = LONGEST - 1024;
+pub(super) const MAX_DATA: usize = MAX_PACKET - 1024;
 
 /// A field is missing or truncated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,18 +16,18 @@ pub(super) struct Malformed;
 /// Reads the next packet, without its length; returns `None` at the end.
 pub(super) fn read(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0; 4];
-    let mut have = 0;
-    while have < length.len() {
-        match from.read(length.get_mut(have..).unwrap_or_default()) {
-            Ok(0) if have == 0 => return Ok(None),
+    let mut filled = 0;
+    while filled < length.len() {
+        match from.read(length.get_mut(filled..).unwrap_or_default()) {
+            Ok(0) if filled == 0 => return Ok(None),
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => have += count,
+            Ok(count) => filled += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
     let length = u32::from_be_bytes(length) as usize;
-    if length == 0 || length > LONGEST {
+    if length == 0 || length > MAX_PACKET {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             format!("invalid packet length: {length} bytes"),
@@ -43,7 +43,7 @@ pub(super) fn read(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
 pub(super) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    pub(super) fn of(packet: &'a [u8]) -> Self {
+    pub(super) fn new(packet: &'a [u8]) -> Self {
         Self(packet)
     }
 
@@ -85,7 +85,7 @@ impl Packet {
     }
 
     /// Creates a packet of this type, in response to request `id`.
-    pub(super) fn answering(kind: u8, id: u32) -> Self {
+    pub(super) fn with_id(kind: u8, id: u32) -> Self {
         Self::new(kind).u32(id)
     }
 
@@ -109,11 +109,11 @@ impl Packet {
     /// Returns the encoded packet.
     pub(super) fn finish(mut self) -> io::Result<Vec<u8>> {
         let length = self.0.len().saturating_sub(4);
-        let header = u32::try_from(length).ok().filter(|_| length <= LONGEST);
+        let header = u32::try_from(length).ok().filter(|_| length <= MAX_PACKET);
         let header =
             header.ok_or_else(|| io::Error::other(format!("response of {length} bytes is too long")))?;
-        if let Some(place) = self.0.first_chunk_mut() {
-            *place = header.to_be_bytes();
+        if let Some(header_field) = self.0.first_chunk_mut() {
+            *header_field = header.to_be_bytes();
         }
         Ok(self.0)
     }
@@ -128,9 +128,9 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_put_in_is_read(a in any::<u32>(), b in any::<u64>(), text in prop::collection::vec(any::<u8>(), 0..200)) {
-            let wire = Packet::answering(7, a).u64(b).bytes(&text).finish().unwrap();
+            let wire = Packet::with_id(7, a).u64(b).bytes(&text).finish().unwrap();
             let packet = read(&mut wire.as_slice()).unwrap().unwrap();
-            let mut fields = Fields::of(&packet);
+            let mut fields = Fields::new(&packet);
             prop_assert_eq!(fields.byte(), Ok(7));
             prop_assert_eq!((fields.u32(), fields.u64(), fields.bytes()), (Ok(a), Ok(b), Ok(text.as_slice())));
             prop_assert_eq!(fields.byte(), Err(Malformed));
@@ -138,9 +138,9 @@ mod tests {
 
         #[test]
         fn any_bytes_are_packets_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            let mut left = bytes.as_slice();
-            while let Ok(Some(packet)) = read(&mut left) {
-                let mut fields = Fields::of(&packet);
+            let mut remaining = bytes.as_slice();
+            while let Ok(Some(packet)) = read(&mut remaining) {
+                let mut fields = Fields::new(&packet);
                 while fields.bytes().is_ok() {}
             }
         }

@@ -17,19 +17,19 @@ pub(super) fn path(bytes: &[u8]) -> PathBuf {
 }
 
 /// Returns `path` without links and dots. The last component need not exist.
-pub(super) fn real(path: &Path) -> io::Result<PathBuf> {
+pub(super) fn canonical(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(error) };
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
             Ok(fs::canonicalize(parent)?.join(name))
         }
-        real => real,
+        path => path,
     }
 }
 
 /// Expands a tilde at the beginning of `bytes` to a home directory.
-pub(super) fn expanded(bytes: &[u8]) -> io::Result<PathBuf> {
+pub(super) fn expand_tilde(bytes: &[u8]) -> io::Result<PathBuf> {
     let Some(rest) = bytes.strip_prefix(b"~") else { return Ok(path(bytes)) };
     let end = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
     let (name, rest) = rest.split_at(end);
@@ -37,7 +37,7 @@ pub(super) fn expanded(bytes: &[u8]) -> io::Result<PathBuf> {
         env::var_os("HOME").unwrap_or_else(|| "/".into())
     } else {
         let name = String::from_utf8_lossy(name);
-        let user = users::of_guest(Some(&name)).map_err(|_| io::ErrorKind::NotFound)?;
+        let user = users::lookup(Some(&name)).map_err(|_| io::ErrorKind::NotFound)?;
         OsString::from(user.home)
     }
     .into_vec();
@@ -54,19 +54,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = fs::canonicalize(dir.path()).unwrap();
         std::os::unix::fs::symlink(&dir, dir.join("link")).unwrap();
-        assert_eq!(real(&dir.join("link/.")).unwrap(), dir);
-        assert_eq!(real(&dir.join("link/new")).unwrap(), dir.join("new"));
-        assert!(real(&dir.join("link/no/new")).is_err());
-        assert_eq!(real(Path::new("new-here")).unwrap(), env::current_dir().unwrap().join("new-here"));
+        assert_eq!(canonical(&dir.join("link/.")).unwrap(), dir);
+        assert_eq!(canonical(&dir.join("link/new")).unwrap(), dir.join("new"));
+        assert!(canonical(&dir.join("link/no/new")).is_err());
+        assert_eq!(canonical(Path::new("new-here")).unwrap(), env::current_dir().unwrap().join("new-here"));
     }
 
     #[test]
     fn a_tilde_is_a_home() {
         let home = env::var_os("HOME").unwrap();
-        assert_eq!(expanded(b"~").unwrap(), PathBuf::from(&home));
-        assert_eq!(expanded(b"~/a\xff").unwrap(), Path::new(&home).join(OsStr::from_bytes(b"a\xff")));
-        assert_eq!(expanded(b"~root/a").unwrap(), Path::new("/root/a"));
-        assert_eq!(expanded(b"a/~").unwrap(), Path::new("a/~"));
-        assert!(expanded(b"~no-such-user").is_err());
+        assert_eq!(expand_tilde(b"~").unwrap(), PathBuf::from(&home));
+        assert_eq!(expand_tilde(b"~/a\xff").unwrap(), Path::new(&home).join(OsStr::from_bytes(b"a\xff")));
+        assert_eq!(expand_tilde(b"~root/a").unwrap(), Path::new("/root/a"));
+        assert_eq!(expand_tilde(b"a/~").unwrap(), Path::new("a/~"));
+        assert!(expand_tilde(b"~no-such-user").is_err());
     }
 }

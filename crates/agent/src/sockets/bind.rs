@@ -21,8 +21,8 @@ use rustix::{
 use tokio::net::{TcpListener, UnixListener};
 
 use super::{
-    names::addresses,
-    rights::{give_up_rights, with_rights_of},
+    names::resolve,
+    privileges::{drop_privileges, run_as_user},
 };
 use crate::{children::Children, failure::Failure, stream::Socket, users::User};
 
@@ -38,7 +38,7 @@ pub(super) struct Bound {
     /// Its endpoint, with the port or path that was chosen.
     pub(super) at: Endpoint,
     listener: Listener,
-    _left: Left,
+    _cleanup: Cleanup,
 }
 
 #[derive(Debug)]
@@ -50,12 +50,12 @@ enum Listener {
 
 /// Files of a listener.
 #[derive(Debug)]
-enum Left {
-    Nothing,
+enum Cleanup {
+    None,
     /// A socket, removed with the rights of the user who created it.
     Socket(PathBuf, User),
     /// A directory that the agent created.
-    Folder(PathBuf),
+    Directory(PathBuf),
 }
 
 /// Listens at `at` as `user`; `None` is a private socket.
@@ -63,22 +63,24 @@ pub(super) async fn bind(at: Option<&Endpoint>, user: User, children: &Children)
     match at {
         Some(Endpoint::Tcp { host, port }) => {
             let (first, second) = families(host, children).await?;
-            let what = format!("listen on {host}:{port}");
+            let action = format!("listen on {host}:{port}");
             let port = *port;
-            let bound = with_rights_of(&user, move || bind_tcp(first, second, port)).await;
-            bound.and_then(|(first, second)| of_tcp(host, first, second)).map_err(Failure::io(what))
+            let bound = run_as_user(&user, move || bind_tcp(first, second, port)).await;
+            bound
+                .and_then(|(first, second)| from_tcp_listeners(host, first, second))
+                .map_err(Failure::io(action))
         }
         Some(Endpoint::Unix { path }) => {
             let path = PathBuf::from(OsStr::from_bytes(path));
             let (at, listener) = bind_unix(path.clone(), &user).await?;
             // Only now: a file that was in the way is not this listener's.
-            Ok(Bound { at, listener, _left: Left::Socket(path, user) })
+            Ok(Bound { at, listener, _cleanup: Cleanup::Socket(path, user) })
         }
         None => {
-            let folder = private_folder(&user).map_err(Failure::io("create a directory for a socket"))?;
-            let left = Left::Folder(folder.clone());
-            let (at, listener) = bind_unix(folder.join("agent"), &user).await?;
-            Ok(Bound { at, listener, _left: left })
+            let dir = private_dir(&user).map_err(Failure::io("create a directory for a socket"))?;
+            let cleanup = Cleanup::Directory(dir.clone());
+            let (at, listener) = bind_unix(dir.join("agent"), &user).await?;
+            Ok(Bound { at, listener, _cleanup: cleanup })
         }
     }
 }
@@ -89,7 +91,7 @@ async fn families(host: &str, children: &Children) -> Result<(IpAddr, Option<IpA
         "" | "*" => Ok((Ipv4Addr::UNSPECIFIED.into(), Some(Ipv6Addr::UNSPECIFIED.into()))),
         "localhost" => Ok((Ipv4Addr::LOCALHOST.into(), Some(Ipv6Addr::LOCALHOST.into()))),
         host => {
-            let address = addresses(host, children).await?.first().copied();
+            let address = resolve(host, children).await?.first().copied();
             let missing = || Failure::new(FailureKind::NotFound, format!("{host:?} has no address"));
             Ok((address.ok_or_else(missing)?, None))
         }
@@ -108,26 +110,30 @@ fn bind_tcp(
     Ok((first, second))
 }
 
-fn of_tcp(host: &str, first: StdTcpListener, second: Option<StdTcpListener>) -> io::Result<Bound> {
+fn from_tcp_listeners(
+    host: &str,
+    first: StdTcpListener,
+    second: Option<StdTcpListener>,
+) -> io::Result<Bound> {
     let tokio = |listener: StdTcpListener| {
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)
     };
     let at = Endpoint::Tcp { host: host.to_owned(), port: first.local_addr()?.port() };
     let listener = Listener::Tcp(tokio(first)?, second.map(tokio).transpose()?);
-    Ok(Bound { at, listener, _left: Left::Nothing })
+    Ok(Bound { at, listener, _cleanup: Cleanup::None })
 }
 
 async fn bind_unix(path: PathBuf, user: &User) -> Result<(Endpoint, Listener), Failure> {
     let at = Endpoint::Unix { path: path.as_os_str().as_bytes().to_vec() };
-    let what = format!("listen on {}", path.display());
+    let action = format!("listen on {}", path.display());
     // Fails if the path exists.
-    let bound = with_rights_of(user, move || bind_unix_here(&path)).await;
-    let listener = bound.and_then(UnixListener::from_std).map_err(Failure::io(what))?;
+    let bound = run_as_user(user, move || bind_unix_socket(&path)).await;
+    let listener = bound.and_then(UnixListener::from_std).map_err(Failure::io(action))?;
     Ok((at, Listener::Unix(listener)))
 }
 
-fn bind_unix_here(path: &Path) -> io::Result<StdUnixListener> {
+fn bind_unix_socket(path: &Path) -> io::Result<StdUnixListener> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
@@ -143,14 +149,14 @@ fn bind_unix_here(path: &Path) -> io::Result<StdUnixListener> {
 }
 
 /// Creates a directory that only `user` can enter.
-fn private_folder(user: &User) -> io::Result<PathBuf> {
+fn private_dir(user: &User) -> io::Result<PathBuf> {
     fs::create_dir_all(PRIVATE)?;
     let mut random = [0; 8];
     getrandom(&mut random, GetRandomFlags::empty())?;
-    let folder = Path::new(PRIVATE).join(format!("{:016x}", u64::from_be_bytes(random)));
-    fs::DirBuilder::new().mode(0o700).create(&folder)?;
-    chown(&folder, Some(user.uid), Some(user.gid))?;
-    Ok(folder)
+    let dir = Path::new(PRIVATE).join(format!("{:016x}", u64::from_be_bytes(random)));
+    fs::DirBuilder::new().mode(0o700).create(&dir)?;
+    chown(&dir, Some(user.uid), Some(user.gid))?;
+    Ok(dir)
 }
 
 impl Bound {
@@ -170,19 +176,19 @@ impl Bound {
     }
 }
 
-impl Drop for Left {
+impl Drop for Cleanup {
     fn drop(&mut self) {
         match self {
-            Self::Nothing => {}
-            Self::Folder(folder) => {
+            Self::None => {}
+            Self::Directory(dir) => {
                 // It may have been removed already.
-                let _ = fs::remove_dir_all(folder);
+                let _ = fs::remove_dir_all(dir);
             }
             Self::Socket(path, user) => {
                 let (path, user) = (std::mem::take(path), user.clone());
                 // It may have been removed or replaced already, or the user may no longer remove it.
                 let remove = move || {
-                    give_up_rights(&user)?;
+                    drop_privileges(&user)?;
                     let is_socket = fs::symlink_metadata(&path)?.file_type().is_socket();
                     if is_socket { fs::remove_file(path) } else { Ok(()) }
                 };

@@ -9,12 +9,12 @@ use tokio::{
     time::timeout,
 };
 
-use super::{names::addresses, rights::with_rights_of};
+use super::{names::resolve, privileges::run_as_user};
 use crate::stream::Socket;
 use crate::{children::Children, failure::Failure, users::User};
 
 /// Timeout for a server to accept.
-const ACCEPT: Duration = Duration::from_secs(20);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Connects to `to` as `user`; tries a name's addresses in order.
 pub(super) async fn connect(to: &Endpoint, user: User, children: &Children) -> Result<Socket, Failure> {
@@ -22,27 +22,27 @@ pub(super) async fn connect(to: &Endpoint, user: User, children: &Children) -> R
         Endpoint::Tcp { host, port } => {
             // Keeps the first error: the first address is most likely the intended one.
             let mut failure = None;
-            for address in addresses(host, children).await? {
+            for address in resolve(host, children).await? {
                 match connect_tcp((address, *port).into()).await {
                     Ok(socket) => return Ok(Box::pin(socket)),
                     Err(error) => _ = failure.get_or_insert(error),
                 }
             }
-            let none = || Failure::new(FailureKind::NotFound, format!("{host:?} has no address"));
-            Err(failure.unwrap_or_else(none))
+            let no_address = || Failure::new(FailureKind::NotFound, format!("{host:?} has no address"));
+            Err(failure.unwrap_or_else(no_address))
         }
         Endpoint::Unix { path } => {
-            let what = format!("connect to {}", String::from_utf8_lossy(path));
+            let action = format!("connect to {}", String::from_utf8_lossy(path));
             let path = path.clone();
-            let connected = with_rights_of(&user, move || connect_unix(&path)).await;
-            let socket = connected.and_then(UnixStream::from_std).map_err(Failure::io(what))?;
+            let connected = run_as_user(&user, move || connect_unix(&path)).await;
+            let socket = connected.and_then(UnixStream::from_std).map_err(Failure::io(action))?;
             Ok(Box::pin(socket))
         }
     }
 }
 
 async fn connect_tcp(address: SocketAddr) -> Result<TcpStream, Failure> {
-    let connected = timeout(ACCEPT, TcpStream::connect(address)).await;
+    let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
     let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let socket = connected.map_err(Failure::io(format!("connect to {address}")))?;
     // Send typed characters without delay.

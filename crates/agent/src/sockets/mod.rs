@@ -1,18 +1,18 @@
 //! Sockets in the guest, for the host: connects, listens, and forwards data in both directions.
 
 mod bind;
-mod callers;
 mod connect;
 mod names;
-mod rights;
+mod pending;
+mod privileges;
 mod splice;
 
 use std::{io, rc::Rc, time::Duration};
 
-use banger_proto::{Connect, FailureKind, Listen, Reply, Take};
+use banger_proto::{Accept, Connect, FailureKind, Listen, Reply};
 use tokio::{sync::Semaphore, task::spawn_local, time::sleep};
 
-pub(crate) use callers::Callers;
+pub(crate) use pending::PendingConnections;
 
 use crate::{
     children::Children,
@@ -22,14 +22,14 @@ use crate::{
 };
 
 /// Maximum number of connections of a listener that wait for the host; more wait in the kernel.
-const WAITING: usize = 32;
+const MAX_PENDING: usize = 32;
 
-/// Timeout for the host to take a connection.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout for the host to accept a connection.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connects, and forwards data until both directions have ended.
 pub(crate) async fn connect(request: Connect, incoming: Incoming, outgoing: Outgoing, children: &Children) {
-    let socket = match users::of_guest(request.user.as_deref()) {
+    let socket = match users::lookup(request.user.as_deref()) {
         Ok(user) => connect::connect(&request.to, user, children).await,
         Err(failure) => Err(failure),
     };
@@ -40,8 +40,13 @@ pub(crate) async fn connect(request: Connect, incoming: Incoming, outgoing: Outg
 }
 
 /// Forwards the data of an accepted connection.
-pub(crate) async fn take(request: Take, incoming: Incoming, outgoing: Outgoing, callers: &Callers) {
-    match callers.take(request.caller) {
+pub(crate) async fn accept(
+    request: Accept,
+    incoming: Incoming,
+    outgoing: Outgoing,
+    pending: &PendingConnections,
+) {
+    match pending.take(request.id) {
         Some(socket) => splice::splice(socket, incoming, outgoing).await,
         None => {
             let failure = Failure::new(FailureKind::NotFound, "the caller is no longer waiting");
@@ -56,9 +61,9 @@ pub(crate) async fn listen(
     mut incoming: Incoming,
     mut outgoing: Outgoing,
     children: &Children,
-    callers: &Callers,
+    pending: &PendingConnections,
 ) {
-    let bound = match users::of_guest(request.user.as_deref()) {
+    let bound = match users::lookup(request.user.as_deref()) {
         Ok(user) => bind::bind(request.at.as_ref(), user, children).await,
         Err(failure) => Err(failure),
     };
@@ -66,38 +71,38 @@ pub(crate) async fn listen(
         Ok(bound) => bound,
         Err(failure) => return refuse(failure, outgoing).await,
     };
-    if outgoing.say(&Reply::Listening { at: bound.at.clone() }).await.is_err() {
+    if outgoing.send_message(&Reply::Listening { at: bound.at.clone() }).await.is_err() {
         return;
     }
     tokio::select! {
         // The host sends nothing more; this waits until it disconnects.
         _ = incoming.next() => {}
-        _ = tell_of_callers(&mut bound, &mut outgoing, callers) => {}
+        _ = report_connections(&mut bound, &mut outgoing, pending) => {}
     }
 }
 
-async fn tell_of_callers(
+async fn report_connections(
     bound: &mut bind::Bound,
     outgoing: &mut Outgoing,
-    callers: &Callers,
+    pending: &PendingConnections,
 ) -> io::Result<()> {
-    let places = Rc::new(Semaphore::new(WAITING));
+    let slots = Rc::new(Semaphore::new(MAX_PENDING));
     loop {
-        let Ok(place) = places.acquire().await else { return Ok(()) };
+        let Ok(slot) = slots.acquire().await else { return Ok(()) };
         let (socket, from) = bound.accept().await?;
-        place.forget();
-        let caller = callers.wait(socket, &places);
-        outgoing.say(&Reply::Called { caller, from }).await?;
-        let callers = callers.clone();
+        slot.forget();
+        let id = pending.add(socket, &slots);
+        outgoing.send_message(&Reply::Incoming { id, from }).await?;
+        let pending = pending.clone();
         spawn_local(async move {
-            sleep(PATIENCE).await;
-            callers.give_up(caller);
+            sleep(ACCEPT_TIMEOUT).await;
+            pending.discard(id);
         });
     }
 }
 
 async fn refuse(failure: Failure, mut outgoing: Outgoing) {
     // The host may have closed the connection.
-    let _ = outgoing.say(&Reply::from(failure)).await;
+    let _ = outgoing.send_message(&Reply::from(failure)).await;
     outgoing.finish().await;
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use toml::de::DeTable;
 
-use super::lists::{only, text};
+use super::lists::{check_keys, text};
 
 /// Length of a minisign public key in characters: base64 of 42 bytes.
 const KEY_LENGTH: usize = 56;
@@ -19,7 +19,7 @@ pub struct CatalogUrl {
 
 impl CatalogUrl {
     pub(super) fn read(table: &DeTable<'_>) -> Result<Self, String> {
-        only(table, &["url", "key"])?;
+        check_keys(table, &["url", "key"])?;
         let url = text(table, "url")?.ok_or("url is missing: the URL of the catalog")?;
         let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
         if rest.is_empty() || rest.contains(|c: char| matches!(c, '?' | '#' | '@') || !c.is_ascii_graphic()) {

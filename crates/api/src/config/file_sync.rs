@@ -3,7 +3,7 @@
 use serde::Serialize;
 use toml::de::{DeTable, DeValue};
 
-use super::lists::{entries, only, text};
+use super::lists::{check_keys, entries, text};
 
 /// Mount point of the work disk; files outside of it would not last.
 const GUEST_HOME: &str = "/root";
@@ -26,15 +26,15 @@ impl FileSync {
     }
 
     fn read(table: &DeTable<'_>) -> Result<Self, String> {
-        only(table, &["host", "guest", "mode"])?;
+        check_keys(table, &["host", "guest", "mode"])?;
         let text = |name| text(table, name);
         let host = text("host")?.ok_or("host is missing: a path on the host")?;
         if !host.starts_with('/') && !host.starts_with("~/") || !is_plain(&host) {
             return Err(format!("host {host:?} must be absolute or begin with ~/, without `..`"));
         }
         let guest = match (text("guest")?, host.strip_prefix("~/")) {
-            (Some(guest), _) => beneath_home(&guest)?,
-            (None, Some(rest)) => beneath_home(&format!("~/{rest}"))?,
+            (Some(guest), _) => relative_to_home(&guest)?,
+            (None, Some(rest)) => relative_to_home(&format!("~/{rest}"))?,
             (None, None) => return Err("guest is missing: a path under /root".to_owned()),
         };
         let mode = text("mode")?.as_deref().map(octal).transpose()?;
@@ -43,7 +43,7 @@ impl FileSync {
 }
 
 /// Returns `guest` relative to `/root`.
-fn beneath_home(guest: &str) -> Result<String, String> {
+fn relative_to_home(guest: &str) -> Result<String, String> {
     let rest = guest.strip_prefix("~/").or_else(|| guest.strip_prefix(GUEST_HOME)?.strip_prefix('/'));
     let rest = rest.map(|rest| rest.trim_matches('/')).filter(|rest| !rest.is_empty() && is_plain(guest));
     rest.map(str::to_owned).ok_or_else(|| format!("guest {guest:?} must be under /root, without `..`"))

@@ -1,9 +1,9 @@
 //! The keys, each declared once: name, type and limits, scope, environment variable, default, and help.
 
 use super::{
-    AutoStop, CatalogUrl, FileSync, HostSize, Key, Origin, Project, ProjectFiles, RegistryHost, Scope,
-    Setting, ShownKey,
-    value::{Raw, Value, within},
+    AutoStop, CatalogUrl, ConfigEntry, FileSync, HostResources, Key, Origin, Project, ProjectFiles,
+    RegistryHost, Scope, Setting,
+    value::{RawValue, Value, within},
 };
 use crate::{Defaults, ImageName, Limits, Name, Period, Size, Vmm};
 
@@ -13,7 +13,7 @@ macro_rules! keys {
         [$section:ident]
         $(
             #[doc = $help:literal]
-            $name:ident: $type:ident $(in $range:expr)?, $scope:ident, $variable:expr, $how:ident($default:expr);
+            $name:ident: $type:ident $(in $range:expr)?, $scope:ident, $variable:expr, $accessor:ident($default:expr);
         )*
     )*) => {
         /// All configuration keys, in display order.
@@ -39,11 +39,11 @@ macro_rules! keys {
 
         impl Layer {
             /// Sets `key` to the source's value; an error says why the value is invalid.
-            pub(super) fn set(&mut self, key: &Key, raw: &Raw<'_>, origin: Origin) -> Result<(), String> {
+            pub(super) fn set(&mut self, key: &Key, raw: &RawValue<'_>, origin: Origin) -> Result<(), String> {
                 match key.name {
                     $($(
                         stringify!($name) => {
-                            let value = <$type as Value>::read(raw)?;
+                            let value = <$type as Value>::from_raw(raw)?;
                             $(within(&value, &$range)?;)?
                             self.$name = Some(Setting { value, origin });
                         }
@@ -56,7 +56,7 @@ macro_rules! keys {
 
             /// Merges two layers: this one's values win over `lower`'s. Lists are concatenated: files with this one's
             /// last, registries and catalogs with this one's first.
-            pub(super) fn over(self, lower: Self) -> Self {
+            pub(super) fn merge_over(self, lower: Self) -> Self {
                 let file_sync = lower.file_sync.into_iter().chain(self.file_sync).collect();
                 let registries = self.registries.into_iter().chain(lower.registries).collect();
                 let catalogs = self.catalogs.into_iter().chain(lower.catalogs).collect();
@@ -66,16 +66,16 @@ macro_rules! keys {
         }
 
         impl Config {
-            $($( keys!(@accessor $help $name $type $how $default); )*)*
+            $($( keys!(@accessor $help $name $type $accessor $default); )*)*
 
             /// Returns each key's value and origin.
-            pub fn shown(&self) -> Vec<ShownKey> {
+            pub fn entries(&self) -> Vec<ConfigEntry> {
                 let mut keys = KEYS.iter();
                 let values = [$($( {
                     let set = self.layer.$name.as_ref().map(|set| (set.value.to_string(), &set.origin));
-                    set.unwrap_or_else(|| (keys!(@built_in self $type $how $default), &Origin::BuiltIn))
+                    set.unwrap_or_else(|| (keys!(@built_in self $type $accessor $default), &Origin::BuiltIn))
                 }, )*)*];
-                values.into_iter().filter_map(|(value, origin)| Some(keys.next()?.shown(value, origin))).collect()
+                values.into_iter().filter_map(|(value, origin)| Some(keys.next()?.entry(value, origin))).collect()
             }
         }
     };
@@ -86,7 +86,7 @@ macro_rules! keys {
             self.layer.$name.as_ref().map_or_else(|| default(self), |set| set.value)
         }
     };
-    (@accessor $help:literal $name:ident $type:ident told $default:expr) => {
+    (@accessor $help:literal $name:ident $type:ident optional $default:expr) => {
         #[doc = $help]
         #[doc = "; `None` if it is not set."]
         pub fn $name(&self) -> Option<&$type> {
@@ -97,40 +97,40 @@ macro_rules! keys {
         let default: fn(&Config) -> $type = $default;
         default($config).to_string()
     }};
-    (@built_in $config:ident $type:ident told $default:expr) => { $default.to_owned() };
+    (@built_in $config:ident $type:ident optional $default:expr) => { $default.to_owned() };
 }
 
 keys! {
     [vm]
     /// Image
-    image: ImageName, Project, Some("BANGER_IMAGE"), told(Defaults::IMAGE);
+    image: ImageName, Project, Some("BANGER_IMAGE"), optional(Defaults::IMAGE);
     /// Kernel
-    kernel: Name, Project, Some("BANGER_KERNEL"), told("the image's, else debian-cloud");
+    kernel: Name, Project, Some("BANGER_KERNEL"), optional("the image's, else debian-cloud");
     /// Virtual CPUs
-    vcpu: u32 in 1..=Limits::VCPU, Project, Some("BANGER_VCPU"), default(|config| Defaults::vcpu(config.host.cpus));
+    vcpu: u32 in 1..=Limits::MAX_VCPU, Project, Some("BANGER_VCPU"), default(|config| Defaults::vcpu(config.host.cpus));
     /// Memory
-    memory: Size in Limits::LEAST_MEMORY..=Limits::MOST_MEMORY, Project, Some("BANGER_MEMORY"),
+    memory: Size in Limits::MIN_MEMORY..=Limits::MAX_MEMORY, Project, Some("BANGER_MEMORY"),
         default(|config| Defaults::memory(config.host.memory));
     /// Size of the work disk
-    disk_size: Size in Limits::LEAST_DISK..=Limits::MOST_DISK, Project, Some("BANGER_DISK_SIZE"),
-        default(|_| Defaults::DISK);
+    disk_size: Size in Limits::MIN_DISK..=Limits::MAX_DISK, Project, Some("BANGER_DISK_SIZE"),
+        default(|_| Defaults::DISK_SIZE);
     /// Size of the system overlay
-    system_overlay_size: Size in Limits::LEAST_DISK..=Limits::MOST_DISK, Project,
-        Some("BANGER_SYSTEM_OVERLAY_SIZE"), default(|_| Defaults::DISK);
+    system_overlay_size: Size in Limits::MIN_DISK..=Limits::MAX_DISK, Project,
+        Some("BANGER_SYSTEM_OVERLAY_SIZE"), default(|_| Defaults::DISK_SIZE);
     /// VMM that runs VMs
-    vmm: Vmm, Project, Some("BANGER_VMM"), told("firecracker where KVM works, else qemu");
+    vmm: Vmm, Project, Some("BANGER_VMM"), optional("firecracker where KVM works, else qemu");
     /// Outbound network access of VMs
     nat: bool, Project, Some("BANGER_NAT"), default(|_| true);
     /// Policy for user files that a project's banger.toml requests: ask, always or never
     project_file_sync: ProjectFiles, Host, Some("BANGER_PROJECT_FILE_SYNC"), default(|_| ProjectFiles::Ask);
     /// Timeout for an orderly power-off before the VM is killed
-    stop_timeout: Period in Period::seconds(0)..=Period::seconds(Limits::STOP_TIMEOUT_S), Host, None, default(|_| Defaults::STOP);
+    stop_timeout: Period in Period::seconds(0)..=Period::seconds(Limits::MAX_STOP_TIMEOUT_S), Host, None, default(|_| Defaults::STOP_TIMEOUT);
     /// Timeout for the first answer of a guest's agent
-    ready_timeout: Period in Period::seconds(1)..=Period::hours(1), Host, None, default(|_| Defaults::READY);
+    ready_timeout: Period in Period::seconds(1)..=Period::hours(1), Host, None, default(|_| Defaults::READY_TIMEOUT);
 
     [daemon]
     /// Sampling interval for the resource use of running VMs
-    stats_interval: Period in Period::seconds(1)..=Period::hours(1), Host, None, default(|_| Defaults::STATS);
+    stats_interval: Period in Period::seconds(1)..=Period::hours(1), Host, None, default(|_| Defaults::STATS_INTERVAL);
     /// Idle time after which a running VM is stopped
     auto_stop_stale_after: AutoStop, Host, None, default(|_| AutoStop::Off);
 
@@ -140,8 +140,8 @@ keys! {
 }
 
 impl Key {
-    fn shown(&self, value: String, origin: &Origin) -> ShownKey {
-        ShownKey {
+    fn entry(&self, value: String, origin: &Origin) -> ConfigEntry {
+        ConfigEntry {
             key: self.path(),
             value,
             layer: origin.layer(),
@@ -163,13 +163,13 @@ impl Key {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Config {
     layer: Layer,
-    host: HostSize,
+    host: HostResources,
 }
 
 impl Config {
     /// Stacks `layers`, strongest first, over the defaults for `host`.
-    pub fn new(layers: impl IntoIterator<Item = Layer>, host: HostSize) -> Self {
-        let layer = layers.into_iter().reduce(Layer::over).unwrap_or_default();
+    pub fn new(layers: impl IntoIterator<Item = Layer>, host: HostResources) -> Self {
+        let layer = layers.into_iter().reduce(Layer::merge_over).unwrap_or_default();
         Self { layer, host }
     }
 

@@ -19,12 +19,13 @@ pub(super) fn entries<T>(
 }
 
 /// Returns an error if `table` has a key that is not in `known`.
-pub(super) fn only(table: &DeTable<'_>, known: &[&'static str]) -> Result<(), String> {
+pub(super) fn check_keys(table: &DeTable<'_>, known: &[&'static str]) -> Result<(), String> {
     for name in table.keys().map(|name| name.get_ref().as_ref()) {
         if !known.contains(&name) {
-            let meant = nearest(name, known.iter().copied());
-            let meant = meant.map(|meant| format!(": did you mean {meant}?")).unwrap_or_default();
-            return Err(format!("unknown key {name}{meant}"));
+            let suggestion = nearest(name, known.iter().copied());
+            let suggestion =
+                suggestion.map(|suggestion| format!(": did you mean {suggestion}?")).unwrap_or_default();
+            return Err(format!("unknown key {name}{suggestion}"));
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! The configuration: values for everything that a command or request does not set.
 //!
 //! Every key is declared once, in `keys`. A [`Layer`] holds the values of one source: the text of a file
-//! ([`Layer::of_file`]) or the environment ([`Layer::of_variables`]). A [`Config`] stacks layers over the built-in
+//! ([`Layer::from_file`]) or the environment ([`Layer::from_env`]). A [`Config`] stacks layers over the built-in
 //! defaults. This module reads no files; each program reads those that it may.
 
 mod catalog;
@@ -26,7 +26,7 @@ pub use registry::RegistryHost;
 pub use text::PROJECT_FILE;
 pub use value::{AutoStop, ProjectFiles};
 pub use variables::{Variable, variables};
-pub use workspace::{Project, Said};
+pub use workspace::{Located, Project};
 
 use crate::{ApiError, ConfigPart, ErrorKind, Remedy, Size};
 
@@ -127,7 +127,7 @@ pub(crate) struct Setting<T> {
 
 /// The host's resources, which decide the defaults of a VM.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct HostSize {
+pub struct HostResources {
     /// Number of CPUs, if known.
     pub cpus: Option<usize>,
     /// Total memory, if known.
@@ -136,7 +136,7 @@ pub struct HostSize {
 
 /// A key as `config show` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ShownKey {
+pub struct ConfigEntry {
     /// Its section and name: "vm.memory".
     pub key: String,
     /// Its value as a user would write it, or a description of what it depends on.
@@ -183,12 +183,12 @@ mod tests {
 
     fn file(owner: Owner, text: &str) -> Layer {
         let name = if owner == Owner::Project { "/repo/banger.toml" } else { "/etc/config.toml" };
-        Layer::of_text(owner, Path::new(name), text).unwrap()
+        Layer::from_text(owner, Path::new(name), text).unwrap()
     }
 
     #[test]
     fn the_environment_beats_the_project_beats_the_user_beats_the_system_beats_what_is_built_in() {
-        let environment = Layer::of_variables(|name| (name == "BANGER_VCPU").then(|| "7".into())).unwrap();
+        let environment = Layer::from_env(|name| (name == "BANGER_VCPU").then(|| "7".into())).unwrap();
         let config = Config::new(
             [
                 environment,
@@ -196,14 +196,14 @@ mod tests {
                 file(Owner::User, "[vm]\nvcpu = 5\nmemory = '5G'\ndisk_size = '5G'\n"),
                 file(Owner::System, "[vm]\nvcpu = 4\nmemory = '4G'\ndisk_size = '4G'\nnat = false\n"),
             ],
-            HostSize::default(),
+            HostResources::default(),
         );
         assert_eq!(config.vcpu(), 7);
         assert_eq!(config.memory(), Size::gib(6));
         assert_eq!(config.disk_size(), Size::gib(5));
         assert!(!config.nat());
         assert_eq!(config.stop_timeout(), Period::seconds(10));
-        let shown = config.shown();
+        let shown = config.entries();
         let of = |name| shown.iter().find(|key| key.name == name).unwrap();
         assert_eq!((of("vcpu").layer, of("vcpu").origin.as_str()), ("environment", "BANGER_VCPU"));
         assert_eq!(
@@ -220,7 +220,7 @@ mod tests {
             assert!(!key.help.is_empty());
             assert!(KEYS.iter().skip(index + 1).all(|other| other.name != key.name), "{}", key.name);
         }
-        let shown = Config::default().shown();
+        let shown = Config::default().entries();
         assert_eq!(shown.len(), KEYS.len());
         let kernel = shown.iter().find(|key| key.name == "kernel");
         assert!(kernel.is_some_and(|kernel| kernel.value.ends_with(crate::Defaults::KERNEL)));

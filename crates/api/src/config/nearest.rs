@@ -1,7 +1,7 @@
 //! Suggestions for misspelled names.
 
 /// Maximum number of letters that a typing error gets wrong.
-const SLIPS: usize = 3;
+const MAX_DISTANCE: usize = 3;
 
 /// Returns the entry of `known` that is closest to `word` or begins with it, if one is close enough.
 pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
@@ -9,17 +9,19 @@ pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
     if word.len() > 64 {
         return None;
     }
-    let far = |name: &str| if word.len() > 2 && name.starts_with(word) { 1 } else { distance(word, name) };
-    let (far, name) = known.map(|name| (far(name), name)).min_by_key(|(far, _)| *far)?;
-    (far <= SLIPS.min(name.len() / 2)).then_some(name)
+    let distance_to =
+        |name: &str| if word.len() > 2 && name.starts_with(word) { 1 } else { distance(word, name) };
+    let (nearest, name) =
+        known.map(|name| (distance_to(name), name)).min_by_key(|(distance, _)| *distance)?;
+    (nearest <= MAX_DISTANCE.min(name.len() / 2)).then_some(name)
 }
 
 /// Returns the number of letters to insert, remove or replace to turn `from` into `to` (Levenshtein).
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (taken, letter) in from.chars().enumerate() {
-        let mut next = vec![taken + 1];
+    for (index, letter) in from.chars().enumerate() {
+        let mut next = vec![index + 1];
         for ((other, above), diagonal) in to.iter().zip(row.iter().skip(1)).zip(&row) {
             let left = next.last().copied().unwrap_or_default();
             next.push((left + 1).min(above + 1).min(diagonal + usize::from(letter != *other)));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use toml::de::{DeTable, DeValue};
 
-use super::lists::{only, text};
+use super::lists::{check_keys, text};
 use crate::Reference;
 
 /// Connection settings of one registry.
@@ -23,7 +23,7 @@ pub struct RegistryHost {
 
 impl RegistryHost {
     pub(super) fn read(table: &DeTable<'_>) -> Result<Self, String> {
-        only(table, &["host", "mirrors", "plain_http", "ca"])?;
+        check_keys(table, &["host", "mirrors", "plain_http", "ca"])?;
         let host = text(table, "host")?.ok_or("host is missing: the name of a registry")?;
         if !is_host(&host) {
             return Err(format!("host {host:?} is not a registry: write it as \"HOST\" or \"HOST:PORT\""));

@@ -8,7 +8,7 @@ use super::{
     CONFIG_MAX, CatalogUrl, ConfigError, FileSync, KEYS, Layer, Origin, Owner, Project, RegistryHost, Scope,
     lists::entries,
     nearest::nearest,
-    value::{Raw, Shape},
+    value::{RawValue, Shape},
     workspace::{WORKSPACE, WORKSPACE_KEYS},
 };
 use crate::ConfigPart;
@@ -27,8 +27,8 @@ impl Layer {
     /// `bytes` is the result of reading at most [`CONFIG_MAX`] + 1 bytes of it.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read or is too long, and as [`of_text`](Self::of_text).
-    pub fn of_file(owner: Owner, path: &Path, bytes: io::Result<Vec<u8>>) -> Result<Self, ConfigError> {
+    /// Returns an error if the file cannot be read or is too long, and as [`from_text`](Self::from_text).
+    pub fn from_file(owner: Owner, path: &Path, bytes: io::Result<Vec<u8>>) -> Result<Self, ConfigError> {
         let unreadable = |problem: String| ConfigError {
             place: path.display().to_string(),
             problem,
@@ -45,14 +45,14 @@ impl Layer {
             return Err(unreadable(format!("it is longer than {} KiB", CONFIG_MAX >> 10)));
         }
         let text = std::str::from_utf8(&bytes).map_err(|error| unreadable(error.to_string()))?;
-        Self::of_text(owner, path, text)
+        Self::from_text(owner, path, text)
     }
 
     /// Parses `text`, the content of the file at `path`.
     ///
     /// # Errors
     /// Returns an error, with the line, if it is not TOML, or a key or value is not allowed in this file.
-    pub fn of_text(owner: Owner, path: &Path, text: &str) -> Result<Self, ConfigError> {
+    pub fn from_text(owner: Owner, path: &Path, text: &str) -> Result<Self, ConfigError> {
         let mut layer = Self::default();
         layer.read(owner, path, text).map_err(|problem| ConfigError {
             place: path.display().to_string(),
@@ -131,14 +131,14 @@ impl Layer {
     }
 }
 
-fn raw<'a>(value: &'a DeValue<'_>) -> Raw<'a> {
-    let of = |shape, text| Raw { shape, text };
+fn raw<'a>(value: &'a DeValue<'_>) -> RawValue<'a> {
+    let of = |shape, text| RawValue { shape, text };
     match value {
-        DeValue::String(text) => of(Shape::Text, text.as_ref()),
-        DeValue::Integer(number) if number.radix() == 10 => of(Shape::Number, number.as_str()),
+        DeValue::String(text) => of(Shape::String, text.as_ref()),
+        DeValue::Integer(number) if number.radix() == 10 => of(Shape::Integer, number.as_str()),
         DeValue::Integer(_) => of(Shape::Other, "a number that is not decimal"),
-        DeValue::Boolean(true) => of(Shape::Truth, "true"),
-        DeValue::Boolean(false) => of(Shape::Truth, "false"),
+        DeValue::Boolean(true) => of(Shape::Boolean, "true"),
+        DeValue::Boolean(false) => of(Shape::Boolean, "false"),
         DeValue::Float(_) => of(Shape::Other, "a fraction"),
         DeValue::Datetime(_) => of(Shape::Other, "a date or time"),
         DeValue::Array(_) => of(Shape::Other, "a list"),
@@ -153,10 +153,12 @@ fn keys(owner: Owner) -> impl Iterator<Item = (&'static str, &'static str)> + Cl
 }
 
 fn unknown_key(owner: Owner, section: &str, name: &str, line: usize) -> String {
-    let here = keys(owner).filter(|key| key.0 == section).map(|key| key.1);
-    let meant = nearest(name, here.clone()).map(|meant| format!("did you mean {meant}?"));
-    let meant = meant.unwrap_or_else(|| format!("[{section}] has {}", here.collect::<Vec<_>>().join(", ")));
-    format!("unknown key {section}.{} on line {line}: {meant}", shortened(name))
+    let section_keys = keys(owner).filter(|key| key.0 == section).map(|key| key.1);
+    let suggestion =
+        nearest(name, section_keys.clone()).map(|suggestion| format!("did you mean {suggestion}?"));
+    let suggestion = suggestion
+        .unwrap_or_else(|| format!("[{section}] has {}", section_keys.collect::<Vec<_>>().join(", ")));
+    format!("unknown key {section}.{} on line {line}: {suggestion}", shortened(name))
 }
 
 /// Returns the error for an unknown name at the top level: a misspelled section, or a key without its section.
@@ -171,9 +173,9 @@ fn unknown_section(owner: Owner, name: &str, line: usize) -> String {
         return format!("unknown section {name} on line {line}: did you mean [{section}]?");
     }
     match nearest(name, keys(owner).map(|key| key.1)) {
-        Some(meant) => {
-            let section = keys(owner).find(|key| key.1 == meant).map_or("vm", |key| key.0);
-            format!("unknown key {name} on line {line}: did you mean {meant}, below [{section}]?")
+        Some(suggestion) => {
+            let section = keys(owner).find(|key| key.1 == suggestion).map_or("vm", |key| key.0);
+            format!("unknown key {name} on line {line}: did you mean {suggestion}, below [{section}]?")
         }
         None => format!("unknown key {name} on line {line}: the sections are [{}]", sections.join("] and [")),
     }
@@ -190,13 +192,13 @@ fn shortened(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AutoStop, Config, HostSize, Period, Size};
+    use crate::{AutoStop, Config, HostResources, Period, Size};
     use proptest::prelude::*;
 
     fn read(owner: Owner, text: &str) -> Result<Config, String> {
         let layer =
-            Layer::of_text(owner, Path::new("/c/config.toml"), text).map_err(|error| error.to_string())?;
-        Ok(Config::new([layer], HostSize::default()))
+            Layer::from_text(owner, Path::new("/c/config.toml"), text).map_err(|error| error.to_string())?;
+        Ok(Config::new([layer], HostResources::default()))
     }
 
     #[test]
@@ -235,14 +237,14 @@ mod tests {
             ("[vm]\nimage = 'Böx'\n", "vm.image on line 2: 'B' at position 1"),
             ("[vm]\nmemory = \n", "invalid TOML on line 2"),
         ] {
-            let found = read(Owner::User, text).unwrap_err();
+            let actual = read(Owner::User, text).unwrap_err();
             assert!(
-                found.starts_with("cannot use /c/config.toml: ") && found.contains(error),
-                "{text}: {found}"
+                actual.starts_with("cannot use /c/config.toml: ") && actual.contains(error),
+                "{text}: {actual}"
             );
         }
-        let found = read(Owner::Project, "[daemon]\nstats_interval = '1s'\n").unwrap_err();
-        assert!(found.contains("daemon.stats_interval on line 2 cannot be set in banger.toml"), "{found}");
+        let actual = read(Owner::Project, "[daemon]\nstats_interval = '1s'\n").unwrap_err();
+        assert!(actual.contains("daemon.stats_interval on line 2 cannot be set in banger.toml"), "{actual}");
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use crate::{ImageName, InvalidPeriod, Name, Period, Size, Vmm};
 
 /// A value, with its type in the source.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Raw<'a> {
+pub(super) struct RawValue<'a> {
     pub(super) shape: Shape,
     pub(super) text: &'a str,
 }
@@ -15,13 +15,13 @@ pub(super) struct Raw<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     /// The value of an environment variable, which has no type.
-    Word,
+    Untyped,
     /// A TOML string.
-    Text,
+    String,
     /// A TOML integer.
-    Number,
+    Integer,
     /// A TOML boolean.
-    Truth,
+    Boolean,
     /// Any other TOML type; the text names it.
     Other,
 }
@@ -31,20 +31,22 @@ pub(super) trait Value: Sized {
     /// Shapes that a file may use for it.
     const SHAPES: &'static [Shape];
     /// Expected syntax with an example, for error messages.
-    const WRITTEN: &'static str;
+    const EXPECTED: &'static str;
 
     /// Parses `text`, whatever its shape.
-    fn of(text: &str) -> Result<Self, String>;
+    fn parse(text: &str) -> Result<Self, String>;
 
     /// Parses `raw`, or returns the reason why it is invalid.
-    fn read(raw: &Raw<'_>) -> Result<Self, String> {
-        if raw.shape == Shape::Word || Self::SHAPES.contains(&raw.shape) {
-            return Self::of(raw.text);
+    fn from_raw(raw: &RawValue<'_>) -> Result<Self, String> {
+        if raw.shape == Shape::Untyped || Self::SHAPES.contains(&raw.shape) {
+            return Self::parse(raw.text);
         }
         Err(match raw.shape {
-            Shape::Other => format!("{} is not valid here: expected {}", raw.text, Self::WRITTEN),
-            Shape::Text => format!("the string {:?} is not valid here: expected {}", raw.text, Self::WRITTEN),
-            _ => format!("{} is not valid here: expected {}", raw.text, Self::WRITTEN),
+            Shape::Other => format!("{} is not valid here: expected {}", raw.text, Self::EXPECTED),
+            Shape::String => {
+                format!("the string {:?} is not valid here: expected {}", raw.text, Self::EXPECTED)
+            }
+            _ => format!("{} is not valid here: expected {}", raw.text, Self::EXPECTED),
         })
     }
 }
@@ -53,8 +55,8 @@ macro_rules! values {
     ($($type:ident: $($shape:ident)|+, $written:literal;)*) => { $(
         impl Value for $type {
             const SHAPES: &'static [Shape] = &[$(Shape::$shape),+];
-            const WRITTEN: &'static str = $written;
-            fn of(text: &str) -> Result<Self, String> {
+            const EXPECTED: &'static str = $written;
+            fn parse(text: &str) -> Result<Self, String> {
                 text.parse().map_err(|error: <$type as FromStr>::Err| error.to_string())
             }
         }
@@ -62,27 +64,27 @@ macro_rules! values {
 }
 
 values! {
-    ImageName: Text, "an image name in quotes, such as \"debian-bookworm\" or \"alpine:3.20\"";
-    Name: Text, "a name in quotes, such as \"debian-bookworm\"";
-    Vmm: Text, "\"firecracker\" or \"qemu\"";
-    Size: Text | Number, "a size such as \"4G\", or a number of MiB";
-    Period: Text | Number, "a duration such as \"90s\", or a number of seconds";
-    ProjectFiles: Text, "\"ask\", \"always\" or \"never\"";
-    AutoStop: Text | Number, "a duration such as \"2h\", or \"off\"";
+    ImageName: String, "an image name in quotes, such as \"debian-bookworm\" or \"alpine:3.20\"";
+    Name: String, "a name in quotes, such as \"debian-bookworm\"";
+    Vmm: String, "\"firecracker\" or \"qemu\"";
+    Size: String | Integer, "a size such as \"4G\", or a number of MiB";
+    Period: String | Integer, "a duration such as \"90s\", or a number of seconds";
+    ProjectFiles: String, "\"ask\", \"always\" or \"never\"";
+    AutoStop: String | Integer, "a duration such as \"2h\", or \"off\"";
 }
 
 impl Value for u32 {
-    const SHAPES: &'static [Shape] = &[Shape::Number];
-    const WRITTEN: &'static str = "a number";
-    fn of(text: &str) -> Result<Self, String> {
+    const SHAPES: &'static [Shape] = &[Shape::Integer];
+    const EXPECTED: &'static str = "a number";
+    fn parse(text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| format!("{text:?} is not a valid number"))
     }
 }
 
 impl Value for bool {
-    const SHAPES: &'static [Shape] = &[Shape::Truth];
-    const WRITTEN: &'static str = "true or false";
-    fn of(text: &str) -> Result<Self, String> {
+    const SHAPES: &'static [Shape] = &[Shape::Boolean];
+    const EXPECTED: &'static str = "true or false";
+    fn parse(text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| format!("{text:?} is neither true nor false"))
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use super::{
     ConfigError, KEYS, Layer, Origin,
-    value::{Raw, Shape},
+    value::{RawValue, Shape},
 };
 use crate::ConfigPart;
 
@@ -53,15 +53,15 @@ impl Layer {
     ///
     /// # Errors
     /// Returns an error if a variable's value is not valid for its key.
-    pub fn of_variables(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
+    pub fn from_env(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
         let mut layer = Self::default();
         for key in KEYS {
             let Some(name) = key.variable else { continue };
             let Some(value) = lookup(name).filter(|value| !value.is_empty()) else { continue };
-            let wrong = |problem| ConfigError { place: name.to_owned(), problem, part: ConfigPart::Variable };
-            let text = value.to_str().ok_or_else(|| wrong("it is not UTF-8".to_owned()))?;
-            let raw = Raw { shape: Shape::Word, text };
-            layer.set(key, &raw, Origin::Variable(name)).map_err(wrong)?;
+            let error = |problem| ConfigError { place: name.to_owned(), problem, part: ConfigPart::Variable };
+            let text = value.to_str().ok_or_else(|| error("it is not UTF-8".to_owned()))?;
+            let raw = RawValue { shape: Shape::Untyped, text };
+            layer.set(key, &raw, Origin::Variable(name)).map_err(error)?;
         }
         Ok(layer)
     }
@@ -73,15 +73,15 @@ mod tests {
 
     #[test]
     fn a_variable_that_makes_no_sense_is_named() {
-        let of = |name: &'static str, value: &'static str| {
-            Layer::of_variables(|asked| (asked == name).then(|| value.into()))
+        let read = |name: &'static str, value: &'static str| {
+            Layer::from_env(|variable| (variable == name).then(|| value.into()))
                 .map_err(|error| error.to_string())
         };
-        assert_eq!(of("BANGER_MEMORY", "").unwrap(), Layer::default());
-        let error = of("BANGER_MEMORY", "lots").unwrap_err();
+        assert_eq!(read("BANGER_MEMORY", "").unwrap(), Layer::default());
+        let error = read("BANGER_MEMORY", "lots").unwrap_err();
         assert!(error.starts_with("cannot use BANGER_MEMORY: \"lots\" is not a size"), "{error}");
-        assert!(of("BANGER_VCPU", "33").unwrap_err().contains("from 1 to 32"));
-        assert!(of("BANGER_NAT", "maybe").unwrap_err().contains("neither true nor false"));
+        assert!(read("BANGER_VCPU", "33").unwrap_err().contains("from 1 to 32"));
+        assert!(read("BANGER_NAT", "maybe").unwrap_err().contains("neither true nor false"));
     }
 
     #[test]

@@ -36,18 +36,18 @@ pub struct Project {
     /// Path of the file.
     pub file: PathBuf,
     /// Environment variables, each a name and a value.
-    pub env: Vec<Said<(String, String)>>,
+    pub env: Vec<Located<(String, String)>>,
     /// Ports to forward to the host; `None` if the file does not set them.
-    pub ports: Option<Vec<Said<Forward>>>,
+    pub ports: Option<Vec<Located<Forward>>>,
     /// Commands for the guest's shell, in order; `None` if the file does not set them.
-    pub setup: Option<Vec<Said<String>>>,
+    pub setup: Option<Vec<Located<String>>>,
     /// User files that it requests. A request is not permission to send them.
     pub file_sync: Vec<FileSync>,
 }
 
 /// A value, and the line that sets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said<T> {
+pub struct Located<T> {
     /// The value.
     pub value: T,
     /// The line, counted from 1.
@@ -76,19 +76,19 @@ impl Project {
         value: &DeValue<'_>,
         line: impl Fn(usize) -> usize,
     ) -> Result<(), String> {
-        let wrong = |at: usize, why: String| format!("{WORKSPACE}.{name} on line {at}: {why}");
-        let list = |most| list(value, most).map_err(|why| wrong(at, why));
+        let error_at = |at: usize, why: String| format!("{WORKSPACE}.{name} on line {at}: {why}");
+        let list = |max| list(value, max).map_err(|why| error_at(at, why));
         match name {
             "env" => {
-                let table = variables(value).map_err(|why| wrong(at, why))?;
+                let table = variables(value).map_err(|why| error_at(at, why))?;
                 for (name, value) in table {
                     let at = line(name.span().start);
-                    let value = variable(name.get_ref(), value.get_ref()).map_err(|why| wrong(at, why))?;
-                    self.env.push(Said { value, line: at });
+                    let value = variable(name.get_ref(), value.get_ref()).map_err(|why| error_at(at, why))?;
+                    self.env.push(Located { value, line: at });
                 }
             }
-            "ports" => self.ports = Some(each(list(MAX_PORTS)?, port, wrong, line)?),
-            "setup" => self.setup = Some(each(list(MAX_COMMANDS)?, command, wrong, line)?),
+            "ports" => self.ports = Some(parse_each(list(MAX_PORTS)?, port, error_at, line)?),
+            "setup" => self.setup = Some(parse_each(list(MAX_COMMANDS)?, command, error_at, line)?),
             // `WORKSPACE_KEYS` has no other names.
             _ => {}
         }
@@ -96,23 +96,23 @@ impl Project {
     }
 }
 
-fn list<'a, 'i>(value: &'a DeValue<'i>, most: usize) -> Result<&'a DeArray<'i>, String> {
+fn list<'a, 'i>(value: &'a DeValue<'i>, max: usize) -> Result<&'a DeArray<'i>, String> {
     let list = value.as_array().ok_or("it must be a list, in [ ]")?;
-    if list.len() > most {
-        return Err(format!("it has {} entries, more than {most}", list.len()));
+    if list.len() > max {
+        return Err(format!("it has {} entries, more than {max}", list.len()));
     }
     Ok(list)
 }
 
-fn each<T>(
+fn parse_each<T>(
     list: &DeArray<'_>,
     read: impl Fn(&DeValue<'_>) -> Result<T, String>,
-    wrong: impl Fn(usize, String) -> String,
+    error_at: impl Fn(usize, String) -> String,
     line: impl Fn(usize) -> usize,
-) -> Result<Vec<Said<T>>, String> {
+) -> Result<Vec<Located<T>>, String> {
     let entries = list.iter().map(|entry| {
         let at = line(entry.span().start);
-        Ok(Said { value: read(entry.get_ref()).map_err(|why| wrong(at, why))?, line: at })
+        Ok(Located { value: read(entry.get_ref()).map_err(|why| error_at(at, why))?, line: at })
     });
     entries.collect()
 }
@@ -173,7 +173,7 @@ mod tests {
     use std::path::Path;
 
     fn read(text: &str) -> Result<Project, String> {
-        let layer = Layer::of_text(Owner::Project, Path::new(PROJECT_FILE), text);
+        let layer = Layer::from_text(Owner::Project, Path::new(PROJECT_FILE), text);
         let config = crate::Config::new([layer.map_err(|error| error.to_string())?], Default::default());
         Ok(config.project().unwrap().clone())
     }
@@ -182,14 +182,14 @@ mod tests {
     fn a_project_says_what_its_vm_is_to_have() {
         let text = "[workspace]\nports = [3000,\n  '8080:80']\nsetup = ['make deps', '''\na\nb''']\n\
                     [workspace.env]\nA = '1'\nB = ''\n[[file_sync]]\nhost = '~/x'\n";
-        let said = |value: (&str, &str), line| Said { value: (value.0.into(), value.1.into()), line };
-        let forward = |host, guest, line| Said { value: Forward { host, guest }, line };
-        let command = |text: &str, line| Said { value: text.to_owned(), line };
+        let variable = |value: (&str, &str), line| Located { value: (value.0.into(), value.1.into()), line };
+        let forward = |host, guest, line| Located { value: Forward { host, guest }, line };
+        let command = |text: &str, line| Located { value: text.to_owned(), line };
         assert_eq!(
             read(text).unwrap(),
             Project {
                 file: PROJECT_FILE.into(),
-                env: vec![said(("A", "1"), 8), said(("B", ""), 9)],
+                env: vec![variable(("A", "1"), 8), variable(("B", ""), 9)],
                 ports: Some(vec![forward(3000, 3000, 2), forward(8080, 80, 3)]),
                 setup: Some(vec![command("make deps", 4), command("a\nb", 4)]),
                 file_sync: vec![FileSync { host: "~/x".into(), guest: "x".into(), mode: None }],
@@ -243,16 +243,17 @@ mod tests {
             ),
             (&format!("[workspace.env]\n{several}"), "it has 257 variables, more than 256"),
         ] {
-            let found = read(text).unwrap_err();
-            assert!(found.contains(error), "{text}: {found}");
+            let actual = read(text).unwrap_err();
+            assert!(actual.contains(error), "{text}: {actual}");
         }
     }
 
     #[test]
     fn no_other_file_has_the_section() {
         for owner in [Owner::User, Owner::System] {
-            let error =
-                Layer::of_text(owner, Path::new("c"), "\n[workspace]\nsetup = []\n").unwrap_err().to_string();
+            let error = Layer::from_text(owner, Path::new("c"), "\n[workspace]\nsetup = []\n")
+                .unwrap_err()
+                .to_string();
             assert!(
                 error.contains("[workspace] on line 2 can only be in a repository's banger.toml"),
                 "{error}"

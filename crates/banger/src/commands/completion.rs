@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::{error::CommandError, ui::Ui};
 
 /// Timeout for names after a press of Tab.
-const PATIENCE: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Print a shell's completion script
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,7 @@ pub(crate) struct Completion {
 
 /// Adds the names of existing objects to the completion of arguments that accept them.
 pub(super) fn with_names(command: clap::Command) -> clap::Command {
-    let named = |argument: clap::Arg| {
+    let with_candidates = |argument: clap::Arg| {
         let is_option = argument.get_long().is_some();
         let kinds: &[&str] = match argument.get_id().as_str() {
             "vm" | "vms" => &["vms"],
@@ -41,12 +41,12 @@ pub(super) fn with_names(command: clap::Command) -> clap::Command {
         };
         argument.add(ArgValueCandidates::new(move || names(kinds)))
     };
-    command.mut_args(named).mut_subcommands(with_names)
+    command.mut_args(with_candidates).mut_subcommands(with_names)
 }
 
 /// Returns no names on failure: a shell cannot show errors.
 fn names(kinds: &[&str]) -> Vec<CompletionCandidate> {
-    let asked = async {
+    let request = async {
         let client = Client::new().ok()?;
         let mut names = BTreeSet::new();
         for kind in kinds {
@@ -55,8 +55,8 @@ fn names(kinds: &[&str]) -> Vec<CompletionCandidate> {
         Some(names)
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let asked = async { timeout(PATIENCE, asked).await.ok().flatten() };
-    let names = runtime.ok().and_then(|runtime| runtime.block_on(asked)).unwrap_or_default();
+    let request = async { timeout(TIMEOUT, request).await.ok().flatten() };
+    let names = runtime.ok().and_then(|runtime| runtime.block_on(request)).unwrap_or_default();
     names.into_iter().map(CompletionCandidate::new).collect()
 }
 

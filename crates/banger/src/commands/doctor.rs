@@ -35,18 +35,19 @@ pub(crate) struct Doctor {
 
 impl Doctor {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
-        let mut checks = configuration();
+        let mut checks = check_configuration();
         match Client::new() {
-            Err(error) => checks.push(failed("bangerd", error)),
+            Err(error) => checks.push(failed_check("bangerd", error)),
             Ok(client) => {
                 if self.fix {
                     checks.extend(repair(&client).await);
                 }
-                let host = client.doctor(configured()).await;
-                checks.extend(host.unwrap_or_else(|error| vec![failed("bangerd", error)]));
-                checks.push(daemon(&client).await.unwrap_or_else(|error| failed("daemon", error)));
+                let host = client.doctor(config_variables()).await;
+                checks.extend(host.unwrap_or_else(|error| vec![failed_check("bangerd", error)]));
+                checks
+                    .push(check_daemon(&client).await.unwrap_or_else(|error| failed_check("daemon", error)));
                 if self.boot {
-                    checks.push(boot(&client, ui).await?);
+                    checks.push(check_boot(&client, ui).await?);
                 }
             }
         }
@@ -55,7 +56,7 @@ impl Doctor {
 }
 
 /// Returns an error as a failed check.
-fn failed(name: &str, error: ApiError) -> Check {
+fn failed_check(name: &str, error: ApiError) -> Check {
     let more = match &error.log {
         Some(log) => format!("see {log}"),
         None => "see `banger daemon logs`".to_owned(),
@@ -64,58 +65,62 @@ fn failed(name: &str, error: ApiError) -> Check {
 }
 
 /// Checks the configuration, and shows the defaults of new VMs.
-fn configuration() -> Vec<Check> {
+fn check_configuration() -> Vec<Check> {
     match config::load() {
         Ok(config) => vec![
-            Check::pass("configuration", sources(&config)),
-            Check::pass("VM defaults", defaults(&config)),
+            Check::pass("configuration", config_sources(&config)),
+            Check::pass("VM defaults", vm_defaults(&config)),
         ],
-        Err(error) => vec![failed("configuration", error)],
+        Err(error) => vec![failed_check("configuration", error)],
     }
 }
 
 /// Returns the configured values as environment variables. The daemon's program then checks the host for what a
 /// command in this directory would use; it does not read the project's configuration itself.
-fn configured() -> Vec<(&'static str, String)> {
-    let set = crate::config::shown().into_iter().filter(|key| key.short.is_some());
+fn config_variables() -> Vec<(&'static str, String)> {
+    let set = crate::config::effective_keys().into_iter().filter(|key| key.short.is_some());
     set.filter_map(|key| Some((key.variable?, key.value))).collect()
 }
 
 /// Returns the sources that set a value.
-fn sources(config: &Config) -> String {
-    let mut places: Vec<_> =
-        config.shown().into_iter().map(|key| key.origin).filter(|place| place != "built in").collect();
-    for place in &mut places {
+fn config_sources(config: &Config) -> String {
+    let mut sources: Vec<_> =
+        config.entries().into_iter().map(|key| key.origin).filter(|source| source != "built in").collect();
+    for source in &mut sources {
         // `config show` shows the line numbers.
-        let end = place.rfind(':').unwrap_or(place.len());
-        place.truncate(end);
+        let end = source.rfind(':').unwrap_or(source.len());
+        source.truncate(end);
     }
-    places.sort();
-    places.dedup();
-    if places.is_empty() { "nothing is set; the built-in values apply".to_owned() } else { places.join(", ") }
+    sources.sort();
+    sources.dedup();
+    if sources.is_empty() {
+        "nothing is set; the built-in values apply".to_owned()
+    } else {
+        sources.join(", ")
+    }
 }
 
 /// Returns the defaults of new VMs, with the source of each that is not built in.
-fn defaults(config: &Config) -> String {
-    let of_vms = config.shown().into_iter().filter(|key| key.variable.is_some());
-    let told = of_vms.map(|key| {
+fn vm_defaults(config: &Config) -> String {
+    let vm_keys = config.entries().into_iter().filter(|key| key.variable.is_some());
+    let values = vm_keys.map(|key| {
         let origin = key.short.map(|origin| format!(" ({origin})")).unwrap_or_default();
         format!("{} {}{origin}", key.name, key.value)
     });
-    told.collect::<Vec<_>>().join(", ")
+    values.collect::<Vec<_>>().join(", ")
 }
 
 /// Lets the daemon repair what differs from its store; returns what it repaired.
 async fn repair(client: &Client) -> Vec<Check> {
     match client.repair().await {
-        Err(error) => vec![failed("repair", error)],
-        Ok(amiss) if amiss.is_empty() => vec![Check::pass("repair", "nothing to repair")],
-        Ok(amiss) => amiss.into_iter().map(|found| Check::pass("repair", found)).collect(),
+        Err(error) => vec![failed_check("repair", error)],
+        Ok(repairs) if repairs.is_empty() => vec![Check::pass("repair", "nothing to repair")],
+        Ok(repairs) => repairs.into_iter().map(|repair| Check::pass("repair", repair)).collect(),
     }
 }
 
 /// Checks whether the daemon runs, and whether it is the current build.
-async fn daemon(client: &Client) -> Result<Check, ApiError> {
+async fn check_daemon(client: &Client) -> Result<Check, ApiError> {
     let Some(status) = client.daemon_status().await? else {
         return Ok(Check::pass("daemon", "not running; it starts automatically"));
     };
@@ -133,26 +138,29 @@ async fn daemon(client: &Client) -> Result<Check, ApiError> {
 }
 
 /// Creates a VM, runs a command in it and deletes it.
-async fn boot(client: &Client, ui: &Ui) -> Result<Check, CommandError> {
-    let began = Instant::now();
+async fn check_boot(client: &Client, ui: &Ui) -> Result<Check, CommandError> {
+    let start = Instant::now();
     let booted = async {
-        let request = config::fill(&config::load()?, CreateVm { rm: true, ..CreateVm::default() });
+        let request = config::fill_defaults(&config::load()?, CreateVm { rm: true, ..CreateVm::default() });
         let mut session = client.run_vm(&request).await?;
         let (vm, _) = watch::<Vm>(client, &mut session, ui).await?;
-        let ran = run_true(client, &vm).await;
+        let result = run_true(client, &vm).await;
         client.delete_vm(vm.id.as_str(), true).await?.result::<()>(|_| {}).await?;
-        ran?;
+        result?;
         Ok::<_, CommandError>(vm)
     };
     match booted.await {
         Ok(vm) => {
             let vmm = vm.vmm.map(|vmm| format!(" with {vmm}")).unwrap_or_default();
-            let took = began.elapsed().as_secs_f64();
-            Ok(Check::pass("boot", format!("a VM booted{vmm}, ran a command and was deleted in {took:.1} s")))
+            let seconds = start.elapsed().as_secs_f64();
+            Ok(Check::pass(
+                "boot",
+                format!("a VM booted{vmm}, ran a command and was deleted in {seconds:.1} s"),
+            ))
         }
-        Err(CommandError { error: Some(error), .. }) => Ok(failed("boot", error)),
+        Err(CommandError { error: Some(error), .. }) => Ok(failed_check("boot", error)),
         // Interrupted, and already reported.
-        Err(told) => Err(told),
+        Err(reported) => Err(reported),
     }
 }
 

@@ -19,7 +19,7 @@ mod vm;
 
 use std::process::ExitCode;
 
-use banger_api::config::ShownKey;
+use banger_api::config::ConfigEntry;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{error::CommandError, ui::Ui};
@@ -34,12 +34,12 @@ pub(crate) struct Cli {
 
 impl Cli {
     /// Returns all commands, with the effective defaults of this host in their help.
-    pub(crate) fn on_this_host() -> clap::Command {
-        Self::with_defaults(&crate::config::shown())
+    pub(crate) fn with_effective_defaults() -> clap::Command {
+        Self::with_defaults(&crate::config::effective_keys())
     }
 
     /// Returns all commands, with these defaults in their help.
-    pub(crate) fn with_defaults(defaults: &[ShownKey]) -> clap::Command {
+    pub(crate) fn with_defaults(defaults: &[ConfigEntry]) -> clap::Command {
         let with_defaults = |command| crate::config::with_defaults(command, defaults);
         let command = Self::command()
             .mut_subcommand("vm", |vm| {
@@ -51,10 +51,11 @@ impl Cli {
 }
 
 /// Help template: description, examples and usage first, then all options.
-const HELP: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
+const HELP_TEMPLATE: &str =
+    "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
 
 fn examples_first(command: clap::Command) -> clap::Command {
-    command.help_template(HELP).mut_subcommands(examples_first)
+    command.help_template(HELP_TEMPLATE).mut_subcommands(examples_first)
 }
 
 const EXAMPLES: &str = "\
@@ -120,29 +121,29 @@ mod tests {
     use super::*;
 
     /// Finds commands and arguments without help, by their paths.
-    fn without_help(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+    fn without_help(command: &clap::Command, path: &str, missing: &mut Vec<String>) {
         if command.get_about().is_none() {
-            found.push(path.to_owned());
+            missing.push(path.to_owned());
         }
         for argument in command.get_arguments().filter(|argument| argument.get_help().is_none()) {
-            found.push(format!("{path} {}", argument.get_id()));
+            missing.push(format!("{path} {}", argument.get_id()));
         }
-        for inner in command.get_subcommands() {
-            without_help(inner, &format!("{path} {}", inner.get_name()), found);
+        for subcommand in command.get_subcommands() {
+            without_help(subcommand, &format!("{path} {}", subcommand.get_name()), missing);
         }
     }
 
     #[test]
     fn every_command_and_argument_has_help_and_fits_the_others() {
-        Cli::on_this_host().debug_assert();
-        let mut found = Vec::new();
-        without_help(&Cli::on_this_host(), "banger", &mut found);
-        assert_eq!(found, [] as [&str; 0]);
+        Cli::with_effective_defaults().debug_assert();
+        let mut missing = Vec::new();
+        without_help(&Cli::with_effective_defaults(), "banger", &mut missing);
+        assert_eq!(missing, [] as [&str; 0]);
     }
 
     #[test]
     fn the_help_tells_what_a_vm_gets_here() {
-        let mut command = Cli::on_this_host();
+        let mut command = Cli::with_effective_defaults();
         let run = command.find_subcommand_mut("vm").and_then(|vm| vm.find_subcommand_mut("run"));
         let help = run.map(|run| run.render_long_help().to_string()).unwrap_or_default();
         for text in ["[env: BANGER_IMAGE]", "[default: ", "Examples:"] {

@@ -14,15 +14,15 @@ use crate::{
     workspace::Workspaces,
 };
 
-/// Runs `act` on every VM in `references`. A failure does not stop the others.
-pub(super) async fn each(
+/// Runs `action` on every VM in `references`. A failure does not stop the others.
+pub(super) async fn run_each(
     client: &Client,
     ui: &Ui,
     references: &[String],
-    act: impl AsyncFn(&Vm) -> Result<(), ApiError>,
+    action: impl AsyncFn(&Vm) -> Result<(), ApiError>,
 ) -> Result<ExitCode, CommandError> {
     let mut failed = false;
-    for result in gather(client, references, async |vm| act(vm).await.map(|()| vm.name.clone())).await? {
+    for result in gather(client, references, async |vm| action(vm).await.map(|()| vm.name.clone())).await? {
         match result {
             Ok(name) => ui.line(name)?,
             Err(error) => {
@@ -31,17 +31,17 @@ pub(super) async fn each(
             }
         }
     }
-    if failed { Err(CommandError::told(1)) } else { Ok(ExitCode::SUCCESS) }
+    if failed { Err(CommandError::already_reported(1)) } else { Ok(ExitCode::SUCCESS) }
 }
 
-/// Like [`each`], for an operation that returns the VM; shows its progress.
+/// Like [`run_each`], for an operation that returns the VM; shows its progress.
 pub(super) async fn follow_each(
     client: &Client,
     ui: &Ui,
     references: &[String],
     start: impl AsyncFn(&Vm) -> Result<Events, ApiError>,
 ) -> Result<ExitCode, CommandError> {
-    each(client, ui, references, async |vm| follow(ui, start(vm).await?).await.map(drop)).await
+    run_each(client, ui, references, async |vm| follow(ui, start(vm).await?).await.map(drop)).await
 }
 
 /// Like [`follow_each`], for an operation that starts the VM; then copies the user's files into it.
@@ -51,12 +51,12 @@ pub(super) async fn start_each(
     references: &[String],
     start: impl AsyncFn(&Vm) -> Result<Events, ApiError>,
 ) -> Result<ExitCode, CommandError> {
-    let act = async |vm: &Vm| {
+    let action = async |vm: &Vm| {
         let vm = follow(ui, start(vm).await?).await?;
         file_sync::after_start(client, ui, &vm).await;
         Ok(())
     };
-    each(client, ui, references, act).await
+    run_each(client, ui, references, action).await
 }
 
 async fn follow(ui: &Ui, mut events: Events) -> Result<Vm, ApiError> {
@@ -75,34 +75,34 @@ pub(super) async fn delete_each(
 ) -> Result<ExitCode, CommandError> {
     let workspaces = Workspaces::new(client, ui);
     let delete = async |vm: &Vm| {
-        let down = matches!(vm.state, VmState::Created | VmState::Stopped | VmState::Error);
+        let stopped = matches!(vm.state, VmState::Created | VmState::Stopped | VmState::Error);
         // A VM that will not be deleted needs no check.
-        let rescued =
-            if (down || force) && !discard { rescue(&workspaces, client, vm).await? } else { false };
-        client.delete_vm(vm.id.as_str(), force || rescued).await?.result::<()>(|_| {}).await?;
-        workspaces.forget(vm);
+        let saved =
+            if (stopped || force) && !discard { save_work(&workspaces, client, vm).await? } else { false };
+        client.delete_vm(vm.id.as_str(), force || saved).await?.result::<()>(|_| {}).await?;
+        workspaces.delete_records(vm);
         Ok(())
     };
-    each(client, ui, references, delete).await
+    run_each(client, ui, references, delete).await
 }
 
 /// Pulls the work that exists only in `vm`, which is started or resumed if necessary. Returns whether it has
 /// workspaces.
-async fn rescue(workspaces: &Workspaces<'_>, client: &Client, vm: &Vm) -> Result<bool, ApiError> {
-    if workspaces.of(vm)?.is_empty() {
+async fn save_work(workspaces: &Workspaces<'_>, client: &Client, vm: &Vm) -> Result<bool, ApiError> {
+    if workspaces.records_of(vm)?.is_empty() {
         return Ok(false);
     }
-    let rescued = async {
+    let saved = async {
         if vm.state == VmState::Paused {
             client.resume_vm(vm.id.as_str()).await?.result::<Vm>(|_| {}).await?;
         } else if vm.state != VmState::Running {
             client.start_vm(vm.id.as_str(), &StartVm::default()).await?.result::<Vm>(|_| {}).await?;
         }
-        workspaces.rescue(vm).await.map_err(|failure| {
+        workspaces.save_work(vm).await.map_err(|failure| {
             failure.error.unwrap_or_else(|| ApiError::new(ErrorKind::Cancelled, "interrupted"))
         })
     };
-    rescued.await.map(|()| true).map_err(|error: ApiError| {
+    saved.await.map(|()| true).map_err(|error: ApiError| {
         let message =
             format!("VM {} was not deleted, because its work could not be saved: {}", vm.name, error.message);
         let hint = format!("delete it without saving its work: banger vm delete --discard {}", vm.name);
@@ -110,23 +110,23 @@ async fn rescue(workspaces: &Workspaces<'_>, client: &Client, vm: &Vm) -> Result
     })
 }
 
-/// Runs `act` on every VM in `references`, each once; returns the results in the order given.
+/// Runs `action` on every VM in `references`, each once; returns the results in the order given.
 pub(super) async fn gather<T>(
     client: &Client,
     references: &[String],
-    act: impl AsyncFn(&Vm) -> Result<T, ApiError>,
+    action: impl AsyncFn(&Vm) -> Result<T, ApiError>,
 ) -> Result<Vec<Result<T, ApiError>>, ApiError> {
     let vms = client.vms().await?;
     let mut seen = HashSet::new();
-    let found = references
+    let resolved = references
         .iter()
-        .map(|reference| resolve(&vms, reference).map_err(|error| unknown(reference, error)));
-    let once = found.filter(|vm| vm.as_ref().map_or(true, |vm| seen.insert(vm.id.clone())));
-    let act = &act;
-    Ok(join_all(once.map(async |vm| act(vm?).await)).await)
+        .map(|reference| resolve(&vms, reference).map_err(|error| resolve_error(reference, error)));
+    let unique = resolved.filter(|vm| vm.as_ref().map_or(true, |vm| seen.insert(vm.id.clone())));
+    let action = &action;
+    Ok(join_all(unique.map(async |vm| action(vm?).await)).await)
 }
 
-fn unknown(reference: &str, error: RefError) -> ApiError {
+fn resolve_error(reference: &str, error: RefError) -> ApiError {
     match error {
         RefError::NotFound => ApiError::new(ErrorKind::NotFound, format!("there is no VM {reference:?}"))
             .hint("see `banger ps -a`"),

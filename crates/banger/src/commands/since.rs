@@ -5,19 +5,19 @@ use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
 /// Parses a duration before now, or a time; a time without an offset is in the local time zone.
 pub(super) fn since(text: &str) -> Result<Timestamp, String> {
-    let wrong = || {
+    let invalid = || {
         format!(
             "{text:?} is not a time: use a duration before now, such as 90s or 2h, or a time such as 2026-11-25T10:00"
         )
     };
     if let Ok(ago) = text.parse::<Period>() {
-        return Timestamp::now().checked_sub(ago.as_duration()).map_err(|_| wrong());
+        return Timestamp::now().checked_sub(ago.as_duration()).map_err(|_| invalid());
     }
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }
-    let here = text.parse::<DateTime>().ok().and_then(|time| time.to_zoned(TimeZone::system()).ok());
-    here.map(|time| time.timestamp()).ok_or_else(wrong)
+    let local = text.parse::<DateTime>().ok().and_then(|time| time.to_zoned(TimeZone::system()).ok());
+    local.map(|time| time.timestamp()).ok_or_else(invalid)
 }
 
 #[cfg(test)]

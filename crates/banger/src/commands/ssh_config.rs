@@ -32,7 +32,7 @@ pub(crate) struct SshConfig {
 }
 
 #[derive(Debug, Serialize)]
-struct Shown {
+struct SshConfigInfo {
     /// The configuration to include.
     file: PathBuf,
     /// The line that includes it.
@@ -49,28 +49,28 @@ struct Shown {
 
 impl SshConfig {
     pub(crate) fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
-        let path = users_config()?;
+        let path = user_config_path()?;
         if self.uninstall {
-            let was = edit(&path, Edit::Uninstall)?;
+            let changed = edit(&path, Edit::Uninstall)?;
             ui.note(format_args!(
                 "{} {}",
                 path.display(),
-                if was { "was restored" } else { "has no lines from banger" }
+                if changed { "was restored" } else { "has no lines from banger" }
             ));
             return Ok(ExitCode::SUCCESS);
         }
         let client = Client::new()?;
         let files = SshFiles::prepare(client.dirs(), &SshFiles::program()?)?;
-        let line = files.include()?;
+        let line = files.include_line()?;
         if self.install {
             let changed = edit(&path, Edit::Install(&line))?;
-            let words = if changed { "now includes" } else { "already includes" };
-            ui.note(format_args!("{} {words} banger's configuration: use ssh VM.vm", path.display()));
+            let verb = if changed { "now includes" } else { "already includes" };
+            ui.note(format_args!("{} {verb} banger's configuration: use ssh VM.vm", path.display()));
             return Ok(ExitCode::SUCCESS);
         }
         // Creates the key that is shown, if possible.
         personal::key(client.dirs(), ui);
-        let shown = Shown {
+        let info = SshConfigInfo {
             file: files.config(),
             include: String::from_utf8_lossy(&line).into_owned(),
             known_hosts: files.known_hosts(),
@@ -78,26 +78,26 @@ impl SshConfig {
             installed: is_installed(&path, &line),
             ssh_config: path,
         };
-        ui.show(&self.format, &shown, |shown| shown.file.display().to_string(), table)?;
-        if !shown.installed && self.format.is_table() {
+        ui.show(&self.format, &info, |info| info.file.display().to_string(), table)?;
+        if !info.installed && self.format.is_table() {
             ui.note("add that line to ~/.ssh/config with: banger ssh-config --install");
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn table(shown: &Shown) -> Table {
-    let installed = if shown.installed { "has the line" } else { "does not have the line" };
-    Table::of_fields([
-        ("file", shown.file.display().to_string()),
-        ("line", shown.include.clone()),
-        ("known hosts", shown.known_hosts.display().to_string()),
-        ("key", shown.key.display().to_string()),
-        ("ssh config", format!("{} {installed}", shown.ssh_config.display())),
+fn table(info: &SshConfigInfo) -> Table {
+    let installed = if info.installed { "has the line" } else { "does not have the line" };
+    Table::from_fields([
+        ("file", info.file.display().to_string()),
+        ("line", info.include.clone()),
+        ("known hosts", info.known_hosts.display().to_string()),
+        ("key", info.key.display().to_string()),
+        ("ssh config", format!("{} {installed}", info.ssh_config.display())),
     ])
 }
 
-fn users_config() -> Result<PathBuf, ApiError> {
+fn user_config_path() -> Result<PathBuf, ApiError> {
     let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
     let missing = || ApiError::new(ErrorKind::Invalid, "HOME is not set, so there is no ~/.ssh/config");
     Ok(home.ok_or_else(missing)?.join(".ssh/config"))

@@ -17,7 +17,7 @@ pub(crate) struct SshProxy {
 
 impl SshProxy {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
-        Proxy { host: self.host, ended: self.ended }.serve(Client::new()?, ui).await?;
+        Proxy { host: self.host, exit_file: self.ended }.serve(Client::new()?, ui).await?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -4,24 +4,24 @@ use std::{fs, path::PathBuf};
 
 use banger_api::{ApiError, ErrorKind};
 
-/// Returns the variables in `files`, then `more`, which override them.
+/// Returns the variables in `files`, then `overrides`, which override them.
 pub(super) fn variables(
     files: &[PathBuf],
-    more: Vec<(String, String)>,
+    overrides: Vec<(String, String)>,
 ) -> Result<Vec<(String, String)>, ApiError> {
     let mut all = Vec::new();
     for path in files {
-        let wrong =
+        let invalid =
             |why: String| ApiError::new(ErrorKind::Invalid, format!("cannot use {}: {why}", path.display()));
-        let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let text = fs::read_to_string(path).map_err(|error| invalid(error.to_string()))?;
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();
             if !line.is_empty() && !line.starts_with('#') {
-                all.push(variable(line).map_err(|why| wrong(format!("line {}: {why}", number + 1)))?);
+                all.push(variable(line).map_err(|why| invalid(format!("line {}: {why}", number + 1)))?);
             }
         }
     }
-    all.extend(more);
+    all.extend(overrides);
     Ok(all)
 }
 
@@ -43,8 +43,8 @@ mod tests {
 
     #[test]
     fn a_file_of_variables_is_lines_as_on_the_command_line() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("env");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("env");
         fs::write(&path, "# a comment\n\nA=1\n B=x=y z\n").unwrap();
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let files = [path.clone()];
@@ -53,6 +53,6 @@ mod tests {
         fs::write(&path, "A=1\n=2\n").unwrap();
         let error = variables(&files, Vec::new()).unwrap_err();
         assert!(error.message.ends_with("line 2: a variable needs a name"), "{}", error.message);
-        assert!(variables(&[folder.path().join("none")], Vec::new()).is_err());
+        assert!(variables(&[dir.path().join("none")], Vec::new()).is_err());
     }
 }

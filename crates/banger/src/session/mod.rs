@@ -14,7 +14,7 @@ use banger_proto::{Exec, ExitStatus, TerminalSize};
 use bytes::Bytes;
 use raw_mode::RawMode;
 use rustix::process::Signal;
-use stdin::Stdin;
+use stdin::{MAX_READ, Stdin};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     signal::unix::{SignalKind, signal},
@@ -29,7 +29,7 @@ const FORWARDED: [Signal; 6] =
 
 /// The end of a session.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct SessionEnd {
     pub(crate) status: ExitStatus,
     /// Time of the guest's first byte, or of its exit if it wrote none.
     pub(crate) first_byte_ns: u64,
@@ -48,17 +48,21 @@ pub(crate) struct GuestCommand {
 }
 
 /// Runs `command` in VM `reference`; it gets a terminal if all three of this process's streams are terminals.
-pub(crate) async fn run(client: &Client, reference: &str, command: GuestCommand) -> Result<Ended, ApiError> {
-    let reads = !command.no_stdin;
+pub(crate) async fn run(
+    client: &Client,
+    reference: &str,
+    command: GuestCommand,
+) -> Result<SessionEnd, ApiError> {
+    let reads_stdin = !command.no_stdin;
     let is_terminal =
-        reads && io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal();
+        reads_stdin && io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal();
     let mut exec = Exec {
         argv: command.argv,
         env: command.env.into_iter().collect(),
         cwd: command.cwd,
         user: command.user,
-        terminal: if is_terminal { Some(size()?) } else { None },
-        stdin: reads,
+        terminal: if is_terminal { Some(terminal_size()?) } else { None },
+        stdin: reads_stdin,
         ..Exec::default()
     };
     if is_terminal {
@@ -70,70 +74,74 @@ pub(crate) async fn run(client: &Client, reference: &str, command: GuestCommand)
     }
     let (input, output) = match banger_client::exec(client, reference, exec).await {
         Ok(streams) => streams,
-        Err(error) => return Err(told_better(client, reference, error).await),
+        Err(error) => return Err(explain_vm_exit(client, reference, error).await),
     };
     // From here on keys go to the guest; dropping this restores the terminal.
-    let _raw = if is_terminal { Some(RawMode::enter().map_err(local("set up the terminal"))?) } else { None };
-    let (tell_taken, taken) = mpsc::unbounded_channel();
-    let mut shown = pin!(show(output, tell_taken));
+    let _raw =
+        if is_terminal { Some(RawMode::enter().map_err(cannot("set up the terminal"))?) } else { None };
+    let (consumed_sender, consumed) = mpsc::unbounded_channel();
+    let mut printing = pin!(print_output(output, consumed_sender));
     let session = tokio::select! {
-        ended = &mut shown => ended,
+        end = &mut printing => end,
         // A guest that accepts no more input has sent the reason, or will.
-        error = steer(input, taken, reads, is_terminal) => match error.kind {
-            ErrorKind::Guest => shown.await,
+        error = forward_input(input, consumed, reads_stdin, is_terminal) => match error.kind {
+            ErrorKind::Guest => printing.await,
             _ => Err(error),
         },
     };
     match session {
-        Err(error) => Err(told_better(client, reference, error).await),
+        Err(error) => Err(explain_vm_exit(client, reference, error).await),
         session => session,
     }
 }
 
 /// Replaces a connection error by the reason why the VM ended, if it has ended.
-pub(crate) async fn told_better(client: &Client, reference: &str, broke: ApiError) -> ApiError {
-    if !matches!(broke.kind, ErrorKind::Guest | ErrorKind::Io) {
-        return broke;
+pub(crate) async fn explain_vm_exit(client: &Client, reference: &str, error: ApiError) -> ApiError {
+    if !matches!(error.kind, ErrorKind::Guest | ErrorKind::Io) {
+        return error;
     }
     match client.vm_ended(reference).await {
         Ok(Some(vm)) if vm.state != VmState::Running => {
-            let error = vm.last_error.unwrap_or_else(|| "its guest powered off".to_owned());
-            let mut lines = error.lines().map(str::to_owned);
+            let last_error = vm.last_error.unwrap_or_else(|| "its guest powered off".to_owned());
+            let mut lines = last_error.lines().map(str::to_owned);
             let why = lines.next().unwrap_or_default();
             let message = format!("VM {} ended during the session: {why}", vm.name);
             ApiError { console: lines.collect(), ..ApiError::new(ErrorKind::Guest, message).log(vm.console) }
         }
-        _ => broke,
+        _ => error,
     }
 }
 
 /// Writes the guest's output until its program exits.
-async fn show(mut output: ExecOutput, taken: mpsc::UnboundedSender<usize>) -> Result<Ended, ApiError> {
+async fn print_output(
+    mut output: ExecOutput,
+    consumed: mpsc::UnboundedSender<usize>,
+) -> Result<SessionEnd, ApiError> {
     let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
     let mut first_byte_ns = None;
     loop {
-        let came = output.next().await?;
+        let event = output.next().await?;
         first_byte_ns.get_or_insert_with(now_ns);
-        let written = match came {
+        let result = match event {
             Output::Stdout(bytes) => write(&mut stdout, &bytes).await,
             Output::Stderr(bytes) => write(&mut stderr, &bytes).await,
-            Output::Taken(bytes) => {
+            Output::Acknowledged(bytes) => {
                 // The receiver is dropped only together with this half.
-                let _ = taken.send(bytes);
+                let _ = consumed.send(bytes);
                 Ok(())
             }
             Output::Exited(status) => {
-                return Ok(Ended { status, first_byte_ns: first_byte_ns.unwrap_or_else(now_ns) });
+                return Ok(SessionEnd { status, first_byte_ns: first_byte_ns.unwrap_or_else(now_ns) });
             }
         };
-        match written {
+        match result {
             Ok(()) => {}
             // The reader of the output has closed it: the session ends as by SIGPIPE, like a local program.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 let status = ExitStatus::Signal(Signal::PIPE.as_raw());
-                return Ok(Ended { status, first_byte_ns: first_byte_ns.unwrap_or_else(now_ns) });
+                return Ok(SessionEnd { status, first_byte_ns: first_byte_ns.unwrap_or_else(now_ns) });
             }
-            Err(error) => return Err(local("write the output")(error)),
+            Err(error) => return Err(cannot("write the output")(error)),
         }
     }
 }
@@ -144,30 +152,30 @@ async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &Bytes) -> io::Res
 }
 
 /// Sends input, signals and the terminal's size until an error occurs.
-async fn steer(
+async fn forward_input(
     mut input: ExecInput,
-    mut taken: mpsc::UnboundedReceiver<usize>,
-    reads: bool,
+    mut consumed: mpsc::UnboundedReceiver<usize>,
+    reads_stdin: bool,
     is_terminal: bool,
 ) -> ApiError {
     let result: Result<(), ApiError> = async {
         let mut signals = signals(&FORWARDED)?;
-        let mut resized = signal(SignalKind::window_change()).map_err(local("listen for signals"))?;
-        let read_ahead = || stdin::read_ahead().map_err(local("read standard input"));
-        let mut stdin = reads.then(read_ahead).transpose()?;
+        let mut resized = signal(SignalKind::window_change()).map_err(cannot("listen for signals"))?;
+        let read_ahead = || stdin::read_ahead().map_err(cannot("read standard input"));
+        let mut stdin = reads_stdin.then(read_ahead).transpose()?;
         loop {
             tokio::select! {
-                Some(bytes) = taken.recv() => input.taken(bytes),
-                part = next(&mut stdin), if stdin.is_some() && input.window() >= stdin::PART => match part {
+                Some(bytes) = consumed.recv() => input.acknowledge(bytes),
+                part = next_part(&mut stdin), if stdin.is_some() && input.window() >= MAX_READ => match part {
                     Some(Ok(bytes)) => input.stdin(&bytes).await?,
-                    Some(Err(error)) => return Err(local("read standard input")(error)),
+                    Some(Err(error)) => return Err(cannot("read standard input")(error)),
                     None => {
                         stdin = None;
                         input.end_stdin().await?;
                     }
                 },
                 Some(signal) = signals.recv() => input.signal(signal.as_raw()).await?,
-                Some(()) = resized.recv(), if is_terminal => input.resize(size()?).await?,
+                Some(()) = resized.recv(), if is_terminal => input.resize(terminal_size()?).await?,
             }
         }
     }
@@ -178,7 +186,7 @@ async fn steer(
     }
 }
 
-async fn next(stdin: &mut Option<Stdin>) -> Option<io::Result<Bytes>> {
+async fn next_part(stdin: &mut Option<Stdin>) -> Option<io::Result<Bytes>> {
     stdin.as_mut()?.next().await
 }
 
@@ -186,19 +194,19 @@ async fn next(stdin: &mut Option<Stdin>) -> Option<io::Result<Bytes>> {
 pub(crate) fn signals(kinds: &'static [Signal]) -> Result<mpsc::UnboundedReceiver<Signal>, ApiError> {
     let (sender, receiver) = mpsc::unbounded_channel();
     for kind in kinds {
-        let mut stream = signal(SignalKind::from_raw(kind.as_raw())).map_err(local("listen for signals"))?;
+        let mut stream = signal(SignalKind::from_raw(kind.as_raw())).map_err(cannot("listen for signals"))?;
         let sender = sender.clone();
         tokio::spawn(async move { while stream.recv().await.is_some() && sender.send(*kind).is_ok() {} });
     }
     Ok(receiver)
 }
 
-fn size() -> Result<TerminalSize, ApiError> {
+fn terminal_size() -> Result<TerminalSize, ApiError> {
     let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout());
-    let size = size.map_err(|error| local("read the terminal's size")(error.into()))?;
+    let size = size.map_err(|error| cannot("read the terminal's size")(error.into()))?;
     Ok(TerminalSize { rows: size.ws_row.max(1), cols: size.ws_col.max(1) })
 }
 
-fn local(what: &'static str) -> impl FnOnce(io::Error) -> ApiError {
-    move |error| ApiError::new(ErrorKind::Io, format!("cannot {what}: {error}"))
+fn cannot(action: &'static str) -> impl FnOnce(io::Error) -> ApiError {
+    move |error| ApiError::new(ErrorKind::Io, format!("cannot {action}: {error}"))
 }

@@ -10,23 +10,23 @@ use rustix::{
 /// Keeps the terminal in raw mode, where every key reaches the guest, until dropped.
 #[derive(Debug)]
 pub(crate) struct RawMode {
-    before: Termios,
+    original: Termios,
 }
 
 impl RawMode {
     /// Switches the terminal on standard input to raw mode.
     pub(crate) fn enter() -> io::Result<Self> {
-        let before = tcgetattr(stdin())?;
-        let mut raw = before.clone();
+        let original = tcgetattr(stdin())?;
+        let mut raw = original.clone();
         raw.make_raw();
         tcsetattr(stdin(), OptionalActions::Drain, &raw)?;
-        Ok(Self { before })
+        Ok(Self { original })
     }
 }
 
 impl Drop for RawMode {
     fn drop(&mut self) {
         // A closed terminal needs no restoring.
-        let _ = tcsetattr(stdin(), OptionalActions::Drain, &self.before);
+        let _ = tcsetattr(stdin(), OptionalActions::Drain, &self.original);
     }
 }

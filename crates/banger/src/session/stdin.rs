@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::mpsc;
 
 /// Maximum size of a read, in bytes.
-pub(crate) const PART: usize = 64 << 10;
+pub(crate) const MAX_READ: usize = 64 << 10;
 
 /// Input that was read ahead. Dropping it stops reading, so that input typed after the session is not lost.
 #[derive(Debug)]
@@ -39,10 +39,10 @@ impl Stdin {
 
 fn read(stdin: OwnedFd, stopped: &io::PipeReader, parts: &mpsc::Sender<io::Result<Bytes>>) {
     let mut stdin = std::fs::File::from(stdin);
-    let mut buffer = vec![0; PART];
+    let mut buffer = vec![0; MAX_READ];
     loop {
-        let part =
-            wait(&stdin, stopped).and_then(|go_on| if go_on { stdin.read(&mut buffer) } else { Ok(0) });
+        let part = wait(&stdin, stopped)
+            .and_then(|has_input| if has_input { stdin.read(&mut buffer) } else { Ok(0) });
         let part = match part {
             Ok(0) => return,
             Ok(count) => Ok(Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default())),
@@ -58,7 +58,7 @@ fn read(stdin: OwnedFd, stopped: &io::PipeReader, parts: &mpsc::Sender<io::Resul
 
 /// Waits for input; returns false if reading must stop.
 fn wait(stdin: impl AsFd, stopped: impl AsFd) -> io::Result<bool> {
-    let mut both = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(&stopped, PollFlags::IN)];
-    poll(&mut both, None)?;
-    Ok(both[1].revents().is_empty())
+    let mut fds = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(&stopped, PollFlags::IN)];
+    poll(&mut fds, None)?;
+    Ok(fds[1].revents().is_empty())
 }

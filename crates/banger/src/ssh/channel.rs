@@ -14,10 +14,10 @@ use tokio::{
 use super::wire::Message;
 
 /// Maximum size of a packet, in bytes; the guest receives each packet as a whole.
-pub(super) const PACKET: u32 = 32 << 10;
+pub(super) const MAX_PACKET: u32 = 32 << 10;
 
 /// Timeout for the guest to accept what ssh sent before it closed the channel.
-const LINGER: Duration = Duration::from_secs(30);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// ssh's messages about a channel other than data. They do not wait behind data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(super) enum Control {
     /// A signal by its Linux number.
     Signal(i32),
     /// The reader of the program's output has closed it.
-    Unwanted,
+    OutputClosed,
 }
 
 impl Control {
@@ -55,16 +55,16 @@ pub(super) enum Command {
         bytes: Bytes,
     },
     /// Lets ssh send this many more bytes.
-    Took {
+    Consumed {
         channel: u32,
         bytes: u32,
     },
     Eof(u32),
     Close(u32),
     /// Sends ssh a request that wants no reply.
-    Tell {
+    Request {
         channel: u32,
-        what: &'static str,
+        kind: &'static str,
         fields: Message,
     },
     /// Accepts the channel that ssh requested.
@@ -93,7 +93,7 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    pub(super) fn parts(&self) -> (u32, &str) {
+    pub(super) fn code_and_reason(&self) -> (u32, &str) {
         match self {
             Self::ConnectFailed(why) => (2, why),
             Self::UnknownKind => (3, "unknown channel type"),
@@ -178,9 +178,9 @@ impl Reader {
     }
 
     /// Lets ssh send `count` more bytes.
-    async fn took(&self, count: usize) -> Result<(), ApiError> {
+    async fn acknowledge(&self, count: usize) -> Result<(), ApiError> {
         let bytes = u32::try_from(count).unwrap_or(u32::MAX);
-        self.link.send(Command::Took { channel: self.number, bytes }).await
+        self.link.send(Command::Consumed { channel: self.number, bytes }).await
     }
 }
 
@@ -191,11 +191,11 @@ impl Writer {
     /// Returns an error if ssh has closed the channel.
     pub(super) async fn write(&self, mut bytes: Bytes, extended: Option<u32>) -> Result<(), ApiError> {
         while !bytes.is_empty() {
-            let most = bytes.len().min(self.packet as usize).max(1);
+            let max = bytes.len().min(self.packet as usize).max(1);
             // As much as fits in the window; at least one byte, after waiting for it.
-            let count = self.window.available_permits().clamp(1, most);
-            let room = self.window.acquire_many(u32::try_from(count).unwrap_or(1)).await;
-            room.map_err(|_| closed())?.forget();
+            let count = self.window.available_permits().clamp(1, max);
+            let permits = self.window.acquire_many(u32::try_from(count).unwrap_or(1)).await;
+            permits.map_err(|_| closed())?.forget();
             let part = bytes.split_to(count);
             self.link.send(Command::Data { channel: self.number, extended, bytes: part }).await?;
         }
@@ -214,8 +214,8 @@ impl Writer {
     ///
     /// # Errors
     /// Returns an error if the connection has ended.
-    pub(super) async fn tell(&self, what: &'static str, fields: Message) -> Result<(), ApiError> {
-        self.link.send(Command::Tell { channel: self.number, what, fields }).await
+    pub(super) async fn send_request(&self, kind: &'static str, fields: Message) -> Result<(), ApiError> {
+        self.link.send(Command::Request { channel: self.number, kind, fields }).await
     }
 
     /// Closes the channel.
@@ -227,53 +227,53 @@ impl Writer {
 
 /// Sends the channel's data to the guest until ssh closes the channel or wants no more output. Data that ssh sent
 /// before it closed the channel still arrives.
-pub(super) async fn feed(
+pub(super) async fn forward_input(
     mut input: ExecInput,
     mut channel: Reader,
-    mut taken: mpsc::UnboundedReceiver<usize>,
+    mut consumed: mpsc::UnboundedReceiver<usize>,
     mut controls: mpsc::UnboundedReceiver<Control>,
 ) -> Result<(), ApiError> {
-    let (mut is_over, mut is_drained, mut late) = (false, false, None);
-    while !(is_drained && (!is_over || input.all_is_taken())) {
+    let (mut input_ended, mut is_drained, mut deadline) = (false, false, None);
+    while !(is_drained && (!input_ended || input.all_acknowledged())) {
         tokio::select! {
-            Some(bytes) = taken.recv() => input.taken(bytes),
-            control = controls.recv(), if late.is_none() => match control {
+            Some(bytes) = consumed.recv() => input.acknowledge(bytes),
+            control = controls.recv(), if deadline.is_none() => match control {
                 Some(Control::Resize(size)) => input.resize(size).await?,
                 Some(Control::Signal(signal)) => input.signal(signal).await?,
                 // To the program, this is a broken connection.
-                Some(Control::Unwanted) => return Ok(()),
-                None => late = Some(Instant::now() + LINGER),
+                Some(Control::OutputClosed) => return Ok(()),
+                None => deadline = Some(Instant::now() + DRAIN_TIMEOUT),
             },
-            part = channel.next(), if !is_drained && input.window() >= PACKET as usize => match part {
+            part = channel.next(), if !is_drained && input.window() >= MAX_PACKET as usize => match part {
                 Some(Part::Data(bytes)) => {
                     input.stdin(&bytes).await?;
-                    channel.took(bytes.len()).await?;
+                    channel.acknowledge(bytes.len()).await?;
                 }
                 Some(Part::End) => {
-                    is_over = true;
+                    input_ended = true;
                     input.end_stdin().await?;
                 }
                 None => is_drained = true,
             },
-            () = sleep_until(late.unwrap_or_else(Instant::now)), if late.is_some() => return Ok(()),
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => return Ok(()),
         }
     }
     Ok(())
 }
 
-/// Returns how a channel or a forwarded connection ended, from its two halves: `out` from the guest and `fed` to it.
-/// Returns `None` if the host's side ended it.
-pub(crate) async fn ended<T>(
-    out: impl Future<Output = Result<T, ApiError>>,
-    fed: impl Future<Output = Result<(), ApiError>>,
+/// Returns how a channel or a forwarded connection ended, from its two halves: `output` from the guest and `input` to
+/// it. Returns `None` if the host's side ended it.
+pub(crate) async fn join_directions<T>(
+    output: impl Future<Output = Result<T, ApiError>>,
+    input: impl Future<Output = Result<(), ApiError>>,
 ) -> Result<Option<T>, ApiError> {
-    let mut out = pin!(out);
+    let mut output = pin!(output);
     tokio::select! {
-        ended = &mut out => ended.map(Some),
-        fed = fed => match fed {
+        result = &mut output => result.map(Some),
+        result = input => match result {
             Ok(()) => Ok(None),
             // A guest that accepts no more input has sent the reason, or will.
-            Err(error) if error.kind == ErrorKind::Guest => out.await.map(Some),
+            Err(error) if error.kind == ErrorKind::Guest => output.await.map(Some),
             Err(error) => Err(error),
         },
     }

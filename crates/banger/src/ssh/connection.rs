@@ -13,20 +13,20 @@ use tokio::{
 };
 
 use super::{
-    channel::{Channel, Command, Control, Link, PACKET, Part, Refusal},
+    channel::{Channel, Command, Control, Link, MAX_PACKET, Part, Refusal},
     wire::{Fields, Malformed, Message, Transport, WireError},
 };
 
 /// Receive window of a channel, in bytes.
-const WINDOW: u32 = 2 << 20;
+const WINDOW_SIZE: u32 = 2 << 20;
 
 /// Maximum number of queued commands; further senders wait.
-const COMMANDS: usize = 32;
+const MAX_COMMANDS: usize = 32;
 
 /// Limits on queued output, in bytes. From the first on, no commands are executed; from the second on, no input is
 /// read, because ssh then sends requests without reading the replies.
-const ENOUGH: usize = 256 << 10;
-const TOO_MUCH: usize = 4 << 20;
+const OUTPUT_SOFT_LIMIT: usize = 256 << 10;
+const OUTPUT_HARD_LIMIT: usize = 4 << 20;
 
 /// The service that ssh requests first, and the one that it wants after authentication.
 const USERAUTH: &str = "ssh-userauth";
@@ -57,9 +57,9 @@ pub(super) mod number {
 }
 
 /// Decides how to answer ssh's requests.
-pub(super) trait Answers {
+pub(super) trait Handler {
     /// Records the user that ssh logs in as.
-    fn enter(&mut self, user: String);
+    fn set_user(&mut self, user: String);
 
     /// Handles a request for a channel; `None` if a command answers it later.
     fn open(
@@ -70,10 +70,10 @@ pub(super) trait Answers {
     ) -> Result<Option<Result<(), Refusal>>, WireError>;
 
     /// Handles a request about a channel; returns false to refuse it.
-    fn request(&mut self, channel: u32, what: &str, fields: &mut Fields) -> Result<bool, WireError>;
+    fn request(&mut self, channel: u32, kind: &str, fields: &mut Fields) -> Result<bool, WireError>;
 
     /// Handles a global request; a command answers it.
-    fn global(&mut self, what: &str, wants_reply: bool, fields: &mut Fields) -> Result<(), WireError>;
+    fn global(&mut self, kind: &str, wants_reply: bool, fields: &mut Fields) -> Result<(), WireError>;
 
     /// Handles the closing of a channel by ssh.
     fn closed(&mut self, channel: u32);
@@ -90,13 +90,13 @@ pub(super) enum ConnectionError {
 
 /// State of a channel.
 #[derive(Debug)]
-struct Entry {
+struct ChannelState {
     /// ssh's number for it.
-    theirs: u32,
+    peer_channel: u32,
     /// Bytes that ssh may still send.
-    room: u32,
+    receive_window: u32,
     /// Bytes consumed since the last window adjustment.
-    taken: u32,
+    consumed: u32,
     /// Bytes that may still be sent to ssh.
     window: Arc<Semaphore>,
     data: mpsc::UnboundedSender<Part>,
@@ -112,60 +112,62 @@ struct Connection<S> {
     server: S,
     link: Link,
     is_authenticated: bool,
-    last: u32,
-    channels: HashMap<u32, Entry>,
+    last_number: u32,
+    channels: HashMap<u32, ChannelState>,
     /// Channels that were requested from ssh.
-    asked: HashMap<u32, oneshot::Sender<Option<Channel>>>,
+    requested: HashMap<u32, oneshot::Sender<Option<Channel>>>,
     /// Channels that ssh has requested, with ssh's numbers for them.
-    waiting: HashMap<u32, u32>,
+    pending: HashMap<u32, u32>,
 }
 
 /// Serves a connection over `reader` and `writer` until ssh ends it.
-pub(super) async fn serve<S: Answers>(
+pub(super) async fn serve<S: Handler>(
     mut reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
     transport: Transport,
-    make: impl FnOnce(Link) -> S,
+    make_server: impl FnOnce(Link) -> S,
 ) -> Result<(), ConnectionError> {
-    let (commands, mut queue) = mpsc::channel(COMMANDS);
+    let (commands, mut queue) = mpsc::channel(MAX_COMMANDS);
     let link = Link::new(commands);
-    let mut connection = Connection::new(transport, make(link.clone()), link);
+    let mut connection = Connection::new(transport, make_server(link.clone()), link);
     loop {
         while let Some(message) = connection.transport.next()? {
             connection.receive(message)?;
         }
-        let may_command = !connection.transport.is_exchanging();
+        let may_execute = !connection.transport.is_exchanging();
         let (incoming, outgoing): (&mut BytesMut, &mut BytesMut) = connection.transport.buffers();
-        let waiting = outgoing.len();
+        let queued = outgoing.len();
         tokio::select! {
-            read = reader.read_buf(incoming), if waiting < TOO_MUCH => {
+            read = reader.read_buf(incoming), if queued < OUTPUT_HARD_LIMIT => {
                 if read? == 0 {
                     return Ok(());
                 }
             }
-            written = writer.write(outgoing), if waiting > 0 => outgoing.advance(written?),
-            Some(command) = queue.recv(), if may_command && waiting < ENOUGH => connection.obey(command)?,
+            written = writer.write(outgoing), if queued > 0 => outgoing.advance(written?),
+            Some(command) = queue.recv(), if may_execute && queued < OUTPUT_SOFT_LIMIT => {
+                connection.execute(command)?;
+            }
         }
     }
 }
 
-impl<S: Answers> Connection<S> {
+impl<S: Handler> Connection<S> {
     fn new(transport: Transport, server: S, link: Link) -> Self {
         Self {
             transport,
             server,
             link,
             is_authenticated: false,
-            last: 0,
+            last_number: 0,
             channels: HashMap::new(),
-            asked: HashMap::new(),
-            waiting: HashMap::new(),
+            requested: HashMap::new(),
+            pending: HashMap::new(),
         }
     }
 
     /// Handles a message from ssh.
     fn receive(&mut self, message: Bytes) -> Result<(), WireError> {
-        let mut fields = Fields::of(message);
+        let mut fields = Fields::new(message);
         match fields.byte()? {
             number::SERVICE_REQUEST => {
                 let service = fields.text()?;
@@ -180,15 +182,15 @@ impl<S: Answers> Connection<S> {
             }
             number::GLOBAL_REQUEST => self.server.global(&fields.text()?, fields.boolean()?, &mut fields),
             number::OPEN => self.open(&mut fields),
-            number::CONFIRMATION => self.confirmed(&mut fields),
+            number::CONFIRMATION => self.open_confirmed(&mut fields),
             number::OPEN_FAILURE => {
-                if let Some(opened) = self.asked.remove(&fields.u32()?) {
+                if let Some(opened) = self.requested.remove(&fields.u32()?) {
                     // The requester may no longer be waiting.
                     let _ = opened.send(None);
                 }
                 Ok(())
             }
-            number::WINDOW_ADJUST => self.widen(&mut fields),
+            number::WINDOW_ADJUST => self.adjust_window(&mut fields),
             number::DATA => {
                 let (channel, bytes) = (fields.u32()?, fields.bytes()?);
                 self.data(channel, bytes)
@@ -196,7 +198,7 @@ impl<S: Answers> Connection<S> {
             number::EXTENDED_DATA => {
                 // A client has no such stream; its bytes still count against the window.
                 let (channel, _, bytes) = (fields.u32()?, fields.u32()?, fields.bytes()?);
-                self.took(channel, u32::try_from(bytes.len()).unwrap_or(u32::MAX), true)
+                self.count_consumed(channel, u32::try_from(bytes.len()).unwrap_or(u32::MAX), true)
             }
             number::EOF => {
                 if let Some(entry) = self.channels.get(&fields.u32()?) {
@@ -225,65 +227,67 @@ impl<S: Answers> Connection<S> {
         if std::mem::replace(&mut self.is_authenticated, true) {
             return Ok(());
         }
-        self.server.enter(user);
+        self.server.set_user(user);
         self.send(&Message::new(number::USERAUTH_SUCCESS))
     }
 
     /// Returns an unused channel number.
-    fn number(&mut self) -> u32 {
+    fn next_number(&mut self) -> u32 {
         loop {
-            self.last = self.last.wrapping_add(1);
-            if !self.channels.contains_key(&self.last) && !self.asked.contains_key(&self.last) {
-                return self.last;
+            self.last_number = self.last_number.wrapping_add(1);
+            if !self.channels.contains_key(&self.last_number)
+                && !self.requested.contains_key(&self.last_number)
+            {
+                return self.last_number;
             }
         }
     }
 
-    /// Records a channel that ssh calls `theirs`; returns the [`Channel`] for its task.
-    fn enter(&mut self, number: u32, theirs: u32, window: u32, packet: u32) -> Channel {
+    /// Records a channel that ssh calls `peer_channel`; returns the [`Channel`] for its task.
+    fn add_channel(&mut self, number: u32, peer_channel: u32, window: u32, packet: u32) -> Channel {
         let (data, parts) = mpsc::unbounded_channel();
-        let (tell, controls) = mpsc::unbounded_channel();
+        let (control_sender, controls) = mpsc::unbounded_channel();
         let window = Arc::new(Semaphore::new(window as usize));
-        let entry = Entry {
-            theirs,
-            room: WINDOW,
-            taken: 0,
+        let entry = ChannelState {
+            peer_channel,
+            receive_window: WINDOW_SIZE,
+            consumed: 0,
             window: window.clone(),
             data,
-            controls: tell,
+            controls: control_sender,
             closed: false,
         };
         self.channels.insert(number, entry);
-        Channel::new(number, self.link.clone(), window, packet.min(PACKET), parts, controls)
+        Channel::new(number, self.link.clone(), window, packet.min(MAX_PACKET), parts, controls)
     }
 
     fn open(&mut self, fields: &mut Fields) -> Result<(), WireError> {
-        let (kind, theirs) = (fields.text()?, fields.u32()?);
+        let (kind, peer_channel) = (fields.text()?, fields.u32()?);
         let (window, packet) = (fields.u32()?, fields.u32()?);
-        let number = self.number();
-        let channel = self.enter(number, theirs, window, packet);
-        self.waiting.insert(number, theirs);
+        let number = self.next_number();
+        let channel = self.add_channel(number, peer_channel, window, packet);
+        self.pending.insert(number, peer_channel);
         match self.server.open(&kind, channel, fields)? {
-            Some(Ok(())) => self.obey(Command::Accept(number)),
-            Some(Err(reason)) => self.obey(Command::Reject { channel: number, reason }),
+            Some(Ok(())) => self.execute(Command::Accept(number)),
+            Some(Err(reason)) => self.execute(Command::Reject { channel: number, reason }),
             // Its task answers later.
             None => Ok(()),
         }
     }
 
-    fn confirmed(&mut self, fields: &mut Fields) -> Result<(), WireError> {
-        let (number, theirs) = (fields.u32()?, fields.u32()?);
+    fn open_confirmed(&mut self, fields: &mut Fields) -> Result<(), WireError> {
+        let (number, peer_channel) = (fields.u32()?, fields.u32()?);
         let (window, packet) = (fields.u32()?, fields.u32()?);
         let unexpected = WireError::Unexpected(number::CONFIRMATION);
-        let opened = self.asked.remove(&number).ok_or(unexpected)?;
-        let channel = self.enter(number, theirs, window, packet);
+        let opened = self.requested.remove(&number).ok_or(unexpected)?;
+        let channel = self.add_channel(number, peer_channel, window, packet);
         if opened.send(Some(channel)).is_err() {
-            return self.obey(Command::Close(number));
+            return self.execute(Command::Close(number));
         }
         Ok(())
     }
 
-    fn widen(&mut self, fields: &mut Fields) -> Result<(), WireError> {
+    fn adjust_window(&mut self, fields: &mut Fields) -> Result<(), WireError> {
         let (channel, bytes) = (fields.u32()?, fields.u32()?);
         if let Some(entry) = self.channels.get(&channel) {
             if entry.window.available_permits() + bytes as usize > u32::MAX as usize {
@@ -297,27 +301,27 @@ impl<S: Answers> Connection<S> {
     fn data(&mut self, channel: u32, bytes: Bytes) -> Result<(), WireError> {
         let Some(entry) = self.channels.get_mut(&channel) else { return Ok(()) };
         let count = u32::try_from(bytes.len()).map_err(|_| WireError::TooLong)?;
-        entry.room = entry.room.checked_sub(count).ok_or(WireError::TooLong)?;
+        entry.receive_window = entry.receive_window.checked_sub(count).ok_or(WireError::TooLong)?;
         if entry.data.send(Part::Data(bytes)).is_err() {
             // The task no longer wants the data; ssh must not wait for it.
-            return self.took(channel, count, false);
+            return self.count_consumed(channel, count, false);
         }
         Ok(())
     }
 
     /// Counts `bytes` as consumed, and widens ssh's window once that is worth a message.
-    fn took(&mut self, channel: u32, bytes: u32, uncounted: bool) -> Result<(), WireError> {
+    fn count_consumed(&mut self, channel: u32, bytes: u32, uncounted: bool) -> Result<(), WireError> {
         let Some(entry) = self.channels.get_mut(&channel) else { return Ok(()) };
         if uncounted {
-            entry.room = entry.room.checked_sub(bytes).ok_or(WireError::TooLong)?;
+            entry.receive_window = entry.receive_window.checked_sub(bytes).ok_or(WireError::TooLong)?;
         }
-        entry.taken = entry.taken.saturating_add(bytes);
-        if entry.taken < WINDOW / 2 || entry.closed {
+        entry.consumed = entry.consumed.saturating_add(bytes);
+        if entry.consumed < WINDOW_SIZE / 2 || entry.closed {
             return Ok(());
         }
-        let more = std::mem::take(&mut entry.taken);
-        entry.room = entry.room.saturating_add(more);
-        let message = Message::new(number::WINDOW_ADJUST).u32(entry.theirs).u32(more);
+        let more = std::mem::take(&mut entry.consumed);
+        entry.receive_window = entry.receive_window.saturating_add(more);
+        let message = Message::new(number::WINDOW_ADJUST).u32(entry.peer_channel).u32(more);
         self.send(&message)
     }
 
@@ -325,85 +329,93 @@ impl<S: Answers> Connection<S> {
         self.server.closed(channel);
         let Some(entry) = self.channels.remove(&channel) else { return Ok(()) };
         entry.window.close();
-        if entry.closed { Ok(()) } else { self.send(&Message::new(number::CLOSE).u32(entry.theirs)) }
+        if entry.closed { Ok(()) } else { self.send(&Message::new(number::CLOSE).u32(entry.peer_channel)) }
     }
 
     fn request(&mut self, fields: &mut Fields) -> Result<(), WireError> {
-        let (channel, what, wants_reply) = (fields.u32()?, fields.text()?, fields.boolean()?);
+        let (channel, kind, wants_reply) = (fields.u32()?, fields.text()?, fields.boolean()?);
         let Some(entry) = self.channels.get(&channel) else { return Ok(()) };
-        let theirs = entry.theirs;
-        let done = match control(&what, fields)? {
+        let peer_channel = entry.peer_channel;
+        let accepted = match control(&kind, fields)? {
             // Its task may have ended.
             Some(control) => entry.controls.send(control).is_ok(),
-            None => self.server.request(channel, &what, fields)?,
+            None => self.server.request(channel, &kind, fields)?,
         };
         if !wants_reply {
             return Ok(());
         }
-        let answer = if done { number::SUCCESS } else { number::FAILURE };
-        self.send(&Message::new(answer).u32(theirs))
+        let answer = if accepted { number::SUCCESS } else { number::FAILURE };
+        self.send(&Message::new(answer).u32(peer_channel))
     }
 
     /// Executes a task's command; ignores commands for channels that ssh has closed.
-    fn obey(&mut self, command: Command) -> Result<(), WireError> {
+    fn execute(&mut self, command: Command) -> Result<(), WireError> {
         let message = match command {
-            Command::Took { channel, bytes } => return self.took(channel, bytes, false),
+            Command::Consumed { channel, bytes } => return self.count_consumed(channel, bytes, false),
             Command::Answer(answer) => answer.unwrap_or_else(|| Message::new(number::REQUEST_FAILURE)),
             Command::Open { kind, fields, opened } => {
-                let number = self.number();
-                self.asked.insert(number, opened);
+                let number = self.next_number();
+                self.requested.insert(number, opened);
                 let open = Message::new(number::OPEN).bytes(kind.as_bytes()).u32(number);
-                open.u32(WINDOW).u32(PACKET).raw(fields.as_bytes())
+                open.u32(WINDOW_SIZE).u32(MAX_PACKET).raw(fields.as_bytes())
             }
             Command::Accept(channel) => {
-                let Some(theirs) = self.waiting.remove(&channel) else { return Ok(()) };
-                Message::new(number::CONFIRMATION).u32(theirs).u32(channel).u32(WINDOW).u32(PACKET)
+                let Some(peer_channel) = self.pending.remove(&channel) else { return Ok(()) };
+                Message::new(number::CONFIRMATION)
+                    .u32(peer_channel)
+                    .u32(channel)
+                    .u32(WINDOW_SIZE)
+                    .u32(MAX_PACKET)
             }
             Command::Reject { channel, reason } => {
-                let Some(theirs) = self.waiting.remove(&channel) else { return Ok(()) };
+                let Some(peer_channel) = self.pending.remove(&channel) else { return Ok(()) };
                 self.channels.remove(&channel);
-                let (code, why) = reason.parts();
-                Message::new(number::OPEN_FAILURE).u32(theirs).u32(code).bytes(why.as_bytes()).bytes(b"")
+                let (code, why) = reason.code_and_reason();
+                Message::new(number::OPEN_FAILURE)
+                    .u32(peer_channel)
+                    .u32(code)
+                    .bytes(why.as_bytes())
+                    .bytes(b"")
             }
             Command::Data { channel, extended, bytes } => {
-                let Some(theirs) = self.open_still(channel) else { return Ok(()) };
+                let Some(peer_channel) = self.open_peer_channel(channel) else { return Ok(()) };
                 match extended {
-                    None => Message::new(number::DATA).u32(theirs),
-                    Some(kind) => Message::new(number::EXTENDED_DATA).u32(theirs).u32(kind),
+                    None => Message::new(number::DATA).u32(peer_channel),
+                    Some(kind) => Message::new(number::EXTENDED_DATA).u32(peer_channel).u32(kind),
                 }
                 .bytes(&bytes)
             }
             Command::Eof(channel) => {
-                let Some(theirs) = self.open_still(channel) else { return Ok(()) };
-                Message::new(number::EOF).u32(theirs)
+                let Some(peer_channel) = self.open_peer_channel(channel) else { return Ok(()) };
+                Message::new(number::EOF).u32(peer_channel)
             }
-            Command::Tell { channel, what, fields } => {
-                let Some(theirs) = self.open_still(channel) else { return Ok(()) };
-                let request = Message::new(number::REQUEST).u32(theirs).bytes(what.as_bytes());
+            Command::Request { channel, kind, fields } => {
+                let Some(peer_channel) = self.open_peer_channel(channel) else { return Ok(()) };
+                let request = Message::new(number::REQUEST).u32(peer_channel).bytes(kind.as_bytes());
                 request.boolean(false).raw(fields.as_bytes())
             }
             Command::Close(channel) => {
-                let Some(theirs) = self.open_still(channel) else { return Ok(()) };
+                let Some(peer_channel) = self.open_peer_channel(channel) else { return Ok(()) };
                 if let Some(entry) = self.channels.get_mut(&channel) {
                     entry.closed = true;
                 }
-                Message::new(number::CLOSE).u32(theirs)
+                Message::new(number::CLOSE).u32(peer_channel)
             }
         };
         self.send(&message)
     }
 
     /// Returns ssh's number for a channel that neither side has closed.
-    fn open_still(&self, channel: u32) -> Option<u32> {
-        self.channels.get(&channel).filter(|entry| !entry.closed).map(|entry| entry.theirs)
+    fn open_peer_channel(&self, channel: u32) -> Option<u32> {
+        self.channels.get(&channel).filter(|entry| !entry.closed).map(|entry| entry.peer_channel)
     }
 }
 
 /// Returns the control message in a request, if it is one.
-fn control(what: &str, fields: &mut Fields) -> Result<Option<Control>, Malformed> {
-    Ok(match what {
+fn control(kind: &str, fields: &mut Fields) -> Result<Option<Control>, Malformed> {
+    Ok(match kind {
         "window-change" => Some(Control::resize(fields.u32()?, fields.u32()?)),
-        "eow@openssh.com" => Some(Control::Unwanted),
+        "eow@openssh.com" => Some(Control::OutputClosed),
         "signal" => super::signals::number(&fields.text()?).map(Control::Signal),
         _ => None,
     })

@@ -22,25 +22,25 @@ use super::wire::{ClientKey, HostKey};
 pub(crate) const SUFFIX: &str = ".vm";
 
 /// Bytes that ssh interprets in paths, differently in its versions.
-const NOT_IN_PATHS: &[u8] = b"\"\\*?[]%$";
+const FORBIDDEN_IN_PATHS: &[u8] = b"\"\\*?[]%$";
 
 /// Paths and key of banger's ssh files.
 #[derive(Debug)]
 pub(crate) struct SshFiles {
-    folder: PathBuf,
+    dir: PathBuf,
     key: HostKey,
 }
 
 impl SshFiles {
     /// Creates or updates the files in the state directory; `program` serves as the ProxyCommand.
     pub(crate) fn prepare(dirs: &Dirs, program: &Path) -> Result<Self, ApiError> {
-        let folder = dirs.ssh();
-        make_folder(&folder)?;
-        let key = host_key(&folder)?;
-        let files = Self { folder, key };
+        let dir = dirs.ssh();
+        create_private_dir(&dir)?;
+        let key = host_key(&dir)?;
+        let files = Self { dir, key };
         let known_hosts = format!("*{SUFFIX} {}\n", files.key.public());
-        keep(&files.known_hosts(), known_hosts.as_bytes())?;
-        keep(&files.config(), &config(program, &files.known_hosts())?)?;
+        write_if_changed(&files.known_hosts(), known_hosts.as_bytes())?;
+        write_if_changed(&files.config(), &config(program, &files.known_hosts())?)?;
         Ok(files)
     }
 
@@ -52,12 +52,12 @@ impl SshFiles {
     /// Returns that key's public part as a line of an `authorized_keys` file; also writes the `.pub` file that ssh
     /// looks for.
     pub(crate) fn public_key(dirs: &Dirs) -> Result<String, ApiError> {
-        make_folder(&dirs.ssh())?;
+        create_private_dir(&dirs.ssh())?;
         let path = Self::client_key(dirs);
         let hint =
             format!("remove {} to create a new key, which VMs receive at their next start", path.display());
-        let line = first(&path, || ClientKey::generate().ok(), ClientKey::read, &hint)?.public();
-        keep(&path.with_extension("pub"), format!("{line}\n").as_bytes())?;
+        let line = load_or_create(&path, || ClientKey::generate().ok(), ClientKey::read, &hint)?.public();
+        write_if_changed(&path.with_extension("pub"), format!("{line}\n").as_bytes())?;
         Ok(line)
     }
 
@@ -67,12 +67,12 @@ impl SshFiles {
         std::env::current_exe().map_err(cannot)
     }
 
-    /// Returns the ProxyCommand for a VM. With `ended`, the proxy writes to that file when the guest's program has
+    /// Returns the ProxyCommand for a VM. With `exit_file`, the proxy writes to that file when the guest's program has
     /// exited by itself.
-    pub(crate) fn proxy_command(program: &Path, ended: Option<&Path>) -> Result<Vec<u8>, ApiError> {
+    pub(crate) fn proxy_command(program: &Path, exit_file: Option<&Path>) -> Result<Vec<u8>, ApiError> {
         let mut command = shell_word(program)?;
         command.extend(b" ssh-proxy ");
-        if let Some(file) = ended {
+        if let Some(file) = exit_file {
             command.extend(b"--ended ");
             command.extend(shell_word(file)?);
             command.push(b' ');
@@ -83,17 +83,17 @@ impl SshFiles {
 
     /// Returns the path of the configuration to include.
     pub(crate) fn config(&self) -> PathBuf {
-        self.folder.join("config")
+        self.dir.join("config")
     }
 
     /// Returns the path of the file with the host key that all VMs share.
     pub(crate) fn known_hosts(&self) -> PathBuf {
-        self.folder.join("known_hosts")
+        self.dir.join("known_hosts")
     }
 
     /// Returns the line to add to ssh's own configuration.
-    pub(crate) fn include(&self) -> Result<Vec<u8>, ApiError> {
-        Ok([b"Include ".as_slice(), &word(&self.config())?].concat())
+    pub(crate) fn include_line(&self) -> Result<Vec<u8>, ApiError> {
+        Ok([b"Include ".as_slice(), &config_word(&self.config())?].concat())
     }
 
     pub(super) fn into_key(self) -> HostKey {
@@ -101,26 +101,26 @@ impl SshFiles {
     }
 }
 
-fn make_folder(folder: &Path) -> Result<(), ApiError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(failed("create", folder))
+fn create_private_dir(dir: &Path) -> Result<(), ApiError> {
+    let result = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    result.map_err(failed("create", dir))
 }
 
 /// Returns the host key that all VMs share.
-fn host_key(folder: &Path) -> Result<HostKey, ApiError> {
-    let path = folder.join("host_key");
+fn host_key(dir: &Path) -> Result<HostKey, ApiError> {
+    let path = dir.join("host_key");
     let hint = format!("remove {} to create a new key", path.display());
-    first(&path, || HostKey::generate().ok(), HostKey::read, &hint)
+    load_or_create(&path, || HostKey::generate().ok(), HostKey::read, &hint)
 }
 
 /// Returns the key at `path`, or creates one. If two processes create one at once, both use the first.
-fn first<K, E: Display>(
+fn load_or_create<K, E: Display>(
     path: &Path,
-    make: impl FnOnce() -> Option<Vec<u8>>,
+    generate: impl FnOnce() -> Option<Vec<u8>>,
     read: impl Fn(&[u8]) -> Result<K, E>,
     hint: &str,
 ) -> Result<K, ApiError> {
-    let there = || -> Result<Option<K>, ApiError> {
+    let load = || -> Result<Option<K>, ApiError> {
         match fs::read(path) {
             Ok(bytes) => read(&bytes).map(Some).map_err(|error| {
                 let message = format!("cannot use the key {}: {error}", path.display());
@@ -130,30 +130,31 @@ fn first<K, E: Display>(
             Err(error) => Err(failed("read", path)(error)),
         }
     };
-    if let Some(key) = there()? {
+    if let Some(key) = load()? {
         return Ok(key);
     }
-    let unmade = || ApiError::new(ErrorKind::Io, "cannot get random numbers for a key");
-    let file = written(path, &make().ok_or_else(unmade)?, 0o600).map_err(failed("write", path))?;
+    let no_random = || ApiError::new(ErrorKind::Io, "cannot get random numbers for a key");
+    let file =
+        write_temporary(path, &generate().ok_or_else(no_random)?, 0o600).map_err(failed("write", path))?;
     match file.persist_noclobber(path) {
         Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => {
             Err(failed("write", path)(error.error))
         }
-        _ => there()?.ok_or_else(|| failed("read", path)(io::ErrorKind::NotFound.into())),
+        _ => load()?.ok_or_else(|| failed("read", path)(io::ErrorKind::NotFound.into())),
     }
 }
 
 /// Replaces the content of `path` atomically, if it differs.
-fn keep(path: &Path, content: &[u8]) -> Result<(), ApiError> {
-    if fs::read(path).is_ok_and(|there| there == content) {
+fn write_if_changed(path: &Path, content: &[u8]) -> Result<(), ApiError> {
+    if fs::read(path).is_ok_and(|old| old == content) {
         return Ok(());
     }
-    let file = written(path, content, 0o600).map_err(failed("write", path))?;
+    let file = write_temporary(path, content, 0o600).map_err(failed("write", path))?;
     file.persist(path).map(drop).map_err(|error| failed("write", path)(error.error))
 }
 
 /// Returns a temporary file beside `path` that holds all of `content`, on disk.
-pub(super) fn written(path: &Path, content: &[u8], mode: u32) -> io::Result<NamedTempFile> {
+pub(super) fn write_temporary(path: &Path, content: &[u8], mode: u32) -> io::Result<NamedTempFile> {
     let mut file = NamedTempFile::new_in(path.parent().unwrap_or(Path::new("/")))?;
     file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
     file.write_all(content)?;
@@ -168,7 +169,7 @@ fn config(program: &Path, known_hosts: &Path) -> Result<Vec<u8>, ApiError> {
         .into_bytes();
     text.extend(SshFiles::proxy_command(program, None)?);
     text.extend(b"\n    UserKnownHostsFile ");
-    text.extend(word(known_hosts)?);
+    text.extend(config_word(known_hosts)?);
     text.extend(
         b"
     GlobalKnownHostsFile /dev/null
@@ -187,9 +188,10 @@ fn config(program: &Path, known_hosts: &Path) -> Result<Vec<u8>, ApiError> {
 }
 
 /// Returns `path` as a word of ssh's configuration.
-fn word(path: &Path) -> Result<Vec<u8>, ApiError> {
+fn config_word(path: &Path) -> Result<Vec<u8>, ApiError> {
     let bytes = path.as_os_str().as_bytes();
-    if let Some(byte) = bytes.iter().find(|byte| NOT_IN_PATHS.contains(byte) || byte.is_ascii_control()) {
+    if let Some(byte) = bytes.iter().find(|byte| FORBIDDEN_IN_PATHS.contains(byte) || byte.is_ascii_control())
+    {
         let message = format!(
             "ssh's configuration cannot contain the path {}: it has the character {:?}",
             path.display(),
@@ -221,14 +223,14 @@ fn shell_word(path: &Path) -> Result<Vec<u8>, ApiError> {
 }
 
 pub(super) fn failed(action: &str, path: &Path) -> impl FnOnce(io::Error) -> ApiError {
-    let what = format!("cannot {action} {}", path.display());
+    let message = format!("cannot {action} {}", path.display());
     move |error| {
         let kind = match error.kind() {
             io::ErrorKind::PermissionDenied => ErrorKind::NotPermitted,
             io::ErrorKind::StorageFull => ErrorKind::NoSpace,
             _ => ErrorKind::Io,
         };
-        ApiError::new(kind, format!("{what}: {error}"))
+        ApiError::new(kind, format!("{message}: {error}"))
     }
 }
 
@@ -238,8 +240,8 @@ mod tests {
 
     use super::*;
 
-    fn dirs(folder: &Path) -> Dirs {
-        Dirs::find(|name| (name == "HOME").then(|| folder.to_owned()), 0).unwrap()
+    fn dirs(dir: &Path) -> Dirs {
+        Dirs::find(|name| (name == "HOME").then(|| dir.to_owned()), 0).unwrap()
     }
 
     fn mode(path: &Path) -> u32 {
@@ -256,10 +258,10 @@ mod tests {
             all.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(keys.iter().all(|key| key.public() == keys[0].public()));
-        let folder = dirs.ssh();
-        assert_eq!((mode(&folder), mode(&folder.join("host_key"))), (0o700, 0o600));
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 3);
-        let known = fs::read_to_string(folder.join("known_hosts")).unwrap();
+        let dir = dirs.ssh();
+        assert_eq!((mode(&dir), mode(&dir.join("host_key"))), (0o700, 0o600));
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 3);
+        let known = fs::read_to_string(dir.join("known_hosts")).unwrap();
         assert_eq!(known, format!("*.vm {}\n", keys[0].public()));
     }
 
@@ -304,7 +306,7 @@ mod tests {
         assert!(config.contains("UserKnownHostsFile \"/my state/known_hosts\"\n"), "{config}");
         assert!(config.contains("ProxyCommand '/bin/banger' ssh-proxy %h\n"), "{config}");
         for path in ["/a%b", "/a\"b", "/a*", "/${HOME}"] {
-            assert!(super::word(Path::new(path)).unwrap_err().message.contains(path));
+            assert!(super::config_word(Path::new(path)).unwrap_err().message.contains(path));
         }
     }
 }

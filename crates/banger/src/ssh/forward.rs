@@ -3,19 +3,19 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use banger_api::{ApiError, ErrorKind};
-use banger_client::{Called, ExecInput, GuestListener, SocketEvent, SocketOutput};
+use banger_client::{ExecInput, GuestListener, PendingConnection, SocketEvent, SocketOutput};
 use banger_proto::{Connect, Endpoint, Listen};
 use tokio::sync::mpsc;
 
 use super::{
-    channel::{Channel, Command, Link, Refusal, ended, feed},
+    channel::{Channel, Command, Link, Refusal, forward_input, join_directions},
     shared::Shared,
     wire::Message,
 };
 
 /// Kind of channel to open for a connection to a socket in the guest.
 #[derive(Debug, Clone)]
-enum Opener {
+enum ChannelKind {
     /// For a forwarded port, with the address as ssh gave it.
     Tcp(String, u16),
     /// For a forwarded path.
@@ -37,11 +37,11 @@ pub(super) async fn direct(
         Ok((input, output)) => {
             // ssh may have disconnected.
             if link.send(Command::Accept(number)).await.is_ok() {
-                pass_on(channel, input, output).await;
+                relay(channel, input, output).await;
             }
         }
         Err(error) => {
-            let reason = Refusal::ConnectFailed(shared.by_name(error).message);
+            let reason = Refusal::ConnectFailed(shared.with_vm_name(error).message);
             // As above.
             let _ = link.send(Command::Reject { channel: number, reason }).await;
         }
@@ -58,12 +58,12 @@ pub(super) async fn listen(
     let listen = Listen { at: Some(at), user };
     let listener = banger_client::listen(&shared.client, shared.vm_id(), listen).await?;
     let at = listener.at().clone();
-    let opener = match at.clone() {
-        Endpoint::Tcp { host, port } => Opener::Tcp(host, port),
-        Endpoint::Unix { path } => Opener::Unix(path),
+    let kind = match at.clone() {
+        Endpoint::Tcp { host, port } => ChannelKind::Tcp(host, port),
+        Endpoint::Unix { path } => ChannelKind::Unix(path),
     };
-    let accepting = tokio::spawn(accept(shared.clone(), link.clone(), listener, opener));
-    if shared.keep_listener(&at, accepting.abort_handle()) {
+    let accepting = tokio::spawn(accept(shared.clone(), link.clone(), listener, kind));
+    if shared.add_listener(&at, accepting.abort_handle()) {
         return Ok(at);
     }
     Err(ApiError::new(ErrorKind::Invalid, "too many sockets listen in the guest for this connection"))
@@ -85,53 +85,53 @@ async fn forward_agent(shared: &Arc<Shared>, link: &Link, user: Option<&str>) ->
     let Endpoint::Unix { path } = listener.at().clone() else {
         return Err(ApiError::new(ErrorKind::Guest, "the guest listens at another address than requested"));
     };
-    tokio::spawn(accept(shared.clone(), link.clone(), listener, Opener::Agent));
+    tokio::spawn(accept(shared.clone(), link.clone(), listener, ChannelKind::Agent));
     Ok(path)
 }
 
 /// Opens a channel for each connection until the guest or ssh ends.
-async fn accept(shared: Arc<Shared>, link: Link, mut listener: GuestListener, opener: Opener) {
-    while let Ok(called) = listener.next().await {
-        let Some(place) = shared.place_in_time().await else { return };
-        let (shared, link, opener) = (shared.clone(), link.clone(), opener.clone());
+async fn accept(shared: Arc<Shared>, link: Link, mut listener: GuestListener, kind: ChannelKind) {
+    while let Ok(incoming) = listener.next().await {
+        let Some(permit) = shared.acquire_permit().await else { return };
+        let (shared, link, kind) = (shared.clone(), link.clone(), kind.clone());
         tokio::spawn(async move {
-            answer(&shared, &link, called, opener).await;
-            drop(place);
+            answer(&shared, &link, incoming, kind).await;
+            drop(permit);
         });
     }
 }
 
-async fn answer(shared: &Shared, link: &Link, called: Called, opener: Opener) {
-    let opened = open(link, opener, called.from).await;
+async fn answer(shared: &Shared, link: &Link, incoming: PendingConnection, kind: ChannelKind) {
+    let opened = open(link, kind, incoming.from).await;
     // Attached even if ssh refuses, so that the caller sees the connection close.
-    let taken = banger_client::take(&shared.client, shared.vm_id(), called.caller).await;
-    match (opened, taken) {
-        (Ok(channel), Ok((input, output))) => pass_on(channel, input, output).await,
+    let attached = banger_client::accept(&shared.client, shared.vm_id(), incoming.id).await;
+    match (opened, attached) {
+        (Ok(channel), Ok((input, output))) => relay(channel, input, output).await,
         (Ok(channel), Err(_)) => channel.writer.close().await,
         (Err(_), _) => {}
     }
 }
 
-async fn open(link: &Link, opener: Opener, from: Option<SocketAddr>) -> Result<Channel, ApiError> {
-    match opener {
-        Opener::Tcp(host, port) => {
+async fn open(link: &Link, kind: ChannelKind, from: Option<SocketAddr>) -> Result<Channel, ApiError> {
+    match kind {
+        ChannelKind::Tcp(host, port) => {
             let (address, from_port) =
                 from.map_or_else(|| (String::new(), 0), |from| (from.ip().to_string(), from.port()));
             let fields = Message::fields().bytes(host.as_bytes()).u32(port.into());
             link.open("forwarded-tcpip", fields.bytes(address.as_bytes()).u32(from_port.into())).await
         }
-        Opener::Unix(path) => {
+        ChannelKind::Unix(path) => {
             // The path, and a field that OpenSSH reserves.
             link.open("forwarded-streamlocal@openssh.com", Message::fields().bytes(&path).bytes(b"")).await
         }
-        Opener::Agent => link.open("auth-agent@openssh.com", Message::fields()).await,
+        ChannelKind::Agent => link.open("auth-agent@openssh.com", Message::fields()).await,
     }
 }
 
 /// Copies bytes in both directions until both have ended or ssh has closed the channel.
-async fn pass_on(channel: Channel, input: ExecInput, mut output: SocketOutput) {
+async fn relay(channel: Channel, input: ExecInput, mut output: SocketOutput) {
     let Channel { reader, writer, controls } = channel;
-    let (tell_taken, taken) = mpsc::unbounded_channel();
+    let (consumed_sender, consumed) = mpsc::unbounded_channel();
     let out = async {
         loop {
             match output.next().await? {
@@ -140,15 +140,15 @@ async fn pass_on(channel: Channel, input: ExecInput, mut output: SocketOutput) {
                     let _ = writer.write(bytes, None).await;
                 }
                 SocketEvent::End => writer.end().await?,
-                SocketEvent::Taken(bytes) => {
+                SocketEvent::Acknowledged(bytes) => {
                     // The receiver is dropped only together with this half.
-                    let _ = tell_taken.send(bytes);
+                    let _ = consumed_sender.send(bytes);
                 }
                 SocketEvent::Closed => return Ok(()),
             }
         }
     };
     // Closing the channel is the only way to report how it ended.
-    let _ = ended(out, feed(input, reader, taken, controls)).await;
+    let _ = join_directions(out, forward_input(input, reader, consumed, controls)).await;
     writer.close().await;
 }

@@ -18,8 +18,8 @@ mod stdio;
 mod users_config;
 mod wire;
 
-pub(crate) use channel::ended;
+pub(crate) use channel::join_directions;
 pub(crate) use files::{SUFFIX, SshFiles};
-pub(crate) use proxy::{Proxy, running};
-pub(crate) use shared::CHANNELS;
+pub(crate) use proxy::{Proxy, ensure_running};
+pub(crate) use shared::MAX_CHANNELS;
 pub(crate) use users_config::{Edit, edit, is_installed};

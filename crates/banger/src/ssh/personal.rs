@@ -1,32 +1,32 @@
 //! The user's settings that a guest receives at each start.
 
-use banger_api::{ApiError, Dirs, Personal};
+use banger_api::{ApiError, Dirs, GuestSettings};
 
 use super::files::SshFiles;
 use crate::{hints::hint_for, ui::Ui};
 
 /// Returns banger's key for an sshd in the image, and the user's locale. A failure is only a warning: the VM works
 /// without them.
-pub(crate) fn of_user(dirs: &Dirs, ui: &Ui) -> Personal {
+pub(crate) fn collect(dirs: &Dirs, ui: &Ui) -> GuestSettings {
     let locale = locale(|name| std::env::var(name).ok());
     // Both values have been validated.
-    Personal::new(key(dirs, ui).into_iter().collect(), locale).unwrap_or_default()
+    GuestSettings::new(key(dirs, ui).into_iter().collect(), locale).unwrap_or_default()
 }
 
 /// Returns the key, created on first use; warns if that fails.
 pub(crate) fn key(dirs: &Dirs, ui: &Ui) -> Option<String> {
-    let tell = |error: &ApiError| {
+    let warn = |error: &ApiError| {
         let hint = hint_for(error).map(|hint| format!("; {hint}")).unwrap_or_default();
         ui.warning(format_args!("VMs receive no ssh key: {error}{hint}"));
     };
-    SshFiles::public_key(dirs).inspect_err(tell).ok()
+    SshFiles::public_key(dirs).inspect_err(warn).ok()
 }
 
 /// Returns the user's locale for messages, times and characters, as a value for `LANG`.
 fn locale(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
     let set = ["LC_ALL", "LANG"].into_iter().filter_map(variable).find(|name| !name.is_empty())?;
     // C means that the user has chosen no locale.
-    Some(set).filter(|name| Personal::is_locale(name) && !matches!(name.as_str(), "C" | "POSIX"))
+    Some(set).filter(|name| GuestSettings::is_locale(name) && !matches!(name.as_str(), "C" | "POSIX"))
 }
 
 #[cfg(test)]

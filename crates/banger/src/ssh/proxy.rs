@@ -26,7 +26,7 @@ pub(crate) struct Proxy {
     /// The VM's name, with or without [`SUFFIX`], or its id.
     pub(crate) host: String,
     /// File to write to when the guest's program has exited.
-    pub(crate) ended: Option<PathBuf>,
+    pub(crate) exit_file: Option<PathBuf>,
 }
 
 impl Proxy {
@@ -37,18 +37,18 @@ impl Proxy {
         // fails for a session leader, which does not share ssh's terminal.
         let _ = setsid();
         tokio::select! {
-            served = self.talk(client, ui) => served,
-            gone = stdio::client_gone() => gone.map_err(|error| failed(&error)),
+            result = self.serve_vm(client, ui) => result,
+            result = stdio::client_disconnected() => result.map_err(|error| failed(&error)),
         }
     }
 
-    async fn talk(self, client: Client, ui: &Ui) -> Result<(), ApiError> {
+    async fn serve_vm(self, client: Client, ui: &Ui) -> Result<(), ApiError> {
         let key = SshFiles::prepare(client.dirs(), &SshFiles::program()?)?.into_key();
         let name = self.host.strip_suffix(SUFFIX).unwrap_or(&self.host);
         let vm = find(&client, name).await?;
-        let vm = running(&client, vm, ui).await?;
-        let shared = Shared::new(client, vm, self.ended);
-        shared.connect_beforehand();
+        let vm = ensure_running(&client, vm, ui).await?;
+        let shared = Shared::new(client, vm, self.exit_file);
+        shared.connect_early();
         let transport = Transport::new(key).map_err(|error| failed(&error))?;
         let (reader, writer) = stdio::streams().map_err(|error| failed(&error))?;
         match serve(reader, writer, transport, |link| Server::new(shared, link)).await {
@@ -72,7 +72,7 @@ async fn find(client: &Client, name: &str) -> Result<Vm, ApiError> {
 }
 
 /// Returns `vm` once it runs; starts it if it is stopped and the configuration allows that.
-pub(crate) async fn running(client: &Client, vm: Vm, ui: &Ui) -> Result<Vm, ApiError> {
+pub(crate) async fn ensure_running(client: &Client, vm: Vm, ui: &Ui) -> Result<Vm, ApiError> {
     match vm.state {
         VmState::Running => return Ok(vm),
         // It only needs to be waited for.
@@ -91,7 +91,7 @@ pub(crate) async fn running(client: &Client, vm: Vm, ui: &Ui) -> Result<Vm, ApiE
         }
     }
     let progress = Progress::new();
-    let options = StartVm { personal: personal::of_user(client.dirs(), ui) };
+    let options = StartVm { personal: personal::collect(client.dirs(), ui) };
     let mut events = client.start_vm(vm.id.as_str(), &options).await?;
     let (vm, _) = events.result::<Vm>(|event| progress.show(ui, event)).await?;
     progress.clear();

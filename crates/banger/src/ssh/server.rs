@@ -12,19 +12,19 @@ use tokio::sync::mpsc;
 
 use super::{
     channel::{Channel, Command, Control, Link, Refusal},
-    connection::{Answers, number},
+    connection::{Handler, number},
     forward,
-    session::{self, Asked, SessionRequest},
+    session::{self, PendingSession, SessionRequest},
     shared::Shared,
     wire::{Fields, Message, WireError},
 };
 
 /// Maximum number of a session's variables, and maximum size of each in bytes.
-const VARIABLES: usize = 100;
-const VARIABLE: usize = 32 << 10;
+const MAX_VARIABLES: usize = 100;
+const MAX_VARIABLE_SIZE: usize = 32 << 10;
 
 /// Maximum number of unanswered global requests.
-const WAITING: usize = 100;
+const MAX_GLOBAL_REQUESTS: usize = 100;
 
 /// A connection's sessions and forwards.
 #[derive(Debug)]
@@ -33,44 +33,44 @@ pub(super) struct Server {
     link: Link,
     user: Option<String>,
     /// Sessions that do not run yet.
-    asked: HashMap<u32, Asked>,
-    global: mpsc::Sender<Global>,
+    pending: HashMap<u32, PendingSession>,
+    global_requests: mpsc::Sender<QueuedRequest>,
 }
 
 /// A request that does not concern a channel.
 #[derive(Debug)]
-struct Global {
-    what: Asks,
+struct QueuedRequest {
+    request: GlobalRequest,
     user: Option<String>,
     wants_reply: bool,
 }
 
 #[derive(Debug)]
-enum Asks {
+enum GlobalRequest {
     Listen(Endpoint),
     Cancel(Endpoint),
     /// An unknown request.
-    Else,
+    Unknown,
 }
 
 impl Server {
     pub(super) fn new(shared: Arc<Shared>, link: Link) -> Self {
-        let (global, queue) = mpsc::channel(WAITING);
+        let (global_requests, queue) = mpsc::channel(MAX_GLOBAL_REQUESTS);
         tokio::spawn(answer(shared.clone(), link.clone(), queue));
-        Self { shared, link, user: None, asked: HashMap::new(), global }
+        Self { shared, link, user: None, pending: HashMap::new(), global_requests }
     }
 
     fn open_session(&mut self, channel: Channel) -> Result<(), Refusal> {
-        let place = self.shared.place().ok_or(Refusal::TooMany)?;
+        let permit = self.shared.try_acquire_permit().ok_or(Refusal::TooMany)?;
         let (user, env) = (self.user.clone(), BTreeMap::new());
-        let asked = Asked { place, user, env, terminal: None, agent: false, channel };
-        self.asked.insert(asked.channel.number(), asked);
+        let pending = PendingSession { permit, user, env, terminal: None, agent: false, channel };
+        self.pending.insert(pending.channel.number(), pending);
         Ok(())
     }
 }
 
-impl Answers for Server {
-    fn enter(&mut self, user: String) {
+impl Handler for Server {
+    fn set_user(&mut self, user: String) {
         self.user = Some(user);
     }
 
@@ -92,33 +92,33 @@ impl Answers for Server {
             "direct-streamlocal@openssh.com" => Endpoint::Unix { path: fields.bytes()?.to_vec() },
             _ => return Ok(Some(Err(Refusal::UnknownKind))),
         };
-        let Some(place) = self.shared.place() else { return Ok(Some(Err(Refusal::TooMany))) };
+        let Some(permit) = self.shared.try_acquire_permit() else { return Ok(Some(Err(Refusal::TooMany))) };
         let (shared, link, user) = (self.shared.clone(), self.link.clone(), self.user.clone());
         tokio::spawn(async move {
             forward::direct(&shared, &link, to, user, channel).await;
-            drop(place);
+            drop(permit);
         });
         Ok(None)
     }
 
     fn closed(&mut self, channel: u32) {
-        self.asked.remove(&channel);
+        self.pending.remove(&channel);
     }
 
-    fn request(&mut self, channel: u32, what: &str, fields: &mut Fields) -> Result<bool, WireError> {
-        let Some(asked) = self.asked.get_mut(&channel) else { return Ok(false) };
-        let program = match what {
+    fn request(&mut self, channel: u32, kind: &str, fields: &mut Fields) -> Result<bool, WireError> {
+        let Some(pending) = self.pending.get_mut(&channel) else { return Ok(false) };
+        let program = match kind {
             "pty-req" => {
                 let (term, Control::Resize(size)) =
                     (fields.text()?, Control::resize(fields.u32()?, fields.u32()?))
                 else {
                     return Ok(false);
                 };
-                return Ok(with_terminal(asked, term, size));
+                return Ok(set_terminal(pending, term, size));
             }
-            "env" => return Ok(set_variable(asked, fields.text()?, fields.text()?)),
+            "env" => return Ok(set_variable(pending, fields.text()?, fields.text()?)),
             "auth-agent-req@openssh.com" => {
-                asked.agent = true;
+                pending.agent = true;
                 return Ok(true);
             }
             "shell" => SessionRequest::Shell,
@@ -126,12 +126,13 @@ impl Answers for Server {
             "subsystem" if fields.text()? == "sftp" => SessionRequest::Sftp,
             _ => return Ok(false),
         };
-        let asked = self.asked.remove(&channel);
-        let run = asked.map(|asked| session::run(self.shared.clone(), self.link.clone(), asked, program));
+        let pending = self.pending.remove(&channel);
+        let run =
+            pending.map(|pending| session::run(self.shared.clone(), self.link.clone(), pending, program));
         Ok(run.map(tokio::spawn).is_some())
     }
 
-    fn global(&mut self, what: &str, wants_reply: bool, fields: &mut Fields) -> Result<(), WireError> {
+    fn global(&mut self, kind: &str, wants_reply: bool, fields: &mut Fields) -> Result<(), WireError> {
         let tcp = |fields: &mut Fields| -> Result<Option<Endpoint>, WireError> {
             let (host, port) = (fields.text()?, fields.u32()?);
             Ok(u16::try_from(port).ok().map(|port| Endpoint::Tcp { host, port }))
@@ -139,58 +140,62 @@ impl Answers for Server {
         let unix = |fields: &mut Fields| -> Result<Option<Endpoint>, WireError> {
             Ok(Some(Endpoint::Unix { path: fields.bytes()?.to_vec() }))
         };
-        let what = match what {
-            "tcpip-forward" => tcp(fields)?.map(Asks::Listen),
-            "cancel-tcpip-forward" => tcp(fields)?.map(Asks::Cancel),
-            "streamlocal-forward@openssh.com" => unix(fields)?.map(Asks::Listen),
-            "cancel-streamlocal-forward@openssh.com" => unix(fields)?.map(Asks::Cancel),
+        let request = match kind {
+            "tcpip-forward" => tcp(fields)?.map(GlobalRequest::Listen),
+            "cancel-tcpip-forward" => tcp(fields)?.map(GlobalRequest::Cancel),
+            "streamlocal-forward@openssh.com" => unix(fields)?.map(GlobalRequest::Listen),
+            "cancel-streamlocal-forward@openssh.com" => unix(fields)?.map(GlobalRequest::Cancel),
             _ => None,
         };
-        let global = Global { what: what.unwrap_or(Asks::Else), user: self.user.clone(), wants_reply };
-        self.global.try_send(global).map_err(|_| WireError::Unexpected(number::GLOBAL_REQUEST))
+        let queued = QueuedRequest {
+            request: request.unwrap_or(GlobalRequest::Unknown),
+            user: self.user.clone(),
+            wants_reply,
+        };
+        self.global_requests.try_send(queued).map_err(|_| WireError::Unexpected(number::GLOBAL_REQUEST))
     }
 }
 
 /// Returns whether ssh may set this variable: those that Debian's server accepts, and those about colour.
-fn is_taken(name: &str) -> bool {
+fn is_allowed(name: &str) -> bool {
     name == "LANG" || name.starts_with("LC_") || matches!(name, "COLORTERM" | "NO_COLOR")
 }
 
-fn set_variable(asked: &mut Asked, name: String, value: String) -> bool {
-    let fits = name.len() + value.len() <= VARIABLE && asked.env.len() < VARIABLES;
-    if fits && is_taken(&name) {
-        asked.env.insert(name, value);
+fn set_variable(pending: &mut PendingSession, name: String, value: String) -> bool {
+    let fits = name.len() + value.len() <= MAX_VARIABLE_SIZE && pending.env.len() < MAX_VARIABLES;
+    if fits && is_allowed(&name) {
+        pending.env.insert(name, value);
         return true;
     }
     false
 }
 
-fn with_terminal(asked: &mut Asked, term: String, size: TerminalSize) -> bool {
-    asked.terminal = Some(size);
-    if !term.is_empty() && term.len() <= VARIABLE {
-        asked.env.insert("TERM".to_owned(), term);
+fn set_terminal(pending: &mut PendingSession, term: String, size: TerminalSize) -> bool {
+    pending.terminal = Some(size);
+    if !term.is_empty() && term.len() <= MAX_VARIABLE_SIZE {
+        pending.env.insert("TERM".to_owned(), term);
     }
     true
 }
 
 /// Answers global requests in order.
-async fn answer(shared: Arc<Shared>, link: Link, mut queue: mpsc::Receiver<Global>) {
-    while let Some(Global { what, user, wants_reply }) = queue.recv().await {
+async fn answer(shared: Arc<Shared>, link: Link, mut queue: mpsc::Receiver<QueuedRequest>) {
+    while let Some(QueuedRequest { request, user, wants_reply }) = queue.recv().await {
         let success = || Some(Message::new(number::REQUEST_SUCCESS));
-        let answer = match what {
-            Asks::Listen(at) => {
-                let any = matches!(at, Endpoint::Tcp { port: 0, .. });
+        let answer = match request {
+            GlobalRequest::Listen(at) => {
+                let any_port = matches!(at, Endpoint::Tcp { port: 0, .. });
                 // ssh reports only the refusal; the protocol has no field for the reason.
                 match forward::listen(&shared, &link, at, user).await {
-                    Ok(Endpoint::Tcp { port, .. }) if any => {
+                    Ok(Endpoint::Tcp { port, .. }) if any_port => {
                         success().map(|message| message.u32(port.into()))
                     }
                     Ok(_) => success(),
                     Err(_) => None,
                 }
             }
-            Asks::Cancel(at) => success().filter(|_| shared.cancel_listener(&at)),
-            Asks::Else => None,
+            GlobalRequest::Cancel(at) => success().filter(|_| shared.cancel_listener(&at)),
+            GlobalRequest::Unknown => None,
         };
         if wants_reply && link.send(Command::Answer(answer)).await.is_err() {
             return;

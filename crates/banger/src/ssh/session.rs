@@ -9,13 +9,13 @@ use rustix::process::Signal;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
-    channel::{Channel, Link, Writer, ended, feed},
+    channel::{Channel, Link, Writer, forward_input, join_directions},
     forward,
     shared::Shared,
     signals,
     wire::Message,
 };
-use crate::{hints::hint_for, session::told_better};
+use crate::{hints::hint_for, session::explain_vm_exit};
 
 /// The channel's stream for standard error (RFC 4254, 5.2).
 const STDERR: Option<u32> = Some(1);
@@ -29,9 +29,9 @@ const CONNECTION: [(&str, &str); 2] =
 
 /// A session's settings before ssh says what to run.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct PendingSession {
     pub(super) channel: Channel,
-    pub(super) place: OwnedSemaphorePermit,
+    pub(super) permit: OwnedSemaphorePermit,
     pub(super) user: Option<String>,
     pub(super) env: BTreeMap<String, String>,
     pub(super) terminal: Option<TerminalSize>,
@@ -48,9 +48,15 @@ pub(super) enum SessionRequest {
 }
 
 /// Runs `program` and reports to ssh how it ended.
-pub(super) async fn run(shared: Arc<Shared>, link: Link, asked: Asked, program: SessionRequest) {
-    let Asked { channel: Channel { reader, writer, controls }, place, user, mut env, terminal, agent } =
-        asked;
+pub(super) async fn run(shared: Arc<Shared>, link: Link, pending: PendingSession, program: SessionRequest) {
+    let PendingSession {
+        channel: Channel { reader, writer, controls },
+        permit,
+        user,
+        mut env,
+        terminal,
+        agent,
+    } = pending;
     // A terminal in raw mode needs a carriage return for each line.
     let line_end = if terminal.is_some() { "\r\n" } else { "\n" };
     let result = async {
@@ -61,30 +67,40 @@ pub(super) async fn run(shared: Arc<Shared>, link: Link, asked: Asked, program: 
                     env.insert("SSH_AUTH_SOCK".to_owned(), String::from_utf8_lossy(path).into_owned());
                 }
                 Err(error) => {
-                    tell(&writer, line_end, "cannot forward the ssh-agent", &shared.by_name(error)).await
+                    print_error(
+                        &writer,
+                        line_end,
+                        "cannot forward the ssh-agent",
+                        &shared.with_vm_name(error),
+                    )
+                    .await
                 }
             }
         }
         let (input, output) = start(&shared, user, env, terminal, program).await?;
-        let (tell_taken, taken) = mpsc::unbounded_channel();
-        ended(show(output, &writer, tell_taken), feed(input, reader, taken, controls)).await
+        let (consumed_sender, consumed) = mpsc::unbounded_channel();
+        join_directions(
+            forward_output(output, &writer, consumed_sender),
+            forward_input(input, reader, consumed, controls),
+        )
+        .await
     };
     match result.await {
         Ok(status) => {
             let hung_up = ExitStatus::Signal(Signal::PIPE.as_raw());
-            tell_end(&shared, &writer, status.unwrap_or(hung_up)).await;
+            report_exit(&shared, &writer, status.unwrap_or(hung_up)).await;
         }
         Err(error) => {
-            let error = shared.by_name(told_better(&shared.client, shared.vm_id(), error).await);
-            tell(&writer, line_end, "banger", &error).await;
+            let error = shared.with_vm_name(explain_vm_exit(&shared.client, shared.vm_id(), error).await);
+            print_error(&writer, line_end, "banger", &error).await;
             // ssh may have disconnected.
-            let _ = writer.tell("exit-status", Message::fields().u32(FAILED)).await;
+            let _ = writer.send_request("exit-status", Message::fields().u32(FAILED)).await;
         }
     }
     // As above.
     let _ = writer.end().await;
     writer.close().await;
-    drop(place);
+    drop(permit);
 }
 
 async fn start(
@@ -104,18 +120,18 @@ async fn start(
 }
 
 /// Sends the guest's output to ssh until the program exits.
-async fn show(
+async fn forward_output(
     mut output: ExecOutput,
     writer: &Writer,
-    taken: mpsc::UnboundedSender<usize>,
+    consumed: mpsc::UnboundedSender<usize>,
 ) -> Result<ExitStatus, ApiError> {
     loop {
         match output.next().await? {
             Output::Stdout(bytes) => writer.write(bytes, None).await?,
             Output::Stderr(bytes) => writer.write(bytes, STDERR).await?,
-            Output::Taken(bytes) => {
+            Output::Acknowledged(bytes) => {
                 // The receiver is dropped only together with this half.
-                let _ = taken.send(bytes);
+                let _ = consumed.send(bytes);
             }
             Output::Exited(status) => return Ok(status),
         }
@@ -123,8 +139,8 @@ async fn show(
 }
 
 /// Reports to ssh how the program ended. OpenSSH ignores a signal, so it gets an exit status too.
-async fn tell_end(shared: &Shared, writer: &Writer, status: ExitStatus) {
-    if let Some(file) = &shared.ended {
+async fn report_exit(shared: &Shared, writer: &Writer, status: ExitStatus) {
+    if let Some(file) = &shared.exit_file {
         // This distinguishes the program's exit status from ssh's own.
         let _ = fs::write(file, "\n");
     }
@@ -132,15 +148,15 @@ async fn tell_end(shared: &Shared, writer: &Writer, status: ExitStatus) {
     if let ExitStatus::Signal(signal) = status {
         let name = signals::name(signal);
         let fields = Message::fields().bytes(name.as_bytes()).boolean(false).bytes(b"").bytes(b"");
-        let _ = writer.tell("exit-signal", fields).await;
+        let _ = writer.send_request("exit-signal", fields).await;
     }
-    let _ = writer.tell("exit-status", Message::fields().u32(status.shell_code().into())).await;
+    let _ = writer.send_request("exit-status", Message::fields().u32(status.shell_code().into())).await;
 }
 
 /// Prints an error to the user, on standard error.
-async fn tell(writer: &Writer, line_end: &str, what: &str, error: &ApiError) {
+async fn print_error(writer: &Writer, line_end: &str, context: &str, error: &ApiError) {
     let hint = hint_for(error).map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
-    let text = format!("{what}: {}\n{hint}", error.message).replace('\n', line_end);
+    let text = format!("{context}: {}\n{hint}", error.message).replace('\n', line_end);
     // ssh may have disconnected.
     let _ = writer.write(text.into(), STDERR).await;
 }

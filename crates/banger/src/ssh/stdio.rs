@@ -20,29 +20,29 @@ pub(super) type Output = Box<dyn AsyncWrite + Send + Unpin>;
 pub(super) fn streams() -> io::Result<(Input, Output)> {
     let input: Input = match pipe::Receiver::from_owned_fd(copy(io::stdin())?) {
         Ok(pipe) => Box::new(pipe),
-        Err(_no_pipe) => Box::new(tokio::io::stdin()),
+        Err(_not_a_pipe) => Box::new(tokio::io::stdin()),
     };
     let output: Output = match pipe::Sender::from_owned_fd(copy(io::stdout())?) {
         Ok(pipe) => Box::new(pipe),
-        Err(_no_pipe) => Box::new(tokio::io::stdout()),
+        Err(_not_a_pipe) => Box::new(tokio::io::stdout()),
     };
     Ok((input, output))
 }
 
 /// Waits until standard output has no reader. ssh's last bytes may never be read, so the end of standard input would
 /// go unnoticed.
-pub(super) async fn client_gone() -> io::Result<()> {
-    let (tell, gone) = oneshot::channel();
+pub(super) async fn client_disconnected() -> io::Result<()> {
+    let (sender, result) = oneshot::channel();
     let stdout = copy(io::stdout())?;
     // A separate thread, because the runtime would wait for its own threads at exit.
     thread::Builder::new().name("ssh's end".to_owned()).spawn(move || {
         // poll(2) reports errors and hang-ups even if no events are requested.
-        let gone = poll(&mut [PollFd::new(&stdout, PollFlags::empty())], None);
+        let result = poll(&mut [PollFd::new(&stdout, PollFlags::empty())], None);
         // The receiver may be gone.
-        let _ = tell.send(gone);
+        let _ = sender.send(result);
     })?;
-    match gone.await {
-        Ok(gone) => Ok(gone.map(drop)?),
+    match result.await {
+        Ok(result) => Ok(result.map(drop)?),
         Err(_) => Err(io::Error::other("the thread that waits for ssh to exit has ended")),
     }
 }

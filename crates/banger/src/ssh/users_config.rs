@@ -12,18 +12,18 @@ use std::{
 
 use banger_api::{ApiError, ErrorKind};
 
-use super::files::{failed, written};
+use super::files::{failed, write_temporary};
 
 const BEGIN: &[u8] = b"# banger: begin\n";
 /// First line in a file that banger created; banger deletes that file with its lines.
-const BEGIN_OF_OURS: &[u8] = b"# banger: begin, in a file that banger made\n";
+const BEGIN_IN_OWN_FILE: &[u8] = b"# banger: begin, in a file that banger made\n";
 const END: &[u8] = b"# banger: end\n";
 
 /// Maximum size of a configuration, in bytes.
-const LONGEST: u64 = 4 << 20;
+const MAX_SIZE: u64 = 4 << 20;
 
 /// Maximum number of symbolic links followed, as in Linux.
-const LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// The change to make to the file.
 #[derive(Debug, Clone, Copy)]
@@ -36,12 +36,12 @@ pub(crate) enum Edit<'a> {
 
 /// Changes the configuration at `path` atomically; returns false if it needs no change.
 pub(crate) fn edit(path: &Path, edit: Edit<'_>) -> Result<bool, ApiError> {
-    let path = &end_of_links(path).map_err(failed("read", path))?;
+    let path = &resolve_links(path).map_err(failed("read", path))?;
     let old = read(path)?;
     let (text, mode) = old.as_ref().map_or((None, 0o600), |(text, mode)| (Some(text.as_slice()), *mode));
     let new = match edit {
-        Edit::Install(line) => installed(text, line),
-        Edit::Uninstall => uninstalled(text),
+        Edit::Install(line) => install(text, line),
+        Edit::Uninstall => uninstall(text),
     };
     let new = new.map_err(|Unclosed| {
         let message =
@@ -55,24 +55,24 @@ pub(crate) fn edit(path: &Path, edit: Edit<'_>) -> Result<bool, ApiError> {
         fs::remove_file(path).map_err(failed("remove", path))?;
         return Ok(true);
     };
-    if let Some(folder) = path.parent() {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.map_err(failed("create", folder))?;
+    if let Some(dir) = path.parent() {
+        let result = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        result.map_err(failed("create", dir))?;
     }
-    let file = written(path, &new, mode).map_err(failed("write", path))?;
+    let file = write_temporary(path, &new, mode).map_err(failed("write", path))?;
     file.persist(path).map_err(|error| failed("write", path)(error.error))?;
     Ok(true)
 }
 
 /// Returns whether the configuration at `path` includes `line` at its beginning.
 pub(crate) fn is_installed(path: &Path, line: &[u8]) -> bool {
-    fs::read(path).is_ok_and(|text| installed(Some(&text), line) == Ok(Some(text)))
+    fs::read(path).is_ok_and(|text| install(Some(&text), line) == Ok(Some(text)))
 }
 
 /// Returns the target of the symbolic links at `path`, which may not exist.
-fn end_of_links(path: &Path) -> io::Result<PathBuf> {
+fn resolve_links(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
-    for _ in 0..LINKS {
+    for _ in 0..MAX_LINKS {
         match fs::read_link(&path) {
             Ok(target) => path = path.parent().unwrap_or(Path::new("/")).join(target),
             // The path is no link, or does not exist.
@@ -91,9 +91,9 @@ fn read(path: &Path) -> Result<Option<(Vec<u8>, u32)>, ApiError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         meta => meta.map_err(failed("stat", path))?,
     };
-    let wrong = if !meta.is_file() {
+    let problem = if !meta.is_file() {
         "is not a file"
-    } else if meta.len() > LONGEST {
+    } else if meta.len() > MAX_SIZE {
         "is too long to be ssh's configuration"
     } else if meta.uid() != rustix::process::geteuid().as_raw() {
         "belongs to another user"
@@ -101,7 +101,7 @@ fn read(path: &Path) -> Result<Option<(Vec<u8>, u32)>, ApiError> {
         let text = fs::read(path).map_err(failed("read", path))?;
         return Ok(Some((text, meta.mode() & 0o7777)));
     };
-    Err(ApiError::new(ErrorKind::NotPermitted, format!("cannot change {}: it {wrong}", path.display())))
+    Err(ApiError::new(ErrorKind::NotPermitted, format!("cannot change {}: it {problem}", path.display())))
 }
 
 /// Error for a begin line without an end line.
@@ -109,28 +109,28 @@ fn read(path: &Path) -> Result<Option<(Vec<u8>, u32)>, ApiError> {
 struct Unclosed;
 
 /// Returns `text` with banger's lines at its beginning; replaces existing ones.
-fn installed(text: Option<&[u8]>, line: &[u8]) -> Result<Option<Vec<u8>>, Unclosed> {
-    let ours = text.is_none_or(|text| text.starts_with(BEGIN_OF_OURS));
-    let rest = without(text.unwrap_or_default())?;
-    let begin = if ours { BEGIN_OF_OURS } else { BEGIN };
+fn install(text: Option<&[u8]>, line: &[u8]) -> Result<Option<Vec<u8>>, Unclosed> {
+    let ours = text.is_none_or(|text| text.starts_with(BEGIN_IN_OWN_FILE));
+    let rest = without_lines(text.unwrap_or_default())?;
+    let begin = if ours { BEGIN_IN_OWN_FILE } else { BEGIN };
     Ok(Some([begin, line, b"\n", END, &rest].concat()))
 }
 
 /// Returns `text` without banger's lines, or `None` if banger created the file and nothing else is in it.
-fn uninstalled(text: Option<&[u8]>) -> Result<Option<Vec<u8>>, Unclosed> {
+fn uninstall(text: Option<&[u8]>) -> Result<Option<Vec<u8>>, Unclosed> {
     let Some(text) = text else { return Ok(None) };
-    let rest = without(text)?;
-    Ok(Some(rest).filter(|rest| !rest.is_empty() || !text.starts_with(BEGIN_OF_OURS)))
+    let rest = without_lines(text)?;
+    Ok(Some(rest).filter(|rest| !rest.is_empty() || !text.starts_with(BEGIN_IN_OWN_FILE)))
 }
 
 /// Returns `text` without the lines between begin and end lines.
-fn without(text: &[u8]) -> Result<Vec<u8>, Unclosed> {
+fn without_lines(text: &[u8]) -> Result<Vec<u8>, Unclosed> {
     let mut kept = Vec::with_capacity(text.len());
     let mut inside = false;
     for line in text.split_inclusive(|byte| *byte == b'\n') {
         match line {
-            BEGIN | BEGIN_OF_OURS if inside => return Err(Unclosed),
-            BEGIN | BEGIN_OF_OURS => inside = true,
+            BEGIN | BEGIN_IN_OWN_FILE if inside => return Err(Unclosed),
+            BEGIN | BEGIN_IN_OWN_FILE => inside = true,
             END if inside => inside = false,
             _ if inside => {}
             line => kept.extend_from_slice(line),
@@ -164,33 +164,33 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_installed_is_uninstalled_to_the_byte(text in texts()) {
-            let once = installed(Some(&text), LINE).unwrap().unwrap();
+            let once = install(Some(&text), LINE).unwrap().unwrap();
             prop_assert!(once.ends_with(&text) && once.starts_with(BEGIN));
-            prop_assert_eq!(installed(Some(&once), LINE).unwrap().unwrap(), once.clone());
-            let other = installed(Some(&once), b"Include other").unwrap().unwrap();
+            prop_assert_eq!(install(Some(&once), LINE).unwrap().unwrap(), once.clone());
+            let other = install(Some(&once), b"Include other").unwrap().unwrap();
             prop_assert!(other.ends_with(&text) && !other.windows(LINE.len()).any(|window| window == LINE));
-            prop_assert_eq!(uninstalled(Some(&other)).unwrap().unwrap(), text.clone());
-            prop_assert_eq!(uninstalled(Some(&text)).unwrap().unwrap(), text);
+            prop_assert_eq!(uninstall(Some(&other)).unwrap().unwrap(), text.clone());
+            prop_assert_eq!(uninstall(Some(&text)).unwrap().unwrap(), text);
         }
     }
 
     #[test]
     fn a_file_that_was_made_goes_and_one_that_was_there_stays() {
-        let made = installed(None, LINE).unwrap().unwrap();
-        assert_eq!(installed(Some(&made), LINE).unwrap().unwrap(), made);
-        assert_eq!(uninstalled(Some(&made)), Ok(None));
-        let more = [&made, b"Host a\n".as_slice()].concat();
-        assert_eq!(uninstalled(Some(&more)), Ok(Some(b"Host a\n".to_vec())));
-        let empty = installed(Some(b""), LINE).unwrap().unwrap();
-        assert_eq!(uninstalled(Some(&empty)), Ok(Some(Vec::new())));
-        assert_eq!(uninstalled(None), Ok(None));
+        let created = install(None, LINE).unwrap().unwrap();
+        assert_eq!(install(Some(&created), LINE).unwrap().unwrap(), created);
+        assert_eq!(uninstall(Some(&created)), Ok(None));
+        let more = [&created, b"Host a\n".as_slice()].concat();
+        assert_eq!(uninstall(Some(&more)), Ok(Some(b"Host a\n".to_vec())));
+        let empty = install(Some(b""), LINE).unwrap().unwrap();
+        assert_eq!(uninstall(Some(&empty)), Ok(Some(Vec::new())));
+        assert_eq!(uninstall(None), Ok(None));
     }
 
     #[test]
     fn what_has_no_end_is_left_alone() {
         for text in ["# banger: begin\nHost a\n", "# banger: begin\n# banger: begin\n# banger: end\n"] {
-            assert_eq!(installed(Some(text.as_bytes()), LINE), Err(Unclosed));
-            assert_eq!(uninstalled(Some(text.as_bytes())), Err(Unclosed));
+            assert_eq!(install(Some(text.as_bytes()), LINE), Err(Unclosed));
+            assert_eq!(uninstall(Some(text.as_bytes())), Err(Unclosed));
         }
     }
 

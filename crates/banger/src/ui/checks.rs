@@ -7,12 +7,12 @@ use banger_api::{Check, Verdict};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
-use super::{style::HINT, text::harmless};
+use super::{style::HINT, text::sanitize};
 use crate::hints::hint_for;
 
 /// A check as JSON.
 #[derive(Debug, Serialize)]
-pub(super) struct ShownCheck<'a> {
+pub(super) struct JsonCheck<'a> {
     name: &'a str,
     verdict: Verdict,
     message: &'a str,
@@ -20,32 +20,32 @@ pub(super) struct ShownCheck<'a> {
     hint: Option<String>,
 }
 
-impl<'a> ShownCheck<'a> {
-    fn of(check: &'a Check) -> Self {
+impl<'a> JsonCheck<'a> {
+    fn new(check: &'a Check) -> Self {
         Self { name: &check.name, verdict: check.verdict, message: &check.message, hint: hint(check) }
     }
 }
 
-pub(super) fn shown(checks: &[Check]) -> Vec<ShownCheck<'_>> {
-    checks.iter().map(ShownCheck::of).collect()
+pub(super) fn json_checks(checks: &[Check]) -> Vec<JsonCheck<'_>> {
+    checks.iter().map(JsonCheck::new).collect()
 }
 
 fn hint(check: &Check) -> Option<String> {
     check.error.as_ref().and_then(|error| hint_for(error))
 }
 
-pub(super) fn lines(checks: &[Check]) -> String {
+pub(super) fn render(checks: &[Check]) -> String {
     let name = |check: &Check| on_one_line(&check.name);
-    let widest = checks.iter().map(|check| name(check).width()).max().unwrap_or(0);
+    let name_width = checks.iter().map(|check| name(check).width()).max().unwrap_or(0);
     let mut text = String::new();
     for check in checks {
         let (style, name) = (style(check.verdict), name(check));
-        let blank = " ".repeat(widest - name.width());
+        let padding = " ".repeat(name_width - name.width());
         let message = on_one_line(&check.message);
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{style}{}{style:#}   {name}{blank}   {message}", check.verdict);
+        let _ = writeln!(text, "{style}{}{style:#}   {name}{padding}   {message}", check.verdict);
         if let Some(hint) = hint(check) {
-            let indent = " ".repeat("PASS".len() + 3 + widest + 3);
+            let indent = " ".repeat("PASS".len() + 3 + name_width + 3);
             let _ = writeln!(text, "{indent}{HINT}hint:{HINT:#} {}", on_one_line(&hint));
         }
     }
@@ -53,7 +53,7 @@ pub(super) fn lines(checks: &[Check]) -> String {
 }
 
 fn on_one_line(text: &str) -> String {
-    harmless(text).replace(['\n', '\t'], " ")
+    sanitize(text).replace(['\n', '\t'], " ")
 }
 
 fn style(verdict: Verdict) -> Style {
@@ -81,7 +81,7 @@ mod tests {
             Check::warn("disk /root", error("93% full", "delete what is not needed")),
             Check::fail("clöck", error("2 days \x1b[31moff", "restart\nthe VM")),
         ];
-        let plain = anstream::adapter::strip_str(&lines(&checks)).to_string();
+        let plain = anstream::adapter::strip_str(&render(&checks)).to_string();
         insta::assert_snapshot!(plain, @r"
         PASS   state        running
         WARN   disk /root   93% full

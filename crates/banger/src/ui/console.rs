@@ -2,43 +2,43 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use super::text::harmless;
+use super::text::sanitize;
 
 /// Prints bytes as they arrive; removes control characters on a terminal, so that a guest cannot control it.
 #[derive(Debug)]
 pub(crate) struct Console {
     is_terminal: bool,
     /// The first bytes of an incomplete character.
-    begun: Vec<u8>,
+    incomplete: Vec<u8>,
 }
 
 impl Console {
     pub(super) fn new() -> Self {
-        Self { is_terminal: io::stdout().is_terminal(), begun: Vec::new() }
+        Self { is_terminal: io::stdout().is_terminal(), incomplete: Vec::new() }
     }
 
     pub(crate) fn print(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut stdout = io::stdout();
         if self.is_terminal {
-            stdout.write_all(self.shown(bytes).as_bytes())?;
+            stdout.write_all(self.decode(bytes).as_bytes())?;
         } else {
             stdout.write_all(bytes)?;
         }
         stdout.flush()
     }
 
-    fn shown(&mut self, bytes: &[u8]) -> String {
-        self.begun.extend_from_slice(bytes);
-        let whole = self.begun.len() - begun_character(&self.begun);
-        let rest = self.begun.split_off(whole);
-        let text = harmless(&String::from_utf8_lossy(&self.begun));
-        self.begun = rest;
+    fn decode(&mut self, bytes: &[u8]) -> String {
+        self.incomplete.extend_from_slice(bytes);
+        let complete = self.incomplete.len() - incomplete_suffix(&self.incomplete);
+        let rest = self.incomplete.split_off(complete);
+        let text = sanitize(&String::from_utf8_lossy(&self.incomplete));
+        self.incomplete = rest;
         text
     }
 }
 
 /// Returns how many bytes at the end belong to an incomplete character.
-fn begun_character(bytes: &[u8]) -> usize {
+fn incomplete_suffix(bytes: &[u8]) -> usize {
     for (before, byte) in bytes.iter().rev().take(3).enumerate() {
         let length = match byte {
             0x80..=0xBF => continue,
@@ -60,17 +60,17 @@ mod tests {
     fn a_character_that_comes_in_pieces_is_shown_whole_and_commands_are_not() {
         let text = "a\u{1b}[31mb äöü 漢字 🙂\r\nend\n";
         for size in 1..8 {
-            let mut console = Console { is_terminal: true, begun: Vec::new() };
-            let shown: String = text.as_bytes().chunks(size).map(|part| console.shown(part)).collect();
+            let mut console = Console { is_terminal: true, incomplete: Vec::new() };
+            let shown: String = text.as_bytes().chunks(size).map(|part| console.decode(part)).collect();
             assert_eq!(shown, "a[31mb äöü 漢字 🙂\nend\n", "in pieces of {size}");
         }
     }
 
     #[test]
     fn what_is_no_text_holds_nothing_up() {
-        let mut console = Console { is_terminal: true, begun: Vec::new() };
-        assert_eq!(console.shown(b"\xff\xfe\x80\x80\x80\x80"), "\u{fffd}".repeat(6));
-        assert_eq!(console.shown(b"\xe2"), "");
-        assert_eq!(console.shown(b"x\n"), "\u{fffd}x\n");
+        let mut console = Console { is_terminal: true, incomplete: Vec::new() };
+        assert_eq!(console.decode(b"\xff\xfe\x80\x80\x80\x80"), "\u{fffd}".repeat(6));
+        assert_eq!(console.decode(b"\xe2"), "");
+        assert_eq!(console.decode(b"x\n"), "\u{fffd}x\n");
     }
 }

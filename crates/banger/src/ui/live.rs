@@ -9,12 +9,12 @@ use super::table::Table;
 
 /// State of the redrawn table.
 #[derive(Debug, Default)]
-pub(crate) struct Live {
+pub(crate) struct LiveTable {
     /// Number of lines on the screen.
     drawn: usize,
 }
 
-impl Live {
+impl LiveTable {
     pub(crate) fn draw(&mut self, table: &Table) -> io::Result<()> {
         // A terminal that reports no size is assumed to have the usual one.
         let (rows, cols) = match rustix::termios::tcgetwinsize(rustix::stdio::stdout()) {
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn a_table_is_drawn_over_the_one_before_and_fits_the_terminal() {
-        let mut live = Live::default();
+        let mut live = LiveTable::default();
         assert_eq!(live.frame("A B\n1 2\n", 10, 80), "A B\x1b[K\n1 2\x1b[K\n\x1b[J");
         assert_eq!(live.frame("A B\n1 2\n3 4\n", 3, 2), "\x1b[2AA \x1b[K\n1 \x1b[K\n\x1b[J");
         assert_eq!(live.frame("", 3, 2), "\x1b[2A\x1b[J");

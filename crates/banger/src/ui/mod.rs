@@ -12,7 +12,7 @@ mod text;
 mod timing;
 
 pub(crate) use clock::now_ns;
-pub(crate) use live::Live;
+pub(crate) use live::LiveTable;
 pub(crate) use printer::Ui;
 pub(crate) use progress::Progress;
 pub(crate) use table::{Format, Output, Table};

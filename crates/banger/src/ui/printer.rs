@@ -7,7 +7,7 @@ use std::{
 };
 
 use banger_api::{ApiError, Check, ErrorKind, Verdict};
-use banger_client::Parts;
+use banger_client::ByteStream;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -16,23 +16,23 @@ use super::{
     console::Console,
     style::{ERROR, HINT, WARNING},
     table::{self, Format, Table},
-    text::harmless,
+    text::sanitize,
 };
 use crate::{error::CommandError, hints::hint_for};
 
 /// Maximum length of an answer to a question, in bytes.
-const ANSWER: u64 = 1000;
+const MAX_ANSWER: u64 = 1000;
 
 /// The printer that commands use.
 #[derive(Debug)]
 pub(crate) struct Ui {
     /// Time of banger's start, in nanoseconds of [`now_ns`](super::now_ns).
-    pub(crate) began_ns: u64,
+    pub(crate) start_ns: u64,
 }
 
 impl Ui {
-    pub(crate) fn new(began_ns: u64) -> Self {
-        Self { began_ns }
+    pub(crate) fn new(start_ns: u64) -> Self {
+        Self { start_ns }
     }
 
     /// Prints a line of data.
@@ -53,7 +53,7 @@ impl Ui {
     }
 
     /// Prints the parts of a stream as they arrive, as [`Console`] does.
-    pub(crate) async fn print_all(&self, mut parts: Parts) -> Result<(), CommandError> {
+    pub(crate) async fn print_all(&self, mut parts: ByteStream) -> Result<(), CommandError> {
         let mut console = Console::new();
         while let Some(part) = parts.next().await? {
             console.print(&part)?;
@@ -71,14 +71,14 @@ impl Ui {
     pub(crate) fn list<T: Serialize>(
         &self,
         format: &Format,
-        things: &[T],
+        items: &[T],
         id: impl Fn(&T) -> String,
         table: impl FnOnce(&[T]) -> Table,
     ) -> io::Result<()> {
         match format {
-            Format { quiet: true, .. } => things.iter().try_for_each(|thing| self.line(id(thing))),
-            Format { output: table::Output::Json, .. } => self.json(&things),
-            Format { .. } => write!(io::stdout(), "{}", table(things)),
+            Format { quiet: true, .. } => items.iter().try_for_each(|item| self.line(id(item))),
+            Format { output: table::Output::Json, .. } => self.json(&items),
+            Format { .. } => write!(io::stdout(), "{}", table(items)),
         }
     }
 
@@ -86,14 +86,14 @@ impl Ui {
     pub(crate) fn show<T: Serialize>(
         &self,
         format: &Format,
-        thing: &T,
+        item: &T,
         id: impl Fn(&T) -> String,
         table: impl FnOnce(&T) -> Table,
     ) -> io::Result<()> {
         match format {
-            Format { quiet: true, .. } => self.line(id(thing)),
-            Format { output: table::Output::Json, .. } => self.json(thing),
-            Format { .. } => write!(io::stdout(), "{}", table(thing)),
+            Format { quiet: true, .. } => self.line(id(item)),
+            Format { output: table::Output::Json, .. } => self.json(item),
+            Format { .. } => write!(io::stdout(), "{}", table(item)),
         }
     }
 
@@ -102,11 +102,11 @@ impl Ui {
     pub(crate) fn checks(&self, format: &Format, checks: &[Check]) -> io::Result<ExitCode> {
         match format {
             Format { quiet: true, .. } => {
-                let troubled = checks.iter().filter(|check| check.verdict != Verdict::Pass);
-                troubled.map(|check| &check.name).try_for_each(|name| self.line(harmless(name)))?;
+                let not_passed = checks.iter().filter(|check| check.verdict != Verdict::Pass);
+                not_passed.map(|check| &check.name).try_for_each(|name| self.line(sanitize(name)))?;
             }
-            Format { output: table::Output::Json, .. } => self.json(&checks::shown(checks))?,
-            Format { .. } => write!(anstream::stdout(), "{}", checks::lines(checks))?,
+            Format { output: table::Output::Json, .. } => self.json(&checks::json_checks(checks))?,
+            Format { .. } => write!(anstream::stdout(), "{}", checks::render(checks))?,
         }
         let failed = checks.iter().any(|check| check.verdict == Verdict::Fail);
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -126,39 +126,39 @@ impl Ui {
     pub(crate) fn ask(&self, question: impl Display) -> io::Result<bool> {
         write!(io::stderr(), "{question} [y/N] ")?;
         let mut answer = String::new();
-        BufReader::new(io::stdin().take(ANSWER)).read_line(&mut answer)?;
+        BufReader::new(io::stdin().take(MAX_ANSWER)).read_line(&mut answer)?;
         Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
     }
 
     /// Prints a message.
     pub(crate) fn note(&self, message: impl Display) {
-        self.stderr(format_args!("{}", harmless(&message.to_string())));
+        self.stderr(format_args!("{}", sanitize(&message.to_string())));
     }
 
     /// Prints a warning.
     pub(crate) fn warning(&self, message: impl Display) {
-        self.stderr(format_args!("{WARNING}warning:{WARNING:#} {}", harmless(&message.to_string())));
+        self.stderr(format_args!("{WARNING}warning:{WARNING:#} {}", sanitize(&message.to_string())));
     }
 
     /// Prints what failed, why, what to do next, and where the log is.
     pub(crate) fn error(&self, error: &ApiError) {
         let colon = if error.causes.is_empty() { "" } else { ":" };
-        self.stderr(format_args!("{ERROR}error:{ERROR:#} {}{colon}", harmless(&error.message)));
+        self.stderr(format_args!("{ERROR}error:{ERROR:#} {}{colon}", sanitize(&error.message)));
         for cause in &error.causes {
             let hint = hint_for(cause).map(|hint| format!(" ({hint})")).unwrap_or_default();
-            self.stderr(format_args!("  {}", harmless(&format!("{}{hint}", cause.message))));
+            self.stderr(format_args!("  {}", sanitize(&format!("{}{hint}", cause.message))));
         }
         if !error.console.is_empty() {
             self.stderr(format_args!("the console:"));
             for line in &error.console {
-                self.stderr(format_args!("  {}", harmless(line)));
+                self.stderr(format_args!("  {}", sanitize(line)));
             }
         }
         if let Some(hint) = hint_for(error) {
-            self.stderr(format_args!("{HINT}hint:{HINT:#} {}", harmless(&hint)));
+            self.stderr(format_args!("{HINT}hint:{HINT:#} {}", sanitize(&hint)));
         }
         if let Some(log) = &error.log {
-            self.stderr(format_args!("{HINT}log:{HINT:#} {}", harmless(log)));
+            self.stderr(format_args!("{HINT}log:{HINT:#} {}", sanitize(log)));
         }
         if error.kind == ErrorKind::Internal {
             self.stderr(format_args!("this is a bug in banger; see `banger daemon logs`"));
@@ -166,7 +166,7 @@ impl Ui {
     }
 
     /// Prints a command's error; returns the exit status for `main`.
-    pub(crate) fn failed(&self, failure: &CommandError) -> ExitCode {
+    pub(crate) fn report_failure(&self, failure: &CommandError) -> ExitCode {
         if let Some(error) = &failure.error {
             self.error(error);
         }

@@ -6,23 +6,23 @@ use std::{
     time::Duration,
 };
 
-use banger_api::{Event, Size};
+use banger_api::{OperationEvent, Size};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{printer::Ui, text::harmless};
+use super::{printer::Ui, text::sanitize};
 
 /// Interval of the spinner's updates.
 const TICK: Duration = Duration::from_millis(120);
 
 /// Template for the line of a part.
-const PART: &str =
+const PART_TEMPLATE: &str =
     "  {prefix} {bar:20} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
 
 /// Template for a part of unknown size.
-const ENDLESS: &str = "  {prefix} {binary_bytes}, {binary_bytes_per_sec}";
+const UNSIZED_PART_TEMPLATE: &str = "  {prefix} {binary_bytes}, {binary_bytes_per_sec}";
 
 /// Maximum number of lines for parts; a terminal has few more.
-const PARTS: usize = 8;
+const MAX_PARTS: usize = 8;
 
 /// Shows an operation's events. Off a terminal, a stage is printed only when it reports progress: short stages are
 /// not worth a line in a log.
@@ -32,7 +32,7 @@ pub(crate) struct Progress {
     bar: ProgressBar,
     parts: RefCell<HashMap<String, ProgressBar>>,
     stage: RefCell<String>,
-    told: Cell<bool>,
+    stage_printed: Cell<bool>,
 }
 
 impl Progress {
@@ -42,32 +42,38 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
             bar.set_style(style);
         }
-        Self { lines, bar, parts: RefCell::default(), stage: RefCell::default(), told: Cell::new(false) }
+        Self {
+            lines,
+            bar,
+            parts: RefCell::default(),
+            stage: RefCell::default(),
+            stage_printed: Cell::new(false),
+        }
     }
 
     /// Shows `event` if it is about progress; others report results and errors.
-    pub(crate) fn show(&self, ui: &Ui, event: &Event) {
+    pub(crate) fn show(&self, ui: &Ui, event: &OperationEvent) {
         match event {
-            Event::Stage { stage } => {
+            OperationEvent::Stage { stage } => {
                 stage.clone_into(&mut self.stage.borrow_mut());
-                self.told.set(false);
+                self.stage_printed.set(false);
                 self.parts.borrow_mut().drain().for_each(|(_, part)| part.finish_and_clear());
                 self.bar.enable_steady_tick(TICK);
-                self.say(stage);
+                self.set_message(stage);
             }
-            Event::Progress { done, total } => {
-                self.tell_stage(ui);
+            OperationEvent::Progress { done, total } => {
+                self.print_stage(ui);
                 let done = Size::bytes(*done);
                 let of = total.map(|total| format!(" of {}", Size::bytes(total))).unwrap_or_default();
-                self.say(&format!("{}: {done}{of}", self.stage.borrow()));
+                self.set_message(&format!("{}: {done}{of}", self.stage.borrow()));
             }
-            Event::Part { name, done, total } => self.part(name, *done, *total),
-            Event::Log { line } => {
-                self.tell_stage(ui);
-                self.say(&format!("{}: {line}", self.stage.borrow()));
+            OperationEvent::Part { name, done, total } => self.part(name, *done, *total),
+            OperationEvent::Log { line } => {
+                self.print_stage(ui);
+                self.set_message(&format!("{}: {line}", self.stage.borrow()));
             }
-            Event::Note { message } => self.lines.suspend(|| ui.note(message)),
-            Event::Warning { message } => self.lines.suspend(|| ui.warning(message)),
+            OperationEvent::Note { message } => self.lines.suspend(|| ui.note(message)),
+            OperationEvent::Warning { message } => self.lines.suspend(|| ui.warning(message)),
             _ => {}
         }
     }
@@ -81,16 +87,20 @@ impl Progress {
             }
             return;
         }
-        if parts.len() >= PARTS && !parts.contains_key(name) {
+        if parts.len() >= MAX_PARTS && !parts.contains_key(name) {
             return;
         }
         let part = parts.entry(name.to_owned()).or_insert_with(|| {
             let part = self.lines.add(ProgressBar::no_length());
-            let style = ProgressStyle::with_template(if total.is_some() { PART } else { ENDLESS });
+            let style = ProgressStyle::with_template(if total.is_some() {
+                PART_TEMPLATE
+            } else {
+                UNSIZED_PART_TEMPLATE
+            });
             if let Ok(style) = style {
                 part.set_style(style);
             }
-            part.set_prefix(harmless(name).replace(['\n', '\t'], " "));
+            part.set_prefix(sanitize(name).replace(['\n', '\t'], " "));
             part
         });
         if let Some(total) = total {
@@ -105,12 +115,12 @@ impl Progress {
         self.bar.finish_and_clear();
     }
 
-    fn say(&self, text: &str) {
-        self.bar.set_message(harmless(text).replace(['\n', '\t'], " "));
+    fn set_message(&self, text: &str) {
+        self.bar.set_message(sanitize(text).replace(['\n', '\t'], " "));
     }
 
-    fn tell_stage(&self, ui: &Ui) {
-        if self.lines.is_hidden() && !self.told.replace(true) {
+    fn print_stage(&self, ui: &Ui) {
+        if self.lines.is_hidden() && !self.stage_printed.replace(true) {
             ui.note(self.stage.borrow());
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use unicode_width::UnicodeWidthStr;
 
-use super::text::harmless;
+use super::text::sanitize;
 
 /// Output format of a list.
 #[derive(Debug, Clone, clap::Args)]
@@ -44,7 +44,7 @@ impl Table {
     }
 
     /// Returns a table of two columns, names and values, without a header.
-    pub(crate) fn of_fields<const N: usize>(fields: [(&str, String); N]) -> Self {
+    pub(crate) fn from_fields<const N: usize>(fields: [(&str, String); N]) -> Self {
         Self { rows: fields.map(|(name, value)| vec![format!("{name}:"), value]).to_vec() }
     }
 
@@ -54,7 +54,7 @@ impl Table {
     }
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|cell| harmless(&cell).replace(['\n', '\t'], " ")).to_vec());
+        self.rows.push(cells.map(|cell| sanitize(&cell).replace(['\n', '\t'], " ")).to_vec());
     }
 }
 
@@ -78,13 +78,13 @@ impl fmt::Display for Table {
 
 /// Returns `seconds` as one rounded unit.
 pub(super) fn ago(seconds: i64) -> String {
-    let of = |count: i64, unit: &str| format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" });
+    let phrase = |count: i64, unit: &str| format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" });
     match seconds {
         ..5 => "just now".to_owned(),
-        5..60 => of(seconds, "second"),
-        60..3600 => of(seconds / 60, "minute"),
-        3600..86400 => of(seconds / 3600, "hour"),
-        _ => of(seconds / 86400, "day"),
+        5..60 => phrase(seconds, "second"),
+        60..3600 => phrase(seconds / 60, "minute"),
+        3600..86400 => phrase(seconds / 3600, "hour"),
+        _ => phrase(seconds / 86400, "day"),
     }
 }
 

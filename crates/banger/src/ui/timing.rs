@@ -7,22 +7,22 @@ use banger_api::Span;
 use super::{clock::now_ns, printer::Ui};
 
 /// Maximum width of a bar, in characters.
-const WIDTH: u64 = 40;
+const BAR_WIDTH: u64 = 40;
 
 /// Spans of this process and of the daemon, on the same clock.
 #[derive(Debug)]
 pub(crate) struct Timing {
-    began_ns: u64,
+    start_ns: u64,
     spans: Vec<Span>,
 }
 
 impl Timing {
     pub(crate) fn new(ui: &Ui) -> Self {
-        Self { began_ns: ui.began_ns, spans: Vec::new() }
+        Self { start_ns: ui.start_ns, spans: Vec::new() }
     }
 
     /// Records that `name` lasted from `start_ns` until now.
-    pub(crate) fn end(&mut self, name: &str, start_ns: u64) {
+    pub(crate) fn record(&mut self, name: &str, start_ns: u64) {
         self.spans.push(Span { name: name.to_owned(), start_ns, end_ns: now_ns() });
     }
 
@@ -33,29 +33,29 @@ impl Timing {
 
     /// Prints all spans; `until_ns` is the time of the guest's first byte.
     pub(crate) fn print(mut self, ui: &Ui, until_ns: u64) {
-        self.spans.push(Span { name: "total".to_owned(), start_ns: self.began_ns, end_ns: until_ns });
+        self.spans.push(Span { name: "total".to_owned(), start_ns: self.start_ns, end_ns: until_ns });
         ui.note(self.waterfall());
     }
 
     fn waterfall(&self) -> String {
         let end = self.spans.iter().map(|span| span.end_ns).max().unwrap_or(0);
-        let whole = end.saturating_sub(self.began_ns).max(1);
+        let total = end.saturating_sub(self.start_ns).max(1);
         let mut spans: Vec<_> = self.spans.iter().collect();
         spans.sort_by_key(|span| (span.name == "total", span.start_ns, std::cmp::Reverse(span.end_ns)));
         let name_width = spans.iter().map(|span| span.name.chars().count()).max().unwrap_or(0);
         let mut text = String::new();
         for span in spans {
-            let from = span.start_ns.saturating_sub(self.began_ns).min(whole);
+            let from = span.start_ns.saturating_sub(self.start_ns).min(total);
             let length = span.end_ns.saturating_sub(span.start_ns);
-            let blank = usize::try_from(from * WIDTH / whole).unwrap_or(0);
-            let bar = usize::try_from((length * WIDTH).div_ceil(whole)).unwrap_or(0).max(1);
+            let indent = usize::try_from(from * BAR_WIDTH / total).unwrap_or(0);
+            let bar = usize::try_from((length * BAR_WIDTH).div_ceil(total)).unwrap_or(0).max(1);
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
                 "{:name_width$} {:>9.1} ms  {}{}",
                 span.name,
                 ms(length),
-                " ".repeat(blank),
+                " ".repeat(indent),
                 "#".repeat(bar)
             );
         }
@@ -82,7 +82,7 @@ mod tests {
         };
         let spans =
             vec![span("total", 0, 100), span("exec", 90, 100), span("boot", 20, 90), span("disks", 10, 20)];
-        insta::assert_snapshot!(Timing { began_ns: 0, spans }.waterfall(), @r"
+        insta::assert_snapshot!(Timing { start_ns: 0, spans }.waterfall(), @r"
         disks      10.0 ms      ####
         boot       70.0 ms          ############################
         exec       10.0 ms                                      ####

@@ -13,11 +13,11 @@ use std::{
 
 use banger_api::{ApiError, ErrorKind, Vm};
 use banger_client::{Client, FromGuest, ToGuest, exchange};
-use banger_files::{Listed, Time, pack};
+use banger_files::{ListedFile, Time, pack};
 use banger_proto::{Workspace, WorkspaceAction};
 use banger_workspace::{
-    Change, Changes, Git, Guest, LeftOut, Options, Pulled, Reach, Record, Records, Repository, Sending, Sent,
-    Snapshot, WorkspaceError, pull, read_files, read_listing,
+    Change, Changes, Git, Guest, GuestGit, LeftOut, Options, Pulled, Record, Records, Repository, Snapshot,
+    Upload, UploadResult, WorkspaceError, pull, read_files, read_listing,
 };
 use tokio::task::spawn_blocking;
 
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Size of transfer buffers, in bytes.
-const BUFFER: usize = 64 << 10;
+const BUFFER_SIZE: usize = 64 << 10;
 
 /// All of the user's workspaces.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(crate) struct Workspaces<'a> {
 
 /// Result of sending a workspace to a VM.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Put {
+pub(crate) struct SendSummary {
     /// Number of files written.
     pub(crate) files: usize,
     /// Number of files removed.
@@ -53,12 +53,12 @@ pub(crate) struct Put {
 }
 
 /// A function that takes a snapshot of a repository; runs on a thread that may block.
-pub(crate) trait Look: FnOnce() -> Result<Snapshot, WorkspaceError> + Send + 'static {}
+pub(crate) trait TakeSnapshot: FnOnce() -> Result<Snapshot, WorkspaceError> + Send + 'static {}
 
-impl<T: FnOnce() -> Result<Snapshot, WorkspaceError> + Send + 'static> Look for T {}
+impl<T: FnOnce() -> Result<Snapshot, WorkspaceError> + Send + 'static> TakeSnapshot for T {}
 
-impl Put {
-    fn without(self, snapshot: &Snapshot) -> Self {
+impl SendSummary {
+    fn with_left_out(self, snapshot: &Snapshot) -> Self {
         let repositories = snapshot.repositories().to_vec();
         Self { left_out: snapshot.left_out(), repositories, ..self }
     }
@@ -67,7 +67,7 @@ impl Put {
 impl<'a> Workspaces<'a> {
     pub(crate) fn new(client: &'a Client, ui: &'a Ui) -> Self {
         let dirs = client.dirs();
-        let records = Records::within(dirs.state.join("workspaces"));
+        let records = Records::new(dirs.state.join("workspaces"));
         Self { client, ui, records, cache: dirs.cache.join("workspace") }
     }
 
@@ -77,27 +77,28 @@ impl<'a> Workspaces<'a> {
     }
 
     /// Returns the records of the workspaces of `vm`.
-    pub(crate) fn of(&self, vm: &Vm) -> Result<Vec<Record>, ApiError> {
-        self.records.of(vm.id.as_str()).map_err(about(vm))
+    pub(crate) fn records_of(&self, vm: &Vm) -> Result<Vec<Record>, ApiError> {
+        self.records.list(vm.id.as_str()).map_err(api_error_for(vm))
     }
 
     /// Returns the workspace of `vm` at `guest`, or its only workspace.
     pub(crate) fn find(&self, vm: &Vm, guest: Option<&str>) -> Result<Record, ApiError> {
-        let mut records = self.of(vm)?;
+        let mut records = self.records_of(vm)?;
         if let Some(guest) = guest {
-            records.retain(|record| record.guest() == guest.as_bytes());
+            records.retain(|record| record.guest_path() == guest.as_bytes());
         }
         match (records.len(), records.pop()) {
             (1, Some(record)) => Ok(record),
             (0, _) => {
-                let place = guest.map(|guest| format!(" at {guest}")).unwrap_or_default();
-                let message = format!("VM {} has no workspace{place} that was sent from this host", vm.name);
+                let location = guest.map(|guest| format!(" at {guest}")).unwrap_or_default();
+                let message =
+                    format!("VM {} has no workspace{location} that was sent from this host", vm.name);
                 Err(ApiError::new(ErrorKind::NotFound, message)
                     .hint(format!("send one with: banger vm workspace prepare {} PATH", vm.name)))
             }
             (_, last) => {
                 let mut names: Vec<_> =
-                    records.iter().chain(&last).map(|record| shown(record.guest())).collect();
+                    records.iter().chain(&last).map(|record| display_path(record.guest_path())).collect();
                 names.sort();
                 let message = format!("VM {} has several workspaces: {}", vm.name, names.join(", "));
                 Err(ApiError::new(ErrorKind::Ambiguous, message).hint("select one with --guest-path"))
@@ -106,14 +107,14 @@ impl<'a> Workspaces<'a> {
     }
 
     /// Deletes the records of a deleted VM's workspaces.
-    pub(crate) fn forget(&self, vm: &Vm) {
-        if let Err(error) = self.records.forget(vm.id.as_str()) {
+    pub(crate) fn delete_records(&self, vm: &Vm) {
+        if let Err(error) = self.records.remove(vm.id.as_str()) {
             self.ui.warning(format_args!("cannot delete the workspace records of VM {}: {error}", vm.name));
         }
     }
 
     /// Returns a function that takes a snapshot of the repository containing `path` when called.
-    pub(crate) fn looking(&self, path: &Path, options: Options) -> impl Look + use<> {
+    pub(crate) fn deferred_snapshot(&self, path: &Path, options: Options) -> impl TakeSnapshot + use<> {
         let (path, cache) = (path.to_owned(), self.cache.clone());
         move || {
             let repository = Repository::find(&Git::find()?, &path)?;
@@ -123,49 +124,61 @@ impl<'a> Workspaces<'a> {
 
     /// Takes a snapshot of the repository containing `path`.
     pub(crate) async fn snapshot(&self, path: &Path, options: Options) -> Result<Snapshot, ApiError> {
-        blocking(self.looking(path, options)).await?.map_err(|error| error::told(error, None))
+        blocking(self.deferred_snapshot(path, options))
+            .await?
+            .map_err(|error| error::to_api_error(error, None))
     }
 
-    /// Sends the snapshot that `look` takes to `guest` in `vm`: all of it, or the changes since the last time. The
-    /// guest prepares at the same time.
-    pub(crate) async fn put(&self, vm: &Vm, guest: &str, look: impl Look) -> Result<Put, CommandError> {
-        let known = self.records.find(vm.id.as_str(), guest.as_bytes()).map_err(about(vm))?;
-        let Some(record) = known else { return self.place(vm, guest, look).await };
-        let (listed, snapshot) = tokio::join!(self.list(vm, guest.as_bytes()), blocking(look));
-        let snapshot = snapshot?.map_err(about(vm))?;
+    /// Sends the snapshot that `take_snapshot` takes to `guest` in `vm`: all of it, or the changes since the last time.
+    /// The guest prepares at the same time.
+    pub(crate) async fn send_snapshot(
+        &self,
+        vm: &Vm,
+        guest: &str,
+        take_snapshot: impl TakeSnapshot,
+    ) -> Result<SendSummary, CommandError> {
+        let record = self.records.find(vm.id.as_str(), guest.as_bytes()).map_err(api_error_for(vm))?;
+        let Some(record) = record else { return self.send_new(vm, guest, take_snapshot).await };
+        let (listed, snapshot) = tokio::join!(self.list_files(vm, guest.as_bytes()), blocking(take_snapshot));
+        let snapshot = snapshot?.map_err(api_error_for(vm))?;
         let listed = match listed {
             // A deleted directory is sent again in full.
             Err(CommandError { error: Some(error), .. }) if error.kind == ErrorKind::NotFound => {
-                return self.place(vm, guest, move || Ok(snapshot)).await;
+                return self.send_new(vm, guest, move || Ok(snapshot)).await;
             }
             listed => listed?,
         };
-        let index = if Sending::has_own_index(&record, &listed) {
-            self.files(vm, guest.as_bytes(), &[b".git/index".to_vec()]).await?.into_values().next()
+        let index = if Upload::has_own_index(&record, &listed) {
+            self.fetch_files(vm, guest.as_bytes(), &[b".git/index".to_vec()]).await?.into_values().next()
         } else {
             None
         };
-        let nothing = Put::default().without(&snapshot);
-        let changes = blocking(move || Sending::changes(snapshot, record, &listed, index.as_deref())).await?;
-        match changes.map_err(about(vm))? {
-            Some(sending) => {
-                let send = move |out| Ok((sending.write(out)?, nothing));
-                self.send(vm, guest.as_bytes(), WorkspaceAction::Change, send).await
+        let summary = SendSummary::default().with_left_out(&snapshot);
+        let changes = blocking(move || Upload::changes(snapshot, record, &listed, index.as_deref())).await?;
+        match changes.map_err(api_error_for(vm))? {
+            Some(upload) => {
+                let send = move |out| Ok((upload.write(out)?, summary));
+                self.send_and_record(vm, guest.as_bytes(), WorkspaceAction::Change, send).await
             }
-            None => Ok(nothing),
+            None => Ok(summary),
         }
     }
 
-    /// Sends the whole snapshot that `look` takes to `guest` in `vm`, which must not exist.
-    async fn place(&self, vm: &Vm, guest: &str, look: impl Look) -> Result<Put, CommandError> {
-        let place = guest.as_bytes().to_vec();
+    /// Sends the whole snapshot that `take_snapshot` takes to `guest` in `vm`, which must not exist.
+    async fn send_new(
+        &self,
+        vm: &Vm,
+        guest: &str,
+        take_snapshot: impl TakeSnapshot,
+    ) -> Result<SendSummary, CommandError> {
+        let guest_path = guest.as_bytes().to_vec();
         let send = move |out| {
-            let snapshot = look()?;
-            let put = Put::default().without(&snapshot);
-            Ok((Sending::whole(snapshot, &place).write(out)?, put))
+            let snapshot = take_snapshot()?;
+            let summary = SendSummary::default().with_left_out(&snapshot);
+            Ok((Upload::full(snapshot, &guest_path).write(out)?, summary))
         };
-        let placed = self.send(vm, guest.as_bytes(), WorkspaceAction::Place, send).await;
-        placed.map_err(|failure| occupied(failure, vm, guest))
+        let result = self.send_and_record(vm, guest.as_bytes(), WorkspaceAction::Place, send).await;
+        result.map_err(|failure| with_occupied_hint(failure, vm, guest))
     }
 
     /// Sends the commits of `snapshot` to the workspace of `record`; returns false if it has them all.
@@ -175,11 +188,11 @@ impl<'a> Workspaces<'a> {
         record: Record,
         snapshot: Snapshot,
     ) -> Result<bool, CommandError> {
-        let guest = record.guest().to_vec();
-        match Sending::commits(snapshot, record).map_err(about(vm))? {
-            Some(sending) => {
-                let send = move |out| Ok((sending.write(out)?, Put::default()));
-                self.send(vm, &guest, WorkspaceAction::Change, send).await?;
+        let guest = record.guest_path().to_vec();
+        match Upload::commits(snapshot, record).map_err(api_error_for(vm))? {
+            Some(upload) => {
+                let send = move |out| Ok((upload.write(out)?, SendSummary::default()));
+                self.send_and_record(vm, &guest, WorkspaceAction::Change, send).await?;
                 Ok(true)
             }
             None => Ok(false),
@@ -187,65 +200,67 @@ impl<'a> Workspaces<'a> {
     }
 
     /// Sends what `write` writes, then stores the workspace's record.
-    async fn send(
+    async fn send_and_record(
         &self,
         vm: &Vm,
         guest: &[u8],
         action: WorkspaceAction,
-        write: impl FnOnce(BufWriter<ToGuest>) -> Result<(Sent, Put), WorkspaceError> + Send + 'static,
-    ) -> Result<Put, CommandError> {
-        let told = about(vm);
-        let send = move |out| write(BufWriter::with_capacity(BUFFER, out)).map_err(told);
-        let ((sent, put), placed) = self.exchange(vm, guest, action, send, time).await?;
-        let put = Put { files: sent.files, removed: sent.removed, ..put };
-        self.keep(vm, &sent.placed(placed))?;
-        Ok(put)
+        write: impl FnOnce(BufWriter<ToGuest>) -> Result<(UploadResult, SendSummary), WorkspaceError>
+        + Send
+        + 'static,
+    ) -> Result<SendSummary, CommandError> {
+        let to_api_error = api_error_for(vm);
+        let send = move |out| write(BufWriter::with_capacity(BUFFER_SIZE, out)).map_err(to_api_error);
+        let ((sent, summary), placed_at) = self.exchange(vm, guest, action, send, read_time).await?;
+        let summary = SendSummary { files: sent.files, removed: sent.removed, ..summary };
+        self.save_record(vm, &sent.into_record(placed_at))?;
+        Ok(summary)
     }
 
     /// Copies the directory `path` with all its contents to `guest` in `vm`.
     pub(crate) async fn copy(&self, vm: &Vm, guest: &str, path: &Path) -> Result<(), CommandError> {
         let source = open_source(&path.join("."), false)?;
         let send = move |out| {
-            let mut unread = Vec::new();
-            let out = BufWriter::with_capacity(BUFFER, out);
-            pack(&source, out, &mut |told| unread.push(told)).map_err(broken)?;
-            Ok(unread)
+            let mut skipped = Vec::new();
+            let out = BufWriter::with_capacity(BUFFER_SIZE, out);
+            pack(&source, out, &mut |message| skipped.push(message)).map_err(transfer_error)?;
+            Ok(skipped)
         };
-        let placed = self.exchange(vm, guest.as_bytes(), WorkspaceAction::Place, send, time).await;
-        let (unread, _) = placed.map_err(|failure| occupied(failure, vm, guest))?;
-        unread.into_iter().for_each(|told| self.ui.warning(told));
+        let result = self.exchange(vm, guest.as_bytes(), WorkspaceAction::Place, send, read_time).await;
+        let (skipped, _) = result.map_err(|failure| with_occupied_hint(failure, vm, guest))?;
+        skipped.into_iter().for_each(|message| self.ui.warning(message));
         let (path, guest_path) = (path.to_owned(), guest.as_bytes().to_vec());
         // Without a repository, only `vm cp` can copy the directory out again.
         let record = blocking(move || {
             Git::find()
                 .map_err(WorkspaceError::from)
                 .and_then(|git| Repository::find(&git, &path))
-                .map(|repository| Record::of_copy(&guest_path, &repository))
+                .map(|repository| Record::for_copy(&guest_path, &repository))
         });
         if let Ok(record) = record.await? {
-            self.keep(vm, &record)?;
+            self.save_record(vm, &record)?;
         }
         Ok(())
     }
 
     /// Fetches all changes made in the workspace of `record`.
     async fn changes(&self, vm: &Vm, record: Record) -> Result<(Changes, WorkspaceStatus), CommandError> {
-        let place = record.guest().to_vec();
-        let listed = self.list(vm, &place).await?;
+        let guest_path = record.guest_path().to_vec();
+        let listed = self.list_files(vm, &guest_path).await?;
         let cache = self.cache.clone();
         let guest = blocking(move || {
             let repository = Repository::find(&Git::find()?, record.root())?;
             let guest = Guest::new(&repository, record, listed, &cache)?;
             Ok((guest, repository))
         });
-        let (mut guest, repository) = guest.await?.map_err(about(vm))?;
+        let (mut guest, repository) = guest.await?.map_err(api_error_for(vm))?;
         let own_refs = guest.has_own_refs();
-        let rules = self.files(vm, &place, &guest.rules()).await?;
-        let wanted = blocking(move || guest.wanted(rules).map(|wanted| (guest, wanted)));
-        let (guest, wanted) = wanted.await?.map_err(about(vm))?;
-        let found = WorkspaceStatus { repository, own_refs, has_work: own_refs || guest.has_work() };
-        let changes = self.fetch(vm, &place, &wanted, move |files| guest.take(files)).await?;
-        Ok((changes, found))
+        let rules = self.fetch_files(vm, &guest_path, &guest.rule_paths()).await?;
+        let paths = blocking(move || guest.paths_to_fetch(rules).map(|paths| (guest, paths)));
+        let (guest, paths) = paths.await?.map_err(api_error_for(vm))?;
+        let status = WorkspaceStatus { repository, own_refs, has_work: own_refs || guest.has_work() };
+        let changes = self.fetch(vm, &guest_path, &paths, move |files| guest.into_changes(files)).await?;
+        Ok((changes, status))
     }
 
     /// Returns the changes in the workspace of `record` as a patch against the commit `base`, or against the sent
@@ -256,30 +271,35 @@ impl<'a> Workspaces<'a> {
         record: Record,
         base: Option<String>,
     ) -> Result<Exported, CommandError> {
-        let (changes, found) = self.changes(vm, record).await?;
+        let (changes, status) = self.changes(vm, record).await?;
         let exported = blocking(move || {
-            let base = base.map(|base| found.repository.commit(&base)).transpose()?;
+            let base = base.map(|base| status.repository.commit(&base)).transpose()?;
             let (patch, list) = (changes.patch(base.as_deref())?, changes.list(base.as_deref())?);
             Ok(Exported { patch, changes: list, left_out: changes.left_out })
         });
-        Ok(exported.await?.map_err(about(vm))?)
+        Ok(exported.await?.map_err(api_error_for(vm))?)
     }
 
     /// Pulls the changes in the workspace of `record` into the repository that it was sent from.
     pub(crate) async fn pull(&self, vm: &Vm, record: Record) -> Result<Pulled, CommandError> {
-        let (changes, found) = self.changes(vm, record).await?;
-        self.bring(vm, changes, found).await
+        let (changes, status) = self.changes(vm, record).await?;
+        self.pull_changes(vm, changes, status).await
     }
 
-    async fn bring(&self, vm: &Vm, changes: Changes, found: WorkspaceStatus) -> Result<Pulled, CommandError> {
-        let reach = found.own_refs.then(|| self.reach(vm)).transpose()?;
-        let (name, guest) = (vm.name.to_string(), changes.guest().to_vec());
-        let pulled = blocking(move || pull(&found.repository, &name, &changes, reach.as_ref()));
-        let pulled = pulled.await?.map_err(about(vm))?;
+    async fn pull_changes(
+        &self,
+        vm: &Vm,
+        changes: Changes,
+        status: WorkspaceStatus,
+    ) -> Result<Pulled, CommandError> {
+        let guest_git = status.own_refs.then(|| self.guest_git(vm)).transpose()?;
+        let (name, guest) = (vm.name.to_string(), changes.guest_path().to_vec());
+        let pulled = blocking(move || pull(&status.repository, &name, &changes, guest_git.as_ref()));
+        let pulled = pulled.await?.map_err(api_error_for(vm))?;
         // Reads the record again: something may have been sent meanwhile.
-        if let Some(mut record) = self.records.find(vm.id.as_str(), &guest).map_err(about(vm))? {
-            record.note_pulled(&pulled);
-            self.keep(vm, &record)?;
+        if let Some(mut record) = self.records.find(vm.id.as_str(), &guest).map_err(api_error_for(vm))? {
+            record.set_pulled(&pulled);
+            self.save_record(vm, &record)?;
         }
         for name in &pulled.replaced {
             self.ui.note(format_args!(
@@ -291,37 +311,37 @@ impl<'a> Workspaces<'a> {
     }
 
     /// Returns whether the workspace of `record` is unchanged since it was sent.
-    async fn is_as_sent(&self, vm: &Vm, record: &Record) -> Result<bool, CommandError> {
-        let listed = match self.list(vm, record.guest()).await {
+    async fn is_unchanged(&self, vm: &Vm, record: &Record) -> Result<bool, CommandError> {
+        let listed = match self.list_files(vm, record.guest_path()).await {
             // A deleted workspace has nothing to lose.
             Err(CommandError { error: Some(error), .. }) if error.kind == ErrorKind::NotFound => {
                 return Ok(true);
             }
             listed => listed?,
         };
-        Ok(record.is_as_sent(&listed))
+        Ok(record.is_unchanged(&listed))
     }
 
     /// Pulls all work that exists only in `vm`, before the VM is deleted.
-    pub(crate) async fn rescue(&self, vm: &Vm) -> Result<(), CommandError> {
-        for record in self.of(vm)? {
-            if self.is_as_sent(vm, &record).await? {
+    pub(crate) async fn save_work(&self, vm: &Vm) -> Result<(), CommandError> {
+        for record in self.records_of(vm)? {
+            if self.is_unchanged(vm, &record).await? {
                 continue;
             }
             let root = record.root().to_owned();
-            let place = shown(record.guest());
-            let (changes, found) = self.changes(vm, record).await?;
+            let guest_path = display_path(record.guest_path());
+            let (changes, status) = self.changes(vm, record).await?;
             for (path, why) in &changes.left_out {
-                self.ui.warning(format_args!("{} in {place} is not saved: {why}", shown(path)));
+                self.ui.warning(format_args!("{} in {guest_path} is not saved: {why}", display_path(path)));
             }
             // Build output is ignored by git and does not count as work.
-            if !found.has_work {
+            if !status.has_work {
                 continue;
             }
-            let pulled = self.bring(vm, changes, found).await?;
+            let pulled = self.pull_changes(vm, changes, status).await?;
             let refs: Vec<_> = pulled.refs.iter().map(|(name, _)| name.as_str()).collect();
             self.ui.warning(format_args!(
-                "saved {0}'s work in {place} to {2} in {1}",
+                "saved {0}'s work in {guest_path} to {2} in {1}",
                 vm.name,
                 root.display(),
                 refs.join(", ")
@@ -330,26 +350,27 @@ impl<'a> Workspaces<'a> {
         Ok(())
     }
 
-    fn keep(&self, vm: &Vm, record: &Record) -> Result<(), ApiError> {
-        self.records.keep(vm.id.as_str(), record).map_err(about(vm))
+    fn save_record(&self, vm: &Vm, record: &Record) -> Result<(), ApiError> {
+        self.records.save(vm.id.as_str(), record).map_err(api_error_for(vm))
     }
 
     /// Returns how git on the host reaches git in `vm`: through this program.
-    fn reach(&self, vm: &Vm) -> Result<Reach, ApiError> {
+    fn guest_git(&self, vm: &Vm) -> Result<GuestGit, ApiError> {
         let program = env::current_exe().map_err(|error| ApiError::new(ErrorKind::Io, error.to_string()))?;
-        let words = ["vm", "exec", vm.id.as_str(), "--"].map(OsString::from);
-        Ok(Reach([program.into_os_string()].into_iter().chain(words).collect()))
+        let args = ["vm", "exec", vm.id.as_str(), "--"].map(OsString::from);
+        Ok(GuestGit([program.into_os_string()].into_iter().chain(args).collect()))
     }
 
-    async fn list(&self, vm: &Vm, guest: &[u8]) -> Result<Vec<Listed>, CommandError> {
-        let told = about(vm);
-        let receive = |input| read_listing(BufReader::with_capacity(BUFFER, input)).map_err(told);
+    async fn list_files(&self, vm: &Vm, guest: &[u8]) -> Result<Vec<ListedFile>, CommandError> {
+        let to_api_error = api_error_for(vm);
+        let receive =
+            |input| read_listing(BufReader::with_capacity(BUFFER_SIZE, input)).map_err(to_api_error);
         let ((), listed) = self.exchange(vm, guest, WorkspaceAction::List, |_| Ok(()), receive).await?;
         Ok(listed)
     }
 
     /// Returns small files of the guest by path.
-    async fn files(
+    async fn fetch_files(
         &self,
         vm: &Vm,
         guest: &[u8],
@@ -366,9 +387,9 @@ impl<'a> Workspaces<'a> {
         receive: impl FnOnce(BufReader<FromGuest>) -> Result<R, WorkspaceError> + Send + 'static,
     ) -> Result<R, CommandError> {
         let paths: Vec<u8> = paths.iter().flat_map(|path| [path, &b"\0"[..]].concat()).collect();
-        let told = about(vm);
-        let send = move |mut out: ToGuest| out.write_all(&paths).map_err(broken);
-        let receive = |input| receive(BufReader::with_capacity(BUFFER, input)).map_err(told);
+        let to_api_error = api_error_for(vm);
+        let send = move |mut out: ToGuest| out.write_all(&paths).map_err(transfer_error);
+        let receive = |input| receive(BufReader::with_capacity(BUFFER_SIZE, input)).map_err(to_api_error);
         let ((), received) = self.exchange(vm, guest, WorkspaceAction::Fetch, send, receive).await?;
         Ok(received)
     }
@@ -391,9 +412,11 @@ impl<'a> Workspaces<'a> {
         };
         let request = Workspace { path: guest.to_vec(), action };
         let (client, name) = (self.client, vm.name.as_str());
-        let transfer = Transfer { client, ui: self.ui, vm: name, stage: &stage, shown: true };
+        let transfer = Transfer { client, ui: self.ui, vm: name, stage: &stage, show_progress: true };
         transfer
-            .run(async |tell, stop| exchange(client, name, request, send, receive, tell, stop).await)
+            .run(async |on_event, cancelled| {
+                exchange(client, name, request, send, receive, on_event, cancelled).await
+            })
             .await
     }
 }
@@ -417,7 +440,7 @@ pub(crate) struct WorkspaceStatus {
 }
 
 /// Adds a hint to the error for a `guest` path that something not sent from this host occupies.
-fn occupied(failure: CommandError, vm: &Vm, guest: &str) -> CommandError {
+fn with_occupied_hint(failure: CommandError, vm: &Vm, guest: &str) -> CommandError {
     match failure.error {
         Some(error) if error.kind == ErrorKind::AlreadyExists => {
             let hint = format!(
@@ -431,26 +454,26 @@ fn occupied(failure: CommandError, vm: &Vm, guest: &str) -> CommandError {
 }
 
 /// Returns a path for display.
-pub(crate) fn shown(path: &[u8]) -> String {
+pub(crate) fn display_path(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
 }
 
 /// Reads the time that the agent sends once all files are in place.
-fn time(mut input: FromGuest) -> Result<Time, ApiError> {
+fn read_time(mut input: FromGuest) -> Result<Time, ApiError> {
     let mut bytes = [0; 12];
-    input.read_exact(&mut bytes).map_err(broken)?;
+    input.read_exact(&mut bytes).map_err(transfer_error)?;
     Time::from_bytes(&bytes)
         .ok_or_else(|| ApiError::new(ErrorKind::Guest, "the guest has sent an invalid time"))
 }
 
-fn broken(error: io::Error) -> ApiError {
+fn transfer_error(error: io::Error) -> ApiError {
     ApiError::new(ErrorKind::Io, format!("the transfer failed: {error}"))
 }
 
 /// Returns a function that converts errors about `vm`.
-fn about(vm: &Vm) -> impl FnOnce(WorkspaceError) -> ApiError + Send + use<> {
+fn api_error_for(vm: &Vm) -> impl FnOnce(WorkspaceError) -> ApiError + Send + use<> {
     let name = vm.name.to_string();
-    move |error| error::told(error, Some(&name))
+    move |error| error::to_api_error(error, Some(&name))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {

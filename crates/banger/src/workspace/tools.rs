@@ -2,12 +2,13 @@
 
 use banger_api::{
     ApiError, Forward, Vm,
-    config::{PROJECT_FILE, Project, Said},
+    config::{Located, PROJECT_FILE, Project},
 };
 use banger_client::{Client, Output};
 use banger_proto::{Exec, ExitStatus};
 use banger_tools::{
-    Command, Own, Place, Plan, Port, Run, SCRIPT, SETUP, arguments, setup_arguments, setup_variables,
+    Command, Location, Plan, Port, ProjectSettings, Run, SCRIPT, SETUP, arguments, setup_arguments,
+    setup_variables,
 };
 
 use crate::{
@@ -16,12 +17,12 @@ use crate::{
 };
 
 /// The job's log in the guest.
-const LOG: &str = "/var/log/banger-tools.log";
+const LOG_PATH: &str = "/var/log/banger-tools.log";
 
 /// Runs the tools' script with the arguments in the first word, and without the variables that the second word names;
 /// then runs the program in the remaining words. Arguments and names contain nothing that a shell would split or
 /// expand.
-const JOB: &str = r#"set -f; tools=$1; names=$2; shift 2; failed=0
+const JOB_SCRIPT: &str = r#"set -f; tools=$1; names=$2; shift 2; failed=0
 [ -z "$tools" ] || ( [ -z "$names" ] || unset $names; exec sh -c "$0" tools $tools ) || failed=1
 [ $# -eq 0 ] || "$@" || failed=$((failed + 2))
 exit $failed"#;
@@ -34,48 +35,49 @@ const SETUP_FAILED: u8 = 2;
 const IN_BACKGROUND: &str = "sh -c \"$0\" \"$@\" </dev/null >/var/log/banger-tools.log 2>&1 &";
 
 /// Runs the job in the foreground and shows its output.
-const WAITED_FOR: &str = "exec sh -c \"$0\" \"$@\" </dev/null >&2";
+const IN_FOREGROUND: &str = "exec sh -c \"$0\" \"$@\" </dev/null >&2";
 
 /// Tools and setup commands to run in a VM.
 #[derive(Debug)]
 pub(crate) struct Job<'a> {
     pub(crate) plan: &'a Plan,
     /// The repository's path in the guest.
-    pub(crate) folder: &'a str,
+    pub(crate) dir: &'a str,
     /// The user's variables, which override those of the plan.
     pub(crate) env: &'a [(String, String)],
     /// Whether to wait until the job is done.
-    pub(crate) waited: bool,
+    pub(crate) wait: bool,
 }
 
 /// Returns what the project file sets, in the form that a plan accepts.
-pub(crate) fn own(project: Option<&Project>) -> Own {
-    let Some(project) = project else { return Own::default() };
-    let place = |line| Place { file: PROJECT_FILE, line: Some(line) };
+pub(crate) fn project_settings(project: Option<&Project>) -> ProjectSettings {
+    let Some(project) = project else { return ProjectSettings::default() };
+    let source_at = |line| Location { file: PROJECT_FILE, line: Some(line) };
     let ports = project.ports.as_ref().map(|ports| {
-        let port = |said: &Said<Forward>| Port {
-            host: said.value.host,
-            guest: said.value.guest,
-            source: place(said.line),
+        let port = |entry: &Located<Forward>| Port {
+            host: entry.value.host,
+            guest: entry.value.guest,
+            source: source_at(entry.line),
         };
         ports.iter().map(port).collect()
     });
     let setup = project.setup.as_ref().map(|lines| {
-        let command = |said: &Said<String>| Command {
-            source: place(said.line),
+        let command = |entry: &Located<String>| Command {
+            source: source_at(entry.line),
             key: "setup",
             name: None,
-            run: Run::Shell(said.value.clone()),
+            run: Run::Shell(entry.value.clone()),
         };
         lines.iter().map(command).collect()
     });
-    let env = project.env.iter().map(|said| (place(said.line), said.value.0.clone(), said.value.1.clone()));
-    Own { env: env.collect(), ports, setup }
+    let env =
+        project.env.iter().map(|entry| (source_at(entry.line), entry.value.0.clone(), entry.value.1.clone()));
+    ProjectSettings { env: env.collect(), ports, setup }
 }
 
 /// Runs `job` in `vm`: in the background, or in the foreground if it is waited for. Failures are only warnings.
-pub(crate) async fn carry_out(client: &Client, ui: &Ui, vm: &Vm, job: Job<'_>) {
-    let Job { plan, waited, .. } = job;
+pub(crate) async fn run_job(client: &Client, ui: &Ui, vm: &Vm, job: Job<'_>) {
+    let Job { plan, wait, .. } = job;
     let mut names: Vec<_> = plan.tools.iter().map(|tool| format!("{} {}", tool.name, tool.version)).collect();
     match plan.setup.len() {
         0 => {}
@@ -88,14 +90,14 @@ pub(crate) async fn carry_out(client: &Client, ui: &Ui, vm: &Vm, job: Job<'_>) {
     let names = names.join(", ");
     let (argv, env, cwd) = (job.argv(), job.env(), Some("/".to_owned()));
     let command = GuestCommand { argv, env, cwd, no_stdin: true, ..GuestCommand::default() };
-    let done = if waited {
+    let result = if wait {
         ui.note(format_args!("Installing {names} in {}", vm.name));
-        session::run(client, vm.id.as_str(), command).await.map(|ended| ended.status)
+        session::run(client, vm.id.as_str(), command).await.map(|end| end.status)
     } else {
-        ui.note(format_args!("Installing {names} in {} (log: {LOG})", vm.name));
-        begun(client, vm, command).await
+        ui.note(format_args!("Installing {names} in {} (log: {LOG_PATH})", vm.name));
+        run_in_background(client, vm, command).await
     };
-    let bits = match done {
+    let bits = match result {
         Ok(ExitStatus::Code(bits @ 0..=3)) => bits,
         Ok(_) => return ui.warning("the installation of the repository's tools did not finish"),
         Err(error) => {
@@ -113,30 +115,30 @@ pub(crate) async fn carry_out(client: &Client, ui: &Ui, vm: &Vm, job: Job<'_>) {
 impl Job<'_> {
     /// Returns the command line for the guest.
     fn argv(&self) -> Vec<String> {
-        let script = if self.waited { WAITED_FOR } else { IN_BACKGROUND };
-        let mut argv = ["sh", "-c", script, JOB, SCRIPT].map(str::to_owned).to_vec();
+        let script = if self.wait { IN_FOREGROUND } else { IN_BACKGROUND };
+        let mut argv = ["sh", "-c", script, JOB_SCRIPT, SCRIPT].map(str::to_owned).to_vec();
         // Variables that the repository sets are only for its own commands.
-        let own = self.own_env().into_iter().map(|(name, _)| name);
-        let own: Vec<_> = own.filter(|name| self.env.iter().all(|(other, _)| other != name)).collect();
-        argv.extend([arguments(self.plan).join(" "), own.join(" ")]);
+        let unset = self.setup_env().into_iter().map(|(name, _)| name);
+        let unset: Vec<_> = unset.filter(|name| self.env.iter().all(|(other, _)| other != name)).collect();
+        argv.extend([arguments(self.plan).join(" "), unset.join(" ")]);
         if !self.plan.setup.is_empty() {
             argv.extend(["sh", "-c", SETUP, "setup"].map(str::to_owned));
-            argv.extend(setup_arguments(self.plan, self.folder));
+            argv.extend(setup_arguments(self.plan, self.dir));
         }
         argv
     }
 
     /// Returns the job's environment variables.
     fn env(&self) -> Vec<(String, String)> {
-        [self.own_env().as_slice(), self.env].concat()
+        [self.setup_env().as_slice(), self.env].concat()
     }
 
-    fn own_env(&self) -> Vec<(String, String)> {
-        setup_variables(self.plan, self.folder)
+    fn setup_env(&self) -> Vec<(String, String)> {
+        setup_variables(self.plan, self.dir)
     }
 }
 
-async fn begun(client: &Client, vm: &Vm, command: GuestCommand) -> Result<ExitStatus, ApiError> {
+async fn run_in_background(client: &Client, vm: &Vm, command: GuestCommand) -> Result<ExitStatus, ApiError> {
     let GuestCommand { argv, env, cwd, .. } = command;
     let exec = Exec { argv, env: env.into_iter().collect(), cwd, ..Exec::default() };
     let (_input, mut output) = banger_client::exec(client, vm.id.as_str(), exec).await?;
@@ -151,21 +153,21 @@ async fn begun(client: &Client, vm: &Vm, command: GuestCommand) -> Result<ExitSt
 mod tests {
     use super::*;
     use banger_api::{
-        Config, HostSize,
+        Config, HostResources,
         config::{Layer, Owner},
     };
     use std::{fs, path::Path, process};
 
     fn project(text: &str) -> Project {
-        let layer = Layer::of_text(Owner::Project, Path::new(PROJECT_FILE), text).unwrap();
-        Config::new([layer], HostSize::default()).project().unwrap().clone()
+        let layer = Layer::from_text(Owner::Project, Path::new(PROJECT_FILE), text).unwrap();
+        Config::new([layer], HostResources::default()).project().unwrap().clone()
     }
 
     /// Runs the job for that file; returns its output and exit status.
-    fn run(folder: &Path, text: &str) -> (String, Option<i32>) {
-        let plan = banger_tools::plan(folder, own(Some(&project(text))));
+    fn run(dir: &Path, text: &str) -> (String, Option<i32>) {
+        let plan = banger_tools::plan(dir, project_settings(Some(&project(text))));
         let env = [("B".to_owned(), "b of mine".to_owned())];
-        let job = Job { plan: &plan, folder: folder.to_str().unwrap(), env: &env, waited: true };
+        let job = Job { plan: &plan, dir: dir.to_str().unwrap(), env: &env, wait: true };
         let output = process::Command::new("/bin/sh")
             .args(&job.argv()[1..])
             .env_clear()
@@ -178,24 +180,24 @@ mod tests {
 
     #[test]
     fn the_projects_commands_have_its_variables_and_the_users() {
-        let folder = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let text = "[workspace]\nenv = { A = \"it's $(id)\", B = 'b' }\nsetup = ['echo \"$A, $B\"']\n";
-        let (printed, status) = run(folder.path(), text);
+        let (printed, status) = run(dir.path(), text);
         assert!(printed.contains("\nit's $(id), b of mine\nsetup: all commands succeeded\n"), "{printed}");
         assert_eq!(status, Some(0));
-        let (printed, status) = run(folder.path(), "[workspace]\nsetup = ['exit 3', 'echo after']\n");
+        let (printed, status) = run(dir.path(), "[workspace]\nsetup = ['exit 3', 'echo after']\n");
         assert!(printed.contains("setup: exit 3 failed with status 3"), "{printed}");
         assert_eq!(status, Some(SETUP_FAILED.into()));
     }
 
     #[test]
     fn tools_have_the_users_variables_and_not_the_repositorys() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(".tool-versions"), "node 1\n").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(".tool-versions"), "node 1\n").unwrap();
         let text = "[workspace]\nenv = { A = 'a', B = 'b' }\nsetup = ['echo $A $B']\n";
-        let plan = banger_tools::plan(folder.path(), own(Some(&project(text))));
+        let plan = banger_tools::plan(dir.path(), project_settings(Some(&project(text))));
         let env = [("B".to_owned(), "mine".to_owned())];
-        let job = Job { plan: &plan, folder: folder.path().to_str().unwrap(), env: &env, waited: true };
+        let job = Job { plan: &plan, dir: dir.path().to_str().unwrap(), env: &env, wait: true };
         // Replaces the tools' script by one that prints what it receives.
         let mut argv = job.argv();
         argv[4] = "echo \"tools: $1 <${A-}> <$B> <${containerWorkspaceFolder-}>\"".to_owned();
@@ -208,12 +210,12 @@ mod tests {
 
     #[test]
     fn a_tool_that_fails_does_not_keep_commands_from_being_run() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(".tool-versions"), "no-such-tool 1\n").unwrap();
-        let (printed, status) = run(folder.path(), "[workspace]\nsetup = ['echo ran']\n");
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(".tool-versions"), "no-such-tool 1\n").unwrap();
+        let (printed, status) = run(dir.path(), "[workspace]\nsetup = ['echo ran']\n");
         assert!(printed.contains("tools: 0 of 1 installed\nsetup: running echo ran\nran\n"), "{printed}");
         assert_eq!(status, Some(TOOLS_FAILED.into()));
-        let (printed, status) = run(folder.path(), "");
+        let (printed, status) = run(dir.path(), "");
         assert!(!printed.contains("setup"), "{printed}");
         assert_eq!(status, Some(TOOLS_FAILED.into()));
     }

@@ -13,9 +13,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::http::{Answer, Failure, Shared, stream_of};
+use super::http::{ErrorResponse, JsonResult, Shared, event_stream};
 
-pub(super) async fn daemon_status(State(daemon): Shared) -> Answer<DaemonStatus> {
+pub(super) async fn daemon_status(State(daemon): Shared) -> JsonResult<DaemonStatus> {
     let engine = &daemon.engine;
     let (vmm, kvm) = engine.describe_vmm().await;
     let running = engine.vms.list()?.iter().filter(|vm| vm.state == VmState::Running).count();
@@ -26,7 +26,7 @@ pub(super) async fn daemon_status(State(daemon): Shared) -> Answer<DaemonStatus>
         uptime_s: daemon.started.elapsed().as_secs(),
         resident: resident(),
         running_vms: u32::try_from(running).unwrap_or(u32::MAX),
-        operations: u32::try_from(engine.under_way().len()).unwrap_or(u32::MAX),
+        operations: u32::try_from(engine.running_operations().len()).unwrap_or(u32::MAX),
         socket: engine.dirs().socket().display().to_string(),
         state_dir: engine.dirs().state.display().to_string(),
         log: engine.dirs().daemon_log().display().to_string(),
@@ -43,7 +43,7 @@ fn resident() -> u64 {
 }
 
 /// Time that a stop waits for ending work: a client that has read an operation's end sends its next request at once.
-const ENDING: Duration = Duration::from_secs(5);
+const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Stop {
@@ -51,15 +51,18 @@ pub(super) struct Stop {
     force: bool,
 }
 
-pub(super) async fn stop_daemon(State(daemon): Shared, Query(Stop { force }): Query<Stop>) -> Answer<Value> {
+pub(super) async fn stop_daemon(
+    State(daemon): Shared,
+    Query(Stop { force }): Query<Stop>,
+) -> JsonResult<Value> {
     if !force {
-        let ended = async { tokio::join!(daemon.engine.idle(), daemon.engine.no_sessions()) };
+        let idle = async { tokio::join!(daemon.engine.idle(), daemon.engine.sessions_closed()) };
         // Work that continues is reported below.
-        let _ = timeout(ENDING, ended).await;
+        let _ = timeout(ENDING_TIMEOUT, idle).await;
     }
-    let under_way = daemon.engine.under_way();
+    let running = daemon.engine.running_operations();
     let sessions = daemon.engine.sessions();
-    let busy = match under_way.first() {
+    let busy = match running.first() {
         Some(operation) => Some(format!("{} ({})", operation.target, operation.stage)),
         None if sessions > 0 => Some(format!("{sessions} open session(s) with VMs")),
         None => None,
@@ -73,7 +76,7 @@ pub(super) async fn stop_daemon(State(daemon): Shared, Query(Stop { force }): Qu
 }
 
 /// Repairs the host's state to match the store, and returns the problems found.
-pub(super) async fn repair(State(daemon): Shared) -> Answer<Vec<String>> {
+pub(super) async fn repair(State(daemon): Shared) -> JsonResult<Vec<String>> {
     Ok(Json(daemon.engine.repair().await?))
 }
 
@@ -82,11 +85,11 @@ pub(super) async fn operations(State(daemon): Shared) -> Json<Vec<Operation>> {
 }
 
 /// Streams an operation's past events, and later ones until its end.
-pub(super) async fn follow(State(daemon): Shared, Path(id): Path<String>) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.follow(&id)?))
+pub(super) async fn follow(State(daemon): Shared, Path(id): Path<String>) -> Result<Response, ErrorResponse> {
+    Ok(event_stream(daemon.engine.follow(&id)?))
 }
 
-pub(super) async fn cancel(State(daemon): Shared, Path(id): Path<String>) -> Answer<Value> {
+pub(super) async fn cancel(State(daemon): Shared, Path(id): Path<String>) -> JsonResult<Value> {
     daemon.engine.cancel(&id)?;
     Ok(Json(json!({})))
 }

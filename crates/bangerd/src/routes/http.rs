@@ -18,19 +18,19 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use crate::{daemon::Daemon, upload::Upload};
 
 pub(super) type Shared = State<Arc<Daemon>>;
-pub(super) type Answer<T> = Result<Json<T>, Failure>;
+pub(super) type JsonResult<T> = Result<Json<T>, ErrorResponse>;
 
 /// An error as a response.
 #[derive(Debug)]
-pub(super) struct Failure(pub(super) ApiError);
+pub(super) struct ErrorResponse(pub(super) ApiError);
 
-impl From<ApiError> for Failure {
+impl From<ApiError> for ErrorResponse {
     fn from(error: ApiError) -> Self {
         Self(error)
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for ErrorResponse {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, Json(self.0)).into_response()
@@ -38,14 +38,15 @@ impl IntoResponse for Failure {
 }
 
 /// A JSON body; a malformed one is rejected with an API error that says why.
-pub(super) struct Checked<T>(pub(super) T);
+pub(super) struct JsonBody<T>(pub(super) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Checked<T> {
-    type Rejection = Failure;
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = ErrorResponse;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
-        let invalid =
-            |why: String| Failure(ApiError::new(ErrorKind::Invalid, format!("malformed request: {why}")));
+        let invalid = |why: String| {
+            ErrorResponse(ApiError::new(ErrorKind::Invalid, format!("malformed request: {why}")))
+        };
         let body = Bytes::from_request(request, state).await.map_err(|error| invalid(error.to_string()))?;
         // All options may be omitted.
         let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
@@ -55,7 +56,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Checked<T> {
 
 /// Returns an operation's events as lines of JSON. When the client disconnects, the body is dropped, and the events
 /// with it.
-pub(super) fn stream_of(events: Events) -> Response {
+pub(super) fn event_stream(events: Events) -> Response {
     let lines = stream::unfold(events, |mut events| async move {
         let event = events.recv().await?;
         let mut line = serde_json::to_vec(&event).unwrap_or_default();
@@ -66,6 +67,6 @@ pub(super) fn stream_of(events: Events) -> Response {
 }
 
 /// Returns a request's body as a reader for synchronous code.
-pub(super) fn reader_of(body: Body) -> SyncIoBridge<StreamReader<Upload, Bytes>> {
+pub(super) fn body_reader(body: Body) -> SyncIoBridge<StreamReader<Upload, Bytes>> {
     SyncIoBridge::new(StreamReader::new(Upload(Some(body.into_data_stream()))))
 }

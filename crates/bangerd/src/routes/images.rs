@@ -17,22 +17,22 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::http::{Answer, Checked, Failure, Shared, reader_of, stream_of};
-use crate::passed::PassedFile;
+use super::http::{ErrorResponse, JsonBody, JsonResult, Shared, body_reader, event_stream};
+use crate::fd_passing::PassedFile;
 
-pub(super) async fn images(State(daemon): Shared) -> Answer<Vec<Image>> {
+pub(super) async fn images(State(daemon): Shared) -> JsonResult<Vec<Image>> {
     Ok(Json(daemon.engine.images.list()?))
 }
 
-pub(super) async fn catalog_images(State(daemon): Shared) -> Answer<Vec<CatalogEntry>> {
+pub(super) async fn catalog_images(State(daemon): Shared) -> JsonResult<Vec<CatalogEntry>> {
     Ok(Json(daemon.engine.images.available()?))
 }
 
 pub(super) async fn refresh_catalogs(State(daemon): Shared) -> Response {
-    stream_of(daemon.engine.catalogs.refresh())
+    event_stream(daemon.engine.catalogs.refresh())
 }
 
-pub(super) async fn image(State(daemon): Shared, Path(image): Path<String>) -> Answer<Image> {
+pub(super) async fn image(State(daemon): Shared, Path(image): Path<String>) -> JsonResult<Image> {
     Ok(Json(daemon.engine.images.show(&image)?))
 }
 
@@ -48,12 +48,12 @@ pub(super) async fn import_image(
     Extension(passed): Extension<PassedFile>,
     body: Body,
 ) -> Response {
-    let tar = passed.take().map_or_else(|| Tar::Stream(reader_of(body)), Tar::File);
-    stream_of(daemon.engine.images.import(import.name, tar))
+    let tar = passed.take().map_or_else(|| Tar::Stream(body_reader(body)), Tar::File);
+    event_stream(daemon.engine.images.import(import.name, tar))
 }
 
-pub(super) async fn pull_image(State(daemon): Shared, Checked(pull): Checked<PullImage>) -> Response {
-    stream_of(daemon.engine.images.pull(pull))
+pub(super) async fn pull_image(State(daemon): Shared, JsonBody(pull): JsonBody<PullImage>) -> Response {
+    event_stream(daemon.engine.images.pull(pull))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -68,11 +68,11 @@ pub(super) async fn import_bundle(
     State(daemon): Shared,
     Query(import): Query<ImportBundle>,
     Extension(passed): Extension<PassedFile>,
-) -> Result<Response, Failure> {
+) -> Result<Response, ErrorResponse> {
     let ImportBundle { name, sha256, url } = import;
-    Ok(stream_of(match url {
+    Ok(event_stream(match url {
         Some(url) => daemon.engine.images.download_bundle(url, name, sha256),
-        None => daemon.engine.images.import_bundle(handed_over(&passed)?, name, sha256),
+        None => daemon.engine.images.import_bundle(passed_file(&passed)?, name, sha256),
     }))
 }
 
@@ -81,15 +81,15 @@ pub(super) async fn bundle_image(
     State(daemon): Shared,
     Path(image): Path<String>,
     Extension(passed): Extension<PassedFile>,
-) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.images.bundle(image, handed_over(&passed)?)))
+) -> Result<Response, ErrorResponse> {
+    Ok(event_stream(daemon.engine.images.bundle(image, passed_file(&passed)?)))
 }
 
-fn handed_over(passed: &PassedFile) -> Result<File, ApiError> {
+fn passed_file(passed: &PassedFile) -> Result<File, ApiError> {
     passed.take().ok_or_else(|| ApiError::new(ErrorKind::Invalid, "no file was sent with the request"))
 }
 
-pub(super) async fn delete_image(State(daemon): Shared, Path(image): Path<String>) -> Answer<Value> {
+pub(super) async fn delete_image(State(daemon): Shared, Path(image): Path<String>) -> JsonResult<Value> {
     daemon.engine.images.delete(&image)?;
     Ok(Json(json!({})))
 }
@@ -97,38 +97,38 @@ pub(super) async fn delete_image(State(daemon): Shared, Path(image): Path<String
 pub(super) async fn tag_image(
     State(daemon): Shared,
     Path(image): Path<String>,
-    Checked(tag): Checked<NameImage>,
+    JsonBody(tag): JsonBody<NameImage>,
 ) -> Response {
-    stream_of(daemon.engine.images.tag(image, tag))
+    event_stream(daemon.engine.images.tag(image, tag))
 }
 
 pub(super) async fn rename_image(
     State(daemon): Shared,
     Path(image): Path<String>,
-    Checked(rename): Checked<NameImage>,
-) -> Answer<Image> {
+    JsonBody(rename): JsonBody<NameImage>,
+) -> JsonResult<Image> {
     Ok(Json(daemon.engine.images.rename(&image, &rename.name)?))
 }
 
 pub(super) async fn register_image(
     State(daemon): Shared,
-    Checked(register): Checked<RegisterImage>,
+    JsonBody(register): JsonBody<RegisterImage>,
 ) -> Response {
-    stream_of(daemon.engine.images.register(register))
+    event_stream(daemon.engine.images.register(register))
 }
 
 pub(super) async fn promote_image(State(daemon): Shared, Path(image): Path<String>) -> Response {
-    stream_of(daemon.engine.images.promote(image))
+    event_stream(daemon.engine.images.promote(image))
 }
 
 pub(super) async fn commit_vm(
     State(daemon): Shared,
     Path(vm): Path<String>,
-    Checked(commit): Checked<CommitVm>,
-) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.vms.commit(&vm, commit)?))
+    JsonBody(commit): JsonBody<CommitVm>,
+) -> Result<Response, ErrorResponse> {
+    Ok(event_stream(daemon.engine.vms.commit(&vm, commit)?))
 }
 
-pub(super) async fn prune_cache(State(daemon): Shared, Checked(prune): Checked<PruneCache>) -> Response {
-    stream_of(daemon.engine.cache.prune(prune))
+pub(super) async fn prune_cache(State(daemon): Shared, JsonBody(prune): JsonBody<PruneCache>) -> Response {
+    event_stream(daemon.engine.cache.prune(prune))
 }

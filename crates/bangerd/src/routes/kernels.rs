@@ -12,19 +12,19 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-use super::http::{Answer, Checked, Shared, reader_of, stream_of};
+use super::http::{JsonBody, JsonResult, Shared, body_reader, event_stream};
 
-pub(super) async fn kernels(State(daemon): Shared) -> Answer<Vec<Kernel>> {
+pub(super) async fn kernels(State(daemon): Shared) -> JsonResult<Vec<Kernel>> {
     Ok(Json(daemon.engine.kernels.list()?))
 }
 
-pub(super) async fn available_kernels(State(daemon): Shared) -> Answer<Vec<AvailableKernel>> {
+pub(super) async fn available_kernels(State(daemon): Shared) -> JsonResult<Vec<AvailableKernel>> {
     Ok(Json(daemon.engine.kernels.available()?))
 }
 
-pub(super) async fn kernel(State(daemon): Shared, Path(kernel): Path<String>) -> Answer<Kernel> {
-    let shown = spawn_blocking(move || daemon.engine.kernels.show(&kernel)).await;
-    Ok(Json(shown.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))??))
+pub(super) async fn kernel(State(daemon): Shared, Path(kernel): Path<String>) -> JsonResult<Kernel> {
+    let kernel = spawn_blocking(move || daemon.engine.kernels.show(&kernel)).await;
+    Ok(Json(kernel.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))??))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -37,14 +37,14 @@ pub(super) async fn import_kernel(
     Query(import): Query<ImportKernel>,
     body: Body,
 ) -> Response {
-    stream_of(daemon.engine.kernels.import(import.name, reader_of(body)))
+    event_stream(daemon.engine.kernels.import(import.name, body_reader(body)))
 }
 
-pub(super) async fn pull_kernel(State(daemon): Shared, Checked(pull): Checked<Pull>) -> Response {
-    stream_of(daemon.engine.kernels.pull(pull.name))
+pub(super) async fn pull_kernel(State(daemon): Shared, JsonBody(pull): JsonBody<Pull>) -> Response {
+    event_stream(daemon.engine.kernels.pull(pull.name))
 }
 
-pub(super) async fn delete_kernel(State(daemon): Shared, Path(kernel): Path<String>) -> Answer<Value> {
+pub(super) async fn delete_kernel(State(daemon): Shared, Path(kernel): Path<String>) -> JsonResult<Value> {
     daemon.engine.kernels.delete(&kernel)?;
     Ok(Json(json!({})))
 }

@@ -19,14 +19,14 @@ use axum::{
 };
 use banger_api::{
     ApiError, AvailableKernel, BUILD_HEADER, Bundle, CatalogEntry, CommitVm, CreateVm, DaemonStatus,
-    DeleteVm, ErrorKind, Happening, Image, Kernel, KillVm, NameImage, Operation, PruneCache, Pruned, Pull,
+    DeleteVm, ErrorKind, Event, Image, Kernel, KillVm, NameImage, Operation, PruneCache, Pruned, Pull,
     PullImage, ReadLog, RegisterImage, Remedy, RestartVm, SetVm, StartVm, StopVm, Vm, VmStats, WatchEvents,
 };
-use banger_engine::asked_by;
+use banger_engine::with_requester;
 use serde_json::Value;
 
 use crate::daemon::{Daemon, Peer};
-use http::{Failure, Shared};
+use http::{ErrorResponse, Shared};
 use openapi::{Api, Doc};
 
 /// Returns all routes.
@@ -34,9 +34,9 @@ pub(crate) fn routes(daemon: Arc<Daemon>) -> Router {
     api()
         .router()
         .fallback(|| async {
-            Failure(ApiError::new(ErrorKind::NotFound, "there is no such route in this API"))
+            ErrorResponse(ApiError::new(ErrorKind::NotFound, "there is no such route in this API"))
         })
-        .layer(middleware::from_fn_with_state(daemon.clone(), same_build))
+        .layer(middleware::from_fn_with_state(daemon.clone(), require_same_build))
         .with_state(daemon)
 }
 
@@ -220,28 +220,33 @@ fn watching(api: Api) -> Api {
         watch::events,
         Doc::new("getEvents", "Read events of VMs, images, kernels and operations")
             .query::<WatchEvents>()
-            .lines::<Happening>(),
+            .lines::<Event>(),
     )
     .get(
         "/v1/stats",
         watch::stats,
         Doc::new("getStats", "Show the resource use of running VMs")
-            .query::<watch::Of>()
+            .query::<watch::StatsQuery>()
             .returns::<Vec<VmStats>>(),
     )
 }
 
 /// Rejects clients of a different build before doing any work.
-async fn same_build(State(daemon): Shared, headers: HeaderMap, request: Request, next: Next) -> Response {
+async fn require_same_build(
+    State(daemon): Shared,
+    headers: HeaderMap,
+    request: Request,
+    next: Next,
+) -> Response {
     let ours = daemon.build.to_string();
     match headers.get(BUILD_HEADER) {
         Some(theirs) if theirs.as_bytes() != ours.as_bytes() => {
             let error =
                 ApiError::new(ErrorKind::VersionSkew, "bangerd is a different build than this banger");
-            Failure(error.remedy(Remedy::RestartDaemon)).into_response()
+            ErrorResponse(error.remedy(Remedy::RestartDaemon)).into_response()
         }
         _ => match request.extensions().get::<Peer>() {
-            Some(Peer(uid)) => asked_by(*uid, next.run(request)).await,
+            Some(Peer(uid)) => with_requester(*uid, next.run(request)).await,
             None => next.run(request).await,
         },
     }

@@ -9,14 +9,14 @@ use axum::{
     handler::Handler,
     routing::{MethodFilter, on},
 };
-use banger_api::{ApiError, Event};
+use banger_api::{ApiError, OperationEvent};
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use crate::daemon::Daemon;
 
 /// Makes the schema of a type, or a reference to it.
-type MakeSchema = fn(&mut SchemaGenerator) -> Schema;
+type SchemaFn = fn(&mut SchemaGenerator) -> Schema;
 
 /// Routes, and the document that describes them.
 pub(super) struct Api {
@@ -29,18 +29,18 @@ pub(super) struct Api {
 pub(super) struct Doc {
     id: &'static str,
     summary: &'static str,
-    query: Option<MakeSchema>,
-    body: Option<(&'static str, MakeSchema)>,
+    query: Option<SchemaFn>,
+    body: Option<(&'static str, SchemaFn)>,
     response: Response,
 }
 
 enum Response {
     /// One JSON value.
-    Json(MakeSchema),
+    Json(SchemaFn),
     /// Events of an operation, one JSON line each. The type is the result of the last one, `done`.
-    Events(MakeSchema),
+    Events(SchemaFn),
     /// JSON lines of this type.
-    Lines(MakeSchema),
+    Lines(SchemaFn),
     /// Bytes of this content type.
     Bytes(&'static str),
     /// A connection that becomes a byte stream in both directions.
@@ -194,7 +194,7 @@ impl Doc {
                 ("200", "success", Some(json!({ "application/json": { "schema": schema(generator) } })))
             }
             Response::Events(result) => {
-                let mut content = lines(generator.subschema_for::<Event>());
+                let mut content = lines(generator.subschema_for::<OperationEvent>());
                 content["application/x-ndjson"]["x-result"] = result(generator).to_value();
                 (
                     "200",

@@ -15,81 +15,87 @@ use serde::Deserialize;
 
 use crate::splice::splice;
 
-use super::http::{Answer, Checked, Failure, Shared, stream_of};
+use super::http::{ErrorResponse, JsonBody, JsonResult, Shared, event_stream};
 
-pub(super) async fn vms(State(daemon): Shared) -> Answer<Vec<Vm>> {
+pub(super) async fn vms(State(daemon): Shared) -> JsonResult<Vec<Vm>> {
     Ok(Json(daemon.engine.vms.list()?))
 }
 
 pub(super) async fn run_vm(
     State(daemon): Shared,
-    Checked(request): Checked<CreateVm>,
-) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.vms.run(request)?))
+    JsonBody(request): JsonBody<CreateVm>,
+) -> Result<Response, ErrorResponse> {
+    Ok(event_stream(daemon.engine.vms.run(request)?))
 }
 
-pub(super) async fn vm(State(daemon): Shared, Path(vm): Path<String>) -> Answer<Vm> {
+pub(super) async fn vm(State(daemon): Shared, Path(vm): Path<String>) -> JsonResult<Vm> {
     Ok(Json(daemon.engine.vms.show(&vm)?))
 }
 
-pub(super) async fn vm_ended(State(daemon): Shared, Path(vm): Path<String>) -> Answer<Vm> {
+pub(super) async fn vm_ended(State(daemon): Shared, Path(vm): Path<String>) -> JsonResult<Vm> {
     Ok(Json(daemon.engine.vms.show_ended(&vm).await?))
 }
 
 pub(super) async fn start_vm(
     State(daemon): Shared,
     Path(vm): Path<String>,
-    Checked(options): Checked<StartVm>,
-) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.vms.start(&vm, options)?))
+    JsonBody(options): JsonBody<StartVm>,
+) -> Result<Response, ErrorResponse> {
+    Ok(event_stream(daemon.engine.vms.start(&vm, options)?))
 }
 
 pub(super) async fn stop_vm(
     State(daemon): Shared,
     Path(vm): Path<String>,
-    Checked(options): Checked<StopVm>,
-) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.vms.stop(&vm, options)?))
+    JsonBody(options): JsonBody<StopVm>,
+) -> Result<Response, ErrorResponse> {
+    Ok(event_stream(daemon.engine.vms.stop(&vm, options)?))
 }
 
 pub(super) async fn restart_vm(
     State(daemon): Shared,
     Path(vm): Path<String>,
-    Checked(options): Checked<RestartVm>,
-) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.vms.restart(&vm, options)?))
+    JsonBody(options): JsonBody<RestartVm>,
+) -> Result<Response, ErrorResponse> {
+    Ok(event_stream(daemon.engine.vms.restart(&vm, options)?))
 }
 
 pub(super) async fn kill_vm(
     State(daemon): Shared,
     Path(vm): Path<String>,
-    Checked(kill): Checked<KillVm>,
-) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.vms.kill(&vm, kill)?))
+    JsonBody(kill): JsonBody<KillVm>,
+) -> Result<Response, ErrorResponse> {
+    Ok(event_stream(daemon.engine.vms.kill(&vm, kill)?))
 }
 
-pub(super) async fn pause_vm(State(daemon): Shared, Path(vm): Path<String>) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.vms.pause(&vm)?))
+pub(super) async fn pause_vm(
+    State(daemon): Shared,
+    Path(vm): Path<String>,
+) -> Result<Response, ErrorResponse> {
+    Ok(event_stream(daemon.engine.vms.pause(&vm)?))
 }
 
-pub(super) async fn resume_vm(State(daemon): Shared, Path(vm): Path<String>) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.vms.resume(&vm)?))
+pub(super) async fn resume_vm(
+    State(daemon): Shared,
+    Path(vm): Path<String>,
+) -> Result<Response, ErrorResponse> {
+    Ok(event_stream(daemon.engine.vms.resume(&vm)?))
 }
 
 pub(super) async fn set_vm(
     State(daemon): Shared,
     Path(vm): Path<String>,
-    Checked(wanted): Checked<SetVm>,
-) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.vms.set(&vm, wanted)?))
+    JsonBody(change): JsonBody<SetVm>,
+) -> Result<Response, ErrorResponse> {
+    Ok(event_stream(daemon.engine.vms.set(&vm, change)?))
 }
 
 pub(super) async fn delete_vm(
     State(daemon): Shared,
     Path(vm): Path<String>,
     Query(options): Query<DeleteVm>,
-) -> Result<Response, Failure> {
-    Ok(stream_of(daemon.engine.vms.delete(&vm, options.force)?))
+) -> Result<Response, ErrorResponse> {
+    Ok(event_stream(daemon.engine.vms.delete(&vm, options.force)?))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -103,7 +109,7 @@ pub(super) async fn tunnel(
     Path(vm): Path<String>,
     Query(Tunnel { port }): Query<Tunnel>,
     mut request: Request,
-) -> Result<Response, Failure> {
+) -> Result<Response, ErrorResponse> {
     let upgrade = hyper::upgrade::on(&mut request);
     let (guest, session) = daemon.engine.vms.tunnel(&vm, port).await?;
     tokio::spawn(async move {

@@ -7,7 +7,7 @@ use tokio::io::AsyncRead;
 use super::Client;
 use crate::{
     events::Events,
-    http::{json, nothing, segment, stream_of},
+    http::{empty_body, json_body, segment, stream_body},
 };
 
 impl Client {
@@ -16,7 +16,7 @@ impl Client {
     /// # Errors
     /// Returns an error if the request fails.
     pub async fn kernels(&self) -> Result<Vec<Kernel>, ApiError> {
-        self.call(Method::GET, "/v1/kernels", nothing).await
+        self.call(Method::GET, "/v1/kernels", empty_body).await
     }
 
     /// Returns the catalog's kernels.
@@ -24,7 +24,7 @@ impl Client {
     /// # Errors
     /// Returns an error if the request fails.
     pub async fn available_kernels(&self) -> Result<Vec<AvailableKernel>, ApiError> {
-        self.call(Method::GET, "/v1/catalog/kernels", nothing).await
+        self.call(Method::GET, "/v1/catalog/kernels", empty_body).await
     }
 
     /// Returns the kernel that `reference` names.
@@ -32,7 +32,7 @@ impl Client {
     /// # Errors
     /// Returns an error if none or several match.
     pub async fn kernel(&self, reference: &str) -> Result<Kernel, ApiError> {
-        self.call(Method::GET, &format!("/v1/kernels/{}", segment(reference)), nothing).await
+        self.call(Method::GET, &format!("/v1/kernels/{}", segment(reference)), empty_body).await
     }
 
     /// Creates a kernel from a package, a kernel, or a tar of these; the result is a [`Kernel`].
@@ -48,7 +48,7 @@ impl Client {
     ) -> Result<Events, ApiError> {
         self.ensure_daemon().await?;
         let path = format!("/v1/kernels?name={}", segment(name.as_str()));
-        Ok(Events::new(self.send(Method::POST, &path, stream_of(bytes)).await?.into_body()))
+        Ok(Events::new(self.send(Method::POST, &path, stream_body(bytes)).await?.into_body()))
     }
 
     /// Pulls a kernel from the catalog; the result is a [`Kernel`].
@@ -56,7 +56,7 @@ impl Client {
     /// # Errors
     /// Returns an error if the request fails.
     pub async fn pull_kernel(&self, name: &Name) -> Result<Events, ApiError> {
-        self.follow(Method::POST, "/v1/kernels/pull", || json(&Pull { name: name.clone() })).await
+        self.follow(Method::POST, "/v1/kernels/pull", || json_body(&Pull { name: name.clone() })).await
     }
 
     /// Deletes a kernel.
@@ -64,6 +64,6 @@ impl Client {
     /// # Errors
     /// Returns an error if there is no such kernel, or a VM uses it.
     pub async fn delete_kernel(&self, reference: &str) -> Result<(), ApiError> {
-        self.ask(Method::DELETE, &format!("/v1/kernels/{}", segment(reference))).await
+        self.call_empty(Method::DELETE, &format!("/v1/kernels/{}", segment(reference))).await
     }
 }

@@ -13,12 +13,12 @@ use crate::{
     client::Client,
     connect::DaemonProcess,
     events::Events,
-    http::{self, Body, nothing, segment},
-    passing::Passing,
+    fd_passing::FdPassingStream,
+    http::{self, Body, empty_body, segment},
 };
 
 #[derive(Deserialize)]
-struct Thing {
+struct NamedObject {
     name: String,
 }
 
@@ -28,7 +28,7 @@ impl Client {
     /// # Errors
     /// Returns an error if it does not start, or the old one is busy.
     pub async fn ensure_daemon(&self) -> Result<(), ApiError> {
-        match self.send(Method::GET, "/v1/daemon", nothing()).await {
+        match self.send(Method::GET, "/v1/daemon", empty_body()).await {
             Ok(_) => Ok(()),
             Err(error) if error.kind == ErrorKind::VersionSkew => self.restart_daemon(false).await,
             Err(error) => Err(error),
@@ -41,7 +41,7 @@ impl Client {
     /// Returns an error if it is busy and `force` is not set, or if it does not start.
     pub async fn restart_daemon(&self, force: bool) -> Result<(), ApiError> {
         self.stop_daemon(force).await?;
-        self.daemon.reach_or_start().await.map(drop)
+        self.daemon.connect_or_start().await.map(drop)
     }
 
     /// Stops the daemon and waits until it has ended; false if none runs. VMs keep running.
@@ -49,15 +49,16 @@ impl Client {
     /// # Errors
     /// Returns an error if it is busy and `force` is not set.
     pub async fn stop_daemon(&self, force: bool) -> Result<bool, ApiError> {
-        let Some(stream) = self.daemon.reach().await? else { return Ok(false) };
-        let process = DaemonProcess::behind(&stream)?;
+        let Some(stream) = self.daemon.connect().await? else { return Ok(false) };
+        let process = DaemonProcess::of_peer(&stream)?;
         let path = format!("/v1/daemon/stop?force={force}");
-        let response =
-            self.send_over(Passing { stream, file: None }, Method::POST, &path, nothing(), None).await?;
+        let response = self
+            .send_over(FdPassingStream { stream, file: None }, Method::POST, &path, empty_body(), None)
+            .await?;
         if !response.status().is_success() {
             return Err(http::read(response).await?);
         }
-        process.gone().await?;
+        process.wait().await?;
         Ok(true)
     }
 
@@ -75,8 +76,8 @@ impl Client {
     /// # Errors
     /// Returns an error if the daemon's response is invalid.
     pub async fn names(&self, kind: &str) -> Result<Vec<String>, ApiError> {
-        let things: Vec<Thing> = self.call_running(&format!("/v1/{kind}")).await?.unwrap_or_default();
-        Ok(things.into_iter().map(|thing| thing.name).collect())
+        let objects: Vec<NamedObject> = self.call_running(&format!("/v1/{kind}")).await?.unwrap_or_default();
+        Ok(objects.into_iter().map(|object| object.name).collect())
     }
 
     /// Returns whether `status` is of the build that would be started now.
@@ -92,7 +93,7 @@ impl Client {
     /// # Errors
     /// Returns an error if the store cannot be read.
     pub async fn repair(&self) -> Result<Vec<String>, ApiError> {
-        self.call(Method::POST, "/v1/daemon/repair", nothing).await
+        self.call(Method::POST, "/v1/daemon/repair", empty_body).await
     }
 
     /// Returns the operations that are in progress or ended recently.
@@ -100,7 +101,7 @@ impl Client {
     /// # Errors
     /// Returns an error if the request fails.
     pub async fn operations(&self) -> Result<Vec<Operation>, ApiError> {
-        self.call(Method::GET, "/v1/operations", nothing).await
+        self.call(Method::GET, "/v1/operations", empty_body).await
     }
 
     /// Returns all events of an operation, past and future. Closing the connection does not cancel it.
@@ -109,7 +110,7 @@ impl Client {
     /// Returns an error if there is no such operation.
     pub async fn follow_operation(&self, operation: &str) -> Result<Events, ApiError> {
         let path = format!("/v1/operations/{}/events", segment(operation));
-        self.follow(Method::GET, &path, || Ok(nothing())).await
+        self.follow(Method::GET, &path, || Ok(empty_body())).await
     }
 
     /// Cancels an operation, which undoes its work and ends.
@@ -117,12 +118,12 @@ impl Client {
     /// # Errors
     /// Returns an error if there is no such operation.
     pub async fn cancel(&self, operation: &str) -> Result<(), ApiError> {
-        self.ask(Method::DELETE, &format!("/v1/operations/{}", segment(operation))).await
+        self.call_empty(Method::DELETE, &format!("/v1/operations/{}", segment(operation))).await
     }
 
     /// Sends a request whose body can be created again, so that the request can be repeated to a daemon of the right
     /// build, or to a new one.
-    pub(super) async fn sent(
+    pub(super) async fn send_retrying(
         &self,
         method: Method,
         path: &str,
@@ -143,7 +144,7 @@ impl Client {
         path: &str,
         body: impl FnMut() -> Result<Body, ApiError>,
     ) -> Result<Events, ApiError> {
-        Ok(Events::new(self.sent(method, path, body).await?.into_body()))
+        Ok(Events::new(self.send_retrying(method, path, body).await?.into_body()))
     }
 
     pub(super) async fn call<T: DeserializeOwned>(
@@ -152,14 +153,14 @@ impl Client {
         path: &str,
         body: impl Fn() -> Body,
     ) -> Result<T, ApiError> {
-        http::read(self.sent(method, path, || Ok(body())).await?).await
+        http::read(self.send_retrying(method, path, || Ok(body())).await?).await
     }
 
     /// Returns the response of the running daemon, of any build, at `path`; `None` if none runs.
     pub(super) async fn call_running<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ApiError> {
-        let Some(stream) = self.daemon.reach().await? else { return Ok(None) };
-        let stream = Passing { stream, file: None };
-        let response = self.send_over(stream, Method::GET, path, nothing(), None).await?;
+        let Some(stream) = self.daemon.connect().await? else { return Ok(None) };
+        let stream = FdPassingStream { stream, file: None };
+        let response = self.send_over(stream, Method::GET, path, empty_body(), None).await?;
         if response.status().is_success() {
             Ok(Some(http::read(response).await?))
         } else {
@@ -167,7 +168,7 @@ impl Client {
         }
     }
 
-    pub(super) async fn ask(&self, method: Method, path: &str) -> Result<(), ApiError> {
-        self.call::<serde_json::Value>(method, path, nothing).await.map(drop)
+    pub(super) async fn call_empty(&self, method: Method, path: &str) -> Result<(), ApiError> {
+        self.call::<serde_json::Value>(method, path, empty_body).await.map(drop)
     }
 }

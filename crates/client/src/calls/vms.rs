@@ -6,7 +6,7 @@ use hyper::Method;
 use super::Client;
 use crate::{
     events::Events,
-    http::{self, Tunnel, json, nothing, segment},
+    http::{self, Tunnel, empty_body, json_body, segment},
 };
 
 impl Client {
@@ -15,7 +15,7 @@ impl Client {
     /// # Errors
     /// Returns an error if the request fails.
     pub async fn vms(&self) -> Result<Vec<Vm>, ApiError> {
-        self.call(Method::GET, "/v1/vms", nothing).await
+        self.call(Method::GET, "/v1/vms", empty_body).await
     }
 
     /// Returns the VM that `reference` names.
@@ -23,7 +23,7 @@ impl Client {
     /// # Errors
     /// Returns an error if none or several match.
     pub async fn vm(&self, reference: &str) -> Result<Vm, ApiError> {
-        self.call(Method::GET, &vm_path(reference), nothing).await
+        self.call(Method::GET, &vm_path(reference), empty_body).await
     }
 
     /// Returns the VM that `reference` names once it has ended, or after a timeout if it does not end; `None` if no
@@ -40,7 +40,7 @@ impl Client {
     /// # Errors
     /// Returns an error if the request is invalid.
     pub async fn run_vm(&self, request: &CreateVm) -> Result<Events, ApiError> {
-        self.follow(Method::POST, "/v1/vms", || json(request)).await
+        self.follow(Method::POST, "/v1/vms", || json_body(request)).await
     }
 
     /// Starts a VM; the result is a [`Vm`].
@@ -48,7 +48,7 @@ impl Client {
     /// # Errors
     /// Returns an error if there is no such VM.
     pub async fn start_vm(&self, reference: &str, options: &StartVm) -> Result<Events, ApiError> {
-        self.follow(Method::POST, &format!("{}/start", vm_path(reference)), || json(options)).await
+        self.follow(Method::POST, &format!("{}/start", vm_path(reference)), || json_body(options)).await
     }
 
     /// Stops a VM; the result is a [`Vm`].
@@ -56,7 +56,7 @@ impl Client {
     /// # Errors
     /// Returns an error if there is no such VM.
     pub async fn stop_vm(&self, reference: &str, options: StopVm) -> Result<Events, ApiError> {
-        self.follow(Method::POST, &format!("{}/stop", vm_path(reference)), || json(&options)).await
+        self.follow(Method::POST, &format!("{}/stop", vm_path(reference)), || json_body(&options)).await
     }
 
     /// Stops a VM and starts it again; the result is a [`Vm`].
@@ -64,7 +64,7 @@ impl Client {
     /// # Errors
     /// Returns an error if there is no such VM.
     pub async fn restart_vm(&self, reference: &str, options: &RestartVm) -> Result<Events, ApiError> {
-        self.follow(Method::POST, &format!("{}/restart", vm_path(reference)), || json(options)).await
+        self.follow(Method::POST, &format!("{}/restart", vm_path(reference)), || json_body(options)).await
     }
 
     /// Sends a signal to a VM's VMM; the result is a [`Vm`].
@@ -72,7 +72,7 @@ impl Client {
     /// # Errors
     /// Returns an error if there is no such VM.
     pub async fn kill_vm(&self, reference: &str, kill: KillVm) -> Result<Events, ApiError> {
-        self.follow(Method::POST, &format!("{}/kill", vm_path(reference)), || json(&kill)).await
+        self.follow(Method::POST, &format!("{}/kill", vm_path(reference)), || json_body(&kill)).await
     }
 
     /// Pauses a VM; the result is a [`Vm`].
@@ -80,7 +80,7 @@ impl Client {
     /// # Errors
     /// Returns an error if there is no such VM.
     pub async fn pause_vm(&self, reference: &str) -> Result<Events, ApiError> {
-        self.follow(Method::POST, &format!("{}/pause", vm_path(reference)), || Ok(nothing())).await
+        self.follow(Method::POST, &format!("{}/pause", vm_path(reference)), || Ok(empty_body())).await
     }
 
     /// Resumes a paused VM; the result is a [`Vm`].
@@ -88,15 +88,15 @@ impl Client {
     /// # Errors
     /// Returns an error if there is no such VM.
     pub async fn resume_vm(&self, reference: &str) -> Result<Events, ApiError> {
-        self.follow(Method::POST, &format!("{}/resume", vm_path(reference)), || Ok(nothing())).await
+        self.follow(Method::POST, &format!("{}/resume", vm_path(reference)), || Ok(empty_body())).await
     }
 
     /// Changes a VM's hardware; the result is a [`Vm`].
     ///
     /// # Errors
     /// Returns an error if there is no such VM, or the change is not possible.
-    pub async fn set_vm(&self, reference: &str, wanted: SetVm) -> Result<Events, ApiError> {
-        self.follow(Method::PATCH, &vm_path(reference), || json(&wanted)).await
+    pub async fn set_vm(&self, reference: &str, change: SetVm) -> Result<Events, ApiError> {
+        self.follow(Method::PATCH, &vm_path(reference), || json_body(&change)).await
     }
 
     /// Deletes a VM, with `force` even while it runs, starts or stops; the operation has no result.
@@ -105,7 +105,7 @@ impl Client {
     /// Returns an error if there is no such VM.
     pub async fn delete_vm(&self, reference: &str, force: bool) -> Result<Events, ApiError> {
         let path = format!("{}?force={force}", vm_path(reference));
-        self.follow(Method::DELETE, &path, || Ok(nothing())).await
+        self.follow(Method::DELETE, &path, || Ok(empty_body())).await
     }
 
     /// Opens a raw stream to a port of a running VM's guest.
@@ -114,7 +114,7 @@ impl Client {
     /// Returns an error if there is no such VM, it does not run, or nothing listens at the port.
     pub async fn tunnel(&self, reference: &str, port: u32) -> Result<Tunnel, ApiError> {
         let path = format!("{}/tunnel?port={port}", vm_path(reference));
-        http::upgraded(self.sent(Method::GET, &path, || Ok(nothing())).await?).await
+        http::upgraded(self.send_retrying(Method::GET, &path, || Ok(empty_body())).await?).await
     }
 }
 

@@ -7,8 +7,8 @@ use hyper::Method;
 
 use super::{Client, vms::vm_path};
 use crate::{
-    http::{nothing, segment},
-    parts::Parts,
+    byte_stream::ByteStream,
+    http::{empty_body, segment},
 };
 
 impl Client {
@@ -16,28 +16,28 @@ impl Client {
     ///
     /// # Errors
     /// Returns an error if there is no such VM.
-    pub async fn logs(&self, reference: &str, read: &ReadLog) -> Result<Parts, ApiError> {
-        self.parts(&format!("{}/logs{}", vm_path(reference), log_query(read))).await
+    pub async fn logs(&self, reference: &str, read: &ReadLog) -> Result<ByteStream, ApiError> {
+        self.byte_stream(&format!("{}/logs{}", vm_path(reference), log_query(read))).await
     }
 
     /// Returns the daemon's own log.
     ///
     /// # Errors
     /// Returns an error if the request fails.
-    pub async fn daemon_log(&self, read: &ReadLog) -> Result<Parts, ApiError> {
-        self.parts(&format!("/v1/daemon/logs{}", log_query(read))).await
+    pub async fn daemon_log(&self, read: &ReadLog) -> Result<ByteStream, ApiError> {
+        self.byte_stream(&format!("/v1/daemon/logs{}", log_query(read))).await
     }
 
-    /// Returns the daemon's events: lines of JSON, each a [`Happening`](banger_api::Happening).
+    /// Returns the daemon's events: lines of JSON, each an [`Event`](banger_api::Event).
     ///
     /// # Errors
     /// Returns an error if the request fails.
-    pub async fn events(&self, watch: WatchEvents) -> Result<Parts, ApiError> {
+    pub async fn events(&self, watch: WatchEvents) -> Result<ByteStream, ApiError> {
         let mut path = format!("/v1/events?follow={}", watch.follow);
         if let Some(since) = watch.since {
             add(&mut path, "since", &since.to_string());
         }
-        self.parts(&path).await
+        self.byte_stream(&path).await
     }
 
     /// Returns the resource use of these VMs; if `vms` is empty, of all running VMs.
@@ -46,11 +46,11 @@ impl Client {
     /// Returns an error if one of them no longer exists.
     pub async fn stats(&self, vms: &[Id]) -> Result<Vec<VmStats>, ApiError> {
         let vms: Vec<_> = vms.iter().map(Id::as_str).collect();
-        self.call(Method::GET, &format!("/v1/stats?vms={}", vms.join(",")), nothing).await
+        self.call(Method::GET, &format!("/v1/stats?vms={}", vms.join(",")), empty_body).await
     }
 
-    async fn parts(&self, path: &str) -> Result<Parts, ApiError> {
-        Ok(Parts::new(self.sent(Method::GET, path, || Ok(nothing())).await?.into_body()))
+    async fn byte_stream(&self, path: &str) -> Result<ByteStream, ApiError> {
+        Ok(ByteStream::new(self.send_retrying(Method::GET, path, || Ok(empty_body())).await?.into_body()))
     }
 }
 

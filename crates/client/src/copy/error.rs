@@ -4,32 +4,32 @@ use std::io;
 
 use banger_api::{ApiError, ErrorKind, Remedy};
 use banger_files::{UnpackError, Unpacked};
-use banger_proto::{ExitStatus, OwnFailure};
+use banger_proto::{ExitStatus, SubcommandFailure};
 
 /// Returns the error for an agent that exited with `status` and printed `why` last.
-pub(super) fn said(vm: &str, status: ExitStatus, why: &str) -> ApiError {
-    let own = match status {
-        ExitStatus::Code(code) => OwnFailure::of(code),
+pub(super) fn agent_error(vm: &str, status: ExitStatus, why: &str) -> ApiError {
+    let failure = match status {
+        ExitStatus::Code(code) => SubcommandFailure::of(code),
         ExitStatus::Signal(_) => None,
     };
-    let kind = match own {
-        Some(OwnFailure::NotFound) => ErrorKind::NotFound,
-        Some(OwnFailure::Busy) => ErrorKind::Busy,
-        Some(OwnFailure::Exists) => ErrorKind::AlreadyExists,
-        Some(OwnFailure::NoSpace) => ErrorKind::NoSpace,
+    let kind = match failure {
+        Some(SubcommandFailure::NotFound) => ErrorKind::NotFound,
+        Some(SubcommandFailure::Busy) => ErrorKind::Busy,
+        Some(SubcommandFailure::Exists) => ErrorKind::AlreadyExists,
+        Some(SubcommandFailure::NoSpace) => ErrorKind::NoSpace,
         None => ErrorKind::Io,
     };
     ApiError::new(kind, format!("in VM {vm}: {why}"))
 }
 
 /// Returns the error for the host's end, which could not write.
-pub(super) fn not_unpacked(error: UnpackError) -> ApiError {
+pub(super) fn unpack_error(error: UnpackError) -> ApiError {
     let kind = match &error {
         UnpackError::Stream(_) => ErrorKind::Guest,
-        UnpackError::NoFolder(_) => ErrorKind::NotFound,
+        UnpackError::NoDirectory(_) => ErrorKind::NotFound,
         UnpackError::Occupied(_) => ErrorKind::AlreadyExists,
         UnpackError::Busy(_) => ErrorKind::Busy,
-        UnpackError::NotAFolder(_)
+        UnpackError::NotADirectory(_)
         | UnpackError::NeedsName(_)
         | UnpackError::NotReplaced { .. }
         | UnpackError::NotAFile(_) => ErrorKind::Invalid,
@@ -42,16 +42,16 @@ pub(super) fn not_unpacked(error: UnpackError) -> ApiError {
             _ => ErrorKind::Io,
         },
     };
-    let told = ApiError::new(kind, error.to_string());
+    let api_error = ApiError::new(kind, error.to_string());
     match error {
-        UnpackError::NoFolder(_) => told.remedy(Remedy::MakeDirectory),
-        UnpackError::NotAFile(_) => told.remedy(Remedy::CopyToDirectory),
-        _ => told,
+        UnpackError::NoDirectory(_) => api_error.remedy(Remedy::MakeDirectory),
+        UnpackError::NotAFile(_) => api_error.remedy(Remedy::CopyToDirectory),
+        _ => api_error,
     }
 }
 
 /// Adds to `error` what was copied before it.
-pub(super) fn partly(mut error: ApiError, done: Unpacked) -> ApiError {
+pub(super) fn with_progress(mut error: ApiError, done: Unpacked) -> ApiError {
     error.message.push_str(&done.so_far());
     error
 }
@@ -64,11 +64,12 @@ mod tests {
     fn a_partial_copy_says_so() {
         let full =
             UnpackError::Write { path: "a/b".into(), source: io::Error::from(io::ErrorKind::StorageFull) };
-        let error = partly(not_unpacked(full), Unpacked { files: 3, broken: 0 });
+        let error = with_progress(unpack_error(full), Unpacked { files: 3, broken: 0 });
         assert_eq!(error.kind, ErrorKind::NoSpace);
         assert_eq!(error.message, "cannot write a/b: no storage space; 3 files were copied before");
-        let error = partly(said("box", ExitStatus::Code(1), "cannot read /x"), Unpacked::default());
+        let error =
+            with_progress(agent_error("box", ExitStatus::Code(1), "cannot read /x"), Unpacked::default());
         assert_eq!(error, ApiError::new(ErrorKind::Io, "in VM box: cannot read /x"));
-        assert_eq!(said("box", ExitStatus::Code(28), "full").kind, ErrorKind::NoSpace);
+        assert_eq!(agent_error("box", ExitStatus::Code(28), "full").kind, ErrorKind::NoSpace);
     }
 }

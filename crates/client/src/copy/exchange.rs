@@ -11,20 +11,19 @@ use tokio::{
 };
 
 use super::{
-    CopyEvent,
-    error::said,
+    CopyEvent, cancelled,
+    error::agent_error,
     lines::Lines,
-    pipe::{FromGuest, ToGuest, WAITING},
-    stopped,
+    pipe::{FromGuest, MAX_WAITING_CHUNKS, ToGuest},
     streams::Streams,
 };
 use crate::{
     Client,
-    exec::{garbage, run},
+    exec::{protocol_error, run},
 };
 
 /// Timeout for a thread to end after the last byte: it must still write what was received.
-const NOTICE: Duration = Duration::from_secs(600);
+const FINISH_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Sends `request` to the agent of VM `vm`: `send` writes the data for it, `receive` reads the data from it. Returns
 /// both results when the agent has finished.
@@ -38,45 +37,46 @@ pub async fn exchange<S: Send + 'static, R: Send + 'static>(
     request: Workspace,
     send: impl FnOnce(ToGuest) -> Result<S, ApiError> + Send + 'static,
     receive: impl FnOnce(FromGuest) -> Result<R, ApiError> + Send + 'static,
-    tell: &mut dyn FnMut(CopyEvent),
+    on_event: &mut dyn FnMut(CopyEvent),
     stop: impl Future<Output = ()>,
 ) -> Result<(S, R), ApiError> {
     let mut stop = pin!(stop);
     let wants_input = request.action != WorkspaceAction::List;
     // Local work before the first byte runs while the guest prepares.
-    let (sender, parts) = mpsc::channel(WAITING);
+    let (sender, chunks) = mpsc::channel(MAX_WAITING_CHUNKS);
     let sending = spawn_blocking(move || send(ToGuest(sender)));
     let (input, output) = tokio::select! {
         streams = run(client, vm, Request::Workspace(request)) => streams?,
-        () = &mut stop => return Err(stopped()),
+        () = &mut stop => return Err(cancelled()),
     };
-    let (came, coming) = mpsc::channel(WAITING);
-    let receiving = spawn_blocking(move || receive(FromGuest::new(coming)));
+    let (received, from_guest) = mpsc::channel(MAX_WAITING_CHUNKS);
+    let receiving = spawn_blocking(move || receive(FromGuest::new(from_guest)));
     // This side skips no files.
-    let (_, passed) = mpsc::unbounded_channel();
+    let (_, skipped) = mpsc::unbounded_channel();
     let mut lines = Lines::default();
-    let streams = Streams { input, output, parts: wants_input.then_some(parts), passed, came: Some(came) };
-    let ended = tokio::select! {
-        ended = streams.pass(&mut lines, tell) => ended?,
-        () = &mut stop => return Err(stopped()),
+    let streams =
+        Streams { input, output, chunks: wants_input.then_some(chunks), skipped, received: Some(received) };
+    let outcome = tokio::select! {
+        outcome = streams.transfer(&mut lines, on_event) => outcome?,
+        () = &mut stop => return Err(cancelled()),
     };
-    let why = lines.end(ended.status, tell);
-    if ended.whole {
+    let why = lines.end(outcome.status, on_event);
+    if outcome.complete {
         // If sending failed here, the agent failed because of that, so the local error is returned.
         let sent = result(sending).await?;
         return match why {
-            Some(why) => Err(said(vm, ended.status, &why)),
+            Some(why) => Err(agent_error(vm, outcome.status, &why)),
             None => Ok((sent, result(receiving).await?)),
         };
     }
     match why {
-        Some(why) => Err(said(vm, ended.status, &why)),
-        None => Err(garbage("it reported success but received only part of the data")),
+        Some(why) => Err(agent_error(vm, outcome.status, &why)),
+        None => Err(protocol_error("it reported success but received only part of the data")),
     }
 }
 
 async fn result<T>(thread: JoinHandle<Result<T, ApiError>>) -> Result<T, ApiError> {
-    match timeout(NOTICE, thread).await {
+    match timeout(FINISH_TIMEOUT, thread).await {
         Ok(Ok(result)) => result,
         Ok(Err(error)) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),
         Err(_) => Err(ApiError::new(ErrorKind::Timeout, "timed out while the host processed the data")),

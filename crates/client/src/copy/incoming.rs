@@ -13,19 +13,19 @@ use tokio::{
 };
 
 use super::{
-    CopyEvent, Destination, GuestPath, SILENCE,
-    error::{not_unpacked, partly, said},
+    CopyEvent, Destination, GuestPath, IDLE_TIMEOUT, cancelled,
+    error::{agent_error, unpack_error, with_progress},
+    idle_error,
     lines::Lines,
-    pipe::{FromGuest, PART, WAITING},
-    silent, stopped,
+    pipe::{FromGuest, MAX_CHUNK, MAX_WAITING_CHUNKS},
 };
 use crate::{
     Client,
-    exec::{ExecOutput, Output, garbage, run},
+    exec::{ExecOutput, Output, protocol_error, run},
 };
 
 /// Timeout for the removal of partial files.
-const UNDO: Duration = Duration::from_secs(60);
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Copies `source` to `destination`, as `cp -a` would, until `stop`. With `follow`, a link at `source` is replaced by
 /// its target.
@@ -37,49 +37,51 @@ pub async fn copy_out(
     source: &GuestPath,
     follow: bool,
     destination: Destination,
-    tell: &mut dyn FnMut(CopyEvent),
+    on_event: &mut dyn FnMut(CopyEvent),
     stop: impl Future<Output = ()>,
 ) -> Result<(), ApiError> {
     let mut stop = pin!(stop);
     let request = Request::Copy(source.request(CopyDirection::Out, follow));
     let (_input, output) = tokio::select! {
         streams = run(client, &source.vm, request) => streams?,
-        () = &mut stop => return Err(stopped()),
+        () = &mut stop => return Err(cancelled()),
     };
-    let (sender, parts) = mpsc::channel(WAITING);
-    let mut unpacking = spawn_blocking(move || write(destination, FromGuest::new(parts)));
+    let (sender, chunks) = mpsc::channel(MAX_WAITING_CHUNKS);
+    let mut unpacking = spawn_blocking(move || write(destination, FromGuest::new(chunks)));
     let mut lines = Lines::default();
     let ended = tokio::select! {
-        ended = drain(output, sender, &mut lines, tell) => ended,
-        () = &mut stop => return Err(undone(unpacking).await),
+        ended = drain(output, sender, &mut lines, on_event) => ended,
+        () = &mut stop => return Err(cancel(unpacking).await),
     };
     let (unpacked, done) = tokio::select! {
         written = &mut unpacking => {
             written.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?
         }
-        () = &mut stop => return Err(undone(unpacking).await),
+        () = &mut stop => return Err(cancel(unpacking).await),
     };
     let failure = match (unpacked, ended) {
         // If the stream ended early, report the error that ended it instead.
         (Err(error), _) if !matches!(error, UnpackError::Stream(StreamError::Truncated)) => {
-            not_unpacked(error)
+            unpack_error(error)
         }
         (_, Err(error)) => error,
-        (unpacked, Ok(status)) => match status.and_then(|status| Some((status, lines.end(status, tell)?))) {
-            Some((status, why)) => said(&source.vm, status, &why),
-            None => match unpacked {
-                Ok(()) if done.broken == 0 => return Ok(()),
-                Ok(()) => garbage("it reported success but sent only part of a file"),
-                Err(error) => not_unpacked(error),
-            },
-        },
+        (unpacked, Ok(status)) => {
+            match status.and_then(|status| Some((status, lines.end(status, on_event)?))) {
+                Some((status, why)) => agent_error(&source.vm, status, &why),
+                None => match unpacked {
+                    Ok(()) if done.broken == 0 => return Ok(()),
+                    Ok(()) => protocol_error("it reported success but sent only part of a file"),
+                    Err(error) => unpack_error(error),
+                },
+            }
+        }
     };
-    Err(partly(failure, done))
+    Err(with_progress(failure, done))
 }
 
 /// Runs in the thread that writes the host's files.
 fn write(destination: Destination, stream: FromGuest) -> (Result<(), UnpackError>, Unpacked) {
-    let stream = BufReader::with_capacity(PART, stream);
+    let stream = BufReader::with_capacity(MAX_CHUNK, stream);
     let mut done = Unpacked::default();
     let unpacked = match destination {
         Destination::Files(path) => unpack(stream, &path, &mut done),
@@ -91,31 +93,31 @@ fn write(destination: Destination, stream: FromGuest) -> (Result<(), UnpackError
 /// Passes data to the thread until the agent exits; returns no status if the thread ends first.
 async fn drain(
     mut output: ExecOutput,
-    parts: mpsc::Sender<Bytes>,
+    chunks: mpsc::Sender<Bytes>,
     lines: &mut Lines,
-    tell: &mut dyn FnMut(CopyEvent),
+    on_event: &mut dyn FnMut(CopyEvent),
 ) -> Result<Option<ExitStatus>, ApiError> {
-    let mut through = 0;
+    let mut received = 0;
     loop {
-        match timeout(SILENCE, output.next()).await.map_err(|_| silent())?? {
+        match timeout(IDLE_TIMEOUT, output.next()).await.map_err(|_| idle_error())?? {
             Output::Stdout(bytes) => {
-                through += bytes.len() as u64;
-                if parts.send(bytes).await.is_err() {
+                received += bytes.len() as u64;
+                if chunks.send(bytes).await.is_err() {
                     return Ok(None);
                 }
-                tell(CopyEvent::Through(through));
+                on_event(CopyEvent::Progress(received));
             }
-            Output::Stderr(bytes) => lines.push(&bytes, tell),
-            Output::Taken(_) => {}
+            Output::Stderr(bytes) => lines.push(&bytes, on_event),
+            Output::Acknowledged(_) => {}
             Output::Exited(status) => return Ok(Some(status)),
         }
     }
 }
 
 /// Waits until the thread, whose stream has ended, has removed partial files.
-async fn undone(unpacking: JoinHandle<(Result<(), UnpackError>, Unpacked)>) -> ApiError {
-    match timeout(UNDO, unpacking).await {
-        Ok(Ok((_, done))) => partly(stopped(), done),
-        _ => stopped(),
+async fn cancel(unpacking: JoinHandle<(Result<(), UnpackError>, Unpacked)>) -> ApiError {
+    match timeout(CLEANUP_TIMEOUT, unpacking).await {
+        Ok(Ok((_, done))) => with_progress(cancelled(), done),
+        _ => cancelled(),
     }
 }

@@ -5,39 +5,39 @@ use banger_proto::ExitStatus;
 use super::CopyEvent;
 
 /// Maximum length of a line, in bytes: two paths of maximum length, and some words.
-const LINE: usize = 16 << 10;
+const MAX_LINE: usize = 16 << 10;
 
 /// Maximum number of lines that are passed on.
-const LINES: usize = 1000;
+const MAX_LINES: usize = 1000;
 
 /// Lines that arrive in pieces, from a guest that may be hostile.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    begun: Vec<u8>,
+    partial: Vec<u8>,
     last: Option<String>,
-    told: usize,
+    reported: usize,
 }
 
 impl Lines {
     /// Adds `bytes`, and reports every line except the last.
-    pub(super) fn push(&mut self, bytes: &[u8], tell: &mut dyn FnMut(CopyEvent)) {
+    pub(super) fn push(&mut self, bytes: &[u8], on_event: &mut dyn FnMut(CopyEvent)) {
         for byte in bytes {
             match byte {
-                b'\n' => self.line(tell),
-                _ if self.begun.len() < LINE => self.begun.push(*byte),
+                b'\n' => self.line(on_event),
+                _ if self.partial.len() < MAX_LINE => self.partial.push(*byte),
                 _ => {}
             }
         }
     }
 
     /// Returns the reason if `status` is a failure, and reports all other lines.
-    pub(super) fn end(&mut self, status: ExitStatus, tell: &mut dyn FnMut(CopyEvent)) -> Option<String> {
-        if !self.begun.is_empty() {
-            self.line(tell);
+    pub(super) fn end(&mut self, status: ExitStatus, on_event: &mut dyn FnMut(CopyEvent)) -> Option<String> {
+        if !self.partial.is_empty() {
+            self.line(on_event);
         }
         match (status, self.last.take()) {
             (ExitStatus::Code(0), last) => {
-                self.tell(last, tell);
+                self.report(last, on_event);
                 None
             }
             (_, Some(last)) => Some(last),
@@ -46,19 +46,19 @@ impl Lines {
         }
     }
 
-    fn line(&mut self, tell: &mut dyn FnMut(CopyEvent)) {
-        let line = String::from_utf8_lossy(&self.begun).into_owned();
-        self.begun.clear();
+    fn line(&mut self, on_event: &mut dyn FnMut(CopyEvent)) {
+        let line = String::from_utf8_lossy(&self.partial).into_owned();
+        self.partial.clear();
         let before = self.last.replace(line);
-        self.tell(before, tell);
+        self.report(before, on_event);
     }
 
-    fn tell(&mut self, line: Option<String>, tell: &mut dyn FnMut(CopyEvent)) {
+    fn report(&mut self, line: Option<String>, on_event: &mut dyn FnMut(CopyEvent)) {
         let Some(line) = line else { return };
-        self.told += 1;
-        match self.told {
-            ..LINES => tell(CopyEvent::PassedOver(line)),
-            LINES => tell(CopyEvent::PassedOver("further messages are not shown".to_owned())),
+        self.reported += 1;
+        match self.reported {
+            ..MAX_LINES => on_event(CopyEvent::Skipped(line)),
+            MAX_LINES => on_event(CopyEvent::Skipped("further messages are not shown".to_owned())),
             _ => {}
         }
     }
@@ -68,34 +68,35 @@ impl Lines {
 mod tests {
     use super::*;
 
-    fn heard(parts: &[&str], status: ExitStatus) -> (Vec<String>, Option<String>) {
-        let mut told = Vec::new();
-        let mut tell = |event| {
-            if let CopyEvent::PassedOver(line) = event {
-                told.push(line);
+    fn collect(chunks: &[&str], status: ExitStatus) -> (Vec<String>, Option<String>) {
+        let mut reported = Vec::new();
+        let mut on_event = |event| {
+            if let CopyEvent::Skipped(line) = event {
+                reported.push(line);
             }
         };
         let mut lines = Lines::default();
-        for part in parts {
-            lines.push(part.as_bytes(), &mut tell);
+        for chunk in chunks {
+            lines.push(chunk.as_bytes(), &mut on_event);
         }
-        let why = lines.end(status, &mut tell);
-        (told, why)
+        let why = lines.end(status, &mut on_event);
+        (reported, why)
     }
 
     #[test]
     fn the_last_line_of_a_failure_is_its_reason() {
-        let parts = ["a pi", "pe\nanother\nno", " space\n"];
-        let (told, why) = heard(&parts, ExitStatus::Code(1));
-        assert_eq!((told.len(), why.as_deref()), (2, Some("no space")));
-        let (told, why) = heard(&parts, ExitStatus::Code(0));
-        assert_eq!((told, why), (vec!["a pipe".into(), "another".into(), "no space".into()], None));
-        assert_eq!(heard(&[], ExitStatus::Signal(9)).1.unwrap(), "signal 9 ended the copy");
+        let chunks = ["a pi", "pe\nanother\nno", " space\n"];
+        let (reported, why) = collect(&chunks, ExitStatus::Code(1));
+        assert_eq!((reported.len(), why.as_deref()), (2, Some("no space")));
+        let (reported, why) = collect(&chunks, ExitStatus::Code(0));
+        assert_eq!((reported, why), (vec!["a pipe".into(), "another".into(), "no space".into()], None));
+        assert_eq!(collect(&[], ExitStatus::Signal(9)).1.unwrap(), "signal 9 ended the copy");
     }
 
     #[test]
     fn a_guest_cannot_say_more_than_is_bearable() {
-        let (told, why) = heard(&["x\n".repeat(5000).as_str(), &"y".repeat(LINE + 9)], ExitStatus::Code(1));
-        assert_eq!((told.len(), why.map(|why| why.len())), (LINES, Some(LINE)));
+        let (reported, why) =
+            collect(&["x\n".repeat(5000).as_str(), &"y".repeat(MAX_LINE + 9)], ExitStatus::Code(1));
+        assert_eq!((reported.len(), why.map(|why| why.len())), (MAX_LINES, Some(MAX_LINE)));
     }
 }

@@ -22,7 +22,7 @@ pub use pipe::{FromGuest, ToGuest};
 
 /// Timeout for a guest without progress: its disk may be slow, and it sometimes writes back the data it holds in
 /// memory.
-const SILENCE: Duration = Duration::from_secs(120);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A path in a guest.
 #[derive(Debug, Clone)]
@@ -57,9 +57,9 @@ pub enum Destination {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CopyEvent {
     /// Number of bytes transferred so far.
-    Through(u64),
+    Progress(u64),
     /// An object was skipped; the text is a sentence.
-    PassedOver(String),
+    Skipped(String),
 }
 
 impl GuestPath {
@@ -68,11 +68,12 @@ impl GuestPath {
     }
 }
 
-fn stopped() -> ApiError {
+fn cancelled() -> ApiError {
     ApiError::new(ErrorKind::Cancelled, "the copy was cancelled")
 }
 
-fn silent() -> ApiError {
-    let message = format!("the guest has neither sent nor received anything for {} s", SILENCE.as_secs());
+fn idle_error() -> ApiError {
+    let message =
+        format!("the guest has neither sent nor received anything for {} s", IDLE_TIMEOUT.as_secs());
     ApiError::new(ErrorKind::Timeout, message)
 }

@@ -12,16 +12,15 @@ use banger_proto::{CopyDirection, Request};
 use tokio::{sync::mpsc, task::spawn_blocking};
 
 use super::{
-    CopyEvent, GuestPath, Origin,
-    error::said,
+    CopyEvent, GuestPath, Origin, cancelled,
+    error::agent_error,
     lines::Lines,
-    pipe::{PART, ToGuest, WAITING},
-    stopped,
+    pipe::{MAX_CHUNK, MAX_WAITING_CHUNKS, ToGuest},
     streams::Streams,
 };
 use crate::{
     Client,
-    exec::{garbage, run},
+    exec::{protocol_error, run},
 };
 
 /// Copies `origin` to `target`, as `cp -a` would, until `stop`.
@@ -32,35 +31,35 @@ pub async fn copy_in(
     client: &Client,
     origin: Origin,
     target: &GuestPath,
-    tell: &mut dyn FnMut(CopyEvent),
+    on_event: &mut dyn FnMut(CopyEvent),
     stop: impl Future<Output = ()>,
 ) -> Result<(), ApiError> {
     let mut stop = pin!(stop);
     let request = Request::Copy(target.request(CopyDirection::In, false));
     let (input, output) = tokio::select! {
         streams = run(client, &target.vm, request) => streams?,
-        () = &mut stop => return Err(stopped()),
+        () = &mut stop => return Err(cancelled()),
     };
-    let (sender, parts) = mpsc::channel(WAITING);
-    let (tell_passed, passed) = mpsc::unbounded_channel();
-    let packing = spawn_blocking(move || read(origin, ToGuest(sender), &tell_passed));
+    let (sender, chunks) = mpsc::channel(MAX_WAITING_CHUNKS);
+    let (skip_sender, skipped) = mpsc::unbounded_channel();
+    let packing = spawn_blocking(move || read(origin, ToGuest(sender), &skip_sender));
     let mut lines = Lines::default();
-    let streams = Streams { input, output, parts: Some(parts), passed, came: None };
-    let ended = tokio::select! {
-        ended = streams.pass(&mut lines, tell) => ended?,
-        () = &mut stop => return Err(stopped()),
+    let streams = Streams { input, output, chunks: Some(chunks), skipped, received: None };
+    let outcome = tokio::select! {
+        outcome = streams.transfer(&mut lines, on_event) => outcome?,
+        () = &mut stop => return Err(cancelled()),
     };
-    if let Some(why) = lines.end(ended.status, tell) {
-        return Err(said(&target.vm, ended.status, &why));
+    if let Some(why) = lines.end(outcome.status, on_event) {
+        return Err(agent_error(&target.vm, outcome.status, &why));
     }
-    if !ended.whole {
-        return Err(garbage("it reported success but received only part of the data"));
+    if !outcome.complete {
+        return Err(protocol_error("it reported success but received only part of the data"));
     }
     match packing.await {
         Ok(Ok(0)) => Ok(()),
         Ok(Ok(unread)) => {
-            let things = if unread == 1 { "one file".to_owned() } else { format!("{unread} files") };
-            let message = format!("{things} could not be read; everything else was copied");
+            let files = if unread == 1 { "one file".to_owned() } else { format!("{unread} files") };
+            let message = format!("{files} could not be read; everything else was copied");
             Err(ApiError::new(ErrorKind::Io, message))
         }
         Ok(Err(error)) => {
@@ -71,12 +70,12 @@ pub async fn copy_in(
 }
 
 /// Runs in the thread that reads the host's files. Returns how many of them could not be read.
-fn read(origin: Origin, out: ToGuest, passed: &mpsc::UnboundedSender<String>) -> io::Result<u64> {
-    let out = BufWriter::with_capacity(PART, out);
+fn read(origin: Origin, out: ToGuest, skipped: &mpsc::UnboundedSender<String>) -> io::Result<u64> {
+    let out = BufWriter::with_capacity(MAX_CHUNK, out);
     match origin {
         Origin::Files(source) => pack(&source, out, &mut |sentence| {
             // The receiver is dropped when the copy was stopped.
-            let _ = passed.send(sentence);
+            let _ = skipped.send(sentence);
         }),
         Origin::Input(input) => pack_input(input, out).map(|()| 0),
     }

@@ -11,34 +11,34 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{CopyEvent, SILENCE, lines::Lines, pipe::PART, silent};
+use super::{CopyEvent, IDLE_TIMEOUT, idle_error, lines::Lines, pipe::MAX_CHUNK};
 use crate::{
     Tunnel,
     exec::{ExecInput, ExecOutput, Output},
 };
 
 /// Timeout for the sending thread to end after its last chunk, which the guest has acknowledged by exiting.
-const LAST: Duration = Duration::from_secs(60);
+const LAST_CHUNK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The streams in both directions.
 pub(super) struct Streams<R = ReadHalf<Tunnel>, W = WriteHalf<Tunnel>> {
     pub(super) input: ExecInput<W>,
     pub(super) output: ExecOutput<R>,
     /// Data from the sending thread for the guest; `None` if the guest accepts none.
-    pub(super) parts: Option<mpsc::Receiver<Bytes>>,
+    pub(super) chunks: Option<mpsc::Receiver<Bytes>>,
     /// Messages about what that thread skipped.
-    pub(super) passed: mpsc::UnboundedReceiver<String>,
+    pub(super) skipped: mpsc::UnboundedReceiver<String>,
     /// Data for the receiving thread; if `None`, data from the guest is dropped.
-    pub(super) came: Option<mpsc::Sender<Bytes>>,
+    pub(super) received: Option<mpsc::Sender<Bytes>>,
 }
 
 /// The end of the transfer.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ended {
+pub(super) struct Outcome {
     /// The exit status of the agent's end.
     pub(super) status: ExitStatus,
     /// Whether all data had been sent by then.
-    pub(super) whole: bool,
+    pub(super) complete: bool,
 }
 
 /// State of the sending direction.
@@ -51,48 +51,48 @@ enum Sending {
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Streams<R, W> {
     /// Transfers all data until the agent's end has exited.
-    pub(super) async fn pass(
+    pub(super) async fn transfer(
         mut self,
         lines: &mut Lines,
-        tell: &mut dyn FnMut(CopyEvent),
-    ) -> Result<Ended, ApiError> {
-        let mut through = 0;
-        let mut sending = if self.parts.is_some() { Sending::On } else { Sending::Done };
-        let mut parts = self.parts.take().unwrap_or_else(|| mpsc::channel(1).1);
+        on_event: &mut dyn FnMut(CopyEvent),
+    ) -> Result<Outcome, ApiError> {
+        let mut transferred = 0;
+        let mut sending = if self.chunks.is_some() { Sending::On } else { Sending::Done };
+        let mut chunks = self.chunks.take().unwrap_or_else(|| mpsc::channel(1).1);
         loop {
-            let may_send = sending == Sending::On && self.input.window() >= PART;
+            let may_send = sending == Sending::On && self.input.window() >= MAX_CHUNK;
             tokio::select! {
                 biased;
-                Some(sentence) = self.passed.recv() => tell(CopyEvent::PassedOver(sentence)),
-                came = self.output.next() => match came? {
+                Some(sentence) = self.skipped.recv() => on_event(CopyEvent::Skipped(sentence)),
+                message = self.output.next() => match message? {
                     Output::Stdout(bytes) => {
-                        through += bytes.len() as u64;
-                        tell(CopyEvent::Through(through));
-                        if let Some(thread) = &self.came
+                        transferred += bytes.len() as u64;
+                        on_event(CopyEvent::Progress(transferred));
+                        if let Some(thread) = &self.received
                             && thread.send(bytes).await.is_err()
                         {
                             // The thread has ended, and its own result says why.
-                            self.came = None;
+                            self.received = None;
                         }
                     }
-                    Output::Stderr(bytes) => lines.push(&bytes, tell),
-                    Output::Taken(bytes) => self.input.taken(bytes),
+                    Output::Stderr(bytes) => lines.push(&bytes, on_event),
+                    Output::Acknowledged(bytes) => self.input.acknowledge(bytes),
                     Output::Exited(status) => {
                         // The guest detects the end in the data, and may exit before the end is detected here.
-                        let whole = match sending {
+                        let complete = match sending {
                             Sending::Done => true,
-                            Sending::On => matches!(timeout(LAST, parts.recv()).await, Ok(None)),
+                            Sending::On => matches!(timeout(LAST_CHUNK_TIMEOUT, chunks.recv()).await, Ok(None)),
                             Sending::Broken => false,
                         };
-                        return Ok(Ended { status, whole });
+                        return Ok(Outcome { status, complete });
                     }
                 },
-                part = parts.recv(), if may_send => {
+                chunk = chunks.recv(), if may_send => {
                     // A guest that accepts no more data has reported the reason, or will.
-                    sending = match part {
+                    sending = match chunk {
                         Some(bytes) => {
-                            through += bytes.len() as u64;
-                            tell(CopyEvent::Through(through));
+                            transferred += bytes.len() as u64;
+                            on_event(CopyEvent::Progress(transferred));
                             let sent = self.input.stdin(&bytes).await;
                             if sent.is_ok() { Sending::On } else { Sending::Broken }
                         }
@@ -103,7 +103,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Streams<R, W> {
                         }
                     };
                 }
-                () = sleep(SILENCE), if !may_send => return Err(silent()),
+                () = sleep(IDLE_TIMEOUT), if !may_send => return Err(idle_error()),
             }
         }
     }
@@ -123,60 +123,61 @@ mod tests {
         exited
     }
 
-    /// Transfers the data of `parts` while `then` runs concurrently.
-    async fn pass(
+    /// Transfers the data of `chunks` while `then` runs concurrently.
+    async fn transfer(
         input: impl AsyncWrite + Unpin,
         output: impl AsyncRead + Unpin,
-        parts: mpsc::Receiver<Bytes>,
+        chunks: mpsc::Receiver<Bytes>,
         then: impl Future<Output = ()>,
-    ) -> Ended {
+    ) -> Outcome {
         let streams = Streams {
-            input: ExecInput::over(input),
-            output: ExecOutput::over(output),
-            parts: Some(parts),
-            passed: mpsc::unbounded_channel().1,
-            came: None,
+            input: ExecInput::new(input),
+            output: ExecOutput::new(output),
+            chunks: Some(chunks),
+            skipped: mpsc::unbounded_channel().1,
+            received: None,
         };
-        let (mut lines, mut tell) = (Lines::default(), |_| ());
-        let passing = streams.pass(&mut lines, &mut tell);
-        let (ended, ()) = tokio::join!(biased; passing, then);
-        ended.unwrap()
+        let (mut lines, mut on_event) = (Lines::default(), |_| ());
+        let transfer = streams.transfer(&mut lines, &mut on_event);
+        let (outcome, ()) = tokio::join!(biased; transfer, then);
+        outcome.unwrap()
     }
 
     /// The guest exits first; only then does the sending thread run `ends`.
-    async fn exited_before_the_end(ends: impl FnOnce(mpsc::Sender<Bytes>)) -> Ended {
-        let (parts, receiver) = mpsc::channel(1);
-        pass(tokio::io::sink(), &exited()[..], receiver, async { ends(parts) }).await
+    async fn exited_before_the_end(ends: impl FnOnce(mpsc::Sender<Bytes>)) -> Outcome {
+        let (chunks, receiver) = mpsc::channel(1);
+        transfer(tokio::io::sink(), &exited()[..], receiver, async { ends(chunks) }).await
     }
 
-    /// The guest accepts no more data when `parts` are sent; its exit is detected only then.
-    async fn exited_and_gone(parts: mpsc::Receiver<Bytes>) -> Ended {
+    /// The guest accepts no more data when `chunks` are sent; its exit is detected only then.
+    async fn exited_and_gone(chunks: mpsc::Receiver<Bytes>) -> Outcome {
         let (input, _) = duplex(1);
         let (mut guest, output) = duplex(1024);
-        pass(input, output, parts, async move { guest.write_all(&exited()).await.unwrap() }).await
+        transfer(input, output, chunks, async move { guest.write_all(&exited()).await.unwrap() }).await
     }
 
     #[tokio::test]
     async fn a_guest_may_exit_before_the_end_is_noticed_here() {
-        assert!(exited_before_the_end(drop).await.whole);
+        assert!(exited_before_the_end(drop).await.complete);
     }
 
     #[tokio::test]
     async fn what_was_left_when_the_guest_exited_has_not_been_sent() {
-        let ended = exited_before_the_end(|parts| parts.try_send(Bytes::from_static(b"more")).unwrap()).await;
-        assert!(!ended.whole);
+        let outcome =
+            exited_before_the_end(|chunks| chunks.try_send(Bytes::from_static(b"more")).unwrap()).await;
+        assert!(!outcome.complete);
     }
 
     #[tokio::test]
     async fn a_guest_that_has_all_need_not_hear_of_the_end() {
         let (_, ended) = mpsc::channel(1);
-        assert!(exited_and_gone(ended).await.whole);
+        assert!(exited_and_gone(ended).await.complete);
     }
 
     #[tokio::test]
     async fn what_a_guest_did_not_take_has_not_been_sent() {
-        let (parts, receiver) = mpsc::channel(1);
-        parts.try_send(Bytes::from_static(b"more")).unwrap();
-        assert!(!exited_and_gone(receiver).await.whole);
+        let (chunks, receiver) = mpsc::channel(1);
+        chunks.try_send(Bytes::from_static(b"more")).unwrap();
+        assert!(!exited_and_gone(receiver).await.complete);
     }
 }

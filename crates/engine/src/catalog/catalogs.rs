@@ -8,13 +8,13 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
     files::CatalogFiles,
-    signed::{self, copy_of, is_younger, read_copy},
+    signed::{self, cache_path, is_fresh, read_cached},
 };
 use crate::{
     config::ConfigFiles,
     error::EngineError,
-    operation::{Context, Events, OnHangUp, Operations},
-    remote::{may_be_elsewhere, registries},
+    operation::{Context, Events, OnDisconnect, Operations},
+    remote::{is_retryable_elsewhere, registries},
 };
 
 /// Maximum age of a copy that is used, without a refresh, for the names in it.
@@ -32,30 +32,30 @@ pub struct Catalogs {
 
 impl Catalogs {
     pub(crate) fn new(dirs: &Dirs, config: Arc<ConfigFiles>, operations: Operations) -> Self {
-        Self { files: CatalogFiles::of(dirs), config, operations, refreshing: Mutex::default() }
+        Self { files: CatalogFiles::new(dirs), config, operations, refreshing: Mutex::default() }
     }
 
     /// Downloads the catalogs at URLs.
     pub fn refresh(self: &Arc<Self>) -> Events {
         let catalogs = self.clone();
         let work = |context| async move { catalogs.refresh_older(Duration::ZERO, &context).await };
-        self.operations.start(OperationKind::CatalogRefresh, "catalogs", OnHangUp::Cancel, work)
+        self.operations.start(OperationKind::CatalogRefresh, "catalogs", OnDisconnect::Cancel, work)
     }
 
     /// Returns everything that can be fetched by name, according to files and cached copies.
     pub(crate) fn all(&self) -> Result<Arc<Catalog>, ApiError> {
-        Ok(self.files.layers(self.config.now()?.catalogs())?.all)
+        Ok(self.files.layers(self.config.current()?.catalogs())?.all)
     }
 
     /// Returns the merged catalog for the lookup of a name; `has` searches a catalog for it. Downloads the catalogs at
     /// URLs first, unless the user's or the system's file has the name, or a catalog has it and the copies are fresh.
-    pub(crate) async fn with(
+    pub(crate) async fn for_lookup(
         &self,
         has: impl Fn(&Catalog) -> bool,
         context: &Context,
     ) -> Result<Arc<Catalog>, EngineError> {
-        let layers = self.files.layers(self.config.now()?.catalogs())?;
-        if !has(&layers.own) {
+        let layers = self.files.layers(self.config.current()?.catalogs())?;
+        if !has(&layers.local) {
             let max_age = if has(&layers.all) { MAX_AGE } else { Duration::ZERO };
             self.refresh_older(max_age, context).await?;
         }
@@ -65,48 +65,50 @@ impl Catalogs {
     /// Downloads the catalogs at URLs whose copies are older than `max_age`. Warns of an unreachable one, and keeps
     /// its copy.
     async fn refresh_older(&self, max_age: Duration, context: &Context) -> Result<(), EngineError> {
-        let config = self.config.now()?;
+        let config = self.config.current()?;
         if config.catalogs().is_empty() {
             return Ok(());
         }
         let _one_at_a_time = context.unless_cancelled(async { Ok(self.refreshing.lock().await) }).await?;
         context.stage("fetch the catalogs").await;
-        for wanted in config.catalogs() {
-            let copies = self.files.copies().to_owned();
-            if is_younger(&copy_of(&copies, wanted), max_age) {
+        for source in config.catalogs() {
+            let cache_dir = self.files.cache_dir().to_owned();
+            if is_fresh(&cache_path(&cache_dir, source), max_age) {
                 continue;
             }
-            let (wanted, registries) = (wanted.clone(), registries(&config, Vec::new()));
+            let (source, registries) = (source.clone(), registries(&config, Vec::new()));
             let refreshed = {
-                let (wanted, copies) = (wanted.clone(), copies.clone());
+                let (source, cache_dir) = (source.clone(), cache_dir.clone());
                 context
-                    .blocking(move |context| signed::refresh_copy(&wanted, &registries, &copies, context))
+                    .blocking(move |context| {
+                        signed::refresh_cached(&source, &registries, &cache_dir, context)
+                    })
                     .await
             };
             let problem = match refreshed.map_err(ApiError::from) {
                 Ok(true) => continue,
-                Ok(false) => signed::older(&wanted),
-                Err(error) if may_be_elsewhere(error.kind) => error.message,
+                Ok(false) => signed::older_message(&source),
+                Err(error) if is_retryable_elsewhere(error.kind) => error.message,
                 Err(error) => return Err(error.into()),
             };
-            let copy = match read_copy(&copies, &wanted) {
+            let fallback = match read_cached(&cache_dir, &source) {
                 Some(_) => "the cached copy is used",
                 None => "its entries are not available",
             };
-            context.warn(format!("{problem}; {copy}")).await;
+            context.warn(format!("{problem}; {fallback}")).await;
         }
         Ok(())
     }
 
     /// Waits until no copy is being written. No write starts until the guard is dropped.
-    pub(crate) async fn not_refreshing(&self) -> MutexGuard<'_, ()> {
+    pub(crate) async fn lock_refresh(&self) -> MutexGuard<'_, ()> {
         self.refreshing.lock().await
     }
 
     /// Returns the directory of the cached copies, and the paths of the copies of configured catalogs.
-    pub(crate) fn copies(&self) -> Result<(PathBuf, Vec<PathBuf>), ApiError> {
-        let folder = self.files.copies().to_owned();
-        let used = self.config.now()?.catalogs().iter().map(|wanted| copy_of(&folder, wanted)).collect();
-        Ok((folder, used))
+    pub(crate) fn cached_files(&self) -> Result<(PathBuf, Vec<PathBuf>), ApiError> {
+        let dir = self.files.cache_dir().to_owned();
+        let used = self.config.current()?.catalogs().iter().map(|source| cache_path(&dir, source)).collect();
+        Ok((dir, used))
     }
 }

@@ -10,9 +10,9 @@ use std::{
 };
 
 use banger_api::{ApiError, Check, Dirs, ErrorKind, Remedy, config::CatalogUrl};
-use banger_image::{CATALOG_MAX, Catalog};
+use banger_image::{Catalog, MAX_CATALOG};
 
-use super::signed::{copy_of, read_copy};
+use super::signed::{cache_path, read_cached};
 use crate::config::{Identity, identity, read_up_to};
 
 /// The catalog files, and the catalogs last read from them.
@@ -21,12 +21,12 @@ pub(crate) struct CatalogFiles {
     /// The files, highest precedence first.
     files: [PathBuf; 2],
     /// The directory of the cached copies of catalogs at URLs.
-    copies: PathBuf,
-    last: Mutex<Option<Seen>>,
+    cache_dir: PathBuf,
+    cache: Mutex<Option<CachedLayers>>,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct CachedLayers {
     signed: Vec<CatalogUrl>,
     files: Vec<Option<Identity>>,
     layers: Layers,
@@ -36,52 +36,54 @@ struct Seen {
 #[derive(Debug, Clone)]
 pub(crate) struct Layers {
     /// The user's and the system's files.
-    pub(crate) own: Arc<Catalog>,
+    pub(crate) local: Arc<Catalog>,
     /// All catalogs.
     pub(crate) all: Arc<Catalog>,
 }
 
 impl CatalogFiles {
-    pub(crate) fn of(dirs: &Dirs) -> Self {
+    pub(crate) fn new(dirs: &Dirs) -> Self {
         let files = [dirs.catalog_file(), dirs.system_catalog_file()];
-        Self { files, copies: dirs.cache.join("catalogs"), last: Mutex::new(None) }
+        Self { files, cache_dir: dirs.cache.join("catalogs"), cache: Mutex::new(None) }
     }
 
     /// Returns the directory of the cached copies of catalogs at URLs.
-    pub(crate) fn copies(&self) -> &Path {
-        &self.copies
+    pub(crate) fn cache_dir(&self) -> &Path {
+        &self.cache_dir
     }
 
     /// Returns the current catalogs of the files, over the copies of `signed`, highest precedence first.
     pub(crate) fn layers(&self, signed: &[CatalogUrl]) -> Result<Layers, ApiError> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let copies = signed.iter().map(|wanted| copy_of(&self.copies, wanted));
-        let files: Vec<_> = self.files.iter().cloned().chain(copies).map(|path| identity(&path)).collect();
-        if let Some(seen) = &*last
-            && seen.files == files
-            && seen.signed == signed
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let cached_paths = signed.iter().map(|source| cache_path(&self.cache_dir, source));
+        let files: Vec<_> =
+            self.files.iter().cloned().chain(cached_paths).map(|path| identity(&path)).collect();
+        if let Some(cached) = &*cache
+            && cached.files == files
+            && cached.signed == signed
         {
-            return Ok(seen.layers.clone());
+            return Ok(cached.layers.clone());
         }
         // Identified before reading, so that a file that changes in between is read again the next time.
         let [user, system] = &self.files;
-        let own = layer(user)?.over(&layer(system)?);
-        let copies = signed.iter().filter_map(|wanted| read_copy(&self.copies, wanted));
-        let all = copies.fold(own.clone(), |stronger, weaker| stronger.over(&weaker));
-        let layers = Layers { own: Arc::new(own), all: Arc::new(all.over(banger_image::catalog())) };
-        *last = Some(Seen { signed: signed.to_vec(), files, layers: layers.clone() });
+        let local = layer(user)?.with_fallback(&layer(system)?);
+        let cached_catalogs = signed.iter().filter_map(|source| read_cached(&self.cache_dir, source));
+        let all = cached_catalogs.fold(local.clone(), |stronger, weaker| stronger.with_fallback(&weaker));
+        let layers =
+            Layers { local: Arc::new(local), all: Arc::new(all.with_fallback(banger_image::catalog())) };
+        *cache = Some(CachedLayers { signed: signed.to_vec(), files, layers: layers.clone() });
         Ok(layers)
     }
 
     /// Checks that the files can be used; returns `None` if there are none.
     pub(crate) fn check(&self) -> Option<Check> {
-        let there: Vec<_> = self.files.iter().filter(|path| identity(path).is_some()).collect();
-        if there.is_empty() {
+        let existing: Vec<_> = self.files.iter().filter(|path| identity(path).is_some()).collect();
+        if existing.is_empty() {
             return None;
         }
         Some(match self.layers(&[]) {
             Ok(_) => {
-                let paths: Vec<_> = there.iter().map(|path| path.display().to_string()).collect();
+                let paths: Vec<_> = existing.iter().map(|path| path.display().to_string()).collect();
                 Check::pass("catalog", paths.join(", "))
             }
             Err(error) => Check::fail("catalog", error),
@@ -96,15 +98,15 @@ fn layer(path: &Path) -> Result<Catalog, ApiError> {
         ApiError::new(ErrorKind::Invalid, format!("cannot use {file}: {problem}"))
             .remedy(Remedy::CorrectCatalog { line: None })
     };
-    let bytes = match read_up_to(path, CATALOG_MAX) {
+    let bytes = match read_up_to(path, MAX_CATALOG) {
         Ok(bytes) => bytes,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(Catalog::default());
         }
         Err(error) => return Err(unusable(error.to_string())),
     };
-    if bytes.len() as u64 > CATALOG_MAX {
-        return Err(unusable(format!("it is longer than {} KiB", CATALOG_MAX >> 10)));
+    if bytes.len() as u64 > MAX_CATALOG {
+        return Err(unusable(format!("it is longer than {} KiB", MAX_CATALOG >> 10)));
     }
     let text = std::str::from_utf8(&bytes).map_err(|error| unusable(error.to_string()))?;
     Catalog::parse(text).map_err(|error| {
@@ -131,7 +133,7 @@ mod tests {
             _ => None,
         };
         let dirs = Dirs::find(lookup, 7).unwrap();
-        let files = CatalogFiles::of(&dirs);
+        let files = CatalogFiles::new(&dirs);
         assert!(files.check().is_none());
         assert_eq!(*files.layers(&[]).unwrap().all, *banger_image::catalog());
         fs::create_dir_all(path.join("etc")).unwrap();

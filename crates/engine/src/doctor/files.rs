@@ -7,25 +7,26 @@ use std::{
 
 use banger_api::{ApiError, Check, Dirs, ErrorKind, Remedy, Size, SubjectKind};
 
-use super::finding::{Finding, told};
+use super::finding::{Finding, into_check};
 use crate::{
-    admission::of_nearest, dirs, error::EngineError, files::disk_usage, layout::SET_ASIDE, programs::Programs,
+    admission::with_existing_ancestor, dirs, error::EngineError, files::disk_usage, layout::SET_ASIDE_PREFIX,
+    programs::Programs,
 };
 
 /// Maximum path length of a Unix socket (unix(7)), without the terminating zero.
-const SOCKET_PATH: usize = 107;
+const MAX_SOCKET_PATH: usize = 107;
 
 /// Maximum length of a socket's name below a VM's runtime directory.
-const SOCKET_NAME: usize = "/vsock.sock_4294967295".len();
+const MAX_SOCKET_NAME: usize = "/vsock.sock_4294967295".len();
 
 pub(super) fn all(dirs: &Dirs, programs: &Programs) -> Vec<Check> {
-    let folder = |name: &str, path: &Path| told(name, own_folder(name, path));
+    let dir = |name: &str, path: &Path| into_check(name, check_private_dir(name, path));
     vec![
-        folder("state directory", &dirs.state),
-        folder("cache directory", &dirs.cache),
-        folder("runtime directory", &dirs.runtime),
-        told("sockets", sockets(dirs)),
-        told("guest agent", agent(&programs.agent)),
+        dir("state directory", &dirs.state),
+        dir("cache directory", &dirs.cache),
+        dir("runtime directory", &dirs.runtime),
+        into_check("sockets", check_sockets(dirs)),
+        into_check("guest agent", check_agent(&programs.agent)),
     ]
     .into_iter()
     .chain(set_aside(&dirs.state))
@@ -33,7 +34,7 @@ pub(super) fn all(dirs: &Dirs, programs: &Programs) -> Vec<Check> {
 }
 
 /// Checks that a directory belongs to this user only, or can be created.
-pub(crate) fn own_folder(name: &str, path: &Path) -> Finding {
+pub(crate) fn check_private_dir(name: &str, path: &Path) -> Finding {
     if dirs::is_private(path).map_err(ApiError::from)? {
         return Ok(Check::pass(name, path.display().to_string()));
     }
@@ -43,11 +44,11 @@ pub(crate) fn own_folder(name: &str, path: &Path) -> Finding {
             format!("{} is open to other users; the next use makes it private", path.display()),
         ));
     }
-    let writable = |folder: &Path| {
-        rustix::fs::access(folder, rustix::fs::Access::EXISTS)?;
-        Ok(rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok())
+    let writable = |dir: &Path| {
+        rustix::fs::access(dir, rustix::fs::Access::EXISTS)?;
+        Ok(rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok())
     };
-    if of_nearest(path, writable).unwrap_or(false) {
+    if with_existing_ancestor(path, writable).unwrap_or(false) {
         return Ok(Check::pass(name, format!("{} will be created on first use", path.display())));
     }
     let message = format!("{} does not exist, and this user cannot create it", path.display());
@@ -58,32 +59,34 @@ pub(crate) fn own_folder(name: &str, path: &Path) -> Finding {
 fn set_aside(state: &Path) -> Option<Check> {
     let entries = fs::read_dir(state).into_iter().flatten().flatten().map(|entry| entry.path());
     let aside: Vec<_> = entries
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SET_ASIDE)))
+        .filter(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SET_ASIDE_PREFIX))
+        })
         .collect();
-    let size: u64 = aside.iter().map(|folder| disk_usage(folder).as_bytes()).sum();
-    let named = aside.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
+    let size: u64 = aside.iter().map(|dir| disk_usage(dir).as_bytes()).sum();
+    let paths = aside.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ");
     (!aside.is_empty()).then(|| {
-        let message = format!("{named}: {} of VMs, images and kernels of another store", Size::bytes(size));
+        let message = format!("{paths}: {} of VMs, images and kernels of another store", Size::bytes(size));
         Check::warn("set aside", ApiError::new(ErrorKind::Store, message).remedy(Remedy::RestoreStore))
     })
 }
 
 /// Checks the length of socket paths; a path that is too long fails late, with an unclear error.
-pub(crate) fn sockets(dirs: &Dirs) -> Finding {
-    let longest = dirs.vm_runtime("0123456789abcdef").as_os_str().len() + SOCKET_NAME;
-    if longest <= SOCKET_PATH {
+pub(crate) fn check_sockets(dirs: &Dirs) -> Finding {
+    let longest = dirs.vm_runtime("0123456789abcdef").as_os_str().len() + MAX_SOCKET_NAME;
+    if longest <= MAX_SOCKET_PATH {
         return Ok(Check::pass("sockets", format!("in {}", dirs.runtime.display())));
     }
     let message = format!(
         "the path of {} is {} characters too long for sockets in it",
         dirs.runtime.display(),
-        longest - SOCKET_PATH
+        longest - MAX_SOCKET_PATH
     );
     Err(ApiError::new(ErrorKind::Invalid, message).remedy(Remedy::ShortenRuntimeDirectory))
 }
 
 /// Checks the agent program, which is copied into every guest.
-pub(crate) fn agent(path: &Path) -> Finding {
+pub(crate) fn check_agent(path: &Path) -> Finding {
     File::open(path).map_err(|error| {
         let message = format!("cannot read the guest agent {}: {error}", path.display());
         ApiError::new(ErrorKind::MissingProgram, message).remedy(Remedy::Reinstall)
@@ -92,23 +95,25 @@ pub(crate) fn agent(path: &Path) -> Finding {
 }
 
 /// Checks that a file of a row in the store exists and is not empty.
-pub(crate) fn of_row(kind: SubjectKind, name: &str, path: &Path) -> Result<(), ApiError> {
+pub(crate) fn check_record(kind: SubjectKind, name: &str, path: &Path) -> Result<(), ApiError> {
     match path.metadata() {
         Ok(meta) if meta.len() > 0 => Ok(()),
-        Ok(_) => Err(lost(kind, name, path, "is empty")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(lost(kind, name, path, "is gone")),
+        Ok(_) => Err(file_error(kind, name, path, "is empty")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(file_error(kind, name, path, "is gone"))
+        }
         Err(error) => Err(EngineError::file("stat", path)(error).into()),
     }
 }
 
-fn lost(kind: SubjectKind, name: &str, path: &Path, how: &str) -> ApiError {
-    let message = format!("the file of {} {name} {how}: {}", kind.as_str(), path.display());
+fn file_error(kind: SubjectKind, name: &str, path: &Path, problem: &str) -> ApiError {
+    let message = format!("the file of {} {name} {problem}: {}", kind.as_str(), path.display());
     ApiError::new(ErrorKind::Io, message).about(kind, name).remedy(Remedy::RestoreFile)
 }
 
 /// Returns the type of the file system that contains `path`, or will contain it.
 pub(super) fn file_system(path: &Path) -> String {
-    let magic = of_nearest(path, |path| Ok(rustix::fs::statfs(path)?.f_type));
+    let magic = with_existing_ancestor(path, |path| Ok(rustix::fs::statfs(path)?.f_type));
     // statfs(2) and linux/magic.h.
     let name = magic.ok().and_then(|magic| {
         Some(match magic & 0xffff_ffff {
@@ -139,8 +144,8 @@ mod tests {
             let found = Dirs::find(|_| Some("/h".into()), 7).unwrap();
             Dirs { runtime: runtime.into(), ..found }
         };
-        assert!(sockets(&dirs("/run/user/1000/banger")).is_ok());
-        let error = sockets(&dirs(&format!("/{}", "x".repeat(70)))).unwrap_err();
+        assert!(check_sockets(&dirs("/run/user/1000/banger")).is_ok());
+        let error = check_sockets(&dirs(&format!("/{}", "x".repeat(70)))).unwrap_err();
         assert!(error.message.contains("7 characters too long"), "{error}");
     }
 
@@ -148,10 +153,17 @@ mod tests {
     fn files_of_rows_are_there_and_not_empty() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rootfs.ext4");
-        assert!(of_row(SubjectKind::Image, "box", &path).unwrap_err().message.contains("image box is gone"));
+        assert!(
+            check_record(SubjectKind::Image, "box", &path).unwrap_err().message.contains("image box is gone")
+        );
         std::fs::write(&path, "").unwrap();
-        assert!(of_row(SubjectKind::Image, "box", &path).unwrap_err().message.contains("image box is empty"));
+        assert!(
+            check_record(SubjectKind::Image, "box", &path)
+                .unwrap_err()
+                .message
+                .contains("image box is empty")
+        );
         std::fs::write(&path, "x").unwrap();
-        of_row(SubjectKind::Image, "box", &path).unwrap();
+        check_record(SubjectKind::Image, "box", &path).unwrap();
     }
 }

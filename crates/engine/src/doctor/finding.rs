@@ -6,6 +6,6 @@ use banger_api::{ApiError, Check};
 pub(super) type Finding = Result<Check, ApiError>;
 
 /// Converts a finding to a check; an error becomes a failed check.
-pub(super) fn told(name: &str, finding: Finding) -> Check {
+pub(super) fn into_check(name: &str, finding: Finding) -> Check {
     finding.unwrap_or_else(|error| Check::fail(name, error))
 }

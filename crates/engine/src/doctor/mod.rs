@@ -4,10 +4,10 @@
 //! preflight of a start runs those that cost no time, and reports all failures together. Nothing here starts a daemon
 //! or changes the host; only the KVM verdict is cached.
 
+mod capacity;
 mod files;
 mod finding;
 mod platform;
-mod room;
 mod store;
 mod vmm;
 
@@ -22,33 +22,33 @@ use crate::{
     programs::Programs,
     vmms::{self, Vmms},
 };
-use finding::told;
+use finding::into_check;
 
-pub(crate) use files::{agent, of_row, own_folder, sockets};
-pub(crate) use room::fresh_disks;
+pub(crate) use capacity::check_disk_space;
+pub(crate) use files::{check_agent, check_private_dir, check_record, check_sockets};
 
 /// Checks everything that VMs need of this host; `stronger` is a configuration layer above the daemon's own files.
 /// KVM is probed again, and the daemon uses the new verdict too.
 pub async fn doctor(dirs: &Dirs, programs: &Programs, stronger: Layer) -> Vec<Check> {
-    let files = Arc::new(ConfigFiles::of(dirs));
+    let files = Arc::new(ConfigFiles::new(dirs));
     // The CLI, which reads all layers, reports a broken file; here, the other checks run without it.
     let layers = [stronger].into_iter().chain(files.layers().unwrap_or_default());
     let config = Config::new(layers, host_size());
     let vmms = Vmms::new(vmms::search(programs, &dirs.runtime, true), files);
     let store = store::open(&store_file(dirs));
     let mut checks = vec![platform::architecture(), platform::kernel()];
-    checks.extend(vmm::all(&vmms.look().await, config.vmm().copied()));
+    checks.extend(vmm::all(&vmms.detect().await, config.vmm().copied()));
     checks.extend(platform::tools());
     checks.extend(files::all(dirs, programs));
-    checks.push(told("memory", room::memory(&config)));
-    checks.push(told("disk space", room::space(dirs)));
+    checks.push(into_check("memory", capacity::memory(&config)));
+    checks.push(into_check("disk space", capacity::space(dirs)));
     checks.push(overlay(dirs));
-    let catalog = CatalogFiles::of(dirs);
+    let catalog = CatalogFiles::new(dirs);
     checks.extend(catalog.check());
     // A broken file was reported above; then the built-in catalog is used.
     let layers = catalog.layers(config.catalogs());
     let layers = layers.map_or_else(|_| Arc::new(banger_image::catalog().clone()), |layers| layers.all);
-    checks.extend(check_signed(&config, catalog.copies()).await);
+    checks.extend(check_signed(&config, catalog.cache_dir()).await);
     checks.extend(store::all(&store, &config, &layers));
     checks
 }
@@ -68,9 +68,9 @@ mod tests {
     use banger_api::Verdict;
     use std::{fs, path::Path};
 
-    fn host(folder: &Path) -> (Dirs, Programs) {
-        let dirs = Dirs::find(|name| (name == "HOME").then(|| folder.to_owned()), 7).unwrap();
-        let dirs = Dirs { runtime: folder.join("run"), ..dirs };
+    fn host(dir: &Path) -> (Dirs, Programs) {
+        let dirs = Dirs::find(|name| (name == "HOME").then(|| dir.to_owned()), 7).unwrap();
+        let dirs = Dirs { runtime: dir.join("run"), ..dirs };
         (dirs, Programs { bangerd: "/bin/true".into(), agent: "/bin/true".into() })
     }
 
@@ -94,7 +94,7 @@ mod tests {
     async fn a_store_that_is_none_fails_and_keeps_its_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let (dirs, programs) = host(dir.path());
-        crate::dirs::private(&dirs.state).unwrap();
+        crate::dirs::create_private(&dirs.state).unwrap();
         let path = dirs.state.join("store.db");
         fs::write(&path, [0x5a; 8192]).unwrap();
         let checks = doctor(&dirs, &programs, Layer::default()).await;

@@ -5,7 +5,7 @@ use std::{env, path::PathBuf};
 use banger_api::{ApiError, Check, ErrorKind, Remedy};
 
 /// The oldest kernel with `pidfd_open`, which banger needs to notice a VM's end (pidfd_open(2)).
-const KERNEL_SINCE: (u32, u32) = (5, 3);
+const MIN_KERNEL: (u32, u32) = (5, 3);
 
 pub(super) fn architecture() -> Check {
     match env::consts::ARCH {
@@ -19,9 +19,9 @@ pub(super) fn architecture() -> Check {
 
 pub(super) fn kernel() -> Check {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let (major, minor) = KERNEL_SINCE;
+    let (major, minor) = MIN_KERNEL;
     match version(&release) {
-        Some(found) if found < KERNEL_SINCE => {
+        Some(found) if found < MIN_KERNEL => {
             let message = format!(
                 "Linux {release} has no pidfd_open, which banger needs; Linux {major}.{minor} or later has it"
             );
@@ -57,8 +57,8 @@ pub(super) fn tools() -> impl Iterator<Item = Check> {
 fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from);
-    let folders = env::split_paths(&path).chain(usual).filter(|folder| folder.is_absolute());
-    folders.map(|folder| folder.join(name)).find(|path| path.is_file())
+    let dirs = env::split_paths(&path).chain(usual).filter(|dir| dir.is_absolute());
+    dirs.map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
 #[cfg(test)]

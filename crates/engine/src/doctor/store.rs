@@ -5,17 +5,17 @@ use std::path::Path;
 use banger_api::{ApiError, Check, Config, ErrorKind, RefError, Remedy, SubjectKind, resolve, resolve_image};
 use banger_image::Catalog;
 
-use super::finding::told;
+use super::finding::into_check;
 use crate::{
-    image::problem_of,
-    refusals::unresolved,
+    api_errors::unresolved,
+    image::find_change,
     store::{ImageRecord, KernelRecord, Store},
 };
 
 /// The contents of the store.
 #[derive(Debug, Default)]
 pub(super) struct StoreSnapshot {
-    there: bool,
+    exists: bool,
     vms: usize,
     images: Vec<ImageRecord>,
     kernels: Vec<KernelRecord>,
@@ -25,7 +25,7 @@ pub(super) struct StoreSnapshot {
 pub(super) fn open(path: &Path) -> Result<StoreSnapshot, ApiError> {
     let Some(store) = Store::open_read_only(path)? else { return Ok(StoreSnapshot::default()) };
     Ok(StoreSnapshot {
-        there: true,
+        exists: true,
         vms: store.vms()?.len(),
         images: store.images()?,
         kernels: store.kernels()?,
@@ -35,9 +35,9 @@ pub(super) fn open(path: &Path) -> Result<StoreSnapshot, ApiError> {
 pub(super) fn all(store: &Result<StoreSnapshot, ApiError>, config: &Config, catalog: &Catalog) -> Vec<Check> {
     let contents = match store {
         Ok(contents) => contents,
-        Err(error) => return vec![told("store", Err(error.clone()))],
+        Err(error) => return vec![into_check("store", Err(error.clone()))],
     };
-    let store = if contents.there {
+    let store = if contents.exists {
         let StoreSnapshot { vms, images, kernels, .. } = contents;
         let message = format!("readable: {vms} VMs, {} images, {} kernels", images.len(), kernels.len());
         Check::pass("store", message)
@@ -58,16 +58,16 @@ pub(super) fn all(store: &Result<StoreSnapshot, ApiError>, config: &Config, cata
             catalog.kernel(name).is_some()
         }),
     ];
-    checks.extend(contents.images.iter().filter_map(outside));
+    checks.extend(contents.images.iter().filter_map(registered_file));
     checks
 }
 
 /// Warns of a registered image whose file is missing or has changed.
-fn outside(image: &ImageRecord) -> Option<Check> {
-    let outside = image.outside.as_ref()?;
-    let how =
-        problem_of(outside).map_or_else(|error| Some(error.to_string()), |how| how.map(str::to_owned))?;
-    let message = format!("the file of image {} {how}: {}", image.name, outside.path.display());
+fn registered_file(image: &ImageRecord) -> Option<Check> {
+    let file = image.registered_file.as_ref()?;
+    let problem = find_change(file)
+        .map_or_else(|error| Some(error.to_string()), |problem| problem.map(str::to_owned))?;
+    let message = format!("the file of image {} {problem}: {}", image.name, file.path.display());
     let error = ApiError::new(ErrorKind::Io, message).about(SubjectKind::Image, &image.name);
     Some(Check::warn("registered image", error.remedy(Remedy::RestoreRegisteredFile)))
 }
@@ -76,15 +76,15 @@ fn outside(image: &ImageRecord) -> Option<Check> {
 fn default(
     kind: SubjectKind,
     name: &str,
-    found: Result<(), RefError>,
+    resolved: Result<(), RefError>,
     in_catalog: impl Fn(&str) -> bool,
 ) -> Check {
     let title = format!("default {}", kind.as_str());
-    match found {
+    match resolved {
         Ok(()) => Check::pass(title, name),
         Err(RefError::NotFound) if in_catalog(name) => {
             Check::pass(title, format!("{name} will be fetched on first use"))
         }
-        Err(error) => told(&title, Err(unresolved(kind, name, error))),
+        Err(error) => into_check(&title, Err(unresolved(kind, name, error))),
     }
 }

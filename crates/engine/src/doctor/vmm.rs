@@ -6,20 +6,22 @@ use banger_vmm::{Accel, HostVmms, KvmVerdict, VmmKind};
 use crate::{error::EngineError, vmms::kind};
 
 /// Checks KVM, each VMM program, and the one that is used.
-pub(super) fn all(found: &HostVmms, configured: Option<ApiVmm>) -> Vec<Check> {
-    let mut checks = vec![kvm(found)];
-    checks.extend(found.programs().into_iter().map(|(name, program)| match program {
+pub(super) fn all(host: &HostVmms, configured: Option<ApiVmm>) -> Vec<Check> {
+    let mut checks = vec![kvm(host)];
+    checks.extend(host.programs().into_iter().map(|(name, program)| match program {
         Ok(what) => Check::pass(name, what),
-        Err(why) => Check::warn(name, ApiError::new(ErrorKind::MissingProgram, why).remedy(to_install(name))),
+        Err(why) => {
+            Check::warn(name, ApiError::new(ErrorKind::MissingProgram, why).remedy(install_remedy(name)))
+        }
     }));
-    checks.extend(chosen(found, configured));
+    checks.extend(chosen(host, configured));
     checks
 }
 
-fn kvm(found: &HostVmms) -> Check {
-    let probed = format!("{}; probed just now", found.kvm);
+fn kvm(host: &HostVmms) -> Check {
+    let probed = format!("{}; probed just now", host.kvm);
     let not_usable = |message| ApiError::new(ErrorKind::NoKvm, message);
-    match found.kvm.verdict {
+    match host.kvm.verdict {
         KvmVerdict::Usable => Check::pass("KVM", probed),
         KvmVerdict::Unknown => Check::warn("KVM", not_usable(probed).remedy(Remedy::TryWhenLessBusy)),
         _ => {
@@ -30,7 +32,7 @@ fn kvm(found: &HostVmms) -> Check {
 }
 
 /// Returns how to install program `name`. The vsock device is banger's own and comes with it.
-fn to_install(name: &str) -> Remedy {
+fn install_remedy(name: &str) -> Remedy {
     match name {
         "firecracker" | "qemu" => Remedy::InstallProgram { program: name.to_owned() },
         _ => Remedy::InstallOneBuild,
@@ -38,8 +40,8 @@ fn to_install(name: &str) -> Remedy {
 }
 
 /// Returns the VMM used for a VM that requests none, and its guest's network.
-fn chosen(found: &HostVmms, configured: Option<ApiVmm>) -> Vec<Check> {
-    let (vmm, slower) = match banger_vmm::choose(configured.map(kind), found) {
+fn chosen(host: &HostVmms, configured: Option<ApiVmm>) -> Vec<Check> {
+    let (vmm, slower) = match banger_vmm::choose(configured.map(kind), host) {
         Ok(chosen) => chosen,
         Err(error) => {
             let error = ApiError::from(EngineError::from(error));
@@ -60,7 +62,7 @@ fn chosen(found: &HostVmms, configured: Option<ApiVmm>) -> Vec<Check> {
         Some(_) => {
             let (kind, remedy) = match vmm.accel() {
                 Accel::Tcg => (ErrorKind::NoKvm, Remedy::MakeKvmUsable),
-                Accel::Kvm => (ErrorKind::MissingProgram, to_install("firecracker")),
+                Accel::Kvm => (ErrorKind::MissingProgram, install_remedy("firecracker")),
             };
             Check::warn("VMM", ApiError::new(kind, name).remedy(remedy))
         }

@@ -11,15 +11,17 @@ use banger_api::{
     ApiError, Bundle, Digest, ErrorKind, ImageName, ImageSource, Name, OperationKind, Remedy, Size,
     SubjectKind,
 };
-use banger_image::{BundleImage, CatalogImage, DownloadRequest, Place, download, open_bundle, write_bundle};
+use banger_image::{
+    BundleImage, CatalogImage, DownloadRequest, Location, download, open_bundle, write_bundle,
+};
 use sha2::{Digest as _, Sha256};
 
 use super::images::Images;
 use crate::{
     admission,
+    api_errors::already_exists,
     error::EngineError,
-    operation::{Context, Events, OnHangUp},
-    refusals::taken,
+    operation::{Context, Events, OnDisconnect},
     store::ImageRecord,
 };
 
@@ -64,9 +66,9 @@ impl Images {
         self.operation(OperationKind::ImagePull, &target, move |images, context| async move {
             let options = BundleOptions { name, sha256, kernel: None };
             if let Some(name) = &options.name {
-                images.refuse_taken_bundle(name)?;
+                images.check_bundle_name_free(name)?;
             }
-            let file = images.downloaded(url, options.sha256, &context).await?;
+            let file = images.download_to_file(url, options.sha256, &context).await?;
             images.unpack_bundle(file, options, ImageSource::Bundle, &context).await
         })
     }
@@ -75,7 +77,7 @@ impl Images {
     pub fn bundle(self: &Arc<Self>, reference: String, out: File) -> Events {
         let (images, target) = (self.clone(), reference.clone());
         let work = |context| async move { images.write_bundle(&reference, out, &context).await };
-        self.operations.start(OperationKind::ImageBundle, &target, OnHangUp::Cancel, work)
+        self.operations.start(OperationKind::ImageBundle, &target, OnDisconnect::Cancel, work)
     }
 
     /// Writes the image that `reference` names to the file `out`, which the client opened.
@@ -89,7 +91,7 @@ impl Images {
         self.check_usable(&image)?;
         let rootfs = self.dir(&image.id).rootfs();
         let name = image.name.clone();
-        let described = BundleImage {
+        let description = BundleImage {
             name: image.name,
             os: image.os,
             init: image.init,
@@ -100,7 +102,7 @@ impl Images {
         let (sha256, size) = context
             .blocking(move |context| -> Result<_, EngineError> {
                 let mut out = Hashed { out, hash: Sha256::new(), size: 0 };
-                write_bundle(described, &rootfs, &mut out, Path::new("the bundle"), context)?;
+                write_bundle(description, &rootfs, &mut out, Path::new("the bundle"), context)?;
                 Ok((Digest::sha256(out.hash.finalize().into()), Size::bytes(out.size)))
             })
             .await?;
@@ -116,16 +118,16 @@ impl Images {
         context: &Context,
     ) -> Result<ImageRecord, EngineError> {
         let BundleOptions { name, sha256, kernel } = options;
-        let again = file.try_clone().map_err(EngineError::file("open", "the bundle"))?;
+        let manifest_file = file.try_clone().map_err(EngineError::file("open", "the bundle"))?;
         // Reads the manifest first, so that a taken name or a full disk is refused before unpacking.
         let manifest = context
             .blocking(move |context| -> Result<_, EngineError> {
-                Ok(open_bundle(again, context)?.manifest().clone())
+                Ok(open_bundle(manifest_file, context)?.manifest().clone())
             })
             .await?;
         let name = name.unwrap_or(manifest.name);
-        self.refuse_taken_bundle(&name)?;
-        admission::space(&self.dirs.state, "the image", Size::bytes(0))?;
+        self.check_bundle_name_free(&name)?;
+        admission::check_space(&self.dirs.state, "the image", Size::bytes(0))?;
         let written = self
             .write_rootfs(context, move |_, out, progress| open_bundle(file, progress)?.write(sha256, out))
             .await?;
@@ -138,19 +140,19 @@ impl Images {
     pub(super) async fn pull_bundle(
         self: &Arc<Self>,
         entry: &CatalogImage,
-        place: &Place,
+        place: &Location,
         sha256: Digest,
         context: &Context,
     ) -> Result<ImageRecord, EngineError> {
-        let _turn = context.unless_cancelled(async { Ok(self.turns.turn(&entry.name).await) }).await?;
+        let _lock = context.unless_cancelled(async { Ok(self.fetch_locks.lock(&entry.name).await) }).await?;
         if let Some(image) = self.store.images()?.into_iter().find(|image| image.name == entry.name) {
             return Ok(image);
         }
         let (name, kernel) = (Some(entry.name.clone()), entry.kernel.clone());
         let options = BundleOptions { name, sha256: Some(sha256), kernel };
         let file = match place {
-            Place::Url(url) => self.downloaded(url.clone(), options.sha256, context).await?,
-            Place::Path(path) => open(path).map_err(|error| {
+            Location::Url(url) => self.download_to_file(url.clone(), options.sha256, context).await?,
+            Location::Path(path) => open(path).map_err(|error| {
                 let kind = match error.kind() {
                     io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorKind::NotFound,
                     io::ErrorKind::PermissionDenied => ErrorKind::NotPermitted,
@@ -163,28 +165,28 @@ impl Images {
     }
 
     /// Downloads `url` to an unnamed file.
-    async fn downloaded(
+    async fn download_to_file(
         &self,
         url: String,
         sha256: Option<Digest>,
         context: &Context,
     ) -> Result<fs::File, EngineError> {
-        admission::space(&self.dirs.state, "the bundle", Size::bytes(0))?;
+        admission::check_space(&self.dirs.state, "the bundle", Size::bytes(0))?;
         context.stage("download the bundle").await;
-        let (registries, folder) = (self.registries(Vec::new())?, self.dirs.state.clone());
+        let (registries, dir) = (self.registries(Vec::new())?, self.dirs.state.clone());
         context
             .blocking(move |context| -> Result<_, EngineError> {
-                let wanted = DownloadRequest { url: &url, sha256, limit: BUNDLE_MAX };
-                Ok(download(&registries, wanted, &folder, context)?)
+                let request = DownloadRequest { url: &url, sha256, limit: BUNDLE_MAX };
+                Ok(download(&registries, request, &dir, context)?)
             })
             .await
     }
 
-    fn refuse_taken_bundle(&self, name: &ImageName) -> Result<(), ApiError> {
+    fn check_bundle_name_free(&self, name: &ImageName) -> Result<(), ApiError> {
         if !self.store.images()?.iter().any(|image| image.name == *name) {
             return Ok(());
         }
-        Err(taken(SubjectKind::Image, name.as_str()).remedy(Remedy::NameBundle))
+        Err(already_exists(SubjectKind::Image, name.as_str()).remedy(Remedy::NameBundle))
     }
 }
 

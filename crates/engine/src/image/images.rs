@@ -17,19 +17,19 @@ use jiff::Timestamp;
 use tokio::sync::Mutex;
 
 use super::{
-    outside::{is_link, of_blocks, problem_of},
-    turns::Turns,
+    fetch_locks::FetchLocks,
+    registered_file::{allocated_size, find_change, is_link},
 };
 use crate::{
     admission,
+    api_errors::{already_exists, in_use, unresolved, used_by},
     catalog::Catalogs,
     config::ConfigFiles,
     error::EngineError,
     files::{disk_usage, remove_dir, seal},
     layout::ImageDir,
-    operation::{Context, Events, OnHangUp, Operations},
+    operation::{Context, Events, OnDisconnect, Operations},
     publish::Staged,
-    refusals::{in_use, taken, unresolved, used_by},
     store::{ImageRecord, Store, StoreError, VmRecord},
 };
 
@@ -52,7 +52,7 @@ pub struct Images {
     pub(super) operations: Operations,
     /// Held while an image is created, so that concurrent requests do not create it twice.
     pub(super) publishing: Mutex<()>,
-    pub(super) turns: Turns,
+    pub(super) fetch_locks: FetchLocks,
 }
 
 impl Images {
@@ -70,7 +70,7 @@ impl Images {
             catalogs,
             operations,
             publishing: Mutex::default(),
-            turns: Turns::default(),
+            fetch_locks: FetchLocks::default(),
         }
     }
 
@@ -106,7 +106,7 @@ impl Images {
             size: image.size,
             sources: image.sources.iter().map(|source| source.kind().to_owned()).collect(),
             references: image.sources.iter().filter_map(Source::reference).map(Reference::name).collect(),
-            here: exact_image(&images, image.name.as_str()).is_some(),
+            local: exact_image(&images, image.name.as_str()).is_some(),
         };
         Ok(self.catalogs.all()?.images.iter().map(entry).collect())
     }
@@ -144,7 +144,7 @@ impl Images {
     {
         let images = self.clone();
         let work = |context| async move { Ok(images.describe(&work(images.clone(), context).await?, &[])) };
-        self.operations.start(kind, target, OnHangUp::Cancel, work)
+        self.operations.start(kind, target, OnDisconnect::Cancel, work)
     }
 
     /// Returns the local image that `reference` names.
@@ -161,13 +161,13 @@ impl Images {
         tar: Tar<R>,
         context: &Context,
     ) -> Result<ImageRecord, EngineError> {
-        self.refuse_taken(&name)?;
+        self.check_name_free(&name)?;
         // The image is at least as large as the file, compressed or not. A stream's size is unknown.
         let size = match &tar {
             Tar::File(file) => file.metadata().map_or(0, |meta| meta.len()),
             Tar::Stream(_) => 0,
         };
-        admission::space(&self.dirs.state, "the image", Size::bytes(size))?;
+        admission::check_space(&self.dirs.state, "the image", Size::bytes(size))?;
         let written = self
             .write_rootfs(context, move |dir, out, progress| {
                 let options = RootfsOptions::default();
@@ -181,17 +181,17 @@ impl Images {
         self.publish_new(written.staged, image)
     }
 
-    /// Calls `make` to write a root file system into a staged directory, and syncs it.
+    /// Calls `write` to write a root file system into a staged directory, and syncs it.
     pub(super) async fn write_rootfs(
         &self,
         context: &Context,
-        make: impl FnOnce(&Path, &Path, &dyn Progress) -> Result<RootfsInfo, ImageError> + Send + 'static,
+        write: impl FnOnce(&Path, &Path, &dyn Progress) -> Result<RootfsInfo, ImageError> + Send + 'static,
     ) -> Result<WrittenRootfs, EngineError> {
         let staged = self.stage()?;
         let dir = staged_dir(&staged);
         let info = context
             .blocking(move |context| -> Result<RootfsInfo, EngineError> {
-                let info = make(dir.path(), &dir.rootfs(), context)?;
+                let info = write(dir.path(), &dir.rootfs(), context)?;
                 seal(&dir.rootfs())?;
                 Ok(info)
             })
@@ -210,24 +210,25 @@ impl Images {
         let image = ImageRecord { id: staged.id().clone(), ..image };
         match staged.publish(|| self.store.insert_image(&image)) {
             Err(EngineError::Store(StoreError::NameTaken(name))) => {
-                Err(taken(SubjectKind::Image, &name).into())
+                Err(already_exists(SubjectKind::Image, &name).into())
             }
             result => result.map(|()| image),
         }
     }
 
-    pub(super) fn refuse_taken(&self, name: &ImageName) -> Result<(), ApiError> {
+    pub(super) fn check_name_free(&self, name: &ImageName) -> Result<(), ApiError> {
         let is_taken = self.store.images()?.iter().any(|image| image.name == *name);
-        if is_taken { Err(taken(SubjectKind::Image, name.as_str())) } else { Ok(()) }
+        if is_taken { Err(already_exists(SubjectKind::Image, name.as_str())) } else { Ok(()) }
     }
 
     /// Refuses an image whose registered file is gone or has changed.
     pub(crate) fn check_usable(&self, image: &ImageRecord) -> Result<(), ApiError> {
-        let Some(outside) = image.outside.as_ref().filter(|_| is_link(&self.dir(&image.id).rootfs())) else {
+        let Some(file) = image.registered_file.as_ref().filter(|_| is_link(&self.dir(&image.id).rootfs()))
+        else {
             return Ok(());
         };
-        let Some(how) = problem_of(outside)? else { return Ok(()) };
-        let message = format!("the file of image {} {how}: {}", image.name, outside.path.display());
+        let Some(change) = find_change(file)? else { return Ok(()) };
+        let message = format!("the file of image {} {change}: {}", image.name, file.path.display());
         Err(ApiError::new(ErrorKind::Io, message)
             .about(SubjectKind::Image, &image.name)
             .remedy(Remedy::RestoreRegisteredFile))
@@ -235,14 +236,14 @@ impl Images {
 
     /// Returns the user's file of a registered image that is not promoted.
     fn registered_file(&self, image: &ImageRecord) -> Option<PathBuf> {
-        let is_outside = is_link(&self.dir(&image.id).rootfs());
-        image.outside.as_ref().filter(|_| is_outside).map(|outside| outside.path.clone())
+        let is_registered = is_link(&self.dir(&image.id).rootfs());
+        image.registered_file.as_ref().filter(|_| is_registered).map(|file| file.path.clone())
     }
 
     /// Returns the disk space of an image's file, also of a registered one.
     fn disk_usage(&self, image: &ImageRecord) -> Size {
         match self.registered_file(image) {
-            Some(path) => of_blocks(&path),
+            Some(path) => allocated_size(&path),
             None => disk_usage(self.dir(&image.id).path()),
         }
     }
@@ -253,7 +254,7 @@ impl Images {
     }
 
     pub(crate) fn dir(&self, id: &Id) -> ImageDir {
-        ImageDir::of(&self.dirs, id)
+        ImageDir::new(&self.dirs, id)
     }
 
     /// Returns an image as the API shows it.
@@ -283,7 +284,7 @@ impl Images {
 
 /// Returns `staged` as an image directory.
 pub(crate) fn staged_dir(staged: &Staged) -> ImageDir {
-    ImageDir::at(staged.path().to_owned())
+    ImageDir::from_path(staged.path().to_owned())
 }
 
 /// A root file system in a staged directory.
@@ -310,7 +311,7 @@ impl WrittenRootfs {
             reference: None,
             digest: info.digest,
             config: info.config,
-            outside: None,
+            registered_file: None,
             build_key: None,
         }
     }

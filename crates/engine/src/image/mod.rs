@@ -3,14 +3,14 @@
 //! [`Images`] owns them. Its methods are split into files by the source of an image.
 
 mod bundles;
+mod fetch_locks;
 mod images;
 mod names;
-mod outside;
 mod pull;
 mod registered;
+mod registered_file;
 mod sources;
-mod turns;
 
 pub(crate) use images::staged_dir;
 pub use images::{Images, Tar};
-pub(crate) use outside::problem_of;
+pub(crate) use registered_file::find_change;

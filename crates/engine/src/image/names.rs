@@ -7,11 +7,11 @@ use jiff::Timestamp;
 
 use super::images::{Images, staged_dir};
 use crate::{
+    api_errors::{already_exists, in_use, used_by},
     error::EngineError,
     files::remove_dir,
     operation::{Context, Events},
     publish::Staged,
-    refusals::{in_use, taken, used_by},
     store::{ImageRecord, StoreError},
 };
 
@@ -35,8 +35,8 @@ impl Images {
     /// # Errors
     /// Returns an error if the name is taken. With `replace_built`, a build's image that no VM uses does not count.
     pub(crate) fn slot_for(&self, name: &ImageName, replace_built: bool) -> Result<Slot, EngineError> {
-        let taken_by = self.store.images()?.into_iter().find(|image| image.name == *name);
-        match taken_by {
+        let existing = self.store.images()?.into_iter().find(|image| image.name == *name);
+        match existing {
             None => Ok(Slot { replaces: None }),
             Some(image) if replace_built && image.build_key.is_some() => {
                 let users = used_by(&self.store.vms()?, |vm| vm.image_id == image.id);
@@ -45,7 +45,7 @@ impl Images {
                 }
                 Ok(Slot { replaces: Some(image.id) })
             }
-            Some(_) => Err(taken(SubjectKind::Image, name.as_str()).into()),
+            Some(_) => Err(already_exists(SubjectKind::Image, name.as_str()).into()),
         }
     }
 
@@ -58,9 +58,9 @@ impl Images {
     ) -> Result<ImageRecord, EngineError> {
         let Some(old) = slot.replaces else { return self.publish_new(staged, image) };
         let image = ImageRecord { id: staged.id().clone(), ..image };
-        match staged.publish(|| self.store.insert_image_for(&image, &old)) {
+        match staged.publish(|| self.store.insert_image_replacing(&image, &old)) {
             Err(EngineError::Store(StoreError::NameTaken(name))) => {
-                return Err(taken(SubjectKind::Image, &name).into());
+                return Err(already_exists(SubjectKind::Image, &name).into());
             }
             result => result?,
         }
@@ -98,7 +98,7 @@ impl Images {
     pub fn rename(&self, reference: &str, name: &ImageName) -> Result<Image, ApiError> {
         let image = self.resolve(reference)?;
         match self.store.rename_image(&image, name) {
-            Err(StoreError::NameTaken(name)) => Err(taken(SubjectKind::Image, &name)),
+            Err(StoreError::NameTaken(name)) => Err(already_exists(SubjectKind::Image, &name)),
             result => {
                 result?;
                 let renamed = ImageRecord { name: name.clone(), ..image };

@@ -7,12 +7,12 @@ use banger_image::{Blobs, Registries, Remote, RootfsInfo, RootfsOptions};
 
 use super::images::{Images, WrittenRootfs};
 use crate::{
-    admission, error::EngineError, files::remove_dir, layout::blobs, operation::Context, refusals::taken,
-    remote::registries, store::ImageRecord,
+    admission, api_errors::already_exists, error::EngineError, files::remove_dir, layout::blobs,
+    operation::Context, remote::registries, store::ImageRecord,
 };
 
 /// Assumed ratio of an image's size on disk to its compressed size, before anything is downloaded.
-const UNPACKED: u64 = 3;
+const EXPANSION_RATIO: u64 = 3;
 
 /// Options of a pull.
 #[derive(Debug, Clone, Default)]
@@ -40,42 +40,48 @@ impl Images {
         let registries = self.registries(credentials)?;
         let blobs = blobs(&self.dirs);
         context.stage("wait for another pull of the same image").await;
-        let _turn = context.unless_cancelled(async { Ok(self.turns.turn(&name).await) }).await?;
-        let asked = reference.clone();
+        let _lock = context.unless_cancelled(async { Ok(self.fetch_locks.lock(&name).await) }).await?;
+        let requested = reference.clone();
         let (remote, blobs) = context
             .blocking(move |context| -> Result<_, EngineError> {
                 let blobs = Blobs::open(&blobs)?;
-                Ok((Remote::resolve(&asked, &registries, &blobs, context)?, blobs))
+                Ok((Remote::resolve(&requested, &registries, &blobs, context)?, blobs))
             })
             .await?;
         let digest = remote.manifest().digest;
         let images = self.store.images()?;
         let old = images.iter().find(|image| image.name == name).cloned();
-        let fits = |image: &ImageRecord| size.is_none_or(|size| size == image.size);
+        let size_matches = |image: &ImageRecord| size.is_none_or(|size| size == image.size);
         match &old {
-            Some(old) if old.digest == Some(digest) && fits(old) => {
+            Some(old) if old.digest == Some(digest) && size_matches(old) => {
                 context.note(format!("{name} is up to date with {}", reference.registry())).await;
                 return Ok(old.clone());
             }
-            Some(old) if old.digest.is_none() => return Err(taken(SubjectKind::Image, name.as_str()).into()),
+            Some(old) if old.digest.is_none() => {
+                return Err(already_exists(SubjectKind::Image, name.as_str()).into());
+            }
             _ => {}
         }
-        let same = images.iter().find(|image| image.digest == Some(digest) && fits(image));
-        let same = same.map(|image| (self.dir(&image.id).rootfs(), info_of(image)));
+        let same = images.iter().find(|image| image.digest == Some(digest) && size_matches(image));
+        let same = same.map(|image| (self.dir(&image.id).rootfs(), rootfs_info(image)));
         if same.is_none() {
-            let packed: u64 = remote.manifest().layers.iter().map(|layer| layer.size).sum();
-            admission::space(&self.dirs.state, "the image", Size::bytes(packed.saturating_mul(UNPACKED)))?;
+            let compressed: u64 = remote.manifest().layers.iter().map(|layer| layer.size).sum();
+            admission::check_space(
+                &self.dirs.state,
+                "the image",
+                Size::bytes(compressed.saturating_mul(EXPANSION_RATIO)),
+            )?;
         }
         let options = RootfsOptions { size: size.map(Size::as_bytes), label: String::new() };
         let written = self
-            .write_rootfs(context, move |folder, out, progress| {
+            .write_rootfs(context, move |dir, out, progress| {
                 // Fails if the image was deleted meanwhile.
                 if let Some((rootfs, info)) = same
                     && fs::hard_link(rootfs, out).is_ok()
                 {
                     return Ok(info);
                 }
-                banger_image::pull_image(&remote, &blobs, folder, out, &options, progress)
+                banger_image::pull_image(&remote, &blobs, dir, out, &options, progress)
             })
             .await?;
         let image = ImageRecord {
@@ -96,9 +102,9 @@ impl Images {
     ) -> Result<ImageRecord, EngineError> {
         let staged = written.staged;
         let Some(old) = old else { return self.publish_new(staged, image) };
-        let kept = old.digest.map_or_else(|| old.name.clone(), |digest| reference.name_of(digest));
-        let is_gone = staged.publish(|| self.store.replace_image(&image, &old.id, &kept))?;
-        if is_gone && let Err(error) = remove_dir(self.dir(&old.id).path()) {
+        let old_name = old.digest.map_or_else(|| old.name.clone(), |digest| reference.name_of(digest));
+        let is_deleted = staged.publish(|| self.store.replace_image(&image, &old.id, &old_name))?;
+        if is_deleted && let Err(error) = remove_dir(self.dir(&old.id).path()) {
             tracing::warn!(%error, "a directory was not removed; the next start removes it");
         }
         Ok(image)
@@ -106,17 +112,17 @@ impl Images {
 
     /// Returns the access to registries and other hosts: as configured, with the user's `credentials`.
     pub(super) fn registries(&self, credentials: Vec<Credentials>) -> Result<Registries, ApiError> {
-        Ok(registries(&*self.config.now()?, credentials))
+        Ok(registries(&*self.config.current()?, credentials))
     }
 
     /// Waits until no request is fetching an image. None starts until the guard is dropped.
-    pub(crate) async fn not_fetching(&self) -> impl Drop + use<> {
-        self.turns.none().await
+    pub(crate) async fn lock_fetches(&self) -> impl Drop + use<> {
+        self.fetch_locks.lock_all().await
     }
 }
 
 /// Returns the properties of the image's file system.
-fn info_of(image: &ImageRecord) -> RootfsInfo {
+fn rootfs_info(image: &ImageRecord) -> RootfsInfo {
     RootfsInfo {
         size: image.size.as_bytes(),
         entries: image.entries,

@@ -13,14 +13,14 @@ use jiff::Timestamp;
 
 use super::{
     images::{Images, staged_dir},
-    outside::{changed, is_link, look, of_blocks},
+    registered_file::{allocated_size, changed_error, inspect, is_link},
 };
 use crate::{
     admission,
+    api_errors::{not_found, unresolved},
     error::EngineError,
     files::{seal, sync},
     operation::{Context, Events},
-    refusals::{no_such, unresolved},
     store::ImageRecord,
 };
 
@@ -48,19 +48,19 @@ impl Images {
     ) -> Result<ImageRecord, EngineError> {
         let RegisterImage { name, path, kernel } = register;
         if let Some(kernel) = &kernel {
-            self.is_kernel(kernel)?;
+            self.check_kernel(kernel)?;
         }
-        self.refuse_taken(&name)?;
+        self.check_name_free(&name)?;
         let staged = self.stage()?;
         context.stage("check the file system").await;
-        let (outside, info) = {
+        let (file, info) = {
             let path = path.clone();
             context
                 .blocking(move |context| -> Result<_, EngineError> {
-                    let before = look(&path)?;
+                    let before = inspect(&path)?;
                     let info = banger_image::inspect_rootfs(&path, context)?;
-                    if look(&path)? != before {
-                        return Err(changed(&path, "is being written to").into());
+                    if inspect(&path)? != before {
+                        return Err(changed_error(&path, "is being written to").into());
                     }
                     Ok((before, info))
                 })
@@ -72,7 +72,7 @@ impl Images {
         let image = ImageRecord {
             id: staged.id().clone(),
             name,
-            size: Size::bytes(outside.size),
+            size: Size::bytes(file.size),
             entries: info.entries,
             os: info.os,
             init: info.init,
@@ -82,18 +82,18 @@ impl Images {
             reference: None,
             digest: None,
             config: ImageConfig::default(),
-            outside: Some(outside),
+            registered_file: Some(file),
             build_key: None,
         };
         self.publish_new(staged, image)
     }
 
     /// Refuses a kernel that is neither local nor in the catalog.
-    fn is_kernel(&self, name: &str) -> Result<(), EngineError> {
+    fn check_kernel(&self, name: &str) -> Result<(), EngineError> {
         match resolve(&self.store.kernels()?, name) {
             Ok(_) => Ok(()),
             Err(RefError::NotFound) if self.catalogs.all()?.kernel(name).is_some() => Ok(()),
-            Err(RefError::NotFound) => Err(no_such(SubjectKind::Kernel, name).into()),
+            Err(RefError::NotFound) => Err(not_found(SubjectKind::Kernel, name).into()),
             Err(error) => Err(unresolved(SubjectKind::Kernel, name, error).into()),
         }
     }
@@ -101,16 +101,16 @@ impl Images {
     async fn copy_registered(&self, reference: &str, context: &Context) -> Result<ImageRecord, EngineError> {
         let _one_at_a_time = context.unless_cancelled(async { Ok(self.publishing.lock().await) }).await?;
         let image = self.resolve(reference)?;
-        let Some(outside) = &image.outside else { return Ok(image) };
+        let Some(file) = &image.registered_file else { return Ok(image) };
         let dir = self.dir(&image.id);
         if is_link(&dir.rootfs()) {
             self.check_usable(&image)?;
-            admission::space(&self.dirs.state, "the image", of_blocks(&outside.path))?;
+            admission::check_space(&self.dirs.state, "the image", allocated_size(&file.path))?;
             context.stage("copy the file system").await;
-            let (from, before) = (outside.path.clone(), outside.clone());
+            let (from, before) = (file.path.clone(), file.clone());
             context
                 .blocking(move |context| -> Result<(), EngineError> {
-                    let unchanged = || Ok(look(&from).is_ok_and(|now| now == before));
+                    let unchanged = || Ok(inspect(&from).is_ok_and(|current| current == before));
                     banger_image::copy_rootfs(&from, &dir.rootfs(), unchanged, context)?;
                     seal(&dir.rootfs())?;
                     sync(dir.path())
@@ -118,6 +118,6 @@ impl Images {
                 .await?;
         }
         self.store.promote_image(&image.id)?;
-        Ok(ImageRecord { outside: None, ..image })
+        Ok(ImageRecord { registered_file: None, ..image })
     }
 }

@@ -11,10 +11,10 @@ use banger_image::{CatalogImage, Recipe, Source};
 use super::{images::Images, pull::PullOptions};
 use crate::{
     admission,
+    api_errors::unresolved,
     error::EngineError,
     operation::{Context, Events},
-    refusals::unresolved,
-    remote::may_be_elsewhere,
+    remote::is_retryable_elsewhere,
     spans::now_ns,
     store::ImageRecord,
 };
@@ -75,24 +75,24 @@ impl Images {
         context: &Context,
     ) -> Result<ImageRecord, EngineError> {
         let has = |catalog: &banger_image::Catalog| catalog.image(name.as_str()).is_some();
-        let catalog = self.catalogs.with(has, context).await?;
+        let catalog = self.catalogs.for_lookup(has, context).await?;
         if let Some(entry) = catalog.image(name.as_str()) {
-            return self.fetch_of_catalog(entry, options, context).await;
+            return self.fetch_from_catalog(entry, options, context).await;
         }
         let reference =
             name.reference().map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
         self.pull_reference(reference, options, context).await
     }
 
-    async fn fetch_of_catalog(
+    async fn fetch_from_catalog(
         self: &Arc<Self>,
         entry: &CatalogImage,
         options: PullOptions,
         context: &Context,
     ) -> Result<ImageRecord, EngineError> {
-        let mut refusal = None;
+        let mut last_error = None;
         for source in &entry.sources {
-            if let Some(ApiError { message, .. }) = refusal.take() {
+            if let Some(ApiError { message, .. }) = last_error.take() {
                 context.note(format!("{message}; trying the next source of {}", entry.name)).await;
             }
             match self.fetch_from_source(entry, source, options.clone(), context).await {
@@ -100,15 +100,15 @@ impl Images {
                 Err(error) => {
                     let error = ApiError::from(error);
                     // Another source does not fix an error in the content.
-                    if !may_be_elsewhere(error.kind) {
+                    if !is_retryable_elsewhere(error.kind) {
                         return Err(error.into());
                     }
-                    refusal = Some(error);
+                    last_error = Some(error);
                 }
             }
         }
-        let none = || ApiError::new(ErrorKind::NotFound, format!("image {} has no source", entry.name));
-        Err(refusal.unwrap_or_else(none).into())
+        let no_source = || ApiError::new(ErrorKind::NotFound, format!("image {} has no source", entry.name));
+        Err(last_error.unwrap_or_else(no_source).into())
     }
 
     async fn fetch_from_source(
@@ -121,21 +121,21 @@ impl Images {
         match source {
             Source::Oci(reference) => {
                 let name = stored_name(entry, source)?;
-                let here = self.store.images()?.into_iter().find(|image| image.name == name);
-                if let Some(image) = here.filter(|image| image.digest.is_none()) {
+                let existing = self.store.images()?.into_iter().find(|image| image.name == name);
+                if let Some(image) = existing.filter(|image| image.digest.is_none()) {
                     return Ok(image);
                 }
                 let kernel = entry.kernel.as_ref().map(ToString::to_string);
                 let options = PullOptions { name: Some(name), kernel, ..options };
                 self.pull_reference(reference.clone(), options, context).await
             }
-            Source::Mmdebstrap(recipe) => self.make_of_packages(entry, recipe.clone(), context).await,
-            Source::Bundle { place, sha256 } => self.pull_bundle(entry, place, *sha256, context).await,
+            Source::Mmdebstrap(recipe) => self.build_from_packages(entry, recipe.clone(), context).await,
+            Source::Bundle { location, sha256 } => self.pull_bundle(entry, location, *sha256, context).await,
         }
     }
 
     /// Builds the catalog's image `entry` from packages. Concurrent requests share one build.
-    async fn make_of_packages(
+    async fn build_from_packages(
         self: &Arc<Self>,
         entry: &CatalogImage,
         recipe: Recipe,
@@ -145,7 +145,7 @@ impl Images {
         if let Some(image) = self.store.images()?.into_iter().find(|image| image.name == entry.name) {
             return Ok(image);
         }
-        admission::space(&self.dirs.state, "the image", entry.size)?;
+        admission::check_space(&self.dirs.state, "the image", entry.size)?;
         let written = self
             .write_rootfs(context, move |dir, out, progress| {
                 banger_image::fetch_image(&recipe, dir, out, progress)
@@ -159,10 +159,10 @@ impl Images {
 
 /// Returns an entry's local name: the full registry name if the source has the same name, else the entry's.
 fn stored_name(entry: &CatalogImage, source: &Source) -> Result<ImageName, ApiError> {
-    let meant =
+    let registry_reference =
         entry.name.reference().map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
     Ok(match source {
-        Source::Oci(reference) if reference.name() == meant.name() => meant.name(),
+        Source::Oci(reference) if reference.name() == registry_reference.name() => registry_reference.name(),
         _ => entry.name.clone(),
     })
 }

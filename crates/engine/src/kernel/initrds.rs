@@ -27,12 +27,12 @@ pub(crate) struct Initrds {
     programs: Programs,
     /// Digest of the installed agent. Only a new build changes it, and that restarts the daemon.
     agent: OnceCell<String>,
-    making: Mutex<()>,
+    building: Mutex<()>,
 }
 
 impl Initrds {
     pub(crate) fn new(dirs: Arc<Dirs>, programs: Programs) -> Self {
-        Self { dirs, programs, agent: OnceCell::new(), making: Mutex::default() }
+        Self { dirs, programs, agent: OnceCell::new(), building: Mutex::default() }
     }
 
     /// Returns the path of a kernel's initrd, building it if it is missing.
@@ -40,10 +40,10 @@ impl Initrds {
         let began = now_ns();
         let path = self.path(kernel, context).await?;
         if !path.exists() {
-            let _one_at_a_time = self.making.lock().await;
+            let _one_at_a_time = self.building.lock().await;
             if !path.exists() {
-                dirs::private(&initrds(&self.dirs))?;
-                let (kernel, agent) = (KernelDir::of(&self.dirs, kernel), self.programs.agent.clone());
+                dirs::create_private(&initrds(&self.dirs))?;
+                let (kernel, agent) = (KernelDir::new(&self.dirs, kernel), self.programs.agent.clone());
                 let out = path.clone();
                 context.blocking(move |_| banger_image::build_initrd(kernel.path(), &agent, &out)).await?;
             }
@@ -78,11 +78,11 @@ fn digest(path: &Path) -> Result<String, EngineError> {
         EngineError::from(ApiError::new(ErrorKind::MissingProgram, message).remedy(Remedy::Reinstall))
     };
     let mut file = fs::File::open(path).map_err(unreadable)?;
-    let (mut hash, mut part) = (Sha256::new(), vec![0; 64 << 10]);
+    let (mut hash, mut chunk) = (Sha256::new(), vec![0; 64 << 10]);
     loop {
-        match file.read(&mut part).map_err(unreadable)? {
+        match file.read(&mut chunk).map_err(unreadable)? {
             0 => break,
-            count => hash.update(part.get(..count).unwrap_or_default()),
+            count => hash.update(chunk.get(..count).unwrap_or_default()),
         }
     }
     Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())

@@ -14,14 +14,14 @@ use tokio::sync::Mutex;
 use super::initrds::Initrds;
 use crate::{
     admission,
+    api_errors::{already_exists, in_use, not_found, unresolved, used_by},
     catalog::Catalogs,
     config::ConfigFiles,
     error::EngineError,
     files::{disk_usage, remove_dir, sync_tree},
     layout::KernelDir,
-    operation::{Context, Events, OnHangUp, Operations},
+    operation::{Context, Events, OnDisconnect, Operations},
     publish::{RemovedOnDrop, Staged},
-    refusals::{in_use, no_such, taken, unresolved, used_by},
     remote::registries,
     spans::now_ns,
     store::{KernelRecord, Store, StoreError, VmRecord},
@@ -67,14 +67,14 @@ impl Kernels {
     /// Returns an error if a catalog file is broken, or the store cannot be read.
     pub fn available(&self) -> Result<Vec<AvailableKernel>, ApiError> {
         let kernels = self.store.kernels()?;
-        let here = |name: &str| kernels.iter().any(|kernel| kernel.name.as_str() == name);
+        let is_local = |name: &str| kernels.iter().any(|kernel| kernel.name.as_str() == name);
         let catalog = self.catalogs.all()?;
         let available = catalog.kernels.iter().map(|entry| AvailableKernel {
             name: entry.name.to_string(),
             description: entry.description.to_string(),
             size: Size::mib(entry.space_mib),
             source: entry.source.to_string(),
-            here: here(entry.name.as_str()),
+            local: is_local(entry.name.as_str()),
         });
         Ok(available.collect())
     }
@@ -118,7 +118,7 @@ impl Kernels {
     {
         let kernels = self.clone();
         let work = |context| async move { Ok(kernels.describe(&work(kernels.clone(), context).await?, &[])) };
-        self.operations.start(kind, target, OnHangUp::Cancel, work)
+        self.operations.start(kind, target, OnDisconnect::Cancel, work)
     }
 
     /// Deletes a kernel that no VM uses.
@@ -138,7 +138,7 @@ impl Kernels {
     }
 
     pub(crate) fn dir(&self, id: &Id) -> KernelDir {
-        KernelDir::of(&self.dirs, id)
+        KernelDir::new(&self.dirs, id)
     }
 
     /// Returns the kernel that `reference` names; pulls it first if only the catalog has it.
@@ -152,9 +152,9 @@ impl Kernels {
             Ok(kernel) => Ok(kernel.clone()),
             Err(RefError::NotFound) => {
                 let catalog =
-                    self.catalogs.with(|catalog| catalog.kernel(reference).is_some(), context).await?;
+                    self.catalogs.for_lookup(|catalog| catalog.kernel(reference).is_some(), context).await?;
                 let Some(entry) = catalog.kernel(reference) else {
-                    return Err(no_such(SubjectKind::Kernel, reference).into());
+                    return Err(not_found(SubjectKind::Kernel, reference).into());
                 };
                 context.note(format!("kernel {reference} is not in the store yet: fetching it")).await;
                 let began = now_ns();
@@ -172,12 +172,13 @@ impl Kernels {
         if let Some(kernel) = self.store.kernels()?.into_iter().find(|kernel| kernel.name == name) {
             return Ok(kernel);
         }
-        let catalog = self.catalogs.with(|catalog| catalog.kernel(name.as_str()).is_some(), context).await?;
+        let catalog =
+            self.catalogs.for_lookup(|catalog| catalog.kernel(name.as_str()).is_some(), context).await?;
         let Some(entry) = catalog.kernel(name.as_str()).cloned() else {
             return Err(not_in_catalog(&catalog, &name).into());
         };
-        admission::space(&self.dirs.state, "the kernel", Size::mib(entry.space_mib))?;
-        let registries = registries(&*self.config.now()?, Vec::new());
+        admission::check_space(&self.dirs.state, "the kernel", Size::mib(entry.space_mib))?;
+        let registries = registries(&*self.config.current()?, Vec::new());
         self.publish(name, Some("catalog"), context, move |work, dest, progress| {
             banger_image::fetch_kernel(&entry, &registries, work, dest, progress)
         })
@@ -192,29 +193,29 @@ impl Kernels {
         context: &Context,
     ) -> Result<KernelRecord, EngineError> {
         if self.store.kernels()?.iter().any(|kernel| kernel.name == name) {
-            return Err(taken(SubjectKind::Kernel, name.as_str()).into());
+            return Err(already_exists(SubjectKind::Kernel, name.as_str()).into());
         }
-        admission::space(&self.dirs.state, "the kernel", Size::bytes(0))?;
+        admission::check_space(&self.dirs.state, "the kernel", Size::bytes(0))?;
         self.publish(name, None, context, move |_, dest, progress| {
             banger_image::import_kernel(input, dest, progress)
         })
         .await
     }
 
-    /// Publishes the files that `make` writes. The recorded source is `source`, else the input's format.
+    /// Publishes the files that `write_files` writes. The recorded source is `source`, else the input's format.
     async fn publish(
         &self,
         name: Name,
         source: Option<&str>,
         context: &Context,
-        make: impl FnOnce(&Path, &Path, &dyn Progress) -> Result<KernelInfo, ImageError> + Send + 'static,
+        write_files: impl FnOnce(&Path, &Path, &dyn Progress) -> Result<KernelInfo, ImageError> + Send + 'static,
     ) -> Result<KernelRecord, EngineError> {
         let staged = Staged::create(self.dirs.state.join("kernels"))?;
-        let dir = KernelDir::at(staged.path().to_owned());
+        let dir = KernelDir::from_path(staged.path().to_owned());
         let info = context
             .blocking(move |context| -> Result<KernelInfo, EngineError> {
                 let work = RemovedOnDrop::create(dir.path().with_extension("work"))?;
-                let info = make(work.path(), dir.path(), context)?;
+                let info = write_files(work.path(), dir.path(), context)?;
                 sync_tree(dir.path())?;
                 Ok(info)
             })
@@ -231,7 +232,7 @@ impl Kernels {
         };
         match staged.publish(|| self.store.insert_kernel(&kernel)) {
             Err(EngineError::Store(StoreError::NameTaken(name))) => {
-                Err(taken(SubjectKind::Kernel, &name).into())
+                Err(already_exists(SubjectKind::Kernel, &name).into())
             }
             result => result.map(|()| kernel),
         }
@@ -261,19 +262,19 @@ impl Kernels {
         context: &Context,
     ) -> Result<(), EngineError> {
         let kernel = self.store.kernels()?.into_iter().find(|kernel| kernel.id == *id);
-        let Some(kernel) = kernel else { return Err(no_such(SubjectKind::Kernel, id.as_str()).into()) };
+        let Some(kernel) = kernel else { return Err(not_found(SubjectKind::Kernel, id.as_str()).into()) };
         let (bus, option) = match vmm {
             VmmKind::Firecracker => (Bus::Mmio, "CONFIG_VIRTIO_MMIO"),
             VmmKind::Qemu => (Bus::Pci, "CONFIG_VIRTIO_PCI"),
         };
         let dir = self.dir(id);
-        let finds = context.blocking(move |_| banger_image::kernel_finds(dir.path(), bus)).await?;
-        let lacks = match vmm {
-            _ if !finds => option,
+        let has_bus = context.blocking(move |_| banger_image::kernel_supports_bus(dir.path(), bus)).await?;
+        let missing = match vmm {
+            _ if !has_bus => option,
             VmmKind::Qemu if !kernel.pvh => "CONFIG_PVH",
             _ => return Ok(()),
         };
-        let text = format!("{vmm} cannot boot kernel {}: it was built without {lacks}", kernel.name);
+        let text = format!("{vmm} cannot boot kernel {}: it was built without {missing}", kernel.name);
         Err(ApiError::new(ErrorKind::Invalid, text)
             .about(SubjectKind::Kernel, &kernel.name)
             .remedy(Remedy::ChooseKernel)
@@ -294,7 +295,7 @@ impl Kernels {
             boot,
         };
         let boot = details.boot.iter().map(|(name, presence)| driver(name, Some(*presence), true));
-        let others = details.others.iter().map(|(name, presence)| driver(name, *presence, false));
+        let others = details.other_features.iter().map(|(name, presence)| driver(name, *presence, false));
         Ok(KernelDetails {
             vmlinux: Size::bytes(details.size),
             modules: details.modules,

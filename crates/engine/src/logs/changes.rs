@@ -14,11 +14,11 @@ pub(super) struct Changes {
 
 impl Changes {
     /// Watches the log at `path`, whose directory must exist.
-    pub(super) fn of(path: PathBuf) -> io::Result<Self> {
+    pub(super) fn new(path: PathBuf) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        if let Some(folder) = path.parent() {
+        if let Some(dir) = path.parent() {
             // Not writes to all files in the directory: the VM's disks are in it too.
-            inotify::add_watch(&inotify, folder, WatchFlags::CREATE | WatchFlags::MOVED_TO)?;
+            inotify::add_watch(&inotify, dir, WatchFlags::CREATE | WatchFlags::MOVED_TO)?;
         }
         let changes = Self { inotify: Watched::new(inotify)?, path };
         changes.watch_file()?;

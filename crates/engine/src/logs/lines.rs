@@ -10,7 +10,7 @@ use serde::Deserialize;
 const LINE_MAX: usize = 64 << 10;
 
 /// Prefix of the agent's lines on a console.
-const AGENT: &[u8] = b"banger-agent: ";
+const AGENT_PREFIX: &[u8] = b"banger-agent: ";
 
 /// Selects lines of a log.
 #[derive(Debug)]
@@ -18,23 +18,23 @@ pub(crate) enum LineFilter {
     /// All bytes, including an unfinished line.
     All,
     /// Lines that the agent wrote to the console.
-    OfAgent,
+    Agent,
     /// Lines of the daemon's log.
-    Entries(Entries),
+    Entries(EntryFilter),
 }
 
 /// Entries of the daemon's log: lines of JSON.
 #[derive(Debug, Default)]
-pub(crate) struct Entries {
+pub(crate) struct EntryFilter {
     /// Only entries about this VM.
-    pub(crate) about: Option<About>,
+    pub(crate) vm: Option<VmFilter>,
     /// Only entries written since then.
     pub(crate) since: Option<Timestamp>,
 }
 
 /// A VM in the daemon's log: named by its id or name, or by an operation on it.
 #[derive(Debug)]
-pub(crate) struct About {
+pub(crate) struct VmFilter {
     pub(crate) id: Id,
     pub(crate) name: String,
     /// Earlier entries are about another VM of that name.
@@ -57,63 +57,63 @@ struct Fields {
 
 /// Selects lines from a stream of bytes.
 #[derive(Debug)]
-pub(super) struct Picker {
-    wanted: LineFilter,
-    begun: Vec<u8>,
+pub(super) struct LineSelector {
+    filter: LineFilter,
+    partial_line: Vec<u8>,
 }
 
-impl Picker {
-    pub(super) fn new(wanted: LineFilter) -> Self {
-        Self { wanted, begun: Vec::new() }
+impl LineSelector {
+    pub(super) fn new(filter: LineFilter) -> Self {
+        Self { filter, partial_line: Vec::new() }
     }
 
-    /// Returns the selected lines that end in `part`.
-    pub(super) fn pick(&mut self, part: Vec<u8>) -> Vec<u8> {
-        if matches!(self.wanted, LineFilter::All) {
-            return part;
+    /// Returns the selected lines that end in `chunk`.
+    pub(super) fn select(&mut self, chunk: Vec<u8>) -> Vec<u8> {
+        if matches!(self.filter, LineFilter::All) {
+            return chunk;
         }
-        let mut picked = Vec::new();
-        for piece in part.split_inclusive(|byte| *byte == b'\n') {
-            let room = LINE_MAX.saturating_sub(self.begun.len());
-            self.begun.extend_from_slice(piece.get(..piece.len().min(room)).unwrap_or_default());
+        let mut selected = Vec::new();
+        for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
+            let remaining = LINE_MAX.saturating_sub(self.partial_line.len());
+            self.partial_line.extend_from_slice(piece.get(..piece.len().min(remaining)).unwrap_or_default());
             if piece.ends_with(b"\n") {
-                if !self.begun.ends_with(b"\n") {
-                    self.begun.push(b'\n');
+                if !self.partial_line.ends_with(b"\n") {
+                    self.partial_line.push(b'\n');
                 }
-                if self.wanted.has(&self.begun) {
-                    picked.extend_from_slice(&self.begun);
+                if self.filter.matches(&self.partial_line) {
+                    selected.extend_from_slice(&self.partial_line);
                 }
-                self.begun.clear();
+                self.partial_line.clear();
             }
         }
-        picked
+        selected
     }
 }
 
 impl LineFilter {
-    fn has(&mut self, line: &[u8]) -> bool {
+    fn matches(&mut self, line: &[u8]) -> bool {
         match self {
             Self::All => true,
             // A carriage return may be left over from the line before.
-            Self::OfAgent => line.strip_prefix(b"\r").unwrap_or(line).starts_with(AGENT),
+            Self::Agent => line.strip_prefix(b"\r").unwrap_or(line).starts_with(AGENT_PREFIX),
             Self::Entries(entries) => {
                 let entry = serde_json::from_slice::<Entry>(line);
-                entry.is_ok_and(|entry| entries.has(&entry))
+                entry.is_ok_and(|entry| entries.matches(&entry))
             }
         }
     }
 }
 
-impl Entries {
-    fn has(&mut self, entry: &Entry) -> bool {
+impl EntryFilter {
+    fn matches(&mut self, entry: &Entry) -> bool {
         // Checked for entries that are too old as well: they name the operations of later entries.
-        let about = self.about.as_mut().is_none_or(|vm| vm.concerns(entry));
-        about && self.since.is_none_or(|since| entry.timestamp >= since)
+        let matches_vm = self.vm.as_mut().is_none_or(|vm| vm.matches(entry));
+        matches_vm && self.since.is_none_or(|since| entry.timestamp >= since)
     }
 }
 
-impl About {
-    fn concerns(&mut self, entry: &Entry) -> bool {
+impl VmFilter {
+    fn matches(&mut self, entry: &Entry) -> bool {
         let Fields { vm, operation } = &entry.fields;
         let named = vm.as_deref().is_some_and(|vm| vm == self.id.as_str() || vm == self.name);
         if named && entry.timestamp >= self.created_at {
@@ -125,7 +125,7 @@ impl About {
 }
 
 /// Returns the last `count` lines of `text`.
-pub(super) fn last(text: &[u8], count: usize) -> &[u8] {
+pub(super) fn last_lines(text: &[u8], count: usize) -> &[u8] {
     let whole = text.strip_suffix(b"\n").unwrap_or(text);
     let Some(nth) = count.checked_sub(1) else { return &[] };
     match whole.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n').nth(nth) {
@@ -139,11 +139,11 @@ mod tests {
     use super::*;
 
     /// Returns the lines selected from `text`, and checks that the size of the parts does not matter.
-    fn picked(wanted: impl Fn() -> LineFilter, text: &str) -> String {
+    fn selected(filter: impl Fn() -> LineFilter, text: &str) -> String {
         let by = |size: usize| {
-            let mut picker = Picker::new(wanted());
-            let parts = text.as_bytes().chunks(size).flat_map(|part| picker.pick(part.to_vec()));
-            String::from_utf8(parts.collect()).unwrap()
+            let mut selector = LineSelector::new(filter());
+            let chunks = text.as_bytes().chunks(size).flat_map(|chunk| selector.select(chunk.to_vec()));
+            String::from_utf8(chunks.collect()).unwrap()
         };
         let all = by(text.len());
         assert_eq!((by(1), by(7)), (all.clone(), all.clone()));
@@ -154,19 +154,19 @@ mod tests {
     fn the_agents_lines_are_picked_out_of_the_console() {
         let console =
             "boot\r\nbanger-agent: one\r\nnot banger-agent: two\nbanger-agent: three\nbanger-agent: begun";
-        assert_eq!(picked(|| LineFilter::OfAgent, console), "banger-agent: one\r\nbanger-agent: three\n");
-        assert_eq!(picked(|| LineFilter::All, console), console);
+        assert_eq!(selected(|| LineFilter::Agent, console), "banger-agent: one\r\nbanger-agent: three\n");
+        assert_eq!(selected(|| LineFilter::All, console), console);
     }
 
     #[test]
     fn a_line_without_end_is_not_kept_without_end() {
-        let mut picker = Picker::new(LineFilter::OfAgent);
-        assert!(picker.pick(b"banger-agent: ".to_vec()).is_empty());
+        let mut selector = LineSelector::new(LineFilter::Agent);
+        assert!(selector.select(b"banger-agent: ".to_vec()).is_empty());
         for _ in 0..100 {
-            assert!(picker.pick(vec![b'x'; 10_000]).is_empty());
-            assert!(picker.begun.len() <= LINE_MAX);
+            assert!(selector.select(vec![b'x'; 10_000]).is_empty());
+            assert!(selector.partial_line.len() <= LINE_MAX);
         }
-        assert_eq!(picker.pick(b"\nrest".to_vec()).len(), LINE_MAX + 1);
+        assert_eq!(selector.select(b"\nrest".to_vec()).len(), LINE_MAX + 1);
     }
 
     fn entry(second: u32, fields: &str) -> String {
@@ -175,8 +175,8 @@ mod tests {
         )
     }
 
-    fn about() -> Option<About> {
-        Some(About {
+    fn vm() -> Option<VmFilter> {
+        Some(VmFilter {
             id: Id::from_random([1; 8]),
             name: "box".to_owned(),
             created_at: "2026-11-25T10:00:02Z".parse().unwrap(),
@@ -195,10 +195,10 @@ mod tests {
             entry(6, r#""message":"another's","operation":"bb""#),
             "no JSON\n".to_owned(),
         ];
-        let wanted = |since| move || LineFilter::Entries(Entries { about: about(), since });
-        assert_eq!(picked(wanted(None), &log.concat()), [&*log[1], &log[2], &log[4]].concat());
+        let filter = |since| move || LineFilter::Entries(EntryFilter { vm: vm(), since });
+        assert_eq!(selected(filter(None), &log.concat()), [&*log[1], &log[2], &log[4]].concat());
         let since = Some("2026-11-25T10:00:04Z".parse().unwrap());
-        assert_eq!(picked(wanted(since), &log.concat()), log[4]);
+        assert_eq!(selected(filter(since), &log.concat()), log[4]);
     }
 
     #[test]
@@ -211,7 +211,7 @@ mod tests {
             ("\n\n", 1, "\n"),
             ("", 3, ""),
         ] {
-            assert_eq!(last(text.as_bytes(), count), expected.as_bytes(), "{text:?} {count}");
+            assert_eq!(last_lines(text.as_bytes(), count), expected.as_bytes(), "{text:?} {count}");
         }
     }
 }

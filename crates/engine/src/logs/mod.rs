@@ -1,12 +1,12 @@
 //! Logs: limited in size, and read while they are written.
 //!
-//! A log is a file and an older, rotated file. [`Rotating`] writes both. [`Times`](times::Times) beside them records
-//! which bytes were written when. A VM's console and VMM output go through pipes to the VM's [`keeper_main`], a process
-//! that keeps running without the daemon. [`Reader`] reads a log in order across its two files, and continues when more
-//! is written. [`send`] sends it to a client, whole or filtered by line.
+//! A log is a file and an older, rotated file. [`RotatingLog`] writes both. [`Times`](times::Times) beside them records
+//! which bytes were written when. A VM's console and VMM output go through pipes to the VM's [`console_logger_main`], a
+//! process that keeps running without the daemon. [`Reader`] reads a log in order across its two files, and continues
+//! when more is written. [`send`] sends it to a client, whole or filtered by line.
 
 mod changes;
-mod keeper;
+mod console_logger;
 mod lines;
 mod reader;
 mod rotating;
@@ -15,10 +15,10 @@ mod times;
 
 use std::path::{Path, PathBuf};
 
-pub use keeper::{CONSOLE_MAX, keeper_main};
-pub(crate) use lines::{About, Entries, LineFilter};
+pub use console_logger::{CONSOLE_MAX, console_logger_main};
+pub(crate) use lines::{EntryFilter, LineFilter, VmFilter};
 pub(crate) use reader::Reader;
-pub use rotating::Rotating;
+pub use rotating::RotatingLog;
 pub(crate) use send::{Log, send};
 
 /// Returns the path of the older file of the log at `path`.

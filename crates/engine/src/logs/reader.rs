@@ -27,7 +27,7 @@ impl Reader {
         let files = [older(path), path.to_owned()];
         for file in &files {
             let Some(mut held) = open(file)? else { continue };
-            let from = since.map_or(Some(0), |since| Times::at(file).since(since.as_second()));
+            let from = since.map_or(Some(0), |since| Times::open(file).offset_since(since.as_second()));
             match from {
                 Some(from) => held.seek(SeekFrom::Start(from))?,
                 // All of it is too old, but the next file continues it.
@@ -42,13 +42,13 @@ impl Reader {
     }
 
     /// Returns the number of bytes that are available and unread.
-    pub(super) fn left(&mut self) -> io::Result<u64> {
+    pub(super) fn remaining(&mut self) -> io::Result<u64> {
         let Some(held) = &mut self.held else { return Ok(0) };
         let meta = held.metadata()?;
-        let of_held = meta.len().saturating_sub(held.stream_position()?);
+        let in_held = meta.len().saturating_sub(held.stream_position()?);
         // `None` if it is the file being read.
         let current = fs::metadata(&self.path).ok().filter(|current| identity(current) != identity(&meta));
-        Ok(of_held + current.map_or(0, |current| current.len()))
+        Ok(in_held + current.map_or(0, |current| current.len()))
     }
 
     /// Reads the next bytes into `buffer`; returns 0 if there are none yet.
@@ -115,7 +115,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::logs::Rotating;
+    use crate::logs::RotatingLog;
 
     fn rest(reader: &mut Reader) -> String {
         let (mut all, mut buffer) = (Vec::new(), [0; 7]);
@@ -131,7 +131,7 @@ mod tests {
         let path = dir.path().join("a.log");
         let mut reader = Reader::open(&path, None).unwrap();
         assert_eq!(rest(&mut reader), "");
-        let mut log = Rotating::open(&path, 40).unwrap();
+        let mut log = RotatingLog::open(&path, 40).unwrap();
         let mut read = String::new();
         let lines = || (0..100).map(|n| format!("line {n}\n"));
         for (n, line) in lines().enumerate() {
@@ -148,7 +148,7 @@ mod tests {
     fn one_that_comes_later_reads_all_that_is_kept_and_one_that_is_slow_goes_on_with_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
-        let mut log = Rotating::open(&path, 40).unwrap();
+        let mut log = RotatingLog::open(&path, 40).unwrap();
         writeln!(log, "one").unwrap();
         let mut slow = Reader::open(&path, None).unwrap();
         (0..20).for_each(|n| writeln!(log, "line {n}").unwrap());

@@ -13,7 +13,7 @@ use super::{older, times::Times};
 /// Writes a log. A file that would exceed half of the cap becomes the older one of two. Writes never fail, so that a
 /// full disk does not stop the writer: bytes that cannot be stored are lost.
 #[derive(Debug)]
-pub struct Rotating {
+pub struct RotatingLog {
     path: PathBuf,
     half: u64,
     file: Option<File>,
@@ -21,14 +21,14 @@ pub struct Rotating {
     times: Option<Times>,
 }
 
-impl Rotating {
+impl RotatingLog {
     /// Opens the log at `path` to append to it. Its two files together never exceed `cap` bytes.
     ///
     /// # Errors
     /// Returns an error if it cannot be opened.
     pub fn open(path: &Path, cap: u64) -> io::Result<Self> {
         let mut log = Self::new(path, cap);
-        log.opened()?;
+        log.open_file()?;
         Ok(log)
     }
 
@@ -39,10 +39,10 @@ impl Rotating {
 
     /// Creates a log that records when its bytes were written.
     pub(super) fn with_times(path: &Path, cap: u64) -> Self {
-        Self { times: Some(Times::at(path)), ..Self::new(path, cap) }
+        Self { times: Some(Times::open(path)), ..Self::new(path, cap) }
     }
 
-    fn opened(&mut self) -> io::Result<&mut File> {
+    fn open_file(&mut self) -> io::Result<&mut File> {
         if self.file.is_none() {
             for file in [older(&self.path), self.path.clone()] {
                 // Left by a build with a larger cap.
@@ -63,17 +63,17 @@ impl Rotating {
     }
 
     /// Appends `bytes`, written at `now`; only their end if they exceed half of the cap.
-    fn keep(&mut self, bytes: &[u8], now: Timestamp) -> io::Result<()> {
-        let room = usize::try_from(self.half).unwrap_or(usize::MAX);
-        let bytes = bytes.get(bytes.len().saturating_sub(room)..).unwrap_or_default();
-        self.opened()?;
+    fn append(&mut self, bytes: &[u8], now: Timestamp) -> io::Result<()> {
+        let max = usize::try_from(self.half).unwrap_or(usize::MAX);
+        let bytes = bytes.get(bytes.len().saturating_sub(max)..).unwrap_or_default();
+        self.open_file()?;
         if self.size + bytes.len() as u64 > self.half {
             self.rotate()?;
         }
         if let Some(times) = &mut self.times {
-            times.note(now.as_second(), self.size);
+            times.record(now.as_second(), self.size);
         }
-        let file = self.opened()?;
+        let file = self.open_file()?;
         match file.write_all(bytes) {
             Ok(()) => self.size += bytes.len() as u64,
             Err(error) => {
@@ -97,7 +97,7 @@ impl Rotating {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.file = None,
             // Losing the log is better than exceeding the cap.
             Err(_) => {
-                self.opened()?.set_len(0)?;
+                self.open_file()?.set_len(0)?;
                 self.size = 0;
                 if let Some(times) = &mut self.times {
                     times.restart();
@@ -108,10 +108,10 @@ impl Rotating {
     }
 }
 
-impl Write for Rotating {
+impl Write for RotatingLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // An error in the log cannot be logged.
-        let _ = self.keep(bytes, Timestamp::now());
+        let _ = self.append(bytes, Timestamp::now());
         Ok(bytes.len())
     }
 
@@ -137,11 +137,11 @@ mod tests {
         ) {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("a.log");
-            let mut log = Rotating::open(&path, cap).unwrap();
+            let mut log = RotatingLog::open(&path, cap).unwrap();
             let mut all = Vec::new();
             for (part, reopened) in &parts {
                 if *reopened {
-                    log = Rotating::open(&path, cap).unwrap();
+                    log = RotatingLog::open(&path, cap).unwrap();
                 }
                 log.write_all(part).unwrap();
                 all.extend(part);
@@ -158,7 +158,7 @@ mod tests {
     fn lines_that_fit_are_kept_in_order_up_to_the_last() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
-        let mut log = Rotating::open(&path, 20_000).unwrap();
+        let mut log = RotatingLog::open(&path, 20_000).unwrap();
         (0..5000).for_each(|n| writeln!(log, "line {n}").unwrap());
         let kept = String::from_utf8(on_disk(&path)).unwrap();
         let lines: Vec<&str> = kept.lines().collect();
@@ -174,7 +174,7 @@ mod tests {
         for file in [older(&path), path.clone()] {
             fs::write(file, [b'x'; 500]).unwrap();
         }
-        Rotating::open(&path, 100).unwrap().write_all(b"new").unwrap();
+        RotatingLog::open(&path, 100).unwrap().write_all(b"new").unwrap();
         assert_eq!(on_disk(&path), b"new");
     }
 
@@ -182,7 +182,7 @@ mod tests {
     fn a_log_that_was_removed_or_has_nowhere_to_be_stops_nobody() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("folder/a.log");
-        let mut log = Rotating::new(&path, 20);
+        let mut log = RotatingLog::new(&path, 20);
         log.write_all(b"lost").unwrap();
         fs::create_dir(dir.path().join("folder")).unwrap();
         log.write_all(b"kept").unwrap();

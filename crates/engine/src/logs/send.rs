@@ -9,17 +9,17 @@ use tokio::sync::mpsc;
 use super::{
     Reader,
     changes::Changes,
-    lines::{LineFilter, Picker, last},
+    lines::{LineFilter, LineSelector, last_lines},
 };
 
 /// Number of bytes read and sent at a time.
-const PART: usize = 64 << 10;
+const CHUNK_SIZE: usize = 64 << 10;
 
 /// A log, and which part of it to send.
 #[derive(Debug)]
 pub(crate) struct Log {
     pub(crate) path: PathBuf,
-    pub(crate) wanted: LineFilter,
+    pub(crate) filter: LineFilter,
     pub(crate) since: Option<Timestamp>,
     pub(crate) tail: Option<usize>,
     pub(crate) follow: bool,
@@ -27,100 +27,101 @@ pub(crate) struct Log {
 
 /// The client has disconnected.
 #[derive(Debug)]
-struct HungUp;
+struct Disconnected;
 
 /// Sends the content of `log`; if it is followed, also what is written until `ended` completes. Waits for a slow
 /// client without delaying others. Returns when the client disconnects.
 pub(crate) async fn send(
     log: Log,
     ended: impl Future<Output = ()>,
-    to: &mpsc::Sender<Bytes>,
+    sender: &mpsc::Sender<Bytes>,
 ) -> io::Result<()> {
-    let Log { path, wanted, since, tail, follow } = log;
+    let Log { path, filter, since, tail, follow } = log;
     let mut ended = pin!(ended);
-    let mut sending = Sending { reader: Reader::open(&path, since)?, picker: Picker::new(wanted), to };
-    if sending.what_there_is(tail).await?.is_err() || !follow {
+    let mut sending =
+        LogSender { reader: Reader::open(&path, since)?, selector: LineSelector::new(filter), sender };
+    if sending.send_existing(tail).await?.is_err() || !follow {
         return Ok(());
     }
-    let changes = Changes::of(path)?;
-    let mut goes_on = true;
+    let changes = Changes::new(path)?;
+    let mut is_open = true;
     loop {
         // The watch is added before reading, so that no write in between is missed.
         changes.watch_file()?;
-        if sending.what_has_come().await?.is_err() || !goes_on {
+        if sending.send_new().await?.is_err() || !is_open {
             return Ok(());
         }
         tokio::select! {
             changed = changes.next() => changed?,
-            () = &mut ended => goes_on = false,
-            () = to.closed() => return Ok(()),
+            () = &mut ended => is_open = false,
+            () = sender.closed() => return Ok(()),
         }
     }
 }
 
-struct Sending<'a> {
+struct LogSender<'a> {
     reader: Reader,
-    picker: Picker,
-    to: &'a mpsc::Sender<Bytes>,
+    selector: LineSelector,
+    sender: &'a mpsc::Sender<Bytes>,
 }
 
-impl Sending<'_> {
+impl LogSender<'_> {
     /// Sends the current content, even if more is written meanwhile. With `tail`, only its last lines.
-    async fn what_there_is(&mut self, tail: Option<usize>) -> io::Result<Result<(), HungUp>> {
-        let mut left = self.reader.left()?;
+    async fn send_existing(&mut self, tail: Option<usize>) -> io::Result<Result<(), Disconnected>> {
+        let mut remaining = self.reader.remaining()?;
         let mut all = Vec::new();
-        while left > 0 {
-            let part = self.read(usize::try_from(left).unwrap_or(PART).min(PART)).await?;
-            if part.is_empty() {
+        while remaining > 0 {
+            let chunk = self.read(usize::try_from(remaining).unwrap_or(CHUNK_SIZE).min(CHUNK_SIZE)).await?;
+            if chunk.is_empty() {
                 break;
             }
-            left = left.saturating_sub(part.len() as u64);
-            let picked = self.picker.pick(part);
+            remaining = remaining.saturating_sub(chunk.len() as u64);
+            let selected = self.selector.select(chunk);
             if tail.is_some() {
-                all.extend(picked);
-            } else if self.give(picked).await.is_err() {
-                return Ok(Err(HungUp));
+                all.extend(selected);
+            } else if self.send_chunk(selected).await.is_err() {
+                return Ok(Err(Disconnected));
             }
         }
         match tail {
-            Some(count) => Ok(self.give(last(&all, count).to_vec()).await),
+            Some(count) => Ok(self.send_chunk(last_lines(&all, count).to_vec()).await),
             None => Ok(Ok(())),
         }
     }
 
     /// Sends what was written since.
-    async fn what_has_come(&mut self) -> io::Result<Result<(), HungUp>> {
+    async fn send_new(&mut self) -> io::Result<Result<(), Disconnected>> {
         loop {
-            let part = self.read(PART).await?;
-            if part.is_empty() {
+            let chunk = self.read(CHUNK_SIZE).await?;
+            if chunk.is_empty() {
                 return Ok(Ok(()));
             }
-            let picked = self.picker.pick(part);
-            if self.give(picked).await.is_err() {
-                return Ok(Err(HungUp));
+            let selected = self.selector.select(chunk);
+            if self.send_chunk(selected).await.is_err() {
+                return Ok(Err(Disconnected));
             }
         }
     }
 
     /// Reads on a blocking thread, as the disk may be slow.
-    async fn read(&mut self, most: usize) -> io::Result<Vec<u8>> {
+    async fn read(&mut self, max: usize) -> io::Result<Vec<u8>> {
         let mut reader = std::mem::take(&mut self.reader);
         let reading = tokio::task::spawn_blocking(move || {
-            let mut part = vec![0; most];
-            let count = reader.read(&mut part)?;
-            part.truncate(count);
-            io::Result::Ok((reader, part))
+            let mut chunk = vec![0; max];
+            let count = reader.read(&mut chunk)?;
+            chunk.truncate(count);
+            io::Result::Ok((reader, chunk))
         });
-        let (reader, part) = reading.await.map_err(io::Error::other)??;
+        let (reader, chunk) = reading.await.map_err(io::Error::other)??;
         self.reader = reader;
-        Ok(part)
+        Ok(chunk)
     }
 
-    async fn give(&self, part: Vec<u8>) -> Result<(), HungUp> {
-        if part.is_empty() {
+    async fn send_chunk(&self, chunk: Vec<u8>) -> Result<(), Disconnected> {
+        if chunk.is_empty() {
             return Ok(());
         }
-        self.to.send(part.into()).await.map_err(|_| HungUp)
+        self.sender.send(chunk.into()).await.map_err(|_| Disconnected)
     }
 }
 
@@ -131,16 +132,16 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::logs::Rotating;
+    use crate::logs::RotatingLog;
 
     fn log(path: &std::path::Path, tail: Option<usize>, follow: bool) -> Log {
-        Log { path: path.to_owned(), wanted: LineFilter::All, since: None, tail, follow }
+        Log { path: path.to_owned(), filter: LineFilter::All, since: None, tail, follow }
     }
 
-    async fn all(mut parts: mpsc::Receiver<Bytes>) -> String {
+    async fn all(mut receiver: mpsc::Receiver<Bytes>) -> String {
         let mut all = Vec::new();
-        while let Some(part) = parts.recv().await {
-            all.extend(part);
+        while let Some(chunk) = receiver.recv().await {
+            all.extend(chunk);
         }
         String::from_utf8(all).unwrap()
     }
@@ -149,20 +150,20 @@ mod tests {
     async fn what_is_written_is_followed_across_rotations_until_the_end_by_several() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
-        let mut writer = Rotating::open(&path, 60).unwrap();
+        let mut writer = RotatingLog::open(&path, 60).unwrap();
         write!(writer, "old\nlast\n").unwrap();
         let mut ends = Vec::new();
         let followers: Vec<_> = [None, Some(1)]
             .into_iter()
             .map(|tail| {
-                let (to, parts) = mpsc::channel(1);
+                let (sender, receiver) = mpsc::channel(1);
                 let (end, ended) = oneshot::channel::<()>();
                 ends.push(end);
                 let log = log(&path, tail, true);
-                tokio::spawn(
-                    async move { send(log, async { ended.await.unwrap_or(()) }, &to).await.unwrap() },
-                );
-                parts
+                tokio::spawn(async move {
+                    send(log, async { ended.await.unwrap_or(()) }, &sender).await.unwrap()
+                });
+                receiver
             })
             .collect();
         let [mut first, mut second] = <[_; 2]>::try_from(followers).unwrap();
@@ -175,8 +176,8 @@ mod tests {
             writer.write_all(line.as_bytes()).unwrap();
             expected += &line;
             // Both receive each line: a reader that keeps up loses nothing to a rotation.
-            for parts in [&mut first, &mut second] {
-                assert_eq!(parts.recv().await.unwrap(), line);
+            for receiver in [&mut first, &mut second] {
+                assert_eq!(receiver.recv().await.unwrap(), line);
             }
         }
         writer.write_all(b"end\n").unwrap();
@@ -189,11 +190,11 @@ mod tests {
     async fn one_that_hangs_up_is_let_go_of() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
-        let (to, parts) = mpsc::channel(1);
+        let (sender, receiver) = mpsc::channel(1);
         let following = tokio::spawn(async move {
-            send(log(&path, None, true), std::future::pending(), &to).await.unwrap();
+            send(log(&path, None, true), std::future::pending(), &sender).await.unwrap();
         });
-        drop(parts);
+        drop(receiver);
         following.await.unwrap();
     }
 
@@ -201,13 +202,13 @@ mod tests {
     async fn without_following_it_ends_where_the_log_ended() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
-        let mut writer = Rotating::open(&path, 1 << 20).unwrap();
+        let mut writer = RotatingLog::open(&path, 1 << 20).unwrap();
         (0..20_000).for_each(|n| writeln!(writer, "line {n}").unwrap());
         for (tail, lines) in [(None, 20_000), (Some(3), 3), (Some(0), 0)] {
-            let (to, parts) = mpsc::channel(1);
+            let (sender, receiver) = mpsc::channel(1);
             let log = log(&path, tail, false);
-            let sending = async move { send(log, std::future::pending(), &to).await.unwrap() };
-            let (text, ()) = tokio::join!(all(parts), sending);
+            let sending = async move { send(log, std::future::pending(), &sender).await.unwrap() };
+            let (text, ()) = tokio::join!(all(receiver), sending);
             assert_eq!(text.lines().count(), lines);
             assert!(text.is_empty() || text.ends_with("line 19999\n"));
         }

@@ -1,6 +1,6 @@
 //! Times of writes: beside a log `x.log`, the file `x.times` has a line for each second with a write.
 //!
-//! Above [`MOST`] lines, each pair of neighbours is merged into one. So recent writes are known to the second, and
+//! Above [`MAX_ROWS`] lines, each pair of neighbours is merged into one. So recent writes are known to the second, and
 //! older ones less precisely the older they are.
 
 use std::{
@@ -10,10 +10,10 @@ use std::{
 };
 
 /// Maximum number of lines.
-const MOST: usize = 512;
+const MAX_ROWS: usize = 512;
 
 /// Maximum number of bytes read from a file. Each line has three numbers.
-const READ: u64 = 64 << 10;
+const MAX_READ: u64 = 64 << 10;
 
 /// The offset of the bytes written from second `first` to second `last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(super) struct Times {
 
 impl Times {
     /// Reads the times of the log file `log`.
-    pub(super) fn at(log: &Path) -> Self {
+    pub(super) fn open(log: &Path) -> Self {
         let path = match log.extension() {
             // The older file of the log has the older file of the times.
             Some(extension) if extension == "1" => {
@@ -43,25 +43,25 @@ impl Times {
         let mut text = String::new();
         if let Ok(file) = fs::File::open(&path) {
             // Errors are ignored: a log without rows is read from its start.
-            let _ = file.take(READ).read_to_string(&mut text);
+            let _ = file.take(MAX_READ).read_to_string(&mut text);
         }
         Self { path, rows: text.split_inclusive('\n').filter_map(parse).collect() }
     }
 
     /// Records that the bytes from `offset` on are written at `second`.
-    pub(super) fn note(&mut self, second: i64, offset: u64) {
+    pub(super) fn record(&mut self, second: i64, offset: u64) {
         if self.rows.last().is_some_and(|row| row.last == second) {
             return;
         }
         let row = Row { first: second, last: second, offset };
-        if self.rows.len() < MOST {
+        if self.rows.len() < MAX_ROWS {
             self.rows.push(row);
             let file = OpenOptions::new().append(true).create(true).open(&self.path);
             // On a full disk, the times are less precise.
             let _ = file.and_then(|mut file| file.write_all(line(&row).as_bytes()));
             return;
         }
-        self.rows = self.rows.chunks(2).filter_map(merged).chain([row]).collect();
+        self.rows = self.rows.chunks(2).filter_map(merge).chain([row]).collect();
         let new = self.path.with_extension("partial");
         let text: String = self.rows.iter().map(line).collect();
         let _ = fs::write(&new, text).and_then(|()| fs::rename(&new, &self.path));
@@ -80,7 +80,7 @@ impl Times {
     }
 
     /// Returns the offset of what was written from `second` on, `None` if nothing was, or 0 if there are no rows.
-    pub(super) fn since(&self, second: i64) -> Option<u64> {
+    pub(super) fn offset_since(&self, second: i64) -> Option<u64> {
         if self.rows.is_empty() {
             return Some(0);
         }
@@ -103,7 +103,7 @@ fn parse(line: &str) -> Option<Row> {
     words.next().is_none().then_some(row)
 }
 
-fn merged(pair: &[Row]) -> Option<Row> {
+fn merge(pair: &[Row]) -> Option<Row> {
     let (first, last) = (pair.first()?, pair.last()?);
     Some(Row { first: first.first, last: last.last, offset: first.offset })
 }
@@ -116,14 +116,14 @@ mod tests {
     fn the_second_finds_its_place_also_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("a.log");
-        let mut times = Times::at(&log);
-        assert_eq!(times.since(7), Some(0));
+        let mut times = Times::open(&log);
+        assert_eq!(times.offset_since(7), Some(0));
         for (second, offset) in [(10, 0), (10, 5), (11, 9), (20, 30)] {
-            times.note(second, offset);
+            times.record(second, offset);
         }
-        for times in [times, Times::at(&log)] {
+        for times in [times, Times::open(&log)] {
             for (second, offset) in [(0, Some(0)), (10, Some(0)), (11, Some(9)), (12, Some(30)), (21, None)] {
-                assert_eq!(times.since(second), offset, "{second}");
+                assert_eq!(times.offset_since(second), offset, "{second}");
             }
         }
     }
@@ -132,32 +132,32 @@ mod tests {
     fn the_older_files_times_are_the_older_times() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("a.log");
-        let mut times = Times::at(&log);
-        times.note(10, 3);
+        let mut times = Times::open(&log);
+        times.record(10, 3);
         times.rotate();
-        times.note(20, 0);
-        assert_eq!(Times::at(&super::super::older(&log)).since(5), Some(3));
-        assert_eq!(Times::at(&log).since(5), Some(0));
+        times.record(20, 0);
+        assert_eq!(Times::open(&super::super::older(&log)).offset_since(5), Some(3));
+        assert_eq!(Times::open(&log).offset_since(5), Some(0));
     }
 
     #[test]
     fn there_are_never_too_many_and_nothing_that_is_recent_is_left_out() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("a.log");
-        let mut times = Times::at(&log);
+        let mut times = Times::open(&log);
         for second in 0..10_000_i64 {
-            times.note(second, second.unsigned_abs() * 10);
-            assert!(times.rows.len() <= MOST);
+            times.record(second, second.unsigned_abs() * 10);
+            assert!(times.rows.len() <= MAX_ROWS);
         }
-        for times in [times, Times::at(&log)] {
-            assert!(times.rows.len() <= MOST);
+        for times in [times, Times::open(&log)] {
+            assert!(times.rows.len() <= MAX_ROWS);
             for second in 0..10_000_i64 {
-                let found = times.since(second).unwrap();
+                let found = times.offset_since(second).unwrap();
                 assert!(found <= second.unsigned_abs() * 10, "{second} is after {found}");
             }
-            assert_eq!(times.since(9_990), Some(99_900), "the last are known to the second");
+            assert_eq!(times.offset_since(9_990), Some(99_900), "the last are known to the second");
         }
-        assert!(fs::metadata(dir.path().join("a.times")).unwrap().len() < READ);
+        assert!(fs::metadata(dir.path().join("a.times")).unwrap().len() < MAX_READ);
     }
 
     #[test]
@@ -165,6 +165,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("a.log");
         fs::write(log.with_extension("times"), "10 10 0\nnonsense\n11 11 5 6\n12 12 7").unwrap();
-        assert_eq!(Times::at(&log).rows, [Row { first: 10, last: 10, offset: 0 }]);
+        assert_eq!(Times::open(&log).rows, [Row { first: 10, last: 10, offset: 0 }]);
     }
 }

@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use banger_api::{
-    Digest, HappeningKind, Id, ImageConfig, ImageName, ImageSource, InvalidDigest, Named, Size,
-};
+use banger_api::{Digest, EventKind, Id, ImageConfig, ImageName, ImageSource, InvalidDigest, Named, Size};
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 use serde::{Deserialize, Serialize};
@@ -30,14 +28,14 @@ pub(crate) struct ImageRecord {
     pub(crate) digest: Option<Digest>,
     pub(crate) config: ImageConfig,
     /// The user's file, if the image is a registered one.
-    pub(crate) outside: Option<Outside>,
+    pub(crate) registered_file: Option<RegisteredFile>,
     /// Digest of all inputs of the build that created it.
     pub(crate) build_key: Option<Digest>,
 }
 
 /// A user's file, in its state when it was registered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Outside {
+pub(crate) struct RegisteredFile {
     pub(crate) path: PathBuf,
     pub(crate) device: u64,
     pub(crate) inode: u64,
@@ -86,7 +84,7 @@ impl Store {
                 reference: row.get("reference")?,
                 digest: digest(row, "digest")?,
                 config: json(row, "config")?,
-                outside: match row.get::<_, Option<String>>("outside")? {
+                registered_file: match row.get::<_, Option<String>>("outside")? {
                     Some(_) => json(row, "outside")?,
                     None => None,
                 },
@@ -97,34 +95,34 @@ impl Store {
 
     /// Inserts an image whose files are in place.
     pub(crate) fn insert_image(&self, image: &ImageRecord) -> Result<(), StoreError> {
-        self.write_and_tell(Step::ImageInsert, |transaction| Ok(((), Some(insert(transaction, image)?))))
+        self.write_and_publish(Step::ImageInsert, |transaction| Ok(((), Some(insert(transaction, image)?))))
     }
 
-    /// Inserts an image in place of `old`, which is deleted, or renamed to `kept` if VMs use it. Returns whether it
+    /// Inserts an image in place of `old`, which is deleted, or renamed to `old_name` if VMs use it. Returns whether it
     /// was deleted.
     pub(crate) fn replace_image(
         &self,
         image: &ImageRecord,
         old: &Id,
-        kept: &ImageName,
+        old_name: &ImageName,
     ) -> Result<bool, StoreError> {
-        self.write_and_tell(Step::ImageReplace, |transaction| {
-            let gone = delete(transaction, old)?;
-            if gone.is_none() {
+        self.write_and_publish(Step::ImageReplace, |transaction| {
+            let deleted = delete(transaction, old)?;
+            if deleted.is_none() {
                 let rename = "UPDATE images SET name = ? WHERE id = ?";
-                let renamed = transaction.execute(rename, params![kept.as_str(), old.as_str()]);
-                renamed.map_err(|error| name_taken(error, kept.as_str()))?;
+                let renamed = transaction.execute(rename, params![old_name.as_str(), old.as_str()]);
+                renamed.map_err(|error| name_taken(error, old_name.as_str()))?;
             }
             let created = insert(transaction, image)?;
-            Ok((gone.is_some(), gone.into_iter().chain([created]).collect::<Vec<_>>()))
+            Ok((deleted.is_some(), deleted.into_iter().chain([created]).collect::<Vec<_>>()))
         })
     }
 
     /// Inserts an image in place of `old`. Deletes `old` if a build created it and no VM uses it.
-    pub(crate) fn insert_image_for(&self, image: &ImageRecord, old: &Id) -> Result<(), StoreError> {
-        self.write_and_tell(Step::ImageInsert, |transaction| {
+    pub(crate) fn insert_image_replacing(&self, image: &ImageRecord, old: &Id) -> Result<(), StoreError> {
+        self.write_and_publish(Step::ImageInsert, |transaction| {
             let name = returned_name(transaction, DELETE_BUILT, [old.as_str()])?;
-            let deleted = name.map(|name| HappeningKind::ImageDeleted { id: old.clone(), name });
+            let deleted = name.map(|name| EventKind::ImageDeleted { id: old.clone(), name });
             let created = insert(transaction, image)?;
             Ok(((), deleted.into_iter().chain([created]).collect::<Vec<_>>()))
         })
@@ -133,36 +131,40 @@ impl Store {
     /// Renames an image.
     pub(crate) fn rename_image(&self, image: &ImageRecord, name: &ImageName) -> Result<(), StoreError> {
         let update = "UPDATE images SET name = ? WHERE id = ?";
-        self.write_and_tell(Step::ImageRename, |transaction| {
+        self.write_and_publish(Step::ImageRename, |transaction| {
             let renamed = transaction.execute(update, [name.as_str(), image.id.as_str()]);
             let renamed = renamed.map_err(|error| name_taken(error, name.as_str()))?;
             let (id, from, name) = (image.id.clone(), image.name.clone(), name.clone());
-            Ok(((), (renamed > 0).then_some(HappeningKind::ImageRenamed { id, from, name })))
+            Ok(((), (renamed > 0).then_some(EventKind::ImageRenamed { id, from, name })))
         })
     }
 
     /// Records that an image's file is now banger's own.
     pub(crate) fn promote_image(&self, id: &Id) -> Result<(), StoreError> {
         let update = "UPDATE images SET outside = NULL WHERE id = ? RETURNING name";
-        self.write_and_tell(Step::ImagePromote, |transaction| {
+        self.write_and_publish(Step::ImagePromote, |transaction| {
             let name = returned_name(transaction, update, [id.as_str()])?;
-            Ok(((), name.map(|name| HappeningKind::ImagePromoted { id: id.clone(), name })))
+            Ok(((), name.map(|name| EventKind::ImagePromoted { id: id.clone(), name })))
         })
     }
 
     /// Deletes an image's row; returns false if a VM uses it.
     pub(crate) fn delete_image(&self, id: &Id) -> Result<bool, StoreError> {
-        self.write_and_tell(Step::ImageDelete, |transaction| {
-            let gone = delete(transaction, id)?;
-            Ok((gone.is_some(), gone))
+        self.write_and_publish(Step::ImageDelete, |transaction| {
+            let deleted = delete(transaction, id)?;
+            Ok((deleted.is_some(), deleted))
         })
     }
 }
 
-fn insert(transaction: &Transaction<'_>, image: &ImageRecord) -> Result<HappeningKind, StoreError> {
+fn insert(transaction: &Transaction<'_>, image: &ImageRecord) -> Result<EventKind, StoreError> {
     let insert = "INSERT INTO images (id, name, size, entries, os, init, kernel, source, created_at, reference, digest, config,
         outside, build_key) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-    let outside = image.outside.as_ref().map(|outside| to_json("outside", outside)).transpose()?;
+    let registered_file = image
+        .registered_file
+        .as_ref()
+        .map(|registered_file| to_json("outside", registered_file))
+        .transpose()?;
     let values = params![
         image.id.as_str(),
         image.name.as_str(),
@@ -176,17 +178,17 @@ fn insert(transaction: &Transaction<'_>, image: &ImageRecord) -> Result<Happenin
         image.reference,
         image.digest.map(|digest| digest.to_string()),
         to_json("config", &image.config)?,
-        outside,
+        registered_file,
         image.build_key.map(|key| key.to_string()),
     ];
     transaction.execute(insert, values).map_err(|error| name_taken(error, image.name.as_str()))?;
-    Ok(HappeningKind::ImageCreated { id: image.id.clone(), name: image.name.clone() })
+    Ok(EventKind::ImageCreated { id: image.id.clone(), name: image.name.clone() })
 }
 
 /// Deletes the row of an image, unless a VM uses it.
-fn delete(transaction: &Transaction<'_>, id: &Id) -> Result<Option<HappeningKind>, StoreError> {
+fn delete(transaction: &Transaction<'_>, id: &Id) -> Result<Option<EventKind>, StoreError> {
     let delete = "DELETE FROM images WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM vms WHERE image_id = ?1)
         RETURNING name";
     let name = returned_name(transaction, delete, [id.as_str()])?;
-    Ok(name.map(|name| HappeningKind::ImageDeleted { id: id.clone(), name }))
+    Ok(name.map(|name| EventKind::ImageDeleted { id: id.clone(), name }))
 }

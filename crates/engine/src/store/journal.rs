@@ -39,7 +39,7 @@ impl Store {
     /// resource is reused.
     pub(crate) fn journal(&self, vm: &Id, scope: Scope, resource: &Resource) -> Result<i64, StoreError> {
         let values = params![vm.as_str(), scope.as_str(), to_json("resource", resource)?];
-        self.write(resource.journalled(), |transaction| {
+        self.write(resource.journal_step(), |transaction| {
             let same = "SELECT id FROM journal WHERE vm_id = ? AND scope = ? AND resource = ?";
             if let Some(row) =
                 transaction.prepare_cached(same)?.query_row(values, |row| row.get(0)).optional()?
@@ -52,9 +52,9 @@ impl Store {
     }
 
     /// Updates a row with more about its resource.
-    pub(crate) fn amend_journal(&self, row: i64, resource: &Resource) -> Result<(), StoreError> {
+    pub(crate) fn update_journal_row(&self, row: i64, resource: &Resource) -> Result<(), StoreError> {
         self.execute(
-            Step::JournalAmend,
+            Step::JournalUpdate,
             "UPDATE journal SET resource = ? WHERE id = ?",
             params![to_json("resource", resource)?, row],
         )?;
@@ -62,8 +62,8 @@ impl Store {
     }
 
     /// Deletes the row of a released resource.
-    pub(crate) fn strike_journal(&self, row: &JournalRow) -> Result<(), StoreError> {
-        self.execute(row.resource.struck(), "DELETE FROM journal WHERE id = ?", [row.id])?;
+    pub(crate) fn delete_journal_row(&self, row: &JournalRow) -> Result<(), StoreError> {
+        self.execute(row.resource.delete_step(), "DELETE FROM journal WHERE id = ?", [row.id])?;
         Ok(())
     }
 

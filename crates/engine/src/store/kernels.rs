@@ -1,6 +1,6 @@
 //! Kernels in the store.
 
-use banger_api::{HappeningKind, Id, Name, Named};
+use banger_api::{EventKind, Id, Name, Named};
 use jiff::Timestamp;
 use rusqlite::params;
 
@@ -55,9 +55,9 @@ impl Store {
             kernel.source,
             kernel.created_at.to_string(),
         ];
-        self.write_and_tell(Step::KernelInsert, |transaction| {
+        self.write_and_publish(Step::KernelInsert, |transaction| {
             transaction.execute(insert, values).map_err(|error| name_taken(error, kernel.name.as_str()))?;
-            let created = HappeningKind::KernelCreated { id: kernel.id.clone(), name: kernel.name.clone() };
+            let created = EventKind::KernelCreated { id: kernel.id.clone(), name: kernel.name.clone() };
             Ok(((), Some(created)))
         })
     }
@@ -67,10 +67,10 @@ impl Store {
         let delete =
             "DELETE FROM kernels WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM vms WHERE kernel_id = ?1)
             RETURNING name";
-        self.write_and_tell(Step::KernelDelete, |transaction| {
+        self.write_and_publish(Step::KernelDelete, |transaction| {
             let name = returned_name(transaction, delete, [id.as_str()])?;
-            let gone = name.map(|name| HappeningKind::KernelDeleted { id: id.clone(), name });
-            Ok((gone.is_some(), gone))
+            let deleted = name.map(|name| EventKind::KernelDeleted { id: id.clone(), name });
+            Ok((deleted.is_some(), deleted))
         })
     }
 }

@@ -17,13 +17,13 @@ use std::{
     time::Duration,
 };
 
-use banger_api::{ApiError, ErrorKind, HappeningKind, Remedy};
+use banger_api::{ApiError, ErrorKind, EventKind, Remedy};
 use rusqlite::{Connection, MAIN_DB, OpenFlags, Transaction, TransactionBehavior, config::DbConfig};
 use tempfile::TempDir;
 
-use crate::{happenings::Happenings, random, step::Step};
+use crate::{event_log::EventLog, random, step::Step};
 
-pub(crate) use images::{ImageRecord, Outside};
+pub(crate) use images::{ImageRecord, RegisteredFile};
 pub(crate) use journal::Scope;
 pub(crate) use kernels::KernelRecord;
 pub(crate) use vms::{Handle, NewVm, VmRecord};
@@ -67,10 +67,10 @@ const MIGRATIONS: &[&str] = &["
 "];
 
 /// Timeout for another process (such as a user's `sqlite3`) to unlock the file.
-const BUSY: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Maximum number of attempts to copy a store that changes meanwhile. A daemon writes in bursts of milliseconds.
-const COPIES: usize = 20;
+const MAX_COPY_ATTEMPTS: usize = 20;
 
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +149,7 @@ fn random_id() -> i32 {
 #[derive(Debug)]
 pub(crate) struct Store {
     connection: Mutex<Connection>,
-    happenings: Happenings,
+    event_log: EventLog,
     /// The copy's directory, after [`open_read_only`](Store::open_read_only). Dropped after the connection.
     copy: Option<TempDir>,
 }
@@ -161,27 +161,27 @@ impl Store {
         let mut connection = connect(path)?;
         migrate(&mut connection, MIGRATIONS).map_err(unreadable(path))?;
         read_only(&connection, true)?;
-        Ok(Self { connection: Mutex::new(connection), happenings: Happenings::default(), copy: None })
+        Ok(Self { connection: Mutex::new(connection), event_log: EventLog::default(), copy: None })
     }
 
     /// Opens the store at `path` for reading only; returns `None` if there is none. Opens a migrated copy, so that
     /// nothing beside the original is created or changed, even while a daemon has it open or after one was killed.
     pub(crate) fn open_read_only(path: &Path) -> Result<Option<Self>, StoreError> {
-        let Some(folder) = copied(path)? else { return Ok(None) };
-        let copy = folder.path().join("store.db");
-        let told_of_original = |error| match error {
+        let Some(dir) = copy_store(path)? else { return Ok(None) };
+        let copy = dir.path().join("store.db");
+        let with_original_path = |error| match error {
             StoreError::Unreadable { source, .. } => StoreError::Unreadable { path: path.to_owned(), source },
             StoreError::Newer { found, known, .. } => {
                 StoreError::Newer { path: path.to_owned(), found, known }
             }
             other => other,
         };
-        Ok(Some(Self { copy: Some(folder), ..Self::open(&copy).map_err(told_of_original)? }))
+        Ok(Some(Self { copy: Some(dir), ..Self::open(&copy).map_err(with_original_path)? }))
     }
 
     /// Returns the events to which changes of VMs, images and kernels are reported.
-    pub(crate) fn happenings(&self) -> &Happenings {
-        &self.happenings
+    pub(crate) fn event_log(&self) -> &EventLog {
+        &self.event_log
     }
 
     /// Returns the store's id. A store that is created anew has another id.
@@ -198,9 +198,10 @@ impl Store {
     }
 
     /// Checkpoints the write-ahead log into the one file, which can then be copied. The store stays open.
-    pub(crate) fn settle(&self) -> Result<(), StoreError> {
+    pub(crate) fn checkpoint(&self) -> Result<(), StoreError> {
         let connection = self.connection();
-        Step::Settle.around(|| Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?))
+        Step::Checkpoint
+            .around(|| Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?))
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
@@ -214,11 +215,11 @@ impl Store {
         step: Step,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.write_and_tell(step, |transaction| Ok((work(transaction)?, [] as [HappeningKind; 0])))
+        self.write_and_publish(step, |transaction| Ok((work(transaction)?, [] as [EventKind; 0])))
     }
 
     /// Writes, and reports the returned events, in the order of the writes.
-    fn write_and_tell<T, H: IntoIterator<Item = HappeningKind>>(
+    fn write_and_publish<T, H: IntoIterator<Item = EventKind>>(
         &self,
         step: Step,
         work: impl FnOnce(&Transaction<'_>) -> Result<(T, H), StoreError>,
@@ -232,8 +233,8 @@ impl Store {
             Ok(done)
         });
         read_only(&connection, true)?;
-        let (value, happened) = written?;
-        happened.into_iter().for_each(|happened| self.happenings.tell(happened));
+        let (value, events) = written?;
+        events.into_iter().for_each(|event| self.event_log.publish(event));
         Ok(value)
     }
 
@@ -261,7 +262,7 @@ impl Store {
 
 /// Opens a connection to a store that is intact and has a known schema.
 fn connect(path: &Path) -> Result<Connection, StoreError> {
-    let has = |suffix: &str| fs::metadata(beside(path, suffix)).is_ok_and(|file| file.len() > 0);
+    let has = |suffix: &str| fs::metadata(companion_path(path, suffix)).is_ok_and(|file| file.len() > 0);
     let has_log = has("-wal");
     if has_log && !has("") {
         // SQLite would treat the file as a new store, and discard the log.
@@ -286,7 +287,7 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
 
 /// Refuses a store that is damaged, another program's, from a later version of banger, or read-only.
 fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    connection.busy_timeout(BUSY).map_err(unreadable(path))?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(unreadable(path))?;
     let number = |sql| connection.query_row(sql, [], |row| row.get::<_, usize>(0)).map_err(unreadable(path));
     let (found, tables) = (number("PRAGMA user_version")?, number("SELECT count(*) FROM sqlite_schema")?);
     if found > MIGRATIONS.len() {
@@ -295,10 +296,10 @@ fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     if found == 0 && tables > 0 {
         return Err(damaged(path, "it is a database of another program"));
     }
-    let whole: String =
+    let integrity: String =
         connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(unreadable(path))?;
-    if whole != "ok" {
-        return Err(damaged(path, &whole));
+    if integrity != "ok" {
+        return Err(damaged(path, &integrity));
     }
     if connection.is_readonly(MAIN_DB).map_err(unreadable(path))? {
         return Err(StoreError::Unwritable(path.to_owned()));
@@ -330,18 +331,20 @@ fn read_only(connection: &Connection, on: bool) -> Result<(), rusqlite::Error> {
 
 /// Copies a store with its log into a temporary directory; returns `None` if there is none. A store that a running
 /// daemon changes meanwhile is copied again.
-fn copied(path: &Path) -> Result<Option<TempDir>, StoreError> {
+fn copy_store(path: &Path) -> Result<Option<TempDir>, StoreError> {
     let failed = |source| StoreError::NotCopied { path: path.to_owned(), source };
     let stamp = || {
         ["", "-wal"].map(|suffix| {
-            fs::metadata(beside(path, suffix)).ok().map(|file| (file.len(), file.mtime(), file.mtime_nsec()))
+            fs::metadata(companion_path(path, suffix))
+                .ok()
+                .map(|file| (file.len(), file.mtime(), file.mtime_nsec()))
         })
     };
-    let folder = tempfile::Builder::new().prefix("banger-store-").tempdir().map_err(failed)?;
-    for _ in 0..COPIES {
+    let dir = tempfile::Builder::new().prefix("banger-store-").tempdir().map_err(failed)?;
+    for _ in 0..MAX_COPY_ATTEMPTS {
         let before = stamp();
         for suffix in ["", "-wal"] {
-            match fs::copy(beside(path, suffix), folder.path().join(format!("store.db{suffix}"))) {
+            match fs::copy(companion_path(path, suffix), dir.path().join(format!("store.db{suffix}"))) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && suffix.is_empty() => {
                     return Ok(None);
                 }
@@ -350,14 +353,14 @@ fn copied(path: &Path) -> Result<Option<TempDir>, StoreError> {
             }
         }
         if stamp() == before {
-            return Ok(Some(folder));
+            return Ok(Some(dir));
         }
     }
     Err(failed(io::ErrorKind::ResourceBusy.into()))
 }
 
 /// Returns the path of a store's companion file: SQLite appends this suffix.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+fn companion_path(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

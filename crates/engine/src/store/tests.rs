@@ -8,7 +8,7 @@ use rusqlite::params;
 use super::*;
 
 /// Returns a directory, and the path of a store in it.
-fn place() -> (TempDir, PathBuf) {
+fn temp_store() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
     (dir, path)
@@ -42,14 +42,14 @@ fn with_rows(path: &Path, version: usize) {
 
 #[test]
 fn a_file_that_is_no_store_is_an_error_and_keeps_its_bytes() {
-    let (_dir, path) = place();
+    let (_dir, path) = temp_store();
     fs::write(&path, vec![0x5a; 8192]).unwrap();
     let before = files(&path);
     let error = Store::open(&path).unwrap_err();
     assert!(matches!(error, StoreError::Unreadable { .. }), "{error}");
     assert_eq!(ApiError::from(error).remedy, Some(Remedy::MoveStoreAside { path: path.clone() }));
     assert!(
-        matches!(Store::open_read_only(&path), Err(StoreError::Unreadable { path: told, .. }) if told == path)
+        matches!(Store::open_read_only(&path), Err(StoreError::Unreadable { path: reported, .. }) if reported == path)
     );
     assert_eq!(files(&path), before);
 }
@@ -57,7 +57,7 @@ fn a_file_that_is_no_store_is_an_error_and_keeps_its_bytes() {
 #[test]
 fn a_store_that_is_cut_short_is_refused_and_left_alone() {
     for kept in [100, 512, 4096, 3 * 4096, 5 * 4096 + 17] {
-        let (_dir, path) = place();
+        let (_dir, path) = temp_store();
         with_rows(&path, MIGRATIONS.len());
         let bytes = fs::read(&path).unwrap();
         fs::write(&path, &bytes[..kept]).unwrap();
@@ -70,16 +70,16 @@ fn a_store_that_is_cut_short_is_refused_and_left_alone() {
 
 #[test]
 fn a_cut_store_keeps_the_log_of_a_daemon_that_was_killed() {
-    let (_dir, path) = place();
+    let (_dir, path) = temp_store();
     let kept = tempfile::tempdir().unwrap();
     let store = Store::open(&path).unwrap();
     for suffix in ["", "-wal"] {
-        fs::copy(beside(&path, suffix), kept.path().join(format!("store.db{suffix}"))).unwrap();
+        fs::copy(companion_path(&path, suffix), kept.path().join(format!("store.db{suffix}"))).unwrap();
     }
     drop(store);
     // As after a power loss before the checkpoint: the file is empty, the log holds everything.
     let path = kept.path().join("store.db");
-    assert!(fs::metadata(beside(&path, "-wal")).unwrap().len() > 0);
+    assert!(fs::metadata(companion_path(&path, "-wal")).unwrap().len() > 0);
     fs::write(&path, "").unwrap();
     let before = files(&path);
     assert!(matches!(Store::open(&path), Err(StoreError::Unreadable { .. })));
@@ -88,14 +88,14 @@ fn a_cut_store_keeps_the_log_of_a_daemon_that_was_killed() {
 
 #[test]
 fn an_empty_file_is_a_store_that_was_only_just_begun() {
-    let (_dir, path) = place();
+    let (_dir, path) = temp_store();
     fs::write(&path, "").unwrap();
     assert!(Store::open(&path).unwrap().vms().unwrap().is_empty());
 }
 
 #[test]
 fn another_programs_database_is_refused() {
-    let (_dir, path) = place();
+    let (_dir, path) = temp_store();
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
     let before = files(&path);
     assert!(Store::open(&path).unwrap_err().to_string().contains("another program"));
@@ -104,7 +104,7 @@ fn another_programs_database_is_refused() {
 
 #[test]
 fn a_folder_in_its_place_is_an_error() {
-    let (_dir, path) = place();
+    let (_dir, path) = temp_store();
     fs::create_dir(&path).unwrap();
     assert!(matches!(Store::open(&path), Err(StoreError::Unreadable { .. })));
     assert!(Store::open_read_only(&path).is_err());
@@ -113,7 +113,7 @@ fn a_folder_in_its_place_is_an_error() {
 
 #[test]
 fn a_store_that_may_not_be_written_is_refused_at_once() {
-    let (_dir, path) = place();
+    let (_dir, path) = temp_store();
     drop(Store::open(&path).unwrap());
     fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
     let opened = Store::open(&path);
@@ -127,7 +127,7 @@ fn a_store_that_may_not_be_written_is_refused_at_once() {
 
 #[test]
 fn a_store_of_a_later_schema_is_refused_and_left_alone() {
-    let (_dir, path) = place();
+    let (_dir, path) = temp_store();
     drop(Store::open(&path).unwrap());
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let before = files(&path);
@@ -140,7 +140,7 @@ fn a_store_of_a_later_schema_is_refused_and_left_alone() {
 
 #[test]
 fn opening_twice_migrates_once() {
-    let (_dir, path) = place();
+    let (_dir, path) = temp_store();
     drop(Store::open(&path).unwrap());
     let store = Store::open(&path).unwrap();
     assert!(store.vms().unwrap().is_empty());
@@ -149,11 +149,11 @@ fn opening_twice_migrates_once() {
 #[test]
 fn a_store_of_any_earlier_schema_keeps_its_rows() {
     for version in 1..=MIGRATIONS.len() {
-        let (_dir, path) = place();
+        let (_dir, path) = temp_store();
         with_rows(&path, version);
-        let looked_at = Store::open_read_only(&path).unwrap().unwrap();
+        let read_only = Store::open_read_only(&path).unwrap().unwrap();
         let store = Store::open(&path).unwrap();
-        for vms in [looked_at.vms().unwrap(), store.vms().unwrap()] {
+        for vms in [read_only.vms().unwrap(), store.vms().unwrap()] {
             let [vm] = vms.as_slice() else { panic!("{vms:?}") };
             assert_eq!((vm.name.as_str(), vm.image.as_str(), vm.nat), ("box", "image", true));
         }
@@ -165,7 +165,7 @@ fn a_store_of_any_earlier_schema_keeps_its_rows() {
 
 #[test]
 fn what_a_running_vm_runs_with_survives_the_migration_and_its_end() {
-    let (_dir, path) = place();
+    let (_dir, path) = temp_store();
     with_rows(&path, 4);
     let handle =
         r#"{"vmm":"qemu","accel":"tcg","pid":1,"control":"/c","guest":{"vsock":{"cid":3}},"network":"n"}"#;
@@ -191,7 +191,7 @@ fn what_a_running_vm_runs_with_survives_the_migration_and_its_end() {
 
 #[test]
 fn a_migration_that_fails_half_way_leaves_the_version_before_it() {
-    let (_dir, path) = place();
+    let (_dir, path) = temp_store();
     let mut connection = connect(&path).unwrap();
     migrate(&mut connection, MIGRATIONS).unwrap();
     let good: &[&str] = &["CREATE TABLE good (x INTEGER) STRICT;"];
@@ -200,14 +200,14 @@ fn a_migration_that_fails_half_way_leaves_the_version_before_it() {
         migrate(&mut connection, &[MIGRATIONS, good, bad].concat()).unwrap_err();
         let found: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
         assert_eq!(found, MIGRATIONS.len() + 1);
-        let made = "SELECT group_concat(name) FROM sqlite_schema WHERE name IN ('good', 'half')";
-        assert_eq!(connection.query_row(made, [], |row| row.get::<_, String>(0)).unwrap(), "good");
+        let created = "SELECT group_concat(name) FROM sqlite_schema WHERE name IN ('good', 'half')";
+        assert_eq!(connection.query_row(created, [], |row| row.get::<_, String>(0)).unwrap(), "good");
     }
 }
 
 #[test]
 fn every_connection_has_the_same_settings() {
-    let (_dir, path) = place();
+    let (_dir, path) = temp_store();
     for _ in 0..2 {
         let store = Store::open(&path).unwrap();
         let copy = Store::open_read_only(&path).unwrap().unwrap();
@@ -216,25 +216,25 @@ fn every_connection_has_the_same_settings() {
             let number =
                 |name: &str| -> i64 { connection.pragma_query_value(None, name, |row| row.get(0)).unwrap() };
             assert_eq!((mode.as_str(), number("synchronous"), number("foreign_keys")), ("wal", 1, 1));
-            assert_eq!(u128::try_from(number("busy_timeout")).unwrap(), BUSY.as_millis());
+            assert_eq!(u128::try_from(number("busy_timeout")).unwrap(), BUSY_TIMEOUT.as_millis());
         }
     }
 }
 
 #[test]
 fn looking_at_a_store_makes_and_changes_nothing() {
-    let (_dir, path) = place();
+    let (_dir, path) = temp_store();
     assert!(Store::open_read_only(&path).unwrap().is_none());
     assert_eq!(files(&path), []);
 
     with_rows(&path, MIGRATIONS.len());
-    let settled = files(&path);
-    assert_eq!(settled.len(), 1, "it is in the one file");
-    let looked_at = Store::open_read_only(&path).unwrap().unwrap();
-    assert_eq!(looked_at.vms().unwrap().len(), 1);
+    let before = files(&path);
+    assert_eq!(before.len(), 1, "it is in the one file");
+    let read_only = Store::open_read_only(&path).unwrap().unwrap();
+    assert_eq!(read_only.vms().unwrap().len(), 1);
     let id = "0123456789abcdef".parse().unwrap();
-    assert!(looked_at.delete_vm(&id).is_err(), "it cannot be written");
-    assert_eq!(files(&path), settled);
+    assert!(read_only.delete_vm(&id).is_err(), "it cannot be written");
+    assert_eq!(files(&path), before);
 
     // A daemon has it open, and its last write is only in the log.
     let store = Store::open(&path).unwrap();
@@ -246,7 +246,7 @@ fn looking_at_a_store_makes_and_changes_nothing() {
 
 #[test]
 fn nothing_is_written_but_by_a_step() {
-    let (_dir, path) = place();
+    let (_dir, path) = temp_store();
     with_rows(&path, MIGRATIONS.len());
     let store = Store::open(&path).unwrap();
     let id = "0123456789abcdef".parse().unwrap();
@@ -258,7 +258,7 @@ fn nothing_is_written_but_by_a_step() {
 
 #[test]
 fn a_name_moves_only_from_an_image_that_was_built_and_is_not_in_use() {
-    let (_dir, path) = place();
+    let (_dir, path) = temp_store();
     with_rows(&path, MIGRATIONS.len());
     let store = Store::open(&path).unwrap();
     let used = store.images().unwrap().remove(0);
@@ -272,17 +272,17 @@ fn a_name_moves_only_from_an_image_that_was_built_and_is_not_in_use() {
     let (built, next) = (image(1, "built", key), image(2, "built", key));
     store.insert_image(&built).unwrap();
     assert!(matches!(store.insert_image(&next), Err(StoreError::NameTaken(_))));
-    store.insert_image_for(&next, &built.id).unwrap();
+    store.insert_image_replacing(&next, &built.id).unwrap();
     // An image that a VM uses, and one that no build created, are kept.
-    let wanted = image(3, "image", key);
-    assert!(matches!(store.insert_image_for(&wanted, &used.id), Err(StoreError::NameTaken(_))));
+    let third = image(3, "image", key);
+    assert!(matches!(store.insert_image_replacing(&third, &used.id), Err(StoreError::NameTaken(_))));
     store.rename_image(&used, &"other".parse().unwrap()).unwrap();
     assert!(matches!(store.rename_image(&next, &"other".parse().unwrap()), Err(StoreError::NameTaken(_))));
     let names: Vec<_> = store.images().unwrap().into_iter().map(|image| image.name.to_string()).collect();
     assert_eq!(names, ["built", "other"]);
     assert_eq!(store.vms().unwrap()[0].image, "other");
-    let (told, _) = store.happenings().remembered();
+    let (events, _) = store.event_log().recent_and_follow();
     let kinds: Vec<_> =
-        told.into_iter().map(|one| serde_json::to_value(one.what).unwrap()["kind"].clone()).collect();
+        events.into_iter().map(|event| serde_json::to_value(event.kind).unwrap()["kind"].clone()).collect();
     assert_eq!(kinds, ["image_created", "image_deleted", "image_created", "image_renamed"]);
 }

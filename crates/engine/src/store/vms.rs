@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use banger_api::{Accel, HappeningKind, Id, Named, RanWith, SetVm, Size, VmName, VmState, Vmm};
+use banger_api::{Accel, EventKind, Id, LastRun, Named, SetVm, Size, VmName, VmState, Vmm};
 use banger_vmm::GuestChannel;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
@@ -37,7 +37,7 @@ pub(crate) struct VmRecord {
     /// The requested VMM.
     pub(crate) vmm: Option<Vmm>,
     /// The VMM and accelerator of its last run.
-    pub(crate) ran_with: Option<RanWith>,
+    pub(crate) ran_with: Option<LastRun>,
     /// True if its network reaches the outside.
     pub(crate) nat: bool,
     pub(crate) rm: bool,
@@ -108,7 +108,7 @@ impl Store {
 
     /// Reserves a VM's name and context id, which must be unique.
     pub(crate) fn insert_vm(&self, vm: &NewVm) -> Result<(), StoreError> {
-        self.write_and_tell(Step::VmInsert, |transaction| {
+        self.write_and_publish(Step::VmInsert, |transaction| {
             let free = "SELECT min(cid) FROM (SELECT ?1 AS cid UNION SELECT cid + 1 FROM vms WHERE cid >= ?1)
                 WHERE cid NOT IN (SELECT cid FROM vms)";
             let cid: u32 = transaction.query_row(free, [first_cid()], |row| row.get(0))?;
@@ -132,7 +132,7 @@ impl Store {
                 vm.created_at.to_string(),
             ];
             transaction.execute(insert, values).map_err(|error| name_taken(error, vm.name.as_str()))?;
-            Ok(((), Some(HappeningKind::VmCreated { id: vm.id.clone(), name: vm.name.clone() })))
+            Ok(((), Some(EventKind::VmCreated { id: vm.id.clone(), name: vm.name.clone() })))
         })
     }
 
@@ -146,7 +146,7 @@ impl Store {
     pub(crate) fn set_vm_running(&self, id: &Id, at: Timestamp, handle: &Handle) -> Result<(), StoreError> {
         let update = "UPDATE vms SET state = 'running', acknowledged = 1, started_at = ?1, last_used_at = ?1, last_error = NULL, handle = ?2,
             ran_with = ?3 WHERE id = ?4";
-        let ran_with = to_json("ran_with", &RanWith { vmm: handle.vmm, accel: handle.accel })?;
+        let ran_with = to_json("ran_with", &LastRun { vmm: handle.vmm, accel: handle.accel })?;
         let values = params![at.to_string(), to_json("handle", handle)?, ran_with, id.as_str()];
         self.change_state(Step::VmRunning, id, (VmState::Running, None), update, values)
     }
@@ -169,34 +169,34 @@ impl Store {
         update: &str,
         values: impl rusqlite::Params,
     ) -> Result<(), StoreError> {
-        self.write_and_tell(step, |transaction| {
+        self.write_and_publish(step, |transaction| {
             let before = name_and_state(transaction, id)?;
             transaction.prepare_cached(update)?.execute(values)?;
-            let happened = before.filter(|(_, from)| *from != to).map(|(name, from)| {
+            let event = before.filter(|(_, from)| *from != to).map(|(name, from)| {
                 let reason = error.and_then(|error| error.lines().next()).map(str::to_owned);
-                HappeningKind::VmState { id: id.clone(), name, from, to, reason }
+                EventKind::VmState { id: id.clone(), name, from, to, reason }
             });
-            Ok(((), happened))
+            Ok(((), event))
         })
     }
 
     /// Changes a VM's hardware; unset fields keep their values. Setting a VMM clears what the VM last ran with.
-    pub(crate) fn set_vm_hardware(&self, id: &Id, wanted: &SetVm) -> Result<(), StoreError> {
+    pub(crate) fn set_vm_hardware(&self, id: &Id, changes: &SetVm) -> Result<(), StoreError> {
         let update = "UPDATE vms SET vcpu = coalesce(?, vcpu), memory = coalesce(?, memory),
             nat = coalesce(?, nat), disk_size = coalesce(?, disk_size), vmm = coalesce(?5, vmm),
             ran_with = iif(?5 IS NULL, ran_with, NULL) WHERE id = ?6 RETURNING name";
         let bytes = |size: Option<Size>| size.map(Size::as_bytes);
         let values = params![
-            wanted.vcpu,
-            bytes(wanted.memory),
-            wanted.nat,
-            bytes(wanted.disk_size),
-            wanted.vmm.map(|vmm| vmm.to_string()),
+            changes.vcpu,
+            bytes(changes.memory),
+            changes.nat,
+            bytes(changes.disk_size),
+            changes.vmm.map(|vmm| vmm.to_string()),
             id.as_str()
         ];
-        self.write_and_tell(Step::VmSet, |transaction| {
+        self.write_and_publish(Step::VmSet, |transaction| {
             let name = returned_name(transaction, update, values)?;
-            Ok(((), name.map(|name| HappeningKind::VmChanged { id: id.clone(), name })))
+            Ok(((), name.map(|name| EventKind::VmChanged { id: id.clone(), name })))
         })
     }
 
@@ -220,17 +220,17 @@ impl Store {
     }
 
     /// Marks a VM for deletion by clearing `acknowledged`: if this daemon dies first, the next one deletes it.
-    pub(crate) fn condemn_vm(&self, id: &Id) -> Result<(), StoreError> {
-        self.execute(Step::VmCondemn, "UPDATE vms SET acknowledged = 0 WHERE id = ?", [id.as_str()])?;
+    pub(crate) fn mark_vm_for_deletion(&self, id: &Id) -> Result<(), StoreError> {
+        self.execute(Step::VmMarkForDeletion, "UPDATE vms SET acknowledged = 0 WHERE id = ?", [id.as_str()])?;
         Ok(())
     }
 
     /// Deletes a VM's row. SQLite refuses while the journal has rows of the VM.
     pub(crate) fn delete_vm(&self, id: &Id) -> Result<(), StoreError> {
         let delete = "DELETE FROM vms WHERE id = ? RETURNING name";
-        self.write_and_tell(Step::VmDelete, |transaction| {
+        self.write_and_publish(Step::VmDelete, |transaction| {
             let name = returned_name(transaction, delete, [id.as_str()])?;
-            Ok(((), name.map(|name| HappeningKind::VmDeleted { id: id.clone(), name })))
+            Ok(((), name.map(|name| EventKind::VmDeleted { id: id.clone(), name })))
         })
     }
 
@@ -261,8 +261,8 @@ fn read(row: &Row<'_>) -> Result<VmRecord, StoreError> {
     };
     let value = |what, source: serde_json::Error| StoreError::Value { what, source: Box::new(source) };
     let time = |column| -> Result<Option<Timestamp>, StoreError> {
-        let there = row.get::<_, Option<String>>(column)?.is_some();
-        there.then(|| parsed(row, column)).transpose()
+        let is_set = row.get::<_, Option<String>>(column)?.is_some();
+        is_set.then(|| parsed(row, column)).transpose()
     };
     let vmm = word("vmm")?;
     let has = |column| -> Result<bool, StoreError> { Ok(row.get::<_, Option<String>>(column)?.is_some()) };

@@ -3,18 +3,18 @@
 use std::{collections::VecDeque, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use banger_api::{
-    ApiError, CommitVm, ErrorKind, Id, KillSignal, Personal, Remedy, SetVm, SubjectKind, VmName,
+    ApiError, CommitVm, ErrorKind, GuestSettings, Id, KillSignal, Remedy, SetVm, SubjectKind, VmName,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    change, commit, look, pause,
+    change, commit, pause,
     policy::{Decision, Refusal, Request, Work, decide},
     preflight,
-    process::{Alive, Death},
+    process::{ProcessExit, VmProcesses},
     services::Services,
-    start, stop,
+    start, stop, verify,
 };
 use crate::{
     error::EngineError,
@@ -23,15 +23,15 @@ use crate::{
 };
 
 /// Maximum number of requests in the actor's queue; further requests are refused as busy.
-const WAITING: usize = 8;
+const MAX_QUEUED: usize = 8;
 
 /// A change to a VM. Its result carries no value.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
-    Start(Personal),
+    Start(GuestSettings),
     /// Ends the VM by force after this timeout.
     Stop(Duration),
-    Restart(Duration, Personal),
+    Restart(Duration, GuestSettings),
     Kill(KillSignal),
     Pause,
     Resume,
@@ -46,16 +46,16 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, EngineError>>;
 
 /// A request to a VM's actor, with the channel for its answer.
 #[derive(Debug)]
-pub(super) enum Ask {
+pub(super) enum ActorRequest {
     Change(Change, Answer<()>),
     /// Answers with the created image.
     Commit(CommitVm, Answer<ImageRecord>),
     /// Answers with the problems found.
-    Look(Answer<Vec<String>>),
+    Verify(Answer<Vec<String>>),
 }
 
-impl Ask {
-    fn request(&self) -> Request {
+impl ActorRequest {
+    fn kind(&self) -> Request {
         match self {
             Self::Change(Change::Start(_), _) => Request::Start,
             Self::Change(Change::Stop(_), _) => Request::Stop,
@@ -66,15 +66,15 @@ impl Ask {
             Self::Change(Change::Set(_), _) => Request::Set,
             Self::Change(Change::Delete { force }, _) => Request::Delete { force: *force },
             Self::Commit(..) => Request::Commit,
-            Self::Look(_) => Request::Look,
+            Self::Verify(_) => Request::Verify,
         }
     }
 
     /// Answers that there was nothing to do.
-    fn answer_nothing(self) {
+    fn answer_no_op(self) {
         match self {
             Self::Change(_, answer) => send(answer, Ok(())),
-            Self::Look(answer) => send(answer, Ok(Vec::new())),
+            Self::Verify(answer) => send(answer, Ok(Vec::new())),
             // Unreachable: the policy never decides `Nothing` for a commit.
             Self::Commit(_, answer) => send(answer, Err(EngineError::Cancelled)),
         }
@@ -84,7 +84,7 @@ impl Ask {
         match self {
             Self::Change(_, answer) => send(answer, Err(error)),
             Self::Commit(_, answer) => send(answer, Err(error)),
-            Self::Look(answer) => send(answer, Err(error)),
+            Self::Verify(answer) => send(answer, Err(error)),
         }
     }
 }
@@ -92,7 +92,7 @@ impl Ask {
 /// A request to a VM's actor, with the operation that it belongs to.
 #[derive(Debug)]
 pub(super) struct Message {
-    pub(super) ask: Ask,
+    pub(super) request: ActorRequest,
     pub(super) context: Context,
 }
 
@@ -102,8 +102,8 @@ pub(super) struct Actor {
     services: Arc<Services>,
     id: Id,
     inbox: mpsc::Receiver<Message>,
-    waiting: VecDeque<Message>,
-    alive: Alive,
+    queued: VecDeque<Message>,
+    processes: VmProcesses,
     /// Whether a deletion failed: some disks may be gone, and a start would create empty ones. The next daemon
     /// finishes the deletion.
     is_partly_deleted: bool,
@@ -111,23 +111,27 @@ pub(super) struct Actor {
 
 impl Actor {
     /// Creates the actor of VM `id` with the VM's live processes, and the sender of its requests.
-    pub(super) fn new(services: Arc<Services>, id: Id, alive: Alive) -> (Self, mpsc::Sender<Message>) {
-        let (sender, inbox) = mpsc::channel(WAITING);
-        (Self { services, id, inbox, waiting: VecDeque::new(), alive, is_partly_deleted: false }, sender)
+    pub(super) fn new(
+        services: Arc<Services>,
+        id: Id,
+        processes: VmProcesses,
+    ) -> (Self, mpsc::Sender<Message>) {
+        let (sender, inbox) = mpsc::channel(MAX_QUEUED);
+        (Self { services, id, inbox, queued: VecDeque::new(), processes, is_partly_deleted: false }, sender)
     }
 
     /// Runs until the VM is deleted or the engine drops the sender.
     pub(super) async fn run(mut self) {
         loop {
-            let message = match self.waiting.pop_front() {
+            let message = match self.queued.pop_front() {
                 Some(message) => message,
                 None => tokio::select! {
                     message = self.inbox.recv() => match message {
                         Some(message) => message,
                         None => return,
                     },
-                    death = self.alive.first_death() => {
-                        self.died(death).await;
+                    exit = self.processes.first_exit() => {
+                        self.handle_exit(exit).await;
                         continue;
                     }
                 },
@@ -135,20 +139,20 @@ impl Actor {
             let record = match self.record() {
                 Ok(record) => record,
                 Err(error) => {
-                    message.ask.fail(error);
+                    message.request.fail(error);
                     continue;
                 }
             };
-            let request = message.ask.request();
-            if self.is_partly_deleted && !matches!(request, Request::Delete { .. } | Request::Look) {
+            let request = message.request.kind();
+            if self.is_partly_deleted && !matches!(request, Request::Delete { .. } | Request::Verify) {
                 refuse(message, &record.name, Refusal::PartlyDeleted);
                 continue;
             }
             match decide(record.state, None, request) {
                 Decision::Refuse(refusal) => refuse(message, &record.name, refusal),
-                Decision::Nothing => message.ask.answer_nothing(),
+                Decision::Nothing => message.request.answer_no_op(),
                 Decision::Run | Decision::Wait | Decision::Interrupt => {
-                    if self.carry_out(message, &record).await {
+                    if self.execute(message, &record).await {
                         return;
                     }
                 }
@@ -157,48 +161,48 @@ impl Actor {
     }
 
     /// Carries out a request. Returns true if the VM was deleted.
-    async fn carry_out(&mut self, Message { ask, context }: Message, record: &VmRecord) -> bool {
-        let Self { services, id, inbox, waiting, alive, is_partly_deleted } = self;
+    async fn execute(&mut self, Message { request, context }: Message, record: &VmRecord) -> bool {
+        let Self { services, id, inbox, queued, processes, is_partly_deleted } = self;
         let (services, id) = (&**services, &*id);
-        let work = Work::of(ask.request());
-        let mut queue = Queue { record, work, inbox, waiting, interrupt: &context.cancel };
-        match ask {
-            Ask::Change(change, answer) => {
+        let work = Work::for_request(request.kind());
+        let mut queue = Queue { record, work, inbox, queued, interrupt: &context.cancel };
+        match request {
+            ActorRequest::Change(change, answer) => {
                 let is_deletion = matches!(change, Change::Delete { .. });
                 let result = match change {
-                    Change::Start(personal) => {
-                        queue.during(start::start(services, record, &context, alive, personal)).await
+                    Change::Start(guest_settings) => {
+                        queue.run(start::start(services, record, &context, processes, guest_settings)).await
                     }
                     Change::Stop(grace) => {
-                        queue.during(stop::stop(services, record, &context, alive, grace)).await
+                        queue.run(stop::stop(services, record, &context, processes, grace)).await
                     }
-                    Change::Restart(grace, personal) => {
-                        queue.during(restart(services, record, &context, alive, grace, personal)).await
+                    Change::Restart(grace, guest_settings) => {
+                        queue.run(restart(services, record, &context, processes, grace, guest_settings)).await
                     }
                     Change::Kill(signal) => {
-                        queue.during(stop::kill(services, record, &context, alive, signal)).await
+                        queue.run(stop::kill(services, record, &context, processes, signal)).await
                     }
-                    Change::Pause => queue.during(pause::pause(services, record)).await,
-                    Change::Resume => queue.during(pause::resume(services, record)).await,
-                    Change::Set(wanted) => {
-                        queue.during(change::change(services, record, &context, wanted)).await
+                    Change::Pause => queue.run(pause::pause(services, record)).await,
+                    Change::Resume => queue.run(pause::resume(services, record)).await,
+                    Change::Set(changes) => {
+                        queue.run(change::change(services, record, &context, changes)).await
                     }
-                    Change::Delete { .. } => queue.during(stop::delete(services, id, alive)).await,
+                    Change::Delete { .. } => queue.run(stop::delete(services, id, processes)).await,
                 };
-                let is_gone = is_deletion && result.is_ok();
-                if is_gone {
+                let is_deleted = is_deletion && result.is_ok();
+                if is_deleted {
                     services.sessions.forget(id);
                 }
-                *is_partly_deleted |= is_deletion && !is_gone;
+                *is_partly_deleted |= is_deletion && !is_deleted;
                 send(answer, result);
-                is_gone
+                is_deleted
             }
-            Ask::Commit(wanted, answer) => {
-                send(answer, queue.during(commit::commit(services, record, &context, wanted)).await);
+            ActorRequest::Commit(options, answer) => {
+                send(answer, queue.run(commit::commit(services, record, &context, options)).await);
                 false
             }
-            Ask::Look(answer) => {
-                send(answer, queue.during(look::look(services, record, alive)).await);
+            ActorRequest::Verify(answer) => {
+                send(answer, queue.run(verify::verify(services, record, processes)).await);
                 false
             }
         }
@@ -210,9 +214,9 @@ impl Actor {
     }
 
     /// Cleans up after a process of a running VM has exited.
-    async fn died(&mut self, death: Death) {
-        tracing::warn!(vm = %self.id, %death, "a process of the VM ended");
-        if let Err(error) = stop::clean_up(&self.services, &self.id, &mut self.alive, death).await {
+    async fn handle_exit(&mut self, exit: ProcessExit) {
+        tracing::warn!(vm = %self.id, death = %exit, "a process of the VM ended");
+        if let Err(error) = stop::clean_up(&self.services, &self.id, &mut self.processes, exit).await {
             tracing::error!(vm = %self.id, %error, "cannot record the end of the VM");
         }
     }
@@ -223,16 +227,16 @@ async fn restart(
     services: &Services,
     record: &VmRecord,
     context: &Context,
-    alive: &mut Alive,
+    processes: &mut VmProcesses,
     grace: Duration,
-    personal: Personal,
+    guest_settings: GuestSettings,
 ) -> Result<(), EngineError> {
-    if alive.vmm.is_some() {
+    if processes.vmm.is_some() {
         preflight::before_restart(services, record).await?;
-        stop::stop(services, record, context, alive, grace).await?;
+        stop::stop(services, record, context, processes, grace).await?;
         context.check()?;
     }
-    start::start(services, record, context, alive, personal).await
+    start::start(services, record, context, processes, guest_settings).await
 }
 
 /// The requests that arrive during `work`.
@@ -240,42 +244,44 @@ struct Queue<'a> {
     record: &'a VmRecord,
     work: Work,
     inbox: &'a mut mpsc::Receiver<Message>,
-    waiting: &'a mut VecDeque<Message>,
+    queued: &'a mut VecDeque<Message>,
     interrupt: &'a CancellationToken,
 }
 
 impl Queue<'_> {
-    /// Awaits `done`. Meanwhile, new requests are queued, interrupt the work, or are refused.
-    async fn during<T>(&mut self, done: impl Future<Output = T>) -> T {
-        let mut done = pin!(done);
+    /// Awaits `future`. Meanwhile, new requests are queued, interrupt the work, or are refused.
+    async fn run<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
         loop {
             tokio::select! {
-                result = &mut done => return result,
-                Some(message) = self.inbox.recv() => self.meanwhile(message),
+                result = &mut future => return result,
+                Some(message) = self.inbox.recv() => self.handle_message(message),
             }
         }
     }
 
-    fn meanwhile(&mut self, message: Message) {
-        match decide(self.record.state, Some(self.work), message.ask.request()) {
+    fn handle_message(&mut self, message: Message) {
+        match decide(self.record.state, Some(self.work), message.request.kind()) {
             Decision::Refuse(refusal) => refuse(message, &self.record.name, refusal),
-            Decision::Nothing => message.ask.answer_nothing(),
+            Decision::Nothing => message.request.answer_no_op(),
             Decision::Interrupt => {
                 self.interrupt.cancel();
-                self.waiting.push_back(message);
+                self.queued.push_back(message);
             }
-            Decision::Run | Decision::Wait if self.waiting.len() < WAITING => self.waiting.push_back(message),
+            Decision::Run | Decision::Wait if self.queued.len() < MAX_QUEUED => {
+                self.queued.push_back(message)
+            }
             Decision::Run | Decision::Wait => refuse(message, &self.record.name, Refusal::Busy(self.work)),
         }
     }
 }
 
 fn refuse(message: Message, name: &VmName, refusal: Refusal) {
-    let error = refused(message.ask.request(), name, refusal);
-    message.ask.fail(error.into());
+    let error = refusal_error(message.request.kind(), name, refusal);
+    message.request.fail(error.into());
 }
 
-fn refused(request: Request, name: &VmName, refusal: Refusal) -> ApiError {
+fn refusal_error(request: Request, name: &VmName, refusal: Refusal) -> ApiError {
     let error = |kind, what: &str, remedy| {
         ApiError::new(kind, format!("VM {name} {what}")).about(SubjectKind::Vm, name).remedy(remedy)
     };
@@ -288,7 +294,7 @@ fn refused(request: Request, name: &VmName, refusal: Refusal) -> ApiError {
                     Work::Start => "is being started",
                     Work::Stop => "is being stopped",
                     Work::Restart => "is being restarted",
-                    Work::Moment => "has too many requests waiting",
+                    Work::Short => "has too many requests waiting",
                     Work::Commit => "is being committed to an image",
                     Work::Delete => "is being deleted",
                 },

@@ -12,9 +12,9 @@ pub(super) async fn change(
     services: &Services,
     record: &VmRecord,
     context: &Context,
-    wanted: SetVm,
+    changes: SetVm,
 ) -> Result<(), EngineError> {
-    if let Some(size) = wanted.disk_size {
+    if let Some(size) = changes.disk_size {
         let VmRecord { name, disk_size, .. } = record;
         if size < *disk_size {
             let message = format!("the work disk of VM {name} has {disk_size} and cannot shrink to {size}");
@@ -22,7 +22,7 @@ pub(super) async fn change(
         }
         grow(services, record, context, size).await?;
     }
-    services.store.set_vm_hardware(&record.id, &wanted)?;
+    services.store.set_vm_hardware(&record.id, &changes)?;
     Ok(())
 }
 
@@ -43,16 +43,16 @@ async fn grow(
     context
         .blocking(move |context| -> Result<(), EngineError> {
             banger_image::check_ext4(&disk, context)?;
-            lengthen(&disk, size)
+            extend(&disk, size)
         })
         .await
 }
 
 /// Extends the file. The new part is sparse: it uses no space until it is written.
-fn lengthen(disk: &Path, size: Size) -> Result<(), EngineError> {
+fn extend(disk: &Path, size: Size) -> Result<(), EngineError> {
     let file = fs::OpenOptions::new().write(true).open(disk).map_err(EngineError::file("open", disk))?;
-    let now = file.metadata().map_err(EngineError::file("stat", disk))?.len();
-    if now < size.as_bytes() {
+    let current = file.metadata().map_err(EngineError::file("stat", disk))?.len();
+    if current < size.as_bytes() {
         file.set_len(size.as_bytes()).map_err(EngineError::file("extend", disk))?;
     }
     file.sync_all().map_err(EngineError::file("sync", disk))

@@ -18,7 +18,7 @@ pub(super) async fn commit(
     services: &Services,
     record: &VmRecord,
     context: &Context,
-    wanted: CommitVm,
+    options: CommitVm,
 ) -> Result<ImageRecord, EngineError> {
     let dir = services.vm_dir(record);
     if !dir.overlay().exists() {
@@ -26,7 +26,7 @@ pub(super) async fn commit(
             "VM {} has never been started; its content is that of image {}",
             record.name, record.image
         );
-        let remedy = Remedy::TagImage { image: record.image.clone(), name: wanted.name.to_string() };
+        let remedy = Remedy::TagImage { image: record.image.clone(), name: options.name.to_string() };
         let error = ApiError::new(ErrorKind::Invalid, message).about(SubjectKind::Vm, &record.name);
         return Err(error.remedy(remedy).into());
     }
@@ -35,12 +35,12 @@ pub(super) async fn commit(
     let base =
         base.ok_or_else(|| ApiError::new(ErrorKind::NotFound, format!("image {} is gone", record.image)))?;
     services.images.check_usable(&base)?;
-    let slot = services.images.slot_for(&wanted.name, wanted.build_key.is_some())?;
+    let slot = services.images.slot_for(&options.name, options.build_key.is_some())?;
     let staged = services.images.stage()?;
     let disks = Disks {
         base: services.images.dir(&base.id).rootfs(),
         overlay: dir.overlay(),
-        home: wanted.with_home.then(|| dir.work_disk()),
+        home: options.with_home.then(|| dir.work_disk()),
     };
     let out = staged_dir(&staged).rootfs();
     let info = context
@@ -52,17 +52,17 @@ pub(super) async fn commit(
         .await?;
     context.check()?;
     let image = ImageRecord {
-        name: wanted.name,
+        name: options.name,
         size: Size::bytes(info.size),
         entries: info.entries,
         os: info.os,
         init: info.init,
-        source: if wanted.build_key.is_some() { ImageSource::Build } else { ImageSource::Commit },
+        source: if options.build_key.is_some() { ImageSource::Build } else { ImageSource::Commit },
         created_at: Timestamp::now(),
         reference: None,
         digest: None,
-        outside: None,
-        build_key: wanted.build_key,
+        registered_file: None,
+        build_key: options.build_key,
         ..base
     };
     services.images.publish_in(slot, staged, image)

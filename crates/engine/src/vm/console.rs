@@ -11,7 +11,7 @@ pub(super) const CONSOLE_LINES: usize = 12;
 const LINE_MAX: usize = 400;
 
 /// Number of lines at the end of the log that are searched for a kernel panic.
-const PANIC_WITHIN: usize = 100;
+const PANIC_SEARCH_LINES: usize = 100;
 
 fn read_all(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
@@ -34,8 +34,13 @@ pub(super) fn last_lines(path: &Path, count: usize) -> Vec<String> {
     let text = read_all(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let clean = |line: &str| line.chars().filter(|c| !c.is_control()).take(LINE_MAX).collect::<String>();
-    let mut lines: Vec<_> =
-        text.lines().rev().map(clean).filter(|line| !line.trim().is_empty()).take(PANIC_WITHIN).collect();
+    let mut lines: Vec<_> = text
+        .lines()
+        .rev()
+        .map(clean)
+        .filter(|line| !line.trim().is_empty())
+        .take(PANIC_SEARCH_LINES)
+        .collect();
     lines.reverse();
     let panic = lines.iter().position(|line| line.contains("Kernel panic"));
     let from = panic.unwrap_or_else(|| lines.len().saturating_sub(count));

@@ -7,17 +7,17 @@ use banger_api::{
 };
 use jiff::Timestamp;
 
-use super::{actor::Change, hardware::check_hardware, names, preflight, process::Alive, vms::Vms};
+use super::{actor::Change, hardware::check_hardware, names, preflight, process::VmProcesses, vms::Vms};
 use crate::{
     error::EngineError,
     layout::VmDir,
-    operation::{Context, Events, OnHangUp},
+    operation::{Context, Events, OnDisconnect},
     random::{random, random_id},
     store::{ImageRecord, KernelRecord, NewVm, StoreError},
 };
 
 /// Number of attempts to insert a VM without a name. The last attempt uses the name `vm-ID`.
-const NAME_TRIES: usize = 20;
+const MAX_NAME_ATTEMPTS: usize = 20;
 
 impl Vms {
     /// Creates a VM and, unless `no_start` is set, starts it. Fetches a missing image and kernel. With `rm`, the
@@ -27,17 +27,17 @@ impl Vms {
     /// Returns an error, and does nothing, if the request is invalid.
     pub fn run(self: &Arc<Self>, request: CreateVm) -> Result<Events, ApiError> {
         check(&request)?;
-        let hang_up = if request.detach { OnHangUp::GoOn } else { OnHangUp::Cancel };
-        let lease = request.rm && !request.detach;
+        let on_disconnect = if request.detach { OnDisconnect::Continue } else { OnDisconnect::Cancel };
+        let delete_on_disconnect = request.rm && !request.detach;
         let target = request.name.as_ref().map(ToString::to_string).unwrap_or_default();
         let (vms, after) = (self.clone(), self.clone());
         Ok(self.operations.start_and_then(
             OperationKind::VmRun,
             &target,
-            hang_up,
-            move |context| async move { vms.make_and_start(request, &context).await },
+            on_disconnect,
+            move |context| async move { vms.create_and_start(request, &context).await },
             move |vm: Vm, events| async move {
-                if lease {
+                if delete_on_disconnect {
                     events.closed().await;
                     after.end_session(&vm).await;
                 }
@@ -45,9 +45,9 @@ impl Vms {
         ))
     }
 
-    async fn make_and_start(&self, mut request: CreateVm, context: &Context) -> Result<Vm, EngineError> {
+    async fn create_and_start(&self, mut request: CreateVm, context: &Context) -> Result<Vm, EngineError> {
         let services = &self.services;
-        let defaults = services.config.now()?;
+        let defaults = services.config.current()?;
         // Before anything is created or fetched, so that no work is wasted.
         preflight::before_create(services, &request, context).await?;
         if let Some(name) = &request.name
@@ -62,13 +62,13 @@ impl Vms {
         let kernel = services.kernels.find_or_fetch(kernel, context).await?;
         context.check()?;
         let id = self.reserve(&request, &image, &kernel)?;
-        self.owners.add(&id, Alive::default());
+        self.actors.add(&id, VmProcesses::default());
         if request.no_start {
             services.store.acknowledge_vm(&id)?;
             return self.show_by_id(&id);
         }
-        let personal = std::mem::take(&mut request.personal);
-        if let Err(error) = self.owners.change(&id, Change::Start(personal), context).await {
+        let guest_settings = std::mem::take(&mut request.personal);
+        if let Err(error) = self.actors.change(&id, Change::Start(guest_settings), context).await {
             return Err(self.undo_or_keep(&id, request.rm, context, error).await);
         }
         self.show_by_id(&id)
@@ -78,20 +78,20 @@ impl Vms {
     /// has no console log. Otherwise keeps it for its logs. A VM that runs is always kept.
     async fn undo_or_keep(&self, id: &Id, rm: bool, context: &Context, error: EngineError) -> EngineError {
         let services = &self.services;
-        let stays = match services.store.vm(id) {
+        let may_run = match services.store.vm(id) {
             Ok(Some(record)) => record.state == VmState::Running,
             Ok(None) => return error,
             Err(_) => true,
         };
-        let has_console = || VmDir::of(&services.dirs, id).console_log().exists();
-        if stays || !(rm || context.cancel.is_cancelled() || !has_console()) {
+        let has_console = || VmDir::new(&services.dirs, id).console_log().exists();
+        if may_run || !(rm || context.cancel.is_cancelled() || !has_console()) {
             if let Err(error) = services.store.keep_vm(id) {
                 tracing::error!(vm = %id, %error, "cannot record that the VM is kept");
             }
             return error;
         }
-        if let Err(left) = self.owners.change(id, Change::Delete { force: true }, context).await {
-            tracing::error!(vm = %id, error = %left, "cannot delete the VM; the next start of bangerd tries again");
+        if let Err(delete_error) = self.actors.change(id, Change::Delete { force: true }, context).await {
+            tracing::error!(vm = %id, error = %delete_error, "cannot delete the VM; the next start of bangerd tries again");
         }
         error
     }
@@ -102,10 +102,10 @@ impl Vms {
         image: &ImageRecord,
         kernel: &KernelRecord,
     ) -> Result<Id, EngineError> {
-        let defaults = self.services.config.now()?;
+        let defaults = self.services.config.current()?;
         let mut vm = NewVm {
             id: random_id(),
-            name: made_up()?,
+            name: generated_name()?,
             image_id: image.id.clone(),
             kernel_id: kernel.id.clone(),
             vcpu: request.vcpu.unwrap_or_else(|| defaults.vcpu()),
@@ -128,10 +128,10 @@ impl Vms {
                 Err(error) => Err(error.into()),
             };
         }
-        for _ in 1..NAME_TRIES {
+        for _ in 1..MAX_NAME_ATTEMPTS {
             match self.services.store.insert_vm(&vm) {
                 Ok(()) => return Ok(vm.id),
-                Err(StoreError::NameTaken(_)) => vm.name = made_up()?,
+                Err(StoreError::NameTaken(_)) => vm.name = generated_name()?,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -156,7 +156,7 @@ fn check(request: &CreateVm) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn made_up() -> Result<VmName, EngineError> {
+fn generated_name() -> Result<VmName, EngineError> {
     names::from_random(u16::from_be_bytes(random())).parse().map_err(internal)
 }
 

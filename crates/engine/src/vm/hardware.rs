@@ -10,19 +10,19 @@ pub(super) fn check_hardware<const N: usize>(
 ) -> Result<(), ApiError> {
     let invalid = |message: String| Err(ApiError::new(ErrorKind::Invalid, message));
     if let Some(vcpu) = vcpu
-        && !(1..=Limits::VCPU).contains(&vcpu)
+        && !(1..=Limits::MAX_VCPU).contains(&vcpu)
     {
-        return invalid(format!("{vcpu} virtual CPUs requested; the limit is {}", Limits::VCPU));
+        return invalid(format!("{vcpu} virtual CPUs requested; the limit is {}", Limits::MAX_VCPU));
     }
-    let within = |what: &str, size: Option<Size>, least: Size, most: Size| match size {
-        Some(size) if !(least..=most).contains(&size) => {
-            invalid(format!("{what} of {size} requested; the range is {least} to {most}"))
+    let within = |what: &str, size: Option<Size>, min: Size, max: Size| match size {
+        Some(size) if !(min..=max).contains(&size) => {
+            invalid(format!("{what} of {size} requested; the range is {min} to {max}"))
         }
         _ => Ok(()),
     };
-    within("memory", memory, Limits::LEAST_MEMORY, Limits::MOST_MEMORY)?;
+    within("memory", memory, Limits::MIN_MEMORY, Limits::MAX_MEMORY)?;
     for (what, size) in disks {
-        within(what, size, Limits::LEAST_DISK, Limits::MOST_DISK)?;
+        within(what, size, Limits::MIN_DISK, Limits::MAX_DISK)?;
     }
     Ok(())
 }

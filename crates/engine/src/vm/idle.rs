@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use banger_api::{AutoStop, HappeningKind, StopVm, VmState};
+use banger_api::{AutoStop, EventKind, StopVm, VmState};
 use jiff::{SignedDuration, Timestamp};
 
 use super::vms::Vms;
 use crate::{error::EngineError, store::VmRecord};
 
 /// Interval between sweeps.
-const EVERY: Duration = Duration::from_secs(60);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Stops unused VMs, in an endless loop.
 pub(crate) async fn stop_idle(vms: Arc<Vms>) {
@@ -20,13 +20,13 @@ pub(crate) async fn stop_idle(vms: Arc<Vms>) {
         {
             tracing::warn!(%error, "cannot check for unused VMs");
         }
-        tokio::time::sleep(after.map_or(EVERY, |after| EVERY.min(after))).await;
+        tokio::time::sleep(after.map_or(SWEEP_INTERVAL, |after| SWEEP_INTERVAL.min(after))).await;
     }
 }
 
 fn stale_after(vms: &Vms) -> Option<Duration> {
     // Requests report a broken configuration; the sweep then stops nothing.
-    match vms.services.config.now().map(|config| config.auto_stop_stale_after()) {
+    match vms.services.config.current().map(|config| config.auto_stop_stale_after()) {
         Ok(AutoStop::After(after)) => Some(after.as_duration()),
         Ok(AutoStop::Off) | Err(_) => None,
     }
@@ -36,7 +36,7 @@ fn stop_unused(vms: &Arc<Vms>, after: Duration) -> Result<(), EngineError> {
     let now = Timestamp::now();
     let sessions = &vms.services.sessions;
     for vm in vms.services.store.vms()? {
-        let used = (sessions.count(&vm.id), sessions.last(&vm.id));
+        let used = (sessions.count(&vm.id), sessions.last_used_at(&vm.id));
         if let Some(since) = unused_since(&vm, used, now, after) {
             stop(vms, vm, since);
         }
@@ -62,7 +62,7 @@ fn stop(vms: &Arc<Vms>, vm: VmRecord, since: Timestamp) {
     tracing::info!(vm = %vm.id, name = %vm.name, %since, "stopping an unused VM");
     match vms.stop(vm.id.as_str(), StopVm::default()) {
         Ok(mut events) => {
-            vms.services.store.happenings().tell(HappeningKind::VmUnused { id: vm.id, name: vm.name, since });
+            vms.services.store.event_log().publish(EventKind::VmIdleStop { id: vm.id, name: vm.name, since });
             tokio::spawn(async move { while events.recv().await.is_some() {} });
         }
         Err(error) => tracing::warn!(vm = %vm.id, %error, "cannot stop an unused VM"),
@@ -101,8 +101,8 @@ mod tests {
         ] {
             assert_eq!(unused_since(&vm, (sessions, None), now, hour).is_some(), stale, "{vm:?} {sessions}");
         }
-        let not_written_down = ten.map(|ten| ten.parse().unwrap());
-        assert!(unused_since(&vm(Running, nine, nine), (0, not_written_down), now, hour).is_none());
+        let not_stored = ten.map(|ten| ten.parse().unwrap());
+        assert!(unused_since(&vm(Running, nine, nine), (0, not_stored), now, hour).is_none());
         assert!(unused_since(&vm(Running, nine, nine), (0, None), now, Duration::MAX).is_none());
     }
 }

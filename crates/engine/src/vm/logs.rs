@@ -2,14 +2,14 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use banger_api::{ApiError, HappeningKind, Id, LogSource, ReadLog, VmState};
+use banger_api::{ApiError, EventKind, Id, LogSource, ReadLog, VmState};
 
 use super::vms::Vms;
 use crate::{
-    happenings::Following,
-    logs::{About, Entries, LineFilter, Log},
+    event_log::EventStream,
+    logs::{EntryFilter, LineFilter, Log, VmFilter},
     store::VmRecord,
-    watch::{Parts, sending},
+    watch::{ByteStream, stream_log},
 };
 
 impl Vms {
@@ -17,32 +17,32 @@ impl Vms {
     ///
     /// # Errors
     /// Returns an error if there is no such VM.
-    pub fn logs(self: &Arc<Self>, reference: &str, read: ReadLog) -> Result<Parts, ApiError> {
+    pub fn logs(self: &Arc<Self>, reference: &str, read: ReadLog) -> Result<ByteStream, ApiError> {
         // Subscribe before reading the state, so that the VM's end is not missed.
-        let happenings = self.services.store.happenings().follow();
+        let events = self.services.store.event_log().follow();
         let vm = self.services.find_vm(reference)?;
         let dir = self.services.vm_dir(&vm);
-        let (path, wanted) = match read.source {
+        let (path, filter) = match read.source {
             LogSource::Console => (dir.console_log(), LineFilter::All),
-            LogSource::Agent => (dir.console_log(), LineFilter::OfAgent),
+            LogSource::Agent => (dir.console_log(), LineFilter::Agent),
             LogSource::Vmm => (dir.vmm_log(), LineFilter::All),
             LogSource::Daemon => (
                 self.services.dirs.daemon_log(),
-                LineFilter::Entries(Entries { about: Some(about(&vm)), since: read.since }),
+                LineFilter::Entries(EntryFilter { vm: Some(vm_filter(&vm)), since: read.since }),
             ),
         };
         let log =
-            Log { path, wanted, since: read.since, tail: read.tail, follow: read.follow && is_up(vm.state) };
+            Log { path, filter, since: read.since, tail: read.tail, follow: read.follow && is_up(vm.state) };
         let vms = self.clone();
-        Ok(sending(log, async move { vms.until_down(&vm.id, happenings).await }))
+        Ok(stream_log(log, async move { vms.wait_until_down(&vm.id, events).await }))
     }
 
-    async fn until_down(&self, id: &Id, mut happenings: Following) {
+    async fn wait_until_down(&self, id: &Id, mut events: EventStream) {
         loop {
-            match happenings.next().await.what {
-                HappeningKind::VmState { id: of, to, .. } if of == *id && !is_up(to) => return,
-                HappeningKind::VmDeleted { id: of, .. } if of == *id => return,
-                HappeningKind::Missed { .. } if !self.is_up(id) => return,
+            match events.next().await.kind {
+                EventKind::VmState { id: of, to, .. } if of == *id && !is_up(to) => return,
+                EventKind::VmDeleted { id: of, .. } if of == *id => return,
+                EventKind::Missed { .. } if !self.is_up(id) => return,
                 _ => {}
             }
         }
@@ -57,8 +57,8 @@ fn is_up(state: VmState) -> bool {
     !matches!(state, VmState::Created | VmState::Stopped | VmState::Error)
 }
 
-fn about(vm: &VmRecord) -> About {
-    About {
+fn vm_filter(vm: &VmRecord) -> VmFilter {
+    VmFilter {
         id: vm.id.clone(),
         name: vm.name.to_string(),
         created_at: vm.created_at,

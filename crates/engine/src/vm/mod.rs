@@ -21,6 +21,7 @@
 //! [`Resource`](crate::resource::Resource), written to the journal first. The daemon's routes call [`Vms`].
 
 mod actor;
+mod actors;
 mod change;
 mod commit;
 mod console;
@@ -29,9 +30,7 @@ mod guest;
 mod hardware;
 mod idle;
 mod logs;
-mod look;
 mod names;
-mod owners;
 mod pause;
 mod policy;
 mod preflight;
@@ -43,13 +42,14 @@ mod start;
 mod stats;
 mod stop;
 mod timezone;
+mod verify;
 mod vms;
 
+pub(crate) use actors::Actors;
 pub(crate) use idle::stop_idle;
-pub(crate) use owners::Owners;
-pub(crate) use process::{Alive, adopt, kill, of_dirs};
+pub(crate) use process::{VmProcesses, adopt, kill, processes_in_dirs};
 pub(crate) use revert::revert;
 pub(crate) use sampling::sample;
 pub(crate) use services::Services;
-pub(crate) use stop::last_words;
+pub(crate) use stop::console_tail;
 pub use vms::Vms;

@@ -34,14 +34,14 @@ pub(super) async fn resume(services: &Services, record: &VmRecord) -> Result<(),
         clock_ns: u64::try_from(Timestamp::now().as_nanosecond()).ok(),
         ..Configure::default()
     });
-    let asked = async {
+    let reply = async {
         let stream = banger_vmm::connect(&handle.guest, AGENT_PORT).await?;
-        Agent::greeted(stream).await?.0.ask(&configure).await
+        Agent::handshake(stream).await?.0.request(&configure).await
     };
-    match asked.await {
+    match reply.await {
         Ok(Reply::Configured) => Ok(()),
-        Ok(other) => Err(silent(record, &format!("it answered {other:?}"))),
-        Err(error) => Err(silent(record, &error.to_string())),
+        Ok(other) => Err(agent_unreachable(record, &format!("it answered {other:?}"))),
+        Err(error) => Err(agent_unreachable(record, &error.to_string())),
     }
 }
 
@@ -51,7 +51,7 @@ fn handle(record: &VmRecord) -> Result<&Handle, EngineError> {
     })
 }
 
-fn silent(record: &VmRecord, why: &str) -> EngineError {
+fn agent_unreachable(record: &VmRecord, why: &str) -> EngineError {
     let VmRecord { name, .. } = record;
     ApiError::new(
         ErrorKind::Guest,

@@ -15,7 +15,7 @@ pub(super) enum Request {
     /// Create an image from its disks.
     Commit,
     /// Compare it with its store record.
-    Look,
+    Verify,
     Delete {
         force: bool,
     },
@@ -28,19 +28,19 @@ pub(super) enum Work {
     Stop,
     Restart,
     /// Short work: kill, pause, resume, set, or look.
-    Moment,
+    Short,
     Commit,
     Delete,
 }
 
 impl Work {
     /// Returns the kind of work that a request causes.
-    pub(super) fn of(request: Request) -> Self {
+    pub(super) fn for_request(request: Request) -> Self {
         match request {
             Request::Start => Self::Start,
             Request::Stop => Self::Stop,
             Request::Restart => Self::Restart,
-            Request::Kill | Request::Pause | Request::Resume | Request::Set | Request::Look => Self::Moment,
+            Request::Kill | Request::Pause | Request::Resume | Request::Set | Request::Verify => Self::Short,
             Request::Commit => Self::Commit,
             Request::Delete { .. } => Self::Delete,
         }
@@ -77,18 +77,18 @@ pub(super) enum Refusal {
     PartlyDeleted,
 }
 
-/// Decides on request `asked` for a VM in `state` with work `doing` in progress.
-pub(super) fn decide(state: VmState, doing: Option<Work>, asked: Request) -> Decision {
-    match doing {
-        Some(work) => meanwhile(work, asked),
-        None => idle(state, asked),
+/// Decides on `request` for a VM in `state` with work `current` in progress.
+pub(super) fn decide(state: VmState, current: Option<Work>, request: Request) -> Decision {
+    match current {
+        Some(work) => decide_busy(work, request),
+        None => decide_idle(state, request),
     }
 }
 
-fn idle(state: VmState, asked: Request) -> Decision {
+fn decide_idle(state: VmState, request: Request) -> Decision {
     use Decision::{Nothing, Refuse, Run};
     use VmState::{Created, Error, Paused, Running, Starting, Stopped, Stopping};
-    match (asked, state) {
+    match (request, state) {
         (Request::Start, Running)
         | (Request::Resume, Running)
         | (Request::Pause, Paused)
@@ -104,15 +104,15 @@ fn idle(state: VmState, asked: Request) -> Decision {
     }
 }
 
-fn meanwhile(work: Work, asked: Request) -> Decision {
+fn decide_busy(work: Work, request: Request) -> Decision {
     use Decision::{Interrupt, Refuse, Wait};
-    match (work, asked) {
+    match (work, request) {
         (Work::Delete, _) => Refuse(Refusal::Busy(work)),
         (Work::Start | Work::Restart, Request::Stop | Request::Kill | Request::Delete { force: true })
         | (Work::Stop, Request::Kill | Request::Delete { force: true })
         | (Work::Commit, Request::Delete { force: true }) => Interrupt,
         (Work::Commit, Request::Delete { force: false }) => Refuse(Refusal::Busy(work)),
-        (Work::Moment | Work::Commit, _)
+        (Work::Short | Work::Commit, _)
         | (Work::Start | Work::Restart, Request::Start | Request::Pause | Request::Resume)
         | (Work::Stop, Request::Start | Request::Stop | Request::Restart | Request::Commit) => Wait,
         _ => Refuse(Refusal::Busy(work)),
@@ -136,8 +136,7 @@ mod tests {
         VmState::Stopped,
         VmState::Error,
     ];
-    const WORK: [Work; 6] =
-        [Work::Start, Work::Stop, Work::Restart, Work::Moment, Work::Commit, Work::Delete];
+    const WORK: [Work; 6] = [Work::Start, Work::Stop, Work::Restart, Work::Short, Work::Commit, Work::Delete];
 
     fn requests() -> impl Strategy<Value = Request> {
         prop::sample::select(vec![
@@ -149,7 +148,7 @@ mod tests {
             Request::Resume,
             Request::Set,
             Request::Commit,
-            Request::Look,
+            Request::Verify,
             Request::Delete { force: false },
             Request::Delete { force: true },
         ])
@@ -162,7 +161,7 @@ mod tests {
             assert_eq!(decide(state, None, delete), Decision::Run, "{state}");
         }
         for work in WORK.into_iter().filter(|work| *work != Work::Delete) {
-            let decision = meanwhile(work, delete);
+            let decision = decide_busy(work, delete);
             assert!(matches!(decision, Decision::Interrupt | Decision::Wait), "{work:?}: {decision:?}");
         }
     }
@@ -174,7 +173,7 @@ mod tests {
             assert_eq!(decide(state, None, delete), Decision::Refuse(Refusal::Running));
         }
         for work in [Work::Start, Work::Stop, Work::Restart, Work::Commit] {
-            assert_eq!(meanwhile(work, delete), Decision::Refuse(Refusal::Busy(work)));
+            assert_eq!(decide_busy(work, delete), Decision::Refuse(Refusal::Busy(work)));
         }
     }
 
@@ -182,76 +181,76 @@ mod tests {
     #[derive(Debug)]
     struct Model {
         state: VmState,
-        doing: Option<(Work, Request, bool)>,
+        current: Option<(Work, Request, bool)>,
         waiting: VecDeque<Request>,
         answered: usize,
-        gone: bool,
+        deleted: bool,
     }
 
     impl Model {
-        fn ask(&mut self, asked: Request) {
-            if self.gone {
+        fn request(&mut self, request: Request) {
+            if self.deleted {
                 self.answered += 1;
                 return;
             }
-            match decide(self.state, self.doing.map(|(work, ..)| work), asked) {
+            match decide(self.state, self.current.map(|(work, ..)| work), request) {
                 Decision::Run => {
-                    assert!(self.doing.is_none(), "two things at once");
-                    self.begin(asked);
+                    assert!(self.current.is_none(), "two things at once");
+                    self.begin(request);
                 }
                 Decision::Wait => {
-                    assert!(self.doing.is_some(), "waits for nothing");
-                    self.waiting.push_back(asked);
+                    assert!(self.current.is_some(), "waits for nothing");
+                    self.waiting.push_back(request);
                 }
                 Decision::Interrupt => {
-                    if let Some((_, _, interrupted)) = &mut self.doing {
+                    if let Some((_, _, interrupted)) = &mut self.current {
                         *interrupted = true;
                     }
-                    self.waiting.push_back(asked);
+                    self.waiting.push_back(request);
                 }
                 Decision::Nothing | Decision::Refuse(_) => self.answered += 1,
             }
         }
 
-        fn begin(&mut self, asked: Request) {
-            let work = match asked {
+        fn begin(&mut self, request: Request) {
+            let work = match request {
                 Request::Start => Work::Start,
                 Request::Stop => Work::Stop,
                 Request::Restart => Work::Restart,
                 Request::Commit => Work::Commit,
                 Request::Delete { .. } => Work::Delete,
-                Request::Kill | Request::Pause | Request::Resume | Request::Set | Request::Look => {
-                    Work::Moment
+                Request::Kill | Request::Pause | Request::Resume | Request::Set | Request::Verify => {
+                    Work::Short
                 }
             };
             self.state = match work {
                 Work::Start => VmState::Starting,
                 Work::Stop | Work::Restart => VmState::Stopping,
-                Work::Moment | Work::Commit | Work::Delete => self.state,
+                Work::Short | Work::Commit | Work::Delete => self.state,
             };
-            self.doing = Some((work, asked, false));
+            self.current = Some((work, request, false));
         }
 
-        fn end(&mut self, well: bool) {
-            let Some((_, asked, interrupted)) = self.doing.take() else { return };
+        fn end(&mut self, success: bool) {
+            let Some((_, request, interrupted)) = self.current.take() else { return };
             self.answered += 1;
-            self.state = match asked {
-                Request::Start | Request::Restart if well && !interrupted => VmState::Running,
+            self.state = match request {
+                Request::Start | Request::Restart if success && !interrupted => VmState::Running,
                 Request::Start | Request::Restart => VmState::Error,
                 Request::Stop | Request::Kill => VmState::Stopped,
-                Request::Pause if well => VmState::Paused,
-                Request::Resume if well => VmState::Running,
-                Request::Pause | Request::Resume | Request::Set | Request::Commit | Request::Look => {
+                Request::Pause if success => VmState::Paused,
+                Request::Resume if success => VmState::Running,
+                Request::Pause | Request::Resume | Request::Set | Request::Commit | Request::Verify => {
                     self.state
                 }
                 Request::Delete { .. } => {
-                    self.gone = well;
+                    self.deleted = success;
                     self.state
                 }
             };
             let mut waiting = std::mem::take(&mut self.waiting);
-            while let Some(asked) = waiting.pop_front() {
-                self.ask(asked);
+            while let Some(request) = waiting.pop_front() {
+                self.request(request);
             }
         }
     }
@@ -265,27 +264,27 @@ mod tests {
             ], 0..60),
             ends in prop::collection::vec(any::<bool>(), 0..60),
         ) {
-            let mut model = Model { state: first, doing: None, waiting: VecDeque::new(), answered: 0, gone: false };
+            let mut model = Model { state: first, current: None, waiting: VecDeque::new(), answered: 0, deleted: false };
             let mut ends = ends.into_iter();
-            let mut asked = 0;
+            let mut sent = 0;
             for step in steps {
                 match step {
                     Some(request) => {
-                        asked += 1;
-                        model.ask(request);
+                        sent += 1;
+                        model.request(request);
                     }
                     None => model.end(ends.next().unwrap_or(true)),
                 }
             }
             // A forced deletion always succeeds, after the requests queued before it.
-            asked += 1;
-            model.ask(Request::Delete { force: true });
-            for _ in 0..asked + 1 {
+            sent += 1;
+            model.request(Request::Delete { force: true });
+            for _ in 0..sent + 1 {
                 model.end(true);
             }
-            prop_assert!(model.gone || model.doing.is_none());
-            prop_assert!(model.gone);
-            prop_assert_eq!(model.answered, asked);
+            prop_assert!(model.deleted || model.current.is_none());
+            prop_assert!(model.deleted);
+            prop_assert_eq!(model.answered, sent);
         }
     }
 }

@@ -5,7 +5,7 @@ use banger_api::{ApiError, CreateVm, ErrorKind, Remedy, SubjectKind};
 use super::services::Services;
 use crate::{
     admission,
-    doctor::{agent, fresh_disks, of_row, own_folder, sockets},
+    doctor::{check_agent, check_disk_space, check_private_dir, check_record, check_sockets},
     error::EngineError,
     operation::Context,
     spans::now_ns,
@@ -19,15 +19,16 @@ pub(crate) async fn before_create(
     context: &Context,
 ) -> Result<(), EngineError> {
     let began = now_ns();
-    let mut problems = of_host(services);
+    let mut problems = check_host(services);
     problems.add(services.vmms.choose(request.vmm).await.map(drop));
-    problems.add(fresh_disks(&services.dirs));
+    problems.add(check_disk_space(&services.dirs));
     if !request.no_start {
-        let memory = request.memory.map_or_else(|| services.config.now().map(|config| config.memory()), Ok);
-        problems.add(memory.and_then(admission::memory));
+        let memory =
+            request.memory.map_or_else(|| services.config.current().map(|config| config.memory()), Ok);
+        problems.add(memory.and_then(admission::check_memory));
     }
     context.spans.end("checks before create", began);
-    problems.all("the VM cannot be created")
+    problems.into_result("the VM cannot be created")
 }
 
 /// Checks before the VM of `record` is started.
@@ -37,44 +38,44 @@ pub(crate) async fn before_start(
     context: &Context,
 ) -> Result<(), EngineError> {
     let began = now_ns();
-    let mut problems = of_vm(services, record).await?;
-    problems.add(admission::memory(record.memory));
+    let mut problems = check_vm(services, record).await?;
+    problems.add(admission::check_memory(record.memory));
     context.spans.end("checks before start", began);
-    problems.all(&format!("VM {} cannot start", record.name))
+    problems.into_result(&format!("VM {} cannot start", record.name))
 }
 
 /// Checks before the running VM of `record` is restarted. Memory is not checked, because the stop frees it.
 pub(crate) async fn before_restart(services: &Services, record: &VmRecord) -> Result<(), EngineError> {
-    let problems = of_vm(services, record).await?;
-    problems.all(&format!("VM {} was not restarted", record.name))
+    let problems = check_vm(services, record).await?;
+    problems.into_result(&format!("VM {} was not restarted", record.name))
 }
 
-async fn of_vm(services: &Services, record: &VmRecord) -> Result<Problems, EngineError> {
-    let mut problems = of_host(services);
-    problems.add(services.vmms.choose_for(record).await.map(drop));
+async fn check_vm(services: &Services, record: &VmRecord) -> Result<Problems, EngineError> {
+    let mut problems = check_host(services);
+    problems.add(services.vmms.choose_for_vm(record).await.map(drop));
     let rootfs = services.images.dir(&record.image_id).rootfs();
     let image = services.store.images()?.into_iter().find(|image| image.id == record.image_id);
     match image.map_or(Ok(()), |image| services.images.check_usable(&image)) {
-        Ok(()) => problems.add(of_row(SubjectKind::Image, &record.image, &rootfs)),
+        Ok(()) => problems.add(check_record(SubjectKind::Image, &record.image, &rootfs)),
         changed => problems.add(changed),
     }
-    problems.add(of_row(
+    problems.add(check_record(
         SubjectKind::Kernel,
         &record.kernel,
         &services.kernels.dir(&record.kernel_id).vmlinux(),
     ));
     // The start creates missing disks.
     if !services.vm_dir(record).work_disk().exists() {
-        problems.add(fresh_disks(&services.dirs));
+        problems.add(check_disk_space(&services.dirs));
     }
     Ok(problems)
 }
 
-fn of_host(services: &Services) -> Problems {
+fn check_host(services: &Services) -> Problems {
     let mut problems = Problems::default();
-    problems.add(agent(&services.programs.agent).map(drop));
-    problems.add(own_folder("runtime directory", &services.dirs.runtime).map(drop));
-    problems.add(sockets(&services.dirs).map(drop));
+    problems.add(check_agent(&services.programs.agent).map(drop));
+    problems.add(check_private_dir("runtime directory", &services.dirs.runtime).map(drop));
+    problems.add(check_sockets(&services.dirs).map(drop));
     problems
 }
 
@@ -83,14 +84,14 @@ fn of_host(services: &Services) -> Problems {
 struct Problems(Vec<ApiError>);
 
 impl Problems {
-    fn add<E: Into<ApiError>>(&mut self, found: Result<(), E>) {
-        if let Err(error) = found {
+    fn add<E: Into<ApiError>>(&mut self, result: Result<(), E>) {
+        if let Err(error) = result {
             self.0.push(error.into());
         }
     }
 
     /// Returns one problem as it is. Several become one error of the first's kind, with all of them as causes.
-    fn all(mut self, what: &str) -> Result<(), EngineError> {
+    fn into_result(mut self, what: &str) -> Result<(), EngineError> {
         if self.0.len() < 2 {
             return self.0.pop().map_or(Ok(()), |error| Err(error.into()));
         }
@@ -109,16 +110,16 @@ mod tests {
         let of = |kind, message: &str| Err(ApiError::new(kind, message));
         let mut problems = Problems::default();
         problems.add::<ApiError>(Ok(()));
-        assert!(Problems::default().all("").is_ok());
+        assert!(Problems::default().into_result("").is_ok());
         problems.add::<ApiError>(of(ErrorKind::NoMemory, "no memory"));
         problems.add::<ApiError>(of(ErrorKind::NoSpace, "no space"));
-        let error = ApiError::from(problems.all("VM box cannot start").unwrap_err());
+        let error = ApiError::from(problems.into_result("VM box cannot start").unwrap_err());
         assert_eq!(error.kind, ErrorKind::NoMemory);
         assert_eq!(error.message, "VM box cannot start, for 2 reasons");
         let causes: Vec<_> = error.causes.iter().map(|cause| cause.message.as_str()).collect();
         assert_eq!(causes, ["no memory", "no space"]);
         let mut one = Problems::default();
         one.add::<ApiError>(of(ErrorKind::NoSpace, "no space"));
-        assert_eq!(ApiError::from(one.all("").unwrap_err()).message, "no space");
+        assert_eq!(ApiError::from(one.into_result("").unwrap_err()).message, "no space");
     }
 }

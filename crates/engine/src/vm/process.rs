@@ -20,14 +20,14 @@ use rustix::process::{
 use crate::{error::EngineError, resource::ProcessRole};
 
 /// Timeout for the VMM to exit after its guest has ended. The guest's connections break first.
-pub(super) const ENDS: Duration = Duration::from_secs(10);
+pub(super) const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Timeout for the log keeper to write the rest of its pipe. If it is cut short, a panic goes unnoticed and the VM
+/// Timeout for the console logger to write the rest of its pipe. If it is cut short, a panic goes unnoticed and the VM
 /// seems to have powered off.
-const CONSOLE_WRITTEN: Duration = Duration::from_secs(60);
+const CONSOLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Timeout for a killed process to disappear. A process that hangs in the kernel is reported, not awaited.
-const GONE: Duration = Duration::from_secs(60);
+const KILL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A live process.
 #[derive(Debug)]
@@ -59,20 +59,20 @@ impl fmt::Display for ExitReason {
 
 /// Exit of a process that its VM needs to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Death {
+pub(crate) struct ProcessExit {
     pub(crate) role: ProcessRole,
     pub(crate) reason: ExitReason,
 }
 
-impl fmt::Display for Death {
+impl fmt::Display for ProcessExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.role, self.reason)
     }
 }
 
-impl Death {
+impl ProcessExit {
     /// Returns how likely this exit caused others: a VMM fails without its helper, and a helper exits after its VMM.
-    fn rank(self) -> u8 {
+    fn cause_rank(self) -> u8 {
         match (self.role, self.reason) {
             (_, ExitReason::Killed(_)) => 3,
             (ProcessRole::Vmm, _) => 1,
@@ -84,16 +84,16 @@ impl Death {
 
 /// The live processes of a VM; none while it is down.
 #[derive(Debug, Default)]
-pub(crate) struct Alive {
+pub(crate) struct VmProcesses {
     /// Runs the guest.
     pub(crate) vmm: Option<LiveProcess>,
     /// Processes that the VMM needs to run.
     pub(crate) helpers: Vec<(ProcessRole, LiveProcess)>,
-    /// The log keeper: it exits by itself, after the VMM.
+    /// The console logger: it exits by itself, after the VMM.
     pub(crate) console: Option<LiveProcess>,
 }
 
-impl Alive {
+impl VmProcesses {
     /// Adds a process with its role.
     pub(crate) fn add(&mut self, role: ProcessRole, process: LiveProcess) {
         match role {
@@ -105,13 +105,13 @@ impl Alive {
 
     /// Waits until the VMM or a helper exits; for ever if there are none. If several have exited, returns the one
     /// that most likely caused the others to exit.
-    pub(crate) async fn first_death(&self) -> Death {
-        let mut deaths: Vec<_> =
-            self.needed().map(|(role, process)| (role, Box::pin(process.ended()))).collect();
+    pub(crate) async fn first_exit(&self) -> ProcessExit {
+        let mut exits: Vec<_> =
+            self.needed().map(|(role, process)| (role, Box::pin(process.wait()))).collect();
         let first = std::future::poll_fn(|context| {
-            for (role, ended) in &mut deaths {
-                if let Poll::Ready(reason) = ended.as_mut().poll(context) {
-                    return Poll::Ready(Death { role: *role, reason });
+            for (role, wait) in &mut exits {
+                if let Poll::Ready(reason) = wait.as_mut().poll(context) {
+                    return Poll::Ready(ProcessExit { role: *role, reason });
                 }
             }
             Poll::Pending
@@ -119,8 +119,8 @@ impl Alive {
         .await;
         let others = self.needed().filter(|(role, _)| *role != first.role);
         let others =
-            others.filter_map(|(role, process)| Some(Death { role, reason: process.ended_already()? }));
-        others.fold(first, |cause, death| if death.rank() > cause.rank() { death } else { cause })
+            others.filter_map(|(role, process)| Some(ProcessExit { role, reason: process.try_wait()? }));
+        others.fold(first, |cause, exit| if exit.cause_rank() > cause.cause_rank() { exit } else { cause })
     }
 
     /// Returns the processes that the VM needs to run.
@@ -130,17 +130,17 @@ impl Alive {
     }
 
     /// Waits until the console log contains everything that the VMM wrote. Kills the VMM first if it still runs,
-    /// because the log keeper reads until the VMM exits.
-    pub(crate) async fn console_written(&self) {
+    /// because the console logger reads until the VMM exits.
+    pub(crate) async fn wait_for_console(&self) {
         if let Some(vmm) = &self.vmm
             && let Err(error) = vmm.kill().await
         {
             tracing::warn!(pid = vmm.pid, %error, "the VMM has not ended");
         }
         if let Some(console) = &self.console
-            && tokio::time::timeout(CONSOLE_WRITTEN, console.ended()).await.is_err()
+            && tokio::time::timeout(CONSOLE_TIMEOUT, console.wait()).await.is_err()
         {
-            tracing::warn!(pid = console.pid, "the log keeper has not ended");
+            tracing::warn!(pid = console.pid, "the console logger has not ended");
         }
     }
 }
@@ -157,10 +157,10 @@ pub(crate) fn start_time(pid: u32) -> Option<u64> {
 /// Returns this user's processes that run `program` with `marker` in an argument.
 pub(crate) fn find(program: &Path, marker: &str) -> Vec<u32> {
     let marked = own_processes().filter(|pid| {
-        let folder = format!("/proc/{pid}");
-        let runs = || fs::read_link(format!("{folder}/exe")).is_ok_and(|exe| exe == program);
+        let proc_dir = format!("/proc/{pid}");
+        let runs = || fs::read_link(format!("{proc_dir}/exe")).is_ok_and(|exe| exe == program);
         let marked =
-            || fs::read(format!("{folder}/cmdline")).is_ok_and(|line| contains(&line, marker.as_bytes()));
+            || fs::read(format!("{proc_dir}/cmdline")).is_ok_and(|line| contains(&line, marker.as_bytes()));
         runs() && marked()
     });
     marked.collect()
@@ -176,20 +176,20 @@ fn own_processes() -> impl Iterator<Item = u32> {
 }
 
 /// Returns the pid and VM of this user's processes that have a VM's path below one of `dirs` in their arguments.
-pub(crate) fn of_dirs(dirs: &[PathBuf]) -> Vec<(u32, Id)> {
-    let mut found = Vec::new();
+pub(crate) fn processes_in_dirs(dirs: &[PathBuf]) -> Vec<(u32, Id)> {
+    let mut processes = Vec::new();
     for pid in own_processes() {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let named = dirs.iter().find_map(|dir| id_after(&line, dir.as_os_str().as_bytes()));
-        found.extend(named.map(|id| (pid, id)));
+        processes.extend(named.map(|id| (pid, id)));
     }
-    found
+    processes
 }
 
 /// Returns the VM id that follows a directory's path and a slash in `line`.
-fn id_after(line: &[u8], folder: &[u8]) -> Option<Id> {
-    let at = line.windows(folder.len()).position(|window| window == folder)?;
-    let rest = line.get(at + folder.len()..)?.strip_prefix(b"/")?;
+fn id_after(line: &[u8], dir: &[u8]) -> Option<Id> {
+    let at = line.windows(dir.len()).position(|window| window == dir)?;
+    let rest = line.get(at + dir.len()..)?.strip_prefix(b"/")?;
     let end = rest.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(rest.len());
     std::str::from_utf8(rest.get(..end)?).ok()?.parse().ok()
 }
@@ -215,20 +215,20 @@ pub(crate) fn adopt(pid: u32, started: u64) -> Result<Option<LiveProcess>, Engin
 
 /// Opens process `pid`. Returns `None` if there is none.
 pub(crate) fn open(pid: u32) -> Result<Option<LiveProcess>, EngineError> {
-    let wrong = |source| EngineError::File { action: "watch", path: format!("/proc/{pid}").into(), source };
+    let failed = |source| EngineError::File { action: "watch", path: format!("/proc/{pid}").into(), source };
     let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
     let pidfd = match pidfd_open(raw, PidfdFlags::NONBLOCK) {
         Ok(pidfd) => pidfd,
         Err(rustix::io::Errno::SRCH) => return Ok(None),
-        Err(error) => return Err(wrong(error.into())),
+        Err(error) => return Err(failed(error.into())),
     };
-    let pidfd = Watched::new(pidfd).map_err(wrong)?;
+    let pidfd = Watched::new(pidfd).map_err(failed)?;
     Ok(Some(LiveProcess { pid, pidfd }))
 }
 
 impl LiveProcess {
     /// Waits until the process has ended, and returns its exit status.
-    pub(crate) async fn ended(&self) -> ExitReason {
+    pub(crate) async fn wait(&self) -> ExitReason {
         match self.pidfd.readable().await {
             Ok(mut ready) => ready.retain_ready(),
             // The only possible error is that the reactor is shutting down.
@@ -238,7 +238,7 @@ impl LiveProcess {
     }
 
     /// Returns the exit status, if the process has ended and the status is known.
-    fn ended_already(&self) -> Option<ExitReason> {
+    fn try_wait(&self) -> Option<ExitReason> {
         self.exit_reason().ok()?
     }
 
@@ -277,7 +277,7 @@ impl LiveProcess {
         let failed =
             |source| EngineError::File { action: "kill", path: format!("/proc/{}", self.pid).into(), source };
         self.signal(Signal::KILL.as_raw())?;
-        match tokio::time::timeout(GONE, self.ended()).await {
+        match tokio::time::timeout(KILL_TIMEOUT, self.wait()).await {
             Ok(_) => Ok(()),
             Err(_) => Err(failed(std::io::ErrorKind::TimedOut.into())),
         }
@@ -304,7 +304,7 @@ mod tests {
     async fn how_a_child_ended_is_told() {
         let child = Command::new("/bin/sh").args(["-c", "exit 3"]).spawn().unwrap();
         let process = open(child.id()).unwrap().unwrap();
-        assert_eq!(process.ended().await, ExitReason::Exited(3));
+        assert_eq!(process.wait().await, ExitReason::Exited(3));
     }
 
     #[test]
@@ -319,8 +319,9 @@ mod tests {
             ((Vmm, Exited(0)), (VsockDevice, Exited(0))),
             ((Vmm, Unknown), (VsockDevice, Unknown)),
         ] {
-            let [cause, consequence] = [cause, consequence].map(|(role, reason)| Death { role, reason });
-            assert!(cause.rank() > consequence.rank(), "{cause}, {consequence}");
+            let [cause, consequence] =
+                [cause, consequence].map(|(role, reason)| ProcessExit { role, reason });
+            assert!(cause.cause_rank() > consequence.cause_rank(), "{cause}, {consequence}");
         }
     }
 

@@ -15,8 +15,8 @@ use crate::{
 pub(crate) async fn revert(store: &Store, vm: &Id, scope: Scope) -> Result<(), EngineError> {
     let mut first = None;
     for row in store.journal_of(vm, scope)? {
-        match give_back(&row.resource).await {
-            Ok(()) => store.strike_journal(&row)?,
+        match release(&row.resource).await {
+            Ok(()) => store.delete_journal_row(&row)?,
             Err(error) => {
                 tracing::error!(%vm, resource = ?row.resource, %error, "cannot release a resource");
                 first.get_or_insert(error);
@@ -27,9 +27,9 @@ pub(crate) async fn revert(store: &Store, vm: &Id, scope: Scope) -> Result<(), E
 }
 
 /// Releases one resource. Succeeds if it is gone already.
-async fn give_back(resource: &Resource) -> Result<(), EngineError> {
+async fn release(resource: &Resource) -> Result<(), EngineError> {
     match resource {
-        Resource::Folder { path } => remove_dir(path),
+        Resource::Directory { path } => remove_dir(path),
         Resource::Process { pid: Some(pid), started: Some(started), .. } => {
             match process::adopt(*pid, *started)? {
                 Some(process) => process.kill().await,
@@ -73,9 +73,9 @@ mod tests {
             started,
         };
         let unnamed = Resource::Process { role: ProcessRole::Vmm, program, marker, pid: None, started: None };
-        for resource in [&Resource::Folder { path: path.clone() }, &unnamed, &named] {
-            give_back(resource).await.unwrap();
-            give_back(resource).await.unwrap();
+        for resource in [&Resource::Directory { path: path.clone() }, &unnamed, &named] {
+            release(resource).await.unwrap();
+            release(resource).await.unwrap();
         }
         assert!(!path.exists());
         assert_eq!(process::start_time(child.id()), None);

@@ -2,20 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use banger_api::{Defaults, HappeningKind, VmState};
+use banger_api::{Defaults, EventKind, VmState};
 
 use super::{services::Services, stats::sample_cpu, vms::Vms};
 use crate::error::EngineError;
 
 /// Samples running VMs at the configured interval, in an endless loop. While no VM runs, waits for one.
 pub(crate) async fn sample(vms: Arc<Vms>) {
-    let mut happenings = vms.services.store.happenings().follow();
+    let mut events = vms.services.store.event_log().follow();
     loop {
         match sample_all(&vms) {
             Ok(0) => loop {
                 // A missed event may have been the start of a VM.
-                if let HappeningKind::VmState { to: VmState::Running, .. } | HappeningKind::Missed { .. } =
-                    happenings.next().await.what
+                if let EventKind::VmState { to: VmState::Running, .. } | EventKind::Missed { .. } =
+                    events.next().await.kind
                 {
                     break;
                 }
@@ -31,7 +31,7 @@ pub(crate) async fn sample(vms: Arc<Vms>) {
 
 fn interval(services: &Services) -> Duration {
     // Requests report a broken configuration.
-    services.config.now().map_or(Defaults::STATS, |config| config.stats_interval()).as_duration()
+    services.config.current().map_or(Defaults::STATS_INTERVAL, |config| config.stats_interval()).as_duration()
 }
 
 /// Samples the running VMs and returns their number.
@@ -41,6 +41,6 @@ fn sample_all(vms: &Vms) -> Result<usize, EngineError> {
     for vm in &vms {
         sample_cpu(services, samples, vm)?;
     }
-    samples.keep(&vms.iter().map(|vm| &vm.id).collect());
+    samples.retain(&vms.iter().map(|vm| &vm.id).collect());
     Ok(vms.len())
 }

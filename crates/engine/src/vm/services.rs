@@ -5,12 +5,12 @@ use std::sync::Arc;
 use banger_api::{ApiError, Dirs, SubjectKind};
 
 use crate::{
+    api_errors::unresolved,
     config::ConfigFiles,
     image::Images,
     kernel::{Initrds, Kernels},
     layout::VmDir,
     programs::Programs,
-    refusals::unresolved,
     sessions::Sessions,
     store::{Store, VmRecord},
     vmms::Vmms,
@@ -40,6 +40,6 @@ impl Services {
     }
 
     pub(crate) fn vm_dir(&self, vm: &VmRecord) -> VmDir {
-        VmDir::of(&self.dirs, &vm.id)
+        VmDir::new(&self.dirs, &vm.id)
     }
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use banger_api::{ApiError, ErrorKind, Period, Personal, Remedy, SubjectKind, VmState, Vmm as ApiVmm};
+use banger_api::{ApiError, ErrorKind, GuestSettings, Period, Remedy, SubjectKind, VmState, Vmm as ApiVmm};
 use banger_proto::{
     AddressConfig, Configure, GENERATION_OF_VARIABLES, Greeting, NetworkConfig, READY_PORT, Reply, Request,
 };
@@ -21,7 +21,7 @@ use super::{
     console::{self, CONSOLE_LINES},
     guest::Agent,
     preflight,
-    process::{self, Alive, Death, ENDS, LiveProcess},
+    process::{self, EXIT_TIMEOUT, LiveProcess, ProcessExit, VmProcesses},
     revert::revert,
     services::Services,
     timezone::timezone,
@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Timeout for a helper to create its socket. A helper that exits is noticed at once.
-const HELPER_READY: Duration = Duration::from_secs(60);
+const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Maximum size of an image's environment variables, in bytes: below the limits of Linux and of a message.
 const MAX_VARIABLES: usize = 128 << 10;
@@ -54,8 +54,8 @@ pub(super) async fn start(
     services: &Services,
     record: &VmRecord,
     context: &Context,
-    alive: &mut Alive,
-    personal: Personal,
+    processes: &mut VmProcesses,
+    guest_settings: GuestSettings,
 ) -> Result<(), EngineError> {
     if matches!(record.state, VmState::Starting | VmState::Stopping) {
         // Resources that bangerd could not release when it started.
@@ -64,13 +64,13 @@ pub(super) async fn start(
     }
     preflight::before_start(services, record, context).await?;
     services.store.set_vm_state(&record.id, VmState::Starting)?;
-    let mut start = Start { services, record, context, alive, personal, booted: false };
+    let mut start = Start { services, record, context, processes, guest_settings, booted: false };
     let Err(error) = start.bring_up().await else { return Ok(()) };
     let error = ApiError::from(error);
     if error.kind == ErrorKind::Timeout && start.booted {
         return Err(error.into());
     }
-    *alive = Alive::default();
+    *processes = VmProcesses::default();
     revert(&services.store, &record.id, Scope::Run).await?;
     // A cancelled start records no error.
     let why = (error.kind != ErrorKind::Cancelled).then_some(error.message.as_str());
@@ -78,18 +78,18 @@ pub(super) async fn start(
     Err(error.into())
 }
 
-/// Write ends of the pipes that the log keeper reads.
+/// Write ends of the pipes that the console logger reads.
 struct Pipes {
     console: OwnedFd,
-    words: OwnedFd,
+    vmm_output: OwnedFd,
 }
 
 struct Start<'a> {
     services: &'a Services,
     record: &'a VmRecord,
     context: &'a Context,
-    alive: &'a mut Alive,
-    personal: Personal,
+    processes: &'a mut VmProcesses,
+    guest_settings: GuestSettings,
     /// True once the VMM has been started and the record says `running`.
     booted: bool,
 }
@@ -97,7 +97,7 @@ struct Start<'a> {
 impl Start<'_> {
     async fn bring_up(&mut self) -> Result<(), EngineError> {
         let (services, record) = (self.services, self.record);
-        let limit = services.config.now()?.ready_timeout();
+        let limit = services.config.current()?.ready_timeout();
         self.context.stage("starting VM").await;
         // `disks` is first in the join, so that the VM's directory is in the journal before anything is in it.
         let (disks, initrd, vmm) =
@@ -107,8 +107,8 @@ impl Start<'_> {
         self.context.check()?;
 
         let run_dir = services.dirs.vm_runtime(record.id.as_str());
-        services.store.journal(&record.id, Scope::Run, &Resource::Folder { path: run_dir.clone() })?;
-        dirs::private(&run_dir)?;
+        services.store.journal(&record.id, Scope::Run, &Resource::Directory { path: run_dir.clone() })?;
+        dirs::create_private(&run_dir)?;
         let plan = vmm.plan(&VmSpec {
             id: record.id.to_string(),
             vcpu: record.vcpu,
@@ -128,7 +128,7 @@ impl Start<'_> {
         let mut ready = banger_vmm::listen(&plan.guest, plan.ready_port)?;
         let pid = self.launch(&plan).await?;
         let handle = handle(vmm.as_ref(), &plan, pid);
-        let answer = timeout(limit.as_duration(), self.first_word(&plan, &mut ready)).await;
+        let answer = timeout(limit.as_duration(), self.configure_guest(&plan, &mut ready)).await;
         let Ok(answer) = answer else { return self.never_answered(&handle, limit) };
         answer?;
         services.store.set_vm_running(&record.id, Timestamp::now(), &handle)?;
@@ -137,7 +137,7 @@ impl Start<'_> {
 
     /// Returns the VMM to use, and reports once if it is a slower one.
     async fn vmm(&self) -> Result<Box<dyn Vmm>, EngineError> {
-        let (vmm, slower) = self.services.vmms.choose_for(self.record).await?;
+        let (vmm, slower) = self.services.vmms.choose_for_vm(self.record).await?;
         if vmm.accel() == Accel::Kvm
             && self.record.ran_with.is_some_and(|ran| ran.accel == banger_api::Accel::Tcg)
         {
@@ -146,7 +146,7 @@ impl Start<'_> {
                 .await;
         }
         if let Some(slower) = slower
-            && self.services.vmms.first_to_say_slower()
+            && self.services.vmms.mark_slow_warning_shown()
         {
             self.context.warn(slower).await;
         }
@@ -157,16 +157,16 @@ impl Start<'_> {
     async fn disks(&self) -> Result<Vec<Disk>, EngineError> {
         let began = now_ns();
         let dir = self.services.vm_dir(self.record);
-        let folder = dir.path().to_owned();
+        let vm_path = dir.path().to_owned();
         let overlay = (dir.overlay(), self.record.system_overlay_size, "banger-overlay");
         let work = (dir.work_disk(), self.record.disk_size, "banger-work");
-        if !folder.exists() {
+        if !vm_path.exists() {
             self.services.store.journal(
                 &self.record.id,
                 Scope::Vm,
-                &Resource::Folder { path: folder.clone() },
+                &Resource::Directory { path: vm_path.clone() },
             )?;
-            dirs::private(&folder)?;
+            dirs::create_private(&vm_path)?;
         }
         let image = self.services.images.dir(&self.record.image_id).rootfs();
         let disks = vec![
@@ -191,51 +191,51 @@ impl Start<'_> {
         Ok(disks)
     }
 
-    /// Starts the log keeper, then the plan's processes. Returns the VMM's pid.
+    /// Starts the console logger, then the plan's processes. Returns the VMM's pid.
     async fn launch(&mut self, plan: &LaunchPlan) -> Result<u32, EngineError> {
-        let pipes = self.keeper()?;
+        let pipes = self.start_console_logger()?;
         for planned in &plan.processes {
             self.context.check()?;
             let began = now_ns();
             let mut command = Command::new(&planned.program);
-            command.args(&planned.args).stdin(Stdio::null()).stderr(duplicate(&pipes.words)?);
+            command.args(&planned.args).stdin(Stdio::null()).stderr(duplicate(&pipes.vmm_output)?);
             let (role, stdout) = match planned.role {
-                Role::VsockDevice => (ProcessRole::VsockDevice, &pipes.words),
+                Role::VsockDevice => (ProcessRole::VsockDevice, &pipes.vmm_output),
                 Role::Vmm => (ProcessRole::Vmm, &pipes.console),
             };
             command.stdout(duplicate(stdout)?);
             let process = self.spawn(role, &planned.program, command)?;
-            self.alive.add(role, process);
+            self.processes.add(role, process);
             if let Some(socket) = &planned.ready
-                && let Some(death) = self.socket_appears(socket).await?
+                && let Some(exit) = self.wait_for_socket(socket).await?
             {
-                // The log keeper reads as long as a pipe is open.
+                // The console logger reads as long as a pipe is open.
                 drop(pipes);
-                return Err(self.died(death).await);
+                return Err(self.exit_error(exit).await);
             }
             self.context.spans.end(&format!("start {role}"), began);
         }
-        let vmm = self.alive.vmm.as_ref().map(|vmm| vmm.pid);
+        let vmm = self.processes.vmm.as_ref().map(|vmm| vmm.pid);
         vmm.ok_or_else(|| self.vmm_error("its launch plan has no VMM".to_owned()))
     }
 
-    /// Starts the log keeper and returns the write ends of its pipes.
-    fn keeper(&mut self) -> Result<Pipes, EngineError> {
+    /// Starts the console logger and returns the write ends of its pipes.
+    fn start_console_logger(&mut self) -> Result<Pipes, EngineError> {
         let program = &self.services.programs.bangerd;
         let failed = |error: rustix::io::Errno| EngineError::Program {
             program: program.clone(),
             source: error.into(),
         };
         let (console, console_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
-        let (words, words_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+        let (vmm_output, vmm_output_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
         let dir = self.services.vm_dir(self.record);
         let mut command = Command::new(program);
         command.arg("console").args([dir.console_log(), dir.vmm_log()]);
-        // The keeper reads from both, stdout included: a child gets descriptors only as stdin, stdout and stderr.
-        command.stdin(console).stdout(words).stderr(Stdio::null());
-        let keeper = self.spawn(ProcessRole::Console, program, command)?;
-        self.alive.add(ProcessRole::Console, keeper);
-        Ok(Pipes { console: console_writer, words: words_writer })
+        // The logger reads from both, stdout included: a child gets descriptors only as stdin, stdout and stderr.
+        command.stdin(console).stdout(vmm_output).stderr(Stdio::null());
+        let logger = self.spawn(ProcessRole::Console, program, command)?;
+        self.processes.add(ProcessRole::Console, logger);
+        Ok(Pipes { console: console_writer, vmm_output: vmm_output_writer })
     }
 
     fn spawn(
@@ -258,53 +258,53 @@ impl Start<'_> {
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").current_dir("/");
         let failed = |source| EngineError::Program { program: program.to_owned(), source };
         let child = command.spawn().map_err(failed)?;
-        self.services.store.amend_journal(row, &resource(Some(child.id())))?;
+        self.services.store.update_journal_row(row, &resource(Some(child.id())))?;
         tracing::info!(vm = %self.record.id, %role, pid = child.id(), program = %program.display(), "started");
         // An unreaped child stays a zombie, so its pid cannot have been reused.
         process::open(child.id())?.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))
     }
 
     /// Waits until a helper has created its socket. Returns the exit of a process that prevented it.
-    async fn socket_appears(&self, socket: &Path) -> Result<Option<Death>, EngineError> {
-        let appears = timeout(HELPER_READY, dirs::appears(socket));
+    async fn wait_for_socket(&self, socket: &Path) -> Result<Option<ProcessExit>, EngineError> {
+        let appeared = timeout(HELPER_TIMEOUT, dirs::wait_until_exists(socket));
         tokio::select! {
-            made = appears => match made {
-                Ok(made) => made.map(|()| None),
+            created = appeared => match created {
+                Ok(created) => created.map(|()| None),
                 Err(_) => Err(self.vmm_error(format!(
                     "{} did not appear within {} s",
                     socket.display(),
-                    HELPER_READY.as_secs()
+                    HELPER_TIMEOUT.as_secs()
                 ))),
             },
-            death = self.alive.first_death() => Ok(Some(death)),
+            exit = self.processes.first_exit() => Ok(Some(exit)),
             () = self.context.cancel.cancelled() => Err(EngineError::Cancelled),
         }
     }
 
     /// Waits for the agent's connection and sends the guest its configuration.
-    async fn first_word(&self, plan: &LaunchPlan, ready: &mut GuestListener) -> Result<(), EngineError> {
+    async fn configure_guest(&self, plan: &LaunchPlan, ready: &mut GuestListener) -> Result<(), EngineError> {
         let began = now_ns();
         let accepted = async { Ok(ready.accept().await?) };
-        let stream = self.unless_ended(accepted).await?;
-        let (mut agent, greeting) = self.unless_ended(Agent::greeted(stream)).await?;
-        let called = now_ns();
-        self.context.spans.add("boot", began, called);
-        self.boot_spans(&greeting, called);
+        let stream = self.unless_exited(accepted).await?;
+        let (mut agent, greeting) = self.unless_exited(Agent::handshake(stream)).await?;
+        let connected = now_ns();
+        self.context.spans.add("boot", began, connected);
+        self.boot_spans(&greeting, connected);
         let configure = Request::Configure(Configure {
             hostname: Some(self.record.name.to_string()),
             network: plan.network.as_ref().map(network),
             clock_ns: u64::try_from(Timestamp::now().as_nanosecond()).ok(),
             timezone: timezone(Path::new("/etc/localtime")),
-            authorized_keys: self.personal.authorized_keys().to_vec(),
-            locale: self.personal.locale().map(str::to_owned),
+            authorized_keys: self.guest_settings.authorized_keys().to_vec(),
+            locale: self.guest_settings.locale().map(str::to_owned),
             env: if greeting.generation < GENERATION_OF_VARIABLES { Vec::new() } else { self.variables()? },
             ..Configure::default()
         });
-        match self.unless_ended(agent.ask(&configure)).await? {
+        match self.unless_exited(agent.request(&configure)).await? {
             Reply::Configured => {}
             other => return Err(EngineError::Guest(format!("the guest answered configure with {other:?}"))),
         }
-        self.context.spans.end("configure", called);
+        self.context.spans.end("configure", connected);
         Ok(())
     }
 
@@ -312,41 +312,41 @@ impl Start<'_> {
     fn variables(&self) -> Result<Vec<String>, EngineError> {
         let images = self.services.store.images()?;
         let image = images.into_iter().find(|image| image.id == self.record.image_id);
-        let mut room = MAX_VARIABLES;
+        let mut remaining = MAX_VARIABLES;
         let fits = |variable: &String| {
-            room = room.saturating_sub(variable.len());
-            room > 0
+            remaining = remaining.saturating_sub(variable.len());
+            remaining > 0
         };
         Ok(image.map(|image| image.config.env.into_iter().take_while(fits).collect()).unwrap_or_default())
     }
 
     /// Adds the boot phases that the agent reports, converted to the host's clock.
-    fn boot_spans(&self, greeting: &Greeting, called_ns: u64) {
+    fn boot_spans(&self, greeting: &Greeting, connected_ns: u64) {
         let Some(last) = greeting.boot.last() else { return };
-        let powered_ns = called_ns.saturating_sub(last.at_us.saturating_mul(1000));
+        let powered_ns = connected_ns.saturating_sub(last.at_us.saturating_mul(1000));
         let mut from = powered_ns;
         for mark in greeting.boot.iter().take(16) {
-            let at = powered_ns.saturating_add(mark.at_us.saturating_mul(1000)).min(called_ns);
+            let at = powered_ns.saturating_add(mark.at_us.saturating_mul(1000)).min(connected_ns);
             self.context.spans.add(&format!("guest: {}", mark.name), from, at.max(from));
             from = at.max(from);
         }
     }
 
     /// Awaits `future`, unless the VM ends or the operation is cancelled first.
-    async fn unless_ended<T>(
+    async fn unless_exited<T>(
         &self,
         future: impl Future<Output = Result<T, EngineError>>,
     ) -> Result<T, EngineError> {
         tokio::select! {
             // A guest that ends breaks its connections shortly before its VMM exits. The exit explains more.
             result = future => match result {
-                Err(broke @ EngineError::Guest(_)) => match timeout(ENDS, self.alive.first_death()).await {
-                    Ok(death) => Err(self.died(death).await),
-                    Err(_) => Err(broke),
+                Err(error @ EngineError::Guest(_)) => match timeout(EXIT_TIMEOUT, self.processes.first_exit()).await {
+                    Ok(exit) => Err(self.exit_error(exit).await),
+                    Err(_) => Err(error),
                 },
                 result => result,
             },
-            death = self.alive.first_death() => Err(self.died(death).await),
+            exit = self.processes.first_exit() => Err(self.exit_error(exit).await),
             () = self.context.cancel.cancelled() => Err(EngineError::Cancelled),
         }
     }
@@ -357,15 +357,15 @@ impl Start<'_> {
         (path, lines)
     }
 
-    async fn died(&self, death: Death) -> EngineError {
-        self.alive.console_written().await;
+    async fn exit_error(&self, exit: ProcessExit) -> EngineError {
+        self.processes.wait_for_console().await;
         let (path, console) = self.console_lines();
         let message = if console.is_empty() {
-            let words = console::last_lines(&self.services.vm_dir(self.record).vmm_log(), 1);
-            let why = words.first().map(|line| format!(": {line}")).unwrap_or_default();
-            format!("VM {} did not start: its {death}{why}", self.record.name)
+            let lines = console::last_lines(&self.services.vm_dir(self.record).vmm_log(), 1);
+            let why = lines.first().map(|line| format!(": {line}")).unwrap_or_default();
+            format!("VM {} did not start: its {exit}{why}", self.record.name)
         } else {
-            format!("VM {} ended before its guest agent answered: its {death}", self.record.name)
+            format!("VM {} ended before its guest agent answered: its {exit}", self.record.name)
         };
         let error = ApiError::new(ErrorKind::Guest, message).log(path.display().to_string());
         let error = error.about(SubjectKind::Vm, &self.record.name).remedy(Remedy::ChangeImageOrKernel);

@@ -22,10 +22,10 @@ use crate::{
 };
 
 /// Minimum time between two samples that are compared: the kernel counts CPU time in hundredths of a second.
-const LEAST_NS: u64 = 1_000_000_000;
+const MIN_INTERVAL_NS: u64 = 1_000_000_000;
 
 /// Timeout for the guest's statistics.
-const GUEST: Duration = Duration::from_secs(2);
+const GUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// CPU time of a VM's processes up to a point in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,19 +34,19 @@ struct Sample {
     cpu_ns: u64,
 }
 
-/// The last two samples of each running VM, at least [`LEAST_NS`] apart.
+/// The last two samples of each running VM, at least [`MIN_INTERVAL_NS`] apart.
 #[derive(Debug, Default)]
 pub(super) struct Samples(Mutex<HashMap<Id, (Option<Sample>, Sample)>>);
 
 impl Samples {
     /// Records a sample and returns the earlier one to compare it with.
-    fn take(&self, vm: &Id, sample: Sample) -> Option<Sample> {
+    fn record(&self, vm: &Id, sample: Sample) -> Option<Sample> {
         let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((before, last)) = samples.get_mut(vm) else {
             samples.insert(vm.clone(), (None, sample));
             return None;
         };
-        if sample.at_ns.saturating_sub(last.at_ns) < LEAST_NS {
+        if sample.at_ns.saturating_sub(last.at_ns) < MIN_INTERVAL_NS {
             return *before;
         }
         *before = Some(std::mem::replace(last, sample));
@@ -54,40 +54,40 @@ impl Samples {
     }
 
     /// Removes the samples of all VMs except `vms`.
-    pub(super) fn keep(&self, vms: &HashSet<&Id>) {
+    pub(super) fn retain(&self, vms: &HashSet<&Id>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| vms.contains(id));
     }
 }
 
 /// Samples a VM's CPU time if the VM runs.
 pub(super) fn sample_cpu(services: &Services, samples: &Samples, vm: &VmRecord) -> Result<(), EngineError> {
-    if let Some(used) = processes_use(services, vm)? {
-        samples.take(&vm.id, Sample { at_ns: now_ns(), cpu_ns: used.cpu_ns });
+    if let Some(usage) = vm_usage(services, vm)? {
+        samples.record(&vm.id, Sample { at_ns: now_ns(), cpu_ns: usage.cpu_ns });
     }
     Ok(())
 }
 
 /// Resource use of a VM's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct ProcessUse {
+struct ProcessUsage {
     cpu_ns: u64,
     started_ns: u64,
     resident: u64,
 }
 
 /// Returns the total use of a VM's processes, with the start time of the first one.
-fn processes_use(services: &Services, vm: &VmRecord) -> Result<Option<ProcessUse>, EngineError> {
-    let mut all: Option<ProcessUse> = None;
+fn vm_usage(services: &Services, vm: &VmRecord) -> Result<Option<ProcessUsage>, EngineError> {
+    let mut all: Option<ProcessUsage> = None;
     for row in services.store.journal_of(&vm.id, Scope::Run)? {
         let Resource::Process { pid: Some(pid), started: Some(started), .. } = row.resource else { continue };
         let is_vmm = vm.handle.as_ref().is_some_and(|handle| handle.pid == pid);
-        let Some(one) = process_use(pid, started, is_vmm) else { continue };
+        let Some(process) = process_usage(pid, started, is_vmm) else { continue };
         all = Some(match all {
-            None => one,
-            Some(all) => ProcessUse {
-                cpu_ns: all.cpu_ns + one.cpu_ns,
-                started_ns: all.started_ns.min(one.started_ns),
-                resident: all.resident + one.resident,
+            None => process,
+            Some(all) => ProcessUsage {
+                cpu_ns: all.cpu_ns + process.cpu_ns,
+                started_ns: all.started_ns.min(process.started_ns),
+                resident: all.resident + process.resident,
             },
         });
     }
@@ -96,7 +96,7 @@ fn processes_use(services: &Services, vm: &VmRecord) -> Result<Option<ProcessUse
 
 /// Returns the use of process `pid` if it started at `started`. Guest memory counts for the VMM only, because its
 /// helpers map the same memory.
-fn process_use(pid: u32, started: u64, is_vmm: bool) -> Option<ProcessUse> {
+fn process_usage(pid: u32, started: u64, is_vmm: bool) -> Option<ProcessUsage> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (cpu_ticks, began) = cpu_and_start(&stat)?;
     if began != started {
@@ -105,7 +105,7 @@ fn process_use(pid: u32, started: u64, is_vmm: bool) -> Option<ProcessUse> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let shared = if is_vmm { resident_of(&status, "RssShmem:") } else { 0 };
     let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
-    Some(ProcessUse {
+    Some(ProcessUsage {
         cpu_ns: cpu_ticks * tick_ns,
         started_ns: began * tick_ns,
         resident: resident_of(&status, "RssAnon:") + resident_of(&status, "RssFile:") + shared,
@@ -130,7 +130,7 @@ fn resident_of(status: &str, name: &str) -> u64 {
 
 /// Returns the CPU use in percent of one CPU, and the seconds it was measured over.
 #[allow(clippy::cast_precision_loss)] // for people
-fn busy(from: Sample, to: Sample) -> Option<(f64, f64)> {
+fn cpu_usage(from: Sample, to: Sample) -> Option<(f64, f64)> {
     let over = to.at_ns.checked_sub(from.at_ns).filter(|over| *over > 0)?;
     // The total shrinks when a helper exits.
     let cpu = to.cpu_ns.saturating_sub(from.cpu_ns);
@@ -151,16 +151,16 @@ pub(super) async fn stats(
     vm: VmRecord,
 ) -> Result<VmStats, EngineError> {
     let guest = guest_stats(&vm).await;
-    let used = processes_use(services, &vm)?;
-    let cpu = used.and_then(|used| {
-        let now = Sample { at_ns: now_ns(), cpu_ns: used.cpu_ns };
-        let from = samples.take(&vm.id, now);
+    let usage = vm_usage(services, &vm)?;
+    let cpu = usage.and_then(|usage| {
+        let now = Sample { at_ns: now_ns(), cpu_ns: usage.cpu_ns };
+        let from = samples.record(&vm.id, now);
         // Without an earlier sample, compare with the start of the VM's first process.
         let began = || Sample {
-            at_ns: now.at_ns.saturating_sub(since_boot_ns().saturating_sub(used.started_ns)),
+            at_ns: now.at_ns.saturating_sub(since_boot_ns().saturating_sub(usage.started_ns)),
             cpu_ns: 0,
         };
-        busy(from.unwrap_or_else(began), now)
+        cpu_usage(from.unwrap_or_else(began), now)
     });
     let dir = services.vm_dir(&vm);
     let disks = [("system_overlay", dir.overlay()), ("work", dir.work_disk())];
@@ -170,7 +170,7 @@ pub(super) async fn stats(
         cpu_percent: cpu.map(|(percent, _)| percent),
         cpu_over_s: cpu.map(|(_, over)| over),
         vcpu: vm.vcpu,
-        resident: used.map(|used| Size::bytes(used.resident)),
+        resident: usage.map(|usage| Size::bytes(usage.resident)),
         memory: vm.memory,
         disks: disks.collect::<Result<_, _>>()?,
         guest,
@@ -197,8 +197,8 @@ fn disk(name: &str, path: &Path) -> Result<Option<DiskStats>, EngineError> {
 /// Returns the guest's own statistics, if the VM runs and its agent supports them and answers in time.
 async fn guest_stats(vm: &VmRecord) -> Option<GuestStats> {
     let handle = vm.handle.as_ref().filter(|_| vm.state == VmState::Running)?;
-    match tokio::time::timeout(GUEST, guest::inspect(handle)).await {
-        Ok(Ok(inspection)) => inspection.map(by_its_own_account),
+    match tokio::time::timeout(GUEST_TIMEOUT, guest::inspect(handle)).await {
+        Ok(Ok(inspection)) => inspection.map(to_guest_stats),
         Ok(Err(error)) => {
             tracing::debug!(vm = %vm.id, %error, "cannot get statistics from the guest");
             None
@@ -210,7 +210,7 @@ async fn guest_stats(vm: &VmRecord) -> Option<GuestStats> {
     }
 }
 
-fn by_its_own_account(inspection: Inspection) -> GuestStats {
+fn to_guest_stats(inspection: Inspection) -> GuestStats {
     let sum = |bytes: fn(&banger_proto::InterfaceUsage) -> u64| {
         inspection.interfaces.iter().map(bytes).fold(0, u64::saturating_add)
     };
@@ -234,14 +234,14 @@ mod tests {
 
     #[test]
     fn cpu_use_is_over_the_time_between_two_samples() {
-        assert_eq!(busy(at(10, 0), at(20, 15_000)), Some((150.0, 10.0)));
-        assert_eq!(busy(at(10, 100), at(12, 101)), Some((0.1, 2.0)));
+        assert_eq!(cpu_usage(at(10, 0), at(20, 15_000)), Some((150.0, 10.0)));
+        assert_eq!(cpu_usage(at(10, 100), at(12, 101)), Some((0.1, 2.0)));
         assert_eq!(
-            busy(at(10, 100), at(12, 50)),
+            cpu_usage(at(10, 100), at(12, 50)),
             Some((0.0, 2.0)),
             "a process that ended does not count as negative use"
         );
-        assert_eq!(busy(at(10, 0), at(10, 5)), None);
+        assert_eq!(cpu_usage(at(10, 0), at(10, 5)), None);
     }
 
     #[test]
@@ -249,13 +249,13 @@ mod tests {
         let samples = Samples::default();
         let vm = Id::from_random([1; 8]);
         let near = Sample { at_ns: 1_500_000_000, cpu_ns: 0 };
-        assert_eq!(samples.take(&vm, at(1, 0)), None);
-        assert_eq!(samples.take(&vm, near), None);
-        assert_eq!(samples.take(&vm, at(10, 1)), Some(at(1, 0)));
-        assert_eq!(samples.take(&vm, at(10, 2)), Some(at(1, 0)));
-        assert_eq!(samples.take(&vm, at(11, 3)), Some(at(10, 1)));
-        samples.keep(&HashSet::new());
-        assert_eq!(samples.take(&vm, at(20, 0)), None);
+        assert_eq!(samples.record(&vm, at(1, 0)), None);
+        assert_eq!(samples.record(&vm, near), None);
+        assert_eq!(samples.record(&vm, at(10, 1)), Some(at(1, 0)));
+        assert_eq!(samples.record(&vm, at(10, 2)), Some(at(1, 0)));
+        assert_eq!(samples.record(&vm, at(11, 3)), Some(at(10, 1)));
+        samples.retain(&HashSet::new());
+        assert_eq!(samples.record(&vm, at(20, 0)), None);
     }
 
     #[test]
@@ -273,10 +273,10 @@ mod tests {
         let pid = std::process::id();
         let stat = fs::read_to_string("/proc/self/stat").unwrap();
         let (_, started) = cpu_and_start(&stat).unwrap();
-        let used = process_use(pid, started, true).unwrap();
-        assert!(used.resident > 100 << 10, "{used:?}");
-        assert!(used.started_ns <= since_boot_ns(), "{used:?}");
-        assert_eq!(process_use(pid, started + 1, true), None);
+        let usage = process_usage(pid, started, true).unwrap();
+        assert!(usage.resident > 100 << 10, "{usage:?}");
+        assert!(usage.started_ns <= since_boot_ns(), "{usage:?}");
+        assert_eq!(process_usage(pid, started + 1, true), None);
     }
 
     #[test]
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn what_a_guest_says_cannot_be_more_than_there_is() {
         let interface = |received| banger_proto::InterfaceUsage { name: "e".into(), received, sent: 1 };
-        let stats = by_its_own_account(Inspection {
+        let stats = to_guest_stats(Inspection {
             memory_total: 100,
             memory_available: 200,
             interfaces: vec![interface(u64::MAX), interface(5)],

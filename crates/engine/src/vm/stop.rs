@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{
     console::{self, CONSOLE_LINES},
     guest::Agent,
-    process::{Alive, Death, ExitReason, LiveProcess},
+    process::{ExitReason, LiveProcess, ProcessExit, VmProcesses},
     revert::revert,
     services::Services,
 };
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Timeout for a VMM to exit after a signal that it may handle.
-const SIGNALLED: Duration = Duration::from_secs(30);
+const SIGNAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Stops a running VM: through its agent, by Ctrl-Alt-Del, and then by force. The agent has half of `grace`,
 /// Ctrl-Alt-Del the rest. A forced end loses data that the guest has not synced.
@@ -30,21 +30,21 @@ pub(super) async fn stop(
     services: &Services,
     record: &VmRecord,
     context: &Context,
-    alive: &mut Alive,
+    processes: &mut VmProcesses,
     grace: Duration,
 ) -> Result<(), EngineError> {
     services.store.set_vm_state(&record.id, VmState::Stopping)?;
     context.stage("stopping VM").await;
-    if let (Some(vmm), Some(handle)) = (&alive.vmm, &record.handle) {
+    if let (Some(vmm), Some(handle)) = (&processes.vmm, &record.handle) {
         let deadline = Instant::now() + grace;
-        let orderly = async {
+        let graceful = async {
             if record.state == VmState::Paused {
                 wake(handle).await;
             }
             power_off(handle, vmm, grace).await || ctrl_alt_del(handle, vmm, deadline).await
         };
         let ended = tokio::select! {
-            ended = orderly => ended,
+            ended = graceful => ended,
             () = context.cancel.cancelled() => false,
         };
         if !ended && !context.cancel.is_cancelled() {
@@ -57,22 +57,22 @@ pub(super) async fn stop(
                 .await;
         }
         if ended {
-            alive.console_written().await;
+            processes.wait_for_console().await;
         }
     }
-    down(services, &record.id, alive, None).await
+    bring_down(services, &record.id, processes, None).await
 }
 
 /// Asks the agent to power off. Returns true if the VMM exits within half of `grace`.
 async fn power_off(handle: &Handle, vmm: &LiveProcess, grace: Duration) -> bool {
     let deadline = Instant::now() + grace / 2;
     let grace_ms = u64::try_from(grace.as_millis()).ok();
-    let asked = async {
-        let (mut agent, _) = Agent::greeted(banger_vmm::connect(&handle.guest, AGENT_PORT).await?).await?;
-        agent.ask(&Request::PowerOff(PowerOff { grace_ms })).await
+    let exchange = async {
+        let (mut agent, _) = Agent::handshake(banger_vmm::connect(&handle.guest, AGENT_PORT).await?).await?;
+        agent.request(&Request::PowerOff(PowerOff { grace_ms })).await
     };
-    match timeout_at(deadline, asked).await {
-        Ok(Ok(Reply::PoweringOff)) => timeout_at(deadline, vmm.ended()).await.is_ok(),
+    match timeout_at(deadline, exchange).await {
+        Ok(Ok(Reply::PoweringOff)) => timeout_at(deadline, vmm.wait()).await.is_ok(),
         Ok(Ok(reply)) => {
             tracing::warn!(?reply, "the guest agent does not power off");
             false
@@ -80,7 +80,7 @@ async fn power_off(handle: &Handle, vmm: &LiveProcess, grace: Duration) -> bool 
         // The guest may have ended before its answer was sent.
         Ok(Err(error)) => {
             tracing::warn!(%error, "the guest agent does not power off");
-            timeout_at(Instant::now(), vmm.ended()).await.is_ok()
+            timeout_at(Instant::now(), vmm.wait()).await.is_ok()
         }
         Err(_) => false,
     }
@@ -89,7 +89,7 @@ async fn power_off(handle: &Handle, vmm: &LiveProcess, grace: Duration) -> bool 
 async fn ctrl_alt_del(handle: &Handle, vmm: &LiveProcess, deadline: Instant) -> bool {
     let pressed = banger_vmm::control(kind(handle.vmm)).ctrl_alt_del(&handle.control);
     match timeout_at(deadline, pressed).await {
-        Ok(Ok(())) => timeout_at(deadline, vmm.ended()).await.is_ok(),
+        Ok(Ok(())) => timeout_at(deadline, vmm.wait()).await.is_ok(),
         Ok(Err(error)) => {
             tracing::warn!(%error, "cannot send Ctrl-Alt-Del");
             false
@@ -110,35 +110,35 @@ pub(super) async fn kill(
     services: &Services,
     record: &VmRecord,
     context: &Context,
-    alive: &mut Alive,
+    processes: &mut VmProcesses,
     signal: KillSignal,
 ) -> Result<(), EngineError> {
-    if let Some(vmm) = alive.vmm.as_ref().filter(|_| signal != KillSignal::Kill) {
+    if let Some(vmm) = processes.vmm.as_ref().filter(|_| signal != KillSignal::Kill) {
         vmm.signal(signal.number())?;
-        let ended = context.unless_cancelled(async { Ok(timeout(SIGNALLED, vmm.ended()).await.is_ok()) });
+        let ended = context.unless_cancelled(async { Ok(timeout(SIGNAL_TIMEOUT, vmm.wait()).await.is_ok()) });
         if !ended.await? {
             let VmRecord { name, .. } = record;
             let message = format!(
                 "VM {name} did not end within {} s after signal {}",
-                SIGNALLED.as_secs(),
+                SIGNAL_TIMEOUT.as_secs(),
                 signal.number()
             );
             let error = ApiError::new(ErrorKind::Timeout, message).about(SubjectKind::Vm, name);
             return Err(error.remedy(Remedy::KillVm).into());
         }
-        alive.console_written().await;
+        processes.wait_for_console().await;
     }
-    down(services, &record.id, alive, None).await
+    bring_down(services, &record.id, processes, None).await
 }
 
 /// Releases the run's resources, which ends the VM if it still runs.
-async fn down(
+async fn bring_down(
     services: &Services,
     id: &Id,
-    alive: &mut Alive,
+    processes: &mut VmProcesses,
     error: Option<&str>,
 ) -> Result<(), EngineError> {
-    *alive = Alive::default();
+    *processes = VmProcesses::default();
     revert(&services.store, id, Scope::Run).await?;
     services.store.set_vm_down(id, error)?;
     Ok(())
@@ -146,16 +146,20 @@ async fn down(
 
 /// Deletes a VM with its disks, by force if it runs. The first step cannot be undone: a VM whose disks are deleted
 /// must not return with empty ones.
-pub(super) async fn delete(services: &Services, id: &Id, alive: &mut Alive) -> Result<(), EngineError> {
-    services.store.condemn_vm(id)?;
-    *alive = Alive::default();
+pub(super) async fn delete(
+    services: &Services,
+    id: &Id,
+    processes: &mut VmProcesses,
+) -> Result<(), EngineError> {
+    services.store.mark_vm_for_deletion(id)?;
+    *processes = VmProcesses::default();
     revert(&services.store, id, Scope::Vm).await?;
     services.store.delete_vm(id)?;
     Ok(())
 }
 
 /// Returns whether the guest's kernel has panicked, and the last lines of its console.
-pub(crate) fn last_words(dir: &VmDir) -> (bool, Vec<String>) {
+pub(crate) fn console_tail(dir: &VmDir) -> (bool, Vec<String>) {
     let lines = console::last_lines(&dir.console_log(), CONSOLE_LINES);
     (lines.iter().any(|line| line.contains("Kernel panic")), lines)
 }
@@ -165,12 +169,12 @@ pub(crate) fn last_words(dir: &VmDir) -> (bool, Vec<String>) {
 pub(super) async fn clean_up(
     services: &Services,
     id: &Id,
-    alive: &mut Alive,
-    death: Death,
+    processes: &mut VmProcesses,
+    exit: ProcessExit,
 ) -> Result<(), EngineError> {
-    alive.console_written().await;
-    let (panicked, lines) = last_words(&VmDir::of(&services.dirs, id));
-    let orderly = death.reason == ExitReason::Exited(0) && !panicked;
-    let error = format!("its {death}\n{}", lines.join("\n"));
-    down(services, id, alive, (!orderly).then_some(error.as_str())).await
+    processes.wait_for_console().await;
+    let (panicked, lines) = console_tail(&VmDir::new(&services.dirs, id));
+    let is_clean = exit.reason == ExitReason::Exited(0) && !panicked;
+    let error = format!("its {exit}\n{}", lines.join("\n"));
+    bring_down(services, id, processes, (!is_clean).then_some(error.as_str())).await
 }

@@ -17,8 +17,8 @@ mod tests {
 
     #[test]
     fn a_zone_is_known_by_the_link_to_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let link = folder.path().join("localtime");
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("localtime");
         assert_eq!(timezone(&link), None);
         symlink("/usr/share/zoneinfo/Europe/Berlin", &link).unwrap();
         assert_eq!(timezone(&link).as_deref(), Some("Europe/Berlin"));

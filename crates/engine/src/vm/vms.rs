@@ -3,24 +3,24 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use banger_api::{
-    ApiError, CommitVm, ErrorKind, HappeningKind, Id, KillVm, Limits, OperationKind, Remedy, RestartVm,
-    SetVm, StartVm, StopVm, SubjectKind, Vm, VmState, VmStats, resolve,
+    ApiError, CommitVm, ErrorKind, EventKind, Id, KillVm, Limits, OperationKind, Remedy, RestartVm, SetVm,
+    StartVm, StopVm, SubjectKind, Vm, VmState, VmStats, resolve,
 };
 use banger_vmm::GuestStream;
 use tokio::task::JoinSet;
 
 use super::{
     actor::Change,
+    actors::{Actors, deleted_error},
     hardware::check_hardware,
-    owners::{Owners, gone},
-    process::ENDS,
+    process::EXIT_TIMEOUT,
     services::Services,
     stats::{Samples, stats},
 };
 use crate::{
+    api_errors::unresolved,
     error::EngineError,
-    operation::{Context, Events, OnHangUp, Operations},
-    refusals::unresolved,
+    operation::{Context, Events, OnDisconnect, Operations},
     sessions::Session,
     store::VmRecord,
 };
@@ -29,14 +29,14 @@ use crate::{
 #[derive(Debug)]
 pub struct Vms {
     pub(super) services: Arc<Services>,
-    pub(super) owners: Arc<Owners>,
+    pub(super) actors: Arc<Actors>,
     pub(super) operations: Operations,
     pub(super) samples: Samples,
 }
 
 impl Vms {
-    pub(crate) fn new(services: Arc<Services>, owners: Arc<Owners>, operations: Operations) -> Self {
-        Self { services, owners, operations, samples: Samples::default() }
+    pub(crate) fn new(services: Arc<Services>, actors: Arc<Actors>, operations: Operations) -> Self {
+        Self { services, actors, operations, samples: Samples::default() }
     }
 
     /// Returns all VMs, the oldest first.
@@ -62,7 +62,7 @@ impl Vms {
     /// Returns an error if no VM or several VMs match.
     pub async fn show_ended(&self, reference: &str) -> Result<Vm, ApiError> {
         // Subscribe before reading the state, so that the VM's end is not missed.
-        let mut happenings = self.services.store.happenings().follow();
+        let mut events = self.services.store.event_log().follow();
         let id = self.services.find_vm(reference)?.id;
         let ended = async {
             loop {
@@ -71,19 +71,19 @@ impl Vms {
                     return Ok(vm);
                 }
                 loop {
-                    match happenings.next().await.what {
-                        HappeningKind::VmState { id: of, .. } | HappeningKind::VmDeleted { id: of, .. }
+                    match events.next().await.kind {
+                        EventKind::VmState { id: of, .. } | EventKind::VmDeleted { id: of, .. }
                             if of == id =>
                         {
                             break;
                         }
-                        HappeningKind::Missed { .. } => break,
+                        EventKind::Missed { .. } => break,
                         _ => {}
                     }
                 }
             }
         };
-        match tokio::time::timeout(ENDS, ended).await {
+        match tokio::time::timeout(EXIT_TIMEOUT, ended).await {
             Ok(vm) => vm,
             Err(_) => self.show(id.as_str()),
         }
@@ -95,33 +95,33 @@ impl Vms {
     /// Returns an error if a reference matches no VM or several, or the store cannot be read.
     pub async fn stats(self: &Arc<Self>, references: &[String]) -> Result<Vec<VmStats>, ApiError> {
         let vms = self.services.store.vms()?;
-        let mut wanted = Vec::new();
+        let mut selected = Vec::new();
         if references.is_empty() {
-            wanted.extend(vms.into_iter().filter(|vm| vm.handle.is_some()));
+            selected.extend(vms.into_iter().filter(|vm| vm.handle.is_some()));
         } else {
             let mut seen = HashSet::new();
             for reference in references {
                 let vm = resolve(&vms, reference)
                     .map_err(|error| unresolved(SubjectKind::Vm, reference, error))?;
                 if seen.insert(&vm.id) {
-                    wanted.push(vm.clone());
+                    selected.push(vm.clone());
                 }
             }
         }
         // Ask all guests at once, so that a silent one delays no other.
-        let mut asked = JoinSet::new();
-        for (place, vm) in wanted.into_iter().enumerate() {
+        let mut tasks = JoinSet::new();
+        for (index, vm) in selected.into_iter().enumerate() {
             let vms = self.clone();
-            asked.spawn(
-                async move { stats(&vms.services, &vms.samples, vm).await.map(|stats| (place, stats)) },
+            tasks.spawn(
+                async move { stats(&vms.services, &vms.samples, vm).await.map(|stats| (index, stats)) },
             );
         }
         let mut all = Vec::new();
-        while let Some(one) = asked.join_next().await {
-            let one = one.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
-            all.push(one?);
+        while let Some(result) = tasks.join_next().await {
+            let result = result.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
+            all.push(result?);
         }
-        all.sort_by_key(|(place, _)| *place);
+        all.sort_by_key(|(index, _)| *index);
         Ok(all.into_iter().map(|(_, stats)| stats).collect())
     }
 
@@ -178,10 +178,10 @@ impl Vms {
     ///
     /// # Errors
     /// Returns an error if there is no such VM, or a value is outside the limits.
-    pub fn set(self: &Arc<Self>, reference: &str, mut wanted: SetVm) -> Result<Events, ApiError> {
-        check_hardware(wanted.vcpu, wanted.memory, [("a work disk", wanted.disk_size)])?;
-        wanted.disk_size = wanted.disk_size.map(|size| size.down_to(Limits::DISK_UNIT));
-        self.change(OperationKind::VmSet, reference, Change::Set(wanted))
+    pub fn set(self: &Arc<Self>, reference: &str, mut changes: SetVm) -> Result<Events, ApiError> {
+        check_hardware(changes.vcpu, changes.memory, [("a work disk", changes.disk_size)])?;
+        changes.disk_size = changes.disk_size.map(|size| size.down_to(Limits::DISK_UNIT));
+        self.change(OperationKind::VmSet, reference, Change::Set(changes))
     }
 
     fn change(
@@ -192,17 +192,17 @@ impl Vms {
     ) -> Result<Events, ApiError> {
         let record = self.services.find_vm(reference)?;
         // A stop that is cancelled when the client disconnects would end by force and lose unsynced data.
-        let hang_up = match change {
-            Change::Stop(_) | Change::Restart(..) => OnHangUp::GoOn,
-            _ => OnHangUp::Cancel,
+        let on_disconnect = match change {
+            Change::Stop(_) | Change::Restart(..) => OnDisconnect::Continue,
+            _ => OnDisconnect::Cancel,
         };
         let name = record.name.clone();
         let vms = self.clone();
         let work = move |context: Context| async move {
-            vms.owners.change(&record.id, change, &context).await?;
+            vms.actors.change(&record.id, change, &context).await?;
             vms.show_by_id(&record.id)
         };
-        Ok(self.operations.start(kind, name.as_str(), hang_up, work))
+        Ok(self.operations.start(kind, name.as_str(), on_disconnect, work))
     }
 
     /// Creates an image from the disks of a VM that is down.
@@ -211,12 +211,12 @@ impl Vms {
     /// Returns an error if there is no such VM.
     pub fn commit(&self, reference: &str, commit: CommitVm) -> Result<Events, ApiError> {
         let record = self.services.find_vm(reference)?;
-        let owners = self.owners.clone();
+        let actors = self.actors.clone();
         let target = commit.name.to_string();
         Ok(self.services.images.operation(
             OperationKind::ImageCommit,
             &target,
-            move |_, context| async move { owners.commit(&record.id, commit, &context).await },
+            move |_, context| async move { actors.commit(&record.id, commit, &context).await },
         ))
     }
 
@@ -230,12 +230,12 @@ impl Vms {
     }
 
     fn delete_by_id(&self, id: Id, name: &str, force: bool) -> Events {
-        let owners = self.owners.clone();
+        let actors = self.actors.clone();
         let work = move |context: Context| async move {
-            owners.change(&id, Change::Delete { force }, &context).await
+            actors.change(&id, Change::Delete { force }, &context).await
         };
         // A deletion runs to its end even if the client disconnects: a half-deleted VM is of no use.
-        self.operations.start(OperationKind::VmDelete, name, OnHangUp::GoOn, work)
+        self.operations.start(OperationKind::VmDelete, name, OnDisconnect::Continue, work)
     }
 
     /// Deletes an `rm` VM whose session has ended.
@@ -274,7 +274,7 @@ impl Vms {
     /// Converts a record to the API's VM.
     fn describe(&self, record: VmRecord) -> Vm {
         let handle = record.handle.as_ref();
-        let last_used_at = self.services.sessions.last(&record.id);
+        let last_used_at = self.services.sessions.last_used_at(&record.id);
         Vm {
             vmm: handle.map(|handle| handle.vmm),
             accel: handle.map(|handle| handle.accel),
@@ -300,17 +300,17 @@ impl Vms {
         }
     }
     pub(super) fn show_by_id(&self, id: &Id) -> Result<Vm, EngineError> {
-        Ok(self.describe(self.services.store.vm(id)?.ok_or_else(|| gone(id))?))
+        Ok(self.describe(self.services.store.vm(id)?.ok_or_else(|| deleted_error(id))?))
     }
 
     /// Returns the timeout for a graceful stop.
     fn grace(&self, timeout_s: Option<u64>) -> Result<Duration, ApiError> {
         match timeout_s {
-            None => Ok(self.services.config.now()?.stop_timeout().as_duration()),
-            Some(seconds @ 0..=Limits::STOP_TIMEOUT_S) => Ok(Duration::from_secs(seconds)),
+            None => Ok(self.services.config.current()?.stop_timeout().as_duration()),
+            Some(seconds @ 0..=Limits::MAX_STOP_TIMEOUT_S) => Ok(Duration::from_secs(seconds)),
             Some(seconds) => {
-                let most = Limits::STOP_TIMEOUT_S;
-                let message = format!("stop timeout of {seconds} s requested; the limit is {most} s");
+                let max = Limits::MAX_STOP_TIMEOUT_S;
+                let message = format!("stop timeout of {seconds} s requested; the limit is {max} s");
                 Err(ApiError::new(ErrorKind::Invalid, message))
             }
         }

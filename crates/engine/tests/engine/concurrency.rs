@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Number of VMs created at the same time.
-const MANY: usize = 100;
+const VM_COUNT: usize = 100;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = vec![
@@ -43,7 +43,7 @@ async fn two_starts(vmm: Vmm) -> Result<()> {
     ended(create(&engine, CreateVm { no_start: true, ..small("box", "tiny", vmm)? })).await?;
     let (one, two) = tokio::join!(ended(start(&engine, "box")), ended(start(&engine, "box")));
     ensure!(one?["pid"] == two?["pid"], "it was started twice");
-    host.agrees()
+    host.check_consistency()
 }
 
 async fn delete_while_starting(vmm: Vmm) -> Result<()> {
@@ -58,7 +58,7 @@ async fn delete_while_starting(vmm: Vmm) -> Result<()> {
     ended(delete(&engine, "box", true)).await?;
     let error = ended(Ok(created)).await.err().context("it was created")?;
     ensure!([ErrorKind::Cancelled, ErrorKind::NotFound].contains(&error.kind), "{error:?}");
-    host.nothing_left()
+    host.check_nothing_left()
 }
 
 async fn stop_while_starting(vmm: Vmm) -> Result<()> {
@@ -77,7 +77,7 @@ async fn stop_while_starting(vmm: Vmm) -> Result<()> {
     let error = ended(Ok(paused)).await.err().context("it was paused")?;
     ensure!(error.kind == ErrorKind::NotRunning, "{error:?}");
     ensure!(vm(&engine, "box")?.state == VmState::Stopped);
-    host.agrees()
+    host.check_consistency()
 }
 
 async fn kill_while_stopping(vmm: Vmm) -> Result<()> {
@@ -91,7 +91,7 @@ async fn kill_while_stopping(vmm: Vmm) -> Result<()> {
     ended(kill(&engine, "box")).await?;
     ended(Ok(stopped)).await?;
     ensure!(vm(&engine, "box")?.state == VmState::Stopped);
-    host.agrees()
+    host.check_consistency()
 }
 
 async fn two_creates_of_one_name() -> Result<()> {
@@ -102,16 +102,16 @@ async fn two_creates_of_one_name() -> Result<()> {
     let (one, two) = tokio::join!(ended(one), ended(two));
     let errors: Vec<_> = [one, two].into_iter().filter_map(Result::err).collect();
     ensure!(errors.len() == 1 && errors[0].kind == ErrorKind::AlreadyExists, "{errors:?}");
-    host.agrees()
+    host.check_consistency()
 }
 
 /// Every second request asks for more memory than the host has, and is refused.
 async fn many_creates_at_once() -> Result<()> {
     let host = Host::new()?;
     let engine = host.open().await?;
-    let requests = (0..MANY).map(|number| {
+    let requests = (0..VM_COUNT).map(|number| {
         let request = small(&format!("box-{number}"), "tiny", Vmm::Firecracker)?;
-        let memory = if number % 2 == 0 { request.memory } else { Some(Limits::MOST_MEMORY) };
+        let memory = if number % 2 == 0 { request.memory } else { Some(Limits::MAX_MEMORY) };
         anyhow::Ok(create(&engine, CreateVm { memory, no_start: number % 4 == 0, ..request }))
     });
     let requests = requests.collect::<Result<Vec<_>>>()?;
@@ -121,13 +121,17 @@ async fn many_creates_at_once() -> Result<()> {
             Err(error) => ensure!(number % 2 == 1 && error.kind == ErrorKind::NoMemory, "{error:?}"),
         }
     }
-    let made = vms(&engine)?;
-    let running = made.iter().filter(|vm| vm.state == VmState::Running).count();
-    ensure!((made.len(), running) == (MANY / 2, MANY / 4), "{} VMs, {running} of them run", made.len());
-    host.agrees()?;
-    let deleted: Vec<_> = made.iter().map(|vm| delete(&engine, vm.name.as_str(), true)).collect();
+    let created = vms(&engine)?;
+    let running = created.iter().filter(|vm| vm.state == VmState::Running).count();
+    ensure!(
+        (created.len(), running) == (VM_COUNT / 2, VM_COUNT / 4),
+        "{} VMs, {running} of them run",
+        created.len()
+    );
+    host.check_consistency()?;
+    let deleted: Vec<_> = created.iter().map(|vm| delete(&engine, vm.name.as_str(), true)).collect();
     for events in deleted {
         ended(events).await?;
     }
-    host.nothing_left()
+    host.check_nothing_left()
 }

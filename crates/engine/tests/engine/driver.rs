@@ -6,11 +6,11 @@ use std::{fs::File, io::Write, path::PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use banger_api::{
-    ApiError, CommitVm, CreateVm, Dirs, ErrorKind, Event, Happening, HappeningKind, ImageName, KillVm,
-    NameImage, PullImage, RegisterImage, RestartVm, SetVm, Size, StartVm, StopVm, Vm, VmState, Vmm,
+    ApiError, CommitVm, CreateVm, Dirs, ErrorKind, Event, EventKind, ImageName, KillVm, NameImage,
+    OperationEvent, PullImage, RegisterImage, RestartVm, SetVm, Size, StartVm, StopVm, Vm, VmState, Vmm,
     WatchEvents,
 };
-use banger_engine::{Engine, Events, Parts, Programs, Tar};
+use banger_engine::{ByteStream, Engine, Events, Programs, Tar};
 use banger_proto::{
     AGENT_PORT, CopyDirection, CopyFiles, Decoder, Exec, ExitStatus, Frame, Greeting, Reply, Request, Stream,
 };
@@ -166,17 +166,17 @@ pub(crate) async fn idle(engine: &Engine) {
 }
 
 /// Subscribes to the engine's events.
-pub(crate) fn watch(engine: &Engine) -> Parts {
+pub(crate) fn watch(engine: &Engine) -> ByteStream {
     engine.events(WatchEvents { follow: true, since: None })
 }
 
-/// Waits until a VM changes to state `wanted`, and returns the reason.
-pub(crate) async fn comes_to(watched: &mut Parts, wanted: VmState) -> Result<Option<String>> {
+/// Waits until a VM changes to state `state`, and returns the reason.
+pub(crate) async fn wait_for_state(stream: &mut ByteStream, state: VmState) -> Result<Option<String>> {
     loop {
-        let line = watched.recv().await.context("the engine is gone")?;
-        let happening: Happening = serde_json::from_slice(&line)?;
-        match happening.what {
-            HappeningKind::VmState { to, reason, .. } if to == wanted => return Ok(reason),
+        let line = stream.recv().await.context("the engine is gone")?;
+        let event: Event = serde_json::from_slice(&line)?;
+        match event.kind {
+            EventKind::VmState { to, reason, .. } if to == state => return Ok(reason),
             _ => {}
         }
     }
@@ -187,8 +187,8 @@ pub(crate) async fn ended(events: Result<Events, ApiError>) -> Result<Value, Api
     let mut events = events?;
     while let Some(event) = events.recv().await {
         match event {
-            Event::Done { result, .. } => return Ok(result),
-            Event::Error { error } => return Err(error),
+            OperationEvent::Done { result, .. } => return Ok(result),
+            OperationEvent::Error { error } => return Err(error),
             _ => {}
         }
     }
@@ -240,7 +240,7 @@ async fn session(engine: &Engine, vm: &str, request: &Request) -> Result<Vec<u8>
 }
 
 /// Executes `command`.
-pub(crate) async fn carry_out(engine: &Engine, command: Command) -> Result<Value, ApiError> {
+pub(crate) async fn execute(engine: &Engine, command: Command) -> Result<Value, ApiError> {
     use Command as C;
     match command {
         C::Open => Ok(Value::Null),
@@ -317,18 +317,18 @@ pub(crate) async fn carry_out(engine: &Engine, command: Command) -> Result<Value
 }
 
 /// Number of concurrent VMs.
-const AT_ONCE: u32 = 4;
+const CONCURRENT_VMS: u32 = 4;
 
 async fn soak(engine: &Engine, vms: u32, vmm: Vmm) -> Result<usize> {
     let mut workers = JoinSet::new();
-    for worker in 0..AT_ONCE {
+    for worker in 0..CONCURRENT_VMS {
         let engine = engine.clone();
         workers.spawn(async move {
-            for number in (worker..vms).step_by(AT_ONCE as usize) {
+            for number in (worker..vms).step_by(CONCURRENT_VMS as usize) {
                 let name = format!("box-{number}");
                 ended(create(&engine, small(&name, "tiny", vmm)?)).await?;
-                let said = exec(&engine, &name, &["sh", "-c", "echo $HOSTNAME"]).await?;
-                ensure!(said.trim() == name, "the host name of {name} is {said}");
+                let output = exec(&engine, &name, &["sh", "-c", "echo $HOSTNAME"]).await?;
+                ensure!(output.trim() == name, "the host name of {name} is {output}");
                 ended(delete(&engine, &name, true)).await?;
             }
             anyhow::Ok(())
@@ -369,7 +369,7 @@ pub(crate) async fn serve(dirs: Dirs, programs: Programs) -> Result<()> {
     let opened = open(dirs, programs).await;
     while let Some(command) = waiting.recv().await {
         let answer = match &opened {
-            Ok(engine) => carry_out(engine, serde_json::from_str(&command)?).await,
+            Ok(engine) => execute(engine, serde_json::from_str(&command)?).await,
             Err(error) => Err(error.clone()),
         };
         writeln!(std::io::stdout(), "{}", serde_json::to_string(&answer)?)?;

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use banger_api::{ApiError, CreateVm, ErrorKind, Event, VmState, Vmm};
+use banger_api::{ApiError, CreateVm, ErrorKind, OperationEvent, VmState, Vmm};
 use banger_engine::{Engine, Events};
 use libtest_mimic::Trial;
 use serde_json::Value;
@@ -14,8 +14,8 @@ use tokio::{
 
 use crate::{
     driver::{
-        Command, cancel, comes_to, create, delete, ended, exec, idle, pause, restart, small, start, stop, vm,
-        watch,
+        Command, cancel, create, delete, ended, exec, idle, pause, restart, small, start, stop, vm,
+        wait_for_state, watch,
     },
     host::{Host, VMMS, names_in, run},
     trial,
@@ -71,16 +71,16 @@ async fn running(vmm: Vmm, fault: (Phase, Fault)) -> Result<(Host, Engine)> {
 }
 
 /// Returns the error of an operation that must fail with `kind`.
-fn failed(result: Result<Value, ApiError>, kind: ErrorKind) -> Result<ApiError> {
+fn expect_error(result: Result<Value, ApiError>, kind: ErrorKind) -> Result<ApiError> {
     let error = result.err().context("it has not failed")?;
     ensure!(error.kind == kind, "{error:?}");
     Ok(error)
 }
 
 /// Returns the id of an operation from its first event.
-async fn id_of(events: &mut Events) -> Result<String> {
+async fn operation_id(events: &mut Events) -> Result<String> {
     match events.recv().await {
-        Some(Event::Started { operation }) => Ok(operation.to_string()),
+        Some(OperationEvent::Started { operation }) => Ok(operation.to_string()),
         other => anyhow::bail!("it has not begun: {other:?}"),
     }
 }
@@ -89,14 +89,14 @@ async fn id_of(events: &mut Events) -> Result<String> {
 async fn dies(vmm: Vmm, phase: Phase) -> Result<()> {
     let (host, engine) = never_started(vmm).await?;
     host.fault(Some((phase, Fault::Dies)))?;
-    let error = failed(ended(start(&engine, "box")).await, ErrorKind::Guest)?;
+    let error = expect_error(ended(start(&engine, "box")).await, ErrorKind::Guest)?;
     let role = if phase == Phase::Device { "vsock device" } else { "VMM" };
     ensure!(error.message.contains(&format!("its {role} exited with status 1")), "{error:?}");
     ensure!(vm(&engine, "box")?.state == VmState::Error);
-    host.agrees()?;
+    host.check_consistency()?;
     host.fault(None)?;
     ended(start(&engine, "box")).await?;
-    host.agrees()
+    host.check_consistency()
 }
 
 /// A restart whose start would fail is refused before the stop: the VM keeps running.
@@ -108,14 +108,14 @@ async fn restart_that_could_not_start(vmm: Vmm) -> Result<()> {
     let rootfs = images.join(names_in(&images)?.first().context("no image")?).join("rootfs.ext4");
     let aside = host.path("rootfs.aside");
     fs::rename(&rootfs, &aside)?;
-    let error = failed(ended(restart(&engine, "box")).await, ErrorKind::Io)?;
+    let error = expect_error(ended(restart(&engine, "box")).await, ErrorKind::Io)?;
     ensure!(error.message.contains("is gone"), "{error:?}");
     let after = vm(&engine, "box")?;
     ensure!(after.state == VmState::Running && after.pid == before.pid, "{after:?}");
     fs::rename(&aside, &rootfs)?;
     ended(restart(&engine, "box")).await?;
     ensure!(vm(&engine, "box")?.pid != before.pid);
-    host.agrees()
+    host.check_consistency()
 }
 
 /// After a deletion that failed, some disks are gone: a start would create empty ones.
@@ -128,15 +128,15 @@ async fn partly_deleted_vm_does_not_start(vmm: Vmm) -> Result<()> {
     let resource = r#"{"kind":"folder","path":"/a\u0000b"}"#;
     let insert = "INSERT INTO journal (vm_id, scope, resource) VALUES (?1, 'vm', ?2)";
     store.execute(insert, (vm(&engine, "box")?.id.as_str(), resource))?;
-    failed(ended(delete(&engine, "box", false)).await, ErrorKind::Io)?;
+    expect_error(ended(delete(&engine, "box", false)).await, ErrorKind::Io)?;
     for events in [start(&engine, "box"), restart(&engine, "box")] {
-        let error = failed(ended(events).await, ErrorKind::Busy)?;
+        let error = expect_error(ended(events).await, ErrorKind::Busy)?;
         ensure!(error.message.contains("partly deleted"), "{error:?}");
     }
     store.execute("DELETE FROM journal WHERE resource = ?1", [resource])?;
     ended(delete(&engine, "box", false)).await?;
     ensure!(vm(&engine, "box").is_err());
-    host.agrees()
+    host.check_consistency()
 }
 
 /// A start that hangs is cancelled, by request and by a client that disconnects.
@@ -145,20 +145,20 @@ async fn cancelled(vmm: Vmm, phase: Phase) -> Result<()> {
     host.fault(Some((phase, Fault::Hangs)))?;
     let hanging = host.hanging()?;
     let mut events = start(&engine, "box")?;
-    let id = id_of(&mut events).await?;
+    let id = operation_id(&mut events).await?;
     hanging.recv(&mut [0]).await?;
     cancel(&engine, &id)?;
-    failed(ended(Ok(events)).await, ErrorKind::Cancelled)?;
+    expect_error(ended(Ok(events)).await, ErrorKind::Cancelled)?;
     let now = vm(&engine, "box")?;
     ensure!(now.state == VmState::Stopped && now.last_error.is_none(), "{now:?}");
-    host.agrees()?;
+    host.check_consistency()?;
     let mut events = start(&engine, "box")?;
-    id_of(&mut events).await?;
+    operation_id(&mut events).await?;
     hanging.recv(&mut [0]).await?;
     drop(events);
     idle(&engine).await;
     ensure!(vm(&engine, "box")?.state == VmState::Stopped);
-    host.agrees()
+    host.check_consistency()
 }
 
 /// A create is cancelled after its first event, its second, and so on until it ends before the cancel.
@@ -167,10 +167,10 @@ async fn cancelled_at_each_event(vmm: Vmm) -> Result<()> {
     let engine = host.open().await?;
     for count in 0.. {
         let mut events = create(&engine, small("box", "tiny", vmm)?)?;
-        let id = id_of(&mut events).await?;
+        let id = operation_id(&mut events).await?;
         for _ in 0..count {
             match events.recv().await {
-                Some(Event::Done { .. }) => return host.agrees(),
+                Some(OperationEvent::Done { .. }) => return host.check_consistency(),
                 Some(_) => {}
                 None => anyhow::bail!("it ended without a result"),
             }
@@ -182,7 +182,7 @@ async fn cancelled_at_each_event(vmm: Vmm) -> Result<()> {
             Ok(_) => drop(ended(crate::driver::delete(&engine, "box", true)).await?),
             Err(error) => ensure!(error.kind == ErrorKind::Cancelled, "{error:?}"),
         }
-        host.nothing_left()?;
+        host.check_nothing_left()?;
     }
     Ok(())
 }
@@ -190,19 +190,19 @@ async fn cancelled_at_each_event(vmm: Vmm) -> Result<()> {
 async fn guest_that_talks_nonsense(vmm: Vmm) -> Result<()> {
     let (host, engine) = never_started(vmm).await?;
     host.fault(Some((Phase::Call, Fault::Garbles)))?;
-    let error = failed(ended(start(&engine, "box")).await, ErrorKind::Guest)?;
+    let error = expect_error(ended(start(&engine, "box")).await, ErrorKind::Guest)?;
     ensure!(error.message.contains("does not follow the agent's protocol"), "{error:?}");
     ensure!(vm(&engine, "box")?.state == VmState::Error);
-    host.agrees()
+    host.check_consistency()
 }
 
 async fn guest_that_takes_no_identity(vmm: Vmm) -> Result<()> {
     let (host, engine) = never_started(vmm).await?;
     host.fault(Some((Phase::Configure, Fault::Garbles)))?;
-    let error = failed(ended(start(&engine, "box")).await, ErrorKind::Guest)?;
+    let error = expect_error(ended(start(&engine, "box")).await, ErrorKind::Guest)?;
     ensure!(error.message.contains("this guest takes no identity"), "{error:?}");
     ensure!(vm(&engine, "box")?.state == VmState::Error);
-    host.agrees()
+    host.check_consistency()
 }
 
 /// The VM keeps running so that the user can examine it, and a stop uses Ctrl-Alt-Del.
@@ -210,12 +210,12 @@ async fn guest_that_never_answers(vmm: Vmm) -> Result<()> {
     let (host, engine) = never_started(vmm).await?;
     fs::write(host.path("config/config.toml"), "[vm]\nready_timeout = '1s'\n")?;
     host.fault(Some((Phase::Boot, Fault::Hangs)))?;
-    failed(ended(start(&engine, "box")).await, ErrorKind::Timeout)?;
+    expect_error(ended(start(&engine, "box")).await, ErrorKind::Timeout)?;
     ensure!(vm(&engine, "box")?.state == VmState::Running);
-    host.agrees()?;
+    host.check_consistency()?;
     ended(stop(&engine, "box", 2)).await?;
     ensure!(vm(&engine, "box")?.state == VmState::Stopped);
-    host.agrees()
+    host.check_consistency()
 }
 
 /// Stops the VM, by force after `seconds`, and returns the warnings.
@@ -224,8 +224,8 @@ async fn stopped(engine: &Engine, seconds: u64) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     while let Some(event) = events.recv().await {
         match event {
-            Event::Warning { message } => warnings.push(message),
-            Event::Error { error } => return Err(error.into()),
+            OperationEvent::Warning { message } => warnings.push(message),
+            OperationEvent::Error { error } => return Err(error.into()),
             _ => {}
         }
     }
@@ -237,31 +237,31 @@ async fn agent_that_does_not_power_off(vmm: Vmm) -> Result<()> {
     let (host, engine) = running(vmm, (Phase::PowerOff, Fault::Hangs)).await?;
     let warnings = stopped(&engine, 6).await?;
     ensure!(warnings.is_empty(), "Ctrl-Alt-Del is enough: {warnings:?}");
-    host.agrees()
+    host.check_consistency()
 }
 
 async fn guest_that_does_not_power_off(vmm: Vmm) -> Result<()> {
     let (host, engine) = running(vmm, (Phase::Reset, Fault::Hangs)).await?;
     let warnings = stopped(&engine, 2).await?;
     ensure!(warnings.iter().any(|warning| warning.contains("was killed")), "{warnings:?}");
-    host.agrees()
+    host.check_consistency()
 }
 
 async fn vmm_that_talks_nonsense(vmm: Vmm) -> Result<()> {
     let (host, engine) = running(vmm, (Phase::Control, Fault::Garbles)).await?;
-    failed(ended(pause(&engine, "box")).await, ErrorKind::Io)?;
+    expect_error(ended(pause(&engine, "box")).await, ErrorKind::Io)?;
     ensure!(vm(&engine, "box")?.state == VmState::Running);
     exec(&engine, "box", &["true"]).await?;
-    host.agrees()
+    host.check_consistency()
 }
 
 async fn hung_vmm_does_not_pause(vmm: Vmm) -> Result<()> {
     let (host, engine) = running(vmm, (Phase::Control, Fault::Hangs)).await?;
-    failed(ended(pause(&engine, "box")).await, ErrorKind::Timeout)?;
+    expect_error(ended(pause(&engine, "box")).await, ErrorKind::Timeout)?;
     ensure!(vm(&engine, "box")?.state == VmState::Running);
     // The agent's power-off needs no control socket.
     ensure!(stopped(&engine, 60).await?.is_empty());
-    host.agrees()
+    host.check_consistency()
 }
 
 /// A starting daemon does not adopt a process whose control socket returns garbage.
@@ -269,12 +269,12 @@ fn garbling_vmm_is_not_adopted(vmm: Vmm) -> Result<()> {
     let mut host = Host::new()?;
     host.fault(Some((Phase::Control, Fault::Garbles)))?;
     let (name, image) = ("box".to_owned(), "tiny".to_owned());
-    host.ok(Command::CreateVm { name: name.clone(), image, vmm, start: true })?;
+    host.send_ok(Command::CreateVm { name: name.clone(), image, vmm, start: true })?;
     host.kill_daemon()?;
-    let vm = host.ok(Command::ShowVm(name))?;
+    let vm = host.send_ok(Command::ShowVm(name))?;
     let why = vm["last_error"].as_str().unwrap_or_default();
     ensure!(vm["state"] == "error" && why.contains("while bangerd was not running"), "{vm}");
-    host.agrees()
+    host.check_consistency()
 }
 
 /// A guest that resets itself leaves its VM stopped, not failed.
@@ -295,7 +295,7 @@ async fn guest_that_ends_by_itself(vmm: Vmm) -> Result<()> {
     control.write_all(request.as_bytes()).await?;
     // The VMM may exit before it answers.
     let _ = control.read_to_end(&mut Vec::new()).await;
-    let reason = comes_to(&mut watched, VmState::Stopped).await?;
+    let reason = wait_for_state(&mut watched, VmState::Stopped).await?;
     ensure!(reason.is_none(), "{reason:?}");
-    host.agrees()
+    host.check_consistency()
 }

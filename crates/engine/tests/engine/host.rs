@@ -34,7 +34,7 @@ const PROGRAMS: [&str; 4] = ["bangerd", "firecracker", "qemu-system-x86_64", "ba
 
 /// Directories that all tests of a run share.
 #[derive(Debug)]
-pub(crate) struct Bench {
+pub(crate) struct TestDirs {
     /// The hosts' directories, including a template.
     hosts: TempDir,
     /// Hard links to the test program, so on the same file system as the program.
@@ -44,7 +44,7 @@ pub(crate) struct Bench {
 
 /// Result of a command whose daemon was killed.
 #[derive(Debug)]
-pub(crate) struct Killed {
+pub(crate) struct KilledRun {
     /// The fail points that the command reached, each with a count.
     pub(crate) points: Vec<String>,
     /// The command's result, or `None` if the daemon died before it answered.
@@ -66,17 +66,17 @@ pub(crate) struct Host {
     daemon: Option<Daemon>,
 }
 
-static BENCH: OnceLock<Result<Bench, String>> = OnceLock::new();
+static TEST_DIRS: OnceLock<Result<TestDirs, String>> = OnceLock::new();
 
-impl Bench {
-    /// Returns the bench of this run, created on the first call.
+impl TestDirs {
+    /// Returns the directories of this run, created on the first call.
     pub(crate) fn get() -> Result<&'static Self> {
-        let bench = BENCH.get_or_init(|| Self::set_up().map_err(|error| format!("{error:#}")));
-        bench.as_ref().map_err(|error| anyhow!("the tests' directories: {error}"))
+        let test_dirs = TEST_DIRS.get_or_init(|| Self::set_up().map_err(|error| format!("{error:#}")));
+        test_dirs.as_ref().map_err(|error| anyhow!("the tests' directories: {error}"))
     }
 
     fn set_up() -> Result<Self> {
-        let hosts = tempfile::Builder::new().prefix("engine-").tempdir_in(in_memory())?;
+        let hosts = tempfile::Builder::new().prefix("engine-").tempdir_in(memory_dir())?;
         let lock = File::create(hosts.path().join(LOCK))?;
         lock.lock()?;
         let programs = tempfile::Builder::new().prefix("engine-").tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
@@ -86,9 +86,9 @@ impl Bench {
             fs::hard_link(&own, programs.path().join(name))?;
         }
         fs::write(programs.path().join("banger-agent"), fixtures::agent())?;
-        let bench = Self { hosts, programs, _lock: lock };
-        let mut template = Host::at(bench.hosts.path().join("template"))?;
-        let programs = bench.programs();
+        let test_dirs = Self { hosts, programs, _lock: lock };
+        let mut template = Host::at(test_dirs.hosts.path().join("template"))?;
+        let programs = test_dirs.programs();
         let tar = template.path("tiny.tar");
         fs::write(&tar, fixtures::tar(&[("etc/name", b"tiny")])?)?;
         let kernel = template.path("kernel.tar");
@@ -102,12 +102,12 @@ impl Bench {
                 Some(daemon) => daemon,
                 None => template.start_daemon(&programs, &[])?,
             });
-            template.ask(command)??;
+            template.send(command)??;
         }
         template.kill_daemon()?;
         // Its directory stays as the template.
         std::mem::forget(template);
-        Ok(bench)
+        Ok(test_dirs)
     }
 
     fn programs(&self) -> Programs {
@@ -117,25 +117,26 @@ impl Bench {
 
     /// Removes everything that the tests have created.
     pub(crate) fn clear() -> Result<()> {
-        if let Some(Ok(bench)) = BENCH.get() {
-            fs::remove_dir_all(bench.programs.path())?;
-            fs::remove_dir_all(bench.hosts.path())?;
+        if let Some(Ok(test_dirs)) = TEST_DIRS.get() {
+            fs::remove_dir_all(test_dirs.programs.path())?;
+            fs::remove_dir_all(test_dirs.hosts.path())?;
         }
         Ok(())
     }
 }
 
 /// Returns a directory in memory if it has enough room, so that the stores' thousands of commits wait for no disk.
-fn in_memory() -> PathBuf {
-    let room = rustix::fs::statvfs("/dev/shm").map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
-    if room >= 2 << 30 { "/dev/shm".into() } else { env::temp_dir() }
+fn memory_dir() -> PathBuf {
+    let available =
+        rustix::fs::statvfs("/dev/shm").map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    if available >= 2 << 30 { "/dev/shm".into() } else { env::temp_dir() }
 }
 
 impl Host {
     /// Returns a host with an image `tiny` and a kernel.
     pub(crate) fn new() -> Result<Self> {
         let host = Self::bare()?;
-        link_tree(&Bench::get()?.hosts.path().join("template"), &host.root)?;
+        link_tree(&TestDirs::get()?.hosts.path().join("template"), &host.root)?;
         Ok(host)
     }
 
@@ -143,7 +144,7 @@ impl Host {
     pub(crate) fn bare() -> Result<Self> {
         static LAST: AtomicU32 = AtomicU32::new(0);
         let number = LAST.fetch_add(1, Ordering::Relaxed);
-        Self::at(Bench::get()?.hosts.path().join(number.to_string()))
+        Self::at(TestDirs::get()?.hosts.path().join(number.to_string()))
     }
 
     fn at(root: PathBuf) -> Result<Self> {
@@ -175,39 +176,39 @@ impl Host {
 
     /// Opens an engine in this process.
     pub(crate) async fn open(&self) -> Result<Engine> {
-        Ok(driver::open(dirs(&self.root), Bench::get()?.programs()).await?)
+        Ok(driver::open(dirs(&self.root), TestDirs::get()?.programs()).await?)
     }
 
     /// Sends a command to the daemon, starting one if none runs. The outer error means that the daemon died.
-    pub(crate) fn ask(&mut self, command: Command) -> Result<Result<Value, ApiError>> {
+    pub(crate) fn send(&mut self, command: Command) -> Result<Result<Value, ApiError>> {
         if self.daemon.is_none() {
-            self.daemon = Some(self.start_daemon(&Bench::get()?.programs(), &[])?);
+            self.daemon = Some(self.start_daemon(&TestDirs::get()?.programs(), &[])?);
         }
         let daemon = self.daemon.as_mut().context("no daemon")?;
-        daemon.ask(&command)?.with_context(|| format!("the daemon died of {command:?}"))
+        daemon.send(&command)?.with_context(|| format!("the daemon died of {command:?}"))
     }
 
     /// Sends a command that must succeed.
-    pub(crate) fn ok(&mut self, command: Command) -> Result<Value> {
+    pub(crate) fn send_ok(&mut self, command: Command) -> Result<Value> {
         let what = format!("{command:?}");
-        self.ask(command)?.context(what)
+        self.send(command)?.context(what)
     }
 
     /// Executes a command in a new daemon that is killed at `point`, or after the command.
-    pub(crate) fn killed(&mut self, point: Option<&str>, command: &Command) -> Result<Killed> {
+    pub(crate) fn run_and_kill(&mut self, point: Option<&str>, command: &Command) -> Result<KilledRun> {
         self.kill_daemon()?;
         let record = self.path("record");
         fs::write(&record, "")?;
         let mut armed = vec![("BANGER_FAIL_POINT_RECORD", record.as_os_str())];
         armed.extend(point.map(|point| ("BANGER_FAIL_POINT", point.as_ref())));
-        let mut daemon = self.start_daemon(&Bench::get()?.programs(), &armed)?;
-        let result = daemon.ask(command)?;
+        let mut daemon = self.start_daemon(&TestDirs::get()?.programs(), &armed)?;
+        let result = daemon.send(command)?;
         daemon.end()?;
         let points: Vec<_> = fs::read_to_string(&record)?.lines().map(str::to_owned).collect();
         if let Some(point) = point {
-            ensure!(points.iter().any(|come| come == point), "it reached only {points:?}");
+            ensure!(points.iter().any(|reached| reached == point), "it reached only {points:?}");
         }
-        Ok(Killed { points, result })
+        Ok(KilledRun { points, result })
     }
 
     /// Kills the daemon.
@@ -266,7 +267,7 @@ impl Drop for Host {
 
 impl Daemon {
     /// Returns the daemon's answer, or `None` if it died.
-    fn ask(&mut self, command: &Command) -> Result<Option<Result<Value, ApiError>>> {
+    fn send(&mut self, command: &Command) -> Result<Option<Result<Value, ApiError>>> {
         let mut line = serde_json::to_string(command)?;
         line.push('\n');
         // Fails if the daemon was killed while opening the store.
@@ -350,7 +351,7 @@ fn link_tree(from: &Path, to: &Path) -> Result<()> {
 /// Runs an asynchronous test on its own runtime, which drops every engine that the test has opened.
 pub(crate) fn run<T>(test: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(async { tokio::time::timeout(crate::HANGING, test).await });
+    let result = runtime.block_on(async { tokio::time::timeout(crate::TEST_TIMEOUT, test).await });
     result.context("the test hangs")?
 }
 

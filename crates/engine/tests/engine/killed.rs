@@ -13,9 +13,9 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::{
-    agreement::{boots, is_clean},
+    consistency::{boots, check_file_system},
     driver::Command,
-    host::{Host, Killed, VMMS},
+    host::{Host, KilledRun, VMMS},
     registry::{Image, Registry},
     say, trial,
     vmm::faults::{Fault, Phase},
@@ -48,7 +48,7 @@ enum Before {
 /// Effect of the command on its VM, image or kernel.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Effect {
-    Makes,
+    Creates,
     Keeps,
     Removes,
 }
@@ -59,7 +59,7 @@ struct Case {
     name: &'static str,
     before: Before,
     command: fn(&Stage) -> Command,
-    does: Effect,
+    effect: Effect,
 }
 
 /// Host and VMM of a case.
@@ -69,50 +69,52 @@ struct Stage {
     vmm: Vmm,
 }
 
-const fn case(name: &'static str, before: Before, does: Effect, command: fn(&Stage) -> Command) -> Case {
-    Case { name, before, command, does }
+const fn case(name: &'static str, before: Before, effect: Effect, command: fn(&Stage) -> Command) -> Case {
+    Case { name, before, command, effect }
 }
 
 /// Commands on a VM, run with each VMM.
 #[rustfmt::skip]
 const VMS: &[Case] = &[
-    case("vm_create", Before::NoVm, Effect::Makes, |stage| stage.create(true)),
-    case("vm_create_no_start", Before::NoVm, Effect::Makes, |stage| stage.create(false)),
-    case("vm_start", Before::Stopped, Effect::Keeps, |_| Command::StartVm(the("box"))),
-    case("vm_restart", Before::Running, Effect::Keeps, |_| Command::RestartVm(the("box"))),
-    case("vm_stop", Before::Running, Effect::Keeps, |_| Command::StopVm(the("box"))),
-    case("vm_stop_paused", Before::Paused, Effect::Keeps, |_| Command::StopVm(the("box"))),
-    case("vm_kill", Before::Running, Effect::Keeps, |_| Command::KillVm(the("box"))),
-    case("vm_pause", Before::Running, Effect::Keeps, |_| Command::PauseVm(the("box"))),
-    case("vm_resume", Before::Paused, Effect::Keeps, |_| Command::ResumeVm(the("box"))),
-    case("vm_set", Before::Stopped, Effect::Keeps, |_| Command::SetVm { name: the("box"), disk_size: Size::mib(128) }),
+    case("vm_create", Before::NoVm, Effect::Creates, |stage| stage.create(true)),
+    case("vm_create_no_start", Before::NoVm, Effect::Creates, |stage| stage.create(false)),
+    case("vm_start", Before::Stopped, Effect::Keeps, |_| Command::StartVm(owned("box"))),
+    case("vm_restart", Before::Running, Effect::Keeps, |_| Command::RestartVm(owned("box"))),
+    case("vm_stop", Before::Running, Effect::Keeps, |_| Command::StopVm(owned("box"))),
+    case("vm_stop_paused", Before::Paused, Effect::Keeps, |_| Command::StopVm(owned("box"))),
+    case("vm_kill", Before::Running, Effect::Keeps, |_| Command::KillVm(owned("box"))),
+    case("vm_pause", Before::Running, Effect::Keeps, |_| Command::PauseVm(owned("box"))),
+    case("vm_resume", Before::Paused, Effect::Keeps, |_| Command::ResumeVm(owned("box"))),
+    case("vm_set", Before::Stopped, Effect::Keeps, |_| Command::SetVm { name: owned("box"), disk_size: Size::mib(128) }),
     // For the daemon, `vm workspace` and `vm cp` are the same: a session with the guest.
-    case("vm_exec", Before::Running, Effect::Keeps, |_| Command::Exec { vm: the("box"), argv: vec![the("true")] }),
-    case("vm_delete", Before::Running, Effect::Removes, |_| Command::DeleteVm(the("box"))),
+    case("vm_exec", Before::Running, Effect::Keeps, |_| Command::Exec { vm: owned("box"), argv: vec![owned("true")] }),
+    case("vm_delete", Before::Running, Effect::Removes, |_| Command::DeleteVm(owned("box"))),
     case("daemon_stop", Before::Running, Effect::Keeps, |_| Command::Close),
 ];
 
 /// Commands on images and kernels.
 #[rustfmt::skip]
 const IMAGES: &[Case] = &[
-    case("image_import", Before::NoMore, Effect::Makes, |stage| {
-        Command::ImportImage { name: the("more"), tar: stage.host.path("tiny.tar") }
+    case("image_import", Before::NoMore, Effect::Creates, |stage| {
+        Command::ImportImage { name: owned("more"), tar: stage.host.path("tiny.tar") }
     }),
-    case("image_tag", Before::NoMore, Effect::Makes, |_| Command::TagImage { image: the("tiny"), name: the("more") }),
-    case("image_rename", Before::Another, Effect::Makes, |_| {
-        Command::RenameImage { image: the("another"), name: the("more") }
+    case("image_tag", Before::NoMore, Effect::Creates, |_| {
+        Command::TagImage { image: owned("tiny"), name: owned("more") }
     }),
-    case("image_register", Before::File, Effect::Makes, |stage| stage.register()),
-    case("image_promote", Before::Registered, Effect::Makes, |_| Command::PromoteImage(the("more"))),
-    case("image_commit", Before::Committable, Effect::Makes, |_| {
-        Command::CommitVm { vm: the("box"), name: the("more") }
+    case("image_rename", Before::Another, Effect::Creates, |_| {
+        Command::RenameImage { image: owned("another"), name: owned("more") }
     }),
-    case("image_delete", Before::More, Effect::Removes, |_| Command::DeleteImage(the("more"))),
-    case("kernel_import", Before::NoMore, Effect::Makes, |stage| stage.import_kernel()),
-    case("kernel_delete", Before::More, Effect::Removes, |_| Command::DeleteKernel(the("more"))),
+    case("image_register", Before::File, Effect::Creates, |stage| stage.register()),
+    case("image_promote", Before::Registered, Effect::Creates, |_| Command::PromoteImage(owned("more"))),
+    case("image_commit", Before::Committable, Effect::Creates, |_| {
+        Command::CommitVm { vm: owned("box"), name: owned("more") }
+    }),
+    case("image_delete", Before::More, Effect::Removes, |_| Command::DeleteImage(owned("more"))),
+    case("kernel_import", Before::NoMore, Effect::Creates, |stage| stage.import_kernel()),
+    case("kernel_delete", Before::More, Effect::Removes, |_| Command::DeleteKernel(owned("more"))),
 ];
 
-fn the(name: &str) -> String {
+fn owned(name: &str) -> String {
     name.to_owned()
 }
 
@@ -171,7 +173,7 @@ impl Stage {
     fn kill_at_all_points(&mut self, case: Case) -> Result<()> {
         self.prepare(case.before)?;
         let command = (case.command)(self);
-        let Killed { points, result } = self.host.killed(None, &command)?;
+        let KilledRun { points, result } = self.host.run_and_kill(None, &command)?;
         result.context("the daemon died")??;
         at_all_points(&points, |point| self.kill_at(case, &command, point))
     }
@@ -180,14 +182,14 @@ impl Stage {
         self.prepare(case.before)?;
         let before = self.vm()?;
         let boots_before = before.as_ref().map_or(Ok(0), |vm| boots(&self.host, vm.id()))?;
-        let acknowledged = matches!(self.host.killed(Some(point), command)?.result, Some(Ok(_)));
+        let acknowledged = matches!(self.host.run_and_kill(Some(point), command)?.result, Some(Ok(_)));
         // A new daemon finishes or undoes what the killed one had begun.
-        self.host.ok(Command::Idle)?;
-        self.host.agrees()?;
+        self.host.send_ok(Command::Idle)?;
+        self.host.check_consistency()?;
         match command {
             Command::ImportKernel { .. } | Command::DeleteKernel(_) => {
                 return self
-                    .is_as_acknowledged(case.does, acknowledged, Command::ShowKernel(the("more")))
+                    .check_acknowledged(case.effect, acknowledged, Command::ShowKernel(owned("more")))
                     .map(drop);
             }
             _ if !matches!(
@@ -195,20 +197,20 @@ impl Stage {
                 Before::NoVm | Before::Stopped | Before::Running | Before::Paused
             ) =>
             {
-                return match self.is_as_acknowledged(
-                    case.does,
+                return match self.check_acknowledged(
+                    case.effect,
                     acknowledged,
-                    Command::ShowImage(the("more")),
+                    Command::ShowImage(owned("more")),
                 )? {
-                    Some(image) => self.is_whole(&image),
+                    Some(image) => self.check_image(&image),
                     None => Ok(()),
                 };
             }
             _ => {}
         }
         let after = self.vm()?;
-        match case.does {
-            Effect::Makes => ensure!(after.is_some() || !acknowledged, "an acknowledged VM is gone"),
+        match case.effect {
+            Effect::Creates => ensure!(after.is_some() || !acknowledged, "an acknowledged VM is gone"),
             Effect::Removes => {
                 ensure!(after.is_none() || !acknowledged, "a VM exists whose deletion was acknowledged")
             }
@@ -220,10 +222,10 @@ impl Stage {
         let Some(vm) = after else { return Ok(()) };
         let runs = vm.is("running") || vm.is("paused");
         if !runs {
-            self.host.disks_are_clean(vm.id())?;
+            self.host.check_disks(vm.id())?;
         }
         self.prepare(Before::Running)?;
-        self.host.ok(Command::Exec { vm: the("box"), argv: vec![the("true")] })?;
+        self.host.send_ok(Command::Exec { vm: owned("box"), argv: vec![owned("true")] })?;
         let boots = boots(&self.host, vm.id())?;
         ensure!(
             boots >= boots_before + u32::from(!runs),
@@ -233,84 +235,86 @@ impl Stage {
     }
 
     /// Checks that an acknowledged command has taken effect, and returns the object if it exists.
-    fn is_as_acknowledged(
+    fn check_acknowledged(
         &mut self,
-        does: Effect,
+        effect: Effect,
         acknowledged: bool,
         show: Command,
     ) -> Result<Option<Value>> {
-        let there = found(self.host.ask(show)?)?;
+        let object = if_found(self.host.send(show)?)?;
         ensure!(
-            !acknowledged || there.is_some() == (does == Effect::Makes),
+            !acknowledged || object.is_some() == (effect == Effect::Creates),
             "acknowledged, but without effect"
         );
-        Ok(there)
+        Ok(object)
     }
 
     /// Checks an image's file system.
-    fn is_whole(&self, image: &Value) -> Result<()> {
+    fn check_image(&self, image: &Value) -> Result<()> {
         ensure!(image["problem"].is_null(), "it cannot be used: {image}");
         let id = image["id"].as_str().context("id")?;
-        is_clean(&self.host.path("state/images").join(id).join("rootfs.ext4"))
+        check_file_system(&self.host.path("state/images").join(id).join("rootfs.ext4"))
     }
 
     fn create(&self, start: bool) -> Command {
-        Command::CreateVm { name: the("box"), image: the("tiny"), vmm: self.vmm, start }
+        Command::CreateVm { name: owned("box"), image: owned("tiny"), vmm: self.vmm, start }
     }
 
     fn register(&self) -> Command {
-        Command::RegisterImage { name: the("more"), path: self.host.path("more.ext4") }
+        Command::RegisterImage { name: owned("more"), path: self.host.path("more.ext4") }
     }
 
     fn import_kernel(&self) -> Command {
-        Command::ImportKernel { name: the("more"), path: self.host.path("kernel.tar") }
+        Command::ImportKernel { name: owned("more"), path: self.host.path("kernel.tar") }
     }
 
     /// Returns the VM `box`, if it exists.
     fn vm(&mut self) -> Result<Option<ShownVm>> {
-        Ok(found(self.host.ask(Command::ShowVm(the("box")))?)?.map(ShownVm))
+        Ok(if_found(self.host.send(Command::ShowVm(owned("box")))?)?.map(ShownVm))
     }
 
-    fn prepare(&mut self, wanted: Before) -> Result<()> {
-        let commands = match wanted {
-            Before::NoVm | Before::Stopped | Before::Running | Before::Paused => self.way_to(wanted)?,
+    fn prepare(&mut self, state: Before) -> Result<()> {
+        let commands = match state {
+            Before::NoVm | Before::Stopped | Before::Running | Before::Paused => {
+                self.commands_to_reach(state)?
+            }
             Before::NoMore | Before::Another | Before::File | Before::Registered | Before::Committable => {
                 self.remove_more()?;
-                match wanted {
-                    Before::Another if !self.has(Command::ShowImage(the("another")))? => {
-                        vec![Command::TagImage { image: the("tiny"), name: the("another") }]
+                match state {
+                    Before::Another if !self.has(Command::ShowImage(owned("another")))? => {
+                        vec![Command::TagImage { image: owned("tiny"), name: owned("another") }]
                     }
                     Before::File | Before::Registered => {
-                        self.copy_of_tiny()?;
-                        if wanted == Before::File { Vec::new() } else { vec![self.register()] }
+                        self.copy_tiny_image()?;
+                        if state == Before::File { Vec::new() } else { vec![self.register()] }
                     }
                     Before::Committable if self.vm()?.is_none() => {
-                        vec![self.create(true), Command::StopVm(the("box"))]
+                        vec![self.create(true), Command::StopVm(owned("box"))]
                     }
                     _ => Vec::new(),
                 }
             }
             Before::More => {
                 let mut commands = Vec::new();
-                if !self.has(Command::ShowImage(the("more")))? {
-                    commands.push(Command::TagImage { image: the("tiny"), name: the("more") });
+                if !self.has(Command::ShowImage(owned("more")))? {
+                    commands.push(Command::TagImage { image: owned("tiny"), name: owned("more") });
                 }
-                if !self.has(Command::ShowKernel(the("more")))? {
+                if !self.has(Command::ShowKernel(owned("more")))? {
                     commands.push(self.import_kernel());
                 }
                 commands
             }
         };
-        commands.into_iter().try_for_each(|command| self.host.ok(command).map(drop))
+        commands.into_iter().try_for_each(|command| self.host.send_ok(command).map(drop))
     }
 
     /// Returns the commands that bring the VM `box` into the wanted state.
-    fn way_to(&mut self, wanted: Before) -> Result<Vec<Command>> {
+    fn commands_to_reach(&mut self, state: Before) -> Result<Vec<Command>> {
         let vm = self.vm()?;
         let is = |state| vm.as_ref().is_some_and(|vm| vm.is(state));
-        let name = || the("box");
+        let name = || owned("box");
         let mut commands = Vec::new();
-        match wanted {
+        match state {
             Before::NoVm if vm.is_some() => commands.push(Command::DeleteVm(name())),
             Before::Stopped if vm.is_none() => commands.extend([self.create(true), Command::StopVm(name())]),
             Before::Stopped if is("running") || is("paused") => commands.push(Command::StopVm(name())),
@@ -321,7 +325,7 @@ impl Stage {
                     Some(_) if !is("running") => commands.push(Command::StartVm(name())),
                     Some(_) => {}
                 }
-                if wanted == Before::Paused {
+                if state == Before::Paused {
                     commands.push(Command::PauseVm(name()));
                 }
             }
@@ -331,37 +335,37 @@ impl Stage {
     }
 
     fn remove_more(&mut self) -> Result<()> {
-        if self.has(Command::ShowImage(the("more")))? {
-            self.host.ok(Command::DeleteImage(the("more")))?;
+        if self.has(Command::ShowImage(owned("more")))? {
+            self.host.send_ok(Command::DeleteImage(owned("more")))?;
         }
-        if self.has(Command::ShowKernel(the("more")))? {
-            self.host.ok(Command::DeleteKernel(the("more")))?;
+        if self.has(Command::ShowKernel(owned("more")))? {
+            self.host.send_ok(Command::DeleteKernel(owned("more")))?;
         }
         Ok(())
     }
 
     /// Creates the user's file to register.
-    fn copy_of_tiny(&mut self) -> Result<()> {
+    fn copy_tiny_image(&mut self) -> Result<()> {
         let copy = self.host.path("more.ext4");
         if !copy.exists() {
-            let tiny = self.host.ok(Command::ShowImage(the("tiny")))?;
+            let tiny = self.host.send_ok(Command::ShowImage(owned("tiny")))?;
             let id = tiny["id"].as_str().context("id")?;
             let rootfs = self.host.path("state/images").join(id).join("rootfs.ext4");
             // The file is sparse.
-            let copied =
+            let status =
                 std::process::Command::new("cp").arg("--sparse=always").args([rootfs, copy]).status()?;
-            ensure!(copied.success(), "cp: {copied}");
+            ensure!(status.success(), "cp: {status}");
         }
         Ok(())
     }
 
     fn has(&mut self, show: Command) -> Result<bool> {
-        Ok(found(self.host.ask(show)?)?.is_some())
+        Ok(if_found(self.host.send(show)?)?.is_some())
     }
 }
 
 /// Returns an object, or `None` if it does not exist.
-fn found(result: Result<Value, ApiError>) -> Result<Option<Value>, ApiError> {
+fn if_found(result: Result<Value, ApiError>) -> Result<Option<Value>, ApiError> {
     match result {
         Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
         result => result.map(Some),
@@ -386,9 +390,9 @@ impl ShownVm {
 fn first_start() -> Result<()> {
     let first = |point: Option<&str>| {
         let mut host = Host::bare()?;
-        let points = host.killed(point, &Command::Open)?.points;
-        host.ok(Command::Idle)?;
-        host.agrees()?;
+        let points = host.run_and_kill(point, &Command::Open)?.points;
+        host.send_ok(Command::Idle)?;
+        host.check_consistency()?;
         anyhow::Ok(points)
     };
     at_all_points(&first(None)?, |point| first(Some(point)).map(drop))
@@ -399,23 +403,23 @@ fn start_that_fails() -> Result<()> {
     let mut host = Host::new()?;
     host.fault(Some((Phase::Boot, Fault::Panics)))?;
     let create =
-        Command::CreateVm { name: the("bad"), image: the("tiny"), vmm: Vmm::Firecracker, start: true };
+        Command::CreateVm { name: owned("bad"), image: owned("tiny"), vmm: Vmm::Firecracker, start: true };
     let fails = |result: Result<Value, ApiError>| {
         let error = result.err().context("a guest that panics has started")?;
         ensure!(error.console.iter().any(|line| line.contains("Kernel panic")), "{error:?}");
         Ok(())
     };
-    let Killed { points, result } = host.killed(None, &create)?;
+    let KilledRun { points, result } = host.run_and_kill(None, &create)?;
     fails(result.context("the daemon died")?)?;
     at_all_points(&points, |point| {
-        host.ok(Command::DeleteVm(the("bad")))?;
-        host.killed(Some(point), &create)?;
-        host.ok(Command::Idle)?;
-        host.agrees()?;
-        let mut vm = found(host.ask(Command::ShowVm(the("bad")))?)?;
+        host.send_ok(Command::DeleteVm(owned("bad")))?;
+        host.run_and_kill(Some(point), &create)?;
+        host.send_ok(Command::Idle)?;
+        host.check_consistency()?;
+        let mut vm = if_found(host.send(Command::ShowVm(owned("bad")))?)?;
         if vm.is_none() {
-            fails(host.ask(create.clone())?)?;
-            vm = found(host.ask(Command::ShowVm(the("bad")))?)?;
+            fails(host.send(create.clone())?)?;
+            vm = if_found(host.send(Command::ShowVm(owned("bad")))?)?;
         }
         let vm = vm.context("a VM that did not start is not kept")?;
         ensure!(vm["state"] == "error" && vm["last_error"].is_string(), "{vm}");
@@ -429,17 +433,17 @@ fn pull() -> Result<()> {
     let registry = Registry::start(Image::with("content", "new")?)?;
     let name = registry.image();
     let pull = Command::PullImage(name.clone());
-    let Killed { points, result } = host.killed(None, &pull)?;
+    let KilledRun { points, result } = host.run_and_kill(None, &pull)?;
     result.context("the daemon died")??;
     at_all_points(&points, |point| {
-        if found(host.ask(Command::ShowImage(name.clone()))?)?.is_some() {
-            host.ok(Command::DeleteImage(name.clone()))?;
+        if if_found(host.send(Command::ShowImage(name.clone()))?)?.is_some() {
+            host.send_ok(Command::DeleteImage(name.clone()))?;
         }
-        host.killed(Some(point), &pull)?;
-        host.ok(Command::Idle)?;
-        host.agrees()?;
-        host.ok(pull.clone())?;
-        host.agrees()
+        host.run_and_kill(Some(point), &pull)?;
+        host.send_ok(Command::Idle)?;
+        host.check_consistency()?;
+        host.send_ok(pull.clone())?;
+        host.check_consistency()
     })
 }
 
@@ -453,28 +457,28 @@ fn pull_of_a_moved_tag() -> Result<()> {
     for used in [false, true] {
         let moved = |host: &mut Host, point: Option<&str>| {
             registry.serve(old.clone());
-            host.ok(pull.clone())?;
-            let before = host.ok(Command::ShowImage(name.clone()))?;
+            host.send_ok(pull.clone())?;
+            let before = host.send_ok(Command::ShowImage(name.clone()))?;
             if used {
-                let (name, image) = (the("keeps"), name.clone());
-                host.ok(Command::CreateVm { name, image, vmm: Vmm::Firecracker, start: false })?;
+                let (name, image) = (owned("keeps"), name.clone());
+                host.send_ok(Command::CreateVm { name, image, vmm: Vmm::Firecracker, start: false })?;
             }
             registry.serve(new.clone());
-            let killed = host.killed(point, &pull)?;
+            let killed = host.run_and_kill(point, &pull)?;
             ensure!(killed.result.is_some() == point.is_none(), "{killed:?}");
-            host.ok(pull.clone())?;
-            host.agrees()?;
-            let after = host.ok(Command::ShowImage(name.clone()))?;
+            host.send_ok(pull.clone())?;
+            host.check_consistency()?;
+            let after = host.send_ok(Command::ShowImage(name.clone()))?;
             ensure!(after["digest"] != before["digest"], "it is not the new one");
             if used {
-                let vm = host.ok(Command::ShowVm(the("keeps")))?;
+                let vm = host.send_ok(Command::ShowVm(owned("keeps")))?;
                 let kept = vm["image"].as_str().context("image")?.to_owned();
-                let image = host.ok(Command::ShowImage(kept.clone()))?;
+                let image = host.send_ok(Command::ShowImage(kept.clone()))?;
                 ensure!(image["id"] == before["id"], "the VM has {kept}");
-                host.ok(Command::DeleteVm(the("keeps")))?;
-                host.ok(Command::DeleteImage(kept))?;
+                host.send_ok(Command::DeleteVm(owned("keeps")))?;
+                host.send_ok(Command::DeleteImage(kept))?;
             }
-            host.ok(Command::DeleteImage(name.clone()))?;
+            host.send_ok(Command::DeleteImage(name.clone()))?;
             anyhow::Ok(killed.points)
         };
         let points = moved(&mut host, None)?;

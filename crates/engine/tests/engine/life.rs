@@ -7,7 +7,7 @@ use banger_api::{ErrorKind, VmState, Vmm};
 use libtest_mimic::Trial;
 
 use crate::{
-    agreement::boots,
+    consistency::boots,
     driver::{copy_out, create, delete, ended, exec, pause, resume, small, start, stop, vm},
     host::{Host, VMMS, run},
     trial,
@@ -29,9 +29,9 @@ async fn from_create_to_delete(vmm: Vmm) -> Result<()> {
     let host = Host::new()?;
     let engine = host.open().await?;
     ended(create(&engine, small("box", "tiny", vmm)?)).await?;
-    let made = vm(&engine, "box")?;
-    ensure!(made.state == VmState::Running && made.vmm == Some(vmm), "{made:?}");
-    host.agrees()?;
+    let created = vm(&engine, "box")?;
+    ensure!(created.state == VmState::Running && created.vmm == Some(vmm), "{created:?}");
+    host.check_consistency()?;
     ensure!(exec(&engine, "box", &["sh", "-c", "echo $HOSTNAME"]).await? == "box\n");
     let copied = copy_out(&engine, "box", &host.path("tiny.tar").display().to_string()).await?;
     let tar = fs::read(host.path("tiny.tar"))?;
@@ -39,14 +39,14 @@ async fn from_create_to_delete(vmm: Vmm) -> Result<()> {
 
     ended(stop(&engine, "box", 60)).await?;
     ensure!(vm(&engine, "box")?.state == VmState::Stopped);
-    host.agrees()?;
+    host.check_consistency()?;
     ended(start(&engine, "box")).await?;
-    ensure!(boots(&host, made.id.as_str())? == 2, "its work disk was replaced");
+    ensure!(boots(&host, created.id.as_str())? == 2, "its work disk was replaced");
 
     let refused = ended(delete(&engine, "box", false)).await.err().context("it was not refused")?;
     ensure!(refused.kind == ErrorKind::Busy, "{refused}");
     ended(delete(&engine, "box", true)).await?;
-    host.nothing_left()
+    host.check_nothing_left()
 }
 
 async fn paused_vms_can_be_stopped(vmm: Vmm) -> Result<()> {
@@ -55,7 +55,7 @@ async fn paused_vms_can_be_stopped(vmm: Vmm) -> Result<()> {
     ended(create(&engine, small("box", "tiny", vmm)?)).await?;
     ended(pause(&engine, "box")).await?;
     ensure!(vm(&engine, "box")?.state == VmState::Paused);
-    host.agrees()?;
+    host.check_consistency()?;
     let refused = exec(&engine, "box", &["true"]).await.err().context("it was not refused")?;
     ensure!(refused.to_string().contains("is paused"), "{refused}");
     ended(resume(&engine, "box")).await?;
@@ -63,5 +63,5 @@ async fn paused_vms_can_be_stopped(vmm: Vmm) -> Result<()> {
     ended(pause(&engine, "box")).await?;
     ended(stop(&engine, "box", 60)).await?;
     ensure!(vm(&engine, "box")?.last_error.is_none());
-    host.agrees()
+    host.check_consistency()
 }

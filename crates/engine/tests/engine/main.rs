@@ -2,11 +2,11 @@
 //!
 //! Everything is one program, because cargo builds no other program for the tests of a library. Started as
 //! `firecracker`, `qemu-system-x86_64` or `banger-vsock-device`, it acts as that program ([`vmm`]). As `bangerd`, it
-//! is a daemon that executes commands ([`driver`]), a log keeper, or the KVM probe. Otherwise it runs the tests, each
-//! on its own [`host`].
+//! is a daemon that executes commands ([`driver`]), a console logger, or the KVM probe. Otherwise it runs the tests,
+//! each on its own [`host`].
 
-mod agreement;
 mod concurrency;
+mod consistency;
 mod driver;
 mod failures;
 mod fixtures;
@@ -32,7 +32,7 @@ use anyhow::{Context, Result};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// Timeout after which a test counts as hung, far above what any test needs.
-const HANGING: Duration = Duration::from_secs(120);
+const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
@@ -65,12 +65,12 @@ fn process(work: impl Future<Output = Result<()>>) -> ExitCode {
 async fn bangerd(arguments: &[OsString]) -> Result<()> {
     let path = |at| arguments.get(at).map(Path::new).context("an argument is missing");
     match arguments.first().and_then(|word| word.to_str()) {
-        Some("console") => Ok(banger_engine::keeper_main(path(1)?, path(2)?)?),
+        Some("console") => Ok(banger_engine::console_logger_main(path(1)?, path(2)?)?),
         Some("kvm-probe") => Ok(writeln!(io::stdout(), r#"{{"verdict":"usable","reason":"a fake one"}}"#)?),
         Some("daemon") => {
             // Same as in the real daemon.
-            banger_sys::give_back_early();
-            vmm::end_with_the_test(path(1)?)?;
+            banger_sys::configure_malloc();
+            vmm::exit_with_tests(path(1)?)?;
             driver::serve(host::dirs(path(1)?), host::programs()?).await
         }
         _ => anyhow::bail!("no such command"),
@@ -93,7 +93,7 @@ fn tests() -> ExitCode {
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     let done = if all && !conclusion.has_failed() { killed::all_points_were_reached() } else { Ok(()) };
-    if let Err(error) = done.and(host::Bench::clear()) {
+    if let Err(error) = done.and(host::TestDirs::clear()) {
         say(&format!("{error:#}"));
         return ExitCode::FAILURE;
     }

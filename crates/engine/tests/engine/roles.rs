@@ -29,7 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn a_process_is_killed(vmm: Vmm, role: &str, watched: bool) -> Result<()> {
     let mut host = Host::new()?;
     let name = || "box".to_owned();
-    host.ok(Command::CreateVm { name: name(), image: "tiny".to_owned(), vmm, start: true })?;
+    host.send_ok(Command::CreateVm { name: name(), image: "tiny".to_owned(), vmm, start: true })?;
     let roles = host.processes_of_vms()?;
     let expected = if vmm == Vmm::Qemu { 3 } else { 2 };
     ensure!(roles.len() == expected, "{roles:?}");
@@ -40,17 +40,17 @@ fn a_process_is_killed(vmm: Vmm, role: &str, watched: bool) -> Result<()> {
     kill(pid)?;
     if role == "console" {
         // Further console output is lost; the VM keeps running.
-        host.ok(Command::Exec { vm: name(), argv: vec!["true".to_owned()] })?;
-        host.ok(Command::StopVm(name()))?;
+        host.send_ok(Command::Exec { vm: name(), argv: vec!["true".to_owned()] })?;
+        host.send_ok(Command::StopVm(name()))?;
     } else {
-        let vm = host.ok(Command::VmEnded(name()))?;
+        let vm = host.send_ok(Command::VmEnded(name()))?;
         let why = vm["last_error"].as_str().unwrap_or_default();
         // A daemon that did not run at that time cannot know how the process ended.
-        let words = if watched { format!("its {role} was killed by signal 9") } else { "ended".to_owned() };
-        ensure!(vm["state"] == "error" && why.contains(&words), "{vm}");
+        let text = if watched { format!("its {role} was killed by signal 9") } else { "ended".to_owned() };
+        ensure!(vm["state"] == "error" && why.contains(&text), "{vm}");
     }
-    host.agrees()?;
-    host.ok(Command::StartVm(name()))?;
-    host.ok(Command::Exec { vm: name(), argv: vec!["true".to_owned()] })?;
-    host.agrees()
+    host.check_consistency()?;
+    host.send_ok(Command::StartVm(name()))?;
+    host.send_ok(Command::Exec { vm: name(), argv: vec!["true".to_owned()] })?;
+    host.check_consistency()
 }

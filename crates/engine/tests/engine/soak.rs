@@ -18,10 +18,10 @@ const VMS: u32 = 100;
 
 /// Maximum growth of the daemon's memory. The allocator does not return all memory, but a leak of 80 KiB per VM
 /// exceeds this.
-const GROWTH_KIB: u64 = 4 << 10;
+const MAX_GROWTH_KIB: u64 = 4 << 10;
 
 /// Maximum number of additional threads: idle ones exit only after ten seconds. Descriptors and tasks are exact.
-const MORE_THREADS: u64 = 8;
+const MAX_MORE_THREADS: u64 = 8;
 
 pub(crate) fn trials() -> Vec<Trial> {
     VMMS.into_iter().map(|vmm| trial(format!("soak::{vmm:?}"), move || soak(vmm))).collect()
@@ -39,7 +39,7 @@ struct Usage {
 impl Usage {
     /// Measures the daemon after `vms` more VMs.
     fn after(host: &mut Host, vmm: Vmm, vms: u32) -> Result<Self> {
-        let tasks = host.ok(Command::Soak { vms, vmm })?.as_u64().context("tasks")?;
+        let tasks = host.send_ok(Command::Soak { vms, vmm })?.as_u64().context("tasks")?;
         let pid = host.daemon_pid().context("no daemon")?;
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let number = |key: &str| -> Result<u64> {
@@ -55,11 +55,11 @@ fn soak(vmm: Vmm) -> Result<()> {
     let mut host = Host::new()?;
     let before = Usage::after(&mut host, vmm, WARM_UP)?;
     let after = Usage::after(&mut host, vmm, VMS - WARM_UP)?;
-    host.nothing_left()?;
+    host.check_nothing_left()?;
     let grown = after.resident_kib.saturating_sub(before.resident_kib);
-    ensure!(grown <= GROWTH_KIB, "memory: {before:?}, {after:?}");
+    ensure!(grown <= MAX_GROWTH_KIB, "memory: {before:?}, {after:?}");
     ensure!(after.descriptors <= before.descriptors, "descriptors: {before:?}, {after:?}");
     ensure!(after.tasks <= before.tasks, "tasks: {before:?}, {after:?}");
-    ensure!(after.threads <= before.threads + MORE_THREADS, "threads: {before:?}, {after:?}");
+    ensure!(after.threads <= before.threads + MAX_MORE_THREADS, "threads: {before:?}, {after:?}");
     Ok(())
 }

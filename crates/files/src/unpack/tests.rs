@@ -4,18 +4,19 @@ use super::*;
 use crate::{Source, Writer, pack, pack_input, stream::MAX_DEPTH};
 
 /// A directory with `in`, where streams are unpacked, and `out`, which they must not change.
-fn folder() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    fs::create_dir(folder.path().join("in")).unwrap();
-    fs::create_dir(folder.path().join("out")).unwrap();
-    fs::write(folder.path().join("out/file"), "untouched").unwrap();
-    folder
+fn dir() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("in")).unwrap();
+    fs::create_dir(dir.path().join("out")).unwrap();
+    fs::write(dir.path().join("out/file"), "untouched").unwrap();
+    dir
 }
 
 fn packed(path: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let unread = pack(&Source::open(path, false).unwrap(), &mut bytes, &mut |said| panic!("{said}")).unwrap();
-    assert_eq!(unread, 0);
+    let unreadable =
+        pack(&Source::open(path, false).unwrap(), &mut bytes, &mut |messages| panic!("{messages}")).unwrap();
+    assert_eq!(unreadable, 0);
     bytes
 }
 
@@ -29,7 +30,7 @@ fn entry(name: &str) -> Entry {
 }
 
 /// Unpacks these items into `in`, each file with the content `word`.
-fn unpacked(folder: &Path, items: &[Item]) -> Result<Unpacked, UnpackError> {
+fn unpacked(dir: &Path, items: &[Item]) -> Result<Unpacked, UnpackError> {
     let mut bytes = Vec::new();
     let mut writer = Writer::new(&mut bytes).unwrap();
     for item in items {
@@ -40,11 +41,11 @@ fn unpacked(folder: &Path, items: &[Item]) -> Result<Unpacked, UnpackError> {
         }
     }
     let mut done = Unpacked::default();
-    unpack(&*bytes, &folder.join("in"), &mut done).map(|()| done)
+    unpack(&*bytes, &dir.join("in"), &mut done).map(|()| done)
 }
 
-fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder)
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
         .collect();
@@ -54,8 +55,8 @@ fn names(folder: &Path) -> Vec<String> {
 
 #[test]
 fn a_tree_comes_out_as_it_went_in() {
-    let folder = folder();
-    let tree = folder.path().join("a tree");
+    let dir = dir();
+    let tree = dir.path().join("a tree");
     let odd = OsStr::from_bytes(b"\xff odd\n");
     fs::create_dir_all(tree.join("empty")).unwrap();
     fs::write(tree.join(odd), "odd").unwrap();
@@ -63,9 +64,9 @@ fn a_tree_comes_out_as_it_went_in() {
     fs::set_permissions(tree.join(odd), fs::Permissions::from_mode(0o4751)).unwrap();
     symlink("../nowhere", tree.join("link")).unwrap();
     fs::set_permissions(tree.join("empty"), fs::Permissions::from_mode(0o555)).unwrap();
-    let done = copied(&tree, &folder.path().join("in")).unwrap();
+    let done = copied(&tree, &dir.path().join("in")).unwrap();
     assert_eq!(done, Unpacked { files: 3, broken: 0 });
-    let copy = folder.path().join("in/a tree");
+    let copy = dir.path().join("in/a tree");
     assert_eq!(fs::read(copy.join("big")).unwrap(), vec![9; 200_000]);
     assert_eq!(fs::read_link(copy.join("link")).unwrap(), Path::new("../nowhere"));
     let [odd_now, odd_then] = [&copy, &tree].map(|tree| fs::metadata(tree.join(odd)).unwrap());
@@ -77,8 +78,8 @@ fn a_tree_comes_out_as_it_went_in() {
 
 #[test]
 fn where_things_go_is_as_with_cp() {
-    let folder = folder();
-    let at = |name: &str| folder.path().join(name);
+    let dir = dir();
+    let at = |name: &str| dir.path().join(name);
     // A file: into a directory, as a new name, over a file, over the target of a link.
     copied(&at("out/file"), &at("in")).unwrap();
     copied(&at("out/file"), &at("in/new")).unwrap();
@@ -106,15 +107,15 @@ fn where_things_go_is_as_with_cp() {
 
 #[test]
 fn what_comes_from_a_pipe_needs_a_name_and_keeps_the_permissions_that_are_there() {
-    let folder = folder();
+    let dir = dir();
     let mut bytes = Vec::new();
     pack_input(&b"text"[..], &mut bytes).unwrap();
-    let to = |name: &str| unpack(&*bytes, &folder.path().join(name), &mut Unpacked::default());
+    let to = |name: &str| unpack(&*bytes, &dir.path().join(name), &mut Unpacked::default());
     assert!(matches!(to("in"), Err(UnpackError::NeedsName(_))));
     to("in/new").unwrap();
-    fs::set_permissions(folder.path().join("out/file"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(dir.path().join("out/file"), fs::Permissions::from_mode(0o700)).unwrap();
     to("out/file").unwrap();
-    let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().mode() & 0o7777;
+    let mode = |name: &str| fs::metadata(dir.path().join(name)).unwrap().mode() & 0o7777;
     assert_eq!((mode("in/new"), mode("out/file")), (0o644, 0o700));
     let mut out = Vec::new();
     unpack_into(&*bytes, &mut out).unwrap();
@@ -126,9 +127,9 @@ fn a_device_is_written_into_and_stays() {
     let mut bytes = Vec::new();
     pack_input(&b"text"[..], &mut bytes).unwrap();
     unpack(&*bytes, Path::new("/dev/null"), &mut Unpacked::default()).unwrap();
-    let folder = folder();
-    rustix::fs::mknodat(CWD, folder.path().join("in/pipe"), FileType::Fifo, Mode::RUSR, 0).unwrap();
-    let error = unpacked(folder.path(), &[Item::File(entry("pipe")), Item::End]).unwrap_err();
+    let dir = dir();
+    rustix::fs::mknodat(CWD, dir.path().join("in/pipe"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+    let error = unpacked(dir.path(), &[Item::File(entry("pipe")), Item::End]).unwrap_err();
     assert!(
         matches!(error, UnpackError::NotReplaced { .. }),
         "a pipe is kept unless the user named it: {error}"
@@ -137,23 +138,23 @@ fn a_device_is_written_into_and_stays() {
 
 #[test]
 fn a_hostile_stream_writes_nothing_outside() {
-    let folder = folder();
-    let out = folder.path().join("out").into_os_string().into_encoded_bytes();
+    let dir = dir();
+    let out = dir.path().join("out").into_os_string().into_encoded_bytes();
     let up = b"../out".to_vec();
     let file = || Item::File(entry("file"));
     for items in [
         // Through a link to a directory or file that the stream creates.
         vec![
-            Item::Folder(entry("a")),
+            Item::Directory(entry("a")),
             Item::Link(entry("l"), out.clone()),
-            Item::Folder(entry("l")),
+            Item::Directory(entry("l")),
             file(),
             Item::Leave,
             Item::Leave,
             Item::End,
         ],
         vec![
-            Item::Folder(entry("b")),
+            Item::Directory(entry("b")),
             Item::Link(entry("file"), [&out[..], b"/file"].concat()),
             file(),
             Item::Leave,
@@ -161,40 +162,36 @@ fn a_hostile_stream_writes_nothing_outside() {
         ],
         // Through names.
         vec![Item::File(entry("../out/file")), Item::End],
-        vec![Item::Folder(entry("..")), Item::Folder(entry("out")), file(), Item::End],
-        vec![Item::Folder(entry("/")), file(), Item::End],
+        vec![Item::Directory(entry("..")), Item::Directory(entry("out")), file(), Item::End],
+        vec![Item::Directory(entry("/")), file(), Item::End],
         // By leaving more directories than it entered.
-        vec![Item::Folder(entry("c")), Item::Leave, Item::Leave, Item::Folder(entry("out")), file()],
+        vec![Item::Directory(entry("c")), Item::Leave, Item::Leave, Item::Directory(entry("out")), file()],
         // Through a link that already exists.
-        vec![Item::Folder(entry("there")), file(), Item::Leave, Item::End],
+        vec![Item::Directory(entry("there")), file(), Item::Leave, Item::End],
     ] {
-        let _ = fs::remove_file(folder.path().join("in/there"));
-        symlink(OsStr::from_bytes(&up), folder.path().join("in/there")).unwrap();
-        let _ = unpacked(folder.path(), &items);
-        assert_eq!(fs::read_to_string(folder.path().join("out/file")).unwrap(), "untouched", "{items:?}");
-        assert_eq!(names(&folder.path().join("out")), ["file"], "{items:?}");
-        assert_eq!(names(folder.path()), ["in", "out"]);
+        let _ = fs::remove_file(dir.path().join("in/there"));
+        symlink(OsStr::from_bytes(&up), dir.path().join("in/there")).unwrap();
+        let _ = unpacked(dir.path(), &items);
+        assert_eq!(fs::read_to_string(dir.path().join("out/file")).unwrap(), "untouched", "{items:?}");
+        assert_eq!(names(&dir.path().join("out")), ["file"], "{items:?}");
+        assert_eq!(names(dir.path()), ["in", "out"]);
     }
-    assert_eq!(
-        fs::read_to_string(folder.path().join("in/b/file")).unwrap(),
-        "word",
-        "a link was not replaced"
-    );
+    assert_eq!(fs::read_to_string(dir.path().join("in/b/file")).unwrap(), "word", "a link was not replaced");
 }
 
 #[test]
 fn what_does_not_come_whole_leaves_what_was_there() {
-    let folder = folder();
-    fs::write(folder.path().join("in/file"), "old").unwrap();
-    let whole = packed(&folder.path().join("out/file"));
-    let to = folder.path().join("in");
-    for length in 0..whole.len() - 1 {
-        let cut = &whole[..length];
+    let dir = dir();
+    fs::write(dir.path().join("in/file"), "old").unwrap();
+    let stream = packed(&dir.path().join("out/file"));
+    let to = dir.path().join("in");
+    for length in 0..stream.len() - 1 {
+        let cut = &stream[..length];
         let error = unpack(cut, &to, &mut Unpacked::default()).unwrap_err();
         assert!(matches!(error, UnpackError::Stream(StreamError::Truncated)), "{length}: {error}");
         assert_eq!(names(&to), ["file"]);
     }
-    fs::write(folder.path().join("in/file"), "old").unwrap();
+    fs::write(dir.path().join("in/file"), "old").unwrap();
     let mut broken = Vec::new();
     let mut writer = Writer::new(&mut broken).unwrap();
     writer.item(&Item::File(entry("file"))).unwrap();
@@ -204,31 +201,31 @@ fn what_does_not_come_whole_leaves_what_was_there() {
     let mut done = Unpacked::default();
     unpack(&*broken, &to, &mut done).unwrap();
     assert_eq!(done, Unpacked { files: 0, broken: 1 });
-    assert_eq!(fs::read_to_string(folder.path().join("in/file")).unwrap(), "old");
+    assert_eq!(fs::read_to_string(dir.path().join("in/file")).unwrap(), "old");
 }
 
 #[test]
 fn deep_folders_are_packed_as_deep_as_they_can_be_unpacked() {
-    let folder = folder();
-    let deep = folder.path().join("out").join("d/".repeat(MAX_DEPTH + 2));
+    let dir = dir();
+    let deep = dir.path().join("out").join("d/".repeat(MAX_DEPTH + 2));
     fs::create_dir_all(deep).unwrap();
     let mut bytes = Vec::new();
-    let mut said = Vec::new();
-    let source = Source::open(&folder.path().join("out"), false).unwrap();
-    let unread = pack(&source, &mut bytes, &mut |text| said.push(text)).unwrap();
-    assert_eq!((unread, said.len()), (1, 1));
-    assert!(said[0].ends_with("directories are nested too deeply"), "{said:?}");
-    unpack(&*bytes, &folder.path().join("in"), &mut Unpacked::default()).unwrap();
+    let mut messages = Vec::new();
+    let source = Source::open(&dir.path().join("out"), false).unwrap();
+    let unreadable = pack(&source, &mut bytes, &mut |text| messages.push(text)).unwrap();
+    assert_eq!((unreadable, messages.len()), (1, 1));
+    assert!(messages[0].ends_with("directories are nested too deeply"), "{messages:?}");
+    unpack(&*bytes, &dir.path().join("in"), &mut Unpacked::default()).unwrap();
 }
 
 #[test]
 fn what_has_no_content_is_passed_over_and_told() {
-    let folder = folder();
-    let pipe = folder.path().join("out/pipe");
+    let dir = dir();
+    let pipe = dir.path().join("out/pipe");
     rustix::fs::mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR, 0).unwrap();
     assert!(Source::open(&pipe, false).unwrap_err().to_string().contains("a named pipe"));
-    let mut said = Vec::new();
-    let source = Source::open(&folder.path().join("out"), false).unwrap();
-    assert_eq!(pack(&source, &mut Vec::new(), &mut |text| said.push(text)).unwrap(), 0);
-    assert!(said[0].contains("pipe is a named pipe, and is not copied"), "{said:?}");
+    let mut messages = Vec::new();
+    let source = Source::open(&dir.path().join("out"), false).unwrap();
+    assert_eq!(pack(&source, &mut Vec::new(), &mut |text| messages.push(text)).unwrap(), 0);
+    assert!(messages[0].contains("pipe is a named pipe, and is not copied"), "{messages:?}");
 }

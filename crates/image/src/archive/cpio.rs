@@ -6,7 +6,7 @@
 use std::io::{self, Read};
 
 use super::PATH_MAX;
-use super::reader::{Counted, entry, text};
+use super::reader::{CountingReader, entry, text};
 use super::rpm::Files;
 use crate::error::{ArchiveError, EntryProblem};
 
@@ -60,13 +60,13 @@ impl<'a, R: Read> CpioReader<'a, R> {
         }
         let mut magic = [0; 6];
         self.fill(&mut magic)?;
-        let (path, mode, size, elsewhere) = match &magic {
+        let (path, mode, size, stored_elsewhere) = match &magic {
             b"070701" | b"070702" => match self.newc()? {
                 (path, _) if path == "TRAILER!!!" => return Ok(None),
                 (path, fields) => {
                     // Of several hard links to a file, the last has the content.
-                    let elsewhere = fields[LINKS] > 1 && fields[SIZE] == 0;
-                    (path, fields[MODE], u64::from(fields[SIZE]), elsewhere)
+                    let stored_elsewhere = fields[LINKS] > 1 && fields[SIZE] == 0;
+                    (path, fields[MODE], u64::from(fields[SIZE]), stored_elsewhere)
                 }
             },
             b"07070X" => {
@@ -74,21 +74,21 @@ impl<'a, R: Read> CpioReader<'a, R> {
                 self.pad()?;
                 let file = usize::try_from(index).ok().and_then(|index| self.files.get(index));
                 let file = file.ok_or_else(|| self.damaged("file number"))?;
-                let stored = file.content_is_here && matches!(file.mode & TYPE, REGULAR | 0o120_000);
-                (file.path, file.mode, if stored { file.size } else { 0 }, !file.content_is_here)
+                let stored = file.has_content && matches!(file.mode & TYPE, REGULAR | 0o120_000);
+                (file.path, file.mode, if stored { file.size } else { 0 }, !file.has_content)
             }
             _ => return Err(self.damaged("magic")),
         };
         self.data_end = self.position.checked_add(size).ok_or_else(|| self.damaged("size"))?;
         self.last = format!("{path:?}");
-        let size = (mode & TYPE == REGULAR && !elsewhere).then_some(size);
+        let size = (mode & TYPE == REGULAR && !stored_elsewhere).then_some(size);
         Ok(Some(CpioEntry { path, size }))
     }
 
     /// Returns a reader of the rest of the current entry's data.
     pub(crate) fn data(&mut self) -> impl Read + '_ {
-        let left = self.data_end - self.position;
-        Counted { position: &mut self.position, input: self.input.by_ref().take(left) }
+        let remaining = self.data_end - self.position;
+        CountingReader { position: &mut self.position, input: self.input.by_ref().take(remaining) }
     }
 
     /// Reads a newc header after its magic, and the name that follows.
@@ -104,8 +104,8 @@ impl<'a, R: Read> CpioReader<'a, R> {
         if name.pop() != Some(0) {
             return Err(self.damaged("end of the name"));
         }
-        let shown = String::from_utf8_lossy(&name).into_owned();
-        let name = text(name, "its name").map_err(|problem| entry(&shown, problem))?;
+        let display_name = String::from_utf8_lossy(&name).into_owned();
+        let name = text(name, "its name").map_err(|problem| entry(&display_name, problem))?;
         Ok((name, fields))
     }
 

@@ -24,7 +24,7 @@ pub(crate) enum MemberKind {
         /// The stored bytes, ascending and disjoint; gaps read as zeros.
         extents: Vec<Extent>,
     },
-    Folder,
+    Directory,
     Symlink(String),
     HardLink(String),
     Char {

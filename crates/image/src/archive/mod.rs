@@ -16,7 +16,7 @@ pub(crate) use crate::error::{ArchiveError, EntryProblem};
 pub(crate) use cpio::CpioReader;
 pub(crate) use member::{Extent, Member, MemberKind};
 pub(crate) use reader::TarReader;
-pub(crate) use sparse::filled;
+pub(crate) use sparse::fill_holes;
 
 /// Maximum length of a file name, in bytes: `NAME_MAX` of Linux and of ext4.
 pub(crate) const NAME_MAX: usize = 255;

@@ -30,7 +30,7 @@ pub(crate) struct PaxSparse {
 
 impl Pax {
     /// Parses the records of one extended header.
-    pub(crate) fn read(&mut self, mut bytes: &[u8], most_segments: usize) -> Result<(), EntryProblem> {
+    pub(crate) fn read(&mut self, mut bytes: &[u8], max_segments: usize) -> Result<(), EntryProblem> {
         // Some writers pad the last record with NULs.
         while !bytes.is_empty() && bytes[0] != 0 {
             let space = bytes.iter().take(20).position(|b| *b == b' ').ok_or(EntryProblem::Pax)?;
@@ -39,30 +39,30 @@ impl Pax {
             let record = bytes.get(space + 1..length).ok_or(EntryProblem::Pax)?;
             let record = record.strip_suffix(b"\n").ok_or(EntryProblem::Pax)?;
             let equals = record.iter().position(|b| *b == b'=').ok_or(EntryProblem::Pax)?;
-            self.set(&record[..equals], &record[equals + 1..], most_segments)?;
+            self.set(&record[..equals], &record[equals + 1..], max_segments)?;
             bytes = &bytes[length..];
         }
         Ok(())
     }
 
-    fn set(&mut self, key: &[u8], value: &[u8], most_segments: usize) -> Result<(), EntryProblem> {
-        let whole = || number(value).ok_or(EntryProblem::Pax);
+    fn set(&mut self, key: &[u8], value: &[u8], max_segments: usize) -> Result<(), EntryProblem> {
+        let integer = || number(value).ok_or(EntryProblem::Pax);
         match key {
             b"path" => self.path = Some(value.to_vec()),
             b"linkpath" => self.link = Some(value.to_vec()),
-            b"size" => self.size = Some(whole()?),
-            b"uid" => self.uid = Some(whole()?),
-            b"gid" => self.gid = Some(whole()?),
+            b"size" => self.size = Some(integer()?),
+            b"uid" => self.uid = Some(integer()?),
+            b"gid" => self.gid = Some(integer()?),
             b"mtime" => self.mtime = Some(time(value).ok_or(EntryProblem::Pax)?),
             b"GNU.sparse.name" => self.sparse.name = Some(value.to_vec()),
-            b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse.size = Some(whole()?),
-            b"GNU.sparse.major" => self.sparse.in_data = whole()? >= 1,
+            b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse.size = Some(integer()?),
+            b"GNU.sparse.major" => self.sparse.in_data = integer()? >= 1,
             b"GNU.sparse.map" => {
                 let numbers = value.split(|b| *b == b',').map(|n| number(n).ok_or(EntryProblem::Pax));
                 self.sparse.map = Some(numbers.collect::<Result<_, _>>()?);
             }
             b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
-                self.sparse.map.get_or_insert_default().push(whole()?);
+                self.sparse.map.get_or_insert_default().push(integer()?);
             }
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
@@ -70,7 +70,7 @@ impl Pax {
                 }
             }
         }
-        if self.sparse.map.as_ref().is_some_and(|map| map.len() / 2 > most_segments) {
+        if self.sparse.map.as_ref().is_some_and(|map| map.len() / 2 > max_segments) {
             return Err(EntryProblem::Sparse);
         }
         Ok(())

@@ -22,7 +22,7 @@ const MAX_EXTENSION: u64 = 1 << 20;
 const MAX_SEGMENTS: usize = 1 << 20;
 
 /// Times that ext4 can store, in seconds: 34 bits, from 1901 to 2446.
-const TIMES: (i64, i64) = (-(1 << 31), (1 << 34) - (1 << 31) - 1);
+const TIME_RANGE: (i64, i64) = (-(1 << 31), (1 << 34) - (1 << 31) - 1);
 
 /// Device numbers that ext4 can store.
 const MAX_MAJOR: u32 = 0xfff;
@@ -39,7 +39,7 @@ pub(crate) struct TarReader<R> {
     /// End of the current member's data.
     data_end: u64,
     globals: Pax,
-    segments_left: usize,
+    segments_remaining: usize,
     last: String,
 }
 
@@ -76,7 +76,7 @@ impl<R: Read> TarReader<R> {
             next_header: 0,
             data_end: 0,
             globals: Pax::default(),
-            segments_left: MAX_SEGMENTS,
+            segments_remaining: MAX_SEGMENTS,
             last: "the start".to_owned(),
         }
     }
@@ -96,9 +96,9 @@ impl<R: Read> TarReader<R> {
                 b'x' | b'X' | b'g' => {
                     let bytes = self.extension(&header, &name)?;
                     let target = if kind == b'g' { &mut self.globals } else { &mut pax };
-                    target.read(&bytes, self.segments_left).map_err(|problem| entry(&name, problem))?;
+                    target.read(&bytes, self.segments_remaining).map_err(|problem| entry(&name, problem))?;
                     if kind == b'g' {
-                        pax.read(&bytes, self.segments_left).map_err(|problem| entry(&name, problem))?;
+                        pax.read(&bytes, self.segments_remaining).map_err(|problem| entry(&name, problem))?;
                     }
                 }
                 // A volume label does not describe a file.
@@ -106,10 +106,10 @@ impl<R: Read> TarReader<R> {
                 _ => {
                     let path = pax.sparse.name.take().or(pax.path.take()).or(long_name);
                     let path = path.unwrap_or_else(|| header.path_bytes().into_owned());
-                    let shown = String::from_utf8_lossy(&path).into_owned();
+                    let display_name = String::from_utf8_lossy(&path).into_owned();
                     let link = pax.link.take().or(long_link);
-                    let member = self.member(&header, path, link, pax, &shown)?;
-                    self.last = format!("{shown:?}");
+                    let member = self.member(&header, path, link, pax, &display_name)?;
+                    self.last = format!("{display_name:?}");
                     return Ok(Some(member));
                 }
             }
@@ -117,14 +117,14 @@ impl<R: Read> TarReader<R> {
     }
 
     /// Returns the input, after the end marker was read.
-    pub(crate) fn rest(self) -> R {
+    pub(crate) fn into_inner(self) -> R {
         self.input
     }
 
     /// Returns a reader of the rest of the current member's stored bytes.
     pub(crate) fn data(&mut self) -> impl Read + '_ {
-        let left = self.data_end.saturating_sub(self.position);
-        Counted { position: &mut self.position, input: self.input.by_ref().take(left) }
+        let remaining = self.data_end.saturating_sub(self.position);
+        CountingReader { position: &mut self.position, input: self.input.by_ref().take(remaining) }
     }
 
     fn header(&mut self) -> Result<Option<Header>, ArchiveError> {
@@ -176,16 +176,16 @@ impl<R: Read> TarReader<R> {
     }
 
     /// Reserves `size` bytes of data from the current position.
-    fn reserve(&mut self, size: u64, shown: &str) -> Result<(), ArchiveError> {
+    fn reserve(&mut self, size: u64, display_name: &str) -> Result<(), ArchiveError> {
         let end = self.position.checked_add(size);
         let next = end
             .and_then(|end| end.checked_next_multiple_of(BLOCK))
             .filter(|next| i64::try_from(*next).is_ok());
         let (Some(end), Some(next)) = (end, next) else {
-            return Err(entry(shown, EntryProblem::Header("size")));
+            return Err(entry(display_name, EntryProblem::Header("size")));
         };
         if self.length.is_some_and(|length| end > length) {
-            return Err(ArchiveError::Truncated { after: format!("{shown:?}") });
+            return Err(ArchiveError::Truncated { after: format!("{display_name:?}") });
         }
         self.data_end = end;
         self.next_header = next;
@@ -217,10 +217,10 @@ impl<R: Read> TarReader<R> {
         path: Vec<u8>,
         link: Option<Vec<u8>>,
         pax: Pax,
-        shown: &str,
+        display_name: &str,
     ) -> Result<Member, ArchiveError> {
-        let refuse = |problem| entry(shown, problem);
-        let field = |name: &'static str| move |_: io::Error| entry(shown, EntryProblem::Header(name));
+        let refuse = |problem| entry(display_name, problem);
+        let field = |name: &'static str| move |_: io::Error| entry(display_name, EntryProblem::Header(name));
         let path = text(path, "its name").map_err(refuse)?;
         let link = || {
             let bytes = link.unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned());
@@ -228,9 +228,9 @@ impl<R: Read> TarReader<R> {
         };
         let kind = match header.as_bytes()[156] {
             // Before ustar, a directory was a file whose name ends in a slash.
-            0 | b'0' | b'7' if !path.ends_with('/') => self.file(header, &pax, shown)?,
-            b'S' => self.file(header, &pax, shown)?,
-            0 | b'0' | b'5' | b'7' => MemberKind::Folder,
+            0 | b'0' | b'7' if !path.ends_with('/') => self.file(header, &pax, display_name)?,
+            b'S' => self.file(header, &pax, display_name)?,
+            0 | b'0' | b'5' | b'7' => MemberKind::Directory,
             b'1' => MemberKind::HardLink(link()?),
             b'2' => MemberKind::Symlink(link()?),
             b'3' => device(header).map(|(major, minor)| MemberKind::Char { major, minor }).map_err(refuse)?,
@@ -259,8 +259,8 @@ impl<R: Read> TarReader<R> {
             uid: owner(uid).map_err(refuse)?,
             gid: owner(gid).map_err(refuse)?,
             // The kernel also clamps times that ext4 cannot store.
-            mtime: if mtime.0 < TIMES.0 || mtime.0 > TIMES.1 {
-                (mtime.0.clamp(TIMES.0, TIMES.1), 0)
+            mtime: if mtime.0 < TIME_RANGE.0 || mtime.0 > TIME_RANGE.1 {
+                (mtime.0.clamp(TIME_RANGE.0, TIME_RANGE.1), 0)
             } else {
                 mtime
             },
@@ -268,28 +268,28 @@ impl<R: Read> TarReader<R> {
         })
     }
 
-    fn file(&mut self, header: &Header, pax: &Pax, shown: &str) -> Result<MemberKind, ArchiveError> {
-        let refuse = |problem| entry(shown, problem);
+    fn file(&mut self, header: &Header, pax: &Pax, display_name: &str) -> Result<MemberKind, ArchiveError> {
+        let refuse = |problem| entry(display_name, problem);
         let stored = pax.size.map_or_else(|| header.entry_size(), Ok);
         let stored = stored.map_err(|_| refuse(EntryProblem::Header("size")))?;
         let sparse = &pax.sparse;
         let (size, extents) = if header.as_bytes()[156] == b'S' {
             let size = header.size().map_err(|_| refuse(EntryProblem::Header("real size")))?;
-            let map = self.gnu_map(header, shown)?;
-            self.reserve(stored, shown)?;
+            let map = self.gnu_map(header, display_name)?;
+            self.reserve(stored, display_name)?;
             (size, sparse::extents(map, size, self.position, stored).map_err(refuse)?)
         } else if sparse.in_data {
             let size = sparse.size.ok_or(refuse(EntryProblem::Sparse))?;
             let start = self.position;
-            self.reserve(stored, shown)?;
-            let map = self.data_map(shown)?;
+            self.reserve(stored, display_name)?;
+            let map = self.data_map(display_name)?;
             let stored = stored.checked_sub(self.position - start).ok_or(refuse(EntryProblem::Sparse))?;
             (size, sparse::extents(map, size, self.position, stored).map_err(refuse)?)
         } else if let (Some(map), Some(size)) = (&sparse.map, sparse.size) {
-            self.reserve(stored, shown)?;
+            self.reserve(stored, display_name)?;
             (size, sparse::extents(sparse::pairs(map), size, self.position, stored).map_err(refuse)?)
         } else {
-            self.reserve(stored, shown)?;
+            self.reserve(stored, display_name)?;
             let whole = Extent { at: 0, archive: self.position, length: stored };
             (stored, if stored == 0 { Vec::new() } else { vec![whole] })
         };
@@ -297,18 +297,18 @@ impl<R: Read> TarReader<R> {
             return Err(refuse(EntryProblem::FileTooLarge(size)));
         }
         if extents.len() > 1 {
-            self.segments_left =
-                self.segments_left.checked_sub(extents.len()).ok_or(refuse(EntryProblem::Sparse))?;
+            self.segments_remaining =
+                self.segments_remaining.checked_sub(extents.len()).ok_or(refuse(EntryProblem::Sparse))?;
         }
         Ok(MemberKind::File { size, extents })
     }
 
     /// Reads the map of an old GNU sparse file: 4 runs in the header, 21 in each following block.
-    fn gnu_map(&mut self, header: &Header, shown: &str) -> Result<Vec<(u64, u64)>, ArchiveError> {
-        let refuse = |problem| entry(shown, problem);
+    fn gnu_map(&mut self, header: &Header, display_name: &str) -> Result<Vec<(u64, u64)>, ArchiveError> {
+        let refuse = |problem| entry(display_name, problem);
         let gnu = header.as_gnu().ok_or(refuse(EntryProblem::Sparse))?;
         let mut map = Vec::new();
-        let mut take = |runs: &[tar::GnuSparseHeader]| {
+        let mut add = |runs: &[tar::GnuSparseHeader]| {
             for run in runs.iter().filter(|run| !run.is_empty()) {
                 let (Ok(at), Ok(length)) = (run.offset(), run.length()) else {
                     return Err(EntryProblem::Sparse);
@@ -317,26 +317,29 @@ impl<R: Read> TarReader<R> {
             }
             if map.len() > MAX_SEGMENTS { Err(EntryProblem::Sparse) } else { Ok(()) }
         };
-        take(&gnu.sparse).map_err(refuse)?;
+        add(&gnu.sparse).map_err(refuse)?;
         let mut more = gnu.is_extended();
         while more {
             let block = self.full_block()?;
             let mut extended = tar::GnuExtSparseHeader::new();
             extended.as_mut_bytes().copy_from_slice(&block);
-            take(extended.sparse()).map_err(refuse)?;
+            add(extended.sparse()).map_err(refuse)?;
             more = extended.is_extended();
         }
         Ok(map)
     }
 
-    fn data_map(&mut self, shown: &str) -> Result<Vec<(u64, u64)>, ArchiveError> {
+    fn data_map(&mut self, display_name: &str) -> Result<Vec<(u64, u64)>, ArchiveError> {
         let mut parser = MapParser::default();
         loop {
             if self.position >= self.data_end {
-                return Err(entry(shown, EntryProblem::Sparse));
+                return Err(entry(display_name, EntryProblem::Sparse));
             }
             let block = self.full_block()?;
-            if parser.block(&block, self.segments_left).map_err(|problem| entry(shown, problem))? {
+            if parser
+                .block(&block, self.segments_remaining)
+                .map_err(|problem| entry(display_name, problem))?
+            {
                 return Ok(parser.pairs());
             }
         }
@@ -356,12 +359,12 @@ impl<R: Read> TarReader<R> {
 }
 
 /// Updates the reader's position while a member's data is read.
-pub(super) struct Counted<'a, R> {
+pub(super) struct CountingReader<'a, R> {
     pub(super) position: &'a mut u64,
     pub(super) input: R,
 }
 
-impl<R: Read> Read for Counted<'_, R> {
+impl<R: Read> Read for CountingReader<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.input.read(buffer)?;
         *self.position += n as u64;
@@ -369,9 +372,9 @@ impl<R: Read> Read for Counted<'_, R> {
     }
 }
 
-pub(super) fn entry(shown: &str, problem: EntryProblem) -> ArchiveError {
+pub(super) fn entry(display_name: &str, problem: EntryProblem) -> ArchiveError {
     // A hostile name must not fill the log.
-    ArchiveError::Entry { entry: shown.chars().take(PATH_MAX).collect(), problem }
+    ArchiveError::Entry { entry: display_name.chars().take(PATH_MAX).collect(), problem }
 }
 
 /// Sums the header's bytes, with the checksum field as spaces.

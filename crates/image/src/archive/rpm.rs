@@ -13,7 +13,7 @@ pub(crate) const MAGIC: [u8; 4] = [0xed, 0xab, 0xee, 0xdb];
 
 /// Length of the lead in bytes, and the position of the package type in it: 0 is a binary package.
 const LEAD: usize = 96;
-const KIND: std::ops::Range<usize> = 6..8;
+const PACKAGE_TYPE: std::ops::Range<usize> = 6..8;
 
 const HEADER_MAGIC: [u8; 4] = [0x8e, 0xad, 0xe8, 0x01];
 
@@ -28,22 +28,22 @@ const MAX_FILES: usize = 200_000;
 const FILE_SIZES: u32 = 1028;
 const FILE_MODES: u32 = 1030;
 const FILE_INODES: u32 = 1096;
-const FOLDER_INDEXES: u32 = 1116;
+const DIR_INDEXES: u32 = 1116;
 const BASE_NAMES: u32 = 1117;
-const FOLDER_NAMES: u32 = 1118;
+const DIR_NAMES: u32 = 1118;
 const PAYLOAD_FORMAT: u32 = 1124;
 const LONG_FILE_SIZES: u32 = 5008;
 
 /// Metadata of the package's files, in the header's order.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
-    folders: Vec<String>,
+    dirs: Vec<String>,
     names: Vec<String>,
-    folder_of: Vec<u64>,
+    dir_indexes: Vec<u64>,
     sizes: Vec<u64>,
     modes: Vec<u64>,
     /// The last file with each inode.
-    last_of: HashMap<u64, usize>,
+    last_with_inode: HashMap<u64, usize>,
     inodes: Vec<u64>,
 }
 
@@ -54,23 +54,23 @@ pub(crate) struct PackagedFile {
     pub(crate) size: u64,
     pub(crate) mode: u32,
     /// Whether the content is stored with this name, not with a later hard link.
-    pub(crate) content_is_here: bool,
+    pub(crate) has_content: bool,
 }
 
 impl Files {
     /// Returns the file with this index.
     pub(crate) fn get(&self, index: usize) -> Option<PackagedFile> {
-        let folder = self.folders.get(usize::try_from(*self.folder_of.get(index)?).ok()?)?;
+        let dir = self.dirs.get(usize::try_from(*self.dir_indexes.get(index)?).ok()?)?;
         let name = self.names.get(index)?;
-        if folder.len() + name.len() > PATH_MAX {
+        if dir.len() + name.len() > PATH_MAX {
             return None;
         }
         let inode = self.inodes.get(index);
         Some(PackagedFile {
-            path: format!("{folder}{name}"),
+            path: format!("{dir}{name}"),
             size: *self.sizes.get(index)?,
             mode: u32::try_from(*self.modes.get(index)?).ok()?,
-            content_is_here: inode.is_none_or(|inode| self.last_of.get(inode) == Some(&index)),
+            has_content: inode.is_none_or(|inode| self.last_with_inode.get(inode) == Some(&index)),
         })
     }
 }
@@ -82,7 +82,7 @@ pub(crate) fn header(input: &mut impl Read) -> Result<Files, PackageError> {
     if !lead.starts_with(&MAGIC) {
         return Err(PackageError::Rpm("it does not start with the magic number of an RPM"));
     }
-    if lead[KIND] != [0, 0] {
+    if lead[PACKAGE_TYPE] != [0, 0] {
         return Err(PackageError::Rpm("it is a source package"));
     }
     let signature = Header::read(input)?;
@@ -97,7 +97,7 @@ pub(crate) fn header(input: &mut impl Read) -> Result<Files, PackageError> {
     header.files()
 }
 
-const BEYOND: PackageError = PackageError::Rpm("its header points beyond its end");
+const OUT_OF_BOUNDS: PackageError = PackageError::Rpm("its header points beyond its end");
 
 /// A tag's value in a header.
 struct Value<'a> {
@@ -142,12 +142,12 @@ impl Header {
         }
         let inodes = self.numbers(FILE_INODES)?;
         Ok(Files {
-            folders: self.strings(FOLDER_NAMES)?,
+            dirs: self.strings(DIR_NAMES)?,
             names: self.strings(BASE_NAMES)?,
-            folder_of: self.numbers(FOLDER_INDEXES)?,
+            dir_indexes: self.numbers(DIR_INDEXES)?,
             sizes,
             modes: self.numbers(FILE_MODES)?,
-            last_of: inodes.iter().enumerate().map(|(index, inode)| (*inode, index)).collect(),
+            last_with_inode: inodes.iter().enumerate().map(|(index, inode)| (*inode, index)).collect(),
             inodes,
         })
     }
@@ -160,7 +160,7 @@ impl Header {
         let data = usize::try_from(*offset).ok().and_then(|offset| self.data.get(offset..));
         match (count, data) {
             (Some(count), Some(data)) => Ok(Some(Value { kind: *kind, count, data })),
-            _ => Err(BEYOND),
+            _ => Err(OUT_OF_BOUNDS),
         }
     }
 
@@ -173,7 +173,7 @@ impl Header {
             5 => 8,
             _ => return Err(PackageError::Rpm("a number in its header has the wrong type")),
         };
-        let data = data.get(..count * width).ok_or(BEYOND)?;
+        let data = data.get(..count * width).ok_or(OUT_OF_BOUNDS)?;
         let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
         Ok(data.chunks_exact(width).map(number).collect())
     }
@@ -188,7 +188,7 @@ impl Header {
         match strings.last() {
             Some(last) if strings.len() == count && last.ends_with(&[0]) => {}
             None if count == 0 => {}
-            _ => return Err(BEYOND),
+            _ => return Err(OUT_OF_BOUNDS),
         }
         Ok(strings.iter().map(|text| String::from_utf8_lossy(&text[..text.len() - 1]).into_owned()).collect())
     }
@@ -223,13 +223,13 @@ mod tests {
         static PACKAGE: OnceLock<Vec<u8>> = OnceLock::new();
         PACKAGE.get_or_init(|| {
             let root = tempfile::tempdir().unwrap();
-            let folder = root.path().join("lib/modules/6.1");
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join("a"), b"one").unwrap();
-            fs::write(folder.join("b"), b"twice").unwrap();
-            fs::hard_link(folder.join("b"), folder.join("c")).unwrap();
-            std::os::unix::fs::symlink("/usr/src", folder.join("d")).unwrap();
-            fs::create_dir(folder.join("e")).unwrap();
+            let dir = root.path().join("lib/modules/6.1");
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join("a"), b"one").unwrap();
+            fs::write(dir.join("b"), b"twice").unwrap();
+            fs::hard_link(dir.join("b"), dir.join("c")).unwrap();
+            std::os::unix::fs::symlink("/usr/src", dir.join("d")).unwrap();
+            fs::create_dir(dir.join("e")).unwrap();
             rpm(root.path(), "w.ufdio")
         })
     }

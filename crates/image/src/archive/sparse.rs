@@ -38,11 +38,11 @@ pub(super) fn extents(
 /// Reads all `size` bytes of a file, with holes as zeros.
 ///
 /// `data` reads the stored bytes, those of `extents`. The result is shorter if `data` ends early.
-pub(crate) fn filled<'a>(data: impl Read + 'a, size: u64, extents: &'a [Extent]) -> impl Read + 'a {
-    Filled { data, size, extents, position: 0 }
+pub(crate) fn fill_holes<'a>(data: impl Read + 'a, size: u64, extents: &'a [Extent]) -> impl Read + 'a {
+    HoleFiller { data, size, extents, position: 0 }
 }
 
-struct Filled<'a, R> {
+struct HoleFiller<'a, R> {
     data: R,
     size: u64,
     /// Extents not yet read to their end.
@@ -50,14 +50,14 @@ struct Filled<'a, R> {
     position: u64,
 }
 
-impl<R: Read> Read for Filled<'_, R> {
+impl<R: Read> Read for HoleFiller<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = match self.extents {
-            [extent, left @ ..] if extent.at <= self.position => {
+            [extent, rest @ ..] if extent.at <= self.position => {
                 let end = extent.at + extent.length;
                 let read = self.data.by_ref().take(end - self.position).read(buffer)?;
                 if self.position + read as u64 == end {
-                    self.extents = left;
+                    self.extents = rest;
                 }
                 read
             }
@@ -81,7 +81,7 @@ pub(super) struct MapParser {
 
 impl MapParser {
     /// Parses one block; returns true when the map is complete (the rest of the block is padding).
-    pub(super) fn block(&mut self, block: &[u8], most_segments: usize) -> Result<bool, EntryProblem> {
+    pub(super) fn block(&mut self, block: &[u8], max_segments: usize) -> Result<bool, EntryProblem> {
         for byte in block {
             if *byte != b'\n' {
                 // The longest u64 has 20 digits.
@@ -95,7 +95,7 @@ impl MapParser {
             self.line.clear();
             match self.expected {
                 None => {
-                    let pairs = usize::try_from(value).ok().filter(|n| *n <= most_segments);
+                    let pairs = usize::try_from(value).ok().filter(|n| *n <= max_segments);
                     self.expected = Some(pairs.ok_or(EntryProblem::Sparse)?);
                 }
                 Some(_) => self.numbers.push(value),
@@ -137,12 +137,12 @@ mod tests {
             }
             let extents = extents(map, file.len() as u64, 512, stored.len() as u64).unwrap();
             let mut read = Vec::new();
-            filled(&stored[..], file.len() as u64, &extents).read_to_end(&mut read).unwrap();
+            fill_holes(&stored[..], file.len() as u64, &extents).read_to_end(&mut read).unwrap();
             prop_assert_eq!(&read, &whole);
 
             let short = &stored[..stored.len().saturating_sub(cut)];
             read.clear();
-            filled(short, file.len() as u64, &extents).read_to_end(&mut read).unwrap();
+            fill_holes(short, file.len() as u64, &extents).read_to_end(&mut read).unwrap();
             prop_assert_eq!(read.len() == whole.len(), short.len() == stored.len());
             prop_assert!(whole.starts_with(&read));
         }

@@ -119,7 +119,7 @@ impl TarWriter {
         self.raw(b'0', name.as_bytes(), b"", data.len() as u64, data)
     }
 
-    pub(crate) fn folder(&mut self, name: &str) -> &mut Self {
+    pub(crate) fn directory(&mut self, name: &str) -> &mut Self {
         self.raw(b'5', name.as_bytes(), b"", 0, b"")
     }
 

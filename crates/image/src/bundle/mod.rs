@@ -13,7 +13,7 @@ mod write;
 use banger_api::{Digest, ImageConfig, ImageName, Name};
 use serde::{Deserialize, Serialize};
 
-pub use read::{Opened, open_bundle};
+pub use read::{BundleReader, open_bundle};
 pub use write::write_bundle;
 
 use crate::error::BundleError;
@@ -23,10 +23,10 @@ use crate::error::bundle::{MANIFEST, ROOTFS};
 const VERSION: u32 = 1;
 
 /// Maximum length of a manifest, in bytes.
-const MANIFEST_MAX: u64 = 1 << 20;
+const MAX_MANIFEST: u64 = 1 << 20;
 
 /// Maximum size of a file system in bytes, holes included.
-const ROOTFS_MAX: u64 = 1 << 40;
+const MAX_ROOTFS: u64 = 1 << 40;
 
 /// A bundle's manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,7 +95,7 @@ impl BundleManifest {
         if arch != "amd64" {
             return refused(format!("it is for {arch:?}; only \"amd64\" is supported"));
         }
-        if *size == 0 || *size > ROOTFS_MAX {
+        if *size == 0 || *size > MAX_ROOTFS {
             return refused(format!("a file system of {size} bytes is out of range"));
         }
         if os.as_deref().is_some_and(|os| os.chars().count() > 100 || os.contains(char::is_control)) {

@@ -12,12 +12,12 @@ use sha2::{Digest as _, Sha256};
 use crate::Progress;
 
 /// Size of a block that becomes a hole if all its bytes are zero.
-pub(super) const GRAIN: usize = 64 << 10;
+pub(super) const GRANULARITY: usize = 64 << 10;
 
 /// Maximum number of runs. When it is reached, the last run is extended over the zeros that follow.
-const MOST: usize = 1 << 19;
+const MAX_RUNS: usize = 1 << 19;
 
-static ZEROS: [u8; GRAIN] = [0; GRAIN];
+static ZEROS: [u8; GRANULARITY] = [0; GRANULARITY];
 
 /// The runs and the digest of a file.
 pub(super) struct Scan {
@@ -28,14 +28,14 @@ pub(super) struct Scan {
 }
 
 /// Scans all `size` bytes of `file`.
-pub(super) fn of(file: &File, size: u64, progress: &dyn Progress) -> io::Result<Scan> {
+pub(super) fn scan(file: &File, size: u64, progress: &dyn Progress) -> io::Result<Scan> {
     let mut runs: Vec<(u64, u64)> = Vec::new();
     let mut hash = Sha256::new();
-    let mut buffer = vec![0; GRAIN];
+    let mut buffer = vec![0; GRANULARITY];
     let (mut at, mut data) = (0, 0);
     while at < size {
-        let length = (size - at).min(GRAIN as u64);
-        let buffer = &mut buffer[..usize::try_from(length).unwrap_or(GRAIN)];
+        let length = (size - at).min(GRANULARITY as u64);
+        let buffer = &mut buffer[..usize::try_from(length).unwrap_or(GRANULARITY)];
         if data < at + length {
             data = next_data(file, at)?.unwrap_or(size);
         }
@@ -51,7 +51,7 @@ pub(super) fn of(file: &File, size: u64, progress: &dyn Progress) -> io::Result<
         };
         hash.update(if hole { &ZEROS[..buffer.len()] } else { buffer });
         if !hole {
-            let full = runs.len() == MOST;
+            let full = runs.len() == MAX_RUNS;
             match runs.last_mut() {
                 Some((start, run)) if *start + *run == at || full => *run = at + length - *start,
                 _ => runs.push((at, length)),

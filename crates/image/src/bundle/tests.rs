@@ -26,18 +26,18 @@ fn image() -> BundleImage {
 }
 
 /// Writes a file system and a bundle of it.
-fn bundle(folder: &Path) -> (PathBuf, Vec<u8>) {
-    let rootfs = folder.join("rootfs");
+fn bundle(dir: &Path) -> (PathBuf, Vec<u8>) {
+    let rootfs = dir.join("rootfs");
     write_empty_ext4(&rootfs, SIZE, "x").unwrap();
     let mut bytes = Vec::new();
     write_bundle(image(), &rootfs, &mut bytes, Path::new("out"), &Silent).unwrap();
     (rootfs, bytes)
 }
 
-fn read(folder: &Path, bytes: &[u8], expected: Option<Digest>) -> Result<RootfsInfo, ImageError> {
+fn read(dir: &Path, bytes: &[u8], expected: Option<Digest>) -> Result<RootfsInfo, ImageError> {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
-    open_bundle(file, &Silent)?.write(expected, &folder.join("back"))
+    open_bundle(file, &Silent)?.write(expected, &dir.join("back"))
 }
 
 /// Creates a compressed tar of these members.
@@ -177,7 +177,7 @@ fn a_broken_file_system_is_refused() {
 #[test]
 fn more_than_the_disk_holds_is_refused_before_it_is_written() {
     let dir = tempfile::tempdir().unwrap();
-    let size = ROOTFS_MAX;
+    let size = MAX_ROOTFS;
     let mut manifest = manifest(b"");
     manifest["size"] = size.into();
     let mut tar = TarWriter::default();

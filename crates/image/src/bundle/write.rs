@@ -9,12 +9,12 @@ use tar::{EntryType, Header};
 
 use super::{BundleImage, BundleManifest, MANIFEST, ROOTFS, VERSION, runs};
 use crate::error::IoContext;
-use crate::progress::stopped_or;
+use crate::progress::or_cancelled;
 use crate::publish::write_error;
 use crate::{ImageError, Progress};
 
 /// zstd compression level.
-const LEVEL: i32 = 3;
+const COMPRESSION_LEVEL: i32 = 3;
 
 /// Size of a tar block, in bytes.
 const BLOCK: usize = 512;
@@ -31,7 +31,7 @@ pub fn write_bundle(
     name: &Path,
     progress: &dyn Progress,
 ) -> Result<BundleManifest, ImageError> {
-    stopped_or(progress, write(image, rootfs, out, name, progress))
+    or_cancelled(progress, write(image, rootfs, out, name, progress))
 }
 
 fn write(
@@ -44,7 +44,7 @@ fn write(
     let file = File::open(rootfs).during("open", rootfs)?;
     let size = file.metadata().during("stat", rootfs)?.len();
     progress.stage("read the image");
-    let scan = runs::of(&file, size, progress).during("read", rootfs)?;
+    let scan = runs::scan(&file, size, progress).during("read", rootfs)?;
     let BundleImage { name: image_name, os, init, kernel, config, entries } = image;
     let manifest = BundleManifest {
         version: VERSION,
@@ -60,7 +60,7 @@ fn write(
     };
     progress.stage("write the bundle");
     let failed = |source| write_error(source, name, 0);
-    let mut tar = zstd::Encoder::new(out, LEVEL).map_err(failed)?;
+    let mut tar = zstd::Encoder::new(out, COMPRESSION_LEVEL).map_err(failed)?;
     tar.include_checksum(true).map_err(failed)?;
     let text = serde_json::to_vec_pretty(&manifest).map_err(|error| failed(error.into()))?;
     member(&mut tar, EntryType::Regular, MANIFEST, &text).map_err(failed)?;
@@ -68,8 +68,8 @@ fn write(
     let stored: u64 = scan.runs.iter().map(|(_, length)| length).sum();
     member(&mut tar, EntryType::XHeader, "PaxHeaders.0/rootfs.ext4", &sparse_records(size))
         .map_err(failed)?;
-    let whole = map.len() as u64 + stored;
-    tar.write_all(header(EntryType::Regular, "GNUSparseFile.0/rootfs.ext4", whole).as_bytes())
+    let total = map.len() as u64 + stored;
+    tar.write_all(header(EntryType::Regular, "GNUSparseFile.0/rootfs.ext4", total).as_bytes())
         .and_then(|()| tar.write_all(&map))
         .map_err(failed)?;
     copy(&file, rootfs, &scan.runs, stored, &mut tar, &failed, progress)?;
@@ -93,12 +93,12 @@ fn copy(
     for (start, length) in runs {
         let mut at = *start;
         while at < start + length {
-            let piece = (start + length - at).min(buffer.len() as u64);
-            let buffer = &mut buffer[..usize::try_from(piece).unwrap_or_default()];
+            let chunk_size = (start + length - at).min(buffer.len() as u64);
+            let buffer = &mut buffer[..usize::try_from(chunk_size).unwrap_or_default()];
             file.read_exact_at(buffer, at).during("read", rootfs)?;
             tar.write_all(buffer).map_err(failed)?;
-            at += piece;
-            done += piece;
+            at += chunk_size;
+            done += chunk_size;
             progress.bytes(done, Some(stored));
             crate::progress::check(progress)?;
         }

@@ -8,10 +8,10 @@ use reqwest::Url;
 use serde::Deserialize;
 
 /// Maximum number of sources of an image.
-const MOST_SOURCES: usize = 8;
+const MAX_SOURCES: usize = 8;
 
 /// Maximum number of packages in a recipe.
-const MOST_PACKAGES: usize = 500;
+const MAX_PACKAGES: usize = 500;
 
 /// Maximum length of a human-readable text or a word, in characters.
 const MAX_TEXT: usize = 200;
@@ -90,7 +90,7 @@ pub enum Source {
     /// A file written by `banger image bundle`.
     Bundle {
         /// Path or URL of the file.
-        place: Place,
+        location: Location,
         /// Digest of the whole file.
         sha256: Digest,
     },
@@ -100,7 +100,7 @@ pub enum Source {
 
 /// The location of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// A path on this host.
     Path(PathBuf),
     /// A URL.
@@ -158,10 +158,10 @@ impl TryFrom<RawSource> for Source {
                 oci.parse().map(Self::Oci).map_err(|error| format!("oci {oci:?}: {error}"))
             }
             RawSource { oci: None, bundle: Some(bundle), sha256, mmdebstrap: None } => {
-                let place = if Path::new(&bundle).is_absolute() {
-                    Place::Path(PathBuf::from(bundle))
+                let location = if Path::new(&bundle).is_absolute() {
+                    Location::Path(PathBuf::from(bundle))
                 } else if is_url(&bundle) {
-                    Place::Url(bundle)
+                    Location::Url(bundle)
                 } else {
                     return Err(format!("bundle {bundle:?} must be a URL or an absolute path"));
                 };
@@ -169,7 +169,7 @@ impl TryFrom<RawSource> for Source {
                 let sha256 = format!("sha256:{}", sha256.strip_prefix("sha256:").unwrap_or(&sha256));
                 let sha256 =
                     sha256.parse().map_err(|_| "sha256 must be 64 digits of 0-9 and a-f".to_owned())?;
-                Ok(Self::Bundle { place, sha256 })
+                Ok(Self::Bundle { location, sha256 })
             }
             RawSource { oci: None, bundle: None, sha256: None, mmdebstrap: Some(recipe) } => {
                 recipe.check().map(|()| Self::Mmdebstrap(recipe))
@@ -188,8 +188,8 @@ impl Recipe {
         if !VARIANTS.contains(&self.variant.as_str()) {
             return Err(format!("variant {:?} is not one of {}", self.variant, VARIANTS.join(", ")));
         }
-        if self.packages.len() > MOST_PACKAGES {
-            return Err(format!("more than {MOST_PACKAGES} packages"));
+        if self.packages.len() > MAX_PACKAGES {
+            return Err(format!("more than {MAX_PACKAGES} packages"));
         }
         match self.packages.iter().find(|package| !is_word(package)) {
             Some(package) => Err(format!("{package:?} is not a package name")),
@@ -219,7 +219,7 @@ fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Size, D::Er
 fn sources<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Source>, D::Error> {
     let sources = Vec::<Source>::deserialize(deserializer)?;
     match sources.len() {
-        1..=MOST_SOURCES => Ok(sources),
-        _ => Err(serde::de::Error::custom(format!("an image has 1 to {MOST_SOURCES} sources"))),
+        1..=MAX_SOURCES => Ok(sources),
+        _ => Err(serde::de::Error::custom(format!("an image has 1 to {MAX_SOURCES} sources"))),
     }
 }

@@ -10,10 +10,10 @@ use crate::program::{HostCommand, find};
 use crate::{ImageError, Progress, RootfsInfo, RootfsOptions, import_rootfs};
 
 /// Timeout for downloading, unpacking and configuring all packages.
-const LIMIT: Duration = Duration::from_secs(30 * 60);
+const TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// dpkg path filters. They exclude manuals, translations and documentation, but keep licences, which are required.
-const PATHS: [&str; 4] = [
+const PATH_FILTERS: [&str; 4] = [
     "path-exclude=/usr/share/man/*",
     "path-exclude=/usr/share/locale/*",
     "path-exclude=/usr/share/doc/*",
@@ -36,7 +36,7 @@ pub fn fetch_image(
     progress: &dyn Progress,
 ) -> Result<RootfsInfo, ImageError> {
     progress.stage("install packages");
-    let mut program = HostCommand::new("mmdebstrap", LIMIT)?;
+    let mut program = HostCommand::new("mmdebstrap", TIMEOUT)?;
     let root = rustix::process::geteuid().is_root();
     if !root {
         require_user_namespaces()?;
@@ -51,7 +51,7 @@ pub fn fetch_image(
         .arg(format!("--variant={}", recipe.variant))
         .arg(format!("--include={}", recipe.packages.join(",")));
     command.arg("--format=tar").arg(r#"--aptopt=APT::Install-Recommends "false""#);
-    command.args(PATHS.map(|path| format!("--dpkgopt={path}")));
+    command.args(PATH_FILTERS.map(|path| format!("--dpkgopt={path}")));
     command.arg(&recipe.suite).arg("-").args(sources::lines(&recipe.suite));
     let options = RootfsOptions::default();
     program.run(progress, |tar| import_rootfs(tar, work, out, &options, progress))

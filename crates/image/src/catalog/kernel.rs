@@ -14,7 +14,7 @@ use crate::publish::write_error;
 use crate::{DownloadRequest, ImageError, KernelInfo, Progress, Registries, download, import_kernel};
 
 /// Timeout for each apt command; the largest download is 30 MB.
-const LIMIT: Duration = Duration::from_secs(10 * 60);
+const TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// Maximum size of a kernel's file, in bytes; a distribution's packages have under 200 MB.
 const MAX_DOWNLOAD: u64 = 1 << 30;
@@ -40,10 +40,10 @@ pub fn fetch_kernel(
         KernelSource::Apt { suite, package } => fetch_package(suite, package, work, dest, progress),
         KernelSource::Files(files) => {
             progress.stage("download the kernel");
-            let files = files.iter().map(|wanted| {
-                let Download { url, sha256 } = wanted;
-                let file = DownloadRequest { url, sha256: Some(*sha256), limit: MAX_DOWNLOAD };
-                Ok((PathBuf::from(url), download(registries, file, work, progress)?))
+            let files = files.iter().map(|file| {
+                let Download { url, sha256 } = file;
+                let request = DownloadRequest { url, sha256: Some(*sha256), limit: MAX_DOWNLOAD };
+                Ok((PathBuf::from(url), download(registries, request, work, progress)?))
             });
             import_kernel_files(files.collect::<Result<_, ImageError>>()?, dest, progress)
         }
@@ -75,28 +75,28 @@ fn fetch_package(
 
 /// An apt configuration with all its state in one directory.
 struct Apt<'a> {
-    folder: PathBuf,
+    dir: PathBuf,
     progress: &'a dyn Progress,
 }
 
 impl<'a> Apt<'a> {
     fn new(work: &Path, sources: &[String], progress: &'a dyn Progress) -> Result<Self, ImageError> {
         // apt resolves relative paths against its own directories.
-        let folder = std::path::absolute(work).during("find", work)?.join("apt");
+        let dir = std::path::absolute(work).during("find", work)?.join("apt");
         for name in ["state/lists/partial", "cache/archives/partial", "deb"] {
-            let path = folder.join(name);
+            let path = dir.join(name);
             fs::create_dir_all(&path).map_err(|source| write_error(source, &path, 0))?;
         }
         for (name, text) in [("sources.list", sources.join("\n") + "\n"), ("status", String::new())] {
-            let path = folder.join(name);
+            let path = dir.join(name);
             fs::write(&path, text).map_err(|source| write_error(source, &path, 0))?;
         }
-        Ok(Self { folder, progress })
+        Ok(Self { dir, progress })
     }
 
     /// Runs an apt program and returns its output.
     fn run(&self, program: &'static str, arguments: &[&str]) -> Result<String, ImageError> {
-        let mut program = HostCommand::new(program, LIMIT)?;
+        let mut program = HostCommand::new(program, TIMEOUT)?;
         let command = program.command();
         for (option, name) in [
             ("Dir::State", "state"),
@@ -106,7 +106,7 @@ impl<'a> Apt<'a> {
             ("Dir::Etc::sourcelist", "sources.list"),
         ] {
             let mut value = std::ffi::OsString::from(format!("{option}="));
-            value.push(self.folder.join(name));
+            value.push(self.dir.join(name));
             command.arg("-o").arg(value);
         }
         for option in [
@@ -125,15 +125,15 @@ impl<'a> Apt<'a> {
         ] {
             command.arg("-o").arg(option);
         }
-        command.arg("-q").args(arguments).current_dir(self.folder.join("deb"));
+        command.arg("-q").args(arguments).current_dir(self.dir.join("deb"));
         program.output(self.progress)
     }
 
     /// Opens the downloaded package.
     fn downloaded(&self) -> Result<Option<File>, ImageError> {
-        let folder = self.folder.join("deb");
-        for entry in fs::read_dir(&folder).during("read", &folder)? {
-            let path = entry.during("read", &folder)?.path();
+        let dir = self.dir.join("deb");
+        for entry in fs::read_dir(&dir).during("read", &dir)? {
+            let path = entry.during("read", &dir)?.path();
             if path.extension().is_some_and(|extension| extension == "deb") {
                 return File::open(&path).during("open", &path).map(Some);
             }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use super::entry::{Text, is_url, is_word};
 
 /// Maximum number of files of a kernel.
-const MOST_FILES: usize = 16;
+const MAX_FILES: usize = 16;
 
 /// A kernel in the catalog.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -78,8 +78,8 @@ fn word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
 fn files<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Download>, D::Error> {
     let files = Vec::<Download>::deserialize(deserializer)?;
     match files.len() {
-        1..=MOST_FILES => Ok(files),
-        _ => Err(D::Error::custom(format!("a kernel has 1 to {MOST_FILES} files"))),
+        1..=MAX_FILES => Ok(files),
+        _ => Err(D::Error::custom(format!("a kernel has 1 to {MAX_FILES} files"))),
     }
 }
 

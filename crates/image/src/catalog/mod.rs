@@ -18,17 +18,17 @@ use toml::Spanned;
 
 use crate::error::CatalogError;
 
-pub use entry::{Arch, CatalogImage, Place, Recipe, Source, Text};
+pub use entry::{Arch, CatalogImage, Location, Recipe, Source, Text};
 pub use image::fetch_image;
 pub use kernel::fetch_kernel;
 pub use kernel_entry::{CatalogKernel, Download, KernelSource};
 pub use signed::SignedCatalog;
 
 /// Maximum length of a catalog, in bytes.
-pub const CATALOG_MAX: u64 = 1 << 20;
+pub const MAX_CATALOG: u64 = 1 << 20;
 
 /// Maximum number of images, and of kernels, in a catalog.
-const MOST_ENTRIES: usize = 1000;
+const MAX_ENTRIES: usize = 1000;
 
 /// A catalog of images and kernels that can be fetched by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,12 +76,12 @@ impl Catalog {
         Ok(Self { images, kernels })
     }
 
-    /// Merges `weaker` into this catalog. If both have an entry with the same name, this catalog's entry is kept.
+    /// Merges `fallback` into this catalog. If both have an entry with the same name, this catalog's entry is kept.
     #[must_use]
-    pub fn over(mut self, weaker: &Self) -> Self {
-        let images = weaker.images.iter().filter(|image| self.image(image.name.as_str()).is_none());
+    pub fn with_fallback(mut self, fallback: &Self) -> Self {
+        let images = fallback.images.iter().filter(|image| self.image(image.name.as_str()).is_none());
         let images: Vec<_> = images.cloned().collect();
-        let kernels = weaker.kernels.iter().filter(|kernel| self.kernel(kernel.name.as_str()).is_none());
+        let kernels = fallback.kernels.iter().filter(|kernel| self.kernel(kernel.name.as_str()).is_none());
         let kernels: Vec<_> = kernels.cloned().collect();
         self.images.extend(images);
         self.kernels.extend(kernels);
@@ -108,8 +108,8 @@ fn unique<T, N: Eq + Hash + std::fmt::Display>(
     let mut seen = HashSet::new();
     for (count, entry) in entries.iter().enumerate() {
         let at = entry.span().start;
-        if count == MOST_ENTRIES {
-            return Err((at, format!("a catalog has at most {MOST_ENTRIES} {what}s")));
+        if count == MAX_ENTRIES {
+            return Err((at, format!("a catalog has at most {MAX_ENTRIES} {what}s")));
         }
         let name = name(entry.get_ref());
         if seen.contains(&name) {

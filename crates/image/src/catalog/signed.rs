@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use minisign_verify::{PublicKey, Signature};
 
-use super::{CATALOG_MAX, Catalog};
+use super::{Catalog, MAX_CATALOG};
 use crate::error::IoContext;
 use crate::oci::{Registries, RegistryError, Timing};
 use crate::{DownloadRequest, ImageError, Progress, download};
 
 /// Maximum length of a signature, in bytes: minisign(1) allows comments of 1 and 8 KiB.
-const SIGNATURE_MAX: u64 = 16 << 10;
+const MAX_SIGNATURE: u64 = 16 << 10;
 
 /// Number of lines in a signature.
 const SIGNATURE_LINES: usize = 4;
@@ -52,11 +52,11 @@ impl SignedCatalog<'_> {
             file.read_to_end(&mut bytes).during("read back the temporary file in", work)?;
             Ok(bytes)
         };
-        let text = get(self.url, CATALOG_MAX)?;
-        let beside = format!("{}.minisig", self.url);
-        let mut signed = get(&beside, SIGNATURE_MAX).map_err(|error| match error {
+        let text = get(self.url, MAX_CATALOG)?;
+        let signature_url = format!("{}.minisig", self.url);
+        let mut signed = get(&signature_url, MAX_SIGNATURE).map_err(|error| match error {
             ImageError::Download { source, .. } if matches!(*source, RegistryError::NotFound { .. }) => {
-                self.refused(format!("it is not signed: {beside} does not exist"))
+                self.refused(format!("it is not signed: {signature_url} does not exist"))
             }
             error => error,
         })?;
@@ -73,7 +73,7 @@ impl SignedCatalog<'_> {
     /// # Errors
     /// Returns an error if the signature is not the key's signature of the rest, or if the rest is not a catalog.
     pub fn read(&self, signed: &[u8]) -> Result<Catalog, ImageError> {
-        let (_, text) = self.verified(signed)?;
+        let (_, text) = self.verify(signed)?;
         let text = std::str::from_utf8(text).map_err(|error| self.refused(error.to_string()))?;
         Catalog::parse(text).map_err(|source| ImageError::Catalog { url: self.url.to_owned(), source })
     }
@@ -84,13 +84,13 @@ impl SignedCatalog<'_> {
     /// another comment.
     #[must_use]
     pub fn signed_at(&self, signed: &[u8]) -> Option<u64> {
-        let (signature, _) = self.verified(signed).ok()?;
+        let (signature, _) = self.verify(signed).ok()?;
         let mut fields = signature.trusted_comment().split_whitespace();
         fields.find_map(|field| field.strip_prefix("timestamp:"))?.parse().ok()
     }
 
     /// Verifies the signature, and returns it and the catalog that follows it.
-    fn verified<'a>(&self, signed: &'a [u8]) -> Result<(Signature, &'a [u8]), ImageError> {
+    fn verify<'a>(&self, signed: &'a [u8]) -> Result<(Signature, &'a [u8]), ImageError> {
         let line_ends = signed.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
         let (signature, text) = line_ends
             .take(SIGNATURE_LINES)

@@ -13,7 +13,7 @@ use std::path::Path;
 ///
 /// `BANGER_DEBIAN_MIRROR` (a URL such as `http://HOST/debian`) replaces all of them; it must have updates too.
 pub(super) fn lines(suite: &str) -> Vec<String> {
-    if let Some(mirror) = std::env::var("BANGER_DEBIAN_MIRROR").ok().filter(|mirror| usable(mirror)) {
+    if let Some(mirror) = std::env::var("BANGER_DEBIAN_MIRROR").ok().filter(|mirror| is_usable(mirror)) {
         return [suite.to_owned(), format!("{suite}-updates")]
             .map(|suite| format!("deb {}{mirror} {suite} main", key(None)))
             .into();
@@ -43,15 +43,16 @@ fn host_sources(apt: &Path, host: &str, suite: &str) -> Vec<String> {
     for file in files {
         let text = fs::read_to_string(&file).unwrap_or_default();
         let sources = match file.extension().and_then(|extension| extension.to_str()) {
-            Some("list") => text.lines().filter_map(one_line).collect(),
-            Some("sources") => text.split("\n\n").flat_map(stanza).collect(),
+            Some("list") => text.lines().filter_map(parse_line).collect(),
+            Some("sources") => text.split("\n\n").flat_map(parse_stanza).collect(),
             _ => Vec::new(),
         };
         for source in sources {
             let Some(rest) = source.suite.strip_prefix(host) else { continue };
-            let wanted = matches!(rest, "" | "-updates" | "-security") && source.components.contains("main");
+            let is_selected =
+                matches!(rest, "" | "-updates" | "-security") && source.components.contains("main");
             let line = format!("deb {}{} {suite}{rest} main", key(source.signed_by.as_deref()), source.uri);
-            if wanted && usable(&source.uri) && !lines.contains(&line) {
+            if is_selected && is_usable(&source.uri) && !lines.contains(&line) {
                 lines.push(line);
             }
         }
@@ -68,7 +69,7 @@ struct Source {
 }
 
 /// Parses `deb [signed-by=FILE] URI SUITE COMPONENT...`.
-fn one_line(line: &str) -> Option<Source> {
+fn parse_line(line: &str) -> Option<Source> {
     let rest = line.split('#').next()?.trim().strip_prefix("deb")?.strip_prefix([' ', '\t'])?.trim_start();
     let (options, rest) = match rest.strip_prefix('[') {
         Some(rest) => rest.split_once(']')?,
@@ -82,7 +83,7 @@ fn one_line(line: &str) -> Option<Source> {
 }
 
 /// Parses a stanza of a deb822 file: one source for each pair of URI and suite.
-fn stanza(text: &str) -> Vec<Source> {
+fn parse_stanza(text: &str) -> Vec<Source> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let fields: HashMap<String, &str> = lines
         .filter_map(|line| line.split_once(':'))
@@ -105,7 +106,7 @@ fn stanza(text: &str) -> Vec<Source> {
 }
 
 /// Returns whether a guest can use the source and may see its URI.
-fn usable(uri: &str) -> bool {
+fn is_usable(uri: &str) -> bool {
     let address = uri.strip_prefix("http://").or_else(|| uri.strip_prefix("https://"));
     address.is_some_and(|address| {
         !address.is_empty()
@@ -129,8 +130,8 @@ mod tests {
 
     #[test]
     fn both_kinds_of_files_are_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let apt = folder.path();
+        let dir = tempfile::tempdir().unwrap();
+        let apt = dir.path();
         fs::create_dir(apt.join("sources.list.d")).unwrap();
         fs::write(
             apt.join("sources.list"),

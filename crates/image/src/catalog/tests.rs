@@ -100,7 +100,7 @@ fn what_is_wrong_is_told_with_its_line() {
 fn the_stronger_catalog_has_the_name() {
     let mine = Catalog::parse(&with_source("oci = 'a:1'")).unwrap();
     let theirs = with_source("oci = 'a:2'") + &with_source("oci = 'a:3'").replace("'x'", "'y'");
-    let both = mine.clone().over(&Catalog::parse(&theirs).unwrap());
+    let both = mine.clone().with_fallback(&Catalog::parse(&theirs).unwrap());
     assert_eq!(both.images.len(), 2);
     assert_eq!(both.image("x"), mine.image("x"));
     assert!(both.image("y").is_some());

@@ -83,7 +83,7 @@ pub enum EntryProblem {
     Type(char),
     /// The entry's parent is not a directory.
     #[error("its parent {0:?} is not a directory")]
-    ParentNotFolder(String),
+    ParentNotDirectory(String),
     /// The entry's parent is reached through a symlink that leaves the root, dangles or loops.
     #[error("its parent is behind the symlink {0:?}, which does not lead to a directory in the archive")]
     ParentLink(String),
@@ -92,7 +92,7 @@ pub enum EntryProblem {
     LinkTarget(String),
     /// A hard link to a directory.
     #[error("hard link to the directory {0:?}")]
-    LinkToFolder(String),
+    LinkToDirectory(String),
     /// More hard links to a file than ext4 can count.
     #[error("more than {0} hard links to one file")]
     TooManyLinks(u32),

@@ -18,7 +18,7 @@ pub enum BundleError {
     Archive(#[from] ArchiveError),
     /// A member is not the expected one.
     #[error("expected the file {expected}, found {found}")]
-    Order {
+    UnexpectedEntry {
         /// Name of the expected member.
         expected: &'static str,
         /// The member found.
@@ -26,7 +26,7 @@ pub enum BundleError {
     },
     /// The bundle has an excess member.
     #[error("unexpected {0}: a bundle contains only {MANIFEST} and {ROOTFS}")]
-    More(String),
+    ExtraEntry(String),
     /// The manifest is invalid.
     #[error("its {MANIFEST} is invalid: {0}")]
     Manifest(String),

@@ -32,10 +32,10 @@ pub enum ImageError {
         source: io::Error,
     },
     /// The disk is full, or would be.
-    #[error("not enough space in {}: {needed} bytes needed, {available} available", folder.display())]
+    #[error("not enough space in {}: {needed} bytes needed, {available} available", dir.display())]
     NoSpace {
         /// Directory on the file system that is too small.
-        folder: PathBuf,
+        dir: PathBuf,
         /// Bytes to write there; a lower bound if the input's length is unknown.
         needed: u64,
         /// Bytes available there to an ordinary user.

@@ -107,7 +107,7 @@ pub enum ModuleError {
     },
     /// Modules depend on each other.
     #[error("module {module} depends on itself")]
-    Circle {
+    DependencyCycle {
         /// One of the modules.
         module: String,
     },

@@ -11,14 +11,14 @@ use super::failure::FailureKind;
 use super::manifest::ManifestError;
 
 /// Maximum length of a registry's text in a message, in characters.
-const LONGEST_MESSAGE: usize = 200;
+const MAX_MESSAGE: usize = 200;
 
 /// Reason why a registry request failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegistryError {
     /// The registry does not have the object, or hides it.
-    #[error("{host} does not have {what}{}", said(message))]
+    #[error("{host} does not have {what}{}", in_parentheses(message))]
     NotFound {
         /// The registry.
         host: String,
@@ -28,14 +28,14 @@ pub enum RegistryError {
         message: String,
     },
     /// The registry requires a login, or refuses access to this user.
-    #[error("{host} refuses access{}: {}", said(message), advice(host, *shown))]
+    #[error("{host} refuses access{}: {}", in_parentheses(message), advice(host, *authenticated))]
     NotPermitted {
         /// The registry.
         host: String,
         /// The registry's message.
         message: String,
         /// Whether banger sent credentials.
-        shown: bool,
+        authenticated: bool,
     },
     /// The connection failed.
     #[error("cannot reach {host}: {reason}")]
@@ -47,7 +47,7 @@ pub enum RegistryError {
     },
     /// The server did not answer in time.
     #[error("{host} did not answer within {limit:?}")]
-    Stalled {
+    Timeout {
         /// The registry, or another server that it refers to.
         host: String,
         /// The timeout.
@@ -72,7 +72,7 @@ pub enum RegistryError {
         reason: String,
     },
     /// The registry failed, or limits the rate of requests.
-    #[error("{host} answers with status {status}{}", said(message))]
+    #[error("{host} answers with status {status}{}", in_parentheses(message))]
     Status {
         /// The registry.
         host: String,
@@ -85,7 +85,7 @@ pub enum RegistryError {
     },
     /// A transfer ended early.
     #[error("the connection to {host} broke after {done} of {size} bytes of {what}")]
-    Cut {
+    Interrupted {
         /// The registry.
         host: String,
         /// The content: a digest, or a description.
@@ -97,7 +97,7 @@ pub enum RegistryError {
     },
     /// A response is invalid.
     #[error("{host} sent an invalid response: {problem}")]
-    Answer {
+    InvalidResponse {
         /// The registry, or another server that it refers to.
         host: String,
         /// The problem.
@@ -144,26 +144,28 @@ impl RegistryError {
         match self {
             Self::NotFound { .. } => FailureKind::NotFound,
             Self::NotPermitted { .. } => FailureKind::NotPermitted,
-            Self::Unreachable { .. } | Self::Status { .. } | Self::Cut { .. } => FailureKind::Unreachable,
-            Self::Stalled { .. } => FailureKind::Timeout,
+            Self::Unreachable { .. } | Self::Status { .. } | Self::Interrupted { .. } => {
+                FailureKind::Unreachable
+            }
+            Self::Timeout { .. } => FailureKind::Timeout,
             _ => FailureKind::Invalid,
         }
     }
 
     /// Returns whether the error is transient, so that a retry may succeed.
-    pub(crate) fn is_passing(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Stalled { .. } | Self::Cut { .. } => true,
+            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Interrupted { .. } => true,
             Self::Status { status, .. } => *status == 429 || *status >= 500,
             _ => false,
         }
     }
 
     /// Creates the error for a request to `host` with no response, or an incomplete one.
-    pub(crate) fn of_request(host: &str, limit: Duration, error: &reqwest::Error) -> Self {
+    pub(crate) fn from_request(host: &str, limit: Duration, error: &reqwest::Error) -> Self {
         let host = host.to_owned();
         if error.is_timeout() {
-            return Self::Stalled { host, limit };
+            return Self::Timeout { host, limit };
         }
         let mut reason = String::new();
         let mut next: Option<&(dyn Error + 'static)> = error.source();
@@ -179,7 +181,7 @@ impl RegistryError {
         }
         let reason = if reason.is_empty() { "the request failed".to_owned() } else { sanitised(&reason) };
         match error.is_redirect() {
-            true => Self::Answer { host, problem: reason },
+            true => Self::InvalidResponse { host, problem: reason },
             false => Self::Unreachable { host, reason },
         }
     }
@@ -188,15 +190,15 @@ impl RegistryError {
 /// Returns the first line of `text`, shortened and without control characters.
 pub(crate) fn sanitised(text: &str) -> String {
     let line = text.trim().lines().next().unwrap_or_default();
-    line.chars().filter(|c| !c.is_control()).take(LONGEST_MESSAGE).collect()
+    line.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE).collect()
 }
 
-fn said(message: &str) -> String {
+fn in_parentheses(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(" ({message})") }
 }
 
-fn advice(host: &str, shown: bool) -> String {
-    match shown {
+fn advice(host: &str, authenticated: bool) -> String {
+    match authenticated {
         true => format!("the credentials do not permit it; see `docker login {host}`"),
         false => format!("the image may not exist, or may need `docker login {host}`"),
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::cpio::{Cpio, TooLarge};
 use crate::codec;
-use crate::kernel::{KernelError, Linkage, Loaded, ModuleTree, boot_modules, extract_vmlinux, program};
+use crate::kernel::{BootModule, KernelError, Linkage, ModuleTree, boot_modules, extract_vmlinux, program};
 use crate::{ImageError, publish};
 
 /// Maximum size of the agent, in bytes; its own budget is 3 MiB, a debug build has ten times that.
@@ -39,7 +39,7 @@ pub fn build_initrd(kernel_dir: &Path, agent: &Path, out: &Path) -> Result<Initr
         path: out.to_owned(),
         reason: "it or a module is over 4 GiB",
     })?;
-    let (mut file, temporary) = publish::begin(out)?;
+    let (mut file, temporary) = publish::create_temporary(out)?;
     file.write_all(&bytes).map_err(|source| publish::write_error(source, out, bytes.len() as u64))?;
     publish::publish(&file, temporary, out)?;
     let modules = modules.into_iter().map(|module| module.name).collect();
@@ -55,12 +55,12 @@ fn read_agent(path: &Path) -> Result<Vec<u8>, ImageError> {
     }
 }
 
-fn read_modules(kernel_dir: &Path) -> Result<Vec<Loaded>, ImageError> {
-    let folder = kernel_dir.join("modules");
-    if !folder.is_dir() {
+fn read_modules(kernel_dir: &Path) -> Result<Vec<BootModule>, ImageError> {
+    let dir = kernel_dir.join("modules");
+    if !dir.is_dir() {
         return Ok(Vec::new());
     }
-    let tree = ModuleTree::scan(&folder).map_err(ImageError::Modules)?;
+    let tree = ModuleTree::scan(&dir).map_err(ImageError::Modules)?;
     // If `modules.builtin` exists, the kernel need not be read.
     let vmlinux = if tree.is_builtin("ext4").is_some() { Vec::new() } else { read_vmlinux(kernel_dir)? };
     boot_modules(&tree, &vmlinux).map_err(ImageError::Modules)
@@ -73,10 +73,10 @@ fn read_vmlinux(kernel_dir: &Path) -> Result<Vec<u8>, ImageError> {
     Ok(extract_vmlinux(&bytes).map_err(ImageError::Kernel)?.into_owned())
 }
 
-fn pack(agent: &[u8], modules: &[Loaded]) -> Result<Vec<u8>, TooLarge> {
+fn pack(agent: &[u8], modules: &[BootModule]) -> Result<Vec<u8>, TooLarge> {
     let mut cpio = Cpio::default();
-    for folder in ["dev", "proc", "sys", "new", "banger", "banger/modules.d"] {
-        cpio.folder(folder)?;
+    for dir in ["dev", "proc", "sys", "new", "banger", "banger/modules.d"] {
+        cpio.directory(dir)?;
     }
     cpio.char_device("dev/console", 0o600, (5, 1))?;
     let mut list = String::new();
@@ -103,12 +103,12 @@ mod tests {
     use crate::kernel::testing::{elf, module};
 
     struct Lab {
-        folder: tempfile::TempDir,
+        dir: tempfile::TempDir,
     }
 
     impl Lab {
         fn new() -> Self {
-            let lab = Self { folder: tempfile::tempdir().unwrap() };
+            let lab = Self { dir: tempfile::tempdir().unwrap() };
             fs::create_dir_all(lab.path("k/modules/kernel")).unwrap();
             fs::write(lab.path("agent"), elf(&[(1, b"agent")])).unwrap();
             lab.builtin("kernel/fs/ext4/ext4.ko\n");
@@ -116,7 +116,7 @@ mod tests {
         }
 
         fn path(&self, name: &str) -> PathBuf {
-            self.folder.path().join(name)
+            self.dir.path().join(name)
         }
 
         fn builtin(&self, list: &str) {
@@ -200,14 +200,15 @@ mod tests {
             lab.module("overlay.ko", &["depends=a"]);
             lab.module("a.ko", &["depends=overlay"]);
         });
-        assert!(matches!(circle, ModuleError::Circle { .. }));
+        assert!(matches!(circle, ModuleError::DependencyCycle { .. }));
         let wrong = refused(|lab| fs::write(lab.path("k/modules/kernel/overlay.ko"), b"hello").unwrap());
         assert!(matches!(wrong, ModuleError::NotModule { .. }));
-        let bare = refused(|lab| fs::write(lab.path("k/modules/kernel/overlay.ko"), elf(&[])).unwrap());
-        assert!(matches!(bare, ModuleError::NotModule { reason: "no .modinfo section", .. }));
+        let no_modinfo = refused(|lab| fs::write(lab.path("k/modules/kernel/overlay.ko"), elf(&[])).unwrap());
+        assert!(matches!(no_modinfo, ModuleError::NotModule { reason: "no .modinfo section", .. }));
         let cut = refused(|lab| {
-            let packed = pipe("xz", &["-c"], &module(&["depends="]));
-            fs::write(lab.path("k/modules/kernel/overlay.ko.xz"), &packed[..packed.len() / 2]).unwrap();
+            let compressed = pipe("xz", &["-c"], &module(&["depends="]));
+            fs::write(lab.path("k/modules/kernel/overlay.ko.xz"), &compressed[..compressed.len() / 2])
+                .unwrap();
         });
         assert!(matches!(cut, ModuleError::Read { .. }));
     }

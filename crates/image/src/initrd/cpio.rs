@@ -1,7 +1,7 @@
 //! Writes cpio archives in the "newc" format (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
 
 /// Type bits of a mode, as in `st_mode`.
-const FOLDER: u32 = 0o040000;
+const DIRECTORY: u32 = 0o040000;
 const FILE: u32 = 0o100000;
 const CHAR_DEVICE: u32 = 0o020000;
 
@@ -17,8 +17,8 @@ pub(super) struct Cpio {
 pub(super) struct TooLarge;
 
 impl Cpio {
-    pub(super) fn folder(&mut self, path: &str) -> Result<(), TooLarge> {
-        self.entry(path, FOLDER | 0o755, (0, 0), b"")
+    pub(super) fn directory(&mut self, path: &str) -> Result<(), TooLarge> {
+        self.entry(path, DIRECTORY | 0o755, (0, 0), b"")
     }
 
     pub(super) fn file(&mut self, path: &str, permissions: u32, content: &[u8]) -> Result<(), TooLarge> {
@@ -46,7 +46,7 @@ impl Cpio {
         let name = u32::try_from(path.len() + 1).map_err(|_| TooLarge)?;
         let inode = self.inodes;
         self.inodes += 1;
-        let links = if mode & FOLDER == FOLDER { 2 } else { 1 };
+        let links = if mode & DIRECTORY == DIRECTORY { 2 } else { 1 };
         let (major, minor) = device;
         // ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize check
         let fields = [inode, mode, 0, 0, links, 0, size, 0, 0, major, minor, name, 0];

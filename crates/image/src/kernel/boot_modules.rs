@@ -21,7 +21,7 @@ const ALGORITHMS: [(&str, &[&str]); 2] =
 
 /// A module to load.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Loaded {
+pub(crate) struct BootModule {
     /// The module's name, with underscores.
     pub(crate) name: String,
     /// The module's file, decompressed.
@@ -29,8 +29,9 @@ pub(crate) struct Loaded {
 }
 
 /// Returns the modules of `tree` needed at boot, in load order.
-pub(crate) fn boot_modules(tree: &ModuleTree, vmlinux: &[u8]) -> Result<Vec<Loaded>, ModuleError> {
-    let mut resolver = Resolver { tree, vmlinux, done: HashSet::new(), open: Vec::new(), order: Vec::new() };
+pub(crate) fn boot_modules(tree: &ModuleTree, vmlinux: &[u8]) -> Result<Vec<BootModule>, ModuleError> {
+    let mut resolver =
+        Resolver { tree, vmlinux, done: HashSet::new(), in_progress: Vec::new(), order: Vec::new() };
     for feature in &BOOT_MODULES {
         if presence(feature, vmlinux, Some(tree)) == Presence::Module {
             resolver.add(feature.module, None)?;
@@ -44,20 +45,22 @@ struct Resolver<'a> {
     vmlinux: &'a [u8],
     done: HashSet<String>,
     /// The chain of modules being resolved.
-    open: Vec<String>,
-    order: Vec<Loaded>,
+    in_progress: Vec<String>,
+    order: Vec<BootModule>,
 }
 
 impl Resolver<'_> {
-    fn add(&mut self, name: &str, wanted_by: Option<&str>) -> Result<(), ModuleError> {
+    fn add(&mut self, name: &str, required_by: Option<&str>) -> Result<(), ModuleError> {
         if self.done.contains(name) {
             return Ok(());
         }
-        if self.open.iter().any(|open| open == name) || self.open.len() == MAX_DEPTH {
-            return Err(ModuleError::Circle { module: name.to_owned() });
+        if self.in_progress.iter().any(|in_progress| in_progress == name)
+            || self.in_progress.len() == MAX_DEPTH
+        {
+            return Err(ModuleError::DependencyCycle { module: name.to_owned() });
         }
         let Some(path) = self.tree.path(name).map(Path::to_owned) else {
-            return match wanted_by {
+            return match required_by {
                 Some(module) if !self.is_builtin(name) => {
                     Err(ModuleError::Dependency { module: module.to_owned(), dependency: name.to_owned() })
                 }
@@ -65,16 +68,16 @@ impl Resolver<'_> {
             };
         };
         let info = ModInfo::read(&path)?;
-        self.open.push(name.to_owned());
+        self.in_progress.push(name.to_owned());
         for soft in &info.soft_before {
             self.add_soft(soft)?;
         }
         for dependency in &info.depends {
             self.add(dependency, Some(name))?;
         }
-        self.open.pop();
+        self.in_progress.pop();
         self.done.insert(name.to_owned());
-        self.order.push(Loaded { name: name.to_owned(), image: info.image });
+        self.order.push(BootModule { name: name.to_owned(), image: info.image });
         Ok(())
     }
 
@@ -82,7 +85,7 @@ impl Resolver<'_> {
     fn add_soft(&mut self, name: &str) -> Result<(), ModuleError> {
         let algorithm = ALGORITHMS.iter().find(|(alias, _)| *alias == name).map(|(_, modules)| *modules);
         for module in algorithm.unwrap_or(&[name]) {
-            if !self.open.iter().any(|open| open == module) {
+            if !self.in_progress.iter().any(|in_progress| in_progress == module) {
                 self.add(module, None)?;
             }
         }

@@ -75,8 +75,8 @@ mod tests {
 
     #[test]
     fn an_embedded_one_is_found_or_passed_over() {
-        let packed = pipe("gzip", &["-c"], TEXT);
-        let kernel = [&b"\x7fELF.."[..], EMBEDDED, &packed, b"IKCFG_ED", &[7; 100]].concat();
+        let compressed = pipe("gzip", &["-c"], TEXT);
+        let kernel = [&b"\x7fELF.."[..], EMBEDDED, &compressed, b"IKCFG_ED", &[7; 100]].concat();
         assert_eq!(Config::embedded(&kernel), Config::parse(TEXT));
         for bad in [&b""[..], EMBEDDED, &kernel[..40], b"IKCFG_STnothing"] {
             assert_eq!(Config::embedded(bad), None);

@@ -9,7 +9,7 @@ use std::io::{self, Read};
 
 use super::KernelError;
 use super::elf;
-use crate::codec::{self, Packing, ReadError};
+use crate::codec::{self, Compression, ReadError};
 
 /// Maximum size of an uncompressed kernel, in bytes. Distributions' are 50 to 100 MB.
 pub(crate) const MAX_VMLINUX: u64 = 512 << 20;
@@ -35,9 +35,9 @@ pub fn extract_vmlinux(bytes: &[u8]) -> Result<Cow<'_, [u8]>, KernelError> {
     } else if bytes.starts_with(elf::MAGIC) {
         Cow::Borrowed(bytes)
     } else if is_bzimage(bytes) {
-        Cow::Owned(unpack(payload(bytes)?)?)
-    } else if Packing::of(bytes) != Packing::Plain {
-        Cow::Owned(unpack(bytes)?)
+        Cow::Owned(decompress(payload(bytes)?)?)
+    } else if Compression::of(bytes) != Compression::Uncompressed {
+        Cow::Owned(decompress(bytes)?)
     } else {
         return Err(KernelError::NotKernel);
     };
@@ -47,7 +47,7 @@ pub fn extract_vmlinux(bytes: &[u8]) -> Result<Cow<'_, [u8]>, KernelError> {
 
 /// Returns whether a file may be a kernel. `start` is its first 1 KiB, or all of it if shorter.
 pub(super) fn may_be_kernel(start: &[u8]) -> bool {
-    start.starts_with(elf::MAGIC) || is_bzimage(start) || Packing::of(start) != Packing::Plain
+    start.starts_with(elf::MAGIC) || is_bzimage(start) || Compression::of(start) != Compression::Uncompressed
 }
 
 fn is_bzimage(bytes: &[u8]) -> bool {
@@ -79,20 +79,20 @@ fn payload(bytes: &[u8]) -> Result<&[u8], KernelError> {
     bytes.get(start..end).filter(|payload| !payload.is_empty()).ok_or(PAYLOAD)
 }
 
-fn unpack(payload: &[u8]) -> Result<Vec<u8>, KernelError> {
-    match Packing::of(payload) {
-        Packing::Gzip => read("gzip", flate2::read::GzDecoder::new(payload)),
-        Packing::Zstd => {
+fn decompress(payload: &[u8]) -> Result<Vec<u8>, KernelError> {
+    match Compression::of(payload) {
+        Compression::Gzip => read("gzip", flate2::read::GzDecoder::new(payload)),
+        Compression::Zstd => {
             let decoder =
                 zstd::stream::read::Decoder::with_buffer(payload).map_err(|e| damaged("zstd", e))?;
             read("zstd", decoder.single_frame())
         }
         // Decode only the first stream: the appended size follows it.
-        Packing::Xz => read("xz", first_xz_stream(payload)?),
-        Packing::Other("lz4 (legacy)") => legacy_lz4(payload),
-        Packing::Other(name) => Err(KernelError::Compression(name)),
-        Packing::Plain if payload.starts_with(elf::MAGIC) => Ok(payload.to_vec()),
-        Packing::Plain => {
+        Compression::Xz => read("xz", first_xz_stream(payload)?),
+        Compression::Other("lz4 (legacy)") => legacy_lz4(payload),
+        Compression::Other(name) => Err(KernelError::Compression(name)),
+        Compression::Uncompressed if payload.starts_with(elf::MAGIC) => Ok(payload.to_vec()),
+        Compression::Uncompressed => {
             Err(KernelError::UnknownPayload { start: payload[..payload.len().min(8)].to_vec() })
         }
     }
@@ -124,15 +124,15 @@ fn legacy_lz4(payload: &[u8]) -> Result<Vec<u8>, KernelError> {
     // Four bytes or fewer are not a block, but the uncompressed size appended by the kernel's build.
     while rest.len() > 4 {
         let size = field(rest, 0).map_or(0, u32::from_le_bytes);
-        let packed = usize::try_from(size).ok().and_then(|size| rest.get(4..size.checked_add(4)?));
-        let packed = packed.ok_or_else(|| damaged("lz4", io::ErrorKind::UnexpectedEof.into()))?;
-        let unpacked = lz4_flex::block::decompress_into(packed, &mut block)
+        let compressed = usize::try_from(size).ok().and_then(|size| rest.get(4..size.checked_add(4)?));
+        let compressed = compressed.ok_or_else(|| damaged("lz4", io::ErrorKind::UnexpectedEof.into()))?;
+        let decompressed = lz4_flex::block::decompress_into(compressed, &mut block)
             .map_err(|error| damaged("lz4", io::Error::new(io::ErrorKind::InvalidData, error)))?;
-        if (output.len() + unpacked) as u64 > MAX_VMLINUX {
+        if (output.len() + decompressed) as u64 > MAX_VMLINUX {
             return Err(KernelError::TooLarge { limit: MAX_VMLINUX });
         }
-        output.extend_from_slice(&block[..unpacked]);
-        rest = &rest[4 + packed.len()..];
+        output.extend_from_slice(&block[..decompressed]);
+        rest = &rest[4 + compressed.len()..];
     }
     if let Some(size) = field(rest, 0).map(u32::from_le_bytes)
         && u64::from(size) != output.len() as u64

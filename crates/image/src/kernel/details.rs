@@ -11,7 +11,7 @@ use crate::ImageError;
 use crate::codec;
 
 /// Other drivers that users look for: module name and configuration option.
-const OTHERS: [(&str, &str); 17] = [
+const OTHER_FEATURES: [(&str, &str); 17] = [
     ("btrfs", "BTRFS_FS"),
     ("xfs", "XFS_FS"),
     ("vfat", "VFAT_FS"),
@@ -63,7 +63,7 @@ pub struct KernelDetails {
     /// Drivers needed at boot, in load order.
     pub boot: Vec<(&'static str, Presence)>,
     /// Other drivers. `None` if unknown, because there is no `modules.builtin` and no configuration.
-    pub others: Vec<(&'static str, Option<Presence>)>,
+    pub other_features: Vec<(&'static str, Option<Presence>)>,
 }
 
 /// Returns details of the kernel imported into `kernel_dir`.
@@ -79,16 +79,17 @@ pub fn kernel_details(kernel_dir: &Path) -> Result<KernelDetails, ImageError> {
         false => None,
     };
     let config = config.or_else(|| Config::embedded(&vmlinux));
-    let boot = BOOT_MODULES.each_ref().map(|it| (it.module, presence(it, &vmlinux, tree.as_ref())));
-    let has = |name| boot.iter().any(|(module, how)| *module == name && *how != Presence::Absent);
+    let boot =
+        BOOT_MODULES.each_ref().map(|feature| (feature.module, presence(feature, &vmlinux, tree.as_ref())));
+    let has = |name| boot.iter().any(|(module, presence)| *module == name && *presence != Presence::Absent);
     Ok(KernelDetails {
         size: vmlinux.len() as u64,
         modules: tree.as_ref().map_or(0, ModuleTree::count),
         firecracker: has("virtio_mmio"),
         qemu: has("virtio_pci") && elf::has_pvh_entry(&vmlinux),
         boot: boot.into(),
-        others: OTHERS
-            .map(|(name, option)| (name, told(name, option, tree.as_ref(), config.as_ref())))
+        other_features: OTHER_FEATURES
+            .map(|(name, option)| (name, other_presence(name, option, tree.as_ref(), config.as_ref())))
             .into(),
     })
 }
@@ -99,7 +100,7 @@ pub fn kernel_details(kernel_dir: &Path) -> Result<KernelDetails, ImageError> {
 ///
 /// # Errors
 /// Returns an error if the files cannot be read.
-pub fn kernel_finds(kernel_dir: &Path, bus: Bus) -> Result<bool, ImageError> {
+pub fn kernel_supports_bus(kernel_dir: &Path, bus: Bus) -> Result<bool, ImageError> {
     let tree = modules(kernel_dir)?;
     let listed = tree.as_ref().is_some_and(|tree| tree.is_builtin(bus.driver()).is_some());
     let vmlinux = if listed { Vec::new() } else { vmlinux(kernel_dir)? };
@@ -118,7 +119,12 @@ fn modules(kernel_dir: &Path) -> Result<Option<ModuleTree>, ImageError> {
 }
 
 /// Determines a driver's presence from the modules, `modules.builtin` or the configuration; `None` if unknown.
-fn told(name: &str, option: &str, tree: Option<&ModuleTree>, config: Option<&Config>) -> Option<Presence> {
+fn other_presence(
+    name: &str,
+    option: &str,
+    tree: Option<&ModuleTree>,
+    config: Option<&Config>,
+) -> Option<Presence> {
     if tree.is_some_and(|tree| tree.path(name).is_some()) {
         return Some(Presence::Module);
     }

@@ -16,15 +16,15 @@ pub(crate) struct Feature {
     pub(crate) what: &'static str,
     pub(crate) option: &'static str,
     /// Bytes in the driver's object code. Each use names the Linux source file that contains them.
-    tell_tale: &'static [u8],
+    signature: &'static [u8],
     /// Whether every VM needs the driver.
     pub(crate) required: bool,
 }
 
 #[cfg(test)]
 impl Feature {
-    pub(crate) fn tell_tale(&self) -> &'static [u8] {
-        self.tell_tale
+    pub(crate) fn signature(&self) -> &'static [u8] {
+        self.signature
     }
 }
 
@@ -35,7 +35,7 @@ pub(crate) const BOOT_MODULES: [Feature; 8] = [
         what: "virtio over PCI",
         option: "CONFIG_VIRTIO_PCI",
         // drivers/virtio/virtio_pci_common.c: the name of virtio_pci_driver.
-        tell_tale: b"virtio-pci\0",
+        signature: b"virtio-pci\0",
         required: false,
     },
     Feature {
@@ -43,7 +43,7 @@ pub(crate) const BOOT_MODULES: [Feature; 8] = [
         what: "virtio over memory-mapped registers",
         option: "CONFIG_VIRTIO_MMIO",
         // drivers/virtio/virtio_mmio.c: the name of virtio_mmio_driver.
-        tell_tale: b"virtio-mmio\0",
+        signature: b"virtio-mmio\0",
         required: false,
     },
     Feature {
@@ -51,7 +51,7 @@ pub(crate) const BOOT_MODULES: [Feature; 8] = [
         what: "virtio disks",
         option: "CONFIG_VIRTIO_BLK",
         // drivers/block/virtio_blk.c: alloc_workqueue("virtio-blk") in virtio_blk_init().
-        tell_tale: b"virtio-blk\0",
+        signature: b"virtio-blk\0",
         required: true,
     },
     Feature {
@@ -59,7 +59,7 @@ pub(crate) const BOOT_MODULES: [Feature; 8] = [
         what: "ext4",
         option: "CONFIG_EXT4_FS",
         // fs/ext4/super.c: the prefix of __ext4_msg().
-        tell_tale: b"EXT4-fs",
+        signature: b"EXT4-fs",
         required: true,
     },
     Feature {
@@ -67,7 +67,7 @@ pub(crate) const BOOT_MODULES: [Feature; 8] = [
         what: "overlayfs",
         option: "CONFIG_OVERLAY_FS",
         // fs/overlayfs/overlayfs.h: pr_fmt, and the messages of super.c before it.
-        tell_tale: b"overlayfs: ",
+        signature: b"overlayfs: ",
         required: true,
     },
     Feature {
@@ -75,7 +75,7 @@ pub(crate) const BOOT_MODULES: [Feature; 8] = [
         what: "virtio vsock",
         option: "CONFIG_VIRTIO_VSOCKETS",
         // net/vmw_vsock/virtio_transport.c: alloc_workqueue("virtio_vsock") in virtio_vsock_init().
-        tell_tale: b"virtio_vsock\0",
+        signature: b"virtio_vsock\0",
         required: true,
     },
     Feature {
@@ -83,7 +83,7 @@ pub(crate) const BOOT_MODULES: [Feature; 8] = [
         what: "virtio network cards",
         option: "CONFIG_VIRTIO_NET",
         // drivers/net/virtio_net.c: virtnet_get_drvinfo() and cpuhp_setup_state_multi().
-        tell_tale: b"virtio/net:",
+        signature: b"virtio/net:",
         required: false,
     },
     Feature {
@@ -91,7 +91,7 @@ pub(crate) const BOOT_MODULES: [Feature; 8] = [
         what: "virtio entropy",
         option: "CONFIG_HW_RANDOM_VIRTIO",
         // drivers/char/hw_random/virtio-rng.c: "virtio_rng.%d" in probe_common().
-        tell_tale: b"virtio_rng.%d",
+        signature: b"virtio_rng.%d",
         required: false,
     },
 ];
@@ -116,7 +116,7 @@ pub(crate) fn presence(feature: &Feature, vmlinux: &[u8], modules: Option<&Modul
         return Presence::Module;
     }
     let listed = modules.and_then(|tree| tree.is_builtin(feature.module));
-    if listed.unwrap_or_else(|| memmem::find(vmlinux, feature.tell_tale).is_some()) {
+    if listed.unwrap_or_else(|| memmem::find(vmlinux, feature.signature).is_some()) {
         Presence::BuiltIn
     } else {
         Presence::Absent
@@ -152,9 +152,9 @@ pub(crate) fn release(vmlinux: &[u8]) -> Result<String, KernelError> {
             let rest = &vmlinux[at + BANNER.len()..];
             let rest = &rest[..rest.len().min(MAX + 1)];
             let release = &rest[..rest.iter().position(|b| *b == b' ')?];
-            let usable = |b: &u8| b.is_ascii_alphanumeric() || b".+~_-".contains(b);
-            let sound = release.first().is_some_and(u8::is_ascii_digit) && release.iter().all(usable);
-            sound.then(|| String::from_utf8_lossy(release).into_owned())
+            let is_allowed = |b: &u8| b.is_ascii_alphanumeric() || b".+~_-".contains(b);
+            let is_valid = release.first().is_some_and(u8::is_ascii_digit) && release.iter().all(is_allowed);
+            is_valid.then(|| String::from_utf8_lossy(release).into_owned())
         })
         .next()
         .ok_or(KernelError::NoRelease)
@@ -181,16 +181,16 @@ mod tests {
 
     #[test]
     fn first_missing_feature_is_named() {
-        let all: Vec<u8> = BOOT_MODULES.iter().flat_map(|feature| feature.tell_tale).copied().collect();
+        let all: Vec<u8> = BOOT_MODULES.iter().flat_map(|feature| feature.signature).copied().collect();
         require_all(&all, None).unwrap();
         for feature in BOOT_MODULES.iter().filter(|feature| feature.required) {
             let rest = BOOT_MODULES.iter().filter(|other| other.option != feature.option);
-            let rest: Vec<u8> = rest.flat_map(|other| other.tell_tale).copied().collect();
+            let rest: Vec<u8> = rest.flat_map(|other| other.signature).copied().collect();
             let error = require_all(&rest, None).unwrap_err().to_string();
             assert!(error.contains(feature.option), "{error}");
         }
         let rest = BOOT_MODULES.iter().filter(|feature| !BUSES.contains(&feature.module));
-        let rest: Vec<u8> = rest.flat_map(|feature| feature.tell_tale).copied().collect();
+        let rest: Vec<u8> = rest.flat_map(|feature| feature.signature).copied().collect();
         let error = require_all(&rest, None).unwrap_err().to_string();
         assert!(error.contains("CONFIG_VIRTIO_MMIO") && error.contains("CONFIG_VIRTIO_PCI"), "{error}");
     }

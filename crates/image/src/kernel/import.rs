@@ -12,7 +12,7 @@ use super::parts::Parts;
 use super::store::Destination;
 use super::{ModuleError, elf};
 use crate::error::IoContext;
-use crate::progress::{self, Watched, stopped_or};
+use crate::progress::{self, ProgressReader, or_cancelled};
 use crate::{ImageError, Progress};
 
 /// Properties of an imported kernel.
@@ -51,7 +51,9 @@ pub fn import_kernel(
     dest: &Path,
     progress: &dyn Progress,
 ) -> Result<KernelInfo, ImageError> {
-    import(dest, progress, |parts| parts.take("the kernel", Watched::new(input, None, progress), false))
+    import(dest, progress, |parts| {
+        parts.read_input("the kernel", ProgressReader::new(input, None, progress), false)
+    })
 }
 
 /// Imports a kernel from several files that together contain it; else as [`import_kernel`].
@@ -63,27 +65,28 @@ pub(crate) fn import_kernel_files(
     import(dest, progress, |parts| {
         files.into_iter().try_for_each(|(path, file)| {
             let total = file.metadata().during("read", &path)?.len();
-            let file = Watched::new(file, Some(total), progress);
-            parts.take(&path.display().to_string(), file, false)
+            let file = ProgressReader::new(file, Some(total), progress);
+            parts.read_input(&path.display().to_string(), file, false)
         })
     })
 }
 
-/// Creates the directory, calls `take` to read the kernel's parts, and checks them.
+/// Creates the directory, calls `read` to read the kernel's parts, and checks them.
 fn import(
     dest: &Path,
     progress: &dyn Progress,
-    take: impl FnOnce(&mut Parts<'_, '_>) -> Result<(), ImageError>,
+    read: impl FnOnce(&mut Parts<'_, '_>) -> Result<(), ImageError>,
 ) -> Result<KernelInfo, ImageError> {
     progress.stage("read the kernel");
     let mut destination = Destination::new(dest)?;
     let mut parts = Parts::new(&mut destination, progress);
-    let taken = take(&mut parts).and_then(|()| {
+    let kernel_and_source = read(&mut parts).and_then(|()| {
         let kernel = parts.kernel.take().ok_or(ImageError::NoKernel)?;
         Ok((kernel, parts.source))
     });
-    let result = taken.and_then(|(kernel, source)| finish(&kernel, source, destination, progress));
-    stopped_or(progress, result)
+    let result =
+        kernel_and_source.and_then(|(kernel, source)| finish(&kernel, source, destination, progress));
+    or_cancelled(progress, result)
 }
 
 /// Checks a kernel and the modules already in `destination`, and writes the kernel there.
@@ -97,8 +100,12 @@ fn finish(
     progress.stage("check the kernel");
     let vmlinux = extract_vmlinux(image).map_err(ImageError::Kernel)?;
     let release = features::release(&vmlinux).map_err(ImageError::Kernel)?;
-    let folder = destination.modules();
-    let tree = folder.is_dir().then(|| ModuleTree::scan(&folder)).transpose().map_err(ImageError::Modules)?;
+    let modules_dir = destination.modules();
+    let tree = modules_dir
+        .is_dir()
+        .then(|| ModuleTree::scan(&modules_dir))
+        .transpose()
+        .map_err(ImageError::Modules)?;
     features::require_all(&vmlinux, tree.as_ref()).map_err(ImageError::Kernel)?;
     if let Some(tree) = &tree {
         check_modules(tree, &vmlinux, &release).map_err(ImageError::Modules)?;
@@ -118,7 +125,7 @@ fn finish(
         size: vmlinux.len() as u64,
         release,
     };
-    destination.keep();
+    destination.commit();
     Ok(info)
 }
 

@@ -17,11 +17,11 @@ mod tests;
 
 pub(crate) use crate::error::{KernelError, ModuleError};
 pub use container::extract_vmlinux;
-pub use details::{Bus, KernelDetails, kernel_details, kernel_finds};
+pub use details::{Bus, KernelDetails, kernel_details, kernel_supports_bus};
 pub use features::Presence;
 pub use import::{KernelInfo, import_kernel};
 
-pub(crate) use boot_modules::{Loaded, boot_modules};
+pub(crate) use boot_modules::{BootModule, boot_modules};
 pub(crate) use elf::{Linkage, program};
 pub(crate) use import::import_kernel_files;
 pub(crate) use modules::ModuleTree;

@@ -57,20 +57,20 @@ impl ModuleTree {
         // depmod(8): "updates" takes precedence.
         let replaces = path.starts_with(self.root.join("updates"));
         match self.paths.entry(name) {
-            std::collections::btree_map::Entry::Occupied(mut known) => {
+            std::collections::btree_map::Entry::Occupied(mut entry) => {
                 if replaces {
-                    known.insert(path);
+                    entry.insert(path);
                 }
             }
-            std::collections::btree_map::Entry::Vacant(free) => {
-                free.insert(path);
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                entry.insert(path);
             }
         }
     }
 
     /// Returns the file of module `name`, spelled with `-` or `_`.
     pub(crate) fn path(&self, name: &str) -> Option<&Path> {
-        self.paths.get(&normal(name)).map(PathBuf::as_path)
+        self.paths.get(&normalized(name)).map(PathBuf::as_path)
     }
 
     /// Returns the number of modules.
@@ -80,7 +80,7 @@ impl ModuleTree {
 
     /// Returns whether `name` is built in; `None` without a `modules.builtin`.
     pub(crate) fn is_builtin(&self, name: &str) -> Option<bool> {
-        self.builtin.as_ref().map(|names| names.contains(&normal(name)))
+        self.builtin.as_ref().map(|names| names.contains(&normalized(name)))
     }
 }
 
@@ -99,22 +99,23 @@ pub(crate) struct ModInfo {
 impl ModInfo {
     /// Reads and decompresses the module at `path`.
     pub(crate) fn read(path: &Path) -> Result<Self, ModuleError> {
-        let failed = |source| ModuleError::Read { path: path.to_owned(), source };
-        let wrong = |reason| ModuleError::NotModule { path: path.to_owned(), reason };
-        let file = File::open(path).map_err(failed)?;
-        let input =
-            codec::unpacked(file).map_err(failed)?.map_err(|_| wrong("its compression is not supported"))?;
+        let read_error = |source| ModuleError::Read { path: path.to_owned(), source };
+        let not_module = |reason| ModuleError::NotModule { path: path.to_owned(), reason };
+        let file = File::open(path).map_err(read_error)?;
+        let input = codec::decompressed(file)
+            .map_err(read_error)?
+            .map_err(|_| not_module("its compression is not supported"))?;
         let image = codec::read_limited(input, MAX_MODULE).map_err(|error| match error {
-            ReadError::TooLarge => wrong("too large"),
-            ReadError::Io(source) => failed(source),
+            ReadError::TooLarge => not_module("too large"),
+            ReadError::Io(source) => read_error(source),
         })?;
         let mut info =
             Self { image: Vec::new(), depends: Vec::new(), soft_before: Vec::new(), release: None };
         {
-            let elf =
-                ElfFile64::<LittleEndian>::parse(&image[..]).map_err(|_| wrong("not a 64-bit ELF file"))?;
-            let section = elf.section_by_name(".modinfo").ok_or(wrong("no .modinfo section"))?;
-            let records = section.data().map_err(|_| wrong("its .modinfo lies outside the file"))?;
+            let elf = ElfFile64::<LittleEndian>::parse(&image[..])
+                .map_err(|_| not_module("not a 64-bit ELF file"))?;
+            let section = elf.section_by_name(".modinfo").ok_or(not_module("no .modinfo section"))?;
+            let records = section.data().map_err(|_| not_module("its .modinfo lies outside the file"))?;
             for record in records.split(|b| *b == 0) {
                 info.record(&String::from_utf8_lossy(record));
             }
@@ -126,11 +127,13 @@ impl ModInfo {
     fn record(&mut self, record: &str) {
         let Some((key, value)) = record.split_once('=') else { return };
         match key {
-            "depends" => self.depends.extend(value.split(',').filter(|name| !name.is_empty()).map(normal)),
+            "depends" => {
+                self.depends.extend(value.split(',').filter(|name| !name.is_empty()).map(normalized))
+            }
             // "pre: a b post: c": modules after "post:" are loaded later, and are not needed to boot.
             "softdep" => {
                 let before = value.split_whitespace().skip_while(|word| *word != "pre:").skip(1);
-                self.soft_before.extend(before.take_while(|word| *word != "post:").map(normal));
+                self.soft_before.extend(before.take_while(|word| *word != "post:").map(normalized));
             }
             "vermagic" => self.release = value.split(' ').next().map(str::to_owned),
             _ => {}
@@ -139,15 +142,15 @@ impl ModInfo {
 }
 
 /// Returns a module's name as the kernel spells it, with `_` instead of `-`.
-pub(crate) fn normal(name: &str) -> String {
+pub(crate) fn normalized(name: &str) -> String {
     name.replace('-', "_")
 }
 
 fn module_name(path: &Path) -> Option<String> {
     let file = path.file_name()?.to_str()?;
     let stem =
-        ["", ".xz", ".zst", ".gz"].iter().find_map(|packed| file.strip_suffix(packed)?.strip_suffix(".ko"));
-    stem.filter(|stem| !stem.is_empty()).map(normal)
+        ["", ".xz", ".zst", ".gz"].iter().find_map(|suffix| file.strip_suffix(suffix)?.strip_suffix(".ko"));
+    stem.filter(|stem| !stem.is_empty()).map(normalized)
 }
 
 fn builtin_names(file: File, path: &Path) -> Result<HashSet<String>, ModuleError> {
@@ -162,17 +165,17 @@ fn builtin_names(file: File, path: &Path) -> Result<HashSet<String>, ModuleError
 /// Returns all regular files under `root`, sorted, without symlinks and special files.
 pub(crate) fn walk(root: &Path) -> Result<Vec<PathBuf>, ModuleError> {
     let mut files = Vec::new();
-    let mut folders = vec![(root.to_owned(), 0)];
+    let mut dirs = vec![(root.to_owned(), 0)];
     let mut seen = 0usize;
-    while let Some((folder, depth)) = folders.pop() {
-        let failed = |source| ModuleError::Read { path: folder.clone(), source };
-        for entry in fs::read_dir(&folder).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
+    while let Some((dir, depth)) = dirs.pop() {
+        let read_error = |source| ModuleError::Read { path: dir.clone(), source };
+        for entry in fs::read_dir(&dir).map_err(read_error)? {
+            let entry = entry.map_err(read_error)?;
             seen += 1;
             if seen > MAX_FILES {
                 return Err(ModuleError::TooMuch { what: "files", limit: MAX_FILES as u64 });
             }
-            let kind = entry.file_type().map_err(failed)?;
+            let kind = entry.file_type().map_err(read_error)?;
             if kind.is_dir() {
                 if depth == MAX_DEPTH {
                     return Err(ModuleError::TooMuch {
@@ -180,7 +183,7 @@ pub(crate) fn walk(root: &Path) -> Result<Vec<PathBuf>, ModuleError> {
                         limit: MAX_DEPTH as u64,
                     });
                 }
-                folders.push((entry.path(), depth + 1));
+                dirs.push((entry.path(), depth + 1));
             } else if kind.is_file() {
                 files.push(entry.path());
             }

@@ -8,14 +8,14 @@ use super::config::MAX_CONFIG;
 use super::container::{self, MAX_VMLINUX};
 use super::modules::MAX_MODULE;
 use super::store::Destination;
-use crate::archive::{ArchiveError, CpioReader, MemberKind, TarReader, ar, filled, rpm};
+use crate::archive::{ArchiveError, CpioReader, MemberKind, TarReader, ar, fill_holes, rpm};
 use crate::codec::{self, ReadError};
 use crate::error::PackageError;
 use crate::progress;
 use crate::{ImageError, Progress};
 
 /// Bytes read to detect a format: a bzImage has its magic at 0x202, a tar at 257.
-const START: u64 = 1024;
+const HEADER_SIZE: u64 = 1024;
 
 /// A file's format, detected from its first bytes.
 enum Kind {
@@ -66,9 +66,14 @@ impl<'a, 'd> Parts<'a, 'd> {
     }
 
     /// Reads the parts in `input`, named `name` in errors. A tar is accepted only if `inner` is false.
-    pub(super) fn take(&mut self, name: &str, mut input: impl Read, inner: bool) -> Result<(), ImageError> {
+    pub(super) fn read_input(
+        &mut self,
+        name: &str,
+        mut input: impl Read,
+        inner: bool,
+    ) -> Result<(), ImageError> {
         let mut start = Vec::new();
-        let read = input.by_ref().take(START).read_to_end(&mut start);
+        let read = input.by_ref().take(HEADER_SIZE).read_to_end(&mut start);
         read.map_err(|error| unreadable(name, error))?;
         let kind = Kind::of(&start).map_err(|error| match error {
             KernelError::NotKernel if inner => refused(name, "is neither a package nor a kernel"),
@@ -94,11 +99,11 @@ impl<'a, 'd> Parts<'a, 'd> {
     fn deb(&mut self, input: impl Read) -> Result<(), ImageError> {
         self.source = "deb";
         let data = ar::member(input, "data.tar").map_err(ImageError::Package)?;
-        let mut tar = TarReader::stream(unpacked(data)?);
+        let mut tar = TarReader::stream(decompressed(data)?);
         while let Some(member) = tar.next().map_err(package_archive)? {
             progress::check(self.progress)?;
             if let MemberKind::File { size, extents } = &member.kind {
-                self.packaged(&member.path, *size, filled(tar.data(), *size, extents))?;
+                self.add_packaged(&member.path, *size, fill_holes(tar.data(), *size, extents))?;
             }
         }
         Ok(())
@@ -107,20 +112,20 @@ impl<'a, 'd> Parts<'a, 'd> {
     fn rpm(&mut self, mut input: impl Read) -> Result<(), ImageError> {
         self.source = "rpm";
         let files = rpm::header(&mut input).map_err(ImageError::Package)?;
-        let mut cpio = CpioReader::new(unpacked(input)?, &files);
+        let mut cpio = CpioReader::new(decompressed(input)?, &files);
         while let Some(entry) = cpio.next().map_err(package_archive)? {
             progress::check(self.progress)?;
             if let Some(size) = entry.size {
-                self.packaged(&entry.path, size, cpio.data())?;
+                self.add_packaged(&entry.path, size, cpio.data())?;
             }
         }
         Ok(())
     }
 
     /// Reads a file of a package.
-    fn packaged(&mut self, path: &str, size: u64, data: impl Read) -> Result<(), ImageError> {
-        let plain = plain(path);
-        let below = plain.strip_prefix("usr/").unwrap_or(plain).strip_prefix("lib/modules/");
+    fn add_packaged(&mut self, path: &str, size: u64, data: impl Read) -> Result<(), ImageError> {
+        let relative_path = relative_path(path);
+        let below = relative_path.strip_prefix("usr/").unwrap_or(relative_path).strip_prefix("lib/modules/");
         let part = match below.and_then(|below| below.split_once('/')) {
             Some((release, below)) => {
                 let part = match below {
@@ -129,17 +134,17 @@ impl<'a, 'd> Parts<'a, 'd> {
                     _ => module(below),
                 };
                 if let Part::Module(_) = part {
-                    self.released(release)?;
+                    self.check_release(release)?;
                 }
                 part
             }
-            None => match plain.strip_prefix("boot/") {
+            None => match relative_path.strip_prefix("boot/") {
                 Some(name) if name.starts_with("vmlinuz-") || name.starts_with("vmlinux-") => Part::Kernel,
                 Some(name) if name.starts_with("config-") => Part::Config,
                 _ => Part::Ignored,
             },
         };
-        self.put(part, path, size, data, package_archive)
+        self.add(part, path, size, data, package_archive)
     }
 
     /// Reads a tar of `kernel`, `config`, `modules/...`, and packages or a kernel in `files/...`.
@@ -147,7 +152,7 @@ impl<'a, 'd> Parts<'a, 'd> {
         let mut tar = TarReader::stream(input);
         while let Some(member) = tar.next().map_err(ImageError::KernelArchive)? {
             progress::check(self.progress)?;
-            let path = plain(&member.path);
+            let path = relative_path(&member.path);
             match &member.kind {
                 MemberKind::File { size, extents } => {
                     let part = match (path, path.split_once('/')) {
@@ -155,21 +160,21 @@ impl<'a, 'd> Parts<'a, 'd> {
                         ("config", _) => Part::Config,
                         (_, Some(("modules", below))) => module(below),
                         (_, Some(("files", _))) => Part::Inner,
-                        _ => return Err(refused(&member.path, EXPECTED)),
+                        _ => return Err(refused(&member.path, UNEXPECTED)),
                     };
-                    let data = filled(tar.data(), *size, extents);
-                    self.put(part, &member.path, *size, data, ImageError::KernelArchive)?;
+                    let data = fill_holes(tar.data(), *size, extents);
+                    self.add(part, &member.path, *size, data, ImageError::KernelArchive)?;
                 }
                 // In a real tree, `build` and `source` are symlinks.
-                MemberKind::Folder | MemberKind::Symlink(_) if path.starts_with("modules/") => {}
-                MemberKind::Folder if matches!(path, "" | "." | "modules" | "files") => {}
-                _ => return Err(refused(&member.path, EXPECTED)),
+                MemberKind::Directory | MemberKind::Symlink(_) if path.starts_with("modules/") => {}
+                MemberKind::Directory if matches!(path, "" | "." | "modules" | "files") => {}
+                _ => return Err(refused(&member.path, UNEXPECTED)),
             }
         }
         Ok(())
     }
 
-    fn put(
+    fn add(
         &mut self,
         part: Part<'_>,
         path: &str,
@@ -177,7 +182,7 @@ impl<'a, 'd> Parts<'a, 'd> {
         data: impl Read,
         archive: fn(ArchiveError) -> ImageError,
     ) -> Result<(), ImageError> {
-        let whole = |data, limit, problem| {
+        let read_all = |data, limit, problem| {
             if size > limit {
                 return Err(refused(path, problem));
             }
@@ -190,18 +195,18 @@ impl<'a, 'd> Parts<'a, 'd> {
         };
         match part {
             Part::Kernel => {
-                let bytes = whole(data, MAX_VMLINUX, "is too large for a kernel")?;
+                let bytes = read_all(data, MAX_VMLINUX, "is too large for a kernel")?;
                 self.kernel(path, bytes)
             }
             Part::Config => {
-                let bytes = whole(data, MAX_CONFIG, "is too large for a kernel's configuration")?;
+                let bytes = read_all(data, MAX_CONFIG, "is too large for a kernel's configuration")?;
                 self.destination.write_config(&bytes)
             }
             Part::Module(below) => {
-                let bytes = whole(data, MAX_MODULE, "is too large for a module")?;
+                let bytes = read_all(data, MAX_MODULE, "is too large for a module")?;
                 self.destination.add_module_file(below, &bytes)
             }
-            Part::Inner => self.take(path, Box::new(data) as Box<dyn Read + '_>, true),
+            Part::Inner => self.read_input(path, Box::new(data) as Box<dyn Read + '_>, true),
             Part::Ignored => Ok(()),
         }
     }
@@ -217,7 +222,7 @@ impl<'a, 'd> Parts<'a, 'd> {
         }
     }
 
-    fn released(&mut self, release: &str) -> Result<(), ImageError> {
+    fn check_release(&mut self, release: &str) -> Result<(), ImageError> {
         match &self.release {
             Some(first) if first != release => {
                 Err(ImageError::ManyReleases { first: first.clone(), second: release.to_owned() })
@@ -231,7 +236,7 @@ impl<'a, 'd> Parts<'a, 'd> {
     }
 }
 
-const EXPECTED: &str =
+const UNEXPECTED: &str =
     "is unexpected: allowed are files \"kernel\" and \"config\", and directories \"modules\" and \"files\"";
 
 fn refused(entry: &str, problem: &'static str) -> ImageError {
@@ -247,8 +252,9 @@ fn package_archive(error: ArchiveError) -> ImageError {
 }
 
 /// Decompresses a package's content.
-fn unpacked<'a>(content: impl Read + 'a) -> Result<Box<dyn Read + 'a>, ImageError> {
-    let content = codec::unpacked(content).map_err(|error| ImageError::Package(PackageError::Read(error)))?;
+fn decompressed<'a>(content: impl Read + 'a) -> Result<Box<dyn Read + 'a>, ImageError> {
+    let content =
+        codec::decompressed(content).map_err(|error| ImageError::Package(PackageError::Read(error)))?;
     content.map_err(|compression| ImageError::Compression {
         what: "the package's content".to_owned(),
         compression,
@@ -256,7 +262,7 @@ fn unpacked<'a>(content: impl Read + 'a) -> Result<Box<dyn Read + 'a>, ImageErro
 }
 
 /// Removes a leading `./` and outer slashes from a member's path.
-fn plain(path: &str) -> &str {
+fn relative_path(path: &str) -> &str {
     path.trim_start_matches("./").trim_matches('/')
 }
 

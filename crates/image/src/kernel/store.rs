@@ -12,12 +12,12 @@ use crate::publish::write_error;
 /// Maximum size of all modules together, in bytes; a distribution's full kernel has 400 MB.
 const MAX_BYTES: u64 = 4 << 30;
 
-/// A directory for one kernel. Dropping it removes its files, unless [`Destination::keep`] was called.
+/// A directory for one kernel. Dropping it removes its files, unless [`Destination::commit`] was called.
 #[derive(Debug)]
 pub(super) struct Destination<'a> {
     path: &'a Path,
     created: bool,
-    kept: bool,
+    committed: bool,
     files: usize,
     bytes: u64,
 }
@@ -35,7 +35,7 @@ impl<'a> Destination<'a> {
             }
             Err(source) => return Err(ImageError::Io { operation: "create", path: path.to_owned(), source }),
         };
-        Ok(Self { path, created, kept: false, files: 0, bytes: 0 })
+        Ok(Self { path, created, committed: false, files: 0, bytes: 0 })
     }
 
     /// Returns the path of the module directory, which may not exist.
@@ -58,8 +58,8 @@ impl<'a> Destination<'a> {
         if self.files > MAX_FILES || self.bytes > MAX_BYTES {
             return Err(refused("exceeds the limits for the number and size of a kernel's modules"));
         }
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(|source| write_error(source, folder, 0))?;
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).map_err(|source| write_error(source, dir, 0))?;
         }
         let mut file = File::create_new(&path).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => refused("occurs twice"),
@@ -79,18 +79,18 @@ impl<'a> Destination<'a> {
         let path = self.path.join("vmlinux");
         fs::write(&path, vmlinux).map_err(|source| write_error(source, &path, vmlinux.len() as u64))?;
         // One syncfs call for a thousand module files; an fsync of each takes seconds.
-        let folder = File::open(self.path).during("open", self.path)?;
-        rustix::fs::syncfs(&folder).during("sync", self.path)
+        let dir = File::open(self.path).during("open", self.path)?;
+        rustix::fs::syncfs(&dir).during("sync", self.path)
     }
 
-    pub(super) fn keep(mut self) {
-        self.kept = true;
+    pub(super) fn commit(mut self) {
+        self.committed = true;
     }
 }
 
 impl Drop for Destination<'_> {
     fn drop(&mut self) {
-        if self.kept {
+        if self.committed {
             return;
         }
         // The import's error is already being returned. The caller removes leftovers with their directory.

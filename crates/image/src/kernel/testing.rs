@@ -35,7 +35,7 @@ pub(crate) fn elf(segments: &[(u32, &[u8])]) -> Vec<u8> {
 pub(crate) fn vmlinux(release: &str, without: &[&str]) -> Vec<u8> {
     let mut text = format!("Linux version {release} (test) #1\0").into_bytes();
     for feature in BOOT_MODULES.iter().filter(|feature| !without.contains(&feature.module)) {
-        text.extend(feature.tell_tale());
+        text.extend(feature.signature());
     }
     // Some bulk for the compressors.
     text.extend((0..100_000u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()));

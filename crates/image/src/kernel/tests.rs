@@ -11,9 +11,9 @@ use crate::{ArchiveError, FailureKind, ImageError, Progress, Silent};
 const RELEASE: &str = "6.1.0-56-test-amd64";
 
 /// Appends the uncompressed size, as `size_append` of the kernel's build does.
-fn with_size(mut packed: Vec<u8>, size: usize) -> Vec<u8> {
-    packed.extend(u32::try_from(size).unwrap().to_le_bytes());
-    packed
+fn with_size(mut compressed: Vec<u8>, size: usize) -> Vec<u8> {
+    compressed.extend(u32::try_from(size).unwrap().to_le_bytes());
+    compressed
 }
 
 fn payloads(kernel: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
@@ -79,19 +79,21 @@ fn unreadable_compressions_are_named() {
     for (start, name) in
         [(&b"BZh91AY&SY"[..], "bzip2"), (&[0x5d, 0, 0, 0x80, 0], "lzma"), (b"\x89LZO\0\r\n\x1a\n", "lzo")]
     {
-        let Err(KernelError::Compression(found)) = extract_vmlinux(&bzimage(start)) else { panic!("{name}") };
-        assert_eq!(found, name);
+        let Err(KernelError::Compression(compression)) = extract_vmlinux(&bzimage(start)) else {
+            panic!("{name}")
+        };
+        assert_eq!(compression, name);
     }
     assert!(matches!(extract_vmlinux(&bzimage(b"whatever")), Err(KernelError::UnknownPayload { .. })));
 }
 
 #[test]
 fn what_is_no_kernel_is_refused_by_name() {
-    let folder = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let mut other_machine = elf(&[(1, b"x")]);
     other_machine[18] = 183;
-    let mut beyond = elf(&[(1, b"x")]);
-    beyond[64 + 32..64 + 40].copy_from_slice(&u64::MAX.to_le_bytes());
+    let mut out_of_bounds = elf(&[(1, b"x")]);
+    out_of_bounds[64 + 32..64 + 40].copy_from_slice(&u64::MAX.to_le_bytes());
     let mut old = bzimage(b"x");
     old[0x206] = 7;
     old[0x207] = 2;
@@ -102,7 +104,7 @@ fn what_is_no_kernel_is_refused_by_name() {
         ("program", fs::read("/bin/true").unwrap(), |e| matches!(e, KernelError::NoRelease)),
         ("no-segments", elf(&[]), |e| matches!(e, KernelError::Elf(_))),
         ("other-machine", other_machine, |e| matches!(e, KernelError::Elf(_))),
-        ("beyond", beyond, |e| matches!(e, KernelError::OutOfBounds(_))),
+        ("beyond", out_of_bounds, |e| matches!(e, KernelError::OutOfBounds(_))),
         ("old", old, |e| matches!(e, KernelError::OldProtocol { version: 0x207 })),
         ("no-ext4", vmlinux(RELEASE, &["ext4"]), |e| {
             matches!(e, KernelError::Missing { option: "CONFIG_EXT4_FS", .. })
@@ -112,7 +114,7 @@ fn what_is_no_kernel_is_refused_by_name() {
         }),
     ];
     for (name, bytes, expected) in cases {
-        let dest = folder.path().join(name);
+        let dest = dir.path().join(name);
         let error = kernel_error(import_kernel(&tar_of(&bytes)[..], &dest, &Silent));
         assert!(expected(&error), "{name}: {error}");
         assert!(!dest.exists(), "{name}: something was left behind");
@@ -123,7 +125,7 @@ fn what_is_no_kernel_is_refused_by_name() {
 fn with_modules(kernel: &[u8], release: &str) -> TarWriter {
     let vermagic = format!("vermagic={release} SMP mod_unload");
     let mut tar = TarWriter::default();
-    tar.folder("./").file("./kernel", kernel).folder("./modules/").folder("./modules/kernel/");
+    tar.directory("./").file("./kernel", kernel).directory("./modules/").directory("./modules/kernel/");
     tar.file("./modules/modules.builtin", b"kernel/a/virtio-pci.ko\nkernel/b/virtio_mmio.ko\n");
     for name in ["ext4", "overlay", "virtio_blk", "vmw_vsock_virtio_transport"] {
         let bytes = module(&["license=GPL", "depends=", &vermagic]);
@@ -135,11 +137,11 @@ fn with_modules(kernel: &[u8], release: &str) -> TarWriter {
 
 #[test]
 fn files_with_modules_are_imported() {
-    let folder = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let kernel = vmlinux(RELEASE, &["ext4", "overlay", "virtio_blk", "vmw_vsock_virtio_transport"]);
     let image = bzimage(&payloads(&kernel).remove(3).1);
     let tar = with_modules(&image, RELEASE).end();
-    let dest = folder.path().join("out");
+    let dest = dir.path().join("out");
     fs::create_dir_all(dest.join("other")).unwrap();
     let info = import_kernel(&tar[..], &dest, &Silent).unwrap();
     let expected = KernelInfo {
@@ -161,15 +163,15 @@ fn files_with_modules_are_imported() {
     assert!(dest.join("vmlinux").is_file(), "a directory with a kernel is left unchanged");
 
     let other = with_modules(&image, "5.0.0-other").end();
-    let other = import_kernel(&other[..], &folder.path().join("x"), &Silent);
+    let other = import_kernel(&other[..], &dir.path().join("x"), &Silent);
     assert!(matches!(other, Err(ImageError::Modules(ModuleError::Mismatch { .. }))), "{other:?}");
-    assert!(!folder.path().join("x").exists());
+    assert!(!dir.path().join("x").exists());
 }
 
 #[test]
 fn other_archives_are_refused_by_entry() {
-    let folder = tempfile::tempdir().unwrap();
-    let dest = folder.path().join("out");
+    let dir = tempfile::tempdir().unwrap();
+    let dest = dir.path().join("out");
     let cases = [
         (TarWriter::default().symlink("kernel", "/etc/passwd").end(), "kernel", "is unexpected"),
         (TarWriter::default().file("vmlinuz", b"").end(), "vmlinuz", "is unexpected"),
@@ -196,8 +198,8 @@ fn other_archives_are_refused_by_entry() {
 
 #[test]
 fn one_kernel_is_enough_and_one_too_many_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let dest = folder.path().join("out");
+    let dir = tempfile::tempdir().unwrap();
+    let dest = dir.path().join("out");
     let kernel = vmlinux(RELEASE, &[]);
     let none = TarWriter::default().file("modules/modules.builtin", b"").end();
     assert!(matches!(import_kernel(&none[..], &dest, &Silent), Err(ImageError::NoKernel)));
@@ -214,12 +216,12 @@ fn one_kernel_is_enough_and_one_too_many_is_refused() {
 
 #[test]
 fn a_kernel_alone_is_recognised_by_its_content() {
-    let folder = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let kernel = vmlinux(RELEASE, &[]);
-    let packed = payloads(&kernel).into_iter().map(|(name, payload)| (name, bzimage(&payload)));
+    let compressed = payloads(&kernel).into_iter().map(|(name, payload)| (name, bzimage(&payload)));
     let plain = [("vmlinux", kernel.clone()), ("vmlinux.zst", pipe("zstd", &["-c"], &kernel))];
-    for (name, bytes) in packed.chain(plain) {
-        let dest = folder.path().join(name);
+    for (name, bytes) in compressed.chain(plain) {
+        let dest = dir.path().join(name);
         let info = import_kernel(&bytes[..], &dest, &Silent).unwrap();
         assert_eq!((info.release.as_str(), info.modules, info.source), (RELEASE, false, "files"), "{name}");
         assert!(fs::read(dest.join("vmlinux")).unwrap() == kernel, "{name}");
@@ -228,12 +230,12 @@ fn a_kernel_alone_is_recognised_by_its_content() {
 
 #[test]
 fn a_kernel_with_holes_is_whole() {
-    let folder = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let stored = vmlinux(RELEASE, &[]);
     let kernel = [&stored[..], &[0; 8192]].concat();
     let (size, map) = (kernel.len().to_string(), format!("0,{}", stored.len()));
-    for (place, name) in ["kernel", "files/1/vmlinux"].into_iter().enumerate() {
-        let dest = folder.path().join(place.to_string());
+    for (index, name) in ["kernel", "files/1/vmlinux"].into_iter().enumerate() {
+        let dest = dir.path().join(index.to_string());
         let sparse = [("GNU.sparse.size", size.as_bytes()), ("GNU.sparse.map", map.as_bytes())];
         let tar = TarWriter::default().pax(&sparse).file(name, &stored).end();
         import_kernel(&tar[..], &dest, &Silent).unwrap();
@@ -243,7 +245,7 @@ fn a_kernel_with_holes_is_whole() {
 
 #[test]
 fn parts_of_one_kernel_are_put_together() {
-    let folder = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let kernel = bzimage(&payloads(&vmlinux(RELEASE, &["overlay", "ext4"])).remove(0).1);
     let at = |release: &str, name: &str| format!("./lib/modules/{release}/{name}");
     let core = TarWriter::default()
@@ -258,13 +260,13 @@ fn parts_of_one_kernel_are_put_together() {
     let together = |modules: &[u8]| {
         TarWriter::default().file("files/0/core.deb", &deb(&core)).file("files/1/modules.deb", modules).end()
     };
-    let dest = folder.path().join("out");
+    let dest = dir.path().join("out");
     let info = import_kernel(&together(&modules(RELEASE, ""))[..], &dest, &Silent).unwrap();
     assert_eq!((info.modules, info.source), (true, "deb"));
     assert!(dest.join("config").is_file() && dest.join("modules/kernel/ext4.ko").is_file());
 
     let refused = |tar: &[u8]| {
-        let dest = folder.path().join("refused");
+        let dest = dir.path().join("refused");
         let error = import_kernel(tar, &dest, &Silent).unwrap_err();
         assert!(!dest.exists());
         error
@@ -284,9 +286,9 @@ fn parts_of_one_kernel_are_put_together() {
 
 #[test]
 fn rpms_are_imported_whatever_packs_them() {
-    let folder = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let kernel = bzimage(&payloads(&vmlinux(RELEASE, &["overlay"])).remove(0).1);
-    let root = folder.path().join("root");
+    let root = dir.path().join("root");
     let modules = root.join("lib/modules").join(RELEASE);
     fs::create_dir_all(modules.join("kernel")).unwrap();
     let overlay = module(&["depends=", &format!("vermagic={RELEASE} SMP")]);
@@ -295,57 +297,64 @@ fn rpms_are_imported_whatever_packs_them() {
     std::os::unix::fs::symlink("/usr/src", modules.join("build")).unwrap();
     for payload in ["w.ufdio", "w6.gzdio", "w2.xzdio", "w3.zstdio"] {
         let package = rpm(&root, payload);
-        let dest = folder.path().join(payload);
+        let dest = dir.path().join(payload);
         let info = import_kernel(&package[..], &dest, &Silent).unwrap();
         assert_eq!((info.release.as_str(), info.modules, info.source), (RELEASE, true, "rpm"), "{payload}");
         assert!(fs::read(dest.join("modules/kernel/overlay.ko")).unwrap() == overlay, "{payload}");
         assert!(!dest.join("modules/vmlinuz").exists() && !dest.join("modules/build").exists());
-        let cut = import_kernel(&package[..package.len() - 100], &folder.path().join("cut"), &Silent);
-        assert!(cut.is_err() && !folder.path().join("cut").exists(), "{payload}");
+        let cut = import_kernel(&package[..package.len() - 100], &dir.path().join("cut"), &Silent);
+        assert!(cut.is_err() && !dir.path().join("cut").exists(), "{payload}");
     }
-    let bzip2 = import_kernel(&rpm(&root, "w1.bzdio")[..], &folder.path().join("x"), &Silent).unwrap_err();
+    let bzip2 = import_kernel(&rpm(&root, "w1.bzdio")[..], &dir.path().join("x"), &Silent).unwrap_err();
     assert!(matches!(bzip2, ImageError::Compression { compression: "bzip2", .. }), "{bzip2:?}");
     fs::remove_file(modules.join("vmlinuz")).unwrap();
-    let none = import_kernel(&rpm(&root, "w.ufdio")[..], &folder.path().join("x"), &Silent).unwrap_err();
+    let none = import_kernel(&rpm(&root, "w.ufdio")[..], &dir.path().join("x"), &Silent).unwrap_err();
     assert!(matches!(none, ImageError::NoKernel), "{none:?}");
 }
 
 #[test]
 fn what_a_kernel_brings_is_told_by_its_files() {
-    let folder = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let of = |tar: &[u8], name: &str| {
-        let dest = folder.path().join(name);
+        let dest = dir.path().join(name);
         import_kernel(tar, &dest, &Silent).unwrap();
         kernel_details(&dest).unwrap()
     };
-    let how = |details: &KernelDetails, name: &str| {
-        let boot = details.boot.iter().find(|(it, _)| *it == name).map(|(_, how)| Some(*how));
-        boot.or_else(|| details.others.iter().find(|(it, _)| *it == name).map(|(_, how)| *how)).unwrap()
+    let presence_of = |details: &KernelDetails, name: &str| {
+        let boot = details.boot.iter().find(|(it, _)| *it == name).map(|(_, presence)| Some(*presence));
+        boot.or_else(|| {
+            details.other_features.iter().find(|(it, _)| *it == name).map(|(_, presence)| *presence)
+        })
+        .unwrap()
     };
     let whole = vmlinux(RELEASE, &[]);
     let alone = of(&whole, "alone");
     assert_eq!((alone.modules, alone.firecracker, alone.qemu), (0, true, true));
-    assert_eq!((how(&alone, "ext4"), how(&alone, "xfs")), (Some(Presence::BuiltIn), None));
+    assert_eq!((presence_of(&alone, "ext4"), presence_of(&alone, "xfs")), (Some(Presence::BuiltIn), None));
     let firecrackers = of(&vmlinux(RELEASE, &["virtio_pci"]), "mmio");
     assert_eq!((firecrackers.firecracker, firecrackers.qemu), (true, false));
-    assert_eq!(how(&firecrackers, "virtio_pci"), Some(Presence::Absent));
-    let finds =
-        |name: &str| [Bus::Mmio, Bus::Pci].map(|bus| kernel_finds(&folder.path().join(name), bus).unwrap());
-    assert_eq!((finds("alone"), finds("mmio")), ([true, true], [true, false]));
+    assert_eq!(presence_of(&firecrackers, "virtio_pci"), Some(Presence::Absent));
+    let supports = |name: &str| {
+        [Bus::Mmio, Bus::Pci].map(|bus| kernel_supports_bus(&dir.path().join(name), bus).unwrap())
+    };
+    assert_eq!((supports("alone"), supports("mmio")), ([true, true], [true, false]));
 
     // `modules.builtin` takes precedence over a configuration.
     let config = b"CONFIG_XFS_FS=y\nCONFIG_TUN=m\n";
     let configured =
         of(&TarWriter::default().file("kernel", &whole).file("config", config).end(), "configured");
-    let presences = ["xfs", "tun", "kvm"].map(|name| how(&configured, name));
+    let presences = ["xfs", "tun", "kvm"].map(|name| presence_of(&configured, name));
     assert_eq!(presences, [Some(Presence::BuiltIn), Some(Presence::Absent), Some(Presence::Absent)]);
     let kernel = vmlinux(RELEASE, &["ext4", "overlay", "virtio_blk", "vmw_vsock_virtio_transport"]);
     let listed = of(&with_modules(&kernel, RELEASE).file("config", config).end(), "listed");
-    assert_eq!((listed.modules, finds("listed")), (4, [true, true]));
-    assert_eq!((how(&listed, "ext4"), how(&listed, "xfs")), (Some(Presence::Module), Some(Presence::Absent)));
+    assert_eq!((listed.modules, supports("listed")), (4, [true, true]));
+    assert_eq!(
+        (presence_of(&listed, "ext4"), presence_of(&listed, "xfs")),
+        (Some(Presence::Module), Some(Presence::Absent))
+    );
 
-    let gone = kernel_details(&folder.path().join("gone")).unwrap_err();
-    assert!(matches!(gone, ImageError::Io { operation: "open", .. }));
+    let missing = kernel_details(&dir.path().join("gone")).unwrap_err();
+    assert!(matches!(missing, ImageError::Io { operation: "open", .. }));
 }
 
 #[test]
@@ -359,8 +368,8 @@ fn a_stopped_input_is_no_damaged_one() {
             true
         }
     }
-    let folder = tempfile::tempdir().unwrap();
-    let result = import_kernel(&b"hello"[..], &folder.path().join("out"), &Stopped);
+    let dir = tempfile::tempdir().unwrap();
+    let result = import_kernel(&b"hello"[..], &dir.path().join("out"), &Stopped);
     assert!(matches!(result, Err(ImageError::Cancelled)));
 }
 
@@ -371,24 +380,24 @@ fn deb(tar: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_package_is_imported_and_hostile_ones_are_not() {
-    let folder = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let kernel = bzimage(&payloads(&vmlinux(RELEASE, &["overlay"])).remove(0).1);
     let overlay = module(&["depends=", &format!("vermagic={RELEASE} SMP")]);
     let lib = format!("./lib/modules/{RELEASE}/kernel/overlay.ko");
     let mut tar = TarWriter::default();
-    tar.folder("./")
-        .folder("./boot/")
+    tar.directory("./")
+        .directory("./boot/")
         .file(&format!("./boot/vmlinuz-{RELEASE}"), &kernel)
         .file(&lib, &overlay);
     tar.file(&format!("./usr/share/doc/x/{RELEASE}"), b"doc");
     let good = tar.end();
-    let dest = folder.path().join("good");
+    let dest = dir.path().join("good");
     let info = import_kernel(&deb(&good)[..], &dest, &Silent).unwrap();
     assert_eq!((info.release.as_str(), info.modules), (RELEASE, true));
     assert_eq!(fs::read(dest.join("modules/kernel/overlay.ko")).unwrap(), overlay);
 
     let refused = |name: &str, tar: &[u8]| {
-        let dest = folder.path().join(name);
+        let dest = dir.path().join(name);
         let error = import_kernel(&deb(tar)[..], &dest, &Silent).unwrap_err();
         assert!(!dest.exists(), "{name}");
         error
@@ -397,7 +406,7 @@ fn a_package_is_imported_and_hostile_ones_are_not() {
     tar.file(&format!("boot/vmlinuz-{RELEASE}"), &kernel)
         .file(&format!("lib/modules/{RELEASE}/../../../x.ko"), b"");
     assert!(matches!(refused("dotdot", &tar.end()), ImageError::KernelEntry { .. }));
-    assert!(!folder.path().join("x.ko").exists());
+    assert!(!dir.path().join("x.ko").exists());
     let mut tar = TarWriter::default();
     tar.file("usr/bin/hello", b"");
     assert!(matches!(refused("none", &tar.end()), ImageError::NoKernel));

@@ -23,35 +23,35 @@ const BUFFER: usize = 256 << 10;
 /// A directory of blobs.
 #[derive(Debug, Clone)]
 pub struct Blobs {
-    folder: PathBuf,
+    dir: PathBuf,
 }
 
 /// The state of a blob in the cache.
 pub(super) enum Claim {
     /// The blob is complete.
-    Whole(File),
+    Complete(File),
     /// The blob is missing or partial, and the caller may write it.
-    Ours(Partial),
+    Acquired(Partial),
     /// Another process is writing the blob; its current length.
-    Taken(u64),
+    Busy(u64),
 }
 
 /// An unfinished blob with an exclusive writer. Others may read it.
 pub(super) struct Partial {
     file: Arc<File>,
     path: PathBuf,
-    whole: PathBuf,
+    final_path: PathBuf,
 }
 
 impl Blobs {
-    /// Opens the blobs in `folder`, and creates the directory if it is missing.
+    /// Opens the blobs in `dir`, and creates the directory if it is missing.
     ///
     /// # Errors
     /// Returns an error if the directory cannot be created.
-    pub fn open(folder: &Path) -> Result<Self, ImageError> {
-        let folder = folder.join("sha256");
-        fs::create_dir_all(&folder).during("create", &folder)?;
-        Ok(Self { folder })
+    pub fn open(dir: &Path) -> Result<Self, ImageError> {
+        let dir = dir.join("sha256");
+        fs::create_dir_all(&dir).during("create", &dir)?;
+        Ok(Self { dir })
     }
 
     /// Opens a complete blob. The caller has to verify its digest.
@@ -74,7 +74,7 @@ impl Blobs {
         let digest = Digest::sha256(Sha256::digest(bytes).into());
         let path = self.path(&digest);
         if !path.exists() {
-            let (file, temporary) = publish::begin(&path)?;
+            let (file, temporary) = publish::create_temporary(&path)?;
             let written = file.write_all_at(bytes, 0);
             written.map_err(|source| publish::write_error(source, &path, bytes.len() as u64))?;
             publish::publish(&file, temporary, &path)?;
@@ -101,7 +101,7 @@ impl Blobs {
     }
 
     /// Returns whether a blob's bytes match its digest.
-    pub(super) fn is_sound(&self, digest: &Digest, file: &File) -> Result<bool, ImageError> {
+    pub(super) fn is_intact(&self, digest: &Digest, file: &File) -> Result<bool, ImageError> {
         let mut hash = Sha256::new();
         let mut buffer = vec![0; BUFFER];
         let mut position = 0;
@@ -117,11 +117,11 @@ impl Blobs {
 
     /// Returns the complete blob, or the exclusive right to write it.
     pub(super) fn claim(&self, digest: &Digest) -> Result<Claim, ImageError> {
-        let whole = self.path(digest);
-        let path = self.folder.join(format!("{}.partial", digest.hex()));
+        let final_path = self.path(digest);
+        let path = self.dir.join(format!("{}.partial", digest.hex()));
         loop {
             if let Some(file) = self.get(digest)? {
-                return Ok(Claim::Whole(file));
+                return Ok(Claim::Complete(file));
             }
             let mut options = File::options();
             options.read(true).write(true).create(true).truncate(false);
@@ -129,13 +129,13 @@ impl Blobs {
             let metadata = file.metadata().during("stat", &path)?;
             match file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Ok(Claim::Taken(metadata.len())),
+                Err(TryLockError::WouldBlock) => return Ok(Claim::Busy(metadata.len())),
                 Err(TryLockError::Error(error)) => return Err(error).during("lock", &path),
             }
             // The previous holder of the lock may have finished or removed the file after it was opened here.
             let current = fs::metadata(&path).is_ok_and(|now| now.ino() == metadata.ino());
-            if current && !whole.exists() {
-                return Ok(Claim::Ours(Partial { file: Arc::new(file), path, whole }));
+            if current && !final_path.exists() {
+                return Ok(Claim::Acquired(Partial { file: Arc::new(file), path, final_path }));
             }
             if current {
                 fs::remove_file(&path).during("remove", &path)?;
@@ -144,12 +144,12 @@ impl Blobs {
     }
 
     /// Returns the directory of the blobs.
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
-        self.folder.join(digest.hex())
+        self.dir.join(digest.hex())
     }
 }
 
@@ -179,7 +179,7 @@ impl Partial {
 
     /// Gives the verified blob its final name.
     pub(super) fn finish(self) -> Result<(), ImageError> {
-        fs::rename(&self.path, &self.whole).during("rename a finished download to", &self.whole)
+        fs::rename(&self.path, &self.final_path).during("rename a finished download to", &self.final_path)
     }
 
     /// Removes the partial blob.
@@ -201,18 +201,18 @@ mod tests {
     use super::*;
 
     fn blobs() -> (tempfile::TempDir, Blobs) {
-        let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(folder.path()).unwrap();
-        (folder, blobs)
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path()).unwrap();
+        (dir, blobs)
     }
 
     #[test]
     fn what_is_inserted_is_there_and_what_is_damaged_is_not() {
-        let (_folder, blobs) = blobs();
+        let (_dir, blobs) = blobs();
         let digest = blobs.insert(b"hello").unwrap();
         assert_eq!(blobs.insert(b"hello").unwrap(), digest);
         assert_eq!(blobs.document(&digest, 100).unwrap().unwrap(), b"hello");
-        assert!(blobs.is_sound(&digest, &blobs.get(&digest).unwrap().unwrap()).unwrap());
+        assert!(blobs.is_intact(&digest, &blobs.get(&digest).unwrap().unwrap()).unwrap());
         fs::write(blobs.path(&digest), "hell").unwrap();
         assert_eq!(blobs.document(&digest, 100).unwrap(), None);
         assert!(blobs.get(&digest).unwrap().is_none());
@@ -220,32 +220,32 @@ mod tests {
 
     #[test]
     fn one_adds_to_a_blob_at_a_time() {
-        let (_folder, blobs) = blobs();
+        let (_dir, blobs) = blobs();
         let digest = Digest::sha256(Sha256::digest("hello").into());
-        let Claim::Ours(first) = blobs.claim(&digest).unwrap() else { panic!() };
+        let Claim::Acquired(first) = blobs.claim(&digest).unwrap() else { panic!() };
         first.write(b"hel", 0, 5).unwrap();
-        assert!(matches!(blobs.claim(&digest).unwrap(), Claim::Taken(3)));
+        assert!(matches!(blobs.claim(&digest).unwrap(), Claim::Busy(3)));
         // A reader still has the file open.
         let reader = Arc::clone(first.file());
         drop(first);
-        let Claim::Ours(second) = blobs.claim(&digest).unwrap() else { panic!() };
+        let Claim::Acquired(second) = blobs.claim(&digest).unwrap() else { panic!() };
         assert_eq!(second.len().unwrap(), 3);
         second.write(b"lo", 3, 2).unwrap();
         second.finish().unwrap();
-        let Claim::Whole(file) = blobs.claim(&digest).unwrap() else { panic!() };
-        assert!(blobs.is_sound(&digest, &file).unwrap());
+        let Claim::Complete(file) = blobs.claim(&digest).unwrap() else { panic!() };
+        assert!(blobs.is_intact(&digest, &file).unwrap());
         assert_eq!(reader.metadata().unwrap().len(), 5);
     }
 
     #[test]
     fn what_is_discarded_begins_anew() {
-        let (folder, blobs) = blobs();
+        let (dir, blobs) = blobs();
         let digest = Digest::sha256([7; 32]);
-        let Claim::Ours(first) = blobs.claim(&digest).unwrap() else { panic!() };
+        let Claim::Acquired(first) = blobs.claim(&digest).unwrap() else { panic!() };
         first.write(b"x", 0, 1).unwrap();
         first.discard().unwrap();
-        assert_eq!(fs::read_dir(folder.path().join("sha256")).unwrap().count(), 0);
-        let Claim::Ours(second) = blobs.claim(&digest).unwrap() else { panic!() };
+        assert_eq!(fs::read_dir(dir.path().join("sha256")).unwrap().count(), 0);
+        let Claim::Acquired(second) = blobs.claim(&digest).unwrap() else { panic!() };
         assert_eq!(second.len().unwrap(), 0);
     }
 }

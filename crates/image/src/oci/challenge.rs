@@ -11,7 +11,7 @@ pub(super) enum Challenge {
 
 /// Returns the best challenge in the header's values: bearer before basic. Other schemes are skipped.
 pub(super) fn parse<'a>(values: impl IntoIterator<Item = &'a str>) -> Option<Challenge> {
-    let mut found = None;
+    let mut basic = None;
     for value in values {
         for (scheme, parameters) in challenges(value) {
             let get = |name: &str| {
@@ -19,7 +19,7 @@ pub(super) fn parse<'a>(values: impl IntoIterator<Item = &'a str>) -> Option<Cha
                 named.map(|(_, value)| value.clone())
             };
             if scheme.eq_ignore_ascii_case("basic") {
-                found.get_or_insert(Challenge::Basic);
+                basic.get_or_insert(Challenge::Basic);
             } else if scheme.eq_ignore_ascii_case("bearer")
                 && let Some(realm) = get("realm")
             {
@@ -27,7 +27,7 @@ pub(super) fn parse<'a>(values: impl IntoIterator<Item = &'a str>) -> Option<Cha
             }
         }
     }
-    found
+    basic
 }
 
 type Parameters = Vec<(String, String)>;
@@ -37,8 +37,8 @@ fn challenges(value: &str) -> Vec<(String, Parameters)> {
     let mut all: Vec<(String, Parameters)> = Vec::new();
     let mut rest = value.trim_start_matches([' ', '\t', ',']);
     while let Some((word, after)) = token(rest) {
-        let spaced = after.trim_start();
-        rest = match (spaced.strip_prefix('='), all.last_mut()) {
+        let trimmed = after.trim_start();
+        rest = match (trimmed.strip_prefix('='), all.last_mut()) {
             (Some(text), Some((_, parameters))) => {
                 let Some((value, after)) = parameter(text.trim_start()) else { break };
                 parameters.push((word.to_owned(), value));
@@ -47,7 +47,7 @@ fn challenges(value: &str) -> Vec<(String, Parameters)> {
             (Some(_), None) => break,
             (None, _) => {
                 all.push((word.to_owned(), Vec::new()));
-                spaced
+                trimmed
             }
         }
         .trim_start_matches([' ', '\t', ',']);

@@ -15,7 +15,7 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::blobs::{Blobs, Claim, Partial};
-use super::growing::Growing;
+use super::growing::GrowingFile;
 use super::host::RegistryEndpoint;
 use super::manifest::Layer;
 use super::meter::Meter;
@@ -24,10 +24,10 @@ use crate::error::RegistryError;
 use crate::{ImageError, Progress, publish};
 
 /// Size of the buffer for hashing an earlier download, in bytes.
-const BUFFER: usize = 1 << 20;
+const BUFFER_SIZE: usize = 1 << 20;
 
 /// Bytes that a transfer must receive to count as progress.
-const ADVANCE: u64 = 64 << 10;
+const MIN_PROGRESS: u64 = 64 << 10;
 
 /// Interval between checks whether another process has finished a blob.
 const POLL: Duration = Duration::from_millis(100);
@@ -36,14 +36,14 @@ const POLL: Duration = Duration::from_millis(100);
 pub(super) struct Fetch {
     pub(super) layer: Layer,
     /// The file that the layer's readers follow.
-    pub(super) growing: Arc<Growing>,
+    pub(super) growing: Arc<GrowingFile>,
     /// Whether readers may have seen bytes that a correct download does not have.
     suspect: AtomicBool,
 }
 
 /// Everything that a download needs.
 #[derive(Clone, Copy)]
-pub(super) struct Means<'a> {
+pub(super) struct FetchContext<'a> {
     pub(super) source: &'a Source,
     pub(super) blobs: &'a Blobs,
     pub(super) meter: &'a Meter<'a>,
@@ -51,29 +51,29 @@ pub(super) struct Means<'a> {
 }
 
 /// The state of an unfinished layer.
-struct Filling {
+struct DownloadState {
     partial: Partial,
     hash: Sha256,
     length: u64,
     /// The greatest length so far.
-    furthest: u64,
+    max_length: u64,
     /// Whether it contains bytes of an earlier download or of another host.
-    mixed: bool,
+    has_mixed_sources: bool,
 }
 
 /// The reason why a transfer failed.
-enum Trouble {
+enum TransferError {
     Registry(RegistryError),
     Local(ImageError),
 }
 
-impl From<RegistryError> for Trouble {
+impl From<RegistryError> for TransferError {
     fn from(error: RegistryError) -> Self {
         Self::Registry(error)
     }
 }
 
-impl From<ImageError> for Trouble {
+impl From<ImageError> for TransferError {
     fn from(error: ImageError) -> Self {
         Self::Local(error)
     }
@@ -89,107 +89,119 @@ impl Fetch {
     }
 
     /// Downloads the layer to the cache, unless it is already there.
-    pub(super) async fn run(&self, means: Means<'_>) -> Result<(), ImageError> {
+    pub(super) async fn run(&self, context: FetchContext<'_>) -> Result<(), ImageError> {
         loop {
-            match means.blobs.claim(&self.layer.digest)? {
-                Claim::Whole(file) => {
-                    if self.take(file, means)? {
+            match context.blobs.claim(&self.layer.digest)? {
+                Claim::Complete(file) => {
+                    if self.use_cached(file, context)? {
                         return Ok(());
                     }
                 }
-                Claim::Taken(length) => {
-                    means.meter.set(&self.layer, length.min(self.layer.size));
+                Claim::Busy(length) => {
+                    context.meter.set(&self.layer, length.min(self.layer.size));
                     sleep(POLL).await;
                 }
-                Claim::Ours(partial) => return self.fill(partial, means).await,
+                Claim::Acquired(partial) => return self.download(partial, context).await,
             }
         }
     }
 
     /// Uses the cached blob. Returns false if it was damaged, and removes it.
-    fn take(&self, file: File, means: Means<'_>) -> Result<bool, ImageError> {
+    fn use_cached(&self, file: File, context: FetchContext<'_>) -> Result<bool, ImageError> {
         let Layer { digest, size, .. } = self.layer;
         let found = file.metadata().map_or(0, |metadata| metadata.len());
         if found != size {
-            if means.blobs.is_sound(&digest, &file)? {
+            if context.blobs.is_intact(&digest, &file)? {
                 let wrong = RegistryError::WrongLength { digest, expected: size, found };
-                return Err(means.source.refused(wrong));
+                return Err(context.source.refused(wrong));
             }
-            means.blobs.remove(&digest)?;
+            context.blobs.remove(&digest)?;
             return Ok(false);
         }
-        means.progress.log(&format!("layer {} is in the cache", digest.short()));
-        means.meter.set(&self.layer, size);
-        self.growing.reach(&Arc::new(file), size);
+        context.progress.log(&format!("layer {} is in the cache", digest.short()));
+        context.meter.set(&self.layer, size);
+        self.growing.set_length(&Arc::new(file), size);
         self.growing.finish();
         Ok(true)
     }
 
-    async fn fill(&self, partial: Partial, means: Means<'_>) -> Result<(), ImageError> {
-        let mut filling = self.begin(partial, means).await?;
-        publish::require_space(means.blobs.folder(), self.layer.size - filling.length)?;
-        let filled = self.fill_from_any(&mut filling, means).await;
-        if filled.is_err() && filling.length == 0 {
-            filling.partial.discard()?;
-            return filled;
+    async fn download(&self, partial: Partial, context: FetchContext<'_>) -> Result<(), ImageError> {
+        let mut state = self.begin(partial, context).await?;
+        publish::require_space(context.blobs.dir(), self.layer.size - state.length)?;
+        let result = self.download_from_any(&mut state, context).await;
+        if result.is_err() && state.length == 0 {
+            state.partial.discard()?;
+            return result;
         }
-        filled?;
-        filling.partial.finish()?;
+        result?;
+        state.partial.finish()?;
         self.growing.finish();
         Ok(())
     }
 
     /// Hashes the bytes that an earlier download left.
-    async fn begin(&self, partial: Partial, means: Means<'_>) -> Result<Filling, ImageError> {
-        let there = partial.len()?;
-        let mut filling = Filling { partial, hash: Sha256::new(), length: 0, furthest: 0, mixed: there > 0 };
-        if there > self.layer.size {
-            filling.partial.truncate(0)?;
-        } else if there > 0 {
+    async fn begin(&self, partial: Partial, context: FetchContext<'_>) -> Result<DownloadState, ImageError> {
+        let existing = partial.len()?;
+        let mut state = DownloadState {
+            partial,
+            hash: Sha256::new(),
+            length: 0,
+            max_length: 0,
+            has_mixed_sources: existing > 0,
+        };
+        if existing > self.layer.size {
+            state.partial.truncate(0)?;
+        } else if existing > 0 {
             self.suspect.store(true, Ordering::Relaxed);
         }
-        let mut buffer = vec![0; BUFFER];
+        let mut buffer = vec![0; BUFFER_SIZE];
         loop {
-            let n = filling.partial.read_at(&mut buffer, filling.length)?;
+            let n = state.partial.read_at(&mut buffer, state.length)?;
             if n == 0 {
-                return Ok(filling);
+                return Ok(state);
             }
-            self.advance(&mut filling, &buffer[..n], means);
+            self.append(&mut state, &buffer[..n], context);
             // Hashing can take long, so let other downloads run.
             yield_now().await;
         }
     }
 
-    async fn fill_from_any(&self, filling: &mut Filling, means: Means<'_>) -> Result<(), ImageError> {
-        for mirror in means.source.mirrors() {
-            match self.transfer(filling, mirror, means).await {
+    async fn download_from_any(
+        &self,
+        state: &mut DownloadState,
+        context: FetchContext<'_>,
+    ) -> Result<(), ImageError> {
+        for mirror in context.source.mirrors() {
+            match self.transfer(state, mirror, context).await {
                 Ok(()) => return Ok(()),
-                Err(Trouble::Local(error)) => return Err(error),
-                Err(Trouble::Registry(error)) => {
-                    means.progress.log(&format!("{error}; trying the next host"));
-                    if filling.length > 0 {
-                        filling.mixed = true;
+                Err(TransferError::Local(error)) => return Err(error),
+                Err(TransferError::Registry(error)) => {
+                    context.progress.log(&format!("{error}; trying the next host"));
+                    if state.length > 0 {
+                        state.has_mixed_sources = true;
                     }
                     self.suspect.store(true, Ordering::Relaxed);
                 }
             }
         }
-        let mut tries = means.source.tries();
+        let mut retries = context.source.retries();
         loop {
-            let before = filling.furthest;
-            match self.transfer(filling, &means.source.registry, means).await {
+            let before = state.max_length;
+            match self.transfer(state, &context.source.registry, context).await {
                 Ok(()) => return Ok(()),
-                Err(Trouble::Local(error)) => return Err(error),
-                Err(Trouble::Registry(RegistryError::WrongDigest { .. })) if filling.mixed => {
-                    means.progress.log("the partial download was damaged: starting over");
-                    filling.mixed = false;
+                Err(TransferError::Local(error)) => return Err(error),
+                Err(TransferError::Registry(RegistryError::WrongDigest { .. }))
+                    if state.has_mixed_sources =>
+                {
+                    context.progress.log("the partial download was damaged: starting over");
+                    state.has_mixed_sources = false;
                 }
-                Err(Trouble::Registry(error)) => {
-                    if filling.furthest >= before + ADVANCE {
-                        tries.reset();
+                Err(TransferError::Registry(error)) => {
+                    if state.max_length >= before + MIN_PROGRESS {
+                        retries.reset();
                     }
-                    let again = tries.again(error, means.progress).await;
-                    again.map_err(|error| means.source.refused(error))?;
+                    let retry = retries.wait(error, context.progress).await;
+                    retry.map_err(|error| context.source.refused(error))?;
                 }
             }
         }
@@ -198,85 +210,94 @@ impl Fetch {
     /// Downloads the missing bytes from `host`, and verifies the whole layer.
     async fn transfer(
         &self,
-        filling: &mut Filling,
+        state: &mut DownloadState,
         host: &RegistryEndpoint,
-        means: Means<'_>,
-    ) -> Result<(), Trouble> {
+        context: FetchContext<'_>,
+    ) -> Result<(), TransferError> {
         let Layer { digest, size, .. } = self.layer;
-        if filling.length < size {
-            let mut response = host.blob(digest, filling.length).await?;
-            self.place(filling, &response, host)?;
+        if state.length < size {
+            let mut response = host.blob(digest, state.length).await?;
+            self.check_range(state, &response, host)?;
             if let Some(length) = response.content_length()
-                && length != size - filling.length
+                && length != size - state.length
             {
-                let found = filling.length.saturating_add(length);
+                let found = state.length.saturating_add(length);
                 return Err(RegistryError::WrongLength { digest, expected: size, found }.into());
             }
-            let cut =
-                |done| RegistryError::Cut { host: host.name.clone(), what: digest.to_string(), done, size };
+            let interrupted = |done| RegistryError::Interrupted {
+                host: host.name.clone(),
+                what: digest.to_string(),
+                done,
+                size,
+            };
             loop {
                 let chunk = host.chunk(&mut response).await.map_err(|error| match error {
-                    RegistryError::Unreachable { .. } => cut(filling.length),
+                    RegistryError::Unreachable { .. } => interrupted(state.length),
                     other => other,
                 })?;
                 let Some(chunk) = chunk else { break };
-                let found = filling.length + chunk.len() as u64;
+                let found = state.length + chunk.len() as u64;
                 if found > size {
                     return Err(RegistryError::WrongLength { digest, expected: size, found }.into());
                 }
-                filling.partial.write(&chunk, filling.length, size - filling.length)?;
-                self.advance(filling, &chunk, means);
+                state.partial.write(&chunk, state.length, size - state.length)?;
+                self.append(state, &chunk, context);
             }
-            if filling.length < size {
-                return Err(cut(filling.length).into());
+            if state.length < size {
+                return Err(interrupted(state.length).into());
             }
         }
-        let found = Digest::sha256(filling.hash.clone().finalize().into());
+        let found = Digest::sha256(state.hash.clone().finalize().into());
         if found == digest {
             return Ok(());
         }
-        self.restart(filling)?;
+        self.restart(state)?;
         Err(RegistryError::WrongDigest { host: host.name.clone(), expected: digest, found }.into())
     }
 
     /// Checks that a response starts where the file ends.
-    fn place(
+    fn check_range(
         &self,
-        filling: &mut Filling,
+        state: &mut DownloadState,
         response: &Response,
         host: &RegistryEndpoint,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), TransferError> {
         let (digest, size) = (self.layer.digest, self.layer.size);
         match response.status() {
-            StatusCode::OK if filling.length == 0 => Ok(()),
-            StatusCode::OK => self.restart(filling).map_err(Trouble::Local),
-            StatusCode::PARTIAL_CONTENT if continues(response, filling.length, size) => Ok(()),
-            _ if filling.length == 0 => {
-                Err(host.unusable("it sent a part of a blob instead of all of it").into())
+            StatusCode::OK if state.length == 0 => Ok(()),
+            StatusCode::OK => self.restart(state).map_err(TransferError::Local),
+            StatusCode::PARTIAL_CONTENT if continues(response, state.length, size) => Ok(()),
+            _ if state.length == 0 => {
+                Err(host.invalid_response("it sent a part of a blob instead of all of it").into())
             }
             _ => {
                 // The host does not resume: the next try starts from the beginning.
-                self.restart(filling)?;
-                Err(RegistryError::Cut { host: host.name.clone(), what: digest.to_string(), done: 0, size }
-                    .into())
+                self.restart(state)?;
+                Err(RegistryError::Interrupted {
+                    host: host.name.clone(),
+                    what: digest.to_string(),
+                    done: 0,
+                    size,
+                }
+                .into())
             }
         }
     }
 
-    fn advance(&self, filling: &mut Filling, bytes: &[u8], means: Means<'_>) {
-        filling.hash.update(bytes);
-        filling.length += bytes.len() as u64;
-        filling.furthest = filling.furthest.max(filling.length);
-        self.growing.reach(filling.partial.file(), filling.length);
-        means.meter.set(&self.layer, filling.length);
+    fn append(&self, state: &mut DownloadState, bytes: &[u8], context: FetchContext<'_>) {
+        state.hash.update(bytes);
+        state.length += bytes.len() as u64;
+        state.max_length = state.max_length.max(state.length);
+        self.growing.set_length(state.partial.file(), state.length);
+        context.meter.set(&self.layer, state.length);
     }
 
-    fn restart(&self, filling: &mut Filling) -> Result<(), ImageError> {
+    fn restart(&self, state: &mut DownloadState) -> Result<(), ImageError> {
         self.suspect.store(true, Ordering::Relaxed);
-        self.growing.reach(filling.partial.file(), 0);
-        filling.partial.truncate(0)?;
-        filling.hash = Sha256::new();
-        filling.length = 0;
+        self.growing.set_length(state.partial.file(), 0);
+        state.partial.truncate(0)?;
+        state.hash = Sha256::new();
+        state.length = 0;
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A file that is being written. Readers wait for the bytes that are still missing.
 #[derive(Default)]
-pub(super) struct Growing {
+pub(super) struct GrowingFile {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -23,14 +23,14 @@ struct State {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    Whole,
+    Complete,
     /// No more bytes will arrive. The writer reports the reason elsewhere.
-    Broken,
+    Aborted,
 }
 
-impl Growing {
+impl GrowingFile {
     /// Makes the first `length` bytes of `file` readable.
-    pub(super) fn reach(&self, file: &Arc<File>, length: u64) {
+    pub(super) fn set_length(&self, file: &Arc<File>, length: u64) {
         let mut state = self.state();
         state.file.get_or_insert_with(|| Arc::clone(file));
         state.length = length;
@@ -39,13 +39,13 @@ impl Growing {
 
     /// Marks the content as complete and verified.
     pub(super) fn finish(&self) {
-        self.state().end.get_or_insert(End::Whole);
+        self.state().end.get_or_insert(End::Complete);
         self.changed.notify_all();
     }
 
     /// Ends the file as broken, unless it is complete. The writer must always call this, because readers wait for it.
-    pub(super) fn close(&self) {
-        self.state().end.get_or_insert(End::Broken);
+    pub(super) fn abort(&self) {
+        self.state().end.get_or_insert(End::Aborted);
         self.changed.notify_all();
     }
 
@@ -54,15 +54,15 @@ impl Growing {
     }
 
     /// Waits for bytes after `position`. Returns the file and its current length, or `None` at the end.
-    fn beyond(&self, position: u64) -> io::Result<Option<(Arc<File>, u64)>> {
+    fn wait_beyond(&self, position: u64) -> io::Result<Option<(Arc<File>, u64)>> {
         let mut state = self.state();
         loop {
             match (&state.file, state.end) {
-                (_, Some(End::Broken)) => return Err(io::Error::other("the download was aborted")),
+                (_, Some(End::Aborted)) => return Err(io::Error::other("the download was aborted")),
                 (Some(file), _) if state.length > position => {
                     return Ok(Some((Arc::clone(file), state.length)));
                 }
-                (_, Some(End::Whole)) => return Ok(None),
+                (_, Some(End::Complete)) => return Ok(None),
                 _ => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             }
         }
@@ -74,23 +74,23 @@ impl Growing {
 /// If the writer starts over, the reader keeps its position and continues once the file reaches it again. The digests
 /// of the whole file and of the unpacked content then detect any mixture.
 pub(super) struct Follower {
-    growing: Arc<Growing>,
+    growing: Arc<GrowingFile>,
     position: u64,
 }
 
 impl Follower {
-    pub(super) fn new(growing: Arc<Growing>) -> Self {
+    pub(super) fn new(growing: Arc<GrowingFile>) -> Self {
         Self { growing, position: 0 }
     }
 }
 
 impl Read for Follower {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some((file, length)) = self.growing.beyond(self.position)? else { return Ok(0) };
-        let most = usize::try_from(length - self.position).unwrap_or(usize::MAX).min(buffer.len());
-        let n = file.read_at(&mut buffer[..most], self.position)?;
+        let Some((file, length)) = self.growing.wait_beyond(self.position)? else { return Ok(0) };
+        let max = usize::try_from(length - self.position).unwrap_or(usize::MAX).min(buffer.len());
+        let n = file.read_at(&mut buffer[..max], self.position)?;
         self.position += n as u64;
-        if n == 0 && most > 0 {
+        if n == 0 && max > 0 {
             // The file was truncated since; retry and wait for more bytes.
             return Err(io::ErrorKind::Interrupted.into());
         }
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn a_follower_reads_what_comes_and_ends_when_it_is_whole() {
         let file = Arc::new(tempfile::tempfile().unwrap());
-        let growing = Arc::new(Growing::default());
+        let growing = Arc::new(GrowingFile::default());
         let followers: Vec<_> = (0..3)
             .map(|_| {
                 let mut follower = Follower::new(Arc::clone(&growing));
@@ -121,13 +121,13 @@ mod tests {
         for chunk in bytes.chunks(7_001) {
             file.write_all_at(chunk, done).unwrap();
             done += chunk.len() as u64;
-            growing.reach(&file, done);
+            growing.set_length(&file, done);
             if done > 200_000 && done < 207_001 {
-                growing.reach(&file, 0);
+                growing.set_length(&file, 0);
             }
         }
         growing.finish();
-        growing.close();
+        growing.abort();
         for follower in followers {
             assert!(follower.join().unwrap().unwrap() == bytes);
         }
@@ -135,10 +135,10 @@ mod tests {
 
     #[test]
     fn a_follower_of_what_is_given_up_fails() {
-        let growing = Arc::new(Growing::default());
+        let growing = Arc::new(GrowingFile::default());
         let mut follower = Follower::new(Arc::clone(&growing));
         let reading = thread::spawn(move || follower.read(&mut [0; 8]).map_err(|error| error.to_string()));
-        growing.close();
+        growing.abort();
         assert_eq!(reading.join().unwrap().unwrap_err(), "the download was aborted");
     }
 }

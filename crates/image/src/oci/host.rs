@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::challenge::{self, Challenge};
-use super::manifest::LONGEST_DOCUMENT;
+use super::manifest::MAX_DOCUMENT;
 use super::registries::{Registries, Route, Timing, is_loopback};
 use crate::error::{RegistryError, sanitised};
 
@@ -21,10 +21,10 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vn
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
 /// Maximum size of a token server's response and of an error response, in bytes.
-const LONGEST_TOKEN: u64 = 256 << 10;
+const MAX_TOKEN: u64 = 256 << 10;
 
 /// Timeout for reading a whole response other than a blob, however slowly it arrives.
-const DOCUMENT_TIME: Duration = Duration::from_secs(120);
+const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// One repository in one registry or mirror.
 pub(super) struct RegistryEndpoint {
@@ -34,7 +34,7 @@ pub(super) struct RegistryEndpoint {
     credentials: Option<Credentials>,
     client: Client,
     /// Client for requests with a secret in their body, which must not be redirected.
-    direct: Client,
+    no_redirect_client: Client,
     /// The `Authorization` header that was accepted last, or that is to be tried next.
     login: Mutex<Option<Arc<HeaderValue>>>,
     /// Set once a request gets no response. banger then does not wait for this mirror again.
@@ -67,17 +67,18 @@ impl RegistryEndpoint {
         registries: &Registries,
     ) -> Result<Self, RegistryError> {
         let client = route.client()?;
-        let credentials = registries.credentials.iter().find(|shown| shown.registry == route.name);
+        let credentials =
+            registries.credentials.iter().find(|credentials| credentials.registry == route.name);
         // A second client is built only when needed, because each reads all of the system's CA certificates.
-        let identity = credentials.is_some_and(|shown| shown.username.is_empty());
-        let direct = if identity { route.direct_client()? } else { client.clone() };
+        let identity = credentials.is_some_and(|credentials| credentials.username.is_empty());
+        let no_redirect_client = if identity { route.no_redirect_client()? } else { client.clone() };
         Ok(Self {
             name: route.name.to_owned(),
             base: route.base(&client).await?,
             repository: repository.to_owned(),
             credentials: credentials.cloned(),
             client,
-            direct,
+            no_redirect_client,
             login: Mutex::default(),
             down: AtomicBool::new(false),
             timing: registries.timing,
@@ -97,9 +98,9 @@ impl RegistryEndpoint {
     }
 
     /// Fetches a whole manifest, index or configuration.
-    pub(super) async fn document(&self, wanted: RegistryPath<'_>) -> Result<Vec<u8>, RegistryError> {
-        let response = self.send(Method::GET, wanted, 0).await?;
-        self.whole(response, "a manifest or configuration", LONGEST_DOCUMENT).await
+    pub(super) async fn document(&self, path: RegistryPath<'_>) -> Result<Vec<u8>, RegistryError> {
+        let response = self.send(Method::GET, path, 0).await?;
+        self.read_body(response, "a manifest or configuration", MAX_DOCUMENT).await
     }
 
     /// Requests a blob from byte `from` on. The response's status says whether the registry honours the range.
@@ -110,8 +111,8 @@ impl RegistryEndpoint {
     /// Reads the next chunk of a response's body.
     pub(super) async fn chunk(&self, response: &mut Response) -> Result<Option<bytes::Bytes>, RegistryError> {
         match timeout(self.timing.idle, response.chunk()).await {
-            Ok(chunk) => chunk.map_err(|error| self.failed(&error)),
-            Err(_) => Err(self.stalled()),
+            Ok(chunk) => chunk.map_err(|error| self.request_error(&error)),
+            Err(_) => Err(self.timeout_error()),
         }
     }
 
@@ -119,14 +120,14 @@ impl RegistryEndpoint {
     async fn send(
         &self,
         method: Method,
-        wanted: RegistryPath<'_>,
+        path: RegistryPath<'_>,
         from: u64,
     ) -> Result<Response, RegistryError> {
-        let url = format!("{}{}/{wanted}", self.base, self.repository);
+        let url = format!("{}{}/{path}", self.base, self.repository);
         let request = |login: Option<&HeaderValue>| {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, HeaderValue::from_static(MANIFESTS));
-            if let RegistryPath::Blob(_) = wanted {
+            if let RegistryPath::Blob(_) = path {
                 headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
             }
             headers.extend(login.map(|login| (AUTHORIZATION, login.clone())));
@@ -134,23 +135,23 @@ impl RegistryEndpoint {
             if from > 0 { request.header(RANGE, format!("bytes={from}-")) } else { request }
         };
         let login = self.login.lock().await.clone();
-        let mut response = self.answer(request(login.as_deref())).await?;
+        let mut response = self.execute(request(login.as_deref())).await?;
         // Never log in to the target of a redirect.
-        let same = |url: &Url| url.origin() == self.base.origin();
-        if response.status() == StatusCode::UNAUTHORIZED && same(response.url()) {
+        let same_origin = |url: &Url| url.origin() == self.base.origin();
+        if response.status() == StatusCode::UNAUTHORIZED && same_origin(response.url()) {
             let login = self.log_in(login, response.headers()).await?;
-            response = self.answer(request(Some(&login))).await?;
+            response = self.execute(request(Some(&login))).await?;
         }
         match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => Ok(response),
-            _ => Err(self.refusal(response, Some(wanted)).await),
+            _ => Err(self.error_response(response, Some(path)).await),
         }
     }
 
-    async fn answer(&self, request: RequestBuilder) -> Result<Response, RegistryError> {
+    async fn execute(&self, request: RequestBuilder) -> Result<Response, RegistryError> {
         match timeout(self.timing.idle, request.send()).await {
-            Ok(response) => response.map_err(|error| self.failed(&error)),
-            Err(_) => Err(self.stalled()),
+            Ok(response) => response.map_err(|error| self.request_error(&error)),
+            Err(_) => Err(self.timeout_error()),
         }
     }
 
@@ -166,9 +167,10 @@ impl RegistryEndpoint {
         }
         let challenges = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
         let request = match (challenge::parse(challenges), &self.credentials) {
-            (Some(Challenge::Basic), Some(shown)) if !shown.username.is_empty() => {
-                self.client.get(self.base.clone()).basic_auth(&shown.username, Some(&shown.secret))
-            }
+            (Some(Challenge::Basic), Some(credentials)) if !credentials.username.is_empty() => self
+                .client
+                .get(self.base.clone())
+                .basic_auth(&credentials.username, Some(&credentials.secret)),
             (Some(Challenge::Bearer { realm, service, scope }), _) => {
                 let token = self.token(&realm, service, scope).await?;
                 self.client.get(self.base.clone()).bearer_auth(token)
@@ -177,8 +179,8 @@ impl RegistryEndpoint {
         };
         // reqwest formats the header.
         let header = request.build().ok().and_then(|mut request| request.headers_mut().remove(AUTHORIZATION));
-        let unusable = || self.unusable("its token contains invalid characters");
-        let header = Arc::new(header.ok_or_else(unusable)?);
+        let invalid_response = || self.invalid_response("its token contains invalid characters");
+        let header = Arc::new(header.ok_or_else(invalid_response)?);
         *login = Some(Arc::clone(&header));
         Ok(header)
     }
@@ -190,20 +192,20 @@ impl RegistryEndpoint {
         service: Option<String>,
         scope: Option<String>,
     ) -> Result<String, RegistryError> {
-        let mut url =
-            Url::parse(realm).map_err(|_| self.unusable("the address of its token server is not a URL"))?;
+        let mut url = Url::parse(realm)
+            .map_err(|_| self.invalid_response("the address of its token server is not a URL"))?;
         let private = match url.scheme() {
             "https" => true,
             "http" => self.base.scheme() == "http" || url.host_str().is_some_and(is_loopback),
             _ => false,
         };
         if !private {
-            return Err(self.unusable("its token server does not use https"));
+            return Err(self.invalid_response("its token server does not use https"));
         }
         let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.repository));
         let request = match &self.credentials {
             // An empty user name means that the secret is an identity token.
-            Some(shown) if shown.username.is_empty() => {
+            Some(credentials) if credentials.username.is_empty() => {
                 let mut form = url.clone();
                 form.query_pairs_mut()
                     .clear()
@@ -211,34 +213,34 @@ impl RegistryEndpoint {
                     .append_pair("service", &service.unwrap_or_default())
                     .append_pair("client_id", "banger")
                     .append_pair("scope", &scope)
-                    .append_pair("refresh_token", &shown.secret);
+                    .append_pair("refresh_token", &credentials.secret);
                 let form = form.query().unwrap_or_default().to_owned();
                 let kind = ("content-type", "application/x-www-form-urlencoded");
-                self.direct.post(url).header(kind.0, kind.1).body(form)
+                self.no_redirect_client.post(url).header(kind.0, kind.1).body(form)
             }
-            shown => {
+            credentials => {
                 let pairs = service.iter().map(|service| ("service", service)).chain([("scope", &scope)]);
                 url.query_pairs_mut().extend_pairs(pairs);
                 let request = self.client.get(url);
-                match shown {
-                    Some(shown) => request.basic_auth(&shown.username, Some(&shown.secret)),
+                match credentials {
+                    Some(credentials) => request.basic_auth(&credentials.username, Some(&credentials.secret)),
                     None => request,
                 }
             }
         };
-        let response = self.answer(request).await?;
+        let response = self.execute(request).await?;
         if response.status() != StatusCode::OK {
-            return Err(self.refusal(response, None).await);
+            return Err(self.error_response(response, None).await);
         }
-        let bytes = self.whole(response, "a token", LONGEST_TOKEN).await?;
-        let answer: Token =
-            serde_json::from_slice(&bytes).map_err(|_| self.unusable("its token server sent no token"))?;
-        let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty());
-        token.ok_or_else(|| self.unusable("its token server sent no token"))
+        let bytes = self.read_body(response, "a token", MAX_TOKEN).await?;
+        let token_response: Token = serde_json::from_slice(&bytes)
+            .map_err(|_| self.invalid_response("its token server sent no token"))?;
+        let token = token_response.token.or(token_response.access_token).filter(|token| !token.is_empty());
+        token.ok_or_else(|| self.invalid_response("its token server sent no token"))
     }
 
     /// Reads a whole response body, and fails beyond `limit` bytes.
-    async fn whole(
+    async fn read_body(
         &self,
         mut response: Response,
         what: &'static str,
@@ -258,23 +260,23 @@ impl RegistryEndpoint {
             }
             Ok(bytes)
         };
-        timeout(DOCUMENT_TIME, read)
-            .await
-            .unwrap_or_else(|_| Err(RegistryError::Stalled { host: self.name.clone(), limit: DOCUMENT_TIME }))
+        timeout(DOCUMENT_TIMEOUT, read).await.unwrap_or_else(|_| {
+            Err(RegistryError::Timeout { host: self.name.clone(), limit: DOCUMENT_TIMEOUT })
+        })
     }
 
-    /// Converts an error response to an error. `wanted` is `None` for a response of the token server.
-    async fn refusal(&self, response: Response, wanted: Option<RegistryPath<'_>>) -> RegistryError {
+    /// Converts an error response to an error. `path` is `None` for a response of the token server.
+    async fn error_response(&self, response: Response, path: Option<RegistryPath<'_>>) -> RegistryError {
         let status = response.status();
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = retry_after.and_then(|value| value.parse().ok()).map(Duration::from_secs);
         // A body that cannot be read does not hide the status.
-        let body = self.whole(response, "an error", LONGEST_TOKEN).await.unwrap_or_default();
+        let body = self.read_body(response, "an error", MAX_TOKEN).await.unwrap_or_default();
         let message = message(&body);
         let host = self.name.clone();
-        match (status, wanted) {
-            (StatusCode::NOT_FOUND, Some(wanted)) => {
-                RegistryError::NotFound { host, what: format!("{}/{wanted}", self.repository), message }
+        match (status, path) {
+            (StatusCode::NOT_FOUND, Some(path)) => {
+                RegistryError::NotFound { host, what: format!("{}/{path}", self.repository), message }
             }
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => self.not_permitted(message),
             _ => RegistryError::Status { host, status: status.as_u16(), message, retry_after },
@@ -282,22 +284,26 @@ impl RegistryEndpoint {
     }
 
     fn not_permitted(&self, message: String) -> RegistryError {
-        RegistryError::NotPermitted { host: self.name.clone(), message, shown: self.credentials.is_some() }
+        RegistryError::NotPermitted {
+            host: self.name.clone(),
+            message,
+            authenticated: self.credentials.is_some(),
+        }
     }
 
-    fn failed(&self, error: &reqwest::Error) -> RegistryError {
+    fn request_error(&self, error: &reqwest::Error) -> RegistryError {
         self.down.store(true, Ordering::Relaxed);
-        RegistryError::of_request(&self.name, self.timing.idle, error)
+        RegistryError::from_request(&self.name, self.timing.idle, error)
     }
 
-    fn stalled(&self) -> RegistryError {
+    fn timeout_error(&self) -> RegistryError {
         self.down.store(true, Ordering::Relaxed);
-        RegistryError::Stalled { host: self.name.clone(), limit: self.timing.idle }
+        RegistryError::Timeout { host: self.name.clone(), limit: self.timing.idle }
     }
 
     /// Returns the error for a response that cannot be used.
-    pub(super) fn unusable(&self, problem: &str) -> RegistryError {
-        RegistryError::Answer { host: self.name.clone(), problem: problem.to_owned() }
+    pub(super) fn invalid_response(&self, problem: &str) -> RegistryError {
+        RegistryError::InvalidResponse { host: self.name.clone(), problem: problem.to_owned() }
     }
 }
 
@@ -308,12 +314,12 @@ struct Token {
 }
 
 #[derive(serde::Deserialize)]
-struct Refusal {
-    errors: Vec<Reason>,
+struct ErrorResponse {
+    errors: Vec<ErrorDetail>,
 }
 
 #[derive(serde::Deserialize)]
-struct Reason {
+struct ErrorDetail {
     #[serde(default)]
     code: String,
     #[serde(default)]
@@ -322,11 +328,12 @@ struct Reason {
 
 /// Extracts the message of a registry's error body, or the text of any other server's.
 fn message(body: &[u8]) -> String {
-    let first =
-        serde_json::from_slice::<Refusal>(body).ok().and_then(|refusal| refusal.errors.into_iter().next());
+    let first = serde_json::from_slice::<ErrorResponse>(body)
+        .ok()
+        .and_then(|error_response| error_response.errors.into_iter().next());
     match first {
-        Some(reason) if reason.message.is_empty() => sanitised(&reason.code),
-        Some(reason) => sanitised(&reason.message),
+        Some(detail) if detail.message.is_empty() => sanitised(&detail.code),
+        Some(detail) => sanitised(&detail.message),
         None if body.first() == Some(&b'<') => String::new(),
         None => sanitised(&String::from_utf8_lossy(body)),
     }

@@ -8,7 +8,7 @@ use std::thread;
 use crate::{ImageError, Progress};
 
 /// Maximum number of layers unpacked at once.
-const MOST_THREADS: usize = 4;
+const MAX_THREADS: usize = 4;
 
 /// Calls `unpack` for each layer on several threads, and returns the results in the layers' order.
 ///
@@ -20,9 +20,9 @@ pub(super) fn each_layer<T: Send, R: Read + Send>(
     unpack: impl Fn(usize, &mut dyn Read) -> Result<T, ImageError> + Sync,
 ) -> Result<Vec<T>, ImageError> {
     let first = FirstFailure::default();
-    let made = each_layer_until(layers, &first, progress, unpack);
+    let results = each_layer_until(layers, &first, progress, unpack);
     match first.into_inner() {
-        None => Ok(made),
+        None => Ok(results),
         Some(_) if progress.cancelled() => Err(ImageError::Cancelled),
         Some(failure) => Err(failure.error),
     }
@@ -36,16 +36,16 @@ pub(super) fn each_layer_until<T: Send, R: Read + Send>(
     progress: &dyn Progress,
     unpack: impl Fn(usize, &mut dyn Read) -> Result<T, ImageError> + Sync,
 ) -> Vec<T> {
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS).min(layers.len());
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS).min(layers.len());
     let next = AtomicUsize::new(0);
     let slots: Vec<_> = layers.into_iter().map(|layer| Mutex::new((Some(layer), None))).collect();
     let work = || {
-        while !first.happened() {
+        while !first.occurred() {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(slot) = slots.get(index) else { return };
             let Some(layer) = lock(slot).0.take() else { return };
-            match unpack(index, &mut Stoppable { layer, first, progress }) {
-                Ok(made) => lock(slot).1 = Some(made),
+            match unpack(index, &mut CancellableReader { layer, first, progress }) {
+                Ok(result) => lock(slot).1 = Some(result),
                 Err(error) => first.set(Failure { index, error, unpacking: true }),
             }
         }
@@ -71,17 +71,17 @@ pub(super) struct Failure {
 #[derive(Default)]
 pub(super) struct FirstFailure {
     failure: Mutex<Option<Failure>>,
-    happened: AtomicBool,
+    occurred: AtomicBool,
 }
 
 impl FirstFailure {
     pub(super) fn set(&self, failure: Failure) {
         lock(&self.failure).get_or_insert(failure);
-        self.happened.store(true, Ordering::Release);
+        self.occurred.store(true, Ordering::Release);
     }
 
-    pub(super) fn happened(&self) -> bool {
-        self.happened.load(Ordering::Acquire)
+    pub(super) fn occurred(&self) -> bool {
+        self.occurred.load(Ordering::Acquire)
     }
 
     pub(super) fn into_inner(self) -> Option<Failure> {
@@ -90,15 +90,15 @@ impl FirstFailure {
 }
 
 /// A reader of a layer that fails once the work has failed or was cancelled.
-struct Stoppable<'a, R> {
+struct CancellableReader<'a, R> {
     layer: R,
     first: &'a FirstFailure,
     progress: &'a dyn Progress,
 }
 
-impl<R: Read> Read for Stoppable<'_, R> {
+impl<R: Read> Read for CancellableReader<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.first.happened() || self.progress.cancelled() {
+        if self.first.occurred() || self.progress.cancelled() {
             return Err(io::Error::other("cancelled"));
         }
         self.layer.read(buffer)

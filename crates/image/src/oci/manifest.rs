@@ -7,13 +7,13 @@ use serde::Deserialize;
 use crate::error::{ManifestError, sanitised};
 
 /// Maximum size of an index, manifest or configuration, in bytes.
-pub const LONGEST_DOCUMENT: u64 = 4 << 20;
+pub const MAX_DOCUMENT: u64 = 4 << 20;
 
 /// Maximum number of layers of an image. Docker itself creates up to 127.
-const MOST_LAYERS: usize = 256;
+const MAX_LAYERS: usize = 256;
 
 /// Maximum number of environment variables, and of arguments of a command.
-const MOST_WORDS: usize = 4096;
+const MAX_WORDS: usize = 4096;
 
 /// The guests' platform.
 const PLATFORM: (&str, &str) = ("linux", "amd64");
@@ -46,7 +46,7 @@ pub enum Document {
     /// One image for several platforms.
     Index(Index),
     /// One image for one platform.
-    Manifest(Unconfigured),
+    Manifest(UnconfiguredManifest),
 }
 
 /// The images for several platforms.
@@ -57,7 +57,7 @@ pub struct Index {
 
 /// A manifest without its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unconfigured {
+pub struct UnconfiguredManifest {
     digest: Digest,
     config: Descriptor,
     layers: Vec<Descriptor>,
@@ -149,7 +149,7 @@ pub fn parse_document(bytes: &[u8], digest: Digest) -> Result<Document, Manifest
             }
             let layers = layers.unwrap_or_default();
             check_layers(&layers)?;
-            Ok(Document::Manifest(Unconfigured { digest, config, layers }))
+            Ok(Document::Manifest(UnconfiguredManifest { digest, config, layers }))
         }
         _ => Err(ManifestError::Kind { expected: "manifest or index", found: media_type }),
     }
@@ -173,7 +173,7 @@ pub fn parse_index(bytes: &[u8]) -> Result<Index, ManifestError> {
 ///
 /// # Errors
 /// Returns an error if the document is not a manifest, or has unsupported layers.
-pub fn parse_manifest(bytes: &[u8], digest: Digest) -> Result<Unconfigured, ManifestError> {
+pub fn parse_manifest(bytes: &[u8], digest: Digest) -> Result<UnconfiguredManifest, ManifestError> {
     match parse_document(bytes, digest)? {
         Document::Manifest(manifest) => Ok(manifest),
         Document::Index(_) => {
@@ -189,7 +189,7 @@ pub fn parse_manifest(bytes: &[u8], digest: Digest) -> Result<Unconfigured, Mani
 pub fn parse_config(bytes: &[u8]) -> Result<(ImageConfig, Vec<Digest>), ManifestError> {
     let file: ConfigFile = json(bytes, "configuration")?;
     if (file.os.as_str(), file.architecture.as_str()) != PLATFORM {
-        return Err(ManifestError::Platform { found: shown(&file.os, &file.architecture, None) });
+        return Err(ManifestError::Platform { found: platform_name(&file.os, &file.architecture, None) });
     }
     let run = file.config.unwrap_or_default();
     let config = ImageConfig {
@@ -208,15 +208,15 @@ impl Index {
     /// # Errors
     /// Returns an error that names the available platforms if none fits.
     pub fn choose(&self) -> Result<&Descriptor, ManifestError> {
-        let fits = |entry: &&Descriptor| {
+        let matches_platform = |entry: &&Descriptor| {
             entry.platform.as_ref().is_some_and(|p| (p.os.as_str(), p.architecture.as_str()) == PLATFORM)
         };
-        let demanding = |entry: &&Descriptor| entry.platform.as_ref().is_some_and(|p| p.variant.is_some());
-        let unnamed = || match self.entries.as_slice() {
+        let has_variant = |entry: &&Descriptor| entry.platform.as_ref().is_some_and(|p| p.variant.is_some());
+        let only_entry = || match self.entries.as_slice() {
             [only] if only.platform.is_none() => Some(only),
             _ => None,
         };
-        let chosen = self.entries.iter().filter(fits).min_by_key(demanding).or_else(unnamed);
+        let chosen = self.entries.iter().filter(matches_platform).min_by_key(has_variant).or_else(only_entry);
         chosen.ok_or_else(|| ManifestError::Platform { found: self.platforms() })
     }
 
@@ -236,16 +236,16 @@ impl Index {
     fn platforms(&self) -> String {
         let mut found: Vec<String> = Vec::new();
         for platform in self.entries.iter().filter_map(|entry| entry.platform.as_ref()) {
-            let shown = shown(&platform.os, &platform.architecture, platform.variant.as_deref());
-            if platform.os != "unknown" && !found.contains(&shown) && found.len() < 20 {
-                found.push(shown);
+            let name = platform_name(&platform.os, &platform.architecture, platform.variant.as_deref());
+            if platform.os != "unknown" && !found.contains(&name) && found.len() < 20 {
+                found.push(name);
             }
         }
         found.join(", ")
     }
 }
 
-impl Unconfigured {
+impl UnconfiguredManifest {
     /// Returns the descriptor of the configuration.
     pub fn config(&self) -> &Descriptor {
         &self.config
@@ -269,8 +269,8 @@ impl Unconfigured {
 }
 
 fn check_layers(layers: &[Descriptor]) -> Result<(), ManifestError> {
-    if layers.len() > MOST_LAYERS {
-        let limit = MOST_LAYERS as u64;
+    if layers.len() > MAX_LAYERS {
+        let limit = MAX_LAYERS as u64;
         return Err(ManifestError::TooMany { document: "manifest", unit: "layers", limit });
     }
     let mut total = 0u64;
@@ -300,16 +300,16 @@ fn check_layers(layers: &[Descriptor]) -> Result<(), ManifestError> {
 }
 
 fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8], document: &'static str) -> Result<T, ManifestError> {
-    if bytes.len() as u64 > LONGEST_DOCUMENT {
-        return Err(ManifestError::TooMany { document, unit: "bytes", limit: LONGEST_DOCUMENT });
+    if bytes.len() as u64 > MAX_DOCUMENT {
+        return Err(ManifestError::TooMany { document, unit: "bytes", limit: MAX_DOCUMENT });
     }
     serde_json::from_slice(bytes).map_err(|source| ManifestError::Json { document, source })
 }
 
 fn words(words: Option<Vec<String>>, what: &'static str) -> Result<Vec<String>, ManifestError> {
     let words = words.unwrap_or_default();
-    if words.len() > MOST_WORDS {
-        let limit = MOST_WORDS as u64;
+    if words.len() > MAX_WORDS {
+        let limit = MAX_WORDS as u64;
         return Err(ManifestError::TooMany { document: "configuration", unit: what, limit });
     }
     if words.iter().any(|word| word.contains('\0')) { Err(ManifestError::Nul(what)) } else { Ok(words) }
@@ -320,7 +320,7 @@ fn word(word: Option<String>, what: &'static str) -> Result<Option<String>, Mani
     Ok(word.filter(|word| !word.is_empty()))
 }
 
-fn shown(os: &str, architecture: &str, variant: Option<&str>) -> String {
-    let whole = [Some(os), Some(architecture), variant].into_iter().flatten().collect::<Vec<_>>().join("/");
-    sanitised(&whole)
+fn platform_name(os: &str, architecture: &str, variant: Option<&str>) -> String {
+    let name = [Some(os), Some(architecture), variant].into_iter().flatten().collect::<Vec<_>>().join("/");
+    sanitised(&name)
 }

@@ -10,7 +10,7 @@ use super::manifest::Layer;
 use crate::Progress;
 
 /// Minimum interval between two reports on a layer.
-const STEP: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Reports the progress of each layer and of all together.
 pub(super) struct Meter<'a> {
@@ -21,7 +21,7 @@ pub(super) struct Meter<'a> {
 
 struct Part {
     done: u64,
-    told: Instant,
+    reported_at: Instant,
 }
 
 impl<'a> Meter<'a> {
@@ -34,10 +34,10 @@ impl<'a> Meter<'a> {
     pub(super) fn set(&self, layer: &Layer, done: u64) {
         let now = Instant::now();
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = parts.get(&layer.digest).map(|part| part.told);
-        let due = known.is_none_or(|told| now - told >= STEP) || done == layer.size;
-        let told = if due { now } else { known.unwrap_or(now) };
-        parts.insert(layer.digest, Part { done, told });
+        let last_report = parts.get(&layer.digest).map(|part| part.reported_at);
+        let due = last_report.is_none_or(|reported_at| now - reported_at >= INTERVAL) || done == layer.size;
+        let reported_at = if due { now } else { last_report.unwrap_or(now) };
+        parts.insert(layer.digest, Part { done, reported_at });
         if due {
             let sum = parts.values().map(|part| part.done).sum();
             // Report without the lock, because the listener may block.

@@ -22,7 +22,7 @@ mod tests;
 
 pub use blobs::Blobs;
 pub use manifest::{
-    Descriptor, Document, Index, LONGEST_DOCUMENT, Layer, Manifest, Unconfigured, parse_config,
+    Descriptor, Document, Index, Layer, MAX_DOCUMENT, Manifest, UnconfiguredManifest, parse_config,
     parse_document, parse_index, parse_manifest,
 };
 pub use registries::{Registries, RegistryHost, Timing};
@@ -32,4 +32,4 @@ pub(crate) use crate::error::RegistryError;
 pub(crate) use archive::ImageArchive;
 pub use pull::pull_image;
 pub(crate) use remote::Driver;
-pub(crate) use source::Tries;
+pub(crate) use source::Retries;

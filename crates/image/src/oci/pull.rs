@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Blobs, Remote};
-use crate::rootfs::{RootfsInfo, RootfsOptions, Unpacked, write_layers};
+use crate::rootfs::{RootfsInfo, RootfsOptions, UnpackedLayer, write_layers};
 use crate::{ImageError, Progress};
 
 /// Writes the ext4 file `out` from the layers of `remote`, and unpacks them while they download.
@@ -23,8 +23,8 @@ pub fn pull_image(
     progress: &dyn Progress,
 ) -> Result<RootfsInfo, ImageError> {
     let manifest = remote.manifest();
-    let layers = remote.layers(blobs, progress, |index, packed| {
-        Unpacked::of(packed, manifest.layers[index].diff_id, spool_dir, progress)
+    let layers = remote.layers(blobs, progress, |index, compressed| {
+        UnpackedLayer::of(compressed, manifest.layers[index].diff_id, spool_dir, progress)
     })?;
     let info = write_layers(layers, out, options, progress)?;
     Ok(RootfsInfo { config: manifest.config.clone(), digest: Some(manifest.digest), ..info })

@@ -13,10 +13,10 @@ use crate::codec::{ReadError, read_limited};
 use crate::error::{RegistryError, sanitised};
 
 /// Maximum number of redirects followed for one request.
-const MOST_REDIRECTS: usize = 5;
+const MAX_REDIRECTS: usize = 5;
 
 /// Maximum size of a file of CA certificates, in bytes. All of a system's certificates together are 250 kB.
-const LONGEST_CA: u64 = 4 << 20;
+const MAX_CA_FILE: u64 = 4 << 20;
 
 /// The configuration of one registry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -88,12 +88,12 @@ impl Registries {
     }
 
     /// Returns the route to a registry, or to a mirror as written in [`RegistryHost::mirrors`].
-    pub(crate) fn route<'a>(&'a self, place: &'a str) -> Route<'a> {
-        let place = place.trim_end_matches('/');
-        let (scheme, name) = match (place.strip_prefix("http://"), place.strip_prefix("https://")) {
+    pub(crate) fn route<'a>(&'a self, location: &'a str) -> Route<'a> {
+        let location = location.trim_end_matches('/');
+        let (scheme, name) = match (location.strip_prefix("http://"), location.strip_prefix("https://")) {
             (Some(name), _) => (Some(Scheme::Http), name),
             (None, Some(name)) => (Some(Scheme::Https), name),
-            (None, None) => (None, place),
+            (None, None) => (None, location),
         };
         let host = self.host(name);
         let ca = host.and_then(|host| host.ca.as_deref());
@@ -112,7 +112,7 @@ impl Registries {
 
 impl Route<'_> {
     /// Returns whether plain HTTP may be used.
-    pub(crate) fn speaks_http(&self) -> bool {
+    pub(crate) fn allows_http(&self) -> bool {
         self.scheme != Scheme::Https
     }
 
@@ -124,7 +124,10 @@ impl Route<'_> {
             Url::parse(&format!("{scheme}://{authority}/v2/"))
                 .ok()
                 .filter(|url| url.path() == "/v2/" && url.username().is_empty())
-                .ok_or_else(|| RegistryError::Answer { host: self.name.to_owned(), problem: problem() })
+                .ok_or_else(|| RegistryError::InvalidResponse {
+                    host: self.name.to_owned(),
+                    problem: problem(),
+                })
         };
         match self.scheme {
             Scheme::Http => url("http"),
@@ -132,9 +135,9 @@ impl Route<'_> {
             Scheme::Either => {
                 // This request carries no secret. A server that expects TLS answers 400, or with something that is
                 // not HTTP.
-                let answer = client.get(url("http")?).timeout(self.timing.idle).send().await;
-                let plain = match answer {
-                    Ok(answer) => answer.status() != reqwest::StatusCode::BAD_REQUEST,
+                let response = client.get(url("http")?).timeout(self.timing.idle).send().await;
+                let plain = match response {
+                    Ok(response) => response.status() != reqwest::StatusCode::BAD_REQUEST,
                     Err(error) => error.is_connect() || error.is_timeout(),
                 };
                 url(if plain { "http" } else { "https" })
@@ -147,7 +150,7 @@ impl Route<'_> {
         self.client_with(|| {
             Policy::custom(|attempt| {
                 let secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
-                if attempt.previous().len() > MOST_REDIRECTS {
+                if attempt.previous().len() > MAX_REDIRECTS {
                     attempt.error("too many redirects")
                 } else if secure && attempt.url().scheme() != "https" {
                     attempt.error("a redirect from https to http")
@@ -159,7 +162,7 @@ impl Route<'_> {
     }
 
     /// Returns a client for requests with a secret in the body. It follows no redirects, which could leak the secret.
-    pub(super) fn direct_client(&self) -> Result<Client, RegistryError> {
+    pub(super) fn no_redirect_client(&self) -> Result<Client, RegistryError> {
         self.client_with(Policy::none)
     }
 
@@ -178,7 +181,7 @@ impl Route<'_> {
         // On a host without CA certificates the first build fails; plain HTTP still works without any.
         let client =
             builder().tls_certs_merge(extra).build().or_else(|_| builder().tls_certs_only([]).build());
-        client.map_err(|error| RegistryError::of_request(self.name, self.timing.idle, &error))
+        client.map_err(|error| RegistryError::from_request(self.name, self.timing.idle, &error))
     }
 
     fn certificates(&self, path: &Path) -> Result<Vec<Certificate>, RegistryError> {
@@ -187,7 +190,7 @@ impl Route<'_> {
             RegistryError::Ca { host, path, reason: sanitised(&reason) }
         };
         let file = File::open(path).map_err(|error| refuse(error.to_string()))?;
-        let pem = read_limited(file, LONGEST_CA).map_err(|error| match error {
+        let pem = read_limited(file, MAX_CA_FILE).map_err(|error| match error {
             ReadError::TooLarge => refuse("it is too large".to_owned()),
             ReadError::Io(error) => refuse(error.to_string()),
         })?;

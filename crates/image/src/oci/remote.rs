@@ -11,7 +11,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::runtime::{Builder, Runtime};
 
 use super::blobs::{Blobs, Claim};
-use super::fetch::{Fetch, Means};
+use super::fetch::{Fetch, FetchContext};
 use super::growing::Follower;
 use super::layers::{Failure, FirstFailure, each_layer_until};
 use super::manifest::Manifest;
@@ -22,7 +22,7 @@ use crate::error::IoContext;
 use crate::{FailureKind, ImageError, Progress};
 
 /// Maximum number of layers downloaded at once.
-const MOST_TRANSFERS: usize = 4;
+const MAX_TRANSFERS: usize = 4;
 
 /// Interval between checks for cancellation.
 const POLL: Duration = Duration::from_millis(50);
@@ -48,16 +48,16 @@ impl Remote {
     ) -> Result<Self, ImageError> {
         progress.stage("query the registry");
         let driver = Driver::new()?;
-        let ask = async || {
+        let resolve_source = async || {
             let source = Source::new(reference, registries, progress).await?;
             let (tag_digest, manifest) = source.resolve(blobs, progress).await?;
             Ok::<_, ImageError>((source, tag_digest, manifest))
         };
-        let asked = thread::scope(|scope| {
-            let asking = scope.spawn(|| driver.run(|| progress.cancelled(), ask()));
-            asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let resolved = thread::scope(|scope| {
+            let resolver = scope.spawn(|| driver.run(|| progress.cancelled(), resolve_source()));
+            resolver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
-        let (source, tag_digest, manifest) = asked.unwrap_or(Err(ImageError::Cancelled))?;
+        let (source, tag_digest, manifest) = resolved.unwrap_or(Err(ImageError::Cancelled))?;
         Ok(Self { source, manifest, tag_digest, driver })
     }
 
@@ -88,7 +88,7 @@ impl Remote {
         progress.stage("pull");
         let fetches = Fetches::new(&self.manifest);
         let failure = match self.attempt(&fetches, blobs, progress, &unpack) {
-            Ok(made) => return Ok(made),
+            Ok(results) => return Ok(results),
             Err(failure) => failure,
         };
         if !self.was_damaged(&fetches, &failure, blobs, progress)? {
@@ -109,21 +109,21 @@ impl Remote {
         let total = fetches.all.iter().map(|fetch| fetch.layer.size).sum();
         let meter = Meter::new(total, progress);
         let first = FirstFailure::default();
-        let means = Means { source: &self.source, blobs, meter: &meter, progress };
-        let readers = fetches.of_layer.iter().map(|at| Follower::new(fetches.all[*at].growing.clone()));
-        let (made, fetched) = thread::scope(|scope| {
-            let fetching = scope.spawn(|| {
-                let _closed = Closed(fetches);
-                let stop = || first.happened() || progress.cancelled();
-                self.driver.run(stop, fetches.run(means, &first))
+        let context = FetchContext { source: &self.source, blobs, meter: &meter, progress };
+        let readers = fetches.by_layer.iter().map(|at| Follower::new(fetches.all[*at].growing.clone()));
+        let (results, fetched) = thread::scope(|scope| {
+            let fetcher = scope.spawn(|| {
+                let _abort = AbortOnDrop(fetches);
+                let stop = || first.occurred() || progress.cancelled();
+                self.driver.run(stop, fetches.run(context, &first))
             });
-            let made = each_layer_until(readers.collect(), &first, progress, unpack);
-            let fetched = fetching.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            (made, fetched)
+            let results = each_layer_until(readers.collect(), &first, progress, unpack);
+            let fetched = fetcher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (results, fetched)
         });
         let cancelled = || Failure { index: 0, error: ImageError::Cancelled, unpacking: false };
         match first.into_inner() {
-            None if fetched.is_some() && made.len() == self.manifest.layers.len() => Ok(made),
+            None if fetched.is_some() && results.len() == self.manifest.layers.len() => Ok(results),
             Some(failure) if !progress.cancelled() => Err(failure),
             _ => Err(cancelled()),
         }
@@ -137,20 +137,20 @@ impl Remote {
         blobs: &Blobs,
         progress: &dyn Progress,
     ) -> Result<bool, ImageError> {
-        let innocent = matches!(failure.error.kind(), FailureKind::NoSpace | FailureKind::Cancelled);
-        if !failure.unpacking || innocent || progress.cancelled() {
+        let is_unrelated = matches!(failure.error.kind(), FailureKind::NoSpace | FailureKind::Cancelled);
+        if !failure.unpacking || is_unrelated || progress.cancelled() {
             return Ok(false);
         }
-        let fetch = &fetches.all[fetches.of_layer[failure.index]];
+        let fetch = &fetches.all[fetches.by_layer[failure.index]];
         let digest = &fetch.layer.digest;
         match blobs.claim(digest)? {
-            Claim::Whole(file) if !blobs.is_sound(digest, &file)? => {
+            Claim::Complete(file) if !blobs.is_intact(digest, &file)? => {
                 blobs.remove(digest)?;
                 return Ok(true);
             }
             // These bytes are not verified yet, so the download must not resume from them.
-            Claim::Ours(partial) => partial.discard()?,
-            Claim::Whole(_) | Claim::Taken(_) => {}
+            Claim::Acquired(partial) => partial.discard()?,
+            Claim::Complete(_) | Claim::Busy(_) => {}
         }
         Ok(fetch.is_suspect())
     }
@@ -166,43 +166,43 @@ impl fmt::Debug for Remote {
 struct Fetches {
     all: Vec<Fetch>,
     /// For each layer, the index of its download in `all`.
-    of_layer: Vec<usize>,
+    by_layer: Vec<usize>,
 }
 
 impl Fetches {
     fn new(manifest: &Manifest) -> Self {
         let mut all: Vec<Fetch> = Vec::new();
-        let of_layer = manifest.layers.iter().map(|layer| {
-            let known = all.iter().position(|fetch| fetch.layer.digest == layer.digest);
-            known.unwrap_or_else(|| {
+        let by_layer = manifest.layers.iter().map(|layer| {
+            let existing = all.iter().position(|fetch| fetch.layer.digest == layer.digest);
+            existing.unwrap_or_else(|| {
                 all.push(Fetch::new(*layer));
                 all.len() - 1
             })
         });
-        let of_layer = of_layer.collect();
-        Self { all, of_layer }
+        let by_layer = by_layer.collect();
+        Self { all, by_layer }
     }
 
     /// Runs all downloads, a few at a time, until the first failure.
-    async fn run(&self, means: Means<'_>, first: &FirstFailure) {
+    async fn run(&self, context: FetchContext<'_>, first: &FirstFailure) {
         let fetches = self.all.iter().enumerate().map(|(at, fetch)| async move {
-            let fetched = fetch.run(means).await;
-            let index = self.of_layer.iter().position(|of| *of == at).unwrap_or_default();
+            let fetched = fetch.run(context).await;
+            let index = self.by_layer.iter().position(|of| *of == at).unwrap_or_default();
             // Set the failure before the readers learn that no more data will arrive.
             fetched.map_err(|error| first.set(Failure { index, error, unpacking: false }))
         });
-        let all = stream::iter(fetches).buffer_unordered(MOST_TRANSFERS);
+        let all = stream::iter(fetches).buffer_unordered(MAX_TRANSFERS);
         // The failure is already in `first`.
         let _: Result<(), ()> = all.try_collect().await;
     }
 }
 
 /// Wakes all readers that wait for layers, however the downloads end.
-struct Closed<'a>(&'a Fetches);
+struct AbortOnDrop<'a>(&'a Fetches);
 
-impl Drop for Closed<'_> {
+impl Drop for AbortOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.all.iter().for_each(|fetch| fetch.growing.close());
+        self.0.all.iter().for_each(|fetch| fetch.growing.abort());
     }
 }
 

@@ -8,19 +8,19 @@ use tokio::time::sleep;
 
 use super::blobs::Blobs;
 use super::host::{RegistryEndpoint, RegistryPath};
-use super::manifest::{Document, LONGEST_DOCUMENT, Manifest, parse_document};
+use super::manifest::{Document, MAX_DOCUMENT, Manifest, parse_document};
 use super::registries::Registries;
 use crate::error::RegistryError;
 use crate::{ImageError, Progress};
 
 /// Maximum number of tries of one request, or of a transfer that makes no progress.
-const MOST_TRIES: u32 = 5;
+const MAX_ATTEMPTS: u32 = 5;
 
 /// Maximum delay that a registry can ask for.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// Maximum number of indexes on the way to a manifest.
-const MOST_INDEXES: usize = 3;
+const MAX_INDEXES: usize = 3;
 
 /// The hosts that serve an image.
 pub(super) struct Source {
@@ -62,18 +62,18 @@ impl Source {
         blobs: &Blobs,
         progress: &dyn Progress,
     ) -> Result<(Digest, Manifest), ImageError> {
-        let wanted = match (self.reference.digest(), self.reference.tag()) {
+        let path = match (self.reference.digest(), self.reference.tag()) {
             (Some(digest), _) => RegistryPath::Manifest(digest),
-            (None, tag) => self.current(tag.unwrap_or_default()).await,
+            (None, tag) => self.tag_path(tag.unwrap_or_default()).await,
         };
-        let (tag_digest, mut bytes) = self.document(wanted, blobs, progress).await?;
+        let (tag_digest, mut bytes) = self.document(path, blobs, progress).await?;
         let mut digest = tag_digest;
-        for _ in 0..=MOST_INDEXES {
+        for _ in 0..=MAX_INDEXES {
             let next = match parse_document(&bytes, digest).map_err(|error| self.refused(error.into()))? {
                 Document::Index(index) => index.choose().map(|entry| entry.digest),
                 Document::Manifest(manifest) => {
-                    let wanted = RegistryPath::Blob(manifest.config().digest);
-                    let (_, config) = self.document(wanted, blobs, progress).await?;
+                    let path = RegistryPath::Blob(manifest.config().digest);
+                    let (_, config) = self.document(path, blobs, progress).await?;
                     let manifest = manifest.configure(&config);
                     return Ok((tag_digest, manifest.map_err(|error| self.refused(error.into()))?));
                 }
@@ -81,11 +81,11 @@ impl Source {
             digest = next.map_err(|error| self.refused(error.into()))?;
             (_, bytes) = self.document(RegistryPath::Manifest(digest), blobs, progress).await?;
         }
-        Err(self.refused(self.registry.unusable("its indexes are nested too deeply")))
+        Err(self.refused(self.registry.invalid_response("its indexes are nested too deeply")))
     }
 
     /// Resolves a tag to a digest. A HEAD request does not count as a pull, and the cache often has the rest.
-    async fn current<'a>(&self, tag: &'a str) -> RegistryPath<'a> {
+    async fn tag_path<'a>(&self, tag: &'a str) -> RegistryPath<'a> {
         for host in self.mirrors().chain([&self.registry]) {
             // Ignore errors: a lasting one recurs when the manifest is requested.
             if let Ok(Some(digest)) = host.digest_of(tag).await {
@@ -98,22 +98,22 @@ impl Source {
     /// Returns a manifest, an index or a configuration, from the cache if possible.
     async fn document(
         &self,
-        wanted: RegistryPath<'_>,
+        path: RegistryPath<'_>,
         blobs: &Blobs,
         progress: &dyn Progress,
     ) -> Result<(Digest, Vec<u8>), ImageError> {
-        let expected = match wanted {
+        let expected = match path {
             RegistryPath::Tag(_) => None,
             RegistryPath::Manifest(digest) | RegistryPath::Blob(digest) => Some(digest),
         };
         if let Some(digest) = expected
-            && let Some(bytes) = blobs.document(&digest, LONGEST_DOCUMENT)?
+            && let Some(bytes) = blobs.document(&digest, MAX_DOCUMENT)?
         {
             return Ok((digest, bytes));
         }
         let bytes = self
-            .ask(progress, async |host: &RegistryEndpoint| {
-                let bytes = host.document(wanted).await?;
+            .request_from_any(progress, async |host: &RegistryEndpoint| {
+                let bytes = host.document(path).await?;
                 let found = Digest::sha256(Sha256::digest(&bytes).into());
                 match expected.filter(|expected| *expected != found) {
                     None => Ok(bytes),
@@ -127,30 +127,30 @@ impl Source {
     }
 
     /// Returns the first good answer of a mirror, or that of the registry.
-    async fn ask<T>(
+    async fn request_from_any<T>(
         &self,
         progress: &dyn Progress,
         request: impl AsyncFn(&RegistryEndpoint) -> Result<T, RegistryError>,
     ) -> Result<T, ImageError> {
         for mirror in self.mirrors() {
             match request(mirror).await {
-                Ok(answer) => return Ok(answer),
+                Ok(result) => return Ok(result),
                 Err(error) => progress.log(&format!("{error}; trying the next host")),
             }
         }
-        let mut tries = self.tries();
+        let mut retries = self.retries();
         loop {
             match request(&self.registry).await {
-                Ok(answer) => return Ok(answer),
+                Ok(result) => return Ok(result),
                 Err(error) => {
-                    tries.again(error, progress).await.map_err(|error| self.refused(error))?;
+                    retries.wait(error, progress).await.map_err(|error| self.refused(error))?;
                 }
             }
         }
     }
 
-    pub(super) fn tries(&self) -> Tries {
-        Tries::new(self.back_off)
+    pub(super) fn retries(&self) -> Retries {
+        Retries::new(self.back_off)
     }
 
     /// Converts a registry's error to one that names the image.
@@ -164,34 +164,34 @@ fn refused(reference: &Reference, error: RegistryError) -> ImageError {
 }
 
 /// Counts the tries of a request.
-pub(crate) struct Tries {
-    made: u32,
+pub(crate) struct Retries {
+    attempts: u32,
     back_off: Duration,
 }
 
-impl Tries {
+impl Retries {
     pub(crate) fn new(back_off: Duration) -> Self {
-        Self { made: 0, back_off }
+        Self { attempts: 0, back_off }
     }
 
     /// Waits until the next try is due.
     ///
     /// # Errors
     /// Returns `error` if retrying does not help, or if the maximum number of tries is reached.
-    pub(crate) async fn again(
+    pub(crate) async fn wait(
         &mut self,
         error: RegistryError,
         progress: &dyn Progress,
     ) -> Result<(), RegistryError> {
-        self.made += 1;
-        if !error.is_passing() || self.made >= MOST_TRIES {
+        self.attempts += 1;
+        if !error.is_transient() || self.attempts >= MAX_ATTEMPTS {
             return Err(error);
         }
-        let asked = match &error {
-            RegistryError::Status { retry_after: Some(wait), .. } => (*wait).min(LONGEST_WAIT),
+        let requested_wait = match &error {
+            RegistryError::Status { retry_after: Some(wait), .. } => (*wait).min(MAX_WAIT),
             _ => Duration::ZERO,
         };
-        let wait = (self.back_off * 2u32.pow(self.made - 1)).max(asked);
+        let wait = (self.back_off * 2u32.pow(self.attempts - 1)).max(requested_wait);
         progress.log(&format!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
         sleep(wait).await;
         Ok(())
@@ -199,6 +199,6 @@ impl Tries {
 
     /// Starts counting anew, after progress.
     pub(crate) fn reset(&mut self) {
-        self.made = 0;
+        self.attempts = 0;
     }
 }

@@ -5,13 +5,13 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::content::Content;
+use super::content::ContentReader;
 use super::index::{Index, Merge};
 use super::spool::{Kind, spool};
 use super::tree::{NodeKind, Tree};
 use super::write::{RootfsInfo, RootfsOptions, write_tree};
 use crate::archive::ArchiveError;
-use crate::codec::Packing;
+use crate::codec::Compression;
 use crate::{ImageError, Progress};
 
 /// An uncompressed tar and its tree.
@@ -40,7 +40,7 @@ impl Archive {
         }
         let mut start = [0; 6];
         let length = tar.read_at(&mut start, 0).map_err(unreadable)?;
-        if Packing::of(&start[..length]) != Packing::Plain {
+        if Compression::of(&start[..length]) != Compression::Uncompressed {
             return Self::of(tar, spool_dir, progress);
         }
         Self::indexed(tar, progress)
@@ -59,7 +59,7 @@ impl Archive {
             return None;
         };
         let stored: u64 = extents.iter().map(|extent| extent.length).sum();
-        (stored == *size).then(|| Content::new(&self.file, *size, extents))
+        (stored == *size).then(|| ContentReader::new(&self.file, *size, extents))
     }
 
     /// Writes the archive to the ext4 file `out`, as a root file system.

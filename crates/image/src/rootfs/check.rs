@@ -11,10 +11,10 @@ use crate::program::HostCommand;
 use crate::{ImageError, Progress};
 
 /// Timeout for a check. A large disk on a slow host takes minutes.
-const LIMIT: Duration = Duration::from_secs(30 * 60);
+const TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// Exit status of e2fsck(8) when it has repaired all errors.
-const MENDED: i32 = 1;
+const REPAIRED: i32 = 1;
 
 /// Checks the ext4 in file `path`, which must not be in use. `e2fsck` makes all repairs that need no decision, above
 /// all it replays the journal.
@@ -22,7 +22,7 @@ const MENDED: i32 = 1;
 /// # Errors
 /// Returns an error if `e2fsck` is missing, or if it cannot repair the damage.
 pub fn check_ext4(path: &Path, progress: &dyn Progress) -> Result<(), ImageError> {
-    let mut e2fsck = HostCommand::new("e2fsck", LIMIT)?.accept(MENDED);
+    let mut e2fsck = HostCommand::new("e2fsck", TIMEOUT)?.accept(REPAIRED);
     e2fsck.command().args(["-f", "-p"]).arg(path);
     e2fsck.output(progress).map(drop)
 }
@@ -32,18 +32,18 @@ pub fn check_ext4(path: &Path, progress: &dyn Progress) -> Result<(), ImageError
 /// # Errors
 /// Returns an error if `e2fsck` is missing, if the file is not such an ext4, or if `e2fsck` finds any error.
 pub(crate) fn verify_ext4(file: &File, path: &Path, progress: &dyn Progress) -> Result<(), ImageError> {
-    if !fills(file).during("read", path)? {
+    if !superblock_matches(file).during("read", path)? {
         let output = vec!["its superblock does not describe an ext4 file system of this size".to_owned()];
         return Err(ImageError::Program { program: "e2fsck", status: "not run".to_owned(), output });
     }
-    let mut e2fsck = HostCommand::new("e2fsck", LIMIT)?;
+    let mut e2fsck = HostCommand::new("e2fsck", TIMEOUT)?;
     e2fsck.command().args(["-f", "-n"]).arg(path);
     e2fsck.output(progress).map(drop)
 }
 
 /// Returns whether an ext4 superblock (kernel documentation, "ext4: Super Block") accounts for exactly the whole
 /// file.
-fn fills(file: &File) -> io::Result<bool> {
+fn superblock_matches(file: &File) -> io::Result<bool> {
     const MAGIC: u16 = 0xef53;
     let mut block = [0; 1024];
     if file.metadata()?.len() < 2048 {
@@ -51,8 +51,8 @@ fn fills(file: &File) -> io::Result<bool> {
     }
     file.read_exact_at(&mut block, 1024)?;
     let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
-    let wide = word(0x60) & 0x80 != 0;
-    let blocks = u64::from(word(0x4)) | if wide { u64::from(word(0x150)) << 32 } else { 0 };
+    let is_64_bit = word(0x60) & 0x80 != 0;
+    let blocks = u64::from(word(0x4)) | if is_64_bit { u64::from(word(0x150)) << 32 } else { 0 };
     let magic = u16::from_le_bytes([block[0x38], block[0x39]]) == MAGIC;
     // The largest block size of ext4 is 64 KiB.
     let size = (word(0x18) <= 6).then(|| blocks.checked_mul(1024 << word(0x18))).flatten();

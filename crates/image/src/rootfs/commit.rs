@@ -8,7 +8,7 @@ use super::check::check_ext4;
 use super::overlay::{Disk, merged};
 use super::write::{RootfsInfo, RootfsOptions, describe, write_tree};
 use crate::error::IoContext;
-use crate::progress::stopped_or;
+use crate::progress::or_cancelled;
 use crate::{ImageError, Progress};
 
 /// The disks of a stopped VM. Nothing else may use them meanwhile.
@@ -47,7 +47,7 @@ pub fn commit_rootfs(
     let disks = opened.iter().map(|(path, file)| Disk::open(path, file)).collect::<Result<Vec<_>, _>>()?;
     let tree = merged(&disks, progress)?;
     let files: Vec<&File> = opened.iter().map(|(_, file)| file).collect();
-    stopped_or(progress, write_tree(&tree, &files, out, options, progress))
+    or_cancelled(progress, write_tree(&tree, &files, out, options, progress))
 }
 
 /// Describes the ext4 file `path`. Reads all of its metadata.

@@ -52,7 +52,7 @@ impl Lab {
         ["base", "overlay", "work"].iter().for_each(|disk| {
             write_empty_ext4(&lab.path(disk), 256 << 20, disk).unwrap();
         });
-        ["b", "o", "m", "w"].iter().for_each(|folder| fs::create_dir(lab.path(folder)).unwrap());
+        ["b", "o", "m", "w"].iter().for_each(|dir| fs::create_dir(lab.path(dir)).unwrap());
         lab
     }
 
@@ -130,7 +130,7 @@ fn a_commit_is_what_the_kernels_overlay_shows() {
     let lab = Lab::new();
     lab.alone(&format!("mount -o loop base b; {} umount b", "b".on(BASE)));
     lab.alone(&mounted(CHANGES));
-    let shown = lab.alone(&mounted(&format!(
+    let expected = lab.alone(&mounted(&format!(
         "rm etc/ssh/ssh_host_*; rm var/lib/dbus/machine-id; : > etc/machine-id
         touch -d @0 etc etc/machine-id etc/ssh var/lib/dbus; {LISTED}"
     )));
@@ -143,13 +143,13 @@ fn a_commit_is_what_the_kernels_overlay_shows() {
         "mount -o loop,rw image m; touch -d @0 m/etc m/etc/machine-id m/etc/ssh m/var/lib/dbus; {} umount m",
         "m".on(LISTED)
     ));
-    similar(&shown, &committed);
+    similar(&expected, &committed);
     for part in
         ["./deep/moved", "security.capability=", "system.posix_acl_default=", "user.added=", "link ./link4"]
     {
-        assert!(shown.contains(part), "the scenario lacks {part}");
+        assert!(expected.contains(part), "the scenario lacks {part}");
     }
-    assert!(shown.lines().count() > 4000);
+    assert!(expected.lines().count() > 4000);
     // Holes are preserved.
     let blocks = |path: &Path| std::os::unix::fs::MetadataExt::blocks(&fs::metadata(path).unwrap());
     assert!(blocks(&lab.path("image")) < (40 << 20) / 512);
@@ -159,11 +159,11 @@ fn a_commit_is_what_the_kernels_overlay_shows() {
 }
 
 /// Fails with the first lines that differ.
-fn similar(shown: &str, committed: &str) {
-    let differing = shown.lines().zip(committed.lines()).filter(|(a, b)| a != b);
+fn similar(expected: &str, committed: &str) {
+    let differing = expected.lines().zip(committed.lines()).filter(|(a, b)| a != b);
     let first: Vec<_> = differing.take(5).collect();
     assert!(first.is_empty(), "overlay, image: {first:#?}");
-    assert_eq!(shown.lines().count(), committed.lines().count());
+    assert_eq!(expected.lines().count(), committed.lines().count());
 }
 
 #[test]
@@ -223,19 +223,19 @@ fn ways_of_overlayfs_that_are_not_in_use_are_refused() {
         setfattr -n trusted.overlay.overlay.opaque -v y o/upper/d; setfattr -n trusted.overlay.origin -v y o/upper/d; umount o",
     );
     lab.commit(false).unwrap();
-    let left = lab.alone("mount -o loop,ro image m; getfattr -d -m trusted m/d | grep trusted; umount m");
-    assert_eq!(left, "trusted.overlay.overlay.opaque=\"y\"\n");
+    let xattrs = lab.alone("mount -o loop,ro image m; getfattr -d -m trusted m/d | grep trusted; umount m");
+    assert_eq!(xattrs, "trusted.overlay.overlay.opaque=\"y\"\n");
 }
 
 /// Creates an image with mke2fs, with blocks of `block` bytes and these `features`.
-fn made_elsewhere(folder: &Path, block: &str, features: &str, size: &str) -> PathBuf {
-    let (tree, image) = (folder.join("tree"), folder.join("base"));
+fn create_ext4(dir: &Path, block: &str, features: &str, size: &str) -> PathBuf {
+    let (tree, image) = (dir.join("tree"), dir.join("base"));
     let script =
         "mkdir -p tree/d; echo hello > tree/d/f; ln -s f tree/d/l; head -c 300000 /dev/urandom > tree/r
         seq -f 'tree/d/a file with a long name %g' 500 | xargs -d '\n' touch
         mkdir -p tree/upper/d; echo above > tree/upper/d/f; ln tree/upper/d/f tree/upper/l; mknod tree/upper/r p";
-    let made = Command::new("bash").args(["-euc", script]).current_dir(folder).status().unwrap();
-    assert!(made.success());
+    let status = Command::new("bash").args(["-euc", script]).current_dir(dir).status().unwrap();
+    assert!(status.success());
     let mut mke2fs = Command::new("/usr/sbin/mke2fs");
     mke2fs.args(["-q", "-t", "ext4", "-b", block, "-O", features, "-d"]).arg(&tree).arg(&image).arg(size);
     mke2fs.stdout(Stdio::null());
@@ -256,7 +256,7 @@ fn file_systems_of_other_makers_are_read() {
     ] {
         let lab = Lab::new();
         fs::remove_file(lab.path("base")).unwrap();
-        made_elsewhere(lab.0.path(), block, features, size);
+        create_ext4(lab.0.path(), block, features, size);
         let info = lab.commit(false).unwrap();
         assert_eq!(info.entries, 509, "{block} {features}");
         let image = mkext4::reader::Fs::open(File::open(lab.path("image")).unwrap()).unwrap();
@@ -280,7 +280,7 @@ fn inode_at(image: &Path, path: &str) -> u64 {
 /// Reads an image of mke2fs after `harm` has changed it.
 fn harmed(harm: impl FnOnce(&Path, &File)) -> Result<(), ImageError> {
     let dir = tempfile::tempdir().unwrap();
-    let path = made_elsewhere(dir.path(), "4096", "64bit", "8M");
+    let path = create_ext4(dir.path(), "4096", "64bit", "8M");
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     harm(&path, &file);
     overlay::merged(&[overlay::Disk::open(&path, &file)?], &Silent).map(drop)
@@ -371,7 +371,7 @@ proptest! {
         let bytes = MADE.with_borrow_mut(|made| {
             let dir = made.entry(block).or_insert_with(|| {
                 let dir = tempfile::tempdir().unwrap();
-                made_elsewhere(dir.path(), block, "64bit", "8M");
+                create_ext4(dir.path(), block, "64bit", "8M");
                 dir
             });
             fs::read(dir.path().join("base")).unwrap()

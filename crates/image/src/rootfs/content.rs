@@ -26,7 +26,7 @@ pub(super) fn runs(size: u64, extents: &[Extent]) -> Vec<(u64, u64)> {
 }
 
 /// Reads the runs of a file in order, with zeros where the archive has no data.
-pub(super) struct Content<'a> {
+pub(super) struct ContentReader<'a> {
     spool: &'a File,
     extents: &'a [Extent],
     runs: std::vec::IntoIter<(u64, u64)>,
@@ -34,13 +34,13 @@ pub(super) struct Content<'a> {
     end: u64,
 }
 
-impl<'a> Content<'a> {
+impl<'a> ContentReader<'a> {
     pub(super) fn new(spool: &'a File, size: u64, extents: &'a [Extent]) -> Self {
         Self { spool, extents, runs: runs(size, extents).into_iter(), at: 0, end: 0 }
     }
 }
 
-impl Read for Content<'_> {
+impl Read for ContentReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at == self.end {
             let Some((at, length)) = self.runs.next() else { return Ok(0) };
@@ -58,8 +58,8 @@ impl Read for Content<'_> {
             (None, Some(extent)) => extent.at,
             (None, None) => self.end,
         };
-        let most = usize::try_from(until.min(self.end) - self.at).unwrap_or(usize::MAX).min(buffer.len());
-        let buffer = &mut buffer[..most];
+        let max = usize::try_from(until.min(self.end) - self.at).unwrap_or(usize::MAX).min(buffer.len());
+        let buffer = &mut buffer[..max];
         let read = match inside {
             Some(extent) => self.spool.read_at(buffer, extent.archive + (self.at - extent.at))?,
             None => {

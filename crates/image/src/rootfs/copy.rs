@@ -12,7 +12,7 @@ use crate::publish::{self, write_error};
 use crate::{DiskProblem, ImageError, Progress, progress};
 
 /// Size of a chunk, in bytes.
-const PIECE: u64 = 1 << 20;
+const CHUNK_SIZE: u64 = 1 << 20;
 
 /// Copies the file `from` to `out`, which appears complete or not at all, and only if `unchanged` returns true after
 /// the copy.
@@ -27,7 +27,7 @@ pub fn copy_rootfs(
     progress: &dyn Progress,
 ) -> Result<(), ImageError> {
     let source = File::open(from).during("open", from)?;
-    let (file, temporary) = publish::begin(out)?;
+    let (file, temporary) = publish::create_temporary(out)?;
     // Not every file system supports it.
     if rustix::fs::ioctl_ficlone(&file, &source).is_err() {
         copy(&source, from, &file, out, progress)?;
@@ -47,7 +47,7 @@ fn copy(
 ) -> Result<(), ImageError> {
     let length = source.metadata().during("stat", from)?.len();
     file.set_len(length).map_err(|error| write_error(error, out, 0))?;
-    let mut buffer = vec![0; usize::try_from(PIECE).unwrap_or(4096)];
+    let mut buffer = vec![0; usize::try_from(CHUNK_SIZE).unwrap_or(4096)];
     let mut at = 0;
     while at < length {
         // Fails when only a hole is left.
@@ -57,18 +57,18 @@ fn copy(
         while at < end {
             progress::check(progress)?;
             progress.bytes(at, Some(length));
-            let most = usize::try_from((end - at).min(PIECE)).unwrap_or(buffer.len());
-            let piece = buffer.get_mut(..most).unwrap_or_default();
-            source.read_exact_at(piece, at).or_else(cut_short).during("read", from)?;
-            file.write_all_at(piece, at).map_err(|error| write_error(error, out, length))?;
-            at += most as u64;
+            let chunk_length = usize::try_from((end - at).min(CHUNK_SIZE)).unwrap_or(buffer.len());
+            let chunk = buffer.get_mut(..chunk_length).unwrap_or_default();
+            source.read_exact_at(chunk, at).or_else(ignore_eof).during("read", from)?;
+            file.write_all_at(chunk, at).map_err(|error| write_error(error, out, length))?;
+            at += chunk_length as u64;
         }
     }
     Ok(())
 }
 
 /// Ignores an early end of the file: it was changed, which is reported when the copy is done.
-fn cut_short(error: io::Error) -> io::Result<()> {
+fn ignore_eof(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::UnexpectedEof { Ok(()) } else { Err(error) }
 }
 

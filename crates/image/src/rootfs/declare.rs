@@ -10,10 +10,10 @@ use crate::Progress;
 use crate::archive::{ArchiveError, EntryProblem};
 
 /// Size of the image's journal, in blocks: the minimum, because the image is only mounted read-only.
-pub(super) const JOURNAL: u32 = 1024;
+pub(super) const JOURNAL_BLOCKS: u32 = 1024;
 
 /// Minimum default size of a file system, in bytes.
-const ROOMY: u64 = 1 << 30;
+const MIN_DEFAULT_SIZE: u64 = 1 << 30;
 
 /// Maximum number of names of one file in ext4.
 const MAX_LINKS: u32 = 65_000;
@@ -41,19 +41,19 @@ impl Measure {
         // ext4 has ten inodes of its own, and lost+found; a few more do no harm.
         let mut measure = Self { inodes: 12, ..Self::default() };
         let mut seen = vec![false; tree.len()];
-        let mut left = vec![ROOT];
-        while let Some(id) = left.pop() {
+        let mut pending = vec![ROOT];
+        while let Some(id) = pending.pop() {
             let node = tree.node(id);
             measure.inodes += 1;
             measure.blocks += u64::from(!node.attributes.xattrs.is_empty());
             match &node.kind {
-                NodeKind::Folder(folder) => {
+                NodeKind::Directory(dir) => {
                     let mut names = 24;
-                    for (name, child) in &folder.children {
+                    for (name, child) in &dir.children {
                         measure.entries += 1;
                         names += 8 + (name.len() as u64).next_multiple_of(4);
                         if !std::mem::replace(&mut seen[*child as usize], true) {
-                            left.push(*child);
+                            pending.push(*child);
                         }
                     }
                     measure.blocks += names.div_ceil(BLOCK);
@@ -78,14 +78,14 @@ impl Measure {
     }
 
     /// Returns the minimum size, in bytes.
-    pub(super) fn least(&self) -> u64 {
-        (self.blocks + self.inodes / 16 + u64::from(JOURNAL)) * BLOCK
+    pub(super) fn min_size(&self) -> u64 {
+        (self.blocks + self.inodes / 16 + u64::from(JOURNAL_BLOCKS)) * BLOCK
     }
 
     /// Returns the default size, in bytes: one and a half times the minimum, and at least 1 GiB. Unused blocks take
     /// no space.
-    pub(super) fn roomy(&self) -> u64 {
-        (self.least() + self.least() / 2).next_multiple_of(1 << 20).max(ROOMY)
+    pub(super) fn default_size(&self) -> u64 {
+        (self.min_size() + self.min_size() / 2).next_multiple_of(1 << 20).max(MIN_DEFAULT_SIZE)
     }
 }
 
@@ -119,10 +119,10 @@ pub(super) fn declare(
     let mut unfilled = Vec::new();
     let mut handles: HashMap<NodeId, InodeHandle> = HashMap::with_capacity(tree.len());
     set(tree, ROOT, mkext4::ROOT, builder)?;
-    let mut left = vec![(ROOT, mkext4::ROOT)];
-    while let Some((id, parent)) = left.pop() {
-        let Some(folder) = tree.folder(id) else { continue };
-        for (name, child) in &folder.children {
+    let mut pending = vec![(ROOT, mkext4::ROOT)];
+    while let Some((id, parent)) = pending.pop() {
+        let Some(dir) = tree.directory(id) else { continue };
+        for (name, child) in &dir.children {
             if id == ROOT && &**name == LOST_FOUND {
                 progress.log("left out /lost+found: every ext4 file system has its own");
                 continue;
@@ -138,7 +138,7 @@ pub(super) fn declare(
             handles.insert(*child, handle);
             set(tree, *child, handle, builder)?;
             match &tree.node(*child).kind {
-                NodeKind::Folder(_) => left.push((*child, handle)),
+                NodeKind::Directory(_) => pending.push((*child, handle)),
                 NodeKind::File { extents, .. } if extents.iter().any(|extent| extent.length > 0) => {
                     unfilled.push(Unfilled { handle, node: *child });
                 }
@@ -164,7 +164,7 @@ fn add(
 ) -> mkext4::Result<InodeHandle> {
     let meta = meta(tree, id);
     match &tree.node(id).kind {
-        NodeKind::Folder(_) => builder.mkdir(parent, name, meta),
+        NodeKind::Directory(_) => builder.mkdir(parent, name, meta),
         NodeKind::File { size, extents, .. } => match &runs(*size, extents)[..] {
             [(0, length)] if length == size => builder.file(parent, name, meta, *size),
             [] if *size == 0 => builder.file(parent, name, meta, 0),
@@ -192,8 +192,8 @@ fn set(tree: &Tree, id: NodeId, handle: InodeHandle, builder: &mut FsBuilder) ->
 }
 
 fn meta(tree: &Tree, id: NodeId) -> Meta {
-    let of = &tree.node(id).attributes;
-    Meta::new(of.mode, of.uid, of.gid, of.mtime)
+    let attributes = &tree.node(id).attributes;
+    Meta::new(attributes.mode, attributes.uid, attributes.gid, attributes.mtime)
 }
 
 /// Converts runs to segments, with the holes between them.

@@ -29,7 +29,7 @@ const UUID: [u8; 16] = *b"banger-ext4-fs-1";
 const EPOCH: i64 = 1_704_067_200;
 
 /// Returns options for a file system of `size` bytes, with no blocks reserved for root.
-pub(super) fn frame(size: u64, label: &str, inodes: InodeCount) -> Result<Options, ImageError> {
+pub(super) fn ext4_options(size: u64, label: &str, inodes: InodeCount) -> Result<Options, ImageError> {
     let reason = match () {
         () if size < MIN_SIZE => "smaller than 16 MiB",
         () if size > MAX_SIZE => "larger than 15 TiB",
@@ -62,7 +62,7 @@ pub(super) fn ext4_error(error: mkext4::Error, path: &Path, needed: u64) -> Imag
 /// # Errors
 /// Returns an error if the size or the label (16 bytes) is out of range, or if the file cannot be written.
 pub fn write_empty_ext4(path: &Path, size: u64, label: &str) -> Result<(), ImageError> {
-    let options = frame(size, label, InodeCount::Auto)?;
+    let options = ext4_options(size, label, InodeCount::Auto)?;
     let failed = |error| ext4_error(error, path, 0);
     let layout = FsBuilder::new(options.clone()).and_then(FsBuilder::seal).or_else(|error| {
         // The last group is too short for its own tables. Leave it unused, as mke2fs does.

@@ -16,13 +16,13 @@ pub(super) const MAX_ENTRIES: u64 = 1 << 20;
 pub(super) const MAX_BYTES: u64 = 1 << 50;
 
 /// Prefix of a whiteout: the rest is the name that the layer deletes (OCI image specification, "Whiteouts").
-const WHITEOUT: &str = ".wh.";
+const WHITEOUT_PREFIX: &str = ".wh.";
 
 /// Name that hides all lower content of its directory (there, "Opaque Whiteout").
 const OPAQUE: &str = ".wh..wh..opq";
 
 /// Prefix of AUFS's own files, the origin of whiteouts. They have no meaning here.
-const AUFS: &str = ".wh..wh.";
+const AUFS_PREFIX: &str = ".wh..wh.";
 
 /// The members of one archive, not merged yet.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Merge {
     pub(super) fn layer(&mut self, index: Index) -> Result<(), ImageError> {
         let mut rest = Vec::with_capacity(index.members.len());
         for member in index.members {
-            match white_out(&mut self.tree, &member.path) {
+            match apply_whiteout(&mut self.tree, &member.path) {
                 Ok(true) => {}
                 Ok(false) => rest.push(member),
                 Err(problem) => return Err(refused(member.path, problem)),
@@ -115,16 +115,16 @@ fn too_much(what: &'static str, limit: u64) -> ImageError {
 }
 
 /// Applies `path` if it is a whiteout. Returns false if it is not.
-fn white_out(tree: &mut Tree, path: &str) -> Result<bool, EntryProblem> {
+fn apply_whiteout(tree: &mut Tree, path: &str) -> Result<bool, EntryProblem> {
     let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    let Some(hidden) = name.strip_prefix(WHITEOUT) else { return Ok(false) };
+    let Some(hidden) = name.strip_prefix(WHITEOUT_PREFIX) else { return Ok(false) };
     let path = parts(path, "its name")?;
-    let Some((_, folder)) = path.split_last() else { return Ok(false) };
+    let Some((_, dir)) = path.split_last() else { return Ok(false) };
     match hidden {
-        _ if name == OPAQUE => tree.clear(folder),
-        _ if name.starts_with(AUFS) => {}
+        _ if name == OPAQUE => tree.clear(dir),
+        _ if name.starts_with(AUFS_PREFIX) => {}
         "" | "." | ".." => return Err(EntryProblem::Whiteout),
-        hidden => tree.remove(folder, hidden),
+        hidden => tree.remove(dir, hidden),
     }
     Ok(true)
 }
@@ -139,7 +139,7 @@ fn put(tree: &mut Tree, member: Member, archive: u16) -> Result<(), EntryProblem
         xattrs: xattr::stored(member.xattrs)?,
     };
     let kind = match member.kind {
-        MemberKind::Folder => return tree.put_folder(&path, attributes),
+        MemberKind::Directory => return tree.put_directory(&path, attributes),
         MemberKind::HardLink(target) => return tree.put_link(&path, &parts(&target, "its target")?),
         MemberKind::File { size, extents } => NodeKind::File { size, archive, extents },
         MemberKind::Symlink(target) => NodeKind::Symlink(target),

@@ -5,7 +5,7 @@ use std::io::Read;
 
 use banger_proto::{Executable, Root, find_init};
 
-use super::content::Content;
+use super::content::ContentReader;
 use super::tree::{NodeKind, Tree};
 
 /// Paths of os-release(5).
@@ -49,7 +49,7 @@ impl Root for System<'_> {
         };
         let archive = self.archives.get(usize::from(*archive))?;
         let mut bytes = Vec::new();
-        Content::new(archive, *size, extents).take(MAX_TEXT).read_to_end(&mut bytes).ok()?;
+        ContentReader::new(archive, *size, extents).take(MAX_TEXT).read_to_end(&mut bytes).ok()?;
         Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 }

@@ -9,7 +9,7 @@ use mkext4::reader::Fs;
 use proptest::prelude::*;
 use sha2::Digest as _;
 
-use super::layers::{Unpacked, write_layers};
+use super::layers::{UnpackedLayer, write_layers};
 use super::{RootfsInfo, RootfsOptions};
 use crate::archive::testing::{TarWriter, pipe};
 use crate::{ArchiveError, EntryProblem, ImageError, Silent};
@@ -19,7 +19,7 @@ fn digest(bytes: &[u8]) -> Digest {
 }
 
 /// The file type of a directory in a directory entry (Linux, Documentation/filesystems/ext4/directory.rst).
-const FOLDER: u8 = 2;
+const DIRECTORY: u8 = 2;
 
 struct Image {
     dir: tempfile::TempDir,
@@ -28,7 +28,7 @@ struct Image {
 
 fn image(layers: &[Vec<u8>]) -> Image {
     let dir = tempfile::tempdir().unwrap();
-    let unpack = |tar: &Vec<u8>| Unpacked::of(&tar[..], digest(tar), dir.path(), &Silent);
+    let unpack = |tar: &Vec<u8>| UnpackedLayer::of(&tar[..], digest(tar), dir.path(), &Silent);
     let layers: Result<Vec<_>, _> = layers.iter().map(unpack).collect();
     let out = dir.path().join("image");
     let options = RootfsOptions { size: Some(16 << 20), label: String::new() };
@@ -46,19 +46,19 @@ impl Image {
         self.result.as_ref().unwrap();
         let fs = Fs::open(File::open(self.dir.path().join("image")).unwrap()).unwrap();
         let mut found = BTreeMap::new();
-        let mut left = vec![String::new()];
-        while let Some(folder) = left.pop() {
-            let path = if folder.is_empty() { "/" } else { &folder };
+        let mut pending = vec![String::new()];
+        while let Some(dir) = pending.pop() {
+            let path = if dir.is_empty() { "/" } else { &dir };
             for entry in fs.read_dir(fs.resolve(path).unwrap()).unwrap() {
                 let name = String::from_utf8(entry.name.clone()).unwrap();
                 if matches!(&*name, "." | ".." | "lost+found") {
                     continue;
                 }
-                let path = format!("{folder}/{name}");
-                let is_folder = entry.file_type == FOLDER;
-                let file = (!is_folder).then(|| fs.read_file(entry.inode).unwrap());
-                if is_folder {
-                    left.push(path.clone());
+                let path = format!("{dir}/{name}");
+                let is_dir = entry.file_type == DIRECTORY;
+                let file = (!is_dir).then(|| fs.read_file(entry.inode).unwrap());
+                if is_dir {
+                    pending.push(path.clone());
                 }
                 found.insert(path, file);
             }
@@ -80,7 +80,7 @@ impl Image {
 
 #[test]
 fn whiteouts_are_of_what_is_below_in_whatever_order() {
-    let base = TarWriter::default().folder("d").file("d/a", b"1").file("d/b", b"1").file("f", b"1").end();
+    let base = TarWriter::default().directory("d").file("d/a", b"1").file("d/b", b"1").file("f", b"1").end();
     for names in [["d/.wh.a", "d/c"], ["d/c", "d/.wh.a"]] {
         let mut upper = TarWriter::default();
         names.iter().for_each(|name| _ = upper.file(name, b""));
@@ -89,23 +89,23 @@ fn whiteouts_are_of_what_is_below_in_whatever_order() {
     // A whiteout does not affect its own layer's files, whether it comes before or after them.
     let both = TarWriter::default().file("d/a", b"2").file("d/.wh.a", b"").end();
     assert_eq!(image(&[base.clone(), both]).content()["/d/a"], Some(b"2".to_vec()));
-    let folder = TarWriter::default().file(".wh.d", b"").file("d/new", b"").end();
-    assert_eq!(image(&[base.clone(), folder]).names(), ["/d", "/d/new", "/f"]);
+    let dir = TarWriter::default().file(".wh.d", b"").file("d/new", b"").end();
+    assert_eq!(image(&[base.clone(), dir]).names(), ["/d", "/d/new", "/f"]);
     let opaque = TarWriter::default().file("d/new", b"").file("d/.wh..wh..opq", b"").end();
     assert_eq!(image(&[base.clone(), opaque]).names(), ["/d", "/d/new", "/f"]);
     let all = TarWriter::default().file("x", b"").file(".wh..wh..opq", b"").end();
     assert_eq!(image(&[base.clone(), all]).names(), ["/x"]);
     // Whiteouts of missing files, of AUFS's own, repeated, and as a directory or link have no other effect.
     let mut odd = TarWriter::default();
-    odd.file("no/.wh.where", b"").file(".wh..wh.plnk", b"").folder(".wh..wh.aufs").file("d/.wh.a", b"");
-    odd.file("d/.wh.a", b"").symlink("d/.wh.b", "x").folder(".wh.f/");
+    odd.file("no/.wh.where", b"").file(".wh..wh.plnk", b"").directory(".wh..wh.aufs").file("d/.wh.a", b"");
+    odd.file("d/.wh.a", b"").symlink("d/.wh.b", "x").directory(".wh.f/");
     assert_eq!(image(&[base, odd.end()]).names(), ["/d"]);
 }
 
 #[test]
 fn whiteouts_of_nothing_are_refused() {
     for name in [".wh.", "d/.wh.", ".wh..", "d/.wh...", "/.wh./"] {
-        let layer = TarWriter::default().folder("d").file(name, b"").end();
+        let layer = TarWriter::default().directory("d").file(name, b"").end();
         assert_eq!(image(&[layer]).problem(), (name.to_owned(), EntryProblem::Whiteout), "{name}");
     }
     let out = TarWriter::default().file("../.wh.etc", b"").end();
@@ -115,11 +115,11 @@ fn whiteouts_of_nothing_are_refused() {
 #[test]
 fn what_is_above_replaces_what_is_below() {
     let base = TarWriter::default()
-        .folder("usr/lib")
+        .directory("usr/lib")
         .symlink("lib", "usr/lib")
         .file("a", b"1")
         .hard_link("b", "a")
-        .folder("d")
+        .directory("d")
         .file("d/x", b"1")
         .file("f", b"1")
         .end();
@@ -129,7 +129,7 @@ fn what_is_above_replaces_what_is_below() {
         .hard_link("c", "b")
         .file("a", b"2")
         .file("d", b"2")
-        .folder("f")
+        .directory("f")
         .file("f/x", b"2")
         .end();
     let content = image(&[base, upper]).content();
@@ -150,7 +150,7 @@ fn names_that_differ_in_case_are_two() {
 #[test]
 fn the_same_layers_give_the_same_bytes_and_others_are_refused() {
     let layers = [
-        TarWriter::default().folder("./").file("a", &vec![1; 300_000]).end(),
+        TarWriter::default().directory("./").file("a", &vec![1; 300_000]).end(),
         TarWriter::default().end(),
         TarWriter::default().file(".wh.a", b"").file("zeros", &vec![0; 5 << 20]).end(),
     ];
@@ -159,10 +159,10 @@ fn the_same_layers_give_the_same_bytes_and_others_are_refused() {
     assert_eq!(once.result.as_ref().unwrap(), twice.result.as_ref().unwrap());
     assert!(bytes(&once) == bytes(&twice));
     let dir = tempfile::tempdir().unwrap();
-    for packing in ["gzip", "zstd"] {
-        let packed = pipe(packing, &["-c"], &layers[0]);
-        assert!(Unpacked::of(&packed[..], digest(&layers[0]), dir.path(), &Silent).is_ok());
-        let other = Unpacked::of(&packed[..], digest(&layers[1]), dir.path(), &Silent).unwrap_err();
+    for program in ["gzip", "zstd"] {
+        let compressed = pipe(program, &["-c"], &layers[0]);
+        assert!(UnpackedLayer::of(&compressed[..], digest(&layers[0]), dir.path(), &Silent).is_ok());
+        let other = UnpackedLayer::of(&compressed[..], digest(&layers[1]), dir.path(), &Silent).unwrap_err();
         assert!(matches!(other, ImageError::Digest { .. }), "{other:?}");
     }
 }
@@ -171,7 +171,7 @@ fn the_same_layers_give_the_same_bytes_and_others_are_refused() {
 fn a_layer_that_only_fills_disks_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let bomb = Command::new("sh").args(["-c", "head -c 3G /dev/zero | zstd -c"]).output().unwrap();
-    let error = Unpacked::of(&bomb.stdout[..], digest(b""), dir.path(), &Silent).unwrap_err();
+    let error = UnpackedLayer::of(&bomb.stdout[..], digest(b""), dir.path(), &Silent).unwrap_err();
     assert!(matches!(error, ImageError::Archive(ArchiveError::Bomb { .. })), "{error:?}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
@@ -179,7 +179,7 @@ fn a_layer_that_only_fills_disks_is_refused() {
 /// A layer's change to a path.
 #[derive(Debug, Clone)]
 enum Change {
-    Folder,
+    Directory,
     File(u8),
     Remove,
     Clear,
@@ -203,7 +203,7 @@ fn model(model: &mut Model, changes: &[(String, Change)]) -> Option<()> {
     }
     for (path, change) in changes {
         let content = match change {
-            Change::Folder => None,
+            Change::Directory => None,
             Change::File(byte) => Some(vec![*byte]),
             _ => continue,
         };
@@ -212,9 +212,9 @@ fn model(model: &mut Model, changes: &[(String, Change)]) -> Option<()> {
                 return None;
             }
         }
-        let is_folder = content.is_none();
+        let is_dir = content.is_none();
         let old = model.insert(path.clone(), content);
-        if !(is_folder && old == Some(None)) {
+        if !(is_dir && old == Some(None)) {
             model.retain(|other, _| !below(path)(other));
         }
     }
@@ -224,11 +224,11 @@ fn model(model: &mut Model, changes: &[(String, Change)]) -> Option<()> {
 fn tar_of(changes: &[(String, Change)]) -> Vec<u8> {
     let mut tar = TarWriter::default();
     for (path, change) in changes {
-        let (folder, name) = path.rsplit_once('/').unwrap();
+        let (dir, name) = path.rsplit_once('/').unwrap();
         match change {
-            Change::Folder => tar.folder(path),
+            Change::Directory => tar.directory(path),
             Change::File(byte) => tar.file(path, &[*byte]),
-            Change::Remove => tar.file(&format!("{folder}/.wh.{name}"), b""),
+            Change::Remove => tar.file(&format!("{dir}/.wh.{name}"), b""),
             Change::Clear => tar.file(&format!("{path}/.wh..wh..opq"), b""),
         };
     }
@@ -243,18 +243,18 @@ proptest! {
         proptest::collection::vec((
             "(/[ab]){1,3}",
             prop_oneof![
-                Just(Change::Folder), any::<u8>().prop_map(Change::File), Just(Change::Remove), Just(Change::Clear),
+                Just(Change::Directory), any::<u8>().prop_map(Change::File), Just(Change::Remove), Just(Change::Clear),
             ],
         ), 0..8), 1..4))
     {
         let mut expected = Model::new();
-        let sound = layers.iter().all(|layer| model(&mut expected, layer).is_some());
+        let is_valid = layers.iter().all(|layer| model(&mut expected, layer).is_some());
         let tars: Vec<_> = layers.iter().map(|layer| tar_of(layer)).collect();
         let image = image(&tars);
-        if sound {
+        if is_valid {
             prop_assert_eq!(image.content(), expected);
         } else {
-            prop_assert!(matches!(image.problem().1, EntryProblem::ParentNotFolder(_)));
+            prop_assert!(matches!(image.problem().1, EntryProblem::ParentNotDirectory(_)));
         }
     }
 }

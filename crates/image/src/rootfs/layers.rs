@@ -9,29 +9,29 @@ use banger_api::Digest;
 use super::index::{Index, Merge};
 use super::spool::{Kind, spool};
 use super::write::{RootfsInfo, RootfsOptions, write_tree};
-use crate::progress::stopped_or;
+use crate::progress::or_cancelled;
 use crate::{ImageError, Progress};
 
 /// A layer, unpacked into an unnamed file.
 #[derive(Debug)]
-pub(crate) struct Unpacked {
+pub(crate) struct UnpackedLayer {
     file: File,
     index: Index,
 }
 
-impl Unpacked {
+impl UnpackedLayer {
     /// Unpacks a layer's tar, plain or compressed, into an unnamed file in `spool_dir`, and checks its members.
     ///
     /// # Errors
     /// Returns an error if the unpacked bytes do not match `diff_id`, or for the reasons of
     /// [`import_rootfs`](super::import_rootfs).
     pub(crate) fn of(
-        packed: impl Read,
+        compressed: impl Read,
         diff_id: Digest,
         spool_dir: &Path,
         progress: &dyn Progress,
     ) -> Result<Self, ImageError> {
-        let spool = spool(packed, Kind::Layer, spool_dir, progress)?;
+        let spool = spool(compressed, Kind::Layer, spool_dir, progress)?;
         if spool.digest != diff_id {
             return Err(ImageError::Digest {
                 what: "an unpacked layer",
@@ -49,7 +49,7 @@ impl Unpacked {
 /// # Errors
 /// Returns the errors of [`import_rootfs`](super::import_rootfs).
 pub(crate) fn write_layers(
-    layers: Vec<Unpacked>,
+    layers: Vec<UnpackedLayer>,
     out: &Path,
     options: &RootfsOptions,
     progress: &dyn Progress,
@@ -61,5 +61,5 @@ pub(crate) fn write_layers(
         files.push(layer.file);
     }
     let files: Vec<&File> = files.iter().collect();
-    stopped_or(progress, write_tree(&merge.tree(), &files, out, options, progress))
+    or_cancelled(progress, write_tree(&merge.tree(), &files, out, options, progress))
 }

@@ -32,4 +32,4 @@ pub use write::{RootfsInfo, RootfsOptions};
 
 pub(crate) use archive::Archive;
 pub(crate) use check::verify_ext4;
-pub(crate) use layers::{Unpacked, write_layers};
+pub(crate) use layers::{UnpackedLayer, write_layers};

@@ -22,14 +22,14 @@ use crate::progress;
 use crate::{ImageError, Progress};
 
 /// Prefix of overlayfs's own attributes, and of those that belong to a nested overlayfs.
-const OWN: &str = "trusted.overlay.";
-const INSIDE: &str = "trusted.overlay.overlay.";
+const OVERLAY_PREFIX: &str = "trusted.overlay.";
+const NESTED_PREFIX: &str = "trusted.overlay.overlay.";
 
 /// Set to "y" on a directory that hides the directory below it.
 const OPAQUE: &str = "trusted.overlay.opaque";
 
 /// Attributes of overlayfs features that are not supported, and the features' names.
-const FOREIGN: [(&str, &str); 3] = [
+const UNSUPPORTED_XATTRS: [(&str, &str); 3] = [
     ("trusted.overlay.redirect", "overlayfs' redirects"),
     ("trusted.overlay.metacopy", "overlayfs' metadata-only copies"),
     ("trusted.overlay.whiteout", "overlayfs' whiteouts in attributes"),
@@ -48,7 +48,7 @@ const OVERLAY: usize = 1;
 const HOME: usize = 2;
 
 /// The disk and inode number of a file.
-type Found = (usize, u32);
+type InodeRef = (usize, u32);
 
 /// A file system, and the file that contains it.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl<'a> Disk<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Identity {
     /// Left out. The guest creates it anew.
-    Left,
+    Omitted,
     /// Kept, but empty, which shows the guest that it has to be filled.
     Emptied,
 }
@@ -78,11 +78,11 @@ fn identity(path: &str) -> Option<Identity> {
     match path {
         // systemd takes a missing file for a first boot, which resets what was enabled and disabled (machine-id(5)).
         "/etc/machine-id" => Some(Identity::Emptied),
-        "/var/lib/dbus/machine-id" | "/var/lib/systemd/random-seed" => Some(Identity::Left),
+        "/var/lib/dbus/machine-id" | "/var/lib/systemd/random-seed" => Some(Identity::Omitted),
         _ => {
             let key = path.strip_prefix("/etc/ssh/ssh_host_")?;
             let key = key.strip_suffix(".pub").unwrap_or(key);
-            (key.ends_with("_key") && !key.contains('/')).then_some(Identity::Left)
+            (key.ends_with("_key") && !key.contains('/')).then_some(Identity::Omitted)
         }
     }
 }
@@ -97,22 +97,22 @@ pub(super) fn merged(disks: &[Disk<'_>], progress: &dyn Progress) -> Result<Tree
         seen: HashSet::new(),
         names: 0,
         bytes: 0,
-        left: Vec::new(),
+        pending: Vec::new(),
     };
     overlay.root()?;
-    while let Some(place) = overlay.left.pop() {
+    while let Some(dir) = overlay.pending.pop() {
         progress::check(progress)?;
-        overlay.folder(&place)?;
+        overlay.directory(&dir)?;
     }
     Ok(overlay.tree)
 }
 
 /// A directory of the tree whose entries are still to be added.
-struct Place {
+struct PendingDirectory {
     id: NodeId,
     path: String,
     /// The directories that are merged in it, uppermost first.
-    shows: Vec<Found>,
+    layers: Vec<InodeRef>,
 }
 
 struct Overlay<'a> {
@@ -120,66 +120,66 @@ struct Overlay<'a> {
     progress: &'a dyn Progress,
     tree: Tree,
     /// Files with several hard links.
-    links: HashMap<Found, NodeId>,
+    links: HashMap<InodeRef, NodeId>,
     /// Directories visited so far. Each has only one name.
-    seen: HashSet<Found>,
+    seen: HashSet<InodeRef>,
     names: u64,
     bytes: u64,
-    left: Vec<Place>,
+    pending: Vec<PendingDirectory>,
 }
 
 impl Overlay<'_> {
     fn root(&mut self) -> Result<(), ImageError> {
-        let mut shows = vec![(BASE, ROOT_INODE)];
+        let mut layers = vec![(BASE, ROOT_INODE)];
         if self.disks.len() > OVERLAY {
-            let names = self.ask(OVERLAY, "", |files| files.names(ROOT_INODE))?;
+            let names = self.read(OVERLAY, "", |files| files.names(ROOT_INODE))?;
             // The overlay has no upper directory if the VM never booted that far.
             let upper = names.into_iter().find(|(name, _)| name == UPPER);
-            shows.extend(upper.map(|(_, upper)| (OVERLAY, upper)));
-            shows.reverse();
+            layers.extend(upper.map(|(_, upper)| (OVERLAY, upper)));
+            layers.reverse();
         }
-        let inode = self.inode(shows[0], "/")?;
-        let (attributes, _) = self.attributes(shows[0], "/", &inode)?;
+        let inode = self.inode(layers[0], "/")?;
+        let (attributes, _) = self.attributes(layers[0], "/", &inode)?;
         self.tree.set_root(attributes);
-        self.left.push(Place { id: ROOT, path: String::new(), shows });
+        self.pending.push(PendingDirectory { id: ROOT, path: String::new(), layers });
         Ok(())
     }
 
-    fn folder(&mut self, place: &Place) -> Result<(), ImageError> {
-        let mut names: BTreeMap<String, Vec<Found>> = BTreeMap::new();
-        for (disk, inode) in place.shows.iter().copied() {
+    fn directory(&mut self, dir: &PendingDirectory) -> Result<(), ImageError> {
+        let mut names: BTreeMap<String, Vec<InodeRef>> = BTreeMap::new();
+        for (disk, inode) in dir.layers.iter().copied() {
             let damaged = DiskProblem::Damaged { what: "directory", inode };
             if !self.seen.insert((disk, inode)) {
-                return Err(self.refused(disk, &place.path, damaged));
+                return Err(self.refused(disk, &dir.path, damaged));
             }
-            for (name, inode) in self.ask(disk, &place.path, |files| files.names(inode))? {
-                let found = names.entry(name).or_default();
-                if found.iter().any(|(other, _)| *other == disk) {
-                    return Err(self.refused(disk, &place.path, damaged));
+            for (name, inode) in self.read(disk, &dir.path, |files| files.names(inode))? {
+                let inodes = names.entry(name).or_default();
+                if inodes.iter().any(|(other, _)| *other == disk) {
+                    return Err(self.refused(disk, &dir.path, damaged));
                 }
-                found.push((disk, inode));
+                inodes.push((disk, inode));
             }
         }
-        if place.id == ROOT && self.disks.len() > HOME {
+        if dir.id == ROOT && self.disks.len() > HOME {
             names.insert(HOME_NAME.to_owned(), vec![(HOME, ROOT_INODE)]);
         }
-        for (name, found) in names {
-            self.put(place.id, &name, &format!("{}/{name}", place.path), &found)?;
+        for (name, inodes) in names {
+            self.put(dir.id, &name, &format!("{}/{name}", dir.path), &inodes)?;
             self.names += 1;
-            let over = |what, limit| self.refused(found[0].0, "", DiskProblem::TooMuch { what, limit });
+            let too_much = |what, limit| self.refused(inodes[0].0, "", DiskProblem::TooMuch { what, limit });
             if self.names > MAX_ENTRIES {
-                return Err(over("names", MAX_ENTRIES));
+                return Err(too_much("names", MAX_ENTRIES));
             }
             if self.bytes > MAX_BYTES {
-                return Err(over("bytes", MAX_BYTES));
+                return Err(too_much("bytes", MAX_BYTES));
             }
         }
         Ok(())
     }
 
-    /// Adds the merged entry of `found`, uppermost first, to directory `parent`. A whiteout adds nothing.
-    fn put(&mut self, parent: NodeId, name: &str, path: &str, found: &[Found]) -> Result<(), ImageError> {
-        let top = found[0];
+    /// Adds the merged entry of `inodes`, uppermost first, to directory `parent`. A whiteout adds nothing.
+    fn put(&mut self, parent: NodeId, name: &str, path: &str, inodes: &[InodeRef]) -> Result<(), ImageError> {
+        let top = inodes[0];
         if let Some(node) = self.links.get(&top) {
             self.tree.link(parent, name, *node);
             return Ok(());
@@ -196,21 +196,26 @@ impl Overlay<'_> {
             return Ok(());
         }
         let (attributes, opaque) = self.attributes(top, path, &inode)?;
-        let id = self.tree.new_folder(parent, name, attributes);
+        let id = self.tree.create_directory(parent, name, attributes);
         let id = id.map_err(|problem| self.refused_entry(top.0, path, problem))?;
-        let mut shows = vec![top];
-        if let Some(below) = found.get(1).filter(|_| !opaque)
+        let mut layers = vec![top];
+        if let Some(below) = inodes.get(1).filter(|_| !opaque)
             && self.inode(*below, path)?.file_type() == FileType::Dir
         {
-            shows.push(*below);
+            layers.push(*below);
         }
-        self.left.push(Place { id, path: path.to_owned(), shows });
+        self.pending.push(PendingDirectory { id, path: path.to_owned(), layers });
         Ok(())
     }
 
     /// Returns the kind of a file that is not a directory. `None` leaves it out of the image.
-    fn kind(&mut self, found: Found, inode: &Inode, path: &str) -> Result<Option<NodeKind>, ImageError> {
-        let (disk, number) = found;
+    fn kind(
+        &mut self,
+        inode_ref: InodeRef,
+        inode: &Inode,
+        path: &str,
+    ) -> Result<Option<NodeKind>, ImageError> {
+        let (disk, number) = inode_ref;
         Ok(Some(match (inode.file_type(), inode.dev_numbers()) {
             // A whiteout.
             (FileType::CharDev, Some((0, 0))) if disk != HOME => return Ok(None),
@@ -218,16 +223,16 @@ impl Overlay<'_> {
             (FileType::BlockDev, Some((major, minor))) => NodeKind::Block { major, minor },
             (FileType::Fifo, _) => NodeKind::Fifo,
             (FileType::Symlink, _) => {
-                NodeKind::Symlink(self.ask(disk, path, |files| files.target(number, inode))?)
+                NodeKind::Symlink(self.read(disk, path, |files| files.target(number, inode))?)
             }
             (FileType::Regular, _) => match identity(path) {
-                Some(Identity::Left) => {
+                Some(Identity::Omitted) => {
                     self.progress.log(&format!("left out {path}: every VM creates its own"));
                     return Ok(None);
                 }
                 Some(Identity::Emptied) => NodeKind::File { size: 0, archive: 0, extents: Vec::new() },
                 None => {
-                    let extents = self.ask(disk, path, |files| files.extents(number, inode))?;
+                    let extents = self.read(disk, path, |files| files.extents(number, inode))?;
                     self.bytes = self.bytes.saturating_add(inode.size);
                     // There are at most three disks.
                     NodeKind::File { size: inode.size, archive: disk as u16, extents }
@@ -238,43 +243,44 @@ impl Overlay<'_> {
         }))
     }
 
-    fn inode(&self, (disk, number): Found, path: &str) -> Result<Inode, ImageError> {
-        self.ask(disk, path, |files| files.inode(number))
+    fn inode(&self, (disk, number): InodeRef, path: &str) -> Result<Inode, ImageError> {
+        self.read(disk, path, |files| files.inode(number))
     }
 
     /// Returns the inode's attributes, and whether the directory is opaque.
     fn attributes(
         &self,
-        (disk, number): Found,
+        (disk, number): InodeRef,
         path: &str,
         inode: &Inode,
     ) -> Result<(Attributes, bool), ImageError> {
-        let mut found = self.ask(disk, path, |files| files.attributes(number, inode))?;
-        let foreign = FOREIGN.iter().find(|(name, _)| found.iter().any(|(found, _)| found == name));
-        if let Some((_, what)) = foreign.filter(|_| disk == OVERLAY) {
+        let mut xattrs = self.read(disk, path, |files| files.attributes(number, inode))?;
+        let unsupported =
+            UNSUPPORTED_XATTRS.iter().find(|(name, _)| xattrs.iter().any(|(other, _)| other == name));
+        if let Some((_, what)) = unsupported.filter(|_| disk == OVERLAY) {
             return Err(self.refused(disk, path, DiskProblem::Unsupported(what)));
         }
-        let opaque = found.iter().any(|(name, value)| name == OPAQUE && value == b"y");
-        found.retain(|(name, _)| !name.starts_with(OWN) || name.starts_with(INSIDE));
+        let opaque = xattrs.iter().any(|(name, value)| name == OPAQUE && value == b"y");
+        xattrs.retain(|(name, _)| !name.starts_with(OVERLAY_PREFIX) || name.starts_with(NESTED_PREFIX));
         let (seconds, nanoseconds) = Inode::timestamp(inode.mtime, inode.mtime_extra);
         let attributes = Attributes {
             mode: inode.mode & 0o7777,
             uid: inode.uid,
             gid: inode.gid,
             mtime: (seconds, nanoseconds.min(999_999_999)),
-            xattrs: xattr::fitting(found).map_err(|problem| self.refused_entry(disk, path, problem))?,
+            xattrs: xattr::fitting(xattrs).map_err(|problem| self.refused_entry(disk, path, problem))?,
         };
         Ok((attributes, opaque))
     }
 
     /// Queries a disk about `path`.
-    fn ask<T>(
+    fn read<T>(
         &self,
         disk: usize,
         path: &str,
-        question: impl FnOnce(&Ext4<'_>) -> Result<T, DiskProblem>,
+        read: impl FnOnce(&Ext4<'_>) -> Result<T, DiskProblem>,
     ) -> Result<T, ImageError> {
-        question(&self.disks[disk].files).map_err(|problem| self.refused(disk, path, problem))
+        read(&self.disks[disk].files).map_err(|problem| self.refused(disk, path, problem))
     }
 
     fn refused_entry(&self, disk: usize, path: &str, problem: EntryProblem) -> ImageError {

@@ -14,15 +14,15 @@ use sha2::Digest as _;
 use crate::archive::{ArchiveError, TarReader};
 use crate::codec;
 use crate::error::IoContext;
-use crate::progress::{self, Watched};
-use crate::publish::{available, write_error};
+use crate::progress::{self, ProgressReader};
+use crate::publish::{available_space, write_error};
 use crate::{ImageError, Progress};
 
 /// Maximum unpacked size of an archive, in bytes.
 const MAX_ARCHIVE: u64 = 256 << 30;
 
 /// Unpacked size that is allowed at any compression ratio, in bytes.
-const MODEST: u64 = 2 << 30;
+const RATIO_EXEMPT: u64 = 2 << 30;
 
 /// Maximum compression ratio beyond that size. Programs and text reach ten at most.
 const RATIO: u64 = 100;
@@ -58,44 +58,45 @@ pub(super) struct Spool {
     pub(super) digest: Digest,
 }
 
-/// Unpacks `input` into an unnamed file in `folder`.
+/// Unpacks `input` into an unnamed file in `dir`.
 pub(super) fn spool(
     input: impl Read,
     kind: Kind,
-    folder: &Path,
+    dir: &Path,
     progress: &dyn Progress,
 ) -> Result<Spool, ImageError> {
-    let file = tempfile::tempfile_in(folder).during("create a temporary file in", folder)?;
+    let file = tempfile::tempfile_in(dir).during("create a temporary file in", dir)?;
     let read = |error| ImageError::Archive(ArchiveError::Read(error));
-    let packed = AtomicU64::new(0);
-    let counted = Counted { input, count: &packed };
-    let unpacked = codec::unpacked(counted).map_err(read)?.map_err(|compression| {
+    let compressed_length = AtomicU64::new(0);
+    let counted = CountingReader { input, count: &compressed_length };
+    let decompressed = codec::decompressed(counted).map_err(read)?.map_err(|compression| {
         ImageError::Compression { what: "the root file system archive".to_owned(), compression }
     })?;
-    let quiet = progress::OnlyStopping(progress);
-    let watching: &dyn Progress = if kind == Kind::Layer { &quiet } else { progress };
-    let mut input = Watched::new(unpacked, None, watching);
+    let quiet = progress::CancelOnly(progress);
+    let reporter: &dyn Progress = if kind == Kind::Layer { &quiet } else { progress };
+    let mut input = ProgressReader::new(decompressed, None, reporter);
     let mut start = Vec::new();
     input.by_ref().take(512).read_to_end(&mut start).map_err(read)?;
-    refuse_other_than_tar(&start, kind)?;
+    check_is_tar(&start, kind)?;
     // Not earlier, because the source of the archive may report a stage of its own until its first bytes arrive.
-    watching.stage("read the archive");
-    let (chunks, taken) = sync_channel(CHUNKS);
-    let (empty, returned) = channel();
+    reporter.stage("read the archive");
+    let (chunks, chunk_receiver) = sync_channel(CHUNKS);
+    let (empty, empty_receiver) = channel();
     for _ in 0..CHUNKS {
         // Cannot fail: the receiver is in this function.
         let _ = empty.send(Vec::with_capacity(CHUNK));
     }
     thread::scope(|scope| {
         let file = &file;
-        let writer = scope.spawn(move || write(file, folder, &taken, &empty));
-        let unpacked = unpack(io::Cursor::new(start).chain(input), &packed, &chunks, &returned);
+        let writer = scope.spawn(move || write(file, dir, &chunk_receiver, &empty));
+        let result =
+            unpack(io::Cursor::new(start).chain(input), &compressed_length, &chunks, &empty_receiver);
         drop(chunks);
         let written =
             writer.join().unwrap_or_else(|_| Err(read(io::Error::other("the writer thread panicked"))));
         // If the writer has failed, its error is the cause.
         let digest = written?;
-        unpacked.map(|()| digest)
+        result.map(|()| digest)
     })
     .map(|digest| Spool { file, digest })
 }
@@ -103,7 +104,7 @@ pub(super) fn spool(
 /// Fills chunks as long as the writer accepts them.
 fn unpack(
     mut input: impl Read,
-    packed: &AtomicU64,
+    compressed_length: &AtomicU64,
     chunks: &SyncSender<Vec<u8>>,
     empty: &Receiver<Vec<u8>>,
 ) -> Result<(), ImageError> {
@@ -113,7 +114,7 @@ fn unpack(
         let filled = input.by_ref().take(CHUNK as u64).read_to_end(&mut chunk);
         let read = filled.map_err(|error| ImageError::Archive(ArchiveError::Read(error)))?;
         length += read as u64;
-        let limit = MODEST.max(packed.load(Ordering::Relaxed).saturating_mul(RATIO));
+        let limit = RATIO_EXEMPT.max(compressed_length.load(Ordering::Relaxed).saturating_mul(RATIO));
         if length > limit {
             return Err(ImageError::Archive(ArchiveError::Bomb { ratio: RATIO }));
         }
@@ -130,19 +131,19 @@ fn unpack(
 /// Hashes and writes chunks until the sender is gone.
 fn write(
     file: &File,
-    folder: &Path,
+    dir: &Path,
     chunks: &Receiver<Vec<u8>>,
     empty: &std::sync::mpsc::Sender<Vec<u8>>,
 ) -> Result<Digest, ImageError> {
     /// Bytes written between two checks of the free space.
-    const LOOK: u64 = 256 << 20;
+    const SPACE_CHECK_INTERVAL: u64 = 256 << 20;
     let mut hash = sha2::Sha256::new();
-    let failed = |source, length| write_error(source, &folder.join("the unpacked archive"), length);
-    let (mut at, mut next_look) = (0, 0);
+    let failed = |source, length| write_error(source, &dir.join("the unpacked archive"), length);
+    let (mut at, mut next_check) = (0, 0);
     while let Ok(chunk) = chunks.recv() {
-        if at >= next_look {
-            next_look = at + LOOK;
-            if available(folder)? < RESERVE {
+        if at >= next_check {
+            next_check = at + SPACE_CHECK_INTERVAL;
+            if available_space(dir)? < RESERVE {
                 return Err(failed(io::ErrorKind::StorageFull.into(), at + RESERVE));
             }
         }
@@ -161,7 +162,7 @@ fn write(
 }
 
 /// Rejects an endless stream that is not a tar by its first block, instead of filling the disk.
-fn refuse_other_than_tar(start: &[u8], kind: Kind) -> Result<(), ImageError> {
+fn check_is_tar(start: &[u8], kind: Kind) -> Result<(), ImageError> {
     match TarReader::stream(start).next() {
         Ok(None) if kind == Kind::Archive => Err(ImageError::Archive(ArchiveError::Empty)),
         Err(error @ (ArchiveError::NotTar | ArchiveError::Empty)) => Err(ImageError::Archive(error)),
@@ -171,12 +172,12 @@ fn refuse_other_than_tar(start: &[u8], kind: Kind) -> Result<(), ImageError> {
 }
 
 /// A reader that counts the bytes read.
-struct Counted<'a, R> {
+struct CountingReader<'a, R> {
     input: R,
     count: &'a AtomicU64,
 }
 
-impl<R: Read> Read for Counted<'_, R> {
+impl<R: Read> Read for CountingReader<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.input.read(buffer)?;
         self.count.fetch_add(read as u64, Ordering::Relaxed);

@@ -38,13 +38,13 @@ impl Lab {
 
     fn import_with(&self, tar: &[u8], options: &RootfsOptions) -> Result<RootfsInfo, ImageError> {
         let result = import_rootfs(tar, self.0.path(), &self.image(), options, &Silent);
-        let left = fs::read_dir(self.0.path()).unwrap().count();
+        let remaining = fs::read_dir(self.0.path()).unwrap().count();
         match &result {
             Ok(info) => {
                 fsck(&self.image());
                 assert_eq!(info.size, fs::metadata(self.image()).unwrap().len());
             }
-            Err(_) => assert_eq!(left, 0, "something was left behind"),
+            Err(_) => assert_eq!(remaining, 0, "something was left behind"),
         }
         result
     }
@@ -75,7 +75,7 @@ fn problem(result: Result<RootfsInfo, ImageError>) -> (String, EntryProblem) {
 #[test]
 fn every_packing_gives_the_same_image() {
     let tar = TarWriter::default()
-        .folder("./")
+        .directory("./")
         .file("./usr/lib/os-release", b"PRETTY_NAME=\"Test OS 1\"\n")
         .symlink("./etc/os-release", "../usr/lib/os-release")
         .raw_with(b'0', b"./usr/lib/systemd/systemd", b"", 3, b"ELF", |header| header.set_mode(0o755))
@@ -91,11 +91,11 @@ fn every_packing_gives_the_same_image() {
     let plain = fs::read(lab.image()).unwrap();
     assert!(lab.read("/data") == vec![7; 3_000_000]);
     for program in ["gzip", "zstd", "xz"] {
-        let packed = pipe(program, &["-c"], &tar);
+        let compressed = pipe(program, &["-c"], &tar);
         let lab = Lab::new();
-        assert_eq!(lab.import(&packed).unwrap(), info, "{program}");
+        assert_eq!(lab.import(&compressed).unwrap(), info, "{program}");
         assert!(fs::read(lab.image()).unwrap() == plain, "{program}");
-        let cut = Lab::new().import(&packed[..packed.len() / 2]).unwrap_err();
+        let cut = Lab::new().import(&compressed[..compressed.len() / 2]).unwrap_err();
         assert!(matches!(cut, ImageError::Archive(ArchiveError::Read(_))), "{program}: {cut:?}");
     }
     let bzip2 = Lab::new().import(b"BZh91AY&SY...").unwrap_err();
@@ -133,8 +133,8 @@ fn what_real_tar_makes_is_read_back() {
         mkdir -p "$(printf 'l%.0s' $(seq 150))/$(printf 'm%.0s' $(seq 150))"
         mkdir many && (cd many && seq -f 'a file with a long name %g' 3000 | xargs -d '\n' touch)
     "#;
-    let made = Command::new("sh").arg("-ec").arg(script).current_dir(source.path()).status().unwrap();
-    assert!(made.success());
+    let status = Command::new("sh").arg("-ec").arg(script).current_dir(source.path()).status().unwrap();
+    assert!(status.success());
     for format in ["--format=gnu", "--format=pax"] {
         let output = Command::new("tar")
             .args(["-cS", format, "--owner=7:70000", "--mtime=@1600000000", "."])
@@ -161,11 +161,11 @@ fn what_real_tar_makes_is_read_back() {
 fn names_lead_where_linux_would_go() {
     let lab = Lab::new();
     let mut tar = TarWriter::default();
-    tar.folder("usr").symlink("bin", "usr/bin").folder("usr/bin").file("bin/sh", b"first");
+    tar.directory("usr").symlink("bin", "usr/bin").directory("usr/bin").file("bin/sh", b"first");
     tar.symlink("absolute", "/usr//bin/.").file("absolute/ls", b"ls").file("usr/./bin//sh", b"second");
     tar.symlink("usr/up", "../bin/..").file("usr/up/there", b"1").hard_link("link", "/absolute/sh");
-    tar.file("/implied/parents/x", b"x").file("old", b"").folder("old").file("old/new", b"");
-    tar.folder("lost+found")
+    tar.file("/implied/parents/x", b"x").file("old", b"").directory("old").file("old/new", b"");
+    tar.directory("lost+found")
         .file("lost+found/x", b"")
         .raw(b'3', b"null", b"", 0, b"")
         .raw(b'4', b"sda", b"", 0, b"");
@@ -184,7 +184,7 @@ fn names_lead_where_linux_would_go() {
 
 #[test]
 fn a_file_gives_the_same_image_as_its_bytes_packed_or_not() {
-    let tar = TarWriter::default().folder("etc").file("etc/motd", &[7; 100_000]).end();
+    let tar = TarWriter::default().directory("etc").file("etc/motd", &[7; 100_000]).end();
     let of_bytes = Lab::new();
     of_bytes.import(&tar).unwrap();
     let expected = fs::read(of_bytes.image()).unwrap();
@@ -237,10 +237,10 @@ fn hostile_entries_are_refused_by_name() {
     assert_eq!(dots.1, EntryProblem::DotDot("its target"));
     let missing = refused(|tar| _ = tar.hard_link("b", "a"));
     assert_eq!(missing.1, EntryProblem::LinkTarget("a".to_owned()));
-    let folder = refused(|tar| _ = tar.folder("a").hard_link("b", "a"));
-    assert_eq!(folder.1, EntryProblem::LinkToFolder("a".to_owned()));
+    let dir = refused(|tar| _ = tar.directory("a").hard_link("b", "a"));
+    assert_eq!(dir.1, EntryProblem::LinkToDirectory("a".to_owned()));
     let root = refused(|tar| _ = tar.hard_link("b", "/"));
-    assert_eq!(root.1, EntryProblem::LinkToFolder("/".to_owned()));
+    assert_eq!(root.1, EntryProblem::LinkToDirectory("/".to_owned()));
     for target in ["nowhere", "../..", "x", "a/..", "/file"] {
         let mut tar = TarWriter::default();
         tar.file("file", b"").symlink("x", target).file("x/y", b"");
@@ -250,14 +250,14 @@ fn hostile_entries_are_refused_by_name() {
     let circle = refused(|tar| _ = tar.symlink("a", "b").symlink("b", "a").file("a/y", b""));
     assert_eq!(circle.1, EntryProblem::ParentLink("a".to_owned()));
     let parent = refused(|tar| _ = tar.file("a", b"").file("a/b", b""));
-    assert_eq!(parent.1, EntryProblem::ParentNotFolder("a".to_owned()));
+    assert_eq!(parent.1, EntryProblem::ParentNotDirectory("a".to_owned()));
     let nameless = refused(|tar| _ = tar.file(".", b""));
     assert_eq!(nameless.1, EntryProblem::EmptyName("its name"));
     let deep = refused(|tar| {
         for _ in 0..40 {
-            tar.folder(&"d/".repeat(40)).symlink("d/l", "/");
+            tar.directory(&"d/".repeat(40)).symlink("d/l", "/");
         }
-        tar.pax(&[("path", "e/".repeat(1500).as_bytes())]).folder("x");
+        tar.pax(&[("path", "e/".repeat(1500).as_bytes())]).directory("x");
     });
     assert_eq!(deep.1, EntryProblem::TooDeep(1024));
     let xattr = refused(|tar| _ = tar.pax(&[("SCHILY.xattr.user.a", &[0; 5000])]).file("a", b""));
@@ -286,7 +286,7 @@ fn attributes_are_stored() {
     let mut tar = TarWriter::default();
     tar.pax(&[("SCHILY.xattr.security.capability", &capability), ("SCHILY.xattr.com.apple.x", b"1")]);
     tar.file("ping", b"x").pax(&[("SCHILY.xattr.system.posix_acl_access", &access)]).file("shared", b"");
-    tar.pax(&[("SCHILY.xattr.user.large", &large), ("SCHILY.xattr.user.small", b"1")]).folder("d");
+    tar.pax(&[("SCHILY.xattr.user.large", &large), ("SCHILY.xattr.user.small", b"1")]).directory("d");
     lab.import(&tar.end()).unwrap();
     assert!(lab.debugfs("ea_list /ping").contains("security.capability (20)"));
     assert!(!lab.debugfs("ea_list /ping").contains("apple"));
@@ -327,7 +327,7 @@ fn many_small_things_fit() {
     let mut tar = TarWriter::default();
     for i in 0..30_000 {
         match i % 3 {
-            0 => tar.folder(&format!("f{}/d{i}", i % 7)),
+            0 => tar.directory(&format!("f{}/d{i}", i % 7)),
             1 => tar.symlink(&format!("f{}/s{i}", i % 7), &"long/".repeat(19)),
             _ => tar.file(&format!("f{}/{i}", i % 7), b"x"),
         };
@@ -384,7 +384,7 @@ fn empty_file_systems_are_small_and_sound() {
 
 fn sample() -> Vec<u8> {
     let mut tar = TarWriter::default();
-    tar.folder("./").symlink("bin", "usr/bin").file("usr/bin/sh", b"sh").file("bin/ls", &[3; 1500]);
+    tar.directory("./").symlink("bin", "usr/bin").file("usr/bin/sh", b"sh").file("bin/ls", &[3; 1500]);
     tar.hard_link("l", "bin/ls").raw(b'3', b"null", b"", 0, b"").pax(&[("SCHILY.xattr.user.a", b"1")]);
     tar.file("x", b"x").pax(&[
         ("GNU.sparse.major", b"0"),

@@ -43,7 +43,7 @@ pub(super) struct Node {
 
 #[derive(Debug)]
 pub(super) enum NodeKind {
-    Folder(Folder),
+    Directory(Directory),
     File {
         /// Size in bytes, holes included.
         size: u64,
@@ -64,7 +64,7 @@ pub(super) enum NodeKind {
 }
 
 #[derive(Debug)]
-pub(super) struct Folder {
+pub(super) struct Directory {
     pub(super) children: BTreeMap<Box<str>, NodeId>,
     parent: NodeId,
     depth: u32,
@@ -78,8 +78,8 @@ pub(super) struct Tree {
 
 impl Tree {
     pub(super) fn new() -> Self {
-        let root = Folder { children: BTreeMap::new(), parent: ROOT, depth: 0 };
-        Self { nodes: vec![Node { attributes: Attributes::implied(), kind: NodeKind::Folder(root) }] }
+        let root = Directory { children: BTreeMap::new(), parent: ROOT, depth: 0 };
+        Self { nodes: vec![Node { attributes: Attributes::implied(), kind: NodeKind::Directory(root) }] }
     }
 
     /// Sets the attributes of the root directory.
@@ -96,28 +96,34 @@ impl Tree {
         self.nodes.len()
     }
 
-    pub(super) fn folder(&self, id: NodeId) -> Option<&Folder> {
+    pub(super) fn directory(&self, id: NodeId) -> Option<&Directory> {
         match &self.node(id).kind {
-            NodeKind::Folder(folder) => Some(folder),
+            NodeKind::Directory(dir) => Some(dir),
             _ => None,
         }
     }
 
-    fn child(&self, folder: NodeId, name: &str) -> Option<NodeId> {
-        self.folder(folder)?.children.get(name).copied()
+    fn child(&self, dir: NodeId, name: &str) -> Option<NodeId> {
+        self.directory(dir)?.children.get(name).copied()
     }
 
     /// Adds a directory at `path`. An existing directory keeps its content.
-    pub(super) fn put_folder(&mut self, path: &[&str], attributes: Attributes) -> Result<(), EntryProblem> {
+    pub(super) fn put_directory(
+        &mut self,
+        path: &[&str],
+        attributes: Attributes,
+    ) -> Result<(), EntryProblem> {
         let Some((name, parents)) = path.split_last() else {
             self.set_root(attributes);
             return Ok(());
         };
         let parent = self.parent(parents)?;
         match self.child(parent, name) {
-            Some(there) if self.folder(there).is_some() => self.nodes[there as usize].attributes = attributes,
+            Some(existing) if self.directory(existing).is_some() => {
+                self.nodes[existing as usize].attributes = attributes
+            }
             _ => {
-                self.new_folder(parent, name, attributes)?;
+                self.create_directory(parent, name, attributes)?;
             }
         }
         Ok(())
@@ -134,36 +140,36 @@ impl Tree {
 
     /// Adds a hard link at `path` to `target`.
     pub(super) fn put_link(&mut self, path: &[&str], target: &[&str]) -> Result<(), EntryProblem> {
-        let shown = || target.join("/");
+        let target_path = || target.join("/");
         let (last, parents) =
-            target.split_last().ok_or_else(|| EntryProblem::LinkToFolder("/".to_owned()))?;
-        let folder = self.lookup(&parents.join("/"));
-        let found = folder.and_then(|folder| self.child(folder, last));
-        let found = found.ok_or_else(|| EntryProblem::LinkTarget(shown()))?;
-        if self.folder(found).is_some() {
-            return Err(EntryProblem::LinkToFolder(shown()));
+            target.split_last().ok_or_else(|| EntryProblem::LinkToDirectory("/".to_owned()))?;
+        let dir = self.lookup(&parents.join("/"));
+        let target_node = dir.and_then(|dir| self.child(dir, last));
+        let target_node = target_node.ok_or_else(|| EntryProblem::LinkTarget(target_path()))?;
+        if self.directory(target_node).is_some() {
+            return Err(EntryProblem::LinkToDirectory(target_path()));
         }
         let (name, parents) = path.split_last().ok_or(EntryProblem::EmptyName("its name"))?;
         let parent = self.parent(parents)?;
-        self.link(parent, name, found);
+        self.link(parent, name, target_node);
         Ok(())
     }
 
     /// Removes `name` and everything below it from directory `path`, if it exists.
     pub(super) fn remove(&mut self, path: &[&str], name: &str) {
-        if let Some(folder) = self.lookup(&path.join("/"))
-            && let NodeKind::Folder(folder) = &mut self.nodes[folder as usize].kind
+        if let Some(dir) = self.lookup(&path.join("/"))
+            && let NodeKind::Directory(dir) = &mut self.nodes[dir as usize].kind
         {
-            folder.children.remove(name);
+            dir.children.remove(name);
         }
     }
 
     /// Removes everything in directory `path`, if it exists.
     pub(super) fn clear(&mut self, path: &[&str]) {
-        if let Some(folder) = self.lookup(&path.join("/"))
-            && let NodeKind::Folder(folder) = &mut self.nodes[folder as usize].kind
+        if let Some(dir) = self.lookup(&path.join("/"))
+            && let NodeKind::Directory(dir) = &mut self.nodes[dir as usize].kind
         {
-            folder.children.clear();
+            dir.children.clear();
         }
     }
 
@@ -181,17 +187,17 @@ impl Tree {
     fn parent(&mut self, path: &[&str]) -> Result<NodeId, EntryProblem> {
         let mut at = ROOT;
         for (i, name) in path.iter().enumerate() {
-            let shown = || path[..=i].join("/");
+            let parent_path = || path[..=i].join("/");
             at = match self.child(at, name) {
-                None => self.new_folder(at, name, Attributes::implied())?,
+                None => self.create_directory(at, name, Attributes::implied())?,
                 Some(child) => match &self.node(child).kind {
-                    NodeKind::Folder(_) => child,
+                    NodeKind::Directory(_) => child,
                     NodeKind::Symlink(target) => self
                         .follow(at, target)
-                        .map(|(found, _)| found)
-                        .filter(|found| self.folder(*found).is_some())
-                        .ok_or_else(|| EntryProblem::ParentLink(shown()))?,
-                    _ => return Err(EntryProblem::ParentNotFolder(shown())),
+                        .map(|(target_node, _)| target_node)
+                        .filter(|target_node| self.directory(*target_node).is_some())
+                        .ok_or_else(|| EntryProblem::ParentLink(parent_path()))?,
+                    _ => return Err(EntryProblem::ParentNotDirectory(parent_path())),
                 },
             };
         }
@@ -204,8 +210,8 @@ impl Tree {
         let mut links = 0;
         let mut last = "";
         // The paths still to walk, each without the components already done; the innermost link's is last.
-        let mut left = vec![path];
-        while let Some(path) = left.pop() {
+        let mut pending = vec![path];
+        while let Some(path) = pending.pop() {
             if path.starts_with('/') {
                 at = ROOT;
             }
@@ -213,12 +219,12 @@ impl Tree {
             let (name, rest) = path.split_once('/').unwrap_or((path, ""));
             let rest = rest.trim_start_matches('/');
             if !rest.is_empty() {
-                left.push(rest);
+                pending.push(rest);
             }
             match name {
                 "" | "." => {}
                 ".." if at == ROOT => return None,
-                ".." => at = self.folder(at)?.parent,
+                ".." => at = self.directory(at)?.parent,
                 _ => {
                     let child = self.child(at, name)?;
                     match &self.node(child).kind {
@@ -227,7 +233,7 @@ impl Tree {
                             if links > MAX_SYMLINKS {
                                 return None;
                             }
-                            left.push(target);
+                            pending.push(target);
                         }
                         _ => (at, last) = (child, name),
                     }
@@ -238,17 +244,17 @@ impl Tree {
     }
 
     /// Creates directory `name` in directory `parent`, replacing what is there.
-    pub(super) fn new_folder(
+    pub(super) fn create_directory(
         &mut self,
         parent: NodeId,
         name: &str,
         attributes: Attributes,
     ) -> Result<NodeId, EntryProblem> {
-        let depth = self.folder(parent).map_or(0, |folder| folder.depth) + 1;
+        let depth = self.directory(parent).map_or(0, |dir| dir.depth) + 1;
         if depth > MAX_DEPTH {
             return Err(EntryProblem::TooDeep(MAX_DEPTH));
         }
-        let kind = NodeKind::Folder(Folder { children: BTreeMap::new(), parent, depth });
+        let kind = NodeKind::Directory(Directory { children: BTreeMap::new(), parent, depth });
         let id = self.add(Node { attributes, kind });
         self.link(parent, name, id);
         Ok(id)
@@ -264,8 +270,8 @@ impl Tree {
 
     /// Gives node `id` a name in directory `parent`.
     pub(super) fn link(&mut self, parent: NodeId, name: &str, id: NodeId) {
-        if let NodeKind::Folder(folder) = &mut self.nodes[parent as usize].kind {
-            folder.children.insert(name.into(), id);
+        if let NodeKind::Directory(dir) = &mut self.nodes[parent as usize].kind {
+            dir.children.insert(name.into(), id);
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::archive::EntryProblem;
 
 /// Bytes for attributes in an inode's single attribute block, without header and end mark.
-const ROOM: usize = 4096 - 32 - 4;
+const MAX_SIZE: usize = 4096 - 32 - 4;
 
 /// Names of access control lists, which ext4 stores in its own format.
 const ACCESS_LISTS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
@@ -12,20 +12,20 @@ const ACCESS_LISTS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_de
 const NAMESPACES: [&str; 3] = ["user.", "trusted.", "security."];
 
 /// Returns the attributes to store: the last of each name, without those that ext4 does not support.
-pub(super) fn stored(mut found: Vec<(String, Vec<u8>)>) -> Result<Vec<(String, Vec<u8>)>, EntryProblem> {
-    for (name, value) in &mut found {
+pub(super) fn stored(mut xattrs: Vec<(String, Vec<u8>)>) -> Result<Vec<(String, Vec<u8>)>, EntryProblem> {
+    for (name, value) in &mut xattrs {
         if ACCESS_LISTS.contains(&name.as_str()) {
             *value = access_list(value).ok_or_else(|| EntryProblem::Xattr(name.clone()))?;
         }
     }
-    fitting(found)
+    fitting(xattrs)
 }
 
 /// Like [`stored`], for attributes that are already in ext4's format.
-pub(super) fn fitting(found: Vec<(String, Vec<u8>)>) -> Result<Vec<(String, Vec<u8>)>, EntryProblem> {
-    let mut stored: Vec<(String, Vec<u8>)> = Vec::with_capacity(found.len());
+pub(super) fn fitting(xattrs: Vec<(String, Vec<u8>)>) -> Result<Vec<(String, Vec<u8>)>, EntryProblem> {
+    let mut stored: Vec<(String, Vec<u8>)> = Vec::with_capacity(xattrs.len());
     let mut used = 0;
-    for (name, value) in found {
+    for (name, value) in xattrs {
         let suffix = if ACCESS_LISTS.contains(&name.as_str()) {
             0
         } else if let Some(space) = NAMESPACES.iter().find(|space| name.starts_with(**space)) {
@@ -39,7 +39,7 @@ pub(super) fn fitting(found: Vec<(String, Vec<u8>)>) -> Result<Vec<(String, Vec<
         };
         stored.retain(|(other, _)| *other != name);
         used += 16 + suffix.next_multiple_of(4) + value.len().next_multiple_of(4);
-        if used > ROOM {
+        if used > MAX_SIZE {
             return Err(EntryProblem::Xattr(name));
         }
         stored.push((name, value));

@@ -5,28 +5,28 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use banger_image::{FailureKind, ImageError, RegistryError};
 
-use crate::images::{Cache, Image, Told, lock, noise, plain, refused, sha256};
+use crate::images::{Cache, Image, RecordingProgress, lock, noise, plain, refused, sha256};
 use crate::server::{Answer, Request, Server};
 
 const SIZE: usize = 300_000;
 
 /// How the server answers a request for a layer.
-type Way = fn(&mut Answer, &[u8]);
+type Fault = fn(&mut Answer, &[u8]);
 
 fn image() -> Image {
     Image::of(&[noise(1, SIZE), noise(2, 50)])
 }
 
-/// Serves `image`, and passes each numbered request for the first layer to `spoil`.
+/// Serves `image`, and passes each numbered request for the first layer to `fault`.
 fn layer_server(
     image: &Image,
-    spoil: impl Fn(usize, &Request, &mut Answer, &[u8]) -> bool + Send + Sync + 'static,
+    fault: impl Fn(usize, &Request, &mut Answer, &[u8]) -> bool + Send + Sync + 'static,
 ) -> Server {
     let layer = image.layers[0].clone();
     let hex = sha256(&layer).hex();
     let count = AtomicUsize::new(0);
     Server::new(image, move |request, answer| {
-        request.path.ends_with(&hex) && spoil(count.fetch_add(1, Ordering::SeqCst), request, answer, &layer)
+        request.path.ends_with(&hex) && fault(count.fetch_add(1, Ordering::SeqCst), request, answer, &layer)
     })
 }
 
@@ -34,24 +34,24 @@ fn layer_server(
 fn a_good_pull_is_told_and_the_next_one_asks_only_for_the_tag() {
     let image = Image::of(&[noise(1, SIZE), noise(2, 50), noise(1, SIZE)]);
     let server = Server::new(&image, |_, _| false);
-    let (cache, told) = (Cache::new(), Told::default());
+    let (cache, progress) = (Cache::new(), RecordingProgress::default());
     let name = format!("{}/a/b:c", server.host);
-    let (manifest, layers) = cache.pull_with(&name, &plain(&server.host), &told).unwrap();
+    let (manifest, layers) = cache.pull_with(&name, &plain(&server.host), &progress).unwrap();
     assert!(layers == image.layers);
     assert_eq!(manifest.digest, image.digest());
     assert_eq!((manifest.config.env.len(), manifest.config.working_dir.as_deref()), (1, Some("/w")));
     let total = SIZE as u64 + 50;
-    assert_eq!(*lock(&told.sum), (total, total), "a duplicate layer is downloaded once");
-    assert_eq!(lock(&told.parts)[&sha256(&image.layers[0]).short()], (SIZE as u64, SIZE as u64));
+    assert_eq!(*lock(&progress.sum), (total, total), "a duplicate layer is downloaded once");
+    assert_eq!(lock(&progress.parts)[&sha256(&image.layers[0]).short()], (SIZE as u64, SIZE as u64));
     assert_eq!(server.starts(&image.layers[0]), [0]);
     assert!(cache.partial().is_empty());
 
     let before = server.seen().len();
-    let (_, again) = cache.pull_with(&name, &plain(&server.host), &told).unwrap();
+    let (_, again) = cache.pull_with(&name, &plain(&server.host), &progress).unwrap();
     assert!(again == image.layers);
-    let asked: Vec<_> = server.seen()[before..].iter().map(|request| request.method.clone()).collect();
-    assert_eq!(asked, ["HEAD"]);
-    assert!(told.log().contains("is in the cache"));
+    let methods: Vec<_> = server.seen()[before..].iter().map(|request| request.method.clone()).collect();
+    assert_eq!(methods, ["HEAD"]);
+    assert!(progress.log().contains("is in the cache"));
 
     let pinned = format!("{}/a/b@{}", server.host, image.digest());
     cache.pull(&pinned, &plain(&server.host)).unwrap();
@@ -109,14 +109,14 @@ fn a_transfer_that_does_not_advance_ends() {
         answer.part(request.start(), layer, request.start() + 10);
         true
     });
-    let (cache, told) = (Cache::new(), Told::default());
-    let pulled = cache.pull_with(&format!("{}/x", server.host), &plain(&server.host), &told);
+    let (cache, progress) = (Cache::new(), RecordingProgress::default());
+    let pulled = cache.pull_with(&format!("{}/x", server.host), &plain(&server.host), &progress);
     let error = pulled.unwrap_err();
     assert_eq!(error.kind(), FailureKind::Unreachable);
-    let RegistryError::Cut { done, size, .. } = refused::<()>(Err(error)) else { panic!() };
+    let RegistryError::Interrupted { done, size, .. } = refused::<()>(Err(error)) else { panic!() };
     assert_eq!((done, size), (50, SIZE as u64));
     assert_eq!(server.starts(&image.layers[0]), [0, 10, 20, 30, 40]);
-    assert!(told.log().contains("trying again in"));
+    assert!(progress.log().contains("trying again in"));
     assert_eq!(cache.partial_of(&image.layers[0]), Some(50));
 }
 
@@ -139,14 +139,14 @@ fn a_registry_out_of_order_is_asked_five_times() {
             let image = image();
             let count = AtomicUsize::new(0);
             let server = Server::new(&image, move |request, answer| {
-                let spoilt = request.method == "GET"
+                let is_faulty = request.method == "GET"
                     && request.path.contains("/manifests/")
                     && count.fetch_add(1, Ordering::SeqCst) < bad;
-                if spoilt {
+                if is_faulty {
                     let body = b"{\"errors\":[{\"code\":\"X\",\"message\":\"too \\u001b[31mmuch\\nof it\"}]}";
                     answer.send(status, &[("Retry-After", "0")], body);
                 }
-                spoilt
+                is_faulty
             });
             let pulled = Cache::new().pull(&format!("{}/x", server.host), &plain(&server.host));
             if bad == 4 {
@@ -170,13 +170,13 @@ fn what_does_not_resume_starts_over() {
     };
     let whole = |answer: &mut Answer, layer: &[u8]| answer.send(200, &[], layer);
     let refuse = |answer: &mut Answer, _: &[u8]| answer.send(416, &[], b"");
-    let ways: [(&str, Way); 3] = [("206", wrong), ("200", whole), ("416", refuse)];
-    for (name, way) in ways {
+    let faults: [(&str, Fault); 3] = [("206", wrong), ("200", whole), ("416", refuse)];
+    for (name, fault) in faults {
         let image = image();
         let server = layer_server(&image, move |count, _, answer, layer| {
             match count {
                 0 => answer.part(0, layer, SIZE / 2),
-                1 => way(answer, layer),
+                1 => fault(answer, layer),
                 _ => return false,
             }
             true
@@ -191,7 +191,7 @@ fn what_does_not_resume_starts_over() {
 
 #[test]
 fn wrong_lengths_and_digests_are_refused() {
-    let ways: [(&str, Way, &str); 5] = [
+    let faults: [(&str, Fault, &str); 5] = [
         ("longer", |answer, layer| answer.send(200, &[], &[layer, b"x"].concat()), "and has 300001"),
         ("shorter", |answer, layer| answer.send(200, &[], &layer[1..]), "and has 299999"),
         (
@@ -213,10 +213,10 @@ fn wrong_lengths_and_digests_are_refused() {
         ),
         ("other", |answer, _| answer.send(200, &[], &noise(9, SIZE)), "sent content with the digest"),
     ];
-    for (name, way, message) in ways {
+    for (name, fault, message) in faults {
         let image = image();
         let server = layer_server(&image, move |_, _, answer, layer| {
-            way(answer, layer);
+            fault(answer, layer);
             true
         });
         let cache = Cache::new();
@@ -234,15 +234,15 @@ fn documents_without_end_are_refused() {
     for endless in [false, true] {
         let image = image();
         let server = Server::new(&image, move |request, answer| {
-            let spoilt = request.method == "GET" && request.path.contains("/manifests/");
-            if spoilt {
+            let is_faulty = request.method == "GET" && request.path.contains("/manifests/");
+            if is_faulty {
                 let headers = [("Content-Length", "50000000")];
                 answer.head(200, if endless { &[] } else { &headers });
                 for _ in 0..50 {
                     answer.raw(&vec![b' '; 1_000_000]);
                 }
             }
-            spoilt
+            is_faulty
         });
         let error = refused(Cache::new().pull(&format!("{}/x", server.host), &plain(&server.host)));
         assert!(matches!(error, RegistryError::TooLong { limit: 4_194_304, .. }), "{error}");
@@ -345,8 +345,8 @@ fn leftovers_are_resumed_and_whole_ones_not_even_asked_for() {
 #[test]
 fn cancelling_ends_a_pull() {
     let image = image();
-    let told = Arc::new(Told::default());
-    let cancelling = Arc::clone(&told);
+    let progress = Arc::new(RecordingProgress::default());
+    let cancelling = Arc::clone(&progress);
     let server = layer_server(&image, move |_, _, answer, layer| {
         answer.part(0, layer, SIZE / 2);
         cancelling.cancel.store(true, Ordering::Relaxed);
@@ -356,7 +356,7 @@ fn cancelling_ends_a_pull() {
     let mut registries = plain(&server.host);
     registries.timing.idle = std::time::Duration::from_secs(600);
     let cache = Cache::new();
-    let pulled = cache.pull_with(&format!("{}/x", server.host), &registries, &*told);
+    let pulled = cache.pull_with(&format!("{}/x", server.host), &registries, &*progress);
     assert!(matches!(pulled, Err(ImageError::Cancelled)), "{pulled:?}");
     assert!(cache.partial().len() <= 2);
 }
@@ -373,11 +373,14 @@ fn what_cannot_be_unpacked_ends_the_other_downloads() {
     registries.timing.idle = std::time::Duration::from_secs(600);
     let cache = Cache::new();
     let name = format!("{}/x", server.host).parse().unwrap();
-    let remote = banger_image::Remote::resolve(&name, &registries, &cache.blobs, &Told::default()).unwrap();
-    let made: Result<Vec<()>, _> = remote.layers(&cache.blobs, &Told::default(), |_, layer| {
-        // The bytes received so far are enough to fail.
-        let _ = layer.read(&mut [0; 5]);
-        Err(ImageError::Apt { package: "x".to_owned(), problem: "bad" })
-    });
-    assert!(matches!(made, Err(ImageError::Apt { .. })), "{made:?}");
+    let remote =
+        banger_image::Remote::resolve(&name, &registries, &cache.blobs, &RecordingProgress::default())
+            .unwrap();
+    let result: Result<Vec<()>, _> =
+        remote.layers(&cache.blobs, &RecordingProgress::default(), |_, layer| {
+            // The bytes received so far are enough to fail.
+            let _ = layer.read(&mut [0; 5]);
+            Err(ImageError::Apt { package: "x".to_owned(), problem: "bad" })
+        });
+    assert!(matches!(result, Err(ImageError::Apt { .. })), "{result:?}");
 }

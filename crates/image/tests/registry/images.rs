@@ -86,20 +86,20 @@ pub(crate) fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
 
 /// Records progress reports, and can cancel the pull.
 #[derive(Default)]
-pub(crate) struct Told {
+pub(crate) struct RecordingProgress {
     log: Mutex<Vec<String>>,
     pub(crate) parts: Mutex<HashMap<String, (u64, u64)>>,
     pub(crate) sum: Mutex<(u64, u64)>,
     pub(crate) cancel: AtomicBool,
 }
 
-impl Told {
+impl RecordingProgress {
     pub(crate) fn log(&self) -> String {
         lock(&self.log).join("\n")
     }
 }
 
-impl Progress for Told {
+impl Progress for RecordingProgress {
     fn stage(&self, _: &str) {}
     fn bytes(&self, done: u64, total: Option<u64>) {
         *lock(&self.sum) = (done, total.unwrap());
@@ -139,20 +139,20 @@ pub(crate) fn user(registry: &str, username: &str, secret: &str) -> Credentials 
 
 /// A cache to pull images into.
 pub(crate) struct Cache {
-    pub(crate) folder: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
     pub(crate) blobs: Blobs,
 }
 
 impl Cache {
     pub(crate) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(folder.path()).unwrap();
-        Self { folder, blobs }
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path()).unwrap();
+        Self { dir, blobs }
     }
 
     /// Returns names and sizes of the partial blobs.
     pub(crate) fn partial(&self) -> Vec<(String, u64)> {
-        let entries = std::fs::read_dir(self.folder.path().join("sha256")).unwrap();
+        let entries = std::fs::read_dir(self.dir.path().join("sha256")).unwrap();
         let entries = entries.map(|entry| entry.unwrap());
         let entries = entries.map(|e| (e.file_name().into_string().unwrap(), e.metadata().unwrap().len()));
         entries.filter(|(name, _)| name.contains("partial")).collect()
@@ -165,11 +165,11 @@ impl Cache {
     }
 
     pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
-        self.folder.path().join("sha256").join(name)
+        self.dir.path().join("sha256").join(name)
     }
 
     pub(crate) fn pull(&self, name: &str, registries: &Registries) -> Result<Vec<Vec<u8>>, ImageError> {
-        self.pull_with(name, registries, &Told::default()).map(|(_, layers)| layers)
+        self.pull_with(name, registries, &RecordingProgress::default()).map(|(_, layers)| layers)
     }
 
     /// Returns the manifest, and the compressed layers as `unpack` received them.
@@ -186,8 +186,8 @@ impl Cache {
             let read = layer.read_to_end(&mut bytes);
             let fail = |source| ImageError::Io { operation: "unpack", path: "layer".into(), source };
             read.map_err(fail)?;
-            let sound = sha256(&bytes) == digests[index];
-            if sound { Ok(bytes) } else { Err(fail(std::io::ErrorKind::InvalidData.into())) }
+            let is_intact = sha256(&bytes) == digests[index];
+            if is_intact { Ok(bytes) } else { Err(fail(std::io::ErrorKind::InvalidData.into())) }
         })?;
         Ok((remote.manifest().clone(), layers))
     }

@@ -24,8 +24,8 @@ fn tokens(answer: impl Fn(&Request, &mut Answer) + Send + Sync + 'static) -> Ser
 fn registry(realm: String, accepts: impl Fn(&str, &Request) -> bool + Send + Sync + 'static) -> Server {
     let challenge = format!("Bearer realm=\"{realm}\",service=\"here\",scope=\"repository:x:pull\"");
     Server::new(&image(), move |request, answer| {
-        let shown = request.header("authorization").and_then(|shown| shown.strip_prefix("Bearer "));
-        let refused = !shown.is_some_and(|shown| accepts(shown, request));
+        let token = request.header("authorization").and_then(|token| token.strip_prefix("Bearer "));
+        let refused = !token.is_some_and(|token| accepts(token, request));
         if refused {
             answer.send(401, &[("WWW-Authenticate", &challenge)], b"");
         }
@@ -48,7 +48,7 @@ fn a_token_is_fetched_as_it_should_be() {
         let token = tokens(move |_, answer| {
             answer.send(200, &[], format!("{{\"{field}\":\"good\",\"expires_in\":300}}").as_bytes());
         });
-        let registry = registry(format!("http://{}/token", token.host), |shown, _| shown == "good");
+        let registry = registry(format!("http://{}/token", token.host), |token, _| token == "good");
         assert!(pull(&registry, users).unwrap() == image().layers);
         let seen = token.seen();
         assert_eq!(seen.len(), 1, "one token is enough");
@@ -77,14 +77,14 @@ fn a_token_is_fetched_as_it_should_be() {
 
 #[test]
 fn a_token_that_runs_out_is_renewed() {
-    let given = AtomicUsize::new(0);
+    let count = AtomicUsize::new(0);
     let token = tokens(move |_, answer| {
-        let token = given.fetch_add(1, Ordering::SeqCst);
+        let token = count.fetch_add(1, Ordering::SeqCst);
         answer.send(200, &[], format!("{{\"token\":\"t{token}\"}}").as_bytes());
     });
     // The first token is valid for documents, but no longer for the layer.
     let hex = sha256(&image().layers[0]).hex();
-    let accepts = move |shown: &str, request: &Request| (shown == "t1") == request.path.ends_with(&hex);
+    let accepts = move |token: &str, request: &Request| (token == "t1") == request.path.ends_with(&hex);
     let registry = registry(format!("http://{}/", token.host), accepts);
     assert!(pull(&registry, &[]).unwrap() == image().layers);
     assert_eq!(token.seen().len(), 2);
@@ -92,8 +92,8 @@ fn a_token_that_runs_out_is_renewed() {
 
 #[test]
 fn token_servers_that_do_not_help_are_given_up() {
-    type Way = fn(&Request, &mut Answer);
-    let ways: [(&str, Way, FailureKind); 6] = [
+    type Handler = fn(&Request, &mut Answer);
+    let handlers: [(&str, Handler, FailureKind); 6] = [
         ("never good", |_, answer| answer.send(200, &[], b"{\"token\":\"bad\"}"), FailureKind::NotPermitted),
         (
             "wants a token too",
@@ -107,9 +107,9 @@ fn token_servers_that_do_not_help_are_given_up() {
         ("a line break", |_, answer| answer.send(200, &[], b"{\"token\":\"a\\nb\"}"), FailureKind::Invalid),
         ("endless", |_, answer| answer.send(200, &[], &vec![b' '; 1 << 20]), FailureKind::Invalid),
     ];
-    for (name, way, kind) in ways {
-        let token = tokens(way);
-        let registry = registry(format!("http://{}/", token.host), |shown, _| shown == "good");
+    for (name, handler, kind) in handlers {
+        let token = tokens(handler);
+        let registry = registry(format!("http://{}/", token.host), |token, _| token == "good");
         let error = pull(&registry, &[("me", "secret")]).unwrap_err();
         assert_eq!(error.kind(), kind, "{name}: {error:?}");
         assert!(token.seen().len() <= 2, "{name}");
@@ -121,15 +121,15 @@ fn token_servers_that_do_not_help_are_given_up() {
 fn a_token_server_that_speaks_no_http_is_shown_nothing() {
     let registry = registry("ftp://127.0.0.1/".to_owned(), |_, _| false);
     let error = refused(pull(&registry, &[("me", "secret")]));
-    assert!(matches!(error, RegistryError::Answer { .. }), "{error}");
+    assert!(matches!(error, RegistryError::InvalidResponse { .. }), "{error}");
 }
 
 #[test]
 fn an_identity_token_does_not_follow_a_redirect() {
     let elsewhere = tokens(|_, answer| answer.send(200, &[], b"{\"token\":\"good\"}"));
-    let place = format!("http://{}/", elsewhere.host);
-    let token = tokens(move |_, answer| answer.send(307, &[("Location", &place)], b""));
-    let registry = registry(format!("http://{}/", token.host), |shown, _| shown == "good");
+    let location = format!("http://{}/", elsewhere.host);
+    let token = tokens(move |_, answer| answer.send(307, &[("Location", &location)], b""));
+    let registry = registry(format!("http://{}/", token.host), |token, _| token == "good");
     assert!(pull(&registry, &[("", "identity")]).is_err());
     assert!(elsewhere.seen().is_empty() && !token.seen().is_empty());
 }
@@ -140,12 +140,12 @@ fn a_redirect_elsewhere_carries_no_secret() {
     let elsewhere = Server::new(&image, |_, _| false);
     let layer = sha256(&image.layers[0]).hex();
     let starts: Arc<Mutex<Vec<usize>>> = Arc::default();
-    let (noted, host) = (Arc::clone(&starts), elsewhere.host.clone());
+    let (recorded_starts, host) = (Arc::clone(&starts), elsewhere.host.clone());
     let registry = Server::new(&image, move |request, answer| {
         if request.header("authorization") != Some("Basic bWU6c2VjcmV0") {
             answer.send(401, &[("WWW-Authenticate", "Basic realm=\"x\"")], b"");
         } else if request.path.ends_with(&layer) {
-            lock(&noted).push(request.start());
+            lock(&recorded_starts).push(request.start());
             answer.send(307, &[("Location", &format!("http://{host}{}", request.path))], b"");
         } else {
             return false;

@@ -1,6 +1,6 @@
 //! Mirrors: tried first, never trusted, never required.
 
-use crate::images::{Cache, Image, Told, noise, plain, refused, sha256};
+use crate::images::{Cache, Image, RecordingProgress, noise, plain, refused, sha256};
 use crate::server::{Request, Server};
 
 fn image() -> Image {
@@ -15,18 +15,19 @@ fn blobs(server: &Server) -> usize {
 fn pull(
     registry: &Server,
     mirrors: &[String],
-    told: &Told,
+    progress: &RecordingProgress,
 ) -> Result<Vec<Vec<u8>>, banger_image::ImageError> {
     let mut registries = plain(&registry.host);
     registries.hosts[0].mirrors = mirrors.to_vec();
-    Cache::new().pull_with(&format!("{}/x", registry.host), &registries, told).map(|(_, layers)| layers)
+    Cache::new().pull_with(&format!("{}/x", registry.host), &registries, progress).map(|(_, layers)| layers)
 }
 
 #[test]
 fn a_mirror_spares_the_registry() {
     let image = image();
     let (registry, mirror) = (Server::new(&image, |_, _| false), Server::new(&image, |_, _| false));
-    let layers = pull(&registry, &[format!("http://{}/", mirror.host)], &Told::default()).unwrap();
+    let layers =
+        pull(&registry, &[format!("http://{}/", mirror.host)], &RecordingProgress::default()).unwrap();
     assert!(layers == image.layers);
     assert_eq!((registry.seen().len(), blobs(&mirror)), (0, 3));
 }
@@ -34,9 +35,9 @@ fn a_mirror_spares_the_registry() {
 #[test]
 fn what_mirrors_do_wrong_is_made_good() {
     let image = image();
-    let gone = "127.0.0.1:1".to_owned();
-    type Way = fn(&Request, &mut crate::server::Answer, &[u8]) -> bool;
-    let ways: [(&str, Way); 4] = [
+    let unreachable = "127.0.0.1:1".to_owned();
+    type Fault = fn(&Request, &mut crate::server::Answer, &[u8]) -> bool;
+    let faults: [(&str, Fault); 4] = [
         ("lies", |_, answer, layer| {
             answer.send(200, &[], &noise(9, layer.len()));
             true
@@ -54,20 +55,20 @@ fn what_mirrors_do_wrong_is_made_good() {
             true
         }),
     ];
-    for (name, way) in ways {
+    for (name, fault) in faults {
         let registry = Server::new(&image, |_, _| false);
         let layer = image.layers[0].clone();
         let hex = sha256(&layer).hex();
         let mirror = Server::new(&image, move |request, answer| {
-            request.path.ends_with(&hex) && way(request, answer, &layer)
+            request.path.ends_with(&hex) && fault(request, answer, &layer)
         });
-        let told = Told::default();
-        let mirrors = [gone.clone(), format!("http://{}", mirror.host), "not a host".to_owned()];
-        assert!(pull(&registry, &mirrors, &told).unwrap() == image.layers, "{name}: {}", told.log());
-        assert!(told.log().contains("skipping a mirror"));
+        let progress = RecordingProgress::default();
+        let mirrors = [unreachable.clone(), format!("http://{}", mirror.host), "not a host".to_owned()];
+        assert!(pull(&registry, &mirrors, &progress).unwrap() == image.layers, "{name}: {}", progress.log());
+        assert!(progress.log().contains("skipping a mirror"));
         assert!(!registry.starts(&image.layers[0]).is_empty());
         if name == "breaks" {
-            assert_eq!(registry.starts(&image.layers[0]), [100_000], "{}", told.log());
+            assert_eq!(registry.starts(&image.layers[0]), [100_000], "{}", progress.log());
         }
     }
 }
@@ -79,6 +80,6 @@ fn the_registrys_failure_is_the_one_that_counts() {
         answer.send(404, &[], b"");
         true
     });
-    let error = refused(pull(&registry, &["127.0.0.1:1".to_owned()], &Told::default()));
+    let error = refused(pull(&registry, &["127.0.0.1:1".to_owned()], &RecordingProgress::default()));
     assert!(error.to_string().starts_with(&registry.host), "{error}");
 }

@@ -14,15 +14,15 @@ use banger_image::{FailureKind, Registries, RegistryError, RegistryHost};
 use serde_json::json;
 
 use crate::images::{
-    Cache, GZIP, INDEX, Image, MANIFEST, Told, ZSTD, brief, descriptor, lock, noise, plain, refused, sha256,
-    user,
+    Cache, GZIP, INDEX, Image, MANIFEST, RecordingProgress, ZSTD, brief, descriptor, lock, noise, plain,
+    refused, sha256, user,
 };
 
 /// `docker-registry` on its own port.
 struct Registry {
     host: String,
     program: Child,
-    _folder: tempfile::TempDir,
+    _dir: tempfile::TempDir,
 }
 
 impl Registry {
@@ -32,13 +32,13 @@ impl Registry {
 
     /// Starts it with further configuration, of `http` and at the top level.
     fn start_with(http: &str, more: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let config = format!(
             "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
              http:\n  addr: 127.0.0.1:0\n{http}\n{more}\n",
-            folder.path().display()
+            dir.path().display()
         );
-        let path = folder.path().join("config.yml");
+        let path = dir.path().join("config.yml");
         fs::write(&path, config).unwrap();
         let mut program = Command::new("docker-registry")
             .arg("serve")
@@ -53,7 +53,7 @@ impl Registry {
             line.split("127.0.0.1:").nth(1).unwrap().chars().take_while(char::is_ascii_digit).collect();
         // Drain the output: the registry would block on a full pipe.
         thread::spawn(move || lines.for_each(drop));
-        Self { host: format!("127.0.0.1:{port}"), program, _folder: folder }
+        Self { host: format!("127.0.0.1:{port}"), program, _dir: dir }
     }
 
     /// Pushes the image of an OCI layout.
@@ -92,9 +92,9 @@ fn piped(program: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
 
 /// Returns a tar with one file of `size` bytes.
 fn tar(seed: u64, size: usize) -> Vec<u8> {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join(format!("file{seed}")), noise(seed, size)).unwrap();
-    let output = Command::new("tar").arg("-C").arg(folder.path()).args(["-c", "."]).output().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(format!("file{seed}")), noise(seed, size)).unwrap();
+    let output = Command::new("tar").arg("-C").arg(dir.path()).args(["-c", "."]).output().unwrap();
     output.stdout
 }
 
@@ -108,8 +108,8 @@ fn image(seed: u64, size: usize) -> Image {
 
 /// Creates an OCI layout with blobs, and `root` as its only image, with the tag `x`.
 fn layout(blobs: &[&[u8]], media_type: &str, root: &[u8]) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let sha = folder.path().join("blobs/sha256");
+    let dir = tempfile::tempdir().unwrap();
+    let sha = dir.path().join("blobs/sha256");
     fs::create_dir_all(&sha).unwrap();
     for bytes in blobs.iter().chain([&root]) {
         fs::write(sha.join(sha256(bytes).hex()), bytes).unwrap();
@@ -117,9 +117,9 @@ fn layout(blobs: &[&[u8]], media_type: &str, root: &[u8]) -> tempfile::TempDir {
     let mut root = descriptor(media_type, root);
     root["annotations"] = json!({"org.opencontainers.image.ref.name": "x"});
     let index = json!({"schemaVersion": 2, "manifests": [root]});
-    fs::write(folder.path().join("oci-layout"), "{\"imageLayoutVersion\":\"1.0.0\"}").unwrap();
-    fs::write(folder.path().join("index.json"), index.to_string()).unwrap();
-    folder
+    fs::write(dir.path().join("oci-layout"), "{\"imageLayoutVersion\":\"1.0.0\"}").unwrap();
+    fs::write(dir.path().join("index.json"), index.to_string()).unwrap();
+    dir
 }
 
 fn layout_of(image: &Image) -> tempfile::TempDir {
@@ -148,13 +148,14 @@ impl Relay {
         let host = listener.local_addr().unwrap().to_string();
         let notes = Arc::new(Notes::default());
         let (holding, held) = channel();
-        let (noted, target) = (Arc::clone(&notes), target.to_owned());
+        let (notes_clone, target) = (Arc::clone(&notes), target.to_owned());
         thread::spawn(move || {
             for client in listener.incoming() {
                 let (Ok(client), Ok(server)) = (client, TcpStream::connect(&target)) else { return };
-                let (there, back) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                let (up, down, holding) = (Arc::clone(&noted), Arc::clone(&noted), holding.clone());
-                thread::spawn(move || up.upstream(there, server));
+                let (client_copy, back) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                let (up, down, holding) =
+                    (Arc::clone(&notes_clone), Arc::clone(&notes_clone), holding.clone());
+                thread::spawn(move || up.upstream(client_copy, server));
                 thread::spawn(move || down.downstream(back, client, &holding));
             }
         });
@@ -237,9 +238,9 @@ fn child(name: &str, cache: &Path, variables: &[(&str, &str)]) -> Child {
 fn pull_as_told() {
     let Ok(name) = std::env::var("NAME") else { return };
     let cache = tempfile::tempdir().unwrap();
-    let folder = std::env::var_os("CACHE").map(PathBuf::from).unwrap_or(cache.path().to_owned());
+    let dir = std::env::var_os("CACHE").map(PathBuf::from).unwrap_or(cache.path().to_owned());
     let registry = name.split('/').next().unwrap();
-    let cache = Cache { blobs: banger_image::Blobs::open(&folder).unwrap(), folder: cache };
+    let cache = Cache { blobs: banger_image::Blobs::open(&dir).unwrap(), dir: cache };
     let mut registries = plain(registry);
     registries.timing.idle = std::time::Duration::from_secs(600);
     if std::env::var_os("TLS").is_some() {
@@ -311,12 +312,12 @@ fn the_right_image_of_an_index_is_taken() {
     all.extend([&ours.config[..], &other.config, &ours.manifest, &other.manifest]);
     let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).to_string();
     registry.push(layout(&all, INDEX, index.as_bytes()).path(), "x:1", &[]);
-    let (cache, registries, told) = (Cache::new(), plain(&registry.host), Told::default());
+    let (cache, registries, progress) = (Cache::new(), plain(&registry.host), RecordingProgress::default());
     let name = format!("{}/x:1", registry.host);
-    let (manifest, layers) = cache.pull_with(&name, &registries, &told).unwrap();
+    let (manifest, layers) = cache.pull_with(&name, &registries, &progress).unwrap();
     assert!(layers == ours.layers && manifest.digest == ours.digest());
     let remote =
-        banger_image::Remote::resolve(&name.parse().unwrap(), &registries, &cache.blobs, &told).unwrap();
+        banger_image::Remote::resolve(&name.parse().unwrap(), &registries, &cache.blobs, &progress).unwrap();
     assert_eq!(remote.tag_digest(), sha256(index.as_bytes()));
     let diff_ids: Vec<Digest> = [tar_digest("gzip", &layers[0]), tar_digest("zstd", &layers[1])].to_vec();
     assert_eq!(manifest.layers.iter().map(|layer| layer.diff_id).collect::<Vec<_>>(), diff_ids);
@@ -328,16 +329,16 @@ fn the_right_image_of_an_index_is_taken() {
     assert_eq!(error.to_string(), "no image for linux/amd64; available platforms: linux/arm64/v8");
 }
 
-fn tar_digest(program: &str, packed: &[u8]) -> Digest {
-    sha256(&piped(program, &["-dc"], packed))
+fn tar_digest(program: &str, compressed: &[u8]) -> Digest {
+    sha256(&piped(program, &["-dc"], compressed))
 }
 
 #[test]
 fn a_user_is_let_in_and_others_are_not() {
-    let made = Command::new("htpasswd").args(["-nbB", "somebody", "secret"]).output();
-    let line = made.expect("htpasswd is needed: `cargo xtask setup`").stdout;
-    let folder = tempfile::tempdir().unwrap();
-    let users = folder.path().join("users");
+    let output = Command::new("htpasswd").args(["-nbB", "somebody", "secret"]).output();
+    let line = output.expect("htpasswd is needed: `cargo xtask setup`").stdout;
+    let dir = tempfile::tempdir().unwrap();
+    let users = dir.path().join("users");
     fs::write(&users, line).unwrap();
     let auth = format!("auth: {{htpasswd: {{realm: here, path: {}}}}}", users.display());
     let registry = Registry::start_with("", &auth);
@@ -364,20 +365,20 @@ fn a_user_is_let_in_and_others_are_not() {
 
 #[test]
 fn a_certificate_needs_a_ca_that_is_known() {
-    let folder = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let openssl = |args: &str| {
         let mut command = Command::new("openssl");
-        let done = command.args(args.split(' ')).current_dir(folder.path()).output().unwrap();
+        let done = command.args(args.split(' ')).current_dir(dir.path()).output().unwrap();
         assert!(done.status.success(), "{done:?}");
     };
-    fs::write(folder.path().join("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost").unwrap();
+    fs::write(dir.path().join("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost").unwrap();
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
     openssl(&format!("req -x509 {key} -subj /CN=ca -days 2 -keyout ca.key -out ca.pem"));
     openssl(&format!("req {key} -subj /CN=here -keyout key -out request"));
     openssl(
         "x509 -req -in request -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out certificate",
     );
-    let path = |name: &str| folder.path().join(name);
+    let path = |name: &str| dir.path().join(name);
     let tls =
         format!("  tls: {{certificate: {}, key: {}}}", path("certificate").display(), path("key").display());
     let registry = Registry::start_with(&tls, "");
@@ -397,7 +398,7 @@ fn a_certificate_needs_a_ca_that_is_known() {
     let name = format!("{}/x:1", registry.host);
     let ca = path("ca.pem");
     let variables = [("SSL_CERT_FILE", ca.to_str().unwrap()), ("TLS", "1")];
-    let output = child(&name, folder.path(), &variables).wait_with_output().unwrap();
+    let output = child(&name, dir.path(), &variables).wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
 }
 
@@ -426,13 +427,13 @@ fn a_killed_pull_is_resumed() {
     let image = image(1, 1_000_000);
     let name = "x:1";
     registry.push(layout_of(&image).path(), name, &[]);
-    let whole: u64 = image.layers.iter().map(|layer| layer.len() as u64).sum();
+    let total: u64 = image.layers.iter().map(|layer| layer.len() as u64).sum();
     for allowed in [1, 200, 900, 3_000, 300_000, 700_000, 1_200_000, 1_490_000] {
         let relay = Relay::start(&registry.host);
         relay.allow(Some(allowed));
         let cache = Cache::new();
         let name = format!("{}/{name}", relay.host);
-        let mut pull = child(&name, cache.folder.path(), &[]);
+        let mut pull = child(&name, cache.dir.path(), &[]);
         relay.held.recv().unwrap();
         pull.kill().unwrap();
         pull.wait().unwrap();
@@ -448,6 +449,6 @@ fn a_killed_pull_is_resumed() {
             let expected = format!("bytes={length}-");
             assert!(done || resumed.unwrap().ends_with(&expected), "{allowed}: {requests:?}");
         }
-        assert!(allowed < whole && cache.partial().is_empty());
+        assert!(allowed < total && cache.partial().is_empty());
     }
 }

@@ -111,14 +111,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Calls `spoil` for each request. If it returns false, serves `image` under any name and tag.
+    /// Calls `fault` for each request. If it returns false, serves `image` under any name and tag.
     pub(crate) fn new(
         image: &Image,
-        spoil: impl Fn(&Request, &mut Answer) -> bool + Send + Sync + 'static,
+        fault: impl Fn(&Request, &mut Answer) -> bool + Send + Sync + 'static,
     ) -> Self {
         let image = image.clone();
         Self::start(Arc::new(move |request: &Request, answer: &mut Answer| {
-            if !spoil(request, answer) {
+            if !fault(request, answer) {
                 serve(&image, request, answer);
             }
             true

@@ -4,25 +4,25 @@ use serde_json::Value;
 
 use crate::{
     findings::Findings,
-    note::{NoteKind, Place, shown},
+    note::{Location, NoteKind, quoted},
 };
 
 /// Parses a JSON file with an object. Anything else is noted.
 pub(super) fn object(
     file: &'static str,
     bytes: &[u8],
-    found: &mut Findings,
+    findings: &mut Findings,
 ) -> Option<serde_json::Map<String, Value>> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(object)) => Some(object),
         Ok(_) => {
-            found.note(NoteKind::Unread, Place::file(file), "it is not a JSON object");
+            findings.note(NoteKind::Unread, Location::file(file), "it is not a JSON object");
             None
         }
         Err(error) => {
-            let place = Place::line(file, error.line());
-            found.note(NoteKind::Unread, place, format_args!("invalid JSON: {error}"));
+            let location = Location::line(file, error.line());
+            findings.note(NoteKind::Unread, location, format_args!("invalid JSON: {error}"));
             None
         }
     }
@@ -31,7 +31,7 @@ pub(super) fn object(
 /// Formats a value for a message.
 pub(super) fn brief(value: &Value) -> String {
     match value {
-        Value::String(text) => shown(text),
+        Value::String(text) => quoted(text),
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "an object".to_owned(),
         value => value.to_string(),
@@ -126,12 +126,12 @@ mod tests {
 
     #[test]
     fn an_error_has_its_line() {
-        let mut found = Findings::default();
-        assert!(object("f", &without_comments(b"{ // a\n /*\n*/ x }"), &mut found).is_none());
-        assert!(object("f", b"[]", &mut found).is_none());
-        let lines: Vec<_> = found.notes().iter().map(|note| note.place.line).collect();
+        let mut findings = Findings::default();
+        assert!(object("f", &without_comments(b"{ // a\n /*\n*/ x }"), &mut findings).is_none());
+        assert!(object("f", b"[]", &mut findings).is_none());
+        let lines: Vec<_> = findings.notes().iter().map(|note| note.location.line).collect();
         assert_eq!(lines, [Some(3), None]);
-        assert!(object("f", "\u{feff}{}".as_bytes(), &mut found).is_some());
+        assert!(object("f", "\u{feff}{}".as_bytes(), &mut findings).is_some());
     }
 
     proptest! {

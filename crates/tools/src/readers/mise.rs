@@ -6,28 +6,28 @@ use toml::{
 };
 
 use super::{
-    asdf::only_the_first,
+    asdf::note_other_versions,
     text::{Text, at},
 };
 use crate::{
     findings::Findings,
-    note::{NoteKind, Place, shown},
+    note::{Location, NoteKind, quoted},
 };
 
-pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
-    let Some(text) = Text::of(file, bytes, found) else { return };
-    let Some(table) = text.toml(found) else { return };
-    each(&text, table.get_ref(), "tools", found, tool);
-    each(&text, table.get_ref(), "env", found, variable);
+pub(super) fn read(file: &'static str, bytes: &[u8], findings: &mut Findings) {
+    let Some(text) = Text::of(file, bytes, findings) else { return };
+    let Some(table) = text.toml(findings) else { return };
+    each(&text, table.get_ref(), "tools", findings, tool);
+    each(&text, table.get_ref(), "env", findings, variable);
 }
 
-/// Calls `take` with each entry of the table `section`, in the file's order.
+/// Calls `visit` with each entry of the table `section`, in the file's order.
 fn each(
     text: &Text<'_>,
     table: &DeTable<'_>,
     section: &str,
-    found: &mut Findings,
-    take: fn(Place, &str, &DeValue<'_>, &mut Findings),
+    findings: &mut Findings,
+    visit: fn(Location, &str, &DeValue<'_>, &mut Findings),
 ) {
     let Some(section) = at(table, &[section]).and_then(|section| section.get_ref().as_table()) else {
         return;
@@ -35,11 +35,11 @@ fn each(
     let mut entries: Vec<(&Spanned<_>, _)> = section.iter().collect();
     entries.sort_by_key(|(name, _)| name.span().start);
     for (name, value) in entries {
-        take(text.place_of(name), name.get_ref().as_ref(), value.get_ref(), found);
+        visit(text.location_of(name), name.get_ref().as_ref(), value.get_ref(), findings);
     }
 }
 
-fn tool(place: Place, name: &str, value: &DeValue<'_>, found: &mut Findings) {
+fn tool(location: Location, name: &str, value: &DeValue<'_>, findings: &mut Findings) {
     let (first, others) = match value {
         DeValue::Array(versions) => {
             (versions.first().map(Spanned::get_ref), versions.len().saturating_sub(1))
@@ -47,16 +47,20 @@ fn tool(place: Place, name: &str, value: &DeValue<'_>, found: &mut Findings) {
         value => (Some(value), 0),
     };
     let Some(version) = first.and_then(version) else {
-        let message = format_args!("{} has no version string", shown(name));
-        found.note(NoteKind::NotFollowed, place, message);
+        let message = format_args!("{} has no version string", quoted(name));
+        findings.note(NoteKind::NotFollowed, location, message);
         return;
     };
-    if found.ask(place, name, version).is_none() {
+    if findings.request(location, name, version).is_none() {
         return;
     }
-    only_the_first(place, others, found);
+    note_other_versions(location, others, findings);
     if first.and_then(DeValue::as_table).is_some_and(|table| table.len() > 1) {
-        found.note(NoteKind::NotFollowed, place, format_args!("only the version of {} is used", shown(name)));
+        findings.note(
+            NoteKind::NotFollowed,
+            location,
+            format_args!("only the version of {} is used", quoted(name)),
+        );
     }
 }
 
@@ -67,16 +71,16 @@ fn version<'t>(value: &'t DeValue<'_>) -> Option<&'t str> {
     }
 }
 
-fn variable(place: Place, name: &str, value: &DeValue<'_>, found: &mut Findings) {
-    let why = match value.as_str() {
+fn variable(location: Location, name: &str, value: &DeValue<'_>, findings: &mut Findings) {
+    let problem = match value.as_str() {
         _ if name == "_" => "`_` in [env] is not supported".to_owned(),
         Some(value) if ["{{", "{%"].iter().any(|mark| value.contains(mark)) => {
-            format!("the variable {} is a template", shown(name))
+            format!("the variable {} is a template", quoted(name))
         }
-        Some(value) => return found.variable(place, name, value),
-        None => format!("the variable {} is not a string", shown(name)),
+        Some(value) => return findings.variable(location, name, value),
+        None => format!("the variable {} is not a string", quoted(name)),
     };
-    found.note(NoteKind::NotFollowed, place, why);
+    findings.note(NoteKind::NotFollowed, location, problem);
 }
 
 #[cfg(test)]
@@ -84,21 +88,21 @@ mod tests {
     use super::*;
 
     fn read_text(text: &str) -> Findings {
-        let mut found = Findings::default();
-        read("mise.toml", text.as_bytes(), &mut found);
-        found
+        let mut findings = Findings::default();
+        read("mise.toml", text.as_bytes(), &mut findings);
+        findings
     }
 
     #[test]
     fn tools_in_all_their_forms() {
-        let found = read_text(
+        let findings = read_text(
             "[tools]\nnode = '20'\npython = ['3.12', '3.11']\ngo = { version = 'prefix:1.22' }\nerlang = 'latest'\n\
              [tools.ruby]\nversion = '3.3'\npostinstall = 'evil'\n",
         );
-        assert_eq!(found.asked_for(), ["node 20", "python 3.12", "go 1.22", "erlang latest", "ruby 3.3"]);
-        assert_eq!(found.asked[3].source, Place::line("mise.toml", 5));
+        assert_eq!(findings.requested(), ["node 20", "python 3.12", "go 1.22", "erlang latest", "ruby 3.3"]);
+        assert_eq!(findings.requests[3].source, Location::line("mise.toml", 5));
         assert_eq!(
-            found.messages(),
+            findings.messages(),
             [
                 "3: of several versions, only the first is installed",
                 "6: only the version of \"ruby\" is used",
@@ -108,15 +112,16 @@ mod tests {
 
     #[test]
     fn what_is_not_used_is_noted() {
-        let found = read_text(
+        let findings = read_text(
             "[tools]\n'npm:x' = '1'\na = 1\nb = []\nc = {os = ['linux']}\nd = 'path:/x'\n[env]\nA = 'a b; $(id)'\nB = 1\n\
              C = '{{env.HOME}}'\n_.file = '.env'\nPATH = '/x'\n",
         );
-        assert_eq!(found.asked_for(), [""; 0]);
-        let variables: Vec<_> = found.variables.iter().map(|v| (v.name.as_str(), v.value.as_str())).collect();
+        assert_eq!(findings.requested(), [""; 0]);
+        let variables: Vec<_> =
+            findings.variables.iter().map(|v| (v.name.as_str(), v.value.as_str())).collect();
         assert_eq!(variables, [("A", "a b; $(id)")]);
         assert_eq!(
-            found.messages(),
+            findings.messages(),
             [
                 "2: \"npm:x\" names a backend, which is not supported (':' at position 4 is not allowed: use a-z, \
                  0-9, - and _)",
@@ -135,8 +140,8 @@ mod tests {
     #[test]
     fn a_file_without_its_tables_asks_for_nothing() {
         for text in ["", "tools = 1\nenv = 'x'\n", "[tasks]\na = 'b'\n"] {
-            let found = read_text(text);
-            assert_eq!((found.asked_for(), found.messages()), (vec![], vec![]), "{text}");
+            let findings = read_text(text);
+            assert_eq!((findings.requested(), findings.messages()), (vec![], vec![]), "{text}");
         }
         assert!(read_text("[tools\n").messages()[0].starts_with("1: invalid TOML: "));
     }

@@ -5,39 +5,41 @@ use serde_json::Value;
 use super::{json, text::before};
 use crate::{
     findings::Findings,
-    note::{NoteKind, Place, shown},
+    note::{Location, NoteKind, quoted},
 };
 
 /// Package managers accepted in `packageManager`.
 const MANAGERS: &[&str] = &["npm", "pnpm", "yarn", "bun"];
 
-pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
-    let Some(object) = json::object(file, bytes, found) else { return };
-    let place = Place::file(file);
+pub(super) fn read(file: &'static str, bytes: &[u8], findings: &mut Findings) {
+    let Some(object) = json::object(file, bytes, findings) else { return };
+    let location = Location::file(file);
     // A pinned version takes precedence over a range.
     for section in ["volta", "engines"] {
         match object.get(section).and_then(|section| section.get("node")) {
             None => {}
             Some(Value::String(version)) => {
-                found.ask(place, "node", version);
+                findings.request(location, "node", version);
             }
-            Some(_) => found.note(NoteKind::Unread, place, format_args!("{section}.node is not a string")),
+            Some(_) => {
+                findings.note(NoteKind::Unread, location, format_args!("{section}.node is not a string"))
+            }
         }
     }
     if let Some(manager) = object.get("packageManager").and_then(Value::as_str) {
-        package_manager(place, manager, found);
+        package_manager(location, manager, findings);
     }
 }
 
-fn package_manager(place: Place, manager: &str, found: &mut Findings) {
+fn package_manager(location: Location, manager: &str, findings: &mut Findings) {
     match manager.split_once('@') {
         Some((name, version)) if MANAGERS.contains(&name) => {
             // The plus is followed by the archive's digest, which only that manager's own loader can verify.
-            found.ask(place, name, before(version, "+"));
+            findings.request(location, name, before(version, "+"));
         }
         _ => {
-            let message = format_args!("packageManager {} is not known", shown(manager));
-            found.note(NoteKind::NotFollowed, place, message);
+            let message = format_args!("packageManager {} is not known", quoted(manager));
+            findings.note(NoteKind::NotFollowed, location, message);
         }
     }
 }
@@ -47,14 +49,14 @@ mod tests {
     use super::*;
 
     fn read_text(text: &str) -> Findings {
-        let mut found = Findings::default();
-        read("package.json", text.as_bytes(), &mut found);
-        found
+        let mut findings = Findings::default();
+        read("package.json", text.as_bytes(), &mut findings);
+        findings
     }
 
     #[test]
     fn node_and_the_package_manager_are_read() {
-        for (text, asked) in [
+        for (text, requested) in [
             (r#"{"engines": {"node": ">=18 <21", "npm": "9"}}"#, &["node 18"][..]),
             (r#"{"engines": {"node": "^20"}, "volta": {"node": "20.11.1"}}"#, &["node 20.11.1", "node 20"]),
             (
@@ -63,10 +65,10 @@ mod tests {
             ),
             (r#"{"name": "x", "engines": ["node"], "volta": 1}"#, &[]),
         ] {
-            let found = read_text(text);
+            let findings = read_text(text);
             assert_eq!(
-                (found.asked_for(), found.messages()),
-                (asked.iter().map(|s| (*s).to_owned()).collect(), vec![]),
+                (findings.requested(), findings.messages()),
+                (requested.iter().map(|s| (*s).to_owned()).collect(), vec![]),
                 "{text}"
             );
         }

@@ -4,22 +4,22 @@ use super::text::{Text, at};
 use crate::{findings::Findings, note::NoteKind};
 
 /// The keys of the version, in order of precedence.
-const PLACES: &[&[&str]] = &[
+const KEY_PATHS: &[&[&str]] = &[
     &["project", "requires-python"],
     &["tool", "poetry", "dependencies", "python"],
     &["tool", "poetry", "dependencies", "python", "version"],
 ];
 
-pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
-    let Some(text) = Text::of(file, bytes, found) else { return };
-    let Some(table) = text.toml(found) else { return };
-    for keys in PLACES {
+pub(super) fn read(file: &'static str, bytes: &[u8], findings: &mut Findings) {
+    let Some(text) = Text::of(file, bytes, findings) else { return };
+    let Some(table) = text.toml(findings) else { return };
+    for keys in KEY_PATHS {
         let Some(value) = at(table.get_ref(), keys) else { continue };
-        let place = text.place_of(value);
+        let location = text.location_of(value);
         if let Some(range) = value.get_ref().as_str() {
-            found.ask(place, "python", range);
+            findings.request(location, "python", range);
         } else if !value.get_ref().is_table() {
-            found.note(NoteKind::Unread, place, format_args!("{} is not a string", keys.join(".")));
+            findings.note(NoteKind::Unread, location, format_args!("{} is not a string", keys.join(".")));
         }
     }
 }
@@ -30,7 +30,7 @@ mod tests {
 
     #[test]
     fn both_places_are_read() {
-        for (text, asked) in [
+        for (text, requested) in [
             ("[project]\nrequires-python = '>=3.11,<4'\n", &["python 3"][..]),
             ("[tool.poetry.dependencies]\npython = '^3.11'\n", &["python 3"]),
             ("[tool.poetry.dependencies]\npython = {version = '~3.10'}\n", &["python 3.10"]),
@@ -40,11 +40,11 @@ mod tests {
             ),
             ("[project]\nname = 'x'\n[tool]\npoetry = 1\n", &[]),
         ] {
-            let mut found = Findings::default();
-            read("pyproject.toml", text.as_bytes(), &mut found);
+            let mut findings = Findings::default();
+            read("pyproject.toml", text.as_bytes(), &mut findings);
             assert_eq!(
-                (found.asked_for(), found.messages()),
-                (asked.iter().map(|s| (*s).to_owned()).collect(), vec![]),
+                (findings.requested(), findings.messages()),
+                (requested.iter().map(|s| (*s).to_owned()).collect(), vec![]),
                 "{text}"
             );
         }
@@ -52,11 +52,11 @@ mod tests {
 
     #[test]
     fn what_is_no_range_is_noted() {
-        let mut found = Findings::default();
-        read("pyproject.toml", b"[project]\nrequires-python = 3.11\n", &mut found);
-        read("pyproject.toml", b"[project]\nrequires-python = '>=a'\n", &mut found);
+        let mut findings = Findings::default();
+        read("pyproject.toml", b"[project]\nrequires-python = 3.11\n", &mut findings);
+        read("pyproject.toml", b"[project]\nrequires-python = '>=a'\n", &mut findings);
         assert_eq!(
-            found.messages(),
+            findings.messages(),
             [
                 "2: project.requires-python is not a string",
                 "2: python: \">=a\" is not a supported version range"

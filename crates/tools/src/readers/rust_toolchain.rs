@@ -5,53 +5,53 @@ use toml::de::DeTable;
 use super::text::{Text, at, strings};
 use crate::{
     findings::Findings,
-    note::{NoteKind, Place},
+    note::{Location, NoteKind},
 };
 
-pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
-    let Some(text) = Text::of(file, bytes, found) else { return };
+pub(super) fn read(file: &'static str, bytes: &[u8], findings: &mut Findings) {
+    let Some(text) = Text::of(file, bytes, findings) else { return };
     match old_form(&text) {
-        Some((place, channel)) => {
-            found.ask(place, "rust", channel);
+        Some((location, channel)) => {
+            findings.request(location, "rust", channel);
         }
         None => {
-            if let Some(table) = text.toml(found) {
-                toolchain(&text, table.get_ref(), found);
+            if let Some(table) = text.toml(findings) {
+                toolchain(&text, table.get_ref(), findings);
             }
         }
     }
 }
 
 /// Returns the channel of a single-line file, whose name has no `.toml`, as in rustup.
-fn old_form<'a>(text: &Text<'a>) -> Option<(Place, &'a str)> {
+fn old_form<'a>(text: &Text<'a>) -> Option<(Location, &'a str)> {
     let mut lines = text.lines();
-    let (place, line) = lines.next().filter(|_| !text.file.ends_with(".toml"))?;
-    (lines.next().is_none() && !line.contains(['[', '='])).then_some((place, line))
+    let (location, line) = lines.next().filter(|_| !text.file.ends_with(".toml"))?;
+    (lines.next().is_none() && !line.contains(['[', '='])).then_some((location, line))
 }
 
-fn toolchain(text: &Text<'_>, table: &DeTable<'_>, found: &mut Findings) {
+fn toolchain(text: &Text<'_>, table: &DeTable<'_>, findings: &mut Findings) {
     let Some(channel) = at(table, &["toolchain", "channel"]) else {
-        found.note(NoteKind::NotFollowed, Place::file(text.file), "the channel is missing");
+        findings.note(NoteKind::NotFollowed, Location::file(text.file), "the channel is missing");
         return;
     };
-    let place = text.place_of(channel);
+    let location = text.location_of(channel);
     let Some(name) = channel.get_ref().as_str() else {
-        found.note(NoteKind::Unread, place, "the channel is not a string");
+        findings.note(NoteKind::Unread, location, "the channel is not a string");
         return;
     };
     let [components, targets] = [("components", "component"), ("targets", "target")].map(|(key, what)| {
         let Some(value) = at(table, &["toolchain", key]) else { return Vec::new() };
-        let place = text.place_of(value);
+        let location = text.location_of(value);
         match strings(value.get_ref()) {
-            Some(words) => found.words(place, what, &words),
+            Some(words) => findings.words(location, what, &words),
             None => {
-                found.note(NoteKind::Unread, place, format_args!("{key} is not a list of strings"));
+                findings.note(NoteKind::Unread, location, format_args!("{key} is not a list of strings"));
                 Vec::new()
             }
         }
     });
-    if let Some(asked) = found.ask(place, "rust", name) {
-        (asked.components, asked.targets) = (components, targets);
+    if let Some(request) = findings.request(location, "rust", name) {
+        (request.components, request.targets) = (components, targets);
     }
 }
 
@@ -60,9 +60,9 @@ mod tests {
     use super::*;
 
     fn read_as(file: &'static str, text: &str) -> Findings {
-        let mut found = Findings::default();
-        read(file, text.as_bytes(), &mut found);
-        found
+        let mut findings = Findings::default();
+        read(file, text.as_bytes(), &mut findings);
+        findings
     }
 
     #[test]
@@ -72,24 +72,24 @@ mod tests {
             ("rust-toolchain", "[toolchain]\nchannel = 'nightly-2024-01-31'\n", 2),
             ("rust-toolchain.toml", "\n[toolchain]\nchannel = \"nightly-2024-01-31\"\n", 3),
         ] {
-            let found = read_as(file, text);
-            assert_eq!(found.asked_for(), ["rust nightly-2024-01-31"], "{text}");
-            assert_eq!(found.asked[0].source, Place::line(file, line));
+            let findings = read_as(file, text);
+            assert_eq!(findings.requested(), ["rust nightly-2024-01-31"], "{text}");
+            assert_eq!(findings.requests[0].source, Location::line(file, line));
         }
     }
 
     #[test]
     fn components_and_targets_are_harmless_words() {
-        let found = read_as(
+        let findings = read_as(
             "rust-toolchain.toml",
             "[toolchain]\nchannel = '1.80'\ncomponents = ['clippy', '--x', 'a b']\n\
              targets = ['wasm32-unknown-unknown', 'thumbv8m.main-none-eabihf']\n",
         );
-        let asked = &found.asked[0];
-        assert_eq!(asked.components.iter().map(|word| word.as_str()).collect::<Vec<_>>(), ["clippy"]);
-        assert_eq!(asked.targets.len(), 2);
+        let request = &findings.requests[0];
+        assert_eq!(request.components.iter().map(|word| word.as_str()).collect::<Vec<_>>(), ["clippy"]);
+        assert_eq!(request.targets.len(), 2);
         assert_eq!(
-            found.messages(),
+            findings.messages(),
             [
                 "3: \"--x\" is not a component: it cannot begin with '-'",
                 "3: \"a b\" is not a component: ' ' at position 2 is not allowed: use letters, digits, ., _, + and -",

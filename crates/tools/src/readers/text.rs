@@ -9,7 +9,7 @@ use toml::{
 
 use crate::{
     findings::Findings,
-    note::{NoteKind, Place},
+    note::{Location, NoteKind},
 };
 
 /// A text file.
@@ -23,7 +23,7 @@ pub(super) struct Text<'a> {
 
 impl<'a> Text<'a> {
     /// Decodes `file` as UTF-8. Returns `None` and adds a note if it is not.
-    pub(super) fn of(file: &'static str, bytes: &'a [u8], found: &mut Findings) -> Option<Self> {
+    pub(super) fn of(file: &'static str, bytes: &'a [u8], findings: &mut Findings) -> Option<Self> {
         match str::from_utf8(bytes) {
             Ok(text) => {
                 let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -33,43 +33,43 @@ impl<'a> Text<'a> {
             Err(error) => {
                 let before = bytes.iter().take(error.valid_up_to());
                 let line = before.filter(|byte| **byte == b'\n').count() + 1;
-                found.note(NoteKind::Unread, Place::line(file, line), "it is not UTF-8");
+                findings.note(NoteKind::Unread, Location::line(file, line), "it is not UTF-8");
                 None
             }
         }
     }
 
     /// Returns the trimmed lines that are not empty, without comments (`#`), and their places.
-    pub(super) fn lines(&self) -> impl Iterator<Item = (Place, &'a str)> {
+    pub(super) fn lines(&self) -> impl Iterator<Item = (Location, &'a str)> {
         let file = self.file;
         let lines = self.text.lines().zip(1..);
-        let lines = lines.map(move |(line, number)| (Place::line(file, number), before(line, "#").trim()));
+        let lines = lines.map(move |(line, number)| (Location::line(file, number), before(line, "#").trim()));
         lines.filter(|(_, line)| !line.is_empty())
     }
 
     /// Parses the file as TOML. Returns `None` and adds a note if it is not.
-    pub(super) fn toml(&self, found: &mut Findings) -> Option<Spanned<DeTable<'a>>> {
+    pub(super) fn toml(&self, findings: &mut Findings) -> Option<Spanned<DeTable<'a>>> {
         match DeTable::parse(self.text) {
             Ok(table) => Some(table),
             Err(error) => {
-                let place = match error.span() {
-                    Some(span) => self.place(span.start),
-                    None => Place::file(self.file),
+                let location = match error.span() {
+                    Some(span) => self.location(span.start),
+                    None => Location::file(self.file),
                 };
-                found.note(NoteKind::Unread, place, format_args!("invalid TOML: {}", error.message()));
+                findings.note(NoteKind::Unread, location, format_args!("invalid TOML: {}", error.message()));
                 None
             }
         }
     }
 
     /// Returns the place of the byte at `at`.
-    pub(super) fn place(&self, at: usize) -> Place {
-        Place::line(self.file, self.starts.partition_point(|start| *start <= at) + 1)
+    pub(super) fn location(&self, at: usize) -> Location {
+        Location::line(self.file, self.starts.partition_point(|start| *start <= at) + 1)
     }
 
     /// Returns the place of a TOML value.
-    pub(super) fn place_of<T>(&self, value: &Spanned<T>) -> Place {
-        self.place(value.span().start)
+    pub(super) fn location_of<T>(&self, value: &Spanned<T>) -> Location {
+        self.location(value.span().start)
     }
 }
 
@@ -80,8 +80,8 @@ pub(super) fn before<'a>(line: &'a str, mark: &str) -> &'a str {
 
 /// Returns the value at `keys` in nested tables.
 pub(super) fn at<'t, 'a>(table: &'t DeTable<'a>, keys: &[&str]) -> Option<&'t Spanned<DeValue<'a>>> {
-    let (last, folders) = keys.split_last()?;
-    let table = folders.iter().try_fold(table, |table, key| table.get(*key)?.get_ref().as_table())?;
+    let (last, parents) = keys.split_last()?;
+    let table = parents.iter().try_fold(table, |table, key| table.get(*key)?.get_ref().as_table())?;
     table.get(*last)
 }
 
@@ -100,20 +100,20 @@ mod tests {
 
     #[test]
     fn lines_have_numbers_and_no_comments() {
-        let mut found = Findings::default();
-        let text = Text::of("f", "\u{feff}a # b\r\n\n#c\n  d\n".as_bytes(), &mut found).unwrap();
-        let lines: Vec<_> = text.lines().map(|(place, line)| (place.line.unwrap(), line)).collect();
+        let mut findings = Findings::default();
+        let text = Text::of("f", "\u{feff}a # b\r\n\n#c\n  d\n".as_bytes(), &mut findings).unwrap();
+        let lines: Vec<_> = text.lines().map(|(location, line)| (location.line.unwrap(), line)).collect();
         assert_eq!(lines, [(1, "a"), (4, "d")]);
-        assert_eq!([0, 6, 7, 8].map(|at| text.place(at).line.unwrap()), [1, 1, 2, 3]);
+        assert_eq!([0, 6, 7, 8].map(|at| text.location(at).line.unwrap()), [1, 1, 2, 3]);
     }
 
     #[test]
     fn what_is_no_text_or_no_toml_is_noted_with_its_line() {
-        let mut found = Findings::default();
-        assert!(Text::of("f", b"a\n\xff", &mut found).is_none());
-        let text = Text::of("f", b"a = 1\n\nb = \n", &mut found).unwrap();
-        assert!(text.toml(&mut found).is_none());
-        let notes: Vec<_> = found.notes().iter().map(|note| (note.kind, note.place.line)).collect();
+        let mut findings = Findings::default();
+        assert!(Text::of("f", b"a\n\xff", &mut findings).is_none());
+        let text = Text::of("f", b"a = 1\n\nb = \n", &mut findings).unwrap();
+        assert!(text.toml(&mut findings).is_none());
+        let notes: Vec<_> = findings.notes().iter().map(|note| (note.kind, note.location.line)).collect();
         assert_eq!(notes, [(NoteKind::Unread, Some(2)), (NoteKind::Unread, Some(3))]);
     }
 }

@@ -1,20 +1,20 @@
 //! Reads files with the version of one tool, such as `.nvmrc` and `.python-version`.
 
-use super::{asdf::only_the_first, text::Text};
+use super::{asdf::note_other_versions, text::Text};
 use crate::{
     findings::Findings,
-    note::{NoteKind, Place},
+    note::{Location, NoteKind},
 };
 
-pub(super) fn read(tool: &str, file: &'static str, bytes: &[u8], found: &mut Findings) {
-    let Some(text) = Text::of(file, bytes, found) else { return };
+pub(super) fn read(tool: &str, file: &'static str, bytes: &[u8], findings: &mut Findings) {
+    let Some(text) = Text::of(file, bytes, findings) else { return };
     let mut lines = text.lines();
-    let Some((place, version)) = lines.next() else {
-        found.note(NoteKind::Unread, Place::file(file), "it is empty");
+    let Some((location, version)) = lines.next() else {
+        findings.note(NoteKind::Unread, Location::file(file), "it is empty");
         return;
     };
-    if found.ask(place, tool, version).is_some() {
-        only_the_first(place, lines.count(), found);
+    if findings.request(location, tool, version).is_some() {
+        note_other_versions(location, lines.count(), findings);
     }
 }
 
@@ -24,7 +24,7 @@ mod tests {
 
     #[test]
     fn one_version_is_read() {
-        for (tool, text, asked) in [
+        for (tool, text, requested) in [
             ("node", "v20.1.0\n", "node 20.1.0"),
             ("node", "\n# why\nlts/iron # LTS\n", "node lts-iron"),
             ("node", "20.x", "node 20"),
@@ -32,9 +32,13 @@ mod tests {
             ("ruby", "ruby-3.2.2\n", "ruby 3.2.2"),
             ("java", "1.8\n", "java 8"),
         ] {
-            let mut found = Findings::default();
-            read(tool, "f", text.as_bytes(), &mut found);
-            assert_eq!((found.asked_for(), found.messages()), (vec![asked.to_owned()], vec![]), "{text}");
+            let mut findings = Findings::default();
+            read(tool, "f", text.as_bytes(), &mut findings);
+            assert_eq!(
+                (findings.requested(), findings.messages()),
+                (vec![requested.to_owned()], vec![]),
+                "{text}"
+            );
         }
     }
 
@@ -50,9 +54,9 @@ mod tests {
                  + and -",
             ),
         ] {
-            let mut found = Findings::default();
-            read("python", "f", text.as_bytes(), &mut found);
-            assert_eq!(found.messages(), [note], "{text}");
+            let mut findings = Findings::default();
+            read("python", "f", text.as_bytes(), &mut findings);
+            assert_eq!(findings.messages(), [note], "{text}");
         }
     }
 }

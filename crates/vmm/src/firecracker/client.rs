@@ -13,7 +13,7 @@ use crate::VmmError;
 
 /// Timeout for a request. Firecracker answers in under a millisecond and executes a late request anyway, so only a
 /// hung one exceeds this.
-const LIMIT: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Maximum size of a response, in bytes.
 const ANSWER_MAX: usize = 64 << 10;
@@ -30,10 +30,11 @@ pub(super) async fn request(
     path: &'static str,
     body: Option<&'static str>,
 ) -> Result<(), VmmError> {
-    let asked = async {
+    let exchange = async {
         let stream = UnixStream::connect(control).await;
         let stream = stream.map_err(|source| VmmError::Socket { path: control.to_owned(), source })?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(garbled)?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(protocol_error)?;
         // The connection ends with its sender.
         tokio::spawn(connection);
         let request = Request::builder()
@@ -42,23 +43,27 @@ pub(super) async fn request(
             .header("host", "localhost")
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from_static(body.unwrap_or_default().as_bytes())))
-            .map_err(garbled)?;
-        let response = sender.send_request(request).await.map_err(garbled)?;
+            .map_err(protocol_error)?;
+        let response = sender.send_request(request).await.map_err(protocol_error)?;
         let status = response.status();
         if status.is_success() {
             return Ok(());
         }
-        let answer =
-            Limited::new(response.into_body(), ANSWER_MAX).collect().await.map_err(garbled)?.to_bytes();
+        let answer = Limited::new(response.into_body(), ANSWER_MAX)
+            .collect()
+            .await
+            .map_err(protocol_error)?
+            .to_bytes();
         let fault = serde_json::from_slice::<Fault>(&answer)
             .map_or_else(|_| String::from_utf8_lossy(&answer).into_owned(), |fault| fault.fault_message);
         Err(VmmError::Api { method, path, status: status.as_u16(), fault })
     };
-    let late = |_| VmmError::Timeout { what: format!("firecracker's {method} {path}"), limit: LIMIT };
-    timeout(LIMIT, asked).await.map_err(late)?
+    let timed_out =
+        |_| VmmError::Timeout { what: format!("firecracker's {method} {path}"), limit: REQUEST_TIMEOUT };
+    timeout(REQUEST_TIMEOUT, exchange).await.map_err(timed_out)?
 }
 
-fn garbled(error: impl std::fmt::Display) -> VmmError {
+fn protocol_error(error: impl std::fmt::Display) -> VmmError {
     VmmError::Protocol { what: "firecracker's API", answer: error.to_string() }
 }
 

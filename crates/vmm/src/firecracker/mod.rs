@@ -141,7 +141,7 @@ impl Vmm for Firecracker {
 pub(crate) struct Api;
 
 impl Control for Api {
-    fn answers<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>> {
+    fn ping<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>> {
         Box::pin(client::request(control, "GET", "/", None))
     }
 

@@ -95,7 +95,7 @@ impl Vmm for Qemu {
 pub(crate) struct Monitor;
 
 impl Control for Monitor {
-    fn answers<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>> {
+    fn ping<'a>(&'a self, control: &'a Path) -> BoxFuture<'a, Result<(), VmmError>> {
         Box::pin(qmp::execute(control, json!({ "execute": "query-status" })))
     }
 

@@ -15,7 +15,7 @@ use tokio::{
 use crate::VmmError;
 
 /// Timeout for one command with the greeting. QEMU executes late commands anyway, so only a hung QEMU exceeds it.
-const LIMIT: Duration = Duration::from_secs(30);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Maximum length of a line, in bytes; QEMU's greeting has some 200.
 const LINE_MAX: u64 = 64 << 10;
@@ -42,8 +42,8 @@ pub(super) async fn execute(control: &Path, command: Value) -> Result<(), VmmErr
         qmp.command(&json!({ "execute": "qmp_capabilities" })).await?;
         qmp.command(&command).await
     };
-    let late = |_| VmmError::Timeout { what: "qemu".to_owned(), limit: LIMIT };
-    timeout(LIMIT, executed).await.map_err(late)?
+    let timed_out = |_| VmmError::Timeout { what: "qemu".to_owned(), limit: COMMAND_TIMEOUT };
+    timeout(COMMAND_TIMEOUT, executed).await.map_err(timed_out)?
 }
 
 impl Qmp {
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
     use tokio::net::UnixListener;
 
-    async fn spoken_to_by(lines: &'static str) -> Result<(), VmmError> {
+    async fn execute_against(lines: &'static str) -> Result<(), VmmError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("qmp.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -102,7 +102,7 @@ mod tests {
     #[tokio::test]
     async fn greeting_then_capabilities_then_the_command_with_events_between() {
         // The exact lines of QEMU 7.2.
-        spoken_to_by(concat!(
+        execute_against(concat!(
             r#"{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": ""}, "capabilities": ["oob"]}}"#,
             "\r\n{\"return\": {}}\r\n",
             r#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "RESUME"}"#,
@@ -116,7 +116,7 @@ mod tests {
     async fn anything_else_is_an_error() {
         for lines in ["", "hello\n", "{}\n", "{\"QMP\": {}}\n{\"error\": {\"class\": \"CommandNotFound\"}}\n"]
         {
-            assert!(matches!(spoken_to_by(lines).await, Err(VmmError::Protocol { .. })), "{lines}");
+            assert!(matches!(execute_against(lines).await, Err(VmmError::Protocol { .. })), "{lines}");
         }
     }
 }

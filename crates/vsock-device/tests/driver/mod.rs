@@ -20,7 +20,7 @@ use vmm_sys_util::{
 };
 
 /// Timeout after which an operation counts as hung.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) const CID: u64 = 7;
 pub(crate) const HOST: u64 = 2;
@@ -167,7 +167,7 @@ impl Guest {
     pub(crate) fn boot(vhost_socket: &Path) -> Self {
         let mut guest = Self::boot_without_buffers(vhost_socket);
         for head in 0..RING {
-            guest.give_buffer(head);
+            guest.add_rx_buffer(head);
         }
         guest
     }
@@ -208,7 +208,7 @@ impl Guest {
             .iter()
             .map(|region: &GuestRegionMmap| VhostUserMemoryRegionInfo::from_guest_region(region).unwrap())
             .collect();
-        let here = regions[0].userspace_addr;
+        let base_address = regions[0].userspace_addr;
         frontend.set_mem_table(&regions).unwrap();
         for ring in [&self.rx, &self.tx] {
             frontend.set_vring_num(ring.index, RING).unwrap();
@@ -217,9 +217,9 @@ impl Guest {
                 queue_max_size: RING,
                 queue_size: RING,
                 flags: 0,
-                desc_table_addr: here + ring.base,
-                used_ring_addr: here + ring.used_ring(),
-                avail_ring_addr: here + ring.available_ring(),
+                desc_table_addr: base_address + ring.base,
+                used_ring_addr: base_address + ring.used_ring(),
+                avail_ring_addr: base_address + ring.available_ring(),
                 log_addr: None,
             };
             frontend.set_vring_addr(ring.index, &config).unwrap();
@@ -242,7 +242,7 @@ impl Guest {
     }
 
     /// Puts an rx buffer into its ring.
-    pub(crate) fn give_buffer(&mut self, head: u16) {
+    pub(crate) fn add_rx_buffer(&mut self, head: u16) {
         self.describe(0, head, (self.rx.buffer(head), RX_BUFFER, WRITE, 0));
         self.make_available(0, head);
         self.rx.kick.write(1).unwrap();
@@ -304,10 +304,10 @@ impl Guest {
                 return (u16::try_from(element[0]).unwrap(), element[1]);
             }
             // Request a notification of the next buffer only.
-            let (wanted, at) = (ring.used, ring.available_ring() + 4 + 2 * u64::from(RING));
-            self.memory.store(wanted, GuestAddress(at), Ordering::Release).unwrap();
+            let (expected, at) = (ring.used, ring.available_ring() + 4 + 2 * u64::from(RING));
+            self.memory.store(expected, GuestAddress(at), Ordering::Release).unwrap();
             fence(Ordering::SeqCst);
-            if self.used(index) == wanted {
+            if self.used(index) == expected {
                 let call = &self.ring(index).call;
                 assert!(is_ready(call), "no notification came from the device");
                 call.read().unwrap();
@@ -322,7 +322,7 @@ impl Guest {
         self.memory.read_slice(&mut bytes, GuestAddress(self.rx.buffer(head))).unwrap();
         self.last_head = head;
         if self.refills {
-            self.give_buffer(head);
+            self.add_rx_buffer(head);
         }
         Packet::decode(&bytes)
     }
@@ -364,7 +364,7 @@ impl Guest {
     }
 
     /// Waits until the device has processed everything and sent what it could.
-    pub(crate) fn settle(&mut self) -> Vec<Packet> {
+    pub(crate) fn wait_until_idle(&mut self) -> Vec<Packet> {
         let mut others = Vec::new();
         // RSTs are sent first: the second one is sent after everything that the first turn sent.
         for round in [1, 2] {
@@ -395,7 +395,7 @@ fn is_ready(fd: &impl AsRawFd) -> bool {
     let epoll = Epoll::new().unwrap();
     epoll.ctl(ControlOperation::Add, fd.as_raw_fd(), EpollEvent::new(EventSet::IN, 0)).unwrap();
     let mut events = [EpollEvent::default()];
-    epoll.wait(i32::try_from(LIMIT.as_millis()).unwrap(), &mut events).unwrap() == 1
+    epoll.wait(i32::try_from(TIMEOUT.as_millis()).unwrap(), &mut events).unwrap() == 1
 }
 
 pub(crate) fn read(stream: &mut UnixStream, len: usize) -> Vec<u8> {

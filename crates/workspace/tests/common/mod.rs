@@ -14,13 +14,13 @@ use std::{
 
 use banger_files::{PathWriter, Time, Tree, Unpacked, change, list, place};
 use banger_workspace::{
-    Changes, Git, Guest, Mode, Options, Pulled, Reach, Record, Repository, Sending, Snapshot, WorkspaceError,
-    pull, read_files, read_listing,
+    Changes, Git, Guest, GuestGit, Mode, Options, Pulled, Record, Repository, Snapshot, Upload,
+    WorkspaceError, pull, read_files, read_listing,
 };
 
 /// Directories for a host and a guest.
 pub(crate) struct World {
-    folder: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 pub(crate) const OPTIONS: Options =
@@ -28,7 +28,7 @@ pub(crate) const OPTIONS: Options =
 
 impl World {
     pub(crate) fn new() -> Self {
-        let world = Self { folder: tempfile::tempdir().unwrap() };
+        let world = Self { dir: tempfile::tempdir().unwrap() };
         fs::create_dir_all(world.host()).unwrap();
         git(&world.host(), &["init", "-q", "-b", "main"]);
         git(&world.host(), &["config", "user.name", "A U Thor"]);
@@ -37,7 +37,7 @@ impl World {
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.dir.path().join(name)
     }
 
     pub(crate) fn host(&self) -> PathBuf {
@@ -76,11 +76,11 @@ impl World {
     }
 
     pub(crate) fn send_all(&self, snapshot: Snapshot) -> Result<Record, WorkspaceError> {
-        let sending = Sending::whole(snapshot, b"/root/repo");
+        let upload = Upload::full(snapshot, b"/root/repo");
         let mut stream = Vec::new();
-        let sent = sending.write(&mut stream)?;
+        let sent = upload.write(&mut stream)?;
         place(&*stream, &self.guest(), &mut Unpacked::default()).unwrap();
-        Ok(sent.placed(settled()))
+        Ok(sent.into_record(settled()))
     }
 
     /// Sends the changes since `record`. Also returns the number of bytes sent.
@@ -90,30 +90,30 @@ impl World {
         options: &Options,
     ) -> Result<(Record, usize), WorkspaceError> {
         let listed = self.listing()?;
-        let index = Sending::has_own_index(&record, &listed)
+        let index = Upload::has_own_index(&record, &listed)
             .then(|| fs::read(self.guest().join(".git/index")).unwrap());
-        let known = record.clone();
-        let Some(sending) = Sending::changes(self.snapshot(options)?, record, &listed, index.as_deref())?
+        let unchanged = record.clone();
+        let Some(upload) = Upload::changes(self.snapshot(options)?, record, &listed, index.as_deref())?
         else {
-            return Ok((known, 0));
+            return Ok((unchanged, 0));
         };
         let mut stream = Vec::new();
-        let sent = sending.write(&mut stream)?;
+        let sent = upload.write(&mut stream)?;
         change(&*stream, &self.guest(), &mut Unpacked::default()).unwrap();
-        Ok((sent.placed(settled()), stream.len()))
+        Ok((sent.into_record(settled()), stream.len()))
     }
 
     /// Sends only the host's commits.
     pub(crate) fn push(&self, record: Record) -> Result<Option<Record>, WorkspaceError> {
         let snapshot = self.snapshot(&Options { mode: Mode::Metadata, ..OPTIONS })?;
-        let Some(sending) = Sending::commits(snapshot, record)? else { return Ok(None) };
+        let Some(upload) = Upload::commits(snapshot, record)? else { return Ok(None) };
         let mut stream = Vec::new();
-        let sent = sending.write(&mut stream)?;
+        let sent = upload.write(&mut stream)?;
         change(&*stream, &self.guest(), &mut Unpacked::default()).unwrap();
-        Ok(Some(sent.placed(settled())))
+        Ok(Some(sent.into_record(settled())))
     }
 
-    pub(crate) fn listing(&self) -> Result<Vec<banger_files::Listed>, WorkspaceError> {
+    pub(crate) fn listing(&self) -> Result<Vec<banger_files::ListedFile>, WorkspaceError> {
         let mut bytes = Vec::new();
         list(fs::File::open(self.guest()).unwrap(), &mut bytes).unwrap();
         read_listing(&*bytes)
@@ -123,9 +123,9 @@ impl World {
     pub(crate) fn changes(&self, record: &Record) -> Result<Changes, WorkspaceError> {
         let repository = Repository::find(&Git::find()?, &self.host())?;
         let mut guest = Guest::new(&repository, record.clone(), self.listing()?, &self.cache())?;
-        let rules = read_files(&*self.fetched(&guest.rules()))?;
-        let wanted = guest.wanted(rules)?;
-        guest.take(&*self.fetched(&wanted))
+        let rules = read_files(&*self.fetched(&guest.rule_paths()))?;
+        let paths = guest.paths_to_fetch(rules)?;
+        guest.into_changes(&*self.fetched(&paths))
     }
 
     /// Pulls the changes into the host's repository, as from a VM `box`.
@@ -133,11 +133,11 @@ impl World {
         let repository = Repository::find(&Git::find()?, &self.host())?;
         let guest = Guest::new(&repository, record.clone(), self.listing()?, &self.cache())?;
         // As `banger vm exec box --` would; only the guest's directory differs here.
-        let inside = format!("shift 2; exec git upload-pack {}", self.guest().display());
-        let reach = Reach(["sh", "-c", &inside, "-"].map(Into::into).to_vec());
-        let reach = guest.has_own_refs().then_some(reach);
-        let pulled = pull(&repository, "box", &self.changes(record)?, reach.as_ref())?;
-        record.note_pulled(&pulled);
+        let script = format!("shift 2; exec git upload-pack {}", self.guest().display());
+        let guest_git = GuestGit(["sh", "-c", &script, "-"].map(Into::into).to_vec());
+        let guest_git = guest.has_own_refs().then_some(guest_git);
+        let pulled = pull(&repository, "box", &self.changes(record)?, guest_git.as_ref())?;
+        record.set_pulled(&pulled);
         Ok(pulled)
     }
 
@@ -146,16 +146,16 @@ impl World {
         let tree = Tree::open(&self.guest()).unwrap();
         let mut out = PathWriter::new(Vec::new()).unwrap();
         for path in paths {
-            let found = tree.look(path).unwrap().unwrap();
+            let stat = tree.stat(path).unwrap().unwrap();
             match tree.link(path) {
-                Ok(target) => out.link(path, found.modified, target).unwrap(),
+                Ok(target) => out.link(path, stat.modified, target).unwrap(),
                 Err(_) => {
-                    let (mut file, found) = tree.file(path).unwrap();
-                    out.file(path, found.mode, found.modified, &mut file).unwrap().unwrap();
+                    let (mut file, stat) = tree.file(path).unwrap();
+                    out.file(path, stat.mode, stat.modified, &mut file).unwrap().unwrap();
                 }
             }
         }
-        out.end().unwrap()
+        out.finish().unwrap()
     }
 }
 
@@ -178,15 +178,15 @@ pub(crate) fn executable(path: &Path) {
 }
 
 /// Runs git as its user would, and returns its output.
-pub(crate) fn git(folder: &Path, arguments: &[&str]) -> String {
-    let output = tried(folder, arguments);
+pub(crate) fn git(dir: &Path, arguments: &[&str]) -> String {
+    let output = tried(dir, arguments);
     assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-pub(crate) fn tried(folder: &Path, arguments: &[&str]) -> std::process::Output {
+pub(crate) fn tried(dir: &Path, arguments: &[&str]) -> std::process::Output {
     Command::new("git")
-        .current_dir(folder)
+        .current_dir(dir)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .args(["-c", "protocol.file.allow=always"])
         .args(arguments)
@@ -197,15 +197,15 @@ pub(crate) fn tried(folder: &Path, arguments: &[&str]) -> std::process::Output {
 /// Returns every file and link except git's own: kind, whether it is executable, and content, by path.
 pub(crate) fn tree(root: &Path) -> BTreeMap<PathBuf, (char, Vec<u8>)> {
     let mut all = BTreeMap::new();
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
+    let mut dirs = vec![root.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
             let path = entry.unwrap().path();
             let meta = fs::symlink_metadata(&path).unwrap();
             let name = path.strip_prefix(root).unwrap().to_owned();
             if meta.is_dir() {
                 if path.file_name().unwrap() != ".git" {
-                    folders.push(path);
+                    dirs.push(path);
                 }
             } else if meta.is_symlink() {
                 all.insert(name, ('l', fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()));

@@ -12,7 +12,10 @@ fn a_client_of_the_openapi_document_creates_uses_and_deletes_a_vm() -> Result<()
     let mut client = host.python()?;
     client.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../python/client.py"));
     client.arg(host.path("run/banger/bangerd.sock")).arg("tiny");
-    let said = Running::start(client, "the Python client".to_owned())?.finish(b"")?.success()?;
-    assert!(said.contains("OpenAPI 3.1.0") && said.ends_with("created, used and deleted a VM\n"), "{said}");
+    let output = Running::start(client, "the Python client".to_owned())?.finish(b"")?.success()?;
+    assert!(
+        output.contains("OpenAPI 3.1.0") && output.ends_with("created, used and deleted a VM\n"),
+        "{output}"
+    );
     host.nothing_left()
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use banger_smoke::{FileServer, Host, Manners, Proxy, run, scenario, static_busybox, tar_of};
+use banger_smoke::{FileServer, Forwarding, Host, Proxy, run, scenario, static_busybox, tar_of};
 use serde_json::Value;
 
 /// Random bytes in a bundle, which do not compress, so that its download takes more than one breaking connection.
@@ -21,7 +21,7 @@ struct Bundle {
 }
 
 /// Creates an image `box` on a host of its own, and a bundle of it in a directory.
-fn bundle(folder: &Path) -> Result<Bundle> {
+fn bundle(dir: &Path) -> Result<Bundle> {
     let host = Host::new()?;
     let (tar, mut noise) = (host.path("box.tar"), Vec::new());
     fs::File::open("/dev/urandom")?.take(NOISE).read_to_end(&mut noise)?;
@@ -29,18 +29,18 @@ fn bundle(folder: &Path) -> Result<Bundle> {
         [("bin/busybox", &static_busybox()?), ("etc/motd", b"of a bundle"), ("srv/noise", &noise)];
     tar_of(&tar, &files, &[("bin/sh", "busybox")])?;
     host.ok(&["image", "import", "box", &tar.display().to_string()])?;
-    let path = folder.join("box.tar.zst");
-    let told = host.json(&["image", "bundle", "box", &path.display().to_string()])?;
-    assert_eq!(told["path"], path.display().to_string());
-    assert_eq!(told["size"], fs::metadata(&path)?.len());
-    let sha256 = told["sha256"].as_str().context("sha256")?;
+    let path = dir.join("box.tar.zst");
+    let report = host.json(&["image", "bundle", "box", &path.display().to_string()])?;
+    assert_eq!(report["path"], path.display().to_string());
+    assert_eq!(report["size"], fs::metadata(&path)?.len());
+    let sha256 = report["sha256"].as_str().context("sha256")?;
     let sha256 = sha256.strip_prefix("sha256:").unwrap_or(sha256).to_owned();
-    let sums = folder.join("sums");
+    let sums = dir.join("sums");
     fs::write(&sums, format!("{sha256}  {}\n", path.display()))?;
     run(Command::new("sha256sum").args(["--check", "--quiet"]).arg(&sums))?;
     host.banger(&["image", "bundle", "box", &path.display().to_string()])?
         .fails(1, &["already exists", "--force"])?;
-    let again = folder.join("again.tar.zst");
+    let again = dir.join("again.tar.zst");
     host.ok(&["image", "bundle", "box", &again.display().to_string()])?;
     ensure!(fs::read(&again)? == fs::read(&path)?, "the same image produced a different bundle");
     Ok(Bundle { path, sha256 })
@@ -62,8 +62,8 @@ fn entry(name: &str, description: &str, sources: &str) -> String {
 
 #[scenario(Here)]
 fn a_bundle_is_an_image_on_another_host() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let bundle = bundle(folder.path())?;
+    let dir = tempfile::tempdir()?;
+    let bundle = bundle(dir.path())?;
     let path = bundle.path.display().to_string();
     let listed = Command::new("tar").args(["--zstd", "-tf", &path]).output()?;
     assert_eq!(String::from_utf8(listed.stdout)?, "manifest.json\nrootfs.ext4\n");
@@ -76,43 +76,44 @@ fn a_bundle_is_an_image_on_another_host() -> Result<()> {
     refused.fails(1, &[&bundle.sha256, &wrong])?;
 
     // From a server whose connections break: bytes that have arrived are not downloaded again.
-    let server = FileServer::start(folder.path())?;
-    let proxy = Proxy::start(server.address(), Manners::Breaking(4 << 20))?;
+    let server = FileServer::start(dir.path())?;
+    let proxy = Proxy::start(server.address(), Forwarding::BreakAfter(4 << 20))?;
     let url = format!("http://{}/box.tar.zst", proxy.address());
     host.ok(&["image", "pull", &url, "--name", "far", "--sha256", &bundle.sha256])?;
     let size = fs::metadata(&bundle.path)?.len();
-    ensure!(proxy.passed() < size + (1 << 20), "{} of {size} bytes", proxy.passed());
+    ensure!(proxy.forwarded() < size + (1 << 20), "{} of {size} bytes", proxy.forwarded());
     let refused = host.banger(&["image", "pull", &server.url("none.tar.zst")])?;
     refused.fails(1, &["cannot download", "does not have /none.tar.zst"])?;
     host.banger(&["image", "pull", "http://10.0.0.1/box.tar.zst"])?.fails(1, &["plain_http"])?;
     assert_eq!(fs::read_dir(host.path("state/banger/images"))?.count(), 3, "the template's, box and far");
 
-    let ran = host.ok(&["vm", "run", "--rm", "--image", "far", "--", "/bin/busybox", "cat", "/etc/motd"])?;
-    assert_eq!(ran, "of a bundle");
+    let output =
+        host.ok(&["vm", "run", "--rm", "--image", "far", "--", "/bin/busybox", "cat", "/etc/motd"])?;
+    assert_eq!(output, "of a bundle");
     host.nothing_left()
 }
 
 #[scenario(Here)]
 fn a_catalog_of_the_users_has_sources_in_order() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let Bundle { sha256, .. } = bundle(folder.path())?;
-    let server = FileServer::start(folder.path())?;
+    let dir = tempfile::tempdir()?;
+    let Bundle { sha256, .. } = bundle(dir.path())?;
+    let server = FileServer::start(dir.path())?;
     let host = Host::new()?;
     let url = server.url("box.tar.zst");
     let sources = format!("{{ oci = '127.0.0.1:1/box:1' }}, {{ bundle = '{url}', sha256 = '{sha256}' }}");
     fs::create_dir_all(host.path("config/banger"))?;
     fs::write(host.path("config/banger/catalog.toml"), entry("team/box", "Ours", &sources))?;
-    let found = available(&host, "team/box")?;
-    assert_eq!((&found["here"], &found["sources"]), (&false.into(), &serde_json::json!(["oci", "bundle"])));
+    let listed = available(&host, "team/box")?;
+    assert_eq!((&listed["here"], &listed["sources"]), (&false.into(), &serde_json::json!(["oci", "bundle"])));
     assert_eq!(available(&host, "alpine")?["distro"], "alpine");
 
     let run =
         ["vm", "run", "--rm", "--timing", "--image", "team/box", "--", "/bin/busybox", "cat", "/etc/motd"];
-    let ran = host.banger(&run)?;
-    for said in ["trying the next source of team/box", "\nfetch image "] {
-        ensure!(ran.stderr.contains(said), "no {said:?} in {}", ran.stderr);
+    let output = host.banger(&run)?;
+    for text in ["trying the next source of team/box", "\nfetch image "] {
+        ensure!(output.stderr.contains(text), "no {text:?} in {}", output.stderr);
     }
-    assert_eq!(ran.success()?, "of a bundle");
+    assert_eq!(output.success()?, "of a bundle");
     assert_eq!(available(&host, "team/box")?["here"], true);
     assert_eq!(host.json(&["image", "show", "team/box"])?["source"], "catalog");
 
@@ -125,15 +126,15 @@ fn a_catalog_of_the_users_has_sources_in_order() -> Result<()> {
 
 #[scenario(Here)]
 fn a_catalog_at_a_url_counts_once_it_is_signed() -> Result<()> {
-    let folder = tempfile::tempdir()?;
+    let dir = tempfile::tempdir()?;
     let [catalog, public, secret] =
-        ["catalog.toml", "team.pub", "team.key"].map(|name| folder.path().join(name));
+        ["catalog.toml", "team.pub", "team.key"].map(|name| dir.path().join(name));
     run(Command::new("minisign").args(["-G", "-W", "-p"]).arg(&public).arg("-s").arg(&secret))?;
-    let sign = |more: &[&str]| {
-        run(Command::new("minisign").arg("-S").arg("-s").arg(&secret).arg("-m").arg(&catalog).args(more))
+    let sign = |options: &[&str]| {
+        run(Command::new("minisign").arg("-S").arg("-s").arg(&secret).arg("-m").arg(&catalog).args(options))
     };
     let key = fs::read_to_string(&public)?.lines().nth(1).context("no key")?.to_owned();
-    let server = FileServer::start(folder.path())?;
+    let server = FileServer::start(dir.path())?;
     let url = server.url("catalog.toml");
     let host = Host::new()?;
     fs::create_dir_all(host.path("config/banger"))?;
@@ -175,8 +176,8 @@ fn a_catalog_at_a_url_counts_once_it_is_signed() -> Result<()> {
     let pruned = || Ok::<_, anyhow::Error>(host.json(&["image", "cache", "prune"])?["kinds"][2].clone());
     assert_eq!(pruned()?["files"], 0);
     fs::write(host.path("config/banger/config.toml"), "")?;
-    let gone = pruned()?;
-    assert_eq!((&gone["kind"], &gone["files"]), (&"catalogs".into(), &1.into()));
+    let removed = pruned()?;
+    assert_eq!((&removed["kind"], &removed["files"]), (&"catalogs".into(), &1.into()));
     assert_eq!(pruned()?["files"], 0);
     host.nothing_left()
 }

@@ -28,8 +28,8 @@ fn a_fresh_host_passes_and_is_left_as_it_was() -> Result<()> {
     let checks = host.json(&["doctor"])?;
     assert_eq!((verdict(&checks, "store"), verdict(&checks, "daemon")), ("PASS", "PASS"));
     host.banger(&["daemon", "status"])?.fails(1, &["is not running"])?;
-    for folder in ["state", "cache", "config", "run"] {
-        assert_eq!(fs::read_dir(host.path(folder))?.count(), 0, "{folder}");
+    for dir in ["state", "cache", "config", "run"] {
+        assert_eq!(fs::read_dir(host.path(dir))?.count(), 0, "{dir}");
     }
     Ok(())
 }
@@ -41,9 +41,9 @@ fn a_store_that_is_none_fails_and_keeps_its_bytes() -> Result<()> {
     fs::create_dir_all(&state)?;
     fs::write(state.join("store.db"), [0x5a; 8192])?;
     let doctor = host.banger(&["doctor"])?;
-    let said = doctor.stdout.clone();
+    let stdout = doctor.stdout.clone();
     doctor.code(1)?;
-    assert!(said.contains("FAIL   store") && said.contains("aside"), "{said}");
+    assert!(stdout.contains("FAIL   store") && stdout.contains("aside"), "{stdout}");
     assert_eq!(fs::read(state.join("store.db"))?, [0x5a; 8192]);
     assert_eq!(fs::read_dir(&state)?.count(), 1);
     // The daemon reports the same error; it logs, and does not change the store.
@@ -61,9 +61,9 @@ fn a_mistake_in_a_file_is_told_and_the_daemon_lives() -> Result<()> {
     let config = host.path("config/banger/config.toml");
     fs::create_dir_all(config.parent().unwrap())?;
     fs::write(&config, "[vm]\nvcpu = 2\nmemroy = \"4G\"\n")?;
-    let told = ["config.toml: unknown key vm.memroy on line 3: did you mean memory?"];
-    host.banger(&["vm", "run", "--", "true"])?.fails(125, &told)?;
-    host.banger(&["config", "show"])?.fails(1, &told)?;
+    let expected = ["config.toml: unknown key vm.memroy on line 3: did you mean memory?"];
+    host.banger(&["vm", "run", "--", "true"])?.fails(125, &expected)?;
+    host.banger(&["config", "show"])?.fails(1, &expected)?;
     // An API client leaves fields out, for which the daemon reads the same file.
     let mut api = UnixStream::connect(host.path("run/banger/bangerd.sock"))?;
     api.write_all(b"POST /v1/vms HTTP/1.1\r\nhost: b\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}")?;
@@ -91,16 +91,16 @@ fn each_value_tells_where_it_comes_from() -> Result<()> {
         Running::start(command, "banger in a repository".to_owned())?.finish(b"")?.success()
     };
     let keys: Value = serde_json::from_str(&run(&["config", "show", "-o", "json"])?)?;
-    let of = |name: &str| {
+    let value_and_layer = |name: &str| {
         let key = keys.as_array().unwrap().iter().find(|key| key["key"] == name).unwrap();
         ["value", "layer"].map(|field| key[field].as_str().unwrap().to_owned())
     };
-    assert_eq!(of("vm.vcpu"), ["7", "environment"]);
-    assert_eq!(of("vm.memory"), ["600M", "project"]);
-    assert_eq!(of("vm.disk_size"), ["5G", "user"]);
-    assert_eq!(of("vm.nat"), ["false", "system"]);
-    assert_eq!(of("vm.image"), ["debian-bookworm", "built in"]);
-    assert_eq!(of("daemon.auto_stop_stale_after"), ["2h", "user"]);
+    assert_eq!(value_and_layer("vm.vcpu"), ["7", "environment"]);
+    assert_eq!(value_and_layer("vm.memory"), ["600M", "project"]);
+    assert_eq!(value_and_layer("vm.disk_size"), ["5G", "user"]);
+    assert_eq!(value_and_layer("vm.nat"), ["false", "system"]);
+    assert_eq!(value_and_layer("vm.image"), ["debian-bookworm", "built in"]);
+    assert_eq!(value_and_layer("daemon.auto_stop_stale_after"), ["2h", "user"]);
     let help = run(&["vm", "run", "-h"])?.split_whitespace().collect::<Vec<_>>().join(" ");
     for default in
         ["[default: 7 (BANGER_VCPU)]", "[default: 600M (banger.toml)]", "[default: 5G (config.toml)]"]
@@ -129,9 +129,9 @@ fn what_the_host_does_not_have_is_refused_with_the_numbers() -> Result<()> {
 fn all_that_is_wrong_is_told_together() -> Result<()> {
     let host = Host::bare()?;
     let script = "\"$0\" vm run --rm --memory 900G -- true; status=$?; \"$0\" daemon stop; exit $status";
-    let said = on_a_small_disk(&host, "100m", script, &[])?.fails(125, &["for 2 reasons:"])?;
-    assert!(said.contains("900G of memory requested") && said.contains("not enough space"), "{said}");
-    assert!(!said.contains("fetching"), "{said}");
+    let stderr = on_a_small_disk(&host, "100m", script, &[])?.fails(125, &["for 2 reasons:"])?;
+    assert!(stderr.contains("900G of memory requested") && stderr.contains("not enough space"), "{stderr}");
+    assert!(!stderr.contains("fetching"), "{stderr}");
     Ok(())
 }
 

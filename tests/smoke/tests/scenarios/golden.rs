@@ -13,7 +13,7 @@ const SMALL: &[&str] = &[
     "--vcpu", "1", "--memory", "128M", "--disk-size", "64M", "--system-overlay-size", "64M",
 ];
 
-fn make(host: &Host, name: &str, image: &str) -> Result<()> {
+fn create_vm(host: &Host, name: &str, image: &str) -> Result<()> {
     host.ok(&[&["vm", "create", "--name", name, "--image", image], SMALL].concat()).map(drop)
 }
 
@@ -22,7 +22,7 @@ fn sh(host: &Host, vm: &str, script: &str) -> Result<String> {
 }
 
 /// Returns the output of `script` in a fresh VM of `image`.
-fn in_fresh(host: &Host, image: &str, script: &str) -> Result<String> {
+fn run_in_fresh_vm(host: &Host, image: &str, script: &str) -> Result<String> {
     let run = [&["vm", "run", "--rm", "--image", image], SMALL, &["--", "sh", "-c", script]];
     host.ok(&run.concat())
 }
@@ -48,7 +48,7 @@ fn is_clean(host: &Host, image: &str) -> Result<()> {
 #[scenario(Here, Slow)]
 fn what_was_done_in_a_vm_is_in_the_image_made_of_it() -> Result<()> {
     let host = Host::tiny()?;
-    make(&host, "box", "tiny")?;
+    create_vm(&host, "box", "tiny")?;
     let change = "busybox mkdir -p /opt/d /etc; echo new > /opt/new; echo 0123 > /etc/machine-id
         busybox chmod 700 /bin; busybox ln /opt/new /opt/d/link; busybox rm /bin/sh
         busybox ln -s busybox /bin/ash; echo home > /root/file; busybox mknod /opt/null c 1 3";
@@ -59,9 +59,10 @@ fn what_was_done_in_a_vm_is_in_the_image_made_of_it() -> Result<()> {
     assert_eq!(host.ok(&["image", "commit", "box", "golden"])?, "golden\n");
     host.banger(&["image", "commit", "box", "golden"])?.fails(1, &["image golden already exists"])?;
     is_clean(&host, "golden")?;
-    let look = "busybox cat /opt/new /opt/d/link; busybox stat -c %a /bin; busybox stat -c %s /etc/machine-id
+    let script =
+        "busybox cat /opt/new /opt/d/link; busybox stat -c %a /bin; busybox stat -c %s /etc/machine-id
         busybox stat -c %h /opt/new; busybox ls /bin /root; busybox stat -c %t:%T /opt/null";
-    let run = [&["vm", "run", "--rm", "--image", "golden"], SMALL, &["--", "ash", "-c", look]];
+    let run = [&["vm", "run", "--rm", "--image", "golden"], SMALL, &["--", "ash", "-c", script]];
     assert_eq!(host.ok(&run.concat())?, "new\nnew\n700\n0\n2\n/bin:\nash\nbusybox\n\n/root:\n1:3\n");
     host.ok(&["image", "commit", "--with-home", "box", "team/golden:home"])?;
     let run = [&["vm", "run", "--rm", "--image", "team/golden:home"], SMALL];
@@ -80,11 +81,11 @@ fn what_was_done_in_a_vm_is_in_the_image_made_of_it() -> Result<()> {
     ];
     host.ok(&run.concat())?;
     // The original image is unchanged, and the VM still works.
-    assert_eq!(in_fresh(&host, "tiny", "busybox ls /bin")?, "busybox\nsh\n");
+    assert_eq!(run_in_fresh_vm(&host, "tiny", "busybox ls /bin")?, "busybox\nsh\n");
     host.ok(&["vm", "start", "box"])?;
     assert_eq!(host.ok(&["vm", "exec", "box", "--", "busybox", "cat", "/opt/new"])?, "new\n");
     // An image of a VM whose image was made from a VM.
-    make(&host, "second", "golden")?;
+    create_vm(&host, "second", "golden")?;
     host.ok(&["vm", "exec", "second", "--", "busybox", "rm", "/opt/new"])?;
     host.ok(&["vm", "stop", "second"])?;
     host.ok(&["image", "commit", "second", "third"])?;
@@ -127,7 +128,7 @@ fn a_cancelled_commit_leaves_nothing_and_the_vm_as_it_was() -> Result<()> {
 #[scenario(Here)]
 fn an_image_has_as_many_names_as_it_is_given() -> Result<()> {
     let host = Host::tiny()?;
-    make(&host, "box", "tiny")?;
+    create_vm(&host, "box", "tiny")?;
     assert_eq!(host.ok(&["image", "tag", "tiny", "team/base:1"])?, "team/base:1\n");
     host.ok(&["image", "tag", "team/base:1", "other"])?;
     host.banger(&["image", "tag", "tiny", "other"])?.fails(1, &["image other already exists"])?;
@@ -141,11 +142,11 @@ fn an_image_has_as_many_names_as_it_is_given() -> Result<()> {
     host.banger(&["image", "delete", "small", "nothing", "other", "other"])?
         .fails(1, &["used by box", "nothing"])?;
     assert_eq!(names(&host)?, ["small", "team/base:1"]);
-    assert_eq!(in_fresh(&host, "team/base:1", "echo up")?, "up\n");
+    assert_eq!(run_in_fresh_vm(&host, "team/base:1", "echo up")?, "up\n");
     host.ok(&["vm", "delete", "--force", "box"])?;
     host.ok(&["image", "delete", "small", "team/base:1"])?;
-    let happened = host.ok(&["events"])?;
-    assert!(happened.contains("image_renamed"), "{happened}");
+    let events = host.ok(&["events"])?;
+    assert!(events.contains("image_renamed"), "{events}");
     host.agrees()
 }
 
@@ -167,11 +168,11 @@ fn a_file_of_the_users_is_an_image_where_it_is() -> Result<()> {
     assert_eq!(names(&host)?, ["tiny"]);
     host.ok(&["image", "register", "mine", &path, "--kernel", "debian-cloud"])?;
     assert_eq!(host.json(&["image", "show", "mine"])?["outside"], Value::String(path.clone()));
-    make(&host, "box", "mine")?;
+    create_vm(&host, "box", "mine")?;
     sh(&host, "box", "echo more > /more")?;
     host.ok(&["vm", "stop", "box"])?;
     host.ok(&["image", "commit", "box", "more"])?;
-    assert_eq!(in_fresh(&host, "more", "busybox cat /more")?, "more\n");
+    assert_eq!(run_in_fresh_vm(&host, "more", "busybox cat /more")?, "more\n");
     // Move the file away, and back.
     let away = host.path("away.ext4");
     fs::rename(&file, &away)?;
@@ -202,23 +203,23 @@ fn a_build_is_made_once_and_its_name_moves() -> Result<()> {
     let script = host.path("setup.sh");
     let path = script.display().to_string();
     fs::write(&script, "busybox mkdir -p /opt\necho building \"$WHAT\"\necho \"$WHAT\" > /opt/what\n")?;
-    let build = |more: &[&str]| {
+    let build = |arguments: &[&str]| {
         let args = ["image", "build", "golden", "--from", "tiny", "--run", &path, "--memory", "128M"];
-        host.banger(&[&args, more].concat())
+        host.banger(&[&args, arguments].concat())
     };
     let first = build(&["--env", "WHAT=one"])?;
     assert!(first.stderr.contains("building one"), "{first:?}");
     assert_eq!(first.success()?, "golden\n");
     host.nothing_left()?;
-    assert_eq!(in_fresh(&host, "golden", "busybox cat /opt/what")?, "one\n");
+    assert_eq!(run_in_fresh_vm(&host, "golden", "busybox cat /opt/what")?, "one\n");
     let id = host.json(&["image", "show", "golden"])?["id"].clone();
     let again = build(&["--env", "WHAT=one"])?;
     assert!(again.stderr.contains("nothing has changed"), "{again:?}");
     assert_eq!(host.json(&["image", "show", "golden"])?["id"], id);
     // Other environment variables build another image, which replaces the first, unless a VM uses that.
     build(&["--env", "WHAT=two"])?.success()?;
-    assert_eq!(in_fresh(&host, "golden", "busybox cat /opt/what")?, "two\n");
-    make(&host, "box", "golden")?;
+    assert_eq!(run_in_fresh_vm(&host, "golden", "busybox cat /opt/what")?, "two\n");
+    create_vm(&host, "box", "golden")?;
     build(&["--env", "WHAT=three"])?.fails(1, &["used by box", "image rename golden"])?;
     build(&["--env", "WHAT=two"])?.success()?;
     let other = ["image", "build", "tiny", "--from", "golden", "--run", &path];
@@ -248,7 +249,7 @@ fn a_build_is_made_once_and_its_name_moves() -> Result<()> {
 #[scenario(Here)]
 fn the_caches_are_emptied_of_what_can_be_had_again() -> Result<()> {
     let host = Host::tiny()?;
-    assert_eq!(in_fresh(&host, "tiny", "echo up")?, "up\n");
+    assert_eq!(run_in_fresh_vm(&host, "tiny", "echo up")?, "up\n");
     let blobs = host.path("cache/banger/blobs/sha256");
     fs::create_dir_all(&blobs)?;
     for name in ["aa", "bb.partial"] {
@@ -265,6 +266,6 @@ fn the_caches_are_emptied_of_what_can_be_had_again() -> Result<()> {
     assert!(pruned.contains("layers") && pruned.contains("FREED"), "{pruned}");
     // The initrd in use is kept. There may have been the template's too, for another build of the agent.
     assert_eq!((initrds()?, fs::read_dir(&blobs)?.count()), (1, 0));
-    assert_eq!(in_fresh(&host, "tiny", "echo up")?, "up\n");
+    assert_eq!(run_in_fresh_vm(&host, "tiny", "echo up")?, "up\n");
     Ok(())
 }

@@ -24,7 +24,7 @@ fn cp(host: &Host, source: impl AsRef<OsStr>, target: impl AsRef<OsStr>) -> Resu
 }
 
 /// Collects the name, mode, time and content of `path`, and of everything below a directory.
-fn look(path: &Path, found: &mut Vec<(String, u32, i64, Vec<u8>)>) -> Result<()> {
+fn collect_files(path: &Path, entries: &mut Vec<(String, u32, i64, Vec<u8>)>) -> Result<()> {
     let meta = fs::symlink_metadata(path)?;
     let name = path.file_name().context("name")?.to_string_lossy().into_owned();
     let content = if meta.is_symlink() {
@@ -34,11 +34,11 @@ fn look(path: &Path, found: &mut Vec<(String, u32, i64, Vec<u8>)>) -> Result<()>
     } else {
         Vec::new()
     };
-    found.push((name, meta.mode(), meta.mtime(), content));
+    entries.push((name, meta.mode(), meta.mtime(), content));
     if meta.is_dir() {
         let mut paths = fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
         paths.sort();
-        paths.iter().try_for_each(|path| look(path, found))?;
+        paths.iter().try_for_each(|path| collect_files(path, entries))?;
     }
     Ok(())
 }
@@ -47,14 +47,14 @@ fn look(path: &Path, found: &mut Vec<(String, u32, i64, Vec<u8>)>) -> Result<()>
 fn files_are_copied_both_ways() -> Result<()> {
     let host = Host::new()?;
     host.ok(&["vm", "run", "-d", "--name", "box"])?;
-    a_tree_goes_and_comes_back_as_it_was(&host)?;
-    pipes_and_links_are_gone_through(&host)?;
-    users_have_what_is_theirs(&host)?;
-    what_cannot_be_copied_is_told(&host)?;
-    what_is_cut_short_leaves_nothing_half_made(&host)
+    check_tree_round_trip(&host)?;
+    check_pipes_and_links(&host)?;
+    check_owners(&host)?;
+    check_copy_errors(&host)?;
+    check_interrupted_copy(&host)
 }
 
-fn a_tree_goes_and_comes_back_as_it_was(host: &Host) -> Result<()> {
+fn check_tree_round_trip(host: &Host) -> Result<()> {
     let tree = host.path("tree");
     fs::create_dir_all(tree.join("with space/empty"))?;
     fs::write(tree.join(OsStr::from_bytes(b"odd\xff\n")), "odd")?;
@@ -65,19 +65,19 @@ fn a_tree_goes_and_comes_back_as_it_was(host: &Host) -> Result<()> {
     fs::write(tree.join("20 MB"), (0..5_000_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>())?;
     cp(host, &tree, "box:")?.success()?;
     let sum = Command::new("sha256sum").stdin(File::open(tree.join("20 MB"))?).output()?.stdout;
-    let theirs = host.ok(&["vm", "exec", "box", "--", "sh", "-c", "sha256sum < 'tree/20 MB'"])?;
-    assert_eq!(theirs, String::from_utf8(sum)?);
+    let guest_sum = host.ok(&["vm", "exec", "box", "--", "sh", "-c", "sha256sum < 'tree/20 MB'"])?;
+    assert_eq!(guest_sum, String::from_utf8(sum)?);
     let owner = host.ok(&["vm", "exec", "box", "--", "stat", "-c", "%U %a", "/root/tree/script"])?;
     assert_eq!(owner, "root 750\n");
     cp(host, "box:/root/tree", host.path("back"))?.success()?;
-    let (mut went, mut came) = (Vec::new(), Vec::new());
-    look(&tree, &mut went)?;
-    look(&host.path("back"), &mut came)?;
-    assert!(went[1..] == came[1..] && went.len() == 7, "the copied data differs");
+    let (mut sent, mut received) = (Vec::new(), Vec::new());
+    collect_files(&tree, &mut sent)?;
+    collect_files(&host.path("back"), &mut received)?;
+    assert!(sent[1..] == received[1..] && sent.len() == 7, "the copied data differs");
     Ok(())
 }
 
-fn pipes_and_links_are_gone_through(host: &Host) -> Result<()> {
+fn check_pipes_and_links(host: &Host) -> Result<()> {
     host.start(&["vm", "cp", "-", "box:/tmp/piped"])?.finish(b"by a pipe")?.success()?;
     assert_eq!(host.ok(&["vm", "cp", "box:/tmp/piped", "-"])?, "by a pipe");
     assert!(host.ok(&["vm", "cp", "box:/etc/os-release", "-"])?.contains("ID="));
@@ -89,22 +89,22 @@ fn pipes_and_links_are_gone_through(host: &Host) -> Result<()> {
     Ok(())
 }
 
-fn users_have_what_is_theirs(host: &Host) -> Result<()> {
+fn check_owners(host: &Host) -> Result<()> {
     host.start(&["vm", "cp", "--user", "nobody", "-", "box:/tmp/theirs"])?.finish(b"x")?.success()?;
     assert_eq!(host.ok(&["vm", "exec", "box", "--", "stat", "-c", "%U", "/tmp/theirs"])?, "nobody\n");
     let secret = host.banger(&["vm", "cp", "--user", "nobody", "box:/etc/shadow", "-"])?;
     secret.fails(1, &["cannot read /etc/shadow"]).map(drop)
 }
 
-fn what_cannot_be_copied_is_told(host: &Host) -> Result<()> {
-    let here = host.path("here");
-    fs::write(&here, "here")?;
-    cp(host, &here, "box:/no/such/place")?.fails(1, &["in VM box: there is no directory /no/such"])?;
-    cp(host, "box:/no-such-file", &here)?.fails(1, &["in VM box: cannot read /no-such-file"])?;
+fn check_copy_errors(host: &Host) -> Result<()> {
+    let local_file = host.path("here");
+    fs::write(&local_file, "here")?;
+    cp(host, &local_file, "box:/no/such/place")?.fails(1, &["in VM box: there is no directory /no/such"])?;
+    cp(host, "box:/no-such-file", &local_file)?.fails(1, &["in VM box: cannot read /no-such-file"])?;
     cp(host, "box:/etc", "-")?.fails(1, &["the source is a directory, not a file"])?;
     cp(host, "box:/etc/passwd", host.path("no/place"))?
         .fails(1, &["there is no directory", "create it first"])?;
-    cp(host, "box:/etc", &here)?.fails(1, &["here is not a directory"])?;
+    cp(host, "box:/etc", &local_file)?.fails(1, &["here is not a directory"])?;
     cp(host, "here", "there")?.fails(2, &["neither path is in a VM"])?;
     let script = "cd /srv && mkdir part && echo fine > part/file && mkfifo part/pipe";
     host.ok(&["vm", "exec", "box", "--", "sh", "-c", script])?;
@@ -115,14 +115,14 @@ fn what_cannot_be_copied_is_told(host: &Host) -> Result<()> {
     Ok(())
 }
 
-fn what_is_cut_short_leaves_nothing_half_made(host: &Host) -> Result<()> {
+fn check_interrupted_copy(host: &Host) -> Result<()> {
     let names = || host.ok(&["vm", "exec", "box", "--", "ls", "-A", "/srv/cut"]);
     host.ok(&["vm", "exec", "box", "--", "mkdir", "/srv/cut"])?;
     let mut endless = host.command(&["vm", "cp", "-", "box:/srv/cut/file"]);
-    let mut cut = endless.stdin(File::open("/dev/zero")?).spawn()?;
+    let mut interrupted = endless.stdin(File::open("/dev/zero")?).spawn()?;
     until("the guest has started to write", || Ok(names()?.starts_with(".banger")))?;
-    kill_process(Pid::from_child(&cut), Signal::INT)?;
-    assert_eq!(cut.wait()?.code(), Some(130));
+    kill_process(Pid::from_child(&interrupted), Signal::INT)?;
+    assert_eq!(interrupted.wait()?.code(), Some(130));
     until("the guest has removed the partial file", || Ok(names()?.is_empty()))
 }
 
@@ -147,8 +147,8 @@ fn a_guest_tells_what_listens_in_it_and_how_it_is() -> Result<()> {
         let rows = ports.as_array().into_iter().flatten();
         rows.filter(|row| row["port"] == port)
             .map(|row| {
-                let of = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
-                (of("vm"), of("protocol"), of("address"), of("process"), row["http"] == true)
+                let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+                (text("vm"), text("protocol"), text("address"), text("process"), row["http"] == true)
             })
             .collect::<Vec<_>>()
     };

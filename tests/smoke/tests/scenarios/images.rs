@@ -14,9 +14,9 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn git(folder: &Path, args: &[&str]) -> Result<String> {
+fn git(dir: &Path, args: &[&str]) -> Result<String> {
     let mut command = Command::new("git");
-    command.current_dir(folder).args(args).env("GIT_CONFIG_GLOBAL", "/dev/null");
+    command.current_dir(dir).args(args).env("GIT_CONFIG_GLOBAL", "/dev/null");
     Running::start(command, format!("git {}", args.join(" ")))?.finish(b"")?.success()
 }
 
@@ -34,12 +34,12 @@ fn stop(host: &Host, vm: &str) -> Result<()> {
 }
 
 /// Returns the output of a command in VM `vm`. Its first words name the program: a busybox or a shell.
-fn says(host: &Host, vm: &str, words: &[&str]) -> Result<String> {
+fn output_of(host: &Host, vm: &str, words: &[&str]) -> Result<String> {
     host.ok(&[&["vm", "exec", vm, "--"], words].concat())
 }
 
 /// Checks that commands, copies and workspaces work in VM `vm`. The words in `cat` run its `cat`.
-fn works(host: &Host, vm: &str, cat: &[&str]) -> Result<()> {
+fn check_vm(host: &Host, vm: &str, cat: &[&str]) -> Result<()> {
     let exec = [&["vm", "exec", vm, "--"], cat].concat();
     assert_eq!(host.start(&exec)?.finish(b"by a pipe")?.success()?, "by a pipe");
     let [file, back] = ["file", "back"].map(|name| text(&host.path(name)));
@@ -70,9 +70,9 @@ fn repository(host: &Host, name: &str) -> Result<PathBuf> {
 }
 
 /// Waits until PID 1 of VM `vm` is `program`, because a session does not wait for it.
-fn is_pid_1(host: &Host, vm: &str, program: &str) -> Result<()> {
+fn wait_for_pid_1(host: &Host, vm: &str, program: &str) -> Result<()> {
     let script = "until [ /proc/1/exe -ef \"$0\" ]; do sleep 0.2; done";
-    says(host, vm, &["sh", "-c", script, program]).map(drop)
+    output_of(host, vm, &["sh", "-c", script, program]).map(drop)
 }
 
 /// Runs a script from a pipe in a login shell of VM `vm`.
@@ -86,23 +86,26 @@ fn systemd_in_an_image_of_another_machine() -> Result<()> {
     host.ok(&["image", "import", "arch", &text(&host.path("arch.tar.zst"))])?;
     assert_eq!(host.json(&["image", "show", "arch"])?["init"], "/sbin/init");
     boot(&host, "arch")?;
-    is_pid_1(&host, "arch", "/usr/lib/systemd/systemd")?;
+    wait_for_pid_1(&host, "arch", "/usr/lib/systemd/systemd")?;
     let own = shell(&host, "arch", "echo $0 $HOME; id -un; exit 7\n")?;
     assert_eq!(own.code(7)?, "-bash /root\nroot\n");
-    works(&host, "arch", &["cat"])?;
+    check_vm(&host, "arch", &["cat"])?;
     // Neither a missing disk nor a question on the console blocks the boot.
     let wait = "until systemctl -q is-active sysinit.target; do sleep 0.2; done; systemctl --failed --plain --no-legend";
-    assert_eq!(says(&host, "arch", &["sh", "-c", wait])?, "");
-    let fstab = says(&host, "arch", &["cat", "/etc/fstab"])?;
+    assert_eq!(output_of(&host, "arch", &["sh", "-c", wait])?, "");
+    let fstab = output_of(&host, "arch", &["cat", "/etc/fstab"])?;
     assert!(
         fstab.lines().count() == 3 && fstab.lines().all(|line| line.starts_with("# not in this VM")),
         "{fstab}"
     );
-    let id = says(&host, "arch", &["cat", "/etc/machine-id"])?;
+    let id = output_of(&host, "arch", &["cat", "/etc/machine-id"])?;
     assert_eq!(id.trim().len(), 32, "{id}");
     stop(&host, "arch")?;
     host.ok(&["vm", "start", "arch"])?;
-    assert_eq!(says(&host, "arch", &["cat", "/etc/machine-id", "/root/repo/file"])?, format!("{id}copied\n"));
+    assert_eq!(
+        output_of(&host, "arch", &["cat", "/etc/machine-id", "/root/repo/file"])?,
+        format!("{id}copied\n")
+    );
     Ok(())
 }
 
@@ -112,16 +115,16 @@ fn openrc_under_sysvinit() -> Result<()> {
     host.ok(&["image", "import", "openrc", &text(&host.path("openrc.tar.zst"))])?;
     assert_eq!(host.json(&["image", "show", "openrc"])?["init"], "/sbin/init");
     boot(&host, "openrc")?;
-    is_pid_1(&host, "openrc", "/usr/sbin/init")?;
+    wait_for_pid_1(&host, "openrc", "/usr/sbin/init")?;
     assert_eq!(shell(&host, "openrc", "echo $0\n")?.success()?, "-bash\n");
-    works(&host, "openrc", &["cat"])?;
+    check_vm(&host, "openrc", &["cat"])?;
     let up = "until [ \"$(runlevel)\" = 'N 2' ]; do sleep 0.2; done";
-    says(&host, "openrc", &["sh", "-c", up])?;
+    output_of(&host, "openrc", &["sh", "-c", up])?;
     stop(&host, "openrc")
 }
 
 /// Imports an image with busybox under some of its names, among them `/sbin/init`, and with these files.
-fn busybox(host: &Host, name: &str, files: &[(&str, &str)]) -> Result<()> {
+fn import_busybox(host: &Host, name: &str, files: &[(&str, &str)]) -> Result<()> {
     let tar = host.path("busybox.tar");
     let mut contents = vec![("bin/busybox", static_busybox()?)];
     contents.extend(files.iter().map(|(path, content)| (*path, content.as_bytes().to_vec())));
@@ -138,37 +141,37 @@ fn busybox(host: &Host, name: &str, files: &[(&str, &str)]) -> Result<()> {
 #[scenario(Here, LabMore)]
 fn busyboxes_with_and_without_what_they_would_start() -> Result<()> {
     let host = Host::new()?;
-    let openrcs =
+    let openrc_inittab =
         "::sysinit:/sbin/openrc sysinit\n::wait:/sbin/openrc default\ntty1::respawn:/bin/getty 38400 tty1\n";
-    busybox(&host, "alpine", &[("etc/inittab", openrcs)])?;
+    import_busybox(&host, "alpine", &[("etc/inittab", openrc_inittab)])?;
     assert_eq!(host.json(&["image", "show", "alpine"])?["init"], Value::Null);
     boot(&host, "alpine")?;
     assert_eq!(
         shell(&host, "alpine", "echo $0 $((40 + 2)); cat /proc/1/comm\n")?.success()?,
         "-sh 42\ninit\n"
     );
-    works(&host, "alpine", &["cat"])?;
+    check_vm(&host, "alpine", &["cat"])?;
     stop(&host, "alpine")?;
 
     let script = "#!/bin/sh\necho up > /tmp/up\n";
     let inittab = "::sysinit:/etc/init.d/rcS\n::ctrlaltdel:/bin/reboot\n";
-    busybox(&host, "busybox", &[("etc/inittab", inittab), ("etc/init.d/rcS", script)])?;
+    import_busybox(&host, "busybox", &[("etc/inittab", inittab), ("etc/init.d/rcS", script)])?;
     assert_eq!(host.json(&["image", "show", "busybox"])?["init"], "/sbin/init");
     boot(&host, "busybox")?;
     let up = "until [ -s /tmp/up ]; do sleep 0.1; done; cat /tmp/up";
-    assert_eq!(says(&host, "busybox", &["sh", "-c", up])?, "up\n");
-    works(&host, "busybox", &["cat"])?;
+    assert_eq!(output_of(&host, "busybox", &["sh", "-c", up])?, "up\n");
+    check_vm(&host, "busybox", &["cat"])?;
     stop(&host, "busybox")
 }
 
 #[scenario(Here, LabMore)]
 fn scripts_as_inits_and_an_init_that_cannot_be_run() -> Result<()> {
     let host = Host::new()?;
-    busybox(&host, "script", &[("sbin/init", "#!/bin/sh\nwhile :; do sleep 1; done\n")])?;
+    import_busybox(&host, "script", &[("sbin/init", "#!/bin/sh\nwhile :; do sleep 1; done\n")])?;
     boot(&host, "script")?;
     assert_eq!(shell(&host, "script", "echo $0\n")?.success()?, "-sh\n");
     stop(&host, "script")?;
-    busybox(&host, "broken", &[("sbin/init", "#!/no/such/interpreter\n")])?;
+    import_busybox(&host, "broken", &[("sbin/init", "#!/no/such/interpreter\n")])?;
     boot(&host, "broken")?;
     assert!(host.ok(&["vm", "logs", "broken"])?.contains("cannot run /sbin/init, continuing without it"));
     assert_eq!(shell(&host, "broken", "echo $0\n")?.success()?, "-sh\n");
@@ -176,7 +179,7 @@ fn scripts_as_inits_and_an_init_that_cannot_be_run() -> Result<()> {
 }
 
 /// Writes an image in the format of `docker save`, with the root file system in `tar`.
-fn saved(host: &Host, tar: &Path, config: &Value) -> Result<PathBuf> {
+fn write_docker_archive(host: &Host, tar: &Path, config: &Value) -> Result<PathBuf> {
     let sum = Running::start(
         {
             let mut sum = Command::new("sha256sum");
@@ -207,16 +210,16 @@ fn a_program_and_nothing_else() -> Result<()> {
         "Entrypoint": ["/app/busybox"], "Cmd": ["env"], "User": "65532:65533", "WorkingDir": "/app",
         "Env": ["PATH=/opt", "GREETING=hello", "HOME=/nowhere"],
     });
-    host.ok(&["image", "import", "app", &text(&saved(&host, &tar, &config)?)])?;
+    host.ok(&["image", "import", "app", &text(&write_docker_archive(&host, &tar, &config)?)])?;
     let shown = host.ok(&["image", "show", "app"])?;
     assert!(shown.contains("entrypoint:   /app/busybox\n") && shown.contains("GREETING=hello"), "{shown}");
 
-    let run = |more: &[&str]| {
-        host.ok(&[&["vm", "run", "--rm", "--image", "app", "--memory", "256M"], more].concat())
+    let run = |arguments: &[&str]| {
+        host.ok(&[&["vm", "run", "--rm", "--image", "app", "--memory", "256M"], arguments].concat())
     };
     let env = run(&[])?;
     for line in ["PATH=/opt", "GREETING=hello", "HOME=/", "USER=65532"] {
-        assert!(env.lines().any(|have| have == line), "no {line} in {env}");
+        assert!(env.lines().any(|printed| printed == line), "no {line} in {env}");
     }
     let ids = run(&[
         "--entrypoint",
@@ -231,9 +234,9 @@ fn a_program_and_nothing_else() -> Result<()> {
     assert_eq!(ids, "65532\n65533\n/app\nmine\n");
 
     boot(&host, "app")?;
-    works(&host, "app", &["/app/busybox", "cat"])?;
+    check_vm(&host, "app", &["/app/busybox", "cat"])?;
     shell(&host, "app", "")?.fails(125, &["the image has no shell", "/bin/sh nor any of bash"])?;
-    assert_eq!(says(&host, "app", &["/app/busybox", "hostname"])?, "app\n");
+    assert_eq!(output_of(&host, "app", &["/app/busybox", "hostname"])?, "app\n");
     stop(&host, "app")
 }
 
@@ -243,14 +246,14 @@ fn a_command_is_the_images_user_in_its_folder_and_a_shell_is_roots() -> Result<(
     let tar = host.path("tree.tar");
     tar_with(&tar, &[])?;
     let config = json!({"Cmd": ["sh"], "User": "7", "WorkingDir": "/bin", "Env": ["PATH=/bin:/of/image"]});
-    host.ok(&["image", "import", "tree", &text(&saved(&host, &tar, &config)?)])?;
+    host.ok(&["image", "import", "tree", &text(&write_docker_archive(&host, &tar, &config)?)])?;
     let run = ["vm", "run", "--image", "tree", "--memory", "256M"];
     let command = ["--rm", "--", "sh", "-c", "pwd; id -u; echo $PATH"];
     assert_eq!(host.ok(&[&run[..], &command].concat())?, "/bin\n7\n/bin:/of/image\n");
     let shell = host.start(&[&run[..], &["--name", "box"]].concat())?;
     assert_eq!(shell.finish(b"pwd; id -u; echo $PATH; exit 3\n")?.code(3)?, "/root\n0\n/bin:/of/image\n");
-    let of_mine = ["vm", "exec", "--env", "PATH=/bin:/mine", "box", "--", "sh", "-c", "echo $PATH"];
-    assert_eq!(host.ok(&of_mine)?, "/bin:/mine\n");
+    let with_env = ["vm", "exec", "--env", "PATH=/bin:/mine", "box", "--", "sh", "-c", "echo $PATH"];
+    assert_eq!(host.ok(&with_env)?, "/bin:/mine\n");
     let repository = text(&repository(&host, "tree")?);
     let with_path = [&run[..], &["--rm", &repository, "--", "sh", "-c", "pwd; id -u; echo $PATH"]].concat();
     assert_eq!(host.ok(&with_path)?, "/root/repo\n0\n/bin:/of/image\n");

@@ -14,7 +14,7 @@ use serde_json::Value;
 const MAX_INITRD: u64 = 8 << 20;
 
 /// Returns the directory of a kernel's files.
-fn files_of(host: &Host, kernel: &str) -> Result<PathBuf> {
+fn kernel_dir(host: &Host, kernel: &str) -> Result<PathBuf> {
     let id = host.ok(&["kernel", "show", "-q", kernel])?;
     Ok(host.path("state/banger/kernels").join(id.trim()))
 }
@@ -53,7 +53,11 @@ fn rpm(host: &Host, name: &str, files: &[(&Path, &str)]) -> Result<String> {
 /// Returns how a kernel provides a driver: built in, as a module, or not.
 fn presence(kernel: &Value, driver: &str) -> Value {
     let drivers = kernel["details"]["drivers"].as_array().into_iter().flatten();
-    drivers.filter(|it| it["name"] == driver).map(|it| it["presence"].clone()).next().unwrap_or_default()
+    drivers
+        .filter(|entry| entry["name"] == driver)
+        .map(|entry| entry["presence"].clone())
+        .next()
+        .unwrap_or_default()
 }
 
 #[scenario(Here)]
@@ -61,7 +65,7 @@ fn a_kernel_in_rpms_is_imported_with_all_of_them_and_boots() -> Result<()> {
     let host = Host::tiny()?;
     let debian = host.json(&["kernel", "show", "debian-cloud"])?;
     let release = debian["release"].as_str().context("release")?.to_owned();
-    let files = files_of(&host, "debian-cloud")?;
+    let files = kernel_dir(&host, "debian-cloud")?;
     let lib = format!("lib/modules/{release}");
     let core = rpm(
         &host,
@@ -98,8 +102,8 @@ fn a_kernel_in_rpms_is_imported_with_all_of_them_and_boots() -> Result<()> {
         let own = entries.iter().filter(|entry| entry.file_name().to_string_lossy().starts_with(id));
         own.map(|entry| Ok(entry.metadata()?)).collect()
     };
-    let made = initrds()?;
-    assert!(made.len() == 1 && made[0].len() < MAX_INITRD, "{made:?}");
+    let created = initrds()?;
+    assert!(created.len() == 1 && created[0].len() < MAX_INITRD, "{created:?}");
     host.ok(&["kernel", "delete", "rpm"])?;
     assert!(initrds()?.is_empty());
     host.nothing_left()
@@ -108,7 +112,7 @@ fn a_kernel_in_rpms_is_imported_with_all_of_them_and_boots() -> Result<()> {
 #[scenario(Here, Lab)]
 fn a_kernel_that_the_vmm_cannot_boot_is_not_waited_for() -> Result<()> {
     let host = Host::tiny()?;
-    let files = files_of(&host, "debian-cloud")?;
+    let files = kernel_dir(&host, "debian-cloud")?;
     let image = files.join("vmlinux").display().to_string();
     host.ok(&["vm", "run", "-d", "--name", "box", "--image", "tiny"])?;
     let vmm = host.json(&["vm", "show", "box"])?["vmm"].as_str().context("no VMM")?.to_owned();
@@ -135,26 +139,26 @@ fn a_kernel_that_the_vmm_cannot_boot_is_not_waited_for() -> Result<()> {
 #[scenario(Here, LabMore)]
 fn a_kernel_in_a_folder_is_found_there() -> Result<()> {
     let host = Host::new()?;
-    let files = files_of(&host, "debian-cloud")?;
-    let folder = host.path("folder");
-    fs::create_dir(&folder)?;
-    fs::hard_link(files.join("vmlinux"), folder.join("vmlinux"))?;
-    fs::write(folder.join("config"), "CONFIG_9P_FS=y\n")?;
-    let path = folder.display().to_string();
+    let files = kernel_dir(&host, "debian-cloud")?;
+    let dir = host.path("folder");
+    fs::create_dir(&dir)?;
+    fs::hard_link(files.join("vmlinux"), dir.join("vmlinux"))?;
+    fs::write(dir.join("config"), "CONFIG_9P_FS=y\n")?;
+    let path = dir.display().to_string();
 
     // Without modules, the drivers that Debian builds as modules are missing.
     host.banger(&["kernel", "import", "alone", &path])?.fails(1, &["CONFIG_VIRTIO_BLK=y or =m"])?;
-    let vmlinux = folder.join("vmlinux").display().to_string();
+    let vmlinux = dir.join("vmlinux").display().to_string();
     host.banger(&["kernel", "import", "alone", &vmlinux])?.fails(1, &["CONFIG_VIRTIO_BLK=y or =m"])?;
 
-    std::os::unix::fs::symlink(files.join("modules"), folder.join("modules"))?;
+    std::os::unix::fs::symlink(files.join("modules"), dir.join("modules"))?;
     assert_eq!(host.ok(&["kernel", "import", "folder", &path])?, "folder\n");
     let kernel = host.json(&["kernel", "show", "folder"])?;
     assert_eq!(kernel["source"], "files");
     let debian = host.json(&["kernel", "show", "debian-cloud"])?;
     assert_eq!(kernel["details"]["modules"], debian["details"]["modules"]);
 
-    fs::hard_link(files.join("modules/modules.builtin"), folder.join("vmlinuz"))?;
+    fs::hard_link(files.join("modules/modules.builtin"), dir.join("vmlinuz"))?;
     let several = host.banger(&["kernel", "import", "other", &path])?;
     several.fails(1, &["several kernels", "/vmlinux, ", "/vmlinuz", "--image FILE"])?;
     host.banger(&["kernel", "import", "other", &path, &vmlinux])?.fails(2, &["must be imported alone"])?;
@@ -167,9 +171,11 @@ fn the_catalog_says_what_there_is_and_what_is_here() -> Result<()> {
     let host = Host::new()?;
     let available = host.json(&["kernel", "list", "--available"])?;
     let kernels = available.as_array().context("no list")?;
-    let here = |name: &str| kernels.iter().find(|it| it["name"] == name).map(|it| it["here"].clone());
-    assert_eq!(here("debian-cloud"), Some(true.into()));
-    assert_eq!(here("firecracker-6.1"), Some(false.into()));
+    let is_local = |name: &str| {
+        kernels.iter().find(|kernel| kernel["name"] == name).map(|kernel| kernel["here"].clone())
+    };
+    assert_eq!(is_local("debian-cloud"), Some(true.into()));
+    assert_eq!(is_local("firecracker-6.1"), Some(false.into()));
     let names = host.ok(&["kernel", "list", "--available", "-q"])?;
     assert_eq!(names.lines().count(), kernels.len());
     host.banger(&["kernel", "pull", "other"])?

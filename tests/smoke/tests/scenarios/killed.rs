@@ -13,14 +13,14 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// A command during which the daemon is killed.
 struct Case {
-    before: Before,
+    initial_state: InitialState,
     args: &'static [&'static str],
-    does: Effect,
+    effect: Effect,
 }
 
 /// The state before the command.
 #[derive(Clone, Copy, PartialEq)]
-enum Before {
+enum InitialState {
     NoVm,
     Stopped,
     Running,
@@ -43,23 +43,23 @@ enum Before {
 /// The effect of a command that has reported success.
 #[derive(Clone, Copy, PartialEq)]
 enum Effect {
-    Makes,
+    Creates,
     Keeps,
-    Removes,
+    Deletes,
 }
 
-const fn case(before: Before, args: &'static [&'static str], does: Effect) -> Case {
-    Case { before, args, does }
+const fn case(initial_state: InitialState, args: &'static [&'static str], effect: Effect) -> Case {
+    Case { initial_state, args, effect }
 }
 
 /// A small VM, which boots in a second or two.
 #[rustfmt::skip]
-const MAKE: &[&str] = &[
+const CREATE: &[&str] = &[
     "vm", "create", "--name", "box", "--image", "tiny", "--vcpu", "1", "--memory", "128M",
     "--disk-size", "64M", "--system-overlay-size", "64M",
 ];
 #[rustfmt::skip]
-const MAKE_ONLY: &[&str] = &[
+const CREATE_NO_START: &[&str] = &[
     "vm", "create", "--name", "box", "--image", "tiny", "--vcpu", "1", "--memory", "128M",
     "--disk-size", "64M", "--system-overlay-size", "64M", "--no-start",
 ];
@@ -73,12 +73,12 @@ const KERNEL: &[&str] = &[
 #[scenario(Here, Lab, Slow)]
 fn a_daemon_killed_as_it_makes_or_deletes_a_vm_loses_nothing_and_leaves_nothing() -> Result<()> {
     let mut cases = vec![
-        case(Before::NoVm, MAKE, Effect::Makes),
-        case(Before::Running, &["vm", "delete", "--force", "box"], Effect::Removes),
+        case(InitialState::NoVm, CREATE, Effect::Creates),
+        case(InitialState::Running, &["vm", "delete", "--force", "box"], Effect::Deletes),
     ];
     if !in_lab() {
         // No VMM is involved.
-        cases.push(case(Before::NoVm, MAKE_ONLY, Effect::Makes));
+        cases.push(case(InitialState::NoVm, CREATE_NO_START, Effect::Creates));
     }
     kill_in_each(&cases)
 }
@@ -86,16 +86,16 @@ fn a_daemon_killed_as_it_makes_or_deletes_a_vm_loses_nothing_and_leaves_nothing(
 #[scenario(Here, Lab, Slow)]
 fn a_daemon_killed_as_it_starts_or_stops_a_vm_loses_nothing_and_leaves_nothing() -> Result<()> {
     let mut cases = vec![
-        case(Before::Stopped, &["vm", "start", "box"], Effect::Keeps),
-        case(Before::Running, &["vm", "stop", "box"], Effect::Keeps),
-        case(Before::Running, &["vm", "pause", "box"], Effect::Keeps),
+        case(InitialState::Stopped, &["vm", "start", "box"], Effect::Keeps),
+        case(InitialState::Running, &["vm", "stop", "box"], Effect::Keeps),
+        case(InitialState::Running, &["vm", "pause", "box"], Effect::Keeps),
     ];
     if !in_lab() {
         // The VMM's part in these is the same on each VMM.
         cases.extend([
-            case(Before::Stopped, &["vm", "set", "--disk-size", "128M", "box"], Effect::Keeps),
-            case(Before::Running, &["vm", "exec", "box", "--", "busybox", "true"], Effect::Keeps),
-            case(Before::Running, &["daemon", "stop", "--force"], Effect::Keeps),
+            case(InitialState::Stopped, &["vm", "set", "--disk-size", "128M", "box"], Effect::Keeps),
+            case(InitialState::Running, &["vm", "exec", "box", "--", "busybox", "true"], Effect::Keeps),
+            case(InitialState::Running, &["daemon", "stop", "--force"], Effect::Keeps),
         ]);
     }
     kill_in_each(&cases)
@@ -104,40 +104,40 @@ fn a_daemon_killed_as_it_starts_or_stops_a_vm_loses_nothing_and_leaves_nothing()
 #[scenario(Here, LabMore, Slow)]
 fn a_daemon_killed_as_it_moves_a_workspace_loses_nothing_and_leaves_nothing() -> Result<()> {
     kill_in_each(&[
-        case(Before::NoWorkspace, &["vm", "workspace", "prepare", "box", "repo"], Effect::Keeps),
-        case(Before::Workspace, &["vm", "workspace", "export", "box"], Effect::Keeps),
-        case(Before::Workspace, &["vm", "workspace", "pull", "box"], Effect::Keeps),
+        case(InitialState::NoWorkspace, &["vm", "workspace", "prepare", "box", "repo"], Effect::Keeps),
+        case(InitialState::Workspace, &["vm", "workspace", "export", "box"], Effect::Keeps),
+        case(InitialState::Workspace, &["vm", "workspace", "pull", "box"], Effect::Keeps),
     ])
 }
 
 #[scenario(Here, Slow)]
 fn a_daemon_killed_as_it_makes_or_deletes_images_and_kernels_leaves_each_whole_or_not_at_all() -> Result<()> {
     kill_in_each(&[
-        case(Before::NoMore, &["image", "import", "more", "more.tar"], Effect::Makes),
-        case(Before::NoMore, &["image", "tag", "tiny", "more"], Effect::Makes),
-        case(Before::Another, &["image", "rename", "another", "more"], Effect::Makes),
-        case(Before::NoMore, &["image", "register", "more", "more.ext4"], Effect::Makes),
-        case(Before::Registered, &["image", "promote", "more"], Effect::Makes),
-        case(Before::Committable, &["image", "commit", "source", "more"], Effect::Makes),
-        case(Before::More, &["image", "delete", "more"], Effect::Removes),
-        case(Before::NoMore, KERNEL, Effect::Makes),
-        case(Before::More, &["kernel", "delete", "more"], Effect::Removes),
+        case(InitialState::NoMore, &["image", "import", "more", "more.tar"], Effect::Creates),
+        case(InitialState::NoMore, &["image", "tag", "tiny", "more"], Effect::Creates),
+        case(InitialState::Another, &["image", "rename", "another", "more"], Effect::Creates),
+        case(InitialState::NoMore, &["image", "register", "more", "more.ext4"], Effect::Creates),
+        case(InitialState::Registered, &["image", "promote", "more"], Effect::Creates),
+        case(InitialState::Committable, &["image", "commit", "source", "more"], Effect::Creates),
+        case(InitialState::More, &["image", "delete", "more"], Effect::Deletes),
+        case(InitialState::NoMore, KERNEL, Effect::Creates),
+        case(InitialState::More, &["kernel", "delete", "more"], Effect::Deletes),
     ])
 }
 
 /// Runs each command once to record its fail points, and again with the daemon killed at the middle one.
 fn kill_in_each(cases: &[Case]) -> Result<()> {
-    let host = stage()?;
+    let host = create_host()?;
     for case in cases {
         let command = case.args.join(" ");
-        case.before.bring_about(&host)?;
-        let (points, finished) = armed(&host, None, case.args)?;
+        case.initial_state.set_up(&host)?;
+        let (points, finished) = run_with_fail_point(&host, None, case.args)?;
         finished.success()?;
         let point = middle(&points).with_context(|| format!("banger {command} reached no fail point"))?;
         kill_in(&host, case, point).with_context(|| format!("banger {command}, killed at {point}"))?;
         eprintln!("bangerd was killed at {point} of banger {command}");
     }
-    Before::NoVm.bring_about(&host)?;
+    InitialState::NoVm.set_up(&host)?;
     let source = host.banger(&["vm", "delete", "source"])?;
     source.success().or_else(|_| host.ok(&["ps"]))?;
     host.nothing_left()
@@ -148,8 +148,8 @@ fn middle<T>(points: &[T]) -> Option<&T> {
 }
 
 /// Creates a host with everything that the commands need.
-fn stage() -> Result<Host> {
-    let host = Host::tiny()?.failing()?;
+fn create_host() -> Result<Host> {
+    let host = Host::tiny()?.with_fail_points()?;
     tar_of(&host.path("more.tar"), &[("bin/busybox", &static_busybox()?)], &[])?;
     let tiny = host.json(&["image", "show", "tiny"])?["id"].as_str().context("id")?.to_owned();
     let rootfs = host.path("state/banger/images").join(tiny).join("rootfs.ext4");
@@ -170,24 +170,29 @@ fn git(host: &Host, args: &[&str]) -> Result<()> {
 }
 
 fn kill_in(host: &Host, case: &Case, point: &str) -> Result<()> {
-    case.before.bring_about(host)?;
+    case.initial_state.set_up(host)?;
     let before = vm(host)?;
-    let (_, finished) = armed(host, Some(point), case.args)?;
-    let told = finished.status.success();
-    taken_over(host)?;
+    let (_, finished) = run_with_fail_point(host, Some(point), case.args)?;
+    let reported = finished.status.success();
+    wait_for_takeover(host)?;
     host.agrees()?;
     if case.args[0] == "image" || case.args[0] == "kernel" {
-        let there = host.banger(&[case.args[0], "show", "more"])?.status.success();
-        ensure!(!told || there == (case.does == Effect::Makes), "it was reported as done, but is not");
-        if there && case.args[0] == "image" {
-            is_whole(host, "more")?;
+        let exists = host.banger(&[case.args[0], "show", "more"])?.status.success();
+        ensure!(
+            !reported || exists == (case.effect == Effect::Creates),
+            "it was reported as done, but is not"
+        );
+        if exists && case.args[0] == "image" {
+            check_image(host, "more")?;
         }
         return Ok(());
     }
     let after = vm(host)?;
-    match case.does {
-        Effect::Makes => ensure!(after.is_some() || !told, "a VM that was reported as created is missing"),
-        Effect::Removes => ensure!(after.is_none() || !told, "a VM that was reported as deleted exists"),
+    match case.effect {
+        Effect::Creates => {
+            ensure!(after.is_some() || !reported, "a VM that was reported as created is missing")
+        }
+        Effect::Deletes => ensure!(after.is_none() || !reported, "a VM that was reported as deleted exists"),
         Effect::Keeps => ensure!(
             after.as_ref().map(|vm| &vm.id) == before.as_ref().map(|vm| &vm.id),
             "the VM was replaced or is missing"
@@ -197,42 +202,42 @@ fn kill_in(host: &Host, case: &Case, point: &str) -> Result<()> {
     if !["running", "paused"].contains(&vm.state.as_str()) {
         host.disks_are_clean("box")?;
     }
-    Before::Running.bring_about(host)?;
-    if case.does == Effect::Makes {
+    InitialState::Running.set_up(host)?;
+    if case.effect == Effect::Creates {
         host.ok(&["vm", "exec", "box", "--", "busybox", "true"])?;
     } else {
-        has_its_data(host)?;
+        check_data(host)?;
     }
     if case.args[1] == "workspace" {
-        workspace_goes_on(host, case)?;
+        check_workspace(host, case)?;
     }
     Ok(())
 }
 
 /// Checks that the image's file system exists and has no errors.
-fn is_whole(host: &Host, image: &str) -> Result<()> {
+fn check_image(host: &Host, image: &str) -> Result<()> {
     let shown = host.json(&["image", "show", image])?;
-    let folder = host.path("state/banger/images").join(shown["id"].as_str().context("id")?);
+    let dir = host.path("state/banger/images").join(shown["id"].as_str().context("id")?);
     let mut check = std::process::Command::new("/usr/sbin/e2fsck");
-    check.args(["-f", "-n"]).arg(folder.join("rootfs.ext4"));
+    check.args(["-f", "-n"]).arg(dir.join("rootfs.ext4"));
     Running::start(check, format!("e2fsck of image {image}"))?.finish(b"")?.success()?;
     ensure!(shown["problem"].is_null(), "it cannot be used: {shown}");
     Ok(())
 }
 
 /// Checks that a killed workspace command has left nothing incomplete, and succeeds now.
-fn workspace_goes_on(host: &Host, case: &Case) -> Result<()> {
-    let there = |script: &str| host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script]);
+fn check_workspace(host: &Host, case: &Case) -> Result<()> {
+    let in_guest = |script: &str| host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script]);
     until("the agent has removed incomplete files", || {
-        Ok(!there("ls -A /root")?.contains(".banger-staging"))
+        Ok(!in_guest("ls -A /root")?.contains(".banger-staging"))
     })?;
-    within(host, case.args)?;
-    ensure!(there("cat /root/repo/file")?.contains("sent"), "the file differs from what was sent");
+    run_in_dir(host, case.args)?;
+    ensure!(in_guest("cat /root/repo/file")?.contains("sent"), "the file differs from what was sent");
     Ok(())
 }
 
 /// Runs `banger` in the directory with the repository.
-fn within(host: &Host, args: &[&str]) -> Result<String> {
+fn run_in_dir(host: &Host, args: &[&str]) -> Result<String> {
     let mut command = host.command(args);
     command.current_dir(host.path(""));
     Running::start(command, format!("banger {}", args.join(" ")))?.finish(b"")?.success()
@@ -240,21 +245,21 @@ fn within(host: &Host, args: &[&str]) -> Result<String> {
 
 /// Starts the next daemon, as any command does, and waits until it has completed the last one's work: a guest that
 /// was stopping shuts down cleanly.
-fn taken_over(host: &Host) -> Result<()> {
-    let on_their_way = ["starting", "stopping"].map(serde_json::Value::from);
+fn wait_for_takeover(host: &Host) -> Result<()> {
+    let transitional = ["starting", "stopping"].map(serde_json::Value::from);
     host.until("no VM is starting or stopping", || {
         let vms = host.json(&["ps", "-a"])?;
-        Ok(!vms.as_array().into_iter().flatten().any(|vm| on_their_way.contains(&vm["state"])))
+        Ok(!vms.as_array().into_iter().flatten().any(|vm| transitional.contains(&vm["state"])))
     })
 }
 
 /// Runs a command with a daemon that is killed at `point`, if given. Also returns the fail points that it reached.
-fn armed(host: &Host, point: Option<&str>, args: &[&str]) -> Result<(Vec<String>, Finished)> {
+fn run_with_fail_point(host: &Host, point: Option<&str>, args: &[&str]) -> Result<(Vec<String>, Finished)> {
     // By force: the daemon may not have noticed yet that the last session has ended.
     host.ok(&["daemon", "stop", "--force"])?;
-    let mut starts = host.command(&["ps"]);
-    let record = arm(&mut starts, host, point)?;
-    Running::start(starts, "banger ps, with a fail point".to_owned())?.finish(b"")?.success()?;
+    let mut ps = host.command(&["ps"]);
+    let record = set_fail_point(&mut ps, host, point)?;
+    Running::start(ps, "banger ps, with a fail point".to_owned())?.finish(b"")?.success()?;
     let mut command = host.command(args);
     command.current_dir(host.path(""));
     let finished = Running::start(command, format!("banger {}", args.join(" ")))?.finish(b"")?;
@@ -262,7 +267,11 @@ fn armed(host: &Host, point: Option<&str>, args: &[&str]) -> Result<(Vec<String>
 }
 
 /// Makes the daemon that `command` starts record its fail points, and be killed at `point`.
-fn arm(command: &mut std::process::Command, host: &Host, point: Option<&str>) -> Result<std::path::PathBuf> {
+fn set_fail_point(
+    command: &mut std::process::Command,
+    host: &Host,
+    point: Option<&str>,
+) -> Result<std::path::PathBuf> {
     let record = host.path("record");
     fs::write(&record, "")?;
     command.env("BANGER_FAIL_POINT_RECORD", &record);
@@ -274,24 +283,27 @@ fn arm(command: &mut std::process::Command, host: &Host, point: Option<&str>) ->
 
 fn reached(record: &std::path::Path, point: Option<&str>) -> Result<Vec<String>> {
     let points: Vec<_> = fs::read_to_string(record)?.lines().map(str::to_owned).collect();
-    ensure!(point.is_none_or(|point| points.iter().any(|come| come == point)), "reached only {points:?}");
+    ensure!(
+        point.is_none_or(|point| points.iter().any(|reached| reached == point)),
+        "reached only {points:?}"
+    );
     Ok(points)
 }
 
 #[scenario(Here)]
 fn a_daemon_killed_in_a_start_that_fails_leaves_the_vm_to_be_looked_at() -> Result<()> {
-    let host = Host::new()?.failing()?;
+    let host = Host::new()?.with_fail_points()?;
     let tar = host.path("broken.tar");
     let init: &[u8] = b"#!/bin/sh\nexit 3\n";
     tar_of(&tar, &[("bin/busybox", &static_busybox()?), ("sbin/init", init)], &[("bin/sh", "/bin/busybox")])?;
     host.ok(&["image", "import", "broken", &tar.display().to_string()])?;
     let args = ["vm", "run", "-d", "--name", "bad", "--image", "broken", "--memory", "128M"];
-    let (points, finished) = armed(&host, None, &args)?;
+    let (points, finished) = run_with_fail_point(&host, None, &args)?;
     finished.fails(125, &["Kernel panic"])?;
     host.ok(&["vm", "delete", "bad"])?;
     // The last points belong to the failure; a start that succeeds reaches the others.
     let point = points.last().context("a failed start reached no fail point")?;
-    armed(&host, Some(point), &args)?;
+    run_with_fail_point(&host, Some(point), &args)?;
     host.ok(&["ps"])?;
     host.agrees().with_context(|| format!("killed at {point}"))?;
     if host.json(&["ps", "-a"])? == serde_json::json!([]) {
@@ -304,7 +316,7 @@ fn a_daemon_killed_in_a_start_that_fails_leaves_the_vm_to_be_looked_at() -> Resu
 
 #[scenario(Here)]
 fn a_daemon_killed_as_a_tag_moves_has_the_new_image_and_the_one_that_a_vm_uses() -> Result<()> {
-    let host = Host::new()?.failing()?;
+    let host = Host::new()?.with_fail_points()?;
     let registry = Registry::start(None)?;
     let name = format!("{}/box:1", registry.address());
     let pull = ["image", "pull", &name];
@@ -319,7 +331,7 @@ fn a_daemon_killed_as_a_tag_moves_has_the_new_image_and_the_one_that_a_vm_uses()
     let before = host.json(&["image", "show", &name])?;
     host.ok(&["vm", "create", "--no-start", "--name", "keeps", "--image", &name])?;
     registry.push(&new?, "box:1", &[])?;
-    let (_, killed) = armed(&host, Some("image/replace:before#1"), &pull)?;
+    let (_, killed) = run_with_fail_point(&host, Some("image/replace:before#1"), &pull)?;
     ensure!(!killed.status.success(), "it was not killed");
     host.ok(&pull)?;
     host.agrees()?;
@@ -334,9 +346,9 @@ fn a_daemon_killed_as_a_tag_moves_has_the_new_image_and_the_one_that_a_vm_uses()
 #[scenario(Here)]
 fn a_daemon_killed_in_its_very_first_start_is_followed_by_one_that_works() -> Result<()> {
     let first = |point: Option<&str>| {
-        let host = Host::bare()?.failing()?;
+        let host = Host::bare()?.with_fail_points()?;
         let mut command = host.command(&["ps"]);
-        let record = arm(&mut command, &host, point)?;
+        let record = set_fail_point(&mut command, &host, point)?;
         Running::start(command, "the first banger ps".to_owned())?.finish(b"")?;
         let points = reached(&record, point)?;
         host.ok(&["ps"])?;
@@ -349,27 +361,27 @@ fn a_daemon_killed_in_its_very_first_start_is_followed_by_one_that_works() -> Re
     Ok(())
 }
 
-impl Before {
-    fn bring_about(self, host: &Host) -> Result<()> {
+impl InitialState {
+    fn set_up(self, host: &Host) -> Result<()> {
         let state = vm(host)?.map(|vm| vm.state);
         match (self, state.as_deref()) {
             (Self::NoVm, Some(_)) => host.ok(&["vm", "delete", "--force", "--discard", "box"]).map(drop)?,
             (Self::NoWorkspace | Self::Workspace, _) => {
-                Self::Running.bring_about(host)?;
+                Self::Running.set_up(host)?;
                 let _ = fs::remove_dir_all(host.path("state/banger/workspaces"));
                 let clear = "rm -rf /root/repo /root/.banger-staging";
                 host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", clear])?;
                 if self == Self::Workspace {
-                    within(host, &["vm", "workspace", "prepare", "box", "repo"])?;
+                    run_in_dir(host, &["vm", "workspace", "prepare", "box", "repo"])?;
                     let work = "echo done there >> /root/repo/file";
                     host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", work])?;
                 }
             }
             (Self::Stopped | Self::Running, None) => {
-                host.ok(MAKE)?;
+                host.ok(CREATE)?;
                 let script = "echo kept > /root/kept; echo kept > /etc/kept; sync";
                 host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script])?;
-                self.bring_about(host)?;
+                self.set_up(host)?;
             }
             (Self::Running, Some("paused")) => host.ok(&["vm", "resume", "box"]).map(drop)?,
             (Self::Stopped, Some("running" | "paused")) => host.ok(&["vm", "stop", "box"]).map(drop)?,
@@ -377,28 +389,28 @@ impl Before {
                 host.ok(&["vm", "start", "box"]).map(drop)?;
             }
             (Self::Another, _) => {
-                Self::NoMore.bring_about(host)?;
+                Self::NoMore.set_up(host)?;
                 if !host.banger(&["image", "show", "another"])?.status.success() {
                     host.ok(&["image", "tag", "tiny", "another"])?;
                 }
             }
             (Self::Registered, _) => {
-                Self::NoMore.bring_about(host)?;
-                within(host, &["image", "register", "more", "more.ext4"])?;
+                Self::NoMore.set_up(host)?;
+                run_in_dir(host, &["image", "register", "more", "more.ext4"])?;
             }
             (Self::Committable, _) => {
-                Self::NoMore.bring_about(host)?;
+                Self::NoMore.set_up(host)?;
                 if !host.banger(&["vm", "show", "source"])?.status.success() {
                     let small: Vec<_> =
-                        MAKE.iter().map(|arg| if *arg == "box" { "source" } else { *arg }).collect();
+                        CREATE.iter().map(|arg| if *arg == "box" { "source" } else { *arg }).collect();
                     host.ok(&small)?;
                     host.ok(&["vm", "stop", "source"])?;
                 }
             }
             (Self::More | Self::NoMore, _) => {
-                let is_wanted = self == Self::More;
-                more(host, "image", is_wanted, &["more.tar"])?;
-                more(host, "kernel", is_wanted, &KERNEL[3..])?;
+                let should_exist = self == Self::More;
+                set_up_more(host, "image", should_exist, &["more.tar"])?;
+                set_up_more(host, "kernel", should_exist, &KERNEL[3..])?;
             }
             _ => {}
         }
@@ -407,15 +419,15 @@ impl Before {
 }
 
 /// Imports or deletes the image or kernel `more`.
-fn more(host: &Host, what: &str, wanted: bool, source: &[&str]) -> Result<()> {
-    let there = host.banger(&[what, "show", "more"])?.status.success();
-    let mut command = match (there, wanted) {
-        (false, true) => host.command(&[&[what, "import", "more"], source].concat()),
-        (true, false) => host.command(&[what, "delete", "more"]),
+fn set_up_more(host: &Host, kind: &str, should_exist: bool, source: &[&str]) -> Result<()> {
+    let exists = host.banger(&[kind, "show", "more"])?.status.success();
+    let mut command = match (exists, should_exist) {
+        (false, true) => host.command(&[&[kind, "import", "more"], source].concat()),
+        (true, false) => host.command(&[kind, "delete", "more"]),
         _ => return Ok(()),
     };
     command.current_dir(host.path(""));
-    Running::start(command, format!("{what} more"))?.finish(b"")?.success()?;
+    Running::start(command, format!("{kind} more"))?.finish(b"")?.success()?;
     Ok(())
 }
 
@@ -432,7 +444,7 @@ fn vm(host: &Host) -> Result<Option<Vm>> {
     Ok(vm.map(|vm| Vm { id: text(&vm["id"]), state: text(&vm["state"]) }))
 }
 
-fn has_its_data(host: &Host) -> Result<()> {
+fn check_data(host: &Host) -> Result<()> {
     let kept = host.ok(&["vm", "exec", "box", "--", "busybox", "cat", "/root/kept", "/etc/kept"])?;
     ensure!(kept == "kept\nkept\n", "the VM has lost its files: {kept:?}");
     Ok(())
@@ -446,38 +458,38 @@ fn kill(pid: i32) -> Result<()> {
 fn each_process_of_a_vm_is_killed_and_the_vm_says_so_and_starts_again() -> Result<()> {
     let host = Host::tiny()?;
     let roles: Vec<_> = {
-        Before::Running.bring_about(&host)?;
-        host.processes_of_vms()?.into_iter().map(|(role, _)| role).collect()
+        InitialState::Running.set_up(&host)?;
+        host.vm_processes()?.into_iter().map(|(role, _)| role).collect()
     };
     assert!(roles.iter().any(|role| role == "VMM"), "{roles:?}");
     for (watched, role) in [(true, roles.clone()), (false, roles.clone())]
         .into_iter()
         .flat_map(|(watched, roles)| roles.into_iter().map(move |role| (watched, role)))
     {
-        Before::Running.bring_about(&host)?;
+        InitialState::Running.set_up(&host)?;
         let pid =
-            host.processes_of_vms()?.into_iter().find(|(of, _)| *of == role).context("no such process")?.1;
+            host.vm_processes()?.into_iter().find(|(other, _)| *other == role).context("no such process")?.1;
         if !watched {
             kill(host.daemon_pid()?)?;
         }
         kill(pid)?;
         if role == "console" {
             // Only what the guest writes to the console from now on is lost.
-            has_its_data(&host)?;
+            check_data(&host)?;
             host.ok(&["vm", "stop", "box"])?;
         } else {
             host.until("the exit is noticed", || Ok(vm(&host)?.is_some_and(|vm| vm.state != "running")))?;
             let vm = host.json(&["vm", "show", "box"])?;
-            let why = vm["last_error"].as_str().unwrap_or_default();
+            let last_error = vm["last_error"].as_str().unwrap_or_default();
             // A daemon that was not running cannot know the reason.
             let words =
                 if watched { format!("its {role} was killed by signal 9") } else { "ended".to_owned() };
-            ensure!(vm["state"] == "error" && why.contains(&words), "{role}: {vm}");
+            ensure!(vm["state"] == "error" && last_error.contains(&words), "{role}: {vm}");
         }
         host.agrees().with_context(|| role.clone())?;
         host.disks_are_clean("box")?;
         host.ok(&["vm", "start", "box"])?;
-        has_its_data(&host)?;
+        check_data(&host)?;
     }
     eprintln!("killed, with and without a running daemon: {}", roles.join(", "));
     Ok(())
@@ -491,7 +503,7 @@ fn a_guest_whose_agent_is_killed_can_be_stopped_and_started_again() -> Result<()
     let init: &[u8] = b"#!/bin/sh\nwhile :; do sleep 1000; done\n";
     tar_of(&tar, &[("bin/busybox", &static_busybox()?), ("sbin/init", init)], &[("bin/sh", "/bin/busybox")])?;
     host.ok(&["image", "import", "tiny", &tar.display().to_string()])?;
-    Before::Running.bring_about(&host)?;
+    InitialState::Running.set_up(&host)?;
     let script = "for process in /proc/[0-9]*; do
         if busybox tr '\\0' ' ' < $process/cmdline | busybox grep -q ' serve [{]'; then
             kill -9 ${process#/proc/}
@@ -505,7 +517,7 @@ fn a_guest_whose_agent_is_killed_can_be_stopped_and_started_again() -> Result<()
     host.agrees()?;
     host.disks_are_clean("box")?;
     host.ok(&["vm", "start", "box"])?;
-    has_its_data(&host)
+    check_data(&host)
 }
 
 #[scenario(Here)]
@@ -516,6 +528,6 @@ fn the_daemon_that_people_get_has_no_fail_points() -> Result<()> {
     };
     let host = Host::bare()?;
     assert!(!has(&host)?);
-    assert!(has(&host.failing()?)?);
+    assert!(has(&host.with_fail_points()?)?);
     Ok(())
 }

@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 /// Creates a small VM of the image `tiny`, with more arguments.
-fn make(host: &Host, name: &str, args: &[&str]) -> Result<()> {
+fn create_vm(host: &Host, name: &str, args: &[&str]) -> Result<()> {
     let small =
         ["vm", "create", "--name", name, "--image", "tiny", "--memory", "256M", "--disk-size", "256M"];
     assert_eq!(host.ok(&[&small, args].concat())?, format!("{name}\n"));
@@ -35,7 +35,7 @@ fn kill_daemon(host: &Host) -> Result<()> {
 #[scenario(Here, Lab)]
 fn what_is_written_survives_stops_and_the_hardware_changes_in_between() -> Result<()> {
     let host = Host::tiny()?;
-    make(&host, "box", &["--no-start"])?;
+    create_vm(&host, "box", &["--no-start"])?;
     assert_eq!(state(&host, "box")?, "created");
     host.ok(&["vm", "set", "--vcpu", "2", "box"])?;
     host.ok(&["vm", "start", "box"])?;
@@ -72,7 +72,7 @@ fn what_is_written_survives_stops_and_the_hardware_changes_in_between() -> Resul
 #[scenario(Here, Lab)]
 fn a_vm_stands_still_and_goes_on_and_is_killed_as_asked() -> Result<()> {
     let host = Host::tiny()?;
-    make(&host, "box", &[])?;
+    create_vm(&host, "box", &[])?;
     let before = boot_id(&host, "box")?;
     host.ok(&["vm", "pause", "box"])?;
     host.ok(&["vm", "pause", "box"])?;
@@ -103,7 +103,7 @@ fn a_vm_stands_still_and_goes_on_and_is_killed_as_asked() -> Result<()> {
 #[scenario(Here, LabMore)]
 fn a_session_that_ends_while_its_vm_stands_still_takes_nothing_with_it() -> Result<()> {
     let host = Host::tiny()?;
-    make(&host, "box", &[])?;
+    create_vm(&host, "box", &[])?;
     for _ in 0..3 {
         let session = host.start(&["vm", "exec", "box", "--", "busybox", "sleep", "1000"])?;
         until("the session is open", || Ok(sh(&host, "box", "busybox ps")?.contains("sleep 1000")))?;
@@ -120,7 +120,7 @@ fn a_session_that_ends_while_its_vm_stands_still_takes_nothing_with_it() -> Resu
 fn several_are_named_at_once_and_the_good_ones_go_well() -> Result<()> {
     let host = Host::tiny()?;
     for name in ["one", "two", "three"] {
-        make(&host, name, &["--no-start"])?;
+        create_vm(&host, name, &["--no-start"])?;
     }
     let id = host.json(&["vm", "show", "one"])?["id"].as_str().unwrap().to_owned();
     let set = host.banger(&["vm", "set", "--vcpu", "2", "thr", "one", "nope", &id[..9], "t"])?;
@@ -130,10 +130,10 @@ fn several_are_named_at_once_and_the_good_ones_go_well() -> Result<()> {
     assert_eq!(dry.lines().count(), 4, "{dry}");
     host.banger(&["vm", "prune"])?.fails(2, &["--force"])?;
     host.ok(&["vm", "start", "two"])?;
-    let mut asks = Terminal::start(&host.command(&["vm", "prune"]), 30, 120)?;
-    asks.shows("Delete these VMs")?;
-    asks.keys("n\n")?;
-    assert_eq!(asks.ended()?.code(), Some(1));
+    let mut prompt = Terminal::start(&host.command(&["vm", "prune"]), 30, 120)?;
+    prompt.wait_for("Delete these VMs")?;
+    prompt.send_keys("n\n")?;
+    assert_eq!(prompt.wait()?.code(), Some(1));
     assert_eq!(host.ok(&["vm", "prune", "-f"])?, "one\nthree\n");
     assert_eq!(host.ok(&["ps", "-a", "-o", "json"])?.matches("\"name\"").count(), 1);
     assert_eq!(state(&host, "two")?, "running");
@@ -143,7 +143,7 @@ fn several_are_named_at_once_and_the_good_ones_go_well() -> Result<()> {
 #[scenario(Here, LabMore)]
 fn commands_on_one_vm_at_once_wait_or_are_told_what_is_going_on() -> Result<()> {
     let host = Host::tiny()?;
-    make(&host, "box", &["--no-start"])?;
+    create_vm(&host, "box", &["--no-start"])?;
     let first = host.start(&["vm", "start", "box"])?;
     host.until("it is starting", || Ok(state(&host, "box")? == "starting"))?;
     let busy = host.banger(&["vm", "delete", "box"])?;
@@ -203,7 +203,7 @@ fn operations_are_listed_followed_and_cancelled() -> Result<()> {
 fn a_killed_daemon_leaves_vms_running_and_the_next_one_has_them() -> Result<()> {
     let host = Host::tiny()?;
     for name in ["one", "two"] {
-        make(&host, name, &[])?;
+        create_vm(&host, name, &[])?;
     }
     let before = (boot_id(&host, "one")?, boot_id(&host, "two")?);
     kill_daemon(&host)?;
@@ -224,7 +224,7 @@ fn a_killed_daemon_leaves_vms_running_and_the_next_one_has_them() -> Result<()> 
 #[scenario(Here, LabMore)]
 fn a_store_that_is_moved_away_takes_no_disk_with_it() -> Result<()> {
     let host = Host::tiny()?;
-    make(&host, "box", &[])?;
+    create_vm(&host, "box", &[])?;
     sh(&host, "box", "echo precious > /root/file; busybox sync")?;
     host.ok(&["vm", "stop", "box"])?;
     let id = host.json(&["vm", "show", "box"])?["id"].as_str().unwrap().to_owned();

@@ -28,13 +28,13 @@ fn repository(host: &Host, files: &[(&str, &str)]) -> Result<PathBuf> {
 }
 
 /// Returns `banger` with these arguments and environment variables, not yet started.
-fn with(host: &Host, variables: &[(&str, &str)], args: &[&str]) -> Command {
+fn command_with_env(host: &Host, variables: &[(&str, &str)], args: &[&str]) -> Command {
     let mut command = host.command(args);
     command.envs(variables.iter().copied());
     command
 }
 
-fn run(command: Command, args: &[&str]) -> Result<Running> {
+fn start(command: Command, args: &[&str]) -> Result<Running> {
     Running::start(command, format!("banger {}", args.join(" ")))
 }
 
@@ -65,17 +65,17 @@ fn a_vm_has_what_its_project_says() -> Result<()> {
 
     // From another directory: the repository's own file is used.
     let plan = host.json(&["vm", "run", path, "--dry-run"])?;
-    let of = |kind: &str, key: &str| -> Vec<Value> {
+    let planned = |kind: &str, key: &str| -> Vec<Value> {
         let all = plan["tools"][kind].as_array().cloned().unwrap_or_default();
         all.iter().map(|one| json!([one[key], one["source"]["file"]])).collect()
     };
     let own = "banger.toml";
     assert_eq!(
-        of("env", "name"),
+        planned("env", "name"),
         [json!(["GREETING", own]), json!(["MORE", own]), json!(["OTHER", ".devcontainer.json"])]
     );
-    assert_eq!(of("ports", "host"), [json!([7000, own]), json!([7001, own])]);
-    assert_eq!(of("setup", "key"), vec![json!(["setup", own]); 3]);
+    assert_eq!(planned("ports", "host"), [json!([7000, own]), json!([7001, own])]);
+    assert_eq!(planned("setup", "key"), vec![json!(["setup", own]); 3]);
     assert_eq!(plan["file_sync"], json!([{ "host": "~/.thing", "guest": ".of/thing", "mode": null }]));
     let shown = host.banger(&["vm", "run", path, "--dry-run"])?;
     for text in ["GREETING", "7001", "touch ../never", "banger.toml:8", "~/.thing"] {
@@ -101,8 +101,8 @@ fn a_vm_has_what_its_project_says() -> Result<()> {
         "-c",
         script,
     ];
-    let ran =
-        run(with(&host, &[("BANGER_PROJECT_FILE_SYNC", "always")], &args), &args)?.finish(b"piped\n")?;
+    let ran = start(command_with_env(&host, &[("BANGER_PROJECT_FILE_SYNC", "always")], &args), &args)?
+        .finish(b"piped\n")?;
     for text in
         ["setup: running echo", "failed with status 3", "the repository's setup failed", "port 80 of VM"]
     {
@@ -126,15 +126,15 @@ fn who_does_not_want_to_wait_does_not() -> Result<()> {
     let path = root.to_str().context("path")?;
     let command = ["--", "busybox", "echo", "here"];
     let args = [SMALL, &["--image", "tiny", "--rm", path], &command].concat();
-    let mut waits = host.start(&[&args[..2], &["--wait-tools"], &args[2..]].concat())?;
-    waits.wait_for_stderr("setup: running sleep 1000")?;
-    waits.signal(rustix::process::Signal::INT)?;
-    let ended = waits.finish(b"")?;
-    ensure!(!ended.stderr.contains("after"), "{}", ended.stderr);
-    assert_eq!(ended.success()?, "here\n");
-    let left_alone = host.banger(&[&args[..2], &["--no-tools"], &args[2..]].concat())?;
-    ensure!(!left_alone.stderr.contains("setup"), "{}", left_alone.stderr);
-    assert_eq!(left_alone.success()?, "here\n");
+    let mut waiting = host.start(&[&args[..2], &["--wait-tools"], &args[2..]].concat())?;
+    waiting.wait_for_stderr("setup: running sleep 1000")?;
+    waiting.signal(rustix::process::Signal::INT)?;
+    let finished = waiting.finish(b"")?;
+    ensure!(!finished.stderr.contains("after"), "{}", finished.stderr);
+    assert_eq!(finished.success()?, "here\n");
+    let without_tools = host.banger(&[&args[..2], &["--no-tools"], &args[2..]].concat())?;
+    ensure!(!without_tools.stderr.contains("setup"), "{}", without_tools.stderr);
+    assert_eq!(without_tools.success()?, "here\n");
     host.nothing_left()
 }
 
@@ -144,19 +144,20 @@ fn files_go_only_where_their_user_lets_them() -> Result<()> {
     let root = repository(&host, &[("banger.toml", "[[file_sync]]\nhost = '~/.thing'\n")])?;
     fs::write(host.path(".thing"), "a thing\n")?;
     let path = root.to_str().context("path")?;
-    let look = ["busybox", "sh", "-c", "cat ../.thing || echo none"];
-    let args = [SMALL, &["--image", "tiny", "--rm", path, "--"], &look].concat();
-    let refused = run(with(&host, &[], &args), &args)?.finish(b"")?;
+    let script = ["busybox", "sh", "-c", "cat ../.thing || echo none"];
+    let args = [SMALL, &["--image", "tiny", "--rm", path, "--"], &script].concat();
+    let refused = start(command_with_env(&host, &[], &args), &args)?.finish(b"")?;
     ensure!(refused.stdout == "none\n", "it was sent: {refused:?}");
     refused
         .fails(0, &["requests your files, which were not sent: \"~/.thing\"", "PROJECT_FILE_SYNC=always"])?;
-    let never = run(with(&host, &[("BANGER_PROJECT_FILE_SYNC", "never")], &args), &args)?.finish(b"")?;
+    let never = start(command_with_env(&host, &[("BANGER_PROJECT_FILE_SYNC", "never")], &args), &args)?
+        .finish(b"")?;
     ensure!(!never.stderr.contains("your files"), "{}", never.stderr);
     assert_eq!(never.success()?, "none\n");
 
     // A project cannot give itself permission.
     fs::write(root.join("banger.toml"), "[vm]\nproject_file_sync = 'always'\n")?;
-    run(with(&host, &[], &args), &args)?
+    start(command_with_env(&host, &[], &args), &args)?
         .finish(b"")?
         .fails(125, &["vm.project_file_sync on line 2 cannot be set in banger.toml"])?;
 
@@ -164,23 +165,23 @@ fn files_go_only_where_their_user_lets_them() -> Result<()> {
     let mut text = "[[file_sync]]\nhost = '~/.thing'\n".to_owned();
     for (answer, seen) in [(Some("n"), "none"), (Some("y"), "a thing"), (None, "a thing")] {
         fs::write(root.join("banger.toml"), &text)?;
-        let mut terminal = Terminal::start(&with(&host, &[], &args), 30, 120)?;
+        let mut terminal = Terminal::start(&command_with_env(&host, &[], &args), 30, 120)?;
         if let Some(answer) = answer {
-            terminal.shows("\"~/.thing\"")?;
-            terminal.shows("Send them? [y/N]")?;
-            terminal.keys(&format!("{answer}\n"))?;
+            terminal.wait_for("\"~/.thing\"")?;
+            terminal.wait_for("Send them? [y/N]")?;
+            terminal.send_keys(&format!("{answer}\n"))?;
         }
-        let shown = terminal.shows(seen)?;
+        let shown = terminal.wait_for(seen)?;
         ensure!(answer.is_some() || !shown.contains("Send them?"), "asked again: {shown}");
-        ensure!(terminal.ended()?.success(), "{answer:?}");
+        ensure!(terminal.wait()?.success(), "{answer:?}");
     }
     text.push_str("[[file_sync]]\nhost = '~/other'\n");
     fs::write(root.join("banger.toml"), &text)?;
-    let mut terminal = Terminal::start(&with(&host, &[], &args), 30, 120)?;
-    terminal.shows("Send them? [y/N]")?;
-    terminal.keys("\n")?;
-    terminal.shows("none")?;
-    ensure!(terminal.ended()?.success(), "the second refusal");
+    let mut terminal = Terminal::start(&command_with_env(&host, &[], &args), 30, 120)?;
+    terminal.wait_for("Send them? [y/N]")?;
+    terminal.send_keys("\n")?;
+    terminal.wait_for("none")?;
+    ensure!(terminal.wait()?.success(), "the second refusal");
     host.nothing_left()
 }
 
@@ -217,26 +218,29 @@ fn a_dev_containers_commands_are_run_once_in_the_background() -> Result<()> {
     // Free just now, and unlikely to be taken during the scenario.
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
     let forward = format!("{port}:localhost:7000");
-    let made =
+    let created =
         host.banger(&[SMALL, &["-d", "--name", "box", "-p", &format!("{port}:7000"), path]].concat())?;
-    let told = [
+    let expected = [
         "4 setup commands in box (log: /var/log/banger-tools.log)",
         &format!("`banger vm ssh box -N -L {forward}`"),
     ];
-    made.fails(0, &told)?;
-    let there = |script: &str| host.ok(&["vm", "exec", "box", "--", "sh", "-c", script]);
+    created.fails(0, &expected)?;
+    let in_guest = |script: &str| host.ok(&["vm", "exec", "box", "--", "sh", "-c", script]);
     until("all commands have been run", || {
-        Ok(there("cat /var/log/banger-tools.log")?.contains("setup: all commands succeeded"))
+        Ok(in_guest("cat /var/log/banger-tools.log")?.contains("setup: all commands succeeded"))
     })?;
     let log = "create\na\nb $(id)\nstart /root/repo\n";
-    assert_eq!(there("cat log")?, log);
+    assert_eq!(in_guest("cat log")?, log);
     // Forwarded with ssh, as the message said, to a server that a setup command has left running.
-    let way = host.start(&["vm", "ssh", "box", "-N", "-L", &forward])?;
-    until("the port answers", || Ok(ask(port, b"hello").is_ok_and(|answer| answer == "5 bytes, hello")))?;
-    way.signal(rustix::process::Signal::TERM)?;
-    way.finish(b"")?;
+    let forwarding = host.start(&["vm", "ssh", "box", "-N", "-L", &forward])?;
+    until(
+        "the port answers",
+        || Ok(exchange(port, b"hello").is_ok_and(|answer| answer == "5 bytes, hello")),
+    )?;
+    forwarding.signal(rustix::process::Signal::TERM)?;
+    forwarding.finish(b"")?;
     host.ok(&["vm", "restart", "box"])?;
-    assert_eq!(there("cat log")?, log);
+    assert_eq!(in_guest("cat log")?, log);
     host.ok(&["vm", "delete", "--force", "--discard", "box"])?;
     host.nothing_left()
 }
@@ -256,7 +260,7 @@ const ANSWERS: &str = r#"
 "#;
 
 /// Sends bytes to a local port and returns the answer.
-fn ask(port: u16, sent: &[u8]) -> Result<String> {
+fn exchange(port: u16, sent: &[u8]) -> Result<String> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.write_all(sent)?;
     stream.shutdown(Shutdown::Write)?;
@@ -268,45 +272,51 @@ fn ask(port: u16, sent: &[u8]) -> Result<String> {
 #[scenario(Here, LabMore)]
 fn a_port_is_here_while_the_session_lasts() -> Result<()> {
     let host = Host::new()?;
-    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let ports = format!("{}:7000", taken.local_addr()?.port());
+    let occupied = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let ports = format!("{}:7000", occupied.local_addr()?.port());
     let args =
         [SMALL, &["--rm", "--name", "box", "-p", &ports, "-p", "7003", "--", "perl", "-e", ANSWERS]].concat();
     let mut session = host.start(&args)?;
     session.wait_for_stderr("on the host is in use)\n")?;
     session.wait_for_stderr("port 7003 of VM box is at 127.0.0.1:")?;
     session.wait_for_stdout("listening")?;
-    let told = session.stderr().to_owned();
-    let port = |of: &str| -> Result<u16> {
-        let rest = told.split(&format!("port {of} of VM box is at 127.0.0.1:")).nth(1).context("port")?;
+    let stderr = session.stderr().to_owned();
+    let port = |guest_port: &str| -> Result<u16> {
+        let rest =
+            stderr.split(&format!("port {guest_port} of VM box is at 127.0.0.1:")).nth(1).context("port")?;
         let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
         Ok(digits.parse()?)
     };
     let at = port("7000")?;
     // More than any buffer on the way, and many connections in parallel.
     let large = "x".repeat(3 << 20);
-    ensure!(ask(at, large.as_bytes())? == format!("3145728 bytes, {large}"), "the received data differs");
+    ensure!(
+        exchange(at, large.as_bytes())? == format!("3145728 bytes, {large}"),
+        "the received data differs"
+    );
     let answers: Vec<_> = std::thread::scope(|scope| {
-        let callers: Vec<_> =
-            (0..20).map(|number| scope.spawn(move || ask(at, format!("{number}!").as_bytes()))).collect();
-        callers.into_iter().map(|caller| caller.join().unwrap()).collect()
+        let clients: Vec<_> = (0..20)
+            .map(|number| scope.spawn(move || exchange(at, format!("{number}!").as_bytes())))
+            .collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
     });
     for (number, answer) in answers.into_iter().enumerate() {
         let sent = format!("{number}!");
         assert_eq!(answer?, format!("{} bytes, {sent}", sent.len()));
     }
     // If nothing listens in the guest, the connection is closed, and the session prints nothing about it.
-    let mut nobody = TcpStream::connect((Ipv4Addr::LOCALHOST, port("7003")?))?;
-    let heard = nobody.read(&mut [0]);
+    let mut unanswered = TcpStream::connect((Ipv4Addr::LOCALHOST, port("7003")?))?;
+    let result = unanswered.read(&mut [0]);
     ensure!(
-        matches!(&heard, Ok(0)) || matches!(&heard, Err(error) if error.kind() == ErrorKind::ConnectionReset),
-        "{heard:?}"
+        matches!(&result, Ok(0))
+            || matches!(&result, Err(error) if error.kind() == ErrorKind::ConnectionReset),
+        "{result:?}"
     );
     // The port is closed with the session.
     session.signal(rustix::process::Signal::TERM)?;
-    let ended = session.finish(b"")?;
-    ensure!(ended.stderr.lines().count() == told.lines().count(), "{}", ended.stderr);
-    ended.code(143)?;
+    let finished = session.finish(b"")?;
+    ensure!(finished.stderr.lines().count() == stderr.lines().count(), "{}", finished.stderr);
+    finished.code(143)?;
     assert_eq!(
         TcpStream::connect((Ipv4Addr::LOCALHOST, at)).unwrap_err().kind(),
         ErrorKind::ConnectionRefused

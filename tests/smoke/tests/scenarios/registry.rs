@@ -8,15 +8,17 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use banger_smoke::{Host, Manners, Proxy, Registry, Running, layout, run, scenario, static_busybox, tar_of};
+use banger_smoke::{
+    Forwarding, Host, Proxy, Registry, Running, layout, run, scenario, static_busybox, tar_of,
+};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 /// Name of the image. No registry has this name: the configuration sets a mirror for it.
-const BOX: &str = "registry.test/team/box";
+const IMAGE: &str = "registry.test/team/box";
 
 /// Size of the large layer, in bytes.
-const LARGE: usize = 24 << 20;
+const LARGE_SIZE: usize = 24 << 20;
 
 /// Configures `registry` as the mirror of `registry.test` and of the default registry.
 fn configure(host: &Host, registry: std::net::SocketAddr) -> Result<()> {
@@ -50,11 +52,11 @@ fn noise() -> Vec<u8> {
         state ^= state << 17;
         state.to_le_bytes()
     });
-    words.take(LARGE / 8).flatten().collect()
+    words.take(LARGE_SIZE / 8).flatten().collect()
 }
 
 /// Starts a registry with the image, tagged 1 and latest.
-fn filled(host: &Host) -> Result<Registry> {
+fn start_filled_registry(host: &Host) -> Result<Registry> {
     let registry = Registry::start(None)?;
     let config = ["--config.env", "COLOUR=red", "--config.workingdir", "/srv", "--config.cmd", "/bin/sh"];
     let image = layout(&host.path("layout"), &layers(host)?, &config)?;
@@ -68,7 +70,7 @@ fn filled(host: &Host) -> Result<Registry> {
 fn check_in_vm(host: &Host, image: &str) -> Result<()> {
     let script = "busybox cat /etc/motd; busybox ls /etc/gone; busybox stat -c %s /srv/noise";
     let seen = host.banger(&["vm", "run", "--rm", "--image", image, "--", "sh", "-c", script])?;
-    ensure!(seen.stdout == format!("above{LARGE}\n"), "{}: {}", seen.stdout, seen.stderr);
+    ensure!(seen.stdout == format!("above{LARGE_SIZE}\n"), "{}: {}", seen.stdout, seen.stderr);
     Ok(())
 }
 
@@ -81,8 +83,8 @@ fn images(host: &Host) -> Result<Vec<Value>> {
 #[scenario(Here)]
 fn a_vm_of_an_image_that_is_in_a_registry() -> Result<()> {
     let host = Host::new()?;
-    let registry = filled(&host)?;
-    let proxy = Proxy::start(registry.address(), Manners::Good)?;
+    let registry = start_filled_registry(&host)?;
+    let proxy = Proxy::start(registry.address(), Forwarding::All)?;
     configure(&host, proxy.address())?;
     // Without an explicit pull, and by the short name.
     let ran = host.banger(&["vm", "run", "--rm", "--image", "box", "--", "busybox", "cat", "/etc/motd"])?;
@@ -90,24 +92,24 @@ fn a_vm_of_an_image_that_is_in_a_registry() -> Result<()> {
     assert_eq!(ran.success()?, "above");
     check_in_vm(&host, "docker.io/library/box:latest")?;
     // The same layers under another name, and an unchanged tag: no layer is downloaded again.
-    let before = proxy.passed();
-    assert_eq!(host.ok(&["image", "pull", &format!("{BOX}:1")])?, format!("{BOX}:1\n"));
+    let before = proxy.forwarded();
+    assert_eq!(host.ok(&["image", "pull", &format!("{IMAGE}:1")])?, format!("{IMAGE}:1\n"));
     host.ok(&["image", "pull", "box"])?;
-    let moved = proxy.passed() - before;
-    ensure!(moved < 64 << 10, "{moved} bytes");
-    let shown = host.json(&["image", "show", &format!("{BOX}:1")])?;
-    assert_eq!((&shown["reference"], &shown["shared"]), (&json!(format!("{BOX}:1")), &json!(true)));
+    let downloaded = proxy.forwarded() - before;
+    ensure!(downloaded < 64 << 10, "{downloaded} bytes");
+    let shown = host.json(&["image", "show", &format!("{IMAGE}:1")])?;
+    assert_eq!((&shown["reference"], &shown["shared"]), (&json!(format!("{IMAGE}:1")), &json!(true)));
     assert_eq!(shown["config"], json!({"env": ["COLOUR=red"], "working_dir": "/srv", "cmd": ["/bin/sh"]}));
-    let pinned = format!("{BOX}@{}", shown["digest"].as_str().context("no digest")?);
+    let pinned = format!("{IMAGE}@{}", shown["digest"].as_str().context("no digest")?);
     host.ok(&["image", "pull", &pinned])?;
     assert_eq!(images(&host)?.len(), 3);
-    for (image, why) in [
+    for (image, reason) in [
         (&format!("{}/none", registry.address())[..], "does not have none/manifests/latest"),
         (&format!("{}/team/box:2", registry.address()), "does not have team/box/manifests/2"),
         ("127.0.0.1:1/box", "cannot reach 127.0.0.1:1"),
     ] {
         let failed = host.banger(&["image", "pull", image])?;
-        ensure!(!failed.status.success() && failed.stderr.contains(why), "{image}: {}", failed.stderr);
+        ensure!(!failed.status.success() && failed.stderr.contains(reason), "{image}: {}", failed.stderr);
     }
     host.nothing_left()
 }
@@ -115,7 +117,7 @@ fn a_vm_of_an_image_that_is_in_a_registry() -> Result<()> {
 #[scenario(Here)]
 fn images_that_other_tools_have_made_or_saved() -> Result<()> {
     let host = Host::new()?;
-    let registry = filled(&host)?;
+    let registry = start_filled_registry(&host)?;
     configure(&host, registry.address())?;
     let busybox = host.path("busybox");
     fs::write(&busybox, static_busybox()?)?;
@@ -163,8 +165,8 @@ fn images_that_other_tools_have_made_or_saved() -> Result<()> {
     host.ok(&["image", "import", "of-oci", &oci.display().to_string()])?;
     check_in_vm(&host, "of-oci")?;
     run(Command::new("zstd").args(["-q", "--rm"]).arg(&docker))?;
-    let packed = fs::read(host.path("docker.tar.zst"))?;
-    host.start(&["image", "import", "of-docker", "-"])?.finish(&packed)?.success()?;
+    let compressed = fs::read(host.path("docker.tar.zst"))?;
+    host.start(&["image", "import", "of-docker", "-"])?.finish(&compressed)?.success()?;
     check_in_vm(&host, "of-docker")?;
     for name in ["of-oci", "of-docker"] {
         assert_eq!(host.json(&["image", "show", name])?["config"]["env"][0], "COLOUR=red", "{name}");
@@ -176,8 +178,8 @@ fn images_that_other_tools_have_made_or_saved() -> Result<()> {
 fn a_login_is_the_users_own() -> Result<()> {
     let host = Host::new()?;
     let users = host.path("users");
-    let made = Command::new("htpasswd").args(["-nbB", "me", "secret"]).output().context("htpasswd")?;
-    fs::write(&users, made.stdout)?;
+    let htpasswd = Command::new("htpasswd").args(["-nbB", "me", "secret"]).output().context("htpasswd")?;
+    fs::write(&users, htpasswd.stdout)?;
     let registry = Registry::start(Some(&users))?;
     let image = layout(&host.path("layout"), &layers(&host)?, &[])?;
     registry.push(&image, "team/box:1", &["--dest-creds", "me:secret"])?;
@@ -223,137 +225,140 @@ fn a_login_is_the_users_own() -> Result<()> {
 #[scenario(Here)]
 fn connections_that_break_are_no_reason_to_begin_anew() -> Result<()> {
     let host = Host::new()?;
-    let registry = filled(&host)?;
-    let proxy = Proxy::start(registry.address(), Manners::Breaking(8 << 20))?;
+    let registry = start_filled_registry(&host)?;
+    let proxy = Proxy::start(registry.address(), Forwarding::BreakAfter(8 << 20))?;
     let image = format!("{}/team/box", proxy.address());
     host.ok(&["image", "pull", &image])?;
     check_in_vm(&host, &image)?;
     // Only bytes that were in transit when a connection broke are sent twice.
-    ensure!(proxy.passed() < 2 * LARGE as u64, "{} bytes", proxy.passed());
+    ensure!(proxy.forwarded() < 2 * LARGE_SIZE as u64, "{} bytes", proxy.forwarded());
     Ok(())
 }
 
 #[scenario(Here)]
 fn a_tag_that_moves_leaves_vms_what_they_have() -> Result<()> {
     let host = Host::new()?;
-    let registry = filled(&host)?;
+    let registry = start_filled_registry(&host)?;
     configure(&host, registry.address())?;
-    let make = ["vm", "create", "--no-start", "--image", BOX, "--name"];
-    host.ok(&[&make[..], &["old"]].concat())?;
-    let old = host.json(&["image", "show", BOX])?;
+    let create = ["vm", "create", "--no-start", "--image", IMAGE, "--name"];
+    host.ok(&[&create[..], &["old"]].concat())?;
+    let old = host.json(&["image", "show", IMAGE])?;
     let other = layout(&host.path("other"), &[host.path("base.tar")], &[])?;
     registry.push(&other, "team/box:latest", &[])?;
     // A local image is only updated by an explicit pull.
-    host.ok(&[&make[..], &["same"]].concat())?;
-    host.ok(&["image", "pull", BOX])?;
-    let new = host.json(&["image", "show", BOX])?;
+    host.ok(&[&create[..], &["same"]].concat())?;
+    host.ok(&["image", "pull", IMAGE])?;
+    let new = host.json(&["image", "show", IMAGE])?;
     assert_ne!(new["id"], old["id"]);
-    let kept = format!("{BOX}@{}", old["digest"].as_str().context("no digest")?);
+    let kept = format!("{IMAGE}@{}", old["digest"].as_str().context("no digest")?);
     assert_eq!(host.json(&["image", "show", &kept])?["used_by"], json!(["old", "same"]));
     assert_eq!(host.json(&["vm", "show", "old"])?["image"], kept);
     // A replaced image is deleted if no VM uses it.
     registry.push(&format!("oci:{}:x", host.path("layout").display()), "team/box:latest", &[])?;
     host.ok(&["vm", "delete", "old", "same"])?;
-    host.ok(&["image", "pull", BOX])?;
+    host.ok(&["image", "pull", IMAGE])?;
     let names: Vec<_> = images(&host)?.iter().map(|image| image["name"].clone()).collect();
-    assert_eq!(names, [format!("{BOX}:latest"), kept]);
+    assert_eq!(names, [format!("{IMAGE}:latest"), kept]);
     Ok(())
 }
 
 #[scenario(Here)]
 fn of_two_who_want_one_image_one_works() -> Result<()> {
     let host = Host::new()?;
-    let registry = filled(&host)?;
-    let proxy = Proxy::start(registry.address(), Manners::Holding(4 << 20))?;
+    let registry = start_filled_registry(&host)?;
+    let proxy = Proxy::start(registry.address(), Forwarding::BlockAfter(4 << 20))?;
     configure(&host, proxy.address())?;
-    let first = host.start(&["image", "pull", BOX])?;
+    let first = host.start(&["image", "pull", IMAGE])?;
     proxy.wait_for(4 << 20);
-    let second = host.start(&["image", "pull", BOX])?;
+    let second = host.start(&["image", "pull", IMAGE])?;
     host.until("both operations have started", || {
         let operations = host.json(&["operations"])?;
         Ok(operations.as_array().is_some_and(|all| all.len() == 2))
     })?;
-    proxy.behave(Manners::Good);
+    proxy.set_forwarding(Forwarding::All);
     first.finish(b"")?.success()?;
     second.finish(b"")?.success()?;
-    ensure!(proxy.passed() < 2 * LARGE as u64, "{} bytes", proxy.passed());
+    ensure!(proxy.forwarded() < 2 * LARGE_SIZE as u64, "{} bytes", proxy.forwarded());
     assert_eq!(images(&host)?.len(), 1);
     // A cancelled pull keeps its downloaded bytes for the next pull.
-    host.ok(&["image", "delete", BOX])?;
+    host.ok(&["image", "delete", IMAGE])?;
     fs::remove_dir_all(host.path("cache/banger/blobs"))?;
-    let start = proxy.passed();
-    proxy.behave(Manners::Holding(start + (16 << 20)));
-    let stopped = host.start(&["image", "pull", BOX])?;
+    let start = proxy.forwarded();
+    proxy.set_forwarding(Forwarding::BlockAfter(start + (16 << 20)));
+    let stopped = host.start(&["image", "pull", IMAGE])?;
     proxy.wait_for(start + (16 << 20));
     stopped.signal(Signal::INT)?;
-    proxy.behave(Manners::Good);
+    proxy.set_forwarding(Forwarding::All);
     assert_eq!(stopped.finish(b"")?.status.code(), Some(130));
-    host.ok(&["image", "pull", BOX])?;
-    let moved = proxy.passed() - start;
-    ensure!(moved < (LARGE + (LARGE >> 1)) as u64, "{moved} bytes");
+    host.ok(&["image", "pull", IMAGE])?;
+    let downloaded = proxy.forwarded() - start;
+    ensure!(downloaded < (LARGE_SIZE + (LARGE_SIZE >> 1)) as u64, "{downloaded} bytes");
     Ok(())
 }
 
 /// Returns the total size of a directory's files, in bytes.
-fn length_of_files(directory: &Path) -> Result<u64> {
+fn total_size(directory: &Path) -> Result<u64> {
     fs::read_dir(directory)?.map(|entry| Ok(entry?.metadata()?.len())).sum()
 }
 
 #[scenario(Here)]
 fn a_daemon_killed_at_any_stage_of_a_pull_leaves_nothing_half_made() -> Result<()> {
-    let host = Host::new()?.failing()?;
-    let registry = filled(&host)?;
-    let proxy = Proxy::start(registry.address(), Manners::Good)?;
+    let host = Host::new()?.with_fail_points()?;
+    let registry = start_filled_registry(&host)?;
+    let proxy = Proxy::start(registry.address(), Forwarding::All)?;
     configure(&host, proxy.address())?;
-    let pull_and_die = |point: Option<&str>, at: Option<u64>| -> Result<()> {
-        let mut command = host.command(&["image", "pull", BOX]);
+    let pull_and_kill = |point: Option<&str>, at: Option<u64>| -> Result<()> {
+        let mut command = host.command(&["image", "pull", IMAGE]);
         command.envs(point.map(|point| ("BANGER_FAIL_POINT", point)));
         host.ok(&["daemon", "stop"])?;
-        proxy.behave(at.map_or(Manners::Good, |at| Manners::Holding(proxy.passed() + at)));
-        let until = proxy.passed() + at.unwrap_or(0);
+        proxy.set_forwarding(at.map_or(Forwarding::All, |at| Forwarding::BlockAfter(proxy.forwarded() + at)));
+        let until = proxy.forwarded() + at.unwrap_or(0);
         let pull = Running::start(command, "banger image pull".to_owned())?;
         if at.is_some() {
             proxy.wait_for(until);
             let pid = rustix::process::Pid::from_raw(host.daemon_pid()?).context("pid")?;
             rustix::process::kill_process(pid, Signal::KILL)?;
-            proxy.behave(Manners::Good);
+            proxy.set_forwarding(Forwarding::All);
         }
-        let ended = pull.finish(b"")?;
-        ensure!(!ended.status.success(), "{point:?} {at:?}: it was not killed");
+        let finished = pull.finish(b"")?;
+        ensure!(!finished.status.success(), "{point:?} {at:?}: it was not killed");
         Ok(())
     };
-    let whole = || -> Result<u64> {
+    let check_and_pull = || -> Result<u64> {
         assert_eq!(images(&host)?, [] as [Value; 0], "half-published");
-        let left = fs::read_dir(host.path("state/banger/images"))?.count();
-        assert_eq!(left, 1, "exactly the incomplete image is removed");
-        let before = proxy.passed();
-        host.ok(&["image", "pull", BOX])?;
+        let remaining = fs::read_dir(host.path("state/banger/images"))?.count();
+        assert_eq!(remaining, 1, "exactly the incomplete image is removed");
+        let before = proxy.forwarded();
+        host.ok(&["image", "pull", IMAGE])?;
         let image = host
             .path("state/banger/images")
-            .join(host.json(&["image", "show", BOX])?["id"].as_str().unwrap());
+            .join(host.json(&["image", "show", IMAGE])?["id"].as_str().unwrap());
         run(Command::new("/usr/sbin/e2fsck").arg("-fn").arg(image.join("rootfs.ext4")))?;
-        host.ok(&["image", "delete", BOX])?;
-        Ok(proxy.passed() - before)
+        host.ok(&["image", "delete", IMAGE])?;
+        Ok(proxy.forwarded() - before)
     };
     let blobs = host.path("cache/banger/blobs");
     for at in [1 << 20, 10 << 20, 20 << 20] {
-        pull_and_die(None, Some(at))?;
+        pull_and_kill(None, Some(at))?;
         // The other bytes that the proxy forwarded were still in socket buffers.
-        let kept = length_of_files(&blobs.join("sha256"))?;
+        let kept = total_size(&blobs.join("sha256"))?;
         ensure!(kept > 0 || at < 20 << 20, "no downloaded data was kept");
-        let moved = whole()?;
-        let rest = (LARGE + (LARGE >> 2)) as u64 - kept;
-        ensure!(moved < rest, "killed at {at} with {kept} bytes, {moved} were downloaded afterwards");
+        let downloaded = check_and_pull()?;
+        let rest = (LARGE_SIZE + (LARGE_SIZE >> 2)) as u64 - kept;
+        ensure!(
+            downloaded < rest,
+            "killed at {at} with {kept} bytes, {downloaded} were downloaded afterwards"
+        );
         fs::remove_dir_all(&blobs)?;
     }
     for point in
         ["stage/query the registry", "stage/pull", "stage/write the file system", "image/insert:before"]
     {
-        pull_and_die(Some(point), None).with_context(|| point.to_owned())?;
-        whole().with_context(|| point.to_owned())?;
+        pull_and_kill(Some(point), None).with_context(|| point.to_owned())?;
+        check_and_pull().with_context(|| point.to_owned())?;
     }
-    pull_and_die(Some("image/insert:after"), None)?;
-    check_in_vm(&host, BOX)
+    pull_and_kill(Some("image/insert:after"), None)?;
+    check_in_vm(&host, IMAGE)
 }
 
 /// Pulls with caches and state on disks of these sizes in MiB, in a private mount namespace. Only the last pull
@@ -398,8 +403,8 @@ fn a_disk_that_is_full_at_any_stage_has_nothing_left_on_it() -> Result<()> {
     assert_eq!(*done, "pulled: 0", "{pulls:?}");
     assert!(image.starts_with("registry.test/team/large:1 "), "{pulls:?}");
     // Before the download, during it, during unpacking, and before writing the image.
-    let told: Vec<_> = pulls.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
-    assert_eq!(told.len(), 4, "{pulls:?}");
-    assert!(told.iter().all(|line| line.contains("not enough space")), "{pulls:?}");
+    let errors: Vec<_> = pulls.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 4, "{pulls:?}");
+    assert!(errors.iter().all(|line| line.contains("not enough space")), "{pulls:?}");
     Ok(())
 }

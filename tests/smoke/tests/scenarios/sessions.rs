@@ -54,22 +54,22 @@ fn a_kept_vm_can_be_talked_to_stopped_started_and_deleted() -> Result<()> {
 fn a_shell_has_a_real_terminal() -> Result<()> {
     let host = debian()?;
     let mut terminal = Terminal::start(&host.command(&["vm", "shell", "box"]), 30, 100)?;
-    terminal.keys("stty size; tty; echo $((40 + 2))\n")?;
-    terminal.shows("30 100")?;
-    terminal.shows("/dev/pts/")?;
-    terminal.shows("42")?;
+    terminal.send_keys("stty size; tty; echo $((40 + 2))\n")?;
+    terminal.wait_for("30 100")?;
+    terminal.wait_for("/dev/pts/")?;
+    terminal.wait_for("42")?;
     assert!(!terminal.is_cooked()?, "the terminal is not in raw mode");
     terminal.resize(50, 120)?;
-    terminal.keys("until [ \"$(stty size)\" = '50 120' ]; do sleep 0.1; done; echo at $((60 + 0))\n")?;
-    terminal.shows("at 60")?;
+    terminal.send_keys("until [ \"$(stty size)\" = '50 120' ]; do sleep 0.1; done; echo at $((60 + 0))\n")?;
+    terminal.wait_for("at 60")?;
     // Sums, so that the expected text is not the echo of the input, and the program runs before it is interrupted.
-    terminal.keys("sh -c 'echo at $((60 + 1)); exec sleep 1000'\n")?;
-    terminal.shows("at 61")?;
-    terminal.keys("\x03")?;
-    terminal.keys("echo at $((60 + 2))\n")?;
-    terminal.shows("at 62")?;
-    terminal.keys("exit 7\n")?;
-    assert_eq!(terminal.ended()?.code(), Some(7));
+    terminal.send_keys("sh -c 'echo at $((60 + 1)); exec sleep 1000'\n")?;
+    terminal.wait_for("at 61")?;
+    terminal.send_keys("\x03")?;
+    terminal.send_keys("echo at $((60 + 2))\n")?;
+    terminal.wait_for("at 62")?;
+    terminal.send_keys("exit 7\n")?;
+    assert_eq!(terminal.wait()?.code(), Some(7));
     assert!(terminal.is_cooked()?, "the terminal's modes were not restored");
     Ok(())
 }

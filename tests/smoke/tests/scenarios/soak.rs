@@ -10,20 +10,20 @@ use anyhow::{Context, Result, ensure};
 use banger_smoke::{Host, scenario, until};
 
 /// Number of VMs at a time.
-const AT_ONCE: u32 = 4;
+const PARALLEL_VMS: u32 = 4;
 
 /// Number of VMs in all; tests of `banger-engine` create a hundred without real VMs.
 const VMS: u32 = 12;
 
 /// Number of VMs after which the daemon's memory is stable.
-const WARM_UP: u32 = AT_ONCE;
+const WARM_UP_VMS: u32 = PARALLEL_VMS;
 
 /// Maximum growth of the daemon after the warm-up, in KiB. The allocator keeps freed memory for each of its threads.
-const GROWTH_KIB: i64 = 3 << 9;
+const MAX_GROWTH_KIB: i64 = 3 << 9;
 
 /// Maximum number of additional threads: those for blocking work exit after ten idle seconds. Descriptors must not
 /// grow.
-const MORE_THREADS: i64 = 8;
+const MAX_NEW_THREADS: i64 = 8;
 
 /// Resource usage of a process.
 #[derive(Debug, Clone, Copy)]
@@ -54,32 +54,34 @@ fn the_daemon_does_not_grow_with_the_vms_that_have_been() -> Result<()> {
     let host = Host::tiny()?;
     host.ok(&["ps"])?;
     let pid = host.daemon_pid()?;
-    make_and_delete(&host, WARM_UP)?;
+    create_and_delete(&host, WARM_UP_VMS)?;
     let before = Usage::of(pid)?;
-    make_and_delete(&host, VMS - WARM_UP)?;
+    create_and_delete(&host, VMS - WARM_UP_VMS)?;
     let after = Usage::of(pid)?;
-    eprintln!("{VMS} VMs, {AT_ONCE} at a time: after {WARM_UP} bangerd had {before:?}, at the end {after:?}");
+    eprintln!(
+        "{VMS} VMs, {PARALLEL_VMS} at a time: after {WARM_UP_VMS} bangerd had {before:?}, at the end {after:?}"
+    );
     ensure!(host.daemon_pid()? == pid, "bangerd was restarted");
     host.nothing_left()?;
     host.agrees()?;
-    ensure!(after.resident_kib - before.resident_kib <= GROWTH_KIB, "memory: {before:?}, {after:?}");
+    ensure!(after.resident_kib - before.resident_kib <= MAX_GROWTH_KIB, "memory: {before:?}, {after:?}");
     // bangerd may still be closing the last client's connection.
     until("bangerd has as few descriptors as before", || {
         Ok(Usage::of(pid)?.descriptors <= before.descriptors)
     })?;
-    ensure!(after.threads - before.threads <= MORE_THREADS, "threads: {before:?}, {after:?}");
+    ensure!(after.threads - before.threads <= MAX_NEW_THREADS, "threads: {before:?}, {after:?}");
     Ok(())
 }
 
 /// Creates this many VMs, runs a command in each, and deletes it.
-fn make_and_delete(host: &Host, vms: u32) -> Result<()> {
+fn create_and_delete(host: &Host, vms: u32) -> Result<()> {
     let next = AtomicU32::new(0);
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..AT_ONCE)
+        let workers: Vec<_> = (0..PARALLEL_VMS)
             .map(|_| {
                 scope.spawn(|| {
                     while next.fetch_add(1, Ordering::Relaxed) < vms {
-                        one(host)?;
+                        run_one(host)?;
                     }
                     anyhow::Ok(())
                 })
@@ -97,11 +99,11 @@ const RUN: &[&str] = &[
     "--disk-size", "64M", "--system-overlay-size", "64M",
 ];
 
-fn one(host: &Host) -> Result<()> {
+fn run_one(host: &Host) -> Result<()> {
     let name = host.ok(RUN)?;
     let name = name.trim();
-    let said = host.ok(&["vm", "exec", name, "--", "busybox", "hostname"])?;
-    ensure!(said.trim() == name, "the hostname of {name} is {said}");
+    let hostname = host.ok(&["vm", "exec", name, "--", "busybox", "hostname"])?;
+    ensure!(hostname.trim() == name, "the hostname of {name} is {hostname}");
     host.ok(&["vm", "delete", "--force", name])?;
     Ok(())
 }

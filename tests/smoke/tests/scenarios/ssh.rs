@@ -40,7 +40,7 @@ fn ssh(host: &Host, args: &[&str]) -> Result<Finished> {
     run(host, "ssh", args)
 }
 
-fn with_tiny() -> Result<Host> {
+fn host_with_tiny_vm() -> Result<Host> {
     let host = Host::tiny()?;
     host.ok(&["vm", "run", "-d", "--name", "box", "--image", "tiny"])?;
     Ok(host)
@@ -66,35 +66,35 @@ fn a_command_is_as_by_any_ssh() -> Result<()> {
     ssh(&host, &["box.vm", "kill -TERM $$"])?.code(143)?;
     ssh(&host, &["box.vm", "exit 255"])?.code(255)?;
     let config = host.ok(&["ssh-config", "-q"])?;
-    let enough = format!("ssh -F {} box.vm yes | head -n 1; echo ${{PIPESTATUS[0]}}", config.trim());
-    let mut enough_of_it = host.tool("bash");
-    enough_of_it.args(["-c", &enough]);
-    assert_eq!(Running::start(enough_of_it, enough)?.finish(b"")?.success()?, "y\n141\n");
-    variables_come_as_far_as_they_may(&host)?;
-    streams_are_kept_to_the_byte(&host)?;
-    by_banger_itself_it_is_the_same(&host)
+    let script = format!("ssh -F {} box.vm yes | head -n 1; echo ${{PIPESTATUS[0]}}", config.trim());
+    let mut bash = host.tool("bash");
+    bash.args(["-c", &script]);
+    assert_eq!(Running::start(bash, script)?.finish(b"")?.success()?, "y\n141\n");
+    check_environment(&host)?;
+    check_streams(&host)?;
+    check_vm_ssh(&host)
 }
 
-fn variables_come_as_far_as_they_may(host: &Host) -> Result<()> {
+fn check_environment(host: &Host) -> Result<()> {
     let set = "SetEnv=LC_TEST='a b' LANG=C.UTF-8 LD_PRELOAD=no";
     let out = ssh(host, &["-o", set, "box.vm", "echo $LC_TEST $LANG $LD_PRELOAD.; echo $SSH_CONNECTION"])?;
     assert_eq!(out.success()?, "a b C.UTF-8 .\nUNKNOWN 65535 UNKNOWN 65535\n");
     Ok(())
 }
 
-fn streams_are_kept_to_the_byte(host: &Host) -> Result<()> {
-    let (there, back) = (host.path("there"), host.path("back"));
-    fs::write(&there, noise(8 << 20))?;
+fn check_streams(host: &Host) -> Result<()> {
+    let (sent, received) = (host.path("there"), host.path("back"));
+    fs::write(&sent, noise(8 << 20))?;
     // Keys are exchanged repeatedly during the transfer.
     let mut cat = tool(host, "ssh", &["-o", "RekeyLimit=1M", "box.vm", "cat"])?;
-    let status = cat.stdin(File::open(&there)?).stdout(File::create(&back)?).status()?;
-    ensure!(status.success() && fs::read(&there)? == fs::read(&back)?, "the copied data differs");
+    let status = cat.stdin(File::open(&sent)?).stdout(File::create(&received)?).status()?;
+    ensure!(status.success() && fs::read(&sent)? == fs::read(&received)?, "the copied data differs");
     let sum = ssh(host, &["box.vm", "head -c 30000000 /dev/zero | tee /dev/stderr | sha256sum"])?;
     assert_eq!(sum.stderr.len(), 30_000_000);
     sum.success().map(drop)
 }
 
-fn by_banger_itself_it_is_the_same(host: &Host) -> Result<()> {
+fn check_vm_ssh(host: &Host) -> Result<()> {
     let ssh = |args: &[&str]| host.banger(&[&["vm", "ssh"], args].concat());
     assert_eq!(ssh(&["bo", "--", "hostname"])?.success()?, "box\n");
     assert_eq!(ssh(&["dev@box", "--", "cd /tmp && pwd"])?.success()?, "/tmp\n");
@@ -117,20 +117,20 @@ fn by_banger_itself_it_is_the_same(host: &Host) -> Result<()> {
 fn a_terminal_is_one_to_its_last_key() -> Result<()> {
     let host = debian()?;
     let mut terminal = Terminal::start(&tool(&host, "ssh", &["dev@box.vm"])?, 30, 100)?;
-    terminal.keys("stty size; tty; echo $TERM at $((40 + 2)); shopt login_shell\n")?;
+    terminal.send_keys("stty size; tty; echo $TERM at $((40 + 2)); shopt login_shell\n")?;
     for text in ["30 100", "/dev/pts/", "xterm at 42", "login_shell", "on"] {
-        terminal.shows(text)?;
+        terminal.wait_for(text)?;
     }
     terminal.resize(50, 120)?;
-    terminal.keys("until [ \"$(stty size)\" = '50 120' ]; do sleep 0.1; done; echo at $((60 + 0))\n")?;
-    terminal.shows("at 60")?;
-    terminal.keys("sh -c 'echo at $((60 + 1)); exec sleep 1000'\n")?;
-    terminal.shows("at 61")?;
-    terminal.keys("\x03")?;
-    terminal.keys("echo at $((60 + 2))\n")?;
-    terminal.shows("at 62")?;
-    terminal.keys("exit 7\n")?;
-    assert_eq!(terminal.ended()?.code(), Some(7));
+    terminal.send_keys("until [ \"$(stty size)\" = '50 120' ]; do sleep 0.1; done; echo at $((60 + 0))\n")?;
+    terminal.wait_for("at 60")?;
+    terminal.send_keys("sh -c 'echo at $((60 + 1)); exec sleep 1000'\n")?;
+    terminal.wait_for("at 61")?;
+    terminal.send_keys("\x03")?;
+    terminal.send_keys("echo at $((60 + 2))\n")?;
+    terminal.wait_for("at 62")?;
+    terminal.send_keys("exit 7\n")?;
+    assert_eq!(terminal.wait()?.code(), Some(7));
     assert!(terminal.is_cooked()?, "the terminal's modes were not restored");
     Ok(())
 }
@@ -143,16 +143,16 @@ fn files_go_both_ways() -> Result<()> {
     fs::write(tree.join("big"), noise(6 << 20))?;
     fs::write(tree.join("script"), "#!/bin/sh\n")?;
     fs::set_permissions(tree.join("script"), fs::Permissions::from_mode(0o750))?;
-    let then = rustix::fs::Timespec { tv_sec: 1_000_000_000, tv_nsec: 0 };
-    let then = rustix::fs::Timestamps { last_access: then, last_modification: then };
-    rustix::fs::utimensat(rustix::fs::CWD, tree.join("script"), &then, rustix::fs::AtFlags::empty())?;
-    scp_keeps_what_it_is_told_to(&host, &tree)?;
-    sftp_does_all_that_files_are_for(&host)?;
-    what_was_cut_short_goes_on(&host, &tree)?;
-    what_is_not_ones_own_is_not_written(&host)
+    let old_time = rustix::fs::Timespec { tv_sec: 1_000_000_000, tv_nsec: 0 };
+    let old_time = rustix::fs::Timestamps { last_access: old_time, last_modification: old_time };
+    rustix::fs::utimensat(rustix::fs::CWD, tree.join("script"), &old_time, rustix::fs::AtFlags::empty())?;
+    check_scp(&host, &tree)?;
+    check_sftp(&host)?;
+    check_resumed_transfers(&host, &tree)?;
+    check_permissions(&host)
 }
 
-fn scp_keeps_what_it_is_told_to(host: &Host, tree: &Path) -> Result<()> {
+fn check_scp(host: &Host, tree: &Path) -> Result<()> {
     run(host, "scp", &["-r", "-p", &text(tree), "box.vm:"])?.success()?;
     let stat = ssh(host, &["box.vm", "stat -c '%a %Y' tree/script; ls tree; sha256sum < tree/big"])?;
     let sum = Command::new("sha256sum").stdin(File::open(tree.join("big"))?).output()?.stdout;
@@ -169,7 +169,7 @@ fn scp_keeps_what_it_is_told_to(host: &Host, tree: &Path) -> Result<()> {
 /// Number of files in one directory, more than sftp reads in one response.
 const FILES: usize = 600;
 
-fn sftp_does_all_that_files_are_for(host: &Host) -> Result<()> {
+fn check_sftp(host: &Host) -> Result<()> {
     fs::create_dir(host.path("many"))?;
     for number in 0..FILES {
         fs::write(host.path("many").join(format!("file {number}")), number.to_string())?;
@@ -191,15 +191,15 @@ fn sftp_does_all_that_files_are_for(host: &Host) -> Result<()> {
     assert_eq!(fs::read_dir(host.path("many-back"))?.count(), FILES);
     let last = (FILES - 1).to_string();
     assert_eq!(fs::read_to_string(host.path(&format!("many-back/file {last}")))?, last);
-    let there = ssh(
+    let in_guest = ssh(
         host,
         &["box.vm", "ls /srv/dir/moved | wc -l; readlink /srv/dir/link; stat -c '%a %u %h' /srv/hard"],
     )?;
-    assert_eq!(there.success()?, format!("{last}\nmoved\n600 1 2\n"));
+    assert_eq!(in_guest.success()?, format!("{last}\nmoved\n600 1 2\n"));
     Ok(())
 }
 
-fn what_was_cut_short_goes_on(host: &Host, tree: &Path) -> Result<()> {
+fn check_resumed_transfers(host: &Host, tree: &Path) -> Result<()> {
     let (big, part) = (text(&tree.join("big")), host.path("part"));
     ssh(host, &["box.vm", "head -c 1000000 tree/big > part"])?.success()?;
     fs::write(&part, fs::read(&big)?.get(..1_000_000).context("big")?)?;
@@ -210,7 +210,7 @@ fn what_was_cut_short_goes_on(host: &Host, tree: &Path) -> Result<()> {
     Ok(())
 }
 
-fn what_is_not_ones_own_is_not_written(host: &Host) -> Result<()> {
+fn check_permissions(host: &Host) -> Result<()> {
     let batch = text(&host.path("batch"));
     run(host, "scp", &[&batch, "dev@box.vm:/etc/passwd"])?.fails(1, &["Permission denied"])?;
     run(host, "scp", &[&batch, "dev@box.vm:theirs"])?.success()?;
@@ -241,9 +241,9 @@ fn rsync_needs_only_itself_in_the_guest() -> Result<()> {
         rsync.args(["-a", "--itemize-changes", "-e", &shell, from, to]);
         Running::start(rsync, format!("rsync {from} {to}"))?.finish(b"")?.success()
     };
-    let there = format!("{}/", text(&tree));
-    assert!(rsync(&there, "box.vm:/root/tree/")?.contains("folder/big"));
-    assert_eq!(rsync(&there, "box.vm:/root/tree/")?, "", "nothing has changed");
+    let source = format!("{}/", text(&tree));
+    assert!(rsync(&source, "box.vm:/root/tree/")?.contains("folder/big"));
+    assert_eq!(rsync(&source, "box.vm:/root/tree/")?, "", "nothing has changed");
     rsync("box.vm:/root/tree/", &text(&host.path("back")))?;
     ensure!(fs::read(host.path("back/folder/big"))? == noise(4 << 20), "the copied data differs");
     assert_eq!(fs::read_link(host.path("back/link"))?, Path::new("folder/big"));
@@ -267,7 +267,7 @@ my $s = $ARGV[0] =~ /^\d/ ? IO::Socket::INET->new(PeerAddr => $ARGV[0]) : IO::So
 $s or die "cannot call: $!\n"; print $s "from the guest"; $s->flush; shutdown $s, 1; print <$s>;"#;
 
 /// Sends text, ends the stream with `end`, and returns the answer.
-fn say(mut stream: impl Read + Write, end: impl FnOnce() -> std::io::Result<()>) -> Result<String> {
+fn exchange(mut stream: impl Read + Write, end: impl FnOnce() -> std::io::Result<()>) -> Result<String> {
     stream.write_all(b"from the host")?;
     end()?;
     let mut answer = String::new();
@@ -275,22 +275,22 @@ fn say(mut stream: impl Read + Write, end: impl FnOnce() -> std::io::Result<()>)
     Ok(answer)
 }
 
-fn say_at(path: &Path) -> Result<String> {
+fn exchange_at(path: &Path) -> Result<String> {
     let stream = UnixStream::connect(path)?;
-    say(&stream, || stream.shutdown(std::net::Shutdown::Write))
+    exchange(&stream, || stream.shutdown(std::net::Shutdown::Write))
 }
 
 /// Starts a server on the host that answers like those in the guest, and returns its port.
-fn server_here() -> Result<u16> {
+fn start_host_server() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     let port = listener.local_addr()?.port();
     thread::spawn(move || {
-        for caller in listener.incoming().flatten() {
-            let mut said = String::new();
+        for client in listener.incoming().flatten() {
+            let mut received = String::new();
             // The scenario is the only client, and notices errors.
-            let _ = (&caller)
-                .read_to_string(&mut said)
-                .and_then(|_| (&caller).write_all(said.to_uppercase().as_bytes()));
+            let _ = (&client)
+                .read_to_string(&mut received)
+                .and_then(|_| (&client).write_all(received.to_uppercase().as_bytes()));
         }
     });
     Ok(port)
@@ -301,12 +301,12 @@ fn connections_are_forwarded_both_ways() -> Result<()> {
     let host = Host::with_debian()?;
     let mut server = host.start(&["vm", "exec", "box", "--", "perl", "-e", SERVER])?;
     server.wait_for_stdout("listening")?;
-    into_the_guest(&host)?;
-    by_socks(&host)?;
-    out_of_the_guest(&host)
+    check_local_forwards(&host)?;
+    check_dynamic_forward(&host)?;
+    check_remote_forwards(&host)
 }
 
-fn into_the_guest(host: &Host) -> Result<()> {
+fn check_local_forwards(host: &Host) -> Result<()> {
     let forward = |name: &str, to: &str| format!("{}:{to}", text(&host.path(name)));
     let [tcp, unix, none] = [("tcp", "localhost:8080"), ("unix", "/tmp/server"), ("none", "localhost:9")]
         .map(|(name, to)| forward(name, to));
@@ -314,9 +314,9 @@ fn into_the_guest(host: &Host) -> Result<()> {
     let mut forwards = start(host, "ssh", &args)?;
     forwards.wait_for_stdout("ready")?;
     for name in ["tcp", "unix", "tcp"] {
-        assert_eq!(say_at(&host.path(name))?, "FROM THE HOST");
+        assert_eq!(exchange_at(&host.path(name))?, "FROM THE HOST");
     }
-    assert_eq!(say_at(&host.path("none")).unwrap_or_default(), "");
+    assert_eq!(exchange_at(&host.path("none")).unwrap_or_default(), "");
     forwards.wait_for_stderr("cannot connect to 127.0.0.1:9: Connection refused")?;
     let (tcp, both) = (host.path("tcp"), noise(3 << 20));
     thread::scope(|scope| {
@@ -340,7 +340,7 @@ fn into_the_guest(host: &Host) -> Result<()> {
     forwards.finish(b"")?.success().map(drop)
 }
 
-fn by_socks(host: &Host) -> Result<()> {
+fn check_dynamic_forward(host: &Host) -> Result<()> {
     let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let mut socks = start(host, "ssh", &["-D", &port.to_string(), "box.vm", "echo ready; exec cat"])?;
     socks.wait_for_stdout("ready")?;
@@ -359,16 +359,16 @@ fn by_socks(host: &Host) -> Result<()> {
     for name in ["localhost", "127.0.0.1"] {
         let (stream, version) = connect(name, 8080)?;
         assert_eq!(version, 5);
-        assert_eq!(say(&stream, || stream.shutdown(std::net::Shutdown::Write))?, "FROM THE HOST");
+        assert_eq!(exchange(&stream, || stream.shutdown(std::net::Shutdown::Write))?, "FROM THE HOST");
     }
     connect("no-such-host.invalid", 80)?;
     socks.wait_for_stderr("the guest cannot resolve host \"no-such-host.invalid\"")?;
     socks.finish(b"")?.success().map(drop)
 }
 
-fn out_of_the_guest(host: &Host) -> Result<()> {
-    let here = format!("127.0.0.1:{}", server_here()?);
-    let [any, path] = [format!("0:{here}"), format!("/home/dev/socket:{here}")];
+fn check_remote_forwards(host: &Host) -> Result<()> {
+    let address = format!("127.0.0.1:{}", start_host_server()?);
+    let [any, path] = [format!("0:{address}"), format!("/home/dev/socket:{address}")];
     let args =
         ["-o", "ExitOnForwardFailure=yes", "-R", &any, "-R", &path, "dev@box.vm", "echo ready; exec cat"];
     let mut forwards = start(host, "ssh", &args)?;
@@ -384,11 +384,11 @@ fn out_of_the_guest(host: &Host) -> Result<()> {
     }
     let mode = host.ok(&["vm", "exec", "box", "--", "stat", "-c", "%U %a", "/home/dev/socket"])?;
     assert_eq!(mode, "dev 600\n");
-    let taken = ["-o", "ExitOnForwardFailure=yes", "-R", &path, "box.vm", "true"];
-    ssh(host, &taken)?.fails(255, &["remote port forwarding failed"])?;
+    let occupied = ["-o", "ExitOnForwardFailure=yes", "-R", &path, "box.vm", "true"];
+    ssh(host, &occupied)?.fails(255, &["remote port forwarding failed"])?;
     // A listener that could not be created removes neither another one's socket nor a file of the user's.
     host.ok(&["vm", "exec", "box", "--", "sh", "-c", "test -S /home/dev/socket && echo kept > /root/kept"])?;
-    let file = format!("/root/kept:{here}");
+    let file = format!("/root/kept:{address}");
     ssh(host, &["-o", "ExitOnForwardFailure=yes", "-R", &file, "box.vm", "true"])?
         .fails(255, &["remote port forwarding failed"])?;
     assert_eq!(host.ok(&["vm", "exec", "box", "--", "sh", "-c", "cat /root/kept; rm /root/kept"])?, "kept\n");
@@ -409,7 +409,7 @@ fn the_users_agent_is_there_for_the_session_and_nobody_else() -> Result<()> {
     let (socket, key) = (host.path("agent"), host.path("key"));
     let mut agent =
         Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn()?;
-    let kept = (|| {
+    let result = (|| {
         until("the agent is listening", || Ok(UnixStream::connect(&socket).is_ok()))?;
         let quiet = ["-q", "-t", "ed25519", "-N", "", "-f", &text(&key)];
         ensure!(Command::new("ssh-keygen").args(quiet).status()?.success(), "ssh-keygen");
@@ -420,8 +420,8 @@ fn the_users_agent_is_there_for_the_session_and_nobody_else() -> Result<()> {
             ssh.env("SSH_AUTH_SOCK", &socket);
             Running::start(ssh, "ssh".to_owned())?.finish(b"")
         };
-        let look = format!("perl -e '{KEYS}'; stat -c '%U %a' $SSH_AUTH_SOCK $(dirname $SSH_AUTH_SOCK)");
-        let out = with_agent(&["-A", "dev@box.vm", &look])?.success()?;
+        let script = format!("perl -e '{KEYS}'; stat -c '%U %a' $SSH_AUTH_SOCK $(dirname $SSH_AUTH_SOCK)");
+        let out = with_agent(&["-A", "dev@box.vm", &script])?.success()?;
         let mut lines = out.lines();
         assert!(
             lines.next().is_some_and(|line| line.starts_with("12 1 0000000b7373682d65643235353139")),
@@ -435,7 +435,7 @@ fn the_users_agent_is_there_for_the_session_and_nobody_else() -> Result<()> {
     })();
     agent.kill()?;
     agent.wait()?;
-    kept
+    result
 }
 
 #[scenario(Here, LabMore)]
@@ -469,9 +469,9 @@ fn sessions_over_one_connection_never_wait_for_each_other() -> Result<()> {
     until("its program has exited", || {
         Ok(!host.banger(&["vm", "exec", "box", "--", "kill", "-0", pid.trim()])?.status.success())
     })?;
-    let forward = format!("0:127.0.0.1:{}", server_here()?);
-    let ask = [options.as_slice(), &["-O", "forward", "-R", &forward, "box.vm"]].concat();
-    let port = ssh(&host, &ask)?.success()?;
+    let forward = format!("0:127.0.0.1:{}", start_host_server()?);
+    let forward_arguments = [options.as_slice(), &["-O", "forward", "-R", &forward, "box.vm"]].concat();
+    let port = ssh(&host, &forward_arguments)?.success()?;
     let at = format!("127.0.0.1:{}", port.trim());
     assert_eq!(host.ok(&["vm", "exec", "box", "--", "perl", "-e", CALL, &at])?, "FROM THE GUEST");
     master.finish(b"")?.success().map(drop)
@@ -479,15 +479,15 @@ fn sessions_over_one_connection_never_wait_for_each_other() -> Result<()> {
 
 #[scenario(Here)]
 fn a_connection_in_the_background_outlives_the_session_that_began_it() -> Result<()> {
-    let host = with_tiny()?;
+    let host = host_with_tiny_vm()?;
     let control = format!("ControlPath={}", text(&host.path("control")));
     let options = ["-o", "ControlMaster=auto", "-o", "ControlPersist=yes", "-o", control.as_str()];
     let shared = |args: &[&'static str]| [&options, args].concat();
     let first = shared(&["box.vm", "echo at $((40 + 2)); exec sleep 1000"]);
     let mut terminal = Terminal::start(&tool(&host, "ssh", &first)?, 24, 80)?;
-    terminal.shows("at 42")?;
-    terminal.keys("\x03")?;
-    terminal.ended()?;
+    terminal.wait_for("at 42")?;
+    terminal.send_keys("\x03")?;
+    terminal.wait()?;
     ssh(&host, &shared(&["-O", "check", "box.vm"]))?.success()?;
     assert_eq!(ssh(&host, &shared(&["box.vm", "hostname"]))?.success()?, "box\n");
     ssh(&host, &shared(&["-O", "exit", "box.vm"]))?.success()?;
@@ -513,7 +513,7 @@ fn an_editor_finds_its_way() -> Result<()> {
         let window = start(&host, "ssh", &["-T", "-L", &forward, "box.vm", "bash"])?;
         // bash waits for more of the script, which keeps the connection open.
         until("the port is forwarded", || {
-            Ok(say_at(&host.path(&name)).is_ok_and(|answer| answer == "FROM THE HOST"))
+            Ok(exchange_at(&host.path(&name)).is_ok_and(|answer| answer == "FROM THE HOST"))
         })?;
         // The connection breaks.
         window.signal(Signal::KILL)?;
@@ -524,20 +524,20 @@ fn an_editor_finds_its_way() -> Result<()> {
 
 #[scenario(Here, LabMore)]
 fn a_killed_ssh_leaves_nothing_in_the_guest() -> Result<()> {
-    let host = with_tiny()?;
-    let here = format!("127.0.0.1:{}", server_here()?);
-    let [tcp, path] = [format!("9000:{here}"), format!("/tmp/left:{here}")];
+    let host = host_with_tiny_vm()?;
+    let address = format!("127.0.0.1:{}", start_host_server()?);
+    let [tcp, path] = [format!("9000:{address}"), format!("/tmp/left:{address}")];
     let args = ["-tt", "-R", &tcp, "-R", &path, "box.vm", "echo pid $$; exec sleep 1000"];
     let mut killed = start(&host, "ssh", &args)?;
     let shown = killed.wait_for_stdout("\n")?;
     let pid = shown.trim().strip_prefix("pid ").context(shown.clone())?.to_owned();
-    let left = "kill -0 $0 2>/dev/null || test -e /tmp/left";
-    let left = || -> Result<bool> {
-        Ok(host.banger(&["vm", "exec", "box", "--", "sh", "-c", left, &pid])?.status.success())
+    let script = "kill -0 $0 2>/dev/null || test -e /tmp/left";
+    let anything_left = || -> Result<bool> {
+        Ok(host.banger(&["vm", "exec", "box", "--", "sh", "-c", script, &pid])?.status.success())
     };
-    ensure!(left()?, "the program and the socket do not exist");
+    ensure!(anything_left()?, "the program and the socket do not exist");
     killed.signal(Signal::KILL)?;
-    until("the program and the socket are gone", || Ok(!left()?))?;
+    until("the program and the socket are gone", || Ok(!anything_left()?))?;
     until("the guest no longer listens", || {
         let ports = host.json(&["vm", "ports", "box"])?;
         Ok(ports.as_array().into_iter().flatten().all(|row| row["port"] != 9000))
@@ -548,14 +548,14 @@ fn a_killed_ssh_leaves_nothing_in_the_guest() -> Result<()> {
 
 #[scenario(Here)]
 fn what_cannot_be_reached_is_told_and_what_is_down_started_if_it_may() -> Result<()> {
-    let host = with_tiny()?;
-    let told = |texts: &[&str]| ssh(&host, &["box.vm", "true"])?.fails(255, texts);
+    let host = host_with_tiny_vm()?;
+    let fails_with = |texts: &[&str]| ssh(&host, &["box.vm", "true"])?.fails(255, texts);
     ssh(&host, &["bo.vm", "true"])?.fails(255, &["there is no VM \"bo\"", "banger ps -a"])?;
     host.ok(&["vm", "pause", "box"])?;
-    told(&["VM box is paused", "banger vm resume box"])?;
+    fails_with(&["VM box is paused", "banger vm resume box"])?;
     host.ok(&["vm", "resume", "box"])?;
     host.ok(&["vm", "stop", "box"])?;
-    told(&["VM box is stopped", "banger vm start box", "ssh.autostart"])?;
+    fails_with(&["VM box is stopped", "banger vm start box", "ssh.autostart"])?;
     host.banger(&["vm", "ssh", "box", "--", "true"])?.fails(125, &["VM box is stopped"])?;
     fs::create_dir_all(host.path("config/banger"))?;
     fs::write(host.path("config/banger/config.toml"), "[ssh]\nautostart = true\n")?;
@@ -586,11 +586,20 @@ fn an_sshd_of_the_images_own_lets_root_in_by_bangers_key_alone() -> Result<()> {
     assert_eq!(exec("cat .ssh/authorized_keys")?, format!("ssh-ed25519 AAAA mine\n{public}"));
 
     exec("mkdir -p /run/sshd && /usr/sbin/sshd -p 2222")?;
-    let way =
+    let proxy_command =
         format!("ProxyCommand=ssh -F '{}' -W localhost:2222 box.vm", host.ok(&["ssh-config", "-q"])?.trim());
     let log_in = |options: &[&str]| {
         let mut ssh = host.tool("ssh");
-        ssh.args(["-F", "/dev/null", "-o", &way, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no"]);
+        ssh.args([
+            "-F",
+            "/dev/null",
+            "-o",
+            &proxy_command,
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "StrictHostKeyChecking=no",
+        ]);
         ssh.args(["-o", "UserKnownHostsFile=/dev/null", "-o", "IdentitiesOnly=yes"]).args(options);
         Running::start(ssh, "ssh to sshd".to_owned())?.finish(b"")
     };

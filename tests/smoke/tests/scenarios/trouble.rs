@@ -79,10 +79,10 @@ fn a_guest_that_answers_garbage_is_told_and_can_be_deleted() -> Result<()> {
 fn a_kernel_that_is_none_is_refused() -> Result<()> {
     let host = Host::new()?;
     let file = host.path("kernel");
-    for (bytes, why) in [(&b""[..], "empty"), (&[0x5a; 100_000][..], "kernel")] {
+    for (bytes, reason) in [(&b""[..], "empty"), (&[0x5a; 100_000][..], "kernel")] {
         fs::write(&file, bytes)?;
         let import = host.banger(&["kernel", "import", "bad", "--image", &file.display().to_string()])?;
-        import.fails(1, &[why])?;
+        import.fails(1, &[reason])?;
     }
     assert_eq!(host.json(&["kernel", "list"])?.as_array().map(Vec::len), Some(1));
     Ok(())
@@ -215,8 +215,8 @@ fn without_its_vmm_nothing_is_fetched_or_made() -> Result<()> {
     let mut command = host.command(&["vm", "run", "--rm", "--vmm", "firecracker", "--", "true"]);
     command.env("PATH", host.path("nothing")).env("BANGER_BANGERD", programs.join("bangerd"));
     let run = Running::start(command, "banger vm run, with nothing on PATH".to_owned())?.finish(b"")?;
-    let said = run.fails(125, &["firecracker cannot run a VM here: firecracker is not installed"])?;
-    assert!(!said.contains("fetching"), "{said}");
+    let stderr = run.fails(125, &["firecracker cannot run a VM here: firecracker is not installed"])?;
+    assert!(!stderr.contains("fetching"), "{stderr}");
     let mut stop = host.command(&["daemon", "stop"]);
     stop.env("BANGER_BANGERD", programs.join("bangerd"));
     Running::start(stop, "banger daemon stop".to_owned())?.finish(b"")?.success()?;

@@ -7,7 +7,7 @@ use banger_smoke::{Host, Terminal, scenario};
 use serde_json::Value;
 
 /// Creates a small VM of the image `tiny`.
-fn make(host: &Host, name: &str) -> Result<()> {
+fn create_vm(host: &Host, name: &str) -> Result<()> {
     let small =
         ["vm", "create", "--name", name, "--image", "tiny", "--memory", "256M", "--disk-size", "256M"];
     assert_eq!(host.ok(&small)?, format!("{name}\n"));
@@ -26,7 +26,7 @@ fn lines(text: &str) -> Result<Vec<Value>> {
 #[scenario(Here, LabMore)]
 fn logs_show_what_was_said_and_follow_what_is_until_the_vm_is_down() -> Result<()> {
     let host = Host::tiny()?;
-    make(&host, "box")?;
+    create_vm(&host, "box")?;
     sh(&host, "box", "echo hello-$((40 + 2)) > /dev/console; echo banger-agent: so > /dev/console")?;
     let logs = |args: &[&str]| host.ok(&[&["vm", "logs", "box"], args].concat());
     host.start(&["vm", "logs", "-f", "--agent", "box"])?.wait_for_stdout("banger-agent: so\r\n")?;
@@ -36,8 +36,8 @@ fn logs_show_what_was_said_and_follow_what_is_until_the_vm_is_down() -> Result<(
     assert!(logs(&["--since", "5m"])?.contains("hello-42"));
     assert_eq!(logs(&["--since", "2100-01-01T00:00:00Z"])?, "");
     logs(&["--vmm"])?;
-    let about = lines(&logs(&["--daemon"])?)?;
-    assert!(about.iter().any(|line| line["fields"]["role"] == "VMM"), "{about:?}");
+    let daemon_log = lines(&logs(&["--daemon"])?)?;
+    assert!(daemon_log.iter().any(|line| line["fields"]["role"] == "VMM"), "{daemon_log:?}");
     host.banger(&["vm", "logs", "box", "--vmm", "--agent"])?.fails(2, &["--vmm", "--agent"])?;
 
     // Two followers read; a third does not, and must not block the others.
@@ -62,11 +62,11 @@ fn logs_show_what_was_said_and_follow_what_is_until_the_vm_is_down() -> Result<(
 #[scenario(Here, LabMore)]
 fn a_guest_that_floods_its_console_fills_no_disk() -> Result<()> {
     let host = Host::tiny()?;
-    make(&host, "box")?;
+    create_vm(&host, "box")?;
     // More than is kept, so that the log rotates while it is followed. Firecracker's serial port costs the guest an
     // exit for each byte, which takes minutes if its host is emulated too: write less there.
     let is_slow = host.json(&["vm", "show", "box"])?["vmm"] == "firecracker";
-    let (flood, least) = if is_slow { (10_000, 10_000) } else { (2_300_000, 1 << 20) };
+    let (flood, minimum) = if is_slow { (10_000, 10_000) } else { (2_300_000, 1 << 20) };
     let mut follower = host.start(&["vm", "logs", "-f", "--agent", "box"])?;
     let flood = format!(
         "busybox yes 'all work and no play makes a dull guest' | busybox head -c {flood} > /dev/console; \
@@ -74,15 +74,15 @@ fn a_guest_that_floods_its_console_fills_no_disk() -> Result<()> {
     );
     sh(&host, "box", &flood)?;
     follower.wait_for_stdout("the-end")?;
-    let folder = fs::read_dir(host.path("state/banger/vms"))?.next().context("no VM")??.path();
+    let dir = fs::read_dir(host.path("state/banger/vms"))?.next().context("no VM")??.path();
     let mut kept = 0;
-    for entry in fs::read_dir(folder)? {
+    for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with("console") {
             kept += entry.metadata()?.len();
         }
     }
-    assert!((least..=(2 << 20) + (64 << 10)).contains(&kept), "{kept} bytes of the console are kept");
+    assert!((minimum..=(2 << 20) + (64 << 10)).contains(&kept), "{kept} bytes of the console are kept");
     assert_eq!(host.ok(&["vm", "logs", "-n", "1", "box"])?, "banger-agent: the-end\r\n");
     host.ok(&["vm", "delete", "--force", "box"])?;
     follower.finish(b"")?.success()?;
@@ -93,7 +93,7 @@ fn a_guest_that_floods_its_console_fills_no_disk() -> Result<()> {
 fn stats_tell_what_a_vm_uses() -> Result<()> {
     let host = Host::tiny()?;
     assert_eq!(host.json(&["vm", "stats"])?, Value::Array(vec![]));
-    make(&host, "box")?;
+    create_vm(&host, "box")?;
     let stats = host.json(&["vm", "stats", "box"])?;
     let vm = &stats[0];
     assert_eq!((&vm["name"], &vm["state"]), (&"box".into(), &"running".into()));
@@ -105,12 +105,12 @@ fn stats_tell_what_a_vm_uses() -> Result<()> {
     }
     host.banger(&["vm", "stats", "box", "none"])?.fails(1, &["there is no VM \"none\""])?;
     let mut terminal = Terminal::start(&host.command(&["vm", "stats"]), 24, 120)?;
-    terminal.shows("NAME")?;
-    terminal.shows("box")?;
+    terminal.wait_for("NAME")?;
+    terminal.wait_for("box")?;
     // The table is redrawn in place.
-    terminal.shows("\x1b[2A")?;
-    terminal.keys("\x03")?;
-    terminal.ended()?;
+    terminal.wait_for("\x1b[2A")?;
+    terminal.send_keys("\x03")?;
+    terminal.wait()?;
     host.ok(&["vm", "stop", "box"])?;
     let down = host.json(&["vm", "stats", "box"])?;
     assert_eq!((&down[0]["cpu_percent"], &down[0]["resident"]), (&Value::Null, &Value::Null));
@@ -122,13 +122,13 @@ fn stats_tell_what_a_vm_uses() -> Result<()> {
 fn events_tell_a_vms_life_in_order() -> Result<()> {
     let host = Host::tiny()?;
     let mut follower = host.start(&["events", "-f", "--since", "1h"])?;
-    make(&host, "box")?;
+    create_vm(&host, "box")?;
     host.ok(&["vm", "stop", "box"])?;
     host.ok(&["vm", "delete", "box"])?;
     let followed = follower.wait_for_stdout("\"kind\":\"vm_deleted\"")?;
-    let told = host.ok(&["events"])?;
-    assert!(told.contains(&followed[..followed.rfind('\n').unwrap_or(0)]), "{followed}\n{told}");
-    let life: Vec<_> = lines(&told)?
+    let events = host.ok(&["events"])?;
+    assert!(events.contains(&followed[..followed.rfind('\n').unwrap_or(0)]), "{followed}\n{events}");
+    let life: Vec<_> = lines(&events)?
         .iter()
         .filter(|event| event["name"] == "box")
         .map(|event| [&event["kind"], &event["to"]].map(|word| word.as_str().unwrap_or_default()).join(" "))
@@ -153,12 +153,12 @@ fn a_vm_that_nobody_uses_is_stopped_where_that_is_wanted() -> Result<()> {
     fs::write(host.path("config/banger/config.toml"), "[daemon]\nauto_stop_stale_after = \"2s\"\n")?;
     host.ok(&["daemon", "restart"])?;
     let mut events = host.start(&["events", "-f", "--since", "1h"])?;
-    make(&host, "box")?;
+    create_vm(&host, "box")?;
     // A VM that is used for longer than the limit keeps running.
     sh(&host, "box", "busybox sleep 6")?;
     assert_eq!(host.json(&["vm", "show", "box"])?["state"], "running");
-    let told = events.wait_for_stdout("\"to\":\"stopped\"")?;
-    assert!(told.contains("\"kind\":\"vm_unused\""), "{told}");
+    let output = events.wait_for_stdout("\"to\":\"stopped\"")?;
+    assert!(output.contains("\"kind\":\"vm_unused\""), "{output}");
     assert_eq!(host.json(&["vm", "show", "box"])?["state"], "stopped");
     Ok(())
 }

@@ -26,9 +26,9 @@ const RUN: &[&str] = &[
 ];
 
 /// Runs git on the host, without global configuration.
-fn git(folder: &Path, args: &[&str]) -> Result<String> {
+fn git(dir: &Path, args: &[&str]) -> Result<String> {
     let mut command = Command::new("git");
-    command.current_dir(folder).args(args).env("GIT_CONFIG_GLOBAL", "/dev/null");
+    command.current_dir(dir).args(args).env("GIT_CONFIG_GLOBAL", "/dev/null");
     Running::start(command, format!("git {}", args.join(" ")))?.finish(b"")?.success()
 }
 
@@ -48,18 +48,18 @@ fn repository(host: &Host) -> Result<PathBuf> {
 }
 
 /// Runs `banger` in the repository.
-fn within(host: &Host, root: &Path, args: &[&str]) -> Result<Finished> {
-    start_within(host, root, args)?.finish(b"")
+fn run_in(host: &Host, root: &Path, args: &[&str]) -> Result<Finished> {
+    start_in(host, root, args)?.finish(b"")
 }
 
-fn start_within(host: &Host, root: &Path, args: &[&str]) -> Result<Running> {
+fn start_in(host: &Host, root: &Path, args: &[&str]) -> Result<Running> {
     let mut command = host.command(args);
     command.current_dir(root);
     Running::start(command, format!("banger {}", args.join(" ")))
 }
 
 /// Returns everything in a repository that banger must not change: refs, files, status and index.
-fn users(root: &Path) -> Result<impl PartialEq + std::fmt::Debug + use<>> {
+fn user_state(root: &Path) -> Result<impl PartialEq + std::fmt::Debug + use<>> {
     let refs = git(root, &["for-each-ref", "refs/heads", "refs/remotes", "refs/tags"])?;
     Ok((refs, tree(root)?, git(root, &["status", "--porcelain=v2"])?, git(root, &["ls-files", "-s"])?))
 }
@@ -67,15 +67,15 @@ fn users(root: &Path) -> Result<impl PartialEq + std::fmt::Debug + use<>> {
 /// Returns every file and link outside `.git` by path: its kind, whether it is executable, and its content.
 fn tree(root: &Path) -> Result<BTreeMap<PathBuf, (char, Vec<u8>)>> {
     let mut all = BTreeMap::new();
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
+    let mut dirs = vec![root.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir)? {
             let path = entry?.path();
             let meta = fs::symlink_metadata(&path)?;
             let name = path.strip_prefix(root)?.to_owned();
             if meta.is_dir() {
                 if !path.ends_with(".git") {
-                    folders.push(path);
+                    dirs.push(path);
                 }
             } else if meta.is_symlink() {
                 all.insert(name, ('l', fs::read_link(&path)?.as_os_str().as_bytes().to_vec()));
@@ -89,9 +89,9 @@ fn tree(root: &Path) -> Result<BTreeMap<PathBuf, (char, Vec<u8>)>> {
 }
 
 /// Random numbers that are the same in every run (xorshift64).
-struct Numbers(u64);
+struct Rng(u64);
 
-impl Numbers {
+impl Rng {
     fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -110,10 +110,10 @@ const NAMES: &[&str] = &[
 /// Start of every script: a function that makes room for a file, whatever exists at its path.
 const ROOM: &str = r#"
     room() {
-        folder=${1%/*}
-        while [ "$folder" != . ]; do
-            if [ -L "$folder" ] || [ ! -d "$folder" ]; then rm -f "$folder" 2>/dev/null || true; fi
-            folder=${folder%/*}
+        dir=${1%/*}
+        while [ "$dir" != . ]; do
+            if [ -L "$dir" ] || [ ! -d "$dir" ]; then rm -f "$dir" 2>/dev/null || true; fi
+            dir=${dir%/*}
         done
         mkdir -p "${1%/*}"
         rm -rf "$1"
@@ -121,12 +121,12 @@ const ROOM: &str = r#"
 "#;
 
 /// Returns a shell script that makes random changes in a repository.
-fn work(numbers: &mut Numbers, steps: usize, commits: bool) -> String {
+fn random_changes(rng: &mut Rng, steps: usize, commits: bool) -> String {
     let mut script = format!("set -e\n{ROOM}");
     for _ in 0..steps {
-        let name = format!("'./{}'", NAMES[numbers.below(NAMES.len())]);
-        let number = numbers.below(1000);
-        script.push_str(&match numbers.below(if commits { 12 } else { 10 }) {
+        let name = format!("'./{}'", NAMES[rng.below(NAMES.len())]);
+        let number = rng.below(1000);
+        script.push_str(&match rng.below(if commits { 12 } else { 10 }) {
             0..=3 => format!("room {name}; seq {number} > {name}\n"),
             4 => format!("room {name}; printf '\\000\\377 {number}' > {name}\n"),
             5 | 6 => format!("if [ -e {name} ] && [ ! -d {name} ]; then rm -f {name}; fi\n"),
@@ -141,7 +141,7 @@ fn work(numbers: &mut Numbers, steps: usize, commits: bool) -> String {
 }
 
 /// Returns the files of a tree that git does not ignore.
-fn of_git(root: &Path) -> Result<BTreeMap<PathBuf, (char, Vec<u8>)>> {
+fn unignored_files(root: &Path) -> Result<BTreeMap<PathBuf, (char, Vec<u8>)>> {
     let listed = Command::new("git")
         .current_dir(root)
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
@@ -167,7 +167,7 @@ fn what_goes_in_and_is_worked_on_comes_out_the_same() -> Result<()> {
 }
 
 fn round_trip(host: &Host, seed: u64) -> Result<()> {
-    let mut numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let root = host.path(&format!("repo-{seed}"));
     fs::create_dir(&root)?;
     git(&root, &["init", "-q", "-b", "main"])?;
@@ -175,32 +175,32 @@ fn round_trip(host: &Host, seed: u64) -> Result<()> {
     git(&root, &["config", "user.email", "author@example.com"])?;
     fs::write(root.join(".gitignore"), "*.log\n")?;
     fs::write(root.join(std::ffi::OsStr::from_bytes(b"not utf-8 \xff")), "odd")?;
-    let script = work(&mut numbers, 25, true) + "git add -A; git commit -q --allow-empty -m last\n";
+    let script = random_changes(&mut rng, 25, true) + "git add -A; git commit -q --allow-empty -m last\n";
     sh(&root, &script)?;
-    sh(&root, &work(&mut numbers, 12, false))?;
+    sh(&root, &random_changes(&mut rng, 12, false))?;
 
     let guest = format!("/root/{seed}");
-    let place = ["--guest-path", &guest];
-    within(
+    let guest_path = ["--guest-path", &guest];
+    run_in(
         host,
         &root,
-        &[&["vm", "workspace", "prepare", "box", ".", "--include-untracked"], &place[..]].concat(),
+        &[&["vm", "workspace", "prepare", "box", ".", "--include-untracked"], &guest_path[..]].concat(),
     )?
     .success()?;
-    let before = users(&root)?;
+    let before = user_state(&root)?;
     let status = ["status", "--porcelain=v2", "-z"];
-    let there = |script: &str| host.ok(&["vm", "exec", "box", "-w", &guest, "--", "sh", "-c", script]);
-    let told = there("git fsck --strict >/dev/null && git status --porcelain=v2 -z")?;
+    let in_guest = |script: &str| host.ok(&["vm", "exec", "box", "-w", &guest, "--", "sh", "-c", script]);
+    let guest_status = in_guest("git fsck --strict >/dev/null && git status --porcelain=v2 -z")?;
     ensure!(
-        told == git(&root, &status)?,
-        "git status in the guest: {told:?}; on the host: {:?}",
+        guest_status == git(&root, &status)?,
+        "git status in the guest: {guest_status:?}; on the host: {:?}",
         git(&root, &status)?
     );
 
-    there(&work(&mut numbers, 15, true))?;
+    in_guest(&random_changes(&mut rng, 15, true))?;
     let patch = host.path("patch");
     let output = ["--output", patch.to_str().context("path")?];
-    host.ok(&[&["vm", "workspace", "export", "box"], &place[..], &output].concat())?;
+    host.ok(&[&["vm", "workspace", "export", "box"], &guest_path[..], &output].concat())?;
     let clean = host.path(&format!("clean-{seed}"));
     git(&host.path("."), &["clone", "-q", root.to_str().context("path")?, clean.to_str().context("path")?])?;
     if fs::metadata(&patch)?.len() > 0 {
@@ -208,19 +208,19 @@ fn round_trip(host: &Host, seed: u64) -> Result<()> {
     }
     let copy = host.path(&format!("copy-{seed}"));
     host.ok(&["vm", "cp", &format!("box:{guest}"), copy.to_str().context("path")?])?;
-    ensure!(tree(&clean)? == of_git(&copy)?, "the patched files differ from the guest's");
+    ensure!(tree(&clean)? == unignored_files(&copy)?, "the patched files differ from the guest's");
 
-    host.ok(&[&["vm", "workspace", "pull", "box"], &place[..]].concat())?;
-    ensure!(users(&root)? == before, "the user's files or refs were changed");
+    host.ok(&[&["vm", "workspace", "pull", "box"], &guest_path[..]].concat())?;
+    ensure!(user_state(&root)? == before, "the user's files or refs were changed");
     git(&root, &["fsck", "--strict"])?;
     let head = ["rev-parse", "refs/banger/box/HEAD"];
-    ensure!(git(&root, &head)? == there("git rev-parse HEAD")?, "the guest's commits were not pulled");
+    ensure!(git(&root, &head)? == in_guest("git rev-parse HEAD")?, "the guest's commits were not pulled");
     Ok(())
 }
 
-fn sh(folder: &Path, script: &str) -> Result<String> {
+fn sh(dir: &Path, script: &str) -> Result<String> {
     let mut command = Command::new("sh");
-    command.current_dir(folder).args(["-c", script]);
+    command.current_dir(dir).args(["-c", script]);
     Running::start(command, "sh".to_owned())?.finish(b"")?.success()
 }
 
@@ -230,24 +230,24 @@ fn a_throw_away_vm_leaves_its_commits_here() -> Result<()> {
     let root = repository(&host)?;
     fs::write(root.join(".git/info/exclude"), "target/\n")?;
     fs::write(root.join("src/main.c"), "int edited;\n")?;
-    let before = users(&root)?;
-    let make = ["vm", "run", "--rm", "--name", "box", "--image", "git", "--memory", "256M", "."];
+    let before = user_state(&root)?;
+    let run = ["vm", "run", "--rm", "--name", "box", "--image", "git", "--memory", "256M", "."];
     let script = "pwd; git status --porcelain; echo x >> README.md; git commit -qam x; echo y > new";
-    let ran = within(&host, &root.join("src"), &[&make[..], &["--", "sh", "-c", script]].concat())?;
+    let ran = run_in(&host, &root.join("src"), &[&run[..], &["--", "sh", "-c", script]].concat())?;
     ensure!(ran.stderr.contains("refs/banger/box/"), "it does not report the ref: {}", ran.stderr);
     assert_eq!(ran.success()?, "/root/repo\n M src/main.c\n");
-    assert_eq!(users(&root)?, before);
+    assert_eq!(user_state(&root)?, before);
     assert_eq!(git(&root, &["log", "--format=%s %an", "main..refs/banger/box/HEAD"])?, "x A U Thor\n");
     assert_eq!(git(&root, &["show", "refs/banger/box/uncommitted:new"])?, "y\n");
     // Nothing is saved if only ignored files have changed, or with `--discard`.
     git(&root, &["update-ref", "-d", "refs/banger/box/HEAD"])?;
-    within(&host, &root, &[&make[..], &["--", "true"]].concat())?.success()?;
+    run_in(&host, &root, &[&run[..], &["--", "true"]].concat())?.success()?;
     let build = "mkdir target; echo built > target/out; git status >/dev/null";
-    within(&host, &root, &[&make[..], &["--", "sh", "-c", build]].concat())?.success()?;
-    within(&host, &root, &[&make[..], &["--discard", "--", "sh", "-c", "echo z > z"]].concat())?.success()?;
+    run_in(&host, &root, &[&run[..], &["--", "sh", "-c", build]].concat())?.success()?;
+    run_in(&host, &root, &[&run[..], &["--discard", "--", "sh", "-c", "echo z > z"]].concat())?.success()?;
     assert!(git(&root, &["rev-parse", "--verify", "-q", "refs/banger/box/HEAD"]).is_err());
     // The exit status is the command's, even if work is saved.
-    within(&host, &root, &[&make[..], &["--", "sh", "-c", "echo z > z; exit 7"]].concat())?.code(7)?;
+    run_in(&host, &root, &[&run[..], &["--", "sh", "-c", "echo z > z; exit 7"]].concat())?.code(7)?;
     host.nothing_left()
 }
 
@@ -259,26 +259,26 @@ fn sent_again_only_changes_go_and_work_there_is_never_overwritten() -> Result<()
     host.ok(&[RUN, &["tiny"]].concat())?;
     let prepare = ["vm", "workspace", "prepare", "box"];
     let plan: Value = serde_json::from_str(
-        &within(&host, &root, &[&prepare[..], &[".", "--dry-run", "-o", "json"]].concat())?.success()?,
+        &run_in(&host, &root, &[&prepare[..], &[".", "--dry-run", "-o", "json"]].concat())?.success()?,
     )?;
     let files = json!([{ "path": "README.md", "size": 9 }, { "path": "src/main.c", "size": 10 }]);
     assert_eq!((&plan["files"], &plan["left_out"], &plan["branch"]), (&files, &json!(1), &json!("main")));
-    let there = |script: &str| host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script]);
-    assert_eq!(there("ls -A /root | grep -v lost || true")?, "", "a dry run creates nothing");
+    let in_guest = |script: &str| host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script]);
+    assert_eq!(in_guest("ls -A /root | grep -v lost || true")?, "", "a dry run creates nothing");
 
     // A guest without git also gets the files that git needs.
-    within(&host, &root, &prepare)?.fails(0, &["one untracked file was not sent", "2 files"])?;
-    assert_eq!(there("cat repo/README.md repo/.git/HEAD")?, "a readme\nref: refs/heads/main\n");
-    within(&host, &root, &prepare)?.fails(0, &["is up to date"])?;
+    run_in(&host, &root, &prepare)?.fails(0, &["one untracked file was not sent", "2 files"])?;
+    assert_eq!(in_guest("cat repo/README.md repo/.git/HEAD")?, "a readme\nref: refs/heads/main\n");
+    run_in(&host, &root, &prepare)?.fails(0, &["is up to date"])?;
     fs::write(root.join("src/main.c"), "int edited;\n")?;
     fs::remove_file(root.join("README.md"))?;
-    within(&host, &root, &prepare)?.fails(0, &["one file written, 1 removed"])?;
-    assert_eq!(there("cat repo/src/main.c; ls repo")?, "int edited;\nsrc\n");
+    run_in(&host, &root, &prepare)?.fails(0, &["one file written, 1 removed"])?;
+    assert_eq!(in_guest("cat repo/src/main.c; ls repo")?, "int edited;\nsrc\n");
 
-    there("echo mine > repo/src/main.c; echo new > repo/new")?;
+    in_guest("echo mine > repo/src/main.c; echo new > repo/new")?;
     fs::write(root.join("src/main.c"), "int here;\n")?;
-    within(&host, &root, &prepare)?.fails(1, &["src/main.c", "workspace pull box"])?;
-    assert_eq!(there("cat repo/src/main.c")?, "mine\n");
+    run_in(&host, &root, &prepare)?.fails(1, &["src/main.c", "workspace pull box"])?;
+    assert_eq!(in_guest("cat repo/src/main.c")?, "mine\n");
     let changes = host.json(&["vm", "workspace", "export", "box"])?;
     assert_eq!(
         changes,
@@ -301,37 +301,38 @@ fn what_breaks_in_the_middle_leaves_nothing_half_made() -> Result<()> {
     let host = Host::tiny()?;
     let root = repository(&host)?;
     host.ok(&[RUN, &["tiny"]].concat())?;
-    let there = |script: &str| host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script]);
-    let nothing_there = || Ok(there("ls -A /root | grep -v lost || true")?.is_empty());
+    let in_guest = |script: &str| host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script]);
+    let is_guest_empty = || Ok(in_guest("ls -A /root | grep -v lost || true")?.is_empty());
     let prepare = ["vm", "workspace", "prepare", "box", "--include-untracked"];
     // More than the disk has space for.
     let large = fs::File::create(root.join("large"))?;
     large.set_len(400 << 20)?;
-    within(&host, &root, &prepare)?.fails(1, &["in VM box: cannot write", "space"])?;
-    ensure!(nothing_there()?, "files are left: {}", there("ls -laR /root")?);
+    run_in(&host, &root, &prepare)?.fails(1, &["in VM box: cannot write", "space"])?;
+    ensure!(is_guest_empty()?, "files are left: {}", in_guest("ls -laR /root")?);
     // Ctrl-C, and a killed client.
     large.set_len(200 << 20)?;
     for (signal, status) in [(Signal::INT, Some(130)), (Signal::KILL, None)] {
-        let mut sending = start_within(&host, &root, &prepare)?;
+        let mut sending = start_in(&host, &root, &prepare)?;
         sending.wait_for_stderr("Sending the repository")?;
         sending.signal(signal)?;
         ensure!(sending.finish(b"")?.status.code() == status, "{signal:?}");
-        until("no file is left in the guest", nothing_there)?;
+        until("no file is left in the guest", is_guest_empty)?;
     }
     // Two in parallel: one is refused, or runs after the other; the result is complete.
     large.set_len(20 << 20)?;
     let (one, two) = thread::scope(|scope| {
-        let send = || within(&host, &root, &prepare);
+        let send = || run_in(&host, &root, &prepare);
         let (one, two) = (scope.spawn(send), scope.spawn(send));
         (one.join().unwrap(), two.join().unwrap())
     });
-    let (went, refused): (Vec<_>, Vec<_>) = [one?, two?].into_iter().partition(|run| run.status.success());
-    ensure!(!went.is_empty(), "neither succeeded: {refused:?}");
+    let (succeeded, refused): (Vec<_>, Vec<_>) =
+        [one?, two?].into_iter().partition(|run| run.status.success());
+    ensure!(!succeeded.is_empty(), "neither succeeded: {refused:?}");
     for refused in refused {
         refused.fails(1, &["in VM box: "])?;
     }
     assert_eq!(
-        there("cat repo/README.md; wc -c < repo/large; ls -A /root | grep -v lost")?,
+        in_guest("cat repo/README.md; wc -c < repo/large; ls -A /root | grep -v lost")?,
         "a readme\n20971520\nrepo\n"
     );
     host.ok(&["vm", "delete", "--force", "--discard", "box"])?;
@@ -341,8 +342,8 @@ fn what_breaks_in_the_middle_leaves_nothing_half_made() -> Result<()> {
 #[scenario(Here)]
 fn what_cannot_go_in_is_told_before_a_vm_is_made() -> Result<()> {
     let host = Host::new()?;
-    let run = |folder: &Path, more: &[&str]| {
-        within(&host, folder, &[&["vm", "run", "--rm", "."], more, &["--", "true"]].concat())
+    let run = |dir: &Path, arguments: &[&str]| {
+        run_in(&host, dir, &[&["vm", "run", "--rm", "."], arguments, &["--", "true"]].concat())
     };
     // The host's own directory may be inside a repository.
     let outside = tempfile::tempdir()?;
@@ -373,7 +374,7 @@ fn a_full_copy_takes_all_that_is_there() -> Result<()> {
     git(&root, &["commit", "-qm", "with a submodule"])?;
     fs::write(root.join(".gitignore"), "ignored\n")?;
     fs::write(root.join("ignored"), "ignored")?;
-    let make = [
+    let run = [
         "vm",
         "run",
         "-d",
@@ -387,13 +388,14 @@ fn a_full_copy_takes_all_that_is_there() -> Result<()> {
         "full-copy",
         ".",
     ];
-    within(&host, &root, &make)?.success()?;
-    let there = |script: &str| host.ok(&["vm", "exec", "box", "-w", "/root/repo", "--", "sh", "-c", script]);
+    run_in(&host, &root, &run)?.success()?;
+    let in_guest =
+        |script: &str| host.ok(&["vm", "exec", "box", "-w", "/root/repo", "--", "sh", "-c", script]);
     assert_eq!(
-        there("cat ignored sub/README.md && git status --porcelain")?,
+        in_guest("cat ignored sub/README.md && git status --porcelain")?,
         "ignoreda readme\n?? .gitignore\n"
     );
-    there("echo edited > README.md")?;
+    in_guest("echo edited > README.md")?;
     let changes = host.json(&["vm", "workspace", "export", "box"])?;
     assert_eq!(
         changes,
@@ -410,13 +412,13 @@ fn files_of_the_users_are_there_at_each_start() -> Result<()> {
     fs::write(host.path(".gitconfig"), "[user]\n\tname = a\n")?;
     let entries = "[[file_sync]]\nhost = '~/.gitconfig'\n[[file_sync]]\nhost = '~/none'\n";
     fs::write(host.path("config/banger/config.toml"), entries)?;
-    let made = host.banger(&[RUN, &["tiny"]].concat())?;
-    made.fails(0, &["none is not synced: No such file"])?;
-    let there = |script: &str| host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script]);
-    assert_eq!(there("cat /root/.gitconfig; stat -c %a /root/.gitconfig")?, "[user]\n\tname = a\n600\n");
+    let created = host.banger(&[RUN, &["tiny"]].concat())?;
+    created.fails(0, &["none is not synced: No such file"])?;
+    let in_guest = |script: &str| host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script]);
+    assert_eq!(in_guest("cat /root/.gitconfig; stat -c %a /root/.gitconfig")?, "[user]\n\tname = a\n600\n");
     fs::write(host.path(".gitconfig"), "[user]\n\tname = b\n")?;
     host.ok(&["vm", "restart", "box"])?;
-    assert_eq!(there("cat /root/.gitconfig")?, "[user]\n\tname = b\n");
+    assert_eq!(in_guest("cat /root/.gitconfig")?, "[user]\n\tname = b\n");
     let escape = "[[file_sync]]\nhost = '~/.gitconfig'\nguest = '/root/../etc/passwd'\n";
     fs::write(host.path("config/banger/config.toml"), escape)?;
     host.banger(&["vm", "run", "--rm", "--", "true"])?

@@ -11,11 +11,10 @@
 //! - Test code is ignored: `#[cfg(test)]`, `#[test]`, and targets other than a library or a program.
 //!
 //! Each module is then checked together with its children. A child includes all files below it; the parent is only
-//! its own file. They form a *cycle* (in messages: a circle) if one uses another that uses the first, directly or
-//! through others. So siblings must not depend on each other, nor a child and its parent: move the shared code below
-//! both.
+//! its own file. They form a *cycle* if one uses another that uses the first, directly or through others. So siblings
+//! must not depend on each other, nor a child and its parent: move the shared code below both.
 
-mod circles;
+mod cycles;
 mod resolve;
 mod tree;
 
@@ -31,41 +30,43 @@ use tree::{Id, ROOT, Tree};
 const EXEMPT: &[&str] = &[];
 
 /// Describes each cycle among the modules of the packages' libraries and programs.
-pub(super) fn circles(project: &Project, packages: &[Package]) -> Result<Vec<String>> {
-    let mut wrong = Vec::new();
+pub(super) fn cycles(project: &Project, packages: &[Package]) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
     for package in packages {
         let targets = package.targets.iter();
         let roots = targets.filter(|target| target.kind.iter().any(|kind| kind == "lib" || kind == "bin"));
-        let mut found = Vec::new();
+        let mut cycles = Vec::new();
         for root in roots {
-            found.extend(circles_of(&root.src_path)?);
+            cycles.extend(cycles_of(&root.src_path)?);
         }
-        match (EXEMPT.contains(&package.name.as_str()), found.is_empty()) {
+        match (EXEMPT.contains(&package.name.as_str()), cycles.is_empty()) {
             (true, false) => {}
-            (true, true) => wrong.push(format!("{} has no cycle: remove it from EXEMPT", package.name)),
-            (false, _) => wrong.extend(found.into_iter().map(|circle| format!("{}: {circle}", package.name))),
+            (true, true) => problems.push(format!("{} has no cycle: remove it from EXEMPT", package.name)),
+            (false, _) => {
+                problems.extend(cycles.into_iter().map(|cycle| format!("{}: {cycle}", package.name)))
+            }
         }
     }
     let root = format!("{}/", project.root().display());
-    Ok(wrong.into_iter().map(|circle| circle.replace(&root, "")).collect())
+    Ok(problems.into_iter().map(|problem| problem.replace(&root, "")).collect())
 }
 
 /// Describes each cycle of a target: its modules, and the uses along a shortest path.
-fn circles_of(root: &Path) -> Result<Vec<String>> {
+fn cycles_of(root: &Path) -> Result<Vec<String>> {
     let tree = Tree::read(root)?;
     let arrows = resolve::arrows(&tree);
-    let found = circles::circles(&tree, &arrows);
-    Ok(found.iter().map(|circle| describe(&tree, circle)).collect())
+    let cycles = cycles::cycles(&tree, &arrows);
+    Ok(cycles.iter().map(|cycle| describe(&tree, cycle)).collect())
 }
 
-fn describe(tree: &Tree, circle: &circles::Circle<'_>) -> String {
+fn describe(tree: &Tree, cycle: &cycles::Cycle<'_>) -> String {
     let name = |id: &Id| match (*id, tree.modules[*id].path.as_str()) {
         (ROOT, _) => "the root",
         (_, path) => path,
     };
-    let members: Vec<_> = circle.members.iter().map(name).collect();
+    let members: Vec<_> = cycle.members.iter().map(name).collect();
     let mut text = format!("{} form a cycle", members.join(", "));
-    for arrow in &circle.around {
+    for arrow in &cycle.path {
         let file = tree.modules[arrow.from].file.display();
         text.push_str(&format!("\n    {file}:{} uses {}", arrow.line, arrow.item));
     }
@@ -79,21 +80,21 @@ mod tests {
     use super::*;
 
     /// Returns the cycles of a crate with these files, as paths relative to its directory.
-    fn circles_in(files: &[(&str, &str)]) -> Vec<String> {
-        let folder = tempfile::tempdir().unwrap();
+    fn cycles_in(files: &[(&str, &str)]) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {
-            let path = folder.path().join(name);
+            let path = dir.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let prefix = format!("{}/", folder.path().display());
-        let found = circles_of(&folder.path().join("lib.rs")).unwrap();
-        found.into_iter().map(|circle| circle.replace(&prefix, "")).collect()
+        let prefix = format!("{}/", dir.path().display());
+        let cycles = cycles_of(&dir.path().join("lib.rs")).unwrap();
+        cycles.into_iter().map(|cycle| cycle.replace(&prefix, "")).collect()
     }
 
     #[test]
     fn siblings_that_use_each_other_form_a_circle() {
-        let found = circles_in(&[
+        let cycles = cycles_in(&[
             ("lib.rs", "mod a; mod b; mod c;"),
             ("a.rs", "use crate::b::{\n    f as g,\n};\npub fn a() { g() }"),
             ("b.rs", "pub fn f() -> super::c::C { super::c::C }"),
@@ -101,74 +102,74 @@ mod tests {
         ]);
         let expected =
             "a, b, c form a cycle\n    a.rs:2 uses b::f\n    b.rs:1 uses c::C\n    c.rs:2 uses a::a";
-        assert_eq!(found, [expected]);
+        assert_eq!(cycles, [expected]);
     }
 
     #[test]
     fn the_shortest_way_around_is_shown() {
-        let found = circles_in(&[
+        let cycles = cycles_in(&[
             ("lib.rs", "mod a; mod b; mod c;"),
             ("a.rs", "use crate::b::B; pub struct A;"),
             ("b.rs", "use crate::c::C; pub struct B;"),
             ("c.rs", "use crate::{a::A, b::B}; pub struct C;"),
         ]);
-        assert_eq!(found, ["a, b, c form a cycle\n    b.rs:1 uses c::C\n    c.rs:1 uses b::B"]);
+        assert_eq!(cycles, ["a, b, c form a cycle\n    b.rs:1 uses c::C\n    c.rs:1 uses b::B"]);
     }
 
     #[test]
     fn a_parent_may_use_its_children() {
-        let found = circles_in(&[
+        let cycles = cycles_in(&[
             ("lib.rs", "mod a; pub use a::A; fn f(a: A) { a::make(); }"),
             ("a/mod.rs", "mod b; mod c; pub use b::make; pub struct A; fn a() { b::make() }"),
             ("a/b.rs", "use super::c::C; pub fn make() {}"),
             ("a/c.rs", "pub struct C;"),
         ]);
-        assert_eq!(found, [""; 0]);
+        assert_eq!(cycles, [""; 0]);
     }
 
     #[test]
     fn a_child_and_its_parent_that_use_each_other_form_a_circle() {
-        let found = circles_in(&[
+        let cycles = cycles_in(&[
             ("lib.rs", "mod a;"),
             ("a.rs", "mod b;\npub struct A(b::B);"),
             ("a/b.rs", "pub struct B;\nfn b(a: super::A) {}"),
         ]);
-        assert_eq!(found, ["a, a::b form a cycle\n    a.rs:2 uses a::b::B\n    a/b.rs:2 uses a::A"]);
+        assert_eq!(cycles, ["a, a::b form a cycle\n    a.rs:2 uses a::b::B\n    a/b.rs:2 uses a::A"]);
     }
 
     #[test]
     fn a_module_stands_for_the_files_below_it() {
-        let found = circles_in(&[
+        let cycles = cycles_in(&[
             ("lib.rs", "mod a; mod b;"),
             ("a/mod.rs", "mod one; mod two; pub use one::One; pub use two::two;"),
             ("a/one.rs", "pub struct One;"),
             ("a/two.rs", "use crate::b::B; pub fn two() {}"),
             ("b.rs", "use crate::a::One; pub struct B;"),
         ]);
-        assert_eq!(found, ["a, b form a cycle\n    a/two.rs:1 uses b::B\n    b.rs:1 uses a::one::One"]);
+        assert_eq!(cycles, ["a, b form a cycle\n    a/two.rs:1 uses b::B\n    b.rs:1 uses a::one::One"]);
     }
 
     #[test]
     fn a_reexport_is_followed_to_the_file_that_defines_the_item() {
         // By name, by glob and under another name; `b` only uses `a::low`.
-        let found = circles_in(&[
+        let cycles = cycles_in(&[
             ("lib.rs", "mod a; mod b; pub use a::*; pub use b::B as Bee;"),
             ("a.rs", "mod low; pub use low::{Low, Low as Deep}; pub use crate::b::B;"),
             ("a/low.rs", "pub struct Low;"),
             ("b.rs", "use crate::{Low, a::Deep}; pub struct B;"),
         ]);
-        assert_eq!(found, [""; 0]);
-        let found = circles_in(&[
+        assert_eq!(cycles, [""; 0]);
+        let cycles = cycles_in(&[
             ("lib.rs", "mod a; mod b; pub use a::*; pub use b::B as Bee;"),
             ("a.rs", "pub struct A(crate::Bee);"),
             ("b.rs", "pub struct B; fn b(a: crate::A) {}"),
         ]);
-        assert_eq!(found, ["a, b form a cycle\n    a.rs:1 uses b::B\n    b.rs:1 uses a::A"]);
+        assert_eq!(cycles, ["a, b form a cycle\n    a.rs:1 uses b::B\n    b.rs:1 uses a::A"]);
     }
 
     #[test]
     fn tests_comments_and_strings_do_not_count() {
-        let found = circles_in(&[
+        let cycles = cycles_in(&[
             ("lib.rs", "mod a; mod b; #[cfg(test)] mod missing;"),
             ("a.rs", "use crate::b::B; pub struct A;"),
             (
@@ -187,49 +188,49 @@ mod tests {
                 "#,
             ),
         ]);
-        assert_eq!(found, [""; 0]);
+        assert_eq!(cycles, [""; 0]);
     }
 
     #[test]
     fn an_inherent_method_is_used_where_its_impl_block_is() {
-        let found = circles_in(&[
+        let cycles = cycles_in(&[
             ("lib.rs", "mod host; mod start; mod stop;"),
             ("host.rs", "pub struct Host;"),
             ("start.rs", "use crate::host::Host; impl Host { fn start(&self) { self.stop(); } }"),
             ("stop.rs", "use crate::host::Host; impl Host { fn stop(&self) { Self::start(self) } }"),
         ]);
         let expected = "start, stop form a cycle\n    start.rs:1 uses host::Host::stop\n    stop.rs:1 uses host::Host::start";
-        assert_eq!(found, [expected]);
+        assert_eq!(cycles, [expected]);
     }
 
     #[test]
     fn a_block_module_belongs_to_its_file() {
-        let found = circles_in(&[
+        let cycles = cycles_in(&[
             ("lib.rs", "mod a;"),
             ("a.rs", "mod inner { pub fn f() { super::g() } mod file; }\nfn g() { inner::f() }"),
             ("a/inner/file.rs", "fn h() { super::super::g() }"),
         ]);
-        assert_eq!(found, [""; 0]);
+        assert_eq!(cycles, [""; 0]);
     }
 
     #[test]
     fn names_of_other_crates_and_macros_do_not_confuse() {
-        let found = circles_in(&[
+        let cycles = cycles_in(&[
             ("lib.rs", "mod serde; mod name;"),
             ("name.rs", "macro_rules! text { () => { pub struct Name; } }\ntext!(); use ::serde::Serialize;"),
             ("serde.rs", "use crate::name::Name; use tokio::serde; pub struct Serialize;"),
         ]);
-        assert_eq!(found, [""; 0]);
+        assert_eq!(cycles, [""; 0]);
     }
 
     #[test]
     fn a_function_with_a_modules_name_is_not_the_module() {
-        let found = circles_in(&[
+        let cycles = cycles_in(&[
             ("lib.rs", "mod plan; mod read; pub use read::plan;"),
             ("plan.rs", "pub struct Plan;"),
             ("read.rs", "mod one; pub fn plan() { one::one() }"),
             ("read/one.rs", "use crate::plan::Plan; pub fn one() {}"),
         ]);
-        assert_eq!(found, [""; 0]);
+        assert_eq!(cycles, [""; 0]);
     }
 }

@@ -65,8 +65,8 @@ impl Tree {
     pub(super) fn read(root: &Path) -> Result<Self> {
         let mut tree = Self { modules: Vec::new() };
         tree.add("", None, root, false);
-        let folder = root.parent().context("a source file without a directory")?;
-        tree.read_file(ROOT, folder)?;
+        let dir = root.parent().context("a source file without a directory")?;
+        tree.read_file(ROOT, dir)?;
         Ok(tree)
     }
 
@@ -81,7 +81,7 @@ impl Tree {
     fn add(&mut self, name: &str, parent: Option<Id>, file: &Path, inline: bool) -> Id {
         let path = match parent.map(|parent| self.modules[parent].path.as_str()) {
             None | Some("") => name.to_owned(),
-            Some(above) => format!("{above}::{name}"),
+            Some(parent_path) => format!("{parent_path}::{name}"),
         };
         let id = self.modules.len();
         self.modules.push(Module {
@@ -102,32 +102,32 @@ impl Tree {
     }
 
     /// Reads a module's file; the directory has the files of its children.
-    fn read_file(&mut self, id: Id, folder: &Path) -> Result<()> {
+    fn read_file(&mut self, id: Id, dir: &Path) -> Result<()> {
         let path = self.modules[id].file.clone();
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let file = syn::parse_file(&text).with_context(|| format!("cannot parse {}", path.display()))?;
-        self.read_items(id, folder, &file.items)
+        self.read_items(id, dir, &file.items)
     }
 
-    fn read_items(&mut self, id: Id, folder: &Path, items: &[Item]) -> Result<()> {
+    fn read_items(&mut self, id: Id, dir: &Path, items: &[Item]) -> Result<()> {
         for item in items {
             let Item::Mod(module) = item else {
                 Reader { module: &mut self.modules[id], self_type: None }.visit_item(item);
                 continue;
             };
-            if for_tests(&module.attrs) {
+            if is_test_only(&module.attrs) {
                 continue;
             }
             let name = module.ident.unraw().to_string();
-            let nested = folder.join(&name);
+            let nested = dir.join(&name);
             if let Some((_, items)) = &module.content {
                 let file = self.modules[id].file.clone();
                 let child = self.add(&name, Some(id), &file, true);
                 self.read_items(child, &nested, items)?;
             } else {
-                let beside = folder.join(format!("{name}.rs"));
-                let file = if beside.is_file() { beside } else { nested.join("mod.rs") };
-                ensure!(file.is_file(), "module {name} has no file in {}", folder.display());
+                let sibling = dir.join(format!("{name}.rs"));
+                let file = if sibling.is_file() { sibling } else { nested.join("mod.rs") };
+                ensure!(file.is_file(), "module {name} has no file in {}", dir.display());
                 let child = self.add(&name, Some(id), &file, false);
                 self.read_file(child, &nested)?;
             }
@@ -144,7 +144,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn used(&mut self, path: Vec<String>, span: Span) {
+    fn add_use(&mut self, path: Vec<String>, span: Span) {
         let used = Use { path: self.without_self(path), line: span.start().line };
         self.module.uses.push(used);
     }
@@ -159,10 +159,10 @@ impl Reader<'_> {
         }
     }
 
-    fn import(&mut self, tree: &UseTree, above: &[String], reexport: bool) {
+    fn import(&mut self, tree: &UseTree, prefix: &[String], reexport: bool) {
         let mut add = |ident: &Ident, name: Option<&Ident>, span: Span| {
-            let mut path = above.to_vec();
-            if ident != "self" || above.is_empty() {
+            let mut path = prefix.to_vec();
+            if ident != "self" || prefix.is_empty() {
                 path.push(ident.unraw().to_string());
             }
             let name = name.map(|name| name.unraw().to_string()).filter(|name| name != "self");
@@ -174,17 +174,17 @@ impl Reader<'_> {
             UseTree::Name(leaf) => add(&leaf.ident, Some(&leaf.ident), leaf.ident.span()),
             UseTree::Rename(leaf) => add(&leaf.ident, Some(&leaf.rename), leaf.ident.span()),
             UseTree::Glob(leaf) => {
-                let used = Use { path: above.to_vec(), line: leaf.star_token.spans[0].start().line };
+                let used = Use { path: prefix.to_vec(), line: leaf.star_token.spans[0].start().line };
                 self.module.imports.push(Import { name: None, used, reexport });
             }
             UseTree::Path(path) => {
-                let mut above = above.to_vec();
-                above.push(path.ident.unraw().to_string());
-                self.import(&path.tree, &above, reexport);
+                let mut prefix = prefix.to_vec();
+                prefix.push(path.ident.unraw().to_string());
+                self.import(&path.tree, &prefix, reexport);
             }
             UseTree::Group(group) => {
                 for tree in &group.items {
-                    self.import(tree, above, reexport);
+                    self.import(tree, prefix, reexport);
                 }
             }
         }
@@ -212,7 +212,7 @@ impl Reader<'_> {
                     {
                         path = vec!["Self".to_owned(), method.unraw().to_string()];
                     }
-                    self.used(path, first.span());
+                    self.add_use(path, first.span());
                 }
                 _ => {}
             }
@@ -223,7 +223,7 @@ impl Reader<'_> {
 
 impl<'ast> Visit<'ast> for Reader<'_> {
     fn visit_item(&mut self, item: &'ast Item) {
-        if for_tests(attributes(item)) {
+        if is_test_only(attributes(item)) {
             return;
         }
         if let Item::Use(item) = item {
@@ -232,17 +232,17 @@ impl<'ast> Visit<'ast> for Reader<'_> {
             }
             return;
         }
-        self.module.items.extend(defined(item).map(|name| name.unraw().to_string()));
+        self.module.items.extend(defined_name(item).map(|name| name.unraw().to_string()));
         visit::visit_item(self, item);
     }
 
     fn visit_item_impl(&mut self, block: &'ast syn::ItemImpl) {
-        let around = self.self_type.take();
+        let outer_type = self.self_type.take();
         if let Type::Path(named) = &*block.self_ty {
             let self_type = segments(&named.path);
             if block.trait_.is_none() {
                 let methods = block.items.iter().filter_map(|item| match item {
-                    syn::ImplItem::Fn(method) if !for_tests(&method.attrs) => Some(&method.sig.ident),
+                    syn::ImplItem::Fn(method) if !is_test_only(&method.attrs) => Some(&method.sig.ident),
                     _ => None,
                 });
                 let methods = methods.map(|name| (self_type.clone(), name.unraw().to_string()));
@@ -251,43 +251,43 @@ impl<'ast> Visit<'ast> for Reader<'_> {
             self.self_type = Some(self_type);
         }
         visit::visit_item_impl(self, block);
-        self.self_type = around;
+        self.self_type = outer_type;
     }
 
     fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
-        if !for_tests(&item.attrs) {
+        if !is_test_only(&item.attrs) {
             visit::visit_impl_item_fn(self, item);
         }
     }
 
     fn visit_field(&mut self, field: &'ast syn::Field) {
-        if !for_tests(&field.attrs) {
+        if !is_test_only(&field.attrs) {
             visit::visit_field(self, field);
         }
     }
 
     fn visit_field_value(&mut self, field: &'ast syn::FieldValue) {
-        if !for_tests(&field.attrs) {
+        if !is_test_only(&field.attrs) {
             visit::visit_field_value(self, field);
         }
     }
 
     fn visit_local(&mut self, local: &'ast syn::Local) {
-        if !for_tests(&local.attrs) {
+        if !is_test_only(&local.attrs) {
             visit::visit_local(self, local);
         }
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
         if let (None, Some(first)) = (&path.leading_colon, path.segments.first()) {
-            self.used(segments(path), first.ident.span());
+            self.add_use(segments(path), first.ident.span());
         }
         visit::visit_path(self, path);
     }
 
     fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
         if matches!(&*call.receiver, syn::Expr::Path(receiver) if receiver.path.is_ident("self")) {
-            self.used(vec!["Self".to_owned(), call.method.unraw().to_string()], call.method.span());
+            self.add_use(vec!["Self".to_owned(), call.method.unraw().to_string()], call.method.span());
         }
         visit::visit_expr_method_call(self, call);
     }
@@ -309,7 +309,7 @@ fn segments(path: &syn::Path) -> Vec<String> {
 }
 
 /// Returns whether `#[test]`, `#[cfg(test)]` or `#[cfg(all(test, …))]` excludes an item from the program.
-fn for_tests(attributes: &[Attribute]) -> bool {
+fn is_test_only(attributes: &[Attribute]) -> bool {
     fn needs_test(condition: &Meta) -> bool {
         let Meta::List(list) = condition else { return condition.path().is_ident("test") };
         let all = syn::punctuated::Punctuated::<Meta, syn::Token![,]>::parse_terminated;
@@ -344,7 +344,7 @@ fn attributes(item: &Item) -> &[Attribute] {
 }
 
 /// Returns the name that an item defines.
-fn defined(item: &Item) -> Option<&Ident> {
+fn defined_name(item: &Item) -> Option<&Ident> {
     match item {
         Item::Const(item) => Some(&item.ident),
         Item::Enum(item) => Some(&item.ident),

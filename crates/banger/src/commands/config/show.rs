@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use banger_api::config::{ShownKey, variables};
+use banger_api::config::{ConfigEntry, variables};
 
 use crate::{
     error::CommandError,
@@ -24,17 +24,17 @@ pub(crate) struct Show {
 
 impl Show {
     pub(crate) fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
-        let keys = crate::config::load()?.shown();
+        let keys = crate::config::load()?.entries();
         ui.list(&self.format, &keys, |key| key.key.clone(), table)?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn table(keys: &[ShownKey]) -> Table {
+fn table(keys: &[ConfigEntry]) -> Table {
     let mut table = Table::new(["KEY", "VALUE", "SOURCE", "LOCATION"]);
     for key in keys {
-        let place = if key.layer == key.origin { String::new() } else { key.origin.clone() };
-        table.row([key.key.clone(), key.value.clone(), key.layer.to_owned(), place]);
+        let location = if key.layer == key.origin { String::new() } else { key.origin.clone() };
+        table.row([key.key.clone(), key.value.clone(), key.layer.to_owned(), location]);
     }
     table
 }

@@ -11,7 +11,7 @@ use banger_client::Client;
 use crate::{error::CommandError, ui::Ui};
 
 /// Maximum number of bytes printed from each log file; the end of a log matters most.
-const MOST: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// Print the end of the daemon's log as JSON lines
 #[derive(Debug, clap::Args)]
@@ -34,8 +34,8 @@ impl Logs {
             return Ok(ExitCode::SUCCESS);
         }
         // Reads the files directly, because the daemon may be what fails to start.
-        match end_of(&client.dirs().daemon_log())? {
-            Some(text) => ui.console(last(&text, self.tail))?,
+        match read_log_end(&client.dirs().daemon_log())? {
+            Some(text) => ui.console(last_lines(&text, self.tail))?,
             None => ui.note("there is no log yet: bangerd has never run"),
         }
         Ok(ExitCode::SUCCESS)
@@ -43,12 +43,12 @@ impl Logs {
 }
 
 /// Returns the end of the log at `path`, from both of its files; `None` if neither exists.
-fn end_of(path: &Path) -> Result<Option<Vec<u8>>, ApiError> {
+fn read_log_end(path: &Path) -> Result<Option<Vec<u8>>, ApiError> {
     let mut older = path.as_os_str().to_owned();
     older.push(".1");
     let mut text = None;
     for file in [PathBuf::from(older), path.to_owned()] {
-        match read_end(&file) {
+        match read_file_end(&file) {
             Ok(part) => text.get_or_insert_with(Vec::new).extend(part),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
@@ -59,13 +59,13 @@ fn end_of(path: &Path) -> Result<Option<Vec<u8>>, ApiError> {
     Ok(text)
 }
 
-fn read_end(path: &Path) -> io::Result<Vec<u8>> {
+fn read_file_end(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(MOST)))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(MAX_BYTES)))?;
     let mut text = Vec::new();
-    file.take(MOST).read_to_end(&mut text)?;
-    if length > MOST {
+    file.take(MAX_BYTES).read_to_end(&mut text)?;
+    if length > MAX_BYTES {
         // The first line is incomplete.
         let line = text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| end + 1);
         text.drain(..line);
@@ -74,11 +74,11 @@ fn read_end(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Returns the last `count` lines of `text`, or all of it.
-fn last(text: &[u8], count: Option<usize>) -> &[u8] {
+fn last_lines(text: &[u8], count: Option<usize>) -> &[u8] {
     let Some(count) = count else { return text };
     let lines: Vec<_> = text.split_inclusive(|byte| *byte == b'\n').collect();
-    let before: usize = lines.iter().rev().skip(count).map(|line| line.len()).sum();
-    text.get(before..).unwrap_or_default()
+    let start: usize = lines.iter().rev().skip(count).map(|line| line.len()).sum();
+    text.get(start..).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -87,9 +87,9 @@ mod tests {
 
     #[test]
     fn the_last_lines_are_the_last_lines() {
-        assert_eq!(last(b"a\nb\nc\n", Some(2)), b"b\nc\n");
-        assert_eq!(last(b"a\n", Some(0)), b"");
-        assert_eq!(last(b"a\nb", Some(9)), b"a\nb");
-        assert_eq!(last(b"a\nb", None), b"a\nb");
+        assert_eq!(last_lines(b"a\nb\nc\n", Some(2)), b"b\nc\n");
+        assert_eq!(last_lines(b"a\n", Some(0)), b"");
+        assert_eq!(last_lines(b"a\nb", Some(9)), b"a\nb");
+        assert_eq!(last_lines(b"a\nb", None), b"a\nb");
     }
 }

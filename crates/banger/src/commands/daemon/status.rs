@@ -29,7 +29,7 @@ impl Status {
 }
 
 fn table(status: &DaemonStatus) -> Table {
-    Table::of_fields([
+    Table::from_fields([
         ("version", status.version.clone()),
         ("process", status.pid.to_string()),
         ("up", format!("{} s", status.uptime_s)),

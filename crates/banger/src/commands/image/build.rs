@@ -14,7 +14,7 @@ use banger_proto::{Exec, ExitStatus};
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt;
 
-use super::delete::unknown;
+use super::delete::resolve_error;
 use crate::{
     commands::{reference::reference, variables::variable},
     config, credentials,
@@ -26,13 +26,13 @@ use crate::{
 };
 
 /// Part of every build's key; a new number invalidates all earlier builds.
-const GENERATION: &[u8] = b"banger image build 1\0";
+const KEY_VERSION: &[u8] = b"banger image build 1\0";
 
 /// Maximum size of a script, in bytes.
 const MAX_SCRIPT: u64 = 16 << 20;
 
 /// Maximum number of bytes of a script sent at once.
-const PART: usize = 32 << 10;
+const MAX_CHUNK: usize = 32 << 10;
 
 /// Build an image from another image and scripts
 ///
@@ -92,14 +92,14 @@ impl Build {
                 image.clone()
             }
             Some(image) => {
-                self.name_can_be_had(&images)?;
+                self.check_name_is_free(&images)?;
                 ui.note(format_args!("nothing has changed since {} was built", image.name));
                 let tag = NameImage { name: self.name.clone(), replace_built: true };
                 let mut events = client.tag_image(image.id.as_str(), &tag).await?;
                 watch::<Image>(&client, &mut events, ui).await?.0
             }
             None => {
-                self.name_can_be_had(&images)?;
+                self.check_name_is_free(&images)?;
                 self.build(&client, ui, &base, &scripts, key).await?
             }
         };
@@ -108,7 +108,7 @@ impl Build {
     }
 
     /// Refuses a name that the image could not get, before any work is done.
-    fn name_can_be_had(&self, images: &[Image]) -> Result<(), ApiError> {
+    fn check_name_is_free(&self, images: &[Image]) -> Result<(), ApiError> {
         let Some(image) = images.iter().find(|image| image.name == self.name) else { return Ok(()) };
         if image.build_key.is_none() {
             let message = format!("image {} already exists and was not created by a build", image.name);
@@ -130,32 +130,32 @@ impl Build {
         match resolve_image(images, &self.image) {
             Ok(image) => Ok(image.clone()),
             Err(RefError::NotFound) => {
-                let name = self.image.parse().map_err(|_| unknown(&self.image, RefError::NotFound))?;
-                let credentials = credentials::of_user(client, &name, ui).await;
+                let name = self.image.parse().map_err(|_| resolve_error(&self.image, RefError::NotFound))?;
+                let credentials = credentials::for_image(client, &name, ui).await;
                 let pull = PullImage { name, size: None, credentials };
                 let mut events = client.pull_image(&pull).await?;
                 Ok(watch::<Image>(client, &mut events, ui).await?.0)
             }
-            Err(error) => Err(unknown(&self.image, error).into()),
+            Err(error) => Err(resolve_error(&self.image, error).into()),
         }
     }
 
     /// Returns the digest of everything that determines the image.
     fn key(&self, base: &Image, scripts: &[Vec<u8>]) -> Digest {
         let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
-        hash.update(GENERATION);
-        let mut part = |bytes: &[u8]| {
+        hash.update(KEY_VERSION);
+        let mut hash_field = |bytes: &[u8]| {
             hash.update(&(bytes.len() as u64).to_le_bytes());
             hash.update(bytes);
         };
-        part(base.id.as_str().as_bytes());
-        part(base.digest.map(|digest| digest.to_string()).unwrap_or_default().as_bytes());
-        part(&[u8::from(self.with_home)]);
-        part(&(scripts.len() as u64).to_le_bytes());
-        scripts.iter().for_each(|script| part(script));
+        hash_field(base.id.as_str().as_bytes());
+        hash_field(base.digest.map(|digest| digest.to_string()).unwrap_or_default().as_bytes());
+        hash_field(&[u8::from(self.with_home)]);
+        hash_field(&(scripts.len() as u64).to_le_bytes());
+        scripts.iter().for_each(|script| hash_field(script));
         for (name, value) in &self.env {
-            part(name.as_bytes());
-            part(value.as_bytes());
+            hash_field(name.as_bytes());
+            hash_field(value.as_bytes());
         }
         let mut digest = [0; 32];
         digest.copy_from_slice(hash.finish().as_ref());
@@ -175,13 +175,13 @@ impl Build {
             vcpu: self.vcpu,
             memory: self.memory,
             system_overlay_size: self.system_overlay_size,
-            personal: personal::of_user(client.dirs(), ui),
+            personal: personal::collect(client.dirs(), ui),
             rm: !self.keep,
             ..CreateVm::default()
         };
-        let mut events = client.run_vm(&config::fill(&config::load_for(None)?, request)).await?;
+        let mut events = client.run_vm(&config::fill_defaults(&config::load_for(None)?, request)).await?;
         let (vm, _) = watch::<Vm>(client, &mut events, ui).await?;
-        let built = self.build_in(client, ui, &vm, scripts, key).await;
+        let built = self.build_in_vm(client, ui, &vm, scripts, key).await;
         if self.keep {
             ui.note(format_args!("VM {0} is kept; delete it with: banger vm delete {0}", vm.name));
         } else {
@@ -190,7 +190,7 @@ impl Build {
         built
     }
 
-    async fn build_in(
+    async fn build_in_vm(
         &self,
         client: &Client,
         ui: &Ui,
@@ -202,7 +202,7 @@ impl Build {
         for (path, script) in self.scripts.iter().zip(scripts) {
             ui.note(format_args!("Running {}", path.display()));
             let status = tokio::select! {
-                status = self.carry_out(client, vm, script) => status?,
+                status = self.run_script(client, vm, script) => status?,
                 Some(signal) = signals.recv() => return Err(CommandError::interrupted(signal)),
             };
             if status != ExitStatus::Code(0) {
@@ -223,7 +223,7 @@ impl Build {
     }
 
     /// Runs a script in the VM; prints its output on standard error.
-    async fn carry_out(&self, client: &Client, vm: &Vm, script: &[u8]) -> Result<ExitStatus, ApiError> {
+    async fn run_script(&self, client: &Client, vm: &Vm, script: &[u8]) -> Result<ExitStatus, ApiError> {
         let exec = Exec {
             argv: ["sh", "-s"].map(str::to_owned).to_vec(),
             env: self.env.iter().cloned().collect(),
@@ -233,13 +233,13 @@ impl Build {
         };
         let (mut input, mut output) = banger_client::exec(client, vm.id.as_str(), exec).await?;
         let mut stderr = tokio::io::stderr();
-        let mut left = Some(script);
+        let mut remaining = Some(script);
         loop {
-            while let Some(bytes) = left.filter(|bytes| bytes.is_empty() || input.window() > 0) {
-                let (part, rest) = bytes.split_at(bytes.len().min(input.window()).min(PART));
+            while let Some(bytes) = remaining.filter(|bytes| bytes.is_empty() || input.window() > 0) {
+                let (part, rest) = bytes.split_at(bytes.len().min(input.window()).min(MAX_CHUNK));
                 let sent = if part.is_empty() { input.end_stdin().await } else { input.stdin(part).await };
                 // A script that accepts no more input has ended; its output shows the result.
-                left = (sent.is_ok() && !part.is_empty()).then_some(rest);
+                remaining = (sent.is_ok() && !part.is_empty()).then_some(rest);
             }
             match output.next().await? {
                 Output::Stdout(bytes) | Output::Stderr(bytes) => {
@@ -249,7 +249,7 @@ impl Build {
                     };
                     written.await.map_err(|error| ApiError::new(ErrorKind::Io, error.to_string()))?;
                 }
-                Output::Taken(bytes) => input.taken(bytes),
+                Output::Acknowledged(bytes) => input.acknowledge(bytes),
                 Output::Exited(status) => return Ok(status),
             }
         }

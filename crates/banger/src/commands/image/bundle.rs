@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use banger_api::{ApiError, Bundle as Written, ErrorKind};
+use banger_api::{ApiError, Bundle as BundleInfo, ErrorKind};
 use banger_client::Client;
 use serde::Serialize;
 
@@ -41,10 +41,10 @@ pub(crate) struct Bundle {
 
 /// The result: the file and its digest.
 #[derive(Serialize)]
-struct Told {
+struct BundleResult {
     path: PathBuf,
     #[serde(flatten)]
-    bundle: Written,
+    bundle: BundleInfo,
 }
 
 impl Bundle {
@@ -54,44 +54,44 @@ impl Bundle {
             ApiError::new(ErrorKind::Io, format!("cannot write {}: {error}", out.display()))
         };
         if !self.force && fs::symlink_metadata(out).is_ok() {
-            return Err(there_already(out).into());
+            return Err(already_exists(out).into());
         }
-        let folder = out.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        let dir = out.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
         let mut temporary = tempfile::Builder::new()
             .prefix(".partial-")
             // A bundle is meant to be shared, as far as the user's umask allows.
             .permissions(fs::Permissions::from_mode(0o666))
-            .tempfile_in(folder)
+            .tempfile_in(dir)
             .map_err(cannot)?;
         let client = Client::new()?;
-        let handed = temporary.as_file().try_clone().map_err(cannot)?;
-        let mut events = client.bundle_image(&self.image, handed).await?;
-        let (bundle, _) = watch::<Written>(&client, &mut events, ui).await?;
+        let file = temporary.as_file().try_clone().map_err(cannot)?;
+        let mut events = client.bundle_image(&self.image, file).await?;
+        let (bundle, _) = watch::<BundleInfo>(&client, &mut events, ui).await?;
         temporary.as_file_mut().sync_all().map_err(cannot)?;
         if self.force {
             temporary.persist(out).map_err(|error| cannot(error.error))?;
         } else {
             temporary.persist_noclobber(out).map_err(|error| match error.error.kind() {
-                io::ErrorKind::AlreadyExists => there_already(out),
+                io::ErrorKind::AlreadyExists => already_exists(out),
                 _ => cannot(error.error),
             })?;
         }
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(cannot)?;
-        let told = Told { path: out.clone(), bundle };
-        ui.show(&self.format, &told, |told| told.path.display().to_string(), table)?;
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(cannot)?;
+        let result = BundleResult { path: out.clone(), bundle };
+        ui.show(&self.format, &result, |result| result.path.display().to_string(), table)?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn there_already(out: &Path) -> ApiError {
+fn already_exists(out: &Path) -> ApiError {
     ApiError::new(ErrorKind::AlreadyExists, format!("{} already exists", out.display()))
         .hint("replace it with --force, or choose another name")
 }
 
-fn table(told: &Told) -> Table {
-    Table::of_fields([
-        ("path", told.path.display().to_string()),
-        ("sha256", told.bundle.sha256.hex()),
-        ("size", told.bundle.size.to_string()),
+fn table(result: &BundleResult) -> Table {
+    Table::from_fields([
+        ("path", result.path.display().to_string()),
+        ("sha256", result.bundle.sha256.hex()),
+        ("size", result.bundle.size.to_string()),
     ])
 }

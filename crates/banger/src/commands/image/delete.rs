@@ -34,7 +34,7 @@ impl Delete {
                 }
             }
         }
-        if failed { Err(CommandError::told(1)) } else { Ok(ExitCode::SUCCESS) }
+        if failed { Err(CommandError::already_reported(1)) } else { Ok(ExitCode::SUCCESS) }
     }
 }
 
@@ -45,7 +45,7 @@ async fn delete<'a>(
     reference: &str,
     seen: &mut HashSet<String>,
 ) -> Result<Option<&'a Image>, ApiError> {
-    let image = resolve_image(images, reference).map_err(|error| unknown(reference, error))?;
+    let image = resolve_image(images, reference).map_err(|error| resolve_error(reference, error))?;
     if !seen.insert(image.id.to_string()) {
         return Ok(None);
     }
@@ -53,7 +53,7 @@ async fn delete<'a>(
     Ok(Some(image))
 }
 
-pub(super) fn unknown(reference: &str, error: RefError) -> ApiError {
+pub(super) fn resolve_error(reference: &str, error: RefError) -> ApiError {
     match error {
         RefError::NotFound => ApiError::new(ErrorKind::NotFound, format!("there is no image {reference:?}"))
             .hint("see `banger image list`"),

@@ -25,7 +25,7 @@ impl List {
         if self.available {
             watch::<()>(&client, &mut client.refresh_catalogs().await?, ui).await?;
             let entries = client.catalog_images().await?;
-            ui.list(&self.format, &entries, |entry| entry.name.to_string(), available)?;
+            ui.list(&self.format, &entries, |entry| entry.name.to_string(), catalog_table)?;
             return Ok(ExitCode::SUCCESS);
         }
         let images = client.images().await?;
@@ -46,7 +46,7 @@ fn table(ui: &Ui, images: &[Image]) -> Table {
             image.size.to_string(),
             on_disk(image),
             image.kernel.clone().unwrap_or_default(),
-            few(&image.used_by),
+            abbreviate(&image.used_by),
             ui.ago(image.created_at),
             image.id.to_string(),
         ]);
@@ -64,14 +64,14 @@ pub(super) fn on_disk(image: &Image) -> String {
 }
 
 /// Returns the first names and the number of the others.
-fn few(names: &[String]) -> String {
+fn abbreviate(names: &[String]) -> String {
     match names {
         [first, second, _, rest @ ..] => format!("{first}, {second} and {} more", rest.len() + 1),
         names => names.join(", "),
     }
 }
 
-fn available(entries: &[CatalogEntry]) -> Table {
+fn catalog_table(entries: &[CatalogEntry]) -> Table {
     let mut table = Table::new(["NAME", "DISTRO", "SIZE", "SOURCES", "LOCAL", "DESCRIPTION"]);
     for entry in entries {
         table.row([
@@ -79,7 +79,7 @@ fn available(entries: &[CatalogEntry]) -> Table {
             entry.distro.clone(),
             entry.size.to_string(),
             entry.sources.join(", "),
-            if entry.here { "yes" } else { "no" }.to_owned(),
+            if entry.local { "yes" } else { "no" }.to_owned(),
             entry.description.clone(),
         ]);
     }

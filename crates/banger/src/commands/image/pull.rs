@@ -6,7 +6,7 @@ use banger_client::{Client, Events};
 use crate::{credentials, error::CommandError, operation::watch, ui::Ui};
 
 /// Suffix of a bundle's name.
-const BUNDLE: &str = ".tar.zst";
+const BUNDLE_SUFFIX: &str = ".tar.zst";
 
 /// Pull an image from the catalog, a registry or a bundle
 ///
@@ -46,14 +46,14 @@ impl Pull {
         let mut events = match bundle {
             Bundle::File(file) => client.import_bundle(file, self.name.as_ref(), self.sha256).await?,
             Bundle::Url => client.download_bundle(&self.image, self.name.as_ref(), self.sha256).await?,
-            Bundle::None => self.by_name(&client, ui).await?,
+            Bundle::None => self.pull_by_name(&client, ui).await?,
         };
         let (image, _) = watch::<Image>(&client, &mut events, ui).await?;
         ui.line(&image.name)?;
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn by_name(self, client: &Client, ui: &Ui) -> Result<Events, CommandError> {
+    async fn pull_by_name(self, client: &Client, ui: &Ui) -> Result<Events, CommandError> {
         let Self { image, size, name, sha256 } = self;
         if name.is_some() || sha256.is_some() {
             let message = format!("--name and --sha256 are only for bundles, and {image} is not a file");
@@ -62,7 +62,7 @@ impl Pull {
         let name: ImageName = image
             .parse()
             .map_err(|error| CommandError::usage(format!("{image:?} is not an image name: {error}")))?;
-        let credentials = credentials::of_user(client, &name, ui).await;
+        let credentials = credentials::for_image(client, &name, ui).await;
         Ok(client.pull_image(&PullImage { name, size, credentials }).await?)
     }
 }
@@ -78,8 +78,8 @@ fn bundle(image: &str) -> Result<Bundle, ApiError> {
     if image.starts_with("https://") || image.starts_with("http://") {
         return Ok(Bundle::Url);
     }
-    let named = image.ends_with(BUNDLE);
-    if named || (image.contains('/') && Path::new(image).is_file()) {
+    let has_suffix = image.ends_with(BUNDLE_SUFFIX);
+    if has_suffix || (image.contains('/') && Path::new(image).is_file()) {
         let cannot = |error| ApiError::new(ErrorKind::Io, format!("cannot read {image}: {error}"));
         return File::open(image).map(Bundle::File).map_err(cannot);
     }

@@ -34,7 +34,7 @@ impl Show {
 fn table(ui: &Ui, image: &Image) -> Table {
     let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
     let config = &image.config;
-    let mut table = Table::of_fields([
+    let mut table = Table::from_fields([
         ("name", image.name.to_string()),
         ("id", image.id.to_string()),
         ("OS", or_none(&image.os)),
@@ -54,12 +54,12 @@ fn table(ui: &Ui, image: &Image) -> Table {
         ("created", ui.ago(image.created_at)),
         ("used by", image.used_by.join(", ")),
     ]);
-    let said = |text: &Option<String>| text.iter().cloned().collect();
+    let optional = |text: &Option<String>| text.iter().cloned().collect();
     let rows: [(&str, Vec<String>); 5] = [
         ("entrypoint", config.entrypoint.clone()),
         ("cmd", config.cmd.clone()),
-        ("workdir", said(&config.working_dir)),
-        ("user", said(&config.user)),
+        ("workdir", optional(&config.working_dir)),
+        ("user", optional(&config.user)),
         ("env", config.env.clone()),
     ];
     for (name, words) in rows.into_iter().filter(|(_, words)| !words.is_empty()) {

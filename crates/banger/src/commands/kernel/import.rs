@@ -10,7 +10,7 @@ use banger_api::{ApiError, ErrorKind, Kernel, Name};
 use banger_client::{Client, Events};
 use tokio::net::unix::pipe;
 
-use super::folder::{self, FolderError, KernelFiles};
+use super::kernel_dir::{self, KernelDirError, KernelFiles};
 use crate::{error::CommandError, operation::watch, ui::Ui};
 
 /// Create a kernel from packages, from files, or from this host's own
@@ -51,14 +51,14 @@ impl Import {
         let client = Client::new()?;
         let (name, modules) = (&self.name, self.modules.as_deref());
         let mut events = match (self.files.as_slice(), &self.image) {
-            ([folder], _) if folder.is_dir() => send_tar(&client, name, of_folder(folder)?).await?,
+            ([dir], _) if dir.is_dir() => send_tar(&client, name, parts_of_dir(dir)?).await?,
             ([file], _) => client.import_kernel(name, tokio::fs::File::from_std(open(file)?)).await?,
             ([], Some(image)) => send_files(&client, name, image, modules).await?,
-            ([], None) if self.host => send_tar(&client, name, of_found(host_kernel())?).await?,
+            ([], None) if self.host => send_tar(&client, name, parts_of_kernel(host_kernel())?).await?,
             ([], None) => {
                 return Err(CommandError::usage("name a FILE or a directory, or use --image FILE or --host"));
             }
-            (files, _) => send_tar(&client, name, of_files(files)?).await?,
+            (files, _) => send_tar(&client, name, parts_of_files(files)?).await?,
         };
         let (kernel, _) = watch::<Kernel>(&client, &mut events, ui).await?;
         ui.line(&kernel.name)?;
@@ -73,8 +73,9 @@ pub(crate) async fn send_files(
     image: &Path,
     modules: Option<&Path>,
 ) -> Result<Events, CommandError> {
-    let found = KernelFiles { kernel: image.to_owned(), modules: modules.map(Path::to_owned), config: None };
-    send_tar(client, name, of_found(found)?).await
+    let kernel_files =
+        KernelFiles { kernel: image.to_owned(), modules: modules.map(Path::to_owned), config: None };
+    send_tar(client, name, parts_of_kernel(kernel_files)?).await
 }
 
 /// Sends the parts of a kernel as a tar, created while it is sent.
@@ -101,14 +102,14 @@ impl Parts {
         for (name, mut file) in self.files {
             tar.append_file(name, &mut file)?;
         }
-        if let Some(folder) = self.modules {
-            append_files(&mut tar, &folder, Path::new("modules"))?;
+        if let Some(dir) = self.modules {
+            append_files(&mut tar, &dir, Path::new("modules"))?;
         }
         tar.into_inner().map(drop)
     }
 }
 
-fn of_files(files: &[PathBuf]) -> Result<Parts, CommandError> {
+fn parts_of_files(files: &[PathBuf]) -> Result<Parts, CommandError> {
     let mut parts = Parts { files: Vec::new(), modules: None };
     for (number, path) in files.iter().enumerate() {
         if path.is_dir() {
@@ -121,27 +122,27 @@ fn of_files(files: &[PathBuf]) -> Result<Parts, CommandError> {
     Ok(parts)
 }
 
-fn of_folder(folder: &Path) -> Result<Parts, CommandError> {
-    let found = folder::look(folder).map_err(|error| match error {
-        FolderError::Read { path, source } => cannot("read", &path)(source),
-        FolderError::NoKernel(_) => ApiError::new(ErrorKind::NotFound, error.to_string()),
-        FolderError::ManyKernels { .. } | FolderError::ManyModules { .. } => {
+fn parts_of_dir(dir: &Path) -> Result<Parts, CommandError> {
+    let kernel_files = kernel_dir::find_kernel(dir).map_err(|error| match error {
+        KernelDirError::Read { path, source } => cannot("read", &path)(source),
+        KernelDirError::NoKernel(_) => ApiError::new(ErrorKind::NotFound, error.to_string()),
+        KernelDirError::ManyKernels { .. } | KernelDirError::ManyModules { .. } => {
             ApiError::new(ErrorKind::Ambiguous, error.to_string())
                 .hint("select them with --image FILE and --modules DIR")
         }
     })?;
-    of_found(found)
+    parts_of_kernel(kernel_files)
 }
 
-fn of_found(found: KernelFiles) -> Result<Parts, CommandError> {
-    if let Some(folder) = &found.modules {
-        fs::read_dir(folder).map_err(cannot("read", folder))?;
+fn parts_of_kernel(kernel_files: KernelFiles) -> Result<Parts, CommandError> {
+    if let Some(dir) = &kernel_files.modules {
+        fs::read_dir(dir).map_err(cannot("read", dir))?;
     }
-    let mut files = vec![("kernel".to_owned(), open(&found.kernel)?)];
+    let mut files = vec![("kernel".to_owned(), open(&kernel_files.kernel)?)];
     // The configuration only adds details, so it is optional.
-    let config = found.config.and_then(|path| File::open(path).ok());
+    let config = kernel_files.config.and_then(|path| File::open(path).ok());
     files.extend(config.map(|config| ("config".to_owned(), config)));
-    Ok(Parts { files, modules: found.modules })
+    Ok(Parts { files, modules: kernel_files.modules })
 }
 
 fn open(path: &Path) -> Result<File, ApiError> {
@@ -149,8 +150,8 @@ fn open(path: &Path) -> Result<File, ApiError> {
 }
 
 /// Appends a directory's regular files; symbolic links such as `build` lead out of it and are skipped.
-fn append_files(tar: &mut tar::Builder<impl io::Write>, folder: &Path, name: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
+fn append_files(tar: &mut tar::Builder<impl io::Write>, dir: &Path, name: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let (kind, name) = (entry.file_type()?, name.join(entry.file_name()));
         if kind.is_dir() {
@@ -166,19 +167,20 @@ fn append_files(tar: &mut tar::Builder<impl io::Write>, folder: &Path, name: &Pa
 fn host_kernel() -> KernelFiles {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let modules = PathBuf::from("/lib/modules").join(&release);
-    let beside = modules.join("vmlinuz");
-    let kernel = if beside.is_file() { beside } else { PathBuf::from(format!("/boot/vmlinuz-{release}")) };
+    let in_modules = modules.join("vmlinuz");
+    let kernel =
+        if in_modules.is_file() { in_modules } else { PathBuf::from(format!("/boot/vmlinuz-{release}")) };
     let config = PathBuf::from(format!("/boot/config-{release}"));
     let modules = modules.is_dir().then_some(modules);
     KernelFiles { kernel, modules, config: config.is_file().then_some(config) }
 }
 
 fn cannot(action: &str, path: &Path) -> impl FnOnce(io::Error) -> ApiError {
-    let what = format!("cannot {action} {}", path.display());
+    let message = format!("cannot {action} {}", path.display());
     move |error| {
         let denied = error.kind() == io::ErrorKind::PermissionDenied;
         let kind = if denied { ErrorKind::NotPermitted } else { ErrorKind::Io };
-        let error = ApiError::new(kind, format!("{what}: {error}"));
+        let error = ApiError::new(kind, format!("{message}: {error}"));
         if denied {
             error.hint("on some distributions only root can read kernels: copy it with sudo first")
         } else {

@@ -28,7 +28,7 @@ impl List {
         if self.available {
             watch::<()>(&client, &mut client.refresh_catalogs().await?, ui).await?;
             let kernels = client.available_kernels().await?;
-            ui.list(&self.format, &kernels, |kernel| kernel.name.clone(), available)?;
+            ui.list(&self.format, &kernels, |kernel| kernel.name.clone(), catalog_table)?;
         } else {
             let kernels = client.kernels().await?;
             ui.list(&self.format, &kernels, |kernel| kernel.id.to_string(), |kernels| table(ui, kernels))?;
@@ -51,13 +51,13 @@ fn table(ui: &Ui, kernels: &[Kernel]) -> Table {
     table
 }
 
-fn available(kernels: &[AvailableKernel]) -> Table {
+fn catalog_table(kernels: &[AvailableKernel]) -> Table {
     let mut table = Table::new(["NAME", "SIZE", "LOCAL", "DESCRIPTION"]);
     for kernel in kernels {
         table.row([
             kernel.name.clone(),
             kernel.size.to_string(),
-            if kernel.here { "yes" } else { "no" }.to_owned(),
+            if kernel.local { "yes" } else { "no" }.to_owned(),
             kernel.description.clone(),
         ]);
     }

@@ -1,8 +1,8 @@
 //! `banger kernel …`
 
 mod delete;
-mod folder;
 mod import;
+mod kernel_dir;
 mod list;
 mod pull;
 mod show;

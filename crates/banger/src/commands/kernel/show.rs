@@ -28,7 +28,7 @@ impl Show {
 }
 
 fn table(ui: &Ui, kernel: &Kernel) -> Table {
-    let mut table = Table::of_fields([
+    let mut table = Table::from_fields([
         ("name", kernel.name.to_string()),
         ("id", kernel.id.to_string()),
         ("release", kernel.release.clone()),

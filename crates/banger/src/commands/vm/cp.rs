@@ -31,11 +31,11 @@ use crate::{
   banger vm cp box:/etc/os-release -      print a file")]
 pub(crate) struct Cp {
     /// VM:PATH, a path on the host, or - for standard input
-    #[arg(value_parser = OsStringValueParser::new().map(place), value_name = "SOURCE")]
-    source: Place,
+    #[arg(value_parser = OsStringValueParser::new().map(parse_location), value_name = "SOURCE")]
+    source: Location,
     /// VM:PATH, a path on the host, or - for standard output
-    #[arg(value_parser = OsStringValueParser::new().map(place), value_name = "TARGET")]
-    target: Place,
+    #[arg(value_parser = OsStringValueParser::new().map(parse_location), value_name = "TARGET")]
+    target: Location,
     /// User of the VM, by name or number, who reads the source or owns the copy [default: root]
     #[arg(short, long)]
     user: Option<String>,
@@ -46,91 +46,96 @@ pub(crate) struct Cp {
 
 /// Location of a source or a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
+enum Location {
     Guest { vm: String, path: Vec<u8> },
-    Here(OsString),
-    Standard,
+    Host(OsString),
+    StandardStream,
 }
 
 /// Direction of a copy.
-enum Way {
-    In(Origin),
-    Out { destination: Destination, follow_link: bool },
+enum Direction {
+    Upload(Origin),
+    Download { destination: Destination, follow_link: bool },
 }
 
 impl Cp {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
-        let standard_stream = [&self.source, &self.target].contains(&&Place::Standard);
-        let (vm, path, way) = match (self.source, self.target) {
-            (Place::Guest { .. }, Place::Guest { .. }) => {
+        let standard_stream = [&self.source, &self.target].contains(&&Location::StandardStream);
+        let (vm, path, direction) = match (self.source, self.target) {
+            (Location::Guest { .. }, Location::Guest { .. }) => {
                 return Err(CommandError::usage(
                     "source and target are both in VMs: copy to the host first, then into the VM",
                 ));
             }
-            (Place::Guest { vm, path }, Place::Here(to)) => {
+            (Location::Guest { vm, path }, Location::Host(to)) => {
                 let follow_link = self.follow_link;
-                (vm, path, Way::Out { destination: Destination::Files(to.into()), follow_link })
+                (vm, path, Direction::Download { destination: Destination::Files(to.into()), follow_link })
             }
             // A link cannot be printed, so it is followed.
-            (Place::Guest { vm, path }, Place::Standard) => {
+            (Location::Guest { vm, path }, Location::StandardStream) => {
                 let destination = Destination::Output(descriptor(io::stdout())?);
-                (vm, path, Way::Out { destination, follow_link: true })
+                (vm, path, Direction::Download { destination, follow_link: true })
             }
-            (Place::Here(from), Place::Guest { vm, path }) => {
+            (Location::Host(from), Location::Guest { vm, path }) => {
                 let source = open_source(Path::new(&from), self.follow_link)?;
-                (vm, path, Way::In(Origin::Files(Box::new(source))))
+                (vm, path, Direction::Upload(Origin::Files(Box::new(source))))
             }
-            (Place::Standard, Place::Guest { vm, path }) => {
-                (vm, path, Way::In(Origin::Input(descriptor(io::stdin())?)))
+            (Location::StandardStream, Location::Guest { vm, path }) => {
+                (vm, path, Direction::Upload(Origin::Input(descriptor(io::stdin())?)))
             }
-            (Place::Here(_) | Place::Standard, _) => {
+            (Location::Host(_) | Location::StandardStream, _) => {
                 return Err(CommandError::usage("neither path is in a VM: write one as VM:PATH"));
             }
         };
         let guest = GuestPath { vm, path, user: self.user };
-        copy(ui, &guest, way, !standard_stream).await
+        copy(ui, &guest, direction, !standard_stream).await
     }
 }
 
-/// Copies, with progress if the copy takes long and `shown` is set.
-async fn copy(ui: &Ui, guest: &GuestPath, way: Way, shown: bool) -> Result<ExitCode, CommandError> {
+/// Copies, with progress if the copy takes long and `show_progress` is set.
+async fn copy(
+    ui: &Ui,
+    guest: &GuestPath,
+    direction: Direction,
+    show_progress: bool,
+) -> Result<ExitCode, CommandError> {
     let client = Client::new()?;
-    let stage = match way {
-        Way::In(_) => format!("Copying into {}", guest.vm),
-        Way::Out { .. } => format!("Copying from {}", guest.vm),
+    let stage = match direction {
+        Direction::Upload(_) => format!("Copying into {}", guest.vm),
+        Direction::Download { .. } => format!("Copying from {}", guest.vm),
     };
-    let transfer = Transfer { client: &client, ui, vm: &guest.vm, stage: &stage, shown };
-    let copied = transfer.run(async |tell, stop| match way {
-        Way::In(origin) => copy_in(&client, origin, guest, tell, stop).await,
-        Way::Out { destination, follow_link } => {
-            copy_out(&client, guest, follow_link, destination, tell, stop).await
+    let transfer = Transfer { client: &client, ui, vm: &guest.vm, stage: &stage, show_progress };
+    let copied = transfer.run(async |on_event, cancelled| match direction {
+        Direction::Upload(origin) => copy_in(&client, origin, guest, on_event, cancelled).await,
+        Direction::Download { destination, follow_link } => {
+            copy_out(&client, guest, follow_link, destination, on_event, cancelled).await
         }
     });
     match copied.await {
         Ok(()) => Ok(ExitCode::SUCCESS),
         // The reader of the output has closed it.
         Err(CommandError { error: Some(error), .. }) if error.kind == ErrorKind::Cancelled => {
-            Err(CommandError::told(1))
+            Err(CommandError::already_reported(1))
         }
         Err(error) => Err(error),
     }
 }
 
 /// Parses a location like docker and scp: text before the first colon is a VM's name, unless it has a slash.
-fn place(text: OsString) -> Place {
+fn parse_location(text: OsString) -> Location {
     let bytes = text.as_bytes();
     if bytes == b"-" {
-        return Place::Standard;
+        return Location::StandardStream;
     }
-    let Some(colon) = bytes.iter().position(|byte| *byte == b':') else { return Place::Here(text) };
+    let Some(colon) = bytes.iter().position(|byte| *byte == b':') else { return Location::Host(text) };
     let (vm, path) = (bytes.get(..colon).unwrap_or_default(), bytes.get(colon + 1..).unwrap_or_default());
     match std::str::from_utf8(vm) {
         Ok(vm) if !vm.is_empty() && !vm.contains('/') => {
             // The user's home directory, as in scp.
             let path = if path.is_empty() { b"." } else { path };
-            Place::Guest { vm: vm.to_owned(), path: path.to_owned() }
+            Location::Guest { vm: vm.to_owned(), path: path.to_owned() }
         }
-        _ => Place::Here(text),
+        _ => Location::Host(text),
     }
 }
 
@@ -145,18 +150,18 @@ mod tests {
 
     #[test]
     fn a_place_is_in_a_vm_when_it_has_a_name_and_a_colon() {
-        let guest = |vm: &str, path: &str| Place::Guest { vm: vm.into(), path: path.into() };
+        let guest = |vm: &str, path: &str| Location::Guest { vm: vm.into(), path: path.into() };
         for (text, expected) in [
-            ("-", Place::Standard),
+            ("-", Location::StandardStream),
             ("box:/root/", guest("box", "/root/")),
             ("box:a:b", guest("box", "a:b")),
             ("box:", guest("box", ".")),
-            ("./a:b", Place::Here("./a:b".into())),
-            ("/x/a:b", Place::Here("/x/a:b".into())),
-            (":a", Place::Here(":a".into())),
-            ("a", Place::Here("a".into())),
+            ("./a:b", Location::Host("./a:b".into())),
+            ("/x/a:b", Location::Host("/x/a:b".into())),
+            (":a", Location::Host(":a".into())),
+            ("a", Location::Host("a".into())),
         ] {
-            assert_eq!(place(text.into()), expected, "{text}");
+            assert_eq!(parse_location(text.into()), expected, "{text}");
         }
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn guest_command(image: &Image, entrypoint: Option<&str>, command: &[
     let ImageConfig { working_dir, user, .. } = image.config.clone();
     let argv: Vec<_> = match entrypoint {
         Some(program) => [&[program.to_owned()], command].concat(),
-        None if command.is_empty() => made_for(image),
+        None if command.is_empty() => image_command(image),
         None => command.to_vec(),
     };
     if argv.is_empty() {
@@ -29,16 +29,16 @@ pub(super) fn guest_command(image: &Image, entrypoint: Option<&str>, command: &[
 }
 
 /// Returns the program that `image` is for, unless it is only a shell or an init.
-fn made_for(image: &Image) -> Vec<String> {
+fn image_command(image: &Image) -> Vec<String> {
     let argv = [image.config.entrypoint.as_slice(), &image.config.cmd].concat();
-    let of_no_use = match argv.as_slice() {
+    let is_shell_or_init = match argv.as_slice() {
         [program] => {
             let name = Path::new(program).file_name().unwrap_or_default();
             SHELLS.iter().chain(&INITS).any(|known| name == *known)
         }
         _ => false,
     };
-    if image.init.is_some() || of_no_use { Vec::new() } else { argv }
+    if image.init.is_some() || is_shell_or_init { Vec::new() } else { argv }
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ impl ExecArgs {
             user: self.user,
             ..GuestCommand::default()
         };
-        let ended = session::run(&client, &self.vm, command).await.map_err(CommandError::in_session)?;
-        Ok(ended.status.shell_code().into())
+        let end = session::run(&client, &self.vm, command).await.map_err(CommandError::in_session)?;
+        Ok(end.status.shell_code().into())
     }
 }

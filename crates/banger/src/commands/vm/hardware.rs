@@ -17,7 +17,11 @@ pub(crate) struct Hardware {
     #[arg(long, value_parser = reference())]
     kernel: Option<String>,
     /// Number of virtual CPUs, 1 to 32
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(Limits::VCPU)), value_name = "COUNT")]
+    #[arg(
+        long,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(Limits::MAX_VCPU)),
+        value_name = "COUNT"
+    )]
     vcpu: Option<u32>,
     /// Memory, such as 512M or 4G; a bare number is MiB
     #[arg(long, value_name = "SIZE")]
@@ -52,11 +56,11 @@ impl Hardware {
             system_overlay_size: self.system_overlay_size,
             vmm: self.vmm,
             nat: switch(self.nat, self.no_nat),
-            personal: personal::of_user(client.dirs(), ui),
+            personal: personal::collect(client.dirs(), ui),
             ..CreateVm::default()
         };
-        let request = config::fill(config, flags);
-        let credentials = credentials::if_needed(client, request.image.as_deref(), ui).await;
+        let request = config::fill_defaults(config, flags);
+        let credentials = credentials::for_missing_image(client, request.image.as_deref(), ui).await;
         CreateVm { credentials, ..request }
     }
 }

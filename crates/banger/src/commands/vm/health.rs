@@ -4,7 +4,7 @@ use std::{
 };
 
 use banger_api::{ApiError, Check, ErrorKind, Size, Vm, VmState};
-use banger_client::{Answered, Client};
+use banger_client::{AgentResponse, Client};
 use banger_proto::{DiskUsage, GENERATION, Inspection};
 
 use super::ping::in_ms;
@@ -16,14 +16,14 @@ use crate::{
 };
 
 /// Maximum offset of a guest's clock. From a few seconds on, builds and certificate checks fail.
-const CLOCK: Duration = Duration::from_secs(5);
+const MAX_CLOCK_OFFSET: Duration = Duration::from_secs(5);
 
 /// Maximum answer time of a healthy agent.
-const PROMPT: Duration = Duration::from_secs(1);
+const MAX_ANSWER_TIME: Duration = Duration::from_secs(1);
 
 /// Minimum free space of a disk or of memory, in percent. Below the first the check warns, below the second it fails.
-const LITTLE: u64 = 10;
-const NONE: u64 = 1;
+const WARN_PERCENT: u64 = 10;
+const FAIL_PERCENT: u64 = 1;
 
 /// Check a VM's state, agent, clock, free disk space and free memory
 ///
@@ -44,16 +44,21 @@ impl Health {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
         let vm = client.vm(&self.vm).await?;
-        let mut checks = vec![state(&vm)];
+        let mut checks = vec![check_state(&vm)];
         if vm.state == VmState::Running {
-            let asked_at = now();
+            let requested_at = now();
             match banger_client::ping(&client, vm.name.as_str()).await {
                 Ok(pong) => {
-                    checks.extend(agent(&vm, &pong));
-                    let seen = banger_client::inspect(&client, vm.name.as_str()).await;
-                    checks.extend(guest(&vm, seen.map(|seen| seen.answer), asked_at, now()));
+                    checks.extend(check_agent(&vm, &pong));
+                    let inspection = banger_client::inspect(&client, vm.name.as_str()).await;
+                    checks.extend(check_guest(
+                        &vm,
+                        inspection.map(|inspection| inspection.response),
+                        requested_at,
+                        now(),
+                    ));
                 }
-                Err(error) => checks.push(silent(&vm, error)),
+                Err(error) => checks.push(unreachable_agent(&vm, error)),
             }
         }
         Ok(ui.checks(&self.format, &checks)?)
@@ -65,7 +70,7 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-fn state(vm: &Vm) -> Check {
+fn check_state(vm: &Vm) -> Check {
     let start = format!("start it with: banger vm start {}", vm.name);
     let fails = |message: &str, hint: String| {
         Check::fail("state", ApiError::new(ErrorKind::NotRunning, message).hint(hint))
@@ -85,7 +90,7 @@ fn state(vm: &Vm) -> Check {
     }
 }
 
-fn silent(vm: &Vm, error: ApiError) -> Check {
+fn unreachable_agent(vm: &Vm, error: ApiError) -> Check {
     let hint = format!("see `banger vm logs {0}`, or restart it with: banger vm restart {0}", vm.name);
     Check::fail("agent", with_hint(error, hint))
 }
@@ -95,13 +100,13 @@ fn with_hint(error: ApiError, hint: String) -> ApiError {
     if hint_for(&error).is_some() { error } else { error.hint(hint) }
 }
 
-fn agent(vm: &Vm, pong: &Answered<()>) -> [Check; 2] {
-    let took = format!("answered in {:.1} ms", in_ms(pong.took));
-    let answered = if pong.took <= PROMPT {
-        Check::pass("agent", took)
+fn check_agent(vm: &Vm, pong: &AgentResponse<()>) -> [Check; 2] {
+    let message = format!("answered in {:.1} ms", in_ms(pong.round_trip));
+    let answered = if pong.round_trip <= MAX_ANSWER_TIME {
+        Check::pass("agent", message)
     } else {
         let hint = "the guest or the host is very busy; see `banger vm stats`";
-        Check::warn("agent", ApiError::new(ErrorKind::Timeout, took).hint(hint))
+        Check::warn("agent", ApiError::new(ErrorKind::Timeout, message).hint(hint))
     };
     let (theirs, version) = (pong.greeting.generation, &pong.greeting.version);
     let differs = |how: &str, hint: String| {
@@ -118,53 +123,66 @@ fn agent(vm: &Vm, pong: &Answered<()>) -> [Check; 2] {
     [answered, generation]
 }
 
-/// Returns checks of what the guest reports about itself, in an answer requested at `asked` and received at `came`.
-fn guest(vm: &Vm, seen: Result<Inspection, ApiError>, asked: Duration, came: Duration) -> Vec<Check> {
-    let seen = match seen {
-        Ok(seen) => seen,
+/// Returns checks of what the guest reports about itself, in an answer requested at `requested_at` and received at
+/// `received_at`.
+fn check_guest(
+    vm: &Vm,
+    inspection: Result<Inspection, ApiError>,
+    requested_at: Duration,
+    received_at: Duration,
+) -> Vec<Check> {
+    let inspection = match inspection {
+        Ok(inspection) => inspection,
         Err(error) => return vec![Check::warn("guest", with_hint(error, "try again".to_owned()))],
     };
-    let mut checks = vec![clock(vm, Duration::from_nanos(seen.clock_ns), asked, came)];
-    checks.extend(seen.disks.iter().map(|disk| room(vm, disk)));
-    checks.push(memory(vm, &seen));
+    let mut checks =
+        vec![check_clock(vm, Duration::from_nanos(inspection.clock_ns), requested_at, received_at)];
+    checks.extend(inspection.disks.iter().map(|disk| check_disk(vm, disk)));
+    checks.push(check_memory(vm, &inspection));
     checks
 }
 
-fn clock(vm: &Vm, theirs: Duration, asked: Duration, came: Duration) -> Check {
-    let off = asked.saturating_sub(theirs).max(theirs.saturating_sub(came));
-    match off.as_secs() {
-        _ if off <= CLOCK => Check::pass("clock", "same as this host's"),
+fn check_clock(vm: &Vm, guest_time: Duration, requested_at: Duration, received_at: Duration) -> Check {
+    let offset = requested_at.saturating_sub(guest_time).max(guest_time.saturating_sub(received_at));
+    match offset.as_secs() {
+        _ if offset <= MAX_CLOCK_OFFSET => Check::pass("clock", "same as this host's"),
         seconds => {
-            let side = if theirs > came { "ahead of" } else { "behind" };
+            let side = if guest_time > received_at { "ahead of" } else { "behind" };
             let error = ApiError::new(ErrorKind::Guest, format!("{seconds} s {side} this host's"));
             Check::warn("clock", error.hint(format!("correct it with: banger vm restart {}", vm.name)))
         }
     }
 }
 
-fn room(vm: &Vm, disk: &DiskUsage) -> Check {
+fn check_disk(vm: &Vm, disk: &DiskUsage) -> Check {
     let hint = match disk.path.as_str() {
         "/root" => {
             format!("delete files there, or stop the VM and run `banger vm set {} --disk-size SIZE`", vm.name)
         }
         path => format!("delete files under {path}; /root is a separate disk"),
     };
-    left(format!("disk {}", disk.path), ErrorKind::NoSpace, disk.available, disk.total, hint)
+    check_available(format!("disk {}", disk.path), ErrorKind::NoSpace, disk.available, disk.total, hint)
 }
 
-fn memory(vm: &Vm, seen: &Inspection) -> Check {
+fn check_memory(vm: &Vm, inspection: &Inspection) -> Check {
     let hint = format!("end programs, or stop the VM and run `banger vm set {} --memory SIZE`", vm.name);
-    left("memory".to_owned(), ErrorKind::NoMemory, seen.memory_available, seen.memory_total, hint)
+    check_available(
+        "memory".to_owned(),
+        ErrorKind::NoMemory,
+        inspection.memory_available,
+        inspection.memory_total,
+        hint,
+    )
 }
 
 /// Checks that enough of `total` is available; `kind` is the error's kind if not. A guest may report any values.
-fn left(name: String, kind: ErrorKind, available: u64, total: u64, hint: String) -> Check {
+fn check_available(name: String, kind: ErrorKind, available: u64, total: u64, hint: String) -> Check {
     let message = format!("{} of {} left", Size::bytes(available), Size::bytes(total));
     let share = u128::from(available) * 100 / u128::from(total).max(1);
     let error = |message| ApiError::new(kind, message).hint(hint);
     match u64::try_from(share).unwrap_or(u64::MAX) {
-        ..NONE => Check::fail(name, error(message)),
-        NONE..LITTLE => Check::warn(name, error(message)),
+        ..FAIL_PERCENT => Check::fail(name, error(message)),
+        FAIL_PERCENT..WARN_PERCENT => Check::warn(name, error(message)),
         _ => Check::pass(name, message),
     }
 }
@@ -197,24 +215,27 @@ mod tests {
             ),
         ] {
             let error = ApiError::new(ErrorKind::NotRunning, message).hint(hint);
-            assert_eq!(state(&vm(name)), Check::fail("state", error));
+            assert_eq!(check_state(&vm(name)), Check::fail("state", error));
         }
-        assert_eq!(state(&vm("running")).verdict, Verdict::Pass);
+        assert_eq!(check_state(&vm("running")).verdict, Verdict::Pass);
     }
 
     #[test]
     fn a_guest_is_judged_by_its_own_figures() {
         let disk = |path: &str, available| DiskUsage { path: path.into(), total: 1000, available };
-        let seen = Inspection {
+        let inspection = Inspection {
             clock_ns: 100_000_000_000,
             memory_total: u64::MAX,
             memory_available: u64::MAX,
             disks: vec![disk("/", 99), disk("/root", 9)],
             ..Inspection::default()
         };
-        let verdicts = |asked, came| -> Vec<_> {
-            let [asked, came] = [asked, came].map(Duration::from_secs);
-            guest(&vm("running"), Ok(seen.clone()), asked, came).iter().map(|check| check.verdict).collect()
+        let verdicts = |requested_at, received_at| -> Vec<_> {
+            let [requested_at, received_at] = [requested_at, received_at].map(Duration::from_secs);
+            check_guest(&vm("running"), Ok(inspection.clone()), requested_at, received_at)
+                .iter()
+                .map(|check| check.verdict)
+                .collect()
         };
         let rest = [Verdict::Warn, Verdict::Fail, Verdict::Pass];
         assert_eq!(
@@ -225,11 +246,11 @@ mod tests {
         assert_eq!(verdicts(105, 105)[0], Verdict::Pass);
         assert_eq!(verdicts(106, 106)[0], Verdict::Warn);
         assert_eq!(verdicts(10, 94)[0], Verdict::Warn);
-        let nothing = guest(&vm("running"), Ok(Inspection::default()), Duration::ZERO, Duration::ZERO);
-        assert_eq!(nothing.last().unwrap().verdict, Verdict::Fail);
+        let empty = check_guest(&vm("running"), Ok(Inspection::default()), Duration::ZERO, Duration::ZERO);
+        assert_eq!(empty.last().unwrap().verdict, Verdict::Fail);
         let old = ApiError::new(ErrorKind::VersionSkew, "older").hint("restart");
         assert_eq!(
-            guest(&vm("running"), Err(old.clone()), Duration::ZERO, Duration::ZERO),
+            check_guest(&vm("running"), Err(old.clone()), Duration::ZERO, Duration::ZERO),
             [Check::warn("guest", old)]
         );
     }

@@ -39,8 +39,8 @@ impl Ping {
         let client = Client::new()?;
         let mut pongs = Vec::new();
         for number in 1..=self.count {
-            let took = banger_client::ping(&client, &self.vm).await?.took;
-            pongs.push(Pong { number, round_trip_ms: in_ms(took) });
+            let round_trip = banger_client::ping(&client, &self.vm).await?.round_trip;
+            pongs.push(Pong { number, round_trip_ms: in_ms(round_trip) });
         }
         ui.list(&self.format, &pongs, |pong| pong.number.to_string(), table)?;
         Ok(ExitCode::SUCCESS)

@@ -44,29 +44,29 @@ struct Port {
 impl Ports {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        let found = gather(&client, &self.vms, async |vm| {
+        let results = gather(&client, &self.vms, async |vm| {
             let listeners = banger_client::ports(&client, vm.name.as_str()).await;
-            Ok(listeners?.into_iter().map(|listener| Port::of(vm, listener)).collect::<Vec<_>>())
+            Ok(listeners?.into_iter().map(|listener| Port::new(vm, listener)).collect::<Vec<_>>())
         })
         .await?;
         let (mut ports, mut errors) = (Vec::new(), Vec::new());
-        for found in found {
-            match found {
-                Ok(found) => ports.extend(found),
+        for result in results {
+            match result {
+                Ok(vm_ports) => ports.extend(vm_ports),
                 Err(error) => errors.push(error),
             }
         }
-        let id = |port: &Port| format!("{}:{}/{}", port.vm, port.port, word(port.protocol));
+        let id = |port: &Port| format!("{}:{}/{}", port.vm, port.port, protocol_name(port.protocol));
         ui.list(&self.format, &ports, id, table)?;
         errors.iter().for_each(|error| ui.error(error));
-        if errors.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(CommandError::told(1)) }
+        if errors.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(CommandError::already_reported(1)) }
     }
 }
 
 impl Port {
-    fn of(vm: &Vm, listener: Listener) -> Self {
+    fn new(vm: &Vm, listener: Listener) -> Self {
         let Listener { protocol, address, port, pid, process, http } = listener;
-        let endpoint = host_of(vm, address).map(|host| format!("{host}:{port}"));
+        let endpoint = host_name(vm, address).map(|host| format!("{host}:{port}"));
         let url = endpoint.as_ref().filter(|_| http).map(|endpoint| format!("http://{endpoint}"));
         Self { vm: vm.name.clone(), protocol, address, port, pid, process, http, endpoint, url }
     }
@@ -74,11 +74,11 @@ impl Port {
 
 /// Returns the host name at which the host reaches a listener at `address` in `vm`. No VM has a network from the host
 /// into the guest; for one that does, the name is `NAME.vm`, except for the guest's loopback addresses.
-fn host_of(_vm: &Vm, _address: IpAddr) -> Option<String> {
+fn host_name(_vm: &Vm, _address: IpAddr) -> Option<String> {
     None
 }
 
-fn word(protocol: Transport) -> &'static str {
+fn protocol_name(protocol: Transport) -> &'static str {
     match protocol {
         Transport::Tcp => "tcp",
         Transport::Udp => "udp",
@@ -91,7 +91,7 @@ fn table(ports: &[Port]) -> Table {
     for port in ports {
         table.row([
             port.vm.to_string(),
-            word(port.protocol).to_owned(),
+            protocol_name(port.protocol).to_owned(),
             port.address.to_string(),
             port.port.to_string(),
             port.process.clone().unwrap_or_default(),

@@ -28,7 +28,7 @@ impl Restart {
         let client = Client::new()?;
         let options = RestartVm {
             timeout_s: self.timeout.map(|timeout| timeout.as_secs()),
-            personal: personal::of_user(client.dirs(), ui),
+            personal: personal::collect(client.dirs(), ui),
         };
         start_each(&client, ui, &self.vms, async |vm| client.restart_vm(vm.id.as_str(), &options).await).await
     }

@@ -10,7 +10,7 @@ use banger_tools::Plan;
 use super::{
     entry,
     hardware::Hardware,
-    workspace::selection::{Selection, Taken},
+    workspace::selection::{PreparedContent, Selection},
 };
 use crate::{
     commands::variables::{variable, variables},
@@ -106,19 +106,19 @@ impl Run {
             Some(error) => CommandError::in_session(error),
             None => failure,
         };
-        self.make_and_enter(ui).await.map_err(in_session)
+        self.create_and_run(ui).await.map_err(in_session)
     }
 
-    async fn make_and_enter(self, ui: &Ui) -> Result<ExitCode, CommandError> {
+    async fn create_and_run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
         let workspaces = Workspaces::new(&client, ui);
         let mut timing = Timing::new(ui);
-        timing.end("start banger", ui.began_ns);
+        timing.record("start banger", ui.start_ns);
         let variables = variables(&self.env_file, self.env.clone())?;
         let config = config::load_for(self.path.as_deref())?;
-        let taken = self.look(&workspaces, &config, &mut timing).await?;
-        if let Some(taken) = taken.as_ref().filter(|_| self.dry_run) {
-            let plan = self.selection.plan(taken, &config);
+        let prepared = self.prepare_repository(&workspaces, &config, &mut timing).await?;
+        if let Some(prepared) = prepared.as_ref().filter(|_| self.dry_run) {
+            let plan = self.selection.plan(prepared, &config);
             match self.output {
                 Output::Json => ui.json(&plan)?,
                 Output::Table => plan.print(ui)?,
@@ -126,30 +126,30 @@ impl Run {
             return Ok(ExitCode::SUCCESS);
         }
         let mut files = config.file_sync().to_vec();
-        if taken.is_some() {
-            files.extend(consent::files(&config, &client.dirs().state, ui)?);
+        if prepared.is_some() {
+            files.extend(consent::permitted_files(&config, &client.dirs().state, ui)?);
         }
-        let plan = taken.as_ref().map(|taken| taken.tools.clone()).unwrap_or_default();
+        let plan = prepared.as_ref().map(|prepared| prepared.tools.clone()).unwrap_or_default();
         // Notes about other files may be meant for other programs; this file is banger's own.
-        let own = plan.notes.iter().filter(|note| note.place.file == PROJECT_FILE);
-        own.for_each(|note| ui.warning(note));
+        let own_notes = plan.notes.iter().filter(|note| note.location.file == PROJECT_FILE);
+        own_notes.for_each(|note| ui.warning(note));
         // The daemon must not delete a VM that may have unsaved work.
-        let rm = self.rm && (taken.is_none() || self.discard);
-        let asked = now_ns();
+        let rm = self.rm && (prepared.is_none() || self.discard);
+        let request_start = now_ns();
         let hardware = self.hardware.request(&config, &client, ui).await;
         let request = CreateVm { rm, detach: self.detach, ..hardware };
         let mut events = client.run_vm(&request).await?;
-        timing.end("connect to bangerd", asked);
+        timing.record("connect to bangerd", request_start);
         let (vm, spans) = watch::<Vm>(&client, &mut events, ui).await?;
         timing.add(spans);
-        let content = GuestSetup { files, taken, plan: &plan, variables: &variables };
-        if let Err(error) = self.furnish(&workspaces, ui, &vm, content, &mut timing).await {
+        let setup = GuestSetup { files, prepared, plan: &plan, variables: &variables };
+        if let Err(error) = self.set_up_guest(&workspaces, ui, &vm, setup, &mut timing).await {
             delete(&client, &vm, events, ui).await;
             return Err(error);
         }
         let ports = self.ports(&plan);
         if self.detach {
-            tell_of_ports(ui, &vm, &ports);
+            print_port_hints(ui, &vm, &ports);
             ui.line(&vm.name)?;
             if self.timing {
                 timing.print(ui, now_ns());
@@ -157,33 +157,33 @@ impl Run {
             return Ok(ExitCode::SUCCESS);
         }
         let forwards = Forwards::listen(&client, ui, &vm, &ports).await;
-        let own = plan.env.into_iter().map(|variable| (variable.name.to_string(), variable.value));
-        let env = own.chain(variables).collect();
-        let began = now_ns();
+        let project_env = plan.env.into_iter().map(|variable| (variable.name.to_string(), variable.value));
+        let env = project_env.chain(variables).collect();
+        let start = now_ns();
         let session = async {
             let guest_command = GuestCommand { env, ..self.guest_command(&client, &vm).await? };
             session::run(&client, vm.id.as_str(), guest_command).await
         };
-        let session = forwards.during(session).await;
+        let session = forwards.serve_during(session).await;
         drop(forwards);
         if session.is_ok() {
-            timing.end("session", began);
+            timing.record("session", start);
         }
-        let began = now_ns();
-        let stays = !self.rm || !self.discard && !rescued(&workspaces, &vm, ui).await;
-        if !stays {
+        let start = now_ns();
+        let keep_vm = !self.rm || !self.discard && !save_work(&workspaces, &vm, ui).await;
+        if !keep_vm {
             delete(&client, &vm, events, ui).await;
-            workspaces.forget(&vm);
-            timing.end("delete", began);
+            workspaces.delete_records(&vm);
+            timing.record("delete", start);
         }
-        let ended = session?;
+        let end = session?;
         if self.timing {
-            timing.print(ui, ended.first_byte_ns);
+            timing.print(ui, end.first_byte_ns);
         }
-        if stays {
+        if keep_vm {
             ui.note(format_args!("VM {0} is kept; delete it with: banger vm delete {0}", vm.name));
         }
-        Ok(ended.status.shell_code().into())
+        Ok(end.status.shell_code().into())
     }
 
     /// Returns the command to run in `vm`, without environment variables.
@@ -197,38 +197,38 @@ impl Run {
     }
 
     /// Prepares the repository to send, if there is one.
-    async fn look(
+    async fn prepare_repository(
         &self,
         workspaces: &Workspaces<'_>,
         config: &Config,
         timing: &mut Timing,
-    ) -> Result<Option<Taken>, CommandError> {
+    ) -> Result<Option<PreparedContent>, CommandError> {
         let Some(path) = &self.path else { return Ok(None) };
-        let began = now_ns();
-        let taken = self.selection.take(workspaces, path, config.project()).await?;
-        timing.end("read the repository", began);
-        Ok(Some(taken))
+        let start = now_ns();
+        let prepared = self.selection.prepare(workspaces, path, config.project()).await?;
+        timing.record("read the repository", start);
+        Ok(Some(prepared))
     }
 
     /// Copies files and the repository into `vm`, and starts the repository's tools and setup commands.
-    async fn furnish(
+    async fn set_up_guest(
         &self,
         workspaces: &Workspaces<'_>,
         ui: &Ui,
         vm: &Vm,
-        content: GuestSetup<'_>,
+        setup: GuestSetup<'_>,
         timing: &mut Timing,
     ) -> Result<(), CommandError> {
-        let GuestSetup { files, taken, plan, variables } = content;
-        file_sync::put(workspaces.client(), ui, vm, files).await;
-        let Some(taken) = taken else { return Ok(()) };
-        let began = now_ns();
-        self.selection.put(workspaces, ui, vm, taken).await?;
-        timing.end("send the repository", began);
+        let GuestSetup { files, prepared, plan, variables } = setup;
+        file_sync::copy_files(workspaces.client(), ui, vm, files).await;
+        let Some(prepared) = prepared else { return Ok(()) };
+        let start = now_ns();
+        self.selection.send(workspaces, ui, vm, prepared).await?;
+        timing.record("send the repository", start);
         if !self.no_tools {
-            let folder = &self.selection.guest_path;
-            let job = Job { plan, folder, env: variables, waited: self.wait_tools };
-            tools::carry_out(workspaces.client(), ui, vm, job).await;
+            let dir = &self.selection.guest_path;
+            let job = Job { plan, dir, env: variables, wait: self.wait_tools };
+            tools::run_job(workspaces.client(), ui, vm, job).await;
         }
         Ok(())
     }
@@ -249,14 +249,14 @@ impl Run {
 /// Content of a new VM that is set up before its command runs.
 struct GuestSetup<'a> {
     files: Vec<FileSync>,
-    taken: Option<Taken>,
+    prepared: Option<PreparedContent>,
     plan: &'a Plan,
     /// The user's own variables, for setup commands.
     variables: &'a [(String, String)],
 }
 
 /// Prints how to forward `ports` of a VM that runs without a session.
-fn tell_of_ports(ui: &Ui, vm: &Vm, ports: &[Forward]) {
+fn print_port_hints(ui: &Ui, vm: &Vm, ports: &[Forward]) {
     if ports.is_empty() {
         return;
     }
@@ -266,8 +266,8 @@ fn tell_of_ports(ui: &Ui, vm: &Vm, ports: &[Forward]) {
 }
 
 /// Pulls the work that exists only in `vm`. Returns false if that fails and the VM must be kept.
-async fn rescued(workspaces: &Workspaces<'_>, vm: &Vm, ui: &Ui) -> bool {
-    let Err(failure) = workspaces.rescue(vm).await else { return true };
+async fn save_work(workspaces: &Workspaces<'_>, vm: &Vm, ui: &Ui) -> bool {
+    let Err(failure) = workspaces.save_work(vm).await else { return true };
     if let Some(error) = failure.error {
         ui.error(&error);
     }

@@ -21,7 +21,11 @@ use crate::{
   banger vm set --vmm qemu box       after firecracker, on a host without KVM")]
 pub(crate) struct Set {
     /// Number of virtual CPUs, 1 to 32
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(Limits::VCPU)), value_name = "COUNT")]
+    #[arg(
+        long,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(Limits::MAX_VCPU)),
+        value_name = "COUNT"
+    )]
     vcpu: Option<u32>,
     /// Memory, such as 512M or 4G; a bare number is MiB
     #[arg(long, value_name = "SIZE")]
@@ -46,18 +50,18 @@ pub(crate) struct Set {
 impl Set {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        let wanted = SetVm {
+        let changes = SetVm {
             vcpu: self.vcpu,
             memory: self.memory,
             nat: switch(self.nat, self.no_nat),
             disk_size: self.disk_size,
             vmm: self.vmm,
         };
-        if wanted == SetVm::default() {
+        if changes == SetVm::default() {
             return Err(CommandError::usage(
                 "specify what to change: --vcpu, --memory, --disk-size, --vmm, --nat or --no-nat",
             ));
         }
-        follow_each(&client, ui, &self.vms, async |vm| client.set_vm(vm.id.as_str(), wanted).await).await
+        follow_each(&client, ui, &self.vms, async |vm| client.set_vm(vm.id.as_str(), changes).await).await
     }
 }

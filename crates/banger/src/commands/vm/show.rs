@@ -33,7 +33,7 @@ fn table(ui: &Ui, vm: &Vm) -> Table {
         (_, Some(ran)) => format!("none; it last ran with {ran}"),
         (_, None) => "none".to_owned(),
     };
-    Table::of_fields([
+    Table::from_fields([
         ("name", vm.name.to_string()),
         ("id", vm.id.to_string()),
         ("state", vm.state.to_string()),

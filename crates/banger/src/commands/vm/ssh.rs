@@ -31,14 +31,14 @@ use crate::{
 };
 
 /// Exit status of ssh when ssh itself fails; a program may return it too.
-const FAILED: i32 = 255;
+const SSH_FAILED: i32 = 255;
 
 /// Name of the ssh program, searched for in PATH.
 const SSH: &str = "ssh";
 
-/// Delay before ssh receives a terminating signal again. OpenSSH 9.2 checks for signals and then polls: it misses a
+/// Delay before ssh receives a ending signal again. OpenSSH 9.2 checks for signals and then polls: it misses a
 /// signal between the two until something else happens, which may be never.
-const AGAIN: Duration = Duration::from_secs(1);
+const RESEND_DELAY: Duration = Duration::from_secs(1);
 
 /// Open a shell or run a command in a VM with your own ssh
 ///
@@ -80,34 +80,34 @@ impl Ssh {
             None => (None, self.vm.as_str()),
         };
         let vm = client.vm(vm.strip_suffix(SUFFIX).unwrap_or(vm)).await?;
-        let vm = ssh::running(&client, vm, ui).await?;
-        let (ended, tell_ended) = io::pipe().map_err(failed("create a pipe"))?;
-        let way = SshFiles::proxy_command(&banger, Some(&path_of(&tell_ended)))?;
+        let vm = ssh::ensure_running(&client, vm, ui).await?;
+        let (exit_reader, exit_writer) = io::pipe().map_err(failed("create a pipe"))?;
+        let proxy_command_line = SshFiles::proxy_command(&banger, Some(&fd_path(&exit_writer)))?;
         let mut option = b"ProxyCommand=".to_vec();
-        option.extend(way);
+        option.extend(proxy_command_line);
         let mut ssh = Command::new(program);
         ssh.arg("-F").arg(files.config()).arg("-o").arg(OsString::from_vec(option)).args(self.options);
         if let Some(user) = user {
             ssh.args(["-l", user]);
         }
-        ssh.arg("--").arg(format!("{}{SUFFIX}", vm.name)).args(line(&self.command));
+        ssh.arg("--").arg(format!("{}{SUFFIX}", vm.name)).args(command_line(&self.command));
         let signals = signals(&[Signal::INT, Signal::QUIT, Signal::TERM, Signal::HUP])?;
         let status = wait(ssh.spawn().map_err(failed("run ssh"))?, signals).await?;
-        Ok(exit_code(status, &ended).into())
+        Ok(exit_code(status, &exit_reader).into())
     }
 }
 
 /// Returns the command as one line for a shell, as ssh sends it.
-fn line(command: &[String]) -> Option<String> {
+fn command_line(command: &[String]) -> Option<String> {
     match command {
         [] => None,
         [line] => Some(line.clone()),
-        several => Some(several.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")),
+        several => Some(several.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")),
     }
 }
 
 /// Quotes `word` for a shell.
-fn quoted(word: &str) -> String {
+fn quote(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_@%+:,./-".contains(&byte);
     if !word.is_empty() && word.bytes().all(plain) {
         return word.to_owned();
@@ -117,15 +117,15 @@ fn quoted(word: &str) -> String {
 
 fn program() -> Result<PathBuf, ApiError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join(SSH)).find(|path| path.is_file());
-    found.ok_or_else(|| {
+    let program = std::env::split_paths(&path).map(|dir| dir.join(SSH)).find(|path| path.is_file());
+    program.ok_or_else(|| {
         let error = ApiError::new(ErrorKind::MissingProgram, "there is no ssh on PATH");
         error.hint("install OpenSSH's client (Debian: apt install openssh-client), or use `banger vm shell`")
     })
 }
 
 /// Returns a path through which another process can write to `pipe` while this process has it open.
-fn path_of(pipe: &PipeWriter) -> PathBuf {
+fn fd_path(pipe: &PipeWriter) -> PathBuf {
     format!("/proc/{}/fd/{}", std::process::id(), pipe.as_raw_fd()).into()
 }
 
@@ -138,37 +138,37 @@ async fn wait(mut ssh: Child, mut signals: UnboundedReceiver<Signal>) -> Result<
         let signal = tokio::select! {
             status = ssh.wait() => return status.map_err(failed("wait for ssh")),
             Some(signal) = signals.recv() => signal,
-            Some(signal) = async { sleep(AGAIN).await; ending }, if ending.is_some() => signal,
+            Some(signal) = async { sleep(RESEND_DELAY).await; ending }, if ending.is_some() => signal,
         };
         if matches!(signal, Signal::TERM | Signal::HUP) {
             ending = Some(signal);
         }
         // The terminal has sent this signal to both processes.
-        let told = by_terminal && matches!(signal, Signal::INT | Signal::QUIT);
-        if let Some(pid) = pid.filter(|_| !told) {
+        let already_sent = by_terminal && matches!(signal, Signal::INT | Signal::QUIT);
+        if let Some(pid) = pid.filter(|_| !already_sent) {
             // ssh may have just exited.
             let _ = kill_process(pid, signal);
         }
     }
 }
 
-fn exit_code(status: ExitStatus, ended: &PipeReader) -> u8 {
+fn exit_code(status: ExitStatus, exit_reader: &PipeReader) -> u8 {
     match status.code() {
-        Some(FAILED) if !was_told(ended) => 125,
+        Some(SSH_FAILED) if !has_data(exit_reader) => 125,
         Some(code) => u8::try_from(code).unwrap_or(u8::MAX),
         None => u8::try_from(128 + status.signal().unwrap_or_default()).unwrap_or(u8::MAX),
     }
 }
 
 /// Returns whether something was written to the pipe.
-fn was_told(pipe: &PipeReader) -> bool {
+fn has_data(pipe: &PipeReader) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut pipe = [PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)];
     poll(&mut pipe, Some(&now)).is_ok() && pipe[0].revents().contains(PollFlags::IN)
 }
 
-fn failed(what: &'static str) -> impl FnOnce(io::Error) -> ApiError {
-    move |error| ApiError::new(ErrorKind::Io, format!("cannot {what}: {error}"))
+fn failed(action: &'static str) -> impl FnOnce(io::Error) -> ApiError {
+    move |error| ApiError::new(ErrorKind::Io, format!("cannot {action}: {error}"))
 }
 
 #[cfg(test)]
@@ -179,11 +179,12 @@ mod tests {
 
     #[test]
     fn one_word_is_a_line_and_several_stay_apart() {
-        let line = |words: &[&str]| line(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
-        assert_eq!(line(&[]), None);
-        assert_eq!(line(&["cd repo && make"]).unwrap(), "cd repo && make");
-        assert_eq!(line(&["sh", "-c", "exit 3"]).unwrap(), "sh -c 'exit 3'");
-        assert_eq!(line(&["echo", "it's", "", "A=$b"]).unwrap(), r"echo 'it'\''s' '' 'A=$b'");
+        let command_line =
+            |words: &[&str]| command_line(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!(command_line(&[]), None);
+        assert_eq!(command_line(&["cd repo && make"]).unwrap(), "cd repo && make");
+        assert_eq!(command_line(&["sh", "-c", "exit 3"]).unwrap(), "sh -c 'exit 3'");
+        assert_eq!(command_line(&["echo", "it's", "", "A=$b"]).unwrap(), r"echo 'it'\''s' '' 'A=$b'");
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ pub(crate) struct Start {
 impl Start {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
-        let options = StartVm { personal: personal::of_user(client.dirs(), ui) };
+        let options = StartVm { personal: personal::collect(client.dirs(), ui) };
         start_each(&client, ui, &self.vms, async |vm| client.start_vm(vm.id.as_str(), &options).await).await
     }
 }

@@ -6,11 +6,11 @@ use banger_client::Client;
 use crate::{
     commands::{reference::reference, several::gather},
     error::CommandError,
-    ui::{Format, Live, Table, Ui},
+    ui::{Format, LiveTable, Table, Ui},
 };
 
 /// Interval between updates of the table.
-const EVERY: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Show the CPU, memory, disk and network usage of VMs
 ///
@@ -37,48 +37,48 @@ impl Stats {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let client = Client::new()?;
         let mut failed = false;
-        let mut wanted = Vec::new();
+        let mut ids = Vec::new();
         if !self.vms.is_empty() {
             for id in gather(&client, &self.vms, async |vm| Ok(vm.id.clone())).await? {
                 match id {
-                    Ok(id) => wanted.push(id),
+                    Ok(id) => ids.push(id),
                     Err(error) => {
                         failed = true;
                         ui.error(&error);
                     }
                 }
             }
-            if wanted.is_empty() {
-                return Err(CommandError::told(1));
+            if ids.is_empty() {
+                return Err(CommandError::already_reported(1));
             }
         }
         if self.format.is_table() && !self.no_stream && io::stdout().is_terminal() {
-            stream(&client, wanted).await?;
+            stream(&client, ids).await?;
         } else {
-            let stats = client.stats(&wanted).await?;
+            let stats = client.stats(&ids).await?;
             ui.list(&self.format, &stats, |vm| vm.id.to_string(), table)?;
         }
-        if failed { Err(CommandError::told(1)) } else { Ok(ExitCode::SUCCESS) }
+        if failed { Err(CommandError::already_reported(1)) } else { Ok(ExitCode::SUCCESS) }
     }
 }
 
 /// Updates the table until Ctrl-C, or until none of the wanted VMs exists.
-async fn stream(client: &Client, mut wanted: Vec<Id>) -> Result<(), CommandError> {
-    let mut live = Live::default();
+async fn stream(client: &Client, mut ids: Vec<Id>) -> Result<(), CommandError> {
+    let mut live = LiveTable::default();
     loop {
-        match client.stats(&wanted).await {
+        match client.stats(&ids).await {
             Ok(stats) => live.draw(&table(&stats))?,
             Err(error) if error.kind == ErrorKind::NotFound => {
                 let vms = client.vms().await?;
-                wanted.retain(|id| vms.iter().any(|vm| vm.id == *id));
-                if wanted.is_empty() {
+                ids.retain(|id| vms.iter().any(|vm| vm.id == *id));
+                if ids.is_empty() {
                     return Ok(());
                 }
                 continue;
             }
             Err(error) => return Err(error.into()),
         }
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(INTERVAL).await;
     }
 }
 
@@ -99,9 +99,11 @@ fn table(vms: &[VmStats]) -> Table {
         table.row([
             vm.name.to_string(),
             or_none(vm.cpu_percent.map(|percent| format!("{percent:.1}%"))),
-            or_none(vm.resident.map(|resident| of(resident, vm.memory))),
+            or_none(vm.resident.map(|resident| fraction(resident, vm.memory))),
             or_none(
-                guest.map(|guest| of(used(guest.memory_total, guest.memory_available), guest.memory_total)),
+                guest.map(|guest| {
+                    fraction(used(guest.memory_total, guest.memory_available), guest.memory_total)
+                }),
             ),
             or_none(disk(vm, "system_overlay")),
             or_none(disk(vm, "work")),
@@ -118,10 +120,10 @@ fn used(total: Size, available: Size) -> Size {
 
 fn disk(vm: &VmStats, name: &str) -> Option<String> {
     let disk: &DiskStats = vm.disks.iter().find(|disk| disk.name == name)?;
-    Some(of(disk.real, disk.apparent))
+    Some(fraction(disk.real, disk.apparent))
 }
 
-fn of(part: Size, whole: Size) -> String {
+fn fraction(part: Size, whole: Size) -> String {
     format!("{part} of {whole}")
 }
 

@@ -5,13 +5,13 @@ use crate::ssh::wire::HostKey;
 
 /// A server that accepts every session and every request.
 #[derive(Default)]
-struct Anything {
+struct AcceptAll {
     channels: Vec<Channel>,
     closed: Vec<u32>,
 }
 
-impl Answers for Anything {
-    fn enter(&mut self, _: String) {}
+impl Handler for AcceptAll {
+    fn set_user(&mut self, _: String) {}
 
     fn open(
         &mut self,
@@ -40,24 +40,24 @@ impl Answers for Anything {
 }
 
 /// Returns an authenticated connection, and the commands of its channels' tasks.
-fn connection() -> (Connection<Anything>, mpsc::Receiver<Command>) {
+fn connection() -> (Connection<AcceptAll>, mpsc::Receiver<Command>) {
     let transport = Transport::new(HostKey::read(&HostKey::generate().unwrap()).unwrap()).unwrap();
-    let (commands, queue) = mpsc::channel(COMMANDS);
-    let mut connection = Connection::new(transport, Anything::default(), Link::new(commands));
+    let (commands, queue) = mpsc::channel(MAX_COMMANDS);
+    let mut connection = Connection::new(transport, AcceptAll::default(), Link::new(commands));
     let login = Message::new(number::USERAUTH_REQUEST).bytes(b"root").bytes(b"ssh-connection");
-    take(&mut connection, &login.bytes(b"none")).unwrap();
+    receive(&mut connection, &login.bytes(b"none")).unwrap();
     sent(&mut connection);
     (connection, queue)
 }
 
-fn take(connection: &mut Connection<Anything>, message: &Message) -> Result<(), WireError> {
+fn receive(connection: &mut Connection<AcceptAll>, message: &Message) -> Result<(), WireError> {
     connection.receive(Bytes::copy_from_slice(message.as_bytes()))
 }
 
 /// Opens a channel that ssh calls 7, with this window.
-fn open(connection: &mut Connection<Anything>, window: u32) -> Channel {
+fn open(connection: &mut Connection<AcceptAll>, window: u32) -> Channel {
     let open = Message::new(number::OPEN).bytes(b"session").u32(7).u32(window).u32(1000);
-    take(connection, &open).unwrap();
+    receive(connection, &open).unwrap();
     let [confirmed] = sent(connection).try_into().unwrap();
     assert_eq!(confirmed[..9], [number::CONFIRMATION, 0, 0, 0, 7, 0, 0, 0, 1]);
     connection.server.channels.remove(0)
@@ -68,17 +68,17 @@ fn data(length: usize) -> Message {
 }
 
 /// Returns the messages sent since the last call; they are in clear because no keys were exchanged.
-fn sent(connection: &mut Connection<Anything>) -> Vec<Vec<u8>> {
+fn sent(connection: &mut Connection<AcceptAll>) -> Vec<Vec<u8>> {
     let out = connection.transport.buffers().1.split();
-    let mut left = &out[..];
-    if left.starts_with(b"SSH-") {
-        left = &left[left.iter().position(|byte| *byte == b'\n').unwrap() + 1..];
+    let mut remaining = &out[..];
+    if remaining.starts_with(b"SSH-") {
+        remaining = &remaining[remaining.iter().position(|byte| *byte == b'\n').unwrap() + 1..];
     }
     let mut messages = Vec::new();
-    while let Some((header, rest)) = left.split_first_chunk::<4>() {
+    while let Some((header, rest)) = remaining.split_first_chunk::<4>() {
         let (packet, rest) = rest.split_at(u32::from_be_bytes(*header) as usize);
         messages.push(packet[1..packet.len() - usize::from(packet[0])].to_vec());
-        left = rest;
+        remaining = rest;
     }
     messages
 }
@@ -87,26 +87,26 @@ fn sent(connection: &mut Connection<Anything>) -> Vec<Vec<u8>> {
 fn more_than_a_window_is_refused_and_what_is_taken_makes_room() {
     let (mut connection, _queue) = connection();
     let _channel = open(&mut connection, 0);
-    for _ in 0..WINDOW / PACKET {
-        take(&mut connection, &data(PACKET as usize)).unwrap();
+    for _ in 0..WINDOW_SIZE / MAX_PACKET {
+        receive(&mut connection, &data(MAX_PACKET as usize)).unwrap();
     }
-    connection.obey(Command::Took { channel: 1, bytes: WINDOW / 2 - 1 }).unwrap();
+    connection.execute(Command::Consumed { channel: 1, bytes: WINDOW_SIZE / 2 - 1 }).unwrap();
     assert_eq!(sent(&mut connection), [] as [Vec<u8>; 0]);
-    connection.obey(Command::Took { channel: 1, bytes: 1 }).unwrap();
-    let adjust = Message::new(number::WINDOW_ADJUST).u32(7).u32(WINDOW / 2);
+    connection.execute(Command::Consumed { channel: 1, bytes: 1 }).unwrap();
+    let adjust = Message::new(number::WINDOW_ADJUST).u32(7).u32(WINDOW_SIZE / 2);
     assert_eq!(sent(&mut connection), [adjust.as_bytes()]);
-    for _ in 0..WINDOW / 2 / PACKET {
-        take(&mut connection, &data(PACKET as usize)).unwrap();
+    for _ in 0..WINDOW_SIZE / 2 / MAX_PACKET {
+        receive(&mut connection, &data(MAX_PACKET as usize)).unwrap();
     }
-    assert!(matches!(take(&mut connection, &data(1)), Err(WireError::TooLong)));
+    assert!(matches!(receive(&mut connection, &data(1)), Err(WireError::TooLong)));
 }
 
 #[test]
 fn what_nobody_wants_does_not_keep_ssh_waiting() {
     let (mut connection, _queue) = connection();
     drop(open(&mut connection, 0));
-    for _ in 0..WINDOW / PACKET * 3 {
-        take(&mut connection, &data(PACKET as usize)).unwrap();
+    for _ in 0..WINDOW_SIZE / MAX_PACKET * 3 {
+        receive(&mut connection, &data(MAX_PACKET as usize)).unwrap();
     }
     assert_eq!(sent(&mut connection).len(), 6);
 }
@@ -122,7 +122,7 @@ async fn no_more_is_sent_than_ssh_has_room_for() {
         sizes.push(bytes.len());
         if sizes.iter().sum::<usize>() == 10 {
             assert!(queue.try_recv().is_err());
-            take(&mut connection, &Message::new(number::WINDOW_ADJUST).u32(1).u32(15)).unwrap();
+            receive(&mut connection, &Message::new(number::WINDOW_ADJUST).u32(1).u32(15)).unwrap();
         }
     }
     assert_eq!(sizes.iter().sum::<usize>(), 25);
@@ -133,16 +133,16 @@ async fn no_more_is_sent_than_ssh_has_room_for() {
 async fn what_is_closed_stays_so_on_both_sides() {
     let (mut connection, _queue) = connection();
     let mut channel = open(&mut connection, 10);
-    take(&mut connection, &data(3)).unwrap();
-    take(&mut connection, &Message::new(number::CLOSE).u32(1)).unwrap();
+    receive(&mut connection, &data(3)).unwrap();
+    receive(&mut connection, &Message::new(number::CLOSE).u32(1)).unwrap();
     assert_eq!(sent(&mut connection), [Message::new(number::CLOSE).u32(7).as_bytes()]);
     assert_eq!(connection.server.closed, [1]);
     assert!(channel.controls.recv().await.is_none());
     assert!(channel.writer.write(vec![0; 20].into(), None).await.is_err());
-    for late in [Command::Eof(1), Command::Close(1), Command::Took { channel: 1, bytes: WINDOW }] {
-        connection.obey(late).unwrap();
+    for late in [Command::Eof(1), Command::Close(1), Command::Consumed { channel: 1, bytes: WINDOW_SIZE }] {
+        connection.execute(late).unwrap();
     }
-    take(&mut connection, &data(3)).unwrap();
+    receive(&mut connection, &data(3)).unwrap();
     assert_eq!(sent(&mut connection), [] as [Vec<u8>; 0]);
 }
 
@@ -151,7 +151,7 @@ fn who_has_not_said_who_it_is_gets_nothing() {
     let (mut connection, _queue) = connection();
     connection.is_authenticated = false;
     let open = Message::new(number::OPEN).bytes(b"session").u32(7).u32(9).u32(9);
-    assert!(matches!(take(&mut connection, &open), Err(WireError::Unexpected(number::OPEN))));
+    assert!(matches!(receive(&mut connection, &open), Err(WireError::Unexpected(number::OPEN))));
 }
 
 proptest! {
@@ -163,7 +163,7 @@ proptest! {
         let _channel = open(&mut connection, 10);
         for (number, rest) in messages {
             // A refused message ends the connection, and must do no harm before that.
-            let _ = take(&mut connection, &Message::new(number).raw(&rest));
+            let _ = receive(&mut connection, &Message::new(number).raw(&rest));
         }
     }
 }

@@ -9,13 +9,13 @@ use super::error::WireError;
 pub(super) const ALGORITHM: &str = "aes256-gcm@openssh.com";
 
 /// Maximum length of a packet, as in OpenSSH.
-const LONGEST: usize = 256 << 10;
+const MAX_PACKET_LENGTH: usize = 256 << 10;
 
-const LENGTH: usize = 4;
-const TAG: usize = 16;
-const BLOCK: usize = 16;
-const CLEAR_BLOCK: usize = 8;
-const LEAST_PADDING: usize = 4;
+const LENGTH_SIZE: usize = 4;
+const TAG_SIZE: usize = 16;
+const BLOCK_SIZE: usize = 16;
+const CLEAR_BLOCK_SIZE: usize = 8;
+const MIN_PADDING: usize = 4;
 
 /// Cipher for one direction of a connection.
 #[derive(Debug)]
@@ -33,10 +33,10 @@ impl Cipher {
     /// Appends the packet with `payload` to `out`.
     pub(super) fn seal(&mut self, payload: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
         let (block, before) = match self {
-            Self::Clear => (CLEAR_BLOCK, LENGTH + 1),
-            Self::Gcm { .. } => (BLOCK, 1),
+            Self::Clear => (CLEAR_BLOCK_SIZE, LENGTH_SIZE + 1),
+            Self::Gcm { .. } => (BLOCK_SIZE, 1),
         };
-        let padding = block - (before + payload.len() + LEAST_PADDING) % block + LEAST_PADDING;
+        let padding = block - (before + payload.len() + MIN_PADDING) % block + MIN_PADDING;
         let length = u32::try_from(1 + payload.len() + padding).map_err(|_| WireError::TooLong)?;
         out.put_u32(length);
         let mut packet = out.split_off(out.len());
@@ -44,8 +44,11 @@ impl Cipher {
         packet.put_slice(payload);
         packet.put_bytes(0, padding);
         if let Self::Gcm { key, nonce } = self {
-            let tag =
-                key.seal_in_place_separate_tag(next(nonce), Aad::from(length.to_be_bytes()), &mut packet);
+            let tag = key.seal_in_place_separate_tag(
+                next_nonce(nonce),
+                Aad::from(length.to_be_bytes()),
+                &mut packet,
+            );
             packet.put_slice(tag.map_err(|_| WireError::Crypto)?.as_ref());
         }
         out.unsplit(packet);
@@ -54,36 +57,37 @@ impl Cipher {
 
     /// Returns the payload of the next packet; `None` if more bytes are needed.
     pub(super) fn open(&mut self, bytes: &mut BytesMut) -> Result<Option<Bytes>, WireError> {
-        let Some(header) = bytes.first_chunk::<LENGTH>().copied() else { return Ok(None) };
+        let Some(header) = bytes.first_chunk::<LENGTH_SIZE>().copied() else { return Ok(None) };
         let length = u32::from_be_bytes(header) as usize;
-        if !(1 + LEAST_PADDING..=LONGEST).contains(&length) {
+        if !(1 + MIN_PADDING..=MAX_PACKET_LENGTH).contains(&length) {
             return Err(WireError::TooLong);
         }
-        let tag = if matches!(self, Self::Clear) { 0 } else { TAG };
-        if bytes.len() < LENGTH + length + tag {
-            bytes.reserve(LENGTH + length + tag - bytes.len());
+        let tag = if matches!(self, Self::Clear) { 0 } else { TAG_SIZE };
+        if bytes.len() < LENGTH_SIZE + length + tag {
+            bytes.reserve(LENGTH_SIZE + length + tag - bytes.len());
             return Ok(None);
         }
-        bytes.advance(LENGTH);
+        bytes.advance(LENGTH_SIZE);
         let mut packet = bytes.split_to(length + tag);
         if let Self::Gcm { key, nonce } = self {
-            key.open_in_place(next(nonce), Aad::from(header), &mut packet).map_err(|_| WireError::Crypto)?;
+            key.open_in_place(next_nonce(nonce), Aad::from(header), &mut packet)
+                .map_err(|_| WireError::Crypto)?;
         }
         packet.truncate(length);
         let padding = usize::from(packet.get_u8());
-        let payload = packet.len().checked_sub(padding).filter(|_| padding >= LEAST_PADDING);
+        let payload = packet.len().checked_sub(padding).filter(|_| padding >= MIN_PADDING);
         packet.truncate(payload.ok_or(WireError::Malformed)?);
         Ok(Some(packet.freeze()))
     }
 }
 
 /// Returns the nonce for a packet: four fixed bytes and an eight-byte counter.
-fn next(nonce: &mut [u8; NONCE_LEN]) -> Nonce {
-    let this = Nonce::assume_unique_for_key(*nonce);
+fn next_nonce(nonce: &mut [u8; NONCE_LEN]) -> Nonce {
+    let current = Nonce::assume_unique_for_key(*nonce);
     if let Some(counter) = nonce.last_chunk_mut::<8>() {
         *counter = u64::from_be_bytes(*counter).wrapping_add(1).to_be_bytes();
     }
-    this
+    current
 }
 
 #[cfg(test)]

@@ -17,10 +17,10 @@ const BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
 const END: &str = "-----END OPENSSH PRIVATE KEY-----";
 
 /// Characters of base64 in a line, as OpenSSH writes it.
-const LINE: usize = 70;
+const LINE_LENGTH: usize = 70;
 
 /// Block size for padding the private part, which applies even without encryption.
-const BLOCK: usize = 8;
+const BLOCK_SIZE: usize = 8;
 
 /// Comment of the key, in both files and in the guest.
 const COMMENT: &str = "made-by-banger";
@@ -34,15 +34,15 @@ pub(in crate::ssh) struct ClientKey {
 
 /// Error for a file without such a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::ssh) struct NoKey;
+pub(in crate::ssh) struct InvalidKey;
 
-impl fmt::Display for NoKey {
+impl fmt::Display for InvalidKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("it is not an OpenSSH Ed25519 key without a passphrase")
     }
 }
 
-impl From<Malformed> for NoKey {
+impl From<Malformed> for InvalidKey {
     fn from(_: Malformed) -> Self {
         Self
     }
@@ -55,33 +55,34 @@ impl ClientKey {
         let random = SystemRandom::new();
         random.fill(&mut seed)?;
         random.fill(&mut check)?;
-        file(&seed, u32::from_be_bytes(check))
+        encode_file(&seed, u32::from_be_bytes(check))
     }
 
     /// Reads the key from a file's content.
-    pub(in crate::ssh) fn read(bytes: &[u8]) -> Result<Self, NoKey> {
-        let text = std::str::from_utf8(bytes).map_err(|_| NoKey)?;
-        let inner = text.trim().strip_prefix(BEGIN).and_then(|text| text.strip_suffix(END)).ok_or(NoKey)?;
+    pub(in crate::ssh) fn read(bytes: &[u8]) -> Result<Self, InvalidKey> {
+        let text = std::str::from_utf8(bytes).map_err(|_| InvalidKey)?;
+        let inner =
+            text.trim().strip_prefix(BEGIN).and_then(|text| text.strip_suffix(END)).ok_or(InvalidKey)?;
         let bytes =
-            BASE64_STANDARD.decode(inner.split_whitespace().collect::<String>()).map_err(|_| NoKey)?;
-        let mut fields = Fields::of(Bytes::from(bytes));
+            BASE64_STANDARD.decode(inner.split_whitespace().collect::<String>()).map_err(|_| InvalidKey)?;
+        let mut fields = Fields::new(Bytes::from(bytes));
         if fields.take(MAGIC.len())? != MAGIC {
-            return Err(NoKey);
+            return Err(InvalidKey);
         }
         let unprotected = [fields.bytes()?, fields.bytes()?, fields.bytes()?] == ["none", "none", ""];
         if !unprotected || fields.u32()? != 1 {
-            return Err(NoKey);
+            return Err(InvalidKey);
         }
         let blob = fields.bytes()?;
-        let mut private = Fields::of(fields.bytes()?);
-        let same = private.u32()? == private.u32()?;
+        let mut private = Fields::new(fields.bytes()?);
+        let checks_match = private.u32()? == private.u32()?;
         let (algorithm, public, pair) = (private.bytes()?, private.bytes()?, private.bytes()?);
-        let seed = pair.get(..32).ok_or(NoKey)?;
-        let whole = Ed25519KeyPair::from_seed_and_public_key(seed, &public).is_ok();
-        if same && whole && algorithm == ALGORITHM && blob == public_blob(&public) {
+        let seed = pair.get(..32).ok_or(InvalidKey)?;
+        let is_pair = Ed25519KeyPair::from_seed_and_public_key(seed, &public).is_ok();
+        if checks_match && is_pair && algorithm == ALGORITHM && blob == public_blob(&public) {
             return Ok(Self { blob });
         }
-        Err(NoKey)
+        Err(InvalidKey)
     }
 
     /// Returns the public part as a line of an `authorized_keys` file.
@@ -95,7 +96,7 @@ fn public_blob(public: &[u8]) -> Bytes {
 }
 
 /// Returns the file of the key with this `seed`. It has `check` twice, by which OpenSSH detects a wrong passphrase.
-fn file(seed: &[u8; 32], check: u32) -> Result<Vec<u8>, Unspecified> {
+fn encode_file(seed: &[u8; 32], check: u32) -> Result<Vec<u8>, Unspecified> {
     let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| Unspecified)?;
     let public = pair.public_key().as_ref();
     let private = Message::fields()
@@ -106,8 +107,8 @@ fn file(seed: &[u8; 32], check: u32) -> Result<Vec<u8>, Unspecified> {
         .bytes(&[seed, public].concat())
         .bytes(COMMENT.as_bytes());
     let mut private = private.as_bytes().to_vec();
-    let missing = private.len().next_multiple_of(BLOCK) - private.len();
-    private.extend((1..).take(missing));
+    let padding = private.len().next_multiple_of(BLOCK_SIZE) - private.len();
+    private.extend((1..).take(padding));
     let all = Message::fields()
         .raw(MAGIC)
         .bytes(b"none")
@@ -118,7 +119,7 @@ fn file(seed: &[u8; 32], check: u32) -> Result<Vec<u8>, Unspecified> {
         .bytes(&private);
     let mut text = format!("{BEGIN}\n");
     for (number, digit) in BASE64_STANDARD.encode(all.as_bytes()).chars().enumerate() {
-        if number > 0 && number % LINE == 0 {
+        if number > 0 && number % LINE_LENGTH == 0 {
             text.push('\n');
         }
         text.push(digit);
@@ -158,14 +159,14 @@ mod tests {
         };
         let theirs = of("", "ed25519").unwrap().public();
         assert_eq!(fs::read_to_string(dir.path().join("theirs.pub")).unwrap(), format!("{theirs}\n"));
-        assert_eq!(of("secret", "ed25519").unwrap_err(), NoKey);
-        assert_eq!(of("", "ecdsa").unwrap_err(), NoKey);
+        assert_eq!(of("secret", "ed25519").unwrap_err(), InvalidKey);
+        assert_eq!(of("", "ecdsa").unwrap_err(), InvalidKey);
     }
 
     proptest! {
         #[test]
         fn what_is_damaged_is_no_key_and_nothing_worse(at in 0usize..400, with in any::<u8>()) {
-            let mut bytes = file(&[7; 32], 9).unwrap();
+            let mut bytes = encode_file(&[7; 32], 9).unwrap();
             let good = ClientKey::read(&bytes).unwrap().public();
             let at = at % bytes.len();
             bytes[at] = with;

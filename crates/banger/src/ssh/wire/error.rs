@@ -8,8 +8,8 @@ use super::fields::Malformed;
 pub(in crate::ssh) enum WireError {
     #[error("the client does not use SSH version 2")]
     Version,
-    #[error("the client supports no known {what} algorithm ({ours})")]
-    NothingInCommon { what: &'static str, ours: String },
+    #[error("the client supports no known {kind} algorithm ({ours})")]
+    NoCommonAlgorithm { kind: &'static str, ours: String },
     #[error("packet too long")]
     TooLong,
     #[error("malformed message")]

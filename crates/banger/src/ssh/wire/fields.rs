@@ -11,7 +11,7 @@ pub(in crate::ssh) struct Malformed;
 pub(in crate::ssh) struct Fields(Bytes);
 
 impl Fields {
-    pub(in crate::ssh) fn of(message: Bytes) -> Self {
+    pub(in crate::ssh) fn new(message: Bytes) -> Self {
         Self(message)
     }
 
@@ -85,7 +85,7 @@ impl Message {
     }
 
     /// Appends a non-negative multiple-precision number, without needless bytes.
-    pub(super) fn long(self, number: &[u8]) -> Self {
+    pub(super) fn mpint(self, number: &[u8]) -> Self {
         let start = number.iter().position(|byte| *byte != 0).unwrap_or(number.len());
         let number = number.get(start..).unwrap_or_default();
         let negative = number.first().is_some_and(|byte| byte & 0x80 != 0);
@@ -108,7 +108,7 @@ mod tests {
         #[test]
         fn what_was_put_in_is_read(a in any::<u32>(), b in any::<bool>(), text in prop::collection::vec(any::<u8>(), 0..99)) {
             let message = Message::new(9).u32(a).bytes(&text).boolean(b);
-            let mut fields = Fields::of(Bytes::copy_from_slice(message.as_bytes()));
+            let mut fields = Fields::new(Bytes::copy_from_slice(message.as_bytes()));
             prop_assert_eq!((fields.byte(), fields.u32()), (Ok(9), Ok(a)));
             prop_assert_eq!(fields.bytes().unwrap(), text);
             prop_assert_eq!((fields.boolean(), fields.byte()), (Ok(b), Err(Malformed)));
@@ -116,7 +116,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_fields_or_none(bytes in prop::collection::vec(any::<u8>(), 0..99)) {
-            let mut fields = Fields::of(bytes.into());
+            let mut fields = Fields::new(bytes.into());
             while fields.bytes().is_ok() {}
         }
     }
@@ -129,7 +129,7 @@ mod tests {
             (&[0, 0x80], &[0, 0, 0, 2, 0, 0x80]),
             (&[0x09, 0xa3, 0x78], &[0, 0, 0, 3, 0x09, 0xa3, 0x78]),
         ] {
-            assert_eq!(Message::fields().long(number).as_bytes(), wire);
+            assert_eq!(Message::fields().mpint(number).as_bytes(), wire);
         }
     }
 }

@@ -38,9 +38,9 @@ impl HostKey {
         Message::fields().bytes(ALGORITHM.as_bytes()).bytes(public).as_bytes().to_vec()
     }
 
-    /// Returns the signature of `what` in wire format.
-    pub(super) fn sign(&self, what: &[u8]) -> Vec<u8> {
-        let signature = self.0.sign(what);
+    /// Returns the signature of `data` in wire format.
+    pub(super) fn sign(&self, data: &[u8]) -> Vec<u8> {
+        let signature = self.0.sign(data);
         Message::fields().bytes(ALGORITHM.as_bytes()).bytes(signature.as_ref()).as_bytes().to_vec()
     }
 }

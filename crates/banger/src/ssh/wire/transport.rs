@@ -6,14 +6,14 @@ use super::{
     HostKey, Message,
     cipher::Cipher,
     error::WireError,
-    exchange::{self, ECDH_INIT, Hash, KEXINIT, NEWKEYS, Said},
+    exchange::{self, ECDH_INIT, Handshake, Hash, KEXINIT, NEWKEYS},
 };
 
 /// This side's version. OpenSSH reports that a program's output lost its reader only to servers called OpenSSH.
 const VERSION: &str = concat!("SSH-2.0-OpenSSH_for_banger_", env!("CARGO_PKG_VERSION"));
 
 /// Maximum length of a version line (RFC 4253).
-const VERSION_MAX: usize = 255;
+const MAX_VERSION_LENGTH: usize = 255;
 
 const DISCONNECT: u8 = 1;
 const IGNORE: u8 = 2;
@@ -97,7 +97,7 @@ impl Transport {
                 DISCONNECT => return Err(WireError::Disconnected),
                 IGNORE | UNIMPLEMENTED | DEBUG => {}
                 KEXINIT if self.their_offer.is_none() && self.next_opening.is_none() => {
-                    self.skip = exchange::agree(message.clone())?;
+                    self.skip = exchange::negotiate(message.clone())?;
                     self.their_offer = Some(message);
                     if self.our_offer.is_none() {
                         self.offer()?;
@@ -119,14 +119,18 @@ impl Transport {
     /// Reads the client's version; returns false if more bytes are needed.
     fn read_version(&mut self) -> Result<bool, WireError> {
         let Some(end) = self.incoming.iter().position(|byte| *byte == b'\n') else {
-            return if self.incoming.len() > VERSION_MAX { Err(WireError::Version) } else { Ok(false) };
+            return if self.incoming.len() > MAX_VERSION_LENGTH {
+                Err(WireError::Version)
+            } else {
+                Ok(false)
+            };
         };
         let mut line = self.incoming.split_to(end + 1);
         line.truncate(end);
         if line.ends_with(b"\r") {
             line.truncate(end - 1);
         }
-        if !line.starts_with(b"SSH-2.0-") || line.len() > VERSION_MAX {
+        if !line.starts_with(b"SSH-2.0-") || line.len() > MAX_VERSION_LENGTH {
             return Err(WireError::Version);
         }
         self.client_version = Some(line.freeze());
@@ -147,15 +151,15 @@ impl Transport {
         else {
             return Err(unexpected);
         };
-        let said = Said {
+        let handshake = Handshake {
             client_version: version,
             server_version: VERSION.as_bytes(),
             client_offer: &theirs,
             server_offer: ours.as_bytes(),
         };
-        let agreed = exchange::answer(&said, message, &self.key)?;
-        let [opening, sealing] = agreed.ciphers(self.session.get_or_insert(agreed.hash))?;
-        self.send(&agreed.reply)?;
+        let exchanged = exchange::answer(&handshake, message, &self.key)?;
+        let [opening, sealing] = exchanged.ciphers(self.session.get_or_insert(exchanged.hash))?;
+        self.send(&exchanged.reply)?;
         self.send(&Message::new(NEWKEYS))?;
         self.sealing = sealing;
         self.next_opening = Some(opening);
@@ -202,7 +206,7 @@ mod tests {
     }
 
     /// Runs the client's side of an exchange with `ours`.
-    fn exchanged(ours: &mut Transport, client: &mut Client) -> Result<(), WireError> {
+    fn exchange_keys(ours: &mut Transport, client: &mut Client) -> Result<(), WireError> {
         let offer = exchange::offer()?;
         client.send(&offer, ours);
         ours.next()?;
@@ -212,11 +216,11 @@ mod tests {
         let point = secret.compute_public_key().unwrap();
         client.send(&Message::new(ECDH_INIT).bytes(point.as_ref()), ours);
         assert!(ours.next()?.is_none());
-        let mut reply = Fields::of(client.receive(ours).unwrap());
+        let mut reply = Fields::new(client.receive(ours).unwrap());
         reply.byte()?;
         let (blob, theirs, signature) = (reply.bytes()?, reply.bytes()?, reply.bytes()?);
         let peer = UnparsedPublicKey::new(&X25519, &theirs);
-        let shared = agree_ephemeral(secret, &peer, |shared| Message::fields().long(shared)).unwrap();
+        let shared = agree_ephemeral(secret, &peer, |shared| Message::fields().mpint(shared)).unwrap();
         let hashed = [b"SSH-2.0-client", VERSION.as_bytes(), offer.as_bytes(), &their_offer, &blob]
             .iter()
             .fold(Message::fields(), |fields, field| fields.bytes(field));
@@ -262,7 +266,7 @@ mod tests {
         ours.incoming.extend_from_slice(b"SSH-2.0-client\r\n");
         let mut client = Client { sealing: Cipher::Clear, opening: Cipher::Clear, session: None };
         for round in 0..3_u8 {
-            exchanged(&mut ours, &mut client).unwrap();
+            exchange_keys(&mut ours, &mut client).unwrap();
             assert!(!ours.is_exchanging());
             client.send(&Message::new(100 + round).bytes(b"there"), &mut ours);
             assert_eq!(ours.next().unwrap().unwrap().first(), Some(&(100 + round)));

@@ -13,10 +13,10 @@ use tokio::{
 };
 
 use super::{
-    end_with_the_test,
+    exit_with_tests,
     faults::{Faults, Phase},
-    line, root_of, value,
-    vsock::called,
+    host_root, line, value,
+    vsock::host_socket,
 };
 
 /// Runs the process.
@@ -24,8 +24,8 @@ pub(crate) async fn main(args: &[OsString]) -> Result<()> {
     let (socket, uds) = (value(args, "--vhost-socket")?, value(args, "--host-socket")?);
     let cid = value(args, "--guest-cid")?;
     let _: u32 = cid.to_str().context("--guest-cid")?.parse()?;
-    let root = root_of(socket)?;
-    end_with_the_test(&root)?;
+    let root = host_root(socket)?;
+    exit_with_tests(&root)?;
     Faults::of(&root).reach(Phase::Device).await;
     let host = UnixListener::bind(uds)?;
     // The engine starts QEMU when this socket appears. Renamed so that it never appears between bind and listen.
@@ -45,7 +45,7 @@ async fn serve(host: &UnixListener, guest: &UnixListener, uds: &Path) -> Result<
                 let mut stream = accepted?.0;
                 let Ok(line) = line(&mut stream).await else { continue };
                 match line.strip_prefix("CALL ") {
-                    Some(port) => drop(tokio::spawn(call(stream, called(uds, port.parse()?)))),
+                    Some(port) => drop(tokio::spawn(call(stream, host_socket(uds, port.parse()?)))),
                     None => accepting.push_back(stream),
                 }
             }

@@ -79,9 +79,9 @@ impl Faults {
                     exit(0)
                 }
                 Fault::Hangs => {
-                    let told = StdDatagram::unbound().and_then(|socket| socket.send_to(&[0], &self.reached));
+                    let sent = StdDatagram::unbound().and_then(|socket| socket.send_to(&[0], &self.reached));
                     // The test may not be listening.
-                    drop(told);
+                    drop(sent);
                     pending().await
                 }
                 Fault::Garbles => true,

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use banger_agent::{Booted, Failure, Machine, Server};
+use banger_agent::{BootRecord, Failure, Machine, Server};
 use banger_proto::{AGENT_PORT, Configure, Exec, FailureKind, READY_PORT};
 use tokio::{io::AsyncWriteExt, task::spawn_local};
 
@@ -30,7 +30,7 @@ pub(super) async fn boot(hardware: Hardware, switches: Switches) -> Result<()> {
     let boots = count_boot(disks.last().context("no work disk")?)?;
     console(&format!("boot {boots} of this work disk"));
     faults.reach(Phase::Boot).await;
-    let mut booted = Booted { ready_port: READY_PORT, ..Booted::default() };
+    let mut booted = BootRecord { ready_port: READY_PORT, ..BootRecord::default() };
     booted.mark("init");
     let server = Server::start(booted, Fake { faults: faults.clone(), hostname: RefCell::default() });
     let mut call = vsock.call(READY_PORT).await?;
@@ -68,11 +68,11 @@ struct Fake {
 }
 
 impl Machine for Fake {
-    async fn configure(&self, wanted: &Configure) -> Result<(), Failure> {
+    async fn configure(&self, settings: &Configure) -> Result<(), Failure> {
         if self.faults.reach(Phase::Configure).await {
             return Err(Failure::new(FailureKind::Internal, "this guest takes no identity"));
         }
-        self.hostname.replace(wanted.hostname.clone().unwrap_or_default());
+        self.hostname.replace(settings.hostname.clone().unwrap_or_default());
         Ok(())
     }
 

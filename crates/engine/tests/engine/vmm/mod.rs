@@ -59,8 +59,8 @@ enum Control {
 
 /// Runs the machine. Returns only if it cannot be set up.
 async fn run(hardware: Hardware, control: Control) -> Result<()> {
-    let root = root_of(&hardware.control)?;
-    end_with_the_test(&root)?;
+    let root = host_root(&hardware.control)?;
+    exit_with_tests(&root)?;
     let switches = Switches { faults: Faults::of(&root), paused: watch::Sender::new(false) };
     switches.faults.reach(Phase::Launch).await;
     let listener = UnixListener::bind(&hardware.control).context("the control socket")?;
@@ -125,25 +125,25 @@ fn reset() -> ! {
 }
 
 /// Exits like a VMM that fails.
-fn die(words: &str) -> ! {
+fn die(message: &str) -> ! {
     // The reader may be gone.
-    let _ = writeln!(io::stderr(), "{words}");
+    let _ = writeln!(io::stderr(), "{message}");
     exit(1)
 }
 
 /// Writes a line to the guest's console.
 fn console(line: &str) {
-    // A guest does not notice that the log keeper was killed.
+    // A guest does not notice that the console logger was killed.
     let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// Returns the host's directory for a VM's socket, `ROOT/run/vms/ID/SOCKET`.
-fn root_of(path: &Path) -> Result<PathBuf> {
+fn host_root(path: &Path) -> Result<PathBuf> {
     Ok(path.ancestors().nth(4).context("a socket outside of a test")?.to_owned())
 }
 
 /// Makes this process exit when the test process exits, however that happens.
-pub(crate) fn end_with_the_test(root: &Path) -> Result<()> {
+pub(crate) fn exit_with_tests(root: &Path) -> Result<()> {
     let lock = File::open(root.with_file_name(crate::host::LOCK)).context("the tests' lock")?;
     thread::spawn(move || {
         // The test process holds the lock until it exits.

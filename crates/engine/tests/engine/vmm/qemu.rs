@@ -29,8 +29,8 @@ pub(crate) async fn main(args: &[OsString]) -> Result<()> {
     for path in disks.iter().map(PathBuf::as_path).chain([value(args, "-kernel")?, value(args, "-initrd")?]) {
         ensure!(path.is_file(), "{} does not exist", path.display());
     }
-    let control = part(args, "-qmp", "unix:").context("no QMP socket")?;
-    let vsock = part(args, "-chardev", "socket,id=vsock,path=").context("no vsock device")?;
+    let control = option_path(args, "-qmp", "unix:").context("no QMP socket")?;
+    let vsock = option_path(args, "-chardev", "socket,id=vsock,path=").context("no vsock device")?;
     ensure!(
         values(args, "-device").any(|device| device.starts_with("vhost-user-vsock-pci,chardev=vsock")),
         "its socket belongs to no device"
@@ -44,7 +44,7 @@ fn values<'a>(args: &'a [OsString], option: &'a str) -> impl Iterator<Item = &'a
 }
 
 /// Returns the path that follows `prefix` in a value of `option`, where commas are doubled.
-fn part(args: &[OsString], option: &str, prefix: &str) -> Option<PathBuf> {
+fn option_path(args: &[OsString], option: &str, prefix: &str) -> Option<PathBuf> {
     let value = values(args, option).find_map(|value| value.strip_prefix(prefix))?.replace(",,", "\0");
     Some(value.split(',').next()?.replace('\0', ",").into())
 }
@@ -53,7 +53,7 @@ fn part(args: &[OsString], option: &str, prefix: &str) -> Option<PathBuf> {
 pub(super) async fn serve(stream: UnixStream, switches: &Switches) -> Result<()> {
     let mut stream = BufStream::new(stream);
     let version = json!({ "qemu": { "micro": 22, "minor": 2, "major": 7 }, "package": "" });
-    say(&mut stream, &json!({ "QMP": { "version": version, "capabilities": ["oob"] } })).await?;
+    send(&mut stream, &json!({ "QMP": { "version": version, "capabilities": ["oob"] } })).await?;
     let mut negotiated = false;
     loop {
         let mut line = String::new();
@@ -80,13 +80,13 @@ pub(super) async fn serve(stream: UnixStream, switches: &Switches) -> Result<()>
             }
             "stop" | "cont" => {
                 switches.paused.send_replace(name == "stop");
-                say(&mut stream, &event(if name == "stop" { "STOP" } else { "RESUME" })).await?;
+                send(&mut stream, &event(if name == "stop" { "STOP" } else { "RESUME" })).await?;
                 json!({ "return": {} })
             }
             "send-key" | "system_reset" => json!({ "return": {} }),
             _ => error(&format!("The command {name} has not been found")),
         };
-        say(&mut stream, &answer).await?;
+        send(&mut stream, &answer).await?;
         // After the response, because a real guest takes longer.
         let keys = ["ctrl", "alt", "delete"].map(|key| json!({ "type": "qcode", "data": key }));
         match name {
@@ -101,7 +101,7 @@ fn error(description: &str) -> Value {
     json!({ "error": { "class": "CommandNotFound", "desc": description } })
 }
 
-async fn say(stream: &mut BufStream<UnixStream>, message: &Value) -> Result<()> {
+async fn send(stream: &mut BufStream<UnixStream>, message: &Value) -> Result<()> {
     stream.write_all(format!("{message}\r\n").as_bytes()).await?;
     Ok(stream.flush().await?)
 }

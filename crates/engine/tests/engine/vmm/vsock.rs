@@ -28,7 +28,7 @@ impl Vsock {
     /// Connects to `port` of the host.
     pub(super) async fn call(&self, port: u32) -> io::Result<UnixStream> {
         match self {
-            Self::Own { path, .. } => UnixStream::connect(called(path, port)).await,
+            Self::Own { path, .. } => UnixStream::connect(host_socket(path, port)).await,
             Self::Device(device) => {
                 let mut stream = UnixStream::connect(device).await?;
                 stream.write_all(format!("CALL {port}\n").as_bytes()).await?;
@@ -59,7 +59,7 @@ impl Vsock {
 }
 
 /// Returns the socket of the host's `port` for the hybrid vsock at `path`.
-pub(super) fn called(path: &Path, port: u32) -> PathBuf {
+pub(super) fn host_socket(path: &Path, port: u32) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!("_{port}"));
     name.into()

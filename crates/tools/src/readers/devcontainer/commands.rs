@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     findings::Findings,
-    note::{NoteKind, Place, shown},
+    note::{Location, NoteKind, quoted},
     plan::{Command, Run},
     readers::json::brief,
 };
@@ -20,40 +20,41 @@ const KEYS: &[&str] = &["onCreateCommand", "updateContentCommand", "postCreateCo
 pub(super) const AT_EACH_START: &str = "postStartCommand";
 
 /// Variables that dev containers substitute, besides the three that [`Run`] leaves to the environment.
-const REPLACED: &[&str] = &["${localEnv:", "${containerEnv:", "${localWorkspaceFolder}", "${devcontainerId}"];
+const UNSUPPORTED_VARIABLES: &[&str] =
+    &["${localEnv:", "${containerEnv:", "${localWorkspaceFolder}", "${devcontainerId}"];
 const FROM_ENVIRONMENT: &[&str] = &["${containerWorkspaceFolder", "${localWorkspaceFolderBasename}"];
 
-pub(super) fn read(source: Place, object: &Map<String, Value>, found: &mut Findings) -> Vec<Command> {
+pub(super) fn read(source: Location, object: &Map<String, Value>, findings: &mut Findings) -> Vec<Command> {
     let mut commands = Vec::new();
     for key in KEYS.iter().copied() {
-        let take = |name: Option<&str>, value: &Value, found: &mut Findings| match run(value) {
+        let visit = |name: Option<&str>, value: &Value, findings: &mut Findings| match run(value) {
             Ok(_) if commands.len() == MAX_COMMANDS => {
                 let message = format_args!("{key} is skipped: the limit is {MAX_COMMANDS} commands");
-                found.note(NoteKind::Refused, source, message);
+                findings.note(NoteKind::Refused, source, message);
             }
             Ok(run) => commands.push(Command { source, key, name: name.map(ToOwned::to_owned), run }),
             Err(error) => {
-                let name = name.map(|name| format!(" {}", shown(name))).unwrap_or_default();
-                found.note(error.kind(), source, format_args!("{key}{name}: {error}"));
+                let name = name.map(|name| format!(" {}", quoted(name))).unwrap_or_default();
+                findings.note(error.kind(), source, format_args!("{key}{name}: {error}"));
             }
         };
-        each(object.get(key), found, take);
+        each(object.get(key), findings, visit);
     }
     commands
 }
 
-/// Calls `take` with each command of a value: an object names several, anything else is one.
+/// Calls `visit` with each command of a value: an object names several, anything else is one.
 fn each(
     value: Option<&Value>,
-    found: &mut Findings,
-    mut take: impl FnMut(Option<&str>, &Value, &mut Findings),
+    findings: &mut Findings,
+    mut visit: impl FnMut(Option<&str>, &Value, &mut Findings),
 ) {
     match value {
         None | Some(Value::Null) => {}
         Some(Value::Object(several)) => {
-            several.iter().for_each(|(name, value)| take(Some(name), value, found))
+            several.iter().for_each(|(name, value)| visit(Some(name), value, findings))
         }
-        Some(one) => take(None, one, found),
+        Some(one) => visit(None, one, findings),
     }
 }
 
@@ -69,14 +70,14 @@ enum CommandError {
     #[error("it is longer than {} KiB", MAX_LENGTH >> 10)]
     TooLong,
     #[error("{0}…}} is not supported")]
-    Replaced(&'static str),
+    UnsupportedVariable(&'static str),
 }
 
 impl CommandError {
     fn kind(&self) -> NoteKind {
         match self {
             Self::Shape(_) => NoteKind::Unread,
-            Self::Empty | Self::Replaced(_) => NoteKind::NotFollowed,
+            Self::Empty | Self::UnsupportedVariable(_) => NoteKind::NotFollowed,
             Self::Nul | Self::TooLong => NoteKind::Refused,
         }
     }
@@ -86,13 +87,13 @@ fn run(value: &Value) -> Result<Run, CommandError> {
     let shape = || CommandError::Shape(brief(value));
     match value {
         Value::String(text) => {
-            check(&[text], REPLACED)?;
+            check(&[text], UNSUPPORTED_VARIABLES)?;
             Ok(Run::Shell(text.clone()))
         }
         Value::Array(values) => {
             let words: Option<Vec<_>> = values.iter().map(Value::as_str).collect();
             let words = words.ok_or_else(shape)?;
-            check(&words, REPLACED)?;
+            check(&words, UNSUPPORTED_VARIABLES)?;
             check(&words, FROM_ENVIRONMENT)?;
             Ok(Run::Program(words.into_iter().map(ToOwned::to_owned).collect()))
         }
@@ -100,7 +101,7 @@ fn run(value: &Value) -> Result<Run, CommandError> {
     }
 }
 
-fn check(words: &[impl AsRef<str>], replaced: &[&'static str]) -> Result<(), CommandError> {
+fn check(words: &[impl AsRef<str>], unsupported: &[&'static str]) -> Result<(), CommandError> {
     let words = || words.iter().map(AsRef::as_ref);
     if words().next().is_none_or(|first| first.trim().is_empty()) {
         return Err(CommandError::Empty);
@@ -111,8 +112,8 @@ fn check(words: &[impl AsRef<str>], replaced: &[&'static str]) -> Result<(), Com
     if words().any(|word| word.contains('\0')) {
         return Err(CommandError::Nul);
     }
-    match replaced.iter().find(|name| words().any(|word| word.contains(**name))) {
-        Some(name) => Err(CommandError::Replaced(name.trim_end_matches('}'))),
+    match unsupported.iter().find(|name| words().any(|word| word.contains(**name))) {
+        Some(name) => Err(CommandError::UnsupportedVariable(name.trim_end_matches('}'))),
         None => Ok(()),
     }
 }
@@ -122,9 +123,9 @@ mod tests {
     use super::*;
 
     fn read_value(value: Value) -> (Vec<Command>, Vec<String>) {
-        let mut found = Findings::default();
-        let commands = read(Place::file("f"), value.as_object().unwrap(), &mut found);
-        (commands, found.messages())
+        let mut findings = Findings::default();
+        let commands = read(Location::file("f"), value.as_object().unwrap(), &mut findings);
+        (commands, findings.messages())
     }
 
     #[test]

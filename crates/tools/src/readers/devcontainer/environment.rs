@@ -4,34 +4,34 @@ use serde_json::{Map, Value};
 
 use crate::{
     findings::Findings,
-    note::{NoteKind, Place, shown},
+    note::{Location, NoteKind, quoted},
     readers::json::brief,
 };
 
 /// The only variable that is substituted. The others are the host's, or unknown before the guest exists.
 const BASENAME: &str = "${localWorkspaceFolderBasename}";
 
-pub(super) fn read(source: Place, object: &Map<String, Value>, found: &mut Findings) {
+pub(super) fn read(source: Location, object: &Map<String, Value>, findings: &mut Findings) {
     // `remoteEnv`, which tools set for their own processes, takes precedence over `containerEnv`.
     for section in ["remoteEnv", "containerEnv"] {
         let variables = object.get(section).and_then(Value::as_object);
         for (name, value) in variables.into_iter().flatten() {
-            match replaced(value, found.basename.as_deref()) {
-                Ok(value) => found.variable(source, name, &value),
-                Err(why) => {
-                    let message = format_args!("{section}: the variable {} {why}", shown(name));
-                    found.note(NoteKind::NotFollowed, source, message);
+            match expanded(value, findings.basename.as_deref()) {
+                Ok(value) => findings.variable(source, name, &value),
+                Err(problem) => {
+                    let message = format_args!("{section}: the variable {} {problem}", quoted(name));
+                    findings.note(NoteKind::NotFollowed, source, message);
                 }
             }
         }
     }
 }
 
-fn replaced(value: &Value, basename: Option<&str>) -> Result<String, String> {
+fn expanded(value: &Value, basename: Option<&str>) -> Result<String, String> {
     let Some(text) = value.as_str() else { return Err(format!("is {}, not a string", brief(value))) };
     let rest = if basename.is_some() { text.replace(BASENAME, "") } else { text.to_owned() };
     if rest.contains("${") {
-        return Err(format!("has {}, which is not supported", shown(text)));
+        return Err(format!("has {}, which is not supported", quoted(text)));
     }
     Ok(basename.map_or(text.to_owned(), |basename| text.replace(BASENAME, basename)))
 }
@@ -42,16 +42,17 @@ mod tests {
 
     #[test]
     fn plain_values_and_the_folders_name_are_taken() {
-        let mut found = Findings::new(Some("my app".to_owned()));
+        let mut findings = Findings::new(Some("my app".to_owned()));
         let object = serde_json::json!({
             "containerEnv": {"A": "1", "B": "x-${localWorkspaceFolderBasename}", "C": "${localEnv:HOME}", "D": null},
             "remoteEnv": {"A": "2", "P": "${containerEnv:PATH}:/x", "$": "1"},
         });
-        read(Place::file("f"), object.as_object().unwrap(), &mut found);
-        let variables: Vec<_> = found.variables.iter().map(|v| (v.name.as_str(), v.value.as_str())).collect();
+        read(Location::file("f"), object.as_object().unwrap(), &mut findings);
+        let variables: Vec<_> =
+            findings.variables.iter().map(|v| (v.name.as_str(), v.value.as_str())).collect();
         assert_eq!(variables, [("A", "2"), ("B", "x-my app")]);
         assert_eq!(
-            found.messages(),
+            findings.messages(),
             [
                 "the variable \"$\": its name cannot be used: '$' at position 1 is not allowed: use letters, digits \
                  and _",
@@ -66,9 +67,9 @@ mod tests {
     #[test]
     fn replacing_makes_nothing_to_replace() {
         let value = Value::from("$${localWorkspaceFolderBasename}{localWorkspaceFolderBasename}");
-        assert!(replaced(&value, Some("a")).is_err());
+        assert!(expanded(&value, Some("a")).is_err());
         let value = Value::from(BASENAME);
-        assert_eq!(replaced(&value, Some(BASENAME)).as_deref(), Ok(BASENAME));
-        assert!(replaced(&value, None).is_err());
+        assert_eq!(expanded(&value, Some(BASENAME)).as_deref(), Ok(BASENAME));
+        assert!(expanded(&value, None).is_err());
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     findings::Findings,
-    note::{NoteKind, Place, shown},
+    note::{Location, NoteKind, quoted},
     readers::text::before,
 };
 
@@ -15,14 +15,14 @@ const OFFICIAL: &str = "ghcr.io/devcontainers/features/";
 const TOOLS: &[&str] =
     &["node", "python", "go", "rust", "java", "ruby", "php", "dotnet", "terraform", "kubectl", "helm"];
 
-pub(super) fn read(source: Place, object: &Map<String, Value>, found: &mut Findings) {
+pub(super) fn read(source: Location, object: &Map<String, Value>, findings: &mut Findings) {
     let features = object.get("features").and_then(Value::as_object);
     for (feature, options) in features.into_iter().flatten() {
         match tool(feature) {
-            Some(tool) => ask(source, tool, options, found),
+            Some(tool) => request(source, tool, options, findings),
             None => {
-                let message = format_args!("the feature {} is not supported", shown(feature));
-                found.note(NoteKind::NotFollowed, source, message);
+                let message = format_args!("the feature {} is not supported", quoted(feature));
+                findings.note(NoteKind::NotFollowed, source, message);
             }
         }
     }
@@ -33,7 +33,7 @@ fn tool(feature: &str) -> Option<&str> {
     TOOLS.contains(&name).then_some(name)
 }
 
-fn ask(source: Place, tool: &str, options: &Value, found: &mut Findings) {
+fn request(source: Location, tool: &str, options: &Value, findings: &mut Findings) {
     // A string instead of options is the version.
     let version = match options {
         Value::String(version) => Some(version.as_str()),
@@ -42,14 +42,14 @@ fn ask(source: Place, tool: &str, options: &Value, found: &mut Findings) {
     match version {
         Some("none") => {}
         Some("os-provided") => {
-            found.ask(source, tool, "latest");
+            findings.request(source, tool, "latest");
         }
         Some(version) => {
-            found.ask(source, tool, version);
+            findings.request(source, tool, version);
         }
         None => {
             let message = format_args!("the version of the feature {tool} is not a string");
-            found.note(NoteKind::Unread, source, message);
+            findings.note(NoteKind::Unread, source, message);
         }
     }
 }
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn official_features_are_tools() {
-        let mut found = Findings::default();
+        let mut findings = Findings::default();
         let object = serde_json::json!({"features": {
             "ghcr.io/devcontainers/features/go": "1.22",
             "ghcr.io/devcontainers/features/java:1": {"version": "none"},
@@ -71,9 +71,9 @@ mod tests {
             "ghcr.io/devcontainers/features/rust:1": {},
             "ghcr.io/evil/features/node:1": {"version": "20"},
         }});
-        read(Place::file("f"), object.as_object().unwrap(), &mut found);
-        assert_eq!(found.asked_for(), ["go 1.22", "node lts", "python latest", "rust stable"]);
-        let notes = found.messages();
+        read(Location::file("f"), object.as_object().unwrap(), &mut findings);
+        assert_eq!(findings.requested(), ["go 1.22", "node lts", "python latest", "rust stable"]);
+        let notes = findings.messages();
         assert_eq!(notes[0], "the version of the feature php is not a string");
         assert!(notes[1].starts_with("ruby: \"$(id)\" is not a version"), "{notes:?}");
         assert_eq!(notes[2], "the feature \"ghcr.io/evil/features/node:1\" is not supported");
@@ -82,9 +82,9 @@ mod tests {
     #[test]
     fn what_has_no_features_asks_for_nothing() {
         for value in [serde_json::json!({}), serde_json::json!({"features": []})] {
-            let mut found = Findings::default();
-            read(Place::file("f"), value.as_object().unwrap(), &mut found);
-            assert_eq!((found.asked_for(), found.messages()), (vec![], vec![]));
+            let mut findings = Findings::default();
+            read(Location::file("f"), value.as_object().unwrap(), &mut findings);
+            assert_eq!((findings.requested(), findings.messages()), (vec![], vec![]));
         }
     }
 }

@@ -11,7 +11,7 @@ use commands::AT_EACH_START;
 use super::json::{self, brief};
 use crate::{
     findings::Findings,
-    note::{NoteKind, Place},
+    note::{Location, NoteKind},
     plan::Port,
 };
 
@@ -41,65 +41,65 @@ const NOT_FOLLOWED: &[(&str, &str)] = &[
     ("postAttachCommand", "there is no attach step"),
 ];
 
-pub(super) fn read(file: &'static str, bytes: &[u8], found: &mut Findings) {
-    let source = Place::file(file);
-    if let Some(first) = found.devcontainer {
+pub(super) fn read(file: &'static str, bytes: &[u8], findings: &mut Findings) {
+    let source = Location::file(file);
+    if let Some(first) = findings.devcontainer {
         let message = format_args!("{first} takes precedence");
-        found.note(NoteKind::Overruled, source, message);
+        findings.note(NoteKind::Overruled, source, message);
         return;
     }
-    let Some(object) = json::object(file, &json::without_comments(bytes), found) else { return };
-    found.devcontainer = Some(source);
-    for (key, why) in NOT_FOLLOWED.iter().filter(|(key, _)| object.contains_key(*key)) {
-        found.note(NoteKind::NotFollowed, source, format_args!("{key}: {why}"));
+    let Some(object) = json::object(file, &json::without_comments(bytes), findings) else { return };
+    findings.devcontainer = Some(source);
+    for (key, reason) in NOT_FOLLOWED.iter().filter(|(key, _)| object.contains_key(*key)) {
+        findings.note(NoteKind::NotFollowed, source, format_args!("{key}: {reason}"));
     }
-    features::read(source, &object, found);
-    environment::read(source, &object, found);
+    features::read(source, &object, findings);
+    environment::read(source, &object, findings);
     if let Some(image) = object.get("image") {
         let message =
             format_args!("image: {} is not used: dev container images are not pulled", brief(image));
-        found.note(NoteKind::NotFollowed, source, message);
+        findings.note(NoteKind::NotFollowed, source, message);
     }
-    let ports = ports(source, &object, found);
-    if found.ports.is_none() {
-        found.ports = Some(ports);
+    let ports = ports(source, &object, findings);
+    if findings.ports.is_none() {
+        findings.ports = Some(ports);
     } else if !ports.is_empty() {
-        overruled(source, "forwardPorts", found);
+        overruled(source, "forwardPorts", findings);
     }
-    let commands = commands::read(source, &object, found);
-    if found.setup.is_none() {
+    let commands = commands::read(source, &object, findings);
+    if findings.setup.is_none() {
         if commands.iter().any(|command| command.key == AT_EACH_START) {
             let message =
                 format_args!("{AT_EACH_START} runs once, when the VM is created, not at each start");
-            found.note(NoteKind::NotFollowed, source, message);
+            findings.note(NoteKind::NotFollowed, source, message);
         }
-        found.setup = Some(commands);
+        findings.setup = Some(commands);
     } else {
         let mut keys: Vec<_> = commands.iter().map(|command| command.key).collect();
         keys.dedup();
-        keys.into_iter().for_each(|key| overruled(source, key, found));
+        keys.into_iter().for_each(|key| overruled(source, key, findings));
     }
 }
 
-fn overruled(source: Place, key: &str, found: &mut Findings) {
+fn overruled(source: Location, key: &str, findings: &mut Findings) {
     let message = format_args!("{key}: the project's banger.toml takes precedence");
-    found.note(NoteKind::Overruled, source, message);
+    findings.note(NoteKind::Overruled, source, message);
 }
 
-fn ports(source: Place, object: &serde_json::Map<String, Value>, found: &mut Findings) -> Vec<Port> {
+fn ports(source: Location, object: &serde_json::Map<String, Value>, findings: &mut Findings) -> Vec<Port> {
     let mut ports = Vec::<Port>::new();
     for value in object.get("forwardPorts").and_then(Value::as_array).into_iter().flatten() {
         match port(value) {
             Some(port) if ports.iter().any(|known| known.guest == port) => {}
             Some(_) if ports.len() == MAX_PORTS => {
                 let message = format_args!("there are more than {MAX_PORTS} forwardPorts");
-                found.note(NoteKind::Refused, source, message);
+                findings.note(NoteKind::Refused, source, message);
                 break;
             }
             Some(port) => ports.push(Port { host: port, guest: port, source }),
             None => {
                 let message = format_args!("forwardPorts: {} is not a port of the guest", brief(value));
-                found.note(NoteKind::NotFollowed, source, message);
+                findings.note(NoteKind::NotFollowed, source, message);
             }
         }
     }
@@ -126,33 +126,33 @@ mod tests {
     const FILE: &str = ".devcontainer.json";
 
     fn read_text(text: &str) -> Findings {
-        let mut found = Findings::default();
-        read(FILE, text.as_bytes(), &mut found);
-        found
+        let mut findings = Findings::default();
+        read(FILE, text.as_bytes(), &mut findings);
+        findings
     }
 
     #[test]
     fn ports_are_checked() {
-        let found = read_text(
+        let findings = read_text(
             r#"{"name": "x", // ours
                 "forwardPorts": [3000, "localhost:5173", "8080", 3000, "db:5432", 0, 70000, {}, -1],}"#,
         );
-        let ports = found.ports.as_deref().unwrap();
-        assert!(ports.iter().all(|port| port.host == port.guest && port.source == Place::file(FILE)));
+        let ports = findings.ports.as_deref().unwrap();
+        assert!(ports.iter().all(|port| port.host == port.guest && port.source == Location::file(FILE)));
         assert_eq!(ports.iter().map(|port| port.guest).collect::<Vec<_>>(), [3000, 5173, 8080]);
         let refused = ["\"db:5432\"", "0", "70000", "an object", "-1"];
         let refused = refused.map(|port| format!("forwardPorts: {port} is not a port of the guest"));
-        assert_eq!(found.messages(), refused);
+        assert_eq!(findings.messages(), refused);
     }
 
     #[test]
     fn what_is_not_followed_is_noted() {
-        let found = read_text(
+        let findings = read_text(
             r#"{"build": {"dockerfile": "D"}, "dockerComposeFile": "c", "initializeCommand": "id",
                 "image": "debian:12", "remoteUser": "me", "customizations": {}, "postStartCommand": "a"}"#,
         );
         assert_eq!(
-            found.messages(),
+            findings.messages(),
             [
                 "build: Dockerfiles are not built",
                 "dockerComposeFile: Docker Compose is not supported",
@@ -162,14 +162,14 @@ mod tests {
                 "postStartCommand runs once, when the VM is created, not at each start",
             ]
         );
-        assert_eq!(found.setup.map(|commands| commands.len()), Some(1));
+        assert_eq!(findings.setup.map(|commands| commands.len()), Some(1));
     }
 
     #[test]
     fn the_first_file_wins() {
-        let mut found = read_text(r#"{"forwardPorts": [1]}"#);
-        read("other", br#"{"forwardPorts": [2]}"#, &mut found);
-        assert_eq!(found.messages(), [".devcontainer.json takes precedence"]);
-        assert_eq!(found.ports.unwrap().iter().map(|port| port.guest).collect::<Vec<_>>(), [1]);
+        let mut findings = read_text(r#"{"forwardPorts": [1]}"#);
+        read("other", br#"{"forwardPorts": [2]}"#, &mut findings);
+        assert_eq!(findings.messages(), [".devcontainer.json takes precedence"]);
+        assert_eq!(findings.ports.unwrap().iter().map(|port| port.guest).collect::<Vec<_>>(), [1]);
     }
 }

@@ -8,11 +8,11 @@ use crate::{
     commands::reference::reference,
     error::CommandError,
     ui::{Output, Ui},
-    workspace::{Workspaces, shown},
+    workspace::{Workspaces, display_path},
 };
 
 /// Maximum number of files in the summary; the patch has all.
-const SHOWN: usize = 50;
+const MAX_SHOWN: usize = 50;
 
 /// Export a VM's changes as a patch
 ///
@@ -50,7 +50,7 @@ impl Export {
         let record = workspaces.find(&vm, self.guest_path.as_deref())?;
         let exported = workspaces.export(&vm, record, self.base_commit.clone()).await?;
         for (path, why) in &exported.left_out {
-            ui.warning(format_args!("{} is not in the patch: {why}", shown(path)));
+            ui.warning(format_args!("{} is not in the patch: {why}", display_path(path)));
         }
         match self.list {
             Some(Output::Json) => ui.json(&exported.changes)?,
@@ -77,11 +77,11 @@ fn summary(ui: &Ui, changes: &[Change]) {
         [_] => ui.note("one file has changed:"),
         changes => ui.note(format_args!("{} files have changed:", changes.len())),
     }
-    for change in changes.iter().take(SHOWN) {
+    for change in changes.iter().take(MAX_SHOWN) {
         ui.note(format_args!("  {}", line(change)));
     }
-    if changes.len() > SHOWN {
-        ui.note(format_args!("  and {} more", changes.len() - SHOWN));
+    if changes.len() > MAX_SHOWN {
+        ui.note(format_args!("  and {} more", changes.len() - MAX_SHOWN));
     }
 }
 

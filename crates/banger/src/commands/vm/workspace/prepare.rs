@@ -8,7 +8,7 @@ use crate::{
     config,
     error::CommandError,
     ui::{Output, Ui},
-    workspace::{Put, Workspaces},
+    workspace::{SendSummary, Workspaces},
 };
 
 /// Send a git repository into a running VM
@@ -46,8 +46,8 @@ impl Prepare {
         let workspaces = Workspaces::new(&client, ui);
         if self.dry_run {
             let config = config::load_for(Some(&self.path))?;
-            let taken = self.selection.take(&workspaces, &self.path, config.project()).await?;
-            let plan = self.selection.plan(&taken, &config);
+            let prepared = self.selection.prepare(&workspaces, &self.path, config.project()).await?;
+            let plan = self.selection.plan(&prepared, &config);
             match self.output {
                 Output::Json => ui.json(&plan)?,
                 Output::Table => plan.print(ui)?,
@@ -55,21 +55,24 @@ impl Prepare {
             return Ok(ExitCode::SUCCESS);
         }
         let vm = client.vm(&self.vm).await?;
-        let place = &self.selection.guest_path;
-        match self.selection.take_and_put(&workspaces, ui, &vm, &self.path).await? {
-            Some(put) if put.files == 0 && put.removed == 0 => {
-                ui.note(format_args!("{place} in VM {} is up to date", vm.name));
+        let guest_path = &self.selection.guest_path;
+        match self.selection.prepare_and_send(&workspaces, ui, &vm, &self.path).await? {
+            Some(summary) if summary.files == 0 && summary.removed == 0 => {
+                ui.note(format_args!("{guest_path} in VM {} is up to date", vm.name));
             }
-            Some(put) => {
-                let files =
-                    if put.files == 1 { "one file".to_owned() } else { format!("{} files", put.files) };
-                let Put { removed, .. } = put;
+            Some(summary) => {
+                let files = if summary.files == 1 {
+                    "one file".to_owned()
+                } else {
+                    format!("{} files", summary.files)
+                };
+                let SendSummary { removed, .. } = summary;
                 ui.note(format_args!(
-                    "sent to {place} in VM {}: {files} written, {removed} removed",
+                    "sent to {guest_path} in VM {}: {files} written, {removed} removed",
                     vm.name
                 ));
             }
-            None => ui.note(format_args!("copied to {place} in VM {}", vm.name)),
+            None => ui.note(format_args!("copied to {guest_path} in VM {}", vm.name)),
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -3,12 +3,12 @@ use std::process::ExitCode;
 use banger_client::Client;
 use banger_workspace::{Mode, Options};
 
-use super::selection::DEPTH;
+use super::selection::DEFAULT_DEPTH;
 use crate::{
     commands::reference::reference,
     error::CommandError,
     ui::Ui,
-    workspace::{Workspaces, shown},
+    workspace::{Workspaces, display_path},
 };
 
 /// Push new commits of the host's repository to a VM
@@ -36,19 +36,19 @@ impl Push {
         let record = workspaces.find(&vm, self.guest_path.as_deref())?;
         let options = Options {
             mode: Mode::Metadata,
-            depth: DEPTH,
+            depth: DEFAULT_DEPTH,
             include_untracked: false,
             branch: None,
             from: None,
         };
-        let place = shown(record.guest());
+        let guest_path = display_path(record.guest_path());
         let root = record.root().to_owned();
         let snapshot = workspaces.snapshot(&root, options).await?;
         let branch = snapshot.branch().unwrap_or("detached").to_owned();
         if workspaces.push(&vm, record, snapshot).await? {
-            ui.note(format_args!("{place} in VM {} has the commits as host/{branch}", vm.name));
+            ui.note(format_args!("{guest_path} in VM {} has the commits as host/{branch}", vm.name));
         } else {
-            ui.note(format_args!("{place} in VM {} is up to date", vm.name));
+            ui.note(format_args!("{guest_path} in VM {} is up to date", vm.name));
         }
         Ok(ExitCode::SUCCESS)
     }

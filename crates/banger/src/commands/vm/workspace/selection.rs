@@ -17,25 +17,30 @@ use crate::{
     error::CommandError,
     file_sync,
     ui::{Table, Ui},
-    workspace::{self, Put, Workspaces, shown},
+    workspace::{self, SendSummary, Workspaces, display_path},
 };
 
 /// Default path of a workspace in the guest.
-const GUEST_PATH: &str = "/root/repo";
+const DEFAULT_GUEST_PATH: &str = "/root/repo";
 
 /// Default number of commit generations to send.
-pub(super) const DEPTH: u32 = 10;
+pub(super) const DEFAULT_DEPTH: u32 = 10;
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Selection {
     /// Directory in the VM for the repository
-    #[arg(long, default_value = GUEST_PATH, value_parser = absolute, value_name = "DIRECTORY")]
+    #[arg(long, default_value = DEFAULT_GUEST_PATH, value_parser = absolute_path, value_name = "DIRECTORY")]
     pub(crate) guest_path: String,
     /// Content to send: tracked files and recent history, the whole directory, or history only
     #[arg(long, value_enum, default_value = "shallow")]
     mode: WorkspaceMode,
     /// Number of commit generations to send
-    #[arg(long, default_value_t = DEPTH, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
+    #[arg(
+        long,
+        default_value_t = DEFAULT_DEPTH,
+        value_parser = clap::value_parser!(u32).range(1..),
+        value_name = "COUNT"
+    )]
     depth: u32,
     /// Also send files that git neither tracks nor ignores
     #[arg(long)]
@@ -86,7 +91,7 @@ struct PlannedFile {
 
 /// Content ready to be sent, and the plan for its tools.
 #[derive(Debug)]
-pub(crate) struct Taken {
+pub(crate) struct PreparedContent {
     source: WorkspaceSource,
     pub(crate) tools: banger_tools::Plan,
 }
@@ -94,61 +99,63 @@ pub(crate) struct Taken {
 #[derive(Debug)]
 enum WorkspaceSource {
     Snapshot(Box<Snapshot>),
-    Folder(PathBuf),
+    Directory(PathBuf),
 }
 
 impl Selection {
     /// Prepares the selected content of the repository at `path`; `project` is the content of its own file.
-    pub(crate) async fn take(
+    pub(crate) async fn prepare(
         &self,
         workspaces: &Workspaces<'_>,
         path: &Path,
         project: Option<&Project>,
-    ) -> Result<Taken, CommandError> {
-        let own = workspace::tools::own(project);
+    ) -> Result<PreparedContent, CommandError> {
+        let settings = workspace::tools::project_settings(project);
         let Some(options) = self.options() else {
-            return Ok(Taken {
-                source: WorkspaceSource::Folder(path.to_owned()),
-                tools: banger_tools::plan(path, own),
+            return Ok(PreparedContent {
+                source: WorkspaceSource::Directory(path.to_owned()),
+                tools: banger_tools::plan(path, settings),
             });
         };
         let snapshot = workspaces.snapshot(path, options).await?;
-        let tools = banger_tools::plan(snapshot.repository().root(), own);
-        Ok(Taken { source: WorkspaceSource::Snapshot(Box::new(snapshot)), tools })
+        let tools = banger_tools::plan(snapshot.repository().root(), settings);
+        Ok(PreparedContent { source: WorkspaceSource::Snapshot(Box::new(snapshot)), tools })
     }
 
     /// Sends the prepared content to `vm`.
-    pub(crate) async fn put(
+    pub(crate) async fn send(
         &self,
         workspaces: &Workspaces<'_>,
         ui: &Ui,
         vm: &Vm,
-        taken: Taken,
+        prepared: PreparedContent,
     ) -> Result<(), CommandError> {
-        match taken.source {
-            WorkspaceSource::Folder(path) => workspaces.copy(vm, &self.guest_path, &path).await,
+        match prepared.source {
+            WorkspaceSource::Directory(path) => workspaces.copy(vm, &self.guest_path, &path).await,
             WorkspaceSource::Snapshot(snapshot) => {
-                let put = workspaces.put(vm, &self.guest_path, move || Ok(*snapshot)).await?;
-                left_behind(ui, &put);
+                let summary = workspaces.send_snapshot(vm, &self.guest_path, move || Ok(*snapshot)).await?;
+                report_left_out(ui, &summary);
                 Ok(())
             }
         }
     }
 
     /// Prepares the selected content of the repository at `path`, and sends it to `vm`.
-    pub(crate) async fn take_and_put(
+    pub(crate) async fn prepare_and_send(
         &self,
         workspaces: &Workspaces<'_>,
         ui: &Ui,
         vm: &Vm,
         path: &Path,
-    ) -> Result<Option<Put>, CommandError> {
+    ) -> Result<Option<SendSummary>, CommandError> {
         let Some(options) = self.options() else {
             return workspaces.copy(vm, &self.guest_path, path).await.map(|()| None);
         };
-        let put = workspaces.put(vm, &self.guest_path, workspaces.looking(path, options)).await?;
-        left_behind(ui, &put);
-        Ok(Some(put))
+        let summary = workspaces
+            .send_snapshot(vm, &self.guest_path, workspaces.deferred_snapshot(path, options))
+            .await?;
+        report_left_out(ui, &summary);
+        Ok(Some(summary))
     }
 
     /// Returns the options of a snapshot; `None` for a full copy.
@@ -167,8 +174,8 @@ impl Selection {
         })
     }
 
-    /// Returns the plan for sending `taken` with this `config`.
-    pub(crate) fn plan(&self, taken: &Taken, config: &Config) -> Plan {
+    /// Returns the plan for sending `prepared` with this `config`.
+    pub(crate) fn plan(&self, prepared: &PreparedContent, config: &Config) -> Plan {
         let empty = Plan {
             root: PathBuf::new(),
             guest_path: self.guest_path.clone(),
@@ -178,15 +185,17 @@ impl Selection {
             files: Vec::new(),
             bytes: 0,
             left_out: 0,
-            tools: taken.tools.clone(),
+            tools: prepared.tools.clone(),
             file_sync: config.project().map(|project| project.file_sync.clone()).unwrap_or_default(),
             project_file_sync: config.project_file_sync().to_string(),
         };
-        match &taken.source {
-            WorkspaceSource::Folder(path) => Plan { root: path.clone(), ..empty },
+        match &prepared.source {
+            WorkspaceSource::Directory(path) => Plan { root: path.clone(), ..empty },
             WorkspaceSource::Snapshot(snapshot) => {
-                let files: Vec<_> =
-                    snapshot.files().map(|(path, size)| PlannedFile { path: shown(path), size }).collect();
+                let files: Vec<_> = snapshot
+                    .files()
+                    .map(|(path, size)| PlannedFile { path: display_path(path), size })
+                    .collect();
                 Plan {
                     root: snapshot.repository().root().to_owned(),
                     commit: snapshot.commit().map(str::to_owned),
@@ -209,7 +218,7 @@ impl Plan {
             table.row([Size::bytes(file.size).to_string(), file.path.clone()]);
         }
         ui.table(table)?;
-        self.print_asked_for(ui)?;
+        self.print_requests(ui)?;
         for note in &self.tools.notes {
             ui.note(note);
         }
@@ -226,7 +235,7 @@ impl Plan {
     }
 
     /// Prints what the repository requests, with a table for each kind.
-    fn print_asked_for(&self, ui: &Ui) -> io::Result<()> {
+    fn print_requests(&self, ui: &Ui) -> io::Result<()> {
         let mut tools = Table::new(["TOOL", "VERSION", "SOURCE", "REASON"]);
         for tool in &self.tools.tools {
             let (name, version) = (tool.name.to_string(), tool.version.to_string());
@@ -261,20 +270,20 @@ impl Plan {
 }
 
 /// Reports what is not sent.
-fn left_behind(ui: &Ui, put: &Put) {
-    match put.left_out {
+fn report_left_out(ui: &Ui, summary: &SendSummary) {
+    match summary.left_out {
         0 => {}
         1 => ui.note("one untracked file was not sent; --include-untracked sends it"),
         count => {
             ui.note(format_args!("{count} untracked files were not sent; --include-untracked sends them too"))
         }
     }
-    for repository in &put.repositories {
-        ui.note(format_args!("{} is a nested repository and was not sent", shown(repository)));
+    for repository in &summary.repositories {
+        ui.note(format_args!("{} is a nested repository and was not sent", display_path(repository)));
     }
 }
 
-fn absolute(path: &str) -> Result<String, String> {
+fn absolute_path(path: &str) -> Result<String, String> {
     let trimmed = path.trim_end_matches('/');
     if !trimmed.starts_with('/') || trimmed.split('/').any(|name| matches!(name, "." | "..")) {
         return Err("it must be an absolute path, such as /root/repo".to_owned());

@@ -1,5 +1,5 @@
-//! A VM's keeper: the process that writes the console and the VMM's output to logs. They are kept while the daemon is
-//! not running, and stay within their caps however much a guest writes.
+//! A VM's console logger: the process that writes the console and the VMM's output to logs. They are kept while the
+//! daemon is not running, and stay within their caps however much a guest writes.
 
 use std::{
     io::{self, Write},
@@ -9,7 +9,7 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::Rotating;
+use super::RotatingLog;
 
 /// Maximum size of a console log, in bytes: enough for many boots, too small to fill the disk.
 pub const CONSOLE_MAX: u64 = 2 << 20;
@@ -18,7 +18,7 @@ pub const CONSOLE_MAX: u64 = 2 << 20;
 const VMM_MAX: u64 = 1 << 20;
 
 /// Number of bytes read from a pipe at a time.
-const PART: usize = 16 << 10;
+const CHUNK_SIZE: usize = 16 << 10;
 
 /// Copies the console, from standard input, to the log `console`, and the VMM's output, from the pipe in place of
 /// standard output, to the log `vmm`, until the console ends. The process `bangerd console CONSOLE VMM` runs only this.
@@ -26,43 +26,43 @@ const PART: usize = 16 << 10;
 ///
 /// # Errors
 /// Returns an error if a pipe cannot be read.
-pub fn keeper_main(console: &Path, vmm: &Path) -> io::Result<()> {
-    let console = (rustix::stdio::stdin(), Rotating::with_times(console, CONSOLE_MAX));
-    let words = (rustix::stdio::stdout(), Rotating::with_times(vmm, VMM_MAX));
-    keep(console, words)
+pub fn console_logger_main(console: &Path, vmm: &Path) -> io::Result<()> {
+    let console = (rustix::stdio::stdin(), RotatingLog::with_times(console, CONSOLE_MAX));
+    let vmm_output = (rustix::stdio::stdout(), RotatingLog::with_times(vmm, VMM_MAX));
+    copy_all(console, vmm_output)
 }
 
 /// Copies until the console ends, as a helper may outlive the VMM; then copies the output written so far.
-fn keep(
+fn copy_all(
     mut console: (BorrowedFd<'_>, impl Write),
-    mut words: (BorrowedFd<'_>, impl Write),
+    mut vmm_output: (BorrowedFd<'_>, impl Write),
 ) -> io::Result<()> {
-    let mut buffer = vec![0; PART];
-    let (mut runs, mut talks) = (true, true);
-    while runs {
-        let mut pipes = [PollFd::new(&console.0, PollFlags::IN), PollFd::new(&words.0, PollFlags::IN)];
+    let mut buffer = vec![0; CHUNK_SIZE];
+    let (mut console_open, mut vmm_open) = (true, true);
+    while console_open {
+        let mut pipes = [PollFd::new(&console.0, PollFlags::IN), PollFd::new(&vmm_output.0, PollFlags::IN)];
         // The VMM's pipe comes second, and is not polled after its end.
-        let looked_at = pipes.get_mut(..if talks { 2 } else { 1 }).unwrap_or_default();
-        match poll(looked_at, None) {
+        let polled = pipes.get_mut(..if vmm_open { 2 } else { 1 }).unwrap_or_default();
+        match poll(polled, None) {
             Err(rustix::io::Errno::INTR) => continue,
             result => result?,
         };
-        let [has_console, has_words] = pipes.map(|pipe| !pipe.revents().is_empty());
-        if has_words {
-            talks = copy_part(words.0, &mut words.1, &mut buffer)?;
+        let [has_console, has_vmm_output] = pipes.map(|pipe| !pipe.revents().is_empty());
+        if has_vmm_output {
+            vmm_open = copy_chunk(vmm_output.0, &mut vmm_output.1, &mut buffer)?;
         }
         if has_console {
-            runs = copy_part(console.0, &mut console.1, &mut buffer)?;
+            console_open = copy_chunk(console.0, &mut console.1, &mut buffer)?;
         }
     }
-    while talks && ready(words.0)? {
-        talks = copy_part(words.0, &mut words.1, &mut buffer)?;
+    while vmm_open && ready(vmm_output.0)? {
+        vmm_open = copy_chunk(vmm_output.0, &mut vmm_output.1, &mut buffer)?;
     }
     Ok(())
 }
 
 /// Copies the available bytes, up to the buffer's size; returns false at the end.
-fn copy_part(from: BorrowedFd<'_>, to: &mut impl Write, buffer: &mut [u8]) -> io::Result<bool> {
+fn copy_chunk(from: BorrowedFd<'_>, to: &mut impl Write, buffer: &mut [u8]) -> io::Result<bool> {
     let count = match rustix::io::read(from, &mut *buffer) {
         Err(rustix::io::Errno::INTR) => return Ok(true),
         result => result?,
@@ -83,28 +83,28 @@ mod tests {
     #[test]
     fn both_are_kept_until_the_console_ends_whoever_still_holds_the_other() {
         let (console, console_end) = rustix::pipe::pipe().unwrap();
-        let (words, words_end) = rustix::pipe::pipe().unwrap();
+        let (vmm_output, vmm_output_end) = rustix::pipe::pipe().unwrap();
         rustix::io::write(&console_end, b"up\n").unwrap();
-        rustix::io::write(&words_end, b"a warning\n").unwrap();
+        rustix::io::write(&vmm_output_end, b"a warning\n").unwrap();
         drop(console_end);
-        let (mut kept_console, mut kept_words) = (Vec::new(), Vec::new());
-        keep((console.as_fd(), &mut kept_console), (words.as_fd(), &mut kept_words)).unwrap();
-        assert_eq!((&kept_console[..], &kept_words[..]), (&b"up\n"[..], &b"a warning\n"[..]));
-        drop(words_end);
+        let (mut kept_console, mut kept_vmm_output) = (Vec::new(), Vec::new());
+        copy_all((console.as_fd(), &mut kept_console), (vmm_output.as_fd(), &mut kept_vmm_output)).unwrap();
+        assert_eq!((&kept_console[..], &kept_vmm_output[..]), (&b"up\n"[..], &b"a warning\n"[..]));
+        drop(vmm_output_end);
     }
 
     #[test]
     fn a_vmm_that_closes_its_error_output_keeps_its_console() {
         let (console, console_end) = rustix::pipe::pipe().unwrap();
-        let (words, words_end) = rustix::pipe::pipe().unwrap();
-        drop(words_end);
+        let (vmm_output, vmm_output_end) = rustix::pipe::pipe().unwrap();
+        drop(vmm_output_end);
         let writer = std::thread::spawn(move || {
             for _ in 0..100 {
                 rustix::io::write(&console_end, &[b'x'; 1000]).unwrap();
             }
         });
         let (mut kept, mut none) = (Vec::new(), Vec::new());
-        keep((console.as_fd(), &mut kept), (words.as_fd(), &mut none)).unwrap();
+        copy_all((console.as_fd(), &mut kept), (vmm_output.as_fd(), &mut none)).unwrap();
         writer.join().unwrap();
         assert_eq!((kept.len(), none.len()), (100_000, 0));
     }

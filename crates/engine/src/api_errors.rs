@@ -4,7 +4,7 @@ use banger_api::{ApiError, ErrorKind, RefError, Remedy, SubjectKind};
 
 use crate::store::VmRecord;
 
-pub(crate) fn no_such(kind: SubjectKind, reference: &str) -> ApiError {
+pub(crate) fn not_found(kind: SubjectKind, reference: &str) -> ApiError {
     let message = format!("there is no {} {reference:?}", kind.as_str());
     ApiError::new(ErrorKind::NotFound, message).about(kind, reference)
 }
@@ -12,7 +12,7 @@ pub(crate) fn no_such(kind: SubjectKind, reference: &str) -> ApiError {
 /// Returns the error for a reference that matches nothing, or more than one.
 pub(crate) fn unresolved(kind: SubjectKind, reference: &str, error: RefError) -> ApiError {
     match error {
-        RefError::NotFound => no_such(kind, reference),
+        RefError::NotFound => not_found(kind, reference),
         RefError::Ambiguous(names) => {
             let message =
                 format!("{reference:?} could be any of the {}s {}", kind.as_str(), names.join(", "));
@@ -21,7 +21,7 @@ pub(crate) fn unresolved(kind: SubjectKind, reference: &str, error: RefError) ->
     }
 }
 
-pub(crate) fn taken(kind: SubjectKind, name: &str) -> ApiError {
+pub(crate) fn already_exists(kind: SubjectKind, name: &str) -> ApiError {
     ApiError::new(ErrorKind::AlreadyExists, format!("{} {name} already exists", kind.as_str()))
         .about(kind, name)
 }

@@ -4,23 +4,23 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Maximum number of keys: the user's own, and some of the people they work with.
-const KEYS: usize = 16;
+const MAX_KEYS: usize = 16;
 
 /// Maximum length of a key in bytes; the largest RSA keys have about 3000.
-const KEY: usize = 4096;
+const MAX_KEY_LEN: usize = 4096;
 
 /// Maximum length of a locale's name in bytes; the names of glibc have about 20.
-const LOCALE: usize = 63;
+const MAX_LOCALE_LEN: usize = 63;
 
 /// Error for invalid user settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum InvalidPersonal {
+pub enum InvalidGuestSettings {
     /// There are too many keys.
-    #[error("{0} authorized keys; the limit is {KEYS}")]
+    #[error("{0} authorized keys; the limit is {MAX_KEYS}")]
     TooManyKeys(usize),
     /// A line that is not a public key; options are not allowed.
-    #[error("{0:?} is not a public key: use a kind, base64 and a comment, in {KEY} bytes at most")]
+    #[error("{0:?} is not a public key: use a kind, base64 and a comment, in {MAX_KEY_LEN} bytes at most")]
     Key(String),
     /// A name that no locale can have.
     #[error("{0:?} is not a locale: use a name such as de_DE.UTF-8")]
@@ -30,7 +30,7 @@ pub enum InvalidPersonal {
 /// User settings that a guest receives at each start. All are optional.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Unchecked")]
-pub struct Personal {
+pub struct GuestSettings {
     authorized_keys: Vec<String>,
     locale: Option<String>,
 }
@@ -42,21 +42,21 @@ struct Unchecked {
     locale: Option<String>,
 }
 
-impl Personal {
+impl GuestSettings {
     /// Creates settings from these keys and this locale.
     ///
     /// # Errors
     /// Returns an error if a key or the locale's name is invalid, or there are too many keys.
-    pub fn new(authorized_keys: Vec<String>, locale: Option<String>) -> Result<Self, InvalidPersonal> {
-        if authorized_keys.len() > KEYS {
-            return Err(InvalidPersonal::TooManyKeys(authorized_keys.len()));
+    pub fn new(authorized_keys: Vec<String>, locale: Option<String>) -> Result<Self, InvalidGuestSettings> {
+        if authorized_keys.len() > MAX_KEYS {
+            return Err(InvalidGuestSettings::TooManyKeys(authorized_keys.len()));
         }
         if let Some(line) = authorized_keys.iter().find(|line| !is_key(line)) {
-            return Err(InvalidPersonal::Key(line.chars().take(80).collect()));
+            return Err(InvalidGuestSettings::Key(line.chars().take(80).collect()));
         }
         match locale {
             Some(name) if !Self::is_locale(&name) => {
-                Err(InvalidPersonal::Locale(name.chars().take(80).collect()))
+                Err(InvalidGuestSettings::Locale(name.chars().take(80).collect()))
             }
             locale => Ok(Self { authorized_keys, locale }),
         }
@@ -65,7 +65,7 @@ impl Personal {
     /// Returns whether `name` can be the name of a locale.
     pub fn is_locale(name: &str) -> bool {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-@".contains(&byte);
-        (1..=LOCALE).contains(&name.len()) && name.bytes().all(plain)
+        (1..=MAX_LOCALE_LEN).contains(&name.len()) && name.bytes().all(plain)
     }
 
     /// Returns the public keys that may log in as root if the image has an sshd, each a line of an `authorized_keys`
@@ -80,8 +80,8 @@ impl Personal {
     }
 }
 
-impl TryFrom<Unchecked> for Personal {
-    type Error = InvalidPersonal;
+impl TryFrom<Unchecked> for GuestSettings {
+    type Error = InvalidGuestSettings;
     fn try_from(unchecked: Unchecked) -> Result<Self, Self::Error> {
         Self::new(unchecked.authorized_keys, unchecked.locale)
     }
@@ -96,7 +96,7 @@ fn is_key(line: &str) -> bool {
     let in_kind = |byte: u8| byte.is_ascii_alphanumeric() || b"-@.".contains(&byte);
     let in_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
     let known = ["ssh-", "ecdsa-", "sk-"].iter().any(|prefix| kind.starts_with(prefix));
-    line.len() <= KEY
+    line.len() <= MAX_KEY_LEN
         && !line.chars().any(char::is_control)
         && known
         && kind.bytes().all(in_kind)
@@ -108,15 +108,15 @@ fn is_key(line: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn keys(lines: &[&str]) -> Result<Personal, InvalidPersonal> {
-        Personal::new(lines.iter().map(|line| (*line).to_owned()).collect(), None)
+    fn keys(lines: &[&str]) -> Result<GuestSettings, InvalidGuestSettings> {
+        GuestSettings::new(lines.iter().map(|line| (*line).to_owned()).collect(), None)
     }
 
     #[test]
     fn a_key_is_one_line_and_gives_no_orders() {
         let good = ["ssh-ed25519 AAAA", "ssh-rsa AA+/== me at home", "sk-ssh-ed25519@openssh.com AAAA me"];
         assert_eq!(keys(&good).unwrap().authorized_keys(), good);
-        let long = format!("ssh-rsa {}", "A".repeat(KEY));
+        let long = format!("ssh-rsa {}", "A".repeat(MAX_KEY_LEN));
         for bad in [
             "",
             "ssh-ed25519",
@@ -128,15 +128,15 @@ mod tests {
             "# ssh-ed25519 AA",
             &long,
         ] {
-            assert!(matches!(keys(&[bad]), Err(InvalidPersonal::Key(_))), "{bad:?}");
+            assert!(matches!(keys(&[bad]), Err(InvalidGuestSettings::Key(_))), "{bad:?}");
         }
-        assert_eq!(keys(&["ssh-rsa A"; 17]), Err(InvalidPersonal::TooManyKeys(17)));
+        assert_eq!(keys(&["ssh-rsa A"; 17]), Err(InvalidGuestSettings::TooManyKeys(17)));
     }
 
     #[test]
     fn what_comes_as_json_is_checked_and_may_be_left_out() {
-        let of = |json: &str| serde_json::from_str::<Personal>(json);
-        assert_eq!(of("{}").unwrap(), Personal::default());
+        let of = |json: &str| serde_json::from_str::<GuestSettings>(json);
+        assert_eq!(of("{}").unwrap(), GuestSettings::default());
         assert_eq!(of(r#"{"locale":"sr_RS.UTF-8@latin"}"#).unwrap().locale(), Some("sr_RS.UTF-8@latin"));
         for bad in
             [r#"{"locale":"../x"}"#, r#"{"locale":""}"#, r#"{"authorized_keys":["x"]}"#, r#"{"key":1}"#]

@@ -17,7 +17,7 @@ use tokio::{
 
 /// A connection, and a file whose descriptor is not yet passed.
 #[derive(Debug)]
-pub(crate) struct Passing {
+pub(crate) struct FdPassingStream {
     pub(crate) stream: UnixStream,
     pub(crate) file: Option<File>,
 }
@@ -30,7 +30,7 @@ fn send(stream: &UnixStream, bytes: &[u8], file: &File) -> io::Result<usize> {
     Ok(sendmsg(stream, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?)
 }
 
-impl AsyncRead for Passing {
+impl AsyncRead for FdPassingStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -40,7 +40,7 @@ impl AsyncRead for Passing {
     }
 }
 
-impl AsyncWrite for Passing {
+impl AsyncWrite for FdPassingStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Some(file) = self.file.take() else { return Pin::new(&mut self.stream).poll_write(cx, bytes) };
         loop {

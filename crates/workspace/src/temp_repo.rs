@@ -1,5 +1,5 @@
 //! An empty repository that borrows another's objects. git reads files and creates objects only here: no
-//! configuration but banger's applies, and everything it creates is deleted with the scratch.
+//! configuration but banger's applies, and everything it creates is deleted with the repository.
 
 use std::{
     ffi::OsStr,
@@ -19,33 +19,33 @@ use crate::{
     git::{Git, GitError, run},
 };
 
-/// Prefix of the scratches' directory names.
+/// Prefix of the directory names.
 const PREFIX: &str = "git-";
 
-/// Longer than the time between a scratch's creation and its lock.
-const YOUNG: Duration = Duration::from_secs(60);
+/// Longer than the time between a repository's creation and its lock.
+const MIN_AGE: Duration = Duration::from_secs(60);
 
 /// A temporary repository that borrows another's objects.
 #[derive(Debug)]
-pub struct Scratch {
+pub struct TempRepository {
     git: Git,
-    folder: TempDir,
-    /// Held while the scratch is in use.
+    dir: TempDir,
+    /// Held while the repository is in use.
     _lock: OwnedFd,
     /// The working tree of git commands, empty by default.
     files: PathBuf,
 }
 
-impl Scratch {
-    /// Creates a scratch in `parent` for the objects of `repository`. Creates `parent` if it is missing.
+impl TempRepository {
+    /// Creates a temporary repository in `parent` for the objects of `repository`. Creates `parent` if it is missing.
     ///
     /// # Errors
     /// Returns an error if it cannot be written.
-    pub fn of(repository: &Repository, parent: &Path) -> Result<Self, WorkspaceError> {
+    pub fn create(repository: &Repository, parent: &Path) -> Result<Self, WorkspaceError> {
         fs::create_dir_all(parent).map_err(writing(parent))?;
-        sweep(parent);
-        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent).map_err(writing(parent))?;
-        let lock = locked(folder.path()).map_err(writing(folder.path()))?;
+        remove_stale(parent);
+        let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent).map_err(writing(parent))?;
+        let lock = lock_dir(dir.path()).map_err(writing(dir.path()))?;
         let (version, format) = if repository.id_length() == 32 {
             (1, "[extensions]\n\tobjectFormat = sha256\n")
         } else {
@@ -55,20 +55,20 @@ impl Scratch {
             "[core]\n\trepositoryformatversion = {version}\n\tbare = true\n\tprotectHFS = true\n\tprotectNTFS = true\n\
              \tfsync = none\n{format}[transfer]\n\tfsckObjects = true\n[pack]\n\tcompression = 1\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
         );
-        let files = folder.path().join("files");
-        let scratch = Self { git: repository.git.clone(), files, folder, _lock: lock };
-        for made in ["files", "refs", "objects/info", "objects/pack", "info"] {
-            scratch.make_folder(made)?;
+        let files = dir.path().join("files");
+        let temp_repo = Self { git: repository.git.clone(), files, dir, _lock: lock };
+        for name in ["files", "refs", "objects/info", "objects/pack", "info"] {
+            temp_repo.create_dir(name)?;
         }
-        scratch.write("HEAD", b"ref: refs/heads/none\n")?;
-        scratch.write("config", config.as_bytes())?;
-        scratch.write("objects/info/alternates", &quoted(&repository.common.join("objects")))?;
-        Ok(scratch)
+        temp_repo.write("HEAD", b"ref: refs/heads/none\n")?;
+        temp_repo.write("config", config.as_bytes())?;
+        temp_repo.write("objects/info/alternates", &quoted(&repository.common_dir.join("objects")))?;
+        Ok(temp_repo)
     }
 
-    /// Returns the scratch's directory.
+    /// Returns the repository's directory.
     pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
+        self.dir.path()
     }
 
     /// Returns the directory for files that git has to read.
@@ -76,24 +76,24 @@ impl Scratch {
         &self.files
     }
 
-    /// Writes a file of the scratch's repository.
+    /// Writes a file of the repository.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), WorkspaceError> {
         let path = self.path().join(name);
         fs::write(&path, bytes).map_err(writing(path))
     }
 
-    fn make_folder(&self, name: &str) -> Result<(), WorkspaceError> {
+    fn create_dir(&self, name: &str) -> Result<(), WorkspaceError> {
         let path = self.path().join(name);
         fs::create_dir_all(&path).map_err(writing(path))
     }
 
-    /// Returns a git command that runs in the scratch.
+    /// Returns a git command that runs in the repository.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
-        self.command_over(&self.files, arguments)
+        self.command_in(&self.files, arguments)
     }
 
     /// Like `command`, with `files` as the working tree. Only for commands that do not read file contents.
-    pub(crate) fn command_over<S: AsRef<OsStr>>(
+    pub(crate) fn command_in<S: AsRef<OsStr>>(
         &self,
         files: &Path,
         arguments: impl IntoIterator<Item = S>,
@@ -109,27 +109,27 @@ impl Scratch {
         command
     }
 
-    /// Runs a git command in the scratch, and returns its output.
+    /// Runs a git command in the repository, and returns its output.
     pub(crate) fn run(&self, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, GitError> {
         run(self.command(arguments), input)
     }
 }
 
-/// Removes the scratches of killed processes. A new one is not locked yet, but young.
-fn sweep(parent: &Path) {
+/// Removes the repositories of killed processes. A new one is not locked yet, but young.
+fn remove_stale(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let of_ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
         let age = entry.metadata().and_then(|meta| meta.modified()).map(|then| then.elapsed());
-        let old = matches!(age, Ok(Ok(age)) if age > YOUNG);
-        if of_ours && old && locked(&entry.path()).is_ok() {
-            // A scratch that cannot be removed does no harm.
+        let old = matches!(age, Ok(Ok(age)) if age > MIN_AGE);
+        if is_ours && old && lock_dir(&entry.path()).is_ok() {
+            // A repository that cannot be removed does no harm.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
 
-fn locked(folder: &Path) -> io::Result<OwnedFd> {
-    let fd = open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+fn lock_dir(dir: &Path) -> io::Result<OwnedFd> {
+    let fd = open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
     Ok(fd)
 }
@@ -166,19 +166,19 @@ mod tests {
     #[test]
     fn what_was_left_is_swept_and_what_is_in_use_stays() {
         let parent = tempfile::tempdir().unwrap();
-        let make = |name: &str, old: bool| {
+        let create = |name: &str, old: bool| {
             let path = parent.path().join(name);
             fs::create_dir(&path).unwrap();
             if old {
-                let then = SystemTime::now() - 2 * YOUNG;
+                let then = SystemTime::now() - 2 * MIN_AGE;
                 fs::File::open(&path).unwrap().set_modified(then).unwrap();
             }
             path
         };
-        let (left, used) = (make("git-left", true), make("git-used", true));
-        let (young, other) = (make("git-young", false), make("other", true));
-        let _lock = locked(&used).unwrap();
-        sweep(parent.path());
+        let (left, used) = (create("git-left", true), create("git-used", true));
+        let (young, other) = (create("git-young", false), create("other", true));
+        let _lock = lock_dir(&used).unwrap();
+        remove_stale(parent.path());
         assert_eq!([left, used, young, other].map(|path| path.exists()), [false, true, true, true]);
     }
 }

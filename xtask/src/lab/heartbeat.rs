@@ -9,26 +9,26 @@ use std::{
 };
 
 /// Maximum time between heartbeats. The lab sends one every five seconds, or later when it or the host is busy.
-const SILENCE: Duration = Duration::from_secs(90);
+const MAX_SILENCE: Duration = Duration::from_secs(90);
 
 /// Time of the last heartbeat. A lab that has not sent its first one is not frozen.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pulse(Arc<Mutex<Option<Instant>>>);
+pub(super) struct Heartbeat(Arc<Mutex<Option<Instant>>>);
 
-impl Pulse {
+impl Heartbeat {
     /// Records a heartbeat.
-    pub(super) fn beat(&self) {
+    pub(super) fn record(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Returns whether the lab has frozen.
     pub(super) fn has_stopped(&self) -> bool {
-        self.silent_for(SILENCE)
+        self.silent_for(MAX_SILENCE)
     }
 
     fn silent_for(&self, silence: Duration) -> bool {
-        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.is_some_and(|heard| heard.elapsed() >= silence)
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|last| last.elapsed() >= silence)
     }
 }
 
@@ -38,9 +38,9 @@ mod tests {
 
     #[test]
     fn it_is_missed_only_after_its_first_word() {
-        let pulse = Pulse::default();
-        assert!(!pulse.silent_for(Duration::ZERO));
-        pulse.beat();
-        assert!(pulse.silent_for(Duration::ZERO) && !pulse.has_stopped());
+        let heartbeat = Heartbeat::default();
+        assert!(!heartbeat.silent_for(Duration::ZERO));
+        heartbeat.record();
+        assert!(heartbeat.silent_for(Duration::ZERO) && !heartbeat.has_stopped());
     }
 }

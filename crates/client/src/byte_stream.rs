@@ -5,15 +5,15 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use crate::http::broken;
+use crate::http::connection_error;
 
 /// The bytes of a response, as they arrive. Dropping it closes the connection.
 #[derive(Debug)]
-pub struct Parts {
+pub struct ByteStream {
     body: Incoming,
 }
 
-impl Parts {
+impl ByteStream {
     pub(crate) fn new(body: Incoming) -> Self {
         Self { body }
     }
@@ -24,7 +24,7 @@ impl Parts {
     /// Returns an error if the connection breaks.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
         while let Some(frame) = self.body.frame().await {
-            if let Ok(data) = frame.map_err(broken)?.into_data() {
+            if let Ok(data) = frame.map_err(connection_error)?.into_data() {
                 return Ok(Some(data));
             }
         }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use banger_files::UnpackError;
-use banger_proto::{Exec, OwnFailure};
+use banger_proto::{Exec, SubcommandFailure};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,62 +24,62 @@ pub(crate) fn exec(command: &str, request: &impl Serialize) -> serde_json::Resul
 
 /// The failure of a subcommand.
 #[derive(Debug)]
-pub(crate) struct Failed {
-    why: String,
-    kind: Option<OwnFailure>,
+pub(crate) struct SubcommandError {
+    message: String,
+    kind: Option<SubcommandFailure>,
 }
 
-impl Failed {
-    /// Returns a failure with `why` as its last line to the host.
-    pub(crate) fn because(why: impl Into<String>) -> Self {
-        Self { why: why.into(), kind: None }
+impl SubcommandError {
+    /// Returns a failure with `message` as its last line to the host.
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), kind: None }
     }
 
     /// Returns the failure for `error` while unpacking; `so_far` lists what exists by then.
-    pub(crate) fn unpacking(error: &UnpackError, so_far: &str) -> Self {
+    pub(crate) fn from_unpack(error: &UnpackError, so_far: &str) -> Self {
         let kind = match error {
-            UnpackError::Occupied(_) => Some(OwnFailure::Exists),
-            UnpackError::Busy(_) => Some(OwnFailure::Busy),
-            UnpackError::NoFolder(_) => Some(OwnFailure::NotFound),
+            UnpackError::Occupied(_) => Some(SubcommandFailure::Exists),
+            UnpackError::Busy(_) => Some(SubcommandFailure::Busy),
+            UnpackError::NoDirectory(_) => Some(SubcommandFailure::NotFound),
             UnpackError::Write { source, .. } => kind(source),
             _ => None,
         };
-        Self { why: format!("{error}{so_far}"), kind }
+        Self { message: format!("{error}{so_far}"), kind }
     }
 
-    /// Returns the failure for `error` while `doing` something.
-    pub(crate) fn doing(doing: impl Display, error: &io::Error) -> Self {
-        Self { why: format!("{doing}: {error}"), kind: kind(error) }
+    /// Returns the failure for `error`; `action` is its message before the error.
+    pub(crate) fn io(action: impl Display, error: &io::Error) -> Self {
+        Self { message: format!("{action}: {error}"), kind: kind(error) }
     }
 }
 
-impl From<serde_json::Error> for Failed {
+impl From<serde_json::Error> for SubcommandError {
     fn from(error: serde_json::Error) -> Self {
-        Self::because(error.to_string())
+        Self::new(error.to_string())
     }
 }
 
-impl From<io::Error> for Failed {
+impl From<io::Error> for SubcommandError {
     fn from(error: io::Error) -> Self {
-        Self::because(error.to_string())
+        Self::new(error.to_string())
     }
 }
 
-fn kind(error: &io::Error) -> Option<OwnFailure> {
+fn kind(error: &io::Error) -> Option<SubcommandFailure> {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(OwnFailure::NoSpace),
-        io::ErrorKind::NotFound => Some(OwnFailure::NotFound),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(SubcommandFailure::NoSpace),
+        io::ErrorKind::NotFound => Some(SubcommandFailure::NotFound),
         _ => None,
     }
 }
 
 /// Runs the subcommand `work` with `request`, and returns its exit code.
-pub(crate) fn run(work: impl FnOnce(&str) -> Result<(), Failed>, request: &str) -> ExitCode {
-    let done = outlive_the_host().map_err(Failed::from);
-    match done.and_then(|_runtime| work(request)) {
+pub(crate) fn run(work: impl FnOnce(&str) -> Result<(), SubcommandError>, request: &str) -> ExitCode {
+    let runtime = catch_sighup().map_err(SubcommandError::from);
+    match runtime.and_then(|_runtime| work(request)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failed { why, kind }) => {
-            tell(why);
+        Err(SubcommandError { message, kind }) => {
+            report(message);
             kind.map_or(ExitCode::FAILURE, |kind| ExitCode::from(kind as u8))
         }
     }
@@ -87,9 +87,9 @@ pub(crate) fn run(work: impl FnOnce(&str) -> Result<(), Failed>, request: &str) 
 
 /// Catches SIGHUP, so that a disconnect of the host does not kill the program. The disconnect also breaks the stream:
 /// the work then ends in order and removes partial results.
-fn outlive_the_host() -> io::Result<tokio::runtime::Runtime> {
+fn catch_sighup() -> io::Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let _in_it = runtime.enter();
+    let _guard = runtime.enter();
     // The handler stays installed after the stream is dropped.
     drop(signal(SignalKind::hangup())?);
     Ok(runtime)
@@ -97,20 +97,20 @@ fn outlive_the_host() -> io::Result<tokio::runtime::Runtime> {
 
 /// Returns standard input as a file, without the standard library's buffer.
 pub(crate) fn stdin() -> io::Result<File> {
-    whole_file(io::stdin())
+    unbuffered(io::stdin())
 }
 
 /// Returns standard output as a file, without the standard library's line buffer.
 pub(crate) fn stdout() -> io::Result<File> {
-    whole_file(io::stdout())
+    unbuffered(io::stdout())
 }
 
-fn whole_file(stream: impl AsFd) -> io::Result<File> {
+fn unbuffered(stream: impl AsFd) -> io::Result<File> {
     Ok(stream.as_fd().try_clone_to_owned()?.into())
 }
 
 /// Writes a line to the host. Line breaks in it are escaped as in Rust.
-pub(crate) fn tell(text: impl Display) {
+pub(crate) fn report(text: impl Display) {
     let line = text.to_string().replace('\n', "\\n");
     // There is no other place to report an error.
     let _ = writeln!(io::stderr(), "{line}");

@@ -12,12 +12,12 @@ use rustix::{
 };
 
 use super::{
-    attributes::{AttributeChange, bytes_of, put, put_none},
-    failure::{Refused, status},
-    handles::{Handle, Handles, MOST},
+    attributes::{AttributeChange, append, append_empty, bytes_of},
+    handles::{Handle, Handles, MAX_HANDLES},
     listing::Names,
-    packet::{Fields, LONGEST, MOST_DATA, Packet},
-    path::{expanded, path, real},
+    packet::{Fields, MAX_DATA, MAX_PACKET, Packet},
+    path::{canonical, expand_tilde, path},
+    status::{StatusError, status},
 };
 
 /// The protocol version of this server.
@@ -36,7 +36,7 @@ const EXTENSIONS: [(&[u8], &[u8]); 8] = [
 ];
 
 /// Maximum number of directory entries in one response.
-const ENTRIES: usize = 100;
+const MAX_ENTRIES: usize = 100;
 
 /// Packet types: requests, and responses other than a status.
 mod kind {
@@ -69,7 +69,7 @@ mod kind {
 }
 
 /// Flags for opening a file.
-mod how {
+mod open_flag {
     pub(super) const READ: u32 = 1;
     pub(super) const WRITE: u32 = 2;
     pub(super) const APPEND: u32 = 4;
@@ -86,26 +86,26 @@ pub(super) struct Server {
 }
 
 /// A response: a packet, or `None` for a status of success.
-type Answer = Result<Option<Packet>, Refused>;
+type Response = Result<Option<Packet>, StatusError>;
 
 impl Server {
     /// Returns the encoded response to `packet`.
-    pub(super) fn answer(&mut self, packet: &[u8]) -> io::Result<Vec<u8>> {
-        let mut fields = Fields::of(packet);
+    pub(super) fn respond(&mut self, packet: &[u8]) -> io::Result<Vec<u8>> {
+        let mut fields = Fields::new(packet);
         let malformed = |_| io::Error::new(io::ErrorKind::InvalidData, "packet without a request id");
         let kind = fields.byte().map_err(malformed)?;
         if kind == kind::INIT {
             return version().finish();
         }
         let id = fields.u32().map_err(malformed)?;
-        match self.carry_out(kind, id, &mut fields) {
-            Ok(Some(answer)) => answer.finish(),
+        match self.execute(kind, id, &mut fields) {
+            Ok(Some(response)) => response.finish(),
             Ok(None) => status(id, Ok(())).finish(),
             Err(refused) => status(id, Err(refused)).finish(),
         }
     }
 
-    fn carry_out(&mut self, kind: u8, id: u32, fields: &mut Fields<'_>) -> Answer {
+    fn execute(&mut self, kind: u8, id: u32, fields: &mut Fields<'_>) -> Response {
         match kind {
             kind::OPEN => self.open(id, fields),
             kind::CLOSE => done(self.handles.close(fields.bytes()?)),
@@ -122,15 +122,15 @@ impl Server {
                 let (file, _) = self.handles.file(fields.bytes()?)?;
                 done(AttributeChange::read(fields)?.apply_to(file))
             }
-            kind::OPENDIR => self.open_folder(id, fields),
-            kind::READDIR => self.read_folder(id, fields),
+            kind::OPENDIR => self.open_dir(id, fields),
+            kind::READDIR => self.read_dir(id, fields),
             kind::REMOVE => done(fs::remove_file(path(fields.bytes()?))),
             kind::MKDIR => {
                 let path = path(fields.bytes()?);
                 done(mkdir(&path, AttributeChange::read(fields)?.mode(0o777)))
             }
             kind::RMDIR => done(fs::remove_dir(path(fields.bytes()?))),
-            kind::REALPATH => name(id, bytes_of(&real(&path(fields.bytes()?))?)),
+            kind::REALPATH => name(id, bytes_of(&canonical(&path(fields.bytes()?))?)),
             kind::RENAME => done(rename(fields)),
             kind::READLINK => name(id, bytes_of(&fs::read_link(path(fields.bytes()?))?)),
             kind::SYMLINK => {
@@ -139,33 +139,33 @@ impl Server {
                 done(symlink(target, link))
             }
             kind::EXTENDED => self.extended(id, fields),
-            _ => Err(Refused::Unsupported),
+            _ => Err(StatusError::Unsupported),
         }
     }
 
-    fn open(&mut self, id: u32, fields: &mut Fields<'_>) -> Answer {
-        let (path, how) = (path(fields.bytes()?), fields.u32()?);
-        let wanted = AttributeChange::read(fields)?;
-        self.handles.room()?;
-        let file = open(&path, open_flags(how)?, wanted.mode(0o666))?;
-        let handle = Handle::File { file: File::from(file), appends: how & how::APPEND != 0 };
-        Ok(Some(Packet::answering(kind::HANDLE, id).bytes(&self.handles.add(handle))))
+    fn open(&mut self, id: u32, fields: &mut Fields<'_>) -> Response {
+        let (path, requested) = (path(fields.bytes()?), fields.u32()?);
+        let change = AttributeChange::read(fields)?;
+        self.handles.check_capacity()?;
+        let file = open(&path, open_flags(requested)?, change.mode(0o666))?;
+        let handle = Handle::File { file: File::from(file), appends: requested & open_flag::APPEND != 0 };
+        Ok(Some(Packet::with_id(kind::HANDLE, id).bytes(&self.handles.add(handle))))
     }
 
-    fn read(&mut self, id: u32, fields: &mut Fields<'_>) -> Answer {
+    fn read(&mut self, id: u32, fields: &mut Fields<'_>) -> Response {
         let (handle, offset, length) = (fields.bytes()?, fields.u64()?, fields.u32()?);
         let (file, _) = self.handles.file(handle)?;
-        let mut buffer = vec![0; MOST_DATA.min(length as usize)];
+        let mut buffer = vec![0; MAX_DATA.min(length as usize)];
         match file.read_at(&mut buffer, offset)? {
-            0 if !buffer.is_empty() => Err(Refused::End),
+            0 if !buffer.is_empty() => Err(StatusError::End),
             count => {
                 buffer.truncate(count);
-                Ok(Some(Packet::answering(kind::DATA, id).bytes(&buffer)))
+                Ok(Some(Packet::with_id(kind::DATA, id).bytes(&buffer)))
             }
         }
     }
 
-    fn write(&mut self, fields: &mut Fields<'_>) -> Result<(), Refused> {
+    fn write(&mut self, fields: &mut Fields<'_>) -> Result<(), StatusError> {
         let (handle, offset, bytes) = (fields.bytes()?, fields.u64()?, fields.bytes()?);
         let (file, appends) = self.handles.file(handle)?;
         if appends {
@@ -174,39 +174,39 @@ impl Server {
         Ok(file.write_all_at(bytes, offset)?)
     }
 
-    fn open_folder(&mut self, id: u32, fields: &mut Fields<'_>) -> Answer {
+    fn open_dir(&mut self, id: u32, fields: &mut Fields<'_>) -> Response {
         let path = path(fields.bytes()?);
-        self.handles.room()?;
+        self.handles.check_capacity()?;
         let entries = fs::read_dir(&path)?;
-        let handle = self.handles.add(Handle::Folder { path, entries });
-        Ok(Some(Packet::answering(kind::HANDLE, id).bytes(&handle)))
+        let handle = self.handles.add(Handle::Directory { path, entries });
+        Ok(Some(Packet::with_id(kind::HANDLE, id).bytes(&handle)))
     }
 
-    fn read_folder(&mut self, id: u32, fields: &mut Fields<'_>) -> Answer {
-        let Handle::Folder { path, entries } = self.handles.get(fields.bytes()?)? else {
-            return Err(Refused::Malformed);
+    fn read_dir(&mut self, id: u32, fields: &mut Fields<'_>) -> Response {
+        let Handle::Directory { path, entries } = self.handles.get(fields.bytes()?)? else {
+            return Err(StatusError::Malformed);
         };
-        let mut found = Vec::new();
-        while found.len() < ENTRIES {
+        let mut batch = Vec::new();
+        while batch.len() < MAX_ENTRIES {
             let Some(entry) = entries.next() else { break };
             let name = entry?.file_name();
             // It may have been deleted meanwhile.
             if let Ok(meta) = fs::symlink_metadata(path.join(&name)) {
-                found.push((name.into_encoded_bytes(), meta));
+                batch.push((name.into_encoded_bytes(), meta));
             }
         }
-        if found.is_empty() {
-            return Err(Refused::End);
+        if batch.is_empty() {
+            return Err(StatusError::End);
         }
-        let count = u32::try_from(found.len()).unwrap_or_default();
-        let mut packet = Packet::answering(kind::NAME, id).u32(count);
-        for (name, meta) in found {
-            packet = put(packet.bytes(&name).bytes(&self.names.line(&name, &meta)), &meta);
+        let count = u32::try_from(batch.len()).unwrap_or_default();
+        let mut packet = Packet::with_id(kind::NAME, id).u32(count);
+        for (name, meta) in batch {
+            packet = append(packet.bytes(&name).bytes(&self.names.line(&name, &meta)), &meta);
         }
         Ok(Some(packet))
     }
 
-    fn extended(&mut self, id: u32, fields: &mut Fields<'_>) -> Answer {
+    fn extended(&mut self, id: u32, fields: &mut Fields<'_>) -> Response {
         match fields.bytes()? {
             b"posix-rename@openssh.com" => {
                 let (from, to) = (path(fields.bytes()?), path(fields.bytes()?));
@@ -220,14 +220,14 @@ impl Server {
                 let path = path(fields.bytes()?);
                 done(AttributeChange::read(fields)?.apply(&path, false))
             }
-            b"statvfs@openssh.com" => Ok(Some(space(id, &statvfs(path(fields.bytes()?))?))),
+            b"statvfs@openssh.com" => Ok(Some(file_system_stats(id, &statvfs(path(fields.bytes()?))?))),
             b"fstatvfs@openssh.com" => {
-                Ok(Some(space(id, &fstatvfs(&*self.handles.file(fields.bytes()?)?.0)?)))
+                Ok(Some(file_system_stats(id, &fstatvfs(&*self.handles.file(fields.bytes()?)?.0)?)))
             }
             b"fsync@openssh.com" => done(self.handles.file(fields.bytes()?)?.0.sync_all()),
-            b"expand-path@openssh.com" => name(id, bytes_of(&real(&expanded(fields.bytes()?)?)?)),
+            b"expand-path@openssh.com" => name(id, bytes_of(&canonical(&expand_tilde(fields.bytes()?)?)?)),
             b"limits@openssh.com" => Ok(Some(limits(id))),
-            _ => Err(Refused::Unsupported),
+            _ => Err(StatusError::Unsupported),
         }
     }
 }
@@ -237,33 +237,34 @@ fn version() -> Packet {
     EXTENSIONS.iter().fold(version, |packet, (name, version)| packet.bytes(name).bytes(version))
 }
 
-fn done<E: Into<Refused>>(outcome: Result<(), E>) -> Answer {
+fn done<E: Into<StatusError>>(outcome: Result<(), E>) -> Response {
     outcome.map(|()| None).map_err(Into::into)
 }
 
-fn attributes(id: u32, meta: &Metadata) -> Answer {
-    Ok(Some(put(Packet::answering(kind::ATTRS, id), meta)))
+fn attributes(id: u32, meta: &Metadata) -> Response {
+    Ok(Some(append(Packet::with_id(kind::ATTRS, id), meta)))
 }
 
 /// Returns a single name without attributes.
-fn name(id: u32, bytes: &[u8]) -> Answer {
-    Ok(Some(put_none(Packet::answering(kind::NAME, id).u32(1).bytes(bytes).bytes(bytes))))
+fn name(id: u32, bytes: &[u8]) -> Response {
+    Ok(Some(append_empty(Packet::with_id(kind::NAME, id).u32(1).bytes(bytes).bytes(bytes))))
 }
 
-fn open_flags(how: u32) -> Result<OFlags, Refused> {
-    let mut flags = match (how & how::READ != 0, how & (how::WRITE | how::APPEND) != 0) {
-        (true, true) => OFlags::RDWR,
-        (true, false) => OFlags::RDONLY,
-        (false, true) => OFlags::WRONLY,
-        (false, false) => return Err(Refused::Malformed),
-    };
+fn open_flags(requested: u32) -> Result<OFlags, StatusError> {
+    let mut flags =
+        match (requested & open_flag::READ != 0, requested & (open_flag::WRITE | open_flag::APPEND) != 0) {
+            (true, true) => OFlags::RDWR,
+            (true, false) => OFlags::RDONLY,
+            (false, true) => OFlags::WRONLY,
+            (false, false) => return Err(StatusError::Malformed),
+        };
     for (bit, flag) in [
-        (how::APPEND, OFlags::APPEND),
-        (how::CREATE, OFlags::CREATE),
-        (how::TRUNCATE, OFlags::TRUNC),
-        (how::EXCLUSIVE, OFlags::EXCL),
+        (open_flag::APPEND, OFlags::APPEND),
+        (open_flag::CREATE, OFlags::CREATE),
+        (open_flag::TRUNCATE, OFlags::TRUNC),
+        (open_flag::EXCLUSIVE, OFlags::EXCL),
     ] {
-        if how & bit != 0 {
+        if requested & bit != 0 {
             flags |= flag;
         }
     }
@@ -272,7 +273,7 @@ fn open_flags(how: u32) -> Result<OFlags, Refused> {
 }
 
 /// Renames as the draft requires: without replacing the target.
-fn rename(fields: &mut Fields<'_>) -> Result<(), Refused> {
+fn rename(fields: &mut Fields<'_>) -> Result<(), StatusError> {
     let (from, to) = (path(fields.bytes()?), path(fields.bytes()?));
     match renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE) {
         // The file system does not support `NOREPLACE`.
@@ -282,29 +283,29 @@ fn rename(fields: &mut Fields<'_>) -> Result<(), Refused> {
 }
 
 /// Returns a file system's size and free space, in the fields of statvfs(3).
-fn space(id: u32, of: &StatVfs) -> Packet {
+fn file_system_stats(id: u32, stats: &StatVfs) -> Packet {
     [
-        of.f_bsize,
-        of.f_frsize,
-        of.f_blocks,
-        of.f_bfree,
-        of.f_bavail,
-        of.f_files,
-        of.f_ffree,
-        of.f_favail,
-        of.f_fsid,
+        stats.f_bsize,
+        stats.f_frsize,
+        stats.f_blocks,
+        stats.f_bfree,
+        stats.f_bavail,
+        stats.f_files,
+        stats.f_ffree,
+        stats.f_favail,
+        stats.f_fsid,
         // The bits for read-only and no set-user-id are the same in SFTP.
-        of.f_flag.bits() & 3,
-        of.f_namemax,
+        stats.f_flag.bits() & 3,
+        stats.f_namemax,
     ]
     .iter()
-    .fold(Packet::answering(kind::EXTENDED_REPLY, id), |packet, value| packet.u64(*value))
+    .fold(Packet::with_id(kind::EXTENDED_REPLY, id), |packet, value| packet.u64(*value))
 }
 
 fn limits(id: u32) -> Packet {
-    [LONGEST, MOST_DATA, MOST_DATA, MOST]
+    [MAX_PACKET, MAX_DATA, MAX_DATA, MAX_HANDLES]
         .iter()
-        .fold(Packet::answering(kind::EXTENDED_REPLY, id), |packet, value| packet.u64(*value as u64))
+        .fold(Packet::with_id(kind::EXTENDED_REPLY, id), |packet, value| packet.u64(*value as u64))
 }
 
 #[cfg(test)]
@@ -316,25 +317,25 @@ mod tests {
     use super::*;
 
     /// Sends a request of type `kind` with the fields from `fill`; returns the response's type and fields.
-    fn ask(server: &mut Server, kind: u8, fill: impl FnOnce(Packet) -> Packet) -> (u8, Vec<u8>) {
-        let request = fill(Packet::answering(kind, 7)).finish().unwrap();
-        let answer = server.answer(&request[4..]).unwrap();
-        assert_eq!(answer[5..9], 7u32.to_be_bytes());
-        (answer[4], answer[9..].to_vec())
+    fn send(server: &mut Server, kind: u8, fill: impl FnOnce(Packet) -> Packet) -> (u8, Vec<u8>) {
+        let request = fill(Packet::with_id(kind, 7)).finish().unwrap();
+        let response = server.respond(&request[4..]).unwrap();
+        assert_eq!(response[5..9], 7u32.to_be_bytes());
+        (response[4], response[9..].to_vec())
     }
 
-    fn code(answer: (u8, Vec<u8>)) -> u32 {
-        assert_eq!(answer.0, 101);
-        Fields::of(&answer.1).u32().unwrap()
+    fn code(response: (u8, Vec<u8>)) -> u32 {
+        assert_eq!(response.0, 101);
+        Fields::new(&response.1).u32().unwrap()
     }
 
-    fn handle(answer: (u8, Vec<u8>)) -> Vec<u8> {
-        assert_eq!(answer.0, kind::HANDLE);
-        Fields::of(&answer.1).bytes().unwrap().to_vec()
+    fn handle(response: (u8, Vec<u8>)) -> Vec<u8> {
+        assert_eq!(response.0, kind::HANDLE);
+        Fields::new(&response.1).bytes().unwrap().to_vec()
     }
 
-    fn opened(server: &mut Server, path: &Path, how: u32) -> (u8, Vec<u8>) {
-        ask(server, kind::OPEN, |packet| packet.bytes(bytes_of(path)).u32(how).u32(4).u32(0o640))
+    fn opened(server: &mut Server, path: &Path, requested: u32) -> (u8, Vec<u8>) {
+        send(server, kind::OPEN, |packet| packet.bytes(bytes_of(path)).u32(requested).u32(4).u32(0o640))
     }
 
     #[test]
@@ -342,19 +343,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         let mut server = Server::default();
-        let file = handle(opened(&mut server, &path, how::READ | how::WRITE | how::CREATE | how::TRUNCATE));
+        let file = handle(opened(
+            &mut server,
+            &path,
+            open_flag::READ | open_flag::WRITE | open_flag::CREATE | open_flag::TRUNCATE,
+        ));
         for (offset, text) in [(6, "world"), (0, "hello ")] {
-            let wrote = ask(&mut server, kind::WRITE, |p| p.bytes(&file).u64(offset).bytes(text.as_bytes()));
+            let wrote = send(&mut server, kind::WRITE, |p| p.bytes(&file).u64(offset).bytes(text.as_bytes()));
             assert_eq!(code(wrote), 0);
         }
-        let (kind, data) = ask(&mut server, kind::READ, |p| p.bytes(&file).u64(3).u32(u32::MAX));
+        let (kind, data) = send(&mut server, kind::READ, |p| p.bytes(&file).u64(3).u32(u32::MAX));
         assert_eq!((kind, &data[4..]), (kind::DATA, &b"lo world"[..]));
-        assert_eq!(code(ask(&mut server, kind::READ, |p| p.bytes(&file).u64(11).u32(1))), 1);
-        assert_eq!(code(ask(&mut server, kind::CLOSE, |p| p.bytes(&file))), 0);
-        assert_eq!(code(ask(&mut server, kind::CLOSE, |p| p.bytes(&file))), 5);
+        assert_eq!(code(send(&mut server, kind::READ, |p| p.bytes(&file).u64(11).u32(1))), 1);
+        assert_eq!(code(send(&mut server, kind::CLOSE, |p| p.bytes(&file))), 0);
+        assert_eq!(code(send(&mut server, kind::CLOSE, |p| p.bytes(&file))), 5);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
-        assert_eq!(code(opened(&mut server, &path, how::WRITE | how::CREATE | how::EXCLUSIVE)), 4);
-        assert_eq!(code(opened(&mut server, &dir.path().join("none"), how::READ)), 2);
+        assert_eq!(
+            code(opened(&mut server, &path, open_flag::WRITE | open_flag::CREATE | open_flag::EXCLUSIVE)),
+            4
+        );
+        assert_eq!(code(opened(&mut server, &dir.path().join("none"), open_flag::READ)), 2);
     }
 
     #[test]
@@ -363,8 +371,8 @@ mod tests {
         let path = dir.path().join("file");
         fs::write(&path, "one").unwrap();
         let mut server = Server::default();
-        let file = handle(opened(&mut server, &path, how::WRITE | how::APPEND));
-        assert_eq!(code(ask(&mut server, kind::WRITE, |p| p.bytes(&file).u64(0).bytes(b" two"))), 0);
+        let file = handle(opened(&mut server, &path, open_flag::WRITE | open_flag::APPEND));
+        assert_eq!(code(send(&mut server, kind::WRITE, |p| p.bytes(&file).u64(0).bytes(b" two"))), 0);
         assert_eq!(fs::read(&path).unwrap(), b"one two");
     }
 
@@ -376,13 +384,13 @@ mod tests {
         fs::write(&b, "b").unwrap();
         let mut server = Server::default();
         let paths = |packet: Packet| packet.bytes(bytes_of(&a)).bytes(bytes_of(&b));
-        assert_eq!(code(ask(&mut server, kind::RENAME, paths)), 4);
+        assert_eq!(code(send(&mut server, kind::RENAME, paths)), 4);
         let posix = |packet: Packet| paths(packet.bytes(b"posix-rename@openssh.com"));
-        assert_eq!(code(ask(&mut server, kind::EXTENDED, posix)), 0);
+        assert_eq!(code(send(&mut server, kind::EXTENDED, posix)), 0);
         assert_eq!(fs::read(&b).unwrap(), b"a");
         assert!(!a.exists());
         let back = |packet: Packet| packet.bytes(bytes_of(&b)).bytes(bytes_of(&a));
-        assert_eq!(code(ask(&mut server, kind::RENAME, back)), 0);
+        assert_eq!(code(send(&mut server, kind::RENAME, back)), 0);
     }
 
     #[test]
@@ -392,17 +400,17 @@ mod tests {
             fs::write(dir.path().join(format!("{number:0200}")), "").unwrap();
         }
         let mut server = Server::default();
-        let folder = handle(ask(&mut server, kind::OPENDIR, |p| p.bytes(bytes_of(dir.path()))));
-        let mut found = 0;
+        let dir_handle = handle(send(&mut server, kind::OPENDIR, |p| p.bytes(bytes_of(dir.path()))));
+        let mut total = 0;
         loop {
-            let (kind, answer) = ask(&mut server, kind::READDIR, |p| p.bytes(&folder));
+            let (kind, response) = send(&mut server, kind::READDIR, |p| p.bytes(&dir_handle));
             if kind != kind::NAME {
-                assert_eq!(code((kind, answer)), 1);
+                assert_eq!(code((kind, response)), 1);
                 break;
             }
-            found += Fields::of(&answer).u32().unwrap();
+            total += Fields::new(&response).u32().unwrap();
         }
-        assert_eq!(found, 1234);
+        assert_eq!(total, 1234);
     }
 
     #[test]
@@ -411,30 +419,30 @@ mod tests {
         let link = dir.path().join("link");
         let mut server = Server::default();
         let fill = |packet: Packet| packet.bytes(b"target").bytes(bytes_of(&link));
-        assert_eq!(code(ask(&mut server, kind::SYMLINK, fill)), 0);
+        assert_eq!(code(send(&mut server, kind::SYMLINK, fill)), 0);
         assert_eq!(fs::read_link(&link).unwrap(), Path::new("target"));
-        let (kind, answer) = ask(&mut server, kind::READLINK, |p| p.bytes(bytes_of(&link)));
-        assert_eq!((kind, &answer[8..14]), (kind::NAME, &b"target"[..]));
-        let (_, stat) = ask(&mut server, kind::LSTAT, |p| p.bytes(bytes_of(&link)));
+        let (kind, response) = send(&mut server, kind::READLINK, |p| p.bytes(bytes_of(&link)));
+        assert_eq!((kind, &response[8..14]), (kind::NAME, &b"target"[..]));
+        let (_, stat) = send(&mut server, kind::LSTAT, |p| p.bytes(bytes_of(&link)));
         assert_eq!(stat.len(), 32);
-        assert_eq!(code(ask(&mut server, kind::STAT, |p| p.bytes(bytes_of(&link)))), 2);
+        assert_eq!(code(send(&mut server, kind::STAT, |p| p.bytes(bytes_of(&link)))), 2);
     }
 
     #[test]
     fn no_more_is_open_than_may_be() {
         let dir = tempfile::tempdir().unwrap();
         let mut server = Server::default();
-        for _ in 0..MOST {
-            handle(ask(&mut server, kind::OPENDIR, |p| p.bytes(bytes_of(dir.path()))));
+        for _ in 0..MAX_HANDLES {
+            handle(send(&mut server, kind::OPENDIR, |p| p.bytes(bytes_of(dir.path()))));
         }
-        assert_eq!(code(ask(&mut server, kind::OPENDIR, |p| p.bytes(bytes_of(dir.path())))), 4);
+        assert_eq!(code(send(&mut server, kind::OPENDIR, |p| p.bytes(bytes_of(dir.path())))), 4);
     }
 
     #[test]
     fn the_greeting_names_what_there_is() {
-        let answer = Server::default().answer(&[kind::INIT, 0, 0, 0, 3]).unwrap();
-        let text = String::from_utf8_lossy(&answer).into_owned();
-        assert_eq!(answer[4..9], [kind::VERSION, 0, 0, 0, 3]);
+        let response = Server::default().respond(&[kind::INIT, 0, 0, 0, 3]).unwrap();
+        let text = String::from_utf8_lossy(&response).into_owned();
+        assert_eq!(response[4..9], [kind::VERSION, 0, 0, 0, 3]);
         assert!(text.contains("posix-rename@openssh.com") && text.contains("limits@openssh.com"));
     }
 
@@ -443,8 +451,8 @@ mod tests {
         fn any_request_that_names_no_path_is_answered(kind in prop_oneof![4u8..7, Just(8), Just(10), Just(12), 21u8..=199],
             rest in prop::collection::vec(any::<u8>(), 4..60)) {
             let packet = [&[kind], rest.as_slice()].concat();
-            let answer = Server::default().answer(&packet).unwrap();
-            prop_assert_eq!(answer[4], 101);
+            let response = Server::default().respond(&packet).unwrap();
+            prop_assert_eq!(response[4], 101);
         }
     }
 }

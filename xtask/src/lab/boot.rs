@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::{
     firecracker, input,
-    machine::{self, End, Talk},
+    machine::{self, CommandStdio, ExitReason},
     system,
 };
 use crate::{command::say, project::Project, template};
@@ -29,8 +29,8 @@ pub(super) struct Lab<'a> {
 
 impl<'a> Lab<'a> {
     pub(super) fn prepare(project: &'a Project, smoke: Option<PathBuf>) -> Result<Self> {
-        let (system, tools) = fetched(project)?;
-        let work_disk = input::make_work_disk(&template::folder(project), &cache(project))?;
+        let (system, tools) = prepare_parts(project)?;
+        let work_disk = input::create_work_disk(&template::dir(project), &cache(project))?;
         Ok(Self { project, system, tools, smoke, work_disk })
     }
 
@@ -39,30 +39,30 @@ impl<'a> Lab<'a> {
         command: &[OsString],
         memory: u32,
         limit: Option<Duration>,
-        talk: Talk,
-    ) -> Result<End> {
-        let folder = tempfile::Builder::new().prefix("run-").tempdir_in(cache(self.project))?;
+        stdio: CommandStdio,
+    ) -> Result<ExitReason> {
+        let dir = tempfile::Builder::new().prefix("run-").tempdir_in(cache(self.project))?;
         let input = input::Input {
             programs: &self.project.programs(),
-            failing: &self.project.failing_programs(),
+            programs_with_fail_points: &self.project.programs_with_fail_points(),
             tools: &self.tools,
             smoke: self.smoke.as_deref(),
             command,
-            terminal: talk.typed,
+            terminal: stdio.interactive,
         };
-        input.make_disk(folder.path())?;
-        input::copy_work_disk(&self.work_disk, folder.path())?;
+        input.create_disk(dir.path())?;
+        input::copy_work_disk(&self.work_disk, dir.path())?;
         say("booting the lab");
-        machine::Machine { system: &self.system, folder, memory, limit, talk }.run()
+        machine::Machine { system: &self.system, dir, memory, limit, stdio }.run()
     }
 }
 
 /// Downloads missing parts: the lab's system and Firecracker.
 pub(crate) fn fetch(project: &Project) -> Result<()> {
-    fetched(project).map(drop)
+    prepare_parts(project).map(drop)
 }
 
-fn fetched(project: &Project) -> Result<(system::System, PathBuf)> {
+fn prepare_parts(project: &Project) -> Result<(system::System, PathBuf)> {
     let cache = cache(project);
     std::fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
     Ok((system::prepare(&cache)?, firecracker::prepare(&cache)?))

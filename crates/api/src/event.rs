@@ -8,19 +8,19 @@ use crate::{ErrorKind, Id, ImageName, Name, OperationKind, VmName, VmState};
 
 /// An event: a JSON line of `GET /v1/events`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Happening {
+pub struct Event {
     /// Time of the event.
     pub time: Timestamp,
     /// The event itself.
     #[serde(flatten)]
-    pub what: HappeningKind,
+    pub kind: EventKind,
 }
 
 /// Kinds of events. Kinds and fields are added, never changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum HappeningKind {
+pub enum EventKind {
     /// The daemon took over the state of the previous one and accepts requests.
     DaemonStarted {
         /// Its version.
@@ -55,7 +55,8 @@ pub enum HappeningKind {
         name: VmName,
     },
     /// A running VM is being stopped because it was unused for too long.
-    VmUnused {
+    #[serde(rename = "vm_unused")]
+    VmIdleStop {
         /// Its id.
         id: Id,
         /// Its name.
@@ -165,9 +166,9 @@ mod tests {
 
     #[test]
     fn a_happening_is_one_flat_object() {
-        let happening = Happening {
+        let event = Event {
             time: "2026-11-25T10:00:00Z".parse().unwrap(),
-            what: HappeningKind::VmState {
+            kind: EventKind::VmState {
                 id: Id::from_random([1; 8]),
                 name: "box".parse().unwrap(),
                 from: VmState::Starting,
@@ -175,17 +176,17 @@ mod tests {
                 reason: None,
             },
         };
-        let line = serde_json::to_string(&happening).unwrap();
+        let line = serde_json::to_string(&event).unwrap();
         assert_eq!(
             line,
             r#"{"time":"2026-11-25T10:00:00Z","kind":"vm_state","id":"0101010101010101","name":"box","from":"starting","to":"running"}"#
         );
-        assert_eq!(serde_json::from_str::<Happening>(&line).unwrap(), happening);
+        assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), event);
     }
 
     #[test]
     fn a_happening_of_a_later_build_is_unknown_not_an_error() {
         let line = r#"{"time":"2026-11-25T10:00:00Z","kind":"eclipse","id":"x"}"#;
-        assert_eq!(serde_json::from_str::<Happening>(line).unwrap().what, HappeningKind::Unknown);
+        assert_eq!(serde_json::from_str::<Event>(line).unwrap().kind, EventKind::Unknown);
     }
 }

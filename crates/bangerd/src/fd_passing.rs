@@ -32,12 +32,12 @@ impl PassedFile {
 
 /// A connection that keeps the last descriptor it received.
 #[derive(Debug)]
-pub(crate) struct Receiving {
+pub(crate) struct FdReceivingStream {
     stream: UnixStream,
     passed: PassedFile,
 }
 
-impl Receiving {
+impl FdReceivingStream {
     pub(crate) fn new(stream: UnixStream) -> (Self, PassedFile) {
         let passed = PassedFile::default();
         (Self { stream, passed: passed.clone() }, passed)
@@ -58,7 +58,7 @@ impl Receiving {
     }
 }
 
-impl AsyncRead for Receiving {
+impl AsyncRead for FdReceivingStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -78,7 +78,7 @@ impl AsyncRead for Receiving {
     }
 }
 
-impl AsyncWrite for Receiving {
+impl AsyncWrite for FdReceivingStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

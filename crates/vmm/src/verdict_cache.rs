@@ -13,9 +13,9 @@ use crate::{
 };
 
 /// The kernel's id of this boot.
-const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-const KVM: &str = "/dev/kvm";
+const KVM_DEVICE: &str = "/dev/kvm";
 
 /// Conditions under which a verdict is valid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,19 +26,20 @@ pub(crate) struct Conditions {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct CachedVerdict {
     conditions: Conditions,
-    found: KvmProbe,
+    #[serde(rename = "found")]
+    verdict: KvmProbe,
 }
 
 impl Conditions {
     /// Returns the current conditions for the probe `program`, or `None` if this process cannot open the device:
     /// another process of the same user may be able to.
-    pub(crate) fn now(program: &Path) -> Option<Self> {
-        fs::OpenOptions::new().read(true).write(true).open(KVM).ok()?;
+    pub(crate) fn current(program: &Path) -> Option<Self> {
+        fs::OpenOptions::new().read(true).write(true).open(KVM_DEVICE).ok()?;
         Some(Self {
-            boot: fs::read_to_string(BOOT).ok()?.trim_end().to_owned(),
-            device: identity(Path::new(KVM))?,
+            boot: fs::read_to_string(BOOT_ID).ok()?.trim_end().to_owned(),
+            device: identity(Path::new(KVM_DEVICE))?,
             probe: identity(program)?,
         })
     }
@@ -46,14 +47,16 @@ impl Conditions {
 
 /// Returns the verdict in `file` if it is valid under `conditions`.
 pub(crate) fn read(file: &Path, conditions: &Conditions) -> Option<KvmProbe> {
-    let kept: Kept = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
-    (kept.conditions == *conditions).then_some(kept.found)
+    let cached: CachedVerdict = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+    (cached.conditions == *conditions).then_some(cached.verdict)
 }
 
 /// Writes a verdict to `file`, whose directory must exist. A failure, or a concurrent write by another process, only
 /// costs the next process a probe.
-pub(crate) fn write(file: &Path, conditions: Conditions, found: &KvmProbe) {
-    let Ok(text) = serde_json::to_vec(&Kept { conditions, found: found.clone() }) else { return };
+pub(crate) fn write(file: &Path, conditions: Conditions, verdict: &KvmProbe) {
+    let Ok(text) = serde_json::to_vec(&CachedVerdict { conditions, verdict: verdict.clone() }) else {
+        return;
+    };
     let partial = file.with_extension("partial");
     let written = fs::write(&partial, text).and_then(|()| fs::rename(&partial, file));
     if written.is_err() {
@@ -71,24 +74,24 @@ mod tests {
     fn a_verdict_holds_for_its_boot_device_and_probe_only() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("kvm.json");
-        let now = Conditions { boot: "b".into(), device: (1, 2, 3, 4), probe: (5, 6, 7, 8) };
-        assert_eq!(read(&file, &now), None);
-        let found = KvmProbe::new(KvmVerdict::Usable, "fine");
-        write(&file, now.clone(), &found);
-        assert_eq!(read(&file, &now), Some(found.clone()));
+        let current = Conditions { boot: "b".into(), device: (1, 2, 3, 4), probe: (5, 6, 7, 8) };
+        assert_eq!(read(&file, &current), None);
+        let verdict = KvmProbe::new(KvmVerdict::Usable, "fine");
+        write(&file, current.clone(), &verdict);
+        assert_eq!(read(&file, &current), Some(verdict.clone()));
         for other in [
-            Conditions { boot: "c".into(), ..now.clone() },
-            Conditions { device: (1, 2, 3, 5), ..now.clone() },
-            Conditions { probe: (5, 0, 7, 8), ..now.clone() },
+            Conditions { boot: "c".into(), ..current.clone() },
+            Conditions { device: (1, 2, 3, 5), ..current.clone() },
+            Conditions { probe: (5, 0, 7, 8), ..current.clone() },
         ] {
             assert_eq!(read(&file, &other), None);
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         for garbage in ["", "{}", "[1, 2"] {
             fs::write(&file, garbage).unwrap();
-            assert_eq!(read(&file, &now), None);
+            assert_eq!(read(&file, &current), None);
         }
-        write(&dir.path().join("missing/kvm.json"), now, &found);
+        write(&dir.path().join("missing/kvm.json"), current, &verdict);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

@@ -9,23 +9,23 @@ use super::{
 
 /// A cycle: modules with the same parent that use each other, directly or through others.
 #[derive(Debug)]
-pub(super) struct Circle<'a> {
+pub(super) struct Cycle<'a> {
     /// Every module of the cycle; the parent itself can be one.
     pub(super) members: BTreeSet<Id>,
     /// A shortest path around the cycle.
-    pub(super) around: Vec<&'a Arrow>,
+    pub(super) path: Vec<&'a Arrow>,
 }
 
 type Graph<'a> = BTreeMap<Id, BTreeMap<Id, &'a Arrow>>;
 
 /// Returns the cycles of a tree, those of outer modules first.
-pub(super) fn circles<'a>(tree: &Tree, arrows: &'a [Arrow]) -> Vec<Circle<'a>> {
-    let mut families: BTreeMap<Id, Graph<'a>> = BTreeMap::new();
+pub(super) fn cycles<'a>(tree: &Tree, arrows: &'a [Arrow]) -> Vec<Cycle<'a>> {
+    let mut graphs: BTreeMap<Id, Graph<'a>> = BTreeMap::new();
     for arrow in arrows {
         let (parent, from, to) = siblings(tree, arrow.from, arrow.to);
-        families.entry(parent).or_default().entry(from).or_default().entry(to).or_insert(arrow);
+        graphs.entry(parent).or_default().entry(from).or_default().entry(to).or_insert(arrow);
     }
-    families.values().flat_map(circles_of).collect()
+    graphs.values().flat_map(cycles_of).collect()
 }
 
 /// Returns the closest common module of two files, and which of it and its children contains each file.
@@ -45,20 +45,20 @@ fn ancestry(tree: &Tree, id: Id) -> Vec<Id> {
     modules
 }
 
-fn circles_of<'a>(graph: &Graph<'a>) -> Vec<Circle<'a>> {
+fn cycles_of<'a>(graph: &Graph<'a>) -> Vec<Cycle<'a>> {
     let reached: BTreeMap<Id, BTreeSet<Id>> = graph.keys().map(|id| (*id, reachable(graph, *id))).collect();
     let reaches = |from: Id, to: Id| reached.get(&from).is_some_and(|reached| reached.contains(&to));
-    let mut found: Vec<Circle<'a>> = Vec::new();
+    let mut cycles: Vec<Cycle<'a>> = Vec::new();
     for &id in graph.keys() {
-        if !reaches(id, id) || found.iter().any(|circle| circle.members.contains(&id)) {
+        if !reaches(id, id) || cycles.iter().any(|cycle| cycle.members.contains(&id)) {
             continue;
         }
         let members: BTreeSet<Id> =
             graph.keys().copied().filter(|other| reaches(id, *other) && reaches(*other, id)).collect();
-        let around = members.iter().map(|id| way_around(graph, *id)).min_by_key(Vec::len);
-        found.push(Circle { members, around: around.unwrap_or_default() });
+        let path = members.iter().map(|id| shortest_path_to_itself(graph, *id)).min_by_key(Vec::len);
+        cycles.push(Cycle { members, path: path.unwrap_or_default() });
     }
-    found
+    cycles
 }
 
 /// Returns the modules that a module uses, directly or through others.
@@ -73,19 +73,19 @@ fn reachable(graph: &Graph<'_>, from: Id) -> BTreeSet<Id> {
 }
 
 /// Returns a shortest path from a module back to itself.
-fn way_around<'a>(graph: &Graph<'a>, start: Id) -> Vec<&'a Arrow> {
-    let mut ways: BTreeMap<Id, Vec<&'a Arrow>> = BTreeMap::new();
+fn shortest_path_to_itself<'a>(graph: &Graph<'a>, start: Id) -> Vec<&'a Arrow> {
+    let mut paths: BTreeMap<Id, Vec<&'a Arrow>> = BTreeMap::new();
     let mut next = VecDeque::from([(start, Vec::new())]);
-    while let Some((id, way)) = next.pop_front() {
+    while let Some((id, path)) = next.pop_front() {
         for (&used, &arrow) in graph.get(&id).into_iter().flatten() {
-            if ways.contains_key(&used) {
+            if paths.contains_key(&used) {
                 continue;
             }
-            let longer: Vec<_> = way.iter().copied().chain([arrow]).collect();
+            let longer: Vec<_> = path.iter().copied().chain([arrow]).collect();
             if used == start {
                 return longer;
             }
-            ways.insert(used, longer.clone());
+            paths.insert(used, longer.clone());
             next.push_back((used, longer));
         }
     }

@@ -10,7 +10,7 @@ const STATUS: u8 = 101;
 
 /// A result of a request that is neither success nor data.
 #[derive(Debug)]
-pub(super) enum Refused {
+pub(super) enum StatusError {
     /// There is nothing more to read.
     End,
     Io(io::Error),
@@ -21,25 +21,25 @@ pub(super) enum Refused {
     TooMany,
 }
 
-impl From<io::Error> for Refused {
+impl From<io::Error> for StatusError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-impl From<Errno> for Refused {
+impl From<Errno> for StatusError {
     fn from(error: Errno) -> Self {
         Self::Io(error.into())
     }
 }
 
-impl From<Malformed> for Refused {
+impl From<Malformed> for StatusError {
     fn from(Malformed: Malformed) -> Self {
         Self::Malformed
     }
 }
 
-impl Refused {
+impl StatusError {
     /// Returns the status code and a message for people.
     fn status(&self) -> (u32, String) {
         match self {
@@ -62,10 +62,10 @@ impl Refused {
 }
 
 /// Returns the status response to request `id`.
-pub(super) fn status(id: u32, outcome: Result<(), Refused>) -> Packet {
+pub(super) fn status(id: u32, outcome: Result<(), StatusError>) -> Packet {
     let (code, message) = match outcome {
         Ok(()) => (0, "Success".to_owned()),
         Err(refused) => refused.status(),
     };
-    Packet::answering(STATUS, id).u32(code).bytes(message.as_bytes()).bytes(b"")
+    Packet::with_id(STATUS, id).u32(code).bytes(message.as_bytes()).bytes(b"")
 }

@@ -8,40 +8,40 @@ use tokio::time::timeout;
 
 use crate::{
     Client,
-    exec::{dial, refused},
+    exec::{dial, request_error},
 };
 
 /// Timeout for an agent's response, including the 30 s that its guest may take to accept the connection.
-const LIMIT: Duration = Duration::from_secs(60);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A response of an agent.
 #[derive(Debug, Clone)]
-pub struct Answered<T> {
+pub struct AgentResponse<T> {
     /// The agent's greeting.
     pub greeting: Greeting,
     /// Time from the request to the response.
-    pub took: Duration,
+    pub round_trip: Duration,
     /// The response.
-    pub answer: T,
+    pub response: T,
 }
 
 /// Checks that the agent of VM `reference` responds.
 ///
 /// # Errors
 /// Returns an error if it cannot be reached, or does not respond in time.
-pub async fn ping(client: &Client, reference: &str) -> Result<Answered<()>, ApiError> {
+pub async fn ping(client: &Client, reference: &str) -> Result<AgentResponse<()>, ApiError> {
     let is_pong = |reply| if reply == Reply::Pong { Ok(()) } else { Err(reply) };
-    ask(client, reference, Request::Ping, is_pong).await
+    send_request(client, reference, Request::Ping, is_pong).await
 }
 
 /// Returns the state of the guest in VM `reference`.
 ///
 /// # Errors
 /// Returns an error if its agent cannot be reached, does not respond in time, or is too old.
-pub async fn inspect(client: &Client, reference: &str) -> Result<Answered<Inspection>, ApiError> {
+pub async fn inspect(client: &Client, reference: &str) -> Result<AgentResponse<Inspection>, ApiError> {
     let inspection =
         |reply| if let Reply::Inspected(inspection) = reply { Ok(inspection) } else { Err(reply) };
-    ask(client, reference, Request::Inspect, inspection).await
+    send_request(client, reference, Request::Inspect, inspection).await
 }
 
 /// Returns the listeners in the guest of VM `reference`, by port.
@@ -50,28 +50,28 @@ pub async fn inspect(client: &Client, reference: &str) -> Result<Answered<Inspec
 /// Returns an error if its agent cannot be reached, does not respond in time, or is too old.
 pub async fn ports(client: &Client, reference: &str) -> Result<Vec<Listener>, ApiError> {
     let listeners = |reply| if let Reply::Ports { listeners } = reply { Ok(listeners) } else { Err(reply) };
-    Ok(ask(client, reference, Request::Ports, listeners).await?.answer)
+    Ok(send_request(client, reference, Request::Ports, listeners).await?.response)
 }
 
-async fn ask<T>(
+async fn send_request<T>(
     client: &Client,
     reference: &str,
     request: Request,
-    answer: impl FnOnce(Reply) -> Result<T, Reply>,
-) -> Result<Answered<T>, ApiError> {
-    let asked = async {
+    parse: impl FnOnce(Reply) -> Result<T, Reply>,
+) -> Result<AgentResponse<T>, ApiError> {
+    let response = async {
         let (greeting, mut input, mut output) = dial(client, reference).await?;
-        let began = Instant::now();
-        input.say(&request).await?;
-        let reply: Reply = output.message().await?;
-        let took = began.elapsed();
-        let answer = answer(reply).map_err(|other| refused(reference, other))?;
-        Ok(Answered { greeting, took, answer })
+        let start = Instant::now();
+        input.send_message(&request).await?;
+        let reply: Reply = output.read_message().await?;
+        let round_trip = start.elapsed();
+        let response = parse(reply).map_err(|other| request_error(reference, other))?;
+        Ok(AgentResponse { greeting, round_trip, response })
     };
-    timeout(LIMIT, asked).await.unwrap_or_else(|_| {
+    timeout(RESPONSE_TIMEOUT, response).await.unwrap_or_else(|_| {
         Err(ApiError::new(
             ErrorKind::Timeout,
-            format!("the agent of VM {reference} has not answered in {} s", LIMIT.as_secs()),
+            format!("the agent of VM {reference} has not answered in {} s", RESPONSE_TIMEOUT.as_secs()),
         )
         .about(SubjectKind::Vm, reference)
         .remedy(Remedy::ReadLogs))

@@ -9,12 +9,12 @@ use std::{
 
 use banger_api::{ApiError, ErrorKind, Remedy, Size};
 
-use crate::{error::EngineError, store::Outside};
+use crate::{error::EngineError, store::RegisteredFile};
 
 /// Returns a registered file's problem, if it is gone or has changed.
-pub(crate) fn problem_of(file: &Outside) -> Result<Option<&'static str>, EngineError> {
-    match look(&file.path) {
-        Ok(now) if now == *file => Ok(None),
+pub(crate) fn find_change(file: &RegisteredFile) -> Result<Option<&'static str>, EngineError> {
+    match inspect(&file.path) {
+        Ok(current) if current == *file => Ok(None),
         Ok(_) => Ok(Some("has changed since it was registered")),
         Err(EngineError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             Ok(Some("is gone"))
@@ -27,12 +27,12 @@ pub(super) fn is_link(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_symlink())
 }
 
-pub(super) fn of_blocks(path: &Path) -> Size {
+pub(super) fn allocated_size(path: &Path) -> Size {
     Size::bytes(fs::metadata(path).map_or(0, |meta| meta.blocks() * 512))
 }
 
 /// Returns the file's current state.
-pub(super) fn look(path: &Path) -> Result<Outside, EngineError> {
+pub(super) fn inspect(path: &Path) -> Result<RegisteredFile, EngineError> {
     if !path.is_absolute() {
         let message = format!("{} is not an absolute path", path.display());
         return Err(ApiError::new(ErrorKind::Invalid, message).into());
@@ -50,7 +50,7 @@ pub(super) fn look(path: &Path) -> Result<Outside, EngineError> {
             format!("the size of {} is {} bytes, which is not a multiple of 512", path.display(), meta.len());
         return Err(ApiError::new(ErrorKind::Invalid, message).into());
     }
-    Ok(Outside {
+    Ok(RegisteredFile {
         path: path.to_owned(),
         device: meta.dev(),
         inode: meta.ino(),
@@ -59,6 +59,6 @@ pub(super) fn look(path: &Path) -> Result<Outside, EngineError> {
     })
 }
 
-pub(super) fn changed(path: &Path, how: &str) -> ApiError {
-    ApiError::new(ErrorKind::Busy, format!("{} {how}", path.display())).remedy(Remedy::StopWriting)
+pub(super) fn changed_error(path: &Path, problem: &str) -> ApiError {
+    ApiError::new(ErrorKind::Busy, format!("{} {problem}", path.display())).remedy(Remedy::StopWriting)
 }

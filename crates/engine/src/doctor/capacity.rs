@@ -7,12 +7,12 @@ use crate::admission;
 
 /// Checks that the host has the memory of a default VM available.
 pub(super) fn memory(config: &Config) -> Finding {
-    let wanted = config.memory();
-    admission::memory(wanted)?;
+    let needed = config.memory();
+    admission::check_memory(needed)?;
     Ok(match admission::host_memory() {
-        Some(room) => Check::pass(
+        Some(capacity) => Check::pass(
             "memory",
-            format!("{} available of {}; a VM gets {wanted}", room.available, room.total),
+            format!("{} available of {}; a VM gets {needed}", capacity.available, capacity.total),
         ),
         None => {
             let message = "/proc/meminfo cannot be read; VMs start without a check of the host's memory";
@@ -22,27 +22,27 @@ pub(super) fn memory(config: &Config) -> Finding {
 }
 
 /// With less free space than this, one more image does not fit.
-const LITTLE: Size = Size::gib(2);
+const LOW_SPACE: Size = Size::gib(2);
 
 /// Checks that the state directory's file system has room for a new VM's disks.
 pub(super) fn space(dirs: &Dirs) -> Finding {
-    fresh_disks(dirs)?;
-    let folder = dirs.state.display();
-    Ok(match admission::disk(&dirs.state) {
-        Some(room) => {
-            let message = format!("{} free of {} for {folder}", room.available, room.total);
-            if room.available < LITTLE {
+    check_disk_space(dirs)?;
+    let dir = dirs.state.display();
+    Ok(match admission::disk_capacity(&dirs.state) {
+        Some(capacity) => {
+            let message = format!("{} free of {} for {dir}", capacity.available, capacity.total);
+            if capacity.available < LOW_SPACE {
                 let message = format!("{message}; one image takes about 0.5G, plus what each VM writes");
                 Check::warn("disk space", ApiError::new(ErrorKind::NoSpace, message))
             } else {
                 Check::pass("disk space", message)
             }
         }
-        None => Check::pass("disk space", format!("{folder} is on a file system without a size limit")),
+        None => Check::pass("disk space", format!("{dir} is on a file system without a size limit")),
     })
 }
 
 /// Checks the space for a new VM's disks. They are sparse, so only the reserve must be free.
-pub(crate) fn fresh_disks(dirs: &Dirs) -> Result<(), ApiError> {
-    admission::space(&dirs.state, "a VM's disks", Size::bytes(0))
+pub(crate) fn check_disk_space(dirs: &Dirs) -> Result<(), ApiError> {
+    admission::check_space(&dirs.state, "a VM's disks", Size::bytes(0))
 }

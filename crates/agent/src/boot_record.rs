@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A record of the guest's boot.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Booted {
+pub struct BootRecord {
     /// Completed steps with their times.
     pub marks: Vec<BootMark>,
     /// The init that runs as PID 1; `None` if the agent does.
@@ -15,7 +15,7 @@ pub struct Booted {
     pub ready_port: u32,
 }
 
-impl Booted {
+impl BootRecord {
     /// Records that step `name` is completed now.
     pub fn mark(&mut self, name: &str) {
         let now = clock_gettime(ClockId::Boottime);
