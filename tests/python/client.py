@@ -20,7 +20,7 @@ AGENT_PORT = 1024
 CONTROL, STDIN, STDOUT, STDERR = range(4)
 
 # Uses the shell's own commands only.
-SCRIPT = 'read -r line; echo "$line"; echo oops >&2; exit 7'
+SCRIPT = 'while read -r line; do echo "$line"; done; echo oops >&2; exit 7'
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -118,10 +118,14 @@ class Client:
         assert agent.message()["generation"] >= 1
         agent.send(CONTROL, json.dumps({"op": "exec", "argv": argv, "stdin": True}).encode())
         assert agent.message()["reply"] == "started"
-        if stdin:
-            agent.send(STDIN, stdin)
-        # An empty frame ends the stream.
-        agent.send(STDIN, b"")
+        try:
+            if stdin:
+                agent.send(STDIN, stdin)
+            # An empty frame ends the stream.
+            agent.send(STDIN, b"")
+        except BrokenPipeError:
+            # The program exited without reading all of it; its output and status can still be read.
+            pass
         output = {STDOUT: b"", STDERR: b""}
         while True:
             kind, payload = agent.frame()
