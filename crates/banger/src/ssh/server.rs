@@ -8,7 +8,7 @@ use std::{
 };
 
 use banger_proto::{Endpoint, TerminalSize};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     channel::{Channel, Command, Control, Link, Refusal},
@@ -35,6 +35,10 @@ pub(super) struct Server {
     /// Sessions that do not run yet.
     pending: HashMap<u32, PendingSession>,
     global_requests: mpsc::Sender<QueuedRequest>,
+    /// Number of global requests received.
+    received: u64,
+    /// Number of global requests answered.
+    answered: watch::Receiver<u64>,
 }
 
 /// A request that does not concern a channel.
@@ -56,8 +60,9 @@ enum GlobalRequest {
 impl Server {
     pub(super) fn new(shared: Arc<Shared>, link: Link) -> Self {
         let (global_requests, queue) = mpsc::channel(MAX_GLOBAL_REQUESTS);
-        tokio::spawn(answer(shared.clone(), link.clone(), queue));
-        Self { shared, link, user: None, pending: HashMap::new(), global_requests }
+        let (count, answered) = watch::channel(0);
+        tokio::spawn(answer(shared.clone(), link.clone(), queue, count));
+        Self { shared, link, user: None, pending: HashMap::new(), global_requests, received: 0, answered }
     }
 
     fn open_session(&mut self, channel: Channel) -> Result<(), Refusal> {
@@ -126,10 +131,16 @@ impl Handler for Server {
             "subsystem" if fields.text()? == "sftp" => SessionRequest::Sftp,
             _ => return Ok(false),
         };
-        let pending = self.pending.remove(&channel);
-        let run =
-            pending.map(|pending| session::run(self.shared.clone(), self.link.clone(), pending, program));
-        Ok(run.map(tokio::spawn).is_some())
+        let Some(pending) = self.pending.remove(&channel) else { return Ok(false) };
+        let run = session::run(self.shared.clone(), self.link.clone(), pending, program);
+        let (received, mut answered) = (self.received, self.answered.clone());
+        tokio::spawn(async move {
+            // As sshd does: with ExitOnForwardFailure, ssh must see a refused forward before its command ends. An
+            // error means that the connection has ended.
+            let _ = answered.wait_for(|answered| *answered >= received).await;
+            run.await;
+        });
+        Ok(true)
     }
 
     fn global(&mut self, kind: &str, wants_reply: bool, fields: &mut Fields) -> Result<(), WireError> {
@@ -152,6 +163,7 @@ impl Handler for Server {
             user: self.user.clone(),
             wants_reply,
         };
+        self.received += 1;
         self.global_requests.try_send(queued).map_err(|_| WireError::Unexpected(number::GLOBAL_REQUEST))
     }
 }
@@ -178,8 +190,13 @@ fn set_terminal(pending: &mut PendingSession, term: String, size: TerminalSize) 
     true
 }
 
-/// Answers global requests in order.
-async fn answer(shared: Arc<Shared>, link: Link, mut queue: mpsc::Receiver<QueuedRequest>) {
+/// Answers global requests in order, and counts them in `answered`.
+async fn answer(
+    shared: Arc<Shared>,
+    link: Link,
+    mut queue: mpsc::Receiver<QueuedRequest>,
+    answered: watch::Sender<u64>,
+) {
     while let Some(QueuedRequest { request, user, wants_reply }) = queue.recv().await {
         let success = || Some(Message::new(number::REQUEST_SUCCESS));
         let answer = match request {
@@ -200,5 +217,6 @@ async fn answer(shared: Arc<Shared>, link: Link, mut queue: mpsc::Receiver<Queue
         if wants_reply && link.send(Command::Answer(answer)).await.is_err() {
             return;
         }
+        answered.send_modify(|count| *count += 1);
     }
 }

@@ -385,6 +385,7 @@ fn check_remote_forwards(host: &Host) -> Result<()> {
     let mode = host.ok(&["vm", "exec", "box", "--", "stat", "-c", "%U %a", "/home/dev/socket"])?;
     assert_eq!(mode, "dev 600\n");
     let occupied = ["-o", "ExitOnForwardFailure=yes", "-R", &path, "box.vm", "true"];
+    // The refusal comes before the command's end.
     ssh(host, &occupied)?.fails(255, &["remote port forwarding failed"])?;
     // A listener that could not be created removes neither another one's socket nor a file of the user's.
     host.ok(&["vm", "exec", "box", "--", "sh", "-c", "test -S /home/dev/socket && echo kept > /root/kept"])?;
