@@ -103,6 +103,7 @@ fn check_vm_ssh(host: &Host) -> Result<()> {
     ssh(&["box", "--", "sh", "-c", "exit 42"])?.code(42)?;
     ssh(&["box", "--", "kill -KILL $$"])?.code(137)?;
     ssh(&["box", "--", "exit 255"])?.code(255)?;
+    assert_eq!(ssh(&["box", "-A", "-o", "LogLevel=ERROR", "--", "echo", "a  b"])?.success()?, "a  b\n");
     ssh(&["box", "-o", "NoSuchOption=1", "--", "true"])?.fails(125, &["nosuchoption"])?;
     ssh(&["other", "--", "true"])?.fails(125, &["there is no VM \"other\""])?;
     let mut none = host.command(&["vm", "ssh", "box", "--", "true"]);

@@ -86,15 +86,31 @@ impl Ssh {
         let mut option = b"ProxyCommand=".to_vec();
         option.extend(proxy_command_line);
         let mut ssh = Command::new(program);
-        ssh.arg("-F").arg(files.config()).arg("-o").arg(OsString::from_vec(option)).args(self.options);
+        let (options, command) = split(self.options, self.command)?;
+        ssh.arg("-F").arg(files.config()).arg("-o").arg(OsString::from_vec(option)).args(options);
         if let Some(user) = user {
             ssh.args(["-l", user]);
         }
-        ssh.arg("--").arg(format!("{}{SUFFIX}", vm.name)).args(command_line(&self.command));
+        ssh.arg("--").arg(format!("{}{SUFFIX}", vm.name)).args(command_line(&command));
         let signals = signals(&[Signal::INT, Signal::QUIT, Signal::TERM, Signal::HUP])?;
         let status = wait(ssh.spawn().map_err(failed("run ssh"))?, signals).await?;
         Ok(exit_code(status, &exit_reader).into())
     }
+}
+
+/// Separates ssh's options from the command. After an option that begins with a hyphen, clap takes `--` and what
+/// follows for options too.
+fn split(
+    mut options: Vec<OsString>,
+    mut command: Vec<String>,
+) -> Result<(Vec<OsString>, Vec<String>), ApiError> {
+    if let Some(end) = options.iter().position(|option| option == "--") {
+        let not_utf8 = |word| ApiError::new(ErrorKind::Invalid, format!("{word:?} is not UTF-8"));
+        for word in options.split_off(end).into_iter().skip(1) {
+            command.push(word.into_string().map_err(not_utf8)?);
+        }
+    }
+    Ok((options, command))
 }
 
 /// Returns the command as one line for a shell, as ssh sends it.
