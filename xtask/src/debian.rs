@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_release_is_the_machines() {
+    fn the_release_is_read_from_os_release() {
         assert_eq!(codename("ID=debian\nVERSION_CODENAME=bookworm\n").unwrap(), "bookworm");
         assert!(codename("ID=arch\n").is_err());
     }

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn crates_that_keep_the_rules_pass() {
+    fn crates_that_follow_the_rules_pass() {
         assert_eq!(violations_with(package("bytes", "1.0.0")), [""; 0]);
         assert_eq!(violations_with(Package { source: None, ..package("banger", "0.1.0") }), [""; 0]);
     }
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn duplicates_are_listed_and_the_list_has_no_others() {
+    fn unlisted_duplicates_and_unused_list_entries_fail() {
         assert_eq!(
             violations_with(package("syn", "1.0.0")),
             ["syn is used in several versions: 1.0.0, 3.0.0"]

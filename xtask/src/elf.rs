@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_program_is_an_error() {
+    fn truncated_files_and_files_that_are_not_elf_are_rejected() {
         assert!(is_static(b"#!/bin/sh").is_err());
         assert!(is_static(&program(&[1])[..64]).is_err());
     }

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_bytes_stay_the_same_file_and_others_replace_it() {
+    fn install_keeps_an_identical_file_and_replaces_others() {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (dir.path().join("program"), dir.path().join("out"));
         fs::create_dir(&to).unwrap();

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listed_scenario_is_slow_if_its_line_says_so() {
+    fn a_listed_scenario_is_slow_if_its_line_ends_with_slow() {
         let [slow, other] = [("soak::many", true), ("ssh::slow", false)]
             .map(|(name, slow)| Scenario { name: name.into(), slow });
         assert_eq!(parse("soak::many slow\nssh::slow\n"), [slow, other]);

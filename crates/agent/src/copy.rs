@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_path_and_either_way_survives_the_arguments() {
+    fn a_copy_request_is_encoded_losslessly_in_the_arguments() {
         let request = CopyFiles {
             direction: CopyDirection::In,
             path: b"/a b/\xff\n'\"".to_vec(),

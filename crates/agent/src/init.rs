@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_init_is_found_behind_links_and_busyboxs_only_with_its_boot() {
+    fn inits_are_found_through_links_and_busybox_needs_a_boot_script() {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
         let put = |name: &str, mode| {

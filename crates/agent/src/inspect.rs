@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_figures_are_read() {
+    fn uptime_load_and_memory_are_parsed() {
         assert_eq!(uptime_ms("12345.67 45678.90\n"), 12_345_670);
         assert!((load("0.52 0.58 0.59 1/467 11841\n") - 0.52).abs() < 1e-9);
         let meminfo = "MemTotal:        2014312 kB\nMemFree:          1 kB\nMemAvailable:    1500000 kB\n";
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn interfaces_are_told_but_for_loopback() {
+    fn all_interfaces_except_loopback_are_parsed() {
         let dev = "Inter-|   Receive                                                |  Transmit\n \
             face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n\
             \x20   lo:     100       2    0    0    0     0          0         0      100       2    0    0    0     0       0          0\n\
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_nothing() {
+    fn malformed_kernel_data_is_parsed_as_zero_or_empty() {
         for odd in
             ["", "x", "-1.-1", "99999999999999999999.5", "NaN inf", ":::", "\n\na:1 2\nb: x", "MemTotal: kB"]
         {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_can_be_looked_at() {
+    fn inspect_reports_this_machine() {
         let inspection = inspect();
         assert!(
             inspection.uptime_ms > 0

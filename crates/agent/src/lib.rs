@@ -4,8 +4,8 @@
 //! (`vsock`), either as PID 1 or, if the image has an init, as a child of that.
 //!
 //! It is a library so that tests can run its protocol code: a [`Server`] speaks the protocol over any stream, and a
-//! [`Machine`] changes the machine. In a guest that is `power::Power`; the engine's tests use one that changes
-//! nothing on the host.
+//! [`Machine`] changes the machine. In a guest that is `power::Power`; the engine's tests use a `Machine`
+//! that changes nothing on the host.
 
 mod boot;
 mod boot_record;

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_stands_for_all_others_and_numbers_need_no_file() {
+    fn a_given_group_replaces_all_others_and_numbers_need_no_entry() {
         let found = |spec| find(PASSWD, GROUP, spec).map(|user| (user.uid, user.gid, user.groups));
         assert_eq!(found("dev:sudo"), Ok((1000, 27, vec![27])));
         assert_eq!(found("dev:5"), Ok((1000, 5, vec![5])));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn root_needs_no_file() {
+    fn root_needs_no_passwd_entry() {
         let root = find(b"", b"", "root").unwrap();
         assert_eq!((root.uid, root.groups.as_slice(), root.shell.as_str()), (0, &[0][..], "/bin/sh"));
         assert!(find(b"", b"", "dev").is_err());

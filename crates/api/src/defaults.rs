@@ -37,10 +37,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_vm_gets_a_fair_share_of_its_host() {
+    fn default_vcpus_and_memory_scale_with_the_host() {
         assert_eq!([None, Some(2), Some(12), Some(64)].map(Defaults::vcpu), [2, 1, 3, 4]);
-        let of = |gib| Defaults::memory(Some(Size::gib(gib)));
-        assert_eq!((of(2), of(16), of(512)), (Size::mib(512), Size::gib(2), Size::gib(8)));
+        let memory = |gib| Defaults::memory(Some(Size::gib(gib)));
+        assert_eq!((memory(2), memory(16), memory(512)), (Size::mib(512), Size::gib(2), Size::gib(8)));
         assert_eq!(Defaults::memory(None), Size::gib(2));
     }
 }

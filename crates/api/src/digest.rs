@@ -84,13 +84,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_digest_reads_back(hash in any::<[u8; 32]>()) {
+        fn a_formatted_digest_parses_to_the_same_digest(hash in any::<[u8; 32]>()) {
             let digest = Digest::sha256(hash);
             prop_assert_eq!(digest.to_string().parse(), Ok(digest));
         }
 
         #[test]
-        fn what_is_read_is_what_is_written(text in "(sha256:)?[0-9a-fA-F]{60,68}|\\PC{0,80}") {
+        fn a_parsed_digest_formats_to_the_same_text(text in "(sha256:)?[0-9a-fA-F]{60,68}|\\PC{0,80}") {
             if let Ok(digest) = text.parse::<Digest>() {
                 prop_assert_eq!(digest.to_string(), text);
             }

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn xdg_variables_win_over_home_and_relative_ones_are_ignored() {
+    fn xdg_variables_override_home_unless_they_are_relative() {
         let find = |vars: &[(&str, &str)]| {
             let vars: Vec<_> = vars.iter().map(|(k, v)| ((*k).to_owned(), PathBuf::from(v))).collect();
             Dirs::find(move |name| vars.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()), 7)

@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_happening_is_one_flat_object() {
+    fn an_event_serialises_to_one_flat_object() {
         let event = Event {
             time: "2026-11-25T10:00:00Z".parse().unwrap(),
             kind: EventKind::VmState {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_happening_of_a_later_build_is_unknown_not_an_error() {
+    fn an_event_of_a_later_build_parses_as_unknown() {
         let line = r#"{"time":"2026-11-25T10:00:00Z","kind":"eclipse","id":"x"}"#;
         assert_eq!(serde_json::from_str::<Event>(line).unwrap().kind, EventKind::Unknown);
     }

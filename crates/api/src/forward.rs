@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_one_number_or_two() {
+    fn a_forward_is_parsed_from_one_port_or_two() {
         let forward = |host, guest| Ok(Forward { host, guest });
         for (text, parsed) in
             [("80", forward(80, 80)), ("8080:80", forward(8080, 80)), ("65535", forward(65535, 65535))]

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_one_line_and_gives_no_orders() {
+    fn keys_with_options_or_line_breaks_are_rejected() {
         let good = ["ssh-ed25519 AAAA", "ssh-rsa AA+/== me at home", "sk-ssh-ed25519@openssh.com AAAA me"];
         assert_eq!(keys(&good).unwrap().authorized_keys(), good);
         let long = format!("ssh-rsa {}", "A".repeat(MAX_KEY_LEN));
@@ -134,14 +134,14 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_as_json_is_checked_and_may_be_left_out() {
-        let of = |json: &str| serde_json::from_str::<GuestSettings>(json);
-        assert_eq!(of("{}").unwrap(), GuestSettings::default());
-        assert_eq!(of(r#"{"locale":"sr_RS.UTF-8@latin"}"#).unwrap().locale(), Some("sr_RS.UTF-8@latin"));
+    fn settings_in_json_are_optional_and_validated() {
+        let parse = |json: &str| serde_json::from_str::<GuestSettings>(json);
+        assert_eq!(parse("{}").unwrap(), GuestSettings::default());
+        assert_eq!(parse(r#"{"locale":"sr_RS.UTF-8@latin"}"#).unwrap().locale(), Some("sr_RS.UTF-8@latin"));
         for bad in
             [r#"{"locale":"../x"}"#, r#"{"locale":""}"#, r#"{"authorized_keys":["x"]}"#, r#"{"key":1}"#]
         {
-            assert!(of(bad).is_err(), "{bad}");
+            assert!(parse(bad).is_err(), "{bad}");
         }
     }
 }

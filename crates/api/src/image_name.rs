@@ -344,7 +344,7 @@ mod tests {
     const HASH: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     #[test]
-    fn names_are_completed_and_shortened() {
+    fn references_are_expanded_and_shortened() {
         for (text, whole, name) in [
             ("alpine", "docker.io/library/alpine:latest", "alpine:latest"),
             ("docker.io/library/alpine", "docker.io/library/alpine:latest", "alpine:latest"),
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_name_names_the_character_and_its_position() {
+    fn errors_for_invalid_names_give_the_character_and_position() {
         for (text, message) in [
             ("", "an image's name cannot be empty"),
             (":x", "an image's name cannot be empty"),
@@ -418,7 +418,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_refused_or_reads_back(text in "[a-zA-Z0-9._:/@\\[\\]-]{0,40}|\\PC{0,40}") {
+        fn a_valid_reference_can_be_formatted_and_parsed_again(text in "[a-zA-Z0-9._:/@\\[\\]-]{0,40}|\\PC{0,40}") {
             if let Ok(reference) = text.parse::<Reference>() {
                 prop_assert_eq!(reference.name().reference().unwrap().to_string(), reference.to_string());
                 prop_assert_eq!(reference.to_string().parse::<Reference>().unwrap().name(), reference.name());

@@ -126,7 +126,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_bad_name_names_the_character_and_its_position() {
+    fn errors_for_invalid_names_give_the_character_and_position() {
         for (text, message) in [
             ("", "a name cannot be empty"),
             ("Box", "'B' at position 1 cannot be in a name: use a-z, 0-9 and -"),
@@ -145,7 +145,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_is_a_dns_label_and_a_file_name(text in "\\PC{0,70}") {
+        fn a_vm_name_is_a_valid_dns_label_and_file_name(text in "\\PC{0,70}") {
             if let Ok(name) = text.parse::<VmName>() {
                 prop_assert!(!name.as_str().contains(['/', '.', '\0']));
                 prop_assert!((1..=63).contains(&name.as_str().len()));
@@ -154,7 +154,7 @@ mod tests {
         }
 
         #[test]
-        fn an_id_reads_back(bytes in any::<[u8; 8]>()) {
+        fn a_generated_id_can_be_parsed(bytes in any::<[u8; 8]>()) {
             let id = Id::from_random(bytes);
             prop_assert_eq!(id.as_str().parse::<Id>().unwrap(), id);
         }

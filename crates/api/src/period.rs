@@ -100,7 +100,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn units_add_up() {
+    fn durations_with_several_units_are_added_up() {
         for (text, seconds) in
             [("90", 90), ("90s", 90), ("5m", 300), ("2h", 7200), ("1h30m", 5400), ("1m30s", 90), ("0", 0)]
         {
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn shown_short() {
+    fn durations_are_formatted_in_the_shortest_form() {
         for (seconds, text) in [(0, "0s"), (10, "10s"), (90, "1m30s"), (3600, "1h"), (3661, "1h1m1s")] {
             assert_eq!(Period::seconds(seconds).to_string(), text);
         }
@@ -121,12 +121,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in "\\PC{0,12}") {
+        fn parsing_any_text_does_not_panic(text in "\\PC{0,12}") {
             let _ = text.parse::<Period>();
         }
 
         #[test]
-        fn what_is_shown_reads_back(seconds in 0..MAX_SECONDS) {
+        fn a_formatted_duration_parses_to_the_same_duration(seconds in 0..MAX_SECONDS) {
             let period = Period::seconds(seconds);
             prop_assert_eq!(period.to_string().parse::<Period>().unwrap(), period);
         }

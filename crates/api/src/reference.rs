@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn exact_beats_prefix_and_id_beats_name() {
+    fn resolve_prefers_ids_to_names_and_names_to_prefixes() {
         let items = [item(0xab, "box"), item(0xcd, "boxer"), item(0xef, "00000000000000ab")];
         assert_eq!(resolve(&items, "box"), Ok(&items[0]));
         assert_eq!(resolve(&items, "boxe"), Ok(&items[1]));
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_with_a_tag_is_named_whole() {
+    fn image_references_with_a_tag_must_be_complete() {
         let images =
             [item(1, "alpine:latest"), item(2, "alpine:3.20"), item(3, "golden"), item(4, "ghcr.io/a/b:1")];
         let resolved = |reference| resolve_image(&images, reference).map(|image| image.1.as_str());
@@ -118,7 +118,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_found_is_what_was_meant(names in prop::collection::hash_set("[ab]{1,4}", 0..6), reference in "[ab]{0,4}") {
+        fn resolve_finds_an_exact_match_or_a_unique_prefix(names in prop::collection::hash_set("[ab]{1,4}", 0..6), reference in "[ab]{0,4}") {
             let items: Vec<_> = names.iter().enumerate().map(|(i, name)| item(i as u64, name)).collect();
             let exact = items.iter().find(|t| t.1 == reference);
             match resolve(&items, &reference) {

@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_remedy_of_a_later_build_is_unknown_and_no_error() {
+    fn a_remedy_of_a_later_build_parses_as_unknown() {
         let later = r#"{"kind":"migrate_vm","to":"other"}"#;
         assert_eq!(serde_json::from_str::<Remedy>(later).unwrap(), Remedy::Unknown);
         let vms = Remedy::DeleteVms { vms: vec!["box".to_owned()] };

@@ -61,7 +61,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_text_of_the_pattern_is_valid(
+        fn texts_that_match_the_schemas_pattern_are_valid(
             vm in texts::<VmName>(), name in texts::<Name>(), id in texts::<Id>(), digest in texts::<Digest>(),
         ) {
             prop_assert!(vm.parse::<VmName>().is_ok());

@@ -102,7 +102,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn units() {
+    fn sizes_with_units_are_parsed() {
         for (text, bytes) in [
             ("512", 512 * MIB),
             ("512M", 512 * MIB),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn shown_short() {
+    fn sizes_are_formatted_in_the_largest_unit() {
         for (size, text) in [
             (Size::gib(8), "8G"),
             (Size::mib(1536), "1.5G"),
@@ -136,12 +136,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in "\\PC{0,12}") {
+        fn parsing_any_text_does_not_panic(text in "\\PC{0,12}") {
             let _ = text.parse::<Size>();
         }
 
         #[test]
-        fn whole_units_read_back(n in 1u64..1000) {
+        fn a_formatted_size_in_whole_units_parses_to_the_same_size(n in 1u64..1000) {
             for size in [Size::mib(n), Size::gib(n)] {
                 prop_assert_eq!(size.to_string().parse::<Size>().unwrap(), size);
             }

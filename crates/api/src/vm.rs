@@ -288,7 +288,7 @@ pub struct DeleteVm {
     pub force: bool,
 }
 
-/// A signal to a VMM: one that ends a process, and so its VM.
+/// A signal to a VMM, which ends the process and so its VM.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum KillSignal {

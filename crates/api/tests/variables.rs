@@ -3,14 +3,14 @@
 use std::{collections::BTreeSet, fs, io, path::Path};
 
 /// Variables that only test builds read.
-const OF_TESTS: &[&str] = &["BANGER_FAIL_POINT", "BANGER_FAIL_POINT_RECORD"];
+const TEST_VARIABLES: &[&str] = &["BANGER_FAIL_POINT", "BANGER_FAIL_POINT_RECORD"];
 
 /// Collects the words that begin with `BANGER_` from all sources in a directory.
-fn words(dir: &Path, names: &mut BTreeSet<String>) -> io::Result<()> {
+fn collect_variables(dir: &Path, names: &mut BTreeSet<String>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         if path.is_dir() {
-            words(&path, names)?;
+            collect_variables(&path, names)?;
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path)?;
             let all = text.split(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
@@ -27,10 +27,10 @@ fn every_variable_in_the_sources_is_declared() -> io::Result<()> {
         banger_api::config::variables().iter().map(|variable| variable.name).collect();
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))? {
-        words(&entry?.path().join("src"), &mut found)?;
+        collect_variables(&entry?.path().join("src"), &mut found)?;
     }
     assert!(found.len() >= declared.len(), "the sources have moved");
-    found.retain(|name| !declared.contains(name.as_str()) && !OF_TESTS.contains(&name.as_str()));
+    found.retain(|name| !declared.contains(name.as_str()) && !TEST_VARIABLES.contains(&name.as_str()));
     assert_eq!(found, BTreeSet::new());
     Ok(())
 }

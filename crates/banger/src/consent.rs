@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_agreed_to_is_exactly_that() {
+    fn consent_applies_only_to_the_same_project_and_files() {
         let state = tempfile::tempdir().unwrap();
         let consent = |project: &Project| Consent::for_project(project, state.path()).unwrap();
         let requested = project("/a/banger.toml", &["~/x"]);

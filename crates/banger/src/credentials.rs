@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn helpers_are_asked_for_what_is_theirs() {
+    fn credential_helpers_are_selected_by_registry() {
         let file = r#"{"auths": {"a.io": {}, "b.io": {"auth": "b3RoZXI6eA=="}}, "credsStore": "pass",
             "credHelpers": {"gcr.io": "gcloud", "evil.io": "../x"}, "HttpHeaders": {}}"#;
         assert_eq!(source(file, "gcr.io/x"), helper("docker-credential-gcloud", "gcr.io"));
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_helper_answers_has_nothing_or_fails() {
+    async fn a_helper_returns_credentials_none_or_an_error() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("docker-credential-test");
@@ -320,14 +320,14 @@ mod tests {
     }
 
     #[test]
-    fn files_are_looked_for_where_both_programs_keep_them() {
-        let of = |set: &[(&str, &str)]| {
+    fn login_files_include_those_of_docker_and_podman() {
+        let files_for = |set: &[(&str, &str)]| {
             login_files(|name| {
                 set.iter().find(|(set, _)| *set == name).map(|(_, value)| PathBuf::from(value))
             })
         };
         let home = ["/h/.docker/config.json", "/h/.config/containers/auth.json"].map(PathBuf::from);
-        assert_eq!(of(&[("HOME", "/h")]), home);
+        assert_eq!(files_for(&[("HOME", "/h")]), home);
         let set = [
             ("HOME", "/h"),
             ("DOCKER_CONFIG", "/d"),
@@ -335,6 +335,6 @@ mod tests {
             ("REGISTRY_AUTH_FILE", "/f"),
         ];
         let all = ["/f", "/d/config.json", "/r/containers/auth.json", "/h/.config/containers/auth.json"];
-        assert_eq!(of(&set), all.map(PathBuf::from));
+        assert_eq!(files_for(&set), all.map(PathBuf::from));
     }
 }

@@ -187,36 +187,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_private_folders_keep_their_modes_and_links_are_passed_over() {
+    fn files_are_private_directories_keep_modes_and_links_are_skipped() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        fs::create_dir_all(at("here/dir")).unwrap();
-        fs::create_dir_all(at("there")).unwrap();
-        fs::write(at("here/file"), "file").unwrap();
-        fs::write(at("here/dir/script"), "script").unwrap();
-        fs::set_permissions(at("here/dir/script"), fs::Permissions::from_mode(0o751)).unwrap();
-        fs::set_permissions(at("here/dir"), fs::Permissions::from_mode(0o710)).unwrap();
-        symlink("/etc/passwd", at("here/dir/link")).unwrap();
+        fs::create_dir_all(at("host/dir")).unwrap();
+        fs::create_dir_all(at("guest")).unwrap();
+        fs::write(at("host/file"), "file").unwrap();
+        fs::write(at("host/dir/script"), "script").unwrap();
+        fs::set_permissions(at("host/dir/script"), fs::Permissions::from_mode(0o751)).unwrap();
+        fs::set_permissions(at("host/dir"), fs::Permissions::from_mode(0o710)).unwrap();
+        symlink("/etc/passwd", at("host/dir/link")).unwrap();
         let entry = |host: &str, guest: &str, mode| FileSync {
             host: at(host).display().to_string(),
             guest: guest.into(),
             mode,
         };
         let entries = [
-            entry("here/file", ".file", None),
-            entry("here/file", "deep/in/file", Some(0o644)),
-            entry("here/dir", ".dir", None),
-            entry("here/none", "none", None),
+            entry("host/file", ".file", None),
+            entry("host/file", "deep/in/file", Some(0o644)),
+            entry("host/dir", ".dir", None),
+            entry("host/none", "none", None),
         ];
         let mut stream = Vec::new();
         let skipped = write_all(&entries, &mut stream).unwrap();
         assert!(skipped[0].contains("dir/link is not synced: it is a symbolic link"), "{skipped:?}");
-        assert!(skipped[1].contains("here/none is not synced: No such file"), "{skipped:?}");
+        assert!(skipped[1].contains("host/none is not synced: No such file"), "{skipped:?}");
         for _ in 0..2 {
-            change(&*stream, &at("there"), &mut Unpacked::default()).unwrap();
+            change(&*stream, &at("guest"), &mut Unpacked::default()).unwrap();
         }
-        let mode = |name: &str| fs::metadata(at("there").join(name)).unwrap().permissions().mode() & 0o7777;
+        let mode = |name: &str| fs::metadata(at("guest").join(name)).unwrap().permissions().mode() & 0o7777;
         assert_eq!([".file", "deep/in/file", ".dir", ".dir/script"].map(mode), [0o600, 0o644, 0o710, 0o751]);
-        assert!(!at("there/.dir/link").exists());
+        assert!(!at("guest/.dir/link").exists());
     }
 }

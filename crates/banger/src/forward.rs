@@ -37,7 +37,7 @@ pub(crate) struct Forwards<'a> {
 }
 
 impl<'a> Forwards<'a> {
-    /// Listens for each of `ports` of `vm` and prints the addresses. Another port replaces one that cannot be bound.
+    /// Listens for each of `ports` of `vm` and prints the addresses. A port that cannot be bound is replaced by another.
     pub(crate) async fn listen(client: &'a Client, ui: &Ui, vm: &'a Vm, ports: &[Forward]) -> Self {
         let mut listeners = Vec::new();
         for Forward { host, guest } in ports {
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_port_that_is_taken_is_replaced_and_nothing_but_the_loopback_listens() {
+    async fn listeners_bind_only_loopback_and_replace_ports_in_use() {
         let (first, address, note) = listen(0).await.unwrap();
         assert_eq!((address.ip(), note.as_str()), (Ipv4Addr::LOCALHOST.into(), ""));
         let (_other, other_address, note) = listen(address.port()).await.unwrap();

@@ -117,16 +117,16 @@ fn for_remedy(remedy: &Remedy, subject: Option<&Subject>) -> Option<String> {
                 .to_owned()
         }
         Remedy::CorrectCatalog { line } => {
-            let what = if line.is_some() { "line" } else { "file" };
-            format!("correct or remove that {what}, then run the command again; local images do not need it")
+            let object = if line.is_some() { "line" } else { "file" };
+            format!("correct or remove that {object}, then run the command again; local images do not need it")
         }
         Remedy::CorrectConfig { part } => {
-            let what = match part {
+            let action = match part {
                 ConfigPart::Line => "correct or remove that line",
                 ConfigPart::Variable => "correct or unset that variable",
                 _ => "correct or remove that file",
             };
-            format!("{what}, then run the command again")
+            format!("{action}, then run the command again")
         }
         Remedy::RestoreFile => format!(
             "restore it; or delete the VMs that use it, run `banger {group} delete {name}`, and pull or import it again"
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn kind_and_subject_say_what_to_do() {
+    fn the_hint_depends_on_the_kind_and_the_subject() {
         let not_found = ApiError::new(ErrorKind::NotFound, "").about(SubjectKind::Vm, "box");
         assert_eq!(hint(not_found), "see `banger ps -a`");
         let existing = ApiError::new(ErrorKind::AlreadyExists, "").about(SubjectKind::Image, "tiny");
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_cli_has_commands_in_its_words() {
+    fn only_the_cli_mentions_banger_commands() {
         let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let mut files = Vec::new();
         for entry in fs::read_dir(crates).unwrap() {
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_remedy_says_more_than_the_kind_and_a_clients_own_words_more_than_both() {
+    fn an_explicit_hint_overrides_the_remedy_and_a_remedy_the_kind() {
         let busy = ApiError::new(ErrorKind::Busy, "").about(SubjectKind::Vm, "box");
         assert_eq!(hint_for(&busy), None);
         let busy = busy.remedy(Remedy::StopVm);

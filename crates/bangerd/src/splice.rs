@@ -40,17 +40,17 @@ mod tests {
 
     use super::*;
 
-    fn joined() -> (UnixStream, UnixStream, tokio::task::JoinHandle<io::Result<()>>) {
+    fn start_splice() -> (UnixStream, UnixStream, tokio::task::JoinHandle<io::Result<()>>) {
         let (client, client_end) = UnixStream::pair().unwrap();
         let (guest, guest_end) = UnixStream::pair().unwrap();
         (client, guest, tokio::spawn(splice(client_end, guest_end)))
     }
 
     #[tokio::test]
-    async fn what_a_guest_said_last_comes_through_though_it_reads_no_more() {
+    async fn the_guests_last_output_is_delivered_after_it_stops_reading() {
         let (mut client, client_end) = UnixStream::pair().unwrap();
         let (mut guest, guest_end) = UnixStream::pair().unwrap();
-        client.write_all(b"input that nobody reads").await.unwrap();
+        client.write_all(b"input that is never read").await.unwrap();
         guest.write_all(b"exited").await.unwrap();
         drop(guest);
         let spliced = tokio::spawn(splice(client_end, guest_end));
@@ -61,8 +61,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn either_side_hears_of_the_others_end() {
-        let (mut client, mut guest, spliced) = joined();
+    async fn the_end_of_a_stream_is_forwarded_in_both_directions() {
+        let (mut client, mut guest, spliced) = start_splice();
         client.write_all(b"ask").await.unwrap();
         client.shutdown().await.unwrap();
         let mut request = String::new();
@@ -76,8 +76,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_is_gone_ends_it() {
-        let (client, mut guest, spliced) = joined();
+    async fn a_disconnected_client_ends_the_splice() {
+        let (client, mut guest, spliced) = start_splice();
         drop(client);
         assert_eq!(guest.read(&mut [0; 8]).await.unwrap(), 0);
         // The guest writes until the connection breaks.

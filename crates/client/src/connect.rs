@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_real_folder_of_ones_own_is_used() {
+    fn the_runtime_directory_must_not_be_a_link_or_a_file() {
         let dir = tempfile::tempdir().unwrap();
         check_dir(&dir.path().join("missing")).unwrap();
         check_dir(dir.path()).unwrap();

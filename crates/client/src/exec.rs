@@ -282,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_older_agent_is_told_of_with_what_helps() {
+    fn an_older_agent_is_reported_with_a_remedy() {
         let failed = |kind| request_error("box", Reply::Failed { kind, message: "no".to_owned() });
         let old = failed(FailureKind::Unsupported);
         assert_eq!(old.kind, ErrorKind::VersionSkew);

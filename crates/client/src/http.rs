@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_reference_is_one_segment() {
+    fn references_are_percent_encoded_as_one_segment() {
         assert_eq!(segment("box-1"), "box-1");
         assert_eq!(segment("../a b?"), "%2E%2E%2Fa%20b%3F");
         assert_eq!(segment("ä"), "%C3%A4");

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_refused_with_the_numbers() {
+    fn excess_memory_requests_are_refused_with_the_numbers() {
         let capacity = Capacity { available: Size::mib(3174), total: Size::gib(24) };
         assert_eq!(check_memory_in(Size::gib(3), capacity), Ok(()));
         let error = check_memory_in(Size::gib(64), capacity).unwrap_err();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reserve_stays_free() {
+    fn requests_that_would_use_the_disk_reserve_are_refused() {
         let capacity = Capacity { available: Size::mib(300), total: Size::gib(1) };
         let check = |mib| check_space_in(Path::new("/s"), "the import", Size::mib(mib), capacity);
         assert_eq!((check(0), check(44)), (Ok(()), Ok(())));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_numbers_are_read() {
+    fn meminfo_is_parsed_and_malformed_text_yields_none() {
         let text = "MemTotal:       24576000 kB\nMemFree:  1 kB\nMemAvailable:   3250000 kB\n";
         let capacity =
             Capacity { available: Size::bytes(3_250_000 << 10), total: Size::bytes(24_576_000 << 10) };
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_to_be_is_on_the_file_system_of_the_one_above() {
+    fn a_missing_directory_uses_its_ancestors_file_system() {
         let dir = tempfile::tempdir().unwrap();
         let total = |path: &Path| disk_capacity(path).map(|capacity| capacity.total);
         assert_eq!(total(&dir.path().join("a/b/c")), total(dir.path()));

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_of_all_depths_go_and_a_dry_run_only_counts() {
+    fn pruning_removes_nested_files_and_a_dry_run_only_counts_them() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("sha256/deep")).unwrap();
         for name in ["sha256/a", "sha256/a.partial", "sha256/deep/b"] {

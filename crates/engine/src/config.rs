@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_changed_file_is_read_again_and_a_broken_one_is_an_error_until_it_is_mended() {
+    fn a_changed_file_is_reread_and_an_invalid_one_fails_until_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_owned();
         let lookup = |name: &str| match name {

@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_that_is_not_ours_alone_is_refused_or_closed() {
+    fn a_shared_directory_is_made_private_and_links_and_files_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         create_private(&path).unwrap();
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_is_seen_when_it_appears() {
+    async fn wait_until_exists_returns_when_the_file_appears() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let (result, ()) = tokio::join!(wait_until_exists(&path), async {

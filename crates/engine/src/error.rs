@@ -18,7 +18,7 @@ pub enum EngineError {
     /// A file or directory operation failed.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
-        /// The verb, in the infinitive: "make".
+        /// The verb, in the infinitive: "create".
         action: &'static str,
         /// The path.
         path: PathBuf,

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_are_remembered_and_the_next_follow_them() {
+    async fn the_log_keeps_the_latest_events_and_streams_later_ones() {
         let log = EventLog::default();
         (0..MAX_EVENTS + 3).for_each(|n| log.publish(nth(n)));
         let (recent, mut stream) = log.recent_and_follow();
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_slow_is_told_how_much_is_missing_and_holds_up_nobody() {
+    async fn a_slow_follower_receives_a_missed_count_and_delays_no_other() {
         let log = EventLog::default();
         let (mut slow, mut other) = (log.follow(), log.follow());
         for n in 0..BACKLOG + 5 {

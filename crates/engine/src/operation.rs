@@ -465,7 +465,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_operation_is_listed_until_it_ends_and_then_says_what_came_of_it() {
+    async fn an_operation_is_listed_with_its_stage_and_final_state() {
         let operations = Operations::default();
         let (go, wait) = tokio::sync::oneshot::channel::<()>();
         let mut events =
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_who_follows_later_hears_all_that_matters() {
+    async fn late_followers_receive_all_stages_and_the_result() {
         let operations = Operations::default();
         let (go, wait) = tokio::sync::oneshot::channel::<()>();
         let mut events =
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_those_that_have_ended_only_the_last_are_kept() {
+    async fn the_number_of_listed_ended_operations_is_limited() {
         let operations = Operations::default();
         for _ in 0..MAX_ENDED + 5 {
             let mut events =
@@ -532,7 +532,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn hanging_up_cancels_unless_it_was_asked_to_go_on() {
+    async fn a_disconnect_cancels_an_operation_unless_it_is_detached() {
         for (on_disconnect, outcome) in
             [(OnDisconnect::Cancel, "cancelled"), (OnDisconnect::Continue, "finished")]
         {

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_published_directory_stays() {
+    fn only_published_directories_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let names = || {
             let entries = fs::read_dir(dir.path()).unwrap();

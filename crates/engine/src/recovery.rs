@@ -123,11 +123,11 @@ fn set_aside_files_of_another_store(services: &Services) -> Result<(), EngineErr
         let earlier = recorded.unwrap_or_else(|| Timestamp::now().as_second().to_string());
         let aside = state.join(format!("{SET_ASIDE_PREFIX}{earlier}"));
         if move_store_dirs(state, &aside)? {
-            tracing::warn!(folder = %aside.display(), "moved the files of another store aside");
+            tracing::warn!(directory = %aside.display(), "moved the files of another store aside");
         }
         let back = state.join(format!("{SET_ASIDE_PREFIX}{own}"));
         if back.exists() && move_store_dirs(&back, state)? {
-            tracing::warn!(folder = %back.display(), "restored the files of this store");
+            tracing::warn!(directory = %back.display(), "restored the files of this store");
             remove_dir(&back)?;
         }
     }
@@ -305,7 +305,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_vmm_that_is_only_late_is_adopted() {
+    fn a_vmm_is_adopted_after_a_timeout_but_not_after_an_invalid_answer() {
         let late = VmmError::Timeout { what: "qemu".to_owned(), limit: Duration::from_secs(30) };
         let wrong = VmmError::Protocol { what: "qemu", answer: "SSH-2.0".to_owned() };
         assert!(is_adopted(&Ok(())) && is_adopted(&Err(late)) && !is_adopted(&Err(wrong)));

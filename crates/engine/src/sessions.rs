@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_are_counted_and_few_of_them_written_down() {
+    fn sessions_are_counted_and_stored_at_most_once_per_interval() {
         let dir = tempfile::tempdir().unwrap();
         let sessions = sessions_in(dir.path());
         let [one, other] = [[1; 8], [2; 8]].map(Id::from_random);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_sessions_end_is_heard_of() {
+    async fn all_closed_waits_until_the_last_session_ends() {
         let dir = tempfile::tempdir().unwrap();
         let sessions = sessions_in(dir.path());
         let vm = Id::from_random([1; 8]);

@@ -1,6 +1,6 @@
 //! Chooses the program that runs a VM. The choice is cached until the installed programs change.
 //!
-//! A VM that has run keeps its program, and one that ran with KVM keeps KVM. Where that is not possible, starting it
+//! A VM that has run keeps its program, and a VM that ran with KVM keeps KVM. Where that is not possible, starting it
 //! fails with the reason, and the user can choose another with `vm set --vmm`. A VM that ran in software moves to KVM
 //! without asking: it is the same program, only faster.
 
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_start_asks_for_the_program_that_the_vm_last_ran_with() {
+    async fn a_start_requires_the_vmm_of_the_last_run() {
         let dir = tempfile::tempdir().unwrap();
         let programs = [("firecracker", "Firecracker v1.12.1")];
         let fast = host(dir.path(), KvmVerdict::Usable, &programs);

@@ -34,7 +34,7 @@ pub(crate) fn events(log: &EventLog, watch: WatchEvents) -> ByteStream {
     let selected = match watch {
         WatchEvents { follow: true, since: None } => Vec::new(),
         WatchEvents { since, .. } => {
-            recent.into_iter().filter(|one| since.is_none_or(|since| one.time >= since)).collect()
+            recent.into_iter().filter(|event| since.is_none_or(|since| event.time >= since)).collect()
         }
     };
     let (sender, receiver) = mpsc::channel(BACKLOG);

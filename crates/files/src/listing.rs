@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_listed_and_of_git_what_its_state_is() {
+    fn a_listing_contains_all_files_and_the_state_files_of_git() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str| {
             let path = dir.path().join(name);
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_listing_has_no_odd_paths() {
+    fn unsafe_paths_in_a_listing_are_rejected() {
         for path in [&b"../x"[..], b"/etc/passwd", b"", b"a//b", b"."] {
             let mut bytes = MAGIC.to_vec();
             bytes.push(1);
@@ -327,7 +327,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_listing_or_an_error(bytes in prop::collection::vec(0u8..6, 0..400)) {
+        fn decoding_any_bytes_returns_a_listing_or_an_error(bytes in prop::collection::vec(0u8..6, 0..400)) {
             let _ = read(&[&MAGIC[..], &bytes].concat());
         }
     }

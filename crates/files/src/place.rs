@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_appears_whole_where_nothing_was() {
+    fn a_tree_is_placed_completely_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("src/deep/repo");
         for cut in [1, 9, tree().len() - 2] {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_replaces_and_removes_and_nothing_else() {
+    fn a_change_replaces_and_removes_only_the_paths_it_names() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("repo");
         let mut done = Unpacked::default();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn one_at_a_time() {
+    fn placing_fails_while_the_lock_is_held() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("repo");
         let lock = LockedDir::lock_parent(&target, true).unwrap();
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_has_inherited_the_descriptor_does_not_hold_the_lock() {
+    fn an_inherited_descriptor_does_not_hold_the_lock() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("repo");
         let lock = LockedDir::lock_parent(&target, true).unwrap();
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_lead_elsewhere_are_no_paths() {
+    fn unsafe_paths_are_rejected() {
         let mut out = PathWriter::new(Vec::new()).unwrap();
         for path in [&b"../x"[..], b"/x", b"a//b", b"a/", b"", b".", b"a\0", &[b'x'; 256]] {
             assert!(out.remove(path).is_err(), "{path:?}");

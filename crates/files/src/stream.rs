@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_items_are_read_back_unchanged() {
         let items = [
             Item::Directory(entry(b"a b")),
             Item::File(entry(b"\xff\n")),
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_comes_in_parts_and_tells_whether_that_was_all() {
+    fn a_file_is_read_in_parts_and_reported_as_complete_or_broken() {
         let mut bytes = Vec::new();
         let mut writer = Writer::new(&mut bytes).unwrap();
         writer.item(&Item::File(entry(b"f"))).unwrap();
@@ -372,18 +372,19 @@ mod tests {
     }
 
     #[test]
-    fn names_are_single_components() {
+    fn names_that_are_not_single_components_are_rejected() {
         for name in [&b".."[..], b".", b"a/b", b"/etc", b"a\0b"] {
             let bytes = written(&[Item::File(entry(name)), Item::End]);
             assert!(matches!(read(&bytes), Err(StreamError::Malformed(_))), "{name:?}");
         }
-        let nameless_within = [Item::Directory(entry(b"a")), Item::File(entry(b"")), Item::Leave, Item::End];
-        assert!(read(&written(&nameless_within)).is_err());
+        let nested_without_name =
+            [Item::Directory(entry(b"a")), Item::File(entry(b"")), Item::Leave, Item::End];
+        assert!(read(&written(&nested_without_name)).is_err());
         assert!(read(&written(&[Item::File(entry(b"")), Item::End])).is_ok());
     }
 
     #[test]
-    fn a_stream_has_one_thing_and_an_end() {
+    fn streams_without_exactly_one_item_and_an_end_are_rejected() {
         for items in [
             &[Item::End][..],
             &[Item::Leave, Item::End],
@@ -402,7 +403,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_items_or_an_error(bytes in prop::collection::vec(0u8..8, 0..400)) {
+        fn decoding_any_bytes_returns_items_or_an_error(bytes in prop::collection::vec(0u8..8, 0..400)) {
             let _ = read(&[&MAGIC[..], &bytes].concat());
         }
     }

@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_link_is_gone_through() {
+    fn symbolic_links_are_not_followed() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::create_dir_all(at("tree/in")).unwrap();
@@ -161,8 +161,8 @@ mod tests {
         assert_eq!(tree.stat(b"in/file").unwrap(), Some(stat));
         assert_eq!(tree.stat(b"file").unwrap().map(|stat| stat.file_type()), Some(FileType::Symlink));
         assert_eq!(tree.link(b"file").unwrap(), b"../file");
-        for nothing in [&b"up/file"[..], b"in/file/x", b"none", b"none/x"] {
-            assert_eq!(tree.stat(nothing).unwrap(), None, "{nothing:?}");
+        for missing in [&b"up/file"[..], b"in/file/x", b"none", b"none/x"] {
+            assert_eq!(tree.stat(missing).unwrap(), None, "{missing:?}");
         }
         for outside in [&b"file"[..], b"up/file", b"../file", b"/etc/passwd", b"up"] {
             assert!(tree.file(outside).is_err(), "{outside:?}");
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn times_survive_their_bytes() {
+    fn times_are_encoded_and_decoded_without_loss() {
         let time = Time { seconds: -5, nanoseconds: 999_999_999 };
         assert_eq!(Time::from_bytes(&time.to_bytes()), Some(time));
         assert_eq!(Time::from_bytes(&[255; 12]), None);

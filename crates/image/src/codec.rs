@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn real_compressors_are_read_back() {
+    fn output_of_real_compressors_is_decompressed() {
         let bytes: Vec<u8> = (0..300_000u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
         for (program, args) in
             [("gzip", &["-c"][..]), ("xz", &["-c"]), ("zstd", &["-c"]), ("zstd", &["-19", "--long=27", "-c"])]
@@ -132,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn other_packings_are_named() {
+    fn unsupported_compressions_are_named() {
         for (start, name) in [(&b"BZh91AY"[..], "bzip2"), (&[0x04, 0x22, 0x4d, 0x18, 0, 0, 0], "lz4")] {
             assert_eq!(decompressed(start).unwrap().err(), Some(name));
         }
     }
 
     #[test]
-    fn short_plain_input_is_kept_whole() {
+    fn short_uncompressed_input_is_returned_unchanged() {
         let bytes = read_limited(decompressed(&b"abc"[..]).unwrap().unwrap(), 10).unwrap();
         assert_eq!(bytes, b"abc");
     }

@@ -89,7 +89,7 @@ pub fn download(
     Ok(out)
 }
 
-/// Parses a URL, and rejects one that may not be downloaded from.
+/// Parses a URL, and rejects URLs that banger must not download from.
 pub(crate) fn parse(registries: &Registries, text: &str) -> Result<Url, ImageError> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     let Some(url) = url else {
@@ -296,9 +296,9 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    /// Timeouts for a server that answers at once, and for one that never does.
-    const PATIENT: Duration = Duration::from_secs(30);
-    const IMPATIENT: Duration = Duration::from_millis(50);
+    /// Timeouts for a server that answers at once, and for a server that never does.
+    const LONG_TIMEOUT: Duration = Duration::from_secs(30);
+    const SHORT_TIMEOUT: Duration = Duration::from_millis(50);
 
     /// First byte requested, and the connection.
     type Request = (Option<u64>, TcpStream);
@@ -306,26 +306,26 @@ mod tests {
 
     /// Downloads from a server that answers each request with the next of `answers`, and returns the result.
     fn download(content: &[u8], limit: u64, answers: Vec<Answer>) -> Result<Vec<u8>, ImageError> {
-        download_within(PATIENT, content, limit, answers)
+        download_with_timeout(LONG_TIMEOUT, content, limit, answers)
     }
 
-    fn download_within(
+    fn download_with_timeout(
         idle: Duration,
         content: &[u8],
         limit: u64,
         answers: Vec<Answer>,
     ) -> Result<Vec<u8>, ImageError> {
         let sha256 = Digest::sha256(Sha256::digest(content).into());
-        download_of(Some(sha256), idle, limit, answers)
+        download_with_digest(Some(sha256), idle, limit, answers)
     }
 
-    fn download_of(
+    fn download_with_digest(
         sha256: Option<Digest>,
         idle: Duration,
         limit: u64,
         answers: Vec<Answer>,
     ) -> Result<Vec<u8>, ImageError> {
-        let timing = Timing { connect: PATIENT, idle, back_off: Duration::from_millis(1) };
+        let timing = Timing { connect: LONG_TIMEOUT, idle, back_off: Duration::from_millis(1) };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/vmlinux", listener.local_addr().unwrap());
         let server = thread::spawn(move || {
@@ -370,12 +370,12 @@ mod tests {
         (0..500_000u32).flat_map(u32::to_le_bytes).collect()
     }
 
-    fn whole(bytes: &[u8]) -> Answer {
+    fn full_response(bytes: &[u8]) -> Answer {
         answer("200 OK", "", bytes.len(), bytes)
     }
 
     /// A partial response from the requested byte to the end.
-    fn rest(bytes: Vec<u8>) -> Answer {
+    fn partial_response(bytes: Vec<u8>) -> Answer {
         Box::new(move |(from, stream)| {
             let at = usize::try_from(from.unwrap()).unwrap();
             assert!(at > 0);
@@ -384,33 +384,33 @@ mod tests {
         })
     }
 
-    fn interrupted(bytes: &[u8], at: usize) -> Answer {
+    fn interrupted_response(bytes: &[u8], at: usize) -> Answer {
         answer("200 OK", "", bytes.len(), &bytes[..at])
     }
 
     #[test]
-    fn a_transfer_that_breaks_is_taken_up_where_it_broke() {
+    fn interrupted_transfers_are_resumed_or_restarted() {
         let content = content();
-        assert!(download(&content, 1 << 30, vec![whole(&content)]).unwrap() == content);
+        assert!(download(&content, 1 << 30, vec![full_response(&content)]).unwrap() == content);
         let answers = vec![
             answer("503 Service Unavailable", "", 0, b""),
-            interrupted(&content, 1_000_000),
-            rest(content.clone()),
+            interrupted_response(&content, 1_000_000),
+            partial_response(content.clone()),
         ];
         assert!(download(&content, 1 << 30, answers).unwrap() == content);
         // A server that does not support ranges sends the whole file again.
-        let answers = vec![interrupted(&content, 1_000_000), whole(&content)];
+        let answers = vec![interrupted_response(&content, 1_000_000), full_response(&content)];
         assert!(download(&content, 1 << 30, answers).unwrap() == content);
         let answers = vec![
-            interrupted(&content, 1_000_000),
+            interrupted_response(&content, 1_000_000),
             answer("416 Range Not Satisfiable", "", 0, b""),
-            whole(&content),
+            full_response(&content),
         ];
         assert!(download(&content, 1 << 30, answers).unwrap() == content);
     }
 
     #[test]
-    fn one_that_stands_still_is_given_up_and_tried_again() {
+    fn stalled_transfers_time_out_and_are_retried() {
         let content = content();
         let half = content[..1_000_000].to_vec();
         let length = content.len();
@@ -421,28 +421,33 @@ mod tests {
             let _ = stream.read(&mut [0; 1]);
         });
         let idle = Duration::from_secs(2);
-        let answers = vec![stall as Answer, rest(content.clone())];
-        assert!(download_within(idle, &content, 1 << 30, answers).unwrap() == content);
+        let answers = vec![stall as Answer, partial_response(content.clone())];
+        assert!(download_with_timeout(idle, &content, 1 << 30, answers).unwrap() == content);
         let unanswered = || -> Answer {
             Box::new(|(_, mut stream)| {
                 let _ = stream.read(&mut [0; 1]);
             })
         };
-        let error = download_within(IMPATIENT, &content, 1 << 30, (0..5).map(|_| unanswered()).collect());
+        let error =
+            download_with_timeout(SHORT_TIMEOUT, &content, 1 << 30, (0..5).map(|_| unanswered()).collect());
         let error = error.unwrap_err();
         assert_eq!(error.kind(), FailureKind::Timeout, "{error:?}");
     }
 
     #[test]
-    fn parts_that_do_not_fit_together_are_fetched_anew() {
+    fn mismatched_parts_are_downloaded_again() {
         let content = content();
         let other: Vec<u8> = content.iter().map(|byte| !byte).collect();
-        let answers = vec![interrupted(&other, 1_000_000), rest(content.clone()), whole(&content)];
+        let answers = vec![
+            interrupted_response(&other, 1_000_000),
+            partial_response(content.clone()),
+            full_response(&content),
+        ];
         assert!(download(&content, 1 << 30, answers).unwrap() == content);
     }
 
     #[test]
-    fn what_cannot_be_had_is_told() {
+    fn failed_downloads_report_the_reason() {
         let content = content();
         type Expected = fn(&RegistryError) -> bool;
         let cases: [(u64, Answer, FailureKind, Expected); 5] = [
@@ -455,11 +460,11 @@ mod tests {
             (1 << 30, answer("403 Forbidden", "", 0, b""), FailureKind::Unreachable, |error| {
                 matches!(error, RegistryError::Status { status: 403, .. })
             }),
-            (1 << 30, whole(b"something else"), FailureKind::Invalid, |error| {
+            (1 << 30, full_response(b"something else"), FailureKind::Invalid, |error| {
                 matches!(error, RegistryError::WrongDigest { .. })
             }),
             // With a content length, and without one.
-            (1000, whole(&content), FailureKind::Invalid, |error| {
+            (1000, full_response(&content), FailureKind::Invalid, |error| {
                 matches!(error, RegistryError::TooLong { limit: 1000, .. })
             }),
             (
@@ -482,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_be_asked_is_asked() {
+    fn disallowed_urls_are_rejected() {
         let plain =
             RegistryHost { host: "10.0.0.1:8080".to_owned(), plain_http: true, ..RegistryHost::default() };
         let registries = Registries { hosts: vec![plain], ..Registries::default() };
@@ -509,21 +514,21 @@ mod tests {
     }
 
     #[test]
-    fn without_a_digest_parts_are_put_together_only_by_a_promise_of_the_server() {
+    fn without_a_digest_only_a_strong_etag_permits_resuming() {
         let content = content();
         let first = |tag: &str| answer("200 OK", tag, content.len(), &content[..1_000_000]);
-        let answers = vec![first("etag: \"a\"\r\n"), rest(content.clone())];
-        assert!(download_of(None, PATIENT, 1 << 30, answers).unwrap() == content);
+        let answers = vec![first("etag: \"a\"\r\n"), partial_response(content.clone())];
+        assert!(download_with_digest(None, LONG_TIMEOUT, 1 << 30, answers).unwrap() == content);
         for tag in ["", "etag: W/\"a\"\r\n"] {
-            let whole: Answer = Box::new({
+            let full: Answer = Box::new({
                 let content = content.clone();
                 move |(from, stream)| {
                     assert_eq!(from, None);
-                    whole(&content)((from, stream));
+                    full_response(&content)((from, stream));
                 }
             });
-            let answers = vec![first(tag), whole];
-            assert!(download_of(None, PATIENT, 1 << 30, answers).unwrap() == content);
+            let answers = vec![first(tag), full];
+            assert!(download_with_digest(None, LONG_TIMEOUT, 1 << 30, answers).unwrap() == content);
         }
     }
 }

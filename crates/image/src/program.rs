@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn output_and_failures_are_told() {
+    fn output_and_failures_are_returned() {
         assert_eq!(shell("echo hello; echo x >&2", 10).output(&Silent).unwrap(), "hello\n");
         let error = shell("seq 100 >&2; exit 3", 10).output(&Silent).unwrap_err();
         let ImageError::Program { output, status, .. } = &error else { panic!("{error:?}") };
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_group_ends() {
+    fn a_timeout_or_exit_kills_the_whole_process_group() {
         let started = Instant::now();
         let slow = shell("sleep 1000 & sleep 1000; wait", 1).output(&Silent).unwrap_err();
         assert!(matches!(slow, ImageError::ProgramTimeout { .. }), "{slow:?}");
@@ -224,9 +224,9 @@ mod tests {
     }
 
     #[test]
-    fn cancelling_ends_it() {
-        struct Later(Instant, AtomicBool);
-        impl Progress for Later {
+    fn cancellation_lets_the_program_clean_up() {
+        struct CancelLater(Instant, AtomicBool);
+        impl Progress for CancelLater {
             fn stage(&self, _: &str) {}
             fn bytes(&self, _: u64, _: Option<u64>) {}
             fn log(&self, line: &str) {
@@ -236,10 +236,10 @@ mod tests {
                 self.0.elapsed() > Duration::from_millis(300)
             }
         }
-        let progress = Later(Instant::now(), AtomicBool::new(false));
+        let progress = CancelLater(Instant::now(), AtomicBool::new(false));
         let script = "trap 'echo cleaned up >&2; exit 1' TERM; sleep 1000 & wait";
         assert!(matches!(shell(script, 100).output(&progress), Err(ImageError::Cancelled)));
         assert!(progress.0.elapsed() < Duration::from_secs(5));
-        assert!(progress.1.load(Ordering::Relaxed), "it had time to clean up");
+        assert!(progress.1.load(Ordering::Relaxed), "the program cleaned up");
     }
 }

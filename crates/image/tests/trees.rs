@@ -111,7 +111,7 @@ const COMPARE: &str = r#"
 "#;
 
 #[test]
-fn trees_are_read_back_entry_for_entry() {
+fn imported_trees_match_their_archives() {
     assert!(rustix::process::geteuid().is_root(), "mounting requires root");
     let failures: Vec<String> = TREES.iter().filter_map(|tree| check(tree).err()).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));

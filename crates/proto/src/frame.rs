@@ -189,25 +189,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_encoded_is_decoded_however_the_bytes_arrive(frames in frames(), step in 1usize..64) {
+        fn frames_are_decoded_from_chunks_of_any_size(frames in frames(), step in 1usize..64) {
             let mut wire = BytesMut::new();
             for frame in &frames {
                 frame.encode(&mut wire);
             }
             let mut decoder = Decoder::default();
-            let mut got = Vec::new();
+            let mut decoded = Vec::new();
             for part in wire.chunks(step) {
                 decoder.buffer().extend_from_slice(part);
                 while let Some(frame) = decoder.next_frame().unwrap() {
-                    got.push(frame);
+                    decoded.push(frame);
                 }
             }
             decoder.finish().unwrap();
-            prop_assert_eq!(got, frames);
+            prop_assert_eq!(decoded, frames);
         }
 
         #[test]
-        fn any_bytes_are_frames_or_an_error_and_never_more_than_came_in(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+        fn decoding_any_bytes_returns_no_more_than_it_received(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
             let mut decoder = Decoder::default();
             decoder.buffer().extend_from_slice(&bytes);
             let mut total = 0;
@@ -219,14 +219,14 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_promises_too_much_is_refused_before_its_payload_comes() {
+    fn a_length_over_the_limit_is_rejected_before_the_payload_arrives() {
         let mut decoder = Decoder::default();
         decoder.buffer().extend_from_slice(&[0xff, 0xff, 0xff, 0xff, 2]);
         assert!(matches!(decoder.next_frame(), Err(FrameError::TooLong { .. })));
     }
 
     #[test]
-    fn data_over_the_limit_becomes_several_frames() {
+    fn data_over_the_limit_is_split_into_several_frames() {
         let mut wire = BytesMut::new();
         Frame::Data(Stream::Stdout, vec![7; MAX_DATA + 1].into()).encode(&mut wire);
         let mut decoder = Decoder::default();
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_frame_is_truncated() {
+    fn an_incomplete_frame_is_reported_as_truncated() {
         let mut decoder = Decoder::default();
         decoder.buffer().extend_from_slice(&[0, 0, 0, 9, 0, b'{']);
         assert_eq!(decoder.next_frame().unwrap(), None);

@@ -114,8 +114,9 @@ mod tests {
         }
     }
 
-    const ALPINES: &str = "# /etc/inittab\n\n::sysinit:/sbin/openrc sysinit\n::sysinit:/sbin/openrc boot\n\
-        ::wait:/sbin/openrc default\ntty1::respawn:/sbin/getty 38400 tty1\n::ctrlaltdel:/sbin/reboot\n";
+    const ALPINE_INITTAB: &str = "# /etc/inittab\n\n::sysinit:/sbin/openrc sysinit\n\
+        ::sysinit:/sbin/openrc boot\n::wait:/sbin/openrc default\n\
+        tty1::respawn:/sbin/getty 38400 tty1\n::ctrlaltdel:/sbin/reboot\n";
 
     fn init(
         programs: &[(&'static str, &str, u64)],
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn an_init_is_what_would_bring_up_a_system() {
+    fn inits_are_found_at_their_usual_paths() {
         let systemd = ("/usr/lib/systemd/systemd", "systemd", 1);
         assert_eq!(init(&[systemd, ("/sbin/init", "systemd", 1)], &[]), Some("/sbin/init"));
         assert_eq!(init(&[systemd], &[]), Some("/usr/lib/systemd/systemd"));
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_runs_another_program_is_none() {
+    fn programs_that_only_run_another_program_are_not_inits() {
         for wrapper in WRAPPERS {
             assert_eq!(init(&[("/sbin/init", wrapper, 1)], &[]), None, "{wrapper}");
         }
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn busybox_is_one_where_what_it_starts_is_there() {
+    fn busybox_is_an_init_only_if_its_first_program_exists() {
         let busybox = [("/sbin/init", "busybox", 1), ("/bin/busybox", "busybox", 1)];
         let hard_linked = [("/sbin/init", "init", 1), ("/bin/busybox", "busybox", 1)];
         let with = |more: &[(&'static str, &'static str, u64)], inittab| {
@@ -159,8 +160,8 @@ mod tests {
             inits[0]
         };
         let (openrc, getty) = (("/sbin/openrc", "openrc", 2), ("/sbin/getty", "busybox", 1));
-        assert_eq!(with(&[getty], ALPINES), None);
-        assert_eq!(with(&[openrc], ALPINES), Some("/sbin/init"));
+        assert_eq!(with(&[getty], ALPINE_INITTAB), None);
+        assert_eq!(with(&[openrc], ALPINE_INITTAB), Some("/sbin/init"));
         assert_eq!(with(&[getty], "tty1::respawn:-getty 38400\n"), Some("/sbin/init"));
         assert_eq!(with(&[], "tty1::respawn:-getty 38400\n"), None);
         assert_eq!(with(&[getty], "::shutdown:/sbin/getty\nnonsense\n:::\n"), None);

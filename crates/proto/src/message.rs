@@ -501,7 +501,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_of_a_later_generation_is_unknown_not_an_error() {
+    fn a_request_of_a_later_generation_parses_as_unknown() {
         let request: Request = serde_json::from_str(r#"{"op":"teleport","where":"mars"}"#).unwrap();
         assert_eq!(request, Request::Unknown);
     }
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_generation_1_stay_as_they_are() {
+    fn messages_of_generation_1_keep_their_encoding() {
         let wire = [
             serde_json::to_string(&Request::Exec(Exec {
                 argv: vec!["make".into(), "test".into()],
@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_generation_2_stay_as_they_are() {
+    fn messages_of_generation_2_keep_their_encoding() {
         let copy = CopyFiles { direction: CopyDirection::In, path: b"/a".into(), follow: true, user: None };
         let listener = Listener {
             protocol: Transport::Tcp,
@@ -566,7 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_generation_3_stay_as_they_are() {
+    fn messages_of_generation_3_keep_their_encoding() {
         let list = Workspace { path: b"/r".into(), action: WorkspaceAction::List };
         let wire = serde_json::to_string(&Request::Workspace(list)).unwrap();
         assert_eq!(wire, r#"{"op":"workspace","path":[47,114],"action":"list"}"#);
@@ -602,7 +602,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_generation_4_stay_as_they_are() {
+    fn messages_of_generation_4_keep_their_encoding() {
         let configure = Configure {
             authorized_keys: vec!["ssh-ed25519 AAAA".into()],
             locale: Some("de_DE.UTF-8".into()),
@@ -617,7 +617,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_generation_5_stay_as_they_are() {
+    fn messages_of_generation_5_keep_their_encoding() {
         let off = Request::PowerOff(PowerOff { grace_ms: Some(10_000) });
         assert_eq!(serde_json::to_string(&off).unwrap(), r#"{"op":"power_off","grace_ms":10000}"#);
         let configure = Configure { env: vec!["A=b".into()], ..Configure::default() };
@@ -626,7 +626,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_becomes_128_and_its_number() {
+    fn the_shell_code_of_a_signal_is_128_plus_its_number() {
         assert_eq!(ExitStatus::Signal(15).shell_code(), 143);
         assert_eq!(ExitStatus::Code(42).shell_code(), 42);
     }

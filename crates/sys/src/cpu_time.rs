@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// Returns the CPU time of the calling thread, including guest code run in its `KVM_RUN`.
-pub(crate) fn of_this_thread() -> Duration {
+pub(crate) fn thread_cpu_time() -> Duration {
     duration(clock_gettime(ClockId::ThreadCPUTime))
 }
 
@@ -40,10 +40,10 @@ mod tests {
 
     #[test]
     fn work_uses_cpu_time_of_thread_and_process() {
-        let before = (of_this_thread(), process_cpu_time(std::process::id()).unwrap());
+        let before = (thread_cpu_time(), process_cpu_time(std::process::id()).unwrap());
         let worked = (0..1_000_000_u64).fold(0, |sum, number| std::hint::black_box(sum ^ number));
         std::hint::black_box(worked);
-        let after = (of_this_thread(), process_cpu_time(std::process::id()).unwrap());
+        let after = (thread_cpu_time(), process_cpu_time(std::process::id()).unwrap());
         assert!(after.0 > before.0 && after.1 > before.1, "{before:?} {after:?}");
         assert!(process_cpu_time(u32::MAX).is_err());
     }

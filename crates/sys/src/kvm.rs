@@ -99,7 +99,7 @@ fn run(kvm: &Kvm) -> Result<KvmOutcome, kvm_ioctls::Error> {
     let mut regs = vcpu.get_regs()?;
     (regs.rip, regs.rflags, regs.rsp) = (CODE as u64, 2, DATA as u64);
     vcpu.set_regs(&regs)?;
-    let start = cpu_time::of_this_thread();
+    let start = cpu_time::thread_cpu_time();
     let exit = loop {
         match vcpu.run() {
             Ok(VcpuExit::Hlt) => break None,
@@ -109,7 +109,7 @@ fn run(kvm: &Kvm) -> Result<KvmOutcome, kvm_ioctls::Error> {
             Err(error) => break Some(error.to_string()),
         }
     };
-    let took = cpu_time::of_this_thread().saturating_sub(start);
+    let took = cpu_time::thread_cpu_time().saturating_sub(start);
     Ok(match exit {
         Some(exit) => KvmOutcome::Died(exit),
         None if memory.first_data_byte() != 1 => KvmOutcome::Died("lock cmpxchg16b did nothing".to_owned()),

@@ -120,7 +120,7 @@ mod tests {
     use crate::session::{Credentials, lead_session};
 
     #[tokio::test]
-    async fn a_program_runs_on_a_terminal_of_the_size_it_was_given() {
+    async fn a_program_uses_a_terminal_of_the_requested_size() {
         let (terminal, theirs) = Terminal::open(30, 100).unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", "stty size; read line; echo got $line; exit 3"]);
@@ -135,9 +135,9 @@ mod tests {
         let mut child = command.spawn().unwrap();
         drop(command);
         (&terminal).write_all(b"hello\n").await.unwrap();
-        let mut shown = String::new();
-        (&terminal).read_to_string(&mut shown).await.unwrap();
-        assert!(shown.contains("30 100") && shown.contains("got hello"), "{shown:?}");
+        let mut output = String::new();
+        (&terminal).read_to_string(&mut output).await.unwrap();
+        assert!(output.contains("30 100") && output.contains("got hello"), "{output:?}");
         assert_eq!(child.wait().unwrap().code(), Some(3));
     }
 }

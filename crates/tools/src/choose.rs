@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_wins_and_those_that_disagree_are_noted() {
+    fn the_first_request_wins_and_conflicting_ones_are_noted() {
         let (tools, notes) = chosen(&[
             ("a", "node", "20"),
             ("b", "nodejs", "18"),
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_that_the_winner_is_in_says_nothing_else() {
+    fn requests_that_the_winner_satisfies_are_not_noted() {
         let (tools, notes) = chosen(&[
             ("a", "node", "20.11.1"),
             ("b", "node", ">=18"),
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_run_on_comes_first() {
+    fn runtimes_come_before_other_tools() {
         let (tools, _) =
             chosen(&[("a", "pnpm", "9"), ("a", "jq", "1"), ("b", "python", "3"), ("c", "node", "20")]);
         assert_eq!(tools, ["python 3", "node 20", "pnpm 9", "jq 1"]);

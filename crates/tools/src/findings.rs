@@ -227,7 +227,7 @@ mod tests {
     const LOCATION: Location = Location { file: "f", line: Some(1) };
 
     #[test]
-    fn names_are_those_of_mise_and_harmless() {
+    fn names_are_converted_to_those_of_mise_and_validated() {
         let mut findings = Findings::default();
         for (name, version) in
             [("nodejs", "20"), ("golang", "1.22"), ("npm:x", "1"), ("-g", "1"), ("a", ";id"), ("b", "system")]
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_bounded_and_not_the_guests_own() {
+    fn conflicting_reserved_and_invalid_variables_are_noted() {
         let mut findings = Findings::default();
         let long = "a".repeat(MAX_VALUE + 1);
         for (name, value) in [
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn no_repository_fills_the_memory() {
+    fn the_number_of_findings_is_limited() {
         let mut findings = Findings::default();
         for number in 0..1000 {
             findings.request(LOCATION, &format!("t{number}"), "1");

@@ -237,7 +237,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_asked_for_of_a_range() {
+    fn a_range_chooses_the_version_to_request() {
         for (range, choice) in [
             ("", "latest"),
             ("*", "latest"),
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_range_or_has_nothing_that_can_be_asked_for_is_told() {
+    fn invalid_ranges_are_rejected_and_empty_ones_have_no_choice() {
         for range in ["lts", "=>1", "1..2", "4294967296", "^4294967295", "- 20", "18 -", "!= *", "<"] {
             assert_eq!(Range::parse(range), None, "{range}");
         }
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn whether_a_version_is_in_a_range() {
+    fn a_range_allows_only_the_versions_in_it() {
         for (range, version, allowed) in [
             (">=18", "20", true),
             (">=18", "16.1", false),
@@ -319,14 +319,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in "([<>=!^~|, .*x0-9v-]|\\PC){0,24}") {
+        fn parsing_any_text_does_not_panic(text in "([<>=!^~|, .*x0-9v-]|\\PC){0,24}") {
             let range = Range::parse(&text);
             let _ = range.as_ref().and_then(Range::choice);
             let _ = range.map(|range| range.allows("1.2"));
         }
 
         #[test]
-        fn what_is_chosen_is_in_the_range_and_harmless(text in "((<|>|<=|>=|\\^|~|!=|)[0-9]{1,2}(\\.[0-9]{1,2}){0,2}( |\\|\\|)){1,4}") {
+        fn the_chosen_version_is_numeric_and_in_the_range(text in "((<|>|<=|>=|\\^|~|!=|)[0-9]{1,2}(\\.[0-9]{1,2}){0,2}( |\\|\\|)){1,4}") {
             let range = Range::parse(&text).unwrap();
             match range.choice() {
                 Some(Choice::Newest(version)) => {

@@ -70,14 +70,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_repository_asks_for_nothing() {
+    fn an_empty_repository_requests_nothing() {
         let dir = repository(&[]);
         let dir_name = basename(dir.path());
         assert_eq!(read(dir.path()), Plan { dir_name, ..Plan::default() });
     }
 
     #[test]
-    fn what_the_project_itself_says_wins() {
+    fn the_projects_own_settings_take_precedence() {
         let dir = repository(&[
             ("mise.toml", "[env]\nA = 'mise'\nB = 'mise'\n"),
             (
@@ -112,14 +112,14 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_not_there_is_a_note() {
+    fn a_missing_directory_is_noted() {
         let plan = read(Path::new("/nowhere/at/all"));
         assert_eq!(plan.notes.len(), 1);
         assert!(plan.notes[0].message.starts_with("it cannot be read: "), "{plan:?}");
     }
 
     #[test]
-    fn a_repository_with_something_of_everything() {
+    fn the_plan_combines_requests_of_every_kind() {
         let dir = repository(&[
             ("mise.toml", "[tools]\nnode = '20'\n[env]\nNODE_ENV = 'test'\n"),
             (".tool-versions", "nodejs 18.0.0\npython 3.12.1\n"),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_behind_links_is_not_read() {
+    fn files_behind_symbolic_links_are_not_read() {
         let outside = repository(&[("mise.toml", "[tools]\nnode = '20'"), (".nvmrc", "20")]);
         let dir = repository(&[]);
         symlink(outside.path(), dir.path().join(".config")).unwrap();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn no_depth_is_too_much() {
+    fn deep_nesting_does_not_crash_a_reader() {
         let half = MAX_FILE as usize / 2;
         let inputs = [
             "[".repeat(half),
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_name_themselves() {
+    fn the_basename_is_taken_from_the_canonical_path() {
         let dir = repository(&[("my app/x", "")]);
         assert_eq!(basename(&dir.path().join("my app/../my app")).unwrap(), "my app");
         assert_eq!(basename(Path::new("/")), None);
@@ -196,7 +196,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_panics_and_nothing_unsafe_gets_through(text in PIECES, bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn any_content_produces_a_plan_of_harmless_words(text in PIECES, bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             for input in [text.as_bytes(), &bytes] {
                 let mut findings = Findings::new(Some("repo".to_owned()));
                 FILES.iter().for_each(|(file, reader)| reader(file, input, &mut findings));
@@ -211,7 +211,7 @@ mod tests {
         }
 
         #[test]
-        fn what_files_name_is_harmless_or_left_out(name in "[ -~]{1,12}", version in "[ -~]{0,12}") {
+        fn tools_with_invalid_names_or_versions_are_left_out(name in "[ -~]{1,12}", version in "[ -~]{0,12}") {
             let quoted = |text: &str| serde_json::to_string(text).unwrap();
             let toml = format!("[tools]\n{} = {}", quoted(&name), quoted(&version));
             let json = format!(r#"{{"packageManager": {0}, "engines": {{"node": {0}}}}}"#, quoted(&version));

@@ -96,7 +96,7 @@ mod tests {
     use std::{fs, os::unix::fs::symlink};
 
     #[test]
-    fn files_are_read_where_they_are() {
+    fn existing_files_are_read_and_missing_ones_are_none() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("a/b")).unwrap();
         fs::write(dir.path().join("a/b/c"), "deep").unwrap();
@@ -110,12 +110,12 @@ mod tests {
     }
 
     #[test]
-    fn links_pipes_folders_and_long_files_are_refused() {
+    fn links_pipes_directories_and_long_files_are_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        fs::write(path("file"), "here").unwrap();
+        fs::write(path("file"), "content").unwrap();
         fs::create_dir(path("dir")).unwrap();
-        fs::write(path("dir/file"), "here").unwrap();
+        fs::write(path("dir/file"), "content").unwrap();
         symlink("file", path("link")).unwrap();
         symlink("nowhere", path("dangling")).unwrap();
         symlink("dir", path("linked")).unwrap();

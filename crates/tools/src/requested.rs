@@ -106,7 +106,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_asked_for_and_why() {
+    fn each_text_produces_a_version_and_a_reason() {
         for (tool, text, version, reason) in [
             ("node", "20.11.1", "20.11.1", "as written"),
             ("node", " v20 ", "20", "written as \"v20\""),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_asked_for() {
+    fn texts_without_an_installable_version_are_rejected() {
         for (text, error) in [
             ("", "\"\" is not a version that can be installed"),
             ("system", "\"system\" is not a version that can be installed"),
@@ -154,7 +154,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn only_harmless_words_come_out(tool in "node|go|java|python|rust|x", text in "(lts/|v|go|1\\.|>=|[ -~]|\\PC){0,12}") {
+        fn requested_versions_are_valid_words(tool in "node|go|java|python|rust|x", text in "(lts/|v|go|1\\.|>=|[ -~]|\\PC){0,12}") {
             if let Ok(requested) = RequestedVersion::of(&tool, &text) {
                 prop_assert_eq!(requested.version.as_str().parse::<Version>(), Ok(requested.version));
             }

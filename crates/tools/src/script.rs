@@ -103,16 +103,16 @@ pub(super) mod tests {
     fn assert_calls(programs: &[&str], arguments: &[&str], calls: &[&str], last: &str) {
         let guest = Guest::with(programs);
         for shell in shells() {
-            let (actual, printed, fine) = guest.run(&shell, arguments);
+            let (actual, printed, succeeded) = guest.run(&shell, arguments);
             assert_eq!(actual, calls, "{shell:?}: {printed}");
             assert_eq!(printed.lines().last(), Some(last), "{shell:?}: {printed}");
             let counts: Vec<_> = last.split(' ').filter_map(|word| word.parse::<usize>().ok()).collect();
-            assert_eq!(fine, counts[0] == counts[1], "{shell:?}");
+            assert_eq!(succeeded, counts[0] == counts[1], "{shell:?}");
         }
     }
 
     #[test]
-    fn shells_can_read_it() {
+    fn shells_can_parse_the_script() {
         for shell in shells() {
             let status = Command::new(&shell[0]).args(&shell[1..]).args(["-n", "-c", SCRIPT]).status();
             assert!(status.unwrap().success(), "{shell:?}");
@@ -120,7 +120,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn mise_is_used_where_it_is() {
+    fn mise_installs_all_tools_if_present() {
         assert_calls(
             &["mise", "rustup", "apt-get"],
             &["node@20", "rust@1.80,component=clippy,target=x86_64-unknown-none"],
@@ -135,22 +135,22 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_mise_installs_is_found_by_login_shells() {
+    fn login_shells_find_tools_installed_by_mise() {
         let line = "PATH=\"$HOME/.local/share/mise/shims:$PATH\"\n";
-        for (there, profile) in [(&[][..], ".profile"), (&[".profile", ".bash_login"], ".bash_login")] {
+        for (existing, profile) in [(&[][..], ".profile"), (&[".profile", ".bash_login"], ".bash_login")] {
             let guest = Guest::with(&["mise"]);
             let at = |name: &str| guest.0.path().join(name);
-            there.iter().for_each(|name| fs::write(at(name), "# mine\n").unwrap());
+            existing.iter().for_each(|name| fs::write(at(name), "# mine\n").unwrap());
             for shell in shells() {
                 guest.run(&shell, &["node@20", "go@1"]);
             }
-            let mine = if there.is_empty() { "" } else { "# mine\n" };
-            assert_eq!(fs::read_to_string(at(profile)).unwrap(), format!("{mine}{line}"));
+            let own_content = if existing.is_empty() { "" } else { "# mine\n" };
+            assert_eq!(fs::read_to_string(at(profile)).unwrap(), format!("{own_content}{line}"));
         }
     }
 
     #[test]
-    fn rust_is_rustups_where_that_is() {
+    fn rustup_installs_rust_if_present() {
         assert_calls(
             &["rustup", "apk"],
             &["rust@1.80,component=clippy,target=x86_64-unknown-none", "rust@latest"],
@@ -166,7 +166,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn each_distribution_installs_its_own_packages() {
+    fn each_package_manager_installs_its_own_packages() {
         for (manager, calls) in [
             (
                 "apt-get",
@@ -200,7 +200,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_failure_holds_nothing_else_up() {
+    fn a_failed_tool_does_not_stop_the_others() {
         assert_calls(
             &["mise"],
             &["fails@1", "rust@1,component=fails,target=a", "go@1"],
@@ -223,21 +223,21 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_no_tool_with_a_version_runs_nothing() {
-        let wrong =
+    fn invalid_arguments_run_nothing() {
+        let invalid =
             ["-g@1", "a@", "@1", "a", "a@-x", "a@1,target=-x", "a@$(id)", "a b@1", "a@1;id", "", "a@*"];
-        assert_calls(&["mise"], &wrong, &[], "tools: 0 of 11 installed");
+        assert_calls(&["mise"], &invalid, &[], "tools: 0 of 11 installed");
     }
 
     #[test]
-    fn the_log_says_what_is_done_and_that_the_version_may_differ() {
+    fn the_log_lists_commands_and_the_requested_version() {
         let guest = Guest::with(&["apk"]);
         let (_, printed, _) = guest.run(&shells()[0], &["rust@1.80,component=clippy,target=a", "x@1"]);
         insta::assert_snapshot!(printed);
     }
 
     #[test]
-    fn arguments_are_the_tools_of_a_plan() {
+    fn arguments_contain_the_tools_of_a_plan() {
         let tool = |name: &str, components: &[&str], targets: &[&str]| Tool {
             name: name.parse().unwrap(),
             version: "1.80".parse().unwrap(),
@@ -257,7 +257,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn every_row_of_the_table_has_a_name_for_each_manager() {
+    fn every_table_row_has_packages_for_each_manager() {
         let rows: Vec<_> = SCRIPT.lines().filter(|line| line.contains(") pick ")).collect();
         assert!(rows.len() > 20);
         for row in rows {

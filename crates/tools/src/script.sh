@@ -35,7 +35,7 @@ next_part() {
 }
 
 # A login shell's PATH is the distribution's, without the tools that mise has installed.
-reach_shims() {
+add_shims_to_path() {
     [ -n "${HOME-}" ] || return 0
     profile=$HOME/.profile
     for other in "$HOME/.bash_login" "$HOME/.bash_profile"; do
@@ -53,7 +53,7 @@ reach_shims() {
 # Sets the default of the whole guest, so that no directory needs a trusted configuration file.
 with_mise() {
     run mise use --global "$name@$version" || return 1
-    reach_shims
+    add_shims_to_path
     while next_part; do
         run mise exec "$name@$version" -- rustup "$kind" add "$part" || return 1
     done
@@ -165,7 +165,7 @@ with_packages() {
     done
 }
 
-make_ready() {
+install_tool() {
     if have mise; then
         with_mise
     elif [ "$name" = rust ] && have rustup; then
@@ -176,7 +176,7 @@ make_ready() {
 }
 
 # Splits $argument. The caller has validated it; this checks again that it is not an option of an installer.
-take_apart() {
+parse_argument() {
     case $argument in
     [!a-z0-9]* | *[!A-Za-z0-9._+@,=-]* | *@[!A-Za-z0-9]* | *=[!A-Za-z0-9]*) return 1 ;;
     *@?*) ;;
@@ -194,16 +194,16 @@ take_apart() {
 }
 
 refreshed=
-ready=0
+installed=0
 for argument in "$@"; do
-    if ! take_apart; then
+    if ! parse_argument; then
         say "skipping an argument that is not NAME@VERSION"
-    elif make_ready; then
-        ready=$((ready + 1))
+    elif install_tool; then
+        installed=$((installed + 1))
         say "$name is installed"
     else
         say "cannot install $name"
     fi
 done
-say "$ready of $# installed"
-[ "$ready" -eq $# ]
+say "$installed of $# installed"
+[ "$installed" -eq $# ]

@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_run_in_their_folder_one_after_the_other() {
+    fn commands_run_in_order_in_the_directory() {
         let dir = tempfile::tempdir().unwrap();
         let words: Vec<_> = (0..12).map(|number| number.to_string()).collect();
         let words: Vec<_> = words.iter().map(String::as_str).collect();
@@ -88,7 +88,7 @@ mod tests {
             shell("\nexit 0\n"),
         ]);
         for shell in shells() {
-            let (printed, fine) = run(&shell, dir.path(), &plan);
+            let (printed, succeeded) = run(&shell, dir.path(), &plan);
             assert_eq!(
                 printed,
                 "setup: running cat; echo one >a; cd /\n\
@@ -97,13 +97,13 @@ mod tests {
                  setup: running printf %s, 0 1 2 3 4 5 6 7 8 9 10 11\n0,1,2,3,4,5,6,7,8,9,10,11,\
                  setup: running exit 0\nsetup: all commands succeeded\n"
             );
-            assert!(fine);
+            assert!(succeeded);
             assert_eq!(fs::read_to_string(dir.path().join("a b $(id) '\"")).unwrap(), "one\n");
         }
     }
 
     #[test]
-    fn what_fails_stops_what_comes_after() {
+    fn a_failed_command_stops_the_commands_after_it() {
         let dir = tempfile::tempdir().unwrap();
         for (command, message) in [
             (shell("exit 3"), "setup: exit 3 failed with status 3; the commands after it are skipped\n"),
@@ -113,24 +113,24 @@ mod tests {
         ] {
             let plan = plan(vec![shell("echo before"), command, shell("echo after")]);
             for shell in shells() {
-                let (printed, fine) = run(&shell, dir.path(), &plan);
-                assert!(!fine && printed.contains("before\n") && printed.contains(message), "{printed}");
+                let (printed, succeeded) = run(&shell, dir.path(), &plan);
+                assert!(!succeeded && printed.contains("before\n") && printed.contains(message), "{printed}");
                 assert!(!printed.contains("echo after"), "{printed}");
             }
         }
         for shell in shells() {
-            let (printed, fine) = run(&shell, &dir.path().join("none"), &plan(vec![]));
-            assert!(!fine && printed.contains("setup: there is no directory"), "{printed}");
+            let (printed, succeeded) = run(&shell, &dir.path().join("none"), &plan(vec![]));
+            assert!(!succeeded && printed.contains("setup: there is no directory"), "{printed}");
         }
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn words_arrive_as_they_are(words in prop::collection::vec("[^\0]{0,12}", 0..14)) {
+        fn program_arguments_are_passed_unchanged(words in prop::collection::vec("[^\0]{0,12}", 0..14)) {
             let dir = tempfile::tempdir().unwrap();
-            let written = "printf '%s\\n' \"$#\" \"$@\" >out";
-            let fixed = ["/bin/sh", "-c", written, "x"].map(str::to_owned).to_vec();
+            let script = "printf '%s\\n' \"$#\" \"$@\" >out";
+            let fixed = ["/bin/sh", "-c", script, "x"].map(str::to_owned).to_vec();
             let plan = plan(vec![Run::Program([fixed, words.clone()].concat())]);
             for shell in shells() {
                 prop_assert!(run(&shell, dir.path(), &plan).1);

@@ -192,7 +192,7 @@ impl AsyncWrite for GuestStream {
 mod tests {
     use super::*;
 
-    async fn answered_with(answer: &'static [u8]) -> Result<Vec<u8>, VmmError> {
+    async fn connect_with_answer(answer: &'static [u8]) -> Result<Vec<u8>, VmmError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vsock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -210,22 +210,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_follows_the_handshake_is_the_guests() {
-        assert_eq!(answered_with(b"OK 1073741824\nhello\n").await.unwrap(), b"hello\n");
+    async fn bytes_after_the_handshake_belong_to_the_guests_stream() {
+        assert_eq!(connect_with_answer(b"OK 1073741824\nhello\n").await.unwrap(), b"hello\n");
     }
 
     #[tokio::test]
-    async fn a_bad_handshake_is_an_error() {
+    async fn an_invalid_handshake_is_an_error() {
         for answer in [&b""[..], b"NO\n", b"OK", b"OK 1111111111111111111111111111\n"] {
             assert!(
-                matches!(answered_with(answer).await, Err(VmmError::Guest { port: 1024, .. })),
+                matches!(connect_with_answer(answer).await, Err(VmmError::Guest { port: 1024, .. })),
                 "{answer:?}"
             );
         }
     }
 
     #[tokio::test]
-    async fn a_guest_calls_at_the_socket_of_its_port() {
+    async fn a_guests_connection_arrives_at_the_socket_of_its_port() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vsock");
         let mut listener = listen(&GuestChannel::Hybrid(path.clone()), 1025).unwrap();

@@ -116,9 +116,9 @@ mod tests {
     }
 
     #[test]
-    fn asked_for_beats_firecracker_beats_qemu() {
+    fn the_requested_vmm_is_preferred_then_firecracker_then_qemu() {
         use VmmKind::{Firecracker, Qemu};
-        // wanted, (kvm, firecracker, qemu, vsock) → kind, with KVM, reported as slower
+        // requested, (kvm, firecracker, qemu, vsock) → kind, with KVM, reported as slower
         for (requested, (kvm, firecracker, qemu, vsock), expected) in [
             (None, (true, true, true, true), Ok((Firecracker, true, false))),
             (None, (true, false, true, true), Ok((Qemu, true, true))),
@@ -142,13 +142,13 @@ mod tests {
                     );
                 }
                 (Err(error), Err(text)) => assert!(error.to_string().contains(text), "{error}"),
-                (chosen, expected) => panic!("{chosen:?}, not {expected:?}"),
+                (chosen, expected) => panic!("{chosen:?} instead of {expected:?}"),
             }
         }
     }
 
     #[test]
-    fn without_a_verdict_on_kvm_only_qemu_runs_and_only_when_wanted() {
+    fn without_a_kvm_verdict_only_a_requested_qemu_is_chosen() {
         let mut unknown = host(true, true, true, true);
         unknown.kvm = KvmProbe::new(KvmVerdict::Unknown, "busy");
         for requested in [None, Some(VmmKind::Firecracker)] {

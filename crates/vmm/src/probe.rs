@@ -243,7 +243,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn only_a_guest_that_ran_fast_makes_kvm_usable() {
+    fn only_a_fast_guest_makes_kvm_usable() {
         let after = |ms| judge(KvmOutcome::Ran(Duration::from_millis(ms)), true);
         assert_eq!(after(1).verdict, Usable);
         let slow = after(400);
@@ -274,14 +274,14 @@ mod tests {
     const BROKEN: &str = r#"echo '{"verdict":"broken","reason":"slow"}'"#;
 
     #[tokio::test]
-    async fn a_starved_probe_is_believed() {
+    async fn a_probe_that_waits_for_cpu_time_is_accepted() {
         let limits = Limits { cpu: Duration::from_millis(200), ..LIMITS };
         let (verdict, runs) = run_script(&format!("sleep 0.5; {USABLE}"), limits).await;
         assert_eq!((verdict.verdict, runs), (Usable, 1));
     }
 
     #[tokio::test]
-    async fn a_probe_that_uses_too_much_cpu_time_is_ended_and_asked_again() {
+    async fn a_probe_that_uses_too_much_cpu_time_is_killed_and_retried() {
         let limits = Limits { cpu: Duration::from_millis(50), ..LIMITS };
         let (verdict, runs) = run_script("while :; do :; done", limits).await;
         assert_eq!((verdict.verdict, runs), (Broken, 2));
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_second_of_two_failures_is_believed() {
+    async fn kvm_is_broken_only_after_two_failed_probes() {
         assert_eq!(run_script(BROKEN, LIMITS).await.1, 2);
         let once = format!("if [ $(wc -l < $0) = 1 ]; then {BROKEN}; else {USABLE}; fi");
         let dir = tempfile::tempdir().unwrap();
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_probe_that_cannot_be_understood_gives_no_verdict() {
+    async fn a_probe_without_valid_output_gives_no_verdict() {
         for command in ["/bin/true", "/nonexistent"] {
             assert_eq!(run_with_retry(&[command.into()], LIMITS).await.verdict, Unknown);
         }
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_verdict_is_kept_and_replaced_on_request() {
+    async fn a_verdict_is_cached_and_replaced_on_request() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("kvm.json");
         let (command, runs) = script(dir.path(), BROKEN);

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read_off_what_programs_print() {
+    fn versions_are_parsed_from_program_output() {
         let numbers = |line| version_in(line).map(|(numbers, _)| numbers);
         assert_eq!(numbers("Firecracker v1.12.1"), Some(vec![1, 12, 1]));
         assert_eq!(numbers("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)"), Some(vec![7, 2, 22]));
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_found_by_absolute_folders_only() {
+    fn programs_are_found_only_in_absolute_directories() {
         assert!(find("sh", &[], true).unwrap().is_absolute());
         assert_eq!(find("sh", &[], false), None);
         assert_eq!(find("no-such-program", &[PathBuf::from("/bin")], true), None);

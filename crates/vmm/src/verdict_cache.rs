@@ -71,7 +71,7 @@ mod tests {
     use crate::verdict::KvmVerdict;
 
     #[test]
-    fn a_verdict_holds_for_its_boot_device_and_probe_only() {
+    fn a_cached_verdict_is_valid_only_for_its_boot_device_and_probe() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("kvm.json");
         let current = Conditions { boot: "b".into(), device: (1, 2, 3, 4), probe: (5, 6, 7, 8) };

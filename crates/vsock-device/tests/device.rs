@@ -71,7 +71,7 @@ impl RunningDevice {
     fn wait_until_processed(&self) {
         for _ in 0..2 {
             let mut client = UnixStream::connect(self.socket()).unwrap();
-            client.write_all(b"nothing\n").unwrap();
+            client.write_all(b"invalid\n").unwrap();
             assert!(is_closed(&mut client));
         }
     }
@@ -114,7 +114,7 @@ fn is_closed(client: &mut UnixStream) -> bool {
 }
 
 #[test]
-fn a_host_program_connects_and_bytes_follow_its_line() {
+fn bytes_after_a_host_programs_connect_line_reach_the_guest() {
     let device = RunningDevice::new();
     let mut guest = device.boot();
     let mut client = UnixStream::connect(device.socket()).unwrap();
@@ -128,7 +128,7 @@ fn a_host_program_connects_and_bytes_follow_its_line() {
 }
 
 #[test]
-fn a_line_that_is_not_understood_closes_the_connection() {
+fn an_invalid_connect_line_closes_the_connection() {
     let device = RunningDevice::new();
     let mut guest = device.boot();
     for line in ["HELLO 1024\n", "CONNECT -1\n", "CONNECT 4294967296\n", "CONNECT 1 2\n", &"1".repeat(32)] {
@@ -141,7 +141,7 @@ fn a_line_that_is_not_understood_closes_the_connection() {
 }
 
 #[test]
-fn a_guest_connects_to_the_socket_of_its_port_and_no_other() {
+fn a_guest_connects_only_to_the_socket_of_its_port() {
     let device = RunningDevice::new();
     let mut guest = device.boot();
     let listener = device.listen(1025);
@@ -156,7 +156,7 @@ fn a_guest_connects_to_the_socket_of_its_port_and_no_other() {
 }
 
 #[test]
-fn a_guest_refuses_a_connection() {
+fn a_refusal_by_the_guest_closes_the_connection() {
     let device = RunningDevice::new();
     let mut guest = device.boot();
     let mut client = device.dial(1024);
@@ -166,7 +166,7 @@ fn a_guest_refuses_a_connection() {
 }
 
 #[test]
-fn the_guest_is_sent_no_more_than_its_credit() {
+fn the_device_sends_no_more_than_the_guests_credit() {
     let (_host, mut guest, mut client, ports) = connected();
     let sent: Vec<u8> = (0..1_u32 << 18).flat_map(u32::to_le_bytes).collect();
     let writer = {
@@ -206,7 +206,7 @@ fn send_within_credit(guest: &mut Guest, ports: (u32, u32), payload: &[u8]) {
 }
 
 #[test]
-fn a_host_program_receives_more_than_is_buffered() {
+fn a_host_program_receives_more_than_the_device_buffers() {
     let (_host, mut guest, mut client, ports) = connected();
     let sent: Vec<u8> = (0..1_u32 << 18).flat_map(u32::to_le_bytes).collect();
     let reader = {
@@ -221,7 +221,7 @@ fn a_host_program_receives_more_than_is_buffered() {
 }
 
 #[test]
-fn a_guest_that_ignores_its_credit_is_reset_and_the_others_are_served() {
+fn a_guest_that_exceeds_its_credit_resets_only_that_connection() {
     let (device, mut guest, mut slow, ports) = connected();
     // The socket and the device buffer far less.
     for _ in 0..200 {
@@ -235,7 +235,7 @@ fn a_guest_that_ignores_its_credit_is_reset_and_the_others_are_served() {
 }
 
 #[test]
-fn a_host_program_that_reads_nothing_holds_up_no_other() {
+fn a_host_program_that_reads_nothing_does_not_block_others() {
     let (device, mut guest, _slow, ports) = connected();
     guest.send(&Packet::new(op::CREDIT_REQUEST, ports));
     let credit = guest.receive_op(op::CREDIT_UPDATE).buf_alloc;
@@ -246,7 +246,7 @@ fn a_host_program_that_reads_nothing_holds_up_no_other() {
 }
 
 #[test]
-fn each_direction_is_shut_down_by_itself() {
+fn each_direction_is_shut_down_separately() {
     let (_host, mut guest, mut client, ports) = connected();
     client.write_all(b"last").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
@@ -276,20 +276,20 @@ fn each_direction_is_shut_down_by_itself() {
 }
 
 #[test]
-fn a_host_program_that_closes_is_waited_for_no_more() {
+fn packets_for_a_closed_host_program_reset_the_connection() {
     let (device, mut guest, mut client, ports) = connected();
     client.write_all(b"last").unwrap();
     drop(client);
     assert_eq!(guest.receive_op(op::RW).payload, b"last");
     assert_eq!(guest.receive_op(op::SHUTDOWN).flags & SEND, SEND);
     guest.wait_until_idle();
-    guest.send(&Packet::bytes(ports, b"nobody reads this"));
+    guest.send(&Packet::bytes(ports, b"unread"));
     assert_eq!(guest.receive_op(op::RST).ports(), ports);
     check_device(&device, &mut guest);
 }
 
 #[test]
-fn what_a_guest_sent_before_it_closed_is_delivered_however_slow_the_host_program() {
+fn bytes_sent_before_a_guest_closes_reach_a_slow_host_program() {
     let (_host, mut guest, mut client, ports) = connected();
     guest.send(&Packet::new(op::CREDIT_REQUEST, ports));
     let len = guest.receive_op(op::CREDIT_UPDATE).buf_alloc as usize;
@@ -312,7 +312,7 @@ fn a_reset_by_the_guest_closes_the_connection() {
 }
 
 #[test]
-fn a_host_program_that_leaves_before_the_guest_answers_ends_nothing_else() {
+fn a_host_program_that_disconnects_early_affects_nothing_else() {
     let device = RunningDevice::new();
     let mut guest = device.boot();
     // Only writing the answer shows that the client does not read.
@@ -335,7 +335,7 @@ fn a_host_program_that_leaves_before_the_guest_answers_ends_nothing_else() {
 }
 
 #[test]
-fn host_programs_come_and_go_while_the_guest_is_paused() {
+fn host_programs_connect_and_disconnect_while_the_guest_is_paused() {
     let (device, mut guest, mut staying_client, ports) = connected();
     let mut leaving_client = device.dial(2000);
     let leaving_ports = guest.accept(2000, &mut leaving_client);
@@ -369,7 +369,7 @@ fn host_programs_come_and_go_while_the_guest_is_paused() {
 }
 
 #[test]
-fn what_a_guest_sent_before_it_was_paused_is_processed_after() {
+fn packets_sent_before_a_pause_are_processed_after_it() {
     let (_host, mut guest, mut client, ports) = connected();
     guest.pause();
     guest.put(&Packet::bytes(ports, b"early").encode());
@@ -378,7 +378,7 @@ fn what_a_guest_sent_before_it_was_paused_is_processed_after() {
 }
 
 #[test]
-fn a_full_ring_holds_packets_back_until_the_guest_gives_buffers() {
+fn packets_wait_until_the_guest_provides_buffers() {
     let (_host, mut guest, mut client, ports) = connected();
     guest.refills = false;
     let sent = vec![9; 1 << 20];
@@ -404,7 +404,7 @@ fn a_full_ring_holds_packets_back_until_the_guest_gives_buffers() {
 }
 
 #[test]
-fn a_guest_that_takes_no_resets_is_not_listened_to() {
+fn the_device_stops_reading_if_the_guest_receives_no_resets() {
     let device = RunningDevice::new();
     let mut guest = device.boot_without_buffers();
     let garbage = Packet::new(op::RW, (1, 1)).encode();
@@ -524,7 +524,7 @@ fn rx_buffers_without_room_are_returned_empty() {
 }
 
 #[test]
-fn a_ring_that_makes_no_sense_is_served_again_after_it_is_restarted() {
+fn an_invalid_ring_is_served_again_after_a_restart() {
     let device = RunningDevice::new();
     for index in [0, 1] {
         let mut guest = device.boot();
@@ -577,7 +577,7 @@ fn the_number_of_connections_is_limited() {
 }
 
 #[test]
-fn the_end_of_qemu_closes_all_connections_and_another_one_is_served() {
+fn qemus_exit_closes_all_connections_and_a_new_qemu_is_served() {
     let (device, guest, mut client, _) = connected();
     drop(guest);
     assert!(is_closed(&mut client));

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_left_out_with_what_only_that_leads_to() {
+    fn commits_reachable_only_through_known_ones_are_left_out() {
         // e merges d and b. d, c, b and a are in a row.
         let row = [("e", &["d", "b"][..]), ("d", &["c"]), ("c", &["b"]), ("b", &["a"])];
         let parents = row.map(|(id, parents)| (id.to_owned(), set(parents).into_iter().collect()));

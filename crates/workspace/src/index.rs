@@ -214,7 +214,7 @@ mod tests {
 
     /// For each version, the parser agrees with `git ls-files`.
     #[test]
-    fn what_git_writes_is_read() {
+    fn indexes_written_by_git_are_parsed() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         git(dir, &["init", "-q"]);
@@ -234,7 +234,7 @@ mod tests {
             }
             let Index::Complete(entries, _) = parse(&fs::read(dir.join(".git/index")).unwrap(), 20).unwrap()
             else {
-                panic!("folded")
+                panic!("the index is incomplete")
             };
             let listed =
                 Command::new("git").current_dir(dir).args(["ls-files", "-s", "-z"]).output().unwrap();
@@ -256,7 +256,7 @@ mod tests {
         }
         let tree = || match parse(&fs::read(dir.join(".git/index")).unwrap(), 20).unwrap() {
             Index::Complete(_, tree) => tree,
-            Index::Incomplete => panic!("folded"),
+            Index::Incomplete => panic!("the index is incomplete"),
         };
         assert_eq!(tree(), None);
         git(dir, &["add", "-A"]);
@@ -268,7 +268,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_an_index_or_an_error(
+        fn parsing_any_bytes_returns_an_index_or_an_error(
             version in 2u8..5,
             count in 0u8..9,
             bytes in prop::collection::vec(any::<u8>(), 0..600),

@@ -34,7 +34,7 @@ pub(crate) fn pack(
     if revisions.is_empty() {
         return Ok(None);
     }
-    let dir = temp_repo.path().join("made");
+    let dir = temp_repo.path().join("new-packs");
     fs::create_dir_all(&dir).map_err(writing(&dir))?;
     let base = dir.join("pack");
     let base =

@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_found_until_it_is_forgotten() {
+    fn saved_records_are_found_until_removed() {
         let dir = tempfile::tempdir().unwrap();
         let records = Records::new(dir.path().join("workspaces"));
         assert!(records.list("box").unwrap().is_empty());
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_record_is_told_and_left_alone() {
+    fn truncated_records_are_rejected() {
         let mut bytes = Vec::new();
         record().write(&mut bytes).unwrap();
         assert_eq!(Record::read(&bytes).unwrap(), record());

@@ -510,7 +510,7 @@ fn conflicts(
     paths
 }
 
-/// Returns whether the guest's file looks like the one that the host would write.
+/// Returns whether the guest's file looks like the file that the host would write.
 fn is_identical(snapshot: &Snapshot, file: &ListedFile) -> bool {
     let Some(FileSource::OnDisk { stat, .. }) = snapshot.files.get(&file.path) else { return false };
     let mode = if stat.file_type() == FileType::Symlink { LINK } else { modes(stat.mode).0 };

@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_left_is_swept_and_what_is_in_use_stays() {
+    fn stale_repositories_are_removed_and_locked_ones_kept() {
         let parent = tempfile::tempdir().unwrap();
         let create = |name: &str, old: bool| {
             let path = parent.path().join(name);
@@ -175,10 +175,10 @@ mod tests {
             }
             path
         };
-        let (left, used) = (create("git-left", true), create("git-used", true));
+        let (stale, used) = (create("git-stale", true), create("git-used", true));
         let (young, other) = (create("git-young", false), create("other", true));
         let _lock = lock_dir(&used).unwrap();
         remove_stale(parent.path());
-        assert_eq!([left, used, young, other].map(|path| path.exists()), [false, true, true, true]);
+        assert_eq!([stale, used, young, other].map(|path| path.exists()), [false, true, true, true]);
     }
 }

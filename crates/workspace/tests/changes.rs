@@ -10,11 +10,11 @@ use std::{
 };
 
 use banger_workspace::{ChangeKind, Options, WorkspaceError};
-use common::{OPTIONS, World, executable, git, tree, tried, write};
+use common::{OPTIONS, World, executable, git, git_output, tree, write};
 use proptest::prelude::*;
 
 /// Applies the guest's changes to a clean checkout of what was sent, and returns its files.
-fn applied(world: &World, patch: &[u8]) -> std::collections::BTreeMap<PathBuf, (char, Vec<u8>)> {
+fn apply_patch(world: &World, patch: &[u8]) -> std::collections::BTreeMap<PathBuf, (char, Vec<u8>)> {
     let clean = world.path("clean");
     let _ = fs::remove_dir_all(&clean);
     git(&world.path("."), &["clone", "-q", world.host().to_str().unwrap(), "clean"]);
@@ -27,7 +27,7 @@ fn applied(world: &World, patch: &[u8]) -> std::collections::BTreeMap<PathBuf, (
 }
 
 /// A repository with a few files, and its guest.
-fn sent() -> (World, banger_workspace::Record) {
+fn sent_world() -> (World, banger_workspace::Record) {
     let world = World::new();
     for name in ["a", "b", "c", "dir/d", "dir/e", "dir/sub/f"] {
         world.write(name, name.repeat(2000));
@@ -39,14 +39,14 @@ fn sent() -> (World, banger_workspace::Record) {
 }
 
 #[test]
-fn all_that_was_done_is_in_the_patch_and_the_guest_is_left_alone() {
-    let (world, record) = sent();
+fn the_patch_contains_all_work_and_the_guest_is_unchanged() {
+    let (world, record) = sent_world();
     let guest = world.guest();
     write(&guest, "a", "edited and committed");
     write(&guest, "new \"file\"\n", "new");
     write(&guest, "binary", [0, 1, 2, 255].repeat(500));
     git(&guest, &["add", "-A"]);
-    git(&guest, &["commit", "-q", "-m", "there"]);
+    git(&guest, &["commit", "-q", "-m", "guest"]);
     fs::remove_file(guest.join("b")).unwrap();
     executable(&guest.join("c"));
     fs::rename(guest.join("dir/d"), guest.join("moved")).unwrap();
@@ -65,7 +65,7 @@ fn all_that_was_done_is_in_the_patch_and_the_guest_is_left_alone() {
     for ignored in ["thing.o", "target/debug/x"] {
         expected.remove(Path::new(ignored)).unwrap();
     }
-    assert_eq!(applied(&world, &changes.patch(None).unwrap()), expected);
+    assert_eq!(apply_patch(&world, &changes.patch(None).unwrap()), expected);
     let listed: Vec<_> = changes
         .list(None)
         .unwrap()
@@ -88,8 +88,8 @@ fn all_that_was_done_is_in_the_patch_and_the_guest_is_left_alone() {
 }
 
 #[test]
-fn a_guest_in_which_nothing_was_done_has_no_patch() {
-    let (world, record) = sent();
+fn an_unchanged_guest_has_an_empty_patch() {
+    let (world, record) = sent_world();
     let changes = world.changes(&record).unwrap();
     assert!(changes.patch(None).unwrap().is_empty());
     assert!(changes.list(None).unwrap().is_empty());
@@ -100,28 +100,28 @@ fn a_guest_in_which_nothing_was_done_has_no_patch() {
 }
 
 #[test]
-fn local_edits_that_were_sent_are_in_the_patch_too() {
-    let (world, _) = sent();
+fn the_patch_includes_local_edits_that_were_sent() {
+    let (world, _) = sent_world();
     fs::remove_dir_all(world.guest()).unwrap();
-    world.write("a", "edited here");
+    world.write("a", "edited on the host");
     fs::remove_file(world.host().join("b")).unwrap();
     let record = world.send(&OPTIONS).unwrap();
     let changes = world.changes(&record).unwrap();
-    assert_eq!(applied(&world, &changes.patch(None).unwrap()), tree(&world.host()));
+    assert_eq!(apply_patch(&world, &changes.patch(None).unwrap()), tree(&world.host()));
 }
 
 #[test]
-fn an_unborn_repository_comes_out_too() {
+fn the_patch_of_an_unborn_repository_contains_all_files() {
     let world = World::new();
     let record = world.send(&OPTIONS).unwrap();
-    write(&world.guest(), "made/there", "made");
+    write(&world.guest(), "new/file", "new");
     let changes = world.changes(&record).unwrap();
-    assert_eq!(applied(&world, &changes.patch(None).unwrap()), tree(&world.guest()));
+    assert_eq!(apply_patch(&world, &changes.patch(None).unwrap()), tree(&world.guest()));
 }
 
 #[test]
 fn a_hostile_guest_writes_nothing_and_runs_nothing() {
-    let (world, record) = sent();
+    let (world, record) = sent_world();
     let guest = world.guest();
     let ran = world.path("ran");
     let run = format!("touch {}", ran.display());
@@ -161,14 +161,14 @@ fn a_hostile_guest_writes_nothing_and_runs_nothing() {
         left_out,
         [".git./config", "dir/.GIT/hooks/x", "dir/.git /config", "git~1/config", "inner", "pipe"]
     );
-    let got = applied(&world, &patch);
+    let got = apply_patch(&world, &patch);
     assert_eq!(got.get(Path::new("a")).unwrap().1, b"changed");
     assert_eq!(got.get(Path::new("dir/up")).unwrap(), &('l', b"../../..".to_vec()));
 }
 
 #[test]
-fn again_goes_only_what_has_changed() {
-    let (world, record) = sent();
+fn sending_again_transfers_only_changes() {
+    let (world, record) = sent_world();
     let big = vec![7; 3_000_000];
     world.write("big", &big);
     world.commit_all("second");
@@ -185,13 +185,13 @@ fn again_goes_only_what_has_changed() {
     world.write("a", "edited");
     fs::remove_dir_all(world.host().join("dir/sub")).unwrap();
     fs::remove_file(world.host().join("b")).unwrap();
-    world.write("b/now/a/folder", "x");
+    world.write("b/now/a/directory", "x");
     fs::remove_file(world.host().join("dir/d")).unwrap();
     fs::remove_file(world.host().join("dir/e")).unwrap();
     fs::remove_dir(world.host().join("dir")).unwrap();
     symlink("a", world.host().join("dir")).unwrap();
     git(&world.host(), &["add", "-A"]);
-    world.write("c", "edited after all was staged");
+    world.write("c", "edited after staging");
     let (record, bytes) = world.send_again(record, &OPTIONS).unwrap();
     assert!(bytes < 20_000, "{bytes}");
     assert_eq!(tree(&world.guest()), tree(&world.host()));
@@ -215,52 +215,52 @@ fn again_goes_only_what_has_changed() {
 }
 
 #[test]
-fn what_was_done_there_is_never_overwritten() {
-    let refused = |world: &World, record: &banger_workspace::Record| {
+fn sending_again_never_overwrites_work_in_the_guest() {
+    let conflicting_paths = |world: &World, record: &banger_workspace::Record| {
         let before = tree(&world.guest());
         let Err(WorkspaceError::Conflicts(paths)) = world.send_again(record.clone(), &OPTIONS) else {
-            panic!("sent")
+            panic!("the changes were sent")
         };
         assert_eq!(tree(&world.guest()), before);
         paths.into_iter().map(|path| String::from_utf8(path).unwrap()).collect::<Vec<_>>()
     };
     // The same file on both sides is a conflict; changes to different files are not.
-    let (world, record) = sent();
-    write(&world.guest(), "a", "there");
-    write(&world.guest(), "own", "there");
-    world.write("b", "here");
+    let (world, record) = sent_world();
+    write(&world.guest(), "a", "guest");
+    write(&world.guest(), "own", "guest");
+    world.write("b", "host");
     let (record, _) = world.send_again(record, &OPTIONS).unwrap();
-    assert_eq!(fs::read_to_string(world.guest().join("b")).unwrap(), "here");
-    world.write("a", "here");
-    assert_eq!(refused(&world, &record), ["a"]);
+    assert_eq!(fs::read_to_string(world.guest().join("b")).unwrap(), "host");
+    world.write("a", "host");
+    assert_eq!(conflicting_paths(&world, &record), ["a"]);
     // A file removed here and edited there, and the reverse.
-    let (world, record) = sent();
+    let (world, record) = sent_world();
     fs::remove_file(world.host().join("a")).unwrap();
-    write(&world.guest(), "a", "there");
-    world.write("b", "here");
+    write(&world.guest(), "a", "guest");
+    world.write("b", "host");
     fs::remove_file(world.guest().join("b")).unwrap();
-    assert_eq!(refused(&world, &record), ["a", "b"]);
+    assert_eq!(conflicting_paths(&world, &record), ["a", "b"]);
     // A directory with new files where a file is needed.
-    let (world, record) = sent();
+    let (world, record) = sent_world();
     fs::remove_dir_all(world.host().join("dir")).unwrap();
     world.write("dir", "a file now");
     git(&world.host(), &["add", "-A"]);
-    write(&world.guest(), "dir/own", "there");
-    assert_eq!(refused(&world, &record), ["dir/own"]);
+    write(&world.guest(), "dir/own", "guest");
+    assert_eq!(conflicting_paths(&world, &record), ["dir/own"]);
     // Commits on both sides.
-    let (world, record) = sent();
-    write(&world.guest(), "own", "there");
+    let (world, record) = sent_world();
+    write(&world.guest(), "own", "guest");
     git(&world.guest(), &["add", "-A"]);
-    git(&world.guest(), &["commit", "-q", "-m", "there"]);
-    world.write("b", "here");
+    git(&world.guest(), &["commit", "-q", "-m", "guest"]);
+    world.write("b", "host");
     world.send_again(record.clone(), &OPTIONS).unwrap();
-    world.commit_all("here");
-    assert_eq!(refused(&world, &record), [".git/refs/heads/main", ".git/index"]);
+    world.commit_all("host");
+    assert_eq!(conflicting_paths(&world, &record), [".git/refs/heads/main", ".git/index"]);
 }
 
 #[test]
-fn another_repository_does_not_take_its_place_and_one_that_was_moved_does() {
-    let (world, _) = sent();
+fn another_repository_is_rejected_and_a_moved_one_is_accepted() {
+    let (world, _) = sent_world();
     fs::remove_dir_all(world.guest()).unwrap();
     let (first, other) = (world.path("host/first"), World::new());
     git(&world.path("host"), &["clone", "-q", "repo", "first"]);
@@ -323,7 +323,7 @@ const NAMES: [&str; 16] = [
     "dir/.gitignore",
 ];
 
-fn play(root: &Path, steps: &[(u8, Step)]) {
+fn apply_steps(root: &Path, steps: &[(u8, Step)]) {
     for (name, step) in steps {
         let name = NAMES[usize::from(*name)];
         let path = root.join(name);
@@ -377,8 +377,8 @@ fn play(root: &Path, steps: &[(u8, Step)]) {
 }
 
 /// Returns the files of a tree that git would include: tracked ones, and those not ignored.
-fn of_git(root: &Path) -> std::collections::BTreeMap<PathBuf, (char, Vec<u8>)> {
-    let listed = tried(root, &["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).stdout;
+fn git_files(root: &Path) -> std::collections::BTreeMap<PathBuf, (char, Vec<u8>)> {
+    let listed = git_output(root, &["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).stdout;
     let listed: std::collections::BTreeSet<_> = listed.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
     let mut all = tree(root);
     all.retain(|path, _| listed.contains(path.as_os_str().as_encoded_bytes()));
@@ -390,30 +390,35 @@ proptest! {
 
     /// Random work on the host and in the guest, checked in a clean checkout.
     #[test]
-    fn a_round_trip_loses_nothing(first in steps(), edits in steps(), there in steps(), later in steps()) {
+    fn a_round_trip_loses_no_work(
+        first in steps(),
+        edits in steps(),
+        guest_steps in steps(),
+        later in steps(),
+    ) {
         let world = World::new();
         world.write(".gitignore", "*.log\n");
-        play(&world.host(), &first);
+        apply_steps(&world.host(), &first);
         world.commit_all("first");
-        play(&world.host(), &edits);
+        apply_steps(&world.host(), &edits);
         let options = Options { include_untracked: true, ..OPTIONS };
         let record = world.send(&options).unwrap();
         let status = ["status", "--porcelain=v2", "-z"];
         prop_assert_eq!(git(&world.guest(), &status), git(&world.host(), &status));
         git(&world.guest(), &["fsck", "--strict"]);
-        prop_assert_eq!(of_git(&world.guest()), of_git(&world.host()));
+        prop_assert_eq!(git_files(&world.guest()), git_files(&world.host()));
 
-        play(&world.host(), &later);
+        apply_steps(&world.host(), &later);
         let (record, _) = world.send_again(record, &options).unwrap();
         // Files removed there must be removed here; everything else is as on the host.
         prop_assert_eq!(git(&world.guest(), &status), git(&world.host(), &status));
         git(&world.guest(), &["fsck", "--strict"]);
 
-        play(&world.guest(), &there);
+        apply_steps(&world.guest(), &guest_steps);
         let changes = world.changes(&record).unwrap();
         let patch = changes.patch(None).unwrap();
         let base = record.commit().unwrap().to_owned();
         prop_assert_eq!(git(&world.host(), &["rev-parse", "HEAD"]), format!("{base}\n"));
-        prop_assert_eq!(applied(&world, &patch), of_git(&world.guest()));
+        prop_assert_eq!(apply_patch(&world, &patch), git_files(&world.guest()));
     }
 }

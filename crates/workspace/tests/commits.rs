@@ -5,9 +5,9 @@ mod common;
 
 use std::fs;
 
-use common::{OPTIONS, World, git, tree, tried, write};
+use common::{OPTIONS, World, git, git_output, tree, write};
 
-fn sent() -> (World, banger_workspace::Record) {
+fn sent_world() -> (World, banger_workspace::Record) {
     let world = World::new();
     for number in 0..14 {
         world.write("a", format!("a {number}"));
@@ -19,7 +19,7 @@ fn sent() -> (World, banger_workspace::Record) {
 }
 
 /// Returns everything that belongs to the user.
-fn users(world: &World) -> impl PartialEq + std::fmt::Debug + use<> {
+fn user_state(world: &World) -> impl PartialEq + std::fmt::Debug + use<> {
     let refs = git(&world.host(), &["for-each-ref", "refs/heads", "refs/tags", "refs/remotes", "refs/stash"]);
     (
         refs,
@@ -30,14 +30,14 @@ fn users(world: &World) -> impl PartialEq + std::fmt::Debug + use<> {
 }
 
 #[test]
-fn commits_and_what_is_not_committed_arrive_and_nothing_else_changes() {
-    let (world, mut record) = sent();
-    let before = users(&world);
+fn a_pull_adds_commits_and_uncommitted_work_and_changes_nothing_else() {
+    let (world, mut record) = sent_world();
+    let before = user_state(&world);
     let guest = world.guest();
-    write(&guest, "a", "there");
+    write(&guest, "a", "guest");
     git(&guest, &["commit", "-qam", "in the guest"]);
     git(&guest, &["checkout", "-q", "-b", "other/branch"]);
-    write(&guest, "b", "there");
+    write(&guest, "b", "guest");
     git(&guest, &["add", "b"]);
     git(&guest, &["commit", "-qm", "on another branch"]);
     write(&guest, "c", "not committed");
@@ -49,7 +49,7 @@ fn commits_and_what_is_not_committed_arrive_and_nothing_else_changes() {
         names,
         ["HEAD", "heads/main", "heads/other/branch", "uncommitted"].map(|name| format!("{prefix}{name}"))
     );
-    assert_eq!(users(&world), before);
+    assert_eq!(user_state(&world), before);
     let log = |name: &str| git(&world.host(), &["log", "--format=%s", &format!("main..{prefix}{name}")]);
     assert_eq!(log("heads/main"), "in the guest\n");
     assert_eq!(log("HEAD"), "on another branch\nin the guest\n");
@@ -64,7 +64,7 @@ fn commits_and_what_is_not_committed_arrive_and_nothing_else_changes() {
     let again = world.pull(&mut record).unwrap();
     assert!(!again.uncommitted);
     assert!(
-        !tried(&world.host(), &["rev-parse", "--verify", "-q", "refs/banger/box/uncommitted"])
+        !git_output(&world.host(), &["rev-parse", "--verify", "-q", "refs/banger/box/uncommitted"])
             .status
             .success()
     );
@@ -72,12 +72,12 @@ fn commits_and_what_is_not_committed_arrive_and_nothing_else_changes() {
         let head = pulled.refs.iter().find(|(name, _)| name.ends_with("/HEAD")).unwrap();
         format!("{}\n", head.1)
     });
-    assert_eq!(users(&world), before);
+    assert_eq!(user_state(&world), before);
 }
 
 #[test]
-fn what_is_only_edited_needs_no_git_in_the_guest() {
-    let (world, mut record) = sent();
+fn uncommitted_edits_are_pulled_without_the_guests_git() {
+    let (world, mut record) = sent_world();
     write(&world.guest(), "a", "edited");
     let pulled = world.pull(&mut record).unwrap();
     assert!(pulled.uncommitted);
@@ -89,8 +89,8 @@ fn what_is_only_edited_needs_no_git_in_the_guest() {
 }
 
 #[test]
-fn a_detached_head_and_an_unborn_host() {
-    let (world, mut record) = sent();
+fn a_detached_head_and_a_first_commit_are_pulled() {
+    let (world, mut record) = sent_world();
     git(&world.guest(), &["checkout", "-q", "--detach"]);
     git(&world.guest(), &["commit", "-q", "--allow-empty", "-m", "detached"]);
     world.pull(&mut record).unwrap();
@@ -106,17 +106,17 @@ fn a_detached_head_and_an_unborn_host() {
 }
 
 #[test]
-fn new_commits_go_in_beside_what_was_done_there() {
-    let (world, record) = sent();
+fn a_push_adds_host_commits_and_keeps_work_in_the_guest() {
+    let (world, record) = sent_world();
     assert!(world.push(record.clone()).unwrap().is_none());
-    write(&world.guest(), "a", "there");
-    git(&world.guest(), &["commit", "-qam", "there"]);
+    write(&world.guest(), "a", "guest");
+    git(&world.guest(), &["commit", "-qam", "guest"]);
     let before = (tree(&world.guest()), git(&world.guest(), &["rev-parse", "HEAD"]));
-    world.write("b", "here");
-    world.commit_all("here");
+    world.write("b", "host");
+    world.commit_all("host");
     let mut record = world.push(record).unwrap().unwrap();
     assert_eq!((tree(&world.guest()), git(&world.guest(), &["rev-parse", "HEAD"])), before);
-    assert_eq!(git(&world.guest(), &["log", "-1", "--format=%s", "host/main"]), "here\n");
+    assert_eq!(git(&world.guest(), &["log", "-1", "--format=%s", "host/main"]), "host\n");
     git(&world.guest(), &["merge", "-q", "--no-edit", "host/main"]);
     git(&world.guest(), &["fsck", "--strict"]);
     assert!(world.push(record.clone()).unwrap().is_none());
@@ -124,15 +124,15 @@ fn new_commits_go_in_beside_what_was_done_there() {
     let pulled = world.pull(&mut record).unwrap();
     assert_eq!(
         git(&world.host(), &["log", "--format=%s", "main..refs/banger/box/HEAD"]),
-        "Merge remote-tracking branch 'host/main'\nthere\n"
+        "Merge remote-tracking branch 'host/main'\nguest\n"
     );
     assert!(!pulled.uncommitted);
 }
 
 /// A VM that reuses a deleted one's name takes over its refs. Their old commits are kept.
 #[test]
-fn what_another_vm_of_the_name_has_left_stays() {
-    let (world, mut record) = sent();
+fn commits_of_an_earlier_vm_with_the_same_name_are_kept() {
+    let (world, mut record) = sent_world();
     let fresh = record.clone();
     let guest = world.guest();
     let base = git(&guest, &["rev-parse", "HEAD"]);
@@ -144,7 +144,7 @@ fn what_another_vm_of_the_name_has_left_stays() {
     git(&guest, &["commit", "-q", "--allow-empty", "-m", "topic of the first"]);
     assert!(world.pull(&mut record).unwrap().replaced.is_empty());
     let log = |name: &str| git(&world.host(), &["log", "-1", "--format=%s", name]);
-    let was = ["heads/main", "heads/topic", "uncommitted"].map(|name| {
+    let replaced_refs = ["heads/main", "heads/topic", "uncommitted"].map(|name| {
         let id = git(&world.host(), &["rev-parse", &format!("refs/banger/box/{name}")]);
         format!("refs/banger/box/replaced/{}", &id[..12])
     });
@@ -157,10 +157,10 @@ fn what_another_vm_of_the_name_has_left_stays() {
     git(&guest, &["commit", "-q", "--allow-empty", "-m", "of the second"]);
     let mut record = fresh;
     let replaced = world.pull(&mut record).unwrap().replaced;
-    assert_eq!(replaced, was.iter().cloned().collect());
+    assert_eq!(replaced, replaced_refs.iter().cloned().collect());
     assert_eq!(log("refs/banger/box/heads/topic/deep"), "of the second\n");
     assert_eq!(
-        was.each_ref().map(|name| log(name)),
+        replaced_refs.each_ref().map(|name| log(name)),
         ["of the first\n", "topic of the first\n", "Uncommitted work in VM box\n"]
     );
     // Only once: the refs now belong to this VM.
@@ -174,8 +174,8 @@ fn what_another_vm_of_the_name_has_left_stays() {
 
 /// A commit that git itself would not check out is rejected.
 #[test]
-fn hostile_objects_stay_outside() {
-    let (world, mut record) = sent();
+fn hostile_objects_are_rejected() {
+    let (world, mut record) = sent_world();
     let guest = world.guest();
     write(&guest, "x", "x");
     let blob = git(&guest, &["hash-object", "-w", "x"]);
@@ -191,6 +191,6 @@ fn hostile_objects_stay_outside() {
     git(&guest, &["update-ref", "refs/heads/evil", commit.trim()]);
     let error = world.pull(&mut record).unwrap_err();
     assert!(error.to_string().contains(".git"), "{error}");
-    assert!(!tried(&world.host(), &["cat-file", "-e", commit.trim()]).status.success());
+    assert!(!git_output(&world.host(), &["cat-file", "-e", commit.trim()]).status.success());
     assert_eq!(git(&world.host(), &["for-each-ref", "refs/banger"]), "");
 }

@@ -6,19 +6,19 @@ mod common;
 use std::{fs, os::unix::fs::symlink};
 
 use banger_workspace::{Git, Mode, Options, Repository, Upload, WorkspaceError};
-use common::{OPTIONS, World, executable, git, tree, tried, write};
+use common::{OPTIONS, World, executable, git, git_output, tree, write};
 
 const STATUS: &[&str] = &["status", "--porcelain=v2", "-z", "--untracked-files=no"];
 
 /// Checks that the guest's repository is intact, and has the same status as the host's.
-fn agrees(world: &World) {
+fn assert_guest_matches_host(world: &World) {
     git(&world.guest(), &["fsck", "--strict"]);
     assert_eq!(git(&world.guest(), STATUS), git(&world.host(), STATUS));
-    let head = |dir| String::from_utf8(tried(dir, &["rev-parse", "HEAD"]).stdout).unwrap();
+    let head = |dir| String::from_utf8(git_output(dir, &["rev-parse", "HEAD"]).stdout).unwrap();
     assert_eq!(head(&world.guest()), head(&world.host()));
     assert_eq!(
-        tried(&world.guest(), &["symbolic-ref", "HEAD"]).stdout,
-        tried(&world.host(), &["symbolic-ref", "HEAD"]).stdout
+        git_output(&world.guest(), &["symbolic-ref", "HEAD"]).stdout,
+        git_output(&world.host(), &["symbolic-ref", "HEAD"]).stdout
     );
 }
 
@@ -48,11 +48,11 @@ fn varied() -> World {
         world.write("plain", format!("plain {number}"));
         world.commit_all(&format!("commit {number}"));
     }
-    world.write("edited", "edited on the disk");
+    world.write("edited", "edited on disk");
     world.write("staged", "staged");
     world.write("both", "staged once");
     git(&world.host(), &["add", "staged", "both"]);
-    world.write("both", "and edited then");
+    world.write("both", "edited after staging");
     git(&world.host(), &["rm", "-q", "deleted"]);
     fs::remove_file(world.host().join("unstaged-delete")).unwrap();
     fs::remove_file(world.host().join("becomes-link")).unwrap();
@@ -75,10 +75,10 @@ fn varied_and_committed() -> World {
 }
 
 #[test]
-fn every_kind_of_change_arrives_as_it_is() {
+fn every_kind_of_change_is_sent() {
     let world = varied();
     world.send(&OPTIONS).unwrap();
-    agrees(&world);
+    assert_guest_matches_host(&world);
     let mut expected = tree(&world.host());
     for left_out in ["ignored", "untracked", "more/untracked"] {
         expected.remove(std::path::Path::new(left_out)).unwrap();
@@ -91,7 +91,7 @@ fn every_kind_of_change_arrives_as_it_is() {
 }
 
 #[test]
-fn untracked_files_go_when_they_are_wanted_and_ignored_ones_never() {
+fn untracked_files_are_sent_on_request_and_ignored_ones_never() {
     let world = varied();
     world.send(&Options { include_untracked: true, ..OPTIONS }).unwrap();
     let mut expected = tree(&world.host());
@@ -102,26 +102,26 @@ fn untracked_files_go_when_they_are_wanted_and_ignored_ones_never() {
 }
 
 #[test]
-fn an_unborn_branch_a_detached_head_and_nothing_at_all() {
+fn unborn_branches_and_detached_heads_are_sent() {
     let world = World::new();
     world.send(&OPTIONS).unwrap();
-    agrees(&world);
+    assert_guest_matches_host(&world);
 
     let world = World::new();
     world.write("a", "a");
     git(&world.host(), &["add", "a"]);
     world.send(&OPTIONS).unwrap();
-    agrees(&world);
+    assert_guest_matches_host(&world);
     assert_eq!(fs::read_to_string(world.guest().join("a")).unwrap(), "a");
 
     let world = varied_and_committed();
     git(&world.host(), &["checkout", "-q", "--detach", "HEAD~2"]);
     world.send(&OPTIONS).unwrap();
-    agrees(&world);
+    assert_guest_matches_host(&world);
 }
 
 #[test]
-fn working_trees_sparse_ones_shallow_clones_and_split_indexes() {
+fn worktrees_sparse_checkouts_shallow_clones_and_split_indexes_are_sent() {
     // A separate working tree.
     let world = varied_and_committed();
     git(&world.host(), &["worktree", "add", "-q", "-b", "side", "../side"]);
@@ -139,14 +139,14 @@ fn working_trees_sparse_ones_shallow_clones_and_split_indexes() {
     assert_eq!(git(&world.guest(), &["branch", "--show-current"]).trim(), "side");
 
     // A sparse checkout, also with a sparse index.
-    for folded in ["false", "true"] {
+    for sparse_index in ["false", "true"] {
         let world = varied_and_committed();
-        git(&world.host(), &["config", "index.sparse", folded]);
+        git(&world.host(), &["config", "index.sparse", sparse_index]);
         git(&world.host(), &["sparse-checkout", "init", "--cone"]);
         git(&world.host(), &["sparse-checkout", "set", "more"]);
         assert!(!world.host().join("dir").exists());
         world.send(&OPTIONS).unwrap();
-        agrees(&world);
+        assert_guest_matches_host(&world);
         assert!(!world.guest().join("dir").exists());
         git(&world.guest(), &["sparse-checkout", "disable"]);
         assert_eq!(fs::read_to_string(world.guest().join("dir/sub/deep")).unwrap(), "deep");
@@ -158,7 +158,7 @@ fn working_trees_sparse_ones_shallow_clones_and_split_indexes() {
     let url = format!("file://{}", world.path("host/full").display());
     git(&world.path("host"), &["clone", "-q", "--depth", "3", &url, "repo"]);
     world.send(&OPTIONS).unwrap();
-    agrees(&world);
+    assert_guest_matches_host(&world);
     assert_eq!(git(&world.guest(), &["rev-list", "--count", "HEAD"]).trim(), "3");
     // The branch follows the same upstream as here.
     assert_eq!(git(&world.guest(), &["config", "remote.origin.url"]).trim(), url);
@@ -170,11 +170,11 @@ fn working_trees_sparse_ones_shallow_clones_and_split_indexes() {
     let world = varied();
     git(&world.host(), &["update-index", "--split-index"]);
     world.send(&OPTIONS).unwrap();
-    agrees(&world);
+    assert_guest_matches_host(&world);
 }
 
 #[test]
-fn conflicts_merges_and_depth() {
+fn a_merge_in_progress_is_sent_and_can_be_concluded_on_both_sides() {
     let world = World::new();
     world.write("a", "one\n");
     world.commit_all("one");
@@ -184,15 +184,15 @@ fn conflicts_merges_and_depth() {
     git(&world.host(), &["checkout", "-q", "main"]);
     world.write("a", "main\n");
     world.commit_all("main");
-    assert!(!tried(&world.host(), &["merge", "side"]).status.success());
+    assert!(!git_output(&world.host(), &["merge", "side"]).status.success());
     let record = world.send(&Options { depth: 1, ..OPTIONS }).unwrap();
-    agrees(&world);
+    assert_guest_matches_host(&world);
     assert_eq!(git(&world.guest(), &["ls-files", "-u"]), git(&world.host(), &["ls-files", "-u"]));
     assert_eq!(git(&world.guest(), &["rev-list", "--count", "HEAD"]).trim(), "1");
     assert_eq!(git(&world.guest(), &["status"]), git(&world.host(), &["status"]));
 
     // Concluding the merge there creates a commit with both parents.
-    let concluded = |root: &std::path::Path| {
+    let conclude_merge = |root: &std::path::Path| {
         write(root, "a", "both\n");
         git(root, &["commit", "-qam", "both"]);
         git(root, &["rev-parse", "HEAD^1", "HEAD^2"])
@@ -201,19 +201,19 @@ fn conflicts_merges_and_depth() {
     assert!(
         std::process::Command::new("cp").arg("-a").arg(world.guest()).arg(&kept).status().unwrap().success()
     );
-    assert_eq!(concluded(&kept), git(&world.host(), &["rev-parse", "main", "side"]));
+    assert_eq!(conclude_merge(&kept), git(&world.host(), &["rev-parse", "main", "side"]));
     git(&kept, &["fsck", "--strict"]);
 
     // Once it is concluded here, the guest has no merge in progress either.
-    concluded(&world.host());
+    conclude_merge(&world.host());
     world.send_again(record, &OPTIONS).unwrap();
-    agrees(&world);
+    assert_guest_matches_host(&world);
     assert_eq!(git(&world.guest(), &["status"]), git(&world.host(), &["status"]));
 }
 
 /// A hostile repository gives no access to the user's files outside it.
 #[test]
-fn what_leads_out_of_a_repository_stays() {
+fn a_hostile_repository_exposes_no_files_outside_it() {
     let world = varied();
     fs::write(world.path("key"), "a secret").unwrap();
     for name in ["info/exclude", "MERGE_MSG"] {
@@ -245,7 +245,7 @@ fn what_leads_out_of_a_repository_stays() {
 }
 
 #[test]
-fn another_branch_from_another_commit() {
+fn another_branch_and_commit_can_be_checked_out_in_the_guest() {
     let world = varied();
     world.send(&Options { branch: Some("agent/try".into()), ..OPTIONS }).unwrap();
     assert_eq!(git(&world.guest(), &["branch", "--show-current"]).trim(), "agent/try");
@@ -271,7 +271,7 @@ fn another_branch_from_another_commit() {
 }
 
 #[test]
-fn history_without_files() {
+fn metadata_mode_sends_history_without_files() {
     let world = varied();
     world.send(&Options { mode: Mode::Metadata, ..OPTIONS }).unwrap();
     assert!(tree(&world.guest()).is_empty());
@@ -281,7 +281,7 @@ fn history_without_files() {
 }
 
 #[test]
-fn what_cannot_be_sent_says_why() {
+fn unsendable_repositories_produce_specific_errors() {
     let find = |path: &std::path::Path| Repository::find(&Git::find().unwrap(), path).unwrap_err();
     let world = World::new();
     assert!(matches!(find(&world.path("none")), WorkspaceError::NoDirectory(_)));
@@ -296,7 +296,9 @@ fn what_cannot_be_sent_says_why() {
     other.write("b", "b");
     other.commit_all("b");
     git(&world.host(), &["submodule", "--quiet", "add", other.host().to_str().unwrap(), "sub"]);
-    let Err(WorkspaceError::Submodules(paths)) = world.snapshot(&OPTIONS) else { panic!("sent") };
+    let Err(WorkspaceError::Submodules(paths)) = world.snapshot(&OPTIONS) else {
+        panic!("the snapshot was taken")
+    };
     assert_eq!(paths, [b"sub".to_vec()]);
     // A repository of another user.
     let theirs = World::new();
@@ -310,7 +312,7 @@ fn what_cannot_be_sent_says_why() {
 }
 
 #[test]
-fn a_repository_within_it_stays_behind() {
+fn nested_repositories_are_not_sent() {
     let world = varied();
     fs::create_dir(world.host().join("inner")).unwrap();
     git(&world.host().join("inner"), &["init", "-q"]);
@@ -355,7 +357,7 @@ fn a_hostile_configuration_runs_nothing() {
     let record = world.send(&Options { include_untracked: true, ..OPTIONS }).unwrap();
     world.write("edited", "once more");
     let (record, _) = world.send_again(record, &OPTIONS).unwrap();
-    write(&world.guest(), "made", "there");
+    write(&world.guest(), "new", "guest");
     let changes = world.changes(&record).unwrap();
     changes.patch(None).unwrap();
     changes.list(None).unwrap();

@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_looked_for_in_its_tier_only() {
+    fn names_select_scenarios_of_the_tier_only() {
         let scenario =
             Scenario { module: "scenarios::ssh", name: "files", run: || Ok(()), marks: &[Mark::Here] };
         let selects = |words: &[&str]| {
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scenario_that_panics_fails_or_hangs_is_told_with_why() {
+    fn panics_failures_and_timeouts_of_scenarios_are_reported() {
         let scenario = |run: fn() -> Result<()>| {
             Box::leak(Box::new(Scenario { module: "m", name: "n", run, marks: &[] }))
         };

@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_are_replaced_wherever_they_are_in_an_argument() {
+    fn directories_are_replaced_anywhere_in_an_argument() {
         let replaced = replace("a=/run/v/x,b=/run/v".as_ref(), "/run/v".as_ref(), "/t".as_ref());
         assert_eq!(replaced, "a=/t/x,b=/t");
         assert_eq!(replace("-smp".as_ref(), "/run".as_ref(), "/t".as_ref()), "-smp");

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_read_between_the_bytes_of_streams() {
+    fn read_message_skips_stream_frames() {
         let mut wire = vec![0, 0, 0, 2, 2, b'h', b'i'];
         wire.extend(frame(&json!({ "reply": "exited" })).unwrap());
         assert_eq!(read_message(&mut wire.as_slice()).unwrap(), json!({ "reply": "exited" }));

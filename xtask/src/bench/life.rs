@@ -124,7 +124,7 @@ pub(super) fn adopt(stage: &Stage) -> Result<()> {
         "not all VMs were adopted: {reported}"
     );
     print_measurement(
-        "daemon, taking over 10 VMs, ms",
+        "daemon, adopting 10 VMs, ms",
         reported["took_ms"].as_f64().unwrap_or(f64::MAX),
         ADOPT_GOAL,
     );

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_the_one_in_the_middle() {
+    fn the_median_is_the_middle_value() {
         let mut times = [9, 1, 5].map(Duration::from_secs);
         assert_eq!(median(&mut times), Duration::from_secs(5));
     }

@@ -68,7 +68,7 @@ pub(super) fn workspace(stage: &Stage, runs: usize) -> Result<()> {
     compare("workspace export / git diff", EXPORT_GOAL, runs.min(3), export, diff)?;
     let guest_diff =
         || timed(&mut stage.banger(&["vm", "exec", NAME, "-w", "/root/repo", "--", "git", "diff", "HEAD"]));
-    compare("workspace export / git diff there", EXPORT_GUEST_GOAL, runs.min(3), export, guest_diff)?;
+    compare("workspace export / git diff in VM", EXPORT_GUEST_GOAL, runs.min(3), export, guest_diff)?;
     stage.ok(&["vm", "exec", NAME, "--", "rm", "-r", "/root/repo"])?;
 
     say("measuring tar into the VM");

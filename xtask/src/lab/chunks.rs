@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lab_gets_a_few_and_fewer_of_the_slow_ones() {
+    fn a_chunk_has_fewer_scenarios_if_they_are_slow() {
         let slow = ["a", "b", "c"].map(|name| scenario(name, true));
         let others = ["d", "e", "f", "g", "h", "i", "j", "k", "l", "m"].map(|name| scenario(name, false));
         let chunks = chunks_of(slow.into_iter().chain(others).collect());
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_lab_has_finished_is_read_from_what_it_printed() {
+    fn finished_scenarios_are_parsed_from_the_labs_output() {
         let names = ["ssh::one", "ssh::two", "ssh::three"].map(str::to_owned);
         let text = "3 scenarios of tier lab with firecracker/kvm, 1 at a time\nok        3.1 s  ssh::one\n\
                     ok 3.2 s of::another\nFAILED    7.0 s  ssh::two\nbecause\nok    1";

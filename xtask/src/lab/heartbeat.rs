@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_missed_only_after_its_first_word() {
+    fn a_heartbeat_is_missed_only_after_the_first_one() {
         let heartbeat = Heartbeat::default();
         assert!(!heartbeat.silent_for(Duration::ZERO));
         heartbeat.record();

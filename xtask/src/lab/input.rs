@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_kept_apart_whatever_is_in_them() {
+    fn arguments_with_any_characters_are_nul_terminated() {
         assert_eq!(
             nul_terminated(&["sh".into(), "a 'b'\n$c".into(), "".into()]).unwrap(),
             b"sh\0a 'b'\n$c\0\0"

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lab_that_says_no_status_has_none() {
+    fn the_exit_status_is_read_from_the_labs_status_port() {
         assert_eq!(status_of("").unwrap(), None);
         assert_eq!(status_of("ready\n").unwrap(), None);
         assert_eq!(status_of("ready\nalive\nstatus 42\n").unwrap(), Some(42));

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_words_are_read_among_the_kernels() {
+    fn banger_parameters_are_parsed_from_the_kernel_command_line() {
         let parse = |line| CmdLine::parse(line).ok();
         let full = parse("console=ttyS0 banger.root=overlay quiet banger.work=1\n");
         assert_eq!(full, Some(CmdLine { root: RootKind::Overlay, work: true, ready_port: READY_PORT }));

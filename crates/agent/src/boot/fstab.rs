@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_for_disks_that_are_not_there_become_comments_once() {
+    fn lines_for_missing_disks_are_commented_out_once() {
         let root = tempfile::tempdir().unwrap();
         for dir in ["etc", "dev"] {
             fs::create_dir(root.path().join(dir)).unwrap();

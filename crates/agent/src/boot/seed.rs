@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fresh_disk_is_filled_once_and_what_the_user_has_is_never_touched() {
+    fn a_fresh_disk_is_seeded_once_and_user_files_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let (home, disk) = (dir.path().join("home"), dir.path().join("disk"));
         fs::create_dir_all(home.join("sub")).unwrap();
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seeding_that_was_cut_short_is_finished() {
+    fn an_interrupted_seeding_is_completed() {
         let dir = tempfile::tempdir().unwrap();
         let (home, disk) = (dir.path().join("home"), dir.path().join("disk"));
         fs::create_dir_all(&home).unwrap();
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn an_emptied_disk_is_not_fresh() {
+    fn an_emptied_disk_is_not_seeded() {
         let dir = tempfile::tempdir().unwrap();
         let (home, disk) = (dir.path().join("home"), dir.path().join("disk"));
         fs::create_dir_all(&home).unwrap();

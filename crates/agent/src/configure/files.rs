@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_lines_are_replaced_and_others_stay() {
+    fn hosts_replaces_bangers_lines_and_keeps_all_others() {
         let more = [("10.0.0.2".to_owned(), vec!["db".to_owned(), "db.vm".to_owned()])].into();
         let once = hosts("127.0.0.1 localhost\n::1 ip6-localhost\n", Some("box"), &more);
         assert_eq!(

@@ -32,9 +32,9 @@ pub(super) fn set(root: &Path, name: &str) -> io::Result<()> {
     if !is_known(root, name) {
         return Ok(());
     }
-    let [debians, others] = CONFIG_FILES.map(|file| root.join(file));
-    let is_debian = root.join("etc/debian_version").exists() && !debians.is_symlink();
-    let path = if is_debian { debians } else { others };
+    let [debian_path, other_path] = CONFIG_FILES.map(|file| root.join(file));
+    let is_debian = root.join("etc/debian_version").exists() && !debian_path.is_symlink();
+    let path = if is_debian { debian_path } else { other_path };
     let old = String::from_utf8(read(&path)?.unwrap_or_default()).map_err(io::Error::other)?;
     let is_ours = |name: &str| old.lines().any(|line| line == format!("{MARK}{LANG}{name}"));
     if configured(root).is_some_and(|name| !is_ours(&name)) {
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_locale_that_the_image_knows_becomes_its_own() {
+    fn a_locale_in_the_image_is_set_unless_the_user_changed_it() {
         for (files, file) in [(&[("etc/debian_version", "12")][..], CONFIG_FILES[0]), (&[], CONFIG_FILES[1])]
         {
             let root = system(files);
@@ -145,15 +145,15 @@ mod tests {
             let ours = "# banger: LANG=de_DE.UTF-8\nLANG=de_DE.UTF-8\n";
             assert_eq!(text(&root, file).as_deref(), Some(ours));
             assert_eq!(session(&root).as_deref(), Some("de_DE.UTF-8"));
-            let theirs = ours.replace("\nLANG=de_DE.UTF-8", "\nLANG=de_DE.utf8");
-            fs::write(root.path().join(file), &theirs).unwrap();
+            let changed = ours.replace("\nLANG=de_DE.UTF-8", "\nLANG=de_DE.utf8");
+            fs::write(root.path().join(file), &changed).unwrap();
             set(root.path(), "C.UTF-8").unwrap();
-            assert_eq!(text(&root, file), Some(theirs));
+            assert_eq!(text(&root, file), Some(changed));
         }
     }
 
     #[test]
-    fn what_the_image_says_stays_and_what_it_lacks_is_not_given() {
+    fn a_configured_locale_is_kept_and_an_unknown_one_is_not_set() {
         let root = system(&[("etc/locale.conf", "LC_TIME=C\nLANG=\"de_DE.UTF-8\"\n")]);
         set(root.path(), "C.UTF-8").unwrap();
         assert_eq!(session(&root).as_deref(), Some("de_DE.UTF-8"));
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_found_in_an_archive_of_glibcs() {
+    fn locale_names_are_found_in_a_glibc_archive() {
         let names = b"\0de_DE.iso88591\0ru_RU.koi8r\0sr_RS.utf8@latin\0";
         let mut archive = vec![0; 56];
         archive[..4].copy_from_slice(&MAGIC.to_le_bytes());

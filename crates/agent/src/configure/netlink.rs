@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_errors_or_acknowledgements() {
+    fn replies_are_parsed_as_acknowledgements_or_errors() {
         let reply = |kind: u16, sequence: u32, error: i32| {
             let mut reply = 20u32.to_ne_bytes().to_vec();
             reply.extend(kind.to_ne_bytes());
@@ -145,8 +145,8 @@ mod tests {
             reply
         };
         assert!(acknowledgement(&reply(ERROR, 7, 0), 7).is_ok());
-        let refused = acknowledgement(&reply(ERROR, 7, -1), 7).unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        let denied = acknowledgement(&reply(ERROR, 7, -1), 7).unwrap_err();
+        assert_eq!(denied.kind(), io::ErrorKind::PermissionDenied);
         assert!(acknowledgement(&reply(ERROR, 6, 0), 7).is_err());
         assert!(acknowledgement(&reply(NEW_LINK, 7, 0), 7).is_err());
         assert!(acknowledgement(&reply(ERROR, 7, 0)[..18], 7).is_err());

@@ -189,10 +189,10 @@ mod tests {
     }
 
     const KEYS: &str = "root/.ssh/authorized_keys";
-    const DEBIANS: &str = "\n# as shipped\nInclude /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\n";
+    const DEBIAN_CONFIG: &str = "\n# as shipped\nInclude /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\n";
 
     #[test]
-    fn a_host_key_is_made_where_there_is_none() {
+    fn a_host_key_is_created_if_an_sshd_has_none() {
         let keygen = "#!/bin/sh\nfor last; do :; done\necho made > \"$last\"\n";
         let key = "etc/ssh/ssh_host_ed25519_key";
         let root =
@@ -205,13 +205,13 @@ mod tests {
             ("etc/ssh/ssh_host_rsa_key", ""),
         ]);
         make_host_key(other.path()).unwrap();
-        let without = system(&[("usr/bin/ssh-keygen", keygen), ("etc/ssh/ssh_config", "")]);
-        make_host_key(without.path()).unwrap();
-        assert!([other, without].iter().all(|root| !root.path().join(key).exists()));
+        let without_sshd = system(&[("usr/bin/ssh-keygen", keygen), ("etc/ssh/ssh_config", "")]);
+        make_host_key(without_sshd.path()).unwrap();
+        assert!([other, without_sshd].iter().all(|root| !root.path().join(key).exists()));
     }
 
     #[test]
-    fn without_an_sshd_nothing_is_written() {
+    fn nothing_is_written_without_an_sshd() {
         let root = system(&[("usr/sbin/dropbear", "")]);
         restrict(root.path()).unwrap();
         authorize(root.path(), &keys(&["ssh-ed25519 AAAA banger"])).unwrap();
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn banger_s_key_is_there_once_and_the_users_lines_are_as_they_were() {
+    fn bangers_key_is_added_once_and_user_lines_are_kept() {
         let root = system(&[("usr/sbin/sshd", "")]);
         authorize(root.path(), &[]).unwrap();
         assert!(!root.path().join("root/.ssh").exists());
@@ -228,22 +228,23 @@ mod tests {
         assert_eq!(text(&root, KEYS), "ssh-ed25519 AAAA made-by-banger\n");
         assert_eq!(["root", "root/.ssh", KEYS].map(|name| mode(&root, name)), [0o755, 0o700, 0o600]);
 
-        let mine = "# a made-by-banger\nfrom=\"10.*\" ssh-ed25519 AAAA made-by-banger\n\nssh-rsa BB banger\nssh-rsa CC mine";
-        fs::write(root.path().join(KEYS), format!("ssh-ed25519 AAAA made-by-banger\n{mine}")).unwrap();
+        let user_lines = "# a made-by-banger\nfrom=\"10.*\" ssh-ed25519 AAAA made-by-banger\n\nssh-rsa BB banger\nssh-rsa CC mine";
+        fs::write(root.path().join(KEYS), format!("ssh-ed25519 AAAA made-by-banger\n{user_lines}")).unwrap();
         fs::set_permissions(root.path().join(KEYS), fs::Permissions::from_mode(0o666)).unwrap();
         fs::set_permissions(root.path().join("root/.ssh"), fs::Permissions::from_mode(0o755)).unwrap();
-        let again = || authorize(root.path(), &keys(&["ssh-ed25519 CCCC", "ssh-rsa D\nE"])).unwrap();
-        again();
-        assert_eq!(text(&root, KEYS), format!("{mine}\nssh-ed25519 CCCC made-by-banger\n"));
+        let authorize_others =
+            || authorize(root.path(), &keys(&["ssh-ed25519 CCCC", "ssh-rsa D\nE"])).unwrap();
+        authorize_others();
+        assert_eq!(text(&root, KEYS), format!("{user_lines}\nssh-ed25519 CCCC made-by-banger\n"));
         assert_eq!([mode(&root, "root/.ssh"), mode(&root, KEYS)], [0o700, 0o600]);
         let inode = || fs::metadata(root.path().join(KEYS)).unwrap().ino();
         let before = inode();
-        again();
-        assert_eq!(inode(), before, "an unchanged file was written again");
+        authorize_others();
+        assert_eq!(inode(), before, "the unchanged file was rewritten");
     }
 
     #[test]
-    fn links_are_somebodys_own_and_stay() {
+    fn symbolic_links_are_rejected_and_not_followed() {
         let root = system(&[("usr/bin/sshd", ""), ("elsewhere/file", "mine")]);
         let elsewhere = root.path().join("elsewhere");
         let key = keys(&["ssh-ed25519 AAAA"]);
@@ -265,12 +266,12 @@ mod tests {
     }
 
     #[test]
-    fn a_drop_in_is_enough_where_drop_ins_come_first() {
-        let root = system(&[(CONFIG, DEBIANS)]);
+    fn rules_are_in_a_drop_in_if_the_configuration_includes_it_first() {
+        let root = system(&[(CONFIG, DEBIAN_CONFIG)]);
         for _ in 0..2 {
             restrict(root.path()).unwrap();
         }
-        assert_eq!((text(&root, CONFIG).as_str(), text(&root, DROP_IN).as_str()), (DEBIANS, RULES));
+        assert_eq!((text(&root, CONFIG).as_str(), text(&root, DROP_IN).as_str()), (DEBIAN_CONFIG, RULES));
         assert_eq!((mode(&root, CONFIG), mode(&root, DROP_IN)), (0o755, 0o644));
         // As in distributions whose own configuration is in /usr/etc.
         let root = system(&[("usr/sbin/sshd", "")]);
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn elsewhere_the_rules_come_before_all_that_is_configured() {
+    fn rules_precede_any_other_configuration() {
         for old in [
             "PermitRootLogin yes\nInclude /etc/ssh/sshd_config.d/*.conf\n",
             "Include /etc/other/*.conf",

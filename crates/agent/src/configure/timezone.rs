@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_zone_that_the_image_knows_is_linked_and_others_are_not() {
+    fn only_time_zones_in_the_image_are_linked() {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
         fs::create_dir_all(at("etc")).unwrap();

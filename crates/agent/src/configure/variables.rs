@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_a_variable_is_left_out_and_the_last_of_a_name_counts() {
+    fn invalid_variables_are_skipped_and_the_last_value_of_a_name_wins() {
         let variables = ["A=1", "B=a=b", "=c", "C", "D\0=1", "E=\0", "A=2", "F="].map(str::to_owned);
         let pairs = [("A", "2"), ("B", "a=b"), ("F", "")];
         assert_eq!(
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_has_the_path_whatever_is_in_it() {
+    fn the_profile_quotes_special_characters_in_the_path() {
         let root = tempfile::tempdir().unwrap();
         write_path_profile(root.path(), "/a").unwrap();
         assert!(!root.path().join("etc").exists());

@@ -136,8 +136,8 @@ type Streams = (Input, Vec<(Source, Stream)>, Option<Rc<Terminal>>);
 
 fn streams(request: &Exec, command: &mut Command) -> io::Result<Streams> {
     if let Some(size) = request.terminal {
-        let (terminal, theirs) = Terminal::open(size.rows, size.cols)?;
-        command.stdin(theirs.try_clone()?).stdout(theirs.try_clone()?).stderr(theirs);
+        let (terminal, program_side) = Terminal::open(size.rows, size.cols)?;
+        command.stdin(program_side.try_clone()?).stdout(program_side.try_clone()?).stderr(program_side);
         let terminal = Rc::new(terminal);
         let outputs = vec![(Source::Terminal(terminal.clone()), Stream::Stdout)];
         return Ok((Input::Terminal(terminal.clone()), outputs, Some(terminal)));

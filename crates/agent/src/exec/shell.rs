@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_users_own_is_taken_if_it_is_one_and_else_the_best() {
+    fn the_best_shell_replaces_a_missing_or_nologin_shell() {
         let dir = tempfile::tempdir().unwrap();
         let [one, two] = ["one", "two"].map(|name| dir.path().join(name));
         let path = format!("{}::{}", one.display(), two.display());
@@ -70,8 +70,8 @@ mod tests {
             dir.join(name).display().to_string()
         };
         let missing = || user("/no/fish".to_owned());
-        let none = format!("{:?}", find(&missing(), &path).unwrap_err());
-        assert!(none.contains("neither /no/fish nor any of bash, zsh") && none.contains(&path), "{none}");
+        let error = format!("{:?}", find(&missing(), &path).unwrap_err());
+        assert!(error.contains("neither /no/fish nor any of bash, zsh") && error.contains(&path), "{error}");
 
         let busybox = put(&two, "busybox");
         assert_eq!(find(&missing(), &path).unwrap(), Shell { path: busybox, name: "sh".into() });

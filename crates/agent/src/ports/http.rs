@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     /// Starts a listener that sends `response` to its first client and disconnects.
-    fn responds(response: &'static [u8]) -> Listener {
+    fn start_listener(response: &'static [u8]) -> Listener {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         thread::spawn(move || {
@@ -96,16 +96,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_speaks_http_is_found_by_its_answer() {
-        let mut listeners =
-            vec![responds(b"HTTP/1.1 501 No\r\n\r\n"), responds(b"SSH-2.0-x\r\n"), responds(b"HT")];
+    async fn http_listeners_are_detected_by_their_response() {
+        let mut listeners = vec![
+            start_listener(b"HTTP/1.1 501 No\r\n\r\n"),
+            start_listener(b"SSH-2.0-x\r\n"),
+            start_listener(b"HT"),
+        ];
         listeners.push(Listener { protocol: Transport::Udp, ..listeners[0].clone() });
         LocalSet::new().run_until(probe_all(&mut listeners)).await;
         assert_eq!(listeners.iter().map(|l| l.http).collect::<Vec<_>>(), [true, false, false, false]);
     }
 
     #[test]
-    fn what_listens_everywhere_is_asked_on_loopback() {
+    fn listeners_on_all_addresses_are_probed_on_loopback() {
         for (address, expected) in [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.2.15", "10.0.2.15")] {
             assert_eq!(reachable(address.parse().unwrap()), expected.parse::<IpAddr>().unwrap());
         }

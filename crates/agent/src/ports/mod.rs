@@ -40,7 +40,7 @@ fn listeners() -> Vec<Listener> {
     }
     sockets.sort_by_key(|(protocol, socket)| (socket.port, *protocol, socket.address));
     sockets.truncate(MAX_LISTENERS);
-    let owners = owners::of(sockets.iter().map(|(_, socket)| socket.inode).collect());
+    let owners = owners::find(sockets.iter().map(|(_, socket)| socket.inode).collect());
     let listener = |(protocol, socket): (Transport, Socket)| {
         let owner = owners.get(&socket.inode);
         Listener {

@@ -17,7 +17,7 @@ pub(super) struct Owner {
 }
 
 /// Returns the owners of the sockets with these inodes, by inode.
-pub(super) fn of(mut inodes: HashSet<u64>) -> HashMap<u64, Owner> {
+pub(super) fn find(mut inodes: HashSet<u64>) -> HashMap<u64, Owner> {
     let mut owners = HashMap::new();
     let mut remaining = MAX_DESCRIPTORS;
     for pid in pids() {
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sockets_inode_is_in_what_its_descriptor_leads_to() {
+    fn a_sockets_inode_is_parsed_from_its_descriptors_link() {
         assert_eq!(socket(Path::new("socket:[12345]")), Some(12345));
         for other in ["pipe:[1]", "socket:[]", "socket:[x]", "/socket:[1]", "socket:[1"] {
             assert_eq!(socket(Path::new(other)), None);

@@ -78,7 +78,7 @@ mod tests {
 ";
 
     #[test]
-    fn listeners_are_found_and_connections_are_not() {
+    fn listeners_are_parsed_and_connections_are_skipped() {
         let parsed = |table, protocol| {
             listening(table, protocol)
                 .map(|socket| format!("{} {} {}", socket.address, socket.port, socket.inode))
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_make_no_sense_are_passed_over() {
+    fn malformed_lines_are_skipped() {
         for line in [
             "",
             ":",

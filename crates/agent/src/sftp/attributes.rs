@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attributes_are_read_in_their_order_and_extensions_passed_over() {
+    fn attributes_are_read_in_order_and_extensions_are_skipped() {
         let wire = Packet::new(0)
             .u32(SIZE | PERMISSIONS | TIMES | EXTENDED)
             .u64(9)
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_of_extensions_that_are_not_there_is_refused() {
+    fn a_count_of_missing_extensions_is_rejected() {
         let wire = Packet::new(0).u32(EXTENDED).u32(u32::MAX).finish().unwrap();
         assert_eq!(AttributeChange::read(&mut Fields::new(&wire[5..])), Err(Malformed));
     }

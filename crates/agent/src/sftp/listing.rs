@@ -90,12 +90,12 @@ fn time(seconds: i64, now: i64) -> String {
 fn date(days: i64) -> (i64, usize, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
-    let of_era = days.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = (from_march + 2) % 12;
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12;
     let year = year_of_era + era * 400 + i64::from(month < 2);
     (year, usize::try_from(month).unwrap_or_default(), day)
 }
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permissions_are_as_ls_has_them() {
+    fn permissions_are_formatted_as_in_ls() {
         for (mode, text) in [
             (0o100_644, "-rw-r--r--"),
             (0o040_755, "drwxr-xr-x"),
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_dates_and_of_this_half_year_to_the_minute() {
+    fn recent_times_show_the_minute_and_others_the_year() {
         let now = 1_764_000_000;
         assert_eq!(time(now - 60, now), "Nov 24 15:59");
         assert_eq!(time(951_782_400, now), "Feb 29  2000");
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn every_day_follows_the_one_before() {
+    fn consecutive_days_have_consecutive_dates() {
         let mut last = date(-800_000);
         for days in -799_999..800_000 {
             let (year, month, day) = date(days);

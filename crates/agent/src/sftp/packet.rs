@@ -127,7 +127,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_put_in_is_read(a in any::<u32>(), b in any::<u64>(), text in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn fields_of_an_encoded_packet_are_read_back(a in any::<u32>(), b in any::<u64>(), text in prop::collection::vec(any::<u8>(), 0..200)) {
             let wire = Packet::with_id(7, a).u64(b).bytes(&text).finish().unwrap();
             let packet = read(&mut wire.as_slice()).unwrap().unwrap();
             let mut fields = Fields::new(&packet);
@@ -137,7 +137,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_packets_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        fn reading_any_bytes_returns_packets_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
             let mut remaining = bytes.as_slice();
             while let Ok(Some(packet)) = read(&mut remaining) {
                 let mut fields = Fields::new(&packet);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_that_promises_too_much_is_refused_before_it_comes() {
+    fn packets_with_an_invalid_length_are_rejected() {
         assert!(read(&mut [0xff, 0xff, 0xff, 0xff, 1].as_slice()).is_err());
         assert!(read(&mut [0, 0, 0, 0].as_slice()).is_err());
         assert!(read(&mut [0, 0].as_slice()).is_err());

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_real_even_before_there_is_anything() {
+    fn canonical_resolves_links_and_accepts_a_missing_last_component() {
         let dir = tempfile::tempdir().unwrap();
         let dir = fs::canonicalize(dir.path()).unwrap();
         std::os::unix::fs::symlink(&dir, dir.join("link")).unwrap();
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tilde_is_a_home() {
+    fn a_tilde_expands_to_a_home_directory() {
         let home = env::var_os("HOME").unwrap();
         assert_eq!(expand_tilde(b"~").unwrap(), PathBuf::from(&home));
         assert_eq!(expand_tilde(b"~/a\xff").unwrap(), Path::new(&home).join(OsStr::from_bytes(b"a\xff")));

@@ -101,7 +101,7 @@ impl Server {
         match self.execute(kind, id, &mut fields) {
             Ok(Some(response)) => response.finish(),
             Ok(None) => status(id, Ok(())).finish(),
-            Err(refused) => status(id, Err(refused)).finish(),
+            Err(error) => status(id, Err(error)).finish(),
         }
     }
 
@@ -334,16 +334,16 @@ mod tests {
         Fields::new(&response.1).bytes().unwrap().to_vec()
     }
 
-    fn opened(server: &mut Server, path: &Path, requested: u32) -> (u8, Vec<u8>) {
+    fn open_file(server: &mut Server, path: &Path, requested: u32) -> (u8, Vec<u8>) {
         send(server, kind::OPEN, |packet| packet.bytes(bytes_of(path)).u32(requested).u32(4).u32(0o640))
     }
 
     #[test]
-    fn a_file_is_written_anywhere_in_it_and_read_to_its_end() {
+    fn files_are_read_and_written_at_any_offset() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         let mut server = Server::default();
-        let file = handle(opened(
+        let file = handle(open_file(
             &mut server,
             &path,
             open_flag::READ | open_flag::WRITE | open_flag::CREATE | open_flag::TRUNCATE,
@@ -359,25 +359,25 @@ mod tests {
         assert_eq!(code(send(&mut server, kind::CLOSE, |p| p.bytes(&file))), 5);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(
-            code(opened(&mut server, &path, open_flag::WRITE | open_flag::CREATE | open_flag::EXCLUSIVE)),
+            code(open_file(&mut server, &path, open_flag::WRITE | open_flag::CREATE | open_flag::EXCLUSIVE)),
             4
         );
-        assert_eq!(code(opened(&mut server, &dir.path().join("none"), open_flag::READ)), 2);
+        assert_eq!(code(open_file(&mut server, &dir.path().join("none"), open_flag::READ)), 2);
     }
 
     #[test]
-    fn what_is_appended_goes_to_the_end_wherever_it_was_meant_to() {
+    fn appending_ignores_the_offset_in_the_request() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, "one").unwrap();
         let mut server = Server::default();
-        let file = handle(opened(&mut server, &path, open_flag::WRITE | open_flag::APPEND));
+        let file = handle(open_file(&mut server, &path, open_flag::WRITE | open_flag::APPEND));
         assert_eq!(code(send(&mut server, kind::WRITE, |p| p.bytes(&file).u64(0).bytes(b" two"))), 0);
         assert_eq!(fs::read(&path).unwrap(), b"one two");
     }
 
     #[test]
-    fn a_rename_replaces_only_what_it_may() {
+    fn only_a_posix_rename_replaces_an_existing_file() {
         let dir = tempfile::tempdir().unwrap();
         let [a, b] = ["a", "b"].map(|name| dir.path().join(name));
         fs::write(&a, "a").unwrap();
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_of_thousands_is_told_in_parts() {
+    fn a_large_directory_is_listed_in_several_responses() {
         let dir = tempfile::tempdir().unwrap();
         for number in 0..1234 {
             fs::write(dir.path().join(format!("{number:0200}")), "").unwrap();
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_links_target_comes_first() {
+    fn a_symlink_request_has_the_target_first() {
         let dir = tempfile::tempdir().unwrap();
         let link = dir.path().join("link");
         let mut server = Server::default();
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_open_than_may_be() {
+    fn the_number_of_open_handles_is_limited() {
         let dir = tempfile::tempdir().unwrap();
         let mut server = Server::default();
         for _ in 0..MAX_HANDLES {
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn the_greeting_names_what_there_is() {
+    fn the_version_response_lists_the_extensions() {
         let response = Server::default().respond(&[kind::INIT, 0, 0, 0, 3]).unwrap();
         let text = String::from_utf8_lossy(&response).into_owned();
         assert_eq!(response[4..9], [kind::VERSION, 0, 0, 0, 3]);
@@ -448,7 +448,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_request_that_names_no_path_is_answered(kind in prop_oneof![4u8..7, Just(8), Just(10), Just(12), 21u8..=199],
+        fn any_request_without_a_path_gets_a_status_response(kind in prop_oneof![4u8..7, Just(8), Just(10), Just(12), 21u8..=199],
             rest in prop::collection::vec(any::<u8>(), 4..60)) {
             let packet = [&[kind], rest.as_slice()].concat();
             let response = Server::default().respond(&packet).unwrap();

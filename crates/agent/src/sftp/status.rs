@@ -65,7 +65,7 @@ impl StatusError {
 pub(super) fn status(id: u32, outcome: Result<(), StatusError>) -> Packet {
     let (code, message) = match outcome {
         Ok(()) => (0, "Success".to_owned()),
-        Err(refused) => refused.status(),
+        Err(error) => error.status(),
     };
     Packet::with_id(STATUS, id).u32(code).bytes(message.as_bytes()).bytes(b"")
 }

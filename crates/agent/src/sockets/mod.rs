@@ -49,7 +49,8 @@ pub(crate) async fn accept(
     match pending.take(request.id) {
         Some(socket) => splice::splice(socket, incoming, outgoing).await,
         None => {
-            let failure = Failure::new(FailureKind::NotFound, "the caller is no longer waiting");
+            let failure =
+                Failure::new(FailureKind::NotFound, "the connection is no longer waiting to be accepted");
             refuse(failure, outgoing).await;
         }
     }

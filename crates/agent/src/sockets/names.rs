@@ -55,12 +55,12 @@ fn check(host: &str) -> Result<(), Failure> {
 /// Finds `host` in hosts(5): address, names, comment.
 fn parse_hosts(file: &str, host: &str) -> Vec<IpAddr> {
     let lines = file.lines().filter_map(|line| line.split('#').next());
-    let of_host = |line: &str| {
+    let matching_address = |line: &str| {
         let mut words = line.split_whitespace();
         let address = words.next()?.parse().ok()?;
         words.any(|name| name.eq_ignore_ascii_case(host)).then_some(address)
     };
-    lines.filter_map(of_host).take(MAX_ADDRESSES).collect()
+    lines.filter_map(matching_address).take(MAX_ADDRESSES).collect()
 }
 
 async fn query_getent(host: &str, children: &Children) -> Result<Vec<IpAddr>, Failure> {
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_has_each_address_once() {
+    fn getent_output_is_parsed_without_duplicate_addresses() {
         let text = "93.184.215.14   STREAM example.com\n93.184.215.14   DGRAM\n2606::1 STREAM\nnonsense\n";
         let addresses: Vec<String> = parse_getent(text).iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["93.184.215.14", "2606::1"]);
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_name_is_asked_of_nobody() {
+    fn invalid_host_names_are_rejected() {
         for host in ["", "-h", "a b", "a/b", "$(a)", &"a".repeat(254)] {
             assert!(check(host).is_err(), "{host}");
         }

@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_is_taken_once_and_its_place_is_free_again() {
+    fn taking_a_pending_connection_removes_it_and_frees_its_slot() {
         let pending = PendingConnections::default();
         let slots = Rc::new(Semaphore::new(0));
         let (one, two) = (pending.add(socket(), &slots), pending.add(socket(), &slots));
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn with_its_listener_a_caller_goes() {
+    fn pending_connections_end_with_their_listener() {
         let pending = PendingConnections::default();
         let slots = Rc::new(Semaphore::new(0));
         let id = pending.add(socket(), &slots);

@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_has_an_address_and_a_key() {
+    fn catalog_entries_need_a_valid_url_and_key() {
         let read_one = |url: &str, key: &str| read(&format!("[[catalog]]\nurl = '{url}'\nkey = '{key}'\n"));
         assert_eq!(read_one("https://a.io/c.toml", KEY).unwrap()[0].key, KEY);
         for (url, key, why) in [

@@ -36,9 +36,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips_are_told_from_other_words() {
+    fn misspelled_names_get_a_suggestion_and_other_words_do_not() {
         let known = ["memory", "vcpu", "disk_size", "nat"];
-        for (word, meant) in [
+        for (word, expected) in [
             ("memroy", Some("memory")),
             ("mem", Some("memory")),
             ("disksize", Some("disk_size")),
@@ -48,13 +48,13 @@ mod tests {
             ("colour", None),
             ("", None),
         ] {
-            assert_eq!(nearest(word, known.into_iter()), meant, "{word}");
+            assert_eq!(nearest(word, known.into_iter()), expected, "{word}");
         }
         assert_eq!(nearest(&"a".repeat(1 << 20), known.into_iter()), None);
     }
 
     #[test]
-    fn distances() {
+    fn distance_counts_the_edits_between_two_words() {
         for (from, to, edits) in [("", "", 0), ("a", "", 1), ("kitten", "sitting", 3), ("flaw", "lawn", 2)] {
             assert_eq!(distance(from, to), edits, "{from} {to}");
         }

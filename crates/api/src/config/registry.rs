@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_says_how_a_registry_is_reached() {
+    fn registry_entries_are_parsed() {
         let text = "[[registry]]\nhost = 'docker.io'\nmirrors = ['http://mirror:5000', 'b.example']\n\
             [[registry]]\nhost = '10.0.0.1:5000'\nplain_http = true\nca = '/etc/ca.pem'\n";
         let [hub, own] = &read(text).unwrap()[..] else { panic!() };
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_registry_is_refused_by_its_entry() {
+    fn invalid_entries_are_rejected_with_their_number() {
         for (entry, why) in [
             ("mirrors = []", "host is missing"),
             ("host = 'alpine'", "is not a registry"),

@@ -132,24 +132,24 @@ impl Layer {
 }
 
 fn raw<'a>(value: &'a DeValue<'_>) -> RawValue<'a> {
-    let of = |shape, text| RawValue { shape, text };
+    let value_of = |shape, text| RawValue { shape, text };
     match value {
-        DeValue::String(text) => of(Shape::String, text.as_ref()),
-        DeValue::Integer(number) if number.radix() == 10 => of(Shape::Integer, number.as_str()),
-        DeValue::Integer(_) => of(Shape::Other, "a number that is not decimal"),
-        DeValue::Boolean(true) => of(Shape::Boolean, "true"),
-        DeValue::Boolean(false) => of(Shape::Boolean, "false"),
-        DeValue::Float(_) => of(Shape::Other, "a fraction"),
-        DeValue::Datetime(_) => of(Shape::Other, "a date or time"),
-        DeValue::Array(_) => of(Shape::Other, "a list"),
-        DeValue::Table(_) => of(Shape::Other, "a table"),
+        DeValue::String(text) => value_of(Shape::String, text.as_ref()),
+        DeValue::Integer(number) if number.radix() == 10 => value_of(Shape::Integer, number.as_str()),
+        DeValue::Integer(_) => value_of(Shape::Other, "a number that is not decimal"),
+        DeValue::Boolean(true) => value_of(Shape::Boolean, "true"),
+        DeValue::Boolean(false) => value_of(Shape::Boolean, "false"),
+        DeValue::Float(_) => value_of(Shape::Other, "a fraction"),
+        DeValue::Datetime(_) => value_of(Shape::Other, "a date or time"),
+        DeValue::Array(_) => value_of(Shape::Other, "a list"),
+        DeValue::Table(_) => value_of(Shape::Other, "a table"),
     }
 }
 
 /// Returns all keys that a file of `owner` can have, as section and name.
 fn keys(owner: Owner) -> impl Iterator<Item = (&'static str, &'static str)> + Clone {
-    let of_project = WORKSPACE_KEYS.iter().filter(move |_| owner == Owner::Project);
-    KEYS.iter().map(|key| (key.section, key.name)).chain(of_project.map(|name| (WORKSPACE, *name)))
+    let project_keys = WORKSPACE_KEYS.iter().filter(move |_| owner == Owner::Project);
+    KEYS.iter().map(|key| (key.section, key.name)).chain(project_keys.map(|name| (WORKSPACE, *name)))
 }
 
 fn unknown_key(owner: Owner, section: &str, name: &str, line: usize) -> String {
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_read_as_people_write_them() {
+    fn values_of_all_types_are_parsed() {
         let config = read(
             Owner::User,
             "# mine\n[vm]\nmemory = \"4G\"\nvcpu = 3\nvmm = \"qemu\"\ndisk_size = 1024\nnat = false\n\
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line() {
+    fn errors_give_the_line_of_the_mistake() {
         for (text, error) in [
             ("[vm]\nmemory = '4G'\nmemroy = 1\n", "unknown key vm.memroy on line 3: did you mean memory?"),
             ("[vm]\ncolour = 1\n", "unknown key vm.colour on line 2: [vm] has image, kernel, vcpu"),
@@ -249,7 +249,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in "(\\[?(vm|daemon|workspace(\\.env)?)\\]?|(env|ports|setup) ?= ?[\\[{]|[\\]}]|[a-z_]{1,8} ?= ?|\"[0-9a-zG]{0,4}\"|[0-9.]{1,5}|\\PC|\n){0,30}") {
+        fn parsing_any_text_does_not_panic(text in "(\\[?(vm|daemon|workspace(\\.env)?)\\]?|(env|ports|setup) ?= ?[\\[{]|[\\]}]|[a-z_]{1,8} ?= ?|\"[0-9a-zG]{0,4}\"|[0-9.]{1,5}|\\PC|\n){0,30}") {
             let _ = (read(Owner::User, &text), read(Owner::Project, &text));
         }
     }

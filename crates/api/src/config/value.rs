@@ -135,7 +135,7 @@ impl fmt::Display for AutoStop {
 /// Policy for user files that a project requests for its VM.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ProjectFiles {
-    /// The user is asked.
+    /// banger asks the user.
     #[default]
     Ask,
     /// They are sent.

@@ -42,8 +42,8 @@ impl Variable {
 
 /// Returns all variables: first those of the keys, then those of the programs.
 pub fn variables() -> Vec<Variable> {
-    let of_keys = KEYS.iter().filter_map(|key| Some(Variable { name: key.variable?, help: key.help }));
-    of_keys
+    let key_variables = KEYS.iter().filter_map(|key| Some(Variable { name: key.variable?, help: key.help }));
+    key_variables
         .chain([Variable::BANGERD, Variable::LOG, Variable::SYSTEM_CONFIG, Variable::DEBIAN_MIRROR])
         .collect()
 }
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_variable_that_makes_no_sense_is_named() {
+    fn errors_for_invalid_variables_give_their_name() {
         let read = |name: &'static str, value: &'static str| {
             Layer::from_env(|variable| (variable == name).then(|| value.into()))
                 .map_err(|error| error.to_string())
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn every_variable_is_ours_and_explained() {
+    fn every_variable_has_bangers_prefix_and_a_help_text() {
         let all = variables();
         assert!(all.iter().all(|variable| variable.name.starts_with("BANGER_") && variable.help.len() > 4));
     }

@@ -18,8 +18,8 @@ const MAX_VARIABLES: usize = 256;
 const MAX_PORTS: usize = 64;
 const MAX_COMMANDS: usize = 64;
 
-/// Maximum number of files, and maximum length of a path in bytes. The user is asked about all files at once, and
-/// must be able to see them.
+/// Maximum number of files, and maximum length of a path in bytes. banger asks the user about all files at once,
+/// and shows them all.
 const MAX_FILES: usize = 16;
 const MAX_PATH: usize = 200;
 
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_project_says_what_its_vm_is_to_have() {
+    fn project_settings_are_parsed_with_their_lines() {
         let text = "[workspace]\nports = [3000,\n  '8080:80']\nsetup = ['make deps', '''\na\nb''']\n\
                     [workspace.env]\nA = '1'\nB = ''\n[[file_sync]]\nhost = '~/x'\n";
         let variable = |value: (&str, &str), line| Located { value: (value.0.into(), value.1.into()), line };
@@ -195,12 +195,12 @@ mod tests {
                 file_sync: vec![FileSync { host: "~/x".into(), guest: "x".into(), mode: None }],
             }
         );
-        let nothing = read("[workspace]\nsetup = []\n").unwrap();
-        assert_eq!((nothing.setup, nothing.ports), (Some(vec![]), None));
+        let empty = read("[workspace]\nsetup = []\n").unwrap();
+        assert_eq!((empty.setup, empty.ports), (Some(vec![]), None));
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line() {
+    fn errors_give_the_line_of_the_mistake() {
         let long = "a".repeat(MAX_COMMAND + 1);
         let many = "1,".repeat(MAX_PORTS + 1);
         let several: String = (0..=MAX_VARIABLES).map(|n| format!("A{n} = ''\n")).collect();
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn no_other_file_has_the_section() {
+    fn only_a_projects_file_may_have_a_workspace_section() {
         for owner in [Owner::User, Owner::System] {
             let error = Layer::from_text(owner, Path::new("c"), "\n[workspace]\nsetup = []\n")
                 .unwrap_err()

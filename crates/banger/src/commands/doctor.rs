@@ -57,11 +57,11 @@ impl Doctor {
 
 /// Returns an error as a failed check.
 fn failed_check(name: &str, error: ApiError) -> Check {
-    let more = match &error.log {
+    let hint = match &error.log {
         Some(log) => format!("see {log}"),
         None => "see `banger daemon logs`".to_owned(),
     };
-    Check::fail(name, if hint_for(&error).is_some() { error } else { error.hint(more) })
+    Check::fail(name, if hint_for(&error).is_some() { error } else { error.hint(hint) })
 }
 
 /// Checks the configuration, and shows the defaults of new VMs.

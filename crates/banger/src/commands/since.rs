@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_so_long_ago_or_a_time() {
+    fn since_accepts_durations_and_times_and_rejects_other_text() {
         let ago = Timestamp::now().duration_since(since("10m").unwrap());
         assert!((599..660).contains(&ago.as_secs()), "{ago}");
         assert_eq!(since("2026-11-25T10:00:00Z").unwrap().to_string(), "2026-11-25T10:00:00Z");

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_of_variables_is_lines_as_on_the_command_line() {
+    fn variable_files_are_parsed_line_by_line_and_errors_name_the_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("env");
         fs::write(&path, "# a comment\n\nA=1\n B=x=y z\n").unwrap();

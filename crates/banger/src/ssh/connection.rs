@@ -28,7 +28,7 @@ const MAX_COMMANDS: usize = 32;
 const OUTPUT_SOFT_LIMIT: usize = 256 << 10;
 const OUTPUT_HARD_LIMIT: usize = 4 << 20;
 
-/// The service that ssh requests first, and the one that it wants after authentication.
+/// The service that ssh requests first, and the service that it requests after authentication.
 const USERAUTH: &str = "ssh-userauth";
 const CONNECTION: &str = "ssh-connection";
 
@@ -319,9 +319,9 @@ impl<S: Handler> Connection<S> {
         if entry.consumed < WINDOW_SIZE / 2 || entry.closed {
             return Ok(());
         }
-        let more = std::mem::take(&mut entry.consumed);
-        entry.receive_window = entry.receive_window.saturating_add(more);
-        let message = Message::new(number::WINDOW_ADJUST).u32(entry.peer_channel).u32(more);
+        let adjustment = std::mem::take(&mut entry.consumed);
+        entry.receive_window = entry.receive_window.saturating_add(adjustment);
+        let message = Message::new(number::WINDOW_ADJUST).u32(entry.peer_channel).u32(adjustment);
         self.send(&message)
     }
 

@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn first_uses_at_once_agree_on_one_key() {
+    fn concurrent_first_uses_share_one_host_key() {
         let home = tempfile::tempdir().unwrap();
         let dirs = dirs(home.path());
         let keys: Vec<_> = thread::scope(|scope| {
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_none_is_told_of_and_stays() {
+    fn an_invalid_host_key_is_reported_and_kept() {
         let home = tempfile::tempdir().unwrap();
         let dirs = dirs(home.path());
         fs::create_dir_all(dirs.ssh()).unwrap();
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn first_uses_at_once_agree_on_one_key_for_guests() {
+    fn concurrent_first_uses_share_one_client_key() {
         let home = tempfile::tempdir().unwrap();
         let dirs = dirs(home.path());
         let lines: Vec<_> = thread::scope(|scope| {
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_one_word_whatever_is_in_them() {
+    fn paths_are_quoted_or_rejected_in_the_configuration() {
         let word = |path: &str| String::from_utf8(shell_word(Path::new(path)).unwrap()).unwrap();
         assert_eq!(word("/a b/$(c)/100%h"), "'/a b/$(c)/100%%h'");
         assert_eq!(word("/it's"), r"'/it'\''s'");

@@ -148,7 +148,7 @@ async fn relay(channel: Channel, input: ExecInput, mut output: SocketOutput) {
             }
         }
     };
-    // Closing the channel is the only way to report how it ended.
+    // Closing the channel is the only way to report the end.
     let _ = join_directions(out, forward_input(input, reader, consumed, controls)).await;
     writer.close().await;
 }

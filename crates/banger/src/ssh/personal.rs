@@ -34,16 +34,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_locale_is_the_one_that_beats_all_others() {
-        let of = |set: &[(&str, &str)]| {
+    fn lc_all_overrides_lang_and_invalid_locales_are_ignored() {
+        let locale_of = |set: &[(&str, &str)]| {
             locale(|name| set.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).to_owned()))
         };
-        assert_eq!(of(&[("LANG", "de_DE.UTF-8")]).as_deref(), Some("de_DE.UTF-8"));
-        assert_eq!(of(&[("LANG", "de_DE.UTF-8"), ("LC_ALL", "C.UTF-8")]).as_deref(), Some("C.UTF-8"));
-        assert_eq!(of(&[("LANG", "de_DE.UTF-8"), ("LC_ALL", "")]).as_deref(), Some("de_DE.UTF-8"));
+        assert_eq!(locale_of(&[("LANG", "de_DE.UTF-8")]).as_deref(), Some("de_DE.UTF-8"));
+        assert_eq!(locale_of(&[("LANG", "de_DE.UTF-8"), ("LC_ALL", "C.UTF-8")]).as_deref(), Some("C.UTF-8"));
+        assert_eq!(locale_of(&[("LANG", "de_DE.UTF-8"), ("LC_ALL", "")]).as_deref(), Some("de_DE.UTF-8"));
         for none in ["", "C", "POSIX", "/usr/lib/locale/own"] {
-            assert_eq!(of(&[("LANG", none)]), None, "{none}");
+            assert_eq!(locale_of(&[("LANG", none)]), None, "{none}");
         }
-        assert_eq!(of(&[("LANG", "de_DE.UTF-8"), ("LC_ALL", "C")]), None);
+        assert_eq!(locale_of(&[("LANG", "de_DE.UTF-8"), ("LC_ALL", "C")]), None);
     }
 }

@@ -47,7 +47,7 @@ pub(super) enum SessionRequest {
     Sftp,
 }
 
-/// Runs `program` and reports to ssh how it ended.
+/// Runs `program` and reports its exit status to ssh.
 pub(super) async fn run(shared: Arc<Shared>, link: Link, pending: PendingSession, program: SessionRequest) {
     let PendingSession {
         channel: Channel { reader, writer, controls },

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signal_is_the_same_there_and_back() {
+    fn signal_names_convert_back_to_their_numbers() {
         for signal in 1..=31 {
             let known = NAMES.iter().any(|(known, _)| *known == signal);
             assert_eq!(number(&name(signal)), known.then_some(signal));

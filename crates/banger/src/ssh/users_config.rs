@@ -110,9 +110,9 @@ struct Unclosed;
 
 /// Returns `text` with banger's lines at its beginning; replaces existing ones.
 fn install(text: Option<&[u8]>, line: &[u8]) -> Result<Option<Vec<u8>>, Unclosed> {
-    let ours = text.is_none_or(|text| text.starts_with(BEGIN_IN_OWN_FILE));
+    let is_own_file = text.is_none_or(|text| text.starts_with(BEGIN_IN_OWN_FILE));
     let rest = without_lines(text.unwrap_or_default())?;
-    let begin = if ours { BEGIN_IN_OWN_FILE } else { BEGIN };
+    let begin = if is_own_file { BEGIN_IN_OWN_FILE } else { BEGIN };
     Ok(Some([begin, line, b"\n", END, &rest].concat()))
 }
 
@@ -163,7 +163,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_installed_is_uninstalled_to_the_byte(text in texts()) {
+        fn uninstall_restores_the_original_text_exactly(text in texts()) {
             let once = install(Some(&text), LINE).unwrap().unwrap();
             prop_assert!(once.ends_with(&text) && once.starts_with(BEGIN));
             prop_assert_eq!(install(Some(&once), LINE).unwrap().unwrap(), once.clone());
@@ -175,19 +175,19 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_made_goes_and_one_that_was_there_stays() {
+    fn uninstall_deletes_only_files_that_banger_created() {
         let created = install(None, LINE).unwrap().unwrap();
         assert_eq!(install(Some(&created), LINE).unwrap().unwrap(), created);
         assert_eq!(uninstall(Some(&created)), Ok(None));
-        let more = [&created, b"Host a\n".as_slice()].concat();
-        assert_eq!(uninstall(Some(&more)), Ok(Some(b"Host a\n".to_vec())));
+        let edited = [&created, b"Host a\n".as_slice()].concat();
+        assert_eq!(uninstall(Some(&edited)), Ok(Some(b"Host a\n".to_vec())));
         let empty = install(Some(b""), LINE).unwrap().unwrap();
         assert_eq!(uninstall(Some(&empty)), Ok(Some(Vec::new())));
         assert_eq!(uninstall(None), Ok(None));
     }
 
     #[test]
-    fn what_has_no_end_is_left_alone() {
+    fn a_begin_line_without_an_end_line_is_an_error() {
         for text in ["# banger: begin\nHost a\n", "# banger: begin\n# banger: begin\n# banger: end\n"] {
             assert_eq!(install(Some(text.as_bytes()), LINE), Err(Unclosed));
             assert_eq!(uninstall(Some(text.as_bytes())), Err(Unclosed));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_written_through_and_permissions_stay() {
+    fn edit_follows_links_and_keeps_permissions() {
         let home = tempfile::tempdir().unwrap();
         let (link, file) = (home.path().join(".ssh/config"), home.path().join("dotfiles/ssh"));
         fs::create_dir(home.path().join(".ssh")).unwrap();
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_was_nothing_is_left() {
+    fn uninstall_removes_a_file_that_install_created() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join(".ssh/config");
         assert!(!edit(&path, Edit::Uninstall).unwrap());

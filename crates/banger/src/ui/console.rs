@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_character_that_comes_in_pieces_is_shown_whole_and_commands_are_not() {
+    fn split_characters_are_joined_and_control_characters_removed() {
         let text = "a\u{1b}[31mb äöü 漢字 🙂\r\nend\n";
         for size in 1..8 {
             let mut console = Console { is_terminal: true, incomplete: Vec::new() };
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_holds_nothing_up() {
+    fn invalid_utf8_is_replaced_without_delay() {
         let mut console = Console { is_terminal: true, incomplete: Vec::new() };
         assert_eq!(console.decode(b"\xff\xfe\x80\x80\x80\x80"), "\u{fffd}".repeat(6));
         assert_eq!(console.decode(b"\xe2"), "");

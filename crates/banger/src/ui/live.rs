@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_is_drawn_over_the_one_before_and_fits_the_terminal() {
+    fn a_table_replaces_the_previous_one_and_fits_the_terminal() {
         let mut live = LiveTable::default();
         assert_eq!(live.frame("A B\n1 2\n", 10, 80), "A B\x1b[K\n1 2\x1b[K\n\x1b[J");
         assert_eq!(live.frame("A B\n1 2\n3 4\n", 3, 2), "\x1b[2AA \x1b[K\n1 \x1b[K\n\x1b[J");

@@ -64,8 +64,8 @@ impl Progress {
             OperationEvent::Progress { done, total } => {
                 self.print_stage(ui);
                 let done = Size::bytes(*done);
-                let of = total.map(|total| format!(" of {}", Size::bytes(total))).unwrap_or_default();
-                self.set_message(&format!("{}: {done}{of}", self.stage.borrow()));
+                let of_total = total.map(|total| format!(" of {}", Size::bytes(total))).unwrap_or_default();
+                self.set_message(&format!("{}: {done}{of_total}", self.stage.borrow()));
             }
             OperationEvent::Part { name, done, total } => self.part(name, *done, *total),
             OperationEvent::Log { line } => {

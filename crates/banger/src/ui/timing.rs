@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bars_are_where_the_time_went() {
+    fn bars_show_the_start_and_length_of_each_span() {
         let span = |name: &str, start: u64, end: u64| Span {
             name: name.into(),
             start_ns: start * 1_000_000,

@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_sent_says_what_helps() {
+    fn unsendable_repositories_produce_a_hint() {
         let error = to_api_error(WorkspaceError::Submodules(vec![b"lib/a".to_vec()]), None);
         assert_eq!(error.kind, ErrorKind::Invalid);
         assert_eq!(error.message, "the repository cannot be sent: it has submodules: lib/a");

@@ -166,7 +166,7 @@ mod tests {
     /// Runs the job for that file; returns its output and exit status.
     fn run(dir: &Path, text: &str) -> (String, Option<i32>) {
         let plan = banger_tools::plan(dir, project_settings(Some(&project(text))));
-        let env = [("B".to_owned(), "b of mine".to_owned())];
+        let env = [("B".to_owned(), "user value".to_owned())];
         let job = Job { plan: &plan, dir: dir.to_str().unwrap(), env: &env, wait: true };
         let output = process::Command::new("/bin/sh")
             .args(&job.argv()[1..])
@@ -179,11 +179,11 @@ mod tests {
     }
 
     #[test]
-    fn the_projects_commands_have_its_variables_and_the_users() {
+    fn setup_commands_get_the_projects_and_the_users_variables() {
         let dir = tempfile::tempdir().unwrap();
         let text = "[workspace]\nenv = { A = \"it's $(id)\", B = 'b' }\nsetup = ['echo \"$A, $B\"']\n";
         let (printed, status) = run(dir.path(), text);
-        assert!(printed.contains("\nit's $(id), b of mine\nsetup: all commands succeeded\n"), "{printed}");
+        assert!(printed.contains("\nit's $(id), user value\nsetup: all commands succeeded\n"), "{printed}");
         assert_eq!(status, Some(0));
         let (printed, status) = run(dir.path(), "[workspace]\nsetup = ['exit 3', 'echo after']\n");
         assert!(printed.contains("setup: exit 3 failed with status 3"), "{printed}");
@@ -191,25 +191,25 @@ mod tests {
     }
 
     #[test]
-    fn tools_have_the_users_variables_and_not_the_repositorys() {
+    fn tools_get_the_users_variables_but_not_the_projects() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(".tool-versions"), "node 1\n").unwrap();
         let text = "[workspace]\nenv = { A = 'a', B = 'b' }\nsetup = ['echo $A $B']\n";
         let plan = banger_tools::plan(dir.path(), project_settings(Some(&project(text))));
-        let env = [("B".to_owned(), "mine".to_owned())];
+        let env = [("B".to_owned(), "user".to_owned())];
         let job = Job { plan: &plan, dir: dir.path().to_str().unwrap(), env: &env, wait: true };
-        // Replaces the tools' script by one that prints what it receives.
+        // Replaces the tools' script by a script that prints its input.
         let mut argv = job.argv();
         argv[4] = "echo \"tools: $1 <${A-}> <$B> <${containerWorkspaceFolder-}>\"".to_owned();
         let mut command = process::Command::new("/bin/sh");
         let output = command.args(&argv[1..]).env_clear().envs(job.env()).output().unwrap();
         let printed = String::from_utf8(output.stderr).unwrap();
-        assert!(printed.starts_with("tools: node@1 <> <mine> <>\n"), "{printed}");
-        assert!(printed.contains("\na mine\n") && output.status.success(), "{printed}");
+        assert!(printed.starts_with("tools: node@1 <> <user> <>\n"), "{printed}");
+        assert!(printed.contains("\na user\n") && output.status.success(), "{printed}");
     }
 
     #[test]
-    fn a_tool_that_fails_does_not_keep_commands_from_being_run() {
+    fn setup_commands_run_even_if_a_tool_fails() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(".tool-versions"), "no-such-tool 1\n").unwrap();
         let (printed, status) = run(dir.path(), "[workspace]\nsetup = ['echo ran']\n");

@@ -168,7 +168,7 @@ fn images(api: Api) -> Api {
         .post("/v1/images/pull", images::pull_image, Doc::new("pullImage", "Pull an image from the catalog or a registry").body::<PullImage>().runs::<Image>())
         .post("/v1/images/register", images::register_image, Doc::new("registerImage", "Use an ext4 file of the host as an image").body::<RegisterImage>().runs::<Image>())
         .post("/v1/images/prune", images::prune_cache, Doc::new("pruneCache", "Empty the caches").body::<PruneCache>().runs::<Pruned>())
-        .post("/v1/images/{image}/tag", images::tag_image, Doc::new("tagImage", "Give an image another name, beside the first").body::<NameImage>().runs::<Image>())
+        .post("/v1/images/{image}/tag", images::tag_image, Doc::new("tagImage", "Add a second name to an image").body::<NameImage>().runs::<Image>())
         .post("/v1/images/{image}/rename", images::rename_image, Doc::new("renameImage", "Rename an image").body::<NameImage>().returns::<Image>())
         .post("/v1/images/{image}/promote", images::promote_image, Doc::new("promoteImage", "Copy a registered image into the store").runs::<Image>())
         .post("/v1/images/{image}/bundle", images::bundle_image, Doc::new("bundleImage", "Write an image to a file whose descriptor comes with the request").runs::<Bundle>())
@@ -259,13 +259,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_document_is_as_checked_in() {
+    fn the_openapi_document_matches_the_checked_in_file() {
         let document = format!("{:#}\n", api().document());
         banger_contract::check("docs/src/reference/openapi.json", &document);
     }
 
     #[test]
-    fn every_operation_has_an_id_of_its_own() {
+    fn operation_ids_are_unique() {
         let document = api().document();
         let paths = document["paths"].as_object().unwrap().values();
         let operations: Vec<_> = paths.flat_map(|methods| methods.as_object().unwrap().values()).collect();

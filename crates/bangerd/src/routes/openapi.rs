@@ -1,4 +1,4 @@
-//! The routes with their entries in the OpenAPI document, so that neither is without the other.
+//! The API's routes, each with its entry in the OpenAPI document.
 //!
 //! The document is OpenAPI 3.1 (<https://spec.openapis.org/oas/v3.1.0>), whose schemas are JSON Schema 2020-12.
 
@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::daemon::Daemon;
 
-/// Makes the schema of a type, or a reference to it.
+/// Returns the schema of a type, or a reference to it.
 type SchemaFn = fn(&mut SchemaGenerator) -> Schema;
 
 /// Routes, and the document that describes them.
@@ -25,7 +25,7 @@ pub(super) struct Api {
     generator: SchemaGenerator,
 }
 
-/// What a route's entry in the document says.
+/// A route's entry in the document.
 pub(super) struct Doc {
     id: &'static str,
     summary: &'static str,
@@ -48,7 +48,7 @@ enum Response {
 }
 
 impl Doc {
-    /// A route without parameters that returns an empty JSON object. `id` is unique.
+    /// Creates the entry of a route without parameters that returns an empty JSON object. `id` must be unique.
     pub(super) fn new(id: &'static str, summary: &'static str) -> Self {
         Self {
             id,
@@ -233,7 +233,7 @@ fn path_parameter(name: &str) -> Value {
     })
 }
 
-/// Makes a parameter of each property of an object's schema.
+/// Returns a parameter for each property of an object's schema.
 fn query_parameters(schema: &Value) -> Vec<Value> {
     let required = schema["required"].as_array().cloned().unwrap_or_default();
     let properties = schema["properties"].as_object().into_iter().flatten();

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_partial_copy_says_so() {
+    fn a_failed_copy_reports_the_number_of_copied_files() {
         let full =
             UnpackError::Write { path: "a/b".into(), source: io::Error::from(io::ErrorKind::StorageFull) };
         let error = with_progress(unpack_error(full), Unpacked { files: 3, broken: 0 });

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_cannot_say_more_than_is_bearable() {
+    fn the_number_and_length_of_lines_are_limited() {
         let (reported, why) =
             collect(&["x\n".repeat(5000).as_str(), &"y".repeat(MAX_LINE + 9)], ExitStatus::Code(1));
         assert_eq!((reported.len(), why.map(|why| why.len())), (MAX_LINES, Some(MAX_LINE)));

@@ -117,10 +117,10 @@ mod tests {
 
     use super::*;
 
-    fn exited() -> BytesMut {
-        let mut exited = BytesMut::new();
-        Frame::control(&Reply::Exited { status: ExitStatus::Code(0) }).unwrap().encode(&mut exited);
-        exited
+    fn exit_frame() -> BytesMut {
+        let mut bytes = BytesMut::new();
+        Frame::control(&Reply::Exited { status: ExitStatus::Code(0) }).unwrap().encode(&mut bytes);
+        bytes
     }
 
     /// Transfers the data of `chunks` while `then` runs concurrently.
@@ -143,41 +143,41 @@ mod tests {
         outcome.unwrap()
     }
 
-    /// The guest exits first; only then does the sending thread run `ends`.
-    async fn exited_before_the_end(ends: impl FnOnce(mpsc::Sender<Bytes>)) -> Outcome {
+    /// The guest exits first; only then does the sending thread run `finish`.
+    async fn transfer_with_early_exit(finish: impl FnOnce(mpsc::Sender<Bytes>)) -> Outcome {
         let (chunks, receiver) = mpsc::channel(1);
-        transfer(tokio::io::sink(), &exited()[..], receiver, async { ends(chunks) }).await
+        transfer(tokio::io::sink(), &exit_frame()[..], receiver, async { finish(chunks) }).await
     }
 
     /// The guest accepts no more data when `chunks` are sent; its exit is detected only then.
-    async fn exited_and_gone(chunks: mpsc::Receiver<Bytes>) -> Outcome {
+    async fn transfer_to_exited_guest(chunks: mpsc::Receiver<Bytes>) -> Outcome {
         let (input, _) = duplex(1);
         let (mut guest, output) = duplex(1024);
-        transfer(input, output, chunks, async move { guest.write_all(&exited()).await.unwrap() }).await
+        transfer(input, output, chunks, async move { guest.write_all(&exit_frame()).await.unwrap() }).await
     }
 
     #[tokio::test]
-    async fn a_guest_may_exit_before_the_end_is_noticed_here() {
-        assert!(exited_before_the_end(drop).await.complete);
+    async fn a_transfer_is_complete_if_the_guest_exits_before_the_end_is_detected() {
+        assert!(transfer_with_early_exit(drop).await.complete);
     }
 
     #[tokio::test]
-    async fn what_was_left_when_the_guest_exited_has_not_been_sent() {
+    async fn a_transfer_is_incomplete_if_data_remains_when_the_guest_exits() {
         let outcome =
-            exited_before_the_end(|chunks| chunks.try_send(Bytes::from_static(b"more")).unwrap()).await;
+            transfer_with_early_exit(|chunks| chunks.try_send(Bytes::from_static(b"more")).unwrap()).await;
         assert!(!outcome.complete);
     }
 
     #[tokio::test]
-    async fn a_guest_that_has_all_need_not_hear_of_the_end() {
+    async fn a_transfer_is_complete_even_if_the_end_cannot_be_sent() {
         let (_, ended) = mpsc::channel(1);
-        assert!(exited_and_gone(ended).await.complete);
+        assert!(transfer_to_exited_guest(ended).await.complete);
     }
 
     #[tokio::test]
-    async fn what_a_guest_did_not_take_has_not_been_sent() {
+    async fn a_transfer_is_incomplete_if_sending_a_chunk_fails() {
         let (chunks, receiver) = mpsc::channel(1);
         chunks.try_send(Bytes::from_static(b"more")).unwrap();
-        assert!(!exited_and_gone(receiver).await.complete);
+        assert!(!transfer_to_exited_guest(receiver).await.complete);
     }
 }

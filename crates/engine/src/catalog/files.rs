@@ -124,7 +124,7 @@ mod tests {
     const ENTRY: &str = "[[image]]\nname = 'alpine'\ndescription = 'Ours'\ndistro = 'alpine'\nsize = '1G'\nsource = [{ oci = 'r.corp/a:1' }]\n";
 
     #[test]
-    fn files_are_layered_read_again_and_told_when_broken() {
+    fn catalog_files_are_layered_reread_and_reported_when_invalid() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_owned();
         let lookup = |name: &str| match name {

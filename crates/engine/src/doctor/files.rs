@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_that_is_too_long_for_sockets_is_told() {
+    fn a_runtime_path_too_long_for_sockets_is_reported() {
         let dirs = |runtime: &str| {
             let found = Dirs::find(|_| Some("/h".into()), 7).unwrap();
             Dirs { runtime: runtime.into(), ..found }
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_rows_are_there_and_not_empty() {
+    fn missing_and_empty_files_of_store_rows_are_reported() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rootfs.ext4");
         assert!(

@@ -75,14 +75,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_fresh_host_is_looked_at_without_a_trace() {
+    async fn doctor_checks_a_fresh_host_and_creates_no_files() {
         let dir = tempfile::tempdir().unwrap();
         let (dirs, programs) = host(dir.path());
         let checks = doctor(&dirs, &programs, Layer::default()).await;
-        let of = |name: &str| checks.iter().find(|check| check.name == name).unwrap();
-        assert_eq!((of("store").verdict, of("state directory").verdict), (Verdict::Pass, Verdict::Pass));
-        assert!(of("store").message.contains("first use"), "{:?}", of("store"));
-        assert!(of("default image").message.contains("first use"), "{:?}", of("default image"));
+        let check = |name: &str| checks.iter().find(|check| check.name == name).unwrap();
+        assert_eq!(
+            (check("store").verdict, check("state directory").verdict),
+            (Verdict::Pass, Verdict::Pass)
+        );
+        assert!(check("store").message.contains("first use"), "{:?}", check("store"));
+        assert!(check("default image").message.contains("first use"), "{:?}", check("default image"));
         let mut names: Vec<_> = checks.iter().map(|check| &check.name).collect();
         names.sort();
         names.dedup();
@@ -91,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_that_is_none_fails_and_keeps_its_bytes() {
+    async fn doctor_fails_an_invalid_store_and_keeps_its_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let (dirs, programs) = host(dir.path());
         crate::dirs::create_private(&dirs.state).unwrap();

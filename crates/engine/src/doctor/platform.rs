@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn releases_are_read() {
+    fn kernel_releases_are_parsed() {
         for (release, expected) in
             [("6.1.0-18-amd64", Some((6, 1))), ("5.10", Some((5, 10))), ("x", None), ("", None)]
         {

@@ -5,7 +5,7 @@ use banger_vmm::{Accel, HostVmms, KvmVerdict, VmmKind};
 
 use crate::{error::EngineError, vmms::kind};
 
-/// Checks KVM, each VMM program, and the one that is used.
+/// Checks KVM, each VMM program, and the VMM that is used.
 pub(super) fn all(host: &HostVmms, configured: Option<ApiVmm>) -> Vec<Check> {
     let mut checks = vec![kvm(host)];
     checks.extend(host.programs().into_iter().map(|(name, program)| match program {

@@ -176,7 +176,7 @@ mod tests {
     const ENTRY: &str = "[[image]]\nname = 'alpine'\ndescription = 'Ours'\ndistro = 'alpine'\nsize = '1G'\nsource = [{ oci = 'r.corp/a:1' }]\n";
 
     #[test]
-    fn an_image_is_called_as_its_entry_or_as_its_registry_has_it() {
+    fn local_names_come_from_the_catalog_entry_or_the_registry() {
         let catalog = Catalog::parse(ENTRY).unwrap();
         let name = |entry: &CatalogImage| stored_name(entry, &entry.sources[0]).unwrap().to_string();
         assert_eq!(name(&catalog.images[0]), "alpine");

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_are_kept_until_the_console_ends_whoever_still_holds_the_other() {
+    fn both_outputs_are_logged_and_logging_ends_with_the_console() {
         let (console, console_end) = rustix::pipe::pipe().unwrap();
         let (vmm_output, vmm_output_end) = rustix::pipe::pipe().unwrap();
         rustix::io::write(&console_end, b"up\n").unwrap();
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vmm_that_closes_its_error_output_keeps_its_console() {
+    fn the_console_is_logged_after_the_vmm_closes_its_error_output() {
         let (console, console_end) = rustix::pipe::pipe().unwrap();
         let (vmm_output, vmm_output_end) = rustix::pipe::pipe().unwrap();
         drop(vmm_output_end);

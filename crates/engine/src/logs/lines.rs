@@ -140,18 +140,18 @@ mod tests {
 
     /// Returns the lines selected from `text`, and checks that the size of the parts does not matter.
     fn selected(filter: impl Fn() -> LineFilter, text: &str) -> String {
-        let by = |size: usize| {
+        let select = |size: usize| {
             let mut selector = LineSelector::new(filter());
             let chunks = text.as_bytes().chunks(size).flat_map(|chunk| selector.select(chunk.to_vec()));
             String::from_utf8(chunks.collect()).unwrap()
         };
-        let all = by(text.len());
-        assert_eq!((by(1), by(7)), (all.clone(), all.clone()));
+        let all = select(text.len());
+        assert_eq!((select(1), select(7)), (all.clone(), all.clone()));
         all
     }
 
     #[test]
-    fn the_agents_lines_are_picked_out_of_the_console() {
+    fn the_agent_filter_selects_the_agents_console_lines() {
         let console =
             "boot\r\nbanger-agent: one\r\nnot banger-agent: two\nbanger-agent: three\nbanger-agent: begun";
         assert_eq!(selected(|| LineFilter::Agent, console), "banger-agent: one\r\nbanger-agent: three\n");
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_not_kept_without_end() {
+    fn the_buffer_for_an_unfinished_line_is_limited() {
         let mut selector = LineSelector::new(LineFilter::Agent);
         assert!(selector.select(b"banger-agent: ".to_vec()).is_empty());
         for _ in 0..100 {
@@ -185,15 +185,15 @@ mod tests {
     }
 
     #[test]
-    fn the_daemons_entries_about_a_vm_name_it_or_an_operation_on_it() {
+    fn daemon_entries_are_selected_by_vm_name_id_or_operation() {
         let log = [
-            entry(1, r#""message":"of an earlier one","vm":"box""#),
+            entry(1, r#""message":"an earlier VM of this name","vm":"box""#),
             entry(2, r#""message":"by name","vm":"box""#),
             entry(3, r#""message":"by id","vm":"0101010101010101","operation":"aa""#),
-            entry(4, r#""message":"another","vm":"other""#),
+            entry(4, r#""message":"another VM","vm":"other""#),
             entry(5, r#""message":"by operation","operation":"aa""#),
-            entry(6, r#""message":"another's","operation":"bb""#),
-            "no JSON\n".to_owned(),
+            entry(6, r#""message":"another operation","operation":"bb""#),
+            "not JSON\n".to_owned(),
         ];
         let filter = |since| move || LineFilter::Entries(EntryFilter { vm: vm(), since });
         assert_eq!(selected(filter(None), &log.concat()), [&*log[1], &log[2], &log[4]].concat());
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_lines_are_counted_from_the_end() {
+    fn last_lines_returns_at_most_the_requested_number_of_lines() {
         for (text, count, expected) in [
             ("a\nb\nc\n", 2, "b\nc\n"),
             ("a\nb\nc", 2, "b\nc"),

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_while_it_is_read_comes_in_order_across_rotations() {
+    fn reading_during_writes_keeps_the_order_across_rotations() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
         let mut reader = Reader::open(&path, None).unwrap();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_comes_later_reads_all_that_is_kept_and_one_that_is_slow_goes_on_with_it() {
+    fn a_new_reader_reads_the_kept_part_and_a_slow_reader_continues_with_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
         let mut log = RotatingLog::open(&path, 40).unwrap();

@@ -131,7 +131,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_log_never_grows_over_its_cap_and_keeps_the_end(
+        fn a_log_never_exceeds_its_cap_and_keeps_the_end(
             cap in 2_u64..300,
             parts in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..200), any::<bool>()), 0..40),
         ) {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_fit_are_kept_in_order_up_to_the_last() {
+    fn a_full_log_keeps_its_latest_lines_in_order() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
         let mut log = RotatingLog::open(&path, 20_000).unwrap();
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_build_that_kept_more_has_left_goes() {
+    fn oversized_files_of_an_earlier_build_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
         for file in [older(&path), path.clone()] {
@@ -179,12 +179,12 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_was_removed_or_has_nowhere_to_be_stops_nobody() {
+    fn writes_succeed_while_the_log_or_its_directory_is_missing() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("folder/a.log");
+        let path = dir.path().join("logs/a.log");
         let mut log = RotatingLog::new(&path, 20);
         log.write_all(b"lost").unwrap();
-        fs::create_dir(dir.path().join("folder")).unwrap();
+        fs::create_dir(dir.path().join("logs")).unwrap();
         log.write_all(b"kept").unwrap();
         fs::remove_file(&path).unwrap();
         log.write_all(b"unseen").unwrap();

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_written_is_followed_across_rotations_until_the_end_by_several() {
+    async fn two_followers_receive_all_lines_across_rotations_until_the_end() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
         let mut writer = RotatingLog::open(&path, 60).unwrap();
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_hangs_up_is_let_go_of() {
+    async fn sending_stops_when_the_client_disconnects() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
         let (sender, receiver) = mpsc::channel(1);
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_following_it_ends_where_the_log_ended() {
+    async fn without_follow_only_the_existing_content_is_sent() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
         let mut writer = RotatingLog::open(&path, 1 << 20).unwrap();

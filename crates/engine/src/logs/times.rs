@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_second_finds_its_place_also_after_a_restart() {
+    fn offsets_are_found_by_second_also_after_reopening() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("a.log");
         let mut times = Times::open(&log);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn the_older_files_times_are_the_older_times() {
+    fn rotation_moves_the_times_to_the_older_file() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("a.log");
         let mut times = Times::open(&log);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_never_too_many_and_nothing_that_is_recent_is_left_out() {
+    fn the_number_of_rows_is_limited_and_recent_seconds_stay_exact() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("a.log");
         let mut times = Times::open(&log);
@@ -155,13 +155,13 @@ mod tests {
                 let found = times.offset_since(second).unwrap();
                 assert!(found <= second.unsigned_abs() * 10, "{second} is after {found}");
             }
-            assert_eq!(times.offset_since(9_990), Some(99_900), "the last are known to the second");
+            assert_eq!(times.offset_since(9_990), Some(99_900), "the latest rows are exact to the second");
         }
         assert!(fs::metadata(dir.path().join("a.times")).unwrap().len() < MAX_READ);
     }
 
     #[test]
-    fn a_line_that_was_cut_off_is_none() {
+    fn truncated_and_malformed_lines_are_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("a.log");
         fs::write(log.with_extension("times"), "10 10 0\nnonsense\n11 11 5 6\n12 12 7").unwrap();

@@ -41,7 +41,7 @@ fn with_rows(path: &Path, version: usize) {
 }
 
 #[test]
-fn a_file_that_is_no_store_is_an_error_and_keeps_its_bytes() {
+fn an_invalid_store_file_is_an_error_and_keeps_its_bytes() {
     let (_dir, path) = temp_store();
     fs::write(&path, vec![0x5a; 8192]).unwrap();
     let before = files(&path);
@@ -55,7 +55,7 @@ fn a_file_that_is_no_store_is_an_error_and_keeps_its_bytes() {
 }
 
 #[test]
-fn a_store_that_is_cut_short_is_refused_and_left_alone() {
+fn a_truncated_store_is_refused_and_left_unchanged() {
     for kept in [100, 512, 4096, 3 * 4096, 5 * 4096 + 17] {
         let (_dir, path) = temp_store();
         with_rows(&path, MIGRATIONS.len());
@@ -69,7 +69,7 @@ fn a_store_that_is_cut_short_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_cut_store_keeps_the_log_of_a_daemon_that_was_killed() {
+fn an_emptied_store_is_refused_and_keeps_its_write_ahead_log() {
     let (_dir, path) = temp_store();
     let kept = tempfile::tempdir().unwrap();
     let store = Store::open(&path).unwrap();
@@ -87,7 +87,7 @@ fn a_cut_store_keeps_the_log_of_a_daemon_that_was_killed() {
 }
 
 #[test]
-fn an_empty_file_is_a_store_that_was_only_just_begun() {
+fn an_empty_file_is_opened_as_a_new_store() {
     let (_dir, path) = temp_store();
     fs::write(&path, "").unwrap();
     assert!(Store::open(&path).unwrap().vms().unwrap().is_empty());
@@ -103,7 +103,7 @@ fn another_programs_database_is_refused() {
 }
 
 #[test]
-fn a_folder_in_its_place_is_an_error() {
+fn a_directory_at_the_stores_path_is_an_error() {
     let (_dir, path) = temp_store();
     fs::create_dir(&path).unwrap();
     assert!(matches!(Store::open(&path), Err(StoreError::Unreadable { .. })));
@@ -112,7 +112,7 @@ fn a_folder_in_its_place_is_an_error() {
 }
 
 #[test]
-fn a_store_that_may_not_be_written_is_refused_at_once() {
+fn a_read_only_store_file_is_refused_on_open() {
     let (_dir, path) = temp_store();
     drop(Store::open(&path).unwrap());
     fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
@@ -126,7 +126,7 @@ fn a_store_that_may_not_be_written_is_refused_at_once() {
 }
 
 #[test]
-fn a_store_of_a_later_schema_is_refused_and_left_alone() {
+fn a_store_with_a_later_schema_is_refused_and_left_unchanged() {
     let (_dir, path) = temp_store();
     drop(Store::open(&path).unwrap());
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
@@ -164,7 +164,7 @@ fn a_store_of_any_earlier_schema_keeps_its_rows() {
 }
 
 #[test]
-fn what_a_running_vm_runs_with_survives_the_migration_and_its_end() {
+fn the_vmm_of_the_last_run_survives_a_migration_and_a_stop() {
     let (_dir, path) = temp_store();
     with_rows(&path, 4);
     let handle =
@@ -190,7 +190,7 @@ fn what_a_running_vm_runs_with_survives_the_migration_and_its_end() {
 }
 
 #[test]
-fn a_migration_that_fails_half_way_leaves_the_version_before_it() {
+fn a_failed_migration_leaves_the_previous_version() {
     let (_dir, path) = temp_store();
     let mut connection = connect(&path).unwrap();
     migrate(&mut connection, MIGRATIONS).unwrap();
@@ -222,18 +222,18 @@ fn every_connection_has_the_same_settings() {
 }
 
 #[test]
-fn looking_at_a_store_makes_and_changes_nothing() {
+fn opening_a_store_read_only_creates_and_changes_no_files() {
     let (_dir, path) = temp_store();
     assert!(Store::open_read_only(&path).unwrap().is_none());
     assert_eq!(files(&path), []);
 
     with_rows(&path, MIGRATIONS.len());
     let before = files(&path);
-    assert_eq!(before.len(), 1, "it is in the one file");
+    assert_eq!(before.len(), 1, "the store is a single file");
     let read_only = Store::open_read_only(&path).unwrap().unwrap();
     assert_eq!(read_only.vms().unwrap().len(), 1);
     let id = "0123456789abcdef".parse().unwrap();
-    assert!(read_only.delete_vm(&id).is_err(), "it cannot be written");
+    assert!(read_only.delete_vm(&id).is_err(), "the copy is read-only");
     assert_eq!(files(&path), before);
 
     // A daemon has it open, and its last write is only in the log.
@@ -245,19 +245,19 @@ fn looking_at_a_store_makes_and_changes_nothing() {
 }
 
 #[test]
-fn nothing_is_written_but_by_a_step() {
+fn writes_outside_a_step_are_refused() {
     let (_dir, path) = temp_store();
     with_rows(&path, MIGRATIONS.len());
     let store = Store::open(&path).unwrap();
     let id = "0123456789abcdef".parse().unwrap();
     store.set_vm_down(&id, Some("why")).unwrap();
-    let around = store.connection().execute("DELETE FROM vms", []).unwrap_err();
-    assert_eq!(around.sqlite_error_code(), Some(rusqlite::ErrorCode::ReadOnly));
+    let direct = store.connection().execute("DELETE FROM vms", []).unwrap_err();
+    assert_eq!(direct.sqlite_error_code(), Some(rusqlite::ErrorCode::ReadOnly));
     assert_eq!(store.vm(&id).unwrap().unwrap().last_error.as_deref(), Some("why"));
 }
 
 #[test]
-fn a_name_moves_only_from_an_image_that_was_built_and_is_not_in_use() {
+fn a_new_image_replaces_only_an_unused_built_image() {
     let (_dir, path) = temp_store();
     with_rows(&path, MIGRATIONS.len());
     let store = Store::open(&path).unwrap();
@@ -273,7 +273,7 @@ fn a_name_moves_only_from_an_image_that_was_built_and_is_not_in_use() {
     store.insert_image(&built).unwrap();
     assert!(matches!(store.insert_image(&next), Err(StoreError::NameTaken(_))));
     store.insert_image_replacing(&next, &built.id).unwrap();
-    // An image that a VM uses, and one that no build created, are kept.
+    // An image that a VM uses, and an image that no build created, are kept.
     let third = image(3, "image", key);
     assert!(matches!(store.insert_image_replacing(&third, &used.id), Err(StoreError::NameTaken(_))));
     store.rename_image(&used, &"other".parse().unwrap()).unwrap();

@@ -215,7 +215,7 @@ impl Actor {
 
     /// Cleans up after a process of a running VM has exited.
     async fn handle_exit(&mut self, exit: ProcessExit) {
-        tracing::warn!(vm = %self.id, death = %exit, "a process of the VM ended");
+        tracing::warn!(vm = %self.id, %exit, "a process of the VM ended");
         if let Err(error) = stop::clean_up(&self.services, &self.id, &mut self.processes, exit).await {
             tracing::error!(vm = %self.id, %error, "cannot record the end of the VM");
         }

@@ -61,13 +61,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_of_a_console_has_no_control_characters() {
+    fn console_lines_have_no_control_characters() {
         assert_eq!(console(b"\x1b[2Jone\r\n\r\n\x07two", 5), ["[2Jone", "two"]);
         assert!(last_lines(Path::new("/nonexistent"), 5).is_empty());
     }
 
     #[test]
-    fn a_panic_is_shown_from_its_reason_on() {
+    fn console_lines_start_at_the_reason_of_a_kernel_panic() {
         let text = b"up\nKernel panic - not syncing: why\na\nb\nc\nd\n";
         assert_eq!(console(text, 3), ["Kernel panic - not syncing: why", "a", "b"]);
     }

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_and_nobody_has_used_for_long_is_stale() {
+    fn running_vms_without_recent_use_are_stale() {
         use VmState::{Paused, Running, Stopped};
         let (nine, ten) = (Some("2026-11-25T09:30:00Z"), Some("2026-11-25T10:00:00Z"));
         let now = "2026-11-25T10:30:00Z".parse().unwrap();

@@ -40,8 +40,8 @@ impl Vms {
     async fn wait_until_down(&self, id: &Id, mut events: EventStream) {
         loop {
             match events.next().await.kind {
-                EventKind::VmState { id: of, to, .. } if of == *id && !is_up(to) => return,
-                EventKind::VmDeleted { id: of, .. } if of == *id => return,
+                EventKind::VmState { id: event_id, to, .. } if event_id == *id && !is_up(to) => return,
+                EventKind::VmDeleted { id: event_id, .. } if event_id == *id => return,
                 EventKind::Missed { .. } if !self.is_up(id) => return,
                 _ => {}
             }

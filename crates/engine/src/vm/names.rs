@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_one_is_a_vm_name() {
+    fn every_generated_name_is_a_valid_vm_name() {
         for bits in 0..1024 {
             from_random(bits).parse::<banger_api::VmName>().unwrap();
         }

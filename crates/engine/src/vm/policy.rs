@@ -27,7 +27,7 @@ pub(super) enum Work {
     Start,
     Stop,
     Restart,
-    /// Short work: kill, pause, resume, set, or look.
+    /// Short work: kill, pause, resume, set, or verify.
     Short,
     Commit,
     Delete,
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn force_always_gets_there() {
+    fn a_forced_deletion_is_accepted_in_every_state_and_during_other_work() {
         let delete = Request::Delete { force: true };
         for state in STATES {
             assert_eq!(decide(state, None, delete), Decision::Run, "{state}");
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_or_is_under_way_is_not_deleted_without_force() {
+    fn running_or_busy_vms_are_not_deleted_without_force() {
         let delete = Request::Delete { force: false };
         for state in [VmState::Running, VmState::Paused] {
             assert_eq!(decide(state, None, delete), Decision::Refuse(Refusal::Running));
@@ -195,11 +195,11 @@ mod tests {
             }
             match decide(self.state, self.current.map(|(work, ..)| work), request) {
                 Decision::Run => {
-                    assert!(self.current.is_none(), "two things at once");
+                    assert!(self.current.is_none(), "two requests run at once");
                     self.begin(request);
                 }
                 Decision::Wait => {
-                    assert!(self.current.is_some(), "waits for nothing");
+                    assert!(self.current.is_some(), "a request waits while no work is in progress");
                     self.waiting.push_back(request);
                 }
                 Decision::Interrupt => {
@@ -257,7 +257,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_request_is_answered_once_and_one_thing_is_done_at_a_time(
+        fn every_request_is_answered_once_and_only_one_runs_at_a_time(
             first in prop::sample::select(STATES.to_vec()),
             steps in prop::collection::vec(prop_oneof![
                 requests().prop_map(Some), Just(None)

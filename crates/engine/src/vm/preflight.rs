@@ -106,20 +106,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_problems_are_told_together() {
-        let of = |kind, message: &str| Err(ApiError::new(kind, message));
+    fn several_problems_are_reported_together() {
+        let failure = |kind, message: &str| Err(ApiError::new(kind, message));
         let mut problems = Problems::default();
         problems.add::<ApiError>(Ok(()));
         assert!(Problems::default().into_result("").is_ok());
-        problems.add::<ApiError>(of(ErrorKind::NoMemory, "no memory"));
-        problems.add::<ApiError>(of(ErrorKind::NoSpace, "no space"));
+        problems.add::<ApiError>(failure(ErrorKind::NoMemory, "no memory"));
+        problems.add::<ApiError>(failure(ErrorKind::NoSpace, "no space"));
         let error = ApiError::from(problems.into_result("VM box cannot start").unwrap_err());
         assert_eq!(error.kind, ErrorKind::NoMemory);
         assert_eq!(error.message, "VM box cannot start, for 2 reasons");
         let causes: Vec<_> = error.causes.iter().map(|cause| cause.message.as_str()).collect();
         assert_eq!(causes, ["no memory", "no space"]);
         let mut one = Problems::default();
-        one.add::<ApiError>(of(ErrorKind::NoSpace, "no space"));
+        one.add::<ApiError>(failure(ErrorKind::NoSpace, "no space"));
         assert_eq!(ApiError::from(one.into_result("").unwrap_err()).message, "no space");
     }
 }

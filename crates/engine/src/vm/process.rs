@@ -103,8 +103,8 @@ impl VmProcesses {
         }
     }
 
-    /// Waits until the VMM or a helper exits; for ever if there are none. If several have exited, returns the one
-    /// that most likely caused the others to exit.
+    /// Waits until the VMM or a helper exits; for ever if there are none. If several have exited, returns the
+    /// process that most likely caused the others to exit.
     pub(crate) async fn first_exit(&self) -> ProcessExit {
         let mut exits: Vec<_> =
             self.needed().map(|(role, process)| (role, Box::pin(process.wait()))).collect();
@@ -291,7 +291,7 @@ mod tests {
     use std::process::Command;
 
     #[tokio::test]
-    async fn a_process_is_known_by_its_start_time_and_its_end_is_seen() {
+    async fn only_a_live_process_with_a_matching_start_time_is_adopted() {
         let child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
         let started = start_time(child.id()).unwrap();
         assert!(adopt(child.id(), started + 1).unwrap().is_none());
@@ -301,14 +301,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn how_a_child_ended_is_told() {
+    async fn wait_returns_the_exit_status_of_a_child() {
         let child = Command::new("/bin/sh").args(["-c", "exit 3"]).spawn().unwrap();
         let process = open(child.id()).unwrap().unwrap();
         assert_eq!(process.wait().await, ExitReason::Exited(3));
     }
 
     #[test]
-    fn a_helper_that_failed_is_the_cause_of_its_vmms_end_and_not_the_other_way() {
+    fn a_causing_exit_ranks_above_its_consequence() {
         use ExitReason::{Exited, Killed, Unknown};
         use ProcessRole::{Vmm, VsockDevice};
         // A cause and its consequence.
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_are_found_by_program_and_marker_and_nothing_else_is() {
+    fn find_matches_both_the_program_and_the_marker() {
         let program = fs::canonicalize("/bin/sleep").unwrap();
         let marker = format!("1000.{}", std::process::id());
         let mut child = Command::new(&program).arg(&marker).spawn().unwrap();

@@ -56,7 +56,7 @@ mod tests {
     use crate::resource::ProcessRole;
 
     #[tokio::test]
-    async fn every_resource_is_given_back_twice_without_complaint() {
+    async fn releasing_a_resource_twice_succeeds() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vm");
         fs::create_dir(&path).unwrap();

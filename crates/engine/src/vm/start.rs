@@ -129,7 +129,7 @@ impl Start<'_> {
         let pid = self.launch(&plan).await?;
         let handle = handle(vmm.as_ref(), &plan, pid);
         let answer = timeout(limit.as_duration(), self.configure_guest(&plan, &mut ready)).await;
-        let Ok(answer) = answer else { return self.never_answered(&handle, limit) };
+        let Ok(answer) = answer else { return self.record_unanswered_start(&handle, limit) };
         answer?;
         services.store.set_vm_running(&record.id, Timestamp::now(), &handle)?;
         Ok(())
@@ -378,7 +378,7 @@ impl Start<'_> {
     }
 
     /// Records a VM that runs but whose agent never answered. It is kept, so that the user can examine it.
-    fn never_answered(&mut self, handle: &Handle, limit: Period) -> Result<(), EngineError> {
+    fn record_unanswered_start(&mut self, handle: &Handle, limit: Period) -> Result<(), EngineError> {
         let VmRecord { id, name, .. } = self.record;
         self.booted = true;
         self.services.store.set_vm_running(id, Timestamp::now(), handle)?;

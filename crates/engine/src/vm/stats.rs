@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn cpu_use_is_over_the_time_between_two_samples() {
+    fn cpu_use_is_computed_between_two_samples() {
         assert_eq!(cpu_usage(at(10, 0), at(20, 15_000)), Some((150.0, 10.0)));
         assert_eq!(cpu_usage(at(10, 100), at(12, 101)), Some((0.1, 2.0)));
         assert_eq!(
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_that_are_compared_are_not_too_near() {
+    fn compared_samples_are_at_least_the_minimum_interval_apart() {
         let samples = Samples::default();
         let vm = Id::from_random([1; 8]);
         let near = Sample { at_ns: 1_500_000_000, cpu_ns: 0 };
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_account_of_a_process_is_read() {
+    fn process_stat_and_status_are_parsed() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 250 50 0 0 20 0 4 0 998877 1000 200";
         assert_eq!(cpu_and_start(stat), Some((300, 998_877)));
         assert_eq!(cpu_and_start("7 (a) S 1"), None);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_uses_something_and_another_with_its_pid_is_not_it() {
+    fn process_usage_requires_a_matching_start_time() {
         let pid = std::process::id();
         let stat = fs::read_to_string("/proc/self/stat").unwrap();
         let (_, started) = cpu_and_start(&stat).unwrap();
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sparse_file_takes_less_than_it_seems() {
+    fn a_sparse_file_has_a_smaller_real_than_apparent_size() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(64 << 20).unwrap();
         let disk = disk("work", file.path()).unwrap().unwrap();
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_guest_says_cannot_be_more_than_there_is() {
+    fn implausible_guest_statistics_are_clamped() {
         let interface = |received| banger_proto::InterfaceUsage { name: "e".into(), received, sent: 1 };
         let stats = to_guest_stats(Inspection {
             memory_total: 100,

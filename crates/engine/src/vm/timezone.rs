@@ -16,7 +16,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_zone_is_known_by_the_link_to_it() {
+    fn the_time_zone_is_read_from_the_localtime_link() {
         let dir = tempfile::tempdir().unwrap();
         let link = dir.path().join("localtime");
         assert_eq!(timezone(&link), None);

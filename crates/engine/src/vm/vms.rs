@@ -72,8 +72,9 @@ impl Vms {
                 }
                 loop {
                     match events.next().await.kind {
-                        EventKind::VmState { id: of, .. } | EventKind::VmDeleted { id: of, .. }
-                            if of == id =>
+                        EventKind::VmState { id: event_id, .. }
+                        | EventKind::VmDeleted { id: event_id, .. }
+                            if event_id == id =>
                         {
                             break;
                         }

@@ -5,7 +5,7 @@ use banger_api::{CreateVm, ErrorKind, Limits, VmState, Vmm};
 use libtest_mimic::Trial;
 
 use crate::{
-    driver::{create, delete, ended, kill, pause, small, start, stop, vm, vms},
+    driver::{create, delete, kill, pause, result_of, small, start, stop, vm, vms},
     host::{Host, VMMS, run},
     trial,
     vmm::faults::{Fault, Phase},
@@ -16,20 +16,26 @@ const VM_COUNT: usize = 100;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = vec![
-        trial("concurrency::many_creates_at_once", || run(many_creates_at_once())),
-        trial("concurrency::two_creates_of_one_name", || run(two_creates_of_one_name())),
+        trial("concurrency::concurrent_creates_succeed_and_excess_memory_is_refused", || {
+            run(concurrent_creates_succeed_and_excess_memory_is_refused())
+        }),
+        trial("concurrency::one_of_two_creates_with_the_same_name_is_refused", || {
+            run(one_of_two_creates_with_the_same_name_is_refused())
+        }),
     ];
     for vmm in VMMS {
         trials.extend([
-            trial(format!("concurrency::two_starts::{vmm:?}"), move || run(two_starts(vmm))),
-            trial(format!("concurrency::delete_while_starting::{vmm:?}"), move || {
-                run(delete_while_starting(vmm))
+            trial(format!("concurrency::a_second_start_waits_and_does_nothing::{vmm:?}"), move || {
+                run(a_second_start_waits_and_does_nothing(vmm))
             }),
-            trial(format!("concurrency::stop_while_starting::{vmm:?}"), move || {
-                run(stop_while_starting(vmm))
+            trial(format!("concurrency::a_forced_delete_cancels_a_start::{vmm:?}"), move || {
+                run(a_forced_delete_cancels_a_start(vmm))
             }),
-            trial(format!("concurrency::kill_while_stopping::{vmm:?}"), move || {
-                run(kill_while_stopping(vmm))
+            trial(format!("concurrency::a_stop_cancels_a_start::{vmm:?}"), move || {
+                run(a_stop_cancels_a_start(vmm))
+            }),
+            trial(format!("concurrency::a_kill_ends_a_hung_stop::{vmm:?}"), move || {
+                run(a_kill_ends_a_hung_stop(vmm))
             }),
         ]);
     }
@@ -37,76 +43,77 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// The second start waits for the first, and then finds nothing to do.
-async fn two_starts(vmm: Vmm) -> Result<()> {
+async fn a_second_start_waits_and_does_nothing(vmm: Vmm) -> Result<()> {
     let host = Host::new()?;
     let engine = host.open().await?;
-    ended(create(&engine, CreateVm { no_start: true, ..small("box", "tiny", vmm)? })).await?;
-    let (one, two) = tokio::join!(ended(start(&engine, "box")), ended(start(&engine, "box")));
-    ensure!(one?["pid"] == two?["pid"], "it was started twice");
+    result_of(create(&engine, CreateVm { no_start: true, ..small("box", "tiny", vmm)? })).await?;
+    let (one, two) = tokio::join!(result_of(start(&engine, "box")), result_of(start(&engine, "box")));
+    ensure!(one?["pid"] == two?["pid"], "the VM was started twice");
     host.check_consistency()
 }
 
-async fn delete_while_starting(vmm: Vmm) -> Result<()> {
+async fn a_forced_delete_cancels_a_start(vmm: Vmm) -> Result<()> {
     let host = Host::new()?;
     host.fault(Some((Phase::Boot, Fault::Hangs)))?;
     let hanging = host.hanging()?;
     let engine = host.open().await?;
     let created = create(&engine, small("box", "tiny", vmm)?)?;
     hanging.recv(&mut [0]).await?;
-    let refused = ended(delete(&engine, "box", false)).await.err().context("it was deleted")?;
+    let refused =
+        result_of(delete(&engine, "box", false)).await.err().context("the deletion was not refused")?;
     ensure!(refused.kind == ErrorKind::Busy, "{refused:?}");
-    ended(delete(&engine, "box", true)).await?;
-    let error = ended(Ok(created)).await.err().context("it was created")?;
+    result_of(delete(&engine, "box", true)).await?;
+    let error = result_of(Ok(created)).await.err().context("the create did not fail")?;
     ensure!([ErrorKind::Cancelled, ErrorKind::NotFound].contains(&error.kind), "{error:?}");
     host.check_nothing_left()
 }
 
-async fn stop_while_starting(vmm: Vmm) -> Result<()> {
+async fn a_stop_cancels_a_start(vmm: Vmm) -> Result<()> {
     let host = Host::new()?;
     host.fault(Some((Phase::Configure, Fault::Hangs)))?;
     let hanging = host.hanging()?;
     let engine = host.open().await?;
-    ended(create(&engine, CreateVm { no_start: true, ..small("box", "tiny", vmm)? })).await?;
+    result_of(create(&engine, CreateVm { no_start: true, ..small("box", "tiny", vmm)? })).await?;
     let started = start(&engine, "box")?;
     hanging.recv(&mut [0]).await?;
     // This request waits for the start to end.
     let paused = pause(&engine, "box")?;
-    ended(stop(&engine, "box", 60)).await?;
-    let error = ended(Ok(started)).await.err().context("it was started")?;
+    result_of(stop(&engine, "box", 60)).await?;
+    let error = result_of(Ok(started)).await.err().context("the start did not fail")?;
     ensure!(error.kind == ErrorKind::Cancelled, "{error:?}");
-    let error = ended(Ok(paused)).await.err().context("it was paused")?;
+    let error = result_of(Ok(paused)).await.err().context("the pause did not fail")?;
     ensure!(error.kind == ErrorKind::NotRunning, "{error:?}");
     ensure!(vm(&engine, "box")?.state == VmState::Stopped);
     host.check_consistency()
 }
 
-async fn kill_while_stopping(vmm: Vmm) -> Result<()> {
+async fn a_kill_ends_a_hung_stop(vmm: Vmm) -> Result<()> {
     let host = Host::new()?;
     host.fault(Some((Phase::Reset, Fault::Hangs)))?;
     let hanging = host.hanging()?;
     let engine = host.open().await?;
-    ended(create(&engine, small("box", "tiny", vmm)?)).await?;
+    result_of(create(&engine, small("box", "tiny", vmm)?)).await?;
     let stopped = stop(&engine, "box", 60)?;
     hanging.recv(&mut [0]).await?;
-    ended(kill(&engine, "box")).await?;
-    ended(Ok(stopped)).await?;
+    result_of(kill(&engine, "box")).await?;
+    result_of(Ok(stopped)).await?;
     ensure!(vm(&engine, "box")?.state == VmState::Stopped);
     host.check_consistency()
 }
 
-async fn two_creates_of_one_name() -> Result<()> {
+async fn one_of_two_creates_with_the_same_name_is_refused() -> Result<()> {
     let host = Host::new()?;
     let engine = host.open().await?;
     let one = || small("box", "tiny", Vmm::Firecracker);
     let (one, two) = (create(&engine, one()?), create(&engine, one()?));
-    let (one, two) = tokio::join!(ended(one), ended(two));
+    let (one, two) = tokio::join!(result_of(one), result_of(two));
     let errors: Vec<_> = [one, two].into_iter().filter_map(Result::err).collect();
     ensure!(errors.len() == 1 && errors[0].kind == ErrorKind::AlreadyExists, "{errors:?}");
     host.check_consistency()
 }
 
 /// Every second request asks for more memory than the host has, and is refused.
-async fn many_creates_at_once() -> Result<()> {
+async fn concurrent_creates_succeed_and_excess_memory_is_refused() -> Result<()> {
     let host = Host::new()?;
     let engine = host.open().await?;
     let requests = (0..VM_COUNT).map(|number| {
@@ -116,8 +123,8 @@ async fn many_creates_at_once() -> Result<()> {
     });
     let requests = requests.collect::<Result<Vec<_>>>()?;
     for (number, events) in requests.into_iter().enumerate() {
-        match ended(events).await {
-            Ok(_) => ensure!(number % 2 == 0, "box-{number} has more memory than there is"),
+        match result_of(events).await {
+            Ok(_) => ensure!(number % 2 == 0, "box-{number} got more memory than the host has"),
             Err(error) => ensure!(number % 2 == 1 && error.kind == ErrorKind::NoMemory, "{error:?}"),
         }
     }
@@ -125,13 +132,13 @@ async fn many_creates_at_once() -> Result<()> {
     let running = created.iter().filter(|vm| vm.state == VmState::Running).count();
     ensure!(
         (created.len(), running) == (VM_COUNT / 2, VM_COUNT / 4),
-        "{} VMs, {running} of them run",
+        "{} VMs, {running} of them running",
         created.len()
     );
     host.check_consistency()?;
     let deleted: Vec<_> = created.iter().map(|vm| delete(&engine, vm.name.as_str(), true)).collect();
     for events in deleted {
-        ended(events).await?;
+        result_of(events).await?;
     }
     host.check_nothing_left()
 }

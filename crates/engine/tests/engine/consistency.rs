@@ -27,10 +27,10 @@ impl Host {
         let running = running_vms(&store)?;
         let rows = journal_rows(&store)?;
         for row in &rows {
-            ensure!(row.scope == "vm" || row.running, "VM {} is down and holds {}", row.vm, row.resource);
+            ensure!(row.scope == "vm" || row.running, "VM {} is down but holds {}", row.vm, row.resource);
         }
-        let once: BTreeSet<_> = rows.iter().map(|row| row.resource.to_string()).collect();
-        ensure!(once.len() == rows.len(), "held more than once: {rows:?}");
+        let distinct: BTreeSet<_> = rows.iter().map(|row| row.resource.to_string()).collect();
+        ensure!(distinct.len() == rows.len(), "resources held more than once: {rows:?}");
         for (directory, scope) in [("state/vms", "vm"), ("run/vms", "run")] {
             let rows = rows.iter().filter(|row| row.scope == scope && row.resource["kind"] == "folder");
             let known = rows
@@ -38,7 +38,7 @@ impl Host {
                 .filter_map(|path| Some(Path::new(path).file_name()?.to_string_lossy().into_owned()));
             self.check_only(directory, &known.collect())?;
         }
-        ensure!(names_in(&self.path("run/vms"))?.len() == running, "{running} VMs run");
+        ensure!(names_in(&self.path("run/vms"))?.len() == running, "{running} VMs are running");
         for (directory, table) in [("state/images", "images"), ("state/kernels", "kernels")] {
             self.check_only(directory, &texts(&store, &format!("SELECT id FROM {table}"))?)?;
         }
@@ -51,7 +51,7 @@ impl Host {
     pub(crate) fn check_nothing_left(&self) -> Result<()> {
         self.check_consistency()?;
         let vms = texts(&self.store()?, "SELECT name FROM vms")?;
-        ensure!(vms.is_empty(), "VMs are left: {vms:?}");
+        ensure!(vms.is_empty(), "VMs remain: {vms:?}");
         for directory in ["state/vms", "run/vms"] {
             self.check_only(directory, &BTreeSet::new())?;
         }
@@ -85,7 +85,7 @@ impl Host {
 
     fn check_only(&self, directory: &str, known: &BTreeSet<String>) -> Result<()> {
         let names = names_in(&self.path(directory))?;
-        ensure!(names.is_subset(known), "in {directory} and in no row: {:?}", names.difference(known));
+        ensure!(names.is_subset(known), "in {directory} without a row: {:?}", names.difference(known));
         Ok(())
     }
 
@@ -115,7 +115,7 @@ fn wait_for_exit(pid: u32) -> Result<()> {
     let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
     let limit = Timespec { tv_sec: crate::TEST_TIMEOUT.as_secs().cast_signed(), tv_nsec: 0 };
     let ended = retry_on_intr(|| poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)))?;
-    ensure!(ended > 0, "process {} does not end", pid.as_raw_nonzero());
+    ensure!(ended > 0, "process {} did not exit", pid.as_raw_nonzero());
     Ok(())
 }
 

@@ -183,7 +183,7 @@ pub(crate) async fn wait_for_state(stream: &mut ByteStream, state: VmState) -> R
 }
 
 /// Waits for an operation's result.
-pub(crate) async fn ended(events: Result<Events, ApiError>) -> Result<Value, ApiError> {
+pub(crate) async fn result_of(events: Result<Events, ApiError>) -> Result<Value, ApiError> {
     let mut events = events?;
     while let Some(event) = events.recv().await {
         match event {
@@ -218,7 +218,7 @@ async fn session(engine: &Engine, vm: &str, request: &Request) -> Result<Vec<u8>
             if let Some(frame) = decoder.next_frame()? {
                 return Ok(frame);
             }
-            ensure!(stream.read_buf(decoder.buffer()).await? > 0, "the guest has hung up");
+            ensure!(stream.read_buf(decoder.buffer()).await? > 0, "the guest disconnected");
         }
     };
     let _: Greeting = next(&mut stream).await?.parse()?;
@@ -246,18 +246,18 @@ pub(crate) async fn execute(engine: &Engine, command: Command) -> Result<Value, 
         C::Open => Ok(Value::Null),
         C::CreateVm { name, image, vmm, start } => {
             let request = small(&name, &image, vmm).map_err(internal)?;
-            ended(create(engine, CreateVm { no_start: !start, ..request })).await
+            result_of(create(engine, CreateVm { no_start: !start, ..request })).await
         }
-        C::StartVm(vm) => ended(start(engine, &vm)).await,
-        C::StopVm(vm) => ended(engine.vms.stop(&vm, StopVm::default())).await,
-        C::RestartVm(vm) => ended(engine.vms.restart(&vm, RestartVm::default())).await,
-        C::KillVm(vm) => ended(kill(engine, &vm)).await,
-        C::PauseVm(vm) => ended(pause(engine, &vm)).await,
-        C::ResumeVm(vm) => ended(resume(engine, &vm)).await,
+        C::StartVm(vm) => result_of(start(engine, &vm)).await,
+        C::StopVm(vm) => result_of(engine.vms.stop(&vm, StopVm::default())).await,
+        C::RestartVm(vm) => result_of(engine.vms.restart(&vm, RestartVm::default())).await,
+        C::KillVm(vm) => result_of(kill(engine, &vm)).await,
+        C::PauseVm(vm) => result_of(pause(engine, &vm)).await,
+        C::ResumeVm(vm) => result_of(resume(engine, &vm)).await,
         C::SetVm { name, disk_size } => {
-            ended(engine.vms.set(&name, SetVm { disk_size: Some(disk_size), ..SetVm::default() })).await
+            result_of(engine.vms.set(&name, SetVm { disk_size: Some(disk_size), ..SetVm::default() })).await
         }
-        C::DeleteVm(vm) => ended(delete(engine, &vm, true)).await,
+        C::DeleteVm(vm) => result_of(delete(engine, &vm, true)).await,
         C::Exec { vm, argv } => {
             let argv: Vec<_> = argv.iter().map(String::as_str).collect();
             Ok(exec(engine, &vm, &argv).await.map_err(internal)?.into())
@@ -272,35 +272,35 @@ pub(crate) async fn execute(engine: &Engine, command: Command) -> Result<Value, 
         C::ShowVm(name) => json(vm(engine, &name)?),
         C::ImportImage { name, tar } => {
             let tar = File::open(tar).map_err(internal)?;
-            ended(Ok(engine.images.import(image(&name)?, Tar::<File>::File(tar)))).await
+            result_of(Ok(engine.images.import(image(&name)?, Tar::<File>::File(tar)))).await
         }
         C::PullImage(name) => {
-            ended(Ok(engine.images.pull(PullImage {
+            result_of(Ok(engine.images.pull(PullImage {
                 name: image(&name)?,
                 size: None,
                 credentials: Vec::new(),
             })))
             .await
         }
-        C::TagImage { image: of, name } => {
+        C::TagImage { image: reference, name } => {
             let name = NameImage { name: image(&name)?, replace_built: false };
-            ended(Ok(engine.images.tag(of, name))).await
+            result_of(Ok(engine.images.tag(reference, name))).await
         }
-        C::RenameImage { image: of, name } => json(engine.images.rename(&of, &image(&name)?)?),
+        C::RenameImage { image: reference, name } => json(engine.images.rename(&reference, &image(&name)?)?),
         C::RegisterImage { name, path } => {
             let register = RegisterImage { name: image(&name)?, path, kernel: None };
-            ended(Ok(engine.images.register(register))).await
+            result_of(Ok(engine.images.register(register))).await
         }
-        C::PromoteImage(name) => ended(Ok(engine.images.promote(name))).await,
+        C::PromoteImage(name) => result_of(Ok(engine.images.promote(name))).await,
         C::CommitVm { vm, name } => {
             let commit = CommitVm { name: image(&name)?, with_home: false, build_key: None };
-            ended(engine.vms.commit(&vm, commit)).await
+            result_of(engine.vms.commit(&vm, commit)).await
         }
         C::DeleteImage(name) => json(engine.images.delete(&name)?),
         C::ShowImage(name) => json(engine.images.show(&name)?),
         C::ImportKernel { name, path } => {
             let file = File::open(path).map_err(internal)?;
-            ended(Ok(engine.kernels.import(name.parse().map_err(internal)?, file))).await
+            result_of(Ok(engine.kernels.import(name.parse().map_err(internal)?, file))).await
         }
         C::DeleteKernel(name) => json(engine.kernels.delete(&name)?),
         C::ShowKernel(name) => json(engine.kernels.show(&name)?),
@@ -326,10 +326,10 @@ async fn soak(engine: &Engine, vms: u32, vmm: Vmm) -> Result<usize> {
         workers.spawn(async move {
             for number in (worker..vms).step_by(CONCURRENT_VMS as usize) {
                 let name = format!("box-{number}");
-                ended(create(&engine, small(&name, "tiny", vmm)?)).await?;
+                result_of(create(&engine, small(&name, "tiny", vmm)?)).await?;
                 let output = exec(&engine, &name, &["sh", "-c", "echo $HOSTNAME"]).await?;
                 ensure!(output.trim() == name, "the host name of {name} is {output}");
-                ended(delete(&engine, &name, true)).await?;
+                result_of(delete(&engine, &name, true)).await?;
             }
             anyhow::Ok(())
         });

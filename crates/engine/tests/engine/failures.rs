@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     driver::{
-        Command, cancel, create, delete, ended, exec, idle, pause, restart, small, start, stop, vm,
+        Command, cancel, create, delete, exec, idle, pause, restart, result_of, small, start, stop, vm,
         wait_for_state, watch,
     },
     host::{Host, VMMS, names_in, run},
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Phases of a start in which a VM can fail.
-const STARTING: [Phase; 5] = [Phase::Device, Phase::Launch, Phase::Boot, Phase::Call, Phase::Configure];
+const START_PHASES: [Phase; 5] = [Phase::Device, Phase::Launch, Phase::Boot, Phase::Call, Phase::Configure];
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
@@ -32,47 +32,87 @@ pub(crate) fn trials() -> Vec<Trial> {
         let mut add = |name: &str, test: Box<dyn FnOnce() -> Result<()> + Send>| {
             trials.push(trial(format!("failures::{name}::{vmm:?}"), test));
         };
-        add("hung_vmm_does_not_pause", Box::new(move || run(hung_vmm_does_not_pause(vmm))));
-        add("guest_that_talks_nonsense", Box::new(move || run(guest_that_talks_nonsense(vmm))));
-        add("guest_that_takes_no_identity", Box::new(move || run(guest_that_takes_no_identity(vmm))));
-        add("guest_that_never_answers", Box::new(move || run(guest_that_never_answers(vmm))));
-        add("agent_that_does_not_power_off", Box::new(move || run(agent_that_does_not_power_off(vmm))));
-        add("guest_that_does_not_power_off", Box::new(move || run(guest_that_does_not_power_off(vmm))));
-        add("garbling_vmm_is_not_adopted", Box::new(move || garbling_vmm_is_not_adopted(vmm)));
-        add("vmm_that_talks_nonsense", Box::new(move || run(vmm_that_talks_nonsense(vmm))));
-        add("guest_that_ends_by_itself", Box::new(move || run(guest_that_ends_by_itself(vmm))));
-        add("restart_that_could_not_start", Box::new(move || run(restart_that_could_not_start(vmm))));
-        add("partly_deleted_vm_does_not_start", Box::new(move || run(partly_deleted_vm_does_not_start(vmm))));
-        add("cancelled_at_each_event", Box::new(move || run(cancelled_at_each_event(vmm))));
-        let stages = STARTING.into_iter().filter(move |phase| *phase != Phase::Device || vmm == Vmm::Qemu);
-        for phase in stages {
-            add(&format!("dies::{phase:?}"), Box::new(move || run(dies(vmm, phase))));
-            add(&format!("cancelled::{phase:?}"), Box::new(move || run(cancelled(vmm, phase))));
+        add("a_pause_of_a_hung_vmm_times_out", Box::new(move || run(a_pause_of_a_hung_vmm_times_out(vmm))));
+        add(
+            "garbage_from_the_guest_fails_the_start",
+            Box::new(move || run(garbage_from_the_guest_fails_the_start(vmm))),
+        );
+        add(
+            "a_rejected_configuration_fails_the_start",
+            Box::new(move || run(a_rejected_configuration_fails_the_start(vmm))),
+        );
+        add(
+            "a_vm_with_an_unresponsive_guest_keeps_running",
+            Box::new(move || run(a_vm_with_an_unresponsive_guest_keeps_running(vmm))),
+        );
+        add(
+            "ctrl_alt_del_stops_a_vm_with_a_hung_agent",
+            Box::new(move || run(ctrl_alt_del_stops_a_vm_with_a_hung_agent(vmm))),
+        );
+        add(
+            "a_guest_that_ignores_ctrl_alt_del_is_killed",
+            Box::new(move || run(a_guest_that_ignores_ctrl_alt_del_is_killed(vmm))),
+        );
+        add(
+            "a_vmm_that_sends_garbage_is_not_adopted",
+            Box::new(move || a_vmm_that_sends_garbage_is_not_adopted(vmm)),
+        );
+        add(
+            "a_pause_fails_if_the_vmm_sends_garbage",
+            Box::new(move || run(a_pause_fails_if_the_vmm_sends_garbage(vmm))),
+        );
+        add(
+            "a_guest_that_resets_itself_leaves_its_vm_stopped",
+            Box::new(move || run(a_guest_that_resets_itself_leaves_its_vm_stopped(vmm))),
+        );
+        add(
+            "a_restart_that_cannot_start_does_not_stop_the_vm",
+            Box::new(move || run(a_restart_that_cannot_start_does_not_stop_the_vm(vmm))),
+        );
+        add(
+            "a_partly_deleted_vm_does_not_start",
+            Box::new(move || run(a_partly_deleted_vm_does_not_start(vmm))),
+        );
+        add(
+            "a_create_can_be_cancelled_after_any_event",
+            Box::new(move || run(a_create_can_be_cancelled_after_any_event(vmm))),
+        );
+        let phases =
+            START_PHASES.into_iter().filter(move |phase| *phase != Phase::Device || vmm == Vmm::Qemu);
+        for phase in phases {
+            add(
+                &format!("a_dead_process_fails_the_start::{phase:?}"),
+                Box::new(move || run(a_dead_process_fails_the_start(vmm, phase))),
+            );
+            add(
+                &format!("a_hung_start_can_be_cancelled::{phase:?}"),
+                Box::new(move || run(a_hung_start_can_be_cancelled(vmm, phase))),
+            );
         }
     }
     trials
 }
 
 /// Returns a host with a VM `box` that was never started.
-async fn never_started(vmm: Vmm) -> Result<(Host, Engine)> {
+async fn host_with_unstarted_vm(vmm: Vmm) -> Result<(Host, Engine)> {
     let host = Host::new()?;
     let engine = host.open().await?;
-    ended(create(&engine, CreateVm { no_start: true, ..small("box", "tiny", vmm)? })).await?;
+    result_of(create(&engine, CreateVm { no_start: true, ..small("box", "tiny", vmm)? })).await?;
     Ok((host, engine))
 }
 
 /// Returns a host with a running VM `box` that has a fault.
-async fn running(vmm: Vmm, fault: (Phase, Fault)) -> Result<(Host, Engine)> {
+async fn host_with_running_vm(vmm: Vmm, fault: (Phase, Fault)) -> Result<(Host, Engine)> {
     let host = Host::new()?;
     host.fault(Some(fault))?;
     let engine = host.open().await?;
-    ended(create(&engine, small("box", "tiny", vmm)?)).await?;
+    result_of(create(&engine, small("box", "tiny", vmm)?)).await?;
     Ok((host, engine))
 }
 
 /// Returns the error of an operation that must fail with `kind`.
 fn expect_error(result: Result<Value, ApiError>, kind: ErrorKind) -> Result<ApiError> {
-    let error = result.err().context("it has not failed")?;
+    let error = result.err().context("the operation did not fail")?;
     ensure!(error.kind == kind, "{error:?}");
     Ok(error)
 }
@@ -81,74 +121,74 @@ fn expect_error(result: Result<Value, ApiError>, kind: ErrorKind) -> Result<ApiE
 async fn operation_id(events: &mut Events) -> Result<String> {
     match events.recv().await {
         Some(OperationEvent::Started { operation }) => Ok(operation.to_string()),
-        other => anyhow::bail!("it has not begun: {other:?}"),
+        other => anyhow::bail!("the operation did not start: {other:?}"),
     }
 }
 
 /// A process of the VM dies during a start: the start fails, releases its resources, and the next start works.
-async fn dies(vmm: Vmm, phase: Phase) -> Result<()> {
-    let (host, engine) = never_started(vmm).await?;
+async fn a_dead_process_fails_the_start(vmm: Vmm, phase: Phase) -> Result<()> {
+    let (host, engine) = host_with_unstarted_vm(vmm).await?;
     host.fault(Some((phase, Fault::Dies)))?;
-    let error = expect_error(ended(start(&engine, "box")).await, ErrorKind::Guest)?;
+    let error = expect_error(result_of(start(&engine, "box")).await, ErrorKind::Guest)?;
     let role = if phase == Phase::Device { "vsock device" } else { "VMM" };
     ensure!(error.message.contains(&format!("its {role} exited with status 1")), "{error:?}");
     ensure!(vm(&engine, "box")?.state == VmState::Error);
     host.check_consistency()?;
     host.fault(None)?;
-    ended(start(&engine, "box")).await?;
+    result_of(start(&engine, "box")).await?;
     host.check_consistency()
 }
 
 /// A restart whose start would fail is refused before the stop: the VM keeps running.
-async fn restart_that_could_not_start(vmm: Vmm) -> Result<()> {
-    let (host, engine) = never_started(vmm).await?;
-    ended(start(&engine, "box")).await?;
+async fn a_restart_that_cannot_start_does_not_stop_the_vm(vmm: Vmm) -> Result<()> {
+    let (host, engine) = host_with_unstarted_vm(vmm).await?;
+    result_of(start(&engine, "box")).await?;
     let before = vm(&engine, "box")?;
     let images = host.path("state/images");
     let rootfs = images.join(names_in(&images)?.first().context("no image")?).join("rootfs.ext4");
     let aside = host.path("rootfs.aside");
     fs::rename(&rootfs, &aside)?;
-    let error = expect_error(ended(restart(&engine, "box")).await, ErrorKind::Io)?;
+    let error = expect_error(result_of(restart(&engine, "box")).await, ErrorKind::Io)?;
     ensure!(error.message.contains("is gone"), "{error:?}");
     let after = vm(&engine, "box")?;
     ensure!(after.state == VmState::Running && after.pid == before.pid, "{after:?}");
     fs::rename(&aside, &rootfs)?;
-    ended(restart(&engine, "box")).await?;
+    result_of(restart(&engine, "box")).await?;
     ensure!(vm(&engine, "box")?.pid != before.pid);
     host.check_consistency()
 }
 
 /// After a deletion that failed, some disks are gone: a start would create empty ones.
-async fn partly_deleted_vm_does_not_start(vmm: Vmm) -> Result<()> {
-    let (host, engine) = never_started(vmm).await?;
-    ended(start(&engine, "box")).await?;
-    ended(stop(&engine, "box", 5)).await?;
+async fn a_partly_deleted_vm_does_not_start(vmm: Vmm) -> Result<()> {
+    let (host, engine) = host_with_unstarted_vm(vmm).await?;
+    result_of(start(&engine, "box")).await?;
+    result_of(stop(&engine, "box", 5)).await?;
     // A path with a zero byte cannot be removed.
     let store = rusqlite::Connection::open(host.path("state/store.db"))?;
     let resource = r#"{"kind":"folder","path":"/a\u0000b"}"#;
     let insert = "INSERT INTO journal (vm_id, scope, resource) VALUES (?1, 'vm', ?2)";
     store.execute(insert, (vm(&engine, "box")?.id.as_str(), resource))?;
-    expect_error(ended(delete(&engine, "box", false)).await, ErrorKind::Io)?;
+    expect_error(result_of(delete(&engine, "box", false)).await, ErrorKind::Io)?;
     for events in [start(&engine, "box"), restart(&engine, "box")] {
-        let error = expect_error(ended(events).await, ErrorKind::Busy)?;
+        let error = expect_error(result_of(events).await, ErrorKind::Busy)?;
         ensure!(error.message.contains("partly deleted"), "{error:?}");
     }
     store.execute("DELETE FROM journal WHERE resource = ?1", [resource])?;
-    ended(delete(&engine, "box", false)).await?;
+    result_of(delete(&engine, "box", false)).await?;
     ensure!(vm(&engine, "box").is_err());
     host.check_consistency()
 }
 
 /// A start that hangs is cancelled, by request and by a client that disconnects.
-async fn cancelled(vmm: Vmm, phase: Phase) -> Result<()> {
-    let (host, engine) = never_started(vmm).await?;
+async fn a_hung_start_can_be_cancelled(vmm: Vmm, phase: Phase) -> Result<()> {
+    let (host, engine) = host_with_unstarted_vm(vmm).await?;
     host.fault(Some((phase, Fault::Hangs)))?;
     let hanging = host.hanging()?;
     let mut events = start(&engine, "box")?;
     let id = operation_id(&mut events).await?;
     hanging.recv(&mut [0]).await?;
     cancel(&engine, &id)?;
-    expect_error(ended(Ok(events)).await, ErrorKind::Cancelled)?;
+    expect_error(result_of(Ok(events)).await, ErrorKind::Cancelled)?;
     let now = vm(&engine, "box")?;
     ensure!(now.state == VmState::Stopped && now.last_error.is_none(), "{now:?}");
     host.check_consistency()?;
@@ -162,7 +202,7 @@ async fn cancelled(vmm: Vmm, phase: Phase) -> Result<()> {
 }
 
 /// A create is cancelled after its first event, its second, and so on until it ends before the cancel.
-async fn cancelled_at_each_event(vmm: Vmm) -> Result<()> {
+async fn a_create_can_be_cancelled_after_any_event(vmm: Vmm) -> Result<()> {
     let host = Host::new()?;
     let engine = host.open().await?;
     for count in 0.. {
@@ -172,14 +212,14 @@ async fn cancelled_at_each_event(vmm: Vmm) -> Result<()> {
             match events.recv().await {
                 Some(OperationEvent::Done { .. }) => return host.check_consistency(),
                 Some(_) => {}
-                None => anyhow::bail!("it ended without a result"),
+                None => anyhow::bail!("the create ended without a result"),
             }
         }
         // Fails if the operation has just ended.
         let _ = cancel(&engine, &id);
-        match ended(Ok(events)).await {
+        match result_of(Ok(events)).await {
             // It ended before the cancel.
-            Ok(_) => drop(ended(crate::driver::delete(&engine, "box", true)).await?),
+            Ok(_) => drop(result_of(crate::driver::delete(&engine, "box", true)).await?),
             Err(error) => ensure!(error.kind == ErrorKind::Cancelled, "{error:?}"),
         }
         host.check_nothing_left()?;
@@ -187,39 +227,39 @@ async fn cancelled_at_each_event(vmm: Vmm) -> Result<()> {
     Ok(())
 }
 
-async fn guest_that_talks_nonsense(vmm: Vmm) -> Result<()> {
-    let (host, engine) = never_started(vmm).await?;
+async fn garbage_from_the_guest_fails_the_start(vmm: Vmm) -> Result<()> {
+    let (host, engine) = host_with_unstarted_vm(vmm).await?;
     host.fault(Some((Phase::Call, Fault::Garbles)))?;
-    let error = expect_error(ended(start(&engine, "box")).await, ErrorKind::Guest)?;
+    let error = expect_error(result_of(start(&engine, "box")).await, ErrorKind::Guest)?;
     ensure!(error.message.contains("does not follow the agent's protocol"), "{error:?}");
     ensure!(vm(&engine, "box")?.state == VmState::Error);
     host.check_consistency()
 }
 
-async fn guest_that_takes_no_identity(vmm: Vmm) -> Result<()> {
-    let (host, engine) = never_started(vmm).await?;
+async fn a_rejected_configuration_fails_the_start(vmm: Vmm) -> Result<()> {
+    let (host, engine) = host_with_unstarted_vm(vmm).await?;
     host.fault(Some((Phase::Configure, Fault::Garbles)))?;
-    let error = expect_error(ended(start(&engine, "box")).await, ErrorKind::Guest)?;
-    ensure!(error.message.contains("this guest takes no identity"), "{error:?}");
+    let error = expect_error(result_of(start(&engine, "box")).await, ErrorKind::Guest)?;
+    ensure!(error.message.contains("this guest rejects its configuration"), "{error:?}");
     ensure!(vm(&engine, "box")?.state == VmState::Error);
     host.check_consistency()
 }
 
 /// The VM keeps running so that the user can examine it, and a stop uses Ctrl-Alt-Del.
-async fn guest_that_never_answers(vmm: Vmm) -> Result<()> {
-    let (host, engine) = never_started(vmm).await?;
+async fn a_vm_with_an_unresponsive_guest_keeps_running(vmm: Vmm) -> Result<()> {
+    let (host, engine) = host_with_unstarted_vm(vmm).await?;
     fs::write(host.path("config/config.toml"), "[vm]\nready_timeout = '1s'\n")?;
     host.fault(Some((Phase::Boot, Fault::Hangs)))?;
-    expect_error(ended(start(&engine, "box")).await, ErrorKind::Timeout)?;
+    expect_error(result_of(start(&engine, "box")).await, ErrorKind::Timeout)?;
     ensure!(vm(&engine, "box")?.state == VmState::Running);
     host.check_consistency()?;
-    ended(stop(&engine, "box", 2)).await?;
+    result_of(stop(&engine, "box", 2)).await?;
     ensure!(vm(&engine, "box")?.state == VmState::Stopped);
     host.check_consistency()
 }
 
 /// Stops the VM, by force after `seconds`, and returns the warnings.
-async fn stopped(engine: &Engine, seconds: u64) -> Result<Vec<String>> {
+async fn stop_and_return_warnings(engine: &Engine, seconds: u64) -> Result<Vec<String>> {
     let mut events = stop(engine, "box", seconds)?;
     let mut warnings = Vec::new();
     while let Some(event) = events.recv().await {
@@ -233,39 +273,39 @@ async fn stopped(engine: &Engine, seconds: u64) -> Result<Vec<String>> {
     Ok(warnings)
 }
 
-async fn agent_that_does_not_power_off(vmm: Vmm) -> Result<()> {
-    let (host, engine) = running(vmm, (Phase::PowerOff, Fault::Hangs)).await?;
-    let warnings = stopped(&engine, 6).await?;
-    ensure!(warnings.is_empty(), "Ctrl-Alt-Del is enough: {warnings:?}");
+async fn ctrl_alt_del_stops_a_vm_with_a_hung_agent(vmm: Vmm) -> Result<()> {
+    let (host, engine) = host_with_running_vm(vmm, (Phase::PowerOff, Fault::Hangs)).await?;
+    let warnings = stop_and_return_warnings(&engine, 6).await?;
+    ensure!(warnings.is_empty(), "Ctrl-Alt-Del did not suffice: {warnings:?}");
     host.check_consistency()
 }
 
-async fn guest_that_does_not_power_off(vmm: Vmm) -> Result<()> {
-    let (host, engine) = running(vmm, (Phase::Reset, Fault::Hangs)).await?;
-    let warnings = stopped(&engine, 2).await?;
+async fn a_guest_that_ignores_ctrl_alt_del_is_killed(vmm: Vmm) -> Result<()> {
+    let (host, engine) = host_with_running_vm(vmm, (Phase::Reset, Fault::Hangs)).await?;
+    let warnings = stop_and_return_warnings(&engine, 2).await?;
     ensure!(warnings.iter().any(|warning| warning.contains("was killed")), "{warnings:?}");
     host.check_consistency()
 }
 
-async fn vmm_that_talks_nonsense(vmm: Vmm) -> Result<()> {
-    let (host, engine) = running(vmm, (Phase::Control, Fault::Garbles)).await?;
-    expect_error(ended(pause(&engine, "box")).await, ErrorKind::Io)?;
+async fn a_pause_fails_if_the_vmm_sends_garbage(vmm: Vmm) -> Result<()> {
+    let (host, engine) = host_with_running_vm(vmm, (Phase::Control, Fault::Garbles)).await?;
+    expect_error(result_of(pause(&engine, "box")).await, ErrorKind::Io)?;
     ensure!(vm(&engine, "box")?.state == VmState::Running);
     exec(&engine, "box", &["true"]).await?;
     host.check_consistency()
 }
 
-async fn hung_vmm_does_not_pause(vmm: Vmm) -> Result<()> {
-    let (host, engine) = running(vmm, (Phase::Control, Fault::Hangs)).await?;
-    expect_error(ended(pause(&engine, "box")).await, ErrorKind::Timeout)?;
+async fn a_pause_of_a_hung_vmm_times_out(vmm: Vmm) -> Result<()> {
+    let (host, engine) = host_with_running_vm(vmm, (Phase::Control, Fault::Hangs)).await?;
+    expect_error(result_of(pause(&engine, "box")).await, ErrorKind::Timeout)?;
     ensure!(vm(&engine, "box")?.state == VmState::Running);
     // The agent's power-off needs no control socket.
-    ensure!(stopped(&engine, 60).await?.is_empty());
+    ensure!(stop_and_return_warnings(&engine, 60).await?.is_empty());
     host.check_consistency()
 }
 
 /// A starting daemon does not adopt a process whose control socket returns garbage.
-fn garbling_vmm_is_not_adopted(vmm: Vmm) -> Result<()> {
+fn a_vmm_that_sends_garbage_is_not_adopted(vmm: Vmm) -> Result<()> {
     let mut host = Host::new()?;
     host.fault(Some((Phase::Control, Fault::Garbles)))?;
     let (name, image) = ("box".to_owned(), "tiny".to_owned());
@@ -278,10 +318,10 @@ fn garbling_vmm_is_not_adopted(vmm: Vmm) -> Result<()> {
 }
 
 /// A guest that resets itself leaves its VM stopped, not failed.
-async fn guest_that_ends_by_itself(vmm: Vmm) -> Result<()> {
+async fn a_guest_that_resets_itself_leaves_its_vm_stopped(vmm: Vmm) -> Result<()> {
     let host = Host::new()?;
     let engine = host.open().await?;
-    ended(create(&engine, small("box", "tiny", vmm)?)).await?;
+    result_of(create(&engine, small("box", "tiny", vmm)?)).await?;
     let mut watched = watch(&engine);
     let run_dir = host.path("run/vms").join(vm(&engine, "box")?.id.as_str());
     let (socket, request) = match vmm {

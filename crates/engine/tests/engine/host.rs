@@ -72,7 +72,7 @@ impl TestDirs {
     /// Returns the directories of this run, created on the first call.
     pub(crate) fn get() -> Result<&'static Self> {
         let test_dirs = TEST_DIRS.get_or_init(|| Self::set_up().map_err(|error| format!("{error:#}")));
-        test_dirs.as_ref().map_err(|error| anyhow!("the tests' directories: {error}"))
+        test_dirs.as_ref().map_err(|error| anyhow!("cannot set up the tests' directories: {error}"))
     }
 
     fn set_up() -> Result<Self> {
@@ -185,7 +185,7 @@ impl Host {
             self.daemon = Some(self.start_daemon(&TestDirs::get()?.programs(), &[])?);
         }
         let daemon = self.daemon.as_mut().context("no daemon")?;
-        daemon.send(&command)?.with_context(|| format!("the daemon died of {command:?}"))
+        daemon.send(&command)?.with_context(|| format!("the daemon died while it executed {command:?}"))
     }
 
     /// Sends a command that must succeed.
@@ -199,14 +199,17 @@ impl Host {
         self.kill_daemon()?;
         let record = self.path("record");
         fs::write(&record, "")?;
-        let mut armed = vec![("BANGER_FAIL_POINT_RECORD", record.as_os_str())];
-        armed.extend(point.map(|point| ("BANGER_FAIL_POINT", point.as_ref())));
-        let mut daemon = self.start_daemon(&TestDirs::get()?.programs(), &armed)?;
+        let mut variables = vec![("BANGER_FAIL_POINT_RECORD", record.as_os_str())];
+        variables.extend(point.map(|point| ("BANGER_FAIL_POINT", point.as_ref())));
+        let mut daemon = self.start_daemon(&TestDirs::get()?.programs(), &variables)?;
         let result = daemon.send(command)?;
         daemon.end()?;
         let points: Vec<_> = fs::read_to_string(&record)?.lines().map(str::to_owned).collect();
         if let Some(point) = point {
-            ensure!(points.iter().any(|reached| reached == point), "it reached only {points:?}");
+            ensure!(
+                points.iter().any(|reached| reached == point),
+                "only these points were reached: {points:?}"
+            );
         }
         Ok(KilledRun { points, result })
     }
@@ -260,7 +263,7 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         if let Err(error) = self.tear_down() {
-            crate::say(&format!("{} was not torn down: {error:#}", self.root.display()));
+            crate::say(&format!("cannot tear down {}: {error:#}", self.root.display()));
         }
     }
 }

@@ -126,16 +126,22 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial(format!("killed::{}::{vmm:?}", case.name), move || Stage::new(vmm)?.kill_at_all_points(case))
     });
     let others = [
-        trial("killed::first_start", first_start),
-        trial("killed::start_that_fails", start_that_fails),
-        trial("killed::pull", pull),
-        trial("killed::pull_of_a_moved_tag", pull_of_a_moved_tag),
+        trial("killed::a_killed_first_start_leaves_a_usable_host", a_killed_first_start_leaves_a_usable_host),
+        trial(
+            "killed::a_vm_that_fails_to_start_is_kept_after_a_kill",
+            a_vm_that_fails_to_start_is_kept_after_a_kill,
+        ),
+        trial("killed::a_killed_pull_can_be_repeated", a_killed_pull_can_be_repeated),
+        trial(
+            "killed::a_killed_pull_of_a_moved_tag_keeps_used_images",
+            a_killed_pull_of_a_moved_tag_keeps_used_images,
+        ),
     ];
     cases.chain(others).collect()
 }
 
 /// Checks that the tests have reached every fail point, and prints the totals.
-pub(crate) fn all_points_were_reached() -> Result<()> {
+pub(crate) fn check_all_points_reached() -> Result<()> {
     let (points, kills) = &*TALLY.lock().unwrap_or_else(PoisonError::into_inner);
     let listed: BTreeSet<_> = banger_engine::fail_points().into_iter().collect();
     ensure!(
@@ -157,7 +163,7 @@ fn count(point: &str) {
 
 /// Calls `kill` for each point.
 fn at_all_points(points: &[String], mut kill: impl FnMut(&str) -> Result<()>) -> Result<()> {
-    ensure!(!points.is_empty(), "it reaches no point");
+    ensure!(!points.is_empty(), "the command reaches no fail point");
     for point in points {
         count(point);
         kill(point).with_context(|| format!("killed at {point}"))?;
@@ -212,7 +218,10 @@ impl Stage {
         match case.effect {
             Effect::Creates => ensure!(after.is_some() || !acknowledged, "an acknowledged VM is gone"),
             Effect::Removes => {
-                ensure!(after.is_none() || !acknowledged, "a VM exists whose deletion was acknowledged")
+                ensure!(
+                    after.is_none() || !acknowledged,
+                    "a VM exists although its deletion was acknowledged"
+                )
             }
             Effect::Keeps => ensure!(
                 after.as_ref().map(ShownVm::id) == before.as_ref().map(ShownVm::id),
@@ -229,7 +238,7 @@ impl Stage {
         let boots = boots(&self.host, vm.id())?;
         ensure!(
             boots >= boots_before + u32::from(!runs),
-            "its work disk was replaced: {boots_before}, {boots}"
+            "the work disk was replaced: {boots_before}, {boots}"
         );
         Ok(())
     }
@@ -251,7 +260,7 @@ impl Stage {
 
     /// Checks an image's file system.
     fn check_image(&self, image: &Value) -> Result<()> {
-        ensure!(image["problem"].is_null(), "it cannot be used: {image}");
+        ensure!(image["problem"].is_null(), "the image cannot be used: {image}");
         let id = image["id"].as_str().context("id")?;
         check_file_system(&self.host.path("state/images").join(id).join("rootfs.ext4"))
     }
@@ -308,7 +317,7 @@ impl Stage {
         commands.into_iter().try_for_each(|command| self.host.send_ok(command).map(drop))
     }
 
-    /// Returns the commands that bring the VM `box` into the wanted state.
+    /// Returns the commands that bring the VM `box` into `state`.
     fn commands_to_reach(&mut self, state: Before) -> Result<Vec<Command>> {
         let vm = self.vm()?;
         let is = |state| vm.as_ref().is_some_and(|vm| vm.is(state));
@@ -387,30 +396,30 @@ impl ShownVm {
 }
 
 /// A daemon's first start on a host, which creates the store.
-fn first_start() -> Result<()> {
-    let first = |point: Option<&str>| {
+fn a_killed_first_start_leaves_a_usable_host() -> Result<()> {
+    let start_first = |point: Option<&str>| {
         let mut host = Host::bare()?;
         let points = host.run_and_kill(point, &Command::Open)?.points;
         host.send_ok(Command::Idle)?;
         host.check_consistency()?;
         anyhow::Ok(points)
     };
-    at_all_points(&first(None)?, |point| first(Some(point)).map(drop))
+    at_all_points(&start_first(None)?, |point| start_first(Some(point)).map(drop))
 }
 
 /// A VM that fails to start is kept, so that the user can examine it.
-fn start_that_fails() -> Result<()> {
+fn a_vm_that_fails_to_start_is_kept_after_a_kill() -> Result<()> {
     let mut host = Host::new()?;
     host.fault(Some((Phase::Boot, Fault::Panics)))?;
     let create =
         Command::CreateVm { name: owned("bad"), image: owned("tiny"), vmm: Vmm::Firecracker, start: true };
-    let fails = |result: Result<Value, ApiError>| {
-        let error = result.err().context("a guest that panics has started")?;
+    let check_failure = |result: Result<Value, ApiError>| {
+        let error = result.err().context("the start of a panicking guest succeeded")?;
         ensure!(error.console.iter().any(|line| line.contains("Kernel panic")), "{error:?}");
         Ok(())
     };
     let KilledRun { points, result } = host.run_and_kill(None, &create)?;
-    fails(result.context("the daemon died")?)?;
+    check_failure(result.context("the daemon died")?)?;
     at_all_points(&points, |point| {
         host.send_ok(Command::DeleteVm(owned("bad")))?;
         host.run_and_kill(Some(point), &create)?;
@@ -418,17 +427,17 @@ fn start_that_fails() -> Result<()> {
         host.check_consistency()?;
         let mut vm = if_found(host.send(Command::ShowVm(owned("bad")))?)?;
         if vm.is_none() {
-            fails(host.send(create.clone())?)?;
+            check_failure(host.send(create.clone())?)?;
             vm = if_found(host.send(Command::ShowVm(owned("bad")))?)?;
         }
-        let vm = vm.context("a VM that did not start is not kept")?;
+        let vm = vm.context("the VM that failed to start was not kept")?;
         ensure!(vm["state"] == "error" && vm["last_error"].is_string(), "{vm}");
         Ok(())
     })
 }
 
 /// A pull of a new image.
-fn pull() -> Result<()> {
+fn a_killed_pull_can_be_repeated() -> Result<()> {
     let mut host = Host::new()?;
     let registry = Registry::start(Image::with("content", "new")?)?;
     let name = registry.image();
@@ -448,19 +457,19 @@ fn pull() -> Result<()> {
 }
 
 /// A pull of a tag that has moved: the old image is removed, or kept under another name if a VM uses it.
-fn pull_of_a_moved_tag() -> Result<()> {
+fn a_killed_pull_of_a_moved_tag_keeps_used_images() -> Result<()> {
     let mut host = Host::new()?;
     let registry = Registry::start(Image::with("content", "old")?)?;
     let (old, new) = (Image::with("content", "old")?, Image::with("content", "new")?);
     let name = registry.image();
     let pull = Command::PullImage(name.clone());
     for used in [false, true] {
-        let moved = |host: &mut Host, point: Option<&str>| {
+        let pull_moved_tag = |host: &mut Host, point: Option<&str>| {
             registry.serve(old.clone());
             host.send_ok(pull.clone())?;
             let before = host.send_ok(Command::ShowImage(name.clone()))?;
             if used {
-                let (name, image) = (owned("keeps"), name.clone());
+                let (name, image) = (owned("user"), name.clone());
                 host.send_ok(Command::CreateVm { name, image, vmm: Vmm::Firecracker, start: false })?;
             }
             registry.serve(new.clone());
@@ -469,21 +478,21 @@ fn pull_of_a_moved_tag() -> Result<()> {
             host.send_ok(pull.clone())?;
             host.check_consistency()?;
             let after = host.send_ok(Command::ShowImage(name.clone()))?;
-            ensure!(after["digest"] != before["digest"], "it is not the new one");
+            ensure!(after["digest"] != before["digest"], "the image was not updated");
             if used {
-                let vm = host.send_ok(Command::ShowVm(owned("keeps")))?;
+                let vm = host.send_ok(Command::ShowVm(owned("user")))?;
                 let kept = vm["image"].as_str().context("image")?.to_owned();
                 let image = host.send_ok(Command::ShowImage(kept.clone()))?;
-                ensure!(image["id"] == before["id"], "the VM has {kept}");
-                host.send_ok(Command::DeleteVm(owned("keeps")))?;
+                ensure!(image["id"] == before["id"], "the VM uses another image: {kept}");
+                host.send_ok(Command::DeleteVm(owned("user")))?;
                 host.send_ok(Command::DeleteImage(kept))?;
             }
             host.send_ok(Command::DeleteImage(name.clone()))?;
             anyhow::Ok(killed.points)
         };
-        let points = moved(&mut host, None)?;
-        at_all_points(&points, |point| moved(&mut host, Some(point)).map(drop))
-            .with_context(|| format!("its old image is used: {used}"))?;
+        let points = pull_moved_tag(&mut host, None)?;
+        at_all_points(&points, |point| pull_moved_tag(&mut host, Some(point)).map(drop))
+            .with_context(|| format!("a VM uses the old image: {used}"))?;
     }
     Ok(())
 }

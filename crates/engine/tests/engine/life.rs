@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 
 use crate::{
     consistency::boots,
-    driver::{copy_out, create, delete, ended, exec, pause, resume, small, start, stop, vm},
+    driver::{copy_out, create, delete, exec, pause, result_of, resume, small, start, stop, vm},
     host::{Host, VMMS, run},
     trial,
 };
@@ -16,7 +16,9 @@ use crate::{
 pub(crate) fn trials() -> Vec<Trial> {
     let on_each = VMMS.into_iter().flat_map(|vmm| {
         [
-            trial(format!("life::from_create_to_delete::{vmm:?}"), move || run(from_create_to_delete(vmm))),
+            trial(format!("life::a_vm_is_created_restarted_and_deleted::{vmm:?}"), move || {
+                run(a_vm_is_created_restarted_and_deleted(vmm))
+            }),
             trial(format!("life::paused_vms_can_be_stopped::{vmm:?}"), move || {
                 run(paused_vms_can_be_stopped(vmm))
             }),
@@ -25,43 +27,44 @@ pub(crate) fn trials() -> Vec<Trial> {
     on_each.collect()
 }
 
-async fn from_create_to_delete(vmm: Vmm) -> Result<()> {
+async fn a_vm_is_created_restarted_and_deleted(vmm: Vmm) -> Result<()> {
     let host = Host::new()?;
     let engine = host.open().await?;
-    ended(create(&engine, small("box", "tiny", vmm)?)).await?;
+    result_of(create(&engine, small("box", "tiny", vmm)?)).await?;
     let created = vm(&engine, "box")?;
     ensure!(created.state == VmState::Running && created.vmm == Some(vmm), "{created:?}");
     host.check_consistency()?;
     ensure!(exec(&engine, "box", &["sh", "-c", "echo $HOSTNAME"]).await? == "box\n");
     let copied = copy_out(&engine, "box", &host.path("tiny.tar").display().to_string()).await?;
     let tar = fs::read(host.path("tiny.tar"))?;
-    ensure!(copied.windows(tar.len()).any(|window| window == tar), "the file is not in its copy");
+    ensure!(copied.windows(tar.len()).any(|window| window == tar), "the copy does not contain the file");
 
-    ended(stop(&engine, "box", 60)).await?;
+    result_of(stop(&engine, "box", 60)).await?;
     ensure!(vm(&engine, "box")?.state == VmState::Stopped);
     host.check_consistency()?;
-    ended(start(&engine, "box")).await?;
-    ensure!(boots(&host, created.id.as_str())? == 2, "its work disk was replaced");
+    result_of(start(&engine, "box")).await?;
+    ensure!(boots(&host, created.id.as_str())? == 2, "the work disk was replaced");
 
-    let refused = ended(delete(&engine, "box", false)).await.err().context("it was not refused")?;
+    let refused =
+        result_of(delete(&engine, "box", false)).await.err().context("the deletion was not refused")?;
     ensure!(refused.kind == ErrorKind::Busy, "{refused}");
-    ended(delete(&engine, "box", true)).await?;
+    result_of(delete(&engine, "box", true)).await?;
     host.check_nothing_left()
 }
 
 async fn paused_vms_can_be_stopped(vmm: Vmm) -> Result<()> {
     let host = Host::new()?;
     let engine = host.open().await?;
-    ended(create(&engine, small("box", "tiny", vmm)?)).await?;
-    ended(pause(&engine, "box")).await?;
+    result_of(create(&engine, small("box", "tiny", vmm)?)).await?;
+    result_of(pause(&engine, "box")).await?;
     ensure!(vm(&engine, "box")?.state == VmState::Paused);
     host.check_consistency()?;
-    let refused = exec(&engine, "box", &["true"]).await.err().context("it was not refused")?;
+    let refused = exec(&engine, "box", &["true"]).await.err().context("the exec was not refused")?;
     ensure!(refused.to_string().contains("is paused"), "{refused}");
-    ended(resume(&engine, "box")).await?;
+    result_of(resume(&engine, "box")).await?;
     exec(&engine, "box", &["true"]).await?;
-    ended(pause(&engine, "box")).await?;
-    ended(stop(&engine, "box", 60)).await?;
+    result_of(pause(&engine, "box")).await?;
+    result_of(stop(&engine, "box", 60)).await?;
     ensure!(vm(&engine, "box")?.last_error.is_none());
     host.check_consistency()
 }

@@ -66,7 +66,7 @@ async fn bangerd(arguments: &[OsString]) -> Result<()> {
     let path = |at| arguments.get(at).map(Path::new).context("an argument is missing");
     match arguments.first().and_then(|word| word.to_str()) {
         Some("console") => Ok(banger_engine::console_logger_main(path(1)?, path(2)?)?),
-        Some("kvm-probe") => Ok(writeln!(io::stdout(), r#"{{"verdict":"usable","reason":"a fake one"}}"#)?),
+        Some("kvm-probe") => Ok(writeln!(io::stdout(), r#"{{"verdict":"usable","reason":"a fake probe"}}"#)?),
         Some("daemon") => {
             // Same as in the real daemon.
             banger_sys::configure_malloc();
@@ -92,7 +92,7 @@ fn tests() -> ExitCode {
         killed::trials(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
-    let done = if all && !conclusion.has_failed() { killed::all_points_were_reached() } else { Ok(()) };
+    let done = if all && !conclusion.has_failed() { killed::check_all_points_reached() } else { Ok(()) };
     if let Err(error) = done.and(host::TestDirs::clear()) {
         say(&format!("{error:#}"));
         return ExitCode::FAILURE;

@@ -31,13 +31,13 @@ impl Image {
             "rootfs": { "type": "layers", "diff_ids": [digest(&layer)] },
         });
         let config = config.to_string().into_bytes();
-        let of = |kind: &str, bytes: &[u8]| {
+        let descriptor = |kind: &str, bytes: &[u8]| {
             let media_type = format!("application/vnd.oci.image.{kind}");
             json!({ "mediaType": media_type, "digest": digest(bytes), "size": bytes.len() })
         };
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST,
-            "config": of("config.v1+json", &config), "layers": [of("layer.v1.tar", &layer)],
+            "config": descriptor("config.v1+json", &config), "layers": [descriptor("layer.v1.tar", &layer)],
         });
         Ok(Self { manifest: manifest.to_string().into_bytes(), blobs: [config, layer] })
     }

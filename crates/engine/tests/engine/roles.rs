@@ -12,29 +12,35 @@ use crate::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     let all = VMMS.into_iter().flat_map(|vmm| [(vmm, true), (vmm, false)]);
-    let trials = all.flat_map(|(vmm, watched)| {
+    let trials = all.flat_map(|(vmm, daemon_runs)| {
         let roles: &[&str] = match vmm {
             Vmm::Firecracker => &["console", "VMM"],
             Vmm::Qemu => &["console", "vsock device", "VMM"],
         };
-        let how = if watched { "watched" } else { "unwatched" };
+        let daemon = if daemon_runs { "with_daemon" } else { "without_daemon" };
         roles.iter().map(move |role| {
-            let name = format!("roles::{}::{how}::{vmm:?}", role.replace(' ', "_"));
-            trial(name, move || a_process_is_killed(vmm, role, watched))
+            let name = format!("roles::{}::{daemon}::{vmm:?}", role.replace(' ', "_"));
+            trial(name, move || {
+                a_killed_process_ends_its_vm_unless_it_is_the_console_logger(vmm, role, daemon_runs)
+            })
         })
     });
     trials.collect()
 }
 
-fn a_process_is_killed(vmm: Vmm, role: &str, watched: bool) -> Result<()> {
+fn a_killed_process_ends_its_vm_unless_it_is_the_console_logger(
+    vmm: Vmm,
+    role: &str,
+    daemon_runs: bool,
+) -> Result<()> {
     let mut host = Host::new()?;
     let name = || "box".to_owned();
     host.send_ok(Command::CreateVm { name: name(), image: "tiny".to_owned(), vmm, start: true })?;
     let roles = host.processes_of_vms()?;
     let expected = if vmm == Vmm::Qemu { 3 } else { 2 };
     ensure!(roles.len() == expected, "{roles:?}");
-    let pid = roles.iter().find(|(of, _)| of == role).context("no such process")?.1;
-    if !watched {
+    let pid = roles.iter().find(|(found, _)| found == role).context("no such process")?.1;
+    if !daemon_runs {
         host.kill_daemon()?;
     }
     kill(pid)?;
@@ -46,7 +52,8 @@ fn a_process_is_killed(vmm: Vmm, role: &str, watched: bool) -> Result<()> {
         let vm = host.send_ok(Command::VmEnded(name()))?;
         let why = vm["last_error"].as_str().unwrap_or_default();
         // A daemon that did not run at that time cannot know how the process ended.
-        let text = if watched { format!("its {role} was killed by signal 9") } else { "ended".to_owned() };
+        let text =
+            if daemon_runs { format!("its {role} was killed by signal 9") } else { "ended".to_owned() };
         ensure!(vm["state"] == "error" && why.contains(&text), "{vm}");
     }
     host.check_consistency()?;

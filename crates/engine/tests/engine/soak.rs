@@ -24,7 +24,11 @@ const MAX_GROWTH_KIB: u64 = 4 << 10;
 const MAX_MORE_THREADS: u64 = 8;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    VMMS.into_iter().map(|vmm| trial(format!("soak::{vmm:?}"), move || soak(vmm))).collect()
+    VMMS.into_iter()
+        .map(|vmm| {
+            trial(format!("soak::{vmm:?}"), move || the_daemon_does_not_grow_with_the_number_of_vms(vmm))
+        })
+        .collect()
 }
 
 /// Resource use of a process.
@@ -51,7 +55,7 @@ impl Usage {
     }
 }
 
-fn soak(vmm: Vmm) -> Result<()> {
+fn the_daemon_does_not_grow_with_the_number_of_vms(vmm: Vmm) -> Result<()> {
     let mut host = Host::new()?;
     let before = Usage::after(&mut host, vmm, WARM_UP)?;
     let after = Usage::after(&mut host, vmm, VMS - WARM_UP)?;

@@ -54,7 +54,7 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_tree_comes_out_as_it_went_in() {
+fn a_tree_is_copied_with_content_permissions_and_times() {
     let dir = dir();
     let tree = dir.path().join("a tree");
     let odd = OsStr::from_bytes(b"\xff odd\n");
@@ -69,15 +69,18 @@ fn a_tree_comes_out_as_it_went_in() {
     let copy = dir.path().join("in/a tree");
     assert_eq!(fs::read(copy.join("big")).unwrap(), vec![9; 200_000]);
     assert_eq!(fs::read_link(copy.join("link")).unwrap(), Path::new("../nowhere"));
-    let [odd_now, odd_then] = [&copy, &tree].map(|tree| fs::metadata(tree.join(odd)).unwrap());
-    assert_eq!(odd_now.mode() & 0o7777, 0o751, "all permissions except set-user-id");
-    assert_eq!((odd_now.mtime(), odd_now.mtime_nsec()), (odd_then.mtime(), odd_then.mtime_nsec()));
+    let [copied_meta, original_meta] = [&copy, &tree].map(|tree| fs::metadata(tree.join(odd)).unwrap());
+    assert_eq!(copied_meta.mode() & 0o7777, 0o751, "all permissions except set-user-id");
+    assert_eq!(
+        (copied_meta.mtime(), copied_meta.mtime_nsec()),
+        (original_meta.mtime(), original_meta.mtime_nsec())
+    );
     assert_eq!(fs::metadata(copy.join("empty")).unwrap().mode() & 0o7777, 0o555);
     assert_eq!(names(&copy).len(), 4);
 }
 
 #[test]
-fn where_things_go_is_as_with_cp() {
+fn targets_are_interpreted_as_by_cp() {
     let dir = dir();
     let at = |name: &str| dir.path().join(name);
     // A file: into a directory, as a new name, over a file, over the target of a link.
@@ -106,7 +109,7 @@ fn where_things_go_is_as_with_cp() {
 }
 
 #[test]
-fn what_comes_from_a_pipe_needs_a_name_and_keeps_the_permissions_that_are_there() {
+fn pipe_input_needs_a_file_name_and_keeps_existing_permissions() {
     let dir = dir();
     let mut bytes = Vec::new();
     pack_input(&b"text"[..], &mut bytes).unwrap();
@@ -123,7 +126,7 @@ fn what_comes_from_a_pipe_needs_a_name_and_keeps_the_permissions_that_are_there(
 }
 
 #[test]
-fn a_device_is_written_into_and_stays() {
+fn named_devices_are_written_to_and_pipes_are_not_replaced() {
     let mut bytes = Vec::new();
     pack_input(&b"text"[..], &mut bytes).unwrap();
     unpack(&*bytes, Path::new("/dev/null"), &mut Unpacked::default()).unwrap();
@@ -137,7 +140,7 @@ fn a_device_is_written_into_and_stays() {
 }
 
 #[test]
-fn a_hostile_stream_writes_nothing_outside() {
+fn a_hostile_stream_writes_nothing_outside_its_target() {
     let dir = dir();
     let out = dir.path().join("out").into_os_string().into_encoded_bytes();
     let up = b"../out".to_vec();
@@ -167,10 +170,10 @@ fn a_hostile_stream_writes_nothing_outside() {
         // By leaving more directories than it entered.
         vec![Item::Directory(entry("c")), Item::Leave, Item::Leave, Item::Directory(entry("out")), file()],
         // Through a link that already exists.
-        vec![Item::Directory(entry("there")), file(), Item::Leave, Item::End],
+        vec![Item::Directory(entry("existing")), file(), Item::Leave, Item::End],
     ] {
-        let _ = fs::remove_file(dir.path().join("in/there"));
-        symlink(OsStr::from_bytes(&up), dir.path().join("in/there")).unwrap();
+        let _ = fs::remove_file(dir.path().join("in/existing"));
+        symlink(OsStr::from_bytes(&up), dir.path().join("in/existing")).unwrap();
         let _ = unpacked(dir.path(), &items);
         assert_eq!(fs::read_to_string(dir.path().join("out/file")).unwrap(), "untouched", "{items:?}");
         assert_eq!(names(&dir.path().join("out")), ["file"], "{items:?}");
@@ -180,7 +183,7 @@ fn a_hostile_stream_writes_nothing_outside() {
 }
 
 #[test]
-fn what_does_not_come_whole_leaves_what_was_there() {
+fn an_incomplete_file_does_not_replace_the_old_one() {
     let dir = dir();
     fs::write(dir.path().join("in/file"), "old").unwrap();
     let stream = packed(&dir.path().join("out/file"));
@@ -205,7 +208,7 @@ fn what_does_not_come_whole_leaves_what_was_there() {
 }
 
 #[test]
-fn deep_folders_are_packed_as_deep_as_they_can_be_unpacked() {
+fn packing_stops_at_the_depth_that_unpacking_accepts() {
     let dir = dir();
     let deep = dir.path().join("out").join("d/".repeat(MAX_DEPTH + 2));
     fs::create_dir_all(deep).unwrap();
@@ -219,7 +222,7 @@ fn deep_folders_are_packed_as_deep_as_they_can_be_unpacked() {
 }
 
 #[test]
-fn what_has_no_content_is_passed_over_and_told() {
+fn special_files_are_skipped_and_reported() {
     let dir = dir();
     let pipe = dir.path().join("out/pipe");
     rustix::fs::mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR, 0).unwrap();

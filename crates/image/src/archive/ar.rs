@@ -66,7 +66,7 @@ mod tests {
     use crate::archive::testing::ar;
 
     #[test]
-    fn members_are_found_behind_odd_sizes() {
+    fn members_are_found_after_odd_sizes() {
         let bytes = ar(&[("debian-binary", b"2.0"), ("control.tar", b"12345"), ("data.tar.xz", b"abc")]);
         let mut data = Vec::new();
         member(&bytes[..], "data.tar").unwrap().read_to_end(&mut data).unwrap();

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn values_may_hold_newlines() {
+    fn values_may_contain_newlines() {
         let mut bytes = record("SCHILY.xattr.security.capability", b"\x01\n\n=\n");
         bytes.extend(record("path", "a/ö".as_bytes()));
         let mut pax = Pax::default();
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn times() {
+    fn timestamps_with_fractions_are_parsed() {
         for (text, expected) in [
             ("0", Some((0, 0))),
             ("12.5", Some((12, 500_000_000))),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_records_are_refused() {
+    fn malformed_records_are_rejected() {
         for bytes in [
             &b"x"[..],
             b"9 a=b\n",

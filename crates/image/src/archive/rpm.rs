@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn both_kinds_of_payload_hold_the_same() {
+    fn both_payload_formats_yield_the_same_files() {
         let expected = [("a", &b"one"[..]), ("c", b"twice")];
         let expected: Vec<_> =
             expected.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();
@@ -290,17 +290,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_is_refused() {
+    fn truncated_packages_are_rejected() {
         for package in [package().to_vec(), stripped()] {
-            let whole = package.len();
-            for length in (0..whole).step_by(61).chain(whole - 200..whole - 140) {
+            let full_length = package.len();
+            for length in (0..full_length).step_by(61).chain(full_length - 200..full_length - 140) {
                 assert!(contents(&package[..length]).is_err(), "{length}");
             }
         }
     }
 
     #[test]
-    fn other_packages_are_named() {
+    fn source_packages_and_damaged_headers_are_rejected() {
         let mut source = package().to_vec();
         source[7] = 1;
         assert_eq!(contents(&source).unwrap_err(), "not a usable RPM: it is a source package");
@@ -311,8 +311,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20), which: bool) {
-            let mut bytes = if which { stripped() } else { package().to_vec() };
+        fn reading_a_changed_package_never_panics(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+            strip: bool,
+        ) {
+            let mut bytes = if strip { stripped() } else { package().to_vec() };
             for (at, byte) in changes {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;

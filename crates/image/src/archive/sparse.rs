@@ -126,25 +126,25 @@ mod tests {
     proptest! {
         #[test]
         fn holes_are_read_as_zeros(file: Vec<u8>, runs: Vec<(u8, u8)>, cut in 0usize..64) {
-            let (mut whole, mut stored, mut map, mut end) = (vec![0; file.len()], Vec::new(), Vec::new(), 0);
+            let (mut expected, mut stored, mut map, mut end) = (vec![0; file.len()], Vec::new(), Vec::new(), 0);
             for (hole, length) in runs {
                 let at = end + usize::from(hole);
                 end = at + usize::from(length);
                 let Some(run) = file.get(at..end) else { break };
-                whole[at..end].copy_from_slice(run);
+                expected[at..end].copy_from_slice(run);
                 stored.extend_from_slice(run);
                 map.push((at as u64, run.len() as u64));
             }
             let extents = extents(map, file.len() as u64, 512, stored.len() as u64).unwrap();
             let mut read = Vec::new();
             fill_holes(&stored[..], file.len() as u64, &extents).read_to_end(&mut read).unwrap();
-            prop_assert_eq!(&read, &whole);
+            prop_assert_eq!(&read, &expected);
 
             let short = &stored[..stored.len().saturating_sub(cut)];
             read.clear();
             fill_holes(short, file.len() as u64, &extents).read_to_end(&mut read).unwrap();
-            prop_assert_eq!(read.len() == whole.len(), short.len() == stored.len());
-            prop_assert!(whole.starts_with(&read));
+            prop_assert_eq!(read.len() == expected.len(), short.len() == stored.len());
+            prop_assert!(expected.starts_with(&read));
         }
     }
 }

@@ -19,7 +19,7 @@ pub use write::write_bundle;
 use crate::error::BundleError;
 use crate::error::bundle::{MANIFEST, ROOTFS};
 
-/// Version of the format that banger writes, and the only one that it reads.
+/// Version of the format that banger writes, and the only version that it reads.
 const VERSION: u32 = 1;
 
 /// Maximum length of a manifest, in bytes.

@@ -41,7 +41,7 @@ fn read(dir: &Path, bytes: &[u8], expected: Option<Digest>) -> Result<RootfsInfo
 }
 
 /// Creates a compressed tar of these members.
-fn made_of(members: &[(&str, &[u8])]) -> Vec<u8> {
+fn compressed_tar(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut tar = TarWriter::default();
     for (name, content) in members {
         tar.raw(b'0', name.as_bytes(), b"", content.len() as u64, content);
@@ -58,7 +58,7 @@ fn manifest(rootfs: &[u8]) -> serde_json::Value {
 }
 
 #[test]
-fn an_image_comes_back_byte_for_byte_and_as_sparse() {
+fn a_bundled_image_is_restored_byte_for_byte_and_sparse() {
     let dir = tempfile::tempdir().unwrap();
     let (rootfs, bytes) = bundle(dir.path());
     let info = read(dir.path(), &bytes, None).unwrap();
@@ -80,7 +80,7 @@ fn a_copy_without_holes_gives_the_same_bundle() {
 }
 
 #[test]
-fn gnu_tar_reads_it() {
+fn gnu_tar_extracts_a_bundle() {
     let dir = tempfile::tempdir().unwrap();
     let (rootfs, bytes) = bundle(dir.path());
     let path = dir.path().join("b.tar.zst");
@@ -95,7 +95,7 @@ fn gnu_tar_reads_it() {
 }
 
 #[test]
-fn damaged_and_other_files_are_refused_and_leave_nothing() {
+fn truncated_or_mismatched_bundles_are_rejected_without_leftovers() {
     let dir = tempfile::tempdir().unwrap();
     let (_, bytes) = bundle(dir.path());
     let before = fs::read_dir(dir.path()).unwrap().count();
@@ -115,7 +115,7 @@ fn damaged_and_other_files_are_refused_and_leave_nothing() {
 }
 
 #[test]
-fn hostile_bundles_are_refused() {
+fn hostile_bundles_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let rootfs = vec![7; 4096];
     let good = manifest(&rootfs);
@@ -126,7 +126,7 @@ fn hostile_bundles_are_refused() {
     };
     let text = good.to_string();
     let refused = |members: &[(&str, &[u8])]| {
-        let error = read(dir.path(), &made_of(members), None).unwrap_err();
+        let error = read(dir.path(), &compressed_tar(members), None).unwrap_err();
         assert!(fs::read_dir(dir.path()).unwrap().next().is_none(), "{error:?}");
         assert_eq!(error.kind(), FailureKind::Invalid, "{error:?}");
         match error {
@@ -163,7 +163,7 @@ fn hostile_bundles_are_refused() {
 }
 
 #[test]
-fn a_broken_file_system_is_refused() {
+fn a_damaged_file_system_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let (rootfs, _) = bundle(dir.path());
     let file = File::options().write(true).open(&rootfs).unwrap();
@@ -175,7 +175,7 @@ fn a_broken_file_system_is_refused() {
 }
 
 #[test]
-fn more_than_the_disk_holds_is_refused_before_it_is_written() {
+fn images_larger_than_the_free_space_are_rejected_before_writing() {
     let dir = tempfile::tempdir().unwrap();
     let size = MAX_ROOTFS;
     let mut manifest = manifest(b"");

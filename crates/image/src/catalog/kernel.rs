@@ -163,7 +163,7 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn files_of_known_digests_become_a_kernel() {
+    fn files_with_known_digests_are_imported_as_a_kernel() {
         let kernel = crate::kernel::testing::vmlinux("6.1.155", &["virtio_pci"]);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/vmlinux-6.1.155", listener.local_addr().unwrap());
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_real_package_is_found() {
+    fn a_metapackage_resolves_to_its_kernel_package() {
         let meta = "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-9-cloud-amd64\n";
         assert_eq!(real_package(meta, "linux-image-cloud-amd64"), Some("linux-image-6.1.0-9-cloud-amd64"));
         assert_eq!(real_package("x\n  Depends: kmod\n", "x"), Some("x"));

@@ -130,7 +130,7 @@ mod tests {
          source = [{ oci = 'a' }]\n";
 
     #[test]
-    fn only_what_is_signed_by_the_key_is_read() {
+    fn catalogs_without_a_valid_signature_are_rejected() {
         let catalog = SignedCatalog { url: "https://a.test/catalog.toml", key: KEY };
         assert_eq!(catalog.read(SIGNED.as_bytes()).unwrap().images[0].name.as_str(), "x");
         assert_eq!(catalog.signed_at(SIGNED.as_bytes()), Some(1_795_714_688));

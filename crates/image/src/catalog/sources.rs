@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_kinds_of_files_are_read() {
+    fn one_line_and_deb822_sources_are_parsed() {
         let dir = tempfile::tempdir().unwrap();
         let apt = dir.path();
         fs::create_dir(apt.join("sources.list.d")).unwrap();

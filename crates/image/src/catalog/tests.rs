@@ -1,4 +1,4 @@
-//! Tests of the built-in catalog, broken catalogs, and a catalog over another.
+//! Tests of the built-in catalog, invalid catalogs, and merging.
 
 use proptest::prelude::*;
 
@@ -15,7 +15,7 @@ fn with_source(source: &str) -> String {
 }
 
 #[test]
-fn the_embedded_catalog_is_sound() {
+fn the_embedded_catalog_is_valid() {
     let catalog = Catalog::parse(EMBEDDED).unwrap();
     for image in &catalog.images {
         assert!(
@@ -54,7 +54,7 @@ fn sources_are_read_in_order() {
 }
 
 #[test]
-fn what_is_wrong_is_told_with_its_line() {
+fn parse_errors_report_the_line() {
     let file_at =
         |url: &str| kernel_of(&format!("files = [{{ url = '{url}', sha256 = '{}' }}]", "0".repeat(64)));
     let twice = format!("{0}{0}", with_source("oci = 'a'"));
@@ -97,18 +97,20 @@ fn what_is_wrong_is_told_with_its_line() {
 }
 
 #[test]
-fn the_stronger_catalog_has_the_name() {
-    let mine = Catalog::parse(&with_source("oci = 'a:1'")).unwrap();
-    let theirs = with_source("oci = 'a:2'") + &with_source("oci = 'a:3'").replace("'x'", "'y'");
-    let both = mine.clone().with_fallback(&Catalog::parse(&theirs).unwrap());
-    assert_eq!(both.images.len(), 2);
-    assert_eq!(both.image("x"), mine.image("x"));
-    assert!(both.image("y").is_some());
+fn a_catalogs_entries_override_those_of_its_fallback() {
+    let primary = Catalog::parse(&with_source("oci = 'a:1'")).unwrap();
+    let fallback = with_source("oci = 'a:2'") + &with_source("oci = 'a:3'").replace("'x'", "'y'");
+    let merged = primary.clone().with_fallback(&Catalog::parse(&fallback).unwrap());
+    assert_eq!(merged.images.len(), 2);
+    assert_eq!(merged.image("x"), primary.image("x"));
+    assert!(merged.image("y").is_some());
 }
 
 proptest! {
     #[test]
-    fn any_text_is_a_catalog_or_has_a_line(text in "(\\[\\[image\\]\\]|name|source|=|'[a-z:]*'|\\[|\\]|\\{|\\}|\n| ){0,40}") {
+    fn parsing_any_text_returns_a_catalog_or_an_error_with_a_line(
+        text in "(\\[\\[image\\]\\]|name|source|=|'[a-z:]*'|\\[|\\]|\\{|\\}|\n| ){0,40}",
+    ) {
         if let Err(error) = Catalog::parse(&text) {
             prop_assert!(error.line >= 1 && error.line <= text.matches('\n').count() + 1);
         }

@@ -185,7 +185,7 @@ pub enum ImageError {
         /// The last lines of its standard error.
         output: Vec<String>,
     },
-    /// Returns the first line of `text`, shortened and without control characters.
+    /// A pull from a registry failed.
     #[error("cannot pull {reference}")]
     Registry {
         /// The image's reference.
@@ -294,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sources_decide() {
+    fn the_error_source_determines_the_kind() {
         let read = |kind: io::ErrorKind| ImageError::Archive(ArchiveError::Read(kind.into())).kind();
         assert_eq!(read(io::ErrorKind::StorageFull), FailureKind::NoSpace);
         assert_eq!(read(io::ErrorKind::TimedOut), FailureKind::Timeout);

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_come_after_what_they_need() {
+    fn modules_are_loaded_after_their_dependencies() {
         let lab = Lab::new();
         lab.module("virtio_blk.ko.xz", &["depends=virtio,virtio-ring"]);
         lab.module("virtio-ring.ko.zst", &["depends="]);
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_modules_are_refused_by_name() {
+    fn broken_modules_are_rejected_with_the_reason() {
         let refused = |prepare: fn(&Lab)| {
             let lab = Lab::new();
             prepare(&lab);
@@ -196,11 +196,11 @@ mod tests {
         };
         let missing = refused(|lab| lab.module("virtio_blk.ko", &["depends=virtio"]));
         assert!(matches!(missing, ModuleError::Dependency { dependency, .. } if dependency == "virtio"));
-        let circle = refused(|lab| {
+        let cycle = refused(|lab| {
             lab.module("overlay.ko", &["depends=a"]);
             lab.module("a.ko", &["depends=overlay"]);
         });
-        assert!(matches!(circle, ModuleError::DependencyCycle { .. }));
+        assert!(matches!(cycle, ModuleError::DependencyCycle { .. }));
         let wrong = refused(|lab| fs::write(lab.path("k/modules/kernel/overlay.ko"), b"hello").unwrap());
         assert!(matches!(wrong, ModuleError::NotModule { .. }));
         let no_modinfo = refused(|lab| fs::write(lab.path("k/modules/kernel/overlay.ko"), elf(&[])).unwrap());
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_static_program_can_be_the_agent() {
+    fn only_a_static_program_is_accepted_as_the_agent() {
         let lab = Lab::new();
         fs::copy("/bin/true", lab.path("agent")).unwrap();
         let Err(ImageError::Agent { path, reason }) = lab.build() else { panic!() };
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_list_the_kernel_itself_tells_what_is_built_in() {
+    fn without_modules_builtin_the_kernel_is_searched_for_drivers() {
         let lab = Lab::new();
         fs::remove_file(lab.path("k/modules/modules.builtin")).unwrap();
         fs::write(lab.path("k/vmlinux"), elf(&[(1, b"\0virtio.\0EXT4-fs")])).unwrap();

@@ -63,7 +63,7 @@ mod tests {
         CONFIG_NR_CPUS=64\nCONFIG_HOSTNAME=\"y\"\n";
 
     #[test]
-    fn options_are_read_and_all_else_is_passed_over() {
+    fn options_set_to_y_or_m_are_parsed_and_others_ignored() {
         let config = Config::parse(TEXT).unwrap();
         assert_eq!(config.get("CONFIG_EXT4_FS"), Some(Choice::BuiltIn));
         assert_eq!(config.get("XFS_FS"), Some(Choice::Module));
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn an_embedded_one_is_found_or_passed_over() {
+    fn an_embedded_configuration_is_found_and_damaged_ones_ignored() {
         let compressed = pipe("gzip", &["-c"], TEXT);
         let kernel = [&b"\x7fELF.."[..], EMBEDDED, &compressed, b"IKCFG_ED", &[7; 100]].concat();
         assert_eq!(Config::embedded(&kernel), Config::parse(TEXT));

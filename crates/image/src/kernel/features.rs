@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn banner() {
+    fn the_release_is_parsed_from_the_banner() {
         for (text, expected) in [
             (&b"\0Linux version 6.1.0-56-cloud-amd64 (x) #1"[..], Some("6.1.0-56-cloud-amd64")),
             (b"Linux version %s (%s)\0Linux version 5.10.225 (gcc)", Some("5.10.225")),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn first_missing_feature_is_named() {
+    fn the_first_missing_feature_is_named() {
         let all: Vec<u8> = BOOT_MODULES.iter().flat_map(|feature| feature.signature).copied().collect();
         require_all(&all, None).unwrap();
         for feature in BOOT_MODULES.iter().filter(|feature| feature.required) {

@@ -45,7 +45,7 @@ fn tar_of(kernel: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn every_payload_is_unpacked() {
+fn every_payload_compression_is_decompressed() {
     let kernel = vmlinux(RELEASE, &[]);
     for (name, payload) in payloads(&kernel) {
         assert!(extract_vmlinux(&bzimage(&payload)).unwrap() == kernel, "{name}");
@@ -55,7 +55,7 @@ fn every_payload_is_unpacked() {
 }
 
 #[test]
-fn damaged_payloads_are_refused_and_never_panic() {
+fn truncated_payloads_are_rejected_and_changed_ones_never_panic() {
     let kernel = vmlinux(RELEASE, &[]);
     for (name, payload) in payloads(&kernel) {
         let half = bzimage(&payload[..payload.len() / 2]);
@@ -75,7 +75,7 @@ fn damaged_payloads_are_refused_and_never_panic() {
 }
 
 #[test]
-fn unreadable_compressions_are_named() {
+fn unsupported_compressions_are_named() {
     for (start, name) in
         [(&b"BZh91AY&SY"[..], "bzip2"), (&[0x5d, 0, 0, 0x80, 0], "lzma"), (b"\x89LZO\0\r\n\x1a\n", "lzo")]
     {
@@ -88,7 +88,7 @@ fn unreadable_compressions_are_named() {
 }
 
 #[test]
-fn what_is_no_kernel_is_refused_by_name() {
+fn files_that_are_not_usable_kernels_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let mut other_machine = elf(&[(1, b"x")]);
     other_machine[18] = 183;
@@ -117,7 +117,7 @@ fn what_is_no_kernel_is_refused_by_name() {
         let dest = dir.path().join(name);
         let error = kernel_error(import_kernel(&tar_of(&bytes)[..], &dest, &Silent));
         assert!(expected(&error), "{name}: {error}");
-        assert!(!dest.exists(), "{name}: something was left behind");
+        assert!(!dest.exists(), "{name}: files were left behind");
     }
 }
 
@@ -136,7 +136,7 @@ fn with_modules(kernel: &[u8], release: &str) -> TarWriter {
 }
 
 #[test]
-fn files_with_modules_are_imported() {
+fn a_tar_of_a_kernel_and_its_modules_is_imported() {
     let dir = tempfile::tempdir().unwrap();
     let kernel = vmlinux(RELEASE, &["ext4", "overlay", "virtio_blk", "vmw_vsock_virtio_transport"]);
     let image = bzimage(&payloads(&kernel).remove(3).1);
@@ -169,7 +169,7 @@ fn files_with_modules_are_imported() {
 }
 
 #[test]
-fn other_archives_are_refused_by_entry() {
+fn archives_with_unexpected_entries_are_rejected_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let dest = dir.path().join("out");
     let cases = [
@@ -197,7 +197,7 @@ fn other_archives_are_refused_by_entry() {
 }
 
 #[test]
-fn one_kernel_is_enough_and_one_too_many_is_refused() {
+fn archives_with_no_kernel_or_two_kernels_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let dest = dir.path().join("out");
     let kernel = vmlinux(RELEASE, &[]);
@@ -215,7 +215,7 @@ fn one_kernel_is_enough_and_one_too_many_is_refused() {
 }
 
 #[test]
-fn a_kernel_alone_is_recognised_by_its_content() {
+fn a_plain_kernel_is_detected_by_its_content() {
     let dir = tempfile::tempdir().unwrap();
     let kernel = vmlinux(RELEASE, &[]);
     let compressed = payloads(&kernel).into_iter().map(|(name, payload)| (name, bzimage(&payload)));
@@ -229,7 +229,7 @@ fn a_kernel_alone_is_recognised_by_its_content() {
 }
 
 #[test]
-fn a_kernel_with_holes_is_whole() {
+fn holes_of_a_sparse_kernel_are_read_as_zeros() {
     let dir = tempfile::tempdir().unwrap();
     let stored = vmlinux(RELEASE, &[]);
     let kernel = [&stored[..], &[0; 8192]].concat();
@@ -244,7 +244,7 @@ fn a_kernel_with_holes_is_whole() {
 }
 
 #[test]
-fn parts_of_one_kernel_are_put_together() {
+fn a_kernel_split_over_several_packages_is_combined() {
     let dir = tempfile::tempdir().unwrap();
     let kernel = bzimage(&payloads(&vmlinux(RELEASE, &["overlay", "ext4"])).remove(0).1);
     let at = |release: &str, name: &str| format!("./lib/modules/{release}/{name}");
@@ -257,11 +257,11 @@ fn parts_of_one_kernel_are_put_together() {
         let overlay = at(release, "kernel/overlay.ko");
         deb(&TarWriter::default().file(&overlay, &module).file(&at(release, "kernel/ext4.ko"), &module).end())
     };
-    let together = |modules: &[u8]| {
+    let combined = |modules: &[u8]| {
         TarWriter::default().file("files/0/core.deb", &deb(&core)).file("files/1/modules.deb", modules).end()
     };
     let dest = dir.path().join("out");
-    let info = import_kernel(&together(&modules(RELEASE, ""))[..], &dest, &Silent).unwrap();
+    let info = import_kernel(&combined(&modules(RELEASE, ""))[..], &dest, &Silent).unwrap();
     assert_eq!((info.modules, info.source), (true, "deb"));
     assert!(dest.join("config").is_file() && dest.join("modules/kernel/ext4.ko").is_file());
 
@@ -279,13 +279,16 @@ fn parts_of_one_kernel_are_put_together() {
         .file("files/2", &modules("6.2", ""))
         .end();
     assert!(matches!(refused(&mixed), ImageError::ManyReleases { second, .. } if second == "6.2"));
-    let lacking = refused(&together(&modules(RELEASE, "jbd2")));
+    let missing_dependency = refused(&combined(&modules(RELEASE, "jbd2")));
     let jbd2 = |error: &ModuleError| matches!(error, ModuleError::Dependency { dependency, .. } if dependency == "jbd2");
-    assert!(matches!(&lacking, ImageError::Modules(error) if jbd2(error)), "{lacking:?}");
+    assert!(
+        matches!(&missing_dependency, ImageError::Modules(error) if jbd2(error)),
+        "{missing_dependency:?}"
+    );
 }
 
 #[test]
-fn rpms_are_imported_whatever_packs_them() {
+fn rpms_with_any_supported_compression_are_imported() {
     let dir = tempfile::tempdir().unwrap();
     let kernel = bzimage(&payloads(&vmlinux(RELEASE, &["overlay"])).remove(0).1);
     let root = dir.path().join("root");
@@ -313,27 +316,28 @@ fn rpms_are_imported_whatever_packs_them() {
 }
 
 #[test]
-fn what_a_kernel_brings_is_told_by_its_files() {
+fn kernel_details_are_determined_from_its_files() {
     let dir = tempfile::tempdir().unwrap();
-    let of = |tar: &[u8], name: &str| {
+    let details_of = |tar: &[u8], name: &str| {
         let dest = dir.path().join(name);
         import_kernel(tar, &dest, &Silent).unwrap();
         kernel_details(&dest).unwrap()
     };
     let presence_of = |details: &KernelDetails, name: &str| {
-        let boot = details.boot.iter().find(|(it, _)| *it == name).map(|(_, presence)| Some(*presence));
+        let boot =
+            details.boot.iter().find(|(driver, _)| *driver == name).map(|(_, presence)| Some(*presence));
         boot.or_else(|| {
-            details.other_features.iter().find(|(it, _)| *it == name).map(|(_, presence)| *presence)
+            details.other_features.iter().find(|(driver, _)| *driver == name).map(|(_, presence)| *presence)
         })
         .unwrap()
     };
-    let whole = vmlinux(RELEASE, &[]);
-    let alone = of(&whole, "alone");
+    let complete = vmlinux(RELEASE, &[]);
+    let alone = details_of(&complete, "alone");
     assert_eq!((alone.modules, alone.firecracker, alone.qemu), (0, true, true));
     assert_eq!((presence_of(&alone, "ext4"), presence_of(&alone, "xfs")), (Some(Presence::BuiltIn), None));
-    let firecrackers = of(&vmlinux(RELEASE, &["virtio_pci"]), "mmio");
-    assert_eq!((firecrackers.firecracker, firecrackers.qemu), (true, false));
-    assert_eq!(presence_of(&firecrackers, "virtio_pci"), Some(Presence::Absent));
+    let mmio_only = details_of(&vmlinux(RELEASE, &["virtio_pci"]), "mmio");
+    assert_eq!((mmio_only.firecracker, mmio_only.qemu), (true, false));
+    assert_eq!(presence_of(&mmio_only, "virtio_pci"), Some(Presence::Absent));
     let supports = |name: &str| {
         [Bus::Mmio, Bus::Pci].map(|bus| kernel_supports_bus(&dir.path().join(name), bus).unwrap())
     };
@@ -341,12 +345,14 @@ fn what_a_kernel_brings_is_told_by_its_files() {
 
     // `modules.builtin` takes precedence over a configuration.
     let config = b"CONFIG_XFS_FS=y\nCONFIG_TUN=m\n";
-    let configured =
-        of(&TarWriter::default().file("kernel", &whole).file("config", config).end(), "configured");
+    let configured = details_of(
+        &TarWriter::default().file("kernel", &complete).file("config", config).end(),
+        "configured",
+    );
     let presences = ["xfs", "tun", "kvm"].map(|name| presence_of(&configured, name));
     assert_eq!(presences, [Some(Presence::BuiltIn), Some(Presence::Absent), Some(Presence::Absent)]);
     let kernel = vmlinux(RELEASE, &["ext4", "overlay", "virtio_blk", "vmw_vsock_virtio_transport"]);
-    let listed = of(&with_modules(&kernel, RELEASE).file("config", config).end(), "listed");
+    let listed = details_of(&with_modules(&kernel, RELEASE).file("config", config).end(), "listed");
     assert_eq!((listed.modules, supports("listed")), (4, [true, true]));
     assert_eq!(
         (presence_of(&listed, "ext4"), presence_of(&listed, "xfs")),
@@ -358,9 +364,9 @@ fn what_a_kernel_brings_is_told_by_its_files() {
 }
 
 #[test]
-fn a_stopped_input_is_no_damaged_one() {
-    struct Stopped;
-    impl Progress for Stopped {
+fn cancellation_is_not_reported_as_damage() {
+    struct AlwaysCancelled;
+    impl Progress for AlwaysCancelled {
         fn stage(&self, _: &str) {}
         fn bytes(&self, _: u64, _: Option<u64>) {}
         fn log(&self, _: &str) {}
@@ -369,7 +375,7 @@ fn a_stopped_input_is_no_damaged_one() {
         }
     }
     let dir = tempfile::tempdir().unwrap();
-    let result = import_kernel(&b"hello"[..], &dir.path().join("out"), &Stopped);
+    let result = import_kernel(&b"hello"[..], &dir.path().join("out"), &AlwaysCancelled);
     assert!(matches!(result, Err(ImageError::Cancelled)));
 }
 
@@ -379,7 +385,7 @@ fn deb(tar: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_package_is_imported_and_hostile_ones_are_not() {
+fn a_package_is_imported_and_hostile_packages_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let kernel = bzimage(&payloads(&vmlinux(RELEASE, &["overlay"])).remove(0).1);
     let overlay = module(&["depends=", &format!("vermagic={RELEASE} SMP")]);

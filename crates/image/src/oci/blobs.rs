@@ -82,7 +82,7 @@ impl Blobs {
         Ok(digest)
     }
 
-    /// Reads and verifies a small blob. Removes one that is damaged or longer than `limit`, and returns `None`.
+    /// Reads and verifies a small blob. If it is damaged or longer than `limit`, removes it and returns `None`.
     pub(super) fn document(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>, ImageError> {
         let Some(file) = self.get(digest)? else { return Ok(None) };
         let mut bytes = Vec::new();
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_inserted_is_there_and_what_is_damaged_is_not() {
+    fn inserted_blobs_are_found_and_damaged_ones_removed() {
         let (_dir, blobs) = blobs();
         let digest = blobs.insert(b"hello").unwrap();
         assert_eq!(blobs.insert(b"hello").unwrap(), digest);
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn one_adds_to_a_blob_at_a_time() {
+    fn only_one_writer_can_claim_a_blob() {
         let (_dir, blobs) = blobs();
         let digest = Digest::sha256(Sha256::digest("hello").into());
         let Claim::Acquired(first) = blobs.claim(&digest).unwrap() else { panic!() };
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_discarded_begins_anew() {
+    fn a_discarded_blob_starts_empty_again() {
         let (dir, blobs) = blobs();
         let digest = Digest::sha256([7; 32]);
         let Claim::Acquired(first) = blobs.claim(&digest).unwrap() else { panic!() };

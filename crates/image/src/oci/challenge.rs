@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_registries_send_is_understood() {
+    fn challenges_of_registries_are_parsed() {
         for (value, expected) in [
             (
                 r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/alpine:pull""#,
@@ -115,12 +115,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_to_an_end(text in "([Bb]earer|Basic|realm|service|[a-z=\", \\\\]){0,20}|\\PC{0,60}") {
+        fn parsing_any_text_never_panics(
+            text in "([Bb]earer|Basic|realm|service|[a-z=\", \\\\]){0,20}|\\PC{0,60}",
+        ) {
             let _ = parse([text.as_str()]);
         }
 
         #[test]
-        fn what_is_quoted_reads_back(realm in "[ -~]{1,30}") {
+        fn quoted_strings_are_unescaped(realm in "[ -~]{1,30}") {
             let quoted = realm.replace('\\', "\\\\").replace('"', "\\\"");
             prop_assert_eq!(parse([format!("Bearer realm=\"{quoted}\"").as_str()]), bearer(&realm, None, None));
         }

@@ -104,7 +104,7 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn a_follower_reads_what_comes_and_ends_when_it_is_whole() {
+    fn followers_read_all_bytes_and_end_when_the_file_is_complete() {
         let file = Arc::new(tempfile::tempfile().unwrap());
         let growing = Arc::new(GrowingFile::default());
         let followers: Vec<_> = (0..3)
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_follower_of_what_is_given_up_fails() {
+    fn a_follower_of_an_aborted_file_fails() {
         let growing = Arc::new(GrowingFile::default());
         let mut follower = Follower::new(Arc::clone(&growing));
         let reading = thread::spawn(move || follower.read(&mut [0; 8]).map_err(|error| error.to_string()));

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn results_are_in_order() {
+    fn results_are_in_the_order_of_the_layers() {
         let layers: Vec<String> = (0..50).map(|n| n.to_string()).collect();
         let readers = layers.iter().map(|layer| layer.as_bytes()).collect();
         assert_eq!(each_layer(readers, &Silent, text).unwrap(), layers);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_stops_the_others() {
+    fn the_first_failure_stops_the_other_layers() {
         // A single thread would never reach the second layer.
         if thread::available_parallelism().unwrap().get() == 1 {
             return;

@@ -25,7 +25,7 @@ const MAX_INDEXES: usize = 3;
 /// The hosts that serve an image.
 pub(super) struct Source {
     reference: Reference,
-    /// Tried first, each once. If they all fail, the registry is asked.
+    /// Tried first, each once. If they all fail, the registry is queried.
     mirrors: Vec<RegistryEndpoint>,
     pub(super) registry: RegistryEndpoint,
     back_off: Duration,
@@ -153,7 +153,7 @@ impl Source {
         Retries::new(self.back_off)
     }
 
-    /// Converts a registry's error to one that names the image.
+    /// Converts a registry's error to an error that names the image.
     pub(super) fn refused(&self, error: RegistryError) -> ImageError {
         refused(&self.reference, error)
     }
@@ -197,7 +197,7 @@ impl Retries {
         Ok(())
     }
 
-    /// Starts counting anew, after progress.
+    /// Resets the count of tries, after progress.
     pub(crate) fn reset(&mut self) {
         self.attempts = 0;
     }

@@ -32,13 +32,13 @@ fn config(run: &Value) -> Value {
 }
 
 #[track_caller]
-fn refuses<T: std::fmt::Debug>(result: Result<T, ManifestError>, message: &str) {
+fn assert_rejected<T: std::fmt::Debug>(result: Result<T, ManifestError>, message: &str) {
     let error = result.unwrap_err().to_string();
     assert!(error.contains(message), "{error}");
 }
 
 #[test]
-fn a_manifest_and_its_configuration_make_an_image() {
+fn a_manifest_and_its_configuration_are_parsed() {
     let layer = descriptor(LAYER);
     let parsed = parse_manifest(manifest(&[layer]).to_string().as_bytes(), zero()).unwrap();
     assert_eq!((parsed.config().digest, parsed.config().size), (zero(), 7));
@@ -55,35 +55,35 @@ fn a_manifest_and_its_configuration_make_an_image() {
     assert_eq!(image.layers, [Layer { digest: zero(), size: 7, diff_id: zero() }]);
     let none =
         parsed.configure(b"{\"os\":\"linux\",\"architecture\":\"amd64\",\"rootfs\":{\"diff_ids\":null}}");
-    refuses(none, "the manifest has 1 layers, the configuration 0");
+    assert_rejected(none, "the manifest has 1 layers, the configuration 0");
 }
 
 #[test]
-fn an_index_leads_to_the_image_for_here() {
+fn the_index_entry_for_linux_amd64_is_chosen() {
     let entry = |size: u64, platform: Value| json!({"digest": ZERO, "size": size, "platform": platform});
     let index = |entries: &[Value]| {
         parse_index(json!({"schemaVersion": 2, "manifests": entries}).to_string().as_bytes()).unwrap()
     };
     let arm = entry(1, json!({"os": "linux", "architecture": "arm", "variant": "v7"}));
-    let newer = entry(2, json!({"os": "linux", "architecture": "amd64", "variant": "v3"}));
+    let with_variant = entry(2, json!({"os": "linux", "architecture": "amd64", "variant": "v3"}));
     let exact = entry(3, json!({"os": "linux", "architecture": "amd64"}));
-    let about = entry(4, json!({"os": "unknown", "architecture": "unknown"}));
-    let unnamed = json!({"digest": ZERO, "size": 5});
+    let attestation = entry(4, json!({"os": "unknown", "architecture": "unknown"}));
+    let without_platform = json!({"digest": ZERO, "size": 5});
     let chosen = |entries: &[Value]| index(entries).choose().map(|entry| entry.size);
-    assert_eq!(chosen(&[arm.clone(), newer.clone(), exact]).unwrap(), 3);
-    assert_eq!(chosen(&[about.clone(), newer]).unwrap(), 2);
-    assert_eq!(chosen(std::slice::from_ref(&unnamed)).unwrap(), 5);
-    refuses(chosen(&[unnamed.clone(), unnamed]), "available platforms: none");
-    refuses(
-        chosen(&[arm.clone(), arm, about]),
+    assert_eq!(chosen(&[arm.clone(), with_variant.clone(), exact]).unwrap(), 3);
+    assert_eq!(chosen(&[attestation.clone(), with_variant]).unwrap(), 2);
+    assert_eq!(chosen(std::slice::from_ref(&without_platform)).unwrap(), 5);
+    assert_rejected(chosen(&[without_platform.clone(), without_platform]), "available platforms: none");
+    assert_rejected(
+        chosen(&[arm.clone(), arm, attestation]),
         "no image for linux/amd64; available platforms: linux/arm/v7",
     );
     let odd = entry(1, json!({"os": "a\u{1b}[2Jb", "architecture": "c\nd"}));
-    refuses(chosen(&[odd]), "available platforms: a[2Jb/c");
+    assert_rejected(chosen(&[odd]), "available platforms: a[2Jb/c");
 }
 
 #[test]
-fn what_is_no_image_is_refused() {
+fn unsupported_manifests_are_rejected() {
     for (value, message) in [
         (json!({"schemaVersion": 1, "name": "x", "fsLayers": []}), "Docker schema 1"),
         (
@@ -107,16 +107,16 @@ fn what_is_no_image_is_refused() {
         (manifest(&[json!({"mediaType": LAYER, "digest": "sha512:00", "size": 1})]), "cannot be read"),
         (manifest(&vec![json!({"mediaType": LAYER, "digest": ZERO, "size": u64::MAX}); 2]), "cannot have"),
     ] {
-        refuses(document(&value), message);
+        assert_rejected(document(&value), message);
     }
     let index = json!({"schemaVersion": 2, "manifests": []}).to_string();
-    refuses(parse_manifest(index.as_bytes(), zero()), "not an image manifest");
-    refuses(parse_index(manifest(&[]).to_string().as_bytes()), "not an image index");
-    refuses(parse_document(&vec![b' '; 4 << 20 | 1], zero()), "more than 4194304 bytes");
+    assert_rejected(parse_manifest(index.as_bytes(), zero()), "not an image manifest");
+    assert_rejected(parse_index(manifest(&[]).to_string().as_bytes()), "not an image index");
+    assert_rejected(parse_document(&vec![b' '; 4 << 20 | 1], zero()), "more than 4194304 bytes");
 }
 
 #[test]
-fn configurations_that_cannot_be_used_are_refused() {
+fn unusable_configurations_are_rejected() {
     let parse = |value: &Value| parse_config(value.to_string().as_bytes());
     for (run, message) in [
         (json!({"Env": ["A=\0"]}), "NUL in its environment variables"),
@@ -124,23 +124,26 @@ fn configurations_that_cannot_be_used_are_refused() {
         (json!({"Cmd": vec!["x"; 5000]}), "more than 4096 command arguments"),
         (json!({"Cmd": "x"}), "cannot be read"),
     ] {
-        refuses(parse(&config(&run)), message);
+        assert_rejected(parse(&config(&run)), message);
     }
     let mut other = config(&Value::Null);
     assert_eq!(parse(&other).unwrap().0, ImageConfig::default());
     other["architecture"] = "arm64".into();
-    refuses(parse(&other), "available platforms: linux/arm64");
+    assert_rejected(parse(&other), "available platforms: linux/arm64");
 }
 
 proptest! {
     #[test]
-    fn any_bytes_are_read_to_an_end(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn parsing_any_bytes_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = parse_document(&bytes, zero());
         let _ = parse_config(&bytes);
     }
 
     #[test]
-    fn a_configuration_reads_back(env in prop::collection::vec("[^\0]{0,8}", 0..4), user in "[^\0]{0,4}") {
+    fn parsing_preserves_the_environment_and_the_user(
+        env in prop::collection::vec("[^\0]{0,8}", 0..4),
+        user in "[^\0]{0,4}",
+    ) {
         let (parsed, _) = parse_config(config(&json!({"Env": env, "User": user})).to_string().as_bytes()).unwrap();
         prop_assert_eq!((parsed.env, parsed.user.unwrap_or_default()), (env, user));
     }

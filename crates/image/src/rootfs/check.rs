@@ -67,7 +67,7 @@ mod tests {
     use crate::{FailureKind, Silent, write_empty_ext4};
 
     #[test]
-    fn a_sound_file_system_passes_and_a_broken_one_is_told() {
+    fn a_valid_file_system_passes_and_a_damaged_one_fails() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("disk");
         write_empty_ext4(&path, 64 << 20, "work").unwrap();

@@ -17,7 +17,7 @@ struct Lab(tempfile::TempDir);
 const BASE: &str = r#"
     mkdir -p etc/ssh var/lib/dbus root home usr/bin deep/er/est kept gone swapped turned many lost
     echo old > changed; echo same > same; echo below > deep/er/est/below; echo x > gone/x; echo y > swapped/y
-    echo file > to-folder; echo mode > mode; echo renamed > renamed; echo owned > owned
+    echo file > to-directory; echo mode > mode; echo renamed > renamed; echo owned > owned
     echo linked > link1; ln link1 link2; ln link1 deep/link3; ln -s same symlink; ln -s "$(printf 'l%.0s' $(seq 100))" long
     printf 'PRETTY_NAME="Base 1"\n' > etc/os-release; echo 0123 > etc/machine-id; echo key > etc/ssh/ssh_host_rsa_key
     mkfifo fifo; mknod device c 10 200; mknod block b 7 300; cp /bin/true usr/bin/able; chmod 4755 usr/bin/able
@@ -31,7 +31,7 @@ const BASE: &str = r#"
 /// A script for the VM's changes, of every kind that overlayfs records.
 const CHANGES: &str = r#"
     echo new >> changed; rm -r gone; rm -r swapped; mkdir swapped; echo z > swapped/z
-    rm to-folder; mkdir to-folder; echo in > to-folder/in; rm -r turned; echo turned > turned
+    rm to-directory; mkdir to-directory; echo in > to-directory/in; rm -r turned; echo turned > turned
     chmod 600 mode; chown 1000:1001 owned; mv renamed deep/renamed; mv deep/er/est/below deep/er/above
     echo more >> link1; ln link2 link4; ln changed changed2; rm deep/link3; rm symlink; ln -s changed symlink
     mkdir -p new/a/b/c; echo deep > new/a/b/c/d; mkfifo new/fifo; mknod new/device c 240 70000; mknod new/null c 1 3
@@ -61,12 +61,12 @@ impl Lab {
     }
 
     /// Runs `script` in its own mount namespace, and returns its output.
-    fn alone(&self, script: &str) -> String {
+    fn run_isolated(&self, script: &str) -> String {
         let mut shell = Command::new("unshare");
         shell.args(["--mount", "bash", "-euc", script]).current_dir(self.0.path()).stdin(Stdio::null());
         let output = shell.output().unwrap();
-        let words = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{words}\n{}", String::from_utf8_lossy(&output.stdout));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}\n{}", String::from_utf8_lossy(&output.stdout));
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -86,29 +86,23 @@ impl Lab {
     }
 }
 
-trait OnPath {
-    fn on(self, script: &str) -> String;
-}
-
-impl OnPath for &str {
-    /// Returns shell lines that run `script` in this directory.
-    fn on(self, script: &str) -> String {
-        format!("( cd {self}; {script} )\n")
-    }
+/// Returns shell lines that run `script` in the directory `dir`.
+fn in_directory(dir: &str, script: &str) -> String {
+    format!("( cd {dir}; {script} )\n")
 }
 
 /// Returns shell lines that mount the VM's root at `m`, as the agent does.
-fn mounted(script: &str) -> String {
+fn with_mounted_root(script: &str) -> String {
     let options = "lowerdir=b,upperdir=o/upper,workdir=o/work,redirect_dir=off,metacopy=off,index=off";
     format!(
         "mount -o loop,ro base b; mount -o loop overlay o; mkdir -p o/upper o/work; chmod 755 o/upper
         mount -t overlay overlay -o {options} m\n{}umount m o b\n",
-        "m".on(script)
+        in_directory("m", script)
     )
 }
 
 /// A script that prints everything about a tree: type, mode, owner, size, links, time, target, attributes, content.
-const LISTED: &str = r#"
+const LIST_TREE: &str = r#"
     find . -path ./lost+found -prune -o \( -type d -printf '%p %y %m %U:%G %T@\n' -o -type c -printf '%p %y %m %U:%G %T@ ' \
         -exec stat -c '%t:%T' {} + -o -type b -printf '%p %y %m %U:%G %T@ ' -exec stat -c '%t:%T' {} + \
         -o -printf '%p %y %m %U:%G %s %n %T@ %l\n' \) | sort
@@ -123,31 +117,31 @@ fn is_root() -> bool {
 }
 
 #[test]
-fn a_commit_is_what_the_kernels_overlay_shows() {
+fn a_commit_matches_the_kernels_overlayfs() {
     if !is_root() {
         return;
     }
     let lab = Lab::new();
-    lab.alone(&format!("mount -o loop base b; {} umount b", "b".on(BASE)));
-    lab.alone(&mounted(CHANGES));
-    let expected = lab.alone(&mounted(&format!(
+    lab.run_isolated(&format!("mount -o loop base b; {} umount b", in_directory("b", BASE)));
+    lab.run_isolated(&with_mounted_root(CHANGES));
+    let expected = lab.run_isolated(&with_mounted_root(&format!(
         "rm etc/ssh/ssh_host_*; rm var/lib/dbus/machine-id; : > etc/machine-id
-        touch -d @0 etc etc/machine-id etc/ssh var/lib/dbus; {LISTED}"
+        touch -d @0 etc etc/machine-id etc/ssh var/lib/dbus; {LIST_TREE}"
     )));
     // The listing was made without the files that a commit leaves out. Put them back.
-    lab.alone(&mounted("echo own > etc/machine-id; touch etc/ssh/ssh_host_rsa_key var/lib/dbus/machine-id; chmod 600 etc/machine-id; chmod 644 etc/machine-id"));
+    lab.run_isolated(&with_mounted_root("echo own > etc/machine-id; touch etc/ssh/ssh_host_rsa_key var/lib/dbus/machine-id; chmod 600 etc/machine-id; chmod 644 etc/machine-id"));
     let info = lab.commit(false).unwrap();
     assert_eq!(info.os.as_deref(), Some("Base 1"));
     let first = fs::read(lab.path("image")).unwrap();
-    let committed = lab.alone(&format!(
+    let committed = lab.run_isolated(&format!(
         "mount -o loop,rw image m; touch -d @0 m/etc m/etc/machine-id m/etc/ssh m/var/lib/dbus; {} umount m",
-        "m".on(LISTED)
+        in_directory("m", LIST_TREE)
     ));
-    similar(&expected, &committed);
+    assert_same_listing(&expected, &committed);
     for part in
         ["./deep/moved", "security.capability=", "system.posix_acl_default=", "user.added=", "link ./link4"]
     {
-        assert!(expected.contains(part), "the scenario lacks {part}");
+        assert!(expected.contains(part), "the listing lacks {part}");
     }
     assert!(expected.lines().count() > 4000);
     // Holes are preserved.
@@ -159,7 +153,7 @@ fn a_commit_is_what_the_kernels_overlay_shows() {
 }
 
 /// Fails with the first lines that differ.
-fn similar(expected: &str, committed: &str) {
+fn assert_same_listing(expected: &str, committed: &str) {
     let differing = expected.lines().zip(committed.lines()).filter(|(a, b)| a != b);
     let first: Vec<_> = differing.take(5).collect();
     assert!(first.is_empty(), "overlay, image: {first:#?}");
@@ -167,19 +161,22 @@ fn similar(expected: &str, committed: &str) {
 }
 
 #[test]
-fn with_home_the_work_disk_is_root() {
+fn with_home_the_work_disk_replaces_roots_home() {
     if !is_root() {
         return;
     }
     let lab = Lab::new();
-    lab.alone(&format!("mount -o loop base b; {} umount b", "b".on("mkdir root; echo image > root/seed")));
-    lab.alone(&mounted("echo under > root/under"));
-    lab.alone(&format!(
+    lab.run_isolated(&format!(
+        "mount -o loop base b; {} umount b",
+        in_directory("b", "mkdir root; echo image > root/seed")
+    ));
+    lab.run_isolated(&with_mounted_root("echo under > root/under"));
+    lab.run_isolated(&format!(
         "mount -o loop work w; chmod 700 w; {} umount w",
-        "w".on("echo work > seed; mkdir repo")
+        in_directory("w", "echo work > seed; mkdir repo")
     ));
     let names = |lab: &Lab| {
-        lab.alone(
+        lab.run_isolated(
             "mount -o loop,ro image m; cd m/root; stat -c %a .; find . | sort; cat seed; cd ../..; umount m",
         )
     };
@@ -190,27 +187,27 @@ fn with_home_the_work_disk_is_root() {
 }
 
 #[test]
-fn a_disk_that_a_killed_vm_has_left_is_mended_first() {
+fn the_journal_of_a_killed_vms_disk_is_replayed_before_the_commit() {
     if !is_root() {
         return;
     }
     let lab = Lab::new();
     // Copied while mounted, so that the journal is not replayed yet.
-    lab.alone("mount -o loop overlay o; mkdir o/upper; echo there > o/upper/file; sync; cp overlay copy; umount o; mv copy overlay");
+    lab.run_isolated("mount -o loop overlay o; mkdir o/upper; echo there > o/upper/file; sync; cp overlay copy; umount o; mv copy overlay");
     let bytes = File::open(lab.path("overlay")).unwrap();
     assert!(matches!(crate::ext4::Ext4::open(&bytes), Err(DiskProblem::Unclean)));
     lab.commit(false).unwrap();
-    assert_eq!(lab.alone("mount -o loop,ro image m; cat m/file; umount m"), "there\n");
+    assert_eq!(lab.run_isolated("mount -o loop,ro image m; cat m/file; umount m"), "there\n");
 }
 
 #[test]
-fn ways_of_overlayfs_that_are_not_in_use_are_refused() {
+fn unsupported_overlayfs_features_are_rejected() {
     if !is_root() {
         return;
     }
     for attribute in ["redirect", "metacopy", "whiteout"] {
         let lab = Lab::new();
-        lab.alone(&format!(
+        lab.run_isolated(&format!(
             "mount -o loop overlay o; mkdir -p o/upper/d; setfattr -n trusted.overlay.{attribute} -v /x o/upper/d; umount o"
         ));
         let error = lab.commit(false).unwrap_err();
@@ -218,12 +215,13 @@ fn ways_of_overlayfs_that_are_not_in_use_are_refused() {
     }
     // Attributes that an overlayfs inside the VM has set belong to the VM.
     let lab = Lab::new();
-    lab.alone(
+    lab.run_isolated(
         "mount -o loop overlay o; mkdir -p o/upper/d
         setfattr -n trusted.overlay.overlay.opaque -v y o/upper/d; setfattr -n trusted.overlay.origin -v y o/upper/d; umount o",
     );
     lab.commit(false).unwrap();
-    let xattrs = lab.alone("mount -o loop,ro image m; getfattr -d -m trusted m/d | grep trusted; umount m");
+    let xattrs =
+        lab.run_isolated("mount -o loop,ro image m; getfattr -d -m trusted m/d | grep trusted; umount m");
     assert_eq!(xattrs, "trusted.overlay.overlay.opaque=\"y\"\n");
 }
 
@@ -244,7 +242,7 @@ fn create_ext4(dir: &Path, block: &str, features: &str, size: &str) -> PathBuf {
 }
 
 #[test]
-fn file_systems_of_other_makers_are_read() {
+fn file_systems_created_by_mke2fs_are_read() {
     // 1 KiB of group descriptors covers 16 groups, or 128 MiB. With 600M, further descriptors are elsewhere.
     let meta = "meta_bg,^resize_inode";
     for (block, features, size) in [
@@ -277,12 +275,12 @@ fn inode_at(image: &Path, path: &str) -> u64 {
     block * 4096 + u64::from_str_radix(&offset, 16).unwrap()
 }
 
-/// Reads an image of mke2fs after `harm` has changed it.
-fn harmed(harm: impl FnOnce(&Path, &File)) -> Result<(), ImageError> {
+/// Reads an image of mke2fs after `damage` has changed it.
+fn merge_damaged(damage: impl FnOnce(&Path, &File)) -> Result<(), ImageError> {
     let dir = tempfile::tempdir().unwrap();
     let path = create_ext4(dir.path(), "4096", "64bit", "8M");
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    harm(&path, &file);
+    damage(&path, &file);
     overlay::merged(&[overlay::Disk::open(&path, &file)?], &Silent).map(drop)
 }
 
@@ -291,19 +289,19 @@ fn is_damaged(result: Result<(), ImageError>, part: &str) -> bool {
 }
 
 #[test]
-fn folders_in_circles_are_refused() {
-    let circle = harmed(|path, _| {
+fn directory_cycles_are_rejected() {
+    let cycle = merge_damaged(|path, _| {
         let link = Command::new("/usr/sbin/debugfs")
             .args(["-w", "-R", "link /upper /upper/d/again"])
             .arg(path)
             .output();
         assert!(link.unwrap().status.success());
     });
-    assert!(is_damaged(circle, "directory"));
+    assert!(is_damaged(cycle, "directory"));
 }
 
 #[test]
-fn extent_trees_that_lead_to_the_same_block_again_and_again_are_refused() {
+fn extent_trees_with_repeated_blocks_are_rejected() {
     /// Offset of the extents in an inode (Linux, Documentation/filesystems/ext4/inodes.rst), in bytes.
     const EXTENTS: u64 = 0x28;
     let node = |entries: u16, depth: u16, entry: [u8; 12]| {
@@ -318,7 +316,7 @@ fn extent_trees_that_lead_to_the_same_block_again_and_again_are_refused() {
     let leaf = [[0; 4], [1, 0, 0, 0], [100, 0, 0, 0]].concat().try_into().unwrap();
     // As many steps as a tree of depth five has leaves, also if the leaves are empty.
     for leaves in [1, 0] {
-        let bomb = harmed(|path, file| {
+        let bomb = merge_damaged(|path, file| {
             let last = 2047;
             file.write_all_at(&node(leaves, 0, leaf), last * 4096).unwrap();
             for depth in 1..5 {
@@ -332,7 +330,7 @@ fn extent_trees_that_lead_to_the_same_block_again_and_again_are_refused() {
 }
 
 #[test]
-fn what_is_no_ext4_is_refused() {
+fn truncated_disks_and_other_file_systems_are_rejected() {
     let lab = Lab::new();
     let refused = |lab: &Lab| match lab.commit(false) {
         Err(ImageError::Disk { source, .. }) => source,
@@ -361,15 +359,15 @@ proptest! {
 
     /// A guest that damages its disk causes at most an error in the reader, with or without checksums.
     #[test]
-    fn damaged_disks_are_read_or_refused(
+    fn damaged_disks_are_merged_or_rejected(
         changes in prop::collection::vec((0..600_usize, 0..4096_usize, any::<u32>()), 1..12),
         block in prop::sample::select(vec!["1024", "4096"]),
     ) {
         thread_local! {
-            static MADE: std::cell::RefCell<std::collections::HashMap<&'static str, tempfile::TempDir>> = Default::default();
+            static IMAGES: std::cell::RefCell<std::collections::HashMap<&'static str, tempfile::TempDir>> = Default::default();
         }
-        let bytes = MADE.with_borrow_mut(|made| {
-            let dir = made.entry(block).or_insert_with(|| {
+        let bytes = IMAGES.with_borrow_mut(|images| {
+            let dir = images.entry(block).or_insert_with(|| {
                 let dir = tempfile::tempdir().unwrap();
                 create_ext4(dir.path(), block, "64bit", "8M");
                 dir

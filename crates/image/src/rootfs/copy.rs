@@ -81,7 +81,7 @@ mod tests {
     use crate::Silent;
 
     #[test]
-    fn a_copy_is_the_same_and_keeps_its_holes() {
+    fn a_copy_keeps_holes_and_fails_if_the_source_was_changed() {
         let dir = tempfile::tempdir().unwrap();
         let (from, out) = (dir.path().join("from"), dir.path().join("out"));
         let file = File::create(&from).unwrap();

@@ -39,8 +39,8 @@ impl Root for System<'_> {
     fn program(&self, path: &str) -> Option<Executable> {
         let (id, name) = self.tree.lookup_named(path)?;
         let node = self.tree.node(id);
-        let runs = matches!(node.kind, NodeKind::File { .. }) && node.attributes.mode & 0o111 != 0;
-        runs.then(|| Executable { name: name.to_owned(), file: id.into() })
+        let is_executable = matches!(node.kind, NodeKind::File { .. }) && node.attributes.mode & 0o111 != 0;
+        is_executable.then(|| Executable { name: name.to_owned(), file: id.into() })
     }
 
     fn text(&self, path: &str) -> Option<String> {
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_cut_and_cleaned() {
+    fn system_names_are_truncated_and_lose_control_characters() {
         assert_eq!(pretty_name("ID=x\nPRETTY_NAME=\"A \x1b[1mB\"\n").unwrap(), "A [1mB");
         assert_eq!(pretty_name("PRETTY_NAME='A'").unwrap(), "A");
         assert_eq!(pretty_name("PRETTY_NAME="), None);

@@ -1,4 +1,4 @@
-//! Layers on top of layers: deletions, replacements and the rest, compared with a model. e2fsck checks every image.
+//! Tests of merging layers: deletions and replacements, also compared with a model. e2fsck checks every image.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -79,7 +79,7 @@ impl Image {
 }
 
 #[test]
-fn whiteouts_are_of_what_is_below_in_whatever_order() {
+fn whiteouts_affect_only_lower_layers_in_any_order() {
     let base = TarWriter::default().directory("d").file("d/a", b"1").file("d/b", b"1").file("f", b"1").end();
     for names in [["d/.wh.a", "d/c"], ["d/c", "d/.wh.a"]] {
         let mut upper = TarWriter::default();
@@ -103,7 +103,7 @@ fn whiteouts_are_of_what_is_below_in_whatever_order() {
 }
 
 #[test]
-fn whiteouts_of_nothing_are_refused() {
+fn whiteouts_without_a_valid_name_are_rejected() {
     for name in [".wh.", "d/.wh.", ".wh..", "d/.wh...", "/.wh./"] {
         let layer = TarWriter::default().directory("d").file(name, b"").end();
         assert_eq!(image(&[layer]).problem(), (name.to_owned(), EntryProblem::Whiteout), "{name}");
@@ -113,7 +113,7 @@ fn whiteouts_of_nothing_are_refused() {
 }
 
 #[test]
-fn what_is_above_replaces_what_is_below() {
+fn upper_layers_replace_entries_of_lower_layers() {
     let base = TarWriter::default()
         .directory("usr/lib")
         .symlink("lib", "usr/lib")
@@ -141,14 +141,14 @@ fn what_is_above_replaces_what_is_below() {
 }
 
 #[test]
-fn names_that_differ_in_case_are_two() {
+fn file_names_are_case_sensitive() {
     let layer = TarWriter::default().file("README", b"1").file("readme", b"2").file("README", b"3").end();
     let content = image(&[layer]).content();
     assert_eq!((&content["/README"], &content["/readme"]), (&Some(b"3".to_vec()), &Some(b"2".to_vec())));
 }
 
 #[test]
-fn the_same_layers_give_the_same_bytes_and_others_are_refused() {
+fn equal_layers_give_equal_bytes_and_wrong_digests_are_rejected() {
     let layers = [
         TarWriter::default().directory("./").file("a", &vec![1; 300_000]).end(),
         TarWriter::default().end(),
@@ -168,7 +168,7 @@ fn the_same_layers_give_the_same_bytes_and_others_are_refused() {
 }
 
 #[test]
-fn a_layer_that_only_fills_disks_is_refused() {
+fn a_decompression_bomb_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let bomb = Command::new("sh").args(["-c", "head -c 3G /dev/zero | zstd -c"]).output().unwrap();
     let error = UnpackedLayer::of(&bomb.stdout[..], digest(b""), dir.path(), &Silent).unwrap_err();
@@ -239,7 +239,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
-    fn layers_are_as_the_model_has_them(layers in proptest::collection::vec(
+    fn merged_layers_match_the_model(layers in proptest::collection::vec(
         proptest::collection::vec((
             "(/[ab]){1,3}",
             prop_oneof![

@@ -67,7 +67,7 @@ impl<'a> Disk<'a> {
 /// How to treat a file that identifies a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Identity {
-    /// Left out. The guest creates it anew.
+    /// Left out. The guest creates a new one.
     Omitted,
     /// Kept, but empty, which shows the guest that it has to be filled.
     Emptied,

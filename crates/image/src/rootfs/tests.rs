@@ -1,4 +1,4 @@
-//! Whole imports: output of the real tar and compressors, and hostile tars. e2fsck checks every image.
+//! Tests of complete imports: output of the real tar and compressors, and hostile tars. e2fsck checks every image.
 
 use std::fs::{self, File};
 use std::io;
@@ -44,7 +44,7 @@ impl Lab {
                 fsck(&self.image());
                 assert_eq!(info.size, fs::metadata(self.image()).unwrap().len());
             }
-            Err(_) => assert_eq!(remaining, 0, "something was left behind"),
+            Err(_) => assert_eq!(remaining, 0, "files were left behind"),
         }
         result
     }
@@ -73,7 +73,7 @@ fn problem(result: Result<RootfsInfo, ImageError>) -> (String, EntryProblem) {
 }
 
 #[test]
-fn every_packing_gives_the_same_image() {
+fn every_compression_gives_the_same_image() {
     let tar = TarWriter::default()
         .directory("./")
         .file("./usr/lib/os-release", b"PRETTY_NAME=\"Test OS 1\"\n")
@@ -104,7 +104,7 @@ fn every_packing_gives_the_same_image() {
 }
 
 #[test]
-fn a_busybox_is_an_init_only_with_what_it_would_start() {
+fn busybox_is_chosen_as_init_only_if_its_inittab_programs_exist() {
     let init = |boot: &[(&str, u16)]| {
         let mut tar = TarWriter::default();
         tar.raw_with(b'0', b"bin/busybox", b"", 3, b"ELF", |header| header.set_mode(0o755));
@@ -123,7 +123,7 @@ fn a_busybox_is_an_init_only_with_what_it_would_start() {
 }
 
 #[test]
-fn what_real_tar_makes_is_read_back() {
+fn output_of_gnu_tar_is_imported() {
     let source = tempfile::tempdir().unwrap();
     let script = r#"
         mkdir -p d/e && echo hello > d/e/hello && ln d/e/hello hard && ln -s /d/e/hello abs && ln -s e d/rel
@@ -158,7 +158,7 @@ fn what_real_tar_makes_is_read_back() {
 }
 
 #[test]
-fn names_lead_where_linux_would_go() {
+fn paths_resolve_as_in_linux() {
     let lab = Lab::new();
     let mut tar = TarWriter::default();
     tar.directory("usr").symlink("bin", "usr/bin").directory("usr/bin").file("bin/sh", b"first");
@@ -183,11 +183,11 @@ fn names_lead_where_linux_would_go() {
 }
 
 #[test]
-fn a_file_gives_the_same_image_as_its_bytes_packed_or_not() {
+fn a_file_and_a_stream_give_the_same_image() {
     let tar = TarWriter::default().directory("etc").file("etc/motd", &[7; 100_000]).end();
-    let of_bytes = Lab::new();
-    of_bytes.import(&tar).unwrap();
-    let expected = fs::read(of_bytes.image()).unwrap();
+    let from_stream = Lab::new();
+    from_stream.import(&tar).unwrap();
+    let expected = fs::read(from_stream.image()).unwrap();
     for bytes in [tar.clone(), pipe("gzip", &["-c"], &tar)] {
         let (lab, file) = (Lab::new(), tempfile::NamedTempFile::new().unwrap());
         fs::write(file.path(), &bytes).unwrap();
@@ -200,7 +200,7 @@ fn a_file_gives_the_same_image_as_its_bytes_packed_or_not() {
 }
 
 #[test]
-fn an_endless_stream_that_is_no_tar_is_refused_at_its_start() {
+fn an_endless_stream_that_is_not_a_tar_is_rejected_at_its_start() {
     let lab = Lab::new();
     let import = |input: &mut dyn io::Read| {
         import_rootfs(input, lab.0.path(), &lab.image(), &RootfsOptions::default(), &Silent)
@@ -212,7 +212,7 @@ fn an_endless_stream_that_is_no_tar_is_refused_at_its_start() {
 }
 
 #[test]
-fn numbers_left_blank_are_zero() {
+fn blank_numbers_in_a_header_are_read_as_zero() {
     let mut tar = TarWriter::default();
     tar.raw_with(b'0', b"blank", b"", 1, b"x", |header| {
         // Owners and times are at 108 to 124 and 136 to 148 (POSIX ustar).
@@ -225,7 +225,7 @@ fn numbers_left_blank_are_zero() {
 }
 
 #[test]
-fn hostile_entries_are_refused_by_name() {
+fn hostile_entries_are_rejected_by_name() {
     let refused = |prepare: fn(&mut TarWriter)| {
         let mut tar = TarWriter::default();
         prepare(&mut tar);
@@ -247,8 +247,8 @@ fn hostile_entries_are_refused_by_name() {
         let link = problem(Lab::new().import(&tar.end()));
         assert_eq!(link, ("x/y".to_owned(), EntryProblem::ParentLink("x".to_owned())), "{target}");
     }
-    let circle = refused(|tar| _ = tar.symlink("a", "b").symlink("b", "a").file("a/y", b""));
-    assert_eq!(circle.1, EntryProblem::ParentLink("a".to_owned()));
+    let cycle = refused(|tar| _ = tar.symlink("a", "b").symlink("b", "a").file("a/y", b""));
+    assert_eq!(cycle.1, EntryProblem::ParentLink("a".to_owned()));
     let parent = refused(|tar| _ = tar.file("a", b"").file("a/b", b""));
     assert_eq!(parent.1, EntryProblem::ParentNotDirectory("a".to_owned()));
     let nameless = refused(|tar| _ = tar.file(".", b""));
@@ -273,7 +273,7 @@ fn hostile_entries_are_refused_by_name() {
 }
 
 #[test]
-fn attributes_are_stored() {
+fn extended_attributes_are_stored() {
     let lab = Lab::new();
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let mut access = 2u32.to_le_bytes().to_vec();
@@ -295,7 +295,7 @@ fn attributes_are_stored() {
 }
 
 #[test]
-fn sizes_and_labels_are_checked() {
+fn sizes_and_labels_are_validated() {
     let tar = TarWriter::default().file("a", &vec![1; 20_000_000]).end();
     let lab = Lab::new();
     let with = |size, label: &str| {
@@ -323,7 +323,7 @@ fn sizes_and_labels_are_checked() {
 }
 
 #[test]
-fn many_small_things_fit() {
+fn many_small_entries_fit_into_the_default_size() {
     let mut tar = TarWriter::default();
     for i in 0..30_000 {
         match i % 3 {
@@ -337,7 +337,7 @@ fn many_small_things_fit() {
 }
 
 #[test]
-fn links_beyond_what_ext4_counts_are_refused() {
+fn hard_links_over_the_ext4_limit_are_rejected() {
     let mut tar = TarWriter::default();
     tar.file("a", b"");
     for i in 0..65_000 {
@@ -348,9 +348,9 @@ fn links_beyond_what_ext4_counts_are_refused() {
 }
 
 #[test]
-fn a_stopped_import_leaves_nothing() {
-    struct Stopped;
-    impl Progress for Stopped {
+fn a_cancelled_import_leaves_no_files() {
+    struct AlwaysCancelled;
+    impl Progress for AlwaysCancelled {
         fn stage(&self, _: &str) {}
         fn bytes(&self, _: u64, _: Option<u64>) {}
         fn log(&self, _: &str) {}
@@ -360,13 +360,14 @@ fn a_stopped_import_leaves_nothing() {
     }
     let lab = Lab::new();
     let broken = io::Read::chain(&b"abc"[..], tempfile::tempfile().unwrap());
-    let result = import_rootfs(broken, lab.0.path(), &lab.image(), &RootfsOptions::default(), &Stopped);
+    let result =
+        import_rootfs(broken, lab.0.path(), &lab.image(), &RootfsOptions::default(), &AlwaysCancelled);
     assert!(matches!(result, Err(ImageError::Cancelled)));
     assert_eq!(fs::read_dir(lab.0.path()).unwrap().count(), 0);
 }
 
 #[test]
-fn empty_file_systems_are_small_and_sound() {
+fn empty_file_systems_are_small_and_pass_e2fsck() {
     use std::os::unix::fs::MetadataExt;
     let lab = Lab::new();
     for size in [16 << 20, 100 << 20, 8 << 30, (128 << 30) + 4096] {
@@ -398,12 +399,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+    fn importing_any_bytes_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
         let _ = Lab::new().import(&bytes);
     }
 
     #[test]
-    fn no_mutation_makes_it_panic(changes in proptest::collection::vec((0usize..12_000, any::<u8>()), 1..6)) {
+    fn importing_a_changed_tar_never_panics(
+        changes in proptest::collection::vec((0usize..12_000, any::<u8>()), 1..6),
+    ) {
         let mut tar = sample();
         for (at, value) in changes {
             let at = at % tar.len();

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attributes_are_checked() {
+    fn attributes_are_validated_and_converted() {
         let one = |name: &str, value: &[u8]| stored(vec![(name.to_owned(), value.to_vec())]);
         assert_eq!(one("user.a", b"1").unwrap().len(), 1);
         assert_eq!(one("com.apple.provenance", b"1").unwrap().len(), 0);

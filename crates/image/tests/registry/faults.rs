@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use banger_image::{FailureKind, ImageError, RegistryError};
 
-use crate::images::{Cache, Image, RecordingProgress, lock, noise, plain, refused, sha256};
+use crate::images::{Cache, Image, RecordingProgress, lock, noise, plain, registry_error, sha256};
 use crate::server::{Answer, Request, Server};
 
 const SIZE: usize = 300_000;
@@ -31,7 +31,7 @@ fn layer_server(
 }
 
 #[test]
-fn a_good_pull_is_told_and_the_next_one_asks_only_for_the_tag() {
+fn a_pull_reports_progress_and_the_next_one_requests_only_the_tag() {
     let image = Image::of(&[noise(1, SIZE), noise(2, 50), noise(1, SIZE)]);
     let server = Server::new(&image, |_, _| false);
     let (cache, progress) = (Cache::new(), RecordingProgress::default());
@@ -59,7 +59,7 @@ fn a_good_pull_is_told_and_the_next_one_asks_only_for_the_tag() {
 }
 
 #[test]
-fn a_registry_on_this_host_may_go_without_tls() {
+fn a_registry_on_this_host_may_use_plain_http() {
     let image = image();
     let server = Server::new(&image, |_, _| false);
     let mut registries = plain(&server.host);
@@ -70,7 +70,7 @@ fn a_registry_on_this_host_may_go_without_tls() {
 }
 
 #[test]
-fn breaks_are_resumed_where_they_were() {
+fn interrupted_transfers_are_resumed_at_the_same_byte() {
     for (name, at) in [("cut", 1), ("cut", SIZE / 2), ("cut", SIZE - 1), ("reset", 0), ("stall", 100_000)] {
         let image = image();
         let server = layer_server(&image, move |count, request, answer, layer| {
@@ -96,14 +96,14 @@ fn breaks_are_resumed_where_they_were() {
         assert!(starts.is_sorted() && starts.len() >= 4, "{name} {at}: {starts:?}");
         // A reset may lose bytes already received, and a busy machine may stall too.
         if name == "cut" {
-            let then = |n: usize| (n * at).min(SIZE - 1);
-            assert_eq!(starts, [0, then(1), then(2), then(3)], "{name} {at}");
+            let resumed_at = |n: usize| (n * at).min(SIZE - 1);
+            assert_eq!(starts, [0, resumed_at(1), resumed_at(2), resumed_at(3)], "{name} {at}");
         }
     }
 }
 
 #[test]
-fn a_transfer_that_does_not_advance_ends() {
+fn a_transfer_without_progress_fails_after_five_tries() {
     let image = image();
     let server = layer_server(&image, |_, request, answer, layer| {
         answer.part(request.start(), layer, request.start() + 10);
@@ -113,7 +113,7 @@ fn a_transfer_that_does_not_advance_ends() {
     let pulled = cache.pull_with(&format!("{}/x", server.host), &plain(&server.host), &progress);
     let error = pulled.unwrap_err();
     assert_eq!(error.kind(), FailureKind::Unreachable);
-    let RegistryError::Interrupted { done, size, .. } = refused::<()>(Err(error)) else { panic!() };
+    let RegistryError::Interrupted { done, size, .. } = registry_error::<()>(Err(error)) else { panic!() };
     assert_eq!((done, size), (50, SIZE as u64));
     assert_eq!(server.starts(&image.layers[0]), [0, 10, 20, 30, 40]);
     assert!(progress.log().contains("trying again in"));
@@ -121,7 +121,7 @@ fn a_transfer_that_does_not_advance_ends() {
 }
 
 #[test]
-fn one_that_advances_goes_on_however_often_it_breaks() {
+fn a_transfer_with_progress_is_resumed_without_limit() {
     let image = Image::of(&[noise(5, 1_000_000)]);
     let server = layer_server(&image, |_, request, answer, layer| {
         answer.part(request.start(), layer, (request.start() + 70_000).min(layer.len()));
@@ -133,7 +133,7 @@ fn one_that_advances_goes_on_however_often_it_breaks() {
 }
 
 #[test]
-fn a_registry_out_of_order_is_asked_five_times() {
+fn a_failing_registry_is_tried_five_times() {
     for status in [500, 503, 429] {
         for bad in [4, 5] {
             let image = image();
@@ -153,7 +153,7 @@ fn a_registry_out_of_order_is_asked_five_times() {
                 assert!(pulled.unwrap() == image.layers);
                 continue;
             }
-            let error = refused(pulled);
+            let error = registry_error(pulled);
             assert_eq!(error.kind(), FailureKind::Unreachable);
             let expected = format!("{} answers with status {status} (too [31mmuch)", server.host);
             assert_eq!(error.to_string(), expected);
@@ -162,15 +162,15 @@ fn a_registry_out_of_order_is_asked_five_times() {
 }
 
 #[test]
-fn what_does_not_resume_starts_over() {
-    let wrong = |answer: &mut Answer, layer: &[u8]| {
+fn a_transfer_that_cannot_resume_starts_over() {
+    let wrong_range = |answer: &mut Answer, layer: &[u8]| {
         let headers = [("Content-Range", "bytes 7-9/300000"), ("Content-Length", "3")];
         answer.head(206, &headers);
         answer.raw(&layer[7..10]);
     };
-    let whole = |answer: &mut Answer, layer: &[u8]| answer.send(200, &[], layer);
-    let refuse = |answer: &mut Answer, _: &[u8]| answer.send(416, &[], b"");
-    let faults: [(&str, Fault); 3] = [("206", wrong), ("200", whole), ("416", refuse)];
+    let full_response = |answer: &mut Answer, layer: &[u8]| answer.send(200, &[], layer);
+    let range_error = |answer: &mut Answer, _: &[u8]| answer.send(416, &[], b"");
+    let faults: [(&str, Fault); 3] = [("206", wrong_range), ("200", full_response), ("416", range_error)];
     for (name, fault) in faults {
         let image = image();
         let server = layer_server(&image, move |count, _, answer, layer| {
@@ -190,12 +190,12 @@ fn what_does_not_resume_starts_over() {
 }
 
 #[test]
-fn wrong_lengths_and_digests_are_refused() {
+fn wrong_lengths_and_digests_are_rejected() {
     let faults: [(&str, Fault, &str); 5] = [
         ("longer", |answer, layer| answer.send(200, &[], &[layer, b"x"].concat()), "and has 300001"),
         ("shorter", |answer, layer| answer.send(200, &[], &layer[1..]), "and has 299999"),
         (
-            "longer without saying so",
+            "longer, without a length",
             |answer, layer| {
                 answer.head(200, &[]);
                 answer.raw(layer);
@@ -204,7 +204,7 @@ fn wrong_lengths_and_digests_are_refused() {
             "should have 300000 bytes and has",
         ),
         (
-            "ends early without saying so",
+            "shorter, without a length",
             |answer, layer| {
                 answer.head(200, &[]);
                 answer.raw(&layer[..100]);
@@ -220,7 +220,7 @@ fn wrong_lengths_and_digests_are_refused() {
             true
         });
         let cache = Cache::new();
-        let error = refused(cache.pull(&format!("{}/x", server.host), &plain(&server.host)));
+        let error = registry_error(cache.pull(&format!("{}/x", server.host), &plain(&server.host)));
         assert!(error.to_string().contains(message), "{name}: {error}");
         assert!(cache.blobs.get(&sha256(&image.layers[0])).unwrap().is_none());
         if name == "other" {
@@ -230,7 +230,7 @@ fn wrong_lengths_and_digests_are_refused() {
 }
 
 #[test]
-fn documents_without_end_are_refused() {
+fn documents_over_the_size_limit_are_rejected() {
     for endless in [false, true] {
         let image = image();
         let server = Server::new(&image, move |request, answer| {
@@ -244,13 +244,13 @@ fn documents_without_end_are_refused() {
             }
             is_faulty
         });
-        let error = refused(Cache::new().pull(&format!("{}/x", server.host), &plain(&server.host)));
+        let error = registry_error(Cache::new().pull(&format!("{}/x", server.host), &plain(&server.host)));
         assert!(matches!(error, RegistryError::TooLong { limit: 4_194_304, .. }), "{error}");
     }
 }
 
 #[test]
-fn bad_documents_are_refused() {
+fn invalid_documents_are_rejected() {
     for (body, message) in [
         (&b"{"[..], "the manifest cannot be read"),
         (b"{\"schemaVersion\":1,\"fsLayers\":[]}", "schema 1"),
@@ -266,13 +266,13 @@ fn bad_documents_are_refused() {
             }
             true
         });
-        let error = refused(Cache::new().pull(&format!("{}/x", server.host), &plain(&server.host)));
+        let error = registry_error(Cache::new().pull(&format!("{}/x", server.host), &plain(&server.host)));
         assert!(error.to_string().contains(message), "{error}");
     }
 }
 
 #[test]
-fn what_is_not_there_is_not_found() {
+fn a_missing_manifest_is_reported_as_not_found() {
     let image = image();
     let server = Server::new(&image, |_, answer| {
         answer.send(
@@ -285,31 +285,31 @@ fn what_is_not_there_is_not_found() {
     let error = Cache::new().pull(&format!("{}/x:y", server.host), &plain(&server.host)).unwrap_err();
     assert_eq!(error.kind(), FailureKind::NotFound);
     let expected = format!("{} does not have x/manifests/y (manifest unknown)", server.host);
-    assert_eq!(refused::<()>(Err(error)).to_string(), expected);
+    assert_eq!(registry_error::<()>(Err(error)).to_string(), expected);
 }
 
 #[test]
-fn a_registry_that_is_not_there_is_unreachable() {
+fn a_refused_connection_is_reported_as_unreachable() {
     let host = "127.0.0.1:1";
     let error = Cache::new().pull(&format!("{host}/x"), &plain(host)).unwrap_err();
     assert_eq!(error.kind(), FailureKind::Unreachable);
-    let message = refused::<()>(Err(error)).to_string();
+    let message = registry_error::<()>(Err(error)).to_string();
     assert!(message.starts_with(&format!("cannot reach {host}: Connection refused")), "{message}");
 }
 
 #[test]
-fn redirects_end() {
+fn endless_redirects_are_rejected() {
     let image = image();
     let server = Server::new(&image, |request, answer| {
         answer.send(307, &[("Location", &request.path)], b"");
         true
     });
-    let error = refused(Cache::new().pull(&format!("{}/x", server.host), &plain(&server.host)));
+    let error = registry_error(Cache::new().pull(&format!("{}/x", server.host), &plain(&server.host)));
     assert!(error.to_string().ends_with("too many redirects"), "{error}");
 }
 
 #[test]
-fn damaged_leftovers_do_not_last() {
+fn damaged_blobs_in_the_cache_are_replaced() {
     let image = image();
     let server = Server::new(&image, |_, _| false);
     let name = format!("{}/x", server.host);
@@ -330,7 +330,7 @@ fn damaged_leftovers_do_not_last() {
 }
 
 #[test]
-fn leftovers_are_resumed_and_whole_ones_not_even_asked_for() {
+fn partial_blobs_are_resumed_and_full_length_ones_not_requested() {
     let image = image();
     let server = Server::new(&image, |_, _| false);
     for (length, expected) in [(SIZE / 3, &[SIZE / 3][..]), (SIZE, &[SIZE / 3])] {
@@ -343,7 +343,7 @@ fn leftovers_are_resumed_and_whole_ones_not_even_asked_for() {
 }
 
 #[test]
-fn cancelling_ends_a_pull() {
+fn cancellation_stops_a_stalled_pull() {
     let image = image();
     let progress = Arc::new(RecordingProgress::default());
     let cancelling = Arc::clone(&progress);
@@ -362,7 +362,7 @@ fn cancelling_ends_a_pull() {
 }
 
 #[test]
-fn what_cannot_be_unpacked_ends_the_other_downloads() {
+fn an_unpack_failure_stops_the_other_downloads() {
     let image = Image::of(&[noise(1, SIZE), noise(2, 50)]);
     let server = layer_server(&image, |_, _, answer, layer| {
         answer.part(0, layer, 10);

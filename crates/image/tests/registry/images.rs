@@ -122,10 +122,10 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Configures a registry at `host` without TLS and with short retry delays.
 pub(crate) fn plain(host: &str) -> Registries {
     let host = RegistryHost { host: host.to_owned(), plain_http: true, ..RegistryHost::default() };
-    Registries { hosts: vec![host], credentials: Vec::new(), timing: brief() }
+    Registries { hosts: vec![host], credentials: Vec::new(), timing: short_timing() }
 }
 
-pub(crate) fn brief() -> Timing {
+pub(crate) fn short_timing() -> Timing {
     Timing {
         connect: Duration::from_secs(10),
         idle: Duration::from_secs(20),
@@ -195,10 +195,10 @@ impl Cache {
 
 /// Returns the registry's error in `pulled`.
 #[track_caller]
-pub(crate) fn refused<T>(pulled: Result<T, ImageError>) -> RegistryError {
+pub(crate) fn registry_error<T>(pulled: Result<T, ImageError>) -> RegistryError {
     match pulled {
         Err(ImageError::Registry { source, .. }) => *source,
         Err(other) => panic!("{other:?}"),
-        Ok(_) => panic!("it was pulled"),
+        Ok(_) => panic!("the pull succeeded"),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use banger_image::{FailureKind, Registries, RegistryError};
 
-use crate::images::{Cache, Image, lock, noise, plain, refused, sha256, user};
+use crate::images::{Cache, Image, lock, noise, plain, registry_error, sha256, user};
 use crate::server::{Answer, Request, Server};
 
 fn image() -> Image {
@@ -13,7 +13,7 @@ fn image() -> Image {
 }
 
 /// A token server that answers with `answer`.
-fn tokens(answer: impl Fn(&Request, &mut Answer) + Send + Sync + 'static) -> Server {
+fn token_server(answer: impl Fn(&Request, &mut Answer) + Send + Sync + 'static) -> Server {
     Server::new(&image(), move |request, to| {
         answer(request, to);
         true
@@ -40,12 +40,12 @@ fn pull(registry: &Server, users: &[(&str, &str)]) -> Result<Vec<Vec<u8>>, bange
 }
 
 #[test]
-fn a_token_is_fetched_as_it_should_be() {
+fn each_kind_of_credentials_fetches_a_token() {
     const QUERY: &str = "service=here&scope=repository%3Ax%3Apull";
     for (users, field) in
         [(&[][..], "token"), (&[("me", "secret")], "access_token"), (&[("", "identity")], "token")]
     {
-        let token = tokens(move |_, answer| {
+        let token = token_server(move |_, answer| {
             answer.send(200, &[], format!("{{\"{field}\":\"good\",\"expires_in\":300}}").as_bytes());
         });
         let registry = registry(format!("http://{}/token", token.host), |token, _| token == "good");
@@ -76,9 +76,9 @@ fn a_token_is_fetched_as_it_should_be() {
 }
 
 #[test]
-fn a_token_that_runs_out_is_renewed() {
+fn an_expired_token_is_renewed() {
     let count = AtomicUsize::new(0);
-    let token = tokens(move |_, answer| {
+    let token = token_server(move |_, answer| {
         let token = count.fetch_add(1, Ordering::SeqCst);
         answer.send(200, &[], format!("{{\"token\":\"t{token}\"}}").as_bytes());
     });
@@ -91,12 +91,12 @@ fn a_token_that_runs_out_is_renewed() {
 }
 
 #[test]
-fn token_servers_that_do_not_help_are_given_up() {
+fn unusable_token_responses_fail_the_pull() {
     type Handler = fn(&Request, &mut Answer);
     let handlers: [(&str, Handler, FailureKind); 6] = [
         ("never good", |_, answer| answer.send(200, &[], b"{\"token\":\"bad\"}"), FailureKind::NotPermitted),
         (
-            "wants a token too",
+            "requires a token itself",
             |_, answer| {
                 answer.send(401, &[("WWW-Authenticate", "Bearer realm=\"http://127.0.0.1:1/\"")], b"")
             },
@@ -108,7 +108,7 @@ fn token_servers_that_do_not_help_are_given_up() {
         ("endless", |_, answer| answer.send(200, &[], &vec![b' '; 1 << 20]), FailureKind::Invalid),
     ];
     for (name, handler, kind) in handlers {
-        let token = tokens(handler);
+        let token = token_server(handler);
         let registry = registry(format!("http://{}/", token.host), |token, _| token == "good");
         let error = pull(&registry, &[("me", "secret")]).unwrap_err();
         assert_eq!(error.kind(), kind, "{name}: {error:?}");
@@ -118,24 +118,24 @@ fn token_servers_that_do_not_help_are_given_up() {
 }
 
 #[test]
-fn a_token_server_that_speaks_no_http_is_shown_nothing() {
+fn a_token_server_that_does_not_use_http_is_rejected() {
     let registry = registry("ftp://127.0.0.1/".to_owned(), |_, _| false);
-    let error = refused(pull(&registry, &[("me", "secret")]));
+    let error = registry_error(pull(&registry, &[("me", "secret")]));
     assert!(matches!(error, RegistryError::InvalidResponse { .. }), "{error}");
 }
 
 #[test]
-fn an_identity_token_does_not_follow_a_redirect() {
-    let elsewhere = tokens(|_, answer| answer.send(200, &[], b"{\"token\":\"good\"}"));
+fn an_identity_token_is_not_sent_to_a_redirect_target() {
+    let elsewhere = token_server(|_, answer| answer.send(200, &[], b"{\"token\":\"good\"}"));
     let location = format!("http://{}/", elsewhere.host);
-    let token = tokens(move |_, answer| answer.send(307, &[("Location", &location)], b""));
+    let token = token_server(move |_, answer| answer.send(307, &[("Location", &location)], b""));
     let registry = registry(format!("http://{}/", token.host), |token, _| token == "good");
     assert!(pull(&registry, &[("", "identity")]).is_err());
     assert!(elsewhere.seen().is_empty() && !token.seen().is_empty());
 }
 
 #[test]
-fn a_redirect_elsewhere_carries_no_secret() {
+fn credentials_are_not_sent_to_another_host_after_a_redirect() {
     let image = image();
     let elsewhere = Server::new(&image, |_, _| false);
     let layer = sha256(&image.layers[0]).hex();

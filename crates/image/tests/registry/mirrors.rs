@@ -1,6 +1,6 @@
 //! Mirrors: tried first, never trusted, never required.
 
-use crate::images::{Cache, Image, RecordingProgress, noise, plain, refused, sha256};
+use crate::images::{Cache, Image, RecordingProgress, noise, plain, registry_error, sha256};
 use crate::server::{Request, Server};
 
 fn image() -> Image {
@@ -23,7 +23,7 @@ fn pull(
 }
 
 #[test]
-fn a_mirror_spares_the_registry() {
+fn a_pull_from_a_mirror_does_not_contact_the_registry() {
     let image = image();
     let (registry, mirror) = (Server::new(&image, |_, _| false), Server::new(&image, |_, _| false));
     let layers =
@@ -33,24 +33,24 @@ fn a_mirror_spares_the_registry() {
 }
 
 #[test]
-fn what_mirrors_do_wrong_is_made_good() {
+fn failures_of_mirrors_fall_back_to_the_registry() {
     let image = image();
     let unreachable = "127.0.0.1:1".to_owned();
     type Fault = fn(&Request, &mut crate::server::Answer, &[u8]) -> bool;
     let faults: [(&str, Fault); 4] = [
-        ("lies", |_, answer, layer| {
+        ("wrong content", |_, answer, layer| {
             answer.send(200, &[], &noise(9, layer.len()));
             true
         }),
-        ("breaks", |_, answer, layer| {
+        ("interrupted", |_, answer, layer| {
             answer.part(0, layer, 100_000);
             true
         }),
-        ("lies and breaks", |_, answer, layer| {
+        ("interrupted, with wrong content", |_, answer, layer| {
             answer.part(0, &noise(9, layer.len()), 100_000);
             true
         }),
-        ("is empty", |_, answer, _| {
+        ("not found", |_, answer, _| {
             answer.send(404, &[], b"");
             true
         }),
@@ -67,19 +67,19 @@ fn what_mirrors_do_wrong_is_made_good() {
         assert!(pull(&registry, &mirrors, &progress).unwrap() == image.layers, "{name}: {}", progress.log());
         assert!(progress.log().contains("skipping a mirror"));
         assert!(!registry.starts(&image.layers[0]).is_empty());
-        if name == "breaks" {
+        if name == "interrupted" {
             assert_eq!(registry.starts(&image.layers[0]), [100_000], "{}", progress.log());
         }
     }
 }
 
 #[test]
-fn the_registrys_failure_is_the_one_that_counts() {
+fn if_all_hosts_fail_the_registrys_error_is_returned() {
     let image = image();
     let registry = Server::new(&image, |_, answer| {
         answer.send(404, &[], b"");
         true
     });
-    let error = refused(pull(&registry, &["127.0.0.1:1".to_owned()], &RecordingProgress::default()));
+    let error = registry_error(pull(&registry, &["127.0.0.1:1".to_owned()], &RecordingProgress::default()));
     assert!(error.to_string().starts_with(&registry.host), "{error}");
 }

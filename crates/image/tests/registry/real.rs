@@ -14,8 +14,8 @@ use banger_image::{FailureKind, Registries, RegistryError, RegistryHost};
 use serde_json::json;
 
 use crate::images::{
-    Cache, GZIP, INDEX, Image, MANIFEST, RecordingProgress, ZSTD, brief, descriptor, lock, noise, plain,
-    refused, sha256, user,
+    Cache, GZIP, INDEX, Image, MANIFEST, RecordingProgress, ZSTD, descriptor, lock, noise, plain,
+    registry_error, sha256, short_timing, user,
 };
 
 /// `docker-registry` on its own port.
@@ -131,12 +131,12 @@ fn layout_of(image: &Image) -> tempfile::TempDir {
 /// A relay between client and registry that records requests and can stop the transfer.
 struct Relay {
     host: String,
-    notes: Arc<Notes>,
-    held: Receiver<()>,
+    state: Arc<RelayState>,
+    limit_reached: Receiver<()>,
 }
 
 #[derive(Default)]
-struct Notes {
+struct RelayState {
     requests: Mutex<Vec<String>>,
     /// Bytes that clients may still receive.
     allowance: Mutex<Option<u64>>,
@@ -146,34 +146,34 @@ impl Relay {
     fn start(target: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
-        let notes = Arc::new(Notes::default());
-        let (holding, held) = channel();
-        let (notes_clone, target) = (Arc::clone(&notes), target.to_owned());
+        let state = Arc::new(RelayState::default());
+        let (notify_limit, limit_reached) = channel();
+        let (state_clone, target) = (Arc::clone(&state), target.to_owned());
         thread::spawn(move || {
             for client in listener.incoming() {
                 let (Ok(client), Ok(server)) = (client, TcpStream::connect(&target)) else { return };
                 let (client_copy, back) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                let (up, down, holding) =
-                    (Arc::clone(&notes_clone), Arc::clone(&notes_clone), holding.clone());
+                let (up, down, notify_limit) =
+                    (Arc::clone(&state_clone), Arc::clone(&state_clone), notify_limit.clone());
                 thread::spawn(move || up.upstream(client_copy, server));
-                thread::spawn(move || down.downstream(back, client, &holding));
+                thread::spawn(move || down.downstream(back, client, &notify_limit));
             }
         });
-        Self { host, notes, held }
+        Self { host, state, limit_reached }
     }
 
     /// Returns the request lines since the last call, each with its range.
     fn requests(&self) -> Vec<String> {
-        std::mem::take(&mut *lock(&self.notes.requests))
+        std::mem::take(&mut *lock(&self.state.requests))
     }
 
     /// Limits the bytes that pass from now on.
     fn allow(&self, bytes: Option<u64>) {
-        *lock(&self.notes.allowance) = bytes;
+        *lock(&self.state.allowance) = bytes;
     }
 }
 
-impl Notes {
+impl RelayState {
     fn upstream(&self, client: TcpStream, mut server: TcpStream) {
         let mut head = String::new();
         for line in BufReader::new(client).lines() {
@@ -193,7 +193,7 @@ impl Notes {
         let _ = server.shutdown(Shutdown::Both);
     }
 
-    fn downstream(&self, mut server: TcpStream, mut client: TcpStream, holding: &Sender<()>) {
+    fn downstream(&self, mut server: TcpStream, mut client: TcpStream, notify_limit: &Sender<()>) {
         let mut buffer = vec![0; 16 << 10];
         while let Ok(n @ 1..) = server.read(&mut buffer) {
             let mut allowance = lock(&self.allowance);
@@ -205,7 +205,7 @@ impl Notes {
                 *left -= now as u64;
                 if *left == 0 {
                     drop(allowance);
-                    let _ = holding.send(());
+                    let _ = notify_limit.send(());
                     // Send nothing more until the connection is closed.
                     let _ = std::io::copy(&mut server, &mut std::io::sink());
                     break;
@@ -221,9 +221,9 @@ fn blobs(requests: &[String]) -> Vec<&String> {
 }
 
 /// Starts a pull in another process, configured by environment variables.
-fn child(name: &str, cache: &Path, variables: &[(&str, &str)]) -> Child {
+fn spawn_pull(name: &str, cache: &Path, variables: &[(&str, &str)]) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "real::pull_as_told", "--nocapture"])
+        .args(["--ignored", "--exact", "real::pull_from_environment", "--nocapture"])
         .env("NAME", name)
         .env("CACHE", cache)
         .envs(variables.iter().copied())
@@ -235,7 +235,7 @@ fn child(name: &str, cache: &Path, variables: &[(&str, &str)]) -> Child {
 
 #[test]
 #[ignore = "run by other tests, in a separate process"]
-fn pull_as_told() {
+fn pull_from_environment() {
     let Ok(name) = std::env::var("NAME") else { return };
     let cache = tempfile::tempdir().unwrap();
     let dir = std::env::var_os("CACHE").map(PathBuf::from).unwrap_or(cache.path().to_owned());
@@ -250,7 +250,7 @@ fn pull_as_told() {
 }
 
 #[test]
-fn a_pull_moves_each_blob_once() {
+fn a_pull_downloads_each_blob_once() {
     let registry = Registry::start();
     let image = image(1, 400_000);
     registry.push(layout_of(&image).path(), "some/image:1", &[]);
@@ -269,7 +269,7 @@ fn a_pull_moves_each_blob_once() {
 }
 
 #[test]
-fn two_pulls_at_once_move_each_layer_once() {
+fn concurrent_pulls_download_each_layer_once() {
     let registry = Registry::start();
     let image = image(1, 3_000_000);
     registry.push(layout_of(&image).path(), "x:1", &[]);
@@ -289,7 +289,7 @@ fn two_pulls_at_once_move_each_layer_once() {
 }
 
 #[test]
-fn the_right_image_of_an_index_is_taken() {
+fn the_index_entry_for_linux_amd64_is_pulled() {
     let registry = Registry::start();
     let ours = image(1, 1000);
     let platform = |bytes: &[u8], os: &str, architecture: &str, variant: Option<&str>| {
@@ -325,7 +325,7 @@ fn the_right_image_of_an_index_is_taken() {
     entries.truncate(2);
     let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).to_string();
     registry.push(layout(&all, INDEX, index.as_bytes()).path(), "x:2", &[]);
-    let error = refused(cache.pull(&format!("{}/x:2", registry.host), &registries));
+    let error = registry_error(cache.pull(&format!("{}/x:2", registry.host), &registries));
     assert_eq!(error.to_string(), "no image for linux/amd64; available platforms: linux/arm64/v8");
 }
 
@@ -334,7 +334,7 @@ fn tar_digest(program: &str, compressed: &[u8]) -> Digest {
 }
 
 #[test]
-fn a_user_is_let_in_and_others_are_not() {
+fn only_valid_credentials_are_accepted() {
     let output = Command::new("htpasswd").args(["-nbB", "somebody", "secret"]).output();
     let line = output.expect("htpasswd is needed: `cargo xtask setup`").stdout;
     let dir = tempfile::tempdir().unwrap();
@@ -357,14 +357,14 @@ fn a_user_is_let_in_and_others_are_not() {
     ] {
         let error = pull(credentials).unwrap_err();
         assert_eq!(error.kind(), FailureKind::NotPermitted);
-        let error = refused::<()>(Err(error));
+        let error = registry_error::<()>(Err(error));
         assert!(error.to_string().contains(&format!("`docker login {}`", registry.host)), "{error}");
         assert!(!format!("{error:?}").contains("secret"));
     }
 }
 
 #[test]
-fn a_certificate_needs_a_ca_that_is_known() {
+fn a_private_certificate_requires_a_configured_ca() {
     let dir = tempfile::tempdir().unwrap();
     let openssl = |args: &str| {
         let mut command = Command::new("openssl");
@@ -386,24 +386,24 @@ fn a_certificate_needs_a_ca_that_is_known() {
     registry.push(layout_of(&image).path(), "x:1", &[]);
     let pull = |ca: Option<&str>| {
         let host = RegistryHost { host: registry.host.clone(), ca: ca.map(path), ..RegistryHost::default() };
-        let registries = Registries { hosts: vec![host], timing: brief(), ..Registries::default() };
+        let registries = Registries { hosts: vec![host], timing: short_timing(), ..Registries::default() };
         Cache::new().pull(&format!("{}/x:1", registry.host), &registries)
     };
     assert!(pull(Some("ca.pem")).unwrap() == image.layers);
-    let error = refused(pull(None));
+    let error = registry_error(pull(None));
     assert!(matches!(error, RegistryError::Certificate { .. }), "{error:?}");
     for unusable in ["missing", "names"] {
-        assert!(matches!(refused(pull(Some(unusable))), RegistryError::Ca { .. }), "{unusable}");
+        assert!(matches!(registry_error(pull(Some(unusable))), RegistryError::Ca { .. }), "{unusable}");
     }
     let name = format!("{}/x:1", registry.host);
     let ca = path("ca.pem");
     let variables = [("SSL_CERT_FILE", ca.to_str().unwrap()), ("TLS", "1")];
-    let output = child(&name, dir.path(), &variables).wait_with_output().unwrap();
+    let output = spawn_pull(&name, dir.path(), &variables).wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
 }
 
 #[test]
-fn a_proxy_is_used() {
+fn a_proxy_from_the_environment_is_used() {
     let registry = Registry::start();
     let image = image(1, 1000);
     registry.push(layout_of(&image).path(), "x:1", &[]);
@@ -411,13 +411,13 @@ fn a_proxy_is_used() {
     let proxy = Relay::start(&registry.host);
     let address = format!("http://{}", proxy.host);
     let cache = tempfile::tempdir().unwrap();
-    let pull = child("registry.example/x:1", cache.path(), &[("HTTP_PROXY", &address)]);
+    let pull = spawn_pull("registry.example/x:1", cache.path(), &[("HTTP_PROXY", &address)]);
     let output = pull.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let requests = proxy.requests();
     assert!(requests.iter().all(|request| request.contains("http://registry.example/v2/x/")), "{requests:?}");
     let around = [("HTTP_PROXY", &*address), ("NO_PROXY", "registry.example")];
-    let output = child("registry.example/x:2", cache.path(), &around).wait_with_output().unwrap();
+    let output = spawn_pull("registry.example/x:2", cache.path(), &around).wait_with_output().unwrap();
     assert!(!output.status.success() && proxy.requests().is_empty());
 }
 
@@ -433,8 +433,8 @@ fn a_killed_pull_is_resumed() {
         relay.allow(Some(allowed));
         let cache = Cache::new();
         let name = format!("{}/{name}", relay.host);
-        let mut pull = child(&name, cache.dir.path(), &[]);
-        relay.held.recv().unwrap();
+        let mut pull = spawn_pull(&name, cache.dir.path(), &[]);
+        relay.limit_reached.recv().unwrap();
         pull.kill().unwrap();
         pull.wait().unwrap();
         relay.allow(None);

@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_toolchain_wins_over_the_language() {
+    fn the_toolchain_line_takes_precedence_over_the_go_line() {
         for (text, requested) in [
             ("module m\n\ngo 1.22 // language\n", &["go 1.22"][..]),
             ("go 1.21.0\ntoolchain go1.22.3\n", &["go 1.22.3", "go 1.21.0"]),
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_is_known() {
+    fn requests_and_notes_have_their_line() {
         let mut findings = Findings::default();
         read("go.mod", b"module m\n\ngo 1.22\ntoolchain ;id\n", &mut findings);
         assert_eq!(findings.requests[0].source.to_string(), "go.mod:3");

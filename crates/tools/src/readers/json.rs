@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_has_its_line() {
+    fn json_errors_are_noted_with_their_line() {
         let mut findings = Findings::default();
         assert!(object("f", &without_comments(b"{ // a\n /*\n*/ x }"), &mut findings).is_none());
         assert!(object("f", b"[]", &mut findings).is_none());
@@ -136,7 +136,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lines_and_lengths_stay(text in "([\"/*,\\[\\]{}\\\\\n a]|//|/\\*|\\*/){0,40}") {
+        fn removing_comments_keeps_line_breaks_and_length(text in "([\"/*,\\[\\]{}\\\\\n a]|//|/\\*|\\*/){0,40}") {
             let plain = without_comments(text.as_bytes());
             prop_assert_eq!(plain.len(), text.len());
             let ends = |bytes: &[u8]| bytes.iter().map(|byte| *byte == b'\n').collect::<Vec<_>>();
@@ -144,7 +144,7 @@ mod tests {
         }
 
         #[test]
-        fn json_stays_as_it_is(texts in prop::collection::vec("[\"/*,\\]}\\\\a]{0,8}", 0..6)) {
+        fn json_without_comments_is_unchanged(texts in prop::collection::vec("[\"/*,\\]}\\\\a]{0,8}", 0..6)) {
             let json = serde_json::to_vec(&texts).unwrap();
             prop_assert_eq!(without_comments(&json), json);
         }

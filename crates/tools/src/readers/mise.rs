@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn tools_in_all_their_forms() {
+    fn all_forms_of_tool_entries_are_read() {
         let findings = read_text(
             "[tools]\nnode = '20'\npython = ['3.12', '3.11']\ngo = { version = 'prefix:1.22' }\nerlang = 'latest'\n\
              [tools.ruby]\nversion = '3.3'\npostinstall = 'evil'\n",
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_used_is_noted() {
+    fn unsupported_and_invalid_entries_are_noted() {
         let findings = read_text(
             "[tools]\n'npm:x' = '1'\na = 1\nb = []\nc = {os = ['linux']}\nd = 'path:/x'\n[env]\nA = 'a b; $(id)'\nB = 1\n\
              C = '{{env.HOME}}'\n_.file = '.env'\nPATH = '/x'\n",
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_its_tables_asks_for_nothing() {
+    fn a_file_without_tools_and_env_tables_requests_nothing() {
         for text in ["", "tools = 1\nenv = 'x'\n", "[tasks]\na = 'b'\n"] {
             let findings = read_text(text);
             assert_eq!((findings.requested(), findings.messages()), (vec![], vec![]), "{text}");

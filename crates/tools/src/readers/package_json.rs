@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_noted() {
+    fn invalid_values_are_noted() {
         for (text, note) in [
             (r#"{"engines": {"node": 18}}"#, "engines.node is not a string"),
             (r#"{"packageManager": "evil@1"}"#, "packageManager \"evil@1\" is not known"),

@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_places_are_read() {
+    fn project_and_poetry_versions_are_read() {
         for (text, requested) in [
             ("[project]\nrequires-python = '>=3.11,<4'\n", &["python 3"][..]),
             ("[tool.poetry.dependencies]\npython = '^3.11'\n", &["python 3"]),
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_range_is_noted() {
+    fn invalid_ranges_are_noted() {
         let mut findings = Findings::default();
         read("pyproject.toml", b"[project]\nrequires-python = 3.11\n", &mut findings);
         read("pyproject.toml", b"[project]\nrequires-python = '>=a'\n", &mut findings);

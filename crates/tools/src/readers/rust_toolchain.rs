@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_are_read() {
+    fn both_file_formats_are_read() {
         for (file, text, line) in [
             ("rust-toolchain", "nightly-2024-01-31\n", 1),
             ("rust-toolchain", "[toolchain]\nchannel = 'nightly-2024-01-31'\n", 2),
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn components_and_targets_are_harmless_words() {
+    fn components_and_targets_are_validated() {
         let findings = read_as(
             "rust-toolchain.toml",
             "[toolchain]\nchannel = '1.80'\ncomponents = ['clippy', '--x', 'a b']\n\
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_toolchain_is_noted() {
+    fn invalid_toolchains_are_noted() {
         for (text, note) in [
             ("", "the channel is missing"),
             ("[toolchain]\npath = '/x'\n", "the channel is missing"),

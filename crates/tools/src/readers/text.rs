@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_or_no_toml_is_noted_with_its_line() {
+    fn invalid_utf8_and_invalid_toml_are_noted_with_their_lines() {
         let mut findings = Findings::default();
         assert!(Text::of("f", b"a\n\xff", &mut findings).is_none());
         let text = Text::of("f", b"a = 1\n\nb = \n", &mut findings).unwrap();

@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_version_is_read() {
+    fn the_version_is_read_and_normalized() {
         for (tool, text, requested) in [
             ("node", "v20.1.0\n", "node 20.1.0"),
             ("node", "\n# why\nlts/iron # LTS\n", "node lts-iron"),
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_and_none_are_noted() {
+    fn extra_missing_and_invalid_versions_are_noted() {
         for (text, note) in [
             ("3.12\n3.11\n", "1: of several versions, only the first is installed"),
             ("# nothing\n", "it is empty"),

@@ -75,7 +75,7 @@ mod tests {
         net::UnixListener,
     };
 
-    async fn answered_with(answer: &'static str) -> Result<(), VmmError> {
+    async fn request_with_answer(answer: &'static str) -> Result<(), VmmError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("api.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -90,12 +90,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_are_taken_as_firecracker_gives_them() {
+    async fn responses_of_firecracker_are_parsed() {
         // The exact responses of Firecracker 1.12.1.
-        answered_with("HTTP/1.1 204 No Content\r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\r\n")
-            .await
-            .unwrap();
-        let refused = answered_with(
+        request_with_answer(
+            "HTTP/1.1 204 No Content\r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\r\n",
+        )
+        .await
+        .unwrap();
+        let refused = request_with_answer(
             "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n\
              {\"fault_message\":\"no such action type\"}\n",
         );
@@ -104,8 +106,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn garbage_is_an_error() {
-        assert!(matches!(answered_with("SSH-2.0-OpenSSH\r\n\r\n").await, Err(VmmError::Protocol { .. })));
-        assert!(matches!(answered_with("").await, Err(VmmError::Protocol { .. })));
+    async fn malformed_responses_are_errors() {
+        assert!(matches!(
+            request_with_answer("SSH-2.0-OpenSSH\r\n\r\n").await,
+            Err(VmmError::Protocol { .. })
+        ));
+        assert!(matches!(request_with_answer("").await, Err(VmmError::Protocol { .. })));
     }
 }

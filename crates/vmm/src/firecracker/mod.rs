@@ -164,7 +164,7 @@ mod tests {
     use crate::spec::spec_for_test;
 
     #[test]
-    fn the_whole_vm_is_in_the_configuration() {
+    fn the_configuration_file_contains_the_whole_vm() {
         let firecracker = Firecracker { program: "/usr/bin/firecracker".into(), version: "1.12.1".into() };
         let plan = firecracker.plan(&spec_for_test()).unwrap();
         insta::assert_snapshot!(String::from_utf8(plan.files[0].1.clone()).unwrap());

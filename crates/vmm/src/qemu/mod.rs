@@ -235,8 +235,8 @@ fn network(spec: &VmSpec, arguments: &mut Arguments) -> Option<GuestNetwork> {
     if spec.network == Network::None {
         return None;
     }
-    let reach = if spec.network == Network::Isolated { ",restrict=on" } else { "" };
-    arguments.option("-netdev", format!("user,id=net0,ipv6=off{reach}"));
+    let restriction = if spec.network == Network::Isolated { ",restrict=on" } else { "" };
+    arguments.option("-netdev", format!("user,id=net0,ipv6=off{restriction}"));
     // Nothing boots from the network, so the boot ROM may be missing.
     arguments.option("-device", "virtio-net-pci,netdev=net0,disable-legacy=on,romfile=");
     Some(GuestNetwork {
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn without_kvm_and_with_a_vsock_device() {
+    fn qemu_is_planned_without_kvm_and_with_the_vsock_device() {
         let plan = qemu(Accel::Tcg, Vsock::Device("/usr/bin/banger-vsock-device".into()))
             .plan(&spec_for_test())
             .unwrap();
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn with_kvm_and_the_kernels_vsock_and_no_network() {
+    fn qemu_is_planned_with_kvm_kernel_vsock_and_no_network() {
         let spec = VmSpec { network: Network::None, ..spec_for_test() };
         let plan = qemu(Accel::Kvm, Vsock::Kernel).plan(&spec).unwrap();
         insta::assert_debug_snapshot!(plan);

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn greeting_then_capabilities_then_the_command_with_events_between() {
+    async fn a_command_succeeds_with_events_before_its_answer() {
         // The exact lines of QEMU 7.2.
         execute_against(concat!(
             r#"{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": ""}, "capabilities": ["oob"]}}"#,
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn anything_else_is_an_error() {
+    async fn invalid_answers_are_errors() {
         for lines in ["", "hello\n", "{}\n", "{\"QMP\": {}}\n{\"error\": {\"class\": \"CommandNotFound\"}}\n"]
         {
             assert!(matches!(execute_against(lines).await, Err(VmmError::Protocol { .. })), "{lines}");

@@ -309,7 +309,7 @@ impl Guest {
             fence(Ordering::SeqCst);
             if self.used(index) == expected {
                 let call = &self.ring(index).call;
-                assert!(is_ready(call), "no notification came from the device");
+                assert!(is_ready(call), "the device sent no notification");
                 call.read().unwrap();
             }
         }

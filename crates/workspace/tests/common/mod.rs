@@ -80,7 +80,7 @@ impl World {
         let mut stream = Vec::new();
         let sent = upload.write(&mut stream)?;
         place(&*stream, &self.guest(), &mut Unpacked::default()).unwrap();
-        Ok(sent.into_record(settled()))
+        Ok(sent.into_record(time_of_placing()))
     }
 
     /// Sends the changes since `record`. Also returns the number of bytes sent.
@@ -100,7 +100,7 @@ impl World {
         let mut stream = Vec::new();
         let sent = upload.write(&mut stream)?;
         change(&*stream, &self.guest(), &mut Unpacked::default()).unwrap();
-        Ok((sent.into_record(settled()), stream.len()))
+        Ok((sent.into_record(time_of_placing()), stream.len()))
     }
 
     /// Sends only the host's commits.
@@ -110,7 +110,7 @@ impl World {
         let mut stream = Vec::new();
         let sent = upload.write(&mut stream)?;
         change(&*stream, &self.guest(), &mut Unpacked::default()).unwrap();
-        Ok(Some(sent.into_record(settled())))
+        Ok(Some(sent.into_record(time_of_placing())))
     }
 
     pub(crate) fn listing(&self) -> Result<Vec<banger_files::ListedFile>, WorkspaceError> {
@@ -160,7 +160,7 @@ impl World {
 }
 
 /// Returns a time, and waits until later changes have a later one.
-pub(crate) fn settled() -> Time {
+pub(crate) fn time_of_placing() -> Time {
     let now = Time::now();
     // Longer than the tick of the clock that stamps files.
     sleep(Duration::from_millis(15));
@@ -179,12 +179,12 @@ pub(crate) fn executable(path: &Path) {
 
 /// Runs git as its user would, and returns its output.
 pub(crate) fn git(dir: &Path, arguments: &[&str]) -> String {
-    let output = tried(dir, arguments);
+    let output = git_output(dir, arguments);
     assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-pub(crate) fn tried(dir: &Path, arguments: &[&str]) -> std::process::Output {
+pub(crate) fn git_output(dir: &Path, arguments: &[&str]) -> std::process::Output {
     Command::new("git")
         .current_dir(dir)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")

@@ -26,7 +26,7 @@ fn bundle(dir: &Path) -> Result<Bundle> {
     let (tar, mut noise) = (host.path("box.tar"), Vec::new());
     fs::File::open("/dev/urandom")?.take(NOISE).read_to_end(&mut noise)?;
     let files: [(&str, &[u8]); 3] =
-        [("bin/busybox", &static_busybox()?), ("etc/motd", b"of a bundle"), ("srv/noise", &noise)];
+        [("bin/busybox", &static_busybox()?), ("etc/motd", b"from a bundle"), ("srv/noise", &noise)];
     tar_of(&tar, &files, &[("bin/sh", "busybox")])?;
     host.ok(&["image", "import", "box", &tar.display().to_string()])?;
     let path = dir.join("box.tar.zst");
@@ -61,7 +61,7 @@ fn entry(name: &str, description: &str, sources: &str) -> String {
 }
 
 #[scenario(Here)]
-fn a_bundle_is_an_image_on_another_host() -> Result<()> {
+fn another_host_pulls_a_bundle_from_a_file_or_url() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let bundle = bundle(dir.path())?;
     let path = bundle.path.display().to_string();
@@ -89,12 +89,12 @@ fn a_bundle_is_an_image_on_another_host() -> Result<()> {
 
     let output =
         host.ok(&["vm", "run", "--rm", "--image", "far", "--", "/bin/busybox", "cat", "/etc/motd"])?;
-    assert_eq!(output, "of a bundle");
+    assert_eq!(output, "from a bundle");
     host.nothing_left()
 }
 
 #[scenario(Here)]
-fn a_catalog_of_the_users_has_sources_in_order() -> Result<()> {
+fn sources_of_a_user_catalog_are_tried_in_order() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let Bundle { sha256, .. } = bundle(dir.path())?;
     let server = FileServer::start(dir.path())?;
@@ -113,7 +113,7 @@ fn a_catalog_of_the_users_has_sources_in_order() -> Result<()> {
     for text in ["trying the next source of team/box", "\nfetch image "] {
         ensure!(output.stderr.contains(text), "no {text:?} in {}", output.stderr);
     }
-    assert_eq!(output.success()?, "of a bundle");
+    assert_eq!(output.success()?, "from a bundle");
     assert_eq!(available(&host, "team/box")?["here"], true);
     assert_eq!(host.json(&["image", "show", "team/box"])?["source"], "catalog");
 
@@ -125,7 +125,7 @@ fn a_catalog_of_the_users_has_sources_in_order() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn a_catalog_at_a_url_counts_once_it_is_signed() -> Result<()> {
+fn a_remote_catalog_is_used_only_with_a_valid_signature() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let [catalog, public, secret] =
         ["catalog.toml", "team.pub", "team.key"].map(|name| dir.path().join(name));
@@ -162,7 +162,7 @@ fn a_catalog_at_a_url_counts_once_it_is_signed() -> Result<()> {
 
     fs::write(&catalog, text.replace("box:1", "box:0"))?;
     host.banger(&["image", "list", "--available"])?.fails(1, &[&url, &key])?;
-    host.banger(&["image", "pull", "nobody-has-this"])?.fails(1, &[&url, &key])?;
+    host.banger(&["image", "pull", "no-such-image"])?.fails(1, &[&url, &key])?;
     let doctor = host.banger(&["doctor", "-o", "json"])?;
     ensure!(doctor.stdout.contains("signed catalog") && doctor.stdout.contains(&key), "{}", doctor.stdout);
 

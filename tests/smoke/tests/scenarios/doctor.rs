@@ -13,7 +13,7 @@ fn verdict<'a>(checks: &'a Value, name: &str) -> &'a str {
 }
 
 /// Runs a shell script with `banger` as `$0`, in a mount namespace whose state directory is a file system of `size`.
-fn on_a_small_disk(host: &Host, size: &str, script: &str, arguments: &[&str]) -> Result<Finished> {
+fn run_on_small_disk(host: &Host, size: &str, script: &str, arguments: &[&str]) -> Result<Finished> {
     let script = format!("mount -t tmpfs -o size={size} none \"$XDG_STATE_HOME\"; {script}");
     let banger = host.command(&[]);
     let mut command = Command::new("unshare");
@@ -23,7 +23,7 @@ fn on_a_small_disk(host: &Host, size: &str, script: &str, arguments: &[&str]) ->
 }
 
 #[scenario(Here, Lab)]
-fn a_fresh_host_passes_and_is_left_as_it_was() -> Result<()> {
+fn doctor_passes_on_a_fresh_host_and_changes_nothing() -> Result<()> {
     let host = Host::bare()?;
     let checks = host.json(&["doctor"])?;
     assert_eq!((verdict(&checks, "store"), verdict(&checks, "daemon")), ("PASS", "PASS"));
@@ -35,7 +35,7 @@ fn a_fresh_host_passes_and_is_left_as_it_was() -> Result<()> {
 }
 
 #[scenario(Here, LabMore)]
-fn a_store_that_is_none_fails_and_keeps_its_bytes() -> Result<()> {
+fn a_corrupt_store_is_reported_and_not_changed() -> Result<()> {
     let host = Host::bare()?;
     let state = host.path("state/banger");
     fs::create_dir_all(&state)?;
@@ -54,7 +54,7 @@ fn a_store_that_is_none_fails_and_keeps_its_bytes() -> Result<()> {
 }
 
 #[scenario(Here, LabMore)]
-fn a_mistake_in_a_file_is_told_and_the_daemon_lives() -> Result<()> {
+fn configuration_mistakes_are_reported_and_the_daemon_keeps_running() -> Result<()> {
     let host = Host::bare()?;
     host.ok(&["ps"])?;
     let daemon = host.daemon_pid()?;
@@ -76,7 +76,7 @@ fn a_mistake_in_a_file_is_told_and_the_daemon_lives() -> Result<()> {
 }
 
 #[scenario(Here, LabMore)]
-fn each_value_tells_where_it_comes_from() -> Result<()> {
+fn configuration_values_are_shown_with_their_source() -> Result<()> {
     let host = Host::bare()?;
     let (user, system) = (host.path("config/banger/config.toml"), host.path("system.toml"));
     fs::create_dir_all(user.parent().unwrap())?;
@@ -111,7 +111,7 @@ fn each_value_tells_where_it_comes_from() -> Result<()> {
 }
 
 #[scenario(Here, Lab)]
-fn what_the_host_does_not_have_is_refused_with_the_numbers() -> Result<()> {
+fn requests_for_too_much_memory_or_disk_are_rejected_with_numbers() -> Result<()> {
     let host = Host::new()?;
     let run = host.banger(&["vm", "run", "--rm", "--memory", "900G", "--", "true"])?;
     run.fails(125, &["900G of memory requested; the host has", "available of"])?;
@@ -120,23 +120,23 @@ fn what_the_host_does_not_have_is_refused_with_the_numbers() -> Result<()> {
     let tar = host.path("large.tar");
     tar_of(&tar, &[("large", &vec![7; 60 << 20])], &[])?;
     let script = "\"$0\" image import large \"$1\"; status=$?; \"$0\" daemon stop; exit $status";
-    on_a_small_disk(&host, "300m", script, &[&tar.display().to_string()])?
+    run_on_small_disk(&host, "300m", script, &[&tar.display().to_string()])?
         .fails(1, &["not enough space for the image", "a reserve of 256M", "free of 300M"])?;
     Ok(())
 }
 
 #[scenario(Here, LabMore)]
-fn all_that_is_wrong_is_told_together() -> Result<()> {
+fn all_missing_resources_are_reported_together() -> Result<()> {
     let host = Host::bare()?;
     let script = "\"$0\" vm run --rm --memory 900G -- true; status=$?; \"$0\" daemon stop; exit $status";
-    let stderr = on_a_small_disk(&host, "100m", script, &[])?.fails(125, &["for 2 reasons:"])?;
+    let stderr = run_on_small_disk(&host, "100m", script, &[])?.fails(125, &["for 2 reasons:"])?;
     assert!(stderr.contains("900G of memory requested") && stderr.contains("not enough space"), "{stderr}");
     assert!(!stderr.contains("fetching"), "{stderr}");
     Ok(())
 }
 
 #[scenario(Here, Lab)]
-fn a_vm_boots_as_the_last_check_and_what_is_there_is_repaired_first() -> Result<()> {
+fn doctor_repairs_the_host_and_then_boots_a_vm() -> Result<()> {
     let host = Host::new()?;
     let checks = host.json(&["doctor", "--fix", "--boot"])?;
     assert_eq!((verdict(&checks, "repair"), verdict(&checks, "boot")), ("PASS", "PASS"));

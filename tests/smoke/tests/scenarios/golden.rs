@@ -46,7 +46,7 @@ fn is_clean(host: &Host, image: &str) -> Result<()> {
 }
 
 #[scenario(Here, Slow)]
-fn what_was_done_in_a_vm_is_in_the_image_made_of_it() -> Result<()> {
+fn an_image_committed_from_a_vm_contains_its_changes() -> Result<()> {
     let host = Host::tiny()?;
     create_vm(&host, "box", "tiny")?;
     let change = "busybox mkdir -p /opt/d /etc; echo new > /opt/new; echo 0123 > /etc/machine-id
@@ -99,7 +99,7 @@ fn what_was_done_in_a_vm_is_in_the_image_made_of_it() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn a_cancelled_commit_leaves_nothing_and_the_vm_as_it_was() -> Result<()> {
+fn a_cancelled_commit_creates_no_image_and_keeps_the_vm() -> Result<()> {
     let host = Host::new()?;
     host.ok(&["vm", "create", "--name", "box", "--memory", "512M"])?;
     host.ok(&["vm", "stop", "box"])?;
@@ -126,7 +126,7 @@ fn a_cancelled_commit_leaves_nothing_and_the_vm_as_it_was() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn an_image_has_as_many_names_as_it_is_given() -> Result<()> {
+fn images_can_be_tagged_renamed_and_deleted_by_name() -> Result<()> {
     let host = Host::tiny()?;
     create_vm(&host, "box", "tiny")?;
     assert_eq!(host.ok(&["image", "tag", "tiny", "team/base:1"])?, "team/base:1\n");
@@ -151,7 +151,7 @@ fn an_image_has_as_many_names_as_it_is_given() -> Result<()> {
 }
 
 #[scenario(Here, LabMore)]
-fn a_file_of_the_users_is_an_image_where_it_is() -> Result<()> {
+fn a_registered_file_is_used_in_place_until_promoted() -> Result<()> {
     let host = Host::tiny()?;
     let file = host.path("mine.ext4");
     fs::copy(rootfs(&host, "tiny")?, &file)?;
@@ -198,7 +198,7 @@ fn a_file_of_the_users_is_an_image_where_it_is() -> Result<()> {
 }
 
 #[scenario(Here, Slow)]
-fn a_build_is_made_once_and_its_name_moves() -> Result<()> {
+fn an_unchanged_build_is_reused_and_a_changed_one_moves_the_name() -> Result<()> {
     let host = Host::tiny()?;
     let script = host.path("setup.sh");
     let path = script.display().to_string();
@@ -247,7 +247,7 @@ fn a_build_is_made_once_and_its_name_moves() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn the_caches_are_emptied_of_what_can_be_had_again() -> Result<()> {
+fn cache_prune_deletes_only_unused_cached_files() -> Result<()> {
     let host = Host::tiny()?;
     assert_eq!(run_in_fresh_vm(&host, "tiny", "echo up")?, "up\n");
     let blobs = host.path("cache/banger/blobs/sha256");

@@ -44,7 +44,7 @@ fn collect_files(path: &Path, entries: &mut Vec<(String, u32, i64, Vec<u8>)>) ->
 }
 
 #[scenario(Here, LabMore)]
-fn files_are_copied_both_ways() -> Result<()> {
+fn vm_cp_copies_files_in_both_directions() -> Result<()> {
     let host = Host::new()?;
     host.ok(&["vm", "run", "-d", "--name", "box"])?;
     check_tree_round_trip(&host)?;
@@ -137,7 +137,7 @@ while (my $caller = $web->accept) { <$caller>; print $caller "HTTP/1.0 200 OK\r\
 "#;
 
 #[scenario(Here, LabMore)]
-fn a_guest_tells_what_listens_in_it_and_how_it_is() -> Result<()> {
+fn vm_ports_ping_and_health_report_on_the_guest() -> Result<()> {
     let host = Host::new()?;
     host.ok(&["vm", "run", "-d", "--name", "box"])?;
     let mut server = host.start(&["vm", "exec", "box", "--", "perl", "-e", HTTPD])?;

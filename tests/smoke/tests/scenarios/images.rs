@@ -81,7 +81,7 @@ fn shell(host: &Host, vm: &str, script: &str) -> Result<Finished> {
 }
 
 #[scenario(Here, LabMore, Slow)]
-fn systemd_in_an_image_of_another_machine() -> Result<()> {
+fn systemd_boots_in_an_image_of_a_real_machine() -> Result<()> {
     let host = Host::new()?;
     host.ok(&["image", "import", "arch", &text(&host.path("arch.tar.zst"))])?;
     assert_eq!(host.json(&["image", "show", "arch"])?["init"], "/sbin/init");
@@ -110,7 +110,7 @@ fn systemd_in_an_image_of_another_machine() -> Result<()> {
 }
 
 #[scenario(Here, LabMore)]
-fn openrc_under_sysvinit() -> Result<()> {
+fn openrc_boots_under_sysvinit() -> Result<()> {
     let host = Host::new()?;
     host.ok(&["image", "import", "openrc", &text(&host.path("openrc.tar.zst"))])?;
     assert_eq!(host.json(&["image", "show", "openrc"])?["init"], "/sbin/init");
@@ -139,7 +139,7 @@ fn import_busybox(host: &Host, name: &str, files: &[(&str, &str)]) -> Result<()>
 }
 
 #[scenario(Here, LabMore)]
-fn busyboxes_with_and_without_what_they_would_start() -> Result<()> {
+fn busybox_init_runs_only_if_its_inittab_programs_exist() -> Result<()> {
     let host = Host::new()?;
     let openrc_inittab =
         "::sysinit:/sbin/openrc sysinit\n::wait:/sbin/openrc default\ntty1::respawn:/bin/getty 38400 tty1\n";
@@ -165,7 +165,7 @@ fn busyboxes_with_and_without_what_they_would_start() -> Result<()> {
 }
 
 #[scenario(Here, LabMore)]
-fn scripts_as_inits_and_an_init_that_cannot_be_run() -> Result<()> {
+fn a_script_can_be_init_and_a_broken_init_is_skipped() -> Result<()> {
     let host = Host::new()?;
     import_busybox(&host, "script", &[("sbin/init", "#!/bin/sh\nwhile :; do sleep 1; done\n")])?;
     boot(&host, "script")?;
@@ -202,7 +202,7 @@ fn write_docker_archive(host: &Host, tar: &Path, config: &Value) -> Result<PathB
 }
 
 #[scenario(Here, LabMore)]
-fn a_program_and_nothing_else() -> Result<()> {
+fn an_image_with_only_one_program_runs_as_configured() -> Result<()> {
     let host = Host::new()?;
     let tar = host.path("app.tar");
     tar_of(&tar, &[("app/busybox", &static_busybox()?)], &[])?;
@@ -241,7 +241,7 @@ fn a_program_and_nothing_else() -> Result<()> {
 }
 
 #[scenario(Here, LabMore)]
-fn a_command_is_the_images_user_in_its_folder_and_a_shell_is_roots() -> Result<()> {
+fn commands_use_the_images_user_and_directory_and_shells_use_root() -> Result<()> {
     let host = Host::new()?;
     let tar = host.path("tree.tar");
     tar_with(&tar, &[])?;

@@ -61,7 +61,7 @@ fn presence(kernel: &Value, driver: &str) -> Value {
 }
 
 #[scenario(Here)]
-fn a_kernel_in_rpms_is_imported_with_all_of_them_and_boots() -> Result<()> {
+fn a_kernel_from_several_rpms_is_imported_and_boots() -> Result<()> {
     let host = Host::tiny()?;
     let debian = host.json(&["kernel", "show", "debian-cloud"])?;
     let release = debian["release"].as_str().context("release")?.to_owned();
@@ -110,7 +110,7 @@ fn a_kernel_in_rpms_is_imported_with_all_of_them_and_boots() -> Result<()> {
 }
 
 #[scenario(Here, Lab)]
-fn a_kernel_that_the_vmm_cannot_boot_is_not_waited_for() -> Result<()> {
+fn vm_run_rejects_a_kernel_that_the_vmm_cannot_boot() -> Result<()> {
     let host = Host::tiny()?;
     let files = kernel_dir(&host, "debian-cloud")?;
     let image = files.join("vmlinux").display().to_string();
@@ -137,10 +137,10 @@ fn a_kernel_that_the_vmm_cannot_boot_is_not_waited_for() -> Result<()> {
 }
 
 #[scenario(Here, LabMore)]
-fn a_kernel_in_a_folder_is_found_there() -> Result<()> {
+fn a_kernel_is_imported_from_a_directory() -> Result<()> {
     let host = Host::new()?;
     let files = kernel_dir(&host, "debian-cloud")?;
-    let dir = host.path("folder");
+    let dir = host.path("directory");
     fs::create_dir(&dir)?;
     fs::hard_link(files.join("vmlinux"), dir.join("vmlinux"))?;
     fs::write(dir.join("config"), "CONFIG_9P_FS=y\n")?;
@@ -152,8 +152,8 @@ fn a_kernel_in_a_folder_is_found_there() -> Result<()> {
     host.banger(&["kernel", "import", "alone", &vmlinux])?.fails(1, &["CONFIG_VIRTIO_BLK=y or =m"])?;
 
     std::os::unix::fs::symlink(files.join("modules"), dir.join("modules"))?;
-    assert_eq!(host.ok(&["kernel", "import", "folder", &path])?, "folder\n");
-    let kernel = host.json(&["kernel", "show", "folder"])?;
+    assert_eq!(host.ok(&["kernel", "import", "directory", &path])?, "directory\n");
+    let kernel = host.json(&["kernel", "show", "directory"])?;
     assert_eq!(kernel["source"], "files");
     let debian = host.json(&["kernel", "show", "debian-cloud"])?;
     assert_eq!(kernel["details"]["modules"], debian["details"]["modules"]);
@@ -162,12 +162,12 @@ fn a_kernel_in_a_folder_is_found_there() -> Result<()> {
     let several = host.banger(&["kernel", "import", "other", &path])?;
     several.fails(1, &["several kernels", "/vmlinux, ", "/vmlinuz", "--image FILE"])?;
     host.banger(&["kernel", "import", "other", &path, &vmlinux])?.fails(2, &["must be imported alone"])?;
-    host.banger(&["kernel", "import", "folder", &path])?.fails(1, &["--image FILE"])?;
+    host.banger(&["kernel", "import", "directory", &path])?.fails(1, &["--image FILE"])?;
     Ok(())
 }
 
 #[scenario(Here)]
-fn the_catalog_says_what_there_is_and_what_is_here() -> Result<()> {
+fn the_catalog_lists_kernels_and_marks_local_ones() -> Result<()> {
     let host = Host::new()?;
     let available = host.json(&["kernel", "list", "--available"])?;
     let kernels = available.as_array().context("no list")?;

@@ -71,7 +71,7 @@ const KERNEL: &[&str] = &[
 ];
 
 #[scenario(Here, Lab, Slow)]
-fn a_daemon_killed_as_it_makes_or_deletes_a_vm_loses_nothing_and_leaves_nothing() -> Result<()> {
+fn a_daemon_killed_during_create_or_delete_loses_and_leaks_nothing() -> Result<()> {
     let mut cases = vec![
         case(InitialState::NoVm, CREATE, Effect::Creates),
         case(InitialState::Running, &["vm", "delete", "--force", "box"], Effect::Deletes),
@@ -84,7 +84,7 @@ fn a_daemon_killed_as_it_makes_or_deletes_a_vm_loses_nothing_and_leaves_nothing(
 }
 
 #[scenario(Here, Lab, Slow)]
-fn a_daemon_killed_as_it_starts_or_stops_a_vm_loses_nothing_and_leaves_nothing() -> Result<()> {
+fn a_daemon_killed_during_start_or_stop_loses_and_leaks_nothing() -> Result<()> {
     let mut cases = vec![
         case(InitialState::Stopped, &["vm", "start", "box"], Effect::Keeps),
         case(InitialState::Running, &["vm", "stop", "box"], Effect::Keeps),
@@ -102,7 +102,7 @@ fn a_daemon_killed_as_it_starts_or_stops_a_vm_loses_nothing_and_leaves_nothing()
 }
 
 #[scenario(Here, LabMore, Slow)]
-fn a_daemon_killed_as_it_moves_a_workspace_loses_nothing_and_leaves_nothing() -> Result<()> {
+fn a_daemon_killed_during_a_workspace_command_loses_and_leaks_nothing() -> Result<()> {
     kill_in_each(&[
         case(InitialState::NoWorkspace, &["vm", "workspace", "prepare", "box", "repo"], Effect::Keeps),
         case(InitialState::Workspace, &["vm", "workspace", "export", "box"], Effect::Keeps),
@@ -111,7 +111,7 @@ fn a_daemon_killed_as_it_moves_a_workspace_loses_nothing_and_leaves_nothing() ->
 }
 
 #[scenario(Here, Slow)]
-fn a_daemon_killed_as_it_makes_or_deletes_images_and_kernels_leaves_each_whole_or_not_at_all() -> Result<()> {
+fn a_killed_daemon_leaves_no_partial_image_or_kernel() -> Result<()> {
     kill_in_each(&[
         case(InitialState::NoMore, &["image", "import", "more", "more.tar"], Effect::Creates),
         case(InitialState::NoMore, &["image", "tag", "tiny", "more"], Effect::Creates),
@@ -291,7 +291,7 @@ fn reached(record: &std::path::Path, point: Option<&str>) -> Result<Vec<String>>
 }
 
 #[scenario(Here)]
-fn a_daemon_killed_in_a_start_that_fails_leaves_the_vm_to_be_looked_at() -> Result<()> {
+fn a_daemon_killed_during_a_failing_start_keeps_the_vm_and_its_error() -> Result<()> {
     let host = Host::new()?.with_fail_points()?;
     let tar = host.path("broken.tar");
     let init: &[u8] = b"#!/bin/sh\nexit 3\n";
@@ -315,7 +315,7 @@ fn a_daemon_killed_in_a_start_that_fails_leaves_the_vm_to_be_looked_at() -> Resu
 }
 
 #[scenario(Here)]
-fn a_daemon_killed_as_a_tag_moves_has_the_new_image_and_the_one_that_a_vm_uses() -> Result<()> {
+fn a_daemon_killed_while_replacing_an_image_keeps_the_one_in_use() -> Result<()> {
     let host = Host::new()?.with_fail_points()?;
     let registry = Registry::start(None)?;
     let name = format!("{}/box:1", registry.address());
@@ -344,7 +344,7 @@ fn a_daemon_killed_as_a_tag_moves_has_the_new_image_and_the_one_that_a_vm_uses()
 }
 
 #[scenario(Here)]
-fn a_daemon_killed_in_its_very_first_start_is_followed_by_one_that_works() -> Result<()> {
+fn a_daemon_killed_during_its_first_start_can_start_again() -> Result<()> {
     let first = |point: Option<&str>| {
         let host = Host::bare()?.with_fail_points()?;
         let mut command = host.command(&["ps"]);
@@ -455,7 +455,7 @@ fn kill(pid: i32) -> Result<()> {
 }
 
 #[scenario(Here, Lab, Slow)]
-fn each_process_of_a_vm_is_killed_and_the_vm_says_so_and_starts_again() -> Result<()> {
+fn a_vm_reports_each_killed_process_and_can_start_again() -> Result<()> {
     let host = Host::tiny()?;
     let roles: Vec<_> = {
         InitialState::Running.set_up(&host)?;
@@ -496,7 +496,7 @@ fn each_process_of_a_vm_is_killed_and_the_vm_says_so_and_starts_again() -> Resul
 }
 
 #[scenario(Here, LabMore)]
-fn a_guest_whose_agent_is_killed_can_be_stopped_and_started_again() -> Result<()> {
+fn a_vm_with_a_killed_agent_can_be_stopped_and_started() -> Result<()> {
     let host = Host::new()?;
     let tar = host.path("init.tar");
     // Without an init, the agent is PID 1 and cannot be killed.
@@ -521,7 +521,7 @@ fn a_guest_whose_agent_is_killed_can_be_stopped_and_started_again() -> Result<()
 }
 
 #[scenario(Here)]
-fn the_daemon_that_people_get_has_no_fail_points() -> Result<()> {
+fn the_release_daemon_has_no_fail_points() -> Result<()> {
     let has = |host: &Host| {
         let bytes = fs::read(host.program("bangerd"))?;
         anyhow::Ok(bytes.windows(17).any(|window| window == b"BANGER_FAIL_POINT"))

@@ -33,7 +33,7 @@ fn kill_daemon(host: &Host) -> Result<()> {
 }
 
 #[scenario(Here, Lab)]
-fn what_is_written_survives_stops_and_the_hardware_changes_in_between() -> Result<()> {
+fn files_survive_stops_restarts_and_hardware_changes() -> Result<()> {
     let host = Host::tiny()?;
     create_vm(&host, "box", &["--no-start"])?;
     assert_eq!(state(&host, "box")?, "created");
@@ -70,7 +70,7 @@ fn what_is_written_survives_stops_and_the_hardware_changes_in_between() -> Resul
 }
 
 #[scenario(Here, Lab)]
-fn a_vm_stands_still_and_goes_on_and_is_killed_as_asked() -> Result<()> {
+fn a_vm_is_paused_resumed_stopped_and_killed() -> Result<()> {
     let host = Host::tiny()?;
     create_vm(&host, "box", &[])?;
     let before = boot_id(&host, "box")?;
@@ -101,7 +101,7 @@ fn a_vm_stands_still_and_goes_on_and_is_killed_as_asked() -> Result<()> {
 }
 
 #[scenario(Here, LabMore)]
-fn a_session_that_ends_while_its_vm_stands_still_takes_nothing_with_it() -> Result<()> {
+fn killing_a_session_of_a_paused_vm_ends_only_its_program() -> Result<()> {
     let host = Host::tiny()?;
     create_vm(&host, "box", &[])?;
     for _ in 0..3 {
@@ -117,7 +117,7 @@ fn a_session_that_ends_while_its_vm_stands_still_takes_nothing_with_it() -> Resu
 }
 
 #[scenario(Here, LabMore)]
-fn several_are_named_at_once_and_the_good_ones_go_well() -> Result<()> {
+fn commands_for_several_vms_skip_and_report_wrong_names() -> Result<()> {
     let host = Host::tiny()?;
     for name in ["one", "two", "three"] {
         create_vm(&host, name, &["--no-start"])?;
@@ -141,7 +141,7 @@ fn several_are_named_at_once_and_the_good_ones_go_well() -> Result<()> {
 }
 
 #[scenario(Here, LabMore)]
-fn commands_on_one_vm_at_once_wait_or_are_told_what_is_going_on() -> Result<()> {
+fn parallel_commands_on_one_vm_are_queued_or_refused() -> Result<()> {
     let host = Host::tiny()?;
     create_vm(&host, "box", &["--no-start"])?;
     let first = host.start(&["vm", "start", "box"])?;
@@ -200,7 +200,7 @@ fn operations_are_listed_followed_and_cancelled() -> Result<()> {
 }
 
 #[scenario(Here, Lab)]
-fn a_killed_daemon_leaves_vms_running_and_the_next_one_has_them() -> Result<()> {
+fn the_next_daemon_adopts_the_vms_of_a_killed_one() -> Result<()> {
     let host = Host::tiny()?;
     for name in ["one", "two"] {
         create_vm(&host, name, &[])?;
@@ -222,7 +222,7 @@ fn a_killed_daemon_leaves_vms_running_and_the_next_one_has_them() -> Result<()> 
 }
 
 #[scenario(Here, LabMore)]
-fn a_store_that_is_moved_away_takes_no_disk_with_it() -> Result<()> {
+fn disks_of_a_missing_store_are_set_aside_and_not_deleted() -> Result<()> {
     let host = Host::tiny()?;
     create_vm(&host, "box", &[])?;
     sh(&host, "box", "echo precious > /root/file; busybox sync")?;

@@ -55,7 +55,7 @@ guest = "~/.of/thing"
 "#;
 
 #[scenario(Here, LabMore)]
-fn a_vm_has_what_its_project_says() -> Result<()> {
+fn a_project_sets_its_vms_hardware_environment_ports_and_setup() -> Result<()> {
     let host = Host::tiny()?;
     let container = r#"{"containerEnv": {"GREETING": "hello", "OTHER": "other"}, "forwardPorts": [7002],
         "postCreateCommand": "touch ../never", "image": "debian:12"}"#;
@@ -120,7 +120,7 @@ fn a_vm_has_what_its_project_says() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn who_does_not_want_to_wait_does_not() -> Result<()> {
+fn waiting_for_setup_can_be_interrupted_or_skipped() -> Result<()> {
     let host = Host::tiny()?;
     let root = repository(&host, &[("banger.toml", "[workspace]\nsetup = ['sleep 1000', 'echo after']\n")])?;
     let path = root.to_str().context("path")?;
@@ -139,7 +139,7 @@ fn who_does_not_want_to_wait_does_not() -> Result<()> {
 }
 
 #[scenario(Here, Slow)]
-fn files_go_only_where_their_user_lets_them() -> Result<()> {
+fn project_file_sync_needs_the_users_permission() -> Result<()> {
     let host = Host::tiny()?;
     let root = repository(&host, &[("banger.toml", "[[file_sync]]\nhost = '~/.thing'\n")])?;
     fs::write(host.path(".thing"), "a thing\n")?;
@@ -186,7 +186,7 @@ fn files_go_only_where_their_user_lets_them() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn what_makes_no_sense_in_a_projects_file_is_told_before_a_vm_is_made() -> Result<()> {
+fn invalid_project_settings_are_reported_before_a_vm_is_created() -> Result<()> {
     let host = Host::new()?;
     let root = repository(&host, &[("banger.toml", "[workspace]\nprots = [80]\n")])?;
     let path = root.to_str().context("path")?;
@@ -203,7 +203,7 @@ fn what_makes_no_sense_in_a_projects_file_is_told_before_a_vm_is_made() -> Resul
 }
 
 #[scenario(Here)]
-fn a_dev_containers_commands_are_run_once_in_the_background() -> Result<()> {
+fn dev_container_commands_run_once_in_the_background() -> Result<()> {
     let host = Host::new()?;
     let container = r#"{
         "initializeCommand": "touch /tmp/never",
@@ -270,7 +270,7 @@ fn exchange(port: u16, sent: &[u8]) -> Result<String> {
 }
 
 #[scenario(Here, LabMore)]
-fn a_port_is_here_while_the_session_lasts() -> Result<()> {
+fn a_port_is_forwarded_until_the_session_ends() -> Result<()> {
     let host = Host::new()?;
     let occupied = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let ports = format!("{}:7000", occupied.local_addr()?.port());

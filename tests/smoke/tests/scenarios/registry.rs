@@ -28,7 +28,7 @@ fn configure(host: &Host, registry: std::net::SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Returns three layers: a base, one that replaces and deletes files, and a large one that does not compress.
+/// Returns three layers: a base, a layer that replaces and deletes files, and a large layer that does not compress.
 fn layers(host: &Host) -> Result<Vec<PathBuf>> {
     let [base, upper, large] = ["base.tar", "upper.tar", "large.tar"].map(|name| host.path(name));
     let busybox = static_busybox()?;
@@ -81,7 +81,7 @@ fn images(host: &Host) -> Result<Vec<Value>> {
 }
 
 #[scenario(Here)]
-fn a_vm_of_an_image_that_is_in_a_registry() -> Result<()> {
+fn images_are_pulled_from_a_registry_and_layers_are_reused() -> Result<()> {
     let host = Host::new()?;
     let registry = start_filled_registry(&host)?;
     let proxy = Proxy::start(registry.address(), Forwarding::All)?;
@@ -115,7 +115,7 @@ fn a_vm_of_an_image_that_is_in_a_registry() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn images_that_other_tools_have_made_or_saved() -> Result<()> {
+fn images_of_buildah_and_skopeo_are_pulled_and_imported() -> Result<()> {
     let host = Host::new()?;
     let registry = start_filled_registry(&host)?;
     configure(&host, registry.address())?;
@@ -162,20 +162,20 @@ fn images_that_other_tools_have_made_or_saved() -> Result<()> {
     let (oci, docker) = (host.path("oci.tar"), host.path("docker.tar"));
     copy("oci-archive", &oci)?;
     copy("docker-archive", &docker)?;
-    host.ok(&["image", "import", "of-oci", &oci.display().to_string()])?;
-    check_in_vm(&host, "of-oci")?;
+    host.ok(&["image", "import", "from-oci", &oci.display().to_string()])?;
+    check_in_vm(&host, "from-oci")?;
     run(Command::new("zstd").args(["-q", "--rm"]).arg(&docker))?;
     let compressed = fs::read(host.path("docker.tar.zst"))?;
-    host.start(&["image", "import", "of-docker", "-"])?.finish(&compressed)?.success()?;
-    check_in_vm(&host, "of-docker")?;
-    for name in ["of-oci", "of-docker"] {
+    host.start(&["image", "import", "from-docker", "-"])?.finish(&compressed)?.success()?;
+    check_in_vm(&host, "from-docker")?;
+    for name in ["from-oci", "from-docker"] {
         assert_eq!(host.json(&["image", "show", name])?["config"]["env"][0], "COLOUR=red", "{name}");
     }
     Ok(())
 }
 
 #[scenario(Here)]
-fn a_login_is_the_users_own() -> Result<()> {
+fn registry_logins_come_from_the_users_docker_configuration() -> Result<()> {
     let host = Host::new()?;
     let users = host.path("users");
     let htpasswd = Command::new("htpasswd").args(["-nbB", "me", "secret"]).output().context("htpasswd")?;
@@ -223,7 +223,7 @@ fn a_login_is_the_users_own() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn connections_that_break_are_no_reason_to_begin_anew() -> Result<()> {
+fn a_pull_resumes_after_broken_connections() -> Result<()> {
     let host = Host::new()?;
     let registry = start_filled_registry(&host)?;
     let proxy = Proxy::start(registry.address(), Forwarding::BreakAfter(8 << 20))?;
@@ -236,7 +236,7 @@ fn connections_that_break_are_no_reason_to_begin_anew() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn a_tag_that_moves_leaves_vms_what_they_have() -> Result<()> {
+fn existing_vms_keep_their_image_when_a_tag_moves() -> Result<()> {
     let host = Host::new()?;
     let registry = start_filled_registry(&host)?;
     configure(&host, registry.address())?;
@@ -263,7 +263,7 @@ fn a_tag_that_moves_leaves_vms_what_they_have() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn of_two_who_want_one_image_one_works() -> Result<()> {
+fn parallel_pulls_share_a_download_and_a_cancelled_pull_resumes() -> Result<()> {
     let host = Host::new()?;
     let registry = start_filled_registry(&host)?;
     let proxy = Proxy::start(registry.address(), Forwarding::BlockAfter(4 << 20))?;
@@ -302,7 +302,7 @@ fn total_size(directory: &Path) -> Result<u64> {
 }
 
 #[scenario(Here)]
-fn a_daemon_killed_at_any_stage_of_a_pull_leaves_nothing_half_made() -> Result<()> {
+fn a_daemon_killed_during_a_pull_leaves_no_partial_image() -> Result<()> {
     let host = Host::new()?.with_fail_points()?;
     let registry = start_filled_registry(&host)?;
     let proxy = Proxy::start(registry.address(), Forwarding::All)?;
@@ -383,7 +383,7 @@ const ON_SMALL_DISKS: &str = "set -e
     \"$banger\" daemon stop >&2";
 
 #[scenario(Here)]
-fn a_disk_that_is_full_at_any_stage_has_nothing_left_on_it() -> Result<()> {
+fn a_pull_onto_a_full_disk_fails_and_leaves_no_files() -> Result<()> {
     let host = Host::bare()?;
     let registry = Registry::start(None)?;
     let [small, large] = ["small.tar", "large.tar"].map(|name| host.path(name));

@@ -7,7 +7,7 @@ use banger_smoke::{Host, Terminal, debian, scenario};
 use rustix::process::Signal;
 
 #[scenario(Here, Lab, LabQemu)]
-fn a_command_runs_on_the_guests_own_kernel_and_its_status_is_ours() -> Result<()> {
+fn a_command_runs_on_the_vms_kernel_and_its_exit_code_is_returned() -> Result<()> {
     let host = Host::new()?;
     let out = host.banger(&["vm", "run", "--rm", "--", "sh", "-c", "uname -r; exit 42"])?.code(42)?;
     let kernel = host.json(&["kernel", "show", "debian-cloud"])?;
@@ -16,7 +16,7 @@ fn a_command_runs_on_the_guests_own_kernel_and_its_status_is_ours() -> Result<()
 }
 
 #[scenario(Here, LabMore)]
-fn stdin_is_piped_through() -> Result<()> {
+fn standard_input_is_piped_to_the_command() -> Result<()> {
     let host = Host::tiny()?;
     let text: String = (0..200_000).map(|n| format!("line {n}\n")).collect();
     let out = host
@@ -28,7 +28,7 @@ fn stdin_is_piped_through() -> Result<()> {
 }
 
 #[scenario(Here, Lab)]
-fn a_kept_vm_can_be_talked_to_stopped_started_and_deleted() -> Result<()> {
+fn a_detached_vm_runs_commands_and_keeps_files_across_a_restart() -> Result<()> {
     let host = Host::tiny()?;
     assert_eq!(
         host.ok(&["vm", "run", "-d", "--name", "box", "--image", "tiny", "--vcpu", "2"])?.trim(),
@@ -75,7 +75,7 @@ fn a_shell_has_a_real_terminal() -> Result<()> {
 }
 
 #[scenario(Here, LabMore)]
-fn two_runs_at_once_do_not_meet() -> Result<()> {
+fn parallel_runs_use_separate_vms() -> Result<()> {
     let host = Host::tiny()?;
     thread::scope(|scope| {
         let run = |text: &'static str| {
@@ -104,7 +104,7 @@ fn two_runs_at_once_do_not_meet() -> Result<()> {
 }
 
 #[scenario(Here, LabMore)]
-fn many_commands_at_once_in_one_vm() -> Result<()> {
+fn parallel_commands_in_one_vm_return_their_own_exit_codes() -> Result<()> {
     let host = debian()?;
     thread::scope(|scope| {
         let runs: Vec<_> = (0..8)
@@ -134,7 +134,7 @@ fn a_signal_reaches_the_command_in_the_guest() -> Result<()> {
 }
 
 #[scenario(Here, LabMore)]
-fn timing_accounts_for_the_start() -> Result<()> {
+fn timing_prints_the_phases_of_a_start() -> Result<()> {
     let host = Host::tiny()?;
     let run = host.banger(&["vm", "run", "--rm", "--timing", "--image", "tiny", "--", "busybox", "true"])?;
     for span in ["boot", "configure", "guest: ", "total"] {

@@ -50,7 +50,7 @@ impl Usage {
 }
 
 #[scenario(Here, LabMore, Slow)]
-fn the_daemon_does_not_grow_with_the_vms_that_have_been() -> Result<()> {
+fn the_daemons_resource_usage_does_not_grow_with_past_vms() -> Result<()> {
     let host = Host::tiny()?;
     host.ok(&["ps"])?;
     let pid = host.daemon_pid()?;
@@ -59,7 +59,7 @@ fn the_daemon_does_not_grow_with_the_vms_that_have_been() -> Result<()> {
     create_and_delete(&host, VMS - WARM_UP_VMS)?;
     let after = Usage::of(pid)?;
     eprintln!(
-        "{VMS} VMs, {PARALLEL_VMS} at a time: after {WARM_UP_VMS} bangerd had {before:?}, at the end {after:?}"
+        "{VMS} VMs, {PARALLEL_VMS} at a time: after {WARM_UP_VMS} bangerd used {before:?}, at the end {after:?}"
     );
     ensure!(host.daemon_pid()? == pid, "bangerd was restarted");
     host.nothing_left()?;

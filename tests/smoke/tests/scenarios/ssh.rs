@@ -56,13 +56,13 @@ fn noise(length: u32) -> Vec<u8> {
 }
 
 #[scenario(Here, LabMore)]
-fn a_command_is_as_by_any_ssh() -> Result<()> {
+fn commands_over_ssh_behave_as_with_an_sshd() -> Result<()> {
     let host = debian()?;
     let out = ssh(&host, &["box.vm", "hostname; whoami; pwd; echo to stderr >&2; exit 42"])?;
     assert_eq!(out.stderr, "to stderr\n");
     assert_eq!(out.code(42)?, "box\nroot\n/root\n");
     assert_eq!(ssh(&host, &["dev@box.vm", "whoami; pwd; id -nG"])?.success()?, "dev\n/home/dev\ndev\n");
-    ssh(&host, &["nobody-there@box.vm", "true"])?.fails(125, &["there is no user \"nobody-there\""])?;
+    ssh(&host, &["no-such-user@box.vm", "true"])?.fails(125, &["there is no user \"no-such-user\""])?;
     ssh(&host, &["box.vm", "kill -TERM $$"])?.code(143)?;
     ssh(&host, &["box.vm", "exit 255"])?.code(255)?;
     let config = host.ok(&["ssh-config", "-q"])?;
@@ -115,7 +115,7 @@ fn check_vm_ssh(host: &Host) -> Result<()> {
 }
 
 #[scenario(Here)]
-fn a_terminal_is_one_to_its_last_key() -> Result<()> {
+fn an_ssh_terminal_resizes_passes_ctrl_c_and_is_restored() -> Result<()> {
     let host = debian()?;
     let mut terminal = Terminal::start(&tool(&host, "ssh", &["dev@box.vm"])?, 30, 100)?;
     terminal.send_keys("stty size; tty; echo $TERM at $((40 + 2)); shopt login_shell\n")?;
@@ -137,7 +137,7 @@ fn a_terminal_is_one_to_its_last_key() -> Result<()> {
 }
 
 #[scenario(Here, LabMore, Slow)]
-fn files_go_both_ways() -> Result<()> {
+fn scp_and_sftp_copy_files_in_both_directions() -> Result<()> {
     let host = Host::with_debian()?;
     let tree = host.path("tree");
     fs::create_dir_all(tree.join("with space/empty"))?;
@@ -221,7 +221,7 @@ fn check_permissions(host: &Host) -> Result<()> {
 }
 
 #[scenario(Here)]
-fn rsync_needs_only_itself_in_the_guest() -> Result<()> {
+fn rsync_works_in_a_guest_with_only_busybox_and_rsync() -> Result<()> {
     let host = Host::new()?;
     let busybox = static_busybox()?;
     let rsync = with_libraries("/usr/bin/rsync")?;
@@ -233,9 +233,9 @@ fn rsync_needs_only_itself_in_the_guest() -> Result<()> {
     host.ok(&["vm", "run", "-d", "--name", "box", "--image", "rsync"])?;
 
     let tree = host.path("tree");
-    fs::create_dir_all(tree.join("folder"))?;
-    fs::write(tree.join("folder/big"), noise(4 << 20))?;
-    symlink("folder/big", tree.join("link"))?;
+    fs::create_dir_all(tree.join("directory"))?;
+    fs::write(tree.join("directory/big"), noise(4 << 20))?;
+    symlink("directory/big", tree.join("link"))?;
     let shell = format!("ssh -F {}", host.ok(&["ssh-config", "-q"])?.trim());
     let rsync = |from: &str, to: &str| {
         let mut rsync = host.tool("rsync");
@@ -243,11 +243,11 @@ fn rsync_needs_only_itself_in_the_guest() -> Result<()> {
         Running::start(rsync, format!("rsync {from} {to}"))?.finish(b"")?.success()
     };
     let source = format!("{}/", text(&tree));
-    assert!(rsync(&source, "box.vm:/root/tree/")?.contains("folder/big"));
+    assert!(rsync(&source, "box.vm:/root/tree/")?.contains("directory/big"));
     assert_eq!(rsync(&source, "box.vm:/root/tree/")?, "", "nothing has changed");
     rsync("box.vm:/root/tree/", &text(&host.path("back")))?;
-    ensure!(fs::read(host.path("back/folder/big"))? == noise(4 << 20), "the copied data differs");
-    assert_eq!(fs::read_link(host.path("back/link"))?, Path::new("folder/big"));
+    ensure!(fs::read(host.path("back/directory/big"))? == noise(4 << 20), "the copied data differs");
+    assert_eq!(fs::read_link(host.path("back/link"))?, Path::new("directory/big"));
     Ok(())
 }
 
@@ -298,7 +298,7 @@ fn start_host_server() -> Result<u16> {
 }
 
 #[scenario(Here, LabMore)]
-fn connections_are_forwarded_both_ways() -> Result<()> {
+fn connections_are_forwarded_in_both_directions() -> Result<()> {
     let host = Host::with_debian()?;
     let mut server = host.start(&["vm", "exec", "box", "--", "perl", "-e", SERVER])?;
     server.wait_for_stdout("listening")?;
@@ -406,7 +406,7 @@ print $s pack("NC", 1, 11); $s->flush; read $s, my $n, 4; read $s, my $b, unpack
 my ($kind, $keys, $key) = unpack("CNN/a", $b); print "$kind $keys ", unpack("H*", $key), "\n";"#;
 
 #[scenario(Here)]
-fn the_users_agent_is_there_for_the_session_and_nobody_else() -> Result<()> {
+fn the_ssh_agent_is_forwarded_only_to_its_session_and_user() -> Result<()> {
     let host = debian()?;
     let (socket, key) = (host.path("agent"), host.path("key"));
     let mut agent =
@@ -441,7 +441,7 @@ fn the_users_agent_is_there_for_the_session_and_nobody_else() -> Result<()> {
 }
 
 #[scenario(Here, LabMore)]
-fn sessions_over_one_connection_never_wait_for_each_other() -> Result<()> {
+fn sessions_over_one_connection_do_not_block_each_other() -> Result<()> {
     let host = debian()?;
     let control = format!("ControlPath={}", text(&host.path("control")));
     let options = ["-o", "ControlMaster=auto", "-o", control.as_str()];
@@ -480,7 +480,7 @@ fn sessions_over_one_connection_never_wait_for_each_other() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn a_connection_in_the_background_outlives_the_session_that_began_it() -> Result<()> {
+fn a_background_connection_outlives_its_first_session() -> Result<()> {
     let host = host_with_tiny_vm()?;
     let control = format!("ControlPath={}", text(&host.path("control")));
     let options = ["-o", "ControlMaster=auto", "-o", "ControlPersist=yes", "-o", control.as_str()];
@@ -498,7 +498,7 @@ fn a_connection_in_the_background_outlives_the_session_that_began_it() -> Result
 }
 
 #[scenario(Here)]
-fn an_editor_finds_its_way() -> Result<()> {
+fn an_editor_installs_its_server_and_reconnects() -> Result<()> {
     let host = Host::with_debian()?;
     // It probes the host with a script on the standard input of a shell without a terminal.
     let probe = start(&host, "ssh", &["-T", "-o", "ConnectTimeout=15", "box.vm", "bash -s"])?;
@@ -525,7 +525,7 @@ fn an_editor_finds_its_way() -> Result<()> {
 }
 
 #[scenario(Here, LabMore)]
-fn a_killed_ssh_leaves_nothing_in_the_guest() -> Result<()> {
+fn a_killed_ssh_client_leaves_nothing_in_the_guest() -> Result<()> {
     let host = host_with_tiny_vm()?;
     let address = format!("127.0.0.1:{}", start_host_server()?);
     let [tcp, path] = [format!("9000:{address}"), format!("/tmp/left:{address}")];
@@ -549,7 +549,7 @@ fn a_killed_ssh_leaves_nothing_in_the_guest() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn what_cannot_be_reached_is_told_and_what_is_down_started_if_it_may() -> Result<()> {
+fn unreachable_vms_are_reported_and_autostart_starts_stopped_ones() -> Result<()> {
     let host = host_with_tiny_vm()?;
     let fails_with = |texts: &[&str]| ssh(&host, &["box.vm", "true"])?.fails(255, texts);
     ssh(&host, &["bo.vm", "true"])?.fails(255, &["there is no VM \"bo\"", "banger ps -a"])?;
@@ -568,7 +568,7 @@ fn what_cannot_be_reached_is_told_and_what_is_down_started_if_it_may() -> Result
 }
 
 #[scenario(Here)]
-fn an_sshd_of_the_images_own_lets_root_in_by_bangers_key_alone() -> Result<()> {
+fn the_images_own_sshd_accepts_root_only_with_bangers_key() -> Result<()> {
     let host = Host::new()?;
     host.ok(&["image", "import", "sshd", &text(&host.path("sshd.tar.zst"))])?;
     host.ok(&["vm", "run", "-d", "--name", "box", "--image", "sshd"])?;
@@ -613,7 +613,7 @@ fn an_sshd_of_the_images_own_lets_root_in_by_bangers_key_alone() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn the_users_own_configuration_includes_it_and_is_as_it_was() -> Result<()> {
+fn ssh_config_install_and_uninstall_preserve_the_users_file() -> Result<()> {
     let host = Host::bare()?;
     let path = host.path(".ssh/config");
     let old = b"Host *\n\tServerAliveInterval 5 # \xff\r\n\nHost a\nUser b";

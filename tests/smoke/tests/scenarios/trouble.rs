@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 #[scenario(Here)]
-fn a_request_that_makes_no_sense_leaves_no_vm() -> Result<()> {
+fn an_invalid_request_creates_no_vm() -> Result<()> {
     let host = Host::new()?;
     host.banger(&["vm", "run", "--vcpu", "0", "--", "true"])?.fails(2, &["--vcpu"])?;
     host.banger(&["vm", "run", "--name", "My_Box", "--", "true"])?.fails(2, &["'M' at position 1"])?;
@@ -22,7 +22,7 @@ fn a_request_that_makes_no_sense_leaves_no_vm() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn a_name_can_be_had_once() -> Result<()> {
+fn parallel_runs_cannot_share_a_vm_name() -> Result<()> {
     let host = Host::tiny()?;
     let (one, two) = thread::scope(|scope| {
         let run = || host.banger(&["vm", "run", "-d", "--name", "same", "--image", "tiny"]);
@@ -37,15 +37,10 @@ fn a_name_can_be_had_once() -> Result<()> {
 }
 
 #[scenario(Here, Lab)]
-fn a_guest_whose_init_dies_is_told_with_its_console() -> Result<()> {
+fn a_crashed_init_is_reported_with_the_console() -> Result<()> {
     let host = Host::new()?;
     let tar = host.path("dies.tar");
-    tar_of(
-        &tar,
-        &[("bin/busybox", &static_busybox()?)],
-        &[("sbin/init", "/bin/busybox"), ("bin/sh", "/bin/busybox")],
-    )?;
-    // Busybox's `init` keeps running without an inittab; a script that exits is what this test needs.
+    // A script, because busybox's `init` keeps running without an inittab.
     let script: &[u8] = b"#!/bin/sh\necho about to end\nexit 3\n";
     tar_of(
         &tar,
@@ -59,7 +54,7 @@ fn a_guest_whose_init_dies_is_told_with_its_console() -> Result<()> {
 }
 
 #[scenario(Here, LabMore)]
-fn a_guest_that_answers_garbage_is_told_and_can_be_deleted() -> Result<()> {
+fn a_guest_that_breaks_the_protocol_is_reported_and_can_be_deleted() -> Result<()> {
     let host = Host::new()?;
     let tar = host.path("hostile.tar");
     tar_of(&tar, &[("sbin/init", HOSTILE_INIT), ("bin/busybox", &static_busybox()?)], &[])?;
@@ -76,7 +71,7 @@ fn a_guest_that_answers_garbage_is_told_and_can_be_deleted() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn a_kernel_that_is_none_is_refused() -> Result<()> {
+fn files_that_are_not_kernels_are_rejected() -> Result<()> {
     let host = Host::new()?;
     let file = host.path("kernel");
     for (bytes, reason) in [(&b""[..], "empty"), (&[0x5a; 100_000][..], "kernel")] {
@@ -89,7 +84,7 @@ fn a_kernel_that_is_none_is_refused() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn a_tar_that_is_cut_short_makes_no_image() -> Result<()> {
+fn a_truncated_tar_creates_no_image() -> Result<()> {
     let host = Host::new()?;
     let tar = host.path("cut.tar");
     tar_of(&tar, &[("bin/busybox", &static_busybox()?)], &[])?;
@@ -101,7 +96,7 @@ fn a_tar_that_is_cut_short_makes_no_image() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn an_upload_that_is_refused_at_its_beginning_is_told_why() -> Result<()> {
+fn an_upload_rejected_at_its_start_reports_the_reason() -> Result<()> {
     let host = Host::new()?;
     let import = host.start(&["image", "import", "bad", "-"])?.finish(&vec![0x5a; 50 << 20])?;
     import.fails(1, &["not a tar"])?;
@@ -109,7 +104,7 @@ fn an_upload_that_is_refused_at_its_beginning_is_told_why() -> Result<()> {
 }
 
 #[scenario(Here, Lab)]
-fn ctrl_c_while_it_starts_undoes_it() -> Result<()> {
+fn ctrl_c_during_a_start_deletes_the_vm() -> Result<()> {
     let host = Host::new()?;
     let run = host.start(&["vm", "run", "--name", "box", "--", "true"])?;
     host.until("a VM exists", || Ok(host.json(&["ps", "-a"])? != json!([])))?;
@@ -134,7 +129,7 @@ fn vms_outlive_a_killed_daemon() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn a_session_that_has_ended_keeps_the_daemon_from_nothing() -> Result<()> {
+fn only_an_open_session_blocks_a_daemon_restart() -> Result<()> {
     let host = Host::tiny()?;
     host.ok(&["vm", "run", "-d", "--name", "box", "--image", "tiny", "--memory", "128M"])?;
     for _ in 0..20 {
@@ -154,7 +149,7 @@ fn a_session_that_has_ended_keeps_the_daemon_from_nothing() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn a_daemon_killed_in_the_middle_of_a_run_leaves_nothing() -> Result<()> {
+fn a_daemon_killed_during_vm_run_leaves_nothing() -> Result<()> {
     let host = Host::new()?;
     let run = host.start(&["vm", "run", "--rm", "--", "true"])?;
     host.until("a VM exists", || Ok(host.json(&["ps", "-a"])? != json!([])))?;
@@ -165,7 +160,7 @@ fn a_daemon_killed_in_the_middle_of_a_run_leaves_nothing() -> Result<()> {
 }
 
 #[scenario(Here, Lab)]
-fn a_guest_that_powers_itself_off_is_stopped() -> Result<()> {
+fn a_vm_whose_guest_resets_itself_is_stopped() -> Result<()> {
     let host = Host::tiny()?;
     host.ok(&["vm", "run", "-d", "--name", "box", "--image", "tiny"])?;
     // The guest goes down during the session, which may or may not notice it first.
@@ -177,7 +172,7 @@ fn a_guest_that_powers_itself_off_is_stopped() -> Result<()> {
 }
 
 #[scenario(Here, Lab)]
-fn a_vm_whose_vmm_is_killed_says_so_and_starts_again() -> Result<()> {
+fn a_killed_vmm_is_reported_and_the_vm_starts_again() -> Result<()> {
     let host = Host::tiny()?;
     host.ok(&["vm", "run", "-d", "--name", "box", "--image", "tiny"])?;
     let daemon = host.daemon_pid()?;
@@ -194,7 +189,7 @@ fn a_vm_whose_vmm_is_killed_says_so_and_starts_again() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn a_runtime_folder_that_is_a_link_is_refused() -> Result<()> {
+fn a_runtime_directory_that_is_a_symbolic_link_is_rejected() -> Result<()> {
     let host = Host::bare()?;
     fs::create_dir(host.path("elsewhere"))?;
     std::os::unix::fs::symlink(host.path("elsewhere"), host.path("run/banger"))?;
@@ -204,7 +199,7 @@ fn a_runtime_folder_that_is_a_link_is_refused() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn without_its_vmm_nothing_is_fetched_or_made() -> Result<()> {
+fn vm_run_downloads_nothing_if_the_vmm_is_missing() -> Result<()> {
     let host = Host::bare()?;
     let programs = host.path("programs");
     fs::create_dir(&programs)?;
@@ -224,7 +219,7 @@ fn without_its_vmm_nothing_is_fetched_or_made() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn a_full_disk_stops_an_import_and_leaves_nothing_of_it() -> Result<()> {
+fn an_import_onto_a_full_disk_fails_and_leaves_no_files() -> Result<()> {
     let host = Host::bare()?;
     let tar = host.path("large.tar");
     tar_of(&tar, &[("large", &vec![7; 60 << 20])], &[])?;
@@ -245,7 +240,7 @@ fn a_full_disk_stops_an_import_and_leaves_nothing_of_it() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn a_session_that_is_killed_takes_its_vm_with_it() -> Result<()> {
+fn the_vm_of_a_killed_vm_run_is_deleted() -> Result<()> {
     let host = Host::tiny()?;
     let mut run =
         host.start(&["vm", "run", "--rm", "--image", "tiny", "--", "sh", "-c", "echo ready; sleep 1000"])?;

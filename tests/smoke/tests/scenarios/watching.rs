@@ -24,7 +24,7 @@ fn lines(text: &str) -> Result<Vec<Value>> {
 }
 
 #[scenario(Here, LabMore)]
-fn logs_show_what_was_said_and_follow_what_is_until_the_vm_is_down() -> Result<()> {
+fn logs_are_filtered_and_followed_until_the_vm_stops() -> Result<()> {
     let host = Host::tiny()?;
     create_vm(&host, "box")?;
     sh(&host, "box", "echo hello-$((40 + 2)) > /dev/console; echo banger-agent: so > /dev/console")?;
@@ -60,7 +60,7 @@ fn logs_show_what_was_said_and_follow_what_is_until_the_vm_is_down() -> Result<(
 }
 
 #[scenario(Here, LabMore)]
-fn a_guest_that_floods_its_console_fills_no_disk() -> Result<()> {
+fn the_log_of_a_flooded_console_stays_small() -> Result<()> {
     let host = Host::tiny()?;
     create_vm(&host, "box")?;
     // More than is kept, so that the log rotates while it is followed. Firecracker's serial port costs the guest an
@@ -90,7 +90,7 @@ fn a_guest_that_floods_its_console_fills_no_disk() -> Result<()> {
 }
 
 #[scenario(Here, Lab)]
-fn stats_tell_what_a_vm_uses() -> Result<()> {
+fn stats_report_a_vms_cpu_memory_and_disk_usage() -> Result<()> {
     let host = Host::tiny()?;
     assert_eq!(host.json(&["vm", "stats"])?, Value::Array(vec![]));
     create_vm(&host, "box")?;
@@ -119,7 +119,7 @@ fn stats_tell_what_a_vm_uses() -> Result<()> {
 }
 
 #[scenario(Here, LabMore)]
-fn events_tell_a_vms_life_in_order() -> Result<()> {
+fn events_report_a_vms_states_in_order() -> Result<()> {
     let host = Host::tiny()?;
     let mut follower = host.start(&["events", "-f", "--since", "1h"])?;
     create_vm(&host, "box")?;
@@ -147,7 +147,7 @@ fn events_tell_a_vms_life_in_order() -> Result<()> {
 }
 
 #[scenario(Here, LabMore)]
-fn a_vm_that_nobody_uses_is_stopped_where_that_is_wanted() -> Result<()> {
+fn an_unused_vm_is_stopped_after_the_configured_time() -> Result<()> {
     let host = Host::tiny()?;
     fs::create_dir_all(host.path("config/banger"))?;
     fs::write(host.path("config/banger/config.toml"), "[daemon]\nauto_stop_stale_after = \"2s\"\n")?;

@@ -155,7 +155,7 @@ fn unignored_files(root: &Path) -> Result<BTreeMap<PathBuf, (char, Vec<u8>)>> {
 /// Sends a repository, changes and commits at random in the guest, and gets the work back: the files are the same,
 /// and the user's own are unchanged.
 #[scenario(Here, LabMore, Slow)]
-fn what_goes_in_and_is_worked_on_comes_out_the_same() -> Result<()> {
+fn random_changes_survive_a_round_trip_through_a_guest() -> Result<()> {
     let trips = if in_lab() { ROUND_TRIPS_IN_LAB } else { ROUND_TRIPS };
     let host = Host::with_git()?;
     host.ok(&[RUN, &["git"]].concat())?;
@@ -225,7 +225,7 @@ fn sh(dir: &Path, script: &str) -> Result<String> {
 }
 
 #[scenario(Here)]
-fn a_throw_away_vm_leaves_its_commits_here() -> Result<()> {
+fn vm_run_rm_saves_commits_and_uncommitted_work_on_the_host() -> Result<()> {
     let host = Host::with_git()?;
     let root = repository(&host)?;
     fs::write(root.join(".git/info/exclude"), "target/\n")?;
@@ -252,7 +252,7 @@ fn a_throw_away_vm_leaves_its_commits_here() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn sent_again_only_changes_go_and_work_there_is_never_overwritten() -> Result<()> {
+fn prepare_sends_only_changes_and_never_overwrites_guest_work() -> Result<()> {
     let host = Host::tiny()?;
     let root = repository(&host)?;
     fs::write(root.join("untracked"), "untracked")?;
@@ -297,7 +297,7 @@ fn sent_again_only_changes_go_and_work_there_is_never_overwritten() -> Result<()
 }
 
 #[scenario(Here)]
-fn what_breaks_in_the_middle_leaves_nothing_half_made() -> Result<()> {
+fn a_failed_or_interrupted_prepare_leaves_no_partial_files() -> Result<()> {
     let host = Host::tiny()?;
     let root = repository(&host)?;
     host.ok(&[RUN, &["tiny"]].concat())?;
@@ -340,7 +340,7 @@ fn what_breaks_in_the_middle_leaves_nothing_half_made() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn what_cannot_go_in_is_told_before_a_vm_is_made() -> Result<()> {
+fn unsendable_repositories_are_rejected_before_a_vm_is_created() -> Result<()> {
     let host = Host::new()?;
     let run = |dir: &Path, arguments: &[&str]| {
         run_in(&host, dir, &[&["vm", "run", "--rm", "."], arguments, &["--", "true"]].concat())
@@ -367,7 +367,7 @@ fn what_cannot_go_in_is_told_before_a_vm_is_made() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn a_full_copy_takes_all_that_is_there() -> Result<()> {
+fn a_full_copy_includes_ignored_files_and_submodules() -> Result<()> {
     let host = Host::with_git()?;
     let root = repository(&host)?;
     git(&root, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "./.", "sub"])?;
@@ -406,7 +406,7 @@ fn a_full_copy_takes_all_that_is_there() -> Result<()> {
 }
 
 #[scenario(Here)]
-fn files_of_the_users_are_there_at_each_start() -> Result<()> {
+fn synced_files_are_updated_at_each_start() -> Result<()> {
     let host = Host::tiny()?;
     fs::create_dir_all(host.path("config/banger"))?;
     fs::write(host.path(".gitconfig"), "[user]\n\tname = a\n")?;

@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn siblings_that_use_each_other_form_a_circle() {
+    fn siblings_that_use_each_other_form_a_cycle() {
         let cycles = cycles_in(&[
             ("lib.rs", "mod a; mod b; mod c;"),
             ("a.rs", "use crate::b::{\n    f as g,\n};\npub fn a() { g() }"),
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shortest_way_around_is_shown() {
+    fn the_shortest_path_around_a_cycle_is_shown() {
         let cycles = cycles_in(&[
             ("lib.rs", "mod a; mod b; mod c;"),
             ("a.rs", "use crate::b::B; pub struct A;"),
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_and_its_parent_that_use_each_other_form_a_circle() {
+    fn a_child_and_its_parent_that_use_each_other_form_a_cycle() {
         let cycles = cycles_in(&[
             ("lib.rs", "mod a;"),
             ("a.rs", "mod b;\npub struct A(b::B);"),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_stands_for_the_files_below_it() {
+    fn a_module_includes_the_files_below_it() {
         let cycles = cycles_in(&[
             ("lib.rs", "mod a; mod b;"),
             ("a/mod.rs", "mod one; mod two; pub use one::One; pub use two::two;"),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_comments_and_strings_do_not_count() {
+    fn tests_comments_and_strings_are_ignored() {
         let cycles = cycles_in(&[
             ("lib.rs", "mod a; mod b; #[cfg(test)] mod missing;"),
             ("a.rs", "use crate::b::B; pub struct A;"),
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn an_inherent_method_is_used_where_its_impl_block_is() {
+    fn an_inherent_method_belongs_to_the_file_of_its_impl_block() {
         let cycles = cycles_in(&[
             ("lib.rs", "mod host; mod start; mod stop;"),
             ("host.rs", "pub struct Host;"),
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_other_crates_and_macros_do_not_confuse() {
+    fn an_external_crate_with_a_modules_name_is_not_the_module() {
         let cycles = cycles_in(&[
             ("lib.rs", "mod serde; mod name;"),
             ("name.rs", "macro_rules! text { () => { pub struct Name; } }\ntext!(); use ::serde::Serialize;"),

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_lines_are_the_last_lines() {
+    fn last_lines_returns_at_most_the_requested_lines() {
         assert_eq!(last_lines(b"a\nb\nc\n", Some(2)), b"b\nc\n");
         assert_eq!(last_lines(b"a\n", Some(0)), b"");
         assert_eq!(last_lines(b"a\nb", Some(9)), b"a\nb");

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn kernels_are_found_in_the_shapes_there_are() {
+    fn kernels_are_found_in_each_supported_directory_layout() {
         assert_eq!(find(&["vmlinux"]), expected("vmlinux", None, None));
         assert_eq!(find(&["bzImage", "modules/kernel/a.ko"]), expected("bzImage", Some("modules"), None));
         // Like /lib/modules/RELEASE itself.
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_release_in_its_name_tells_which_modules_are_a_kernels_own() {
+    fn modules_are_selected_by_the_release_in_the_kernels_name() {
         let two = ["vmlinuz-6.2", "lib/modules/6.1/modules.dep", "lib/modules/6.2/modules.dep"];
         assert_eq!(find(&two), expected("vmlinuz-6.2", Some("lib/modules/6.2"), None));
         let unclear = ["vmlinuz", "lib/modules/6.1/modules.dep", "lib/modules/6.2/modules.dep"];
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_or_there_twice_is_told() {
+    fn missing_or_several_kernels_are_rejected_and_several_configs_ignored() {
         assert!(find(&["kernel/a.ko", "modules.dep"]).unwrap_err().starts_with("there is no kernel in DIR"));
         let both = find(&["vmlinux", "vmlinuz"]).unwrap_err();
         assert_eq!(both, "there are several kernels in DIR: DIR/vmlinux, DIR/vmlinuz");

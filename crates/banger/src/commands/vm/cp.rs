@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_in_a_vm_when_it_has_a_name_and_a_colon() {
+    fn text_before_the_first_colon_names_a_vm_unless_it_has_a_slash() {
         let guest = |vm: &str, path: &str| Location::Guest { vm: vm.into(), path: path.into() };
         for (text, expected) in [
             ("-", Location::StandardStream),

@@ -59,13 +59,13 @@ mod tests {
         let command: Vec<_> = command.iter().map(|word| (*word).to_owned()).collect();
         let guest_command = guest_command(image, entrypoint, &command);
         assert_eq!(guest_command.argv, argv);
-        let as_the_image_says = (Some("/srv"), Some("65532:65532"));
-        let expected = if argv.is_empty() { (None, None) } else { as_the_image_says };
+        let image_settings = (Some("/srv"), Some("65532:65532"));
+        let expected = if argv.is_empty() { (None, None) } else { image_settings };
         assert_eq!((guest_command.cwd.as_deref(), guest_command.user.as_deref()), expected);
     }
 
     #[test]
-    fn an_image_without_an_init_runs_what_it_is_made_for() {
+    fn images_without_an_init_run_their_own_command_or_the_users() {
         let app = image(None, &["/app", "--serve"], &["80"]);
         assert_runs(&app, None, &[], &["/app", "--serve", "80"]);
         assert_runs(&app, None, &["ls", "-l"], &["ls", "-l"]);
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn shells_and_inits_are_nothing_to_run() {
+    fn images_with_only_a_shell_or_an_init_run_a_login_shell() {
         for cmd in ["/bin/sh", "bash", "/sbin/init", "/lib/systemd/systemd"] {
             assert_runs(&image(None, &[], &[cmd]), None, &[], &[]);
         }

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vm_that_does_not_run_fails_with_what_to_do() {
+    fn a_vm_that_is_not_running_fails_with_a_hint() {
         for (name, message, hint) in [
             ("stopped", "stopped", "start it with: banger vm start box"),
             ("created", "created", "start it with: banger vm start box"),
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_is_judged_by_its_own_figures() {
+    fn guest_checks_apply_thresholds_to_clock_disks_and_memory() {
         let disk = |path: &str, available| DiskUsage { path: path.into(), total: 1000, available };
         let inspection = Inspection {
             clock_ns: 100_000_000_000,

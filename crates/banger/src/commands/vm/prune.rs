@@ -54,6 +54,6 @@ fn confirmed(ui: &Ui, vms: &[Vm]) -> Result<bool, CommandError> {
         ));
     }
     ui.note(list::table(ui, vms));
-    let what = if vms.len() == 1 { "this VM with its disks" } else { "these VMs with their disks" };
-    Ok(ui.ask(format_args!("Delete {what}?"))?)
+    let targets = if vms.len() == 1 { "this VM with its disks" } else { "these VMs with their disks" };
+    Ok(ui.ask(format_args!("Delete {targets}?"))?)
 }

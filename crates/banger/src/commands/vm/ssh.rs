@@ -36,7 +36,7 @@ const SSH_FAILED: i32 = 255;
 /// Name of the ssh program, searched for in PATH.
 const SSH: &str = "ssh";
 
-/// Delay before ssh receives a ending signal again. OpenSSH 9.2 checks for signals and then polls: it misses a
+/// Delay before ssh receives an ending signal again. OpenSSH 9.2 checks for signals and then polls: it misses a
 /// signal between the two until something else happens, which may be never.
 const RESEND_DELAY: Duration = Duration::from_secs(1);
 
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_word_is_a_line_and_several_stay_apart() {
+    fn one_word_is_sent_unchanged_and_several_words_are_quoted() {
         let command_line =
             |words: &[&str]| command_line(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
         assert_eq!(command_line(&[]), None);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_ssh_that_misses_the_first_signal_gets_another() {
+    async fn a_signal_is_sent_again_if_ssh_misses_it() {
         let (sender, signals) = tokio::sync::mpsc::unbounded_channel();
         let mut ssh = Command::new("sh");
         ssh.args(["-c", "trap 'trap \"exit 3\" TERM' TERM; echo; while :; do sleep 0.01; done"]);
@@ -216,12 +216,12 @@ mod tests {
     }
 
     #[test]
-    fn a_status_of_255_is_the_programs_only_when_it_has_told_of_it() {
+    fn status_255_becomes_125_unless_the_proxy_reported_an_exit() {
         let (reader, mut writer) = io::pipe().unwrap();
-        let of = |code: i32| exit_code(ExitStatus::from_raw(code << 8), &reader);
-        assert_eq!((of(0), of(42), of(255)), (0, 42, 125));
+        let code_for = |code: i32| exit_code(ExitStatus::from_raw(code << 8), &reader);
+        assert_eq!((code_for(0), code_for(42), code_for(255)), (0, 42, 125));
         assert_eq!(exit_code(ExitStatus::from_raw(15), &reader), 143);
         writer.write_all(b"\n").unwrap();
-        assert_eq!((of(0), of(255)), (0, 255));
+        assert_eq!((code_for(0), code_for(255)), (0, 255));
     }
 }

@@ -62,7 +62,7 @@ impl Stats {
     }
 }
 
-/// Updates the table until Ctrl-C, or until none of the wanted VMs exists.
+/// Updates the table until Ctrl-C, or until none of the requested VMs exists.
 async fn stream(client: &Client, mut ids: Vec<Id>) -> Result<(), CommandError> {
     let mut live = LiveTable::default();
     loop {
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_known_is_a_dash() {
+    fn unknown_values_are_shown_as_dashes() {
         let disk =
             |name: &str| DiskStats { name: name.to_owned(), apparent: Size::gib(8), real: Size::mib(70) };
         let running = VmStats {

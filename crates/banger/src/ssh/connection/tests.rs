@@ -84,7 +84,7 @@ fn sent(connection: &mut Connection<AcceptAll>) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn more_than_a_window_is_refused_and_what_is_taken_makes_room() {
+fn data_beyond_the_window_is_rejected_and_consumption_widens_it() {
     let (mut connection, _queue) = connection();
     let _channel = open(&mut connection, 0);
     for _ in 0..WINDOW_SIZE / MAX_PACKET {
@@ -102,7 +102,7 @@ fn more_than_a_window_is_refused_and_what_is_taken_makes_room() {
 }
 
 #[test]
-fn what_nobody_wants_does_not_keep_ssh_waiting() {
+fn data_for_a_dropped_channel_still_widens_the_window() {
     let (mut connection, _queue) = connection();
     drop(open(&mut connection, 0));
     for _ in 0..WINDOW_SIZE / MAX_PACKET * 3 {
@@ -112,7 +112,7 @@ fn what_nobody_wants_does_not_keep_ssh_waiting() {
 }
 
 #[tokio::test]
-async fn no_more_is_sent_than_ssh_has_room_for() {
+async fn the_writer_sends_no_more_than_sshs_window() {
     let (mut connection, mut queue) = connection();
     let channel = open(&mut connection, 10);
     let writing = tokio::spawn(async move { channel.writer.write(vec![0; 25].into(), None).await });
@@ -130,7 +130,7 @@ async fn no_more_is_sent_than_ssh_has_room_for() {
 }
 
 #[tokio::test]
-async fn what_is_closed_stays_so_on_both_sides() {
+async fn a_closed_channel_ignores_further_commands_and_data() {
     let (mut connection, _queue) = connection();
     let mut channel = open(&mut connection, 10);
     receive(&mut connection, &data(3)).unwrap();
@@ -147,7 +147,7 @@ async fn what_is_closed_stays_so_on_both_sides() {
 }
 
 #[test]
-fn who_has_not_said_who_it_is_gets_nothing() {
+fn opening_a_channel_requires_authentication() {
     let (mut connection, _queue) = connection();
     connection.is_authenticated = false;
     let open = Message::new(number::OPEN).bytes(b"session").u32(7).u32(9).u32(9);
@@ -156,7 +156,7 @@ fn who_has_not_said_who_it_is_gets_nothing() {
 
 proptest! {
     #[test]
-    fn any_messages_are_taken_in_or_refused(
+    fn any_messages_are_handled_or_rejected(
         messages in prop::collection::vec((0u8..110, prop::collection::vec(0u8..12, 0..60)), 0..40),
     ) {
         let (mut connection, _queue) = connection();

@@ -104,45 +104,48 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_sealed_is_opened_however_it_arrives(
+        fn sealed_packets_can_be_opened_from_chunks_of_any_size(
             payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..100), 1..6),
             clear in any::<bool>(),
             step in 1usize..50,
         ) {
-            let [mut to, mut from] = ciphers(clear);
+            let [mut sealing, mut opening] = ciphers(clear);
             let mut wire = BytesMut::new();
             for payload in &payloads {
-                to.seal(payload, &mut wire).unwrap();
+                sealing.seal(payload, &mut wire).unwrap();
             }
-            let (mut buffer, mut got) = (BytesMut::new(), Vec::new());
+            let (mut buffer, mut opened) = (BytesMut::new(), Vec::new());
             for part in wire.chunks(step) {
                 buffer.extend_from_slice(part);
-                while let Some(payload) = from.open(&mut buffer).unwrap() {
-                    got.push(payload.to_vec());
+                while let Some(payload) = opening.open(&mut buffer).unwrap() {
+                    opened.push(payload.to_vec());
                 }
             }
-            prop_assert_eq!(got, payloads);
+            prop_assert_eq!(opened, payloads);
         }
 
         #[test]
-        fn any_bytes_are_packets_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200), clear in any::<bool>()) {
+        fn opening_any_bytes_returns_packets_or_an_error(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            clear in any::<bool>(),
+        ) {
             let mut buffer = BytesMut::from(bytes.as_slice());
-            let [mut from, _] = ciphers(clear);
-            while let Ok(Some(_)) = from.open(&mut buffer) {}
+            let [mut opening, _] = ciphers(clear);
+            while let Ok(Some(_)) = opening.open(&mut buffer) {}
         }
     }
 
     #[test]
-    fn what_was_changed_on_the_way_is_refused() {
-        let [mut to, mut from] = ciphers(false);
+    fn a_modified_packet_is_rejected() {
+        let [mut sealing, mut opening] = ciphers(false);
         let mut wire = BytesMut::new();
-        to.seal(b"payload", &mut wire).unwrap();
+        sealing.seal(b"payload", &mut wire).unwrap();
         wire[6] ^= 1;
-        assert!(from.open(&mut wire).is_err());
+        assert!(opening.open(&mut wire).is_err());
     }
 
     #[test]
-    fn a_packet_that_promises_too_much_is_refused_before_it_comes() {
+    fn a_packet_length_over_the_limit_is_rejected_before_its_data() {
         assert!(Cipher::Clear.open(&mut BytesMut::from(&[0xff; 4][..])).is_err());
     }
 }

@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn openssh_reads_it_and_it_is_read_as_openssh_makes_it() {
+    fn client_keys_are_compatible_with_openssh() {
         let dir = tempfile::tempdir().unwrap();
         let keygen = |args: &[&str]| {
             let out = Command::new("ssh-keygen").args(args).output().unwrap();
@@ -152,20 +152,20 @@ mod tests {
         assert_eq!(keygen(&["-y", "-f", path.to_str().unwrap()]), format!("{ours}\n"));
 
         let path = dir.path().join("theirs");
-        let of = |passphrase: &str, kind: &str| {
+        let read_generated = |passphrase: &str, kind: &str| {
             let _ = fs::remove_file(&path);
             keygen(&["-q", "-t", kind, "-N", passphrase, "-C", COMMENT, "-f", path.to_str().unwrap()]);
             ClientKey::read(&fs::read(&path).unwrap())
         };
-        let theirs = of("", "ed25519").unwrap().public();
+        let theirs = read_generated("", "ed25519").unwrap().public();
         assert_eq!(fs::read_to_string(dir.path().join("theirs.pub")).unwrap(), format!("{theirs}\n"));
-        assert_eq!(of("secret", "ed25519").unwrap_err(), InvalidKey);
-        assert_eq!(of("", "ecdsa").unwrap_err(), InvalidKey);
+        assert_eq!(read_generated("secret", "ed25519").unwrap_err(), InvalidKey);
+        assert_eq!(read_generated("", "ecdsa").unwrap_err(), InvalidKey);
     }
 
     proptest! {
         #[test]
-        fn what_is_damaged_is_no_key_and_nothing_worse(at in 0usize..400, with in any::<u8>()) {
+        fn reading_a_damaged_key_never_returns_another_key(at in 0usize..400, with in any::<u8>()) {
             let mut bytes = encode_file(&[7; 32], 9).unwrap();
             let good = ClientKey::read(&bytes).unwrap().public();
             let at = at % bytes.len();

@@ -106,7 +106,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_put_in_is_read(a in any::<u32>(), b in any::<bool>(), text in prop::collection::vec(any::<u8>(), 0..99)) {
+        fn encoded_fields_are_decoded_unchanged(
+            a in any::<u32>(),
+            b in any::<bool>(),
+            text in prop::collection::vec(any::<u8>(), 0..99),
+        ) {
             let message = Message::new(9).u32(a).bytes(&text).boolean(b);
             let mut fields = Fields::new(Bytes::copy_from_slice(message.as_bytes()));
             prop_assert_eq!((fields.byte(), fields.u32()), (Ok(9), Ok(a)));
@@ -115,14 +119,14 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_fields_or_none(bytes in prop::collection::vec(any::<u8>(), 0..99)) {
+        fn decoding_any_bytes_returns_fields_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..99)) {
             let mut fields = Fields::new(bytes.into());
             while fields.bytes().is_ok() {}
         }
     }
 
     #[test]
-    fn long_numbers_are_as_the_rfc_has_them() {
+    fn mpints_are_encoded_as_in_the_rfc() {
         // RFC 4251, 5.
         for (number, wire) in [
             (&[0, 0][..], &[0, 0, 0, 0][..]),

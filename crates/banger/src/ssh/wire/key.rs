@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_read_as_it_was_made() {
+    fn a_generated_key_is_read_and_other_bytes_are_rejected() {
         let bytes = HostKey::generate().unwrap();
         let key = HostKey::read(&bytes).unwrap();
         assert_eq!(key.public(), HostKey::read(&bytes).unwrap().public());

@@ -186,7 +186,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_messages_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..300), greeted in any::<bool>()) {
+        fn any_bytes_before_the_key_exchange_yield_no_message(
+            bytes in prop::collection::vec(any::<u8>(), 0..300),
+            greeted in any::<bool>(),
+        ) {
             let mut transport = transport();
             if greeted {
                 transport.incoming.extend_from_slice(b"SSH-2.0-x\r\n");
@@ -196,7 +199,10 @@ mod tests {
         }
 
         #[test]
-        fn before_keys_are_exchanged_nothing_gets_through(number in 50u8..=255, rest in prop::collection::vec(any::<u8>(), 0..50)) {
+        fn connection_messages_before_the_key_exchange_are_rejected(
+            number in 50u8..=255,
+            rest in prop::collection::vec(any::<u8>(), 0..50),
+        ) {
             let mut transport = transport();
             transport.incoming.extend_from_slice(b"SSH-2.0-x\n");
             let payload = [&[number], rest.as_slice()].concat();
@@ -205,18 +211,18 @@ mod tests {
         }
     }
 
-    /// Runs the client's side of an exchange with `ours`.
-    fn exchange_keys(ours: &mut Transport, client: &mut Client) -> Result<(), WireError> {
+    /// Runs the client's side of an exchange with `server`.
+    fn exchange_keys(server: &mut Transport, client: &mut Client) -> Result<(), WireError> {
         let offer = exchange::offer()?;
-        client.send(&offer, ours);
-        ours.next()?;
-        let their_offer = client.receive(ours).ok_or(WireError::Malformed)?;
+        client.send(&offer, server);
+        server.next()?;
+        let their_offer = client.receive(server).ok_or(WireError::Malformed)?;
         assert_eq!(their_offer.first(), Some(&KEXINIT));
         let secret = EphemeralPrivateKey::generate(&X25519, &SystemRandom::new()).unwrap();
         let point = secret.compute_public_key().unwrap();
-        client.send(&Message::new(ECDH_INIT).bytes(point.as_ref()), ours);
-        assert!(ours.next()?.is_none());
-        let mut reply = Fields::new(client.receive(ours).unwrap());
+        client.send(&Message::new(ECDH_INIT).bytes(point.as_ref()), server);
+        assert!(server.next()?.is_none());
+        let mut reply = Fields::new(client.receive(server).unwrap());
         reply.byte()?;
         let (blob, theirs, signature) = (reply.bytes()?, reply.bytes()?, reply.bytes()?);
         let peer = UnparsedPublicKey::new(&X25519, &theirs);
@@ -229,9 +235,9 @@ mod tests {
         let key = blob.get(blob.len() - 32..).unwrap();
         let signature = signature.get(signature.len() - 64..).unwrap();
         signature::UnparsedPublicKey::new(&signature::ED25519, key).verify(&hash, signature).unwrap();
-        assert_eq!(client.receive(ours).unwrap(), [NEWKEYS].as_slice());
-        client.send(&Message::new(NEWKEYS), ours);
-        assert!(ours.next()?.is_none());
+        assert_eq!(client.receive(server).unwrap(), [NEWKEYS].as_slice());
+        client.send(&Message::new(NEWKEYS), server);
+        assert!(server.next()?.is_none());
         let session = *client.session.get_or_insert(hash);
         let derive = |letter: u8| {
             let hashed = [shared.as_bytes(), &hash, &[letter], &session].concat();
@@ -259,28 +265,28 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_exchanged_at_first_and_whenever_the_client_wants() {
-        let mut ours = transport();
-        let greeting = ours.outgoing.split_to(VERSION.len() + 2);
+    fn the_client_can_exchange_keys_at_the_start_and_again() {
+        let mut server = transport();
+        let greeting = server.outgoing.split_to(VERSION.len() + 2);
         assert_eq!(greeting, format!("{VERSION}\r\n"));
-        ours.incoming.extend_from_slice(b"SSH-2.0-client\r\n");
+        server.incoming.extend_from_slice(b"SSH-2.0-client\r\n");
         let mut client = Client { sealing: Cipher::Clear, opening: Cipher::Clear, session: None };
         for round in 0..3_u8 {
-            exchange_keys(&mut ours, &mut client).unwrap();
-            assert!(!ours.is_exchanging());
-            client.send(&Message::new(100 + round).bytes(b"there"), &mut ours);
-            assert_eq!(ours.next().unwrap().unwrap().first(), Some(&(100 + round)));
-            ours.send(&Message::new(200 + round)).unwrap();
-            assert_eq!(client.receive(&mut ours).unwrap(), [200 + round].as_slice());
+            exchange_keys(&mut server, &mut client).unwrap();
+            assert!(!server.is_exchanging());
+            client.send(&Message::new(100 + round).bytes(b"data"), &mut server);
+            assert_eq!(server.next().unwrap().unwrap().first(), Some(&(100 + round)));
+            server.send(&Message::new(200 + round)).unwrap();
+            assert_eq!(client.receive(&mut server).unwrap(), [200 + round].as_slice());
         }
         // During an exchange, other messages are refused.
-        client.send(&exchange::offer().unwrap(), &mut ours);
-        client.send(&Message::new(94), &mut ours);
-        assert!(matches!(ours.next(), Err(WireError::Unexpected(94))));
+        client.send(&exchange::offer().unwrap(), &mut server);
+        client.send(&Message::new(94), &mut server);
+        assert!(matches!(server.next(), Err(WireError::Unexpected(94))));
     }
 
     #[test]
-    fn only_version_2_is_spoken() {
+    fn only_ssh_version_2_is_accepted() {
         for line in ["SSH-1.99-x\r\n", "GET / HTTP/1.1\r\n", "\n", &"x".repeat(256)] {
             let mut transport = transport();
             transport.incoming.extend_from_slice(line.as_bytes());

@@ -70,7 +70,7 @@ struct Fake {
 impl Machine for Fake {
     async fn configure(&self, settings: &Configure) -> Result<(), Failure> {
         if self.faults.reach(Phase::Configure).await {
-            return Err(Failure::new(FailureKind::Internal, "this guest takes no identity"));
+            return Err(Failure::new(FailureKind::Internal, "this guest rejects its configuration"));
         }
         self.hostname.replace(settings.hostname.clone().unwrap_or_default());
         Ok(())

@@ -20,7 +20,7 @@ pub(crate) async fn main(args: &[OsString]) -> Result<()> {
     if args.iter().any(|arg| arg == "--version") {
         return Ok(writeln!(io::stdout(), "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)")?);
     }
-    ensure!(args.iter().any(|arg| arg == "-no-reboot"), "a reset would not end it");
+    ensure!(args.iter().any(|arg| arg == "-no-reboot"), "a reset would not end QEMU");
     let disks = values(args, "-blockdev").map(|node| {
         let node: Value = serde_json::from_str(node)?;
         Ok(PathBuf::from(node["file"]["filename"].as_str().context("a disk without a file")?))
@@ -33,7 +33,7 @@ pub(crate) async fn main(args: &[OsString]) -> Result<()> {
     let vsock = option_path(args, "-chardev", "socket,id=vsock,path=").context("no vsock device")?;
     ensure!(
         values(args, "-device").any(|device| device.starts_with("vhost-user-vsock-pci,chardev=vsock")),
-        "its socket belongs to no device"
+        "the vsock socket belongs to no device"
     );
     run(Hardware { control, vsock: Vsock::Device(vsock), disks }, Control::Qmp).await
 }

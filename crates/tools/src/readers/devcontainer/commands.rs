@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn all_forms_in_the_order_of_a_life() {
+    fn all_command_forms_are_read_in_lifecycle_order() {
         let (commands, notes) = read_value(serde_json::json!({
             "postStartCommand": "make serve",
             "postCreateCommand": {"web": "npm ci", "db": ["createdb", "a b"]},
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_noted() {
+    fn invalid_commands_are_skipped_and_noted() {
         let long = "a".repeat(MAX_LENGTH + 1);
         for (value, note) in [
             (serde_json::json!(1), "postCreateCommand: 1 is not a command"),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_counted() {
+    fn the_number_of_commands_is_limited() {
         let several: Map<_, _> = (0..100).map(|number| (number.to_string(), "a".into())).collect();
         let (commands, notes) = read_value(serde_json::json!({"onCreateCommand": several}));
         assert_eq!((commands.len(), notes.len()), (MAX_COMMANDS, 100 - MAX_COMMANDS));

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_values_and_the_folders_name_are_taken() {
+    fn plain_values_and_the_directory_name_are_used() {
         let mut findings = Findings::new(Some("my app".to_owned()));
         let object = serde_json::json!({
             "containerEnv": {"A": "1", "B": "x-${localWorkspaceFolderBasename}", "C": "${localEnv:HOME}", "D": null},
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn replacing_makes_nothing_to_replace() {
+    fn substituted_text_is_not_expanded_again() {
         let value = Value::from("$${localWorkspaceFolderBasename}{localWorkspaceFolderBasename}");
         assert!(expanded(&value, Some("a")).is_err());
         let value = Value::from(BASENAME);

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn official_features_are_tools() {
+    fn official_features_request_tools() {
         let mut findings = Findings::default();
         let object = serde_json::json!({"features": {
             "ghcr.io/devcontainers/features/go": "1.22",
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_features_asks_for_nothing() {
+    fn objects_without_features_request_nothing() {
         for value in [serde_json::json!({}), serde_json::json!({"features": []})] {
             let mut findings = Findings::default();
             read(Location::file("f"), value.as_object().unwrap(), &mut findings);

@@ -19,7 +19,7 @@ use crate::{
 const MAX_PORTS: usize = 64;
 
 /// Keys that are not supported, and the reasons.
-const NOT_FOLLOWED: &[(&str, &str)] = &[
+const UNSUPPORTED_KEYS: &[(&str, &str)] = &[
     ("build", "Dockerfiles are not built"),
     ("dockerFile", "Dockerfiles are not built"),
     ("dockerComposeFile", "Docker Compose is not supported"),
@@ -50,7 +50,7 @@ pub(super) fn read(file: &'static str, bytes: &[u8], findings: &mut Findings) {
     }
     let Some(object) = json::object(file, &json::without_comments(bytes), findings) else { return };
     findings.devcontainer = Some(source);
-    for (key, reason) in NOT_FOLLOWED.iter().filter(|(key, _)| object.contains_key(*key)) {
+    for (key, reason) in UNSUPPORTED_KEYS.iter().filter(|(key, _)| object.contains_key(*key)) {
         findings.note(NoteKind::NotFollowed, source, format_args!("{key}: {reason}"));
     }
     features::read(source, &object, findings);
@@ -64,7 +64,7 @@ pub(super) fn read(file: &'static str, bytes: &[u8], findings: &mut Findings) {
     if findings.ports.is_none() {
         findings.ports = Some(ports);
     } else if !ports.is_empty() {
-        overruled(source, "forwardPorts", findings);
+        note_overruled(source, "forwardPorts", findings);
     }
     let commands = commands::read(source, &object, findings);
     if findings.setup.is_none() {
@@ -77,11 +77,11 @@ pub(super) fn read(file: &'static str, bytes: &[u8], findings: &mut Findings) {
     } else {
         let mut keys: Vec<_> = commands.iter().map(|command| command.key).collect();
         keys.dedup();
-        keys.into_iter().for_each(|key| overruled(source, key, findings));
+        keys.into_iter().for_each(|key| note_overruled(source, key, findings));
     }
 }
 
-fn overruled(source: Location, key: &str, findings: &mut Findings) {
+fn note_overruled(source: Location, key: &str, findings: &mut Findings) {
     let message = format_args!("{key}: the project's banger.toml takes precedence");
     findings.note(NoteKind::Overruled, source, message);
 }
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_checked() {
+    fn valid_ports_are_read_and_others_are_noted() {
         let findings = read_text(
             r#"{"name": "x", // ours
                 "forwardPorts": [3000, "localhost:5173", "8080", 3000, "db:5432", 0, 70000, {}, -1],}"#,
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_followed_is_noted() {
+    fn unsupported_keys_are_noted() {
         let findings = read_text(
             r#"{"build": {"dockerfile": "D"}, "dockerComposeFile": "c", "initializeCommand": "id",
                 "image": "debian:12", "remoteUser": "me", "customizations": {}, "postStartCommand": "a"}"#,
