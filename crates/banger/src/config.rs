@@ -65,6 +65,19 @@ pub(crate) fn effective_keys() -> Vec<ConfigEntry> {
     load().unwrap_or_else(|_| Config::new([], host_size())).entries()
 }
 
+/// Returns the built-in values, which are the same on each host: a rule in place of those that depend on it.
+pub(crate) fn built_in_keys() -> Vec<ConfigEntry> {
+    let mut keys = Config::new([], HostResources::default()).entries();
+    for key in &mut keys {
+        match key.name {
+            "vcpu" => "a quarter of the host's, at most 4".clone_into(&mut key.value),
+            "memory" => "an eighth of the host's, at most 8G".clone_into(&mut key.value),
+            _ => {}
+        }
+    }
+    keys
+}
+
 /// Adds the environment variable and the effective default to the help of each of `command`'s flags.
 pub(crate) fn with_defaults(command: clap::Command, defaults: &[ConfigEntry]) -> clap::Command {
     let flags: Vec<_> = command.get_arguments().map(|flag| flag.get_id().clone()).collect();
@@ -111,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_projects_file_is_the_nearest_within_its_repository() {
+    fn the_nearest_project_file_in_the_repository_is_used() {
         let dir = tempfile::tempdir().unwrap();
         let outside = dir.path().join(PROJECT_FILE);
         let repo = dir.path().join("repo");
@@ -129,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn only_files_are_read() {
+    fn reading_a_directory_or_a_missing_file_fails() {
         let dir = tempfile::tempdir().unwrap();
         assert!(read(dir.path()).is_err());
         assert_eq!(read(&dir.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);

@@ -4,28 +4,12 @@
 
 use std::fmt::Write as _;
 
-use banger_api::{
-    Config, HostResources,
-    config::{ConfigEntry, KEYS, Scope, variables},
-};
+use banger_api::config::{KEYS, Scope, variables};
 
-use crate::commands::Cli;
+use crate::{commands::Cli, config::built_in_keys};
 
 const GENERATED: &str =
     "<!-- Generated from the code by `UPDATE_CONTRACTS=1 cargo test -p banger manual`. -->\n";
-
-/// Returns the built-in defaults, with a rule in place of those that depend on the host.
-fn defaults() -> Vec<ConfigEntry> {
-    let mut keys = Config::new([], HostResources::default()).entries();
-    for key in &mut keys {
-        match key.name {
-            "vcpu" => "a quarter of the host's, at most 4".clone_into(&mut key.value),
-            "memory" => "an eighth of the host's, at most 8G".clone_into(&mut key.value),
-            _ => {}
-        }
-    }
-    keys
-}
 
 /// Adds `command`, called `path`, and its subcommands to `page`.
 fn add_help(page: &mut String, path: &str, command: &mut clap::Command) {
@@ -42,7 +26,7 @@ fn add_help(page: &mut String, path: &str, command: &mut clap::Command) {
 
 #[test]
 fn every_command_and_its_options() {
-    let mut command = Cli::with_defaults(&defaults()).term_width(100);
+    let mut command = Cli::with_defaults(&built_in_keys()).term_width(100);
     command.build();
     let mut page = format!("# Commands\n\n{GENERATED}\nThe help of every command, as `--help` prints it.\n");
     add_help(&mut page, "banger", &mut command);
@@ -56,7 +40,7 @@ fn every_configuration_key_and_variable() {
          and their precedence.\n\n## Keys\n\n| key | default | environment variable | in `banger.toml` | meaning |\n\
          |---|---|---|---|---|\n"
     );
-    for (key, entry) in KEYS.iter().zip(defaults()) {
+    for (key, entry) in KEYS.iter().zip(built_in_keys()) {
         let variable = key.variable.map_or(String::new(), |name| format!("`{name}`"));
         let in_project = if key.scope == Scope::Project { "yes" } else { "no" };
         let (name, default) = (&entry.key, &entry.value);

@@ -7,6 +7,7 @@ mod doctor;
 mod events;
 mod image;
 mod kernel;
+mod man;
 mod operations;
 mod reference;
 mod several;
@@ -92,6 +93,8 @@ pub(crate) enum Command {
     Config(config::ConfigCommand),
     /// Print a shell's completion script
     Completion(completion::Completion),
+    #[command(name = "man")]
+    ManPages(man::ManPages),
     /// Print the versions of banger and of the running daemon
     Version(version::Version),
 }
@@ -111,6 +114,8 @@ impl Command {
             Self::Doctor(command) => command.run(ui).await,
             Self::Config(command) => command.run(ui),
             Self::Completion(command) => command.run(ui),
+            // The pages are the same on each host.
+            Self::ManPages(command) => command.run(Cli::with_defaults(&crate::config::built_in_keys()), ui),
             Self::Version(command) => command.run(ui).await,
         }
     }
