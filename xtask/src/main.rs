@@ -10,6 +10,8 @@ mod deny;
 mod elf;
 mod fuzz;
 mod lab;
+#[cfg(test)]
+mod messages;
 mod programs;
 mod project;
 mod python;

@@ -27,9 +27,9 @@ use crate::{commands::Cli, ui::Ui};
 fn main() -> ExitCode {
     let start_ns = ui::now_ns();
     clap_complete::CompleteEnv::with_factory(Cli::with_effective_defaults).complete();
-    let cli = Cli::from_arg_matches(&Cli::with_effective_defaults().get_matches())
-        .unwrap_or_else(|error| error.exit());
-    let ui = Ui::new(start_ns);
+    let matches = Cli::with_effective_defaults().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let ui = Ui::new(start_ns, ui::is_json(&matches));
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return ui.report_failure(&error::CommandError::from(error)),

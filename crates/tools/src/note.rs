@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Maximum length of a note's message, in characters.
@@ -11,7 +12,7 @@ const MAX_MESSAGE: usize = 400;
 const MAX_QUOTED: usize = 64;
 
 /// A place in the repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Location {
     /// The file, relative to the repository's root.
     pub file: &'static str,
@@ -41,7 +42,7 @@ impl fmt::Display for Location {
 }
 
 /// The kind of a note.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum NoteKind {
@@ -56,7 +57,7 @@ pub enum NoteKind {
 }
 
 /// A part of the repository's files that is not in the plan, and the reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Note {
     /// The kind of this note.
     pub kind: NoteKind,

@@ -1,5 +1,6 @@
 //! The plan: everything that a repository requests.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
 const MAX_LABEL: usize = 80;
 
 /// Everything that a repository requests.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Plan {
     /// Tools, each once; those that others run on come first.
     pub tools: Vec<Tool>,
@@ -29,7 +30,7 @@ pub struct Plan {
 }
 
 /// A tool to install.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Tool {
     /// Its name in mise.
     pub name: ToolName,
@@ -49,7 +50,7 @@ pub struct Tool {
 
 /// An environment variable. The repository chooses its value, which is only for a guest and never part of a shell
 /// script.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Variable {
     /// Its name.
     pub name: VariableName,
@@ -60,7 +61,7 @@ pub struct Variable {
 }
 
 /// A port of the guest, and the port on the host's loopback that is forwarded to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Port {
     /// Port on the host.
     pub host: u16,
@@ -82,7 +83,7 @@ pub struct ProjectSettings {
 }
 
 /// A command of the repository, which runs only in a guest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Command {
     /// Location of the request.
     pub source: Location,
@@ -100,7 +101,7 @@ pub struct Command {
 /// A shell script may use `${containerWorkspaceFolder}`, `${containerWorkspaceFolderBasename}` and
 /// `${localWorkspaceFolderBasename}`. The caller sets them as environment variables, so that no value becomes part of
 /// the script.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Run {
     /// A script for the guest's `/bin/sh -c`.

@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Maximum length of a word, in bytes. The longest version of a released tool has about 40.
@@ -71,7 +72,7 @@ fn check(text: &str, alphabet: &Alphabet) -> Result<(), InvalidWord> {
 macro_rules! checked_text {
     ($(#[$doc:meta])* $type:ident, $alphabet:expr) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
         #[serde(transparent)]
         pub struct $type(String);
 
@@ -135,7 +136,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_wrong_with_a_word_is_told() {
+    fn invalid_words_produce_specific_errors() {
         let long = "a".repeat(65);
         for (text, message) in [
             ("", "it is empty"),
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn words_that_tools_use_are_fine() {
+    fn names_and_versions_of_real_tools_are_accepted() {
         for text in ["20", "1.80.1", "3.13t", "temurin-21.0.1+12", "nightly-2024-01-31", "lts-iron", "latest"]
         {
             assert_eq!(text.parse::<Version>().unwrap().as_str(), text);
@@ -158,14 +159,14 @@ mod tests {
         for text in ["node", "dotnet-core", "1password-cli", "a_b"] {
             assert_eq!(text.parse::<ToolName>().unwrap().as_str(), text);
         }
-        for (text, fine) in [("_A1", true), ("a", true), ("1A", false), ("A-B", false), ("A=", false)] {
-            assert_eq!(text.parse::<VariableName>().is_ok(), fine, "{text}");
+        for (text, valid) in [("_A1", true), ("a", true), ("1A", false), ("A-B", false), ("A=", false)] {
+            assert_eq!(text.parse::<VariableName>().is_ok(), valid, "{text}");
         }
     }
 
     proptest! {
         #[test]
-        fn nothing_that_means_something_to_a_shell_gets_through(text in "[-a-zA-Z0-9.+_ $`;&|<>*?\\[\\]{}()'\"\\\\~!#%,:@=/\n\t]{0,8}|\\PC{0,8}") {
+        fn words_with_shell_metacharacters_are_rejected(text in "[-a-zA-Z0-9.+_ $`;&|<>*?\\[\\]{}()'\"\\\\~!#%,:@=/\n\t]{0,8}|\\PC{0,8}") {
             let harmless = text.chars().all(|c| c.is_ascii_alphanumeric() || ".+_-".contains(c))
                 && text.starts_with(|c: char| c.is_ascii_alphanumeric());
             prop_assert_eq!(text.parse::<Version>().is_ok(), harmless);

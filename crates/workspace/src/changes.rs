@@ -10,6 +10,7 @@ use std::{
 };
 
 use banger_files::{Item, Kind, ListedFile, ListingReader, Part, Reader, StreamError, safe_path};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tempfile::{SpooledTempFile, spooled_tempfile};
 
@@ -56,7 +57,7 @@ type Blob = (u32, String);
 pub type LeftOut = (Vec<u8>, &'static str);
 
 /// The kind of a change to a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeKind {
     /// The file is new.
@@ -72,7 +73,7 @@ pub enum ChangeKind {
 }
 
 /// A changed file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Change {
     /// The kind of the change.
     pub change: ChangeKind,
@@ -315,7 +316,7 @@ impl Guest {
 }
 
 impl Changes {
-    /// Returns the patch from the commit `base`, or from the one that was sent, for `git apply`.
+    /// Returns the patch from the commit `base`, or from the commit that was sent, for `git apply`.
     ///
     /// # Errors
     /// Returns an error if git fails.

@@ -185,7 +185,10 @@ impl Host {
     }
 
     /// Returns the checks of `banger doctor`, whatever its exit code.
-    pub(crate) fn checks(&self) -> Result<Value> {
+    ///
+    /// # Errors
+    /// Returns an error if its output is not JSON.
+    pub fn checks(&self) -> Result<Value> {
         let doctor = self.banger(&["doctor", "-o", "json"])?;
         serde_json::from_str(&doctor.stdout).with_context(|| format!("not JSON: {doctor:?}"))
     }

@@ -1,5 +1,6 @@
 //! `[[file_sync]]`: user files that are copied into every VM, or that a project requests.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use toml::de::{DeTable, DeValue};
 
@@ -9,7 +10,7 @@ use super::lists::{check_keys, entries, text};
 const GUEST_HOME: &str = "/root";
 
 /// A file or directory of the user, and its path in a VM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FileSync {
     /// Path on the host: absolute, or beginning with `~/`.
     pub host: String,
@@ -70,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_says_what_goes_where() {
+    fn file_sync_entries_are_parsed() {
         let text = "[[file_sync]]\nhost = '~/.gitconfig'\n[[file_sync]]\nhost = '/etc/x'\nguest = '/root/a/x'\nmode = '0644'\n";
         let entry = |host: &str, guest: &str, mode| FileSync { host: host.into(), guest: guest.into(), mode };
         assert_eq!(
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_elsewhere_is_refused_by_its_entry() {
+    fn invalid_entries_are_rejected_with_their_number() {
         for (entry, why) in [
             ("guest = '/root/x'", "host is missing"),
             ("host = 'x'", "must be absolute or begin with ~/"),

@@ -17,6 +17,7 @@ mod workspace;
 
 use std::{fmt, path::PathBuf};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use catalog::CatalogUrl;
@@ -135,7 +136,7 @@ pub struct HostResources {
 }
 
 /// A key as `config show` prints it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ConfigEntry {
     /// Its section and name: "vm.memory".
     pub key: String,
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_beats_the_project_beats_the_user_beats_the_system_beats_what_is_built_in() {
+    fn layers_override_in_order_environment_project_user_system_built_in() {
         let environment = Layer::from_env(|name| (name == "BANGER_VCPU").then(|| "7".into())).unwrap();
         let config = Config::new(
             [
@@ -203,26 +204,26 @@ mod tests {
         assert_eq!(config.disk_size(), Size::gib(5));
         assert!(!config.nat());
         assert_eq!(config.stop_timeout(), Period::seconds(10));
-        let shown = config.entries();
-        let of = |name| shown.iter().find(|key| key.name == name).unwrap();
-        assert_eq!((of("vcpu").layer, of("vcpu").origin.as_str()), ("environment", "BANGER_VCPU"));
+        let entries = config.entries();
+        let entry = |name| entries.iter().find(|key| key.name == name).unwrap();
+        assert_eq!((entry("vcpu").layer, entry("vcpu").origin.as_str()), ("environment", "BANGER_VCPU"));
         assert_eq!(
-            (of("memory").value.as_str(), of("memory").origin.as_str()),
+            (entry("memory").value.as_str(), entry("memory").origin.as_str()),
             ("6G", "/repo/banger.toml:3")
         );
-        assert_eq!((of("nat").layer, of("nat").value.as_str()), ("system", "false"));
-        assert_eq!((of("vmm").layer, of("vmm").short.as_deref()), ("built in", None));
+        assert_eq!((entry("nat").layer, entry("nat").value.as_str()), ("system", "false"));
+        assert_eq!((entry("vmm").layer, entry("vmm").short.as_deref()), ("built in", None));
     }
 
     #[test]
-    fn every_key_has_a_name_of_its_own_and_a_word_of_help() {
+    fn every_key_has_a_unique_name_and_a_help_text() {
         for (index, key) in KEYS.iter().enumerate() {
             assert!(!key.help.is_empty());
             assert!(KEYS.iter().skip(index + 1).all(|other| other.name != key.name), "{}", key.name);
         }
-        let shown = Config::default().entries();
-        assert_eq!(shown.len(), KEYS.len());
-        let kernel = shown.iter().find(|key| key.name == "kernel");
+        let entries = Config::default().entries();
+        assert_eq!(entries.len(), KEYS.len());
+        let kernel = entries.iter().find(|key| key.name == "kernel");
         assert!(kernel.is_some_and(|kernel| kernel.value.ends_with(crate::Defaults::KERNEL)));
     }
 }

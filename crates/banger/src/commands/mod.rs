@@ -5,18 +5,18 @@ mod config;
 mod daemon;
 mod doctor;
 mod events;
-mod image;
+pub(crate) mod image;
 mod kernel;
 mod man;
 mod operations;
 mod reference;
 mod several;
 mod since;
-mod ssh_config;
+pub(crate) mod ssh_config;
 mod ssh_proxy;
 mod variables;
 mod version;
-mod vm;
+pub(crate) mod vm;
 
 use std::process::ExitCode;
 
@@ -144,6 +144,21 @@ mod tests {
         let mut missing = Vec::new();
         without_help(&Cli::with_effective_defaults(), "banger", &mut missing);
         assert_eq!(missing, [] as [&str; 0]);
+    }
+
+    #[test]
+    fn errors_are_json_if_the_command_prints_json() {
+        for (line, is_json) in [
+            ("banger ps", false),
+            ("banger ps -o json", true),
+            ("banger version", false),
+            ("banger vm run . --dry-run -o json", true),
+            ("banger vm workspace export box -o json", true),
+            ("banger vm workspace export box --output json", false),
+        ] {
+            let matches = Cli::with_effective_defaults().try_get_matches_from(line.split(' ')).unwrap();
+            assert_eq!(crate::ui::is_json(&matches), is_json, "{line}");
+        }
     }
 
     #[test]

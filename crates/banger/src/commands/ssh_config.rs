@@ -2,6 +2,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use banger_api::{ApiError, ErrorKind};
 use banger_client::Client;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -31,8 +32,9 @@ pub(crate) struct SshConfig {
     format: Format,
 }
 
-#[derive(Debug, Serialize)]
-struct SshConfigInfo {
+/// The OpenSSH configuration for VMs.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct SshConfigInfo {
     /// The configuration to include.
     file: PathBuf,
     /// The line that includes it.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use banger_api::{Check, Verdict};
+use schemars::JsonSchema;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
@@ -11,11 +12,16 @@ use super::{style::HINT, text::sanitize};
 use crate::hints::hint_for;
 
 /// A check as JSON.
-#[derive(Debug, Serialize)]
-pub(super) struct JsonCheck<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Check")]
+pub(crate) struct JsonCheck<'a> {
+    /// Its name.
     name: &'a str,
+    /// Its result.
     verdict: Verdict,
+    /// Its finding.
     message: &'a str,
+    /// What to do if it did not pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
 }
@@ -75,17 +81,17 @@ mod tests {
     }
 
     #[test]
-    fn what_to_do_stands_under_what_is_wrong() {
+    fn hints_are_printed_below_their_checks() {
         let checks = [
             Check::pass("state", "running"),
-            Check::warn("disk /root", error("93% full", "delete what is not needed")),
+            Check::warn("disk /root", error("93% full", "delete unneeded files")),
             Check::fail("clöck", error("2 days \x1b[31moff", "restart\nthe VM")),
         ];
         let plain = anstream::adapter::strip_str(&render(&checks)).to_string();
         insta::assert_snapshot!(plain, @r"
         PASS   state        running
         WARN   disk /root   93% full
-                            hint: delete what is not needed
+                            hint: delete unneeded files
         FAIL   clöck        2 days [31moff
                             hint: restart the VM
         ");

@@ -11,9 +11,13 @@ mod table;
 mod text;
 mod timing;
 
+#[cfg(test)]
+pub(crate) use checks::JsonCheck;
 pub(crate) use clock::now_ns;
 pub(crate) use live::LiveTable;
+#[cfg(test)]
+pub(crate) use printer::JsonError;
 pub(crate) use printer::Ui;
 pub(crate) use progress::Progress;
-pub(crate) use table::{Format, Output, Table};
+pub(crate) use table::{Format, Output, Table, is_json};
 pub(crate) use timing::Timing;

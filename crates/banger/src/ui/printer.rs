@@ -9,6 +9,7 @@ use std::{
 use banger_api::{ApiError, Check, ErrorKind, Verdict};
 use banger_client::ByteStream;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
@@ -28,11 +29,24 @@ const MAX_ANSWER: u64 = 1000;
 pub(crate) struct Ui {
     /// Time of banger's start, in nanoseconds of [`now_ns`](super::now_ns).
     pub(crate) start_ns: u64,
+    /// Whether errors are printed as JSON, because the command prints JSON.
+    json_errors: bool,
+}
+
+/// An error as JSON: the API's fields, and the hint.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
+pub(crate) struct JsonError<'a> {
+    #[serde(flatten)]
+    error: &'a ApiError,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
 }
 
 impl Ui {
-    pub(crate) fn new(start_ns: u64) -> Self {
-        Self { start_ns }
+    pub(crate) fn new(start_ns: u64, json_errors: bool) -> Self {
+        Self { start_ns, json_errors }
     }
 
     /// Prints a line of data.
@@ -140,8 +154,13 @@ impl Ui {
         self.stderr(format_args!("{WARNING}warning:{WARNING:#} {}", sanitize(&message.to_string())));
     }
 
-    /// Prints what failed, why, what to do next, and where the log is.
+    /// Prints what failed, why, what to do next, and where the log is. If the command prints JSON, this is one line of
+    /// JSON.
     pub(crate) fn error(&self, error: &ApiError) {
+        // A path that is not UTF-8 cannot be JSON; the text can show it.
+        if let Some(json) = json_line(error).filter(|_| self.json_errors) {
+            return self.stderr(format_args!("{json}"));
+        }
         let colon = if error.causes.is_empty() { "" } else { ":" };
         self.stderr(format_args!("{ERROR}error:{ERROR:#} {}{colon}", sanitize(&error.message)));
         for cause in &error.causes {
@@ -181,5 +200,39 @@ impl Ui {
     fn stderr(&self, line: std::fmt::Arguments<'_>) {
         // Without standard error, there is nowhere to report this.
         let _ = writeln!(anstream::stderr(), "{line}");
+    }
+}
+
+/// Returns `error` as one line of JSON without control characters; `None` if it has a path that is not UTF-8.
+fn json_line(error: &ApiError) -> Option<String> {
+    let error = JsonError { error, hint: hint_for(error) };
+    serde_json::to_string(&error).ok().map(|json| sanitize(&json))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+
+    use banger_api::{Remedy, SubjectKind};
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_of_json_that_a_terminal_does_not_obey() {
+        let error =
+            ApiError::new(ErrorKind::NotFound, "no VM\n\u{1b}[2J\u{9b}2J").about(SubjectKind::Vm, "box");
+        let line = json_line(&error).unwrap();
+        assert!(!line.contains(char::is_control), "{line:?}");
+        let json: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&json["kind"], &json["hint"]), (&"not_found".into(), &"see `banger ps -a`".into()));
+        assert_eq!(json["message"], "no VM\n\u{1b}[2J2J");
+    }
+
+    #[test]
+    fn an_error_with_a_path_that_is_not_utf_8_is_not_json() {
+        let path = OsString::from_vec(b"/\xff/store.db".to_vec()).into();
+        let error = ApiError::new(ErrorKind::Store, "").remedy(Remedy::MoveStoreAside { path });
+        assert_eq!(json_line(&error), None);
     }
 }

@@ -32,6 +32,18 @@ pub(crate) enum Output {
     Json,
 }
 
+/// Returns whether the selected command prints JSON.
+pub(crate) fn is_json(matches: &clap::ArgMatches) -> bool {
+    match matches.subcommand() {
+        Some((_, inner)) => is_json(inner),
+        // `vm workspace export` has an option `--output` for its file, and `list` for the format.
+        None => ["output", "list"].iter().any(|name| {
+            let format = matches.try_get_one::<Output>(name);
+            format.is_ok_and(|format| format == Some(&Output::Json))
+        }),
+    }
+}
+
 /// Rows below a header.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -105,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_told_in_the_largest_unit() {
+    fn ages_are_shown_in_the_largest_unit() {
         for (seconds, text) in [
             (-3, "just now"),
             (59, "59 seconds ago"),

@@ -8,6 +8,7 @@ use std::{
 
 use banger_api::{ApiError, Bundle as BundleInfo, ErrorKind};
 use banger_client::Client;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -39,9 +40,11 @@ pub(crate) struct Bundle {
     format: Format,
 }
 
-/// The result: the file and its digest.
-#[derive(Serialize)]
-struct BundleResult {
+/// A bundle: its file and digest.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "BundleFile")]
+pub(crate) struct BundleResult {
+    /// The file.
     path: PathBuf,
     #[serde(flatten)]
     bundle: BundleInfo,

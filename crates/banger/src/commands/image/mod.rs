@@ -1,7 +1,7 @@
 //! `banger image …`
 
 mod build;
-mod bundle;
+pub(crate) mod bundle;
 mod cache;
 mod commit;
 mod delete;

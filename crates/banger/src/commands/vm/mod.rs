@@ -11,8 +11,8 @@ mod kill;
 pub(super) mod list;
 mod logs;
 mod pause;
-mod ping;
-mod ports;
+pub(crate) mod ping;
+pub(crate) mod ports;
 mod prune;
 mod restart;
 mod resume;
@@ -24,7 +24,7 @@ mod ssh;
 mod start;
 mod stats;
 mod stop;
-mod workspace;
+pub(crate) mod workspace;
 
 use std::process::ExitCode;
 

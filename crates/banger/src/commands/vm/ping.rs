@@ -1,6 +1,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use banger_client::Client;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -26,8 +27,8 @@ pub(crate) struct Ping {
 }
 
 /// An answered request.
-#[derive(Debug, Serialize)]
-struct Pong {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Pong {
     /// Number of the request, from 1.
     number: u32,
     /// Milliseconds between request and answer.

@@ -3,6 +3,7 @@ use std::{net::IpAddr, process::ExitCode};
 use banger_api::{Vm, VmName};
 use banger_client::Client;
 use banger_proto::{Listener, Transport};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -25,13 +26,21 @@ pub(crate) struct Ports {
 }
 
 /// A listening port of a VM.
-#[derive(Debug, Serialize)]
-struct Port {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ListeningPort")]
+pub(crate) struct Port {
+    /// The VM.
     vm: VmName,
+    /// Its transport protocol.
+    #[schemars(with = "String", extend("enum" = ["tcp", "udp"]))]
     protocol: Transport,
+    /// Address in the guest at which it listens; unspecified for all addresses.
     address: IpAddr,
+    /// Its number.
     port: u16,
+    /// A process in the guest that has it open.
     pid: Option<u32>,
+    /// That process's name.
     process: Option<String>,
     /// Whether it speaks HTTP.
     http: bool,
@@ -73,7 +82,7 @@ impl Port {
 }
 
 /// Returns the host name at which the host reaches a listener at `address` in `vm`. No VM has a network from the host
-/// into the guest; for one that does, the name is `NAME.vm`, except for the guest's loopback addresses.
+/// into the guest; for a VM with such a network, the name is `NAME.vm`, except for the guest's loopback addresses.
 fn host_name(_vm: &Vm, _address: IpAddr) -> Option<String> {
     None
 }
@@ -108,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_listener_is_a_row() {
+    fn the_table_has_one_row_for_each_listener() {
         let port = |port, http| Port {
             vm: "box".parse().unwrap(),
             protocol: Transport::Tcp,

@@ -2,9 +2,9 @@
 
 mod export;
 mod prepare;
-mod pull;
+pub(crate) mod pull;
 mod push;
-pub(super) mod selection;
+pub(crate) mod selection;
 
 use std::process::ExitCode;
 

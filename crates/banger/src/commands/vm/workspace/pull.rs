@@ -1,6 +1,7 @@
 use std::process::ExitCode;
 
 use banger_client::Client;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -32,9 +33,11 @@ pub(crate) struct Pull {
 }
 
 /// A ref that was set.
-#[derive(Debug, Serialize)]
-struct Ref {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Ref {
+    /// Its name in the host's repository.
     name: String,
+    /// The id of its commit.
     commit: String,
 }
 
@@ -47,7 +50,7 @@ impl Pull {
         let root = record.root().to_owned();
         let pulled = workspaces.pull(&vm, record).await?;
         let refs: Vec<_> = pulled.refs.into_iter().map(|(name, commit)| Ref { name, commit }).collect();
-        ui.list(&self.format, &refs, |one| one.name.clone(), table)?;
+        ui.list(&self.format, &refs, |entry| entry.name.clone(), table)?;
         if self.format.is_table() {
             ui.note(format_args!("the refs are in {}", root.display()));
         }
@@ -57,8 +60,8 @@ impl Pull {
 
 fn table(refs: &[Ref]) -> Table {
     let mut table = Table::new(["REF", "COMMIT"]);
-    for one in refs {
-        table.row([one.name.clone(), one.commit.get(..12).unwrap_or(&one.commit).to_owned()]);
+    for entry in refs {
+        table.row([entry.name.clone(), entry.commit.get(..12).unwrap_or(&entry.commit).to_owned()]);
     }
     table
 }

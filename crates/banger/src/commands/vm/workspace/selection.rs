@@ -11,6 +11,7 @@ use banger_api::{
 };
 use banger_workspace::{Mode, Options, Snapshot};
 use clap::ValueEnum;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -53,7 +54,7 @@ pub(crate) struct Selection {
     from: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum WorkspaceMode {
     /// Tracked files in their state on disk, and recent history
@@ -65,15 +66,24 @@ enum WorkspaceMode {
 }
 
 /// The content that would be sent, for `--dry-run`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "DryRun")]
 pub(crate) struct Plan {
+    /// The repository's root on the host.
     root: PathBuf,
+    /// Its directory in the VM.
     guest_path: String,
+    /// What would be sent.
     mode: WorkspaceMode,
+    /// The commit that would be checked out, if there is one.
     commit: Option<String>,
+    /// The branch that would be checked out, if there is one.
     branch: Option<String>,
+    /// The files that would be sent.
     files: Vec<PlannedFile>,
+    /// Total size of those files.
     bytes: u64,
+    /// Number of untracked files that would not be sent.
     left_out: usize,
     /// Tools, variables, ports and setup commands that the repository requests.
     tools: banger_tools::Plan,
@@ -83,9 +93,12 @@ pub(crate) struct Plan {
     project_file_sync: String,
 }
 
-#[derive(Debug, Serialize)]
+/// A file that would be sent.
+#[derive(Debug, Serialize, JsonSchema)]
 struct PlannedFile {
+    /// Its path in the repository.
     path: String,
+    /// Its size in bytes.
     size: u64,
 }
 

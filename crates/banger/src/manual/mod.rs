@@ -2,6 +2,9 @@
 //!
 //! `UPDATE_CONTRACTS=1 cargo test -p banger manual` writes them anew.
 
+mod errors;
+mod output;
+
 use std::fmt::Write as _;
 
 use banger_api::config::{KEYS, Scope, variables};
