@@ -19,6 +19,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("rpm", "rpmbuild"),
     ("e2fsprogs", "mke2fs"),
     ("curl", "curl"),
+    ("jq", "jq"),
+    ("make", "make"),
     ("iproute2", "ip"),
     ("git", "/usr/bin/git"),
     ("openssh-client", "ssh"),

@@ -102,7 +102,7 @@ fn remedies() -> Vec<(Remedy, SubjectKind)> {
 fn the_page_lists_the_hint_for_each_remedy() {
     let mut page = format!(
         "# Hints\n\n{GENERATED}\nThe hint that `banger` prints for each remedy of an error whose subject is called \
-         `box`. An API client puts remedies into its own words.\n\n| remedy | hint |\n|---|---|\n"
+         `box`. An API client\nputs remedies into its own words.\n\n| remedy | hint |\n|---|---|\n"
     );
     let mut seen = BTreeSet::new();
     for (remedy, subject) in remedies() {

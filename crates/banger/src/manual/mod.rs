@@ -1,8 +1,9 @@
-//! The generated pages of the manual, compared with the code that they describe.
+//! The generated pages of the manual, compared with the code that they describe, and the commands in all others.
 //!
 //! `UPDATE_CONTRACTS=1 cargo test -p banger manual` writes them anew.
 
 mod errors;
+mod examples;
 mod output;
 
 use std::fmt::Write as _;

@@ -302,8 +302,8 @@ fn the_schemas_are_as_checked_in() {
 fn the_page_with_an_example_of_each_output() {
     let mut page = format!(
         "# JSON output\n\n{GENERATED}\nOne example of the output of each command with `-o json`. [The JSON \
-         schemas](output.json) list all fields. Fields are added, never changed: ignore those that you do not know. \
-         Sizes are in bytes; times are in UTC (RFC 3339). `banger events` prints one element of its list per line.\n"
+         schemas](output.json) list all fields.\nFields are added, never changed: ignore fields that you do not know. \
+         Sizes are in bytes; times are in UTC (RFC 3339).\n`banger events` prints one element of its list per line.\n"
     );
     for (command, schema) in outputs().commands {
         let _ = write!(page, "\n## {command}\n\n```json\n{:#}\n```\n", schema["examples"][0]);

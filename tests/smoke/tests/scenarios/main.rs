@@ -10,6 +10,7 @@ mod images;
 mod kernels;
 mod killed;
 mod lifecycle;
+mod manual;
 mod project;
 mod registry;
 mod sessions;

@@ -19,7 +19,8 @@ const BUNDLE_SUFFIX: &str = ".tar.zst";
   banger image pull alpine:3.20
   banger image pull ghcr.io/org/thing@sha256:...
   banger image pull ./tools.tar.zst --name tools
-  banger image pull https://example.com/tools.tar.zst --sha256 9f86d0...")]
+  banger image pull https://example.com/tools.tar.zst \\
+    --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
 pub(crate) struct Pull {
     /// Bundle's file or URL; else catalog name; else `[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`, by default from
     /// docker.io
