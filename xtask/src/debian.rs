@@ -20,7 +20,7 @@ pub(crate) fn suite() -> Result<String> {
 pub(crate) fn bootstrap(suite: &str, packages: &str, change: Option<&str>, tar: &Path) -> Result<()> {
     let mut mmdebstrap = Command::new("mmdebstrap");
     mmdebstrap.args(["--quiet", "--variant=minbase", "--include", packages]);
-    // The tree is packed and then deleted, so dpkg need not sync it to disk.
+    // The tree is archived and then deleted, so dpkg need not sync it to disk.
     mmdebstrap.arg("--dpkgopt=force-unsafe-io");
     mmdebstrap.args(change.map(|change| format!("--customize-hook={change}"))).arg(suite).arg(tar);
     // The machine's own sources name a mirror that it can reach.

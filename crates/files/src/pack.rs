@@ -48,11 +48,11 @@ pub struct Source {
 impl Source {
     /// Opens the source at `path`.
     ///
-    /// A symbolic link is packed as a link, unless `follow` is set or `path` ends in a slash. A path that ends in `.`
-    /// or `..` is a directory without a name: only its content is packed.
+    /// A symbolic link is sent as a link, unless `follow` is set or `path` ends in a slash. A path that ends in `.`
+    /// or `..` is a directory without a name: only its content is sent.
     ///
     /// # Errors
-    /// Returns an error if nothing is at `path`, or if it cannot be packed.
+    /// Returns an error if nothing is at `path`, or if it cannot be read.
     pub fn open(path: &Path, follow: bool) -> Result<Self, PackError> {
         let bytes = path.as_os_str().as_bytes();
         let last = bytes.rsplit(|byte| *byte == b'/').next().unwrap_or_default();

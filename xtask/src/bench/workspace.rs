@@ -143,7 +143,7 @@ fn pipe(from: &mut Command, to: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Creates a repository of words that compress like source text, all committed and packed.
+/// Creates a repository of words that compress like source text, all committed, in one of git's packs.
 fn repository(root: &Path, files: usize) -> Result<PathBuf> {
     say(format_args!("creating a repository of {files} files"));
     let mut number = 1_u64;

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_help_tells_what_a_vm_gets_here() {
+    fn the_help_shows_the_defaults_of_this_host() {
         let mut command = Cli::with_effective_defaults();
         let run = command.find_subcommand_mut("vm").and_then(|vm| vm.find_subcommand_mut("run"));
         let help = run.map(|run| run.render_long_help().to_string()).unwrap_or_default();

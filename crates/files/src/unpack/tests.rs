@@ -12,7 +12,7 @@ fn dir() -> tempfile::TempDir {
     dir
 }
 
-fn packed(path: &Path) -> Vec<u8> {
+fn pack_to_vec(path: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
     let unreadable =
         pack(&Source::open(path, false).unwrap(), &mut bytes, &mut |messages| panic!("{messages}")).unwrap();
@@ -22,7 +22,7 @@ fn packed(path: &Path) -> Vec<u8> {
 
 fn copied(from: &Path, to: &Path) -> Result<Unpacked, UnpackError> {
     let mut done = Unpacked::default();
-    unpack(&*packed(from), to, &mut done).map(|()| done)
+    unpack(&*pack_to_vec(from), to, &mut done).map(|()| done)
 }
 
 fn entry(name: &str) -> Entry {
@@ -186,7 +186,7 @@ fn a_hostile_stream_writes_nothing_outside_its_target() {
 fn an_incomplete_file_does_not_replace_the_old_one() {
     let dir = dir();
     fs::write(dir.path().join("in/file"), "old").unwrap();
-    let stream = packed(&dir.path().join("out/file"));
+    let stream = pack_to_vec(&dir.path().join("out/file"));
     let to = dir.path().join("in");
     for length in 0..stream.len() - 1 {
         let cut = &stream[..length];

@@ -34,7 +34,7 @@ pub(crate) struct Export {
     /// File for the patch [default: standard output]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Commit to compare with [default: the one that was sent]
+    /// Commit to compare with [default: the commit that was sent]
     #[arg(long, value_name = "COMMIT")]
     base_commit: Option<String>,
     /// Print the list of changed files instead of the patch
@@ -86,7 +86,7 @@ fn summary(ui: &Ui, changes: &[Change]) {
 }
 
 fn line(change: &Change) -> String {
-    let what = match change.change {
+    let label = match change.change {
         ChangeKind::Added => "new",
         ChangeKind::Modified => "modified",
         ChangeKind::Deleted => "deleted",
@@ -94,5 +94,5 @@ fn line(change: &Change) -> String {
         ChangeKind::TypeChanged => "type changed",
     };
     let from = change.old_path.as_ref().map(|path| format!("{path} -> ")).unwrap_or_default();
-    format!("{what:12} {from}{}", change.path).replace('\n', "\\n")
+    format!("{label:12} {from}{}", change.path).replace('\n', "\\n")
 }
