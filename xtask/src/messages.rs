@@ -8,7 +8,8 @@ use std::{
 
 use proc_macro2::TokenTree;
 use syn::{
-    Attribute, Block, Expr, ExprCall, ItemEnum, ItemFn, ItemMod, ItemStruct, Lit, Local, Pat, Stmt,
+    Attribute, Block, Expr, ExprCall, ItemEnum, ItemFn, ItemImpl, ItemMod, ItemStruct, Lit, Local, Pat, Stmt,
+    Type,
     visit::{self, Visit},
 };
 
@@ -22,6 +23,8 @@ struct Messages {
     variables: Vec<(String, String)>,
     /// The crate whose sources are read.
     member: String,
+    /// Whether `Self` is `ApiError`.
+    in_api_error: bool,
 }
 
 impl Messages {
@@ -104,6 +107,12 @@ impl<'ast> Visit<'ast> for Messages {
         }
     }
 
+    fn visit_item_impl(&mut self, item: &'ast ItemImpl) {
+        self.in_api_error = matches!(&*item.self_ty, Type::Path(path) if path.path.is_ident("ApiError"));
+        visit::visit_item_impl(self, item);
+        self.in_api_error = false;
+    }
+
     fn visit_item_enum(&mut self, item: &'ast ItemEnum) {
         for variant in &item.variants {
             self.add_attribute(&item.ident.to_string(), &variant.attrs);
@@ -131,9 +140,11 @@ impl<'ast> Visit<'ast> for Messages {
     fn visit_expr_call(&mut self, call: &'ast ExprCall) {
         visit::visit_expr_call(self, call);
         let Expr::Path(function) = &*call.func else { return };
-        let mut names = function.path.segments.iter().rev().map(|segment| segment.ident.to_string());
-        if names.next().as_deref() != Some("new") || names.next().as_deref() != Some("ApiError") {
-            return;
+        let names: Vec<_> = function.path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        match names.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            [.., "ApiError", "new"] => {}
+            ["Self", "new"] if self.in_api_error => {}
+            _ => return,
         }
         let [kind, message] = &*call.args.iter().collect::<Vec<_>>() else { return };
         let Some(message) = self.message(message) else { return };
@@ -205,13 +216,15 @@ fn messages_are_found_in_errors_and_calls() {
             g(|| ApiError::new(ErrorKind::Io, "lost").into());
             ApiError::new(kind, "gone")
         }
+        impl ApiError { fn g() { Self::new(ErrorKind::Busy, "torn") } }
+        impl Other { fn g() { Self::new(ErrorKind::Io, "other") } }
         #[cfg(test)]
         mod tests { fn f() { ApiError::new(ErrorKind::Io, "test"); } }
     "#;
     let mut messages = Messages { member: "disks".to_owned(), ..Messages::default() };
     messages.visit_file(&syn::parse_file(source).unwrap());
     let set = |text: &str| BTreeSet::from([text.to_owned()]);
-    let by_kind = [("", "gone"), ("Io", "lost"), ("NotFound", "{name} is not a disk")];
+    let by_kind = [("", "gone"), ("Busy", "torn"), ("Io", "lost"), ("NotFound", "{name} is not a disk")];
     assert_eq!(messages.by_kind, by_kind.map(|(kind, text)| (kind.to_owned(), set(text))).into());
     assert_eq!(messages.by_type, [("disks Broken".to_owned(), set("cannot open {}: {source}"))].into());
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Remedy, Subject, SubjectKind};
+use crate::{RefError, Remedy, Subject, SubjectKind};
 
 /// Kinds of errors. Programs may rely on them; kinds are added, never changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -104,6 +104,21 @@ impl ApiError {
         }
     }
 
+    /// Creates the error for `reference`, which should name exactly one thing of this kind.
+    pub fn unresolved(kind: SubjectKind, reference: &str, error: RefError) -> Self {
+        let error = match error {
+            RefError::NotFound => {
+                Self::new(ErrorKind::NotFound, format!("there is no {} {reference:?}", kind.as_str()))
+            }
+            RefError::Ambiguous(names) => {
+                let names = names.join(", ");
+                let message = format!("{reference:?} could be any of the {}s {names}", kind.as_str());
+                Self::new(ErrorKind::Ambiguous, message)
+            }
+        };
+        error.about(kind, reference)
+    }
+
     /// Sets the subject of the error.
     #[must_use]
     pub fn about(mut self, kind: SubjectKind, name: impl fmt::Display) -> Self {
@@ -144,5 +159,21 @@ impl ApiError {
             ErrorKind::Timeout => 504,
             _ => 500,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unresolved_references_become_errors_with_a_subject() {
+        let error = ApiError::unresolved(SubjectKind::Vm, "box", RefError::NotFound);
+        assert_eq!((error.kind, &*error.message), (ErrorKind::NotFound, "there is no VM \"box\""));
+        assert_eq!(error.subject.unwrap().name, "box");
+        let several = RefError::Ambiguous(vec!["a1".to_owned(), "a2".to_owned()]);
+        let error = ApiError::unresolved(SubjectKind::Image, "a", several);
+        assert_eq!(error.kind, ErrorKind::Ambiguous);
+        assert_eq!(error.message, "\"a\" could be any of the images a1, a2");
     }
 }

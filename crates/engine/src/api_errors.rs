@@ -1,25 +1,8 @@
 //! Errors that VMs, images and kernels share.
 
-use banger_api::{ApiError, ErrorKind, RefError, Remedy, SubjectKind};
+use banger_api::{ApiError, ErrorKind, Remedy, SubjectKind};
 
 use crate::store::VmRecord;
-
-pub(crate) fn not_found(kind: SubjectKind, reference: &str) -> ApiError {
-    let message = format!("there is no {} {reference:?}", kind.as_str());
-    ApiError::new(ErrorKind::NotFound, message).about(kind, reference)
-}
-
-/// Returns the error for a reference that matches nothing, or more than one.
-pub(crate) fn unresolved(kind: SubjectKind, reference: &str, error: RefError) -> ApiError {
-    match error {
-        RefError::NotFound => not_found(kind, reference),
-        RefError::Ambiguous(names) => {
-            let message =
-                format!("{reference:?} could be any of the {}s {}", kind.as_str(), names.join(", "));
-            ApiError::new(ErrorKind::Ambiguous, message).about(kind, reference)
-        }
-    }
-}
 
 pub(crate) fn already_exists(kind: SubjectKind, name: &str) -> ApiError {
     ApiError::new(ErrorKind::AlreadyExists, format!("{} {name} already exists", kind.as_str()))

@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, process::ExitCode};
 
-use banger_api::{ApiError, ErrorKind, RefError, StartVm, Vm, VmState, resolve};
+use banger_api::{ApiError, ErrorKind, StartVm, SubjectKind, Vm, VmState, resolve};
 use banger_client::{Client, Events};
 use futures_util::future::join_all;
 
@@ -118,22 +118,10 @@ pub(super) async fn gather<T>(
 ) -> Result<Vec<Result<T, ApiError>>, ApiError> {
     let vms = client.vms().await?;
     let mut seen = HashSet::new();
-    let resolved = references
-        .iter()
-        .map(|reference| resolve(&vms, reference).map_err(|error| resolve_error(reference, error)));
+    let resolved = references.iter().map(|reference| {
+        resolve(&vms, reference).map_err(|error| ApiError::unresolved(SubjectKind::Vm, reference, error))
+    });
     let unique = resolved.filter(|vm| vm.as_ref().map_or(true, |vm| seen.insert(vm.id.clone())));
     let action = &action;
     Ok(join_all(unique.map(async |vm| action(vm?).await)).await)
-}
-
-fn resolve_error(reference: &str, error: RefError) -> ApiError {
-    match error {
-        RefError::NotFound => ApiError::new(ErrorKind::NotFound, format!("there is no VM {reference:?}"))
-            .hint("see `banger ps -a`"),
-        RefError::Ambiguous(names) => ApiError::new(
-            ErrorKind::Ambiguous,
-            format!("{reference:?} could be any of the VMs {}", names.join(", ")),
-        )
-        .hint("use a longer prefix of the name or id"),
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, path::PathBuf};
 
-use banger_api::{ApiError, ErrorKind, StartVm, Vm, VmState};
+use banger_api::{ApiError, ErrorKind, RefError, StartVm, SubjectKind, Vm, VmState};
 use banger_client::Client;
 use rustix::process::setsid;
 
@@ -66,9 +66,8 @@ fn failed(error: &dyn Display) -> ApiError {
 /// Returns the VM with exactly this name or id. A prefix could match another VM later, unnoticed by ssh.
 async fn find(client: &Client, name: &str) -> Result<Vm, ApiError> {
     let mut vms = client.vms().await?.into_iter();
-    vms.find(|vm| vm.name.as_str() == name || vm.id.as_str() == name).ok_or_else(|| {
-        ApiError::new(ErrorKind::NotFound, format!("there is no VM {name:?}")).hint("see `banger ps -a`")
-    })
+    vms.find(|vm| vm.name.as_str() == name || vm.id.as_str() == name)
+        .ok_or_else(|| ApiError::unresolved(SubjectKind::Vm, name, RefError::NotFound))
 }
 
 /// Returns `vm` once it runs; starts it if it is stopped and the configuration allows that.

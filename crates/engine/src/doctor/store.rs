@@ -7,7 +7,6 @@ use banger_image::Catalog;
 
 use super::finding::into_check;
 use crate::{
-    api_errors::unresolved,
     image::find_change,
     store::{ImageRecord, KernelRecord, Store},
 };
@@ -85,6 +84,6 @@ fn default(
         Err(RefError::NotFound) if in_catalog(name) => {
             Check::pass(title, format!("{name} will be fetched on first use"))
         }
-        Err(error) => into_check(&title, Err(unresolved(kind, name, error))),
+        Err(error) => into_check(&title, Err(ApiError::unresolved(kind, name, error))),
     }
 }

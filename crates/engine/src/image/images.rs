@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     admission,
-    api_errors::{already_exists, in_use, unresolved, used_by},
+    api_errors::{already_exists, in_use, used_by},
     catalog::Catalogs,
     config::ConfigFiles,
     error::EngineError,
@@ -151,7 +151,7 @@ impl Images {
     pub(super) fn resolve(&self, reference: &str) -> Result<ImageRecord, ApiError> {
         let images = self.store.images()?;
         Ok(resolve_image(&images, reference)
-            .map_err(|error| unresolved(SubjectKind::Image, reference, error))?
+            .map_err(|error| ApiError::unresolved(SubjectKind::Image, reference, error))?
             .clone())
     }
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use banger_api::{
-    ImageConfig, ImageSource, OperationKind, RefError, RegisterImage, Size, SubjectKind, resolve,
+    ApiError, ImageConfig, ImageSource, OperationKind, RefError, RegisterImage, Size, SubjectKind, resolve,
 };
 use jiff::Timestamp;
 
@@ -17,7 +17,6 @@ use super::{
 };
 use crate::{
     admission,
-    api_errors::{not_found, unresolved},
     error::EngineError,
     files::{seal, sync},
     operation::{Context, Events},
@@ -93,8 +92,7 @@ impl Images {
         match resolve(&self.store.kernels()?, name) {
             Ok(_) => Ok(()),
             Err(RefError::NotFound) if self.catalogs.all()?.kernel(name).is_some() => Ok(()),
-            Err(RefError::NotFound) => Err(not_found(SubjectKind::Kernel, name).into()),
-            Err(error) => Err(unresolved(SubjectKind::Kernel, name, error).into()),
+            Err(error) => Err(ApiError::unresolved(SubjectKind::Kernel, name, error).into()),
         }
     }
 

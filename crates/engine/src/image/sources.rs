@@ -11,7 +11,6 @@ use banger_image::{CatalogImage, Recipe, Source};
 use super::{images::Images, pull::PullOptions};
 use crate::{
     admission,
-    api_errors::unresolved,
     error::EngineError,
     operation::{Context, Events},
     remote::is_retryable_elsewhere,
@@ -47,7 +46,7 @@ impl Images {
             match resolve_image(&images, reference) {
                 Ok(image) => return Ok(image.clone()),
                 Err(RefError::NotFound) => {}
-                Err(error) => return Err(unresolved(SubjectKind::Image, reference, error).into()),
+                Err(error) => return Err(ApiError::unresolved(SubjectKind::Image, reference, error).into()),
             }
         }
         let name = reference.parse::<ImageName>().map_err(|error| {

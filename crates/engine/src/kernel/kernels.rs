@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use super::initrds::Initrds;
 use crate::{
     admission,
-    api_errors::{already_exists, in_use, not_found, unresolved, used_by},
+    api_errors::{already_exists, in_use, used_by},
     catalog::Catalogs,
     config::ConfigFiles,
     error::EngineError,
@@ -86,7 +86,7 @@ impl Kernels {
     pub fn show(&self, reference: &str) -> Result<Kernel, ApiError> {
         let kernels = self.store.kernels()?;
         let kernel = resolve(&kernels, reference)
-            .map_err(|error| unresolved(SubjectKind::Kernel, reference, error))?;
+            .map_err(|error| ApiError::unresolved(SubjectKind::Kernel, reference, error))?;
         let details = Some(self.details(kernel)?);
         Ok(Kernel { details, ..self.describe(kernel, &self.store.vms()?) })
     }
@@ -128,7 +128,7 @@ impl Kernels {
     pub fn delete(&self, reference: &str) -> Result<(), ApiError> {
         let kernels = self.store.kernels()?;
         let kernel = resolve(&kernels, reference)
-            .map_err(|error| unresolved(SubjectKind::Kernel, reference, error))?;
+            .map_err(|error| ApiError::unresolved(SubjectKind::Kernel, reference, error))?;
         if !self.store.delete_kernel(&kernel.id)? {
             let users = used_by(&self.store.vms()?, |vm| vm.kernel_id == kernel.id);
             return Err(in_use(SubjectKind::Kernel, kernel.name.as_str(), users));
@@ -150,11 +150,11 @@ impl Kernels {
         let kernels = self.store.kernels()?;
         match resolve(&kernels, reference) {
             Ok(kernel) => Ok(kernel.clone()),
-            Err(RefError::NotFound) => {
+            Err(error @ RefError::NotFound) => {
                 let catalog =
                     self.catalogs.for_lookup(|catalog| catalog.kernel(reference).is_some(), context).await?;
                 let Some(entry) = catalog.kernel(reference) else {
-                    return Err(not_found(SubjectKind::Kernel, reference).into());
+                    return Err(ApiError::unresolved(SubjectKind::Kernel, reference, error).into());
                 };
                 context.note(format!("kernel {reference} is not in the store yet: fetching it")).await;
                 let began = now_ns();
@@ -162,7 +162,7 @@ impl Kernels {
                 context.spans.end("fetch kernel", began);
                 fetched
             }
-            Err(error) => Err(unresolved(SubjectKind::Kernel, reference, error).into()),
+            Err(error) => Err(ApiError::unresolved(SubjectKind::Kernel, reference, error).into()),
         }
     }
 
@@ -262,7 +262,9 @@ impl Kernels {
         context: &Context,
     ) -> Result<(), EngineError> {
         let kernel = self.store.kernels()?.into_iter().find(|kernel| kernel.id == *id);
-        let Some(kernel) = kernel else { return Err(not_found(SubjectKind::Kernel, id.as_str()).into()) };
+        let Some(kernel) = kernel else {
+            return Err(ApiError::unresolved(SubjectKind::Kernel, id.as_str(), RefError::NotFound).into());
+        };
         let (bus, option) = match vmm {
             VmmKind::Firecracker => (Bus::Mmio, "CONFIG_VIRTIO_MMIO"),
             VmmKind::Qemu => (Bus::Pci, "CONFIG_VIRTIO_PCI"),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use banger_api::{ApiError, Dirs, SubjectKind};
 
 use crate::{
-    api_errors::unresolved,
     config::ConfigFiles,
     image::Images,
     kernel::{Initrds, Kernels},
@@ -36,7 +35,7 @@ impl Services {
         let vms = self.store.vms()?;
         banger_api::resolve(&vms, reference)
             .cloned()
-            .map_err(|error| unresolved(SubjectKind::Vm, reference, error))
+            .map_err(|error| ApiError::unresolved(SubjectKind::Vm, reference, error))
     }
 
     pub(crate) fn vm_dir(&self, vm: &VmRecord) -> VmDir {

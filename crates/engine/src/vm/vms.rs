@@ -18,7 +18,6 @@ use super::{
     stats::{Samples, stats},
 };
 use crate::{
-    api_errors::unresolved,
     error::EngineError,
     operation::{Context, Events, OnDisconnect, Operations},
     sessions::Session,
@@ -103,7 +102,7 @@ impl Vms {
             let mut seen = HashSet::new();
             for reference in references {
                 let vm = resolve(&vms, reference)
-                    .map_err(|error| unresolved(SubjectKind::Vm, reference, error))?;
+                    .map_err(|error| ApiError::unresolved(SubjectKind::Vm, reference, error))?;
                 if seen.insert(&vm.id) {
                     selected.push(vm.clone());
                 }

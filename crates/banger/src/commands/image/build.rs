@@ -7,14 +7,13 @@ use std::{
 
 use banger_api::{
     ApiError, CommitVm, CreateVm, Digest, ErrorKind, Image, ImageName, NameImage, PullImage, RefError, Size,
-    StopVm, Vm, resolve_image,
+    StopVm, SubjectKind, Vm, resolve_image,
 };
 use banger_client::{Client, Events, Output};
 use banger_proto::{Exec, ExitStatus};
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt;
 
-use super::delete::resolve_error;
 use crate::{
     commands::{reference::reference, variables::variable},
     config, credentials,
@@ -130,13 +129,16 @@ impl Build {
         match resolve_image(images, &self.image) {
             Ok(image) => Ok(image.clone()),
             Err(RefError::NotFound) => {
-                let name = self.image.parse().map_err(|_| resolve_error(&self.image, RefError::NotFound))?;
+                let name = self
+                    .image
+                    .parse()
+                    .map_err(|_| ApiError::unresolved(SubjectKind::Image, &self.image, RefError::NotFound))?;
                 let credentials = credentials::for_image(client, &name, ui).await;
                 let pull = PullImage { name, size: None, credentials };
                 let mut events = client.pull_image(&pull).await?;
                 Ok(watch::<Image>(client, &mut events, ui).await?.0)
             }
-            Err(error) => Err(resolve_error(&self.image, error).into()),
+            Err(error) => Err(ApiError::unresolved(SubjectKind::Image, &self.image, error).into()),
         }
     }
 

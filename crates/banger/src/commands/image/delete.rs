@@ -1,6 +1,6 @@
 use std::{collections::HashSet, process::ExitCode};
 
-use banger_api::{ApiError, ErrorKind, Image, RefError, resolve_image};
+use banger_api::{ApiError, Image, SubjectKind, resolve_image};
 use banger_client::Client;
 
 use crate::{commands::reference::reference, error::CommandError, ui::Ui};
@@ -45,22 +45,11 @@ async fn delete<'a>(
     reference: &str,
     seen: &mut HashSet<String>,
 ) -> Result<Option<&'a Image>, ApiError> {
-    let image = resolve_image(images, reference).map_err(|error| resolve_error(reference, error))?;
+    let image = resolve_image(images, reference)
+        .map_err(|error| ApiError::unresolved(SubjectKind::Image, reference, error))?;
     if !seen.insert(image.id.to_string()) {
         return Ok(None);
     }
     client.delete_image(image.id.as_str()).await?;
     Ok(Some(image))
-}
-
-pub(super) fn resolve_error(reference: &str, error: RefError) -> ApiError {
-    match error {
-        RefError::NotFound => ApiError::new(ErrorKind::NotFound, format!("there is no image {reference:?}"))
-            .hint("see `banger image list`"),
-        RefError::Ambiguous(names) => ApiError::new(
-            ErrorKind::Ambiguous,
-            format!("{reference:?} could be any of the images {}", names.join(", ")),
-        )
-        .hint("use a longer prefix of the name or id"),
-    }
 }
