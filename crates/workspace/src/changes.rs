@@ -9,7 +9,9 @@ use std::{
     process::{Child, ChildStdin, Stdio},
 };
 
-use banger_files::{Item, Kind, ListedFile, ListingReader, Part, Reader, StreamError, safe_path};
+use banger_files::{
+    FileRequest, Item, Kind, ListedFile, ListingReader, Part, Reader, StreamError, safe_path,
+};
 use schemars::JsonSchema;
 use serde::Serialize;
 use tempfile::{SpooledTempFile, spooled_tempfile};
@@ -112,14 +114,17 @@ pub fn read_listing(input: impl Read) -> Result<Vec<ListedFile>, WorkspaceError>
     Ok(listed)
 }
 
-/// Reads small files from a guest, by path.
+/// Reads the small files of `request` from a guest, by path.
 ///
 /// # Errors
-/// Returns an error if they are malformed, or too large together.
-pub fn read_files(input: impl Read) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, WorkspaceError> {
+/// Returns an error if they are malformed, were not requested, or are too large together.
+pub fn read_files(
+    input: impl Read,
+    request: FileRequest,
+) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, WorkspaceError> {
     let mut files = BTreeMap::new();
     let mut remaining = MAX_RULES;
-    each_file(input, |path, mode, content| {
+    each_file(input, request, |path, mode, content| {
         let mut bytes = Vec::new();
         if mode != LINK {
             content.read_to_end(&mut bytes).map_err(WorkspaceError::Transfer)?;
@@ -159,8 +164,8 @@ impl Guest {
         self.listed.iter().filter(|file| is_ref_file(&file.path)).any(|file| is_changed(&file))
     }
 
-    /// Returns the paths of the ignore files, `HEAD` and the index, which have to be fetched first.
-    pub fn rule_paths(&self) -> Vec<Vec<u8>> {
+    /// Returns the ignore files, `HEAD` and the index, which have to be fetched first.
+    pub fn rule_files(&self) -> FileRequest {
         let is_rule_file = |file: &&ListedFile| {
             file.kind == Kind::File
                 && (file.path == INDEX
@@ -169,19 +174,19 @@ impl Guest {
                     || file.path == b".gitignore"
                     || file.path.ends_with(b"/.gitignore"))
         };
-        self.listed.iter().filter(is_rule_file).map(|file| file.path.clone()).collect()
+        FileRequest::new(self.listed.iter().filter(is_rule_file).map(path_and_size))
     }
 
-    /// Accepts the fetched `rules`, and returns the paths to fetch next.
+    /// Accepts the fetched `rules`, and returns the files to fetch next.
     ///
     /// These are all files of the workspace whose content is not known to be as sent.
     ///
     /// # Errors
     /// Returns an error if git cannot determine what is ignored.
-    pub fn paths_to_fetch(
+    pub fn files_to_fetch(
         &mut self,
         rules: BTreeMap<Vec<u8>, Vec<u8>>,
-    ) -> Result<Vec<Vec<u8>>, WorkspaceError> {
+    ) -> Result<FileRequest, WorkspaceError> {
         self.rules = rules;
         let tracked = self.tracked()?;
         let (included, untracked): (Vec<_>, Vec<_>) = self
@@ -197,11 +202,11 @@ impl Guest {
             .collect();
         self.listed.retain(|file| kept.contains(&file.path));
         let unknown = self.listed.iter().filter(|file| matches!(file.kind, Kind::File | Kind::Link));
-        Ok(unknown.filter(|file| self.known_blob(file).is_none()).map(|file| file.path.clone()).collect())
+        Ok(FileRequest::new(unknown.filter(|file| self.known_blob(file).is_none()).map(path_and_size)))
     }
 
     /// Returns whether a file of the workspace is new, changed or deleted. Call it after
-    /// [`paths_to_fetch`](Self::paths_to_fetch): ignored files do not count.
+    /// [`files_to_fetch`](Self::files_to_fetch): ignored files do not count.
     pub fn has_work(&self) -> bool {
         let sent = &self.record.files;
         let listed_paths: BTreeSet<_> = self.listed.iter().map(|file| file.path.as_slice()).collect();
@@ -257,11 +262,11 @@ impl Guest {
         }
     }
 
-    /// Reads the fetched files, and computes the changes.
+    /// Reads the fetched files of `request`, and computes the changes.
     ///
     /// # Errors
-    /// Returns an error if the stream is malformed, or if git fails.
-    pub fn into_changes(mut self, files: impl Read) -> Result<Changes, WorkspaceError> {
+    /// Returns an error if the stream is malformed or contains other files, or if git fails.
+    pub fn into_changes(mut self, files: impl Read, request: FileRequest) -> Result<Changes, WorkspaceError> {
         let commit = self.record.commit();
         let (base, before) = match commit {
             Some(commit) => (commit.to_owned(), tree_entries(&self.temp_repo, commit)?),
@@ -269,7 +274,7 @@ impl Guest {
         };
         let mut import = Import::start(&self.temp_repo)?;
         let mut received = BTreeMap::new();
-        each_file(files, |path, mode, content| {
+        each_file(files, request, |path, mode, content| {
             let mark = import.blob(content)?;
             received.insert(path.to_vec(), (mode, format!(":{mark}")));
             Ok(())
@@ -431,9 +436,15 @@ fn to_os(path: &[u8]) -> std::ffi::OsString {
     std::ffi::OsString::from_vec(path.to_vec())
 }
 
-/// Calls `visit` with each file and link in a stream: its path, git's mode, and content. Incomplete files are skipped.
+fn path_and_size(file: &ListedFile) -> (Vec<u8>, u64) {
+    (file.path.clone(), file.size)
+}
+
+/// Calls `visit` with each file and link of `request` in a stream: its path, git's mode, and content. Incomplete files
+/// are skipped.
 fn each_file(
     input: impl Read,
+    mut request: FileRequest,
     mut visit: impl FnMut(&[u8], u32, &mut dyn Read) -> Result<(), WorkspaceError>,
 ) -> Result<(), WorkspaceError> {
     let mut reader = Reader::new(input)?;
@@ -445,14 +456,26 @@ fn each_file(
     loop {
         match reader.next_item()? {
             Item::End => return Ok(()),
-            Item::Directory(entry) => dirs.push(joined(&dirs, &entry.name)),
+            Item::Directory(entry) => {
+                let path = joined(&dirs, &entry.name);
+                request.enter(&path)?;
+                dirs.push(path);
+            }
             Item::Leave => _ = dirs.pop(),
             Item::Remove(_) => return Err(StreamError::Malformed("unexpected removal").into()),
-            Item::Link(entry, target) => visit(&joined(&dirs, &entry.name), LINK, &mut &*target)?,
+            Item::Link(entry, target) => {
+                let path = joined(&dirs, &entry.name);
+                request.take(&path)?;
+                visit(&path, LINK, &mut &*target)?;
+            }
             Item::File(entry) => {
                 let path = joined(&dirs, &entry.name);
                 let mode = if entry.mode & 0o100 != 0 { PROGRAM } else { FILE };
-                if let Some(mut content) = read_content(&mut reader)? {
+                let max = request.take(&path)?;
+                let mut content = spooled_tempfile(MAX_IN_MEMORY);
+                let (size, complete) = read_content(&mut reader, &path, max, &mut content)?;
+                request.record_size(max, size);
+                if complete {
                     visit(&path, mode, &mut content)?;
                 }
             }
@@ -467,16 +490,27 @@ fn joined(dirs: &[Vec<u8>], name: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Reads the current file. Returns `None` if it is incomplete.
-fn read_content(reader: &mut Reader<impl Read>) -> Result<Option<SpooledTempFile>, WorkspaceError> {
-    let mut spool = spooled_tempfile(MAX_IN_MEMORY);
+/// Reads the current file, of at most `max` bytes, into `out`. Returns its size, and whether it is complete.
+fn read_content(
+    reader: &mut Reader<impl Read>,
+    path: &[u8],
+    max: u64,
+    out: &mut SpooledTempFile,
+) -> Result<(u64, bool), WorkspaceError> {
+    let mut size = 0;
     loop {
         match reader.next_part()? {
-            Part::Bytes(bytes) => spool.write_all(bytes).map_err(writing(std::env::temp_dir()))?,
-            Part::Broken => return Ok(None),
+            Part::Bytes(bytes) => {
+                size += bytes.len() as u64;
+                if size > max {
+                    return Err(WorkspaceError::Grown(path.to_vec()));
+                }
+                out.write_all(bytes).map_err(writing(std::env::temp_dir()))?;
+            }
+            Part::Broken => return Ok((size, false)),
             Part::Complete => {
-                io::Seek::rewind(&mut spool).map_err(writing(std::env::temp_dir()))?;
-                return Ok(Some(spool));
+                io::Seek::rewind(out).map_err(writing(std::env::temp_dir()))?;
+                return Ok((size, true));
             }
         }
     }

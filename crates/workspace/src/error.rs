@@ -84,6 +84,9 @@ pub enum WorkspaceError {
     /// Data from the guest is malformed.
     #[error("cannot read the data from the guest: {0}")]
     GuestData(#[from] StreamError),
+    /// A file in the guest became larger than it was listed.
+    #[error("{} in the guest became larger while it was read", String::from_utf8_lossy(.0))]
+    Grown(Vec<u8>),
     /// The guest's data exceeds a limit.
     #[error("the guest's {0} are too large")]
     TooLarge(String),

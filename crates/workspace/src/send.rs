@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use banger_files::{FileStat, ListedFile, PathWriter, Time};
+use banger_files::{FileRequest, FileStat, ListedFile, PathWriter, Time};
 use rustix::fs::{FileType, fstat};
 
 use crate::{
@@ -146,6 +146,12 @@ impl Upload {
     pub fn has_own_index(record: &Record, listed: &[ListedFile]) -> bool {
         let file = listed.iter().find(|file| file.path == INDEX);
         file.is_some_and(|file| record.files.get(INDEX).is_none_or(|sent| !sent.is_unchanged(file)))
+    }
+
+    /// Returns the guest's index as a file to fetch, if it is in the listing.
+    pub fn index_file(listed: &[ListedFile]) -> FileRequest {
+        let index = listed.iter().filter(|file| file.path == INDEX);
+        FileRequest::new(index.map(|file| (file.path.clone(), file.size)))
     }
 
     /// Writes the stream for the agent to `out`.

@@ -9,7 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use banger_workspace::{ChangeKind, Options, WorkspaceError};
+use banger_files::{FileRequest, PathWriter, Time};
+use banger_workspace::{ChangeKind, Options, WorkspaceError, read_files};
 use common::{OPTIONS, World, executable, git, git_output, tree, write};
 use proptest::prelude::*;
 
@@ -383,6 +384,36 @@ fn git_files(root: &Path) -> std::collections::BTreeMap<PathBuf, (char, Vec<u8>)
     let mut all = tree(root);
     all.retain(|path, _| listed.contains(path.as_os_str().as_encoded_bytes()));
     all
+}
+
+#[test]
+fn only_requested_files_are_read_each_once_and_in_bounds() {
+    type Out = PathWriter<Vec<u8>>;
+    let write = |out: &mut Out, path: &[u8], size| {
+        out.file(path, 0o644, Time::default(), &mut &*vec![7; size]).unwrap().unwrap();
+    };
+    let read = |fill: &dyn Fn(&mut Out)| {
+        let mut out = Out::new(Vec::new()).unwrap();
+        fill(&mut out);
+        let request = [(&b"a"[..], 100), (b"dir/b", 0), (b"dir/c", 5)];
+        let request = FileRequest::new(request.map(|(path, size)| (path.to_vec(), size)));
+        read_files(&*out.finish().unwrap(), request)
+    };
+    // A file may have grown or disappeared since it was listed.
+    let files = read(&|out| {
+        write(out, b"dir/b", 10);
+        write(out, b"a", 3);
+    });
+    assert_eq!(files.unwrap().keys().map(Vec::as_slice).collect::<Vec<_>>(), [&b"a"[..], b"dir/b"]);
+    let is_malformed = |fill: &dyn Fn(&mut Out)| matches!(read(fill), Err(WorkspaceError::GuestData(_)));
+    assert!(is_malformed(&|out| write(out, b"other", 1)));
+    assert!(is_malformed(&|out| write(out, b"dir", 1)));
+    assert!(is_malformed(&|out| out.link(b"dir/other", Time::default(), b"a".to_vec()).unwrap()));
+    assert!(is_malformed(&|out| out.directory(b"other", 0o755).unwrap()));
+    assert!(is_malformed(&|out| (0..2).for_each(|_| write(out, b"a", 1))));
+    assert!(is_malformed(&|out| (0..9).for_each(|_| out.directory(b"dir", 0o755).unwrap())));
+    let grown = read(&|out| write(out, b"dir/c", 65 << 20));
+    assert!(matches!(&grown, Err(WorkspaceError::Grown(path)) if path == b"dir/c"), "{grown:?}");
 }
 
 proptest! {

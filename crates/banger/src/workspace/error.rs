@@ -33,7 +33,9 @@ fn kind(error: &WorkspaceError) -> ErrorKind {
         }
         WorkspaceError::UntrustedOwner(_) => ErrorKind::NotPermitted,
         WorkspaceError::Conflicts(_) | WorkspaceError::OtherRepository(_) => ErrorKind::AlreadyExists,
-        WorkspaceError::GuestData(_) | WorkspaceError::TooLarge(_) => ErrorKind::Guest,
+        WorkspaceError::GuestData(_) | WorkspaceError::TooLarge(_) | WorkspaceError::Grown(_) => {
+            ErrorKind::Guest
+        }
         WorkspaceError::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             ErrorKind::NotPermitted
         }
@@ -78,6 +80,7 @@ fn hint(error: &WorkspaceError, vm: Option<&str>) -> Option<String> {
              it in the VM, or send to another directory with --guest-path"
         ),
         WorkspaceError::OtherRepository(_) => "send to another directory with --guest-path".to_owned(),
+        WorkspaceError::Grown(_) => "try again, or end the program that writes to it".to_owned(),
         WorkspaceError::Record { path, .. } => format!("move {} away to continue without it", path.display()),
         _ => return None,
     })

@@ -13,7 +13,7 @@ use std::{
 
 use banger_api::{ApiError, ErrorKind, Vm};
 use banger_client::{Client, FromGuest, ToGuest, exchange};
-use banger_files::{ListedFile, Time, pack};
+use banger_files::{FileRequest, ListedFile, Time, pack};
 use banger_proto::{Workspace, WorkspaceAction};
 use banger_workspace::{
     Change, Changes, Git, Guest, GuestGit, LeftOut, Options, Pulled, Record, Records, Repository, Snapshot,
@@ -149,7 +149,7 @@ impl<'a> Workspaces<'a> {
             listed => listed?,
         };
         let index = if Upload::has_own_index(&record, &listed) {
-            self.fetch_files(vm, guest.as_bytes(), &[b".git/index".to_vec()]).await?.into_values().next()
+            self.fetch_files(vm, guest.as_bytes(), Upload::index_file(&listed)).await?.into_values().next()
         } else {
             None
         };
@@ -255,11 +255,12 @@ impl<'a> Workspaces<'a> {
         });
         let (mut guest, repository) = guest.await?.map_err(api_error_for(vm))?;
         let own_refs = guest.has_own_refs();
-        let rules = self.fetch_files(vm, &guest_path, &guest.rule_paths()).await?;
-        let paths = blocking(move || guest.paths_to_fetch(rules).map(|paths| (guest, paths)));
-        let (guest, paths) = paths.await?.map_err(api_error_for(vm))?;
+        let rules = self.fetch_files(vm, &guest_path, guest.rule_files()).await?;
+        let request = blocking(move || guest.files_to_fetch(rules).map(|request| (guest, request)));
+        let (guest, request) = request.await?.map_err(api_error_for(vm))?;
         let status = WorkspaceStatus { repository, own_refs, has_work: own_refs || guest.has_work() };
-        let changes = self.fetch(vm, &guest_path, &paths, move |files| guest.into_changes(files)).await?;
+        let receive = move |files, request| guest.into_changes(files, request);
+        let changes = self.fetch(vm, &guest_path, request, receive).await?;
         Ok((changes, status))
     }
 
@@ -374,22 +375,23 @@ impl<'a> Workspaces<'a> {
         &self,
         vm: &Vm,
         guest: &[u8],
-        paths: &[Vec<u8>],
+        request: FileRequest,
     ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, CommandError> {
-        self.fetch(vm, guest, paths, read_files).await
+        self.fetch(vm, guest, request, read_files).await
     }
 
     async fn fetch<R: Send + 'static>(
         &self,
         vm: &Vm,
         guest: &[u8],
-        paths: &[Vec<u8>],
-        receive: impl FnOnce(BufReader<FromGuest>) -> Result<R, WorkspaceError> + Send + 'static,
+        request: FileRequest,
+        receive: impl FnOnce(BufReader<FromGuest>, FileRequest) -> Result<R, WorkspaceError> + Send + 'static,
     ) -> Result<R, CommandError> {
-        let paths: Vec<u8> = paths.iter().flat_map(|path| [path, &b"\0"[..]].concat()).collect();
+        let paths = request.encode();
         let to_api_error = api_error_for(vm);
         let send = move |mut out: ToGuest| out.write_all(&paths).map_err(transfer_error);
-        let receive = |input| receive(BufReader::with_capacity(BUFFER_SIZE, input)).map_err(to_api_error);
+        let receive =
+            |input| receive(BufReader::with_capacity(BUFFER_SIZE, input), request).map_err(to_api_error);
         let ((), received) = self.exchange(vm, guest, WorkspaceAction::Fetch, send, receive).await?;
         Ok(received)
     }

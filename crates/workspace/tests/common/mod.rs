@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use banger_files::{PathWriter, Time, Tree, Unpacked, change, list, place};
+use banger_files::{FileRequest, PathWriter, Time, Tree, Unpacked, change, list, place};
 use banger_workspace::{
     Changes, Git, Guest, GuestGit, Mode, Options, Pulled, Record, Repository, Snapshot, Upload,
     WorkspaceError, pull, read_files, read_listing,
@@ -123,9 +123,10 @@ impl World {
     pub(crate) fn changes(&self, record: &Record) -> Result<Changes, WorkspaceError> {
         let repository = Repository::find(&Git::find()?, &self.host())?;
         let mut guest = Guest::new(&repository, record.clone(), self.listing()?, &self.cache())?;
-        let rules = read_files(&*self.fetched(&guest.rule_paths()))?;
-        let paths = guest.paths_to_fetch(rules)?;
-        guest.into_changes(&*self.fetched(&paths))
+        let request = guest.rule_files();
+        let rules = read_files(&*self.fetched(&request), request)?;
+        let request = guest.files_to_fetch(rules)?;
+        guest.into_changes(&*self.fetched(&request), request)
     }
 
     /// Pulls the changes into the host's repository, as from a VM `box`.
@@ -142,10 +143,10 @@ impl World {
     }
 
     /// Packs these files as the agent would send them.
-    fn fetched(&self, paths: &[Vec<u8>]) -> Vec<u8> {
+    fn fetched(&self, request: &FileRequest) -> Vec<u8> {
         let tree = Tree::open(&self.guest()).unwrap();
         let mut out = PathWriter::new(Vec::new()).unwrap();
-        for path in paths {
+        for path in request.paths() {
             let stat = tree.stat(path).unwrap().unwrap();
             match tree.link(path) {
                 Ok(target) => out.link(path, stat.modified, target).unwrap(),
