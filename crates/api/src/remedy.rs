@@ -154,6 +154,10 @@ pub enum Remedy {
     MakeDirectory,
     /// Copy to a directory, not to a file.
     CopyToDirectory,
+    /// End the path with a slash, to copy into the directory that a symbolic link leads to.
+    EndWithSlash,
+    /// Free space on the file system of the target, or copy to another one.
+    FreeTargetSpace,
     /// Make a directory writable, or use others.
     MakeDirectoryWritable,
     /// Use a runtime directory with a shorter path.

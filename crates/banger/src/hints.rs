@@ -151,6 +151,8 @@ fn for_remedy(remedy: &Remedy, subject: Option<&Subject>) -> Option<String> {
         }
         Remedy::MakeDirectory => "create it first".to_owned(),
         Remedy::CopyToDirectory => "specify a directory as the target".to_owned(),
+        Remedy::EndWithSlash => "to copy into that directory, end the path with a slash".to_owned(),
+        Remedy::FreeTargetSpace => "free space there, or copy to another file system".to_owned(),
         Remedy::MakeDirectoryWritable => {
             "make it writable, or set XDG_STATE_HOME, XDG_CACHE_HOME and XDG_RUNTIME_DIR to writable directories"
                 .to_owned()

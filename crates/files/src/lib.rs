@@ -12,15 +12,21 @@
 //! A workspace is such a stream of single paths ([`PathWriter`]). It is [placed](place) as a whole, or applied as
 //! [changes](change). A [`list`]ing shows its current state.
 
+mod copy_request;
+mod destination;
+mod error;
 mod listing;
 mod pack;
 mod paths;
 mod place;
 mod request;
+mod reserve;
 mod stream;
 mod tree;
 mod unpack;
 
+pub use copy_request::CopyRequest;
+pub use error::UnpackError;
 pub use listing::{Kind, ListedFile, ListingReader, MAX_LISTED, list};
 pub use pack::{PackError, Source, pack, pack_input};
 pub use paths::{PathWriter, safe_path};
@@ -28,4 +34,4 @@ pub use place::{change, place};
 pub use request::FileRequest;
 pub use stream::{Entry, Item, MAX_DEPTH, MAX_NAME, MAX_PART, MAX_TARGET, Part, Reader, StreamError, Writer};
 pub use tree::{FileStat, Time, Tree};
-pub use unpack::{UnpackError, Unpacked, unpack, unpack_into};
+pub use unpack::{Unpacked, unpack, unpack_into, unpack_requested};

@@ -14,7 +14,10 @@ use std::{
 
 use rustix::fs::OFlags;
 
-use crate::stream::{Entry, Item, MAX_DEPTH, MAX_PART, MAX_TARGET, Writer};
+use crate::{
+    copy_request::CopyRequest,
+    stream::{Entry, Item, MAX_DEPTH, MAX_PART, MAX_TARGET, Writer},
+};
 
 /// Errors of packing.
 #[derive(Debug, thiserror::Error)]
@@ -54,21 +57,18 @@ impl Source {
     /// # Errors
     /// Returns an error if nothing is at `path`, or if it cannot be read.
     pub fn open(path: &Path, follow: bool) -> Result<Self, PackError> {
-        let bytes = path.as_os_str().as_bytes();
-        let last = bytes.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        let follow = follow || matches!(last, b"" | b"." | b"..");
+        let request = CopyRequest::new(path, follow);
+        let follow = request.follows_link();
         let meta = if follow { fs::metadata(path) } else { fs::symlink_metadata(path) };
         let failed = |source| PackError::Read { path: path.to_owned(), source };
         let meta = meta.map_err(failed)?;
-        if last.is_empty() && !meta.is_dir() {
+        if request.is_directory() && !meta.is_dir() {
             return Err(failed(io::ErrorKind::NotADirectory.into()));
         }
         if let Some(what) = special(&meta) {
             return Err(PackError::Special { path: path.to_owned(), what });
         }
-        let name = if matches!(last, b"." | b"..") { None } else { path.file_name() };
-        let name = name.map(OsStr::as_bytes).unwrap_or_default().to_vec();
-        Ok(Self { path: path.to_owned(), name, meta })
+        Ok(Self { path: path.to_owned(), name: request.name().to_vec(), meta })
     }
 }
 

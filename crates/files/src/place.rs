@@ -12,7 +12,11 @@ use rustix::{
     io::Errno,
 };
 
-use crate::unpack::{UnpackError, UnpackMode, Unpacked, failed, open, unpack_within};
+use crate::{
+    destination::open,
+    error::{UnpackError, failed},
+    unpack::{UnpackMode, Unpacked, unpack_within},
+};
 
 /// Name of the staging directory next to the target. Its parent holds at most one, whose creator holds the lock.
 const STAGING: &str = ".banger-staging";

@@ -1,11 +1,11 @@
 //! The receiving end: creates a stream's entries in the target, and nowhere else.
 //!
 //! Files and links are created under a temporary name and then renamed, so the old file stays whole until the new one
-//! is complete. An existing link is replaced, not written through, unless the user names it as the target of a file.
+//! is complete. An existing link is replaced, not written through.
 
 use std::{
     ffi::OsStr,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read, Write},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -16,13 +16,19 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, fchmod, futimens, mkdirat, openat,
-        renameat, statat, symlinkat, unlinkat, utimensat,
+        AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, fchmod, futimens, mkdirat, openat, renameat,
+        statat, symlinkat, unlinkat, utimensat,
     },
     io::Errno,
 };
 
-use crate::stream::{Entry, Item, Part, Reader, StreamError};
+use crate::{
+    copy_request::CopyRequest,
+    destination::{Destination, TargetLink},
+    error::{UnpackError, failed},
+    reserve::Reserve,
+    stream::{Entry, Item, Part, Reader, StreamError},
+};
 
 /// How the entries of a stream are created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,51 +50,6 @@ const NEW_FILE_FLAGS: OFlags =
 /// Permissions of a file that arrives without any, as from a pipe.
 const DEFAULT_MODE: u32 = 0o644;
 
-/// Errors of unpacking.
-#[derive(Debug, thiserror::Error)]
-pub enum UnpackError {
-    /// The stream is invalid or cannot be read.
-    #[error("cannot unpack the received data: {0}")]
-    Stream(#[from] StreamError),
-    /// The target's parent directory does not exist.
-    #[error("there is no directory {}", .0.display())]
-    NoDirectory(PathBuf),
-    /// A directory is required, but something else exists.
-    #[error("{} is not a directory", .0.display())]
-    NotADirectory(PathBuf),
-    /// The target is a directory, and the data has no name for a file in it.
-    #[error("{} is a directory, and the input has no file name", .0.display())]
-    NeedsName(PathBuf),
-    /// Something exists that is neither a file nor a link, and is not replaced.
-    #[error("{} is {kind} and is not replaced", path.display())]
-    NotReplaced {
-        /// Its path.
-        path: PathBuf,
-        /// Its kind, as the message names it.
-        kind: &'static str,
-    },
-    /// A file was expected, but the stream holds something else.
-    #[error("the source is {0}, not a file")]
-    NotAFile(&'static str),
-    /// The target exists, and is not an empty directory.
-    #[error("{} already exists and is not an empty directory", .0.display())]
-    Occupied(PathBuf),
-    /// Another process is placing or changing a tree in this directory.
-    #[error("another process is writing to {}", .0.display())]
-    Busy(PathBuf),
-    /// Only a part of the file arrived.
-    #[error("the file could not be read completely")]
-    Broken,
-    /// A file or directory could not be written.
-    #[error("cannot write {}: {source}", path.display())]
-    Write {
-        /// Its path.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-}
-
 /// The numbers of unpacked files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Unpacked {
@@ -98,36 +59,93 @@ pub struct Unpacked {
     pub broken: u64,
 }
 
-/// Unpacks `stream` to `target`, as `cp -a` would.
+/// Unpacks `stream` from a trusted sender to `target`, as `cp -a` would.
 ///
-/// If `target` is a directory, unpacks into it. Otherwise creates `target`, in an existing directory. `done` counts
-/// the files unpacked, also before an error.
+/// If `target` is a directory, unpacks into it, under the name in the stream. Otherwise creates `target`, in an existing
+/// directory. If it is a link to a file, writes to that file. `done` counts the files unpacked, also before an error.
 ///
 /// # Errors
 /// Returns an error if the stream is invalid or ends early, or if something cannot be created.
 pub fn unpack(stream: impl Read, target: &Path, done: &mut Unpacked) -> Result<(), UnpackError> {
     let mut reader = Reader::new(stream)?;
     let mut first = reader.next_item()?;
-    match Destination::of(&first, target)? {
+    let name = entry_of(&mut first).map(|entry| entry.name.clone()).unwrap_or_default();
+    if let Item::File(entry) = &mut first
+        && name.is_empty()
+    {
+        entry.mode = fs::metadata(target).map_or(DEFAULT_MODE, |old| old.permissions().mode());
+    }
+    let destination = Destination::find(&first, &name, target, TargetLink::Followed)?;
+    unpack_at(destination, first, reader, target, None, done)
+}
+
+/// Unpacks `stream` from an untrusted sender, of whom `request` was requested, to `target`.
+///
+/// This is as `cp -a`, with three differences: the request names the copy, whatever the stream says; a link at `target`
+/// is replaced, not followed, unless `target` ends in a slash; and a part of the file system stays free.
+///
+/// # Errors
+/// Returns the errors of [`unpack`], `OtherKind` if something else arrives than requested, `LinkToDirectory` if
+/// `target` is such a link, and `Reserved` if too little space is free.
+pub fn unpack_requested(
+    stream: impl Read,
+    request: &CopyRequest,
+    target: &Path,
+    done: &mut Unpacked,
+) -> Result<(), UnpackError> {
+    let mut reader = Reader::new(stream)?;
+    let first = reader.next_item()?;
+    request.check(&first)?;
+    let destination = Destination::find(&first, request.name(), target, TargetLink::Replaced)?;
+    let reserve = match &destination {
+        Destination::Entry { dir, .. } | Destination::Directory { dir } => Reserve::on(dir),
+        Destination::Device(device) => Reserve::on(device),
+    };
+    unpack_at(destination, first, reader, target, reserve.map_err(failed(target))?, done)
+}
+
+/// Unpacks `first` and the rest of the stream at `destination`, which was found for `target`.
+fn unpack_at(
+    destination: Destination,
+    mut first: Item,
+    mut reader: Reader<impl Read>,
+    target: &Path,
+    mut reserve: Option<Reserve>,
+    done: &mut Unpacked,
+) -> Result<(), UnpackError> {
+    match destination {
         Destination::Entry { dir, path, name } => {
-            if let Item::Directory(entry) | Item::File(entry) | Item::Link(entry, _) = &mut first {
-                if entry.name.is_empty() {
-                    entry.mode = fs::metadata(target).map_or(DEFAULT_MODE, |old| old.permissions().mode());
-                }
+            if let Some(entry) = entry_of(&mut first) {
                 entry.name = name;
             }
-            let mut unpacker = Unpacker::new(dir, path, UnpackMode::Copy, done);
+            let mut unpacker = Unpacker { reserve, ..Unpacker::new(dir, path, UnpackMode::Copy, done) };
             unpacker.item(first, &mut reader)?;
             unpacker.rest(&mut reader)
         }
         Destination::Directory { dir } => {
-            Unpacker::new(dir, target.to_owned(), UnpackMode::Copy, done).rest(&mut reader)
+            let path = target.to_owned();
+            Unpacker { reserve, ..Unpacker::new(dir, path, UnpackMode::Copy, done) }.rest(&mut reader)
         }
         Destination::Device(mut device) => {
-            let complete = copy(&mut reader, &mut device, target)?;
+            let complete = copy(&mut reader, &mut device, target, reserve.as_mut())?;
             done.count(complete);
-            Ok(())
+            end(&mut reader)
         }
+    }
+}
+
+fn entry_of(item: &mut Item) -> Option<&mut Entry> {
+    match item {
+        Item::Directory(entry) | Item::File(entry) | Item::Link(entry, _) => Some(entry),
+        Item::Leave | Item::Remove(_) | Item::End => None,
+    }
+}
+
+/// Reads the end of a stream.
+fn end(reader: &mut Reader<impl Read>) -> Result<(), UnpackError> {
+    match reader.next_item()? {
+        Item::End => Ok(()),
+        _ => Err(StreamError::Malformed("more than one top-level item").into()),
     }
 }
 
@@ -147,11 +165,12 @@ pub(crate) fn unpack_within(
     }
 }
 
-/// Writes the file in `stream` to `out`.
+/// Writes the file in `stream` from an untrusted sender to `out`.
 ///
 /// # Errors
-/// Returns an error if the stream holds something else or ends early, or if `out` cannot be written.
-pub fn unpack_into(stream: impl Read, out: &mut impl Write) -> Result<(), UnpackError> {
+/// Returns an error if the stream holds something else or ends early, or if `out` cannot be written; `Reserved` if
+/// `out` is a file and too little space is free.
+pub fn unpack_into(stream: impl Read, out: &mut File) -> Result<(), UnpackError> {
     let mut reader = Reader::new(stream)?;
     match reader.next_item()? {
         Item::File(_) => {}
@@ -159,10 +178,11 @@ pub fn unpack_into(stream: impl Read, out: &mut impl Write) -> Result<(), Unpack
         _ => return Err(UnpackError::NotAFile("a symbolic link")),
     }
     let path = Path::new("standard output");
-    if !copy(&mut reader, out, path)? {
+    let mut reserve = Reserve::on(&*out).map_err(failed(path))?;
+    if !copy(&mut reader, out, path, reserve.as_mut())? {
         return Err(UnpackError::Broken);
     }
-    out.flush().map_err(failed(path))
+    end(&mut reader)
 }
 
 impl Unpacked {
@@ -184,77 +204,6 @@ impl Unpacked {
     }
 }
 
-/// The destination of the top-level item.
-enum Destination {
-    /// Under this name in this directory, which is at `path`.
-    Entry { dir: OwnedFd, path: PathBuf, name: Vec<u8> },
-    /// This directory itself: only the content is unpacked.
-    Directory { dir: OwnedFd },
-    /// This device or pipe, which is written to and kept.
-    Device(File),
-}
-
-impl Destination {
-    fn of(first: &Item, target: &Path) -> Result<Self, UnpackError> {
-        let (name, is_dir) = match first {
-            Item::Directory(entry) => (&entry.name, true),
-            Item::File(entry) | Item::Link(entry, _) => (&entry.name, false),
-            Item::Leave | Item::Remove(_) | Item::End => {
-                return Err(StreamError::Malformed("the first item is not a file, link or directory").into());
-            }
-        };
-        let last = target.as_os_str().as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        let must_be_dir = matches!(last, b"" | b"." | b"..") && !is_dir;
-        match fs::metadata(target) {
-            Ok(meta) if meta.is_dir() => match (name.as_slice(), is_dir) {
-                ([], true) => Ok(Self::Directory { dir: open(target)? }),
-                ([], false) => Err(UnpackError::NeedsName(target.to_owned())),
-                (name, _) => {
-                    Ok(Self::Entry { dir: open(target)?, path: target.to_owned(), name: name.to_vec() })
-                }
-            },
-            Ok(_) if is_dir => Err(UnpackError::NotADirectory(target.to_owned())),
-            Ok(meta) => match first {
-                // If the user names a link to a file, write to the link's target.
-                Item::File(_) if meta.is_file() => {
-                    Self::entry_at(&fs::canonicalize(target).map_err(failed(target))?)
-                }
-                Item::File(_) => {
-                    Ok(Self::Device(OpenOptions::new().write(true).open(target).map_err(failed(target))?))
-                }
-                _ => Self::entry_at(target),
-            },
-            Err(error) => match error.kind() {
-                io::ErrorKind::NotFound if must_be_dir => Err(UnpackError::NoDirectory(target.to_owned())),
-                io::ErrorKind::NotADirectory if must_be_dir => {
-                    Err(UnpackError::NotADirectory(target.to_owned()))
-                }
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::entry_at(target),
-                _ => Err(failed(target)(error)),
-            },
-        }
-    }
-
-    /// Returns the place of `target` in its parent directory.
-    fn entry_at(target: &Path) -> Result<Self, UnpackError> {
-        let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty());
-        let dir = dir.unwrap_or(Path::new("."));
-        let name = target.file_name().ok_or_else(|| UnpackError::NoDirectory(dir.to_owned()))?;
-        Ok(Self::Entry { dir: open(dir)?, path: dir.to_owned(), name: name.as_bytes().to_vec() })
-    }
-}
-
-/// Opens a directory that the user has named.
-pub(crate) fn open(path: &Path) -> Result<OwnedFd, UnpackError> {
-    openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|error| {
-        match error {
-            Errno::NOENT => UnpackError::NoDirectory(path.to_owned()),
-            Errno::NOTDIR => UnpackError::NotADirectory(path.to_owned()),
-            _ => failed(path)(error.into()),
-        }
-    })
-}
-
 /// An entered directory. If it was created, `created` holds the attributes to set when it is left.
 struct OpenDir {
     fd: OwnedFd,
@@ -266,12 +215,14 @@ struct Unpacker<'a> {
     /// Path of the innermost directory, for messages.
     path: PathBuf,
     mode: UnpackMode,
+    /// Space to leave free, if the sender is not trusted.
+    reserve: Option<Reserve>,
     done: &'a mut Unpacked,
 }
 
 impl<'a> Unpacker<'a> {
     fn new(dir: OwnedFd, path: PathBuf, mode: UnpackMode, done: &'a mut Unpacked) -> Self {
-        Self { dirs: vec![OpenDir { fd: dir, created: None }], path, mode, done }
+        Self { dirs: vec![OpenDir { fd: dir, created: None }], path, mode, reserve: None, done }
     }
 
     fn rest(mut self, reader: &mut Reader<impl Read>) -> Result<(), UnpackError> {
@@ -284,6 +235,9 @@ impl<'a> Unpacker<'a> {
     }
 
     fn item(&mut self, item: Item, reader: &mut Reader<impl Read>) -> Result<(), UnpackError> {
+        if let Some(reserve) = &mut self.reserve {
+            reserve.spend_entry(&self.path)?;
+        }
         match item {
             Item::Directory(entry) => self.enter(entry),
             Item::Leave | Item::End => self.leave(),
@@ -295,7 +249,7 @@ impl<'a> Unpacker<'a> {
     }
 
     fn enter(&mut self, entry: Entry) -> Result<(), UnpackError> {
-        let (dir, path) = (self.current_dir()?, self.path_of(&entry));
+        let (dir, path) = (current_dir(&self.dirs)?, self.path_of(&entry));
         let created = match mkdirat(dir, &*entry.name, Mode::RWXU) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
@@ -323,13 +277,13 @@ impl<'a> Unpacker<'a> {
     }
 
     fn file(&mut self, entry: &Entry, reader: &mut Reader<impl Read>) -> Result<(), UnpackError> {
-        let (dir, path) = (self.current_dir()?, self.path_of(entry));
+        let (dir, path) = (current_dir(&self.dirs)?, self.path_of(entry));
         self.check_replaceable(entry, &path)?;
         let create = |name: &[u8]| openat(dir, name, NEW_FILE_FLAGS, Mode::RUSR | Mode::WUSR);
         let (temporary, fd) =
             Temporary::create(dir, self.final_name(entry), create).map_err(failed(&path))?;
         let mut file = File::from(fd);
-        let complete = copy(reader, &mut file, &path)?;
+        let complete = copy(reader, &mut file, &path, self.reserve.as_mut())?;
         if complete {
             set_attributes(file.as_fd(), entry).map_err(failed(&path))?;
             temporary.rename(&entry.name).map_err(failed(&path))?;
@@ -341,7 +295,7 @@ impl<'a> Unpacker<'a> {
     }
 
     fn link(&mut self, entry: &Entry, target: &[u8]) -> Result<(), UnpackError> {
-        let (dir, path) = (self.current_dir()?, self.path_of(entry));
+        let (dir, path) = (current_dir(&self.dirs)?, self.path_of(entry));
         self.check_replaceable(entry, &path)?;
         let create = |name: &[u8]| symlinkat(target, dir, name);
         let (temporary, ()) =
@@ -354,7 +308,7 @@ impl<'a> Unpacker<'a> {
     }
 
     fn remove(&mut self, name: &[u8]) -> Result<(), UnpackError> {
-        let dir = self.current_dir()?;
+        let dir = current_dir(&self.dirs)?;
         let removed = match unlinkat(dir, name, AtFlags::empty()) {
             // Keep a directory that still has other files in it.
             Err(Errno::ISDIR) => match unlinkat(dir, name, AtFlags::REMOVEDIR) {
@@ -373,7 +327,7 @@ impl<'a> Unpacker<'a> {
     fn check_replaceable(&self, entry: &Entry, path: &Path) -> Result<(), UnpackError> {
         match self.mode {
             UnpackMode::New => Ok(()),
-            UnpackMode::Copy | UnpackMode::Update => may_replace(self.current_dir()?, entry, path),
+            UnpackMode::Copy | UnpackMode::Update => may_replace(current_dir(&self.dirs)?, entry, path),
         }
     }
 
@@ -382,14 +336,14 @@ impl<'a> Unpacker<'a> {
         (self.mode == UnpackMode::New).then_some(&*entry.name)
     }
 
-    fn current_dir(&self) -> Result<BorrowedFd<'_>, UnpackError> {
-        let dir = self.dirs.last().ok_or(StreamError::Malformed("unbalanced end of a directory"))?;
-        Ok(dir.fd.as_fd())
-    }
-
     fn path_of(&self, entry: &Entry) -> PathBuf {
         self.path.join(OsStr::from_bytes(&entry.name))
     }
+}
+
+fn current_dir(dirs: &[OpenDir]) -> Result<BorrowedFd<'_>, UnpackError> {
+    let dir = dirs.last().ok_or(StreamError::Malformed("unbalanced end of a directory"))?;
+    Ok(dir.fd.as_fd())
 }
 
 /// Checks that only a file or a link is replaced.
@@ -407,10 +361,20 @@ fn may_replace(dir: BorrowedFd<'_>, entry: &Entry, path: &Path) -> Result<(), Un
 }
 
 /// Writes the rest of a file to `out`, which is at `path`. Returns false if only a part of it arrived.
-fn copy(reader: &mut Reader<impl Read>, out: &mut impl Write, path: &Path) -> Result<bool, UnpackError> {
+fn copy(
+    reader: &mut Reader<impl Read>,
+    out: &mut impl Write,
+    path: &Path,
+    mut reserve: Option<&mut Reserve>,
+) -> Result<bool, UnpackError> {
     loop {
         match reader.next_part()? {
-            Part::Bytes(bytes) => out.write_all(bytes).map_err(failed(path))?,
+            Part::Bytes(bytes) => {
+                if let Some(reserve) = &mut reserve {
+                    reserve.spend(bytes.len() as u64, path)?;
+                }
+                out.write_all(bytes).map_err(failed(path))?;
+            }
             Part::Complete => return Ok(true),
             Part::Broken => return Ok(false),
         }
@@ -475,10 +439,6 @@ impl Drop for Temporary<'_> {
             let _ = unlinkat(self.dir, &*self.name, AtFlags::empty());
         }
     }
-}
-
-pub(crate) fn failed(path: &Path) -> impl FnOnce(io::Error) -> UnpackError {
-    move |source| UnpackError::Write { path: path.to_owned(), source }
 }
 
 #[cfg(test)]

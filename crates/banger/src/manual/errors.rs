@@ -70,6 +70,8 @@ fn remedies() -> Vec<(Remedy, SubjectKind)> {
         ReplaceDirectory,
         MakeDirectory,
         CopyToDirectory,
+        EndWithSlash,
+        FreeTargetSpace,
         MakeDirectoryWritable,
         ShortenRuntimeDirectory,
         Reinstall,

@@ -25,14 +25,16 @@ pub(super) fn agent_error(vm: &str, status: ExitStatus, why: &str) -> ApiError {
 /// Returns the error for the host's end, which could not write.
 pub(super) fn unpack_error(error: UnpackError) -> ApiError {
     let kind = match &error {
-        UnpackError::Stream(_) => ErrorKind::Guest,
+        UnpackError::Stream(_) | UnpackError::OtherKind { .. } => ErrorKind::Guest,
         UnpackError::NoDirectory(_) => ErrorKind::NotFound,
         UnpackError::Occupied(_) => ErrorKind::AlreadyExists,
         UnpackError::Busy(_) => ErrorKind::Busy,
         UnpackError::NotADirectory(_)
         | UnpackError::NeedsName(_)
+        | UnpackError::LinkToDirectory(_)
         | UnpackError::NotReplaced { .. }
         | UnpackError::NotAFile(_) => ErrorKind::Invalid,
+        UnpackError::Reserved { .. } => ErrorKind::NoSpace,
         UnpackError::Broken => ErrorKind::Io,
         UnpackError::Write { source, .. } => match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
@@ -46,6 +48,8 @@ pub(super) fn unpack_error(error: UnpackError) -> ApiError {
     match error {
         UnpackError::NoDirectory(_) => api_error.remedy(Remedy::MakeDirectory),
         UnpackError::NotAFile(_) => api_error.remedy(Remedy::CopyToDirectory),
+        UnpackError::LinkToDirectory(_) => api_error.remedy(Remedy::EndWithSlash),
+        UnpackError::Reserved { .. } => api_error.remedy(Remedy::FreeTargetSpace),
         _ => api_error,
     }
 }

@@ -1,9 +1,11 @@
 //! Copying from a guest to the host.
 
-use std::{future::Future, io::BufReader, pin::pin, time::Duration};
+use std::{
+    ffi::OsStr, future::Future, io::BufReader, os::unix::ffi::OsStrExt, path::Path, pin::pin, time::Duration,
+};
 
 use banger_api::{ApiError, ErrorKind};
-use banger_files::{StreamError, UnpackError, Unpacked, unpack, unpack_into};
+use banger_files::{CopyRequest, StreamError, UnpackError, Unpacked, unpack_into, unpack_requested};
 use banger_proto::{CopyDirection, ExitStatus, Request};
 use bytes::Bytes;
 use tokio::{
@@ -47,7 +49,8 @@ pub async fn copy_out(
         () = &mut stop => return Err(cancelled()),
     };
     let (sender, chunks) = mpsc::channel(MAX_WAITING_CHUNKS);
-    let mut unpacking = spawn_blocking(move || write(destination, FromGuest::new(chunks)));
+    let request = CopyRequest::new(Path::new(OsStr::from_bytes(&source.path)), follow);
+    let mut unpacking = spawn_blocking(move || write(&request, destination, FromGuest::new(chunks)));
     let mut lines = Lines::default();
     let ended = tokio::select! {
         ended = drain(output, sender, &mut lines, on_event) => ended,
@@ -80,11 +83,15 @@ pub async fn copy_out(
 }
 
 /// Runs in the thread that writes the host's files.
-fn write(destination: Destination, stream: FromGuest) -> (Result<(), UnpackError>, Unpacked) {
+fn write(
+    request: &CopyRequest,
+    destination: Destination,
+    stream: FromGuest,
+) -> (Result<(), UnpackError>, Unpacked) {
     let stream = BufReader::with_capacity(MAX_CHUNK, stream);
     let mut done = Unpacked::default();
     let unpacked = match destination {
-        Destination::Files(path) => unpack(stream, &path, &mut done),
+        Destination::Files(path) => unpack_requested(stream, request, &path, &mut done),
         Destination::Output(mut out) => unpack_into(stream, &mut out),
     };
     (unpacked, done)

@@ -1,7 +1,16 @@
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::{
+    io::Seek,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, symlink},
+    },
+};
+
+use proptest::prelude::*;
+use rustix::fs::CWD;
 
 use super::*;
-use crate::{Source, Writer, pack, pack_input, stream::MAX_DEPTH};
+use crate::{Source, Writer, pack, pack_input, reserve::Usage, stream::MAX_DEPTH};
 
 /// A directory with `in`, where streams are unpacked, and `out`, which they must not change.
 fn dir() -> tempfile::TempDir {
@@ -29,8 +38,8 @@ fn entry(name: &str) -> Entry {
     Entry { name: name.into(), mode: 0o6755, seconds: 1, nanoseconds: 2 }
 }
 
-/// Unpacks these items into `in`, each file with the content `word`.
-fn unpacked(dir: &Path, items: &[Item]) -> Result<Unpacked, UnpackError> {
+/// Encodes these items, each file with the content `word`.
+fn encoded(items: &[Item]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut writer = Writer::new(&mut bytes).unwrap();
     for item in items {
@@ -40,8 +49,19 @@ fn unpacked(dir: &Path, items: &[Item]) -> Result<Unpacked, UnpackError> {
             writer.end_file(true).unwrap();
         }
     }
+    bytes
+}
+
+/// Unpacks these items into `in`, from a trusted sender.
+fn unpacked(dir: &Path, items: &[Item]) -> Result<Unpacked, UnpackError> {
     let mut done = Unpacked::default();
-    unpack(&*bytes, &dir.join("in"), &mut done).map(|()| done)
+    unpack(&*encoded(items), &dir.join("in"), &mut done).map(|()| done)
+}
+
+/// Unpacks these items as the answer to a request for `source`, to `target`.
+fn requested(source: &str, target: &Path, items: &[Item]) -> Result<(), UnpackError> {
+    let request = CopyRequest::new(Path::new(source), false);
+    unpack_requested(&*encoded(items), &request, target, &mut Unpacked::default())
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -120,9 +140,18 @@ fn pipe_input_needs_a_file_name_and_keeps_existing_permissions() {
     to("out/file").unwrap();
     let mode = |name: &str| fs::metadata(dir.path().join(name)).unwrap().mode() & 0o7777;
     assert_eq!((mode("in/new"), mode("out/file")), (0o644, 0o700));
-    let mut out = Vec::new();
+    let mut out = tempfile::tempfile().unwrap();
     unpack_into(&*bytes, &mut out).unwrap();
-    assert_eq!(out, b"text");
+    out.rewind().unwrap();
+    assert_eq!(io::read_to_string(out).unwrap(), "text");
+}
+
+#[test]
+fn a_new_directory_for_the_content_of_another_gets_its_permissions() {
+    let dir = dir();
+    fs::set_permissions(dir.path().join("out"), fs::Permissions::from_mode(0o750)).unwrap();
+    copied(&dir.path().join("out/."), &dir.path().join("in/new")).unwrap();
+    assert_eq!(fs::metadata(dir.path().join("in/new")).unwrap().mode() & 0o7777, 0o750);
 }
 
 #[test]
@@ -174,12 +203,247 @@ fn a_hostile_stream_writes_nothing_outside_its_target() {
     ] {
         let _ = fs::remove_file(dir.path().join("in/existing"));
         symlink(OsStr::from_bytes(&up), dir.path().join("in/existing")).unwrap();
-        let _ = unpacked(dir.path(), &items);
-        assert_eq!(fs::read_to_string(dir.path().join("out/file")).unwrap(), "untouched", "{items:?}");
-        assert_eq!(names(&dir.path().join("out")), ["file"], "{items:?}");
-        assert_eq!(names(dir.path()), ["in", "out"]);
+        for trusted in [true, false] {
+            let _ = if trusted {
+                unpacked(dir.path(), &items).map(drop)
+            } else {
+                requested(".", &dir.path().join("in"), &items)
+            };
+            assert_eq!(fs::read_to_string(dir.path().join("out/file")).unwrap(), "untouched", "{items:?}");
+            assert_eq!(names(&dir.path().join("out")), ["file"], "{items:?}");
+            assert_eq!(names(dir.path()), ["in", "out"]);
+        }
     }
     assert_eq!(fs::read_to_string(dir.path().join("in/b/file")).unwrap(), "word", "a link was not replaced");
+}
+
+#[test]
+fn the_request_names_the_copy_and_not_the_stream() {
+    let directory = [Item::Directory(entry(".ssh")), Item::File(entry("keys")), Item::Leave, Item::End];
+    let link = [Item::Link(entry(".profile"), b"../out/file".to_vec()), Item::End];
+    for items in [&[Item::File(entry(".bashrc")), Item::End][..], &directory, &link] {
+        let dir = dir();
+        let home = dir.path().join("in");
+        fs::create_dir(home.join(".ssh")).unwrap();
+        fs::write(home.join(".bashrc"), "mine").unwrap();
+        // Into a directory, then to a new name, which the stream's name does not change either.
+        requested("/srv/report.txt", &home, items).unwrap();
+        requested("/srv/report.txt", &home.join("new"), items).unwrap();
+        assert_eq!(names(&home), [".bashrc", ".ssh", "new", "report.txt"], "{items:?}");
+        assert_eq!(fs::read_to_string(home.join(".bashrc")).unwrap(), "mine");
+        assert!(names(&home.join(".ssh")).is_empty());
+    }
+}
+
+#[test]
+fn a_link_at_the_target_is_replaced_and_not_followed() {
+    let dir = dir();
+    let at = |name: &str| dir.path().join(name);
+    let file = [Item::File(entry("x")), Item::End];
+    // The first copy brings a link; the next one, of the same name, must not go through it.
+    for target in ["../out/file", "../out/new", "nowhere/at all", "/dev/null", "notes"] {
+        requested("notes", &at("in"), &[Item::Link(entry("x"), target.into()), Item::End]).unwrap();
+        for to in ["in", "in/notes"] {
+            requested("notes", &at(to), &file).unwrap();
+            assert!(fs::symlink_metadata(at("in/notes")).unwrap().is_file(), "{target}");
+            fs::remove_file(at("in/notes")).unwrap();
+            symlink(target, at("in/notes")).unwrap();
+        }
+        let error = requested("x", &at("in/notes"), &[Item::Directory(entry("x")), Item::Leave, Item::End]);
+        assert!(matches!(error, Err(UnpackError::NotADirectory(_))), "{error:?}");
+        // A link takes the place of a link.
+        requested("x", &at("in/notes"), &[Item::Link(entry("x"), b"again".to_vec()), Item::End]).unwrap();
+        assert_eq!(fs::read_link(at("in/notes")).unwrap(), Path::new("again"));
+    }
+    assert_eq!(names(&at("out")), ["file"]);
+    assert_eq!(fs::read_to_string(at("out/file")).unwrap(), "untouched");
+}
+
+#[test]
+fn a_link_to_a_directory_is_followed_only_if_the_target_ends_in_a_slash() {
+    let dir = dir();
+    let at = |name: &str| dir.path().join(name);
+    symlink("../out", at("in/link")).unwrap();
+    let tree = [Item::Directory(entry("x")), Item::File(entry("y")), Item::Leave, Item::End];
+    for items in [&[Item::File(entry("x")), Item::End][..], &tree] {
+        for source in ["x", "x/."] {
+            let error = requested(source, &at("in/link"), items).unwrap_err();
+            let expected = matches!(error, UnpackError::LinkToDirectory(_) | UnpackError::OtherKind { .. });
+            assert!(expected, "{error}");
+        }
+        assert_eq!(names(&at("out")), ["file"]);
+    }
+    // In the middle of a path, the user has typed the link.
+    requested("x", &at("in/link/x"), &[Item::File(entry("x")), Item::End]).unwrap();
+    requested("y/.", &at("in/link/"), &tree).unwrap();
+    assert_eq!(names(&at("out")), ["file", "x", "y"]);
+}
+
+#[test]
+fn another_kind_than_requested_is_rejected() {
+    let dir = dir();
+    let target = dir.path().join("in");
+    let file = [Item::File(entry("")), Item::End];
+    let link = [Item::Link(entry(""), b"/".to_vec()), Item::End];
+    for source in ["a/", "a/.", ".", "..", "/", "~/"] {
+        for items in [&file, &link] {
+            let error = requested(source, &target, items).unwrap_err();
+            assert!(matches!(error, UnpackError::OtherKind { requested: "a directory", .. }), "{error}");
+        }
+    }
+    let follow = CopyRequest::new(Path::new("a"), true);
+    let error = unpack_requested(&*encoded(&link), &follow, &target, &mut Unpacked::default()).unwrap_err();
+    assert_eq!(error.to_string(), "received a symbolic link in place of the target of a symbolic link");
+    assert!(names(&target).is_empty());
+}
+
+#[test]
+fn links_of_the_kernel_to_open_files_are_written_to() {
+    let dir = dir();
+    let file = File::create(dir.path().join("in/file")).unwrap();
+    let target = PathBuf::from(format!("/dev/fd/{}", file.as_raw_fd()));
+    requested("a", &target, &[Item::File(entry("x")), Item::End]).unwrap();
+    assert_eq!(fs::read_to_string(dir.path().join("in/file")).unwrap(), "word");
+    let error = requested("a", &target, &[Item::Link(entry("x"), b"/".to_vec()), Item::End]);
+    assert!(error.is_err());
+}
+
+#[test]
+fn names_that_occur_twice_never_lead_through_a_link() {
+    let out = || b"../../out".to_vec();
+    let (dir_item, file) = (|| Item::Directory(entry("a")), || Item::File(entry("a")));
+    let link = || Item::Link(entry("a"), out());
+    let within = || Item::File(entry("file"));
+    for (items, fails) in [
+        (vec![file(), dir_item(), within(), Item::Leave], true),
+        (vec![link(), dir_item(), within(), Item::Leave], true),
+        (vec![dir_item(), Item::Leave, link()], true),
+        (vec![dir_item(), Item::Leave, file()], true),
+        (vec![link(), file(), link(), file()], false),
+    ] {
+        let dir = dir();
+        let items = [vec![Item::Directory(entry("t"))], items, vec![Item::Leave, Item::End]].concat();
+        let result = requested("t", &dir.path().join("in"), &items);
+        assert_eq!(result.is_err(), fails, "{items:?}");
+        assert_eq!(fs::read_to_string(dir.path().join("out/file")).unwrap(), "untouched");
+        assert_eq!(names(&dir.path().join("out")), ["file"]);
+    }
+}
+
+#[test]
+fn unpacking_stops_before_the_file_system_is_full() {
+    let dir = dir();
+    let mut bytes = Vec::new();
+    let mut writer = Writer::new(&mut bytes).unwrap();
+    writer.item(&Item::Directory(entry(""))).unwrap();
+    for name in ["small", "large"] {
+        writer.item(&Item::File(entry(name))).unwrap();
+        let size = if name == "small" { 1 << 20 } else { 20 << 20 };
+        writer.data(&vec![0; size]).unwrap();
+        writer.end_file(true).unwrap();
+    }
+    let target = dir.path().join("in");
+    let mut reader = Reader::new(&*bytes).unwrap();
+    reader.next_item().unwrap();
+    let fd = || OwnedFd::from(File::open(&target).unwrap());
+    let mut done = Unpacked::default();
+    let unpacker = Unpacker::new(fd(), target.clone(), UnpackMode::Copy, &mut done);
+    let reserve = Some(Reserve::with_measure(fd(), |_| Ok(Usage::full())));
+    let error = Unpacker { reserve, ..unpacker }.rest(&mut reader).unwrap_err();
+    assert!(matches!(&error, UnpackError::Reserved { path, .. } if path.ends_with("large")), "{error}");
+    assert_eq!(names(&target), ["small"], "the part of the large file is removed");
+    assert_eq!(done.files, 1);
+}
+
+/// A name for a hostile stream: of the user's files, of earlier copies, and invalid ones.
+fn any_name() -> impl Strategy<Value = &'static str> {
+    prop_oneof![
+        20 => prop::sample::select(vec!["a", "b", "notes", "file", ".bashrc", ".ssh"]),
+        1 => prop::sample::select(vec!["", ".", "..", "../out", "a/b", "/", "\0"]),
+    ]
+}
+
+fn any_item() -> impl Strategy<Value = Item> {
+    let link_target =
+        prop::sample::select(vec!["../out", "../out/file", "../.bashrc", "..", ".", "/dev/null"]);
+    prop_oneof![
+        20 => any_name().prop_map(|name| Item::Directory(entry(name))),
+        20 => any_name().prop_map(|name| Item::File(entry(name))),
+        20 => (any_name(), link_target).prop_map(|(name, to)| Item::Link(entry(name), to.into())),
+        1 => any_name().prop_map(|name| Item::Remove(name.into())),
+        10 => Just(Item::Leave),
+    ]
+}
+
+/// Ends a stream after its first top-level item, and leaves all directories.
+fn well_formed(items: Vec<Item>) -> Vec<Item> {
+    let (mut all, mut depth) = (Vec::new(), 0);
+    for item in items {
+        match item {
+            Item::Leave if depth == 0 => continue,
+            Item::Leave => depth -= 1,
+            Item::Directory(_) => depth += 1,
+            _ => {}
+        }
+        all.push(item);
+        if depth == 0 {
+            break;
+        }
+    }
+    all.extend(vec![Item::Leave; depth]);
+    all.push(Item::End);
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// A user copies several times into the same directory. Each copy changes only the requested name, or only the
+    /// content of the target for a path that ends in `.`.
+    #[test]
+    fn hostile_copies_change_only_what_was_requested(
+        copies in prop::collection::vec(
+            (
+                prop_oneof![
+                    3 => Just("x/notes"),
+                    2 => prop::sample::select(vec!["x/notes/", "-L notes", "notes/.", "..", "/"]),
+                ],
+                prop_oneof![
+                    3 => Just("in/notes"),
+                    2 => prop::sample::select(vec!["in", "in/notes/", "in/new", "in/copies"]),
+                ],
+                prop::collection::vec(any_item(), 0..8),
+            ),
+            1..5,
+        ),
+    ) {
+        let dir = dir();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("in/.ssh")).unwrap();
+        fs::create_dir_all(at("in/copies")).unwrap();
+        fs::write(at("in/.bashrc"), "mine").unwrap();
+        for (source, target, items) in copies {
+            let (source, follow) = source.strip_prefix("-L ").map_or((source, false), |path| (path, true));
+            let request = CopyRequest::new(Path::new(source), follow);
+            if target == "in" && request.name().is_empty() {
+                // The user wants all of it there.
+                continue;
+            }
+            let is_through_link = target.ends_with('/') && at("in/notes").is_symlink();
+            if is_through_link {
+                continue;
+            }
+            let stream = encoded(&well_formed(items));
+            let _ = unpack_requested(&*stream, &request, &at(target), &mut Unpacked::default());
+            let known = [".bashrc", ".ssh", "copies", "new", "notes"];
+            prop_assert!(names(&at("in")).iter().all(|name| known.contains(&name.as_str())), "{:?}", names(&at("in")));
+            prop_assert_eq!(fs::read_to_string(at("in/.bashrc")).unwrap(), "mine");
+            prop_assert!(names(&at("in/.ssh")).is_empty());
+            prop_assert_eq!(names(&at("out")), ["file"]);
+            prop_assert_eq!(fs::read_to_string(at("out/file")).unwrap(), "untouched");
+            prop_assert_eq!(names(dir.path()), ["in", "out"]);
+        }
+    }
 }
 
 #[test]
