@@ -1,6 +1,7 @@
 //! Forwards a guest's ports to the host's loopback during a session.
 
 use std::{
+    future::pending,
     io::{self, ErrorKind},
     net::Ipv4Addr,
     time::Duration,
@@ -13,7 +14,7 @@ use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
-    sync::{Semaphore, mpsc},
+    sync::Semaphore,
     time::sleep,
 };
 
@@ -62,7 +63,7 @@ impl<'a> Forwards<'a> {
         tokio::select! {
             result = session => result,
             // This branch never completes.
-            _ = accepting, if !self.listeners.is_empty() => std::future::pending().await,
+            _ = accepting, if !self.listeners.is_empty() => pending().await,
         }
     }
 
@@ -94,47 +95,32 @@ impl<'a> Forwards<'a> {
         let (input, mut output) = banger_client::connect(self.client, self.vm.id.as_str(), connect).await?;
         stream.set_nodelay(true).map_err(io_error)?;
         let (reader, mut writer) = stream.into_split();
-        let (consumed_sender, consumed) = mpsc::unbounded_channel();
         let out = async {
             loop {
                 match output.next().await? {
                     SocketEvent::Data(bytes) => writer.write_all(&bytes).await.map_err(io_error)?,
                     SocketEvent::End => writer.shutdown().await.map_err(io_error)?,
-                    SocketEvent::Acknowledged(bytes) => {
-                        // The receiver is dropped only together with this half.
-                        let _ = consumed_sender.send(bytes);
-                    }
+                    SocketEvent::Acknowledged(_) => {}
                     SocketEvent::Closed => return Ok(()),
                 }
             }
         };
-        join_directions(out, forward_input(input, reader, consumed)).await.map(drop)
+        join_directions(out, forward_input(input, reader)).await.map(drop)
     }
 }
 
 /// Sends the caller's bytes to the guest until the connection breaks. End of input only ends the guest's input.
-async fn forward_input(
-    mut input: ExecInput,
-    mut reader: OwnedReadHalf,
-    mut consumed: mpsc::UnboundedReceiver<usize>,
-) -> Result<(), ApiError> {
+async fn forward_input(mut input: ExecInput, mut reader: OwnedReadHalf) -> Result<(), ApiError> {
     let mut buffer = vec![0; MAX_READ];
-    let mut input_ended = false;
     loop {
-        tokio::select! {
-            Some(bytes) = consumed.recv() => input.acknowledge(bytes),
-            read = reader.read(&mut buffer), if !input_ended && input.window() >= MAX_READ => {
-                match read.map_err(io_error)? {
-                    0 => {
-                        input_ended = true;
-                        input.end_stdin().await?;
-                    }
-                    count => input.stdin(buffer.get(..count).unwrap_or_default()).await?,
-                }
-            }
-            else => return Ok(()),
+        input.wait_for_window(MAX_READ).await;
+        match reader.read(&mut buffer).await.map_err(io_error)? {
+            0 => break,
+            count => input.stdin(buffer.get(..count).unwrap_or_default()).await?,
         }
     }
+    input.end_stdin().await?;
+    pending().await
 }
 
 /// Returns a listener on `port` of the loopback, its address, and the reason if it uses another port.

@@ -2,23 +2,27 @@
 //!
 //! The guest is hostile: the host accepts only frames of bounded size from it.
 
-use banger_api::{ApiError, ErrorKind, Remedy, SubjectKind};
+use banger_api::{ApiError, ErrorKind};
 use banger_proto::{
-    AGENT_PORT, Decoder, Exec, ExecControl, ExitStatus, FailureKind, Frame, GENERATION_OF_SOCKETS, Greeting,
-    Reply, Request, STDIN_WINDOW, Sftp, Stream, TerminalSize,
+    AGENT_PORT, Decoder, Exec, ExecControl, ExitStatus, Frame, GENERATION_OF_SOCKETS, Greeting, MAX_GREETING,
+    MAX_REPLY, Reply, Request, STDIN_WINDOW, Sftp, Stream, TerminalSize,
 };
 use bytes::{Bytes, BytesMut};
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
-use crate::{Client, Tunnel};
+use crate::{
+    Client, Tunnel,
+    protocol::{answer_in_time, connection_error, protocol_error, request_error, too_old, unexpected_reply},
+    window::Window,
+};
 
 /// The sending half of a connection to a program or a socket.
 #[derive(Debug)]
 pub struct ExecInput<S = WriteHalf<Tunnel>> {
     stream: S,
     bytes: BytesMut,
-    window: usize,
+    window: Window,
 }
 
 /// The receiving half of a connection to a program.
@@ -26,6 +30,7 @@ pub struct ExecInput<S = WriteHalf<Tunnel>> {
 pub struct ExecOutput<S = ReadHalf<Tunnel>> {
     stream: S,
     decoder: Decoder,
+    window: Window,
 }
 
 /// A message from a program.
@@ -35,7 +40,7 @@ pub enum Output {
     Stdout(Bytes),
     /// Bytes of its standard error.
     Stderr(Bytes),
-    /// The program has read this many bytes of its standard input; pass them to [`ExecInput::acknowledge`].
+    /// The program has read this many bytes of its standard input, which is counted in [`ExecInput::window`].
     Acknowledged(usize),
     /// It has exited; no more messages follow.
     Exited(ExitStatus),
@@ -102,8 +107,11 @@ impl Agent {
     }
 
     async fn run(mut self, request: Request) -> Result<(ExecInput, ExecOutput), ApiError> {
-        self.input.send_message(&request).await?;
-        match self.output.read_message().await? {
+        let reply = async {
+            self.input.send_message(&request).await?;
+            self.output.read_reply().await
+        };
+        match answer_in_time(&self.reference, reply).await? {
             Reply::Started { .. } => Ok((self.input, self.output)),
             other => Err(request_error(&self.reference, other)),
         }
@@ -116,29 +124,38 @@ pub(crate) async fn dial(
     reference: &str,
 ) -> Result<(Greeting, ExecInput, ExecOutput), ApiError> {
     let (read, write) = tokio::io::split(client.tunnel(reference, AGENT_PORT).await?);
-    let mut output = ExecOutput::new(read);
-    Ok((output.read_message().await?, ExecInput::new(write), output))
+    let (input, mut output) = halves(read, write);
+    let greeting = answer_in_time(reference, output.read_message(MAX_GREETING)).await?;
+    Ok((greeting, input, output))
+}
+
+/// Returns the halves of a connection to the agent at the other end of two streams.
+pub(crate) fn halves<R, W>(read: R, write: W) -> (ExecInput<W>, ExecOutput<R>) {
+    let window = Window::new();
+    let input = ExecInput { stream: write, bytes: BytesMut::new(), window: window.clone() };
+    (input, ExecOutput { stream: read, decoder: Decoder::default(), window })
 }
 
 impl<S: AsyncWrite + Unpin> ExecInput<S> {
-    /// Creates the sending half for the agent at the other end of `stream`.
-    pub(crate) fn new(stream: S) -> Self {
-        Self { stream, bytes: BytesMut::new(), window: STDIN_WINDOW }
-    }
-
     /// Returns the number of bytes of standard input that may be sent now.
     pub fn window(&self) -> usize {
-        self.window
+        self.window.free()
+    }
+
+    /// Waits until `bytes` of standard input may be sent. The other half must be read meanwhile.
+    pub fn wait_for_window(&self, bytes: usize) -> impl Future<Output = ()> + use<S> {
+        let window = self.window.clone();
+        async move { window.wait_for(bytes).await }
+    }
+
+    /// Waits until the program has read all bytes that were sent. The other half must be read meanwhile.
+    pub fn wait_until_read(&self) -> impl Future<Output = ()> + use<S> {
+        self.wait_for_window(STDIN_WINDOW)
     }
 
     /// Returns whether the program has read all bytes that were sent.
-    pub fn all_acknowledged(&self) -> bool {
-        self.window == STDIN_WINDOW
-    }
-
-    /// Records that the program has read `bytes`.
-    pub fn acknowledge(&mut self, bytes: usize) {
-        self.window = (self.window + bytes).min(STDIN_WINDOW);
+    pub fn all_read(&self) -> bool {
+        self.window() == STDIN_WINDOW
     }
 
     /// Sends standard input, at most [`window`](Self::window) bytes.
@@ -146,7 +163,7 @@ impl<S: AsyncWrite + Unpin> ExecInput<S> {
     /// # Errors
     /// Returns an error if the connection breaks.
     pub async fn stdin(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
-        self.window = self.window.saturating_sub(bytes.len());
+        self.window.take(bytes.len());
         self.send(&Frame::Data(Stream::Stdin, Bytes::copy_from_slice(bytes))).await
     }
 
@@ -189,9 +206,9 @@ impl<S: AsyncWrite + Unpin> ExecInput<S> {
 }
 
 impl<S: AsyncRead + Unpin> ExecOutput<S> {
-    /// Creates the receiving half for the agent at the other end of `stream`.
+    /// Creates the receiving half for the agent at the other end of `stream`, to which nothing is sent.
     pub fn new(stream: S) -> Self {
-        Self { stream, decoder: Decoder::default() }
+        Self { stream, decoder: Decoder::default(), window: Window::new() }
     }
 
     /// Returns the next message. It is cancel safe: no data is lost if the future is dropped.
@@ -206,19 +223,30 @@ impl<S: AsyncRead + Unpin> ExecOutput<S> {
                 Frame::Data(Stream::Stdout, bytes) => return Ok(Output::Stdout(bytes)),
                 Frame::Data(Stream::Stderr, bytes) => return Ok(Output::Stderr(bytes)),
                 Frame::Data(Stream::Stdin, _) => return Err(protocol_error("it sent data for stdin")),
-                Frame::Control(_) => {
-                    match frame.parse().map_err(|error| protocol_error(&error.to_string()))? {
-                        Reply::Acknowledged { bytes } => return Ok(Output::Acknowledged(bytes as usize)),
-                        Reply::Exited { status } => return Ok(Output::Exited(status)),
-                        other => return Err(unexpected_reply(other)),
+                Frame::Control(_) => match parse(&frame, MAX_REPLY)? {
+                    Reply::Acknowledged { bytes } => {
+                        return self.acknowledge(bytes).map(Output::Acknowledged);
                     }
-                }
+                    Reply::Exited { status } => return Ok(Output::Exited(status)),
+                    other => return Err(unexpected_reply(other)),
+                },
             }
         }
     }
 
-    pub(crate) async fn read_message<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, ApiError> {
-        self.read_frame().await?.parse().map_err(|error| protocol_error(&error.to_string()))
+    /// Records that the guest has acknowledged `bytes`, and returns them.
+    pub(crate) fn acknowledge(&self, bytes: u32) -> Result<usize, ApiError> {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.window.acknowledge(bytes)?;
+        Ok(bytes)
+    }
+
+    pub(crate) async fn read_reply(&mut self) -> Result<Reply, ApiError> {
+        self.read_message(MAX_REPLY).await
+    }
+
+    async fn read_message<T: DeserializeOwned>(&mut self, limit: usize) -> Result<T, ApiError> {
+        parse(&self.read_frame().await?, limit)
     }
 
     pub(crate) async fn read_frame(&mut self) -> Result<Frame, ApiError> {
@@ -237,57 +265,73 @@ impl<S: AsyncRead + Unpin> ExecOutput<S> {
     }
 }
 
-fn connection_error(why: &str) -> ApiError {
-    ApiError::new(ErrorKind::Guest, format!("the connection to the guest broke: {why}"))
-}
-
-pub(crate) fn protocol_error(why: &str) -> ApiError {
-    ApiError::new(ErrorKind::Guest, format!("the guest does not follow the agent's protocol: {why}"))
-}
-
-/// Returns the error for an agent of VM `reference` that refused a request with `reply`.
-pub(crate) fn request_error(reference: &str, reply: Reply) -> ApiError {
-    match reply {
-        Reply::Failed { kind: FailureKind::Unsupported, .. } => too_old(reference),
-        other => unexpected_reply(other),
-    }
-}
-
-fn too_old(reference: &str) -> ApiError {
-    ApiError::new(
-        ErrorKind::VersionSkew,
-        format!("VM {reference} runs an older agent, which does not support this request"),
-    )
-    .about(SubjectKind::Vm, reference)
-    .remedy(Remedy::UpdateAgent)
-}
-
-pub(crate) fn unexpected_reply(reply: Reply) -> ApiError {
-    match reply {
-        Reply::Failed { kind, message } => {
-            let kind = match kind {
-                FailureKind::NotFound => ErrorKind::NotFound,
-                FailureKind::NotPermitted => ErrorKind::NotPermitted,
-                FailureKind::Invalid | FailureKind::Unsupported => ErrorKind::Invalid,
-                FailureKind::Internal => ErrorKind::Guest,
-            };
-            ApiError::new(kind, message)
-        }
-        other => protocol_error(&format!("unexpected reply {other:?}")),
-    }
+pub(crate) fn parse<T: DeserializeOwned>(frame: &Frame, limit: usize) -> Result<T, ApiError> {
+    frame.parse_within(limit).map_err(|error| protocol_error(&error.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
+    use banger_proto::Endpoint;
+
     use super::*;
 
-    #[test]
-    fn an_older_agent_is_reported_with_a_remedy() {
-        let failed = |kind| request_error("box", Reply::Failed { kind, message: "no".to_owned() });
-        let old = failed(FailureKind::Unsupported);
-        assert_eq!(old.kind, ErrorKind::VersionSkew);
-        assert!(old.message.contains("VM box runs an older agent"), "{old}");
-        assert_eq!(old.remedy, Some(Remedy::UpdateAgent));
-        assert_eq!(failed(FailureKind::NotFound), ApiError::new(ErrorKind::NotFound, "no"));
+    fn control(reply: &Reply) -> Frame {
+        Frame::control(reply).unwrap()
+    }
+
+    /// Returns the messages of a program that was sent four bytes, after these frames and until the first error.
+    async fn messages(frames: &[Frame]) -> (Vec<Output>, ApiError) {
+        let mut bytes = BytesMut::new();
+        frames.iter().for_each(|frame| frame.encode(&mut bytes));
+        let (mut input, mut output) = halves(&bytes[..], tokio::io::sink());
+        input.stdin(b"four").await.unwrap();
+        let mut messages = Vec::new();
+        loop {
+            match output.next().await {
+                Ok(message) => messages.push(message),
+                Err(error) => return (messages, error),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn replies_that_do_not_belong_to_an_exec_are_errors() {
+        let acknowledged = |bytes| control(&Reply::Acknowledged { bytes });
+        let long = Reply::Listening { at: Endpoint::Unix { path: vec![255; MAX_REPLY / 4] } };
+        for (frame, message) in [
+            (acknowledged(5), "not sent"),
+            (acknowledged(0), "not sent"),
+            (acknowledged(u32::MAX), "not sent"),
+            (control(&Reply::Started { pid: 1 }), "unexpected reply \"started\""),
+            (control(&Reply::Connected), "unexpected reply \"connected\""),
+            (control(&long), "over the limit"),
+            (Frame::Data(Stream::Stdin, Bytes::from_static(b"a")), "data for stdin"),
+            (Frame::Control(Bytes::from_static(b"{}")), "malformed message"),
+        ] {
+            let (messages, error) = messages(&[frame]).await;
+            assert!(messages.is_empty() && error.kind == ErrorKind::Guest, "{messages:?} {error}");
+            assert!(error.message.contains(message), "{error}");
+        }
+        let (messages, error) = messages(&[acknowledged(1), acknowledged(3), acknowledged(1)]).await;
+        assert_eq!(messages, [Output::Acknowledged(1), Output::Acknowledged(3)]);
+        assert!(error.message.contains("not sent"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_long_greeting_is_rejected() {
+        let mut greeting = Greeting {
+            generation: 5,
+            version: "x".repeat(MAX_GREETING / 2),
+            boot_id: String::new(),
+            boot: Vec::new(),
+            init: None,
+        };
+        for fits in [true, false] {
+            let mut bytes = BytesMut::new();
+            Frame::control(&greeting).unwrap().encode(&mut bytes);
+            let read = ExecOutput::new(&bytes[..]).read_message::<Greeting>(MAX_GREETING).await;
+            assert_eq!(read.is_ok(), fits, "{read:?}");
+            greeting.boot_id = "x".repeat(MAX_GREETING / 2);
+        }
     }
 }

@@ -11,8 +11,10 @@ mod events;
 mod exec;
 mod fd_passing;
 mod http;
+mod protocol;
 mod request;
 mod socket;
+mod window;
 
 pub use banger_files::{PackError, Source};
 pub use byte_stream::ByteStream;

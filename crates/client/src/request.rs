@@ -2,17 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use banger_api::{ApiError, ErrorKind, Remedy, SubjectKind};
+use banger_api::ApiError;
 use banger_proto::{Greeting, Inspection, Listener, Reply, Request};
-use tokio::time::timeout;
 
 use crate::{
     Client,
-    exec::{dial, request_error},
+    exec::dial,
+    protocol::{answer_in_time, request_error},
 };
-
-/// Timeout for an agent's response, including the 30 s that its guest may take to accept the connection.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A response of an agent.
 #[derive(Debug, Clone)]
@@ -59,21 +56,12 @@ async fn send_request<T>(
     request: Request,
     parse: impl FnOnce(Reply) -> Result<T, Reply>,
 ) -> Result<AgentResponse<T>, ApiError> {
-    let response = async {
-        let (greeting, mut input, mut output) = dial(client, reference).await?;
-        let start = Instant::now();
+    let (greeting, mut input, mut output) = dial(client, reference).await?;
+    let start = Instant::now();
+    let reply = answer_in_time(reference, async {
         input.send_message(&request).await?;
-        let reply: Reply = output.read_message().await?;
-        let round_trip = start.elapsed();
-        let response = parse(reply).map_err(|other| request_error(reference, other))?;
-        Ok(AgentResponse { greeting, round_trip, response })
-    };
-    timeout(RESPONSE_TIMEOUT, response).await.unwrap_or_else(|_| {
-        Err(ApiError::new(
-            ErrorKind::Timeout,
-            format!("the agent of VM {reference} has not answered in {} s", RESPONSE_TIMEOUT.as_secs()),
-        )
-        .about(SubjectKind::Vm, reference)
-        .remedy(Remedy::ReadLogs))
-    })
+        output.read_reply().await
+    });
+    let response = parse(reply.await?).map_err(|other| request_error(reference, other))?;
+    Ok(AgentResponse { greeting, round_trip: start.elapsed(), response })
 }

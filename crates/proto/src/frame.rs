@@ -101,6 +101,19 @@ impl Frame {
         }
     }
 
+    /// Reads the message that a control frame of at most `limit` bytes carries.
+    ///
+    /// # Errors
+    /// Returns an error if the frame is longer, and the errors of [`parse`](Self::parse).
+    pub fn parse_within<T: DeserializeOwned>(&self, limit: usize) -> Result<T, FrameError> {
+        match self {
+            Self::Control(payload) if payload.len() > limit => {
+                Err(FrameError::TooLong { length: payload.len(), limit })
+            }
+            _ => self.parse(),
+        }
+    }
+
     /// Appends the encoded frame to `out`. Splits a data frame longer than [`MAX_DATA`].
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
@@ -223,6 +236,13 @@ mod tests {
         let mut decoder = Decoder::default();
         decoder.buffer().extend_from_slice(&[0xff, 0xff, 0xff, 0xff, 2]);
         assert!(matches!(decoder.next_frame(), Err(FrameError::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_message_over_its_own_limit_is_rejected() {
+        let frame = Frame::control(&"1234").unwrap();
+        assert_eq!(frame.parse_within::<String>(6).unwrap(), "1234");
+        assert!(matches!(frame.parse_within::<String>(5), Err(FrameError::TooLong { length: 6, limit: 5 })));
     }
 
     #[test]

@@ -56,5 +56,11 @@ pub const GENERATION_OF_VARIABLES: u32 = 5;
 /// First generation of agents that support SFTP, sockets, and a command line in [`Exec`].
 pub const GENERATION_OF_SOCKETS: u32 = 3;
 
+/// Maximum size of a greeting that the host accepts, in bytes: an agent's has a few hundred.
+pub const MAX_GREETING: usize = 16 << 10;
+
+/// Maximum size of a reply that the host accepts, in bytes: a thousand listeners, each with a long name.
+pub const MAX_REPLY: usize = 256 << 10;
+
 /// Bytes of stdin that the host may send beyond those acknowledged by [`Reply::Acknowledged`].
 pub const STDIN_WINDOW: usize = 1 << 20;

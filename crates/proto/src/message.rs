@@ -381,6 +381,27 @@ pub enum Reply {
     },
 }
 
+impl Reply {
+    /// Returns the reply's name, for messages: its content may be of any length.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Pong => "pong",
+            Self::Configured => "configured",
+            Self::Started { .. } => "started",
+            Self::Acknowledged { .. } => "taken",
+            Self::Exited { .. } => "exited",
+            Self::Inspected(_) => "inspected",
+            Self::Ports { .. } => "ports",
+            Self::Connected => "connected",
+            Self::Closed => "closed",
+            Self::Listening { .. } => "listening",
+            Self::Incoming { .. } => "called",
+            Self::PoweringOff => "powering_off",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
 /// State of the guest, as the agent reports it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Inspection {

@@ -79,12 +79,11 @@ pub(crate) async fn run(
     // From here on keys go to the guest; dropping this restores the terminal.
     let _raw =
         if is_terminal { Some(RawMode::enter().map_err(cannot("set up the terminal"))?) } else { None };
-    let (consumed_sender, consumed) = mpsc::unbounded_channel();
-    let mut printing = pin!(print_output(output, consumed_sender));
+    let mut printing = pin!(print_output(output));
     let session = tokio::select! {
         end = &mut printing => end,
         // A guest that accepts no more input has sent the reason, or will.
-        error = forward_input(input, consumed, reads_stdin, is_terminal) => match error.kind {
+        error = forward_input(input, reads_stdin, is_terminal) => match error.kind {
             ErrorKind::Guest => printing.await,
             _ => Err(error),
         },
@@ -113,10 +112,7 @@ pub(crate) async fn explain_vm_exit(client: &Client, reference: &str, error: Api
 }
 
 /// Writes the guest's output until its program exits.
-async fn print_output(
-    mut output: ExecOutput,
-    consumed: mpsc::UnboundedSender<usize>,
-) -> Result<SessionEnd, ApiError> {
+async fn print_output(mut output: ExecOutput) -> Result<SessionEnd, ApiError> {
     let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
     let mut first_byte_ns = None;
     loop {
@@ -125,11 +121,7 @@ async fn print_output(
         let result = match event {
             Output::Stdout(bytes) => write(&mut stdout, &bytes).await,
             Output::Stderr(bytes) => write(&mut stderr, &bytes).await,
-            Output::Acknowledged(bytes) => {
-                // The receiver is dropped only together with this half.
-                let _ = consumed.send(bytes);
-                Ok(())
-            }
+            Output::Acknowledged(_) => Ok(()),
             Output::Exited(status) => {
                 return Ok(SessionEnd { status, first_byte_ns: first_byte_ns.unwrap_or_else(now_ns) });
             }
@@ -152,12 +144,7 @@ async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &Bytes) -> io::Res
 }
 
 /// Sends input, signals and the terminal's size until an error occurs.
-async fn forward_input(
-    mut input: ExecInput,
-    mut consumed: mpsc::UnboundedReceiver<usize>,
-    reads_stdin: bool,
-    is_terminal: bool,
-) -> ApiError {
+async fn forward_input(mut input: ExecInput, reads_stdin: bool, is_terminal: bool) -> ApiError {
     let result: Result<(), ApiError> = async {
         let mut signals = signals(&FORWARDED)?;
         let mut resized = signal(SignalKind::window_change()).map_err(cannot("listen for signals"))?;
@@ -165,7 +152,7 @@ async fn forward_input(
         let mut stdin = reads_stdin.then(read_ahead).transpose()?;
         loop {
             tokio::select! {
-                Some(bytes) = consumed.recv() => input.acknowledge(bytes),
+                () = input.wait_for_window(MAX_READ), if stdin.is_some() && input.window() < MAX_READ => {}
                 part = next_part(&mut stdin), if stdin.is_some() && input.window() >= MAX_READ => match part {
                     Some(Ok(bytes)) => input.stdin(&bytes).await?,
                     Some(Err(error)) => return Err(cannot("read standard input")(error)),

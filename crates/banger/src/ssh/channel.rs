@@ -230,13 +230,14 @@ impl Writer {
 pub(super) async fn forward_input(
     mut input: ExecInput,
     mut channel: Reader,
-    mut consumed: mpsc::UnboundedReceiver<usize>,
     mut controls: mpsc::UnboundedReceiver<Control>,
 ) -> Result<(), ApiError> {
     let (mut input_ended, mut is_drained, mut deadline) = (false, false, None);
-    while !(is_drained && (!input_ended || input.all_acknowledged())) {
+    let max = MAX_PACKET as usize;
+    while !(is_drained && (!input_ended || input.all_read())) {
         tokio::select! {
-            Some(bytes) = consumed.recv() => input.acknowledge(bytes),
+            () = input.wait_until_read(), if is_drained => {}
+            () = input.wait_for_window(max), if !is_drained && input.window() < max => {}
             control = controls.recv(), if deadline.is_none() => match control {
                 Some(Control::Resize(size)) => input.resize(size).await?,
                 Some(Control::Signal(signal)) => input.signal(signal).await?,
@@ -244,7 +245,7 @@ pub(super) async fn forward_input(
                 Some(Control::OutputClosed) => return Ok(()),
                 None => deadline = Some(Instant::now() + DRAIN_TIMEOUT),
             },
-            part = channel.next(), if !is_drained && input.window() >= MAX_PACKET as usize => match part {
+            part = channel.next(), if !is_drained && input.window() >= max => match part {
                 Some(Part::Data(bytes)) => {
                     input.stdin(&bytes).await?;
                     channel.acknowledge(bytes.len()).await?;

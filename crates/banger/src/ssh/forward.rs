@@ -5,7 +5,6 @@ use std::{net::SocketAddr, sync::Arc};
 use banger_api::{ApiError, ErrorKind};
 use banger_client::{ExecInput, GuestListener, PendingConnection, SocketEvent, SocketOutput};
 use banger_proto::{Connect, Endpoint, Listen};
-use tokio::sync::mpsc;
 
 use super::{
     channel::{Channel, Command, Link, Refusal, forward_input, join_directions},
@@ -131,7 +130,6 @@ async fn open(link: &Link, kind: ChannelKind, from: Option<SocketAddr>) -> Resul
 /// Copies bytes in both directions until both have ended or ssh has closed the channel.
 async fn relay(channel: Channel, input: ExecInput, mut output: SocketOutput) {
     let Channel { reader, writer, controls } = channel;
-    let (consumed_sender, consumed) = mpsc::unbounded_channel();
     let out = async {
         loop {
             match output.next().await? {
@@ -140,15 +138,12 @@ async fn relay(channel: Channel, input: ExecInput, mut output: SocketOutput) {
                     let _ = writer.write(bytes, None).await;
                 }
                 SocketEvent::End => writer.end().await?,
-                SocketEvent::Acknowledged(bytes) => {
-                    // The receiver is dropped only together with this half.
-                    let _ = consumed_sender.send(bytes);
-                }
+                SocketEvent::Acknowledged(_) => {}
                 SocketEvent::Closed => return Ok(()),
             }
         }
     };
     // Closing the channel is the only way to report the end.
-    let _ = join_directions(out, forward_input(input, reader, consumed, controls)).await;
+    let _ = join_directions(out, forward_input(input, reader, controls)).await;
     writer.close().await;
 }

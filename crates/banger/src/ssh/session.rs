@@ -6,7 +6,7 @@ use banger_api::ApiError;
 use banger_client::{ExecInput, ExecOutput, Output};
 use banger_proto::{Exec, ExitStatus, Sftp, TerminalSize};
 use rustix::process::Signal;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     channel::{Channel, Link, Writer, forward_input, join_directions},
@@ -78,12 +78,7 @@ pub(super) async fn run(shared: Arc<Shared>, link: Link, pending: PendingSession
             }
         }
         let (input, output) = start(&shared, user, env, terminal, program).await?;
-        let (consumed_sender, consumed) = mpsc::unbounded_channel();
-        join_directions(
-            forward_output(output, &writer, consumed_sender),
-            forward_input(input, reader, consumed, controls),
-        )
-        .await
+        join_directions(forward_output(output, &writer), forward_input(input, reader, controls)).await
     };
     match result.await {
         Ok(status) => {
@@ -120,19 +115,12 @@ async fn start(
 }
 
 /// Sends the guest's output to ssh until the program exits.
-async fn forward_output(
-    mut output: ExecOutput,
-    writer: &Writer,
-    consumed: mpsc::UnboundedSender<usize>,
-) -> Result<ExitStatus, ApiError> {
+async fn forward_output(mut output: ExecOutput, writer: &Writer) -> Result<ExitStatus, ApiError> {
     loop {
         match output.next().await? {
             Output::Stdout(bytes) => writer.write(bytes, None).await?,
             Output::Stderr(bytes) => writer.write(bytes, STDERR).await?,
-            Output::Acknowledged(bytes) => {
-                // The receiver is dropped only together with this half.
-                let _ = consumed.send(bytes);
-            }
+            Output::Acknowledged(_) => {}
             Output::Exited(status) => return Ok(status),
         }
     }

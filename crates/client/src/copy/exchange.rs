@@ -15,12 +15,9 @@ use super::{
     error::agent_error,
     lines::Lines,
     pipe::{FromGuest, MAX_WAITING_CHUNKS, ToGuest},
-    streams::Streams,
+    streams::{Outcome, Streams, surplus},
 };
-use crate::{
-    Client,
-    exec::{protocol_error, run},
-};
+use crate::{Client, exec::run, protocol::protocol_error};
 
 /// Timeout for a thread to end after the last byte: it must still write what was received.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(600);
@@ -60,17 +57,22 @@ pub async fn exchange<S: Send + 'static, R: Send + 'static>(
         outcome = streams.transfer(&mut lines, on_event) => outcome?,
         () = &mut stop => return Err(cancelled()),
     };
-    let why = lines.end(outcome.status, on_event);
-    if outcome.complete {
+    let Outcome::Exited { status, complete } = outcome else {
+        // The thread's own error explains why it accepts no more.
+        result(receiving).await?;
+        return Err(surplus());
+    };
+    let why = lines.end(status, on_event);
+    if complete {
         // If sending failed here, the agent failed because of that, so the local error is returned.
         let sent = result(sending).await?;
         return match why {
-            Some(why) => Err(agent_error(vm, outcome.status, &why)),
+            Some(why) => Err(agent_error(vm, status, &why)),
             None => Ok((sent, result(receiving).await?)),
         };
     }
     match why {
-        Some(why) => Err(agent_error(vm, outcome.status, &why)),
+        Some(why) => Err(agent_error(vm, status, &why)),
         None => Err(protocol_error("it reported success but received only part of the data")),
     }
 }

@@ -1,7 +1,13 @@
 //! Copying from a guest to the host.
 
 use std::{
-    ffi::OsStr, future::Future, io::BufReader, os::unix::ffi::OsStrExt, path::Path, pin::pin, time::Duration,
+    ffi::OsStr,
+    future::Future,
+    io::{self, BufReader, Read},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    pin::{Pin, pin},
+    time::Duration,
 };
 
 use banger_api::{ApiError, ErrorKind};
@@ -9,6 +15,7 @@ use banger_files::{CopyRequest, StreamError, UnpackError, Unpacked, unpack_into,
 use banger_proto::{CopyDirection, ExitStatus, Request};
 use bytes::Bytes;
 use tokio::{
+    io::AsyncRead,
     sync::mpsc,
     task::{JoinHandle, spawn_blocking},
     time::timeout,
@@ -23,7 +30,8 @@ use super::{
 };
 use crate::{
     Client,
-    exec::{ExecOutput, Output, protocol_error, run},
+    exec::{ExecOutput, Output, run},
+    protocol::protocol_error,
 };
 
 /// Timeout for the removal of partial files.
@@ -43,13 +51,24 @@ pub async fn copy_out(
     stop: impl Future<Output = ()>,
 ) -> Result<(), ApiError> {
     let mut stop = pin!(stop);
-    let request = Request::Copy(source.request(CopyDirection::Out, follow));
     let (_input, output) = tokio::select! {
-        streams = run(client, &source.vm, request) => streams?,
+        streams = run(client, &source.vm, Request::Copy(source.request(CopyDirection::Out, follow))) => streams?,
         () = &mut stop => return Err(cancelled()),
     };
-    let (sender, chunks) = mpsc::channel(MAX_WAITING_CHUNKS);
     let request = CopyRequest::new(Path::new(OsStr::from_bytes(&source.path)), follow);
+    receive(&source.vm, output, request, destination, on_event, stop).await
+}
+
+/// Receives the copy of `request` from VM `vm`.
+async fn receive(
+    vm: &str,
+    output: ExecOutput<impl AsyncRead + Unpin>,
+    request: CopyRequest,
+    destination: Destination,
+    on_event: &mut dyn FnMut(CopyEvent),
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) -> Result<(), ApiError> {
+    let (sender, chunks) = mpsc::channel(MAX_WAITING_CHUNKS);
     let mut unpacking = spawn_blocking(move || write(&request, destination, FromGuest::new(chunks)));
     let mut lines = Lines::default();
     let ended = tokio::select! {
@@ -63,14 +82,12 @@ pub async fn copy_out(
         () = &mut stop => return Err(cancel(unpacking).await),
     };
     let failure = match (unpacked, ended) {
-        // If the stream ended early, report the error that ended it instead.
-        (Err(error), _) if !matches!(error, UnpackError::Stream(StreamError::Truncated)) => {
-            unpack_error(error)
-        }
+        (Err(error), _) if !matches!(error, UnpackError::Stream(_)) => unpack_error(error),
         (_, Err(error)) => error,
+        // If the agent gives a reason, the stream is incomplete because of it.
         (unpacked, Ok(status)) => {
             match status.and_then(|status| Some((status, lines.end(status, on_event)?))) {
-                Some((status, why)) => agent_error(&source.vm, status, &why),
+                Some((status, why)) => agent_error(vm, status, &why),
                 None => match unpacked {
                     Ok(()) if done.broken == 0 => return Ok(()),
                     Ok(()) => protocol_error("it reported success but sent only part of a file"),
@@ -88,18 +105,27 @@ fn write(
     destination: Destination,
     stream: FromGuest,
 ) -> (Result<(), UnpackError>, Unpacked) {
-    let stream = BufReader::with_capacity(MAX_CHUNK, stream);
+    let mut stream = BufReader::with_capacity(MAX_CHUNK, stream);
     let mut done = Unpacked::default();
     let unpacked = match destination {
-        Destination::Files(path) => unpack_requested(stream, request, &path, &mut done),
-        Destination::Output(mut out) => unpack_into(stream, &mut out),
+        Destination::Files(path) => unpack_requested(&mut stream, request, &path, &mut done),
+        Destination::Output(mut out) => unpack_into(&mut stream, &mut out),
     };
-    (unpacked, done)
+    (unpacked.and_then(|()| end(stream)), done)
+}
+
+/// Waits for the end of the data, after which the agent's exit status is known.
+fn end(mut stream: impl Read) -> Result<(), UnpackError> {
+    match io::copy(&mut stream.by_ref().take(1), &mut io::sink()) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(StreamError::Malformed("data after its end").into()),
+        Err(error) => Err(StreamError::Read(error).into()),
+    }
 }
 
 /// Passes data to the thread until the agent exits; returns no status if the thread ends first.
 async fn drain(
-    mut output: ExecOutput,
+    mut output: ExecOutput<impl AsyncRead + Unpin>,
     chunks: mpsc::Sender<Bytes>,
     lines: &mut Lines,
     on_event: &mut dyn FnMut(CopyEvent),
@@ -114,7 +140,7 @@ async fn drain(
                 }
                 on_event(CopyEvent::Progress(received));
             }
-            Output::Stderr(bytes) => lines.push(&bytes, on_event),
+            Output::Stderr(bytes) => lines.push(&bytes, on_event)?,
             Output::Acknowledged(_) => {}
             Output::Exited(status) => return Ok(Some(status)),
         }
@@ -128,3 +154,6 @@ async fn cancel(unpacking: JoinHandle<(Result<(), UnpackError>, Unpacked)>) -> A
         _ => cancelled(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,26 +1,49 @@
 //! Messages of the agent's end of a copy, in lines. If it fails, the last line is the reason.
 
+use banger_api::ApiError;
 use banger_proto::ExitStatus;
 
 use super::CopyEvent;
+use crate::protocol::protocol_error;
 
 /// Maximum length of a line, in bytes: two paths of maximum length, and some words.
 const MAX_LINE: usize = 16 << 10;
 
-/// Maximum number of lines that are passed on.
+/// Maximum number of lines that are passed on, and of their bytes.
 const MAX_LINES: usize = 1000;
+const MAX_REPORTED: usize = 256 << 10;
+
+/// Maximum size of all messages, in bytes: a line for each of some hundred thousand files.
+const MAX_RECEIVED: usize = 64 << 20;
 
 /// Lines that arrive in pieces, from a guest that may be hostile.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lines {
     partial: Vec<u8>,
     last: Option<String>,
-    reported: usize,
+    /// Number of bytes received.
+    received: usize,
+    /// Numbers of lines and of their bytes that may still be passed on.
+    remaining: (usize, usize),
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self { partial: Vec::new(), last: None, received: 0, remaining: (MAX_LINES, MAX_REPORTED) }
+    }
 }
 
 impl Lines {
     /// Adds `bytes`, and reports every line except the last.
-    pub(super) fn push(&mut self, bytes: &[u8], on_event: &mut dyn FnMut(CopyEvent)) {
+    ///
+    /// # Errors
+    /// Returns an error if the guest has sent too many.
+    pub(super) fn push(&mut self, bytes: &[u8], on_event: &mut dyn FnMut(CopyEvent)) -> Result<(), ApiError> {
+        self.received = self.received.saturating_add(bytes.len());
+        if self.received > MAX_RECEIVED {
+            let message = format!("it sent more than {} MiB of messages", MAX_RECEIVED >> 20);
+            return Err(protocol_error(&message));
+        }
         for byte in bytes {
             match byte {
                 b'\n' => self.line(on_event),
@@ -28,6 +51,7 @@ impl Lines {
                 _ => {}
             }
         }
+        Ok(())
     }
 
     /// Returns the reason if `status` is a failure, and reports all other lines.
@@ -55,11 +79,16 @@ impl Lines {
 
     fn report(&mut self, line: Option<String>, on_event: &mut dyn FnMut(CopyEvent)) {
         let Some(line) = line else { return };
-        self.reported += 1;
-        match self.reported {
-            ..MAX_LINES => on_event(CopyEvent::Skipped(line)),
-            MAX_LINES => on_event(CopyEvent::Skipped("further messages are not shown".to_owned())),
-            _ => {}
+        match self.remaining {
+            (0, _) => {}
+            (lines @ 2.., bytes) if line.len() <= bytes => {
+                self.remaining = (lines - 1, bytes - line.len());
+                on_event(CopyEvent::Skipped(line));
+            }
+            _ => {
+                self.remaining = (0, 0);
+                on_event(CopyEvent::Skipped("further messages are not shown".to_owned()));
+            }
         }
     }
 }
@@ -77,7 +106,7 @@ mod tests {
         };
         let mut lines = Lines::default();
         for chunk in chunks {
-            lines.push(chunk.as_bytes(), &mut on_event);
+            lines.push(chunk.as_bytes(), &mut on_event).unwrap();
         }
         let why = lines.end(status, &mut on_event);
         (reported, why)
@@ -98,5 +127,9 @@ mod tests {
         let (reported, why) =
             collect(&["x\n".repeat(5000).as_str(), &"y".repeat(MAX_LINE + 9)], ExitStatus::Code(1));
         assert_eq!((reported.len(), why.map(|why| why.len())), (MAX_LINES, Some(MAX_LINE)));
+        let long = format!("{}\n", "x".repeat(MAX_LINE)).repeat(100);
+        let (reported, _) = collect(&[&long], ExitStatus::Code(0));
+        assert_eq!(reported.len(), MAX_REPORTED / MAX_LINE + 1);
+        assert_eq!(reported.last().unwrap(), "further messages are not shown");
     }
 }

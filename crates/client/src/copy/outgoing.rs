@@ -16,12 +16,9 @@ use super::{
     error::agent_error,
     lines::Lines,
     pipe::{MAX_CHUNK, MAX_WAITING_CHUNKS, ToGuest},
-    streams::Streams,
+    streams::{Outcome, Streams, surplus},
 };
-use crate::{
-    Client,
-    exec::{protocol_error, run},
-};
+use crate::{Client, exec::run, protocol::protocol_error};
 
 /// Copies `origin` to `target`, as `cp -a` would, until `stop`.
 ///
@@ -49,10 +46,11 @@ pub async fn copy_in(
         outcome = streams.transfer(&mut lines, on_event) => outcome?,
         () = &mut stop => return Err(cancelled()),
     };
-    if let Some(why) = lines.end(outcome.status, on_event) {
-        return Err(agent_error(&target.vm, outcome.status, &why));
+    let Outcome::Exited { status, complete } = outcome else { return Err(surplus()) };
+    if let Some(why) = lines.end(status, on_event) {
+        return Err(agent_error(&target.vm, status, &why));
     }
-    if !outcome.complete {
+    if !complete {
         return Err(protocol_error("it reported success but received only part of the data"));
     }
     match packing.await {

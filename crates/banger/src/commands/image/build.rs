@@ -251,7 +251,7 @@ impl Build {
                     };
                     written.await.map_err(|error| ApiError::new(ErrorKind::Io, error.to_string()))?;
                 }
-                Output::Acknowledged(bytes) => input.acknowledge(bytes),
+                Output::Acknowledged(_) => {}
                 Output::Exited(status) => return Ok(status),
             }
         }
