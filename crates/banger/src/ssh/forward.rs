@@ -62,10 +62,8 @@ pub(super) async fn listen(
         Endpoint::Unix { path } => ChannelKind::Unix(path),
     };
     let accepting = tokio::spawn(accept(shared.clone(), link.clone(), listener, kind));
-    if shared.add_listener(&at, accepting.abort_handle()) {
-        return Ok(at);
-    }
-    Err(ApiError::new(ErrorKind::Invalid, "too many sockets listen in the guest for this connection"))
+    shared.listeners().add(&at, accepting.abort_handle())?;
+    Ok(at)
 }
 
 /// Returns the guest's socket for the user's ssh-agent, created on the first call.
@@ -91,11 +89,11 @@ async fn forward_agent(shared: &Arc<Shared>, link: &Link, user: Option<&str>) ->
 /// Opens a channel for each connection until the guest or ssh ends.
 async fn accept(shared: Arc<Shared>, link: Link, mut listener: GuestListener, kind: ChannelKind) {
     while let Ok(incoming) = listener.next().await {
-        let Some(permit) = shared.acquire_permit().await else { return };
+        let Some(permits) = shared.permits().acquire_incoming().await else { return };
         let (shared, link, kind) = (shared.clone(), link.clone(), kind.clone());
         tokio::spawn(async move {
             answer(&shared, &link, incoming, kind).await;
-            drop(permit);
+            drop(permits);
         });
     }
 }

@@ -66,7 +66,7 @@ impl Server {
     }
 
     fn open_session(&mut self, channel: Channel) -> Result<(), Refusal> {
-        let permit = self.shared.try_acquire_permit().ok_or(Refusal::TooMany)?;
+        let permit = self.shared.permits().try_acquire().ok_or(Refusal::TooMany)?;
         let (user, env) = (self.user.clone(), BTreeMap::new());
         let pending = PendingSession { permit, user, env, terminal: None, agent: false, channel };
         self.pending.insert(pending.channel.number(), pending);
@@ -97,7 +97,9 @@ impl Handler for Server {
             "direct-streamlocal@openssh.com" => Endpoint::Unix { path: fields.bytes()?.to_vec() },
             _ => return Ok(Some(Err(Refusal::UnknownKind))),
         };
-        let Some(permit) = self.shared.try_acquire_permit() else { return Ok(Some(Err(Refusal::TooMany))) };
+        let Some(permit) = self.shared.permits().try_acquire() else {
+            return Ok(Some(Err(Refusal::TooMany)));
+        };
         let (shared, link, user) = (self.shared.clone(), self.link.clone(), self.user.clone());
         tokio::spawn(async move {
             forward::direct(&shared, &link, to, user, channel).await;
@@ -211,7 +213,7 @@ async fn answer(
                     Err(_) => None,
                 }
             }
-            GlobalRequest::Cancel(at) => success().filter(|_| shared.cancel_listener(&at)),
+            GlobalRequest::Cancel(at) => success().filter(|_| shared.listeners().cancel(&at)),
             GlobalRequest::Unknown => None,
         };
         if wants_reply && link.send(Command::Answer(answer)).await.is_err() {
