@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use banger_proto::{AGENT_PORT, Decoder, Frame, Greeting, Inspection, Reply, Request};
+use banger_proto::{
+    AGENT_PORT, Decoder, Frame, Greeting, Inspection, MAX_GREETING, MAX_REPLY, Reply, Request,
+};
 use banger_vmm::GuestStream;
 use bytes::BytesMut;
 use tokio::{
@@ -29,8 +31,16 @@ pub(super) async fn inspect(handle: &Handle) -> Result<Option<Inspection>, Engin
     }
     match agent.request(&Request::Inspect).await? {
         Reply::Inspected(inspection) => Ok(Some(inspection)),
-        other => Err(EngineError::Guest(format!("the guest answered inspect with {other:?}"))),
+        other => Err(unexpected(&other)),
     }
+}
+
+/// Returns the error for a reply that does not answer the request. The reply's content may be of any length.
+pub(super) fn unexpected(reply: &Reply) -> EngineError {
+    EngineError::Guest(format!(
+        "the guest does not follow the agent's protocol: unexpected reply {:?}",
+        reply.name()
+    ))
 }
 
 /// A connection to the agent.
@@ -44,9 +54,8 @@ impl Agent {
     /// Receives the greeting on a new connection.
     pub(super) async fn handshake(stream: GuestStream) -> Result<(Self, Greeting), EngineError> {
         let mut agent = Self { stream, decoder: Decoder::default() };
-        let greeting = agent.receive().await?;
-        let greeting = greeting.parse().map_err(|error| protocol_error(&error))?;
-        Ok((agent, greeting))
+        let greeting = agent.receive().await?.parse_within(MAX_GREETING);
+        Ok((agent, greeting.map_err(|error| protocol_error(&error))?))
     }
 
     /// Sends a request and waits for the reply.
@@ -57,7 +66,8 @@ impl Agent {
             .await
             .map_err(|_| timeout_error())?
             .map_err(|error| connection_error(&error))?;
-        match self.receive().await?.parse().map_err(|error| protocol_error(&error))? {
+        let reply = self.receive().await?.parse_within(MAX_REPLY);
+        match reply.map_err(|error| protocol_error(&error))? {
             Reply::Failed { message, .. } => Err(EngineError::Guest(format!("the guest refused: {message}"))),
             reply => Ok(reply),
         }
@@ -95,4 +105,55 @@ fn connection_error(error: &std::io::Error) -> EngineError {
 
 fn timeout_error() -> EngineError {
     EngineError::Guest(format!("the guest agent did not answer within {} s", REPLY_TIMEOUT.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    /// Returns the error of an inspection by an agent that sends these messages.
+    async fn inspect_error(greeting: &Greeting, reply: &Reply) -> String {
+        let mut bytes = BytesMut::new();
+        Frame::control(greeting).unwrap().encode(&mut bytes);
+        Frame::control(reply).unwrap().encode(&mut bytes);
+        let (host, mut guest) = UnixStream::pair().unwrap();
+        let answer = async {
+            // The host may close the connection before it has read all.
+            let _ = guest.write_all(&bytes).await;
+            guest
+        };
+        let inspect = async {
+            let (mut agent, _) = Agent::handshake(GuestStream::Hybrid(host)).await?;
+            match agent.request(&Request::Inspect).await? {
+                Reply::Inspected(_) => Ok(()),
+                other => Err(unexpected(&other)),
+            }
+        };
+        let (result, _guest): (Result<(), EngineError>, _) = tokio::join!(inspect, answer);
+        result.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn long_and_unexpected_answers_are_rejected_without_their_content() {
+        let greeting = |version: usize| Greeting {
+            generation: 5,
+            version: "v".repeat(version),
+            boot_id: String::new(),
+            boot: Vec::new(),
+            init: None,
+        };
+        let listening = |path: usize| Reply::Listening {
+            at: banger_proto::Endpoint::Tcp { host: "h".repeat(path), port: 1 },
+        };
+        for (greeting, reply, expected) in [
+            (greeting(MAX_GREETING), Reply::Pong, "over the limit of 16384"),
+            (greeting(1), listening(MAX_REPLY), "over the limit of 262144"),
+            (greeting(1), listening(1000), "unexpected reply \"listening\""),
+        ] {
+            let error = inspect_error(&greeting, &reply).await;
+            assert!(error.ends_with(expected) && error.len() < 200, "{error}");
+        }
+    }
 }

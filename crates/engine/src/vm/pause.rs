@@ -4,7 +4,10 @@ use banger_api::{ApiError, ErrorKind, Remedy, SubjectKind, VmState};
 use banger_proto::{AGENT_PORT, Configure, Reply, Request};
 use jiff::Timestamp;
 
-use super::{guest::Agent, services::Services};
+use super::{
+    guest::{Agent, unexpected},
+    services::Services,
+};
 use crate::{
     error::EngineError,
     store::{Handle, VmRecord},
@@ -40,7 +43,7 @@ pub(super) async fn resume(services: &Services, record: &VmRecord) -> Result<(),
     };
     match reply.await {
         Ok(Reply::Configured) => Ok(()),
-        Ok(other) => Err(agent_unreachable(record, &format!("it answered {other:?}"))),
+        Ok(other) => Err(agent_unreachable(record, &unexpected(&other).to_string())),
         Err(error) => Err(agent_unreachable(record, &error.to_string())),
     }
 }

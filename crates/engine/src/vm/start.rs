@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::{
     console::{self, CONSOLE_LINES},
-    guest::Agent,
+    guest::{Agent, unexpected},
     preflight,
     process::{self, EXIT_TIMEOUT, LiveProcess, ProcessExit, VmProcesses},
     revert::revert,
@@ -40,6 +40,10 @@ const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Maximum size of an image's environment variables, in bytes: below the limits of Linux and of a message.
 const MAX_VARIABLES: usize = 128 << 10;
+
+/// Maximum number of boot steps of a guest that are recorded, and maximum length of their names in bytes.
+const MAX_BOOT_STEPS: usize = 16;
+const MAX_STEP_NAME: usize = 32;
 
 /// Kernel command line of every VM. The console is the first serial port. A panic causes a reset, and a reset ends
 /// the VMM. The network card stays `eth0`. systemd does not prompt for a root password at first boot. SELinux is off,
@@ -302,7 +306,7 @@ impl Start<'_> {
         });
         match self.unless_exited(agent.request(&configure)).await? {
             Reply::Configured => {}
-            other => return Err(EngineError::Guest(format!("the guest answered configure with {other:?}"))),
+            other => return Err(unexpected(&other)),
         }
         self.context.spans.end("configure", connected);
         Ok(())
@@ -325,7 +329,7 @@ impl Start<'_> {
         let Some(last) = greeting.boot.last() else { return };
         let powered_ns = connected_ns.saturating_sub(last.at_us.saturating_mul(1000));
         let mut from = powered_ns;
-        for mark in greeting.boot.iter().take(16) {
+        for mark in greeting.boot.iter().filter(|mark| is_step_name(&mark.name)).take(MAX_BOOT_STEPS) {
             let at = powered_ns.saturating_add(mark.at_us.saturating_mul(1000)).min(connected_ns);
             self.context.spans.add(&format!("guest: {}", mark.name), from, at.max(from));
             from = at.max(from);
@@ -390,6 +394,12 @@ impl Start<'_> {
     }
 }
 
+/// Returns whether the agent may have given a boot step this name, such as `work_disk`.
+fn is_step_name(name: &str) -> bool {
+    (1..=MAX_STEP_NAME).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+}
+
 fn handle(vmm: &dyn Vmm, plan: &LaunchPlan, pid: u32) -> Handle {
     Handle {
         vmm: match vmm.kind() {
@@ -419,4 +429,15 @@ fn network(network: &banger_vmm::GuestNetwork) -> NetworkConfig {
 
 fn duplicate(pipe: &OwnedFd) -> Result<Stdio, EngineError> {
     Ok(pipe.try_clone().map_err(EngineError::file("duplicate", "a pipe"))?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boot_steps_have_short_plain_names() {
+        assert!(["init", "modules", "root", "work_disk", "listening"].into_iter().all(is_step_name));
+        assert!(!["", "a b", "A", "a\x1b[2J", "ä", &"a".repeat(33)].into_iter().any(is_step_name));
+    }
 }

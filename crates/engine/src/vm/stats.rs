@@ -27,6 +27,9 @@ const MIN_INTERVAL_NS: u64 = 1_000_000_000;
 /// Timeout for the guest's statistics.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Maximum load that a guest may report: far more than the processes of the largest VM.
+const MAX_LOAD: f64 = 100_000.0;
+
 /// CPU time of a VM's processes up to a point in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sample {
@@ -216,7 +219,7 @@ fn to_guest_stats(inspection: Inspection) -> GuestStats {
     };
     GuestStats {
         uptime_ms: inspection.uptime_ms,
-        load: inspection.load,
+        load: inspection.load.clamp(0.0, MAX_LOAD),
         memory_total: Size::bytes(inspection.memory_total),
         memory_available: Size::bytes(inspection.memory_available.min(inspection.memory_total)),
         received: sum(|interface| interface.received),
@@ -295,10 +298,12 @@ mod tests {
         let stats = to_guest_stats(Inspection {
             memory_total: 100,
             memory_available: 200,
+            load: f64::MAX,
             interfaces: vec![interface(u64::MAX), interface(5)],
             ..Inspection::default()
         });
         assert_eq!(stats.memory_available, Size::bytes(100));
         assert_eq!((stats.received, stats.sent), (u64::MAX, 2));
+        assert!((stats.load - MAX_LOAD).abs() < 1.0, "{stats:?}");
     }
 }

@@ -74,7 +74,7 @@ async fn power_off(handle: &Handle, vmm: &LiveProcess, grace: Duration) -> bool 
     match timeout_at(deadline, exchange).await {
         Ok(Ok(Reply::PoweringOff)) => timeout_at(deadline, vmm.wait()).await.is_ok(),
         Ok(Ok(reply)) => {
-            tracing::warn!(?reply, "the guest agent does not power off");
+            tracing::warn!(reply = reply.name(), "the guest agent does not power off");
             false
         }
         // The guest may have ended before its answer was sent.
