@@ -9,7 +9,10 @@ use std::{
 };
 
 use rustix::{
-    fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat2, readlinkat},
+    fs::{
+        AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat, openat2, readlinkat,
+        statat,
+    },
     io::Errno,
 };
 
@@ -104,11 +107,36 @@ impl Tree {
     /// # Errors
     /// Returns an error if the metadata cannot be read.
     pub fn stat(&self, path: &[u8]) -> io::Result<Option<FileStat>> {
-        match self.within(path, OFlags::PATH | OFlags::NOFOLLOW) {
-            Ok(fd) => Ok(Some(FileStat::of(&fstat(fd)?))),
+        match self.lookup(path) {
+            Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Returns the metadata of `path`, which exists.
+    ///
+    /// # Errors
+    /// Returns an error if nothing is there; the kernel's `ELOOP` if a link leads there.
+    pub fn stat_existing(&self, path: &[u8]) -> io::Result<FileStat> {
+        Ok(self.lookup(path)?)
+    }
+
+    /// Returns the names in the directory at `path`, in byte order.
+    ///
+    /// # Errors
+    /// Returns an error if it is not a directory, or cannot be read.
+    pub fn names(&self, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        let dir = self.within(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
+        let mut names = Vec::new();
+        for entry in Dir::new(dir)? {
+            let name = entry?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// Opens the regular file at `path`, and returns it with its metadata.
@@ -134,10 +162,49 @@ impl Tree {
         Ok(readlinkat(&link, "", Vec::new())?.into_bytes())
     }
 
+    fn lookup(&self, path: &[u8]) -> rustix::io::Result<FileStat> {
+        Ok(FileStat::of(&fstat(self.within(path, OFlags::PATH | OFlags::NOFOLLOW)?)?))
+    }
+
     fn within(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        match self.open_beneath(path, flags) {
+            // A kernel before 5.6, or a sandbox that does not know the system call.
+            Err(Errno::NOSYS | Errno::PERM) => self.open_by_component(path, flags),
+            opened => opened,
+        }
+    }
+
+    fn open_beneath(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         openat2(&self.root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
     }
+
+    /// Opens `path` as [`open_beneath`](Self::open_beneath) does, with a system call for each component.
+    fn open_by_component(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        if path.starts_with(b"/") || path.split(|byte| *byte == b'/').any(|name| name == b"..") {
+            return Err(Errno::XDEV);
+        }
+        let (parents, name) = match path.iter().rposition(|byte| *byte == b'/') {
+            Some(slash) => (path.get(..slash).unwrap_or_default(), path.get(slash + 1..).unwrap_or_default()),
+            None => (&b""[..], path),
+        };
+        let mut opened = None;
+        for parent in parents.split(|byte| *byte == b'/').filter(|parent| !parent.is_empty()) {
+            let dir = opened.as_ref().unwrap_or(&self.root);
+            let enter = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            opened = Some(openat(dir, parent, enter, Mode::empty()).map_err(|error| match error {
+                Errno::NOTDIR if is_link(dir, parent) => Errno::LOOP,
+                error => error,
+            })?);
+        }
+        let dir = opened.as_ref().unwrap_or(&self.root);
+        openat(dir, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    }
+}
+
+fn is_link(dir: &OwnedFd, name: &[u8]) -> bool {
+    statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
 }
 
 #[cfg(test)]
@@ -168,6 +235,65 @@ mod tests {
             assert!(tree.file(outside).is_err(), "{outside:?}");
         }
         assert!(tree.stat(b"../file").is_err());
+    }
+
+    #[test]
+    fn opening_by_component_follows_the_same_rules() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("tree/in/deep")).unwrap();
+        fs::write(at("tree/in/deep/file"), "inside").unwrap();
+        fs::write(at("file"), "outside").unwrap();
+        symlink("in", at("tree/link")).unwrap();
+        symlink("../file", at("tree/in/file")).unwrap();
+        symlink("/proc/self/root", at("tree/magic")).unwrap();
+        let tree = Tree::open(&at("tree")).unwrap();
+        let stat_of = |fd: rustix::io::Result<OwnedFd>| fd.map(|fd| FileStat::of(&fstat(fd).unwrap()).inode);
+        let (directory, path) = (OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW, OFlags::PATH);
+        for flags in [OFlags::RDONLY, directory, path | OFlags::NOFOLLOW] {
+            for name in [
+                ".",
+                "in",
+                "in/deep/file",
+                "in/./deep",
+                "in//deep",
+                "link/deep/file",
+                "link/deep",
+                "in/file",
+                "none",
+                "in/none/x",
+                "in/deep/file/x",
+                "../file",
+                "in/../../file",
+                "/etc/passwd",
+                "magic/etc",
+                "link",
+            ] {
+                let (beneath, by_component) = (
+                    stat_of(tree.open_beneath(name.as_bytes(), flags)),
+                    stat_of(tree.open_by_component(name.as_bytes(), flags)),
+                );
+                assert_eq!(beneath.is_ok(), by_component.is_ok(), "{name} {flags:?}");
+                if beneath.is_ok() || name == "link/deep" {
+                    assert_eq!(beneath, by_component, "{name} {flags:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_listed_without_following_links() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("tree/b/in")).unwrap();
+        fs::create_dir(dir.path().join("tree/a")).unwrap();
+        symlink("b", dir.path().join("tree/c")).unwrap();
+        let tree = Tree::open(&dir.path().join("tree")).unwrap();
+        assert_eq!(tree.names(b".").unwrap(), [b"a", b"b", b"c"]);
+        assert_eq!(tree.names(b"b").unwrap(), [b"in"]);
+        assert!(tree.names(b"c").is_err() && tree.names(b"c/in").is_err());
+        let error = tree.stat_existing(b"c/in").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::LOOP.raw_os_error()));
+        assert_eq!(tree.stat_existing(b"none").unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

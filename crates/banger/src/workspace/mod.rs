@@ -461,7 +461,7 @@ pub(crate) fn display_path(path: &[u8]) -> String {
 }
 
 /// Reads the time that the agent sends once all files are in place.
-fn read_time(mut input: FromGuest) -> Result<Time, ApiError> {
+pub(crate) fn read_time(mut input: FromGuest) -> Result<Time, ApiError> {
     let mut bytes = [0; 12];
     input.read_exact(&mut bytes).map_err(transfer_error)?;
     Time::from_bytes(&bytes)
