@@ -5,7 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{RefError, Remedy, Subject, SubjectKind};
+use crate::{GuestText, RefError, Remedy, Subject, SubjectKind};
 
 /// Kinds of errors. Programs may rely on them; kinds are added, never changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -69,6 +69,9 @@ pub struct ApiError {
     pub kind: ErrorKind,
     /// What failed and why, for people.
     pub message: String,
+    /// Whether the guest reported it. Its message and kind are then the guest's own, and imply no remedy.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_guest: bool,
     /// The thing that the error is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Subject>,
@@ -90,11 +93,13 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// Creates an error with this kind and message.
+    /// Creates an error with this kind and message, which may quote text that banger does not trust: as a
+    /// [`GuestText`], it is one line, bounded, and has no hidden characters.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
-            message: message.into(),
+            message: GuestText::new(&message.into()).to_string(),
+            from_guest: false,
             subject: None,
             remedy: None,
             causes: Vec::new(),
@@ -102,6 +107,11 @@ impl ApiError {
             log: None,
             console: Vec::new(),
         }
+    }
+
+    /// Creates an error that the guest reported, in its own words.
+    pub fn from_guest(kind: ErrorKind, text: &GuestText) -> Self {
+        Self { from_guest: true, ..Self::new(kind, text.reported()) }
     }
 
     /// Creates the error for `reference`, which should name exactly one thing of this kind.
@@ -165,6 +175,23 @@ impl ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_are_one_bounded_line_without_hidden_characters() {
+        let error = ApiError::new(ErrorKind::Io, "cannot read a\nhint: run\x1b[2J \u{202e}b");
+        assert_eq!(error.message, "cannot read a hint: run^[[2J <U+202E>b");
+        let long = ApiError::new(ErrorKind::Io, "x".repeat(1 << 20));
+        assert_eq!(long.message.len(), GuestText::MAX);
+    }
+
+    #[test]
+    fn an_error_from_the_guest_says_so() {
+        let error = ApiError::from_guest(ErrorKind::NoSpace, &GuestText::new("full\nhint: run"));
+        assert_eq!((error.message.as_str(), error.from_guest), ("the guest reports: full hint: run", true));
+        let json = serde_json::to_string(&error).unwrap();
+        assert!(json.contains(r#""from_guest":true"#), "{json}");
+        assert!(!serde_json::to_string(&ApiError::new(ErrorKind::Io, "")).unwrap().contains("from_guest"));
+    }
 
     #[test]
     fn unresolved_references_become_errors_with_a_subject() {

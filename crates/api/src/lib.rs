@@ -27,6 +27,7 @@ mod remedy;
 mod schema;
 mod size;
 mod stats;
+mod text;
 mod vm;
 
 pub use check::{Check, Verdict};
@@ -54,6 +55,7 @@ pub use reference::{Named, RefError, exact_image, resolve, resolve_image};
 pub use remedy::{ConfigPart, Remedy, Subject, SubjectKind};
 pub use size::{InvalidSize, Size};
 pub use stats::{DiskStats, GuestStats, VmStats};
+pub use text::{GuestText, is_hidden, push_visible, visible_line, visible_lines};
 pub use vm::{
     Accel, CreateVm, DeleteVm, KillSignal, KillVm, LastRun, Limits, RestartVm, SetVm, StartVm, StopVm, Vm,
     VmState, Vmm,
