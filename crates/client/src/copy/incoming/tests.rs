@@ -76,7 +76,7 @@ async fn the_agents_reason_explains_an_incomplete_stream() {
         let dir = tempfile::tempdir().unwrap();
         let frames = [stdout(stream), reason.clone(), exit(1)];
         let error = copy(&frames, Destination::Files(dir.path().join("new"))).await.unwrap_err();
-        assert!(error.message.starts_with("in VM box: cannot read it"), "{error}");
+        assert!(error.message.starts_with("in VM box: the guest reports: cannot read it"), "{error}");
     }
 }
 
