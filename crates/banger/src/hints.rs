@@ -10,6 +10,8 @@ pub(crate) fn hint_for(error: &ApiError) -> Option<String> {
     let subject = error.subject.as_ref();
     match &error.remedy {
         Some(remedy) => for_remedy(remedy, subject),
+        // A guest must not choose what the user does on the host.
+        None if error.from_guest => None,
         None => for_kind(error.kind, subject),
     }
 }
@@ -201,6 +203,8 @@ mod tests {
         path::{Path, PathBuf},
     };
 
+    use banger_api::GuestText;
+
     use super::*;
 
     fn hint(error: ApiError) -> String {
@@ -214,6 +218,17 @@ mod tests {
         let existing = ApiError::new(ErrorKind::AlreadyExists, "").about(SubjectKind::Image, "tiny");
         assert!(hint(existing).ends_with("banger image delete tiny"));
         assert_eq!(hint_for(&ApiError::new(ErrorKind::NotFound, "")), None);
+    }
+
+    #[test]
+    fn no_kind_of_a_guests_error_implies_a_hint() {
+        let text = GuestText::new("no space left");
+        for kind in [ErrorKind::NoSpace, ErrorKind::NoMemory, ErrorKind::NotFound, ErrorKind::AlreadyExists] {
+            let error = ApiError::from_guest(kind, &text).about(SubjectKind::Vm, "box");
+            assert_eq!(hint_for(&error), None, "{kind}");
+        }
+        let error = ApiError::from_guest(ErrorKind::Invalid, &text).remedy(Remedy::StopVm);
+        assert_eq!(hint(error), "stop it first with: banger vm stop VM");
     }
 
     /// Adds the source files below `dir` to `files`.
