@@ -40,7 +40,7 @@ fn ask_user(project: &Project, consent: &Consent, ui: &Ui) -> Result<bool, Comma
         return Ok(false);
     }
     ui.note(format_args!("{PROJECT_FILE} of {root} requests your files in its VM:"));
-    ui.note(file_sync::table(&project.file_sync));
+    ui.notes(file_sync::table(&project.file_sync));
     if !ui.ask("Send them?")? {
         ui.note("the files were not sent");
         return Ok(false);

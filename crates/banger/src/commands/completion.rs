@@ -1,6 +1,6 @@
 use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
-use banger_api::{ApiError, ErrorKind};
+use banger_api::{ApiError, ErrorKind, is_hidden};
 use banger_client::Client;
 use clap::ValueEnum;
 use clap_complete::{
@@ -57,7 +57,9 @@ fn names(kinds: &[&str]) -> Vec<CompletionCandidate> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let request = async { timeout(TIMEOUT, request).await.ok().flatten() };
     let names = runtime.ok().and_then(|runtime| runtime.block_on(request)).unwrap_or_default();
-    names.into_iter().map(CompletionCandidate::new).collect()
+    // A shell may print candidates as they are.
+    let visible = names.into_iter().filter(|name| !name.contains(is_hidden));
+    visible.map(CompletionCandidate::new).collect()
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -80,7 +82,7 @@ impl Completion {
         })?;
         let mut script = Vec::new();
         completer.write_registration("COMPLETE", "banger", "banger", "banger", &mut script)?;
-        ui.line(String::from_utf8_lossy(&script).trim_end())?;
+        ui.bytes(&script)?;
         Ok(ExitCode::SUCCESS)
     }
 }

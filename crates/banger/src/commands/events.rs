@@ -27,7 +27,7 @@ pub(crate) struct EventsCommand {
 impl EventsCommand {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let watch = WatchEvents { follow: self.follow, since: self.since };
-        ui.print_all(Client::new()?.events(watch).await?).await?;
+        ui.json_stream(Client::new()?.events(watch).await?).await?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -21,7 +21,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::ui::now_ns;
+use crate::ui::{Console, now_ns};
 
 /// Signals that are forwarded to the guest program.
 const FORWARDED: [Signal; 6] =
@@ -43,7 +43,7 @@ pub(crate) struct GuestCommand {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) cwd: Option<String>,
     pub(crate) user: Option<String>,
-    /// Leaves standard input and the terminal to the next command.
+    /// Leaves standard input and the terminal to the next command: the program's output is only shown.
     pub(crate) no_stdin: bool,
 }
 
@@ -79,7 +79,7 @@ pub(crate) async fn run(
     // From here on keys go to the guest; dropping this restores the terminal.
     let _raw =
         if is_terminal { Some(RawMode::enter().map_err(cannot("set up the terminal"))?) } else { None };
-    let mut printing = pin!(print_output(output));
+    let mut printing = pin!(print_output(output, command.no_stdin));
     let session = tokio::select! {
         end = &mut printing => end,
         // A guest that accepts no more input has sent the reason, or will.
@@ -111,16 +111,20 @@ pub(crate) async fn explain_vm_exit(client: &Client, reference: &str, error: Api
     }
 }
 
-/// Writes the guest's output until its program exits.
-async fn print_output(mut output: ExecOutput) -> Result<SessionEnd, ApiError> {
+/// Writes the guest's output until its program exits. The program that the user runs may control the terminal; one
+/// that banger runs, if `filtered`, may not.
+async fn print_output(mut output: ExecOutput, filtered: bool) -> Result<SessionEnd, ApiError> {
     let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
+    let console = |is_terminal| Console::text(filtered && is_terminal);
+    let (mut stdout_console, mut stderr_console) =
+        (console(io::stdout().is_terminal()), console(io::stderr().is_terminal()));
     let mut first_byte_ns = None;
     loop {
         let event = output.next().await?;
         first_byte_ns.get_or_insert_with(now_ns);
         let result = match event {
-            Output::Stdout(bytes) => write(&mut stdout, &bytes).await,
-            Output::Stderr(bytes) => write(&mut stderr, &bytes).await,
+            Output::Stdout(bytes) => write(&mut stdout, &stdout_console.decode(&bytes)).await,
+            Output::Stderr(bytes) => write(&mut stderr, &stderr_console.decode(&bytes)).await,
             Output::Acknowledged(_) => Ok(()),
             Output::Exited(status) => {
                 return Ok(SessionEnd { status, first_byte_ns: first_byte_ns.unwrap_or_else(now_ns) });
@@ -138,7 +142,7 @@ async fn print_output(mut output: ExecOutput) -> Result<SessionEnd, ApiError> {
     }
 }
 
-async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &Bytes) -> io::Result<()> {
+async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
     stream.write_all(bytes).await?;
     stream.flush().await
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, sync::Arc};
 
-use banger_api::ApiError;
+use banger_api::{ApiError, visible_line};
 use banger_client::{ExecInput, ExecOutput, Output};
 use banger_proto::{Exec, ExitStatus, Sftp, TerminalSize};
 use rustix::process::Signal;
@@ -144,7 +144,7 @@ async fn report_exit(shared: &Shared, writer: &Writer, status: ExitStatus) {
 /// Prints an error to the user, on standard error.
 async fn print_error(writer: &Writer, line_end: &str, context: &str, error: &ApiError) {
     let hint = hint_for(error).map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
-    let text = format!("{context}: {}\n{hint}", error.message).replace('\n', line_end);
+    let text = format!("{context}: {}\n{hint}", visible_line(&error.message)).replace('\n', line_end);
     // ssh may have disconnected.
     let _ = writer.write(text.into(), STDERR).await;
 }

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
-use banger_api::{Check, Verdict};
+use banger_api::{Check, Verdict, visible_line};
 use schemars::JsonSchema;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
-use super::{style::HINT, text::sanitize};
+use super::{style::HINT, table::MAX_WIDTH};
 use crate::hints::hint_for;
 
 /// A check as JSON.
@@ -41,25 +41,21 @@ fn hint(check: &Check) -> Option<String> {
 }
 
 pub(super) fn render(checks: &[Check]) -> String {
-    let name = |check: &Check| on_one_line(&check.name);
-    let name_width = checks.iter().map(|check| name(check).width()).max().unwrap_or(0);
+    let name = |check: &Check| visible_line(&check.name);
+    let name_width = checks.iter().map(|check| name(check).width()).max().unwrap_or(0).min(MAX_WIDTH);
     let mut text = String::new();
     for check in checks {
         let (style, name) = (style(check.verdict), name(check));
-        let padding = " ".repeat(name_width - name.width());
-        let message = on_one_line(&check.message);
+        let padding = " ".repeat(name_width.saturating_sub(name.width()));
+        let message = visible_line(&check.message);
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{style}{}{style:#}   {name}{padding}   {message}", check.verdict);
         if let Some(hint) = hint(check) {
             let indent = " ".repeat("PASS".len() + 3 + name_width + 3);
-            let _ = writeln!(text, "{indent}{HINT}hint:{HINT:#} {}", on_one_line(&hint));
+            let _ = writeln!(text, "{indent}{HINT}hint:{HINT:#} {}", visible_line(&hint));
         }
     }
     text
-}
-
-fn on_one_line(text: &str) -> String {
-    sanitize(text).replace(['\n', '\t'], " ")
 }
 
 fn style(verdict: Verdict) -> Style {
@@ -92,7 +88,7 @@ mod tests {
         PASS   state        running
         WARN   disk /root   93% full
                             hint: delete unneeded files
-        FAIL   clöck        2 days [31moff
+        FAIL   clöck        2 days ^[[31moff
                             hint: restart the VM
         ");
     }

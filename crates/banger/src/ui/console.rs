@@ -1,39 +1,55 @@
-//! Bytes from a guest or a log, printed on standard output.
+//! Bytes from a guest or a log, in the form in which they are printed.
 
-use std::io::{self, IsTerminal, Write};
+use std::borrow::Cow;
 
-use super::text::sanitize;
+use banger_api::is_hidden;
 
-/// Prints bytes as they arrive; removes control characters on a terminal, so that a guest cannot control it.
+use super::json;
+
+/// Decodes bytes as they arrive, so that a guest cannot control the terminal that shows them.
 #[derive(Debug)]
 pub(crate) struct Console {
-    is_terminal: bool,
+    form: Form,
     /// The first bytes of an incomplete character.
     incomplete: Vec<u8>,
 }
 
+/// The form in which bytes are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Unchanged, for a file or a program.
+    Exact,
+    /// Text without hidden characters, for a terminal.
+    Text,
+    /// JSON lines with hidden characters escaped.
+    Json,
+}
+
 impl Console {
-    pub(super) fn new() -> Self {
-        Self { is_terminal: io::stdout().is_terminal(), incomplete: Vec::new() }
+    /// Returns a console for text: without hidden characters on a terminal, unchanged elsewhere.
+    pub(crate) fn text(is_terminal: bool) -> Self {
+        Self { form: if is_terminal { Form::Text } else { Form::Exact }, incomplete: Vec::new() }
     }
 
-    pub(crate) fn print(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut stdout = io::stdout();
-        if self.is_terminal {
-            stdout.write_all(self.decode(bytes).as_bytes())?;
-        } else {
-            stdout.write_all(bytes)?;
+    pub(super) fn json_lines() -> Self {
+        Self { form: Form::Json, incomplete: Vec::new() }
+    }
+
+    /// Returns `bytes` in the form to print. An incomplete character is part of the next result.
+    pub(crate) fn decode<'a>(&mut self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        if self.form == Form::Exact {
+            return Cow::Borrowed(bytes);
         }
-        stdout.flush()
-    }
-
-    fn decode(&mut self, bytes: &[u8]) -> String {
         self.incomplete.extend_from_slice(bytes);
         let complete = self.incomplete.len() - incomplete_suffix(&self.incomplete);
         let rest = self.incomplete.split_off(complete);
-        let text = sanitize(&String::from_utf8_lossy(&self.incomplete));
+        let text = String::from_utf8_lossy(&self.incomplete);
+        let text: String = match self.form {
+            Form::Json => json::escape(&text),
+            _ => text.chars().filter(|c| !is_hidden(*c) || matches!(c, '\n' | '\t')).collect(),
+        };
         self.incomplete = rest;
-        text
+        Cow::Owned(text.into_bytes())
     }
 }
 
@@ -56,21 +72,40 @@ fn incomplete_suffix(bytes: &[u8]) -> usize {
 mod tests {
     use super::*;
 
+    fn decode(console: &mut Console, bytes: &[u8]) -> String {
+        String::from_utf8(console.decode(bytes).into_owned()).unwrap()
+    }
+
     #[test]
-    fn split_characters_are_joined_and_control_characters_removed() {
-        let text = "a\u{1b}[31mb äöü 漢字 🙂\r\nend\n";
+    fn split_characters_are_joined_and_hidden_characters_removed() {
+        let text = "a\u{1b}[31mb äöü\u{202e} 漢字 🙂\u{9b}\r\nend\n";
         for size in 1..8 {
-            let mut console = Console { is_terminal: true, incomplete: Vec::new() };
-            let shown: String = text.as_bytes().chunks(size).map(|part| console.decode(part)).collect();
+            let mut console = Console::text(true);
+            let shown: String = text.as_bytes().chunks(size).map(|part| decode(&mut console, part)).collect();
             assert_eq!(shown, "a[31mb äöü 漢字 🙂\nend\n", "in pieces of {size}");
         }
     }
 
     #[test]
+    fn json_lines_keep_hidden_characters_as_escapes() {
+        let line = "{\"reason\":\"\u{9b}2J\u{202e}🙂\"}\n";
+        for size in 1..8 {
+            let mut console = Console::json_lines();
+            let shown: String = line.as_bytes().chunks(size).map(|part| decode(&mut console, part)).collect();
+            assert_eq!(shown, "{\"reason\":\"\\u009b2J\\u202e🙂\"}\n", "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn a_file_or_a_program_gets_the_exact_bytes() {
+        assert_eq!(&*Console::text(false).decode(b"\x1b[31m\xff"), b"\x1b[31m\xff");
+    }
+
+    #[test]
     fn invalid_utf8_is_replaced_without_delay() {
-        let mut console = Console { is_terminal: true, incomplete: Vec::new() };
-        assert_eq!(console.decode(b"\xff\xfe\x80\x80\x80\x80"), "\u{fffd}".repeat(6));
-        assert_eq!(console.decode(b"\xe2"), "");
-        assert_eq!(console.decode(b"x\n"), "\u{fffd}x\n");
+        let mut console = Console::text(true);
+        assert_eq!(decode(&mut console, b"\xff\xfe\x80\x80\x80\x80"), "\u{fffd}".repeat(6));
+        assert_eq!(decode(&mut console, b"\xe2"), "");
+        assert_eq!(decode(&mut console, b"x\n"), "\u{fffd}x\n");
     }
 }

@@ -5,6 +5,8 @@ use std::{
     io::{self, Write},
 };
 
+use unicode_width::UnicodeWidthChar;
+
 use super::table::Table;
 
 /// State of the redrawn table.
@@ -36,13 +38,23 @@ impl LiveTable {
         }
         self.drawn = 0;
         for line in table.lines().take(rows.saturating_sub(1)) {
-            frame.extend(line.chars().take(cols));
+            frame.push_str(fitting(line, cols));
             frame.push_str("\x1b[K\n");
             self.drawn += 1;
         }
         frame.push_str("\x1b[J");
         frame
     }
+}
+
+/// Returns the beginning of `line` that fits in `cols` columns.
+fn fitting(line: &str, cols: usize) -> &str {
+    let mut width = 0;
+    let end = line.char_indices().find(|(_, c)| {
+        width += c.width().unwrap_or(0);
+        width > cols
+    });
+    end.map_or(line, |(end, _)| line.get(..end).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -56,5 +68,11 @@ mod tests {
         assert_eq!(live.frame("A B\n1 2\n3 4\n", 3, 2), "\x1b[2AA \x1b[K\n1 \x1b[K\n\x1b[J");
         assert_eq!(live.frame("", 3, 2), "\x1b[2A\x1b[J");
         assert_eq!(live.frame("A\n", 3, 2), "A\x1b[K\n\x1b[J");
+    }
+
+    #[test]
+    fn wide_and_combining_characters_count_as_the_columns_that_they_fill() {
+        assert_eq!(fitting("漢字", 3), "漢");
+        assert_eq!(fitting("a\u{301}\u{301}bc", 2), "a\u{301}\u{301}b");
     }
 }

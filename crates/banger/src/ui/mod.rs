@@ -3,9 +3,11 @@
 mod checks;
 mod clock;
 mod console;
+mod json;
 mod live;
 mod printer;
 mod progress;
+mod streams;
 mod style;
 mod table;
 mod text;
@@ -14,6 +16,7 @@ mod timing;
 #[cfg(test)]
 pub(crate) use checks::JsonCheck;
 pub(crate) use clock::now_ns;
+pub(crate) use console::Console;
 pub(crate) use live::LiveTable;
 #[cfg(test)]
 pub(crate) use printer::JsonError;

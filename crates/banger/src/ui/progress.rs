@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use banger_api::{OperationEvent, Size};
+use banger_api::{OperationEvent, Size, visible_line};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{printer::Ui, text::sanitize};
+use super::printer::Ui;
 
 /// Interval of the spinner's updates.
 const TICK: Duration = Duration::from_millis(120);
@@ -37,7 +37,11 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new() -> Self {
-        let lines = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        Self::on(ProgressDrawTarget::stderr())
+    }
+
+    fn on(target: ProgressDrawTarget) -> Self {
+        let lines = MultiProgress::with_draw_target(target);
         let bar = lines.add(ProgressBar::no_length());
         if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
             bar.set_style(style);
@@ -100,7 +104,7 @@ impl Progress {
             if let Ok(style) = style {
                 part.set_style(style);
             }
-            part.set_prefix(sanitize(name).replace(['\n', '\t'], " "));
+            part.set_prefix(visible_line(name));
             part
         });
         if let Some(total) = total {
@@ -116,7 +120,7 @@ impl Progress {
     }
 
     fn set_message(&self, text: &str) {
-        self.bar.set_message(sanitize(text).replace(['\n', '\t'], " "));
+        self.bar.set_message(visible_line(text));
     }
 
     fn print_stage(&self, ui: &Ui) {
@@ -129,5 +133,75 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    use banger_api::is_hidden;
+    use indicatif::TermLike;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A terminal that keeps the text written to it.
+    #[derive(Debug, Clone, Default)]
+    struct Terminal(Arc<Mutex<String>>);
+
+    impl TermLike for Terminal {
+        fn width(&self) -> u16 {
+            200
+        }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(text)
+        }
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn progress_lines_have_no_hidden_character(text in "[a-z\\x00-\\x1f\\u{7f}-\\u{9f}\\u{202e}\\u{200b} ]{0,40}") {
+            let terminal = Terminal::default();
+            let progress = Progress::on(ProgressDrawTarget::term_like(Box::new(terminal.clone())));
+            let ui = Ui::new(0, false);
+            for event in [
+                OperationEvent::Stage { stage: text.clone() },
+                OperationEvent::Progress { done: 1, total: None },
+                OperationEvent::Part { name: text.clone(), done: 1, total: Some(2) },
+                OperationEvent::Log { line: text.clone() },
+            ] {
+                progress.show(&ui, &event);
+            }
+            drop(progress);
+            let printed = terminal.0.lock().unwrap();
+            prop_assert!(!printed.is_empty());
+            prop_assert!(!printed.contains(|c| is_hidden(c) && c != '\n'), "{printed:?}");
+        }
     }
 }

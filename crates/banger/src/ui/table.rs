@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use banger_api::GuestText;
 use unicode_width::UnicodeWidthStr;
 
-use super::text::sanitize;
+/// Maximum width of a column. A wider cell does not widen the other rows: a guest could make a table of any size.
+pub(super) const MAX_WIDTH: usize = 200;
 
 /// Output format of a list.
 #[derive(Debug, Clone, clap::Args)]
@@ -57,7 +59,9 @@ impl Table {
 
     /// Returns a table of two columns, names and values, without a header.
     pub(crate) fn from_fields<const N: usize>(fields: [(&str, String); N]) -> Self {
-        Self { rows: fields.map(|(name, value)| vec![format!("{name}:"), value]).to_vec() }
+        let mut table = Self { rows: Vec::new() };
+        fields.into_iter().for_each(|(name, value)| table.row([format!("{name}:"), value]));
+        table
     }
 
     /// Returns whether the table has only its header.
@@ -65,8 +69,9 @@ impl Table {
         self.rows.len() < 2
     }
 
+    /// Adds a row. Each cell is shown as a [`GuestText`].
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|cell| sanitize(&cell).replace(['\n', '\t'], " ")).to_vec());
+        self.rows.push(cells.map(|cell| GuestText::new(&cell).to_string()).to_vec());
     }
 }
 
@@ -75,7 +80,7 @@ impl fmt::Display for Table {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width =
             |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max();
-        let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+        let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0).min(MAX_WIDTH)).collect();
         for row in &self.rows {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
@@ -112,8 +117,20 @@ mod tests {
         insta::assert_snapshot!(table, @r"
         NAME            STATE
         böx             running
-        a-longer-name   [31mred
+        a-longer-name   ^[[31mred
         ");
+    }
+
+    #[test]
+    fn a_long_cell_does_not_widen_the_other_rows() {
+        let mut table = Table::new(["NAME", "STATE"]);
+        table.row(["x".repeat(1 << 20), "running".to_owned()]);
+        for _ in 0..1000 {
+            table.row(["box".to_owned(), "running".to_owned()]);
+        }
+        let text = table.to_string();
+        assert!(text.len() < 1000 * (MAX_WIDTH + 20) + GuestText::MAX, "{} bytes", text.len());
+        assert!(text.lines().nth(1).unwrap().ends_with("x[…]   running"));
     }
 
     #[test]

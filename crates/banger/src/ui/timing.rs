@@ -2,12 +2,15 @@
 
 use std::fmt::Write;
 
-use banger_api::Span;
+use banger_api::{GuestText, Span};
 
 use super::{clock::now_ns, printer::Ui};
 
 /// Maximum width of a bar, in characters.
 const BAR_WIDTH: u64 = 40;
+
+/// Maximum length of a step's name, in bytes. The guest names the steps of its boot.
+const MAX_NAME: usize = 60;
 
 /// Spans of this process and of the daemon, on the same clock.
 #[derive(Debug)]
@@ -34,7 +37,7 @@ impl Timing {
     /// Prints all spans; `until_ns` is the time of the guest's first byte.
     pub(crate) fn print(mut self, ui: &Ui, until_ns: u64) {
         self.spans.push(Span { name: "total".to_owned(), start_ns: self.start_ns, end_ns: until_ns });
-        ui.note(self.waterfall());
+        ui.notes(self.waterfall());
     }
 
     fn waterfall(&self) -> String {
@@ -42,7 +45,8 @@ impl Timing {
         let total = end.saturating_sub(self.start_ns).max(1);
         let mut spans: Vec<_> = self.spans.iter().collect();
         spans.sort_by_key(|span| (span.name == "total", span.start_ns, std::cmp::Reverse(span.end_ns)));
-        let name_width = spans.iter().map(|span| span.name.chars().count()).max().unwrap_or(0);
+        let name = |span: &Span| GuestText::bounded(&span.name, MAX_NAME).to_string();
+        let name_width = spans.iter().map(|span| name(span).chars().count()).max().unwrap_or(0);
         let mut text = String::new();
         for span in spans {
             let from = span.start_ns.saturating_sub(self.start_ns).min(total);
@@ -53,7 +57,7 @@ impl Timing {
             let _ = writeln!(
                 text,
                 "{:name_width$} {:>9.1} ms  {}{}",
-                span.name,
+                name(span),
                 ms(length),
                 " ".repeat(indent),
                 "#".repeat(bar)

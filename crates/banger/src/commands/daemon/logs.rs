@@ -30,12 +30,12 @@ impl Logs {
         if self.follow {
             let tail = self.tail;
             let read = ReadLog { follow: true, tail, ..ReadLog::default() };
-            ui.print_all(client.daemon_log(&read).await?).await?;
+            ui.json_stream(client.daemon_log(&read).await?).await?;
             return Ok(ExitCode::SUCCESS);
         }
         // Reads the files directly, because the daemon may be what fails to start.
         match read_log_end(&client.dirs().daemon_log())? {
-            Some(text) => ui.console(last_lines(&text, self.tail))?,
+            Some(text) => ui.json_lines(last_lines(&text, self.tail))?,
             None => ui.note("there is no log yet: bangerd has never run"),
         }
         Ok(ExitCode::SUCCESS)

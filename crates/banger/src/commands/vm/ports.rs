@@ -130,9 +130,9 @@ mod tests {
             url: None,
         };
         insta::assert_snapshot!(table(&[port(22, false), port(80, true)]), @r"
-        VM    PROTOCOL   ADDRESS   PORT   PROCESS    PID   SERVICE   ENDPOINT
-        box   tcp        0.0.0.0   22     python 3   7
-        box   tcp        0.0.0.0   80     python 3   7     http      box.vm:80
+        VM    PROTOCOL   ADDRESS   PORT   PROCESS      PID   SERVICE   ENDPOINT
+        box   tcp        0.0.0.0   22     py^[thon 3   7
+        box   tcp        0.0.0.0   80     py^[thon 3   7     http      box.vm:80
         ");
     }
 }

@@ -35,7 +35,7 @@ impl Prune {
             return Ok(ExitCode::SUCCESS);
         }
         if self.dry_run {
-            ui.table(list::table(ui, &vms))?;
+            ui.table(&list::table(ui, &vms))?;
             return Ok(ExitCode::SUCCESS);
         }
         if !self.force && !confirmed(ui, &vms)? {
@@ -53,7 +53,7 @@ fn confirmed(ui: &Ui, vms: &[Vm]) -> Result<bool, CommandError> {
             "cannot ask for confirmation without a terminal: use --force or --dry-run",
         ));
     }
-    ui.note(list::table(ui, vms));
+    ui.notes(list::table(ui, vms));
     let targets = if vms.len() == 1 { "this VM with its disks" } else { "these VMs with their disks" };
     Ok(ui.ask(format_args!("Delete {targets}?"))?)
 }

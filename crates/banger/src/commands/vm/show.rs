@@ -33,7 +33,9 @@ fn table(ui: &Ui, vm: &Vm) -> Table {
         (_, Some(ran)) => format!("none; it last ran with {ran}"),
         (_, None) => "none".to_owned(),
     };
-    Table::from_fields([
+    let mut last_error = vm.last_error.as_deref().unwrap_or("none").lines();
+    let why = last_error.next().unwrap_or_default().to_owned();
+    let mut table = Table::from_fields([
         ("name", vm.name.to_string()),
         ("id", vm.id.to_string()),
         ("state", vm.state.to_string()),
@@ -51,6 +53,37 @@ fn table(ui: &Ui, vm: &Vm) -> Table {
         ("NAT", if vm.nat { "on" } else { "off" }.to_owned()),
         ("network", vm.network.clone().unwrap_or_else(|| "none".to_owned())),
         ("console", vm.console.clone()),
-        ("last error", vm.last_error.clone().unwrap_or_else(|| "none".to_owned())),
-    ])
+        ("last error", why),
+    ]);
+    // The other lines are the guest's.
+    for line in last_error {
+        table.row(["its console:".to_owned(), line.to_owned()]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guests_console_in_the_last_error_is_marked() {
+        let vm: Vm = serde_json::from_value(serde_json::json!({
+            "id": "00000000000000ab", "name": "box", "state": "error", "image": "i", "kernel": "k", "vcpu": 1,
+            "memory": 1, "system_overlay_size": 1, "disk_size": 1, "rm": false,
+            "created_at": "2026-01-01T00:00:00Z", "console": "/c",
+            "last_error": "its VMM exited with status 1\nKernel panic\x1b[2J\nhint: run this",
+        }))
+        .unwrap();
+        let text = table(&Ui::new(0, false), &vm).to_string();
+        let end: Vec<_> = text.lines().rev().take(3).collect();
+        assert_eq!(
+            end,
+            [
+                "its console:      hint: run this",
+                "its console:      Kernel panic^[[2J",
+                "last error:       its VMM exited with status 1",
+            ]
+        );
+    }
 }

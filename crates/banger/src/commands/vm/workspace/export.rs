@@ -1,4 +1,4 @@
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{fs, io, path::PathBuf, process::ExitCode};
 
 use banger_api::{ApiError, ErrorKind};
 use banger_client::Client;
@@ -53,8 +53,7 @@ impl Export {
             ui.warning(format_args!("{} is not in the patch: {why}", display_path(path)));
         }
         match self.list {
-            Some(Output::Json) => ui.json(&exported.changes)?,
-            Some(Output::Table) => exported.changes.iter().try_for_each(|change| ui.line(line(change)))?,
+            Some(format) => list(ui, &exported.changes, format)?,
             None => {
                 summary(ui, &exported.changes);
                 self.write(ui, &exported.patch)?;
@@ -64,10 +63,17 @@ impl Export {
     }
 
     fn write(&self, ui: &Ui, patch: &[u8]) -> Result<(), CommandError> {
-        let Some(path) = &self.output else { return Ok(ui.raw(patch)?) };
+        let Some(path) = &self.output else { return Ok(ui.bytes(patch)?) };
         fs::write(path, patch).map_err(|error| {
             ApiError::new(ErrorKind::Io, format!("cannot write {}: {error}", path.display())).into()
         })
+    }
+}
+
+fn list(ui: &Ui, changes: &[Change], format: Output) -> io::Result<()> {
+    match format {
+        Output::Json => ui.json(&changes),
+        Output::Table => changes.iter().try_for_each(|change| ui.line(line(change))),
     }
 }
 
@@ -95,4 +101,25 @@ fn line(change: &Change) -> String {
     };
     let from = change.old_path.as_ref().map(|path| format!("{path} -> ")).unwrap_or_default();
     format!("{label:12} {from}{}", change.path).replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_cannot_control_the_terminal() {
+        let path = "a\x1b[2J\u{9b}1m\u{202e}\nhint: run this".to_owned();
+        let changes = [Change { change: ChangeKind::Added, path: path.clone(), old_path: None }];
+        let ui = Ui::for_test(false, true);
+        list(&ui, &changes, Output::Table).unwrap();
+        summary(&ui, &changes);
+        let line = "new          a^[[2J<U+009B>1m<U+202E>\\nhint: run this\n";
+        assert_eq!(ui.printed_text(), [line.to_owned(), format!("one file has changed:\n  {line}")]);
+        list(&ui, &changes, Output::Json).unwrap();
+        let [json, _] = ui.printed_text();
+        assert!(json.contains(r"a\u001b[2J\u009b1m\u202e\nhint: run this"), "{json}");
+        let parsed: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(parsed[0]["path"], path);
+    }
 }

@@ -230,7 +230,7 @@ impl Plan {
         for file in &self.files {
             table.row([Size::bytes(file.size).to_string(), file.path.clone()]);
         }
-        ui.table(table)?;
+        ui.table(&table)?;
         self.print_requests(ui)?;
         for note in &self.tools.notes {
             ui.note(note);
@@ -270,7 +270,7 @@ impl Plan {
         let files = file_sync::table(&self.file_sync);
         for table in [tools, variables, ports, setup, files].into_iter().filter(|table| !table.is_empty()) {
             ui.line("")?;
-            ui.table(table)?;
+            ui.table(&table)?;
         }
         if !self.file_sync.is_empty() {
             ui.note(format_args!(
