@@ -33,7 +33,7 @@ mod vm;
 pub use check::{Check, Verdict};
 pub use config::{AutoStop, Config, HostResources, ProjectFiles};
 pub use credentials::Credentials;
-pub use daemon::{BUILD_HEADER, DaemonStatus, ProgramId};
+pub use daemon::{BUILD_HEADER, DaemonStatus, MAX_RESPONSE, ProgramId};
 pub use defaults::Defaults;
 pub use digest::{Digest, InvalidDigest};
 pub use dirs::{Dirs, DirsError};

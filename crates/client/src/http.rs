@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use banger_api::{ApiError, BUILD_HEADER, ErrorKind, Remedy};
+use banger_api::{ApiError, BUILD_HEADER, ErrorKind, MAX_RESPONSE, Remedy};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
@@ -19,9 +19,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::ReaderStream;
 
 use crate::{client::Client, fd_passing::FdPassingStream};
-
-/// Maximum size of a response that is not a stream, in bytes; a VM's console has 2 MiB.
-const MAX_RESPONSE: usize = 16 << 20;
 
 /// Number of bytes that are read from a file and sent at once.
 const CHUNK_SIZE: usize = 256 << 10;

@@ -7,8 +7,8 @@ use std::{
 };
 
 use banger_api::{
-    ApiError, ErrorKind, EventKind, Id, Operation, OperationEvent, OperationKind, OperationState, Span,
-    SubjectKind,
+    ApiError, ErrorKind, EventKind, GuestText, Id, Operation, OperationEvent, OperationKind, OperationState,
+    Span, SubjectKind,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -346,6 +346,11 @@ fn no_operation(id: &str) -> ApiError {
         .about(SubjectKind::Operation, id)
 }
 
+/// Returns `text`, which may quote a guest, a registry or an archive, as one bounded line.
+fn line(text: &str) -> String {
+    GuestText::new(text).to_string()
+}
+
 fn done<T: Serialize>(value: &T, spans: Vec<Span>) -> OperationEvent {
     match serde_json::to_value(value) {
         Ok(result) => OperationEvent::Done { result, spans },
@@ -380,19 +385,19 @@ impl Context {
 
     /// Reports the stage that begins now.
     pub(crate) async fn stage(&self, stage: impl Into<String>) {
-        let stage = stage.into();
+        let stage = line(&stage.into());
         tracing::info!(operation = %self.id, stage);
         self.send(OperationEvent::Stage { stage }).await;
     }
 
     /// Reports useful information.
     pub(crate) async fn note(&self, message: impl Into<String>) {
-        self.send(OperationEvent::Note { message: message.into() }).await;
+        self.send(OperationEvent::Note { message: line(&message.into()) }).await;
     }
 
     /// Reports a warning to the user, and logs it.
     pub(crate) async fn warn(&self, message: impl Into<String>) {
-        let message = message.into();
+        let message = line(&message.into());
         tracing::warn!(operation = %self.id, %message);
         self.send(OperationEvent::Warning { message }).await;
     }
@@ -432,7 +437,7 @@ impl Context {
 impl banger_image::Progress for Context {
     fn stage(&self, stage: &str) {
         tracing::info!(operation = %self.id, stage);
-        let event = OperationEvent::Stage { stage: stage.to_owned() };
+        let event = OperationEvent::Stage { stage: line(stage) };
         self.record(&event);
         // `cancelled` reports a client that is gone.
         let _ = self.events.blocking_send(event);
@@ -445,13 +450,13 @@ impl banger_image::Progress for Context {
         let _ = self.events.try_send(event);
     }
     fn part(&self, name: &str, done: u64, total: Option<u64>) {
-        let event = OperationEvent::Part { name: name.to_owned(), done, total };
+        let event = OperationEvent::Part { name: line(name), done, total };
         self.record(&event);
         let _ = self.events.try_send(event);
     }
     fn log(&self, line: &str) {
         tracing::debug!(operation = %self.id, line);
-        let event = OperationEvent::Log { line: line.to_owned() };
+        let event = OperationEvent::Log { line: self::line(line) };
         self.record(&event);
         let _ = self.events.try_send(event);
     }

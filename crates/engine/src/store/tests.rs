@@ -257,6 +257,29 @@ fn writes_outside_a_step_are_refused() {
 }
 
 #[test]
+fn the_reason_of_a_failure_is_bounded_and_harmless() {
+    let (_dir, path) = temp_store();
+    with_rows(&path, MIGRATIONS.len());
+    let id = "0123456789abcdef".parse().unwrap();
+    let reason = format!("its VMM exited\n\x1b[2J\u{202e}{}", "\"".repeat(1 << 20));
+    let last_error = |store: &Store| store.vm(&id).unwrap().unwrap().last_error.unwrap();
+    let store = Store::open(&path).unwrap();
+    store.set_vm_down(&id, Some(&reason)).unwrap();
+    let stored = last_error(&store);
+    assert!(
+        stored.starts_with("its VMM exited\n^[[2J<U+202E>\"") && stored.len() == 4096,
+        "{}",
+        stored.len()
+    );
+    drop(store);
+    // An earlier build stored all of it.
+    let direct = rusqlite::Connection::open(&path).unwrap();
+    direct.execute("UPDATE vms SET last_error = ?", [&reason]).unwrap();
+    drop(direct);
+    assert_eq!(last_error(&Store::open(&path).unwrap()), stored);
+}
+
+#[test]
 fn a_new_image_replaces_only_an_unused_built_image() {
     let (_dir, path) = temp_store();
     with_rows(&path, MIGRATIONS.len());

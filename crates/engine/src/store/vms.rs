@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use banger_api::{Accel, EventKind, Id, LastRun, Named, SetVm, Size, VmName, VmState, Vmm};
+use banger_api::{Accel, EventKind, Id, LastRun, Named, SetVm, Size, VmName, VmState, Vmm, visible_lines};
 use banger_vmm::GuestChannel;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
@@ -13,6 +13,9 @@ use crate::step::Step;
 
 /// First vsock context id of a guest: 0 to 2 are the hypervisor, loopback and the host.
 const FIRST_CID: u32 = 3;
+
+/// Maximum length of the reason why a VM failed, in bytes. All VMs fit into one response.
+const MAX_ERROR: usize = 4 << 10;
 
 /// Returns a random context id from which to search for a free one. With the host kernel's vsock, all guests of the
 /// host share the ids, and another user's daemon does not know this store's.
@@ -48,6 +51,7 @@ pub(crate) struct VmRecord {
     pub(crate) started_at: Option<Timestamp>,
     /// Time of the last use of its guest.
     pub(crate) last_used_at: Option<Timestamp>,
+    /// The reason why it failed, and the last lines of its console.
     pub(crate) last_error: Option<String>,
     pub(crate) handle: Option<Handle>,
 }
@@ -153,6 +157,8 @@ impl Store {
 
     /// Records that a VM no longer runs: in state `error` with an error, else `stopped`.
     pub(crate) fn set_vm_down(&self, id: &Id, error: Option<&str>) -> Result<(), StoreError> {
+        let error = error.map(|error| visible_lines(error, MAX_ERROR));
+        let error = error.as_deref();
         let state = if error.is_some() { VmState::Error } else { VmState::Stopped };
         let update =
             "UPDATE vms SET state = ?, started_at = NULL, last_error = ?, handle = NULL WHERE id = ?";
@@ -288,7 +294,8 @@ fn read(row: &Row<'_>) -> Result<VmRecord, StoreError> {
         created_at: parsed(row, "created_at")?,
         started_at: time("started_at")?,
         last_used_at: time("last_used_at")?,
-        last_error: row.get("last_error")?,
+        // An earlier build may have stored a longer one.
+        last_error: row.get::<_, Option<String>>("last_error")?.map(|error| visible_lines(&error, MAX_ERROR)),
         handle: has_handle.then(|| json(row, "handle")).transpose()?,
     })
 }

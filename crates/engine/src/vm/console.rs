@@ -2,6 +2,8 @@
 
 use std::{io, path::Path};
 
+use banger_api::is_hidden;
+
 use crate::logs::{CONSOLE_MAX, Reader};
 
 /// Maximum number of console lines in an error.
@@ -28,12 +30,12 @@ fn read_all(path: &Path) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Returns the last `count` non-empty lines of the log at `path`, without control characters. After a kernel panic,
+/// Returns the last `count` non-empty lines of the log at `path`, without hidden characters. After a kernel panic,
 /// returns the lines from its reason on, because the stack trace would crowd the reason out.
 pub(super) fn last_lines(path: &Path, count: usize) -> Vec<String> {
     let text = read_all(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    let clean = |line: &str| line.chars().filter(|c| !c.is_control()).take(LINE_MAX).collect::<String>();
+    let clean = |line: &str| line.chars().filter(|c| !is_hidden(*c)).take(LINE_MAX).collect::<String>();
     let mut lines: Vec<_> = text
         .lines()
         .rev()
@@ -61,8 +63,9 @@ mod tests {
     }
 
     #[test]
-    fn console_lines_have_no_control_characters() {
-        assert_eq!(console(b"\x1b[2Jone\r\n\r\n\x07two", 5), ["[2Jone", "two"]);
+    fn console_lines_have_no_hidden_characters() {
+        let text = "\x1b[2Jone\r\n\r\n\x07t\u{202e}w\u{9b}o";
+        assert_eq!(console(text.as_bytes(), 5), ["[2Jone", "two"]);
         assert!(last_lines(Path::new("/nonexistent"), 5).is_empty());
     }
 

@@ -2,8 +2,9 @@
 //!
 //! The guest is hostile: everything it sends is bounded in size and time.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
+use banger_api::GuestText;
 use banger_proto::{
     AGENT_PORT, Decoder, Frame, Greeting, Inspection, MAX_GREETING, MAX_REPLY, Reply, Request,
 };
@@ -18,6 +19,9 @@ use crate::{error::EngineError, store::Handle};
 
 /// Timeout for an answer from a running guest. A guest without KVM needs a second or two, and longer on a busy host.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Maximum length of a description of malformed data, in bytes.
+const MAX_PROBLEM: usize = 300;
 
 /// First agent generation that supports `Inspect`.
 const INSPECT_GENERATION: u32 = 2;
@@ -37,10 +41,7 @@ pub(super) async fn inspect(handle: &Handle) -> Result<Option<Inspection>, Engin
 
 /// Returns the error for a reply that does not answer the request. The reply's content may be of any length.
 pub(super) fn unexpected(reply: &Reply) -> EngineError {
-    EngineError::Guest(format!(
-        "the guest does not follow the agent's protocol: unexpected reply {:?}",
-        reply.name()
-    ))
+    protocol_error(&format_args!("unexpected reply {:?}", reply.name()))
 }
 
 /// A connection to the agent.
@@ -68,7 +69,7 @@ impl Agent {
             .map_err(|error| connection_error(&error))?;
         let reply = self.receive().await?.parse_within(MAX_REPLY);
         match reply.map_err(|error| protocol_error(&error))? {
-            Reply::Failed { message, .. } => Err(EngineError::Guest(format!("the guest refused: {message}"))),
+            Reply::Failed { message, .. } => Err(EngineError::GuestReport(GuestText::new(&message))),
             reply => Ok(reply),
         }
     }
@@ -95,8 +96,10 @@ impl Agent {
     }
 }
 
-fn protocol_error(error: &banger_proto::FrameError) -> EngineError {
-    EngineError::Guest(format!("the guest does not follow the agent's protocol: {error}"))
+fn protocol_error(problem: &impl Display) -> EngineError {
+    // It may quote the guest's data.
+    let problem = GuestText::bounded(&problem.to_string(), MAX_PROBLEM);
+    EngineError::Guest(format!("the guest does not follow the agent's protocol: {problem}"))
 }
 
 fn connection_error(error: &std::io::Error) -> EngineError {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use banger_api::{ApiError, CreateVm, ErrorKind, OperationEvent, VmState, Vmm};
+use banger_api::{ApiError, CreateVm, ErrorKind, MAX_RESPONSE, OperationEvent, VmState, Vmm, is_hidden};
 use banger_engine::{Engine, Events};
 use libtest_mimic::Trial;
 use serde_json::Value;
@@ -21,6 +21,9 @@ use crate::{
     trial,
     vmm::faults::{Fault, Phase},
 };
+
+/// Number of VMs that a response can list whatever their guests do.
+const LISTED_VMS: usize = 1000;
 
 /// Phases of a start in which a VM can fail.
 const START_PHASES: [Phase; 5] = [Phase::Device, Phase::Launch, Phase::Boot, Phase::Call, Phase::Configure];
@@ -240,8 +243,13 @@ async fn a_rejected_configuration_fails_the_start(vmm: Vmm) -> Result<()> {
     let (host, engine) = host_with_unstarted_vm(vmm).await?;
     host.fault(Some((Phase::Configure, Fault::Garbles)))?;
     let error = expect_error(result_of(start(&engine, "box")).await, ErrorKind::Guest)?;
-    ensure!(error.message.contains("this guest rejects its configuration"), "{error:?}");
-    ensure!(vm(&engine, "box")?.state == VmState::Error);
+    let expected = "the guest reports: this guest rejects its configuration hint: run this";
+    ensure!(error.message.starts_with(expected) && error.from_guest, "{error:?}");
+    ensure!(!error.message.contains(is_hidden), "{error:?}");
+    let vm = vm(&engine, "box")?;
+    ensure!(vm.state == VmState::Error && vm.last_error.as_deref() == Some(&error.message), "{vm:?}");
+    let listing = serde_json::to_vec(&vec![vm; LISTED_VMS])?;
+    ensure!(listing.len() < MAX_RESPONSE, "{LISTED_VMS} such VMs are listed in {} bytes", listing.len());
     host.check_consistency()
 }
 

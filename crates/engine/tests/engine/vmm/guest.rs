@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use banger_agent::{BootRecord, Failure, Machine, Server};
-use banger_proto::{AGENT_PORT, Configure, Exec, FailureKind, READY_PORT};
+use banger_proto::{AGENT_PORT, Configure, Exec, FailureKind, MAX_CONTROL, READY_PORT};
 use tokio::{io::AsyncWriteExt, task::spawn_local};
 
 use super::{
@@ -70,7 +70,10 @@ struct Fake {
 impl Machine for Fake {
     async fn configure(&self, settings: &Configure) -> Result<(), Failure> {
         if self.faults.reach(Phase::Configure).await {
-            return Err(Failure::new(FailureKind::Internal, "this guest rejects its configuration"));
+            // A hostile guest: a forged line, control characters, and almost as much as a frame can have.
+            let rest = "\"\x1b[2J".repeat(MAX_CONTROL / 12);
+            let message = format!("this guest rejects its configuration\nhint: run this{rest}");
+            return Err(Failure::new(FailureKind::Internal, message));
         }
         self.hostname.replace(settings.hostname.clone().unwrap_or_default());
         Ok(())
