@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 /// answers `version_skew` and does nothing, so that the client can restart it.
 pub const BUILD_HEADER: &str = "banger-build";
 
-/// Maximum size of a response that is not a stream, in bytes. Limits of each object's texts keep lists of hundreds of
-/// objects below it, so that no guest and no image makes a list unreadable.
+/// Maximum size of a response that is not a stream, in bytes. The texts of a VM and of an image are limited so that no
+/// guest and no registry can make a list that is longer.
 pub const MAX_RESPONSE: usize = 16 << 20;
 
 /// Identity of a program's file; it changes when the file is replaced on disk.

@@ -129,6 +129,17 @@ pub struct ImageConfig {
     pub cmd: Vec<String>,
 }
 
+impl ImageConfig {
+    /// Maximum length as JSON, in bytes: Linux's limit for one argument, and enough for real images. Lists of images
+    /// contain it.
+    pub const MAX: usize = 128 << 10;
+
+    /// Returns whether it is longer than [`MAX`](Self::MAX).
+    pub fn is_too_long(&self) -> bool {
+        serde_json::to_vec(self).map_or(true, |json| json.len() > Self::MAX)
+    }
+}
+
 /// An image in the catalog: `GET /v1/catalog/images`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct CatalogEntry {

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use banger_api::is_hidden;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::error::IoContext;
@@ -178,7 +179,7 @@ fn follow(stderr: impl Read, progress: &dyn Progress) -> Vec<String> {
     let mut bytes = Vec::new();
     while let Ok(1..) = input.by_ref().take(MAX_LINE).read_until(b'\n', &mut bytes) {
         let line = String::from_utf8_lossy(&bytes);
-        let line: String = line.trim().chars().filter(|c| !c.is_control()).collect();
+        let line: String = line.trim().chars().filter(|c| !is_hidden(*c)).collect();
         bytes.clear();
         if !line.is_empty() {
             progress.log(&line);
@@ -209,7 +210,11 @@ mod tests {
         let error = shell("seq 100 >&2; exit 3", 10).output(&Silent).unwrap_err();
         let ImageError::Program { output, status, .. } = &error else { panic!("{error:?}") };
         assert!(output.last().unwrap() == "100" && output.len() == MAX_LINES && status.contains('3'));
-        assert!(error.to_string().ends_with("99\n100"), "{error}");
+        assert!(error.to_string().ends_with("99; 100"), "{error}");
+        let error =
+            shell("for i in 1 2 3 4 5; do printf %900d 0 >&2; echo >&2; done; echo why >&2; exit 1", 10);
+        let error = error.output(&Silent).unwrap_err().to_string();
+        assert!(error.ends_with("0; why") && error.len() < 3000, "{error}");
         let missing = HostCommand::new("no-such-program", GRACE).err().unwrap();
         assert_eq!(missing.to_string(), "the program no-such-program is not installed");
     }

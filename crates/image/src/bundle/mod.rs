@@ -10,12 +10,13 @@ mod runs;
 mod tests;
 mod write;
 
-use banger_api::{Digest, ImageConfig, ImageName, Name};
+use banger_api::{Digest, ImageConfig, ImageName, Name, is_hidden};
 use serde::{Deserialize, Serialize};
 
 pub use read::{BundleReader, open_bundle};
 pub use write::write_bundle;
 
+use crate::archive::PATH_MAX;
 use crate::error::BundleError;
 use crate::error::bundle::{MANIFEST, ROOTFS};
 
@@ -98,16 +99,21 @@ impl BundleManifest {
         if *size == 0 || *size > MAX_ROOTFS {
             return refused(format!("a file system of {size} bytes is out of range"));
         }
-        if os.as_deref().is_some_and(|os| os.chars().count() > 100 || os.contains(char::is_control)) {
-            return refused("its os is longer than 100 characters or contains control characters".to_owned());
+        if os.as_deref().is_some_and(|os| os.chars().count() > 100 || os.contains(is_hidden)) {
+            return refused("its os is longer than 100 characters or contains hidden characters".to_owned());
         }
-        if init.as_deref().is_some_and(|init| !init.starts_with('/') || init.contains(char::is_control)) {
+        let is_path =
+            |init: &str| init.starts_with('/') && init.len() <= PATH_MAX && !init.contains(is_hidden);
+        if init.as_deref().is_some_and(|init| !is_path(init)) {
             return refused("its init is not a valid absolute path".to_owned());
         }
         let single = [&config.working_dir, &config.user].into_iter().flatten();
         let several = [&config.env, &config.entrypoint, &config.cmd].into_iter().flatten();
         if single.chain(several).any(|word| word.contains('\0')) {
             return refused("its config contains a NUL".to_owned());
+        }
+        if config.is_too_long() {
+            return refused(format!("its config has more than {} bytes", ImageConfig::MAX));
         }
         Ok(manifest)
     }

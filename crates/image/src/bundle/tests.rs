@@ -153,6 +153,13 @@ fn hostile_bundles_are_rejected() {
         ("init", "x\n".into(), "not a valid absolute path"),
         ("more", 1.into(), "unknown field `more`"),
         ("config", serde_json::json!({ "cmd": ["\0"] }), "a NUL"),
+        (
+            "config",
+            serde_json::json!({ "cmd": ["\x1b".repeat(30_000)] }),
+            "its config has more than 131072 bytes",
+        ),
+        ("os", "a\u{202e}b".into(), "hidden characters"),
+        ("init", format!("/{}", "x".repeat(5000)).into(), "not a valid absolute path"),
         ("sha256", Digest::sha256([0; 32]).to_string().into(), "expected sha256:0000"),
     ] {
         let error = refused(&[(MANIFEST, with(key, value).as_bytes()), (ROOTFS, &rootfs)]);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use banger_api::{Digest, ImageName, Name, Reference, Size};
+use banger_api::{Digest, ImageName, Name, Reference, Size, is_hidden};
 use reqwest::Url;
 use serde::Deserialize;
 
@@ -50,7 +50,7 @@ pub struct Text(String);
 impl TryFrom<String> for Text {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
-        if text.is_empty() || text.chars().count() > MAX_TEXT || text.contains(char::is_control) {
+        if text.is_empty() || text.chars().count() > MAX_TEXT || text.contains(is_hidden) {
             return Err(format!("it must be one line of 1 to {MAX_TEXT} characters"));
         }
         Ok(Self(text))

@@ -17,6 +17,9 @@ use super::manifest::ManifestError;
 use super::package::PackageError;
 use super::registry::RegistryError;
 
+/// Maximum length of a program's output in a message, in bytes: the whole message must not be cut at its end.
+const MAX_TAIL: usize = 2 << 10;
+
 /// Reason why banger cannot create an image, kernel or initrd.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -268,7 +271,16 @@ impl ImageError {
 
 /// Formats a program's last lines for the end of a message.
 fn tail(output: &[String]) -> String {
-    if output.is_empty() { String::new() } else { format!(": {}", output.join("\n")) }
+    let mut length = 0;
+    let fits = |line: &&String| {
+        length += line.len();
+        length <= MAX_TAIL
+    };
+    let first = output.len() - output.iter().rev().take_while(fits).count();
+    match output.get(first..) {
+        Some(lines @ [_, ..]) => format!(": {}", lines.join("; ")),
+        _ => String::new(),
+    }
 }
 
 /// Attaches an operation and a path to an I/O error.

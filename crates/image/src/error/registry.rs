@@ -5,12 +5,12 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use banger_api::Digest;
+use banger_api::{Digest, GuestText};
 
 use super::failure::FailureKind;
 use super::manifest::ManifestError;
 
-/// Maximum length of a registry's text in a message, in characters.
+/// Maximum length of a registry's text in a message, in bytes.
 const MAX_MESSAGE: usize = 200;
 
 /// Reason why a registry request failed.
@@ -187,10 +187,10 @@ impl RegistryError {
     }
 }
 
-/// Returns the first line of `text`, shortened and without control characters.
+/// Returns the first line of `text`, shortened and without hidden characters.
 pub(crate) fn sanitised(text: &str) -> String {
     let line = text.trim().lines().next().unwrap_or_default();
-    line.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE).collect()
+    GuestText::bounded(line, MAX_MESSAGE).to_string()
 }
 
 fn in_parentheses(message: &str) -> String {

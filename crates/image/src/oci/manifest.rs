@@ -199,6 +199,10 @@ pub fn parse_config(bytes: &[u8]) -> Result<(ImageConfig, Vec<Digest>), Manifest
         entrypoint: words(run.entrypoint, "entrypoint arguments")?,
         cmd: words(run.cmd, "command arguments")?,
     };
+    if config.is_too_long() {
+        let (unit, limit) = ("bytes of variables and arguments", ImageConfig::MAX as u64);
+        return Err(ManifestError::TooMany { document: "configuration", unit, limit });
+    }
     Ok((config, file.rootfs.diff_ids.unwrap_or_default()))
 }
 

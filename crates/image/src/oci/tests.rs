@@ -79,7 +79,7 @@ fn the_index_entry_for_linux_amd64_is_chosen() {
         "no image for linux/amd64; available platforms: linux/arm/v7",
     );
     let odd = entry(1, json!({"os": "a\u{1b}[2Jb", "architecture": "c\nd"}));
-    assert_rejected(chosen(&[odd]), "available platforms: a[2Jb/c");
+    assert_rejected(chosen(&[odd]), "available platforms: a^[[2Jb/c");
 }
 
 #[test]
@@ -123,6 +123,7 @@ fn unusable_configurations_are_rejected() {
         (json!({"User": "\0"}), "NUL in its user"),
         (json!({"Cmd": vec!["x"; 5000]}), "more than 4096 command arguments"),
         (json!({"Cmd": "x"}), "cannot be read"),
+        (json!({"Env": vec!["x".repeat(4000); 40]}), "more than 131072 bytes of variables and arguments"),
     ] {
         assert_rejected(parse(&config(&run)), message);
     }

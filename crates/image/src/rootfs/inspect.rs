@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 
+use banger_api::is_hidden;
 use banger_proto::{Executable, Root, find_init};
 
 use super::content::ContentReader;
@@ -58,7 +59,7 @@ fn pretty_name(text: &str) -> Option<String> {
     let value = text.lines().find_map(|line| line.trim().strip_prefix("PRETTY_NAME="))?.trim();
     let quoted = |quote| value.strip_prefix(quote).and_then(|value| value.strip_suffix(quote));
     let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
-    let name: String = value.chars().filter(|c| !c.is_control() && *c != '\\').take(MAX_NAME).collect();
+    let name: String = value.chars().filter(|c| !is_hidden(*c) && *c != '\\').take(MAX_NAME).collect();
     (!name.is_empty()).then_some(name)
 }
 
@@ -67,8 +68,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn system_names_are_truncated_and_lose_control_characters() {
-        assert_eq!(pretty_name("ID=x\nPRETTY_NAME=\"A \x1b[1mB\"\n").unwrap(), "A [1mB");
+    fn system_names_are_truncated_and_lose_hidden_characters() {
+        assert_eq!(pretty_name("ID=x\nPRETTY_NAME=\"A \x1b[1m\u{202e}B\"\n").unwrap(), "A [1mB");
         assert_eq!(pretty_name("PRETTY_NAME='A'").unwrap(), "A");
         assert_eq!(pretty_name("PRETTY_NAME="), None);
         assert_eq!(pretty_name(&format!("PRETTY_NAME={}", "ä".repeat(500))).unwrap().chars().count(), 100);

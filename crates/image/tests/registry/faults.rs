@@ -155,7 +155,7 @@ fn a_failing_registry_is_tried_five_times() {
             }
             let error = registry_error(pulled);
             assert_eq!(error.kind(), FailureKind::Unreachable);
-            let expected = format!("{} answers with status {status} (too [31mmuch)", server.host);
+            let expected = format!("{} answers with status {status} (too ^[[31mmuch)", server.host);
             assert_eq!(error.to_string(), expected);
         }
     }
