@@ -2,7 +2,7 @@
 
 use std::io;
 
-use banger_api::{ApiError, ErrorKind};
+use banger_api::{ApiError, ErrorKind, GuestText};
 use banger_workspace::{GitError, WorkspaceError};
 
 /// Returns `error` as an API error with a hint; `vm` names the VM concerned, if there is one.
@@ -17,7 +17,14 @@ pub(super) fn to_api_error(error: WorkspaceError, vm: Option<&str>) -> ApiError 
         }
         _ => error.to_string(),
     };
-    let api_error = ApiError::new(kind, message);
+    let api_error = match &error {
+        // Only fetches talk to the guest, whose git writes to the same standard error.
+        WorkspaceError::Git(GitError::Failed { what, stderr }) if what == "fetch" => {
+            let error = ApiError::from_guest(kind, &GuestText::new(stderr));
+            ApiError { message: format!("git fetch failed: {}", error.message), ..error }
+        }
+        _ => ApiError::new(kind, message),
+    };
     match hint(&error, vm) {
         Some(hint) => api_error.hint(hint),
         None => api_error,
@@ -89,6 +96,16 @@ fn hint(error: &WorkspaceError, vm: Option<&str>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_words_of_a_guests_git_are_marked() {
+        let git =
+            |what: &str| GitError::Failed { what: what.into(), stderr: "fatal: \x1b[2J\nhint: run".into() };
+        let error = to_api_error(git("fetch").into(), Some("box"));
+        assert_eq!(error.message, "git fetch failed: the guest reports: fatal: ^[[2J hint: run");
+        assert_eq!((error.kind, error.from_guest), (ErrorKind::Io, true));
+        assert_eq!(to_api_error(git("diff").into(), None).message, "git diff failed: fatal: ^[[2J hint: run");
+    }
 
     #[test]
     fn unsendable_repositories_produce_a_hint() {

@@ -99,8 +99,10 @@ fn check_owners(host: &Host) -> Result<()> {
 fn check_copy_errors(host: &Host) -> Result<()> {
     let local_file = host.path("here");
     fs::write(&local_file, "here")?;
-    cp(host, &local_file, "box:/no/such/place")?.fails(1, &["in VM box: there is no directory /no/such"])?;
-    cp(host, "box:/no-such-file", &local_file)?.fails(1, &["in VM box: cannot read /no-such-file"])?;
+    cp(host, &local_file, "box:/no/such/place")?
+        .fails(1, &["in VM box: the guest reports: there is no directory /no/such"])?;
+    cp(host, "box:/no-such-file", &local_file)?
+        .fails(1, &["in VM box: the guest reports: cannot read /no-such-file"])?;
     cp(host, "box:/etc", "-")?.fails(1, &["the source is a directory, not a file"])?;
     cp(host, "box:/etc/passwd", host.path("no/place"))?
         .fails(1, &["there is no directory", "create it first"])?;

@@ -307,7 +307,7 @@ fn a_failed_or_interrupted_prepare_leaves_no_partial_files() -> Result<()> {
     // More than the disk has space for.
     let large = fs::File::create(root.join("large"))?;
     large.set_len(400 << 20)?;
-    run_in(&host, &root, &prepare)?.fails(1, &["in VM box: cannot write", "space"])?;
+    run_in(&host, &root, &prepare)?.fails(1, &["in VM box: the guest reports: cannot write", "space"])?;
     ensure!(is_guest_empty()?, "files are left: {}", in_guest("ls -laR /root")?);
     // Ctrl-C, and a killed client.
     large.set_len(200 << 20)?;

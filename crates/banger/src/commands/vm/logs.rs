@@ -12,7 +12,8 @@ use crate::{
 
 /// Print a VM's console log, or another log of the VM
 ///
-/// banger keeps the last 2 MiB of a console and 1 MiB of its VMM's log, also while the VM is stopped.
+/// banger keeps the last 2 MiB of a console and 1 MiB of its VMM's log, also while the VM is stopped. On a terminal,
+/// control characters are removed.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm logs box               print the console log

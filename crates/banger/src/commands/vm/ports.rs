@@ -13,6 +13,8 @@ use crate::{
 };
 
 /// List listening ports of running VMs, and which of them speak HTTP
+///
+/// The guest reports them, with the names of its processes.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm ports box

@@ -18,7 +18,7 @@ const MAX_SHOWN: usize = 50;
 ///
 /// The patch has every change since the commit that was sent: commits, edits, new files, deletions, renames, modes
 /// and links, also of binary files, but no ignored files. It includes local edits that were sent. Nothing changes in
-/// the VM or on the host.
+/// the VM or on the host. On a terminal, control characters in the patch are shown as text.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm workspace export box | git apply
