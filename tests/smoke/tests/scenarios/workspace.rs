@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use banger_smoke::{Finished, Host, Running, in_lab, scenario, until};
+use banger_smoke::{Finished, Host, Running, Terminal, in_lab, scenario, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -293,6 +293,38 @@ fn prepare_sends_only_changes_and_never_overwrites_guest_work() -> Result<()> {
     host.ok(&["vm", "stop", "box"])?;
     host.banger(&["vm", "delete", "box"])?.fails(0, &["refs/banger/box/uncommitted"])?;
     assert_eq!(git(&root, &["show", "refs/banger/box/uncommitted:new"])?, "new\n");
+    host.nothing_left()
+}
+
+#[scenario(Here)]
+fn names_and_content_of_a_guests_files_do_not_control_the_terminal() -> Result<()> {
+    let host = Host::tiny()?;
+    let root = repository(&host)?;
+    host.ok(&[RUN, &["tiny"]].concat())?;
+    run_in(&host, &root, &["vm", "workspace", "prepare", "box"])?.success()?;
+    let script = r"printf 'text\033[2J\n' > repo/$(printf 'name\033[2J\302\233\342\200\256')";
+    host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script])?;
+    let export = ["vm", "workspace", "export", "box"];
+    let patch = host.ok(&export)?;
+    ensure!(patch.contains("\n+text\x1b[2J\n"), "a pipe gets the patch exactly: {patch:?}");
+    let changes = host.json(&export)?;
+    assert_eq!(changes[0]["path"], "name\x1b[2J\u{9b}\u{202e}");
+    let table = [&export[..], &["-o", "table"]].concat();
+    let json = [&export[..], &["-o", "json"]].concat();
+    for (arguments, expected) in [
+        (&export[..], "+text^[[2J"),
+        (&table, "name^[[2J<U+009B><U+202E>"),
+        (&json, r"name\u001b[2J\u009b\u202e"),
+    ] {
+        // Progress on standard error moves the cursor.
+        let mut command = host.tool("sh");
+        command.args(["-c", r#"exec "$@" 2>/dev/null"#, "sh"]).arg(host.program("banger")).args(arguments);
+        let mut terminal = Terminal::start(&command, 24, 200)?;
+        let shown = terminal.wait_for(expected)?;
+        ensure!(!shown.contains(['\x1b', '\u{9b}', '\u{202e}']), "{shown:?}");
+        ensure!(terminal.wait()?.success(), "{arguments:?}");
+    }
+    host.ok(&["vm", "delete", "--force", "--discard", "box"])?;
     host.nothing_left()
 }
 
