@@ -24,6 +24,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("iproute2", "ip"),
     ("git", "/usr/bin/git"),
     ("openssh-client", "ssh"),
+    ("dropbear-bin", "dbclient"),
     ("rsync", "rsync"),
     ("gcc", "gcc"),
     ("libc6-dev", "/usr/include/stdio.h"),

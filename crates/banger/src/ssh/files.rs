@@ -14,12 +14,15 @@ use std::{
 };
 
 use banger_api::{ApiError, Dirs, ErrorKind};
+use banger_ssh_server::{ClientKey, HostKey};
 use tempfile::NamedTempFile;
-
-use super::wire::{ClientKey, HostKey};
 
 /// Suffix of a VM's name as a host name.
 pub(crate) const SUFFIX: &str = ".vm";
+
+/// Excludes host names with a quote, which an old ssh would pass to the shell (CVE-2023-51385): such a name could end
+/// the quotes around `%h`. All versions of ssh read this pattern the same way.
+const NO_QUOTE: &str = "\"!*'*\"";
 
 /// Bytes that ssh interprets in paths, differently in its versions.
 const FORBIDDEN_IN_PATHS: &[u8] = b"\"\\*?[]%$";
@@ -77,7 +80,7 @@ impl SshFiles {
             command.extend(shell_word(file)?);
             command.push(b' ');
         }
-        command.extend(b"%h");
+        command.extend(b"'%h'");
         Ok(command)
     }
 
@@ -162,11 +165,13 @@ pub(super) fn write_temporary(path: &Path, content: &[u8], mode: u32) -> io::Res
     Ok(file)
 }
 
-/// Returns ssh's configuration for VMs. It fixes fast algorithms that every ssh has, whatever else is configured: the
-/// bytes never leave the host.
+/// Returns ssh's configuration for VMs. It fixes fast algorithms, whatever else is configured: the bytes never leave
+/// the host. For the key exchange, it leaves those of ssh's defaults that the server may have: a name that an older ssh
+/// does not know would be an error, and a newer ssh warns if a key exchange is not post-quantum.
 fn config(program: &Path, known_hosts: &Path) -> Result<Vec<u8>, ApiError> {
-    let mut text = format!("# Written by banger; it overwrites changes.\nHost *{SUFFIX}\n    ProxyCommand ")
-        .into_bytes();
+    let mut text =
+        format!("# Written by banger; it overwrites changes.\nHost *{SUFFIX} {NO_QUOTE}\n    ProxyCommand ")
+            .into_bytes();
     text.extend(SshFiles::proxy_command(program, None)?);
     text.extend(b"\n    UserKnownHostsFile ");
     text.extend(config_word(known_hosts)?);
@@ -177,7 +182,7 @@ fn config(program: &Path, known_hosts: &Path) -> Result<Vec<u8>, ApiError> {
     UpdateHostKeys no
     CheckHostIP no
     HostKeyAlgorithms ssh-ed25519
-    KexAlgorithms curve25519-sha256
+    KexAlgorithms -diffie-hellman*,ecdh*,sntrup*
     Ciphers aes256-gcm@openssh.com
     Compression no
     PubkeyAuthentication no
@@ -236,7 +241,7 @@ pub(super) fn failed(action: &str, path: &Path) -> impl FnOnce(io::Error) -> Api
 
 #[cfg(test)]
 mod tests {
-    use std::{ffi::OsStr, thread};
+    use std::{ffi::OsStr, process::Command, thread};
 
     use super::*;
 
@@ -304,9 +309,47 @@ mod tests {
         let config = config(Path::new("/bin/banger"), Path::new("/my state/known_hosts")).unwrap();
         let config = String::from_utf8(config).unwrap();
         assert!(config.contains("UserKnownHostsFile \"/my state/known_hosts\"\n"), "{config}");
-        assert!(config.contains("ProxyCommand '/bin/banger' ssh-proxy %h\n"), "{config}");
+        assert!(config.contains("ProxyCommand '/bin/banger' ssh-proxy '%h'\n"), "{config}");
         for path in ["/a%b", "/a\"b", "/a*", "/${HOME}"] {
             assert!(super::config_word(Path::new(path)).unwrap_err().message.contains(path));
         }
+    }
+
+    /// Returns the value of `key` that ssh uses for `host`.
+    fn effective(config: &Path, host: &str, key: &str) -> Option<String> {
+        let out = Command::new("ssh").arg("-F").arg(config).args(["-G", host]).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let text = String::from_utf8(out.stdout).unwrap();
+        text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ').map(str::to_owned))
+    }
+
+    #[test]
+    fn ssh_passes_the_host_name_to_no_shell_unquoted() {
+        let home = tempfile::tempdir().unwrap();
+        let files = SshFiles::prepare(&dirs(home.path()), Path::new("/banger")).unwrap();
+        let command = effective(&files.config(), "box.vm", "proxycommand").unwrap();
+        assert_eq!(command, "'/banger' ssh-proxy '%h'");
+        let hosts = ["x;touch marker.vm", "$(touch marker).vm", "`touch marker`.vm", "x\ntouch marker\n.vm"];
+        for host in hosts {
+            let command = command.replace("'/banger'", "true").replace("%h", host);
+            let status = Command::new("sh").args(["-c", &command]).current_dir(&home).status().unwrap();
+            assert!(status.success() && !home.path().join("marker").exists(), "{host:?}");
+        }
+        // A quote is the only character that ends the quotes. ssh itself refuses such names since 9.6.
+        let pattern = fs::read_to_string(files.config()).unwrap();
+        assert!(pattern.contains("\nHost *.vm \"!*'*\"\n"), "{pattern}");
+        let with_other_quote = pattern.replace("!*'*", "!*x*");
+        fs::write(files.config(), with_other_quote).unwrap();
+        assert_eq!(effective(&files.config(), "box.vm", "proxycommand"), None);
+        assert!(effective(&files.config(), "cab.vm", "proxycommand").is_some());
+    }
+
+    #[test]
+    fn ssh_offers_a_key_exchange_that_the_server_has() {
+        let home = tempfile::tempdir().unwrap();
+        let files = SshFiles::prepare(&dirs(home.path()), Path::new("/banger")).unwrap();
+        let methods = effective(&files.config(), "box.vm", "kexalgorithms").unwrap();
+        assert!(methods.split(',').any(|method| method == "curve25519-sha256"), "{methods}");
+        assert!(!methods.contains("sntrup"), "{methods}");
     }
 }

@@ -5,11 +5,11 @@ use std::{net::SocketAddr, sync::Arc};
 use banger_api::{ApiError, ErrorKind};
 use banger_client::{ExecInput, GuestListener, PendingConnection, SocketEvent, SocketOutput};
 use banger_proto::{Connect, Endpoint, Listen};
+use banger_ssh_server::{Channel, Link, Refusal, Source, Stream};
 
 use super::{
-    channel::{Channel, Command, Link, Refusal, forward_input, join_directions},
+    relay::{closed, forward_input, join_directions},
     shared::Shared,
-    wire::Message,
 };
 
 /// Kind of channel to open for a connection to a socket in the guest.
@@ -24,25 +24,16 @@ enum ChannelKind {
 }
 
 /// Connects to `to` in the guest and copies bytes.
-pub(super) async fn direct(
-    shared: &Shared,
-    link: &Link,
-    to: Endpoint,
-    user: Option<String>,
-    channel: Channel,
-) {
-    let number = channel.number();
+pub(super) async fn direct(shared: &Shared, to: Endpoint, user: Option<String>, channel: Channel) {
     match banger_client::connect(&shared.client, shared.vm_id(), Connect { to, user }).await {
         Ok((input, output)) => {
             // ssh may have disconnected.
-            if link.send(Command::Accept(number)).await.is_ok() {
+            if channel.accept().await.is_ok() {
                 relay(channel, input, output).await;
             }
         }
         Err(error) => {
-            let reason = Refusal::ConnectFailed(shared.with_vm_name(error).message);
-            // As above.
-            let _ = link.send(Command::Reject { channel: number, reason }).await;
+            channel.refuse(Refusal::ConnectFailed(shared.with_vm_name(error).message)).await;
         }
     }
 }
@@ -110,19 +101,15 @@ async fn answer(shared: &Shared, link: &Link, incoming: PendingConnection, kind:
 }
 
 async fn open(link: &Link, kind: ChannelKind, from: Option<SocketAddr>) -> Result<Channel, ApiError> {
-    match kind {
+    let source = match kind {
         ChannelKind::Tcp(host, port) => {
-            let (address, from_port) =
-                from.map_or_else(|| (String::new(), 0), |from| (from.ip().to_string(), from.port()));
-            let fields = Message::fields().bytes(host.as_bytes()).u32(port.into());
-            link.open("forwarded-tcpip", fields.bytes(address.as_bytes()).u32(from_port.into())).await
+            let caller = from.map_or_else(Default::default, |from| (from.ip().to_string(), from.port()));
+            Source::Tcp { listener: (host, port), caller }
         }
-        ChannelKind::Unix(path) => {
-            // The path, and a field that OpenSSH reserves.
-            link.open("forwarded-streamlocal@openssh.com", Message::fields().bytes(&path).bytes(b"")).await
-        }
-        ChannelKind::Agent => link.open("auth-agent@openssh.com", Message::fields()).await,
-    }
+        ChannelKind::Unix(path) => Source::Unix { path },
+        ChannelKind::Agent => Source::Agent,
+    };
+    link.open(source).await.map_err(closed)
 }
 
 /// Copies bytes in both directions until both have ended or ssh has closed the channel.
@@ -133,9 +120,9 @@ async fn relay(channel: Channel, input: ExecInput, mut output: SocketOutput) {
             match output.next().await? {
                 SocketEvent::Data(bytes) => {
                     // ssh may have closed the channel while data that it sent before is still on its way.
-                    let _ = writer.write(bytes, None).await;
+                    let _ = writer.write(bytes, Stream::Output).await;
                 }
-                SocketEvent::End => writer.end().await?,
+                SocketEvent::End => writer.end().await.map_err(closed)?,
                 SocketEvent::Acknowledged(_) => {}
                 SocketEvent::Closed => return Ok(()),
             }

@@ -4,16 +4,15 @@ use std::{fmt::Display, path::PathBuf};
 
 use banger_api::{ApiError, ErrorKind, RefError, StartVm, SubjectKind, Vm, VmState};
 use banger_client::Client;
+use banger_ssh_server::{Error, serve};
 use rustix::process::setsid;
 
 use super::{
-    connection::{ConnectionError, serve},
     files::{SUFFIX, SshFiles},
     personal,
     server::Server,
     shared::Shared,
     stdio,
-    wire::{Transport, WireError},
 };
 use crate::{
     file_sync,
@@ -49,11 +48,10 @@ impl Proxy {
         let vm = ensure_running(&client, vm, ui).await?;
         let shared = Shared::new(client, vm, self.exit_file);
         shared.connect_early();
-        let transport = Transport::new(key).map_err(|error| failed(&error))?;
         let (reader, writer) = stdio::streams().map_err(|error| failed(&error))?;
-        match serve(reader, writer, transport, |link| Server::new(shared, link)).await {
+        match serve(reader, writer, key, |link| Server::new(shared, link)).await {
             // ssh may also disconnect without a message.
-            Ok(()) | Err(ConnectionError::Wire(WireError::Disconnected) | ConnectionError::Io(_)) => Ok(()),
+            Ok(()) | Err(Error::Disconnected | Error::Io(_)) => Ok(()),
             Err(error) => Err(failed(&error)),
         }
     }

@@ -7,16 +7,18 @@ use std::{
     sync::Arc,
 };
 
-use banger_proto::{Endpoint, TerminalSize};
+use banger_proto::Endpoint;
+use banger_ssh_server::{
+    Address, Channel, Decision, GlobalAnswer, GlobalRequest, Handler, Link, Refusal, Request, Target,
+    TerminalSize, TooManyRequests,
+};
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    channel::{Channel, Command, Control, Link, Refusal},
-    connection::{Handler, number},
     forward,
+    relay::terminal_size,
     session::{self, PendingSession, SessionRequest},
     shared::Shared,
-    wire::{Fields, Message, WireError},
 };
 
 /// Maximum number of a session's variables, and maximum size of each in bytes.
@@ -49,14 +51,6 @@ struct QueuedRequest {
     wants_reply: bool,
 }
 
-#[derive(Debug)]
-enum GlobalRequest {
-    Listen(Endpoint),
-    Cancel(Endpoint),
-    /// An unknown request.
-    Unknown,
-}
-
 impl Server {
     pub(super) fn new(shared: Arc<Shared>, link: Link) -> Self {
         let (global_requests, queue) = mpsc::channel(MAX_GLOBAL_REQUESTS);
@@ -65,75 +59,58 @@ impl Server {
         Self { shared, link, user: None, pending: HashMap::new(), global_requests, received: 0, answered }
     }
 
-    fn open_session(&mut self, channel: Channel) -> Result<(), Refusal> {
-        let permit = self.shared.permits().try_acquire().ok_or(Refusal::TooMany)?;
+    fn open_session(&mut self, channel: Channel) -> Decision {
+        let Some(permit) = self.shared.permits().try_acquire() else {
+            return Decision::Refuse(Refusal::TooMany);
+        };
         let (user, env) = (self.user.clone(), BTreeMap::new());
         let pending = PendingSession { permit, user, env, terminal: None, agent: false, channel };
         self.pending.insert(pending.channel.number(), pending);
-        Ok(())
+        Decision::Accept
     }
 }
 
 impl Handler for Server {
-    fn set_user(&mut self, user: String) {
+    fn authenticated(&mut self, user: String) {
         self.user = Some(user);
     }
 
-    fn open(
-        &mut self,
-        kind: &str,
-        channel: Channel,
-        fields: &mut Fields,
-    ) -> Result<Option<Result<(), Refusal>>, WireError> {
-        let to = match kind {
-            "session" => return Ok(Some(self.open_session(channel))),
-            "direct-tcpip" => {
-                let (host, port) = (fields.text()?, fields.u32()?);
-                match u16::try_from(port) {
-                    Ok(port) => Endpoint::Tcp { host, port },
-                    Err(_) => return Ok(Some(Err(Refusal::ConnectFailed(format!("invalid port {port}"))))),
-                }
-            }
-            "direct-streamlocal@openssh.com" => Endpoint::Unix { path: fields.bytes()?.to_vec() },
-            _ => return Ok(Some(Err(Refusal::UnknownKind))),
+    fn open(&mut self, target: Target, channel: Channel) -> Decision {
+        let to = match target {
+            Target::Session => return self.open_session(channel),
+            Target::Socket(address) => endpoint(address),
+            Target::Unknown => return Decision::Refuse(Refusal::UnknownTarget),
         };
         let Some(permit) = self.shared.permits().try_acquire() else {
-            return Ok(Some(Err(Refusal::TooMany)));
+            return Decision::Refuse(Refusal::TooMany);
         };
-        let (shared, link, user) = (self.shared.clone(), self.link.clone(), self.user.clone());
+        let (shared, user) = (self.shared.clone(), self.user.clone());
         tokio::spawn(async move {
-            forward::direct(&shared, &link, to, user, channel).await;
+            forward::direct(&shared, to, user, channel).await;
             drop(permit);
         });
-        Ok(None)
+        Decision::Later
     }
 
     fn closed(&mut self, channel: u32) {
         self.pending.remove(&channel);
     }
 
-    fn request(&mut self, channel: u32, kind: &str, fields: &mut Fields) -> Result<bool, WireError> {
-        let Some(pending) = self.pending.get_mut(&channel) else { return Ok(false) };
-        let program = match kind {
-            "pty-req" => {
-                let (term, Control::Resize(size)) =
-                    (fields.text()?, Control::resize(fields.u32()?, fields.u32()?))
-                else {
-                    return Ok(false);
-                };
-                return Ok(set_terminal(pending, term, size));
-            }
-            "env" => return Ok(set_variable(pending, fields.text()?, fields.text()?)),
-            "auth-agent-req@openssh.com" => {
+    fn request(&mut self, channel: u32, request: Request) -> bool {
+        let Some(pending) = self.pending.get_mut(&channel) else { return false };
+        let program = match request {
+            Request::Terminal { term, size } => return set_terminal(pending, term, size),
+            Request::Variable { name, value } => return set_variable(pending, name, value),
+            Request::ForwardAgent => {
                 pending.agent = true;
-                return Ok(true);
+                return true;
             }
-            "shell" => SessionRequest::Shell,
-            "exec" => SessionRequest::Line(fields.bytes()?.to_vec()),
-            "subsystem" if fields.text()? == "sftp" => SessionRequest::Sftp,
-            _ => return Ok(false),
+            Request::Shell => SessionRequest::Shell,
+            Request::Exec(line) => SessionRequest::Line(line),
+            Request::Subsystem(name) if name == "sftp" => SessionRequest::Sftp,
+            Request::Subsystem(_) | Request::Unknown => return false,
         };
-        let Some(pending) = self.pending.remove(&channel) else { return Ok(false) };
+        let Some(pending) = self.pending.remove(&channel) else { return false };
         let run = session::run(self.shared.clone(), self.link.clone(), pending, program);
         let (received, mut answered) = (self.received, self.answered.clone());
         tokio::spawn(async move {
@@ -142,31 +119,21 @@ impl Handler for Server {
             let _ = answered.wait_for(|answered| *answered >= received).await;
             run.await;
         });
-        Ok(true)
+        true
     }
 
-    fn global(&mut self, kind: &str, wants_reply: bool, fields: &mut Fields) -> Result<(), WireError> {
-        let tcp = |fields: &mut Fields| -> Result<Option<Endpoint>, WireError> {
-            let (host, port) = (fields.text()?, fields.u32()?);
-            Ok(u16::try_from(port).ok().map(|port| Endpoint::Tcp { host, port }))
-        };
-        let unix = |fields: &mut Fields| -> Result<Option<Endpoint>, WireError> {
-            Ok(Some(Endpoint::Unix { path: fields.bytes()?.to_vec() }))
-        };
-        let request = match kind {
-            "tcpip-forward" => tcp(fields)?.map(GlobalRequest::Listen),
-            "cancel-tcpip-forward" => tcp(fields)?.map(GlobalRequest::Cancel),
-            "streamlocal-forward@openssh.com" => unix(fields)?.map(GlobalRequest::Listen),
-            "cancel-streamlocal-forward@openssh.com" => unix(fields)?.map(GlobalRequest::Cancel),
-            _ => None,
-        };
-        let queued = QueuedRequest {
-            request: request.unwrap_or(GlobalRequest::Unknown),
-            user: self.user.clone(),
-            wants_reply,
-        };
+    fn global(&mut self, request: GlobalRequest, wants_reply: bool) -> Result<(), TooManyRequests> {
         self.received += 1;
-        self.global_requests.try_send(queued).map_err(|_| WireError::Unexpected(number::GLOBAL_REQUEST))
+        let queued = QueuedRequest { request, user: self.user.clone(), wants_reply };
+        self.global_requests.try_send(queued).map_err(|_| TooManyRequests)
+    }
+}
+
+/// Returns the socket in the guest with this address.
+fn endpoint(address: Address) -> Endpoint {
+    match address {
+        Address::Tcp { host, port } => Endpoint::Tcp { host, port },
+        Address::Unix { path } => Endpoint::Unix { path },
     }
 }
 
@@ -185,7 +152,7 @@ fn set_variable(pending: &mut PendingSession, name: String, value: String) -> bo
 }
 
 fn set_terminal(pending: &mut PendingSession, term: String, size: TerminalSize) -> bool {
-    pending.terminal = Some(size);
+    pending.terminal = Some(terminal_size(size));
     if !term.is_empty() && term.len() <= MAX_VARIABLE_SIZE {
         pending.env.insert("TERM".to_owned(), term);
     }
@@ -200,23 +167,21 @@ async fn answer(
     answered: watch::Sender<u64>,
 ) {
     while let Some(QueuedRequest { request, user, wants_reply }) = queue.recv().await {
-        let success = || Some(Message::new(number::REQUEST_SUCCESS));
         let answer = match request {
             GlobalRequest::Listen(at) => {
-                let any_port = matches!(at, Endpoint::Tcp { port: 0, .. });
-                // ssh reports only the refusal; the protocol has no field for the reason.
-                match forward::listen(&shared, &link, at, user).await {
-                    Ok(Endpoint::Tcp { port, .. }) if any_port => {
-                        success().map(|message| message.u32(port.into()))
-                    }
-                    Ok(_) => success(),
-                    Err(_) => None,
+                let any_port = matches!(at, Address::Tcp { port: 0, .. });
+                match forward::listen(&shared, &link, endpoint(at), user).await {
+                    Ok(Endpoint::Tcp { port, .. }) if any_port => GlobalAnswer::Port(port),
+                    Ok(_) => GlobalAnswer::Succeeded,
+                    Err(_) => GlobalAnswer::Failed,
                 }
             }
-            GlobalRequest::Cancel(at) => success().filter(|_| shared.listeners().cancel(&at)),
-            GlobalRequest::Unknown => None,
+            GlobalRequest::Cancel(at) if shared.listeners().cancel(&endpoint(at.clone())) => {
+                GlobalAnswer::Succeeded
+            }
+            GlobalRequest::Cancel(_) | GlobalRequest::Unknown => GlobalAnswer::Failed,
         };
-        if wants_reply && link.send(Command::Answer(answer)).await.is_err() {
+        if wants_reply && link.answer_global(answer).await.is_err() {
             return;
         }
         answered.send_modify(|count| *count += 1);

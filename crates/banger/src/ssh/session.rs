@@ -5,20 +5,16 @@ use std::{collections::BTreeMap, fs, sync::Arc};
 use banger_api::{ApiError, visible_line};
 use banger_client::{ExecInput, ExecOutput, Output};
 use banger_proto::{Exec, ExitStatus, Sftp, TerminalSize};
+use banger_ssh_server::{Channel, Exit, Link, Stream, Writer};
 use rustix::process::Signal;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    channel::{Channel, Link, Writer, forward_input, join_directions},
     forward,
+    relay::{closed, forward_input, join_directions},
     shared::Shared,
-    signals,
-    wire::Message,
 };
 use crate::{hints::hint_for, session::explain_vm_exit};
-
-/// The channel's stream for standard error (RFC 4254, 5.2).
-const STDERR: Option<u32> = Some(1);
 
 /// Exit status of banger's own failure, in place of the program's.
 const FAILED: u32 = 125;
@@ -89,7 +85,7 @@ pub(super) async fn run(shared: Arc<Shared>, link: Link, pending: PendingSession
             let error = shared.with_vm_name(explain_vm_exit(&shared.client, shared.vm_id(), error).await);
             print_error(&writer, line_end, "banger", &error).await;
             // ssh may have disconnected.
-            let _ = writer.send_request("exit-status", Message::fields().u32(FAILED)).await;
+            let _ = writer.exit(Exit::Status(FAILED)).await;
         }
     }
     // As above.
@@ -118,8 +114,8 @@ async fn start(
 async fn forward_output(mut output: ExecOutput, writer: &Writer) -> Result<ExitStatus, ApiError> {
     loop {
         match output.next().await? {
-            Output::Stdout(bytes) => writer.write(bytes, None).await?,
-            Output::Stderr(bytes) => writer.write(bytes, STDERR).await?,
+            Output::Stdout(bytes) => writer.write(bytes, Stream::Output).await.map_err(closed)?,
+            Output::Stderr(bytes) => writer.write(bytes, Stream::Error).await.map_err(closed)?,
             Output::Acknowledged(_) => {}
             Output::Exited(status) => return Ok(status),
         }
@@ -134,11 +130,9 @@ async fn report_exit(shared: &Shared, writer: &Writer, status: ExitStatus) {
     }
     // ssh may have disconnected.
     if let ExitStatus::Signal(signal) = status {
-        let name = signals::name(signal);
-        let fields = Message::fields().bytes(name.as_bytes()).boolean(false).bytes(b"").bytes(b"");
-        let _ = writer.send_request("exit-signal", fields).await;
+        let _ = writer.exit(Exit::Signal(signal)).await;
     }
-    let _ = writer.send_request("exit-status", Message::fields().u32(status.shell_code().into())).await;
+    let _ = writer.exit(Exit::Status(status.shell_code().into())).await;
 }
 
 /// Prints an error to the user, on standard error.
@@ -146,5 +140,5 @@ async fn print_error(writer: &Writer, line_end: &str, context: &str, error: &Api
     let hint = hint_for(error).map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
     let text = format!("{context}: {}\n{hint}", visible_line(&error.message)).replace('\n', line_end);
     // ssh may have disconnected.
-    let _ = writer.write(text.into(), STDERR).await;
+    let _ = writer.write(text.into(), Stream::Error).await;
 }

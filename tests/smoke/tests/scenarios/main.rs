@@ -16,6 +16,7 @@ mod registry;
 mod sessions;
 mod soak;
 mod ssh;
+mod ssh_clients;
 mod trouble;
 mod watching;
 mod workspace;

@@ -51,7 +51,7 @@ fn text(path: &Path) -> String {
 }
 
 /// Returns pseudo-random bytes of all values.
-fn noise(length: u32) -> Vec<u8> {
+pub(crate) fn noise(length: u32) -> Vec<u8> {
     (0..length / 4).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
 }
 
@@ -252,7 +252,7 @@ fn rsync_works_in_a_guest_with_only_busybox_and_rsync() -> Result<()> {
 }
 
 /// Servers in the guest, on a port and on a Unix socket, that answer with their input in capitals when it ends.
-const SERVER: &str = r#"
+pub(crate) const SERVER: &str = r#"
 use IO::Socket::INET; use IO::Socket::UNIX;
 unlink "/tmp/server";
 my $tcp = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => 8080, Listen => 9, ReuseAddr => 1) or die;

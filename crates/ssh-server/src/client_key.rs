@@ -10,7 +10,10 @@ use ring::{
     signature::{Ed25519KeyPair, KeyPair},
 };
 
-use super::{Fields, Malformed, Message, key::ALGORITHM};
+use crate::{
+    fields::{Fields, Malformed, Message},
+    host_key::ALGORITHM,
+};
 
 const MAGIC: &[u8] = b"openssh-key-v1\0";
 const BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
@@ -27,14 +30,14 @@ const COMMENT: &str = "made-by-banger";
 
 /// A user's Ed25519 key.
 #[derive(Debug)]
-pub(in crate::ssh) struct ClientKey {
+pub struct ClientKey {
     /// The public part in wire format.
     blob: Bytes,
 }
 
 /// Error for a file without such a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::ssh) struct InvalidKey;
+pub struct InvalidKey;
 
 impl fmt::Display for InvalidKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,7 +53,10 @@ impl From<Malformed> for InvalidKey {
 
 impl ClientKey {
     /// Returns the content of a file with a new key.
-    pub(in crate::ssh) fn generate() -> Result<Vec<u8>, Unspecified> {
+    ///
+    /// # Errors
+    /// Returns an error if the system provides no random numbers.
+    pub fn generate() -> Result<Vec<u8>, Unspecified> {
         let (mut seed, mut check) = ([0; 32], [0; 4]);
         let random = SystemRandom::new();
         random.fill(&mut seed)?;
@@ -59,7 +65,10 @@ impl ClientKey {
     }
 
     /// Reads the key from a file's content.
-    pub(in crate::ssh) fn read(bytes: &[u8]) -> Result<Self, InvalidKey> {
+    ///
+    /// # Errors
+    /// Returns an error if the file has no such key.
+    pub fn read(bytes: &[u8]) -> Result<Self, InvalidKey> {
         let text = std::str::from_utf8(bytes).map_err(|_| InvalidKey)?;
         let inner =
             text.trim().strip_prefix(BEGIN).and_then(|text| text.strip_suffix(END)).ok_or(InvalidKey)?;
@@ -86,7 +95,7 @@ impl ClientKey {
     }
 
     /// Returns the public part as a line of an `authorized_keys` file.
-    pub(in crate::ssh) fn public(&self) -> String {
+    pub fn public(&self) -> String {
         format!("{ALGORITHM} {} {COMMENT}", BASE64_STANDARD.encode(&self.blob))
     }
 }

@@ -7,39 +7,45 @@ use ring::{
     signature::{Ed25519KeyPair, KeyPair},
 };
 
-use super::Message;
+use crate::fields::Message;
 
 /// Name of this kind of key.
-pub(super) const ALGORITHM: &str = "ssh-ed25519";
+pub(crate) const ALGORITHM: &str = "ssh-ed25519";
 
 /// An Ed25519 host key.
 #[derive(Debug)]
-pub(in crate::ssh) struct HostKey(Ed25519KeyPair);
+pub struct HostKey(Ed25519KeyPair);
 
 impl HostKey {
     /// Returns the bytes of a new key (PKCS #8).
-    pub(in crate::ssh) fn generate() -> Result<Vec<u8>, Unspecified> {
+    ///
+    /// # Errors
+    /// Returns an error if the system provides no random numbers.
+    pub fn generate() -> Result<Vec<u8>, Unspecified> {
         Ok(Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())?.as_ref().to_vec())
     }
 
     /// Reads a key from its bytes.
-    pub(in crate::ssh) fn read(bytes: &[u8]) -> Result<Self, KeyRejected> {
+    ///
+    /// # Errors
+    /// Returns an error if they are no such key.
+    pub fn read(bytes: &[u8]) -> Result<Self, KeyRejected> {
         Ed25519KeyPair::from_pkcs8(bytes).map(Self)
     }
 
     /// Returns the public part as in a line of a `known_hosts` file.
-    pub(in crate::ssh) fn public(&self) -> String {
+    pub fn public(&self) -> String {
         format!("{ALGORITHM} {}", BASE64_STANDARD.encode(self.blob()))
     }
 
     /// Returns the public part in wire format.
-    pub(super) fn blob(&self) -> Vec<u8> {
+    pub(crate) fn blob(&self) -> Vec<u8> {
         let public = self.0.public_key().as_ref();
         Message::fields().bytes(ALGORITHM.as_bytes()).bytes(public).as_bytes().to_vec()
     }
 
     /// Returns the signature of `data` in wire format.
-    pub(super) fn sign(&self, data: &[u8]) -> Vec<u8> {
+    pub(crate) fn sign(&self, data: &[u8]) -> Vec<u8> {
         let signature = self.0.sign(data);
         Message::fields().bytes(ALGORITHM.as_bytes()).bytes(signature.as_ref()).as_bytes().to_vec()
     }

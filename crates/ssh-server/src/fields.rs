@@ -4,42 +4,42 @@ use bytes::Bytes;
 
 /// Error for a missing or truncated field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::ssh) struct Malformed;
+pub(crate) struct Malformed;
 
 /// The unread part of a message.
 #[derive(Debug, Clone)]
-pub(in crate::ssh) struct Fields(Bytes);
+pub(crate) struct Fields(Bytes);
 
 impl Fields {
-    pub(in crate::ssh) fn new(message: Bytes) -> Self {
+    pub(crate) fn new(message: Bytes) -> Self {
         Self(message)
     }
 
-    pub(in crate::ssh) fn byte(&mut self) -> Result<u8, Malformed> {
+    pub(crate) fn byte(&mut self) -> Result<u8, Malformed> {
         self.take(1).map(|byte| byte.first().copied().unwrap_or_default())
     }
 
-    pub(in crate::ssh) fn boolean(&mut self) -> Result<bool, Malformed> {
+    pub(crate) fn boolean(&mut self) -> Result<bool, Malformed> {
         self.byte().map(|byte| byte != 0)
     }
 
-    pub(in crate::ssh) fn u32(&mut self) -> Result<u32, Malformed> {
+    pub(crate) fn u32(&mut self) -> Result<u32, Malformed> {
         let bytes = self.take(4)?;
         bytes.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)).ok_or(Malformed)
     }
 
     /// Reads a length and that many bytes.
-    pub(in crate::ssh) fn bytes(&mut self) -> Result<Bytes, Malformed> {
+    pub(crate) fn bytes(&mut self) -> Result<Bytes, Malformed> {
         let length = self.u32()? as usize;
         self.take(length)
     }
 
     /// Reads a length and that many bytes as text; replaces invalid UTF-8.
-    pub(in crate::ssh) fn text(&mut self) -> Result<String, Malformed> {
+    pub(crate) fn text(&mut self) -> Result<String, Malformed> {
         Ok(String::from_utf8_lossy(&self.bytes()?).into_owned())
     }
 
-    pub(super) fn take(&mut self, count: usize) -> Result<Bytes, Malformed> {
+    pub(crate) fn take(&mut self, count: usize) -> Result<Bytes, Malformed> {
         if count > self.0.len() {
             return Err(Malformed);
         }
@@ -49,29 +49,29 @@ impl Fields {
 
 /// A message under construction.
 #[derive(Debug, Clone)]
-pub(in crate::ssh) struct Message(Vec<u8>);
+pub(crate) struct Message(Vec<u8>);
 
 impl Message {
-    pub(in crate::ssh) fn new(number: u8) -> Self {
+    pub(crate) fn new(number: u8) -> Self {
         Self(vec![number])
     }
 
     /// Returns fields without a message number.
-    pub(in crate::ssh) fn fields() -> Self {
+    pub(crate) fn fields() -> Self {
         Self(Vec::new())
     }
 
-    pub(in crate::ssh) fn boolean(mut self, value: bool) -> Self {
+    pub(crate) fn boolean(mut self, value: bool) -> Self {
         self.0.push(value.into());
         self
     }
 
-    pub(in crate::ssh) fn u32(mut self, value: u32) -> Self {
+    pub(crate) fn u32(mut self, value: u32) -> Self {
         self.0.extend_from_slice(&value.to_be_bytes());
         self
     }
 
-    pub(in crate::ssh) fn bytes(mut self, bytes: &[u8]) -> Self {
+    pub(crate) fn bytes(mut self, bytes: &[u8]) -> Self {
         // The bytes fit in a packet.
         self = self.u32(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
         self.0.extend_from_slice(bytes);
@@ -79,13 +79,13 @@ impl Message {
     }
 
     /// Appends bytes without their length.
-    pub(in crate::ssh) fn raw(mut self, bytes: &[u8]) -> Self {
+    pub(crate) fn raw(mut self, bytes: &[u8]) -> Self {
         self.0.extend_from_slice(bytes);
         self
     }
 
     /// Appends a non-negative multiple-precision number, without needless bytes.
-    pub(super) fn mpint(self, number: &[u8]) -> Self {
+    pub(crate) fn mpint(self, number: &[u8]) -> Self {
         let start = number.iter().position(|byte| *byte != 0).unwrap_or(number.len());
         let number = number.get(start..).unwrap_or_default();
         let negative = number.first().is_some_and(|byte| byte & 0x80 != 0);
@@ -93,7 +93,7 @@ impl Message {
         self.bytes(&[sign, number].concat())
     }
 
-    pub(in crate::ssh) fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }

@@ -23,12 +23,12 @@ const NAMES: [(i32, &str); 18] = [
 ];
 
 /// Returns the Linux number of the signal `name`, if there is one.
-pub(super) fn number(name: &str) -> Option<i32> {
+pub(crate) fn number(name: &str) -> Option<i32> {
     NAMES.iter().find(|(_, known)| *known == name).map(|(number, _)| *number)
 }
 
 /// Returns the SSH name of a signal.
-pub(super) fn name(number: i32) -> String {
+pub(crate) fn name(number: i32) -> String {
     match NAMES.iter().find(|(known, _)| *known == number) {
         Some((_, name)) => (*name).to_owned(),
         // RFC 4254's form for signals that it does not name.
