@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use banger_api::{ApiError, ErrorKind, GuestText, Remedy};
+use banger_api::{ApiError, ErrorKind, Remedy};
 use banger_image::{FailureKind, ImageError, KernelError, ModuleError};
 use banger_vmm::VmmError;
 
@@ -42,9 +42,6 @@ pub enum EngineError {
     /// The guest did not answer as expected.
     #[error("{0}")]
     Guest(String),
-    /// The guest reported a failure, in its own words.
-    #[error("{}", .0.reported())]
-    GuestReport(GuestText),
     /// The operation was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -77,7 +74,6 @@ impl From<EngineError> for ApiError {
             EngineError::Image(error) => image_error(&error, message),
             EngineError::Vmm(error) => vmm_error(&error, message),
             EngineError::Guest(_) => Self::new(ErrorKind::Guest, message),
-            EngineError::GuestReport(text) => Self::from_guest(ErrorKind::Guest, &text),
             EngineError::Cancelled => Self::new(ErrorKind::Cancelled, message),
         }
     }

@@ -4,7 +4,7 @@
 
 use std::{fmt::Display, time::Duration};
 
-use banger_api::GuestText;
+use banger_api::{ApiError, ErrorKind, GuestText};
 use banger_proto::{
     AGENT_PORT, Decoder, Frame, Greeting, Inspection, MAX_GREETING, MAX_REPLY, Reply, Request,
 };
@@ -69,7 +69,9 @@ impl Agent {
             .map_err(|error| connection_error(&error))?;
         let reply = self.receive().await?.parse_within(MAX_REPLY);
         match reply.map_err(|error| protocol_error(&error))? {
-            Reply::Failed { message, .. } => Err(EngineError::GuestReport(GuestText::new(&message))),
+            Reply::Failed { message, .. } => {
+                Err(ApiError::from_guest(ErrorKind::Guest, &GuestText::new(&message)).into())
+            }
             reply => Ok(reply),
         }
     }

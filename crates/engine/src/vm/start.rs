@@ -344,7 +344,7 @@ impl Start<'_> {
         tokio::select! {
             // A guest that ends breaks its connections shortly before its VMM exits. The exit explains more.
             result = future => match result {
-                Err(error @ (EngineError::Guest(_) | EngineError::GuestReport(_))) => match timeout(EXIT_TIMEOUT, self.processes.first_exit()).await {
+                Err(error @ EngineError::Guest(_)) => match timeout(EXIT_TIMEOUT, self.processes.first_exit()).await {
                     Ok(exit) => Err(self.exit_error(exit).await),
                     Err(_) => Err(error),
                 },
