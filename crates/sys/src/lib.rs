@@ -1,6 +1,7 @@
 //! Safe functions for kernel interfaces: the one crate with unsafe code. One file for each topic.
 #![allow(unsafe_code)]
 
+pub mod confine;
 mod cpu_time;
 mod ext4;
 pub mod kvm;

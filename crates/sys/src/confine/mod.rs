@@ -1,0 +1,51 @@
+//! Confines the programs that banger starts: what each may use is data ([`Confinement`]), applied here alone.
+//!
+//! | layer | restricts | module |
+//! |---|---|---|
+//! | Landlock | files, TCP, signals, Unix sockets | `landlock` |
+//! | seccomp | system calls, kinds of sockets, new processes | `seccomp` |
+//! | limits, capabilities, no new privileges, session, descriptors | the process | `child` |
+//!
+//! Everything is prepared before the fork. The child only makes system calls, and then becomes the program: that costs
+//! no second program start. Landlock and seccomp are left out on a kernel that has none; [`Support`] tells which.
+
+mod child;
+mod installation;
+mod landlock;
+mod policy;
+mod seccomp;
+mod support;
+
+use std::{io, os::fd::OwnedFd, path::Path, process::Command};
+
+pub use policy::{Access, Confinement, Limits, PathRule, Sockets, SystemCalls};
+pub use support::{LANDLOCK_SCOPES, LANDLOCK_TCP, LANDLOCK_UNIX, Support};
+
+/// Confines the program of `command`, which must be a path. It inherits `descriptors`, under their numbers, beside
+/// its standard streams.
+///
+/// # Errors
+/// Returns an error if a restriction that the kernel has cannot be prepared. The spawn returns errors of applying it.
+pub fn confine(
+    command: &mut Command,
+    confinement: &Confinement,
+    descriptors: Vec<OwnedFd>,
+) -> io::Result<()> {
+    let support = Support::of_kernel();
+    let Confinement { paths, sockets, system_calls, limits } = confinement;
+    let mut rules = installation::rules(Path::new(command.get_program()));
+    rules.extend(installation::rules_for_sockets(*sockets));
+    rules.extend(paths.iter().cloned());
+    let restrictions = child::Restrictions {
+        ruleset: if support.landlock.is_ok() { landlock::ruleset(&rules, *sockets)? } else { None },
+        filter: if support.seccomp { seccomp::filter(*system_calls, *sockets)? } else { None },
+    };
+    child::start(command, child::limits(limits), descriptors, Some(restrictions));
+    Ok(())
+}
+
+/// Separates the program of `command` from this process, without confining it: a session of its own, no inherited
+/// descriptors but its standard streams, no core dumps.
+pub fn detach(command: &mut Command) {
+    child::start(command, vec![child::NO_CORE], Vec::new(), None);
+}
