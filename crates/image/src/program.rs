@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -10,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use banger_api::is_hidden;
+use banger_sys::confine::{Confinement, confine, detach};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::error::IoContext;
@@ -27,17 +27,26 @@ const POLL: Duration = Duration::from_millis(50);
 /// Time for a program to clean up (mounts, temporary directories) before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Environment variables passed on to programs: the proxy settings.
+/// Environment variables passed on to programs that use the network: the proxy settings.
 const PASSED_VARIABLES: [&str; 6] =
     ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
 
 /// Directories searched after those in `PATH`: a user's `PATH` often lacks the system programs.
 const SYSTEM_DIRS: [&str; 3] = ["/usr/sbin", "/usr/bin", "/bin"];
 
+/// What a program may do.
+pub(crate) enum Rights {
+    /// Only this.
+    Confined(Confinement),
+    /// Everything that this user may: it uses privileges to create users and mounts of its own.
+    User,
+}
+
 /// A program to run.
 pub(crate) struct HostCommand {
     name: &'static str,
     command: Command,
+    rights: Rights,
     limit: Duration,
     /// Maximum exit status that counts as success.
     max_status: i32,
@@ -54,13 +63,19 @@ pub(crate) fn find(name: &'static str) -> Result<PathBuf, ImageError> {
 }
 
 impl HostCommand {
-    /// Creates a command for the program `name` without arguments; `limit` is its timeout.
-    pub(crate) fn new(name: &'static str, limit: Duration) -> Result<Self, ImageError> {
+    /// Creates a command for the program `name` without arguments or environment; `limit` is its timeout.
+    pub(crate) fn new(name: &'static str, limit: Duration, rights: Rights) -> Result<Self, ImageError> {
         let mut command = Command::new(find(name)?);
-        command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        command.env("LC_ALL", "C.UTF-8");
-        command.envs(PASSED_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-        Ok(Self { name, command, limit, max_status: 0 })
+        command.env_clear().env("LC_ALL", "C.UTF-8");
+        Ok(Self { name, command, rights, limit, max_status: 0 })
+    }
+
+    /// Adds the environment of a program that runs others and uses the network.
+    pub(crate) fn with_network(mut self) -> Self {
+        self.command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        let proxies = PASSED_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+        self.command.envs(proxies);
+        self
     }
 
     /// Accepts exit statuses up to `max_status` as success.
@@ -83,8 +98,14 @@ impl HostCommand {
         progress: &dyn Progress,
         consume: impl FnOnce(ChildStdout) -> Result<T, ImageError>,
     ) -> Result<T, ImageError> {
-        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let path = PathBuf::from(self.command.get_program());
+        match &self.rights {
+            Rights::Confined(rights) => {
+                confine(&mut self.command, rights, Vec::new()).during("confine", &path)?
+            }
+            Rights::User => detach(&mut self.command),
+        }
         let mut child = self.command.spawn().during("run", &path)?;
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             // Both are piped, see above.
@@ -199,7 +220,8 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     fn shell(script: &str, limit: u64) -> HostCommand {
-        let mut program = HostCommand::new("sh", Duration::from_secs(limit)).unwrap();
+        let mut program =
+            HostCommand::new("sh", Duration::from_secs(limit), Rights::User).unwrap().with_network();
         program.command().arg("-c").arg(script);
         program
     }
@@ -215,7 +237,7 @@ mod tests {
             shell("for i in 1 2 3 4 5; do printf %900d 0 >&2; echo >&2; done; echo why >&2; exit 1", 10);
         let error = error.output(&Silent).unwrap_err().to_string();
         assert!(error.ends_with("0; why") && error.len() < 3000, "{error}");
-        let missing = HostCommand::new("no-such-program", GRACE).err().unwrap();
+        let missing = HostCommand::new("no-such-program", GRACE, Rights::User).err().unwrap();
         assert_eq!(missing.to_string(), "the program no-such-program is not installed");
     }
 

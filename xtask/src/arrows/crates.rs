@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("banger-api", &[]),
     ("banger-sys", &[]),
     ("banger-files", &[]),
-    ("banger-image", &["banger-api", "banger-proto"]),
+    ("banger-image", &["banger-api", "banger-proto", "banger-sys"]),
     ("banger-vmm", &["banger-sys"]),
     ("banger-engine", &["banger-api", "banger-image", "banger-proto", "banger-sys", "banger-vmm"]),
     ("banger-client", &["banger-api", "banger-files", "banger-proto"]),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Recipe, sources};
 use crate::error::IoContext;
-use crate::program::{HostCommand, find};
+use crate::program::{HostCommand, Rights, find};
 use crate::{ImageError, Progress, RootfsInfo, RootfsOptions, import_rootfs};
 
 /// Timeout for downloading, unpacking and configuring all packages.
@@ -36,7 +36,7 @@ pub fn fetch_image(
     progress: &dyn Progress,
 ) -> Result<RootfsInfo, ImageError> {
     progress.stage("install packages");
-    let mut program = HostCommand::new("mmdebstrap", TIMEOUT)?;
+    let mut program = HostCommand::new("mmdebstrap", TIMEOUT, Rights::User)?.with_network();
     let root = rustix::process::geteuid().is_root();
     if !root {
         require_user_namespaces()?;

@@ -6,10 +6,12 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use banger_sys::confine::{Access, Confinement, Limits, Sockets, SystemCalls};
+
 use super::{CatalogKernel, Download, KernelSource, sources};
 use crate::error::IoContext;
 use crate::kernel::import_kernel_files;
-use crate::program::HostCommand;
+use crate::program::{HostCommand, Rights};
 use crate::publish::write_error;
 use crate::{DownloadRequest, ImageError, KernelInfo, Progress, Registries, download, import_kernel};
 
@@ -76,6 +78,8 @@ fn fetch_package(
 /// An apt configuration with all its state in one directory.
 struct Apt<'a> {
     dir: PathBuf,
+    /// Files with the keys of the package sources.
+    keys: Vec<PathBuf>,
     progress: &'a dyn Progress,
 }
 
@@ -83,7 +87,7 @@ impl<'a> Apt<'a> {
     fn new(work: &Path, sources: &[String], progress: &'a dyn Progress) -> Result<Self, ImageError> {
         // apt resolves relative paths against its own directories.
         let dir = std::path::absolute(work).during("find", work)?.join("apt");
-        for name in ["state/lists/partial", "cache/archives/partial", "deb"] {
+        for name in ["state/lists/partial", "cache/archives/partial", "deb", "tmp"] {
             let path = dir.join(name);
             fs::create_dir_all(&path).map_err(|source| write_error(source, &path, 0))?;
         }
@@ -91,13 +95,16 @@ impl<'a> Apt<'a> {
             let path = dir.join(name);
             fs::write(&path, text).map_err(|source| write_error(source, &path, 0))?;
         }
-        Ok(Self { dir, progress })
+        Ok(Self { dir, keys: sources::key_files(sources), progress })
     }
 
     /// Runs an apt program and returns its output.
     fn run(&self, program: &'static str, arguments: &[&str]) -> Result<String, ImageError> {
-        let mut program = HostCommand::new(program, TIMEOUT)?;
+        let rights = Rights::Confined(self.confinement());
+        let mut program = HostCommand::new(program, TIMEOUT, rights)?.with_network();
         let command = program.command();
+        // apt and gpgv create temporary files.
+        command.env("TMPDIR", self.dir.join("tmp"));
         for (option, name) in [
             ("Dir::State", "state"),
             ("Dir::State::lists", "state/lists"),
@@ -127,6 +134,21 @@ impl<'a> Apt<'a> {
         }
         command.arg("-q").args(arguments).current_dir(self.dir.join("deb"));
         program.output(self.progress)
+    }
+
+    /// Returns what apt may do: write in its own directory, read its configuration and keys, and use the network.
+    fn confinement(&self) -> Confinement {
+        let confinement = Confinement {
+            sockets: Sockets::Names,
+            system_calls: SystemCalls::Processes,
+            limits: Limits { open_files: 1024, file_size: Some(MAX_DOWNLOAD), memory: None },
+            ..Confinement::default()
+        };
+        let keys = self.keys.iter().fold(confinement, |all, key| all.allow(key, Access::Read));
+        keys.allow(&self.dir, Access::All)
+            .allow("/etc/apt", Access::Read)
+            .allow("/etc/dpkg", Access::Read)
+            .allow("/var/lib/dpkg", Access::Read)
     }
 
     /// Opens the downloaded package.
@@ -159,7 +181,7 @@ mod tests {
     use banger_api::Digest;
     use sha2::{Digest as _, Sha256};
     use std::io::{BufRead, BufReader, Write};
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
     use std::thread;
 
     #[test]
@@ -189,6 +211,70 @@ mod tests {
         assert_eq!((info.release.as_str(), info.virtio_pci, info.virtio_mmio), ("6.1.155", false, true));
         assert!(fs::read(dest.join("vmlinux")).unwrap() == kernel);
         assert!(Catalog::parse(&text.replace(&hash, "123")).is_err());
+    }
+
+    /// Serves a signed Debian repository of one package until the test process ends. Returns its address.
+    fn serve_packages() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let answer = |mut stream: TcpStream| {
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            let Some(request) = lines.next() else { return };
+            lines.any(|line| line.is_empty());
+            let body: &[u8] = match request.split(' ').nth(1).unwrap_or_default() {
+                "/dists/test/InRelease" => include_bytes!("testdata/InRelease"),
+                "/dists/test/main/binary-amd64/Packages" => include_bytes!("testdata/Packages"),
+                "/pool/linux-image-test_1_amd64.deb" => include_bytes!("testdata/linux-image-test.deb"),
+                _ => &[],
+            };
+            let status = if body.is_empty() { "404 Not Found" } else { "200 OK" };
+            let length = body.len();
+            let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+            // apt may have closed the connection.
+            let _ = stream.write_all(&[head.as_bytes(), body].concat());
+        };
+        thread::spawn(move || {
+            listener.incoming().flatten().for_each(|stream| drop(thread::spawn(move || answer(stream))));
+        });
+        address
+    }
+
+    #[test]
+    fn a_confined_apt_downloads_a_package_that_it_has_verified() {
+        let work = tempfile::tempdir().unwrap();
+        // Outside of apt's own directory, as on a host.
+        let keys = tempfile::tempdir().unwrap();
+        let key = keys.path().join("key.gpg");
+        fs::write(&key, include_bytes!("testdata/key.gpg")).unwrap();
+        let source =
+            |key: &Path| format!("deb [signed-by={}] http://{} test main", key.display(), serve_packages());
+        let apt = Apt::new(work.path(), &[source(&key)], &Silent).unwrap();
+        apt.run("apt-get", &["update"]).unwrap();
+        let depends = apt.run("apt-cache", &["depends", "--important", "linux-image-test"]).unwrap();
+        let package = real_package(&depends, "linux-image-test").unwrap();
+        apt.run("apt-get", &["download", package]).unwrap();
+        let mut package = apt.downloaded().unwrap().unwrap();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut package, &mut bytes).unwrap();
+        assert!(bytes == include_bytes!("testdata/linux-image-test.deb"));
+        // Without the key, nothing is accepted.
+        fs::write(&key, b"").unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let apt = Apt::new(other.path(), &[source(&key)], &Silent).unwrap();
+        assert!(matches!(apt.run("apt-get", &["update"]), Err(ImageError::Program { .. })));
+    }
+
+    #[test]
+    fn a_program_with_the_rights_of_apt_writes_only_in_its_directory() {
+        let (work, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(other.path().join("secret"), "secret\n").unwrap();
+        let apt = Apt::new(work.path(), &[], &Silent).unwrap();
+        let rights = Rights::Confined(apt.confinement());
+        let mut shell = HostCommand::new("bash", TIMEOUT, rights).unwrap().with_network();
+        let script = "echo x > $0/deb/x && cat $0/deb/x; echo x > $1/x; cat $1/secret; cat /etc/shadow";
+        shell.command().args(["-c", script]).arg(&apt.dir).arg(other.path());
+        assert_eq!(shell.accept(255).output(&Silent).unwrap(), "x\n");
+        assert_eq!(fs::read_dir(other.path()).unwrap().count(), 1);
     }
 
     #[test]

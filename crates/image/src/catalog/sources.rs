@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Returns lines for an apt `sources.list` (sources.list(5)) with Debian's `suite`, its updates and its security
 /// fixes.
@@ -122,6 +122,12 @@ fn key(signed_by: Option<&str>) -> String {
         Some(file) => format!("[signed-by={file}] "),
         None => String::new(),
     }
+}
+
+/// Returns the files with the keys of `lines`.
+pub(super) fn key_files(lines: &[String]) -> Vec<PathBuf> {
+    let sources = lines.iter().filter_map(|line| parse_line(line));
+    sources.filter_map(|source| source.signed_by).map(PathBuf::from).collect()
 }
 
 #[cfg(test)]

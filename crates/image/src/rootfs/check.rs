@@ -6,12 +6,17 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
+use banger_sys::confine::{Access, Confinement, Limits};
+
 use crate::error::IoContext;
-use crate::program::HostCommand;
+use crate::program::{HostCommand, Rights};
 use crate::{ImageError, Progress};
 
 /// Timeout for a check. A large disk on a slow host takes minutes.
 const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// Memory of `e2fsck` for the smallest file system, in bytes.
+const MIN_MEMORY: u64 = 1 << 30;
 
 /// Exit status of e2fsck(8) when it has repaired all errors.
 const REPAIRED: i32 = 1;
@@ -22,7 +27,8 @@ const REPAIRED: i32 = 1;
 /// # Errors
 /// Returns an error if `e2fsck` is missing, or if it cannot repair the damage.
 pub fn check_ext4(path: &Path, progress: &dyn Progress) -> Result<(), ImageError> {
-    let mut e2fsck = HostCommand::new("e2fsck", TIMEOUT)?.accept(REPAIRED);
+    let rights = Rights::Confined(confinement(path, Access::Write)?);
+    let mut e2fsck = HostCommand::new("e2fsck", TIMEOUT, rights)?.accept(REPAIRED);
     e2fsck.command().args(["-f", "-p"]).arg(path);
     e2fsck.output(progress).map(drop)
 }
@@ -36,9 +42,19 @@ pub(crate) fn verify_ext4(file: &File, path: &Path, progress: &dyn Progress) -> 
         let output = vec!["its superblock does not describe an ext4 file system of this size".to_owned()];
         return Err(ImageError::Program { program: "e2fsck", status: "not run".to_owned(), output });
     }
-    let mut e2fsck = HostCommand::new("e2fsck", TIMEOUT)?;
+    let rights = Rights::Confined(confinement(path, Access::Read)?);
+    let mut e2fsck = HostCommand::new("e2fsck", TIMEOUT, rights)?;
     e2fsck.command().args(["-f", "-n"]).arg(path);
     e2fsck.output(progress).map(drop)
+}
+
+/// Returns what `e2fsck` may do: use this file, which it does not enlarge. Its memory is limited, because the file
+/// system decides how much it needs: bitmaps of a bit for each block, and tables of inodes.
+fn confinement(path: &Path, access: Access) -> Result<Confinement, ImageError> {
+    let size = path.metadata().during("stat", path)?.len();
+    let limits = Limits { open_files: 64, file_size: Some(size), memory: Some(MIN_MEMORY + size / 1024) };
+    let confined = Confinement { limits, ..Confinement::default() };
+    Ok(confined.allow(path, access).allow("/etc/e2fsck.conf", Access::Read))
 }
 
 /// Returns whether an ext4 superblock (kernel documentation, "ext4: Super Block") accounts for exactly the whole
@@ -76,5 +92,34 @@ mod tests {
         let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
         file.write_all_at(&vec![0x5a; 1 << 20], 4096).unwrap();
         assert_eq!(check_ext4(&path, &Silent).unwrap_err().kind(), FailureKind::Io);
+    }
+
+    /// What a hostile disk would do if it could take `e2fsck` over.
+    #[test]
+    fn a_program_with_the_rights_of_e2fsck_reaches_only_its_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let [disk, other] = ["disk", "other"].map(|name| dir.path().join(name));
+        for path in [&disk, &other] {
+            fs::write(path, "old\n").unwrap();
+        }
+        let take_over = |access, script: &str| {
+            let rights = Rights::Confined(confinement(&disk, access).unwrap());
+            let mut shell = HostCommand::new("bash", TIMEOUT, rights).unwrap();
+            shell.command().args(["--norc", "-c", script]).arg(&disk).arg(&other);
+            shell.accept(255).output(&Silent).unwrap()
+        };
+        let script = "trap 'echo too large' XFSZ
+            read line < $0 && echo read $line; echo new 2>/dev/null >$0 && echo written
+            for i in 1 2 3; do echo more >>$0; done
+            read line < $1 && echo other; echo x >$1 && echo other; echo x >$1.new && echo created
+            exec 3<>/dev/tcp/127.0.0.1/1 || echo no network; (echo started)";
+        assert_eq!(take_over(Access::Read, script), "read old\nno network\n");
+        let written = take_over(Access::Write, script);
+        assert_eq!(written, "read old\nwritten\ntoo large\ntoo large\ntoo large\nno network\n");
+        assert_eq!(
+            (fs::read(&disk).unwrap(), fs::read(&other).unwrap()),
+            (b"new\n".to_vec(), b"old\n".to_vec())
+        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 }
