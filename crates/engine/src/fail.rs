@@ -9,6 +9,7 @@ use std::{
     env, fmt,
     fs::OpenOptions,
     io::Write,
+    path::Path,
     sync::{Mutex, PoisonError},
 };
 
@@ -71,4 +72,9 @@ pub(crate) fn reach(step: &str, side: Side) {
         // SIGKILL does not return.
         let _ = kill_process(getpid(), Signal::KILL);
     }
+}
+
+/// Returns whether `program` is a fake VMM of a test, whose guest is the host: such a file is beside it.
+pub(crate) fn is_fake(program: &Path) -> bool {
+    program.with_file_name("fake-vmms").exists() && program.file_name() != Some("bangerd".as_ref())
 }

@@ -104,7 +104,7 @@ impl HostCommand {
             Rights::Confined(rights) => {
                 confine(&mut self.command, rights, Vec::new()).during("confine", &path)?
             }
-            Rights::User => detach(&mut self.command),
+            Rights::User => detach(&mut self.command, Vec::new()),
         }
         let mut child = self.command.spawn().during("run", &path)?;
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {

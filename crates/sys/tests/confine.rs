@@ -193,7 +193,7 @@ fn only_the_given_descriptors_are_inherited() {
             let given = vec![given.try_clone().unwrap()];
             confine(&mut command, &Confinement::default(), given).unwrap();
         } else {
-            detach(&mut command);
+            detach(&mut command, Vec::new());
         }
         String::from_utf8(command.output().unwrap().stdout).unwrap()
     };
@@ -211,7 +211,7 @@ fn only_the_given_descriptors_are_inherited() {
 fn a_program_leads_a_session_without_a_terminal() {
     let mut command = Command::new("/bin/bash");
     command.args(["-c", "read _ _ _ _ _ session tty _ < /proc/self/stat; echo $$ $session $tty"]);
-    detach(&mut command);
+    detach(&mut command, Vec::new());
     let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
     let words: Vec<_> = output.split_whitespace().collect();
     assert!(words[0] == words[1] && words[2] == "0", "{output}");

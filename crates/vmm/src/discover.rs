@@ -145,7 +145,7 @@ async fn program(name: &str, search: &VmmSearch, min: [u32; 2]) -> Result<Instal
         timed_out: true,
     })?;
     let (numbers, version) =
-        version_in(&line).ok_or_else(|| unusable(format!("{shown} prints no version")))?;
+        version_in(&line).ok_or_else(|| unusable(format!("{shown} prints no version: {line:?}")))?;
     if numbers.as_slice() < min.as_slice() {
         let [major, minor] = min;
         return Err(unusable(format!("{name} {version} is too old: {major}.{minor} or later is needed")));

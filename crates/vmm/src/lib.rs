@@ -6,10 +6,12 @@
 
 mod channel;
 mod choose;
+mod confinement;
 mod discover;
 mod error;
 mod firecracker;
 mod identity;
+mod inherit;
 mod kind;
 mod probe;
 mod program;
@@ -25,6 +27,8 @@ pub use discover::{HostVmms, VmmSearch, discover};
 pub use error::VmmError;
 pub use kind::{Accel, VmmKind};
 pub use probe::{KvmSource, probe_main};
-pub use spec::{Disk, GuestNetwork, LaunchPlan, Network, ProcessSpec, Role, VmSpec};
+pub use spec::{
+    Disk, GuestNetwork, InheritedSocket, LaunchPlan, Network, ProcessSpec, Role, SocketSide, VmSpec,
+};
 pub use verdict::{KvmProbe, KvmVerdict};
 pub use vmm::{BoxFuture, Control, Vmm};

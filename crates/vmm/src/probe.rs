@@ -13,6 +13,7 @@ use std::{
 };
 
 use banger_sys::{
+    confine::{Confinement, confine},
     kvm::{KvmOutcome, probe},
     process_cpu_time,
 };
@@ -24,6 +25,7 @@ use tokio::{
 };
 
 use crate::{
+    confinement,
     verdict::{KvmProbe, KvmVerdict},
     verdict_cache::{self, Conditions},
 };
@@ -70,6 +72,10 @@ pub enum KvmSource {
 
 /// Returns the verdict of `source`.
 pub(crate) async fn verdict(source: &KvmSource) -> KvmProbe {
+    confined_verdict(source, &confinement::probe()).await
+}
+
+async fn confined_verdict(source: &KvmSource, confinement: &Confinement) -> KvmProbe {
     let (command, file, reprobe) = match source {
         KvmSource::Probe { command, cache_file, reprobe } => (command, cache_file.as_deref(), *reprobe),
         KvmSource::Fixed(verdict) => return verdict.clone(),
@@ -83,7 +89,7 @@ pub(crate) async fn verdict(source: &KvmSource) -> KvmProbe {
     {
         return verdict;
     }
-    let verdict = run_with_retry(command, LIMITS).await;
+    let verdict = run_with_retry(command, LIMITS, confinement).await;
     if let Some((file, conditions)) = cache
         && matches!(verdict.verdict, KvmVerdict::Usable | KvmVerdict::Broken)
     {
@@ -158,12 +164,12 @@ fn cannot_open(error: &std::io::Error) -> String {
 }
 
 /// Runs the probe, and again if the first verdict is that KVM is broken.
-async fn run_with_retry(command: &[PathBuf], limits: Limits) -> KvmProbe {
-    let first = run(command, limits).await;
+async fn run_with_retry(command: &[PathBuf], limits: Limits, confinement: &Confinement) -> KvmProbe {
+    let first = run(command, limits, confinement).await;
     if first.verdict != KvmVerdict::Broken {
         return first;
     }
-    let mut second = run(command, limits).await;
+    let mut second = run(command, limits, confinement).await;
     if second.verdict == KvmVerdict::Broken {
         second.reason.push_str(", twice");
     }
@@ -171,19 +177,16 @@ async fn run_with_retry(command: &[PathBuf], limits: Limits) -> KvmProbe {
 }
 
 /// Runs `command`, whose process calls [`probe_main`]. Returns its verdict, or one derived from its exit status.
-async fn run(command: &[PathBuf], limits: Limits) -> KvmProbe {
+async fn run(command: &[PathBuf], limits: Limits, confinement: &Confinement) -> KvmProbe {
     let unknown = |why: String| KvmProbe::new(KvmVerdict::Unknown, why);
     let [program, args @ ..] = command else {
         return unknown("there is no command for the probe".to_owned());
     };
-    let child = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        // A child that hangs in the kernel stays until the kernel ends it; nothing waits for it.
-        .kill_on_drop(true)
-        .spawn();
+    let mut command = std::process::Command::new(program);
+    command.args(args).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let confined = confine(&mut command, confinement, Vec::new());
+    // A child that hangs in the kernel stays until the kernel ends it; nothing waits for it.
+    let child = confined.and_then(|()| Command::from(command).kill_on_drop(true).spawn());
     let mut child = match child {
         Ok(child) => child,
         Err(error) => return unknown(format!("cannot run the probe {}: {error}", program.display())),
@@ -240,6 +243,7 @@ fn cpu_time(pid: Option<u32>) -> Duration {
 mod tests {
     use super::*;
     use KvmVerdict::{Broken, Unavailable, Unknown, Usable};
+    use banger_sys::confine::{Access, SystemCalls};
     use std::fs;
 
     #[test]
@@ -262,11 +266,17 @@ mod tests {
         (["/bin/sh".into(), "-c".into(), script.into()].to_vec(), runs)
     }
 
+    /// Returns what a shell script in `dir` may do.
+    fn script_confinement(dir: &Path) -> Confinement {
+        let confinement = Confinement { system_calls: SystemCalls::Processes, ..confinement::probe() };
+        confinement.allow(dir, Access::All)
+    }
+
     /// Returns the verdict of a shell script as probe, and how often it ran.
     async fn run_script(text: &str, limits: Limits) -> (KvmProbe, usize) {
         let dir = tempfile::tempdir().unwrap();
         let (command, runs) = script(dir.path(), text);
-        let verdict = run_with_retry(&command, limits).await;
+        let verdict = run_with_retry(&command, limits, &script_confinement(dir.path())).await;
         (verdict, fs::read_to_string(runs).unwrap_or_default().lines().count())
     }
 
@@ -302,7 +312,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut command, runs) = script(dir.path(), &once);
         command.push(runs.clone());
-        assert_eq!(run_with_retry(&command, LIMITS).await.verdict, Usable);
+        let verdict = run_with_retry(&command, LIMITS, &script_confinement(dir.path())).await;
+        assert_eq!(verdict.verdict, Usable);
         assert_eq!(fs::read_to_string(runs).unwrap().lines().count(), 2);
         let (killed, runs) = run_script("kill -9 $$", LIMITS).await;
         assert_eq!((killed.verdict, runs), (Broken, 2));
@@ -311,7 +322,8 @@ mod tests {
     #[tokio::test]
     async fn a_probe_without_valid_output_gives_no_verdict() {
         for command in ["/bin/true", "/nonexistent"] {
-            assert_eq!(run_with_retry(&[command.into()], LIMITS).await.verdict, Unknown);
+            let verdict = run_with_retry(&[command.into()], LIMITS, &confinement::probe()).await;
+            assert_eq!(verdict.verdict, Unknown);
         }
         let (denied, runs) = run_script(r#"echo '{"verdict":"unavailable","reason":"group"}'"#, LIMITS).await;
         assert_eq!((denied.verdict, runs), (Unavailable, 1));
@@ -324,18 +336,20 @@ mod tests {
         let (command, runs) = script(dir.path(), BROKEN);
         let probe =
             |reprobe| KvmSource::Probe { command: command.clone(), cache_file: Some(file.clone()), reprobe };
+        let confinement = script_confinement(dir.path());
+        let verdict = async |source: KvmSource| confined_verdict(&source, &confinement).await;
         let count = || fs::read_to_string(&runs).unwrap().lines().count();
         if fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
             // Without a device there are no conditions to cache a verdict for.
-            verdict(&probe(false)).await;
+            verdict(probe(false)).await;
             assert!(!file.exists());
             return;
         }
-        let first = verdict(&probe(false)).await;
-        assert_eq!((verdict(&probe(false)).await, count()), (first.clone(), 2));
-        assert_eq!((verdict(&probe(true)).await, count()), (first, 4));
+        let first = verdict(probe(false)).await;
+        assert_eq!((verdict(probe(false)).await, count()), (first.clone(), 2));
+        assert_eq!((verdict(probe(true)).await, count()), (first, 4));
         fs::write(&file, "garbage").unwrap();
-        verdict(&probe(false)).await;
+        verdict(probe(false)).await;
         assert_eq!(count(), 6);
     }
 }

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
+use banger_sys::confine::confine;
 use tokio::{process::Command, time::timeout};
+
+use crate::confinement;
 
 /// Timeout for a program to print its version: only a hung program exceeds it. An idle host needs some 10 ms.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -35,17 +38,21 @@ fn is_program(path: &Path) -> bool {
 #[derive(Debug)]
 pub(crate) struct TimedOut(pub(crate) Duration);
 
-/// Returns the first line that `program --version` prints, or an empty one if it cannot run or prints nothing.
+/// Returns the first line that `program --version` prints, or the reason why it prints nothing.
 pub(crate) async fn version_line(program: &Path) -> Result<String, TimedOut> {
-    let command = Command::new(program)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = timeout(VERSION_TIMEOUT, command).await.map_err(|_| TimedOut(VERSION_TIMEOUT))?;
-    let stdout = output.map(|output| output.stdout).unwrap_or_default();
-    Ok(String::from_utf8_lossy(&stdout).lines().next().unwrap_or_default().to_owned())
+    let mut command = std::process::Command::new(program);
+    command.arg("--version").stdin(Stdio::null()).env_clear();
+    if let Err(error) = confine(&mut command, &confinement::version(), Vec::new()) {
+        return Ok(error.to_string());
+    }
+    let output = Command::from(command).kill_on_drop(true).output();
+    let output = match timeout(VERSION_TIMEOUT, output).await {
+        Ok(Ok(output)) => output,
+        Ok(Err(error)) => return Ok(error.to_string()),
+        Err(_) => return Err(TimedOut(VERSION_TIMEOUT)),
+    };
+    let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+    Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned())
 }
 
 /// Returns the first version in `line`: numbers separated by dots.

@@ -2,6 +2,8 @@
 
 use std::{ffi::OsString, net::Ipv4Addr, path::PathBuf};
 
+use banger_sys::confine::Confinement;
+
 use crate::GuestChannel;
 
 /// A VM's hardware.
@@ -21,6 +23,8 @@ pub struct VmSpec {
     pub cmdline: String,
     /// Disks in guest order: `vda`, `vdb`, …
     pub disks: Vec<Disk>,
+    /// Size of the largest file that the VM writes, in bytes: a disk, or its memory.
+    pub largest_file: u64,
     /// The guest's vsock context id, from 3 to 2^31 - 1.
     pub vsock_cid: u32,
     /// Host port that the guest connects to when it is up, unless the plan has another.
@@ -79,8 +83,30 @@ pub struct ProcessSpec {
     pub program: PathBuf,
     /// Arguments of the program.
     pub args: Vec<OsString>,
+    /// Sockets that the process inherits.
+    pub sockets: Vec<InheritedSocket>,
     /// Socket that the process creates, which must exist before the next process starts.
     pub ready: Option<PathBuf>,
+    /// What the process may do.
+    pub confinement: Confinement,
+}
+
+/// A Unix socket that a process inherits, so that it need not be able to create any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InheritedSocket {
+    /// Index of the argument to which the number of the socket's descriptor is appended.
+    pub argument: usize,
+    /// The socket's path, and its side.
+    pub side: SocketSide,
+}
+
+/// Side of a Unix socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SocketSide {
+    /// Listens at this path, which does not exist yet.
+    Listen(PathBuf),
+    /// Is connected to this path, where another process listens.
+    Connect(PathBuf),
 }
 
 /// Role of a VM's process.
@@ -120,6 +146,7 @@ pub(crate) fn spec_for_test() -> VmSpec {
             Disk { path: "/state/images/i/rootfs.ext4".into(), read_only: true },
             Disk { path: "/state/vms/v/work.ext4".into(), read_only: false },
         ],
+        largest_file: 1 << 30,
         vsock_cid: 3,
         ready_port: 1025,
         network: Network::User,

@@ -17,7 +17,11 @@ use rustix::{
 };
 use vhost::vhost_user::{BackendReqHandler, Error as VhostUserError};
 
-use crate::{Error, log, muxer::Muxer, vhost_user::VhostUser};
+use crate::{
+    Error, log,
+    muxer::{Muxer, Ready},
+    vhost_user::VhostUser,
+};
 
 /// The epoll tokens. Connections have those from `CONNECTIONS` on.
 const QEMU: u64 = 0;
@@ -37,6 +41,8 @@ pub struct Config {
     pub vhost_socket: PathBuf,
     /// The socket that host programs connect to.
     pub host_socket: PathBuf,
+    /// The port that the guest may connect to, once. Someone listens at `<host_socket>_<port>`.
+    pub ready_port: Option<u32>,
 }
 
 /// A vsock device whose sockets exist.
@@ -45,19 +51,22 @@ pub struct Device {
     config: Config,
     qemu: UnixListener,
     host: UnixListener,
+    ready: Option<Ready>,
 }
 
 impl Device {
-    /// Creates the two sockets, the one for QEMU last.
+    /// Creates the two sockets, the one for QEMU last, and opens the guest's connection. From then on, the device
+    /// opens nothing.
     ///
     /// # Errors
-    /// Returns an error if a socket cannot be created.
+    /// Returns an error if a socket cannot be created, or nothing listens for the guest's connection.
     pub fn bind(config: Config) -> Result<Self, Error> {
+        let ready = config.ready_port.map(|port| Ready::open(&config.host_socket, port)).transpose()?;
         let host = bind(&config.host_socket)?;
         let nonblocking = host.set_nonblocking(true);
         nonblocking.map_err(|source| Error::Socket { path: config.host_socket.clone(), source })?;
         let qemu = bind(&config.vhost_socket)?;
-        Ok(Self { config, qemu, host })
+        Ok(Self { config, qemu, host, ready })
     }
 
     /// Waits for QEMU, and serves its guest until QEMU disconnects. Then all connections are closed.
@@ -73,10 +82,10 @@ impl Device {
         watch(&qemu, QEMU, epoll::EventFlags::IN)?;
         watch(&self.host, LISTENER, epoll::EventFlags::IN | epoll::EventFlags::ET)?;
 
-        let Config { guest_cid, host_socket, .. } = &self.config;
+        let guest_cid = self.config.guest_cid;
         let host = self.host.try_clone().map_err(Error::Wait)?;
-        let muxer = Muxer::new(*guest_cid, host_socket, host, Arc::clone(&epoll), CONNECTIONS);
-        let vhost_user = Arc::new(Mutex::new(VhostUser::new(*guest_cid, Arc::clone(&epoll), KICKS)));
+        let muxer = Muxer::new(guest_cid, host, self.ready.take(), Arc::clone(&epoll), CONNECTIONS);
+        let vhost_user = Arc::new(Mutex::new(VhostUser::new(guest_cid, Arc::clone(&epoll), KICKS)));
         run(&epoll, qemu, muxer, &vhost_user)
     }
 }

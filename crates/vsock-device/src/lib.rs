@@ -3,8 +3,9 @@
 //! QEMU's `vhost-user-vsock-pci` connects to the vhost-user socket and shares the guest's memory and two virtqueues:
 //! *rx* carries packets to the guest, *tx* packets from it. On the host, the device speaks Firecracker's hybrid vsock
 //! protocol (Firecracker, docs/vsock.md): a program connects to a Unix socket and sends `CONNECT <port>\n`; the device
-//! answers `OK <host port>\n` when the guest has accepted. A connection that the guest opens to port N arrives at
-//! `<socket>_N`.
+//! answers `OK <host port>\n` when the guest has accepted. The guest may open one connection to one port, with which
+//! its agent announces itself: the device opens it to `<socket>_<port>` at its start. So when the first packet of the
+//! guest arrives, the device needs no more files, sockets or programs, and the process gives up the right to use any.
 //!
 //! One thread and one epoll serve everything: requests of QEMU, the guest's notifications and the host's sockets. So
 //! a queue cannot stop while its packets are processed. After each event, the device does all work that is possible.
@@ -43,6 +44,14 @@ pub enum Error {
     /// A socket cannot be created.
     #[error("cannot create {}: {source}", path.display())]
     Socket {
+        /// The socket's path.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Nothing listens for the guest's connection.
+    #[error("cannot connect to {}: {source}", path.display())]
+    Ready {
         /// The socket's path.
         path: PathBuf,
         /// The cause.

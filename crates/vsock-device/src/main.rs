@@ -6,6 +6,7 @@ use std::{
     process::ExitCode,
 };
 
+use banger_sys::confine::keep_open_descriptors_only;
 use banger_vsock_device::{Config, Device, Error};
 use clap::Parser;
 
@@ -19,14 +20,17 @@ struct Args {
     /// Socket for QEMU to connect to
     #[arg(long, value_name = "PATH")]
     vhost_socket: PathBuf,
-    /// Socket for host programs to connect to; the guest's connections to port N arrive at PATH_N
+    /// Socket for host programs to connect to
     #[arg(long, value_name = "PATH")]
     host_socket: PathBuf,
+    /// Port that the guest may connect to, once; its connection is opened at the start, to HOST_SOCKET_PORT
+    #[arg(long, value_name = "PORT")]
+    ready_port: u32,
 }
 
 fn main() -> ExitCode {
-    let Args { guest_cid, vhost_socket, host_socket } = Args::parse();
-    match run(Config { guest_cid, vhost_socket, host_socket }) {
+    let Args { guest_cid, vhost_socket, host_socket, ready_port } = Args::parse();
+    match run(Config { guest_cid, vhost_socket, host_socket, ready_port: Some(ready_port) }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // A closed stderr must not hide the exit code.
@@ -40,8 +44,9 @@ fn main() -> ExitCode {
 ///
 /// bangerd ends this process after QEMU. If it ended by itself, bangerd could not know which of the two failed.
 fn run(config: Config) -> Result<(), Error> {
-    rustix::thread::set_no_new_privs(true).map_err(|source| Error::Process(source.into()))?;
     let mut device = Device::bind(config)?;
+    // The guest's packets come from here on.
+    keep_open_descriptors_only().map_err(Error::Process)?;
     loop {
         device.serve()?;
     }

@@ -12,14 +12,11 @@ use std::{
     sync::Arc,
 };
 
-use rustix::{
-    event::epoll,
-    io::Errno,
-    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
-};
+use rustix::event::epoll;
 use virtio_queue::DescriptorChain;
 
 use crate::{
+    Error,
     connection::{Connection, End, Ports},
     log,
     packet::{HEADER_SIZE, HOST_CID, Header, MAX_PAYLOAD, STREAM, op},
@@ -43,14 +40,33 @@ const FIRST_PORT: u32 = 1 << 30;
 const STREAM_EVENTS: epoll::EventFlags =
     epoll::EventFlags::IN.union(epoll::EventFlags::RDHUP).union(epoll::EventFlags::ET);
 
+/// The connection to the host that the guest may open, to this port: with it, the guest's agent announces itself.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    port: u32,
+    stream: UnixStream,
+}
+
+impl Ready {
+    /// Opens the connection. The host's program sees it before the guest does, and waits for the first byte.
+    pub(crate) fn open(host_socket: &Path, port: u32) -> Result<Self, Error> {
+        let mut path = host_socket.to_owned().into_os_string();
+        path.push(format!("_{port}"));
+        let path = PathBuf::from(path);
+        let stream = UnixStream::connect(&path).map_err(|source| Error::Ready { path, source })?;
+        Ok(Self { port, stream })
+    }
+}
+
 /// The connections.
 #[derive(Debug)]
 pub(crate) struct Muxer {
     guest_cid: u64,
-    socket: PathBuf,
     listener: UnixListener,
     /// The listener may have connections.
     listener_ready: bool,
+    /// The connection that the guest may open.
+    ready: Option<Ready>,
     epoll: Arc<OwnedFd>,
     connections: HashMap<u64, Connection>,
     by_ports: HashMap<Ports, u64>,
@@ -69,16 +85,16 @@ impl Muxer {
     /// Creates a muxer. Its connections have the epoll tokens from `first_id` on.
     pub(crate) fn new(
         guest_cid: u32,
-        socket: &Path,
         listener: UnixListener,
+        ready: Option<Ready>,
         epoll: Arc<OwnedFd>,
         first_id: u64,
     ) -> Self {
         Self {
             guest_cid: guest_cid.into(),
-            socket: socket.to_owned(),
             listener,
             listener_ready: true,
+            ready,
             epoll,
             connections: HashMap::new(),
             by_ports: HashMap::new(),
@@ -285,13 +301,10 @@ impl Muxer {
         }
     }
 
-    /// Connects to a host program for the guest.
+    /// Gives the guest the connection that waits for it, if it asks for that port.
     fn open(&mut self, ports: Ports, request: &Header) {
-        let mut path = self.socket.clone().into_os_string();
-        path.push(format!("_{}", ports.host));
-        let connection = connect_nonblocking(Path::new(&path))
-            .ok()
-            .map(|stream| Connection::from_guest(stream, ports, request));
+        let ready = self.ready.take_if(|ready| ready.port == ports.host);
+        let connection = ready.map(|ready| Connection::from_guest(ready.stream, ports, request));
         match connection.and_then(|connection| self.add(connection)) {
             Some(id) => {
                 self.by_ports.insert(ports, id);
@@ -388,12 +401,4 @@ fn watch_writability(epoll: &OwnedFd, id: u64, connection: &mut Connection) -> R
     epoll::modify(epoll, stream, epoll::EventData::new_u64(id), flags).map_err(|_| End::Reset)?;
     connection.watches_writing = pending;
     Ok(())
-}
-
-/// Connects without blocking. Fails if the listener's queue is full.
-fn connect_nonblocking(path: &Path) -> Result<UnixStream, Errno> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(socket.into())
 }

@@ -4,15 +4,20 @@
 mod driver;
 
 use std::{
+    fs,
     io::{ErrorKind, Read, Write},
+    mem::MaybeUninit,
     net::Shutdown,
     os::unix::net::{UnixListener, UnixStream},
     path::PathBuf,
+    process::Command,
     thread,
 };
 
+use banger_sys::confine::{Access, Confinement, Sockets, confine};
 use banger_vsock_device::{Config, Device, MAX_CONNECTIONS};
 use driver::{CID, Guest, Packet, RING, TIMEOUT, op, read};
+use rustix::fs::inotify;
 use tempfile::TempDir;
 
 const RECEIVE: u32 = 1;
@@ -26,11 +31,16 @@ struct RunningDevice {
 
 impl RunningDevice {
     fn new() -> Self {
-        let running = Self { dir: tempfile::tempdir().unwrap() };
+        Self::in_dir(tempfile::tempdir().unwrap(), None)
+    }
+
+    fn in_dir(dir: TempDir, ready_port: Option<u32>) -> Self {
+        let running = Self { dir };
         let config = Config {
             guest_cid: u32::try_from(CID).unwrap(),
             vhost_socket: running.vhost_socket(),
             host_socket: running.socket(),
+            ready_port,
         };
         let mut device = Device::bind(config).unwrap();
         // The thread ends with the test's process.
@@ -74,10 +84,6 @@ impl RunningDevice {
             client.write_all(b"invalid\n").unwrap();
             assert!(is_closed(&mut client));
         }
-    }
-
-    fn listen(&self, port: u32) -> UnixListener {
-        UnixListener::bind(self.dir.path().join(format!("vsock.sock_{port}"))).unwrap()
     }
 }
 
@@ -141,18 +147,59 @@ fn an_invalid_connect_line_closes_the_connection() {
 }
 
 #[test]
-fn a_guest_connects_only_to_the_socket_of_its_port() {
-    let device = RunningDevice::new();
+fn a_guest_connects_once_and_only_to_the_ready_port() {
+    let dir = tempfile::tempdir().unwrap();
+    let listen = |port| UnixListener::bind(dir.path().join(format!("vsock.sock_{port}"))).unwrap();
+    let (listener, _other) = (listen(1025), listen(1026));
+    let device = RunningDevice::in_dir(dir, Some(1025));
     let mut guest = device.boot();
-    let listener = device.listen(1025);
+    let refused = |guest: &mut Guest, ports| {
+        guest.send(&Packet::new(op::REQUEST, ports));
+        let answer = guest.receive();
+        assert_eq!((answer.op, answer.ports()), (op::RST, ports));
+    };
+    refused(&mut guest, (1026, 5));
     guest.send(&Packet::new(op::REQUEST, (1025, 5)));
     let (mut server, _) = listener.accept().unwrap();
     assert_eq!(guest.receive().op, op::RESPONSE);
     check_connection(&mut guest, &mut server, (1025, 5));
+    refused(&mut guest, (1025, 6));
+    check_connection(&mut guest, &mut server, (1025, 5));
+}
 
-    guest.send(&Packet::new(op::REQUEST, (1026, 6)));
-    let refused = guest.receive();
-    assert_eq!((refused.op, refused.ports()), (op::RST, (1026, 6)));
+#[test]
+fn the_confined_program_serves_a_guest_and_can_open_nothing_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let listener = UnixListener::bind(path("vsock.sock_1025")).unwrap();
+    let created = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&created, dir.path(), inotify::WatchFlags::MOVED_TO).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_banger-vsock-device"));
+    command.args(["--guest-cid", &CID.to_string(), "--ready-port", "1025", "--vhost-socket"]);
+    command.arg(path("vhost.sock")).arg("--host-socket").arg(path("vsock.sock"));
+    let confinement = Confinement { sockets: Sockets::Unix, ..Confinement::default() };
+    confine(&mut command, &confinement.allow(dir.path(), Access::All), Vec::new()).unwrap();
+    let mut program = command.spawn().unwrap();
+
+    let (mut server, _) = listener.accept().unwrap();
+    let mut buffer = [MaybeUninit::uninit(); 512];
+    let mut events = inotify::Reader::new(&created, &mut buffer);
+    while events.next().unwrap().file_name() != Some(c"vhost.sock") {}
+    let mut guest = Guest::boot(&path("vhost.sock"));
+    guest.send(&Packet::new(op::REQUEST, (1025, 5)));
+    assert_eq!(guest.receive().op, op::RESPONSE);
+    check_connection(&mut guest, &mut server, (1025, 5));
+    let mut client = UnixStream::connect(path("vsock.sock")).unwrap();
+    client.write_all(b"CONNECT 9\n").unwrap();
+    let ports = guest.accept(9, &mut client);
+    check_connection(&mut guest, &mut client, ports);
+    let status = fs::read_to_string(format!("/proc/{}/status", program.id())).unwrap();
+    program.kill().unwrap();
+    program.wait().unwrap();
+    // Its own filter is the second.
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "Seccomp_filters:\t2", "CapEff:\t0000000000000000"] {
+        assert!(status.contains(line), "{status}");
+    }
 }
 
 #[test]

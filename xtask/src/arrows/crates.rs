@@ -37,7 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("bangerd", &["banger-api", "banger-engine", "banger-sys"]),
     ("banger-agent", &["banger-files", "banger-proto", "banger-sys"]),
-    ("banger-vsock-device", &[]),
+    ("banger-vsock-device", &["banger-sys"]),
     (
         "banger-fuzz",
         &["banger-api", "banger-client", "banger-files", "banger-image", "banger-proto", "banger-workspace"],

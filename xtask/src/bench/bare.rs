@@ -3,6 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs,
+    io::Read,
     os::unix::{
         ffi::{OsStrExt, OsStringExt},
         net::UnixListener,
@@ -60,7 +61,9 @@ impl Bare {
         let sockets = tempfile::Builder::new().prefix("xtask-").tempdir_in("/tmp")?;
         let listener = UnixListener::bind(sockets.path().join(format!("vsock.sock_{READY_PORT}")))?;
         let (sender, receiver) = mpsc::channel();
-        thread::spawn(move || sender.send(listener.accept().map(drop)));
+        // The vsock device connects at its start; the first byte is the agent's.
+        let greeted = move || listener.accept().and_then(|(mut stream, _)| stream.read_exact(&mut [0]));
+        thread::spawn(move || sender.send(greeted()));
 
         let start = Instant::now();
         let _device = self.start(&self.device, sockets.path(), dir.path())?;
@@ -78,6 +81,7 @@ impl Bare {
 
     fn start(&self, line: &[OsString], sockets: &Path, disks: &Path) -> Result<KillOnDrop> {
         let replaced = line.iter().map(|word| {
+            let word = &self.without_descriptor(word);
             let word = replace(word, self.runtime_dir.as_os_str(), sockets.as_os_str());
             replace(&word, self.vm_dir.as_os_str(), disks.as_os_str())
         });
@@ -91,6 +95,17 @@ impl Bare {
             .stderr(Stdio::null())
             .process_group(0);
         Ok(KillOnDrop(command.spawn().with_context(|| format!("cannot start {}", program.display()))?))
+    }
+    /// Replaces an inherited socket in QEMU's arguments: the vsock device's by its path, the monitor's by nothing.
+    fn without_descriptor(&self, word: &OsStr) -> OsString {
+        match word.to_str() {
+            Some(word) if word.starts_with("socket,id=vsock,fd=") => {
+                let path = self.runtime_dir.join("vhost.sock");
+                format!("socket,id=vsock,path={}", path.display()).into()
+            }
+            Some(word) if word.starts_with("socket,id=qmp,") => "null,id=qmp".into(),
+            _ => word.to_owned(),
+        }
     }
 }
 

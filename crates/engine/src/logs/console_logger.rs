@@ -7,6 +7,7 @@ use std::{
     path::Path,
 };
 
+use banger_sys::confine::{Access, Confinement, Limits};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::RotatingLog;
@@ -19,6 +20,12 @@ const VMM_MAX: u64 = 1 << 20;
 
 /// Number of bytes read from a pipe at a time.
 const CHUNK_SIZE: usize = 16 << 10;
+
+/// Returns what the logger may do: write the logs in the VM's directory. It inherits its pipes.
+pub(crate) fn confinement(vm_dir: &Path) -> Confinement {
+    let limits = Limits { open_files: 64, file_size: Some(CONSOLE_MAX), memory: None };
+    Confinement { limits, ..Confinement::default() }.allow(vm_dir, Access::All)
+}
 
 /// Copies the console, from standard input, to the log `console`, and the VMM's output, from the pipe in place of
 /// standard output, to the log `vmm`, until the console ends. The process `bangerd console CONSOLE VMM` runs only this.

@@ -12,6 +12,7 @@ use banger_api::{ApiError, ErrorKind, GuestSettings, Period, Remedy, SubjectKind
 use banger_proto::{
     AddressConfig, Configure, GENERATION_OF_VARIABLES, Greeting, NetworkConfig, READY_PORT, Reply, Request,
 };
+use banger_sys::confine::Confinement;
 use banger_vmm::{Accel, Disk, GuestListener, LaunchPlan, Network, Role, VmSpec, Vmm, VmmKind};
 use jiff::Timestamp;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -29,6 +30,7 @@ use super::{
 use crate::{
     dirs,
     error::EngineError,
+    logs::console_logger_confinement,
     operation::Context,
     resource::{ProcessRole, Resource},
     spans::now_ns,
@@ -113,6 +115,7 @@ impl Start<'_> {
         let run_dir = services.dirs.vm_runtime(record.id.as_str());
         services.store.journal(&record.id, Scope::Run, &Resource::Directory { path: run_dir.clone() })?;
         dirs::create_private(&run_dir)?;
+        let largest_file = largest(&disks, record.memory.as_bytes())?;
         let plan = vmm.plan(&VmSpec {
             id: record.id.to_string(),
             vcpu: record.vcpu,
@@ -121,6 +124,7 @@ impl Start<'_> {
             initrd,
             cmdline: CMDLINE.to_owned(),
             disks,
+            largest_file,
             vsock_cid: record.cid,
             ready_port: READY_PORT,
             network: if record.nat { Network::User } else { Network::Isolated },
@@ -201,14 +205,16 @@ impl Start<'_> {
         for planned in &plan.processes {
             self.context.check()?;
             let began = now_ns();
+            let (args, descriptors) = planned.open_sockets()?;
             let mut command = Command::new(&planned.program);
-            command.args(&planned.args).stdin(Stdio::null()).stderr(duplicate(&pipes.vmm_output)?);
+            command.args(args).stdin(Stdio::null()).stderr(duplicate(&pipes.vmm_output)?);
             let (role, stdout) = match planned.role {
                 Role::VsockDevice => (ProcessRole::VsockDevice, &pipes.vmm_output),
                 Role::Vmm => (ProcessRole::Vmm, &pipes.console),
             };
             command.stdout(duplicate(stdout)?);
-            let process = self.spawn(role, &planned.program, command)?;
+            confine(&mut command, &planned.confinement, descriptors)?;
+            let process = self.spawn(role, command)?;
             self.processes.add(role, process);
             if let Some(socket) = &planned.ready
                 && let Some(exit) = self.wait_for_socket(socket).await?
@@ -237,17 +243,15 @@ impl Start<'_> {
         command.arg("console").args([dir.console_log(), dir.vmm_log()]);
         // The logger reads from both, stdout included: a child gets descriptors only as stdin, stdout and stderr.
         command.stdin(console).stdout(vmm_output).stderr(Stdio::null());
-        let logger = self.spawn(ProcessRole::Console, program, command)?;
+        confine(&mut command, &console_logger_confinement(dir.path()), Vec::new())?;
+        let logger = self.spawn(ProcessRole::Console, command)?;
         self.processes.add(ProcessRole::Console, logger);
         Ok(Pipes { console: console_writer, vmm_output: vmm_output_writer })
     }
 
-    fn spawn(
-        &self,
-        role: ProcessRole,
-        program: &Path,
-        mut command: Command,
-    ) -> Result<LiveProcess, EngineError> {
+    /// Starts a confined program, with an empty environment.
+    fn spawn(&self, role: ProcessRole, mut command: Command) -> Result<LiveProcess, EngineError> {
+        let program = &PathBuf::from(command.get_program());
         let marker = self.record.id.to_string();
         let resource = |pid| Resource::Process {
             role,
@@ -257,9 +261,7 @@ impl Start<'_> {
             started: pid.and_then(process::start_time),
         };
         let row = self.services.store.journal(&self.record.id, Scope::Run, &resource(None))?;
-        // Own process group: signals to the daemon's group must not reach VMs.
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").current_dir("/");
+        command.env_clear().current_dir("/");
         let failed = |source| EngineError::Program { program: program.to_owned(), source };
         let child = command.spawn().map_err(failed)?;
         self.services.store.update_journal_row(row, &resource(Some(child.id())))?;
@@ -398,6 +400,30 @@ impl Start<'_> {
 fn is_step_name(name: &str) -> bool {
     (1..=MAX_STEP_NAME).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+}
+
+/// Confines the program of `command`, except the fake VMMs of a test.
+fn confine(
+    command: &mut Command,
+    confinement: &Confinement,
+    descriptors: Vec<OwnedFd>,
+) -> Result<(), EngineError> {
+    let program = PathBuf::from(command.get_program());
+    #[cfg(feature = "fail-points")]
+    if crate::fail::is_fake(&program) {
+        banger_sys::confine::detach(command, descriptors);
+        return Ok(());
+    }
+    let confined = banger_sys::confine::confine(command, confinement, descriptors);
+    confined.map_err(EngineError::file("confine", program))
+}
+
+/// Returns the size of the largest file that a VM writes, in bytes: a disk, or its memory, which QEMU has in a file.
+fn largest(disks: &[Disk], memory: u64) -> Result<u64, EngineError> {
+    disks.iter().filter(|disk| !disk.read_only).try_fold(memory, |largest, disk| {
+        let meta = disk.path.metadata().map_err(EngineError::file("stat", &disk.path))?;
+        Ok(largest.max(meta.len()))
+    })
 }
 
 fn handle(vmm: &dyn Vmm, plan: &LaunchPlan, pid: u32) -> Handle {

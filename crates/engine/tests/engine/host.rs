@@ -86,6 +86,8 @@ impl TestDirs {
             fs::hard_link(&own, programs.path().join(name))?;
         }
         fs::write(programs.path().join("banger-agent"), fixtures::agent())?;
+        // The fake VMMs run their guests' commands on the host, which no confinement allows.
+        fs::write(programs.path().join("fake-vmms"), "")?;
         let test_dirs = Self { hosts, programs, _lock: lock };
         let mut template = Host::at(test_dirs.hosts.path().join("template"))?;
         let programs = test_dirs.programs();

@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// Timeout after which a test counts as hung, far above what any test needs.
@@ -38,11 +38,20 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
     let name = arguments.first().map(Path::new).and_then(Path::file_name).unwrap_or_default();
     let arguments = arguments.get(1..).unwrap_or_default();
-    match name.to_str().unwrap_or_default() {
+    let name = name.to_str().unwrap_or_default();
+    if arguments == ["--version"]
+        && let Some(version) = vmm::version(name)
+    {
+        return report(writeln!(io::stdout(), "{version}").map_err(Into::into));
+    }
+    match name {
         "firecracker" => process(vmm::firecracker(arguments)),
         "qemu-system-x86_64" => process(vmm::qemu(arguments)),
         "banger-vsock-device" => process(vmm::vsock_device(arguments)),
-        "bangerd" => process(bangerd(arguments)),
+        "bangerd" => match bangerd(arguments) {
+            Some(done) => report(done),
+            None => process(daemon(arguments)),
+        },
         // The agent starts itself as `/proc/self/exe` to copy files.
         "exe" => banger_agent::main(),
         _ => tests(),
@@ -52,7 +61,11 @@ fn main() -> ExitCode {
 /// Runs a process other than the tests.
 fn process(work: impl Future<Output = Result<()>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let done = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(work));
+    report(runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(work)))
+}
+
+/// Returns the exit code of a process, whose error it prints.
+fn report(done: Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -62,19 +75,28 @@ fn process(work: impl Future<Output = Result<()>>) -> ExitCode {
     }
 }
 
-async fn bangerd(arguments: &[OsString]) -> Result<()> {
-    let path = |at| arguments.get(at).map(Path::new).context("an argument is missing");
-    match arguments.first().and_then(|word| word.to_str()) {
-        Some("console") => Ok(banger_engine::console_logger_main(path(1)?, path(2)?)?),
-        Some("kvm-probe") => Ok(writeln!(io::stdout(), r#"{{"verdict":"usable","reason":"a fake probe"}}"#)?),
-        Some("daemon") => {
-            // Same as in the real daemon.
-            banger_sys::configure_malloc();
-            vmm::exit_with_tests(path(1)?)?;
-            driver::serve(host::dirs(path(1)?), host::programs()?).await
+/// Runs a small process of the daemon's program, which has no runtime: the engine confines it. Returns `None` if this
+/// is no such process.
+fn bangerd(arguments: &[OsString]) -> Option<Result<()>> {
+    match arguments.iter().map(|word| word.to_str().unwrap_or_default()).collect::<Vec<_>>()[..] {
+        ["console", console, vmm] => {
+            Some(banger_engine::console_logger_main(console.as_ref(), vmm.as_ref()).map_err(Into::into))
         }
-        _ => anyhow::bail!("no such command"),
+        ["kvm-probe"] => {
+            let verdict = r#"{"verdict":"usable","reason":"a fake probe"}"#;
+            Some(writeln!(io::stdout(), "{verdict}").map_err(Into::into))
+        }
+        _ => None,
     }
+}
+
+async fn daemon(arguments: &[OsString]) -> Result<()> {
+    let [command, root] = arguments else { anyhow::bail!("no such command") };
+    anyhow::ensure!(command == "daemon", "no such command");
+    // Same as in the real daemon.
+    banger_sys::configure_malloc();
+    vmm::exit_with_tests(Path::new(root))?;
+    driver::serve(host::dirs(Path::new(root)), host::programs()?).await
 }
 
 fn tests() -> ExitCode {

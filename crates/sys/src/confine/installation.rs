@@ -13,7 +13,7 @@ const INSTALLED: [&str; 8] =
 
 /// Files that programs and their libraries read at the start: the loader's, the kernel's description of the machine,
 /// and system-wide settings of the libraries. None of them is secret.
-const READ: [&str; 20] = [
+const READ: [&str; 19] = [
     "/etc/ld.so.cache",
     "/etc/ld.so.preload",
     "/etc/ld-musl-x86_64.path",
@@ -31,7 +31,6 @@ const READ: [&str; 20] = [
     "/proc/sys/kernel",
     "/proc/sys/vm",
     "/sys/devices/system",
-    "/sys/fs/cgroup",
     "/sys/kernel/mm",
     "/sys/module",
 ];
@@ -101,13 +100,15 @@ pub(super) fn rules(program: &Path) -> Vec<PathRule> {
         .collect()
 }
 
-/// Returns the program and the directories of its installation, wherever that is. A directory that holds anything
-/// else, such as a home directory, is not among them.
+/// Returns the program and the directories of its installation, if those of [`INSTALLED`] do not hold it. A directory
+/// that holds anything else, such as a home directory, is not among them.
 fn own(program: &Path) -> Vec<PathBuf> {
-    let mut paths = vec![program.to_owned()];
+    let mut paths = Vec::new();
     // A link in `PATH` often leads to the installation.
     let target = fs::canonicalize(program).ok();
-    for program in [Some(program), target.as_deref()].into_iter().flatten() {
+    let programs = [Some(program), target.as_deref()].into_iter().flatten();
+    for program in programs.filter(|program| !INSTALLED.iter().any(|dir| program.starts_with(dir))) {
+        paths.push(program.to_owned());
         let Some(dir) = program.parent() else { continue };
         paths.extend(BESIDE.iter().map(|name| dir.join(name)));
         if let Some(prefix) = dir.parent() {

@@ -45,7 +45,20 @@ pub fn confine(
 }
 
 /// Separates the program of `command` from this process, without confining it: a session of its own, no inherited
-/// descriptors but its standard streams, no core dumps.
-pub fn detach(command: &mut Command) {
-    child::start(command, vec![child::NO_CORE], Vec::new(), None);
+/// descriptors but its standard streams and these, no core dumps.
+pub fn detach(command: &mut Command, descriptors: Vec<OwnedFd>) {
+    child::start(command, vec![child::NO_CORE], descriptors, None);
+}
+
+/// Takes away from this process, for good, everything but what it has open: files, sockets, programs. For a program of
+/// banger's own that has set itself up.
+///
+/// # Errors
+/// Returns an error if the kernel has seccomp and refuses the filter.
+pub fn keep_open_descriptors_only() -> io::Result<()> {
+    if !Support::of_kernel().seccomp {
+        return Ok(());
+    }
+    let filter = seccomp::filter_for_open_descriptors()?;
+    seccompiler::apply_filter(&filter).map_err(io::Error::other)
 }

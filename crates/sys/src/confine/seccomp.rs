@@ -259,6 +259,7 @@ const CONNECTED_SOCKETS: &[i64] = &[
     SYS_getpeername,
     SYS_getsockname,
     SYS_getsockopt,
+    SYS_listen,
     SYS_recvfrom,
     SYS_recvmmsg,
     SYS_recvmsg,
@@ -270,11 +271,39 @@ const CONNECTED_SOCKETS: &[i64] = &[
 ];
 
 /// Addresses of sockets that the program may create.
-const NEW_SOCKETS: &[i64] = &[SYS_bind, SYS_connect, SYS_listen];
+const NEW_SOCKETS: &[i64] = &[SYS_bind, SYS_connect];
 
 /// Other processes.
 const PROCESSES: &[i64] =
     &[SYS_clone, SYS_fork, SYS_kill, SYS_setpgid, SYS_setsid, SYS_vfork, SYS_wait4, SYS_waitid];
+
+/// Descriptors that the program has open.
+const OPEN_DESCRIPTORS: &[i64] = &[
+    SYS_close,
+    SYS_dup,
+    SYS_exit,
+    SYS_exit_group,
+    SYS_fcntl,
+    SYS_fstat,
+    SYS_ioctl,
+    SYS_lseek,
+    SYS_newfstatat,
+    SYS_pread64,
+    SYS_pwrite64,
+    SYS_read,
+    SYS_readv,
+    SYS_getpid,
+    SYS_getrandom,
+    SYS_gettid,
+    SYS_write,
+    SYS_writev,
+];
+
+/// Returns the filter of a program that opens nothing more and starts no threads.
+pub(super) fn filter_for_open_descriptors() -> io::Result<BpfProgram> {
+    let lists = [OPEN_DESCRIPTORS, MEMORY_AND_THREADS, EVENTS_AND_TIME, CONNECTED_SOCKETS];
+    compile(lists.into_iter().flatten().map(|call| (*call, Vec::new())).collect())
+}
 
 /// Returns the filter, or `None` if the program installs its own.
 pub(super) fn filter(calls: SystemCalls, sockets: Sockets) -> io::Result<Option<BpfProgram>> {
@@ -305,10 +334,15 @@ pub(super) fn filter(calls: SystemCalls, sockets: Sockets) -> io::Result<Option<
     if families.contains(&libc::AF_UNIX) {
         rules.insert(SYS_socketpair, Vec::new());
     }
+    compile(rules).map(Some)
+}
+
+/// Returns the filter that allows only these system calls.
+fn compile(rules: BTreeMap<i64, Vec<SeccompRule>>) -> io::Result<BpfProgram> {
     let missing = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
     let filter =
         SeccompFilter::new(rules, missing, SeccompAction::Allow, TargetArch::x86_64).map_err(failed)?;
-    BpfProgram::try_from(filter).map(Some).map_err(failed)
+    filter.try_into().map_err(failed)
 }
 
 /// Returns a rule for the lower half of an argument, which is all that the kernel uses of these.

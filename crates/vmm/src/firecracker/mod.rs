@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::{
     Accel, BoxFuture, Control, GuestChannel, LaunchPlan, ProcessSpec, Role, VmSpec, Vmm, VmmError, VmmKind,
+    confinement,
 };
 
 /// The installed Firecracker.
@@ -120,7 +121,9 @@ impl Vmm for Firecracker {
             role: Role::Vmm,
             program: self.program.clone(),
             args: arguments.map(Into::into).to_vec(),
+            sockets: Vec::new(),
             ready: None,
+            confinement: confinement::firecracker(spec),
         };
         Ok(LaunchPlan {
             files: vec![(config, render(spec, &vsock)?)],

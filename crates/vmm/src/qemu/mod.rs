@@ -1,7 +1,8 @@
 //! QEMU, the fallback for Firecracker: `q35`, virtio over PCI, the kernel booted directly through PVH.
 //!
 //! Its vsock is `banger-vsock-device`, a separate process with the same Unix sockets as Firecracker's. If that
-//! program is missing and `/dev/vhost-vsock` can be opened, it is the host kernel's vsock. Its network is QEMU's user
+//! program is missing and `/dev/vhost-vsock` can be opened, it is the host kernel's vsock. QEMU inherits its Unix
+//! sockets: a process that can create them reaches the user's other programs, such as `bangerd` itself. Its network is QEMU's user
 //! network: the guest's connections go out through the host's, without privileges. The guest also reaches listeners
 //! on the host's loopback interface, at 10.0.2.2: QEMU has no option to block that and keep outgoing connections.
 
@@ -16,8 +17,8 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    Accel, BoxFuture, Control, GuestChannel, GuestNetwork, LaunchPlan, Network, ProcessSpec, Role, VmSpec,
-    Vmm, VmmError, VmmKind,
+    Accel, BoxFuture, Control, GuestChannel, GuestNetwork, InheritedSocket, LaunchPlan, Network, ProcessSpec,
+    Role, SocketSide, VmSpec, Vmm, VmmError, VmmKind, confinement,
 };
 
 /// The installed QEMU, and how to use it.
@@ -72,8 +73,14 @@ impl Vmm for Qemu {
         disks(spec, &mut arguments);
         let network = network(spec, &mut arguments);
         let (guest, helper) = self.vsock(spec, vsock, vhost, &mut arguments);
-        let vmm =
-            ProcessSpec { role: Role::Vmm, program: self.program.clone(), args: arguments.0, ready: None };
+        let vmm = ProcessSpec {
+            role: Role::Vmm,
+            program: self.program.clone(),
+            args: arguments.words,
+            sockets: arguments.sockets,
+            ready: None,
+            confinement: confinement::qemu(spec, self.accel, self.vsock == Vsock::Kernel),
+        };
         Ok(LaunchPlan {
             files: Vec::new(),
             processes: helper.into_iter().chain([vmm]).collect(),
@@ -115,29 +122,22 @@ impl Control for Monitor {
 
 /// A command line.
 #[derive(Default)]
-struct Arguments(Vec<OsString>);
+struct Arguments {
+    words: Vec<OsString>,
+    sockets: Vec<InheritedSocket>,
+}
 
 impl Arguments {
     fn option(&mut self, name: &str, value: impl Into<OsString>) {
-        self.0.push(name.into());
-        self.0.push(value.into());
+        self.words.push(name.into());
+        self.words.push(value.into());
     }
-}
 
-/// Returns a path as part of an option's value, where commas are doubled.
-fn value(path: &Path) -> OsString {
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    let bytes = path.as_os_str().as_bytes();
-    OsString::from_vec(
-        bytes.iter().flat_map(|byte| if *byte == b',' { vec![b','; 2] } else { vec![*byte] }).collect(),
-    )
-}
-
-fn joined(parts: &[&dyn AsRef<std::ffi::OsStr>]) -> OsString {
-    parts.iter().map(AsRef::as_ref).fold(OsString::new(), |mut all, part| {
-        all.push(part);
-        all
-    })
+    /// Adds a character device for a socket that QEMU inherits.
+    fn socket(&mut self, options: &str, side: SocketSide) {
+        self.option("-chardev", format!("socket,{options},fd="));
+        self.sockets.push(InheritedSocket { argument: self.words.len() - 1, side });
+    }
 }
 
 impl Qemu {
@@ -152,7 +152,7 @@ impl Qemu {
 
     fn machine(&self, spec: &VmSpec, ready_port: u32, control: &Path, arguments: &mut Arguments) {
         let memory = spec.memory_mib;
-        arguments.0.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(Into::into));
+        arguments.words.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(Into::into));
         arguments.option("-display", "none");
         arguments
             .option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
@@ -176,7 +176,8 @@ impl Qemu {
         arguments.option("-append", format!("{}{ready}", spec.cmdline));
         arguments.option("-chardev", "file,id=console,path=/proc/self/fd/1");
         arguments.option("-serial", "chardev:console");
-        arguments.option("-qmp", joined(&[&"unix:", &value(control), &",server=on,wait=off"]));
+        arguments.socket("id=qmp,server=on,wait=off", SocketSide::Listen(control.to_owned()));
+        arguments.option("-mon", "chardev=qmp,mode=control");
         arguments.option("-device", "virtio-rng-pci,disable-legacy=on");
     }
 
@@ -194,21 +195,25 @@ impl Qemu {
                 (GuestChannel::Vsock { cid }, None)
             }
             Vsock::Device(program) => {
-                arguments.option("-chardev", joined(&[&"socket,id=vsock,path=", &value(&vhost)]));
+                arguments.socket("id=vsock", SocketSide::Connect(vhost.clone()));
                 arguments.option("-device", "vhost-user-vsock-pci,chardev=vsock,disable-legacy=on");
-                let args: [OsString; 6] = [
+                let args: [OsString; 8] = [
                     "--guest-cid".into(),
                     cid.to_string().into(),
                     "--vhost-socket".into(),
                     vhost.clone().into(),
                     "--host-socket".into(),
                     socket.clone().into(),
+                    "--ready-port".into(),
+                    spec.ready_port.to_string().into(),
                 ];
                 let process = ProcessSpec {
                     role: Role::VsockDevice,
                     program: program.clone(),
                     args: args.to_vec(),
+                    sockets: Vec::new(),
                     ready: Some(vhost),
+                    confinement: confinement::vsock_device(spec),
                 };
                 (GuestChannel::Hybrid(socket), Some(process))
             }
@@ -270,12 +275,5 @@ mod tests {
         let spec = VmSpec { network: Network::None, ..spec_for_test() };
         let plan = qemu(Accel::Kvm, Vsock::Kernel).plan(&spec).unwrap();
         insta::assert_debug_snapshot!(plan);
-    }
-
-    #[test]
-    fn a_comma_in_a_path_does_not_begin_another_option() {
-        let spec = VmSpec { run_dir: "/run/a,b".into(), ..spec_for_test() };
-        let plan = qemu(Accel::Kvm, Vsock::Kernel).plan(&spec).unwrap();
-        assert!(plan.processes[0].args.contains(&"unix:/run/a,,b/qmp.sock,server=on,wait=off".into()));
     }
 }

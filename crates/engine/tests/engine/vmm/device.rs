@@ -1,10 +1,6 @@
 //! The fake vsock device: same arguments and sockets as the real one; see [`vsock`](super::vsock).
 
-use std::{
-    collections::VecDeque,
-    ffi::OsString,
-    path::{Path, PathBuf},
-};
+use std::{collections::VecDeque, ffi::OsString};
 
 use anyhow::{Context, Result};
 use tokio::{
@@ -22,20 +18,23 @@ use super::{
 /// Runs the process.
 pub(crate) async fn main(args: &[OsString]) -> Result<()> {
     let (socket, uds) = (value(args, "--vhost-socket")?, value(args, "--host-socket")?);
-    let cid = value(args, "--guest-cid")?;
-    let _: u32 = cid.to_str().context("--guest-cid")?.parse()?;
+    let number = |option| anyhow::Ok(value(args, option)?.to_str().context("not text")?.parse::<u32>()?);
+    number("--guest-cid")?;
+    let ready_port = number("--ready-port")?;
     let root = host_root(socket)?;
     exit_with_tests(&root)?;
     Faults::of(&root).reach(Phase::Device).await;
+    let ready = UnixStream::connect(host_socket(uds, ready_port)).await?;
     let host = UnixListener::bind(uds)?;
     // The engine starts QEMU when this socket appears. Renamed so that it never appears between bind and listen.
     let partial = socket.with_extension("partial");
     let guest = UnixListener::bind(&partial)?;
     std::fs::rename(partial, socket)?;
-    serve(&host, &guest, uds).await
+    serve(&host, &guest, (ready_port, ready)).await
 }
 
-async fn serve(host: &UnixListener, guest: &UnixListener, uds: &Path) -> Result<()> {
+async fn serve(host: &UnixListener, guest: &UnixListener, ready: (u32, UnixStream)) -> Result<()> {
+    let (ready_port, mut ready) = (ready.0, Some(ready.1));
     // Host connections that the guest has not accepted, and guest connections that wait to accept one.
     let (mut calling, mut accepting) = (VecDeque::new(), VecDeque::new());
     loop {
@@ -45,7 +44,12 @@ async fn serve(host: &UnixListener, guest: &UnixListener, uds: &Path) -> Result<
                 let mut stream = accepted?.0;
                 let Ok(line) = line(&mut stream).await else { continue };
                 match line.strip_prefix("CALL ") {
-                    Some(port) => drop(tokio::spawn(call(stream, host_socket(uds, port.parse()?)))),
+                    // The guest's connection is closed if it asks for more.
+                    Some(port) => {
+                        if let Some(host) = ready.take_if(|_| port.parse() == Ok(ready_port)) {
+                            tokio::spawn(splice(host, stream));
+                        }
+                    }
                     None => accepting.push_back(stream),
                 }
             }
@@ -55,13 +59,6 @@ async fn serve(host: &UnixListener, guest: &UnixListener, uds: &Path) -> Result<
                 tokio::spawn(splice(host, guest));
             }
         }
-    }
-}
-
-async fn call(guest: UnixStream, path: PathBuf) {
-    // If the host does not listen, the guest's connection is closed.
-    if let Ok(host) = UnixStream::connect(path).await {
-        splice(host, guest).await;
     }
 }
 

@@ -1,11 +1,6 @@
 //! The fake Firecracker: its configuration file and the part of its API that banger uses.
 
-use std::{
-    ffi::OsString,
-    fs,
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::{ffi::OsString, fs, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -15,7 +10,7 @@ use tokio::{
     net::{UnixListener, UnixStream},
 };
 
-use super::{Control, Hardware, Switches, faults::Phase, run, value, vsock::Vsock};
+use super::{Control, ControlSocket, Hardware, Switches, faults::Phase, run, value, vsock::Vsock};
 
 /// The configuration. Like the real one, it rejects unknown fields.
 #[derive(Debug, Deserialize)]
@@ -72,9 +67,6 @@ struct VsockDevice {
 
 /// Runs the process.
 pub(crate) async fn main(args: &[OsString]) -> Result<()> {
-    if args.iter().any(|arg| arg == "--version") {
-        return Ok(writeln!(io::stdout(), "Firecracker v1.12.1")?);
-    }
     let config: Config = serde_json::from_slice(&fs::read(value(args, "--config-file")?)?)?;
     let BootSource { kernel_image_path, initrd_path, .. } = config.boot_source;
     let disks: Vec<_> = config.drives.into_iter().map(|drive| drive.path_on_host).collect();
@@ -88,7 +80,7 @@ pub(crate) async fn main(args: &[OsString]) -> Result<()> {
     );
     let path = config.vsock.uds_path;
     let vsock = Vsock::Own { listener: UnixListener::bind(&path)?, path };
-    run(Hardware { control, vsock, disks }, Control::Firecracker).await
+    run(Hardware { control: ControlSocket::New(control), vsock, disks }, Control::Firecracker).await
 }
 
 /// Answers the requests of a connection.

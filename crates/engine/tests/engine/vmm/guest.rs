@@ -6,7 +6,7 @@ use std::{
     fs::OpenOptions,
     future::pending,
     os::unix::{fs::FileExt, process::CommandExt},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
@@ -17,14 +17,14 @@ use banger_proto::{AGENT_PORT, Configure, Exec, FailureKind, MAX_CONTROL, READY_
 use tokio::{io::AsyncWriteExt, task::spawn_local};
 
 use super::{
-    Hardware, Switches, console,
+    Switches, console,
     faults::{Faults, Phase},
     reset,
+    vsock::Vsock,
 };
 
 /// Runs the guest, starting with the first line of its console.
-pub(super) async fn boot(hardware: Hardware, switches: Switches) -> Result<()> {
-    let Hardware { vsock, disks, .. } = hardware;
+pub(super) async fn boot(mut vsock: Vsock, disks: Vec<PathBuf>, switches: Switches) -> Result<()> {
     let faults = switches.faults;
     console("Linux version 6.1.0-fake");
     let boots = count_boot(disks.last().context("no work disk")?)?;

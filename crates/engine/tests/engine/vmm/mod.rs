@@ -15,6 +15,7 @@ use std::{
     fs::File,
     future::pending,
     io::{self, Write},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     pin::pin,
     process::exit,
@@ -34,13 +35,59 @@ pub(crate) use firecracker::main as firecracker;
 pub(crate) use qemu::main as qemu;
 use vsock::Vsock;
 
+/// Returns what a VMM prints as its version.
+pub(crate) fn version(program: &str) -> Option<&'static str> {
+    match program {
+        "firecracker" => Some("Firecracker v1.12.1"),
+        "qemu-system-x86_64" => Some("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)"),
+        _ => None,
+    }
+}
+
 /// A virtual machine, as its command line describes it.
 #[derive(Debug)]
 struct Hardware {
-    control: PathBuf,
+    control: ControlSocket,
     vsock: Vsock,
     /// The disks in guest order.
     disks: Vec<PathBuf>,
+}
+
+/// The control socket.
+#[derive(Debug)]
+enum ControlSocket {
+    /// Created at this path.
+    New(PathBuf),
+    /// Inherited.
+    Inherited(std::os::unix::net::UnixListener),
+}
+
+impl ControlSocket {
+    fn path(&self) -> Result<PathBuf> {
+        match self {
+            Self::New(path) => Ok(path.clone()),
+            Self::Inherited(listener) => {
+                Ok(listener.local_addr()?.as_pathname().context("a socket without a path")?.to_owned())
+            }
+        }
+    }
+
+    fn listen(self) -> io::Result<UnixListener> {
+        match self {
+            Self::New(path) => UnixListener::bind(path),
+            Self::Inherited(listener) => {
+                listener.set_nonblocking(true)?;
+                UnixListener::from_std(listener)
+            }
+        }
+    }
+}
+
+/// Returns a copy of descriptor `number`, which this process has inherited.
+fn inherited(number: &str) -> Result<OwnedFd> {
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+    let own = pidfd_open(getpid(), PidfdFlags::empty())?;
+    Ok(pidfd_getfd(own, number.parse()?, PidfdGetfdFlags::empty())?)
 }
 
 /// State that control sockets can change.
@@ -59,16 +106,17 @@ enum Control {
 
 /// Runs the machine. Returns only if it cannot be set up.
 async fn run(hardware: Hardware, control: Control) -> Result<()> {
-    let root = host_root(&hardware.control)?;
+    let Hardware { control: socket, vsock, disks } = hardware;
+    let root = host_root(&socket.path()?)?;
     exit_with_tests(&root)?;
     let switches = Switches { faults: Faults::of(&root), paused: watch::Sender::new(false) };
     switches.faults.reach(Phase::Launch).await;
-    let listener = UnixListener::bind(&hardware.control).context("the control socket")?;
+    let listener = socket.listen().context("the control socket")?;
     tokio::spawn(serve(listener, control, switches.clone()));
     let paused = switches.paused.subscribe();
     let guest = LocalSet::new();
     guest.spawn_local(async move {
-        if let Err(error) = guest::boot(hardware, switches).await {
+        if let Err(error) = guest::boot(vsock, disks, switches).await {
             die(&format!("the guest does not boot: {error:#}"));
         }
     });

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    io::{self, Write},
+    os::fd::OwnedFd,
     path::PathBuf,
 };
 
@@ -13,13 +13,12 @@ use tokio::{
     net::UnixStream,
 };
 
-use super::{Control, Hardware, Switches, faults::Phase, reset, run, value, vsock::Vsock};
+use super::{
+    Control, ControlSocket, Hardware, Switches, faults::Phase, inherited, reset, run, value, vsock::Vsock,
+};
 
 /// Runs the process.
 pub(crate) async fn main(args: &[OsString]) -> Result<()> {
-    if args.iter().any(|arg| arg == "--version") {
-        return Ok(writeln!(io::stdout(), "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)")?);
-    }
     ensure!(args.iter().any(|arg| arg == "-no-reboot"), "a reset would not end QEMU");
     let disks = values(args, "-blockdev").map(|node| {
         let node: Value = serde_json::from_str(node)?;
@@ -29,13 +28,15 @@ pub(crate) async fn main(args: &[OsString]) -> Result<()> {
     for path in disks.iter().map(PathBuf::as_path).chain([value(args, "-kernel")?, value(args, "-initrd")?]) {
         ensure!(path.is_file(), "{} does not exist", path.display());
     }
-    let control = option_path(args, "-qmp", "unix:").context("no QMP socket")?;
-    let vsock = option_path(args, "-chardev", "socket,id=vsock,path=").context("no vsock device")?;
+    let control = chardev_socket(args, "id=qmp,server=on,wait=off").context("no QMP socket")?;
+    ensure!(values(args, "-mon").any(|monitor| monitor == "chardev=qmp,mode=control"), "no QMP monitor");
+    let vsock = Vsock::device(chardev_socket(args, "id=vsock").context("no vsock device")?.into())?;
     ensure!(
         values(args, "-device").any(|device| device.starts_with("vhost-user-vsock-pci,chardev=vsock")),
         "the vsock socket belongs to no device"
     );
-    run(Hardware { control, vsock: Vsock::Device(vsock), disks }, Control::Qmp).await
+    let control = ControlSocket::Inherited(control.into());
+    run(Hardware { control, vsock, disks }, Control::Qmp).await
 }
 
 fn values<'a>(args: &'a [OsString], option: &'a str) -> impl Iterator<Item = &'a str> {
@@ -43,10 +44,11 @@ fn values<'a>(args: &'a [OsString], option: &'a str) -> impl Iterator<Item = &'a
     pairs.filter(move |(name, _)| *name == option).filter_map(|(_, value)| OsStr::to_str(value))
 }
 
-/// Returns the path that follows `prefix` in a value of `option`, where commas are doubled.
-fn option_path(args: &[OsString], option: &str, prefix: &str) -> Option<PathBuf> {
-    let value = values(args, option).find_map(|value| value.strip_prefix(prefix))?.replace(",,", "\0");
-    Some(value.split(',').next()?.replace('\0', ",").into())
+/// Returns the inherited socket of the character device with these options.
+fn chardev_socket(args: &[OsString], options: &str) -> Result<OwnedFd> {
+    let prefix = format!("socket,{options},fd=");
+    let number = values(args, "-chardev").find_map(|value| value.strip_prefix(&prefix));
+    inherited(number.with_context(|| format!("no {prefix}"))?)
 }
 
 /// Serves a QMP client.

@@ -1,0 +1,71 @@
+//! What each process may do, as data; `banger-sys` applies it. A VMM that opens another file, such as a snapshot, needs
+//! it here.
+
+use banger_sys::confine::{Access, Confinement, Limits, Sockets, SystemCalls};
+
+use crate::{Accel, Network, VmSpec};
+
+/// Number of open files of a VMM: its disks and devices, and a socket for each of the guest's connections.
+const VMM_FILES: u64 = 4096;
+
+/// Number of open files of the vsock device: its limit of connections, and some.
+const DEVICE_FILES: u64 = 1024;
+
+const KVM: &str = "/dev/kvm";
+
+/// Firecracker: the VM's files, its sockets, and KVM. It installs a filter of system calls in each of its threads.
+pub(crate) fn firecracker(spec: &VmSpec) -> Confinement {
+    let confinement = Confinement {
+        sockets: Sockets::Unix,
+        system_calls: SystemCalls::OwnFilter,
+        limits: vmm_limits(spec),
+        ..Confinement::default()
+    };
+    // It creates its own sockets.
+    hardware(spec, confinement).allow(&spec.run_dir, Access::All).allow(KVM, Access::Device)
+}
+
+/// QEMU: the VM's files, KVM, and connections to the internet if its user network makes them. It inherits its sockets.
+pub(crate) fn qemu(spec: &VmSpec, accel: Accel, vhost_vsock: bool) -> Confinement {
+    let sockets = match spec.network {
+        Network::User => Sockets::Internet,
+        Network::Isolated | Network::None => Sockets::Denied,
+    };
+    let confinement = Confinement { sockets, limits: vmm_limits(spec), ..Confinement::default() };
+    let mut confinement = hardware(spec, confinement).allow("/etc/qemu", Access::Read);
+    if accel == Accel::Kvm {
+        confinement = confinement.allow(KVM, Access::Device);
+    }
+    if vhost_vsock {
+        confinement = confinement.allow("/dev/vhost-vsock", Access::Device);
+    }
+    confinement
+}
+
+/// The vsock device: the VM's sockets. When they exist, it gives up everything else.
+pub(crate) fn vsock_device(spec: &VmSpec) -> Confinement {
+    let limits = Limits { open_files: DEVICE_FILES, file_size: None, memory: None };
+    let confinement = Confinement { sockets: Sockets::Unix, limits, ..Confinement::default() };
+    confinement.allow(&spec.run_dir, Access::All)
+}
+
+/// The KVM probe: KVM.
+pub(crate) fn probe() -> Confinement {
+    Confinement::default().allow(KVM, Access::Device)
+}
+
+/// A VMM that prints its version: nothing. It may be a script that runs the program.
+pub(crate) fn version() -> Confinement {
+    Confinement { system_calls: SystemCalls::Processes, ..Confinement::default() }
+}
+
+fn vmm_limits(spec: &VmSpec) -> Limits {
+    Limits { open_files: VMM_FILES, file_size: Some(spec.largest_file), memory: None }
+}
+
+fn hardware(spec: &VmSpec, confinement: Confinement) -> Confinement {
+    let confinement = confinement.allow(&spec.kernel, Access::Read).allow(&spec.initrd, Access::Read);
+    spec.disks.iter().fold(confinement, |all, disk| {
+        all.allow(&disk.path, if disk.read_only { Access::Read } else { Access::Write })
+    })
+}
