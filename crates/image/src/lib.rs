@@ -8,6 +8,7 @@ mod archive;
 mod bundle;
 mod catalog;
 mod codec;
+mod confinement;
 mod download;
 mod error;
 mod ext4;
@@ -25,6 +26,7 @@ pub use catalog::{
     Arch, Catalog, CatalogImage, CatalogKernel, Download, KernelSource, Location, MAX_CATALOG, Recipe,
     SignedCatalog, Source, Text, catalog, fetch_image, fetch_kernel,
 };
+pub use confinement::confinements;
 pub use download::{DownloadRequest, download};
 pub use error::{
     ArchiveError, BundleError, CatalogError, DiskProblem, EntryProblem, FailureKind, ImageError, KernelError,

@@ -223,3 +223,47 @@ fn a_failed_start_is_an_error() {
     confine(&mut command, &Confinement::default(), Vec::new()).unwrap();
     assert_eq!(command.spawn().unwrap_err().kind(), std::io::ErrorKind::NotFound);
 }
+
+/// Returns git in `repository`, which reads no configuration but the repository's.
+fn git(repository: &Path, arguments: &[&str]) -> Command {
+    let program = ["/usr/local/bin/git", "/usr/bin/git"].into_iter().find(|path| Path::new(path).exists());
+    let mut command = Command::new(program.unwrap());
+    command.args(["-c", "safe.directory=*"]).args(arguments).env_clear().current_dir(repository);
+    command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
+    command
+}
+
+#[test]
+fn git_reads_a_hostile_pack_with_no_more_than_its_repository() {
+    let dir = public_dir();
+    let [from, to] = ["from", "to"].map(|name| dir.path().join(name));
+    for repository in [&from, &to] {
+        fs::create_dir(repository).unwrap();
+        assert!(git(repository, &["init", "--quiet", "--bare"]).status().unwrap().success());
+    }
+    let run = |mut command: Command, input: &[u8]| {
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let confined = |repository: &Path, arguments: &[&str]| {
+        let mut command = git(repository, arguments);
+        let confinement = Confinement::default().allow(&to, Access::All);
+        confine(&mut command, &confinement, Vec::new()).unwrap();
+        command
+    };
+    let stream = b"blob\nmark :1\ndata 3\nxy\n\ncommit refs/heads/main\ncommitter A <a@b> 1 +0000\ndata 1\nm\nM 100644 :1 f\n\n";
+    let imported = run(git(&from, &["fast-import", "--quiet"]), stream);
+    assert!(imported.status.success(), "{imported:?}");
+    let pack =
+        git(&from, &["pack-objects", "--all", "--stdout", "-q"]).stdin(Stdio::null()).output().unwrap();
+    let indexed = run(confined(&to, &["index-pack", "--stdin", "--strict", "--threads=2"]), &pack.stdout);
+    assert!(indexed.status.success(), "{indexed:?}");
+    let imported = run(confined(&to, &["fast-import", "--quiet"]), stream);
+    assert!(imported.status.success(), "{imported:?}");
+    if has_landlock(1) {
+        let refused = run(confined(&from, &["fast-import", "--quiet"]), stream);
+        assert!(!refused.status.success(), "{refused:?}");
+    }
+}

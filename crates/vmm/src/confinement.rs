@@ -13,6 +13,30 @@ const DEVICE_FILES: u64 = 1024;
 
 const KVM: &str = "/dev/kvm";
 
+/// Returns what each process may do, by its name.
+pub fn confinements() -> [(&'static str, Confinement); 4] {
+    let example = VmSpec {
+        id: String::new(),
+        vcpu: 1,
+        memory_mib: 1024,
+        kernel: "vmlinux".into(),
+        initrd: "initrd".into(),
+        cmdline: String::new(),
+        disks: Vec::new(),
+        largest_file: 1 << 30,
+        vsock_cid: 3,
+        ready_port: 1,
+        network: Network::User,
+        run_dir: "run".into(),
+    };
+    [
+        ("firecracker", firecracker(&example)),
+        ("qemu", qemu(&example, Accel::Kvm, false)),
+        ("vsock device", vsock_device(&example)),
+        ("KVM probe", probe()),
+    ]
+}
+
 /// Firecracker: the VM's files, its sockets, and KVM. It installs a filter of system calls in each of its threads.
 pub(crate) fn firecracker(spec: &VmSpec) -> Confinement {
     let confinement = Confinement {

@@ -23,6 +23,7 @@ mod vmm;
 
 pub use channel::{GuestChannel, GuestListener, GuestStream, connect, listen};
 pub use choose::{choose, control};
+pub use confinement::confinements;
 pub use discover::{HostVmms, VmmSearch, discover};
 pub use error::VmmError;
 pub use kind::{Accel, VmmKind};

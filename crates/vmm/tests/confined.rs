@@ -1,4 +1,4 @@
-//! Starts a real QEMU as its plan says, confined, as each user that this process can be.
+//! Starts real VMMs as their plans say, confined, as each user that this process can be.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::{
@@ -8,6 +8,7 @@ use std::{
     path::PathBuf,
     process::{Command, Stdio},
     thread,
+    time::Duration,
 };
 
 use banger_sys::confine::{LANDLOCK_TCP, Support, confine};
@@ -16,6 +17,10 @@ use banger_vmm::{
     choose, control, discover,
 };
 use banger_vsock_device::{Config, Device};
+use tokio::time::timeout;
+
+/// Time after which a VMM counts as hung.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A user without rights.
 const NOBODY: u32 = 65534;
@@ -52,14 +57,15 @@ impl Host {
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    /// Returns the plan of a VM in QEMU without KVM, or `None` if there is no QEMU.
-    async fn plan(&self, network: Network) -> Option<LaunchPlan> {
+    /// Returns the plan of a VM, in QEMU without KVM. Returns `None` if the VMM is not installed.
+    async fn plan(&self, vmm: VmmKind, network: Network) -> Option<LaunchPlan> {
+        let kvm = if vmm == VmmKind::Firecracker { KvmVerdict::Usable } else { KvmVerdict::Broken };
         let search = VmmSearch {
             directories: vec![self.path("programs")],
             use_path: true,
-            kvm: KvmSource::Fixed(KvmProbe::new(KvmVerdict::Broken, "a test")),
+            kvm: KvmSource::Fixed(KvmProbe::new(kvm, "a test")),
         };
-        let (vmm, _) = match choose(Some(VmmKind::Qemu), &discover(&search).await) {
+        let (vmm, _) = match choose(Some(vmm), &discover(&search).await) {
             Ok(chosen) => chosen,
             Err(error) => {
                 let text = format!("SKIPPED: {error}\n");
@@ -149,7 +155,7 @@ async fn a_confined_qemu_runs_with_all_its_devices() {
     let host = Host::new();
     for network in [Network::User, Network::Isolated, Network::None] {
         for user in users() {
-            let Some(plan) = host.plan(network).await else { return };
+            let Some(plan) = host.plan(VmmKind::Qemu, network).await else { return };
             host.serve_device();
             // QEMU opens its console by name, and a pipe of this process belongs to this process's user.
             let mut command = command(&qemu(&plan), user, None);
@@ -164,6 +170,39 @@ async fn a_confined_qemu_runs_with_all_its_devices() {
             }
             host.clear();
         }
+    }
+}
+
+/// Firecracker needs KVM only when it starts a guest, which this one does not.
+#[tokio::test]
+async fn a_confined_firecracker_answers_and_has_its_own_filters() {
+    let host = Host::new();
+    for user in users() {
+        let Some(plan) = host.plan(VmmKind::Firecracker, Network::None).await else { return };
+        let mut firecracker = plan.processes.last().unwrap().clone();
+        let at = firecracker.args.iter().position(|arg| arg == "--config-file").unwrap();
+        firecracker.args.drain(at..at + 2);
+        // It opens its log by name, as QEMU its console.
+        let mut command = command(&firecracker, user, None);
+        let mut running = command.stderr(Stdio::null()).spawn().unwrap();
+        // Until it listens.
+        let answered = async {
+            while control(VmmKind::Firecracker).ping(&plan.control).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let answer = timeout(TIMEOUT, answered).await;
+        let threads = fs::read_dir(format!("/proc/{}/task", running.id())).unwrap();
+        let statuses =
+            threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("status")).unwrap());
+        let statuses: Vec<_> = statuses.collect();
+        running.kill().unwrap();
+        let output = running.wait_with_output().unwrap();
+        answer.unwrap_or_else(|error| panic!("{user:?}: {error}: {output:?}"));
+        assert!(statuses.iter().all(|status| status.contains("NoNewPrivs:\t1")), "{statuses:?}");
+        assert!(statuses.iter().all(|status| status.contains("CapEff:\t0000000000000000")), "{statuses:?}");
+        assert!(statuses.iter().any(|status| status.contains("Seccomp:\t2")), "{statuses:?}");
+        host.clear();
     }
 }
 
@@ -194,7 +233,7 @@ async fn a_program_with_the_rights_of_qemu_reaches_only_its_vm() {
     .concat();
     for (network, expected) in [(Network::User, "work\nconnected\n"), (Network::Isolated, "work\n")] {
         for user in users() {
-            let Some(plan) = host.plan(network).await else { return };
+            let Some(plan) = host.plan(VmmKind::Qemu, network).await else { return };
             host.serve_device();
             let words = ["/bin/bash", "--norc", "-c", &script];
             let output = command(&qemu(&plan), user, Some(&words)).output().unwrap();

@@ -5,6 +5,7 @@
 //! or changes the host; only the KVM verdict is cached.
 
 mod capacity;
+mod confinement;
 mod files;
 mod finding;
 mod platform;
@@ -14,6 +15,7 @@ mod vmm;
 use std::sync::Arc;
 
 use banger_api::{Check, Config, Dirs, config::Layer};
+use banger_sys::confine::Support;
 
 use crate::{
     catalog::{CatalogFiles, check_signed},
@@ -39,6 +41,7 @@ pub async fn doctor(dirs: &Dirs, programs: &Programs, stronger: Layer) -> Vec<Ch
     let mut checks = vec![platform::architecture(), platform::kernel()];
     checks.extend(vmm::all(&vmms.detect().await, config.vmm().copied()));
     checks.extend(platform::tools());
+    checks.extend(confinement::all(Support::of_kernel()));
     checks.extend(files::all(dirs, programs));
     checks.push(into_check("memory", capacity::memory(&config)));
     checks.push(into_check("disk space", capacity::space(dirs)));

@@ -6,9 +6,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use banger_sys::confine::{Access, Confinement, Limits, Sockets, SystemCalls};
-
 use super::{CatalogKernel, Download, KernelSource, sources};
+use crate::confinement::{self, MAX_DOWNLOAD};
 use crate::error::IoContext;
 use crate::kernel::import_kernel_files;
 use crate::program::{HostCommand, Rights};
@@ -17,9 +16,6 @@ use crate::{DownloadRequest, ImageError, KernelInfo, Progress, Registries, downl
 
 /// Timeout for each apt command; the largest download is 30 MB.
 const TIMEOUT: Duration = Duration::from_secs(10 * 60);
-
-/// Maximum size of a kernel's file, in bytes; a distribution's packages have under 200 MB.
-const MAX_DOWNLOAD: u64 = 1 << 30;
 
 /// Fetches the kernel `entry` into the directory `dest`. `work` holds temporary files.
 ///
@@ -100,7 +96,7 @@ impl<'a> Apt<'a> {
 
     /// Runs an apt program and returns its output.
     fn run(&self, program: &'static str, arguments: &[&str]) -> Result<String, ImageError> {
-        let rights = Rights::Confined(self.confinement());
+        let rights = Rights::Confined(confinement::apt(&self.dir, &self.keys));
         let mut program = HostCommand::new(program, TIMEOUT, rights)?.with_network();
         let command = program.command();
         // apt and gpgv create temporary files.
@@ -134,21 +130,6 @@ impl<'a> Apt<'a> {
         }
         command.arg("-q").args(arguments).current_dir(self.dir.join("deb"));
         program.output(self.progress)
-    }
-
-    /// Returns what apt may do: write in its own directory, read its configuration and keys, and use the network.
-    fn confinement(&self) -> Confinement {
-        let confinement = Confinement {
-            sockets: Sockets::Names,
-            system_calls: SystemCalls::Processes,
-            limits: Limits { open_files: 1024, file_size: Some(MAX_DOWNLOAD), memory: None },
-            ..Confinement::default()
-        };
-        let keys = self.keys.iter().fold(confinement, |all, key| all.allow(key, Access::Read));
-        keys.allow(&self.dir, Access::All)
-            .allow("/etc/apt", Access::Read)
-            .allow("/etc/dpkg", Access::Read)
-            .allow("/var/lib/dpkg", Access::Read)
     }
 
     /// Opens the downloaded package.
@@ -269,7 +250,7 @@ mod tests {
         let (work, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::write(other.path().join("secret"), "secret\n").unwrap();
         let apt = Apt::new(work.path(), &[], &Silent).unwrap();
-        let rights = Rights::Confined(apt.confinement());
+        let rights = Rights::Confined(confinement::apt(&apt.dir, &apt.keys));
         let mut shell = HostCommand::new("bash", TIMEOUT, rights).unwrap().with_network();
         let script = "echo x > $0/deb/x && cat $0/deb/x; echo x > $1/x; cat $1/secret; cat /etc/shadow";
         shell.command().args(["-c", script]).arg(&apt.dir).arg(other.path());

@@ -6,17 +6,15 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-use banger_sys::confine::{Access, Confinement, Limits};
+use banger_sys::confine::Access;
 
+use crate::confinement;
 use crate::error::IoContext;
 use crate::program::{HostCommand, Rights};
 use crate::{ImageError, Progress};
 
 /// Timeout for a check. A large disk on a slow host takes minutes.
 const TIMEOUT: Duration = Duration::from_secs(30 * 60);
-
-/// Memory of `e2fsck` for the smallest file system, in bytes.
-const MIN_MEMORY: u64 = 1 << 30;
 
 /// Exit status of e2fsck(8) when it has repaired all errors.
 const REPAIRED: i32 = 1;
@@ -27,8 +25,7 @@ const REPAIRED: i32 = 1;
 /// # Errors
 /// Returns an error if `e2fsck` is missing, or if it cannot repair the damage.
 pub fn check_ext4(path: &Path, progress: &dyn Progress) -> Result<(), ImageError> {
-    let rights = Rights::Confined(confinement(path, Access::Write)?);
-    let mut e2fsck = HostCommand::new("e2fsck", TIMEOUT, rights)?.accept(REPAIRED);
+    let mut e2fsck = HostCommand::new("e2fsck", TIMEOUT, rights(path, Access::Write)?)?.accept(REPAIRED);
     e2fsck.command().args(["-f", "-p"]).arg(path);
     e2fsck.output(progress).map(drop)
 }
@@ -42,19 +39,15 @@ pub(crate) fn verify_ext4(file: &File, path: &Path, progress: &dyn Progress) -> 
         let output = vec!["its superblock does not describe an ext4 file system of this size".to_owned()];
         return Err(ImageError::Program { program: "e2fsck", status: "not run".to_owned(), output });
     }
-    let rights = Rights::Confined(confinement(path, Access::Read)?);
-    let mut e2fsck = HostCommand::new("e2fsck", TIMEOUT, rights)?;
+    let mut e2fsck = HostCommand::new("e2fsck", TIMEOUT, rights(path, Access::Read)?)?;
     e2fsck.command().args(["-f", "-n"]).arg(path);
     e2fsck.output(progress).map(drop)
 }
 
-/// Returns what `e2fsck` may do: use this file, which it does not enlarge. Its memory is limited, because the file
-/// system decides how much it needs: bitmaps of a bit for each block, and tables of inodes.
-fn confinement(path: &Path, access: Access) -> Result<Confinement, ImageError> {
+/// Returns the rights of `e2fsck` on the file system in `path`.
+fn rights(path: &Path, access: Access) -> Result<Rights, ImageError> {
     let size = path.metadata().during("stat", path)?.len();
-    let limits = Limits { open_files: 64, file_size: Some(size), memory: Some(MIN_MEMORY + size / 1024) };
-    let confined = Confinement { limits, ..Confinement::default() };
-    Ok(confined.allow(path, access).allow("/etc/e2fsck.conf", Access::Read))
+    Ok(Rights::Confined(confinement::e2fsck(path, access, size)))
 }
 
 /// Returns whether an ext4 superblock (kernel documentation, "ext4: Super Block") accounts for exactly the whole
@@ -103,8 +96,7 @@ mod tests {
             fs::write(path, "old\n").unwrap();
         }
         let take_over = |access, script: &str| {
-            let rights = Rights::Confined(confinement(&disk, access).unwrap());
-            let mut shell = HostCommand::new("bash", TIMEOUT, rights).unwrap();
+            let mut shell = HostCommand::new("bash", TIMEOUT, rights(&disk, access).unwrap()).unwrap();
             shell.command().args(["--norc", "-c", script]).arg(&disk).arg(&other);
             shell.accept(255).output(&Silent).unwrap()
         };

@@ -3,6 +3,7 @@
 
 mod api;
 mod catalogs;
+mod confinement;
 mod doctor;
 mod golden;
 mod guest;
