@@ -1,8 +1,8 @@
-//! Unpacks the stream that a guest sends for `vm cp`: nothing outside the target changes.
+//! Unpacks the stream that a guest sends for `vm cp`, twice: only the requested name changes.
 
-use std::fs;
+use std::{fs, path::Path};
 
-use banger_files::{Unpacked, Writer, unpack};
+use banger_files::{CopyRequest, Unpacked, Writer, unpack_requested};
 
 pub(crate) fn run(data: &[u8]) {
     // Every stream begins with the same header.
@@ -10,10 +10,20 @@ pub(crate) fn run(data: &[u8]) {
     Writer::new(&mut stream).expect("a vector accepts all writes");
     stream.extend_from_slice(data);
     let directory = tempfile::tempdir().expect("a directory");
+    let target = directory.path().join("target");
+    fs::create_dir(&target).expect("a directory");
     fs::write(directory.path().join("beside"), "untouched").expect("a file");
-    let _ = unpack(stream.as_slice(), &directory.path().join("target"), &mut Unpacked::default());
+    let request = CopyRequest::new(Path::new("/srv/report.txt"), false);
+    // Into the directory, then over what the first copy has created.
+    for to in [target.clone(), target.join("report.txt")] {
+        let _ = unpack_requested(stream.as_slice(), &request, &to, &mut Unpacked::default());
+    }
     assert_eq!(fs::read(directory.path().join("beside")).expect("the file exists"), b"untouched");
-    let names =
-        fs::read_dir(directory.path()).expect("a directory").map(|entry| entry.expect("entry").file_name());
-    assert!(names.into_iter().all(|name| name == "beside" || name == "target"));
+    assert!(names(directory.path()).iter().all(|name| name == "beside" || name == "target"));
+    assert!(names(&target).iter().all(|name| name == "report.txt"));
+}
+
+fn names(directory: &Path) -> Vec<std::ffi::OsString> {
+    let entries = fs::read_dir(directory).expect("a directory");
+    entries.map(|entry| entry.expect("an entry").file_name()).collect()
 }

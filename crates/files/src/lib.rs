@@ -6,11 +6,13 @@
 //! ```
 //!
 //! Names are single components, never paths. [`unpack`] creates them relative to the descriptor of the current
-//! directory and follows no link, so a stream cannot name anything outside its target. Both ends block; `client` and
+//! directory and follows no link, so a stream cannot name anything outside its target. [`unpack_requested`] is for
+//! streams of an untrusted sender: the requested path names the copy, not the stream. Both ends block; `client` and
 //! `agent` provide the threads, processes and connections.
 //!
 //! A workspace is such a stream of single paths ([`PathWriter`]). It is [placed](place) as a whole, or applied as
-//! [changes](change). A [`list`]ing shows its current state.
+//! [changes](change). A [`list`]ing shows its current state. A [`FileRequest`] compares what arrives with what was
+//! requested.
 
 mod copy_request;
 mod destination;

@@ -49,6 +49,7 @@ fn vm_cp_copies_files_in_both_directions() -> Result<()> {
     host.ok(&["vm", "run", "-d", "--name", "box"])?;
     check_tree_round_trip(&host)?;
     check_pipes_and_links(&host)?;
+    check_links_at_the_target(&host)?;
     check_owners(&host)?;
     check_copy_errors(&host)?;
     check_interrupted_copy(&host)
@@ -86,6 +87,30 @@ fn check_pipes_and_links(host: &Host) -> Result<()> {
     assert!(host.path("link").is_symlink());
     host.ok(&["vm", "cp", "-L", "box:/etc/os-release", &host.path("file").display().to_string()])?;
     assert!(host.path("file").is_file());
+    Ok(())
+}
+
+/// A link that a copy has brought is not followed by the next copy.
+fn check_links_at_the_target(host: &Host) -> Result<()> {
+    let guest = |script: &str| host.ok(&["vm", "exec", "box", "--", "sh", "-c", script]);
+    let (victim, copies) = (host.path("victim"), host.path("copies"));
+    fs::write(&victim, "mine")?;
+    fs::create_dir_all(&copies)?;
+    guest(&format!("ln -s {} /srv/notes", victim.display()))?;
+    cp(host, "box:/srv/notes", &copies)?.success()?;
+    guest("rm /srv/notes && echo theirs > /srv/notes")?;
+    for target in [copies.clone(), copies.join("notes")] {
+        cp(host, "box:/srv/notes", target)?.success()?;
+        assert_eq!(fs::read_to_string(copies.join("notes"))?, "theirs\n");
+        assert_eq!(fs::read_to_string(&victim)?, "mine");
+        fs::remove_file(copies.join("notes"))?;
+        symlink(&victim, copies.join("notes"))?;
+    }
+    symlink(&copies, host.path("to copies"))?;
+    cp(host, "box:/srv/notes", host.path("to copies"))?
+        .fails(1, &["is a symbolic link to a directory", "end the path with a slash"])?;
+    cp(host, "box:/srv/notes", host.path("to copies/"))?.success()?;
+    assert_eq!(fs::read_to_string(copies.join("notes"))?, "theirs\n");
     Ok(())
 }
 

@@ -22,7 +22,9 @@ use crate::{
 /// One of SOURCE and TARGET is VM:PATH, the other a path on the host. A relative path in the VM starts at the user's
 /// home directory. As with `cp -a`, a directory is copied with all its content, and permissions, times and symbolic
 /// links are kept. If the target is a directory, the copy is created inside it. DIR/. copies only the content of the
-/// directory. Set-user-id bits are dropped, because the owner changes. Write a host path with a colon as ./a:b.
+/// directory. Set-user-id bits are dropped, because the owner changes. On the host, a symbolic link at the target is
+/// replaced, not followed; end the target with a slash to copy into the directory that a link leads to. Write a host
+/// path with a colon as ./a:b.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm cp ./src box:/root/           copy a directory into the VM
