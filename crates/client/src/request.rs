@@ -11,6 +11,9 @@ use crate::{
     protocol::{answer_in_time, request_error},
 };
 
+/// Maximum number of a guest's disks: banger attaches two.
+const MAX_DISKS: usize = 8;
+
 /// A response of an agent.
 #[derive(Debug, Clone)]
 pub struct AgentResponse<T> {
@@ -38,7 +41,9 @@ pub async fn ping(client: &Client, reference: &str) -> Result<AgentResponse<()>,
 pub async fn inspect(client: &Client, reference: &str) -> Result<AgentResponse<Inspection>, ApiError> {
     let inspection =
         |reply| if let Reply::Inspected(inspection) = reply { Ok(inspection) } else { Err(reply) };
-    send_request(client, reference, Request::Inspect, inspection).await
+    let mut answer = send_request(client, reference, Request::Inspect, inspection).await?;
+    answer.response.disks.truncate(MAX_DISKS);
+    Ok(answer)
 }
 
 /// Returns the listeners in the guest of VM `reference`, by port.

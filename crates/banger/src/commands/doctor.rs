@@ -1,16 +1,23 @@
-use std::{process::ExitCode, time::Instant};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use banger_api::{ApiError, Check, Config, CreateVm, ErrorKind, Vm};
 use banger_client::{Client, Output, exec};
 use banger_proto::{Exec, ExitStatus};
+use tokio::time::timeout;
 
-use crate::operation::watch;
 use crate::{
     config,
     error::CommandError,
     hints::hint_for,
+    operation::watch,
     ui::{Format, Ui},
 };
+
+/// Timeout for `true` in a guest, which may have no KVM.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Check this host for what VMs need, and show how to fix problems
 ///
@@ -167,14 +174,23 @@ async fn check_boot(client: &Client, ui: &Ui) -> Result<Check, CommandError> {
 async fn run_true(client: &Client, vm: &Vm) -> Result<(), ApiError> {
     let command = Exec { argv: vec!["true".to_owned()], ..Exec::default() };
     let (_input, mut output) = exec(client, vm.id.as_str(), command).await?;
-    loop {
-        match output.next().await? {
-            Output::Exited(ExitStatus::Code(0)) => return Ok(()),
-            Output::Exited(status) => {
-                let message = format!("`true` in the VM exited with status {}", status.shell_code());
-                return Err(ApiError::new(ErrorKind::Guest, message));
+    let exited = async {
+        loop {
+            if let Output::Exited(status) = output.next().await? {
+                return Ok::<_, ApiError>(status);
             }
-            _ => {}
+        }
+    };
+    match timeout(COMMAND_TIMEOUT, exited).await {
+        Ok(Ok(ExitStatus::Code(0))) => Ok(()),
+        Ok(Ok(status)) => {
+            let message = format!("`true` in the VM exited with status {}", status.shell_code());
+            Err(ApiError::new(ErrorKind::Guest, message))
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => {
+            let message = format!("`true` in the VM has not exited in {} s", COMMAND_TIMEOUT.as_secs());
+            Err(ApiError::new(ErrorKind::Timeout, message))
         }
     }
 }
