@@ -45,12 +45,12 @@ pub enum UnpackError {
         received: &'static str,
     },
     /// The file system would be nearly full.
-    #[error("cannot write {}: less than {} MiB would stay free", path.display(), reserve >> 20)]
+    #[error("cannot write {}: less than {reserve} would stay free", path.display())]
     Reserved {
         /// Path of the file.
         path: PathBuf,
-        /// Number of bytes that stay free.
-        reserve: u64,
+        /// The space that stays free, as the message names it.
+        reserve: String,
     },
     /// The target exists, and is not an empty directory.
     #[error("{} already exists and is not an empty directory", .0.display())]

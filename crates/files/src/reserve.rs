@@ -16,8 +16,8 @@ const MAX_RESERVE: u64 = 1 << 30;
 /// Part of a file system that is left free, of its bytes and of its inodes.
 const SHARE: u64 = 20;
 
-/// Number of bytes after which the free space is measured again.
-const INTERVAL: u64 = 16 << 20;
+/// Maximum number of bytes after which the free space is measured again: less than half of the reserve.
+const MAX_INTERVAL: u64 = 16 << 20;
 
 /// Number of bytes that an entry counts for: empty files and directories need space too.
 const ENTRY_SIZE: u64 = 4096;
@@ -27,6 +27,8 @@ const ENTRY_SIZE: u64 = 4096;
 pub(crate) struct Reserve {
     fd: OwnedFd,
     measure: Measure,
+    /// Number of bytes between two measurements.
+    interval: u64,
     /// Number of bytes written since the last measurement.
     unmeasured: u64,
 }
@@ -51,8 +53,12 @@ impl Reserve {
         if !matches!(kind, FileType::RegularFile | FileType::Directory) {
             return Ok(None);
         }
-        let fd = fd.as_fd().try_clone_to_owned()?;
-        Ok(Some(Self { fd, measure, unmeasured: 0 }))
+        Self::new(fd.as_fd().try_clone_to_owned()?, measure).map(Some)
+    }
+
+    pub(crate) fn new(fd: OwnedFd, measure: Measure) -> io::Result<Self> {
+        let interval = MAX_INTERVAL.min(measure(&fd)?.reserved_bytes() / 2);
+        Ok(Self { fd, measure, interval, unmeasured: 0 })
     }
 
     /// Accounts for `bytes` that are about to be written to `path`.
@@ -61,15 +67,14 @@ impl Reserve {
     /// Returns `Reserved` if too little space is free.
     pub(crate) fn spend(&mut self, bytes: u64, path: &Path) -> Result<(), UnpackError> {
         self.unmeasured += bytes;
-        if self.unmeasured < INTERVAL {
+        if self.unmeasured < self.interval {
             return Ok(());
         }
         self.unmeasured = 0;
-        let usage = (self.measure)(&self.fd).map_err(failed(path))?;
-        if usage.is_low() {
-            return Err(UnpackError::Reserved { path: path.to_owned(), reserve: usage.reserve() });
+        match (self.measure)(&self.fd).map_err(failed(path))?.shortage() {
+            Some(reserve) => Err(UnpackError::Reserved { path: path.to_owned(), reserve }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Accounts for a new entry at `path`.
@@ -78,11 +83,6 @@ impl Reserve {
     /// Returns `Reserved` if too little space is free.
     pub(crate) fn spend_entry(&mut self, path: &Path) -> Result<(), UnpackError> {
         self.spend(ENTRY_SIZE, path)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn with_measure(fd: OwnedFd, measure: Measure) -> Self {
-        Self { fd, measure, unmeasured: 0 }
     }
 }
 
@@ -93,12 +93,20 @@ impl Usage {
     }
 
     /// Returns the number of bytes to leave free.
-    fn reserve(self) -> u64 {
+    fn reserved_bytes(self) -> u64 {
         (self.bytes / SHARE).min(MAX_RESERVE)
     }
 
-    fn is_low(self) -> bool {
-        self.free_bytes < self.reserve() || self.free_inodes < self.inodes / SHARE
+    /// Returns the reserve, for a message, if less than it is free.
+    fn shortage(self) -> Option<String> {
+        let inodes = self.inodes / SHARE;
+        if self.free_bytes < self.reserved_bytes() {
+            Some(format!("{} MiB", self.reserved_bytes() >> 20))
+        } else if self.free_inodes < inodes {
+            Some(format!("{inodes} inodes"))
+        } else {
+            None
+        }
     }
 }
 
@@ -122,16 +130,16 @@ mod tests {
     #[test]
     fn a_twentieth_and_at_most_a_gibibyte_stays_free() {
         let usage = |bytes, free_bytes| Usage { bytes, free_bytes, inodes: 0, free_inodes: 0 };
-        for (usage, is_low) in [
-            (usage(1000 * GIB, GIB), false),
-            (usage(1000 * GIB, GIB - 1), true),
-            (usage(GIB, GIB / 20), false),
-            (usage(GIB, GIB / 20 - 1), true),
-            (usage(0, 0), false),
-            (Usage { inodes: 2000, free_inodes: 100, ..usage(GIB, GIB) }, false),
-            (Usage { inodes: 2000, free_inodes: 99, ..usage(GIB, GIB) }, true),
+        for (usage, shortage) in [
+            (usage(1000 * GIB, GIB), None),
+            (usage(1000 * GIB, GIB - 1), Some("1024 MiB")),
+            (usage(GIB, GIB / 20), None),
+            (usage(GIB, GIB / 20 - 1), Some("51 MiB")),
+            (usage(0, 0), None),
+            (Usage { inodes: 2000, free_inodes: 100, ..usage(GIB, GIB) }, None),
+            (Usage { inodes: 2000, free_inodes: 99, ..usage(GIB, GIB) }, Some("100 inodes")),
         ] {
-            assert_eq!(usage.is_low(), is_low, "{usage:?}");
+            assert_eq!(usage.shortage().as_deref(), shortage, "{usage:?}");
         }
     }
 
@@ -140,13 +148,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path();
         let fd = || OwnedFd::from(std::fs::File::open(path).unwrap());
-        let full = || Reserve::with_measure(fd(), |_| Ok(Usage::full()));
-        let error = full().spend(INTERVAL, path).unwrap_err().to_string();
+        let full = || Reserve::new(fd(), |_| Ok(Usage::full())).unwrap();
+        let error = full().spend(MAX_INTERVAL, path).unwrap_err().to_string();
         assert!(error.ends_with("less than 1024 MiB would stay free"), "{error}");
         let mut reserve = full();
-        let entries = (0..INTERVAL).take_while(|_| reserve.spend_entry(path).is_ok()).count();
-        assert_eq!(entries as u64, INTERVAL / ENTRY_SIZE - 1);
-        Reserve::on(fd()).unwrap().unwrap().spend(INTERVAL, path).unwrap();
+        let entries = (0..MAX_INTERVAL).take_while(|_| reserve.spend_entry(path).is_ok()).count();
+        assert_eq!(entries as u64, MAX_INTERVAL / ENTRY_SIZE - 1);
+        // A small file system is measured more often.
+        let small = |_: &OwnedFd| Ok(Usage { bytes: 200 << 20, ..Usage::full() });
+        let mut reserve = Reserve::new(fd(), small).unwrap();
+        reserve.spend((5 << 20) - 1, path).unwrap();
+        assert!(reserve.spend(1, path).is_err());
         let null = std::fs::File::options().write(true).open("/dev/null").unwrap();
         assert!(Reserve::on(null).unwrap().is_none());
     }
