@@ -6,7 +6,6 @@ use std::{
     fs,
     io::{self, Read, Write},
     path::Path,
-    process::{Child, ChildStdin, Stdio},
 };
 
 use banger_files::{
@@ -19,8 +18,9 @@ use tempfile::{SpooledTempFile, spooled_tempfile};
 use crate::{
     Record, Repository, TempRepository, WorkspaceError,
     error::writing,
-    git::{GitError, read_stderr, run, unexpected_output},
+    git::{GitError, run, unexpected_output},
     index::{GITLINK, Index, parse},
+    process::Process,
     record::{FILE, LINK, PROGRAM, is_ref_file},
     repository::object_id,
     snapshot::{excludes_file, tree_entries},
@@ -518,30 +518,15 @@ fn read_content(
 
 /// A running `git fast-import`: blobs as they arrive, then one commit.
 struct Import {
-    child: Child,
-    stdin: io::BufWriter<ChildStdin>,
+    git: io::BufWriter<Process>,
     marks: usize,
 }
 
 impl Import {
     fn start(temp_repo: &TempRepository) -> Result<Self, WorkspaceError> {
-        let mut command = temp_repo.command([
-            "-c",
-            "fastimport.unpackLimit=1",
-            "fast-import",
-            "--quiet",
-            "--force",
-            "--done",
-        ]);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|source| GitError::Run { what: FAST_IMPORT.to_owned(), source })?;
-        let stdin =
-            child.stdin.take().ok_or_else(|| unexpected_output(FAST_IMPORT, "it has no standard input"))?;
-        Ok(Self { child, stdin: io::BufWriter::with_capacity(64 << 10, stdin), marks: 0 })
+        let arguments = ["-c", "fastimport.unpackLimit=1", FAST_IMPORT, "--quiet", "--force", "--done"];
+        let git = temp_repo.command(arguments).start()?;
+        Ok(Self { git: io::BufWriter::with_capacity(64 << 10, git), marks: 0 })
     }
 
     /// Sends a blob, and returns its mark.
@@ -551,9 +536,7 @@ impl Import {
         io::Seek::rewind(&mut bytes).map_err(writing(std::env::temp_dir()))?;
         self.marks += 1;
         self.send(format!("blob\nmark :{}\ndata {size}\n", self.marks).as_bytes())?;
-        if let Err(error) = io::copy(&mut bytes, &mut self.stdin) {
-            return Err(self.failed(error));
-        }
+        io::copy(&mut bytes, &mut self.git).map_err(import_error)?;
         self.send(b"\n")?;
         Ok(self.marks)
     }
@@ -576,36 +559,17 @@ impl Import {
 
     fn finish(mut self) -> Result<(), WorkspaceError> {
         self.send(b"\ndone\n")?;
-        if let Err(error) = self.stdin.flush() {
-            return Err(self.failed(error));
-        }
-        let Self { mut child, stdin, .. } = self;
-        drop(stdin);
-        let stderr = read_stderr(child.stderr.take());
-        let status = child.wait().map_err(|source| GitError::Run { what: FAST_IMPORT.to_owned(), source })?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(GitError::Failed { what: FAST_IMPORT.to_owned(), stderr }.into())
-        }
+        let git = self.git.into_inner().map_err(|error| import_error(error.into_error()))?;
+        Ok(git.finish()?)
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), WorkspaceError> {
-        self.stdin.write_all(bytes).map_err(|error| self.failed(error))
+        self.git.write_all(bytes).map_err(import_error)
     }
+}
 
-    /// Returns the error for a failed write: git's own message, if there is one.
-    fn failed(&mut self, source: io::Error) -> WorkspaceError {
-        let _ = self.child.kill();
-        let stderr = read_stderr(self.child.stderr.take());
-        let _ = self.child.wait();
-        let what = FAST_IMPORT.to_owned();
-        if stderr.is_empty() {
-            GitError::Run { what, source }.into()
-        } else {
-            GitError::Failed { what, stderr }.into()
-        }
-    }
+fn import_error(error: io::Error) -> WorkspaceError {
+    GitError::from_io(FAST_IMPORT, error).into()
 }
 
 const FAST_IMPORT: &str = "fast-import";

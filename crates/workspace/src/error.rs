@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use banger_files::StreamError;
 
-use crate::git::GitError;
+use crate::git_error::GitError;
 
 /// An error about a repository, a workspace, or data from a workspace.
 #[derive(Debug, thiserror::Error)]

@@ -2,10 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::{
-    WorkspaceError,
-    git::{Objects, unexpected_output},
-};
+use crate::{WorkspaceError, cat_file::Objects, git::unexpected_output};
 
 /// Commits, and where their history ends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

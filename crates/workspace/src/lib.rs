@@ -6,14 +6,17 @@
 //! configuration: no hook, filter or monitor. Everything from a guest is data: listings, files, and packs that are
 //! checked before they are stored.
 
+mod cat_file;
 mod changes;
 mod commits;
 mod error;
 mod git;
+mod git_error;
 mod guest_git;
 mod history;
 mod index;
 mod objects;
+mod process;
 mod record;
 mod repository;
 mod send;
@@ -24,6 +27,7 @@ pub use changes::{Change, ChangeKind, Changes, Guest, LeftOut, read_files, read_
 pub use commits::{GuestGit, pull};
 pub use error::WorkspaceError;
 pub use git::{Git, GitError};
+pub use process::Cancel;
 pub use record::{Pulled, Record, Records};
 pub use repository::Repository;
 pub use send::{Upload, UploadResult};

@@ -13,8 +13,9 @@ use rustix::fs::{FileType, fstat};
 
 use crate::{
     Record, Snapshot, WorkspaceError,
+    cat_file::Objects,
     error::reading,
-    git::{GitError, Objects},
+    git::GitError,
     guest_git,
     history::History,
     index::{IndexEntry, parse_complete},
@@ -318,7 +319,7 @@ impl<W: Write> Writer<W> {
             let written = self.out.file(path, permissions, now, &mut objects.content(header.size));
             written
                 .map_err(WorkspaceError::Transfer)?
-                .map_err(|source| GitError::Run { what: "cat-file".to_owned(), source })?;
+                .map_err(|error| GitError::from_io("cat-file", error))?;
         }
         self.record(path, mode, size, now, None, Some(id.to_owned()));
         Ok(())

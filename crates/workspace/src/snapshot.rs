@@ -11,8 +11,9 @@ use rustix::fs::FileType;
 
 use crate::{
     Repository, TempRepository, WorkspaceError,
+    cat_file::Objects,
     error::reading,
-    git::{GitError, Objects, run, unexpected_output},
+    git::{GitError, run, unexpected_output},
     guest_git::Checkout,
     history::{History, Lineage},
     index::{GITLINK, Index, IndexEntry, parse, parse_complete},

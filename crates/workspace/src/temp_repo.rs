@@ -6,7 +6,6 @@ use std::{
     fs, io,
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
@@ -16,7 +15,7 @@ use tempfile::TempDir;
 use crate::{
     Repository, WorkspaceError,
     error::writing,
-    git::{Git, GitError, run},
+    git::{Git, GitCommand, GitError, run},
 };
 
 /// Prefix of the directory names.
@@ -88,7 +87,7 @@ impl TempRepository {
     }
 
     /// Returns a git command that runs in the repository.
-    pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> GitCommand {
         self.command_in(&self.files, arguments)
     }
 
@@ -97,7 +96,7 @@ impl TempRepository {
         &self,
         files: &Path,
         arguments: impl IntoIterator<Item = S>,
-    ) -> Command {
+    ) -> GitCommand {
         let mut command = self.git.command(arguments);
         command
             .current_dir(files)

@@ -35,6 +35,7 @@ fn kind(error: &WorkspaceError) -> ErrorKind {
     match error {
         WorkspaceError::Git(GitError::Missing) => ErrorKind::MissingProgram,
         WorkspaceError::Git(GitError::TimedOut { .. }) => ErrorKind::Timeout,
+        WorkspaceError::Git(GitError::Cancelled { .. }) => ErrorKind::Cancelled,
         WorkspaceError::NoDirectory(_) | WorkspaceError::NoRepository(_) | WorkspaceError::NoCommit(_) => {
             ErrorKind::NotFound
         }
