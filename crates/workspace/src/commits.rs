@@ -81,8 +81,7 @@ fn fetch(temp_repo: &TempRepository, guest_git: &GuestGit, changes: &Changes) ->
     url.extend(changes.guest_path().iter().flat_map(|byte| escaped(*byte)));
     #[rustfmt::skip]
     let mut arguments: Vec<OsString> = [
-        "-c", "protocol.allow=never", "-c", "protocol.ext.allow=always", "-c", "fetch.unpackLimit=1",
-        "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--no-auto-maintenance",
+        "-c", "fetch.unpackLimit=1", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--no-auto-maintenance",
         "--update-shallow",
     ].map(OsString::from).to_vec();
     arguments.push(OsString::from_vec(url));
@@ -91,6 +90,7 @@ fn fetch(temp_repo: &TempRepository, guest_git: &GuestGit, changes: &Changes) ->
         arguments.push(format!("+HEAD:{FETCHED}HEAD").into());
     }
     let mut command = temp_repo.command(arguments);
+    command.env("GIT_ALLOW_PROTOCOL", "ext");
     command.envs(std::env::vars_os().filter(|(name, _)| is_banger_variable(name)));
     run(command, &[])?;
     Ok(())
@@ -234,8 +234,7 @@ fn update(
 
 /// Returns the refs under `prefix`, each with its commit.
 fn existing_refs(repository: &Repository, prefix: &str) -> Result<Vec<(String, String)>, WorkspaceError> {
-    let mut command = repository.git.command(["for-each-ref", "--format=%(refname) %(objectname)", prefix]);
-    command.current_dir(&repository.root);
+    let command = repository.command(["for-each-ref", "--format=%(refname) %(objectname)", prefix]);
     parse_refs(run(command, &[])?)
 }
 
@@ -246,17 +245,14 @@ fn is_reachable(
     refs: &[(String, String)],
 ) -> Result<bool, WorkspaceError> {
     let ids = refs.iter().map(|(_, id)| id.as_str());
-    let mut command =
-        repository.git.command(["rev-list", "--max-count=1", id, "--not"].into_iter().chain(ids));
-    command.current_dir(&repository.root);
+    let command = repository.command(["rev-list", "--max-count=1", id, "--not"].into_iter().chain(ids));
     Ok(run(command, &[])?.is_empty())
 }
 
 /// Applies `changes`, in the format of `git update-ref --stdin`, all or none.
 fn update_refs(repository: &Repository, changes: &str) -> Result<(), WorkspaceError> {
     let arguments = ["update-ref", "--create-reflog", "-m", "banger vm workspace pull", "--stdin"];
-    let mut command = repository.git.command(arguments);
-    command.current_dir(&repository.root);
+    let command = repository.command(arguments);
     run(command, changes.as_bytes())?;
     Ok(())
 }

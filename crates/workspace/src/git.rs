@@ -55,7 +55,7 @@ impl Git {
         self
     }
 
-    /// Returns a git command with a minimal environment, which never prompts.
+    /// Returns a git command with a minimal environment, which never prompts or fetches.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> GitCommand {
         let mut command = Command::new(&self.program);
         command.env_clear();
@@ -73,6 +73,9 @@ impl Git {
                 ("GIT_OPTIONAL_LOCKS", "0"),
                 ("GIT_NO_REPLACE_OBJECTS", "1"),
                 ("GIT_NO_LAZY_FETCH", "1"),
+                // Before 2.45, git ignores the previous variable. This one overrides every configuration: git does not
+                // fetch what is missing, so it runs no program that a remote's configuration names.
+                ("GIT_ALLOW_PROTOCOL", "none"),
                 ("GIT_PAGER", "cat"),
             ])
             .args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0"])

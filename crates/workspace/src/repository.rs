@@ -1,7 +1,7 @@
 //! A repository on the host: its directories, what is checked out, and its configuration.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs,
     os::unix::ffi::OsStrExt,
@@ -12,7 +12,7 @@ use std::{
 use crate::{
     WorkspaceError,
     error::reading,
-    git::{Git, GitError, read_file, run, unexpected_output},
+    git::{Git, GitCommand, GitError, read_file, run, unexpected_output},
 };
 
 /// A git repository with a working tree.
@@ -43,6 +43,12 @@ pub(crate) struct Config {
 impl Config {
     pub(crate) fn get(&self, key: &str) -> Option<&[u8]> {
         self.values.get(key).map(Vec::as_slice)
+    }
+
+    /// Returns the names of the configured hooks, which git runs from 2.54 on.
+    fn hooks(&self) -> BTreeSet<&str> {
+        let keys = self.values.keys().filter_map(|key| key.strip_prefix("hook."));
+        keys.filter_map(|key| Some(key.rsplit_once('.')?.0)).collect()
     }
 
     fn parse(listed: &[u8]) -> Self {
@@ -113,6 +119,20 @@ impl Repository {
     /// Returns the name of its directory, to name the guest's.
     pub fn name(&self) -> &OsStr {
         self.root.file_name().unwrap_or(OsStr::new("repo"))
+    }
+
+    /// Returns a git command that runs in the repository. Its configuration applies, except hooks and monitors.
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> GitCommand {
+        let mut command = self.git.command(arguments);
+        command.current_dir(&self.root);
+        let hooks = self.config.hooks();
+        command.env("GIT_CONFIG_COUNT", hooks.len().to_string());
+        for (index, name) in hooks.into_iter().enumerate() {
+            command
+                .env(format!("GIT_CONFIG_KEY_{index}"), format!("hook.{name}.enabled"))
+                .env(format!("GIT_CONFIG_VALUE_{index}"), "false");
+        }
+        command
     }
 
     /// Returns the length of an object id, in bytes.

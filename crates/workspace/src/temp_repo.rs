@@ -50,9 +50,11 @@ impl TempRepository {
         } else {
             (0, "")
         };
+        // By default, a fetch runs git in the repositories whose objects are borrowed, to list their refs: there, their
+        // own configuration would apply.
         let config = format!(
             "[core]\n\trepositoryformatversion = {version}\n\tbare = true\n\tprotectHFS = true\n\tprotectNTFS = true\n\
-             \tfsync = none\n{format}[transfer]\n\tfsckObjects = true\n[pack]\n\tcompression = 1\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
+             \tfsync = none\n\talternateRefsCommand = :\n{format}[transfer]\n\tfsckObjects = true\n[pack]\n\tcompression = 1\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
         );
         let files = dir.path().join("files");
         let temp_repo = Self { git: repository.git.clone(), files, dir, _lock: lock };
