@@ -45,6 +45,7 @@ pub fn pull(
     changes: &Changes,
     guest_git: Option<&GuestGit>,
 ) -> Result<Pulled, WorkspaceError> {
+    repository.check_writable_parts()?;
     let temp_repo = changes.temp_repo();
     let prefix = format!("refs/banger/{name}/");
     let mut refs = Vec::new();
@@ -251,7 +252,8 @@ fn is_reachable(
 
 /// Applies `changes`, in the format of `git update-ref --stdin`, all or none.
 fn update_refs(repository: &Repository, changes: &str) -> Result<(), WorkspaceError> {
-    let arguments = ["update-ref", "--create-reflog", "-m", "banger vm workspace pull", "--stdin"];
+    let arguments =
+        ["update-ref", "--no-deref", "--create-reflog", "-m", "banger vm workspace pull", "--stdin"];
     let command = repository.command(arguments);
     run(command, changes.as_bytes())?;
     Ok(())

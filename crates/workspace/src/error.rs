@@ -25,6 +25,14 @@ pub enum WorkspaceError {
     /// The repository's configuration names a working tree that does not belong to it.
     #[error("the repository's core.worktree is {}, which does not belong to the repository", .0.display())]
     ForeignWorkTree(PathBuf),
+    /// A part of the repository leads to something of another repository, or to any other place.
+    #[error("{} leads to {}, which does not belong to the repository", part.display(), target.display())]
+    Foreign {
+        /// The link, file or configuration key.
+        part: PathBuf,
+        /// What it leads to.
+        target: PathBuf,
+    },
     /// git does not trust the repository's owner.
     #[error("the repository at {} belongs to another user, and git does not read it", .0.display())]
     UntrustedOwner(PathBuf),

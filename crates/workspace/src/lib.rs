@@ -16,6 +16,7 @@ mod guest_git;
 mod history;
 mod index;
 mod objects;
+mod parts;
 mod process;
 mod record;
 mod repository;

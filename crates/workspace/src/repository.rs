@@ -13,6 +13,7 @@ use crate::{
     WorkspaceError,
     error::reading,
     git::{Git, GitCommand, GitError, read_file, run, unexpected_output},
+    parts,
 };
 
 /// A git repository with a working tree.
@@ -76,6 +77,7 @@ impl Repository {
             _ => reading(path)(error),
         })?;
         let dir = if dir.is_dir() { dir } else { dir.parent().unwrap_or(&dir).to_owned() };
+        let others: Vec<_> = dir.ancestors().filter(|root| parts::is_other_work_tree(root)).collect();
         let query = |arguments: &[&str]| run_in(git, &dir, arguments);
         let (paths, config, head) = thread::scope(|scope| {
             let head = scope.spawn(|| query(&["rev-parse", "--revs-only", "HEAD^{commit}", "HEAD^{tree}"]));
@@ -84,10 +86,17 @@ impl Repository {
             (paths(git, &dir), config.join().unwrap_or_else(panicked), head.join().unwrap_or_else(panicked))
         });
         let (root, git_dir, common_dir) = paths?;
-        if !belongs_to(&root, &git_dir) {
+        if !dir.starts_with(&root) || !belongs_to(&root, &git_dir) {
             return Err(WorkspaceError::ForeignWorkTree(root));
         }
+        if others.contains(&&*root) {
+            return Err(parts::foreign(root.join(".git"), &git_dir));
+        }
         let config = Config::parse(&config?);
+        parts::check_git_dirs(&root, &git_dir, &common_dir, config.get("core.worktree").is_some())?;
+        if let Some(storage) = config.get("extensions.refstorage").filter(|value| value.contains(&b':')) {
+            return Err(parts::foreign("extensions.refStorage", Path::new(OsStr::from_bytes(storage))));
+        }
         if config.get("extensions.partialclone").is_some() {
             return Err(WorkspaceError::PartialClone);
         }
@@ -98,7 +107,19 @@ impl Repository {
             None => (None, None),
         };
         let branch = branch(git, &root, &git_dir)?;
+        parts::check(&git_dir, &["HEAD", "logs/HEAD"])?;
+        parts::check(&common_dir, &branch.as_deref().map_or(vec![], |name| vec![name]))?;
         Ok(Self { git: git.clone(), root, git_dir, common_dir, head, tree, branch, config })
+    }
+
+    /// Checks that everything which a pull writes is within the repository.
+    pub(crate) fn check_writable_parts(&self) -> Result<(), WorkspaceError> {
+        let common_dir = &self.common_dir;
+        parts::check(common_dir, &["refs/banger", "logs/refs/banger"])?;
+        parts::check_entries(common_dir, "refs/banger", true)?;
+        parts::check_entries(common_dir, "logs/refs/banger", true)?;
+        parts::check_entries(common_dir, "reftable", false)?;
+        parts::check_entries(common_dir, "objects", false)
     }
 
     /// Returns the root directory of the working tree.
@@ -208,17 +229,8 @@ fn paths(git: &Git, dir: &Path) -> Result<(PathBuf, PathBuf, PathBuf), Workspace
 /// Returns whether the `.git` of `root` is, or names, the directory `git_dir`. A hostile repository's configuration may
 /// name any other directory as its working tree, such as the one with the user's keys.
 fn belongs_to(root: &Path, git_dir: &Path) -> bool {
-    let git_file = root.join(".git");
-    let named = if git_file.is_file() { read_file(&git_file).ok().flatten() } else { None };
-    let named = named.as_deref().map(|text| {
-        let mut path = text.strip_prefix(b"gitdir: ").unwrap_or(text);
-        while let [rest @ .., b'\n' | b'\r'] = path {
-            path = rest;
-        }
-        path
-    });
-    let git_file = named.map_or(git_file, |path| root.join(OsStr::from_bytes(path)));
-    matches!((fs::canonicalize(git_file), fs::canonicalize(git_dir)), (Ok(git_file), Ok(git_dir)) if git_file == git_dir)
+    let named = parts::pointer(root).map_or_else(|| fs::canonicalize(root.join(".git")), Ok);
+    matches!((named, fs::canonicalize(git_dir)), (Ok(named), Ok(git_dir)) if named == git_dir)
 }
 
 /// Converts an error of git about `dir` to a more specific one.

@@ -5,6 +5,7 @@ mod common;
 
 use std::{
     env, fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -292,4 +293,196 @@ fn every_hostile_partial_clone() {
         traps.assert_none_ran();
         assert!(matches!(error, WorkspaceError::PartialClone), "{url}: {error}");
     }
+}
+
+/// Returns the files below `root` with their contents, and what links lead to.
+fn all_files(root: &Path) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = std::collections::BTreeMap::new();
+    let mut dirs = vec![root.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let content = match fs::symlink_metadata(&path).unwrap() {
+                meta if meta.is_symlink() => {
+                    fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
+                }
+                meta if meta.is_file() => fs::read(&path).unwrap(),
+                _ => {
+                    dirs.push(path.clone());
+                    Vec::new()
+                }
+            };
+            all.insert(path, content);
+        }
+    }
+    all
+}
+
+/// Moves `name` of `.git` to `target`, and puts a link in its place.
+fn replace_by_link(world: &World, name: &str, target: &Path) {
+    let path = world.host().join(".git").join(name);
+    fs::create_dir_all(target.parent().unwrap()).unwrap();
+    if path.exists() {
+        fs::rename(&path, target).unwrap();
+    } else {
+        fs::create_dir_all(target).unwrap();
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+    }
+    symlink(target, path).unwrap();
+}
+
+#[test]
+fn a_pull_writes_nothing_outside_the_repository() {
+    let mut ids: Vec<_> = (0..256).map(|id| format!("objects/{id:02x}")).collect();
+    let outside_names = [
+        "objects",
+        "objects/pack",
+        "refs",
+        "refs/banger",
+        "refs/banger/box",
+        "refs/banger/box/heads",
+        "logs",
+        "logs/refs",
+        "logs/refs/banger",
+        "logs/refs/banger/box",
+        "logs/HEAD",
+        "logs/refs/banger/box/HEAD",
+        "packed-refs",
+    ];
+    for name in outside_names.into_iter().chain(["objects/*"]) {
+        let world = world();
+        let mut record = world.send(&OPTIONS).unwrap();
+        git(&world.guest(), &["add", "-A"]);
+        git(
+            &world.guest(),
+            &["-c", "user.name=x", "-c", "user.email=x@x", "commit", "-q", "-m", "in the guest"],
+        );
+        git(&world.host(), &["pack-refs", "--all"]);
+        let outside = world.path("outside");
+        let leads_to = |name: &str| outside.join(format!("x-{}", name.replace('/', "-")));
+        fs::create_dir_all(&outside).unwrap();
+        match name {
+            "objects/*" => {
+                for name in ids.drain(..) {
+                    replace_by_link(&world, &name, &leads_to(&name));
+                }
+            }
+            "logs/HEAD" | "logs/refs/banger/box/HEAD" => {
+                // Reflogs name the committer, who could be a command.
+                git(&world.host(), &["symbolic-ref", "HEAD", "refs/banger/box/HEAD"]);
+                git(&world.host(), &["config", "user.name", "x;touch ran;x"]);
+                let path = world.host().join(".git").join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                let _ = fs::remove_file(&path);
+                fs::write(leads_to(name), "the user's shell settings\n").unwrap();
+                symlink(leads_to(name), path).unwrap();
+            }
+            name => replace_by_link(&world, name, &leads_to(name)),
+        }
+        let before = all_files(&outside);
+        let result = world.pull(&mut record);
+        assert!(matches!(&result, Err(WorkspaceError::Foreign { .. })), "{name}: {result:?}");
+        assert_eq!(all_files(&outside), before, "{name}");
+    }
+}
+
+/// Other tools share these directories between working trees.
+#[test]
+fn linked_parts_of_a_repository_are_used() {
+    for name in ["objects", "refs", "logs", "packed-refs"] {
+        let world = world();
+        git(&world.host(), &["pack-refs", "--all"]);
+        let mut record = world.send(&OPTIONS).unwrap();
+        replace_by_link(&world, name, &world.path("projects/x.git").join(name));
+        write(&world.guest(), "new", "new");
+        assert_eq!(world.pull(&mut record).unwrap().refs.len(), 2, "{name}");
+        git(&world.host(), &["fsck", "--strict"]);
+    }
+}
+
+/// A pull changes none of the user's branches, even if its own refs are names for them.
+#[test]
+fn a_pull_replaces_symbolic_refs() {
+    let world = world();
+    let mut record = world.send(&OPTIONS).unwrap();
+    let main = git(&world.host(), &["rev-parse", "main"]);
+    for name in ["HEAD", "uncommitted"] {
+        git(&world.host(), &["symbolic-ref", &format!("refs/banger/box/{name}"), "refs/heads/main"]);
+    }
+    write(&world.guest(), "new", "new");
+    world.pull(&mut record).unwrap();
+    assert_eq!(git(&world.host(), &["rev-parse", "main"]), main);
+    assert_ne!(git(&world.host(), &["rev-parse", "refs/banger/box/uncommitted"]), main);
+}
+
+/// A directory that names the user's private repository as its own gives no access to it.
+#[test]
+fn a_hostile_directory_exposes_no_other_repository() {
+    let world = world();
+    let root = world.host().canonicalize().unwrap();
+    let find = |dir: &Path| Repository::find(&Git::find().unwrap(), dir);
+    let assert_foreign = |dir: &Path| {
+        let error = find(dir).unwrap_err();
+        #[rustfmt::skip]
+        let foreign = matches!(
+            error,
+            // git itself refuses some of them.
+            WorkspaceError::Foreign { .. } | WorkspaceError::ForeignWorkTree(_) | WorkspaceError::NoRepository(_)
+        );
+        assert!(foreign, "{}: {error}", dir.display());
+    };
+    git(&root, &["worktree", "add", "-q", "--detach", "../tree"]);
+    let tree = root.parent().unwrap().join("tree");
+    let private = World::new();
+    private.write("secret", "secret");
+    private.commit_all("secret");
+    git(&root, &["submodule", "--quiet", "add", private.host().to_str().unwrap(), "sub"]);
+    assert!(find(&root).is_ok() && find(&tree).is_ok() && find(&root.join("sub")).is_ok());
+
+    for (name, git_dir) in [
+        ("file", root.join(".git")),
+        ("worktree", root.join(".git/worktrees/tree")),
+        ("submodule", root.join(".git/modules/sub")),
+    ] {
+        let dir = world.path(name);
+        write(&dir, ".git", format!("gitdir: {}\n", git_dir.display()));
+        assert_foreign(&dir);
+        fs::remove_file(dir.join(".git")).unwrap();
+        symlink(&git_dir, dir.join(".git")).unwrap();
+        assert_foreign(&dir);
+    }
+    // A copy of its `.git` directory with parts that lead to the other.
+    for parts in [
+        &["commondir"][..],
+        &["refs", "objects"],
+        &["refs/heads", "objects"],
+        &["refs/heads/main", "objects"],
+        &["HEAD", "objects"],
+    ] {
+        let dir = World::new();
+        dir.write("x", "x");
+        dir.commit_all("x");
+        let git_dir = dir.host().join(".git");
+        for part in parts {
+            if *part == "commondir" {
+                write(&git_dir, part, root.join(".git").display().to_string());
+                continue;
+            }
+            let _ = fs::remove_file(git_dir.join(part)).or_else(|_| fs::remove_dir_all(git_dir.join(part)));
+            symlink(root.join(".git").join(part), git_dir.join(part)).unwrap();
+        }
+        assert_foreign(&dir.host());
+    }
+    // From 2.54 on, git accepts this.
+    let dir = World::new();
+    git(&dir.host(), &["config", "core.repositoryFormatVersion", "1"]);
+    git(&dir.host(), &["config", "extensions.refStorage", &format!("files://{}/.git", root.display())]);
+    assert!(find(&dir.host()).is_err());
+
+    // A moved working tree is another's until git has repaired it.
+    let moved = world.path("moved");
+    fs::rename(&tree, &moved).unwrap();
+    assert_foreign(&moved);
+    git(&root, &["worktree", "repair", moved.to_str().unwrap()]);
+    assert!(find(&moved).is_ok());
 }

@@ -75,6 +75,11 @@ fn hint(error: &WorkspaceError, vm: Option<&str>) -> Option<String> {
             "if you trust the repository, unset core.worktree, or send the directory with `--mode full-copy`"
                 .to_owned()
         }
+        WorkspaceError::Foreign { .. } => {
+            "if git moved or copied it, try `git worktree repair`; else replace it by what it leads to, or send the \
+             directory with `--mode full-copy`"
+                .to_owned()
+        }
         WorkspaceError::Submodules(_) => "`--mode full-copy` sends them too, with all other files".to_owned(),
         WorkspaceError::PartialClone => {
             "fetch the rest with `git fetch --refetch --no-filter`, or send local files with `--mode full-copy`"
