@@ -20,6 +20,16 @@ use crate::process::{Cancel, Limits, MAX_OUTPUT, Process};
 /// Timeout for git. Packing the recent history of the largest repositories takes minutes.
 const TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
+/// The oldest git that understands all that banger uses, of June 2021. Supported distributions have later ones.
+///
+/// 2.32: `GIT_CONFIG_GLOBAL`, without which the user's settings apply in temporary repositories, and ignore files that
+/// are links are not followed. 2.31: `rev-parse --path-format` and `GIT_CONFIG_COUNT`. 2.30: `rev-parse
+/// --end-of-options`.
+const MINIMUM: (u32, u32) = (2, 32);
+const MINIMUM_TEXT: &str = "2.32";
+
+const VERSION: &str = "version";
+
 /// Environment variables that git inherits. Those that could redirect it or make it run something are left out.
 const PASSED_VARIABLES: &[&str] = &["HOME", "XDG_CONFIG_HOME", "TMPDIR", "USER", "LOGNAME"];
 
@@ -53,6 +63,15 @@ impl Git {
     pub fn with_cancel(mut self, cancel: Cancel) -> Self {
         self.limits.cancel = Some(cancel);
         self
+    }
+
+    /// Returns git's version, as it prints it.
+    ///
+    /// # Errors
+    /// Returns `TooOld` if banger does not work with it.
+    pub fn version(&self) -> Result<String, GitError> {
+        let printed = run(self.command([VERSION]), &[])?;
+        check_version(&String::from_utf8_lossy(&printed))
     }
 
     /// Returns a git command with a minimal environment, which never prompts or fetches.
@@ -135,6 +154,20 @@ fn search_path() -> Vec<PathBuf> {
     env::split_paths(&path).filter(|dir| dir.is_absolute()).collect()
 }
 
+fn check_version(printed: &str) -> Result<String, GitError> {
+    let printed = printed.trim();
+    let version = printed.strip_prefix("git version ").unwrap_or(printed);
+    // Vendors add words and numbers, such as `2.39.5 (Apple Git-154)`.
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= MINIMUM => Ok(version.to_owned()),
+        (Some(Ok(_)), Some(Ok(_))) => {
+            Err(GitError::TooOld { version: version.to_owned(), minimum: MINIMUM_TEXT })
+        }
+        _ => Err(unexpected_output(VERSION, format!("`{version}` is not a version"))),
+    }
+}
+
 fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
@@ -169,5 +202,26 @@ pub(crate) fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
             Ok(None)
         }
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_that_are_too_old_are_rejected() {
+        let version = |printed: &str| check_version(&format!("{printed}\n"));
+        for new in ["2.32.0", "2.39.5 (Apple Git-154)", "2.55.GIT", "2.100.0-rc1", "3.0.0", "10.1"] {
+            assert_eq!(version(&format!("git version {new}")).unwrap(), new);
+        }
+        for old in ["2.31.9", "2.9.5", "1.99.0"] {
+            let error = version(&format!("git version {old}")).unwrap_err();
+            assert_eq!(error.to_string(), format!("git {old} is too old: banger needs git 2.32 or later"));
+        }
+        for odd in ["", "git version", "git version x.y", "git version 2"] {
+            assert!(matches!(version(odd), Err(GitError::UnexpectedOutput { .. })), "{odd}");
+        }
+        assert_eq!(MINIMUM_TEXT, format!("{}.{}", MINIMUM.0, MINIMUM.1));
     }
 }

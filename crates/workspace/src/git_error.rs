@@ -9,6 +9,14 @@ pub enum GitError {
     /// git is not installed.
     #[error("git was not found on PATH")]
     Missing,
+    /// git is too old.
+    #[error("git {version} is too old: banger needs git {minimum} or later")]
+    TooOld {
+        /// Its version, as it prints it.
+        version: String,
+        /// The oldest version that banger works with.
+        minimum: &'static str,
+    },
     /// git could not be run, or communication with it failed.
     #[error("cannot run git {what}: {source}")]
     Run {

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
-    fs,
+    fs, io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     thread,
@@ -73,18 +73,23 @@ impl Repository {
     /// Returns an error if there is none, or if it cannot be sent.
     pub fn find(git: &Git, path: &Path) -> Result<Self, WorkspaceError> {
         let dir = fs::canonicalize(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => WorkspaceError::NoDirectory(path.to_owned()),
+            io::ErrorKind::NotFound => WorkspaceError::NoDirectory(path.to_owned()),
             _ => reading(path)(error),
         })?;
         let dir = if dir.is_dir() { dir } else { dir.parent().unwrap_or(&dir).to_owned() };
         let others: Vec<_> = dir.ancestors().filter(|root| parts::is_other_work_tree(root)).collect();
         let query = |arguments: &[&str]| run_in(git, &dir, arguments);
-        let (paths, config, head) = thread::scope(|scope| {
+        let (version, paths, config, head) = thread::scope(|scope| {
+            let version = scope.spawn(|| git.version());
             let head = scope.spawn(|| query(&["rev-parse", "--revs-only", "HEAD^{commit}", "HEAD^{tree}"]));
             let config = scope.spawn(|| query(&["config", "--list", "-z", "--includes"]));
             let panicked = |_| Err(unexpected_output("rev-parse", "nothing"));
-            (paths(git, &dir), config.join().unwrap_or_else(panicked), head.join().unwrap_or_else(panicked))
+            let paths = paths(git, &dir);
+            let version = version.join().unwrap_or_else(|_| Err(unexpected_output("version", "nothing")));
+            (version, paths, config.join().unwrap_or_else(panicked), head.join().unwrap_or_else(panicked))
         });
+        // Before the others: a git that is too old fails or gives other answers.
+        version?;
         let (root, git_dir, common_dir) = paths?;
         if !dir.starts_with(&root) || !belongs_to(&root, &git_dir) {
             return Err(WorkspaceError::ForeignWorkTree(root));

@@ -14,6 +14,7 @@ use crate::{
     hints::hint_for,
     operation::watch,
     ui::{Format, Ui},
+    workspace,
 };
 
 /// Timeout for `true` in a guest, which may have no KVM.
@@ -43,6 +44,7 @@ pub(crate) struct Doctor {
 impl Doctor {
     pub(crate) async fn run(self, ui: &Ui) -> Result<ExitCode, CommandError> {
         let mut checks = check_configuration();
+        checks.push(check_git().await);
         match Client::new() {
             Err(error) => checks.push(failed_check("bangerd", error)),
             Ok(client) => {
@@ -79,6 +81,14 @@ fn check_configuration() -> Vec<Check> {
             Check::pass("VM defaults", vm_defaults(&config)),
         ],
         Err(error) => vec![failed_check("configuration", error)],
+    }
+}
+
+/// Checks the program that sends repositories to VMs. Without it, everything else works.
+async fn check_git() -> Check {
+    match workspace::git_version().await {
+        Ok(version) => Check::pass("git", format!("git {version}")),
+        Err(error) => Check::warn("git", error),
     }
 }
 

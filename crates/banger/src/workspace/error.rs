@@ -33,7 +33,7 @@ pub(super) fn to_api_error(error: WorkspaceError, vm: Option<&str>) -> ApiError 
 
 fn kind(error: &WorkspaceError) -> ErrorKind {
     match error {
-        WorkspaceError::Git(GitError::Missing) => ErrorKind::MissingProgram,
+        WorkspaceError::Git(GitError::Missing | GitError::TooOld { .. }) => ErrorKind::MissingProgram,
         WorkspaceError::Git(GitError::TimedOut { .. }) => ErrorKind::Timeout,
         WorkspaceError::Git(GitError::Cancelled { .. }) => ErrorKind::Cancelled,
         WorkspaceError::NoDirectory(_) | WorkspaceError::NoRepository(_) | WorkspaceError::NoCommit(_) => {
@@ -64,6 +64,9 @@ fn hint(error: &WorkspaceError, vm: Option<&str>) -> Option<String> {
     Some(match error {
         WorkspaceError::Git(GitError::Missing) => {
             "install git, or use `--mode full-copy`, which does not need it".to_owned()
+        }
+        WorkspaceError::Git(GitError::TooOld { .. }) => {
+            "upgrade git, or use `--mode full-copy`, which does not need it".to_owned()
         }
         WorkspaceError::NoRepository(_) => {
             "run `git init`, or send the directory as it is with `--mode full-copy`".to_owned()
@@ -119,6 +122,13 @@ mod tests {
         assert_eq!(error.kind, ErrorKind::Invalid);
         assert_eq!(error.message, "the repository cannot be sent: it has submodules: lib/a");
         assert!(error.hint.is_some_and(|hint| hint.contains("--mode full-copy")));
+        let old = GitError::TooOld { version: "2.30.2".to_owned(), minimum: "2.32" };
+        let error = to_api_error(old.into(), None);
+        assert_eq!(error.message, "git 2.30.2 is too old: banger needs git 2.32 or later");
+        assert!(
+            error.kind == ErrorKind::MissingProgram
+                && error.hint.is_some_and(|hint| hint.contains("upgrade"))
+        );
         let error = to_api_error(WorkspaceError::Conflicts(vec![b"a".to_vec()]), Some("box"));
         assert!(error.hint.is_some_and(|hint| hint.contains("pull box")), "{}", error.message);
     }

@@ -423,6 +423,12 @@ impl<'a> Workspaces<'a> {
     }
 }
 
+/// Returns the version of the host's git.
+pub(crate) async fn git_version() -> Result<String, ApiError> {
+    let version = blocking(|| Git::find()?.version()).await?;
+    version.map_err(|error| error::to_api_error(error.into(), None))
+}
+
 /// The changes made in a workspace.
 #[derive(Debug)]
 pub(crate) struct Exported {

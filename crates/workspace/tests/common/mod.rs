@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    env, fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
@@ -217,4 +217,57 @@ pub(crate) fn tree(root: &Path) -> BTreeMap<PathBuf, (char, Vec<u8>)> {
         }
     }
     all
+}
+
+/// Runs the test `name` of this file again with each git as the `git` on PATH: all that are installed, and each of them
+/// behind a program that removes the variable which git knows from 2.45 on and runs configured hooks, as git does from
+/// 2.54 on.
+pub(crate) fn with_each_git(name: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = env::var_os("PATH").unwrap();
+    let mut gits: Vec<_> =
+        env::split_paths(&path).filter_map(|dir| dir.join("git").canonicalize().ok()).collect();
+    gits.sort();
+    gits.dedup();
+    for (number, program) in gits.iter().enumerate() {
+        for (kind, unset) in [("old", "unset GIT_NO_LAZY_FETCH"), ("same", "")] {
+            let bin = dir.path().join(format!("{number}-{kind}"));
+            let script = format!(
+                r#"#!/bin/sh
+git={}
+{unset}
+hooks() {{
+    "$git" "$@" config --name-only --get-regexp '^hook\..*\.command$' | while read -r key; do
+        [ "$("$git" "$@" config --type=bool "${{key%.command}}.enabled")" = false ] ||
+            sh -c "$("$git" "$@" config "$key")"
+    done
+}}
+count=0 options=
+for argument in "$@"; do
+    count=$((count + 1))
+    [ "$argument" != update-ref ] || eval "hooks $options"
+    options="$options \"\${{$count}}\""
+done
+exec "$git" "$@"
+"#,
+                program.display()
+            );
+            write(&bin, "git", script);
+            run_with_git(&bin, name);
+        }
+    }
+}
+
+/// Runs the ignored test `name` of this file again, with the program `git` in `dir` as the first on PATH.
+pub(crate) fn run_with_git(dir: &Path, name: &str) {
+    executable(&dir.join("git"));
+    let path = env::var_os("PATH").unwrap();
+    let path = env::join_paths([dir.to_owned()].into_iter().chain(env::split_paths(&path))).unwrap();
+    let test = Command::new(env::current_exe().unwrap())
+        .args([name, "--exact", "--ignored", "--nocapture"])
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&test.stdout), String::from_utf8_lossy(&test.stderr));
+    assert!(out.contains("1 passed"), "with {}: {out}{err}", dir.display());
 }
