@@ -27,10 +27,8 @@ pub(crate) fn pack(
     known: &[String],
     staged: &[String],
 ) -> Result<Option<Pack>, WorkspaceError> {
-    let shallow: String = history.shallow.iter().map(|id| format!("{id}\n")).collect();
-    temp_repo.write("shallow", shallow.as_bytes())?;
-    let revisions = history.commits.iter().chain(staged).map(|id| format!("{id}\n"));
-    let revisions: String = revisions.chain(known.iter().map(|id| format!("^{id}\n"))).collect();
+    let mut revisions = revisions(temp_repo, history, staged)?;
+    revisions.extend(known.iter().map(|id| format!("^{id}\n")));
     if revisions.is_empty() {
         return Ok(None);
     }
@@ -50,4 +48,26 @@ pub(crate) fn pack(
     let Some(name) = names.next() else { return Ok(None) };
     let path = |suffix: &str| dir.join(format!("{name}.{suffix}"));
     Ok(Some(Pack { pack: path("pack"), index: path("idx"), name }))
+}
+
+/// Returns whether all objects of `history` and the blobs `staged` are in the repository.
+pub(crate) fn is_complete(
+    temp_repo: &TempRepository,
+    history: &History,
+    staged: &[String],
+) -> Result<bool, WorkspaceError> {
+    let revisions = revisions(temp_repo, history, staged)?;
+    let arguments = ["rev-list", "--objects", "--missing=print", "--quiet", "--stdin"];
+    Ok(temp_repo.run(&arguments, revisions.as_bytes())?.is_empty())
+}
+
+/// Lets the history end where `history` does, and returns its commits and the blobs `staged`, one in each line.
+fn revisions(
+    temp_repo: &TempRepository,
+    history: &History,
+    staged: &[String],
+) -> Result<String, WorkspaceError> {
+    let shallow: String = history.shallow.iter().map(|id| format!("{id}\n")).collect();
+    temp_repo.write("shallow", shallow.as_bytes())?;
+    Ok(history.commits.iter().chain(staged).map(|id| format!("{id}\n")).collect())
 }

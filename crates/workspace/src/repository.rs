@@ -46,6 +46,16 @@ impl Config {
         self.values.get(key).map(Vec::as_slice)
     }
 
+    /// Returns whether a remote has promised to keep objects that are missing here.
+    fn is_partial_clone(&self) -> bool {
+        self.values.iter().any(|(key, value)| match key.strip_prefix("remote.") {
+            Some(key) if key.ends_with(".promisor") => !is_false(value),
+            Some(key) => key.ends_with(".partialclonefilter"),
+            // Before 2.24, git marked partial clones with this key.
+            None => key == "extensions.partialclone",
+        })
+    }
+
     /// Returns the names of the configured hooks, which git runs from 2.54 on.
     fn hooks(&self) -> BTreeSet<&str> {
         let keys = self.values.keys().filter_map(|key| key.strip_prefix("hook."));
@@ -102,10 +112,12 @@ impl Repository {
         if let Some(storage) = config.get("extensions.refstorage").filter(|value| value.contains(&b':')) {
             return Err(parts::foreign("extensions.refStorage", Path::new(OsStr::from_bytes(storage))));
         }
-        if config.get("extensions.partialclone").is_some() {
-            return Err(WorkspaceError::PartialClone);
-        }
-        let head = text(&head?)?;
+        // The commit itself can be missing.
+        let head = head.map_err(|error| match config.is_partial_clone() {
+            true => WorkspaceError::PartialClone,
+            false => error.into(),
+        })?;
+        let head = text(&head)?;
         // The output is empty before the first commit.
         let (head, tree) = match head.split_once('\n') {
             Some((head, tree)) => (Some(object_id(head.as_bytes())?), Some(object_id(tree.as_bytes())?)),
@@ -125,6 +137,22 @@ impl Repository {
         parts::check_entries(common_dir, "logs/refs/banger", true)?;
         parts::check_entries(common_dir, "reftable", false)?;
         parts::check_entries(common_dir, "objects", false)
+    }
+
+    /// Returns whether the configuration marks the repository as a partial clone.
+    pub(crate) fn is_partial_clone(&self) -> bool {
+        self.config.is_partial_clone()
+    }
+
+    /// Returns whether a pack refers to objects that may be missing, as those of partial clones do.
+    pub(crate) fn has_promisor_packs(&self) -> Result<bool, WorkspaceError> {
+        let dir = self.common_dir.join("objects/pack");
+        let mut names = match fs::read_dir(&dir) {
+            Ok(entries) => entries.flatten().map(|entry| entry.file_name()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(reading(dir)(error)),
+        };
+        Ok(names.any(|name| name.as_bytes().ends_with(b".promisor")))
     }
 
     /// Returns the root directory of the working tree.
@@ -195,6 +223,11 @@ impl Repository {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Returns whether git reads this value as false.
+fn is_false(value: &[u8]) -> bool {
+    matches!(value.to_ascii_lowercase().as_slice(), b"" | b"false" | b"no" | b"off" | b"0")
 }
 
 /// Returns the full name of the checked-out branch.

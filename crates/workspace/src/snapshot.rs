@@ -17,6 +17,7 @@ use crate::{
     guest_git::Checkout,
     history::{History, Lineage},
     index::{GITLINK, Index, IndexEntry, parse, parse_complete},
+    objects::is_complete,
     record::Record,
 };
 
@@ -86,6 +87,9 @@ impl Snapshot {
     /// # Errors
     /// Returns an error if it contains something that cannot be sent, or cannot be read.
     pub fn take(repository: Repository, options: &Options, cache: &Path) -> Result<Self, WorkspaceError> {
+        if repository.is_partial_clone() {
+            return Err(WorkspaceError::PartialClone);
+        }
         let temp_repo = TempRepository::create(&repository, cache)?;
         let tree = Tree::open(&repository.root).map_err(reading(&repository.root))?;
         let branch = options.branch.as_deref().map(|name| branch(&temp_repo, name)).transpose()?;
@@ -120,6 +124,12 @@ impl Snapshot {
             lineage.join().unwrap_or_else(|_| Err(unexpected_output("cat-file", "nothing").into()))?;
         if options.mode == Mode::Metadata {
             snapshot.files.clear();
+        }
+        // The remote that had promised them may have been removed since.
+        if snapshot.repository.has_promisor_packs()?
+            && !is_complete(&snapshot.temp_repo, &snapshot.history(None), &snapshot.staged)?
+        {
+            return Err(WorkspaceError::PartialClone);
         }
         Ok(snapshot)
     }

@@ -241,7 +241,7 @@ fn every_hostile_partial_clone() {
             "file" => _ = git(&root, &["config", "remote.origin.url", root.to_str().unwrap()]),
             url => _ = git(&root, &["config", "remote.origin.url", url]),
         }
-        let result = Repository::find(&Git::find().unwrap(), &root);
+        let result = world.snapshot(&OPTIONS);
         traps.assert_none_ran();
         assert!(matches!(result, Err(WorkspaceError::PartialClone)), "{url}: {result:?}");
     }

@@ -85,7 +85,7 @@ fn hint(error: &WorkspaceError, vm: Option<&str>) -> Option<String> {
         }
         WorkspaceError::Submodules(_) => "`--mode full-copy` sends them too, with all other files".to_owned(),
         WorkspaceError::PartialClone => {
-            "fetch the rest with `git fetch --refetch --no-filter`, or send local files with `--mode full-copy`"
+            "clone it again without `--filter`, or send the local files with `--mode full-copy`"
                 .to_owned()
         }
         WorkspaceError::UntrustedOwner(path) => {
@@ -122,6 +122,8 @@ mod tests {
         assert_eq!(error.kind, ErrorKind::Invalid);
         assert_eq!(error.message, "the repository cannot be sent: it has submodules: lib/a");
         assert!(error.hint.is_some_and(|hint| hint.contains("--mode full-copy")));
+        let error = to_api_error(WorkspaceError::PartialClone, None);
+        assert!(error.hint.is_some_and(|hint| hint.contains("without `--filter`")));
         let old = GitError::TooOld { version: "2.30.2".to_owned(), minimum: "2.32" };
         let error = to_api_error(old.into(), None);
         assert_eq!(error.message, "git 2.30.2 is too old: banger needs git 2.32 or later");
