@@ -171,8 +171,8 @@ fn config(repository: &Repository, checkout: &Checkout) -> Vec<u8> {
     // The guest has no key to sign with.
     file.set("commit", None, "gpgsign", b"false");
     file.set("tag", None, "gpgsign", b"false");
-    if let Some(url) = get("remote.origin.url") {
-        file.set("remote", Some(b"origin"), "url", url);
+    if let Some(url) = repository.origin() {
+        file.set("remote", Some(b"origin"), "url", &url);
         file.set("remote", Some(b"origin"), "fetch", b"+refs/heads/*:refs/remotes/origin/*");
     }
     if let Some(branch) = checkout.branch.as_deref().and_then(|name| name.strip_prefix("refs/heads/")) {

@@ -23,6 +23,7 @@ mod repository;
 mod send;
 mod snapshot;
 mod temp_repo;
+mod url;
 
 pub use changes::{Change, ChangeKind, Changes, Guest, LeftOut, read_files, read_listing};
 pub use commits::{GuestGit, pull};

@@ -14,7 +14,10 @@ use crate::{
     error::reading,
     git::{Git, GitCommand, GitError, read_file, run, unexpected_output},
     parts,
+    url::{has_credentials, without_credentials},
 };
+
+const ORIGIN_URL: &str = "remote.origin.url";
 
 /// A git repository with a working tree.
 #[derive(Debug)]
@@ -187,6 +190,28 @@ impl Repository {
                 .env(format!("GIT_CONFIG_VALUE_{index}"), "false");
         }
         command
+    }
+
+    /// Returns the URL of the remote `origin` without credentials, as a guest gets it.
+    pub fn origin(&self) -> Option<Vec<u8>> {
+        self.config.get(ORIGIN_URL).map(without_credentials)
+    }
+
+    /// Returns whether the URL of `origin` has credentials, which are not sent.
+    pub fn has_origin_credentials(&self) -> bool {
+        self.origin().as_deref() != self.config.get(ORIGIN_URL)
+    }
+
+    /// Returns whether a copy of the working tree's directory has credentials, in the repository's configuration.
+    ///
+    /// # Errors
+    /// Returns an error if that cannot be read.
+    pub fn has_credentials(&self) -> Result<bool, WorkspaceError> {
+        if !self.common_dir.starts_with(&self.root) {
+            return Ok(false);
+        }
+        let path = self.common_dir.join("config");
+        Ok(has_credentials(&read_file(&path).map_err(reading(path))?.unwrap_or_default()))
     }
 
     /// Returns the length of an object id, in bytes.

@@ -244,6 +244,59 @@ fn a_hostile_repository_exposes_no_files_outside_it() {
     assert!(matches!(world.snapshot(&OPTIONS), Err(WorkspaceError::Read { .. })));
 }
 
+/// No part of the guest's repository has a token that the host's configuration or git files have.
+#[test]
+fn credentials_of_remotes_stay_on_the_host() {
+    let world = varied_and_committed();
+    let root = world.host();
+    for (key, value) in [
+        ("remote.origin.url", "https://user:TOKEN@example.com/repo.git?token=TOKEN"),
+        ("remote.origin.pushurl", "https://TOKEN@example.com/repo.git"),
+        ("remote.other.url", "https://TOKEN@example.com/other.git"),
+        ("url.https://TOKEN@example.com/.insteadOf", "https://example.com/"),
+        ("http.https://example.com/.extraHeader", "AUTHORIZATION: basic TOKEN"),
+        ("branch.main.remote", "https://TOKEN@example.com/repo.git"),
+        ("branch.main.pushRemote", "https://TOKEN@example.com/repo.git"),
+        ("branch.main.merge", "refs/heads/main"),
+        ("credential.helper", "!echo password=TOKEN"),
+    ] {
+        git(&root, &["config", key, value]);
+    }
+    let head = git(&root, &["rev-parse", "HEAD"]);
+    write(
+        &root,
+        ".git/FETCH_HEAD",
+        format!("{}\t\tbranch 'main' of https://TOKEN@example.com/repo\n", head.trim()),
+    );
+    for log in ["HEAD", "refs/heads/main"] {
+        let line = format!("{0} {0} x <x> 0 +0000\tpull https://TOKEN@example.com\n", head.trim());
+        write(&root, &format!(".git/logs/{log}"), line);
+    }
+    world.send(&OPTIONS).unwrap();
+    assert_eq!(git(&world.guest(), &["remote", "get-url", "origin"]), "https://example.com/repo.git\n");
+    let repository = Repository::find(&Git::find().unwrap(), &root).unwrap();
+    assert!(repository.has_origin_credentials() && repository.has_credentials().unwrap());
+    let mut dirs = vec![world.guest()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap()) {
+            match entry.file_type().unwrap() {
+                kind if kind.is_dir() => dirs.push(entry.path()),
+                kind if kind.is_symlink() => {}
+                _ => {
+                    let content = fs::read(entry.path()).unwrap();
+                    let found = content.windows(5).any(|part| part == b"TOKEN");
+                    assert!(!found, "{}", entry.path().display());
+                }
+            }
+        }
+    }
+
+    git(&root, &["config", "remote.origin.url", "git@example.com:repo.git"]);
+    let repository = Repository::find(&Git::find().unwrap(), &root).unwrap();
+    assert_eq!(repository.origin().unwrap(), b"git@example.com:repo.git");
+    assert!(!repository.has_origin_credentials());
+}
+
 #[test]
 fn another_branch_and_commit_can_be_checked_out_in_the_guest() {
     let world = varied();

@@ -181,6 +181,7 @@ fn add_workspaces(out: &mut Outputs) {
         "root": "/home/ada/my-repo", "guest_path": "/root/repo", "mode": "shallow",
         "commit": "1f0c2b3a4d5e6f708192a3b4c5d6e7f8091a2b3c", "branch": "main",
         "files": [{ "path": "package.json", "size": 412 }], "bytes": 412, "left_out": 0,
+        "origin": "https://example.com/my-repo.git", "origin_credentials": false,
         "tools": {
             "tools": [{
                 "name": "node", "version": "22", "source": { "file": ".nvmrc", "line": 1 },

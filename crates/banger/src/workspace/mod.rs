@@ -50,6 +50,8 @@ pub(crate) struct SendSummary {
     pub(crate) left_out: usize,
     /// Nested repositories, which were left out.
     pub(crate) repositories: Vec<Vec<u8>>,
+    /// Whether credentials in the URL of `origin` were left out.
+    pub(crate) origin_credentials: bool,
 }
 
 /// A function that takes a snapshot of a repository; runs on a thread that may block.
@@ -174,7 +176,9 @@ impl<'a> Workspaces<'a> {
         let guest_path = guest.as_bytes().to_vec();
         let send = move |out| {
             let snapshot = take_snapshot()?;
-            let summary = SendSummary::default().with_left_out(&snapshot);
+            let origin_credentials = snapshot.repository().has_origin_credentials();
+            let summary =
+                SendSummary { origin_credentials, ..SendSummary::default().with_left_out(&snapshot) };
             Ok((Upload::full(snapshot, &guest_path).write(out)?, summary))
         };
         let result = self.send_and_record(vm, guest.as_bytes(), WorkspaceAction::Place, send).await;
@@ -232,12 +236,17 @@ impl<'a> Workspaces<'a> {
         let (path, guest_path) = (path.to_owned(), guest.as_bytes().to_vec());
         // Without a repository, only `vm cp` can copy the directory out again.
         let record = blocking(move || {
-            Git::find()
-                .map_err(WorkspaceError::from)
-                .and_then(|git| Repository::find(&git, &path))
-                .map(|repository| Record::for_copy(&guest_path, &repository))
+            Git::find().map_err(WorkspaceError::from).and_then(|git| Repository::find(&git, &path)).and_then(
+                |repository| Ok((Record::for_copy(&guest_path, &repository), repository.has_credentials()?)),
+            )
         });
-        if let Ok(record) = record.await? {
+        if let Ok((record, has_credentials)) = record.await? {
+            if has_credentials {
+                self.ui.warning(format_args!(
+                    "the copy in VM {} includes the credentials in the repository's git configuration",
+                    vm.name
+                ));
+            }
             self.save_record(vm, &record)?;
         }
         Ok(())

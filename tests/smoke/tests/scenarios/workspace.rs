@@ -256,6 +256,7 @@ fn prepare_sends_only_changes_and_never_overwrites_guest_work() -> Result<()> {
     let host = Host::tiny()?;
     let root = repository(&host)?;
     fs::write(root.join("untracked"), "untracked")?;
+    git(&root, &["config", "remote.origin.url", "https://user:TOKEN@example.com/repo.git"])?;
     host.ok(&[RUN, &["tiny"]].concat())?;
     let prepare = ["vm", "workspace", "prepare", "box"];
     let plan: Value = serde_json::from_str(
@@ -263,12 +264,19 @@ fn prepare_sends_only_changes_and_never_overwrites_guest_work() -> Result<()> {
     )?;
     let files = json!([{ "path": "README.md", "size": 9 }, { "path": "src/main.c", "size": 10 }]);
     assert_eq!((&plan["files"], &plan["left_out"], &plan["branch"]), (&files, &json!(1), &json!("main")));
+    let origin = (json!("https://example.com/repo.git"), json!(true));
+    assert_eq!((&plan["origin"], &plan["origin_credentials"]), (&origin.0, &origin.1));
     let in_guest = |script: &str| host.ok(&["vm", "exec", "box", "--", "busybox", "sh", "-c", script]);
     assert_eq!(in_guest("ls -A /root | grep -v lost || true")?, "", "a dry run creates nothing");
 
     // A guest without git also gets the files that git needs.
-    run_in(&host, &root, &prepare)?.fails(0, &["one untracked file was not sent", "2 files"])?;
+    let sent = run_in(&host, &root, &prepare)?;
+    sent.fails(0, &["one untracked file was not sent", "2 files", "origin without the user name, password"])?;
     assert_eq!(in_guest("cat repo/README.md repo/.git/HEAD")?, "a readme\nref: refs/heads/main\n");
+    assert_eq!(
+        in_guest("grep -r TOKEN repo || grep url repo/.git/config")?,
+        "\turl = \"https://example.com/repo.git\"\n"
+    );
     run_in(&host, &root, &prepare)?.fails(0, &["is up to date"])?;
     fs::write(root.join("src/main.c"), "int edited;\n")?;
     fs::remove_file(root.join("README.md"))?;
@@ -393,6 +401,12 @@ fn unsendable_repositories_are_rejected_before_a_vm_is_created() -> Result<()> {
     Running::start(command, "banger without git".to_owned())?
         .finish(b"")?
         .fails(125, &["git was not found", "install git"])?;
+    let partial = host.path("partial");
+    git(&root, &["config", "uploadpack.allowFilter", "true"])?;
+    let url = format!("file://{}", root.display());
+    let clone = ["clone", "-q", "--filter=blob:none", &url, partial.to_str().context("path")?];
+    git(&root, &clone)?;
+    run(&partial, &[])?.fails(125, &["it is a partial clone", "without `--filter`", "--mode full-copy"])?;
     git(&root, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "./.", "sub"])?;
     run(&root, &[])?.fails(125, &["submodules: sub", "--mode full-copy"])?;
     host.nothing_left()
@@ -406,6 +420,7 @@ fn a_full_copy_includes_ignored_files_and_submodules() -> Result<()> {
     git(&root, &["commit", "-qm", "with a submodule"])?;
     fs::write(root.join(".gitignore"), "ignored\n")?;
     fs::write(root.join("ignored"), "ignored")?;
+    git(&root, &["config", "remote.origin.url", "https://TOKEN@example.com/repo.git"])?;
     let run = [
         "vm",
         "run",
@@ -420,7 +435,8 @@ fn a_full_copy_includes_ignored_files_and_submodules() -> Result<()> {
         "full-copy",
         ".",
     ];
-    run_in(&host, &root, &run)?.success()?;
+    run_in(&host, &root, &run)?
+        .fails(0, &["includes the credentials in the repository's git configuration"])?;
     let in_guest =
         |script: &str| host.ok(&["vm", "exec", "box", "-w", "/root/repo", "--", "sh", "-c", script]);
     assert_eq!(

@@ -27,6 +27,10 @@ const DEFAULT_GUEST_PATH: &str = "/root/repo";
 /// Default number of commit generations to send.
 pub(super) const DEFAULT_DEPTH: u32 = 10;
 
+/// Note about a part of the configuration that is not sent.
+const ORIGIN_CREDENTIALS: &str =
+    "the VM gets the URL of origin without the user name, password or token in it";
+
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Selection {
     /// Directory in the VM for the repository
@@ -85,6 +89,10 @@ pub(crate) struct Plan {
     bytes: u64,
     /// Number of untracked files that would not be sent.
     left_out: usize,
+    /// The URL of `origin` that would be sent, without credentials.
+    origin: Option<String>,
+    /// Whether the URL of `origin` on the host has credentials, which would not be sent.
+    origin_credentials: bool,
     /// Tools, variables, ports and setup commands that the repository requests.
     tools: banger_tools::Plan,
     /// The user's files that it requests.
@@ -198,6 +206,8 @@ impl Selection {
             files: Vec::new(),
             bytes: 0,
             left_out: 0,
+            origin: None,
+            origin_credentials: false,
             tools: prepared.tools.clone(),
             file_sync: config.project().map(|project| project.file_sync.clone()).unwrap_or_default(),
             project_file_sync: config.project_file_sync().to_string(),
@@ -216,6 +226,8 @@ impl Selection {
                     bytes: files.iter().map(|file| file.size).sum(),
                     files,
                     left_out: snapshot.left_out(),
+                    origin: snapshot.repository().origin().map(|url| display_path(&url)),
+                    origin_credentials: snapshot.repository().has_origin_credentials(),
                     ..empty
                 }
             }
@@ -234,6 +246,9 @@ impl Plan {
         self.print_requests(ui)?;
         for note in &self.tools.notes {
             ui.note(note);
+        }
+        if self.origin_credentials {
+            ui.note(ORIGIN_CREDENTIALS);
         }
         let commit = self.commit.as_deref().map(|id| id.get(..12).unwrap_or(id)).unwrap_or("no commit");
         let branch = self.branch.as_deref().unwrap_or("no branch");
@@ -293,6 +308,9 @@ fn report_left_out(ui: &Ui, summary: &SendSummary) {
     }
     for repository in &summary.repositories {
         ui.note(format_args!("{} is a nested repository and was not sent", display_path(repository)));
+    }
+    if summary.origin_credentials {
+        ui.note(ORIGIN_CREDENTIALS);
     }
 }
 
