@@ -29,7 +29,7 @@ mod unpack;
 
 pub use copy_request::CopyRequest;
 pub use error::UnpackError;
-pub use listing::{Kind, ListedFile, ListingReader, MAX_LISTED, list};
+pub use listing::{Kind, ListedFile, ListingReader, MAX_LISTED, MAX_LISTED_PATHS, list};
 pub use pack::{PackError, Source, pack, pack_input};
 pub use paths::{PathWriter, safe_path};
 pub use place::{change, place};

@@ -28,10 +28,15 @@ const MAGIC: [u8; 4] = *b"bnl\x01";
 const END: u8 = 0;
 
 /// Maximum number of records of a listing: several times more than the largest repositories need.
-pub const MAX_LISTED: usize = 4 << 20;
+pub const MAX_LISTED: usize = 2 << 20;
+
+/// Maximum length of all paths of a listing together, in bytes. With that many records, a path has 128 bytes.
+pub const MAX_LISTED_PATHS: usize = 256 << 20;
 
 /// Maximum length of a path, in bytes: Linux's `PATH_MAX`.
 const MAX_PATH: usize = 4096;
+
+const TOO_LARGE: &str = "it lists more than 2 million files, or paths of more than 256 MiB; delete files that are not needed in the VM";
 
 /// Listed parts of the top-level `.git`: single files, and directories with their content.
 const GIT_FILES: &[&[u8]] = &[b".git/HEAD", b".git/index", b".git/packed-refs", b".git/info/exclude"];
@@ -178,11 +183,12 @@ fn is_within(path: &[u8], dir: &[u8]) -> bool {
     path.strip_prefix(dir).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
 }
 
-/// Reads a possibly hostile listing: its paths are safe, and the number of records is limited.
+/// Reads a possibly hostile listing: its paths are safe, and their number and length are limited.
 #[derive(Debug)]
 pub struct ListingReader<R> {
     input: R,
     remaining: usize,
+    remaining_paths: usize,
 }
 
 impl<R: Read> ListingReader<R> {
@@ -190,11 +196,15 @@ impl<R: Read> ListingReader<R> {
     ///
     /// # Errors
     /// Returns an error if `input` does not start with a listing's first bytes.
-    pub fn new(mut input: R) -> Result<Self, StreamError> {
+    pub fn new(input: R) -> Result<Self, StreamError> {
+        Self::limited(input, MAX_LISTED, MAX_LISTED_PATHS)
+    }
+
+    fn limited(mut input: R, remaining: usize, remaining_paths: usize) -> Result<Self, StreamError> {
         let mut magic = [0; 4];
         fill(&mut input, &mut magic)?;
         if magic == MAGIC {
-            Ok(Self { input, remaining: MAX_LISTED })
+            Ok(Self { input, remaining, remaining_paths })
         } else {
             Err(malformed("invalid magic number"))
         }
@@ -209,13 +219,15 @@ impl<R: Read> ListingReader<R> {
         if kind == END {
             return Ok(None);
         }
-        self.remaining = self.remaining.checked_sub(1).ok_or_else(|| malformed("too many records"))?;
+        self.remaining = self.remaining.checked_sub(1).ok_or_else(|| malformed(TOO_LARGE))?;
         let kind = Kind::ALL.into_iter().find(|known| known.byte() == kind);
         let kind = kind.ok_or_else(|| malformed("unknown record kind"))?;
         let length = usize::from(u16::from_be_bytes(self.array()?));
         if length > MAX_PATH {
             return Err(malformed("path too long"));
         }
+        self.remaining_paths =
+            self.remaining_paths.checked_sub(length).ok_or_else(|| malformed(TOO_LARGE))?;
         let mut path = vec![0; length];
         fill(&mut self.input, &mut path)?;
         if !safe_path(&path) {
@@ -323,6 +335,51 @@ mod tests {
             assert!(matches!(read(&bytes), Err(StreamError::Malformed(_))), "{path:?}");
         }
         assert!(matches!(read(b"bnl\x01"), Err(StreamError::Truncated)));
+    }
+
+    /// A listing of one record without end, which counts the bytes that were read.
+    struct Endless {
+        records: Vec<u8>,
+        read: usize,
+    }
+
+    impl Endless {
+        fn new(path_length: usize) -> Self {
+            let path = [&*b"x/".repeat(path_length / 2), b"x"].concat();
+            let length = u16::try_from(path.len()).unwrap().to_be_bytes();
+            let record = [&[1], &length[..], &path, &[0; 36]].concat();
+            Self { records: record.repeat(1000), read: 0 }
+        }
+    }
+
+    impl Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let rest = &self.records[self.read % self.records.len()..];
+            let count = buffer.len().min(rest.len());
+            buffer[..count].copy_from_slice(&rest[..count]);
+            self.read += count;
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn an_endless_listing_is_rejected_at_its_limits() {
+        let (max_records, max_paths) = (5000, 100_000);
+        for path_length in [1, 500] {
+            let mut input = Endless::new(path_length);
+            let mut reader = ListingReader::limited(MAGIC.chain(&mut input), max_records, max_paths).unwrap();
+            let mut records = 0;
+            let error = loop {
+                match reader.next_record() {
+                    Ok(record) => records += usize::from(record.is_some()),
+                    Err(error) => break error,
+                }
+            };
+            assert!(error.to_string().contains("delete files"), "{error}");
+            assert!(records <= max_records);
+            let header = 3 + 36;
+            assert!(input.read <= (records + 1) * header + max_paths, "{}", input.read);
+        }
     }
 
     proptest! {
