@@ -37,6 +37,16 @@ impl FileRequest {
         self.sizes.keys().map(Vec::as_slice)
     }
 
+    /// Returns the listed size of all files that have not arrived, in bytes.
+    pub fn size(&self) -> u64 {
+        self.sizes.values().fold(0, |sum, size| sum.saturating_add(*size))
+    }
+
+    /// Returns the listed size of the largest of them, in bytes.
+    pub fn largest(&self) -> u64 {
+        self.sizes.values().copied().max().unwrap_or(0)
+    }
+
     /// Checks that the sender may enter the directory `path`.
     ///
     /// # Errors

@@ -1,44 +1,38 @@
 //! Computes a guest's changes as a patch, from its listing and changed files, with the host's git. The guest's git is
-//! not involved. Of its `.git`, only `HEAD`, the index and the excludes are read, as data.
+//! not involved. Of its `.git`, only the index and the excludes are read, as data.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{self, Read, Write},
+    io::Read,
     path::Path,
 };
 
-use banger_files::{
-    FileRequest, Item, Kind, ListedFile, ListingReader, Part, Reader, StreamError, safe_path,
-};
+use banger_files::{FileRequest, Kind, ListedFile, safe_path};
 use schemars::JsonSchema;
 use serde::Serialize;
-use tempfile::{SpooledTempFile, spooled_tempfile};
 
 use crate::{
-    Record, Repository, TempRepository, WorkspaceError,
+    Budget, Record, Repository, TempRepository, WorkspaceError,
+    budget::size_text,
     error::writing,
+    fetch::existing,
     git::{GitError, run, unexpected_output},
-    index::{GITLINK, Index, parse},
-    process::Process,
-    record::{FILE, LINK, PROGRAM, is_ref_file},
+    import::Import,
+    index::{GITLINK, Index, is_same_index, parse},
+    received::{Spool, check_rules, each_file},
     repository::object_id,
     snapshot::{excludes_file, tree_entries},
-    temp_repo::quote,
 };
 
 const INDEX: &[u8] = b".git/index";
-const HEAD: &[u8] = b".git/HEAD";
 const EXCLUDE: &[u8] = b".git/info/exclude";
 
-/// Maximum size of the ignore files and the index together, in bytes: far more than the largest repositories need.
-const MAX_RULES: usize = 256 << 20;
+/// Maximum number of ignore files. Each is written to disk, in directories of its own.
+const MAX_RULE_FILES: usize = 100_000;
 
 /// Maximum size of a file buffered in memory before git receives it, in bytes. Larger ones go to disk.
 const MAX_IN_MEMORY: usize = 8 << 20;
-
-/// Ref of the commit with the guest's files in the temporary repository.
-const WORK: &str = "refs/banger/work";
 
 /// A guest's workspace, seen from the host.
 #[derive(Debug)]
@@ -48,15 +42,27 @@ pub struct Guest {
     /// git arguments for the user's global excludes.
     excludes: Vec<String>,
     listed: Vec<ListedFile>,
-    /// The content of the ignore files, `HEAD` and the index.
+    /// The content of the ignore files and the index.
     rules: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Files that the index has instead of the working tree, as in a sparse checkout.
+    skipped: BTreeMap<Vec<u8>, Blob>,
+    /// Sent objects that the host has deleted since.
+    missing: BTreeSet<String>,
 }
 
 /// git's mode of a file, and its blob: an id, or a mark of the import.
 type Blob = (u32, String);
 
-/// A path in the guest that is left out of the result, and the reason.
-pub type LeftOut = (Vec<u8>, &'static str);
+/// A path in the guest that is left out of the result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The path.
+    pub path: Vec<u8>,
+    /// The reason.
+    pub reason: &'static str,
+    /// Whether it may hold work that is nowhere else.
+    pub is_work: bool,
+}
 
 /// The kind of a change to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -95,47 +101,8 @@ pub struct Changes {
     base: String,
     /// The commit with the guest's files.
     work: String,
-    /// Content of the guest's `HEAD`.
-    head: Vec<u8>,
     /// Paths in the guest that are left out of the changes.
     pub left_out: Vec<LeftOut>,
-}
-
-/// Reads a listing from a guest.
-///
-/// # Errors
-/// Returns an error if it is malformed.
-pub fn read_listing(input: impl Read) -> Result<Vec<ListedFile>, WorkspaceError> {
-    let mut reader = ListingReader::new(input)?;
-    let mut listed = Vec::new();
-    while let Some(record) = reader.next_record()? {
-        listed.push(record);
-    }
-    Ok(listed)
-}
-
-/// Reads the small files of `request` from a guest, by path.
-///
-/// # Errors
-/// Returns an error if they are malformed, were not requested, or are too large together.
-pub fn read_files(
-    input: impl Read,
-    request: FileRequest,
-) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, WorkspaceError> {
-    let mut files = BTreeMap::new();
-    let mut remaining = MAX_RULES;
-    each_file(input, request, |path, mode, content| {
-        let mut bytes = Vec::new();
-        if mode != LINK {
-            content.read_to_end(&mut bytes).map_err(WorkspaceError::Transfer)?;
-            remaining = remaining
-                .checked_sub(bytes.len())
-                .ok_or_else(|| WorkspaceError::TooLarge("ignore files".to_owned()))?;
-            files.insert(path.to_vec(), bytes);
-        }
-        Ok(())
-    })?;
-    Ok(files)
 }
 
 impl Guest {
@@ -153,28 +120,74 @@ impl Guest {
         let temp_repo = TempRepository::create(repository, cache)?;
         let listed = listed.into_iter().filter(|file| safe_path(&file.path)).collect();
         let excludes = excludes_file(repository);
-        Ok(Self { record, temp_repo, excludes, listed, rules: BTreeMap::new() })
+        // Others are reachable from that commit.
+        let mut missing: BTreeSet<_> = record.state.staged.clone();
+        missing.extend(record.commit().map(str::to_owned));
+        let existing = existing(&temp_repo, &missing)?;
+        missing.retain(|id| !existing.contains(id));
+        let (rules, skipped) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { record, temp_repo, excludes, listed, rules, skipped, missing })
     }
 
-    /// Returns whether the guest's commits, branches or tags differ from those sent.
-    pub fn has_own_refs(&self) -> bool {
-        let is_changed = |file: &&ListedFile| {
-            self.record.files.get(&file.path).is_none_or(|sent| !sent.is_unchanged(file))
-        };
-        self.listed.iter().filter(|file| is_ref_file(&file.path)).any(|file| is_changed(&file))
+    /// Opens another working tree of the guest `main`, whose objects it shares. Its index and the repository's exclude
+    /// patterns are known.
+    pub(crate) fn sharing(
+        repository: &Repository,
+        main: &Changes,
+        record: Record,
+        listed: Vec<ListedFile>,
+        index: Option<Vec<u8>>,
+        excludes: Option<Vec<u8>>,
+    ) -> Result<Self, WorkspaceError> {
+        let cache = main.temp_repo.path().join("worktrees");
+        let mut guest = Self::new(repository, record, listed, &cache)?;
+        guest.temp_repo.borrow_objects(&main.temp_repo)?;
+        let rules = [(INDEX, index), (EXCLUDE, excludes)];
+        guest.rules = rules.into_iter().filter_map(|(path, bytes)| Some((path.to_vec(), bytes?))).collect();
+        Ok(guest)
     }
 
-    /// Returns the ignore files, `HEAD` and the index, which have to be fetched first.
-    pub fn rule_files(&self) -> FileRequest {
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    pub(crate) fn temp_repo(&self) -> &TempRepository {
+        &self.temp_repo
+    }
+
+    /// Returns whether objects have to be fetched from the guest's git, whatever its refs are: something else is staged
+    /// than was sent, or the host has deleted the commit that was sent. Call it after
+    /// [`files_to_fetch`](Self::files_to_fetch).
+    pub fn needs_objects(&self) -> bool {
+        self.has_own_index() || self.record.commit().is_some_and(|commit| self.missing.contains(commit))
+    }
+
+    /// Returns whether other content is staged than was sent.
+    pub(crate) fn has_own_index(&self) -> bool {
+        match (self.rules.get(INDEX), &self.record.index) {
+            (Some(now), Some(then)) => !is_same_index(now, then, self.record.state.id_length),
+            (now, _) => now.is_some(),
+        }
+    }
+
+    /// Returns the ignore files and the index, which have to be fetched first.
+    ///
+    /// # Errors
+    /// Returns an error if there are too many, or if they are too large.
+    pub fn rule_files(&self) -> Result<FileRequest, WorkspaceError> {
         let is_rule_file = |file: &&ListedFile| {
             file.kind == Kind::File
                 && (file.path == INDEX
-                    || file.path == HEAD
                     || file.path == EXCLUDE
                     || file.path == b".gitignore"
                     || file.path.ends_with(b"/.gitignore"))
         };
-        FileRequest::new(self.listed.iter().filter(is_rule_file).map(path_and_size))
+        let request = FileRequest::new(self.listed.iter().filter(is_rule_file).map(path_and_size));
+        if request.paths().count() > MAX_RULE_FILES {
+            return Err(WorkspaceError::TooLarge { what: "ignore files", limit: MAX_RULE_FILES.to_string() });
+        }
+        check_rules(&request)?;
+        Ok(request)
     }
 
     /// Accepts the fetched `rules`, and returns the files to fetch next.
@@ -182,27 +195,27 @@ impl Guest {
     /// These are all files of the workspace whose content is not known to be as sent.
     ///
     /// # Errors
-    /// Returns an error if git cannot determine what is ignored.
+    /// Returns an error if git cannot determine what is ignored, or if the files are too large.
     pub fn files_to_fetch(
         &mut self,
         rules: BTreeMap<Vec<u8>, Vec<u8>>,
+        budget: &Budget,
     ) -> Result<FileRequest, WorkspaceError> {
-        self.rules = rules;
+        self.rules.extend(rules);
         let tracked = self.tracked()?;
-        let (included, untracked): (Vec<_>, Vec<_>) = self
-            .listed
-            .iter()
-            .filter(|file| !file.path.starts_with(b".git/"))
-            .partition(|file| tracked.contains(&file.path) || file.kind == Kind::Repository);
-        let ignored = self.ignored(untracked.iter().map(|file| file.path.as_slice()))?;
-        let kept: BTreeSet<Vec<u8>> = included
-            .iter()
-            .chain(untracked.iter().filter(|file| !ignored.contains(&file.path)))
-            .map(|file| file.path.clone())
-            .collect();
-        self.listed.retain(|file| kept.contains(&file.path));
+        let is_included = |file: &ListedFile| tracked.contains(&file.path) || file.kind == Kind::Repository;
+        self.listed.retain(|file| file.path != b".git" && !file.path.starts_with(b".git/"));
+        let ignored = self.ignored(self.listed.iter().filter(|file| !is_included(file)))?;
+        self.listed.retain(|file| is_included(file) || !ignored.contains(&file.path));
         let unknown = self.listed.iter().filter(|file| matches!(file.kind, Kind::File | Kind::Link));
-        Ok(FileRequest::new(unknown.filter(|file| self.known_blob(file).is_none()).map(path_and_size)))
+        let request =
+            FileRequest::new(unknown.filter(|file| self.known_blob(file).is_none()).map(path_and_size));
+        if request.size() > budget.files {
+            return Err(WorkspaceError::TooLarge { what: "changed files", limit: size_text(budget.files) });
+        }
+        // A file is stored once to measure it, and once in a pack.
+        budget.check_space(self.temp_repo.path(), request.size().saturating_add(request.largest()))?;
+        Ok(request)
     }
 
     /// Returns whether a file of the workspace is new, changed or deleted. Call it after
@@ -217,13 +230,16 @@ impl Guest {
     /// Returns a file's mode and blob, if it is as sent, and was as staged then.
     fn known_blob(&self, file: &ListedFile) -> Option<(u32, &str)> {
         let sent = self.record.files.get(&file.path).filter(|sent| sent.is_unchanged(file))?;
-        Some((sent.mode, sent.id.as_deref()?))
+        Some((sent.mode, sent.id.as_deref().filter(|id| !self.missing.contains(*id))?))
     }
 
     /// Returns the paths that the guest tracks.
-    fn tracked(&self) -> Result<BTreeSet<Vec<u8>>, WorkspaceError> {
+    fn tracked(&mut self) -> Result<BTreeSet<Vec<u8>>, WorkspaceError> {
         let index = self.rules.get(INDEX).map(|bytes| parse(bytes, self.record.state.id_length));
         if let Some(Ok(Index::Complete(entries, _))) = index {
+            let skipped = entries.iter().filter(|entry| entry.skip_worktree && entry.stage == 0);
+            self.skipped =
+                skipped.map(|entry| (entry.path.clone(), (entry.mode, entry.id.clone()))).collect();
             return Ok(entries.into_iter().map(|entry| entry.path).collect());
         }
         // Without a readable index, the commit's paths.
@@ -233,19 +249,20 @@ impl Guest {
         }
     }
 
-    /// Returns those of `paths` that the guest's or the user's global rules ignore.
+    /// Returns the paths of those of `files` that the guest's or the user's global rules ignore.
     fn ignored<'a>(
         &self,
-        paths: impl Iterator<Item = &'a [u8]>,
+        files: impl Iterator<Item = &'a ListedFile>,
     ) -> Result<BTreeSet<Vec<u8>>, WorkspaceError> {
-        let input: Vec<u8> = paths.flat_map(|path| [path, b"\0"].concat()).collect();
+        let end = |file: &ListedFile| if file.kind == Kind::Unreadable { &b"/\0"[..] } else { b"\0" };
+        let input: Vec<u8> = files.flat_map(|file| [file.path.as_slice(), end(file)].concat()).collect();
         if input.is_empty() {
             return Ok(BTreeSet::new());
         }
         for (path, bytes) in &self.rules {
             if path == EXCLUDE {
                 self.temp_repo.write("info/exclude", bytes)?;
-            } else if path != INDEX && path != HEAD {
+            } else if path != INDEX {
                 let file = self.temp_repo.files().join(to_os(path));
                 let dir = file.parent().unwrap_or(self.temp_repo.files());
                 fs::create_dir_all(dir).map_err(writing(dir))?;
@@ -255,7 +272,10 @@ impl Guest {
         let arguments =
             self.excludes.iter().map(String::as_str).chain(["check-ignore", "--no-index", "-z", "--stdin"]);
         match run(self.temp_repo.command(arguments), &input) {
-            Ok(output) => Ok(output.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()),
+            Ok(output) => {
+                let paths = output.split(|byte| *byte == 0);
+                Ok(paths.map(|path| path.strip_suffix(b"/").unwrap_or(path).to_vec()).collect())
+            }
             // git fails without a message if it ignores none.
             Err(GitError::Failed { stderr, .. }) if stderr.is_empty() => Ok(BTreeSet::new()),
             Err(error) => Err(error.into()),
@@ -266,7 +286,7 @@ impl Guest {
     ///
     /// # Errors
     /// Returns an error if the stream is malformed or contains other files, or if git fails.
-    pub fn into_changes(mut self, files: impl Read, request: FileRequest) -> Result<Changes, WorkspaceError> {
+    pub fn into_changes(self, files: impl Read, request: FileRequest) -> Result<Changes, WorkspaceError> {
         let commit = self.record.commit();
         let (base, before) = match commit {
             Some(commit) => (commit.to_owned(), tree_entries(&self.temp_repo, commit)?),
@@ -274,8 +294,9 @@ impl Guest {
         };
         let mut import = Import::start(&self.temp_repo)?;
         let mut received = BTreeMap::new();
-        each_file(files, request, |path, mode, content| {
-            let mark = import.blob(content)?;
+        let spool = Spool { memory: MAX_IN_MEMORY, dir: self.temp_repo.path() };
+        each_file(files, request, spool, |path, mode, size, content| {
+            let mark = import.blob(size, content)?;
             received.insert(path.to_vec(), (mode, format!(":{mark}")));
             Ok(())
         })?;
@@ -288,10 +309,8 @@ impl Guest {
         for (path, (mode, id)) in current.iter().filter(|(path, blob)| before.get(**path) != Some(*blob)) {
             import.modify(*mode, id, path)?;
         }
-        import.finish()?;
-        let work = object_id(&self.temp_repo.run(&["rev-parse", "--verify", WORK], &[])?)?;
-        let head = self.rules.remove(HEAD).unwrap_or_default();
-        Ok(Changes { temp_repo: self.temp_repo, record: self.record, base, work, head, left_out })
+        let work = import.finish(&self.temp_repo)?;
+        Ok(Changes { temp_repo: self.temp_repo, record: self.record, base, work, left_out })
     }
 
     /// Returns the current files and the paths left out. Files are taken from `received`, known blobs, and submodules
@@ -311,10 +330,15 @@ impl Guest {
                 Kind::Unreadable | Kind::Special => None,
             });
             match (rejection(path), blob) {
-                (Some(problem), _) => left_out.push((path.clone(), problem)),
-                (None, None) => left_out.push((path.clone(), left_out_reason(file.kind))),
+                (Some(reason), _) => {
+                    left_out.push(LeftOut { path: path.clone(), reason, is_work: true });
+                }
+                (None, None) => left_out.push(left_out_file(file)),
                 (None, Some(blob)) => _ = now.insert(path.as_slice(), blob),
             }
+        }
+        for (path, blob) in &self.skipped {
+            now.entry(path.as_slice()).or_insert_with(|| blob.clone());
         }
         (now, left_out)
     }
@@ -387,19 +411,9 @@ impl Changes {
         self.record.commit()
     }
 
-    /// Returns whether the commit `id` was ever sent.
-    pub(crate) fn was_sent(&self, id: &str) -> bool {
-        self.record.state.commits.contains(id)
-    }
-
-    /// Returns the guest's branch as `heads/NAME`, or `HEAD` if it is detached.
-    pub(crate) fn head(&self) -> Option<&str> {
-        let head = std::str::from_utf8(&self.head).ok()?.trim_end();
-        match head.strip_prefix("ref: refs/") {
-            Some(branch) => Some(branch),
-            None if matches!(head.len(), 40 | 64) => Some("HEAD"),
-            None => None,
-        }
+    /// Returns all commits that were ever sent.
+    pub(crate) fn sent_commits(&self) -> &BTreeSet<String> {
+        &self.record.state.commits
     }
 }
 
@@ -422,13 +436,14 @@ fn is_padding(rest: &[u8]) -> bool {
     !rest.is_empty() && (rest.iter().all(|byte| matches!(byte, b' ' | b'.')) || rest.first() == Some(&b':'))
 }
 
-fn left_out_reason(kind: Kind) -> &'static str {
-    match kind {
-        Kind::File | Kind::Link => "it could not be read",
-        Kind::Repository => "it is a separate repository",
-        Kind::Unreadable => "it is a directory that could not be read",
-        Kind::Special => "it is a device, pipe or socket",
-    }
+fn left_out_file(file: &ListedFile) -> LeftOut {
+    let (reason, is_work) = match file.kind {
+        Kind::File | Kind::Link => ("it could not be read", true),
+        Kind::Unreadable => ("it is a directory that could not be read", true),
+        Kind::Repository => ("it is a separate repository", false),
+        Kind::Special => ("it is a device, pipe or socket", false),
+    };
+    LeftOut { path: file.path.clone(), reason, is_work }
 }
 
 fn to_os(path: &[u8]) -> std::ffi::OsString {
@@ -439,137 +454,3 @@ fn to_os(path: &[u8]) -> std::ffi::OsString {
 fn path_and_size(file: &ListedFile) -> (Vec<u8>, u64) {
     (file.path.clone(), file.size)
 }
-
-/// Calls `visit` with each file and link of `request` in a stream: its path, git's mode, and content. Incomplete files
-/// are skipped.
-fn each_file(
-    input: impl Read,
-    mut request: FileRequest,
-    mut visit: impl FnMut(&[u8], u32, &mut dyn Read) -> Result<(), WorkspaceError>,
-) -> Result<(), WorkspaceError> {
-    let mut reader = Reader::new(input)?;
-    match reader.next_item()? {
-        Item::Directory(entry) if entry.name.is_empty() => {}
-        _ => return Err(StreamError::Malformed("the first item is not an unnamed directory").into()),
-    }
-    let mut dirs: Vec<Vec<u8>> = Vec::new();
-    loop {
-        match reader.next_item()? {
-            Item::End => return Ok(()),
-            Item::Directory(entry) => {
-                let path = joined(&dirs, &entry.name);
-                request.enter(&path)?;
-                dirs.push(path);
-            }
-            Item::Leave => _ = dirs.pop(),
-            Item::Remove(_) => return Err(StreamError::Malformed("unexpected removal").into()),
-            Item::Link(entry, target) => {
-                let path = joined(&dirs, &entry.name);
-                request.take(&path)?;
-                visit(&path, LINK, &mut &*target)?;
-            }
-            Item::File(entry) => {
-                let path = joined(&dirs, &entry.name);
-                let mode = if entry.mode & 0o100 != 0 { PROGRAM } else { FILE };
-                let max = request.take(&path)?;
-                let mut content = spooled_tempfile(MAX_IN_MEMORY);
-                let (size, complete) = read_content(&mut reader, &path, max, &mut content)?;
-                request.record_size(max, size);
-                if complete {
-                    visit(&path, mode, &mut content)?;
-                }
-            }
-        }
-    }
-}
-
-fn joined(dirs: &[Vec<u8>], name: &[u8]) -> Vec<u8> {
-    match dirs.last() {
-        Some(dir) => [dir, &b"/"[..], name].concat(),
-        None => name.to_vec(),
-    }
-}
-
-/// Reads the current file, of at most `max` bytes, into `out`. Returns its size, and whether it is complete.
-fn read_content(
-    reader: &mut Reader<impl Read>,
-    path: &[u8],
-    max: u64,
-    out: &mut SpooledTempFile,
-) -> Result<(u64, bool), WorkspaceError> {
-    let mut size = 0;
-    loop {
-        match reader.next_part()? {
-            Part::Bytes(bytes) => {
-                size += bytes.len() as u64;
-                if size > max {
-                    return Err(WorkspaceError::Grown(path.to_vec()));
-                }
-                out.write_all(bytes).map_err(writing(std::env::temp_dir()))?;
-            }
-            Part::Broken => return Ok((size, false)),
-            Part::Complete => {
-                io::Seek::rewind(out).map_err(writing(std::env::temp_dir()))?;
-                return Ok((size, true));
-            }
-        }
-    }
-}
-
-/// A running `git fast-import`: blobs as they arrive, then one commit.
-struct Import {
-    git: io::BufWriter<Process>,
-    marks: usize,
-}
-
-impl Import {
-    fn start(temp_repo: &TempRepository) -> Result<Self, WorkspaceError> {
-        let arguments = ["-c", "fastimport.unpackLimit=1", FAST_IMPORT, "--quiet", "--force", "--done"];
-        let git = temp_repo.command(arguments).start()?;
-        Ok(Self { git: io::BufWriter::with_capacity(64 << 10, git), marks: 0 })
-    }
-
-    /// Sends a blob, and returns its mark.
-    fn blob(&mut self, content: &mut dyn Read) -> Result<usize, WorkspaceError> {
-        let mut bytes = spooled_tempfile(MAX_IN_MEMORY);
-        let size = io::copy(content, &mut bytes).map_err(writing(std::env::temp_dir()))?;
-        io::Seek::rewind(&mut bytes).map_err(writing(std::env::temp_dir()))?;
-        self.marks += 1;
-        self.send(format!("blob\nmark :{}\ndata {size}\n", self.marks).as_bytes())?;
-        io::copy(&mut bytes, &mut self.git).map_err(import_error)?;
-        self.send(b"\n")?;
-        Ok(self.marks)
-    }
-
-    fn commit(&mut self, parent: Option<&str>) -> Result<(), WorkspaceError> {
-        let mut head = format!("commit {WORK}\ncommitter banger <banger@localhost> 0 +0000\ndata 0\n");
-        if let Some(parent) = parent {
-            head.push_str(&format!("from {parent}\n"));
-        }
-        self.send(head.as_bytes())
-    }
-
-    fn modify(&mut self, mode: u32, id: &str, path: &[u8]) -> Result<(), WorkspaceError> {
-        self.send(&[format!("M {mode:o} {id} ").as_bytes(), &quote(path), b"\n"].concat())
-    }
-
-    fn delete(&mut self, path: &[u8]) -> Result<(), WorkspaceError> {
-        self.send(&[b"D ", &*quote(path), b"\n"].concat())
-    }
-
-    fn finish(mut self) -> Result<(), WorkspaceError> {
-        self.send(b"\ndone\n")?;
-        let git = self.git.into_inner().map_err(|error| import_error(error.into_error()))?;
-        Ok(git.finish()?)
-    }
-
-    fn send(&mut self, bytes: &[u8]) -> Result<(), WorkspaceError> {
-        self.git.write_all(bytes).map_err(import_error)
-    }
-}
-
-fn import_error(error: io::Error) -> WorkspaceError {
-    GitError::from_io(FAST_IMPORT, error).into()
-}
-
-const FAST_IMPORT: &str = "fast-import";

@@ -1,260 +1,431 @@
-//! Pulls a guest's commits and uncommitted work into the host's repository, under separate refs. The user's branches,
-//! index and files are never changed.
+//! Pulls a guest's work into the host's repository, under separate refs. The user's branches, index and files are never
+//! changed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    ffi::{OsStr, OsString},
-    fs, io,
-    os::unix::{
-        ffi::{OsStrExt, OsStringExt},
-        fs::PermissionsExt,
-    },
-    path::Path,
+    collections::{BTreeSet, HashSet},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
-    Changes, Repository, TempRepository, WorkspaceError,
-    error::{reading, writing},
-    git::{GitError, is_banger_variable, run, unexpected_output},
+    Budget, Changes, GuestRefs, Repository, TempRepository, WorkspaceError,
+    budget::{ResourceLimits, size_text},
+    fetch::{existing, existing_in, lines},
+    git::{GitError, run},
+    guest_refs::{Named, StagedEntry, WorktreeRefs},
     record::Pulled,
+    ref_names::{RefNames, by_id},
     repository::object_id,
+    store::{Refs, refs, store_objects, update_refs},
 };
 
-/// Prefix of the guest's refs in the temporary repository.
-const FETCHED: &str = "refs/guest/";
+/// Directories of the guest's refs whose names are kept. All others are below `refs`.
+const KINDS: [&[u8]; 4] = [b"heads/", b"tags/", b"notes/", b"remotes/"];
 
-/// Name of the ref for uncommitted work, and the prefix for commits whose ref was replaced.
-const UNCOMMITTED: &str = "uncommitted";
+/// Refs of commits that banger makes from a working tree's files and index. Later work replaces them.
+const SNAPSHOTS: [&str; 4] = ["uncommitted", "index", "index-base", "index-theirs"];
+
 const REPLACED: &str = "replaced/";
+const REFLOG: &str = "reflog/";
 
-/// How to run git in a guest: a program on the host with its arguments, to which `git upload-pack PATH` is appended.
-#[derive(Debug, Clone)]
-pub struct GuestGit(pub Vec<OsString>);
+/// The work of a guest, ready to be stored.
+#[derive(Debug)]
+pub struct Work<'a> {
+    repository: &'a Repository,
+    temp_repo: &'a TempRepository,
+    budget: &'a Budget,
+    pulled: Pulled,
+    /// Refs that keep replaced work, that are deleted, and that are set.
+    kept: Refs,
+    removed: Refs,
+    changed: Refs,
+    has_work: bool,
+}
 
-/// Pulls the guest's commits and `changes` into `repository`, under `refs/banger/NAME/`.
-///
-/// `guest_git` is needed to fetch from the guest's git if the guest `has_own_refs`.
-///
-/// # Errors
-/// Returns an error if fetching from the guest fails, if its data is incomplete, or if the repository cannot be
-/// written.
-pub fn pull(
-    repository: &Repository,
-    name: &str,
-    changes: &Changes,
-    guest_git: Option<&GuestGit>,
-) -> Result<Pulled, WorkspaceError> {
-    repository.check_writable_parts()?;
-    let temp_repo = changes.temp_repo();
-    let prefix = format!("refs/banger/{name}/");
-    let mut refs = Vec::new();
-    let mut head = changes.sent().map(str::to_owned);
-    if let Some(guest_git) = guest_git {
-        fetch(temp_repo, guest_git, changes)?;
-        for (fetched, id) in fetched_refs(temp_repo)? {
-            let guest_ref = fetched.strip_prefix(FETCHED).unwrap_or(&fetched);
-            if changes.head() == Some(guest_ref) {
-                head = Some(id.clone());
-            }
-            if guest_ref != "HEAD" && !changes.was_sent(&id) {
-                refs.push((format!("{prefix}{guest_ref}"), id));
-            }
+/// The working trees of a guest that share its repository: names and changes.
+pub type Worktrees = Vec<(String, Changes)>;
+
+impl<'a> Work<'a> {
+    /// Collects the guest's work: `changes` in its files, the fetched `guest_refs`, and `worktrees`. Work of the VM
+    /// `vm` gets refs below `refs/banger/VM/`.
+    ///
+    /// # Errors
+    /// Returns an error if objects are missing, if there are too many refs, or if git fails.
+    pub fn collect(
+        repository: &'a Repository,
+        vm: &'a str,
+        changes: &'a Changes,
+        guest_refs: Option<&GuestRefs>,
+        worktrees: &Worktrees,
+        budget: &'a Budget,
+    ) -> Result<Self, WorkspaceError> {
+        let collector = Collector::new(repository, vm, changes, worktrees, budget)?;
+        collector.work(guest_refs.unwrap_or(&GuestRefs::default()), worktrees)
+    }
+
+    /// Returns whether there is anything that the host does not have.
+    pub fn has_work(&self) -> bool {
+        self.has_work
+    }
+
+    /// Stores the objects and refs in the user's repository.
+    ///
+    /// # Errors
+    /// Returns an error if the repository cannot be written, or has too little space.
+    pub fn store(self) -> Result<Pulled, WorkspaceError> {
+        store_objects(&self.temp_repo.objects(), &self.repository.common_dir.join("objects"), self.budget)?;
+        update_refs(self.repository, &self.kept, &self.removed, &self.changed)?;
+        Ok(self.pulled)
+    }
+}
+
+struct Collector<'a> {
+    repository: &'a Repository,
+    vm: &'a str,
+    changes: &'a Changes,
+    temp_repo: &'a TempRepository,
+    budget: &'a Budget,
+    names: RefNames,
+    /// All refs of the host's repository that do not belong to this VM.
+    host_refs: Refs,
+    /// Refs of this VM's name.
+    old_refs: Refs,
+    /// Commits that were sent, if the host still has them.
+    sent: BTreeSet<String>,
+}
+
+impl<'a> Collector<'a> {
+    fn new(
+        repository: &'a Repository,
+        vm: &'a str,
+        changes: &'a Changes,
+        worktrees: &Worktrees,
+        budget: &'a Budget,
+    ) -> Result<Self, WorkspaceError> {
+        repository.check_writable_parts()?;
+        let temp_repo = changes.temp_repo();
+        let sent = existing_in(repository, changes.sent_commits())?;
+        for (_, changes) in worktrees {
+            store_objects(&changes.temp_repo().objects(), &temp_repo.objects(), budget)?;
+        }
+        // The history that the host will have: what is missing there must not be missing here.
+        let shallow = repository.shallow()?;
+        temp_repo.write("shallow", lines(shallow.iter().map(String::as_str)).as_bytes())?;
+        let ignore_case = repository.config.get("core.ignorecase") == Some(b"true");
+        let names = RefNames::new(vm, ignore_case);
+        let (old_refs, host_refs) =
+            refs(repository)?.into_iter().partition(|(name, _)| name.starts_with(names.prefix()));
+        Ok(Self { repository, vm, changes, temp_repo, budget, names, host_refs, old_refs, sent })
+    }
+
+    fn work(mut self, guest: &GuestRefs, worktrees: &Worktrees) -> Result<Work<'a>, WorkspaceError> {
+        let main = guest.worktrees.first();
+        let head = main.and_then(|tree| tree.head.clone());
+        let head = head.or_else(|| self.changes.sent().map(str::to_owned));
+        if let Some(head) = &head {
+            self.names.add(b"HEAD", head);
+        }
+        let snapshots = self.snapshots("", Some(self.changes), head.as_deref(), main)?;
+        for (name, id) in snapshots {
+            self.names.add(name.as_bytes(), &id);
+        }
+        let mut others = Vec::new();
+        for (name, id) in &guest.refs {
+            self.add_ref(name, id, &mut others);
+        }
+        for (number, id) in guest.stashes.iter().enumerate().filter(|(_, id)| !self.sent.contains(*id)) {
+            self.names.add(format!("stash/{number}").as_bytes(), id);
+        }
+        for tree in &guest.worktrees {
+            self.add_worktree(tree, worktrees, &mut others)?;
+        }
+        others.extend(guest.logged.iter().map(|id| (Vec::new(), id.clone())));
+        self.add_unnamed(others)?;
+        let is_new = |(name, id): (&String, &String)| {
+            !name.ends_with("/HEAD")
+                || !self.sent.contains(id) && !self.host_refs.values().any(|known| known == id)
+        };
+        let has_work = self.names.refs().iter().any(is_new);
+        self.check()?;
+        self.finish(has_work)
+    }
+
+    /// Adds a ref of the guest, or adds it to `others` if it only matters as long as nothing else contains its commit.
+    fn add_ref(&mut self, name: &[u8], id: &str, others: &mut Vec<Named>) {
+        let short = name.strip_prefix(b"refs/").unwrap_or(name);
+        let host = std::str::from_utf8(name).ok().and_then(|name| self.host_refs.get(name));
+        let is_on_host = host.is_some_and(|host| host == id);
+        let kind = KINDS.into_iter().find(|kind| short.starts_with(kind));
+        match kind {
+            Some(b"heads/") if self.sent.contains(id) => {}
+            Some(b"heads/") => self.names.add(short, id),
+            _ if is_on_host || name == b"refs/stash" => {}
+            Some(b"remotes/") => others.push((short.to_vec(), id.to_owned())),
+            Some(_) => self.names.add(short, id),
+            None => others.push(([b"refs/", short].concat(), id.to_owned())),
         }
     }
-    let uncommitted = uncommitted(temp_repo, changes, head.as_deref(), name)?;
-    refs.extend(head.map(|id| (format!("{prefix}HEAD"), id)));
-    refs.extend(uncommitted.clone().map(|id| (format!("{prefix}{UNCOMMITTED}"), id)));
-    copy_objects(&temp_repo.path().join("objects"), &repository.common_dir.join("objects"))?;
-    refs.sort();
-    let replaced = update(repository, &prefix, &refs, changes.pulled())?;
-    Ok(Pulled { refs, uncommitted: uncommitted.is_some(), replaced })
-}
 
-/// Fetches all branches, and a detached `HEAD`, into the temporary repository. git verifies the objects.
-fn fetch(temp_repo: &TempRepository, guest_git: &GuestGit, changes: &Changes) -> Result<(), WorkspaceError> {
-    let mut url = b"ext::".to_vec();
-    for word in &guest_git.0 {
-        url.extend(word.as_bytes().iter().flat_map(|byte| escaped(*byte)));
-        url.push(b' ');
-    }
-    url.extend_from_slice(b"git %s ");
-    url.extend(changes.guest_path().iter().flat_map(|byte| escaped(*byte)));
-    #[rustfmt::skip]
-    let mut arguments: Vec<OsString> = [
-        "-c", "fetch.unpackLimit=1", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--no-auto-maintenance",
-        "--update-shallow",
-    ].map(OsString::from).to_vec();
-    arguments.push(OsString::from_vec(url));
-    arguments.push(format!("+refs/heads/*:{FETCHED}heads/*").into());
-    if changes.head() == Some("HEAD") {
-        arguments.push(format!("+HEAD:{FETCHED}HEAD").into());
-    }
-    let mut command = temp_repo.command(arguments);
-    command.env("GIT_ALLOW_PROTOCOL", "ext");
-    command.envs(std::env::vars_os().filter(|(name, _)| is_banger_variable(name)));
-    run(command, &[])?;
-    Ok(())
-}
-
-/// Escapes a byte for git's `ext` transport.
-fn escaped(byte: u8) -> Vec<u8> {
-    match byte {
-        b'%' | b' ' => vec![b'%', byte],
-        _ => vec![byte],
-    }
-}
-
-fn fetched_refs(temp_repo: &TempRepository) -> Result<Vec<(String, String)>, WorkspaceError> {
-    let listed = temp_repo.run(&["for-each-ref", "--format=%(refname) %(objectname)", FETCHED], &[])?;
-    parse_refs(listed)
-}
-
-/// Parses lines of a name and an id, as for-each-ref prints them.
-fn parse_refs(listed: Vec<u8>) -> Result<Vec<(String, String)>, WorkspaceError> {
-    let listed =
-        String::from_utf8(listed).map_err(|_| unexpected_output("for-each-ref", "a name is not UTF-8"))?;
-    let pairs = listed.lines().filter_map(|line| line.split_once(' '));
-    Ok(pairs.map(|(name, id)| (name.into(), id.into())).collect())
-}
-
-/// Commits the guest's files on top of `head`, if they differ from it.
-fn uncommitted(
-    temp_repo: &TempRepository,
-    changes: &Changes,
-    head: Option<&str>,
-    name: &str,
-) -> Result<Option<String>, WorkspaceError> {
-    let tree = |commit: &str| -> Result<String, GitError> {
-        object_id(&temp_repo.run(&["rev-parse", "--verify", &format!("{commit}^{{tree}}")], &[])?)
-    };
-    let work = tree(changes.work())?;
-    let before = head.map_or_else(|| Ok(changes.base().to_owned()), tree)?;
-    if work == before {
-        return Ok(None);
-    }
-    let message = format!("Uncommitted work in VM {name}");
-    let mut arguments = vec!["commit-tree", &work, "-m", &message];
-    if let Some(head) = head {
-        arguments.extend(["-p", head]);
-    }
-    let mut command = temp_repo.command(arguments);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    for role in ["AUTHOR", "COMMITTER"] {
-        command
-            .env(format!("GIT_{role}_NAME"), "banger")
-            .env(format!("GIT_{role}_EMAIL"), "banger@localhost")
-            .env(format!("GIT_{role}_DATE"), format!("@{now} +0000"));
-    }
-    Ok(Some(object_id(&run(command, &[])?)?))
-}
-
-/// Copies all objects of `from` to `to`, each pack before its index.
-fn copy_objects(from: &Path, to: &Path) -> Result<(), WorkspaceError> {
-    for dir in files(from)? {
-        let name = dir.file_name().unwrap_or_default();
-        let is_object_dir = name == "pack" || name.len() == 2;
-        if !is_object_dir || !dir.is_dir() {
-            continue;
-        }
-        let target = to.join(name);
-        fs::create_dir_all(&target).map_err(writing(&target))?;
-        let mut all = files(&dir)?;
-        all.sort_by_key(|path| path.extension() == Some(OsStr::new("idx")));
-        for file in all {
-            let is_pack_file = file.extension().is_some_and(|kind| kind == "pack" || kind == "idx");
-            if name != "pack" || is_pack_file {
-                copy(&file, &target)?;
+    /// Adds the work of a working tree, except the main one's files and commit.
+    fn add_worktree(
+        &mut self,
+        tree: &WorktreeRefs,
+        worktrees: &Worktrees,
+        others: &mut Vec<Named>,
+    ) -> Result<(), WorkspaceError> {
+        let dir = tree.name.as_ref().map(|name| format!("worktrees/{name}/")).unwrap_or_default();
+        if let Some(name) = &tree.name {
+            let changes = worktrees.iter().find(|(other, _)| other == name).map(|(_, changes)| changes);
+            let head = tree.head.as_deref();
+            let snapshots = self.snapshots(&dir, changes, head, Some(tree))?;
+            let full_name = format!("{dir}HEAD").into_bytes();
+            match head {
+                Some(head) if !snapshots.is_empty() => self.names.add(&full_name, head),
+                Some(head) => others.push((full_name, head.to_owned())),
+                None => {}
+            }
+            for (name, id) in snapshots {
+                self.names.add(name.as_bytes(), &id);
             }
         }
-    }
-    Ok(())
-}
-
-fn files(dir: &Path) -> Result<Vec<std::path::PathBuf>, WorkspaceError> {
-    let entries = fs::read_dir(dir).map_err(reading(dir))?;
-    entries.map(|entry| Ok(entry.map_err(reading(dir))?.path())).collect()
-}
-
-/// Copies `file` into `dir`, atomically and read-only, unless it exists.
-fn copy(file: &Path, dir: &Path) -> Result<(), WorkspaceError> {
-    let target = dir.join(file.file_name().unwrap_or_default());
-    if target.exists() {
-        return Ok(());
-    }
-    let copied = || -> io::Result<()> {
-        let mut copy = tempfile::Builder::new().prefix("tmp_obj_banger_").tempfile_in(dir)?;
-        io::copy(&mut fs::File::open(file)?, copy.as_file_mut())?;
-        copy.as_file().set_permissions(fs::Permissions::from_mode(0o444))?;
-        copy.as_file().sync_data()?;
-        copy.persist(&target).map_err(|error| error.error)?;
+        let own = tree.refs.iter().map(|(name, id)| ([dir.as_bytes(), name].concat(), id.clone()));
+        let pseudo = tree.pseudo_refs.iter();
+        let pseudo = pseudo.map(|(name, id)| ([dir.as_bytes(), b"state/", name].concat(), id.clone()));
+        others.extend(own.chain(pseudo));
+        others.extend(tree.named.iter().map(|id| (Vec::new(), id.clone())));
         Ok(())
-    };
-    copied().map_err(writing(&target))
-}
+    }
 
-/// Replaces all refs under `prefix` by `refs`, with reflogs.
-///
-/// An old commit is kept under `replaced/`, unless it was `pulled` from this VM and its branch still exists, or the
-/// new refs contain it.
-fn update(
-    repository: &Repository,
-    prefix: &str,
-    refs: &[(String, String)],
-    pulled: &BTreeMap<String, String>,
-) -> Result<BTreeSet<String>, WorkspaceError> {
-    let mut replaced = BTreeSet::new();
-    let mut before = String::new();
-    for (name, old) in existing_refs(repository, prefix)? {
-        let new = refs.iter().find(|(other, _)| *other == name).map(|(_, id)| id);
-        let short_name = name.strip_prefix(prefix).unwrap_or_default();
-        if short_name.starts_with(REPLACED) || new == Some(&old) {
-            continue;
+    /// Adds those of `others` that nothing else contains. Without a name, they are named by their ids.
+    fn add_unnamed(&mut self, others: Vec<Named>) -> Result<(), WorkspaceError> {
+        let ids: BTreeSet<_> = others.iter().map(|(_, id)| id.clone()).collect();
+        let known = self.host_refs.values().chain(self.names.refs().values()).chain(&self.sent);
+        let missing = self.without(&ids, known.map(String::as_str))?;
+        let mut named: BTreeSet<&str> = BTreeSet::new();
+        for (name, id) in others.iter().filter(|(_, id)| missing.contains(id)) {
+            if name.is_empty() && named.contains(id.as_str()) {
+                continue;
+            }
+            named.insert(id);
+            let prefix = self.names.prefix();
+            let taken = |name: &str| {
+                self.names.refs().get(&format!("{prefix}{name}")).is_some_and(|other| other != id)
+            };
+            let name = if name.is_empty() { by_id(REFLOG, id, taken).into_bytes() } else { name.clone() };
+            self.names.add(&name, id);
         }
-        // A ref that stays has the old commit in its reflog. Uncommitted work that has vanished was committed or
-        // undone.
-        let known = pulled.get(&name) == Some(&old) && (new.is_some() || short_name == UNCOMMITTED);
-        if !known && !is_reachable(repository, &old, refs)? {
-            let kept = format!("{prefix}{REPLACED}{}", old.get(..12).unwrap_or(&old));
-            if replaced.insert(kept.clone()) {
-                before.push_str(&format!("update {kept} {old}\n"));
+        Ok(())
+    }
+
+    /// Returns those of `ids` that the history of `known` does not contain. Of commits that contain each other, returns
+    /// the latest. Objects that are no commits must be known themselves.
+    fn without<'i>(
+        &self,
+        ids: &BTreeSet<String>,
+        known: impl Iterator<Item = &'i str>,
+    ) -> Result<BTreeSet<String>, WorkspaceError> {
+        let known: BTreeSet<_> = known.collect();
+        let new: BTreeSet<_> = ids.iter().filter(|id| !known.contains(id.as_str())).cloned().collect();
+        let (commits, mut missing): (BTreeSet<_>, BTreeSet<_>) = self.with_kinds(&new)?;
+        if commits.is_empty() {
+            return Ok(missing);
+        }
+        let input = lines(commits.iter().map(String::as_str)) + &excluding(known.into_iter());
+        let command = self.temp_repo.command(["rev-list", "--parents", "--ignore-missing", "--stdin"]);
+        let history =
+            self.history(run(command.within(MAX_HISTORY, Some(self.limits())), input.as_bytes()))?;
+        let history = String::from_utf8_lossy(&history);
+        let contained: HashSet<&str> = history.lines().flat_map(|line| line.split(' ').skip(1)).collect();
+        let all = history.lines().filter_map(|line| line.split(' ').next());
+        missing.extend(all.filter(|id| !contained.contains(id)).map(str::to_owned));
+        Ok(missing)
+    }
+
+    /// Separates `ids` into commits and other objects.
+    fn with_kinds(
+        &self,
+        ids: &BTreeSet<String>,
+    ) -> Result<(BTreeSet<String>, BTreeSet<String>), WorkspaceError> {
+        let input = lines(ids.iter().map(String::as_str));
+        let arguments = ["cat-file", "--batch-check=%(objectname) %(objecttype)"];
+        let listed = self.temp_repo.run(&arguments, input.as_bytes())?;
+        let listed = String::from_utf8_lossy(&listed);
+        let kinds = listed.lines().filter_map(|line| line.split_once(' '));
+        let (commits, others): (Vec<_>, Vec<_>) =
+            kinds.filter(|(_, kind)| *kind != "missing").partition(|(_, kind)| *kind == "commit");
+        let ids = |pairs: Vec<(&str, &str)>| pairs.into_iter().map(|(id, _)| id.to_owned()).collect();
+        Ok((ids(commits), ids(others)))
+    }
+
+    /// Checks that the host will have everything that the new refs need.
+    fn check(&self) -> Result<(), WorkspaceError> {
+        if self.names.refs().len() > self.budget.refs {
+            let limit = self.budget.refs.to_string();
+            return Err(WorkspaceError::TooLarge { what: "branches, tags and logged commits", limit });
+        }
+        let known = existing(self.temp_repo, self.host_refs.values())?;
+        let new = lines(self.names.refs().values().map(String::as_str));
+        let input = new + &excluding(known.iter().map(String::as_str));
+        let command = self.temp_repo.command(["rev-list", "--objects", "--quiet", "--stdin"]);
+        let checked = run(command.within(MAX_HISTORY, Some(self.limits())), input.as_bytes());
+        checked.map(drop).map_err(WorkspaceError::Incomplete)
+    }
+
+    fn limits(&self) -> ResourceLimits {
+        ResourceLimits { file_size: self.budget.objects, memory: self.budget.memory }
+    }
+
+    fn history(&self, result: Result<Vec<u8>, GitError>) -> Result<Vec<u8>, WorkspaceError> {
+        result.map_err(|error| match error {
+            GitError::UnexpectedOutput { .. } => {
+                WorkspaceError::TooLarge { what: "new commits", limit: size_text(MAX_HISTORY as u64) }
+            }
+            error => WorkspaceError::Incomplete(error),
+        })
+    }
+
+    /// Decides what happens to the refs of earlier pulls.
+    fn finish(self, has_work: bool) -> Result<Work<'a>, WorkspaceError> {
+        let prefix = self.names.prefix();
+        let dir = format!("{prefix}{REPLACED}");
+        let new = self.names.refs();
+        let (already_replaced, old): (Refs, Refs) =
+            self.old_refs.clone().into_iter().partition(|(name, _)| name.starts_with(&dir));
+        let mut replaced_ids = BTreeSet::new();
+        for (name, id) in old.iter().filter(|(name, id)| new.get(*name) != Some(*id)) {
+            // A ref that stays has the old commit in its reflog. A snapshot that has vanished was committed or undone.
+            let short_name = name.strip_prefix(prefix).unwrap_or_default();
+            let is_numbered = short_name.starts_with("stash/");
+            let stays = new.contains_key(name) && !is_numbered || is_snapshot(short_name);
+            if !(stays && self.changes.pulled().get(name) == Some(id)) {
+                replaced_ids.insert(id.clone());
             }
         }
-        if new.is_none() {
-            before.push_str(&format!("delete {name} {old}\n"));
+        let known = self.host_refs.values().chain(new.values()).chain(already_replaced.values());
+        let mut kept = Refs::new();
+        for id in self.without(&replaced_ids, known.map(String::as_str))? {
+            let taken = |name: &str| {
+                let other = already_replaced.get(name).or_else(|| kept.get(name));
+                other.is_some_and(|other| *other != id)
+            };
+            kept.insert(by_id(&dir, &id, taken), id);
         }
+        let is_removed = |(name, _): &(String, String)| !new.contains_key(name);
+        let removed = old.into_iter().filter(is_removed).collect();
+        let pulled = Pulled {
+            uncommitted: new.contains_key(&format!("{prefix}{}", SNAPSHOTS[0])),
+            refs: new.iter().map(|(name, id)| (name.clone(), id.clone())).collect(),
+            replaced: kept.keys().cloned().collect(),
+            renamed: self.names.renamed.clone(),
+        };
+        let is_changed = |(name, id): &(&String, &String)| self.old_refs.get(*name) != Some(*id);
+        let changed = new.iter().filter(is_changed).map(|(name, id)| (name.clone(), id.clone())).collect();
+        let Self { repository, temp_repo, budget, .. } = self;
+        Ok(Work { repository, temp_repo, budget, pulled, kept, removed, changed, has_work })
     }
-    // Apply these first and separately: a new branch may have the name of an old directory of branches.
-    if !before.is_empty() {
-        update_refs(repository, &before)?;
+
+    /// Commits a working tree's files and index on top of `head`, if they differ. `dir` is where their refs are.
+    ///
+    /// Returns names and commits.
+    fn snapshots(
+        &self,
+        dir: &str,
+        changes: Option<&Changes>,
+        head: Option<&str>,
+        tree: Option<&WorktreeRefs>,
+    ) -> Result<Vec<(String, String)>, WorkspaceError> {
+        let files = changes.map(|changes| self.tree(changes.work())).transpose()?;
+        let mut snapshots = Vec::new();
+        if let (Some(changes), Some(files)) = (changes, &files) {
+            let before = head.map_or_else(|| Ok(changes.base().to_owned()), |head| self.tree(head))?;
+            if *files != before {
+                snapshots.push(self.snapshot(
+                    format!("{dir}{}", SNAPSHOTS[0]),
+                    files,
+                    head,
+                    "Uncommitted work",
+                )?);
+            }
+        }
+        let entries = tree.map(|tree| tree.staged.as_slice()).unwrap_or_default();
+        let sides = [(head, &[0, 2][..]), (None, &[1]), (None, &[3])];
+        for (name, (base, stages)) in SNAPSHOTS.iter().skip(1).zip(sides) {
+            let entries: Vec<_> = entries.iter().filter(|entry| stages.contains(&entry.stage)).collect();
+            if entries.is_empty() {
+                continue;
+            }
+            let staged = self.staged_tree(base, &entries)?;
+            if files.as_ref() != Some(&staged) {
+                snapshots.push(self.snapshot(format!("{dir}{name}"), &staged, head, "Staged changes")?);
+            }
+        }
+        Ok(snapshots)
     }
-    let updates: String = refs.iter().map(|(name, id)| format!("update {name} {id}\n")).collect();
-    update_refs(repository, &updates)?;
-    Ok(replaced)
+
+    /// Returns the tree of the commit `base` with `entries`.
+    fn staged_tree(&self, base: Option<&str>, entries: &[&StagedEntry]) -> Result<String, WorkspaceError> {
+        let index = self.temp_repo.path().join("staged");
+        let git = |arguments: &[&str], input: &[u8]| {
+            let mut command = self.temp_repo.command(arguments);
+            command.env("GIT_INDEX_FILE", &index);
+            run(command, input)
+        };
+        git(&["read-tree", base.unwrap_or("--empty")], b"")?;
+        let mut input = Vec::new();
+        for entry in entries {
+            input.extend_from_slice(format!("{:o} {} 0\t", entry.mode, entry.id).as_bytes());
+            input.extend_from_slice(&entry.path);
+            input.push(0);
+        }
+        git(&["update-index", "-z", "--index-info"], &input)?;
+        Ok(object_id(&git(&["write-tree"], b"")?)?)
+    }
+
+    fn tree(&self, commit: &str) -> Result<String, GitError> {
+        object_id(&self.temp_repo.run(&["rev-parse", "--verify", &format!("{commit}^{{tree}}")], &[])?)
+    }
+
+    /// Commits `tree` for the ref `name`, unless that has this commit already. Returns the name and the commit.
+    fn snapshot(
+        &self,
+        name: String,
+        tree: &str,
+        parent: Option<&str>,
+        what: &str,
+    ) -> Result<(String, String), WorkspaceError> {
+        if let Some(old) = self.old_refs.get(&format!("{}{name}", self.names.prefix())) {
+            let commit = self.temp_repo.run(&["cat-file", "-p", old], &[]).unwrap_or_default();
+            let parent = parent.map(|id| format!("parent {id}\n")).unwrap_or_default();
+            if commit.starts_with(format!("tree {tree}\n{parent}author banger ").as_bytes()) {
+                return Ok((name, old.clone()));
+            }
+        }
+        let worktree = name.strip_prefix("worktrees/").and_then(|name| name.split('/').next());
+        let worktree = worktree.map(|name| format!(", working tree {name}")).unwrap_or_default();
+        let message = format!("{what} in VM {}{worktree}", self.vm);
+        let mut arguments = vec!["commit-tree", tree, "-m", &message];
+        arguments.extend(parent.into_iter().flat_map(|parent| ["-p", parent]));
+        let mut command = self.temp_repo.command(arguments);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        for role in ["AUTHOR", "COMMITTER"] {
+            command
+                .env(format!("GIT_{role}_NAME"), "banger")
+                .env(format!("GIT_{role}_EMAIL"), "banger@localhost")
+                .env(format!("GIT_{role}_DATE"), format!("@{now} +0000"));
+        }
+        Ok((name, object_id(&run(command, &[])?)?))
+    }
 }
 
-/// Returns the refs under `prefix`, each with its commit.
-fn existing_refs(repository: &Repository, prefix: &str) -> Result<Vec<(String, String)>, WorkspaceError> {
-    let command = repository.command(["for-each-ref", "--format=%(refname) %(objectname)", prefix]);
-    parse_refs(run(command, &[])?)
+/// Returns whether the ref `name`, without the prefix, is a snapshot of a working tree.
+fn is_snapshot(name: &str) -> bool {
+    let within = name.strip_prefix("worktrees/").and_then(|rest| rest.split_once('/'));
+    SNAPSHOTS.contains(&within.map_or(name, |(_, rest)| rest))
 }
 
-/// Returns whether the history of one of `refs` contains the commit `id`.
-fn is_reachable(
-    repository: &Repository,
-    id: &str,
-    refs: &[(String, String)],
-) -> Result<bool, WorkspaceError> {
-    let ids = refs.iter().map(|(_, id)| id.as_str());
-    let command = repository.command(["rev-list", "--max-count=1", id, "--not"].into_iter().chain(ids));
-    Ok(run(command, &[])?.is_empty())
+/// Returns commits as input for git that excludes their history.
+fn excluding<'i>(ids: impl Iterator<Item = &'i str>) -> String {
+    ids.flat_map(|id| ["^", id, "\n"]).collect()
 }
 
-/// Applies `changes`, in the format of `git update-ref --stdin`, all or none.
-fn update_refs(repository: &Repository, changes: &str) -> Result<(), WorkspaceError> {
-    let arguments =
-        ["update-ref", "--no-deref", "--create-reflog", "-m", "banger vm workspace pull", "--stdin"];
-    let command = repository.command(arguments);
-    run(command, changes.as_bytes())?;
-    Ok(())
-}
+/// Maximum size of a history that git lists, in bytes: some million commits.
+const MAX_HISTORY: usize = 256 << 20;

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use banger_files::StreamError;
 
-use crate::git_error::GitError;
+use crate::{budget::size_text, git_error::GitError};
 
 /// An error about a repository, a workspace, or data from a workspace.
 #[derive(Debug, thiserror::Error)]
@@ -96,8 +96,32 @@ pub enum WorkspaceError {
     #[error("{} in the guest became larger while it was read", String::from_utf8_lossy(.0))]
     Grown(Vec<u8>),
     /// The guest's data exceeds a limit.
-    #[error("the guest's {0} are too large")]
-    TooLarge(String),
+    #[error("the VM's {what} exceed the limit of {limit}")]
+    TooLarge {
+        /// The kind of data.
+        what: &'static str,
+        /// The limit, with its unit.
+        limit: String,
+    },
+    /// The host has too little space for the guest's data.
+    #[error("{} has too little free space: {} needed, {} available", path.display(), size_text(*size), size_text(*free))]
+    NoSpace {
+        /// The directory that needs space.
+        path: PathBuf,
+        /// Bytes needed.
+        size: u64,
+        /// Bytes available, without those that banger leaves free.
+        free: u64,
+    },
+    /// git cannot be run in the guest.
+    #[error("the VM's commits can only be read by its git, which does not run: {0}")]
+    NoGuestGit(String),
+    /// Objects of the guest's work are missing.
+    #[error("the VM's commits are incomplete: {0}")]
+    Incomplete(GitError),
+    /// Work could not be pulled.
+    #[error("everything was saved except {}", reasons(.0))]
+    Unreadable(Vec<(Vec<u8>, &'static str)>),
     /// The record of a workspace cannot be read.
     #[error("cannot read the workspace record {}: {problem}", path.display())]
     Record {
@@ -109,6 +133,13 @@ pub enum WorkspaceError {
     /// Sending failed.
     #[error("the transfer failed: {0}")]
     Transfer(io::Error),
+}
+
+/// Lists the first few paths with their reasons, and the number of the others.
+fn reasons(files: &[(Vec<u8>, &'static str)]) -> String {
+    let files: Vec<_> =
+        files.iter().map(|(path, reason)| [path, &b" ("[..], reason.as_bytes(), b")"].concat()).collect();
+    names(&files)
 }
 
 /// Lists the first few names, and the number of the others.

@@ -15,7 +15,10 @@ use rustix::fs::OFlags;
 
 pub use crate::git_error::GitError;
 pub(crate) use crate::git_error::unexpected_output;
-use crate::process::{Cancel, Limits, MAX_OUTPUT, Process};
+use crate::{
+    budget::ResourceLimits,
+    process::{Cancel, Limits, MAX_OUTPUT, Process},
+};
 
 /// Timeout for git. Packing the recent history of the largest repositories takes minutes.
 const TIMEOUT: Duration = Duration::from_secs(15 * 60);
@@ -33,11 +36,6 @@ const VERSION: &str = "version";
 /// Environment variables that git inherits. Those that could redirect it or make it run something are left out.
 const PASSED_VARIABLES: &[&str] = &["HOME", "XDG_CONFIG_HOME", "TMPDIR", "USER", "LOGNAME"];
 
-/// Returns whether a banger program that git runs inherits this variable too.
-pub(crate) fn is_banger_variable(name: &OsStr) -> bool {
-    name.to_str().is_some_and(|name| name.starts_with("XDG_") || name.starts_with("BANGER_"))
-}
-
 /// The `git` program.
 #[derive(Debug, Clone)]
 pub struct Git {
@@ -53,7 +51,10 @@ impl Git {
     pub fn find() -> Result<Self, GitError> {
         let mut programs = search_path().into_iter().map(|dir| dir.join("git"));
         let program = programs.find(|program| is_program(program)).ok_or(GitError::Missing)?;
-        Ok(Self { program, limits: Limits { time: TIMEOUT, cancel: None } })
+        Ok(Self {
+            program,
+            limits: Limits { time: TIMEOUT, cancel: None, output: MAX_OUTPUT, resources: None },
+        })
     }
 
     /// Returns this git, whose commands end as soon as `cancel` is cancelled, with the error `Cancelled`.
@@ -76,15 +77,7 @@ impl Git {
 
     /// Returns a git command with a minimal environment, which never prompts or fetches.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> GitCommand {
-        let mut command = Command::new(&self.program);
-        command.env_clear();
-        for name in PASSED_VARIABLES {
-            if let Some(value) = env::var_os(name) {
-                command.env(name, value);
-            }
-        }
-        // None of its parts contains a colon, which would be the only error.
-        command.env("PATH", env::join_paths(search_path()).unwrap_or_default());
+        let mut command = self.clean_command(self.program.as_os_str());
         command
             .envs([
                 ("LC_ALL", "C"),
@@ -99,13 +92,40 @@ impl Git {
             ])
             .args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0"])
             .args(arguments);
-        GitCommand { command, limits: self.limits.clone() }
+        GitCommand { what: name(&command), command, limits: self.limits.clone() }
+    }
+
+    /// Returns the command `words`, which runs the git command `what` elsewhere, with the same limits.
+    pub(crate) fn command_through<S: AsRef<OsStr>>(
+        &self,
+        words: impl IntoIterator<Item = S>,
+        what: &str,
+    ) -> GitCommand {
+        let mut words = words.into_iter();
+        let program = words.next();
+        let mut command = self.clean_command(program.as_ref().map_or(OsStr::new("false"), AsRef::as_ref));
+        command.args(words);
+        GitCommand { what: what.to_owned(), command, limits: self.limits.clone() }
+    }
+
+    fn clean_command(&self, program: &OsStr) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear();
+        for name in PASSED_VARIABLES {
+            if let Some(value) = env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        // None of its parts contains a colon, which would be the only error.
+        command.env("PATH", env::join_paths(search_path()).unwrap_or_default());
+        command
     }
 }
 
 /// A git command to run.
 #[derive(Debug)]
 pub(crate) struct GitCommand {
+    what: String,
     command: Command,
     limits: Limits,
 }
@@ -114,15 +134,6 @@ impl GitCommand {
     /// Sets an environment variable.
     pub(crate) fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
         self.command.env(name, value);
-        self
-    }
-
-    /// Sets environment variables.
-    pub(crate) fn envs<N: AsRef<OsStr>, V: AsRef<OsStr>>(
-        &mut self,
-        variables: impl IntoIterator<Item = (N, V)>,
-    ) -> &mut Self {
-        self.command.envs(variables);
         self
     }
 
@@ -138,8 +149,22 @@ impl GitCommand {
     }
 
     fn start_with(self, has_input: bool) -> Result<Process, GitError> {
-        let what = name(&self.command);
-        Process::start(self.command, what, self.limits, has_input)
+        Process::start(self.command, self.what, self.limits, has_input)
+    }
+
+    /// Limits the output, in bytes, and git itself from the time that it gets its input.
+    pub(crate) fn within(mut self, output: usize, resources: Option<ResourceLimits>) -> Self {
+        (self.limits.output, self.limits.resources) = (output, resources);
+        self
+    }
+
+    /// Passes the variables of banger's programs on, which git starts.
+    pub(crate) fn with_banger_variables(mut self) -> Self {
+        let is_banger_variable = |name: &OsStr| {
+            name.to_str().is_some_and(|name| name.starts_with("XDG_") || name.starts_with("BANGER_"))
+        };
+        self.command.envs(env::vars_os().filter(|(name, _)| is_banger_variable(name)));
+        self
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! The input may come from a hostile guest or repository.
 
+use banger_files::Time;
+
 use crate::WorkspaceError;
 use crate::git::unexpected_output;
 
@@ -19,8 +21,8 @@ pub(crate) struct IndexEntry {
     pub(crate) skip_worktree: bool,
     /// Whether the entry is "intent to add", without content.
     pub(crate) intent_to_add: bool,
-    /// The file's modification time, in seconds, and its size, when git last updated the entry.
-    pub(crate) modified: u32,
+    /// The file's modification time and size when git last updated the entry.
+    pub(crate) modified: Time,
     pub(crate) size: u32,
 }
 
@@ -106,8 +108,8 @@ fn entry(
 ) -> Result<IndexEntry, &'static str> {
     let start = input.at;
     input.take(8)?;
-    let modified = input.u32()?;
-    input.take(12)?;
+    let (seconds, nanoseconds) = (input.u32()?, input.u32()?);
+    input.take(8)?;
     let mode = input.u32()?;
     input.take(8)?;
     let size = input.u32()?;
@@ -132,7 +134,7 @@ fn entry(
         stage: u8::try_from((flags >> 12) & 3).unwrap_or(0),
         skip_worktree: extended & 0x4000 != 0,
         intent_to_add: extended & 0x2000 != 0,
-        modified,
+        modified: Time { seconds: i64::from(seconds), nanoseconds },
         size,
     })
 }
@@ -199,6 +201,20 @@ pub(crate) fn parse_complete(
     }
 }
 
+/// Returns whether two indexes stage the same content, whatever metadata they have. Both must be complete.
+pub(crate) fn is_same_index(one: &[u8], other: &[u8], id_length: usize) -> bool {
+    match (parse(one, id_length), parse(other, id_length)) {
+        (Ok(Index::Complete(one, _)), Ok(Index::Complete(other, _))) => same_entries(&one, &other),
+        _ => false,
+    }
+}
+
+/// Returns whether the entries stage the same content, whatever metadata they have.
+pub(crate) fn same_entries(one: &[IndexEntry], other: &[IndexEntry]) -> bool {
+    let staged = |entry: &IndexEntry| IndexEntry { modified: Time::default(), size: 0, ..entry.clone() };
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| staged(one) == staged(other))
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs, path::Path, process::Command};
@@ -248,7 +264,7 @@ mod tests {
             assert_eq!(String::from_utf8_lossy(&printed), String::from_utf8_lossy(&listed.stdout));
             let a = &entries[0];
             assert_eq!((a.size, a.skip_worktree), (1, version != "2"));
-            assert!(a.modified > 0);
+            assert!(a.modified.seconds > 0);
             assert_eq!(
                 entries.iter().filter(|entry| entry.intent_to_add).count(),
                 usize::from(version != "2")

@@ -6,32 +6,47 @@
 //! configuration: no hook, filter or monitor. Everything from a guest is data: listings, files, and packs that are
 //! checked before they are stored.
 
+mod budget;
 mod cat_file;
 mod changes;
 mod commits;
 mod error;
+mod fetch;
 mod git;
 mod git_error;
+mod git_state;
 mod guest_git;
+mod guest_refs;
 mod history;
+mod import;
 mod index;
 mod objects;
 mod parts;
 mod process;
+mod received;
 mod record;
+mod ref_names;
 mod repository;
 mod send;
 mod snapshot;
+mod store;
 mod temp_repo;
 mod url;
+mod worktree;
 
-pub use changes::{Change, ChangeKind, Changes, Guest, LeftOut, read_files, read_listing};
-pub use commits::{GuestGit, pull};
+pub use budget::Budget;
+pub use changes::{Change, ChangeKind, Changes, Guest, LeftOut};
+pub use commits::{Work, Worktrees};
 pub use error::WorkspaceError;
+pub use fetch::fetch_refs;
 pub use git::{Git, GitError};
+pub use git_state::GitState;
+pub use guest_refs::{GuestGit, GuestRefs, PROTOCOL};
 pub use process::Cancel;
+pub use received::{read_files, read_git_listing, read_listing};
 pub use record::{Pulled, Record, Records};
 pub use repository::Repository;
 pub use send::{Upload, UploadResult};
 pub use snapshot::{Mode, Options, Snapshot};
 pub use temp_repo::TempRepository;
+pub use worktree::Worktree;

@@ -24,7 +24,10 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
 };
 
-use crate::git_error::{GitError, unexpected_output};
+use crate::{
+    budget::ResourceLimits,
+    git_error::{GitError, unexpected_output},
+};
 
 /// Maximum size of the output, in bytes: the names of some million files.
 pub(crate) const MAX_OUTPUT: usize = 1 << 30;
@@ -61,6 +64,10 @@ pub(crate) struct Limits {
     /// Maximum duration of a command that runs to its end, and of each read and write of one that answers requests.
     pub(crate) time: Duration,
     pub(crate) cancel: Option<Cancel>,
+    /// Maximum size of the output of a command that runs to its end, in bytes.
+    pub(crate) output: usize,
+    /// Limits of git itself, if it reads a guest's data.
+    pub(crate) resources: Option<ResourceLimits>,
 }
 
 /// A running git.
@@ -105,7 +112,8 @@ impl Process {
             Ok(child) => child,
             Err(source) => return Err(GitError::Run { what, source }),
         };
-        match watch(&child) {
+        let limited = limits.resources.map_or(Ok(()), |resources| resources.apply(&child));
+        match limited.and_then(|()| watch(&child)) {
             Ok(exited) => {
                 let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
                 let (reaped, message) = (false, Vec::new());
@@ -145,7 +153,7 @@ impl Process {
                 Some(count) => output.extend_from_slice(part.get(..count).unwrap_or_default()),
                 None => {}
             }
-            if output.len() > MAX_OUTPUT {
+            if output.len() > self.limits.output {
                 return Err(unexpected_output(&self.what, "it is too large"));
             }
         }
@@ -393,7 +401,7 @@ mod tests {
             let mut command = Command::new("sh");
             let script = format!("exec 9>alive; echo started >&9; {script}");
             command.arg("-c").arg(script).current_dir(self.dir.path());
-            let limits = Limits { time, cancel: cancel.cloned() };
+            let limits = Limits { time, cancel: cancel.cloned(), output: MAX_OUTPUT, resources: None };
             Process::start(command, "fake".to_owned(), limits, true).unwrap()
         }
 

@@ -57,7 +57,7 @@ pub(crate) const PROGRAM: u32 = 0o100_755;
 pub(crate) const LINK: u32 = 0o120_000;
 
 /// The result of a pull.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pulled {
     /// The refs in the host's repository, with their current commits.
     pub refs: Vec<(String, String)>,
@@ -65,6 +65,8 @@ pub struct Pulled {
     pub uncommitted: bool,
     /// The refs that keep work of an earlier VM of this name or of a deleted branch.
     pub replaced: BTreeSet<String>,
+    /// Names in the guest that the host's repository cannot have, each with the ref that was set instead.
+    pub renamed: Vec<(String, String)>,
 }
 
 /// The record of a workspace.
@@ -126,22 +128,26 @@ impl Record {
     }
 
     /// Creates a record for a copy of `repository` at `guest_path`, whose files are not recorded.
-    pub fn for_copy(guest_path: &[u8], repository: &Repository) -> Self {
+    ///
+    /// # Errors
+    /// Returns an error if git fails.
+    pub fn for_copy(guest_path: &[u8], repository: &Repository) -> Result<Self, WorkspaceError> {
         let mut record = Self::new(guest_path, repository.root(), repository.id_length());
+        record.state.commits = repository.named_commits()?;
         record.state.checkout = Checkout {
             commit: repository.head.clone(),
             branch: repository.branch.clone(),
             ..Checkout::default()
         };
-        record
+        Ok(record)
     }
 
     /// Returns whether the files `listed` are as sent: none is new, changed or deleted, judging by metadata. Of
-    /// `.git`, only `HEAD` and refs count, because git may refresh the index.
+    /// `.git`, only the index, `HEAD` and refs count.
     pub fn is_unchanged(&self, listed: &[ListedFile]) -> bool {
         let paths: BTreeSet<_> = listed.iter().map(|file| file.path.as_slice()).collect();
         let is_not_compared =
-            |path: &[u8]| path == b".git/index" || path.starts_with(b".git/") && !is_ref_file(path);
+            |path: &[u8]| path.starts_with(b".git/") && path != b".git/index" && !is_ref_file(path);
         listed
             .iter()
             .filter(|file| !is_not_compared(&file.path))

@@ -232,6 +232,12 @@ impl Repository {
         Ok(String::from_utf8_lossy(&lines).lines().map(str::to_owned).collect())
     }
 
+    /// Returns the commits that refs and their logs name.
+    pub(crate) fn named_commits(&self) -> Result<BTreeSet<String>, GitError> {
+        let arguments = ["rev-list", "--no-walk=unsorted", "--all", "--reflog"];
+        Ok(text(&run_in(&self.git, &self.root, &arguments)?)?.lines().map(str::to_owned).collect())
+    }
+
     /// Resolves `name` to the id of a commit.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use crate::{
     git::GitError,
     guest_git,
     history::History,
-    index::{IndexEntry, parse_complete},
+    index::{is_same_index, parse_complete, same_entries},
     objects::{Pack, pack},
     record::{FILE, LINK, PROGRAM, RecordState, SentFile},
     snapshot::FileSource,
@@ -482,11 +482,6 @@ fn same_index(snapshot: &Snapshot, record: &Record) -> Result<bool, WorkspaceErr
     }
 }
 
-fn same_entries(one: &[IndexEntry], other: &[IndexEntry]) -> bool {
-    let staged = |entry: &IndexEntry| IndexEntry { modified: 0, size: 0, ..entry.clone() };
-    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| staged(one) == staged(other))
-}
-
 /// Returns the paths that the host would write or remove, but the guest has changed.
 fn conflicts(
     snapshot: &Snapshot,
@@ -560,13 +555,10 @@ fn git_conflicts(
             paths.push(file.path.clone());
         }
     }
-    let index_changed = index.is_some_and(|index| {
-        let parse = |bytes: &[u8]| parse_complete(bytes, record.state.id_length, "the VM").ok();
-        match (parse(index), record.index.as_deref().and_then(parse)) {
-            (Some(now), Some(then)) => !same_entries(&now, &then),
-            _ => true,
-        }
-    });
+    let is_as_sent = |index| {
+        record.index.as_deref().is_some_and(|sent| is_same_index(index, sent, record.state.id_length))
+    };
+    let index_changed = index.is_some_and(|index| !is_as_sent(index));
     if index_changed {
         paths.push(INDEX.to_vec());
     }

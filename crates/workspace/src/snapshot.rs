@@ -380,7 +380,7 @@ fn matches_index(entry: &IndexEntry, stat: &FileStat, written: Time) -> bool {
     entry.stage == 0
         && !entry.intent_to_add
         && entry.mode == kind
-        && i64::from(entry.modified) == stat.modified.seconds
+        && entry.modified.seconds == stat.modified.seconds
         && u64::from(entry.size) == stat.size & u64::from(u32::MAX)
         // A file modified in the second in which the index was written may have changed after git read it.
         && stat.modified.seconds < written.seconds

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::{
     Repository, WorkspaceError,
-    error::writing,
+    error::{reading, writing},
     git::{Git, GitCommand, GitError, run},
 };
 
@@ -23,6 +23,10 @@ const PREFIX: &str = "git-";
 
 /// Longer than the time between a repository's creation and its lock.
 const MIN_AGE: Duration = Duration::from_secs(60);
+
+/// Flaws of objects in old histories that do no harm. git only warns about them.
+const HARMLESS: &str =
+    "[fetch \"fsck\"]\n\tbadTimezone = warn\n\tmissingSpaceBeforeDate = warn\n\tzeroPaddedFilemode = warn\n";
 
 /// A temporary repository that borrows another's objects.
 #[derive(Debug)]
@@ -54,7 +58,8 @@ impl TempRepository {
         // own configuration would apply.
         let config = format!(
             "[core]\n\trepositoryformatversion = {version}\n\tbare = true\n\tprotectHFS = true\n\tprotectNTFS = true\n\
-             \tfsync = none\n\talternateRefsCommand = :\n{format}[transfer]\n\tfsckObjects = true\n[pack]\n\tcompression = 1\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
+             \tfsync = none\n\talternateRefsCommand = true\n\tbigFileThreshold = 64m\n{format}[transfer]\n\tfsckObjects = true\n{HARMLESS}[pack]\n\t\
+             compression = 1\n\twriteReverseIndex = false\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
         );
         let files = dir.path().join("files");
         let temp_repo = Self { git: repository.git.clone(), files, dir, _lock: lock };
@@ -65,6 +70,24 @@ impl TempRepository {
         temp_repo.write("config", config.as_bytes())?;
         temp_repo.write("objects/info/alternates", &quoted(&repository.common_dir.join("objects")))?;
         Ok(temp_repo)
+    }
+
+    /// Borrows the objects of `other` too.
+    pub(crate) fn borrow_objects(&self, other: &Self) -> Result<(), WorkspaceError> {
+        let name = "objects/info/alternates";
+        let path = self.path().join(name);
+        let mut alternates = fs::read(&path).map_err(reading(path))?;
+        alternates.extend(quoted(&other.objects()));
+        self.write(name, &alternates)
+    }
+
+    pub(crate) fn git(&self) -> &Git {
+        &self.git
+    }
+
+    /// Returns the directory of the repository's own objects.
+    pub(crate) fn objects(&self) -> PathBuf {
+        self.path().join("objects")
     }
 
     /// Returns the repository's directory.

@@ -100,6 +100,22 @@ fn an_unchanged_guest_has_an_empty_patch() {
     assert!(world.changes(&record).unwrap().patch(None).unwrap().is_empty());
 }
 
+/// Files outside a sparse checkout are not deleted by their absence.
+#[test]
+fn a_sparse_checkout_has_no_deletions() {
+    let (world, _) = sent_world();
+    fs::remove_dir_all(world.guest()).unwrap();
+    git(&world.host(), &["sparse-checkout", "set", "--no-cone", "/a", "/dir/sub/"]);
+    assert!(!world.host().join("b").exists());
+    let record = world.send(&OPTIONS).unwrap();
+    assert_eq!(world.changes(&record).unwrap().list(None).unwrap(), []);
+    fs::remove_file(world.guest().join("a")).unwrap();
+    write(&world.guest(), "b", "appears in spite of the checkout");
+    let changes = world.changes(&record).unwrap().list(None).unwrap();
+    let paths: Vec<_> = changes.iter().map(|change| (change.change, change.path.as_str())).collect();
+    assert_eq!(paths, [(ChangeKind::Deleted, "a"), (ChangeKind::Modified, "b")]);
+}
+
 #[test]
 fn the_patch_includes_local_edits_that_were_sent() {
     let (world, _) = sent_world();
@@ -156,7 +172,7 @@ fn a_hostile_guest_writes_nothing_and_runs_nothing() {
     assert!(!ran.exists());
     assert_eq!(tree(&world.host()), before);
     let mut left_out: Vec<_> =
-        changes.left_out.iter().map(|(path, _)| String::from_utf8_lossy(path).into_owned()).collect();
+        changes.left_out.iter().map(|file| String::from_utf8_lossy(&file.path).into_owned()).collect();
     left_out.sort();
     assert_eq!(
         left_out,

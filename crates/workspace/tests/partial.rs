@@ -124,7 +124,7 @@ fn pulls_into_a_partial_clone() {
         fs::create_dir_all(world.path("guest")).unwrap();
         copy(&world.host(), &world.guest());
         let repository = Repository::find(&Git::find().unwrap(), &world.host()).unwrap();
-        let mut record = Record::for_copy(b"/root/repo", &repository);
+        let mut record = Record::for_copy(b"/root/repo", &repository).unwrap();
         write(&world.guest(), "a", "from the guest");
         git(
             &world.guest(),

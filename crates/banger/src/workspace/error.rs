@@ -41,9 +41,13 @@ fn kind(error: &WorkspaceError) -> ErrorKind {
         }
         WorkspaceError::UntrustedOwner(_) => ErrorKind::NotPermitted,
         WorkspaceError::Conflicts(_) | WorkspaceError::OtherRepository(_) => ErrorKind::AlreadyExists,
-        WorkspaceError::GuestData(_) | WorkspaceError::TooLarge(_) | WorkspaceError::Grown(_) => {
-            ErrorKind::Guest
-        }
+        WorkspaceError::GuestData(_)
+        | WorkspaceError::TooLarge { .. }
+        | WorkspaceError::Grown(_)
+        | WorkspaceError::NoGuestGit(_)
+        | WorkspaceError::Incomplete(_)
+        | WorkspaceError::Unreadable(_) => ErrorKind::Guest,
+        WorkspaceError::NoSpace { .. } => ErrorKind::NoSpace,
         WorkspaceError::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             ErrorKind::NotPermitted
         }
@@ -97,6 +101,19 @@ fn hint(error: &WorkspaceError, vm: Option<&str>) -> Option<String> {
         ),
         WorkspaceError::OtherRepository(_) => "send to another directory with --guest-path".to_owned(),
         WorkspaceError::Grown(_) => "try again, or end the program that writes to it".to_owned(),
+        WorkspaceError::TooLarge { .. } => format!(
+            "delete what is not needed in the VM, or copy the rest out by hand with `banger vm cp {vm}:PATH .`"
+        ),
+        WorkspaceError::NoSpace { .. } => "free some space, or move the repository to a larger disk".to_owned(),
+        WorkspaceError::NoGuestGit(_) => {
+            format!("install git in the VM, or copy the repository out with `banger vm cp {vm}:PATH .`")
+        }
+        WorkspaceError::Incomplete(_) => {
+            "if history is missing in the VM, run `git fetch --unshallow` there".to_owned()
+        }
+        WorkspaceError::Unreadable(_) => {
+            format!("copy them out with `banger vm cp {vm}:PATH .`, push them with `git lfs push`, or delete them")
+        }
         WorkspaceError::Record { path, .. } => format!("move {} away to continue without it", path.display()),
         _ => return None,
     })

@@ -1,6 +1,7 @@
 //! Workspaces: a user's repository in a VM, its record on the host, and the changes made in the guest.
 
 mod error;
+mod rescue;
 pub(crate) mod tools;
 
 use std::{
@@ -16,8 +17,8 @@ use banger_client::{Client, FromGuest, ToGuest, exchange};
 use banger_files::{FileRequest, ListedFile, Time, pack};
 use banger_proto::{Workspace, WorkspaceAction};
 use banger_workspace::{
-    Change, Changes, Git, Guest, GuestGit, LeftOut, Options, Pulled, Record, Records, Repository, Snapshot,
-    Upload, UploadResult, WorkspaceError, pull, read_files, read_listing,
+    Change, Git, GuestGit, LeftOut, Options, PROTOCOL, Record, Records, Repository, Snapshot, Upload,
+    UploadResult, WorkspaceError, read_files, read_listing,
 };
 use tokio::task::spawn_blocking;
 
@@ -37,6 +38,8 @@ pub(crate) struct Workspaces<'a> {
     ui: &'a Ui,
     records: Records,
     cache: PathBuf,
+    /// Directory for data from guests, which may be large: not the cache, which may be in memory.
+    scratch: PathBuf,
 }
 
 /// Result of sending a workspace to a VM.
@@ -70,7 +73,8 @@ impl<'a> Workspaces<'a> {
     pub(crate) fn new(client: &'a Client, ui: &'a Ui) -> Self {
         let dirs = client.dirs();
         let records = Records::new(dirs.state.join("workspaces"));
-        Self { client, ui, records, cache: dirs.cache.join("workspace") }
+        let (cache, scratch) = (dirs.cache.join("workspace"), dirs.state.join("rescue"));
+        Self { client, ui, records, cache, scratch }
     }
 
     /// Returns the daemon's client.
@@ -237,7 +241,7 @@ impl<'a> Workspaces<'a> {
         // Without a repository, only `vm cp` can copy the directory out again.
         let record = blocking(move || {
             Git::find().map_err(WorkspaceError::from).and_then(|git| Repository::find(&git, &path)).and_then(
-                |repository| Ok((Record::for_copy(&guest_path, &repository), repository.has_credentials()?)),
+                |repository| Ok((Record::for_copy(&guest_path, &repository)?, repository.has_credentials()?)),
             )
         });
         if let Ok((record, has_credentials)) = record.await? {
@@ -252,27 +256,6 @@ impl<'a> Workspaces<'a> {
         Ok(())
     }
 
-    /// Fetches all changes made in the workspace of `record`.
-    async fn changes(&self, vm: &Vm, record: Record) -> Result<(Changes, WorkspaceStatus), CommandError> {
-        let guest_path = record.guest_path().to_vec();
-        let listed = self.list_files(vm, &guest_path).await?;
-        let cache = self.cache.clone();
-        let guest = blocking(move || {
-            let repository = Repository::find(&Git::find()?, record.root())?;
-            let guest = Guest::new(&repository, record, listed, &cache)?;
-            Ok((guest, repository))
-        });
-        let (mut guest, repository) = guest.await?.map_err(api_error_for(vm))?;
-        let own_refs = guest.has_own_refs();
-        let rules = self.fetch_files(vm, &guest_path, guest.rule_files()).await?;
-        let request = blocking(move || guest.files_to_fetch(rules).map(|request| (guest, request)));
-        let (guest, request) = request.await?.map_err(api_error_for(vm))?;
-        let status = WorkspaceStatus { repository, own_refs, has_work: own_refs || guest.has_work() };
-        let receive = move |files, request| guest.into_changes(files, request);
-        let changes = self.fetch(vm, &guest_path, request, receive).await?;
-        Ok((changes, status))
-    }
-
     /// Returns the changes in the workspace of `record` as a patch against the commit `base`, or against the sent
     /// commit.
     pub(crate) async fn export(
@@ -281,83 +264,13 @@ impl<'a> Workspaces<'a> {
         record: Record,
         base: Option<String>,
     ) -> Result<Exported, CommandError> {
-        let (changes, status) = self.changes(vm, record).await?;
+        let (repository, changes) = self.changes(vm, record).await?;
         let exported = blocking(move || {
-            let base = base.map(|base| status.repository.commit(&base)).transpose()?;
+            let base = base.map(|base| repository.commit(&base)).transpose()?;
             let (patch, list) = (changes.patch(base.as_deref())?, changes.list(base.as_deref())?);
             Ok(Exported { patch, changes: list, left_out: changes.left_out })
         });
         Ok(exported.await?.map_err(api_error_for(vm))?)
-    }
-
-    /// Pulls the changes in the workspace of `record` into the repository that it was sent from.
-    pub(crate) async fn pull(&self, vm: &Vm, record: Record) -> Result<Pulled, CommandError> {
-        let (changes, status) = self.changes(vm, record).await?;
-        self.pull_changes(vm, changes, status).await
-    }
-
-    async fn pull_changes(
-        &self,
-        vm: &Vm,
-        changes: Changes,
-        status: WorkspaceStatus,
-    ) -> Result<Pulled, CommandError> {
-        let guest_git = status.own_refs.then(|| self.guest_git(vm)).transpose()?;
-        let (name, guest) = (vm.name.to_string(), changes.guest_path().to_vec());
-        let pulled = blocking(move || pull(&status.repository, &name, &changes, guest_git.as_ref()));
-        let pulled = pulled.await?.map_err(api_error_for(vm))?;
-        // Reads the record again: something may have been sent meanwhile.
-        if let Some(mut record) = self.records.find(vm.id.as_str(), &guest).map_err(api_error_for(vm))? {
-            record.set_pulled(&pulled);
-            self.save_record(vm, &record)?;
-        }
-        for name in &pulled.replaced {
-            self.ui.note(format_args!(
-                "saved the ref of an earlier VM {}, or of a deleted branch, as {name}",
-                vm.name
-            ));
-        }
-        Ok(pulled)
-    }
-
-    /// Returns whether the workspace of `record` is unchanged since it was sent.
-    async fn is_unchanged(&self, vm: &Vm, record: &Record) -> Result<bool, CommandError> {
-        let listed = match self.list_files(vm, record.guest_path()).await {
-            // A deleted workspace has nothing to lose.
-            Err(CommandError { error: Some(error), .. }) if error.kind == ErrorKind::NotFound => {
-                return Ok(true);
-            }
-            listed => listed?,
-        };
-        Ok(record.is_unchanged(&listed))
-    }
-
-    /// Pulls all work that exists only in `vm`, before the VM is deleted.
-    pub(crate) async fn save_work(&self, vm: &Vm) -> Result<(), CommandError> {
-        for record in self.records_of(vm)? {
-            if self.is_unchanged(vm, &record).await? {
-                continue;
-            }
-            let root = record.root().to_owned();
-            let guest_path = display_path(record.guest_path());
-            let (changes, status) = self.changes(vm, record).await?;
-            for (path, why) in &changes.left_out {
-                self.ui.warning(format_args!("{} in {guest_path} is not saved: {why}", display_path(path)));
-            }
-            // Build output is ignored by git and does not count as work.
-            if !status.has_work {
-                continue;
-            }
-            let pulled = self.pull_changes(vm, changes, status).await?;
-            let refs: Vec<_> = pulled.refs.iter().map(|(name, _)| name.as_str()).collect();
-            self.ui.warning(format_args!(
-                "saved {0}'s work in {guest_path} to {2} in {1}",
-                vm.name,
-                root.display(),
-                refs.join(", ")
-            ));
-        }
-        Ok(())
     }
 
     fn save_record(&self, vm: &Vm, record: &Record) -> Result<(), ApiError> {
@@ -367,14 +280,22 @@ impl<'a> Workspaces<'a> {
     /// Returns how git on the host reaches git in `vm`: through this program.
     fn guest_git(&self, vm: &Vm) -> Result<GuestGit, ApiError> {
         let program = env::current_exe().map_err(|error| ApiError::new(ErrorKind::Io, error.to_string()))?;
-        let args = ["vm", "exec", vm.id.as_str(), "--"].map(OsString::from);
+        let args = ["vm", "exec", "--env", PROTOCOL, vm.id.as_str(), "--"].map(OsString::from);
         Ok(GuestGit([program.into_os_string()].into_iter().chain(args).collect()))
     }
 
     async fn list_files(&self, vm: &Vm, guest: &[u8]) -> Result<Vec<ListedFile>, CommandError> {
         let to_api_error = api_error_for(vm);
-        let receive =
-            |input| read_listing(BufReader::with_capacity(BUFFER_SIZE, input)).map_err(to_api_error);
+        self.list(vm, guest, |input| read_listing(input).map_err(to_api_error)).await
+    }
+
+    async fn list<R: Send + 'static>(
+        &self,
+        vm: &Vm,
+        guest: &[u8],
+        receive: impl FnOnce(BufReader<FromGuest>) -> Result<R, ApiError> + Send + 'static,
+    ) -> Result<R, CommandError> {
+        let receive = |input| receive(BufReader::with_capacity(BUFFER_SIZE, input));
         let ((), listed) = self.exchange(vm, guest, WorkspaceAction::List, |_| Ok(()), receive).await?;
         Ok(listed)
     }
@@ -445,15 +366,6 @@ pub(crate) struct Exported {
     pub(crate) changes: Vec<Change>,
     /// Paths that are not in the patch, each with the reason.
     pub(crate) left_out: Vec<LeftOut>,
-}
-
-/// The state of a workspace in its VM.
-#[derive(Debug)]
-pub(crate) struct WorkspaceStatus {
-    repository: Repository,
-    own_refs: bool,
-    /// Whether the guest has work to keep.
-    has_work: bool,
 }
 
 /// Adds a hint to the error for a `guest` path that something not sent from this host occupies.

@@ -4,8 +4,10 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
-    os::unix::fs::PermissionsExt,
+    env,
+    ffi::OsStr,
+    fs,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
     process::Command,
     thread::sleep,
@@ -14,8 +16,9 @@ use std::{
 
 use banger_files::{FileRequest, PathWriter, Time, Tree, Unpacked, change, list, place};
 use banger_workspace::{
-    Changes, Git, Guest, GuestGit, Mode, Options, Pulled, Record, Repository, Snapshot, Upload,
-    WorkspaceError, pull, read_files, read_listing,
+    Budget, Changes, Git, GitState, Guest, GuestGit, Mode, Options, Pulled, Record, Repository, Snapshot,
+    Upload, Work, WorkspaceError, Worktree, Worktrees, fetch_refs, read_files, read_git_listing,
+    read_listing,
 };
 
 /// Directories for a host and a guest.
@@ -114,50 +117,114 @@ impl World {
     }
 
     pub(crate) fn listing(&self) -> Result<Vec<banger_files::ListedFile>, WorkspaceError> {
-        let mut bytes = Vec::new();
-        list(fs::File::open(self.guest()).unwrap(), &mut bytes).unwrap();
-        read_listing(&*bytes)
+        read_listing(&*listed(&self.guest()))
+    }
+
+    pub(crate) fn repository(&self) -> Result<Repository, WorkspaceError> {
+        Repository::find(&Git::find().unwrap(), &self.host())
     }
 
     /// Returns all changes in the guest since `record`.
     pub(crate) fn changes(&self, record: &Record) -> Result<Changes, WorkspaceError> {
-        let repository = Repository::find(&Git::find()?, &self.host())?;
-        let mut guest = Guest::new(&repository, record.clone(), self.listing()?, &self.cache())?;
-        let request = guest.rule_files();
-        let rules = read_files(&*self.fetched(&request), request)?;
-        let request = guest.files_to_fetch(rules)?;
-        guest.into_changes(&*self.fetched(&request), request)
+        let guest = Guest::new(&self.repository()?, record.clone(), self.listing()?, &self.cache())?;
+        let (guest, request) = with_rules(guest, &self.guest(), &Budget::default())?;
+        guest.into_changes(&*fetched(&self.guest(), &request), request)
     }
 
-    /// Pulls the changes into the host's repository, as from a VM `box`.
+    /// Returns how the tests reach the guest's git, as `banger vm exec box --` would. Only its directory differs.
+    pub(crate) fn guest_git(&self) -> GuestGit {
+        let script = format!(
+            r#"export GIT_PROTOCOL=version=2
+            for word; do
+                shift
+                case $word in
+                    /root/repo*) word={0}${{word#/root/repo}} ;;
+                    --git-dir=/root/repo*) word=--git-dir={0}${{word#--git-dir=/root/repo}} ;;
+                esac
+                set -- "$@" "$word"
+            done
+            exec "$@""#,
+            self.guest().display()
+        );
+        GuestGit(["sh", "-c", &script, "-"].map(Into::into).to_vec())
+    }
+
+    /// Lists the guest's repository.
+    pub(crate) fn git_state(&self) -> Result<GitState, WorkspaceError> {
+        read_git_listing(&*listed(&self.guest().join(".git")))
+    }
+
+    /// Pulls the work in the guest into the host's repository, as from a VM `box`.
     pub(crate) fn pull(&self, record: &mut Record) -> Result<Pulled, WorkspaceError> {
-        let repository = Repository::find(&Git::find()?, &self.host())?;
+        self.pull_through(record, &Budget::default(), &self.guest_git())
+    }
+
+    pub(crate) fn pull_through(
+        &self,
+        record: &mut Record,
+        budget: &Budget,
+        guest_git: &GuestGit,
+    ) -> Result<Pulled, WorkspaceError> {
+        let (repository, git_dir) = (self.repository()?, self.guest().join(".git"));
+        let mut state = self.git_state()?;
         let guest = Guest::new(&repository, record.clone(), self.listing()?, &self.cache())?;
-        // As `banger vm exec box --` would; only the guest's directory differs here.
-        let script = format!("shift 2; exec git upload-pack {}", self.guest().display());
-        let guest_git = GuestGit(["sh", "-c", &script, "-"].map(Into::into).to_vec());
-        let guest_git = guest.has_own_refs().then_some(guest_git);
-        let pulled = pull(&repository, "box", &self.changes(record)?, guest_git.as_ref())?;
+        let (guest, request) = with_rules(guest, &self.guest(), budget)?;
+        let mut refs = None;
+        if guest.needs_objects() || !state.is_as_sent(record) {
+            let files = state.files();
+            state.set_files(read_files(&*fetched(&git_dir, &files), files)?);
+            refs = Some(fetch_refs(&guest, &state, b"/root/repo/.git", guest_git, budget)?);
+        }
+        let changes = guest.into_changes(&*fetched(&self.guest(), &request), request)?;
+        let mut worktrees = Worktrees::new();
+        for tree in refs.iter().flat_map(|refs| Worktree::all(refs, &state, b"/root/repo/.git")) {
+            let path = PathBuf::from(OsStr::from_bytes(tree.path()));
+            let listed = path.exists().then(|| read_listing(&*listed(&path))).transpose()?;
+            let Some(listed) = listed.filter(|listed| Worktree::is_in(listed)) else { continue };
+            let request = tree.index_file();
+            let index = read_files(&*fetched(&git_dir, &request), request)?.into_values().next();
+            let name = tree.name().to_owned();
+            let guest = tree.into_guest(&repository, &changes, &state, index, listed)?;
+            let (guest, request) = with_rules(guest, &path, budget)?;
+            worktrees.push((name, guest.into_changes(&*fetched(&path, &request), request)?));
+        }
+        let work = Work::collect(&repository, "box", &changes, refs.as_ref(), &worktrees, budget)?;
+        let pulled = work.store()?;
         record.set_pulled(&pulled);
         Ok(pulled)
     }
+}
 
-    /// Packs these files as the agent would send them.
-    fn fetched(&self, request: &FileRequest) -> Vec<u8> {
-        let tree = Tree::open(&self.guest()).unwrap();
-        let mut out = PathWriter::new(Vec::new()).unwrap();
-        for path in request.paths() {
-            let stat = tree.stat(path).unwrap().unwrap();
-            match tree.link(path) {
-                Ok(target) => out.link(path, stat.modified, target).unwrap(),
-                Err(_) => {
-                    let (mut file, stat) = tree.file(path).unwrap();
-                    out.file(path, stat.mode, stat.modified, &mut file).unwrap().unwrap();
-                }
+/// Gives `guest` its ignore files and index, and returns the files to fetch next.
+fn with_rules(mut guest: Guest, dir: &Path, budget: &Budget) -> Result<(Guest, FileRequest), WorkspaceError> {
+    let request = guest.rule_files()?;
+    let rules = read_files(&*fetched(dir, &request), request)?;
+    let request = guest.files_to_fetch(rules, budget)?;
+    Ok((guest, request))
+}
+
+/// Lists a directory as the agent would.
+fn listed(dir: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    list(fs::File::open(dir).unwrap(), &mut bytes).unwrap();
+    bytes
+}
+
+/// Packs these files as the agent would send them.
+fn fetched(dir: &Path, request: &FileRequest) -> Vec<u8> {
+    let tree = Tree::open(dir).unwrap();
+    let mut out = PathWriter::new(Vec::new()).unwrap();
+    for path in request.paths() {
+        let stat = tree.stat(path).unwrap().unwrap();
+        match tree.link(path) {
+            Ok(target) => out.link(path, stat.modified, target).unwrap(),
+            Err(_) => {
+                let (mut file, stat) = tree.file(path).unwrap();
+                out.file(path, stat.mode, stat.modified, &mut file).unwrap().unwrap();
             }
         }
-        out.finish().unwrap()
     }
+    out.finish().unwrap()
 }
 
 /// Returns a time, and waits until later changes have a later one.
@@ -189,7 +256,14 @@ pub(crate) fn git_output(dir: &Path, arguments: &[&str]) -> std::process::Output
     Command::new("git")
         .current_dir(dir)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .args(["-c", "protocol.file.allow=always"])
+        .args([
+            "-c",
+            "protocol.file.allow=always",
+            "-c",
+            "user.name=A U Thor",
+            "-c",
+            "user.email=author@example.com",
+        ])
         .args(arguments)
         .output()
         .unwrap()

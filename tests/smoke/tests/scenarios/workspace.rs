@@ -252,6 +252,34 @@ fn vm_run_rm_saves_commits_and_uncommitted_work_on_the_host() -> Result<()> {
 }
 
 #[scenario(Here)]
+fn vm_run_rm_saves_stashes_tags_and_lost_commits_on_the_host() -> Result<()> {
+    let host = Host::with_git()?;
+    let root = repository(&host)?;
+    let before = user_state(&root)?;
+    let run = ["vm", "run", "--rm", "--name", "box", "--image", "git", "--memory", "256M", "."];
+    let script = "echo one >> README.md; git stash -q; echo two >> README.md; git stash -q; \
+                  git commit -q --allow-empty -m lost; git tag -a v1 -m v1; git reset -q --hard HEAD~1; \
+                  git worktree add -q --detach ../other; echo there > ../other/new";
+    let ran = run_in(&host, &root, &[&run[..], &["--", "sh", "-c", script]].concat())?;
+    ensure!(ran.stderr.contains("refs/banger/box/stash/0"), "it does not report the ref: {}", ran.stderr);
+    ran.success()?;
+    assert_eq!(user_state(&root)?, before);
+    let show = |name: &str| git(&root, &["show", &format!("refs/banger/box/{name}")]);
+    assert_eq!(show("stash/0:README.md")?, "a readme\ntwo\n");
+    assert_eq!(show("stash/1:README.md")?, "a readme\none\n");
+    assert_eq!(git(&root, &["log", "-1", "--format=%s", "refs/banger/box/tags/v1"])?, "lost\n");
+    assert_eq!(show("worktrees/other/uncommitted:new")?, "there\n");
+    git(&root, &["fsck", "--strict"])?;
+    // Work that cannot be read keeps the VM.
+    let broken =
+        "git commit -q --allow-empty -m broken; rm -r .git/objects/$(git rev-parse HEAD | cut -c1-2)";
+    let ran = run_in(&host, &root, &[&run[..], &["--", "sh", "-c", broken]].concat())?;
+    ran.fails(0, &["could not be saved", "VM box is kept"])?;
+    host.ok(&["vm", "delete", "--force", "--discard", "box"])?;
+    host.nothing_left()
+}
+
+#[scenario(Here)]
 fn prepare_sends_only_changes_and_never_overwrites_guest_work() -> Result<()> {
     let host = Host::tiny()?;
     let root = repository(&host)?;

@@ -49,8 +49,8 @@ impl Export {
         let vm = client.vm(&self.vm).await?;
         let record = workspaces.find(&vm, self.guest_path.as_deref())?;
         let exported = workspaces.export(&vm, record, self.base_commit.clone()).await?;
-        for (path, why) in &exported.left_out {
-            ui.warning(format_args!("{} is not in the patch: {why}", display_path(path)));
+        for file in &exported.left_out {
+            ui.warning(format_args!("{} is not in the patch: {}", display_path(&file.path), file.reason));
         }
         match self.list {
             Some(format) => list(ui, &exported.changes, format)?,

@@ -14,8 +14,9 @@ use crate::{
 /// Pull a VM's commits and uncommitted work into the host's repository
 ///
 /// They are stored as refs/banger/VM/heads/BRANCH, refs/banger/VM/HEAD and, for uncommitted work,
-/// refs/banger/VM/uncommitted. Your branches, index and files stay unchanged. Refs of an earlier VM with that name
-/// are kept as refs/banger/VM/replaced/COMMIT.
+/// refs/banger/VM/uncommitted. Stashes, tags, notes, staged changes, other working trees, and commits that only the
+/// reflog names get refs there too, if your repository does not have them. Your branches, index and files stay
+/// unchanged. Replaced work, as of an earlier VM with that name, is kept as refs/banger/VM/replaced/COMMIT.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm workspace pull box
@@ -37,7 +38,7 @@ pub(crate) struct Pull {
 pub(crate) struct Ref {
     /// Its name in the host's repository.
     name: String,
-    /// The id of its commit.
+    /// The id of its commit, or of the tag's object.
     commit: String,
 }
 
