@@ -31,7 +31,7 @@ mod text;
 mod vm;
 
 pub use check::{Check, Verdict};
-pub use config::{AutoStop, Config, HostResources, ProjectFiles};
+pub use config::{AutoStop, Config, HostResources, ProjectPolicy};
 pub use credentials::Credentials;
 pub use daemon::{BUILD_HEADER, DaemonStatus, MAX_RESPONSE, ProgramId};
 pub use defaults::Defaults;

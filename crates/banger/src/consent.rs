@@ -1,4 +1,4 @@
-//! The user's permission to send the files that a project requests, valid for exactly those files.
+//! The user's permission for what a project requests of the host, valid for exactly that request.
 
 use std::{
     fs, io,
@@ -7,51 +7,124 @@ use std::{
 };
 
 use banger_api::{
-    Config, ProjectFiles,
+    Config, Forward, ProjectPolicy,
     config::{FileSync, PROJECT_FILE, Project},
 };
+use banger_tools::Port;
 use ring::digest::{SHA256, digest};
+use serde::Serialize;
 
-use crate::{error::CommandError, file_sync, ui::Ui};
+use crate::{
+    error::CommandError,
+    file_sync,
+    ui::{Table, Ui},
+    workspace::tools::port_table,
+};
 
 /// Returns the files that the project of `config` requests and the user permits; stores the permission in `state`.
 pub(crate) fn permitted_files(config: &Config, state: &Path, ui: &Ui) -> Result<Vec<FileSync>, CommandError> {
     let Some(project) = config.project().filter(|project| !project.file_sync.is_empty()) else {
         return Ok(Vec::new());
     };
-    let consent = Consent::for_project(project, state)?;
-    let allowed = match config.project_file_sync() {
-        ProjectFiles::Always => true,
-        ProjectFiles::Never => false,
-        ProjectFiles::Ask => consent.is_granted() || ask_user(project, &consent, ui)?,
-    };
-    Ok(if allowed { project.file_sync.clone() } else { Vec::new() })
-}
-
-fn ask_user(project: &Project, consent: &Consent, ui: &Ui) -> Result<bool, CommandError> {
     let root = project.file.parent().unwrap_or(&project.file).display();
-    if !ui.can_ask() {
-        let hosts: Vec<_> = project.file_sync.iter().map(|entry| format!("{:?}", entry.host)).collect();
-        ui.warning(format_args!(
+    let hosts: Vec<_> = project.file_sync.iter().map(|entry| format!("{:?}", entry.host)).collect();
+    let request = Request {
+        consent: Consent::for_files(project, state)?,
+        introduction: format!("{PROJECT_FILE} of {root} requests your files in its VM:"),
+        table: file_sync::table(&project.file_sync),
+        question: "Send them?",
+        refused: "the files were not sent",
+        not_asked: format!(
             "{PROJECT_FILE} of {root} requests your files, which were not sent: {}; \
              BANGER_PROJECT_FILE_SYNC=always sends them, and =never hides this warning",
             hosts.join(", ")
-        ));
-        return Ok(false);
-    }
-    ui.note(format_args!("{PROJECT_FILE} of {root} requests your files in its VM:"));
-    ui.notes(file_sync::table(&project.file_sync));
-    if !ui.ask("Send them?")? {
-        ui.note("the files were not sent");
-        return Ok(false);
-    }
-    if let Err(error) = consent.grant() {
-        ui.warning(format_args!("banger will ask again: cannot write {}: {error}", consent.path.display()));
-    }
-    Ok(true)
+        ),
+    };
+    let permitted = request.is_permitted(config.project_file_sync(), ui)?;
+    Ok(if permitted { project.file_sync.clone() } else { Vec::new() })
 }
 
-/// The user's permission to send files; its file exists once the user has agreed.
+/// Returns those of the `ports` which the repository at `root` requests that the user permits; stores the permission in
+/// `state`. The ports `chosen` by the user need none.
+pub(crate) fn permitted_ports(
+    config: &Config,
+    root: &Path,
+    ports: &[Port],
+    chosen: &[Forward],
+    state: &Path,
+    ui: &Ui,
+) -> Result<Vec<Port>, CommandError> {
+    let is_chosen = |port: &&Port| chosen.contains(&forward(port));
+    let (mut permitted, requested): (Vec<Port>, Vec<Port>) = ports.iter().partition(is_chosen);
+    if requested.is_empty() {
+        return Ok(permitted);
+    }
+    let list: Vec<_> = requested.iter().map(|port| forward(port).to_string()).collect();
+    let request = Request {
+        consent: Consent::for_ports(root, &requested, state)?,
+        introduction: format!("the repository {} requests ports of this host:", root.display()),
+        table: port_table(&requested),
+        question: "Open them?",
+        refused: "the ports were not opened",
+        not_asked: format!(
+            "the repository {} requests ports of this host, which were not opened: {}; -p opens one, \
+             BANGER_PROJECT_PORTS=always opens them, and =never hides this warning",
+            root.display(),
+            list.join(", ")
+        ),
+    };
+    if request.is_permitted(config.project_ports(), ui)? {
+        permitted.extend(requested);
+    }
+    Ok(permitted)
+}
+
+fn forward(port: &Port) -> Forward {
+    Forward { host: port.host, guest: port.guest }
+}
+
+/// A request of a project, and how to ask the user about it.
+struct Request {
+    consent: Consent,
+    introduction: String,
+    /// All that is requested.
+    table: Table,
+    question: &'static str,
+    /// Message after a no.
+    refused: &'static str,
+    /// Warning if nobody can be asked.
+    not_asked: String,
+}
+
+impl Request {
+    fn is_permitted(&self, policy: ProjectPolicy, ui: &Ui) -> Result<bool, CommandError> {
+        match policy {
+            ProjectPolicy::Always => Ok(true),
+            ProjectPolicy::Never => Ok(false),
+            ProjectPolicy::Ask => Ok(self.consent.is_granted() || self.ask_user(ui)?),
+        }
+    }
+
+    fn ask_user(&self, ui: &Ui) -> Result<bool, CommandError> {
+        if !ui.can_ask() {
+            ui.warning(&self.not_asked);
+            return Ok(false);
+        }
+        ui.note(&self.introduction);
+        ui.notes(&self.table);
+        if !ui.ask(self.question)? {
+            ui.note(self.refused);
+            return Ok(false);
+        }
+        if let Err(error) = self.consent.grant() {
+            let path = self.consent.path.display();
+            ui.warning(format_args!("banger will ask again: cannot write {path}: {error}"));
+        }
+        Ok(true)
+    }
+}
+
+/// The user's permission for a request; its file exists once the user has agreed.
 #[derive(Debug)]
 struct Consent {
     path: PathBuf,
@@ -60,11 +133,21 @@ struct Consent {
 
 impl Consent {
     /// Returns the permission for exactly the files that `project` requests, at the project's path.
-    fn for_project(project: &Project, state: &Path) -> io::Result<Self> {
-        let content = serde_json::to_vec(&(project.file.as_os_str().as_bytes(), &project.file_sync))?;
+    fn for_files(project: &Project, state: &Path) -> io::Result<Self> {
+        Self::new(state, "project-files", &project.file, &project.file_sync)
+    }
+
+    /// Returns the permission for exactly these ports of the repository at `root`, whichever file requests them.
+    fn for_ports(root: &Path, ports: &[Port], state: &Path) -> io::Result<Self> {
+        let ports: Vec<_> = ports.iter().map(|port| (port.host, port.guest)).collect();
+        Self::new(state, "project-ports", root, &ports)
+    }
+
+    fn new(state: &Path, kind: &str, project: &Path, request: &impl Serialize) -> io::Result<Self> {
+        let content = serde_json::to_vec(&(project.as_os_str().as_bytes(), request))?;
         let name: String =
             digest(&SHA256, &content).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { path: state.join("project-files").join(name), content })
+        Ok(Self { path: state.join(kind).join(name), content })
     }
 
     fn is_granted(&self) -> bool {
@@ -79,6 +162,12 @@ impl Consent {
 
 #[cfg(test)]
 mod tests {
+    use banger_api::{
+        HostResources,
+        config::{Layer, Owner},
+    };
+    use banger_tools::Location;
+
     use super::*;
 
     fn project(file: &str, hosts: &[&str]) -> Project {
@@ -89,7 +178,7 @@ mod tests {
     #[test]
     fn consent_applies_only_to_the_same_project_and_files() {
         let state = tempfile::tempdir().unwrap();
-        let consent = |project: &Project| Consent::for_project(project, state.path()).unwrap();
+        let consent = |project: &Project| Consent::for_files(project, state.path()).unwrap();
         let requested = project("/a/banger.toml", &["~/x"]);
         assert!(!consent(&requested).is_granted());
         consent(&requested).grant().unwrap();
@@ -105,5 +194,52 @@ mod tests {
         ] {
             assert!(!consent(&other).is_granted(), "{other:?}");
         }
+    }
+
+    fn ports(numbers: &[(u16, u16)]) -> Vec<Port> {
+        let source = Location { file: PROJECT_FILE, line: None };
+        numbers.iter().map(|(host, guest)| Port { host: *host, guest: *guest, source }).collect()
+    }
+
+    #[test]
+    fn consent_applies_only_to_the_same_repository_and_ports() {
+        let state = tempfile::tempdir().unwrap();
+        let consent = |root: &str, numbers: &[(u16, u16)]| {
+            Consent::for_ports(Path::new(root), &ports(numbers), state.path()).unwrap()
+        };
+        consent("/a", &[(3000, 3000), (80, 8080)]).grant().unwrap();
+        assert!(consent("/a", &[(3000, 3000), (80, 8080)]).is_granted());
+        for (root, numbers) in [
+            ("/b", &[(3000, 3000), (80, 8080)][..]),
+            ("/a", &[(3000, 3000)]),
+            ("/a", &[(3000, 3000), (8080, 80)]),
+            ("/a", &[(3000, 3000), (80, 8080), (22, 22)]),
+        ] {
+            assert!(!consent(root, numbers).is_granted(), "{root} {numbers:?}");
+        }
+    }
+
+    #[test]
+    fn requested_ports_need_permission_and_chosen_ones_do_not() {
+        let state = tempfile::tempdir().unwrap();
+        let root = Path::new("/a");
+        let requested = ports(&[(3000, 3000), (80, 8080)]);
+        let chosen = [Forward { host: 3000, guest: 3000 }];
+        // The tests have no terminal.
+        let ui = Ui::new(0, false);
+        let permitted = |policy: &str, chosen: &[Forward]| {
+            let text = format!("[vm]\nproject_ports = '{policy}'\n");
+            let layer = Layer::from_text(Owner::User, Path::new("config.toml"), &text).unwrap();
+            let config = Config::new([layer], HostResources::default());
+            permitted_ports(&config, root, &requested, chosen, state.path(), &ui).unwrap()
+        };
+        assert_eq!(permitted("always", &[]), requested);
+        assert_eq!(permitted("never", &[]), []);
+        assert_eq!(permitted("never", &chosen), requested[..1]);
+        assert_eq!(permitted("ask", &[]), []);
+        assert_eq!(permitted("ask", &chosen), requested[..1]);
+        Consent::for_ports(root, &requested, state.path()).unwrap().grant().unwrap();
+        assert_eq!(permitted("ask", &[]), requested);
+        assert_eq!(permitted("never", &[]), []);
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     future::pending,
     io::{self, ErrorKind},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
@@ -126,7 +126,12 @@ async fn forward_input(mut input: ExecInput, mut reader: OwnedReadHalf) -> Resul
 /// Returns a listener on `port` of the loopback, its address, and the reason if it uses another port.
 async fn listen(port: u16) -> io::Result<(TcpListener, std::net::SocketAddr, String)> {
     let bind = async |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
-    let (listener, note) = match bind(port).await {
+    let bound = match TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await {
+        // A service that listens only there has the port too: `localhost` is both addresses.
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Err(error),
+        _ => bind(port).await,
+    };
+    let (listener, note) = match bound {
         Ok(listener) => (listener, String::new()),
         Err(error) => {
             let why = match error.kind() {
@@ -158,5 +163,14 @@ mod tests {
         assert_eq!(other_address.ip(), Ipv4Addr::LOCALHOST);
         assert_eq!(note, format!(" (port {} on the host is in use)", address.port()));
         drop(first);
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_only_by_ipv6_is_replaced() {
+        let Ok(service) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await else { return };
+        let port = service.local_addr().unwrap().port();
+        let (_listener, address, note) = listen(port).await.unwrap();
+        assert_ne!(address.port(), port);
+        assert_eq!(note, format!(" (port {port} on the host is in use)"));
     }
 }

@@ -242,7 +242,7 @@ mod tests {
         }
         for old in ["2.31.9", "2.9.5", "1.99.0"] {
             let error = version(&format!("git version {old}")).unwrap_err();
-            assert_eq!(error.to_string(), format!("git {old} is too old: banger needs git 2.32 or later"));
+            assert_eq!(error.to_string(), format!("git {old} is too old; banger needs git 2.32 or later"));
         }
         for odd in ["", "git version", "git version x.y", "git version 2"] {
             assert!(matches!(version(odd), Err(GitError::UnexpectedOutput { .. })), "{odd}");

@@ -10,7 +10,7 @@ pub enum GitError {
     #[error("git was not found on PATH")]
     Missing,
     /// git is too old.
-    #[error("git {version} is too old: banger needs git {minimum} or later")]
+    #[error("git {version} is too old; banger needs git {minimum} or later")]
     TooOld {
         /// Its version, as it prints it.
         version: String,

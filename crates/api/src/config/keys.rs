@@ -1,7 +1,7 @@
 //! The keys, each declared once: name, type and limits, scope, environment variable, default, and help.
 
 use super::{
-    AutoStop, CatalogUrl, ConfigEntry, FileSync, HostResources, Key, Origin, Project, ProjectFiles,
+    AutoStop, CatalogUrl, ConfigEntry, FileSync, HostResources, Key, Origin, Project, ProjectPolicy,
     RegistryHost, Scope, Setting,
     value::{RawValue, Value, within},
 };
@@ -122,7 +122,9 @@ keys! {
     /// Outbound network access of VMs
     nat: bool, Project, Some("BANGER_NAT"), default(|_| true);
     /// Policy for user files that a project's banger.toml requests: ask, always or never
-    project_file_sync: ProjectFiles, Host, Some("BANGER_PROJECT_FILE_SYNC"), default(|_| ProjectFiles::Ask);
+    project_file_sync: ProjectPolicy, Host, Some("BANGER_PROJECT_FILE_SYNC"), default(|_| ProjectPolicy::Ask);
+    /// Policy for ports of the host that a repository requests: ask, always or never
+    project_ports: ProjectPolicy, Host, Some("BANGER_PROJECT_PORTS"), default(|_| ProjectPolicy::Ask);
     /// Timeout for an orderly power-off before the VM is killed
     stop_timeout: Period in Period::seconds(0)..=Period::seconds(Limits::MAX_STOP_TIMEOUT_S), Host, None, default(|_| Defaults::STOP_TIMEOUT);
     /// Timeout for the first answer of a guest's agent

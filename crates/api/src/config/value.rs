@@ -69,7 +69,7 @@ values! {
     Vmm: String, "\"firecracker\" or \"qemu\"";
     Size: String | Integer, "a size such as \"4G\", or a number of MiB";
     Period: String | Integer, "a duration such as \"90s\", or a number of seconds";
-    ProjectFiles: String, "\"ask\", \"always\" or \"never\"";
+    ProjectPolicy: String, "\"ask\", \"always\" or \"never\"";
     AutoStop: String | Integer, "a duration such as \"2h\", or \"off\"";
 }
 
@@ -132,37 +132,37 @@ impl fmt::Display for AutoStop {
     }
 }
 
-/// Policy for user files that a project requests for its VM.
+/// Policy for what a project requests of the host: the user's files, or ports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ProjectFiles {
+pub enum ProjectPolicy {
     /// banger asks the user.
     #[default]
     Ask,
-    /// They are sent.
+    /// It is permitted.
     Always,
-    /// They are not sent.
+    /// It is refused.
     Never,
 }
 
-/// Error for a text that is not a [`ProjectFiles`].
+/// Error for a text that is not a [`ProjectPolicy`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not one of ask, always and never")]
-pub struct InvalidProjectFiles(String);
+pub struct InvalidProjectPolicy(String);
 
-impl FromStr for ProjectFiles {
-    type Err = InvalidProjectFiles;
+impl FromStr for ProjectPolicy {
+    type Err = InvalidProjectPolicy;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "ask" => Ok(Self::Ask),
             "always" => Ok(Self::Always),
             "never" => Ok(Self::Never),
-            _ => Err(InvalidProjectFiles(text.chars().take(64).collect())),
+            _ => Err(InvalidProjectPolicy(text.chars().take(64).collect())),
         }
     }
 }
 
-impl fmt::Display for ProjectFiles {
+impl fmt::Display for ProjectPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Ask => "ask",

@@ -194,7 +194,7 @@ fn add_workspaces(out: &mut Outputs) {
             }],
             "notes": [],
         },
-        "file_sync": [], "project_file_sync": "ask",
+        "file_sync": [], "project_file_sync": "ask", "project_ports": "ask",
     });
     out.add::<Plan>("banger vm run --dry-run", plan.clone());
     out.add::<Plan>("banger vm workspace prepare --dry-run", plan);

@@ -143,7 +143,7 @@ mod tests {
         assert!(error.hint.is_some_and(|hint| hint.contains("without `--filter`")));
         let old = GitError::TooOld { version: "2.30.2".to_owned(), minimum: "2.32" };
         let error = to_api_error(old.into(), None);
-        assert_eq!(error.message, "git 2.30.2 is too old: banger needs git 2.32 or later");
+        assert_eq!(error.message, "git 2.30.2 is too old; banger needs git 2.32 or later");
         assert!(
             error.kind == ErrorKind::MissingProgram
                 && error.hint.is_some_and(|hint| hint.contains("upgrade"))

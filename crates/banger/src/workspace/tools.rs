@@ -13,7 +13,7 @@ use banger_tools::{
 
 use crate::{
     session::{self, GuestCommand},
-    ui::Ui,
+    ui::{Table, Ui},
 };
 
 /// The job's log in the guest.
@@ -47,6 +47,15 @@ pub(crate) struct Job<'a> {
     pub(crate) env: &'a [(String, String)],
     /// Whether to wait until the job is done.
     pub(crate) wait: bool,
+}
+
+/// Returns a table of ports that a repository requests.
+pub(crate) fn port_table(ports: &[Port]) -> Table {
+    let mut table = Table::new(["PORT", "HOST PORT", "SOURCE"]);
+    for port in ports {
+        table.row([port.guest.to_string(), port.host.to_string(), port.source.to_string()]);
+    }
+    table
 }
 
 /// Returns what the project file sets, in the form that a plan accepts.

@@ -76,6 +76,7 @@ fn a_project_sets_its_vms_hardware_environment_ports_and_setup() -> Result<()> {
     );
     assert_eq!(planned("ports", "host"), [json!([7000, own]), json!([7001, own])]);
     assert_eq!(planned("setup", "key"), vec![json!(["setup", own]); 3]);
+    assert_eq!(plan["project_ports"], "ask");
     assert_eq!(plan["file_sync"], json!([{ "host": "~/.thing", "guest": ".of/thing", "mode": null }]));
     let shown = host.banger(&["vm", "run", path, "--dry-run"])?;
     for text in ["GREETING", "7001", "touch ../never", "banger.toml:8", "~/.thing"] {
@@ -101,8 +102,8 @@ fn a_project_sets_its_vms_hardware_environment_ports_and_setup() -> Result<()> {
         "-c",
         script,
     ];
-    let ran = start(command_with_env(&host, &[("BANGER_PROJECT_FILE_SYNC", "always")], &args), &args)?
-        .finish(b"piped\n")?;
+    let permitted = [("BANGER_PROJECT_FILE_SYNC", "always"), ("BANGER_PROJECT_PORTS", "always")];
+    let ran = start(command_with_env(&host, &permitted, &args), &args)?.finish(b"piped\n")?;
     for text in
         ["setup: running echo", "failed with status 3", "the repository's setup failed", "port 80 of VM"]
     {
@@ -182,6 +183,54 @@ fn project_file_sync_needs_the_users_permission() -> Result<()> {
     terminal.send_keys("\n")?;
     terminal.wait_for("none")?;
     ensure!(terminal.wait()?.success(), "the second refusal");
+    host.nothing_left()
+}
+
+#[scenario(Here, Slow)]
+fn ports_of_a_repository_need_the_users_permission() -> Result<()> {
+    let host = Host::tiny()?;
+    // Free just now, and unlikely to be taken during the scenario.
+    let free = || -> Result<u16> { Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port()) };
+    let (port, other) = (free()?, free()?);
+    let container = json!({ "forwardPorts": [port, other] }).to_string();
+    let root = repository(&host, &[(".devcontainer.json", &container)])?;
+    let path = root.to_str().context("path")?;
+    let command = ["--", "busybox", "echo", "it-ran"];
+    let args = |flags: &[&'static str]| [SMALL, flags, &["--image", "tiny", "--rm", path], &command].concat();
+    let run = |variables: &[(&str, &str)], args: &[&str]| {
+        start(command_with_env(&host, variables, args), args)?.finish(b"")
+    };
+    let opened = |port: u16| format!("port {port} of VM");
+
+    // Without a terminal, nothing is opened, except what the user asks for.
+    let stderr = run(&[], &args(&[]))?.fails(0, &["which were not opened", "BANGER_PROJECT_PORTS=always"])?;
+    ensure!(!stderr.contains(&opened(port)) && stderr.contains(&format!("{port}:{port}")), "{stderr}");
+    let chosen = port.to_string();
+    let stderr = run(&[], &[&["vm", "run", "-p", &chosen], &args(&[])[2..]].concat())?
+        .fails(0, &["which were not opened", &opened(port)])?;
+    ensure!(!stderr.contains(&opened(other)), "{stderr}");
+    let stderr = run(&[("BANGER_PROJECT_PORTS", "never")], &args(&[]))?.fails(0, &[])?;
+    ensure!(!stderr.contains("opened") && !stderr.contains(&opened(port)), "{stderr}");
+    run(&[("BANGER_PROJECT_PORTS", "always")], &args(&[]))?.fails(0, &[&opened(port), &opened(other)])?;
+
+    // After a yes, banger only asks again about other ports.
+    let asked = args(&[]);
+    for (answer, is_open) in [(Some("n"), false), (Some("y"), true), (None, true)] {
+        let mut terminal = Terminal::start(&command_with_env(&host, &[], &asked), 30, 120)?;
+        if let Some(answer) = answer {
+            terminal.wait_for(".devcontainer.json")?;
+            terminal.wait_for("Open them? [y/N]")?;
+            terminal.send_keys(&format!("{answer}\n"))?;
+        }
+        let shown = terminal.wait_for("it-ran")?;
+        ensure!(shown.contains(&opened(port)) == is_open, "{answer:?}: {shown}");
+        ensure!(answer.is_some() || !shown.contains("Open them?"), "asked again: {shown}");
+        ensure!(terminal.wait()?.success(), "{answer:?}");
+    }
+
+    // A project cannot give itself permission.
+    fs::write(root.join("banger.toml"), "[vm]\nproject_ports = 'always'\n")?;
+    run(&[], &asked)?.fails(125, &["vm.project_ports on line 2 cannot be set in banger.toml"])?;
     host.nothing_left()
 }
 

@@ -129,7 +129,12 @@ impl Run {
         if prepared.is_some() {
             files.extend(consent::permitted_files(&config, &client.dirs().state, ui)?);
         }
-        let plan = prepared.as_ref().map(|prepared| prepared.tools.clone()).unwrap_or_default();
+        let mut plan = prepared.as_ref().map(|prepared| prepared.tools.clone()).unwrap_or_default();
+        // In the background, nothing is opened.
+        if let Some(prepared) = prepared.as_ref().filter(|_| !self.detach) {
+            let (root, state) = (prepared.root(), &client.dirs().state);
+            plan.ports = consent::permitted_ports(&config, root, &plan.ports, &self.port, state, ui)?;
+        }
         // Notes about other files may be meant for other programs; this file is banger's own.
         let own_notes = plan.notes.iter().filter(|note| note.location.file == PROJECT_FILE);
         own_notes.for_each(|note| ui.warning(note));

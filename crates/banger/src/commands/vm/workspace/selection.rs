@@ -1,7 +1,7 @@
 //! The repository content to send to a VM, and its path there: arguments of `run` and `workspace prepare`.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -99,6 +99,8 @@ pub(crate) struct Plan {
     file_sync: Vec<FileSync>,
     /// The setting that decides whether those are sent.
     project_file_sync: String,
+    /// The setting that decides whether the ports are opened on the host.
+    project_ports: String,
 }
 
 /// A file that would be sent.
@@ -123,6 +125,16 @@ enum WorkspaceSource {
     Directory(PathBuf),
 }
 
+impl PreparedContent {
+    /// Returns the root directory of the repository, or the directory to copy.
+    pub(crate) fn root(&self) -> &Path {
+        match &self.source {
+            WorkspaceSource::Snapshot(snapshot) => snapshot.repository().root(),
+            WorkspaceSource::Directory(path) => path,
+        }
+    }
+}
+
 impl Selection {
     /// Prepares the selected content of the repository at `path`; `project` is the content of its own file.
     pub(crate) async fn prepare(
@@ -134,7 +146,9 @@ impl Selection {
         let settings = workspace::tools::project_settings(project);
         let Some(options) = self.options() else {
             return Ok(PreparedContent {
-                source: WorkspaceSource::Directory(path.to_owned()),
+                source: WorkspaceSource::Directory(
+                    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()),
+                ),
                 tools: banger_tools::plan(path, settings),
             });
         };
@@ -211,6 +225,7 @@ impl Selection {
             tools: prepared.tools.clone(),
             file_sync: config.project().map(|project| project.file_sync.clone()).unwrap_or_default(),
             project_file_sync: config.project_file_sync().to_string(),
+            project_ports: config.project_ports().to_string(),
         };
         match &prepared.source {
             WorkspaceSource::Directory(path) => Plan { root: path.clone(), ..empty },
@@ -273,10 +288,7 @@ impl Plan {
         for variable in &self.tools.env {
             variables.row([variable.name.to_string(), variable.source.to_string()]);
         }
-        let mut ports = Table::new(["PORT", "HOST PORT", "SOURCE"]);
-        for port in &self.tools.ports {
-            ports.row([port.guest.to_string(), port.host.to_string(), port.source.to_string()]);
-        }
+        let ports = workspace::tools::port_table(&self.tools.ports);
         let mut setup = Table::new(["COMMAND", "SOURCE", "KEY"]);
         for command in &self.tools.setup {
             let name = command.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
@@ -286,6 +298,12 @@ impl Plan {
         for table in [tools, variables, ports, setup, files].into_iter().filter(|table| !table.is_empty()) {
             ui.line("")?;
             ui.table(&table)?;
+        }
+        if !self.tools.ports.is_empty() {
+            ui.note(format_args!(
+                "project_ports decides whether these ports are opened: {}",
+                self.project_ports
+            ));
         }
         if !self.file_sync.is_empty() {
             ui.note(format_args!(
