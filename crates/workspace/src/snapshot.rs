@@ -13,7 +13,7 @@ use crate::{
     Repository, TempRepository, WorkspaceError,
     cat_file::Objects,
     error::reading,
-    git::{GitError, run, unexpected_output},
+    git::{GitError, read_file, run, unexpected_output},
     guest_git::Checkout,
     history::{History, Lineage},
     index::{GITLINK, Index, IndexEntry, parse, parse_complete},
@@ -277,8 +277,10 @@ impl Snapshot {
             std::fs::read_dir(git_dir).map_err(reading(git_dir))?.flatten().map(|entry| entry.file_name())
         {
             if let Some(name) = name.to_str().filter(|name| name.starts_with("sharedindex.")) {
-                let shared = std::fs::read(git_dir.join(name)).map_err(reading(git_dir.join(name)))?;
-                self.temp_repo.write(name, &shared)?;
+                let path = git_dir.join(name);
+                if let Some(shared) = read_file(&path).map_err(reading(path))? {
+                    self.temp_repo.write(name, &shared)?;
+                }
             }
         }
         #[rustfmt::skip]
@@ -323,7 +325,7 @@ impl Snapshot {
     /// slash.
     fn untracked(&self) -> Result<Vec<u8>, WorkspaceError> {
         let exclude = self.repository.common_dir.join("info/exclude");
-        if let Some(patterns) = crate::git::read_file(&exclude).map_err(reading(exclude))? {
+        if let Some(patterns) = read_file(&exclude).map_err(reading(exclude))? {
             self.temp_repo.write("info/exclude", &patterns)?;
         }
         let excludes = excludes_file(&self.repository);

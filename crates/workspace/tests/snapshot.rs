@@ -237,11 +237,14 @@ fn a_hostile_repository_exposes_no_files_outside_it() {
     assert!(find(&world).is_ok());
 
     // A pipe does not block.
-    let world = varied();
-    let _ = fs::remove_file(world.host().join(".git/info/exclude"));
-    let pipe = world.host().join(".git/info/exclude");
-    assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
-    assert!(matches!(world.snapshot(&OPTIONS), Err(WorkspaceError::Read { .. })));
+    for name in ["info/exclude", "sharedindex.0000"] {
+        let world = varied();
+        git(&world.host(), &["update-index", "--split-index"]);
+        let pipe = world.host().join(".git").join(name);
+        let _ = fs::remove_file(&pipe);
+        assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+        assert!(matches!(world.snapshot(&OPTIONS), Err(WorkspaceError::Read { .. })), "{name}");
+    }
 }
 
 /// No part of the guest's repository has a token that the host's configuration or git files have.
