@@ -3,9 +3,9 @@
 //! git leads a process group of its own, so that its children end with it: a remote helper, for example, may keep the
 //! pipes open after git has exited. The terminal's Ctrl-C does not reach that group; [`Cancel`] does.
 //!
-//! No process group outlives this process for long, even if SIGKILL ends it: git then reads the end of its input, or
-//! fails to write its output. Only a fetch may wait for the guest, at most until the VM stops. A parent death signal
-//! would end that too, but it is sent when the thread that has started git ends, which may be earlier.
+//! If SIGKILL ends this process, git ends soon too: it reads the end of its input, or fails to write its output. Only a
+//! fetch may wait for the guest, at most until the VM stops, and a git that opens a pipe in a hostile repository. A parent
+//! death signal would end these too, but it is sent when the thread that has started git ends, which may be earlier.
 
 use std::{
     io::{self, Read, Write},

@@ -41,6 +41,7 @@ use crate::{
 ///
 /// Once the repository is in the VM, banger installs the tools that it requires and runs the setup commands of its
 /// banger.toml, or else of its dev container: once, in the background, with a log in the VM.
+/// It asks you before it opens ports of this host that the repository requests.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   banger vm run .
