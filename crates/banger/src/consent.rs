@@ -92,7 +92,7 @@ struct Request {
     question: &'static str,
     /// Message after a no.
     refused: &'static str,
-    /// Warning if nobody can be asked.
+    /// Warning without a terminal.
     not_asked: String,
 }
 

@@ -48,7 +48,7 @@ pub(crate) fn check_git_dirs(
 ) -> Result<(), WorkspaceError> {
     let is_linked = git_dir.join("gitdir").exists();
     if pointer(root).is_some() {
-        // Such a directory belongs to the one that contains it, unless its configuration names a working tree.
+        // A directory of this name belongs to its parent directory, unless its configuration names a working tree.
         if !is_linked && !has_work_tree && git_dir.file_name() == Some(OsStr::new(".git")) {
             return Err(foreign(root.join(".git"), git_dir));
         }

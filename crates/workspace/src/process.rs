@@ -1,4 +1,4 @@
-//! A running git. No call waits longer than its time limit, or after a cancellation, whoever holds git's pipes.
+//! A running git. No call waits longer than its time limit, or after a cancellation, even if git's pipes stay open.
 //!
 //! git leads a process group of its own, so that its children end with it: a remote helper, for example, may keep the
 //! pipes open after git has exited. The terminal's Ctrl-C does not reach that group; [`Cancel`] does.
@@ -61,7 +61,7 @@ impl Cancel {
 /// How long a git command may take.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
-    /// Maximum duration of a command that runs to its end, and of each read and write of one that answers requests.
+    /// Maximum duration of a command that runs to its end, and of each read and write of an interactive one.
     pub(crate) time: Duration,
     pub(crate) cancel: Option<Cancel>,
     /// Maximum size of the output of a command that runs to its end, in bytes.
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_limit_ends_every_process_whoever_holds_the_pipes() {
+    fn a_time_limit_ends_every_process_that_holds_a_pipe() {
         let short = Duration::from_millis(300);
         for script in ["sleep 1000", "exec >&- 2>&-; sleep 1000"] {
             let fake = Fake::new();

@@ -93,7 +93,7 @@ fn clones_with_promisor_packs() {
             &["remote", "add", "origin", &format!("file://{}", world.path("origin").display())],
         );
         for version in ["HEAD", "HEAD~1"] {
-            // The remote is no longer one that has promised anything.
+            // The new remote has promised nothing.
             let objects =
                 git(&world.path("origin"), &["rev-list", "--objects", "--no-object-names", version]);
             for id in objects.lines() {
