@@ -88,7 +88,10 @@ impl GitState {
 
     /// Returns the names of the working trees that share the repository.
     pub(crate) fn worktrees(&self) -> BTreeSet<&[u8]> {
-        self.listed.iter().filter_map(|file| split(&file.path).0).collect()
+        // git may leave logs of one that it has removed.
+        let is_own = |name: &[u8]| [&b"HEAD"[..], b"gitdir", b"index"].contains(&name);
+        let split = self.listed.iter().map(|file| split(&file.path));
+        split.filter(|(_, name)| is_own(name)).filter_map(|(tree, _)| tree).collect()
     }
 
     /// Returns the listed file `name` of the working tree `worktree`; `None` is the main one.
